@@ -163,6 +163,7 @@ def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[Store, Calla
     if settings.shards is None or settings.shards.is_whole:
         store = Store.open(settings.home / HOME_DATABASE)
         stack.callback(store.close)
+        store.guilds.forget_removed_personas()
         return store, lambda client: None
     from bot.shards.shard_process import StateFollower, open_shard_store  # only with SHARDS
 

@@ -232,6 +232,8 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
                 case "withdrawn" if values:
                     version = values["persona_id"], values["version"]
                     self._background.append(asyncio.create_task(self._take_up_withdrawal(*version)))
+                case "removed_personas" if values:
+                    self._background.append(asyncio.create_task(self._take_up_removal(values["persona_id"])))
                 case "forgettings":
                     self.dispatch("forgetting_changed", bool(values) and not values["step"])
         self._background = [task for task in self._background if not task.done()]
@@ -240,6 +242,11 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
         if self.is_primary:  # the persona may have been changed on another shard
             await asyncio.to_thread(self.services.personas.reload_guild_cards)
         self.services.queue.take_up(job_id)
+
+    async def _take_up_removal(self, persona_id: str) -> None:
+        await asyncio.to_thread(self.services.personas.reload_guild_cards)
+        self.services.reply_service.stop_replies(of=persona_id)
+        self.services.store.guilds.forget_removed_personas()
 
     async def _take_up_withdrawal(self, persona_id: str, version: str) -> None:
         self.services.reply_service.stop_replies(of=persona_id)

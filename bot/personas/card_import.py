@@ -35,6 +35,7 @@ from personas.home.card_adapter import has_adapter, require_plain_lora, unpack_c
 from personas.home.external_files import record_export
 from personas.home.lora_checks import base_linear_shapes
 from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import Persona
 from personas.schemas.training import AdapterManifest, TrainingRequest
@@ -143,17 +144,17 @@ async def remove_persona(
 
     Raises `RefusedError` for a bundled one.
     """
-    personas.remove(guild_id, persona)
+    removed_at, is_shared = time.time(), guild_id == OPERATOR_GUILD_ID
+    with store.atomic(shared=is_shared):  # other processes reload the cards when they learn of it
+        if is_shared:
+            store.guilds.record_persona_removal(persona.id, removed_at)
+        personas.remove(guild_id, persona)
     store.people.remove_contribution(guild_id, persona.id, CARD_CONTRIBUTION)
     for file in lore.files(guild_id, persona.id):
         await lore.remove(guild_id, persona.id, file)
         store.people.remove_contribution(guild_id, persona.id, file)
     lore.delete_revisions(guild_id, persona.id)
-    store.memories.forget_persona(persona.id)
-    for known_id in [guild_id] if guild_id else [0, *sorted(store.guilds.known())]:
-        for channel in store.channels.of_guild(known_id):
-            if channel.persona_id == persona.id:
-                store.channels.clear(known_id, channel.channel_id)
+    store.guilds.forget_persona(persona.id, removed_at)
 
 
 def export_card(card: Card, form: CardForm, persona: Persona, name: str) -> CardExport:

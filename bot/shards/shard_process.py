@@ -291,6 +291,7 @@ def open_shard_store(home: Path, shards: ShardRange, shared_db: str) -> tuple[St
     try:
         shared.register()
         mirrors[0].seed()
+        store.guilds.forget_removed_personas()
     except BaseException:
         store.close()
         raise

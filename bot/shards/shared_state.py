@@ -30,6 +30,7 @@ SHARED_KEYS = {
     "tombstones": ("person",),
     "forgettings": ("seq",),
     "forgetting_acks": ("forgetting", "shard"),
+    "removed_personas": ("persona_id",),
     "guild_feedback": ("guild_id", "persona_id", "version", "against"),
 }
 """The shared tables and their primary keys."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bot.store.database import Table
+from bot.store.member_records import forget_memories
 
 SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories")
 GUILD_TABLES = (
@@ -127,6 +128,22 @@ class Guilds(Table):
             sql = """update jobs set guild_id = 0, channel_id = 0, requested_by = 0, progress_message_id = null
                 where guild_id = :guild"""
             self._db.write(sql, guild=guild_id)
+
+    def record_persona_removal(self, persona_id: str, at: float) -> None:
+        """Record that a shared persona is removed; every process then calls `forget_removed_personas`."""
+        self._db.insert("removed_personas", {"persona_id": persona_id, "at": at}, replace=True)
+
+    def forget_removed_personas(self) -> None:
+        """Delete what other processes, or this one before it was killed, have not deleted of removed personas."""
+        for row in self._db.read("select persona_id, at from removed_personas"):
+            self.forget_persona(row["persona_id"], row["at"])
+
+    def forget_persona(self, persona_id: str, until: float) -> None:
+        """Delete the channels and memories that a removed persona had up to a time: nobody could look at them."""
+        with self._db.atomic():
+            forget_memories(self._db, "persona_id = :persona and at <= :until", persona=persona_id, until=until)
+            sql = "delete from channels where persona_id = :persona and set_at <= :until"
+            self._db.write(sql, persona=persona_id, until=until)
 
     def _delete_persona(self, persona_id: str) -> None:
         values = {"persona": persona_id}

@@ -220,11 +220,6 @@ class Memories(Table):
             for seq in seqs:
                 forget_memories(self._db, "seq = :seq", seq=seq)
 
-    def forget_persona(self, persona_id: str) -> None:
-        """Delete all memories of a persona that is removed: nobody could look at them."""
-        with self._db.atomic():
-            forget_memories(self._db, "persona_id = :persona", persona=persona_id)
-
 
 def _memory(by_persona: int, **columns: Any) -> Memory:
     return Memory(by_persona=bool(by_persona), **columns)

@@ -429,6 +429,14 @@ create trigger message_edited after update of text on messages begin
 end;
 """
 
+REMOVED_PERSONAS = """
+-- Shared personas that were removed, and when last: each shard's process forgets what its guilds have of them.
+create table removed_personas (
+    persona_id text primary key,
+    at real not null
+) strict;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -450,4 +458,5 @@ MIGRATIONS = (
     MEMORIES,
     REPLY_CANDIDATES,
     MESSAGE_VECTORS,
+    REMOVED_PERSONAS,
 )

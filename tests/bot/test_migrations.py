@@ -52,6 +52,7 @@ ROWS = {
         insert into forgotten_memories values (9, 99.0)""",
     19: "insert into reply_candidates values (1, 3)",
     20: "insert into message_vectors values (1, 'an encoder', x'0102')",
+    21: "insert into removed_personas values ('mira', 117.0)",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
 

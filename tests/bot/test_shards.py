@@ -11,18 +11,22 @@ from dataclasses import replace
 import pytest
 
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.personas.card_import import remove_persona
+from bot.personas.guild_lore import GuildLore
 from bot.sandbox import Sandbox, patch_discord
 from bot.sandbox.traffic_log import HttpExchange, observers
 from bot.shards import ShardRange, shard_process
 from bot.shards.shard_process import RateBudget, open_shard_store
 from bot.shards.shared_state import SharedStateError
-from bot.store import Channel, ConsentDecision, JobResult, Store, StoreError
+from bot.store import Channel, ConsentDecision, JobResult, Memory, Store, StoreError
 from bot.versions.member_feedback import record_vote, share_votes, summarise_votes
+from personas.card.formats import parse_card
 from tests.bot.conftest import QUAY
 from tests.bot.shard_stage import PERSONA, shard_stage
 from tests.bot.test_vote_summary import vote
 from tests.bot.version_rows import install
 from tests.fakes import until
+from tests.personas.cards import V2, as_json
 from tests.samples import SCORECARD
 
 GUILDS = [replace(SKERROW_SEED, name=f"Harbour {number}", bot_avatar=None) for number in (2, 3, 4)]
@@ -107,6 +111,49 @@ async def test_a_promotion_reaches_the_other_process(cluster):
     cluster.low.store.versions.withdraw(PERSONA, "v1", time.time(), "withdrawn")
     await until(lambda: [it.version for it in cluster.high.engine.dropped] == ["v1"])
     assert [cluster.high.store.versions.live(PERSONA, guild) for guild in (0, guild_id)] == [None, None]
+
+
+async def test_a_shared_persona_that_is_removed_is_forgotten_on_every_shard(cluster):
+    low, high = cluster.low, cluster.high
+    card = parse_card(as_json(V2), "it")
+    mira = low.services.personas.bring_in(0, card, "it").persona
+    high.services.personas.reload_guild_cards()
+    for at in (low, high):
+        guild_id = cluster.guild_of(at)
+        at.store.channels.assign(Channel(guild_id, 9, mira.id, "mentions", 1, time.time()))
+        for persona_id in (mira.id, PERSONA):
+            at.store.memories.add(Memory(guild_id, persona_id, 5, "I sail.", False, None, time.time()))
+    lore = GuildLore(low.services.home, low.services.request_builder.lore)
+    await remove_persona(low.services.personas, low.store, lore, 0, mira)
+    await until(lambda: high.store.channels.get(cluster.guild_of(high), 9) is None)
+    assert high.services.personas.get(mira.id, 0) is None and low.store.channels.get(cluster.guild_of(low), 9) is None
+    for at in (low, high):
+        guild_id = cluster.guild_of(at)
+        assert at.store.memories.of_member(5, guild_id, mira.id) == []
+        assert len(at.store.memories.of_member(5, guild_id, PERSONA)) == 1
+    low.services.personas.bring_in(0, card, "it")
+    high.store.channels.assign(Channel(cluster.guild_of(high), 9, mira.id, "mentions", 1, time.time()))
+    high.store.guilds.forget_removed_personas()
+    assert high.store.channels.get(cluster.guild_of(high), 9), "what a persona of the same id has is its own"
+
+
+def test_a_shard_that_was_down_forgets_removed_personas_at_its_start(tmp_path):
+    store, mirror = open_store(tmp_path, "1/2")
+    store.memories.add(Memory(1 << 22, "mira", 5, "I sail.", False, None, 1.0))
+    mirror.leave()
+    store.close()
+    other, other_mirror = open_store(tmp_path, "0/2")
+    other.guilds.record_persona_removal("mira", 2.0)
+    for _ in range(2):  # once while it is read from the log, and once more
+        store, mirror = open_store(tmp_path, "1/2")
+        mirror.take_up(mirror.log.read(mirror.log.database.open(), mirror.applied))
+        mirror.leave()
+        store.close()
+    store, mirror = open_store(tmp_path, "1/2")
+    assert store.memories.of_member(5, 1 << 22, "mira") == []
+    for opened, its_mirror in ((store, mirror), (other, other_mirror)):
+        its_mirror.leave()
+        opened.close()
 
 
 @pytest.mark.parametrize(("choice", "decision"), [("b", "manual"), ("a", "promoted")])
