@@ -246,7 +246,8 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
     async def _take_up_removal(self, persona_id: str) -> None:
         await asyncio.to_thread(self.services.personas.reload_guild_cards)
         self.services.reply_service.stop_replies(of=persona_id)
-        self.services.store.guilds.forget_removed_personas()
+        if self.services.personas.get(persona_id, 0) is None:  # whatever the clocks say
+            self.services.store.guilds.forget_persona(persona_id)
 
     async def _take_up_withdrawal(self, persona_id: str, version: str) -> None:
         self.services.reply_service.stop_replies(of=persona_id)

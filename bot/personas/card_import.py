@@ -144,17 +144,17 @@ async def remove_persona(
 
     Raises `RefusedError` for a bundled one.
     """
-    removed_at, is_shared = time.time(), guild_id == OPERATOR_GUILD_ID
+    is_shared = guild_id == OPERATOR_GUILD_ID
     with store.atomic(shared=is_shared):  # other processes reload the cards when they learn of it
         if is_shared:
-            store.guilds.record_persona_removal(persona.id, removed_at)
+            store.guilds.record_persona_removal(persona.id, time.time())
         personas.remove(guild_id, persona)
     store.people.remove_contribution(guild_id, persona.id, CARD_CONTRIBUTION)
     for file in lore.files(guild_id, persona.id):
         await lore.remove(guild_id, persona.id, file)
         store.people.remove_contribution(guild_id, persona.id, file)
     lore.delete_revisions(guild_id, persona.id)
-    store.guilds.forget_persona(persona.id, removed_at)
+    store.guilds.forget_persona(persona.id)
 
 
 def export_card(card: Card, form: CardForm, persona: Persona, name: str) -> CardExport:

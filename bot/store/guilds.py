@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from bot.store.database import Table
+from bot.store.database import MAX_TIMESTAMP_S, Table
 from bot.store.member_records import forget_memories
 
 SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories")
@@ -138,7 +138,7 @@ class Guilds(Table):
         for row in self._db.read("select persona_id, at from removed_personas"):
             self.forget_persona(row["persona_id"], row["at"])
 
-    def forget_persona(self, persona_id: str, until: float) -> None:
+    def forget_persona(self, persona_id: str, until: float = MAX_TIMESTAMP_S) -> None:
         """Delete the channels and memories that a removed persona had up to a time: nobody could look at them."""
         with self._db.atomic():
             forget_memories(self._db, "persona_id = :persona and at <= :until", persona=persona_id, until=until)
