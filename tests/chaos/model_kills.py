@@ -103,6 +103,7 @@ async def recover(talk: Conversation) -> None:
     await asyncio.sleep(0.5)
     await talk.settle(process, SETTLE_TIMEOUT_S)
     await talk.stop_bot(process)
+    await wait_for(lambda: not trainers(talk.home), TRAINER_TIMEOUT_S)  # that of a killed bot ends by itself
     talk.check()
     check_versions(talk)
 
