@@ -13,8 +13,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.scale.simulated_replica import LoadCounts, ReplicaProfile, ServedSequence, SimulatedReplica
-from personas.engine.admission import AdmissionControl
-from personas.engine.scheduler import SchedulerLimits
+from personas.engine.admission import AdmissionControl, SchedulerLimits
 from personas.engine.vllm.replicas import Lease, Replica, ReplicaLimits, Replicas
 from personas.engine.vllm.vllm_client import ReplicaError, ServedModels, VllmClient
 from personas.engine.vllm.vllm_engine import SWEEP_INTERVAL_S

@@ -1,9 +1,10 @@
-"""Admission: bounds the requests of guilds and members, and says whether one can start."""
+"""Admission: the bounds of the batch, and of the requests of guilds and members; says whether one can start."""
 
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, Self, TypeVar
 
@@ -18,6 +19,30 @@ MAX_WAIT_SHARE, MIN_MEASURED_ENDS = 0.75, 10
 """Share of the longest wait that a new request may expect, once so many replies have ended."""
 MEMBERS_OF_A_FULL_QUEUE, MIN_OF_A_MEMBER = 8, 2
 """A member may have an eighth of the requests that may wait for a guild, but at least two."""
+
+
+@dataclass(frozen=True)
+class SchedulerLimits:
+    """Bounds of the batch and of the time a request may take.
+
+    `rows` sequences run at once, and up to `overflow_rows` more for guilds and members that have fewer than their
+    share of the rows. A step computes at most `prefill_tokens` prompt tokens, `solo_prefill_tokens` while no sequence
+    decodes, and `busy_prefill_tokens` while at least half of the rows run: all of them wait for the step. A request
+    waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
+    """
+
+    rows: int = 32
+    overflow_rows: int = 16
+    prefill_tokens: int = 256
+    solo_prefill_tokens: int = 512
+    busy_prefill_tokens: int = 256
+    wait_s: float = 120.0
+    reply_s: float = 300.0
+    candidate_rows: int = 8  # replies begin with candidates while at most so many sequences run, and nobody waits
+
+    @property
+    def max_rows(self) -> int:
+        return self.rows + self.overflow_rows
 
 
 class AdmissionControl:

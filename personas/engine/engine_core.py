@@ -13,14 +13,14 @@ import psutil
 import torch
 
 from personas.engine import EngineState
-from personas.engine.admission import AdapterState
+from personas.engine.admission import AdapterState, SchedulerLimits
 from personas.engine.hugepages import move_weights_to_huge_pages
 from personas.engine.kv_cache import BLOCK_TOKENS
 from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlot, LoraSlots, read_adapter
 from personas.engine.model_runner import ModelRunner, ScheduledTokens, Sequence, StackedLoraRunner
 from personas.engine.peft_runner import PeftRunner, PeftSwitcher
 from personas.engine.sampler import NotFiniteError, SampledToken, sample_tokens
-from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, SchedulerLimits, run_or_log
+from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, run_or_log
 from personas.engine.sequence import ReplySink
 from personas.errors import AdapterError, is_out_of_memory
 from personas.home.adapters import ROLL_BACK_ADVICE

@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from personas.engine import EngineState, MetricsCallback, RequestMetrics
-from personas.engine.admission import AdmissionControl
+from personas.engine.admission import AdmissionControl, SchedulerLimits
 from personas.engine.cpu_kernel.build import load_compiled
-from personas.engine.scheduler import SchedulerLimits, run_or_log
+from personas.engine.scheduler import run_or_log
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ADAPTER_POLL_S = 1.0  # interval in which the engine's thread looks for read adapters while all requests wait for one
+CPU_BUSY_PREFILL_TOKENS = 128  # of a step with many replies: on CPUs, prompt tokens are no cheaper in larger numbers
 _END_OF_STREAM = object()
 
 
@@ -270,11 +271,14 @@ class LLMEngine:
 
         model = load_serving_model(self.base, self.precision, device)
         log.info("replies are computed on the %s in %s", model.device.type, precision_of(model))
+        limits = SchedulerLimits(rows=self.rows)
+        if model.device.type == "cpu":
+            limits = replace(limits, busy_prefill_tokens=CPU_BUSY_PREFILL_TOKENS)
         wake_up = _EngineTask(lambda: None, log.error)
         parts = build_engine_parts(
             model,
             self.fingerprint,
-            SchedulerLimits(rows=self.rows),
+            limits,
             slots=self.slots,
             prefix_bytes=self.prefix_bytes,
             on_adapter_read=lambda: self._tasks.put(wake_up),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Literal
 
-from personas.engine.admission import AdapterState, QueuedT
+from personas.engine.admission import AdapterState, QueuedT, SchedulerLimits
 from personas.errors import EngineBusyError
 
 if TYPE_CHECKING:  # these import torch
@@ -24,28 +25,6 @@ NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
 """Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
 MAX_OVERTAKEN = 8  # sequences that may overtake one that waits for a LoRA slot; after that, none starts before it
 Phase = Literal["prefill", "decode"]
-
-
-@dataclass(frozen=True)
-class SchedulerLimits:
-    """Bounds of the batch and of the time a request may take.
-
-    `rows` sequences run at once, and up to `overflow_rows` more for guilds and members that have fewer than their
-    share of the rows. A step computes at most `prefill_tokens` prompt tokens, or `solo_prefill_tokens` while no
-    sequence decodes. A request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
-    """
-
-    rows: int = 32
-    overflow_rows: int = 16
-    prefill_tokens: int = 256
-    solo_prefill_tokens: int = 512
-    wait_s: float = 120.0
-    reply_s: float = 300.0
-    candidate_rows: int = 8  # replies begin with candidates while at most so many sequences run, and nobody waits
-
-    @property
-    def max_rows(self) -> int:
-        return self.rows + self.overflow_rows
 
 
 @dataclass(frozen=True)
@@ -144,6 +123,10 @@ class FairQueue(Generic[QueuedT]):
 
     def running(self, guild_id: int) -> int:
         return self._guilds[guild_id].running.total()
+
+    def service(self, seq: QueuedT) -> tuple[float, float]:
+        """Return the tokens that a sequence's guild and member were served."""
+        return self._counters.served[seq.guild_id], self._guilds[seq.guild_id].counters.served[seq.member_id]
 
     def running_of_member(self, seq: QueuedT) -> int:
         """Count the running sequences of a waiting one's member."""
@@ -264,7 +247,9 @@ class FairScheduler(ABC, Generic[QueuedT]):
         share = max(1, self.limits.rows // max(1, self.queue.guilds))
         crowded, due = self._crowded_guilds(), self._due()
         for seq in [*due, *(seq for seq in self.queue if seq not in due)] if due else self.queue:
-            if seq.guild_id in crowded or (seq not in due and not self._has_row(seq, share)):
+            if self.queue.service(seq)[1] >= crowded.get(seq.guild_id, math.inf):
+                continue
+            if seq not in due and not self._has_row(seq, share):
                 continue
             state = self._state(seq)
             if state in (AdapterState.READY, AdapterState.FAILED):
@@ -275,9 +260,12 @@ class FairScheduler(ABC, Generic[QueuedT]):
                 overtaken.append(seq)
         return None, []
 
-    def _crowded_guilds(self) -> Collection[int]:
-        """List the guilds whose next sequences stay in the queue, where they can still be overtaken by others."""
-        return ()
+    def _crowded_guilds(self) -> Mapping[int, float]:
+        """Return the guilds that start only sequences of members who were served less than so many tokens.
+
+        The others stay in the queue, where they can still be overtaken.
+        """
+        return {}
 
     def _due(self) -> list[QueuedT]:
         """List the guilds' first sequences that precede all others, the next one first, and may use overflow rows."""
@@ -401,23 +389,39 @@ class Scheduler(FairScheduler["Sequence"]):
     @property
     def _prefill_budget(self) -> int:
         """Prompt tokens that a step may compute."""
-        is_solo = all(seq.is_prefilling for seq in self.running)
-        return self.limits.solo_prefill_tokens if is_solo else self.limits.prefill_tokens
+        if all(seq.is_prefilling for seq in self.running):
+            return self.limits.solo_prefill_tokens
+        is_busy = len(self.running) >= self.limits.rows / 2
+        return self.limits.busy_prefill_tokens if is_busy else self.limits.prefill_tokens
 
-    def _crowded_guilds(self) -> Collection[int]:
-        """List the guilds with unfinished prompts once these take a whole step.
+    def _crowded_guilds(self) -> Mapping[int, float]:
+        """Return the guilds whose unfinished prompts wait for a step; only members who were served less pass them."""
+        prompts = self._prompts_by_service()
+        if sum(seq.prompt_tokens_left for _, seq in prompts) < self._prefill_budget:
+            return {}
+        return {seq.guild_id: of_member for of_member, seq in reversed(prompts)}
 
-        Prompts are computed in the order in which they started: what starts too early keeps its place before members
-        and guilds that were served less.
+    def _prompts_by_service(self) -> list[tuple[float, Sequence]]:
+        """Order unfinished prompts like the queue: of the guild served least first, in it of the member served least.
+
+        Tokens that are still to be computed are no service yet, though the queue has counted them. Each prompt comes
+        with its member's service.
         """
-        prefilling = [seq for seq in self.running if seq.is_prefilling]
-        if sum(seq.prompt_tokens_left for seq in prefilling) < self._prefill_budget:
-            return ()
-        return {seq.guild_id for seq in prefilling}
+        prefilling = [seq for seq in self._computing() if seq.is_prefilling]
+        left = Counter[int | tuple[int, int]]()
+        for seq in prefilling:
+            left[seq.guild_id] += seq.prompt_tokens_left
+            left[seq.guild_id, seq.member_id] += seq.prompt_tokens_left
+
+        def order(seq: Sequence) -> tuple[float, float]:
+            of_guild, of_member = self.queue.service(seq)
+            return of_guild - left[seq.guild_id], of_member - left[seq.guild_id, seq.member_id]
+
+        return [(order(seq)[1], seq) for seq in sorted(prefilling, key=order)]
 
     def _prompt_chunks(self) -> list[tuple[Sequence, ScheduledTokens]]:
         budget, chosen = self._prefill_budget, []
-        for seq in _in_turns(seq for seq in self._computing() if seq.is_prefilling):
+        for _, seq in self._prompts_by_service():
             scheduled = self._next_tokens(seq, budget)
             if scheduled and scheduled.tokens:
                 chosen.append((seq, scheduled))
@@ -482,18 +486,3 @@ def run_or_log(action: Callable[[], None]) -> None:
         action()
     except Exception:
         log.exception("a step of one request failed; the others go on")
-
-
-def _in_turns(sequences: Iterable[Sequence]) -> list[Sequence]:
-    """Order sequences so that no guild's second comes before every guild's first; likewise the members of a guild."""
-    by_member = _by_turn(sequences, lambda seq: (seq.guild_id, seq.member_id))
-    return _by_turn(by_member, lambda seq: seq.guild_id)
-
-
-def _by_turn(sequences: Iterable[Sequence], key: Callable[[Sequence], object]) -> list[Sequence]:
-    seen: Counter[object] = Counter()
-    turns: list[tuple[int, Sequence]] = []
-    for seq in sequences:
-        turns.append((seen[key(seq)], seq))
-        seen[key(seq)] += 1
-    return [seq for _, seq in sorted(turns, key=lambda turn: turn[0])]

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3Config
 
+from personas.engine.admission import SchedulerLimits
 from personas.engine.engine_core import build_engine_parts
 from personas.engine.kv_cache import BLOCK_TOKENS, CacheShape, PrefixCache, SequenceKVCache
 from personas.engine.lora_slots import MAX_STACKED_RANK
 from personas.engine.peft_runner import PeftSwitcher
-from personas.engine.scheduler import SchedulerLimits
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.schemas.chat import ChatRequest, SamplingParams, Turn

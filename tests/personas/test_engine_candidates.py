@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from personas.engine import engine_core
+from personas.engine.admission import SchedulerLimits
 from personas.engine.engine_core import CARD_WEIGHT, build_engine_parts
 from personas.engine.model_runner import CANDIDATE_TOKENS, candidate_seed
-from personas.engine.scheduler import SchedulerLimits
 from personas.models.base_model import fingerprint, load_model
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import run_to_end

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from personas.engine.admission import SchedulerLimits
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.scheduler import SchedulerLimits
 from personas.errors import AdapterError, NoMemoryError
 from personas.prompt import PromptTooLongError
 from personas.schemas.chat import AdapterRef

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from personas.engine.admission import SchedulerLimits
 from personas.engine.engine_core import STACKED_ARCHITECTURES, build_engine_parts
 from personas.engine.peft_runner import PeftSwitcher
-from personas.engine.scheduler import SchedulerLimits
 from personas.models.base_model import fingerprint, load_model
 from tests.model_families import FAMILIES, SLIDING
 from tests.personas.engine_reference import RecordedReply, ask, differences, run_to_end, special_adapter

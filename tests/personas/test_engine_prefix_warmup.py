@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from personas.engine.admission import SchedulerLimits
 from personas.engine.engine_core import MAX_QUEUED_PREFIXES, PrefixWarmer
 from personas.engine.kv_cache import BLOCK_TOKENS
 from personas.engine.llm_engine import LLMEngine
-from personas.engine.scheduler import SchedulerLimits
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from personas.engine.admission import AdapterState, AdmissionControl
+from personas.engine.admission import AdapterState, AdmissionControl, SchedulerLimits
 from personas.engine.lora_slots import BASE_MODEL_SLOT, MAX_PREFETCHED_ADAPTERS, AdapterWeights, LoraSlots
 from personas.engine.model_runner import Sequence
-from personas.engine.scheduler import MAX_OVERTAKEN, Scheduler, SchedulerLimits
+from personas.engine.scheduler import MAX_OVERTAKEN, Scheduler
 from personas.errors import AdapterError, EngineBusyError, NoMemoryError
 from personas.schemas.chat import AdapterRef, ChatRequest
 
@@ -69,21 +69,30 @@ class Queue:
     def __init__(self, rows: int = 1000, step_tokens: int = 1_000_000, **states: AdapterState) -> None:
         self.slots, self.runner, self.ends = StubSlots(**states), MemorylessRunner(), 0
         limits = SchedulerLimits(
-            rows=rows, overflow_rows=0, prefill_tokens=step_tokens, solo_prefill_tokens=step_tokens
-        )
+            rows=rows, overflow_rows=0, prefill_tokens=step_tokens, solo_prefill_tokens=step_tokens,
+            busy_prefill_tokens=step_tokens // 2,
+        )  # fmt: skip
         self.scheduler = Scheduler(limits, self.slots, self.runner, self.runner)
         self.now = 0.0
         self.scheduler.clock = lambda: self.now
 
-    def add(self, guild_id: int, prompt_tokens: int, adapter: str = "") -> Sequence:
+    def add(self, guild_id: int, prompt_tokens: int, adapter: str = "", member_id: int = 0) -> Sequence:
         self.now += 1
-        request = ChatRequest(None, (), (), ref(adapter) if adapter else None, guild_id=guild_id)
+        request = ChatRequest(None, (), (), ref(adapter) if adapter else None, guild_id=guild_id, member_id=member_id)
         seq = Sequence(request, (1,) * prompt_tokens, 0, RecordingSink(), None, self.count_end)
         self.scheduler.add(seq)
         return seq
 
     def count_end(self) -> None:
         self.ends += 1
+
+    def prompt_chunks(self) -> list[tuple[Sequence, int]]:
+        """The prompts that the next step computes, and how many tokens of each."""
+        return [(seq, len(scheduled.tokens)) for seq, scheduled in self.scheduler._prompt_chunks()]
+
+    def compute_chunks(self) -> None:
+        for seq, count in self.prompt_chunks():
+            seq.kv.tokens += seq.prompt[len(seq.kv.tokens) :][:count]
 
     def start(self) -> Sequence | None:
         """Start the next sequence alone."""
@@ -120,6 +129,35 @@ class TestOrder:
         flood[1].last_token = 1
         queue.scheduler.admit()
         assert queue.scheduler.running == [*flood[:2], quiet, flood[2]]
+
+    def test_a_member_who_was_served_less_passes_prompts_that_have_started(self):
+        queue = Queue(step_tokens=256)
+        flood = [queue.add(1, 600, member_id=7) for _ in range(3)]
+        queue.scheduler.admit()
+        queue.compute_chunks()
+        light = queue.add(1, 100, member_id=8)
+        queue.scheduler.admit()
+        assert queue.scheduler.running == [flood[0]], "a member who arrives gets no credit for the time before"
+        flood[0].kv.tokens = list(flood[0].prompt)
+        flood[0].last_token = 1
+        queue.scheduler.admit()
+        assert queue.scheduler.running == flood[:2], "it came before"
+        flood[1].kv.tokens += flood[1].prompt[:10]
+        queue.scheduler.admit()
+        assert queue.scheduler.running == [*flood[:2], light], "the flood's member now got more"
+        assert queue.prompt_chunks() == [(light, 100), (flood[1], 156)]
+
+    def test_steps_with_many_replies_compute_fewer_prompt_tokens(self):
+        queue = Queue(rows=4, step_tokens=256)
+        replying = queue.add(1, 10)
+        queue.scheduler.admit()
+        queue.compute_chunks()
+        replying.last_token = 1
+        long = queue.add(1, 300)
+        queue.scheduler.admit()
+        assert queue.prompt_chunks() == [(long, 128)], "two of four rows run"
+        queue.scheduler.finish(replying)
+        assert queue.prompt_chunks() == [(long, 256)]
 
     def test_new_tokens_count_too(self):
         queue = Queue()

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from personas.engine import peft_runner
+from personas.engine.admission import SchedulerLimits
 from personas.engine.peft_runner import PeftSwitcher
-from personas.engine.scheduler import SchedulerLimits
 from personas.errors import AdapterError
 from personas.home import external_adapter
 from personas.home.adapters import adapter_ref, write_manifest

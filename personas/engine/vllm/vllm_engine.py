@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from personas.engine import AdapterStatus, EngineState, MetricsCallback
-from personas.engine.admission import AdmissionControl
-from personas.engine.scheduler import SchedulerLimits
+from personas.engine.admission import AdmissionControl, SchedulerLimits
 from personas.engine.vllm.replicas import (
     Replica,
     ReplicaAdapters,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from personas.engine.admission import AdapterState, QueuedSequence
+from personas.engine.admission import AdapterState, QueuedSequence, SchedulerLimits
 from personas.engine.llm_engine import QueuedReplyStream
-from personas.engine.scheduler import MAX_OVERTAKEN, FairScheduler, SchedulerLimits
+from personas.engine.scheduler import MAX_OVERTAKEN, FairScheduler
 from personas.engine.sequence import ReplySequence
 from personas.engine.vllm.replicas import Lease, Replica, ReplicaLimits, Replicas
 from personas.engine.vllm.vllm_client import TokenChunk
