@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from personas.engine import EngineState, MetricsCallback, RequestMetrics
 from personas.engine.admission import AdmissionControl, SchedulerLimits
 from personas.engine.cpu_kernel.build import load_compiled
@@ -30,7 +32,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 ADAPTER_POLL_S = 1.0  # interval in which the engine's thread looks for read adapters while all requests wait for one
 CPU_BUSY_PREFILL_TOKENS = 128  # of a step with many replies: on CPUs, prompt tokens are no cheaper in larger numbers
+PREFIX_MEMORY_SHARE, MIN_PREFIX_BYTES, MAX_PREFIX_BYTES = 1 / 24, 256 * 2**20, 2**30
+"""Size of the prefix cache: this share of the machine's memory, within these bounds.
+
+On GPUs, it is the least size. Under overload on twelve channels, 256 MiB of the bundled model's were too small.
+"""
 _END_OF_STREAM = object()
+
+
+def default_prefix_bytes(device: str) -> int:
+    """Return the size of a device's prefix cache in bytes."""
+    if device != "cpu":
+        return MIN_PREFIX_BYTES
+    return round(min(max(psutil.virtual_memory().total * PREFIX_MEMORY_SHARE, MIN_PREFIX_BYTES), MAX_PREFIX_BYTES))
 
 
 class QueuedReplyStream:
@@ -112,7 +126,8 @@ class LLMEngine:
     """Generates many replies at once over one base model, each with its own adapter.
 
     A prompt and its reply have at most `context_tokens`. `rows` replies run at once with at most `slots` adapters, and
-    a guild may have `max_waiting` further requests queued while it is alone. The prefix cache holds `prefix_bytes`.
+    a guild may have `max_waiting` further requests queued while it is alone. The prefix cache holds `prefix_bytes`, by
+    default a share of the machine's memory.
     """
 
     base: BaseModel
@@ -122,7 +137,7 @@ class LLMEngine:
     context_tokens: int = CONTEXT_TOKENS
     rows: int = 32
     slots: int = 48
-    prefix_bytes: int = 256 * 2**20
+    prefix_bytes: int | None = None
     on_reply: MetricsCallback = lambda metrics: None
     device: Device = field(default="cpu", init=False)  # the device that computes new requests
     _tasks: queue.SimpleQueue[_EngineTask | None] = field(default_factory=queue.SimpleQueue, init=False)
@@ -280,7 +295,7 @@ class LLMEngine:
             self.fingerprint,
             limits,
             slots=self.slots,
-            prefix_bytes=self.prefix_bytes,
+            prefix_bytes=self.prefix_bytes or default_prefix_bytes(model.device.type),
             on_adapter_read=lambda: self._tasks.put(wake_up),
         )
         if parts.stacked:

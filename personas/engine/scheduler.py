@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Literal
@@ -247,9 +246,7 @@ class FairScheduler(ABC, Generic[QueuedT]):
         share = max(1, self.limits.rows // max(1, self.queue.guilds))
         crowded, due = self._crowded_guilds(), self._due()
         for seq in [*due, *(seq for seq in self.queue if seq not in due)] if due else self.queue:
-            if self.queue.service(seq)[1] >= crowded.get(seq.guild_id, math.inf):
-                continue
-            if seq not in due and not self._has_row(seq, share):
+            if seq.guild_id in crowded or (seq not in due and not self._has_row(seq, share)):
                 continue
             state = self._state(seq)
             if state in (AdapterState.READY, AdapterState.FAILED):
@@ -260,12 +257,9 @@ class FairScheduler(ABC, Generic[QueuedT]):
                 overtaken.append(seq)
         return None, []
 
-    def _crowded_guilds(self) -> Mapping[int, float]:
-        """Return the guilds that start only sequences of members who were served less than so many tokens.
-
-        The others stay in the queue, where they can still be overtaken.
-        """
-        return {}
+    def _crowded_guilds(self) -> Collection[int]:
+        """List the guilds whose next sequences stay in the queue, where they can still be overtaken by others."""
+        return ()
 
     def _due(self) -> list[QueuedT]:
         """List the guilds' first sequences that precede all others, the next one first, and may use overflow rows."""
@@ -394,18 +388,20 @@ class Scheduler(FairScheduler["Sequence"]):
         is_busy = len(self.running) >= self.limits.rows / 2
         return self.limits.busy_prefill_tokens if is_busy else self.limits.prefill_tokens
 
-    def _crowded_guilds(self) -> Mapping[int, float]:
-        """Return the guilds whose unfinished prompts wait for a step; only members who were served less pass them."""
-        prompts = self._prompts_by_service()
-        if sum(seq.prompt_tokens_left for _, seq in prompts) < self._prefill_budget:
-            return {}
-        return {seq.guild_id: of_member for of_member, seq in reversed(prompts)}
+    def _crowded_guilds(self) -> Collection[int]:
+        """List the guilds with unfinished prompts once these take a whole step.
 
-    def _prompts_by_service(self) -> list[tuple[float, Sequence]]:
+        What starts too early holds a row and makes no tokens while prompts of members who were served less come first.
+        """
+        prompts = self._prompts_by_service()
+        if sum(seq.prompt_tokens_left for seq in prompts) < self._prefill_budget:
+            return ()
+        return {seq.guild_id for seq in prompts}
+
+    def _prompts_by_service(self) -> list[Sequence]:
         """Order unfinished prompts like the queue: of the guild served least first, in it of the member served least.
 
-        Tokens that are still to be computed are no service yet, though the queue has counted them. Each prompt comes
-        with its member's service.
+        Tokens that are still to be computed are no service yet, though the queue has counted them.
         """
         prefilling = [seq for seq in self._computing() if seq.is_prefilling]
         left = Counter[int | tuple[int, int]]()
@@ -417,11 +413,11 @@ class Scheduler(FairScheduler["Sequence"]):
             of_guild, of_member = self.queue.service(seq)
             return of_guild - left[seq.guild_id], of_member - left[seq.guild_id, seq.member_id]
 
-        return [(order(seq)[1], seq) for seq in sorted(prefilling, key=order)]
+        return sorted(prefilling, key=order)
 
     def _prompt_chunks(self) -> list[tuple[Sequence, ScheduledTokens]]:
         budget, chosen = self._prefill_budget, []
-        for _, seq in self._prompts_by_service():
+        for seq in self._prompts_by_service():
             scheduled = self._next_tokens(seq, budget)
             if scheduled and scheduled.tokens:
                 chosen.append((seq, scheduled))

@@ -130,22 +130,15 @@ class TestOrder:
         queue.scheduler.admit()
         assert queue.scheduler.running == [*flood[:2], quiet, flood[2]]
 
-    def test_a_member_who_was_served_less_passes_prompts_that_have_started(self):
+    def test_prompts_are_computed_in_the_order_of_service_not_of_their_start(self):
         queue = Queue(step_tokens=256)
-        flood = [queue.add(1, 600, member_id=7) for _ in range(3)]
-        queue.scheduler.admit()
-        queue.compute_chunks()
+        flood = [queue.add(1, 200, member_id=7), queue.add(1, 200, member_id=7)]
         light = queue.add(1, 100, member_id=8)
-        queue.scheduler.admit()
-        assert queue.scheduler.running == [flood[0]], "a member who arrives gets no credit for the time before"
-        flood[0].kv.tokens = list(flood[0].prompt)
-        flood[0].last_token = 1
-        queue.scheduler.admit()
-        assert queue.scheduler.running == flood[:2], "it came before"
-        flood[1].kv.tokens += flood[1].prompt[:10]
-        queue.scheduler.admit()
-        assert queue.scheduler.running == [*flood[:2], light], "the flood's member now got more"
-        assert queue.prompt_chunks() == [(light, 100), (flood[1], 156)]
+        for seq in (*flood, light):
+            queue.scheduler._start(seq, [])
+        assert queue.prompt_chunks() == [(flood[0], 200), (flood[1], 56)], "nobody got anything yet"
+        queue.compute_chunks()
+        assert queue.prompt_chunks() == [(light, 100), (flood[1], 144)]
 
     def test_steps_with_many_replies_compute_fewer_prompt_tokens(self):
         queue = Queue(rows=4, step_tokens=256)
