@@ -124,11 +124,10 @@ class ReplyService:
         """Report whether a message was answered or deleted, or its author erased, before its event came (again)."""
         if self.store.replies.get(message.event_id) or self.store.messages.is_deleted(message.event_id):
             return True
-        if not (erased := self.store.people.tombstones()):
+        if not self.store.erasure_requests.count():
             return False
-        key = HomeKey.of(self.request_builder.home).people()
-        erased_at = erased.get(keyed_person(key, str(message.author_id)), 0.0)
-        return discord.utils.snowflake_time(message.event_id).timestamp() <= erased_at
+        person = keyed_person(HomeKey.of(self.request_builder.home).people(), str(message.author_id))
+        return message.event_id <= self.store.erasure_requests.last_event(person)
 
     async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
         """Regenerate a reply in the same message. Raises `UnderstudyError`, and changes nothing, if that is refused."""

@@ -180,7 +180,8 @@ def _request_deletion(interaction: Interaction, language: Language, scope: Erasu
         with suppress(discord.HTTPException, aiohttp.ClientError):  # an interaction is valid for 15 minutes
             await respond(interaction, format_receipt(receipt, language, operator))
 
-    _deletion_service(interaction).ask(interaction.user.id, member_names(interaction.user), scope, on_end)
+    names = member_names(interaction.user)
+    _deletion_service(interaction).ask(interaction.user.id, names, scope, interaction.id, on_end)
 
 
 def _store_decision(interaction: Interaction, *, opted_in: bool) -> None:

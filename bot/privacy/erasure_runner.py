@@ -55,12 +55,14 @@ class ErasureReceipt(FrozenModel):
     """The receipt of an erasure. `rows` counts deleted rows; `deleted`, `cut` and `lost` are paths in the home
     (`bot.privacy.home_files`).
 
-    Messages after `until` (seconds since 1970) stay. `resumed`: the bot stopped in the middle of a step, so what that
+    Messages after `until` (seconds since 1970) stay, and events after `last_event` are answered: its id has Discord's
+    time, which the machine's clock may differ from. `resumed`: the bot stopped in the middle of a step, so what that
     step did may be missing here, though it was done.
     """
 
     scope: ErasureScope = "everything"
     until: float = 0.0
+    last_event: int = 0
     resumed: bool = False
     rows: dict[str, int] = Field(default={})
     deleted: tuple[str, ...] = ()
@@ -149,12 +151,20 @@ class ErasureRunner:
         )
 
     def begin(
-        self, traces: PersonIdentifiers, *, scope: ErasureScope = "everything", until: float | None = None
+        self,
+        traces: PersonIdentifiers,
+        *,
+        scope: ErasureScope = "everything",
+        until: float | None = None,
+        last_event: int = 0,
     ) -> ErasureRequest:
-        """Store a request to erase a person, with all data until a time (now): from here on it will be carried out."""
+        """Store a request to erase a person, with all data until a time (now): from here on it will be carried out.
+
+        Events up to `last_event`, by id, are ignored from now on.
+        """
         person = self.keyed(traces.ids[0] if traces.ids else f"name:{traces.names[0].casefold()}")
         now = self.now()
-        receipt = ErasureReceipt(scope=scope, until=now if until is None else until)
+        receipt = ErasureReceipt(scope=scope, until=now if until is None else until, last_event=last_event)
         if until is None:
             self.store.erasure.date_back(now, now)
         return self.store.erasure_requests.begin(

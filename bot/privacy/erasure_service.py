@@ -176,10 +176,12 @@ class ErasureService:
         person = runner.keyed(str(user_id))
         return any(row.person == person and row.step != "follow" for row in runner.store.erasure_requests.unfinished())
 
-    def ask(self, user_id: int, names: Iterable[str], scope: ErasureScope, tell: ReceiptCallback) -> None:
+    def ask(
+        self, user_id: int, names: Iterable[str], scope: ErasureScope, event_id: int, tell: ReceiptCallback
+    ) -> None:
         """Store a request, to be carried out, and `tell` at its end unless restarted. Raises `UnderstudyError`."""
-        runner = self.runner
-        row = runner.begin(runner.traces(user_id, names), scope=scope)
+        runner, last_event = self.runner, event_id if scope == "everything" else 0
+        row = runner.begin(runner.traces(user_id, names), scope=scope, last_event=last_event)
         self._callbacks[row.seq] = tell
         self._stop_serving(user_id)
 
@@ -252,7 +254,8 @@ class ErasureService:
                 log.error("%s is no erasure request", file.name)
             else:
                 runner = self.runner
-                runner.begin(runner.traces(request.user_id, sure_names=request.names))
+                last_event = discord.utils.time_snowflake(discord.utils.utcnow())
+                runner.begin(runner.traces(request.user_id, sure_names=request.names), last_event=last_event)
                 self._stop_serving(request.user_id)
             file.unlink()
 

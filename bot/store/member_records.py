@@ -446,6 +446,11 @@ class ErasureRequests(Table):
         """List the requests with a step left, oldest first."""
         return self._db.all(ErasureRequest, "select * from forgettings where step != '' order by seq")
 
+    def last_event(self, person: str) -> int:
+        """Return the id of the last event that an erasure of a person reaches, 0 for others."""
+        sql = "select max(json_extract(receipt, '$.last_event')) from forgettings where person = :person"
+        return self._db.value(int, sql, person=person) or 0
+
     def count(self) -> int:
         """Count all requests ever made."""
         return self._db.value(int, "select count(*) from forgettings") or 0

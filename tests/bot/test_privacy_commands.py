@@ -6,7 +6,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import aiohttp
+import discord
+import pytest
 
+from bot.chat.prompt_context import IncomingMessage
+from bot.privacy import erasure_service
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
 from bot.privacy.translations import TEXTS
 from bot.settings import load_settings
@@ -158,13 +162,33 @@ async def test_whoever_was_forgotten_sees_so_and_can_begin_anew(stage):
     assert stage.store.erasure.texts(int(stage.member.id)) == ["I am back"]
 
 
+@pytest.mark.parametrize("ahead_s", [3600.0, -3600.0])
+async def test_events_from_before_are_ignored_and_later_ones_answered_whatever_the_machines_clock_says(
+    stage, monkeypatch, ahead_s
+):
+    machine = SimpleNamespace(time=lambda: time.time() + ahead_s)
+    monkeypatch.setattr(erasure_service, "time", machine)
+    said = await stage.member.say(QUAY, SAID)
+    await stage.sees("\n-# AI-written")
+    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    await stage.member.click(message, "Forget me")
+    await stage.sees("Done: you have been forgotten")
+    persona = stage.client.services.personas.get("ballast", stage.sandbox.guild_id)
+    channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
+    again = IncomingMessage(int(said["id"]), int(stage.member.id), "Tobias Reed", SAID)
+    await stage.client.services.reply_service.answer(again, persona, channel)
+    assert len(stage.engine.requests) == 1 and stage.store.erasure.texts(again.author_id) == []
+    await talk(stage, "I am back")
+    assert stage.store.erasure.texts(again.author_id) == ["I am back"]
+
+
 async def test_a_forgetting_that_a_crash_cut_off_is_finished_at_the_next_start(tmp_path):
     async with on_stage(tmp_path) as stage:
         await talk(stage)
         member_id = int(stage.member.id)
         erasures = stage.client.get_cog("PrivacyCog").erasures
         await erasures.stop()
-        erasures.ask(member_id, ["Tobias Reed"], "everything", None)
+        erasures.ask(member_id, ["Tobias Reed"], "everything", 0, None)
     async with on_stage(tmp_path) as stage:
         await until(lambda: not stage.store.erasure_requests.unfinished())
         assert stage.store.erasure.texts(member_id) == []

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import time
 
 import discord
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from bot.chat.prompt_context import IncomingMessage
 from bot.demo_guild import SKERROW_SEED
 from bot.permissions import required_permissions
+from bot.privacy.erasure_runner import ErasureReceipt
 from bot.store import Channel, InstalledVersion
 from bot.store.training_jobs import NewTrainingJob
 from personas.errors import AdapterError, EngineBusyError
@@ -486,7 +486,8 @@ async def test_an_event_that_comes_again_brings_nothing_back(stage):
     assert stage.store.messages.text_of(event_id) is None and len(stage.engine.requests) == 1
 
     key = keyed_person(HomeKey.of(stage.client.services.home).people(), stage.member.id)
-    stage.store.people.record_erased(key, time.time() + 1)
     late = IncomingMessage(discord.utils.time_snowflake(discord.utils.utcnow()), again.author_id, "Tobias", "late")
+    receipt = ErasureReceipt(last_event=late.event_id)
+    stage.store.erasure_requests.begin(key, 1.0, "", "{}", receipt.model_dump_json())
     await service.answer(late, persona, channel)
     assert stage.store.messages.text_of(late.event_id) is None and len(stage.engine.requests) == 1
