@@ -17,7 +17,7 @@ from bot import permissions
 from bot.cogs.chat_cog import ChatCog, PersonaSelect
 from bot.cogs.compare_cog import COMPARE_BUTTONS
 from bot.cogs.dialogue_cog import DialogueStopButton
-from bot.cogs.finetune_cog import FinetuneCog
+from bot.cogs.finetune_cog import FinetuneCog, RemoveVersionButton
 from bot.cogs.lore_cog import LORE_FORM_PREFIX, add_lore_from_form
 from bot.cogs.memory_cog import MEMORY_BUTTONS, MEMORY_FORM_PREFIX, MemoryCog, edit_memory
 from bot.cogs.privacy_cog import PRIVACY_BUTTONS, PrivacyCog
@@ -37,7 +37,7 @@ from personas.home.atomic_files import write_private_file
 log = logging.getLogger(__name__)
 PERSISTENT_ITEMS = (
     *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *ROLLOUT_BUTTONS, *COMPARE_BUTTONS, *MEMORY_BUTTONS, PersonaSelect,
-    UnteachButton, DialogueStopButton,
+    UnteachButton, DialogueStopButton, RemoveVersionButton,
 )  # fmt: skip
 FORM_HANDLERS = {
     ANSWER_FORM_PREFIX: answer_form,

@@ -1,9 +1,10 @@
-"""`/finetune start|preview|status|cancel|resume|promote|rollback|promotion`: moderators train a persona."""
+"""`/finetune start|preview|status|cancel|resume|promote|rollback|remove|promotion`: moderators train a persona."""
 
 import asyncio
 import time
 from typing import Any, Literal
 
+import discord
 from discord import app_commands
 from discord.app_commands import Range
 from discord.ext import commands
@@ -29,7 +30,7 @@ from bot.cogs.transformers import (
     channel_persona,
     persona_option,
 )
-from bot.cogs.ui import respond
+from bot.cogs.ui import PersistentButton, button_view, respond
 from bot.errors import RefusedError, redact_paths
 from bot.services import Bot
 from bot.store import TrainingJob
@@ -118,6 +119,10 @@ def _resumable_jobs(interaction: Interaction) -> list[TrainingJob]:
     return [job for job in reversed(jobs) if job.guild_id == interaction.guild_id]
 
 
+def _jobs_of_versions(interaction: Interaction) -> list[TrainingJob]:
+    return interaction.client.services.store.jobs.of_versions(interaction.guild_id or 0)
+
+
 def _job_labels(jobs: list[TrainingJob]) -> dict[str, str]:
     return {f"{job.name} {job.version} · {job.state} · {job.job_id}": job.job_id for job in jobs}
 
@@ -148,6 +153,7 @@ ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_pare
 PromotableOption = app_commands.Transform[str, SuggestionTransformer(_promotable_versions)]
 OpenJobOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_open_jobs(it)))]
 ResumableJobOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_resumable_jobs(it)))]
+OwnVersionOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_jobs_of_versions(it)))]
 
 
 # ------------------------------------------------------------------------------------------ training
@@ -311,6 +317,29 @@ async def rollback(interaction: Interaction, persona: PersonaOption | None = Non
     await interaction.response.defer(ephemeral=True)
     reply = roll_back_with_reply(interaction, persona or channel_persona(interaction))
     await respond(interaction, reply, ephemeral=False)
+
+
+@FINETUNE.command(description="Delete a version that this server has imported or trained, to make room.")
+@app_commands.describe(version="Which version; one that is live or on trial stays")
+async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
+    job = _select_job(_jobs_of_versions(interaction), version, "version of this server")
+    interaction.client.services.versions.require_unused(job)
+    question = f"Delete {job.version} of `{job.name}` for good? Only importing or training it again brings it back."
+    await respond(interaction, question, button_view(RemoveVersionButton(job.job_id)))
+
+
+class RemoveVersionButton(PersistentButton, template=r"remove-version:(?P<job_id>[\w.-]+)"):
+    """Deletes the version of a job."""
+
+    label, moderators_only = "Delete", True
+    style = discord.ButtonStyle.danger
+    job_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await interaction.response.defer()
+        job = _select_job(_jobs_of_versions(interaction), self.job_id, "version of this server")
+        await interaction.client.services.versions.remove(job)
+        await interaction.edit_original_response(content=f"{job.version} of `{job.name}` is deleted.", view=None)
 
 
 @FINETUNE.command(description="Choose whether a measurably better version goes live automatically in this server.")

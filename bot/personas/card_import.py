@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
+import math
 import re
 import secrets
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -48,6 +50,8 @@ BOOK_LORE_NAME = "character-book"
 """Prefix of the lore files made from a card's character book."""
 FILE_SUFFIXES: dict[CardForm, str] = {"png": "png", "v2": "json", "v3": "json", "charx": "charx", "toml": "toml"}
 IMPORT_JOB_NAME = "imported"
+MAX_GUILD_IMPORTS, MAX_GUILD_IMPORTED_BYTES = 25, 2_000_000_000
+"""Imported versions of a guild for all its personas: their files stay until somebody removes them."""
 MAX_SHOWN_CHARS = 80
 RECIPE_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 RequestOrigin = tuple[int, int, int]  # guild, channel and moderator
@@ -188,11 +192,11 @@ async def install_bundled_adapter(
     with tempfile.TemporaryDirectory(prefix="understudy-card-") as unpacked:
         try:
             manifest = await asyncio.to_thread(_unpack_adapter, card, Path(unpacked), where, base_model)
-        except (AdapterError, BaseModelError) as error:
+            request = _import_request(base_model, persona_id, manifest, IMPORT_JOB_NAME)
+            name = "The adapter in the card"
+            _, note, job = await install_foreign_adapter(home, store, origin, request, Path(unpacked), name)
+        except (AdapterError, BaseModelError, RefusedError) as error:
             return [f"The adapter in the card stays in it, and is not installed: {error}"], None
-        request = _import_request(base_model, persona_id, manifest, IMPORT_JOB_NAME)
-        name = "The adapter in the card"
-        _, note, job = await install_foreign_adapter(home, store, origin, request, Path(unpacked), name)
     return [note], job
 
 
@@ -202,6 +206,7 @@ async def install_foreign_adapter(
     """Install a checked adapter folder as the next version of the request's persona, unless it is one already.
 
     Returns the version, a note that calls the adapter by this name, and the job that stands for the installation.
+    Raises `RefusedError` where the guild has no room for it.
     """
     manifest = await asyncio.to_thread(verify_adapter, folder)
     if version := await _find_installed(home, store, origin[0], request.persona or "", manifest):
@@ -216,7 +221,7 @@ async def install_dialogue_adapter(
 ) -> str:
     """Install a copy of a dialogue adapter as the persona's next version; returns it, or the one that it is already.
 
-    Raises `AdapterError` for a damaged adapter.
+    Raises `AdapterError` for a damaged adapter, and `RefusedError` where the guild has no room for it.
     """
     manifest = await asyncio.to_thread(verify_adapter, adapter.folder, NAME_ADAPTER_ADVICE)
     if version := await _find_installed(home, store, origin[0], persona_id, manifest):
@@ -231,11 +236,43 @@ async def _install_version(
 ) -> TrainingJob:
     """Install an adapter folder as the next version of the request's persona; returns the job that stands for it."""
     new = NewTrainingJob(secrets.token_hex(5), *origin, request)
-    version = store.versions.reserve(new.name)
-    folder = adapter_ref(home, new.name, version).folder
-    await asyncio.to_thread(install_adapter_folder, source, folder)
-    result = JobResult(adapter=str(folder), seconds=0.0, scorecard=scorecard, imported=True)
-    return store.jobs.add_imported(new, version, result, time.time())
+    async with store.versions.imports[new.guild_id]:
+        imported = [job for job in store.jobs.of_versions(new.guild_id) if job.result and job.result.imported]
+        await asyncio.to_thread(_require_room, home, new.guild_id, imported, source)
+        version = store.versions.reserve(new.name)
+        folder = adapter_ref(home, new.name, version).folder
+        await asyncio.to_thread(install_adapter_folder, source, folder)
+        result = JobResult(adapter=str(folder), seconds=0.0, scorecard=scorecard, imported=True)
+        return store.jobs.add_imported(new, version, result, time.time())
+
+
+def _require_room(home: Path, guild_id: int, imported: list[TrainingJob], source: Path) -> None:
+    """Raise `RefusedError` if a guild that has these imported versions has no room for an adapter folder."""
+    if guild_id == OPERATOR_GUILD_ID:
+        return
+    sizes = Counter(
+        {f"{it.name} {it.version}": _size_bytes(adapter_ref(home, it.name, it.version).folder) for it in imported}
+    )
+    size = sizes.total() + _size_bytes(source)
+    if len(sizes) >= MAX_GUILD_IMPORTS:
+        wanted = f"{len(sizes) + 1} versions; {MAX_GUILD_IMPORTS} is the most"
+    elif size > MAX_GUILD_IMPORTED_BYTES:
+        wanted = f"{_megabytes(size)}; {_megabytes(MAX_GUILD_IMPORTED_BYTES)} is the most"
+    else:
+        return
+    largest = ", ".join(f"`{name}` ({_megabytes(size)})" for name, size in sizes.most_common(3))
+    raise RefusedError(
+        f"The imported versions of this server would have {wanted}.",
+        f"Remove one with `/finetune remove`. Largest: {largest}." if largest else "Import a smaller one.",
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{math.ceil(size / 1e6):,} MB"
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _unpack_adapter(card: Card, folder: Path, where: str, served: str) -> AdapterManifest:

@@ -1,9 +1,11 @@
 """Adapter versions of the personas, and which one is live in a guild."""
 
+import asyncio
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bot.store.database import Table
+from bot.store.database import DatabaseConnection, Table
 from bot.store.guilds import ALL_GUILDS, guild_suffix
 from personas.errors import RequestError
 from personas.schemas.training_events import ScoreSummary
@@ -55,6 +57,11 @@ class Versions(Table):
 
     A persona that one guild owns has no other: the promotions of that guild are those of all guilds.
     """
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        super().__init__(connection)
+        self.imports: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """By guild, held while a version is imported: no two take the same room."""
 
     def reserve(self, name: str) -> str:
         """Reserve the next version ("v1", "v2", …) of a job's name (`TrainingJob.name`); numbers are never reused."""

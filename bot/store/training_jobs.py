@@ -172,6 +172,13 @@ class TrainingJobs:
         seq = after.seq if after else None
         return self._db.all(_job, sql, guild=guild_id, name=name, state=state, seq=seq, limit=limit)
 
+    def of_versions(self, guild_id: int) -> list[TrainingJob]:
+        """List the jobs of a guild whose versions are installed, newest first."""
+        sql = """select jobs.* from jobs join versions using (job_id) where guild_id = :guild and not exists
+            (select 1 from withdrawn where withdrawn.persona_id = versions.persona_id
+            and withdrawn.version = versions.version) order by seq desc"""
+        return self._db.all(_job, sql, guild=guild_id)
+
     def names(self) -> list[str]:
         """List the names of all jobs in order: personas' ids and `dialogue/<job name>`."""
         return self._db.column(str, "select distinct name from jobs order by name")

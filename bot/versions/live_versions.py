@@ -1,9 +1,12 @@
-"""Changes live versions, here alone: promotes, also automatically, rolls back, starts and ends rollouts."""
+"""Changes live versions, here alone: promotes, also automatically, rolls back, starts and ends rollouts, removes."""
 
 import asyncio
 import logging
+import secrets
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bot.chat.prompt_context import ChatRequestBuilder
@@ -156,6 +159,37 @@ class LiveVersions:
         if rollout.is_promoted:
             self._notify_all(rollout.guild_id, rollout.persona_id)
         return True
+
+    # ------------------------------------------------------------------------------------------ removal
+
+    def require_unused(self, job: TrainingJob) -> None:
+        """Raise `RefusedError` if the version of a job is live anywhere, being compared, or trained further."""
+        persona_id, version = job.name, job.version
+        for other in (*self.store.jobs.in_state("queued"), *self.store.jobs.in_state("running")):
+            if other.name == persona_id and other.request.start_from == version:
+                advice = f"Wait for the end of the job `{other.job_id}`, or cancel it with `/finetune cancel`."
+                raise RefusedError(f"{version} of {persona_id} is being trained further.", advice)
+        if self.builder.personas.get(persona_id, job.guild_id) is None:
+            return  # a persona that was removed speaks nowhere
+        if (persona_id, version) in self.store.versions.all_live():
+            advice = "Promote another version with `/finetune promote`, or roll it back with `/finetune rollback`."
+            raise RefusedError(f"{version} of {persona_id} is live.", advice)
+        for rollout in self.store.rollouts.running(persona_id, time.time()):
+            if version in (rollout.version, rollout.before):
+                advice = "`/finetune rollout stop` ends a rollout; a promoted version is observed for three days."
+                raise RefusedError(f"{version} of {persona_id} is being compared with another version.", advice)
+
+    async def remove(self, job: TrainingJob) -> None:
+        """Delete the version of a job for good. Raises `RefusedError` for one that is used, and `StoreError`."""
+        self.require_unused(job)
+        adapter = self.builder.adapter(job.name, job.version)
+        removed = adapter.folder.with_name(f".{job.version}.{secrets.token_hex(4)}")  # deleted also after a crash
+        with self.store.atomic(shared=True):
+            self.store.versions.withdraw(job.name, job.version, time.time(), "removed")
+            with suppress(FileNotFoundError):
+                adapter.folder.rename(removed)
+        await self.engine.drop(adapter)
+        await asyncio.to_thread(shutil.rmtree, removed, ignore_errors=True)
 
     # ------------------------------------------------------------------------------------------ objections
 

@@ -1,16 +1,22 @@
 """A card with an adapter inside becomes a persona with a version, which speaks once somebody promotes it."""
 
+import asyncio
 import dataclasses
 import json
 import math
+import pathlib
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from bot.app import open_app
+from bot.errors import RefusedError
+from bot.personas import card_import
 from bot.sandbox.object_store import StoredFile
 from bot.settings import load_settings
+from bot.store import NewRollout, StoreError
+from bot.store.training_jobs import NewTrainingJob
 from personas.card.formats import parse_card, read_card_file, write_card
 from personas.errors import AdapterError
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_adapter, write_manifest
@@ -22,7 +28,7 @@ from personas.home.card_adapter import (
     unpack_card_adapter,
 )
 from personas.models.base_model import EMBEDDED, fingerprint, locate
-from personas.schemas.training import AdapterManifest
+from personas.schemas.training import AdapterManifest, TrainingRequest
 from tests.bot.conftest import OFFICE
 from tests.bot.test_app import SHIPPED
 from tests.bot.test_card_commands import bring_in, response_text
@@ -178,6 +184,131 @@ def test_a_card_cannot_write_anywhere_else(tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(AdapterError, match="contains no adapter"):
         unpack_card_adapter(MIRA, tmp_path / "c", "it")
+
+
+# ------------------------------------------------------------------------------------------ room, and removal
+
+
+async def install(stage, folder, guild_id, persona="oda"):
+    """Install a checked adapter folder, as every way into a server does in the end."""
+    request = TrainingRequest(job_name="imported", persona=persona)
+    inputs = (stage.client.services.home, stage.store, (guild_id, 1, 2), request, folder, "The adapter")
+    return (await card_import.install_foreign_adapter(*inputs))[0]
+
+
+async def test_one_moderator_cannot_fill_the_disk_with_versions(stage, tmp_path, served, monkeypatch):
+    monkeypatch.setattr(card_import, "MAX_GUILD_IMPORTS", 2)
+    for rank, words in ((4, "is its version v1"), (5, "is its version v2"), (6, "stays in it, and is not installed: ")):
+        card = carrying(sealed(tmp_path / f"rank-{rank}", served, PLAIN | {"r": rank}))
+        said = await response_text(await bring_in(stage, card, "mira.charx"), words)
+    who, installed = versions(stage)
+    assert said["content"].endswith(
+        "The imported versions of this server would have 3 versions; 2 is the most. "
+        f"Remove one with `/finetune remove`. Largest: `{who} v2` (1 MB), `{who} v1` (1 MB)."
+    )
+    assert installed == ["v1", "v2"] and len(list(tmp_path.glob("models/persona_adapters/*/*"))) == 2
+    again = await bring_in(stage, carrying(sealed(tmp_path / "again", served)), "mira.charx")
+    await response_text(again, "is installed already: it is v1.")
+
+
+async def test_versions_that_come_at_once_have_no_more_room_and_other_servers_and_the_operator_their_own(
+    stage, tmp_path, served, monkeypatch
+):
+    monkeypatch.setattr(card_import, "MAX_GUILD_IMPORTED_BYTES", 100_000)
+    folders = [sealed(tmp_path / f"{rank}", served, PLAIN | {"r": rank}) for rank in range(4, 10)]  # 20 kB and more
+    here = await asyncio.gather(*(install(stage, it, 7) for it in folders), return_exceptions=True)
+    refused = [str(it) for it in here if isinstance(it, RefusedError)]
+    assert len(refused) == 3 and all("would have 1 MB; 1 MB is the most. Remove one with" in it for it in refused)
+    installed = tmp_path / "models" / "persona_adapters"
+    assert sum(path.stat().st_size for path in installed.rglob("*") if path.is_file()) <= 100_000
+    assert await install(stage, folders[-1], 8) == "v4"
+    others = [sealed(tmp_path / f"{rank}", served, PLAIN | {"r": rank}) for rank in range(10, 16)]
+    assert set(await asyncio.gather(*(install(stage, it, 0) for it in others))) == {f"v{n}" for n in range(5, 11)}
+
+
+async def removal(stage, job_id, words):
+    return await response_text(await stage.moderator.slash(OFFICE, "finetune remove", version=job_id), words)
+
+
+async def offered(stage):
+    return [it["value"] for it in await stage.moderator.autocomplete(OFFICE, "finetune remove", "version", version="")]
+
+
+async def test_a_version_that_is_not_used_is_removed_after_a_second_look_and_makes_room(
+    stage, tmp_path, served, monkeypatch
+):
+    monkeypatch.setattr(card_import, "MAX_GUILD_IMPORTS", 1)
+    card = carrying(sealed(tmp_path / "theirs", served))
+    await response_text(await bring_in(stage, card, "mira.charx"), "is its version v1")
+    who, _ = versions(stage)
+    (job_id,) = await offered(stage)
+    asked = await removal(stage, job_id, f"Delete v1 of `{who}` for good?")
+    folder = tmp_path / "models" / "persona_adapters" / who
+    assert versions(stage)[1] == ["v1"] and verify_adapter(folder / "v1"), "nothing is deleted before the press"
+    await stage.moderator.click(asked, "Delete")
+    await until(lambda: not list(folder.iterdir()))
+    assert versions(stage)[1] == [] and await offered(stage) == []
+    assert [ref.name for ref in stage.engine.dropped] == [f"{who}-v1"]
+    again = await stage.moderator.slash(OFFICE, "finetune promote", persona="mira", version="v1")
+    await response_text(again, "v1 was withdrawn.")
+    await response_text(await bring_in(stage, card, "mira.charx"), "is its version v2")
+    assert [path.name for path in folder.iterdir()] == ["v2"]
+
+
+async def test_a_version_in_use_stays_until_it_is_used_no_more(stage, tmp_path, served):
+    guild_id, services = int(stage.sandbox.guild_id), stage.client.services
+    for rank in (4, 5):
+        await install(stage, sealed(tmp_path / f"{rank}", served, PLAIN | {"r": rank}), guild_id)
+    await install(stage, sealed(tmp_path / "6", served, PLAIN | {"r": 6}), guild_id + 1)
+    v2, v1 = await offered(stage)
+    new = NewRollout("oda", "v2", guild_id, 1, 7, 50)
+    rollout = stage.store.rollouts.start(new, 100.0)
+    await removal(stage, v2, "v2 of oda is being compared with another version.")
+    stage.store.rollouts.end(rollout.seq, "stopped", 101.0)
+    stage.store.versions.promote("oda", "v1", 7, 102.0, guild_id=guild_id)
+    await removal(stage, v1, "v1 of oda is live. Promote another version")
+    further = TrainingRequest(job_name="j", persona="oda", task_type="preference", start_from="v2")
+    stage.store.jobs.add(NewTrainingJob("further", guild_id, 1, 7, further), 103.0)
+    await removal(stage, v2, "v2 of oda is being trained further. Wait for the end of the job `further`")
+    stage.store.jobs.cancel("further", 104.0)
+    asked = await removal(stage, v2, "Delete v2 of `oda` for good?")
+    stage.store.versions.promote("oda", "v2", 7, 105.0, guild_id=guild_id)
+    await stage.moderator.click(asked, "Delete")  # it has become live since the question
+    await stage.sees("v2 of oda is live.")
+    assert [it.version for it in stage.store.versions.installed("oda", guild_id)] == ["v1", "v2"]
+    (theirs,) = stage.store.jobs.of_versions(guild_id + 1)
+    await removal(stage, theirs.job_id, "There is no such version of this server.")
+    stage.store.versions.rollback("oda", 7, 106.0, guild_id=guild_id)
+    await services.versions.remove(stage.store.jobs.get(v2))
+    assert stage.live("oda") == "v1"
+
+
+async def test_the_live_version_of_a_removed_persona_can_be_removed(stage, tmp_path, served):
+    said = await bring_in(stage, carrying(sealed(tmp_path / "theirs", served)), "mira.charx")
+    await stage.moderator.click(await response_text(said, "is its version v1"), "Promote")
+    await stage.sees("v1 of **Mira** is live")
+    await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "is removed")
+    (job_id,) = await offered(stage)
+    await stage.moderator.click(await removal(stage, job_id, "for good?"), "Delete")
+    await until(lambda: not list(tmp_path.glob("models/persona_adapters/*/*")))
+
+
+async def test_a_version_whose_folder_cannot_be_renamed_stays_as_it_was(stage, tmp_path, served, monkeypatch):
+    guild_id = int(stage.sandbox.guild_id)
+    await install(stage, sealed(tmp_path / "theirs", served), guild_id)
+    (job,) = stage.store.jobs.of_versions(guild_id)
+
+    def denied(self, target):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pathlib.Path, "rename", denied)
+        with pytest.raises(StoreError, match="Permission denied"):
+            await stage.client.services.versions.remove(job)
+    assert [it.version for it in stage.store.versions.installed("oda", guild_id)] == ["v1"]
+    await stage.client.services.versions.load("oda", "v1", guild_id)
+    await stage.client.services.versions.remove(job)
+    assert not list(tmp_path.glob("models/persona_adapters/*/*")) and not stage.store.jobs.of_versions(guild_id)
 
 
 async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promote(tmp_path, tiny_base):
