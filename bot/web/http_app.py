@@ -21,6 +21,7 @@ from bot.web.api.openai import openai_routes
 from bot.web.api.openai.openai_responses import is_openai_path, openai_error_response
 from bot.web.api.personas import card_routes, lore_routes, version_routes
 from bot.web.api.playground_service import set_up_playground
+from bot.web.api.system_state import WriteProbe
 from bot.web.api.training import job_routes, run_routes
 from bot.web.api.training.training_service import CHECK_LOCK
 from bot.web.app_context import APP_CONTEXT, AppContext, Handler, Route, Routes
@@ -79,6 +80,7 @@ class WebServer:
     def mount(self, app: web.Application) -> None:
         """Add the routes to an application, whose own ones stay as they are; unknown paths get a problem."""
         app[APP_CONTEXT], app[CHECK_LOCK] = self._context, CheckLock()
+        app[system_routes.WRITE_PROBE] = WriteProbe()
         app[templating.FLASH_MESSAGES] = templating.FlashMessages()
         app[openapi.MOUNTED_ROUTES], app[AUTHENTICATOR] = ROUTES, self._authenticator
         app[idempotency.IDEMPOTENCY_STATE] = idempotency.IdempotencyState()

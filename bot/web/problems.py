@@ -40,6 +40,7 @@ PROBLEMS = {
     "failed": (500, "Internal error"),
     "busy": (503, "Temporarily unavailable"),
     "not-connected": (503, "Not connected to Discord"),
+    "not-stored": (503, "Nothing can be stored"),
     "no-room": (507, "Not enough disk space"),
 }
 """By the last part of `type`: HTTP status and title."""

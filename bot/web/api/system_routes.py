@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from bot.errors import redact_paths
 from bot.web.api.openapi import ApiModel, ApiRoutes, ResponseSpec
-from bot.web.api.system_state import MAX_DISCONNECTED_S, SystemState, disconnected_s, read_system_state
+from bot.web.api.system_state import MAX_DISCONNECTED_S, SystemState, WriteProbe, disconnected_s, read_system_state
 from bot.web.app_context import get_services
 from bot.web.auth import AUTHENTICATOR
 from bot.web.problems import Problem
@@ -20,6 +20,7 @@ from personas.engine import EngineState
 
 GaugeValue = tuple[str, str, float | None]
 """Name, description and value; None omits the gauge."""
+WRITE_PROBE = web.AppKey("write probe", WriteProbe)
 LOST_ADVICE = "The bot connects again by itself; its log says why it cannot."
 routes = ApiRoutes("about")
 
@@ -39,8 +40,8 @@ class HealthStatus(ApiModel):
     "GET /healthz", "Check that the bot is up", {200: ResponseSpec("The bot is up and answers members.", HealthStatus)}
 )
 async def get_health(request: web.Request) -> web.Response:
-    """Returns 200 while the bot answers members; 503, a problem, before, after, if the database cannot be read, and
-    if there has been no connection to Discord for a minute.
+    """Returns 200 while the bot answers members; 503, a problem, before, after, if the database cannot be read, if
+    nothing can be written to its disk, and if there has been no connection to Discord for a minute.
 
     Needs no token; without one, the answer has no details.
     """
@@ -49,6 +50,9 @@ async def get_health(request: web.Request) -> web.Response:
     waiting, running = len(jobs.in_state("queued")), len(jobs.in_state("running"))
     if (lost_s := disconnected_s(services)) > MAX_DISCONNECTED_S:
         raise Problem("not-connected", f"There is no connection to Discord since {lost_s:.0f} s.", LOST_ADVICE)
+    if why := await request.app[WRITE_PROBE].error(services.home):
+        advice = "Free space on the disk of UNDERSTUDY_HOME, or check the rights of that folder."
+        raise Problem("not-stored", f"Nothing can be written to UNDERSTUDY_HOME: {why}.", advice)
     tasks = {task.name: redact_paths(task.error, services.home) or "ok" for task in services.background}
     status: Literal["ok", "degraded"] = "degraded" if any(task.error for task in services.background) else "ok"
     if not request.app[AUTHENTICATOR].lets_in(request):

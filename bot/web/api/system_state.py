@@ -3,8 +3,10 @@
 import asyncio
 import functools
 import importlib.metadata
+import os
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +30,34 @@ SLOW_HEARTBEAT_S = 2.0
 """A slower heartbeat means an unstable connection."""
 MAX_DISCONNECTED_S = 60.0
 """Time without a session after which the bot does not count as connected; reconnecting mostly takes seconds."""
+WRITE_PROBE_BYTES, WRITE_PROBE_INTERVAL_S = 2**16, 5.0
+
+
+class WriteProbe:
+    """Writes to a disk as a trial, once in some seconds however often it is asked, and one trial at a time."""
+
+    def __init__(self) -> None:
+        self._begun = 0.0
+        self._trial: asyncio.Future[str] | None = None
+
+    async def error(self, folder: Path) -> str:
+        """Return why nothing can be written into a folder; empty if something can."""
+        now = time.monotonic()
+        if self._trial is None or (self._trial.done() and now > self._begun + WRITE_PROBE_INTERVAL_S):
+            self._begun = now
+            self._trial = asyncio.ensure_future(asyncio.to_thread(_write_error, folder))
+        return await asyncio.shield(self._trial)
+
+
+def _write_error(folder: Path) -> str:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:  # without a name: a killed process leaves nothing
+            file.write(bytes(WRITE_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ import asyncio
 import json
 import logging
 import re
+import resource
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,7 +18,9 @@ from bot.doctor.cached_results import local_check_runner
 from bot.doctor.local_checks import BotCheck
 from bot.metrics import BotMetrics, percentiles
 from bot.settings import Settings
+from bot.store import StoreError
 from bot.store.training_jobs import NewTrainingJob
+from bot.web.api import system_state
 from bot.web.pages import system_page
 from personas.engine import RequestMetrics
 from personas.schemas.training import TrainingRequest
@@ -111,6 +116,29 @@ async def test_a_background_task_that_fails_is_shown_and_the_bot_degraded(dashbo
     assert check["state"] == "warn" and "No space left in UNDERSTUDY_HOME" in check["found"]
     assert "No space left" in (await text_of(dashboard, "/dashboard/system"))[1]
     await services.background[0].stop()
+
+
+async def test_a_home_that_takes_no_write_makes_the_bot_unhealthy_until_it_does(dashboard, monkeypatch):
+    probes, clock = [], SimpleNamespace(monotonic=lambda: 1000.0 + 3 * len(probes), time=time.time)
+    monkeypatch.setattr(system_state, "time", clock)
+    assert (await dashboard.ask("GET", "/healthz"))[0] == 200
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # the kernel refuses each write to a file
+    try:
+        with pytest.raises(StoreError):
+            dashboard.store.guilds.record_left(1, 1.0)
+        assert (await dashboard.ask("GET", "/healthz"))[0] == 200, "it was tried a moment ago"
+        probes += [1, 1]
+        status, problem, _ = await dashboard.ask("GET", "/healthz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (status, problem["type"], problem["detail"]) == (
+        503, "/problems/not-stored", "Nothing can be written to UNDERSTUDY_HOME: File too large.",
+    )  # fmt: skip
+    assert str(dashboard.home) not in json.dumps(problem) and "Free space" in problem["advice"]
+    probes += [1, 1]
+    assert (await dashboard.ask("GET", "/healthz"))[0] == 200
+    assert not [path for path in dashboard.home.iterdir() if "tmp" in path.name]
 
 
 async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(dashboard):
