@@ -31,6 +31,10 @@ class ErasedMeanwhileError(MaterialError):
     """Somebody was erased while a result was made from texts that may be theirs."""
 
 
+class ErasureRunningError(MaterialError):
+    """Somebody is being erased: texts that may be theirs are not read before the end."""
+
+
 class MaterialGoneError(MaterialError):
     """Training material that is no longer at its path."""
 

@@ -24,6 +24,7 @@ from bot.training.ray_jobs import (
 )
 from bot.training.status_text import format_duration
 from bot.training.subprocess_backend import (
+    ERASURE_TEXT,
     SIGKILL_EXIT_CODES,
     SIGTERM_EXIT_CODES,
     TRAINER_SECRETS,
@@ -141,6 +142,11 @@ class _RayRun:
             log.warning("the job %s: %s", self.job.job_id, what)
             self.on_event(Phase(name=phase, detail=f"{what} ({format_duration(waited_s)}) {advice}".strip()))
 
+    async def pause_for_erasure(self) -> None:
+        """Wait until the next poll, and show why. Raises `_RunLeftError`."""
+        self.wait_for(ERASURE_TEXT, phase="material")
+        await self.pause()
+
     async def ask(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
         """Repeat a request until the cluster answers. Raises `RayRefusedError` and `_RunLeftError`."""
         while True:
@@ -240,8 +246,8 @@ class RayBackend(JobFolderBackend):
         while True:
             try:
                 if not is_known:
-                    prepared = await self._prepare_folder(run.job)
-                    if isinstance(prepared, TrainingFailed):
+                    prepared = await self._prepare_folder(run.job, run.pause_for_erasure)
+                    if not isinstance(prepared, Path):
                         return prepared
                     attempt = await asyncio.to_thread(begin_attempt, folder)
                     await run.ask(lambda attempt=attempt: self._submit(run.job, folder, attempt))  # type: ignore[misc]

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Required, TypedDict, Unpack
@@ -21,7 +21,14 @@ from bot.store import TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import OnEvent, RunResult, TrainingFailed, TrainingInterrupted, TrainingSucceeded
 from bot.training.training_plan import RunLimits, RunWatch, TrainingPlan, plan_run
-from personas.errors import AdapterError, ErasedMeanwhileError, RequestError, RunLimitError, UnderstudyError
+from personas.errors import (
+    AdapterError,
+    ErasedMeanwhileError,
+    ErasureRunningError,
+    RequestError,
+    RunLimitError,
+    UnderstudyError,
+)
 from personas.home.adapters import (
     adapter_ref,
     dialogue_adapter_folder,
@@ -43,14 +50,7 @@ from personas.home.job_folder import (
 )
 from personas.home.job_material import SourceMaterial
 from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
-from personas.schemas.training_events import (
-    TRAINER_EVENT,
-    Done,
-    Estimate,
-    Failed,
-    Heartbeat,
-    TrainerEvent,
-)
+from personas.schemas.training_events import TRAINER_EVENT, Done, Estimate, Failed, Heartbeat, Phase, TrainerEvent
 
 SIGTERM_EXIT_CODES = (143, -signal.SIGTERM)
 SIGKILL_EXIT_CODES = (137, -signal.SIGKILL)
@@ -71,6 +71,8 @@ LOCKED_EXIT_CODE = 3
 MAX_LOCK_ATTEMPTS = 30
 LOCK_RETRY_DELAY_S = 2.0
 """A trainer whose bot died stops within seconds; until then its folder is locked."""
+ERASURE_POLL_INTERVAL_S = 1.0
+ERASURE_TEXT = "A member is being erased; it begins afterwards."
 MAX_LINE_BYTES = 2**16
 MAX_LOGGED_LINES = 20
 """Invalid lines of a run that are logged."""
@@ -200,14 +202,22 @@ class JobFolderBackend:
         environ = {**self._environ, "UNDERSTUDY_HOME": str(self._home)}
         return await plan_run(self._command, environ, self._home, request, materials, self._precision)
 
-    async def _prepare_folder(self, job: TrainingJob) -> Path | TrainingFailed:
-        """Write the job folder; fails, resumably, where inputs are missing now."""
+    async def _prepare_folder(
+        self, job: TrainingJob, pause: Callable[[], Awaitable[object]]
+    ) -> Path | TrainingFailed | TrainingInterrupted:
+        """Write the job folder; fails, resumably, where inputs are missing now.
+
+        Waits while a member is erased, which may take long: until `pause` returns true, for a run to be stopped.
+        """
         while True:
             try:
-                fence = await asyncio.to_thread(ErasureFence.begin, self._home)
+                fence = await asyncio.to_thread(ErasureFence.begin, self._home, 0.0)
                 materials = await asyncio.to_thread(self._catalogue.materials_for, job.request, job.guild_id)
                 inputs = (job, materials, self._precision, self._compare(job), fence.storing)
                 return await asyncio.to_thread(write_job_folder, self._home, *inputs)
+            except ErasureRunningError:
+                if await pause():
+                    return TrainingInterrupted()
             except ErasedMeanwhileError:
                 log.info("job %s: its material is gathered again, without a member who was erased", job.job_id)
             except UnderstudyError as error:
@@ -253,8 +263,8 @@ class SubprocessBackend(JobFolderBackend):
         self._stop.clear()
         self._job_id = job.job_id
         try:
-            folder = await self._prepare_folder(job)
-            if isinstance(folder, TrainingFailed):
+            folder = await self._prepare_folder(job, lambda: self._pause_for_erasure(on_event))
+            if not isinstance(folder, Path):
                 return folder
             ended = await self._train(job, folder, on_event)
             return await self._install(job, folder, ended) if isinstance(ended, Done) else ended
@@ -262,6 +272,11 @@ class SubprocessBackend(JobFolderBackend):
             return TrainingFailed(error.message, error.advice, can_resume=True)
         except OSError as error:
             return disk_failure(error, self._home)
+
+    async def _pause_for_erasure(self, on_event: OnEvent) -> bool:
+        on_event(Phase(name="material", detail=ERASURE_TEXT))
+        await _wait_until(self._stop.is_set, ERASURE_POLL_INTERVAL_S)
+        return self._stop.is_set()
 
     def cancel(self, job_id: str) -> None:
         """SIGTERM now, SIGKILL after `KILL_TIMEOUT_S`; does nothing for another job than the running one."""

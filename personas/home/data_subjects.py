@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from personas.errors import ErasedMeanwhileError, MaterialError
+from personas.errors import ErasedMeanwhileError, ErasureRunningError, MaterialError
 from personas.home.atomic_files import read_model, write_model
 from personas.schemas.base import FrozenModel
 
@@ -83,13 +83,16 @@ class ErasureFence:
     seen: str
 
     @classmethod
-    def begin(cls, home: Path) -> Self:
-        """To be called before people's texts are read; waits for the end of an erasure. Raises `MaterialError`."""
-        until = time.monotonic() + ERASURE_TIMEOUT_S
+    def begin(cls, home: Path, timeout_s: float | None = None) -> Self:
+        """To be called before people's texts are read; waits for the end of an erasure, `ERASURE_TIMEOUT_S` at most.
+
+        Raises `ErasureRunningError`, and `MaterialError` if another process holds the lock.
+        """
+        until = time.monotonic() + (ERASURE_TIMEOUT_S if timeout_s is None else timeout_s)
         while (seen := _read_erasure(home)).startswith(ERASING):
             if time.monotonic() > until:
                 advice = "Try again in some minutes; an interrupted erasure goes on when the bot starts."
-                raise MaterialError("A member is being erased.", advice)
+                raise ErasureRunningError("A member is being erased.", advice)
             time.sleep(POLL_INTERVAL_S)
         return cls(home, seen)
 

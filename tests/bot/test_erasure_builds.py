@@ -12,10 +12,11 @@ from contextlib import contextmanager
 import pytest
 
 from bot.training import subprocess_backend
-from bot.training.queue import TrainingSucceeded
+from bot.training.queue import TrainingInterrupted, TrainingSucceeded
 from personas.errors import ErasedMeanwhileError, MaterialError
 from personas.home import data_subjects
 from personas.home.data_subjects import ErasureFence, mark_erasure
+from personas.schemas.training_events import Phase
 from tests.bot.subprocess_trainer import Workshop
 from tests.bot.test_erasure import forget
 from tests.bot.traceable_person import GUILD, LINE, left_of_them, plant
@@ -158,4 +159,32 @@ async def test_the_bots_own_job_gathers_its_material_again(tmp_path, monkeypatch
     assert len(gathered) == 1 and not workshop.folder().exists(), "it waits for the end of the erasure"
     mark_erasure(workshop.home, running=False)
     assert isinstance(await running, TrainingSucceeded) and len(gathered) == 2
+    workshop.store.close()
+
+
+async def test_a_job_waits_for_an_erasure_that_takes_long_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_subjects, "ERASURE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(subprocess_backend, "ERASURE_POLL_INTERVAL_S", 0.1)
+    workshop = Workshop(tmp_path)
+    mark_erasure(workshop.home, running=True)
+    running = asyncio.create_task(workshop.run("good"))
+    await until(lambda: len(workshop.events) > 3)
+    assert not running.done() and not workshop.folder().exists()
+    waits = Phase(name="material", detail="A member is being erased; it begins afterwards.")
+    assert set(workshop.events) == {waits}
+    mark_erasure(workshop.home, running=False)
+    assert isinstance(await running, TrainingSucceeded)
+    workshop.store.close()
+
+
+async def test_a_job_that_waits_for_an_erasure_can_be_interrupted_by_it(tmp_path):
+    """An erasure sets the jobs aside whose folders have the person: it must not wait for one that waits for it."""
+    workshop = Workshop(tmp_path)
+    backend = workshop.backend("good")
+    mark_erasure(workshop.home, running=True)
+    running = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
+    await until(lambda: workshop.events)
+    backend.cancel("j1")
+    assert await asyncio.wait_for(running, 5) == TrainingInterrupted()
+    assert not workshop.folder().exists()
     workshop.store.close()

@@ -98,7 +98,7 @@ async def test_a_process_that_keeps_the_output_open_holds_nothing_up(workshop):
 async def test_not_even_one_that_has_left_the_group(workshop):
     job = workshop.job()
     backend = workshop.backend("parent", clock=SystemClock())
-    folder = await backend._prepare_folder(job)
+    folder = await backend._prepare_folder(job, None)
     (folder / "own-session").touch()
     try:
         result = await asyncio.wait_for(backend.run(job, workshop.events.append), 5)
@@ -194,7 +194,7 @@ async def test_the_trainer_of_a_killed_bot_is_ended_and_the_next_attempt_trains(
 
 async def test_a_later_process_with_the_same_number_is_left_alone(workshop):
     job = workshop.job()
-    folder = await workshop.backend("good")._prepare_folder(job)
+    folder = await workshop.backend("good")._prepare_folder(job, None)
     other = await asyncio.create_subprocess_exec("sleep", "60", process_group=0)
     try:
         for content in (TrainerProcess(pid=other.pid, started="boot 1").model_dump_json(), "damaged"):
