@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Hashable
 
@@ -33,6 +34,7 @@ HINT_INTERVAL_S, BUSY_NOTICE_INTERVAL_S, MENU_INTERVAL_S = 600.0, 60.0, 5.0
 MAX_ERRORS_PER_MINUTE = 5
 RETRY_DELAY_S = 5.0
 """Pause before an edit or deletion that could not be stored is tried again, at first."""
+SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
 CHOOSE_TEXT = "Whom do you want to talk to?"
 NO_PERSONA_TEXTS = "No persona lives here yet.", "A moderator can change that with `/persona set`."
 
@@ -123,6 +125,9 @@ class ChatCog(commands.Cog):
         channel = message.channel
         if message.author.bot or message.webhook_id or not isinstance(channel, SpeakChannel):
             return
+        if message.message_snapshots:  # a forward, which has no text of its own
+            forwarded = "\n".join(it.content for it in message.message_snapshots)
+            message.content = SMALL_PRINT_PATTERN.sub("", forwarded).strip()
         if message.type not in (discord.MessageType.default, discord.MessageType.reply) or not self._is_meant(message):
             return
         persona, text = self._replied_to(message) or self._persona(channel), self._clean_text(message)
@@ -135,7 +140,7 @@ class ChatCog(commands.Cog):
                 return
             elif text:
                 await reply_service.answer(incoming, persona, channel)
-            elif not message.content and not message.attachments:
+            elif not (message.content or message.attachments or message.message_snapshots):
                 await self._hint(message)
         except Exception as error:  # an event has no caller: the error is shown in the channel
             await self._send_error(message, error)
@@ -230,9 +235,10 @@ class ChatCog(commands.Cog):
         return role.tags is not None and self.bot.user is not None and role.tags.bot_id == self.bot.user.id
 
     def _replied_to(self, message: discord.Message) -> Persona | None:
-        if message.reference is None or message.reference.message_id is None:
+        reference = message.reference
+        if reference is None or reference.message_id is None or reference.type is discord.MessageReferenceType.forward:
             return None
-        reply = self.bot.services.store.replies.of_message(message.reference.message_id)
+        reply = self.bot.services.store.replies.of_message(reference.message_id)
         return self.bot.services.personas.get(reply.persona_id, reply.guild_id) if reply else None
 
     def _persona(self, channel: SpeakChannel) -> Persona | None:
