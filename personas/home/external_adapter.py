@@ -57,6 +57,8 @@ IMPORTED_FILES = (*REQUIRED_FILES, MANIFEST_FILE, README_FILE)
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 MAX_WEIGHTS_BYTES, MAX_TEXT_BYTES = 2**30, 2**22
 """Size limits of the weights and of each other file."""
+MAX_CACHED_COMMITS = 5
+"""Commits in the cache: moderators may make the bot fetch any, up to the size limits each."""
 HUB_PREFIX = "hf://"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model on the hub of which the bundled one is a 4-bit copy."""
@@ -172,7 +174,8 @@ def _entry_pieces(archive: zipfile.ZipFile, entry: str, limit: int) -> Iterator[
 def fetch_adapter(name: str, folder: Path, say: ProgressCallback) -> AdapterSource:
     """Fetch the adapter in a hub repository, `owner/name` or `owner/name@revision`, into a folder.
 
-    Files of the commit are kept in the hub's cache; a download that was cut continues there. Raises `AdapterError`.
+    Files of the latest commits are kept in the hub's cache; a download that was cut continues there. Raises
+    `AdapterError`.
     """
     from huggingface_hub import HfApi, constants  # takes 0.15 s; local adapters do not need it
 
@@ -185,8 +188,11 @@ def fetch_adapter(name: str, folder: Path, say: ProgressCallback) -> AdapterSour
         info = HfApi().model_info(repository, revision=revision or None, files_metadata=True, timeout=HUB_TIMEOUT_S)
         listed = list_hub_files(info)
         _require_files(listed, f"The repository {repository}")
-        cache = Path(constants.HF_HUB_CACHE) / "understudy-adapters" / repository.replace("/", "--") / str(info.sha)
+        cached = Path(constants.HF_HUB_CACHE) / "understudy-adapters"
+        cache = cached / repository.replace("/", "--") / str(info.sha)
         cache.mkdir(parents=True, exist_ok=True)
+        cache.touch()
+        _delete_old_commits(cached)
         with lock_folder(cache) as is_locked:
             if not is_locked:
                 raise AdapterError(f"Another process is fetching {name}.", "Wait for it.")
@@ -196,6 +202,15 @@ def fetch_adapter(name: str, folder: Path, say: ProgressCallback) -> AdapterSour
                 shutil.copyfile(cache / file.name, folder / file.name)
     licence = str(getattr(info.card_data, "license", "") or "")[:MAX_SHOWN_CHARS]
     return AdapterSource(name=repository, commit=str(info.sha), licence=licence)
+
+
+def _delete_old_commits(cached: Path) -> None:
+    """Delete the folders of all but the latest commits, except of one that another process is fetching."""
+    commits = sorted(cached.glob("*/*/"), key=lambda path: path.stat().st_mtime)
+    for commit in commits[:-MAX_CACHED_COMMITS]:
+        with lock_folder(commit) as is_locked:
+            if is_locked:
+                shutil.rmtree(commit, ignore_errors=True)
 
 
 class _TenthsReport:

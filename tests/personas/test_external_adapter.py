@@ -15,6 +15,7 @@ from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError
 from personas.home import external_adapter
 from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, verify_adapter
+from personas.home.atomic_files import lock_folder
 from personas.home.external_adapter import import_adapter, open_any_adapter
 from personas.models.base_model import fingerprint, load_model
 from personas.schemas.chat import AdapterRef
@@ -157,6 +158,24 @@ def test_a_download_that_failed_continues_with_the_next_try(hub, plain, tmp_path
     bring(NAME, tmp_path)
     assert hub.ranges[-1] == f"bytes={received_bytes(plain)}-"
     assert (tmp_path / "out" / WEIGHTS_FILE).read_bytes() == (plain / WEIGHTS_FILE).read_bytes()
+
+
+def test_only_the_latest_commits_stay_in_the_cache_and_those_that_are_being_fetched(hub, plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(external_adapter, "MAX_CACHED_COMMITS", 2)
+    commits = [digit * 40 for digit in "abcde"]
+    hub.repositories[NAME].commits.update({it: hub.repositories[NAME].commits[COMMIT] for it in commits})
+    cache = tmp_path / "cache" / "understudy-adapters" / NAME.replace("/", "--")
+
+    def fetch(commit):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        bring(f"{NAME}@{commit}", tmp_path)
+        return sorted(path.name[0] for path in cache.iterdir())
+
+    assert [fetch(commit) for commit in commits[:3]] == [["a"], ["a", "b"], ["b", "c"]]
+    with lock_folder(cache / commits[1]):
+        assert fetch(commits[3]) == ["b", "c", "d"]
+    assert fetch(commits[2]) == ["c", "d"], "what is used again is one of the latest"
+    assert fetch(commits[4]) == ["c", "e"]
 
 
 # ------------------------------------------------------------------------------------------ refused: the hub
