@@ -25,6 +25,7 @@ from personas.lore.semantic import (
     VectorCache,
     embed_units,
     embedding_units,
+    message_vector,
     rarity,
     similarities,
     stack_vectors,
@@ -374,7 +375,7 @@ class LoreIndex:
         rows = (pair for owner, lore in found.items() for pair in zip(lore.rows, self._units(owner, lore), strict=True))
         compared = {row: units for row, units in rows if len(units)}
         units = np.concatenate([*compared.values()]) if compared else stack_vectors([], self._encoder)
-        vector = load_encoder(self._encoder).embed([message])[0]
+        vector = message_vector(message, self._encoder)
         cosines_of_units, small_talk = similarities(vector, units, self._encoder)
         cosines, at = {}, 0
         for row, own in compared.items():

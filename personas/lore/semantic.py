@@ -92,12 +92,17 @@ def _minilm_scale(unrelated: Vectors, mean: float, sd: float) -> Callable[[Vecto
     return lambda cosines: (cosines - middle) * np.float32(factor) + np.float32(mean)
 
 
+@lru_cache(maxsize=16)
+def message_vector(text: str, encoder: str = "") -> Vectors:
+    """Return the vector of a message, for which lore and earlier talk are searched one after the other."""
+    vector: Vectors = load_encoder(encoder).embed([text])[0]
+    return vector
+
+
 def pack_vectors(texts: Sequence[str], encoder: str = "") -> list[bytes]:
     """Return the vectors of messages as float16; empty for one that the encoder cannot read."""
     model = load_encoder(encoder)
-    readable = [text for text in texts if model.can_read(text)]
-    packed = iter(model.embed(readable).astype(np.float16) if readable else ())
-    return [next(packed).tobytes() if model.can_read(text) else b"" for text in texts]
+    return [message_vector(it, encoder).astype(np.float16).tobytes() if model.can_read(it) else b"" for it in texts]
 
 
 def match_earlier(message: bytes, earlier: Mapping[int, bytes], encoder: str = "") -> dict[int, float]:

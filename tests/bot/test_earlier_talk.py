@@ -12,6 +12,7 @@ from bot.chat.prompt_context import MAX_EXCHANGE_WORDS, MAX_MISSING_VECTORS
 from bot.store import EarlierTalk, Store, StoreError
 from bot.store.messages import MAX_EARLIER_EXCHANGES, MAX_SEQ
 from personas.home.job_material import ShippedData
+from personas.lore.minilm import load_minilm
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_vectors
 from personas.schemas.chat import EARLIER_SOURCE
 from tests.bot.conftest import INN, QUAY
@@ -100,6 +101,15 @@ async def test_what_a_member_said_long_ago_is_in_the_prompt_when_they_take_it_up
     assert hit.heading == "Tobias Reed said earlier, and you answered" and hit.text == f"“{SAID}” – “{ANSWERED}”"
     assert "-# AI-written · base model · earlier talk" in reply["content"]
     assert "earlier talk" not in (await here.ask("good morning"))["content"] and not here.found
+
+
+async def test_a_message_is_embedded_once_for_lore_and_earlier_talk(here, monkeypatch):
+    model, embedded = load_minilm(), []
+    embed = model.embed
+    monkeypatch.setattr(model, "embed", lambda texts: embedded.extend(texts) or embed(texts))
+    question = "how heavy was the piano that my cousin Egon mends?"
+    await here.ask(question)
+    assert here.stage.engine.requests[-1].lore and embedded.count(question) == 1
 
 
 async def test_nothing_comes_back_that_the_prompt_has_already(here):
