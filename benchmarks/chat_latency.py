@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import random
 import shutil
 import statistics
 import sys
@@ -44,13 +45,6 @@ MEMBERS = ("Ada Wren", "Ben Holt", "Cleo Marsh", "Dov Tarn", "Elin Fjord", "Finn
 RANK, ALPHA, VERSION, REQUESTER_ID = 16, 32, "v1", 0
 HOME_FOLDER = Path("build/bench/home")
 RESULT_FILE = Path("build/bench/chat.json")
-QUESTIONS = (
-    "Good evening. What have you been doing today?",
-    "I lost a game in the last minute and I am cross about it. What now?",
-    "Tell me something about Skerrow that I do not know.",
-    "What should I eat tonight?",
-    "Who is the strangest person in the harbour?",
-)
 TRAINING_TIMEOUT_S = 300.0
 """Time limit for the first step of the training."""
 CHAT_DURATION_S = 120.0
@@ -152,6 +146,14 @@ class ReplyLatency:
     tokens: int
 
 
+def member_messages() -> list[str]:
+    """Return what members say in the shipped personas' logs, in random order: hundreds of different messages."""
+    logs = {it: json.loads((ShippedData.from_source_tree().logs / f"{it}.json").read_text()) for it in SHIPPED_PERSONAS}
+    said = [it["content"] for name, log in logs.items() for it in log["messages"] if it["author"]["name"] != name]
+    random.Random(1).shuffle(said)
+    return said
+
+
 async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str) -> ReplyLatency:
     """Send one message and follow its reply as a member sees it."""
     sandbox = app.sandbox
@@ -179,7 +181,7 @@ async def chat_rounds(app: App, tokenizer: Any, chats: int) -> tuple[list[ReplyL
 
     Returns the latencies and the reply tokens per second.
     """
-    waits, questions, began = [], cycle(QUESTIONS), time.monotonic()
+    waits, questions, began = [], cycle(member_messages()), time.monotonic()
     while time.monotonic() - began < CHAT_DURATION_S:
         question = next(questions)
         asked = (ask(app, tokenizer, *who, question) for who in zip(MEMBERS[:chats], PERSONAS[:chats], strict=True))

@@ -31,9 +31,9 @@ from typing import Any, Literal
 from benchmarks import soak
 from benchmarks.chat_latency import (
     PERSONAS,
-    QUESTIONS,
     benchmark_guild,
     install_adapters,
+    member_messages,
     training_progress,
     write_cards,
 )
@@ -44,6 +44,7 @@ from bot.settings import Settings, load_settings
 from personas.engine import Engine, ReplyStream
 from personas.errors import EngineBusyError, UnderstudyError
 from personas.home.job_material import ShippedData
+from personas.prompt import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 from personas.schemas.chat import ChatReply, ChatRequest
 
 HOME_FOLDER = Path("build/bench/load-home")
@@ -52,6 +53,7 @@ PERSONA_COUNT = 6
 OVERLOAD = 1.5
 IN_FLIGHT, MIN_CAPACITY_S = 32, 15.0
 """Replies at a time while the machine's capacity is measured, and the time that this takes at least."""
+FULL_TALK_REPLIES = (RECENT_MESSAGES + RECENT_BLOCK_MESSAGES) // 2
 SHORT_SOAK, LONG_SOAK = (30_000, 30), (1_000_000, 1_000)
 """Events and reconnects."""
 CAPACITY_SHARE, WINDOW_SHARE = 0.07, 0.133
@@ -199,6 +201,7 @@ class Load:
         first = itertools.accumulate((group.members for group in GROUPS), initial=1)
         self._members = {group.name: range(at, at + group.members) for group, at in zip(GROUPS, first, strict=False)}
         self._all_channels = list(itertools.chain(*self._channels.values()))
+        self._messages = member_messages()
 
     async def ask(self, group: Group, generator: random.Random) -> Talk:
         """Send one message, and wait for the end of its reply."""
@@ -207,7 +210,7 @@ class Load:
         channel: Any = generator.choice(self._channels[group.guild_id])
         persona = self._personas[self._all_channels.index(channel) % len(self._personas)]
         member = generator.choice(self._members[group.name])
-        message = IncomingMessage(next(MemoryChannel.ids), member, f"Member {member}", generator.choice(QUESTIONS))
+        message = IncomingMessage(next(MemoryChannel.ids), member, f"Member {member}", generator.choice(self._messages))
         try:
             await self._service.answer(message, persona, channel)
         except EngineBusyError:
@@ -221,18 +224,20 @@ class Load:
     async def capacity(self, seconds: float) -> float:
         """Return how many replies the machine makes in a second when so many are asked for at once.
 
-        Counted are pieces of text from the first end on: replies that begin together end together.
+        Counted are pieces of text once each channel has filled a prompt's window: short talks are quickly computed, and
+        replies that begin together end together.
         """
-        generator, talks, first_end, is_over = random.Random(self._seed), list[Talk](), asyncio.Event(), asyncio.Event()
+        generator, talks, is_filled, is_over = random.Random(self._seed), list[Talk](), asyncio.Event(), asyncio.Event()
 
         async def keep_asking() -> None:
             while not is_over.is_set():
                 talks.append(await self.ask(generator.choice(GROUPS), generator))
-                first_end.set()
+                if min(len(channel.texts) for channel in self._all_channels) >= FULL_TALK_REPLIES:
+                    is_filled.set()
 
         self.engine.is_fair = False
         asking = asyncio.gather(*(keep_asking() for _ in range(IN_FLIGHT)))
-        await first_end.wait()
+        await is_filled.wait()
         mark = self.engine.pieces[0]
         await asyncio.sleep(seconds)
         per_s = (self.engine.pieces[0] - mark) / seconds

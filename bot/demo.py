@@ -27,7 +27,7 @@ OUTPUT_FOLDER = Path("build/demo")
 QUESTION = "I had a rotten day and everything went wrong. What would you do?"
 QUESTION_DURING_TRAINING = "Are you still there while they train the other one?"
 PROMOTED_TEXT = "is live from the next reply on"
-REPLY_TIMEOUT_S, TRAINING_TIMEOUT_S = 180.0, 1800.0
+REPLY_TIMEOUT_S, TRAINING_TIMEOUT_S = 180.0, 3600.0
 
 
 @dataclass
@@ -212,6 +212,7 @@ async def run_demo(personas: list[str], started: float) -> tuple[DemoResult, dic
             await session.retrain(persona_id)
             version = session.live(persona_id)
             session.figures.reply_after[persona_id] = await session.ask(persona_id, QUESTION, version)
+            write_result(vars(session.figures))
         folders = {}
         for persona_id in personas:
             newest = app.services.store.versions.installed(persona_id)[-1]
@@ -228,6 +229,13 @@ def cross_persona_losses(folders: dict[str, tuple[Path, Path]]) -> dict[str, Any
     process = subprocess.run(arguments, check=True, stdout=subprocess.PIPE)
     losses: dict[str, Any] = json.loads(process.stdout)
     return losses
+
+
+def write_result(figures: dict[str, Any]) -> Path:
+    """Write `result.json`; after each persona, too: a session of all three is long."""
+    file = OUTPUT_FOLDER / "result.json"
+    file.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return file
 
 
 def print_line(line: str) -> None:
@@ -248,9 +256,7 @@ def main() -> int:
     except UnderstudyError as error:
         print(f"The demo broke off. {error}", file=sys.stderr)
         return 1
-    result = vars(figures) | (cross_persona_losses(folders) if arguments.all else {})
-    file = OUTPUT_FOLDER / "result.json"
-    file.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    file = write_result(vars(figures) | (cross_persona_losses(folders) if arguments.all else {}))
     print_line(f"\nFigures ({file}):\n{file.read_text(encoding='utf-8')}")
     return 0
 

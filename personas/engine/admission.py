@@ -27,12 +27,12 @@ class SchedulerLimits:
 
     `rows` sequences run at once, and up to `overflow_rows` more for guilds and members that have fewer than their
     share of the rows. A step computes at most `prefill_tokens` prompt tokens, `solo_prefill_tokens` while no sequence
-    decodes, and `busy_prefill_tokens` while at least half of the rows run: all of them wait for the step. A request
-    waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
+    decodes, and `busy_prefill_tokens` beyond the first prompt while at least half of the rows run: all of them wait for
+    the step. A request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
     """
 
     rows: int = 32
-    overflow_rows: int = 16
+    overflow_rows: int = 32
     prefill_tokens: int = 256
     solo_prefill_tokens: int = 512
     busy_prefill_tokens: int = 256

@@ -278,9 +278,9 @@ class FairScheduler(ABC, Generic[QueuedT]):
         """Return whether a sequence may start; `share` is each guild's share of the rows.
 
         Once all rows are taken, a guild below its share may use overflow rows; its n-th sequence needs n free ones, so
-        the last is left to guilds that have none. In a guild that has its share, a member below theirs may use one half
-        of the overflow rows in the same way. Sequences that start together end together: without overflow rows a new
-        guild or member might wait for a whole reply.
+        the last is left to guilds that have none. Beyond its share, a guild may use a quarter of them for members with
+        fewer sequences than its members run on average; another quarter is left to guilds below theirs. Sequences that
+        start together end together: without overflow rows a new guild or member might wait for a whole reply.
         """
         if len(self.running) < self.limits.rows:
             return True
@@ -288,8 +288,9 @@ class FairScheduler(ABC, Generic[QueuedT]):
         of_guild, of_member = self.queue.running(seq.guild_id), self.queue.running_of_member(seq)
         if of_guild < share:
             return of_guild < free
-        member_share = max(1, share // self.queue.members(seq.guild_id))
-        return of_member < member_share and of_member < free - self.limits.overflow_rows // 2
+        for_members = self.limits.overflow_rows // 4
+        is_light = of_member * self.queue.members(seq.guild_id) < of_guild
+        return is_light and of_guild < share + for_members and of_member < free - for_members
 
     def _start(self, seq: QueuedT, overtaken: list[QueuedT]) -> None:
         try:
@@ -393,19 +394,21 @@ class Scheduler(FairScheduler["Sequence"]):
 
         What starts too early holds a row and makes no tokens while prompts of members who were served less come first.
         """
-        prompts = self._prompts_by_service()
-        if sum(seq.prompt_tokens_left for seq in prompts) < self._prefill_budget:
-            return ()
-        return {seq.guild_id for seq in prompts}
+        prompts = self._unfinished_prompts
+        is_full = sum(seq.prompt_tokens_left for seq in prompts) >= self._prefill_budget
+        return {seq.guild_id for seq in prompts} if is_full else ()
+
+    @property
+    def _unfinished_prompts(self) -> list[Sequence]:
+        return [seq for seq in self._computing() if seq.is_prefilling]
 
     def _prompts_by_service(self) -> list[Sequence]:
         """Order unfinished prompts like the queue: of the guild served least first, in it of the member served least.
 
         Tokens that are still to be computed are no service yet, though the queue has counted them.
         """
-        prefilling = [seq for seq in self._computing() if seq.is_prefilling]
         left = Counter[int | tuple[int, int]]()
-        for seq in prefilling:
+        for seq in self._unfinished_prompts:
             left[seq.guild_id] += seq.prompt_tokens_left
             left[seq.guild_id, seq.member_id] += seq.prompt_tokens_left
 
@@ -413,11 +416,14 @@ class Scheduler(FairScheduler["Sequence"]):
             of_guild, of_member = self.queue.service(seq)
             return of_guild - left[seq.guild_id], of_member - left[seq.guild_id, seq.member_id]
 
-        return sorted(prefilling, key=order)
+        return sorted(self._unfinished_prompts, key=order)
 
     def _prompt_chunks(self) -> list[tuple[Sequence, ScheduledTokens]]:
-        budget, chosen = self._prefill_budget, []
-        for seq in self._prompts_by_service():
+        """Choose chunks of unfinished prompts: the first of them whole, however busy, up to a step's usual size."""
+        prompts, chosen = self._prompts_by_service(), []
+        first = prompts[0].prompt_tokens_left if prompts else 0
+        budget = max(self._prefill_budget, min(first, self.limits.prefill_tokens))
+        for seq in prompts:
             scheduled = self._next_tokens(seq, budget)
             if scheduled and scheduled.tokens:
                 chosen.append((seq, scheduled))

@@ -1,12 +1,14 @@
 """Prefixes computed in idle time: in chunks, correct, and never delaying a request."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from personas.engine.admission import SchedulerLimits
 from personas.engine.engine_core import MAX_QUEUED_PREFIXES, PrefixWarmer
 from personas.engine.kv_cache import BLOCK_TOKENS
-from personas.engine.llm_engine import LLMEngine
+from personas.engine.llm_engine import LLMEngine, default_prefix_bytes
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
 
@@ -141,3 +143,11 @@ async def test_the_engine_answers_with_what_was_prepared_as_without(tiny_base):
 
 def sampling():
     return SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=8)
+
+
+@pytest.mark.parametrize(("device", "memory_gib", "cache_mib"), [
+    ("cpu", 2, 256), ("cpu", 12, 512), ("cpu", 96, 1024), ("cuda", 96, 256),
+])  # fmt: skip
+def test_the_prefix_cache_takes_a_share_of_the_memory_on_cpus(device, memory_gib, cache_mib, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=memory_gib * 2**30))
+    assert default_prefix_bytes(device) == cache_mib * 2**20

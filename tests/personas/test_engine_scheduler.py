@@ -140,17 +140,22 @@ class TestOrder:
         queue.compute_chunks()
         assert queue.prompt_chunks() == [(light, 100), (flood[1], 144)]
 
-    def test_steps_with_many_replies_compute_fewer_prompt_tokens(self):
-        queue = Queue(rows=4, step_tokens=256)
+    @pytest.mark.parametrize(("rows", "second_tokens"), [(4, 28), (8, 100)])
+    def test_steps_with_many_replies_compute_the_first_prompt_and_fewer_tokens_of_others(self, rows, second_tokens):
+        queue = Queue(rows=rows, step_tokens=256)
         replying = queue.add(1, 10)
         queue.scheduler.admit()
         queue.compute_chunks()
         replying.last_token = 1
-        long = queue.add(1, 300)
+        first, second = queue.add(2, 100), queue.add(3, 100)
         queue.scheduler.admit()
-        assert queue.prompt_chunks() == [(long, 128)], "two of four rows run"
-        queue.scheduler.finish(replying)
-        assert queue.prompt_chunks() == [(long, 256)]
+        assert queue.prompt_chunks() == [(first, 100), (second, second_tokens)], f"three of {rows} rows run"
+        long = queue.add(4, 300)
+        queue.scheduler.admit()
+        queue.scheduler.queue.count_token(second)
+        queue.scheduler.queue.count_token(first)
+        queue.scheduler.queue.count_token(second)
+        assert queue.prompt_chunks() == [(long, 256)], "the first of them, however long"
 
     def test_new_tokens_count_too(self):
         queue = Queue()
