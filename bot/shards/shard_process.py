@@ -11,9 +11,9 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from bot.shards.shared_state import (
     SharedDatabase,
     SharedLog,
     SharedRow,
+    SharedStateAwayError,
     SqliteDatabase,
 )
 from bot.store import HOME_DATABASE, Store, StoreError
@@ -45,6 +46,7 @@ LOAD_SMOOTHING, EDIT_STRETCH, MAX_EDIT_STRETCH_S = 0.2, 10.0, 10.0
 RETRY_DELAY_S = 5.0
 HEARTBEAT_S, WAIT_S = 2.0, 0.5
 SPLIT_TIMEOUT_S = 60.0
+SHARED_DB_ADVICE = "Check SHARED_DB, and that PostgreSQL runs; in its password @, : and / are written %40, %3A and %2F."
 LOCAL_TABLES = ("messages", "replies", "channels", "webhooks", "mutes", "gifts", "taught", "comparisons", "memories",
                 "guilds", "departed_guilds", "reply_candidates")  # fmt: skip
 """Tables of one guild's data, which lie with its shard."""
@@ -274,13 +276,30 @@ class StateFollower:
 
 
 def open_shard_store(home: Path, shards: ShardRange, shared_db: str) -> tuple[Store, SharedConnection]:
-    """Open this process's part of the guild data, as a mirror of the shared state. Raises `UnderstudyError`."""
+    """Open this process's part of the guild data, as a mirror of the shared state.
+
+    A home from the time before shards is split at first, and stays as it is where the process cannot start. Raises
+    `UnderstudyError`.
+    """
     assert shards.ids is not None and shards.count is not None  # a part of the shards
     file = shards.file(home)
     _refuse_other_ranges(home, shards)
-    if not file.exists() and (home / HOME_DATABASE).exists():
-        split_home(home, shards)
     shared = SharedLog(shared_database(home, shared_db), ShardProcess(tuple(shards.ids), shards.count))
+    is_split = split_home(home, shards)
+    try:
+        store, mirror = _open_mirror(file, shared)
+    except BaseException as error:
+        if is_split:
+            _undo_split(home, file)
+        if isinstance(error, SharedStateAwayError) and shared_db:
+            raise StoreError(error.message, SHARED_DB_ADVICE) from error
+        raise
+    with suppress(StoreError):  # another process is splitting still: the next start ends it
+        _end_split(home, shards)
+    return store, mirror
+
+
+def _open_mirror(file: Path, shared: SharedLog) -> tuple[Store, SharedConnection]:
     mirrors: list[SharedConnection] = []
 
     def connect(raw: sqlite3.Connection, path: Path) -> SharedConnection:
@@ -312,15 +331,14 @@ def _refuse_other_ranges(home: Path, shards: ShardRange) -> None:
             )
 
 
-def split_home(home: Path, shards: ShardRange) -> None:
-    """Copy a home's guild data from the time before shards; the last process deletes the original."""
+def split_home(home: Path, shards: ShardRange) -> bool:
+    """Copy this process's part of a home's guild data from the time before shards; False if it has its part."""
     source, target = home / HOME_DATABASE, shards.file(home)
-    lock = FileLock(source.with_suffix(".lock"), timeout=SPLIT_TIMEOUT_S, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise StoreError(f"Another bot runs on this home ({home}).", "Stop it first.") from None
-    with lock:
+    if target.exists() or not source.exists():
+        return False
+    with _lock_source(home):
+        if target.exists():
+            return False
         part = target.with_suffix(".part")
         part.unlink(missing_ok=True)
         part.touch(mode=0o600)
@@ -334,10 +352,42 @@ def split_home(home: Path, shards: ShardRange) -> None:
             new.commit()
             new.execute("vacuum")
         replace_durably(part, target)
+    return True
+
+
+def _undo_split(home: Path, file: Path) -> None:
+    """Delete the part of a process that could not start, unless the original is gone."""
+    with _lock_source(home):
+        if (home / HOME_DATABASE).exists():
+            _delete_database(file)
+
+
+def _end_split(home: Path, shards: ShardRange) -> None:
+    """Delete the original once all processes have their parts."""
+    if not (home / HOME_DATABASE).exists():
+        return
+    with _lock_source(home):
         covered = {shard for one in ShardRange.in_home(home) for shard in one.ids or ()}
         if covered == set(range(shards.count or 0)):
-            for path in (source, *home.glob(f"{HOME_DATABASE}-*")):
-                path.unlink()
+            _delete_database(home / HOME_DATABASE)
+
+
+@contextmanager
+def _lock_source(home: Path) -> Iterator[None]:
+    lock = FileLock((home / HOME_DATABASE).with_suffix(".lock"), timeout=SPLIT_TIMEOUT_S, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreError(f"Another bot runs on this home ({home}).", "Stop it first.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _delete_database(file: Path) -> None:
+    for path in (file, *file.parent.glob(f"{file.name}-*")):
+        path.unlink(missing_ok=True)
 
 
 def _postgres(url: str) -> SharedDatabase:

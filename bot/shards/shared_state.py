@@ -64,6 +64,10 @@ class SharedStateError(StoreError):
     """The shared state cannot be written: it is away, or this process's shards belong to another one."""
 
 
+class SharedStateAwayError(SharedStateError):
+    """The shared database does not answer."""
+
+
 @dataclass(frozen=True)
 class SharedRow:
     """A row of a shared table, as of `seq`; `row` None for a deleted one. `key` holds the primary key's values."""
@@ -334,8 +338,8 @@ class SharedLog:
             raise _away_error(self._away[1]) from error
 
 
-def _away_error(why: str) -> SharedStateError:
-    return SharedStateError(
+def _away_error(why: str) -> SharedStateAwayError:
+    return SharedStateAwayError(
         f"The shared database cannot be reached, so nothing was changed ({why}).",
         "Chat goes on; promotions, consent and training wait for it. Try again later.",
     )

@@ -13,7 +13,7 @@ from bot.cli.ask import _stored_version
 from bot.doctor import discord_checks
 from bot.shards import ShardRange
 from bot.shards.shard_process import open_shard_store
-from bot.store import Channel
+from bot.store import HOME_DATABASE, Channel, Store, StoreError
 from personas.schemas.chat import Persona
 from tests.bot.command_line import typed
 from tests.bot.traceable_person import DISPLAY, GUILD, USERNAME, WHO, left_of_them, plant
@@ -55,6 +55,56 @@ def run(home, monkeypatch, capsys, tmp_path):
 
 def test_the_server_is_in_the_second_part():
     assert not PARTS[0].has(GUILD) and PARTS[1].has(GUILD)
+
+
+class AwayDatabase:
+    """A shared database that does not answer; something may happen meanwhile."""
+
+    prefix = ""
+
+    def __init__(self, meanwhile=lambda: None):
+        self.meanwhile = meanwhile
+
+    def open(self):
+        self.meanwhile()
+        raise ConnectionError("connection refused")
+
+
+@pytest.fixture
+def planted_home(tmp_path):
+    plant(home := tmp_path / "planted")
+    return home
+
+
+def test_a_home_stays_whole_when_its_first_processes_cannot_start(planted_home, monkeypatch):
+    before = {path.name for path in planted_home.iterdir()}
+    monkeypatch.setattr("bot.shards.shard_process.shared_database", lambda home, shared_db: AwayDatabase())
+    for part in PARTS:
+        with pytest.raises(StoreError, match="connection refused") as error:
+            open_shard_store(planted_home, part, "postgresql://db")
+        assert "Check SHARED_DB" in error.value.advice and "%40" in error.value.advice
+    after = {path.name for path in planted_home.iterdir()}
+    assert before <= after and not any(name.startswith("shards") and ".sqlite" in name for name in after)
+    with closing(Store.open(planted_home / HOME_DATABASE)) as store:
+        assert store.erasure.counts(WHO)["messages"] == 2
+
+
+def test_a_process_that_cannot_start_keeps_its_part_once_the_original_is_gone(planted_home, monkeypatch):
+    opened(planted_home, PARTS[0]).close()
+    assert (planted_home / HOME_DATABASE).exists(), "the other process has no part yet"
+
+    def restart_other():
+        monkeypatch.undo()
+        opened(planted_home, PARTS[0]).close()
+        assert not (planted_home / HOME_DATABASE).exists(), "both have their parts"
+
+    away = AwayDatabase(restart_other)
+    monkeypatch.setattr("bot.shards.shard_process.shared_database", lambda home, shared_db: away)
+    with pytest.raises(StoreError):
+        open_shard_store(planted_home, PARTS[1], "")
+    at = opened(planted_home, PARTS[1])
+    assert at.store.erasure.counts(WHO)["messages"] == 1
+    at.close()
 
 
 def test_show_and_export_cover_all_parts_once(home, run, tmp_path):
