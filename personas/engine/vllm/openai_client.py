@@ -115,8 +115,10 @@ class OpenAIServerClient(VllmClient):
         finish, delta = choice.get("finish_reason"), choice.get("delta")
         if finish in ("abort", "error"):
             raise ReplicaError(f"{self.url} aborted a reply.")
-        text = choice.get("text") if delta is None else delta.get("content")
-        return TokenChunk((), finish=finish, text=text or "")
+        text = (choice.get("text") if delta is None else delta.get("content")) or ""
+        if not isinstance(text, str):
+            raise TypeError(f"a text is expected, not {type(text).__name__}")
+        return TokenChunk((), finish=finish, text=text)
 
     def _foreign_answer(self, path: str) -> VllmError:
         return VllmError(f"{self.url}{path} does not answer as a server with OpenAI's API.", "Check ENGINE_URLS.")

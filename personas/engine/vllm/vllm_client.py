@@ -39,6 +39,9 @@ LOAD_ADVICE = {
 TOKEN_ID_PREFIX = "token_id:"
 HUB_ID_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 MAX_MESSAGE_CHARS = 400
+MAX_ANSWER_BYTES, MAX_EVENT_BYTES = 2**24, 2**20
+"""Sizes of a whole answer and of an event of a stream; a server that sends more is not one of these."""
+NOT_A_SERVER_ADVICE = "Check ENGINE_URLS and the server's log."
 RUNNING_METRIC, START_METRIC = "vllm:num_requests_running", "process_start_time_seconds"
 PROBE_ADAPTER = "understudy-probe"
 HIGH_RANK = 64  # the highest that the automatic recipe chooses
@@ -190,10 +193,13 @@ class VllmClient:
                             chunk = self._chunk(choice)
                             received += len(chunk.tokens)
                             yield chunk
+            if usage and received and usage["completion_tokens"] != received:
+                log.error("%s counts %s new tokens, %d were received", self.url, usage["completion_tokens"], received)
         except (aiohttp.ClientError, OSError) as error:
             raise self._connection_error(error) from error
-        if usage and received and usage["completion_tokens"] != received:
-            log.error("%s counts %s new tokens, %d were received", self.url, usage["completion_tokens"], received)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            what = f"{self.url} sent what is no part of a reply ({type(error).__name__}: {error})."
+            raise ReplicaError(what, NOT_A_SERVER_ADVICE) from error
 
     async def _events(self, content: aiohttp.StreamReader) -> AsyncGenerator[Mapping[str, Any], None]:
         """Yield the JSON objects of a server-sent event stream up to `[DONE]`."""
@@ -206,10 +212,12 @@ class VllmClient:
                     return
                 if text and line.startswith(b"data:"):
                     event = json.loads(text)
-                    if "error" in event:
-                        code = event["error"].get("code") if isinstance(event["error"], dict) else None
+                    if found := event.get("error"):
+                        code = found.get("code") if isinstance(found, dict) else None
                         raise self._status_error(code if isinstance(code, int) else 500, event)
                     yield event
+            if len(rest) > MAX_EVENT_BYTES:
+                raise ReplicaError(f"{self.url} sent a line of over {MAX_EVENT_BYTES:,} bytes.", NOT_A_SERVER_ADVICE)
         raise ReplicaError(f"{self.url} broke off a reply.")
 
     def _chunk(self, choice: Mapping[str, Any]) -> TokenChunk:
@@ -471,7 +479,12 @@ def _likeliest_first(logprobs: Mapping[str, float]) -> tuple[tuple[int, float], 
 
 
 async def _read_answer(response: aiohttp.ClientResponse) -> Any:
-    text = await response.text(errors="replace")
+    read = bytearray()
+    async for piece in response.content.iter_any():
+        read += piece
+        if len(read) > MAX_ANSWER_BYTES:
+            raise ReplicaError(f"{response.url} answers with over {MAX_ANSWER_BYTES:,} bytes.", NOT_A_SERVER_ADVICE)
+    text = read.decode(errors="replace")
     try:
         return json.loads(text)
     except ValueError:
@@ -481,5 +494,5 @@ async def _read_answer(response: aiohttp.ClientResponse) -> Any:
 def error_text(answer: Any) -> str:
     """Return the message of a server's error, in any of its forms."""
     error = answer.get("error", answer.get("detail", "")) if isinstance(answer, dict) else answer
-    message = error.get("message", "") if isinstance(error, dict) else str(error)
-    return " ".join(message.split())[:MAX_MESSAGE_CHARS] or "no reason given"
+    message = error.get("message") if isinstance(error, dict) else error
+    return " ".join(str(message or "").split())[:MAX_MESSAGE_CHARS] or "no reason given"

@@ -33,6 +33,7 @@ class Faults:
     load_message: str = ""  # loading fails with it
     kill_after: int | None = None  # tokens sent, over all replies, after which the server dies
     error_after: int | None = None  # tokens of a reply after which an error event comes
+    odd_line: bytes = b""  # sent with every token
     abort_after: int | None = None  # tokens of a reply after which it ends as aborted
     token_delay_s: float = 0.0
     omit_token_ids: bool = False
@@ -292,6 +293,7 @@ class VllmServer:
             if self.faults.error_after == count:
                 await send(response, error_body(500, "Internal server error", "InternalServerError"))
                 break
+            await self._send_odd_line(response)
             token = self.next_token(body["model"], ids)
             count += 1
             ids.append(token)
@@ -319,6 +321,10 @@ class VllmServer:
             await send(response, {**head, "choices": [], "usage": usage})
         if not self.faults.omit_done:
             await response.write(b"data: [DONE]\n\n")
+
+    async def _send_odd_line(self, response: web.StreamResponse) -> None:
+        if self.faults.odd_line:
+            await response.write(b"data: " + self.faults.odd_line + b"\n\n")
 
     def _render(self, messages: list[dict[str, str]]) -> list[int]:
         return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)

@@ -157,6 +157,42 @@ class TestFaults:
         assert not requests_of([others(servers, first)], 30)  # the beginning is not shown twice
         assert await answer(engine, ask())  # elsewhere, as nothing of it was shown
 
+    @pytest.mark.parametrize("line", [
+        b"{not json", b"null", b"5", b"[]", b'{"choices": [null]}', b'{"choices": {"a": 1}}', b"\xff\xfe",
+        b'{"choices": [{"delta": {"content": 5}, "text": 5}]}', b'{"error": {"message": null, "code": "rate_limit"}}',
+        b"x" * 2**21,
+    ])  # fmt: skip
+    async def test_what_is_no_reply_is_a_fault_of_the_server(self, open_openai, servers, renderer, line):
+        engine = await open_openai(as_ollama)
+        await answer(engine, ask())
+        first = next(server for server in servers if requests_of([server]))
+        first.faults.odd_line = line
+        assert await answer(engine, ask("again")) == undisturbed(servers[0], renderer, ask("again"))
+        assert requests_of([others(servers, first)]), "the other server replied"
+
+    async def test_an_empty_error_is_none(self, open_openai, servers, renderer):
+        for server in servers:
+            server.faults.odd_line = b'{"error": null, "choices": []}'
+        engine = await open_openai(as_ollama)
+        assert await answer(engine, ask()) == undisturbed(servers[0], renderer, ask())
+
+    async def test_an_endless_answer_is_not_read(self, open_openai, servers):
+        async def endless(request):
+            response = web.StreamResponse()
+            await response.prepare(request)
+            while True:
+                await response.write(bytes(2**20))
+
+        app = web.Application()
+        app.router.add_get("/v1/models", endless)
+        server = TestServer(app)
+        await server.start_server()
+        async with open_session("") as session:
+            client = OpenAIServerClient(str(server.make_url("")).rstrip("/"), session)
+            with pytest.raises(VllmError, match="answers with over 16,777,216 bytes"):
+                await client.model_lengths()
+        await server.close()
+
     async def test_messages_go_elsewhere_while_nothing_was_shown(self, open_openai, servers, renderer):
         engine = await open_openai(as_ollama)
         await answer(engine, ask())
