@@ -133,6 +133,8 @@ async def _answer(arguments: argparse.Namespace, question: str) -> None:
         seed=arguments.seed,
     )
     requests = [_request(settings, speaker, question, sampling) for speaker in speakers]
+    if settings.engine != "local":
+        print(f"ENGINE={settings.engine} is the bot's; this machine computes this reply.", file=sys.stderr)
     engine = LLMEngine(base, choose_precision(settings.engine_precision, base.name).precision)
     await engine.start()
     try:

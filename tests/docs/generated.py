@@ -40,7 +40,8 @@ def _settings() -> Iterator[str]:
     yield _wrapped(
         "Settings are read once, when the bot starts: from the environment, then from `.env` in the current folder "
         "(`--env` names another file). The environment takes precedence. Invalid values stop the start and are all "
-        "listed; an unknown name causes a warning. `model_inference` reads the same settings."
+        "listed; an unknown name causes a warning. `model_inference` reads the same settings, and computes on this "
+        "machine whatever `ENGINE` says."
     )
     known = {setting.name: setting for setting in SETTINGS}
     for about, names in _groups():
