@@ -13,6 +13,7 @@ ALLOWED = {
     "personas/home/atomic_files.py:replace_durably": "the durable writer itself",
     "bot/backup/restore.py:_move": "many moves, both folders are flushed after all of them",
     "bot/privacy/home_files.py:delete_path": "moved away to be deleted",
+    "bot/versions/live_versions.py:remove": "moved away to be deleted",
     "trainer/cli/catalogue_command.py:remove_dataset": "moved away to be deleted",
     "trainer/data/layout.py:install_dataset": "the old one is moved away; the new one is named durably",
     "trainer/study/sweep.py:_install_best_adapter": "the old one is moved away; the new one is named durably",
