@@ -54,6 +54,7 @@ OVERLOAD = 1.5
 IN_FLIGHT, MIN_CAPACITY_S = 32, 15.0
 """Replies at a time while the machine's capacity is measured, and the time that this takes at least."""
 FULL_TALK_REPLIES = (RECENT_MESSAGES + RECENT_BLOCK_MESSAGES) // 2
+"""Replies after which a channel's talk fills a prompt's window, half of whose messages are replies."""
 SHORT_SOAK, LONG_SOAK = (30_000, 30), (1_000_000, 1_000)
 """Events and reconnects."""
 CAPACITY_SHARE, WINDOW_SHARE = 0.07, 0.133

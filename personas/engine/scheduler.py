@@ -278,9 +278,10 @@ class FairScheduler(ABC, Generic[QueuedT]):
         """Return whether a sequence may start; `share` is each guild's share of the rows.
 
         Once all rows are taken, a guild below its share may use overflow rows; its n-th sequence needs n free ones, so
-        the last is left to guilds that have none. Beyond its share, a guild may use a quarter of them for members with
-        fewer sequences than its members run on average; another quarter is left to guilds below theirs. Sequences that
-        start together end together: without overflow rows a new guild or member might wait for a whole reply.
+        the last is left to guilds that have none. Beyond its share, a guild may use half of them, at most a quarter of
+        the rows, for members with fewer sequences than its members run on average; as many are left to guilds below
+        theirs. Sequences that start together end together: without overflow rows a new guild or member might wait for
+        a whole reply.
         """
         if len(self.running) < self.limits.rows:
             return True
@@ -288,7 +289,7 @@ class FairScheduler(ABC, Generic[QueuedT]):
         of_guild, of_member = self.queue.running(seq.guild_id), self.queue.running_of_member(seq)
         if of_guild < share:
             return of_guild < free
-        for_members = self.limits.overflow_rows // 4
+        for_members = min(self.limits.overflow_rows // 2, max(1, self.limits.rows // 4))
         is_light = of_member * self.queue.members(seq.guild_id) < of_guild
         return is_light and of_guild < share + for_members and of_member < free - for_members
 

@@ -75,58 +75,31 @@ def test_its_prompt_is_not_computed_after_those_of_a_flood(reference):
     assert differences([*flood, quiet]) == (0, [])
 
 
-def test_members_without_a_row_get_one_beside_one_who_floods_their_server(reference):
-    parts = reference.parts(SchedulerLimits(rows=6, overflow_rows=8), 2, 0)
+@pytest.mark.parametrize(("rows", "overflow_rows", "members", "begun"), [
+    pytest.param(8, 8, (8, 9, 10), [True, True, False], id="at most a quarter of the rows"),
+    pytest.param(8, 2, (8, 9, 10), [True, False, False], id="at most half of the overflow rows"),
+    pytest.param(2, 8, (8, 9, 10), [True, False, False], id="more members than rows"),
+    pytest.param(8, 8, (8, 8, 8), [True, True, False], id="one who asks twice"),
+])  # fmt: skip
+def test_members_get_a_row_beside_one_who_floods_their_server(reference, rows, overflow_rows, members, begun):
+    parts = reference.parts(SchedulerLimits(rows=rows, overflow_rows=overflow_rows), 2, 0)
     flood = [RecordedReply(reference.questions[number % 3], 6) for number in range(12)]
     light = [RecordedReply(reference.questions[number % 3], 6) for number in range(3)]
     late = RecordedReply(reference.questions[0], 6)
     for one in flood:
         parts.batch.scheduler.add(one.sequence(1, 7))
     parts.batch.step()
-    for member, one in enumerate(light):
-        parts.batch.scheduler.add(one.sequence(1, 8 + member))
+    for member, one in zip(members, light, strict=True):
+        parts.batch.scheduler.add(one.sequence(1, member))
     parts.batch.step()
-    assert [bool(one.generated) for one in light] == [True, True, False], "a quarter of the overflow rows is for them"
-    assert sum(bool(one.generated) for one in flood) == 6
+    assert [bool(one.generated) for one in light] == begun
+    assert sum(bool(one.generated) for one in flood) == rows
     parts.batch.scheduler.add(late.sequence(2, 7))
     parts.batch.step()
     assert late.generated, "the others are for servers below their share"
     run_to_end(parts)
     parts.close()
     assert differences([*flood, *light, late]) == (0, [])
-
-
-def test_a_member_gets_a_row_also_where_more_members_than_rows_talk(reference):
-    parts = reference.parts(SchedulerLimits(rows=2, overflow_rows=8), 2, 0)
-    flood = [RecordedReply(reference.questions[number % 3], 6) for number in range(4)]
-    light = [RecordedReply(reference.questions[number % 3], 6) for number in range(3)]
-    for one in flood:
-        parts.batch.scheduler.add(one.sequence(1, 7))
-    parts.batch.step()
-    for member, one in enumerate(light):
-        parts.batch.scheduler.add(one.sequence(1, 8 + member))
-    parts.batch.step()
-    assert [bool(one.generated) for one in light] == [True, True, False]
-    run_to_end(parts)
-    parts.close()
-    assert differences([*flood, *light]) == (0, [])
-
-
-def test_a_member_who_asks_twice_gets_two_rows_beside_one_who_floods_and_has_most(reference):
-    parts = reference.parts(SchedulerLimits(rows=4, overflow_rows=16), 2, 0)
-    flood = [RecordedReply(reference.questions[number % 3], 6) for number in range(8)]
-    light = [RecordedReply(reference.questions[number % 3], 6) for number in range(3)]
-    for one in flood:
-        parts.batch.scheduler.add(one.sequence(1, 7))
-    parts.batch.step()
-    for one in light:
-        parts.batch.scheduler.add(one.sequence(1, 8))
-    parts.batch.step()
-    assert [bool(one.generated) for one in light] == [True, True, True], "fewer than the mean of both, 4 and 2"
-    assert sum(bool(one.generated) for one in flood) == 4
-    run_to_end(parts)
-    parts.close()
-    assert differences([*flood, *light]) == (0, [])
 
 
 def test_a_members_prompt_is_not_computed_after_those_of_one_who_floods(reference):
