@@ -32,6 +32,7 @@ from personas.errors import UnderstudyError
 from personas.home.atomic_files import write_model
 from personas.home.data_subjects import mark_erasure
 from personas.home.pseudonyms import HomeKey
+from personas.lore.semantic import message_vector
 from personas.schemas.base import FrozenModel
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class LiveBotHooks:
         await asyncio.to_thread(services.request_builder.lore.compact)
 
     async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
-        await self.client.services.engine.clear_prefix_cache()
+        await _clear_caches(self.client)
         try:
             withdrawn = tuple([self._retrain(one) for one in receipt.withdrawn])
             dialogues = tuple([self._retrain_dialogue(one) for one in receipt.dialogues])
@@ -230,7 +231,7 @@ class ErasureService:
             for user_id in self._people_to_erase():
                 self._end_replies(user_id)
             if await self.runner.erase_own_share():
-                await self._bot.services.engine.clear_prefix_cache()
+                await _clear_caches(self._bot)
         await self._tell()
 
     def _people_to_erase(self) -> list[int]:
@@ -258,6 +259,12 @@ class ErasureService:
                 runner.begin(runner.traces(request.user_id, sure_names=request.names), last_event=last_event)
                 self._stop_serving(request.user_id)
             file.unlink()
+
+
+async def _clear_caches(bot: Bot) -> None:
+    """Drop the prompts and messages that are kept in memory to save time."""
+    message_vector.cache_clear()
+    await bot.services.engine.clear_prefix_cache()
 
 
 def leave_request(home: Path, request: OperatorErasureRequest) -> Path:

@@ -119,3 +119,11 @@ def test_what_cannot_be_asked_is_reported_before_a_model_is_loaded(ask, monkeypa
     monkeypatch.setattr(one_question, "LLMEngine", None)  # nothing gets so far
     found, out, err = ask(*words, ASKED)
     assert found == code and out == "" and said in err
+
+
+def test_a_reply_of_this_machine_says_that_the_bots_servers_did_not_make_it(ask, monkeypatch):
+    monkeypatch.setenv("ENGINE", "vllm")
+    monkeypatch.setenv("ENGINE_URLS", "http://127.0.0.1:9")
+    code, out, err = ask("--persona", "ballast", ASKED)
+    assert code == 0 and out.strip(), err
+    assert "ENGINE=vllm is the bot's; this machine computes this reply." in err

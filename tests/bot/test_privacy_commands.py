@@ -18,6 +18,7 @@ from bot.store.training_jobs import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref
 from personas.home.data_subjects import read_consent, write_people
 from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.lore.semantic import message_vector
 from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.fakes import until
@@ -101,6 +102,7 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     asked = await stage.member.slash(QUAY, "privacy opt-out")
     message = await response_text(asked, "stay in use: ballast v2")
     assert stage.live("ballast") == "v2", "only on request"
+    assert message_vector(SAID).any() and message_vector.cache_info().currsize
     mark = stage.mark
     await stage.member.click(message, "Withdraw these too")
     said = await stage.sees("v2 of Ballast has been withdrawn", since=mark)
@@ -108,6 +110,7 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     assert stage.member.name not in said["content"] and stage.member.id not in said["content"]
     assert stage.live("ballast") == "v1"
     assert [adapter.name for adapter in stage.engine.dropped] == ["ballast-v2"] and stage.engine.prefix_cache_clears
+    assert not message_vector.cache_info().currsize
     assert stage.store.erasure.texts(int(stage.member.id)) == [SAID], "what was said stays"
 
 
