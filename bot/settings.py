@@ -17,18 +17,21 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from bot.shards import ShardRange
+from bot.shards import ShardRange, parse_database_url
 from personas.engine.serving_precision import PRECISION_BY_SETTING, PrecisionSetting
-from personas.errors import RequestError, UnderstudyError
+from personas.engine.vllm import parse_server_urls
+from personas.errors import UnderstudyError
 from personas.models.base_model import EMBEDDED
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+CORRECT_ADVICE = "Correct what is named, or leave it out; .env.example explains each."
 MIN_TOKEN_CHARS, MIN_DISTINCT_TOKEN_CHARS = 24, 8
 MIN_STATEMENT_CHARS = 20
 HOST_NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?")
-RAY_ADDRESS_PATTERN = re.compile(r"https?://[^\s/:]+(:[0-9]{1,5})?(/\S*)?")
+RAY_ADDRESS_PATTERN = re.compile(r"https?://[^\s/:@]+(:[0-9]{1,5})?(/\S*)?")
+URL_PASSWORD_PATTERN = re.compile(r"//[^,\s]*@")
 INTEGER_PATTERN = re.compile(r"-?[0-9]+")
 FetchPolicy = Literal["off", "operator", "moderators"]
 ScoreCardLevel = Literal["full", "quick", "losses"]
@@ -68,12 +71,6 @@ def _parse_token(text: str) -> str:
     return text
 
 
-def _parse_database_url(text: str) -> str:
-    if text and not re.fullmatch(r"postgres(ql)?://\S+", text):
-        raise ValueError("not a PostgreSQL URL")
-    return text
-
-
 def _parse_web_token(text: str) -> str:
     is_printable = text.isascii() and text.isprintable() and " " not in text
     if not is_printable or len(text) < MIN_TOKEN_CHARS or len(set(text)) < MIN_DISTINCT_TOKEN_CHARS:
@@ -109,25 +106,6 @@ def _parse_networks(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(ipaddress.ip_network(one.strip()) for one in value.split(","))
-
-
-def _parse_engine_urls(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    urls = tuple(url.strip().rstrip("/").removesuffix("/v1") for url in value.split(","))
-    if len(set(urls)) < len(urls) or not all(_is_server_url(url) for url in urls):
-        raise ValueError("not addresses of servers")
-    return urls
-
-
-def _is_server_url(text: str) -> bool:
-    url = urlsplit(text)
-    try:
-        has_port = url.port is None or url.port > 0
-    except ValueError:  # beyond 65535, or no number
-        return False
-    extra = url.username or url.password or url.query or url.fragment or any(map(str.isspace, text))
-    return has_port and url.scheme in ("http", "https") and bool(url.hostname) and not extra
 
 
 def _parse_server_folder(text: str) -> str:
@@ -185,8 +163,10 @@ class Settings(BaseSettings):
     engine: Annotated[EngineKind, BeforeValidator(str.lower)] = Field(
         default="local", description="local, vllm, openai"
     )
-    engine_urls: Annotated[tuple[str, ...], BeforeValidator(_parse_engine_urls)] = Field(
-        default=(), description="addresses with commas between them, such as http://127.0.0.1:8001"
+    engine_urls: Annotated[tuple[str, ...], BeforeValidator(parse_server_urls)] = Field(
+        default=(),
+        description="different addresses with commas between them, such as http://127.0.0.1:8001; ports up to 65535, "
+        "the key in ENGINE_KEY",
     )
     engine_key: Token = Field(default="", repr=False, description="the servers' API key alone, without spaces")
     engine_home: Annotated[str, AfterValidator(_parse_server_folder)] = Field(
@@ -265,8 +245,11 @@ class Settings(BaseSettings):
     shards: Annotated[ShardRange | None, BeforeValidator(ShardRange.parse)] = Field(
         default=None, description="auto, all such as 0/1 or 0-9/10, or a part such as 0-4/10"
     )
-    shared_db: Annotated[str, AfterValidator(_parse_database_url)] = Field(
-        default="", repr=False, description="a PostgreSQL URL, such as postgresql://user:password@host/database"
+    shared_db: Annotated[str, AfterValidator(parse_database_url)] = Field(
+        default="",
+        repr=False,
+        description="a PostgreSQL URL, such as postgresql://user:password@host/database, with @, : and / "
+        "in the password written %40, %3A and %2F",
     )
     history_days: Integer = Field(default=90, ge=1, le=3650)
     guild_days: Integer = Field(default=14, ge=0, le=365)
@@ -300,7 +283,7 @@ class Settings(BaseSettings):
             raise SettingsError("TRAINER_WANDB is on, but there is no WANDB_API_KEY.", "Set it too, or leave both out.")
         if (self.engine != "local") != bool(self.engine_urls):
             raise SettingsError(
-                f"ENGINE is {self.engine}, and ENGINE_URLS names {len(self.engine_urls)} servers.",
+                f"ENGINE is {self.engine}, but ENGINE_URLS is {'set' if self.engine_urls else 'empty'}.",
                 "Set both, such as ENGINE=vllm and ENGINE_URLS=http://127.0.0.1:8001, or leave both out.",
             )
         for name in ("reply_candidates", "max_reply_candidates") if self.engine != "local" else ():
@@ -316,8 +299,11 @@ class Settings(BaseSettings):
             )
         if self.trainer == "ray":
             self._check_ray()
-        if self.shared_db and not self.shards:
-            raise SettingsError("SHARED_DB is set, but SHARDS is not.", "Set SHARDS too, or leave both out.")
+        if self.shared_db and (not self.shards or self.shards.is_whole):
+            raise SettingsError(
+                f"SHARED_DB is set, but SHARDS is {self.shards or 'not'}: this process is the whole bot.",
+                "Set SHARDS to a part, such as 0-4/10, or leave SHARED_DB out.",
+            )
         if self.shards and not self.shards.is_whole and not self.discord_token:
             raise SettingsError(
                 f"SHARDS is {self.shards}, a part of the bot, but there is no DISCORD_TOKEN.",
@@ -335,7 +321,7 @@ class Settings(BaseSettings):
         """Check what only TRAINER=ray reads: other programs may use variables of these names for something else."""
         if not RAY_ADDRESS_PATTERN.fullmatch(self.ray_address):
             raise SettingsError(
-                f"TRAINER is ray, and RAY_ADDRESS is {self.ray_address!r}, not the address of Ray's dashboard.",
+                f"TRAINER is ray, and RAY_ADDRESS is {_shown(self.ray_address)}, not the address of Ray's dashboard.",
                 "Set it, such as http://head:8265: not the port 6379, nor ray://.",
             )
         if self.shared and not (Path(self.shared).is_absolute() and Path(self.shared).is_dir()):
@@ -385,6 +371,13 @@ def _describe_setting(field: str, info: FieldInfo) -> Setting:
 
 SETTINGS = tuple(_describe_setting(field, info) for field, info in Settings.model_fields.items())
 SETTINGS_BY_NAME = {setting.name: setting for setting in SETTINGS}
+READ_ONLY_WITH = (
+    ("engine", "vllm openai", "ENGINE_KEY ENGINE_ROWS"),
+    ("engine", "vllm", "ENGINE_HOME ENGINE_LORAS"),
+    ("engine", "openai", "ENGINE_MODEL"),
+    ("trainer", "ray", "RAY_ADDRESS RAY_AUTH_TOKEN SHARED TRAINER_SLOTS TRAINER_GPUS"),
+)
+"""A setting's field, values of it, and the variables that have an effect with these alone."""
 
 
 # ------------------------------------------------------------------------------------------------------- reading
@@ -432,7 +425,7 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
     from_environ = [one for one in SETTINGS if one.name in environ]
     arguments: dict[str, Any] = {one.field: environ[one.name] for one in from_environ} | {"_env_file": env_file}
     try:
-        return Settings(**arguments)
+        settings = Settings(**arguments)
     except ValidationError as error:
         given |= {one.name: SettingValue(environ[one.name], "the environment") for one in from_environ}
         invalid = [
@@ -440,7 +433,9 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
             for one in error.errors(include_input=False)
             if one["type"] != "default_factory_not_called"  # it follows from the others
         ]
-    raise SettingsError(" ".join(invalid), "Correct what is named, or leave it out; .env.example explains each.")
+        raise SettingsError(" ".join(invalid), CORRECT_ADVICE) from None
+    _warn_of_unread(settings, given)
+    return settings
 
 
 def read_env_file(path: Path | None) -> dict[str, SettingValue]:
@@ -461,18 +456,22 @@ def set_hub_token(settings: Settings) -> None:
         os.environ["HF_TOKEN"] = settings.hf_token
 
 
-def existing_file(text: str) -> Path:
-    """Parse a path given on the command line. Raises `RequestError` when there is no such file."""
-    if not Path(text).exists():
-        raise RequestError(f"There is no file {text}.", "Check the path.")
-    return Path(text)
-
-
 def _describe_invalid(location: str, values: Mapping[str, SettingValue]) -> str:
     setting = next(one for one in SETTINGS if location in (one.name, one.field))
     value = values[setting.name]
-    shown = "a value (not shown)" if setting.secret else repr(value.text)
+    shown = "a value (not shown)" if setting.secret else _shown(value.text)
     return f"{setting.name} is {shown} in {value.origin}; allowed: {setting.allowed}."
+
+
+def _warn_of_unread(settings: Settings, in_file: Mapping[str, SettingValue]) -> None:
+    for field, values, names in READ_ONLY_WITH:
+        if (chosen := getattr(settings, field)) not in values.split():
+            for name in {*names.split()} & {name for name, value in in_file.items() if value.text}:
+                log.warning("%s: nothing reads %s with %s=%s.", in_file[name].origin, name, field.upper(), chosen)
+
+
+def _shown(text: str) -> str:
+    return repr(URL_PASSWORD_PATTERN.sub("//…@", text))
 
 
 def _read_bindings(path: Path) -> list[Binding]:

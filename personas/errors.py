@@ -81,6 +81,10 @@ class EngineBusyError(UnderstudyError):
         self.wait_s = wait_s
 
 
+class ServerError(UnderstudyError):
+    """A server that computes replies is away, fails or refuses: nothing that the request could change."""
+
+
 class ExportError(UnderstudyError):
     """An export that failed or does not reproduce the adapter."""
 

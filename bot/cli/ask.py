@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bot.cli import existing_file
 from bot.personas.registry import PersonaRegistry
-from bot.settings import Settings, existing_file, load_settings, set_hub_token
+from bot.settings import Settings, load_settings, set_hub_token
 from bot.store import ALL_GUILDS, Store, find_databases
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.engine import Engine

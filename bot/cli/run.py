@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from bot.app import App, open_app
-from bot.cli import privacy_command, setup_commands
+from bot.cli import existing_file, privacy_command, setup_commands
 from bot.cli.backup_commands import add_backup_commands
 from bot.errors import connection_error, shorten_connection_log
 from bot.permissions import invite_url
-from bot.settings import Settings, existing_file, load_settings, set_hub_token
+from bot.settings import Settings, load_settings, set_hub_token
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import UnderstudyError
 from personas.home.job_material import ShippedData

@@ -8,6 +8,7 @@ from typing import Self
 AUTO_SHARDS, MAX_SHARDS = "auto", 10_000
 SHARDS_PATTERN = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?/([0-9]{1,5})")
 SHARD_FILE_PATTERN = re.compile(r"shards-([0-9]+)-([0-9]+)-of-([0-9]+)\.sqlite")
+DATABASE_URL_PATTERN = re.compile(r"postgres(ql)?://([^\s@:/]*(:[^\s@:/]*)?@)?[^\s@/]*(/[^\s@]*)?")
 
 
 @dataclass(frozen=True)
@@ -67,4 +68,13 @@ class ShardRange:
         return [cls(*map(int, name.groups())) for name in names if name]
 
     def __str__(self) -> str:
-        return AUTO_SHARDS if self.count is None else f"{self.first}-{self.last}/{self.count}"
+        first = "" if self.first == self.last else f"{self.first}-"
+        return AUTO_SHARDS if self.count is None else f"{first}{self.last}/{self.count}"
+
+
+def parse_database_url(text: str) -> str:
+    """Parse SHARED_DB. Raises `ValueError`."""
+    # An @, : or / in a password ends it early, and errors would show its rest as the name of a host.
+    if text and not DATABASE_URL_PATTERN.fullmatch(text):
+        raise ValueError("not a PostgreSQL URL")
+    return text

@@ -402,7 +402,7 @@ class RayBackend(JobFolderBackend):
 
     async def _stop_others(self, job_ids: Collection[str]) -> None:
         """Stop this home's runs of jobs that do not run any more, and earlier attempts of those that do."""
-        prefix = f"{self._home_id}-"
+        prefix, said = f"{self._home_id}-", ""
         while True:
             try:
                 for found in await self._client.list(prefix):
@@ -417,7 +417,9 @@ class RayBackend(JobFolderBackend):
                         await self._stop(found.submission_id or "")
                 return
             except (UnderstudyError, OSError) as error:
-                log.warning("earlier Ray jobs cannot be looked for: %s", error)
+                if str(error) != said:  # the same one every half minute would fill the log
+                    log.warning("earlier Ray jobs cannot be looked for yet: %s", error)
+                said = str(error)
             await asyncio.sleep(SWEEP_RETRY_S)
 
 

@@ -54,6 +54,14 @@ def last_line(text: str) -> str:
     return lines[-1][:MAX_REASON_CHARS] if lines else "no reason is given"
 
 
+def _describe_failure(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"nothing came within {REQUEST_TIMEOUT_S:.0f} s"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error)
+    return str(error) or type(error).__name__
+
+
 class RayJob(BaseModel):
     """A job as Ray describes it. `submission_id` is None for jobs that were not submitted over REST."""
 
@@ -183,7 +191,7 @@ class RayJobsClient:
             ) as answer:
                 status, text = answer.status, await answer.text()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            reason = str(error) or type(error).__name__
+            reason = _describe_failure(error)
             raise RayUnreachableError(f"Ray at {self.address} does not answer: {reason}.", UNREACHABLE_ADVICE) from None
         if status == 200:
             return text
@@ -198,10 +206,10 @@ class RayJobsClient:
             return RayRefusedError(
                 f"Ray at {self.address} refuses the bot ({status}).", "Set RAY_AUTH_TOKEN to the cluster's token."
             )
-        reason = last_line(text)
+        reason = last_line(text).removesuffix(".")
         if status >= 500 and INVALID_REQUEST_TEXT not in text:
-            return RayUnreachableError(f"Ray at {self.address} cannot answer ({status}): {reason}", UNREACHABLE_ADVICE)
-        return RayRefusedError(f"Ray at {self.address} refuses the request ({status}): {reason}", UNREACHABLE_ADVICE)
+            return RayUnreachableError(f"Ray at {self.address} cannot answer ({status}): {reason}.", UNREACHABLE_ADVICE)
+        return RayRefusedError(f"Ray at {self.address} refuses the request ({status}): {reason}.", UNREACHABLE_ADVICE)
 
     def _parse(self, adapter: TypeAdapter[Answer], text: str) -> Answer:
         try:

@@ -1,6 +1,7 @@
 """Settings: where they come from, what is refused and in which words, and that `.env.example` tells the truth."""
 
 import logging
+import re
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -41,7 +42,7 @@ WRONG = {
     "LOG_LEVEL": ["LOUD"],
     "DISCORD_PERMISSION": ["yes", "granted to us long ago by mail"],
     "SHARDS": ["4-0/10", "0-10/10", "0", "all", "0/0", "-1/3", "0-4/10x"],
-    "SHARED_DB": ["two words", "mysql://host/db"],
+    "SHARED_DB": ["two words", "mysql://host/db", "postgresql://u:p@ss@h/d", "postgresql://u:p/w@h/d"],
     "HISTORY_DAYS": ["0", "3651", "ever", "٣", "1_0", "+3"],
     "GUILD_DAYS": ["-1", "366"],
     "COMPARISONS_PER_DAY": ["0", "1001"],
@@ -148,8 +149,10 @@ def test_shards_are_all_or_a_range(text, ids, is_whole, has_first):
 def test_a_part_of_the_shards_needs_discord_and_a_shared_database_shards():
     with pytest.raises(SettingsError, match="a part of the bot, but there is no DISCORD_TOKEN"):
         load_settings(None, {"SHARDS": "0-4/10"})
-    with pytest.raises(SettingsError, match="SHARED_DB is set, but SHARDS is not"):
-        load_settings(None, {"SHARED_DB": "postgresql://bot:secret@db/understudy"})
+    for shards, words in (("", "not"), ("auto", "auto"), ("0/1", "0/1"), ("0-2/3", "0-2/3")):
+        with pytest.raises(SettingsError, match=f"SHARED_DB is set, but SHARDS is {words}: this process is the whole"):
+            load_settings(None, {"SHARED_DB": "postgresql://bot:secret@db/understudy", "SHARDS": shards})
+    assert str(ShardRange(1, 1, 3)) == "1/3"
 
 
 def test_on_discord_the_intent_is_off_until_asked_for():
@@ -175,10 +178,45 @@ def test_the_token_is_never_shown(tmp_path):
     assert "hidden" not in str(refused.value) and "DISCORD_TOKEN" in str(refused.value)
 
 
-@pytest.mark.parametrize("environ", [{"ENGINE": "vllm"}, {"ENGINE_URLS": "http://127.0.0.1:8001"}])
-def test_an_engine_over_servers_and_their_addresses_go_together(environ):
-    with pytest.raises(SettingsError, match=r"ENGINE is .*, and ENGINE_URLS names \d servers"):
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [({"ENGINE": "vllm"}, "ENGINE is vllm, but ENGINE_URLS is empty."),
+     ({"ENGINE_URLS": "http://127.0.0.1:8001"}, "ENGINE is local, but ENGINE_URLS is set.")],
+)  # fmt: skip
+def test_an_engine_over_servers_and_their_addresses_go_together(environ, words):
+    with pytest.raises(SettingsError) as refused:
         load_settings(None, environ)
+    assert refused.value.message == words
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"ENGINE_URLS": "http://bot:hidden@gpu:8001"}, {"ENGINE_URLS": "http://a:1, http://hid@den@gpu/v1"},
+     {"TRAINER": "ray", "RAY_ADDRESS": "http://bot:hidden@head:8265"},
+     {"SHARED_DB": "postgresql://bot:hid/den@db/understudy", "SHARDS": "0-4/10", "DISCORD_TOKEN": "abc"}],
+)  # fmt: skip
+def test_a_password_in_an_address_is_refused_and_not_shown(environ):
+    with pytest.raises(SettingsError) as refused:
+        load_settings(None, environ)
+    assert not re.search("hid|den|bot:", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://bot:hid%2Fden@db:5432/understudy", "postgres://db", "postgresql:///understudy?host=/run/postgresql",
+     "postgresql://bot@[::1]:5432/understudy?sslmode=require"],
+)  # fmt: skip
+def test_forms_of_a_databases_address(url):
+    assert load_settings(None, {"SHARED_DB": url, "SHARDS": "0/2", "DISCORD_TOKEN": "abc"}).shared_db == url
+
+
+def test_a_setting_that_another_one_leaves_without_effect_is_warned_about(tmp_path, caplog):
+    text = "ENGINE=vllm\nENGINE_URLS=http://a:1\nENGINE_MODEL=qwen\nENGINE_HOME=/mnt\nTRAINER_SLOTS=4\nRAY_ADDRESS=\n"
+    with caplog.at_level(logging.WARNING):
+        load_settings(env_file(tmp_path, text), {"SHARED": "of another program"})
+    model, slots = (record.getMessage() for record in caplog.records)
+    assert model.endswith("line 3: nothing reads ENGINE_MODEL with ENGINE=vllm.")
+    assert slots.endswith("line 5: nothing reads TRAINER_SLOTS with TRAINER=local.")
 
 
 def test_candidates_need_the_engine_that_compares_them():

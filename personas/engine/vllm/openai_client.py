@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from personas.chat_template import TURN_MARKER_PATTERN, Message
+from personas.engine.vllm import error_text
 from personas.engine.vllm.vllm_client import (
     BUSY_STATUSES,
     CALL_TIMEOUT_S,
@@ -24,7 +25,6 @@ from personas.engine.vllm.vllm_client import (
     VllmClient,
     VllmError,
     check_cancel,
-    error_text,
     limited,
 )
 from personas.errors import UnderstudyError
@@ -34,6 +34,9 @@ MODELS_PATH, COMPLETIONS_PATH, CHAT_PATH = "/v1/models", "/v1/completions", "/v1
 MAX_NAMED_MODELS = 8
 NO_THINKING: Mapping[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "none"}
 """Fields that keep a reasoning model from thinking: of vLLM and llama.cpp, and of Ollama."""
+REASONING_FIELDS = ("reasoning_content", "reasoning")
+"""Where a server puts what a model thinks: llama.cpp, SGLang and older vLLM, and vLLM, Ollama and gateways."""
+REASONING_ADVICE = "Serve a model that does not reason, turn reasoning off there, or raise MAX_NEW_TOKENS."
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,13 @@ class OpenAIServerClient(VllmClient):
         """Stream a reply to `prompt` or `messages`; closing the iterator cancels it."""
         path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
         wanted = {"stream": True, "return_token_ids": True} if "prompt" in body else {"stream": True}
+        has_text = has_reasoned = False
         async with aclosing(self._stream(path, {**body, **wanted})) as chunks:
             async for chunk in chunks:
+                has_text = has_text or bool(chunk.token_count)
+                has_reasoned = has_reasoned or chunk.is_reasoning
+                if chunk.finish and has_reasoned and not has_text and body["max_tokens"] > 1:
+                    raise VllmError(f"{self.url} sent its reasoning and no reply.", REASONING_ADVICE)
                 yield chunk
 
     def _chunk(self, choice: Mapping[str, Any]) -> TokenChunk:
@@ -118,15 +126,18 @@ class OpenAIServerClient(VllmClient):
         text = (choice.get("text") if delta is None else delta.get("content")) or ""
         if not isinstance(text, str):
             raise TypeError(f"a text is expected, not {type(text).__name__}")
-        return TokenChunk((), finish=finish, text=text)
+        is_reasoning = any((delta or {}).get(name) for name in REASONING_FIELDS)
+        return TokenChunk((), finish=finish, text=text, is_reasoning=is_reasoning)
 
     def _foreign_answer(self, path: str) -> VllmError:
         return VllmError(f"{self.url}{path} does not answer as a server with OpenAI's API.", "Check ENGINE_URLS.")
 
     def _completion_error(self, status: int, answer: Any, model: str) -> UnderstudyError:
-        if status == 404:
-            what = f"{self.url} does not serve {model}: {error_text(answer)}"
-            return VllmError(what, "Set ENGINE_MODEL to a model that it lists.")
+        message = error_text(answer)
+        if status == 404 and "model" in message:
+            return VllmError(
+                f"{self.url} does not serve {model}: {message}", "Set ENGINE_MODEL to a model that it lists."
+            )
         return self._status_error(status, answer)
 
 

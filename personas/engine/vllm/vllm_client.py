@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol, Self
 
 import aiohttp
 
-from personas.errors import AdapterError, UnderstudyError
+from personas.engine.vllm import error_text
+from personas.errors import AdapterError, ServerError, UnderstudyError
 from personas.home.adapters import CONFIG_FILE
 from personas.home.atomic_files import write_file
 from personas.models.base_model import BaseModel, fingerprint, read_config
@@ -38,10 +39,14 @@ LOAD_ADVICE = {
 """Advice by what a server says when it cannot load an adapter."""
 TOKEN_ID_PREFIX = "token_id:"
 HUB_ID_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
-MAX_MESSAGE_CHARS = 400
 MAX_ANSWER_BYTES, MAX_EVENT_BYTES = 2**24, 2**20
 """Sizes of a whole answer and of an event of a stream; a server that sends more is not one of these."""
 NOT_A_SERVER_ADVICE = "Check ENGINE_URLS and the server's log."
+STATUS_WORDS = {
+    **dict.fromkeys((301, 302, 307, 308), ("redirects requests", "Name the other address in ENGINE_URLS.")),
+    **dict.fromkeys((401, 403), ("does not accept ENGINE_KEY", "Set it to the server's API key (vLLM: --api-key).")),
+    429: ("limits requests", "See your quota there, or lower ENGINE_ROWS."),
+}
 RUNNING_METRIC, START_METRIC = "vllm:num_requests_running", "process_start_time_seconds"
 PROBE_ADAPTER = "understudy-probe"
 HIGH_RANK = 64  # the highest that the automatic recipe chooses
@@ -50,7 +55,7 @@ PROBE_TEXT = "The tide turns at 6:40; naïve gulls, 你好, 🦀!\n\tfor (i = 0;
 CANCEL_TIMEOUT_S, CANCEL_POLL_S, CANCEL_PROBE_TOKENS = 5.0, 0.1, 1000
 
 
-class VllmError(UnderstudyError):
+class VllmError(ServerError):
     """A vLLM server that refuses a request, or that is not set up for this bot."""
 
 
@@ -85,7 +90,7 @@ class TokenChunk:
     """New tokens of a reply with their log-probabilities (none if not requested), and how the reply ended.
 
     `alternatives` are the likeliest tokens at each position with theirs, likeliest first. `text` is a new token's, from
-    a server that returns no ids, else None.
+    a server that returns no ids, else None; `is_reasoning`: what the model thinks came with it, which is dropped.
     """
 
     tokens: tuple[int, ...]
@@ -93,6 +98,7 @@ class TokenChunk:
     alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
     finish: str | None = None
     text: str | None = None
+    is_reasoning: bool = False
 
     @property
     def token_count(self) -> int:
@@ -155,8 +161,7 @@ class VllmClient:
             return
         message = error_text(answer)
         if status == 400 and ALREADY_LOADED in message:
-            root = (await self.models()).adapters.get(name)
-            if root == path:
+            if (root := (await self.models()).adapters.get(name)) == path:
                 return
             message = f"it serves an adapter of that name from {root}; give each bot's home its own servers"
         is_dead = status > 500 or DEAD_ENGINE in message
@@ -226,8 +231,7 @@ class VllmClient:
             raise VllmError(f"{self.url} returns no token ids.", "Use vLLM 0.10.2 or newer, without a gateway.")
         if finish in ("abort", "error"):
             raise ReplicaError(f"{self.url} aborted a reply.")
-        found = choice.get("logprobs")
-        if not found:
+        if not (found := choice.get("logprobs")):
             return TokenChunk(tuple(tokens), finish=finish)
         alternatives = tuple(_likeliest_first(each or {}) for each in found["top_logprobs"])
         return TokenChunk(tuple(tokens), tuple(found["token_logprobs"]), alternatives, finish)
@@ -261,7 +265,7 @@ class VllmClient:
         kind: FailureKind = "gone" if isinstance(error, aiohttp.ClientConnectorError) else "broken"
         what = "cannot be reached" if kind == "gone" else "broke the connection"
         why = error.os_error.strerror or error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        return ReplicaError(f"{self.url} {what}: {why}.", "Check ENGINE_URLS and the server's log.", kind)
+        return ReplicaError(f"{self.url} {what}: {why}.", NOT_A_SERVER_ADVICE, kind)
 
     def _completion_error(self, status: int, answer: Any, model: str) -> UnderstudyError:
         if status == 404:
@@ -269,13 +273,13 @@ class VllmClient:
         return self._status_error(status, answer)
 
     def _status_error(self, status: int, answer: Any) -> VllmError:
-        message = error_text(answer)
-        if status in UNAUTHORISED_STATUSES:
-            return VllmError(f"{self.url} does not accept ENGINE_KEY.", "Set it to the key of the server's --api-key.")
-        if status in RETRYABLE_STATUSES or status >= 500:
-            kind: FailureKind = "busy" if status in BUSY_STATUSES else "failed"
-            return ReplicaError(f"{self.url} failed ({status}): {message}", "See the server's log.", kind)
-        return VllmError(f"{self.url} refused a request ({status}): {message}", "Check ENGINE_URLS and its log.")
+        is_passing = status in RETRYABLE_STATUSES or status >= 500
+        usual = ("failed", "See the server's log.") if is_passing else ("refused a request", NOT_A_SERVER_ADVICE)
+        what, advice = STATUS_WORDS.get(status, usual)
+        message = f"{self.url} {what} ({status}): {error_text(answer)}"
+        if is_passing:
+            return ReplicaError(message, advice, "busy" if status in BUSY_STATUSES else "failed")
+        return VllmError(message, advice)
 
 
 # ------------------------------------------------------------------------------------------------------- checks
@@ -489,10 +493,3 @@ async def _read_answer(response: aiohttp.ClientResponse) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def error_text(answer: Any) -> str:
-    """Return the message of a server's error, in any of its forms."""
-    error = answer.get("error", answer.get("detail", "")) if isinstance(answer, dict) else answer
-    message = error.get("message") if isinstance(error, dict) else error
-    return " ".join(str(message or "").split())[:MAX_MESSAGE_CHARS] or "no reason given"

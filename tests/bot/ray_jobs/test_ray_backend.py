@@ -417,6 +417,18 @@ async def test_a_trainer_that_cannot_be_reached_is_fenced_off(tmp_path, monkeypa
         process.send_signal(signal.SIGTERM)
 
 
+async def test_a_wrong_address_is_warned_about_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(ray_backend, "SWEEP_RETRY_S", 0.0)
+    async with cluster(tmp_path, "polite") as works:
+        await works.ray.stop()
+        with caplog.at_level(logging.WARNING):
+            sweep = asyncio.create_task(works.ray_backend()._stop_others(()))
+            await asyncio.sleep(0.2)
+        sweep.cancel()
+        warnings = [record.getMessage() for record in caplog.records if "looked for" in record.getMessage()]
+        assert len(warnings) == 1 and "does not answer: Connect call failed" in warnings[0]
+
+
 # ------------------------------------------------------------------------------------------- refused requests
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
@@ -109,7 +110,7 @@ async def test_a_job_is_submitted_once_found_listed_stopped_and_deleted(tmp_path
         (302, "", RayRefusedError, "no reason is given"),
         (500, "Traceback\nTypeError: Request failed with status code 400: no", RayRefusedError, "status code 400: no"),
         (500, "No available agent to submit job.", RayUnreachableError, "No available agent"),
-        (503, "x" * 9000, RayUnreachableError, "x" * 300),
+        (503, "x" * 9000, RayUnreachableError, "x" * 300 + "."),
     ],
 )
 async def test_other_answers_are_errors_that_say_what_to_do(status, text, error, words):
@@ -135,6 +136,26 @@ def test_a_job_that_rays_memory_monitor_killed_says_so():
 async def test_nobody_at_the_address_is_unreachable():
     with pytest.raises(RayUnreachableError, match="does not answer"):
         await RayJobsClient(f"http://127.0.0.1:{unused_port()}").version()
+
+
+@pytest.mark.parametrize(("scheme", "words"), [("http", "nothing came within 0 s"), ("https", "SSL")])
+async def test_a_server_that_hangs_or_speaks_no_tls_is_described(monkeypatch, scheme, words):
+    monkeypatch.setattr(ray_jobs, "REQUEST_TIMEOUT_S", 0.3)
+    is_closed = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if scheme == "https":
+            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()  # until the client gives up
+        writer.close()
+        is_closed.set()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        with pytest.raises(RayUnreachableError, match=words) as raised:
+            await RayJobsClient(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}").version()
+        await asyncio.wait_for(is_closed.wait(), 5)
+        assert not re.search(r"ssl:default|\[Errno|TimeoutError", raised.value.message)
 
 
 # ------------------------------------------------------------------------------------------ settings, wiring

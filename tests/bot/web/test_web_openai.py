@@ -8,7 +8,7 @@ import pytest
 from bot.store import InstalledVersion
 from bot.store.training_jobs import NewTrainingJob
 from bot.web.api.openai.completion_request import MAX_NEW_TOKENS
-from personas.errors import AdapterError
+from personas.errors import AdapterError, ServerError
 from personas.prompt import PromptTooLongError
 from personas.schemas.training import TrainingRequest
 from tests.fakes import until
@@ -234,6 +234,15 @@ async def test_a_version_that_cannot_be_loaded_is_never_replaced_by_another(dash
         assert status == 422 and body["error"]["code"] == "model_unavailable" and "damaged" in body["error"]["message"]
         assert "UNDERSTUDY_HOME/models/v1" in body["error"]["message"] and str(dashboard.services.home) not in str(body)
     assert len(dashboard.engine.requests) == 2
+
+
+async def test_a_server_that_fails_is_not_the_clients_fault(dashboard):
+    dashboard.engine.failure = ServerError("http://gpu:8001 failed (500): no reason given.", "See the server's log.")
+    for stream in (False, True):
+        status, body = await chat(dashboard, model="oda", stream=stream)
+        assert (status, body["error"]["type"]) == (502, "server_error") and "gpu:8001 failed" in body["error"][
+            "message"
+        ]
 
 
 async def test_what_goes_wrong_in_the_middle_is_said_in_the_stream(dashboard):

@@ -195,3 +195,27 @@ async def test_a_long_version_history_opens_in_time(dashboard):
     async with asyncio.timeout(20):
         status, page, _ = await dashboard.page(PAGE)
     assert status == 200 and "v40" in page
+
+
+async def test_a_version_is_deleted_over_rest_and_by_its_page_unless_it_is_used(dashboard):
+    for _ in range(3):
+        install(dashboard.store, card=GOOD)
+    folders = [dashboard.services.request_builder.adapter("ballast", name).folder for name in ("v1", "v2", "v3")]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    await dashboard.ask("POST", "/personas/ballast/versions/v1/promote")
+    status, refused, _ = await dashboard.ask("DELETE", "/personas/ballast/versions/v1")
+    assert status == 409 and "is live" in refused["detail"] and folders[0].exists()
+    assert (await dashboard.page(f"{PAGE}/v1/remove"))[0] == 409 and (await dashboard.submit(f"{PAGE}/v1/remove"))[
+        0
+    ] == 409
+    status, gone, _ = await dashboard.ask("DELETE", "/personas/ballast/versions/v2")
+    assert status == 200 and gone["withdrawn"] and not folders[1].exists()
+    assert (await dashboard.ask("DELETE", "/personas/ballast/versions/v2"))[0] == 409
+    assert (await dashboard.ask("DELETE", "/personas/ballast/versions/v9"))[0] == 404
+    _, page, _ = await dashboard.page(PAGE)
+    assert f"{PAGE}/v3/remove" in page and f"{PAGE}/v1/remove" not in page and f"{PAGE}/v2/remove" not in page
+    assert "Delete v3" in (await dashboard.page(f"{PAGE}/v3/remove"))[1]
+    assert (await dashboard.submit(f"{PAGE}/v3/remove"))[0] == 303 and not folders[2].exists() and folders[0].exists()
+    assert not [*folders[0].parent.glob(".v*")] and live(dashboard) == "v1"

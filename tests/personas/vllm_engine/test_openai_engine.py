@@ -250,6 +250,59 @@ class TestModels:
         assert (await engine.inspect())[0].state == "fail"
 
 
+@pytest.fixture
+async def foreign():
+    """A client of a server that answers each request with the status and content that the test puts into the list."""
+    answers: list[tuple[int, str]] = []
+
+    async def reply(_: web.Request) -> web.Response:
+        status, text = answers[0]
+        return web.Response(status=status, text=text, content_type="text/event-stream")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", reply)
+    async with TestServer(app) as server, open_session("") as session:
+        yield OpenAIServerClient(str(server.make_url("")).rstrip("/"), session), answers
+
+
+class TestForeignServers:
+    """Gateways and servers of other makers: what they answer is said in one sentence, with what to do."""
+
+    @pytest.mark.parametrize(
+        ("status", "text", "words", "advice"),
+        [
+            (302, "", "redirects requests (302)", "Name the other address in ENGINE_URLS."),
+            (401, '{"error": {"message": "No auth"}}', "does not accept ENGINE_KEY (401): No auth.", "API key"),
+            (404, '{"detail": "Not Found"}', "refused a request (404): Not Found.", "Check ENGINE_URLS"),
+            (404, "404 page not found", "refused a request (404): 404 page not found.", "Check ENGINE_URLS"),
+            (404, '{"error": "model \\"m\\" not found"}', 'does not serve m: model "m" not found.', "ENGINE_MODEL"),
+            (429, '{"error": {"message": "Slow down!"}}', "limits requests (429): Slow down!", "quota"),
+            (500, "", "failed (500): no reason given.", "See the server's log."),
+        ],
+    )
+    async def test_each_status_has_its_words(self, foreign, status, text, words, advice):
+        client, answers = foreign
+        answers.append((status, text))
+        with pytest.raises(VllmError) as raised:
+            [_ async for _ in client.generate({"model": "m", "messages": [], "max_tokens": 9})]
+        assert words in raised.value.message and advice in raised.value.advice
+
+    @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+    async def test_reasoning_alone_is_no_reply(self, foreign, name):
+        client, answers = foreign
+        deltas: list[dict] = [{"content": ""}, {name: "The user asks"}, {name: " who I am."}]
+        events: list = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
+        end = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+        answers.append((200, sse([*events, end, recordings.DONE]).text))
+        body = {"model": "m", "messages": [], "max_tokens": 9}
+        with pytest.raises(VllmError, match="sent its reasoning and no reply") as raised:
+            [_ async for _ in client.generate(body)]
+        assert "MAX_NEW_TOKENS" in raised.value.advice
+        said = {"choices": [{"delta": {"content": "Ada."}, "finish_reason": None}]}
+        answers[0] = (200, sse([*events, said, end, recordings.DONE]).text)
+        assert "".join([chunk.text async for chunk in client.generate(body)]) == "Ada."
+
+
 class RecordedServer:
     """Answers what llama.cpp was recorded to answer, at the same paths; probes of one token get the recorded reply."""
 

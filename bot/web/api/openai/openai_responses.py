@@ -13,7 +13,7 @@ from pydantic import Field
 from bot.chat.model_names import ChatModel
 from bot.web.api.openapi import ApiModel, Json, ResponseSpec
 from bot.web.problems import Problem, internal_error, redacted_texts, retry_headers
-from personas.errors import AdapterError, EngineBusyError, UnderstudyError
+from personas.errors import AdapterError, EngineBusyError, ServerError, UnderstudyError
 from personas.prompt import PROMPT_VERSION, PromptTooLongError
 from personas.schemas.chat import ChatReply, LoreHit, ReplyToken
 
@@ -204,6 +204,8 @@ def openai_error(error: Exception, home: Path) -> OpenAIError | None:
             message, advice = redacted_texts(error, home)
             message = f"The model's adapter cannot be used. {message}"
             return OpenAIError(message, advice, slug="failed", status=422, code="model_unavailable", param="model")
+        case ServerError():
+            return OpenAIError(error.message, error.advice, slug="server-failed", status=502, code="model_unavailable")
         case UnderstudyError():
             return OpenAIError(*redacted_texts(error, home), slug="failed", status=422, code="model_unavailable")
         case PromptTooLongError():

@@ -7,11 +7,12 @@ from aiohttp import web
 
 from bot.personas.base_model_compat import explain_unserved
 from bot.services import Services
-from bot.store import ALL_GUILDS, Channel, InstalledVersion
+from bot.store import ALL_GUILDS, Channel, InstalledVersion, TrainingJob
 from bot.training.data_jobs import import_adapter_version
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.web.app_context import get_services
 from bot.web.problems import Problem
+from bot.web.request_body import errors_as_problems
 from personas.home.external_adapter import HUB_PREFIX
 from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.shared_personas import OPERATOR_GUILD_ID
@@ -75,6 +76,21 @@ class OwnedPersona:
             services.home, services.store, services.base_model, origin, self.id, source, say
         )
         return version, notes
+
+    def require_removable(self, made: InstalledVersion) -> TrainingJob:
+        """Return the job of a version that can be deleted. Raises `Problem` if it is used or deleted already."""
+        job = self.services.store.jobs.get(made.job_id)
+        if job is None or self.services.store.versions.is_withdrawn(self.id, made.version):
+            raise Problem("conflict", f"{made.version} of {self.persona.name} is deleted already.")
+        with errors_as_problems("conflict"):
+            self.services.versions.require_unused(job)
+        return job
+
+    async def remove_version(self, made: InstalledVersion) -> None:
+        """Delete a version for good. Raises `Problem` if it is used or deleted already."""
+        job = self.require_removable(made)
+        with errors_as_problems("conflict"):
+            await self.services.versions.remove(job)
 
 
 def require_hub_name(services: Services, source: str) -> None:

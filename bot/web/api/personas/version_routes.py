@@ -328,6 +328,23 @@ async def get_version(request: web.Request) -> web.Response:
 
 
 @routes.operation(
+    "DELETE /personas/{persona_id}/versions/{version}",
+    "Delete a version",
+    {
+        200: ResponseSpec("The version, now withdrawn.", VersionResponse),
+        404: NO_VERSION_TEXT,
+        409: "It is live, being compared or trained further, or deleted already.",
+    },
+)
+async def delete_version(request: web.Request) -> web.Response:
+    """Deletes its adapter for good. Its training stays in the lists, with its score card in short."""
+    found = require_persona_in_path(request)
+    made = require_version_in_path(request, found)
+    await found.remove_version(made)
+    return VersionResponse.of(found.services, made).response()
+
+
+@routes.operation(
     "POST /personas/{persona_id}/versions/{version}/promote",
     "Promote a version",
     {

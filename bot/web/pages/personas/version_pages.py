@@ -52,6 +52,7 @@ CHANGE_TEXTS = {
     "withdrawal": "the other was withdrawn",
 }
 PROMOTE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/promote"
+REMOVE_PATH = "/dashboard/personas/{persona_id}/versions/{version}/remove"
 routes = Routes()
 
 
@@ -350,6 +351,30 @@ async def post_promote_page(request: web.Request) -> web.Response:
         )
     outcome = "is live from the next reply on." if changed else "is live already."
     return redirect_to(request, f"{found.page}/versions", f"{made.version} of {found.persona.name} {outcome}")
+
+
+@routes.add(f"GET {REMOVE_PATH}")
+async def confirm_remove_version(request: web.Request) -> web.Response:
+    """Page to confirm that a version is deleted. Raises `Problem` if it is in use."""
+    found = require_persona_in_path(request)
+    made = require_version_in_path(request, found)
+    found.require_removable(made)
+    return render_page(
+        request,
+        "personas/remove_version.html",
+        title=f"Delete {made.version} of {found.persona.name}",
+        made=made,
+        score=score_text(made),
+        back=f"{found.page}/versions",
+    )
+
+
+@routes.add(f"POST {REMOVE_PATH}")
+async def post_remove_version(request: web.Request) -> web.Response:
+    found = require_persona_in_path(request)
+    made = require_version_in_path(request, found)
+    await found.remove_version(made)
+    return redirect_to(request, f"{found.page}/versions", f"{made.version} of {found.persona.name} is deleted.")
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/rollback")
