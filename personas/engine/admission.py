@@ -26,9 +26,9 @@ class SchedulerLimits:
     """Bounds of the batch and of the time a request may take.
 
     `rows` sequences run at once, and up to `overflow_rows` more for guilds and members that have fewer than their
-    share of the rows. A step computes at most `prefill_tokens` prompt tokens, `solo_prefill_tokens` while no sequence
-    decodes, and `busy_prefill_tokens` beyond the first prompt while at least half of the rows run: all of them wait for
-    the step. A request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
+    share of the rows. A step computes at most `prefill_tokens` prompt tokens, `busy_prefill_tokens` while at least
+    half of the rows run, as all of them wait for the step, and `solo_prefill_tokens` while no sequence decodes; so many
+    of the first prompt alone in any case. A request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
     """
 
     rows: int = 32

@@ -35,13 +35,16 @@ SLOT_MEMORY_FRACTION = 0.2
 """Share of the free memory for LoRA slots, assuming adapters of the largest rank on all layers."""
 MAX_QUEUED_PREFIXES = 256  # prefixes that wait; further ones are ignored
 CARD_WEIGHT = 0.7  # λ of the choice among candidates
-PHASES: tuple[Phase, ...] = ("prefill", "decode")
+MAX_PREFILL_TOKENS_IN_A_ROW = 400  # after these, all replies get a token, whoever came meanwhile
 Sampled = tuple[Sequence, SampledToken | Exception]
 """A sequence with its next token, or the error that prevents it."""
 
 
 class BatchGenerator:
-    """Generates the replies of all running sequences, a token per step. Used by one thread."""
+    """Generates the replies of all running sequences, a token per step. Used by one thread.
+
+    `has_arrivals` tells during a step whether requests have come since its begin.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,8 @@ class BatchGenerator:
         self._runners, self._lora = (runner, fallback), lora
         self.scheduler = Scheduler(limits, lora, runner, fallback, clock)
         self.warmer = PrefixWarmer(runner, lora, limits.prefill_tokens)
+        self.has_arrivals: Callable[[], bool] = lambda: False
+        self._prefilled = 0
 
     @property
     def running(self) -> int:
@@ -89,13 +94,24 @@ class BatchGenerator:
         if self.waiting or self.warmer.queue or self._lora.reads:
             self._admit()
         has_computed = self.running > 0
-        for phase in PHASES:
-            for batch in self.scheduler.schedule(phase):
-                self.scheduler.postprocess(self._advance_candidates(self._run(batch)))
+        if prefilled := self._compute("prefill"):
+            self._prefilled += prefilled
+            if self._prefilled < MAX_PREFILL_TOKENS_IN_A_ROW and self.has_arrivals():
+                return True  # their prompts come first: a token of every reply takes as long as a short prompt
+        self._prefilled = 0
+        self._compute("decode")
         for seq in self.scheduler.running:
             if seq.can_choose:
                 self._choose(seq)
         return has_computed or (not self.waiting and self.warmer.step())
+
+    def _compute(self, phase: Phase) -> int:
+        """Compute a phase of a step; returns the number of its tokens."""
+        batches = self.scheduler.schedule(phase)
+        count = sum(len(item.tokens) for batch in batches for item in batch.tokens)
+        for batch in batches:
+            self.scheduler.postprocess(self._advance_candidates(self._run(batch)))
+        return count
 
     def _admit(self) -> None:
         """Start waiting sequences, and read the adapters that the next ones need."""

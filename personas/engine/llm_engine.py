@@ -298,6 +298,7 @@ class LLMEngine:
             prefix_bytes=self.prefix_bytes or default_prefix_bytes(model.device.type),
             on_adapter_read=lambda: self._tasks.put(wake_up),
         )
+        parts.batch.has_arrivals = lambda: not self._tasks.empty()
         if parts.stacked:
             self._enable_kernel(parts.stacked)
         return parts

@@ -420,10 +420,10 @@ class Scheduler(FairScheduler["Sequence"]):
         return sorted(self._unfinished_prompts, key=order)
 
     def _prompt_chunks(self) -> list[tuple[Sequence, ScheduledTokens]]:
-        """Choose chunks of unfinished prompts: the first of them whole, however busy, up to a step's usual size."""
+        """Choose chunks of unfinished prompts: the first of them whole, however busy, up to a lone prompt's size."""
         prompts, chosen = self._prompts_by_service(), []
         first = prompts[0].prompt_tokens_left if prompts else 0
-        budget = max(self._prefill_budget, min(first, self.limits.prefill_tokens))
+        budget = max(self._prefill_budget, min(first, self.limits.solo_prefill_tokens))
         for seq in prompts:
             scheduled = self._next_tokens(seq, budget)
             if scheduled and scheduled.tokens:

@@ -151,6 +151,7 @@ def play(reference: ReferenceModel, seed: int) -> list[RecordedReply]:
         solo_prefill_tokens=generator.choice((7, 500)),
     )
     parts = reference.parts(limits, slots=generator.randrange(1, 5), prefix_bytes=generator.choice((0, 40_000, 10**8)))
+    parts.batch.has_arrivals = lambda: generator.random() < 0.3
     recorded: list[RecordedReply] = []
     for _ in range(generator.randrange(1, 14)):
         happens = generator.random()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3Config
 
+from personas.engine import engine_core
 from personas.engine.admission import SchedulerLimits
 from personas.engine.engine_core import build_engine_parts
 from personas.engine.kv_cache import BLOCK_TOKENS, CacheShape, PrefixCache, SequenceKVCache
@@ -134,6 +135,26 @@ def test_an_architecture_that_is_not_known_is_served_one_by_one(reference, caplo
         parts.batch.scheduler.add(one.sequence())
     run_to_end(parts)
     assert differences(recorded) == (0, []) and "one at a time" in caplog.text
+
+
+def test_who_comes_during_a_prompt_is_next_but_not_for_ever(reference, monkeypatch):
+    monkeypatch.setattr(engine_core, "MAX_PREFILL_TOKENS_IN_A_ROW", 100)
+    parts = reference.parts(SchedulerLimits(), 4, 0)
+    question = next(it for it in reference.questions if len(it.prompt) > 20 and it.adapter is None)
+    replying, arrived = RecordedReply(question, 12), list[RecordedReply]()
+    parts.batch.scheduler.add(replying.sequence())
+    parts.batch.step()
+    parts.batch.has_arrivals = lambda: True
+    before = replying.tokens
+    while replying.tokens == before:
+        arrived.append(RecordedReply(question, 1))
+        parts.batch.scheduler.add(arrived[-1].sequence())
+        parts.batch.step()
+        assert arrived[-1].tokens, "its prompt is computed at once"
+    prompts = [len(it.question.prompt) for it in arrived]
+    assert len(arrived) > 1 and sum(prompts[:-1]) < 100 <= sum(prompts), "then all others get their token"
+    run_to_end(parts)
+    assert differences([replying, *arrived]) == (0, [])
 
 
 def test_a_prefix_is_computed_once_and_only_for_its_adapter(reference, monkeypatch):
@@ -320,7 +341,7 @@ def _thousand(reference, home):
 
 
 def test_a_prompt_is_computed_in_pieces_while_others_go_on(reference):
-    parts = reference.parts(SchedulerLimits(prefill_tokens=8), 4, 0)
+    parts = reference.parts(SchedulerLimits(prefill_tokens=8, solo_prefill_tokens=8), 4, 0)
     talking = RecordedReply(reference.questions[0], 14)
     parts.batch.scheduler.add(talking.sequence())
     parts.batch.step()

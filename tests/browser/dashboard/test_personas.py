@@ -138,6 +138,11 @@ async def test_a_version_goes_live_and_is_taken_back(dashboard, phone):
     await page.get_by_role("button", name="Roll back to the base model").click()
     await expect(page.get_by_role("status").first).to_contain_text("The base model answers for Ballast")
     await assert_accessible(page)
+    await page.get_by_role("link", name="Delete v2").click()
+    await assert_accessible(page)
+    await page.get_by_role("button", name="Delete v2").click()
+    await expect(page.get_by_role("row").filter(has_text="v2").first).to_contain_text("withdrawn")
+    await expect(page.get_by_role("link", name=re.compile("v2$"))).to_have_count(0)
 
 
 async def test_without_scripts_a_voice_is_played_and_a_card_saved(dashboard):
