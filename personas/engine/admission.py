@@ -28,7 +28,8 @@ class SchedulerLimits:
     `rows` sequences run at once, and up to `overflow_rows` more for guilds and members that have fewer than their
     share of the rows. A step computes at most `prefill_tokens` prompt tokens, `busy_prefill_tokens` while at least
     half of the rows run, as all of them wait for the step, and `solo_prefill_tokens` while no sequence decodes; so many
-    of the first prompt alone in any case. A request waits at most `wait_s` seconds; a reply ends after `reply_s` with the text that it has.
+    of the first prompt alone in any case. A request waits at most `wait_s` seconds; a reply ends after `reply_s` with
+    the text that it has.
     """
 
     rows: int = 32

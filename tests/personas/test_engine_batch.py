@@ -344,7 +344,8 @@ def test_a_prompt_is_computed_in_pieces_while_others_go_on(reference):
     parts = reference.parts(SchedulerLimits(prefill_tokens=8, solo_prefill_tokens=8), 4, 0)
     talking = RecordedReply(reference.questions[0], 14)
     parts.batch.scheduler.add(talking.sequence())
-    parts.batch.step()
+    while not talking.tokens:
+        parts.batch.step()
     long = RecordedReply(next(q for q in reference.questions if len(q.prompt) > 40), 2)
     parts.batch.scheduler.add(long.sequence())
     before = talking.tokens
