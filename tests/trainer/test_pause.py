@@ -84,7 +84,7 @@ def test_held_for_ever_a_run_gets_on(batches, batch_s, steps):
     assert hold.waited_s >= min(MAX_PAUSE_S, worked * MIN_PAUSE_SHARE) - 1e-6, "it does give way"
     assert max(took) <= batches * (batch_s + MAX_PAUSE_S) + 1e-6
     if batches * batch_s <= 30:
-        assert max(took[1:], default=0) <= 60 + 1e-6, "a step a minute"
+        assert max(took[1:], default=0) <= 120 + 1e-6, "a step in two minutes"
 
 
 def test_the_longest_wait_in_a_row(monkeypatch):

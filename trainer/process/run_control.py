@@ -21,8 +21,8 @@ SIGNAL_RETRY_DELAY_S = 0.05
 MAX_PAUSE_S = 15.0
 MAX_PAUSE_SHARE, MIN_PAUSE_SHARE = 3 / 4, 1 / 4
 """The largest share of the time that a run waits: with short steps, and with long ones."""
-TARGET_STEP_INTERVAL_S = 45.0
-"""With a wait of `MAX_PAUSE_S` that was saved up before, one step is done every minute."""
+TARGET_STEP_INTERVAL_S = 105.0
+"""With a wait of `MAX_PAUSE_S` that was saved up before, one step is done every two minutes."""
 PAUSE_POLL_INTERVAL_S = 0.1
 STDIN_CHUNK_BYTES = 4096
 STDIN_FD = 0
