@@ -132,7 +132,7 @@ def test_forget_beside_a_process_with_other_shards_says_what_to_start(home, run)
     running = opened(home, PARTS[1])
     try:
         code, _, err = run("privacy", "forget", "--user", WHO, "--yes")
-        assert code == 1 and "1-2/3 runs on this home" in err and "SHARDS=0-0/3" in err
+        assert code == 1 and "1-2/3 runs on this home" in err and "SHARDS=0/3" in err
         assert running.store.erasure.counts(WHO)["messages"] == 1, "nothing has begun"
     finally:
         running.close()
@@ -162,13 +162,13 @@ def checks(run, **environment):
 
 
 def test_the_doctor_checks_each_part_and_the_shards(home, run):
-    assert "0-0/3, 1-2/3, but SHARDS is not set" in checks(run)["shards"]["found"]
+    assert "0/3, 1-2/3, but SHARDS is not set" in checks(run)["shards"]["found"]
     running = opened(home, PARTS[1])
     token = {"DISCORD_TOKEN": "MTIzNDU2Nzg5MDEyMzQ1Njc4.a.b"}
     try:
         found = checks(run, SHARDS="0/3", **token)
         assert found["database"]["found"] == "2 parts, readable; bots run on 1 of them"
-        assert found["shards"]["found"] == "0-0/3 here, of 0-0/3, 1-2/3" and found["shards"]["state"] == "ok"
+        assert found["shards"]["found"] == "0/3 here, of 0/3, 1-2/3" and found["shards"]["state"] == "ok"
         assert found["shared database"]["found"] == "reachable; 1 process runs"
     finally:
         running.close()
