@@ -18,8 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bot.shards import ShardRange, parse_database_url
+from personas.engine import parse_server_urls
 from personas.engine.serving_precision import PRECISION_BY_SETTING, PrecisionSetting
-from personas.engine.vllm import parse_server_urls
 from personas.errors import UnderstudyError
 from personas.models.base_model import EMBEDDED
 

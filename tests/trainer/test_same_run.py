@@ -50,18 +50,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "f14bc8aeb5ba2887e52c97b83569c705e9e6f1ef4189e8f48e5950a3cf38960f",
-            "6d5f99c968e8662b7aae0e8061fbf7f6a3c58db2c89af5d8d18f90945df38916",
+            "78536be9e43a92285581e156ca4b34131369872764625ba2aa1d60233938cd26",
+            "7ec27f26db2a436fd3aebb416feff064e4c0f931659bfdd1d8289cfee5c4a5fc",
         ),
         (
             "oda",
-            "cfbdf4987311e4ded7f65ae995ecb9235e7449bd51a7b723bd9c6183f21865c3",
-            "2fbe8b1e55ae1e0a298dd1795b9bc05862cf10ad808e3dde70ed9122e53d3988",
+            "143e08cc5e54d944993a8afbe6929927036f5886d77e061963639ab0e524cd65",
+            "655ef082bc6c9aefc7e0fd4f22ed879fa6af7fb1e6511e8feb7d56183e7806ab",
         ),
         (
             "thrip",
-            "a76e4fe732939287873a08320b615fb5f55055833fc7e4e5e6f292b332862d94",
-            "01a3dee80fd4f1d5f1c8e913d57bde37444d02942344bd0eec296e4f5e45ab49",
+            "4a57d893f2aa4cbb8ce78f03a24e24efe5300e433e7824ecad2db560f18d0e3c",
+            "9046390041b6f375702f000476f648d96e10be07ce297ce0ee28b809b65dbb90",
         ),
     ],
 )
