@@ -31,7 +31,7 @@ MIN_TOKEN_CHARS, MIN_DISTINCT_TOKEN_CHARS = 24, 8
 MIN_STATEMENT_CHARS = 20
 HOST_NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?")
 RAY_ADDRESS_PATTERN = re.compile(r"https?://[^\s/:@]+(:[0-9]{1,5})?(/\S*)?")
-URL_PASSWORD_PATTERN = re.compile(r"//[^,\s]*@")
+URL_PASSWORD_PATTERN = re.compile(r"//.*@", re.DOTALL)
 INTEGER_PATTERN = re.compile(r"-?[0-9]+")
 FetchPolicy = Literal["off", "operator", "moderators"]
 ScoreCardLevel = Literal["full", "quick", "losses"]
@@ -466,7 +466,7 @@ def _describe_invalid(location: str, values: Mapping[str, SettingValue]) -> str:
 def _warn_of_unread(settings: Settings, in_file: Mapping[str, SettingValue]) -> None:
     for field, values, names in READ_ONLY_WITH:
         if (chosen := getattr(settings, field)) not in values.split():
-            for name in {*names.split()} & {name for name, value in in_file.items() if value.text}:
+            for name in (name for name in names.split() if name in in_file and in_file[name].text):
                 log.warning("%s: nothing reads %s with %s=%s.", in_file[name].origin, name, field.upper(), chosen)
 
 

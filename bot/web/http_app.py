@@ -34,7 +34,7 @@ from bot.web.pages.scorecards import blind_test_pages, scorecard_pages
 from bot.web.pages.training import rerun_page, training_pages
 from bot.web.problems import Problem, internal_error, problem_response, redacted_texts, retry_headers
 from bot.web.request_body import incomplete_body
-from personas.errors import EngineBusyError, ServerError, UnderstudyError
+from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
 MAX_LOGGED_CHARS = 200
@@ -144,8 +144,6 @@ class WebServer:
                 slug = "cannot-train" if request.path.startswith("/finetune/") else "refused"
                 if isinstance(error, StoreError | EngineBusyError):
                     slug = "busy"
-                elif isinstance(error, ServerError):
-                    slug = "server-failed"
                 elif isinstance(error, QueueConflictError):
                     slug = "conflict"
                 home = self._context.services.home if self._context.services else None

@@ -38,7 +38,6 @@ PROBLEMS = {
     "no-memory": (422, "Not enough memory"),
     "too-many-tries": (429, "Too many failed attempts"),
     "failed": (500, "Internal error"),
-    "server-failed": (502, "A server that computes replies failed"),
     "busy": (503, "Temporarily unavailable"),
     "not-connected": (503, "Not connected to Discord"),
     "not-stored": (503, "Nothing can be stored"),

@@ -191,7 +191,7 @@ def test_an_engine_over_servers_and_their_addresses_go_together(environ, words):
 
 @pytest.mark.parametrize(
     "environ",
-    [{"ENGINE_URLS": "http://bot:hidden@gpu:8001"}, {"ENGINE_URLS": "http://a:1, http://hid@den@gpu/v1"},
+    [{"ENGINE_URLS": "http://bot:hidden@gpu:8001"}, {"ENGINE_URLS": "http://a:1, http://hid@d,en@gpu/v1"},
      {"TRAINER": "ray", "RAY_ADDRESS": "http://bot:hidden@head:8265"},
      {"SHARED_DB": "postgresql://bot:hid/den@db/understudy", "SHARDS": "0-4/10", "DISCORD_TOKEN": "abc"}],
 )  # fmt: skip

@@ -35,7 +35,7 @@ MAX_NAMED_MODELS = 8
 NO_THINKING: Mapping[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "none"}
 """Fields that keep a reasoning model from thinking: of vLLM and llama.cpp, and of Ollama."""
 REASONING_FIELDS = ("reasoning_content", "reasoning")
-"""Where a server puts what a model thinks: llama.cpp, SGLang and older vLLM, and vLLM, Ollama and gateways."""
+"""Fields with what a model thinks: of llama.cpp, SGLang and older vLLM, and of vLLM, Ollama and gateways."""
 REASONING_ADVICE = "Serve a model that does not reason, turn reasoning off there, or raise MAX_NEW_TOKENS."
 
 

@@ -237,12 +237,12 @@ async def test_a_version_that_cannot_be_loaded_is_never_replaced_by_another(dash
 
 
 async def test_a_server_that_fails_is_not_the_clients_fault(dashboard):
-    dashboard.engine.failure = ServerError("http://gpu:8001 failed (500): no reason given.", "See the server's log.")
+    what = f"http://gpu:8001 failed (500): {dashboard.services.home}/models is gone."
+    dashboard.engine.failure = ServerError(what, "See the server's log.")
     for stream in (False, True):
         status, body = await chat(dashboard, model="oda", stream=stream)
-        assert (status, body["error"]["type"]) == (502, "server_error") and "gpu:8001 failed" in body["error"][
-            "message"
-        ]
+        assert (status, body["error"]["type"]) == (502, "server_error")
+        assert "gpu:8001 failed (500): UNDERSTUDY_HOME/models is gone." in body["error"]["message"]
 
 
 async def test_what_goes_wrong_in_the_middle_is_said_in_the_stream(dashboard):

@@ -204,10 +204,9 @@ def openai_error(error: Exception, home: Path) -> OpenAIError | None:
             message, advice = redacted_texts(error, home)
             message = f"The model's adapter cannot be used. {message}"
             return OpenAIError(message, advice, slug="failed", status=422, code="model_unavailable", param="model")
-        case ServerError():
-            return OpenAIError(error.message, error.advice, slug="server-failed", status=502, code="model_unavailable")
         case UnderstudyError():
-            return OpenAIError(*redacted_texts(error, home), slug="failed", status=422, code="model_unavailable")
+            status = 502 if isinstance(error, ServerError) else 422
+            return OpenAIError(*redacted_texts(error, home), slug="failed", status=status, code="model_unavailable")
         case PromptTooLongError():
             return OpenAIError(
                 "The instructions and the persona's card leave no room for the talk and a reply.",
