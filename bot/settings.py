@@ -132,7 +132,7 @@ Token = Annotated[str, AfterValidator(_parse_token)]
 class Settings(BaseSettings):
     """The operator's settings; `load_settings` reads them, the constructor itself only validates its arguments.
 
-    Sampling values are the defaults of every reply; `trainer_nice` is a Unix niceness. `discord_permission` states
+    Sampling values are the defaults of every reply; `trainer_nice` is a niceness, or 20. `discord_permission` states
     which permission Discord gave to train on what its API brings, who gave it and when; empty, nobody did.
     `history_days` is how long conversations are kept, `guild_days` how long the data of a server that has removed the
     bot, `job_days` how long the data of ended training jobs. `backup_hours` lie between two automatic backups, of which
@@ -217,7 +217,7 @@ class Settings(BaseSettings):
     )
     max_waiting_replies: Integer = Field(default=64, ge=1, le=10000)
     trainer_threads: Integer = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
-    trainer_nice: Integer = Field(default=10, ge=0, le=19)
+    trainer_nice: Integer = Field(default=20, ge=0, le=20)
     trainer_card: Annotated[ScoreCardLevel, BeforeValidator(str.lower)] = Field(
         default="full", description="full, quick, losses"
     )

@@ -35,7 +35,7 @@ WRONG = {
     "MAX_WAITING_REPLIES": ["0", "ten"],
     "MAX_UPLOAD_GIB": ["0", "1.5", "1001"],
     "TRAINER_THREADS": ["0", "257"],
-    "TRAINER_NICE": ["-1", "20"],
+    "TRAINER_NICE": ["-1", "21"],
     "TRAINER_CARD": ["everything"],
     "TRAINER_WANDB": ["perhaps"],
     "WANDB_API_KEY": ["two words"],

@@ -69,7 +69,7 @@ from trainer.cli.preference_command import add_preference, draft_preference_job
 from trainer.cli.recipes_command import add_recipes, show_recipes
 from trainer.cli.study_command import add_study, run_quality_command
 from trainer.cli.train_command import add_train, run_train_command
-from trainer.process.environment import configure_process, restart_with_allocator_settings
+from trainer.process.environment import IDLE_NICENESS, configure_process, restart_with_allocator_settings
 from trainer.process.events import EventWriter, claim_stdout, failed_event
 from trainer.process.run_control import (
     AttemptFence,
@@ -100,6 +100,7 @@ CARD_HELP = (
     "extent of the evaluation: everything, the same in a fifth of the time, or losses alone (default: full; losses for "
     "each run of a sweep)"
 )
+NICE_HELP = f"niceness added to the process; {IDLE_NICENESS}: only while nothing else wants the cores (default: 0)"
 log = logging.getLogger("trainer")
 
 
@@ -301,7 +302,7 @@ def _add_runs(commands: Commands, run: argparse.ArgumentParser, computing: Seque
         add("--ignore-memory", action="store_true", help="start even if too little memory is free")
     for command in (run, quality, *computing, *drafting):
         command.add_argument("--threads", type=positive_int, help="number of threads (default: all cores)")
-        command.add_argument("--nice", type=int, default=0, help="niceness added to the process (default: 0)")
+        command.add_argument("--nice", type=int, default=0, help=NICE_HELP)
 
 
 def _existing_folder(text: str) -> Path:
