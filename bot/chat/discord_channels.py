@@ -170,8 +170,8 @@ class MessageSender(Protocol):
     @property
     def persona(self) -> Persona: ...
 
-    async def say(self, text: str, view: discord.ui.View | None = None) -> int:
-        """Send a message and return its id."""
+    async def say(self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None) -> int:
+        """Send a message and return its id. One with these buttons that an earlier try, `since` then, left is taken."""
         ...
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
@@ -200,9 +200,9 @@ class WebhookSender:
         """The thread, for discord.py; MISSING in a text channel."""
         return self.channel if isinstance(self.channel, discord.Thread) else discord.utils.MISSING
 
-    async def say(self, text: str, view: discord.ui.View | None = None) -> int:
+    async def say(self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None) -> int:
         # Webhooks have no nonce, and discord.py repeats a request after a pause if it did not see its success.
-        started, attempts = discord.utils.utcnow(), itertools.count()
+        started, attempts = since or discord.utils.utcnow(), itertools.count(1 if since else 0)
 
         async def send() -> int:
             sent = await self._sent(view, started) if next(attempts) else []
@@ -229,9 +229,8 @@ class WebhookSender:
 
     async def _sent(self, view: discord.ui.View | None, started: datetime.datetime) -> list[int]:
         """Find the copies of a message that was just sent, by its buttons; none if it has no buttons."""
-        buttons = {str(getattr(item, "custom_id", "")) for item in view.children} if view else set()
-        sent = await self._history(started - CLOCK_SKEW) if buttons else []  # `started` is by this machine's clock
-        return [one.id for one in sent if _custom_ids(one) == buttons]
+        sent = await self._history(started - CLOCK_SKEW) if view else []  # `started` is by this machine's clock
+        return _with_buttons(sent, view)
 
     async def find(self, event_id: int) -> list[int]:
         sent = await self._history(discord.utils.snowflake_time(event_id))
@@ -262,7 +261,9 @@ class BotSender:
     channel: SpeakChannel
     persona: Persona
 
-    async def say(self, text: str, view: discord.ui.View | None = None) -> int:
+    async def say(self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None) -> int:
+        if since and (sent := _with_buttons(await read_history(self.channel, since - CLOCK_SKEW), view)):
+            return sent[0]
         shown, nonce = view or discord.utils.MISSING, secrets.token_hex(8)  # Discord ignores a repeated nonce
         content = self._prefixed(text)
         message = await persist(lambda: self.channel.send(content, suppress_embeds=True, view=shown, nonce=nonce))
@@ -317,6 +318,11 @@ async def read_history(channel: SpeakChannel, after: datetime.datetime) -> list[
 def _custom_ids(message: discord.Message) -> set[str]:
     rows = (row for row in message.components if isinstance(row, discord.ActionRow))
     return {getattr(item, "custom_id", None) or "" for row in rows for item in row.children}
+
+
+def _with_buttons(messages: list[discord.Message], view: discord.ui.View | None) -> list[int]:
+    buttons = {str(getattr(item, "custom_id", "")) for item in view.children} if view else set()
+    return [one.id for one in messages if buttons and _custom_ids(one) == buttons]
 
 
 def _belongs_to(message: discord.Message, event_id: int) -> bool:

@@ -454,7 +454,7 @@ class ReplyService:
         note = f"-# {error_text(error)}"
         self.store.replies.finish(event_id, "failed", end_note=note)
         try:
-            await live.fail(note)
+            await live.fail(note, event_id)
         except UNCERTAIN_ERRORS as uncertain:
             log.warning("a reply failed, and its error cannot be shown yet: %s", uncertain)
             return

@@ -5,6 +5,7 @@ a mention, a command, a link behind words or a footer.
 """
 
 import asyncio
+import datetime
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -90,6 +91,7 @@ class StreamingReply:
     _generated: str = ""
     _text: str = ""  # of what was generated, as it is shown
     _done: int = 0  # characters that finished parts show
+    _tried_at: datetime.datetime | None = None  # when a message was sent without an answer
 
     async def begin(self) -> None:
         """Post a placeholder: in a new message, or in the first of an earlier attempt."""
@@ -105,13 +107,20 @@ class StreamingReply:
 
     async def _post(self) -> None:
         """Post a further message; it is deleted again where its id cannot be stored."""
-        message_id = await self.sender.say(PLACEHOLDER, self.growing())
+        message_id = await self._say(PLACEHOLDER, self.growing())
         try:
             self.on_parts([*self.parts, message_id])
         except Exception:
             await self.sender.remove(message_id)
             raise
         self.parts.append(message_id)
+
+    async def _say(self, text: str, view: discord.ui.View | None) -> int:
+        """Send a message; what Discord posted at an earlier try, though it answered with an error, counts as sent."""
+        since, self._tried_at = self._tried_at, self._tried_at or discord.utils.utcnow()
+        message_id = await self.sender.say(text, view, since)
+        self._tried_at = None
+        return message_id
 
     async def follow(self, stream: ReplyStream) -> ChatReply:
         """Edit the message until the stream ends, whose reply `end` shows. Raises the errors of the stream."""
@@ -145,11 +154,18 @@ class StreamingReply:
         self.parts = self.parts[: len(full) + 1]
         self.on_parts(self.parts)
 
-    async def fail(self, note: str) -> None:
-        """End the reply with a note below the text so far, else below the earlier attempt's."""
+    async def fail(self, note: str, event_id: int) -> None:
+        """End the reply with a note below the text so far, else below the earlier attempt's.
+
+        A message that Discord posted, though it answered with an error, is deleted.
+        """
         note = f"\n{note}"
         text = discord_text(self._generated, is_whole=False)[self._done :].strip() or discord_text(self.before).strip()
         await self._put(f"{text[:MAX_PART_CHARS]}{note}".strip()[: MAX_MESSAGE_CHARS - MAX_NAME_CHARS], self.ended())
+        if self._tried_at:
+            for message_id in await self.sender.find(event_id):
+                if message_id not in self.parts:
+                    await self.sender.remove(message_id)
 
     async def _show(self, view: discord.ui.View | None, footer: str = "") -> None:
         while len(self._text) - self._done > MAX_PART_CHARS:
@@ -165,14 +181,14 @@ class StreamingReply:
             if error.code != UNKNOWN_WEBHOOK_CODE:
                 raise
             self.sender = await self.renew(self.sender)
-            self.parts[-1] = await self.sender.say(text, view)
+            self.parts[-1] = await self._say(text, view)
             self.on_parts(self.parts)
 
     async def _next_part(self) -> None:
         cut = self._done + split_index(self._text[self._done :], MAX_PART_CHARS)
         await self._put(self._text[self._done : cut].strip() or PLACEHOLDER)
-        self._done = cut
         await self._post()
+        self._done = cut  # last: what fails before is done again
 
 
 def reply_footer(

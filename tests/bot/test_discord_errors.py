@@ -1,6 +1,8 @@
 """Each way in which Discord refuses or ends the connection: the bot names it in one line, and ends with exit code 1."""
 
 import asyncio
+import dataclasses
+import itertools
 import os
 import signal
 from contextlib import asynccontextmanager
@@ -9,10 +11,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from bot.chat import reply_service, streaming_reply
+from bot.chat.discord_channels import BotSender, WebhookSender
 from bot.cogs import progress_messages
 from bot.cogs.transformers import PERSONA
 from bot.demo_guild import SKERROW_SEED
 from bot.doctor import discord_checks, local_checks
+from bot.permissions import required_permissions
 from bot.sandbox import FaultRates, Sandbox, patch_discord
 from bot.sandbox.gateway import Opcode
 from bot.settings import Settings
@@ -20,6 +25,7 @@ from bot.web.api import system_routes
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.test_finetune import STEP
 from tests.chaos.bot_process import BotProcesses
+from tests.fake_engine import FakeEngine
 from tests.fakes import until
 
 PAGE = "<html><head><title>Sign in to the &quot;Quay&quot; network</title></head></html>"
@@ -223,6 +229,55 @@ async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_o
         assert len(lines) == 3 and "those registered earlier stay" in lines[2] and "Traceback" not in caplog.text
         await stage.member.slash(QUAY, "persona list")
     assert not (tmp_path / "commands.sha256").exists(), "the next start tries again"
+
+
+# ------------------------------------------------------------------------------------------ in a reply
+
+
+@pytest.mark.parametrize("as_the_bot", [False, True], ids=["webhook", "bot"])
+@pytest.mark.parametrize("lost", ["while it grows", "at its end", "while it grows, and the history"])
+async def test_a_message_that_discord_posted_in_spite_of_an_error_is_part_of_the_reply_or_goes(
+    tmp_path, monkeypatch, lost, as_the_bot
+):
+    words, sender = [f"word{number} " * 90 for number in range(9)], BotSender if as_the_bot else WebhookSender
+    say, said = sender.say, itertools.count(1)
+
+    async def say_and_hear_nothing(self, *parts):
+        message_id = await say(self, *parts)
+        if next(said) == 2:
+            raise aiohttp.ServerDisconnectedError
+        return message_id
+
+    async def fail_to_find(self, event_id):
+        raise aiohttp.ServerDisconnectedError
+
+    monkeypatch.setattr(streaming_reply, "FIRST_EDIT_DELAY_S", 60.0 if lost == "at its end" else 0.0)
+    monkeypatch.setattr(streaming_reply, "EDIT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(reply_service, "END_PAUSES_S", (0.01,))
+    allowed = required_permissions()
+    allowed.manage_webhooks = not as_the_bot
+    seed = dataclasses.replace(SKERROW_SEED, bot_permissions=allowed.value)
+    async with on_stage(tmp_path, seed=seed, engine=FakeEngine(lambda request: words)) as stage:
+        monkeypatch.setattr(sender, "say", say_and_hear_nothing)
+        with monkeypatch.context() as unreadable:
+            if lost.endswith("history"):
+                unreadable.setattr(sender, "find", fail_to_find)
+            before = len(stage.sandbox.messages(QUAY))
+            event = int((await stage.member.say(QUAY, "tell me everything"))["id"])
+            await until(lambda: stage.store.replies.get(event))
+            await until(lambda: stage.store.replies.get(event).state in ("failed", "done"))
+            await until(lambda: not stage.client.services.reply_service._tasks)
+        if lost.endswith("history"):
+            assert len(stage.sandbox.messages(QUAY)) == before + 3
+            await stage.client.on_resumed()
+        shown = stage.sandbox.messages(QUAY)[before + 1 :]
+        assert [int(one["id"]) for one in shown] == list(stage.store.replies.get(event).parts)
+        assert "stop:" not in str(shown) and "-# " in shown[-1]["content"]
+        text = " ".join(one["content"].removeprefix("**Ballast:** ") for one in shown).partition("\n-#")[0]
+        if lost == "at its end":
+            assert text.split() == "".join(words).split()
+        elif lost == "while it grows":
+            assert "".join(words).startswith(text) and len(shown) == 1
 
 
 # ------------------------------------------------------------------------------------------ at a restart
