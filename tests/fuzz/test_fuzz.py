@@ -90,6 +90,8 @@ def with_setting(packed: bytes, **settings) -> bytes:
     return zipped({**files, "adapter_config.json": json.dumps(config)})
 
 
+MESSAGE = '{"type": "message", "user": "U1", "text": "hi"}'
+UNCLOSED = f'[[{MESSAGE}, {{"type": {"[" * 100_000}, "text": "hi"}}, {MESSAGE}], ' * 8
 OUTSIDE = adapters()[1].content
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -112,6 +114,7 @@ FOUND = [
     ("chat exports, zip", zipped(logs.WORKSPACE | DAY | {"channels.json": [{"id": "C1", "name": []}]}), "never speaks"),
     ("chat exports and tables, text", b"a," * 20_000 + b"a\n1,2\n", "in no known format"),
     ("chat exports and rows, JSON", jsonl([{"instruction": "x", "output": " " * 60_000 + "x"}]), ""),
+    ("chat exports and rows, JSON", UNCLOSED.encode(), ""),
     ("chat exports, zip", zipped({"é.json": "[]"}).replace("é".encode(), b"\xff\xff", 1), "in no known format"),
     ("adapter", misplaced(OUTSIDE), "no zip file that can be read"),
     ("adapter", zipped({f"mira//{name}": content for name, content in adapter_files().items()}), ""),

@@ -9,7 +9,7 @@ import orjson
 
 MAX_RECORD_BYTES = 64 << 20  # longer records are considered broken: a quote or a bracket is missing
 SPACE = b" \t\r\n"
-TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
+TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]+|"', re.DOTALL)
 FIRST_KEY = re.compile(rb'[\[\s]*\{\s*"([^"\\]{1,80})"\s*:')
 INDENT = re.compile(rb"\s*(\n[ \t]*)(?=\{)")
 MAX_RECORD_PATTERNS = 32
@@ -48,14 +48,14 @@ def find_value_end(text: bytes, depth: int = 0, start: int = 0) -> tuple[int, in
     Returns `UNKNOWN_DEPTH` if a quote stays open or brackets are unbalanced.
     """
     for token in TOKEN.finditer(text, start):
-        sign = token[0]
-        if sign in (b"{", b"["):
-            depth += 1
-        elif sign in (b"}", b"]"):
-            depth -= 1
-            if depth <= 0:
-                return (token.end(), 0) if depth == 0 else (-1, UNKNOWN_DEPTH)
-        elif sign == b'"':
+        signs = token[0]
+        if signs[0] in b"{[":
+            depth += len(signs)
+        elif signs[0] in b"}]":
+            if depth <= len(signs):
+                return (token.start() + depth, 0) if depth > 0 else (-1, UNKNOWN_DEPTH)
+            depth -= len(signs)
+        elif signs == b'"':
             return -1, UNKNOWN_DEPTH
     return -1, depth
 
@@ -90,13 +90,15 @@ class RecordPattern:
         own = FIRST_KEY.match(piece)
         keys = {*(key.encode() for key in (*self._first, *RECORD_KEYS)), *([own[1]] if own else [])}
         record_start = re.compile(rb'[,}\]"]\s*(\{\s*"(?:' + b"|".join(map(re.escape, keys)) + rb')"\s*:)')
-        places = (match.start(1) for match in record_start.finditer(piece, inside))
-        return next((place for place in places if self._is_record(piece, place)), 0)
+        while match := record_start.search(piece, inside):
+            end, _ = find_value_end(piece, 0, match.start(1))
+            if end < 0 or self._is_record(decode_json(piece[match.start(1) : end])):
+                return match.start(1)
+            inside = end - 1  # what is nested in it is no record either
+        return 0
 
-    def _is_record(self, piece: bytes, place: int) -> bool:
-        """Report whether a match is a record rather than a nested object with the same first key, by the other keys."""
-        end, _ = find_value_end(piece, 0, place)
-        value = decode_json(piece[place:end]) if end >= 0 else None
+    def _is_record(self, value: Any) -> bool:
+        """Report whether a value may be a record, by its keys, and is no nested object with the same first key."""
         if not isinstance(value, dict) or not self._keys or next(iter(value)) in RECORD_KEYS:
             return True
         return any(2 * len(keys & value.keys()) >= max(len(keys), len(value)) for keys in self._keys)
