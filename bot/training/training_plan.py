@@ -270,7 +270,8 @@ class RunWatch:
         if silent_s > limits.stall_s:
             raise RunLimitError(
                 f"The trainer was ended: it reported nothing for {format_duration(silent_s)}.",
-                f"{RESUME_ADVICE} The limit is TRAINER_STALL_MINUTES.",
+                f"{RESUME_ADVICE} The limit is TRAINER_STALL_MINUTES. If other programs keep the cores busy, set a "
+                "lower TRAINER_NICE.",
             )
         if took_s > ETA_AFTER_S and self._eta_s > ETA_FACTOR * self._most_s:
             raise RunLimitError(

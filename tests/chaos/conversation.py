@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -204,6 +204,22 @@ class Conversation:
                 self.outcome.lost.append(what)
             elif whole.count("I hear:") != 1:
                 self.outcome.doubled.append(what)
+
+
+async def wait_for(is_so: Callable[[], object], timeout_s: float) -> None:
+    """Wait until something is so, but no longer."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so() and time.monotonic() < deadline:  # noqa: ASYNC110  other processes are waited for
+        await asyncio.sleep(0.02)
+
+
+def report(talk: Conversation, seed: int) -> Outcome:
+    """Print a conversation that is not as it should be, and keep its home."""
+    if not talk.outcome.is_clean:
+        kept = Path(tempfile.mkdtemp(prefix=f"understudy-chaos-seed-{seed}-"))
+        shutil.copytree(talk.home, kept, dirs_exist_ok=True)
+        print(f"seed {seed}, see {kept}:", talk.outcome, flush=True)
+    return talk.outcome
 
 
 def _buttons(message: dict[str, Any]) -> list[str]:

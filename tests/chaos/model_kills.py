@@ -13,7 +13,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from personas.errors import AdapterError
 from personas.home.adapters import adapter_ref, verify_adapter
 from personas.home.job_folder import find_trainer
 from personas.models.base_model import EMBEDDED, load_tokenizer, locate
-from tests.chaos.conversation import Conversation, Outcome, conversation
+from tests.chaos.conversation import Conversation, Outcome, conversation, report, wait_for
 
 ENGINE_HITS, ALL_HITS = 120, 200
 """Hits of failpoints in one life, about: of the engine, and of all."""
@@ -44,13 +44,6 @@ def tiny_model() -> Iterator[str]:
         yield str(folder / "tiny")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-async def wait_for(is_so: Callable[[], object], timeout_s: float) -> None:
-    """Wait until something is so, but no longer."""
-    deadline = time.monotonic() + timeout_s
-    while not is_so() and time.monotonic() < deadline:  # noqa: ASYNC110  other processes are waited for
-        await asyncio.sleep(0.02)
 
 
 def trainers(home: Path) -> list[int]:
@@ -134,21 +127,8 @@ async def run(
             for _ in range(min(per_check, kills - outcome.tried)):
                 await kill_once(talk, kinds)
             await recover(talk)
-            if not talk.outcome.is_clean:
-                print(
-                    "seed", seed + outcome.tried, talk.outcome, (talk.home / "bot.log").read_text()[-3000:], flush=True
-                )
-            outcome += talk.outcome
+            outcome += report(talk, seed + outcome.tried)
     return outcome
-
-
-def report(talk: Conversation, seed: int) -> Outcome:
-    """Print a conversation that is not as it should be, and keep its home."""
-    if not talk.outcome.is_clean:
-        kept = Path(tempfile.mkdtemp(prefix=f"understudy-chaos-seed-{seed}-"))
-        shutil.copytree(talk.home, kept, dirs_exist_ok=True)
-        print(f"seed {seed}, see {kept}:", talk.outcome, flush=True)
-    return talk.outcome
 
 
 async def run_out_of_memory(times: int, seed: int, base: str) -> Outcome:

@@ -10,11 +10,11 @@ import asyncio
 import signal
 import time
 
-from tests.chaos.conversation import Conversation, Outcome, conversation
+from tests.chaos.conversation import Conversation, Outcome, conversation, report, wait_for
 
 HITS_OF_A_LIFE = 120
 """Hits of failpoints in one life, about: start, three replies and a vote."""
-LIFE_TIMEOUT_S = 6.0
+LIFE_TIMEOUT_S, CONNECT_TIMEOUT_S = 6.0, 20.0
 
 
 async def kill_once(talk: Conversation) -> None:
@@ -40,6 +40,7 @@ async def kill_once(talk: Conversation) -> None:
 async def recover(talk: Conversation) -> None:
     """Run the bot without faults until every reply has ended, stop it, and check what is left."""
     process = talk.start_bot()
+    await wait_for(lambda: talk.is_connected or not process.is_alive(), CONNECT_TIMEOUT_S)
     await talk.say()
     await asyncio.sleep(0.3)
     await talk.settle(process)
@@ -55,9 +56,7 @@ async def run(kills: int, seed: int, per_check: int = 5) -> Outcome:
             for _ in range(min(per_check, kills - outcome.tried)):
                 await kill_once(talk)
             await recover(talk)
-            if not talk.outcome.is_clean:
-                print("seed", seed + outcome.tried, talk.outcome, flush=True)
-            outcome += talk.outcome
+            outcome += report(talk, seed + outcome.tried)
     return outcome
 
 

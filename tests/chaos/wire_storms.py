@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 
 from bot.demo_guild import MEMBER
 from bot.sandbox import FaultRates
-from tests.chaos.conversation import CHANNELS, Conversation, Outcome, conversation
+from tests.chaos.conversation import CHANNELS, Conversation, Outcome, conversation, report
 
 SHARES = 0.05, 0.15, 0.4
 """Shares of requests and events that are disturbed, in turn."""
@@ -59,9 +59,7 @@ async def run(seeds: int, first: int) -> Outcome:
             await read_all(talk, process)
             await talk.stop_bot(process)
             talk.check()
-            if not talk.outcome.is_clean:
-                print("seed", first + outcome.tried, talk.outcome, flush=True)
-            outcome += talk.outcome
+            outcome += report(talk, first + outcome.tried)
     return outcome
 
 

@@ -37,6 +37,7 @@ from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from personas.home.card_adapter import ADAPTER_ASSET_TYPE, ADAPTER_URI_PREFIX, has_adapter, unpack_card_adapter
 from personas.home.datasets import CATALOGUE_FILE, read_catalogue
 from personas.lore.passages import parse_lore, read_lore_file, scan_lore, split_passages
+from personas.models.base_model import load_torch
 from personas.schemas.chat import Persona
 from tests.fuzz.harness import Parser, Seed
 from tests.fuzz.mutations import change_zip, mutate
@@ -298,6 +299,7 @@ def the_base() -> Any:
 
 
 def adapters() -> list[Seed]:
+    load_torch()  # while no clock runs: an import that is broken off cannot be repeated
     files = adapter_files()
     outside = {name: content for name, content in files.items() if name != MANIFEST_FILE}
     return [
