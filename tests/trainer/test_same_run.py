@@ -50,18 +50,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "78536be9e43a92285581e156ca4b34131369872764625ba2aa1d60233938cd26",
-            "7ec27f26db2a436fd3aebb416feff064e4c0f931659bfdd1d8289cfee5c4a5fc",
+            "629705111820bfd32b0f70c3649a1155566be214e735ebcee4cd7fcd79c70dd9",
+            "74b2609dc458c34ef36a5cd54a47133206c769402f3bb2b03872ffbb793a2d0f",
         ),
         (
             "oda",
-            "143e08cc5e54d944993a8afbe6929927036f5886d77e061963639ab0e524cd65",
-            "655ef082bc6c9aefc7e0fd4f22ed879fa6af7fb1e6511e8feb7d56183e7806ab",
+            "6692de1b8022cad14a9bd478ba08773557fdeda4f69b19cb84963f65ea815f74",
+            "ae99efda87a748300439a69246a5b3f15899323798f3c99999699775e19cc827",
         ),
         (
             "thrip",
-            "4a57d893f2aa4cbb8ce78f03a24e24efe5300e433e7824ecad2db560f18d0e3c",
-            "9046390041b6f375702f000476f648d96e10be07ce297ce0ee28b809b65dbb90",
+            "7b1132ee2505b93a8183a3b570be66845b3e9c56152ea0fca1aff818f2e484a2",
+            "0f785bc944e1453c8d95c21e50a2448d1fba44d4f75b4c7e8f2f0224014f7e06",
         ),
     ],
 )
