@@ -219,17 +219,17 @@ async def test_a_reply_is_taken_back_from_its_menu_by_who_asked_or_a_moderator_o
 async def test_a_reply_that_is_deleted_while_it_grows_leaves_no_further_message(tmp_path, monkeypatch):
     say, growing, go_on = WebhookSender.say, asyncio.Event(), asyncio.Event()
 
-    async def say_slowly(sender, text, view=None):
+    async def say_slowly(sender, text, view=None, since=None):
         if text == PLACEHOLDER and any("word0 " in m["content"] for m in stage.sandbox.messages(QUAY)):
             growing.set()
             await go_on.wait()
-        return await say(sender, text, view)
+        return await say(sender, text, view, since)
 
     async with on_stage(tmp_path, engine=FakeEngine(lambda request: [f"word{n} " for n in range(900)])) as stage:
         before = len(stage.sandbox.messages(QUAY))
         monkeypatch.setattr(WebhookSender, "say", say_slowly)
         await stage.member.say(QUAY, "everything, please")
-        await growing.wait()
+        await asyncio.wait_for(growing.wait(), 10)
         [first] = [m for m in stage.sandbox.messages(QUAY) if "word0 " in m["content"]]
         answer = await stage.member.context(QUAY, "Delete this reply", first)
         await asyncio.sleep(0.1)

@@ -28,7 +28,7 @@ class Shown:
     def __init__(self, clock):
         self.clock, self.says = clock, []
 
-    async def say(self, text, view=None):
+    async def say(self, text, view=None, since=None):
         self.says.append((self.clock[0], text))
         return 1
 
