@@ -217,7 +217,7 @@ class Settings(BaseSettings):
     )
     max_waiting_replies: Integer = Field(default=64, ge=1, le=10000)
     trainer_threads: Integer = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
-    trainer_nice: Integer = Field(default=20, ge=0, le=20)
+    trainer_nice: Integer = Field(default=10, ge=0, le=20)
     trainer_card: Annotated[ScoreCardLevel, BeforeValidator(str.lower)] = Field(
         default="full", description="full, quick, losses"
     )

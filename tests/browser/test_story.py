@@ -16,7 +16,7 @@ from tests.hostile_text import FRAGMENTS, PHRASES
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-TRAINING_MS = 60_000
+TRAINING_MS = 120_000
 
 
 def button(message, name):

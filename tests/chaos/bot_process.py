@@ -89,7 +89,7 @@ def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None, bas
         failpoints.install_in_engine(points)
     os.environ |= {
         "UNDERSTUDY_HOME": str(home), "DISCORD_TOKEN": token, "WEB_PORT": "0", "DISCORD_PERMISSION": PERMISSION,
-        "MESSAGE_CONTENT_INTENT": "true", "TRAINER_NICE": "10",  # other tests may keep the cores busy
+        "MESSAGE_CONTENT_INTENT": "true",
     }  # fmt: skip
     sys.argv = ["bot", "--env", os.devnull]
     with patch_discord(url):
