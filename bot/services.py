@@ -120,6 +120,9 @@ class Services:
         return compatibility_notes(request, self.base_model, has_adapters=has_adapters)
 
 
+MAX_NOTED_INTERACTIONS = 10_000
+
+
 class Bot(commands.Bot):
     """A client whose cogs reach everything through `services`."""
 
@@ -129,6 +132,7 @@ class Bot(commands.Bot):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._lost_at: dict[int | None, float] = {}  # by shard, None without shards: since when it is not connected
+        self._interaction_ids: dict[int, None] = {}
 
     def connection_lost(self, shard_id: int | None = None) -> None:
         self._lost_at.setdefault(shard_id, time.monotonic())
@@ -140,6 +144,15 @@ class Bot(commands.Bot):
     def disconnected_s(self) -> float:
         """Seconds since which the gateway, or one of its shards, has no session; 0 while all have one."""
         return time.monotonic() - min(self._lost_at.values()) if self._lost_at else 0.0
+
+    def note_interaction(self, interaction_id: int) -> bool:
+        """Remember an interaction for a while. Returns False if it was noted before."""
+        if interaction_id in self._interaction_ids:
+            return False
+        if len(self._interaction_ids) == MAX_NOTED_INTERACTIONS:
+            del self._interaction_ids[next(iter(self._interaction_ids))]
+        self._interaction_ids[interaction_id] = None
+        return True
 
     def serves(self, guild_id: int) -> bool:
         """Report whether a guild is served by this process; guild 0 is by the one with shard 0."""

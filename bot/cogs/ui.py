@@ -24,10 +24,18 @@ FormHandler = Callable[[Interaction, str, dict[str, str]], Awaitable[None]]
 
 
 class BotCommandTree(app_commands.CommandTree[Any]):
-    """The command tree, which answers every failed command."""
+    """The command tree, which answers every failed command, and each command once."""
+
+    async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
+        return _is_first(interaction)
 
     async def on_error(self, interaction: discord.Interaction[Any], error: app_commands.AppCommandError, /) -> None:
         await respond_privately(interaction, error_text(error))
+
+
+def _is_first(interaction: discord.Interaction[Any]) -> bool:
+    """Tell whether an interaction comes for the first time: a gateway that resumes may repeat events."""
+    return bool(interaction.client.note_interaction(interaction.id))
 
 
 async def respond(
@@ -89,6 +97,9 @@ class PersistentButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]
     async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
         return cls(*match.groups())
 
+    async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
+        return _is_first(interaction)
+
     async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
         try:
             if self.moderators_only:
@@ -123,6 +134,9 @@ class PersistentPersonaSelect(discord.ui.DynamicItem[discord.ui.Select[discord.u
     @classmethod
     async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
         return cls(item.options, *match.groups())
+
+    async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
+        return _is_first(interaction)
 
     async def callback(self, interaction: Interaction) -> None:  # type: ignore[override]
         try:
@@ -160,7 +174,7 @@ class FormCog(commands.Cog):
     @commands.Cog.listener()
     async def on_interaction(self, interaction: Interaction) -> None:
         """A form was submitted."""
-        if interaction.type is not discord.InteractionType.modal_submit:
+        if interaction.type is not discord.InteractionType.modal_submit or not _is_first(interaction):
             return
         data: Any = interaction.data or {}
         prefix, separator, rest = str(data.get("custom_id", "")).partition(":")

@@ -4,6 +4,7 @@ import asyncio
 
 from bot.chat.discord_channels import WebhookSender
 from bot.chat.streaming_reply import PLACEHOLDER, StreamingReply
+from bot.sandbox import FaultRates
 from bot.store import StoreError, VoteCounts
 from personas.errors import EngineBusyError
 from tests.bot.conftest import INN, QUAY, on_stage
@@ -190,6 +191,23 @@ async def test_votes_are_counted_once_a_member_and_taken_back(stage):
         await who.click(reply, f"{button}:{event}")
         assert labels(stage.sandbox.messages(QUAY)[-1])[2:] == shown
     assert stage.store.replies.votes(event) == VoteCounts(0, 1)
+
+
+async def test_what_a_gateway_repeats_is_done_once(stage):
+    reply, event = await replied(stage), _event(stage)
+    stage.sandbox.disturb(FaultRates(duplicated=1))
+    for expected in (VoteCounts(1, 0), VoteCounts(), VoteCounts(1, 0)):
+        await stage.member.click(reply, f"vote+1:{event}")
+        await stage.member.slash(QUAY, "persona list")  # read after the repeated click
+        assert stage.store.replies.votes(event) == expected
+    form = await stage.member.click(reply, f"reply:{event}")
+    await stage.member.submit(form, text="by form")
+    await stage.member.slash(QUAY, "chat", message="by command")
+    stage.sandbox.disturb()
+    await replied(stage, "at last")
+    said = [message["content"] for message in stage.sandbox.messages(QUAY)]
+    for words in ("by form", "by command"):
+        assert sum(f"hears: {words}" in text for text in said) == 1, said
 
 
 async def test_a_vote_is_for_what_was_said_then(tmp_path):
