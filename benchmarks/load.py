@@ -55,13 +55,16 @@ IN_FLIGHT, MIN_CAPACITY_S = 32, 15.0
 """Replies at a time while the machine's capacity is measured, and the time that this takes at least."""
 FULL_TALK_REPLIES = (RECENT_MESSAGES + RECENT_BLOCK_MESSAGES) // 2
 """Replies after which a channel's talk fills a prompt's window, half of whose messages are replies."""
+TRAINING_END_S = 30
+"""A trainer that is cancelled ends after its batch."""
 SHORT_SOAK, LONG_SOAK = (30_000, 30), (1_000_000, 1_000)
 """Events and reconnects."""
-CAPACITY_SHARE, WINDOW_SHARE = 0.07, 0.133
-"""Shares of the duration: of the measurement of capacity, and of each of seven windows, which are equally long.
+CAPACITY_SHARE, WINDOW_SHARE = 0.07, 0.116
+"""Shares of the duration: of the measurement of capacity, and of each of eight windows, which are equally long.
 
-Fair order, order of arrival and the load beside a training have two windows each: a queue that grows for twice as long
-has other percentiles, and a slow minute should not disturb one of them alone.
+Order of arrival and the load beside a training have two windows each: a queue that grows for twice as long has other
+percentiles. Fair order has three, before, between and after those, and each pair is compared with the two around it:
+the machine gets slower in ten minutes, by a tenth without any training, and that should not count against what is last.
 """
 BARS = {
     "lost": ("<=", 0.0),
@@ -290,15 +293,19 @@ async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
     beside = [await load.play(GROUPS, window, capacity) for _ in range(2)]
     with suppress(UnderstudyError):  # it has ended
         print(f"the training made {(await training_progress(app)).step - first.step} steps", flush=True)
-    played = {"overload": fair, "order of arrival": arrival, "with training": beside}
+    await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune cancel")
+    await asyncio.sleep(TRAINING_END_S)
+    fair.append(await load.play(GROUPS, window, capacity))
+    played = {"overload": fair[:2], "order of arrival": arrival, "with training": beside, "around it": fair[1:]}
     phases = {"alone": alone, **{name: Phase.joined(windows) for name, windows in played.items()}}
     return {"minutes": minutes, "seed": seed, "capacity_per_s": capacity, **summarise(phases)}
 
 
 def summarise(phases: dict[str, Phase]) -> dict[str, Any]:
     """Return the figures that the bars are about, and a table's row for each phase and group."""
-    alone, fair, arrival, beside = phases.values()
-    if any(len(phase.ttft(["quiet server"])) < 2 for phase in (alone, fair)) or len(beside.ttft(LIGHT)) < 2:
+    alone, fair, arrival, beside, around = phases.values()
+    quiet, light = (len(phase.ttft(["quiet server"])) for phase in (alone, fair)), len(beside.ttft(LIGHT))
+    if min(*quiet, light, len(around.ttft(LIGHT))) < 2:
         raise UnderstudyError("Too few members were answered.", "Measure longer: --minutes.")
     rows = [
         _row(name, phase, group.name) for name, phase in phases.items() for group in GROUPS if phase.of([group.name])
@@ -310,8 +317,8 @@ def summarise(phases: dict[str, Phase]) -> dict[str, Any]:
         "throughput_vs_fcfs": fair.pieces_per_s / arrival.pieces_per_s,
         "quiet_guild_p95_ratio": p95(fair.ttft(["quiet server"])) / p95(alone.ttft(["quiet server"])),
         "quiet_guild_whole_p95_ratio": p95(fair.whole(["quiet server"])) / p95(alone.whole(["quiet server"])),
-        "training_p95_ratio": p95(beside.whole(LIGHT)) / p95(fair.whole(LIGHT)),
-        "training_ttft_p95_ratio": p95(beside.ttft(LIGHT)) / p95(fair.ttft(LIGHT)),
+        "training_p95_ratio": p95(beside.whole(LIGHT)) / p95(around.whole(LIGHT)),
+        "training_ttft_p95_ratio": p95(beside.ttft(LIGHT)) / p95(around.ttft(LIGHT)),
         "pieces_per_s": {name: phase.pieces_per_s for name, phase in phases.items()},
         "rows": rows,
     }
