@@ -136,6 +136,7 @@ async def test_a_moderator_silences_in_mid_reply_and_sweeps(staged, visit):
     await expect(mina.page.locator("#messages article").filter(has_text="Ballast hears: one")).to_have_count(0)
 
 
+@pytest.mark.slow
 async def test_a_moderator_retrains_to_the_end_and_promotes(tmp_path, tiny_base, visit):
     """Real client, engine and trainer behind the real page; only the model is tiny."""
     settings = load_settings(

@@ -82,6 +82,7 @@ def test_a_resumed_run_keeps_its_batches(tiny_base, recipe):
     assert merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, MUCH, began=recipe).recipe == recipe
 
 
+@pytest.mark.slow
 def test_a_run_has_as_many_steps_as_before_and_says_so(tmp_path, tiny_base):
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 1})
     code, _, log = run(folder)

@@ -119,6 +119,7 @@ def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
     assert "None." in quality_markdown("ada", results[:1], compare_settings(results[:1]))
 
 
+@pytest.mark.slow
 def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_trained, monkeypatch):
     """Four tokens a reply and two turns: the replies are real ones, of a tiny model."""
     monkeypatch.setattr(sense_sections, "TALK_TURNS", (1, 2))

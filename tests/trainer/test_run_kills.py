@@ -41,6 +41,7 @@ def killed(folder: Path, after_steps: int, wait_s: float) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_killed_three_times_in_a_row_the_adapter_is_the_same(tmp_path, tiny_base, undisturbed):
     folder = persona_job(tmp_path, tiny_base.source, **LONG)
     draw = random.Random(7)

@@ -67,6 +67,7 @@ def test_without_them_it_gets_what_ships(command, monkeypatch):
     assert materials["card"]["origin"] == "cards/ballast.toml" and materials["lore"]["right"] == "own-writing"
 
 
+@pytest.mark.slow
 def test_a_plan_shows_prompts_with_the_operators_card(command, home):
     write_card(home, "oda", tagline="x", system_prompt="You answer from under the new stove.")
     code, out, errors = command("plan", "--persona", "oda", "--json", "--samples")
