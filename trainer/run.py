@@ -52,7 +52,7 @@ def run_job(folder: Path, run: RunContext) -> None:
         _remove_partial_adapters(folder)
         run = replace(run, check=check_job_folder(folder, run.check, run.fence))
         run.enter(Phase(name="material"))
-        job = prepare_job(folder, spec, stores_dataset=True, between=run.hold.wait)
+        job = prepare_job(folder, spec, stores_dataset=True, between=run.between)
         write_people(folder, add_counts(dict(people_in_material(folder, spec.materials)), job.data.people))
         job.data.held_out.write(folder / NEW_HOLDOUT_FILE)
         log.info("samples: %s", job.data.counts)

@@ -19,6 +19,7 @@ from typing import Any
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
 from bot.privacy.translations import TEXTS
 from bot.sandbox import Sandbox, SandboxRefusal
+from bot.sandbox.interactions import CallbackType
 from bot.store import HOME_DATABASE, Channel, Store
 from bot.store.database import Row, open_read_only
 from tests.chaos.bot_process import LONG_REPLY_WORDS, BotProcesses
@@ -66,12 +67,14 @@ class Conversation:
         self.random = random.Random(seed)
         self.outcome = Outcome()
         self._said = 0
-        self.actions = [self.vote, self.train, self.decide]
+        self.actions = [self.vote, self.train, self.decide, self.tell]
         self._deleted: set[int] = set()
         self.was_killed = False
         """Events that the bot had received, but not stored, are gone: Discord sends a new session none of them."""
         self._queued: set[str] = set()
         self._consent: bool | None = None
+        self._votes: dict[str, bool | None] = {}  # by button; None where a press was not confirmed
+        self._lore: set[str] = set()
 
     async def prepare(self) -> None:
         """Create the database, and give the channels their personas."""
@@ -118,8 +121,14 @@ class Conversation:
 
     async def vote(self, channel: str) -> None:
         ended = [one for one in self.sandbox.messages(channel)[-6:] if "vote+1:" in str(one["components"])]
-        if ended:
-            await self.sandbox.member(MEMBER).click(self.random.choice(ended), "👍")
+        if not ended:
+            return
+        message = self.random.choice(ended)
+        button = next(one for one in _buttons(message) if one.startswith("vote+1:"))
+        voted, self._votes[button] = self._votes.get(button, False), None
+        answer = await self.sandbox.member(MEMBER).click(message, button)
+        if answer.type == CallbackType.UPDATE and voted is not None:
+            self._votes[button] = not voted
 
     async def train(self, channel: str) -> None:
         moderator = self.sandbox.member(MODERATOR)
@@ -138,6 +147,15 @@ class Conversation:
         while not any(one in (answer.message or {}).get("content", "") for one in confirmations):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         self._consent = wanted
+
+    async def tell(self, channel: str) -> None:
+        """Give a persona lore; what the bot has confirmed must be stored."""
+        moderator, title = self.sandbox.member(MODERATOR), f"lore {self.random.getrandbits(40)}"
+        form = await moderator.slash(channel, "persona lore add", persona=CHANNELS[channel])
+        answer = await moderator.submit(form, title=title, text="The ferry is late.")
+        while "knows `" not in (answer.message or {}).get("content", ""):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        self._lore.add(title)
 
     # ------------------------------------------------------------------------------------------ invariants
 
@@ -176,6 +194,20 @@ class Conversation:
         stored = {row["discord_message_id"] for row in self.rows("select discord_message_id from deleted_messages")}
         deleted = self._deleted & stored if self.was_killed else self._deleted
         self.outcome.doubled += [f"the deleted message {one} is there again" for one in known & deleted]
+        self._check_votes()
+        lore = [file.read_text() for file in self.home.rglob("*.md")]
+        found = {title: sum(f"# {title}\n" in text for text in lore) for title in self._lore}
+        self.outcome.lost += [f"the lore {title}" for title, times in found.items() if not times]
+        self.outcome.doubled += [f"the lore {title}" for title, times in found.items() if times > 1]
+
+    def _check_votes(self) -> None:
+        stored = Counter(row["event_id"] for row in self.rows("select event_id from votes"))
+        replies = {row["event_id"] for row in self.rows("select event_id from replies")}
+        for button, voted in self._votes.items():
+            event_id = int(button.partition(":")[2])
+            if voted is not None and event_id in replies and stored[event_id] != voted:
+                wrong = self.outcome.lost if voted else self.outcome.doubled
+                wrong.append(f"the vote on {event_id} is stored {stored[event_id]} times")
 
     def _check_jobs(self) -> None:
         jobs = {row["job_id"]: row["state"] for row in self.rows("select job_id, state from jobs")}
@@ -223,7 +255,7 @@ def report(talk: Conversation, seed: int) -> Outcome:
 
 
 def _buttons(message: dict[str, Any]) -> list[str]:
-    return [item["custom_id"] for row in message["components"] for item in row["components"]][:2]
+    return [item["custom_id"] for row in message["components"] for item in row["components"]]
 
 
 @asynccontextmanager

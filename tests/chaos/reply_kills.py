@@ -14,6 +14,7 @@ from tests.chaos.conversation import Conversation, Outcome, conversation, report
 
 HITS_OF_A_LIFE = 120
 """Hits of failpoints in one life, about: start, three replies and a vote."""
+KILLS_PER_CHECK, KILLS_PER_HOME = 5, 15
 LIFE_TIMEOUT_S, CONNECT_TIMEOUT_S = 6.0, 20.0
 
 
@@ -48,14 +49,16 @@ async def recover(talk: Conversation) -> None:
     talk.check()
 
 
-async def run(kills: int, seed: int, per_check: int = 5) -> Outcome:
+async def run(kills: int, seed: int) -> Outcome:
     """Kill the bot so often; every few kills it recovers and is checked."""
     outcome = Outcome()
     while outcome.tried < kills:
+        number = min(KILLS_PER_HOME, kills - outcome.tried)
         async with conversation(seed + outcome.tried) as talk:
-            for _ in range(min(per_check, kills - outcome.tried)):
-                await kill_once(talk)
-            await recover(talk)
+            while talk.outcome.tried < number:  # replies that have ended can be voted on in the next life
+                for _ in range(min(KILLS_PER_CHECK, number - talk.outcome.tried)):
+                    await kill_once(talk)
+                await recover(talk)
             outcome += report(talk, seed + outcome.tried)
     return outcome
 

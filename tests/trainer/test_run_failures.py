@@ -13,6 +13,7 @@ import pytest
 from safetensors import SafetensorError
 
 from personas.errors import AdapterError, MaterialError, NoMemoryError, RequestError
+from personas.home.holdout_index import NEW_HOLDOUT_FILE
 from personas.schemas.training_events import Done, Failed, Phase
 from tests.trainer.job_folders import dialogue_job, persona_job
 from trainer.process.environment import ALLOCATOR_SETTINGS, RESTARTED_VARIABLE, allocator_environment
@@ -90,6 +91,13 @@ def test_a_stop_is_heeded_in_every_phase_and_leaves_nothing(tmp_path, tiny_base)
         with pytest.raises(RunCancelled, match="the test"):
             run_here(folder, StopAfter(calls))
         assert not [path for path in folder.iterdir() if "adapter" in path.name]
+
+
+def test_a_stop_is_heeded_while_material_is_read(tmp_path, tiny_base):
+    folder = persona_job(tmp_path, tiny_base.source)
+    with pytest.raises(RunCancelled, match="the test"):
+        run_here(folder, StopAfter(2))
+    assert not (folder / NEW_HOLDOUT_FILE).exists()
 
 
 def test_a_dialogue_adapter_trains_by_the_same_code_and_a_second_run_only_says_so(tmp_path, tiny_base):
