@@ -182,6 +182,9 @@ class Sandbox(FaultControls):
         channel = self.channel(channel_name, guild_id)
         return self._of_guild(guild_id).messages.history(channel["id"], MAX_HISTORY_MESSAGES)
 
+    def webhooks(self, channel_name: str, guild_id: int | None = None) -> list[Json]:
+        return self._of_guild(guild_id).webhooks.of_channel(self.channel(channel_name, guild_id)["id"])
+
     def member(self, name: str, guild_id: int | None = None) -> MemberClient:
         """Return the member of this name, in the first guild or the one named. Raises KeyError."""
         container = self._of_guild(guild_id)

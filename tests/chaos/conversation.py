@@ -187,6 +187,7 @@ class Conversation:
                     visible[event_id].append(message["content"])
                 else:
                     self.outcome.orphans.append(f"{message['id']}: {message['content'][:60]!r} {_buttons(message)}")
+            self.outcome.orphans += [f"the webhook {hook['id']}" for hook in self.sandbox.webhooks(channel)[1:]]
         for row in self.rows("select * from replies"):
             self._check_reply(row, visible[row["event_id"]])
         self._check_jobs()
