@@ -47,7 +47,6 @@ from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.models import base_model
 from personas.models.base_model import BaseModel
-from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +94,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         _check_cards(personas, shipped)
         lore = await _open_lore(settings, shipped, personas, stack)
         metrics = _open_metrics(settings, stack)
-        engine = await _open_engine(settings, metrics, stack)
+        base, engine = await _open_engine(settings, metrics, stack)
         catalogue = DatasetCatalog(shipped, settings.base_model, settings.home, store)
         catalogue.shards = settings.shards
         clock = SystemClock()
@@ -103,7 +102,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         backend = _create_backend(settings, catalogue, clock, engine, compare)
         queue = JobQueue(store, backend, clock)
         incompatible = await _find_incompatible(settings, store, engine)
-        builder = _request_builder(settings, store, personas, lore, incompatible)
+        builder = _request_builder(settings, base, store, personas, lore, incompatible)
 
         create_services = functools.partial(
             Services.create,
@@ -199,11 +198,14 @@ def _open_metrics(settings: Settings, stack: AsyncExitStack) -> BotMetrics:
 
 
 def _request_builder(
-    settings: Settings, store: Store, personas: PersonaRegistry, lore: LoreIndex, incompatible: IncompatibleVersions
+    settings: Settings,
+    base: BaseModel,
+    store: Store,
+    personas: PersonaRegistry,
+    lore: LoreIndex,
+    incompatible: IncompatibleVersions,
 ) -> ChatRequestBuilder:
-    sampling = SamplingParams(
-        temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens
-    )
+    sampling = replace(base_model.recommended_sampling(base), **settings.sampling)
     candidates = (settings.reply_candidates, settings.max_reply_candidates)
     return ChatRequestBuilder(store, personas, lore, sampling, settings.home, incompatible, *candidates)
 
@@ -269,7 +271,7 @@ def _port_taken_error(settings: Settings, error: OSError) -> PortTakenError:
     )
 
 
-async def _open_engine(settings: Settings, metrics: BotMetrics, stack: AsyncExitStack) -> Engine:
+async def _open_engine(settings: Settings, metrics: BotMetrics, stack: AsyncExitStack) -> tuple[BaseModel, Engine]:
     base = await asyncio.to_thread(base_model.locate, settings.base_model)
     if settings.engine == "local":
         engine = await _create_local_engine(settings, base, metrics)
@@ -277,7 +279,7 @@ async def _open_engine(settings: Settings, metrics: BotMetrics, stack: AsyncExit
         engine = _create_remote_engine(settings, base, metrics)
     await engine.start()
     stack.push_async_callback(engine.close)
-    return engine
+    return base, engine
 
 
 async def _create_local_engine(settings: Settings, base: BaseModel, metrics: BotMetrics) -> Engine:

@@ -132,17 +132,15 @@ Token = Annotated[str, AfterValidator(_parse_token)]
 class Settings(BaseSettings):
     """The operator's settings; `load_settings` reads them, the constructor itself only validates its arguments.
 
-    Sampling values are the defaults of every reply; `trainer_nice` is a niceness, or 20. `discord_permission` states
-    which permission Discord gave to train on what its API brings, who gave it and when; empty, nobody did.
+    `discord_permission` states which permission Discord gave to train on what its API brings, who gave it and when.
     `history_days` is how long conversations are kept, `guild_days` how long the data of a server that has removed the
-    bot, `job_days` how long the data of ended training jobs. `backup_hours` lie between two automatic backups, of which
-    `backup_keep` are kept. `comparisons_per_day` is how often a member may vote between two replies in 24 hours.
-    `trainer_card` says how much is measured of a new version, `trainer_stall_minutes` and what follows when a run is
-    ended (`RunLimits`), `trainer` where runs are trained, `trainer_slots` how many at once and `trainer_gpus` on how
-    many GPUs each, `trainer_wandb` whether training runs send their metrics to wandb. `web_names` are the host names,
-    besides loopback's, that the web server answers to, `web_proxies` those whose X-Forwarded-For it believes.
-    `fetch_adapters` says who may make the bot fetch adapters from a hub. `shards` are this process's, None for a bot
-    without shards; `shared_db` is the database that all of its processes share.
+    bot, `job_days` how long the data of ended training jobs. `backup_hours` lie between two automatic backups, of
+    which `backup_keep` are kept. `comparisons_per_day` counts a member's votes between two replies. `trainer_card` is
+    how much is measured of a new version, `trainer_stall_minutes` and what follows when a run is ended (`RunLimits`),
+    `trainer` where runs are trained, `trainer_slots` how many at once and `trainer_gpus` on how many GPUs each,
+    `trainer_wandb` whether training runs send their metrics to wandb. `web_names` are the host names, besides
+    loopback's, that the web server answers to, `web_proxies` those whose X-Forwarded-For it believes. `shards` are
+    this process's, None for a bot without shards; `shared_db` is the database that all of its processes share.
     """
 
     model_config = SettingsConfigDict(
@@ -206,8 +204,8 @@ class Settings(BaseSettings):
         default_factory=lambda values: not values.get("discord_token"),
         description="true or false",
     )
-    temperature: Number = Field(default=0.6, ge=0, le=2, description="a number from 0 to 2")
-    top_p: Number = Field(default=0.9, gt=0, le=1, description="a number above 0, at most 1")
+    temperature: Number | None = Field(default=None, ge=0, le=2, description="a number from 0 to 2")
+    top_p: Number | None = Field(default=None, gt=0, le=1, description="a number above 0, at most 1")
     max_new_tokens: Integer = Field(default=120, ge=1, le=1024)
     reply_candidates: Integer = Field(default=1, ge=1, le=8)
     max_reply_candidates: Integer = Field(
@@ -217,7 +215,7 @@ class Settings(BaseSettings):
     )
     max_waiting_replies: Integer = Field(default=64, ge=1, le=10000)
     trainer_threads: Integer = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
-    trainer_nice: Integer = Field(default=10, ge=0, le=20)
+    trainer_nice: Integer = Field(default=10, ge=0, le=19)
     trainer_card: Annotated[ScoreCardLevel, BeforeValidator(str.lower)] = Field(
         default="full", description="full, quick, losses"
     )
@@ -257,6 +255,12 @@ class Settings(BaseSettings):
     backup_hours: Integer = Field(default=24, ge=0, le=8760)
     backup_keep: Integer = Field(default=3, ge=1, le=1000)
     comparisons_per_day: Integer = Field(default=20, ge=1, le=1000)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampling of every reply, as far as it is set."""
+        values = {name: getattr(self, name) for name in ("temperature", "top_p", "max_new_tokens")}
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def settings_customise_sources(
@@ -458,9 +462,8 @@ def set_hub_token(settings: Settings) -> None:
 
 def _describe_invalid(location: str, values: Mapping[str, SettingValue]) -> str:
     setting = next(one for one in SETTINGS if location in (one.name, one.field))
-    value = values[setting.name]
-    shown = "a value (not shown)" if setting.secret else _shown(value.text)
-    return f"{setting.name} is {shown} in {value.origin}; allowed: {setting.allowed}."
+    shown = "a value (not shown)" if setting.secret else _shown(values[setting.name].text)
+    return f"{setting.name} is {shown} in {values[setting.name].origin}; allowed: {setting.allowed}."
 
 
 def _warn_of_unread(settings: Settings, in_file: Mapping[str, SettingValue]) -> None:
@@ -487,8 +490,7 @@ def _read_bindings(path: Path) -> list[Binding]:
 
 
 def _blank_lines_before(binding: Binding) -> int:
-    text = binding.original.string
-    return text[: len(text) - len(text.lstrip())].count("\n")
+    return (text := binding.original.string)[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _closest_name(name: str) -> str:

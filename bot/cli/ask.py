@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bot.cli import existing_file
@@ -127,12 +127,7 @@ async def _answer(arguments: argparse.Namespace, question: str) -> None:
     set_hub_token(settings)
     base = base_model.locate(settings.base_model)
     speakers = _ask_targets(arguments, settings.home, base)
-    sampling = SamplingParams(
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_new_tokens=settings.max_new_tokens,
-        seed=arguments.seed,
-    )
+    sampling = replace(base_model.recommended_sampling(base), **settings.sampling, seed=arguments.seed)
     requests = [_request(settings, speaker, question, sampling) for speaker in speakers]
     if settings.engine != "local":
         print(f"ENGINE={settings.engine} is the bot's; this machine computes this reply.", file=sys.stderr)

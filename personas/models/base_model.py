@@ -17,6 +17,7 @@ from personas.chat_template import CHATML_TOKENS, DEFAULT_TEMPLATES, default_tem
 from personas.errors import BaseModelError, NoMemoryError
 from personas.models.bundled_model import unpack_bundled_model
 from personas.models.rope_scaling import RopeScaling, apply_scaling, parse_scaling
+from personas.schemas.chat import SamplingParams
 from personas.schemas.hyperparameters import (
     DEFAULT_ROPE_TYPE,
     DefaultTemplate,
@@ -29,6 +30,11 @@ SNAPSHOT_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
 """Files of a model repository that are downloaded."""
 
 EMBEDDED = "embedded"
+GENERATION_CONFIG_FILE = "generation_config.json"
+RECOMMENDED_SAMPLING = {
+    "temperature": (0, 2), "top_p": (0.01, 1), "top_k": (0, 1000), "min_p": (0, 0.99), "repetition_penalty": (1, 2),
+}  # fmt: skip
+"""Values of `generation_config.json` that are taken over, each with the least and the largest that is."""
 FINGERPRINT_SAMPLE_BYTES = 2**20
 MISMATCHED_SIZES_MARKER = "ignore_mismatched_sizes"
 """Part of transformers' error message about weights with other shapes."""
@@ -260,6 +266,28 @@ def read_config(base: BaseModel) -> dict[str, Any]:
 def unreadable_file_error(base: BaseModel, file: str, why: object) -> BaseModelError:
     """Build the error about a model file that is damaged or incomplete."""
     return BaseModelError(f"The {file} of {base.name} cannot be read: {why}.", "Fetch it again.")
+
+
+def recommended_sampling(base: BaseModel) -> SamplingParams:
+    """Return the sampling of `generation_config.json`, where the model's makers have it sample; else the defaults.
+
+    What the file does not set, or out of range, has its default too. Raises `BaseModelError` if it cannot be read.
+    """
+    try:
+        config: Any = json.loads((base.folder / GENERATION_CONFIG_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        config = {}
+    except (OSError, ValueError) as error:
+        raise unreadable_file_error(base, GENERATION_CONFIG_FILE, error) from error
+    if not isinstance(config, dict) or not config.get("do_sample"):
+        return SamplingParams()
+    values: dict[str, Any] = {name: config.get(name) for name in RECOMMENDED_SAMPLING}
+    taken = {name: it for name, it in values.items() if _is_within(it, *RECOMMENDED_SAMPLING[name])}
+    return replace(SamplingParams(), **taken)
+
+
+def _is_within(value: object, least: float, largest: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= largest
 
 
 def max_positions(base: BaseModel) -> int | None:

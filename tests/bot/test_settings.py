@@ -35,7 +35,7 @@ WRONG = {
     "MAX_WAITING_REPLIES": ["0", "ten"],
     "MAX_UPLOAD_GIB": ["0", "1.5", "1001"],
     "TRAINER_THREADS": ["0", "257"],
-    "TRAINER_NICE": ["-1", "21"],
+    "TRAINER_NICE": ["-1", "20"],
     "TRAINER_CARD": ["everything"],
     "TRAINER_WANDB": ["perhaps"],
     "WANDB_API_KEY": ["two words"],
@@ -133,6 +133,11 @@ SHARED_DB=postgresql://bot:secret@db/understudy
         shards=ShardRange(0, 4, 10),
         shared_db="postgresql://bot:secret@db/understudy",
     )
+
+
+def test_only_sampling_that_is_set_takes_the_place_of_the_base_models():
+    assert Settings().sampling == {"max_new_tokens": 120}
+    assert Settings(temperature=0.0, top_p=0.5).sampling == {"temperature": 0.0, "top_p": 0.5, "max_new_tokens": 120}
 
 
 @pytest.mark.parametrize(
@@ -325,9 +330,8 @@ def test_the_example_and_the_settings_name_the_same(tmp_path):
 def test_the_example_with_every_line_switched_on_is_valid(tmp_path):
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     on = [line.removeprefix("# ") if line.removeprefix("# ").split("=")[0].isupper() else line for line in lines]
-    settings = load_settings(
-        env_file(tmp_path, "\n".join(on)), {"MESSAGE_CONTENT_INTENT": "true", "TRAINER_THREADS": ""}
-    )
+    varying = {"MESSAGE_CONTENT_INTENT": "true", "TRAINER_THREADS": "", "TEMPERATURE": "", "TOP_P": ""}
+    settings = load_settings(env_file(tmp_path, "\n".join(on)), varying)
     assert settings == Settings()
 
 

@@ -19,6 +19,8 @@ VARYING_DEFAULTS = {
     "home": "`~/.understudy`",
     "trainer_threads": "all cores",
     "message_content_intent": "see above",
+    "temperature": "see above",
+    "top_p": "see above",
     "max_reply_candidates": "see above",
 }
 """Defaults that depend on the machine or on another setting."""

@@ -11,7 +11,8 @@ from huggingface_hub import errors
 from jinja2.exceptions import SecurityError
 
 from personas.errors import BaseModelError
-from personas.models.base_model import load_model, load_tokenizer, locate
+from personas.models.base_model import load_model, load_tokenizer, locate, recommended_sampling
+from personas.schemas.chat import SamplingParams
 from trainer.recipe.resolve import linear_layers
 from trainer.train.job import load_fast_tokenizer
 
@@ -63,6 +64,40 @@ def test_a_damaged_configuration_is_reported(copied, config):
     (copied / "config.json").write_text(config)
     with pytest.raises(BaseModelError, match=r"config\.json of .*model cannot be read: .*Fetch it again"):
         locate(str(copied))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (None, SamplingParams()),
+        ({"do_sample": False, "temperature": 0.1}, SamplingParams()),
+        ({"temperature": 0.1}, SamplingParams()),
+        ([], SamplingParams()),
+        (
+            {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "max_new_tokens": 2048},
+            SamplingParams(temperature=0.7, top_p=0.8, top_k=20),
+        ),
+        (
+            {"do_sample": True, "temperature": 0.3, "min_p": 0.15, "repetition_penalty": 1.1},
+            SamplingParams(temperature=0.3, min_p=0.15, repetition_penalty=1.1),
+        ),
+        (
+            {"do_sample": True, "temperature": -1, "top_p": 0, "top_k": "20", "min_p": True, "repetition_penalty": 9},
+            SamplingParams(),
+        ),
+    ],
+)
+def test_a_model_is_sampled_as_its_makers_recommend(copied, config, expected):
+    (copied / "generation_config.json").unlink(missing_ok=True)
+    if config is not None:
+        (copied / "generation_config.json").write_text(json.dumps(config))
+    assert recommended_sampling(locate(str(copied))) == expected
+
+
+def test_a_damaged_recommendation_is_reported(copied):
+    (copied / "generation_config.json").write_text("{")
+    with pytest.raises(BaseModelError, match=r"generation_config\.json of .*model cannot be read"):
+        recommended_sampling(locate(str(copied)))
 
 
 @pytest.mark.parametrize("tokenizer", ["{", '{"a": 1}'])

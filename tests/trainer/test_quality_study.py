@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from personas.engine.model_runner import Sequence
 from personas.errors import RequestError
 from personas.home.job_folder import read_spec
+from personas.schemas.chat import SamplingParams
 from personas.schemas.scorecard import BELONGS, IN_CHARACTER, LORE_RIGHT, MASKED_VOICE, VOICE, VOICE_AT_TURN
 from trainer.evaluate.candidates import Candidate
 from trainer.evaluate.generation import sense_sections
@@ -50,8 +52,10 @@ def test_points_are_the_served_settings_and_those_tried_a_seed_of_each_first():
     assert [(it.settings, it.seed) for it in points] == [
         (settings, seed) for seed in (0, 1) for settings in (SERVED, COLD, "min_p=0.05,temperature=1")
     ]
-    assert points[1].sampling.temperature == 0.3 and points[1].sampling.top_p == points[0].sampling.top_p
-    assert quality_points(["top_k=40"], 1)[1].sampling.top_k == 40
+    served = SamplingParams(temperature=0.8, top_p=0.7)
+    assert points[0].sampling(served) == served
+    assert points[1].sampling(served) == replace(served, temperature=0.3)
+    assert quality_points(["top_k=40"], 1)[1].sampling(served).top_k == 40
 
 
 @pytest.mark.parametrize("text", ["temprature=0.3", "temperature", "temperature=warm", "stop_loops=1", "seed=3", ""])

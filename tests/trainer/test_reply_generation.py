@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -186,7 +185,7 @@ def in_other_words(data):
 
 
 def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job, monkeypatch):
-    monkeypatch.setattr(reply_sections, "ReplyGenerator", partial(ReplyGenerator, sampling=SHORT))
+    monkeypatch.setattr(reply_sections, "recommended_sampling", lambda base: SHORT)
     result, steps = [], []
     others = {"bo": in_other_words(job.data)}
     spoken = measure_replies(sides, job, TimeBudget(0.0), (3,), result.append, others, lambda: steps.append(1))

@@ -22,7 +22,7 @@ from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, wri
 from personas.home.atomic_files import fsync_path, replace_durably
 from personas.home.card_adapter import embed_adapter, unpack_adapter
 from personas.home.external_adapter import EMBEDDED_HUB_ID, README_FILE
-from personas.models.base_model import EMBEDDED, BaseModel, load_model
+from personas.models.base_model import EMBEDDED, BaseModel, load_model, recommended_sampling
 from personas.schemas.chat import AdapterRef
 from trainer.export import llama_cpp
 from trainer.export.gguf_adapter import add_deltas, list_lora_modules, read_adapter, require_same_deltas, write_adapter
@@ -210,7 +210,7 @@ def export_ollama(request: ExportRequest) -> ExportComparison:
     source = request.source
     persona = require_card(source, "ollama")[1] if source.manifest.persona else source.persona
     context = getattr(source.config, "max_position_embeddings", DEFAULT_CONTEXT_TOKENS)
-    text = render_modelfile(source.renderer, persona, context)
+    text = render_modelfile(source.renderer, persona, context, recommended_sampling(source.base))
     request.path.mkdir()
     base_file, adapter_file, modelfile = (request.path / it for it in (BASE_FILE, ADAPTER_FILE, MODELFILE_NAME))
     modelfile.write_text(text, encoding="utf-8")

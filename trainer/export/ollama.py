@@ -247,7 +247,9 @@ def _lookup_action(table: Mapping[str, Callable[[_Scope], Value]], action: str) 
     return table[action]
 
 
-def render_modelfile(renderer: Renderer, persona: Persona | None, context: int) -> str:
+def render_modelfile(
+    renderer: Renderer, persona: Persona | None, context: int, sampling: SamplingParams | None = None
+) -> str:
     """Render the Modelfile of a persona, or of none. Raises `ExportError` if it cannot be expressed."""
     closing = _closing(persona)
     form = extract_template_parts(renderer, _bos(renderer))
@@ -263,7 +265,8 @@ def render_modelfile(renderer: Renderer, persona: Persona | None, context: int) 
     if system:
         lines.append(f"SYSTEM {_quote(system)}")
     lines += [f"MESSAGE {message['role']} {_quote(message['content'])}" for message in examples]
-    lines += [f"PARAMETER {name} {value}" for name, value in _parameters(renderer, context)]
+    parameters = _parameters(renderer, context, sampling or SamplingParams())
+    lines += [f"PARAMETER {name} {value}" for name, value in parameters]
     if persona and persona.license:
         lines.append(f"LICENSE {_quote(persona.license)}")
     return "\n".join(lines) + "\n"
@@ -306,12 +309,12 @@ def _closing(persona: Persona | None) -> str:
     return fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER).strip() if persona else ""
 
 
-def _parameters(renderer: Renderer, context: int) -> list[tuple[str, object]]:
-    sampling = SamplingParams()
+def _parameters(renderer: Renderer, context: int, sampling: SamplingParams) -> list[tuple[str, object]]:
     stops = dict.fromkeys((renderer.end_of_turn, renderer.tokenizer.eos_token))
     return [
         ("temperature", sampling.temperature),
         ("top_p", sampling.top_p),
+        *((name, value) for name in ("top_k", "min_p") if (value := getattr(sampling, name))),
         ("repeat_penalty", sampling.repetition_penalty),
         ("num_predict", sampling.max_new_tokens),
         ("num_ctx", min(context, DEFAULT_CONTEXT_TOKENS)),

@@ -11,6 +11,7 @@ from typing import Any
 
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
+from personas.models.base_model import recommended_sampling
 from personas.prompt import Renderer
 from personas.schemas.chat import SamplingParams
 from personas.schemas.formatting import markdown_table
@@ -72,10 +73,9 @@ class QualityPoint:
         """The name of its file."""
         return f"{self.settings},seed={self.seed}"
 
-    @property
-    def sampling(self) -> SamplingParams:
+    def sampling(self, served: SamplingParams) -> SamplingParams:
         """The settings over those that the bot serves with. Raises `RequestError` for unknown ones."""
-        return replace(SamplingParams(), **parse_sampling(self.settings))
+        return replace(served, **parse_sampling(self.settings))
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,8 @@ class QualityMeter:
         started, data = time.monotonic(), self._job.data
         assert self._sides.parts and data.persona  # checked when loading
         refs = {NEW: self._sides.ref(NEW)}
-        generator = ReplyGenerator(self._sides.parts, self._renderer, refs, (point.seed,), point.sampling)
+        sampling = point.sampling(recommended_sampling(self._job.base))
+        generator = ReplyGenerator(self._sides.parts, self._renderer, refs, (point.seed,), sampling)
         prompts = heldout_prompts(self._builder, data) + fact_prompts(self._builder, self._questions)
         unlimited = TimeBudget(math.inf)
         answers = generator.answers(prompts, unlimited)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from personas.models.base_model import recommended_sampling
 from personas.prompt import Renderer
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import (
@@ -130,7 +131,8 @@ def measure_replies(
             report(f"{done:,} of {of:,} replies")
 
     assert sides.parts  # the candidates were loaded to generate
-    generator = ReplyGenerator(sides.parts, renderer, {side: sides.ref(side) for side in sides.names}, seeds)
+    refs = {side: sides.ref(side) for side in sides.names}
+    generator = ReplyGenerator(sides.parts, renderer, refs, seeds, recommended_sampling(job.base))
     tasks = len({it.task for it in session.prompts})
     limit = budget.part(1 - min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S)))
     session.answers = generator.answers(session.prompts, limit, after_step, least=tasks)
