@@ -69,7 +69,7 @@ from trainer.cli.preference_command import add_preference, draft_preference_job
 from trainer.cli.recipes_command import add_recipes, show_recipes
 from trainer.cli.study_command import add_study, run_quality_command
 from trainer.cli.train_command import add_train, run_train_command
-from trainer.process.environment import IDLE_NICENESS, configure_process, restart_with_allocator_settings
+from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import EventWriter, claim_stdout, failed_event
 from trainer.process.run_control import (
     AttemptFence,
@@ -100,7 +100,7 @@ CARD_HELP = (
     "extent of the evaluation: everything, the same in a fifth of the time, or losses alone (default: full; losses for "
     "each run of a sweep)"
 )
-NICE_HELP = f"niceness added to the process; {IDLE_NICENESS}: only while nothing else wants the cores (default: 0)"
+NICE_HELP = "niceness added to the process (default: 0)"
 log = logging.getLogger("trainer")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,7 +21,6 @@ from trainer.cli.progress_view import ProgressCounter
 from trainer.data.layout import read_stats
 from trainer.estimate.memory_check import settings_as_options
 from trainer.estimate.run_estimate import adapters_by_recency
-from trainer.process.environment import lower_priority
 from trainer.report.run_plan import RunPlan, plan_dataset, plan_job, plan_sources
 from trainer.train.job_folder import JobDraft, temporary_job_folder
 
@@ -82,7 +82,7 @@ def show_draft_plan(draft: JobDraft, options: argparse.Namespace) -> None:
 
 def show_run_plan(options: argparse.Namespace) -> None:
     """Run `run FOLDER --dry-run`."""
-    lower_priority(options.nice)
+    os.nice(options.nice)
     _show_job_plan(options, {})
 
 

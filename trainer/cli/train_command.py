@@ -26,7 +26,7 @@ from trainer.cli.argtypes import (
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.plan_command import add_plan_output, show_draft_plan
 from trainer.cli.progress_view import EventPrinter
-from trainer.process.environment import configure_process, lower_priority, restart_with_allocator_settings
+from trainer.process.environment import configure_process, restart_with_allocator_settings
 from trainer.process.events import claim_stdout
 from trainer.report.run_report import epoch_table
 from trainer.study.sweep import (
@@ -209,7 +209,7 @@ def _show_dry_run(options: argparse.Namespace) -> None:
     draft = options.draft(options, resolve_home(options.home))
     points = sweep_points(options.sweep, options.settings) if options.sweep else []
     first = draft.with_settings(points[0][1]) if points else draft
-    lower_priority(options.nice)
+    os.nice(options.nice)
     show_draft_plan(first, options)
     if points and not options.json:
         print(f"{len(points)} runs: the first is shown; they are {', '.join(point.name for point, _ in points)}.")

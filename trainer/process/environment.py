@@ -6,7 +6,6 @@ import platform
 import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from personas.cli_common import read_setting
@@ -28,7 +27,6 @@ QUIET_LIBRARY_SETTINGS = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 HOME_VARIABLE = "UNDERSTUDY_HOME"
-IDLE_NICENESS = 20
 
 
 def restart_with_allocator_settings() -> None:
@@ -58,24 +56,11 @@ def configure_process(niceness: int, threads: int | None) -> None:
     # With 64 a run is as fast and holds some 0.4 GiB less after ten steps; with 16 it is a tenth slower.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     os.environ["OMP_NUM_THREADS"] = str(threads or max(1, (os.cpu_count() or 1) // local_process_count()))
-    lower_priority(niceness)
+    os.nice(niceness)
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers itself
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     for package in ("httpx", "httpx2"):  # a hub's client logs every request
         logging.getLogger(package).setLevel(logging.WARNING)
-
-
-def lower_priority(niceness: int) -> None:
-    """Add to this process's niceness; `IDLE_NICENESS` lets it compute only while nothing else wants the cores.
-
-    That is Linux's SCHED_IDLE, and niceness 19 where a system has none or forbids it. A process that is merely nice
-    finishes its slice of some milliseconds when the bot's threads wake up, which they do for each product of a reply's
-    token; an idle one makes way at once. There is no way back.
-    """
-    os.nice(niceness)
-    if niceness >= IDLE_NICENESS and sys.platform == "linux":
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def find_home() -> Path:
