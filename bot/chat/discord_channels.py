@@ -38,6 +38,7 @@ AVATAR_TIMEOUT_S = 10.0
 CLOCK_SKEW = datetime.timedelta(seconds=90)
 """Largest difference between Discord's clock and ours."""
 MAX_HISTORY_MESSAGES = 100
+WEBHOOK_NAME = "Understudy"
 TOO_MANY_WEBHOOKS_CODE = 30007
 NO_MENTIONS = discord.AllowedMentions.none()
 BAD_REQUEST_STATUS = 400
@@ -385,21 +386,23 @@ class SenderRegistry:
                 log.info("the webhook of #%s was deleted; making another", channel.name)
             else:
                 return webhook
-        webhook = await self._own_webhook(channel) or await channel.create_webhook(
-            name="Understudy", reason="a persona's voice"
-        )
+        if not (own := await self._own_webhooks(channel)):
+            created = await channel.create_webhook(name=WEBHOOK_NAME, reason="a persona's voice")
+            own = await self._own_webhooks(channel) or [created]  # two, if it was done in spite of an error
+        webhook = own[0]
+        for surplus in (one for one in own[1:] if one.name == WEBHOOK_NAME):
+            with suppress(discord.NotFound):
+                await surplus.delete(reason="another one is used")
         assert webhook.token is not None  # webhooks that a bot creates always carry one
         self._store.channels.set_webhook(channel.guild.id, channel.id, webhook.id, webhook.token)
         await self._set_avatar(webhook, persona, channel.id)
         return webhook
 
-    async def _own_webhook(self, channel: discord.TextChannel) -> discord.Webhook | None:
-        """Find a webhook of the bot that is not stored: it was killed before it could store it, or its home is new."""
+    async def _own_webhooks(self, channel: discord.TextChannel) -> list[discord.Webhook]:
+        """Find webhooks of the bot that are not stored: it was killed before it could do so, or its home is new."""
         assert self._client is not None  # channels come from a client
-        for webhook in await channel.webhooks():
-            if webhook.token and webhook.user and webhook.user == self._client.user:
-                return webhook
-        return None
+        user, found = self._client.user, await channel.webhooks()
+        return [one for one in found if one.token and one.user and one.user == user]
 
     async def _set_avatar(self, webhook: discord.Webhook, persona: Persona, channel_id: int) -> None:
         """Upload the persona's avatar to the webhook, so that no public address is needed for it."""

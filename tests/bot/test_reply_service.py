@@ -188,13 +188,29 @@ async def test_a_webhook_of_the_bot_that_is_not_stored_is_used_again(stage):
     assert (await stage.finished(QUAY, mark))["webhook_id"] == first["webhook_id"]
 
 
+async def test_a_webhook_that_was_created_twice_leaves_none_behind(tmp_path, monkeypatch):
+    """A creation that Discord answers with an error, though it was done, is repeated."""
+    create, created = discord.TextChannel.create_webhook, []
+
+    async def create_twice(channel, **options):
+        created.append(await create(channel, **options))
+        return await create(channel, **options)
+
+    monkeypatch.setattr(discord.TextChannel, "create_webhook", create_twice)
+    async with on_stage(tmp_path) as stage:
+        mark = stage.mark
+        await stage.member.say(QUAY, "hello")
+        reply = await stage.finished(QUAY, mark)
+        assert created and [hook["id"] for hook in stage.sandbox.webhooks(QUAY)] == [reply["webhook_id"]]
+
+
 async def test_where_a_channel_has_too_many_webhooks_the_bot_speaks_itself(stage):
     place = stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])
     stage.store.channels.assign(Channel(*place, "oda", "everything", 1, 1.0))
     channel = stage.client.get_channel(place[1])
     for number in range(15):  # of others: the bot may not use their tokens
         await channel.create_webhook(name=f"taken {number}")
-    stage.client.services.reply_service.senders._own_webhook = nobodys
+    stage.client.services.reply_service.senders._own_webhooks = nobodys
     mark = stage.mark
     await stage.member.say(OFFICE, "hello")
     assert (await stage.finished(OFFICE, mark))["content"].startswith("**Oda Marrow:** Oda Marrow hears: hello")
@@ -202,6 +218,7 @@ async def test_where_a_channel_has_too_many_webhooks_the_bot_speaks_itself(stage
 
 async def nobodys(channel):
     """Find none: the sandbox has no webhooks of other applications."""
+    return []
 
 
 async def test_a_picture_that_discord_does_not_take_in_time_silences_nobody(stage, monkeypatch):

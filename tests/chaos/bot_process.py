@@ -26,6 +26,7 @@ from bot.settings import Settings
 from bot.store import TrainingJob
 from bot.training.subprocess_backend import OnEvent, RunResult, TrainingSucceeded
 from personas.lore.index import LoreIndex
+from personas.models.base_model import BaseModel, locate
 from personas.schemas.chat import ChatRequest
 from personas.schemas.training_events import Progress
 from tests.chaos import failpoints
@@ -67,8 +68,8 @@ class ScriptedBackend(FakeTrainingBackend):
         return TrainingSucceeded(Path("adapter"), 1.0, SCORECARD)
 
 
-async def _open_engine(settings: Settings, metrics: Any, stack: Any) -> ScriptedEngine:
-    return ScriptedEngine(script)
+async def _open_engine(settings: Settings, metrics: Any, stack: Any) -> tuple[BaseModel, ScriptedEngine]:
+    return locate(settings.base_model), ScriptedEngine(script)
 
 
 def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None, base: str = "") -> int:
