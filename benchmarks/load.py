@@ -43,6 +43,7 @@ from bot.demo_guild import MODERATOR
 from bot.settings import Settings, load_settings
 from personas.engine import Engine, ReplyStream
 from personas.errors import EngineBusyError, UnderstudyError
+from personas.home.job_folder import find_trainer
 from personas.home.job_material import ShippedData
 from personas.prompt import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 from personas.schemas.chat import ChatReply, ChatRequest
@@ -55,8 +56,6 @@ IN_FLIGHT, MIN_CAPACITY_S = 32, 15.0
 """Replies at a time while the machine's capacity is measured, and the time that this takes at least."""
 FULL_TALK_REPLIES = (RECENT_MESSAGES + RECENT_BLOCK_MESSAGES) // 2
 """Replies after which a channel's talk fills a prompt's window, half of whose messages are replies."""
-TRAINING_END_S = 30
-"""A trainer that is cancelled ends after its batch."""
 SHORT_SOAK, LONG_SOAK = (30_000, 30), (1_000_000, 1_000)
 """Events and reconnects."""
 CAPACITY_SHARE, WINDOW_SHARE = 0.07, 0.116
@@ -294,7 +293,8 @@ async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
     with suppress(UnderstudyError):  # it has ended
         print(f"the training made {(await training_progress(app)).step - first.step} steps", flush=True)
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune cancel")
-    await asyncio.sleep(TRAINING_END_S)
+    while any(find_trainer(folder) for folder in (app.services.home / "jobs").glob("*/")):  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
     fair.append(await load.play(GROUPS, window, capacity))
     played = {"overload": fair[:2], "order of arrival": arrival, "with training": beside, "around it": fair[1:]}
     phases = {"alone": alone, **{name: Phase.joined(windows) for name, windows in played.items()}}
@@ -304,8 +304,8 @@ async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
 def summarise(phases: dict[str, Phase]) -> dict[str, Any]:
     """Return the figures that the bars are about, and a table's row for each phase and group."""
     alone, fair, arrival, beside, around = phases.values()
-    quiet, light = (len(phase.ttft(["quiet server"])) for phase in (alone, fair)), len(beside.ttft(LIGHT))
-    if min(*quiet, light, len(around.ttft(LIGHT))) < 2:
+    compared = [(alone, ["quiet server"]), (fair, ["quiet server"]), (beside, LIGHT), (around, LIGHT)]
+    if any(len(phase.ttft(names)) < 2 for phase, names in compared):
         raise UnderstudyError("Too few members were answered.", "Measure longer: --minutes.")
     rows = [
         _row(name, phase, group.name) for name, phase in phases.items() for group in GROUPS if phase.of([group.name])
