@@ -282,12 +282,13 @@ def recommended_sampling(base: BaseModel) -> SamplingParams:
     if not isinstance(config, dict) or not config.get("do_sample"):
         return SamplingParams()
     values: dict[str, Any] = {name: config.get(name) for name in RECOMMENDED_SAMPLING}
-    taken = {name: it for name, it in values.items() if _is_within(it, *RECOMMENDED_SAMPLING[name])}
-    return replace(SamplingParams(), **taken)
+    return replace(SamplingParams(), **{name: it for name, it in values.items() if _is_taken_over(name, it)})
 
 
-def _is_within(value: object, least: float, largest: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= largest
+def _is_taken_over(name: str, value: object) -> bool:
+    least, largest = RECOMMENDED_SAMPLING[name]
+    kinds = (int,) if name == "top_k" else (int, float)
+    return type(value) in kinds and least <= value <= largest  # type: ignore[operator]  # a number
 
 
 def max_positions(base: BaseModel) -> int | None:

@@ -1,6 +1,7 @@
 """The composition root: what stops a start says so, and the whole story runs with the real engine and trainer."""
 
 import dataclasses
+import json
 import shutil
 import time
 
@@ -33,6 +34,16 @@ def settings(tmp_path, tiny_base):
             "TRAINER_CARD": "losses",
         },
     )
+
+
+async def test_replies_are_sampled_as_the_base_model_recommends_but_for_what_is_set(settings, tiny_base, tmp_path):
+    base = shutil.copytree(tiny_base.folder, tmp_path / "model")
+    (base / "generation_config.json").write_text(
+        json.dumps({"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20})
+    )
+    async with open_app(settings.model_copy(update={"base_model": str(base), "top_p": 0.5}), SHIPPED) as app:
+        sampling = app.services.request_builder.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_new_tokens) == (0.7, 0.5, 20, 12)
 
 
 class TestDiscord:

@@ -81,6 +81,7 @@ def test_a_damaged_configuration_is_reported(copied, config):
             {"do_sample": True, "temperature": 0.3, "min_p": 0.15, "repetition_penalty": 1.1},
             SamplingParams(temperature=0.3, min_p=0.15, repetition_penalty=1.1),
         ),
+        ({"do_sample": True, "top_k": 20.5, "temperature": float("nan")}, SamplingParams()),
         (
             {"do_sample": True, "temperature": -1, "top_p": 0, "top_k": "20", "min_p": True, "repetition_penalty": 9},
             SamplingParams(),

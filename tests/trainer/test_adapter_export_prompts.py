@@ -10,7 +10,7 @@ from gguf import TokenType
 from personas.chat_template import FIXED_DATE
 from personas.errors import ExportError
 from personas.prompt import Renderer
-from personas.schemas.chat import Persona, Turn
+from personas.schemas.chat import Persona, SamplingParams, Turn
 from tools.tiny_models import TINY_MODELS, make_tokenizer
 from trainer.export.gguf_model import begins_with_bos, build_vocabulary, freeze_template
 from trainer.export.ollama import (
@@ -51,7 +51,7 @@ def renderers():
 @pytest.mark.parametrize("persona", [PERSONA, dataclasses.replace(PERSONA, post_history_instructions=""), None])
 @pytest.mark.parametrize("name", [*TINY_MODELS, "Mistral, system last"])
 def test_ollamas_template_writes_our_prompts(renderers, name, persona):
-    text = render_modelfile(renderers[name], persona, 2048)
+    text = render_modelfile(renderers[name], persona, 2048, SamplingParams())
     require_same_prompts(text, renderers[name], persona)
     said = dict(parse_modelfile(text))
     assert said["FROM"] == "./base.gguf" and said["ADAPTER"] == "./adapter.gguf"
@@ -64,8 +64,16 @@ def test_ollamas_template_writes_our_prompts(renderers, name, persona):
         assert not {"SYSTEM", "MESSAGE user"} & said.keys()
 
 
+def test_the_parameters_are_the_sampling_of_the_base(renderers):
+    sampling = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0.05, repetition_penalty=1.1)
+    text = render_modelfile(renderers["SmolLM2"], PERSONA, 2048, sampling)
+    named = dict(line.split()[1:] for line in text.splitlines() if line.startswith("PARAMETER") and "stop" not in line)
+    given = {"temperature": "0.7", "top_p": "0.8", "top_k": "20", "min_p": "0.05", "repeat_penalty": "1.1"}
+    assert given.items() <= named.items()
+
+
 def test_a_template_that_writes_something_else_is_refused(renderers):
-    text = render_modelfile(renderers["SmolLM2"], PERSONA, 2048)
+    text = render_modelfile(renderers["SmolLM2"], PERSONA, 2048, SamplingParams())
     for wrong in (
         text.replace("Guest: {{", "{{"),
         text.replace("<|im_end|>", "<|im_stop|>"),
@@ -87,9 +95,11 @@ def test_a_chat_template_of_no_known_form_is_refused(renderers):
 def test_a_text_that_a_modelfile_cannot_hold_is_refused(renderers):
     for description in ('It ends """\nhere.', 'She says """hush""" \nand goes.'):
         with pytest.raises(ExportError, match="Modelfile cannot hold"):
-            render_modelfile(renderers["SmolLM2"], dataclasses.replace(PERSONA, description=description), 2048)
+            render_modelfile(
+                renderers["SmolLM2"], dataclasses.replace(PERSONA, description=description), 2048, SamplingParams()
+            )
     ends = dataclasses.replace(PERSONA, description='She says """hush""" and means "now"')
-    text = render_modelfile(renderers["SmolLM2"], ends, 2048)
+    text = render_modelfile(renderers["SmolLM2"], ends, 2048, SamplingParams())
     assert dict(parse_modelfile(text))["SYSTEM"] == ends.description
     with pytest.raises(ExportError, match="does not end"):
         parse_modelfile(text[: text.index("She says") + 3])

@@ -185,10 +185,12 @@ def in_other_words(data):
 
 
 def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job, monkeypatch):
-    monkeypatch.setattr(reply_sections, "recommended_sampling", lambda base: SHORT)
+    bases = []
+    monkeypatch.setattr(reply_sections, "recommended_sampling", lambda base: bases.append(base) or SHORT)
     result, steps = [], []
     others = {"bo": in_other_words(job.data)}
     spoken = measure_replies(sides, job, TimeBudget(0.0), (3,), result.append, others, lambda: steps.append(1))
+    assert bases == [job.base], "replies are sampled as the bot would"
     assert spoken.voice.classes == ("ada", "bo", "members")
     assert spoken.voice.right.keys() == {"base", "live", "new"} and spoken.voice.ceiling > spoken.voice.floor
     assert {scores.task for scores in spoken.text} >= {HELDOUT_TASK, GENERAL_TASK, SMALL_TALK_TASK}

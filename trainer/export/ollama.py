@@ -247,9 +247,7 @@ def _lookup_action(table: Mapping[str, Callable[[_Scope], Value]], action: str) 
     return table[action]
 
 
-def render_modelfile(
-    renderer: Renderer, persona: Persona | None, context: int, sampling: SamplingParams | None = None
-) -> str:
+def render_modelfile(renderer: Renderer, persona: Persona | None, context: int, sampling: SamplingParams) -> str:
     """Render the Modelfile of a persona, or of none. Raises `ExportError` if it cannot be expressed."""
     closing = _closing(persona)
     form = extract_template_parts(renderer, _bos(renderer))
@@ -265,8 +263,7 @@ def render_modelfile(
     if system:
         lines.append(f"SYSTEM {_quote(system)}")
     lines += [f"MESSAGE {message['role']} {_quote(message['content'])}" for message in examples]
-    parameters = _parameters(renderer, context, sampling or SamplingParams())
-    lines += [f"PARAMETER {name} {value}" for name, value in parameters]
+    lines += [f"PARAMETER {name} {value}" for name, value in _parameters(renderer, context, sampling)]
     if persona and persona.license:
         lines.append(f"LICENSE {_quote(persona.license)}")
     return "\n".join(lines) + "\n"

@@ -17,6 +17,7 @@ from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.atomic_files import write_private_file
 from personas.home.job_folder import CHECKPOINTS_FOLDER, read_spec
+from personas.models.base_model import recommended_sampling
 from personas.prompt import Renderer
 from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import parse_settings
@@ -267,7 +268,8 @@ def score_adapter(folder: Path, tasks: Mapping[str, Path], most: int, *, with_ba
     sides.add(NEW, Candidate.sealed(folder / "adapter"))
     assert sides.parts  # the candidates were loaded to generate
     refs = {side: sides.ref(side) for side in ((NEW, BASE) if with_base else (NEW,))}
-    answers = ReplyGenerator(sides.parts, renderer, refs, (job.recipe.seed,)).answers(prompts, TimeBudget(math.inf))
+    generator = ReplyGenerator(sides.parts, renderer, refs, (job.recipe.seed,), recommended_sampling(job.base))
+    answers = generator.answers(prompts, TimeBudget(math.inf))
     scores: dict[str, TaskScores] = {NEW: {}, BASE: {}}
     for side in refs:
         for task, name in names.items():

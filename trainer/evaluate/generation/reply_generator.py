@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from personas.engine.cpu_kernel import kernel_runner
 from personas.engine.engine_core import EngineParts
@@ -29,7 +29,7 @@ class ReplyGenerator:
     renderer: Renderer
     adapters: dict[Side, AdapterRef | None]
     seeds: tuple[int, ...]
-    sampling: SamplingParams = field(default_factory=SamplingParams)
+    sampling: SamplingParams
 
     def answers(
         self,
