@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -20,6 +20,7 @@ from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
 from bot.privacy.translations import TEXTS
 from bot.sandbox import Sandbox, SandboxRefusal
 from bot.sandbox.interactions import CallbackType
+from bot.sandbox.member_client import InteractionResponse
 from bot.store import HOME_DATABASE, Channel, Store
 from bot.store.database import Row, open_read_only
 from tests.chaos.bot_process import LONG_REPLY_WORDS, BotProcesses
@@ -143,9 +144,7 @@ class Conversation:
         answer = await member.slash(channel, "privacy opt-in" if wanted else "privacy opt-out")
         if wanted and answer.message and answer.message["components"]:
             answer = await member.click(answer.message, "I agree")
-        confirmations = [TEXTS[key]["en"][:20] for key in (OPTED_IN if wanted else OPTED_OUT)]
-        while not any(one in (answer.message or {}).get("content", "") for one in confirmations):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await _confirmed(answer, [TEXTS[key]["en"][:20] for key in (OPTED_IN if wanted else OPTED_OUT)])
         self._consent = wanted
 
     async def tell(self, channel: str) -> None:
@@ -153,8 +152,7 @@ class Conversation:
         moderator, title = self.sandbox.member(MODERATOR), f"lore {self.random.getrandbits(40)}"
         form = await moderator.slash(channel, "persona lore add", persona=CHANNELS[channel])
         answer = await moderator.submit(form, title=title, text="The ferry is late.")
-        while "knows `" not in (answer.message or {}).get("content", ""):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await _confirmed(answer, ["knows `"])
         self._lore.add(title)
 
     # ------------------------------------------------------------------------------------------ invariants
@@ -237,6 +235,12 @@ class Conversation:
                 self.outcome.lost.append(what)
             elif whole.count("I hear:") != 1:
                 self.outcome.doubled.append(what)
+
+
+async def _confirmed(answer: InteractionResponse, texts: Sequence[str]) -> None:
+    """Wait until an answer has one of these texts."""
+    while not any(text in (answer.message or {}).get("content", "") for text in texts):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 async def wait_for(is_so: Callable[[], object], timeout_s: float) -> None:
