@@ -87,7 +87,7 @@ test-ray: $(READY)  ## Break a real Ray cluster of processes while it trains (so
 	@$(BIN)/python -m tests.bot.ray_jobs.faults
 
 SEEDS ?= 300
-chaos: $(READY)  ## Kill the bot, disturb its network and fail its disk by seed; print what is lost (some 30 minutes; SEEDS=N).
+chaos: $(READY)  ## Kill the bot, disturb its network and fail its disk by seed; print what is lost (some 40 minutes; SEEDS=N).
 	@$(BIN)/python -m tests.chaos --seeds $(SEEDS)
 
 INPUTS ?= 20000

@@ -32,6 +32,9 @@ from bot.versions.live_versions import LiveVersions
 from personas.engine import Engine
 from personas.schemas.training import TrainingRequest
 
+MAX_NOTED_INTERACTIONS = 10_000
+"""Interactions by whose ids repeated events are told; a gateway repeats what was sent since a lost connection."""
+
 
 @dataclass(frozen=True)
 class PrivacyServices:
@@ -118,9 +121,6 @@ class Services:
         """List warnings about a job before it starts, such as that its version cannot be served here."""
         has_adapters = self.request_builder.incompatible_versions.has_adapters
         return compatibility_notes(request, self.base_model, has_adapters=has_adapters)
-
-
-MAX_NOTED_INTERACTIONS = 10_000
 
 
 class Bot(commands.Bot):
