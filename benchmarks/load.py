@@ -293,7 +293,7 @@ async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
     with suppress(UnderstudyError):  # it has ended
         print(f"the training made {(await training_progress(app)).step - first.step} steps", flush=True)
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune cancel")
-    while any(find_trainer(folder) for folder in (app.services.home / "jobs").glob("*/")):  # noqa: ASYNC110
+    while any(find_trainer(folder) for folder in (app.services.home / "jobs").glob("*/")):  # noqa: ASYNC110  a process
         await asyncio.sleep(0.2)
     fair.append(await load.play(GROUPS, window, capacity))
     played = {"overload": fair[:2], "order of arrival": arrival, "with training": beside, "around it": fair[1:]}
