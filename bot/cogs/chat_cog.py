@@ -16,7 +16,7 @@ from bot.clock import BackgroundTask
 from bot.cogs.memory_cog import MAX_MEMORY_CHARS, clean_memory
 from bot.cogs.reply_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.cogs.transformers import Interaction
-from bot.cogs.ui import PersistentPersonaSelect, button_view, respond, respond_privately
+from bot.cogs.ui import PersistentPersonaSelect, button_view, defer, respond, respond_privately
 from bot.errors import RefusedError, error_text
 from bot.privacy.home_files import discard_pending_history_folders
 from bot.services import Bot, Services
@@ -47,7 +47,7 @@ class PersonaSelect(PersistentPersonaSelect, template="choose-persona"):
         persona = services.personas.get(persona_id, 0)
         if persona is None or not isinstance(channel, discord.DMChannel):
             raise RefusedError("This persona is no longer here.", "Write to me again for a new menu.")
-        await interaction.response.defer()
+        await defer(interaction)
         place = channel_ref(channel)
         setting = Channel(place.guild_id, place.channel_id, persona.id, "everything", interaction.user.id, time.time())
         services.store.channels.assign(setting)
@@ -114,7 +114,7 @@ class ChatCog(commands.Cog):
         reply_service = self.bot.services.reply_service
         reply = reply_service.rules.require_reply(self.bot.services.store.replies.of_message(message.id))
         reply_service.rules.require_owner(reply.asked_by, interaction.user, "delete this reply")
-        await interaction.response.defer(ephemeral=True)
+        await defer(interaction, ephemeral=True)
         async for is_deleted in reply_service.delete([reply], self.bot):
             text = "Deleted." if is_deleted else "I lack the permission Manage Messages to delete that."
             await respond_privately(interaction, text)

@@ -17,7 +17,7 @@ from bot.cogs.transformers import (
     persona_option,
     require_persona,
 )
-from bot.cogs.ui import PersistentButton, button_view, respond
+from bot.cogs.ui import PersistentButton, acknowledging, button_view, defer, respond
 from bot.errors import RefusedError
 from bot.store import BASE_MODEL_NAME, BlindComparison, VoteChoice
 from bot.versions.blind_test.assignment import Contest
@@ -61,7 +61,7 @@ async def compare(
     channel = interaction.channel
     if not isinstance(channel, GuildChannel):
         raise RefusedError("Versions are compared in text channels and threads.", "Try it there.")
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     if invite:
         await channel.send(
@@ -78,7 +78,7 @@ async def judgement(
     version: VersionOption | None = None,
     against: VersionOption | None = None,
 ) -> None:
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     services, guild_id = interaction.client.services, interaction.guild_id or 0
     contest = _find_contest(interaction, persona or channel_persona(interaction), version, against)
     comparisons, persona_id = services.store.comparisons, contest.persona.id
@@ -100,7 +100,7 @@ class CompareButton(
     against: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await defer(interaction, ephemeral=True, thinking=True)
         persona = require_persona(interaction, self.persona_id)
         contest = _find_contest(interaction, persona, self.version, self.against)
         await show_comparison(interaction, contest)
@@ -124,7 +124,8 @@ class ComparisonVoteButton(PersistentButton, template=r"judge:(?P<seq>[0-9]+):(?
             raise RefusedError("You have voted on these two.", revealed_text(comparison, persona).splitlines()[-1])
         again = CompareButton(comparison.persona_id, *_version_order(comparison), label="Another")
         text = (expired_text if is_late else revealed_text)(comparison, persona)
-        await interaction.response.edit_message(content=text, view=button_view(again))
+        with acknowledging(interaction):
+            await interaction.response.edit_message(content=text, view=button_view(again))
         if is_counted:
             await record_vote(services.home, services.store, services.personas, comparison)
 

@@ -11,7 +11,7 @@ from bot.chat.discord_channels import GuildChannel, channel_ref
 from bot.chat.prompt_context import IncomingMessage
 from bot.cogs.reply_buttons import quote_member
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, channel_persona, require_moderator
-from bot.cogs.ui import PersistentButton, button_view, respond
+from bot.cogs.ui import PersistentButton, button_view, defer, respond
 from bot.errors import RefusedError
 from bot.services import Services
 from personas.schemas.chat import Persona, Turn
@@ -54,7 +54,7 @@ class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-
             return
         services.reply_service.rules.require_owner(talk.requested_by, interaction.user, "stop this duet")
         talk.stop()
-        await interaction.response.defer()
+        await defer(interaction)
 
 
 def _require_possible(services: Services, pair: tuple[Persona, Persona], channel: GuildChannel) -> None:

@@ -30,7 +30,7 @@ from bot.cogs.transformers import (
     channel_persona,
     persona_option,
 )
-from bot.cogs.ui import PersistentButton, button_view, respond
+from bot.cogs.ui import PersistentButton, button_view, defer, respond
 from bot.errors import RefusedError, redact_paths
 from bot.services import Bot
 from bot.store import TrainingJob
@@ -184,7 +184,7 @@ async def start(
     channel, services = interaction.channel, interaction.client.services
     if not isinstance(channel, GuildChannel):
         raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     persona_id = None if task_type == "dialogue" else (persona or channel_persona(interaction)).id
     request = _parse_request(
         interaction,
@@ -220,7 +220,7 @@ async def preview(
     start_from: ParentOption | None = None,
     lore_pairs: ShareOption | None = None,
 ) -> None:
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     services, guild_id = interaction.client.services, interaction.guild_id or 0
     request = _parse_request(
         interaction,
@@ -301,7 +301,7 @@ def _select_job(jobs: list[TrainingJob], wanted: str | None, what: str) -> Train
 async def promote(
     interaction: Interaction, persona: PersonaOption | None = None, version: PromotableOption | None = None
 ) -> None:
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     persona = persona or channel_persona(interaction)
     if version:
         version = await install_named_dialogue(interaction, persona, version)
@@ -314,7 +314,7 @@ async def promote(
 @FINETUNE.command(description="Go back to the previous live version.")
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def rollback(interaction: Interaction, persona: PersonaOption | None = None) -> None:
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     reply = roll_back_with_reply(interaction, persona or channel_persona(interaction))
     await respond(interaction, reply, ephemeral=False)
 
@@ -336,7 +336,7 @@ class RemoveVersionButton(PersistentButton, template=r"remove-version:(?P<job_id
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.defer()
+        await defer(interaction)
         job = _select_job(_jobs_of_versions(interaction), self.job_id, "version of this server")
         await interaction.client.services.versions.remove(job)
         await interaction.edit_original_response(content=f"{job.version} of `{job.name}` is deleted.", view=None)

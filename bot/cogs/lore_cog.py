@@ -16,7 +16,7 @@ from bot.cogs.transformers import (
     require_guild_moderator,
     require_persona,
 )
-from bot.cogs.ui import form, respond, text_field
+from bot.cogs.ui import defer, form, respond, text_field
 from bot.errors import RefusedError
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, contribute_lore
 from bot.services import Services
@@ -54,7 +54,7 @@ async def lore_add(interaction: Interaction, persona: PersonaOption, file: disco
         return
     if file.size > MAX_FILE_BYTES:
         raise RefusedError(f"{file.filename} has more than 100 KB.", "Split it into several files.")
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     await _add_lore(interaction, interaction.guild_id or 0, persona, file.filename, await file.read())
 
 
@@ -63,7 +63,7 @@ async def lore_add(interaction: Interaction, persona: PersonaOption, file: disco
 @app_commands.describe(persona="Which persona", file="Which file")
 async def lore_remove(interaction: Interaction, persona: PersonaOption, file: FileOption) -> None:
     guild_id, services = interaction.guild_id or 0, interaction.client.services
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     await guild_lore(services).remove(guild_id, persona.id, file)
     services.store.people.remove_contribution(guild_id, persona.id, file)
     await respond(interaction, f"{persona.name} has forgotten `{file}`.")
@@ -90,7 +90,7 @@ def lore_form(persona: Persona) -> discord.ui.Modal:
 async def add_lore_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
     """Add the text of a submitted form, with its title as a heading unless it has one."""
     guild_id, persona = require_guild_moderator(interaction, DM_TEXT), require_persona(interaction, persona_id)
-    await interaction.response.defer(ephemeral=True, thinking=True)
+    await defer(interaction, ephemeral=True, thinking=True)
     title, text = values["title"], values["text"]
     if not text.lstrip().startswith("#"):
         text = f"# {title}\n{text}"

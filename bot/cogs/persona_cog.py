@@ -16,7 +16,7 @@ from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.lore_cog import guild_lore
 from bot.cogs.progress_messages import job_buttons
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, guild_moderators_only, require_moderator
-from bot.cogs.ui import button_view, respond
+from bot.cogs.ui import button_view, defer, respond
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.card_import import (
@@ -79,7 +79,7 @@ async def import_(
     persona = services.personas.find(persona_id, guild_id) if persona_id else None
     if card is None and persona is None:
         raise RefusedError("An adapter needs a persona.", "Give a card too, or name the persona in id.")
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     lines, view = list[str](), None
     if card:
         persona, lines, view = await _import_card(interaction, card, persona_id or "")
@@ -167,7 +167,7 @@ async def _show_progress(interaction: Interaction, task: asyncio.Task[Any], said
 
     async def pressed(press: discord.Interaction[Any]) -> None:
         task.cancel()
-        await press.response.defer()
+        await defer(press)
 
     cancel.callback = pressed  # type: ignore[method-assign, assignment]
     shown, view = "", button_view(cancel)
@@ -194,7 +194,7 @@ async def _show_progress(interaction: Interaction, task: asyncio.Task[Any], said
 )
 async def export(interaction: Interaction, persona: PersonaOption, form: CardForm = "png") -> None:
     guild_id, services = interaction.guild_id or 0, interaction.client.services
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     name = short_id(persona, guild_id)
     file_name = f"{name}.{FILE_SUFFIXES[form]}"
     card = await asyncio.to_thread(lambda: export_card(services.personas.card(persona, guild_id), form, persona, name))
@@ -215,7 +215,7 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
 @app_commands.describe(persona="Which persona")
 async def remove(interaction: Interaction, persona: PersonaOption) -> None:
     services = interaction.client.services
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     await remove_persona(services.personas, services.store, guild_lore(services), interaction.guild_id or 0, persona)
     await respond(
         interaction,
@@ -259,7 +259,7 @@ async def set_(
     can_read = interaction.client.intents.message_content
     answers = answers or ("everything" if can_read else "mentions")
     place = channel_ref(channel)
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     setting = Channel(place.guild_id, place.channel_id, persona.id, answers, interaction.user.id, time.time())
     services.store.channels.assign(setting)
     await respond(interaction, _set_text(persona, answers, channel, can_read))

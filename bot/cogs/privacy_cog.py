@@ -11,7 +11,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.cogs.transformers import Interaction
-from bot.cogs.ui import PersistentButton, button_view, respond
+from bot.cogs.ui import PersistentButton, button_view, defer, respond
 from bot.privacy.erasure_runner import ErasureReceipt, ErasureScope
 from bot.privacy.erasure_service import ErasureService
 from bot.privacy.member_report import MemberReport, format_receipt
@@ -47,7 +47,7 @@ class PrivacyCog(
 
     @app_commands.command(description="See what I keep about you, for how long, and who runs me.")
     async def show(self, interaction: Interaction) -> None:
-        await interaction.response.defer(ephemeral=True)
+        await defer(interaction, ephemeral=True)
         report, language = _privacy_report(interaction), language_of(interaction.locale)
         words = report.words(language, operator_name(interaction))
         if hosts := interaction.client.services.privacy.engine_hosts:
@@ -70,7 +70,7 @@ class PrivacyCog(
         name="opt-out", description="Withdraw your consent: nothing you wrote is used for training from then on."
     )
     async def opt_out(self, interaction: Interaction) -> None:
-        await interaction.response.defer(ephemeral=True)
+        await defer(interaction, ephemeral=True)
         language = language_of(interaction.locale)
         _store_decision(interaction, opted_in=False)
         trained = _privacy_report(interaction).trained_words(language)
@@ -83,7 +83,7 @@ class PrivacyCog(
 
     @app_commands.command(description="Get everything I keep about you as a file.")
     async def export(self, interaction: Interaction) -> None:
-        await interaction.response.defer(ephemeral=True)
+        await defer(interaction, ephemeral=True)
         language, content = language_of(interaction.locale), _privacy_report(interaction).export()
         if len(content) > interaction.filesize_limit:
             size, operator = len(content) / 2**20, operator_name(interaction)

@@ -10,7 +10,7 @@ from bot.chat.discord_channels import UNCERTAIN_ERRORS, SpeakChannel, channel_re
 from bot.chat.prompt_context import IncomingMessage
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.transformers import Interaction
-from bot.cogs.ui import PersistentButton, button_view, form, respond, text_field
+from bot.cogs.ui import PersistentButton, acknowledging, button_view, defer, form, respond, text_field
 from bot.errors import RefusedError
 from bot.store import StoredReply, VoteCounts
 from personas.schemas.chat import Persona
@@ -50,7 +50,7 @@ class StopReplyButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
         reply_service = interaction.client.services.reply_service
         if reply_service.is_running(self.event_id):
             reply_service.stop(self.event_id, interaction.user)
-            await interaction.response.defer()
+            await defer(interaction)
             interaction.client.dispatch("reply_judged", self.event_id)
         else:
             await interaction.response.edit_message(view=None)
@@ -77,7 +77,7 @@ class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
 
     async def pressed(self, interaction: Interaction) -> None:
         _, _, channel = _require_reply(interaction, self.event_id)
-        await interaction.response.defer()
+        await defer(interaction)
         await interaction.client.services.reply_service.regenerate(self.event_id, interaction.user, channel)
         interaction.client.dispatch("reply_judged", self.event_id)
 
@@ -93,7 +93,8 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
         if services.reply_service.is_running(reply.event_id):
             raise RefusedError("This reply is being written.", "Vote once it is there.")
         votes = services.store.replies.vote(reply.event_id, interaction.user.id, self.vote, time.time())
-        await interaction.response.edit_message(view=ReplyButtonViews().ended(reply.event_id, votes))
+        with acknowledging(interaction):
+            await interaction.response.edit_message(view=ReplyButtonViews().ended(reply.event_id, votes))
         interaction.client.dispatch("reply_judged", reply.event_id)
 
 

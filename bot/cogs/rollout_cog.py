@@ -26,7 +26,7 @@ from bot.cogs.transformers import (
     persona_option,
     require_persona,
 )
-from bot.cogs.ui import PersistentButton, button_view, respond
+from bot.cogs.ui import PersistentButton, button_view, defer, respond
 from bot.errors import RefusedError
 from bot.personas.registry import PersonaRegistry
 from bot.services import Bot, Services
@@ -100,7 +100,7 @@ async def start_rollout(
         raise RefusedError("Rollouts are started and reported in text channels and threads.", "Try it there.")
     if share is None and channel is None:
         raise RequestError("How far?", "Name a `share` of the replies, such as 20, or a `channel`, or both.")
-    await interaction.response.defer(ephemeral=True)
+    await defer(interaction, ephemeral=True)
     persona = persona or channel_persona(interaction)
     if channel:
         require_speaks_in(services, persona, channel)
@@ -229,7 +229,7 @@ class RestartRolloutButton(_RolloutButton, template=r"rollout-undo:(?P<seq>[0-9]
     label = "Undo"
 
     async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.defer()
+        await defer(interaction)
         reply = await restart_with_reply(interaction, self.rollout(interaction))
         await respond(interaction, reply, ephemeral=False)
 

@@ -1,7 +1,8 @@
 """Responses, persistent buttons and forms, and the handler of failed commands."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, ClassVar, Self
 
@@ -19,6 +20,8 @@ from personas.schemas.chat import Persona
 log = logging.getLogger(__name__)
 MAX_SELECT_OPTIONS = 25
 """Options that Discord allows in a menu."""
+ALREADY_ACKNOWLEDGED = 40060
+"""Discord's error code for a second response to an interaction; the key of `interaction.extras` that says so, too."""
 FormHandler = Callable[[Interaction, str, dict[str, str]], Awaitable[None]]
 """Called with the rest of the form's custom id and its values by custom id."""
 
@@ -38,6 +41,26 @@ def _is_first(interaction: discord.Interaction[Any]) -> bool:
     return bool(interaction.client.note_interaction(interaction.id))
 
 
+@contextmanager
+def acknowledging(interaction: discord.Interaction[Any]) -> Iterator[None]:
+    """Take a response that Discord already has for a success.
+
+    Discord may answer a request that took effect with a server error. discord.py then repeats it, and gets error 40060.
+    """
+    try:
+        yield
+    except discord.HTTPException as error:
+        if error.code != ALREADY_ACKNOWLEDGED:
+            raise
+        interaction.extras[ALREADY_ACKNOWLEDGED] = True
+
+
+async def defer(interaction: discord.Interaction[Any], *, ephemeral: bool = False, thinking: bool = False) -> None:
+    """Acknowledge an interaction; `respond` follows up on it."""
+    with acknowledging(interaction):
+        await interaction.response.defer(ephemeral=ephemeral, thinking=thinking)
+
+
 async def respond(
     interaction: discord.Interaction[Any],
     text: str,
@@ -48,14 +71,15 @@ async def respond(
 ) -> None:
     """Respond to an interaction, or follow up on it, with at most one message; nobody is mentioned."""
     text, shown = text[:MAX_MESSAGE_CHARS], view or discord.utils.MISSING
-    if interaction.response.is_done():
+    if interaction.response.is_done() or ALREADY_ACKNOWLEDGED in interaction.extras:
         await interaction.followup.send(
             text, view=shown, ephemeral=ephemeral, suppress_embeds=suppress_embeds, allowed_mentions=NO_MENTIONS
         )
     else:
-        await interaction.response.send_message(
-            text, view=shown, ephemeral=ephemeral, suppress_embeds=suppress_embeds, allowed_mentions=NO_MENTIONS
-        )
+        with acknowledging(interaction):
+            await interaction.response.send_message(
+                text, view=shown, ephemeral=ephemeral, suppress_embeds=suppress_embeds, allowed_mentions=NO_MENTIONS
+            )
 
 
 async def respond_privately(interaction: discord.Interaction[Any], text: str) -> None:

@@ -20,6 +20,7 @@ from bot.doctor import discord_checks, local_checks
 from bot.permissions import required_permissions
 from bot.sandbox import FaultRates, Sandbox, patch_discord
 from bot.sandbox.gateway import Opcode
+from bot.sandbox.wire_faults import RequestFault, WireFaults
 from bot.settings import Settings
 from bot.web.api import system_routes
 from tests.bot.conftest import QUAY, on_stage
@@ -307,6 +308,43 @@ async def test_a_reply_that_cannot_be_finished_after_a_restart_is_finished_or_ma
     words = {"discord": "Ballast hears: do not forget me", "other": "This reply was cut off. Ask again."}
     assert words[fault] in reply["content"] and "stop:" not in str(reply["components"])
     assert not stage.store.replies.unfinished()
+
+
+@pytest.fixture
+def first_response_errs(stage, monkeypatch):
+    """Answer the next response to an interaction with an error although it took effect; discord.py then repeats it."""
+
+    def err_once():
+        slept = asyncio.sleep
+        monkeypatch.setattr("discord.webhook.async_.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+        faults = iter([RequestFault.ERROR_AFTER])
+        monkeypatch.setattr(WireFaults, "of_request", lambda _: next(faults, None))
+
+    return err_once
+
+
+@pytest.mark.parametrize("command", ["privacy show", "persona lore ask"])  # acknowledged first; answered at once
+async def test_a_command_whose_response_took_effect_in_spite_of_an_error_is_answered_once(
+    stage, first_response_errs, command
+):
+    first_response_errs()
+    options = {"question": "Where is the brass heron?"} if "ask" in command else {}
+    answer = await stage.member.slash(QUAY, command, **options)
+    await until(lambda: (answer.message or {}).get("content"))
+    await stage.member.slash(QUAY, "persona list")  # handled after the response that was repeated
+    shown = [one["content"] for kind, one in stage.sandbox.events if kind in ("message", "edit")]
+    assert shown.count(answer.message["content"]) == 1
+
+
+async def test_a_vote_whose_response_took_effect_in_spite_of_an_error_is_judged(stage, first_response_errs):
+    judged = []
+    stage.client.dispatch = lambda name, *parts: judged.append(name)
+    await stage.member.slash(QUAY, "chat", message="hello")
+    reply = await stage.finished(QUAY, 0)
+    first_response_errs()
+    (vote,) = [one["custom_id"] for one in reply["components"][0]["components"] if "vote+1" in one["custom_id"]]
+    await stage.member.click(reply, vote)
+    await until(lambda: "reply_judged" in judged)
 
 
 async def test_a_question_that_came_too_late_for_discord_keeps_no_place_in_the_engine(stage, monkeypatch):
