@@ -211,7 +211,7 @@ def damaged_error(path: Path, how: str) -> BackupError:
 
 def _foreign_error(path: Path) -> BackupError:
     return BackupError(
-        f"{path} is not a backup of Understudy, or truncated.", "Nothing was changed. `python -m bot backup` makes one."
+        f"{path} is not a backup of Understudy, or truncated.", "Nothing was changed. Name another file."
     )
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bot.backup.archive import ProgressCallback
-from bot.backup.automatic import latest_backup
+from bot.backup.archive import BackupError, ProgressCallback
+from bot.backup.automatic import automatic_backups, latest_backup
 from bot.backup.create import ProgressFactory, create_backup
 from bot.backup.restore import RestoreResult, restore_backup
 from bot.personas.registry import PersonaRegistry
@@ -78,11 +78,13 @@ def run_backup(arguments: argparse.Namespace, home: Path) -> int:
 def run_restore(arguments: argparse.Namespace, home: Path) -> int:
     """Restore a backup and print a summary. Raises `UnderstudyError`."""
     target = (arguments.home or home).expanduser().absolute()
-    with _progress_bar("restoring") as start_progress:
+    now = time.time()
+    file = latest_backup(target, now) if arguments.latest else arguments.file
+    with _progress_bar("restoring") as start_progress, _naming_the_backup_before(file, target, now):
         restored = restore_backup(
-            latest_backup(target) if arguments.latest else arguments.file,
+            file,
             target,
-            now=time.time(),
+            now=now,
             keep_previous=arguments.keep_previous,
             replay=reapply_deletions,
             start_progress=start_progress,
@@ -92,6 +94,19 @@ def run_restore(arguments: argparse.Namespace, home: Path) -> int:
     else:
         print("\n".join(_restore_lines(restored)))
     return 0
+
+
+@contextmanager
+def _naming_the_backup_before(file: Path, home: Path, now: float) -> Iterator[None]:
+    """Advise to take the automatic backup before this one, if this one cannot be restored."""
+    try:
+        yield
+    except BackupError as error:
+        backups = list(automatic_backups(home, now))
+        if file not in backups[1:]:
+            raise
+        before = backups[backups.index(file) - 1]
+        raise BackupError(error.message, f"{error.advice} The one before: python -m bot restore {before}") from error
 
 
 def reapply_deletions(home: Path, store: Store) -> None:

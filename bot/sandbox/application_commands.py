@@ -1,5 +1,6 @@
 """Application commands: registration, lookup for members, and validation of their options."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -214,9 +215,12 @@ def _integer(option: Json, value: object) -> int:
 
 def _number(option: Json, value: object) -> float:
     try:
-        return float(str(value))
+        number = float(str(value))
     except ValueError:
-        raise SandboxRefusal(f"{option['name']}: Input a valid number.") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise SandboxRefusal(f"{option['name']}: Input a valid number.")
+    return number
 
 
 def _boolean(option: Json, value: object) -> bool:

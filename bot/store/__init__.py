@@ -9,7 +9,14 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from bot.store.adapter_versions import InstalledVersion, Promotion, PromotionKind, Versions
-from bot.store.database import DatabaseConnection, StoreError, open_for_writing, open_read_only, translate_errors
+from bot.store.database import (
+    HOME_DATABASE,
+    DatabaseConnection,
+    StoreError,
+    open_for_writing,
+    open_read_only,
+    translate_errors,
+)
 from bot.store.guilds import (
     ALL_CHANNELS,
     ALL_GUILDS,
@@ -70,9 +77,6 @@ __all__ = [
     "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock", "find_databases",
     "guild_suffix", "is_in_use", "refuse_split_home",
 ]  # fmt: skip
-
-
-HOME_DATABASE = "understudy.sqlite"
 
 
 class HomeInUseError(StoreError):

@@ -14,6 +14,7 @@ from bot.store.schema import MIGRATIONS
 from personas.errors import UnderstudyError
 from personas.home.data_subjects import CONSENT_FILE
 
+HOME_DATABASE = "understudy.sqlite"
 Row = dict[str, Any]
 T = TypeVar("T")
 INCREMENTAL = 2
@@ -137,9 +138,8 @@ def open_for_writing(
 ) -> DatabaseConnection:
     """Open or create the database and migrate its schema. The caller holds the lock."""
     with translate_errors(path):
-        if path.exists():
-            _refuse_emptied(path)
-        else:
+        _refuse_emptied(path)
+        if not path.exists():
             path.touch(mode=0o600)  # it holds webhook tokens and private messages
         raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
         try:
@@ -171,9 +171,9 @@ def _enable_incremental_vacuum(raw: sqlite3.Connection, path: Path) -> None:
 def open_read_only(path: Path) -> DatabaseConnection:
     """Open an existing database for reading; the bot may be running on it."""
     with translate_errors(path):
+        _refuse_emptied(path)
         if not path.exists():
             raise StoreError(f"There is no database at {path}.", "Start the bot once, or check UNDERSTUDY_HOME.")
-        _refuse_emptied(path)
         raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
         try:
             if _checked_version(raw, path) < len(MIGRATIONS):
@@ -187,15 +187,19 @@ def open_read_only(path: Path) -> DatabaseConnection:
 
 
 def _refuse_emptied(path: Path) -> None:
-    """Refuse a file that lost all its pages, as after a crash of the machine: SQLite would start over in it.
+    """Refuse a file that is gone or lost all its pages, as after a crash of the machine: SQLite would start over.
 
-    The first start creates an empty file, too, but stores `consent.json` only once there are tables.
+    The first start creates an empty file, too, but stores `consent.json` only once there are tables. Files of shards
+    that are new in a home are made.
     """
-    if path.stat().st_size == 0 and (path.parent / CONSENT_FILE).exists():
+    consent = path.parent / CONSENT_FILE
+    is_lost = path.stat().st_size == 0 if path.exists() else path.name == HOME_DATABASE
+    if is_lost and consent.exists():
+        what = "damaged: it is empty, and" if path.exists() else "gone, although"
         raise StoreError(
-            f"The database {path} is damaged: it is empty, and this home was in use.",
+            f"The database {path} is {what} this home was in use.",
             "Nothing was changed. `python -m bot restore --latest` restores the newest automatic backup. "
-            "Without one, delete the empty file: the bot then starts anew.",
+            f"Without one, delete {consent}: the bot then starts anew.",
         )
 
 

@@ -344,11 +344,13 @@ class JobQueue:
     def _claim(self, job: TrainingJob) -> TrainingJob | None:
         """Begin an attempt. Returns None for a job that has failed instead, or was cancelled meanwhile."""
         if job.attempt >= MAX_ATTEMPTS:
-            message = f"The training was interrupted {job.attempt} times."
-            self._fail(job, TrainingFailed(message, "See the bot's log.", can_resume=True))
+            message = f"The training was interrupted {job.attempt} times, mostly because the bot was killed."
+            advice = "Resume it. If the bot is killed again, check the machine's memory."
+            self._fail(job, TrainingFailed(message, advice, can_resume=True))
             return None
         try:
-            log.info("the job %s begins: %s", job.job_id, job.request.model_dump_json(exclude_defaults=True))
+            request = job.request.model_dump_json(exclude_defaults=True)
+            log.info("the job %s begins, attempt %d of %d: %s", job.job_id, job.attempt + 1, MAX_ATTEMPTS, request)
         except RequestError as error:  # an invalid row must not block the other jobs
             self._fail(job, TrainingFailed(error.message, error.advice))
             return None

@@ -35,6 +35,11 @@ MAX_CARD_BYTES = 4 * 2**20
 MAX_ID_LENGTH, MAX_TAGLINE = 64, 200
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
+JOINERS = "\u200c\u200d"
+"""Invisible characters within words of some scripts, and within emoji."""
+BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"
+NAME_MARKUP = {"@": "\uff20", "](": "] (", "://": ": //", "```": "'''"}
+
 SHARED_TEXT_FIELDS = tuple(
     """description personality scenario system_prompt post_history_instructions first_mes mes_example
     creator_notes nickname""".split()
@@ -123,16 +128,14 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
     if unknown := sorted(set(table) - set(FIELD_ORDER)):
         raise CardError(f"The card {where} has unknown fields: {', '.join(unknown)}.", f"Known: {sorted(FIELD_ORDER)}.")
     fields = {key: _text(table, key, where) for key in ("id", "name", "avatar", "more", *PROSE_FIELDS)}
-    name = to_nfc(" ".join(fields["name"].split()))
-    if not any(letter.isprintable() for letter in name):  # invisible characters only
-        name = ""
+    name = _visible_name(fields["name"])
     if not ID_PATTERN.fullmatch(fields["id"]):
         raise CardError(
             f"The card {where} needs an id of lower-case letters, digits, '-' and '_'.", 'For example id = "ballast".'
         )
     if not 1 <= len(name) <= 80 or re.search("discord|clyde", name, re.IGNORECASE):
         raise CardError(
-            f"The card {where} needs a name of 1 to 80 characters without 'discord' or 'clyde'.",
+            f"The card {where} needs a name of 1 to 80 visible characters without 'discord' or 'clyde'.",
             "Discord refuses such webhook names.",
         )
     if len(fields["tagline"]) > MAX_TAGLINE:
@@ -153,6 +156,19 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
     except ValueError as error:
         raise CardError(f"The card {where}: {error}.", "Begin each line of it with {{user}}: or {{char}}:.") from None
     return persona
+
+
+def _visible_name(text: str) -> str:
+    """Return a name that cannot hide, turn the direction of what follows, mention or link; "" if nothing is seen of it.
+
+    Answers to commands contain it.
+    """
+    kept = (letter for letter in to_nfc(text) if letter in JOINERS or unicodedata.category(letter) != "Cf")
+    name = " ".join("".join(kept).split())
+    for markup, harmless in NAME_MARKUP.items():
+        name = name.replace(markup, harmless)
+    is_seen = any(unicodedata.category(letter)[0] in "LNPS" and letter not in BLANK_LETTERS for letter in name)
+    return name if is_seen else ""
 
 
 def _text(table: JsonObject, key: str, where: Path | str) -> str:

@@ -73,8 +73,8 @@ def fill(home):
     """The home, with a store that is closed again."""
     put(home, KEPT | MADE_ANEW | STAYS)
     HomeKey.of(home)
-    write_consent(home, Consent(permission="Permission 7 of Discord, 2026", opted_in=frozenset({str(ADA)})))
     with Store.open(home / DATABASE) as store:
+        write_consent(home, Consent(permission="Permission 7 of Discord, 2026", opted_in=frozenset({str(ADA)})))
         say(store, "the lanterns are lit", message_id=901)
         say(store, "the tide is late", BEN, "Ben Arkwright", message_id=902)
         store.people.decide(ConsentDecision(ADA, True, 10.0, "en"))

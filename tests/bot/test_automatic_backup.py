@@ -1,6 +1,7 @@
 """Backups that the bot makes by itself, and the way back from a damaged database."""
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from bot.backup.automatic import (
 )
 from bot.store import HOME_DATABASE, Store, StoreError
 from personas.home.external_files import read_exports
+from personas.home.pseudonyms import KEY_FILE
 from tests.bot.sample_home import GUILD, fill
 from tests.bot.test_store_failures import ENVIRON
 from tests.fakes import FakeClock, until
@@ -44,6 +46,7 @@ def store(home):
 
 @pytest.fixture
 def backup(home, store, clock):
+    os.utime(home / KEY_FILE, (clock.now(),) * 2)
     return AutomaticBackup(home, store, clock, BackupSchedule(DAY_S, keep=3))
 
 
@@ -56,9 +59,9 @@ async def test_backups_are_made_in_time_and_the_oldest_are_deleted(home, backup,
         clock.advance(DAY_S)
         assert await backup.back_up_if_due()
         times.append(clock.now())
-    assert list(automatic_backups(home).values()) == times[-3:]
+    assert list(automatic_backups(home, clock.now()).values()) == times[-3:]
     assert automatic_folder(home).stat().st_mode & 0o777 == 0o700
-    assert latest_backup(home) == list(automatic_backups(home))[-1]
+    assert latest_backup(home, clock.now()) == list(automatic_backups(home, clock.now()))[-1]
     assert not [export for export in read_exports(home) if export.what == "backup" and ".backups" in export.path]
 
 
@@ -71,7 +74,7 @@ async def test_the_worker_goes_on_after_a_failure(home, backup, clock, caplog):
     automatic_folder(home).unlink()
     await until(lambda: clock.sleepers)
     clock.advance(CHECK_INTERVAL_S)
-    await until(lambda: automatic_backups(home))
+    await until(lambda: automatic_backups(home, clock.now()))
     await until(lambda: not backup.task.error)
     await backup.task.stop()
 
@@ -84,18 +87,18 @@ async def test_an_erasure_replaces_the_backups_from_before(home, backup, store, 
     store.people.record_erased("a key", clock.now())
     clock.advance(60.0)
     assert await backup.back_up_if_due()
-    assert list(automatic_backups(home).values()) == [clock.now()]
+    assert list(automatic_backups(home, clock.now()).values()) == [clock.now()]
 
 
 async def test_a_damaged_database_is_found_and_the_backups_stay(home, backup, clock):
     clock.advance(DAY_S)
     await backup.back_up_if_due()
-    before = automatic_backups(home)
+    before = automatic_backups(home, clock.now())
     damage(home)
     clock.advance(DAY_S)
     with pytest.raises(StoreError, match="damaged"):
         await backup.back_up_if_due()
-    assert automatic_backups(home) == before
+    assert automatic_backups(home, clock.now()) == before
 
 
 def damage(home):
@@ -109,13 +112,18 @@ def damage(home):
     file.write_bytes(content)
 
 
-def test_the_bot_says_what_to_do_about_a_damaged_database_and_that_works(home, clock):
+def lose(home):
+    (home / HOME_DATABASE).unlink()
+
+
+@pytest.mark.parametrize("harm", [damage, lose])
+def test_the_bot_says_what_to_do_about_a_damaged_database_and_that_works(home, clock, harm):
     with Store.open(home / HOME_DATABASE) as store:
         texts = [message.text for message in store.messages.guild_messages(GUILD)]
         made = AutomaticBackup(home, store, clock, BackupSchedule(DAY_S, 3))
         clock.advance(FIRST_DELAY_S)
         assert asyncio.run(made.back_up_if_due())
-    damage(home)
+    harm(home)
     environ = {**ENVIRON, "UNDERSTUDY_HOME": str(home), "WEB_PORT": "0"}
     started = subprocess.run([sys.executable, "-m", "bot"], env=environ, capture_output=True, text=True, timeout=60)
     assert started.returncode == 1 and "python -m bot restore --latest" in started.stderr
@@ -126,9 +134,39 @@ def test_the_bot_says_what_to_do_about_a_damaged_database_and_that_works(home, c
         assert [message.text for message in store.messages.guild_messages(GUILD)] == texts
 
 
-def test_without_an_automatic_backup_restore_says_so(home):
+def test_without_an_automatic_backup_restore_says_so(home, clock):
     with pytest.raises(BackupError, match="no automatic backup"):
-        latest_backup(home)
+        latest_backup(home, clock.now())
     (automatic_folder(home)).mkdir()
     (automatic_folder(home) / "understudy-mine.zip").touch()
-    assert automatic_backups(home) == {}
+    assert automatic_backups(home, clock.now()) == {}
+
+
+async def test_a_backup_from_a_clock_that_was_ahead_neither_delays_the_next_nor_stays(home, backup, clock):
+    clock.advance(2 * DAY_S)
+    assert await backup.back_up_if_due()
+    (made,) = automatic_backups(home, clock.now())
+    ahead = made.with_name("understudy-20990101-000000.zip")
+    made.rename(ahead)
+    assert latest_backup(home, clock.now()) == ahead, "there is no other"
+    assert await backup.back_up_if_due(), "nobody knows when that one was made"
+    assert latest_backup(home, clock.now()) == made
+    assert not ahead.exists(), "it may contain who was erased"
+
+
+async def test_a_bot_that_is_restarted_often_makes_its_first_backup(home, store, clock):
+    os.utime(home / KEY_FILE, (clock.now() - FIRST_DELAY_S,) * 2)
+    assert await AutomaticBackup(home, store, clock, BackupSchedule(DAY_S, keep=3)).back_up_if_due()
+
+
+def test_a_damaged_backup_names_the_one_before(home, backup, clock):
+    for _ in range(2):
+        clock.advance(2 * DAY_S)
+        assert asyncio.run(backup.back_up_if_due())
+    older, newer = automatic_backups(home, clock.now())
+    newer.write_bytes(newer.read_bytes()[:2000])
+    environ = {**ENVIRON, "UNDERSTUDY_HOME": str(home)}
+    command = [sys.executable, "-m", "bot", "restore", "--latest"]
+    refused = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1 and str(newer) in refused.stderr
+    assert f"python -m bot restore {older}" in refused.stderr

@@ -187,6 +187,20 @@ def test_a_file_that_cannot_be_used_is_refused_and_left_alone(tmp_path, harm, wo
     assert path.read_bytes() == before
 
 
+def test_a_database_that_is_gone_from_a_used_home_is_not_made_anew(tmp_path):
+    path = path_in(tmp_path)
+    Store.open(path).close()
+    (tmp_path / CONSENT_FILE).write_text("{}")
+    path.unlink()
+    for opening in (Store.open, Store.read_only):
+        with pytest.raises(StoreError, match="is gone, although") as refused:
+            opening(path)
+        assert "restore --latest" in refused.value.advice
+    assert not path.exists()
+    (tmp_path / CONSENT_FILE).unlink()  # as the advice says
+    Store.open(path).close()
+
+
 def test_a_start_that_was_cut_off_before_the_first_table_is_no_harm(tmp_path):
     path_in(tmp_path).touch()
     with pytest.raises(StoreError, match=r"older schema\. Start the bot once"):

@@ -56,6 +56,25 @@ def test_each_fault_is_named_with_the_file(tmp_path, text, words):
     assert str(path) in caught.value.message and caught.value.advice
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("\\u202eMina\\u202c \\u2066Vale\\u2069", "Mina Vale"),
+        ("[free](https://evil.example) @everyone", "[free] (https: //evil.example) \uff20everyone"),
+        ("```ansi", "'''ansi"),
+        ("\U0001f469\u200d\U0001f680 Ada", "\U0001f469\u200d\U0001f680 Ada"),
+    ],
+)
+def test_a_name_hides_turns_mentions_and_links_nothing(tmp_path, name, shown):
+    assert read_card(write(tmp_path, f'id = "ada"\nname = "{name}"')).name == shown
+
+
+@pytest.mark.parametrize("name", ["\u202e\u200b\u2800", "\u3164", "\u0301"])
+def test_a_name_that_cannot_be_seen_is_none(tmp_path, name):
+    with pytest.raises(CardError, match="visible characters"):
+        read_card(write(tmp_path, f'id = "ada"\nname = "{name}"'))
+
+
 def test_a_missing_card_and_a_doubled_id(tmp_path):
     with pytest.raises(CardError, match="no card"):
         read_card(tmp_path / "absent.toml")

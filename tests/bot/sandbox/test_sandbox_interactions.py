@@ -125,6 +125,7 @@ async def test_options_arrive_typed(sandbox, bot):
         ("finetune start", {"persona": "m", "recipe": "quick"}, "2 characters or more"),
         ("finetune start", {"persona": "mira", "recipe": "quick", "epochs": 9}, "5 or fewer"),
         ("finetune start", {"persona": "mira", "recipe": "quick", "epochs": "x"}, "valid number"),
+        ("finetune start", {"persona": "mira", "recipe": "quick", "epochs": "nan"}, "valid number"),
         ("finetune start", {"persona": "mira", "recipe": "quick", "epochs": 1.5}, "valid integer"),
         ("finetune start", {"persona": "mira", "recipe": "quick", "dry": "maybe"}, "true or false"),
         ("finetune start", {"persona": "mira", "recipe": "quick", "judge": "Zed"}, "Unknown user"),
