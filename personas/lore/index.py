@@ -160,10 +160,11 @@ class LoreIndex:
         self._editing, self._searching = Lock(), Lock()  # of passages and cache; of the table of words
         self._searcher = ThreadPoolExecutor(1, thread_name_prefix="lore")  # one: searches end in their order
         self._words = sqlite3.connect(":memory:", check_same_thread=False)
-        self._words.execute("create virtual table words using fts5(owner, terms, tokenize='porter unicode61')")
+        self._words.execute("create virtual table words using fts5(terms, tokenize='porter unicode61')")
         self._next_row = 1
         self._loading = Lock()
         self._loaded: dict[str, _OwnerLore] = {}  # whose vectors are in memory, least recently used first
+        self._loaded_bytes: dict[str, int] = {}
         self._cache = VectorCache.open(cache) if cache else None
         by_owner: dict[str, list[Passage]] = {}
         for passage in passages:
@@ -267,15 +268,15 @@ class LoreIndex:
     def _note_use(self, owner: str, lore: _OwnerLore) -> None:
         """Note that vectors were used; those that were not for longest leave memory, if they are in the cache file."""
         self._loaded.pop(owner, None)
+        self._loaded_bytes.pop(owner, None)
         if lore.passages:
-            self._loaded[owner] = lore
-        size = sum(one.vector_bytes for one in self._loaded.values())
+            self._loaded[owner], self._loaded_bytes[owner] = lore, lore.vector_bytes
+        size = sum(self._loaded_bytes.values())
         for other in [*self._loaded][:-1] if self._cache else ():
             if size <= MAX_VECTOR_BYTES:
                 return
-            gone = self._loaded.pop(other)
-            size -= gone.vector_bytes
-            gone.units = None
+            self._loaded.pop(other).units = None
+            size -= self._loaded_bytes.pop(other)
 
     # ---------------------------------------------------------------------------------------- search
 
@@ -347,21 +348,22 @@ class LoreIndex:
             if added:
                 self._insert_words(added, [it.terms() for it in added.passages])
                 found[ADDED_OWNER] = added
-            tokens = " OR ".join(f'"{lore.first_row}"' for lore in found.values())
-            rows = {term: self._rows_with(term, tokens) for term in terms} if found else {}
+            rows = {term: self._rows_with(term, found.values()) for term in terms} if found else {}
             self._delete_words(added)
             return found, rows
 
-    def _rows_with(self, term: str, owner_tokens: str) -> set[int]:
-        query = f'owner : ({owner_tokens}) AND terms : "{term}"'
-        return {row for (row,) in self._words.execute("select rowid from words where words match ?", [query])}
+    def _rows_with(self, term: str, lore: Iterable[_OwnerLore]) -> set[int]:
+        """Return the rows of these owners with a term. SQLite seeks each owner's range of rows in the term's list."""
+        sql, ranges = "select rowid from words where words match ? and rowid between ? and ?", [it.rows for it in lore]
+        found = (self._words.execute(sql, [f'"{term}"', rows[0], rows[-1]]) for rows in ranges if rows)
+        return {row for cursor in found for (row,) in cursor}
 
     def _insert_words(self, lore: _OwnerLore, terms: Sequence[str]) -> None:
         lore.first_row = self._next_row
         self._next_row += len(terms)
-        rows = [(row, str(lore.first_row), some) for row, some in zip(lore.rows, terms, strict=True)]
         with self._words:
-            self._words.executemany("insert into words (rowid, owner, terms) values (?, ?, ?)", rows)
+            rows = zip(lore.rows, terms, strict=True)
+            self._words.executemany("insert into words (rowid, terms) values (?, ?)", rows)
 
     def _delete_words(self, lore: _OwnerLore | None) -> None:
         if lore and lore.first_row:
