@@ -138,7 +138,7 @@ def open_for_writing(
 ) -> DatabaseConnection:
     """Open or create the database and migrate its schema. The caller holds the lock."""
     with translate_errors(path):
-        _refuse_emptied(path)
+        _refuse_lost(path)
         if not path.exists():
             path.touch(mode=0o600)  # it holds webhook tokens and private messages
         raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
@@ -171,7 +171,7 @@ def _enable_incremental_vacuum(raw: sqlite3.Connection, path: Path) -> None:
 def open_read_only(path: Path) -> DatabaseConnection:
     """Open an existing database for reading; the bot may be running on it."""
     with translate_errors(path):
-        _refuse_emptied(path)
+        _refuse_lost(path)
         if not path.exists():
             raise StoreError(f"There is no database at {path}.", "Start the bot once, or check UNDERSTUDY_HOME.")
         raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
@@ -186,7 +186,7 @@ def open_read_only(path: Path) -> DatabaseConnection:
         return DatabaseConnection(raw, path)
 
 
-def _refuse_emptied(path: Path) -> None:
+def _refuse_lost(path: Path) -> None:
     """Refuse a file that is gone or lost all its pages, as after a crash of the machine: SQLite would start over.
 
     The first start creates an empty file, too, but stores `consent.json` only once there are tables. Files of shards

@@ -163,7 +163,8 @@ def _visible_name(text: str) -> str:
 
     Answers to commands contain it.
     """
-    kept = (letter for letter in to_nfc(text) if letter in JOINERS or unicodedata.category(letter) != "Cf")
+    spaced = " ".join(to_nfc(text).split())
+    kept = (letter for letter in spaced if letter in JOINERS or unicodedata.category(letter) not in ("Cc", "Cf"))
     name = " ".join("".join(kept).split())
     for markup, harmless in NAME_MARKUP.items():
         name = name.replace(markup, harmless)

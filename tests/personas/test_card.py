@@ -61,6 +61,7 @@ def test_each_fault_is_named_with_the_file(tmp_path, text, words):
     [
         ("\\u202eMina\\u202c \\u2066Vale\\u2069", "Mina Vale"),
         ("[free](https://evil.example) @everyone", "[free] (https: //evil.example) \uff20everyone"),
+        ("Ada\\u0007\\nWren", "Ada Wren"),
         ("```ansi", "'''ansi"),
         ("\U0001f469\u200d\U0001f680 Ada", "\U0001f469\u200d\U0001f680 Ada"),
     ],
