@@ -33,7 +33,7 @@ from trainer.train.losses import mean_loss, measure_reply_losses
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.")
 TALK = [Turn("Bo", "hi"), Turn("Cy", "hey"), Turn("Ada", "Yes?", True), Turn("Bo", "tell me")]
 PLAIN = "You are Ada, Ada to Bo.\n\nBo: hi\nCy: hey\nAda: Yes?{eos}\nBo: tell me\nAda:"
-WORD = "oil"
+REPLY = "oil lamp"
 EXPORTS = ("adapter", "merged", "gguf", "ollama")
 
 
@@ -179,7 +179,7 @@ KINDS = [pytest.param("chatml", marks=pytest.mark.slow), "plain"]
 
 @pytest.fixture(scope="module")
 def trained(bare, tmp_path_factory):
-    """Ada, trained to answer one word: gives the job's folder over a bare model."""
+    """Ada, trained to answer two words: gives the job's folder over a bare model."""
     return cache(partial(train_ada, bare, tmp_path_factory))
 
 
@@ -187,7 +187,7 @@ def train_ada(bare, tmp_path_factory, kind):
     lines = [
         line
         for n in range(24)
-        for line in (message(f"say {n}", minute=90 * n), message(f"{WORD} {WORD}", "Ada", minute=90 * n + 1))
+        for line in (message(f"say {n}", minute=90 * n), message(REPLY, "Ada", minute=90 * n + 1))
     ]
     settings = {"num_train_epochs": 5, "learning_rate": 1e-2, "lora_r": 16, "per_device_train_batch_size": 4,
                 "gradient_accumulation_steps": 1, "lora_dropout": 0.0, "eval_strategy": "no"}  # fmt: skip
@@ -239,7 +239,7 @@ def test_the_engine_finds_the_held_out_loss_of_the_trainer_and_replies_end(train
     loss, replies = asyncio.run(served())
     assert loss == pytest.approx(manifest.metrics.loss_tuned, rel=1e-4)
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base / 4
-    assert replies == [f"{WORD} {WORD}"] * 2
+    assert replies == [REPLY] * 2
 
 
 async def ask(engine, ref, text) -> str:
