@@ -34,6 +34,7 @@ from bot.training.queue import (
     TrainingSucceeded,
 )
 from bot.training.training_plan import RunLimits
+from personas.home.atomic_files import delete_abandoned_folders
 from personas.home.job_folder import find_trainer
 from personas.schemas.training_events import Phase
 from tests.bot.restartable_queue import TrainingHome
@@ -122,7 +123,11 @@ def _check_home(workshop: Workshop, seed: int, outcome: Outcome) -> None:
     if job is None or job.state != "done":
         outcome.lost.append(f"seed {seed}: {job}")
     versions = [version.version for version in workshop.store.versions.installed("oda")]
-    folders = [path.name for path in (workshop.home / "models" / "persona_adapters" / "oda").iterdir()]
+    installed = workshop.home / "models" / "persona_adapters" / "oda"
+    for path in installed.glob(".*"):  # what a kill left in mid-installation; the bot deletes it once it is old
+        os.utime(path, (0, 0))
+    delete_abandoned_folders(installed)
+    folders = [path.name for path in installed.iterdir()]
     if not versions == folders == ["v1"]:
         outcome.doubled.append(f"seed {seed}: versions {versions}, folders {folders}")
     steps = (workshop.folder(JOB_ID) / "steps").read_text().split()
