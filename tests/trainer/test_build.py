@@ -136,9 +136,9 @@ def test_dropped_records_say_where_they_are_from_too(training_home, command):
 
 
 def test_people_are_listed_under_a_key_and_two_data_sets_cannot_be_joined(training_home, command):
-    for name in ("talk.json", "more.jsonl"):
+    for name in ("talk.json", "more.jsonl", "others.json"):
         (training_home / name).write_text(export(talks(8)), encoding="utf-8")
-    result = [("one", "talk.json"), ("again", "talk.json"), ("two", "more.jsonl")]
+    result = [("one", "talk.json"), ("again", "talk.json"), ("two", "more.jsonl"), ("three", "others.json")]
     for out, source in result:
         command("dataset", "build", "--persona", "ada.toml", "--source", source, "--out", out)
     key = HomeKey.of(Path(os.environ["UNDERSTUDY_HOME"])).people()
@@ -148,7 +148,8 @@ def test_people_are_listed_under_a_key_and_two_data_sets_cannot_be_joined(traini
         assert read_people(Path(out)) == {person: 8 for person in people}
         assert "mira" not in Path(out, "people.json").read_text()
     called = [lines(f"{out}/train.jsonl")[0]["speakers"][0] for out, _ in result]
-    assert called[0] == called[1] != called[2], "stable within a data set, another in the next"
+    assert called[0] == called[1], "stable within a data set"
+    assert len(set(called)) > 1, "another in the next, but for one in some 170 that is the same by chance"
 
 
 def test_the_same_input_gives_the_same_hash_and_files(training_home, command):
