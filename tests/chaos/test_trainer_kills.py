@@ -13,15 +13,3 @@ def test_killed_at_any_moment_a_job_ends_in_one_version():
 
 async def test_fifteen_hundred_steps_of_the_queue():
     assert (await walk_queue(1500, seed=1)).total() == 1500
-
-
-@pytest.mark.slow
-def test_killed_again_and_again_a_job_ends_in_one_version():
-    for seed in range(100, 120):
-        outcome = kill_processes(6, seed)
-        assert outcome.is_clean, outcome
-
-
-@pytest.mark.slow
-async def test_a_hundred_thousand_steps_of_the_queue():
-    assert (await walk_queue(100_000, seed=2)).total() == 100_000

@@ -13,7 +13,7 @@ from tests.docs.programs import PACKAGES, has_module
 from tests.docs.reading import ROOT
 
 FOLDER = ROOT / "examples" / "notebooks"
-BRIEF = {"max_steps": 4, "num_train_epochs": 1, "train_samples": 40}
+BRIEF = {"max_steps": 4, "num_train_epochs": 1, "train_samples": 40, "heldout_share": 0.02}
 SMALL = {
     "1-data": {"GENERAL": 60},
     "2-training": {"SETTINGS": BRIEF, "CARD": "losses"},
@@ -21,7 +21,7 @@ SMALL = {
     "4-evaluation": {"SETTINGS": BRIEF},
     "5-colab": {
         "BASE_MODEL": "embedded",
-        "SETTINGS": {"max_steps": 2, "gradient_accumulation_steps": 1, "train_samples": 8},
+        "SETTINGS": {"max_steps": 2, "gradient_accumulation_steps": 1, "train_samples": 8, "heldout_share": 0.02},
         "CARD": "losses",
         "QUESTIONS": ["What is rope for?"],
     },

@@ -30,9 +30,9 @@ def replies(renderer):
     personas = read_cards(shipped.cards)
     of_lore = [
         renderer.sample(personas[passage.owner], [Turn("You", f"Tell me of {passage.heading}.")], passage.text)
-        for passage in read_lore(shipped.lore, personas)
+        for passage in read_lore(shipped.lore, personas)[::2]
     ]
-    lines = INSTRUCTIONS.read_text(encoding="utf-8").splitlines()
+    lines = INSTRUCTIONS.read_text(encoding="utf-8").splitlines()[::2]
     asked = [[message["content"] for message in json.loads(line)["messages"]] for line in lines]
     return of_lore, [renderer.sample(None, [Turn("You", question)], answer) for question, answer in asked]
 
