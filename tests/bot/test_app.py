@@ -181,7 +181,7 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(sett
 
         assert "base model" in await ask(QUAY)
         mark = len(stage.events)
-        await moderator.slash(QUAY, "finetune start", epochs=0.5 if to_the_end else 1.5)
+        await moderator.slash(QUAY, "finetune start", epochs=0.1 if to_the_end else 0.5)
 
         def shown(*beginnings: str) -> list[dict]:
             return [m for _, m in stage.events[mark:] if m.get("content", "").startswith(beginnings)]

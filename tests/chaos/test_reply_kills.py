@@ -6,9 +6,10 @@ from tests.chaos.failpoints import Plan
 from tests.chaos.reply_kills import run
 
 
-async def test_a_bot_killed_anywhere_loses_doubles_and_leaves_nothing():
-    outcome = await run(kills=40, seed=1)
-    assert outcome.tried == 40 and len(outcome.faults) >= 10, outcome.faults
+@pytest.mark.parametrize("seed", range(1, 301, 60))
+async def test_a_bot_killed_anywhere_loses_doubles_and_leaves_nothing(seed):
+    outcome = await run(kills=60, seed=seed)
+    assert outcome.tried == 60 and len(outcome.faults) >= 10, outcome.faults
     assert outcome.is_clean, outcome
 
 

@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 FOREVER = {"hyperparameters": {"num_train_epochs": 50}}
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str, program: tuple[str, ...] = ("-m", "trainer")) -> subprocess.Popen[str]:
     """The trainer on a folder."""
     return subprocess.Popen(
-        [sys.executable, "-m", "trainer", "run", str(folder), "--card", "losses", *options],
+        [sys.executable, *program, "run", str(folder), "--card", "losses", *options],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,9 +1,10 @@
-"""kill -9 at random moments: the run that is resumed makes the same adapter as one that nobody disturbed."""
+"""kill -9 at random moments and at writes: a run that is resumed makes the same adapter as an undisturbed one."""
 
 from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from tests.trainer.test_run import run, start
 
 STEPS = 24
 LONG = {"hyperparameters": {"num_train_epochs": 6, "gradient_accumulation_steps": 1}}
+WITH_FAILPOINTS = """
+import sys
+from pathlib import Path
+from tests.chaos import failpoints
+from trainer.__main__ import main
+failpoints.install(sys.argv.pop(1), Path(sys.argv.pop(1)))
+sys.exit(main())
+"""
+WRITES_OF_A_LIFE = 260
+"""Hits of failpoints at files in a run that nobody disturbs, about; one that goes on has fewer, and may end."""
 OPTIONS = ("--threads", "1", "--checkpoint-every", "1")
 
 
@@ -56,6 +67,26 @@ def test_killed_three_times_in_a_row_the_adapter_is_the_same(tmp_path, tiny_base
     ]
     assert before[0].endswith(f", then on from step {first - 1}"), "said before it goes on: nothing is lost"
     assert first > 5, "it began anew"
+    assert weights(folder) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_at_writes_again_and_again_the_adapter_is_the_same(tmp_path, tiny_base, undisturbed, seed):
+    draw, points = random.Random(seed), set()
+    folder = persona_job(tmp_path / "job", tiny_base.source, **LONG)
+    for life in range(3):
+        trace = tmp_path / f"trace{life}"
+        program = ("-c", WITH_FAILPOINTS, f"kill@{draw.randint(1, WRITES_OF_A_LIFE)}:file.*", str(trace))
+        process = start(folder, *OPTIONS, program=program)
+        _, log = process.communicate(timeout=120)
+        assert process.returncode in (-signal.SIGKILL, 0), log
+        if process.returncode:
+            points.add(trace.read_text().split()[-1])
+    print(points)
+    assert points, "never killed"
+    code, _, log = run(folder, *OPTIONS)
+    assert code == 0, log
     assert weights(folder) == undisturbed
 
 
