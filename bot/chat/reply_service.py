@@ -316,7 +316,9 @@ class ReplyService:
     async def _resume_guarded(self, reply: StoredReply, client: discord.Client, free: asyncio.Semaphore) -> None:
         async with free:
             try:
-                await self._resume(reply, await fetch_channel(client, reply.channel_id))
+                current = self.store.replies.get(reply.event_id)  # while it waited, it may have been erased or deleted
+                if current and current.is_unfinished:
+                    await self._resume(current, await fetch_channel(client, reply.channel_id))
             except Exception as error:  # one failure must not affect the other replies
                 log.exception("the reply %d could not be finished", reply.event_id)
                 if not isinstance(error, UNCERTAIN_ERRORS):  # else the next connection finishes it

@@ -45,6 +45,11 @@ class StoredReply:
     interrupted_at: float | None
     end_note: str | None
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it has not ended, or members may not see its end."""
+        return self.state in ("waiting", "streaming") or self.end_note is not None
+
 
 @dataclass(frozen=True)
 class VoteCounts:

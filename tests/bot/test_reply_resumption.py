@@ -1,0 +1,145 @@
+"""Replies at a restart, a lost connection and unexpected errors: each is made once, the oldest first, or fails once."""
+
+import asyncio
+import dataclasses
+
+import aiohttp
+import pytest
+
+from bot.chat import discord_channels, reply_service
+from bot.demo_guild import SKERROW_SEED
+from bot.permissions import required_permissions
+from bot.sandbox.wire_faults import RequestFault, WireFaults
+from bot.store import StoreError
+from tests.bot.conftest import INN, QUAY, STAGE, on_stage
+from tests.fakes import until
+
+CHANNELS = (QUAY, INN, STAGE)
+
+
+async def interrupted(tmp_path, count: int) -> list[int]:
+    """Stop a bot that is making so many replies; returns their events, oldest first."""
+    async with on_stage(tmp_path) as stage:
+        stage.engine.free.clear()
+        for number in range(count):
+            who = stage.moderator if number % 2 else stage.member
+            await who.say(CHANNELS[number % 3], f"question {number}")
+        await until(lambda: len(stage.store.replies.unfinished()) == count)
+        return [reply.event_id for reply in stage.store.replies.unfinished()]
+
+
+def replies_to(stage, words: str) -> list[str]:
+    """The messages in which somebody answered these words."""
+    said = [message["content"] for channel in CHANNELS for message in stage.sandbox.messages(channel)]
+    return [text for text in said if f"hears: {words}" in text]
+
+
+async def test_a_new_connection_leaves_the_replies_alone_that_are_being_made(stage):
+    stage.engine.free.clear()
+    await stage.member.say(QUAY, "hold on")
+    await stage.sees("…", by="Ballast")
+    async with asyncio.timeout(5):
+        await asyncio.gather(stage.client.on_resumed(), stage.client.on_ready())
+    stage.engine.free.set()
+    await stage.finished(QUAY, 0)
+    await until(lambda: not stage.store.replies.unfinished())
+    assert len(replies_to(stage, "hold on")) == 1 and len(stage.engine.requests) == 1
+
+
+async def test_the_oldest_are_finished_first_and_some_at_once(tmp_path, monkeypatch):
+    events = await interrupted(tmp_path, 11)
+    begun, resume = [], reply_service.ReplyService._resume
+
+    async def held(self, reply, channel):
+        begun.append(reply.event_id)
+        await free.wait()
+        await resume(self, reply, channel)
+
+    free = asyncio.Event()
+    monkeypatch.setattr(reply_service.ReplyService, "_resume", held)
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: len(begun) == reply_service.MAX_RESUMED_AT_ONCE)
+        await asyncio.sleep(0.1)
+        assert begun == events[: reply_service.MAX_RESUMED_AT_ONCE]
+        free.set()
+        await until(lambda: not stage.store.replies.unfinished())
+        assert begun == events and all(len(replies_to(stage, f"question {n}\n")) == 1 for n in range(11))
+
+
+async def test_one_that_ended_while_it_waited_for_its_turn_is_not_made(tmp_path, monkeypatch):
+    first, second = await interrupted(tmp_path, 2)
+    fetch, free = reply_service.fetch_channel, asyncio.Event()
+
+    async def held(client, channel_id):
+        await free.wait()
+        return await fetch(client, channel_id)
+
+    monkeypatch.setattr(reply_service, "MAX_RESUMED_AT_ONCE", 1)
+    monkeypatch.setattr(reply_service, "fetch_channel", held)
+    async with on_stage(tmp_path) as stage:
+        service = stage.client.services.reply_service
+        await until(lambda: service._unfinished.holds(second))
+        stage.store.replies.finish(second, "stopped")
+        free.set()
+        await until(lambda: not service._unfinished.holds(second))
+        assert stage.store.replies.get(first).state == "done" and stage.store.replies.get(second).state == "stopped"
+        assert len(stage.engine.requests) == 1 and not replies_to(stage, "question 1")
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), aiohttp.ClientPayloadError("cut"), TimeoutError()])
+async def test_an_error_of_any_kind_before_the_first_message_ends_a_reply_once(tmp_path, monkeypatch, error):
+    async def fail(*_):
+        raise error
+
+    async with on_stage(tmp_path) as stage:
+        with monkeypatch.context() as failing:
+            failing.setattr(discord_channels.SenderRegistry, "of", fail)
+            event = int((await stage.member.say(QUAY, "hello"))["id"])
+            await until(lambda: stage.store.replies.get(event))
+            await until(lambda: stage.store.replies.get(event).state == "failed")
+        count = len(stage.engine.requests)
+    async with on_stage(tmp_path) as stage:
+        mark = stage.mark
+        await stage.member.say(INN, "and you?")
+        await stage.finished(INN, mark)
+        await until(lambda: not stage.store.replies.unfinished())
+        assert count == 1 and len(stage.engine.requests) == 1 and not replies_to(stage, "hello")
+
+
+async def test_a_reply_that_cannot_be_stored_is_shown_and_stored_later(stage, monkeypatch):
+    refused, store_reply = [], reply_service.ReplyService._store_reply
+
+    def fail_twice(*parts):
+        if len(refused) < 2:
+            refused.append(stage.sandbox.messages(QUAY)[-1]["content"])
+            raise StoreError("The database is full.", "Free disk space.")
+        store_reply(*parts)
+
+    monkeypatch.setattr(reply_service, "STORE_RETRY_S", 0.05)
+    monkeypatch.setattr(reply_service.ReplyService, "_store_reply", fail_twice)
+    event = int((await stage.member.say(QUAY, "hello"))["id"])
+    await stage.finished(QUAY, 0)
+    await until(lambda: not stage.store.replies.unfinished())
+    assert stage.store.replies.get(event).state == "done" and len(refused) == 2
+    assert "-# AI-written" in refused[1], "shown before it is stored"
+    assert len(replies_to(stage, "hello")) == 1 and len(stage.engine.requests) == 1
+
+
+async def test_the_bots_own_message_that_was_posted_although_the_connection_broke_is_posted_once(tmp_path, monkeypatch):
+    allowed = required_permissions()
+    allowed.manage_webhooks = False
+    async with on_stage(tmp_path, seed=dataclasses.replace(SKERROW_SEED, bot_permissions=allowed.value)) as stage:
+        faults, posted, send = [RequestFault.CUT_AFTER], [], discord_channels.BotSender.say
+
+        async def disturbed(*parts):
+            monkeypatch.setattr(WireFaults, "of_request", lambda _: faults.pop() if faults else None)
+            posted.append(await send(*parts))
+            return posted[-1]
+
+        monkeypatch.setattr(discord_channels, "RETRY_PAUSES_S", (0.01, 0.01))
+        monkeypatch.setattr(discord_channels.BotSender, "say", disturbed)
+        before = len(stage.sandbox.messages(QUAY))
+        await stage.member.say(QUAY, "hello")
+        await stage.finished(QUAY, 0)
+        assert not faults and len(posted) == 1
+        assert len(stage.sandbox.messages(QUAY)) == before + 2, "the question and one reply"
