@@ -316,8 +316,7 @@ class ReplyService:
     async def _resume_guarded(self, reply: StoredReply, client: discord.Client, free: asyncio.Semaphore) -> None:
         async with free:
             try:
-                current = self.store.replies.get(reply.event_id)  # while it waited, it may have been erased or deleted
-                if current and current.is_unfinished:
+                if (current := self.store.replies.get(reply.event_id)) and current.is_unfinished:  # or erased meanwhile
                     await self._resume(current, await fetch_channel(client, reply.channel_id))
             except Exception as error:  # one failure must not affect the other replies
                 log.exception("the reply %d could not be finished", reply.event_id)
