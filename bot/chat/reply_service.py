@@ -316,8 +316,9 @@ class ReplyService:
     async def _resume_guarded(self, reply: StoredReply, client: discord.Client, free: asyncio.Semaphore) -> None:
         async with free:
             try:
-                if (current := self.store.replies.get(reply.event_id)) and current.is_unfinished:  # or erased meanwhile
-                    await self._resume(current, await fetch_channel(client, reply.channel_id))
+                current = self.store.replies.get(reply.event_id)  # it may be erased, deleted or ended by now
+                if current and current.is_unfinished:
+                    await self._resume(current, await fetch_channel(client, current.channel_id))
             except Exception as error:  # one failure must not affect the other replies
                 log.exception("the reply %d could not be finished", reply.event_id)
                 if not isinstance(error, UNCERTAIN_ERRORS):  # else the next connection finishes it
@@ -330,8 +331,7 @@ class ReplyService:
             self.store.replies.record_end_shown(reply.event_id)
             return
         sender = await self.senders.of(persona, channel)
-        found = await sender.find(reply.event_id)
-        parts = (*reply.parts, *(one for one in found if one not in reply.parts))
+        parts = tuple(dict.fromkeys((*reply.parts, *await sender.find(reply.event_id))))
         if parts != reply.parts:  # stored before they change, because an end without buttons is not found again
             self.store.replies.record_parts(reply.event_id, list(parts))
         task = ReplyTask(reply.event_id, reply.asked_by, persona, channel, reply.trigger_seq or 0, parts)
@@ -401,8 +401,7 @@ class ReplyService:
             await self.end_reply(task.persona, task.place, task.event_id, live, reply)
         except discord.NotFound:  # the message was deleted: nobody waits for the reply any more
             log.info("the message of the reply %d is gone", task.event_id)
-            self._forget_parts(live.parts)
-            self.store.replies.record_deleted(task.event_id)
+            self._forget(task.event_id, live.parts)
         except Exception as error:  # shown in the reply's place
             await self.fail_reply(task.event_id, live, error)
 
@@ -477,13 +476,14 @@ class ReplyService:
                     await sender.remove(message_id)
                 except discord.Forbidden:
                     return False
-        self._forget_parts(reply.parts)
+        self._forget(reply.event_id, reply.parts)
         return True
 
-    def _forget_parts(self, parts: Iterable[int]) -> None:
+    def _forget(self, event_id: int, parts: Iterable[int]) -> None:
         for message_id in parts:
             self.store.messages.delete(message_id)
             self.store.replies.delete_part(message_id)
+        self.store.replies.record_deleted(event_id)
 
     @contextmanager
     def _holding(self, task: ReplyTask) -> Iterator[None]:

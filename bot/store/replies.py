@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 from bot.store.database import MAX_TIMESTAMP_S, Table
 
 ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
+UNFINISHED = "(state in ('waiting', 'streaming') or end_note is not null)"
+"""The SQL condition of `StoredReply.is_unfinished`."""
 IDEMPOTENCY_KEY_LIFETIME_S = 24 * 3600.0
 COUNTED_SQL = "asked_by <> 0 and state <> 'failed'"
 """Excludes greetings, which answer nobody, and failures, which say nothing about a version."""
@@ -47,7 +49,7 @@ class StoredReply:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether it has not ended, or members may not see its end."""
+        """True if it has not ended, or members may not see its end."""
         return self.state in ("waiting", "streaming") or self.end_note is not None
 
 
@@ -120,8 +122,8 @@ class StoredReplies(Table):
         return self._db.write(sql, **values) > 0
 
     def record_deleted(self, event_id: int) -> None:
-        """Record that the message was deleted before it showed the end."""
-        sql = "update replies set state = 'stopped', end_note = null where event_id = :event"
+        """Record that the message was deleted before it showed the end; one that has shown it stays as it ended."""
+        sql = f"update replies set state = 'stopped', end_note = null where event_id = :event and {UNFINISHED}"
         self._db.write(sql, event=event_id)
 
     def record_end_shown(self, event_id: int) -> None:
@@ -139,8 +141,7 @@ class StoredReplies(Table):
 
     def unfinished(self, after: int = -1, limit: int = 500) -> list[StoredReply]:
         """List replies that have not ended, or whose end members may not see, to events after one, oldest first."""
-        sql = """select * from replies where (state in ('waiting', 'streaming') or end_note is not null)
-            and event_id > :after order by event_id limit :limit"""
+        sql = f"select * from replies where {UNFINISHED} and event_id > :after order by event_id limit :limit"
         return self._db.all(self._reply, sql, after=after, limit=limit)
 
     def of_guild(

@@ -66,20 +66,26 @@ async def test_the_oldest_are_finished_first_and_some_at_once(tmp_path, monkeypa
         assert begun == events and all(len(replies_to(stage, f"question {n}\n")) == 1 for n in range(11))
 
 
-async def test_one_that_ended_while_it_waited_for_its_turn_is_not_made(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_one_that_ended_while_it_waited_for_its_turn_is_not_made(tmp_path, monkeypatch, is_deleted):
     first, second = await interrupted(tmp_path, 2)
-    fetch, free = reply_service.fetch_channel, asyncio.Event()
+    resume, free = reply_service.ReplyService._resume, asyncio.Event()
 
-    async def held(client, channel_id):
+    async def held(*parts):
         await free.wait()
-        return await fetch(client, channel_id)
+        await resume(*parts)
 
     monkeypatch.setattr(reply_service, "MAX_RESUMED_AT_ONCE", 1)
-    monkeypatch.setattr(reply_service, "fetch_channel", held)
+    monkeypatch.setattr(discord_channels, "END_WAIT_S", 0.05)
+    monkeypatch.setattr(reply_service.ReplyService, "_resume", held)
     async with on_stage(tmp_path) as stage:
         service = stage.client.services.reply_service
         await until(lambda: service._unfinished.holds(second))
-        stage.store.replies.finish(second, "stopped")
+        if is_deleted:
+            waiting = stage.store.replies.get(second)
+            assert [done async for done in service.delete([waiting], stage.client)] == [True]
+        else:
+            stage.store.replies.finish(second, "stopped")
         free.set()
         await until(lambda: not service._unfinished.holds(second))
         assert stage.store.replies.get(first).state == "done" and stage.store.replies.get(second).state == "stopped"
