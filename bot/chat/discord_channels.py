@@ -34,12 +34,14 @@ UNCERTAIN_ERRORS = (discord.DiscordServerError, aiohttp.ClientError, TimeoutErro
 RETRY_PAUSES_S = 1.0, 4.0
 RETRY_PAUSE_S = 1.0
 """The shortest pause of discord.py before it repeats a request."""
-AVATAR_TIMEOUT_S = 10.0
+AVATAR_TIMEOUT_S, WEBHOOK_TIMEOUT_S = 10.0, 20.0
+"""How long a reply waits for the persona's avatar, and for its webhook with it."""
 CLOCK_SKEW = datetime.timedelta(seconds=90)
 """Largest difference between Discord's clock and ours."""
 MAX_HISTORY_MESSAGES = 100
 WEBHOOK_NAME = "Understudy"
-TOO_MANY_WEBHOOKS_CODE = 30007
+UNKNOWN_WEBHOOK_CODE, TOO_MANY_WEBHOOKS_CODE = 10015, 30007
+"""Discord's codes for a webhook that was deleted, and for a channel with as many as it may have."""
 NO_MENTIONS = discord.AllowedMentions.none()
 BAD_REQUEST_STATUS = 400
 MAX_REPLIES_TO_MEMBER, MAX_REPLIES_IN_CHANNEL = 8, 32
@@ -230,22 +232,27 @@ class WebhookSender:
 
     async def _sent(self, view: discord.ui.View | None, started: datetime.datetime) -> list[int]:
         """Find the copies of a message that was just sent, by its buttons; none if it has no buttons."""
-        sent = await self._history(started - CLOCK_SKEW) if view else []  # `started` is by this machine's clock
-        return _with_buttons(sent, view)
+        found = await read_history(self.channel, started - CLOCK_SKEW) if view else []  # `started` is by our clock
+        return _with_buttons([one for one in found if one.webhook_id == self.webhook.id], view)
 
     async def find(self, event_id: int) -> list[int]:
-        sent = await self._history(discord.utils.snowflake_time(event_id))
-        return [one.id for one in sent if _belongs_to(one, event_id)]
-
-    async def _history(self, after: datetime.datetime) -> list[discord.Message]:
-        return [one for one in await read_history(self.channel, after) if one.webhook_id == self.webhook.id]
+        found = await read_history(self.channel, discord.utils.snowflake_time(event_id))
+        return [one.id for one in found if one.webhook_id in (self.webhook.id, None) and _belongs_to(one, event_id)]
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
-        await persist(
-            lambda: self.webhook.edit_message(
-                message_id, content=text, view=view, allowed_mentions=NO_MENTIONS, thread=self.thread
+        try:
+            await persist(
+                lambda: self.webhook.edit_message(
+                    message_id, content=text, view=view, allowed_mentions=NO_MENTIONS, thread=self.thread
+                )
             )
-        )
+        except discord.NotFound as error:
+            if error.code == UNKNOWN_WEBHOOK_CODE:
+                raise
+            try:  # the bot sent it itself, without a webhook
+                await BotSender(self.channel, self.persona).change(message_id, text, view)
+            except discord.Forbidden:
+                raise error from None
 
     async def remove(self, message_id: int) -> None:
         try:
@@ -358,21 +365,24 @@ class SenderRegistry:
         return float(getattr(self._client, "edit_stretch_s", 0.0))
 
     async def of(self, persona: Persona, channel: SpeakChannel) -> MessageSender:
-        """The persona's sender; `BotSender` when the bot may not manage webhooks here."""
+        """The persona's sender; `BotSender` where the bot may not manage webhooks, or Discord does not give it one."""
         home = channel.parent if isinstance(channel, discord.Thread) else channel
         if not isinstance(home, discord.TextChannel):
             return BotSender(channel, persona)
         lock = self._locks.setdefault(home.id, asyncio.Lock())
-        async with lock:
-            try:
+        try:
+            async with asyncio.timeout(WEBHOOK_TIMEOUT_S), lock:
                 webhook = await persist(lambda: self._webhook(persona, home))
-            except discord.Forbidden:
-                return BotSender(channel, persona)
-            except discord.HTTPException as error:
-                if error.code != TOO_MANY_WEBHOOKS_CODE:
-                    raise
-                log.warning("#%s has as many webhooks as Discord allows: %s speaks as the bot", home, persona.name)
-                return BotSender(channel, persona)
+        except discord.Forbidden:
+            return BotSender(channel, persona)
+        except TimeoutError:
+            log.warning("%s speaks as the bot: Discord does not answer about the webhooks of #%s", persona.name, home)
+            return BotSender(channel, persona)
+        except discord.HTTPException as error:
+            if error.code != TOO_MANY_WEBHOOKS_CODE:
+                raise
+            log.warning("#%s has as many webhooks as Discord allows: %s speaks as the bot", home, persona.name)
+            return BotSender(channel, persona)
         assert not isinstance(channel, discord.DMChannel)  # it is `home` or a thread of it
         return WebhookSender(webhook, persona, channel)
 

@@ -12,6 +12,7 @@ import discord
 
 from bot.chat.discord_channels import (
     UNCERTAIN_ERRORS,
+    UNKNOWN_WEBHOOK_CODE,
     ChannelRef,
     MessageSender,
     ReplyPolicy,
@@ -22,7 +23,7 @@ from bot.chat.discord_channels import (
     fetch_channel,
 )
 from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage
-from bot.chat.streaming_reply import UNKNOWN_WEBHOOK_CODE, ReplyViews, StreamingReply, split_message
+from bot.chat.streaming_reply import ReplyViews, StreamingReply, split_message
 from bot.errors import RefusedError, error_text
 from bot.store import Store, StoredReply, StoreError
 from bot.training.resource_sharing import TrainerThrottle
@@ -388,8 +389,7 @@ class ReplyService:
             live.wanted = request.adapter.version if request.adapter else unserved
             await self._stream_and_end(task, request, live, stream)
         finally:
-            running = self._running.get(task.event_id)
-            if running and running[0] is task:  # not a regeneration that has begun since
+            if (running := self._running.get(task.event_id)) and running[0] is task:  # no regeneration began since
                 del self._running[task.event_id]
                 running[1].cancel()
 

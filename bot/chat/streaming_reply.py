@@ -14,7 +14,7 @@ from typing import Protocol
 
 import discord
 
-from bot.chat.discord_channels import MessageSender
+from bot.chat.discord_channels import UNKNOWN_WEBHOOK_CODE, MessageSender
 from bot.errors import error_text
 from bot.store import VoteCounts
 from bot.training.resource_sharing import TrainerThrottle
@@ -30,8 +30,6 @@ MAX_PART_CHARS = MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS - MAX_NAME_CHARS
 FIRST_EDIT_DELAY_S, EDIT_INTERVAL_S = 0.4, 1.0
 """The first words are shown soon, then edits follow at the rate that Discord allows."""
 PLACEHOLDER = "…"
-UNKNOWN_WEBHOOK_CODE = 10015
-"""Discord's code for a webhook that was deleted."""
 FINISH_NOTES = {"cancelled": "stopped", "length": "cut off at the length limit"}
 MEMBER_SOURCES = (MEMORY_SOURCE, EARLIER_SOURCE)
 """Sources in a footer that are no files of lore."""

@@ -216,6 +216,33 @@ async def test_where_a_channel_has_too_many_webhooks_the_bot_speaks_itself(stage
     assert (await stage.finished(OFFICE, mark))["content"].startswith("**Oda Marrow:** Oda Marrow hears: hello")
 
 
+async def never(channel):
+    """Answer no request about webhooks."""
+    await asyncio.Event().wait()
+
+
+async def test_where_discord_does_not_answer_about_webhooks_the_bot_speaks_and_later_edits_itself(stage, monkeypatch):
+    monkeypatch.setattr("bot.chat.discord_channels.WEBHOOK_TIMEOUT_S", 0.3)
+    place = stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])
+    stage.store.channels.assign(Channel(*place, "oda", "everything", 1, 1.0))
+    senders, mark, greetings = stage.client.services.reply_service.senders, stage.mark, len(_events(stage))
+    with monkeypatch.context() as silent:
+        silent.setattr(senders, "_own_webhooks", never)
+        async with asyncio.timeout(10):  # together: the channel's lock is part of the time
+            await asyncio.gather(*(stage.member.say(OFFICE, f"hello {n}") for n in range(3)))
+            await until(lambda: len(_events(stage)) == greetings + 3 and not stage.store.replies.unfinished())
+    reply = await stage.finished(OFFICE, mark)
+    assert reply["author"]["username"] == "Understudy" and reply["content"].startswith("**Oda Marrow:** Oda Marrow")
+    before = len(stage.sandbox.messages(OFFICE))
+    mark = stage.mark
+    await stage.member.click(reply, "Regenerate")
+    again = await stage.finished(OFFICE, mark)
+    assert again["id"] == reply["id"] and len(stage.sandbox.messages(OFFICE)) == before
+    mark = stage.mark
+    await stage.member.say(OFFICE, "and now")
+    assert (await stage.finished(OFFICE, mark))["webhook_id"]
+
+
 async def nobodys(channel):
     """Find none: the sandbox has no webhooks of other applications."""
     return []
