@@ -13,7 +13,7 @@ from tests.docs.programs import PACKAGES, has_module
 from tests.docs.reading import ROOT
 
 FOLDER = ROOT / "examples" / "notebooks"
-BRIEF = {"max_steps": 4, "num_train_epochs": 1, "train_samples": 40, "heldout_share": 0.02}
+BRIEF = {"max_steps": 3, "num_train_epochs": 1, "train_samples": 24, "heldout_share": 0.01}
 SMALL = {
     "1-data": {"GENERAL": 60},
     "2-training": {"SETTINGS": BRIEF, "CARD": "losses"},

@@ -68,7 +68,7 @@ def _prepared(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def _guild(home: Path) -> AsyncIterator[Sandbox]:
-    """Starts the bot as `make run` does, over the bundled model, with a sixth of each log, to take minutes only.
+    """Starts the bot as `make run` does, over the bundled model, with a tenth of each log, to take minutes only.
 
     Versions are evaluated by losses alone.
     """
@@ -78,7 +78,7 @@ async def _guild(home: Path) -> AsyncIterator[Sandbox]:
     shutil.copy(shipped.logs / "rights.toml", logs)
     for path in shipped.logs.glob("*.json"):
         log = json.loads(path.read_bytes())
-        kept = log["messages"][: len(log["messages"]) // 6]
+        kept = log["messages"][: len(log["messages"]) // 10]
         (logs / path.name).write_text(json.dumps({**log, "messages": kept}), encoding="utf-8")
     settings = load_settings(None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", "TRAINER_CARD": "losses"})
     async with open_app(settings, replace(shipped, logs=logs)) as app:

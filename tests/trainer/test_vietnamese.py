@@ -161,10 +161,10 @@ def test_the_embedded_model_learns_to_speak_as_she_does(tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
     sources = ("--persona", CARD, "--source", TALK, "--lore", LORE)
     typed("-m", "trainer", "dataset", "build", *sources, "--set", "max_length=768", "--out", data)
-    longer = ("--set", "max_length=768", "--set", "num_train_epochs=3")
-    typed("-m", "trainer", "train", "--persona", CARD, "--dataset", data, "--recipe", "demo-cpu", *longer, "--out", run)
+    settings = ("--set", "max_length=768", "--set", "num_train_epochs=3", "--set", "train_samples=36")
+    typed("-m", "trainer", "train", "--persona", CARD, "--dataset", data, *settings, "--card", "losses", "--out", run)
     metrics = verify_adapter(run / "adapter").metrics
-    assert metrics.loss_tuned < 0.85 * metrics.loss_base, metrics
+    assert metrics.loss_tuned < 0.9 * metrics.loss_base, metrics
     card = (run / "adapter" / "README.md").read_text(encoding="utf-8")
     assert "held-out replies, this adapter" in card
     reply = typed("examples/persona_chat.py", run / "adapter", CARD, "bà ơi, qua sông bao nhiêu tiền?", "--seed", 1)
