@@ -95,6 +95,34 @@ def test_the_stated_share_of_samples_carries_lore(renderer, recipe):
     assert sum("[Clock] The escapement is of brass." in text for text in texts) == data.counts["samples_with_lore"]
 
 
+@pytest.mark.parametrize(("share", "shown"), [(0.01, 40), (0, 0)])
+def test_a_reply_that_repeats_lore_has_it_unless_none_is_wanted(renderer, recipe, share, shown):
+    lore = LoreIndex([Passage("ada", "ada/clock.md", "Clock", "The escapement is of brass, cut by Marten in Lowgate.")])
+    repeats = [talk(f"what is the escapement of, {n}", f"Brass, and Marten cut it, {n}.") for n in range(40)]
+    others = [talk(f"is the escapement well, {n}", f"It ticks as it did yesterday, {n}.") for n in range(40)]
+    data = make_dataset([*repeats, *others], renderer, recipe.model_copy(update={"lore_share": share}), lore)
+    texts = [renderer.tokenizer.decode(sample.ids) for sample in (*data.train, *data.heldout)]
+    assert sum("[Clock]" in text and "Marten cut it" in text for text in texts) == shown
+    assert shown <= data.counts["samples_with_lore"] < shown + 8
+
+
+def test_lore_that_does_not_fit_is_left_out_and_the_reply_stays(renderer, recipe):
+    whole = recipe.model_copy(update={"lore_share": 1})
+    clock, walls = (
+        "The escapement is of brass.",
+        "Brass holds the escapement to a wall. " + "Each wall is of slate. " * 20,
+    )
+    lore = LoreIndex([Passage("ada", "ada/clock.md", "Clock", clock), Passage("ada", "ada/walls.md", "Walls", walls)])
+    asked = [talk(f"is the escapement of brass, {n}", f"answer {n}") for n in range(8)]
+    shown = {}
+    for longest in (640, 128, 48):
+        data = make_dataset(asked, renderer, whole.model_copy(update={"max_length": longest}), lore)
+        assert "dropped: too long" not in data.counts
+        texts = [renderer.tokenizer.decode(sample.ids) for sample in (*data.train, *data.heldout)]
+        shown[longest] = [sum(heading in text for text in texts) for heading in ("[Clock]", "[Walls]")]
+    assert shown == {640: [8, 8], 128: [8, 0], 48: [0, 0]}
+
+
 def sides(conversations, share=0.15):
     return dict(
         zip(

@@ -1,12 +1,15 @@
 """Renders conversations to training samples, one per reply, with the prompt used when serving."""
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from personas.errors import MaterialError
 from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
+from personas.lore.index_terms import query_terms
+from personas.lore.passages import WORLD
 from personas.prompt import Renderer, TokenizedSample, system_card
 from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.data.dedup_split import EXACT_DUPLICATE, UNADDRESSED_REPLY, hash_fraction
@@ -16,6 +19,8 @@ from trainer.schemas import Recipe
 from trainer.sources.conversation import Conversation, author_ids, day_of, persona_speaks
 
 UNBOUNDED_TOKENS = 10**9
+MIN_REPEATED_TERMS, MIN_REPEATED_SHARE = 3, 0.3
+"""Terms that a reply that repeats lore has from one passage and not from the question: how many, and of its terms."""
 NOTHING_TRAINED = "no token of the reply to train on"
 TOO_LONG, HELD_OUT_BEFORE = "too long", "held out before"
 
@@ -60,6 +65,11 @@ class SampleRenderer:
         self._renderer, self._persona, self._lore = renderer, persona, lore
         self._recipe, self._filters = recipe, filters
         self._seen: set[bytes] = set()
+        self._passages_with: dict[str, list[int]] = defaultdict(list)  # by term
+        passages = lore.passages_of(persona.id, WORLD) if lore and persona else ()
+        for number, passage in enumerate(passages):
+            for term in query_terms(f"{passage.heading}\n{passage.text}"):
+                self._passages_with[term].append(number)
 
     def render(
         self, conversation: Conversation, faults: dict[int, str], withheld: Collection[int] = ()
@@ -100,15 +110,17 @@ class SampleRenderer:
     def _render_reply(
         self, persona: Persona | None, before: Sequence[Turn], conversation: Conversation, place: int
     ) -> RenderedSample | None:
-        """Return the sample with its history trimmed to fit, or None if it does not fit without history."""
+        """Return the sample with history, then lore, trimmed to fit, or None if it does not fit without either."""
         reply = conversation.messages[place].text
         turns, longest = before[-self._recipe.history_turns :], self._recipe.max_length
         hits = self._hits(persona, turns[-1].text, reply)
         sample = self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS)
         kept = len(turns)
         if len(sample.ids) > longest:
-            if len(self._renderer.sample(persona, turns[-1:], reply, hits, UNBOUNDED_TOKENS).ids) > longest:
-                return None
+            while len(self._renderer.sample(persona, turns[-1:], reply, hits, UNBOUNDED_TOKENS).ids) > longest:
+                if not hits:
+                    return None
+                hits = hits[:-1]
             sample = self._renderer.sample(persona, turns, reply, hits, longest)
             kept = self._renderer.prompt(persona, turns, hits, longest - sample.reply_tokens).turns_kept
         return RenderedSample(
@@ -123,10 +135,18 @@ class SampleRenderer:
         )
 
     def _hits(self, persona: Persona | None, question: str, reply: str) -> list[LoreHit]:
-        chosen = hash_fraction("lore", question + reply) < self._recipe.lore_share
-        if not (chosen and self._lore and persona and persona is self._persona):
+        share = self._recipe.lore_share
+        if not (share and self._lore and persona and persona is self._persona):
+            return []
+        if hash_fraction("lore", question + reply) >= share and not self._repeats_lore(question, reply):
             return []
         return self._lore.search(persona.id, question, MAX_LORE_PASSAGES)
+
+    def _repeats_lore(self, question: str, reply: str) -> bool:
+        """Report whether a reply repeats a passage: without it in the prompt, the model would learn to make up lore."""
+        terms = set(query_terms(reply)) - set(query_terms(question))
+        passages = Counter(number for term in terms for number in self._passages_with.get(term, ()))
+        return max(passages.values(), default=0) >= max(MIN_REPEATED_TERMS, MIN_REPEATED_SHARE * len(terms))
 
     def _sample_fault(self, sample: TokenizedSample) -> str:
         if has_no_targets(self._renderer, sample):
