@@ -50,18 +50,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "629705111820bfd32b0f70c3649a1155566be214e735ebcee4cd7fcd79c70dd9",
-            "74b2609dc458c34ef36a5cd54a47133206c769402f3bb2b03872ffbb793a2d0f",
+            "34decd6ef9df4d4eb6ca10bb7b8fc4152a13d5385d8b0b0485a29aa0abbe19ea",
+            "872d07889e5dbdc98f67202b50ce4fb64a54c6b5da4973104d0dd37b04190946",
         ),
         (
             "oda",
-            "6692de1b8022cad14a9bd478ba08773557fdeda4f69b19cb84963f65ea815f74",
-            "ae99efda87a748300439a69246a5b3f15899323798f3c99999699775e19cc827",
+            "c347c5e922513d4fb2352349079f63fdabda602e890a8f76cb477b1564b699a0",
+            "68020d171dd5dbc66f30a1f8572d86464e38a654daed8ff2f70c46084ce1e9b6",
         ),
         (
             "thrip",
-            "7b1132ee2505b93a8183a3b570be66845b3e9c56152ea0fca1aff818f2e484a2",
-            "0f785bc944e1453c8d95c21e50a2448d1fba44d4f75b4c7e8f2f0224014f7e06",
+            "75cd94b7b269e54cbebde330b4f8048395fdf752bd29fbf18e4595b48ad074d8",
+            "f74e896714cef37317198e7bcf5c8b5ea305c23415365f69be672fbcb2364b9c",
         ),
     ],
 )
