@@ -35,7 +35,7 @@ RETRY_PAUSES_S = 1.0, 4.0
 RETRY_PAUSE_S = 1.0
 """The shortest pause of discord.py before it repeats a request."""
 AVATAR_TIMEOUT_S, WEBHOOK_TIMEOUT_S = 10.0, 20.0
-"""How long a reply waits for the persona's avatar, and for its webhook with it."""
+"""Timeouts for setting the persona's avatar, and for finding or creating its webhook with that."""
 CLOCK_SKEW = datetime.timedelta(seconds=90)
 """Largest difference between Discord's clock and ours."""
 MAX_HISTORY_MESSAGES = 100
