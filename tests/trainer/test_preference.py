@@ -19,7 +19,7 @@ from personas.home.job_folder import read_spec
 from personas.home.preferences import preferences_to_jsonl, read_preferences
 from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
 from personas.prompt import TokenizedSample
-from tests.trainer.job_folders import ADA, export, persona_job, sign, stopping, talks
+from tests.trainer.job_folders import ADA, described, export, persona_job, sign, stopping, talks
 from tests.trainer.preference_jobs import BAD, GOOD, member, preference_job, taught, voted, votes
 from trainer.data.preference_policy import (
     MAX_GOOD_WEIGHT_RATIO,
@@ -335,6 +335,19 @@ def test_personal_data_in_what_was_taught_is_replaced(tiny_base, adapter, tmp_pa
     job = prepare_job_without_torch(preference_job(tmp_path / "job", tiny_base.source, adapter, lines))
     (reply,) = [it.reply for it in job.data.train_prompt_replies if "oil can" in it.reply]
     assert "ada.wick@clockmail.net" not in reply
+
+
+def test_lore_that_does_not_fit_is_left_out_and_what_was_taught_stays(tiny_base, adapter, tmp_path):
+    folder = preference_job(tmp_path / "job", tiny_base.source, adapter, [taught(1, member(1), GOOD)], max_length=128)
+    passage = folder / "material" / "lore" / "ada" / "clocks.md"
+    passage.write_text("# Clocks\n\nAda looks after clock 1. " + "Its hands are of slate. " * 20, encoding="utf-8")
+    spec = json.loads((folder / "request.json").read_text())
+    spec["materials"] = [it for it in spec["materials"] if it["kind"] != "lore"]
+    spec["materials"].append(described(folder / "material", "lore", "lore"))
+    (folder / "request.json").write_text(json.dumps(spec), encoding="utf-8")
+    data = prepare_job_without_torch(folder).data
+    assert data.lore and data.lore.search("ada", "did you look after clock 1?"), "it is found"
+    assert data.counts["replies_taught"] == 1 and GOOD in [it.reply for it in data.train_prompt_replies]
 
 
 def test_a_reply_that_is_held_out_is_not_learned_from(tiny_base, adapter, tmp_path):

@@ -28,7 +28,14 @@ from trainer.data.preference_policy import (
     reply_ids,
     require_preference_recipe,
 )
-from trainer.data.sample_renderer import HELD_OUT_BEFORE, NOTHING_TRAINED, TOO_LONG, UNBOUNDED_TOKENS, has_no_targets
+from trainer.data.sample_renderer import (
+    HELD_OUT_BEFORE,
+    NOTHING_TRAINED,
+    TOO_LONG,
+    UNBOUNDED_TOKENS,
+    fitting_lore,
+    has_no_targets,
+)
 from trainer.schemas import PromptReply, Recipe
 
 PREFERENCE_SOURCE = "preferences"
@@ -125,17 +132,20 @@ class _PreferenceRenderer:
         return now | set(itertools.compress(replies, before))
 
     def _samples(self, one: PreferenceRecord, replies: Sequence[str]) -> list[TokenizedSample]:
-        """Return a sample per reply, with the same prompt tokens; none if the longest does not fit."""
+        """Return a sample per reply, with the same prompt tokens, as much of history and lore as fits the longest.
+
+        Empty if that does not fit without either.
+        """
         persona, lore, turns = self._persona, self._lore, _prompt_turns(one)[-self._history :]
         hits = lore.search(persona.id, turns[-1].text, MAX_LORE_PASSAGES) if lore and persona else []
         whole = [self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS) for reply in replies]
         if max(len(sample.ids) for sample in whole) <= self._longest:
             return whole
         room = self._longest - max(sample.reply_tokens for sample in whole)
-        alone = self._renderer.prompt(persona, turns[-1:], hits, UNBOUNDED_TOKENS)
-        if len(alone.ids) > room:
+        fitting = fitting_lore(self._renderer, persona, turns[-1], hits, room)
+        if fitting is None:
             return []
-        prompt = self._renderer.prompt(persona, turns, hits, room).ids
+        prompt = self._renderer.prompt(persona, turns, fitting, room).ids
         return [_with_prompt(prompt, sample) for sample in whole]
 
     def _add(self, rendered: _RenderedPreferences, one: PreferenceRecord, samples: Sequence[TokenizedSample]) -> None:

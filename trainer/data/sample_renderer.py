@@ -117,10 +117,10 @@ class SampleRenderer:
         sample = self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS)
         kept = len(turns)
         if len(sample.ids) > longest:
-            while len(self._renderer.sample(persona, turns[-1:], reply, hits, UNBOUNDED_TOKENS).ids) > longest:
-                if not hits:
-                    return None
-                hits = hits[:-1]
+            fitting = fitting_lore(self._renderer, persona, turns[-1], hits, longest - sample.reply_tokens)
+            if fitting is None:
+                return None
+            hits = fitting
             sample = self._renderer.sample(persona, turns, reply, hits, longest)
             kept = self._renderer.prompt(persona, turns, hits, longest - sample.reply_tokens).turns_kept
         return RenderedSample(
@@ -156,6 +156,16 @@ class SampleRenderer:
             return EXACT_DUPLICATE
         self._seen.add(digest)
         return ""
+
+
+def fitting_lore(
+    renderer: Renderer, persona: Persona | None, last: Turn, hits: Sequence[LoreHit], max_tokens: int
+) -> list[LoreHit] | None:
+    """Return as many of the best passages as fit a prompt without history; None if it does not fit without any."""
+    for count in range(len(hits), -1, -1):
+        if len(renderer.prompt(persona, [last], hits[:count], UNBOUNDED_TOKENS).ids) <= max_tokens:
+            return list(hits[:count])
+    return None
 
 
 def has_no_targets(renderer: Renderer, sample: TokenizedSample) -> bool:
