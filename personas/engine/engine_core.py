@@ -94,6 +94,7 @@ class BatchGenerator:
         if self.waiting or self.warmer.queue or self._lora.reads:
             self._admit()
         has_computed = self.running > 0
+        self._drop_rivals()
         if prefilled := self._compute("prefill"):
             self._prefilled += prefilled
             if self._prefilled < MAX_PREFILL_TOKENS_IN_A_ROW and self.has_arrivals():
@@ -158,10 +159,18 @@ class BatchGenerator:
     def _fork(self, seq: Sequence) -> None:
         """Let a reply begin with several candidates, if it is meant to and there is room for them."""
         scheduler, sampling = self.scheduler, seq.request.sampling
-        busy = sum(1 + len(other.rivals) for other in scheduler.running)
-        count = min(sampling.candidates, 1 + scheduler.limits.candidate_rows - busy)
+        count = min(sampling.candidates, 1 + scheduler.limits.candidate_rows - self._rows())
         if count > 1 and seq.card_prompt and sampling.temperature > 0 and seq.runner.prefixes and not scheduler.queue:
             seq.fork(count)
+
+    def _drop_rivals(self) -> None:
+        """Let replies go on as their first candidate once others need the rows of the rest."""
+        if self._rows() + self.waiting > self.scheduler.limits.candidate_rows:
+            for seq in self.scheduler.running:
+                seq.drop_rivals()
+
+    def _rows(self) -> int:
+        return sum(1 + len(seq.rivals) for seq in self.scheduler.running)
 
     def _choose(self, seq: Sequence) -> None:
         """Choose the beginning of a reply; where that fails, it is the first candidate."""

@@ -163,11 +163,15 @@ class Sequence(ReplySequence):
         self._detokenizer, self._tokens, self._logprobs = best._detokenizer, best._tokens, best._logprobs
         self._detokenizer.release()
 
-    def finish(self) -> None:
-        """Deliver the reply; one that ends before its beginning is chosen is the first candidate."""
+    def drop_rivals(self) -> None:
+        """Go on as the first candidate if the beginning is not chosen yet."""
         if self.is_choosing:
             self.rivals = []
             self.choose(self)
+
+    def finish(self) -> None:
+        """Deliver the reply; one that ends before its beginning is chosen is the first candidate."""
+        self.drop_rivals()
         super().finish()
 
     def load_prefix(self) -> None:

@@ -182,6 +182,21 @@ def test_rows_are_shared_and_who_waits_leaves_one_candidate(start):
     assert sorted(counts[4:])[-1] > 1 and sum(counts[4:]) <= 5
 
 
+def test_others_who_need_the_rows_end_the_choice(start, reply):
+    expected = reply(replace(SAMPLING, seed=0))
+    parts, (first,) = start(choosing(0), candidate_rows=4)
+    while not any(len(seq.reply_ids) > 4 for seq in parts.batch.scheduler.running):
+        parts.batch.step()
+    _, (second,) = start(choosing(1), candidate_rows=4)
+    parts.batch.step()
+    assert not first.pieces  # four rows suffice for both
+    _, (third,) = start(choosing(2), candidate_rows=4)
+    parts.batch.step()
+    assert first.pieces
+    run_to_end(parts)
+    assert first.reply == expected and third.reply.candidates > 1 and second.ends == 1
+
+
 def test_no_text_is_shown_before_the_choice(start):
     parts, (recorder,) = start(choosing(0))
     while not parts.batch.scheduler.running or not recorder.pieces:
