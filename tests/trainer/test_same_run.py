@@ -50,8 +50,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "34decd6ef9df4d4eb6ca10bb7b8fc4152a13d5385d8b0b0485a29aa0abbe19ea",
-            "872d07889e5dbdc98f67202b50ce4fb64a54c6b5da4973104d0dd37b04190946",
+            "00f0ee0040ee99cdece2587d772e1e9972a70f5b3dc2af5a10c91aca6f2aa884",
+            "e324ceef4151b531cc4b05e2f4b020ba4808b7f0e9edd6db93f36c9c36fb4cf3",
         ),
         (
             "oda",
@@ -60,8 +60,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
         ),
         (
             "thrip",
-            "75cd94b7b269e54cbebde330b4f8048395fdf752bd29fbf18e4595b48ad074d8",
-            "f74e896714cef37317198e7bcf5c8b5ea305c23415365f69be672fbcb2364b9c",
+            "80579be67b8d88d3fc70e779b4978203c9da8b23df159385027d4b4b3d031b49",
+            "6597c24dd377f6913d03e1d844ac63bc2d83b0d59d5ce0011b21683f5fb224fe",
         ),
     ],
 )
