@@ -50,18 +50,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "00f0ee0040ee99cdece2587d772e1e9972a70f5b3dc2af5a10c91aca6f2aa884",
-            "e324ceef4151b531cc4b05e2f4b020ba4808b7f0e9edd6db93f36c9c36fb4cf3",
+            "b306eed2ab81fcda975f91ae359f4c78793264e47daa0844ff9466ca8f47ec08",
+            "d95b5416ed6af18e7ae841ba2c8396f107ee73cff233def90a2d2fa669406c97",
         ),
         (
             "oda",
-            "c347c5e922513d4fb2352349079f63fdabda602e890a8f76cb477b1564b699a0",
-            "68020d171dd5dbc66f30a1f8572d86464e38a654daed8ff2f70c46084ce1e9b6",
+            "7aa7d6e620aea43f2d2ae3b61a590ec132859c80ddf4a577d76bdbf9623d1f1f",
+            "5a7379afa87758673a775c787e3a735e97b5a4d8ff0b5ed20a73bfe637e16148",
         ),
         (
             "thrip",
-            "80579be67b8d88d3fc70e779b4978203c9da8b23df159385027d4b4b3d031b49",
-            "6597c24dd377f6913d03e1d844ac63bc2d83b0d59d5ce0011b21683f5fb224fe",
+            "592d8b58842c56f9d6ba8522435f8a7282f1051ca1bde7d71ee5d9aeb7aaa3c3",
+            "0419006de4670aa1fdedfc1e16b1d61ab6d27dcd26d88546af790658433fa2c1",
         ),
     ],
 )
