@@ -50,8 +50,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "b306eed2ab81fcda975f91ae359f4c78793264e47daa0844ff9466ca8f47ec08",
-            "d95b5416ed6af18e7ae841ba2c8396f107ee73cff233def90a2d2fa669406c97",
+            "1875da358af6f41437687dfad3027726dbaf0730c48d4514402acbc19d74d11f",
+            "b6b10351b6472634ec93edf75b1194caaa9ce063bb8a75a9020f0876dfa72f2e",
         ),
         (
             "oda",
@@ -60,8 +60,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
         ),
         (
             "thrip",
-            "592d8b58842c56f9d6ba8522435f8a7282f1051ca1bde7d71ee5d9aeb7aaa3c3",
-            "0419006de4670aa1fdedfc1e16b1d61ab6d27dcd26d88546af790658433fa2c1",
+            "f3f806f382c08e59cf937d2c2dccdc18ffae80fa90995eb4f9d6a91579811461",
+            "3b861751cbf347a737433a83b6e7839c534da98c6938d9c0f7492bf0730016a2",
         ),
     ],
 )
