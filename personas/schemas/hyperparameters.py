@@ -90,6 +90,7 @@ class Hyperparameters(FrozenModel):
     chat_template: TemplateChoice | None = None
     history_turns: TurnCount | None = None
     session_gap_minutes: Minutes | None = None
+    cross_session_share: Fraction | None = None
     lore_share: Fraction | None = None
     heldout_share: HeldoutShare | None = None
     general_share: GeneralShare | None = None

@@ -50,18 +50,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "1875da358af6f41437687dfad3027726dbaf0730c48d4514402acbc19d74d11f",
-            "b6b10351b6472634ec93edf75b1194caaa9ce063bb8a75a9020f0876dfa72f2e",
+            "4ce52d19c7b2aa0949e103a5a0f4e31ada9e62010de920d77a0b87e6598460ea",
+            "a7b8db5137852a1452030a7338946999df270bc14a7114377b79eb39c1b9da98",
         ),
         (
             "oda",
-            "7aa7d6e620aea43f2d2ae3b61a590ec132859c80ddf4a577d76bdbf9623d1f1f",
-            "5a7379afa87758673a775c787e3a735e97b5a4d8ff0b5ed20a73bfe637e16148",
+            "2bfd77e13aa68204b592044ea17d0dcc6fec5ee62ca49fcfb67d5b13b48c6992",
+            "112cf23ea3b063c09836d03febf9e61c0e7d39684dd89da6d00dabf70981e894",
         ),
         (
             "thrip",
-            "f3f806f382c08e59cf937d2c2dccdc18ffae80fa90995eb4f9d6a91579811461",
-            "3b861751cbf347a737433a83b6e7839c534da98c6938d9c0f7492bf0730016a2",
+            "13e107f56db9007a8f96ed9ceca8b8ca8e9596cdb701ee2959898dc05669a3b9",
+            "1619a845ac5e3ceea230713bc8f1ee881ce2ff40c9e6a1411984ddf988897f98",
         ),
     ],
 )

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -25,10 +26,18 @@ from trainer.data.ledger import Ledger, Participants
 from trainer.data.quality_filters import QualityFilters
 from trainer.data.sample_renderer import RenderedSample, SampleRenderer
 from trainer.schemas import Recipe
-from trainer.sources.conversation import Conversation, RejectedRecord, is_chat_log, persona_speaks, replace_assistant
+from trainer.sources.conversation import (
+    Conversation,
+    RejectedRecord,
+    SourceMessage,
+    is_chat_log,
+    persona_speaks,
+    replace_assistant,
+)
 
 SampleKind = Literal["persona", "general"]
 OVER_LIMIT, OVER_MIX = "over the source's limit", "over the mix"
+MAX_CONVERSATIONS_BEFORE = 16  # how far back a sample's history is looked for, including conversations not trained on
 SourceItems = Iterable[Conversation | RejectedRecord]
 
 
@@ -126,6 +135,8 @@ class DatasetBuilder(ExitStack):
         self._sources: list[str] = []
         self._source_of, self._draws = array("i"), array("d")
         self._is_by_persona, self._is_log, self._is_settled = bytearray(), bytearray(), bytearray()
+        self._outcomes: list[str] = []
+        self._read = lru_cache(MAX_CONVERSATIONS_BEFORE + 1)(self._read_anonymised)
         self._has_targets = False
         self._remaining: dict[tuple[int, str], int] = {}
         self.shares: dict[str, float] = {}
@@ -159,7 +170,7 @@ class DatasetBuilder(ExitStack):
                 "Name the speaker: --persona with a card, and --as if its name in the logs is different.",
             )
         self.shares = self._resolve_shares()
-        outcomes = self._splitter.outcomes(self._plan.recipe.heldout_share, self.ledger.dropped)
+        outcomes = self._outcomes = self._splitter.outcomes(self._plan.recipe.heldout_share, self.ledger.dropped)
         self._is_settled = bytearray(len(outcomes))
         self.conversations = Counter(outcomes)
         self._apply_limits(outcomes)
@@ -280,7 +291,8 @@ class DatasetBuilder(ExitStack):
             self.ledger.drop(conversation, OVER_LIMIT)
             return
         try:
-            for made in self._renderer.render(conversation, faults, self._splitter.withheld_replies.get(number, ())):
+            withheld = self._splitter.withheld_replies.get(number, ())
+            for made in self._renderer.render(conversation, faults, withheld, self._messages_before(number)):
                 if not self._remaining[quota]:
                     reason = OVER_LIMIT
                     break
@@ -295,7 +307,28 @@ class DatasetBuilder(ExitStack):
                     faults.setdefault(place, reason)
             self.ledger.settle(conversation, used, faults)
 
-    def _read(self, number: int) -> Conversation:
+    def _messages_before(self, number: int) -> list[SourceMessage]:
+        """Return what the bot would show before a conversation: the last messages of its channel, as history.
+
+        Only a share of the training conversations has some, from the training conversations before it in its log. There
+        the messages of a channel are in order, and a later time ends the search: another channel begins.
+        """
+        conversation, recipe = self._read(number), self._plan.recipe
+        is_chosen = hash_fraction("history", conversation.raw_text) < recipe.cross_session_share
+        if not (is_chosen and self._outcomes[number] == TRAIN and self._is_by_persona[number]):
+            return []
+        messages = list(conversation.messages)
+        for before in range(number - 1, max(-1, number - 1 - MAX_CONVERSATIONS_BEFORE), -1):
+            if self._source_of[before] != self._source_of[number] or len(messages) > recipe.history_turns:
+                break
+            if self._outcomes[before] == TRAIN and self._is_by_persona[before]:
+                found = self._read(before)
+                if found.source != conversation.source or not 0 < found.messages[-1].at <= messages[0].at:
+                    break
+                messages = [*found.messages, *messages]
+        return messages[: len(messages) - len(conversation.messages)][-recipe.history_turns :]
+
+    def _read_anonymised(self, number: int) -> Conversation:
         """Return a conversation, anonymised."""
         conversation = self._buffer[number]
         if self._review:

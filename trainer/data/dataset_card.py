@@ -32,6 +32,7 @@ class DatasetStatistics:
     reply_lengths: array[int] = field(default_factory=lambda: array("i"))
     with_lore: int = 0
     with_trimmed_history: int = 0
+    with_earlier_history: int = 0
 
     def add(self, built: BuiltSample) -> None:
         """Count a sample."""
@@ -46,6 +47,7 @@ class DatasetStatistics:
         self.reply_lengths.append(reply_tokens)
         self.with_lore += bool(built.made.lore)
         self.with_trimmed_history += bool(built.made.trimmed)
+        self.with_earlier_history += bool(built.made.earlier)
 
     @property
     def tokens(self) -> int:
@@ -97,6 +99,7 @@ def dataset_details(statistics: DatasetStatistics, ledger: Ledger) -> dict[str, 
         "by_right": dict(statistics.rights),
         "with_lore": statistics.with_lore,
         "with_trimmed_history": statistics.with_trimmed_history,
+        "with_earlier_history": statistics.with_earlier_history,
         "tokens_per_sample": length_distribution(statistics.lengths),
         "tokens_per_reply": length_distribution(statistics.reply_lengths),
     }

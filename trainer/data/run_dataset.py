@@ -45,8 +45,8 @@ RUN_SET_FILE, MIXED_FILE, MEASURED_FILE = "dataset.json", "mixed.jsonl", "genera
 """Counts and the key of the folder's inputs; general dialogue to train on; general dialogue to measure forgetting."""
 
 SAMPLE_SETTINGS = {
-    "max_length", "history_turns", "session_gap_minutes", "lore_share", "heldout_share", "general_share",
-    "first_stage_epochs", "train_samples",
+    "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
+    "general_share", "first_stage_epochs", "train_samples",
 }  # fmt: skip
 """The settings of a recipe that determine the samples."""
 

@@ -16,7 +16,7 @@ from trainer.data.dedup_split import EXACT_DUPLICATE, UNADDRESSED_REPLY, hash_fr
 from trainer.data.ledger import describe_dropped
 from trainer.data.quality_filters import QualityFilters
 from trainer.schemas import Recipe
-from trainer.sources.conversation import Conversation, author_ids, day_of, persona_speaks
+from trainer.sources.conversation import Conversation, SourceMessage, author_ids, day_of, persona_speaks
 
 UNBOUNDED_TOKENS = 10**9
 MIN_REPEATED_TERMS, MIN_REPEATED_SHARE = 3, 0.3
@@ -29,10 +29,11 @@ TOO_LONG, HELD_OUT_BEFORE = "too long", "held out before"
 class RenderedSample:
     """A sample and its origin: the turns of its prompt, and the indices `places` of its messages.
 
-    The prompt has the card of `persona`. `trimmed` counts earlier turns that did not fit. `talk` is the row of the
-    conversation's first message, which identifies it within its source. `speakers` are the displayed names, `people`
-    the ids of human speakers. `arrived` is the date of arrival (ISO 8601), empty if unknown. `input` is the end of the
-    last turn that came as a separate input to an instruction.
+    The prompt has the card of `persona`. The first `earlier` turns are the last ones of the conversations before.
+    `trimmed` counts earlier turns that did not fit. `talk` is the row of the conversation's first message, which
+    identifies it within its source. `speakers` are the displayed names, `people` the ids of human speakers. `arrived`
+    is the date of arrival (ISO 8601), empty if unknown. `input` is the end of the last turn that came as a separate
+    input to an instruction.
     """
 
     sample: TokenizedSample
@@ -48,6 +49,7 @@ class RenderedSample:
     people: tuple[str, ...]
     arrived: str
     input: str = ""
+    earlier: int = 0
 
 
 class SampleRenderer:
@@ -72,20 +74,24 @@ class SampleRenderer:
                 self._passages_with[term].append(number)
 
     def render(
-        self, conversation: Conversation, faults: dict[int, str], withheld: Collection[int] = ()
+        self,
+        conversation: Conversation,
+        faults: dict[int, str],
+        withheld: Collection[int] = (),
+        earlier: Sequence[SourceMessage] = (),
     ) -> Iterator[RenderedSample]:
         """Yield one sample per reply to somebody that passes the filters, fits, and is new.
 
         `faults` gets the reasons for all other replies by index. `withheld` are replies, counted from 0, that were held
-        out before.
+        out before. `earlier` are the messages before the conversation, which may be history but are not learned.
         """
         persona = self._card(conversation)
-        turns = [Turn(m.speaker.name, m.text, m.speaker.is_persona) for m in conversation.messages]
+        turns = _turns(conversation.messages)
         replies = [place for place, turn in enumerate(turns) if turn.by_persona]
         held_out = {place for number, place in enumerate(filter(None, replies)) if number in withheld}
         for place in replies:
             fault = HELD_OUT_BEFORE if place in held_out else self._fault(turns[place], place)
-            made = None if fault else self._render_reply(persona, turns[:place], conversation, place)
+            made = None if fault else self._render_reply(persona, conversation, place, earlier)
             fault = fault or (self._sample_fault(made.sample) if made else TOO_LONG)
             if fault:
                 faults[place] = fault
@@ -108,11 +114,12 @@ class SampleRenderer:
         return system_card(conversation.system, name)
 
     def _render_reply(
-        self, persona: Persona | None, before: Sequence[Turn], conversation: Conversation, place: int
+        self, persona: Persona | None, conversation: Conversation, place: int, earlier: Sequence[SourceMessage]
     ) -> RenderedSample | None:
         """Return the sample with history, then lore, trimmed to fit, or None if it does not fit without either."""
-        reply = conversation.messages[place].text
-        turns, longest = before[-self._recipe.history_turns :], self._recipe.max_length
+        reply, longest = conversation.messages[place].text, self._recipe.max_length
+        before = [*earlier, *conversation.messages[:place]][-self._recipe.history_turns :]
+        turns = _turns(before)
         hits = self._hits(persona, turns[-1].text, reply)
         sample = self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS)
         kept = len(turns)
@@ -129,9 +136,11 @@ class SampleRenderer:
             tuple(turns[-kept:]),
             reply,
             tuple(hits),
+            places=range(max(0, place - kept), place + 1),
             trimmed=len(turns) - kept,
             input=_input_text(conversation, place),
-            **_provenance(conversation, range(place - kept, place + 1)),
+            earlier=max(0, kept - place),
+            **_provenance(conversation, [*before[-kept:], conversation.messages[place]]),
         )
 
     def _hits(self, persona: Persona | None, question: str, reply: str) -> list[LoreHit]:
@@ -173,12 +182,14 @@ def has_no_targets(renderer: Renderer, sample: TokenizedSample) -> bool:
     return sample.reply_tokens <= len(renderer.end_ids)
 
 
-def _provenance(conversation: Conversation, places: range) -> dict[str, Any]:
-    """Return the last fields of a `RenderedSample` of the messages at these indices."""
-    messages = [conversation.messages[place] for place in places]
+def _turns(messages: Sequence[SourceMessage]) -> list[Turn]:
+    return [Turn(message.speaker.name, message.text, message.speaker.is_persona) for message in messages]
+
+
+def _provenance(conversation: Conversation, messages: Sequence[SourceMessage]) -> dict[str, Any]:
+    """Return the fields of a `RenderedSample` about the people and the origin of its messages."""
     return {
         "row": messages[-1].row,
-        "places": places,
         "talk": conversation.messages[0].row,
         "speakers": tuple(dict.fromkeys(message.speaker.name for message in messages)),
         "people": tuple(dict.fromkeys(id for message in messages for id in author_ids(message))),

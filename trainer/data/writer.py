@@ -26,7 +26,9 @@ from trainer.data.layout import DROPPED_FILE, install_dataset, require_free, sta
 from trainer.data.ledger import DroppedRecord, Ledger
 from trainer.data.sample_renderer import SampleHash, require_both_sides
 
-SAMPLE_SETTINGS = ("max_length", "history_turns", "session_gap_minutes", "lore_share", "heldout_share")
+SAMPLE_SETTINGS = (
+    "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
+)  # fmt: skip
 ReadProgress = Callable[[str, int], None]
 
 

@@ -1,0 +1,105 @@
+"""History across sessions: a share of the samples has the channel's messages before, as the bot shows them."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from personas.schemas.chat import Persona
+from tests.trainer.conversations import ADA, dialogue, sentence
+from trainer.data.builder import BuiltSample, DatasetBuilder, DatasetPlan
+from trainer.data.dedup_split import HELD_OUT, TRAIN
+from trainer.data.ledger import Ledger
+from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
+
+CARD = Persona("ada", "Ada")
+HOUR_S = 3600.0
+
+
+def session(number: int, at: float | None = None, messages: int = 2, source: str = "log.json") -> Conversation:
+    """A session of a channel, each with another member; an hour after the one before unless it begins `at` a time."""
+    member = SourceSpeaker(f"member {number}", (f"Bo{number}",))
+    begin = HOUR_S * (number + 1) if at is None else at
+    said = [
+        SourceMessage(
+            (member, ADA)[n % 2], f"{number}.{n} {sentence(10 * number + n, 12)}", f"{number}.{n}", at=begin + n
+        )
+        for n in range(messages)
+    ]
+    return Conversation.of(said, source, "licensed", rows=messages)
+
+
+@pytest.fixture
+def build(renderer, recipe):
+    """Build the samples of conversations, with a share of 1 unless another is given."""
+
+    def samples(talks: Sequence[Conversation], share: float = 1.0, **changes: object) -> list[BuiltSample]:
+        settings = {"cross_session_share": share, "heldout_share": 0.3, **changes}
+        plan = DatasetPlan(renderer, recipe.model_copy(update=settings), CARD, key=b"k", people_key=b"k")
+        with DatasetBuilder(plan, Ledger()) as builder:
+            builder.add_source("", talks)
+            return list(builder.samples())
+
+    return samples
+
+
+def numbers(built: BuiltSample) -> list[int]:
+    """Return the session of each turn."""
+    return [int(turn.text.split(".")[0]) for turn in built.made.turns]
+
+
+def members(built: BuiltSample) -> set[str]:
+    """Return the members whose turns a sample has."""
+    return {f"member {turn.text.split('.')[0]}" for turn in built.made.turns if not turn.by_persona}
+
+
+def test_the_history_goes_on_into_the_training_sessions_before(build):
+    samples = build([session(n) for n in range(20)])
+    trained = sorted(numbers(it)[-1] for it in samples if it.side == TRAIN)
+    assert 10 < len(trained) < 20
+    for built in samples:
+        own = numbers(built)[-1]
+        if built.side == HELD_OUT:
+            assert numbers(built) == [own] and not built.made.earlier
+            continue
+        before = [n for n in trained if n < own]
+        assert numbers(built) == [*[n for n in before for _ in range(2)][-7:], own]
+        assert built.made.earlier == len(numbers(built)) - 1
+        assert [turn.by_persona for turn in built.made.turns][-2:] in ([False], [True, False])
+
+
+def test_a_sample_belongs_to_all_whose_messages_it_has(build):
+    samples = build([session(n) for n in range(20)])
+    assert max(len(it.made.people) for it in samples) == 4
+    assert all(set(it.made.people) == members(it) for it in samples)
+
+
+def test_a_share_of_the_sessions_has_it_the_same_in_each_build(build):
+    talks = [session(n) for n in range(200)]
+    half, again = ([it.made.earlier for it in build(talks, 0.5)] for _ in range(2))
+    assert half == again and 40 < sum(map(bool, half)) < 90
+    assert not any(it.made.earlier for it in build(talks, 0.0))
+
+
+def test_another_channel_file_or_kind_of_source_is_no_history(build):
+    channels = [session(n) for n in range(10)] + [session(10 + n, HOUR_S * (n + 0.5)) for n in range(10)]
+    files = [session(n, source=f"{n // 10}.json") for n in range(20)]
+    for talks in (channels, files):
+        samples = build(talks)
+        assert any(it.made.earlier for it in samples)
+        assert all(len({number // 10 for number in numbers(it)}) == 1 for it in samples)
+    rows = [dialogue(sentence(n, 12), sentence(-n, 12)) for n in range(1, 30)]
+    assert not any(it.made.earlier for it in build(rows))
+
+
+def test_a_long_session_has_enough_history_of_its_own(build):
+    samples = build([session(n, messages=12) for n in range(8)], history_turns=4)
+    whole = [it for it in samples if it.made.turns[-1].text.split()[0].endswith((".4", ".6", ".8", ".10"))]
+    assert whole and all(len(it.made.turns) == 4 and not it.made.earlier for it in whole)
+
+
+def test_what_does_not_fit_is_the_oldest_and_is_not_counted(build):
+    samples = build([session(n) for n in range(20)], max_length=250)
+    trimmed = [it for it in samples if it.made.trimmed]
+    assert trimmed and all(it.made.earlier == len(it.made.turns) - 1 for it in trimmed)
+    assert all(it.made.places == range(2) for it in samples)
+    assert all(set(it.made.people) == members(it) for it in samples)
