@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from personas.card.toml_card import SHIPPED_CARDS
+from personas.home.job_folder import CHECKPOINTS_FOLDER, read_spec
 from personas.prompt import TokenizedSample
 from tests.trainer.job_folders import mixing_job, persona_job, write_request
 from trainer.process.run_control import RunCancelled
 from trainer.recipe import resolve
 from trainer.run import run_job
 from trainer.train.job import RunContext, prepare_job_without_torch
+from trainer.train.resume_config import RUN_FILE, resumed_recipe
 
 DATA = Path(__file__).parents[2] / "data"
 MACHINE_KEYS, MACHINE_SETTINGS = ("threads", "packages"), ("precision", "gradient_checkpointing")
@@ -85,16 +87,17 @@ def locked_config(folder: Path) -> dict:
         del config[key]
     for key in MACHINE_SETTINGS:
         del config["recipe"][key]
-    assert config["recipe"].pop("chat_template") == "auto"  # a later setting, which earlier runs do not have
+    later = {"chat_template": "auto", "cross_session_share": 0.2}  # settings that earlier runs do not have
+    assert {key: config["recipe"].pop(key) for key in later} == later
     return config
 
 
 @pytest.mark.parametrize(
     ("dialogues", "recipe", "expected"),
     [
-        ((), "demo-cpu", "b9da694254266bdab3e9aaac6bb1cf4c919d4569f8b9ae20472d82d91d8fae84"),
-        ((9, 6), "two-stage", "46c5a522467e6a1603e216557e913bf5f626eda34bed185a5a0adba50ddf2e09"),
-        ((9,), "mixed-80-20", "5923cc6eb2ed0079b945fd8523e9dd9d8f7d85cafdd62da469417ae9aa4cbf35"),
+        ((), "demo-cpu", "b099b46230ba6099ee530717fff563f87b99115579d3803389720a4974f86ee4"),
+        ((9, 6), "two-stage", "141e16da8054bdfc6e62c047f22c8485eaee562453ffedf69eb459279f48b1a1"),
+        ((9,), "mixed-80-20", "698f364af3e3aa21ccbd387836d3a4095cf89c9f7e414f305bb362ec63b06c8f"),
     ],
 )
 def test_a_run_is_held_to_the_same_configuration(tmp_path, monkeypatch, dialogues, recipe, expected):
@@ -107,3 +110,15 @@ def test_a_run_is_held_to_the_same_configuration(tmp_path, monkeypatch, dialogue
         persona_job(folder, "embedded")
     config = json.dumps(locked_config(folder), sort_keys=True)
     assert hashlib.sha256(config.encode()).hexdigest() == expected
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_the_histories_it_began_with(tmp_path):
+    folder = tmp_path / "job"
+    persona_job(folder, "embedded")
+    locked_config(folder)
+    stored = json.loads((folder / RUN_FILE).read_text())
+    assert stored["recipe"].pop("cross_session_share") == 0.2
+    (folder / RUN_FILE).write_text(json.dumps(stored))
+    (folder / CHECKPOINTS_FOLDER).mkdir()
+    resumed = resumed_recipe(folder, read_spec(folder))
+    assert resumed and resumed.recipe.cross_session_share == 0

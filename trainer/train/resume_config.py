@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
@@ -25,7 +25,7 @@ RUN_FILE = "run.json"
 CHECKPOINT_INTERVAL_S = 45
 """Seconds between checkpoints: a run that is killed loses at most this much."""
 
-LATER_FIELDS = frozenset({"lore_pairs", "chat_template"})
+LATER_FIELDS = frozenset({"lore_pairs", "chat_template", "cross_session_share"})
 """Fields of requests that were added later: unset, they are no part of the hash, which stays that of earlier runs."""
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,12 @@ class ResumeConfig(FrozenModel):
     asked: str = ""
     chosen: tuple[str, ...] = ()
     start: str = ""
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _complete(cls, recipe: object) -> object:
+        """Add what the recipes of earlier versions did not have, as it was then."""
+        return {"cross_session_share": 0.0, **recipe} if isinstance(recipe, dict) else recipe
 
     @property
     def used(self) -> Recipe:
