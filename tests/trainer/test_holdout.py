@@ -357,11 +357,12 @@ def test_a_job_learns_nothing_that_was_held_out_before(tmp_path, renderer, recip
     folder = persona_job(tmp_path, "embedded", export(named_talks(60)))
     first = job_samples(folder, renderer, recipe)
     talk = read_job_talk(read_job_inputs(folder, read_spec(folder)), recipe)
-    trained = {sample.ids for sample in first.train}
+    trained = {(it.message, it.reply) for it in first.train_prompt_replies}
     more = split_conversations(talk.conversations[:30], QualityFilters(), 0.5, first.held_out).held_out
     more.write(folder / HOLDOUT_FILE)
     second = job_samples(folder, renderer, recipe)
-    assert len(second.heldout) > len(first.heldout) and {sample.ids for sample in second.train} < trained
+    assert len(second.heldout) > len(first.heldout)
+    assert {(it.message, it.reply) for it in second.train_prompt_replies} < trained
     (folder / HOLDOUT_FILE).write_bytes(b"half")
     with pytest.raises(MaterialError, match="is not an index of held-out conversations"):
         read_job_inputs(folder, read_spec(folder))

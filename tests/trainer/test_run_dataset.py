@@ -71,7 +71,7 @@ def test_it_is_built_anew_when_anything_changes_that_it_follows_from(tmp_path, t
         (folder / CONSENT_FILE).write_text("{}")
     elif change == "settings":
         request = folder / "request.json"
-        request.write_text(request.read_text().replace('"lora_r": 4', '"lora_r": 4, "max_length": 128'))
+        request.write_text(request.read_text().replace('"lora_r": 4', '"lora_r": 4, "max_length": 512'))
     else:
         (folder / DATASET_FOLDER / run_dataset.RUN_SET_FILE).write_text("{")
     again = store(folder)
