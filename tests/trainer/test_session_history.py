@@ -15,13 +15,15 @@ CARD = Persona("ada", "Ada")
 HOUR_S = 3600.0
 
 
-def session(number: int, at: float | None = None, messages: int = 2, source: str = "log.json") -> Conversation:
+def session(
+    number: int, at: float | None = None, messages: int = 2, source: str = "log.json", text: str = ""
+) -> Conversation:
     """A session of a channel, each with another member; an hour after the one before unless it begins `at` a time."""
     member = SourceSpeaker(f"member {number}", (f"Bo{number}",))
     begin = HOUR_S * (number + 1) if at is None else at
     said = [
         SourceMessage(
-            (member, ADA)[n % 2], f"{number}.{n} {sentence(10 * number + n, 12)}", f"{number}.{n}", at=begin + n
+            (member, ADA)[n % 2], f"{number}.{n} {sentence(10 * number + n, 12)}{text}", f"{number}.{n}", at=begin + n
         )
         for n in range(messages)
     ]
@@ -103,3 +105,21 @@ def test_what_does_not_fit_is_the_oldest_and_is_not_counted(build):
     assert trimmed and all(it.made.earlier == len(it.made.turns) - 1 for it in trimmed)
     assert all(it.made.places == range(2) for it in samples)
     assert all(set(it.made.people) == members(it) for it in samples)
+
+
+def test_a_mix_has_history_of_what_it_uses_and_counts_each_replacement_once(renderer, recipe):
+    plan = DatasetPlan(
+        renderer,
+        recipe.model_copy(update={"cross_session_share": 1.0, "heldout_share": 0.3}),
+        CARD,
+        limits={"log.json": 10},
+        key=b"k",
+    )
+    talks = [session(n, text=" Write to bo@example.org.") for n in range(30)]
+    with DatasetBuilder(plan, Ledger()) as builder:
+        builder.add_source("log.json", talks)
+        samples = list(builder.samples())
+        counts = builder.anonymiser.counts
+    used = {numbers(it)[-1] for it in samples}
+    assert any(it.made.earlier for it in samples) and all(used >= set(numbers(it)) for it in samples)
+    assert counts["EMAIL_ADDRESS"] == 60

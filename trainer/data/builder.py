@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -118,7 +117,7 @@ class DatasetBuilder(ExitStack):
         """`folder` holds the buffered conversations; `review` logs the replacements in them."""
         super().__init__()
         self._plan, self.ledger, self._review = plan, ledger, review
-        self._buffer = self.enter_context(DiskBuffer(folder))
+        self._buffer, self._histories = (self.enter_context(DiskBuffer(folder)) for _ in range(2))
         self._splitter = self.enter_context(
             ConversationSplitter(plan.filters, folder, plan.held_out or HoldoutIndex.empty(plan.people_key))
         )
@@ -135,8 +134,7 @@ class DatasetBuilder(ExitStack):
         self._sources: list[str] = []
         self._source_of, self._draws = array("i"), array("d")
         self._is_by_persona, self._is_log, self._is_settled = bytearray(), bytearray(), bytearray()
-        self._outcomes: list[str] = []
-        self._read = lru_cache(MAX_CONVERSATIONS_BEFORE + 1)(self._read_anonymised)
+        self._history_of: dict[int, int] = {}  # places in `_histories`
         self._has_targets = False
         self._remaining: dict[tuple[int, str], int] = {}
         self.shares: dict[str, float] = {}
@@ -170,7 +168,7 @@ class DatasetBuilder(ExitStack):
                 "Name the speaker: --persona with a card, and --as if its name in the logs is different.",
             )
         self.shares = self._resolve_shares()
-        outcomes = self._outcomes = self._splitter.outcomes(self._plan.recipe.heldout_share, self.ledger.dropped)
+        outcomes = self._splitter.outcomes(self._plan.recipe.heldout_share, self.ledger.dropped)
         self._is_settled = bytearray(len(outcomes))
         self.conversations = Counter(outcomes)
         self._apply_limits(outcomes)
@@ -292,7 +290,8 @@ class DatasetBuilder(ExitStack):
             return
         try:
             withheld = self._splitter.withheld_replies.get(number, ())
-            for made in self._renderer.render(conversation, faults, withheld, self._messages_before(number)):
+            earlier = self._messages_before(number, conversation) if side == TRAIN else ()
+            for made in self._renderer.render(conversation, faults, withheld, earlier):
                 if not self._remaining[quota]:
                     reason = OVER_LIMIT
                     break
@@ -306,29 +305,37 @@ class DatasetBuilder(ExitStack):
                 if message.speaker.is_persona and place not in replies:
                     faults.setdefault(place, reason)
             self.ledger.settle(conversation, used, faults)
+            if used and side == TRAIN:
+                self._keep_as_history(number, conversation)
 
-    def _messages_before(self, number: int) -> list[SourceMessage]:
+    def _messages_before(self, number: int, conversation: Conversation) -> list[SourceMessage]:
         """Return what the bot would show before a conversation: the last messages of its channel, as history.
 
-        Only a share of the training conversations has some, from the training conversations before it in its log. There
-        the messages of a channel are in order, and a later time ends the search: another channel begins.
+        They come from the conversations before it in its log that training samples were made of. There, the messages of
+        a channel are in order: a later time ends the search, because another channel begins.
         """
-        conversation, recipe = self._read(number), self._plan.recipe
-        is_chosen = hash_fraction("history", conversation.raw_text) < recipe.cross_session_share
-        if not (is_chosen and self._outcomes[number] == TRAIN and self._is_by_persona[number]):
+        recipe, begin = self._plan.recipe, conversation.messages[0].at
+        if not (begin and self._is_by_persona[number]):
             return []
-        messages = list(conversation.messages)
+        if hash_fraction("history", conversation.raw_text) >= recipe.cross_session_share:
+            return []
+        found: list[SourceMessage] = []
         for before in range(number - 1, max(-1, number - 1 - MAX_CONVERSATIONS_BEFORE), -1):
-            if self._source_of[before] != self._source_of[number] or len(messages) > recipe.history_turns:
-                break
-            if self._outcomes[before] == TRAIN and self._is_by_persona[before]:
-                found = self._read(before)
-                if found.source != conversation.source or not 0 < found.messages[-1].at <= messages[0].at:
+            if len(found) + len(conversation.messages) > recipe.history_turns:
+                break  # it is enough for the last reply
+            if (place := self._history_of.get(before)) is not None:
+                earlier = self._histories[place]
+                if earlier.source != conversation.source or earlier.messages[-1].at > begin:
                     break
-                messages = [*found.messages, *messages]
-        return messages[: len(messages) - len(conversation.messages)][-recipe.history_turns :]
+                found, begin = [*earlier.messages, *found], earlier.messages[0].at
+        return found[-recipe.history_turns :]
 
-    def _read_anonymised(self, number: int) -> Conversation:
+    def _keep_as_history(self, number: int, conversation: Conversation) -> None:
+        if self._plan.recipe.cross_session_share and self._is_by_persona[number] and conversation.messages[0].at:
+            self._history_of[number] = len(self._histories)
+            self._histories.append(conversation)
+
+    def _read(self, number: int) -> Conversation:
         """Return a conversation, anonymised."""
         conversation = self._buffer[number]
         if self._review:
