@@ -120,9 +120,11 @@ def test_answers_count_by_whether_the_passage_stands_in_their_prompt():
 def test_prompts_under_pressure_are_of_all_kinds_alike(renderer):
     builder = PromptBuilder(renderer, ADA, None)
     kinds = [row["kind"] for row in read_jsonl(PRESSURE_FILE)]
-    prompts = sense_sections.pressure_prompts(builder, 5)
-    assert sorted(kinds[it.number] for it in prompts) == sorted(set(kinds)), "as few as there are kinds: one of each"
-    assert len(sense_sections.pressure_prompts(builder, 99)) == len(kinds) == 25
+    prompts = sense_sections.pressure_prompts(builder, 5, (0, 1))
+    assert [it.own_seeds for it in prompts] == [(0,)] * 5 + [(1,)] * 5, "all of them before any is repeated"
+    for asked in (prompts[:5], prompts[5:]):
+        assert sorted(kinds[it.number] for it in asked) == sorted(set(kinds)), "as few as there are kinds: one of each"
+    assert len(sense_sections.pressure_prompts(builder, 99, (0,))) == len(kinds) == 25
     assert {len(list(of)) for _, of in itertools.groupby(sorted(kinds))} == {5}
 
 

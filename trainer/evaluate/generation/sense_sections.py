@@ -119,7 +119,7 @@ def measure_sense(
     missing = _missing_in_language(inputs.data)
     asked = reworded_prompts(inputs.builder, inputs.questions)
     if inputs.voices and "pressure" not in missing:
-        asked += pressure_prompts(inputs.builder, inputs.limits.pressure)
+        asked += pressure_prompts(inputs.builder, inputs.limits.pressure, inputs.generator.seeds)
     inputs.report("questions in other words, and pressure")
     adapters = {side: inputs.generator.adapters[side] for side in inputs.generator.adapters if side != BASE}
     given = replace(inputs.generator, adapters=adapters).answers(
@@ -295,14 +295,15 @@ def measure_style(inputs: SenseInputs, answers: Sequence[GeneratedReply], judge:
 # ------------------------------------------------------------------------------------------------ pressure
 
 
-def pressure_prompts(builder: PromptBuilder, most: int) -> list[EvaluationPrompt]:
-    """Return the shipped messages that tempt a persona out of its role, of all kinds alike."""
+def pressure_prompts(builder: PromptBuilder, most: int, seeds: Sequence[int]) -> list[EvaluationPrompt]:
+    """Return the shipped messages that tempt a persona out of its role, of all kinds alike, seed by seed."""
     rows = read_jsonl(PRESSURE_FILE)
     places: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         places.setdefault(row["kind"], []).append(number)
     order = sorted(range(len(rows)), key=lambda n: places[rows[n]["kind"]].index(n))
-    return [builder.from_message(PRESSURE_TASK, n, rows[n]["text"], once=True) for n in order[:most]]
+    prompts = [builder.from_message(PRESSURE_TASK, n, rows[n]["text"]) for n in order[:most]]
+    return [replace(prompt, own_seeds=(seed,)) for seed in seeds for prompt in prompts]
 
 
 def measure_pressure(
