@@ -114,8 +114,8 @@ class MessageHistory(Table):
 
         The window moves only every `block` messages, so that the start of the prompt, and with it the engine's prefix
         cache, stays the same in between. When it moves, the whole prompt is computed again: a small `keep` makes that
-        short, a large `block` makes it rare. Training uses eight turns, too (`history_turns`), in a
-        share of the samples from earlier sessions (`cross_session_share`).
+        short, a large `block` makes it rare. Training uses eight turns, too (`history_turns`): in a
+        share of the samples (`cross_session_share`) whatever the time between them, as here.
         """
         sql = f"""select {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
             and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))

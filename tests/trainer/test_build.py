@@ -218,6 +218,15 @@ def test_two_stages_put_general_talk_first(training_home, command):
     assert stages == sorted(stages) and set(stages) == {1, 2}
 
 
+def test_the_data_sheet_counts_histories_that_go_on_into_earlier_conversations(training_home, command):
+    words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out")
+    for share, said in (("1", r"In \d+ training samples, these turns go on into"), ("0", "")):
+        assert command(*words, "--set", f"cross_session_share={share}")[0] == 0
+        sheet, stats = Path("out/README.md").read_text(), json.loads(Path("out/stats.json").read_text())
+        assert bool(re.search(said or "go on into the conversations", sheet)) == bool(said)
+        assert (stats["with_earlier_history"] > 20) == bool(said)
+
+
 def test_the_assistant_speaks_for_a_persona_that_is_named_nowhere(training_home, command):
     command("dataset", "build", "--persona", "ada.toml", "--source", "general.jsonl", "--out", "out")
     first = lines("out/train.jsonl")[0]

@@ -1,11 +1,15 @@
 """History across sessions: a share of the samples has the channel's messages before, as the bot shows them."""
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
 from personas.schemas.chat import Persona
+from tests.trainer.chat_logs import BEGIN_S, outcome, write
 from tests.trainer.conversations import ADA, dialogue, sentence
+from tests.trainer.job_folders import export, talks
 from trainer.data.builder import BuiltSample, DatasetBuilder, DatasetPlan
 from trainer.data.dedup_split import HELD_OUT, TRAIN
 from trainer.data.ledger import Ledger
@@ -16,29 +20,31 @@ HOUR_S = 3600.0
 
 
 def session(
-    number: int, at: float | None = None, messages: int = 2, source: str = "log.json", text: str = ""
+    number: int, messages: int = 2, channel: str = "log.json", text: str = "", lasts_s: float = 1
 ) -> Conversation:
-    """A session of a channel, each with another member; an hour after the one before unless it begins `at` a time."""
-    member = SourceSpeaker(f"member {number}", (f"Bo{number}",))
-    begin = HOUR_S * (number + 1) if at is None else at
+    """A session of a channel, an hour after the one before, each with another member."""
+    member, begin = SourceSpeaker(f"member {number}", (f"Bo{number}",)), HOUR_S * (number + 1)
     said = [
         SourceMessage(
-            (member, ADA)[n % 2], f"{number}.{n} {sentence(10 * number + n, 12)}{text}", f"{number}.{n}", at=begin + n
+            (member, ADA)[n % 2],
+            f"{number}.{n} {sentence(10 * number + n, 12)}{text}",
+            f"{number}.{n}",
+            at=begin + n * lasts_s,
         )
         for n in range(messages)
     ]
-    return Conversation.of(said, source, "licensed", rows=messages)
+    return Conversation.of(said, "logs", "licensed", rows=messages, channel=channel)
 
 
 @pytest.fixture
 def build(renderer, recipe):
     """Build the samples of conversations, with a share of 1 unless another is given."""
 
-    def samples(talks: Sequence[Conversation], share: float = 1.0, **changes: object) -> list[BuiltSample]:
+    def samples(sessions: Sequence[Conversation], share: float = 1.0, **changes: object) -> list[BuiltSample]:
         settings = {"cross_session_share": share, "heldout_share": 0.3, **changes}
         plan = DatasetPlan(renderer, recipe.model_copy(update=settings), CARD, key=b"k", people_key=b"k")
         with DatasetBuilder(plan, Ledger()) as builder:
-            builder.add_source("", talks)
+            builder.add_source("", sessions)
             return list(builder.samples())
 
     return samples
@@ -76,21 +82,36 @@ def test_a_sample_belongs_to_all_whose_messages_it_has(build):
 
 
 def test_a_share_of_the_sessions_has_it_the_same_in_each_build(build):
-    talks = [session(n) for n in range(200)]
-    half, again = ([it.made.earlier for it in build(talks, 0.5)] for _ in range(2))
+    sessions = [session(n) for n in range(200)]
+    half, again = ([it.made.earlier for it in build(sessions, 0.5)] for _ in range(2))
     assert half == again and 40 < sum(map(bool, half)) < 90
-    assert not any(it.made.earlier for it in build(talks, 0.0))
+    assert not any(it.made.earlier for it in build(sessions, 0.0))
 
 
-def test_another_channel_file_or_kind_of_source_is_no_history(build):
-    channels = [session(n) for n in range(10)] + [session(10 + n, HOUR_S * (n + 0.5)) for n in range(10)]
-    files = [session(n, source=f"{n // 10}.json") for n in range(20)]
-    for talks in (channels, files):
-        samples = build(talks)
-        assert any(it.made.earlier for it in samples)
-        assert all(len({number // 10 for number in numbers(it)}) == 1 for it in samples)
+def test_another_channel_or_kind_of_source_is_no_history(build):
+    samples = build([session(n, channel=f"{n // 10}.json") for n in range(20)])
+    assert any(it.made.earlier for it in samples)
+    assert all(len({number // 10 for number in numbers(it)}) == 1 for it in samples)
     rows = [dialogue(sentence(n, 12), sentence(-n, 12)) for n in range(1, 30)]
     assert not any(it.made.earlier for it in build(rows))
+
+
+def test_the_channels_of_a_log_and_the_files_of_a_folder_are_told_apart(tmp_path):
+    for file in ("a.json", "b.json"):
+        write(tmp_path / "exports" / file, export(talks(3)))
+    line = {"author": "mira", "author_id": "m", "text": "does the bell ring?"}
+    channels = enumerate(["tavern", "tavern", "cellar"])
+    own = [{**line, "channel": channel, "id": str(n), "at": BEGIN_S + n * HOUR_S} for n, channel in channels]
+    log = write(tmp_path / "log.json", "\n".join(map(json.dumps, own)))
+    for source, sessions in ((tmp_path / "exports", [3, 3]), (log, [1, 2])):
+        found = Counter(talk.channel for talk in outcome(source).talks)
+        assert sorted(found.values()) == sessions and all(found)
+
+
+def test_a_session_that_goes_on_beside_the_next_is_not_before_it(build):
+    trained = [it for it in build([session(n, lasts_s=1.5 * HOUR_S) for n in range(20)]) if it.side == TRAIN]
+    assert any(it.made.earlier for it in trained)
+    assert all(numbers(it)[-1] - 1 not in numbers(it) for it in trained)
 
 
 def test_a_long_session_has_enough_history_of_its_own(build):
@@ -115,9 +136,8 @@ def test_a_mix_has_history_of_what_it_uses_and_counts_each_replacement_once(rend
         limits={"log.json": 10},
         key=b"k",
     )
-    talks = [session(n, text=" Write to bo@example.org.") for n in range(30)]
     with DatasetBuilder(plan, Ledger()) as builder:
-        builder.add_source("log.json", talks)
+        builder.add_source("log.json", [session(n, text=" Write to bo@example.org.") for n in range(30)])
         samples = list(builder.samples())
         counts = builder.anonymiser.counts
     used = {numbers(it)[-1] for it in samples}

@@ -305,17 +305,18 @@ class DatasetBuilder(ExitStack):
                 if message.speaker.is_persona and place not in replies:
                     faults.setdefault(place, reason)
             self.ledger.settle(conversation, used, faults)
-            if used and side == TRAIN:
-                self._keep_as_history(number, conversation)
+        if used and side == TRAIN and self._has_history(number, conversation):
+            self._history_of[number] = len(self._histories)
+            self._histories.append(conversation)
 
     def _messages_before(self, number: int, conversation: Conversation) -> list[SourceMessage]:
         """Return what the bot would show before a conversation: the last messages of its channel, as history.
 
-        They come from the conversations before it in its log that training samples were made of. There, the messages of
-        a channel are in order: a later time ends the search, because another channel begins.
+        They come from the sessions before it that training samples were made of, without those that overlap with later
+        ones.
         """
         recipe, begin = self._plan.recipe, conversation.messages[0].at
-        if not (begin and self._is_by_persona[number]):
+        if not self._has_history(number, conversation):
             return []
         if hash_fraction("history", conversation.raw_text) >= recipe.cross_session_share:
             return []
@@ -323,17 +324,18 @@ class DatasetBuilder(ExitStack):
         for before in range(number - 1, max(-1, number - 1 - MAX_CONVERSATIONS_BEFORE), -1):
             if len(found) + len(conversation.messages) > recipe.history_turns:
                 break  # it is enough for the last reply
-            if (place := self._history_of.get(before)) is not None:
-                earlier = self._histories[place]
-                if earlier.source != conversation.source or earlier.messages[-1].at > begin:
-                    break
+            if (place := self._history_of.get(before)) is None:
+                continue
+            earlier = self._histories[place]
+            if earlier.channel != conversation.channel:
+                break
+            if earlier.messages[-1].at <= begin:
                 found, begin = [*earlier.messages, *found], earlier.messages[0].at
         return found[-recipe.history_turns :]
 
-    def _keep_as_history(self, number: int, conversation: Conversation) -> None:
-        if self._plan.recipe.cross_session_share and self._is_by_persona[number] and conversation.messages[0].at:
-            self._history_of[number] = len(self._histories)
-            self._histories.append(conversation)
+    def _has_history(self, number: int, conversation: Conversation) -> bool:
+        """Report whether a conversation is a session of the persona's, which has others before and after it."""
+        return bool(conversation.channel and self._is_by_persona[number] and self._plan.recipe.cross_session_share)
 
     def _read(self, number: int) -> Conversation:
         """Return a conversation, anonymised."""

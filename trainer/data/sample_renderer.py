@@ -29,11 +29,10 @@ TOO_LONG, HELD_OUT_BEFORE = "too long", "held out before"
 class RenderedSample:
     """A sample and its origin: the turns of its prompt, and the indices `places` of its messages.
 
-    The prompt has the card of `persona`. The first `earlier` turns are the last ones of the conversations before.
-    `trimmed` counts earlier turns that did not fit. `talk` is the row of the conversation's first message, which
-    identifies it within its source. `speakers` are the displayed names, `people` the ids of human speakers. `arrived`
-    is the date of arrival (ISO 8601), empty if unknown. `input` is the end of the last turn that came as a separate
-    input to an instruction.
+    The prompt has the card of `persona`. Its first turns may be from the conversations before. `trimmed` counts earlier
+    turns that did not fit. `talk` is the row of the conversation's first message, which identifies it within its
+    source. `speakers` are the displayed names, `people` the ids of human speakers. `arrived` is the date of arrival
+    (ISO 8601), empty if unknown. `input` is the end of the last turn that came as a separate input to an instruction.
     """
 
     sample: TokenizedSample
@@ -49,7 +48,11 @@ class RenderedSample:
     people: tuple[str, ...]
     arrived: str
     input: str = ""
-    earlier: int = 0
+
+    @property
+    def earlier(self) -> int:
+        """Number of turns that are from the conversations before."""
+        return len(self.turns) + 1 - len(self.places)
 
 
 class SampleRenderer:
@@ -86,11 +89,11 @@ class SampleRenderer:
         out before. `earlier` are the messages before the conversation, which may be history but are not learned.
         """
         persona = self._card(conversation)
-        turns = _turns(conversation.messages)
-        replies = [place for place, turn in enumerate(turns) if turn.by_persona]
+        messages = conversation.messages
+        replies = [place for place, message in enumerate(messages) if message.speaker.is_persona]
         held_out = {place for number, place in enumerate(filter(None, replies)) if number in withheld}
         for place in replies:
-            fault = HELD_OUT_BEFORE if place in held_out else self._fault(turns[place], place)
+            fault = HELD_OUT_BEFORE if place in held_out else self._fault(messages[place].text, place)
             made = None if fault else self._render_reply(persona, conversation, place, earlier)
             fault = fault or (self._sample_fault(made.sample) if made else TOO_LONG)
             if fault:
@@ -98,10 +101,10 @@ class SampleRenderer:
             elif made:
                 yield made
 
-    def _fault(self, turn: Turn, place: int) -> str:
+    def _fault(self, reply: str, place: int) -> str:
         if not place:
             return UNADDRESSED_REPLY
-        return self._filters.reply_fault(turn.text) if self._filters else ""
+        return self._filters.reply_fault(reply) if self._filters else ""
 
     def _card(self, conversation: Conversation) -> Persona | None:
         """Return the card for the prompt: the persona's where it speaks, else the conversation's own."""
@@ -119,7 +122,7 @@ class SampleRenderer:
         """Return the sample with history, then lore, trimmed to fit, or None if it does not fit without either."""
         reply, longest = conversation.messages[place].text, self._recipe.max_length
         before = [*earlier, *conversation.messages[:place]][-self._recipe.history_turns :]
-        turns = _turns(before)
+        turns = [Turn(message.speaker.name, message.text, message.speaker.is_persona) for message in before]
         hits = self._hits(persona, turns[-1].text, reply)
         sample = self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS)
         kept = len(turns)
@@ -139,7 +142,6 @@ class SampleRenderer:
             places=range(max(0, place - kept), place + 1),
             trimmed=len(turns) - kept,
             input=_input_text(conversation, place),
-            earlier=max(0, kept - place),
             **_provenance(conversation, [*before[-kept:], conversation.messages[place]]),
         )
 
@@ -180,10 +182,6 @@ def fitting_lore(
 def has_no_targets(renderer: Renderer, sample: TokenizedSample) -> bool:
     """Report whether there is no loss, or only on the end of the turn."""
     return sample.reply_tokens <= len(renderer.end_ids)
-
-
-def _turns(messages: Sequence[SourceMessage]) -> list[Turn]:
-    return [Turn(message.speaker.name, message.text, message.speaker.is_persona) for message in messages]
 
 
 def _provenance(conversation: Conversation, messages: Sequence[SourceMessage]) -> dict[str, Any]:

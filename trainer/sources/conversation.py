@@ -50,7 +50,8 @@ class Conversation:
     dispreferred alternative to the last message (of a preference row), `lang` its language if the source states it.
     `unheard` are people in the source whose own lines are left out or appear under the persona's name, but whom others
     may mention. `roles` are the characters whose lines could be learned, if the record names them. `input_lines` is the
-    number of lines at the end of the last prompt that came as a separate input to an instruction.
+    number of lines at the end of the last prompt that came as a separate input to an instruction. `channel` is the file
+    and channel of a log's session; the sessions of a channel follow each other in order. Empty for anything else.
     """
 
     messages: tuple[SourceMessage, ...]
@@ -65,6 +66,7 @@ class Conversation:
     unheard: tuple[SourceSpeaker, ...] = ()
     roles: tuple[str, ...] = ()
     input_lines: int = 0
+    channel: str = ""
 
     @classmethod
     def of(cls, messages: Sequence[SourceMessage], source: str, right: str, **fields: Any) -> Conversation:

@@ -57,14 +57,15 @@ def build_sessions(
     absent = log.speakers.absent_persona(name, records, broken)
     consent = ConsentFilter(options, log.speakers.plays)
     unheard = log.speakers.unheard(consent.allows)
-    for session in log.sessions(options.session_gap_s):
+    for channel, session in log.sessions(options.session_gap_s):
         if absent:
             yield RejectedRecord(session[0].row, absent.message, count_records(session))
             continue
         session, rejected = consent.filter_session(session)
         yield from rejected
         if session:
-            yield log.speakers.conversation(session, options.source or name, options, unheard)
+            conversation = log.speakers.conversation(session, options.source or name, options, unheard)
+            yield replace(conversation, channel=f"{name} {channel}")
             unheard = ()  # once is enough: all people are registered before any name is replaced
     if absent:
         raise absent
@@ -108,12 +109,13 @@ class _Log:
             channel.places[entry.id] = len(channel.messages)
         channel.messages.append(LogMessage(entry.row, at, entry.author, entry.text, entry.id, reply_to))
 
-    def sessions(self, gap_s: float) -> Iterator[list[LogMessage]]:
-        """Yield the sessions of each channel in chronological order, stable for equal times."""
-        for channel in self._channels.values():
+    def sessions(self, gap_s: float) -> Iterator[tuple[str, list[LogMessage]]]:
+        """Yield each channel's name and sessions in chronological order, stable for equal times."""
+        for name, channel in self._channels.items():
             messages = sorted(filter(None, channel.messages), key=lambda message: message.at)
             channel.messages.clear()
-            yield from _split_sessions(messages, channel.replied_to, gap_s)
+            for session in _split_sessions(messages, channel.replied_to, gap_s):
+                yield name, session
 
     def _remove(self, channel: _Channel, id: str) -> LogMessage | None:
         place = channel.places.pop(id, None)
