@@ -61,6 +61,13 @@ def test_a_shared_beginning_does_not_count(tiny_base):
     assert batches(fitted(tiny_base, work=replace(long, shared=400))) == (8, 1)
 
 
+def test_a_few_long_samples_among_short_ones_do_not_prevent_it(tiny_base):
+    few = Workload([130] * 57 + [800] * 3, [130])
+    assert batches(fitted(tiny_base, work=few)) == (8, 1)
+    many = Workload([130] * 30 + [800] * 30, [130])
+    assert batches(fitted(tiny_base, work=many)) == (4, 2)
+
+
 def test_batches_that_would_not_fit_into_memory_are_not_merged(tiny_base, recipe):
     merged = recipe.model_copy(update={"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1})
     needed = estimate_memory(merged, tiny_base, SHORT, CPU).total

@@ -7,6 +7,7 @@ model (its linear layers and context length). `resolve_run` decides the rest fro
 import difflib
 import json
 import math
+import statistics
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +56,8 @@ MAX_ACTIVATION_MEMORY_SHARE = 0.8
 """The share of free memory that a run without checkpointing may take: estimates are not exact."""
 CHECKPOINTING_SKIPPED_NOTE = "gradient_checkpointing is off: the machine's memory holds all activations."
 MERGED_BATCH_TOKENS = 2048
-"""Batches of an optimiser step are merged up to this size, beyond which larger ones are hardly faster on a CPU."""
+"""Batches of an optimiser step are merged if they then have at most so many tokens on average, without those that all
+samples share: larger ones are hardly faster on a CPU. That a few batches are larger costs no time."""
 OWN_RECIPES = (AUTO_RECIPE, "demo-cpu", "mixed-80-20", "two-stage")
 """Recipes of this project; the batches of published ones stay as published."""
 
@@ -414,9 +416,10 @@ def merge_batches(
 
     The step has the same samples. A resumed run, which `began` with another recipe, keeps that recipe's batches.
     """
-    recipe, longest = fit.recipe, max(work.seen(fit.recipe), default=0) - work.shared
-    if machine.has_cuda or work.judged:
+    recipe, lengths = fit.recipe, work.seen(fit.recipe)
+    if machine.has_cuda or work.judged or not lengths:
         return fit
+    own_tokens = statistics.fmean(lengths) - work.shared
 
     def merged(factor: int) -> Recipe:
         batch, accumulation = recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps
@@ -427,7 +430,7 @@ def merge_batches(
         if began:
             return found.per_device_train_batch_size == began.per_device_train_batch_size
         return (
-            found.per_device_train_batch_size * longest <= MERGED_BATCH_TOKENS
+            found.per_device_train_batch_size * own_tokens <= MERGED_BATCH_TOKENS
             and estimate_memory(found, base, work, machine).total <= free_bytes * MAX_ACTIVATION_MEMORY_SHARE
         )
 
