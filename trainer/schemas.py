@@ -88,7 +88,7 @@ class Recipe(FrozenModel):
     chat_template: of.TemplateChoice = "auto"
     history_turns: of.TurnCount = 8
     session_gap_minutes: of.Minutes = 30.0
-    cross_session_share: of.Fraction = 0.2
+    cross_session_share: of.Fraction = 0.3
     lore_share: of.Fraction = 0.3
     heldout_share: of.HeldoutShare
     general_share: of.GeneralShare = 0.0

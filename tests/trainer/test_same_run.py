@@ -52,18 +52,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "4ce52d19c7b2aa0949e103a5a0f4e31ada9e62010de920d77a0b87e6598460ea",
-            "a7b8db5137852a1452030a7338946999df270bc14a7114377b79eb39c1b9da98",
+            "6d87d87992bbaa27a7739e16c105e70715c5d6c4e4a90b0d333529b13ed7fbd6",
+            "34d8979e557be614afd9aa4ae75fb2de4faacf602a0093dac91004d1b3926e78",
         ),
         (
             "oda",
-            "2bfd77e13aa68204b592044ea17d0dcc6fec5ee62ca49fcfb67d5b13b48c6992",
-            "112cf23ea3b063c09836d03febf9e61c0e7d39684dd89da6d00dabf70981e894",
+            "e45a0aba0d378be359f0a0ff5431026f776404afe3a69dbe02b6ea518bb4bff9",
+            "e8a45161cf6ed4777e2ce213c55ff6414c0552f90331339c1869b0805c53ea08",
         ),
         (
             "thrip",
-            "13e107f56db9007a8f96ed9ceca8b8ca8e9596cdb701ee2959898dc05669a3b9",
-            "1619a845ac5e3ceea230713bc8f1ee881ce2ff40c9e6a1411984ddf988897f98",
+            "e9ce0910eaa188b5902498195a6b86ce75e7f08d4f5e98a87befeebbcae7df2d",
+            "81d92944fd0a1ab998876e246186633904ed1a799776e1072e2b349d2fd2da33",
         ),
     ],
 )
@@ -87,7 +87,7 @@ def locked_config(folder: Path) -> dict:
         del config[key]
     for key in MACHINE_SETTINGS:
         del config["recipe"][key]
-    later = {"chat_template": "auto", "cross_session_share": 0.2}  # settings that earlier runs do not have
+    later = {"chat_template": "auto", "cross_session_share": 0.3}  # settings that earlier runs do not have
     assert {key: config["recipe"].pop(key) for key in later} == later
     return config
 
@@ -95,9 +95,9 @@ def locked_config(folder: Path) -> dict:
 @pytest.mark.parametrize(
     ("dialogues", "recipe", "expected"),
     [
-        ((), "demo-cpu", "b099b46230ba6099ee530717fff563f87b99115579d3803389720a4974f86ee4"),
-        ((9, 6), "two-stage", "141e16da8054bdfc6e62c047f22c8485eaee562453ffedf69eb459279f48b1a1"),
-        ((9,), "mixed-80-20", "698f364af3e3aa21ccbd387836d3a4095cf89c9f7e414f305bb362ec63b06c8f"),
+        ((), "demo-cpu", "4238ff19a0ab89515f7742a9c5c3f57f4e6efa3bd7d226e959eb23b92d202e76"),
+        ((9, 6), "two-stage", "a1cc9e1a8f63332fe290f5e1edc3a5ba62071147cc801c86c2ca62f17223c0d8"),
+        ((9,), "mixed-80-20", "f5a37dd40941f7cb8c906dec2ca2e761ba76fc154a31fd5f994a323599dd3468"),
     ],
 )
 def test_a_run_is_held_to_the_same_configuration(tmp_path, monkeypatch, dialogues, recipe, expected):
@@ -117,7 +117,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_the_histories_it_began_with(tm
     persona_job(folder, "embedded")
     locked_config(folder)
     stored = json.loads((folder / RUN_FILE).read_text())
-    assert stored["recipe"].pop("cross_session_share") == 0.2
+    assert stored["recipe"].pop("cross_session_share") == 0.3
     (folder / RUN_FILE).write_text(json.dumps(stored))
     (folder / CHECKPOINTS_FOLDER).mkdir()
     resumed = resumed_recipe(folder, read_spec(folder))
