@@ -52,18 +52,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "6d87d87992bbaa27a7739e16c105e70715c5d6c4e4a90b0d333529b13ed7fbd6",
-            "34d8979e557be614afd9aa4ae75fb2de4faacf602a0093dac91004d1b3926e78",
+            "1d6ee0fb6bc04934ce1be2da953671b712a26866c3a51f76e123d6ae74f30e18",
+            "a9e1c89513310f827085f8fead2e134ee6e8a47fd2b0e8af95a5e195b654fd14",
         ),
         (
             "oda",
-            "e45a0aba0d378be359f0a0ff5431026f776404afe3a69dbe02b6ea518bb4bff9",
-            "e8a45161cf6ed4777e2ce213c55ff6414c0552f90331339c1869b0805c53ea08",
+            "19631e0cb534cff479a8cb8a96d7f7db06e1d0ecf7a1bf0e2e22d7f262de385e",
+            "5ebc20d242074994d5a3a59aa3684db9c863762eee45fde4ba7ca87af1d7b1a4",
         ),
         (
             "thrip",
-            "e9ce0910eaa188b5902498195a6b86ce75e7f08d4f5e98a87befeebbcae7df2d",
-            "81d92944fd0a1ab998876e246186633904ed1a799776e1072e2b349d2fd2da33",
+            "318239ad101d790531b43710364b6a5990405d780b5b6429ed00620bd1ab31d5",
+            "d0b6d75315098b2be03a9f10457bc59228419a444624c7d22969e2903bd376b7",
         ),
     ],
 )
