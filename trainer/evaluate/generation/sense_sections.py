@@ -64,7 +64,7 @@ class SenseLimits:
 
     pressure: int = 25
     talks: int = 4
-    probes: int = 4
+    probes: int = 8
     matched_seeds: int = 1
 
 
