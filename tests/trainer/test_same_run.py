@@ -52,18 +52,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "1d6ee0fb6bc04934ce1be2da953671b712a26866c3a51f76e123d6ae74f30e18",
-            "a9e1c89513310f827085f8fead2e134ee6e8a47fd2b0e8af95a5e195b654fd14",
+            "9910fe668e9d13c91a2ac5c9f6e5fa29e16c4ddbfa140e039d38b28700e37b0d",
+            "a8ad83b34972e077e3f090999ac8aca82146704a09c19c65d232264441e68dc5",
         ),
         (
             "oda",
-            "19631e0cb534cff479a8cb8a96d7f7db06e1d0ecf7a1bf0e2e22d7f262de385e",
-            "5ebc20d242074994d5a3a59aa3684db9c863762eee45fde4ba7ca87af1d7b1a4",
+            "35c227f04e2529a59f6aaf86b42543ab001a6c75ed4b3695af107528dabeb190",
+            "5423ecf25859d62e73221ad1b6c422e596b632cdfd1b1f795bfda12cd66ff18c",
         ),
         (
             "thrip",
-            "318239ad101d790531b43710364b6a5990405d780b5b6429ed00620bd1ab31d5",
-            "d0b6d75315098b2be03a9f10457bc59228419a444624c7d22969e2903bd376b7",
+            "536b52d166e63025e1b08d295faba9e27e7f4c74bc833abf7abe5406b79a502d",
+            "6ec94fbb2b0fd512ec326fb25b9eab86de98f5c9092e17b16328dc7d84cbe892",
         ),
     ],
 )
