@@ -206,7 +206,7 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
     talks, pressure = spoken.sense["talks"], spoken.sense["pressure"]
     assert spoken.sense["style"].ceiling[VOICE].estimate == 1
     assert pressure.shares[IN_CHARACTER].keys() == {"live", "new"}
-    assert talks.prompts == 16 and talks.shares[VOICE_AT_TURN.format(1)].keys() == {"new"}
+    assert talks.prompts == 32 and talks.shares[VOICE_AT_TURN.format(1)].keys() == {"new"}
     assert spoken.left_out["later turns of talks"] == "There was no time to reach turn 10, 40."
     tasks = 4 + 2 * (spoken.facts is not None)  # held-out, general, small talk, safety; facts with and without lore
     assert len(spoken.replies) == tasks  # the new version's, one of each

@@ -52,8 +52,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "9910fe668e9d13c91a2ac5c9f6e5fa29e16c4ddbfa140e039d38b28700e37b0d",
-            "a8ad83b34972e077e3f090999ac8aca82146704a09c19c65d232264441e68dc5",
+            "8d575b0161cb65158d8ebbc05a9f0a1a7de5cade128f0da828c27ff5303fc95a",
+            "e432d208b6ee7a2cf49403017ae5f05a8eea6d04739910d85f66eeda40c56b93",
         ),
         (
             "oda",
@@ -62,8 +62,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
         ),
         (
             "thrip",
-            "536b52d166e63025e1b08d295faba9e27e7f4c74bc833abf7abe5406b79a502d",
-            "6ec94fbb2b0fd512ec326fb25b9eab86de98f5c9092e17b16328dc7d84cbe892",
+            "fa582a4c0e46b9d5ce64790ba0ba92380c0d7ab6c886bec0771c83ff5cd7a023",
+            "a34088d85e8b4bc5583f142574c546827634f9f6e35f3e48f8c7a8010d41d58f",
         ),
     ],
 )
