@@ -104,11 +104,9 @@ docs: $(READY)  ## Generate the pages on settings, recipes and commands from the
 chromium: $(READY)  ## Install Chromium if it is missing: Debian's as root, else Playwright's (or set CHROMIUM=/path).
 	@$(BIN)/python -m tests.browser.chromium
 
-# One worker more than there are cores, because many tests wait for sockets and processes; at most four, because each
-# loads torch and models.
+# At most four workers, because each loads torch and models.
 test: $(READY) chromium  ## Run the tests.
-	@$(BIN)/python -m pytest --dist worksteal --numprocesses \
-	  $$($(BIN)/python -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 SHARDS_ENV := $(UNDERSTUDY_SCALE_ENV)/shards
 test-shards: $(READY)  ## Kill and suspend two sharded bots and a real PostgreSQL 15; print what is lost (minutes).

@@ -11,9 +11,10 @@ from tests.bot.conftest import QUAY
 from tests.chaos.wire_storms import run
 
 
-async def test_disturbed_requests_and_events_lose_double_and_leave_nothing():
-    outcome = await run(seeds=20, first=1)
-    assert outcome.tried == 20 and outcome.is_clean, outcome
+@pytest.mark.parametrize(("first", "seeds"), [(1, 10), pytest.param(11, 40, marks=pytest.mark.slow)])
+async def test_disturbed_requests_and_events_lose_double_and_leave_nothing(first, seeds):
+    outcome = await run(seeds=seeds, first=first)
+    assert outcome.tried == seeds and outcome.is_clean, outcome
 
 
 class TestTheFaultsThemselves:

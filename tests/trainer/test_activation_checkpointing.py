@@ -49,7 +49,8 @@ def test_a_gpu_and_a_run_that_has_begun_stay_as_they_are(fit, tiny_base):
     )
 
 
-@pytest.mark.parametrize("asked", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [False, True])
 def test_a_run_says_so_unless_the_request_itself_asks_for_checkpointing(tmp_path, tiny_base, asked):
     settings = {"num_train_epochs": 1, "max_steps": 1, **({"gradient_checkpointing": True} if asked else {})}
     folder = persona_job(tmp_path, tiny_base.source, recipe="s0-6gb", hyperparameters=settings)

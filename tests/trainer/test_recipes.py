@@ -63,6 +63,7 @@ def check_as_published(name, received, manifest):
     assert not steps or steps[-1].of == optimiser_steps(recipe, manifest.dataset["samples_train"])
 
 
+@pytest.mark.slow
 def test_s1_t4_warms_up_fifty_steps_of_forty_as_published_and_that_is_said(tmp_path, tiny_base):
     received, manifest = trained(tmp_path, tiny_base, "s1-t4")
     steps = [event for event in received if isinstance(event, Progress)]
