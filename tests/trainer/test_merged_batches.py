@@ -23,6 +23,7 @@ from trainer.schemas import ResolvedRecipe
 CPU, CUDA = MachineSpec(has_cuda=False, best="bf16"), MachineSpec(has_cuda=True, best="bf16")
 MUCH = 2**50
 SHORT = Workload([130] * 60, [130])
+FEW_LONG = Workload([130] * 57 + [800] * 3, [130])
 
 
 def batches(fit):
@@ -62,18 +63,18 @@ def test_a_shared_beginning_does_not_count(tiny_base):
 
 
 def test_a_few_long_samples_among_short_ones_do_not_prevent_it(tiny_base):
-    few = Workload([130] * 57 + [800] * 3, [130])
-    assert batches(fitted(tiny_base, work=few)) == (8, 1)
+    assert batches(fitted(tiny_base, work=FEW_LONG)) == (8, 1)
     many = Workload([130] * 30 + [800] * 30, [130])
     assert batches(fitted(tiny_base, work=many)) == (4, 2)
 
 
-def test_batches_that_would_not_fit_into_memory_are_not_merged(tiny_base, recipe):
+@pytest.mark.parametrize("work", [SHORT, FEW_LONG], ids=["short", "a few long ones"])
+def test_batches_that_would_not_fit_into_memory_are_not_merged(tiny_base, recipe, work):
     merged = recipe.model_copy(update={"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1})
-    needed = estimate_memory(merged, tiny_base, SHORT, CPU).total
+    needed = estimate_memory(merged, tiny_base, work, CPU).total
     for more, expected in ((9, (8, 1)), (-9, (4, 2))):
         room = round(needed / MAX_ACTIVATION_MEMORY_SHARE) + more
-        assert batches(merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, room)) == expected
+        assert batches(merge_batches(ResolvedRecipe(recipe), tiny_base, work, CPU, room)) == expected
 
 
 def test_as_many_are_merged_as_fit_into_a_batch(tiny_base, recipe):

@@ -57,7 +57,7 @@ MAX_ACTIVATION_MEMORY_SHARE = 0.8
 CHECKPOINTING_SKIPPED_NOTE = "gradient_checkpointing is off: the machine's memory holds all activations."
 MERGED_BATCH_TOKENS = 2048
 """Batches of an optimiser step are merged if they then have at most so many tokens on average, without those that all
-samples share: larger ones are hardly faster on a CPU. That a few batches are larger costs no time."""
+samples share: larger ones are hardly faster on a CPU. A few batches may be larger, if they fit into memory."""
 OWN_RECIPES = (AUTO_RECIPE, "demo-cpu", "mixed-80-20", "two-stage")
 """Recipes of this project; the batches of published ones stay as published."""
 
