@@ -52,8 +52,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "8d575b0161cb65158d8ebbc05a9f0a1a7de5cade128f0da828c27ff5303fc95a",
-            "e432d208b6ee7a2cf49403017ae5f05a8eea6d04739910d85f66eeda40c56b93",
+            "463d6cfb3442f735fd4a81b49300f1c424879b43d7b8c13bf854e65064ebb4af",
+            "331bd734d61512b7a83d9a1fa7c39a05f68a5f0ceec391cecea8b61f0e3709fa",
         ),
         (
             "oda",
