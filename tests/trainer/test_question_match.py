@@ -46,8 +46,8 @@ def heldout(pairs=PAIRS):
     return made
 
 
-def measured(answers, sides=("new",), seconds=60.0, score=in_words, seeds=(0,), pairs=PAIRS):
-    return measure_belonging(heldout(pairs), answers, sides, score, seeds, TimeBudget(seconds))
+def measured(answers, sides=("new",), seconds=60.0, score=in_words, pairs=PAIRS):
+    return measure_belonging(heldout(pairs), answers, sides, score, TimeBudget(seconds))
 
 
 def test_each_asked_question_is_tested_once_among_eight_different_ones():
@@ -100,6 +100,13 @@ def test_as_many_groups_are_measured_as_there_is_time_for_but_one():
     said = [answer(n, pair.reply) for n, pair in enumerate(PAIRS)]
     assert measured(said, seconds=0.0).section().prompts == 8
     assert measured(said).section().prompts == 20
+
+
+def test_a_prompt_is_matched_once_with_the_reply_of_whichever_seed_answered_it():
+    said = [answer(n, pair.reply, seed=n // 8) for n, pair in enumerate(PAIRS[:16])]
+    said += [answer(n, "the weather is fine", seed=2) for n in range(8)]
+    values = measured(said).values[BELONGS]["new"]
+    assert sorted((it.number, it.seed, it.value) for it in values) == [(n, n // 8, 1.0) for n in range(16)]
 
 
 def value(unit, number, it, seed=0):

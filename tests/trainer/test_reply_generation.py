@@ -17,6 +17,7 @@ from tests.trainer.job_folders import persona_job
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
 from trainer.evaluate.generation import reply_sections
 from trainer.evaluate.generation.evaluation_prompts import (
+    MAX_PROMPTS_BY_TASK,
     PromptBuilder,
     heldout_prompts,
     interleave_tasks,
@@ -123,7 +124,7 @@ def test_a_failing_reply_is_raised(sides, renderer, monkeypatch):
 
 
 def test_heldout_prompts_are_those_of_the_samples_token_for_token(job, renderer):
-    asked = heldout_prompts(PromptBuilder(renderer, job.data.persona, job.data.lore), job.data)
+    asked = heldout_prompts(PromptBuilder(renderer, job.data.persona, job.data.lore), job.data, (0,))
     assert asked
     for it in asked:
         sample = job.data.heldout[it.number]
@@ -131,6 +132,22 @@ def test_heldout_prompts_are_those_of_the_samples_token_for_token(job, renderer)
         assert it.message == job.data.heldout_prompt_replies[it.number].message
         assert it.asker and f"{it.asker}: {it.message}" in renderer.tokenizer.decode(it.ids)
         assert it.stop == (f"\n{it.asker}:",)
+
+
+def test_each_seed_answers_other_heldout_prompts_and_the_first_again_when_there_are_no_more(job, renderer, monkeypatch):
+    builder = PromptBuilder(renderer, job.data.persona, job.data.lore)
+    own = sum(pair.by_persona for pair in job.data.heldout_prompt_replies)
+    assert own == 3, "as the numbers below expect"
+    monkeypatch.setitem(MAX_PROMPTS_BY_TASK, HELDOUT_TASK, 1)
+    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [(0,), (1,), (2,)]
+    assert len({it.number for it in heldout_prompts(builder, job.data, (0, 1, 2))}) == 3
+    monkeypatch.setitem(MAX_PROMPTS_BY_TASK, HELDOUT_TASK, 2)
+    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [(0, 1), (0, 2), (1, 2)]
+    assert [it.number for it in heldout_prompts(builder, job.data, (1,))] == [
+        it.number for it in heldout_prompts(builder, job.data, (0, 1, 2)) if 1 in it.own_seeds
+    ][::-1]
+    monkeypatch.setitem(MAX_PROMPTS_BY_TASK, HELDOUT_TASK, 24)
+    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [(0, 1, 2)] * own
 
 
 def test_tasks_take_turns_the_first_of_each_before_all():

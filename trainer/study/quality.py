@@ -202,7 +202,7 @@ class QualityMeter:
         refs = {NEW: self._sides.ref(NEW)}
         sampling = point.sampling(recommended_sampling(self._job.base))
         generator = ReplyGenerator(self._sides.parts, self._renderer, refs, (point.seed,), sampling)
-        prompts = heldout_prompts(self._builder, data) + fact_prompts(self._builder, self._questions)
+        prompts = heldout_prompts(self._builder, data, (point.seed,)) + fact_prompts(self._builder, self._questions)
         unlimited = TimeBudget(math.inf)
         answers = generator.answers(prompts, unlimited)
         inputs = SenseInputs(data, data.persona, self._builder, self._questions, self._voices, self._sides, generator)

@@ -258,7 +258,7 @@ def score_adapter(folder: Path, tasks: Mapping[str, Path], most: int, *, with_ba
     job = prepare_job(folder, spec)
     data, renderer = job.data, Renderer(job.tokenizer)
     builder = PromptBuilder(renderer, data.persona, data.lore)
-    prompts = heldout_prompts(builder, data)[:most]
+    prompts = [replace(it, own_seeds=(job.recipe.seed,)) for it in heldout_prompts(builder, data, (0,))[:most]]
     pairs: dict[str, Sequence[PromptReply]] = {prompts[0].task: data.heldout_prompt_replies}
     names = {prompts[0].task: HELDOUT_REPLIES}
     for task, file in tasks.items():

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,8 @@ from trainer.evaluate.generation.reply_tasks import (
 from trainer.evaluate.generation.text_metrics import is_unsegmented, split_words
 from trainer.schemas import PromptReply
 
-MAX_PROMPTS_BY_TASK = {HELDOUT_TASK: 24, GENERAL_TASK: 10, SMALL_TALK_TASK: 10}  # facts and safety have no limit
+MAX_PROMPTS_BY_TASK = {HELDOUT_TASK: 24, GENERAL_TASK: 10, SMALL_TALK_TASK: 10}
+"""The largest number that a seed answers; facts and safety have none."""
 TASK_PRIORITY = {HELDOUT_TASK: 0.5}
 """The voice is judged by held-out prompts alone: all of them have been generated when half of the others have."""
 CONTEXT_TOKENS = 2048 - SamplingParams().max_new_tokens
@@ -79,12 +80,20 @@ class PromptBuilder:
         return EvaluationPrompt(task, number, ids, pair.message, author, (f"\n{author}:",) if author else (), card=card)
 
 
-def heldout_prompts(builder: PromptBuilder, data: Dataset) -> list[EvaluationPrompt]:
-    """Return the prompts of held-out replies, numbered by their index in the data."""
-    pairs = data.heldout_prompt_replies
+def heldout_prompts(builder: PromptBuilder, data: Dataset, seeds: Sequence[int]) -> list[EvaluationPrompt]:
+    """Return the prompts of held-out replies, numbered by their index in the data.
+
+    Each seed answers other ones, as far as there are enough: they tell more than the same ones with several seeds.
+    """
+    pairs, most = data.heldout_prompt_replies, MAX_PROMPTS_BY_TASK[HELDOUT_TASK]
     own = [n for n, pair in enumerate(pairs) if pair.by_persona or builder.persona is None]
-    numbers = select_places(own, pairs, MAX_PROMPTS_BY_TASK[HELDOUT_TASK])
-    return [builder.from_sample(HELDOUT_TASK, n, data.heldout[n], pairs[n]) for n in numbers]
+    ranked = select_places(own, pairs, len(own))
+    seeds_of: dict[int, list[int]] = {}
+    for seed in seeds:
+        for place in range(seed * most, seed * most + min(most, len(ranked))):
+            seeds_of.setdefault(ranked[place % len(ranked)], []).append(seed)
+    prompts = [builder.from_sample(HELDOUT_TASK, n, data.heldout[n], pairs[n]) for n in seeds_of]
+    return [replace(prompt, own_seeds=tuple(of)) for prompt, of in zip(prompts, seeds_of.values(), strict=True)]
 
 
 def general_prompts(builder: PromptBuilder, data: Dataset) -> list[EvaluationPrompt]:

@@ -181,7 +181,7 @@ class _Session:
     def of(cls, data: Dataset, renderer: Renderer, sides: tuple[Side, ...], seeds: tuple[int, ...]) -> _Session:
         """Build all prompts of this job."""
         builder = PromptBuilder(renderer, data.persona, data.lore)
-        prompts = heldout_prompts(builder, data) + general_prompts(PromptBuilder(renderer, None, None), data)
+        prompts = heldout_prompts(builder, data, seeds) + general_prompts(PromptBuilder(renderer, None, None), data)
         if data.persona is None:
             return cls(data, renderer, sides, seeds, interleave_tasks(prompts))
         questions, language = fact_questions(data.persona, data.lore) if data.lore else [], data.language

@@ -1,7 +1,8 @@
 """Score card sections on sense: belonging, lore in other words, style, long talks, pressure. None of them gates."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,12 +61,11 @@ ScoreReplies = Callable[[Sequence[str], Sequence[str]], list[Scores]]
 
 @dataclass(frozen=True)
 class SenseLimits:
-    """Numbers that bound the time: prompts under pressure, talks, probes at a turn, seeds whose replies are matched."""
+    """Numbers that bound the time: prompts under pressure, talks and probes at a turn."""
 
     pressure: int = 25
     talks: int = 4
     probes: int = 8
-    matched_seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,8 @@ def measure_sense(
     inputs.report("which questions replies belong to")
     reads = inputs.data.language == "en"
     judges = QuestionJudges(inputs.sides, inputs.builder.renderer, reads=reads, between=inputs.between)
-    seeds = inputs.generator.seeds[: inputs.limits.matched_seeds]
     limit = budget.part(BELONGING_TIME_SHARE)
-    found["belongs"] = measure_belonging(inputs.data, answers, names, judges.score, seeds, limit)
+    found["belongs"] = measure_belonging(inputs.data, answers, names, judges.score, limit)
     found["lore"] = measure_lore(inputs.questions, [*answers, *given], names, inputs.builder.renderer.tokenizer.decode)
     if inputs.voices:
         judge = VoiceJudge(inputs.persona, inputs.voices)
@@ -230,20 +229,18 @@ def measure_belonging(
     answers: Sequence[GeneratedReply],
     sides: Sequence[Side],
     score: ScoreReplies,
-    seeds: Sequence[int],
     budget: TimeBudget,
 ) -> MeasuredShares | None:
-    """Measure replies to held-out prompts group by group within the time; None without replies or eight questions.
+    """Measure a reply to each held-out prompt within the time, by groups; None without replies or eight questions.
 
     The ceiling are the real replies, the floor the real replies of the other questions of a group.
     """
     pairs, found = data.heldout_prompt_replies, MeasuredShares()
     asked = sorted({it.prompt.number for it in answers if it.prompt.task == HELDOUT_TASK})
-    replies = {
-        (side, seed): {it.prompt.number: it.text for it in select_replies(answers, HELDOUT_TASK, side=side, seed=seed)}
-        for side in sides
-        for seed in seeds
-    }
+    replies: dict[Side, dict[int, GeneratedReply]] = {side: {} for side in sides}
+    for side in sides:
+        for answer in select_replies(answers, HELDOUT_TASK, side=side):
+            replies[side].setdefault(answer.prompt.number, answer)
     for place, group in enumerate(group_questions(asked, pairs)):
         if place and budget.is_spent:
             break
@@ -255,7 +252,7 @@ def _measure_group(
     found: MeasuredShares,
     group: QuestionGroup,
     pairs: Sequence[PromptReply],
-    replies: Mapping[tuple[Side, int], Mapping[int, str]],
+    replies: Mapping[Side, Mapping[int, GeneratedReply]],
     score: ScoreReplies,
 ) -> None:
     """Add a group's hits: 1 for a reply whose own question matches best, else 0."""
@@ -264,15 +261,16 @@ def _measure_group(
     real = score([pairs[number].reply for number in group.questions], questions)
     chosen = match_questions(real, real).argmax(axis=1)
 
-    def values(choices: Sequence[int], seed: int) -> Iterator[ReplyValue]:
-        for place, number in enumerate(tested):
+    def values(choices: Sequence[int], seeds: Iterable[int]) -> Iterator[ReplyValue]:
+        for place, (number, seed) in enumerate(zip(tested, seeds, strict=False)):
             yield ReplyValue(pairs[number].talk, HELDOUT_TASK, number, seed, float(choices[place] == place))
 
-    found.ceiling.setdefault(BELONGS, []).extend(values(chosen, 0))
-    found.floor.setdefault(BELONGS, []).extend(values(np.roll(chosen, 1), 0))
-    for (side, seed), by_number in replies.items():
-        own = score([by_number[number] for number in tested], questions)
-        found.add(BELONGS, side, values(match_questions(own, real).argmax(axis=1), seed))
+    found.ceiling.setdefault(BELONGS, []).extend(values(chosen, repeat(0)))
+    found.floor.setdefault(BELONGS, []).extend(values(np.roll(chosen, 1), repeat(0)))
+    for side, by_number in replies.items():
+        own = [by_number[number] for number in tested]
+        matched = match_questions(score([it.text for it in own], questions), real).argmax(axis=1)
+        found.add(BELONGS, side, values(matched, [it.seed for it in own]))
 
 
 # ------------------------------------------------------------------------------------------------ style
