@@ -101,6 +101,7 @@ class VoiceScores(FrozenModel):
     """Authorship of generated replies according to a classifier (character 3- to 5-grams, trained on what is not held
     out).
 
+    `prompts` is the number of different ones that were answered (0: an earlier card, in which each seed answered all).
     `right` is the share attributed to this persona, `ceiling` that of the persona's real held-out replies, `floor` that
     of other personas' replies. `similarity` is the mean cosine of sentence embeddings with the persona's real replies,
     between `similarity_ceiling` and `similarity_floor`. `taken_as` maps each side to the shares of its replies
@@ -110,6 +111,7 @@ class VoiceScores(FrozenModel):
     """
 
     replies: int
+    prompts: int = 0
     classes: tuple[str, ...]
     right: dict[Side, MeanStd]
     ceiling: float

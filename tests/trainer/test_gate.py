@@ -247,6 +247,17 @@ def test_two_shares_are_compared_by_fishers_exact_test():
     assert fisher_p_value(0.0, 1.0, 5)(0.0) == 1
 
 
+def test_a_voice_is_compared_by_as_many_trials_as_there_were_different_prompts():
+    def chance(prompts):
+        card = good_card(voice={"prompts": prompts, "right": with_new(GOOD.voice.right, spread(0.7))})
+        measured = {it.name: it for it in criterion_measurements(card)}
+        return measured["voice_kept"].chance(0.0)
+
+    right, live = 0.7, GOOD.voice.right["live"].mean
+    assert chance(120) == fisher_p_value(1 - right, 1 - live, 120)(0.0) < chance(40)
+    assert chance(0) == chance(40), "an earlier card: 360 replies of three sides with three seeds each"
+
+
 def test_versions_that_are_no_worse_fail_by_accident_in_no_more_cases_than_is_said():
     """Cards whose truth is exactly at every test's threshold."""
     draw, failed, rounds = random.Random(0), 0, 400

@@ -53,7 +53,7 @@ def voice():
 
 
 def test_a_voice_lies_between_floor_and_ceiling(voice):
-    assert voice.ceiling >= 0.95 and voice.floor <= 0.05 and voice.replies == 40
+    assert voice.ceiling >= 0.95 and voice.floor <= 0.05 and (voice.replies, voice.prompts) == (40, 10)
     assert voice.classes == ("ada", "bo", MEMBERS_VOICE)
     assert voice.similarity_ceiling > voice.similarity["base"].mean
     assert voice.similarity["new"].mean > voice.similarity_floor

@@ -84,7 +84,7 @@ def _voice_criteria(voice: VoiceScores | None, rival: Side) -> Iterator[Criterio
     yield CriterionMeasurement("voice_over_base", new - base, why, cases=replies)
     if rival == "live" and "live" in voice.right:
         live = voice.right["live"].mean
-        prompts = voice.replies // max(1, sum(it.runs for it in voice.right.values()))
+        prompts = voice.prompts or voice.replies // max(1, sum(it.runs for it in voice.right.values()))
         chance = fisher_p_value(1 - new, 1 - live, prompts)
         why = f"{attributed}, the live version's {live:.0%}."
         yield CriterionMeasurement("voice_kept", live - new, why, chance=chance, cases=replies)

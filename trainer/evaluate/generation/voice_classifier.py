@@ -140,6 +140,7 @@ def measure_voice(
 
     return VoiceScores(
         replies=sum(len(run) for of in runs.values() for run in of),
+        prompts=len({it.prompt.number for it in answers if it.prompt.task == HELDOUT_TASK}),
         classes=tuple(voices),
         right={side: mean_std([right(names) for names in of if names]) for side, of in taken.items()},
         ceiling=right(authors.of(own.heldout)),
