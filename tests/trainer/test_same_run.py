@@ -62,8 +62,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
         ),
         (
             "thrip",
-            "fa582a4c0e46b9d5ce64790ba0ba92380c0d7ab6c886bec0771c83ff5cd7a023",
-            "a34088d85e8b4bc5583f142574c546827634f9f6e35f3e48f8c7a8010d41d58f",
+            "3fd40a793978c657ca076d2385d02a016feefb8bbe54924e3d70bd94beef2187",
+            "5a8882e191f859edb1c86465a129741d80fe20c914c7d6de9de730be4f805c7d",
         ),
     ],
 )
