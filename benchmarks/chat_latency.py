@@ -270,7 +270,7 @@ async def _run(settings: Settings, shipped: ShippedData, options: argparse.Names
 def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser("python -m benchmarks.chat_latency", description=__doc__)
-    parser.add_argument("--candidates", default="1", metavar="N", help="REPLY_CANDIDATES (default: 1)")
+    parser.add_argument("--candidates", metavar="N", help="REPLY_CANDIDATES")
     parser.add_argument("--chats", type=int, default=len(MEMBERS), metavar="N", help="channels that ask at once")
     parser.add_argument("--alone", action="store_true", help="without the half beside a training")
     options = parser.parse_args()
@@ -278,7 +278,7 @@ def main() -> int:
     try:
         shutil.rmtree(HOME_FOLDER, ignore_errors=True)
         given = {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"}
-        settings = load_settings(None, {**given, "REPLY_CANDIDATES": options.candidates})
+        settings = load_settings(None, given | ({"REPLY_CANDIDATES": options.candidates} if options.candidates else {}))
         write_cards(settings.home / "cards")
         shipped = replace(ShippedData.from_source_tree(), cards=settings.home / "cards")
         figures = asyncio.run(_run(settings, shipped, options))

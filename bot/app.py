@@ -34,7 +34,7 @@ from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue, TrainingBackend
 from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
 from bot.training.subprocess_backend import JobFolderOptions, SubprocessBackend
-from bot.training.training_plan import PREVIEWS_FOLDER, RunLimits
+from bot.training.training_plan import PREVIEWS_FOLDER, RunLimits, evaluation_environ
 from bot.versions.live_versions import AutomaticPromotion
 from bot.versions.member_feedback import comparison_targets
 from bot.web.auth import Authenticator
@@ -322,7 +322,7 @@ def _create_backend(
 ) -> TrainingBackend:
     options = JobFolderOptions(
         serving_precision=engine.precision,
-        environ={**os.environ, "LORE_ENCODER": settings.lore_encoder},
+        environ=os.environ | evaluation_environ(settings),
         secrets=settings.wandb,
         compare=compare,
         limits=RunLimits.of(settings),

@@ -122,6 +122,7 @@ def _parse_statement(text: str) -> str:
 
 
 Integer = Annotated[int, BeforeValidator(_parse_integer)]
+CandidateCount = Annotated[Integer, Field(ge=1, le=8)]
 Number = Annotated[float, BeforeValidator(_parse_number)]
 Token = Annotated[str, AfterValidator(_parse_token)]
 
@@ -207,11 +208,9 @@ class Settings(BaseSettings):
     temperature: Number | None = Field(default=None, ge=0, le=2, description="a number from 0 to 2")
     top_p: Number | None = Field(default=None, gt=0, le=1, description="a number above 0, at most 1")
     max_new_tokens: Integer = Field(default=120, ge=1, le=1024)
-    reply_candidates: Integer = Field(default=1, ge=1, le=8)
-    max_reply_candidates: Integer = Field(
-        default_factory=lambda values: max(4, values["reply_candidates"]) if values["engine"] == "local" else 1,
-        ge=1,
-        le=8,
+    reply_candidates: CandidateCount = Field(default_factory=lambda values: 4 if values["engine"] == "local" else 1)
+    max_reply_candidates: CandidateCount = Field(
+        default_factory=lambda values: max(values["reply_candidates"], 4 if values["engine"] == "local" else 1)
     )
     max_waiting_replies: Integer = Field(default=64, ge=1, le=10000)
     trainer_threads: Integer = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
@@ -296,7 +295,7 @@ class Settings(BaseSettings):
                     f"{name.upper()} is {count}, but ENGINE={self.engine} makes one of a reply.",
                     "Leave it out: only the engine in the bot's own process chooses among several.",
                 )
-        if self.reply_candidates > self.max_reply_candidates:
+        if "reply_candidates" in self.model_fields_set and self.reply_candidates > self.max_reply_candidates:
             raise SettingsError(
                 f"REPLY_CANDIDATES is {self.reply_candidates}, MAX_REPLY_CANDIDATES only {self.max_reply_candidates}.",
                 "Lower the one, or raise the other.",

@@ -34,7 +34,7 @@ from bot.training.subprocess_backend import (
     disk_failure,
     parse_event,
 )
-from bot.training.training_plan import RunWatch
+from bot.training.training_plan import RunWatch, evaluation_environ
 from personas.errors import RunLimitError, UnderstudyError
 from personas.home.adapters import MANIFEST_FILE
 from personas.home.job_folder import (
@@ -445,7 +445,7 @@ def open_ray_backend(settings: Settings, catalogue: DatasetCatalog, **options: U
         slots=settings.trainer_slots,
         resources=worker_resources(settings),
         card=settings.trainer_card,
-        environ_of_workers={"LORE_ENCODER": settings.lore_encoder, **wandb},
+        environ_of_workers={**evaluation_environ(settings), **wandb},
         kept_secrets=("WANDB_API_KEY",) if settings.trainer_wandb else (),
         **options,
     )

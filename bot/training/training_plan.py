@@ -245,6 +245,12 @@ class RunLimits:
         )
 
 
+def evaluation_environ(settings: Settings) -> dict[str, str]:
+    """The settings of replies that a run reads from its environment, so that it measures them as they are served."""
+    candidates = min(settings.reply_candidates, settings.max_reply_candidates)
+    return {"LORE_ENCODER": settings.lore_encoder, "REPLY_CANDIDATES": str(candidates)}
+
+
 class RunWatch:
     """Compares an attempt of a run with its limits. `now` returns seconds and does not jump."""
 

@@ -62,6 +62,10 @@ class LoreHit:
     score: float
 
 
+DEFAULT_CANDIDATES = 4
+"""Candidates among which the beginning of a reply in a channel is chosen, by the engine in the bot's own process."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """Sampling parameters of a reply. `seed` None draws a random one, which the reply reports.

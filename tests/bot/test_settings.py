@@ -10,6 +10,8 @@ from huggingface_hub import get_token
 
 from bot.settings import SETTINGS, SETTINGS_BY_NAME, Settings, SettingsError, load_settings, set_hub_token
 from bot.shards import ShardRange
+from bot.training.training_plan import evaluation_environ
+from personas.schemas.chat import DEFAULT_CANDIDATES
 
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
 WRONG = {
@@ -226,7 +228,8 @@ def test_a_setting_that_another_one_leaves_without_effect_is_warned_about(tmp_pa
 
 def test_candidates_need_the_engine_that_compares_them():
     servers = {"ENGINE": "vllm", "ENGINE_URLS": "http://127.0.0.1:8001"}
-    assert load_settings(None, {"REPLY_CANDIDATES": "4"}).reply_candidates == 4
+    assert load_settings(None, {}).reply_candidates == DEFAULT_CANDIDATES == 4
+    assert load_settings(None, servers).reply_candidates == 1
     assert load_settings(None, {**servers, "REPLY_CANDIDATES": "1"}).reply_candidates == 1
     with pytest.raises(SettingsError, match="REPLY_CANDIDATES is 4, but ENGINE=vllm makes one of a reply"):
         load_settings(None, {**servers, "REPLY_CANDIDATES": "4"})
@@ -248,6 +251,9 @@ def test_the_default_of_candidates_is_no_more_than_servers_may_choose():
         load_settings(None, {"REPLY_CANDIDATES": "4", "MAX_REPLY_CANDIDATES": "3"})
     servers = {"ENGINE": "openai", "ENGINE_URLS": "http://127.0.0.1:8001"}
     assert load_settings(None, servers).max_reply_candidates == 1
+    assert evaluation_environ(load_settings(None, servers))["REPLY_CANDIDATES"] == "1"
+    fewer = load_settings(None, {"MAX_REPLY_CANDIDATES": "2"})
+    assert evaluation_environ(fewer)["REPLY_CANDIDATES"] == "2", "only a stated number can be too many"
     with pytest.raises(SettingsError) as info:
         load_settings(None, {"REPLY_CANDIDATES": "many"})
     assert "MAX_REPLY" not in str(info.value)

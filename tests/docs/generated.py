@@ -21,6 +21,7 @@ VARYING_DEFAULTS = {
     "message_content_intent": "see above",
     "temperature": "see above",
     "top_p": "see above",
+    "reply_candidates": "see above",
     "max_reply_candidates": "see above",
 }
 """Defaults that depend on the machine or on another setting."""

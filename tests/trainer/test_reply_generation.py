@@ -10,7 +10,7 @@ import pytest
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import NoMemoryError
 from personas.home.job_folder import read_spec
-from personas.schemas.chat import ChatRequest, SamplingParams, Turn
+from personas.schemas.chat import DEFAULT_CANDIDATES, ChatRequest, SamplingParams, Turn
 from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, IN_CHARACTER, SMALL_TALK_TASK, VOICE, VOICE_AT_TURN
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
@@ -23,7 +23,7 @@ from trainer.evaluate.generation.evaluation_prompts import (
     interleave_tasks,
     nearest_replies,
 )
-from trainer.evaluate.generation.reply_generator import ReplyGenerator
+from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_sections import measure_replies
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt
 from trainer.evaluate.generation.sense_sections import QuestionJudges
@@ -107,6 +107,14 @@ def test_a_prompt_is_answered_by_all_or_not_at_all_and_to_the_least_whatever_the
     assert [it.number for it in asked if sum(a.prompt is it for a in made) == 6] == [0, 1]
     assert len(made) == 12 and received[-1] == (12, 30)
     assert len(speakers(sides, renderer, (1,), (BASE,)).answers(asked, TimeBudget(600))) == 5
+
+
+@pytest.mark.parametrize(
+    ("stated", "candidates"), [("", DEFAULT_CANDIDATES), ("1", 1), ("8", 8), ("many", DEFAULT_CANDIDATES)]
+)
+def test_replies_are_chosen_among_as_many_candidates_as_the_bots(tiny_base, monkeypatch, stated, candidates):
+    monkeypatch.setenv("REPLY_CANDIDATES", stated)
+    assert served_sampling(tiny_base).candidates == candidates
 
 
 def test_what_is_asked_once_takes_the_first_seed(sides, renderer):
@@ -203,7 +211,7 @@ def in_other_words(data):
 
 def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job, monkeypatch):
     bases = []
-    monkeypatch.setattr(reply_sections, "recommended_sampling", lambda base: bases.append(base) or SHORT)
+    monkeypatch.setattr(reply_sections, "served_sampling", lambda base: bases.append(base) or SHORT)
     result, steps = [], []
     others = {"bo": in_other_words(job.data)}
     spoken = measure_replies(sides, job, TimeBudget(0.0), (3,), result.append, others, lambda: steps.append(1))

@@ -21,7 +21,7 @@ from trainer.train.job import PreparedJob, RunContext, prepare_job
 
 EVALUATE_HELP = """\
 Evaluates an adapter: generates replies and measures losses on held-out data, compared with the base model and the live
-version, and writes a score card with the gate's verdict. Takes at most four minutes longer than
+version, and writes a score card with the gate's verdict. Takes at most eight minutes longer than
 the training, or a few minutes.
 
   python -m trainer evaluate --adapter ~/.understudy/models/persona_adapters/oda/v2

@@ -53,7 +53,7 @@ SECTIONS_BEYOND_LOSSES = (
     *("separation", "voice", "facts", "text", "memorised", "safety", "side_by_side"),
     *SENSE_SECTIONS,
 )
-MAX_SENSE_S = 240.0
+MAX_SENSE_S = 480.0
 """Limit of the time for the sections on sense, beside that of the rest, which is a limit of theirs, too."""
 
 

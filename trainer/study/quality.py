@@ -11,7 +11,6 @@ from typing import Any
 
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
-from personas.models.base_model import recommended_sampling
 from personas.prompt import Renderer
 from personas.schemas.chat import SamplingParams
 from personas.schemas.formatting import markdown_table
@@ -33,7 +32,7 @@ from trainer.data.charts import SERIES_COLOURS, new_figure, save_figure
 from trainer.evaluate.candidates import NEW, Candidate, Candidates
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, fact_prompts, heldout_prompts
 from trainer.evaluate.generation.lore_facts import fact_questions
-from trainer.evaluate.generation.reply_generator import ReplyGenerator
+from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_tasks import (
     MeasuredShares,
     ReplyValue,
@@ -200,7 +199,7 @@ class QualityMeter:
         started, data = time.monotonic(), self._job.data
         assert self._sides.parts and data.persona  # checked when loading
         refs = {NEW: self._sides.ref(NEW)}
-        sampling = point.sampling(recommended_sampling(self._job.base))
+        sampling = point.sampling(served_sampling(self._job.base))
         generator = ReplyGenerator(self._sides.parts, self._renderer, refs, (point.seed,), sampling)
         prompts = heldout_prompts(self._builder, data, (point.seed,)) + fact_prompts(self._builder, self._questions)
         unlimited = TimeBudget(math.inf)

@@ -1,5 +1,7 @@
 """Generates the replies of all candidates in one batch with the serving engine."""
 
+import logging
+import re
 import threading
 import time
 from collections import deque
@@ -7,18 +9,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from personas.cli_common import read_setting
 from personas.engine.cpu_kernel import kernel_runner
 from personas.engine.engine_core import EngineParts
 from personas.engine.lora_slots import read_unverified_adapter
+from personas.models.base_model import BaseModel, recommended_sampling
 from personas.prompt import RenderedPrompt, Renderer
-from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, SamplingParams
+from personas.schemas.chat import DEFAULT_CANDIDATES, AdapterRef, ChatReply, ChatRequest, SamplingParams
 from personas.schemas.scorecard import Side
 from trainer.evaluate.candidates import MAX_BATCH_ROWS
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
 from trainer.evaluate.paired_losses import TimeBudget
 
+log = logging.getLogger(__name__)
+
 FollowUp = Callable[[GeneratedReply], Sequence[EvaluationPrompt]]
 """Returns the prompts that can be rendered once a reply is known."""
+
+
+def served_sampling(base: BaseModel) -> SamplingParams:
+    """Return the sampling of a bot's replies in channels: `REPLY_CANDIDATES` candidates, as the bot passes it on.
+
+    Raises `BaseModelError` if the base model's configuration cannot be read.
+    """
+    stated = read_setting("REPLY_CANDIDATES") or str(DEFAULT_CANDIDATES)
+    if not re.fullmatch("[1-8]", stated):
+        log.warning("REPLY_CANDIDATES=%s is no number from 1 to 8: %d is used", stated, DEFAULT_CANDIDATES)
+        stated = str(DEFAULT_CANDIDATES)
+    return replace(recommended_sampling(base), candidates=int(stated))
 
 
 @dataclass(frozen=True)

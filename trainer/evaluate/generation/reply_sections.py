@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from personas.models.base_model import recommended_sampling
 from personas.prompt import Renderer
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import (
@@ -44,7 +43,7 @@ from trainer.evaluate.generation.evaluation_prompts import (
     small_talk_prompts,
 )
 from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, fact_questions, measure_facts
-from trainer.evaluate.generation.reply_generator import ReplyGenerator
+from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
     SAFETY_FILE,
@@ -132,7 +131,7 @@ def measure_replies(
 
     assert sides.parts  # the candidates were loaded to generate
     refs = {side: sides.ref(side) for side in sides.names}
-    generator = ReplyGenerator(sides.parts, renderer, refs, seeds, recommended_sampling(job.base))
+    generator = ReplyGenerator(sides.parts, renderer, refs, seeds, served_sampling(job.base))
     tasks = len({it.task for it in session.prompts})
     limit = budget.part(1 - min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S)))
     session.answers = generator.answers(session.prompts, limit, after_step, least=tasks)
