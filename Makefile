@@ -125,7 +125,7 @@ $(VLLM_READY): requirements/install.sh requirements/vllm.txt pyproject.toml
 	@$(VLLM_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test-vllm: $(READY) $(VLLM_READY)  ## Start two real vLLM servers, break them on purpose, compare them with the engine (some ten minutes).
+test-vllm: $(READY) $(VLLM_READY)  ## Start two real vLLM servers, break them on purpose, compare them with the engine (half an hour).
 	@$(BIN)/python -m tests.personas.vllm_servers --python $(VLLM_ENV)/bin/python
 
 check: export REQUIRE_CHROMIUM = 1
@@ -140,7 +140,7 @@ lint: $(READY)
 audit: $(READY)  ## Ask for known vulnerabilities of the locked packages; without a network it says so (REQUIRE_AUDIT=1 fails then).
 	@$(BIN)/python -m tools.audit
 
-pictures: $(READY) chromium  ## Create the pictures of the documents again (some ten minutes).
+pictures: $(READY) chromium  ## Create the pictures of the documents again (half an hour).
 	@$(BIN)/python -m tests.browser.pictures
 
 build/uv/bin/uv:

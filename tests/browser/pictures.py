@@ -1,4 +1,4 @@
-"""`python -m tests.browser.pictures`: the pictures in the documents, made of the real thing (some ten minutes).
+"""`python -m tests.browser.pictures`: the pictures in the documents, made of the real thing (half an hour).
 
 The bot with the embedded model, a real retrain, Chromium. What the personas say is drawn anew each time.
 """
@@ -25,7 +25,7 @@ from tests.browser.dashboard.pictures import DashboardPhotographer
 
 FOLDER = Path("docs/pictures")
 QUAY, INN, STAGE = "weighbridge-quay", "the-damp-lantern", "drowned-stage"
-REPLY_MS, TRAINING_MS = 120_000, 1_800_000
+REPLY_MS, TRAINING_MS = 120_000, 3_600_000
 QUESTION = "I had a rotten day and everything went wrong. What would you do?"
 
 
