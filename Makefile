@@ -125,7 +125,7 @@ $(VLLM_READY): requirements/install.sh requirements/vllm.txt pyproject.toml
 	@$(VLLM_ENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-test-vllm: $(READY) $(VLLM_READY)  ## Start two real vLLM servers, break them on purpose, compare them with the engine (half an hour).
+test-vllm: $(READY) $(VLLM_READY)  ## Start two real vLLM servers, break them on purpose, compare them with the engine (some ten minutes).
 	@$(BIN)/python -m tests.personas.vllm_servers --python $(VLLM_ENV)/bin/python
 
 check: export REQUIRE_CHROMIUM = 1

@@ -36,6 +36,7 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models import base_model
 from personas.models.base_model import EMBEDDED, BaseModel, fingerprint, locate
 from personas.prompt import PROMPT_VERSION
+from personas.schemas.chat import DEFAULT_CANDIDATES
 from personas.schemas.training import AdapterManifest, TrainingRequest
 from personas.schemas.training_events import Progress, ScoreSummary
 
@@ -270,7 +271,8 @@ async def _run(settings: Settings, shipped: ShippedData, options: argparse.Names
 def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser("python -m benchmarks.chat_latency", description=__doc__)
-    parser.add_argument("--candidates", metavar="N", help="REPLY_CANDIDATES")
+    of_each = "candidates of each reply (default: %(default)s)"
+    parser.add_argument("--candidates", default=str(DEFAULT_CANDIDATES), metavar="N", help=of_each)
     parser.add_argument("--chats", type=int, default=len(MEMBERS), metavar="N", help="channels that ask at once")
     parser.add_argument("--alone", action="store_true", help="without the half beside a training")
     options = parser.parse_args()
@@ -278,7 +280,7 @@ def main() -> int:
     try:
         shutil.rmtree(HOME_FOLDER, ignore_errors=True)
         given = {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"}
-        settings = load_settings(None, given | ({"REPLY_CANDIDATES": options.candidates} if options.candidates else {}))
+        settings = load_settings(None, {**given, "REPLY_CANDIDATES": options.candidates})
         write_cards(settings.home / "cards")
         shipped = replace(ShippedData.from_source_tree(), cards=settings.home / "cards")
         figures = asyncio.run(_run(settings, shipped, options))

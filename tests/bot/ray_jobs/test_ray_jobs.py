@@ -196,9 +196,11 @@ def test_the_setting_selects_the_backend_and_ray_is_loaded_for_it_alone(tmp_path
         return _create_backend(settings, catalogue, SystemClock(), engine, lambda job: NO_COMPARISON)
 
     assert isinstance(backend(), SubprocessBackend) and not (tmp_path / "home" / "jobs").exists()
+    assert backend(MAX_REPLY_CANDIDATES="2")._environ["REPLY_CANDIDATES"] == "2", "the card measures what is served"
     on_ray = backend(TRAINER="ray", TRAINER_SLOTS="3", TRAINER_THREADS="2", SHARED=str(tmp_path / "mnt"))
     assert isinstance(on_ray, RayBackend) and on_ray.slots == 3
     assert (on_ray._resources.options, on_ray._resources.gpus) == (("--threads", "2"), 1)
+    assert on_ray._environ_of_workers["REPLY_CANDIDATES"] == "4"
     assert (tmp_path / "home" / "jobs").is_symlink() and on_ray.hold(True) is None
 
 
