@@ -39,7 +39,7 @@ class SchedulerLimits:
     busy_prefill_tokens: int = 256
     wait_s: float = 120.0
     reply_s: float = 300.0
-    candidate_rows: int = 8  # replies begin with candidates while at most so many sequences run, and nobody waits
+    candidate_rows: int = 8  # replies begin with candidates while at most so many sequences run or wait
 
     @property
     def max_rows(self) -> int:

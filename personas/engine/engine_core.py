@@ -158,19 +158,20 @@ class BatchGenerator:
 
     def _fork(self, seq: Sequence) -> None:
         """Let a reply begin with several candidates, if it is meant to and there is room for them."""
-        scheduler, sampling = self.scheduler, seq.request.sampling
-        count = min(sampling.candidates, 1 + scheduler.limits.candidate_rows - self._rows())
-        if count > 1 and seq.card_prompt and sampling.temperature > 0 and seq.runner.prefixes and not scheduler.queue:
+        sampling = seq.request.sampling
+        count = min(sampling.candidates, 1 + self.scheduler.limits.candidate_rows - self._rows())
+        if count > 1 and seq.card_prompt and sampling.temperature > 0 and seq.runner.prefixes:
             seq.fork(count)
 
     def _drop_rivals(self) -> None:
         """Let replies go on as their first candidate once others need the rows of the rest."""
-        if self._rows() + self.waiting > self.scheduler.limits.candidate_rows:
+        if self._rows() > self.scheduler.limits.candidate_rows:
             for seq in self.scheduler.running:
                 seq.drop_rivals()
 
     def _rows(self) -> int:
-        return sum(1 + len(seq.rivals) for seq in self.scheduler.running)
+        """Count the sequences that run, candidates included, and those that wait."""
+        return sum(1 + len(seq.rivals) for seq in self.scheduler.running) + self.waiting
 
     def _choose(self, seq: Sequence) -> None:
         """Choose the beginning of a reply; where that fails, it is the first candidate."""
@@ -199,11 +200,12 @@ class BatchGenerator:
 def best_candidate(seq: Sequence) -> Sequence:
     """Return the candidate with the highest log p(text | talk) − λ log p(text | card alone) per token.
 
-    What would fit any talk loses against what fits this one (arXiv 1510.03055, anti-language model).
+    What would fit any talk loses against what fits this one (arXiv 1510.03055, anti-language model). Candidates that
+    ended without text are not compared.
     """
-    candidates = [seq, *seq.rivals]
+    candidates = [it for it in (seq, *seq.rivals) if it.has_text] or [seq]
     if len(candidates) == 1:
-        return seq
+        return candidates[0]
     scores = [
         (it.reply_logprob - CARD_WEIGHT * logprob) / len(it.reply_ids)
         for it, logprob in zip(candidates, _card_logprobs(seq, [it.reply_ids for it in candidates]), strict=True)

@@ -134,6 +134,10 @@ class Sequence(ReplySequence):
         return self.is_choosing and not self.unfinished and not self.is_cancelled
 
     @property
+    def has_text(self) -> bool:
+        return bool(self._detokenizer.text)
+
+    @property
     def reply_ids(self) -> list[int]:
         """All sampled tokens."""
         return [*self.kv.tokens[len(self.prompt) :], *([] if self.last_token is None else [self.last_token])]

@@ -174,12 +174,26 @@ def test_one_candidate_is_what_was_always_said(reply, monkeypatch):
     assert reply(replace(greedy, candidates=8)) == reply(greedy) and not forks
 
 
-def test_rows_are_shared_and_who_waits_leaves_one_candidate(start):
+def test_rows_are_shared_with_those_who_wait(start):
     parts, recorders = start(*map(choosing, range(6)), rows=2, overflow_rows=0, candidate_rows=5)
     run_to_end(parts)
     counts = [one.reply.candidates for one in recorders]
-    assert counts[:4] == [1] * 4 and all(one.ends == 1 for one in recorders)  # others wait until the last two start
+    assert counts[:2] == [1] * 2 and all(one.ends == 1 for one in recorders)  # four others wait
     assert sorted(counts[4:])[-1] > 1 and sum(counts[4:]) <= 5
+
+
+def test_a_candidate_without_text_is_not_chosen(reply, model, renderer, sampled):
+    """Of a candidate that ends at once, one token is compared, whose likelihood may be anything."""
+    outdone = 0
+    for seed in range(12):
+        stop = (reply(alone(seed, 0)).text[:1],)
+        expected = [reply(alone(seed, number, stop=stop)) for number in range(CANDIDATES)]
+        if any(one.text for one in expected):
+            best = best_of(model, renderer, [sampled[one.seed] for one in expected])
+            assert reply(choosing(seed, stop=stop)).text
+            outdone += not expected[best].text
+        sampled.clear()
+    assert outdone, "an empty one would have been chosen"
 
 
 def test_others_who_need_the_rows_end_the_choice(start, reply):

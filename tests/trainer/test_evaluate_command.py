@@ -83,6 +83,16 @@ def test_the_job_of_another_persona_is_refused(run, two_trained, tmp_path):
     assert code == 1 and "is a job for bo, but the adapter is ada's" in err
 
 
+def test_another_job_of_the_persona_is_refused_as_its_held_out_data_may_have_been_trained_on(
+    run, two_trained, tmp_path
+):
+    folder = shutil.copytree(two_trained["ada"], tmp_path / "ada")
+    spec = json.loads((folder / "request.json").read_text())
+    (folder / "request.json").write_text(json.dumps({**spec, "job_id": "job-9"}))
+    code, _, err = run("--adapter", two_trained["ada"] / "adapter", "--job", folder)
+    assert code == 1 and "is the job job-9, but job-1 trained the adapter" in err
+
+
 def test_the_command_line_explains_itself():
     for words, code, said in (
         (["evaluate", "--help"], 0, "writes a score card"),

@@ -30,6 +30,7 @@ from trainer.study.quality import (
     quality_points,
     read_quality_result,
     run_quality_study,
+    study_key,
     write_quality,
 )
 from trainer.train.job import prepare_job
@@ -37,14 +38,14 @@ from trainer.train.job import prepare_job
 COLD = "temperature=0.3"
 
 
-def result(settings, seed=0, belongs=lambda n: float(n % 2), weights="w"):
+def result(settings, seed=0, belongs=lambda n: float(n % 2), key="k", ceiling=0.9):
     """Forty replies of forty conversations; the voice is alike for all settings."""
 
     def values(value):
         return [ReplyValue(f"talk {n}", "heldout", n, seed, value(n)) for n in range(40)]
 
     found = {BELONGS: values(belongs), VOICE: values(lambda n: float(n % 4 > 0))}
-    return QualityResult(weights, settings, seed, 60.0, found, {BELONGS: 0.9}, {BELONGS: 0.1}, {"talks": "no time"})
+    return QualityResult(key, settings, seed, 60.0, found, {BELONGS: ceiling}, {BELONGS: 0.1}, {"talks": "no time"})
 
 
 def test_points_are_the_served_settings_and_those_tried_a_seed_of_each_first():
@@ -58,11 +59,25 @@ def test_points_are_the_served_settings_and_those_tried_a_seed_of_each_first():
     assert quality_points(["top_k=40"], 1)[1].sampling(served).top_k == 40
 
 
-@pytest.mark.parametrize("text", ["temprature=0.3", "temperature", "temperature=warm", "stop_loops=1", "seed=3", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("temprature=0.3", "temperature", "temperature=warm", "stop_loops=1", "seed=3", ""),
+        *(
+            "candidates=0",
+            "candidates=64",
+            "temperature=nan",
+            "top_p=0",
+            "repetition_penalty=0",
+            "max_new_tokens=1000000",
+        ),
+    ],
+)
 def test_what_is_no_setting_of_sampling_is_refused_by_name(text):
     with pytest.raises(RequestError, match="is no setting of sampling") as refused:
         quality_points([text], 1)
-    assert "repetition_penalty" in refused.value.advice and "seed," not in refused.value.advice
+    assert "repetition_penalty from 1 to 2" in refused.value.advice and "seed" not in refused.value.advice
+    assert quality_points([SERVED], 1) == [QualityPoint(SERVED, 0)]
 
 
 def test_a_study_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
@@ -76,9 +91,9 @@ def test_a_study_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
 
     points = quality_points([COLD], 2)
     with pytest.raises(KeyboardInterrupt):
-        run_quality_study(tmp_path, points, "w", measure, lines.append)
+        run_quality_study(tmp_path, points, "k", measure, lines.append)
     measured.append("interrupted")
-    results = run_quality_study(tmp_path, points, "w", measure, lines.append)
+    results = run_quality_study(tmp_path, points, "k", measure, lines.append)
     assert measured[3:] == [points[2].name, points[3].name] and len(results) == 4
     assert results[0] == result(SERVED) and read_quality_result(tmp_path, points[3]) == result(COLD, 1)
     assert lines[-1].startswith("4 of 4: temperature=0.3,seed=1, about")
@@ -102,6 +117,9 @@ def test_a_difference_counts_only_if_its_paired_interval_excludes_zero():
     assert cold.differences[BELONGS].estimate == pytest.approx(0.1) and cold.differences[VOICE].estimate == 0
     alike = compare_settings([result(SERVED), result(COLD, belongs=lambda n: float((n + n // 2) % 2))])[1]
     assert not list(alike.certain()), "as far apart on the whole as chance takes them"
+    few = result(COLD, belongs=lambda n: 1.0)
+    few.values[BELONGS][:] = [it for it in few.values[BELONGS] if it.number in (0, 2, 4, 6)]
+    assert BELONGS not in compare_settings([result(SERVED), few])[1].differences, "four that are alike say nothing"
     seeds = compare_settings([result(SERVED), result(SERVED, 1), result(COLD), result(COLD, 1)])[1]
     assert seeds.differences[BELONGS].high == 0
 
@@ -120,6 +138,8 @@ def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
     study = json.loads((tmp_path / QUALITY_FILE).read_text())
     assert study["rows"][1]["certain"] == [BELONGS] and study["left_out"] == {"talks": "no time"}
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+    three = [result(SERVED), result(SERVED, 1, ceiling=0.7), result(COLD, ceiling=0.1)]
+    assert "| ceiling | 80.0% |" in quality_markdown("ada", three, compare_settings(three)), "of all served seeds"
     assert "None." in quality_markdown("ada", results[:1], compare_settings(results[:1]))
 
 
@@ -132,14 +152,19 @@ def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_traine
     folder = two_trained["ada"]
     meter = QualityMeter(prepare_job(folder, read_spec(folder)), Candidate.sealed(folder / "adapter"))
     try:
-        short = meter.measure(QualityPoint("max_new_tokens=4", 1))
+        short = meter.measure(QualityPoint("max_new_tokens=4,candidates=1", 1))
         assert not counts
         other = meter.measure(QualityPoint("max_new_tokens=4,candidates=3", 2))
     finally:
         meter.close()
+    monkeypatch.setenv("REPLY_CANDIDATES", "1")
+    key = study_key(prepare_job(folder, read_spec(folder)), Candidate.sealed(folder / "adapter"))
+    assert short.key == other.key != key, "what is served has changed since"
     assert {it.seed for it in short.values[VOICE]} == {1}
     assert {it.seed for it in other.values[VOICE]} == {2}
-    assert set(counts) == {3} and len(counts) >= len(other.values[VOICE]), "each reply is chosen among three"
+    measures = VOICE, IN_CHARACTER, VOICE_AT_TURN.format(1), VOICE_AT_TURN.format(2)
+    replies = sum(len(other.values[measure]) for measure in measures)
+    assert set(counts) == {3} and len(counts) >= replies, "each reply is chosen among three"
     assert short.values.keys() >= {VOICE, MASKED_VOICE, IN_CHARACTER, ENDED, VOICE_AT_TURN.format(1)}
     assert not any(it.value for it in short.values[ENDED]), "four tokens are no sentence"
     assert len(short.values[IN_CHARACTER]) == 25 and short.ceiling[VOICE] > short.floor[VOICE]

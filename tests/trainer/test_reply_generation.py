@@ -1,7 +1,9 @@
 """What all sides say: made in one batch over the measured model, as the engine would serve it, within the time."""
 
 import asyncio
+import math
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +17,7 @@ from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, IN_CHARACTER,
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
-from trainer.evaluate.generation import reply_sections
+from trainer.evaluate.generation import reply_generator, reply_sections
 from trainer.evaluate.generation.evaluation_prompts import (
     MAX_PROMPTS_BY_TASK,
     PromptBuilder,
@@ -117,6 +119,22 @@ def test_replies_are_chosen_among_as_many_candidates_as_the_bots(tiny_base, monk
     assert served_sampling(tiny_base).candidates == candidates
 
 
+def test_replies_of_all_sides_are_chosen_among_as_many_candidates(sides, job, renderer, monkeypatch):
+    """Also while prompts take several steps, and more replies are to be made than fit into the batch."""
+    counts, finish = Counter(), reply_generator._PendingReply.finish
+
+    def counted(pending, reply):
+        counts[pending.side, reply.candidates] += 1
+        finish(pending, reply)
+
+    monkeypatch.setattr(reply_generator._PendingReply, "finish", counted)
+    generator = replace(speakers(sides, renderer, seeds=(0, 1, 2)), sampling=replace(SHORT, candidates=4))
+    builder = PromptBuilder(renderer, job.data.persona, None)
+    prompts = [replace(it, own_seeds=()) for it in heldout_prompts(builder, job.data, (0,))]
+    generator.answers(prompts, TimeBudget(math.inf))
+    assert counts == {(side, 4): 3 * len(prompts) for side in (BASE, LIVE, NEW)}
+
+
 def test_what_is_asked_once_takes_the_first_seed(sides, renderer):
     made = speakers(sides, renderer, (4, 5), (BASE,)).answers([prompt(renderer, None, once=True)], TimeBudget(60))
     assert [it.seed for it in made] == [4]
@@ -142,7 +160,9 @@ def test_heldout_prompts_are_those_of_the_samples_token_for_token(job, renderer)
         assert it.stop == (f"\n{it.asker}:",)
 
 
-def test_each_seed_answers_other_heldout_prompts_and_the_first_again_when_there_are_no_more(job, renderer, monkeypatch):
+def test_seeds_take_turns_with_other_heldout_prompts_and_the_first_again_when_there_are_no_more(
+    job, renderer, monkeypatch
+):
     builder = PromptBuilder(renderer, job.data.persona, job.data.lore)
     own = sum(pair.by_persona for pair in job.data.heldout_prompt_replies)
     assert own == 3, "as the numbers below expect"
@@ -150,7 +170,7 @@ def test_each_seed_answers_other_heldout_prompts_and_the_first_again_when_there_
     assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [(0,), (1,), (2,)]
     assert len({it.number for it in heldout_prompts(builder, job.data, (0, 1, 2))}) == 3
     monkeypatch.setitem(MAX_PROMPTS_BY_TASK, HELDOUT_TASK, 2)
-    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [(0, 1), (0, 2), (1, 2)]
+    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [(0, 1), (1, 2), (2, 0)]
     assert [it.number for it in heldout_prompts(builder, job.data, (1,))] == [
         it.number for it in heldout_prompts(builder, job.data, (0, 1, 2)) if 1 in it.own_seeds
     ][::-1]
@@ -232,7 +252,9 @@ def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides,
     assert spoken.sense["style"].ceiling[VOICE].estimate == 1
     assert pressure.shares[IN_CHARACTER].keys() == {"live", "new"}
     assert talks.prompts == 32 and talks.shares[VOICE_AT_TURN.format(1)].keys() == {"new"}
-    assert spoken.left_out["later turns of talks"] == "There was no time to reach turn 10, 40."
+    assert {spoken.left_out[f"talks, turn {n}"] for n in (10, 40)} == {"There was time for 0 of 32 replies."}
+    assert "talks, turn 1" not in spoken.left_out
+    assert spoken.left_out["questions in other words, and pressure"] == "There was time for 4 of 50 replies."
     tasks = 4 + 2 * (spoken.facts is not None)  # held-out, general, small talk, safety; facts with and without lore
     assert len(spoken.replies) == tasks  # the new version's, one of each
     assert any(f": {shown.prompt}" in prompt for prompt, _ in spoken.replies)

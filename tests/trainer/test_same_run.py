@@ -57,8 +57,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
         ),
         (
             "oda",
-            "35c227f04e2529a59f6aaf86b42543ab001a6c75ed4b3695af107528dabeb190",
-            "5423ecf25859d62e73221ad1b6c422e596b632cdfd1b1f795bfda12cd66ff18c",
+            "c44fdfecae6cfe08507940087d92543d93f47651a4ef76fed15f4e8dde8add8d",
+            "caf13c42a3cfd0a50cbca6bc5c2ef87bcd33c64e14bcfbdf77854f5d853d723c",
         ),
         (
             "thrip",

@@ -67,6 +67,11 @@ def test_runs_are_counted_apart_and_an_empty_reply_is_nobodys(voice):
     assert voice.taken_as["base"]["bo"] >= 0.95
 
 
+def test_a_masked_text_is_somebodys_though_it_has_no_letters():
+    authors = AuthorshipClassifier({"ada": ["■ ■!", "■! ■!"] * 5, "bo": ["■, ■ ■ ■.", "■ ■, ■."] * 5})
+    assert authors.of(["■! ■ ■!", "", "?!"]) == ["ada", "", ""]
+
+
 def test_what_is_trained_on_is_in_the_personas_own_voice(voice):
     assert voice.trained_as["ada"] >= 0.95 and voice.reads_english == 1
 

@@ -111,6 +111,9 @@ def find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespa
         job_for, adapter_of = (persona or "dialogue" for persona in (spec.request.persona, manifest.persona))
         mismatch = f"{folder} is a job for {job_for}, but the adapter is {adapter_of}'s."
         raise RequestError(mismatch, "Name the job that trained the adapter.")
+    if manifest.source is None and spec.job_id != manifest.job_id:
+        what = f"{folder} is the job {spec.job_id}, but {manifest.job_id} trained the adapter."
+        raise RequestError(what, "Name that one: the adapter may have been trained on what another one holds out.")
     return folder, spec
 
 

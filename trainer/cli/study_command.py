@@ -172,7 +172,7 @@ def run_quality_command(options: argparse.Namespace) -> None:
     points = quality.quality_points(options.tried, options.runs)
     meter = quality.QualityMeter(prepare_job(folder, spec), Candidate(manifest.version, adapter))
     try:
-        results = quality.run_quality_study(out, points, meter.weights, meter.measure, print_line)
+        results = quality.run_quality_study(out, points, meter.key, meter.measure, print_line)
     finally:
         meter.close()
     text = quality.write_quality(out, manifest.persona or "", results)

@@ -1,5 +1,6 @@
 """Quality study: measures an adapter's replies under several sampling settings and seeds, with paired intervals."""
 
+import hashlib
 import json
 import math
 import time
@@ -9,9 +10,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from personas.cli_common import read_setting
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
-from personas.prompt import Renderer
+from personas.models.base_model import RECOMMENDED_SAMPLING, fingerprint
+from personas.prompt import PROMPT_VERSION, Renderer
 from personas.schemas.chat import SamplingParams
 from personas.schemas.formatting import markdown_table
 from personas.schemas.scorecard import (
@@ -31,9 +34,10 @@ from personas.schemas.scorecard import (
 from trainer.data.charts import SERIES_COLOURS, new_figure, save_figure
 from trainer.evaluate.candidates import NEW, Candidate, Candidates
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, fact_prompts, heldout_prompts
-from trainer.evaluate.generation.lore_facts import fact_questions
+from trainer.evaluate.generation.lore_facts import lore_questions
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_tasks import (
+    EVALUATION_FOLDER,
     MeasuredShares,
     ReplyValue,
     mean_interval,
@@ -47,11 +51,13 @@ from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import PreparedJob
 
 QUALITY_RESULTS_FOLDER, QUALITY_FILE = "results", "quality.json"
+QUALITY_FORMAT = 2  # of the results; another one where they are measured otherwise
 SERVED = "as served"
 SAMPLING_TYPES: dict[str, Any] = {
     it.name: type(it.default) for it in fields(SamplingParams) if type(it.default) in (int, float)
 }
-"""Settings of sampling that a study varies, with the type of their values."""
+SAMPLING_RANGES = {**RECOMMENDED_SAMPLING, "max_new_tokens": (1, 4096), "candidates": (1, 8)}
+"""Settings of sampling that a study varies, with the type of their values, the least and the largest."""
 ENDED = "end by themselves"
 COMPARED_MEASURES = (
     *(BELONGS, LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_WRONG, VOICE, MASKED_VOICE),
@@ -81,10 +87,10 @@ class QualityPoint:
 class QualityResult:
     """The values of a point's replies by measure, with ceilings and floors as means, and the seconds it took.
 
-    `weights` is the SHA-256 of the adapter.
+    `key` is the SHA-256 of all that they depend on besides: the adapter, data, lore, evaluation files and defaults.
     """
 
-    weights: str
+    key: str
     settings: str
     seed: int
     seconds: float
@@ -117,9 +123,13 @@ def parse_sampling(text: str) -> dict[str, Any]:
         name, _, value = (part.strip() for part in pair.partition("="))
         try:
             found[name] = SAMPLING_TYPES[name](value)
+            least, largest = SAMPLING_RANGES[name]
+            is_possible = least <= found[name] <= largest
         except (KeyError, ValueError):
-            advice = f"Write NAME=VALUE with {', '.join(SAMPLING_TYPES)}."
-            raise RequestError(f"{pair!r} is no setting of sampling.", advice) from None
+            is_possible = False
+        if not is_possible:
+            ranges = (f"{name} from {least} to {largest}" for name, (least, largest) in SAMPLING_RANGES.items())
+            raise RequestError(f"{pair!r} is no setting of sampling.", f"Write NAME=VALUE: {', '.join(ranges)}.")
     return found
 
 
@@ -128,16 +138,16 @@ def quality_points(tried: Sequence[str], runs: int) -> list[QualityPoint]:
     rows = [SERVED]
     for text in tried:
         found = parse_sampling(text)
-        rows.append(",".join(f"{name}={value:g}" for name, value in found.items()))
+        rows.append(",".join(f"{name}={value:g}" for name, value in found.items()) or SERVED)
     return [QualityPoint(settings, seed) for seed in range(runs) for settings in dict.fromkeys(rows)]
 
 
 def run_quality_study(
-    out: Path, points: Sequence[QualityPoint], weights: str, measure: MeasurePoint, report: Callable[[str], None]
+    out: Path, points: Sequence[QualityPoint], key: str, measure: MeasurePoint, report: Callable[[str], None]
 ) -> list[QualityResult]:
     """Measure the points that `out` has no result of; return all results. Raises `UnderstudyError`, `OSError`.
 
-    `weights` is the adapter's hash: results of another one are refused.
+    Results with another `key` are refused.
     """
     results: list[QualityResult] = []
     spent: list[float] = []
@@ -151,8 +161,9 @@ def run_quality_study(
             file = out / QUALITY_RESULTS_FOLDER / f"{point.name}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
             write_private_file(file, json.dumps(asdict(result)).encode() + b"\n")
-        if result.weights != weights:
-            raise RequestError(f"{out} has the study of another adapter.", "Name another --out.")
+        if result.key != key:
+            what = f"{out} has a study of another adapter, or of other data or defaults."
+            raise RequestError(what, "Name another --out.")
         results.append(result)
     return results
 
@@ -183,12 +194,12 @@ class QualityMeter:
         self._job = job
         self._renderer = Renderer(job.tokenizer)
         self._builder = PromptBuilder(self._renderer, job.data.persona, job.data.lore)
-        self._questions = fact_questions(job.data.persona, job.data.lore) if job.data.lore else []
+        self._questions = lore_questions(job.data)
         self._voices = usable_voices(job.data, {})
         probe = job.data.heldout[0].ids
         self._sides = Candidates.load(job.base, job.tokenizer, job.spec.serving_precision, probe)
         self._sides.add(NEW, adapter)
-        self.weights = adapter.stamp.weights
+        self.key = study_key(job, adapter)
 
     def close(self) -> None:
         """Stop the engine's threads."""
@@ -212,12 +223,22 @@ class QualityMeter:
         ends.add(ENDED, NEW, reply_values(heldout, [it.ended for it in heldout], units))
         found = [*sections.values(), ends]
         return QualityResult(
-            *(self.weights, point.settings, point.seed, round(time.monotonic() - started, 1)),
+            *(self.key, point.settings, point.seed, round(time.monotonic() - started, 1)),
             values={measure: by[NEW] for of in found for measure, by in of.values.items()},
             ceiling={measure: mean_interval(values).estimate for of in found for measure, values in of.ceiling.items()},
             floor={measure: mean_interval(values).estimate for of in found for measure, values in of.floor.items()},
             left_out=left_out,
         )
+
+
+def study_key(job: PreparedJob, adapter: Candidate) -> str:
+    """Hash all that a point depends on besides its settings and seed."""
+    passages = [passage.text for passage in job.data.lore.passages] if job.data.lore else []
+    served, encoder = asdict(served_sampling(job.base)), read_setting("LORE_ENCODER")
+    model = (adapter.stamp.weights, fingerprint(job.base), job.spec.serving_precision, PROMPT_VERSION)
+    rest = json.dumps((QUALITY_FORMAT, *model, job.data.hash, passages, served, encoder))
+    files = [file.read_bytes() for file in sorted(EVALUATION_FOLDER.rglob("*")) if file.is_file()]
+    return hashlib.sha256(b"\0".join((rest.encode(), *files))).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------ all together
@@ -248,10 +269,9 @@ def _pool_values(results: Sequence[QualityResult]) -> dict[str, list[ReplyValue]
 
 def quality_markdown(persona: str, results: Sequence[QualityResult], rows: Sequence[QualityRow]) -> str:
     """Render the results' rows, the bounds, and the differences that are certain."""
-    first = results[0]
     measures = [measure for measure in COMPARED_MEASURES if measure in rows[0].means]
     lines = [(row.settings, *(_cell(row, measure) for measure in measures), f"{row.seconds:,.0f} s") for row in rows]
-    for name, bounds in (("ceiling", first.ceiling), ("floor", first.floor)):
+    for name, bounds in zip(("ceiling", "floor"), _mean_bounds(results), strict=True):
         lines.append((name, *(f"{bounds[it]:.1%}" if it in bounds else "–" for it in measures), "–"))
     certain = [
         f"- {row.settings}: {measure} {it.estimate * 100:+.1f} points ({it.low * 100:+.1f} to {it.high * 100:+.1f})"
@@ -268,6 +288,16 @@ def quality_markdown(persona: str, results: Sequence[QualityResult], rows: Seque
     return "\n\n".join([*parts, "## Certain differences", "\n".join(certain) or "None."])
 
 
+def _mean_bounds(results: Sequence[QualityResult]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the mean ceiling and floor of each measure over the first settings' seeds."""
+    first = [result for result in results if result.settings == results[0].settings]
+
+    def mean(bounds: Sequence[dict[str, float]]) -> dict[str, float]:
+        return {measure: fmean(of[measure] for of in bounds if measure in of) for measure in bounds[0]}
+
+    return mean([result.ceiling for result in first]), mean([result.floor for result in first])
+
+
 def _cell(row: QualityRow, measure: str) -> str:
     if measure not in row.means:
         return "–"
@@ -278,10 +308,11 @@ def write_quality(out: Path, persona: str, results: Sequence[QualityResult]) -> 
     """Write table, JSON and chart; return the table. Raises `OSError`."""
     rows = compare_settings(results)
     text = quality_markdown(persona, results, rows)
+    ceiling, floor = _mean_bounds(results)
     study = {
         "persona": persona,
-        "ceiling": results[0].ceiling,
-        "floor": results[0].floor,
+        "ceiling": ceiling,
+        "floor": floor,
         "rows": [
             {"settings": row.settings, "seconds": row.seconds, "certain": [measure for measure, _ in row.certain()]}
             | {name: _as_json(of) for name, of in (("means", row.means), ("differences", row.differences))}

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -83,15 +84,15 @@ class PromptBuilder:
 def heldout_prompts(builder: PromptBuilder, data: Dataset, seeds: Sequence[int]) -> list[EvaluationPrompt]:
     """Return the prompts of held-out replies, numbered by their index in the data.
 
-    Each seed answers other ones, as far as there are enough: they tell more than the same ones with several seeds.
+    Each seed answers other ones, as far as there are enough: they tell more than the same ones with several seeds. The
+    seeds take turns, so that all have about as many when time runs out.
     """
     pairs, most = data.heldout_prompt_replies, MAX_PROMPTS_BY_TASK[HELDOUT_TASK]
     own = [n for n, pair in enumerate(pairs) if pair.by_persona or builder.persona is None]
     ranked = select_places(own, pairs, len(own))
     seeds_of: dict[int, list[int]] = {}
-    for seed in seeds:
-        for place in range(seed * most, seed * most + min(most, len(ranked))):
-            seeds_of.setdefault(ranked[place % len(ranked)], []).append(seed)
+    for place, seed in product(range(min(most, len(ranked))), seeds):
+        seeds_of.setdefault(ranked[(seed * most + place) % len(ranked)], []).append(seed)
     prompts = [builder.from_sample(HELDOUT_TASK, n, data.heldout[n], pairs[n]) for n in seeds_of]
     return [replace(prompt, own_seeds=tuple(of)) for prompt, of in zip(prompts, seeds_of.values(), strict=True)]
 

@@ -1,7 +1,7 @@
 """Questions about the persona's lore, and detection of correct, contradicting and out-of-character answers."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,8 +23,9 @@ from personas.schemas.scorecard import (
     FactScores,
     Side,
 )
+from trainer.data.dataset import Dataset
 from trainer.data.dedup_split import hash_fraction
-from trainer.data.synthetic.lore_extraction import extract_lore
+from trainer.data.synthetic.lore_extraction import LorePair, extract_lore
 from trainer.data.synthetic.reply_filter import ReplyFilter, find_numbers
 from trainer.evaluate.generation.reply_tasks import (
     FACTS_FILE,
@@ -73,8 +74,8 @@ class CharacterBreakDetector:
 class FactQuestion:
     """A question with its answer and the patterns of correct and contradicting replies.
 
-    `reworded` asks the same in other words, and `evidence` is the sentence of the lore that answers it; both are empty
-    for derived questions.
+    `evidence` is the sentence of the lore that answers it, or the whole passage. `reworded` asks the same in other
+    words; it is empty for derived questions.
     """
 
     text: str
@@ -85,11 +86,22 @@ class FactQuestion:
     evidence: str = ""
 
 
-def fact_questions(persona: Persona, lore: LoreIndex) -> list[FactQuestion]:
-    """Return the shipped questions that this lore answers or, if there are none, questions derived from it."""
+def lore_questions(data: Dataset) -> list[FactQuestion]:
+    """Return the questions about the lore of the data's persona; none without lore."""
+    if data.persona is None or data.lore is None:
+        return []
+    return fact_questions(data.persona, data.lore, {pair.message for pair in data.train_prompt_replies})
+
+
+def fact_questions(persona: Persona, lore: LoreIndex, trained: Collection[str] = ()) -> list[FactQuestion]:
+    """Return the shipped questions that this lore answers or, if there are none, questions derived from it.
+
+    Of derived ones, those that are among the messages `trained` on are left out: lore pairs ask the same.
+    """
     known = " ".join(" ".join(passage.text for passage in lore.passages).split())
     rows = [row for row in read_jsonl(FACTS_FILE) if row["persona"] == persona.id and row["evidence"] in known]
-    return [parse_question(row) for row in rows] or derive_questions(persona, lore.passages)
+    derived = [] if rows else [it for it in derive_questions(persona, lore.passages) if it.text not in trained]
+    return [parse_question(row) for row in rows] or derived[:MAX_DERIVED_QUESTIONS]
 
 
 def parse_question(row: Mapping[str, Any]) -> FactQuestion:
@@ -112,15 +124,15 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
 
 
 def derive_questions(persona: Persona, passages: Sequence[Passage]) -> list[FactQuestion]:
-    """Derive questions from the persona's own lore by rules, up to the usual number."""
+    """Derive questions from the persona's own lore by rules."""
     if not any(passage.owner != WORLD for passage in passages):
         return []
     judge = ReplyFilter(persona, passages)
-    pairs = [pair.messages for pair in extract_lore(persona, passages).pairs if pair.kind == "question"]
-    answers = {question["content"]: answer["content"] for question, answer, *_ in pairs}
-    texts = sorted(answers, key=lambda text: hash_fraction("facts", text))
-    questions = [_derive_question(text, answers[text], judge) for text in texts]
-    return [question for question in questions if question][:MAX_DERIVED_QUESTIONS]
+    pairs = [pair for pair in extract_lore(persona, passages).pairs if pair.kind == "question"]
+    by_text = {pair.messages[0]["content"]: pair for pair in pairs}
+    texts = sorted(by_text, key=lambda text: hash_fraction("facts", text))
+    questions = [_derive_question(by_text[text], judge) for text in texts]
+    return [question for question in questions if question]
 
 
 def measure_facts(
@@ -188,8 +200,8 @@ def measure_lore(
 
 
 def _bound_lore(found: MeasuredShares, questions: Sequence[FactQuestion]) -> None:
-    """Set the bounds: the right answers, and those to the next question."""
-    for bounds, step in ((found.ceiling, 0), (found.floor, 1)):
+    """Set the bounds: the right answers and, of several questions, those to the next one."""
+    for bounds, step in ((found.ceiling, 0), (found.floor, 1))[: len(questions)]:
         references = [questions[(n + step) % len(questions)].reference for n in range(len(questions))]
         right = [float(it.is_right(text)) for it, text in zip(questions, references, strict=True)]
         values = [ReplyValue(f"question {n}", FACTS_TASK, n, 0, value) for n, value in enumerate(right)]
@@ -207,7 +219,8 @@ def _term_weight(terms: Iterable[str]) -> float:
     return sum(0.5 if UNSEGMENTED_PATTERN.match(term) else 1.0 for term in terms)
 
 
-def _derive_question(text: str, reference: str, judge: ReplyFilter) -> FactQuestion | None:
+def _derive_question(pair: LorePair, judge: ReplyFilter) -> FactQuestion | None:
+    text, reference = (message["content"] for message in pair.messages[:2])
     terms = set(query_terms(reference)) - set(query_terms(text))
     if _term_weight(terms) < MIN_MATCHING_TERMS:
         return None
@@ -215,4 +228,5 @@ def _derive_question(text: str, reference: str, judge: ReplyFilter) -> FactQuest
     def is_right(reply: str) -> bool:
         return _term_weight(terms & set(extract_terms(reply))) >= MIN_MATCHING_TERMS
 
-    return FactQuestion(text, reference, is_right, lambda reply: judge.contradicts(reply, text))
+    evidence = " ".join(pair.passages[0].text.split())
+    return FactQuestion(text, reference, is_right, lambda reply: judge.contradicts(reply, text), evidence=evidence)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 
 from personas.cli_common import read_setting
 from personas.engine.cpu_kernel import kernel_runner
@@ -108,6 +109,7 @@ class _GenerationRun:
         self._generator, self._waiting, self._budget, self._least = generator, waiting, budget, least
         self._follow_up = follow_up
         self._running: list[_PendingReply] = []
+        self._next: deque[_PendingReply] = deque()  # of prompts that have begun: each side answers each of them
         self._recent_s: deque[float] = deque([0.0], maxlen=MAX_BATCH_ROWS)
         self.answers: list[GeneratedReply] = []
         self.total = sum(len(prompt.seeds(generator.seeds)) for prompt in waiting) * len(generator.adapters)
@@ -115,8 +117,8 @@ class _GenerationRun:
     def start_more(self) -> bool:
         """Start generations while there is capacity and time. Returns False when all are finished."""
         rows = MAX_BATCH_ROWS // self._generator.sampling.candidates  # all candidates of a reply have one
-        while self._waiting and len(self._running) < rows and self._has_time():
-            self._start(self._waiting.pop(0))
+        while len(self._running) < rows and (self._next or self._begin_prompt()):
+            self._start(self._next.popleft())
         return bool(self._running)
 
     def collect(self) -> None:
@@ -131,25 +133,31 @@ class _GenerationRun:
         """Report whether a reply as slow as the slowest recent one would finish in time."""
         return self._least > 0 or self._budget.left > max(self._recent_s)
 
-    def _start(self, prompt: EvaluationPrompt) -> None:
-        generator = self._generator
+    def _begin_prompt(self) -> bool:
+        """Take the next prompt, if there is one and time for it."""
+        if not self._waiting or not self._has_time():
+            return False
         self._least -= 1
-        for side, ref in generator.adapters.items():
-            for seed in prompt.seeds(generator.seeds):
-                sampling = replace(generator.sampling, seed=seed, stop=prompt.stop)
-                request = ChatRequest(None, (), adapter=ref, sampling=sampling)
-                pending = _PendingReply(prompt, side, seed)
-                rendered = RenderedPrompt(prompt.ids, "", 0, card=prompt.card)
-                generator.parts.batch.submit(request, rendered, generator.renderer, pending)
-                self._running.append(pending)
+        prompt, generator = self._waiting.pop(0), self._generator
+        self._next += [_PendingReply(prompt, *it) for it in product(generator.adapters, prompt.seeds(generator.seeds))]
+        return True
+
+    def _start(self, pending: "_PendingReply") -> None:
+        generator, prompt = self._generator, pending.prompt
+        sampling = replace(generator.sampling, seed=pending.seed, stop=prompt.stop)
+        request = ChatRequest(None, (), adapter=generator.adapters[pending.side], sampling=sampling)
+        rendered = RenderedPrompt(prompt.ids, "", 0, card=prompt.card)
+        pending.started = time.monotonic()
+        generator.parts.batch.submit(request, rendered, generator.renderer, pending)
+        self._running.append(pending)
 
 
 class _PendingReply:
-    """A running generation, which receives its outcome from the engine."""
+    """A generation, which receives its outcome from the engine."""
 
     def __init__(self, prompt: EvaluationPrompt, side: Side, seed: int) -> None:
-        self._prompt, self._side, self._seed = prompt, side, seed
-        self.started = time.monotonic()
+        self.prompt, self.side, self.seed = prompt, side, seed
+        self.started = 0.0
         self.cancelled = threading.Event()
         self.reply: ChatReply | None = None
         self.error: Exception | None = None
@@ -170,7 +178,7 @@ class _PendingReply:
         reply = self.reply
         assert reply is not None  # else it has not ended
         ended = reply.finish == "stop"
-        return GeneratedReply(self._prompt, self._side, self._seed, reply.text.strip(), reply.new_tokens, ended)
+        return GeneratedReply(self.prompt, self.side, self.seed, reply.text.strip(), reply.new_tokens, ended)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ from trainer.evaluate.generation.evaluation_prompts import (
     safety_trials,
     small_talk_prompts,
 )
-from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, fact_questions, measure_facts
+from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, lore_questions, measure_facts
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
@@ -183,7 +183,7 @@ class _Session:
         prompts = heldout_prompts(builder, data, seeds) + general_prompts(PromptBuilder(renderer, None, None), data)
         if data.persona is None:
             return cls(data, renderer, sides, seeds, interleave_tasks(prompts))
-        questions, language = fact_questions(data.persona, data.lore) if data.lore else [], data.language
+        questions, language = lore_questions(data), data.language
         trials = safety_trials(data.persona, language)
         prompts += fact_prompts(builder, questions) + small_talk_prompts(builder, language)
         prompts += safety_prompts(builder, trials)

@@ -27,6 +27,7 @@ DATA_FOLDER = Path(__file__).parents[3] / "data"
 EVALUATION_FOLDER = DATA_FOLDER / "evaluation"
 SMALL_TALK_FILE = DATA_FOLDER / "questions" / "small_talk.txt"
 FACTS_FILE, SAFETY_FILE, OUT_OF_CHARACTER_FILE = "facts.jsonl", "safety.jsonl", "out_of_character.toml"
+MIN_PAIRED_UNITS = 5  # of fewer, a bootstrap is certain of anything
 PRESSURE_FILE, TALKS_FILE = "pressure.jsonl", "talks.jsonl"
 
 
@@ -117,14 +118,14 @@ def mean_interval(values: Sequence[ReplyValue]) -> Interval:
 
 
 def paired_difference(of: Sequence[ReplyValue], to: Sequence[ReplyValue]) -> Interval | None:
-    """Return the mean difference over the replies to the same prompts with the same seeds; None without any."""
+    """Return the mean difference over the replies to the same prompts with the same seeds; None for too few units."""
     others = {(it.task, it.number, it.seed): it.value for it in to}
     units, more = [], []
     for it in of:
         if (it.task, it.number, it.seed) in others:
             units.append(it.unit)
             more.append(it.value - others[it.task, it.number, it.seed])
-    return bootstrap_ratio(units, more, [1.0] * len(units)) if units else None
+    return bootstrap_ratio(units, more, [1.0] * len(units)) if len(set(units)) >= MIN_PAIRED_UNITS else None
 
 
 def select_replies(

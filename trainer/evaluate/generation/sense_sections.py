@@ -1,5 +1,6 @@
 """Score card sections on sense: belonging, lore in other words, style, long talks, pressure. None of them gates."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -122,23 +123,31 @@ def measure_sense(
         asked += pressure_prompts(inputs.builder, inputs.limits.pressure, inputs.generator.seeds)
     inputs.report("questions in other words, and pressure")
     adapters = {side: inputs.generator.adapters[side] for side in inputs.generator.adapters if side != BASE}
-    given = replace(inputs.generator, adapters=adapters).answers(
+    asking = replace(inputs.generator, adapters=adapters)
+    given = asking.answers(
         interleave_tasks(asked), budget.part(PROMPTS_TIME_SHARE), lambda done, of: inputs.between(), least=2
     )
+    of = sum(len(prompt.seeds(asking.seeds)) for prompt in asked) * len(adapters)
+    left_out |= _shortage("questions in other words, and pressure", len(given), of)
     names = tuple(inputs.generator.adapters)
     inputs.report("which questions replies belong to")
     reads = inputs.data.language == "en"
     judges = QuestionJudges(inputs.sides, inputs.builder.renderer, reads=reads, between=inputs.between)
     limit = budget.part(BELONGING_TIME_SHARE)
-    found["belongs"] = measure_belonging(inputs.data, answers, names, judges.score, limit)
+    found["belongs"] = belonging = measure_belonging(inputs.data, answers, names, judges.score, limit)
+    if belonging:
+        asked_pairs = sorted({it.prompt.number for it in answers if it.prompt.task == HELDOUT_TASK})
+        of = sum(group.asked for group in group_questions(asked_pairs, inputs.data.heldout_prompt_replies))
+        left_out |= _shortage("belongs", len(belonging.ceiling[BELONGS]), of)
     found["lore"] = measure_lore(inputs.questions, [*answers, *given], names, inputs.builder.renderer.tokenizer.decode)
     if inputs.voices:
         judge = VoiceJudge(inputs.persona, inputs.voices)
         found["style"] = measure_style(inputs, answers, judge)
         found["pressure"] = measure_pressure(inputs.persona, given, tuple(adapters), judge)
         if "talks" not in missing:
-            found["talks"] = measure_talks(TalkRun(inputs, budget).replies(), judge)
-            left_out |= _unreached_turns(found["talks"])
+            talks = TalkRun(inputs, budget)
+            found["talks"] = measure_talks(talks.replies(), judge)
+            left_out |= talks.left_out
     reasons = {
         "belongs": f"It takes {QUESTION_CHOICES} different held-out questions.",
         "lore": "There are no questions on lore.",
@@ -147,6 +156,11 @@ def measure_sense(
     }
     left_out |= {name: why for name, why in reasons.items() if not found.get(name)}
     return {name: of for name, of in found.items() if of}, left_out
+
+
+def _shortage(what: str, done: int, of: int) -> dict[str, str]:
+    """Return what time left out, if anything, as an entry of the card."""
+    return {what: f"There was time for {done:,} of {of:,} replies."} if done < of else {}
 
 
 def _missing_in_language(data: Dataset) -> dict[str, str]:
@@ -365,6 +379,15 @@ class TalkRun:
             self._generator.generate(first, unlimited, between, follow_up=self._go_on)
         return sorted(self._found, key=lambda it: (it.turn, it.talk, it.answer.prompt.number))
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The turns that not all talks reached in time."""
+        of, reached = len(self._talks) * len(self._probes), Counter(it.turn for it in self._found)
+        found: dict[str, str] = {}
+        for turn in TALK_TURNS:
+            found |= _shortage(f"talks, turn {turn}", reached[turn], of)
+        return found
+
     def _ask(self, talk: int) -> list[EvaluationPrompt]:
         """Return the prompts of a talk's next turn."""
         turn = self._turn(talk)
@@ -415,9 +438,3 @@ def measure_talks(replies: Sequence[TalkReply], judge: VoiceJudge) -> MeasuredSh
             found.add(measure.format(turn), NEW, reply_values(answers, values, units))
         judge.bound(found, VOICE_AT_TURN.format(turn), judge.is_own)
     return found
-
-
-def _unreached_turns(found: MeasuredShares | None) -> dict[str, str]:
-    missed = [turn for turn in TALK_TURNS if found and VOICE_AT_TURN.format(turn) not in found.values]
-    turns = ", ".join(map(str, missed))
-    return {"later turns of talks": f"There was no time to reach turn {turns}."} if missed else {}

@@ -85,9 +85,10 @@ class AuthorshipClassifier:
         self._model = _new_classifier().fit(self._texts, self._names)
 
     def of(self, texts: Sequence[str]) -> list[str]:
-        """Return the most likely author of each text; the empty name for texts without letters."""
+        """Return the most likely author of each text; the empty name for texts without letters or masked words."""
         names = self._model.predict(self._grams.transform(texts)) if texts else ()
-        return [str(name) if any(map(str.isalpha, text)) else "" for name, text in zip(names, texts, strict=True)]
+        has_words = [MASK_SIGN in text or any(map(str.isalpha, text)) for text in texts]
+        return [str(name) if is_text else "" for name, is_text in zip(names, has_words, strict=True)]
 
     def of_learned(self, author: str) -> list[str]:
         """Attribute the author's own training texts by five-fold cross-validation."""
