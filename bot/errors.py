@@ -14,6 +14,7 @@ import discord
 from discord import app_commands
 
 from personas.errors import UnderstudyError
+from personas.prompt import PromptTooLongError
 
 UNKNOWN_INTERACTION_CODE = 10062
 """Discord's code for an interaction that was not answered within three seconds."""
@@ -164,6 +165,11 @@ def error_text(error: Exception) -> str:
         return "You may not use this command here."
     if isinstance(cause, app_commands.TransformerError):
         return f"{cause.value!r} is not a valid value here."
+    if isinstance(cause, PromptTooLongError):
+        return (
+            "This persona's card leaves no room for your message and a reply. A moderator can import a shorter card, "
+            "or choose another persona with `/persona set`."
+        )
     if isinstance(cause, discord.Forbidden):
         return f"Discord does not let me do that here: {cause.text}. Ask a moderator to check my permissions."
     if isinstance(cause, discord.NotFound) and cause.code == UNKNOWN_INTERACTION_CODE:

@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 from personas.chat_template import ChatTemplate, Message
-from personas.schemas.chat import LoreHit, Persona, Turn
+from personas.schemas.chat import EARLIER_SOURCE, LoreHit, Persona, Turn
 
 PROMPT_VERSION = "3"  # must change whenever the same turns would render to other tokens. Adapters record it.
 HISTORY_BLOCK_TURNS = 4
@@ -86,25 +86,29 @@ class Renderer:
 
         `instructions` follow the card's prose; training has none.
 
-        Drops blocks of the oldest turns until the prompt fits `max_tokens`. If the last turn alone is too long, its
-        middle is left out; if the card leaves no room at all, its examples are dropped. Raises `ValueError` if the last
-        turn is not a member's, and its subclass `PromptTooLongError` if not even an empty turn fits.
+        Drops blocks of the oldest turns until the prompt fits `max_tokens`, then earlier talk, and lore and memories
+        from the worst match on. If the last turn alone is too long, its middle is left out; if the card leaves no room
+        at all, its examples are dropped. Raises `ValueError` if the last turn is not a member's, and its subclass
+        `PromptTooLongError` if not even an empty turn fits.
         """
         if not turns or turns[-1].by_persona:
             raise ValueError("a prompt ends with a member's turn")
-        kept, chat = list(turns), self._chat_of(persona)
+        kept, hits, chat = list(turns), list(lore), self._chat_of(persona)
         while True:
-            messages = self.messages(persona, kept, lore, instructions)
+            messages = self.messages(persona, kept, hits, instructions)
             text = chat.render(messages)
             ids = tuple(chat.encode(text))
             if len(ids) <= max_tokens:
                 return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1], tuple(messages))
+            if hits and len(kept) == 1:
+                hits.remove(min(hits, key=lambda hit: (hit.source != EARLIER_SOURCE, hit.score)))
+                continue
             try:
                 kept = self._shorten(kept, len(ids) - max_tokens)
             except ValueError:
                 if persona is None or not persona.mes_example:
                     raise
-                persona, kept = replace(persona, mes_example=""), list(turns)
+                persona, kept, hits = replace(persona, mes_example=""), list(turns), list(lore)
 
     def card_prompt(
         self, persona: Persona | None, user: str, instructions: str = "", max_tokens: int = CONTEXT_TOKENS

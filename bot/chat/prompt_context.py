@@ -1,18 +1,20 @@
-"""Builds a chat request from a channel: its persona, recent turns, matching lore and the live adapter."""
+"""Builds a chat request from a channel: its persona, recent turns, matching lore and memories, and the live adapter."""
 
 import logging
+import re
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bot.chat.discord_channels import ChannelRef
+from bot.chat.streaming_reply import INVISIBLE_PATTERN
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.store import EarlierTalk, Exchange, Memory, Store, StoredMessage, StoreError
 from personas.home.adapters import adapter_ref
 from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
-from personas.lore.passages import WORLD, Passage, count_words
+from personas.lore.passages import MAX_PASSAGE_WORDS, WORLD, Passage, count_words
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_vectors
 from personas.schemas.chat import (
     EARLIER_SOURCE,
@@ -26,8 +28,10 @@ from personas.schemas.chat import (
 )
 
 log = logging.getLogger(__name__)
-MAX_EXCHANGE_WORDS = 120
-"""Words of an earlier exchange in a prompt; longer ones are left out as a whole."""
+MAX_EXCHANGE_WORDS, MAX_EXCHANGE_CHARS = 120, 1000
+"""Size of an earlier exchange in a prompt; longer ones are left out as a whole. A link, however long, is one word."""
+MAX_MEMORY_CHARS = 400
+MENTION_PATTERN = re.compile(r"<@[!&]?\d+>")
 MAX_LOOKED_AT = 8
 """Number of the nearest exchanges among which those that fit are chosen."""
 MAX_MISSING_VECTORS = 4
@@ -166,7 +170,7 @@ class ChatRequestBuilder:
         except StoreError as error:  # they are only missed later
             log.warning("the vectors of messages were not stored: %s", error)
         found = messages.earlier_exchanges(talk, [*scores][:MAX_LOOKED_AT])
-        fitting = [it for it in found if count_words(f"{it.question} {it.reply}") <= MAX_EXCHANGE_WORDS]
+        fitting = [it for it in found if _fits(f"{it.question} {it.reply}")]
         nearest = sorted(fitting, key=lambda it: -scores[it.seq])[:places]
         return [_earlier_hit(it, message.author_name, scores[it.seq]) for it in fitting if it in nearest]
 
@@ -183,6 +187,10 @@ class ChatRequestBuilder:
         return version, {live, rollout.version} if rollout.is_randomised else {version}
 
 
+def _fits(exchange: str) -> bool:
+    return count_words(exchange) <= MAX_EXCHANGE_WORDS and len(exchange) <= MAX_EXCHANGE_CHARS
+
+
 def _earlier_hit(exchange: Exchange, name: str, score: float) -> LoreHit:
     question, reply = (" ".join(text.split()) for text in (exchange.question, exchange.reply))
     return LoreHit(EARLIER_SOURCE, f"{name} said earlier, and you answered", f"“{question}” – “{reply}”", score)
@@ -192,6 +200,27 @@ def _turns_of_versions(history: list[StoredMessage], persona: Persona, shown: se
     """The history after the last reply of any other version, whose voice the new one would imitate."""
     others = [at for at, m in enumerate(history) if m.persona_id == persona.id and m.adapter_version not in shown]
     return history[others[-1] + 1 :] if others else history
+
+
+def clean_memory(text: str) -> str:
+    """Return a text as one line without control characters; nobody is mentioned in it."""
+    return " ".join(MENTION_PATTERN.sub("someone", INVISIBLE_PATTERN.sub(" ", text)).split())
+
+
+def shorten_memory(text: str) -> str:
+    """Return as much of a text, as one line, as a memory may have."""
+    text = clean_memory(text)[:MAX_MEMORY_CHARS]
+    while count_words(text) > MAX_PASSAGE_WORDS:
+        text = text[:-1]
+    return text.strip()
+
+
+def edit_memory_copies(store: Store, message_id: int, text: str) -> None:
+    """Shorten the new text of a message to what a memory may have, for its copies; one without words is forgotten."""
+    if text := shorten_memory(text):
+        store.memories.edit_copies(message_id, text)
+    else:
+        store.memories.forget_copies(message_id)
 
 
 def stop_sequences(turns: tuple[Turn, ...]) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ from bot.chat.discord_channels import (
     channel_ref,
     fetch_channel,
 )
-from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage
-from bot.chat.streaming_reply import ReplyViews, StreamingReply, split_message
+from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage, edit_memory_copies
+from bot.chat.streaming_reply import ReplyViews, StreamingReply, remove_links, split_message
 from bot.errors import RefusedError, error_text
 from bot.store import Store, StoredReply, StoreError
 from bot.training.resource_sharing import TrainerThrottle
@@ -292,6 +292,7 @@ class ReplyService:
                     persona_id=persona.id,
                     adapter_version=reply.version,
                 )
+                edit_memory_copies(self.store, live.parts[0], remove_links(reply.text))
             self.store.replies.finish(event_id, state, reply.version, reply.seed, end_note=live.footer(reply))
 
     async def close(self) -> None:
@@ -418,16 +419,12 @@ class ReplyService:
 
     def _live(self, task: ReplyTask, sender: MessageSender) -> StreamingReply:
         """Return the task's message; a line that answers nobody has no buttons."""
-        event_id = task.event_id
+        event_id, votes = task.event_id, self.store.replies.votes
         return self.live_message(
             sender,
             task.channel,
             growing=lambda: self.views.growing(event_id),
-            ended=lambda: (
-                self.views.ended(event_id, self.store.replies.votes(event_id))
-                if task.trigger_seq
-                else discord.ui.View()
-            ),
+            ended=lambda: self.views.ended(event_id, votes(event_id)) if task.trigger_seq else discord.ui.View(),
             on_parts=lambda ids: self.store.replies.record_parts(event_id, ids),
             parts=task.parts,
             before=task.before,

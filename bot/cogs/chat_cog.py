@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Callable, Hashable
 
@@ -11,9 +10,9 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.chat.discord_channels import SpeakChannel, channel_ref
-from bot.chat.prompt_context import IncomingMessage
+from bot.chat.prompt_context import IncomingMessage, edit_memory_copies
 from bot.clock import BackgroundTask
-from bot.cogs.memory_cog import MAX_MEMORY_CHARS, clean_memory
+from bot.cogs.memory_cog import member_text, own_words
 from bot.cogs.reply_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.cogs.transformers import Interaction
 from bot.cogs.ui import PersistentPersonaSelect, button_view, defer, respond, respond_privately
@@ -34,7 +33,6 @@ HINT_INTERVAL_S, BUSY_NOTICE_INTERVAL_S, MENU_INTERVAL_S = 600.0, 60.0, 5.0
 MAX_ERRORS_PER_MINUTE = 5
 RETRY_DELAY_S = 5.0
 """Pause before an edit or deletion that could not be stored is tried again, at first."""
-SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
 CHOOSE_TEXT = "Whom do you want to talk to?"
 NO_PERSONA_TEXTS = "No persona lives here yet.", "A moderator can change that with `/persona set`."
 
@@ -125,9 +123,7 @@ class ChatCog(commands.Cog):
         channel = message.channel
         if message.author.bot or message.webhook_id or not isinstance(channel, SpeakChannel):
             return
-        if message.message_snapshots:  # a forward, which has no text of its own
-            forwarded = "\n".join(it.content for it in message.message_snapshots)
-            message.content = SMALL_PRINT_PATTERN.sub("", forwarded).strip()
+        message.content = member_text(message)
         if message.type not in (discord.MessageType.default, discord.MessageType.reply) or not self._is_meant(message):
             return
         persona, text = self._replied_to(message) or self._persona(channel), self._clean_text(message)
@@ -147,10 +143,15 @@ class ChatCog(commands.Cog):
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
-        if payload.message.author.bot or not payload.message.content:
+        """Store an edit. A message whose text was removed, or may not be seen any more, is forgotten."""
+        message = payload.message
+        if message.author.bot:
             return
-        text = self._clean_text(payload.message)
-        self._store_change(payload.message_id, lambda: self._update(payload.message_id, text))
+        if message.content:
+            text, kept = self._clean_text(message), own_words(message)
+            self._store_change(message.id, lambda: self._update(message.id, text, kept))
+        elif message.edited_at:  # else an embed or a thread came, or it is a forward, which has no text of its own
+            self._store_change(message.id, lambda: self._forget(message.id))
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
@@ -181,10 +182,10 @@ class ChatCog(commands.Cog):
             if store.messages.delete_channel(channel_id):
                 discard_pending_history_folders(self.bot.services.home, store)
 
-    def _update(self, message_id: int, text: str) -> None:
+    def _update(self, message_id: int, text: str, kept: str) -> None:
         store = self.bot.services.store
         with store.atomic():
-            store.memories.edit_copies(message_id, clean_memory(text)[:MAX_MEMORY_CHARS])
+            edit_memory_copies(store, message_id, kept)
             if store.messages.update(message_id, text):
                 discard_pending_history_folders(self.bot.services.home, store)
 

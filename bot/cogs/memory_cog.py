@@ -7,7 +7,8 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.chat.streaming_reply import INVISIBLE_PATTERN, MAX_MESSAGE_CHARS
+from bot.chat.prompt_context import MAX_MEMORY_CHARS, clean_memory, shorten_memory
+from bot.chat.streaming_reply import MAX_MESSAGE_CHARS, discord_text, remove_links
 from bot.cogs.transformers import (
     CHANNEL_PERSONA_HELP,
     Interaction,
@@ -20,15 +21,15 @@ from bot.cogs.ui import PersistentButton, button_view, form, respond, text_field
 from bot.errors import RefusedError
 from bot.services import Bot
 from bot.store import Memory, StoredReply
-from personas.lore.passages import MAX_PASSAGE_WORDS, count_words
+from personas.lore.passages import MAX_PASSAGE_WORDS
 from personas.schemas.chat import Persona
 
 MEMORY_FORM_PREFIX = "memory:"
 """Prefix of the form's custom id; the memory's number follows."""
-MAX_MEMORIES, MAX_MEMORY_CHARS = 24, 400
-"""Memories of a member with one persona of a server, one less than a Discord menu can show; characters of each."""
+MAX_MEMORIES = 24
+"""Memories of a member with one persona of a server, one less than a Discord menu can show."""
 ALL_MEMORIES = "all"
-MENTION_PATTERN = re.compile(r"<@[!&]?\d+>")
+SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
 MARGIN_CHARS = 16  # number and markup of a line of the list
 
 
@@ -108,19 +109,19 @@ async def remember_message(interaction: Interaction, message: discord.Message) -
         message_id, text = reply.parts[0], services.store.messages.text_of(reply.parts[0])
         if services.reply_service.is_running(reply.event_id) or text is None:
             raise RefusedError("This reply has not ended, or is no longer kept.", "Use `/remember` for what it says.")
-        await _store(interaction, _persona_of(interaction, reply), text, message_id, by_persona=True)
+        await _store(interaction, _persona_of(interaction, reply), remove_links(text), message_id, by_persona=True)
         return
-    # What a command or form said stands in the bot's response to it.
-    asked = message.interaction_metadata
-    author, message_id = (asked.user, asked.id) if asked else (message.author, message.id)
-    text = services.store.messages.text_of(message_id) or ("" if asked else message.clean_content)
+    # What a command or form said stands in the bot's response to it, whose id the store may not know.
+    asked, text_of = message.interaction_metadata, services.store.messages.text_of
+    author, event_id = (asked.user, asked.id) if asked else (message.author, message.id)
+    text = text_of(message.id) or text_of(event_id) if asked else own_words(message)
     if author != interaction.user or not text:
         raise RefusedError(
             "Personas remember their replies to you and your own messages.", "Choose one of these, or use `/remember`."
         )
-    answer = services.store.replies.get(message_id)
-    persona = _persona_of(interaction, answer) if answer else channel_persona(interaction)
-    await _store(interaction, persona, text, message_id)
+    answer, advice = services.store.replies.get(event_id), "Use `/remember` with its text and the option `persona`."
+    persona = _persona_of(interaction, answer) if answer else channel_persona(interaction, advice)
+    await _store(interaction, persona, text, message.id)
 
 
 async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]) -> None:
@@ -154,22 +155,34 @@ class ForgetMemoryButton(PersistentButton, template=r"forget-memory:(?P<seq>[0-9
 MEMORY_BUTTONS = (EditMemoryButton, ForgetMemoryButton)
 
 
-def clean_memory(text: str) -> str:
-    """Return a text as one line without control characters; nobody is mentioned in it."""
-    return " ".join(MENTION_PATTERN.sub("someone", INVISIBLE_PATTERN.sub(" ", text)).split())
-
-
 def check_memory(text: str) -> str:
     """Return a text as it is kept. Raises `RefusedError` for one that is empty or too long."""
     text = clean_memory(text)
     if not text:
         raise RefusedError("There is nothing to remember.", "Write some words.")
-    if len(text) > MAX_MEMORY_CHARS or count_words(text) > MAX_PASSAGE_WORDS:
+    if text != shorten_memory(text):
         raise RefusedError(
             f"That is too long: a memory has at most {MAX_MEMORY_CHARS} characters and {MAX_PASSAGE_WORDS} words.",
             "Say it shorter with `/remember`.",
         )
     return text
+
+
+def member_text(message: discord.Message) -> str:
+    """Return the text of a member's message; a forward has that of what it forwards, without small print."""
+    if not message.message_snapshots:
+        return message.content
+    return SMALL_PRINT_PATTERN.sub("", "\n".join(it.content for it in message.message_snapshots)).strip()
+
+
+def own_words(message: discord.Message) -> str:
+    """Return a member's message as a memory has it: without mentions of the bot, and naming nobody it mentions."""
+    text, guild = member_text(message), message.guild
+    for channel in message.channel_mentions:
+        text = text.replace(channel.mention, f"#{channel.name}")
+    for mine in (guild.me, guild.self_role) if guild else ():
+        text = text.replace(mine.mention, "") if mine else text
+    return clean_memory(text)
 
 
 async def _store(
@@ -182,9 +195,8 @@ async def _store(
     if len(known) >= MAX_MEMORIES:
         what = f"{persona.name} remembers {MAX_MEMORIES} things for you here, as many as it can."
         raise RefusedError(what, "Let it forget one: `/memory forget`.")
-    memory = Memory(
-        interaction.guild_id or 0, persona.id, interaction.user.id, text, by_persona, message_id, time.time()
-    )
+    owner, channel_id = (interaction.guild_id or 0, persona.id, interaction.user.id), interaction.channel_id
+    memory = Memory(*owner, text, by_persona, message_id, time.time(), channel_id=message_id and channel_id)
     seq = interaction.client.services.store.memories.add(memory)
     where = "in this server" if interaction.guild_id else "in this conversation"
     await respond(
@@ -235,7 +247,7 @@ def _buttons(seq: int) -> discord.ui.View:
 
 
 def _quote(text: str) -> str:
-    return f"“{discord.utils.escape_markdown(text)}”"
+    return f"“{discord.utils.escape_markdown(discord_text(text))}”"
 
 
 def _list_text(persona: Persona, memories: list[Memory]) -> str:
@@ -250,4 +262,4 @@ def _list_text(persona: Persona, memories: list[Memory]) -> str:
 
 def _excerpt(memory: Memory, max_chars: int) -> str:
     text = _quote(memory.text)
-    return text if len(text) <= max_chars else f"{_quote(memory.text[: max_chars // 2 - 2])}…"
+    return text if len(text) <= max_chars else f"{_quote(discord_text(memory.text)[: max_chars // 2 - 2])}…"

@@ -347,10 +347,12 @@ async def offer_fetch(interaction: Interaction, missing: DatasetNotFetchedError)
     about = services.catalogue.require_entry(missing.name).about
     lines = [missing.message, *([f"Good for: {about.good_for}\nNot for: {about.not_for}"] if about else [])]
     if services.fetch_datasets == "off":
-        return await respond(interaction, "\n".join([*lines, missing.advice]))
+        await respond(interaction, "\n".join([*lines, missing.advice]))
+        return
     if await asyncio.to_thread(find_hub_error):
         lines.append("It cannot be fetched now: no hub can be reached from the bot's machine.")
-        return await respond(interaction, "\n".join([*lines, missing.advice]))
+        await respond(interaction, "\n".join([*lines, missing.advice]))
+        return
     who = "A moderator" if services.fetch_datasets == "moderators" else "The bot's operator"
     lines.append(f"{who} can fetch it with the button. Then run the command again.")
     await respond(interaction, "\n".join(lines), button_view(FetchDatasetButton(missing.name)))

@@ -144,7 +144,8 @@ async def ask_publicly(interaction: Interaction, persona: Persona, channel: Spea
     async def quote() -> None:
         with suppress(*UNCERTAIN_ERRORS):  # the reply is worth more than certainty about the quote
             quoted = quote_member(author.display_name, text)
-            await respond(interaction, quoted, ephemeral=False, suppress_embeds=True)
+            if message_id := await respond(interaction, quoted, ephemeral=False, suppress_embeds=True):
+                reply_service.store.messages.record_response(interaction.id, message_id)
 
     message = IncomingMessage(interaction.id, author.id, author.display_name, text)
     await reply_service.answer(message, persona, channel, announce=quote)

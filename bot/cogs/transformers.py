@@ -71,14 +71,14 @@ def require_persona(interaction: Interaction, wanted: str) -> Persona:
     return persona
 
 
-def channel_persona(interaction: Interaction) -> Persona:
+def channel_persona(interaction: Interaction, advice: str = "Name one with the option `persona`.") -> Persona:
     """Find the persona of the command's channel. Raises `RequestError` where there is none."""
     channel = interaction.channel
     persona = None
     if isinstance(channel, SpeakChannel):
         persona = interaction.client.services.request_builder.persona_in(channel_ref(channel))
     if persona is None:
-        raise RequestError("No persona lives in this channel.", "Name one with the option `persona`.")
+        raise RequestError("No persona lives in this channel.", advice)
     return persona
 
 

@@ -68,8 +68,11 @@ async def respond(
     *,
     ephemeral: bool = True,
     suppress_embeds: bool = False,
-) -> None:
-    """Respond to an interaction, or follow up on it, with at most one message; nobody is mentioned."""
+) -> int | None:
+    """Respond to an interaction, or follow up on it, with at most one message; nobody is mentioned.
+
+    Returns the id of the response's message if Discord has confirmed it; None for what follows up.
+    """
     text, shown = text[:MAX_MESSAGE_CHARS], view or discord.utils.MISSING
     if interaction.response.is_done() or ALREADY_ACKNOWLEDGED in interaction.extras:
         await interaction.followup.send(
@@ -77,9 +80,11 @@ async def respond(
         )
     else:
         with acknowledging(interaction):
-            await interaction.response.send_message(
+            response = await interaction.response.send_message(
                 text, view=shown, ephemeral=ephemeral, suppress_embeds=suppress_embeds, allowed_mentions=NO_MENTIONS
             )
+            return response.message_id
+    return None
 
 
 async def respond_privately(interaction: discord.Interaction[Any], text: str) -> None:

@@ -152,13 +152,13 @@ async def remove_persona(
     with store.atomic(shared=is_shared):  # other processes reload the cards when they learn of it
         if is_shared:
             store.guilds.record_persona_removal(persona.id, time.time())
+        store.guilds.forget_persona(persona.id)
         personas.remove(guild_id, persona)
     store.people.remove_contribution(guild_id, persona.id, CARD_CONTRIBUTION)
     for file in lore.files(guild_id, persona.id):
         await lore.remove(guild_id, persona.id, file)
         store.people.remove_contribution(guild_id, persona.id, file)
     lore.delete_revisions(guild_id, persona.id)
-    store.guilds.forget_persona(persona.id)
 
 
 def export_card(card: Card, form: CardForm, persona: Persona, name: str) -> CardExport:

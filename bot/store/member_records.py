@@ -174,7 +174,8 @@ class MemberRecords(Table):
 class Memory:
     """A text that a member asked a persona to keep in a guild (0: direct messages), at a time in seconds since 1970.
 
-    `by_persona`: the persona said it to them. `message_id` is the message that it is a copy of, None once it is not.
+    `by_persona`: the persona said it to them. `message_id` is the message that it is a copy of, None once it is not;
+    `channel_id` is that message's channel.
     """
 
     guild_id: int
@@ -185,6 +186,7 @@ class Memory:
     message_id: int | None
     at: float
     seq: int = 0
+    channel_id: int | None = None
 
 
 class Memories(Table):
@@ -213,6 +215,11 @@ class Memories(Table):
     def edit_copies(self, message_id: int, text: str) -> None:
         """Replace the text of memories of a message that was edited."""
         self._db.write("update memories set text = :text where message_id = :id", id=message_id, text=text)
+
+    def forget_copies(self, message_id: int) -> None:
+        """Delete the memories of a message."""
+        with self._db.atomic():
+            forget_memories(self._db, "message_id = :id", id=message_id)
 
     def forget(self, seqs: Iterable[int]) -> None:
         """Delete memories."""

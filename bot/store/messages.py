@@ -162,6 +162,11 @@ class MessageHistory(Table):
         """Return the text of a message; None when it is unknown."""
         return self._db.value(str, "select text from messages where discord_message_id = :id", id=discord_message_id)
 
+    def record_response(self, interaction_id: int, message_id: int) -> None:
+        """Store the id of the message that shows what a command or form said: with it, that is deleted."""
+        sql = "update messages set discord_message_id = :message where discord_message_id = :interaction"
+        self._db.write(sql, message=message_id, interaction=interaction_id)
+
     def update(self, discord_message_id: int, text: str) -> bool:
         """Store an edit. False when the message is unknown."""
         sql = "update messages set text = :text where discord_message_id = :id"
@@ -184,7 +189,7 @@ class MessageHistory(Table):
             self._db.write(f"{keep} and discord_message_id is not null", id=channel_id)
             self._db.write("delete from replies where channel_id = :id", id=channel_id)
             self._db.write("delete from fresh_starts where channel_id = :id", id=channel_id)
-            forget_memories(self._db, f"message_id in (select discord_message_id {which})", id=channel_id)
+            forget_memories(self._db, "channel_id = :id and message_id is not null", id=channel_id)
             return self._db.write(f"delete {which}", id=channel_id)
 
     def guild_messages(self, guild_id: int) -> list[StoredMessage]:

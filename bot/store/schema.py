@@ -437,6 +437,13 @@ create table removed_personas (
 ) strict;
 """
 
+MEMORY_CHANNELS = """
+-- The channel of the message that a memory is a copy of, with which it is deleted, too, however long the row of the
+-- message is kept.
+alter table memories add column channel_id integer;
+update memories set channel_id = (select channel_id from messages where discord_message_id = message_id);
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -459,4 +466,5 @@ MIGRATIONS = (
     REPLY_CANDIDATES,
     MESSAGE_VECTORS,
     REMOVED_PERSONAS,
+    MEMORY_CHANNELS,
 )

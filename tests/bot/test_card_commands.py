@@ -17,7 +17,7 @@ from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import RequestError
 from personas.home.job_material import ShippedData
 from personas.schemas.training import TrainingRequest
-from tests.bot.conftest import OFFICE, on_stage
+from tests.bot.conftest import INN, OFFICE, on_stage
 from tests.fakes import until
 from tests.personas.cards import PIXEL, V2, as_json, v3
 from tests.personas.test_card_forms import v3_charx
@@ -156,9 +156,23 @@ async def test_a_removed_persona_leaves_its_channels(stage):
     await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed")
     await response_text(await stage.moderator.slash(OFFICE, "persona show"), "No persona lives here.")
     await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="oda"), "came with the bot")
+    await response_text(await stage.moderator.slash(INN, "persona show"), "Oda Marrow")
     await response_text(
         await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "There is no persona 'mira'"
     )
+
+
+async def test_a_persona_whose_removal_fails_half_way_keeps_no_channel_and_no_memory(stage, monkeypatch):
+    async def fail(*args):
+        raise RefusedError("The disk is full.")
+
+    await response_text(await bring_in(stage), "is a persona of this server")
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira")
+    await response_text(await stage.member.slash(OFFICE, "remember", text="I sail."), "remembers for you")
+    monkeypatch.setattr(guild_lore.GuildLore, "remove", fail)
+    await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "The disk is full.")
+    assert stage.store.channels.get(stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])) is None
+    assert stage.store.memories.get(1, int(stage.member.id)) is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.chat.prompt_context import MAX_EXCHANGE_WORDS, MAX_MISSING_VECTORS
+from bot.chat.prompt_context import MAX_EXCHANGE_CHARS, MAX_EXCHANGE_WORDS, MAX_MISSING_VECTORS
 from bot.store import EarlierTalk, Store, StoreError
 from bot.store.messages import MAX_EARLIER_EXCHANGES, MAX_SEQ
 from personas.home.job_material import ShippedData
@@ -176,6 +176,13 @@ async def test_two_whole_exchanges_come_back_in_their_order_or_one_beside_two_pa
     here.chatter()
     await here.ask(about_lore)
     assert len(here.stage.engine.requests[-1].lore) == 3 and len(here.found) == 1
+
+
+async def test_an_exchange_with_a_long_text_without_spaces_does_not_come_back(here):
+    here.past(SAID, f"See https://example.org/{'x' * MAX_EXCHANGE_CHARS}")
+    here.chatter()
+    await here.ask()
+    assert not here.found
 
 
 async def test_messages_from_before_an_update_are_embedded_a_few_at_a_time(here):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from bot.cogs import chat_cog
+from bot.sandbox.object_store import StoredFile
 from tests.bot.conftest import QUAY, on_stage
 from tests.fakes import until
 
@@ -87,3 +88,47 @@ async def test_what_is_pending_when_the_bot_stops_is_stored_then(tmp_path, monke
             await until(lambda: "is stored later" in caplog.text)
         await stage.client.close()
         assert texts(stage) == []
+
+
+async def test_a_message_that_an_edit_hides_from_the_bot_is_forgotten(tmp_path):
+    async with on_stage(tmp_path, message_content=False) as stage:
+        hidden, seen = await say(stage, "@Understudy one", "@Understudy two")
+        for message in (hidden, seen):
+            answer = await stage.member.context(QUAY, "Remember this", message)
+            await until(lambda answer=answer: "remembers for you" in (answer.message or {}).get("content", ""))
+        await stage.member.edit(seen, "two, @Understudy, and more")
+        await stage.member.edit(hidden, "between us")
+        await until(lambda: texts(stage) == ["two, , and more"])
+        memories = stage.store.memories.of_member(int(stage.member.id), stage.sandbox.guild_id, "ballast")
+        assert [it.text for it in memories] == ["two, , and more"]
+        assert stage.store.messages.is_deleted(int(hidden["id"]))
+
+
+async def test_a_message_whose_text_is_removed_is_forgotten_but_not_by_an_update_that_is_no_edit(stage):
+    mark, place = stage.mark, {"guild_id": str(stage.sandbox.guild_id)}
+    said = await stage.member.say(QUAY, "look", files=[StoredFile.named("a.txt", b"a")])
+    await stage.finished(QUAY, mark)
+    stage.sandbox._container.gateway.dispatch("MESSAGE_UPDATE", said | place | {"content": ""})  # as of a forward
+    await say(stage, "more")
+    assert texts(stage) == ["look", "more"]
+    await stage.member.edit(said, "")
+    await until(lambda: texts(stage) == ["more"])
+    assert stage.store.messages.is_deleted(int(said["id"]))
+
+
+async def test_what_a_command_or_a_form_said_is_deleted_with_the_message_that_quotes_it(stage):
+    mark = stage.mark
+    quoted = await stage.member.slash(QUAY, "chat", message="one")
+    reply = await stage.finished(QUAY, mark)
+    form = await stage.member.click(reply, "Reply")
+    mark = stage.mark
+    answered = await stage.member.submit(form, text="two")
+    await stage.finished(QUAY, mark)
+    await stage.member.context(QUAY, "Remember this", quoted.message)
+    await until(lambda: stage.store.memories.of_member(int(stage.member.id), stage.sandbox.guild_id, "ballast"))
+    await stage.moderator.delete(quoted.message)
+    await until(lambda: texts(stage) == ["two"])
+    assert not stage.store.memories.of_member(int(stage.member.id), stage.sandbox.guild_id, "ballast")
+    place = {"guild_id": str(stage.sandbox.guild_id), "channel_id": answered.message["channel_id"]}
+    stage.sandbox._container.gateway.dispatch("MESSAGE_DELETE_BULK", place | {"ids": [answered.message["id"]]})
+    await until(lambda: texts(stage) == [])

@@ -15,6 +15,7 @@ from bot.store.training_jobs import NewTrainingJob
 from bot.training.status_text import job_result_text
 from personas.errors import UnderstudyError
 from personas.home.adapters import adapter_ref, install_adapter_folder, verify_adapter
+from personas.prompt import PromptTooLongError
 from personas.schemas.training import TrainingRequest
 from tests.personas.test_adapters import write_adapter
 
@@ -50,6 +51,11 @@ def test_errors_of_adapters_and_the_database_name_no_folder(tmp_path):
 )
 def test_commands_and_addresses_stay(text):
     assert hide_paths(text) == text
+
+
+def test_a_card_that_leaves_no_room_is_named_with_what_to_do():
+    text = error_text(PromptTooLongError("the persona's card alone does not fit into the context"))
+    assert "card leaves no room" in text and "`/persona set`" in text
 
 
 def test_a_failed_job_names_none_either(tmp_path):

@@ -3,14 +3,16 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import aiohttp
 import pytest
 
-from bot.cogs.memory_cog import MAX_MEMORIES, clean_memory
+from bot.chat.prompt_context import clean_memory
+from bot.cogs.memory_cog import MAX_MEMORIES
 from bot.store import Memory, Store
 from personas.schemas.chat import MEMORY_SOURCE
-from tests.bot.conftest import INN, QUAY
+from tests.bot.conftest import INN, OFFICE, QUAY
 from tests.bot.test_direct_messages import chosen, in_dm
 from tests.fakes import until
 
@@ -131,7 +133,7 @@ async def test_a_member_s_own_messages_are_kept_by_whoever_answered_them(stage):
     await stage.finished(QUAY, 0)
     await response_text(await stage.member.context(QUAY, "Remember this", said), KEPT)
     (found,) = stage.store.memories.of_member(int(stage.member.id), stage.sandbox.guild_id, "ballast")
-    assert found.text == f"{KEPT}," and not found.by_persona
+    assert found.text == f"{KEPT}," and not found.by_persona and found.channel_id == int(said["channel_id"])
     mark = stage.mark
     quoted = await stage.member.slash(INN, "chat", message="I am allergic to eel")
     await stage.finished(INN, mark)
@@ -153,6 +155,56 @@ async def test_a_copy_of_a_message_is_edited_and_deleted_with_it_and_one_s_own_w
     await stage.member.slash(QUAY, "remember", text="I sail on Tuesdays")
     await stage.member.delete(said)
     await until(lambda: kept(stage) == ["I sail on Tuesdays"])
+
+
+async def copied(stage, message):
+    """The memory that a member's message becomes, and stays a copy of."""
+    await response_text(await stage.member.context(QUAY, "Remember this", message), "remembers for you")
+    return kept(stage)[-1]
+
+
+async def test_a_copy_of_one_s_own_message_names_nobody_and_an_edit_neither(stage):
+    role = stage.client.get_guild(stage.sandbox.guild_id).self_role.mention
+    said = await stage.member.say(QUAY, f"@Understudy, ask @Wren Castle in #the-damp-lantern {role}")
+    await stage.finished(QUAY, 0)
+    assert await copied(stage, said) == ", ask someone in #the-damp-lantern"
+    await stage.member.edit(said, "@Wren Castle sails")
+    await until(lambda: kept(stage) == ["someone sails"])
+    assert stage.store.messages.text_of(int(said["id"])) == "@Wren Castle sails"
+
+
+async def test_an_edited_copy_keeps_to_the_limits_and_one_without_words_is_forgotten(stage):
+    said = await stage.member.say(QUAY, KEPT)
+    await stage.finished(QUAY, 0)
+    await copied(stage, said)
+    for words, left in (("a " * 200, "a " * 90), ("bb " * 80 + "c" * 400, "bb " * 80 + "c" * 160)):
+        await stage.member.edit(said, words)
+        await until(lambda left=left: kept(stage) == [left.strip()])
+    await stage.member.edit(said, "@Understudy")
+    await until(lambda: kept(stage) == [])
+
+
+async def test_a_copy_of_a_reply_is_regenerated_with_it_and_shows_no_link(stage):
+    takes = iter(["Nell keeps bees: https://example.org/a", "Nell has sold her bees: discord.gg/abc"])
+    stage.engine.script = lambda request: [next(takes)]
+    reply = await ask(stage, stage.member, "tell me of my sister")
+    assert await copied(stage, reply) == "Nell keeps bees: (link left out)"
+    mark = stage.mark
+    await stage.member.click(reply, "Regenerate")
+    await stage.finished(QUAY, mark)
+    await until(lambda: kept(stage) == ["Nell has sold her bees: (link left out)"])
+
+
+async def test_no_list_shows_a_link(stage):
+    stage.store.memories.add(memory("see https://example.org/a", int(stage.member.id), stage.sandbox.guild_id))
+    shown = await response_text(await stage.member.slash(QUAY, "memory show"), "remembers 1 thing")
+    assert "“see (link left out)”" in shown["content"]
+
+
+async def test_a_message_where_no_persona_lives_is_kept_with_the_command(stage):
+    said = await stage.member.say(OFFICE, KEPT)
+    refused = await stage.member.context(OFFICE, "Remember this", said)
+    await response_text(refused, "No persona lives in this channel. Use `/remember` with its text and the option")
 
 
 # ------------------------------------------------------------------------------------------ seen, changed, forgotten
@@ -257,11 +309,12 @@ def store(tmp_path):
 
 
 def test_a_deleted_channel_takes_the_copies_of_its_messages(store):
-    for channel_id, message_id in ((CHANNEL, 1), (CHANNEL + 1, 2)):
+    for channel_id, message_id in ((CHANNEL, 1), (CHANNEL + 1, 2), (CHANNEL, 3)):
         place = {"guild_id": GUILD, "channel_id": channel_id, "author_id": WHO, "author_name": "Ada"}
-        store.messages.append(**place, text=KEPT, at=1.0, discord_message_id=message_id)
-        store.memories.add(memory(f"{message_id}", message_id=message_id))
-    store.memories.add(memory("mine"))
+        store.messages.append(**place, text=KEPT, at=float(message_id), discord_message_id=message_id)
+        store.memories.add(replace(memory(f"{message_id}", message_id=message_id), channel_id=channel_id))
+    store.memories.add(replace(memory("mine"), channel_id=CHANNEL))
+    store.messages.delete_before(2.0)
     store.messages.delete_channel(CHANNEL)
     assert [it.text for it in store.memories.of_member(WHO, GUILD, "ballast")] == ["2", "mine"]
 

@@ -89,7 +89,8 @@ def test_a_database_of_any_version_opens_with_its_data(tmp_path, version):
         if version >= 4:
             assert store.people.decision(5).opted_in and store.people.tombstones() == {"key": 108.0}
         if version >= 8:
-            assert [it.text for it in store.memories.of_member(5, 1, "ballast")] == ["Ada sails."] * (version >= 18)
+            memories = [(it.text, it.channel_id) for it in store.memories.of_member(5, 1, "ballast")]
+            assert memories == [("Ada sails.", 10)] * (version >= 18)
             assert [lesson.reply for lesson in store.lessons.of_persona("ballast", 1)] == ["Six."]
     raw = sqlite3.connect(path)
     assert counts.items() <= counted(raw).items()

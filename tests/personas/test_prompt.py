@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from personas.chat_template import FIXED_DATE
 from personas.prompt import HISTORY_BLOCK_TURNS, PromptTooLongError, Renderer, system_text
-from personas.schemas.chat import MEMORY_SOURCE, LoreHit, Persona, Turn
+from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, LoreHit, Persona, Turn
 
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly.")
 HIT = LoreHit("ada/tea.md", "Tea", "Tea is at four.", 5.0)
@@ -92,6 +92,19 @@ def test_a_last_turn_that_is_too_long_loses_its_middle(renderer):
     prompt = renderer.prompt(ADA, [Turn("Bo", long)], max_tokens=300)
     assert len(prompt.ids) <= 300 and "begin" in prompt.text and "finish" in prompt.text and " … " in prompt.text
     assert prompt.shortened and not renderer.prompt(ADA, [Turn("Bo", long)], max_tokens=100_000).shortened
+
+
+def test_earlier_talk_goes_first_and_the_worst_match_next_where_they_leave_no_room_for_the_last_turn(renderer):
+    link, last = "https://example.org/" + "x9" * 400, Turn("Bo", "what is behind it?")
+    hits = [
+        LoreHit(EARLIER_SOURCE, "earlier", link, 5.0),
+        LoreHit("tea.md", "lore", link, 3.0),
+        LoreHit(MEMORY_SOURCE, "memory", link, 2.0),
+    ]
+    for left in (["earlier", "lore", "memory"], ["lore", "memory"], ["lore"], []):
+        fitting = renderer.prompt(ADA, [last], [hit for hit in hits if hit.heading in left], max_tokens=100_000)
+        prompt = renderer.prompt(ADA, [Turn("Bo", "hi"), last], hits, max_tokens=len(fitting.ids))
+        assert prompt == fitting and not prompt.shortened
 
 
 def test_a_card_that_alone_is_too_long_is_an_error(renderer):
