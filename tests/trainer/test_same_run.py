@@ -57,8 +57,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
         ),
         (
             "oda",
-            "c44fdfecae6cfe08507940087d92543d93f47651a4ef76fed15f4e8dde8add8d",
-            "caf13c42a3cfd0a50cbca6bc5c2ef87bcd33c64e14bcfbdf77854f5d853d723c",
+            "e653f59ef7c34430422b429101f5772cdbc136123ac3eebffa3689d3366a544a",
+            "e646ecc28bb44e598837544d3d790f39293d49b5718a5eba18fe224ddcf983eb",
         ),
         (
             "thrip",
