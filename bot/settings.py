@@ -22,6 +22,7 @@ from personas.engine import parse_server_urls
 from personas.engine.serving_precision import PRECISION_BY_SETTING, PrecisionSetting
 from personas.errors import UnderstudyError
 from personas.models.base_model import EMBEDDED
+from personas.schemas.chat import MAX_CANDIDATES
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def _parse_statement(text: str) -> str:
 
 
 Integer = Annotated[int, BeforeValidator(_parse_integer)]
-CandidateCount = Annotated[Integer, Field(ge=1, le=8)]
+CandidateCount = Annotated[Integer, Field(ge=1, le=MAX_CANDIDATES)]
 Number = Annotated[float, BeforeValidator(_parse_number)]
 Token = Annotated[str, AfterValidator(_parse_token)]
 

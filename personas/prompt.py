@@ -9,7 +9,7 @@ from typing import Any
 from personas.chat_template import ChatTemplate, Message
 from personas.schemas.chat import EARLIER_SOURCE, LoreHit, Persona, Turn
 
-PROMPT_VERSION = "3"  # must change whenever the same turns would render to other tokens. Adapters record it.
+PROMPT_VERSION = "3"  # must change whenever samples would render to other tokens. Adapters record it.
 HISTORY_BLOCK_TURNS = 4
 """History is dropped in blocks of this many turns, so that the prefix of a prompt stays the same for a while."""
 

@@ -39,7 +39,7 @@ from personas.errors import UnderstudyError
 from personas.home.external_adapter import HUB_PREFIX
 from personas.home.hub_download import HUB_ID_PATTERN
 from personas.prompt import MAX_CARD_TOKENS
-from personas.schemas.chat import Persona
+from personas.schemas.chat import MAX_CANDIDATES, Persona
 
 cards_are_for_moderators = guild_moderators_only("Cards belong to a server.")
 MuteScope = Literal["channel", "server"]
@@ -317,7 +317,7 @@ async def fresh(interaction: Interaction) -> None:
 @app_commands.describe(
     count="1 is the fastest; more fit the talk better and begin later. Left out, the current number is shown"
 )
-async def candidates(interaction: Interaction, count: app_commands.Range[int, 1, 8] | None = None) -> None:
+async def candidates(interaction: Interaction, count: app_commands.Range[int, 1, MAX_CANDIDATES] | None = None) -> None:
     builder, guild_id = interaction.client.services.request_builder, interaction.guild_id or 0
     if count:
         builder.choose_candidates(guild_id, count)

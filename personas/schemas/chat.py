@@ -62,7 +62,7 @@ class LoreHit:
     score: float
 
 
-DEFAULT_CANDIDATES = 4
+DEFAULT_CANDIDATES, MAX_CANDIDATES = 4, 8
 """Candidates among which the beginning of a reply in a channel is chosen, by the engine in the bot's own process."""
 
 

@@ -15,7 +15,7 @@ from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
 from personas.models.base_model import RECOMMENDED_SAMPLING, fingerprint
 from personas.prompt import PROMPT_VERSION, Renderer
-from personas.schemas.chat import SamplingParams
+from personas.schemas.chat import MAX_CANDIDATES, SamplingParams
 from personas.schemas.formatting import markdown_table
 from personas.schemas.scorecard import (
     BELONGS,
@@ -56,7 +56,7 @@ SERVED = "as served"
 SAMPLING_TYPES: dict[str, Any] = {
     it.name: type(it.default) for it in fields(SamplingParams) if type(it.default) in (int, float)
 }
-SAMPLING_RANGES = {**RECOMMENDED_SAMPLING, "max_new_tokens": (1, 4096), "candidates": (1, 8)}
+SAMPLING_RANGES = {**RECOMMENDED_SAMPLING, "max_new_tokens": (1, 4096), "candidates": (1, MAX_CANDIDATES)}
 """Settings of sampling that a study varies, with the type of their values, the least and the largest."""
 ENDED = "end by themselves"
 COMPARED_MEASURES = (

@@ -1,7 +1,6 @@
 """Generates the replies of all candidates in one batch with the serving engine."""
 
 import logging
-import re
 import threading
 import time
 from collections import deque
@@ -16,7 +15,14 @@ from personas.engine.engine_core import EngineParts
 from personas.engine.lora_slots import read_unverified_adapter
 from personas.models.base_model import BaseModel, recommended_sampling
 from personas.prompt import RenderedPrompt, Renderer
-from personas.schemas.chat import DEFAULT_CANDIDATES, AdapterRef, ChatReply, ChatRequest, SamplingParams
+from personas.schemas.chat import (
+    DEFAULT_CANDIDATES,
+    MAX_CANDIDATES,
+    AdapterRef,
+    ChatReply,
+    ChatRequest,
+    SamplingParams,
+)
 from personas.schemas.scorecard import Side
 from trainer.evaluate.candidates import MAX_BATCH_ROWS
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
@@ -34,8 +40,9 @@ def served_sampling(base: BaseModel) -> SamplingParams:
     Raises `BaseModelError` if the base model's configuration cannot be read.
     """
     stated = read_setting("REPLY_CANDIDATES") or str(DEFAULT_CANDIDATES)
-    if not re.fullmatch("[1-8]", stated):
-        log.warning("REPLY_CANDIDATES=%s is no number from 1 to 8: %d is used", stated, DEFAULT_CANDIDATES)
+    if stated not in map(str, range(1, MAX_CANDIDATES + 1)):
+        what = "REPLY_CANDIDATES=%s is no number from 1 to %d: %d is used"
+        log.warning(what, stated, MAX_CANDIDATES, DEFAULT_CANDIDATES)
         stated = str(DEFAULT_CANDIDATES)
     return replace(recommended_sampling(base), candidates=int(stated))
 
