@@ -41,8 +41,8 @@ class PromptTooLongError(ValueError):
 class RenderedPrompt:
     """A rendered prompt with the number of turns that fitted; `shortened`: the middle of the last one was left out.
 
-    `messages` are those that were rendered. `card` are the tokens of `Renderer.card_prompt`, for a reply that is chosen
-    among candidates.
+    `messages` are those that were rendered, `lore` what of it had room. `card` are the tokens of
+    `Renderer.card_prompt`, for a reply that is chosen among candidates.
     """
 
     ids: tuple[int, ...]
@@ -50,6 +50,7 @@ class RenderedPrompt:
     turns_kept: int
     shortened: bool = False
     messages: tuple[Message, ...] = ()
+    lore: tuple[LoreHit, ...] = ()
     card: tuple[int, ...] = ()
 
 
@@ -99,7 +100,7 @@ class Renderer:
             text = chat.render(messages)
             ids = tuple(chat.encode(text))
             if len(ids) <= max_tokens:
-                return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1], tuple(messages))
+                return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1], tuple(messages), tuple(hits))
             if hits and len(kept) == 1:
                 hits.remove(min(hits, key=lambda hit: (hit.source != EARLIER_SOURCE, hit.score)))
                 continue

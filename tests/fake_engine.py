@@ -60,6 +60,7 @@ class FakeReplyStream:
             finish=self._finish,
             tokens=tuple(ReplyToken(word, -0.5, ALTERNATIVES[: sampling.alternatives]) for word in words),
             prompt=f"<|user|>{request.turns[-1].text}",
+            lore=request.lore,
             **self._engine.reply_flags,
         )
 

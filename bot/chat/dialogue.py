@@ -228,7 +228,7 @@ class _DialogueRun:
         guild_id = talk.place.guild_id
         model = ChatModel(persona, builder.speaking(persona.id, guild_id), guild_id)
         request = await build_model_request(builder, model, talk.duet.turns(), builder.sampling)
-        live.lore, live.dialogue = request.lore, builder.dialogue_of(request.adapter)
+        live.dialogue = builder.dialogue_of(request.adapter)
         with self.reply_service.throttle.reply():
             fair = replace(request, guild_id=model.guild_id, member_id=talk.requested_by)
             talk.stream = stream = self.reply_service.engine.submit(fair)

@@ -384,7 +384,6 @@ class ReplyService:
             self._running[task.event_id] = task, stream
         try:
             live = await self._begin(task)
-            live.lore = request.lore
             live.dialogue = self.request_builder.dialogue_of(request.adapter)
             unserved = self.request_builder.unserved(task.persona.id, task.place.guild_id)
             live.wanted = request.adapter.version if request.adapter else unserved

@@ -20,7 +20,7 @@ from bot.store import VoteCounts
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.prompt import PromptTooLongError
-from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, ChatReply, ChatRequest, LoreHit
+from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, ChatReply, ChatRequest
 
 MAX_MESSAGE_CHARS = 2000
 """Characters in one Discord message."""
@@ -79,7 +79,6 @@ class StreamingReply:
     ended: Callable[[], discord.ui.View]
     on_parts: Callable[[list[int]], None]
     renew: Callable[[MessageSender], Awaitable[MessageSender]]
-    lore: tuple[LoreHit, ...] = ()
     dialogue: str | None = None
     damaged: str = ""
     wanted: str = ""
@@ -133,7 +132,7 @@ class StreamingReply:
 
     def footer(self, reply: ChatReply) -> str:
         """The note under the finished reply."""
-        return reply_footer(reply, self.lore, self.dialogue, self.damaged, self.wanted)
+        return reply_footer(reply, self.dialogue, self.damaged, self.wanted)
 
     async def end(self, reply: ChatReply) -> None:
         """Show the finished reply."""
@@ -189,9 +188,7 @@ class StreamingReply:
         self._done = cut  # last: what fails before is done again
 
 
-def reply_footer(
-    reply: ChatReply, lore: tuple[LoreHit, ...], dialogue: str | None = None, damaged: str = "", wanted: str = ""
-) -> str:
+def reply_footer(reply: ChatReply, dialogue: str | None = None, damaged: str = "", wanted: str = "") -> str:
     """The note under a reply: that it is AI-written, its version with the dialogue adapter that this is a copy of, the
     number of candidates, its memory, earlier talk and lore, the version `wanted` where the base model answered instead,
     and the `damaged` one if any."""
@@ -206,7 +203,7 @@ def reply_footer(
         parts.append(f"best of {reply.candidates}")
     if reply.finish in FINISH_NOTES:
         parts.append(FINISH_NOTES[reply.finish])
-    sources = dict.fromkeys(hit.source for hit in lore)
+    sources = dict.fromkeys(hit.source for hit in reply.lore)
     parts += [source for source in MEMBER_SOURCES if source in sources]
     if files := [source for source in sources if source not in MEMBER_SOURCES]:
         parts.append("lore: " + ", ".join(files))

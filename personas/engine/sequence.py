@@ -5,6 +5,7 @@ The local engine and those over servers share it. Imports no model library.
 
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Literal, Protocol, Self
 
 from personas.errors import NoMemoryError, is_out_of_memory
@@ -185,11 +186,15 @@ class ReplySequence:
         sink: ReplySink,
         on_end: Callable[[], None] = lambda: None,
     ) -> Self:
-        """Create a sequence that streams its text into `sink`; a request without a seed gets a random one."""
+        """Create a sequence that streams its text into `sink`; a request without a seed gets a random one.
+
+        Its request has only the lore that had room in the prompt.
+        """
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns))
         detokenizer = StreamingDetokenizer(renderer, stop, sink.push, stop_loops=sampling.stop_loops)
+        request = replace(request, lore=prompt.lore)
         return cls(request, prompt.ids, seed, sink, detokenizer, on_end, prompt.text, prompt.shortened)
 
     @property
@@ -276,6 +281,7 @@ class ReplySequence:
             logprobs=tuple(self._logprobs) if sampling.logprobs or sampling.alternatives is not None else (),
             tokens=tuple(self._tokens),
             prompt=self._prompt_text,
+            lore=self.request.lore,
             shortened=self._shortened,
             repeated=text.repeated,
             candidates=self.candidates,

@@ -142,9 +142,9 @@ class ChatReply:
 
     `logprobs`, if requested, are the model's own natural log-probabilities of the `new_tokens` tokens (end of turn
     included), before temperature and filters. `tokens` are filled if `alternatives` were requested. `prompt` is the
-    rendered prompt with its control tokens; `shortened`: the middle of the last turn was left out of it. `repeated`:
-    the reply was ended because it repeated itself, and the repetition was cut off. Its beginning was chosen among
-    `candidates`.
+    rendered prompt with its control tokens; `shortened`: the middle of the last turn was left out of it; `lore`:
+    what of the request's had room in it. `repeated`: the reply was ended because it repeated itself, and the repetition
+    was cut off. Its beginning was chosen among `candidates`.
     """
 
     text: str
@@ -156,6 +156,7 @@ class ChatReply:
     logprobs: tuple[float, ...] = ()
     tokens: tuple[ReplyToken, ...] = ()
     prompt: str = ""
+    lore: tuple[LoreHit, ...] = ()
     shortened: bool = False
     repeated: bool = False
     candidates: int = 1

@@ -68,7 +68,7 @@ def test_plain_text_stays_as_it_is():
 
 def test_a_footer_has_its_place_however_much_it_names():
     lore = tuple(LoreHit(f"a-long-name-of-a-file-{n}.md", "", "x", 1.0) for n in range(30))
-    footer = reply_footer(ChatReply("hello", "v1", 7, 1, 1, "stop"), lore)
+    footer = reply_footer(ChatReply("hello", "v1", 7, 1, 1, "stop", lore=lore))
     assert footer.startswith("-# AI-written · v1 · lore: ") and len(footer) <= MAX_FOOTER_CHARS
     assert MAX_PART_CHARS + 1 + MAX_FOOTER_CHARS + len(f"**{'n' * 80}:** ") <= MAX_MESSAGE_CHARS
 

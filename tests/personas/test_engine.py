@@ -14,7 +14,7 @@ from personas.engine.llm_engine import LLMEngine
 from personas.engine.sequence import StreamingDetokenizer
 from personas.errors import AdapterError, BaseModelError, EngineBusyError
 from personas.models.base_model import load_model
-from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
+from personas.schemas.chat import ChatRequest, LoreHit, Persona, SamplingParams, Turn
 from tests.tiny_models import make_adapter, make_tiny_model
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
@@ -170,6 +170,12 @@ async def test_replies_are_made_at_the_same_time_each_with_its_adapter(engine, a
     firsts, lasts = ([line.index(n) for n in range(3)] for line in (order, order[::-1]))
     assert max(firsts) < len(order) - 1 - max(lasts), "all have begun before the first ends"
     assert [stream.reply.version for stream in streams] == [None, "v1", "v2"]
+
+
+async def test_a_reply_names_the_lore_that_its_prompt_had_room_for(engine):
+    wide, near = LoreHit("wide.md", "w", "word " * 5000, 1.0), LoreHit("near.md", "n", "Tea is at four.", 2.0)
+    stream = engine.submit(replace(ask("when is tea?"), lore=(wide, near)))
+    assert [piece async for piece in stream] and stream.reply.lore == (near,)
 
 
 async def test_log_probabilities_come_with_the_reply_that_asks_for_them(engine):

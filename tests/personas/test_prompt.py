@@ -104,7 +104,7 @@ def test_earlier_talk_goes_first_and_the_worst_match_next_where_they_leave_no_ro
     for left in (["earlier", "lore", "memory"], ["lore", "memory"], ["lore"], []):
         fitting = renderer.prompt(ADA, [last], [hit for hit in hits if hit.heading in left], max_tokens=100_000)
         prompt = renderer.prompt(ADA, [Turn("Bo", "hi"), last], hits, max_tokens=len(fitting.ids))
-        assert prompt == fitting and not prompt.shortened
+        assert prompt == fitting and not prompt.shortened and [hit.heading for hit in prompt.lore] == left
 
 
 def test_a_card_that_alone_is_too_long_is_an_error(renderer):

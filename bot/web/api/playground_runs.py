@@ -203,7 +203,7 @@ class PlaygroundRun:
             async for piece in speech:
                 line.state, line.text = "writing", line.text + piece
                 self._tell("piece", {"line": line.number, "text": piece})
-            line.text, line.reply = speech.text, speech.reply
+            line.text, line.reply, line.lore = speech.text, speech.reply, speech.reply.lore
         line.state = "stopped" if line.reply.finish == "cancelled" else "done"
 
     def _tell(self, name: str, data: Any) -> None:

@@ -38,7 +38,7 @@ class ChatCompletion(ApiModel):
 
 @dataclass(frozen=True)
 class CompletionBuilder:
-    """Builds the responses to one request, which share its id."""
+    """Builds the responses to one request, which share its id; `lore` was found for it."""
 
     speaker: ChatModel
     lore: tuple[LoreHit, ...]
@@ -90,7 +90,7 @@ class CompletionBuilder:
             "ai_written": True,
             "persona": persona.id if persona else None,
             "version": self.speaker.version,
-            "lore": lore_json(self.lore),
+            "lore": lore_json(reply.lore if reply else self.lore),
             **seed,
         }
         return {"understudy": fields}

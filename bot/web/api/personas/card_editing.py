@@ -206,11 +206,11 @@ async def preview_request(found: OwnedPersona, speaker: ChatModel, message: str)
     return await build_model_request(builder, speaker, turns, builder.sampling)
 
 
-def reply_json(speech: FilteredReply, request: ChatRequest) -> dict[str, Any]:
+def reply_json(speech: FilteredReply) -> dict[str, Any]:
     return {
         "text": speech.text,
         **{name: getattr(speech.reply, name) for name in REPLY_FIELDS},
-        "lore": lore_json(request.lore),
+        "lore": lore_json(speech.reply.lore),
     }
 
 
@@ -220,7 +220,7 @@ async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, 
         async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
             async for _ in speech:
                 pass
-            return reply_json(speech, request)
+            return reply_json(speech)
 
 
 async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardCheck:

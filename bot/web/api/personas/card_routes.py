@@ -74,7 +74,7 @@ async def _preview_events(found: OwnedPersona, request: ChatRequest) -> AsyncIte
         async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
             async for piece in speech:
                 yield "", "text", {"text": piece}
-            yield "", "reply", card_editing.reply_json(speech, request)
+            yield "", "reply", card_editing.reply_json(speech)
     except UnderstudyError as error:
         detail, advice = redacted_texts(error, found.services.home)
         yield "", "problem", {"detail": detail, "advice": advice}
