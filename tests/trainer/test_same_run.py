@@ -52,8 +52,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "463d6cfb3442f735fd4a81b49300f1c424879b43d7b8c13bf854e65064ebb4af",
-            "331bd734d61512b7a83d9a1fa7c39a05f68a5f0ceec391cecea8b61f0e3709fa",
+            "cb8180b647960dcef8ab6c4f4356cc249f9c2e17c4127fed4dcd4d9177b395d2",
+            "bc3c8ff1968a947f7b13fc471c3e02d42ddad7541ab820b2e867783715efe8e5",
         ),
         (
             "oda",
