@@ -33,7 +33,11 @@ LORE_FOUND, LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT, LORE_WRONG = (
 )
 VOICE, MASKED_VOICE = "in the persona's voice", "in its voice, content words masked"
 TALK_TURNS = (1, 10, 40)
-VOICE_AT_TURN, REPETITION_AT_TURN = "in the persona's voice at turn {}", "repeated at turn {}"
+VOICE_AT_TURN, WRONG_AT_TURN, REPETITION_AT_TURN = (
+    "in the persona's voice at turn {}",
+    "contradict the lore at turn {}",
+    "repeated at turn {}",
+)
 IN_CHARACTER = "in character"
 SENSE_SECTIONS = {
     "belongs": "Belongs to its question",

@@ -22,6 +22,7 @@ from personas.schemas.scorecard import (
     REPETITION_AT_TURN,
     REWORDED_TASK,
     VOICE_AT_TURN,
+    WRONG_AT_TURN,
 )
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
@@ -29,7 +30,7 @@ from tests.trainer.test_voice_classifier import said, voices
 from trainer.evaluate.candidates import BASE, NEW, Candidate, Candidates
 from trainer.evaluate.generation import sense_sections
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder
-from trainer.evaluate.generation.lore_facts import measure_lore, parse_question
+from trainer.evaluate.generation.lore_facts import FactQuestion, measure_lore, parse_question
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_tasks import (
     DATA_FOLDER,
@@ -191,6 +192,22 @@ def test_a_voice_that_fades_is_seen_at_its_turn():
     again = [replace(it, earlier=own) for it in replies]
     assert measure_talks(again, judge).section().new(REPETITION_AT_TURN.format(1)) == 1
     assert VOICE_AT_TURN.format(40) not in measure_talks(replies[:12], judge).values
+    assert WRONG_AT_TURN.format(1) not in section.shares, "nothing was asked about the lore"
+
+
+def test_contradictions_are_counted_by_turn_and_apart_from_the_voice():
+    judge, own = VoiceJudge(ADA, voices()), said("ada", 6, 8)
+    tea = FactQuestion("When is tea?", "At four.", lambda text: "four" in text, lambda text: "five" in text)
+    said_at = {1: "At four.", 10: "At five.", 40: "At five."}
+    asked = [
+        TalkReply(turn, talk, answer(f"talk {turn}", 1, text if talk else "At four.", seed=talk), (), tea)
+        for turn, text in said_at.items()
+        for talk in range(6)
+    ]
+    probes = [TalkReply(turn, 0, answer(f"talk {turn}", 0, own[0]), ()) for turn in said_at]
+    section = measure_talks([*probes, *asked], judge).section()
+    assert [section.new(WRONG_AT_TURN.format(turn)) for turn in said_at] == pytest.approx([0, 5 / 6, 5 / 6])
+    assert [section.new(VOICE_AT_TURN.format(turn)) for turn in said_at] == [1, 1, 1]
 
 
 def test_a_talk_goes_on_with_its_own_replies_in_the_window_that_the_bot_shows(
@@ -214,12 +231,15 @@ def test_a_talk_goes_on_with_its_own_replies_in_the_window_that_the_bot_shows(
             shown.append((task, number, list(turns))) or of(self, task, number, turns, lore)
         ),
     )
-    limits = sense_sections.SenseLimits(talks=2, probes=3)
-    inputs = sense_sections.SenseInputs(job.data, job.data.persona, builder, (), {}, sides, generator, limits)
+    limits = sense_sections.SenseLimits(talks=2, probes=3, questions=2)
+    known = [FactQuestion(f"What is {n}?", "", bool, bool) for n in range(3)]
+    inputs = sense_sections.SenseInputs(job.data, job.data.persona, builder, known, {}, sides, generator, limits)
     replies = sense_sections.TalkRun(inputs, TimeBudget(600)).replies()
     assert [(it.turn, it.talk, it.answer.prompt.number) for it in replies] == [
-        (turn, talk, probe) for turn in (1, 12) for talk in range(2) for probe in range(3)
+        (turn, talk, probe) for turn in (1, 12) for talk in range(2) for probe in range(5)
     ]
+    asked = {(it.talk, it.answer.prompt.message) for it in replies if it.question}
+    assert asked == {(0, "What is 0?"), (0, "What is 1?"), (1, "What is 2?"), (1, "What is 0?")}
     assert {it.answer.seed for it in replies} == {6, 7} and {it.answer.side for it in replies} == {NEW}
     assert {len(it.earlier) for it in replies} == {0, 11}
     first = next(it for it in replies if it.turn == 12)

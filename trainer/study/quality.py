@@ -29,6 +29,7 @@ from personas.schemas.scorecard import (
     TALK_TURNS,
     VOICE,
     VOICE_AT_TURN,
+    WRONG_AT_TURN,
     Interval,
 )
 from trainer.data.charts import SERIES_COLOURS, new_figure, save_figure
@@ -51,7 +52,7 @@ from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import PreparedJob
 
 QUALITY_RESULTS_FOLDER, QUALITY_FILE = "results", "quality.json"
-QUALITY_FORMAT = 2  # of the results; another one where they are measured otherwise
+QUALITY_FORMAT = 3  # of the results; another one where they are measured otherwise
 SERVED = "as served"
 SAMPLING_TYPES: dict[str, Any] = {
     it.name: type(it.default) for it in fields(SamplingParams) if type(it.default) in (int, float)
@@ -61,7 +62,8 @@ SAMPLING_RANGES = {**RECOMMENDED_SAMPLING, "max_new_tokens": (1, 4096), "candida
 ENDED = "end by themselves"
 COMPARED_MEASURES = (
     *(BELONGS, LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_WRONG, VOICE, MASKED_VOICE),
-    *(VOICE_AT_TURN.format(TALK_TURNS[-1]), REPETITION_AT_TURN.format(TALK_TURNS[-1]), IN_CHARACTER, ENDED),
+    *(measure.format(TALK_TURNS[-1]) for measure in (VOICE_AT_TURN, WRONG_AT_TURN, REPETITION_AT_TURN)),
+    *(IN_CHARACTER, ENDED),
 )
 MeasurePoint = Callable[["QualityPoint"], "QualityResult"]
 

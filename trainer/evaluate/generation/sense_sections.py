@@ -23,6 +23,7 @@ from personas.schemas.scorecard import (
     TALK_TURNS,
     VOICE,
     VOICE_AT_TURN,
+    WRONG_AT_TURN,
     Side,
 )
 from trainer.data.dataset import Dataset
@@ -62,11 +63,12 @@ ScoreReplies = Callable[[Sequence[str], Sequence[str]], list[Scores]]
 
 @dataclass(frozen=True)
 class SenseLimits:
-    """Numbers that bound the time: prompts under pressure, talks and probes at a turn."""
+    """Numbers that bound the time: prompts under pressure, talks, and probes and questions about the lore at a turn."""
 
     pressure: int = 25
     talks: int = 4
     probes: int = 8
+    questions: int = 4
 
 
 @dataclass(frozen=True)
@@ -345,19 +347,20 @@ def measure_pressure(
 
 @dataclass(frozen=True)
 class TalkReply:
-    """A reply to a probe at a turn of talk `talk`, after the persona's `earlier` replies."""
+    """A reply to a probe, or a `question` about the lore, at a turn of a talk, after the persona's `earlier` ones."""
 
     turn: int
     talk: int
     answer: GeneratedReply
     earlier: tuple[str, ...]
+    question: FactQuestion | None = None
 
 
 class TalkRun:
     """Scripted talks with the new version, each with its own seed and as fast as it goes.
 
-    At `TALK_TURNS`, probes are asked beside the script's line. The number of a prompt is its probe's, and of a script's
-    line that after all probes.
+    At `TALK_TURNS`, probes and questions about the lore are asked beside the script's line: other questions in
+    each talk, the same ones at each turn. A prompt's number is its place among them; a script's line comes after all.
     """
 
     def __init__(self, inputs: SenseInputs, budget: TimeBudget) -> None:
@@ -365,13 +368,17 @@ class TalkRun:
         limits, self._inputs, self._budget = inputs.limits, inputs, budget
         scripts: list[list[str]] = [row["lines"] for row in rows if row["kind"] == "talk"]
         self._talks = [scripts[talk % len(scripts)] for talk in range(limits.talks)]
-        self._probes: list[str] = next(row["lines"] for row in rows if row["kind"] == "probes")[: limits.probes]
+        probes: list[str] = next(row["lines"] for row in rows if row["kind"] == "probes")[: limits.probes]
+        self._beside = [
+            [*((line, None) for line in probes), *((it.text, it) for it in self._questions(talk))]
+            for talk in range(limits.talks)
+        ]
         self._histories: list[list[Turn]] = [[] for _ in self._talks]
         self._generator = replace(inputs.generator, adapters={NEW: inputs.generator.adapters[NEW]})
         self._found: list[TalkReply] = []
 
     def replies(self) -> list[TalkReply]:
-        """Return the replies to all probes of the turns that the time allows, at least of the first."""
+        """Return the replies to all that is asked at the turns that the time allows, at least at the first."""
         first = [prompt for talk in range(len(self._talks)) for prompt in self._ask(talk)]
         between, unlimited = (lambda done, of: self._inputs.between()), TimeBudget(float("inf"))
         self._inputs.report(f"talks: turn 1 of {TALK_TURNS[-1]}")
@@ -382,7 +389,7 @@ class TalkRun:
     @property
     def left_out(self) -> dict[str, str]:
         """The turns that not all talks reached in time."""
-        of, reached = len(self._talks) * len(self._probes), Counter(it.turn for it in self._found)
+        of, reached = sum(map(len, self._beside)), Counter(it.turn for it in self._found)
         found: dict[str, str] = {}
         for turn in TALK_TURNS:
             found |= _shortage(f"talks, turn {turn}", reached[turn], of)
@@ -390,19 +397,24 @@ class TalkRun:
 
     def _ask(self, talk: int) -> list[EvaluationPrompt]:
         """Return the prompts of a talk's next turn."""
-        turn = self._turn(talk)
-        prompts = [self._prompt(talk, n, line) for n, line in enumerate(self._probes)] if turn in TALK_TURNS else []
+        turn, beside = self._turn(talk), self._beside[talk]
+        prompts = [self._prompt(talk, n, line) for n, (line, _) in enumerate(beside)] if turn in TALK_TURNS else []
         if turn <= len(self._talks[talk]) and turn < TALK_TURNS[-1]:
-            prompts.append(self._prompt(talk, len(self._probes), self._talks[talk][turn - 1]))
+            prompts.append(self._prompt(talk, len(beside), self._talks[talk][turn - 1]))
         return prompts
+
+    def _questions(self, talk: int) -> list[FactQuestion]:
+        questions, count = self._inputs.questions, self._inputs.limits.questions
+        return [questions[(talk * count + n) % len(questions)] for n in range(min(count, len(questions)))]
 
     def _go_on(self, answer: GeneratedReply) -> list[EvaluationPrompt]:
         """Keep a reply; after a script's line, return the prompts of the next turn."""
         talk, history = answer.seed % len(self._talks), self._histories[answer.seed % len(self._talks)]
         turn = int(answer.prompt.task.removeprefix(TALK_TASK))
-        if answer.prompt.number < len(self._probes):
+        if answer.prompt.number < len(self._beside[talk]):
             earlier = tuple(it.text for it in history[: 2 * (turn - 1)] if it.by_persona)
-            self._found.append(TalkReply(turn, talk, answer, earlier))
+            question = self._beside[talk][answer.prompt.number][1]
+            self._found.append(TalkReply(turn, talk, answer, earlier, question))
             return []
         name = self._inputs.persona.name
         history += [Turn(EXAMPLE_USER, answer.prompt.message), Turn(name, answer.text, by_persona=True)]
@@ -425,16 +437,22 @@ class TalkRun:
 
 
 def measure_talks(replies: Sequence[TalkReply], judge: VoiceJudge) -> MeasuredShares:
-    """Measure voice and repetition by turn, the latter of the reply's own words and of the persona's earlier ones."""
+    """Measure by turn voice, contradictions of the lore, and repetition of the reply's own and the persona's words."""
     found = MeasuredShares()
+
+    def add(measure: str, of: Sequence[TalkReply], values: Sequence[float]) -> None:
+        if of:
+            units = [f"talk {it.answer.seed}" for it in of]
+            found.add(measure, NEW, reply_values([it.answer for it in of], values, units))
+
     for turn in TALK_TURNS:
-        own = [it for it in replies if it.turn == turn]
+        own = [it for it in replies if it.turn == turn and it.question is None]
         if not own:
             continue
-        answers, units = [it.answer for it in own], [f"talk {it.answer.seed}" for it in own]
-        hits = judge.is_own([it.text for it in answers])
-        repeated = [repeated_share(it.answer.text, it.earlier) for it in own]
-        for measure, values in ((VOICE_AT_TURN, hits), (REPETITION_AT_TURN, repeated)):
-            found.add(measure.format(turn), NEW, reply_values(answers, values, units))
-        judge.bound(found, VOICE_AT_TURN.format(turn), judge.is_own)
+        voice = VOICE_AT_TURN.format(turn)
+        add(voice, own, judge.is_own([it.answer.text for it in own]))
+        judge.bound(found, voice, judge.is_own)
+        asked = [(it, it.question) for it in replies if it.turn == turn and it.question]
+        add(WRONG_AT_TURN.format(turn), [it for it, _ in asked], [of.contradicts(it.answer.text) for it, of in asked])
+        add(REPETITION_AT_TURN.format(turn), own, [repeated_share(it.answer.text, it.earlier) for it in own])
     return found
