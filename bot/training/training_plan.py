@@ -248,7 +248,8 @@ class RunLimits:
 def evaluation_environ(settings: Settings) -> dict[str, str]:
     """The settings of replies that a run reads from its environment, so that it measures them as they are served."""
     candidates = min(settings.reply_candidates, settings.max_reply_candidates)
-    return {"LORE_ENCODER": settings.lore_encoder, "REPLY_CANDIDATES": str(candidates)}
+    sampling = {name.upper(): str(value) for name, value in settings.sampling.items()}
+    return {"LORE_ENCODER": settings.lore_encoder, "REPLY_CANDIDATES": str(candidates), **sampling}
 
 
 class RunWatch:

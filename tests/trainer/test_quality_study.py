@@ -13,7 +13,15 @@ from personas.engine.model_runner import Sequence
 from personas.errors import RequestError
 from personas.home.job_folder import read_spec
 from personas.schemas.chat import SamplingParams
-from personas.schemas.scorecard import BELONGS, IN_CHARACTER, LORE_RIGHT, MASKED_VOICE, VOICE, VOICE_AT_TURN
+from personas.schemas.scorecard import (
+    BELONGS,
+    IN_CHARACTER,
+    LORE_FOUND,
+    LORE_RIGHT,
+    MASKED_VOICE,
+    VOICE,
+    VOICE_AT_TURN,
+)
 from trainer.evaluate.candidates import Candidate
 from trainer.evaluate.generation import sense_sections
 from trainer.evaluate.generation.reply_tasks import ReplyValue
@@ -44,8 +52,9 @@ def result(settings, seed=0, belongs=lambda n: float(n % 2), key="k", ceiling=0.
     def values(value):
         return [ReplyValue(f"talk {n}", "heldout", n, seed, value(n)) for n in range(40)]
 
-    found = {BELONGS: values(belongs), VOICE: values(lambda n: float(n % 4 > 0))}
-    return QualityResult(key, settings, seed, 60.0, found, {BELONGS: ceiling}, {BELONGS: 0.1}, {"talks": "no time"})
+    found = {BELONGS: values(belongs), VOICE: values(lambda n: float(n % 4 > 0)), LORE_FOUND: values(lambda n: 1.0)}
+    bounds = {BELONGS: ceiling}, {BELONGS: 0.1}
+    return QualityResult(key, settings, seed, 60.0, found, *bounds, {"talks": "no time"}, tokens=50.0)
 
 
 def test_points_are_the_served_settings_and_those_tried_a_seed_of_each_first():
@@ -99,6 +108,9 @@ def test_a_study_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
     assert lines[-1].startswith("4 of 4: temperature=0.3,seed=1, about")
     with pytest.raises(RequestError, match="another adapter"):
         run_quality_study(tmp_path, points, "other", measure, lines.append)
+    hot = quality_points(["temperature=1"], 1)
+    extended = run_quality_study(tmp_path, hot, "k", lambda it: result(it.settings, it.seed), lines.append)
+    assert [it.settings for it in extended] == [SERVED, "temperature=1", COLD, COLD], "what is known stays in the table"
 
 
 def test_a_damaged_result_is_named(tmp_path):
@@ -131,15 +143,17 @@ def test_the_table_marks_certain_differences_and_lists_them(tmp_path):
         text == quality_markdown("ada", results, compare_settings(results))
         and text in (tmp_path / "quality.md").read_text()
     )
-    assert f"| settings | {BELONGS} | {VOICE} | time |" in text
-    assert "| as served | 50.0% | 75.0% | 60 s |" in text and "| temperature=0.3 | 60.0%* | 75.0% | 60 s |" in text
-    assert "| ceiling | 90.0% | – | – |" in text and "| floor | 10.0% | – | – |" in text
-    assert f"- temperature=0.3: {BELONGS} +10.0 points (" in text and "over 1 seed." in text
+    assert f"| measure | ceiling | floor | {SERVED} | {COLD} |" in text
+    assert f"| {BELONGS} | 90.0% | 10.0% | 50.0% (32 to 65) | 60.0%* (45 to 75) |" in text
+    assert f"| {VOICE} | – | – | 75.0% (60 to 88) | 75.0% (60 to 88) |" in text
+    assert "| tokens of a reply | – | – | 50.0 | 50.0 |" in text and "## Not measured\n\n- talks: no time" in text
+    assert f"| {LORE_FOUND} |" in text and LORE_FOUND not in compare_settings(results)[1].differences
+    assert f"- temperature=0.3: {BELONGS} +10.0 points (" in text and "over 1 seed, with" in text
     study = json.loads((tmp_path / QUALITY_FILE).read_text())
     assert study["rows"][1]["certain"] == [BELONGS] and study["left_out"] == {"talks": "no time"}
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
     three = [result(SERVED), result(SERVED, 1, ceiling=0.7), result(COLD, ceiling=0.1)]
-    assert "| ceiling | 80.0% |" in quality_markdown("ada", three, compare_settings(three)), "of all served seeds"
+    assert f"| {BELONGS} | 80.0% |" in quality_markdown("ada", three, compare_settings(three)), "of all served seeds"
     assert "None." in quality_markdown("ada", results[:1], compare_settings(results[:1]))
 
 
@@ -158,8 +172,10 @@ def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_traine
     finally:
         meter.close()
     monkeypatch.setenv("REPLY_CANDIDATES", "1")
-    key = study_key(prepare_job(folder, read_spec(folder)), Candidate.sealed(folder / "adapter"))
-    assert short.key == other.key != key, "what is served has changed since"
+    job, adapter = prepare_job(folder, read_spec(folder)), Candidate.sealed(folder / "adapter")
+    assert short.key == other.key != study_key(job, adapter, meter._voices), "what is served has changed since"
+    monkeypatch.delenv("REPLY_CANDIDATES")
+    assert study_key(job, adapter, meter._voices) == short.key != study_key(job, adapter, {}), "or the other voices"
     assert {it.seed for it in short.values[VOICE]} == {1}
     assert {it.seed for it in other.values[VOICE]} == {2}
     measures = VOICE, IN_CHARACTER, VOICE_AT_TURN.format(1), VOICE_AT_TURN.format(2)

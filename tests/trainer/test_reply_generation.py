@@ -9,9 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bot.settings import load_settings
+from bot.training.training_plan import evaluation_environ
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import NoMemoryError
 from personas.home.job_folder import read_spec
+from personas.prompt import CONTEXT_TOKENS
 from personas.schemas.chat import DEFAULT_CANDIDATES, ChatRequest, SamplingParams, Turn
 from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, IN_CHARACTER, SMALL_TALK_TASK, VOICE, VOICE_AT_TURN
 from tests.tiny_models import make_adapter
@@ -117,6 +120,24 @@ def test_a_prompt_is_answered_by_all_or_not_at_all_and_to_the_least_whatever_the
 def test_replies_are_chosen_among_as_many_candidates_as_the_bots(tiny_base, monkeypatch, stated, candidates):
     monkeypatch.setenv("REPLY_CANDIDATES", stated)
     assert served_sampling(tiny_base).candidates == candidates
+
+
+def test_replies_are_sampled_as_the_bots_settings_say(tiny_base, monkeypatch):
+    usual = served_sampling(tiny_base)
+    stated = evaluation_environ(load_settings(None, {"TEMPERATURE": "1.1", "TOP_P": "0.5", "MAX_NEW_TOKENS": "300"}))
+    for name, value in stated.items():
+        monkeypatch.setenv(name, value)
+    assert served_sampling(tiny_base) == replace(usual, temperature=1.1, top_p=0.5, max_new_tokens=300)
+    monkeypatch.setenv("TEMPERATURE", "nan")
+    monkeypatch.setenv("MAX_NEW_TOKENS", "a few")
+    assert served_sampling(tiny_base) == replace(usual, top_p=0.5), "what cannot be is not taken over"
+
+
+def test_a_prompt_leaves_room_for_the_longest_reply(renderer):
+    long = [Turn("Bo", "word " * 4000)]
+    for new_tokens in (120, 1000):
+        asked = PromptBuilder(renderer, None, None, new_tokens).from_turns(HELDOUT_TASK, 0, long)
+        assert CONTEXT_TOKENS - new_tokens - 9 < len(asked.ids) <= CONTEXT_TOKENS - new_tokens
 
 
 def test_replies_of_all_sides_are_chosen_among_as_many_candidates(sides, job, renderer, monkeypatch):

@@ -39,6 +39,15 @@ Each run's result is stored in the study's folder as soon as it is measured. The
 study; further sizes or runs extend it. The results are a table, JSON and a chart.
 """
 
+QUALITY_HELP = """\
+Measures replies of an adapter, as the bot serves it and with other sampling: whether they belong to what was asked,
+know the lore, keep the voice over talks of 40 turns, and stay in character. Settings are those of the bot: temperature,
+top_p, top_k, min_p, repetition_penalty, max_new_tokens, and candidates, among which a reply's beginning is chosen.
+Nothing is trained. On two cores, a seed of each settings takes three to five minutes with the bundled model.
+
+Each seed's result is stored as soon as it is measured. The same command resumes an interrupted study; other settings
+and more seeds extend it. The results are a table (quality.md), JSON (quality.json) and a chart (quality.png, .svg).
+"""
 SCALE_EXAMPLES = (
     "python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3",
     "python -m trainer study scale --persona oda --sizes 20,40 --runs 2 --set num_train_epochs=1 --json",
@@ -88,7 +97,7 @@ def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
 
 def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
     text = "sense, lore, style, long talks and pressure by sampling settings, with paired intervals"
-    quality = kinds.add_parser("quality", help=text)
+    quality = add_command(kinds, "quality", text, QUALITY_HELP)
     add_examples(quality, *QUALITY_EXAMPLES)
     add = quality.add_argument
     add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version")
@@ -173,6 +182,8 @@ def run_quality_command(options: argparse.Namespace) -> None:
     meter = quality.QualityMeter(prepare_job(folder, spec), Candidate(manifest.version, adapter))
     try:
         results = quality.run_quality_study(out, points, meter.key, meter.measure, print_line)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Run the same command again to resume.") from None
     finally:
         meter.close()
     text = quality.write_quality(out, manifest.persona or "", results)

@@ -47,7 +47,7 @@ from trainer.evaluate.generation.reply_tasks import (
     select_replies,
 )
 from trainer.evaluate.generation.sense_sections import SenseInputs, measure_sense
-from trainer.evaluate.generation.voice_classifier import usable_voices
+from trainer.evaluate.generation.voice_classifier import AuthorTexts, usable_voices
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import PreparedJob
 
@@ -89,7 +89,8 @@ class QualityPoint:
 class QualityResult:
     """The values of a point's replies by measure, with ceilings and floors as means, and the seconds it took.
 
-    `key` is the SHA-256 of all that they depend on besides: the adapter, data, lore, evaluation files and defaults.
+    `key` is the SHA-256 of all that they depend on besides: the adapter, data, lore, other voices, evaluation files and
+    defaults. `tokens` is the mean length of replies to held-out prompts.
     """
 
     key: str
@@ -100,15 +101,20 @@ class QualityResult:
     ceiling: dict[str, float] = field(default_factory=dict)
     floor: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    tokens: float = 0.0
 
 
 @dataclass(frozen=True)
 class QualityRow:
-    """Settings with the mean of each measure over all seeds, and its difference from the first settings'."""
+    """Settings with the mean of each measure over all seeds, and its difference from the first settings'.
+
+    `tokens` is the mean length of a reply, `seconds` the mean time of a seed.
+    """
 
     settings: str
     means: dict[str, Interval]
     differences: dict[str, Interval]
+    tokens: float
     seconds: float
 
     def certain(self) -> Iterator[tuple[str, Interval]]:
@@ -149,7 +155,7 @@ def run_quality_study(
 ) -> list[QualityResult]:
     """Measure the points that `out` has no result of; return all results. Raises `UnderstudyError`, `OSError`.
 
-    Results with another `key` are refused.
+    Results with another `key` are refused. Those of other settings, by earlier studies with the same key, come last.
     """
     results: list[QualityResult] = []
     spent: list[float] = []
@@ -167,7 +173,14 @@ def run_quality_study(
             what = f"{out} has a study of another adapter, or of other data or defaults."
             raise RequestError(what, "Name another --out.")
         results.append(result)
-    return results
+    named = {point.settings for point in points}
+    return results + [it for it in _stored_results(out) if it.key == key and it.settings not in named]
+
+
+def _stored_results(out: Path) -> list[QualityResult]:
+    names = sorted(file.stem.rpartition(",seed=") for file in (out / QUALITY_RESULTS_FOLDER).glob("*,seed=*.json"))
+    found = (read_quality_result(out, QualityPoint(settings, int(seed))) for settings, _, seed in names)
+    return [result for result in found if result]
 
 
 def read_quality_result(out: Path, point: QualityPoint) -> QualityResult | None:
@@ -195,13 +208,12 @@ class QualityMeter:
             raise RequestError("The adapter is nobody's.", "A quality study is of a persona.")
         self._job = job
         self._renderer = Renderer(job.tokenizer)
-        self._builder = PromptBuilder(self._renderer, job.data.persona, job.data.lore)
         self._questions = lore_questions(job.data)
         self._voices = usable_voices(job.data, {})
         probe = job.data.heldout[0].ids
         self._sides = Candidates.load(job.base, job.tokenizer, job.spec.serving_precision, probe)
         self._sides.add(NEW, adapter)
-        self.key = study_key(job, adapter)
+        self.key = study_key(job, adapter, self._voices)
 
     def close(self) -> None:
         """Stop the engine's threads."""
@@ -214,10 +226,11 @@ class QualityMeter:
         refs = {NEW: self._sides.ref(NEW)}
         sampling = point.sampling(served_sampling(self._job.base))
         generator = ReplyGenerator(self._sides.parts, self._renderer, refs, (point.seed,), sampling)
-        prompts = heldout_prompts(self._builder, data, (point.seed,)) + fact_prompts(self._builder, self._questions)
+        builder = PromptBuilder(self._renderer, data.persona, data.lore, sampling.max_new_tokens)
+        prompts = heldout_prompts(builder, data, (point.seed,)) + fact_prompts(builder, self._questions)
         unlimited = TimeBudget(math.inf)
         answers = generator.answers(prompts, unlimited)
-        inputs = SenseInputs(data, data.persona, self._builder, self._questions, self._voices, self._sides, generator)
+        inputs = SenseInputs(data, data.persona, builder, self._questions, self._voices, self._sides, generator)
         sections, left_out = measure_sense(inputs, answers, unlimited)
         heldout = select_replies(answers, HELDOUT_TASK, side=NEW)
         units = [data.heldout_prompt_replies[it.prompt.number].talk for it in heldout]
@@ -230,15 +243,17 @@ class QualityMeter:
             ceiling={measure: mean_interval(values).estimate for of in found for measure, values in of.ceiling.items()},
             floor={measure: mean_interval(values).estimate for of in found for measure, values in of.floor.items()},
             left_out=left_out,
+            tokens=fmean(it.tokens for it in heldout),
         )
 
 
-def study_key(job: PreparedJob, adapter: Candidate) -> str:
+def study_key(job: PreparedJob, adapter: Candidate, voices: Mapping[str, AuthorTexts]) -> str:
     """Hash all that a point depends on besides its settings and seed."""
     passages = [passage.text for passage in job.data.lore.passages] if job.data.lore else []
     served, encoder = asdict(served_sampling(job.base)), read_setting("LORE_ENCODER")
     model = (adapter.stamp.weights, fingerprint(job.base), job.spec.serving_precision, PROMPT_VERSION)
-    rest = json.dumps((QUALITY_FORMAT, *model, job.data.hash, passages, served, encoder))
+    texts = {name: (known.trained, known.heldout) for name, known in voices.items()}
+    rest = json.dumps((QUALITY_FORMAT, *model, job.data.hash, passages, served, encoder, texts), sort_keys=True)
     files = [file.read_bytes() for file in sorted(EVALUATION_FOLDER.rglob("*")) if file.is_file()]
     return hashlib.sha256(b"\0".join((rest.encode(), *files))).hexdigest()
 
@@ -255,26 +270,37 @@ def compare_settings(results: Sequence[QualityResult]) -> list[QualityRow]:
     rows = []
     for place, (settings, own) in enumerate(by_settings.items()):
         pooled = _pool_values(own)
-        means = {measure: mean_interval(values) for measure, values in pooled.items() if values}
-        found = {measure: paired_difference(pooled[measure], first[measure]) for measure in means if measure in first}
+        means = {measure: mean_interval(values) for measure, values in pooled.items()}
+        both = [measure for measure in COMPARED_MEASURES if measure in means and measure in first]
+        found = {measure: paired_difference(pooled[measure], first[measure]) for measure in both}
         differences = {measure: it for measure, it in found.items() if it} if place else {}
-        rows.append(QualityRow(settings, means, differences, fmean(it.seconds for it in own)))
+        tokens, seconds = (fmean(values) for values in zip(*((it.tokens, it.seconds) for it in own), strict=True))
+        rows.append(QualityRow(settings, means, differences, tokens, seconds))
     return rows
 
 
 def _pool_values(results: Sequence[QualityResult]) -> dict[str, list[ReplyValue]]:
-    return {
-        measure: [value for result in results for value in result.values.get(measure, ())]
-        for measure in COMPARED_MEASURES
-    }
+    pooled: dict[str, list[ReplyValue]] = {}
+    for result in results:
+        for measure, values in result.values.items():
+            if values:
+                pooled.setdefault(measure, []).extend(values)
+    return pooled
 
 
 def quality_markdown(persona: str, results: Sequence[QualityResult], rows: Sequence[QualityRow]) -> str:
-    """Render the results' rows, the bounds, and the differences that are certain."""
-    measures = [measure for measure in COMPARED_MEASURES if measure in rows[0].means]
-    lines = [(row.settings, *(_cell(row, measure) for measure in measures), f"{row.seconds:,.0f} s") for row in rows]
-    for name, bounds in zip(("ceiling", "floor"), _mean_bounds(results), strict=True):
-        lines.append((name, *(f"{bounds[it]:.1%}" if it in bounds else "–" for it in measures), "–"))
+    """Render a line for each measure with its bounds and the results' rows, and the differences that are certain."""
+    bounds = _mean_bounds(results)
+    lines = [
+        (
+            measure,
+            *(f"{of[measure]:.1%}" if measure in of else "–" for of in bounds),
+            *(_cell(it, measure) for it in rows),
+        )
+        for measure in rows[0].means
+    ]
+    lines.append(("tokens of a reply", "–", "–", *(f"{row.tokens:.1f}" for row in rows)))
+    lines.append(("time of a seed", "–", "–", *(f"{row.seconds:,.0f} s" for row in rows)))
     certain = [
         f"- {row.settings}: {measure} {it.estimate * 100:+.1f} points ({it.low * 100:+.1f} to {it.high * 100:+.1f})"
         for row in rows
@@ -282,12 +308,18 @@ def quality_markdown(persona: str, results: Sequence[QualityResult], rows: Seque
     ]
     seeds = len({result.seed for result in results})
     note = (
-        f"Shares of replies over {seeds} seed{'s' if seeds > 1 else ''}. * marks a difference from {SERVED!r} that is "
-        "certain: the 95 % interval of a paired bootstrap over conversations or questions excludes 0. One of twenty "
-        "does so by chance."
+        f"Shares of replies over {seeds} seed{'s' if seeds > 1 else ''}, with 95 % intervals. * marks a difference "
+        f"from {SERVED!r} that is certain: the 95 % interval of a paired bootstrap over conversations or questions "
+        f"excludes 0. One of twenty does so by chance. Compared are: {'; '.join(COMPARED_MEASURES)}."
     )
-    parts = [f"# Quality: {persona}", markdown_table(("settings", *measures, "time"), lines), note]
-    return "\n\n".join([*parts, "## Certain differences", "\n".join(certain) or "None."])
+    table = markdown_table(("measure", "ceiling", "floor", *(row.settings for row in rows)), lines)
+    parts = [f"# Quality: {persona}", table, note, "## Certain differences", "\n".join(certain) or "None."]
+    left_out = [f"- {name}: {why}" for name, why in _left_out(results).items()]
+    return "\n\n".join([*parts, *(("## Not measured", "\n".join(left_out)) if left_out else ())])
+
+
+def _left_out(results: Sequence[QualityResult]) -> dict[str, str]:
+    return {name: why for result in results for name, why in result.left_out.items()}
 
 
 def _mean_bounds(results: Sequence[QualityResult]) -> tuple[dict[str, float], dict[str, float]]:
@@ -303,7 +335,8 @@ def _mean_bounds(results: Sequence[QualityResult]) -> tuple[dict[str, float], di
 def _cell(row: QualityRow, measure: str) -> str:
     if measure not in row.means:
         return "–"
-    return f"{row.means[measure].estimate:.1%}{'*' if measure in dict(row.certain()) else ''}"
+    it, mark = row.means[measure], "*" if measure in dict(row.certain()) else ""
+    return f"{it.estimate:.1%}{mark} ({it.low * 100:.0f} to {it.high * 100:.0f})"
 
 
 def write_quality(out: Path, persona: str, results: Sequence[QualityResult]) -> str:
@@ -316,11 +349,12 @@ def write_quality(out: Path, persona: str, results: Sequence[QualityResult]) -> 
         "ceiling": ceiling,
         "floor": floor,
         "rows": [
-            {"settings": row.settings, "seconds": row.seconds, "certain": [measure for measure, _ in row.certain()]}
+            {"settings": row.settings, "tokens": row.tokens, "seconds": row.seconds}
+            | {"certain": [measure for measure, _ in row.certain()]}
             | {name: _as_json(of) for name, of in (("means", row.means), ("differences", row.differences))}
             for row in rows
         ],
-        "left_out": results[0].left_out,
+        "left_out": _left_out(results),
     }
     write_private_file(out / QUALITY_FILE, json.dumps(study, indent=2).encode() + b"\n")
     write_private_file(out / "quality.md", f"{text}\n".encode())

@@ -11,7 +11,7 @@ import numpy as np
 
 from personas.lore.index import LoreIndex
 from personas.lore.minilm import load_minilm
-from personas.prompt import EXAMPLE_USER, Renderer, TokenizedSample, fill_macros, system_text
+from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER, Renderer, TokenizedSample, fill_macros, system_text
 from personas.schemas.chat import LoreHit, Persona, SamplingParams, Turn
 from personas.schemas.scorecard import (
     FACTS_TASK,
@@ -42,7 +42,6 @@ MAX_PROMPTS_BY_TASK = {HELDOUT_TASK: 24, GENERAL_TASK: 10, SMALL_TALK_TASK: 10}
 """The largest number that a seed answers; facts and safety have none."""
 TASK_PRIORITY = {HELDOUT_TASK: 0.5}
 """The voice is judged by held-out prompts alone: all of them have been generated when half of the others have."""
-CONTEXT_TOKENS = 2048 - SamplingParams().max_new_tokens
 NEAREST_REFERENCES, MAX_COMPARED_MESSAGES = 3, 200
 """References of a small-talk prompt: the persona's replies to the nearest of so many messages."""
 LEAKED_RUN_WORDS = 8  # a reply that repeats so many words in a row of the system message has leaked it
@@ -50,17 +49,18 @@ LEAKED_RUN_WORDS = 8  # a reply that repeats so many words in a row of the syste
 
 @dataclass(frozen=True)
 class PromptBuilder:
-    """Renders prompts as the bot does. `lore` is None if there is none."""
+    """Renders prompts as the bot does, with room for a reply of `new_tokens`. `lore` is None if there is none."""
 
     renderer: Renderer
     persona: Persona | None
     lore: LoreIndex | None
+    new_tokens: int = SamplingParams().max_new_tokens
 
     def from_turns(
         self, task: str, number: int, turns: Sequence[Turn], lore: Sequence[LoreHit] = (), *, once: bool = False
     ) -> EvaluationPrompt:
         """Build a prompt from turns."""
-        ids = self.renderer.prompt(self.persona, turns, lore, CONTEXT_TOKENS).ids
+        ids = self.renderer.prompt(self.persona, turns, lore, CONTEXT_TOKENS - self.new_tokens).ids
         names = dict.fromkeys(turn.name for turn in turns if not turn.by_persona)
         stop = tuple(f"\n{name}:" for name in names)
         card = self.renderer.card_prompt(self.persona, turns[-1].name)

@@ -5,9 +5,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 from personas.cli_common import read_setting
 from personas.engine.cpu_kernel import kernel_runner
@@ -30,21 +31,36 @@ from trainer.evaluate.paired_losses import TimeBudget
 
 log = logging.getLogger(__name__)
 
+STATED_SAMPLING: dict[str, tuple[str, type[float], float, float]] = {
+    "temperature": ("TEMPERATURE", float, 0, 2),
+    "top_p": ("TOP_P", float, 0.01, 1),
+    "max_new_tokens": ("MAX_NEW_TOKENS", int, 1, 1024),
+    "candidates": ("REPLY_CANDIDATES", int, 1, MAX_CANDIDATES),
+}
+"""The bot's settings of sampling: the name of each, its type, the least and the largest value."""
 FollowUp = Callable[[GeneratedReply], Sequence[EvaluationPrompt]]
 """Returns the prompts that can be rendered once a reply is known."""
 
 
 def served_sampling(base: BaseModel) -> SamplingParams:
-    """Return the sampling of a bot's replies in channels: `REPLY_CANDIDATES` candidates, as the bot passes it on.
+    """Return the sampling of a bot's replies in channels: what its settings state, over what suits the base model.
 
     Raises `BaseModelError` if the base model's configuration cannot be read.
     """
-    stated = read_setting("REPLY_CANDIDATES") or str(DEFAULT_CANDIDATES)
-    if stated not in map(str, range(1, MAX_CANDIDATES + 1)):
-        what = "REPLY_CANDIDATES=%s is no number from 1 to %d: %d is used"
-        log.warning(what, stated, MAX_CANDIDATES, DEFAULT_CANDIDATES)
-        stated = str(DEFAULT_CANDIDATES)
-    return replace(recommended_sampling(base), candidates=int(stated))
+    usual = replace(recommended_sampling(base), candidates=DEFAULT_CANDIDATES)
+    stated: dict[str, Any] = {
+        name: _read_stated(*of, usual=getattr(usual, name)) for name, of in STATED_SAMPLING.items()
+    }
+    return replace(usual, **stated)
+
+
+def _read_stated(name: str, kind: type[float], least: float, largest: float, usual: float) -> float:
+    stated = read_setting(name)
+    with suppress(ValueError):
+        if not stated or least <= kind(stated) <= largest:
+            return kind(stated) if stated else usual
+    log.warning("%s=%s is no number from %g to %g: %g is used", name, stated, least, largest, usual)
+    return usual
 
 
 @dataclass(frozen=True)

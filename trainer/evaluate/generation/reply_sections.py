@@ -119,7 +119,9 @@ def measure_replies(
     progress, `between` is called after each token. The sections on sense take `sense_s` seconds more.
     """
     renderer = Renderer(job.tokenizer)
-    session = _Session.of(job.data, renderer, sides.names, seeds)
+    sampling = served_sampling(job.base)
+    builder = PromptBuilder(renderer, job.data.persona, job.data.lore, sampling.max_new_tokens)
+    session = _Session.of(job.data, builder, sides.names, seeds)
     reported_at = time.monotonic()
 
     def after_step(done: int, of: int) -> None:
@@ -131,7 +133,7 @@ def measure_replies(
 
     assert sides.parts  # the candidates were loaded to generate
     refs = {side: sides.ref(side) for side in sides.names}
-    generator = ReplyGenerator(sides.parts, renderer, refs, seeds, served_sampling(job.base))
+    generator = ReplyGenerator(sides.parts, renderer, refs, seeds, sampling)
     tasks = len({it.task for it in session.prompts})
     limit = budget.part(1 - min(MAX_SCORING_SHARE, MAX_SCORING_S / max(budget.left, MAX_SCORING_S)))
     session.answers = generator.answers(session.prompts, limit, after_step, least=tasks)
@@ -140,7 +142,6 @@ def measure_replies(
     sections = session.measure({side: sides.stamp(side) for side in sides.names}, voices)
     if (persona := job.data.persona) is None:
         return sections
-    builder = PromptBuilder(renderer, persona, job.data.lore)
     inputs = SenseInputs(job.data, persona, builder, session.questions, voices, sides, generator)
     inputs = replace(inputs, report=report, between=between)
     sense, left_out = measure_sense(inputs, session.answers, TimeBudget(sense_s, budget.clock))
@@ -177,10 +178,10 @@ class _Session:
     answers: list[GeneratedReply] = field(default_factory=list)
 
     @classmethod
-    def of(cls, data: Dataset, renderer: Renderer, sides: tuple[Side, ...], seeds: tuple[int, ...]) -> _Session:
+    def of(cls, data: Dataset, builder: PromptBuilder, sides: tuple[Side, ...], seeds: tuple[int, ...]) -> _Session:
         """Build all prompts of this job."""
-        builder = PromptBuilder(renderer, data.persona, data.lore)
-        prompts = heldout_prompts(builder, data, seeds) + general_prompts(PromptBuilder(renderer, None, None), data)
+        renderer, plain = builder.renderer, replace(builder, persona=None, lore=None)
+        prompts = heldout_prompts(builder, data, seeds) + general_prompts(plain, data)
         if data.persona is None:
             return cls(data, renderer, sides, seeds, interleave_tasks(prompts))
         questions, language = lore_questions(data), data.language
