@@ -199,7 +199,7 @@ class ReplyService:
 
     def store_message(self, message: IncomingMessage, place: ChannelRef) -> int:
         """Store a member's message; returns its `seq`."""
-        return self.store.messages.append(
+        seq = self.store.messages.append(
             guild_id=place.guild_id,
             channel_id=place.channel_id,
             author_id=message.author_id,
@@ -208,6 +208,8 @@ class ReplyService:
             at=time.time(),
             discord_message_id=message.event_id,
         )
+        self.store.channels.record_thread(*astuple(place))
+        return seq
 
     async def begin_message(self, persona: Persona, channel: SpeakChannel, **buttons: Any) -> StreamingReply:
         """Post the message that a reply is streamed to; `buttons` are arguments of `live_message`."""

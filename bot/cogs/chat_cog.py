@@ -174,12 +174,22 @@ class ChatCog(commands.Cog):
         """Delete a deleted thread's messages, likewise."""
         self._store_change(payload.thread_id, lambda: self._forget_channel(payload.guild_id, payload.thread_id))
 
+    @commands.Cog.listener()
+    async def on_raw_thread_update(self, payload: discord.RawThreadUpdateEvent) -> None:
+        """Store the parent of a thread from before parents were stored, at the latest when it is archived."""
+        place = payload.guild_id, payload.thread_id, payload.parent_id
+        channels = self.bot.services.store.channels
+        self._store_change(("updated", payload.thread_id), lambda: channels.record_thread(*place))
+
     def _forget_channel(self, guild_id: int, channel_id: int) -> None:
+        """Delete what is stored of a channel and its threads: discord.py tells of those alone that are not archived."""
         store = self.bot.services.store
         with store.atomic():
-            store.channels.clear(guild_id, channel_id)
             store.channels.delete_webhook(channel_id)
-            if store.messages.delete_channel(channel_id):
+            gone = [channel_id, *store.channels.threads_of(channel_id)]
+            for one in gone:
+                store.channels.clear(guild_id, one)
+            if any([store.messages.delete_channel(one) for one in gone]):
                 discard_pending_history_folders(self.bot.services.home, store)
 
     def _update(self, message_id: int, text: str, kept: str) -> None:

@@ -2,11 +2,13 @@
 
 import re
 import time
+from dataclasses import astuple
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.chat.discord_channels import channel_ref
 from bot.chat.prompt_context import MAX_MEMORY_CHARS, clean_memory, shorten_memory
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS, discord_text, remove_links
 from bot.cogs.transformers import (
@@ -197,7 +199,11 @@ async def _store(
         raise RefusedError(what, "Let it forget one: `/memory forget`.")
     owner, channel_id = (interaction.guild_id or 0, persona.id, interaction.user.id), interaction.channel_id
     memory = Memory(*owner, text, by_persona, message_id, time.time(), channel_id=message_id and channel_id)
-    seq = interaction.client.services.store.memories.add(memory)
+    store = interaction.client.services.store
+    with store.atomic():
+        seq = store.memories.add(memory)
+        if isinstance(interaction.channel, discord.Thread):
+            store.channels.record_thread(*astuple(channel_ref(interaction.channel)))
     where = "in this server" if interaction.guild_id else "in this conversation"
     await respond(
         interaction,

@@ -9,8 +9,8 @@ from bot.store.member_records import forget_memories
 
 SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories")
 GUILD_TABLES = (
-    "messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "promoting", "reply_candidates",
-    "departed_guilds",
+    "messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
+    "reply_candidates", "departed_guilds",
 )  # fmt: skip
 PERSONA_TABLES = ("promotions", "rollouts", "withdrawn", "versions", "guild_feedback", *SHARED_TABLES)
 """Tables whose rows are deleted with a guild, and with its own personas. Jobs stay where versions of other personas
@@ -188,6 +188,17 @@ class Channels(Table):
         """List the channels of a guild that have their own persona, oldest assignment first."""
         sql = "select * from channels where guild_id = :guild order by set_at, channel_id"
         return self._db.all(Channel, sql, guild=guild_id)
+
+    def record_thread(self, guild_id: int, channel_id: int, parent_id: int | None) -> None:
+        """Store the parent of a thread (None: it is none) with messages or memories, which are deleted with it."""
+        sql = """insert or ignore into threads select :channel, :guild, :parent where :parent is not null
+            and (exists (select 1 from messages where channel_id = :channel)
+            or exists (select 1 from memories where channel_id = :channel))"""
+        self._db.write(sql, channel=channel_id, guild=guild_id, parent=parent_id)
+
+    def threads_of(self, parent_id: int) -> list[int]:
+        """List the threads of a channel with messages or memories, also those that Discord has archived."""
+        return self._db.column(int, "select channel_id from threads where parent_id = :parent", parent=parent_id)
 
     def webhook(self, channel_id: int) -> tuple[int, str] | None:
         """Return id and token (a secret) of the webhook that personas use in a channel."""

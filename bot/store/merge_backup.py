@@ -39,6 +39,7 @@ def merge_later_decisions(restored: DatabaseConnection, later: DatabaseConnectio
             """on conflict do update set application_id = coalesce(excluded.application_id, application_id),
             deleted_at = coalesce(excluded.deleted_at, deleted_at)""",
         )
+        _copy(restored, later, "threads", "on conflict do nothing")
         _copy(restored, later, "version_numbers", "on conflict do update set last = max(last, excluded.last)")
         _unfinished_forgettings(restored, later)
     return BackupMergeCounts(decisions, deleted, edited)

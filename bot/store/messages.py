@@ -189,6 +189,7 @@ class MessageHistory(Table):
             self._db.write(f"{keep} and discord_message_id is not null", id=channel_id)
             self._db.write("delete from replies where channel_id = :id", id=channel_id)
             self._db.write("delete from fresh_starts where channel_id = :id", id=channel_id)
+            self._db.write("delete from threads where channel_id = :id", id=channel_id)
             forget_memories(self._db, "channel_id = :id and message_id is not null", id=channel_id)
             return self._db.write(f"delete {which}", id=channel_id)
 

@@ -444,6 +444,17 @@ alter table memories add column channel_id integer;
 update memories set channel_id = (select channel_id from messages where discord_message_id = message_id);
 """
 
+THREADS = """
+-- The channel that a thread with messages or memories lies in: Discord deletes it with that, and tells of none that is
+-- archived.
+create table threads (
+    channel_id integer primary key,
+    guild_id integer not null,
+    parent_id integer not null
+) strict;
+create index threads_of_channel on threads (parent_id);
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -467,4 +478,5 @@ MIGRATIONS = (
     MESSAGE_VECTORS,
     REMOVED_PERSONAS,
     MEMORY_CHANNELS,
+    THREADS,
 )

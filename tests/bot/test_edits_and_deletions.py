@@ -1,6 +1,7 @@
 """Edits and deletions on Discord reach the store, also when it could not be written at that moment."""
 
 import sqlite3
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -42,6 +43,11 @@ async def say(stage, *words):
         said.append(await stage.member.say(QUAY, one))
         await stage.finished(QUAY, mark)
     return said
+
+
+async def remember(stage, channel, message):
+    answer = await stage.member.context(channel, "Remember this", message)
+    await until(lambda: "remembers for you" in (answer.message or {}).get("content", ""))
 
 
 async def test_an_edit_and_a_deletion_that_meet_a_locked_database_are_stored_later(stage, tmp_path, caplog):
@@ -94,8 +100,7 @@ async def test_a_message_that_an_edit_hides_from_the_bot_is_forgotten(tmp_path):
     async with on_stage(tmp_path, message_content=False) as stage:
         hidden, seen = await say(stage, "@Understudy one", "@Understudy two")
         for message in (hidden, seen):
-            answer = await stage.member.context(QUAY, "Remember this", message)
-            await until(lambda answer=answer: "remembers for you" in (answer.message or {}).get("content", ""))
+            await remember(stage, QUAY, message)
         await stage.member.edit(seen, "two, @Understudy, and more")
         await stage.member.edit(hidden, "between us")
         await until(lambda: texts(stage) == ["two, , and more"])
@@ -132,3 +137,30 @@ async def test_what_a_command_or_a_form_said_is_deleted_with_the_message_that_qu
     place = {"guild_id": str(stage.sandbox.guild_id), "channel_id": answered.message["channel_id"]}
     stage.sandbox._container.gateway.dispatch("MESSAGE_DELETE_BULK", place | {"ids": [answered.message["id"]]})
     await until(lambda: texts(stage) == [])
+
+
+@pytest.mark.parametrize("is_from_before", [False, True])
+async def test_a_deleted_channel_takes_its_archived_threads_though_discord_names_none(stage, is_from_before):
+    """Of one with a thread from before parents were stored, only copies are left, which no retention deletes."""
+    thread, mark = await stage.member.thread(QUAY, "aside"), stage.mark
+    said = await stage.member.say(thread, "one")
+    await stage.sandbox.wait_for("edit", lambda it: "-# AI-written" in it["content"], since=mark)
+    assert stage.store.channels.threads_of(int(thread["parent_id"])) == [int(thread["id"])]
+    stage.store._connection.write("delete from threads")  # a memory stores the parent, too
+    await remember(stage, thread, said)
+    (other,) = await say(stage, "two")
+    await remember(stage, QUAY, other)
+    guild, gateway = stage.sandbox._container.guild, stage.sandbox._container.gateway
+    guild_id, member_id = stage.sandbox.guild_id, int(stage.member.id)
+    if is_from_before:
+        stage.store.messages.delete_before(time.time() + 1)
+        stage.store._connection.write("delete from threads")
+    place, shape = {"guild_id": str(guild_id)}, guild.channel(thread["id"])
+    archived = {"thread_metadata": shape["thread_metadata"] | {"archived": True}}
+    gateway.dispatch("THREAD_UPDATE", shape | place | archived)
+    await until(lambda: stage.client.get_channel(int(thread["id"])) is None)
+    assert [it.text for it in stage.store.memories.of_member(member_id, guild_id, "ballast")] == ["one", "two"]
+    gateway.dispatch("CHANNEL_DELETE", guild.channel(thread["parent_id"]) | place)
+    await until(lambda: not stage.store.memories.of_member(member_id, guild_id, "ballast"))
+    assert stage.store.messages.guild_messages(guild_id) == []
+    assert stage.store._connection.read("select * from threads") == []

@@ -53,6 +53,7 @@ ROWS = {
     19: "insert into reply_candidates values (1, 3)",
     20: "insert into message_vectors values (1, 'an encoder', x'0102')",
     21: "insert into removed_personas values ('mira', 117.0)",
+    23: "insert into threads values (11, 1, 10)",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
 

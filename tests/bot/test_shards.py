@@ -295,11 +295,13 @@ def test_a_home_without_shards_is_split_once(tmp_path):
             store.guilds.set_reply_candidates(guild_id, 2)
             place = {"guild_id": guild_id, "channel_id": guild_id + 1}
             store.messages.append(**place, author_id=5, author_name="Nils", text=text, at=1.0)
+            store.channels.record_thread(guild_id, guild_id + 1, guild_id + 2)
     for shards, here in (("0-1/3", [0, 1]), ("2/3", [2])):
         store, mirror = open_store(tmp_path, shards)
         assert store.versions.live(PERSONA, 0) == "v1"
         for found in (store.channels.of_guild, store.guilds.reply_candidates):
             assert [bool(found(guild_id)) for guild_id, _ in guilds] == [at in here for at in range(3)]
+        assert [bool(store.channels.threads_of(it + 2)) for it, _ in guilds] == [at in here for at in range(3)]
         mirror.leave()
         store.close()
     assert not (tmp_path / "understudy.sqlite").exists()
