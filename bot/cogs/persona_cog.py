@@ -49,6 +49,11 @@ SCOPE_CHOICES = [
 ]
 DeletePeriod = Literal["nothing", "hour", "day", "everything"]
 DELETE_PERIODS_S: dict[DeletePeriod, float] = {"hour": 3600.0, "day": 86400.0, "everything": 1e11}
+OPERATORS_NUMBER = 0
+CANDIDATE_CHOICES = [
+    app_commands.Choice(name="the operator's number", value=OPERATORS_NUMBER),
+    *(app_commands.Choice(name=str(count), value=count) for count in range(1, MAX_CANDIDATES + 1)),
+]
 PROGRESS_INTERVAL_S = 2.0
 """Time between two looks at an import's progress."""
 PROGRESS_INTERVAL_MESSAGES = 10
@@ -317,13 +322,20 @@ async def fresh(interaction: Interaction) -> None:
 @app_commands.describe(
     count="1 is the fastest; more fit the talk better and begin later. Left out, the current number is shown"
 )
-async def candidates(interaction: Interaction, count: app_commands.Range[int, 1, MAX_CANDIDATES] | None = None) -> None:
-    builder, guild_id = interaction.client.services.request_builder, interaction.guild_id or 0
-    if count:
+@app_commands.choices(count=CANDIDATE_CHOICES)
+async def candidates(interaction: Interaction, count: int | None = None) -> None:
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    builder, guilds = services.request_builder, services.store.guilds
+    if count == OPERATORS_NUMBER:
+        guilds.clear_reply_candidates(guild_id)
+    elif count is not None:
         builder.choose_candidates(guild_id, count)
     current = builder.candidates_in(guild_id)
     choice = f"chosen among {current} while the engine is not busy" if current > 1 else "not chosen among several"
-    await respond(interaction, f"The beginning of a reply here is {choice}. At most: {builder.max_candidates}.")
+    whose = "This server has chosen that" if guilds.reply_candidates(guild_id) else "That is the operator's number"
+    await respond(
+        interaction, f"The beginning of a reply here is {choice}. At most: {builder.max_candidates}. {whose}."
+    )
 
 
 def _live_text(services: Services, persona: Persona, guild_id: int) -> str:

@@ -85,6 +85,10 @@ class Guilds(Table):
         """Return among how many candidates a guild's replies begin; None where its moderators have not decided it."""
         return self._db.value(int, "select candidates from reply_candidates where guild_id = :guild", guild=guild_id)
 
+    def clear_reply_candidates(self, guild_id: int) -> None:
+        """Let a guild's replies begin among as many candidates as the operator has set."""
+        self._db.write("delete from reply_candidates where guild_id = :guild", guild=guild_id)
+
     def set_reply_candidates(self, guild_id: int, candidates: int) -> None:
         """Set among how many candidates, 1 to 8, a guild's replies begin."""
         self._db.insert("reply_candidates", {"guild_id": guild_id, "candidates": candidates}, replace=True)

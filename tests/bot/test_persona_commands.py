@@ -58,11 +58,16 @@ async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_pat
     async with on_stage(tmp_path, candidates=(2, 4)) as stage:
         assert await asked(stage) == 2, "the operator's number, until the server has its own"
         shown = await stage.moderator.slash(QUAY, "persona candidates")
-        await response_text(shown, "chosen among 2 while the engine is not busy. At most: 4.")
+        operators = "chosen among 2 while the engine is not busy. At most: 4. That is the operator's number."
+        await response_text(shown, operators)
         for count in (4, 1):
             await stage.moderator.slash(QUAY, "persona candidates", count=count)
             assert await asked(stage) == count
-        await response_text(await stage.moderator.slash(QUAY, "persona candidates"), "is not chosen among several")
+        shown = await stage.moderator.slash(QUAY, "persona candidates")
+        await response_text(shown, "is not chosen among several. At most: 4. This server has chosen that.")
+        await response_text(await stage.moderator.slash(QUAY, "persona candidates", count=0), operators)
+        assert await asked(stage) == 2
+        await stage.moderator.slash(QUAY, "persona candidates", count=1)
         too_many = await stage.moderator.slash(QUAY, "persona candidates", count=5)
         await response_text(too_many, "A server may choose at most 4 candidates. The operator can allow more")
         member = await stage.member.slash(QUAY, "persona candidates", count=4)
