@@ -17,7 +17,7 @@ from personas.engine.sampler import SampledToken, SamplerState
 from personas.engine.sequence import ReplySequence
 
 ATTENTION_NAME = "understudy-ragged"
-CANDIDATE_TOKENS = 12  # of a reply's beginning, which is chosen; more cost more and choose no better
+CANDIDATE_TOKENS = 12  # of a reply's beginning, which is chosen; whole sentences cost more and choose little better
 
 
 @dataclass
