@@ -68,20 +68,20 @@ def _stored_lines(reports: Sequence[MemberReport]) -> Iterator[str]:
     counts, about = count_rows(reports), reports[0]
     since = [at for it in reports if (at := it.store.erasure.since(it.user_id)) is not None]
     if since:
-        yield f"  {counts['messages']} messages, the oldest of {_day(min(since))}; each is kept for {about.days} days"
+        yield f"  messages: {counts['messages']}, the oldest of {_day(min(since))}; each is kept for {about.days} days"
     if counts["votes"]:
-        yield f"  {counts['votes']} votes on replies"
+        yield f"  votes on replies: {counts['votes']}"
     for gift in (gift for it in reports for gift in it.store.people.contributions_of(it.user_id)):
         yield f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: {gift.what}"
     if counts["taught"]:
-        yield f"  {counts['taught']} replies taught to personas"
+        yield f"  replies taught to personas: {counts['taught']}"
     if counts["memories"]:
-        yield f"  {counts['memories']} texts that they asked personas to remember"
+        yield f"  texts that they asked personas to remember: {counts['memories']}"
     if counts["comparisons"]:
-        yield f"  {counts['comparisons']} comparisons of two replies, with what they chose"
+        yield f"  comparisons of two replies, with what they chose: {counts['comparisons']}"
     for name, what in ACTION_LABELS.items():
         if counts[name]:
-            yield f"  as a moderator: {counts[name]} {what}"
+            yield f"  as a moderator: {what} ({counts[name]})"
     yield from (f"  in the training data of {path}" for path in about.trained())
 
 

@@ -24,17 +24,17 @@ TEXTS: dict[str, dict[Language, str]] = {
         "vi": "• Những gì bạn đã đưa cho các nhân vật: {what}. Chúng ở lại cho đến khi có người gỡ đi.",
     },
     "show_taught": {
-        "en": "• {count} replies that you taught personas. They stay until they are removed.",
+        "en": "• Replies that you taught personas: {count}. Each stays until it is removed.",
         "vi": "• {count} câu trả lời bạn đã dạy cho các nhân vật. Chúng ở lại cho đến khi được gỡ đi.",
     },
     "show_memories": {
-        "en": "• {count} texts that you asked personas to remember. They stay until you have them forgotten "
+        "en": "• Texts that you asked personas to remember: {count}. Each stays until you have it forgotten "
         "(`/memory show`, `/memory forget`).",
         "vi": "• {count} điều bạn đã nhờ các nhân vật ghi nhớ. Chúng ở lại cho đến khi bạn bảo họ quên "
         "(`/memory show`, `/memory forget`).",
     },
     "show_comparisons": {
-        "en": "• {count} comparisons of two replies, with your choices. They stay until you are forgotten.",
+        "en": "• Comparisons of two replies, with your choices: {count}. Each stays until you are forgotten.",
         "vi": "• {count} lần so sánh hai câu trả lời, cùng lựa chọn của bạn. Chúng ở lại cho đến khi bạn được quên.",
     },
     "show_acts": {
@@ -185,11 +185,11 @@ TEXTS: dict[str, dict[Language, str]] = {
     "dataset": {"en": "a data set", "vi": "một bộ dữ liệu"},
     "lore": {"en": "lore “{what}” for {persona}", "vi": "tư liệu “{what}” cho {persona}"},
     "card": {"en": "the card of {persona}", "vi": "thẻ nhân vật của {persona}"},
-    "jobs": {"en": "{count} training jobs requested", "vi": "{count} lần yêu cầu huấn luyện"},
-    "promotions": {"en": "{count} versions promoted", "vi": "{count} phiên bản được đưa vào dùng"},
-    "rollouts": {"en": "{count} rollouts started or ended", "vi": "{count} phiên bản được đưa ra dùng thử"},
-    "channels": {"en": "{count} channels given a persona", "vi": "{count} kênh được gán nhân vật"},
-    "mutes": {"en": "{count} mutes", "vi": "{count} lần tắt tiếng"},
+    "jobs": {"en": "training jobs requested ({count})", "vi": "{count} lần yêu cầu huấn luyện"},
+    "promotions": {"en": "versions promoted ({count})", "vi": "{count} phiên bản được đưa vào dùng"},
+    "rollouts": {"en": "rollouts started or ended ({count})", "vi": "{count} phiên bản được đưa ra dùng thử"},
+    "channels": {"en": "channels given a persona ({count})", "vi": "{count} kênh được gán nhân vật"},
+    "mutes": {"en": "mutes ({count})", "vi": "{count} lần tắt tiếng"},
     "announced": {
         "en": "-# {version} of {name} has been withdrawn: someone whose messages were in its training data asked to be "
         "removed. {now} replies now.",

@@ -85,7 +85,7 @@ async def test_the_form_and_the_undo_button_outlive_a_restart(tmp_path):
         sent = await stage.moderator.submit(form, prompt=ASKED, reply=ANSWERED, instead="")
         await response_text(sent, "what **Oda Marrow** should answer")
         assert stage.store.lessons.of_persona("oda", 0)[0].instead_of == ""
-        await response_text(await stage.moderator.slash(QUAY, "privacy show"), "1 replies that you taught personas")
+        await response_text(await stage.moderator.slash(QUAY, "privacy show"), "Replies that you taught personas: 1.")
 
 
 # ------------------------------------------------------------------------------------------ as material

@@ -278,7 +278,8 @@ def test_a_memory_is_one_line_that_mentions_nobody(text, clean):
 async def test_privacy_shows_exports_and_erases_memories(stage):
     await stage.member.slash(QUAY, "remember", text=KEPT)
     stage.store.memories.add(memory(f"ask Tobias Reed: {KEPT}", int(stage.moderator.id), stage.sandbox.guild_id))
-    await response_text(await stage.member.slash(QUAY, "privacy show"), "1 texts that you asked personas to remember")
+    shown = await stage.member.slash(QUAY, "privacy show")
+    await response_text(shown, "• Texts that you asked personas to remember: 1. Each stays")
     message = await response_text(await stage.member.slash(QUAY, "privacy export"), "Everything I keep about you")
     async with aiohttp.ClientSession() as http, http.get(message["attachments"][0]["url"]) as file:
         about = json.loads(await file.read())

@@ -44,8 +44,9 @@ def run(monkeypatch, capsys, tmp_path):
 
 def test_show_says_to_the_operator_what_is_kept_and_shows_no_texts(home, run):
     code, out, _ = run("privacy", "show", "--user", WHO)
-    assert code == 0 and "2 messages, the oldest of" in out and "persona_adapters/oda/v2" in out
-    assert "oda of the server" in out and "harbour.md" in out and "opted in on" in out and "3 versions promoted" in out
+    assert code == 0 and "messages: 2, the oldest of" in out and "persona_adapters/oda/v2" in out
+    assert "oda of the server" in out and "harbour.md" in out and "opted in on" in out
+    assert "as a moderator: versions promoted (3)" in out
     assert not re.search(r"\byou\b|\byour\b|\bI\b|\*\*", out) and "heron" not in out
     code, out, _ = run("privacy", "show", "--user", WHO, "--json")
     about = json.loads(out)

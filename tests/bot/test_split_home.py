@@ -110,7 +110,7 @@ def test_a_process_that_cannot_start_keeps_its_part_once_the_original_is_gone(pl
 def test_show_and_export_cover_all_parts_once(home, run, tmp_path):
     code, out, err = run("privacy", "show", "--user", WHO)
     assert code == 0, err
-    assert "3 messages, the oldest of 1970-01-01" in out and "harbour.md" in out and "3 versions promoted" in out
+    assert "messages: 3, the oldest of 1970-01-01" in out and "harbour.md" in out and "versions promoted (3)" in out
     assert run("privacy", "export", "--user", WHO, "--out", tmp_path / "them.json")[0] == 0
     about = json.loads((tmp_path / "them.json").read_text())
     assert {one["guild_id"] for one in about["messages"]} == {0, GUILD} and len(about["promotions"]) == 3
