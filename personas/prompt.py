@@ -87,8 +87,8 @@ class Renderer:
 
         `instructions` follow the card's prose; training has none.
 
-        Drops blocks of the oldest turns until the prompt fits `max_tokens`, then earlier talk, and lore and memories
-        from the worst match on. If the last turn alone is too long, its middle is left out; if the card leaves no room
+        Until the prompt fits `max_tokens`, drops earlier talk from the worst match on, then blocks of the oldest turns,
+        then lore and memories. If the last turn alone is too long, its middle is left out; if the card leaves no room
         at all, its examples are dropped. Raises `ValueError` if the last turn is not a member's, and its subclass
         `PromptTooLongError` if not even an empty turn fits.
         """
@@ -101,8 +101,8 @@ class Renderer:
             ids = tuple(chat.encode(text))
             if len(ids) <= max_tokens:
                 return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1], tuple(messages), tuple(hits))
-            if hits and len(kept) == 1:
-                hits.remove(min(hits, key=lambda hit: (hit.source != EARLIER_SOURCE, hit.score)))
+            if least := [hit for hit in hits if hit.source == EARLIER_SOURCE] or (hits if len(kept) == 1 else []):
+                hits.remove(min(least, key=lambda hit: hit.score))
                 continue
             try:
                 kept = self._shorten(kept, len(ids) - max_tokens)

@@ -11,13 +11,12 @@ from bot.chat.streaming_reply import INVISIBLE_PATTERN
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
-from bot.store import EarlierTalk, Exchange, Memory, Store, StoredMessage, StoreError
+from bot.store import EarlierTalk, Memory, Store, StoredMessage, StoreError
 from personas.home.adapters import adapter_ref
-from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
+from personas.lore.index import MAX_EARLIER_LOOKED_AT, LoreIndex, earlier_hits
 from personas.lore.passages import MAX_PASSAGE_WORDS, WORLD, Passage, count_words
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_vectors
 from personas.schemas.chat import (
-    EARLIER_SOURCE,
     MEMORY_SOURCE,
     AdapterRef,
     ChatRequest,
@@ -28,12 +27,8 @@ from personas.schemas.chat import (
 )
 
 log = logging.getLogger(__name__)
-MAX_EXCHANGE_WORDS, MAX_EXCHANGE_CHARS = 120, 1000
-"""Size of an earlier exchange in a prompt; longer ones are left out as a whole. A link, however long, is one word."""
 MAX_MEMORY_CHARS = 400
 MENTION_PATTERN = re.compile(r"<@[!&]?\d+>")
-MAX_LOOKED_AT = 8
-"""Number of the nearest exchanges among which those that fit are chosen."""
 MAX_MISSING_VECTORS = 4
 """Number of earlier messages without a vector that are embedded with a new one, some 7 ms each."""
 
@@ -126,7 +121,7 @@ class ChatRequestBuilder:
             talk = EarlierTalk(
                 place.guild_id, place.channel_id, persona.id, member_id, shown[0].seq, frozenset(versions)
             )
-            lore = (*await self._find_earlier(talk, shown[-1], 2 if len(lore) < MAX_LORE_PASSAGES else 1), *lore)
+            lore = (*await self._find_earlier(talk, shown[-1], lore), *lore)
         candidates = self.candidates_in(place.guild_id)
         return ChatRequest(
             persona=persona,
@@ -148,8 +143,10 @@ class ChatRequestBuilder:
         headings = {it.text: f"your words, which {asked}" if it.by_persona else asked for it in memories}
         return tuple(replace(it, heading=headings[it.text]) if it.source == MEMORY_SOURCE else it for it in hits)
 
-    async def _find_earlier(self, talk: EarlierTalk, message: StoredMessage, places: int) -> list[LoreHit]:
-        """Find at most so many exchanges that a member's message takes up, oldest first.
+    async def _find_earlier(
+        self, talk: EarlierTalk, message: StoredMessage, lore: tuple[LoreHit, ...]
+    ) -> list[LoreHit]:
+        """Find the exchanges that a member's message takes up, as many as have room beside lore, oldest first.
 
         Stores the message's vector, and those of a few earlier messages that have none.
         """
@@ -169,10 +166,8 @@ class ChatRequestBuilder:
             messages.store_vectors(scheme, {(seq, texts[seq]): vector for seq, vector in new.items()})
         except StoreError as error:  # they are only missed later
             log.warning("the vectors of messages were not stored: %s", error)
-        found = messages.earlier_exchanges(talk, [*scores][:MAX_LOOKED_AT])
-        fitting = [it for it in found if _fits(f"{it.question} {it.reply}")]
-        nearest = sorted(fitting, key=lambda it: -scores[it.seq])[:places]
-        return [_earlier_hit(it, message.author_name, scores[it.seq]) for it in fitting if it in nearest]
+        found = messages.earlier_exchanges(talk, [*scores][:MAX_EARLIER_LOOKED_AT])
+        return earlier_hits(((it.question, it.reply, scores[it.seq]) for it in found), message.author_name, lore)
 
     def _choose_version(self, persona_id: str, guild_id: int, event_id: int) -> tuple[str | None, set[str | None]]:
         """The version that makes a reply, and the versions whose earlier replies it sees.
@@ -185,15 +180,6 @@ class ChatRequestBuilder:
             return live, {live}
         version = rollout.version if rollout.draws(event_id) else live
         return version, {live, rollout.version} if rollout.is_randomised else {version}
-
-
-def _fits(exchange: str) -> bool:
-    return count_words(exchange) <= MAX_EXCHANGE_WORDS and len(exchange) <= MAX_EXCHANGE_CHARS
-
-
-def _earlier_hit(exchange: Exchange, name: str, score: float) -> LoreHit:
-    question, reply = (" ".join(text.split()) for text in (exchange.question, exchange.reply))
-    return LoreHit(EARLIER_SOURCE, f"{name} said earlier, and you answered", f"“{question}” – “{reply}”", score)
 
 
 def _turns_of_versions(history: list[StoredMessage], persona: Persona, shown: set[str | None]) -> list[StoredMessage]:

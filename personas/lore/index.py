@@ -18,7 +18,7 @@ import numpy as np
 
 from personas.lore.index_terms import EVERYDAY_TERMS, character_grams, extract_terms, query_terms, spellings
 from personas.lore.minilm import Vectors, load_encoder
-from personas.lore.passages import WORLD, Passage
+from personas.lore.passages import WORLD, Passage, count_words
 from personas.lore.semantic import (
     MIN_SIMILARITY,
     SMALL_TALK_WEIGHT,
@@ -31,9 +31,13 @@ from personas.lore.semantic import (
     stack_vectors,
     unit_key,
 )
-from personas.schemas.chat import LoreHit
+from personas.schemas.chat import EARLIER_SOURCE, LoreHit
 
 MAX_LORE_PASSAGES = 2  # maximum number of passages in a prompt, in serving and in training samples
+MAX_EXCHANGE_WORDS, MAX_EXCHANGE_CHARS = 120, 1000
+"""Size of an earlier exchange in a prompt; longer ones are left out as a whole. A link, however long, is one word."""
+MAX_EARLIER_LOOKED_AT = 8
+"""Number of the nearest exchanges among which those that fit are chosen."""
 MIN_SCORE = 1.0
 MIN_SHARE_OF_BEST = 0.5  # a passage that scores less than this share of the best one is left out beside it
 MIN_TERM_WEIGHT, MIN_TERM_WEIGHT_OF_HALF, MIN_SHARE_OF_TERMS = 0.7, 0.35, 0.5
@@ -451,3 +455,19 @@ def _word_score_only(words: dict[str, float], whole: float, terms_in_english: in
     ):
         return max(weight / MIN_TERM_WEIGHT, MIN_SCORE)
     return weight / MIN_TERM_WEIGHT
+
+
+def earlier_hits(exchanges: Iterable[tuple[str, str, float]], name: str, lore: Sequence[LoreHit]) -> list[LoreHit]:
+    """Return what a prompt shows, before its lore, of exchanges of `name` with the persona, oldest first.
+
+    Each is a question, its reply, and its score by `match_earlier`. There is room for two, beside full lore for one.
+    """
+    texts = ((" ".join(question.split()), " ".join(reply.split()), score) for question, reply, score in exchanges)
+    fitting = [
+        LoreHit(EARLIER_SOURCE, f"{name} said earlier, and you answered", f"“{question}” – “{reply}”", score)
+        for question, reply, score in texts
+        if count_words(f"{question} {reply}") <= MAX_EXCHANGE_WORDS and len(question) + len(reply) < MAX_EXCHANGE_CHARS
+    ]
+    places = 2 if len(lore) < MAX_LORE_PASSAGES else 1
+    nearest = sorted(fitting, key=lambda hit: -hit.score)[:places]
+    return [hit for hit in fitting if hit in nearest]

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from bot.chat.prompt_context import MAX_EXCHANGE_CHARS, MAX_EXCHANGE_WORDS, MAX_MISSING_VECTORS
+from bot.chat.prompt_context import MAX_MISSING_VECTORS
 from bot.store import EarlierTalk, Store, StoreError
 from bot.store.messages import MAX_EARLIER_EXCHANGES, MAX_SEQ
 from personas.home.job_material import ShippedData
+from personas.lore.index import MAX_EXCHANGE_CHARS, MAX_EXCHANGE_WORDS
 from personas.lore.minilm import load_minilm
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_vectors
 from personas.schemas.chat import EARLIER_SOURCE

@@ -94,16 +94,22 @@ def test_a_last_turn_that_is_too_long_loses_its_middle(renderer):
     assert prompt.shortened and not renderer.prompt(ADA, [Turn("Bo", long)], max_tokens=100_000).shortened
 
 
-def test_earlier_talk_goes_first_and_the_worst_match_next_where_they_leave_no_room_for_the_last_turn(renderer):
+def test_earlier_talk_goes_before_the_history_and_lore_after_it_the_worst_match_first(renderer):
     link, last = "https://example.org/" + "x9" * 400, Turn("Bo", "what is behind it?")
     hits = [
         LoreHit(EARLIER_SOURCE, "earlier", link, 5.0),
         LoreHit("tea.md", "lore", link, 3.0),
         LoreHit(MEMORY_SOURCE, "memory", link, 2.0),
     ]
-    for left in (["earlier", "lore", "memory"], ["lore", "memory"], ["lore"], []):
-        fitting = renderer.prompt(ADA, [last], [hit for hit in hits if hit.heading in left], max_tokens=100_000)
-        prompt = renderer.prompt(ADA, [Turn("Bo", "hi"), last], hits, max_tokens=len(fitting.ids))
+    talk = [Turn("Bo", "hi"), last]
+    for turns, left in (
+        (talk, ["earlier", "lore", "memory"]),
+        (talk, ["lore", "memory"]),
+        ([last], ["lore"]),
+        ([last], []),
+    ):
+        fitting = renderer.prompt(ADA, turns, [hit for hit in hits if hit.heading in left], max_tokens=100_000)
+        prompt = renderer.prompt(ADA, talk, hits, max_tokens=len(fitting.ids))
         assert prompt == fitting and not prompt.shortened and [hit.heading for hit in prompt.lore] == left
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from personas.home.job_folder import read_spec
-from personas.schemas.chat import Persona, SamplingParams
+from personas.schemas.chat import EARLIER_SOURCE, Persona, SamplingParams
 from personas.schemas.scorecard import (
     FACTS_TASK,
     FACTS_WITHOUT_LORE_TASK,
@@ -228,24 +228,28 @@ def test_a_talk_goes_on_with_its_own_replies_in_the_window_that_the_bot_shows(
         PromptBuilder,
         "from_turns",
         lambda self, task, number, turns, lore, of=PromptBuilder.from_turns: (
-            shown.append((task, number, list(turns))) or of(self, task, number, turns, lore)
+            shown.append((task, number, list(turns), list(lore))) or of(self, task, number, turns, lore)
         ),
     )
     limits = sense_sections.SenseLimits(talks=2, probes=3, questions=2)
-    known = [FactQuestion(f"What is {n}?", "", bool, bool) for n in range(3)]
+    taken_up = "what about the nine cups in the kitchen sink?"
+    known = [FactQuestion(text, "", bool, bool) for text in (taken_up, "What is 1?", "What is 2?")]
     inputs = sense_sections.SenseInputs(job.data, job.data.persona, builder, known, {}, sides, generator, limits)
     replies = sense_sections.TalkRun(inputs, TimeBudget(600)).replies()
     assert [(it.turn, it.talk, it.answer.prompt.number) for it in replies] == [
         (turn, talk, probe) for turn in (1, 12) for talk in range(2) for probe in range(5)
     ]
     asked = {(it.talk, it.answer.prompt.message) for it in replies if it.question}
-    assert asked == {(0, "What is 0?"), (0, "What is 1?"), (1, "What is 2?"), (1, "What is 0?")}
+    assert asked == {(0, taken_up), (0, "What is 1?"), (1, "What is 2?"), (1, taken_up)}
+    earlier = [hit for task, number, _, lore in shown if (task, number) == ("talk 12", 3) for hit in lore]
+    assert any(hit.source == EARLIER_SOURCE and "nine cups in the sink” – “" in hit.text for hit in earlier)
+    assert not any(hit.source == EARLIER_SOURCE for task, *_, lore in shown if task == "talk 1" for hit in lore)
     assert {it.answer.seed for it in replies} == {6, 7} and {it.answer.side for it in replies} == {NEW}
     assert {len(it.earlier) for it in replies} == {0, 11}
     first = next(it for it in replies if it.turn == 12)
     last = next(
         turns
-        for task, number, turns in shown
+        for task, number, turns, _ in shown
         if task == "talk 12" and number == 0 and turns[1].text == first.earlier[6]
     )
     lines = next(row["lines"] for row in read_jsonl(TALKS_FILE) if row["kind"] == "talk")

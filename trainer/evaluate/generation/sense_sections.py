@@ -3,14 +3,17 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from personas.lore.index import MAX_EARLIER_LOOKED_AT, earlier_hits
 from personas.lore.minilm import load_minilm
+from personas.lore.semantic import match_earlier, pack_vectors
 from personas.prompt import EXAMPLE_USER, Renderer, recent_start
-from personas.schemas.chat import Persona, Turn
+from personas.schemas.chat import LoreHit, Persona, Turn
 from personas.schemas.scorecard import (
     BELONGS,
     HELDOUT_TASK,
@@ -428,12 +431,29 @@ class TalkRun:
         return len(self._histories[talk]) // 2 + 1
 
     def _prompt(self, talk: int, number: int, line: str) -> EvaluationPrompt:
-        """Render a line after the part of its talk that the bot would show, with matching lore."""
+        """Render a line after the part of its talk that the bot would show, with matching lore and earlier talk."""
         builder, turns = self._inputs.builder, [*self._histories[talk], Turn(EXAMPLE_USER, line)]
-        lore = builder.lore.search(self._inputs.persona.id, line) if builder.lore else []
-        task = f"{TALK_TASK} {self._turn(talk)}"
-        prompt = builder.from_turns(task, number, turns[recent_start(len(turns)) :], lore)
+        start, lore = recent_start(len(turns)), []
+        if builder.lore:
+            lore = builder.lore.search(self._inputs.persona.id, line)
+            lore = [*_find_earlier(turns[:start], line, lore, builder.lore.encoder), *lore]
+        prompt = builder.from_turns(f"{TALK_TASK} {self._turn(talk)}", number, turns[start:], lore)
         return replace(prompt, own_seeds=(self._generator.seeds[0] * len(self._talks) + talk,))
+
+
+def _find_earlier(turns: Sequence[Turn], line: str, lore: Sequence[LoreHit], encoder: str) -> list[LoreHit]:
+    """Find the exchanges of a talk that a line takes up, as the bot does in its store."""
+    said, replies = turns[::2], turns[1::2]
+    vectors = dict(enumerate(_pack_vector(turn.text, encoder) for turn in said))
+    scores = match_earlier(_pack_vector(line, encoder), vectors, encoder)
+    nearest = sorted([*scores][:MAX_EARLIER_LOOKED_AT])
+    return earlier_hits(((said[n].text, replies[n].text, scores[n]) for n in nearest), EXAMPLE_USER, lore)
+
+
+@lru_cache(maxsize=1024)
+def _pack_vector(text: str, encoder: str) -> bytes:
+    (vector,) = pack_vectors([text], encoder)
+    return vector
 
 
 def measure_talks(replies: Sequence[TalkReply], judge: VoiceJudge) -> MeasuredShares:
