@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import defaultdict
 from dataclasses import astuple
 
 import discord
@@ -17,10 +18,12 @@ from bot.cogs.transformers import (
     PersonaOption,
     SuggestionTransformer,
     channel_persona,
-    persona_option,
+    find_channel_persona,
+    require_persona,
 )
 from bot.cogs.ui import PersistentButton, button_view, form, respond, text_field
 from bot.errors import RefusedError
+from bot.personas.registry import short_id
 from bot.services import Bot
 from bot.store import Memory, StoredReply
 from personas.lore.passages import MAX_PASSAGE_WORDS
@@ -31,18 +34,25 @@ MEMORY_FORM_PREFIX = "memory:"
 MAX_MEMORIES = 24
 """Memories of a member with one persona of a server, one less than a Discord menu can show."""
 ALL_MEMORIES = "all"
+CHANGE_TEXT = "`/memory edit` and `/memory forget` change that."
+ALL_TEXT = "What personas remember for you here; `/memory edit` and `/memory forget` change it, by number."
 SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
 MARGIN_CHARS = 16  # number and markup of a line of the list
 
 
 def _suggest_memories(interaction: Interaction) -> dict[str, str]:
-    memories = _memories(interaction, persona_option(interaction))
-    return {f"{it.seq}: {it.text}": str(it.seq) for it in memories}
+    return {f"{it.seq}: {it.text}": str(it.seq) for it in _memories(interaction, _find_persona(interaction))}
 
 
 def _suggest_forgettable(interaction: Interaction) -> dict[str, str]:
     memories = _suggest_memories(interaction)
-    return {f"all {len(memories)}": ALL_MEMORIES, **memories} if memories else {}
+    return {f"all {len(memories)}": ALL_MEMORIES, **memories} if memories and _find_persona(interaction) else memories
+
+
+def _find_persona(interaction: Interaction) -> Persona | None:
+    """Find the persona typed so far, else the channel's; None where none lives. Raises `RequestError`."""
+    typed = getattr(interaction.namespace, "persona", None)
+    return require_persona(interaction, typed) if typed else find_channel_persona(interaction)
 
 
 MemoryOption = app_commands.Transform[str, SuggestionTransformer(_suggest_memories)]
@@ -68,11 +78,12 @@ class MemoryCog(
         self._tree.remove_command(remember.name)
         self._tree.remove_command(self._menu.name, type=self._menu.type)
 
-    @app_commands.command(description="Show what a persona remembers for you here.")
-    @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
+    @app_commands.command(description="Show what a persona, or all of them, remember for you here.")
+    @app_commands.describe(persona="Which persona (if left out: this channel's, or all where none lives)")
     async def show(self, interaction: Interaction, persona: PersonaOption | None = None) -> None:
-        persona = persona or channel_persona(interaction)
-        await respond(interaction, _list_text(persona, _memories(interaction, persona)), suppress_embeds=True)
+        persona = persona or find_channel_persona(interaction)
+        for text in [_persona_text(interaction, persona)] if persona else _all_texts(interaction):
+            await respond(interaction, text, suppress_embeds=True)
 
     @app_commands.command(description="Change what a persona remembers for you, in a form.")
     @app_commands.describe(memory="Its number, as `/memory show` shows it", persona=CHANNEL_PERSONA_HELP)
@@ -222,9 +233,10 @@ def _persona_of(interaction: Interaction, reply: StoredReply) -> Persona:
     return persona
 
 
-def _memories(interaction: Interaction, persona: Persona) -> list[Memory]:
+def _memories(interaction: Interaction, persona: Persona | None) -> list[Memory]:
+    """List what the member asked a persona, or None for all, to keep here."""
     memories = interaction.client.services.store.memories
-    return memories.of_member(interaction.user.id, interaction.guild_id or 0, persona.id)
+    return memories.of_member(interaction.user.id, interaction.guild_id or 0, persona.id if persona else None)
 
 
 def _require_memory(interaction: Interaction, seq: str) -> Memory:
@@ -256,14 +268,44 @@ def _quote(text: str) -> str:
     return f"“{discord.utils.escape_markdown(discord_text(text))}”"
 
 
-def _list_text(persona: Persona, memories: list[Memory]) -> str:
-    """List memories, each as long as a message has room for."""
+def _persona_text(interaction: Interaction, persona: Persona) -> str:
+    """Text of what a persona remembers for the member here, and how much others do."""
+    memories = _memories(interaction, persona)
+    others = len(_memories(interaction, None)) - len(memories)
+    more = f"Others remember {_things(others)}: name one with `persona`, or look where none lives." if others else ""
     if not memories:
-        return f"{persona.name} remembers nothing for you here. `/remember` asks it to."
-    count = "1 thing" if len(memories) == 1 else f"{len(memories)} things"
-    head = f"**{persona.name}** remembers {count} for you here. `/memory edit` and `/memory forget` change that."
+        return f"{persona.name} remembers nothing for you here. `/remember` asks it to. {more}".rstrip()
+    return _list_text(persona.name, memories, f"{CHANGE_TEXT} {more}".rstrip())
+
+
+def _all_texts(interaction: Interaction) -> list[str]:
+    """Texts of what all personas remember for the member here, also those that are gone; one for each message."""
+    memories, guild_id = _memories(interaction, None), interaction.guild_id or 0
+    if not memories:
+        return ["No persona remembers anything for you here. `/remember` asks one to."]
+    by_persona, texts = defaultdict[str, list[Memory]](list), [ALL_TEXT]
+    for memory in memories:
+        by_persona[memory.persona_id].append(memory)
+    for persona_id, kept in by_persona.items():
+        persona = interaction.client.services.personas.get(persona_id, guild_id)
+        name = persona.name if persona else short_id(Persona(persona_id, persona_id), guild_id)
+        text = _list_text(name, kept, "" if persona else "The persona is no longer here.")
+        if len(texts[-1]) + len(text) < MAX_MESSAGE_CHARS:
+            texts[-1] += f"\n{text}"
+        else:
+            texts.append(text)
+    return texts
+
+
+def _list_text(name: str, memories: list[Memory], note: str) -> str:
+    """List a persona's memories, each as long as a message has room for."""
+    head = f"**{name}** remembers {_things(len(memories))} for you here. {note}".rstrip()
     room = (MAX_MESSAGE_CHARS - len(head)) // len(memories) - MARGIN_CHARS
     return "\n".join([head, *(f"`{it.seq}` {_excerpt(it, room)}" for it in memories)])
+
+
+def _things(count: int) -> str:
+    return "1 thing" if count == 1 else f"{count} things"
 
 
 def _excerpt(memory: Memory, max_chars: int) -> str:

@@ -71,12 +71,17 @@ def require_persona(interaction: Interaction, wanted: str) -> Persona:
     return persona
 
 
+def find_channel_persona(interaction: Interaction) -> Persona | None:
+    """Find the persona of the command's channel; None where there is none."""
+    channel = interaction.channel
+    if not isinstance(channel, SpeakChannel):
+        return None
+    return interaction.client.services.request_builder.persona_in(channel_ref(channel))
+
+
 def channel_persona(interaction: Interaction, advice: str = "Name one with the option `persona`.") -> Persona:
     """Find the persona of the command's channel. Raises `RequestError` where there is none."""
-    channel = interaction.channel
-    persona = None
-    if isinstance(channel, SpeakChannel):
-        persona = interaction.client.services.request_builder.persona_in(channel_ref(channel))
+    persona = find_channel_persona(interaction)
     if persona is None:
         raise RequestError("No persona lives in this channel.", advice)
     return persona

@@ -201,10 +201,10 @@ class Memories(Table):
         sql = "select * from memories where seq = :seq and user_id = :user"
         return self._db.one(_memory, sql, seq=seq, user=user_id)
 
-    def of_member(self, user_id: int, guild_id: int, persona_id: str) -> list[Memory]:
-        """List what a member asked a persona to keep in a guild."""
-        sql = """select * from memories where user_id = :user and guild_id = :guild and persona_id = :persona
-            order by seq"""
+    def of_member(self, user_id: int, guild_id: int, persona_id: str | None = None) -> list[Memory]:
+        """List what a member asked a persona to keep in a guild, or with None all personas."""
+        sql = """select * from memories where user_id = :user and guild_id = :guild
+            and persona_id = coalesce(:persona, persona_id) order by seq"""
         return self._db.all(_memory, sql, user=user_id, guild=guild_id, persona=persona_id)
 
     def edit(self, seq: int, text: str) -> None:
@@ -298,7 +298,7 @@ class Erasure(Table):
             "where user_id = :user order by seq",
             "comparisons": "select guild_id, persona_id, prompt, version_a, text_a, version_b, text_b, shown_at, "
             "choice, voted_at from comparisons where user_id = :user order by seq",
-            "memories": "select guild_id, persona_id, text, by_persona, at from memories "
+            "memories": "select seq as number, guild_id, persona_id, text, by_persona, at from memories "
             "where user_id = :user order by seq",
             "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
             "where requested_by = :user",

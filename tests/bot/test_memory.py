@@ -1,6 +1,7 @@
 """Members' memories: who sees it where, how it is changed and forgotten, what a prompt has of it."""
 
 import json
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -234,6 +235,42 @@ async def test_memories_are_seen_changed_in_a_form_and_forgotten(stage):
     await response_text(await stage.member.slash(QUAY, "memory show"), "remembers nothing for you here")
 
 
+async def test_where_no_persona_lives_all_memories_are_listed_also_those_of_a_persona_that_is_gone(stage):
+    answer = await stage.member.slash(OFFICE, "memory show")
+    await response_text(answer, "No persona remembers anything for you here.")
+    me, here = int(stage.member.id), stage.sandbox.guild_id
+    for text, user_id, guild_id, persona_id in (
+        (KEPT, me, here, "ballast"), ("I sail", me, here, "mira"), ("I row", me, here, "ballast"),
+        ("theirs", int(stage.moderator.id), here, "ballast"), ("elsewhere", me, here + 1, "mira"),
+    ):  # fmt: skip
+        stage.store.memories.add(memory(text, user_id, guild_id, persona_id))
+    ballast = f"**Ballast** remembers 2 things for you here.\n`1` “{KEPT}”\n`3` “I row”"
+    gone = "**mira** remembers 1 thing for you here. The persona is no longer here.\n`2` “I sail”"
+    shown = await response_text(await stage.member.slash(OFFICE, "memory show"), "change it")
+    _, lists = shown["content"].split("change it, by number.\n")
+    assert lists == f"{ballast}\n{gone}"
+    assert len(await stage.member.autocomplete(OFFICE, "memory edit", "memory")) == 3
+    choices = await stage.member.autocomplete(OFFICE, "memory forget", "memory")
+    assert [it["value"] for it in choices] == ["1", "2", "3"], "all is offered of one persona alone"
+    await response_text(await stage.member.slash(QUAY, "memory show"), "Others remember 1 thing: name one with")
+    await response_text(await stage.member.slash(INN, "memory show"), "asks it to. Others remember 3 things: name one")
+    await response_text(await stage.member.slash(QUAY, "memory forget", memory="2"), "Forgotten (number 2).")
+    assert kept(stage, persona="mira") == [] and len(kept(stage)) == 2
+
+
+async def test_all_memories_take_as_many_messages_as_they_need(stage):
+    for persona_id in ("ballast", "oda", "thrip"):
+        for number in range(MAX_MEMORIES):
+            text = f"{number}" + " long enough to fill the message" * 9
+            stage.store.memories.add(memory(text, int(stage.member.id), stage.sandbox.guild_id, persona_id))
+    mark = stage.mark
+    await response_text(await stage.member.slash(OFFICE, "memory show"), "change it")
+    await stage.sees("Thrip** remembers 24 things", since=mark)
+    lists = [it["content"] for kind, it in stage.sandbox.events[mark:] if kind == "message"]
+    numbers = [int(number) for text in lists for number in re.findall("^`([0-9]+)`", text, re.MULTILINE)]
+    assert numbers == [*range(1, 73)] and max(map(len, lists)) <= 2000
+
+
 async def test_nobody_touches_the_memory_of_another_or_of_another_server(stage):
     stage.store.memories.add(memory(user_id=int(stage.member.id), guild_id=stage.sandbox.guild_id))
     stage.store.memories.add(memory(user_id=int(stage.moderator.id), guild_id=stage.sandbox.guild_id + 1))
@@ -283,7 +320,7 @@ async def test_privacy_shows_exports_and_erases_memories(stage):
     message = await response_text(await stage.member.slash(QUAY, "privacy export"), "Everything I keep about you")
     async with aiohttp.ClientSession() as http, http.get(message["attachments"][0]["url"]) as file:
         about = json.loads(await file.read())
-    assert [(it["text"], it["persona_id"]) for it in about["memories"]] == [(KEPT, "ballast")]
+    assert [(it["number"], it["text"], it["persona_id"]) for it in about["memories"]] == [(1, KEPT, "ballast")]
     message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "what personas remember for you")
     await stage.member.click(message, "Forget me")
     await stage.sees("Done: you have been forgotten")
