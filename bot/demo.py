@@ -39,7 +39,8 @@ class DemoResult:
     share of generated replies that belong to their question, `belongs_floor` that of shuffled real replies,
     `belongs_ceiling` that of the real ones. `lore_right` is the share of answers that are right with the passage in the
     prompt, `voice_turn_40` that of replies in the persona's voice at turn 40 of scripted talks,
-    `under_pressure` that of replies that stay in character when tempted out of it.
+    `under_pressure` that of replies that stay in character when tempted out of it. A share is None if there was no time
+    to measure it; `left_out` says of what there were fewer replies.
     """
 
     first_reply_s: float = 0.0
@@ -49,12 +50,13 @@ class DemoResult:
     voice_right: dict[str, float] = field(default_factory=dict)
     voice_right_base: dict[str, float] = field(default_factory=dict)
     general_loss_change: dict[str, float] = field(default_factory=dict)
-    belongs: dict[str, float] = field(default_factory=dict)
-    belongs_floor: dict[str, float] = field(default_factory=dict)
-    belongs_ceiling: dict[str, float] = field(default_factory=dict)
-    lore_right: dict[str, float] = field(default_factory=dict)
-    voice_turn_40: dict[str, float] = field(default_factory=dict)
-    under_pressure: dict[str, float] = field(default_factory=dict)
+    belongs: dict[str, float | None] = field(default_factory=dict)
+    belongs_floor: dict[str, float | None] = field(default_factory=dict)
+    belongs_ceiling: dict[str, float | None] = field(default_factory=dict)
+    lore_right: dict[str, float | None] = field(default_factory=dict)
+    voice_turn_40: dict[str, float | None] = field(default_factory=dict)
+    under_pressure: dict[str, float | None] = field(default_factory=dict)
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
     verdict: dict[str, str] = field(default_factory=dict)
     reply_before: dict[str, str] = field(default_factory=dict)
     reply_after: dict[str, str] = field(default_factory=dict)
@@ -185,11 +187,14 @@ class DemoSession:
             (figures.voice_turn_40, whole.talks, VOICE_AT_TURN.format(40)),
             (figures.under_pressure, whole.pressure, IN_CHARACTER),
         ):
-            if section and (share := section.new(measure)) is not None:
-                by_persona[persona_id] = round(share, 4)
-        if belongs := whole.belongs:
-            figures.belongs_floor[persona_id] = round(belongs.floor[BELONGS].estimate, 4)
-            figures.belongs_ceiling[persona_id] = round(belongs.ceiling[BELONGS].estimate, 4)
+            share = section.new(measure) if section else None
+            by_persona[persona_id] = None if share is None else round(share, 4)
+        for by_persona, bounds in (
+            (figures.belongs_floor, whole.belongs and whole.belongs.floor),
+            (figures.belongs_ceiling, whole.belongs and whole.belongs.ceiling),
+        ):
+            by_persona[persona_id] = round(bounds[BELONGS].estimate, 4) if bounds else None
+        figures.left_out[persona_id] = whole.left_out
         if voice := whole.voice:
             figures.voice_right[persona_id] = round(voice.right["new"].mean, 4)
             figures.voice_right_base[persona_id] = round(voice.right["base"].mean, 4)

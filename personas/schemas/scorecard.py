@@ -24,12 +24,13 @@ REWORDED_TASK, PRESSURE_TASK, TALK_TASK = "facts in other words", "pressure", "t
 GENERAL_VOICE, MEMBERS_VOICE = "general", "members"
 
 BELONGS = "belong to their question"
-LORE_FOUND, LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT, LORE_WRONG = (
+LORE_FOUND, LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT, LORE_WRONG, LORE_WRONG_REWORDED = (
     "passage found",
     "right, with the passage",
     "right, with the passage, asked in other words",
     "right, without it",
     "contradict the lore",
+    "contradict the lore, asked in other words",
 )
 VOICE, MASKED_VOICE = "in the persona's voice", "in its voice, content words masked"
 TALK_TURNS = (1, 10, 40)

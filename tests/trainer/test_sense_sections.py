@@ -18,6 +18,7 @@ from personas.schemas.scorecard import (
     LORE_RIGHT_REWORDED,
     LORE_RIGHT_WITHOUT,
     LORE_WRONG,
+    LORE_WRONG_REWORDED,
     PRESSURE_TASK,
     REPETITION_AT_TURN,
     REWORDED_TASK,
@@ -111,7 +112,8 @@ def test_answers_count_by_whether_the_passage_stands_in_their_prompt():
     ]
     found = measure_lore(questions, answers, ("new",), lambda ids: texts[ids[0]]).section()
     assert found.new(LORE_RIGHT) == 1 and found.new(LORE_RIGHT_REWORDED) == 0
-    assert found.new(LORE_RIGHT_WITHOUT) == 0.5 and found.new(LORE_WRONG) == pytest.approx(1 / 5)
+    assert found.new(LORE_RIGHT_WITHOUT) == 0.5
+    assert found.new(LORE_WRONG) == 0 and found.new(LORE_WRONG_REWORDED) == 1, "each of its own questions"
     assert found.new(LORE_FOUND) == pytest.approx(2 / 3)
     assert found.ceiling[LORE_RIGHT].estimate == 1 and found.floor[LORE_RIGHT].estimate == 0
     assert measure_lore(questions, [], ("new",), str) is None

@@ -19,6 +19,7 @@ from personas.schemas.scorecard import (
     LORE_RIGHT_REWORDED,
     LORE_RIGHT_WITHOUT,
     LORE_WRONG,
+    LORE_WRONG_REWORDED,
     REWORDED_TASK,
     FactScores,
     Side,
@@ -176,6 +177,7 @@ def measure_lore(
 ) -> MeasuredShares | None:
     """Measure answers with the passage in the prompt, as asked and in other words, and without; None without answers.
 
+    Contradictions in other words count apart: the base model is not asked those.
     Prompts for which the search found another passage count for neither; `LORE_FOUND` is the share of the others. The
     ceiling are the reference answers, the floor those of other questions.
     """
@@ -190,7 +192,8 @@ def measure_lore(
             elif has_passage[it.prompt]:
                 measure = LORE_RIGHT if it.prompt.task == FACTS_TASK else LORE_RIGHT_REWORDED
                 found.add(measure, side, reply_values([it], [question.is_right(it.text)], unit))
-            found.add(LORE_WRONG, side, reply_values([it], [question.contradicts(it.text)], unit))
+            wrong = LORE_WRONG_REWORDED if it.prompt.task == REWORDED_TASK else LORE_WRONG
+            found.add(wrong, side, reply_values([it], [question.contradicts(it.text)], unit))
     if not found.values:
         return None
     passages = [ReplyValue(f"question {it.number}", it.task, it.number, 0, float(has_passage[it])) for it in asked]
