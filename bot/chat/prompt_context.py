@@ -136,8 +136,11 @@ class ChatRequestBuilder:
     async def _find_lore(
         self, persona_id: str, turn: Turn, guild_id: int, memories: list[Memory]
     ) -> tuple[LoreHit, ...]:
-        """Find lore and memories for a member's turn. Headings say whose words a memory is, and are not searched."""
-        kept = [Passage(WORLD, MEMORY_SOURCE, "", memory.text) for memory in memories]
+        """Find lore and memories for a member's turn. Headings say whose words a memory is, and are not searched.
+
+        Edits of messages can make two memories equal: a text has one place.
+        """
+        kept = [Passage(WORLD, MEMORY_SOURCE, "", text) for text in dict.fromkeys(it.text for it in memories)]
         hits = await self.lore.find(persona_id, turn.text, guild_id, kept)
         asked = f"{turn.name} asked you to remember"
         headings = {it.text: f"your words, which {asked}" if it.by_persona else asked for it in memories}

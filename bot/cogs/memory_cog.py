@@ -138,10 +138,13 @@ async def remember_message(interaction: Interaction, message: discord.Message) -
 
 
 async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]) -> None:
-    """Store a submitted form. Raises `RefusedError` where the memory is gone, or the new text cannot be kept."""
-    memory = _require_memory(interaction, seq)
+    """Store a submitted form. Raises `RefusedError` where the memory is gone, or for a text as `_store` does."""
+    memory, memories = _require_memory(interaction, seq), interaction.client.services.store.memories
     text = check_memory(values["text"])
-    interaction.client.services.store.memories.edit(memory.seq, text)
+    known = memories.of_member(memory.user_id, memory.guild_id, memory.persona_id)
+    if any(it.text == text and it.seq != memory.seq for it in known):
+        raise RefusedError("The persona remembers that already.", "`/memory show` lists it.")
+    memories.edit(memory.seq, text)
     await respond(interaction, f"Changed: {_quote(text)}", _buttons(memory.seq), suppress_embeds=True)
 
 

@@ -101,6 +101,18 @@ async def test_memories_share_the_places_of_lore(stage):
     assert len(remembered(stage)) == len(stage.engine.requests[-1].lore) == 2
 
 
+async def test_a_text_has_one_place_though_an_edit_made_two_memories_of_it(stage):
+    said = await stage.member.say(QUAY, "my sister is called Nell")
+    await stage.finished(QUAY, 0)
+    await copied(stage, said)
+    await stage.member.slash(QUAY, "remember", text=KEPT)
+    stage.store.memories.add(memory(f"{KEPT}, they say", int(stage.member.id), stage.sandbox.guild_id))
+    await stage.member.edit(said, KEPT)
+    await until(lambda: kept(stage) == [KEPT, KEPT, f"{KEPT}, they say"])
+    await ask(stage, stage.member)
+    assert sorted(remembered(stage)) == [KEPT, f"{KEPT}, they say"]
+
+
 async def test_a_regenerated_reply_has_the_memories_of_who_asked(stage):
     reply = await ask(stage, stage.member)
     assert remembered(stage) == []
@@ -227,6 +239,9 @@ async def test_memories_are_seen_changed_in_a_form_and_forgotten(stage):
     assert await stage.moderator.autocomplete(QUAY, "memory forget", "memory") == []
     form = await stage.member.slash(QUAY, "memory edit", memory="2")
     assert "I sail on Tuesdays" in json.dumps(form.modal)
+    await response_text(await stage.member.submit(form, text="Nell has sold her bees"), "remembers that already")
+    form = await stage.member.slash(QUAY, "memory edit", memory="2")
+    await response_text(await stage.member.submit(form, text="I sail on Tuesdays"), "Changed: “I sail on")
     await stage.member.click(message, "Forget")
     await until(lambda: kept(stage) == ["I sail on Tuesdays"])
     await stage.member.slash(QUAY, "remember", text=KEPT)
