@@ -7,8 +7,9 @@ import pytest
 
 from bot.store import NewBlindComparison
 from bot.versions.blind_test.assignment import prompts_for
+from bot.web.pages.scorecards.scorecard_view import score_sections
 from personas.home.adapters import adapter_ref
-from personas.schemas.scorecard import Criterion, GateVerdict
+from personas.schemas.scorecard import SENSE_SECTIONS, Criterion, GateVerdict
 from tests.bot.version_rows import install
 from tests.samples import SCORECARD
 from tests.trainer.sample_scorecards import good_card, with_new
@@ -83,6 +84,16 @@ async def test_the_list_has_every_version_with_its_verdict(versions):
     assert "&lt;better&gt;" in text and "<better>" not in text
     versions.store.versions.withdraw("ballast", "v2", 3.0, "somebody was forgotten")
     assert "withdrawn" in await shown(versions, CARDS)
+
+
+def test_each_section_says_what_its_own_floor_is():
+    card = good_card()
+    card = card.model_copy(update=dict.fromkeys(SENSE_SECTIONS, card.belongs))
+    words = {section.title: section.words for section in score_sections(card)}
+    floors = {name: words[title].partition("the floor what ")[2] for name, title in SENSE_SECTIONS.items()}
+    voice = dict.fromkeys(("style", "talks", "pressure"), "others' replies do.")
+    answers = "the right answers to other questions do."
+    assert floors == {"belongs": "they reach when shuffled.", "lore": answers, **voice}
 
 
 async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):

@@ -30,6 +30,13 @@ SIDE_LABELS: Mapping[Side, str] = {"base": "base model", "live": "live version",
 OUTCOME_LABELS = {"pass": ("good", "✓ pass"), "warn": ("warn", "! warn"), "fail": ("bad", "✗ fail")}
 VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
 UNKNOWN_VALUE = "–"
+BOUND_TEXTS = {
+    "belongs": "The ceiling is what the persona's real replies reach, the floor what they reach when shuffled.",
+    "lore": "The ceiling is what the right answers reach, the floor what the right answers to other questions do.",
+}
+"""What ceiling and floor are, by section."""
+VOICE_BOUND_TEXT = "The ceiling is what the persona's real replies reach, the floor what others' replies do."
+"""The same for the sections that judge by voice."""
 LATE_VOICE = VOICE_AT_TURN.format(TALK_TURNS[-1])
 Better = Literal["lower", "higher"]
 ReadScore = Callable[[ScoreCard], float | None]
@@ -61,7 +68,7 @@ def score_sections(card: ScoreCard) -> Iterator[ScoreSection]:
     yield from _share_sections(card)
     for name, title in SENSE_SECTIONS.items():
         if found := getattr(card, name):
-            yield _bounded_section(title, found)
+            yield _bounded_section(title, BOUND_TEXTS.get(name, VOICE_BOUND_TEXT), found)
     if card.separation:
         yield _separation_section(card.separation)
     if card.general:
@@ -153,7 +160,7 @@ def _unsafe_table(card: ScoreCard) -> Iterator[ScoreTable]:
         )
 
 
-def _bounded_section(title: str, found: BoundedShares) -> ScoreSection:
+def _bounded_section(title: str, bound_text: str, found: BoundedShares) -> ScoreSection:
     sides = list(dict.fromkeys(side for by_side in found.shares.values() for side in by_side))
     bounds = (found.ceiling, found.floor)
     rows = [
@@ -170,7 +177,7 @@ def _bounded_section(title: str, found: BoundedShares) -> ScoreSection:
     head = ("share of replies", *(SIDE_LABELS[it] for it in sides), "ceiling", "floor")
     return ScoreSection(
         title,
-        f"{found.prompts:,} prompts. The ceiling is what real replies reach, the floor what shuffled ones do.",
+        f"{found.prompts:,} prompts. {bound_text}",
         (_difference_chart("This version's shares in percent", drawn, 100),),
         (ScoreTable("With intervals of 95 %", head, rows),),
     )
