@@ -203,7 +203,7 @@ def best_candidate(seq: Sequence) -> Sequence:
     What would fit any talk loses against what fits this one (arXiv 1510.03055, anti-language model). Candidates that
     ended without text are not compared.
     """
-    candidates = [it for it in (seq, *seq.rivals) if it.has_text] or [seq]
+    candidates = seq.compared
     if len(candidates) == 1:
         return candidates[0]
     scores = [

@@ -134,8 +134,9 @@ class Sequence(ReplySequence):
         return self.is_choosing and not self.unfinished and not self.is_cancelled
 
     @property
-    def has_text(self) -> bool:
-        return bool(self._detokenizer.text)
+    def compared(self) -> list["Sequence"]:
+        """The candidates with text, among which is chosen; the first one where none has any."""
+        return [seq for seq in (self, *self.rivals) if seq._detokenizer.text] or [self]
 
     @property
     def reply_ids(self) -> list[int]:
@@ -162,7 +163,7 @@ class Sequence(ReplySequence):
 
     def choose(self, best: "Sequence") -> None:
         """Go on as one of the candidates, and show its text."""
-        self.candidates, self.rivals, self.is_choosing = 1 + len(self.rivals), [], False
+        self.candidates, self.rivals, self.is_choosing = len(self.compared), [], False
         self.kv, self.sampler, self.last_token = best.kv, best.sampler, best.last_token
         self._detokenizer, self._tokens, self._logprobs = best._detokenizer, best._tokens, best._logprobs
         self._detokenizer.release()

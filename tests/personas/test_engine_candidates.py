@@ -190,7 +190,8 @@ def test_a_candidate_without_text_is_not_chosen(reply, model, renderer, sampled)
         expected = [reply(alone(seed, number, stop=stop)) for number in range(CANDIDATES)]
         if any(one.text for one in expected):
             best = best_of(model, renderer, [sampled[one.seed] for one in expected])
-            assert reply(choosing(seed, stop=stop)).text
+            chosen = reply(choosing(seed, stop=stop))
+            assert chosen.text and chosen.candidates == sum(bool(one.text) for one in expected)
             outdone += not expected[best].text
         sampled.clear()
     assert outdone, "an empty one would have been chosen"
