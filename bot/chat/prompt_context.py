@@ -15,7 +15,7 @@ from bot.store import EarlierTalk, Memory, Store, StoredMessage, StoreError
 from personas.home.adapters import adapter_ref
 from personas.lore.index import MAX_EARLIER_LOOKED_AT, LoreIndex, earlier_hits
 from personas.lore.passages import MAX_PASSAGE_WORDS, WORLD, Passage, count_words
-from personas.lore.semantic import embedding_scheme, match_earlier, pack_vectors
+from personas.lore.semantic import embedding_scheme, match_earlier, pack_units, pack_vectors
 from personas.schemas.chat import (
     MEMORY_SOURCE,
     AdapterRef,
@@ -140,11 +140,35 @@ class ChatRequestBuilder:
 
         Edits of messages can make two memories equal: a text has one place.
         """
-        kept = [Passage(WORLD, MEMORY_SOURCE, "", text) for text in dict.fromkeys(it.text for it in memories)]
-        hits = await self.lore.find(persona_id, turn.text, guild_id, kept)
+        seqs = {it.text: it.seq for it in memories}
+        kept = [Passage(WORLD, MEMORY_SOURCE, "", text) for text in seqs]
+        where = (persona_id, turn.text, guild_id)
+        hits = await (self._search_with(kept, seqs, *where) if kept else self.lore.find(*where))
         asked = f"{turn.name} asked you to remember"
         headings = {it.text: f"your words, which {asked}" if it.by_persona else asked for it in memories}
         return tuple(replace(it, heading=headings[it.text]) if it.source == MEMORY_SOURCE else it for it in hits)
+
+    async def _search_with(
+        self, passages: list[Passage], seqs: dict[str, int], persona_id: str, message: str, guild_id: int
+    ) -> list[LoreHit]:
+        """Search lore and memories, which are `passages`, and whose `seqs` are by text. Stores vectors they lack."""
+        memories, lore = self.store.memories, self.lore
+        scheme = embedding_scheme(lore.encoder)
+        stored = memories.vectors(seqs.values(), scheme)
+        packed = [stored.get(seqs[it.text]) for it in passages]
+
+        def pack_and_search() -> tuple[list[bytes], list[LoreHit]]:
+            vectors = pack_units(passages, packed, lore.encoder)
+            return vectors, lore.search(persona_id, message, guild_id=guild_id, more=passages)
+
+        vectors, hits = await lore.in_order(pack_and_search)
+        found = {(seqs[it.text], it.text): vector for it, vector in zip(passages, vectors, strict=True)}
+        if new := {key: vector for key, vector in found.items() if vector != stored.get(key[0])}:
+            try:
+                memories.store_vectors(scheme, new)
+            except StoreError as error:  # they are only missed later
+                log.warning("the vectors of memories were not stored: %s", error)
+        return hits
 
     async def _find_earlier(
         self, talk: EarlierTalk, message: StoredMessage, lore: tuple[LoreHit, ...]

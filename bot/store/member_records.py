@@ -1,7 +1,8 @@
 """Members' consent, contributions, memories and tombstones; their erasure from all tables, and the requests for it."""
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -206,6 +207,21 @@ class Memories(Table):
         sql = """select * from memories where user_id = :user and guild_id = :guild
             and persona_id = coalesce(:persona, persona_id) order by seq"""
         return self._db.all(_memory, sql, user=user_id, guild=guild_id, persona=persona_id)
+
+    def vectors(self, seqs: Iterable[int], encoder: str) -> dict[int, bytes]:
+        """Return the encoder's vectors of memories by `seq`; some may have none."""
+        sql = """select seq, vectors from memory_vectors
+            where encoder = :encoder and seq in (select value from json_each(:seqs))"""
+        rows = self._db.read(sql, encoder=encoder, seqs=json.dumps(list(seqs)))
+        return {row["seq"]: row["vectors"] for row in rows}
+
+    def store_vectors(self, encoder: str, vectors: Mapping[tuple[int, str], bytes]) -> None:
+        """Store vectors of memories by `seq` and text, but for memories that were forgotten or edited meanwhile."""
+        sql = """insert or replace into memory_vectors select seq, :encoder, :vector from memories
+            where seq = :seq and text = :text"""
+        with self._db.atomic():
+            for (seq, text), vector in vectors.items():
+                self._db.write(sql, seq=seq, text=text, vector=vector, encoder=encoder)
 
     def edit(self, seq: int, text: str) -> None:
         """Replace a memory by what the member has written; it is no copy of a message any more."""

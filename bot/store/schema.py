@@ -455,6 +455,18 @@ create table threads (
 create index threads_of_channel on threads (parent_id);
 """
 
+MEMORY_VECTORS = """
+-- The sentence embeddings (float32) of a memory as a whole and of its sentences, and the encoder that made them.
+create table memory_vectors (
+    seq integer primary key references memories (seq) on delete cascade,
+    encoder text not null,
+    vectors blob not null
+) strict;
+create trigger memory_edited after update of text on memories begin
+    delete from memory_vectors where seq = new.seq;
+end;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -479,4 +491,5 @@ MIGRATIONS = (
     REMOVED_PERSONAS,
     MEMORY_CHANNELS,
     THREADS,
+    MEMORY_VECTORS,
 )

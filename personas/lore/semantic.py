@@ -163,6 +163,21 @@ def embed_units(units: Iterable[str], encoder: str = "") -> dict[str, Vectors]:
     return vectors
 
 
+def pack_units(passages: Sequence[Passage], packed: Sequence[bytes | None], encoder: str = "") -> list[bytes]:
+    """Return the vectors of each passage's units as float32; those `packed` before are not computed, and are cached."""
+    found, dimensions = [], load_encoder(encoder).dimensions
+    for units, before in zip(embedding_units(passages, encoder), packed, strict=True):
+        if before is None or len(before) != 4 * dimensions * len(units):
+            by_key = embed_units(units, encoder)
+            vectors = stack_vectors([by_key[unit_key(unit, encoder)] for unit in units], encoder)
+            before = vectors.astype(np.float32).tobytes()
+        else:
+            stored = np.frombuffer(before, np.float32).reshape(-1, dimensions)
+            _VECTOR_CACHE.update(zip((unit_key(unit, encoder) for unit in units), stored, strict=True))
+        found.append(before)
+    return found
+
+
 def stack_vectors(vectors: Sequence[Vectors], encoder: str = "") -> Vectors:
     """Stack vectors; shape (vectors, dimensions)."""
     return np.stack(vectors) if vectors else np.empty((0, load_encoder(encoder).dimensions), np.float32)

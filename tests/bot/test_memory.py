@@ -12,6 +12,8 @@ import pytest
 from bot.chat.prompt_context import clean_memory
 from bot.cogs.memory_cog import MAX_MEMORIES
 from bot.store import Memory, Store
+from personas.lore import semantic
+from personas.lore.minilm import load_minilm
 from personas.schemas.chat import MEMORY_SOURCE
 from tests.bot.conftest import INN, OFFICE, QUAY
 from tests.bot.test_direct_messages import chosen, in_dm
@@ -111,6 +113,25 @@ async def test_a_text_has_one_place_though_an_edit_made_two_memories_of_it(stage
     await until(lambda: kept(stage) == [KEPT, KEPT, f"{KEPT}, they say"])
     await ask(stage, stage.member)
     assert sorted(remembered(stage)) == [KEPT, f"{KEPT}, they say"]
+
+
+async def test_a_memory_is_embedded_once_also_after_a_restart_and_again_when_it_is_edited(stage, monkeypatch):
+    model, embedded = load_minilm(), []
+    embed = model.embed
+    monkeypatch.setattr(model, "embed", lambda texts: embedded.extend(texts) or embed(texts))
+    stored = "select seq, length(vectors) / 1536 as count from memory_vectors"
+    stage.store.memories.add(memory(KEPT, int(stage.member.id), stage.sandbox.guild_id))
+    for words, times in ((ASKED, 1), (f"{ASKED} Tell me.", 1), (f"{ASKED} Now.", 1)):
+        semantic._VECTOR_CACHE.clear()  # as after a restart
+        await ask(stage, stage.member, words)
+        assert remembered(stage) == [KEPT] and embedded.count(KEPT) == times
+    assert [(row["seq"], row["count"]) for row in stage.store._connection.read(stored)] == [(1, 1)]
+    stage.store.memories.edit(1, f"{KEPT} still")
+    assert stage.store._connection.read(stored) == []
+    await ask(stage, stage.member)
+    assert remembered(stage) == [f"{KEPT} still"] and embedded.count(f"{KEPT} still") == 1
+    stage.store.memories.forget([1])
+    assert stage.store._connection.read(stored) == []
 
 
 async def test_a_regenerated_reply_has_the_memories_of_who_asked(stage):

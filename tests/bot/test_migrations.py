@@ -54,6 +54,7 @@ ROWS = {
     20: "insert into message_vectors values (1, 'an encoder', x'0102')",
     21: "insert into removed_personas values ('mira', 117.0)",
     23: "insert into threads values (11, 1, 10)",
+    24: "insert into memory_vectors values (1, 'an encoder', x'0102')",
 }
 """Rows that a version's tables may have; the versions missing here added columns alone."""
 
