@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from personas.engine import AdapterStatus, EngineState
 from personas.errors import EngineBusyError, UnderstudyError
@@ -60,8 +61,7 @@ class FakeReplyStream:
             finish=self._finish,
             tokens=tuple(ReplyToken(word, -0.5, ALTERNATIVES[: sampling.alternatives]) for word in words),
             prompt=f"<|user|>{request.turns[-1].text}",
-            lore=request.lore,
-            **self._engine.reply_flags,
+            **{"lore": request.lore, **self._engine.reply_flags},
         )
 
     def cancel(self) -> None:
@@ -80,8 +80,8 @@ class FakeEngine:
         self.prepared: list[tuple[str, AdapterRef | None]] = []
         self.failure: UnderstudyError | None = None
         self.full, self.busy_s, self.refusals = False, 5.0, 0
-        self.reply_flags: dict[str, bool] = {}
-        """Further fields of replies: `repeated`, `shortened`."""
+        self.reply_flags: dict[str, Any] = {}
+        """Further fields of replies: `repeated`, `shortened`, or the `lore` that had room."""
         self.free = asyncio.Event()
         self.free.set()
 

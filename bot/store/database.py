@@ -132,6 +132,14 @@ class Table:
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
+    def _store_vectors(self, vectors: Mapping[tuple[int, str], bytes], encoder: str, table: str, of: str) -> None:
+        """Store vectors, by `seq` and text of the rows they are `of`; those deleted or edited meanwhile get none."""
+        sql = f"""insert or replace into {table} select seq, :encoder, :vector from {of}
+            where seq = :seq and text = :text"""
+        with self._db.atomic():
+            for (seq, text), vector in vectors.items():
+                self._db.write(sql, seq=seq, text=text, vector=vector, encoder=encoder)
+
 
 def open_for_writing(
     path: Path, connect: Callable[[sqlite3.Connection, Path], DatabaseConnection] = DatabaseConnection

@@ -195,9 +195,11 @@ class Channels(Table):
 
     def record_thread(self, guild_id: int, channel_id: int, parent_id: int | None) -> None:
         """Store the parent of a thread (None: it is none) with messages or memories, which are deleted with it."""
-        sql = """insert or ignore into threads select :channel, :guild, :parent where :parent is not null
-            and (exists (select 1 from messages where channel_id = :channel)
-            or exists (select 1 from memories where channel_id = :channel))"""
+        if parent_id is None:
+            return
+        sql = """insert or ignore into threads select :channel, :guild, :parent
+            where exists (select 1 from messages where channel_id = :channel)
+            or exists (select 1 from memories where channel_id = :channel)"""
         self._db.write(sql, channel=channel_id, guild=guild_id, parent=parent_id)
 
     def threads_of(self, parent_id: int) -> list[int]:

@@ -217,11 +217,7 @@ class Memories(Table):
 
     def store_vectors(self, encoder: str, vectors: Mapping[tuple[int, str], bytes]) -> None:
         """Store vectors of memories by `seq` and text, but for memories that were forgotten or edited meanwhile."""
-        sql = """insert or replace into memory_vectors select seq, :encoder, :vector from memories
-            where seq = :seq and text = :text"""
-        with self._db.atomic():
-            for (seq, text), vector in vectors.items():
-                self._db.write(sql, seq=seq, text=text, vector=vector, encoder=encoder)
+        self._store_vectors(vectors, encoder, "memory_vectors", of="memories")
 
     def edit(self, seq: int, text: str) -> None:
         """Replace a memory by what the member has written; it is no copy of a message any more."""

@@ -141,11 +141,7 @@ class MessageHistory(Table):
 
     def store_vectors(self, encoder: str, vectors: Mapping[tuple[int, str], bytes]) -> None:
         """Store vectors of messages by `seq` and text, but for messages that were deleted or edited meanwhile."""
-        sql = """insert or replace into message_vectors select seq, :encoder, :vector from messages
-            where seq = :seq and text = :text"""
-        with self._db.atomic():
-            for (seq, text), vector in vectors.items():
-                self._db.write(sql, seq=seq, text=text, vector=vector, encoder=encoder)
+        self._store_vectors(vectors, encoder, "message_vectors", of="messages")
 
     def start_new_conversation(self, channel_id: int) -> None:
         """Start a new conversation: `recent` returns nothing from before it. Nothing is deleted."""

@@ -40,6 +40,9 @@ async def test_lore_that_matched_is_named_under_the_reply(stage):
     reply = await stage.finished(QUAY, mark)
     assert "lore: ballast/the-piano.md" in reply["content"]
     assert "piano" in stage.engine.requests[-1].lore[0].text.casefold()
+    stage.engine.reply_flags, mark = {"lore": ()}, stage.mark
+    await stage.member.say(QUAY, "How heavy was the piano?")
+    assert "lore:" not in (await stage.finished(QUAY, mark))["content"], "it had no room in the prompt"
 
 
 async def test_history_is_given_with_names_and_only_of_this_channel(stage):

@@ -41,9 +41,9 @@ study; further sizes or runs extend it. The results are a table, JSON and a char
 
 QUALITY_HELP = """\
 Measures replies of an adapter, as the bot serves it and with other sampling: whether they belong to what was asked,
-know the lore, keep the voice over talks of 40 turns, and stay in character. Settings are those of the bot: temperature,
-top_p, top_k, min_p, repetition_penalty, max_new_tokens, and candidates, among which a reply's beginning is chosen.
-Nothing is trained. On two cores, a seed of each settings takes three to five minutes with the bundled model.
+know the lore, keep the voice over talks of 40 turns, and stay in character. Nothing is trained, but a seed of each
+settings takes some minutes. --try takes temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, and
+candidates, the number among which a reply's beginning is chosen.
 
 Each seed's result is stored as soon as it is measured. The same command resumes an interrupted study; other settings
 and more seeds extend it. The results are a table (quality.md), JSON (quality.json) and a chart (quality.png, .svg).

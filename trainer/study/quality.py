@@ -174,13 +174,10 @@ def run_quality_study(
             raise RequestError(what, "Name another --out.")
         results.append(result)
     named = {point.settings for point in points}
-    return results + [it for it in _stored_results(out) if it.key == key and it.settings not in named]
-
-
-def _stored_results(out: Path) -> list[QualityResult]:
-    names = sorted(file.stem.rpartition(",seed=") for file in (out / QUALITY_RESULTS_FOLDER).glob("*,seed=*.json"))
-    found = (read_quality_result(out, QualityPoint(settings, int(seed))) for settings, _, seed in names)
-    return [result for result in found if result]
+    files = sorted((out / QUALITY_RESULTS_FOLDER).glob("*,seed=*.json"))
+    others = [QualityPoint(settings, int(seed)) for settings, _, seed in (it.stem.rpartition(",seed=") for it in files)]
+    stored = (read_quality_result(out, point) for point in others if point.settings not in named)
+    return results + [result for result in stored if result and result.key == key]
 
 
 def read_quality_result(out: Path, point: QualityPoint) -> QualityResult | None:

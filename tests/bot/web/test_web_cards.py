@@ -16,6 +16,7 @@ from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.engine import llm_engine
 from personas.errors import EngineBusyError
 from personas.prompt import CONTEXT_TOKENS, MAX_CARD_TOKENS
+from personas.schemas.chat import LoreHit
 from tests.bot.version_rows import install
 from tests.personas.cards import PIXEL, V2, as_json, v3
 
@@ -186,7 +187,9 @@ async def test_a_voice_is_played_by_the_card_that_is_not_kept(dashboard):
 
 async def test_what_was_taken_out_of_the_reply_is_said_where_it_is_played(dashboard):
     assert not (await received(dashboard))[1][-1][1]["repeated"]
-    dashboard.engine.reply_flags = {"repeated": True, "shortened": True}
+    room = LoreHit("room.md", "It had room", "x", 1.0)
+    dashboard.engine.reply_flags = {"repeated": True, "shortened": True, "lore": (room,)}
+    assert [hit["source"] for hit in (await received(dashboard))[1][-1][1]["lore"]] == ["room.md"]
     assert (await received(dashboard))[1][-1][1].items() >= {
         ("repeated", True),
         ("shortened", True),
@@ -194,7 +197,7 @@ async def test_what_was_taken_out_of_the_reply_is_said_where_it_is_played(dashbo
     }
     fields = form_in((await dashboard.page(PAGE))[1])
     page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening"), 200)
-    assert "1 new tokens, 1 in the prompt; ended at a repetition" in page and "middle was left out" in page
+    assert "1 new tokens, 1 in the prompt; lore: room.md; ended at a repetition" in page and "middle was left out" in page
 
 
 async def test_what_fails_while_it_is_played_is_reported_where_it_was_asked(dashboard):

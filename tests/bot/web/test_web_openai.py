@@ -10,6 +10,7 @@ from bot.store.training_jobs import NewTrainingJob
 from bot.web.api.openai.completion_request import MAX_NEW_TOKENS
 from personas.errors import AdapterError, ServerError
 from personas.prompt import PromptTooLongError
+from personas.schemas.chat import LoreHit
 from personas.schemas.training import TrainingRequest
 from tests.fakes import until
 from tests.samples import SCORECARD
@@ -53,6 +54,8 @@ async def test_a_reply_says_who_made_it_and_what_it_took(dashboard):
     assert "ballast@v1" in body["system_fingerprint"]
     assert body["understudy"] == {"ai_written": True, "persona": "ballast", "version": "v1", "lore": [], "seed": 11}
     asked = dashboard.engine.requests[-1]
+    dashboard.engine.reply_flags = {"lore": (LoreHit("room.md", "It had room", "x", 1.0),)}
+    assert [hit["source"] for hit in (await chat(dashboard))[1]["understudy"]["lore"]] == ["room.md"]
     assert asked.adapter.version == "v1" and asked.guild_id == 0
     sampling = asked.sampling
     assert (sampling.seed, sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (11, 0.3, 0.5, 9)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from personas.schemas.chat import LoreHit
 from tests.bot.web.test_web_openai import put_version
 from tests.fakes import until
 
@@ -243,11 +244,13 @@ async def test_what_was_taken_out_of_reply_or_prompt_is_said_under_the_reply(das
         not (await ended(dashboard, run))["lines"][0]["repeated"]
         and "repeated itself" not in (await dashboard.page(page))[1]
     )
-    dashboard.engine.reply_flags = {"repeated": True, "shortened": True}
+    room = LoreHit("room.md", "It had room", "x", 1.0)
+    dashboard.engine.reply_flags = {"repeated": True, "shortened": True, "lore": (room,)}
     _, run = await begin(dashboard, ("oda",))
     [line] = (await ended(dashboard, run))["lines"]
     page = (await dashboard.page(run["links"]["page"]))[1]
     assert line["repeated"] and "ended at a repetition" in page
+    assert [hit["source"] for hit in line["lore"]] == ["room.md"] and "room.md" in page
     assert line["shortened"] and "its middle was left out" in page and line["finish"] == "stop"
 
 

@@ -14,7 +14,7 @@ from personas.cli_common import read_setting
 from personas.engine.cpu_kernel import kernel_runner
 from personas.engine.engine_core import EngineParts
 from personas.engine.lora_slots import read_unverified_adapter
-from personas.models.base_model import BaseModel, recommended_sampling
+from personas.models.base_model import RECOMMENDED_SAMPLING, BaseModel, recommended_sampling
 from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import (
     DEFAULT_CANDIDATES,
@@ -32,8 +32,8 @@ from trainer.evaluate.paired_losses import TimeBudget
 log = logging.getLogger(__name__)
 
 STATED_SAMPLING: dict[str, tuple[str, type[float], float, float]] = {
-    "temperature": ("TEMPERATURE", float, 0, 2),
-    "top_p": ("TOP_P", float, 0.01, 1),
+    "temperature": ("TEMPERATURE", float, *RECOMMENDED_SAMPLING["temperature"]),
+    "top_p": ("TOP_P", float, *RECOMMENDED_SAMPLING["top_p"]),
     "max_new_tokens": ("MAX_NEW_TOKENS", int, 1, 1024),
     "candidates": ("REPLY_CANDIDATES", int, 1, MAX_CANDIDATES),
 }

@@ -34,7 +34,7 @@ BOUND_TEXTS = {
     "belongs": "The ceiling is what the persona's real replies reach, the floor what they reach when shuffled.",
     "lore": "The ceiling is what the right answers reach, the floor what the right answers to other questions do.",
 }
-"""What ceiling and floor are, by section."""
+"""Meaning of ceiling and floor, by section."""
 VOICE_BOUND_TEXT = "The ceiling is what the persona's real replies reach, the floor what others' replies do."
 """The same for the sections that judge by voice."""
 LATE_VOICE = VOICE_AT_TURN.format(TALK_TURNS[-1])
