@@ -197,7 +197,9 @@ async def test_what_was_taken_out_of_the_reply_is_said_where_it_is_played(dashbo
     }
     fields = form_in((await dashboard.page(PAGE))[1])
     page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening"), 200)
-    assert "1 new tokens, 1 in the prompt; lore: room.md; ended at a repetition" in page and "middle was left out" in page
+    assert (
+        "1 new tokens, 1 in the prompt; lore: room.md; ended at a repetition" in page and "middle was left out" in page
+    )
 
 
 async def test_what_fails_while_it_is_played_is_reported_where_it_was_asked(dashboard):
