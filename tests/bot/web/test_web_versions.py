@@ -30,7 +30,8 @@ async def test_every_persona_is_listed_with_who_speaks_and_where(dashboard):
     dashboard.store.versions.promote("ballast", "v1", 0, 1_795_000_000.0)
     status, first, _ = await dashboard.ask("GET", "/personas", params={"limit": "2"})
     assert status == 200 and [one["id"] for one in first["personas"]] == ["ballast", "oda"]
-    assert first["personas"][0]["channels"][0]["guild"] == "server 9"
+    here = first["personas"][0]["channels"][0]
+    assert (here["guild"], here["version"]) == ("server 9", "v1")
     assert (await dashboard.ask("GET", first["links"]["next"]))[1]["personas"][0]["id"] == "thrip"
     assert (await dashboard.ask("GET", "/personas", params={"after": "nobody"}))[0] == 404
     _, one, _ = await dashboard.ask("GET", "/personas/ballast")
@@ -39,6 +40,9 @@ async def test_every_persona_is_listed_with_who_speaks_and_where(dashboard):
     )  # fmt: skip
     page = (await dashboard.page("/dashboard/personas"))[1]
     assert "v1, since" in page and "may be promoted" in page and "server 9" in page
+    install(dashboard.store, card=GOOD)
+    dashboard.store.versions.promote("ballast", "v2", 9, 1_795_000_001.0)
+    assert "in server 9, answers when it is mentioned, with v2" in (await dashboard.page("/dashboard"))[1]
 
 
 async def test_versions_are_promoted_and_rolled_back_over_rest(dashboard):

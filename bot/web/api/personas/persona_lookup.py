@@ -179,11 +179,12 @@ def persona_status(services: Services, persona_id: str) -> PersonaStatus:
 
 @dataclass(frozen=True)
 class ChannelSummary:
-    """A channel in which a persona speaks."""
+    """A channel in which a persona speaks, and the version that answers there (None: the base model)."""
 
     guild: str
     channel: str
     answers: str
+    version: str | None
 
 
 def channels_by_persona(services: Services) -> dict[str, list[ChannelSummary]]:
@@ -200,7 +201,8 @@ def _persona_channel(services: Services, channel: Channel) -> ChannelSummary:
     found = guild.get_channel_or_thread(channel.channel_id) if guild else None
     answers = "answers everything" if channel.answers == "everything" else "answers when it is mentioned"
     name = f"#{found.name}" if found else "a channel that is gone"
-    return ChannelSummary(guild_name(services, channel.guild_id), name, answers)
+    version = services.request_builder.speaking(channel.persona_id, channel.guild_id)
+    return ChannelSummary(guild_name(services, channel.guild_id), name, answers, version)
 
 
 def live_in_servers(services: Services, persona_id: str) -> list[tuple[str, str]]:

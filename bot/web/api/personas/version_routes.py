@@ -123,7 +123,7 @@ class PersonaResponse(ApiModel):
     versions: int
     """Number of versions that can be served."""
     newest: NewestVersion | None
-    channels: list[dict[str, str]]
+    channels: list[dict[str, str | None]]
     links: Links
 
     @classmethod
