@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,9 +25,10 @@ from tests.browser.conftest import DESKTOP, PHONE, Visitor
 from tests.browser.dashboard.pictures import DashboardPhotographer
 
 FOLDER = Path("docs/pictures")
-QUAY, INN, STAGE = "weighbridge-quay", "the-damp-lantern", "drowned-stage"
+QUAY, OFFICE = "weighbridge-quay", "harbour-office"
 REPLY_MS, TRAINING_MS = 120_000, 3_600_000
 QUESTION = "I had a rotten day and everything went wrong. What would you do?"
+TALK = ("Do you like the gulls?", "My cat is ill and I can't sleep for worrying.")
 
 
 class Photographer:
@@ -68,16 +70,14 @@ class Photographer:
         """Every picture, in the order of the story."""
         tobias = await self.visit(MEMBER, QUAY)
         await self.ask(tobias, QUESTION, "Ballast")
-        await self.take(tobias, "chat")
+        await self.take(tobias, "untrained")
         await tobias.box.fill("/")
         await self.take(tobias, "commands")
         await tobias.box.fill("")
-        phone = await self.visit(MEMBER, INN, viewport=PHONE, color_scheme="light", device_scale_factor=2)
-        await self.ask(phone, QUESTION, "Oda Marrow")
-        await self.take(phone, "phone")
         mina = await self.visit(MODERATOR, QUAY)
         await mina.command("finetune start")
-        await expect(mina.message("Training: ballast v1")).to_contain_text("tokens/s", timeout=TRAINING_MS)
+        progress = mina.message("Training: ballast v1")
+        await expect(progress).to_contain_text(re.compile(r"step [3-9]\d of"), timeout=TRAINING_MS)
         await self.take(mina, "training")
         await tobias.page.get_by_role("button", name="Bench").click()
         await self.take(tobias, "bench")
@@ -88,6 +88,15 @@ class Photographer:
         await self.insist(mina)
         await self.ask(mina, QUESTION, "Ballast")
         await self.take(mina, "promoted")
+        await mina.go(OFFICE)  # where there was no talk with the base model
+        await mina.command("persona set", persona="Ballast")
+        await tobias.go(OFFICE)
+        for message in TALK:
+            await self.ask(tobias, message, "Ballast")
+        await self.take(tobias, "chat")
+        phone = await self.visit(MEMBER, OFFICE, viewport=PHONE, color_scheme="light", device_scale_factor=2)
+        await self.ask(phone, "What does a promise weigh?", "Ballast")
+        await self.take(phone, "phone")
         newest = self._app.services.store.versions.installed("ballast")[-1]
         pages = DashboardPhotographer(self._browser, self._url, "ballast", newest.version, newest.job_id)
         await pages.all()

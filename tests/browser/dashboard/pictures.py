@@ -54,7 +54,8 @@ class DashboardPhotographer:
     async def play(self) -> None:
         """Two personas, side by side on one prompt."""
         page = await self.open("/dashboard/play")
-        for at, value in enumerate((self._persona_id, f"{self._persona_id}@base", "oda"), 1):
+        speakers = (f"{self._persona_id}@{self._version}", f"{self._persona_id}@base", "oda")
+        for at, value in enumerate(speakers, 1):
             await page.get_by_label(f"Speaker {at}").select_option(value=value)
         await page.get_by_label("Your message").fill(PROMPT)
         await page.get_by_role("button", name="Ask").click()
