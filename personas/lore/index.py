@@ -16,7 +16,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from personas.lore.index_terms import EVERYDAY_TERMS, character_grams, extract_terms, query_terms, spellings
+from personas.lore.index_terms import (
+    EVERYDAY_TERMS,
+    character_grams,
+    extract_terms,
+    is_statement,
+    query_terms,
+    spellings,
+)
 from personas.lore.minilm import Vectors, load_encoder
 from personas.lore.passages import WORLD, Passage, count_words
 from personas.lore.semantic import (
@@ -58,6 +65,9 @@ WORD_SCORE_WEIGHT, MAX_WORD_SCORE = 0.6, 2.0
 A word is then also weighted by its rarity in English: "bought" may occur in one passage of a hundred and still be
 meaningless.
 """
+
+STATEMENT_WEIGHT = 0.5
+"""Factor for the scores of a message that asks nothing. Most of these resemble some passage, and few are about it."""
 
 ADDED_OWNER = ""
 """The owner of passages that take part in one search only."""
@@ -321,6 +331,7 @@ class LoreIndex:
         cosines, small_talk = self._cosines(message, found)
         gram_shares = _gram_shares(message, visible) if small_talk is None else {}
         english_terms = len(terms) if small_talk is not None else 0
+        weight = STATEMENT_WEIGHT if is_statement(message) else 1
         matches = []
         for row, indexed in visible.items():
             words, cosine = shared.get(row, {}), cosines.get(row)
@@ -328,7 +339,8 @@ class LoreIndex:
                 by_words = _word_score_only(words, whole, english_terms)
                 by_meaning = max(0.0, gram_shares.get(row, 0.0) / MIN_GRAM_SHARE - by_words)
             else:
-                by_words, by_meaning = _word_score(words), (cosine - SMALL_TALK_WEIGHT * small_talk) / MIN_SIMILARITY
+                by_words = weight * _word_score(words)
+                by_meaning = weight * (cosine - SMALL_TALK_WEIGHT * small_talk) / MIN_SIMILARITY
             matches.append(PassageMatch(indexed.passage, words, cosine, by_words, by_meaning))
         return LoreRanking(terms, small_talk, sorted(matches, key=lambda match: -match.score))
 

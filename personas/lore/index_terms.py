@@ -36,6 +36,16 @@ STOP_WORDS = frozenset(
 )
 
 # Folded like `fold_text`, and without those that are meaningful English words.
+ASKING_WORDS = frozenset(
+    """is isn are aren was wasn were weren do don does doesn did didn can could couldn will would wouldn won has hasn
+    have haven had should shouldn any tell describe explain introduce remind talk""".split()
+)
+"""Words that ask for something to be told if a clause begins with them, without what follows an apostrophe."""
+INTERROGATIVES = frozenset("who whos what whats when whens where wheres why how hows which whose whom".split())
+OPENING_WORDS = frozenset("and but so or well ok okay hey hi hello please then now also oh um".split())
+MIN_STOP_WORD_SHARE = 0.15  # of the words of an English message; short ones in other languages have hardly any
+CLAUSE_BREAK_PATTERN = re.compile(r"[.!,;:…\n]+")
+
 VIETNAMESE_STOP_WORDS = frozenset(
     """ai anh bao bi boi cac cai chi cho co con cua cung da dang dau day de deu di do duoc em gi hay hoac khi khong
     kia la lai lam len ma mot nam nao nay neu nguoi nhe nhieu nhu nhung noi o ong qua ra rang rat roi sao se tai theo
@@ -121,6 +131,19 @@ def is_mostly_ascii(text: str) -> bool:
     """Return True if at most a tenth of the letters is non-ASCII: `personas.lore.minilm` was trained on English."""
     letters = [character for character in text if character.isalpha()]
     return bool(letters) and sum(character.isascii() for character in letters) >= 0.9 * len(letters)
+
+
+def is_statement(message: str) -> bool:
+    """Return True for an English message that asks for nothing about anybody: "got promoted", "write me a poem"."""
+    words = WORD_PATTERN.findall(message.casefold())
+    english, others = (sum(word in known for word in words) for known in (STOP_WORDS, VIETNAMESE_STOP_WORDS))
+    if "?" in message or not english or english < max(others + 1, MIN_STOP_WORD_SHARE * len(words)):
+        return False
+    for clause in CLAUSE_BREAK_PATTERN.split(message.casefold()):
+        begun = [word for word in WORD_PATTERN.findall(clause) if word not in OPENING_WORDS]
+        if ASKING_WORDS.intersection(begun[:1]) or INTERROGATIVES.intersection(begun[:3]):
+            return False
+    return True
 
 
 def _character_pairs(word: str) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from personas.lore.index import LoreIndex
+from personas.lore.index_terms import is_statement
 from personas.lore.minilm import MODEL, load_minilm
 from personas.lore.passages import WORLD, read_lore
 
@@ -54,6 +55,39 @@ def test_small_talk_finds_nothing(index, persona):
     found = {message: [hit.heading for hit in index.search(persona, message)] for message in SMALL_TALK}
     assert len(SMALL_TALK) == 20
     assert sum(map(bool, found.values())) <= 1, found
+
+
+@pytest.mark.parametrize("persona", PERSONAS)
+def test_what_members_only_tell_finds_little_and_the_same_as_a_question_more(index, persona):
+    rows = [json.loads(line) for line in (DATA / "evaluation" / "talks.jsonl").read_text("utf-8").splitlines()]
+    told = [line for row in rows for line in row["lines"] if is_statement(line)]
+    assert len(told) >= 40
+    assert sum(bool(index.search(persona, line)) for line in told) <= 0.3 * len(told)
+    scores = [index.rank(persona, text).matches[0].score for text in ("is it the piano?", "it is the piano.")]
+    assert scores[0] > 1.5 * scores[1]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("got promoted", True),
+        ("one of my patients died tonight. we knew it was coming", True),
+        ("write a python function that checks for a leap year", True),
+        ("nobody has answered my message all day", True),
+        ("is it raining", False),
+        ("hey ballast, how heavy was it", False),
+        ("well then, what do you eat", False),
+        ("it was long ago. do you remember", False),
+        ("tell me about the soup", False),
+        ("the soup, you mean?", False),
+        ("hoi can den long dien ra thang nao", False),
+        ("mình vừa được thăng chức", False),
+        ("今天好累", False),
+        ("", False),
+    ],
+)
+def test_an_english_message_that_asks_nothing_is_a_statement(message, expected):
+    assert is_statement(message) is expected
 
 
 def test_a_query_takes_milliseconds(index):

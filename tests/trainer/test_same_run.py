@@ -52,18 +52,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "cb8180b647960dcef8ab6c4f4356cc249f9c2e17c4127fed4dcd4d9177b395d2",
-            "bc3c8ff1968a947f7b13fc471c3e02d42ddad7541ab820b2e867783715efe8e5",
+            "2ed189e58b2d2b7810efcb55416c5380341862ddef3377488cffa363fc15f09e",
+            "88c9fa53a9048f1a80dcacf29015d2bd0e689cb9b54b1c1242f1076d0af79499",
         ),
         (
             "oda",
-            "e653f59ef7c34430422b429101f5772cdbc136123ac3eebffa3689d3366a544a",
-            "e646ecc28bb44e598837544d3d790f39293d49b5718a5eba18fe224ddcf983eb",
+            "2e220001684a11666983b16ba81ff2957ae80cacf1110b66f560dfe97b754658",
+            "90cb09002dcad01597057097f9e5476f227bf5575ee9b27738d6a01c565fd564",
         ),
         (
             "thrip",
-            "3fd40a793978c657ca076d2385d02a016feefb8bbe54924e3d70bd94beef2187",
-            "5a8882e191f859edb1c86465a129741d80fe20c914c7d6de9de730be4f805c7d",
+            "34c93bb055bdc71df647f1d7ce5e4cd728fb89b3005820a759b2fe0194771d1f",
+            "8a0688f72d9c543fe078aa416a37046b4ec33f967c719ff2bfe848837c9ba7c8",
         ),
     ],
 )
