@@ -120,7 +120,10 @@ def _matches_text(persona: Persona, ranking: LoreRanking) -> str:
         return f"There is no lore for {persona.name} yet. `/persona lore add` gives them some."
     selected = {id(match) for match in ranking.selected()}
     count = "1 passage" if len(selected) == 1 else f"{len(selected) or 'no'} passages"
-    lines = [f"**{persona.name}** would be given {count}. A passage matches with a score of {MIN_SCORE:g} or more:"]
+    threshold = f"A passage matches with a score of {MIN_SCORE:g} or more"
+    if ranking.weight < 1:
+        threshold += "; this message asks nothing, so its scores count half"
+    lines = [f"**{persona.name}** would be given {count}. {threshold}:"]
     for match in ranking.matches[:MAX_SHOWN_MATCHES]:
         mark = "✅" if id(match) in selected else "➖" if match.is_match else "❌"
         lines.append(f"{mark} **{match.score:.2f}** `{match.passage.source}` {match.passage.heading}")

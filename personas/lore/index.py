@@ -105,11 +105,16 @@ class PassageMatch:
 
 @dataclass(frozen=True)
 class LoreRanking:
-    """All lore of a persona, best match first; `small_talk` is the message's cosine with the nearest small talk."""
+    """All lore of a persona, best match first.
+
+    `small_talk` is the message's cosine with the nearest small talk. `weight` is below 1 if the message asks nothing:
+    the factor of all scores that embeddings take part in.
+    """
 
     terms: list[str]
     small_talk: float | None
     matches: list[PassageMatch]
+    weight: float = 1.0
 
     def selected(self, limit: int = MAX_LORE_PASSAGES) -> list[PassageMatch]:
         """Return the passages for a prompt: the best matches, without those far below the best one."""
@@ -331,7 +336,7 @@ class LoreIndex:
         cosines, small_talk = self._cosines(message, found)
         gram_shares = _gram_shares(message, visible) if small_talk is None else {}
         english_terms = len(terms) if small_talk is not None else 0
-        weight = STATEMENT_WEIGHT if is_statement(message) else 1
+        weight = STATEMENT_WEIGHT if small_talk is not None and is_statement(message) else 1.0
         matches = []
         for row, indexed in visible.items():
             words, cosine = shared.get(row, {}), cosines.get(row)
@@ -342,7 +347,7 @@ class LoreIndex:
                 by_words = weight * _word_score(words)
                 by_meaning = weight * (cosine - SMALL_TALK_WEIGHT * small_talk) / MIN_SIMILARITY
             matches.append(PassageMatch(indexed.passage, words, cosine, by_words, by_meaning))
-        return LoreRanking(terms, small_talk, sorted(matches, key=lambda match: -match.score))
+        return LoreRanking(terms, small_talk, sorted(matches, key=lambda match: -match.score), weight)
 
     def _owners_for(self, persona_id: str, guild_id: int) -> list[str]:
         """Return the owners of lore that a persona may use in a guild."""

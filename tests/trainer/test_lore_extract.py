@@ -33,6 +33,7 @@ def test_ask_says_what_matches_what_not_and_why(tmp_path):
     assert done.stdout.index("\ngiven ") < done.stdout.index("\nnot found ")
     result = json.loads(lore_command("ask", "--persona", card, "--lore", lore, "--json", "--all", "hello!").stdout)
     assert result["threshold"] == 1.0 and len(result["matches"]) == 4 and not any(m["found"] for m in result["matches"])
+    assert result["weight"] == 0.5 and "it asks nothing, so its scores count half" not in done.stdout
     assert {"score", "by_meaning", "cosine", "by_words", "words", "source", "heading"} <= result["matches"][0].keys()
 
 

@@ -52,6 +52,8 @@ class LoreMatches(ApiModel):
     """The words that were looked for."""
     small_talk: float | None
     """Similarity to small talk; null if it was not compared."""
+    weight: float
+    """Factor of the scores; below 1 for a message that asks nothing."""
     matches: list[Json]
 
 
@@ -72,6 +74,7 @@ async def post_lore_query(request: web.Request) -> web.Response:
         most=MAX_LORE_PASSAGES,
         words=ranking.terms,
         small_talk=ranking.small_talk,
+        weight=ranking.weight,
         matches=[lore_files.explanation_json(one) for one in matches],
     ).response()
 
