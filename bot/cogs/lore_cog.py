@@ -121,9 +121,7 @@ def _matches_text(persona: Persona, ranking: LoreRanking) -> str:
     selected = {id(match) for match in ranking.selected()}
     count = "1 passage" if len(selected) == 1 else f"{len(selected) or 'no'} passages"
     threshold = f"A passage matches with a score of {MIN_SCORE:g} or more"
-    if ranking.weight < 1:
-        threshold += "; this message asks nothing, so its scores count half"
-    lines = [f"**{persona.name}** would be given {count}. {threshold}:"]
+    lines = [f"**{persona.name}** would be given {count}. {threshold}{ranking.note and f'; {ranking.note}'}:"]
     for match in ranking.matches[:MAX_SHOWN_MATCHES]:
         mark = "✅" if id(match) in selected else "➖" if match.is_match else "❌"
         lines.append(f"{mark} **{match.score:.2f}** `{match.passage.source}` {match.passage.heading}")

@@ -116,6 +116,11 @@ class LoreRanking:
     matches: list[PassageMatch]
     weight: float = 1.0
 
+    @property
+    def note(self) -> str:
+        """What one has to know to read the scores; empty for most messages."""
+        return "the message asks nothing, so its scores count half" if self.weight == STATEMENT_WEIGHT else ""
+
     def selected(self, limit: int = MAX_LORE_PASSAGES) -> list[PassageMatch]:
         """Return the passages for a prompt: the best matches, without those far below the best one."""
         least = max(MIN_SCORE, MIN_SHARE_OF_BEST * self.matches[0].score) if self.matches else MIN_SCORE

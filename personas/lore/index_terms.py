@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 LETTER_FOLDS = str.maketrans(
     {"đ": "d", "ð": "d", "ł": "l", "ø": "o", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
@@ -43,7 +44,7 @@ ASKING_WORDS = frozenset(
 """Words that ask for something to be told if a clause begins with them, without what follows an apostrophe."""
 INTERROGATIVES = frozenset("who whos what whats when whens where wheres why how hows which whose whom".split())
 OPENING_WORDS = frozenset("and but so or well ok okay hey hi hello please then now also oh um".split())
-MIN_STOP_WORD_SHARE = 0.15  # of the words of an English message; short ones in other languages have hardly any
+MIN_STOP_WORD_SHARE = 0.2  # of the words of an English text
 CLAUSE_BREAK_PATTERN = re.compile(r"[.!,;:…\n]+")
 
 VIETNAMESE_STOP_WORDS = frozenset(
@@ -133,11 +134,16 @@ def is_mostly_ascii(text: str) -> bool:
     return bool(letters) and sum(character.isascii() for character in letters) >= 0.9 * len(letters)
 
 
+def has_english_stop_words(words: Sequence[str]) -> bool:
+    """Return True if as many of a text's words are stop words as in English; words are in lower case."""
+    return sum(word in STOP_WORDS for word in words) >= MIN_STOP_WORD_SHARE * len(words)
+
+
 def is_statement(message: str) -> bool:
     """Return True for an English message that asks for nothing about anybody: "got promoted", "write me a poem"."""
     words = WORD_PATTERN.findall(message.casefold())
     english, others = (sum(word in known for word in words) for known in (STOP_WORDS, VIETNAMESE_STOP_WORDS))
-    if "?" in message or not english or english < max(others + 1, MIN_STOP_WORD_SHARE * len(words)):
+    if "?" in message or english <= others or not has_english_stop_words(words):
         return False
     for clause in CLAUSE_BREAK_PATTERN.split(message.casefold()):
         begun = [word for word in WORD_PATTERN.findall(clause) if word not in OPENING_WORDS]

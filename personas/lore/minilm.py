@@ -15,14 +15,14 @@ from threadpoolctl import ThreadpoolController
 from tokenizers import Tokenizer
 
 from personas.errors import LoreError
-from personas.lore.index_terms import STOP_WORDS, WORD_PATTERN, is_mostly_ascii
+from personas.lore.index_terms import WORD_PATTERN, has_english_stop_words, is_mostly_ascii
 from personas.models.base_model import find_hub_error
 
 Vectors = npt.NDArray[np.float32]
 MODEL = "all-MiniLM-L6-v2"
 DIMENSIONS = 384
 LAYERS, HEADS, MAX_TOKENS, BATCH_TOKENS = 6, 12, 256, 256
-MIN_JUDGED_WORDS, MIN_STOP_WORD_SHARE, MAX_PIECES_PER_WORD = 3, 0.2, 1.6
+MIN_JUDGED_WORDS, MAX_PIECES_PER_WORD = 3, 1.6
 """English has at most 1.5 pieces of its vocabulary per word, other languages mostly 2; names may have many."""
 EPSILON = np.float32(1e-12)
 
@@ -112,7 +112,7 @@ class MiniLM:
         words = WORD_PATTERN.findall(text.casefold()) if is_mostly_ascii(text) else []
         if len(words) < MIN_JUDGED_WORDS:
             return bool(words)
-        if sum(word in STOP_WORDS for word in words) >= MIN_STOP_WORD_SHARE * len(words):
+        if has_english_stop_words(words):
             return True
         return sum(len(self.ranks(word)) for word in words) <= MAX_PIECES_PER_WORD * len(words)
 

@@ -65,7 +65,7 @@ async def test_members_may_ask_but_not_change(stage):
     )
     assert "❌" in words and "✅" not in words
     told = await stage.member.slash(QUAY, "persona lore ask", question="I am so tired today.")
-    await response_text(told, "this message asks nothing, so its scores count half")
+    await response_text(told, "the message asks nothing, so its scores count half")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_small_talk_finds_nothing(index, persona):
 
 
 @pytest.mark.parametrize("persona", PERSONAS)
-def test_what_members_only_tell_finds_little_and_the_same_as_a_question_more(index, persona):
+def test_what_members_only_tell_finds_little_lore_and_as_a_question_more(index, persona):
     rows = [json.loads(line) for line in (DATA / "evaluation" / "talks.jsonl").read_text("utf-8").splitlines()]
     told = [line for row in rows for line in row["lines"] if is_statement(line)]
     assert len(told) >= 40

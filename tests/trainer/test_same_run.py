@@ -52,8 +52,8 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "2ed189e58b2d2b7810efcb55416c5380341862ddef3377488cffa363fc15f09e",
-            "88c9fa53a9048f1a80dcacf29015d2bd0e689cb9b54b1c1242f1076d0af79499",
+            "200c39ab8ee677f4352530b1242c5a6519e7f3b38d4bd10c7688feaeb1f22737",
+            "65fc3286ff20d8bec9c6afe43afc59abd1eec274a879413ebe773f8df9ff63df",
         ),
         (
             "oda",

@@ -176,9 +176,8 @@ def _ask_table(ranking: LoreRanking, shown: list[PassageMatch]) -> list[str]:
     count, given = sum(match.is_match for match in ranking.matches), ranking.selected()
     words = ", ".join(ranking.terms) or "none that tell anything"
     talk = "" if ranking.small_talk is None else f"; nearness to small talk {ranking.small_talk:.2f}"
-    asks_nothing = "; it asks nothing, so its scores count half" if ranking.weight < 1 else ""
     lines = [
-        f"words looked for: {words}{talk}{asks_nothing}",
+        f"words looked for: {words}{talk}{ranking.note and f'; {ranking.note}'}",
         f"{count} of {len(ranking.matches)} passages found (a score of {MIN_SCORE:g} or more); a prompt gets "
         f"{len(given) or 'none'}",
     ]
