@@ -341,7 +341,8 @@ class LoreIndex:
         cosines, small_talk = self._cosines(message, found)
         gram_shares = _gram_shares(message, visible) if small_talk is None else {}
         english_terms = len(terms) if small_talk is not None else 0
-        weight = STATEMENT_WEIGHT if small_talk is not None and is_statement(message) else 1.0
+        is_weighed = small_talk is not None and not self._encoder and is_statement(message)
+        weight = STATEMENT_WEIGHT if is_weighed else 1.0
         matches = []
         for row, indexed in visible.items():
             words, cosine = shared.get(row, {}), cosines.get(row)
@@ -349,8 +350,9 @@ class LoreIndex:
                 by_words = _word_score_only(words, whole, english_terms)
                 by_meaning = max(0.0, gram_shares.get(row, 0.0) / MIN_GRAM_SHARE - by_words)
             else:
-                by_words = weight * _word_score(words)
-                by_meaning = weight * (cosine - SMALL_TALK_WEIGHT * small_talk) / MIN_SIMILARITY
+                of_row = 1.0 if added and row in added.rows else weight  # members' memories answer statements, too
+                by_words = of_row * _word_score(words)
+                by_meaning = of_row * (cosine - SMALL_TALK_WEIGHT * small_talk) / MIN_SIMILARITY
             matches.append(PassageMatch(indexed.passage, words, cosine, by_words, by_meaning))
         return LoreRanking(terms, small_talk, sorted(matches, key=lambda match: -match.score), weight)
 
@@ -483,13 +485,15 @@ def earlier_hits(exchanges: Iterable[tuple[str, str, float]], name: str, lore: S
     """Return what a prompt shows, before its lore, of exchanges of `name` with the persona, oldest first.
 
     Each is a question, its reply, and its score by `match_earlier`. There is room for two, beside full lore for one.
+    Of exchanges with the same question, the latest is shown.
     """
-    texts = ((" ".join(question.split()), " ".join(reply.split()), score) for question, reply, score in exchanges)
-    fitting = [
-        LoreHit(EARLIER_SOURCE, f"{name} said earlier, and you answered", f"“{question}” – “{reply}”", score)
-        for question, reply, score in texts
-        if count_words(f"{question} {reply}") <= MAX_EXCHANGE_WORDS and len(question) + len(reply) < MAX_EXCHANGE_CHARS
-    ]
+    latest: dict[str, LoreHit] = {}
+    for question, reply, score in exchanges:
+        asked, answered = " ".join(question.split()), " ".join(reply.split())
+        if count_words(f"{asked} {answered}") <= MAX_EXCHANGE_WORDS and len(asked) + len(answered) < MAX_EXCHANGE_CHARS:
+            latest.pop(asked.casefold(), None)
+            heading = f"{name} said earlier, and you answered"
+            latest[asked.casefold()] = LoreHit(EARLIER_SOURCE, heading, f"“{asked}” – “{answered}”", score)
     places = 2 if len(lore) < MAX_LORE_PASSAGES else 1
-    nearest = sorted(fitting, key=lambda hit: -hit.score)[:places]
-    return [hit for hit in fitting if hit in nearest]
+    nearest = sorted(latest.values(), key=lambda hit: -hit.score)[:places]
+    return [hit for hit in latest.values() if hit in nearest]

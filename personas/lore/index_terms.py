@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 
 LETTER_FOLDS = str.maketrans(
     {"đ": "d", "ð": "d", "ł": "l", "ø": "o", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
@@ -37,11 +38,14 @@ STOP_WORDS = frozenset(
 )
 
 # Folded like `fold_text`, and without those that are meaningful English words.
-ASKING_WORDS = frozenset(
+AUXILIARIES = frozenset(
     """is isn are aren was wasn were weren do don does doesn did didn can could couldn will would wouldn won has hasn
-    have haven had should shouldn any tell describe explain introduce remind talk""".split()
+    have haven had should shouldn""".split()
 )
-"""Words that ask for something to be told if a clause begins with them, without what follows an apostrophe."""
+"""Auxiliary verbs, without what follows an apostrophe."""
+ASKING_WORDS = AUXILIARIES | frozenset("any tell describe explain introduce remind talk".split())
+"""Words that ask for something to be told if a clause begins with them."""
+TOLD_ABOUT_WORDS = frozenset("tell know hear learn more".split())  # before "about"
 INTERROGATIVES = frozenset("who whos what whats when whens where wheres why how hows which whose whom".split())
 OPENING_WORDS = frozenset("and but so or well ok okay hey hi hello please then now also oh um".split())
 MIN_STOP_WORD_SHARE = 0.2  # of the words of an English text
@@ -143,13 +147,24 @@ def is_statement(message: str) -> bool:
     """Return True for an English message that asks for nothing about anybody: "got promoted", "write me a poem"."""
     words = WORD_PATTERN.findall(message.casefold())
     english, others = (sum(word in known for word in words) for known in (STOP_WORDS, VIETNAMESE_STOP_WORDS))
-    if "?" in message or english <= others or not has_english_stop_words(words):
+    if "?" in message or "\uff1f" in message or english <= others or not has_english_stop_words(words):
         return False
-    for clause in CLAUSE_BREAK_PATTERN.split(message.casefold()):
-        begun = [word for word in WORD_PATTERN.findall(clause) if word not in OPENING_WORDS]
-        if ASKING_WORDS.intersection(begun[:1]) or INTERROGATIVES.intersection(begun[:3]):
-            return False
-    return True
+    return not any(_asks(WORD_PATTERN.findall(clause)) for clause in CLAUSE_BREAK_PATTERN.split(message.casefold()))
+
+
+def _asks(words: Sequence[str]) -> bool:
+    """Return True if a clause asks, as it begins or further on: "ballast tell me", "for lunch what do", "your ship"."""
+    begun = [word for word in words if word not in OPENING_WORDS]
+    if ASKING_WORDS.intersection(begun[:1]) or INTERROGATIVES.intersection(begun[:3]) or "your" in words:
+        return True
+    if "about" in words and TOLD_ABOUT_WORDS.intersection(words[: words.index("about")]):
+        return True
+    return any(
+        (word in INTERROGATIVES and following in AUXILIARIES)
+        or (word in AUXILIARIES and following == "you")
+        or (word == "tell" and following in ("me", "us"))
+        for word, following in pairwise(words)
+    )
 
 
 def _character_pairs(word: str) -> list[str]:

@@ -99,6 +99,12 @@ def message_vector(text: str, encoder: str = "") -> Vectors:
     return vector
 
 
+def clear_vectors() -> None:
+    """Drop the vectors of messages, memories and lore that this process keeps to save time."""
+    message_vector.cache_clear()
+    _VECTOR_CACHE.clear()
+
+
 def pack_vectors(texts: Sequence[str], encoder: str = "") -> list[bytes]:
     """Return the vectors of messages as float16; empty for one that the encoder cannot read."""
     model = load_encoder(encoder)

@@ -12,7 +12,7 @@ from bot.chat.prompt_context import MAX_MISSING_VECTORS
 from bot.store import EarlierTalk, Store, StoreError
 from bot.store.messages import MAX_EARLIER_EXCHANGES, MAX_SEQ
 from personas.home.job_material import ShippedData
-from personas.lore.index import MAX_EXCHANGE_CHARS, MAX_EXCHANGE_WORDS
+from personas.lore.index import MAX_EXCHANGE_CHARS, MAX_EXCHANGE_WORDS, earlier_hits
 from personas.lore.minilm import load_minilm
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_vectors
 from personas.schemas.chat import EARLIER_SOURCE
@@ -177,6 +177,12 @@ async def test_two_whole_exchanges_come_back_in_their_order_or_one_beside_two_pa
     here.chatter()
     await here.ask(about_lore)
     assert len(here.stage.engine.requests[-1].lore) == 3 and len(here.found) == 1
+
+
+def test_of_exchanges_with_the_same_question_the_latest_has_one_place():
+    same = [(SAID, "Egon?", 1.5), (SAID.upper(), "Then he is late.", 1.4), (SAID, ANSWERED, 1.5)]
+    hits = earlier_hits([*same[:2], (ASKED, "Clocks.", 1.1), same[2]], "Ada", [])
+    assert [hit.text for hit in hits] == [f"“{ASKED}” – “Clocks.”", f"“{SAID}” – “{ANSWERED}”"]
 
 
 async def test_an_exchange_with_a_long_text_without_spaces_does_not_come_back(here):

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from personas.lore.index import LoreIndex
+from personas.lore.index import STATEMENT_WEIGHT, LoreIndex
 from personas.lore.index_terms import is_statement
 from personas.lore.minilm import MODEL, load_minilm
-from personas.lore.passages import WORLD, read_lore
+from personas.lore.passages import WORLD, Passage, read_lore
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 PERSONAS = ("ballast", "oda", "thrip")
@@ -67,6 +67,17 @@ def test_what_members_only_tell_finds_little_lore_and_as_a_question_more(index, 
     assert scores[0] > 1.5 * scores[1]
 
 
+def test_what_a_member_asked_to_keep_is_found_by_what_they_only_tell(index, monkeypatch):
+    told, kept = "I am cooking the soup for my sister Nell tonight.", Passage(WORLD, "memory", "", "my sister is vegan")
+    scores = {}
+    for weight in (STATEMENT_WEIGHT, 1.0):
+        monkeypatch.setattr("personas.lore.index.STATEMENT_WEIGHT", weight)
+        matches = [match for match in index.rank("oda", told, more=[kept]).matches if match.cosine is not None]
+        scores[weight] = {match.passage.text: match.score for match in matches}
+    halved = {text for text, score in scores[1.0].items() if scores[STATEMENT_WEIGHT][text] != score}
+    assert is_statement(told) and len(halved) > 10 and halved == scores[1.0].keys() - {kept.text}
+
+
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
@@ -80,6 +91,12 @@ def test_what_members_only_tell_finds_little_lore_and_as_a_question_more(index, 
         ("it was long ago. do you remember", False),
         ("tell me about the soup", False),
         ("the soup, you mean?", False),
+        ("the soup, you mean？", False),
+        ("Ballast tell me about the lighthouse", False),
+        ("hey Ballast do you know the keeper of the light", False),
+        ("I'd like to know more about the keeper", False),
+        ("for lunch on the quay what do you eat", False),
+        ("give me the story of your ship", False),
         ("hoi can den long dien ra thang nao", False),
         ("mình vừa được thăng chức", False),
         ("今天好累", False),
