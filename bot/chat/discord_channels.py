@@ -47,7 +47,7 @@ BAD_REQUEST_STATUS = 400
 MAX_REPLIES_TO_MEMBER, MAX_REPLIES_IN_CHANNEL = 8, 32
 """Replies that may be unfinished at once; Discord shows some 30 messages of a webhook in a minute."""
 REPLY_WAIT_S = 5.0
-END_WAIT_S, END_POLL_S = 10.0, 0.05
+END_WAIT_S, QUEUE_WAIT_S, END_POLL_S = 10.0, 120.0, 0.05
 """How long a reply that is cancelled is waited for, and the interval of the checks."""
 EDITS_PER_S = 2.0
 """Edits of a webhook's messages; Discord allows five requests in two seconds."""
@@ -137,10 +137,15 @@ class UnfinishedReplies:
         """Report whether the reply to this event is one of them."""
         return self._counts["event", event_id] > 0
 
-    async def wait_for_end(self, event_id: int) -> None:
+    async def wait_for_all(self) -> None:
+        """Wait until the replies that are made now are not made any more, but not longer than a long queue takes."""
+        events = [number for (kind, number), count in self._counts.items() if kind == "event" and count > 0]
+        await asyncio.gather(*(self.wait_for_end(event_id, QUEUE_WAIT_S) for event_id in events))
+
+    async def wait_for_end(self, event_id: int, most_s: float = END_WAIT_S) -> None:
         """Wait until the reply to this event is not made any more, but not longer than Discord may take."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(END_WAIT_S):
+            async with asyncio.timeout(most_s):
                 while self.holds(event_id):  # noqa: ASYNC110  it ends in many ways
                     await asyncio.sleep(END_POLL_S)
 

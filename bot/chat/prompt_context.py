@@ -3,7 +3,9 @@
 import logging
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from bot.chat.discord_channels import ChannelRef
@@ -109,13 +111,16 @@ class ChatRequestBuilder:
     ) -> ChatRequest:
         """Build the request in which the persona answers a member's stored message `trigger_seq`, an event's.
 
-        What the member asked the persona to keep competes with the lore for its place in the prompt.
+        What the member asked the persona to keep competes with the lore for its place in the prompt. Raises
+        `RefusedError` if the message is gone.
         """
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
+        if not history or history[-1].seq != trigger_seq:
+            raise RefusedError("What this reply answers is no longer there.", "Ask again.")
         version, versions = self._choose_version(persona.id, place.guild_id, event_id)
         shown = _turns_of_versions(history, persona, versions)
         turns = tuple(Turn(it.author_name, it.text, by_persona=it.persona_id == persona.id) for it in shown)
-        memories = self.store.memories.of_member(member_id, place.guild_id, persona.id) if member_id else []
+        memories = partial(self.store.memories.of_member, member_id, place.guild_id, persona.id)
         lore = await self._find_lore(persona.id, turns[-1], place.guild_id, memories)
         if member_id:
             talk = EarlierTalk(
@@ -134,19 +139,21 @@ class ChatRequestBuilder:
         )
 
     async def _find_lore(
-        self, persona_id: str, turn: Turn, guild_id: int, memories: list[Memory]
+        self, persona_id: str, turn: Turn, guild_id: int, memories: Callable[[], list[Memory]]
     ) -> tuple[LoreHit, ...]:
         """Find lore and memories for a member's turn. Headings say whose words a memory is, and are not searched.
 
-        Edits of messages can make two memories equal: a text has one place.
+        Edits of messages can make two memories equal: a text has one place. One that is forgotten during the search is
+        not found.
         """
-        seqs = {it.text: it.seq for it in memories}
+        seqs = {it.text: it.seq for it in memories()}
         kept = [Passage(WORLD, MEMORY_SOURCE, "", text) for text in seqs]
         where = (persona_id, turn.text, guild_id)
         hits = await (self._search_with(kept, seqs, *where) if kept else self.lore.find(*where))
         asked = f"{turn.name} asked you to remember"
-        headings = {it.text: f"your words, which {asked}" if it.by_persona else asked for it in memories}
-        return tuple(replace(it, heading=headings[it.text]) if it.source == MEMORY_SOURCE else it for it in hits)
+        headings = {it.text: f"your words, which {asked}" if it.by_persona else asked for it in memories()}
+        found = (it for it in hits if it.source != MEMORY_SOURCE or it.text in headings)
+        return tuple(replace(it, heading=headings[it.text]) if it.source == MEMORY_SOURCE else it for it in found)
 
     async def _search_with(
         self, passages: list[Passage], seqs: dict[str, int], persona_id: str, message: str, guild_id: int

@@ -70,8 +70,9 @@ class ReplyService:
     senders: SenderRegistry
     views: ReplyViews
     throttle: TrainerThrottle
+    redacted: Callable[[str], str] = str  # applied to what is stored; `bot.privacy.erasure_service` sets another one
     _running: dict[int, tuple[ReplyTask, ReplyStream]] = field(default_factory=dict)
-    _unfinished: UnfinishedReplies = field(default_factory=UnfinishedReplies)
+    unfinished: UnfinishedReplies = field(default_factory=UnfinishedReplies)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _is_closed: bool = False
 
@@ -95,7 +96,7 @@ class ReplyService:
         """
         if self._came_before(message):
             return
-        self._unfinished.require_place(message.author_id, channel_ref(channel).home_id)
+        self.unfinished.require_place(message.author_id, channel_ref(channel).home_id)
         task = self._accept(message, persona, channel)
         with self._holding(task):
             stream = None
@@ -141,7 +142,7 @@ class ReplyService:
         before = self.store.messages.text_of(reply.parts[0]) if reply.parts else None
         task = ReplyTask(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")
         request = await self._request(task)
-        self._unfinished.require_place(task.asked_by, task.place.home_id)
+        self.unfinished.require_place(task.asked_by, task.place.home_id)
         stream = self.engine.submit(request)
         try:
             with self.store.atomic():
@@ -232,7 +233,7 @@ class ReplyService:
         home_id = channel_ref(channel).home_id
         return StreamingReply(
             sender, growing, ended, on_parts, lambda old: self.senders.renew(old, channel), parts=list(parts),
-            before=before, stretch_s=lambda: self.senders.edit_stretch_s + self._unfinished.edit_stretch_s(home_id),
+            before=before, stretch_s=lambda: self.senders.edit_stretch_s + self.unfinished.edit_stretch_s(home_id),
         )  # fmt: skip
 
     async def _post_first(self, live: StreamingReply, persona: Persona, channel: SpeakChannel) -> None:
@@ -279,22 +280,18 @@ class ReplyService:
     def _store_reply(
         self, persona: Persona, place: ChannelRef, event_id: int, live: StreamingReply, reply: ChatReply
     ) -> None:
-        """Store the text and the end of a reply at once."""
+        """Store the text and the end of a reply at once, or nothing if whoever it answers was erased meanwhile."""
         state: Literal["stopped", "done"] = "stopped" if reply.finish == "cancelled" else "done"
         with self.store.atomic():
-            if reply.text:
+            if self.store.replies.get(event_id) is None:
+                return
+            if text := self.redacted(reply.text):
                 self.store.messages.append(
-                    guild_id=place.guild_id,
-                    channel_id=place.channel_id,
-                    author_id=0,
-                    author_name=persona.name,
-                    text=reply.text,
-                    at=time.time(),
-                    discord_message_id=live.parts[0],
-                    persona_id=persona.id,
-                    adapter_version=reply.version,
-                )
-                edit_memory_copies(self.store, live.parts[0], remove_links(reply.text))
+                    guild_id=place.guild_id, channel_id=place.channel_id, author_id=0, author_name=persona.name,
+                    text=text, at=time.time(), discord_message_id=live.parts[0],
+                    persona_id=persona.id, adapter_version=reply.version,
+                )  # fmt: skip
+                edit_memory_copies(self.store, live.parts[0], remove_links(text))
             self.store.replies.finish(event_id, state, reply.version, reply.seed, end_note=live.footer(reply))
 
     async def close(self) -> None:
@@ -311,10 +308,10 @@ class ReplyService:
         free, after = asyncio.Semaphore(MAX_RESUMED_AT_ONCE), -1
         while page := self.store.replies.unfinished(after):
             after = page[-1].event_id
-            rows = [reply for reply in page if not self._unfinished.holds(reply.event_id)]
+            rows = [reply for reply in page if not self.unfinished.holds(reply.event_id)]
             with ExitStack() as held:
                 for reply in rows:
-                    held.enter_context(self._unfinished.counting(reply.event_id))
+                    held.enter_context(self.unfinished.counting(reply.event_id))
                 await asyncio.gather(*(self._resume_guarded(reply, client, free) for reply in rows))
 
     async def _resume_guarded(self, reply: StoredReply, client: discord.Client, free: asyncio.Semaphore) -> None:
@@ -347,9 +344,8 @@ class ReplyService:
             await self._restore(task, sender, "", CUT_OFF_NOTE)
         else:
             log.info("finishing an interrupted reply of %s in #%s", persona.name, channel)
-            request = await self._request(task)
             with self._holding(task):
-                await self._reply(task, request, await self._submit_when_free(request, reply.created_at))
+                await self._reply(task, *await self._submit_when_free(task, reply.created_at))
 
     async def _restore(self, task: ReplyTask, sender: MessageSender, text: str, note: str) -> None:
         """Show how a reply ended in the messages that it has."""
@@ -371,14 +367,16 @@ class ReplyService:
         except AdapterError:
             return None
 
-    async def _submit_when_free(self, request: ChatRequest, created_at: float) -> ReplyStream | None:
+    async def _submit_when_free(self, task: ReplyTask, created_at: float) -> tuple[ChatRequest, ReplyStream | None]:
         """Wait for a place in the queue: this reply had one, and lost it in a restart. None if it waits too long."""
-        while time.time() - created_at <= MAX_RESUME_AGE_S:
+        while True:
+            request = await self._request(task)
             try:
-                return self._submit(request)
+                return request, self._submit(request)
             except EngineBusyError as error:
+                if time.time() - created_at > MAX_RESUME_AGE_S:
+                    return request, None
                 await asyncio.sleep(error.wait_s)
-        return None
 
     async def _reply(self, task: ReplyTask, request: ChatRequest, stream: ReplyStream | None) -> None:
         """Post, stream and store a reply to a request; `stream` is its stream if it was submitted already."""
@@ -465,7 +463,7 @@ class ReplyService:
         persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id)
         if running := self._running.get(reply.event_id):
             running[1].cancel()
-        await self._unfinished.wait_for_end(reply.event_id)  # it may be posting a further message
+        await self.unfinished.wait_for_end(reply.event_id)  # it may be posting a further message
         reply = self.store.replies.get(reply.event_id) or reply
         if channel and persona:
             sender = await self.senders.of(persona, channel)
@@ -492,7 +490,7 @@ class ReplyService:
             raise asyncio.CancelledError
         self._tasks.add(running)
         try:
-            with self._unfinished.counting(task.event_id, member=task.asked_by, channel=task.place.home_id):
+            with self.unfinished.counting(task.event_id, member=task.asked_by, channel=task.place.home_id):
                 yield
         finally:
             self._tasks.discard(running)

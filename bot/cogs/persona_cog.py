@@ -332,7 +332,8 @@ async def candidates(interaction: Interaction, count: int | None = None) -> None
         builder.choose_candidates(guild_id, count)
     current = builder.candidates_in(guild_id)
     choice = f"chosen among {current} while the engine is not busy" if current > 1 else "not chosen among several"
-    whose = "This server has chosen that" if guilds.reply_candidates(guild_id) else "That is the operator's number"
+    chosen = guilds.reply_candidates(guild_id)
+    whose = f"This server has chosen {chosen}" if chosen else "That is the operator's number"
     await respond(
         interaction, f"The beginning of a reply here is {choice}. At most: {builder.max_candidates}. {whose}."
     )

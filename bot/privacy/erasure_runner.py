@@ -90,6 +90,9 @@ class BotHooks(Protocol):
     async def interrupt_jobs(self, jobs: Collection[str]) -> None:
         """Block new training runs until `follow`; stop the running one if it is among these."""
 
+    async def replies_ended(self) -> None:
+        """Wait until the replies that are made now are stored: their prompts may have what the person said."""
+
     async def unload_version(self, persona_id: str, version: str) -> None:
         """Stop serving this version."""
 
@@ -199,6 +202,8 @@ class ErasureRunner:
             if not self.store.erasure_requests.acknowledged(row.seq).issuperset(self.shards.ids):
                 self.store.erasure.date_back(self.now(), receipt_of(row).until)
                 self._erase_rows(PersonIdentifiers.of_json(row.traces), receipt_of(row).until)
+                if self.hooks:
+                    await self.hooks.replies_ended()
                 self.store.compact()
                 self.store.erasure_requests.acknowledge(row.seq, self.shards.ids)
                 erased = True
@@ -294,6 +299,8 @@ class ErasureRunner:
             for done in self.store.erasure.erase_in_steps(int(user_id), receipt.until, finder.redacted):
                 receipt = receipt.also(done)
                 await asyncio.sleep(0)
+        if self.hooks:
+            await self.hooks.replies_ended()
         self.consents.mirror()
         await asyncio.to_thread(finder.jobs.rename_files, self.home)
         if self.forget_in_sandbox:
@@ -368,3 +375,11 @@ class ErasureRunner:
 
 def receipt_of(erasure_request: ErasureRequest) -> ErasureReceipt:
     return ErasureReceipt.model_validate_json(erasure_request.receipt)
+
+
+def redact_people_being_erased(store: Store, text: str) -> str:
+    """Redact who is being erased in a new text: a reply may have been begun with what they said."""
+    for row in store.erasure_requests.unfinished():
+        if receipt_of(row).scope == "everything":
+            text = IdentifierMatcher(PersonIdentifiers.of_json(row.traces)).redacted(text)
+    return text

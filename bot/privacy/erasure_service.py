@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,14 @@ from bot.personas.guild_lore import GuildLore, remove_stale_contributions
 from bot.privacy import consent_files
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
 from bot.privacy.consent_files import ConsentMirror
-from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, ErasureScope, WithdrawnVersion, receipt_of
+from bot.privacy.erasure_runner import (
+    ErasureReceipt,
+    ErasureRunner,
+    ErasureScope,
+    WithdrawnVersion,
+    receipt_of,
+    redact_people_being_erased,
+)
 from bot.privacy.home_files import HomeFiles
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
 from bot.privacy.translations import translate
@@ -32,7 +40,7 @@ from personas.errors import UnderstudyError
 from personas.home.atomic_files import write_model
 from personas.home.data_subjects import mark_erasure
 from personas.home.pseudonyms import HomeKey
-from personas.lore.semantic import message_vector
+from personas.lore.semantic import clear_vectors
 from personas.schemas.base import FrozenModel
 
 log = logging.getLogger(__name__)
@@ -58,6 +66,9 @@ class LiveBotHooks:
         queue.hold()
         for job_id in jobs:
             await queue.interrupt(job_id)
+
+    async def replies_ended(self) -> None:
+        await self.client.services.reply_service.unfinished.wait_for_all()
 
     async def unload_version(self, persona_id: str, version: str) -> None:
         services = self.client.services
@@ -165,7 +176,9 @@ class ErasureService:
         return ErasureRunner(services.home, services.store, consents, time.time, hooks, personas, leave, shards)
 
     def start(self) -> None:
-        self._bot.services.background.append(self._worker)
+        services = self._bot.services
+        services.reply_service.redacted = partial(redact_people_being_erased, services.store)
+        services.background.append(self._worker)
         self._worker.start()
 
     async def stop(self) -> None:
@@ -263,7 +276,7 @@ class ErasureService:
 
 async def _clear_caches(bot: Bot) -> None:
     """Drop the prompts and messages that are kept in memory to save time."""
-    message_vector.cache_clear()
+    clear_vectors()
     await bot.services.engine.clear_prefix_cache()
 
 

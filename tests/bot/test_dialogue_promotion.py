@@ -176,6 +176,9 @@ class Hooks:
     async def interrupt_jobs(self, jobs):
         pass
 
+    async def replies_ended(self):
+        pass
+
     async def unload_version(self, persona_id, version):
         self.unloaded.append((persona_id, version))
 

@@ -53,7 +53,7 @@ async def test_a_member_who_floods_leaves_nothing_behind_and_delays_nobody(stage
         await until(lambda: stage.engine.requests[-1].turns[-1].text == "and I?")
     assert stage.engine.requests[-1].member_id == int(stage.moderator.id)
     stage.engine.free.set()
-    await until(lambda: not service._running and not service._unfinished._counts)
+    await until(lambda: not service._running and not service.unfinished._counts)
     assert posted(stage, QUAY, "Ballast hears") == MAX_REPLIES_TO_MEMBER + 1
     assert posted(stage, QUAY, "as many as one may have") == 1
     mark = stage.mark
@@ -125,7 +125,7 @@ async def test_replies_of_one_channel_share_its_rate_of_edits(stage):
     stretches = []
     with ExitStack() as replies:
         for number in range(8):
-            replies.enter_context(service._unfinished.counting(number, member=number, channel=channel.id))
+            replies.enter_context(service.unfinished.counting(number, member=number, channel=channel.id))
             stretches.append(live.stretch_s())
     assert stretches == [0.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0] and live.stretch_s() == 0.0
 

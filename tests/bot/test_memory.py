@@ -13,6 +13,7 @@ from bot.chat.prompt_context import clean_memory
 from bot.cogs.memory_cog import MAX_MEMORIES
 from bot.store import Memory, Store
 from personas.lore import semantic
+from personas.lore.index import LoreIndex
 from personas.lore.minilm import load_minilm
 from personas.schemas.chat import MEMORY_SOURCE
 from tests.bot.conftest import INN, OFFICE, QUAY
@@ -132,6 +133,22 @@ async def test_a_memory_is_embedded_once_also_after_a_restart_and_again_when_it_
     assert remembered(stage) == [f"{KEPT} still"] and embedded.count(f"{KEPT} still") == 1
     stage.store.memories.forget([1])
     assert stage.store._connection.read(stored) == []
+
+
+async def test_one_that_is_forgotten_while_a_reply_is_prepared_is_not_in_its_prompt(stage, monkeypatch):
+    in_order = LoreIndex.in_order
+
+    async def forgotten_meanwhile(index, search):
+        found = await in_order(index, search)
+        stage.store.memories.forget([1])
+        return found
+
+    stage.store.memories.add(memory(KEPT, int(stage.member.id), stage.sandbox.guild_id))
+    await ask(stage, stage.member)
+    assert remembered(stage) == [KEPT]
+    monkeypatch.setattr(LoreIndex, "in_order", forgotten_meanwhile)
+    await ask(stage, stage.member, f"{ASKED} Tell me.")
+    assert remembered(stage) == [] and kept(stage) == []
 
 
 async def test_a_regenerated_reply_has_the_memories_of_who_asked(stage):

@@ -64,7 +64,7 @@ async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_pat
             await stage.moderator.slash(QUAY, "persona candidates", count=count)
             assert await asked(stage) == count
         shown = await stage.moderator.slash(QUAY, "persona candidates")
-        await response_text(shown, "is not chosen among several. At most: 4. This server has chosen that.")
+        await response_text(shown, "is not chosen among several. At most: 4. This server has chosen 1.")
         await response_text(await stage.moderator.slash(QUAY, "persona candidates", count=0), operators)
         assert await asked(stage) == 2
         await stage.moderator.slash(QUAY, "persona candidates", count=1)

@@ -1,5 +1,6 @@
 """`/privacy` as members meet it: in plain words, in two languages, in servers and direct messages."""
 
+import asyncio
 import json
 import time
 from dataclasses import replace
@@ -9,7 +10,9 @@ import aiohttp
 import discord
 import pytest
 
+from bot.chat import discord_channels
 from bot.chat.prompt_context import IncomingMessage
+from bot.chat.reply_service import ReplyService
 from bot.privacy import erasure_service
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
 from bot.privacy.translations import TEXTS
@@ -163,6 +166,51 @@ async def test_whoever_was_forgotten_sees_so_and_can_begin_anew(stage):
     assert "Deleted: 1 messages" in words
     await talk(stage, "I am back")
     assert stage.store.erasure.texts(int(stage.member.id)) == ["I am back"]
+
+
+@pytest.fixture
+def ending(monkeypatch):
+    """Replies end, and are stored, only when this is set."""
+    end_reply, ending = ReplyService.end_reply, asyncio.Event()
+
+    async def late(*arguments):
+        await ending.wait()
+        await end_reply(*arguments)
+
+    monkeypatch.setattr(ReplyService, "end_reply", late)
+    return ending
+
+
+async def test_a_reply_that_ends_after_who_it_answers_was_forgotten_is_not_kept(stage, ending, monkeypatch):
+    monkeypatch.setattr(discord_channels, "QUEUE_WAIT_S", 0.05)
+    await stage.member.say(QUAY, SAID)
+    await stage.sees("…", by="Ballast")
+    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    await stage.member.click(message, "Forget me")
+    await stage.sees("Done: you have been forgotten")
+    ending.set()
+    await until(lambda: not stage.client.services.reply_service.unfinished._counts)
+    assert stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"])) == []
+
+
+async def test_replies_to_others_that_are_being_made_name_nobody_who_is_forgotten_meanwhile(stage, ending):
+    services = stage.client.services
+    stage.client.services = replace(services, privacy=replace(services.privacy, forget_in_sandbox=None))
+    stage.engine.script = lambda request: ["It was ", "Tobias Reed who said it."]
+    ending.set()
+    await talk(stage)
+    ending.clear()
+    await stage.sandbox.member("Wren Castle").say(QUAY, "who said that?")
+    await until(lambda: len(stage.engine.requests) == 2)
+    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    await stage.member.click(message, "Forget me")
+    await until(lambda: stage.store.erasure.texts(int(stage.member.id)) == [])
+    await asyncio.sleep(0.2)
+    assert stage.store.erasure_requests.unfinished()[0].step == "store", "it waits for the reply"
+    ending.set()
+    await stage.sees("Done: you have been forgotten")
+    said = [message.text for message in stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"]))]
+    assert said[0] == "who said that?" and len(said) == 2 and "Tobias" not in said[1] and "who said it" in said[1]
 
 
 @pytest.mark.parametrize("ahead_s", [3600.0, -3600.0])

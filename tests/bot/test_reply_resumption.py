@@ -80,16 +80,37 @@ async def test_one_that_ended_while_it_waited_for_its_turn_is_not_made(tmp_path,
     monkeypatch.setattr(reply_service.ReplyService, "_resume", held)
     async with on_stage(tmp_path) as stage:
         service = stage.client.services.reply_service
-        await until(lambda: service._unfinished.holds(second))
+        await until(lambda: service.unfinished.holds(second))
         if is_deleted:
             waiting = stage.store.replies.get(second)
             assert [done async for done in service.delete([waiting], stage.client)] == [True]
         else:
             stage.store.replies.finish(second, "stopped")
         free.set()
-        await until(lambda: not service._unfinished.holds(second))
+        await until(lambda: not service.unfinished.holds(second))
         assert stage.store.replies.get(first).state == "done" and stage.store.replies.get(second).state == "stopped"
         assert len(stage.engine.requests) == 1 and not replies_to(stage, "question 1")
+
+
+async def test_one_whose_message_is_deleted_meanwhile_answers_no_other_message(tmp_path, monkeypatch):
+    async with on_stage(tmp_path) as stage:
+        await stage.moderator.say(QUAY, "question 0")
+        stage.store.messages.delete(int((await stage.finished(QUAY, 0))["id"]))
+        stage.engine.free.clear()
+        asked = int((await stage.member.say(QUAY, "question 1"))["id"])
+        await until(lambda: len(stage.engine.requests) == 2)
+    of = discord_channels.SenderRegistry.of
+
+    async def of_a_deleted_message(registry, persona, channel):
+        registry._store.messages.delete(asked)
+        return await of(registry, persona, channel)
+
+    monkeypatch.setattr(discord_channels.SenderRegistry, "of", of_a_deleted_message)
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: stage.store.replies.get(asked).state not in ("waiting", "streaming"))
+        (left,) = stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"]))
+        assert left.text == "question 0" and stage.store.replies.get(asked).state == "failed"
+        assert stage.engine.requests == []
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), aiohttp.ClientPayloadError("cut"), TimeoutError()])
