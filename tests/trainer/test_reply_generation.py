@@ -122,6 +122,22 @@ def test_replies_are_chosen_among_as_many_candidates_as_the_bots(tiny_base, monk
     assert served_sampling(tiny_base).candidates == candidates
 
 
+@pytest.mark.parametrize(
+    ("stated", "candidates"),
+    [
+        ({"ENGINE": "vllm", "ENGINE_URLS": "http://127.0.0.1:8000"}, 1),
+        ({"ENGINE": "Local"}, DEFAULT_CANDIDATES),
+        ({"MAX_REPLY_CANDIDATES": "2", "REPLY_CANDIDATES": "2"}, 2),
+    ],
+)
+def test_an_engine_or_a_limit_that_allows_fewer_candidates_counts(tiny_base, monkeypatch, stated, candidates):
+    for name, value in stated.items():
+        monkeypatch.setenv(name, value)
+    assert served_sampling(tiny_base).candidates == candidates
+    served = evaluation_environ(load_settings(None, stated))
+    assert served["REPLY_CANDIDATES"] == str(candidates)
+
+
 def test_replies_are_sampled_as_the_bots_settings_say(tiny_base, monkeypatch):
     usual = served_sampling(tiny_base)
     stated = evaluation_environ(load_settings(None, {"TEMPERATURE": "1.1", "TOP_P": "0.5", "MAX_NEW_TOKENS": "300"}))

@@ -52,7 +52,7 @@ from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import PreparedJob
 
 QUALITY_RESULTS_FOLDER, QUALITY_FILE = "results", "quality.json"
-QUALITY_FORMAT = 3  # of the results; another one where they are measured otherwise
+QUALITY_FORMAT = 4  # of the results; another one where they are measured otherwise, or lore or talk is found otherwise
 SERVED = "as served"
 SAMPLING_TYPES: dict[str, Any] = {
     it.name: type(it.default) for it in fields(SamplingParams) if type(it.default) in (int, float)
@@ -246,7 +246,7 @@ class QualityMeter:
 
 def study_key(job: PreparedJob, adapter: Candidate, voices: Mapping[str, AuthorTexts]) -> str:
     """Hash all that a point depends on besides its settings and seed."""
-    passages = [passage.text for passage in job.data.lore.passages] if job.data.lore else []
+    passages = [(passage.heading, passage.text) for passage in job.data.lore.passages] if job.data.lore else []
     served, encoder = asdict(served_sampling(job.base)), read_setting("LORE_ENCODER")
     model = (adapter.stamp.weights, fingerprint(job.base), job.spec.serving_precision, PROMPT_VERSION)
     texts = {name: (known.trained, known.heldout) for name, known in voices.items()}
