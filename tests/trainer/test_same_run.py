@@ -52,18 +52,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "200c39ab8ee677f4352530b1242c5a6519e7f3b38d4bd10c7688feaeb1f22737",
-            "65fc3286ff20d8bec9c6afe43afc59abd1eec274a879413ebe773f8df9ff63df",
+            "f0cf62da5e503b784385d3e0f6df48d5e31635b93ce1b4010abd1c0dbe4c2b44",
+            "b719a262e503cc8618aa7f9e798df2e5f62bc4db3dab11281fc1f3b85dfda017",
         ),
         (
             "oda",
-            "2e220001684a11666983b16ba81ff2957ae80cacf1110b66f560dfe97b754658",
-            "90cb09002dcad01597057097f9e5476f227bf5575ee9b27738d6a01c565fd564",
+            "18b92c9316a3c5c35493ca7e39061a1e67cd974ec9b43bf517d2f3bd17d04355",
+            "925653958a2ca8b9afea526327c333ff300c8ddff965935bf06a39676c7d673d",
         ),
         (
             "thrip",
-            "34c93bb055bdc71df647f1d7ce5e4cd728fb89b3005820a759b2fe0194771d1f",
-            "8a0688f72d9c543fe078aa416a37046b4ec33f967c719ff2bfe848837c9ba7c8",
+            "97c0a3fc45d3d994db6342bca89576de381cef1a69ff26860a0451678c426b5e",
+            "8e95ffb11be649824f552bf8badd41cdb694639f8e1507839c65d2d67fc4456b",
         ),
     ],
 )
