@@ -120,7 +120,7 @@ class ChatRequestBuilder:
         version, versions = self._choose_version(persona.id, place.guild_id, event_id)
         shown = _turns_of_versions(history, persona, versions)
         turns = tuple(Turn(it.author_name, it.text, by_persona=it.persona_id == persona.id) for it in shown)
-        memories = partial(self.store.memories.of_member, member_id, place.guild_id, persona.id)
+        memories = partial(self._memories, member_id, place.guild_id, persona.id, event_id)
         lore = await self._find_lore(persona.id, turns[-1], place.guild_id, memories)
         if member_id:
             talk = EarlierTalk(
@@ -137,6 +137,12 @@ class ChatRequestBuilder:
             guild_id=place.guild_id or place.channel_id,  # each direct-message channel is a guild of its own
             member_id=member_id,
         )
+
+    def _memories(self, member_id: int, guild_id: int, persona_id: str, event_id: int) -> list[Memory]:
+        """List what a member asked a persona to keep, without copies of the reply that is made again."""
+        reply = self.store.replies.get(event_id)
+        own = reply.parts if reply else ()
+        return [it for it in self.store.memories.of_member(member_id, guild_id, persona_id) if it.message_id not in own]
 
     async def _find_lore(
         self, persona_id: str, turn: Turn, guild_id: int, memories: Callable[[], list[Memory]]

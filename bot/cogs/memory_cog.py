@@ -37,6 +37,8 @@ ALL_MEMORIES = "all"
 CHANGE_TEXT = "`/memory edit` and `/memory forget` change that."
 ALL_TEXT = "What personas remember for you here; `/memory edit` and `/memory forget` change it, by number."
 SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
+CUT_TEXT = " What is cut, `/memory edit` shows whole."
+MAX_SHOWN_CHARS = 1500  # of a text that was too long
 MARGIN_CHARS = 16  # number and markup of a line of the list
 
 
@@ -174,12 +176,12 @@ MEMORY_BUTTONS = (EditMemoryButton, ForgetMemoryButton)
 def check_memory(text: str) -> str:
     """Return a text as it is kept. Raises `RefusedError` for one that is empty or too long."""
     text = clean_memory(text)
-    if not text:
+    if not any(sign.isprintable() and not sign.isspace() for sign in text):
         raise RefusedError("There is nothing to remember.", "Write some words.")
     if text != shorten_memory(text):
         raise RefusedError(
             f"That is too long: a memory has at most {MAX_MEMORY_CHARS} characters and {MAX_PASSAGE_WORDS} words.",
-            "Say it shorter with `/remember`.",
+            f"Say it shorter. It was: {_quote(text[:MAX_SHOWN_CHARS])}",
         )
     return text
 
@@ -218,12 +220,13 @@ async def _store(
         seq = store.memories.add(memory)
         if isinstance(interaction.channel, discord.Thread):
             store.channels.record_thread(*astuple(channel_ref(interaction.channel)))
-    where = "in this server" if interaction.guild_id else "in this conversation"
+    in_server = "in this server alone, which everyone in the channel can read,"
+    where = in_server if interaction.guild_id else "in this conversation alone"
     await respond(
         interaction,
         f"**{persona.name}** remembers for you (number {seq}): {_quote(text)}\n"
-        f"-# It is used for replies to you {where} alone, which everyone in the channel can read, and never for "
-        "training. `/memory show` lists all.",
+        f"-# It is used for replies to you {where} and never for training. `/memory show` lists what {persona.name} "
+        "remembers.",
         _buttons(seq),
         suppress_embeds=True,
     )
@@ -275,7 +278,8 @@ def _persona_text(interaction: Interaction, persona: Persona) -> str:
     """Text of what a persona remembers for the member here, and how much others do."""
     memories = _memories(interaction, persona)
     others = len(_memories(interaction, None)) - len(memories)
-    more = f"Others remember {_things(others)}: name one with `persona`, or look where none lives." if others else ""
+    look = "name one with `persona`; a channel without a persona lists all"
+    more = f"Others remember {_things(others)}: {look}." if others else ""
     if not memories:
         return f"{persona.name} remembers nothing for you here. `/remember` asks it to. {more}".rstrip()
     return _list_text(persona.name, memories, f"{CHANGE_TEXT} {more}".rstrip())
@@ -303,8 +307,20 @@ def _all_texts(interaction: Interaction) -> list[str]:
 def _list_text(name: str, memories: list[Memory], note: str) -> str:
     """List a persona's memories, each as long as a message has room for."""
     head = f"**{name}** remembers {_things(len(memories))} for you here. {note}".rstrip()
-    room = (MAX_MESSAGE_CHARS - len(head)) // len(memories) - MARGIN_CHARS
-    return "\n".join([head, *(f"`{it.seq}` {_excerpt(it, room)}" for it in memories)])
+    lengths = [len(_quote(it.text)) for it in memories]
+    room = _fair_room(lengths, MAX_MESSAGE_CHARS - len(head) - len(CUT_TEXT) - MARGIN_CHARS * len(memories))
+    cut = CUT_TEXT if max(lengths) > room else ""
+    return "\n".join([f"{head}{cut}", *(f"`{it.seq}` {_excerpt(it, room)}" for it in memories)])
+
+
+def _fair_room(lengths: list[int], room: int) -> int:
+    """Return the longest that each text may be so that all have room; short ones leave theirs to the others."""
+    for place, length in enumerate(sorted(lengths)):
+        share = room // (len(lengths) - place)
+        if length > share:
+            return share
+        room -= length
+    return max(lengths)
 
 
 def _things(count: int) -> str:
@@ -312,5 +328,8 @@ def _things(count: int) -> str:
 
 
 def _excerpt(memory: Memory, max_chars: int) -> str:
-    text = _quote(memory.text)
-    return text if len(text) <= max_chars else f"{_quote(discord_text(memory.text)[: max_chars // 2 - 2])}…"
+    text, quoted = memory.text, _quote(memory.text)
+    while text and len(quoted) > max_chars:
+        text = text[: -max(1, (len(quoted) - max_chars) // 2)]
+        quoted = f"{_quote(text)}…"
+    return quoted

@@ -150,7 +150,7 @@ def count_rows(reports: Sequence[MemberReport]) -> Counter[str]:
 
 
 def format_receipt(receipt: ErasureReceipt, language: Language, operator: str) -> str:
-    rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")}
+    rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "memories", "mentions")}
     everything = receipt.scope == "everything"
     lines = [translate(language, "receipt_title" if everything else "receipt_trainings")]
     if everything:

@@ -244,6 +244,10 @@ async def test_a_copy_of_a_reply_is_regenerated_with_it_and_shows_no_link(stage)
     await stage.member.click(reply, "Regenerate")
     await stage.finished(QUAY, mark)
     await until(lambda: kept(stage) == ["Nell has sold her bees: (link left out)"])
+    assert remembered(stage) == [], "it is not made from itself"
+    stage.engine.script = lambda request: ["She has."]
+    await ask(stage, stage.member, "has my sister Nell sold her bees?")
+    assert remembered(stage) == ["Nell has sold her bees: (link left out)"]
 
 
 async def test_no_list_shows_a_link(stage):
@@ -324,6 +328,19 @@ async def test_all_memories_take_as_many_messages_as_they_need(stage):
     assert numbers == [*range(1, 73)] and max(map(len, lists)) <= 2000
 
 
+async def test_a_list_cuts_only_what_has_no_room(stage):
+    texts = [*(f"I have {number} goats" for number in range(22)), "a long story " * 30, "an even longer story " * 19]
+    for text in texts:
+        stage.store.memories.add(memory(text.strip(), int(stage.member.id), stage.sandbox.guild_id))
+    shown = (await response_text(await stage.member.slash(QUAY, "memory show"), "remembers 24 things"))["content"]
+    assert shown.count("…") == 0 and "shows whole" not in shown and len(shown) <= 2000
+    stage.store.memories.edit(1, "the longest story of all " * 15)
+    stage.store.memories.edit(2, "the second longest story " * 15)
+    stage.store.memories.edit(3, "the third longest story " * 15)
+    shown = (await response_text(await stage.member.slash(QUAY, "memory show"), "shows whole"))["content"]
+    assert shown.count("”…") == 5 and "“I have 21 goats”" in shown and 1700 < len(shown) <= 2000
+
+
 async def test_nobody_touches_the_memory_of_another_or_of_another_server(stage):
     stage.store.memories.add(memory(user_id=int(stage.member.id), guild_id=stage.sandbox.guild_id))
     stage.store.memories.add(memory(user_id=int(stage.moderator.id), guild_id=stage.sandbox.guild_id + 1))
@@ -338,9 +355,11 @@ async def test_nobody_touches_the_memory_of_another_or_of_another_server(stage):
 
 async def test_what_is_too_long_too_much_or_nothing_is_refused_with_the_limit(stage):
     await response_text(await stage.member.slash(QUAY, "remember", text="<@123>\u202e \x07"), "“someone”")
-    await response_text(await stage.member.slash(QUAY, "remember", text="\u202e"), "There is nothing to remember.")
+    for empty in ("\u202e", "\u200b\u200b"):
+        await response_text(await stage.member.slash(QUAY, "remember", text=empty), "There is nothing to remember.")
     long = "at most 400 characters and 90 words"
-    await response_text(await stage.member.slash(QUAY, "remember", text="a " * 91), long)
+    refused = await response_text(await stage.member.slash(QUAY, "remember", text="a " * 91), long)
+    assert refused["content"].endswith(f"It was: “{'a ' * 90}a”")
     stage.engine.script = lambda request: ["b" * 401]
     reply = await ask(stage, stage.member)
     await response_text(await stage.member.context(QUAY, "Remember this", reply), long)
