@@ -108,7 +108,7 @@ class LoreRanking:
     """All lore of a persona, best match first.
 
     `small_talk` is the message's cosine with the nearest small talk. `weight` is below 1 if the message asks nothing:
-    the factor of all scores that embeddings take part in.
+    the factor of all scores of lore that embeddings take part in.
     """
 
     terms: list[str]
@@ -118,7 +118,7 @@ class LoreRanking:
 
     @property
     def note(self) -> str:
-        """What one has to know to read the scores; empty for most messages."""
+        """A remark for whoever reads the scores; empty for most messages."""
         return "the message asks nothing, so its scores count half" if self.weight == STATEMENT_WEIGHT else ""
 
     def selected(self, limit: int = MAX_LORE_PASSAGES) -> list[PassageMatch]:

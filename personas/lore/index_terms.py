@@ -37,7 +37,6 @@ STOP_WORDS = frozenset(
     yesterday yet you your""".split()
 )
 
-# Folded like `fold_text`, and without those that are meaningful English words.
 AUXILIARIES = frozenset(
     """is isn are aren was wasn were weren do don does doesn did didn can could couldn will would wouldn won has hasn
     have haven had should shouldn""".split()
@@ -51,6 +50,7 @@ OPENING_WORDS = frozenset("and but so or well ok okay hey hi hello please then n
 MIN_STOP_WORD_SHARE = 0.2  # of the words of an English text
 CLAUSE_BREAK_PATTERN = re.compile(r"[.!,;:…\n]+")
 
+# Folded like `fold_text`, and without those that are meaningful English words.
 VIETNAMESE_STOP_WORDS = frozenset(
     """ai anh bao bi boi cac cai chi cho co con cua cung da dang dau day de deu di do duoc em gi hay hoac khi khong
     kia la lai lam len ma mot nam nao nay neu nguoi nhe nhieu nhu nhung noi o ong qua ra rang rat roi sao se tai theo
