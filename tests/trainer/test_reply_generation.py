@@ -127,10 +127,9 @@ def test_replies_are_chosen_among_as_many_candidates_as_the_bots(tiny_base, monk
     [
         ({"ENGINE": "vllm", "ENGINE_URLS": "http://127.0.0.1:8000"}, 1),
         ({"ENGINE": "Local"}, DEFAULT_CANDIDATES),
-        ({"MAX_REPLY_CANDIDATES": "2", "REPLY_CANDIDATES": "2"}, 2),
     ],
 )
-def test_an_engine_or_a_limit_that_allows_fewer_candidates_counts(tiny_base, monkeypatch, stated, candidates):
+def test_an_engine_that_makes_one_candidate_is_measured_with_one(tiny_base, monkeypatch, stated, candidates):
     for name, value in stated.items():
         monkeypatch.setenv(name, value)
     assert served_sampling(tiny_base).candidates == candidates

@@ -37,7 +37,6 @@ STATED_SAMPLING: dict[str, tuple[str, type[float], float, float]] = {
     "max_new_tokens": ("MAX_NEW_TOKENS", int, 1, 1024),
     "candidates": ("REPLY_CANDIDATES", int, 1, MAX_CANDIDATES),
 }
-MOST_CANDIDATES = ("MAX_REPLY_CANDIDATES", int, 1, MAX_CANDIDATES)
 """The bot's settings of sampling: the name of each, its type, the least and the largest value."""
 FollowUp = Callable[[GeneratedReply], Sequence[EvaluationPrompt]]
 """Returns the prompts that can be rendered once a reply is known."""
@@ -53,7 +52,6 @@ def served_sampling(base: BaseModel) -> SamplingParams:
     stated: dict[str, Any] = {
         name: _read_stated(*of, usual=getattr(usual, name)) for name, of in STATED_SAMPLING.items()
     }
-    stated["candidates"] = min(stated["candidates"], _read_stated(*MOST_CANDIDATES, usual=MAX_CANDIDATES))
     return replace(usual, **stated)
 
 
