@@ -6,7 +6,7 @@ import itertools
 import logging
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +48,7 @@ MAX_REPLIES_TO_MEMBER, MAX_REPLIES_IN_CHANNEL = 8, 32
 """Replies that may be unfinished at once; Discord shows some 30 messages of a webhook in a minute."""
 REPLY_WAIT_S = 5.0
 END_WAIT_S, QUEUE_WAIT_S, END_POLL_S = 10.0, 120.0, 0.05
-"""How long a reply that is cancelled is waited for, and the interval of the checks."""
+"""How long a reply that is cancelled, and all that are queued, are waited for, and the interval of the checks."""
 EDITS_PER_S = 2.0
 """Edits of a webhook's messages; Discord allows five requests in two seconds."""
 MAX_REMEMBERED_AVATARS = 10_000
@@ -139,14 +139,16 @@ class UnfinishedReplies:
 
     async def wait_for_all(self) -> None:
         """Wait until the replies that are made now are not made any more, but not longer than a long queue takes."""
-        events = [number for (kind, number), count in self._counts.items() if kind == "event" and count > 0]
-        await asyncio.gather(*(self.wait_for_end(event_id, QUEUE_WAIT_S) for event_id in events))
+        await self._wait([number for kind, number in self._counts if kind == "event"], QUEUE_WAIT_S)
 
-    async def wait_for_end(self, event_id: int, most_s: float = END_WAIT_S) -> None:
+    async def wait_for_end(self, event_id: int) -> None:
         """Wait until the reply to this event is not made any more, but not longer than Discord may take."""
+        await self._wait([event_id], END_WAIT_S)
+
+    async def _wait(self, events: Sequence[int], most_s: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(most_s):
-                while self.holds(event_id):  # noqa: ASYNC110  it ends in many ways
+                while any(map(self.holds, events)):  # noqa: ASYNC110  they end in many ways
                     await asyncio.sleep(END_POLL_S)
 
     def require_place(self, member_id: int, channel_id: int) -> None:

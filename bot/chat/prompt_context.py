@@ -152,10 +152,11 @@ class ChatRequestBuilder:
         Edits of messages can make two memories equal: a text has one place. One that is forgotten during the search is
         not found.
         """
-        seqs = {it.text: it.seq for it in memories()}
-        kept = [Passage(WORLD, MEMORY_SOURCE, "", text) for text in seqs]
         where = (persona_id, turn.text, guild_id)
-        hits = await (self._search_with(kept, seqs, *where) if kept else self.lore.find(*where))
+        seqs = {it.text: it.seq for it in memories()}
+        if not seqs:
+            return tuple(await self.lore.find(*where))
+        hits = await self._search_with([Passage(WORLD, MEMORY_SOURCE, "", text) for text in seqs], seqs, *where)
         asked = f"{turn.name} asked you to remember"
         headings = {it.text: f"your words, which {asked}" if it.by_persona else asked for it in memories()}
         found = (it for it in hits if it.source != MEMORY_SOURCE or it.text in headings)

@@ -299,10 +299,10 @@ class ErasureRunner:
             for done in self.store.erasure.erase_in_steps(int(user_id), receipt.until, finder.redacted):
                 receipt = receipt.also(done)
                 await asyncio.sleep(0)
-        if self.hooks:
-            await self.hooks.replies_ended()
         self.consents.mirror()
         await asyncio.to_thread(finder.jobs.rename_files, self.home)
+        if self.hooks:
+            await self.hooks.replies_ended()
         if self.forget_in_sandbox:
             self.forget_in_sandbox(traces)
         if self.shards and self.shards.ids:

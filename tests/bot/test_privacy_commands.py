@@ -21,7 +21,8 @@ from bot.store.training_jobs import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref
 from personas.home.data_subjects import read_consent, write_people
 from personas.home.pseudonyms import HomeKey, keyed_person
-from personas.lore.semantic import message_vector
+from personas.lore import semantic
+from personas.lore.semantic import embed_units, message_vector, unit_key
 from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.fakes import until
@@ -106,6 +107,7 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     message = await response_text(asked, "stay in use: ballast v2")
     assert stage.live("ballast") == "v2", "only on request"
     assert message_vector(SAID).any() and message_vector.cache_info().currsize
+    assert embed_units([SAID]) and unit_key(SAID) in semantic._VECTOR_CACHE
     mark = stage.mark
     await stage.member.click(message, "Withdraw these too")
     said = await stage.sees("v2 of Ballast has been withdrawn", since=mark)
@@ -113,7 +115,7 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     assert stage.member.name not in said["content"] and stage.member.id not in said["content"]
     assert stage.live("ballast") == "v1"
     assert [adapter.name for adapter in stage.engine.dropped] == ["ballast-v2"] and stage.engine.prefix_cache_clears
-    assert not message_vector.cache_info().currsize
+    assert not message_vector.cache_info().currsize and unit_key(SAID) not in semantic._VECTOR_CACHE
     assert stage.store.erasure.texts(int(stage.member.id)) == [SAID], "what was said stays"
 
 
