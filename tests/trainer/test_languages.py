@@ -302,11 +302,11 @@ def test_a_named_encoder_finds_lore_that_shares_no_word_in_any_language(encoder,
         Passage("ada", "ada/b.md", "Nhà", "mèo sợ đêm"),
     ]
     index = LoreIndex(passages, tmp_path / "lore.sqlite", encoder)
+    assert index.rank("ada", "I am tired of it.").weight == 1.0, "its languages have no rules for what asks"
     assert [hit.heading for hit in index.search("ada", "thuyền phí trả")] == ["Bến"]
     assert [hit.heading for hit in index.search("ada", "猫 怕 夜")] == ["Nhà"]
     assert LoreIndex(passages).search("ada", "猫 怕 夜") == []
     index.close()
-    assert index.rank("ada", "I am tired of it.").weight == 1.0, "its languages have no rules for what asks"
     vectors = load_encoder(encoder).embed(["mèo", "đò giá"])
     assert vectors.shape == (2, 256) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     again = LoreIndex(passages, tmp_path / "lore.sqlite")
