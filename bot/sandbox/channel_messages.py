@@ -8,7 +8,7 @@ from bot.sandbox.gateway import Gateway
 from bot.sandbox.guild import Guild
 from bot.sandbox.guild_seed import Permission
 from bot.sandbox.network_conditions import SimulatedClock
-from bot.sandbox.object_store import StoredFile, time_of
+from bot.sandbox.object_store import NO_LIMIT, StoredFile, time_of
 from bot.sandbox.payloads import DIRECT_CHANNEL
 from bot.sandbox.sandbox_errors import ApiError, Json
 from bot.sandbox.traffic_log import EventFeed
@@ -74,10 +74,12 @@ class MessageManager:
         """Return up to `limit` messages of the channel, oldest first."""
         return [self._render(one) for one in self._store.page("message", channel_id, limit, before, after)]
 
-    def ephemeral(self, channel_id: str, user_id: str, after: int, before: int | None) -> list[Json]:
-        """Return the ephemeral messages that this member sees in a range of the channel."""
-        stored = self._store.page("ephemeral", channel_id, 100, before, after)
-        return [self._render(one) for one in stored if visible_to(one, user_id)]
+    def seen_by(self, user_id: str, channel_id: str, limit: int, before: int | None = None) -> list[Json]:
+        """Return the last `limit` messages that a member sees in the channel, ephemeral ones included, oldest first."""
+        stored = self._store.page("message", channel_id, limit, before)
+        ephemeral = self._store.page("ephemeral", channel_id, NO_LIMIT, before)
+        stored += [one for one in ephemeral if visible_to(one, user_id)]
+        return [self._render(one) for one in sorted(stored, key=lambda one: int(one["id"]))[-limit:]]
 
     def create(self, author: Json, channel_id: str, draft: MessageDraft, **more: Any) -> Json:
         """Send a message; `more` are fields that only the server sets. A repeated enforced nonce sends nothing."""

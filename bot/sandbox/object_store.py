@@ -16,6 +16,7 @@ from bot.sandbox.sandbox_errors import Json, StateUnreadable
 
 DISCORD_EPOCH_MS = 1_420_070_400_000
 STATE_FORMAT = 1
+NO_LIMIT = -1  # as SQLite's LIMIT
 FILE_REFERENCE = re.compile(r'"(\d+|[0-9a-f]{32})"')  # how objects refer to files: attachments by id, avatars by hash
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (

@@ -122,10 +122,7 @@ class _Page:
             before = int(request.query["before"]) if "before" in request.query else None
         except ValueError:
             raise web.HTTPBadRequest(text="before and limit are numbers.") from None
-        shown = self._container.messages.history(channel_id, limit, before)
-        oldest = int(shown[0]["id"]) if len(shown) == limit else 0
-        shown += self._container.messages.ephemeral(channel_id, me.id, oldest, before)
-        return web.json_response(sorted(shown, key=lambda message: int(message["id"])))
+        return web.json_response(self._container.messages.seen_by(me.id, channel_id, limit, before))
 
     async def upload(self, request: web.Request) -> web.Response:
         self._member(request.query.get("as"))

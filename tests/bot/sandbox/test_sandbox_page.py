@@ -241,6 +241,24 @@ async def test_ephemeral_answers_stand_in_their_stretch_of_the_history(http, san
     assert seen == [["after 0", "after 1"], ["before", "psst"]]
 
 
+async def test_of_many_ephemeral_answers_the_last_ones_are_shown(http, sandbox, probe):
+    @probe.tree.command(description="Only for you")
+    async def count(interaction: discord.Interaction, number: int) -> None:
+        await interaction.response.send_message(str(number), ephemeral=True)
+
+    await probe.tree.sync()
+    nils, channel = sandbox.member("Nils"), sandbox.channel("tavern")["id"]
+    for number in range(5):
+        await nils.slash("tavern", "count", number=number)
+    seen = []
+    for query in ({"limit": 2}, {"limit": 2, "before": 0}):
+        if "before" in query:
+            query["before"] = seen[0][0]["id"]
+        async with http.get("/page-api/messages", params={"as": nils.id, "channel": channel, **query}) as answer:
+            seen.append(await answer.json())
+    assert [[one["content"] for one in page] for page in seen] == [["3", "4"], ["1", "2"]]
+
+
 async def test_files_are_uploaded_and_sent(http, sandbox, as_nils):
     nils, kind = sandbox.member("Nils"), {"Content-Type": "application/octet-stream"}
 
