@@ -3,12 +3,18 @@
 from collections.abc import Iterable, Mapping
 
 UNKNOWN_VALUE = "–"
+OPPOSITE_UNITS = {"share more": "share fewer", "share fewer": "share more"}
 
 
 def format_value(value: float | None, unit: str) -> str:
-    """Format a value with its unit. Of a share the words that follow are appended: `share more` gives `3.0% more`."""
+    """Format a value with its unit. Of a share the words that follow are appended: `share more` gives `3.0% more`.
+
+    If the share is below 0, its word is the opposite one: `3.0% fewer`.
+    """
     if value is None:
         return UNKNOWN_VALUE
+    if value < 0 and unit in OPPOSITE_UNITS:
+        value, unit = -value, OPPOSITE_UNITS[unit]
     if unit.startswith("of "):
         return f"{value:.1%}"
     return f"{value:.1%}{unit.removeprefix('share')}" if unit.startswith("share") else f"{value:.3g} {unit}".strip()
@@ -26,6 +32,11 @@ def format_size(number_bytes: float) -> str:
 def format_gib(number_bytes: float) -> str:
     """Format a size as memory, in powers of 1,024: `1.9 GiB`."""
     return f"{number_bytes / 2**30:.1f} GiB"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Format a number with its noun, whose plural ends in `s`: `1 prompt`, `2,500 prompts`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_counts(counts: Mapping[str, int]) -> str:

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from personas.errors import RequestError
+from personas.schemas.formatting import format_value
 from personas.schemas.scorecard import LossCurve
 from tests.trainer.sample_scorecards import RECIPE, good_card, interval, of_text, spread, with_new
 from trainer.gate.criteria import criterion_measurements
@@ -289,6 +290,13 @@ def test_versions_that_are_no_worse_fail_by_accident_in_no_more_cases_than_is_sa
 
 
 # ------------------------------------------------------------------------------------------ thresholds
+
+
+def test_values_and_thresholds_are_in_the_same_words_and_never_negatively_fewer():
+    facts = next(it for it in judge(GOOD, RECIPE).criteria if it.name == "knows the lore")
+    assert facts.threshold == "at most 15.0% fewer; fails if significantly above 0.0% fewer"
+    assert format_value(-0.352, facts.unit) == "35.2% more" and format_value(0.1, facts.unit) == "10.0% fewer"
+    assert format_value(-0.1, "share more") == "10.0% fewer" and format_value(-0.1, "share") == "-10.0%"
 
 
 def test_a_recipe_overrides_single_thresholds():

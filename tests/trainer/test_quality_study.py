@@ -34,6 +34,7 @@ from trainer.study.quality import (
     QualityPoint,
     QualityResult,
     compare_settings,
+    lock_study,
     quality_markdown,
     quality_points,
     read_quality_result,
@@ -87,6 +88,8 @@ def test_what_is_no_setting_of_sampling_is_refused_by_name(text):
         quality_points([text], 1)
     assert "repetition_penalty from 1 to 2" in refused.value.advice and "seed" not in refused.value.advice
     assert quality_points([SERVED], 1) == [QualityPoint(SERVED, 0)]
+    with pytest.raises(RequestError, match="sets temperature twice"):
+        quality_points(["temperature=0.3, temperature=0.5"], 1)
 
 
 def test_a_study_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
@@ -111,6 +114,14 @@ def test_a_study_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
     hot = quality_points(["temperature=1"], 1)
     extended = run_quality_study(tmp_path, hot, "k", lambda it: result(it.settings, it.seed), lines.append)
     assert [it.settings for it in extended] == [SERVED, "temperature=1", COLD, COLD], "what is known stays in the table"
+
+
+def test_two_processes_do_not_measure_in_one_folder(tmp_path):
+    out = tmp_path / "study"
+    with lock_study(out), pytest.raises(RequestError, match="Another process"), lock_study(out):
+        pytest.fail("both are in it")
+    with lock_study(out):
+        assert out.is_dir()
 
 
 def test_a_damaged_result_is_named(tmp_path):

@@ -1,9 +1,11 @@
 """Belonging: a reply's own question is found among eight, real replies bound it above and shuffled ones below."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from personas.schemas.scorecard import BELONGS, HELDOUT_TASK, Interval
+from personas.schemas.scorecard import BELONGS, HELDOUT_TASK
 from tests.trainer.test_voice_classifier import ADA, data
 from trainer.evaluate.generation.reply_tasks import (
     EvaluationPrompt,
@@ -118,7 +120,16 @@ def test_a_mean_stays_a_share_and_its_interval_is_over_whole_units():
     few = mean_interval([value(f"talk {n // 10}", n, float(n < 20)) for n in range(40)])
     assert alone.estimate == few.estimate == 0.5
     assert few.high - few.low > 2 * (alone.high - alone.low) and few.low >= 0 and few.high <= 1
-    assert mean_interval([value("talk", 1, 1.0)]) == Interval(estimate=1, low=1, high=1)
+
+
+def test_a_share_of_0_or_1_has_the_exact_interval_of_its_units():
+    all_right = [value(f"talk {n // 3}", n, 1.0) for n in range(30)]
+    right = mean_interval(all_right)
+    assert (right.estimate, right.low, right.high) == (1, pytest.approx(0.6915, abs=1e-4), 1)
+    wrong = mean_interval([replace(it, value=0.0) for it in all_right])
+    assert (wrong.estimate, wrong.low, wrong.high) == (0, 0, pytest.approx(0.3085, abs=1e-4))
+    assert mean_interval(all_right[:3]).low == pytest.approx(0.2924, abs=1e-4)  # of one talk: its three replies
+    assert mean_interval(all_right[:1]).low == pytest.approx(0.025)
 
 
 def test_a_difference_is_of_the_same_replies_and_certain_if_it_excludes_zero():

@@ -179,14 +179,15 @@ def run_quality_command(options: argparse.Namespace) -> None:
     from trainer.train.job import prepare_job
 
     points = quality.quality_points(options.tried, options.runs)
-    meter = quality.QualityMeter(prepare_job(folder, spec), Candidate(manifest.version, adapter))
-    try:
-        results = quality.run_quality_study(out, points, meter.key, meter.measure, print_line)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("Run the same command again to resume.") from None
-    finally:
-        meter.close()
-    text = quality.write_quality(out, manifest.persona or "", results)
+    with quality.lock_study(out):
+        meter = quality.QualityMeter(prepare_job(folder, spec), Candidate(manifest.version, adapter))
+        try:
+            results = quality.run_quality_study(out, points, meter.key, meter.measure, print_line)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Run the same command again to resume.") from None
+        finally:
+            meter.close()
+        text = quality.write_quality(out, manifest.persona or "", results)
     print((out / quality.QUALITY_FILE).read_text(encoding="utf-8").replace("\n", "") if options.json else text)
     print_line(str(out))
 

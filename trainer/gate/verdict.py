@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from personas.errors import RequestError
 from personas.schemas.base import FrozenModel, explain_validation_error
+from personas.schemas.formatting import format_value
 from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE, Criterion, GateVerdict, Outcome, ScoreCard
 from trainer.gate.criteria import criterion_measurements
 from trainer.gate.measurement import CriterionMeasurement, holm_rejections, other_personas
@@ -137,12 +138,12 @@ def _criterion(
 
 
 def describe_threshold(measure: CriterionMeasurement, rule: CriterionThresholds) -> str:
-    """Describe a criterion's thresholds in words."""
+    """Describe a criterion's thresholds in words: `at most 15.0% fewer; fails above 20.0% fewer`."""
     bound = "at least" if measure.info.at_least else "at most"
     prefix = "whole interval below" if measure.shown is not None else bound
     beyond = "below" if measure.info.at_least else "above"
-    fails = f"fails if significantly {beyond} {rule.fail:g}" if rule.test else f"fails {beyond} {rule.fail:g}"
-    return f"{prefix} {rule.warn:g}; {fails}"
+    warn, fail = (format_value(value, measure.info.unit) for value in (rule.warn, rule.fail))
+    return f"{prefix} {warn}; fails {'if significantly ' if rule.test else ''}{beyond} {fail}"
 
 
 class CriterionThresholds(FrozenModel):

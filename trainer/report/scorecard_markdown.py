@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from personas.schemas.formatting import format_counts, format_value, markdown_table
+from personas.schemas.formatting import count_of, format_counts, format_value, markdown_table
 from personas.schemas.scorecard import (
     SENSE_SECTIONS,
     BoundedShares,
@@ -141,7 +141,7 @@ def _facts(section: FactScores) -> Iterator[str]:
         "out of character": section.breaks_character,
     }
     yield _by_side(measures, "{:.1%}")
-    yield f"{section.questions} questions with known answers."
+    yield f"{count_of(section.questions, 'question')} with known answers."
 
 
 def _text(scores: TextScores) -> Iterator[str]:
@@ -149,7 +149,7 @@ def _text(scores: TextScores) -> Iterator[str]:
     sides = list(next(iter(scores.scores.values()), {}))
     rows = [(name, *(by_side[side].format() for side in sides)) for name, by_side in scores.scores.items()]
     yield markdown_table(("measure", *(SIDE_NAMES[side] for side in sides)), rows)
-    yield f"{scores.prompts} prompts; mean ± standard deviation over the seeds."
+    yield f"{count_of(scores.prompts, 'prompt')}; mean ± standard deviation over the seeds."
 
 
 def _general(section: GeneralScores) -> Iterator[str]:
@@ -202,7 +202,7 @@ def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
         for name, by_side in section.shares.items()
     ]
     yield markdown_table(("share of replies", *(SIDE_NAMES[side] for side in sides), "ceiling", "floor"), rows)
-    yield f"{section.prompts} prompts; 95 % intervals from a bootstrap."
+    yield f"{count_of(section.prompts, 'prompt')}; 95 % intervals from a bootstrap, exact ones of 0 % and 100 %."
 
 
 def _share(it: Interval | None) -> str:

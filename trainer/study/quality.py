@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
@@ -12,11 +13,11 @@ from typing import Any
 
 from personas.cli_common import read_setting
 from personas.errors import RequestError
-from personas.home.atomic_files import write_private_file
+from personas.home.atomic_files import lock_folder, write_private_file
 from personas.models.base_model import RECOMMENDED_SAMPLING, fingerprint
 from personas.prompt import PROMPT_VERSION, Renderer
 from personas.schemas.chat import MAX_CANDIDATES, SamplingParams
-from personas.schemas.formatting import markdown_table
+from personas.schemas.formatting import count_of, markdown_table
 from personas.schemas.scorecard import (
     BELONGS,
     HELDOUT_TASK,
@@ -129,6 +130,8 @@ def parse_sampling(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in text.split(",") if text != SERVED else ():
         name, _, value = (part.strip() for part in pair.partition("="))
+        if name in found:
+            raise RequestError(f"{text!r} sets {name} twice.", "Give --try once for each value to compare.")
         try:
             found[name] = SAMPLING_TYPES[name](value)
             least, largest = SAMPLING_RANGES[name]
@@ -148,6 +151,16 @@ def quality_points(tried: Sequence[str], runs: int) -> list[QualityPoint]:
         found = parse_sampling(text)
         rows.append(",".join(f"{name}={value:g}" for name, value in found.items()) or SERVED)
     return [QualityPoint(settings, seed) for seed in range(runs) for settings in dict.fromkeys(rows)]
+
+
+@contextmanager
+def lock_study(out: Path) -> Iterator[None]:
+    """Create the folder of a study and keep it to this process. Raises `RequestError` if another one has it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with lock_folder(out) as is_free:
+        if not is_free:
+            raise RequestError(f"Another process measures in {out}.", "Wait for it, or name another --out.")
+        yield
 
 
 def run_quality_study(
@@ -305,7 +318,7 @@ def quality_markdown(persona: str, results: Sequence[QualityResult], rows: Seque
     ]
     seeds = len({result.seed for result in results})
     note = (
-        f"Shares of replies over {seeds} seed{'s' if seeds > 1 else ''}, with 95 % intervals. * marks a difference "
+        f"Shares of replies over {count_of(seeds, 'seed')}, with 95 % intervals. * marks a difference "
         f"from {SERVED!r} that is certain: the 95 % interval of a paired bootstrap over conversations or questions "
         f"excludes 0. One of twenty does so by chance. Compared are: {'; '.join(COMPARED_MEASURES)}."
     )

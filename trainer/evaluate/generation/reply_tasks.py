@@ -19,7 +19,7 @@ from personas.schemas.scorecard import (
     Side,
 )
 from trainer.data.quality_filters import find_language_file
-from trainer.evaluate.paired_losses import bootstrap_ratio
+from trainer.evaluate.paired_losses import CONFIDENCE_LEVEL, bootstrap_ratio
 
 PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK)
 """Tasks with messages that the persona would get in a channel."""
@@ -112,9 +112,18 @@ def reply_values(
 
 
 def mean_interval(values: Sequence[ReplyValue]) -> Interval:
-    """Return the mean of shares with its interval from a bootstrap over the units. Raises `ValueError` for none."""
+    """Return the mean of shares with its interval from a bootstrap over the units. Raises `ValueError` for none.
+
+    If all values are 0, or all are 1, every resample is the same. The interval is then the exact one of a binomial
+    share (Clopper and Pearson 1934) of as many units, or of as many values if there is one unit.
+    """
     found = bootstrap_ratio([it.unit for it in values], [it.value for it in values], [1.0] * len(values))
-    return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
+    low, high = max(0.0, found.low), min(1.0, found.high)
+    if found.estimate in (0.0, 1.0):
+        units = len({it.unit for it in values})
+        reach = 1 - ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / (units if units > 1 else len(values)))
+        low, high = max(0.0, found.estimate - reach), min(1.0, found.estimate + reach)
+    return Interval(estimate=found.estimate, low=low, high=high)
 
 
 def paired_difference(of: Sequence[ReplyValue], to: Sequence[ReplyValue]) -> Interval | None:
