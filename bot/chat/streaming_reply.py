@@ -40,7 +40,7 @@ LINK_PREFIXES = (
 """Beginnings of what can be clicked on: Discord's clients also open invites and gifts without a scheme."""
 LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
 LINK_PATTERN = re.compile(rf"(?:{LINK_PREFIX_PATTERN.pattern})\S+", re.IGNORECASE)
-LINK_PLACEHOLDER = "(link left out)"
+LINK_PLACEHOLDER, CLOSING_SIGNS = "(link left out)", ".,;:!?)]}>\"'”"
 LAST_WORD_PATTERN = re.compile(r"\S*\Z")
 INVISIBLE_PATTERN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters, and those that turn the direction of what follows. Links could be split by them."""
@@ -231,7 +231,8 @@ def discord_text(text: str, *, is_whole: bool = True) -> str:
 
 
 def _without_links(text: str) -> str:
-    return LINK_PATTERN.sub(LINK_PLACEHOLDER, text)
+    """Replace links, but not the punctuation and brackets that close what stands around them."""
+    return LINK_PATTERN.sub(lambda it: LINK_PLACEHOLDER + it[0][len(it[0].rstrip(CLOSING_SIGNS)) :], text)
 
 
 def split_message(text: str, footer: str) -> list[str]:

@@ -238,6 +238,8 @@ async def _generate(
                 print(piece, end="", flush=True)
         if is_shown:
             print()
+        if stream.reply.shortened:
+            print("The question is too long for the model: its middle was left out.", file=sys.stderr)
     return [stream.reply for stream in streams]
 
 

@@ -21,6 +21,7 @@ from bot.errors import RefusedError
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, contribute_lore
 from bot.services import Services
 from personas.lore.index import MIN_SCORE, LoreRanking, PassageMatch
+from personas.lore.index_terms import has_words
 from personas.schemas.chat import Persona
 
 LORE_FORM_PREFIX = "lore:"
@@ -74,6 +75,8 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
 async def lore_ask(
     interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: PersonaOption | None = None
 ) -> None:
+    if not has_words(question):
+        raise RefusedError("The question has no words.", "Write what a member might ask.")
     persona = persona or channel_persona(interaction)
     lore, guild_id = interaction.client.services.request_builder.lore, interaction.guild_id or 0
     ranking = await asyncio.to_thread(lore.rank, persona.id, question, guild_id)

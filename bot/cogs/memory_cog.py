@@ -208,7 +208,7 @@ async def _store(
 ) -> None:
     """Store a memory, and show it. Raises `RefusedError` for a text that cannot be kept, is known, or one too many."""
     text, known = check_memory(text), _memories(interaction, persona)
-    if any(it.text == text for it in known):
+    if any(it.text.casefold() == text.casefold() for it in known):
         raise RefusedError(f"{persona.name} remembers that already.", "`/memory show` lists it.")
     if len(known) >= MAX_MEMORIES:
         what = f"{persona.name} remembers {MAX_MEMORIES} things for you here, as many as it can."

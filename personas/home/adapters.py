@@ -125,12 +125,12 @@ def _manifest_in(folder: Path) -> AdapterManifest:
 def _read_errors(folder: Path, advice: str) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise AdapterError(f"There is no complete adapter in {folder}.", advice) from None
     except ValidationError as error:
         raise AdapterError(f"{MANIFEST_FILE} in {folder} is damaged: {error.errors()[0]['msg']}.", advice) from error
     except OSError as error:
-        raise AdapterError(f"The adapter in {folder} cannot be read: {error}", advice) from error
+        raise AdapterError(f"The adapter in {folder} cannot be read: {error}.", advice) from error
 
 
 def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManifest:

@@ -143,6 +143,11 @@ def has_english_stop_words(words: Sequence[str]) -> bool:
     return sum(word in STOP_WORDS for word in words) >= MIN_STOP_WORD_SHARE * len(words)
 
 
+def has_words(message: str) -> bool:
+    """Return True if a message has anything to search for: not only signs and emoji."""
+    return WORD_PATTERN.search(message) is not None
+
+
 def is_statement(message: str) -> bool:
     """Return True for an English message that asks for nothing about anybody: "got promoted", "write me a poem"."""
     words = WORD_PATTERN.findall(message.casefold())

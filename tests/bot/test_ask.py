@@ -87,6 +87,8 @@ def test_an_adapter_that_cannot_be_used_is_refused_before_the_model_is_loaded(as
         (other / "manifest.json").write_text(json.dumps({**manifest, **changes}))
         code, out, err = ask("--adapter", str(other), ASKED)
         assert code == 1 and words in err and not out and len(err.splitlines()) == 1
+    code, _, err = ask("--adapter", str(tmp_path / "elsewhere" / "manifest.json"), ASKED)
+    assert code == 1 and "There is no adapter" in err
     code, _, err = ask("--adapter", "dialogue/none", ASKED)
     assert code == 1 and "There is no adapter dialogue/none. Name an adapter's folder, or one of: dialogue/man" in err
     assert ask("--adapter", str(folder), "--version", "v1", "--persona", "oda", ASKED)[0] == 2
@@ -119,6 +121,12 @@ def test_what_cannot_be_asked_is_reported_before_a_model_is_loaded(ask, monkeypa
     monkeypatch.setattr(one_question, "LLMEngine", None)  # nothing gets so far
     found, out, err = ask(*words, ASKED)
     assert found == code and out == "" and said in err
+
+
+def test_a_question_that_the_model_cannot_read_whole_is_shortened_and_says_so(ask):
+    code, out, err = ask("--persona", "ballast", "why " * 3000)
+    assert code == 0 and out.strip() and "its middle was left out" in err
+    assert "left out" not in ask("--persona", "ballast", ASKED)[2]
 
 
 def test_a_reply_of_this_machine_says_that_the_bots_servers_did_not_make_it(ask, monkeypatch):

@@ -66,6 +66,8 @@ async def test_members_may_ask_but_not_change(stage):
     assert "❌" in words and "✅" not in words
     told = await stage.member.slash(QUAY, "persona lore ask", question="I am so tired today.")
     await response_text(told, "the message asks nothing, so its scores count half")
+    nothing = await stage.member.slash(QUAY, "persona lore ask", question="?! 🍲")
+    await response_text(nothing, "The question has no words.")
 
 
 @pytest.mark.parametrize(

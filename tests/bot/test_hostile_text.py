@@ -66,6 +66,12 @@ def test_plain_text_stays_as_it_is():
     assert discord_text(text) == text and remove_links(text) == text
 
 
+def test_what_closes_around_a_link_stays():
+    text = 'Look ([here](https://a.example/b), or "www.b.example"). Gone: <https://c.example>!'
+    left_out = "(link left out)"
+    assert remove_links(text) == f'Look ([here]({left_out}), or "{left_out}"). Gone: <{left_out}>!'
+
+
 def test_a_footer_has_its_place_however_much_it_names():
     lore = tuple(LoreHit(f"a-long-name-of-a-file-{n}.md", "", "x", 1.0) for n in range(30))
     footer = reply_footer(ChatReply("hello", "v1", 7, 1, 1, "stop", lore=lore))

@@ -355,6 +355,7 @@ async def test_nobody_touches_the_memory_of_another_or_of_another_server(stage):
 
 async def test_what_is_too_long_too_much_or_nothing_is_refused_with_the_limit(stage):
     await response_text(await stage.member.slash(QUAY, "remember", text="<@123>\u202e \x07"), "“someone”")
+    await response_text(await stage.member.slash(QUAY, "remember", text="SOMEONE"), "remembers that already")
     for empty in ("\u202e", "\u200b\u200b"):
         await response_text(await stage.member.slash(QUAY, "remember", text=empty), "There is nothing to remember.")
     long = "at most 400 characters and 90 words"

@@ -45,7 +45,8 @@ def test_ask_says_what_matches_what_not_and_why(tmp_path):
         (("ask", "--persona", "nobody", "x"), "There is no persona 'nobody'."),
         (("ask", "--persona", "oda", "--lore", "/nowhere", "x"), "There is no folder /nowhere."),
         (("extract", "--persona", "oda", "--lore", ".", "--out", "x"), "There is no lore of Oda Marrow"),
-        (("ask", "--persona", "oda", " "), "The question is empty."),
+        (("ask", "--persona", "oda", " "), "The question has no words."),
+        (("ask", "--persona", "oda", "?! 🍲"), "The question has no words."),
     ],
 )
 def test_what_cannot_be_asked_is_said(tmp_path, words, error):

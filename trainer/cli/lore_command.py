@@ -12,6 +12,7 @@ from personas.errors import ErasedMeanwhileError, RequestError, UnderstudyError
 from personas.home.data_subjects import ErasureFence
 from personas.home.shared_personas import OPERATOR_GUILD_ID, read_shared_personas
 from personas.lore.index import MIN_SCORE, LoreIndex, LoreRanking, PassageMatch
+from personas.lore.index_terms import has_words
 from personas.lore.passages import Passage, scan_lore, split_passages
 from personas.schemas.chat import Persona
 from trainer.cli.argtypes import Commands, add_command, positive_int
@@ -128,8 +129,8 @@ def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passag
 
 
 def _ask(options: argparse.Namespace) -> None:
-    if not options.question.strip():
-        raise RequestError("The question is empty.", "Write a question.")
+    if not has_words(options.question):
+        raise RequestError("The question has no words.", "Write what a member might ask.")
     persona, passages = load_persona_lore(options)
     home = resolve_home(None)
     # A separate cache beside the bot's, so that no passage is embedded twice.
