@@ -200,8 +200,8 @@ class BatchGenerator:
 def best_candidate(seq: Sequence) -> Sequence:
     """Return the candidate with the highest log p(text | talk) − λ log p(text | card alone) per token.
 
-    What would fit any talk loses against what fits this one (arXiv 1510.03055, anti-language model). Candidates that
-    ended without text are not compared.
+    What would fit any talk loses against what fits this one (arXiv 1510.03055, anti-language model). Candidates
+    without a letter or digit are not compared.
     """
     candidates = seq.compared
     if len(candidates) == 1:

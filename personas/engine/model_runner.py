@@ -135,8 +135,9 @@ class Sequence(ReplySequence):
 
     @property
     def compared(self) -> list["Sequence"]:
-        """The candidates with text, among which is chosen; the first one where none has any."""
-        return [seq for seq in (self, *self.rivals) if seq._detokenizer.text] or [self]
+        """The candidates with a letter or digit, among which is chosen; the first one where none has any."""
+        candidates = (self, *self.rivals)
+        return [seq for seq in candidates if any(map(str.isalnum, seq._detokenizer.text))] or [self]
 
     @property
     def reply_ids(self) -> list[int]:

@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -195,6 +196,18 @@ def test_a_candidate_without_text_is_not_chosen(reply, model, renderer, sampled)
             outdone += not expected[best].text
         sampled.clear()
     assert outdone, "an empty one would have been chosen"
+
+
+def test_a_candidate_of_signs_alone_is_not_chosen():
+    def candidate(text):
+        seq = engine_core.Sequence.__new__(engine_core.Sequence)
+        seq._detokenizer, seq.rivals = SimpleNamespace(text=text), []
+        return seq
+
+    seq, *seq.rivals = map(candidate, ("*", "*bows*", "…", "Да", "7"))
+    assert [one._detokenizer.text for one in seq.compared] == ["*bows*", "Да", "7"]
+    del seq.rivals[0], seq.rivals[1:]
+    assert seq.compared == [seq]
 
 
 def test_others_who_need_the_rows_end_the_choice(start, reply):
