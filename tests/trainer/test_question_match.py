@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from personas.schemas.scorecard import BELONGS, HELDOUT_TASK
+from personas.schemas.scorecard import BELONGS, HELDOUT_TASK, Interval
 from tests.trainer.test_voice_classifier import ADA, data
 from trainer.evaluate.generation.reply_tasks import (
     EvaluationPrompt,
@@ -122,14 +122,14 @@ def test_a_mean_stays_a_share_and_its_interval_is_over_whole_units():
     assert few.high - few.low > 2 * (alone.high - alone.low) and few.low >= 0 and few.high <= 1
 
 
-def test_a_share_of_0_or_1_has_the_exact_interval_of_its_units():
-    all_right = [value(f"talk {n // 3}", n, 1.0) for n in range(30)]
-    right = mean_interval(all_right)
-    assert (right.estimate, right.low, right.high) == (1, pytest.approx(0.6915, abs=1e-4), 1)
-    wrong = mean_interval([replace(it, value=0.0) for it in all_right])
-    assert (wrong.estimate, wrong.low, wrong.high) == (0, 0, pytest.approx(0.3085, abs=1e-4))
-    assert mean_interval(all_right[:3]).low == pytest.approx(0.2924, abs=1e-4)  # of one talk: its three replies
-    assert mean_interval(all_right[:1]).low == pytest.approx(0.025)
+def test_a_share_of_0_or_1_has_about_the_exact_interval_and_a_wider_one_of_few_units():
+    all_right = [value(f"talk {n}", n, 1.0) for n in range(40)]
+    right, wrong = mean_interval(all_right), mean_interval([replace(it, value=0.0) for it in all_right])
+    assert (right.estimate, right.high, wrong.estimate, wrong.low) == (1, 1, 0, 0)
+    assert right.low == pytest.approx(0.025 ** (1 / 40), abs=0.02) and wrong.high == pytest.approx(1 - right.low)
+    assert mean_interval([replace(it, unit=f"talk {it.number // 20}") for it in all_right]).low < right.low
+    assert mean_interval(all_right[:1]) == Interval(estimate=1, low=0, high=1)
+    assert mean_interval(all_right[:2]).low == 0
 
 
 def test_a_difference_is_of_the_same_replies_and_certain_if_it_excludes_zero():

@@ -202,7 +202,7 @@ def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
         for name, by_side in section.shares.items()
     ]
     yield markdown_table(("share of replies", *(SIDE_NAMES[side] for side in sides), "ceiling", "floor"), rows)
-    yield f"{count_of(section.prompts, 'prompt')}; 95 % intervals from a bootstrap, exact ones of 0 % and 100 %."
+    yield f"{count_of(section.prompts, 'prompt')}; 95 % intervals from a bootstrap."
 
 
 def _share(it: Interval | None) -> str:

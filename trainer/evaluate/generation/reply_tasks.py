@@ -4,7 +4,7 @@ import json
 import statistics
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from personas.schemas.scorecard import (
     Side,
 )
 from trainer.data.quality_filters import find_language_file
-from trainer.evaluate.paired_losses import CONFIDENCE_LEVEL, bootstrap_ratio
+from trainer.evaluate.paired_losses import bootstrap_ratio
 
 PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK)
 """Tasks with messages that the persona would get in a channel."""
@@ -114,16 +114,19 @@ def reply_values(
 def mean_interval(values: Sequence[ReplyValue]) -> Interval:
     """Return the mean of shares with its interval from a bootstrap over the units. Raises `ValueError` for none.
 
-    If all values are 0, or all are 1, every resample is the same. The interval is then the exact one of a binomial
-    share (Clopper and Pearson 1934) of as many units, or of as many values if there is one unit.
+    If all values are 0, or all are 1, every resample is the same. The interval then reaches as far as it would if one
+    of the values were the opposite, which is near the exact one of a binomial share (Clopper and Pearson 1934).
     """
+    found = _bootstrap_mean(values)
+    if found.estimate not in (0.0, 1.0):
+        return found
+    near = _bootstrap_mean([replace(values[0], value=1 - found.estimate), *values[1:]])
+    return found.model_copy(update={"low": near.low} if found.estimate else {"high": near.high})
+
+
+def _bootstrap_mean(values: Sequence[ReplyValue]) -> Interval:
     found = bootstrap_ratio([it.unit for it in values], [it.value for it in values], [1.0] * len(values))
-    low, high = max(0.0, found.low), min(1.0, found.high)
-    if found.estimate in (0.0, 1.0):
-        units = len({it.unit for it in values})
-        reach = 1 - ((1 - CONFIDENCE_LEVEL) / 2) ** (1 / (units if units > 1 else len(values)))
-        low, high = max(0.0, found.estimate - reach), min(1.0, found.estimate + reach)
-    return Interval(estimate=found.estimate, low=low, high=high)
+    return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
 
 
 def paired_difference(of: Sequence[ReplyValue], to: Sequence[ReplyValue]) -> Interval | None:
