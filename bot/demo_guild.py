@@ -35,7 +35,7 @@ SKERROW_SEED = GuildSeed(
         ChannelSeed("weighbridge-quay", "Where the lifting is done. Dock Crane No. 3 answers."),
         ChannelSeed("the-damp-lantern", "The inn at the bottom of Eel Stair. Boots on the rail."),
         ChannelSeed("drowned-stage", "The stage of the Grand Tidal Opera. Its leading actor is at home."),
-        ChannelSeed("harbour-office", "Nobody lives here. Try /persona list, /persona set, /finetune status."),
+        ChannelSeed("harbour-office", "For commands: /persona list, /persona set, /finetune status."),
     ),
     roles=(
         RoleSeed("Regular", 0, 0xB07D3C),

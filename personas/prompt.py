@@ -13,8 +13,8 @@ PROMPT_VERSION = "3"  # must change whenever samples would render to other token
 HISTORY_BLOCK_TURNS = 4
 """History is dropped in blocks of this many turns, so that the prefix of a prompt stays the same for a while."""
 
-RECENT_MESSAGES, RECENT_BLOCK_MESSAGES = 8, 12
-"""A channel's prompt has its last messages: at least eight, in a window that moves by twelve (`recent_start`)."""
+RECENT_MESSAGES, RECENT_BLOCK_MESSAGES = 8, 6
+"""A channel's prompt has its last messages: at least eight, in a window that moves by six (`recent_start`)."""
 
 EXAMPLE_USER = "Guest"
 """The user's name in a card's examples: always the same, so that all members' prompts share a prefix."""
