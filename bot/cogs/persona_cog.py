@@ -50,10 +50,6 @@ SCOPE_CHOICES = [
 DeletePeriod = Literal["nothing", "hour", "day", "everything"]
 DELETE_PERIODS_S: dict[DeletePeriod, float] = {"hour": 3600.0, "day": 86400.0, "everything": 1e11}
 OPERATORS_NUMBER = 0
-CANDIDATE_CHOICES = [
-    app_commands.Choice(name="the operator's number", value=OPERATORS_NUMBER),
-    *(app_commands.Choice(name=str(count), value=count) for count in range(1, MAX_CANDIDATES + 1)),
-]
 PROGRESS_INTERVAL_S = 2.0
 """Time between two looks at an import's progress."""
 PROGRESS_INTERVAL_MESSAGES = 10
@@ -317,13 +313,21 @@ async def fresh(interaction: Interaction) -> None:
     await respond(interaction, "A new conversation starts here. Nothing was deleted.", ephemeral=False)
 
 
+async def _possible_candidates(interaction: Interaction, typed: str) -> list[app_commands.Choice[int]]:
+    most = interaction.client.services.request_builder.max_candidates
+    names = {OPERATORS_NUMBER: "the operator's number"} | {count: str(count) for count in range(1, most + 1)}
+    return [app_commands.Choice(name=name, value=count) for count, name in names.items() if typed in name]
+
+
 @guild_moderators_only("Candidates are chosen for a server.")
 @PERSONA.command(description="Choose among how many beginnings a reply in this server is selected (moderators).")
 @app_commands.describe(
     count="1 is the fastest; more fit the talk better and begin later. Left out, the current number is shown"
 )
-@app_commands.choices(count=CANDIDATE_CHOICES)
-async def candidates(interaction: Interaction, count: int | None = None) -> None:
+@app_commands.autocomplete(count=_possible_candidates)
+async def candidates(
+    interaction: Interaction, count: app_commands.Range[int, OPERATORS_NUMBER, MAX_CANDIDATES] | None = None
+) -> None:
     services, guild_id = interaction.client.services, interaction.guild_id or 0
     builder, guilds = services.request_builder, services.store.guilds
     if count == OPERATORS_NUMBER:

@@ -70,6 +70,10 @@ async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_pat
         await stage.moderator.slash(QUAY, "persona candidates", count=1)
         too_many = await stage.moderator.slash(QUAY, "persona candidates", count=5)
         await response_text(too_many, "A server may choose at most 4 candidates. The operator can allow more")
+        offered = await stage.moderator.autocomplete(QUAY, "persona candidates", "count", count="")
+        assert [one["name"] for one in offered] == ["the operator's number", "1", "2", "3", "4"]
+        offered = await stage.moderator.autocomplete(QUAY, "persona candidates", "count", count="4")
+        assert [one["value"] for one in offered] == [4]
         member = await stage.member.slash(QUAY, "persona candidates", count=4)
         await response_text(member, "Only moderators may do this.")
         assert await asked(stage) == 1
