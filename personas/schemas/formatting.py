@@ -16,7 +16,9 @@ def format_value(value: float | None, unit: str) -> str:
     if value < 0 and unit in OPPOSITE_UNITS:
         value, unit = -value, OPPOSITE_UNITS[unit]
     if unit.startswith("of "):
-        return f"{value:.1%}"
+        return f"{value:.1%} {unit}"
+    if unit == "times":
+        return f"{value:.2f} times"
     return f"{value:.1%}{unit.removeprefix('share')}" if unit.startswith("share") else f"{value:.3g} {unit}".strip()
 
 

@@ -138,12 +138,12 @@ def _criterion(
 
 
 def describe_threshold(measure: CriterionMeasurement, rule: CriterionThresholds) -> str:
-    """Describe a criterion's thresholds in words: `at most 15.0% fewer; fails above 20.0% fewer`."""
+    """Describe a criterion's thresholds in words: `at most 15.0% fewer; fails above 20.0%`."""
     bound = "at least" if measure.info.at_least else "at most"
     prefix = "whole interval below" if measure.shown is not None else bound
     beyond = "below" if measure.info.at_least else "above"
     warn, fail = (format_value(value, measure.info.unit) for value in (rule.warn, rule.fail))
-    return f"{prefix} {warn}; fails {'if significantly ' if rule.test else ''}{beyond} {fail}"
+    return f"{prefix} {warn}; fails {'if significantly ' if rule.test else ''}{beyond} {fail.split()[0]}"
 
 
 class CriterionThresholds(FrozenModel):
