@@ -13,15 +13,21 @@ import pytest
 
 from personas.engine.llm_engine import LLMEngine
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE
+from personas.home.job_folder import read_spec
+from personas.home.preferences import read_preferences
+from personas.models import base_model
+from personas.schemas.chat import SamplingParams
 from tests.hub_server import Hub, Repository, reach
 from tests.tiny_models import make_adapter, make_dialogue_adapter
+from tests.trainer.job_folders import persona_job
 from tests.trainer.read_sources import only
 from trainer.data.sample_renderer import SampleRenderer
 from trainer.recipe.resolve import RECIPES_FOLDER
 from trainer.schemas import Recipe
+from trainer.train.job import prepare_job
 
 ROOT = Path(__file__).parent.parent
-EXAMPLE = "examples/persona_chat.py"
+EXAMPLE, CONTRAST = "examples/persona_chat.py", "examples/contrast_pairs.py"
 ODA = ROOT / "personas" / "cards" / "oda.toml"
 
 
@@ -137,6 +143,28 @@ def test_facts_and_dialogues_that_cannot_be_used_are_refused_with_the_reason(
     else:
         found, output, errors = chat("adapter", *words)
         assert found == 1 and said in errors and not output and len(errors.splitlines()) == 1
+
+
+def test_contrast_pairs_are_of_replies_that_were_trained_on_and_the_trainer_reads_them(
+    tmp_path, tiny_base, monkeypatch, capsys
+):
+    job, out = persona_job(tmp_path / "job", tiny_base.source), tmp_path / "pairs.jsonl"
+    data = prepare_job(job, read_spec(job), stores_dataset=True).data
+    trained = {(it.message, it.reply) for it in data.train_prompt_replies if it.by_persona}
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", [CONTRAST, *map(str, words)])
+        return runpy.run_path(str(ROOT / CONTRAST))["main"](), capsys.readouterr().err
+
+    monkeypatch.setattr(base_model, "recommended_sampling", lambda base: SamplingParams(max_new_tokens=5))
+    code, said = run(job, out, "--pairs", 9)
+    pairs = read_preferences(out)
+    assert (code, len(pairs)) == (0, 9) and said.endswith("9 of 9 pairs\n")
+    assert {(it.prompt[-1].text, it.chosen) for it in pairs} <= trained and all(it.rejected for it in pairs)
+    assert len({it.rejected for it in pairs}) > 1 and {it.right for it in pairs} == {"own-writing"}
+    assert run(job, out)[0] == 1 and len(read_preferences(out)) == 9, "nothing is overwritten"
+    code, said = run(tmp_path, tmp_path / "other")
+    assert code == 1 and "Name a job folder." in said and not (tmp_path / "other").exists()
 
 
 def test_its_help_and_the_readme_say_how_it_is_called():

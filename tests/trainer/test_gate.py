@@ -296,7 +296,9 @@ def test_values_and_thresholds_are_in_the_same_words_and_never_negatively_fewer(
     facts = next(it for it in judge(GOOD, RECIPE).criteria if it.name == "knows the lore")
     assert facts.threshold == "at most 15.0% fewer; fails if significantly above 0.0%"
     assert format_value(-0.352, facts.unit) == "35.2% more" and format_value(0.1, facts.unit) == "10.0% fewer"
-    assert format_value(0.971, "of the ceiling") == "97.1% of the ceiling" and format_value(1.0, "times") == "1.00 times"
+    assert (
+        format_value(0.971, "of the ceiling") == "97.1% of the ceiling" and format_value(1.0, "times") == "1.00 times"
+    )
     assert format_value(-0.1, "share more") == "10.0% fewer" and format_value(-0.1, "share") == "-10.0%"
 
 

@@ -1,0 +1,110 @@
+"""Writes preference pairs that no member has to vote on: logged replies against what the base model says by itself.
+
+python examples/contrast_pairs.py ~/.understudy/jobs/JOB contrast.jsonl
+python -m trainer preference --adapter ~/.understudy/jobs/JOB/adapter --pairs contrast.jsonl --method dpo \
+    --set learning_rate=5e-5 --set preference_share=1
+
+JOB is the folder of the job that trained the version. The chosen replies are those that it was trained on, so none is
+held out; the rejected ones are the base model's, without card and lore, after the idea of Maiya et al. (Open Character
+Training, arXiv 2511.01689). docs/quality.md has what it gains. The file contains the log's texts: delete it after the
+training, since erasing a member's data does not reach it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from personas.engine.llm_engine import LLMEngine
+from personas.engine.serving_precision import choose_precision
+from personas.errors import RequestError, UnderstudyError
+from personas.home.datasets import TRAIN_FILE
+from personas.home.job_folder import DATASET_FOLDER, read_spec
+from personas.home.preferences import COMPARISON
+from personas.models.base_model import BaseModel, locate, recommended_sampling
+from personas.prompt import EXAMPLE_USER
+from personas.schemas.chat import ChatRequest, Turn
+from trainer.data.dataset import SampleRecord
+from trainer.data.run_dataset import RunDataset
+
+NOBODY = "0" * 32  # no member chose: all pairs are this one's, which preference_share=1 allows
+DEFAULT_PAIRS = 330  # the trainer learns from 300 and more, and leaves some out
+REPLIES_AT_ONCE = 8
+
+
+def main() -> int:
+    """Return the exit code: 0 written, 1 could not be written, 2 wrong usage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Path, metavar="JOB", help="the folder of the job that trained the version")
+    parser.add_argument("out", type=Path, metavar="FILE", help="where to write the pairs; it must not exist")
+    parser.add_argument("--pairs", type=int, default=DEFAULT_PAIRS, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="draws the exchanges and the replies (default: 0)")
+    options = parser.parse_args()
+    if options.pairs < 1:
+        parser.error("--pairs has to be 1 or more")
+    try:
+        job = options.job.expanduser()
+        base = locate(read_spec(job).request.base_model)
+        exchanges = draw_exchanges(job, options.pairs, options.seed)
+        with options.out.expanduser().open("x", encoding="utf-8") as file:
+            asyncio.run(write_pairs(file, exchanges, base, options.seed))
+    except (UnderstudyError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped: {options.out} has the pairs so far", file=sys.stderr)
+        return 1
+    return 0
+
+
+def draw_exchanges(job: Path, count: int, seed: int) -> list[SampleRecord]:
+    """Draw exchanges that the job trained its persona on, each message once. Raises `UnderstudyError` for none."""
+    records = RunDataset(job / DATASET_FOLDER).records(TRAIN_FILE)
+    exchanges = list({it.said.message: it for it in records if it.said.by_persona}.values())
+    if not exchanges:
+        raise RequestError(f"{job} was trained on no replies of a persona.", "Name a persona's job.")
+    return random.Random(seed).sample(exchanges, min(count, len(exchanges)))  # nosec B311  # repeatable
+
+
+async def write_pairs(file: TextIO, exchanges: Sequence[SampleRecord], base: BaseModel, seed: int) -> None:
+    """Generate the base model's replies, several at once, and write a line for each pair."""
+    engine = LLMEngine(base, choose_precision("auto", base.name).precision)
+    await engine.start()
+    try:
+        for start in range(0, len(exchanges), REPLIES_AT_ONCE):
+            batch = exchanges[start : start + REPLIES_AT_ONCE]
+            sampling = replace(recommended_sampling(base), seed=seed + start)
+            turns = ((Turn(EXAMPLE_USER, it.said.message),) for it in batch)
+            streams = [engine.submit(ChatRequest(None, asked, sampling=sampling)) for asked in turns]
+            for record, stream in zip(batch, streams, strict=True):
+                reply = "".join([piece async for piece in stream])
+                file.write(json.dumps(preference_line(record, reply), ensure_ascii=False) + "\n")
+            print(f"\r{start + len(batch)} of {len(exchanges)} pairs", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+    finally:
+        await engine.close()
+
+
+def preference_line(record: SampleRecord, rejected: str) -> dict[str, object]:
+    """Return a pair as `python -m trainer preference` reads it."""
+    return {
+        "prompt": [{"name": EXAMPLE_USER, "text": record.said.message}],
+        "chosen": record.said.reply,
+        "rejected": rejected,
+        "kind": COMPARISON,
+        "by": NOBODY,
+        "right": record.right,
+        "at": datetime.now(UTC).date().isoformat(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
