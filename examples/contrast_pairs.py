@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import sys
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from personas.engine.serving_precision import choose_precision
 from personas.errors import RequestError, UnderstudyError
 from personas.home.datasets import TRAIN_FILE
 from personas.home.job_folder import DATASET_FOLDER, read_spec
-from personas.home.preferences import COMPARISON
+from personas.home.preferences import COMPARISON, PreferenceRecord, PromptTurn, preferences_to_jsonl
 from personas.models.base_model import BaseModel, locate, recommended_sampling
 from personas.prompt import EXAMPLE_USER
 from personas.schemas.chat import ChatRequest, Turn
@@ -56,6 +55,9 @@ def main() -> int:
         exchanges = draw_exchanges(job, options.pairs, options.seed)
         with options.out.expanduser().open("x", encoding="utf-8") as file:
             asyncio.run(write_pairs(file, exchanges, base, options.seed))
+    except FileExistsError:
+        print(f"{options.out} exists. Name another file, or remove it.", file=sys.stderr)
+        return 1
     except (UnderstudyError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -75,7 +77,7 @@ def draw_exchanges(job: Path, count: int, seed: int) -> list[SampleRecord]:
 
 
 async def write_pairs(file: TextIO, exchanges: Sequence[SampleRecord], base: BaseModel, seed: int) -> None:
-    """Generate the base model's replies, several at once, and write a line for each pair."""
+    """Generate the base model's replies, several at once, and write a line for each pair to learn from."""
     engine = LLMEngine(base, choose_precision("auto", base.name).precision)
     await engine.start()
     try:
@@ -84,26 +86,28 @@ async def write_pairs(file: TextIO, exchanges: Sequence[SampleRecord], base: Bas
             sampling = replace(recommended_sampling(base), seed=seed + start)
             turns = ((Turn(EXAMPLE_USER, it.said.message),) for it in batch)
             streams = [engine.submit(ChatRequest(None, asked, sampling=sampling)) for asked in turns]
-            for record, stream in zip(batch, streams, strict=True):
-                reply = "".join([piece async for piece in stream])
-                file.write(json.dumps(preference_line(record, reply), ensure_ascii=False) + "\n")
+            replies = ["".join([piece async for piece in stream]) for stream in streams]
+            pairs = map(preference, batch, replies)
+            file.write(preferences_to_jsonl(pair for pair in pairs if pair))
             print(f"\r{start + len(batch)} of {len(exchanges)} pairs", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
     finally:
         await engine.close()
 
 
-def preference_line(record: SampleRecord, rejected: str) -> dict[str, object]:
-    """Return a pair as `python -m trainer preference` reads it."""
-    return {
-        "prompt": [{"name": EXAMPLE_USER, "text": record.said.message}],
-        "chosen": record.said.reply,
-        "rejected": rejected,
-        "kind": COMPARISON,
-        "by": NOBODY,
-        "right": record.right,
-        "at": datetime.now(UTC).date().isoformat(),
-    }
+def preference(record: SampleRecord, rejected: str) -> PreferenceRecord | None:
+    """Return the pair; None if the base model said nothing, or the same."""
+    if not rejected.strip() or rejected == record.said.reply:
+        return None
+    return PreferenceRecord(
+        prompt=(PromptTurn(name=EXAMPLE_USER, text=record.said.message),),
+        chosen=record.said.reply,
+        rejected=rejected,
+        kind=COMPARISON,
+        by=NOBODY,
+        right=record.right,
+        at=datetime.now(UTC).date().isoformat(),
+    )
 
 
 if __name__ == "__main__":

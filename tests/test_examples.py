@@ -162,7 +162,11 @@ def test_contrast_pairs_are_of_replies_that_were_trained_on_and_the_trainer_read
     assert (code, len(pairs)) == (0, 9) and said.endswith("9 of 9 pairs\n")
     assert {(it.prompt[-1].text, it.chosen) for it in pairs} <= trained and all(it.rejected for it in pairs)
     assert len({it.rejected for it in pairs}) > 1 and {it.right for it in pairs} == {"own-writing"}
-    assert run(job, out)[0] == 1 and len(read_preferences(out)) == 9, "nothing is overwritten"
+    example = runpy.run_path(str(ROOT / CONTRAST))
+    (record,) = example["draw_exchanges"](job, 1, 0)
+    assert not any(example["preference"](record, useless) for useless in (" ", record.said.reply))
+    code, said = run(job, out)
+    assert code == 1 and "exists. Name another file" in said and len(read_preferences(out)) == 9
     code, said = run(tmp_path, tmp_path / "other")
     assert code == 1 and "Name a job folder." in said and not (tmp_path / "other").exists()
 
