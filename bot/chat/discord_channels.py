@@ -48,7 +48,7 @@ MAX_REPLIES_TO_MEMBER, MAX_REPLIES_IN_CHANNEL = 8, 32
 """Replies that may be unfinished at once; Discord shows some 30 messages of a webhook in a minute."""
 REPLY_WAIT_S = 5.0
 END_WAIT_S, QUEUE_WAIT_S, END_POLL_S = 10.0, 120.0, 0.05
-"""How long a reply that is cancelled, and all that are queued, are waited for, and the interval of the checks."""
+"""Longest waits for a cancelled reply and for all queued ones, and the interval of the checks, in seconds."""
 EDITS_PER_S = 2.0
 """Edits of a webhook's messages; Discord allows five requests in two seconds."""
 MAX_REMEMBERED_AVATARS = 10_000

@@ -15,6 +15,7 @@ from bot.cogs.ui import PersistentButton, button_view, defer, respond
 from bot.errors import RefusedError
 from bot.services import Services
 from personas.schemas.chat import Persona, Turn
+from personas.schemas.formatting import count_of
 
 MAX_OPENING_CHARS = 1000
 
@@ -80,7 +81,7 @@ async def _run_dialogue(
         return button_view(DialogueStopButton(opening_seq))
 
     async def on_end(why: str) -> None:
-        count = "1 line" if len(duet.lines) == 1 else f"{len(duet.lines)} lines"
+        count = count_of(len(duet.lines), "line")
         text = f"{head}\n-# {both} have talked, {count}: {why}"
         with suppress(discord.HTTPException):  # it may have been deleted
             await channel.get_partial_message(first.id).edit(content=text, view=None)

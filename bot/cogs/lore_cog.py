@@ -23,6 +23,7 @@ from bot.services import Services
 from personas.lore.index import MIN_SCORE, LoreRanking, PassageMatch
 from personas.lore.index_terms import has_words
 from personas.schemas.chat import Persona
+from personas.schemas.formatting import count_of
 
 LORE_FORM_PREFIX = "lore:"
 """Prefix of the form's custom id; the persona's id follows."""
@@ -104,7 +105,7 @@ async def _add_lore(interaction: Interaction, guild_id: int, persona: Persona, n
     services = interaction.client.services
     people, user_id = services.store.people, interaction.user.id
     file, passages = await contribute_lore(people, guild_lore(services), guild_id, persona.id, name, content, user_id)
-    count = "1 passage" if passages == 1 else f"{passages} passages"
+    count = count_of(passages, "passage")
     await respond(
         interaction,
         f"{persona.name} knows `{file}` now ({count}), in this server only. "

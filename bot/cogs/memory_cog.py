@@ -28,6 +28,7 @@ from bot.services import Bot
 from bot.store import Memory, StoredReply
 from personas.lore.passages import MAX_PASSAGE_WORDS
 from personas.schemas.chat import Persona
+from personas.schemas.formatting import count_of
 
 MEMORY_FORM_PREFIX = "memory:"
 """Prefix of the form's custom id; the memory's number follows."""
@@ -279,7 +280,7 @@ def _persona_text(interaction: Interaction, persona: Persona) -> str:
     memories = _memories(interaction, persona)
     others = len(_memories(interaction, None)) - len(memories)
     look = "name one with `persona`; a channel without a persona lists all"
-    more = f"Others remember {_things(others)}: {look}." if others else ""
+    more = f"Others remember {count_of(others, 'thing')}: {look}." if others else ""
     if not memories:
         return f"{persona.name} remembers nothing for you here. `/remember` asks it to. {more}".rstrip()
     return _list_text(persona.name, memories, f"{CHANGE_TEXT} {more}".rstrip())
@@ -306,7 +307,7 @@ def _all_texts(interaction: Interaction) -> list[str]:
 
 def _list_text(name: str, memories: list[Memory], note: str) -> str:
     """List a persona's memories, each as long as a message has room for."""
-    head = f"**{name}** remembers {_things(len(memories))} for you here. {note}".rstrip()
+    head = f"**{name}** remembers {count_of(len(memories), 'thing')} for you here. {note}".rstrip()
     lengths = [len(_quote(it.text)) for it in memories]
     room = _fair_room(lengths, MAX_MESSAGE_CHARS - len(head) - len(CUT_TEXT) - MARGIN_CHARS * len(memories))
     cut = CUT_TEXT if max(lengths) > room else ""
@@ -321,10 +322,6 @@ def _fair_room(lengths: list[int], room: int) -> int:
             return share
         room -= length
     return max(lengths)
-
-
-def _things(count: int) -> str:
-    return "1 thing" if count == 1 else f"{count} things"
 
 
 def _excerpt(memory: Memory, max_chars: int) -> str:

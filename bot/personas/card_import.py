@@ -40,6 +40,7 @@ from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import Persona
+from personas.schemas.formatting import count_of
 from personas.schemas.training import AdapterManifest, TrainingRequest
 from personas.schemas.training_events import ScoreSummary
 
@@ -137,7 +138,7 @@ async def import_character_book(lore: GuildLore, guild_id: int, persona: Persona
             passages += added
     except UnderstudyError as error:
         return [f"Not all of its character book could be kept as lore: {error}"]
-    count = "1 passage" if passages == 1 else f"{passages} passages"
+    count = count_of(passages, "passage")
     return [f"Its character book is lore now ({count})."] if passages else []
 
 

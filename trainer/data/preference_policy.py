@@ -11,6 +11,7 @@ from typing import TypeVar
 from personas.errors import RequestError
 from personas.home.preferences import PreferenceRecord
 from personas.prompt import TokenizedSample
+from personas.schemas.formatting import count_of
 from personas.schemas.hyperparameters import PreferenceMethod
 from trainer.schemas import Recipe
 
@@ -153,7 +154,7 @@ class PreferencePlan:
         """Describe the plan and its reason to users."""
         usable = f"Of {self.given:,} preferences {len(self.used):,} can be learned from{self._left_out}"
         if not self.only_filters:
-            members = "1 member" if self.of_members == 1 else f"{self.of_members:,} members"
+            members = count_of(self.of_members, "member")
             return f"{usable}: {self.method.upper()} learns from these, which {members} gave."
         return (
             f"{usable}, fewer than {MIN_PREFERENCES}: they only filter. The persona is trained anew, as the version "

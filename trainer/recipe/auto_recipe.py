@@ -7,7 +7,7 @@ from typing import Any
 
 from personas.models.base_model import BaseModel, max_positions, read_config
 from personas.prompt import TokenizedSample
-from personas.schemas.formatting import format_gib
+from personas.schemas.formatting import count_of, format_gib
 from personas.schemas.hyperparameters import Hyperparameters
 from trainer.estimate.memory_model import adapter_parameter_count, predict_memory
 from trainer.estimate.model_shape import ModelShape, model_shape_of
@@ -161,7 +161,7 @@ class RecipeChooser:
     def _take_batch(self, replies: SampleStats, samples: int, changes: dict[str, Any], fit: str) -> None:
         batch, checkpointing = changes["per_device_train_batch_size"], changes["gradient_checkpointing"]
         accumulation = min(math.ceil(samples / batch), _setting_maximum("gradient_accumulation_steps"))
-        needs, counted = self._memory(replies.longest, **changes), "1 sample" if batch == 1 else f"{batch} samples"
+        needs, counted = self._memory(replies.longest, **changes), count_of(batch, "sample")
         twice = "batches would not fit otherwise" if checkpointing else "there is memory to keep what is computed"
         held = f"{counted} of {replies.longest} tokens {fit} {needs / 2**30:.1f} of {format_gib(self._room)}"
         self._take(twice, gradient_checkpointing=checkpointing)
