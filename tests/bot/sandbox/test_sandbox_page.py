@@ -250,13 +250,15 @@ async def test_of_many_ephemeral_answers_the_last_ones_are_shown(http, sandbox, 
     nils, channel = sandbox.member("Nils"), sandbox.channel("tavern")["id"]
     for number in range(5):
         await nils.slash("tavern", "count", number=number)
-    seen = []
-    for query in ({"limit": 2}, {"limit": 2, "before": 0}):
-        if "before" in query:
-            query["before"] = seen[0][0]["id"]
-        async with http.get("/page-api/messages", params={"as": nils.id, "channel": channel, **query}) as answer:
-            seen.append(await answer.json())
-    assert [[one["content"] for one in page] for page in seen] == [["3", "4"], ["1", "2"]]
+
+    async def page(**query):
+        where = {"as": nils.id, "channel": channel, "limit": 2, **query}
+        async with http.get("/page-api/messages", params=where) as answer:
+            return await answer.json()
+
+    newest = await page()
+    older = await page(before=newest[0]["id"])
+    assert [one["content"] for one in older + newest] == ["1", "2", "3", "4"]
 
 
 async def test_files_are_uploaded_and_sent(http, sandbox, as_nils):
