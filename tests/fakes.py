@@ -11,6 +11,7 @@ from bot.training.queue import OnEvent, RunResult, TrainingInterrupted, Training
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import UnderstudyError
 from personas.schemas.training import TrainingRequest
+from personas.schemas.training_events import PauseDemand
 from tests.samples import SCORECARD
 
 __all__ = ["SCORECARD", "FakeClock", "FakeTrainingBackend", "until"]
@@ -66,7 +67,7 @@ class FakeTrainingBackend:
         self.runs: list[TrainingJob] = []
         self.planned: list[TrainingRequest] = []
         self.result = PLAN
-        self.held: list[bool] = []
+        self.held: list[PauseDemand] = []
         self.outliving: set[str] = set()
         self._on_event: OnEvent | None = None
         self._ends: dict[str, asyncio.Future[RunResult]] = {}
@@ -106,9 +107,9 @@ class FakeTrainingBackend:
         """Those in `outliving`."""
         return [job_id for job_id in job_ids if job_id in self.outliving]
 
-    def hold(self, held: bool) -> None:
+    def hold(self, demand: PauseDemand) -> None:
         """Note it."""
-        self.held.append(held)
+        self.held.append(demand)
 
     @property
     def busy(self) -> bool:

@@ -229,16 +229,15 @@ class _DialogueRun:
         model = ChatModel(persona, builder.speaking(persona.id, guild_id), guild_id)
         request = await build_model_request(builder, model, talk.duet.turns(), builder.sampling)
         live.dialogue = builder.dialogue_of(request.adapter)
-        with self.reply_service.throttle.reply():
-            fair = replace(request, guild_id=model.guild_id, member_id=talk.requested_by)
-            talk.stream = stream = self.reply_service.engine.submit(fair)
-            watching = asyncio.create_task(self._watch())
-            try:
-                return await live.follow(stream)
-            finally:
-                watching.cancel()
-                stream.cancel()
-                talk.stream = None
+        fair = replace(request, guild_id=model.guild_id, member_id=talk.requested_by)
+        talk.stream = stream = self.reply_service.throttle.submit(self.reply_service.engine, fair)
+        watching = asyncio.create_task(self._watch())
+        try:
+            return await live.follow(stream)
+        finally:
+            watching.cancel()
+            stream.cancel()
+            talk.stream = None
 
     async def _watch(self) -> None:
         while not self._check():  # noqa: ASYNC110  the store is checked, and sends no events

@@ -143,7 +143,7 @@ class ReplyService:
         task = ReplyTask(event_id, reply.asked_by, persona, channel, reply.trigger_seq, reply.parts, before or "")
         request = await self._request(task)
         self.unfinished.require_place(task.asked_by, task.place.home_id)
-        stream = self.engine.submit(request)
+        stream = self.throttle.submit(self.engine, request)
         try:
             with self.store.atomic():
                 if not self.store.replies.begin_regeneration(event_id):
@@ -363,7 +363,7 @@ class ReplyService:
     def _submit(self, request: ChatRequest) -> ReplyStream | None:
         """Take a place in the queue; None when the adapter cannot be read, which `_follow` reports."""
         try:
-            return self.engine.submit(request)
+            return self.throttle.submit(self.engine, request)
         except AdapterError:
             return None
 
@@ -434,12 +434,11 @@ class ReplyService:
     ) -> ChatReply:
         """Stream the reply; the base model answers, and the log says so, when the live adapter is damaged."""
         try:
-            with self.throttle.reply():
-                stream = stream or self.engine.submit(request)
-                self._running[task.event_id] = task, stream
-                if self.rules.muted(task.persona, task.place):  # since the request
-                    stream.cancel()
-                return await live.follow(stream)
+            stream = stream or self.throttle.submit(self.engine, request)
+            self._running[task.event_id] = task, stream
+            if self.rules.muted(task.persona, task.place):  # since the request
+                stream.cancel()
+            return await live.follow(stream)
         except AdapterError as error:
             log.error("the base model answers instead: %s", error)
             live.damaged = request.adapter.version if request.adapter else ""

@@ -292,12 +292,11 @@ async def stream_filtered_reply(
 
     Raises `EngineBusyError`; iteration raises other errors of the engine.
     """
-    with throttle.reply():
-        speech = FilteredReply(engine.submit(request))
-        try:
-            yield speech
-        finally:
-            speech.cancel()
+    speech = FilteredReply(throttle.submit(engine, request))
+    try:
+        yield speech
+    finally:
+        speech.cancel()
 
 
 class LinkFilter:

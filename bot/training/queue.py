@@ -17,7 +17,7 @@ from bot.training.training_plan import TrainingPlan
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.schemas.training import TrainingRequest
-from personas.schemas.training_events import Epoch, ScoreSummary, TrainerEvent
+from personas.schemas.training_events import Epoch, PauseDemand, ScoreSummary, TrainerEvent
 
 log = logging.getLogger(__name__)
 MAX_QUEUED_PER_GUILD = 20
@@ -95,7 +95,7 @@ class TrainingBackend(Protocol):
         """
         ...
 
-    def hold(self, held: bool) -> None:
+    def hold(self, demand: PauseDemand) -> None:
         """Pause or continue the runs while replies are generated; a paused run still makes progress."""
         ...
 

@@ -48,7 +48,16 @@ from personas.home.job_folder import (
     list_checkpoint_names,
     read_attempt,
 )
-from personas.schemas.training_events import Done, Estimate, Failed, Heartbeat, Phase, Progress, TrainerEvent
+from personas.schemas.training_events import (
+    Done,
+    Estimate,
+    Failed,
+    Heartbeat,
+    PauseDemand,
+    Phase,
+    Progress,
+    TrainerEvent,
+)
 
 POLL_INTERVAL_S = 2.0
 REPORT_AFTER_S = 60.0
@@ -235,7 +244,7 @@ class RayBackend(JobFolderBackend):
         self._sweep = asyncio.create_task(self._stop_others(frozenset(job_ids)), name="stop old Ray jobs")
         return job_ids
 
-    def hold(self, held: bool) -> None:
+    def hold(self, demand: PauseDemand) -> None:
         """Do nothing: replies and training are on different machines."""
 
     # ----------------------------------------------------------------------------------------- attempts

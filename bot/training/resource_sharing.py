@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from bot.store import TrainingJob
 from bot.training.queue import OnEvent, RunResult, TrainingBackend
+from personas.engine import Engine, ReplyStream
 from personas.errors import UnderstudyError
 from personas.models.serving_model import Device, free_gpu_bytes
-from personas.schemas.training_events import Phase
+from personas.schemas.chat import ChatReply, ChatRequest
+from personas.schemas.training_events import PauseDemand, Phase
 
 RELEASE_DELAY_S = 1.0
 """Pause between the last reply and the trainer's resumption: in a conversation the next reply follows soon."""
@@ -22,38 +23,82 @@ OFFLOAD_TEXT = "the GPU's memory is needed: until the training ends, replies are
 
 
 class TrainerThrottle:
-    """Pauses the trainer while replies wait or are generated."""
+    """Pauses the trainer while replies are generated, most of all until their first words."""
 
-    def __init__(self, hold: Callable[[bool], None]) -> None:
-        """`hold` is called with True at the first reply, and with False `RELEASE_DELAY_S` after the last."""
+    def __init__(self, hold: Callable[[PauseDemand], None]) -> None:
+        """`hold` is called whenever the demand changes; with `go`, `RELEASE_DELAY_S` after the last reply."""
         self._hold = hold
-        self._replies = 0
+        self._demand: PauseDemand = "go"
+        self._silent: set[ReplyStream] = set()
+        self._begun: set[ReplyStream] = set()
         self._release_timer: asyncio.TimerHandle | None = None
 
     @property
     def is_asked(self) -> bool:
         """Report whether the trainer should pause."""
-        return bool(self._replies or self._release_timer)
+        return self._demand != "go"
 
-    @contextmanager
-    def reply(self) -> Iterator[None]:
-        """Hold the trainer inside the block. Use it on the event loop."""
+    def submit(self, engine: Engine, request: ChatRequest) -> ReplyStream:
+        """Submit a request, and hold the trainer until the stream ends or is cancelled.
+
+        Use it on the event loop. Raises as `Engine.submit`.
+        """
+        stream = _HoldingStream(engine.submit(request), self)
+        self._silent.add(stream)
+        self._update()
+        return stream
+
+    def begin(self, stream: ReplyStream) -> None:
+        """Record that a stream has its first words."""
+        if stream in self._silent:
+            self._silent.remove(stream)
+            self._begun.add(stream)
+            self._update()
+
+    def end(self, stream: ReplyStream) -> None:
+        """Record that a stream has ended; may be called twice."""
+        if stream in self._silent | self._begun:
+            self._silent.discard(stream)
+            self._begun.discard(stream)
+            self._update()
+
+    def _update(self) -> None:
         if self._release_timer:
             self._release_timer.cancel()
             self._release_timer = None
-        elif not self._replies:
-            self._hold(True)
-        self._replies += 1
-        try:
-            yield
-        finally:
-            self._replies -= 1
-            if not self._replies:
-                self._release_timer = asyncio.get_running_loop().call_later(RELEASE_DELAY_S, self._release)
+        if self._silent or self._begun:
+            self._ask("hold" if self._silent else "yield")
+        else:
+            self._release_timer = asyncio.get_running_loop().call_later(RELEASE_DELAY_S, self._ask, "go")
 
-    def _release(self) -> None:
-        self._release_timer = None
-        self._hold(False)
+    def _ask(self, demand: PauseDemand) -> None:
+        if demand != self._demand:
+            self._demand = demand
+            self._hold(demand)
+
+
+class _HoldingStream:
+    """A stream that tells the throttle when it begins and ends."""
+
+    def __init__(self, stream: ReplyStream, throttle: TrainerThrottle) -> None:
+        self._stream, self._throttle = stream, throttle
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        try:
+            async for piece in self._stream:
+                if piece.strip():
+                    self._throttle.begin(self)
+                yield piece
+        finally:
+            self._throttle.end(self)
+
+    @property
+    def reply(self) -> ChatReply:
+        return self._stream.reply
+
+    def cancel(self) -> None:
+        self._stream.cancel()
+        self._throttle.end(self)
 
 
 class MovableEngine(Protocol):

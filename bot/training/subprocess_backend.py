@@ -50,7 +50,16 @@ from personas.home.job_folder import (
 )
 from personas.home.job_material import SourceMaterial
 from personas.schemas.training import AdapterManifest, ServingPrecision, TrainingRequest
-from personas.schemas.training_events import TRAINER_EVENT, Done, Estimate, Failed, Heartbeat, Phase, TrainerEvent
+from personas.schemas.training_events import (
+    TRAINER_EVENT,
+    Done,
+    Estimate,
+    Failed,
+    Heartbeat,
+    PauseDemand,
+    Phase,
+    TrainerEvent,
+)
 
 SIGTERM_EXIT_CODES = (143, -signal.SIGTERM)
 SIGKILL_EXIT_CODES = (137, -signal.SIGKILL)
@@ -255,7 +264,7 @@ class SubprocessBackend(JobFolderBackend):
         self._options = ("--threads", str(threads), "--nice", str(nice), "--card", card, "--stop-on-eof")
         self._stop = asyncio.Event()
         self._job_id = ""
-        self._held = False
+        self._demand: PauseDemand = "go"
         self._stdin: asyncio.StreamWriter | None = None
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
@@ -291,14 +300,11 @@ class SubprocessBackend(JobFolderBackend):
         """None: a trainer ends with the bot."""
         return ()
 
-    def hold(self, held: bool) -> None:
+    def hold(self, demand: PauseDemand) -> None:
         """Pause or continue the running trainer, and one that starts meanwhile."""
-        self._held = held
-        self._send_hold()
-
-    def _send_hold(self) -> None:
+        self._demand = demand
         if self._stdin and not self._stdin.is_closing():  # not drained: the trainer may not read any more
-            self._stdin.write(b"hold\n" if self._held else b"go\n")
+            self._stdin.write(f"{self._demand}\n".encode())
 
     async def _train(
         self, job: TrainingJob, folder: Path, on_event: OnEvent
@@ -339,8 +345,8 @@ class SubprocessBackend(JobFolderBackend):
         assert process.stdout is not None  # it is a pipe
         reading = asyncio.create_task(events.read(process.stdout))
         self._stdin = process.stdin
-        if self._held:
-            self._send_hold()
+        if self._demand != "go":
+            self.hold(self._demand)
         try:
             code = await self._wait_for_exit(process, reading, events.watch, log_file)
             signal_group(process.pid, signal.SIGKILL)  # what it started and left

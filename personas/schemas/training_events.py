@@ -7,6 +7,9 @@ from pydantic import Field, TypeAdapter
 
 from personas.schemas.base import FrozenModel
 
+PauseDemand = Literal["go", "yield", "hold"]
+"""What a run's parent asks of it: to compute, to make way for replies being written, or for their first words."""
+
 
 class Phase(FrozenModel):
     """The run enters a named phase."""

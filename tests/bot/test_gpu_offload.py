@@ -48,8 +48,8 @@ class Backend:
     def adopt(self, job_ids):
         return ()
 
-    def hold(self, held):
-        self.held.append(held)
+    def hold(self, demand):
+        self.held.append(demand)
 
     async def plan(self, request, guild_id=0):
         if not self.takes:
@@ -120,6 +120,6 @@ def test_the_rest_is_the_backends():
     engine = Engine()
     backend = Backend(engine, small=1)
     room = GpuOffloadBackend(backend, engine, lambda: 0)
-    room.hold(True)
-    assert backend.held == [True] and room.slots == 3
+    room.hold("yield")
+    assert backend.held == ["yield"] and room.slots == 3
     assert (room.check, room.cancel, room.detach) == (backend.check, backend.cancel, backend.detach)

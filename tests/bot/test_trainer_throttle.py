@@ -8,35 +8,74 @@ from bot.training import resource_sharing
 from bot.training.queue import TrainingSucceeded
 from bot.training.resource_sharing import TrainerThrottle
 from bot.training.status_text import job_status_text
-from personas.schemas.training_events import Phase, Progress
+from personas.errors import AdapterError, EngineBusyError
+from personas.schemas.chat import ChatRequest, Turn
+from personas.schemas.training_events import PauseDemand, Phase, Progress
 from tests.bot.conftest import INN, QUAY
 from tests.bot.subprocess_trainer import Workshop
+from tests.fake_engine import FakeEngine
 from tests.fakes import until
 
 STEP = Progress(
     step=1, of=4, epoch=0.5, loss=3.0, lr=1e-4, tokens_per_s=200, eta_s=60, memory_bytes=2**30, seconds=90
 )  # fmt: skip
+REQUEST = ChatRequest(None, (Turn("Bo", "hello"),))
 
 
-async def test_said_once_for_all_replies_and_taken_back_some_time_after_the_last(monkeypatch):
+@pytest.fixture
+def asked(monkeypatch):
+    """An engine, a throttle before it, and what the trainer was asked, in order."""
     monkeypatch.setattr(resource_sharing, "RELEASE_DELAY_S", 0.05)
-    held = []
-    way = TrainerThrottle(held.append)
-    with way.reply():
-        with way.reply():
-            assert held == [True]
-        await asyncio.sleep(0.1)
-        assert held == [True]
-    await asyncio.sleep(0.01)
-    with way.reply():
-        await asyncio.sleep(0.1)
-    assert held == [True], "another reply followed at once"
+    heard: list[PauseDemand] = []
+    return FakeEngine(), TrainerThrottle(heard.append), heard
+
+
+async def test_held_until_a_reply_begins_less_until_it_ends_and_released_some_time_after_the_last(asked):
+    engine, throttle, heard = asked
+    one, two = (throttle.submit(engine, REQUEST) for _ in range(2))
+    assert heard == ["hold"] and throttle.is_asked
+    engine.free.clear()  # after its first words, each reply waits
+    reading = [aiter(stream) for stream in (one, two)]
+    assert await anext(reading[0]) == "Nobody " and heard == ["hold"], "the other one is silent still"
+    await anext(reading[1])
+    assert heard == ["hold", "yield"]
+    three = throttle.submit(engine, REQUEST)
+    assert heard == ["hold", "yield", "hold"]
+    three.cancel()
+    assert heard == ["hold", "yield"] * 2
+    engine.free.set()
+    for stream, rest in ((one, reading[0]), (two, reading[1])):
+        assert [piece async for piece in rest] == ["hears: hello"] and stream.reply.text == "Nobody hears: hello"
+    assert throttle.is_asked, "the next one follows soon in a talk"
+    four = throttle.submit(engine, REQUEST)
     await asyncio.sleep(0.1)
-    assert held == [True, False]
-    with pytest.raises(ZeroDivisionError), way.reply():
-        raise ZeroDivisionError
+    assert heard == [*["hold", "yield"] * 2, "hold"]
+    four.cancel()
+    four.cancel()
     await asyncio.sleep(0.1)
-    assert held == [True, False, True, False]
+    assert heard == [*["hold", "yield"] * 2, "hold", "go"] and not throttle.is_asked
+
+
+async def test_blanks_are_no_first_words(asked):
+    engine, throttle, heard = asked
+    engine.script = lambda request: [" ", "\n", "Aye."]
+    reading = aiter(throttle.submit(engine, REQUEST))
+    await anext(reading), await anext(reading)
+    assert heard == ["hold"]
+    await anext(reading)
+    assert heard == ["hold", "yield"]
+
+
+async def test_a_reply_that_fails_or_is_refused_holds_nobody(asked):
+    engine, throttle, heard = asked
+    engine.failure = AdapterError("It is damaged.", "Train again.")
+    with pytest.raises(AdapterError):
+        await anext(aiter(throttle.submit(engine, REQUEST)))
+    engine.full = True
+    with pytest.raises(EngineBusyError):
+        throttle.submit(engine, REQUEST)
+    await asyncio.sleep(0.1)
+    assert heard == ["hold", "go"]
 
 
 async def test_a_talk_asks_the_trainer_to_hold(stage, monkeypatch):
@@ -45,8 +84,8 @@ async def test_a_talk_asks_the_trainer_to_hold(stage, monkeypatch):
         mark = stage.mark
         await stage.member.say(channel, "good evening")
         await stage.finished(channel, mark)
-        await until(lambda: stage.backend.held[-1:] == [False])
-    assert stage.backend.held == [True, False] * 2
+        await until(lambda: stage.backend.held[-1:] == ["go"])
+    assert stage.backend.held == ["hold", "yield", "go"] * 2
 
 
 @pytest.fixture
@@ -63,22 +102,22 @@ def received(workshop):
 
 async def test_the_trainer_is_reported_through_its_standard_input(workshop):
     backend = workshop.backend("listening")
-    backend.hold(False)  # nobody is there to be told
+    backend.hold("go")  # nobody is there to be told
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
     await until(lambda: received(workshop) == ["ready"])
-    for held in (True, False, True):
-        backend.hold(held)
-    await until(lambda: received(workshop) == ["ready", "hold", "go", "hold"])
+    for demand in ("hold", "yield", "go", "hold"):
+        backend.hold(demand)
+    await until(lambda: received(workshop) == ["ready", "hold", "yield", "go", "hold"])
     assert not run.done()
-    backend.hold(False)
+    backend.hold("go")
     assert isinstance(await asyncio.wait_for(run, 10), TrainingSucceeded)
-    backend.hold(True)
-    backend.hold(False)
+    backend.hold("hold")
+    backend.hold("go")
 
 
 async def test_a_trainer_that_starts_while_replies_are_made_is_reported_too(workshop):
     backend = workshop.backend("listening")
-    backend.hold(True)
+    backend.hold("hold")
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
     await until(lambda: received(workshop) == ["ready", "hold"])
     backend.detach()
@@ -90,7 +129,7 @@ async def test_words_to_a_trainer_that_does_not_listen_or_has_gone_harm_nobody(w
     run = asyncio.create_task(backend.run(workshop.job(), workshop.events.append))
     await until(lambda: workshop.events)
     for _ in range(1000):
-        backend.hold(True)
+        backend.hold("hold")
     backend.detach()
     await asyncio.wait_for(run, 5)
     assert not caplog.records

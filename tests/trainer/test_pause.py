@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trainer.cli.main
-from personas.schemas.training_events import Estimate, Evaluation, Heartbeat, Phase, Progress
+from personas.schemas.training_events import Estimate, Evaluation, Heartbeat, PauseDemand, Phase, Progress
 from tests.trainer.job_folders import events, persona_job
 from tests.trainer.test_run import start, wait_for_step
 from trainer.process import run_control
@@ -23,6 +23,7 @@ from trainer.process.run_control import (
     MAX_PAUSE_S,
     MAX_PAUSE_SHARE,
     MIN_PAUSE_SHARE,
+    RESERVE_S,
     CancelToken,
     PauseControl,
     RunCancelled,
@@ -52,12 +53,12 @@ class World:
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    def hold(self, patch: pytest.MonkeyPatch) -> PauseControl:
+    def hold(self, patch: pytest.MonkeyPatch, demand: PauseDemand = "hold") -> PauseControl:
         """One that is asked for, for ever."""
         patch.setattr(run_control, "monotonic", lambda: self.now)
         patch.setattr(run_control, "Event", self.event)
         made = PauseControl()
-        made.request()
+        made.request(demand)
         return made
 
     def step(self, hold: PauseControl, batches: int, batch_s: float) -> float:
@@ -73,15 +74,15 @@ class World:
         return self.now - began
 
 
-@given(st.integers(1, 16), st.floats(0.01, 30), st.integers(1, 40))
-def test_held_for_ever_a_run_gets_on(batches, batch_s, steps):
+@given(st.integers(1, 16), st.floats(0.01, 30), st.integers(1, 40), st.sampled_from(["hold", "yield"]))
+def test_held_for_ever_a_run_gets_on(batches, batch_s, steps, demand):
     with pytest.MonkeyPatch.context() as patch:
         world = World()
-        hold = world.hold(patch)
+        hold = world.hold(patch, demand)
         took = [world.step(hold, batches, batch_s) for _ in range(steps)]
     worked = batches * batch_s * steps
     assert hold.waited_s <= MAX_PAUSE_S + worked * MAX_PAUSE_SHARE / (1 - MAX_PAUSE_SHARE) + 1e-6
-    assert hold.waited_s >= min(MAX_PAUSE_S, worked * MIN_PAUSE_SHARE) - 1e-6, "it does give way"
+    assert hold.waited_s >= min(MAX_PAUSE_S - RESERVE_S, worked * MIN_PAUSE_SHARE) - 1e-6, "it does give way"
     assert max(took) <= batches * (batch_s + MAX_PAUSE_S) + 1e-6
     if batches * batch_s <= 30:
         assert max(took[1:], default=0) <= 120 + 1e-6, "a step in two minutes"
@@ -98,11 +99,36 @@ def test_the_longest_wait_in_a_row(monkeypatch):
     assert hold.wait() == pytest.approx(MAX_PAUSE_S), "what is not used is not saved up without end"
 
 
+def test_replies_that_have_begun_leave_a_reserve_for_the_next_first_words(monkeypatch):
+    world = World()
+    hold = world.hold(monkeypatch, "yield")
+    assert hold.wait() == pytest.approx(MAX_PAUSE_S - RESERVE_S)
+    assert hold.wait() == 0
+    hold.request("hold")
+    assert hold.wait() == pytest.approx(RESERVE_S)
+
+
+def test_a_demand_that_changes_while_it_waits_counts_at_once(monkeypatch):
+    world = World()
+    hold = world.hold(monkeypatch, "yield")
+    passes = world.wait
+
+    def wait(seconds: float) -> None:
+        passes(seconds)
+        if world.now > 1 and hold.demand == "yield":
+            hold.request("hold")
+        elif world.now > 9:
+            hold.request("yield")
+
+    monkeypatch.setattr(world, "wait", wait)
+    assert hold.wait() == pytest.approx(9, abs=0.2), "longer than the spare time, and not all of the reserve"
+
+
 def test_who_is_not_asked_waits_for_nothing_and_who_is_to_stop_waits_no_longer():
     stop = CancelToken()
     hold = PauseControl(stop)
     assert hold.wait() < 0.05
-    hold.request()
+    hold.request("hold")
     stop.request("SIGTERM")
     assert hold.wait() < 0.05
 
@@ -112,10 +138,11 @@ def test_the_starters_words_are_used_and_its_end_too(monkeypatch):
     monkeypatch.setattr(run_control, "STDIN_FD", theirs)
     stop, hold = CancelToken(), PauseControl()
     run_control.listen_to_parent(stop, hold)
-    for words, waits in ((b"hold\n", True), (b"go\n", False), (b"ho", False), (b"ld\nnonsense\n", True)):
+    told = ((b"hold\n", "hold"), (b"go\n", "go"), (b"yi", "go"), (b"eld\nnonsense\n\xff\n", "yield"), (b"go\n", "go"))
+    for words, demand in told:
         os.write(ours, words)
         time.sleep(0.05)
-        assert hold.is_requested == waits, words
+        assert hold.demand == demand, words
     os.close(ours)
     with pytest.raises(RunCancelled, match="is gone"):
         for _ in range(100):
@@ -127,11 +154,9 @@ class Holding(PauseControl):
     """Asked for at every batch, and let go of after a moment."""
 
     def wait(self) -> float:
-        self.request()
         began = time.monotonic()
         while time.monotonic() - began < 0.02:
             time.sleep(0.005)
-        self.release()
         self.waited_s += 0.02
         return 0.02
 

@@ -42,6 +42,7 @@ from trainer.machine import release_memory
 from trainer.process.events import StepEvent
 from trainer.train.job import PreparedJob, RunContext
 from trainer.train.losses import TokenLosses, load_serving_model, mean_loss, measure_token_losses, require_finite_loss
+from trainer.train.trainer_base import between_layers
 
 QUICK_TIME_SHARE = 1 / 5
 GENERATION_SEEDS = (0, 1, 2)
@@ -75,8 +76,8 @@ class EvaluationRequest:
     """A request for a score card of `new`, the adapter trained by `job`, compared with the `compare` targets.
 
     `training_s` is its training time, which is also the evaluation's time limit. `losses` are the training losses by
-    step. `tell` reports progress and `between` runs between two batches; either may raise to cancel. `clock` measures
-    the time budget.
+    step. `tell` reports progress and `between` runs between two layers or tokens; either may raise to cancel. `clock`
+    measures the time budget.
     """
 
     job: PreparedJob
@@ -98,7 +99,8 @@ def evaluate_version(request: EvaluationRequest) -> ScoreCard:
     budget = TimeBudget(request.training_s * (QUICK_TIME_SHARE if request.extent == "quick" else 1), request.clock)
     sides = _load_candidates(request)
     try:
-        card = _measure_card(request, sides, budget)
+        with between_layers(sides.model, request.between):
+            card = _measure_card(request, sides, budget)
     finally:
         sides.close()
     card = card.model_copy(update={"left_out": request.left_out, "seconds": round(time.monotonic() - started, 1)})
@@ -110,9 +112,10 @@ def measure_base(job: PreparedJob, run: RunContext, then: str) -> BaseLosses:
     run.enter(Phase(name="base model", detail=f"loading {job.base.name}"))
     model = load_serving_model(job.base, job.spec.serving_precision)
     run.enter(Phase(name="measuring the base", detail=f"{len(job.data.heldout)} held-out replies{then}"))
-    losses = BaseLosses(
-        *(measure_token_losses(model, samples, run.between) for samples in (job.data.heldout, job.data.general))
-    )
+    with between_layers(model, run.between):
+        losses = BaseLosses(
+            *(measure_token_losses(model, samples, run.between) for samples in (job.data.heldout, job.data.general))
+        )
     del model
     release_memory()
     return losses

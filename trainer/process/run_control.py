@@ -12,13 +12,16 @@ from pathlib import Path
 from threading import Event
 from time import monotonic
 from types import FrameType
-from typing import Any
+from typing import Any, cast, get_args
 
 from personas.errors import TrainingError
 from personas.home.job_folder import read_attempt
+from personas.schemas.training_events import PauseDemand
 
 SIGNAL_RETRY_DELAY_S = 0.05
 MAX_PAUSE_S = 15.0
+RESERVE_S = MAX_PAUSE_S / 2
+"""The part of what is saved up that is kept for those who wait for their first words."""
 MAX_PAUSE_SHARE, MIN_PAUSE_SHARE = 3 / 4, 1 / 4
 """The largest share of the time that a run waits: with short steps, and with long ones."""
 TARGET_STEP_INTERVAL_S = 105.0
@@ -180,30 +183,27 @@ def _folder_identity(folder: Path) -> tuple[int, int] | None:
 class PauseControl:
     """A pause, requested and released from any thread; the training thread waits for its end.
 
-    The time it may wait is saved up while it works. `waited_s` is the total waiting time in seconds.
+    The time it may wait is saved up while it works; with the demand `yield` a reserve of it is kept. `waited_s` is the
+    total waiting time in seconds.
     """
 
     def __init__(self, stop: CancelToken | None = None, beat: Callable[[], None] = lambda: None) -> None:
         """Create one that waits no longer once `stop` is requested; each `wait` calls `beat`."""
         self._stop, self._free, self._beat = stop or CancelToken(), Event(), beat
+        self.demand: PauseDemand = "go"
         self._free.set()
         self._share, self._saved_s = MAX_PAUSE_SHARE, MAX_PAUSE_S
         self._worked_from = self._step_began = monotonic()
         self._waited_before_step_s = 0.0
         self.waited_s = 0.0
 
-    def request(self) -> None:
-        """Request a pause: others need the machine."""
-        self._free.clear()
-
-    def release(self) -> None:
-        """End the pause."""
-        self._free.set()
-
-    @property
-    def is_requested(self) -> bool:
-        """Tell whether a pause is requested."""
-        return not self._free.is_set()
+    def request(self, demand: PauseDemand) -> None:
+        """Pause or go on from now."""
+        self.demand = demand
+        if demand == "go":
+            self._free.set()
+        else:
+            self._free.clear()
 
     def begin_step(self) -> None:
         """Record the start of an optimiser step."""
@@ -220,15 +220,18 @@ class PauseControl:
         began = monotonic()
         earned_s = (began - self._worked_from) * self._share / (1 - self._share)
         self._saved_s = min(MAX_PAUSE_S, self._saved_s + earned_s)
-        self._wait_until(began + self._saved_s)
+        self._wait_from(began)
         self._worked_from = monotonic()
         waited_s = self._worked_from - began
         self._saved_s = max(0.0, self._saved_s - waited_s)
         self.waited_s += waited_s
         return waited_s
 
-    def _wait_until(self, end: float) -> None:
-        while self.is_requested and not self._stop.is_requested and (left_s := end - monotonic()) > 0:
+    def _wait_from(self, began: float) -> None:
+        while (demand := self.demand) != "go" and not self._stop.is_requested:
+            may_wait_s = self._saved_s - (RESERVE_S if demand == "yield" else 0.0)
+            if (left_s := began + may_wait_s - monotonic()) <= 0:
+                return
             self._free.wait(min(left_s, PAUSE_POLL_INTERVAL_S))
 
 
@@ -240,15 +243,8 @@ def listen_to_parent(stop: CancelToken, pause: PauseControl) -> None:
         while chunk := os.read(STDIN_FD, STDIN_CHUNK_BYTES):
             *lines, rest = (rest + chunk)[-STDIN_CHUNK_BYTES:].split(b"\n")
             for line in lines:
-                _handle_command(line.strip(), pause)
+                if (word := line.strip().decode("ascii", "replace")) in get_args(PauseDemand):
+                    pause.request(cast(PauseDemand, word))
         stop.request("the process that started this run is gone")
 
     threading.Thread(target=listen, name="parent-listener", daemon=True).start()
-
-
-def _handle_command(word: bytes, pause: PauseControl) -> None:
-    match word:
-        case b"hold":
-            pause.request()
-        case b"go":
-            pause.release()

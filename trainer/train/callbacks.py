@@ -26,7 +26,7 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         self.history: list[StepEvent] = []
         self._losses: list[float] = []
         self._started = self._saved_at = self._epoch_started = 0.0
-        self._epoch_before_s = self._idle_before_s = self._paused_s = 0.0
+        self._epoch_before_s = self._idle_before_s = self._waited_before_s = 0.0
         self._first_step = self._samples_before = 0
         self._stopped: RunCancelled | None = None
 
@@ -34,6 +34,7 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._started = self._saved_at = time.perf_counter()
+        self._waited_before_s = self._stage.hold.waited_s
         self._first_step = state.global_step
         remembered = self._trainer.remembered
         self.history = [TRAINER_EVENT.validate_python(event) for event in remembered.get("history", [])]  # type: ignore[misc]
@@ -58,11 +59,11 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
             torch.manual_seed(self._stage.processes.seed(args.seed, state.global_step))
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._paused_s += self._stage.hold.wait()
+        self._stage.hold.wait()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._stage.hold.end_step()
-        self._paused_s += self._stage.hold.wait()
+        self._stage.hold.wait()
         ends_epoch = float(state.epoch).is_integer() or state.global_step >= state.max_steps
         if ends_epoch or control.should_evaluate:  # its event needs the loss of all steps so far
             control.should_log = True
@@ -122,8 +123,8 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
 
     @property
     def _idle_s(self) -> float:
-        """Seconds of this process spent on evaluation and pauses."""
-        return self._trainer.measuring_s + self._paused_s
+        """Seconds of this process spent on evaluation and pauses since training began."""
+        return self._trainer.measuring_s + self._stage.hold.waited_s - self._waited_before_s
 
     def _epoch_s(self) -> float:
         return self._epoch_before_s + time.perf_counter() - self._epoch_started - (self._idle_s - self._idle_before_s)

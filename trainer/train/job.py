@@ -96,7 +96,7 @@ class RunContext:
     """The context of one run: where its events go (`emit`), what may stop it (`check`, called between steps).
 
     A checkpoint is written every `checkpoint_s` seconds. `account` counts the run's usage from now on; `hold` is waited
-    for between batches. `processes` train together. `skips_memory_check` starts the run even if the memory it needs is
+    for between layers. `processes` train together. `skips_memory_check` starts the run even if the memory it needs is
     not free. `card` is the extent of the evaluation (`trainer.evaluate.evaluate_version`). `fence` is called before
     anything gets its final name, and raises if a newer attempt of the job runs elsewhere.
     """
@@ -112,7 +112,7 @@ class RunContext:
     fence: Callable[[], None] = lambda: None
 
     def between(self) -> None:
-        """Pause or stop between two measured batches if requested."""
+        """Pause or stop, between two layers of what is measured, if requested."""
         self.hold.wait()
         self.check()
 

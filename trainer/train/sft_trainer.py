@@ -34,7 +34,7 @@ from trainer.train.checkpoint import (
 from trainer.train.collator import IGNORE_INDEX, PADDING_SAMPLE, collate, drop_padding_samples, pack, reply_losses
 from trainer.train.job import RunUsage
 from trainer.train.kernels import KernelSelection, choose_kernels, share_dropout, use_grouped_attention
-from trainer.train.trainer_base import StageInputs, TrainerBase
+from trainer.train.trainer_base import StageInputs, TrainerBase, between_layers
 
 DTYPES: dict[str, TrainingPrecision] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 MAX_CHECKPOINTS = 3  # including the best one
@@ -48,7 +48,7 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
     loss_is_scaled_for_ga = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        stage = self._stage
+        stage = self.stage
         absent = [len(stage.train)] * self._absent()
         if stage.order:
             return [*stage.order, *absent]
@@ -58,9 +58,9 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
 
     def _absent(self) -> int:
         """Return how many samples are missing for equally many full batches in each process."""
-        processes = self._stage.processes
+        processes = self.stage.processes
         per_step = self.args.train_batch_size * processes.count
-        return -len(self._stage.train) % per_step if processes.is_distributed else 0
+        return -len(self.stage.train) % per_step if processes.is_distributed else 0
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -71,7 +71,7 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         self.tokens_done += int(inputs["lengths"].sum())
         if num_items_in_batch is None:
             return losses.mean()
-        return losses.sum() / num_items_in_batch * self._stage.processes.count  # whose gradients are averaged
+        return losses.sum() / num_items_in_batch * self.stage.processes.count  # whose gradients are averaged
 
 
 class LengthSortedSampler(torch.utils.data.Sampler[int]):
@@ -164,7 +164,11 @@ def run_training_loop(trainer: TrainerBase, checkpoint: Path | None = None) -> N
     """Run all steps. The adapter's inputs need no float32 copies if autocast multiplies in 16 bits."""
     trainer.remove_callback(PrinterCallback)
     computes_in_16_bits = trainer.args.bf16 or trainer.args.fp16
-    with disable_input_dtype_casting(trainer.model, active=computes_in_16_bits), trainer.kernels.in_use(trainer.model):
+    with (
+        disable_input_dtype_casting(trainer.model, active=computes_in_16_bits),
+        trainer.kernels.in_use(trainer.model),
+        between_layers(trainer.model, trainer.stage.hold.wait),
+    ):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.load_best_weights()
 

@@ -1,9 +1,10 @@
-"""The inputs of a training stage, and the base of all trainers: evaluation and pickle-free checkpoints."""
+"""The inputs of a training stage, and the base of all trainers: evaluation, pauses and pickle-free checkpoints."""
 
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from peft.optimizers import create_loraplus_optimizer
 from safetensors import SafetensorError
+from torch import nn
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -44,7 +46,7 @@ class StageInputs:
     `folder` holds checkpoints, one every `checkpoint_s`; a run resumes from the latest. `order` fixes the samples'
     order in every epoch; otherwise groups of `length_group_batch` samples (0: a batch) have similar lengths.
     `initial_loss` is the untrained model's on held-out replies, None if not measured. `account` counts time and memory.
-    `hold` may pause between batches. Each of several `processes` computes its share. `begin` loads weights into the new
+    `hold` may pause between layers. Each of several `processes` computes its share. `begin` loads weights into the new
     adapter before the first step. `fence` is called before a checkpoint gets its name, and may refuse by raising.
     """
 
@@ -75,13 +77,13 @@ class TrainerBase:
     """Mixin that makes a TRL trainer follow its stage; comes before the trainer among a class's bases.
 
     In this process, `samples_done` and `tokens_done` count samples and their own tokens, `measuring_s` the seconds of
-    evaluation. The result
+    evaluation without pauses. The result
     of `remembers` is saved in every checkpoint; after a resume `remembered` holds it. `trouble` says why the last
     checkpoint could not be written, empty if it could.
     """
 
     def __init__(self, stage: StageInputs, kernels: KernelSelection, **options: Any) -> None:
-        self._stage, self.kernels = stage, kernels
+        self.stage, self.kernels = stage, kernels
         self.samples_done = self.tokens_done = 0
         self.measuring_s = 0.0
         self.remembered: dict[str, Any] = {}
@@ -107,7 +109,7 @@ class TrainerBase:
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Create the recipe's optimiser; with LoRA+ (arXiv 2402.12354) B learns faster than A by its ratio."""
-        ratio = self._stage.recipe.loraplus_lr_ratio
+        ratio = self.stage.recipe.loraplus_lr_ratio
         if ratio and self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)  # type: ignore[attr-defined]
             self.optimizer = create_loraplus_optimizer(
@@ -118,16 +120,16 @@ class TrainerBase:
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Measure `eval_loss` in nats per held-out reply token, in the precision of training."""
-        started = time.perf_counter()
+        started, waited_s = time.perf_counter(), self.stage.hold.waited_s
         loss = self._heldout_loss()
-        self.measuring_s += time.perf_counter() - started
+        self.measuring_s += time.perf_counter() - started - (self.stage.hold.waited_s - waited_s)
         metrics = {"eval_loss": loss}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _heldout_loss(self) -> float:
-        stage, processes = self._stage, self._stage.processes
+        stage, processes = self.stage, self.stage.processes
         share = stage.heldout[processes.index :: processes.count]
         losses = measure_reply_losses(self.model, share, stage.between, self.kernels.packing)
         if not processes.is_distributed:
@@ -139,7 +141,7 @@ class TrainerBase:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save a checkpoint. If that fails, the run continues and tries again at the next one."""
-        if not self._stage.processes.is_first:
+        if not self.stage.processes.is_first:
             return
         try:
             self._write_checkpoint()
@@ -171,7 +173,7 @@ class TrainerBase:
         }
         if self.accelerator.scaler is not None:
             parts["scaler"] = self.accelerator.scaler.state_dict()
-        with atomic_folder(folder, self._stage.fence) as partial_folder:
+        with atomic_folder(folder, self.stage.fence) as partial_folder:
             Checkpoint(parts).write(partial_folder)
             self.state.save_to_json(str(partial_folder / TRAINER_STATE_FILE))
         if self.state.best_model_checkpoint:
@@ -222,3 +224,29 @@ def _enable_cpu_fp16(accelerator: Any) -> None:
     """Enable float16 autocast with loss scaling on a CPU, which accelerate offers on GPUs; precedes `prepare`."""
     accelerator.native_amp = True
     accelerator.scaler = torch.amp.GradScaler("cpu")
+
+
+@contextmanager
+def between_layers(model: nn.Module, call: Callable[[], object]) -> Iterator[None]:
+    """Call `call` before each decoder layer computes, forward and backward, inside the block.
+
+    Layers are the members of the model's module lists, as in all models of transformers. A batch takes seconds beside
+    the replies that it slows down; a layer of it takes tens of milliseconds.
+    """
+
+    def before_layer(_layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        call()
+        for value in inputs[:1]:  # the hidden states, whose gradient is the last thing the layer's backward computes
+            if isinstance(value, torch.Tensor) and value.requires_grad:
+                value.register_hook(before_backward)  # type: ignore[no-untyped-call]
+
+    def before_backward(_gradient: torch.Tensor) -> None:
+        call()
+
+    lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
+    handles = [layer.register_forward_pre_hook(before_layer) for layers in lists for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -207,14 +207,13 @@ class BlindTests:
         return one, other
 
     async def _complete(self, request: ChatRequest) -> ChatReply:
-        with self.throttle.reply():
-            stream = self.engine.submit(request)
-            try:
-                async for _ in stream:
-                    pass
-                return stream.reply
-            finally:
-                stream.cancel()
+        stream = self.throttle.submit(self.engine, request)
+        try:
+            async for _ in stream:
+                pass
+            return stream.reply
+        finally:
+            stream.cancel()
 
     async def _request(
         self, persona: Persona, version: str | None, prompt: ComparisonPrompt, guild_id: int

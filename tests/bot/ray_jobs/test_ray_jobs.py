@@ -201,7 +201,7 @@ def test_the_setting_selects_the_backend_and_ray_is_loaded_for_it_alone(tmp_path
     assert isinstance(on_ray, RayBackend) and on_ray.slots == 3
     assert (on_ray._resources.options, on_ray._resources.gpus) == (("--threads", "2"), 1)
     assert on_ray._environ_of_workers["REPLY_CANDIDATES"] == "4"
-    assert (tmp_path / "home" / "jobs").is_symlink() and on_ray.hold(True) is None
+    assert (tmp_path / "home" / "jobs").is_symlink() and on_ray.hold("hold") is None
 
 
 # -------------------------------------------------------------------------------------------------- doctor

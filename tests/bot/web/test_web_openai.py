@@ -281,7 +281,7 @@ async def test_a_client_that_goes_away_frees_its_place(dashboard, stream):
     dashboard.engine.submit = lambda request: made.append(submit(request)) or made[-1]
     body = {"model": "ballast", "messages": HELLO, "stream": stream}
     asking = asyncio.create_task(dashboard.session.post(CHAT, json=body))
-    await until(lambda: made and dashboard.backend.held == [True])
+    await until(lambda: made and dashboard.backend.held)
     if stream:
         answer = await asking
         answer.close()

@@ -92,7 +92,7 @@ async def test_a_reply_can_be_stopped_and_another_greeting_has_room(dashboard):
     await expect(page.locator("#reply")).to_have_text("Ballast ")
     await page.get_by_role("button", name="Stop").click()
     await expect(page.get_by_text("Stopped.")).to_be_visible()
-    await until(lambda: not dashboard.stage.client.services.throttle._replies)
+    await until(lambda: not dashboard.stage.client.services.throttle.is_asked)
     engine.free.set()
 
 
