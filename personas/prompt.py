@@ -117,9 +117,13 @@ class Renderer:
         """Return the tokens of a prompt in which the user says nothing. Raises `ValueError` for a card too long."""
         return self.prompt(persona, [Turn(user, "")], max_tokens=max_tokens, instructions=instructions).ids
 
-    def common_prefix(self, persona: Persona, max_tokens: int) -> tuple[int, ...]:
-        """Return the tokens that all prompts of a persona begin with. Raises `ValueError` for a card too long."""
-        one, other = (self.prompt(persona, [turn], max_tokens=max_tokens).ids for turn in PROBE_TURNS)
+    def common_prefix(self, persona: Persona, max_tokens: int, talk: Sequence[Turn] = ()) -> tuple[int, ...]:
+        """Return the tokens that all prompts of a persona begin with, or all of a talk, whatever its last turn says.
+
+        Raises `ValueError` for a card too long.
+        """
+        lasts = [replace(talk[-1], text=probe.text) for probe in PROBE_TURNS] if talk else PROBE_TURNS
+        one, other = (self.prompt(persona, [*talk[:-1], last], max_tokens=max_tokens).ids for last in lasts)
         return tuple(token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
     def sample(

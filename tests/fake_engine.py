@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from personas.engine import AdapterStatus, EngineState
 from personas.errors import EngineBusyError, UnderstudyError
-from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, ReplyToken
+from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, ReplyToken, Turn
 
 ALTERNATIVES = (("tide", -0.5), ("rope", -2.5))
 """Alternatives of every token, with their log-probabilities."""
@@ -78,6 +78,7 @@ class FakeEngine:
         self.loaded: list[AdapterRef] = []
         self.dropped: list[AdapterRef] = []
         self.prepared: list[tuple[str, AdapterRef | None]] = []
+        self.prepared_talks: list[tuple[str, AdapterRef | None, tuple[Turn, ...]]] = []
         self.failure: UnderstudyError | None = None
         self.full, self.busy_s, self.refusals = False, 5.0, 0
         self.reply_flags: dict[str, Any] = {}
@@ -97,8 +98,11 @@ class FakeEngine:
             raise self.failure
         self.loaded.append(adapter)
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
-        self.prepared.append((persona.id, adapter))
+    def prepare(self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = ()) -> None:
+        if talk:
+            self.prepared_talks.append((persona.id, adapter, tuple(talk)))
+        else:
+            self.prepared.append((persona.id, adapter))
 
     async def drop(self, adapter: AdapterRef) -> None:
         self.dropped.append(adapter)

@@ -119,7 +119,7 @@ class ChatRequestBuilder:
             raise RefusedError("What this reply answers is no longer there.", "Ask again.")
         version, versions = self._choose_version(persona.id, place.guild_id, event_id)
         shown = _turns_of_versions(history, persona, versions)
-        turns = tuple(Turn(it.author_name, it.text, by_persona=it.persona_id == persona.id) for it in shown)
+        turns = _turns(shown, persona)
         memories = partial(self._memories, member_id, place.guild_id, persona.id, event_id)
         lore = await self._find_lore(persona.id, turns[-1], place.guild_id, memories)
         if member_id:
@@ -137,6 +137,16 @@ class ChatRequestBuilder:
             guild_id=place.guild_id or place.channel_id,  # each direct-message channel is a guild of its own
             member_id=member_id,
         )
+
+    def upcoming_talk(self, persona: Persona, place: ChannelRef, event_id: int, author_name: str) -> tuple[Turn, ...]:
+        """Return the turns of the prompt after an event's reply, whose last is empty; none if they cannot be read."""
+        try:
+            history = self.store.messages.recent(place.channel_id, upcoming=1)
+            _, versions = self._choose_version(persona.id, place.guild_id, event_id)
+        except StoreError as error:  # only time is lost
+            log.info("the next prompt is not computed in advance: %s", error)
+            return ()
+        return *_turns(_turns_of_versions(history, persona, versions), persona), Turn(author_name, "")
 
     def _memories(self, member_id: int, guild_id: int, persona_id: str, event_id: int) -> list[Memory]:
         """List what a member asked a persona to keep, without copies of the reply that is made again."""
@@ -221,6 +231,10 @@ class ChatRequestBuilder:
             return live, {live}
         version = rollout.version if rollout.draws(event_id) else live
         return version, {live, rollout.version} if rollout.is_randomised else {version}
+
+
+def _turns(history: list[StoredMessage], persona: Persona) -> tuple[Turn, ...]:
+    return tuple(Turn(it.author_name, it.text, by_persona=it.persona_id == persona.id) for it in history)
 
 
 def _turns_of_versions(history: list[StoredMessage], persona: Persona, shown: set[str | None]) -> list[StoredMessage]:

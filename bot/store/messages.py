@@ -107,10 +107,12 @@ class MessageHistory(Table):
         keep: int = RECENT_MESSAGES,
         block: int = RECENT_BLOCK_MESSAGES,
         until_seq: int | None = None,
+        upcoming: int = 0,
     ) -> list[StoredMessage]:
         """Return the last messages of a channel, oldest first: at least `keep` where there are so many.
 
-        With `until_seq`, those up to that message, however many came after it.
+        With `until_seq`, those up to that message, however many came after it. With `upcoming`, those that will be left
+        of them after so many more.
 
         The window moves only every `block` messages, so that the start of the prompt, and with it the engine's prefix
         cache, stays the same in between. When it moves, the whole prompt is computed again: a small `keep` makes that
@@ -119,9 +121,10 @@ class MessageHistory(Table):
         """
         sql = f"""select {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
             and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))
-            and ordinal > (select max(0, max(ordinal) - :keep) / :block * :block from messages
+            and ordinal > (select max(0, max(ordinal) + :upcoming - :keep) / :block * :block from messages
             where channel_id = :channel and seq <= :until) order by ordinal"""
-        return self._db.all(StoredMessage, sql, channel=channel_id, keep=keep, block=block, until=until_seq or MAX_SEQ)
+        window = {"keep": keep, "block": block, "until": until_seq or MAX_SEQ, "upcoming": upcoming}
+        return self._db.all(StoredMessage, sql, channel=channel_id, **window)
 
     def earlier_vectors(self, talk: EarlierTalk, encoder: str) -> dict[int, bytes | None]:
         """Return the encoder's vectors of the questions of earlier talk by `seq`, the latest first; None where none is.

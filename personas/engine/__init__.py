@@ -1,11 +1,11 @@
 """The chat engine's protocol, state and metrics, all that most of the bot needs of it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
-from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona
+from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
 
 
@@ -43,8 +43,11 @@ class Engine(Protocol):
     async def load(self, adapter: AdapterRef) -> None:
         """Verify and load an adapter before it is needed. Raises `AdapterError` and changes nothing then."""
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
-        """Compute the common prefix of a persona's prompts in advance, while the engine is idle."""
+    def prepare(self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = ()) -> None:
+        """Compute the common prefix of a persona's prompts in advance, while the engine has time for it.
+
+        With a `talk`, what its next prompt begins with: its last turn stands for what will be said. May do nothing.
+        """
 
     async def drop(self, adapter: AdapterRef) -> None:
         """Remove an adapter from memory, after the replies that it is generating."""

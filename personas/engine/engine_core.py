@@ -26,7 +26,7 @@ from personas.errors import AdapterError, is_out_of_memory
 from personas.home.adapters import ROLL_BACK_ADVICE
 from personas.models.serving_model import precision_of
 from personas.prompt import RenderedPrompt, Renderer
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona
+from personas.schemas.chat import AdapterRef, ChatRequest
 
 log = logging.getLogger(__name__)
 STACKED_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -35,6 +35,7 @@ SLOT_MEMORY_FRACTION = 0.2
 """Share of the free memory for LoRA slots, assuming adapters of the largest rank on all layers."""
 MAX_QUEUED_PREFIXES = 256  # prefixes that wait; further ones are ignored
 CARD_WEIGHT = 0.7  # λ of the choice among candidates
+CHUNK_TOKENS_BESIDE_REPLIES = 2 * BLOCK_TOKENS  # of a talk's next prompt, computed after a token of every reply
 MAX_PREFILL_TOKENS_IN_A_ROW = 400  # after these, all replies get a token, whoever came meanwhile
 Sampled = tuple[Sequence, SampledToken | Exception]
 """A sequence with its next token, or the error that prevents it."""
@@ -84,18 +85,15 @@ class BatchGenerator:
         seq.card_prompt = prompt.card
         self.scheduler.add(seq)
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None, renderer: Renderer, max_tokens: int) -> None:
-        """Queue the common prefix of a persona's prompts, to be computed when idle. Raises `ValueError`."""
-        self.warmer.add(adapter, renderer.common_prefix(persona, max_tokens))
-
     def step(self) -> bool:
-        """Compute prompt chunks, then a token of every reply, or an idle prefix; False if nothing was computed."""
+        """Compute prompt chunks, a token of every reply, and prefixes in advance; False if nothing was computed."""
         self.scheduler.expire()
         if self.waiting or self.warmer.queue or self._lora.reads:
             self._admit()
         has_computed = self.running > 0
         self._drop_rivals()
-        if prefilled := self._compute("prefill"):
+        prefilled = self._compute("prefill")
+        if prefilled:
             self._prefilled += prefilled
             if self._prefilled < MAX_PREFILL_TOKENS_IN_A_ROW and self.has_arrivals():
                 return True  # their prompts come first: a token of every reply takes as long as a short prompt
@@ -104,7 +102,15 @@ class BatchGenerator:
         for seq in self.scheduler.running:
             if seq.can_choose:
                 self._choose(seq)
+        if has_computed and not prefilled and self._has_time():
+            self.warmer.step(of_talks=True)
         return has_computed or (not self.waiting and self.warmer.step())
+
+    def _has_time(self) -> bool:
+        """Tell whether few replies run, all of which have begun, and nobody waits."""
+        running = self.scheduler.running
+        are_few = len(running) <= self.scheduler.limits.candidate_rows and not self.waiting
+        return are_few and not any(seq.is_prefilling or seq.rivals for seq in running) and not self.has_arrivals()
 
     def _compute(self, phase: Phase) -> int:
         """Compute a phase of a step; returns the number of its tokens."""
@@ -234,16 +240,24 @@ def _card_logprobs(seq: Sequence, replies: list[list[int]]) -> list[float]:
 
 @dataclass(frozen=True)
 class PrefixJob:
-    """A prefix to compute under an adapter: whole blocks, and one more token that is never computed."""
+    """A prefix to compute under an adapter: whole blocks, and one more token that is never computed.
+
+    A talk's replaces what was used least recently in the prefix cache, a persona's takes free room only.
+    """
 
     adapter: AdapterRef | None
     tokens: abc.Sequence[int]
+    is_talk: bool = False
 
 
 class PrefixWarmer:
-    """Queue of prefixes to compute in idle time. Used by the engine's thread."""
+    """Queue of prefixes to compute while there is time: those of talks first, the latest first of all.
+
+    Used by the engine's thread.
+    """
 
     def __init__(self, runner: ModelRunner, lora: LoraSlots, chunk_tokens: int) -> None:
+        """`chunk_tokens` are computed at once while nothing else is."""
         self._runner, self._lora, self._chunk_tokens = runner, lora, max(chunk_tokens, BLOCK_TOKENS)
         self.queue: deque[PrefixJob] = deque()
 
@@ -252,41 +266,44 @@ class PrefixWarmer:
         """The adapter to read for the next prefix, if it has one."""
         return [job.adapter for job in list(self.queue)[:1] if job.adapter]
 
-    def add(self, adapter: AdapterRef | None, tokens: abc.Sequence[int]) -> None:
+    def add(self, adapter: AdapterRef | None, tokens: abc.Sequence[int], *, is_talk: bool = False) -> None:
         """Queue a prefix, unless it is queued already or the runner stores none."""
-        job = PrefixJob(adapter, tokens[: (len(tokens) - 1) // BLOCK_TOKENS * BLOCK_TOKENS + 1])
+        job = PrefixJob(adapter, tokens[: (len(tokens) - 1) // BLOCK_TOKENS * BLOCK_TOKENS + 1], is_talk)
         if self._runner.prefixes and len(self.queue) < MAX_QUEUED_PREFIXES and job not in self.queue:
-            self.queue.append(job)
+            (self.queue.appendleft if is_talk else self.queue.append)(job)
 
-    def step(self) -> bool:
-        """Compute a chunk of the next prefix. Returns False when none is left or its adapter cannot be used yet."""
-        while self.queue:
+    def step(self, *, of_talks: bool = False) -> bool:
+        """Compute a chunk of the next prefix, a short one `of_talks` beside running replies.
+
+        Returns False when none is left or its adapter cannot be used yet.
+        """
+        while self.queue and (self.queue[0].is_talk or not of_talks):
             job = self.queue[0]
             if self._lora.state(job.adapter) in (AdapterState.LOADING, AdapterState.NO_SLOT):
                 return False
             try:
-                if self._compute_chunk(job):
+                if self._compute_chunk(job, CHUNK_TOKENS_BESIDE_REPLIES if of_talks else self._chunk_tokens):
                     return True
             except Exception as error:  # only time is lost; a request that needs the adapter reports the error
                 log.info("a prompt prefix was not computed: %s", error)
             self.queue.popleft()
         return False
 
-    def _compute_chunk(self, job: PrefixJob) -> bool:
-        """Compute the next chunk. Returns False when the prefix is complete or cannot be stored."""
+    def _compute_chunk(self, job: PrefixJob, size: int) -> bool:
+        """Compute the next tokens. Returns False when the prefix is complete or cannot be stored."""
         slot = self._lora.acquire(job.adapter)
         try:
-            return slot.index is not None and self._forward(slot, job.tokens)
+            return slot.index is not None and self._forward(slot, job, size)
         finally:
             self._lora.release(slot)
 
-    def _forward(self, slot: LoraSlot, tokens: abc.Sequence[int]) -> bool:
+    def _forward(self, slot: LoraSlot, job: PrefixJob, size: int) -> bool:
         prefixes = self._runner.prefixes
         assert prefixes is not None  # otherwise nothing is queued
-        kv = self._runner.new_kv_cache(len(tokens))
-        computed = prefixes.load_prefix(slot.name, tokens, kv)
-        chunk = tokens[computed:-1][: self._chunk_tokens]
-        if not chunk or kv.memory.nbytes > prefixes.free_bytes:
+        kv = self._runner.new_kv_cache(len(job.tokens))
+        computed = prefixes.load_prefix(slot.name, job.tokens, kv)
+        chunk = job.tokens[computed:-1][:size]
+        if not chunk or kv.memory.nbytes > (prefixes.max_bytes if job.is_talk else prefixes.free_bytes):
             return False
         self._runner.backend.forward([ScheduledTokens(kv, chunk, slot, logits=0)])
         prefixes.store(slot.name, kv)

@@ -5,7 +5,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
 from personas.prompt import CONTEXT_TOKENS, Renderer
-from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona
+from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
 
 if TYPE_CHECKING:
@@ -180,12 +180,13 @@ class LLMEngine:
         weights = await asyncio.to_thread(self._parts.read, adapter)
         await self._run(lambda: self._parts.load_adapter(weights))
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
+    def prepare(self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = ()) -> None:
         def fail(error: Exception) -> None:
             log.info("the prompt prefix of %s is not computed in advance: %s", persona.name, error)
 
         def prepare() -> None:
-            self._parts.batch.prepare(persona, adapter, self._renderer, self.context_tokens)
+            prefix = self._renderer.common_prefix(persona, self.context_tokens, talk)
+            self._parts.batch.warmer.add(adapter, prefix, is_talk=bool(talk))
 
         self._tasks.put(_EngineTask(prepare, fail))
 

@@ -10,10 +10,12 @@ from bot.chat.prompt_context import IncomingMessage
 from bot.demo_guild import SKERROW_SEED
 from bot.permissions import required_permissions
 from bot.privacy.erasure_runner import ErasureReceipt
-from bot.store import Channel, InstalledVersion
+from bot.store import Channel, InstalledVersion, StoreError
+from bot.store.messages import MessageHistory
 from bot.store.training_jobs import NewTrainingJob
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.schemas.chat import Turn
 from personas.schemas.training import TrainingRequest
 from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
 from tests.fake_engine import FakeEngine, echo
@@ -54,6 +56,35 @@ async def test_history_is_given_with_names_and_only_of_this_channel(stage):
     assert [(t.name, t.text, t.by_persona) for t in turns] == [
         ("Tobias Reed", "first", False), ("Ballast", "Ballast hears: first", True), ("Tobias Reed", "second", False),
     ]  # fmt: skip
+
+
+async def test_the_next_prompt_is_prepared_up_to_what_the_member_will_say(stage):
+    engine = stage.engine
+    for number in range(12):  # the window of the prompt moves meanwhile
+        mark = stage.mark
+        await stage.member.say(QUAY, f"number {number}")
+        await stage.finished(QUAY, mark)
+        if number:
+            talk = (*engine.requests[-1].turns[:-1], Turn("Tobias Reed", ""))
+            assert engine.prepared_talks[number - 1] == ("ballast", None, talk)
+        await until(lambda number=number: len(engine.prepared_talks) == number + 1)
+    assert len({talk[0].text for _, _, talk in engine.prepared_talks}) > 2
+
+
+async def test_a_next_prompt_that_cannot_be_prepared_leaves_the_reply_as_it_is(stage, monkeypatch):
+    recent = MessageHistory.recent
+
+    def fail_ahead(self, *args, upcoming=0, **options):
+        if upcoming:
+            raise StoreError("the disk is gone")
+        return recent(self, *args, **options)
+
+    monkeypatch.setattr(MessageHistory, "recent", fail_ahead)
+    mark = stage.mark
+    message = await stage.member.say(QUAY, "hello")
+    assert "hears: hello" in (await stage.finished(QUAY, mark))["content"]
+    await until(lambda: not stage.client.services.reply_service._tasks)
+    assert stage.store.replies.get(int(message["id"])).state == "done" and not stage.engine.prepared_talks
 
 
 async def test_a_persona_is_stopped_before_it_speaks_for_the_others(stage):

@@ -160,6 +160,9 @@ def play(reference: ReferenceModel, seed: int) -> list[RecordedReply]:
             parts.batch.scheduler.add(recorded[-1].sequence(generator.randrange(3)))
         elif happens < 0.7 and recorded:
             generator.choice(recorded).cancelled.set()
+        elif happens < 0.8:
+            prepared = generator.choice(reference.questions)
+            parts.batch.warmer.add(prepared.adapter, prepared.prompt, is_talk=True)
         for _ in range(generator.choice((0, 1, 1, 2, 5))):
             parts.batch.step()
     run_to_end(parts)

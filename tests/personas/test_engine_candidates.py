@@ -269,3 +269,17 @@ def test_a_choice_that_fails_is_the_first_candidate(reply, monkeypatch, caplog):
     expected = reply(replace(SAMPLING, seed=5))
     monkeypatch.setattr(engine_core, "_card_logprobs", lambda *_: 1 / 0)
     assert reply(choosing(5)) == expected and "cannot be compared" in caplog.text
+
+
+def test_no_next_prompt_is_prepared_while_candidates_are_written(start, monkeypatch):
+    parts, (recorder,) = start(replace(SAMPLING, candidates=3))
+    parts.batch.step()
+    parts.batch.warmer.add(None, range(100, 200), is_talk=True)
+    computed = []
+    forward = parts.stacked.forward
+    monkeypatch.setattr(parts.stacked, "forward", lambda spans: computed.extend(spans) or forward(spans))
+    while not recorder.pieces:
+        parts.batch.step()
+        assert recorder.pieces or not [span for span in computed if 100 in span.tokens]
+    run_to_end(parts)
+    assert [span for span in computed if 100 in span.tokens] and not parts.batch.warmer.queue

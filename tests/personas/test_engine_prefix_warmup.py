@@ -1,4 +1,4 @@
-"""Prefixes computed in idle time: in chunks, correct, and never delaying a request."""
+"""Prefixes computed in advance: in chunks, correct, and never delaying a request."""
 
 from types import SimpleNamespace
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from personas.engine.admission import SchedulerLimits
-from personas.engine.engine_core import MAX_QUEUED_PREFIXES, PrefixWarmer
+from personas.engine.engine_core import CHUNK_TOKENS_BESIDE_REPLIES, MAX_QUEUED_PREFIXES, PrefixWarmer
 from personas.engine.kv_cache import BLOCK_TOKENS
 from personas.engine.llm_engine import LLMEngine, default_prefix_bytes
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
+from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
 
 ADA = Persona("ada", "Ada", description="You are Ada, who keeps the lamps of the harbour lit.", personality="Plain.")
@@ -95,6 +95,63 @@ def test_what_is_kept_already_is_never_pushed_out_by_it(reference):
     assert before and dict(parts.stacked.prefixes._blocks) == before and not parts.batch.warmer.queue
 
 
+def test_a_talk_replaces_what_was_used_least_recently(reference):
+    one, other = (longest(reference, ref) for ref in reference.refs)
+    block = reference.parts(SchedulerLimits(), 1, 0).stacked.new_kv_cache(BLOCK_TOKENS).memory.nbytes
+    parts = reference.parts(SchedulerLimits(), 2, (len(other.prompt) // BLOCK_TOKENS + 1) * block)
+    for question in (one, other):
+        parts.batch.warmer.add(question.adapter, question.prompt, is_talk=True)
+        idle(parts)
+    names = [key[0] for key in parts.stacked.prefixes._blocks]
+    parts.batch.warmer.add(one.adapter, one.prompt * 3, is_talk=True)
+    idle(parts, steps=9)
+    parts.close()
+    assert names.count(other.adapter.name) == (len(other.prompt) - 1) // BLOCK_TOKENS > names.count(one.adapter.name)
+    assert not parts.batch.warmer.queue, "what the cache cannot hold is left out"
+
+
+def test_beside_replies_that_have_begun_talks_are_prepared_in_short_pieces(reference, monkeypatch):
+    parts = reference.parts(SchedulerLimits(prefill_tokens=100), 2, 10**8)
+    reply, talk = longest(reference, None), longest(reference, reference.refs[0])
+    recorded = RecordedReply(reply, 12)
+    parts.lora._reader.submit(parts.batch.warmer.add, talk.adapter, talk.prompt * 3, is_talk=True).result()
+    parts.batch.warmer.add(None, [5] * 200)  # a persona's: it waits until nothing else runs
+    parts.batch.scheduler.add(recorded.sequence())
+    lengths = computed_of(parts, monkeypatch)
+    by_step = []
+    while parts.batch.running or parts.batch.waiting:
+        lengths.clear()
+        parts.batch.step()
+        by_step.append(tuple(lengths))
+        parts.lora._reader.submit(lambda: None).result()
+    assert by_step[0] == (len(reply.prompt), 1), "nothing beside a prompt"
+    beside = [step[1:] for step in by_step[1:] if len(step) > 1]
+    assert beside and all(step == (CHUNK_TOKENS_BESIDE_REPLIES,) for step in beside[:-1])
+    assert sum(map(sum, beside)) == (len(talk.prompt) * 3 - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+    assert len(parts.batch.warmer.queue) == 1 and differences([recorded]) == (0, [])
+    parts.close()
+
+
+@pytest.mark.parametrize("busy", ["many rows", "somebody waits", "a request has come"])
+def test_a_talk_waits_while_the_engine_has_no_time(reference, monkeypatch, busy):
+    rows = 1 if busy == "somebody waits" else 4
+    limits = SchedulerLimits(rows=rows, overflow_rows=0, candidate_rows=1 if busy == "many rows" else 4)
+    parts = reference.parts(limits, 2, 10**8)
+    parts.batch.has_arrivals = lambda: busy == "a request has come"
+    question = longest(reference, None)
+    for _ in range(2):
+        parts.batch.scheduler.add(RecordedReply(question, 8).sequence())
+    parts.batch.step()
+    parts.batch.warmer.add(None, [7] * 60, is_talk=True)
+    lengths = computed_of(parts, monkeypatch)
+    parts.batch.step()
+    assert lengths and max(lengths) < BLOCK_TOKENS, "a token of every reply"
+    run_to_end(parts)
+    idle(parts)
+    parts.close()
+    assert not parts.batch.warmer.queue
+
+
 def test_what_cannot_be_prepared_is_let_go_of(reference, tmp_path, caplog):
     caplog.set_level("INFO")
     parts = reference.parts(SchedulerLimits(), 2, 10**8)
@@ -123,6 +180,38 @@ def test_all_prompts_of_a_persona_begin_with_its_beginning(renderer):
     assert "lamps of the harbour" in renderer.tokenizer.decode(begins)
     for turns in ([Turn("Cy", "so?")], [Turn("Dot", "well"), Turn("Ada", "Yes.", True), Turn("Dot", "no")]):
         assert renderer.prompt(ADA, turns).ids[: len(begins)] == begins
+
+
+def test_the_next_prompt_of_a_talk_begins_with_what_was_prepared(renderer):
+    card = Persona(
+        "ada", "Ada", description="You are Ada. {{user}} is your guest.", post_history_instructions="Be brief."
+    )
+    talk = [Turn("Dot", "is it late?"), Turn("Ada", "Past nine, and the lamps are lit.", True), Turn("Cy", "")]
+    prefix = renderer.common_prefix(card, 2048, talk)
+    assert "lamps are lit" in renderer.tokenizer.decode(prefix)
+    lore = (LoreHit("a.md", "Lamps", "There are nine lamps.", 1.0),)
+    for words in ("so?", "Well, how many lamps are there?"):
+        prompt = renderer.prompt(card, [*talk[:-1], Turn("Cy", words)])
+        assert prompt.ids[: len(prefix)] == prefix and len(prompt.ids) > len(prefix)
+        lore = (LoreHit("a.md", "Lamps", "There are nine lamps.", 1.0),)
+        prompt = renderer.prompt(card, [*talk[:-1], Turn("Cy", words)], lore)
+        assert prompt.ids[: len(prefix) - 4] == prefix[:-4], "lore comes before the name"
+
+
+async def test_a_talk_that_was_prepared_is_computed_from_its_last_message_on(tiny_base, monkeypatch):
+    engine = LLMEngine(tiny_base, "float32")
+    await engine.start()
+    lengths = computed_of(engine._parts, monkeypatch)
+    talk = [Turn("Bo", "is it late?" * 9), Turn("Ada", "Past nine. " * 20, True), Turn("Bo", "")]
+    engine.prepare(ADA, None, talk)
+    while not engine._parts.stacked.prefixes.bytes or engine._parts.batch.warmer.queue:
+        await engine._run(lambda: None)
+    ahead = sum(lengths)
+    lengths.clear()
+    stream = engine.submit(ChatRequest(ADA, (*talk[:-1], Turn("Bo", "hello")), (), None, sampling()))
+    assert [piece async for piece in stream]
+    await engine.close()
+    assert ahead > 100 and sum(lengths) < 60
 
 
 async def test_the_engine_answers_with_what_was_prepared_as_without(tiny_base):

@@ -1,6 +1,6 @@
 """The chat engine over servers with OpenAI's API, which have no adapters (`ENGINE=openai`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from personas.engine.vllm.vllm_engine import VllmEngine
 from personas.engine.vllm.vllm_sequence import VllmReplyStream, VllmSequence
 from personas.errors import AdapterError
 from personas.prompt import RenderedPrompt
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 
 CUT_OFF_ADVICE = "Regenerate it."
 
@@ -78,7 +78,7 @@ class OpenAIEngine(VllmEngine):
         what = f"{adapter.version} cannot be served: servers of ENGINE=openai have no adapters."
         raise AdapterError(what, "It is kept. Serve it with ENGINE=local or ENGINE=vllm.")
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
+    def prepare(self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = ()) -> None:
         """Compute nothing: servers with few slots would evict a running conversation's prefix for it."""
 
     async def drop(self, adapter: AdapterRef) -> None:

@@ -42,7 +42,7 @@ from personas.home.lora_checks import check_lora, stored_linear_shapes
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.prompt import CONTEXT_TOKENS, RenderedPrompt, Renderer
-from personas.schemas.chat import AdapterRef, ChatRequest, Persona
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
 
 log = logging.getLogger(__name__)
@@ -137,8 +137,11 @@ class VllmEngine:
     async def load(self, adapter: AdapterRef) -> None:
         await self._adapters.load(self._replicas.preferred(adapter.name), adapter)
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None) -> None:
-        if len(self._prefixes) < MAX_QUEUED_PREFIXES and (persona, adapter) not in self._prefixes:
+    def prepare(self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = ()) -> None:
+        """Queue the common prefix of a persona's prompts. Nothing is done for a talk: it would be a request of its own,
+        and the servers keep what they computed of it.
+        """
+        if not talk and len(self._prefixes) < MAX_QUEUED_PREFIXES and (persona, adapter) not in self._prefixes:
             self._prefixes.append((persona, adapter))
 
     async def drop(self, adapter: AdapterRef) -> None:
