@@ -12,8 +12,9 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from personas.home.job_material import ShippedData
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models import base_model
 from personas.models.base_model import EMBEDDED, BaseModel, fingerprint, locate
-from personas.prompt import PROMPT_VERSION
+from personas.prompt import PROMPT_VERSION, RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 from personas.schemas.chat import DEFAULT_CANDIDATES
 from personas.schemas.training import AdapterManifest, TrainingRequest
 from personas.schemas.training_events import Progress, ScoreSummary
@@ -48,8 +49,10 @@ HOME_FOLDER = Path("build/bench/home")
 RESULT_FILE = Path("build/bench/chat.json")
 TRAINING_TIMEOUT_S = 300.0
 """Time limit for the first step of the training."""
+FILL_ROUNDS = (RECENT_MESSAGES + RECENT_BLOCK_MESSAGES) // 2
+"""Questions to each persona before the first half: both halves are measured with prompts of full length."""
 CHAT_DURATION_S = 120.0
-"""Minimum duration of each half, so that prompts reach full length and the training makes steps."""
+"""Minimum duration of each half, in which the training makes steps."""
 PACKAGES = ("torch", "transformers", "peft", "discord.py")
 
 
@@ -177,16 +180,20 @@ async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str
     return ReplyLatency(ack_s, first_text_s, end_s, len(tokenizer(reply)["input_ids"]))
 
 
-async def chat_rounds(app: App, tokenizer: Any, chats: int) -> tuple[list[ReplyLatency], float]:
-    """Ask one question after another in so many channels at once for `CHAT_DURATION_S`.
+async def chat_round(app: App, tokenizer: Any, chats: int, question: str) -> list[ReplyLatency]:
+    """Ask a question in so many channels at once, and wait for all replies."""
+    asked = (ask(app, tokenizer, *who, question) for who in zip(MEMBERS[:chats], PERSONAS[:chats], strict=True))
+    return await asyncio.gather(*asked)
 
-    Returns the latencies and the reply tokens per second.
-    """
-    waits, questions, began = [], cycle(member_messages()), time.monotonic()
+
+async def chat_rounds(
+    app: App, tokenizer: Any, chats: int, questions: Iterator[str]
+) -> tuple[list[ReplyLatency], float]:
+    """Ask one question after another for `CHAT_DURATION_S`. Returns the latencies and the reply tokens per second."""
+    waits: list[ReplyLatency] = []
+    began = time.monotonic()
     while time.monotonic() - began < CHAT_DURATION_S:
-        question = next(questions)
-        asked = (ask(app, tokenizer, *who, question) for who in zip(MEMBERS[:chats], PERSONAS[:chats], strict=True))
-        waits += await asyncio.gather(*asked)
+        waits += await chat_round(app, tokenizer, chats, next(questions))
     return waits, sum(wait.tokens for wait in waits) / (time.monotonic() - began)
 
 
@@ -197,7 +204,10 @@ async def measure(app: App, chats: int, *, is_alone: bool) -> dict[str, float]:
     install_adapters(app)
     for member, channel in zip(MEMBERS, PERSONAS, strict=True):
         await ask(app, tokenizer, member, channel, "Warming up.")
-    alone, alone_rate = await chat_rounds(app, tokenizer, chats)
+    questions = cycle(member_messages())
+    for question in islice(questions, FILL_ROUNDS):
+        await chat_round(app, tokenizer, chats, question)
+    alone, alone_rate = await chat_rounds(app, tokenizer, chats, questions)
     figures = {
         "ack_p95_s": _p95([wait.ack_s for wait in alone]),
         "first_text_p95_s": _p95([wait.first_text_s for wait in alone]),
@@ -210,7 +220,7 @@ async def measure(app: App, chats: int, *, is_alone: bool) -> dict[str, float]:
         return figures
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
     first = await training_progress(app)
-    beside, beside_rate = await chat_rounds(app, tokenizer, chats)
+    beside, beside_rate = await chat_rounds(app, tokenizer, chats, questions)
     last = await training_progress(app)
     return {
         **figures,
