@@ -12,7 +12,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -187,12 +187,15 @@ async def chat_round(app: App, tokenizer: Any, chats: int, question: str) -> lis
 
 
 async def chat_rounds(
-    app: App, tokenizer: Any, chats: int, questions: Iterator[str]
+    app: App, tokenizer: Any, chats: int, questions: Iterator[str], is_enough: Callable[[], bool] = lambda: True
 ) -> tuple[list[ReplyLatency], float]:
-    """Ask one question after another for `CHAT_DURATION_S`. Returns the latencies and the reply tokens per second."""
+    """Ask one question after another for `CHAT_DURATION_S`, and until it `is_enough`.
+
+    Returns the latencies and the reply tokens per second.
+    """
     waits: list[ReplyLatency] = []
     began = time.monotonic()
-    while time.monotonic() - began < CHAT_DURATION_S:
+    while time.monotonic() - began < CHAT_DURATION_S or not is_enough():
         waits += await chat_round(app, tokenizer, chats, next(questions))
     return waits, sum(wait.tokens for wait in waits) / (time.monotonic() - began)
 
@@ -219,9 +222,10 @@ async def measure(app: App, chats: int, *, is_alone: bool) -> dict[str, float]:
     if is_alone:
         return figures
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
-    first = await training_progress(app)
-    beside, beside_rate = await chat_rounds(app, tokenizer, chats, questions)
-    last = await training_progress(app)
+    first = await first_progress(app)
+    made_a_step = lambda: (training_progress(app) or first).step > first.step  # noqa: E731
+    beside, beside_rate = await chat_rounds(app, tokenizer, chats, questions, made_a_step)
+    last = training_progress(app) or first
     return {
         **figures,
         "ack_p95_training_s": _p95([wait.ack_s for wait in beside]),
@@ -232,22 +236,29 @@ async def measure(app: App, chats: int, *, is_alone: bool) -> dict[str, float]:
     }
 
 
-async def training_progress(app: App) -> Progress:
-    """Wait for the first step and return the progress of the training."""
+async def first_progress(app: App) -> Progress:
+    """Wait for the first step of the training."""
     began = time.monotonic()
     while time.monotonic() - began < TRAINING_TIMEOUT_S:
-        for job in app.services.store.jobs.of_guild(app.sandbox.guild_id if app.sandbox else 0):
-            if isinstance(job.progress, Progress):
-                return job.progress
-            if job.state not in ("queued", "running"):
-                raise UnderstudyError(f"The training ended too early: {job.state}. {job.error or ''}")
+        if progress := training_progress(app):
+            return progress
         await asyncio.sleep(0.2)
     raise UnderstudyError("No training has begun.")
 
 
+def training_progress(app: App) -> Progress | None:
+    """Return the progress of the training. Raises `UnderstudyError` if it has ended."""
+    for job in app.services.store.jobs.of_guild(app.sandbox.guild_id if app.sandbox else 0):
+        if isinstance(job.progress, Progress):
+            return job.progress
+        if job.state not in ("queued", "running"):
+            raise UnderstudyError(f"The training ended too early: {job.state}. {job.error or ''}")
+    return None
+
+
 def _steps_per_min(first: Progress, last: Progress) -> float:
     """Compute the rate of whole steps, each with its time, from one finished step to the last."""
-    return (last.step - first.step) / (last.seconds - first.seconds) * 60 if last.step > first.step else 0.0
+    return (last.step - first.step) / (last.seconds - first.seconds) * 60
 
 
 def _p95(values: list[float]) -> float:
