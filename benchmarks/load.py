@@ -32,6 +32,7 @@ from benchmarks import soak
 from benchmarks.chat_latency import (
     PERSONAS,
     benchmark_guild,
+    first_progress,
     install_adapters,
     member_messages,
     training_progress,
@@ -288,10 +289,10 @@ async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
     arrival = [await load.play(GROUPS, window, capacity, is_fair=False) for _ in range(2)]
     fair.append(await load.play(GROUPS, window, capacity))
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
-    first = await training_progress(app)
+    first = await first_progress(app)
     beside = [await load.play(GROUPS, window, capacity) for _ in range(2)]
     with suppress(UnderstudyError):  # it has ended
-        print(f"the training made {(await training_progress(app)).step - first.step} steps", flush=True)
+        print(f"the training made {(training_progress(app) or first).step - first.step} steps", flush=True)
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune cancel")
     while any(find_trainer(folder) for folder in (app.services.home / "jobs").glob("*/")):  # noqa: ASYNC110  a process
         await asyncio.sleep(0.2)
