@@ -33,7 +33,8 @@ STACKED_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose linear layers see each token once and whose attention is the usual one."""
 SLOT_MEMORY_FRACTION = 0.2
 """Share of the free memory for LoRA slots, assuming adapters of the largest rank on all layers."""
-MAX_QUEUED_PREFIXES = 256  # prefixes that wait; further ones are ignored
+MAX_QUEUED_PREFIXES, MAX_QUEUED_TALKS = 256, 8
+"""Prefixes of personas that wait, further ones are ignored; and of talks, of which the oldest are left out."""
 CARD_WEIGHT = 0.7  # λ of the choice among candidates
 CHUNK_TOKENS_BESIDE_REPLIES = 2 * BLOCK_TOKENS  # of a talk's next prompt, computed after a token of every reply
 MAX_PREFILL_TOKENS_IN_A_ROW = 400  # after these, all replies get a token, whoever came meanwhile
@@ -88,7 +89,7 @@ class BatchGenerator:
     def step(self) -> bool:
         """Compute prompt chunks, a token of every reply, and prefixes in advance; False if nothing was computed."""
         self.scheduler.expire()
-        if self.waiting or self.warmer.queue or self._lora.reads:
+        if self.waiting or self.warmer.jobs or self._lora.reads:
             self._admit()
         has_computed = self.running > 0
         self._drop_rivals()
@@ -192,7 +193,7 @@ class BatchGenerator:
 
     def clear_prefix_cache(self) -> None:
         """Discard all stored and queued prefixes; sequences that run now are not stored later either."""
-        self.warmer.queue.clear()
+        self.warmer.clear()
         self._free_prefixes()
         for seq in self.scheduler.running:
             seq.is_cacheable = False
@@ -251,34 +252,46 @@ class PrefixJob:
 
 
 class PrefixWarmer:
-    """Queue of prefixes to compute while there is time: those of talks first, the latest first of all.
-
-    Used by the engine's thread.
-    """
+    """Prefixes to compute while there is time: those of the latest talks first. Used by the engine's thread."""
 
     def __init__(self, runner: ModelRunner, lora: LoraSlots, chunk_tokens: int) -> None:
         """`chunk_tokens` are computed at once while nothing else is."""
         self._runner, self._lora, self._chunk_tokens = runner, lora, max(chunk_tokens, BLOCK_TOKENS)
-        self.queue: deque[PrefixJob] = deque()
+        self._talks: deque[PrefixJob] = deque(maxlen=MAX_QUEUED_TALKS)
+        self._personas: deque[PrefixJob] = deque()
+
+    @property
+    def jobs(self) -> list[PrefixJob]:
+        """The prefixes that are to be computed, in order."""
+        return [*self._talks, *self._personas]
 
     @property
     def adapters(self) -> list[AdapterRef]:
         """The adapter to read for the next prefix, if it has one."""
-        return [job.adapter for job in list(self.queue)[:1] if job.adapter]
+        return [job.adapter for job in self.jobs[:1] if job.adapter]
 
     def add(self, adapter: AdapterRef | None, tokens: abc.Sequence[int], *, is_talk: bool = False) -> None:
         """Queue a prefix, unless it is queued already or the runner stores none."""
         job = PrefixJob(adapter, tokens[: (len(tokens) - 1) // BLOCK_TOKENS * BLOCK_TOKENS + 1], is_talk)
-        if self._runner.prefixes and len(self.queue) < MAX_QUEUED_PREFIXES and job not in self.queue:
-            (self.queue.appendleft if is_talk else self.queue.append)(job)
+        if self._runner.prefixes is None or job in self.jobs:
+            return
+        if is_talk:
+            self._talks.appendleft(job)  # the oldest makes room for it
+        elif len(self._personas) < MAX_QUEUED_PREFIXES:
+            self._personas.append(job)
+
+    def clear(self) -> None:
+        """Compute none of the queued prefixes."""
+        self._talks.clear()
+        self._personas.clear()
 
     def step(self, *, of_talks: bool = False) -> bool:
         """Compute a chunk of the next prefix, a short one `of_talks` beside running replies.
 
         Returns False when none is left or its adapter cannot be used yet.
         """
-        while self.queue and (self.queue[0].is_talk or not of_talks):
-            job = self.queue[0]
+        while jobs := self._talks or (() if of_talks else self._personas):
+            job = jobs[0]
             if self._lora.state(job.adapter) in (AdapterState.LOADING, AdapterState.NO_SLOT):
                 return False
             try:
@@ -286,7 +299,7 @@ class PrefixWarmer:
                     return True
             except Exception as error:  # only time is lost; a request that needs the adapter reports the error
                 log.info("a prompt prefix was not computed: %s", error)
-            self.queue.popleft()
+            jobs.popleft()
         return False
 
     def _compute_chunk(self, job: PrefixJob, size: int) -> bool:

@@ -282,4 +282,4 @@ def test_no_next_prompt_is_prepared_while_candidates_are_written(start, monkeypa
         parts.batch.step()
         assert recorder.pieces or not [span for span in computed if 100 in span.tokens]
     run_to_end(parts)
-    assert [span for span in computed if 100 in span.tokens] and not parts.batch.warmer.queue
+    assert [span for span in computed if 100 in span.tokens] and not parts.batch.warmer.jobs

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from personas.engine.admission import SchedulerLimits
-from personas.engine.engine_core import CHUNK_TOKENS_BESIDE_REPLIES, MAX_QUEUED_PREFIXES, PrefixWarmer
+from personas.engine.engine_core import (
+    CHUNK_TOKENS_BESIDE_REPLIES,
+    MAX_QUEUED_PREFIXES,
+    MAX_QUEUED_TALKS,
+    PrefixWarmer,
+)
 from personas.engine.kv_cache import BLOCK_TOKENS
 from personas.engine.llm_engine import LLMEngine, default_prefix_bytes
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
@@ -92,7 +97,7 @@ def test_what_is_kept_already_is_never_pushed_out_by_it(reference):
     parts.batch.warmer.add(reference.refs[0], question.prompt * 3)
     idle(parts)
     parts.close()
-    assert before and dict(parts.stacked.prefixes._blocks) == before and not parts.batch.warmer.queue
+    assert before and dict(parts.stacked.prefixes._blocks) == before and not parts.batch.warmer.jobs
 
 
 def test_a_talk_replaces_what_was_used_least_recently(reference):
@@ -107,7 +112,7 @@ def test_a_talk_replaces_what_was_used_least_recently(reference):
     idle(parts, steps=9)
     parts.close()
     assert names.count(other.adapter.name) == (len(other.prompt) - 1) // BLOCK_TOKENS > names.count(one.adapter.name)
-    assert not parts.batch.warmer.queue, "what the cache cannot hold is left out"
+    assert not parts.batch.warmer.jobs, "what the cache cannot hold is left out"
 
 
 def test_beside_replies_that_have_begun_talks_are_prepared_in_short_pieces(reference, monkeypatch):
@@ -128,7 +133,7 @@ def test_beside_replies_that_have_begun_talks_are_prepared_in_short_pieces(refer
     beside = [step[1:] for step in by_step[1:] if len(step) > 1]
     assert beside and all(step == (CHUNK_TOKENS_BESIDE_REPLIES,) for step in beside[:-1])
     assert sum(map(sum, beside)) == (len(talk.prompt) * 3 - 1) // BLOCK_TOKENS * BLOCK_TOKENS
-    assert len(parts.batch.warmer.queue) == 1 and differences([recorded]) == (0, [])
+    assert len(parts.batch.warmer.jobs) == 1 and differences([recorded]) == (0, [])
     parts.close()
 
 
@@ -149,7 +154,7 @@ def test_a_talk_waits_while_the_engine_has_no_time(reference, monkeypatch, busy)
     run_to_end(parts)
     idle(parts)
     parts.close()
-    assert not parts.batch.warmer.queue
+    assert not parts.batch.warmer.jobs
 
 
 def test_what_cannot_be_prepared_is_let_go_of(reference, tmp_path, caplog):
@@ -160,7 +165,7 @@ def test_what_cannot_be_prepared_is_let_go_of(reference, tmp_path, caplog):
     idle(parts)
     parts.close()
     assert "was not computed" in caplog.text and parts.stacked.prefixes.bytes > 0
-    assert not parts.batch.warmer.queue
+    assert not parts.batch.warmer.jobs
 
 
 def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(reference):
@@ -169,8 +174,14 @@ def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(refere
     for number in range(MAX_QUEUED_PREFIXES + 9):
         for _ in range(2):
             ahead.add(None, [number] * 40)
-    assert len(ahead.queue) == MAX_QUEUED_PREFIXES
-    ahead.queue.clear()
+    assert len(ahead.jobs) == MAX_QUEUED_PREFIXES
+    for number in range(MAX_QUEUED_TALKS + 3):
+        for _ in range(2):
+            ahead.add(None, [number] * 50, is_talk=True)
+    talks, personas = ahead.jobs[:MAX_QUEUED_TALKS], ahead.jobs[MAX_QUEUED_TALKS:]
+    assert [job.tokens[0] for job in talks] == [*range(MAX_QUEUED_TALKS + 2, 2, -1)] and all(it.is_talk for it in talks)
+    assert len(personas) == MAX_QUEUED_PREFIXES, "talks come first, and take nobody's place"
+    ahead.clear()
     parts.close()
     assert not ahead.step()
 
@@ -204,7 +215,7 @@ async def test_a_talk_that_was_prepared_is_computed_from_its_last_message_on(tin
     lengths = computed_of(engine._parts, monkeypatch)
     talk = [Turn("Bo", "is it late?" * 9), Turn("Ada", "Past nine. " * 20, True), Turn("Bo", "")]
     engine.prepare(ADA, None, talk)
-    while not engine._parts.stacked.prefixes.bytes or engine._parts.batch.warmer.queue:
+    while not engine._parts.stacked.prefixes.bytes or engine._parts.batch.warmer.jobs:
         await engine._run(lambda: None)
     ahead = sum(lengths)
     lengths.clear()
