@@ -78,7 +78,7 @@ class FakeEngine:
         self.loaded: list[AdapterRef] = []
         self.dropped: list[AdapterRef] = []
         self.prepared: list[tuple[str, AdapterRef | None]] = []
-        self.prepared_talks: list[tuple[str, AdapterRef | None, tuple[Turn, ...]]] = []
+        self.prepared_talks: list[tuple[str, AdapterRef | None, tuple[Turn, ...], int]] = []
         self.failure: UnderstudyError | None = None
         self.full, self.busy_s, self.refusals = False, 5.0, 0
         self.reply_flags: dict[str, Any] = {}
@@ -98,9 +98,11 @@ class FakeEngine:
             raise self.failure
         self.loaded.append(adapter)
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = ()) -> None:
+    def prepare(
+        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+    ) -> None:
         if talk:
-            self.prepared_talks.append((persona.id, adapter, tuple(talk)))
+            self.prepared_talks.append((persona.id, adapter, tuple(talk), max_new_tokens))
         else:
             self.prepared.append((persona.id, adapter))
 

@@ -14,6 +14,7 @@ from bot.errors import RefusedError
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.store import EarlierTalk, Memory, Store, StoredMessage, StoreError
+from personas.engine import Engine
 from personas.home.adapters import adapter_ref
 from personas.lore.index import MAX_EARLIER_LOOKED_AT, LoreIndex, earlier_hits
 from personas.lore.passages import MAX_PASSAGE_WORDS, WORLD, Passage, count_words
@@ -138,15 +139,17 @@ class ChatRequestBuilder:
             member_id=member_id,
         )
 
-    def upcoming_talk(self, persona: Persona, place: ChannelRef, event_id: int, author_name: str) -> tuple[Turn, ...]:
-        """Return the turns of the prompt after an event's reply, whose last is empty; none if they cannot be read."""
+    def prepare_next(self, engine: Engine, persona: Persona, place: ChannelRef, event_id: int, author: str) -> None:
+        """Have the engine compute the prompt after an event's reply in advance, up to what the member will say."""
         try:
             history = self.store.messages.recent(place.channel_id, upcoming=1)
-            _, versions = self._choose_version(persona.id, place.guild_id, event_id)
+            version, versions = self._choose_version(persona.id, place.guild_id, event_id)
         except StoreError as error:  # only time is lost
             log.info("the next prompt is not computed in advance: %s", error)
-            return ()
-        return *_turns(_turns_of_versions(history, persona, versions), persona), Turn(author_name, "")
+            return
+        talk = (*_turns(_turns_of_versions(history, persona, versions), persona), Turn(author, ""))
+        adapter = self.adapter(persona.id, version) if version else None
+        engine.prepare(persona, adapter, talk, self.sampling.max_new_tokens)
 
     def _memories(self, member_id: int, guild_id: int, persona_id: str, event_id: int) -> list[Memory]:
         """List what a member asked a persona to keep, without copies of the reply that is made again."""

@@ -405,9 +405,8 @@ class ReplyService:
         except Exception as error:  # shown in the reply's place
             await self.fail_reply(task.event_id, live, error)
         else:
-            author = request.turns[-1].name
-            if talk := self.request_builder.upcoming_talk(task.persona, task.place, task.event_id, author):
-                self.engine.prepare(task.persona, request.adapter, talk)
+            who = (task.persona, task.place, task.event_id, request.turns[-1].name)
+            self.request_builder.prepare_next(self.engine, *who)
 
     async def _begin(self, task: ReplyTask) -> StreamingReply:
         """Post the message; if that fails, the reply has failed. A copy that may be there is looked for later."""

@@ -145,7 +145,7 @@ async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]
     memory, memories = _require_memory(interaction, seq), interaction.client.services.store.memories
     text = check_memory(values["text"])
     known = memories.of_member(memory.user_id, memory.guild_id, memory.persona_id)
-    if any(it.text == text and it.seq != memory.seq for it in known):
+    if any(it.text.casefold() == text.casefold() and it.seq != memory.seq for it in known):
         raise RefusedError("The persona remembers that already.", "`/memory show` lists it.")
     memories.edit(memory.seq, text)
     await respond(interaction, f"Changed: {_quote(text)}", _buttons(memory.seq), suppress_embeds=True)

@@ -43,10 +43,13 @@ class Engine(Protocol):
     async def load(self, adapter: AdapterRef) -> None:
         """Verify and load an adapter before it is needed. Raises `AdapterError` and changes nothing then."""
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = ()) -> None:
+    def prepare(
+        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+    ) -> None:
         """Compute the common prefix of a persona's prompts in advance, while the engine has time for it.
 
-        With a `talk`, what its next prompt begins with: its last turn stands for what will be said. May do nothing.
+        With a `talk`, what its next prompt begins with: its last turn stands for what will be said. `max_new_tokens` is
+        the reply's room. May do nothing.
         """
 
     async def drop(self, adapter: AdapterRef) -> None:

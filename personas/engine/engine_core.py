@@ -192,10 +192,10 @@ class BatchGenerator:
         seq.choose(best)
 
     def clear_prefix_cache(self) -> None:
-        """Discard all stored and queued prefixes; sequences that run now are not stored later either."""
+        """Discard all stored and queued prefixes; sequences that run or wait now are not stored later either."""
         self.warmer.clear()
         self._free_prefixes()
-        for seq in self.scheduler.running:
+        for seq in (*self.scheduler.running, *self.scheduler.queue):
             seq.is_cacheable = False
 
     def _free_prefixes(self) -> None:
@@ -285,6 +285,12 @@ class PrefixWarmer:
         self._talks.clear()
         self._personas.clear()
 
+    def drop_adapter(self, adapter: AdapterRef) -> None:
+        """Compute none of an adapter's prefixes."""
+        for jobs in (self._talks, self._personas):
+            for job in [job for job in jobs if job.adapter == adapter]:
+                jobs.remove(job)
+
     def step(self, *, of_talks: bool = False) -> bool:
         """Compute a chunk of the next prefix, a short one `of_talks` beside running replies.
 
@@ -366,6 +372,7 @@ class EngineParts:
 
     def drop_adapter(self, ref: AdapterRef, on_dropped: Callable[[], None]) -> None:
         """Remove an adapter and the prefixes computed with it once its replies have ended."""
+        self.batch.warmer.drop_adapter(ref)
 
         def forget() -> None:
             try:

@@ -180,12 +180,14 @@ class LLMEngine:
         weights = await asyncio.to_thread(self._parts.read, adapter)
         await self._run(lambda: self._parts.load_adapter(weights))
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = ()) -> None:
+    def prepare(
+        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+    ) -> None:
         def fail(error: Exception) -> None:
             log.info("the prompt prefix of %s is not computed in advance: %s", persona.name, error)
 
         def prepare() -> None:
-            prefix = self._renderer.common_prefix(persona, self.context_tokens, talk)
+            prefix = self._renderer.common_prefix(persona, self.context_tokens - max_new_tokens, talk)
             self._parts.batch.warmer.add(adapter, prefix, is_talk=bool(talk))
 
         self._tasks.put(_EngineTask(prepare, fail))

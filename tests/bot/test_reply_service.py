@@ -66,9 +66,10 @@ async def test_the_next_prompt_is_prepared_up_to_what_the_member_will_say(stage)
         await stage.finished(QUAY, mark)
         if number:
             talk = (*engine.requests[-1].turns[:-1], Turn("Tobias Reed", ""))
-            assert engine.prepared_talks[number - 1] == ("ballast", None, talk)
+            room = engine.requests[-1].sampling.max_new_tokens
+            assert engine.prepared_talks[number - 1] == ("ballast", None, talk, room)
         await until(lambda number=number: len(engine.prepared_talks) == number + 1)
-    assert len({talk[0].text for _, _, talk in engine.prepared_talks}) > 2
+    assert len({talk[0].text for _, _, talk, _ in engine.prepared_talks}) > 2
 
 
 async def test_a_next_prompt_that_cannot_be_prepared_leaves_the_reply_as_it_is(stage, monkeypatch):

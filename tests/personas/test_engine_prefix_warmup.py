@@ -168,6 +168,32 @@ def test_what_cannot_be_prepared_is_let_go_of(reference, tmp_path, caplog):
     assert not parts.batch.warmer.jobs
 
 
+def test_nothing_is_prepared_for_an_adapter_that_was_dropped(reference):
+    parts = reference.parts(SchedulerLimits(), 2, 10**8)
+    kept, dropped = reference.refs
+    for ref in reference.refs:
+        for is_talk in (True, False):
+            parts.batch.warmer.add(ref, [int(is_talk)] * 40, is_talk=is_talk)
+    parts.drop_adapter(dropped, lambda: None)
+    idle(parts)
+    parts.close()
+    assert {key[0] for key in parts.stacked.prefixes._blocks} == {kept.name}
+    assert dropped.name not in {adapter.name for adapter in parts.lora.resident}
+
+
+def test_neither_what_runs_nor_what_waits_is_stored_after_the_cache_was_cleared(reference):
+    parts = reference.parts(SchedulerLimits(rows=1, overflow_rows=0), 2, 10**8)
+    recorded = [RecordedReply(longest(reference, None), 3) for _ in range(2)]
+    for one in recorded:
+        parts.batch.scheduler.add(one.sequence())
+    parts.batch.step()
+    assert (parts.batch.running, parts.batch.waiting) == (1, 1)
+    parts.batch.clear_prefix_cache()
+    run_to_end(parts)
+    parts.close()
+    assert not parts.stacked.prefixes.bytes and differences(recorded) == (0, [])
+
+
 def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(reference):
     parts = reference.parts(SchedulerLimits(), 2, 10**8)
     ahead = PrefixWarmer(parts.stacked, parts.lora, 16)

@@ -104,7 +104,7 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
     add("--job", type=Path, metavar="FOLDER", help="the folder of the job that trained the adapter")
     text = "sampling settings to compare with those that the bot serves with; may repeat"
     add("--try", dest="tried", action="append", default=[], metavar="NAME=VALUE,…", help=text)
-    add("--runs", type=positive_int, default=3, metavar="N", help="seeds for each settings (default: 3)")
+    add("--runs", type=positive_int, default=3, metavar="N", help="seeds for each combination of settings (default: 3)")
     add(
         "--out", type=Path, metavar="DIR", help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)"
     )

@@ -145,11 +145,11 @@ def parse_sampling(text: str) -> dict[str, Any]:
 
 
 def quality_points(tried: Sequence[str], runs: int) -> list[QualityPoint]:
-    """Return all points, a seed of each first. Raises `RequestError` for settings that cannot be tried."""
+    """Return all points, the first seed of each first. Raises `RequestError` for settings that cannot be tried."""
     rows = [SERVED]
     for text in tried:
         found = parse_sampling(text)
-        rows.append(",".join(f"{name}={value:g}" for name, value in found.items()) or SERVED)
+        rows.append(",".join(f"{name}={value:g}" for name, value in sorted(found.items())) or SERVED)
     return [QualityPoint(settings, seed) for seed in range(runs) for settings in dict.fromkeys(rows)]
 
 
@@ -272,7 +272,7 @@ def study_key(job: PreparedJob, adapter: Candidate, voices: Mapping[str, AuthorT
 
 
 def compare_settings(results: Sequence[QualityResult]) -> list[QualityRow]:
-    """Return a row for each settings, pairing its replies with the first settings' by prompt and seed."""
+    """Return a row for each combination, pairing its replies with the first one's by prompt and seed."""
     by_settings: dict[str, list[QualityResult]] = {}
     for result in results:
         by_settings.setdefault(result.settings, []).append(result)
@@ -377,7 +377,7 @@ def _as_json(intervals: Mapping[str, Interval]) -> dict[str, object]:
 
 
 def _draw_quality(out: Path, rows: Sequence[QualityRow]) -> None:
-    """Draw `quality.svg` and `.png`: each measure's mean under each settings, with its interval."""
+    """Draw `quality.svg` and `.png`: each measure's mean under each combination, with its interval."""
     measures = [measure for measure in COMPARED_MEASURES if measure in rows[0].means]
     figure, axes = new_figure(height=1.2 + 0.2 * len(measures) * (len(rows) + 1))
     for place, row in enumerate(rows):

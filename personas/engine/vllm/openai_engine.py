@@ -78,7 +78,9 @@ class OpenAIEngine(VllmEngine):
         what = f"{adapter.version} cannot be served: servers of ENGINE=openai have no adapters."
         raise AdapterError(what, "It is kept. Serve it with ENGINE=local or ENGINE=vllm.")
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = ()) -> None:
+    def prepare(
+        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+    ) -> None:
         """Compute nothing: servers with few slots would evict a running conversation's prefix for it."""
 
     async def drop(self, adapter: AdapterRef) -> None:

@@ -137,7 +137,9 @@ class VllmEngine:
     async def load(self, adapter: AdapterRef) -> None:
         await self._adapters.load(self._replicas.preferred(adapter.name), adapter)
 
-    def prepare(self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = ()) -> None:
+    def prepare(
+        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+    ) -> None:
         """Queue the common prefix of a persona's prompts. Nothing is done for a talk: it would be a request of its own,
         and the servers keep what they computed of it.
         """
