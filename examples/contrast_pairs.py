@@ -1,4 +1,4 @@
-"""Writes preference pairs that no member has to vote on: logged replies against what the base model says by itself.
+r"""Writes preference pairs that no member has to vote on: logged replies against what the base model says by itself.
 
 python examples/contrast_pairs.py ~/.understudy/jobs/JOB contrast.jsonl
 python -m trainer preference --adapter ~/.understudy/jobs/JOB/adapter --pairs contrast.jsonl --method dpo \
