@@ -230,8 +230,9 @@ async def test_the_bot_starts_on_it_and_answers_with_the_old_adapter(old):
         assert (reply.persona_id, reply.adapter_version) == ("oda", "v1")
 
 
-@pytest.mark.slow  # its half without the queue: tests/trainer/test_resume.py
-async def test_the_interrupted_run_goes_on_from_its_checkpoint_with_the_same_samples(old):
+@pytest.mark.slow  # one that is resumed without an update: tests/trainer/test_resume.py
+async def test_the_interrupted_run_starts_anew_with_the_recipe_of_today_and_ends(old):
+    """Its recipe was changed since, and which samples have lore."""
     folder = old.home / "jobs" / old.interrupted
     before = json.loads((folder / "run.json").read_text())
     async with open_app(_settings(old), SHIPPED) as app:
@@ -240,7 +241,10 @@ async def test_the_interrupted_run_goes_on_from_its_checkpoint_with_the_same_sam
         job = jobs.get(old.interrupted)
         assert job.state == "done", job.error
     after = json.loads((folder / "run.json").read_text())
-    assert after["batches"] == before["batches"] and after["recipe"] == before["recipe"]
+    assert after["recipe"]["max_length"] > before["recipe"]["max_length"] and after["batches"] != before["batches"]
+    assert (
+        "are of a run with other settings, samples or packages: starting anew" in (folder / "trainer.log").read_text()
+    )
     steps = [json.loads(line).get("step") for line in (folder / "events.jsonl").read_text().splitlines()]
-    assert steps[steps.index(7) :].count(1) == 0, "it does not begin again"
+    assert steps.count(1) == 2, "of the first attempt, and of this one"
     assert verify_adapter(adapter_ref(old.home, "oda", "v2").folder).job_id == old.interrupted
