@@ -103,6 +103,8 @@ class MemoryCog(
             return
         persona = persona or channel_persona(interaction)
         memories = _memories(interaction, persona)
+        if not memories:
+            raise RefusedError(f"{persona.name} remembers nothing for you here.", "`/remember` lets it keep something.")
         interaction.client.services.store.memories.forget(it.seq for it in memories)
         await respond(interaction, f"{persona.name} has forgotten all it remembered for you here ({len(memories)}).")
 
@@ -221,13 +223,13 @@ async def _store(
         seq = store.memories.add(memory)
         if isinstance(interaction.channel, discord.Thread):
             store.channels.record_thread(*astuple(channel_ref(interaction.channel)))
-    in_server = "in this server alone, which everyone in the channel can read,"
-    where = in_server if interaction.guild_id else "in this conversation alone"
+    where = "in this server" if interaction.guild_id else "in this conversation"
+    readers = " Everyone in the channel can read those replies." if interaction.guild_id else ""
     await respond(
         interaction,
         f"**{persona.name}** remembers for you (number {seq}): {_quote(text)}\n"
-        f"-# It is used for replies to you {where} and never for training. `/memory show` lists what {persona.name} "
-        "remembers.",
+        f"-# It is used only for replies to you {where}, never for training.{readers} `/memory show` lists what "
+        f"{persona.name} remembers.",
         _buttons(seq),
         suppress_embeds=True,
     )

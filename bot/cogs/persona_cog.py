@@ -339,7 +339,7 @@ async def candidates(
     chosen = guilds.reply_candidates(guild_id)
     whose = f"This server has chosen {chosen}" if chosen else "That is the operator's number"
     await respond(
-        interaction, f"The beginning of a reply here is {choice}. At most: {builder.max_candidates}. {whose}."
+        interaction, f"The beginning of a reply here is {choice}. {whose}; the most is {builder.max_candidates}."
     )
 
 

@@ -58,13 +58,13 @@ async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_pat
     async with on_stage(tmp_path, candidates=(2, 4)) as stage:
         assert await asked(stage) == 2, "the operator's number, until the server has its own"
         shown = await stage.moderator.slash(QUAY, "persona candidates")
-        operators = "chosen among 2 while the engine is not busy. At most: 4. That is the operator's number."
+        operators = "chosen among 2 while the engine is not busy. That is the operator's number; the most is 4."
         await response_text(shown, operators)
         for count in (4, 1):
             await stage.moderator.slash(QUAY, "persona candidates", count=count)
             assert await asked(stage) == count
         shown = await stage.moderator.slash(QUAY, "persona candidates")
-        await response_text(shown, "is not chosen among several. At most: 4. This server has chosen 1.")
+        await response_text(shown, "is not chosen among several. This server has chosen 1; the most is 4.")
         await response_text(await stage.moderator.slash(QUAY, "persona candidates", count=0), operators)
         assert await asked(stage) == 2
         await stage.moderator.slash(QUAY, "persona candidates", count=1)
@@ -93,7 +93,7 @@ async def test_one_candidate_is_all_that_a_server_has_where_the_engine_makes_one
         await response_text(refused, "begins with one candidate. The operator can allow more")
         assert "only ENGINE=local compares several" in refused.message["content"]
         assert await asked(stage) == 1
-        await response_text(await stage.moderator.slash(QUAY, "persona candidates", count=1), "At most: 1.")
+        await response_text(await stage.moderator.slash(QUAY, "persona candidates", count=1), "the most is 1.")
         assert stage.store.guilds.reply_candidates(stage.sandbox.guild_id) == 1
 
 

@@ -140,7 +140,9 @@ def parse_sampling(text: str) -> dict[str, Any]:
             is_possible = False
         if not is_possible:
             ranges = (f"{name} from {least} to {largest}" for name, (least, largest) in SAMPLING_RANGES.items())
-            raise RequestError(f"{pair!r} is no setting of sampling.", f"Write NAME=VALUE: {', '.join(ranges)}.")
+            raise RequestError(
+                f"{pair!r} is no setting of sampling, or out of its range.", f"Write NAME=VALUE: {', '.join(ranges)}."
+            )
     return found
 
 
