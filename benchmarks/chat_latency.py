@@ -223,9 +223,14 @@ async def measure(app: App, chats: int, *, is_alone: bool) -> dict[str, float]:
         return figures
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune start", persona=PERSONAS[0])
     first = await first_progress(app)
-    made_a_step = lambda: (training_progress(app) or first).step > first.step  # noqa: E731
-    beside, beside_rate = await chat_rounds(app, tokenizer, chats, questions, made_a_step)
-    last = training_progress(app) or first
+
+    def latest() -> Progress:
+        return training_progress(app) or first
+
+    beside, beside_rate = await chat_rounds(
+        app, tokenizer, chats, questions, is_enough=lambda: latest().step > first.step
+    )
+    last = latest()
     return {
         **figures,
         "ack_p95_training_s": _p95([wait.ack_s for wait in beside]),
@@ -249,10 +254,10 @@ async def first_progress(app: App) -> Progress:
 def training_progress(app: App) -> Progress | None:
     """Return the progress of the training. Raises `UnderstudyError` if it has ended."""
     for job in app.services.store.jobs.of_guild(app.sandbox.guild_id if app.sandbox else 0):
-        if isinstance(job.progress, Progress):
-            return job.progress
         if job.state not in ("queued", "running"):
             raise UnderstudyError(f"The training ended too early: {job.state}. {job.error or ''}")
+        if isinstance(job.progress, Progress):
+            return job.progress
     return None
 
 
