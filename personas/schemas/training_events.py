@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter
 from personas.schemas.base import FrozenModel
 
 PauseDemand = Literal["go", "yield", "hold"]
-"""What a run's parent asks of it: to compute, to make way for replies being written, or for their first words."""
+"""A parent's demand on its run: to compute, or to make way for replies being written or for their first words."""
 
 
 class Phase(FrozenModel):

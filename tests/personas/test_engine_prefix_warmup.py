@@ -226,7 +226,6 @@ def test_the_next_prompt_of_a_talk_begins_with_what_was_prepared(renderer):
     talk = [Turn("Dot", "is it late?"), Turn("Ada", "Past nine, and the lamps are lit.", True), Turn("Cy", "")]
     prefix = renderer.common_prefix(card, 2048, talk)
     assert "lamps are lit" in renderer.tokenizer.decode(prefix)
-    lore = (LoreHit("a.md", "Lamps", "There are nine lamps.", 1.0),)
     for words in ("so?", "Well, how many lamps are there?"):
         prompt = renderer.prompt(card, [*talk[:-1], Turn("Cy", words)])
         assert prompt.ids[: len(prefix)] == prefix and len(prompt.ids) > len(prefix)

@@ -1,4 +1,4 @@
-"""What is called between the layers of a model: forward and backward, in every family, and only inside the block."""
+"""A function is called between the layers of a model, forward and backward, and only inside the block."""
 
 import pytest
 import torch

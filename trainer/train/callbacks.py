@@ -58,9 +58,6 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         if self._stage.processes.is_distributed:
             torch.manual_seed(self._stage.processes.seed(args.seed, state.global_step))
 
-    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._stage.hold.wait()
-
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._stage.hold.end_step()
         self._stage.hold.wait()

@@ -230,8 +230,8 @@ def _enable_cpu_fp16(accelerator: Any) -> None:
 def between_layers(model: nn.Module, call: Callable[[], object]) -> Iterator[None]:
     """Call `call` before each decoder layer computes, forward and backward, inside the block.
 
-    Layers are the members of the model's module lists, as in all models of transformers. A batch takes seconds beside
-    the replies that it slows down; a layer of it takes tens of milliseconds.
+    Layers are the members of the model's module lists, as in all models of transformers. Replies
+    that come meanwhile wait for a layer to end, not for a batch.
     """
 
     def before_layer(_layer: nn.Module, inputs: tuple[Any, ...]) -> None:
