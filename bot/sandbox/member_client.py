@@ -83,7 +83,7 @@ class MemberClient:
             raise SandboxRefusal("Your files are too powerful: 10 MiB each at most.")
         body: Json = {"content": self._with_mentions(content)}
         if reply_to is not None:
-            body["message_reference"] = {"message_id": reply_to["id"]}
+            body["message_reference"] = {"message_id": _message_id(reply_to)}
         draft = MessageDraft(body, tuple(files))
 
         def send() -> Json:
@@ -93,7 +93,7 @@ class MemberClient:
         return _as_client(body["content"], send)
 
     async def edit(self, message: Json, content: str) -> Json:
-        current = self._visible(message["id"])
+        current = self._visible(_message_id(message))
         if current["author"]["id"] != self.id or current["type"] not in USER_MESSAGE_TYPES:
             raise SandboxRefusal("You can edit your own messages only.")
         if not content.strip() and not current["attachments"]:
@@ -103,7 +103,7 @@ class MemberClient:
 
     async def delete(self, message: Json) -> None:
         """Delete an own message, or with Manage Messages anybody's."""
-        current = self._visible(message["id"])
+        current = self._visible(_message_id(message))
         is_own = current["author"]["id"] == self.id
         location = self._container.guild.channel(current["channel_id"])
         if current["flags"] & EPHEMERAL or not (is_own or self._may(Permission.MANAGE_MESSAGES, location)):
@@ -112,7 +112,7 @@ class MemberClient:
 
     async def thread(self, channel: ChannelReference, name: str, message: Json | None = None) -> Json:
         """Create a thread in a channel, under a message or on its own."""
-        parent, start = self._find_channel(channel), self._visible(message["id"]) if message else None
+        parent, start = self._find_channel(channel), self._visible(_message_id(message)) if message else None
         if parent["type"] != TEXT_CHANNEL or (start and start["channel_id"] != parent["id"]):
             raise SandboxRefusal("A thread cannot be created here.")
         if not self._may(Permission.CREATE_PUBLIC_THREADS, parent):
@@ -193,9 +193,7 @@ class MemberClient:
     async def _use(
         self, message: Json, name: str, what: str, kinds: tuple[int, ...], fill: Callable[[Json], Json]
     ) -> InteractionResponse:
-        if not isinstance(message, dict):
-            raise SandboxRefusal("`message` must be the message object.")
-        current = self._visible(message["id"])
+        current = self._visible(_message_id(message))
         found = _component(current, name, what, kinds)
         data = {"component_type": found["type"], "custom_id": found["custom_id"], "id": found["id"]} | fill(found)
         location = self._container.guild.channel(current["channel_id"])
@@ -253,6 +251,12 @@ class MemberClient:
     ) -> InteractionResponse:
         interaction = await self._container.interactions.dispatch(kind, self.id, location["id"], data, source, trigger)
         return InteractionResponse(interaction, self._container)
+
+
+def _message_id(message: Json) -> str:
+    if not isinstance(message, dict) or "id" not in message:
+        raise SandboxRefusal("A message is given as the object, not as its id.")
+    return str(message["id"])
 
 
 def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> Json:

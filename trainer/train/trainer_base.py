@@ -77,9 +77,8 @@ class TrainerBase:
     """Mixin that makes a TRL trainer follow its stage; comes before the trainer among a class's bases.
 
     In this process, `samples_done` and `tokens_done` count samples and their own tokens, `measuring_s` the seconds of
-    evaluation without pauses. The result
-    of `remembers` is saved in every checkpoint; after a resume `remembered` holds it. `trouble` says why the last
-    checkpoint could not be written, empty if it could.
+    evaluation without pauses. The result of `remembers` is saved in every checkpoint; after a resume `remembered` holds
+    it. `trouble` says why the last checkpoint could not be written, empty if it could.
     """
 
     def __init__(self, stage: StageInputs, kernels: KernelSelection, **options: Any) -> None:
@@ -230,8 +229,8 @@ def _enable_cpu_fp16(accelerator: Any) -> None:
 def between_layers(model: nn.Module, call: Callable[[], object]) -> Iterator[None]:
     """Call `call` before each decoder layer computes, forward and backward, inside the block.
 
-    Layers are the members of the model's module lists, as in all models of transformers. Replies
-    that come meanwhile wait for a layer to end, not for a batch.
+    Layers are the members of the model's module lists, as in all models of transformers. Replies that come meanwhile
+    wait for a layer to end, not for a batch.
     """
 
     def before_layer(_layer: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -224,6 +224,22 @@ async def test_messages_are_edited_deleted_and_paged(http, sandbox, as_nils):
     assert len((await page(limit=1000))[1]) == 6 and (await page(limit="many"))[0] == 400
 
 
+async def test_a_message_is_named_by_its_object(http, sandbox, as_nils):
+    channel = sandbox.channel("tavern")["id"]
+    _, said = await as_nils("say", channel=channel, content="here")
+    for wrong in (said["id"], {}, []):
+        for action, fields in (
+            ("delete", {"message": wrong}),
+            ("edit", {"message": wrong, "content": "x"}),
+            ("click", {"message": wrong, "custom_id": "x"}),
+            ("say", {"channel": channel, "content": "x", "reply_to": wrong}),
+        ):
+            status, answer = await as_nils(action, **fields)
+            assert status == 400 and "not as its id" in answer["refusal"], (action, wrong)
+    async with http.get("/page-api/messages", params={"as": sandbox.member("Nils").id, "channel": channel}) as answer:
+        assert await answer.json() == [said]
+
+
 async def test_ephemeral_answers_stand_in_their_stretch_of_the_history(http, sandbox, probe):
     @probe.tree.command(description="Only for you")
     async def whisper(interaction: discord.Interaction) -> None:
