@@ -82,6 +82,13 @@ def test_lines_of_others_under_the_personas_name_are_found():
     assert found.count(MEMBERS_VOICE) >= 9 and found.count("ada") >= 26
 
 
+def test_twenty_replies_tell_the_shipped_personas_apart():
+    voices = shipped_voices(ADA)
+    authors = AuthorshipClassifier({name: known.trained[:20] for name, known in voices.items()})
+    right = [name == author for name, known in voices.items() for author in authors.of(known.heldout)]
+    assert len(voices) == 3 and sum(right) / len(right) > 0.9
+
+
 def exchanges(texts, messages=(), by_persona=True):
     asked = messages or ["what is it"] * len(texts)
     return tuple(PromptReply(str(n), asked[n], text, by_persona) for n, text in enumerate(texts))

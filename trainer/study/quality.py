@@ -53,7 +53,7 @@ from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import PreparedJob
 
 QUALITY_RESULTS_FOLDER, QUALITY_FILE = "results", "quality.json"
-QUALITY_FORMAT = 5  # of the results; another one where they are measured otherwise, or lore or talk is found otherwise
+QUALITY_FORMAT = 6  # of the results; another one where they are measured otherwise, or lore or talk is found otherwise
 SERVED = "as served"
 SAMPLING_TYPES: dict[str, Any] = {
     it.name: type(it.default) for it in fields(SamplingParams) if type(it.default) in (int, float)

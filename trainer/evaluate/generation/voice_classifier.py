@@ -175,7 +175,7 @@ def _subsample(texts: Iterable[str]) -> list[str]:
 def _new_vectoriser() -> Any:
     from sklearn.feature_extraction.text import TfidfVectorizer  # as above
 
-    return TfidfVectorizer(analyzer="char", ngram_range=(3, 5), lowercase=False, sublinear_tf=True, min_df=2)
+    return TfidfVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False, sublinear_tf=True, min_df=2)
 
 
 def _new_classifier() -> Any:
