@@ -93,9 +93,9 @@ class Stage:
 @cache
 def _lore_vectors(passages: tuple[Passage, ...]) -> dict[str, semantic.Vectors]:
     """Vectors of the shipped lore, which every erasure drops from memory; to compute them takes five seconds."""
-    owners = {passage.owner for passage in passages}
-    of_each = (semantic.embedding_units([it for it in passages if it.owner == owner]) for owner in sorted(owners))
-    return semantic.embed_units([unit for rows in of_each for units in rows for unit in units])
+    semantic.clear_vectors()
+    LoreIndex(passages).close()
+    return dict(semantic._VECTOR_CACHE)
 
 
 @asynccontextmanager
