@@ -25,6 +25,7 @@ from personas.schemas.scorecard import (
 from trainer.evaluate.candidates import Candidate
 from trainer.evaluate.generation import sense_sections
 from trainer.evaluate.generation.reply_tasks import ReplyValue
+from trainer.study import quality
 from trainer.study.quality import (
     ENDED,
     QUALITY_FILE,
@@ -35,6 +36,7 @@ from trainer.study.quality import (
     QualityResult,
     compare_settings,
     lock_study,
+    measure_versions,
     quality_markdown,
     quality_points,
     read_quality_result,
@@ -196,6 +198,26 @@ def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_traine
     assert not any(it.value for it in short.values[ENDED]), "four tokens are no sentence"
     assert len(short.values[IN_CHARACTER]) == 25 and short.ceiling[VOICE] > short.floor[VOICE]
     assert ("lore" in short.left_out) != (LORE_RIGHT in short.values)
+
+
+@pytest.mark.slow
+def test_other_versions_are_measured_as_served_on_the_same_prompts(two_trained, tmp_path, monkeypatch, command):
+    """Another persona's adapter stands in for a version that writes otherwise."""
+    monkeypatch.setattr(sense_sections, "TALK_TURNS", (1, 2))
+    monkeypatch.setattr(quality, "served_sampling", lambda base: SamplingParams(max_new_tokens=4, candidates=1))
+    ada, bo = (two_trained[name] / "adapter" for name in ("ada", "bo"))
+    own, rival = Candidate.sealed(ada), Candidate.sealed(bo)
+    job, lines = prepare_job(ada.parent, read_spec(ada.parent)), []
+    points = quality_points(["max_new_tokens=2"], 1)
+    results = measure_versions(tmp_path, points, job, own, [rival], lines.append)
+    named = f"{rival.version} ({rival.stamp.weights[:8]})"
+    assert [it.settings for it in results] == [SERVED, "max_new_tokens=2", named] and results[2].key != results[0].key
+    prompts = [[(it.unit, it.number, it.seed) for it in of.values[MASKED_VOICE]] for of in results]
+    assert prompts[0] == prompts[2] and results[0].values[MASKED_VOICE] != results[2].values[MASKED_VOICE]
+    assert lines[-1] == f"{named}: 1 of 1: as served,seed=0"
+    assert measure_versions(tmp_path, points, job, own, [rival], lines.append) == results and len(lines) == 3
+    code, _, said = command("study", "quality", "--adapter", str(ada), "--against", str(bo), "--out", "study")
+    assert code == 1 and "is bo's. Name a version of ada's." in said
 
 
 @pytest.mark.slow

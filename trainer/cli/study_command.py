@@ -43,7 +43,8 @@ QUALITY_HELP = """\
 Measures replies of an adapter, as the bot serves it and with other sampling: whether they belong to what was asked,
 know the lore, keep the voice over talks of 40 turns, and stay in character. Nothing is trained, but a seed of each
 settings takes some minutes. --try takes temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, and
-candidates, the number among which a reply's beginning is chosen.
+candidates, the number among which a reply's beginning is chosen. --against compares other versions of the persona, each
+as served, on the same prompts.
 
 Each seed's result is stored as soon as it is measured. The same command resumes an interrupted study; other settings
 and more seeds extend it. The results are a table (quality.md), JSON (quality.json) and a chart (quality.png, .svg).
@@ -62,6 +63,7 @@ QUALITY_EXAMPLES = (
     "python -m trainer study quality --adapter ~/.understudy/models/persona_adapters/oda/v2 --try temperature=0.3",
     "python -m trainer study quality --adapter runs/oda/adapter --try temperature=0.3,min_p=0.05 "
     "--try repetition_penalty=1.15 --runs 2 --json",
+    "python -m trainer study quality --adapter runs/oda/adapter --against ~/.understudy/models/persona_adapters/oda/v2",
 )
 DEFAULT_QUALITY_OUTPUT = Path("build") / "quality"
 
@@ -104,6 +106,8 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
     add("--job", type=Path, metavar="FOLDER", help="the folder of the job that trained the adapter")
     text = "sampling settings to compare with those that the bot serves with; may repeat"
     add("--try", dest="tried", action="append", default=[], metavar="NAME=VALUE,…", help=text)
+    text = "another version of the persona to compare with; may repeat"
+    add("--against", type=Path, action="append", default=[], metavar="DIR", help=text)
     add("--runs", type=positive_int, default=3, metavar="N", help="seeds for each combination of settings (default: 3)")
     add(
         "--out", type=Path, metavar="DIR", help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)"
@@ -179,17 +183,29 @@ def run_quality_command(options: argparse.Namespace) -> None:
     from trainer.train.job import prepare_job
 
     points = quality.quality_points(options.tried, options.runs)
+    rivals = [
+        Candidate(_rival_version(path, manifest.persona), path)
+        for path in (it.expanduser().absolute() for it in options.against)
+    ]
     with quality.lock_study(out):
-        meter = quality.QualityMeter(prepare_job(folder, spec), Candidate(manifest.version, adapter))
+        job = prepare_job(folder, spec)
         try:
-            results = quality.run_quality_study(out, points, meter.key, meter.measure, print_line)
+            results = quality.measure_versions(
+                out, points, job, Candidate(manifest.version, adapter), rivals, print_line
+            )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Run the same command again to resume.") from None
-        finally:
-            meter.close()
         text = quality.write_quality(out, manifest.persona or "", results)
     print((out / quality.QUALITY_FILE).read_text(encoding="utf-8").replace("\n", "") if options.json else text)
     print_line(str(out))
+
+
+def _rival_version(adapter: Path, persona: str | None) -> str:
+    """Return the version of another adapter of the persona. Raises `UnderstudyError`."""
+    manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
+    if manifest.persona != persona:
+        raise RequestError(f"{adapter} is {manifest.persona or 'nobody'}'s.", f"Name a version of {persona}'s.")
+    return manifest.version
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Path, Path | None]:

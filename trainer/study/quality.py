@@ -52,7 +52,7 @@ from trainer.evaluate.generation.voice_classifier import AuthorTexts, usable_voi
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import PreparedJob
 
-QUALITY_RESULTS_FOLDER, QUALITY_FILE = "results", "quality.json"
+QUALITY_RESULTS_FOLDER, RIVALS_FOLDER, QUALITY_FILE = "results", "against", "quality.json"
 QUALITY_FORMAT = 6  # of the results; another one where they are measured otherwise, or lore or talk is found otherwise
 SERVED = "as served"
 SAMPLING_TYPES: dict[str, Any] = {
@@ -209,6 +209,41 @@ def read_quality_result(out: Path, point: QualityPoint) -> QualityResult | None:
 
 
 # ------------------------------------------------------------------------------------------------ measuring
+
+
+def measure_versions(
+    out: Path,
+    points: Sequence[QualityPoint],
+    job: PreparedJob,
+    adapter: Candidate,
+    rivals: Sequence[Candidate],
+    report: Callable[[str], None],
+) -> list[QualityResult]:
+    """Measure all points of an adapter, then its rivals as served, all on the job's prompts.
+
+    A rival's results have its version as their settings. Raises `UnderstudyError`, `OSError`.
+    """
+    results = _measure_version(out, points, job, adapter, report)
+    served = [point for point in points if point.settings == SERVED]
+    for rival in rivals:
+        named = f"{rival.version} ({rival.stamp.weights[:8]})"
+
+        def report_rival(text: str, named: str = named) -> None:
+            report(f"{named}: {text}")
+
+        found = _measure_version(out / RIVALS_FOLDER / rival.stamp.weights, served, job, rival, report_rival)
+        results += [replace(it, settings=named) for it in found]
+    return results
+
+
+def _measure_version(
+    out: Path, points: Sequence[QualityPoint], job: PreparedJob, adapter: Candidate, report: Callable[[str], None]
+) -> list[QualityResult]:
+    meter = QualityMeter(job, adapter)
+    try:
+        return run_quality_study(out, points, meter.key, meter.measure, report)
+    finally:
+        meter.close()
 
 
 class QualityMeter:
