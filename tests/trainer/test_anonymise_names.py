@@ -159,6 +159,20 @@ def test_a_name_in_small_letters_is_one():
     assert found("talk to patricia about it", "patricia") == ["patricia"]
 
 
+@pytest.mark.parametrize(
+    ("text", "word", "is_name"),
+    [
+        ("I can see nearly eleven miles past the mole", "miles", False),
+        ("she brings it every autumn", "autumn", False),
+        ("my jib is bent by an inch", "bent", False),
+        ("ask Miles, he knows the way", "Miles", True),
+        ("hi patricia", "patricia", True),
+    ],
+)
+def test_a_given_name_that_is_an_ordinary_word_in_small_letters_is_no_name_there(text, word, is_name):
+    assert found(text, word) == [word] * is_name
+
+
 def test_whoever_is_named_once_is_meant_by_the_same_word_elsewhere_and_the_first_name_belongs_to_it():
     text = "We read Orla Quennish aloud. Is there a better Quennish?"
     assert found(text, "Quennish aloud") == ["Orla Quennish aloud", "Quennish"]

@@ -12,6 +12,8 @@ from trainer.anonymise.spans import RANK_MODEL, EntitySpan
 
 NON_NAME_WORDS = read_words("interjection")
 """Case-folded words that begin sentences with a capital and are no names."""
+LOWERCASE_WORDS = read_words("lowercase")
+"""Given names that are ordinary words in lower case: "ten miles"."""
 TITLES = frozenset(
     "mr mrs ms miss mx dr prof sir madam captain president king queen prince princess saint aunt".split()
 )
@@ -105,6 +107,8 @@ def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationSta
         or _is_place(text, span)
         or all(word.casefold() in NON_NAME_WORDS | TITLES for word in words)
     ):
+        return False
+    if found in LOWERCASE_WORDS:
         return False
     if all(word.islower() for word in words) or (len(words) == 1 and found.isupper()):
         return any(map(_is_given, signs)) or (
