@@ -52,18 +52,18 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
     [
         (
             "ballast",
-            "f0cf62da5e503b784385d3e0f6df48d5e31635b93ce1b4010abd1c0dbe4c2b44",
-            "b719a262e503cc8618aa7f9e798df2e5f62bc4db3dab11281fc1f3b85dfda017",
+            "157801747d5c8956682e44a3b573861cc6fb5f90c9495c9fd52a3e7a68af53cd",
+            "0796e097d721aed96c945febdd654ba4af8b6fa605b11a7e0c5a763bc726e33b",
         ),
         (
             "oda",
-            "18b92c9316a3c5c35493ca7e39061a1e67cd974ec9b43bf517d2f3bd17d04355",
-            "925653958a2ca8b9afea526327c333ff300c8ddff965935bf06a39676c7d673d",
+            "c832acb50c3ab0e0281dac86457bc862badca1f84b30045f8e665262f7966c4a",
+            "329d04f6035910eaba96cb0d732ed46d0d23744f4435a728454b2a9a07ec0acc",
         ),
         (
             "thrip",
-            "97c0a3fc45d3d994db6342bca89576de381cef1a69ff26860a0451678c426b5e",
-            "8e95ffb11be649824f552bf8badd41cdb694639f8e1507839c65d2d67fc4456b",
+            "dba2a9919c95aedecdbca5e5332e6001034adeae9c83ba936651a37dec60cee1",
+            "50dc3e647b667d7c6a2184e1d4b72202713f74ad26a6fdde1a571fdab16d12e0",
         ),
     ],
 )
