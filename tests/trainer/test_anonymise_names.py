@@ -166,7 +166,7 @@ def test_a_name_in_small_letters_is_one():
         ("she brings it every autumn", "autumn", False),
         ("my jib is bent by an inch", "bent", False),
         ("ask Miles, he knows the way", "Miles", True),
-        ("hi patricia", "patricia", True),
+        ("nhờ tram gửi giúp", "tram", True),
     ],
 )
 def test_a_given_name_that_is_an_ordinary_word_in_small_letters_is_no_name_there(text, word, is_name):

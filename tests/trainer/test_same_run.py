@@ -57,13 +57,13 @@ def sha256_of(samples: Sequence[TokenizedSample]) -> str:
         ),
         (
             "oda",
-            "c832acb50c3ab0e0281dac86457bc862badca1f84b30045f8e665262f7966c4a",
-            "329d04f6035910eaba96cb0d732ed46d0d23744f4435a728454b2a9a07ec0acc",
+            "14e19e5690a1912e825be109a9483840ca414259063b74d185f31ad8df4de69e",
+            "daa5f8db45f469efe07690856c97dbfc22e0bb3cc2034754605a51982b680dce",
         ),
         (
             "thrip",
-            "dba2a9919c95aedecdbca5e5332e6001034adeae9c83ba936651a37dec60cee1",
-            "50dc3e647b667d7c6a2184e1d4b72202713f74ad26a6fdde1a571fdab16d12e0",
+            "d89bf07699c4d3c587f9f5322bb6d5729444cc8dae9eeeba436ee43ce12e4fef",
+            "944c19e15873e6ffb55c4fa396aeba6225f98fc9689cffabd0dd7828587cdca2",
         ),
     ],
 )

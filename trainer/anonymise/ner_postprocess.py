@@ -105,10 +105,9 @@ def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationSta
     if (
         COMPANY_AFTER.match(text, span.end)
         or _is_place(text, span)
+        or found in LOWERCASE_WORDS
         or all(word.casefold() in NON_NAME_WORDS | TITLES for word in words)
     ):
-        return False
-    if found in LOWERCASE_WORDS:
         return False
     if all(word.islower() for word in words) or (len(words) == 1 and found.isupper()):
         return any(map(_is_given, signs)) or (
