@@ -96,7 +96,7 @@ async def test_nothing_is_shown_before_both_replies_are_complete(stage):
 async def test_nothing_shown_tells_the_versions_until_the_vote_and_then_it_is_reported(stage):
     invitation, _ = await compared(stage)
     orders = set()
-    for _ in range(40):  # no fair coin falls the same way as often
+    for _ in range(40):  # a fair coin does not fall the same way so often
         before, after, message = await vote(stage, stage.member, invitation, "A")
         assert not re.search(r"v1|v2|base", before)
         (one,) = [one for one in stage.store.comparisons.voted("ballast") if one.text_a in before]

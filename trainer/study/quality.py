@@ -226,12 +226,13 @@ def measure_versions(
     results = _measure_version(out, points, job, adapter, report)
     served = [point for point in points if point.settings == SERVED]
     for rival in rivals:
-        named = f"{rival.version} ({rival.stamp.weights[:8]})"
+        weights = rival.stamp.weights
+        named = f"{rival.version} ({weights[:8]})"
 
         def report_rival(text: str, named: str = named) -> None:
             report(f"{named}: {text}")
 
-        found = _measure_version(out / RIVALS_FOLDER / rival.stamp.weights, served, job, rival, report_rival)
+        found = _measure_version(out / RIVALS_FOLDER / weights, served, job, rival, report_rival)
         results += [replace(it, settings=named) for it in found]
     return results
 
