@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from trainer.cli.main import main
+from trainer.process.environment import RESTARTED_VARIABLE
 from trainer.recipe.resolve import RECIPES_FOLDER
 from trainer.schemas import Recipe
 
@@ -52,6 +53,7 @@ def command(monkeypatch, capsys, tmp_path):
     """Runs `python -m trainer …` in this process, in an empty home: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv(RESTARTED_VARIABLE, "1")  # else what computes takes the place of this process
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["trainer", *words])

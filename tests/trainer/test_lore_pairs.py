@@ -19,7 +19,6 @@ from tests.trainer.job_folders import ADA, export, sign, talks
 from trainer.data.job_inputs import EXTRACTED_SOURCE, OVER_PAIRS_SHARE, read_job_inputs, read_job_talk
 from trainer.data.loader import load_job_dataset
 from trainer.data.synthetic.reply_filter import CONTRACTION
-from trainer.process.environment import RESTARTED_VARIABLE
 from trainer.report.run_plan import plan_job
 from trainer.run import run_job
 from trainer.train.job import RunContext, load_fast_tokenizer
@@ -55,9 +54,8 @@ def synthetic_lines(count, persona="ada"):
 
 
 @pytest.fixture
-def make(command, tmp_path, monkeypatch):
+def make(command, tmp_path):
     """Makes the folder of a run with Ada's card, a log, lore and a synthesised set of the catalogue."""
-    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     Path("ada.toml").write_text(ADA, encoding="utf-8")
     Path("talk.json").write_text(export(talks(12)), encoding="utf-8")
     sign(tmp_path / "talk.json")

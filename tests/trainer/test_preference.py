@@ -35,7 +35,6 @@ from trainer.data.preference_policy import (
 from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run, run_cost
 from trainer.estimate.workload import workload_of
-from trainer.process.environment import RESTARTED_VARIABLE
 from trainer.process.run_control import RunCancelled
 from trainer.recipe.parent_adapter import load_parent_weights
 from trainer.run import run_job
@@ -393,9 +392,8 @@ def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_
 
 
 @pytest.fixture
-def words(command, adapter, tmp_path, monkeypatch):
+def words(command, adapter, tmp_path):
     """`preference` in this process, over Ada's adapter, card and talk; it ends before it would train."""
-    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     Path("ada.toml").write_text(ADA, encoding="utf-8")
     Path("talk.json").write_text(export(talks(16)), encoding="utf-8")
     sign(tmp_path / "talk.json")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -202,7 +203,7 @@ def test_a_point_is_measured_on_an_adapter_with_its_seed_and_settings(two_traine
 
 @pytest.mark.slow
 def test_other_versions_are_measured_as_served_on_the_same_prompts(two_trained, tmp_path, monkeypatch, command):
-    """Another persona's adapter stands in for a version that writes otherwise."""
+    """An adapter that was trained on another word stands in for a later version."""
     monkeypatch.setattr(sense_sections, "TALK_TURNS", (1, 2))
     monkeypatch.setattr(quality, "served_sampling", lambda base: SamplingParams(max_new_tokens=4, candidates=1))
     ada, bo = (two_trained[name] / "adapter" for name in ("ada", "bo"))
@@ -216,7 +217,9 @@ def test_other_versions_are_measured_as_served_on_the_same_prompts(two_trained, 
     assert prompts[0] == prompts[2] and results[0].values[MASKED_VOICE] != results[2].values[MASKED_VOICE]
     assert lines[-1] == f"{named}: 1 of 1: as served,seed=0"
     assert measure_versions(tmp_path, points, job, own, [rival], lines.append) == results and len(lines) == 3
-    code, _, said = command("study", "quality", "--adapter", str(ada), "--against", str(bo), "--out", "study")
+    other = shutil.copytree(bo, tmp_path / "other") / "manifest.json"
+    other.write_text(json.dumps({**json.loads(other.read_text()), "persona": "bo"}))
+    code, _, said = command("study", "quality", "--adapter", str(ada), "--against", "other", "--out", "study")
     assert code == 1 and "is bo's. Name a version of ada's." in said
 
 

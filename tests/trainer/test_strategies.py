@@ -15,7 +15,6 @@ from personas.home.adapters import verify_adapter
 from tests.trainer.job_folders import ADA, dialogues, export, sign, talks
 from tools.tiny_models import TINY_MODELS, make_model
 from trainer.data.data_mixture import general_sample_count
-from trainer.process.environment import RESTARTED_VARIABLE
 from trainer.recipe.resolve import load_recipe
 from trainer.study.sweep import StrategyRun, strategies_markdown, strategy_points, write_strategies
 
@@ -62,7 +61,6 @@ def test_the_table_has_a_line_for_each_strategy_and_a_chart_goes_with_it(tmp_pat
 def test_all_three_are_trained_and_measured_alike_and_a_second_call_trains_what_is_missing(
     tmp_path, command, monkeypatch
 ):
-    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     monkeypatch.setattr("trainer.cli.study_command.claim_stdout", lambda: sys.stdout)
     monkeypatch.setattr("trainer.cli.study_command.configure_process", lambda nice, threads: torch.set_num_threads(1))
     base = make_model(TINY_MODELS["SmolLM2"], tmp_path / "base")
