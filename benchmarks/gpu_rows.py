@@ -306,6 +306,7 @@ def main() -> int:
     if not options.tiny:
         require_gpu()
     results: dict[GpuRow, RowFigures | str] = {}
+    page = options.out or (TINY_PAGE if options.tiny else PAGE)
     with tempfile.TemporaryDirectory(prefix="understudy-gpu-rows-") as scratch:
         for row in (rows[name] for name in options.only or rows):
             model = Path(scratch) / row.model
@@ -316,8 +317,8 @@ def main() -> int:
             print(f"{row.recipe}: {options.steps} steps", flush=True)
             results[row] = run_in_subprocess(row, model, options.steps, Path(scratch), tiny=options.tiny)
             print(f"  {results[row]}", flush=True)
-    page = options.out or (TINY_PAGE if options.tiny else PAGE)
-    write_between_markers(page, render_table(results, describe_machine(), tiny=options.tiny))
+            # After each row: a machine that is lent for minutes may be gone before the last.
+            write_between_markers(page, render_table(results, describe_machine(), tiny=options.tiny))
     print(f"written to {page}")
     return int(any(isinstance(found, str) for found in results.values()))
 

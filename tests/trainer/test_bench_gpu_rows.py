@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from benchmarks import gpu_rows
 from benchmarks.gpu_rows import (
     BEGIN,
     END,
@@ -73,6 +74,24 @@ def test_the_table_replaces_the_last_one_and_tells_what_failed(tmp_path):
         (tmp_path / "other.md").write_text("nothing\n")
         write_between_markers(tmp_path / "other.md", "x")
     assert BEGIN in PAGE.read_text(encoding="utf-8")
+
+
+def test_an_interrupted_run_leaves_the_table_of_the_rows_that_finished(tmp_path, monkeypatch):
+    page, done = tmp_path / "rows.md", []
+
+    def run_or_stop(row, *_, **__):
+        if done:
+            raise KeyboardInterrupt
+        done.append(row)
+        return FIGURES
+
+    monkeypatch.setattr(gpu_rows, "write_random_model", lambda *_, **__: None)
+    monkeypatch.setattr(gpu_rows, "run_in_subprocess", run_or_stop)
+    monkeypatch.setattr("sys.argv", ["gpu_rows", "--tiny", "--out", str(page)])
+    with pytest.raises(KeyboardInterrupt):
+        gpu_rows.main()
+    text = page.read_text()
+    assert f"| `{ROWS[0].recipe}` | tiny" in text and f"`{ROWS[1].recipe}`" not in text
 
 
 @pytest.mark.slow
