@@ -6,7 +6,7 @@ import pytest
 
 from personas.errors import KeyFileError, RequestError
 from personas.home.pseudonyms import HomeKey
-from trainer.process.environment import RESTARTED_VARIABLE, find_home, require_home
+from trainer.process.environment import find_home, require_home
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,5 @@ def test_a_home_that_takes_no_keys_is_reported(tmp_path):
 
 def test_a_home_in_which_no_run_can_be_made_is_reported_as_the_home(command, monkeypatch):
     monkeypatch.setenv("UNDERSTUDY_HOME", "/proc")
-    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     code, _, errors = command("train", "--persona", "oda", "--make-only")
     assert code == 1 and "/proc cannot be written" in errors and "It is the home: set UNDERSTUDY_HOME" in errors

@@ -11,7 +11,6 @@ from personas.errors import CardError
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import lore_material, read_persona_lore, read_shared_personas
 from personas.lore.passages import WORLD, read_lore
-from trainer.process.environment import RESTARTED_VARIABLE
 
 SHIPPED = ShippedData.from_source_tree()
 
@@ -39,9 +38,8 @@ def write_lore(home, owner, name, text):
     path.write_text(text, encoding="utf-8")
 
 
-def made(command, monkeypatch, persona):
+def made(command, persona):
     """The folder of a job that was made and not run, and what its request says of its material."""
-    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     code, out, errors = command("train", "--persona", persona, "--make-only")
     assert code == 0, errors
     folder = Path(out.strip().splitlines()[-1])
@@ -49,12 +47,12 @@ def made(command, monkeypatch, persona):
     return folder, {material["kind"]: material for material in request["materials"]}
 
 
-def test_a_run_gets_the_operators_card_and_lore(command, monkeypatch, home):
+def test_a_run_gets_the_operators_card_and_lore(command, home):
     write_card(home, "ballast", tagline="Counts by another book.")
     write_lore(home, "ballast", "attic.md", "# Attic\n\nThe attic holds forty blue lanterns.\n")
     left_out = next(path.name for path in sorted((SHIPPED.lore / "ballast").glob("*.md")))
     write_lore(home, "ballast", left_out, "")
-    folder, materials = made(command, monkeypatch, "ballast")
+    folder, materials = made(command, "ballast")
     (card,) = folder.rglob("card.toml")
     assert read_card(card).tagline == "Counts by another book."
     assert materials["card"]["right"] == "form" and materials["lore"]["right"] == "form"
@@ -62,8 +60,8 @@ def test_a_run_gets_the_operators_card_and_lore(command, monkeypatch, home):
     assert not list(folder.rglob(f"lore/ballast/{left_out}")), "an empty file leaves out what ships"
 
 
-def test_without_them_it_gets_what_ships(command, monkeypatch):
-    _, materials = made(command, monkeypatch, "ballast")
+def test_without_them_it_gets_what_ships(command):
+    _, materials = made(command, "ballast")
     assert materials["card"]["origin"] == "cards/ballast.toml" and materials["lore"]["right"] == "own-writing"
 
 

@@ -17,7 +17,6 @@ from personas.schemas.training_events import Failed
 from tests.trainer.job_folders import ADA, export, shipping_little, sign, talks
 from trainer.cli.create_job import draft_job
 from trainer.cli.train_command import add_train
-from trainer.process.environment import RESTARTED_VARIABLE
 from trainer.study.sweep import (
     SweepResult,
     best_result,
@@ -178,8 +177,7 @@ def test_further_values_belong_to_the_same_sweep_and_other_settings_do_not(wante
         (("--sweep", "seed=1,2", "--sweep", "seed=3,4"), "seed is set twice"),
     ],
 )
-def test_what_cannot_be_swept_is_said_by_name(command, monkeypatch, words, said):
-    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
+def test_what_cannot_be_swept_is_said_by_name(command, words, said):
     code, _, errors = command("train", "--persona", "oda", *words)
     assert code == 1 and said in errors and not list(Path("home").glob("runs/*"))
 

@@ -23,7 +23,6 @@ from tests.trainer.job_folders import ADA, dialogues, export, message, shipping_
 from tests.trainer.test_run_failures import files_no_larger_than
 from trainer.cli.progress_view import EventPrinter
 from trainer.cli.train_command import _result_lines
-from trainer.process.environment import RESTARTED_VARIABLE
 from trainer.process.run_control import RunCancelled
 from trainer.run import run_job
 
@@ -34,9 +33,8 @@ SMALL = (
 
 
 @pytest.fixture
-def here(command, tmp_path, monkeypatch):
+def here(command, tmp_path):
     """Ada's card and a signed log of hers; `train` in this process stops before it would run."""
-    monkeypatch.setenv(RESTARTED_VARIABLE, "1")
     Path("ada.toml").write_text(ADA, encoding="utf-8")
     Path("talk.json").write_text(export(talks(16)), encoding="utf-8")
     sign(tmp_path / "talk.json")
