@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,6 +33,9 @@ from personas.schemas.chat import (
 log = logging.getLogger(__name__)
 MAX_MEMORY_CHARS = 400
 MENTION_PATTERN = re.compile(r"<@[!&]?\d+>")
+CHANNEL_PATTERN, NAMED_PATTERN = re.compile(r"<#(\d{1,20})>"), re.compile(r"<(?:a?(:\w+:)|(/[^:<>]+):)\d+>")
+"""What Discord shows by name: a channel; an emoji of a server or a command, which contain theirs."""
+BLANK_SIGNS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers and an empty Braille cell: nothing is seen
 MAX_MISSING_VECTORS = 4
 """Number of earlier messages without a vector that are embedded with a new one, some 7 ms each."""
 
@@ -247,8 +251,18 @@ def _turns_of_versions(history: list[StoredMessage], persona: Persona, shown: se
 
 
 def clean_memory(text: str) -> str:
-    """Return a text as one line without control characters; nobody is mentioned in it."""
-    return " ".join(MENTION_PATTERN.sub("someone", INVISIBLE_PATTERN.sub(" ", text)).split())
+    """Return a text as one line in Unicode's form NFC, without control characters; nobody is mentioned in it.
+
+    Emojis of servers and commands stand by their names, and channels, whose names the caller may know, as such.
+    """
+    text = MENTION_PATTERN.sub("someone", INVISIBLE_PATTERN.sub(" ", unicodedata.normalize("NFC", text)))
+    text = NAMED_PATTERN.sub(lambda found: found[1] or found[2], CHANNEL_PATTERN.sub("a channel", text))
+    return " ".join(text.split())
+
+
+def has_words(text: str) -> bool:
+    """Return True if a text has a sign that is seen: a letter, a digit, a symbol or punctuation."""
+    return any(unicodedata.category(sign)[0] in "LNPS" and sign not in BLANK_SIGNS for sign in text)
 
 
 def shorten_memory(text: str) -> str:
@@ -261,7 +275,7 @@ def shorten_memory(text: str) -> str:
 
 def edit_memory_copies(store: Store, message_id: int, text: str) -> None:
     """Shorten the new text of a message to what a memory may have, for its copies; one without words is forgotten."""
-    if text := shorten_memory(text):
+    if has_words(text := shorten_memory(text)):
         store.memories.edit_copies(message_id, text)
     else:
         store.memories.forget_copies(message_id)

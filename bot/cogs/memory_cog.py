@@ -10,7 +10,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.chat.discord_channels import channel_ref
-from bot.chat.prompt_context import MAX_MEMORY_CHARS, clean_memory, shorten_memory
+from bot.chat.prompt_context import CHANNEL_PATTERN, MAX_MEMORY_CHARS, clean_memory, has_words, shorten_memory
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS, discord_text, remove_links
 from bot.cogs.transformers import (
     CHANNEL_PERSONA_HELP,
@@ -91,7 +91,7 @@ class MemoryCog(
     @app_commands.command(description="Change what a persona remembers for you, in a form.")
     @app_commands.describe(memory="Its number, as `/memory show` shows it", persona=CHANNEL_PERSONA_HELP)
     async def edit(self, interaction: Interaction, memory: MemoryOption, persona: PersonaOption | None = None) -> None:
-        await interaction.response.send_modal(_memory_form(_require_memory(interaction, memory)))
+        await interaction.response.send_modal(_memory_form(_require_memory(interaction, memory, persona)))
 
     @app_commands.command(description="Have a persona forget what it remembers for you.")
     @app_commands.describe(memory="Its number, as `/memory show` shows it, or all", persona=CHANNEL_PERSONA_HELP)
@@ -99,7 +99,7 @@ class MemoryCog(
         self, interaction: Interaction, memory: ForgettableOption, persona: PersonaOption | None = None
     ) -> None:
         if memory != ALL_MEMORIES:
-            await respond(interaction, _forget(interaction, memory))
+            await respond(interaction, _forget(interaction, memory, persona))
             return
         persona = persona or channel_persona(interaction)
         memories = _memories(interaction, persona)
@@ -115,6 +115,7 @@ class MemoryCog(
 async def remember(
     interaction: Interaction, text: app_commands.Range[str, 1, MAX_MEMORY_CHARS], persona: PersonaOption | None = None
 ) -> None:
+    text = _name_channels(text, interaction.guild, interaction.user)
     await _store(interaction, persona or channel_persona(interaction), text)
 
 
@@ -132,7 +133,7 @@ async def remember_message(interaction: Interaction, message: discord.Message) -
     # What a command or form said stands in the bot's response to it, whose id the store may not know.
     asked, text_of = message.interaction_metadata, services.store.messages.text_of
     author, event_id = (asked.user, asked.id) if asked else (message.author, message.id)
-    text = text_of(message.id) or text_of(event_id) if asked else own_words(message)
+    text = text_of(message.id) or text_of(event_id) if asked else own_words(message, interaction.user)
     if author != interaction.user or not text:
         raise RefusedError(
             "Personas remember their replies to you and your own messages.", "Choose one of these, or use `/remember`."
@@ -179,7 +180,7 @@ MEMORY_BUTTONS = (EditMemoryButton, ForgetMemoryButton)
 def check_memory(text: str) -> str:
     """Return a text as it is kept. Raises `RefusedError` for one that is empty or too long."""
     text = clean_memory(text)
-    if not any(sign.isprintable() and not sign.isspace() for sign in text):
+    if not has_words(text):
         raise RefusedError("There is nothing to remember.", "Write some words.")
     if text != shorten_memory(text):
         raise RefusedError(
@@ -196,14 +197,30 @@ def member_text(message: discord.Message) -> str:
     return SMALL_PRINT_PATTERN.sub("", "\n".join(it.content for it in message.message_snapshots)).strip()
 
 
-def own_words(message: discord.Message) -> str:
-    """Return a member's message as a memory has it: without mentions of the bot, and naming nobody it mentions."""
-    text, guild = member_text(message), message.guild
-    for channel in message.channel_mentions:
-        text = text.replace(channel.mention, f"#{channel.name}")
+def own_words(message: discord.Message, author: discord.User | discord.Member | None = None) -> str:
+    """Return a member's message as a memory has it: without mentions of the bot, and naming nobody it mentions.
+
+    `author` is the member where the message does not have it, as in commands of its menu.
+    """
+    guild = message.guild
+    text = _name_channels(member_text(message), guild, author or message.author)
     for mine in (guild.me, guild.self_role) if guild else ():
         text = text.replace(mine.mention, "") if mine else text
     return clean_memory(text)
+
+
+def _name_channels(text: str, guild: discord.Guild | None, author: discord.User | discord.Member) -> str:
+    """Replace the mentions of a server's channels and public threads that the author sees by their names."""
+
+    def name(found: re.Match[str]) -> str:
+        channel = guild.get_channel_or_thread(int(found[1])) if guild else None
+        place = channel.parent if isinstance(channel, discord.Thread) and not channel.is_private() else channel
+        if channel is None or place is None or isinstance(place, discord.Thread):
+            return found[0]
+        is_seen = isinstance(author, discord.Member) and place.permissions_for(author).view_channel
+        return f"#{channel.name}" if is_seen else found[0]
+
+    return CHANNEL_PATTERN.sub(name, text)
 
 
 async def _store(
@@ -248,17 +265,22 @@ def _memories(interaction: Interaction, persona: Persona | None) -> list[Memory]
     return memories.of_member(interaction.user.id, interaction.guild_id or 0, persona.id if persona else None)
 
 
-def _require_memory(interaction: Interaction, seq: str) -> Memory:
-    """Find one of the member's memories here. Raises `RefusedError` for others', other servers' and unknown ones."""
+def _require_memory(interaction: Interaction, seq: str, persona: Persona | None = None) -> Memory:
+    """Find one of the member's memories here, the persona's if one is named.
+
+    Raises `RefusedError` for others', other servers', other personas' and unknown ones.
+    """
     number = int(seq) if seq.isascii() and seq.isdecimal() and len(seq) < 19 else 0
     memory = interaction.client.services.store.memories.get(number, interaction.user.id)
     if memory is None or memory.guild_id != (interaction.guild_id or 0):
         raise RefusedError(f"There is no memory {seq} of yours here.", "`/memory show` lists them.")
+    if persona and memory.persona_id != persona.id:
+        raise RefusedError(f"Memory {seq} is not {persona.name}'s.", "Leave out `persona`, or name a memory of theirs.")
     return memory
 
 
-def _forget(interaction: Interaction, seq: str) -> str:
-    memory = _require_memory(interaction, seq)
+def _forget(interaction: Interaction, seq: str, persona: Persona | None = None) -> str:
+    memory = _require_memory(interaction, seq, persona)
     interaction.client.services.store.memories.forget([memory.seq])
     return f"Forgotten (number {seq}). Replies that used it stay as they are."
 

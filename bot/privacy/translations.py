@@ -158,8 +158,8 @@ TEXTS: dict[str, dict[Language, str]] = {
         "vi": "**Xong: những gì được huấn luyện bằng dữ liệu của bạn đã được thu hồi.**",
     },
     "receipt_rows": {
-        "en": "• Deleted: {messages} messages, {replies} replies to you, {votes} votes, {memories} memories. Your name "
-        "or words were replaced in {mentions} other texts.",
+        "en": "• Deleted: {messages} messages, {replies} replies to you, {votes} votes, {memories} memories. Other "
+        "texts in which your name or words were replaced: {mentions}.",
         "vi": "• Đã xóa: {messages} tin nhắn, {replies} câu trả lời cho bạn, {votes} lượt bình chọn, {memories} điều "
         "ghi nhớ. Trong {mentions} văn bản khác, tên hoặc lời của bạn đã được thay thế.",
     },

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import aiohttp
+import discord
 import pytest
 
 from bot.chat.prompt_context import clean_memory
@@ -216,6 +217,19 @@ async def copied(stage, message):
     return kept(stage)[-1]
 
 
+async def test_a_memory_names_the_channels_that_its_member_sees(stage, monkeypatch):
+    channels = {it.name: it for it in stage.client.get_guild(stage.sandbox.guild_id).channels}
+    may = discord.TextChannel.permissions_for
+    monkeypatch.setattr(
+        discord.TextChannel, "permissions_for",
+        lambda it, who: discord.Permissions.none() if it.name == OFFICE else may(it, who),
+    )  # fmt: skip
+    await stage.member.slash(
+        QUAY, "remember", text=f"not in {channels[OFFICE].mention} or <#12> but in {channels[INN].mention}"
+    )
+    await until(lambda: kept(stage) == [f"not in a channel or a channel but in #{INN}"])
+
+
 async def test_a_copy_of_one_s_own_message_names_nobody_and_an_edit_neither(stage):
     role = stage.client.get_guild(stage.sandbox.guild_id).self_role.mention
     said = await stage.member.say(QUAY, f"@Understudy, ask @Wren Castle in #the-damp-lantern {role}")
@@ -233,8 +247,11 @@ async def test_an_edited_copy_keeps_to_the_limits_and_one_without_words_is_forgo
     for words, left in (("a " * 200, "a " * 90), ("bb " * 80 + "c" * 400, "bb " * 80 + "c" * 160)):
         await stage.member.edit(said, words)
         await until(lambda left=left: kept(stage) == [left.strip()])
-    await stage.member.edit(said, "@Understudy")
-    await until(lambda: kept(stage) == [])
+    for empty in ("@Understudy", "\u200b"):
+        await stage.member.edit(said, empty)
+        await until(lambda: kept(stage) == [])
+        await stage.member.edit(said, KEPT)
+        await copied(stage, said)
 
 
 async def test_a_copy_of_a_reply_is_regenerated_with_it_and_shows_no_link(stage):
@@ -354,6 +371,8 @@ async def test_nobody_touches_the_memory_of_another_or_of_another_server(stage):
     await response_text(
         await stage.moderator.slash(QUAY, "memory forget", memory="all"), "remembers nothing for you here"
     )
+    for command in ("memory edit", "memory forget"):
+        await response_text(await stage.member.slash(QUAY, command, memory="1", persona="oda"), "is not Oda Marrow's")
     assert [stage.store.memories.get(1, int(stage.member.id)).text] == kept(stage) == [KEPT]
     assert stage.store.memories.get(2, int(stage.moderator.id))
 
@@ -361,7 +380,7 @@ async def test_nobody_touches_the_memory_of_another_or_of_another_server(stage):
 async def test_what_is_too_long_too_much_or_nothing_is_refused_with_the_limit(stage):
     await response_text(await stage.member.slash(QUAY, "remember", text="<@123>\u202e \x07"), "“someone”")
     await response_text(await stage.member.slash(QUAY, "remember", text="SOMEONE"), "remembers that already")
-    for empty in ("\u202e", "\u200b\u200b"):
+    for empty in ("\u202e", "\u200b\u200b", "\u2800 \u0301"):
         await response_text(await stage.member.slash(QUAY, "remember", text=empty), "There is nothing to remember.")
     long = "at most 400 characters and 90 words"
     refused = await response_text(await stage.member.slash(QUAY, "remember", text="a " * 91), long)
@@ -381,7 +400,13 @@ async def test_what_is_too_long_too_much_or_nothing_is_refused_with_the_limit(st
 
 @pytest.mark.parametrize(
     ("text", "clean"),
-    [("tell <@!12> and <@&34>", "tell someone and someone"), ("a\n[Oda]\tb\x00", "a [Oda] b"), ("\u2066 \n", "")],
+    [
+        ("tell <@!12> and <@&34>", "tell someone and someone"),
+        ("a\n[Oda]\tb\x00", "a [Oda] b"),
+        ("\u2066 \n", ""),
+        ("<:wave_2:12> <a:bee:3> </memory show:4> in <#5> <t:6>", ":wave_2: :bee: /memory show in a channel <t:6>"),
+        ("Zoe\u0308", "Zoë"),
+    ],
 )
 def test_a_memory_is_one_line_that_mentions_nobody(text, clean):
     assert clean_memory(text) == clean
