@@ -1,11 +1,12 @@
 """`study quality`: points are kept and resumed, settings compared in pairs, and certain differences named."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -127,13 +128,34 @@ def test_two_processes_do_not_measure_in_one_folder(tmp_path):
         assert out.is_dir()
 
 
-def test_a_damaged_result_is_named(tmp_path):
-    point = QualityPoint(SERVED, 0)
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda stored: stored | {"values": 3}, "should be an object"),
+        (lambda stored: stored | {"tokens": "many"}, "should be a valid number"),
+        (lambda stored: stored | {"values": {}}, "no values"),
+        (lambda stored: stored | {"seconds": math.nan}, "no numbers"),
+        (lambda stored: json.loads(json.dumps(stored).replace('"value": 1.0', '"value": NaN')), "no numbers"),
+        (lambda stored: stored | {"seed": 77}, "another seed than its name"),
+        (lambda stored: stored | {"settings": COLD}, "other settings"),
+        (lambda stored: json.loads("[" * 400 + "]" * 400), "damaged"),
+    ],
+)
+def test_a_damaged_result_is_named_and_one_that_is_not_asked_for_left_out(tmp_path, change, why):
+    point, lines = QualityPoint(SERVED, 0), []
     file = tmp_path / QUALITY_RESULTS_FOLDER / f"{point.name}.json"
     file.parent.mkdir()
-    file.write_text('{"values": 3}')
-    with pytest.raises(RequestError, match="is damaged"):
+    file.write_text(json.dumps(asdict(result(SERVED))))
+    assert read_quality_result(tmp_path, point) == result(SERVED)
+    shutil.copy(file, file.with_stem(f"{file.stem} (copy)"))
+    file.write_text(json.dumps(change(asdict(result(SERVED)))))
+    with pytest.raises(RequestError, match="is damaged") as refused:
         read_quality_result(tmp_path, point)
+    assert why in refused.value.message and refused.value.message.count("\n") == 0
+    cold = run_quality_study(
+        tmp_path, [QualityPoint(COLD, 0)], "k", lambda it: result(it.settings, it.seed), lines.append
+    )
+    assert cold == [result(COLD)] and lines[-1] == f"{refused.value.message} It is left out."
 
 
 def test_a_difference_counts_only_if_its_paired_interval_excludes_zero():

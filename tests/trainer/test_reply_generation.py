@@ -127,9 +127,11 @@ def test_replies_are_chosen_among_as_many_candidates_as_the_bots(tiny_base, monk
     [
         ({"ENGINE": "vllm", "ENGINE_URLS": "http://127.0.0.1:8000"}, 1),
         ({"ENGINE": "Local"}, DEFAULT_CANDIDATES),
+        ({"MAX_REPLY_CANDIDATES": "2"}, 2),
+        ({"MAX_REPLY_CANDIDATES": "8"}, DEFAULT_CANDIDATES),
     ],
 )
-def test_an_engine_that_makes_one_candidate_is_measured_with_one(tiny_base, monkeypatch, stated, candidates):
+def test_candidates_are_those_that_the_engine_makes_and_the_operator_allows(tiny_base, monkeypatch, stated, candidates):
     for name, value in stated.items():
         monkeypatch.setenv(name, value)
     assert served_sampling(tiny_base).candidates == candidates

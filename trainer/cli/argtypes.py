@@ -10,6 +10,7 @@ from personas.schemas.base import right_error
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+MAX_RUNS = 1000
 DEFAULT_REVIEW_DAYS = 14  # days until a list of replaced personal data is deleted
 LORE_PAIRS_HELP = (
     "share of the replies that come from P's lore, extracted and synthesised; 1 is lore alone (default: 0)"
@@ -27,6 +28,13 @@ def positive_int(text: str) -> int:
     """Parse a positive integer. Raises `ArgumentTypeError`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text!r}")
+    return int(text)
+
+
+def run_count(text: str) -> int:
+    """Parse a study's number of runs, from 1 to `MAX_RUNS`. Raises `ArgumentTypeError`."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_RUNS:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {MAX_RUNS}, got {text!r}")
     return int(text)
 
 

@@ -11,7 +11,7 @@ from personas.cli_entry import EXIT_FAILED
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
 from personas.schemas.base import RIGHTS
-from trainer.cli.argtypes import Commands, add_command, add_home, add_settings, positive_int, right_name
+from trainer.cli.argtypes import Commands, add_command, add_home, add_settings, positive_int, right_name, run_count
 from trainer.cli.create_job import draft_job
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.evaluate_command import find_job
@@ -41,8 +41,8 @@ study; further sizes or runs extend it. The results are a table, JSON and a char
 
 QUALITY_HELP = """\
 Measures replies of an adapter, as the bot serves it and with other sampling: whether they belong to what was asked,
-know the lore, keep the voice over talks of 40 turns, and stay in character. Nothing is trained, but a seed of each
-settings takes some minutes. --try takes temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, and
+know the lore, keep the voice over talks of 40 turns, and stay in character. Nothing is trained, but each seed of each
+combination takes some minutes. --try takes temperature, top_p, top_k, min_p, repetition_penalty, max_new_tokens, and
 candidates, the number among which a reply's beginning is chosen. --against compares other versions of the persona, each
 as served, on the same prompts.
 
@@ -108,7 +108,7 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
     add("--try", dest="tried", action="append", default=[], metavar="NAME=VALUE,…", help=text)
     text = "another version of the persona to compare with; may repeat"
     add("--against", type=Path, action="append", default=[], metavar="DIR", help=text)
-    add("--runs", type=positive_int, default=3, metavar="N", help="seeds for each combination of settings (default: 3)")
+    add("--runs", type=run_count, default=3, metavar="N", help="seeds for each combination of settings (default: 3)")
     add(
         "--out", type=Path, metavar="DIR", help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)"
     )
@@ -119,7 +119,7 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
 
 def _add_study_options(study: argparse.ArgumentParser) -> None:
     add = study.add_argument
-    add("--runs", type=positive_int, default=3, metavar="N", help="runs of each, each with its own seed (default: 3)")
+    add("--runs", type=run_count, default=3, metavar="N", help="runs of each, each with its own seed (default: 3)")
     add("--dataset", metavar="D", help="its conversations, as for `train` (default: the shipped ones)")
     add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in them; may repeat")
     add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu)")

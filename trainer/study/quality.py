@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from personas.cli_common import read_setting
 from personas.errors import RequestError
 from personas.home.atomic_files import lock_folder, write_private_file
@@ -105,6 +107,9 @@ class QualityResult:
     tokens: float = 0.0
 
 
+STORED_RESULT = TypeAdapter(QualityResult)
+
+
 @dataclass(frozen=True)
 class QualityRow:
     """Settings with the mean of each measure over all seeds, and its difference from the first settings'.
@@ -189,23 +194,40 @@ def run_quality_study(
             raise RequestError(what, "Name another --out.")
         results.append(result)
     named = {point.settings for point in points}
+    for point in _stored_points(out):
+        if point.settings not in named:
+            try:
+                stored = read_quality_result(out, point)
+            except RequestError as error:
+                report(f"{error.message} It is left out.")
+                continue
+            results += [stored] if stored and stored.key == key else []
+    return results
+
+
+def _stored_points(out: Path) -> list[QualityPoint]:
+    """List the points that have a file, by name; other files, such as copies, are no results."""
     files = sorted((out / QUALITY_RESULTS_FOLDER).glob("*,seed=*.json"))
-    others = [QualityPoint(settings, int(seed)) for settings, _, seed in (it.stem.rpartition(",seed=") for it in files)]
-    stored = (read_quality_result(out, point) for point in others if point.settings not in named)
-    return results + [result for result in stored if result and result.key == key]
+    named = (file.stem.rpartition(",seed=") for file in files)
+    return [QualityPoint(settings, int(seed)) for settings, _, seed in named if seed.isascii() and seed.isdecimal()]
 
 
 def read_quality_result(out: Path, point: QualityPoint) -> QualityResult | None:
-    """Read a point's stored result; None if it was not measured. Raises `RequestError` if it is unreadable."""
+    """Read a point's stored result; None if it was not measured. Raises `RequestError` if it is no such result."""
     file = out / QUALITY_RESULTS_FOLDER / f"{point.name}.json"
     try:
-        row = json.loads(file.read_text(encoding="utf-8"))
-        values = {measure: [ReplyValue(**it) for it in of] for measure, of in row.pop("values").items()}
-        return QualityResult(**row, values=values)
+        result = STORED_RESULT.validate_json(file.read_bytes())
+        values = [it.value for of in result.values.values() for it in of]
+        if QualityPoint(result.settings, result.seed) != point:
+            raise ValueError("it has other settings or another seed than its name")
+        if not values or not all(map(math.isfinite, (*values, result.seconds, result.tokens))):
+            raise ValueError("it has no values, or some that are no numbers")
+        return result
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RequestError(f"{file} is damaged: {error}.", "Remove it, and it is measured again.") from error
+    except (OSError, ValueError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise RequestError(f"{file} is damaged: {why}.", "Remove it, and it is measured again.") from error
 
 
 # ------------------------------------------------------------------------------------------------ measuring

@@ -48,7 +48,8 @@ def served_sampling(base: BaseModel) -> SamplingParams:
     Raises `BaseModelError` if the base model's configuration cannot be read.
     """
     is_local = read_setting("ENGINE").lower() in ("", "local")  # other engines make one candidate
-    usual = replace(recommended_sampling(base), candidates=DEFAULT_CANDIDATES if is_local else 1)
+    most = _read_stated("MAX_REPLY_CANDIDATES", int, 1, MAX_CANDIDATES, usual=DEFAULT_CANDIDATES)
+    usual = replace(recommended_sampling(base), candidates=min(DEFAULT_CANDIDATES, int(most)) if is_local else 1)
     stated: dict[str, Any] = {
         name: _read_stated(*of, usual=getattr(usual, name)) for name, of in STATED_SAMPLING.items()
     }
