@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import sys
 from collections.abc import Sequence
@@ -53,16 +54,18 @@ def main() -> int:
         job = options.job.expanduser()
         base = locate(read_spec(job).request.base_model)
         exchanges = draw_exchanges(job, options.pairs, options.seed)
-        with options.out.expanduser().open("x", encoding="utf-8") as file:
-            asyncio.run(write_pairs(file, exchanges, base, options.seed))
+        write_file(options.out.expanduser(), exchanges, base, options.seed)
     except FileExistsError:
         print(f"{options.out} exists. Name another file, or remove it.", file=sys.stderr)
+        return 1
+    except FileNotFoundError:
+        print(f"There is no folder {options.out.parent}. Create it, or name another file.", file=sys.stderr)
         return 1
     except (UnderstudyError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stopped: {options.out} has the pairs so far", file=sys.stderr)
+        print(f"stopped: pairs that were made are in {options.out}", file=sys.stderr)
         return 1
     return 0
 
@@ -74,6 +77,16 @@ def draw_exchanges(job: Path, count: int, seed: int) -> list[SampleRecord]:
     if not exchanges:
         raise RequestError(f"{job} was trained on no replies of a persona.", "Name a persona's job.")
     return random.Random(seed).sample(exchanges, min(count, len(exchanges)))  # nosec B311  # repeatable
+
+
+def write_file(out: Path, exchanges: Sequence[SampleRecord], base: BaseModel, seed: int) -> None:
+    """Write a new file that only its owner can read; without pairs, none is kept. Raises `UnderstudyError`, `OSError`."""
+    with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        try:
+            asyncio.run(write_pairs(file, exchanges, base, seed))
+        finally:
+            if not file.tell():
+                out.unlink()
 
 
 async def write_pairs(file: TextIO, exchanges: Sequence[SampleRecord], base: BaseModel, seed: int) -> None:

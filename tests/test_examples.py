@@ -169,6 +169,16 @@ def test_contrast_pairs_are_of_replies_that_were_trained_on_and_the_trainer_read
     assert code == 1 and "exists. Name another file" in said and len(read_preferences(out)) == 9
     code, said = run(tmp_path, tmp_path / "other")
     assert code == 1 and "Name a job folder." in said and not (tmp_path / "other").exists()
+    assert out.stat().st_mode & 0o777 == 0o600, "it contains the log's texts"
+    code, said = run(job, tmp_path / "nowhere" / "pairs.jsonl")
+    assert code == 1 and said == f"There is no folder {tmp_path / 'nowhere'}. Create it, or name another file.\n"
+
+    async def stopped(engine):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LLMEngine, "start", stopped)
+    code, said = run(job, tmp_path / "other")
+    assert code == 1 and said.startswith("stopped") and not (tmp_path / "other").exists(), "there is nothing in it"
 
 
 def test_its_help_and_the_readme_say_how_it_is_called():
