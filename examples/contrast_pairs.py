@@ -80,7 +80,7 @@ def draw_exchanges(job: Path, count: int, seed: int) -> list[SampleRecord]:
 
 
 def write_file(out: Path, exchanges: Sequence[SampleRecord], base: BaseModel, seed: int) -> None:
-    """Write a new file that only its owner can read; without pairs, none is kept. Raises `UnderstudyError`, `OSError`."""
+    """Write a new file that its owner alone can read; an empty one is not kept. Raises `UnderstudyError`, `OSError`."""
     with os.fdopen(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         try:
             asyncio.run(write_pairs(file, exchanges, base, seed))
