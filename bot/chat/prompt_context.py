@@ -33,8 +33,9 @@ from personas.schemas.chat import (
 log = logging.getLogger(__name__)
 MAX_MEMORY_CHARS = 400
 MENTION_PATTERN = re.compile(r"<@[!&]?\d+>")
-CHANNEL_PATTERN, NAMED_PATTERN = re.compile(r"<#(\d{1,20})>"), re.compile(r"<(?:a?(:\w+:)|(/[^:<>]+):)\d+>")
-"""What Discord shows by name: a channel; an emoji of a server or a command, which contain theirs."""
+CHANNEL_PATTERN = re.compile(r"<#(\d{1,20})>")
+NAMED_PATTERN = re.compile(r"<(?:a?(:\w+:)|(/[^:<>]+):)\d+>")
+"""Discord's markup of a server's emoji or of a command, which contains the name that is shown."""
 BLANK_SIGNS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers and an empty Braille cell: nothing is seen
 MAX_MISSING_VECTORS = 4
 """Number of earlier messages without a vector that are embedded with a new one, some 7 ms each."""
@@ -253,7 +254,7 @@ def _turns_of_versions(history: list[StoredMessage], persona: Persona, shown: se
 def clean_memory(text: str) -> str:
     """Return a text as one line in Unicode's form NFC, without control characters; nobody is mentioned in it.
 
-    Emojis of servers and commands stand by their names, and channels, whose names the caller may know, as such.
+    Emojis of servers and commands become their names, and channels that the caller has not named "a channel".
     """
     text = MENTION_PATTERN.sub("someone", INVISIBLE_PATTERN.sub(" ", unicodedata.normalize("NFC", text)))
     text = NAMED_PATTERN.sub(lambda found: found[1] or found[2], CHANNEL_PATTERN.sub("a channel", text))

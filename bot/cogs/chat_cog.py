@@ -148,7 +148,7 @@ class ChatCog(commands.Cog):
         if message.author.bot:
             return
         if message.content:
-            text, kept = self._clean_text(message), own_words(message)
+            text, kept = self._clean_text(message), own_words(message, message.author)
             self._store_change(message.id, lambda: self._update(message.id, text, kept))
         elif message.edited_at:  # else an embed or a thread came, or it is a forward, which has no text of its own
             self._store_change(message.id, lambda: self._forget(message.id))

@@ -115,7 +115,6 @@ class MemoryCog(
 async def remember(
     interaction: Interaction, text: app_commands.Range[str, 1, MAX_MEMORY_CHARS], persona: PersonaOption | None = None
 ) -> None:
-    text = _name_channels(text, interaction.guild, interaction.user)
     await _store(interaction, persona or channel_persona(interaction), text)
 
 
@@ -146,7 +145,7 @@ async def remember_message(interaction: Interaction, message: discord.Message) -
 async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]) -> None:
     """Store a submitted form. Raises `RefusedError` where the memory is gone, or for a text as `_store` does."""
     memory, memories = _require_memory(interaction, seq), interaction.client.services.store.memories
-    text = check_memory(values["text"])
+    text = check_memory(interaction, values["text"])
     known = memories.of_member(memory.user_id, memory.guild_id, memory.persona_id)
     if any(it.text.casefold() == text.casefold() and it.seq != memory.seq for it in known):
         raise RefusedError("The persona remembers that already.", "`/memory show` lists it.")
@@ -177,9 +176,9 @@ class ForgetMemoryButton(PersistentButton, template=r"forget-memory:(?P<seq>[0-9
 MEMORY_BUTTONS = (EditMemoryButton, ForgetMemoryButton)
 
 
-def check_memory(text: str) -> str:
-    """Return a text as it is kept. Raises `RefusedError` for one that is empty or too long."""
-    text = clean_memory(text)
+def check_memory(interaction: Interaction, text: str) -> str:
+    """Return a member's text as it is kept. Raises `RefusedError` for one that is empty or too long."""
+    text = clean_memory(_name_channels(text, interaction.guild, interaction.user))
     if not has_words(text):
         raise RefusedError("There is nothing to remember.", "Write some words.")
     if text != shorten_memory(text):
@@ -197,13 +196,13 @@ def member_text(message: discord.Message) -> str:
     return SMALL_PRINT_PATTERN.sub("", "\n".join(it.content for it in message.message_snapshots)).strip()
 
 
-def own_words(message: discord.Message, author: discord.User | discord.Member | None = None) -> str:
-    """Return a member's message as a memory has it: without mentions of the bot, and naming nobody it mentions.
+def own_words(message: discord.Message, author: discord.User | discord.Member) -> str:
+    """Return its author's message as a memory has it: without mentions of the bot, and naming nobody it mentions.
 
-    `author` is the member where the message does not have it, as in commands of its menu.
+    The message of a menu's command has a user, not a member, as its author; so the author is given.
     """
     guild = message.guild
-    text = _name_channels(member_text(message), guild, author or message.author)
+    text = _name_channels(member_text(message), guild, author)
     for mine in (guild.me, guild.self_role) if guild else ():
         text = text.replace(mine.mention, "") if mine else text
     return clean_memory(text)
@@ -211,14 +210,15 @@ def own_words(message: discord.Message, author: discord.User | discord.Member | 
 
 def _name_channels(text: str, guild: discord.Guild | None, author: discord.User | discord.Member) -> str:
     """Replace the mentions of a server's channels and public threads that the author sees by their names."""
+    if guild is None or not isinstance(author, discord.Member):
+        return text
 
     def name(found: re.Match[str]) -> str:
-        channel = guild.get_channel_or_thread(int(found[1])) if guild else None
+        channel = guild.get_channel_or_thread(int(found[1]))
         place = channel.parent if isinstance(channel, discord.Thread) and not channel.is_private() else channel
         if channel is None or place is None or isinstance(place, discord.Thread):
             return found[0]
-        is_seen = isinstance(author, discord.Member) and place.permissions_for(author).view_channel
-        return f"#{channel.name}" if is_seen else found[0]
+        return f"#{channel.name}" if place.permissions_for(author).view_channel else found[0]
 
     return CHANNEL_PATTERN.sub(name, text)
 
@@ -227,7 +227,7 @@ async def _store(
     interaction: Interaction, persona: Persona, text: str, message_id: int | None = None, *, by_persona: bool = False
 ) -> None:
     """Store a memory, and show it. Raises `RefusedError` for a text that cannot be kept, is known, or one too many."""
-    text, known = check_memory(text), _memories(interaction, persona)
+    text, known = check_memory(interaction, text), _memories(interaction, persona)
     if any(it.text.casefold() == text.casefold() for it in known):
         raise RefusedError(f"{persona.name} remembers that already.", "`/memory show` lists it.")
     if len(known) >= MAX_MEMORIES:

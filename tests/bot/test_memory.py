@@ -228,6 +228,8 @@ async def test_a_memory_names_the_channels_that_its_member_sees(stage, monkeypat
         QUAY, "remember", text=f"not in {channels[OFFICE].mention} or <#12> but in {channels[INN].mention}"
     )
     await until(lambda: kept(stage) == [f"not in a channel or a channel but in #{INN}"])
+    form = await stage.member.slash(QUAY, "memory edit", memory="1")
+    await response_text(await stage.member.submit(form, text=f"only in {channels[INN].mention}"), f"only in #{INN}")
 
 
 async def test_a_copy_of_one_s_own_message_names_nobody_and_an_edit_neither(stage):
