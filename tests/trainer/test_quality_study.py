@@ -138,7 +138,7 @@ def test_two_processes_do_not_measure_in_one_folder(tmp_path):
         (lambda stored: json.loads(json.dumps(stored).replace('"value": 1.0', '"value": NaN')), "no numbers"),
         (lambda stored: stored | {"seed": 77}, "another seed than its name"),
         (lambda stored: stored | {"settings": COLD}, "other settings"),
-        (lambda stored: json.loads("[" * 400 + "]" * 400), "damaged"),
+        (lambda stored: "[" * 200_000, "recursion limit"),
     ],
 )
 def test_a_damaged_result_is_named_and_one_that_is_not_asked_for_left_out(tmp_path, change, why):
@@ -148,7 +148,8 @@ def test_a_damaged_result_is_named_and_one_that_is_not_asked_for_left_out(tmp_pa
     file.write_text(json.dumps(asdict(result(SERVED))))
     assert read_quality_result(tmp_path, point) == result(SERVED)
     shutil.copy(file, file.with_stem(f"{file.stem} (copy)"))
-    file.write_text(json.dumps(change(asdict(result(SERVED)))))
+    changed = change(asdict(result(SERVED)))
+    file.write_text(changed if isinstance(changed, str) else json.dumps(changed))
     with pytest.raises(RequestError, match="is damaged") as refused:
         read_quality_result(tmp_path, point)
     assert why in refused.value.message and refused.value.message.count("\n") == 0
@@ -243,6 +244,13 @@ def test_other_versions_are_measured_as_served_on_the_same_prompts(two_trained, 
     other.write_text(json.dumps({**json.loads(other.read_text()), "persona": "bo"}))
     code, _, said = command("study", "quality", "--adapter", str(ada), "--against", "other", "--out", "study")
     assert code == 1 and "is bo's. Name a version of ada's." in said
+
+
+@pytest.mark.parametrize("runs", ["0", "1001", "1000000000", "two"])
+def test_the_number_of_runs_is_bounded(command, capsys, runs):
+    with pytest.raises(SystemExit):
+        command("study", "quality", "--adapter", "v1", "--runs", runs)
+    assert f"expected 1 to 1000 runs, got '{runs}'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

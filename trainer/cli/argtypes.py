@@ -1,7 +1,7 @@
 """Argument types and options that several commands share."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,7 +10,6 @@ from personas.schemas.base import right_error
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-MAX_RUNS = 1000
 DEFAULT_REVIEW_DAYS = 14  # days until a list of replaced personal data is deleted
 LORE_PAIRS_HELP = (
     "share of the replies that come from P's lore, extracted and synthesised; 1 is lore alone (default: 0)"
@@ -31,11 +30,15 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def run_count(text: str) -> int:
-    """Parse a study's number of runs, from 1 to `MAX_RUNS`. Raises `ArgumentTypeError`."""
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_RUNS:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to {MAX_RUNS}, got {text!r}")
-    return int(text)
+def int_up_to(most: int, unit: str) -> Callable[[str], int]:
+    """Return a type that parses an integer from 1 to `most`; `unit` is for its error, an `ArgumentTypeError`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected 1 to {most} {unit}, got {text!r}")
+        return int(text)
+
+    return parse
 
 
 def unit_fraction(text: str) -> float:
@@ -49,12 +52,6 @@ def unit_fraction(text: str) -> float:
     return share
 
 
-def _review_days(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 365:
-        raise argparse.ArgumentTypeError(f"expected 1 to 365 days, got {text!r}")
-    return int(text)
-
-
 def add_home(parser: argparse.ArgumentParser) -> None:
     """Add `--home`."""
     text = "the bot's home (default: UNDERSTUDY_HOME, ~/.understudy)"
@@ -64,7 +61,8 @@ def add_home(parser: argparse.ArgumentParser) -> None:
 def add_review_days(parser: argparse.ArgumentParser) -> None:
     """Add `--review-days`."""
     text = f"delete that list after so many days (default: {DEFAULT_REVIEW_DAYS})"
-    parser.add_argument("--review-days", type=_review_days, default=DEFAULT_REVIEW_DAYS, metavar="N", help=text)
+    days = int_up_to(365, "days")
+    parser.add_argument("--review-days", type=days, default=DEFAULT_REVIEW_DAYS, metavar="N", help=text)
 
 
 def add_progress_interval(parser: argparse.ArgumentParser) -> None:

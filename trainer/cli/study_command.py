@@ -11,7 +11,7 @@ from personas.cli_entry import EXIT_FAILED
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
 from personas.schemas.base import RIGHTS
-from trainer.cli.argtypes import Commands, add_command, add_home, add_settings, positive_int, right_name, run_count
+from trainer.cli.argtypes import Commands, add_command, add_home, add_settings, int_up_to, positive_int, right_name
 from trainer.cli.create_job import draft_job
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.evaluate_command import find_job
@@ -65,6 +65,7 @@ QUALITY_EXAMPLES = (
     "--try repetition_penalty=1.15 --runs 2 --json",
     "python -m trainer study quality --adapter runs/oda/adapter --against ~/.understudy/models/persona_adapters/oda/v2",
 )
+RUN_COUNT = int_up_to(1000, "runs")
 DEFAULT_QUALITY_OUTPUT = Path("build") / "quality"
 
 
@@ -108,7 +109,7 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
     add("--try", dest="tried", action="append", default=[], metavar="NAME=VALUE,…", help=text)
     text = "another version of the persona to compare with; may repeat"
     add("--against", type=Path, action="append", default=[], metavar="DIR", help=text)
-    add("--runs", type=run_count, default=3, metavar="N", help="seeds for each combination of settings (default: 3)")
+    add("--runs", type=RUN_COUNT, default=3, metavar="N", help="seeds for each combination of settings (default: 3)")
     add(
         "--out", type=Path, metavar="DIR", help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)"
     )
@@ -119,7 +120,7 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
 
 def _add_study_options(study: argparse.ArgumentParser) -> None:
     add = study.add_argument
-    add("--runs", type=run_count, default=3, metavar="N", help="runs of each, each with its own seed (default: 3)")
+    add("--runs", type=RUN_COUNT, default=3, metavar="N", help="runs of each, each with its own seed (default: 3)")
     add("--dataset", metavar="D", help="its conversations, as for `train` (default: the shipped ones)")
     add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in them; may repeat")
     add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu)")
