@@ -65,7 +65,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"stopped: pairs that were made are in {options.out}", file=sys.stderr)
+        made = f"{options.out} has the pairs so far" if options.out.expanduser().exists() else "there are no pairs yet"
+        print(f"stopped: {made}", file=sys.stderr)
         return 1
     return 0
 

@@ -178,7 +178,7 @@ def test_contrast_pairs_are_of_replies_that_were_trained_on_and_the_trainer_read
 
     monkeypatch.setattr(LLMEngine, "start", stopped)
     code, said = run(job, tmp_path / "other")
-    assert code == 1 and said.startswith("stopped") and not (tmp_path / "other").exists(), "there is nothing in it"
+    assert code == 1 and said == "stopped: there are no pairs yet\n" and not (tmp_path / "other").exists()
 
 
 def test_its_help_and_the_readme_say_how_it_is_called():
