@@ -143,6 +143,7 @@ class Visitor:
 
     async def has_no_serious_problem(self) -> None:
         """What axe finds, except advice."""
+        await self.page.wait_for_load_state()  # with its style sheets
         found = (await Axe().run(self.page)).response["violations"]
         worst = [f"{one['id']}: {one['nodes'][0]['html'][:160]}" for one in found if one["impact"] in SERIOUS]
         assert not worst, "\n".join(worst)

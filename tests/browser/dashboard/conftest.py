@@ -80,6 +80,7 @@ async def dashboard(staged: Stage, browser: Browser) -> AsyncIterator[Dashboard]
 
 async def assert_accessible(page: Page) -> None:
     """Axe finds no serious problem, each landmark has a name of its own, and nothing is cut off sideways."""
+    await page.wait_for_load_state()  # with its style sheets
     found = (await Axe().run(page)).response["violations"]
     worst = [
         f"{one['id']}: {one['nodes'][0]['html'][:200]}"
