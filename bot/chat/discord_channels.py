@@ -6,16 +6,17 @@ import itertools
 import logging
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-import aiohttp
 import discord
 
+from bot.chat import delivery
+from bot.chat.delivery import persist
 from bot.errors import RefusedError
 from bot.permissions import is_moderator
 from bot.store import Store, StoredReply
@@ -25,15 +26,7 @@ from personas.schemas.chat import Persona
 
 GuildChannel = discord.TextChannel | discord.Thread
 SpeakChannel = GuildChannel | discord.DMChannel
-T = TypeVar("T")
 log = logging.getLogger(__name__)
-REQUEST_TIMEOUT_S = 60.0
-"""Timeout of a request to Discord, which rate limits may delay."""
-UNCERTAIN_ERRORS = (discord.DiscordServerError, aiohttp.ClientError, TimeoutError, OSError)
-"""Errors after which a request may have had its effect."""
-RETRY_PAUSES_S = 1.0, 4.0
-RETRY_PAUSE_S = 1.0
-"""The shortest pause of discord.py before it repeats a request."""
 AVATAR_TIMEOUT_S, WEBHOOK_TIMEOUT_S = 10.0, 20.0
 """Timeouts for setting the persona's avatar, and for finding or creating its webhook with that."""
 CLOCK_SKEW = datetime.timedelta(seconds=90)
@@ -219,7 +212,7 @@ class WebhookSender:
             return sent[0] if sent else await self._send(text, view)
 
         message_id = await persist(send)
-        if (discord.utils.utcnow() - started).total_seconds() >= RETRY_PAUSE_S:
+        if (discord.utils.utcnow() - started).total_seconds() >= delivery.RETRY_PAUSE_S:
             for copy in await self._sent(view, started):
                 if copy != message_id:
                     await self.remove(copy)
@@ -298,17 +291,6 @@ class BotSender:
 
     def _prefixed(self, text: str) -> str:
         return f"**{self.persona.name}:** {text}"
-
-
-async def persist(request: Callable[[], Awaitable[T]]) -> T:
-    """Make a request that may be repeated; again after a pause if its outcome is uncertain."""
-    for pause_s in RETRY_PAUSES_S:
-        with suppress(*UNCERTAIN_ERRORS):
-            async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                return await request()
-        await asyncio.sleep(pause_s)
-    async with asyncio.timeout(REQUEST_TIMEOUT_S):
-        return await request()
 
 
 async def read_history(channel: SpeakChannel, after: datetime.datetime) -> list[discord.Message]:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import discord
 
+from bot.chat.delivery import UNCERTAIN_ERRORS
 from bot.chat.discord_channels import (
-    UNCERTAIN_ERRORS,
     UNKNOWN_WEBHOOK_CODE,
     ChannelRef,
     MessageSender,

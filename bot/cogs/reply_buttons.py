@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 import discord
 
-from bot.chat.discord_channels import UNCERTAIN_ERRORS, SpeakChannel, channel_ref
+from bot.chat.delivery import UNCERTAIN_ERRORS
+from bot.chat.discord_channels import SpeakChannel, channel_ref
 from bot.chat.prompt_context import IncomingMessage
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.transformers import Interaction

@@ -6,7 +6,7 @@ import dataclasses
 import aiohttp
 import pytest
 
-from bot.chat import discord_channels, reply_service
+from bot.chat import delivery, discord_channels, reply_service
 from bot.demo_guild import SKERROW_SEED
 from bot.permissions import required_permissions
 from bot.sandbox.wire_faults import RequestFault, WireFaults
@@ -163,7 +163,7 @@ async def test_the_bots_own_message_that_was_posted_although_the_connection_brok
             posted.append(await send(*parts))
             return posted[-1]
 
-        monkeypatch.setattr(discord_channels, "RETRY_PAUSES_S", (0.01, 0.01))
+        monkeypatch.setattr(delivery, "RETRY_PAUSES_S", (0.01, 0.01))
         monkeypatch.setattr(discord_channels.BotSender, "say", disturbed)
         before = len(stage.sandbox.messages(QUAY))
         await stage.member.say(QUAY, "hello")

@@ -17,7 +17,7 @@ from typing import Any
 import discord
 
 from bot import app
-from bot.chat import discord_channels, reply_service, streaming_reply
+from bot.chat import delivery, reply_service, streaming_reply
 from bot.cli import run
 from bot.client import BotClient
 from bot.cogs import finetune_cog, progress_messages
@@ -111,8 +111,8 @@ def _shorten_pauses() -> None:
     """Shorten the pauses after errors, ours and discord.py's, alike."""
     for module in (discord.http, discord.webhook.async_, discord.client, discord.gateway):
         module.asyncio = _HastyAsyncio()  # type: ignore[attr-defined]
-    discord_channels.RETRY_PAUSE_S /= HASTE
-    discord_channels.RETRY_PAUSES_S = tuple(one / HASTE for one in discord_channels.RETRY_PAUSES_S)
+    delivery.RETRY_PAUSE_S /= HASTE
+    delivery.RETRY_PAUSES_S = tuple(one / HASTE for one in delivery.RETRY_PAUSES_S)
     progress_messages.EDIT_INTERVAL_S /= HASTE
     finetune_cog.RETRY_INTERVAL_S /= HASTE
     reply_service.END_PAUSES_S = tuple(one / HASTE for one in reply_service.END_PAUSES_S)

@@ -1,0 +1,96 @@
+"""Requests to Discord, and writes to the database, that are made again until they succeed.
+
+docs/design.md lists what the failure of each of them may cost a reply.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import TypeVar
+
+import aiohttp
+import discord
+
+from bot.store import StoreError
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+REQUEST_TIMEOUT_S = 60.0
+"""Timeout of a request to Discord, which rate limits may delay; `bot.client` limits the wait for a response."""
+UNCERTAIN_ERRORS = (discord.DiscordServerError, aiohttp.ClientError, TimeoutError, OSError)
+"""Errors after which a request may have had its effect."""
+DELIVERY_ERRORS = (*UNCERTAIN_ERRORS, discord.HTTPException, discord.RateLimited, StoreError)
+"""All errors by which a request to Discord, or a row, fails."""
+TOO_MANY_REQUESTS_STATUS = 429
+RETRY_PAUSES_S = 1.0, 4.0
+RETRY_PAUSE_S = 1.0
+"""The shortest pause of discord.py before it repeats a request."""
+FIRST_PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
+"""Pauses between attempts of `deliver`: the first one, doubled after each, and the longest."""
+MAX_DELIVERY_S = 900.0
+"""Time for which `deliver` goes on; a reply can be resumed as long after a restart."""
+
+
+def is_temporary(error: Exception) -> bool:
+    """Return True for an error that may pass: a fault, a rate limit, a locked database."""
+    if isinstance(error, (*UNCERTAIN_ERRORS, discord.RateLimited, StoreError)):
+        return True
+    return isinstance(error, discord.HTTPException) and error.status == TOO_MANY_REQUESTS_STATUS
+
+
+def retry_after_s(error: Exception) -> float:
+    """Return how long Discord asks to wait, in seconds; 0 where it does not say."""
+    if isinstance(error, discord.RateLimited):
+        return error.retry_after
+    response = error.response if isinstance(error, discord.HTTPException) else None
+    try:
+        return max(0.0, float(response.headers.get("Retry-After", 0))) if response is not None else 0.0
+    except ValueError:  # HTTP also allows a date there
+        return 0.0
+
+
+async def persist(request: Callable[[], Awaitable[T]]) -> T:
+    """Make a request that may be repeated; again after a pause if its outcome is uncertain."""
+    for pause_s in RETRY_PAUSES_S:
+        with suppress(*UNCERTAIN_ERRORS):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                return await request()
+        await asyncio.sleep(pause_s)
+    async with asyncio.timeout(REQUEST_TIMEOUT_S):
+        return await request()
+
+
+async def deliver(what: str, request: Callable[[], Awaitable[T]]) -> T:
+    """Make a request that may be repeated, again after growing pauses while its error is temporary.
+
+    Raises other errors at once, and the last one after `MAX_DELIVERY_S`.
+    """
+    for pause_s in growing_pauses():
+        try:
+            return await request()
+        except Exception as error:
+            if not is_temporary(error):
+                raise
+            wait_s = max(pause_s, min(retry_after_s(error), MAX_DELIVERY_S))
+            log.warning("%s: failed, trying again in %.0f s: %s", what, wait_s, error)
+            await asyncio.sleep(wait_s)
+    return await request()
+
+
+async def store_when_possible(what: str, store_it: Callable[[], T]) -> T:
+    """Read or write rows, again after growing pauses while the database cannot be used."""
+
+    async def attempt() -> T:
+        return store_it()
+
+    return await deliver(what, attempt)
+
+
+def growing_pauses() -> Iterator[float]:
+    """Yield growing pauses, in seconds, until they add up to `MAX_DELIVERY_S`."""
+    pause_s, waited_s = FIRST_PAUSE_S, 0.0
+    while waited_s < MAX_DELIVERY_S:
+        yield pause_s
+        waited_s += pause_s
+        pause_s = min(2 * pause_s, MAX_PAUSE_S)
