@@ -246,7 +246,13 @@ async def _open_sandbox(settings: Settings, town: DemoGuild, front: WebServer, s
     stack.push_async_callback(sandbox.stop)
     try:
         if settings.is_local:
-            await sandbox.start(settings.web_host, settings.web_port, front.mount, (DASHBOARD_LINK,))
+            await sandbox.start(
+                settings.web_host,
+                settings.web_port,
+                front.mount,
+                links=(DASHBOARD_LINK,),
+                create_runner=front.create_runner,
+            )
         else:  # anybody can act as any member there, so it stays on this machine, at a port of its own
             await sandbox.start()
     except OSError as error:

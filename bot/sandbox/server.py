@@ -99,15 +99,23 @@ class Sandbox(FaultControls):
         return self._container.feed.events
 
     async def start(
-        self, host: str = "127.0.0.1", port: int = 0, mount: AppMount | None = None, links: Sequence[page_api.Link] = ()
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        mount: AppMount | None = None,
+        links: Sequence[page_api.Link] = (),
+        create_runner: Callable[..., web.AppRunner] = web.AppRunner,
     ) -> None:
-        """Listen (port 0: a free one); `mount` may add routes. Raises NotLoopback, or OSError for a taken port."""
+        """Listen (port 0: a free one). Raises NotLoopback, or OSError for a taken port.
+
+        `mount` may add routes; `create_runner` is called with the application and the options of `web.AppRunner`.
+        """
         if not http_api.is_loopback(host):
             raise NotLoopback(f"the sandbox listens on loopback only, not on {host!r}: use 127.0.0.1, ::1 or localhost")
         app = self._application(links)
         if mount:
             mount(app)
-        self._runner = web.AppRunner(
+        self._runner = create_runner(
             app, access_log=None, shutdown_timeout=1.0, max_line_size=MAX_HEADER_BYTES, max_field_size=MAX_HEADER_BYTES
         )
         await self._runner.setup()

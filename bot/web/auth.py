@@ -124,7 +124,7 @@ class Authenticator:
         forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
         address = request.remote or ""
         for hop in reversed(forwarded):
-            if not self._is_proxy(address) or not hop.strip():
+            if not self.is_proxy(address) or not hop.strip():
                 break
             address = hop.strip()
         found = _parse_address(address)
@@ -133,7 +133,8 @@ class Authenticator:
             return str(ipaddress.ip_network((found, 64), strict=False))
         return str(found or address)
 
-    def _is_proxy(self, text: str) -> bool:
+    def is_proxy(self, text: str) -> bool:
+        """True for the address of a reverse proxy that is believed."""
         address = _parse_address(text)
         return address is not None and any(address in network for network in self._proxies)
 

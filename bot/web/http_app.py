@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import chain
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -26,6 +27,7 @@ from bot.web.api.training import job_routes, run_routes
 from bot.web.api.training.training_service import CHECK_LOCK
 from bot.web.app_context import APP_CONTEXT, AppContext, Handler, Route, Routes
 from bot.web.auth import AUTHENTICATOR, Authenticator
+from bot.web.connections import ConnectionLimits, LimitedRunner
 from bot.web.csrf import HTTPS_ONLY_HEADER, PARSER_LIMITS, SECURITY_HEADERS, require_same_origin, require_short_url
 from bot.web.pages import overview_page, playground_page, sign_in_page, system_page
 from bot.web.pages.data import dataset_pages, plan_pages, source_pages
@@ -67,8 +69,9 @@ def filter_bad_requests(record: logging.LogRecord) -> bool:
 class WebServer:
     """Serves the bot's routes in any application; until the bot has started they answer 503."""
 
-    def __init__(self, authenticator: Authenticator | None = None) -> None:
+    def __init__(self, authenticator: Authenticator | None = None, limits: ConnectionLimits | None = None) -> None:
         self._context, self._authenticator = AppContext(), authenticator or Authenticator()
+        self._limits = limits or ConnectionLimits(is_proxy=self._authenticator.is_proxy)
         self._own: set[web.AbstractRoute] = set()
 
     def open(self, services: Services) -> None:
@@ -76,6 +79,10 @@ class WebServer:
 
     def close(self) -> None:
         self._context.services = None
+
+    def create_runner(self, app: web.Application, **options: Any) -> web.AppRunner:
+        """Create the runner of an application with these routes, with limits on connections."""
+        return LimitedRunner(app, self._limits, **options)
 
     def mount(self, app: web.Application) -> None:
         """Add the routes to an application, whose own ones stay as they are; unknown paths get a problem."""
@@ -166,7 +173,7 @@ async def run_server(web_server: WebServer, port: int, host: str = "127.0.0.1") 
     """Serve these routes alone; yields the address. Raises `OSError` when the port cannot be used."""
     app = web.Application()
     web_server.mount(app)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, **PARSER_LIMITS)
+    runner = web_server.create_runner(app, access_log=None, shutdown_timeout=1.0, **PARSER_LIMITS)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

@@ -25,6 +25,7 @@ PROBLEMS = {
     "not-from-here": (403, "Cross-site request rejected"),
     "not-found": (404, "Not found"),
     "method-not-allowed": (405, "Method not allowed"),
+    "too-slow": (408, "The request did not arrive in time"),
     "conflict": (409, "Conflict with the current state"),
     "key-used": (409, "The key was used for another request"),
     "too-large": (413, "The body is too large"),

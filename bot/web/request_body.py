@@ -1,5 +1,6 @@
 """Reads and validates request bodies: JSON, forms and file uploads, of bounded size; errors say what is allowed."""
 
+import asyncio
 import difflib
 import json
 import re
@@ -10,7 +11,7 @@ from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from aiohttp import BodyPartReader, ClientPayloadError, web
+from aiohttp import BodyPartReader, ClientPayloadError, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiDict, MultiDictProxy
 from pydantic import BaseModel, ValidationError
@@ -28,6 +29,10 @@ CACHED_BODY = web.RequestKey("the whole body", bytes)
 Model = TypeVar("Model", bound=BaseModel)
 MAX_FIELD_BYTES = 2**20
 FORM_CHUNK_BYTES = 2**18
+BODY_TIMEOUT_S, IDLE_TIMEOUT_S = 60.0, 60.0
+"""Time for a JSON body or a page's form as a whole, and for the next bytes of a form with a file."""
+PUBLIC_BODY_TIMEOUT_S = 10.0
+"""Time for a body from clients that have not signed in."""
 Form = MultiDictProxy[str]
 Schema = dict[str, Any]
 TYPE_ERROR_SUFFIXES = ("_type", "_parsing", "_from_float", "pattern_mismatch")
@@ -74,19 +79,19 @@ def _reject_constant(constant: str) -> None:
     )
 
 
-async def read_body(request: web.Request, most_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """Read the whole body, or return the cached one. Raises `Problem` if it is incomplete or too large."""
-    read = request[CACHED_BODY] if CACHED_BODY in request else await _read_limited(request, most_bytes)
+async def read_body(request: web.Request, most_bytes: int = MAX_BODY_BYTES, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
+    """Read the whole body, or return the cached one. Raises `Problem` if it is incomplete, late or too large."""
+    read = request[CACHED_BODY] if CACHED_BODY in request else await _read_limited(request, most_bytes, timeout_s)
     if len(read) > most_bytes:
         raise Problem("too-large", f"The body is larger than {most_bytes // 1024} KiB.", "Send less.")
     return read
 
 
-async def read_form(request: web.Request) -> Form:
+async def read_form(request: web.Request, timeout_s: float = BODY_TIMEOUT_S) -> Form:
     """Read the fields of a page's form; one that was sent more than once has several values. Raises `Problem`."""
     if request.content_type != FORM_TYPE:
         raise Problem("not-json-type", f"The form is sent as {request.content_type}.", f"Send it as {FORM_TYPE}.")
-    text = (await read_body(request, MAX_FORM_BYTES)).decode("utf-8", errors="replace")
+    text = (await read_body(request, MAX_FORM_BYTES, timeout_s)).decode("utf-8", errors="replace")
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
@@ -94,12 +99,15 @@ async def read_form(request: web.Request) -> Form:
     return MultiDictProxy(MultiDict((name, normalise_newlines(value)) for name, value in pairs))
 
 
-async def _read_limited(request: web.Request, most_bytes: int) -> bytes:
+async def _read_limited(request: web.Request, most_bytes: int, timeout_s: float) -> bytes:
     body = b""
     try:
-        # Read in chunks: a Content-Length may be wrong or missing.
-        while len(body) <= most_bytes and (chunk := await request.content.read(MAX_BODY_BYTES)):
-            body += chunk
+        async with asyncio.timeout(timeout_s):
+            # Read in chunks: a Content-Length may be wrong or missing.
+            while len(body) <= most_bytes and (chunk := await request.content.read(MAX_BODY_BYTES)):
+                body += chunk
+    except TimeoutError:
+        raise late_body(timeout_s) from None
     except (ConnectionError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError):
         raise incomplete_body() from None
     return body
@@ -108,6 +116,12 @@ async def _read_limited(request: web.Request, most_bytes: int) -> bytes:
 def incomplete_body() -> Problem:
     message = "The body is incomplete, or cannot be decompressed."
     return Problem("not-whole", message, "Send it whole and uncompressed.")
+
+
+def late_body(seconds: float) -> Problem:
+    """The problem of a body that stalls; its connection is of no further use."""
+    message = f"The body did not arrive within {seconds:.0f} seconds."
+    return Problem("too-slow", message, "Send it again.", headers={"Connection": "close"})
 
 
 @dataclass
@@ -143,22 +157,35 @@ async def read_multipart(request: web.Request, read_part: Callable[[BodyPartRead
         message = f"The form is sent as {request.content_type}, not as multipart/form-data."
         raise Problem("wrong-kind", message, "Choose a file on the page.")
     try:
-        async for part in await request.multipart():
+        reader = await request.multipart()
+        while part := await _next_part(reader):
             if isinstance(part, BodyPartReader):
                 await read_part(part)
+    except TimeoutError:
+        raise late_body(IDLE_TIMEOUT_S) from None
     except (ValueError, ConnectionError, AssertionError, HttpProcessingError):  # the reader's, for a broken form
         raise Problem("not-whole", "The form is incomplete.", "Send it again.") from None
+
+
+async def _next_part(reader: MultipartReader) -> MultipartReader | BodyPartReader | None:
+    async with asyncio.timeout(IDLE_TIMEOUT_S):
+        return await reader.next()
 
 
 async def read_form_part(part: BodyPartReader, most_bytes: int) -> bytes:
     """Read a part of a multipart form. Raises `Problem` for one that is too large."""
     content = bytearray()
-    while chunk := await part.read_chunk(FORM_CHUNK_BYTES):
+    while chunk := await _next_chunk(part):
         content += chunk
         if len(content) > most_bytes:
             most = f"{most_bytes // 2**20} MB" if most_bytes >= 2**20 else f"{most_bytes // 1000} KB"
             raise Problem("too-large", f"{part.filename or part.name} has more than {most}.", "Send less.")
     return bytes(content)
+
+
+async def _next_chunk(part: BodyPartReader) -> bytes:
+    async with asyncio.timeout(IDLE_TIMEOUT_S):
+        return await part.read_chunk(FORM_CHUNK_BYTES)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ PATH_PARAMETER_PATTERN = re.compile(r"{(\w+)(?::[^}]*)?}")
 WORD_PATTERN = re.compile(r"[A-Za-z0-9]+")
 ANY_OBJECT: Schema = {"type": "object", "additionalProperties": True}
 STRING_SCHEMA: Schema = {"type": "string"}
-BODY_STATUSES = (400, 413, 415, 422)
+BODY_STATUSES = (400, 408, 413, 415, 422)
 """Statuses with which any request with a body can be refused."""
 COMMON_STATUSES = (401, 403, 414, 429, 500, 503)
 """Statuses with which any request can be refused; 405 is for methods that are not described."""

@@ -8,7 +8,7 @@ from aiohttp import web
 from bot.web.app_context import Routes
 from bot.web.auth import AUTHENTICATOR, HTTPS_SESSION_COOKIE, SESSION_COOKIE
 from bot.web.problems import Problem
-from bot.web.request_body import read_form
+from bot.web.request_body import PUBLIC_BODY_TIMEOUT_S, read_form
 from bot.web.templating import DASHBOARD, redirect_to, render_page
 
 SIGN_IN, SIGN_OUT = f"{DASHBOARD}/sign-in", f"{DASHBOARD}/sign-out"
@@ -27,7 +27,7 @@ async def sign_in_page(request: web.Request) -> web.Response:
 
 @routes.add(f"POST {SIGN_IN}")
 async def sign_in(request: web.Request) -> web.Response:
-    door, fields = request.app[AUTHENTICATOR], await read_form(request)
+    door, fields = request.app[AUTHENTICATOR], await read_form(request, PUBLIC_BODY_TIMEOUT_S)
     to = _own_page(fields.get("to", DASHBOARD))
     try:
         is_right = not door.demands_token or door.is_right(fields.get("token", "").strip(), request)
