@@ -18,12 +18,13 @@ from personas.engine.hugepages import move_weights_to_huge_pages
 from personas.engine.kv_cache import BLOCK_TOKENS
 from personas.engine.lora_slots import MAX_STACKED_RANK, AdapterWeights, LoraSlot, LoraSlots, read_adapter
 from personas.engine.model_runner import ModelRunner, ScheduledTokens, Sequence, StackedLoraRunner
-from personas.engine.peft_runner import PeftRunner, PeftSwitcher
+from personas.engine.peft_runner import PROBE_TOKENS, PeftRunner, PeftSwitcher
 from personas.engine.sampler import NotFiniteError, SampledToken, sample_tokens
 from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, run_or_log
 from personas.engine.sequence import ReplySink
-from personas.errors import AdapterError, is_out_of_memory
+from personas.errors import AdapterError, BaseModelError, is_out_of_memory
 from personas.home.adapters import ROLL_BACK_ADVICE
+from personas.models.probe import differs, plain_logits, probe_tokens
 from personas.models.serving_model import precision_of
 from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest
@@ -33,6 +34,8 @@ STACKED_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose linear layers see each token once and whose attention is the usual one."""
 SLOT_MEMORY_FRACTION = 0.2
 """Share of the free memory for LoRA slots, assuming adapters of the largest rank on all layers."""
+ROUNDING_ALLOWANCE = 3.0
+"""A batch is given up where it differs by so many times the limit of rounding: one at a time is many times slower."""
 MAX_QUEUED_PREFIXES, MAX_QUEUED_TALKS = 256, 8
 """Prefixes of personas that wait, further ones are ignored; and of talks, of which the oldest are left out."""
 CARD_WEIGHT = 0.7  # λ of the choice among candidates
@@ -400,10 +403,15 @@ def build_engine_parts(
     prefix_bytes: int,
     on_adapter_read: Callable[[], None] = lambda: None,
 ) -> EngineParts:
-    """Build an engine around a loaded model. `on_adapter_read` is called on the thread that reads adapters."""
+    """Build an engine around a loaded model. `on_adapter_read` is called on the thread that reads adapters.
+
+    Its short cuts are compared with the plain model first. Raises `BaseModelError` if that gives no numbers.
+    """
     peft = PeftSwitcher(model, base_hash)
     fallback = PeftRunner(peft)
     stacked = _build_stacked_runner(model, peft, slots, prefix_bytes)
+    if stacked is None:
+        fallback.probe()
     read = partial(read_adapter, base_hash=base_hash, layers=peft.layers, can_stack=stacked is not None)
     lora = LoraSlots(stacked.stack if stacked else None, read, on_adapter_read)
     return EngineParts(BatchGenerator(stacked or fallback, fallback, lora, limits), stacked, lora, peft, read)
@@ -418,7 +426,32 @@ def _build_stacked_runner(model: Any, peft: PeftSwitcher, slots: int, prefix_byt
     def without_peft() -> AbstractContextManager[Any]:
         return peft.peft_model.disable_adapter() if peft.peft_model else nullcontext()
 
-    return StackedLoraRunner(model, min(slots, _max_slots_in_memory(model)), prefix_bytes, without_peft)
+    runner = StackedLoraRunner(model, min(slots, _max_slots_in_memory(model)), prefix_bytes, without_peft)
+    if _differs_from_plain_model(runner):
+        log.warning("replies are generated one at a time: a batch gives other results than this model alone")
+        return None
+    return runner
+
+
+def _differs_from_plain_model(runner: StackedLoraRunner) -> bool:
+    """Compare two texts that are prefilled in parts and decoded together with a full pass over each."""
+    model, half = runner.model, PROBE_TOKENS // 2
+    texts = [probe_tokens(model, PROBE_TOKENS, first) for first in (0, PROBE_TOKENS)]
+    one, other = (runner.new_kv_cache(PROBE_TOKENS) for _ in texts)
+    try:
+        with torch.inference_mode():
+            expected = torch.stack([plain_logits(model, text)[-1] for text in texts])
+            runner.forward([ScheduledTokens(one, texts[0][:half], logits=0)])
+            runner.forward([ScheduledTokens(one, texts[0][half:-1]), ScheduledTokens(other, texts[1][:-1])])
+            found = runner.forward([ScheduledTokens(kv, text[-1:]) for kv, text in zip((one, other), texts, strict=True)])
+    except BaseModelError:
+        raise
+    except Exception as error:  # such as a layer with other arguments; the fallback computes one sequence at a time
+        if is_out_of_memory(error):
+            raise
+        log.info("a batch that does not work here", exc_info=True)
+        return True
+    return differs(model, found, expected, ROUNDING_ALLOWANCE)
 
 
 def _max_slots_in_memory(model: Any) -> int:

@@ -1,8 +1,12 @@
 """Fallback runner through peft, one sequence at a time, and the switcher of peft adapters over one base model."""
 
+import inspect
+import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,10 +16,18 @@ from transformers import DynamicCache
 
 from personas.engine.kv_cache import PrefixCache
 from personas.engine.model_runner import ForwardBackend, ScheduledTokens
-from personas.errors import AdapterError
+from personas.errors import AdapterError, is_out_of_memory
 from personas.home.adapters import verify_for_base_model
 from personas.home.lora_checks import check_lora_and_values, linear_shapes
+from personas.models.probe import differs, plain_logits, probe_tokens
 from personas.schemas.chat import AdapterRef
+
+CACHE_PARAMETERS = ("past_key_values", "cache_params")
+"""Names of the cache among the parameters of a model: attention's and hybrids', and those of pure Mamba."""
+LOGITS_PARAMETER = "logits_to_keep"
+PROBE_TOKENS, PROBE_STEPS = 18, 3
+"""Tokens of each of a probe's two texts, and how many of them are decoded one by one."""
+log = logging.getLogger(__name__)
 
 
 class PeftSwitcher:
@@ -99,29 +111,54 @@ class PeftSwitcher:
             self._base, self.peft_model = self.peft_model.unload(), None
 
 
-class PeftKVCache:
-    """Keys and values of one sequence in a cache of transformers. `tokens` are those computed so far."""
+class CacheUse(Enum):
+    """How a model's cache is used: a prompt computed in parts, a prompt in one pass, or no cache at all."""
 
-    def __init__(self, config: Any) -> None:
-        self.memory = DynamicCache(config=config)
+    PARTS = "its cache takes a prompt in parts"
+    WHOLE_PROMPTS = "a prompt is computed in one pass, because the model keeps a state besides keys and values"
+    NONE = "each token is computed with the whole text before it, because the model's cache gives other results"
+
+
+class PeftKVCache:
+    """The cache of one sequence as transformers keeps it. `tokens` are all scheduled so far, `cached` those in it."""
+
+    def __init__(self) -> None:
+        self.memory: Any = None
+        self.cached = 0
         self.tokens: list[int] = []
 
 
 class PeftRunner:
-    """Computes one sequence at a time with the adapter that `PeftSwitcher` activates; it stores no prefixes."""
+    """Computes one sequence at a time with the adapter that `PeftSwitcher` activates; it stores no prefixes.
+
+    How the model's cache is used is probed once, without an adapter, before the first token.
+    """
 
     prefixes: PrefixCache | None = None
 
     def __init__(self, switcher: PeftSwitcher) -> None:
         self._switcher = switcher
+        parameters = inspect.signature(switcher.model.forward).parameters
+        self._cache_name = next((name for name in CACHE_PARAMETERS if name in parameters), None)
+        self._keeps_logits = LOGITS_PARAMETER in parameters
 
     @property
     def backend(self) -> ForwardBackend:
         return self
 
+    @cached_property
+    def cache_use(self) -> CacheUse:
+        """The fastest use of the cache that gives the results of a full pass. Raises `BaseModelError` if none does."""
+        with self._switcher.use(None), torch.inference_mode():
+            return self._probe_cache()
+
+    def probe(self) -> None:
+        """Probe the cache now, and log how it is used. Raises `BaseModelError` if the model gives no numbers."""
+        log.warning("%s models: %s", self._switcher.model.config.model_type, self.cache_use.value)
+
     def new_kv_cache(self, capacity: int) -> PeftKVCache:
         """Create an empty cache, which grows with its sequence whatever the capacity."""
-        return PeftKVCache(self._switcher.model.config)
+        return PeftKVCache()
 
     def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
         """Return float32 logits `[all of them, vocabulary]`, None if no item needs any. Raises `AdapterError`."""
@@ -130,10 +167,64 @@ class PeftRunner:
         return torch.cat(needed) if needed else None
 
     def _last_logits(self, item: ScheduledTokens) -> Any:
-        with self._switcher.use(item.slot.ref), torch.inference_mode():
-            model = self._switcher.model
-            ids = torch.tensor([item.tokens], device=model.device)
-            kept = item.logits or 1
-            output = model(input_ids=ids, past_key_values=item.kv.memory, use_cache=True, logits_to_keep=kept)
+        logits, use = None, self.cache_use
+        if item.logits or use == CacheUse.PARTS:
+            with self._switcher.use(item.slot.ref), torch.inference_mode():
+                logits = self._compute(item, use)
         item.kv.tokens += item.tokens
-        return output.logits[0].float()
+        return logits
+
+    def _compute(self, item: ScheduledTokens, use: CacheUse) -> Any:
+        """Compute the tokens that the cache lacks, and return the logits of the item's last ones."""
+        kv, text = item.kv, [*item.kv.tokens, *item.tokens]
+        # A cache that is ahead of its tokens stems from a batch that failed. States cannot be rolled back.
+        can_go_on = kv.cached == len(kv.tokens) if use == CacheUse.PARTS else 0 < kv.cached == len(text) - 1
+        if not can_go_on or kv.memory is None:
+            kv.memory, kv.cached = self._new_memory(use), 0
+        options: dict[str, Any] = {"use_cache": use != CacheUse.NONE}
+        if use != CacheUse.NONE:
+            options[str(self._cache_name)] = kv.memory
+        kept = item.logits or 1
+        if self._keeps_logits:
+            options[LOGITS_PARAMETER] = kept
+        model = self._switcher.model
+        ids = torch.tensor([text[kv.cached :]], device=model.device)
+        kv.cached = 0 if use == CacheUse.NONE else len(text)
+        return model(input_ids=ids, **options).logits[0, -kept:].float()
+
+    def _new_memory(self, use: CacheUse) -> Any:
+        return None if use == CacheUse.NONE else DynamicCache(config=self._switcher.model.config)
+
+    def _probe_cache(self) -> CacheUse:
+        model = self._switcher.model
+        texts = [probe_tokens(model, PROBE_TOKENS, first) for first in (0, PROBE_TOKENS)]
+        expected = torch.cat([plain_logits(model, text)[-PROBE_STEPS:] for text in texts])
+        uses = [CacheUse.WHOLE_PROMPTS] if _keeps_state(model) else [CacheUse.PARTS, CacheUse.WHOLE_PROMPTS]
+        for use in uses if self._cache_name else ():
+            try:
+                if not differs(model, self._decode(texts, use), expected):
+                    return use
+            except Exception as error:  # models fail in many ways, and there is another one
+                if is_out_of_memory(error):
+                    raise
+                log.info("a cache that does not work here", exc_info=True)
+        return CacheUse.NONE
+
+    def _decode(self, texts: Sequence[Sequence[int]], use: CacheUse) -> Any:
+        """Return the logits of each text's last tokens, which are decoded by turns after a prompt in two parts."""
+        caches = [PeftKVCache() for _ in texts]
+        half, prompt = PROBE_TOKENS // 3, PROBE_TOKENS - PROBE_STEPS
+        parts = [(0, half), (half, prompt + 1), *((at, at + 1) for at in range(prompt + 1, PROBE_TOKENS))]
+        if use != CacheUse.PARTS:
+            parts[:2] = [(0, prompt + 1)]
+        found: list[list[Any]] = [[] for _ in texts]
+        for first, last in parts:
+            for kv, text, logits in zip(caches, texts, found, strict=True):
+                logits.append(self._compute(ScheduledTokens(kv, text[first:last]), use))
+                kv.tokens += text[first:last]
+        return torch.cat([part for logits in found for part in logits[-PROBE_STEPS:]])
+
+
+def _keeps_state(model: Any) -> bool:
+    """Report whether a model's layers keep a state, which a prompt in parts may continue wrongly."""
+    return bool(getattr(model, "_is_stateful", False))
