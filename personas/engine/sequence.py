@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Literal, Protocol, Self
 
+from personas.engine.thoughts import SpokenText, remove_thoughts
 from personas.errors import NoMemoryError, is_out_of_memory
 from personas.prompt import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, ReplyToken
@@ -38,11 +39,12 @@ class ReplySink(Protocol):
 
 
 class StreamingDetokenizer:
-    """Turns generated tokens into text and pushes the text that can no longer change.
+    """Turns generated tokens into text and pushes the text that can no longer change, without thoughts.
 
     `text` is the text pushed so far, `tokens` the number of generated tokens including the end of turn, `ids` are
     those that are text. `stopped` is set by an end of turn, a stop string or, with `stop_loops`, by repetition, which
-    also sets `repeated`. While it `is_held`, no text is pushed until `release`.
+    also sets `repeated`. While it `is_held`, no text is pushed until `release`. `starts_in_thought`: the server's
+    template opened one. `spoken` says what thoughts there were.
     """
 
     def __init__(
@@ -56,6 +58,9 @@ class StreamingDetokenizer:
         self.stopped = False
         self.repeated = False
         self.is_held = False
+        self.starts_in_thought = False
+        self.spoken = SpokenText("")
+        self._given: str | None = None  # what a server sent as text, with thoughts
 
     def fork(self) -> "StreamingDetokenizer":
         """Return the detokenizer of another candidate of this reply, which is held."""
@@ -90,13 +95,39 @@ class StreamingDetokenizer:
         if self.stopped or not piece:
             return
         self.tokens += 1
-        tokenizer = self._renderer.tokenizer
-        text = tokenizer.decode(self.ids, skip_special_tokens=True) + piece
-        self.ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self._given is None:
+            self._given = self._renderer.tokenizer.decode(self.ids, skip_special_tokens=True)
+        self._given += piece
+        self._encode_given(is_whole=False)
         self._advance()
 
+    def end_given(self) -> None:
+        """Take a server's text for spoken that was to begin with a thought, and ended of itself without its end."""
+        if self.starts_in_thought and not self.spoken.lone_closings and self.spoken.is_open:
+            self.starts_in_thought = False
+
+    def forget_open_thought(self) -> None:
+        """Forget a thought without an end: another attempt begins after the text before it."""
+        if self._given is not None and self.spoken.is_open:
+            self._given = self.spoken.text
+
+    def _encode_given(self, *, is_whole: bool) -> None:
+        """Make `ids` those of the server's text without thoughts, so that a reply that goes on has none."""
+        assert self._given is not None  # callers have checked it
+        self._remove_thoughts(self._given, is_whole=is_whole)
+        text = self.spoken.text
+        self.ids = self._renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _remove_thoughts(self, text: str, *, is_whole: bool) -> str:
+        before = self.spoken.lone_closings
+        starts = self.starts_in_thought
+        self.spoken = remove_thoughts(text, starts_in_thought=starts, is_whole=is_whole)
+        if self.spoken.lone_closings > before:  # what was pushed was a thought
+            self.text = ""
+        return self.spoken.text
+
     def _advance(self) -> None:
-        decoded = self._decode(self.ids)
+        decoded = self._decode(self.ids, is_whole=False)
         stop_at = min((at for s in self._stop if (at := decoded.find(s)) >= 0), default=-1)
         if stop_at >= 0:
             self._push_up_to(decoded[:stop_at].rstrip())
@@ -114,15 +145,20 @@ class StreamingDetokenizer:
 
     def flush(self) -> None:
         """Push text held back for stop strings, without an incomplete character or white space. May be called twice."""
-        if not self.stopped:
-            self._push_up_to(self._decode(self.ids).rstrip(REPLACEMENT_CHARACTER).rstrip())
+        if self.stopped:
+            return
+        if self._given is not None:
+            self._encode_given(is_whole=True)
+        self._push_up_to(self._decode(self.ids).rstrip(REPLACEMENT_CHARACTER).rstrip())
 
     def piece(self, token: int) -> str:
         """Decode one token alone; control tokens are included."""
         return self._renderer.decode_token(token)
 
-    def _decode(self, ids: list[int]) -> str:
+    def _decode(self, ids: list[int], *, is_whole: bool = True) -> str:
         text: str = self._renderer.tokenizer.decode(ids, skip_special_tokens=True)
+        if self._given is None:
+            text = self._remove_thoughts(text, is_whole=is_whole)
         return text.lstrip()
 
     def _held_back(self, decoded: str) -> int:

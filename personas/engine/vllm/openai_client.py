@@ -4,6 +4,8 @@ Servers with BASE_MODEL's tokenizer get token ids (vLLM, llama.cpp); others get 
 (Ollama, llama-cpp-python, gateways).
 """
 
+import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -11,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from personas.chat_template import TURN_MARKER_PATTERN, Message
+from personas.engine.thoughts import remove_thoughts
 from personas.engine.vllm import error_text
 from personas.engine.vllm.vllm_client import (
     BUSY_STATUSES,
     CALL_TIMEOUT_S,
     PROBE_TEXT,
+    REASONING_ADVICE,
     ExpectedModel,
     ReplicaError,
     ServedModels,
@@ -30,13 +34,19 @@ from personas.engine.vllm.vllm_client import (
 from personas.errors import UnderstudyError
 from personas.schemas.chat import SamplingParams
 
+log = logging.getLogger(__name__)
 MODELS_PATH, COMPLETIONS_PATH, CHAT_PATH = "/v1/models", "/v1/completions", "/v1/chat/completions"
 MAX_NAMED_MODELS = 8
 NO_THINKING: Mapping[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "none"}
 """Fields that keep a reasoning model from thinking: of vLLM and llama.cpp, and of Ollama."""
-REASONING_FIELDS = ("reasoning_content", "reasoning")
-"""Fields with what a model thinks: of llama.cpp, SGLang and older vLLM, and of vLLM, Ollama and gateways."""
-REASONING_ADVICE = "Serve a model that does not reason, turn reasoning off there, or raise MAX_NEW_TOKENS."
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "reasoning_text", "thinking")
+"""Fields with what a model thinks: of llama.cpp, SGLang and older vLLM; of vLLM, Ollama and gateways; of OpenRouter and
+of servers that pass on other APIs."""
+REASONING_PARTS = ("thinking", "reasoning")
+"""Types of a content's parts with what a model thinks, where a content is a list, as Mistral's."""
+THOUGHT_PROBE = "Say OK."
+MAX_THOUGHT_PROBE_TOKENS = 192
+THOUGHT_PROBE_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,15 @@ class ServedByOpenAI(ServedModels):
     """A server's model, and what the server takes. `max_tokens` 0: it does not say.
 
     `takes_ids`: prompts as token ids, else as messages; `returns_ids`: it also returns token ids, as vLLM does.
-    `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`: `NO_THINKING`.
+    `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`: `NO_THINKING`. `opens_thought`: its
+    template opens a thought, so that replies begin within one.
     """
 
     takes_ids: bool = False
     returns_ids: bool = False
     takes_sampling: bool = True
     takes_thinking: bool = True
+    opens_thought: bool = False
 
     @property
     def prompts(self) -> str:
@@ -79,7 +91,12 @@ class ServedByOpenAI(ServedModels):
 
 
 class OpenAIServerClient(VllmClient):
-    """Calls one server with OpenAI's API; it has no adapters."""
+    """Calls one server with OpenAI's API; it has no adapters.
+
+    `opens_thought` is what a probe found out about `ServedByOpenAI.opens_thought`; None before it.
+    """
+
+    opens_thought: bool | None = None
 
     async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Raise `VllmError` unless the server lists its models; a gateway's /health may run them all."""
@@ -123,10 +140,13 @@ class OpenAIServerClient(VllmClient):
         finish, delta = choice.get("finish_reason"), choice.get("delta")
         if finish in ("abort", "error"):
             raise ReplicaError(f"{self.url} aborted a reply.")
-        text = (choice.get("text") if delta is None else delta.get("content")) or ""
+        content = (choice.get("text") if delta is None else delta.get("content")) or ""
+        parts = content if isinstance(content, list) else []
+        text = "".join(part["text"] for part in parts if part.get("type") == "text") if parts else content
         if not isinstance(text, str):
             raise TypeError(f"a text is expected, not {type(text).__name__}")
-        is_reasoning = any((delta or {}).get(name) for name in REASONING_FIELDS)
+        is_reasoning = any(part.get("type") in REASONING_PARTS for part in parts)
+        is_reasoning |= any((delta or choice).get(name) for name in REASONING_FIELDS)
         return TokenChunk((), finish=finish, text=text, is_reasoning=is_reasoning)
 
     def _foreign_answer(self, path: str) -> VllmError:
@@ -218,9 +238,29 @@ class OpenAIChecker:
             except VllmError as error:
                 refusal = error
             else:
-                return found
+                if client.opens_thought is None:
+                    client.opens_thought = await self._opens_thought(client, found)
+                return replace(found, opens_thought=client.opens_thought)
         assert refusal
         raise refusal
+
+    async def _opens_thought(self, client: OpenAIServerClient, served: ServedByOpenAI) -> bool:
+        """Find out whether replies begin within a thought: a tag closes it that the server's template has opened.
+
+        Where the probe says nothing, because it takes too long or thinks for longer, the first reply tells.
+        """
+        probe = replace(self._probe, max_new_tokens=MAX_THOUGHT_PROBE_TOKENS)
+        body = served.body((), [{"role": "user", "content": THOUGHT_PROBE}], probe, 0)
+        text = ""
+        try:
+            async with asyncio.timeout(THOUGHT_PROBE_TIMEOUT_S), aclosing(client.generate(body)) as chunks:
+                async for chunk in chunks:
+                    text += chunk.text or ""
+                    if remove_thoughts(text).lone_closings:
+                        return True
+        except (TimeoutError, VllmError) as error:
+            log.info("%s does not say whether its replies begin with a thought: %s", client.url, error)
+        return False
 
 
 def _longest_sequence(card: Mapping[str, Any]) -> int:

@@ -42,6 +42,8 @@ class OpenAISequence(VllmSequence):
     def text_body(self, served: ServedByOpenAI) -> dict[str, Any]:
         """Build the request for the rest of the reply, from a server that answers with text."""
         sampling = self.request.sampling
+        self._detokenizer.forget_open_thought()
+        self._detokenizer.starts_in_thought = served.opens_thought
         left = replace(sampling, max_new_tokens=max(1, sampling.max_new_tokens - len(self.received)))
         messages = break_turn_markers(self.messages)
         return served.body((*self.prompt, *self.received), messages, left, self.attempt_seed())
@@ -55,6 +57,7 @@ class OpenAISequence(VllmSequence):
         self.append_text(chunk.text)
         self.received = list(self._detokenizer.ids)
         if chunk.finish and chunk.finish != "length":
+            self._detokenizer.end_given()
             self._detokenizer.stop()
         self.has_ended = chunk.finish is not None
 
@@ -112,6 +115,14 @@ class OpenAIEngine(VllmEngine):
         if seq.received and not served.takes_ids:
             raise ReplyCutOffError("The reply broke off, and no server can continue it.", CUT_OFF_ADVICE)
         return seq.text_body(served)
+
+    async def _stream(self, seq: VllmSequence, replica: Replica) -> None:
+        await super()._stream(seq, replica)
+        served = replica.served
+        if isinstance(served, ServedByOpenAI) and not served.takes_ids and seq.has_lone_closing:
+            assert isinstance(replica.client, OpenAIServerClient)
+            replica.client.opens_thought = True
+            replica.served = replace(served, opens_thought=True)
 
     def _resume(self, seq: VllmSequence, error: ReplicaError, *, has_progress: bool) -> None:
         """Queue a reply again; one that has begun goes on only where a server takes token ids."""

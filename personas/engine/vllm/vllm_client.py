@@ -22,6 +22,7 @@ from personas.models.base_model import BaseModel, fingerprint, read_config
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
+REASONING_ADVICE = "Serve a model that does not reason, turn reasoning off there, or raise MAX_NEW_TOKENS."
 CALL_TIMEOUT_S, CHECK_TIMEOUT_S = 20.0, 60.0
 LOAD_TIMEOUT_S = 120.0
 """An adapter is loaded between two steps of the server's engine, from a disk that may be slow."""

@@ -12,7 +12,8 @@ from personas.engine.llm_engine import QueuedReplyStream
 from personas.engine.scheduler import MAX_OVERTAKEN, FairScheduler
 from personas.engine.sequence import ReplySequence
 from personas.engine.vllm.replicas import Lease, Replica, ReplicaLimits, Replicas
-from personas.engine.vllm.vllm_client import TokenChunk
+from personas.engine.vllm.vllm_client import REASONING_ADVICE, TokenChunk, VllmError
+from personas.schemas.chat import ChatReply
 
 PATIENCE_SHARE = 0.25
 """Share of the longest wait after which a reply goes to any replica, not only to those that its adapter prefers."""
@@ -48,6 +49,11 @@ class VllmSequence(ReplySequence):
     def adapter_name(self) -> str:
         """The adapter's name, empty for the base model."""
         return self.adapter.name if self.adapter else ""
+
+    @property
+    def has_lone_closing(self) -> bool:
+        """A tag closed a thought that no tag had opened."""
+        return self._detokenizer.spoken.lone_closings > 0
 
     @property
     def routing_key(self) -> str:
@@ -105,6 +111,13 @@ class VllmSequence(ReplySequence):
     def fail(self, error: Exception) -> None:
         super().fail(error)
         self._cancel_task()
+
+    def _reply(self) -> ChatReply:
+        """Build the reply. Raises `VllmError` if the model only thought."""
+        reply = super()._reply()
+        if reply.text or reply.finish == "cancelled" or not self._detokenizer.spoken.has_thought:
+            return reply
+        raise VllmError("The model sent its reasoning and no reply.", REASONING_ADVICE)
 
     def _cancel_task(self) -> None:
         """End the attempt, which closes its connection."""

@@ -303,6 +303,67 @@ class TestForeignServers:
         assert "".join([chunk.text async for chunk in client.generate(body)]) == "Ada."
 
 
+@pytest.fixture
+async def thinking(open_engine):
+    """An engine over a server of messages that answers everything with the deltas that the test puts into the list."""
+    deltas: list[dict] = []
+
+    async def reply(request: web.Request) -> web.Response:
+        if request.path == "/v1/models":
+            return web.json_response({"data": [{"id": "m"}]})
+        if request.path != "/v1/chat/completions":
+            return web.json_response({"error": "no such path"}, status=404)
+        events: list = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
+        return sse([*events, {"choices": [{"delta": {}, "finish_reason": "stop"}]}, recordings.DONE])
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", reply)
+    async with TestServer(app) as server:
+
+        async def start(*contents: object) -> OpenAIEngine:
+            deltas[:] = [one if isinstance(one, dict) else {"content": one} for one in contents]
+            engine: OpenAIEngine = await open_engine(str(server.make_url("")).rstrip("/"), kind=OpenAIEngine)
+            return engine
+
+        yield start, deltas
+
+
+class TestThoughts:
+    """What a server's model thinks is neither streamed nor part of the reply, whatever says that it is a thought."""
+
+    @pytest.mark.parametrize("contents", [
+        ["<think>They greet", " me.</think>\n\nHello, Bo."],
+        ["<th", "ink>They greet me.</thi", "nk>Hello, Bo."],
+        ["They greet me.\n", "</think>", "\n\nHello, Bo."],
+        ["They greet me.\n</th", "ink>Hello, Bo."],
+        [{"reasoning_content": "They greet me."}, {"reasoning_content": None, "content": "Hello, Bo."}],
+        [{"reasoning_details": [{"text": "They greet me."}]}, "Hello, Bo."],
+        [[{"type": "thinking", "thinking": [{"type": "text", "text": "They greet me."}]}], "Hello, Bo."],
+        [[{"type": "text", "text": "Hello, Bo."}]],
+    ], ids=["pair", "pair in pieces", "lone", "lone in pieces", "field", "details", "part", "text part"])  # fmt: skip
+    async def test_a_thought_is_dropped(self, thinking, contents):
+        start, _ = thinking
+        assert await answer(await start(*contents), ask()) == "Hello, Bo."
+
+    async def test_a_thought_alone_is_no_reply(self, thinking):
+        start, _ = thinking
+        engine = await start("<think>They greet", " me, so I")
+        with pytest.raises(VllmError, match="sent its reasoning and no reply") as raised:
+            await answer(engine, ask())
+        assert "MAX_NEW_TOKENS" in raised.value.advice
+
+    async def test_a_thought_that_only_a_later_reply_closes_is_no_part_of_that_reply_nor_shown_again(self, thinking):
+        start, deltas = thinking
+        engine = await start("Hello, Bo.")
+        deltas[:] = [{"content": "They greet me."}, {"content": "</think>"}, {"content": "Hello."}]
+        stream = engine.submit(ask())
+        [_ async for _ in stream]
+        assert stream.reply.text == "Hello."
+        assert await answer(engine, ask()) == "Hello."
+        deltas[:] = [{"content": "I do not think."}]
+        assert await answer(engine, ask()) == "I do not think."
+
+
 class RecordedServer:
     """Answers what llama.cpp was recorded to answer, at the same paths; probes of one token get the recorded reply."""
 

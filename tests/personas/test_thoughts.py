@@ -1,0 +1,59 @@
+"""What a model thinks is removed from its text, in whatever pieces it comes."""
+
+import pytest
+
+from personas.engine.sequence import StreamingDetokenizer
+from personas.engine.thoughts import remove_thoughts
+
+SPOKEN = [
+    ("<think>They ask for salt.</think>\n\nSalt is in the shed.", "Salt is in the shed."),
+    ("They ask for salt. I know where.\n</think>\n\nSalt is in the shed.", "Salt is in the shed."),
+    ("<think></think>Salt is in the shed.", "Salt is in the shed."),
+    ("Salt. <think>Where was it?</think> In the shed.", "Salt. In the shed."),
+    ("<think>a<think>b</think>c</think>Salt.", "Salt."),
+    ("<THINKING>They ask.</THINKING> Salt.", "Salt."),
+    ("[THINK]They ask.[/THINK]Salt.", "Salt."),
+    ("◁think▷They ask.◁/think▷Salt.", "Salt."),
+    ("<|START_THINKING|>They ask.<|END_THINKING|>Salt.", "Salt."),
+    ("<|channel|>analysis<|message|>They ask.<|end|><|start|>assistant<|channel|>final<|message|>Salt.", "Salt."),
+    ("5 < 7, [sic] and <thin ice>", "5 < 7, [sic] and <thin ice>"),
+    ("Salt. <think>Is it", "Salt."),
+    ("<think>They ask for", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "spoken"), SPOKEN)
+def test_thoughts_are_removed_from_a_whole_text(text, spoken):
+    assert remove_thoughts(text).text.strip() == spoken
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize(("text", "spoken"), SPOKEN)
+def test_thoughts_are_removed_from_a_servers_pieces(renderer, text, spoken, size):
+    shown: list[str] = []
+    reply = StreamingDetokenizer(renderer, (), shown.append)
+    for at in range(0, len(text), size):
+        reply.append_text(text[at : at + size])
+    reply.stop()
+    assert reply.text == spoken
+    if text.count("</") < 2 and text.startswith(("<", "[", "◁", "Salt")):  # else nobody can tell in advance
+        assert "".join(shown) == spoken
+
+
+def test_nothing_is_shown_of_a_thought_that_the_servers_template_opened(renderer):
+    shown: list[str] = []
+    reply = StreamingDetokenizer(renderer, (), shown.append)
+    reply.starts_in_thought = True
+    for piece in ("They ask ", "for salt.", "</th", "ink>\n", "Salt is ", "there."):
+        reply.append_text(piece)
+    reply.stop()
+    assert "".join(shown) == reply.text == "Salt is there."
+
+
+def test_thoughts_are_removed_from_tokens_too(renderer):
+    shown: list[str] = []
+    reply = StreamingDetokenizer(renderer, (), shown.append)
+    for token in renderer.tokenizer("<think>They ask.</think>Salt is there.")["input_ids"]:
+        reply.append(token)
+    reply.stop()
+    assert "".join(shown) == reply.text == "Salt is there."
