@@ -1,0 +1,1 @@
+"""Names, places, numbers and words that the templates are filled with."""

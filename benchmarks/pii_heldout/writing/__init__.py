@@ -1,0 +1,1 @@
+"""Labels, templates, their filling, and habits of writing."""
