@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from bot.store import HOME_DATABASE
 from bot.store.schema import MIGRATIONS
 from personas.errors import UnderstudyError
+from personas.outside_names import UnsafeNameError, path_inside, require_safe_name
 from personas.schemas.base import FrozenModel
 
 FORMAT_VERSION = 1
@@ -71,7 +72,11 @@ class ArchiveWriter:
         self.members: dict[str, ArchiveMember] = {}
 
     def add(self, name: str, source: BinaryIO) -> None:
-        """Add a file under a name, with its current contents. Raises `OSError`."""
+        """Add a file under a name, with its current contents. Raises `BackupError`, `OSError`."""
+        try:
+            require_safe_name(name, portable=False)
+        except UnsafeNameError as error:  # a backup that contains it would be refused
+            raise BackupError(f"A file in the home cannot be backed up: {error}.", "Rename it.") from None
         how = zipfile.ZIP_STORED if PurePosixPath(name).suffix in UNCOMPRESSED_SUFFIXES else zipfile.ZIP_DEFLATED
         info = zipfile.ZipInfo(name)  # without the file's own time, which nothing needs
         info.external_attr, info.compress_type = (stat.S_IFREG | 0o600) << 16, how
@@ -114,8 +119,8 @@ class ArchiveReader:
     def extract(self, folder: Path, progress: ProgressCallback) -> None:
         """Write every member into an empty folder, readable by its owner only. Raises `BackupError`, `OSError`."""
         for name in self.manifest.members:
-            target = folder / name
-            for above in reversed(PurePosixPath(name).parents):
+            target = path_inside(folder, name, portable=False)
+            for above in reversed(target.relative_to(folder).parents):
                 (folder / above).mkdir(mode=0o700, exist_ok=True)
             with target.open("xb") as out:
                 target.chmod(0o600)
@@ -185,11 +190,12 @@ def open_archive(path: Path) -> Iterator[ArchiveReader]:
 
 
 def _is_home_path(name: str) -> bool:
-    """Return whether a member's name is a normalised path of a home's content."""
-    parts = name.split("/")
-    plain = all(part not in ("", ".", "..") and part.isprintable() and "\\" not in part for part in parts)
-    in_its_place = parts[0] in HOME_FOLDERS if len(parts) > 1 else parts[0] in HOME_CONTENT - {*HOME_FOLDERS}
-    return plain and in_its_place
+    """Return whether a member's name is a path of a home's content."""
+    try:
+        parts = require_safe_name(name, portable=False).parts
+    except UnsafeNameError:
+        return False
+    return parts[0] in HOME_FOLDERS if len(parts) > 1 else parts[0] in HOME_CONTENT - {*HOME_FOLDERS}
 
 
 @contextmanager

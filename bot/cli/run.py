@@ -19,6 +19,7 @@ from bot.settings import Settings, load_settings, set_hub_token
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import UnderstudyError
 from personas.home.job_material import ShippedData
+from personas.home.private_home import protect_home
 
 LOG_FORMAT, LOG_TIME_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z"
 CONTROL_PATTERN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -99,6 +100,7 @@ async def serve(settings: Settings) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
+    protect_home(settings.home)
     with suppress(asyncio.CancelledError):
         async with open_app(settings, ShippedData.from_source_tree()) as app:
             starting = None

@@ -4,7 +4,7 @@ import asyncio
 import io
 import tempfile
 import time
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 import discord
@@ -38,6 +38,7 @@ from personas.card.formats import CardForm
 from personas.errors import UnderstudyError
 from personas.home.external_adapter import HUB_PREFIX
 from personas.home.hub_download import HUB_ID_PATTERN
+from personas.outside_names import last_part
 from personas.prompt import MAX_CARD_TOKENS
 from personas.schemas.chat import MAX_CANDIDATES, Persona
 
@@ -138,7 +139,7 @@ async def _import_adapter(
     origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
     with tempfile.TemporaryDirectory(prefix="understudy-import-") as scratch:
         if isinstance(source, discord.Attachment):
-            path = Path(scratch) / (PurePath(source.filename).name or "adapter.zip")
+            path = Path(scratch) / last_part(source.filename, "adapter.zip")
             path.write_bytes(await source.read())
             source = str(path)
         inputs = (services.home, services.store, services.base_model, origin, persona.id, source, said.append)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bot.errors import RefusedError
+from bot.errors import RefusedError, hide_paths
 from bot.personas.base_model_compat import CardTokenCount, count_card_tokens, require_token_budget
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
 from bot.personas.registry import ImportedPersona, PersonaRegistry, imported_persona_id
@@ -197,7 +197,7 @@ async def install_bundled_adapter(
             name = "The adapter in the card"
             _, note, job = await install_foreign_adapter(home, store, origin, request, Path(unpacked), name)
         except (AdapterError, BaseModelError, RefusedError) as error:
-            return [f"The adapter in the card stays in it, and is not installed: {error}"], None
+            return [f"The adapter in the card stays in it, and is not installed: {hide_paths(str(error))}"], None
     return [note], job
 
 

@@ -21,7 +21,8 @@ from personas.home.atomic_files import write_file
 from personas.home.shared_personas import CARD_FILE, OPERATOR_GUILD_ID, read_shipped_lore
 from personas.lore.index import LoreIndex, guild_owner
 from personas.lore.passages import WORLD, Passage, fold_key, parse_lore, split_passages
-from personas.schemas.chat import Persona
+from personas.outside_names import UnsafeNameError, require_safe_name
+from personas.schemas.chat import Persona, to_nfc
 
 log = logging.getLogger(__name__)
 
@@ -211,11 +212,16 @@ def read_guild_lore(home: Path, guild_id: int, persona_id: str, without: str = "
 
 def lore_file_name(wanted: str) -> str:
     """Make a file name of letters of any script, digits, - and _. Raises `LoreError` when nothing is left."""
-    stem = wanted.strip().casefold().removesuffix(".md").removesuffix(".markdown").removesuffix(".txt")
+    stem = to_nfc(wanted.strip()).casefold().removesuffix(".md").removesuffix(".markdown").removesuffix(".txt")
     name = NON_NAME_CHARS_PATTERN.sub("-", stem).strip("-_")[:60]
     if not name:
         raise LoreError(f"{wanted!r} makes no file name.", "Use letters and digits.")
-    return f"{name}.md"
+    file = f"{name}.md"
+    try:
+        require_safe_name(file)
+    except UnsafeNameError as error:
+        raise LoreError(f"A file's name {error}.", "Choose another name.") from None
+    return file
 
 
 def _file_sizes(folder: Path) -> dict[Path, int]:

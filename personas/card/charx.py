@@ -7,11 +7,12 @@ import io
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
 from personas.card.spec_card import MAX_JSON_BYTES
 from personas.errors import CardError
+from personas.outside_names import UnsafeNameError, require_safe_name
 
 CARD_ENTRY = "card.json"
 ASSET_SCHEME = "embeded://"
@@ -57,33 +58,38 @@ def uri_for(kind: str, name: str, extension: str) -> str:
 
 
 def _safe(part: str) -> str:
-    safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in part)
-    return safe[:60] or "unnamed"
+    safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in part)[:60] or "unnamed"
+    try:
+        require_safe_name(safe)
+    except UnsafeNameError:  # a device's name
+        return f"_{safe}"
+    return safe
 
 
 def _validate_entries(entries: list[zipfile.ZipInfo], where: str, max_bytes: int) -> list[zipfile.ZipInfo]:
     names = [entry.filename for entry in entries]
+    try:
+        for name in names:
+            require_safe_name(name)
+    except UnsafeNameError as error:
+        raise CardError(f"{where} holds a file whose name {error}.", "Do not trust this file.") from None
     if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > max_bytes:
         raise CardError(f"{where} unpacks to too much.", f"At most {max_bytes // 2**20} MiB are read.")
     for entry in entries:
-        if not _is_safe_path(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
-            raise CardError(f"{where} holds {entry.filename!r}, which points outside of it.", "Do not trust this file.")
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise CardError(f"{where} holds {entry.filename!r}, which is a link or device.", "Do not trust this file.")
         if entry.flag_bits & 1:
             raise CardError(f"{where} is encrypted.", "Export the card without a password.")
         if entry.compress_type not in ZIP_METHODS:
             what = f"{where}: {entry.filename!r} uses an unsupported compression method."
             raise CardError(what, "Zip it with deflate.")
-    if duplicate := next((name for name in names if names.count(name) > 1), None):
-        raise CardError(f"{where} holds {duplicate!r} twice.", "Export the card again.")
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise CardError(f"{where} holds {twice!r} twice.", "Export the card again.")
     if CARD_ENTRY not in names:
         what = f"{where} is a zip file without {CARD_ENTRY} at its root."
         raise CardError(what, "A CHARX file holds the card there.")
     return entries
-
-
-def _is_safe_path(name: str) -> bool:
-    path = PurePosixPath(name)
-    return bool(path.parts) and not (path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0])
 
 
 def _contents(

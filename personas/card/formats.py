@@ -25,6 +25,7 @@ from personas.card.spec_card import (
 )
 from personas.card.toml_card import (
     MAX_CARD_BYTES,
+    avatar_path,
     card_from_table,
     dump_toml,
     parse_table,
@@ -285,7 +286,7 @@ def read_card_file(path: Path) -> Card:
             raise CardError(f"{path} exceeds {MAX_FILE_BYTES // 2**20} MiB.", "Cards are never that large.")
         card, table = _parse_container(path.read_bytes(), str(path))
         if table and (avatar := table.get("avatar")):
-            picture = path.parent / avatar
+            picture = avatar_path(path.parent, str(avatar), path)
             card = replace(card, picture=picture.read_bytes() if picture.is_file() else None)
     except FileNotFoundError:
         raise CardError(f"There is no card at {path}.", "Check the path.") from None

@@ -20,6 +20,7 @@ from personas.card.spec_card import (
     replace_surrogates,
 )
 from personas.errors import CardError
+from personas.outside_names import UnsafeNameError, path_inside
 from personas.prompt import example_turns
 from personas.schemas.chat import Persona, fold_name, to_nfc
 
@@ -123,6 +124,14 @@ def parse_table(data: bytes, where: Path | str) -> JsonObject:
         raise CardError(f"The card {where} is not valid TOML: {error}.", "Correct the named line.") from None
 
 
+def avatar_path(folder: Path, name: str, where: Path | str) -> Path:
+    """Return the path of a card's picture, which is beside the card. Raises `CardError`."""
+    try:
+        return path_inside(folder, name)
+    except UnsafeNameError as error:
+        raise CardError(f"The card {where} has an avatar whose name {error}.", "Name a file beside it.") from None
+
+
 def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None = None) -> Persona:
     """Build the persona of a card's table, with its avatar in `folder`. Raises `CardError`."""
     if unknown := sorted(set(table) - set(FIELD_ORDER)):
@@ -148,7 +157,7 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
         alternate_greetings=tuple(
             normalise_macros(text).strip() for text in _texts(table, "alternate_greetings", where) if text.strip()
         ),
-        avatar=folder / fields["avatar"] if folder and fields["avatar"] else None,
+        avatar=avatar_path(folder, fields["avatar"], where) if folder and fields["avatar"] else None,
         **{**{key: normalise_macros(fields[key]) for key in PROSE_FIELDS}, "mes_example": examples},
     )
     try:

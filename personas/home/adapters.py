@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ DIALOGUE_PREFIX = "dialogue/"
 ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."
 NAME_ADAPTER_ADVICE = "Name a complete adapter: its folder has manifest.json and adapter_model.safetensors."
 """Advice on adapters that cannot be used: the one above for a live adapter, this one for a named folder."""
+NO_LINKS_ADVICE = "Put the files themselves there: `cp -RL` copies what links lead to."
 
 
 def adapter_ref(home: Path, persona_id: str, version: str) -> AdapterRef:
@@ -136,13 +137,22 @@ def _read_errors(folder: Path, advice: str) -> Iterator[None]:
 def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManifest:
     """Verify every file against the manifest. Raises `AdapterError` with the first difference and the advice."""
     with _read_errors(folder, advice):
-        manifest, actual = _manifest_in(folder), _checksums(folder)
+        manifest = _manifest_in(folder)
+        actual = _checksums(folder)
+    require_checksums(manifest, actual, f"The adapter in {folder}", advice)
+    return manifest
+
+
+def require_checksums(manifest: AdapterManifest, actual: Mapping[str, str], where: str, advice: str) -> None:
+    """Compare the SHA-256 of an adapter's files, by name and without the manifest's own, with its manifest.
+
+    Raises `AdapterError` with the first difference.
+    """
     for name in sorted({*actual, *manifest.checksums, WEIGHTS_FILE, CONFIG_FILE}):
         if name not in manifest.checksums:
-            raise AdapterError(f"The adapter in {folder} has a file that is not in its manifest: {name}.", advice)
+            raise AdapterError(f"{where} has a file that is not in its manifest: {name}.", advice)
         if actual.get(name) != manifest.checksums[name]:
-            raise AdapterError(f"The adapter in {folder} is damaged: {name} does not match its checksum.", advice)
-    return manifest
+            raise AdapterError(f"{where} is damaged: {name} does not match its checksum.", advice)
 
 
 def read_epochs(folder: Path) -> tuple[Epoch, ...]:
@@ -178,10 +188,13 @@ def require_servable(manifest: AdapterManifest, folder: Path) -> None:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file but the manifest. Raises `AdapterError` at a link: it may change or lead away."""
     sums = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name != MANIFEST_FILE:
+        if path.is_symlink():
+            raise AdapterError(f"The adapter in {folder} holds a link: {name}.", NO_LINKS_ADVICE)
+        if path.is_file() and name != MANIFEST_FILE:
             with path.open("rb") as file:
                 sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return sums

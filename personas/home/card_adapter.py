@@ -1,15 +1,20 @@
 """Adapters embedded in a character card (CHARX assets): embed, unpack, and check that they are plain LoRA."""
 
+import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from pydantic import ValidationError
 
 from personas.card.charx import ASSET_SCHEME, MAX_UNPACKED_BYTES
 from personas.card.formats import convert_version, read_card_file, write_card
 from personas.card.spec_card import Card
 from personas.errors import AdapterError, ExportError
-from personas.home.adapters import MANIFEST_FILE, require_servable, verify_adapter
+from personas.home.adapters import MANIFEST_FILE, require_checksums, require_servable, verify_adapter
 from personas.home.lora_checks import LayerShapes, check_lora_and_values
+from personas.outside_names import UnsafeNameError, path_inside, require_distinct_names
 from personas.schemas.training import AdapterManifest
 from personas.schemas.training_events import UNMEASURED, ScoreSummary
 
@@ -17,6 +22,7 @@ ADAPTER_ASSET_TYPE = "x_understudy_adapter"
 ADAPTER_URI_PREFIX = f"{ASSET_SCHEME}assets/{ADAPTER_ASSET_TYPE}/other/"
 
 EXPORT_AGAIN_ADVICE = "Export the card again, with `python -m trainer export --to charx`."
+DO_NOT_TRUST_ADVICE = "Do not trust this file: whoever made it wants to write elsewhere."
 
 
 def has_adapter(card: Card) -> bool:
@@ -24,19 +30,36 @@ def has_adapter(card: Card) -> bool:
 
 
 def unpack_card_adapter(card: Card, folder: Path, where: str) -> AdapterManifest:
-    """Unpack the adapter of a card, named `where` in errors, and verify it. Raises `AdapterError`, `OSError`."""
+    """Unpack the adapter of a card, named `where` in errors, into a new folder.
+
+    Nothing is written before every file equals the manifest's. Raises `AdapterError`, `OSError`.
+    """
     if not has_adapter(card):
         raise AdapterError(f"{where} contains no adapter.", "Name an adapter folder, or a file made with --to charx.")
-    for uri, content in card.files.items():
-        if not uri.startswith(ADAPTER_URI_PREFIX):
-            continue
-        name = uri.removeprefix(ADAPTER_URI_PREFIX)
-        if ".." in PurePosixPath(name).parts:  # zip paths are checked on reading; this is for other containers
-            raise AdapterError(f"{where} holds {name!r}, which points outside of it.", "Do not trust this file.")
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = ADAPTER_URI_PREFIX
+    files = {uri.removeprefix(prefix): content for uri, content in card.files.items() if uri.startswith(prefix)}
+    _verify_files(files, where)
+    try:
+        require_distinct_names(files)
+        contents = {path_inside(folder, name): content for name, content in files.items()}
+    except UnsafeNameError as error:
+        raise AdapterError(f"{where} holds a file whose name {error}.", DO_NOT_TRUST_ADVICE) from None
+    for path, content in contents.items():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_bytes(content)
     return verify_adapter(folder)
+
+
+def _verify_files(files: Mapping[str, bytes], where: str) -> None:
+    """Compare the files of an adapter with its manifest. Raises `AdapterError`."""
+    try:
+        manifest = AdapterManifest.model_validate_json(files[MANIFEST_FILE])
+    except ValidationError as error:
+        what = f"{MANIFEST_FILE} in {where} is damaged: {error.errors()[0]['msg']}."
+        raise AdapterError(what, EXPORT_AGAIN_ADVICE) from None
+    others = {name: content for name, content in files.items() if name != MANIFEST_FILE}
+    actual = {name: hashlib.sha256(content).hexdigest() for name, content in others.items()}
+    require_checksums(manifest, actual, f"The adapter in {where}", EXPORT_AGAIN_ADVICE)
 
 
 def require_plain_lora(folder: Path, manifest: AdapterManifest, layers: LayerShapes) -> None:

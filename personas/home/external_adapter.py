@@ -24,6 +24,7 @@ from personas.home.adapters import (
     CONFIG_FILE,
     MANIFEST_FILE,
     NAME_ADAPTER_ADVICE,
+    NO_LINKS_ADVICE,
     WEIGHTS_FILE,
     verify_adapter,
     write_manifest,
@@ -125,6 +126,8 @@ def _require_size(name: str, size: int, where: str) -> None:
 def _copy_folder(source: Path, folder: Path) -> AdapterSource:
     _require_files([path.name for path in source.iterdir()], str(source))
     for name in IMPORTED_FILES:
+        if (source / name).is_symlink():
+            raise AdapterError(f"{name} in {source} is a link.", NO_LINKS_ADVICE)
         if (source / name).is_file():
             _require_size(name, (source / name).stat().st_size, str(source))
             shutil.copyfile(source / name, folder / name)

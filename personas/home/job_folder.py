@@ -20,6 +20,7 @@ from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, HoldoutI
 from personas.home.job_material import SourceMaterial
 from personas.home.preferences import read_preferences
 from personas.home.pseudonyms import KEY_FILE, HomeKey, JobKeys, pseudonym_dataset_name
+from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.base import FrozenModel, explain_validation_error
 from personas.schemas.scorecard import MemberFeedback
 from personas.schemas.training import JobSpec, Material, ServingPrecision, TrainingRequest
@@ -256,7 +257,7 @@ def people_in_material(folder: Path, materials: Iterable[Material]) -> Mapping[s
     """Count the authors of preferences, and the people in an adapter to train further. Raises `MaterialError`."""
     people: Counter[str] = Counter()
     for one in materials:
-        target_path = folder / MATERIAL_FOLDER / one.path
+        target_path = _material_path(folder / MATERIAL_FOLDER, one.path)
         if one.kind == "preferences":
             people.update(record.by for record in read_preferences(target_path))
         elif one.kind == "adapter":
@@ -287,29 +288,39 @@ def store_holdout_at_home(folder: Path, home: Path) -> None:
         store_new_holdout(home, spec.request.persona, folder)
 
 
-def _ignore_outside_links(root: Path) -> Callable[[str, list[str]], list[str]]:
-    """Return an `ignore` function for `copytree` that skips links pointing outside the folder."""
+def _require_links_inside(root: Path) -> None:
+    """Raise `MaterialError` at the first link that leads out of a folder."""
     inside = root.resolve()
-
-    def ignored(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if not Path(folder, name).resolve().is_relative_to(inside)]
-
-    return ignored
+    for path in root.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise MaterialError(
+                f"{path.relative_to(root)} in {root.name} is a link that leads out of the folder.",
+                "Copy what it leads to into the folder (`cp -RL`), or remove the link.",
+            )
 
 
 def _copy_material(material: SourceMaterial, target: Path) -> Material:
     if material.text:
-        target_path = target / material.path
+        target_path = _material_path(target, material.path)
         target_path.parent.mkdir(parents=True, exist_ok=True)
         target_path.write_text(material.text, encoding="utf-8")
     for source, name in material.copies:
-        target_path = target / name
+        target_path = _material_path(target, name)
         target_path.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target_path, ignore=_ignore_outside_links(source))
+            _require_links_inside(source)
+            shutil.copytree(source, target_path)
         else:
             shutil.copyfile(source, target_path)
-    return material.to_material(material_digest(target / material.path))
+    return material.to_material(material_digest(_material_path(target, material.path)))
+
+
+def _material_path(folder: Path, name: str) -> Path:
+    """Return the path of a material in the material folder. Raises `MaterialError`."""
+    try:
+        return path_inside(folder, name)
+    except UnsafeNameError as error:
+        raise MaterialError(f"A material's name {error}.", "Give the data set another name.") from None
 
 
 def limit_log(file: Path) -> None:

@@ -82,6 +82,7 @@ async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(tmp_path, tiny
         bot.process.send_signal(signal.SIGTERM)
         out, err = await asyncio.wait_for(bot.process.communicate(), 20)
     assert bot.process.returncode == 0 and b"Stopping" in out and b"Traceback" not in err, err.decode()
+    assert not [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077], "others can read them"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 import math
 import pathlib
@@ -17,9 +18,18 @@ from bot.sandbox.object_store import StoredFile
 from bot.settings import load_settings
 from bot.store import NewRollout, StoreError
 from bot.store.training_jobs import NewTrainingJob
+from personas.card import charx
 from personas.card.formats import parse_card, read_card_file, write_card
+from personas.card.spec_card import json_bytes
 from personas.errors import AdapterError
-from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_adapter, write_manifest
+from personas.home.adapters import (
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    install_adapter_folder,
+    verify_adapter,
+    write_manifest,
+)
 from personas.home.card_adapter import (
     ADAPTER_URI_PREFIX,
     embed_adapter,
@@ -37,6 +47,7 @@ from tests.personas.cards import V2, as_json
 from tests.samples import SCORECARD
 
 PLAIN = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
+MANIFEST_URI = f"{ADAPTER_URI_PREFIX}{MANIFEST_FILE}"
 LAYER, WIDTH = "model.layers.0.self_attn.q_proj", 576  # of the embedded model
 LAYERS = {LAYER: (WIDTH, WIDTH)}
 MIRA = parse_card(as_json(V2), "it")
@@ -176,14 +187,66 @@ def test_losses_that_are_none_are_refused(tmp_path, loss):
         require_plain_lora(folder, manifest, LAYERS)
 
 
-def test_a_card_cannot_write_anywhere_else(tmp_path):
+def with_file(card, name, content=b"x", *, listed=True):
+    """The card with another file of its adapter, which the manifest lists as whoever makes one up would."""
+    manifest = json.loads(card.files[MANIFEST_URI])
+    if listed:
+        manifest["checksums"][name] = hashlib.sha256(content).hexdigest()
+    files = {MANIFEST_URI: json.dumps(manifest).encode(), f"{ADAPTER_URI_PREFIX}{name}": content}
+    return dataclasses.replace(card, files={**card.files, **files})
+
+
+@pytest.mark.parametrize(
+    "name", ["../../out", "{root}/out", "/{root}/out", "a//{root}/out", "a\\..\\out", "C:out", "con", "a.", "a\0b"]
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_card_cannot_write_anywhere_else(tmp_path, name, listed):
     card = parse_card(carrying(sealed(tmp_path / "it", "0")), "it")
-    files = dict(card.files) | {f"{ADAPTER_URI_PREFIX}../../out": b"x"}
-    with pytest.raises(AdapterError, match="points outside of it"):
-        unpack_card_adapter(dataclasses.replace(card, files=files), tmp_path / "a" / "b", "it")
-    assert not (tmp_path / "out").exists()
+    bad = with_file(card, name.format(root=tmp_path), listed=listed)
+    with pytest.raises(AdapterError, match="holds a file whose name" if listed else "not in its manifest"):
+        unpack_card_adapter(bad, tmp_path / "a" / "b", "it")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "a").exists()
+
+
+def test_a_card_without_an_adapter_has_nothing_to_unpack(tmp_path):
     with pytest.raises(AdapterError, match="contains no adapter"):
         unpack_card_adapter(MIRA, tmp_path / "c", "it")
+
+
+def test_nothing_is_written_before_every_file_equals_the_manifest(tmp_path):
+    card = parse_card(carrying(sealed(tmp_path / "it", "0")), "it")
+    for spoiled in (
+        with_file(card, "more.md", listed=False),
+        dataclasses.replace(card, files={**card.files, f"{ADAPTER_URI_PREFIX}{CONFIG_FILE}": b"{}"}),
+        dataclasses.replace(card, files={**card.files, MANIFEST_URI: b"{"}),
+        with_file(with_file(card, "Notes.md"), "notes.md"),
+    ):
+        with pytest.raises(AdapterError) as refused:
+            unpack_card_adapter(spoiled, tmp_path / "out", "it")
+        assert str(tmp_path) not in str(refused.value) and not (tmp_path / "out").exists()
+    unpack_card_adapter(with_file(card, "report/notes.md", b"# Notes"), tmp_path / "out", "it")
+    assert (tmp_path / "out" / "report" / "notes.md").read_bytes() == b"# Notes"
+
+
+@pytest.mark.parametrize("before", ["", "/", "report//"])
+async def test_an_imported_card_writes_no_file_of_the_host(stage, tmp_path, served, before):
+    """A zip keeps `//` and a leading slash in its names, which a path takes for the root."""
+    victim = tmp_path / "elsewhere" / "authorized_keys"
+    card = parse_card(carrying(sealed(tmp_path / "theirs", served)), "it")
+    content = charx.write(json_bytes(card.document), with_file(card, f"{before}{victim}").files)
+    said = await response_text(await bring_in(stage, content, "mira.charx"), "holds a file whose name")
+    assert not victim.parent.exists() and "understudy-card-" not in said["content"]
+    assert not list(tmp_path.glob("personas/*"))
+
+
+def test_links_in_an_adapter_are_neither_followed_nor_installed(tmp_path):
+    folder = sealed(tmp_path / "theirs", "0")
+    (tmp_path / "secret").write_text("secret")
+    (folder / "README.md").symlink_to(tmp_path / "secret")
+    for check in (verify_adapter, lambda folder: install_adapter_folder(folder, tmp_path / "v1")):
+        with pytest.raises(AdapterError, match=r"holds a link: README\.md"):
+            check(folder)
+    assert not (tmp_path / "v1").exists()
 
 
 # ------------------------------------------------------------------------------------------ room, and removal

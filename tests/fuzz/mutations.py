@@ -38,6 +38,12 @@ TEXTS = (
     "2026-01-01", "- [ ]", "---\na: b\n---\n", "!!python/object:os.system", "*a", "&a [*a]", "'", '"', "```",
     "|a|b|\n|-|-|",
 )  # fmt: skip
+HOSTILE_NAMES = (
+    "/", "//", "/tmp/out", "//tmp/out", "../out", "a/../../out", "a//tmp/out", "./out", "..", "C:/out", "C:out",
+    "\\\\host\\share\\out", "..\\out", "con", "NUL.json", "aux/out", "out.", "out ", "a\u202eb", "e\u0301", "é",
+    "\ufeffout", "．．／out", "ﬁle", "a" * 300, "a/" * 200 + "a", "~/out", "$HOME/out", "-rf", "\x1b[31m", "out\n",
+)  # fmt: skip
+"""Names of files that lead elsewhere, on this system or another, or are two names of one file."""
 NUMBERS = (0, -1, 1, 2**31, -(2**31), 2**53 + 1, 2**63, -(2**63) - 1, 10**30, 1.5, -0.0, 1e308, 5e-324, 253402300800)
 TOKENS = (
     b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\r", b"\n", b"\n\n",
@@ -218,6 +224,14 @@ def change_safetensors(rng: random.Random, data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + numbers
 
 
+def hostile_name(rng: random.Random, name: str) -> str:
+    """Return a hostile name: its own, or one in place of a part of this name."""
+    parts = name.split("/")
+    parts[rng.randrange(len(parts))] = rng.choice((*HOSTILE_NAMES, *TEXTS[:20]))
+    whole = (f"../{name}", f"/{name}", f"{name}/", name.upper(), name.replace("/", "//"), *HOSTILE_NAMES)
+    return rng.choice(("/".join(parts), rng.choice(whole)))
+
+
 def change_zip(rng: random.Random, data: bytes, reseal: Callable[[dict[str, bytes]], None] | None = None) -> bytes:
     """Change one member by its kind, its name or its entry; `reseal` corrects checksums among the members."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -228,7 +242,7 @@ def change_zip(rng: random.Random, data: bytes, reseal: Callable[[dict[str, byte
         kind = SUFFIX_KINDS.get(name.rpartition(".")[2])
         members[name] = mutate(rng, members[name], kind or "", list(members.values()))
     else:
-        members[rng.choice((f"../{name}", f"/{name}", f"{name}/", name.upper(), *TEXTS[:20]))] = members.pop(name)
+        members[hostile_name(rng, name)] = members.pop(name)
     if reseal and rng.random() < 0.7:
         reseal(members)
     packed = io.BytesIO()

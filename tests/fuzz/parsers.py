@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import random
+import tempfile
 import zipfile
 from collections.abc import Callable, Coroutine, Sequence
 from functools import cache, partial
@@ -36,15 +37,17 @@ from personas.home import external_adapter
 from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from personas.home.card_adapter import ADAPTER_ASSET_TYPE, ADAPTER_URI_PREFIX, has_adapter, unpack_card_adapter
 from personas.home.datasets import CATALOGUE_FILE, read_catalogue
+from personas.home.job_folder import REQUEST_FILE, read_spec
 from personas.lore.passages import parse_lore, read_lore_file, scan_lore, split_passages
 from personas.models.base_model import load_torch
 from personas.schemas.chat import Persona
 from tests.fuzz.harness import Parser, Seed
-from tests.fuzz.mutations import change_zip, mutate
+from tests.fuzz.mutations import HOSTILE_NAMES, change_zip, mutate
 from tests.personas.cards import PIXEL, V1, V2, as_json, v3
 from tests.trainer import test_chat_logs as logs
-from tests.trainer.job_folders import export, talks
+from tests.trainer.job_folders import export, persona_job, talks
 from tests.trainer.test_row_formats import SHAPES
+from trainer.data.job_inputs import read_job_inputs
 from trainer.recipe.resolve import make_request, resolve_recipe
 from trainer.sources.reader import read_source
 from trainer.sources.source_format import ReadOptions
@@ -257,6 +260,14 @@ def reseal_adapter(members: dict[str, bytes]) -> None:
     members[MANIFEST_FILE] = json.dumps({**manifest, "checksums": sums}).encode()
 
 
+def reseal_card(members: dict[str, bytes]) -> None:
+    """State the names and checksums of the adapter in a card, whatever they are now."""
+    prefix = ADAPTER_URI_PREFIX.removeprefix(charx.ASSET_SCHEME)
+    adapter = {name.removeprefix(prefix): content for name, content in members.items() if name.startswith(prefix)}
+    reseal_adapter(adapter)
+    members[prefix + MANIFEST_FILE] = adapter[MANIFEST_FILE]
+
+
 def change_sealed(
     reseal: Callable[[dict[str, bytes]], None], rng: random.Random, seed: Seed, others: Sequence[bytes]
 ) -> bytes:
@@ -320,6 +331,42 @@ def read_adapter(file: Path, out: Path) -> None:
         external_adapter.import_adapter(str(file), out / "adapter", "embedded", lambda _: None)
     finally:
         vars(external_adapter).update(before)
+
+
+# ------------------------------------------------------------------------------------------------------- job folders
+
+
+@cache
+def job_material() -> tuple[str, dict[str, bytes]]:
+    """A job's request, and its material by name."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = persona_job(Path(scratch), "embedded")
+        files = [path for path in (folder / "material").rglob("*") if path.is_file()]
+        material = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+        return (folder / REQUEST_FILE).read_text(encoding="utf-8"), material
+
+
+def job_requests() -> list[Seed]:
+    return [Seed(job_material()[0].encode(), "json")]
+
+
+def change_request(rng: random.Random, seed: Seed, others: Sequence[bytes]) -> bytes:
+    """Give a material a hostile name, or change the request in any other way."""
+    if rng.random() < 0.5:
+        return mutate(rng, seed.content, "json", others)
+    document = json.loads(seed.content)
+    rng.choice(document["materials"])["path"] = rng.choice(HOSTILE_NAMES)
+    return json.dumps(document).encode()
+
+
+def read_job_request(file: Path, out: Path) -> None:
+    """Read a job folder whose request came from elsewhere, as the trainer does."""
+    for name, content in job_material()[1].items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(content)
+    (out / REQUEST_FILE).write_bytes(file.read_bytes())
+    inputs = read_job_inputs(out, read_spec(out))
+    assert inputs.persona is None or inputs.persona.id
 
 
 # -------------------------------------------------------------------------------------------------------------- REST
@@ -444,7 +491,7 @@ CARD_ERRORS = (CardError, ExportError, AdapterError)
 PARSERS: tuple[Parser, ...] = (
     Parser("card JSON", json_cards, read_card, CARD_ERRORS, 6),
     Parser("card PNG", png_cards, read_card, CARD_ERRORS, 8),
-    Parser("card CHARX", charx_cards, read_card, CARD_ERRORS, 5),
+    Parser("card CHARX", charx_cards, read_card, CARD_ERRORS, 5, partial(change_sealed, reseal_card)),
     Parser("card TOML", toml_cards, read_card, CARD_ERRORS, 5),
     Parser("lore markdown", lore, read_lore, (LoreError,), 3),
     Parser("card draft from markdown", lore, read_draft, (LoreError, CardError), 2),
@@ -453,6 +500,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser("chat exports, zip", zipped_exports, read_records, (MaterialError,), 3),
     Parser("dataset catalogue", catalogues, read_dataset_catalogue, (MaterialError,), 5),
     Parser("backup", backups, read_backup, (BackupError,), 6, partial(change_sealed, reseal_backup)),
+    Parser("job folder", job_requests, read_job_request, (MaterialError, RequestError), 3, change_request),
     Parser("adapter", adapters, read_adapter, (AdapterError,), 6, partial(change_sealed, reseal_adapter)),
     Parser("REST body", rest_bodies, read_rest_body, (Problem,), 10),
     Parser("page form", page_forms, read_page_form, (Problem,), 8),

@@ -16,7 +16,7 @@ from personas.errors import AdapterError
 from personas.home import external_adapter
 from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE, verify_adapter
 from personas.home.atomic_files import lock_folder
-from personas.home.external_adapter import import_adapter, open_any_adapter
+from personas.home.external_adapter import README_FILE, import_adapter, open_any_adapter
 from personas.models.base_model import fingerprint, load_model
 from personas.schemas.chat import AdapterRef
 from personas.schemas.training import AdapterSource
@@ -105,6 +105,16 @@ def test_a_zip_is_read_from_its_root_or_its_folder(plain, tmp_path, parent):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         [CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE]
     )
+
+
+@pytest.mark.parametrize("name", [README_FILE, CONFIG_FILE])
+def test_links_are_not_followed(plain, tmp_path, name):
+    (tmp_path / "secret").write_text("secret")
+    (plain / name).unlink(missing_ok=True)
+    (plain / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(AdapterError, match=rf"{name} in .* is a link"):
+        bring(plain, tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("changes", [{"use_rslora": True}, {"rank_pattern": {"q_proj": 4}, "r": 4}])

@@ -151,10 +151,12 @@ async def test_why_nothing_can_be_fetched_is_named(hub, tmp_path, monkeypatch):
     enter(tmp_path, hub="harbour/none")
     with pytest.raises(MaterialError, match="the hub has no harbour/none"):
         await ask(fetch_dataset, tmp_path)
-    hub.datasets["harbour/none"] = Repository({COMMIT: {"../../escape.jsonl": b"{}"}})
     enter(tmp_path, hub="harbour/none", files='["*"]')
-    with pytest.raises(MaterialError, match="leads elsewhere"):
-        await ask(fetch_dataset, tmp_path)
+    for name in ("../../escape.jsonl", f"{tmp_path}/escape.jsonl", "a//escape.jsonl", "con.jsonl", "a\u202eb.jsonl"):
+        hub.datasets["harbour/none"] = Repository({COMMIT: {name: b"{}"}})
+        with pytest.raises(MaterialError, match="The hub names a file whose name"):
+            await ask(fetch_dataset, tmp_path)
+    assert not list(tmp_path.parent.rglob("escape.jsonl"))
     with pytest.raises(RequestError, match=r"no data set 'oast2' in the catalogue\. Known: .*oasst1"):
         await ask(fetch_dataset, tmp_path, "oast2")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from personas.errors import MaterialError, RequestError, UnderstudyError
-from personas.home.job_folder import material_digest, read_spec
+from personas.home.job_folder import _copy_material, material_digest, read_spec
+from personas.home.job_material import SourceMaterial
+from personas.home.rights import RightsStatement
 from tests.trainer.job_folders import described, dialogue_job, dialogues, export, message, persona_job, write_request
 from trainer.data.job_inputs import read_job_inputs, read_job_talk
 from trainer.recipe.resolve import recipe_names, resolve_recipe
@@ -35,6 +37,22 @@ def test_a_persona_job_holds_its_persona_its_talk_and_its_lore(tmp_path):
     assert said and "mira_wet" not in str(said)
 
 
+def test_a_link_out_of_a_material_is_refused(tmp_path):
+    """A folder of the hub's cache is such links: copied without them, it would be empty."""
+    (tmp_path / "set").mkdir()
+    (tmp_path / "far.jsonl").write_text("{}")
+    (tmp_path / "set" / "near.jsonl").write_text("{}")
+    (tmp_path / "set" / "again.jsonl").symlink_to("near.jsonl")
+    stated = RightsStatement("own-writing", "Mina Vale", "2026-11-20", "I wrote it.")
+    copies = ((tmp_path / "set", "named/set"),)
+    material = SourceMaterial("messages", "named/set", "set", stated, "", copies)
+    copied = _copy_material(material, tmp_path / "material")
+    assert copied.path == "named/set" and (tmp_path / "material" / "named" / "set" / "again.jsonl").is_file()
+    (tmp_path / "set" / "far.jsonl").symlink_to(tmp_path / "far.jsonl")
+    with pytest.raises(MaterialError, match=r"far\.jsonl in set is a link that leads out of the folder"):
+        _copy_material(material, tmp_path / "other")
+
+
 def test_a_dialogue_job_holds_its_dialogues(tmp_path):
     folder = dialogue_job(tmp_path, "embedded")
     content = read_job_inputs(folder, read_spec(folder))
@@ -59,7 +77,7 @@ def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
         (lambda f: (f / "request.json").write_text("{"), RequestError, "not valid JSON"),
         (lambda f: (f / "request.json").write_text("{}"), RequestError, "job_id: Field required"),
         (lambda f: change(f, right="discord-api"), MaterialError, "ada.toml came through Discord's API"),
-        (lambda f: change(f, path="../request.json"), MaterialError, "points out of the job's material folder"),
+        (lambda f: change(f, path="../request.json"), MaterialError, "leads out of its folder"),
         (lambda f: change(f, path="gone.toml"), MaterialError, "gone.toml cannot be read"),
         (
             lambda f: (f / "material" / "talk.json").write_text("{}"),

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -28,6 +28,7 @@ from personas.home.hub_download import (
     restrict_hub_client,
 )
 from personas.models.base_model import HUB_OFFLINE_ERROR, find_hub_error
+from personas.outside_names import UnsafeNameError, path_inside, require_safe_name
 from personas.schemas.formatting import format_size
 from trainer.cli.argtypes import Commands, add_command, add_home, add_progress_interval
 from trainer.cli.error_handling import resolve_home, with_error_handling
@@ -193,12 +194,12 @@ def fetch_from_hub(entry: CatalogueEntry, interval_s: float, out: Any) -> None:
         licence = entry.licence if not entry.about else f"{entry.licence}; not for: {entry.about.not_for}"
         print(f"{entry.hub}, {len(files)} file(s), {format_size(total)}, {licence}", file=out, flush=True)
         partial = _discard_other_commits(_partial(entry), revision)
-        _require_space(folder.parent, total - sum(_size(partial / file.name) for file in files))
+        _require_space(folder.parent, total - sum(_size(path_inside(partial, file.name)) for file in files))
         with _progress_bar(total, interval_s) as report:
             done = 0
             for file in files:
                 with hub_errors_as(MaterialError, entry.hub, entry.hub):
-                    download(file, partial / file.name, _offset(report, done))
+                    download(file, path_inside(partial, file.name), _offset(report, done))
                 done += file.bytes
         sizes = {file.name: file.bytes for file in files}
         write_model(partial / FETCH_RECORD, FetchRecord(hub=entry.hub, revision=revision, files=sizes))
@@ -255,9 +256,10 @@ def _list_files(entry: CatalogueEntry) -> tuple[str, list[HubFile]]:
             f"Name its files in catalogue.toml: [{entry.name}] with hub and files.",
         )
     for one in files:
-        path = PurePosixPath(one.name)
-        if path.is_absolute() or ".." in path.parts or "\\" in one.name or not one.name.isprintable():
-            raise MaterialError(f"The hub names a file {one.name!r}, which leads elsewhere.", "Do not use this hub.")
+        try:
+            require_safe_name(one.name)
+        except UnsafeNameError as error:
+            raise MaterialError(f"The hub names a file whose name {error}.", "Do not use this hub.") from None
     return str(info.sha), files
 
 

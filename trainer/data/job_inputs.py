@@ -15,6 +15,7 @@ from personas.home.pseudonyms import JobKeys
 from personas.home.rights import COMMAND_LINE_STATEMENT, decide_right
 from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, read_lore
+from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import Persona
 from personas.schemas.training import JobSpec, Material
@@ -222,9 +223,11 @@ def _paths_of_kind(folder: Path, spec: JobSpec, kind: str) -> list[tuple[Path, M
 
 
 def _check_material(root: Path, material: Material, consent: Consent) -> Path:
-    path = root / material.path
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise MaterialError(f"{material.path} points out of the job's material folder.", "Copy it into the folder.")
+    try:
+        path = path_inside(root, material.path)
+    except UnsafeNameError as error:
+        what = f"The job names a material whose name {error}."
+        raise MaterialError(what, "Copy the material into the job's folder.") from None
     if material.kind in BUILT_KINDS:
         decide_right(material.path, stated=material.right if material.stated_by else "", consent=consent).require()
     elif material.kind in KINDS_WITHOUT_SPEAKERS and material.right != DISCORD_API:

@@ -135,7 +135,7 @@ def run_calibration(
 
 def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResult:
     home, base = folder / "home", case.base
-    home.mkdir(exist_ok=True)
+    home.mkdir(mode=0o700, exist_ok=True)
     if base != EMBEDDED_MODEL:
         base = str(folder / case.base)
         if not Path(base).exists():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.web.problems import Problem
+from personas.outside_names import UnsafeNameError, path_inside, require_safe_name
 
 FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".zip", ".txt", ".md")
 """Suffixes of supported files, which may also be compressed with gzip."""
@@ -33,15 +34,15 @@ class DataFolders:
 
     def upload(self, name: str) -> Path:
         """The path of an upload, which need not exist. Raises `Problem` for an invalid name."""
-        return self.uploads / parse_file_name(name)
+        return path_inside(self.uploads, parse_file_name(name))
 
     def set(self, name: str) -> Path:
         """The path of a data set, which need not exist. Raises `Problem` for an invalid name."""
-        return self.sets / parse_dataset_name(name)
+        return path_inside(self.sets, parse_dataset_name(name))
 
     def build(self, name: str) -> Path:
         """The folder of a data set's build request, review and corrections."""
-        return self.home / "builds" / parse_dataset_name(name)
+        return path_inside(self.home / "builds", parse_dataset_name(name))
 
     def index(self, folder: Path) -> Path:
         """The folder of a data set's sample index."""
@@ -55,6 +56,10 @@ def parse_file_name(text: str) -> str:
     if not FILE_NAME_PATTERN.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
         advice = "Use letters, digits, spaces and . ( ) + - _, at most 120, the first a letter or digit."
         raise Problem("bad-name", f"A file cannot be called {name[:80]!r}.", advice)
+    try:
+        require_safe_name(name)
+    except UnsafeNameError as error:
+        raise Problem("bad-name", f"A file's name {error}.", "Choose another name.") from None
     suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
     kind = suffixes[-2] if suffixes[-1:] == [GZIP_SUFFIX] and len(suffixes) > 1 else (suffixes or [""])[-1]
     if kind not in FILE_SUFFIXES:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from aiohttp import BodyPartReader, web
 from markupsafe import Markup
@@ -37,6 +37,7 @@ from bot.web.request_body import FORM_CHUNK_BYTES, errors_as_problems, read_form
 from bot.web.templating import format_time, redirect_to, render_page
 from personas.errors import RequestError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.outside_names import last_part
 
 WIDTH, LEFT, RIGHT, TOP, ROW_HEIGHT, FOOT_HEIGHT = 520, 108, 12, 8, 26, 30
 """Of the drawing, in units of the viewBox."""
@@ -298,7 +299,7 @@ async def _read_import_form(request: web.Request, services: Services, folder: Pa
         if part.name != "file":
             name = (await read_form_part(part, MAX_SOURCE_BYTES)).decode("utf-8", errors="replace").strip()
         elif part.filename:
-            place = folder / (PurePath(part.filename).name or "adapter.zip")
+            place = folder / last_part(part.filename, "adapter.zip")
             if place.suffix.lower() != ".zip":
                 raise Problem("wrong-kind", f"{place.name} is no zip.", "Pack the adapter's folder as a zip.")
             read = partial(part.read_chunk, FORM_CHUNK_BYTES)
