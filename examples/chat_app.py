@@ -120,13 +120,14 @@ class ChatApp:
         if body.messages[-1].role != "user" or not body.messages[-1].content.strip():
             raise ValueError("The last message has to be yours, with words in it.")
         persona = self.persona or (system_card(body.facts.strip()) if body.facts.strip() else None)
-        turns = tuple(Turn(DATASET_USER, it.content, by_persona=it.role == "assistant") for it in body.messages)
+        user = DATASET_USER if self.persona else ""
+        turns = tuple(Turn(user, it.content, by_persona=it.role == "assistant") for it in body.messages)
         sampling = SamplingParams(
             temperature=body.temperature,
             top_p=body.top_p,
             max_new_tokens=body.max_new_tokens,
             seed=body.seed,
-            stop=(f"\n{DATASET_USER}:",) if persona else (),
+            stop=(f"\n{user}:",) if user else (),
         )
         return ChatRequest(persona, turns, adapter=self.adapter if body.use_adapter else None, sampling=sampling)
 

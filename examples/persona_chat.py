@@ -28,7 +28,7 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
 from personas.home.external_adapter import open_any_adapter
 from personas.models.base_model import locate
-from personas.prompt import DATASET_USER, system_card
+from personas.prompt import system_card
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 
 SPEAKER_LABEL = re.compile(r"(?:(?:person|user|speaker)\s*)?([AB12])\s*:\s*", re.IGNORECASE)
@@ -89,7 +89,7 @@ def read_turns(options: argparse.Namespace) -> tuple[Turn, ...]:
     """Returns the dialogue so far, which ends with A's line. Raises `RequestError`."""
     lines = [*read_lines(options.history), *options.turn]
     labels = [SPEAKER_LABEL.match(line) for line in lines]
-    count, name = len(lines) + len(options.words), "You" if options.card else DATASET_USER
+    count, name = len(lines) + len(options.words), "You" if options.card else ""
     if all(labels):
         sides = [label[1].upper() in "B2" for label in labels if label]
         lines = [line[label.end() :] for line, label in zip(lines, labels, strict=True) if label]
@@ -115,7 +115,7 @@ def read_lines(file: Path | None) -> list[str]:
 async def answer(options: argparse.Namespace, folder: Path, persona: Persona | None, turns: tuple[Turn, ...]) -> None:
     """Prints the reply as it is generated. Raises `UnderstudyError` for missing, damaged or incompatible files."""
     manifest = verify_adapter(folder, NAME_ADAPTER_ADVICE)
-    stop = (f"\n{turns[-1].name}:",) if persona else ()
+    stop = (f"\n{turns[-1].name}:",) if turns[-1].name else ()
     sampling = SamplingParams(max_new_tokens=options.max_new_tokens, seed=options.seed, stop=stop)
     adapter = AdapterRef("adapter", manifest.version, folder)
     base = locate(options.base_model or manifest.base_model)

@@ -2,7 +2,8 @@
 
 import json
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import takewhile
 from typing import Any
 
 from jinja2 import TemplateError
@@ -13,11 +14,26 @@ from personas.schemas.hyperparameters import DefaultTemplate
 FIXED_DATE = "01 January 2025"
 """Date for templates that print one: the same turns must render to the same prompt on every day."""
 
+FIXED_VARIABLES: dict[str, str | bool] = {
+    "date_string": FIXED_DATE,
+    "enable_thinking": False,
+    "thinking": False,
+    "reasoning": False,
+}
+"""Variables of chat templates that the renderer fixes: no date of today, and no thoughts (Qwen3, DeepSeek-V3.1 and
+Granite, Command A Reasoning)."""
+
 FIXED_CLOCK_MACRO = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro +%}"
 """Prepended to a template; it hides the clock that transformers passes to templates."""
 
+STRFTIME_PATTERN = re.compile(r"strftime_now\([^()]*\)")
 TURN_MARKER_PATTERN = re.compile(r"\[/?[A-Z_]{2,}\]|<[|｜/]?[^<>\s]{1,40}>")
 """Turn markers in a template's own text that are no control tokens of the tokenizer, such as `[/INST]`."""
+
+OPEN_THOUGHT_PATTERN = re.compile(
+    r"(?:<(?P<tag>[\w:]+)>|<\|START_(?P<upper>\w+)\|>|\[(?P<bracket>[A-Z_]+)\])(?P<blank>\s*)\Z"
+)
+"""A thought that a template opens for the model: `<think>`, `<|START_THINKING|>`, `[THINK]`."""
 
 ROLE_PATTERN = re.compile(r"^(\w+):", re.MULTILINE)
 """Turn markers of templates that name the speaker in plain text: `Assistant:`."""
@@ -43,24 +59,28 @@ PersonaChat, and ends replies with the model's end of text. With a persona, its 
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 MAX_CACHED_SPEAKERS = 256
-REPLY_PROBE = "ANSWER-PROBE"
+REPLY_PROBE, THOUGHT_PROBE = "ANSWER-PROBE", "THOUGHT-PROBE"
 Message = dict[str, str]
 
 
 class ChatTemplate:
     """Chat template of one tokenizer. Its properties are found by rendering probe messages.
 
-    `has_system`: the template has a system role. `reply_prefix` stands before a reply's first word (a space, in some
-    templates). `end_of_turn` follows a reply and `end_ids` are its tokens; each of `stop_ids` ends a reply. `speaker`
-    is the persona's name for templates that print it
-    (`prints_speaker`).
+    `has_system`: the template has a system role. `may_open`: the assistant may speak first. `reply_prefix` stands
+    between the generation prompt and a reply's first word: a blank in some templates, a channel or an empty thought in
+    others (`forces_prefix`), which prompts then end with. `end_of_turn` follows a reply and `end_ids` are its tokens;
+    each of `stop_ids` ends a reply. `speaker` is the persona's name for templates that print it (`prints_speaker`).
+    `takes_parts`: the template reads contents that are lists of parts, as those of multimodal models.
     """
 
     def __init__(self, tokenizer: Any, speaker: str = "") -> None:
         self._tokenizer, self._speaker = tokenizer, speaker
-        self._template = FIXED_CLOCK_MACRO + tokenizer.get_chat_template()
+        self._own: str = tokenizer.get_chat_template()
+        self._template = FIXED_CLOCK_MACRO + self._own
         self.prints_speaker = SPEAKER_VARIABLE in self._template
         self._with_speaker = lru_cache(MAX_CACHED_SPEAKERS)(lambda name: ChatTemplate(tokenizer, name))
+        self.takes_parts = False
+        self.takes_parts = not self._keeps([_user(REPLY_PROBE)])
         rendered = self.render([_user("hello"), _assistant("well"), _user("hello")])
         markers = {*_special_tokens(tokenizer), *TURN_MARKER_PATTERN.findall(rendered)}
         self._control_tokens = sorted(markers, key=len, reverse=True)
@@ -68,11 +88,14 @@ class ChatTemplate:
             rendered = rendered.replace(token, "\n")
         roles = "|".join([*ROLE_PATTERN.findall(rendered), *([re.escape(speaker)] if speaker else [])])
         self._role_pattern = re.compile(rf"^({roles or '(?!)'}):", re.MULTILINE)
-        self.has_system = self._accepts_system()
+        self.has_system = self._keeps([_system(REPLY_PROBE), _user("hello")])
+        self.may_open = self._keeps([_assistant(REPLY_PROBE), _user("hello")])
         self.reply_prefix = self._probe_reply_prefix()
+        self.forces_prefix = bool(self.reply_prefix.strip())
         self.end_of_turn = self._probe_end_of_turn()
         self.end_ids = tuple(self.encode(self.end_of_turn))
-        single = self.end_ids if len(self.end_ids) == 1 else ()
+        is_control = self.end_of_turn.startswith(tuple(_special_tokens(tokenizer)))
+        single = self.end_ids[:1] if is_control or len(self.end_ids) == 1 else ()
         eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
         self.stop_ids = tuple(dict.fromkeys((*single, *eos)))
 
@@ -81,18 +104,57 @@ class ChatTemplate:
         name = " ".join(name.replace(":", " ").split())
         return self._with_speaker(name) if self.prints_speaker and name else self
 
-    def render(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
-        """Render messages as text, with `add_generation_prompt` up to where a reply begins. Raises `TemplateError`."""
+    @cached_property
+    def thought_frame(self) -> tuple[str, str] | None:
+        """Text before and after a thought, from the generation prompt to the reply; None if there is no place for it.
+
+        The keys of a message that hold a thought are those of Qwen3, gpt-oss and Nemotron.
+        """
+        keys = dict.fromkeys(("reasoning_content", "thinking", "reasoning"), THOUGHT_PROBE)
+        opening = self.render([_user("hello")], thinks=True)
+        talk = [_user("hello"), {**_assistant(REPLY_PROBE), **keys}]
+        before = self.render(talk, add_generation_prompt=False, thinks=True).rpartition(REPLY_PROBE)[0]
+        if before.startswith(opening) and THOUGHT_PROBE in before:
+            start, _, end = before.removeprefix(opening).partition(THOUGHT_PROBE)
+            return start, end
+        closing = _close_thought(opening)
+        return ("", closing) if closing else None
+
+    def render(self, messages: list[Message], add_generation_prompt: bool = True, *, thinks: bool = False) -> str:
+        """Render messages as text, with `add_generation_prompt` up to where a reply begins. Raises `TemplateError`.
+
+        `thinks` lets the model think before it replies.
+        """
+        fixed = {name: thinks if value is False else value for name, value in FIXED_VARIABLES.items()}
+        given: list[Any] = [_with_parts(message) for message in messages] if self.takes_parts else messages
         rendered: str = self._tokenizer.apply_chat_template(
-            messages,
+            given,
             chat_template=self._template,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
-            date_string=FIXED_DATE,
-            enable_thinking=False,
             persona_name=self._speaker,
+            **fixed,
         )
         return rendered
+
+    def opening(self, messages: list[Message]) -> str:
+        """Render a prompt: the messages up to a reply's first word, with the prefix that is forced."""
+        return self.render(messages) + (self.reply_prefix if self.forces_prefix else "")
+
+    def frozen(self) -> str:
+        """Return the template for other programs: it renders the same prompts there, with no variable, on any day."""
+        template = STRFTIME_PATTERN.sub(f"'{FIXED_DATE}'", bind_speaker(self._own, self._speaker)).removesuffix("\n")
+        used = [name for name in FIXED_VARIABLES if re.search(rf"(?<![.\w'\"]){name}\b", template)]
+        before = "".join(f"{{% set {name} = {json.dumps(FIXED_VARIABLES[name])} %}}" for name in used)
+        if before and template.startswith("\n"):  # Jinja drops a line end after a block
+            before += "\n"
+        if not self.forces_prefix:
+            return before + template
+        return (
+            before
+            + template
+            + f"{{% if add_generation_prompt %}}{{{{ {json.dumps(self.reply_prefix)} }}}}{{% endif %}}"
+        )
 
     def encode(self, text: str) -> list[int]:
         """Encode a text without adding special tokens."""
@@ -110,29 +172,49 @@ class ChatTemplate:
             text = text.replace(token, token[0] + " " + token[1:])
         return self._role_pattern.sub(r"\1 :", text)
 
-    def _accepts_system(self) -> bool:
+    def _keeps(self, messages: list[Message]) -> bool:
+        """Report whether the template accepts messages and renders the probe in them."""
         try:
-            messages = [{"role": "system", "content": "SYSTEM-PROBE"}, _user("hello")]
-            return "SYSTEM-PROBE" in self.render(messages)
-        except TemplateError:
+            return REPLY_PROBE in self.render(messages)
+        except (TemplateError, TypeError):
             return False
 
     def _probe_reply_prefix(self) -> str:
-        """Find the text before a reply's first word; empty where the tokenizer itself puts a space there."""
+        """Find the text before a reply's first word; empty where the tokenizer itself puts a space there.
+
+        A thought that the generation prompt opens and replies do not have is closed at once.
+        """
         opening = self.render([_user("hello")])
         conversation = self.render([_user("hello"), _assistant(REPLY_PROBE)], add_generation_prompt=False)
         before = conversation.rpartition(REPLY_PROBE)[0]
+        if not before.startswith(opening):
+            pairs = takewhile(lambda pair: pair[0] == pair[1], zip(before, opening, strict=False))
+            common = sum(1 for _ in pairs)
+            closing = _close_thought(opening[common:])
+            return closing + before[common:] if closing else ""
         prefix = before.removeprefix(opening)
         parts = self.encode(opening) + self.encode(prefix + REPLY_PROBE)
-        return prefix if not prefix.strip() and parts == self.encode(before + REPLY_PROBE) else ""
+        return prefix if prefix.strip(" ") or parts == self.encode(before + REPLY_PROBE) else ""
 
     def _probe_end_of_turn(self) -> str:
-        """Find the text after a reply up to its first control token, before any end of conversation."""
+        """Find the text after a reply through its control tokens, before any end of conversation.
+
+        Further tokens that follow the first one at once, as in Command A, belong to it where they also stand in the
+        middle of a conversation. A template that ends no reply, as GLM's, has the next turn's token there.
+        """
         conversation = [_user("hello"), _assistant(REPLY_PROBE)]
         after = self.render(conversation, add_generation_prompt=False).rpartition(REPLY_PROBE)[2].strip()
         found = [(after.find(token), -len(token)) for token in self._control_tokens if token in after]
-        first, size = min(found, default=(len(after), 0))
-        end: str = after[: first - size] or self._tokenizer.eos_token
+        middle = self.render([*conversation, _user("hello")]).partition(REPLY_PROBE)[2].lstrip()
+        if not found:
+            next_turn = (token for token in _special_tokens(self._tokenizer) if middle.startswith(token))
+            return after or next(next_turn, str(self._tokenizer.eos_token))
+        first, size = min(found)
+        end, rest = after[: first - size], after[first - size :]
+        while following := next((token for token in self._control_tokens if rest.startswith(token)), ""):
+            if not middle.startswith(end + following):
+                break
+            end, rest = end + following, rest.removeprefix(following)
         return end
 
 
@@ -148,6 +230,25 @@ def bind_speaker(template: str, name: str) -> str:
     if SPEAKER_VARIABLE not in template:
         return template
     return f"{{% set {SPEAKER_VARIABLE} = {json.dumps(name, ensure_ascii=False)} %}}{template}"
+
+
+def _close_thought(opened: str) -> str:
+    """Return what closes a thought that a generation prompt ends with; empty for any other text."""
+    match = OPEN_THOUGHT_PATTERN.search(opened)
+    if not match:
+        return ""
+    tag, upper, bracket, blank = match.group("tag", "upper", "bracket", "blank")
+    closing = f"</{tag}>" if tag else f"<|END_{upper}|>" if upper else f"[/{bracket}]"
+    return f"\n{closing}\n\n" if blank else closing
+
+
+def _with_parts(message: Message) -> dict[str, Any]:
+    """Return a message for templates of multimodal models, which read the text of parts alone."""
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+
+def _system(text: str) -> Message:
+    return {"role": "system", "content": text}
 
 
 def _user(text: str) -> Message:

@@ -1,5 +1,6 @@
 """Renders turns into token ids: the only prompt renderer, for serving and training alike."""
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,9 +8,13 @@ from itertools import takewhile
 from typing import Any
 
 from personas.chat_template import ChatTemplate, Message
-from personas.schemas.chat import EARLIER_SOURCE, LoreHit, Persona, Turn
+from personas.macros import normalise_macros
+from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, LoreHit, Persona, Turn
 
-PROMPT_VERSION = "3"  # must change whenever samples would render to other tokens. Adapters record it.
+PROMPT_VERSION = "4"  # must change whenever samples would render to other tokens. Adapters record it.
+VERSIONS_BEFORE_4 = frozenset(("1", "2", "3"))
+"""Prompts without what the persona says first and without forced prefixes, with `user: ` before a row's messages."""
+
 HISTORY_BLOCK_TURNS = 4
 """History is dropped in blocks of this many turns, so that the prefix of a prompt stays the same for a while."""
 
@@ -30,6 +35,9 @@ PROBE_TURNS = (Turn("Ann", "hi"), Turn("Zoe", "Why?"))
 """Two turns with nothing in common: what both prompts begin with belongs to the persona."""
 
 CHAT_ROLES = ("User", "Assistant")  # names of the speakers in the plain template without a persona
+OPENING_MESSAGE = "…"
+"""What the other side says before a persona that speaks first, where a chat template has no place for that."""
+
 EXAMPLE_LINE_PATTERN = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
 
 
@@ -73,7 +81,24 @@ class Renderer:
         self.tokenizer = tokenizer
         self._chat = ChatTemplate(tokenizer)
         self._anchor: tuple[int, int] | None = None
+        self._is_before_4 = False
         self.end_of_turn, self.end_ids, self.stop_ids = self._chat.end_of_turn, self._chat.end_ids, self._chat.stop_ids
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The model's chat template, without a speaker."""
+        return self._chat
+
+    def for_version(self, prompt_version: str) -> "Renderer":
+        """Return the renderer of the prompts that an adapter has learned: itself, unless the version is an older one.
+
+        Adapters of other programs have no version.
+        """
+        if self._is_before_4 == (prompt_version in VERSIONS_BEFORE_4):
+            return self
+        other = copy.copy(self)
+        other._is_before_4 = not self._is_before_4
+        return other
 
     def prompt(
         self,
@@ -97,7 +122,7 @@ class Renderer:
         kept, hits, chat = list(turns), list(lore), self._chat_of(persona)
         while True:
             messages = self.messages(persona, kept, hits, instructions)
-            text = chat.render(messages)
+            text = self._opening(chat, messages)
             ids = tuple(chat.encode(text))
             if len(ids) <= max_tokens:
                 return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1], tuple(messages), tuple(hits))
@@ -133,10 +158,30 @@ class Renderer:
         reply: str,
         lore: Sequence[LoreHit] = (),
         max_tokens: int = CONTEXT_TOKENS,
+        thought: str = "",
     ) -> TokenizedSample:
-        """Render a prompt and its reply; `max_tokens` limits both together."""
-        answer = _answer(self._chat_of(persona), reply)
-        return _masked_sample(self.prompt(persona, turns, lore, max_tokens - len(answer)).ids, answer)
+        """Render a prompt and its reply; `max_tokens` limits both together.
+
+        A `thought` is learned before the reply in the place that the template has for it; the prompt then ends as the
+        template's does when it lets the model think.
+        """
+        chat = self._chat_of(persona)
+        answer = _answer(chat, reply, thought)
+        prompt = self.prompt(persona, turns, lore, max_tokens=max_tokens - len(answer))
+        if thought and chat.thought_frame:
+            opened = chat.encode(chat.render(list(prompt.messages), thinks=True))
+            return TokenizedSample((*opened, *answer), (False,) * len(opened) + (True,) * len(answer))
+        return self._masked_sample(chat, list(prompt.messages), prompt.ids, answer)
+
+    def answer_tokens(self, persona: Persona | None, reply: str, thought: str = "") -> int:
+        """Return the number of tokens that follow a prompt in a sample: the reply's and its end of turn's."""
+        return len(_answer(self._chat_of(persona), reply, thought))
+
+    @property
+    def framing_tokens(self) -> int:
+        """Number of tokens with loss of an empty reply: of a forced prefix, and the end of turn's."""
+        prefix = self._chat.reply_prefix if self._chat.forces_prefix else ""
+        return len(self._chat.encode(prefix)) + len(self.end_ids)
 
     def sample_from_messages(self, messages: list[Message], reply: str, speaker: str = "") -> TokenizedSample:
         """Render a sample from chat messages (as `messages` returns and data sets store them) and the reply to them.
@@ -149,8 +194,12 @@ class Renderer:
         chat = self._chat.for_speaker(speaker)
         messages = [{**message, "content": chat.break_control_tokens(message["content"])} for message in messages]
         if messages[0]["role"] == "system":
-            messages = self._with_system(messages[0]["content"], messages[1:])
-        return _masked_sample(chat.encode(chat.render(messages)), _answer(chat, reply))
+            messages = self._with_system(messages[0]["content"], self._with_opening(messages[1:]))
+        else:
+            messages = self._with_opening(messages)
+        return self._masked_sample(
+            chat, messages, prompt=chat.encode(self._opening(chat, messages)), answer=_answer(chat, reply)
+        )
 
     def stop_strings(self, persona: Persona | None, turns: Sequence[Turn]) -> tuple[str, ...]:
         """Return the beginnings of lines that end a reply where the template's lines name their speakers."""
@@ -178,9 +227,10 @@ class Renderer:
         """Build the chat messages of a prompt, the system message first if there is one."""
         examples = self._examples(persona) if persona else []
         chat = self._chat_of(persona)
-        messages = _merge_turns(chat, persona, examples) + _merge_turns(chat, persona, turns)
+        messages = self._with_opening(self._merge_turns(persona, examples) + self._merge_turns(persona, turns))
         if lore:
-            messages[-1]["content"] = _format_lore(chat, lore) + "\n\n" + messages[-1]["content"]
+            named = [_with_names(hit, persona, turns[-1].name) for hit in lore] if persona else lore
+            messages[-1]["content"] = _format_lore(chat, named) + "\n\n" + messages[-1]["content"]
         if persona and persona.post_history_instructions:
             closing = fill_macros(persona.post_history_instructions, persona, turns[-1].name)
             messages[-1]["content"] += "\n\n" + chat.sanitise(closing)
@@ -206,6 +256,48 @@ class Renderer:
         first = {"role": "user", "content": f"{system}\n\n{messages[0]['content']}"}
         return [first, *messages[1:]]
 
+    def _merge_turns(self, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
+        """Merge consecutive turns of one side into a message: templates require alternating roles."""
+        chat = self._chat_of(persona)
+        messages: list[Message] = []
+        for turn in turns:
+            role = "assistant" if turn.by_persona else "user"
+            name = turn.name.strip() or (DATASET_USER if self._is_before_4 else "")
+            is_named = not turn.by_persona and persona is not None and name
+            text = chat.sanitise(f"{name}: {turn.text.strip()}" if is_named else turn.text)
+            if messages and messages[-1]["role"] == role:
+                messages[-1]["content"] += "\n" + text
+            elif messages or role == "user" or not self._is_before_4:
+                messages.append({"role": role, "content": text})
+        return messages
+
+    def _with_opening(self, messages: list[Message]) -> list[Message]:
+        """Insert a message before one of the assistant's that answers none, unless the template lets it speak first."""
+        inserted: list[Message] = []
+        for place, message in enumerate(messages):
+            is_answer = place and messages[place - 1]["role"] == "user"
+            if message["role"] == "assistant" and not is_answer and (place or not self._chat.may_open):
+                inserted.append({"role": "user", "content": OPENING_MESSAGE})
+            inserted.append(message)
+        return inserted
+
+    def _opening(self, chat: ChatTemplate, messages: list[Message]) -> str:
+        return chat.render(messages) if self._is_before_4 else chat.opening(messages)
+
+    def _masked_sample(
+        self, chat: ChatTemplate, messages: list[Message], prompt: Sequence[int], answer: Sequence[int]
+    ) -> TokenizedSample:
+        """Return prompt and answer, with loss on the answer and on a prefix that prompts force.
+
+        Other programs do not force it, so the model has to write it itself there.
+        """
+        start = len(prompt)
+        if chat.forces_prefix and not self._is_before_4:
+            opened = chat.encode(chat.render(messages))
+            start = len(opened) if list(prompt[: len(opened)]) == opened else start
+        mask = (False,) * start + (True,) * (len(prompt) - start + len(answer))
+        return TokenizedSample((*prompt, *answer), mask)
+
     def _shorten(self, turns: list[Turn], over: int) -> list[Turn]:
         if len(turns) > 1:
             return turns[min(HISTORY_BLOCK_TURNS, len(turns) - 1) :]
@@ -217,30 +309,24 @@ class Renderer:
         return [Turn(turns[0].name, f"{head} … {tail}" if keep else "")]
 
 
-def _merge_turns(chat: ChatTemplate, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
-    """Merge consecutive turns of one side into a message: templates require alternating roles."""
-    messages: list[Message] = []
-    for turn in turns:
-        role = "assistant" if turn.by_persona else "user"
-        is_named = not turn.by_persona and persona is not None
-        text = chat.sanitise(f"{turn.name.strip()}: {turn.text.strip()}" if is_named else turn.text)
-        if messages and messages[-1]["role"] == role:
-            messages[-1]["content"] += "\n" + text
-        elif messages or role == "user":  # many templates reject conversations that the assistant opens
-            messages.append({"role": role, "content": text})
-    return messages
+def _with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:
+    """Fill in the names of a file's lore; what people have said stays as it is."""
+    if hit.source in (MEMORY_SOURCE, EARLIER_SOURCE) or "{{" not in hit.heading + hit.text:
+        return hit
+    heading, text = (fill_macros(normalise_macros(part), persona, user) for part in (hit.heading, hit.text))
+    return replace(hit, heading=heading, text=text)
 
 
 def _format_lore(chat: ChatTemplate, lore: Sequence[LoreHit]) -> str:
     return "\n".join(f"[{chat.sanitise(hit.heading)}] {chat.sanitise(hit.text)}" for hit in lore)
 
 
-def _answer(chat: ChatTemplate, reply: str) -> list[int]:
-    return chat.encode(chat.reply_prefix + chat.sanitise(reply)) + list(chat.end_ids)
-
-
-def _masked_sample(prompt: Sequence[int], answer: Sequence[int]) -> TokenizedSample:
-    return TokenizedSample((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
+def _answer(chat: ChatTemplate, reply: str, thought: str = "") -> list[int]:
+    prefix = "" if chat.forces_prefix else chat.reply_prefix
+    if thought and chat.thought_frame:
+        before, after = chat.thought_frame
+        prefix = before + chat.sanitise(thought) + after
+    return chat.encode(prefix + chat.sanitise(reply)) + list(chat.end_ids)
 
 
 def recent_start(count: int) -> int:
@@ -295,4 +381,4 @@ def fill_macros(text: str, persona: Persona, user: str) -> str:
     """Replace `{{char}}` and `{{user}}` in a text of the card by names."""
     # The user's name comes last, so that macros in a name stay as they are.
     text = text.replace("{{original}}", "").replace("{{char}}", persona.nickname or persona.name)
-    return text.replace("{{user}}", user)
+    return text.replace("{{user}}", user or DATASET_USER)

@@ -19,6 +19,7 @@ from personas.engine.scheduler import run_or_log
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
+from personas.home.prompt_version import prompt_version_of
 from personas.prompt import CONTEXT_TOKENS, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
@@ -187,7 +188,8 @@ class LLMEngine:
             log.info("the prompt prefix of %s is not computed in advance: %s", persona.name, error)
 
         def prepare() -> None:
-            prefix = self._renderer.common_prefix(persona, self.context_tokens - max_new_tokens, talk)
+            renderer = self._renderer.for_version(prompt_version_of(adapter))
+            prefix = renderer.common_prefix(persona, self.context_tokens - max_new_tokens, talk)
             self._parts.batch.warmer.add(adapter, prefix, is_talk=bool(talk))
 
         self._tasks.put(_EngineTask(prepare, fail))
@@ -325,10 +327,11 @@ class LLMEngine:
 
     def _add(self, request: ChatRequest, stream: QueuedReplyStream, on_end: Callable[[], None]) -> None:
         max_tokens = self.context_tokens - request.sampling.max_new_tokens
-        prompt = self._renderer.prompt(request.persona, request.turns, request.lore, max_tokens, request.instructions)
+        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
+        prompt = renderer.prompt(request.persona, request.turns, request.lore, max_tokens, request.instructions)
         if request.sampling.candidates > 1:
             user, instructions = request.turns[-1].name, request.instructions
-            card = self._renderer.card_prompt(request.persona, user, instructions, max_tokens)
+            card = renderer.card_prompt(request.persona, user, instructions, max_tokens)
             prompt = replace(prompt, card=card)
         self._parts.batch.submit(request, prompt, self._renderer, stream, on_end)
 

@@ -5,8 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personas.chat_template import FIXED_DATE
-from personas.prompt import HISTORY_BLOCK_TURNS, PromptTooLongError, Renderer, system_text
-from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, LoreHit, Persona, Turn
+from personas.home.prompt_version import prompt_version_of
+from personas.prompt import (
+    HISTORY_BLOCK_TURNS,
+    PROMPT_VERSION,
+    PromptTooLongError,
+    Renderer,
+    system_card,
+    system_text,
+)
+from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, AdapterRef, LoreHit, Persona, Turn
 
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly.")
 HIT = LoreHit("ada/tea.md", "Tea", "Tea is at four.", 5.0)
@@ -140,7 +148,8 @@ def test_without_a_system_role_the_card_opens_the_first_message(renderer):
     ]
     text = plain.prompt(ADA, turns).text
     assert text.startswith(
-        "<|im_start|>user\nYou are Ada, Ada to Bo.\nYou speak plainly.\n\nBo: hello\nCy: hi<|im_end|>"
+        "<|im_start|>user\nYou are Ada, Ada to Bo.\nYou speak plainly.\n\n…<|im_end|>\n"
+        "<|im_start|>assistant\nWelcome.<|im_end|>\n<|im_start|>user\nBo: hello\nCy: hi<|im_end|>"
     )
 
 
@@ -233,3 +242,48 @@ def test_a_token_alone_keeps_the_blank_that_it_begins_with(renderer):
     assert "".join(filter(str.isascii, "".join(pieces))) == "".join(filter(str.isascii, text))
     assert pieces[0] == " Well" and "\ufffd" in pieces, "a part of a character has no text of its own"
     assert renderer.decode_token(next(iter(renderer.stop_ids))).startswith("<|")
+
+
+# ------------------------------------------------------------------------------------------------ from version 4 on
+
+
+def test_what_the_persona_says_first_is_kept(renderer):
+    turns = [Turn("Ada", "Welcome to the quay.", True), Turn("Bo", "hello")]
+    begin = "You speak plainly.<|im_end|>\n<|im_start|>assistant\nWelcome to the quay.<|im_end|>\n<|im_start|>user\nBo:"
+    assert begin in renderer.prompt(ADA, turns).text
+    guests = Persona("ada", "Ada", mes_example="<START>\n{{user}}: Tea?\n{{char}}: At four.")
+    text = renderer.prompt(guests, turns).text
+    assert text.index("At four.") < text.index("user\n…<|im_end|>") < text.index("Welcome to the quay.")
+    stored = renderer.sample_from_messages(
+        [{"role": "assistant", "content": "Welcome."}, {"role": "user", "content": "hello"}], "Yes."
+    )
+    assert "assistant\nWelcome.<|im_end|>" in renderer.tokenizer.decode(stored.ids)
+
+
+def test_a_user_without_a_name_is_not_named(renderer):
+    card = system_card("You are a helpful cook of {{user}}.")
+    assert "user\nhello<|im_end|>" in renderer.prompt(card, [Turn("", "hello")]).text
+    assert "cook of user." in renderer.prompt(card, [Turn("", "hello")]).text
+    assert renderer.stop_strings(card, [Turn("", "hello")]) == ()
+
+
+@pytest.mark.parametrize("version", ["1", "2", "3"])
+def test_adapters_of_earlier_versions_get_the_prompts_that_they_have_learned(renderer, version):
+    harmony = with_template(
+        renderer,
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}{{ '<|channel|>final' if m['role'] == 'assistant' }}"
+        "\n{{ m['content'] }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}",
+    )
+    turns = [Turn("Ada", "Welcome.", True), Turn("", "hello")]
+    now, before = harmony.prompt(ADA, turns).text, harmony.for_version(version).prompt(ADA, turns).text
+    assert now.endswith("user\nhello<|im_end|><|im_start|>assistant<|channel|>final\n") and "Welcome." in now
+    assert before.endswith("user\nuser: hello<|im_end|><|im_start|>assistant") and "Welcome." not in before
+    assert harmony.for_version(version).for_version(PROMPT_VERSION).prompt(ADA, turns).text == now
+    assert harmony.for_version("") is harmony  # of another program
+
+
+def test_the_engine_reads_an_adapters_version_from_its_manifest(tmp_path):
+    ref = AdapterRef("ada", "v1", tmp_path)
+    assert prompt_version_of(None) == prompt_version_of(ref) == PROMPT_VERSION
+    (tmp_path / "manifest.json").write_text('{"prompt_version": "3"}', encoding="utf-8")
+    assert prompt_version_of(ref) == "3"

@@ -41,6 +41,7 @@ from personas.home.atomic_files import write_private_file
 from personas.home.lora_checks import check_lora, stored_linear_shapes
 from personas.models import base_model
 from personas.models.base_model import BaseModel
+from personas.home.prompt_version import prompt_version_of
 from personas.prompt import CONTEXT_TOKENS, RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
@@ -201,8 +202,9 @@ class VllmEngine:
 
         max_tokens = self.context_tokens - request.sampling.max_new_tokens
         inputs = (request.persona, request.turns, request.lore, max_tokens, request.instructions)
+        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
         try:
-            prompt = await self._in_thread(self._renderer.prompt, *inputs)
+            prompt = await self._in_thread(renderer.prompt, *inputs)
         except Exception as error:  # of this request, such as a card that is too long
             stream.push(error)
             on_end()
@@ -338,7 +340,8 @@ class VllmEngine:
             return
         lease = self._replicas.lease(replica, name)
         try:
-            prefix = await self._in_thread(self._renderer.common_prefix, persona, self.context_tokens)
+            renderer = self._renderer.for_version(prompt_version_of(adapter))
+            prefix = await self._in_thread(renderer.common_prefix, persona, self.context_tokens)
             if adapter:
                 await self._adapters.ensure(replica, adapter)
             body = {"model": name or replica.served.base, "prompt": list(prefix), "max_tokens": 1}
