@@ -71,14 +71,3 @@ def test_pages_import_no_routes_and_the_api_no_pages():
     wrong = [(path.name, name) for path in pages for name in imports_of(path) if name.endswith("_routes")]
     wrong += [(path.name, name) for path in api for name in imports_of(path) if name.startswith("bot.web.pages")]
     assert pages and api and not wrong
-
-
-def test_files_and_functions_stay_small():
-    for package in PACKAGES:
-        for path in files(package):
-            text = path.read_text(encoding="utf-8")
-            assert text.count("\n") <= 500, f"{path} is longer than 500 lines"
-            for node in ast.walk(ast.parse(text)):
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    length = (node.end_lineno or 0) - node.lineno + 1
-                    assert length <= 50, f"{path}:{node.lineno} {node.name} has {length} lines"
