@@ -91,3 +91,68 @@ FAMILIES = {
         TINY_MODELS["Phi-3"],
     )
 }  # fmt: skip
+
+LINEAR = {
+    "head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4, "num_hidden_layers": 4,
+}  # fmt: skip
+MAMBA2 = {
+    "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_chunk_size": 16,
+}  # fmt: skip
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 32}
+PURE_STATE = ("Mamba", "Mamba 2", "RWKV")
+
+
+def _chatml(name: str, model_type: str, settings: dict[str, object]) -> TinyModelSpec:
+    tinier = replace(TINY_MODELS["SmolLM2"], name=name, model_type=model_type)
+    return replace(tinier, settings={"tie_word_embeddings": True, **settings})
+
+
+OTHER_FAMILIES = {
+    family.name: family
+    for family in (
+        _chatml("Qwen3.5", "qwen3_5_text", LINEAR),
+        _chatml(
+            "Qwen3-Next", "qwen3_next", {**LINEAR, **EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 32}
+        ),
+        _chatml("LFM2", "lfm2", {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
+        _chatml(
+            "Falcon-H1", "falcon_h1",
+            {"mamba_d_ssm": 64, "head_dim": 16, **MAMBA2, "mamba_n_heads": 4},
+        ),
+        _chatml(
+            "Granite-4-H", "granitemoehybrid",
+            {
+                "num_hidden_layers": 3, "layer_types": ["mamba", "attention", "mamba"], **MAMBA2,
+                "num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 64,
+            },
+        ),
+        _chatml(
+            "Nemotron-H", "nemotron_h",
+            {
+                "num_hidden_layers": 4, "layers_block_type": ["mamba", "attention", "moe", "mamba"],
+                "mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 1, "chunk_size": 16,
+                "head_dim": 16, **EXPERTS, "n_routed_experts": 4, "moe_shared_expert_intermediate_size": 32,
+            },
+        ),
+        _chatml(
+            "Bamba", "bamba", {"num_hidden_layers": 3, "attn_layer_indices": [1], **MAMBA2}
+        ),
+        _chatml("Mamba", "mamba", {"state_size": 8}),
+        _chatml(
+            "Mamba 2", "mamba2",
+            {"state_size": 8, "num_heads": 8, "head_dim": 16, "n_groups": 1, "expand": 2, "chunk_size": 16},
+        ),
+        _chatml("RWKV", "rwkv", {"attention_hidden_size": 64}),
+        _chatml(
+            "Llama 4", "llama4_text",
+            {
+                "head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 128,
+                "attention_chunk_size": 32,
+            },
+        ),
+        _chatml("OPT", "opt", {"ffn_dim": 128, "word_embed_proj_dim": 64}),
+        _chatml("Doge", "doge", {"head_dim": 16}),
+    )
+}  # fmt: skip
+"""Families with a state besides keys and values, or whose head or attention is called otherwise than in the first."""

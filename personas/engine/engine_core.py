@@ -443,7 +443,9 @@ def _differs_from_plain_model(runner: StackedLoraRunner) -> bool:
             expected = torch.stack([plain_logits(model, text)[-1] for text in texts])
             runner.forward([ScheduledTokens(one, texts[0][:half], logits=0)])
             runner.forward([ScheduledTokens(one, texts[0][half:-1]), ScheduledTokens(other, texts[1][:-1])])
-            found = runner.forward([ScheduledTokens(kv, text[-1:]) for kv, text in zip((one, other), texts, strict=True)])
+            found = runner.forward(
+                [ScheduledTokens(kv, text[-1:]) for kv, text in zip((one, other), texts, strict=True)]
+            )
     except BaseModelError:
         raise
     except Exception as error:  # such as a layer with other arguments; the fallback computes one sequence at a time

@@ -74,9 +74,11 @@ def fake_liger(monkeypatch):
 
     def apply(model, **options):
         calls.append(options)
-        modeling_llama.apply_rotary_pos_emb = lambda q, k, cos, sin, **_: (q, k)
+        rotary = modeling_llama.apply_rotary_pos_emb
+        modeling_llama.apply_rotary_pos_emb = lambda q, k, *rest, **_: rotary(q * module.factor, k, *rest)
         for layer in model.model.layers:
-            vars(layer.mlp)["forward"] = torch.zeros_like
+            own = layer.mlp.forward
+            vars(layer.mlp)["forward"] = lambda x, own=own: own(x) * module.factor
 
     for name in ("liger_kernel", "liger_kernel.transformers", "liger_kernel.transformers.monkey_patch"):
         module = ModuleType(name)
@@ -84,6 +86,7 @@ def fake_liger(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     module._apply_liger_kernel_to_instance = apply
     module.MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": apply}
+    module.factor = 1 + 1e-5
     return calls
 
 
@@ -94,7 +97,7 @@ def test_liger_is_used_where_it_is_installed_and_taken_off_after_the_run(model, 
     kernels = choose_kernels(model, wanted(), CUDA)
     assert kernels.liger and kernels.notes[-1].startswith("Liger: its RMSNorm")
     with kernels.in_use(model):
-        assert fake_liger == [{"cross_entropy": False, "fused_linear_cross_entropy": False}]
+        assert fake_liger == [{"cross_entropy": False, "fused_linear_cross_entropy": False}] * 2, "probed, then used"
         assert not torch.equal(model(input_ids=ids).logits, before)
     assert torch.equal(model(input_ids=ids).logits, before)
     assert modeling_llama.apply_rotary_pos_emb is rotary
@@ -104,6 +107,11 @@ def test_why_liger_is_not_used_is_said(model, wanted, monkeypatch, fake_liger):
     installed(monkeypatch)
     sys.modules["liger_kernel.transformers.monkey_patch"].MODEL_TYPE_TO_APPLY_LIGER_FN = {}
     assert choose_kernels(model, wanted(), CUDA).notes[-1] == "Liger: does not know models of the kind llama."
+    liger = sys.modules["liger_kernel.transformers.monkey_patch"]
+    liger.MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": None}
+    liger.factor = 1.1
+    kernels = choose_kernels(model, wanted(), CUDA)
+    assert kernels.notes[-1] == "Liger: gives other losses than the plain model." and not kernels.liger
     monkeypatch.delitem(sys.modules, "liger_kernel")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     kernels = choose_kernels(model, wanted(), CUDA)

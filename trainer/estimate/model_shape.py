@@ -7,6 +7,15 @@ from typing import Any
 from personas.errors import BaseModelError
 from personas.models.base_model import BaseModel, read_config
 
+SIZE_NAMES = {
+    "hidden_size": ("n_embd", "d_model"),
+    "num_attention_heads": ("n_head", "n_heads"),
+    "num_hidden_layers": ("n_layer", "n_layers"),
+    "intermediate_size": ("n_inner", "ffn_dim"),
+}
+"""Other names of sizes in configurations: those of GPT-2, MPT, BLOOM and OPT."""
+LAYER_KINDS = ("layer_types", "layers_block_type", "hybrid_override_pattern")
+"""Settings that list the kind of each layer in models whose layers differ."""
 LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 BYTES_PER_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes of a weight by the precision in a configuration
 
@@ -65,20 +74,24 @@ class ModelShape:
 
     @property
     def adaptable(self) -> Mapping[str, tuple[int, int]]:
-        """`projections`, and the fused ones of some models."""
+        """`projections`, and the fused ones of some models; `in_proj` is Mamba's."""
         fused = {
             "qkv_proj": (self.width, self.attended + 2 * self.keys),
             "gate_up_proj": (self.width, 2 * self.intermediate),
+            "in_proj": (self.width, 2 * self.intermediate),
         }
         return {**self.projections, **fused}
 
 
 def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None) -> ModelShape:
-    """Derive the shape, and the default `weight_bytes`, of a config.json. Raises `BaseModelError` for a non-decoder."""
-    config = config.get("text_config", config)
+    """Derive the shape, and the default `weight_bytes`, of a config.json. Raises `BaseModelError` for a non-decoder.
+
+    A model without attention, such as Mamba, has no heads: its layers are all feed-forward.
+    """
+    config = _named_alike(config.get("text_config", config))
     try:
-        width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-        head = int(config.get("head_dim") or width // heads)
+        width, heads = int(config["hidden_size"]), int(config.get("num_attention_heads") or 0)
+        head = int(config.get("head_dim") or (width // heads if heads else 0))
         shape = ModelShape(
             layers=int(config["num_hidden_layers"]),
             width=width,
@@ -100,6 +113,15 @@ def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None
         return shape
     stored = BYTES_PER_DTYPE.get(str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"), 2)
     return ModelShape(**{**vars(shape), "weight_bytes": shape.weights * stored})
+
+
+def _named_alike(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with sizes by their usual names, and as many layers as have a kind if it has no number."""
+    alike = {usual: config[other] for usual, others in SIZE_NAMES.items() for other in others if config.get(other)}
+    kinds = next((config[name] for name in LAYER_KINDS if isinstance(config.get(name), list | str)), None)
+    if kinds is not None:
+        alike["num_hidden_layers"] = len(kinds)
+    return {**alike, **config}
 
 
 def model_shape_of(base: BaseModel) -> ModelShape:

@@ -23,6 +23,7 @@ from personas.models.base_model import (
     apply_template_setting,
     locate,
     max_positions,
+    read_config,
     template_note,
     unreadable_file_error,
 )
@@ -74,6 +75,13 @@ MODULE_ALIASES: dict[str, tuple[str, ...]] = {
     "up_proj": ("gate_up_proj", "w3", "fc1", "c_fc", "dense_h_to_4h"),
     "down_proj": ("w2", "fc2", "c_proj", "dense_4h_to_h"),
 }
+STATE_MODULES = ("in_proj", "receptance", "key", "value")
+"""Linear layers of models without attention, in place of all that a recipe names: Mamba's; RWKV's. Mamba's fused CUDA
+kernels read the other matrices past their layers, so that an adapter there would change nothing."""
+ATTENTION_MODULES = ("q_proj", *FUSED_QKV_MODULES, "q_a_proj")
+PEFT_REFUSED_MODULES = ("out_proj", "conv1d")
+PEFT_REFUSING_KINDS = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Modules that peft adapts in no model of these kinds, for the same reason (`_check_lora_target_modules_mamba`)."""
 SAFETENSORS_SIZE_BYTES = 8
 """Size of the field that holds the header's length."""
 EXPERTS_MODULE = "experts"
@@ -190,7 +198,8 @@ class TargetModules:
 def find_target_modules(base: BaseModel, wanted: Sequence[str]) -> TargetModules:
     """Find the names of the model's linear layers to adapt. Raises `TrainingError` when it has none of them."""
     paths = linear_layers(base)
-    present = {path[-1] for path in paths}
+    refused = PEFT_REFUSED_MODULES if read_config(base).get("model_type") in PEFT_REFUSING_KINDS else ()
+    present = {path[-1] for path in paths} - set(refused)
     has_experts = any(EXPERTS_MODULE in path for path in paths)
     names, missing, notes = list[str](), list[str](), list[str]()
     for name in wanted:
@@ -200,6 +209,9 @@ def find_target_modules(base: BaseModel, wanted: Sequence[str]) -> TargetModules
         names += found
         if found != [name]:
             missing.append(f"{name}: {' and '.join(found) or 'left out'}")
+    if not names and not present.intersection(ATTENTION_MODULES):
+        names = [name for name in STATE_MODULES if name in present]
+        missing = [f"It has no attention, so that these are adapted: {', '.join(names)}"]
     if not names:
         raise TrainingError(
             f"The base model has none of the modules that the recipe adapts: {', '.join(wanted)}.",

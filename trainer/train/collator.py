@@ -18,12 +18,13 @@ PADDING_SAMPLE = TokenizedSample((0, 0), (False, False))
 """Fills the last batches of several processes up to the same size; carries no loss."""
 
 
-def collate(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
+def collate(samples: Sequence[TokenizedSample], *, shares_prefix: bool = True) -> dict[str, Tensor]:
     """Collate samples: `prefix_ids` [1, p], and what follows as `input_ids` and `labels` [samples, longest − p].
 
-    A label is at its token's position, not before it. `lengths` [samples] counts each sample's own tokens.
+    A label is at its token's position, not before it. `lengths` [samples] counts each sample's own tokens. Without
+    `shares_prefix`, which not every model allows (`trainer.train.layout_probe`), p is 0.
     """
-    prefix = shared_prefix_length(samples)
+    prefix = shared_prefix_length(samples) if shares_prefix else 0
     longest = max(len(sample.ids) for sample in samples) - prefix
     input_ids = torch.zeros(len(samples), longest, dtype=torch.long)
     labels = torch.full_like(input_ids, IGNORE_INDEX)
@@ -91,13 +92,17 @@ def reply_losses(model: Any, batch: dict[str, Tensor], in_chunks: bool = False) 
 def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the logits at each trained token, [trained tokens, vocabulary], and the target tokens."""
     inputs, targets, trained = _model_inputs(model, batch)
-    with _hidden_states_at(model, functional.pad(trained, (0, 1))):
-        logits = model(**inputs).logits[0]
-    return logits, targets
+    positions = functional.pad(trained, (0, 1))
+    with _hidden_states_at(model, positions) as found:
+        logits = model(**inputs).logits
+    return logits[0] if found else logits[positions], targets
 
 
 def reply_states(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the hidden states from which each trained token is predicted, [trained tokens, width], and the tokens."""
+    """Return the hidden states from which each trained token is predicted, [trained tokens, width], and the tokens.
+
+    For models with a `has_plain_head`.
+    """
     inputs, targets, trained = _model_inputs(model, batch)
     with _hidden_states_at(model, functional.pad(trained, (0, 1)), to_head=1) as found:
         model(**inputs)
@@ -115,8 +120,10 @@ def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any],
     targets = labels[:, 1:]
     trained = targets != IGNORE_INDEX
     cache = _prefix_cache(model, prefix, len(ids)) if shares else None
-    where = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
-    return {"input_ids": ids, "past_key_values": cache, "use_cache": shares, **where}, targets[trained], trained
+    more = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
+    if shares:
+        more["past_key_values"] = cache
+    return {"input_ids": ids, "use_cache": shares, **more}, targets[trained], trained
 
 
 def has_plain_head(model: Any) -> bool:
@@ -127,7 +134,7 @@ def has_plain_head(model: Any) -> bool:
     with torch.no_grad():
         with _hidden_states_at(model, torch.ones(1, 4, dtype=torch.bool)) as found:
             logits = model(input_ids=torch.arange(3, 7, device=head.weight.device)[None], use_cache=False).logits[0]
-        return torch.equal(logits, head(found[0]).to(logits.dtype))
+        return bool(found) and torch.equal(logits, head(found[0]).to(logits.dtype))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -171,30 +178,32 @@ def _recomputes_layers(model: Any) -> bool:
 def _hidden_states_at(model: Any, positions: Tensor, to_head: int | None = None) -> Iterator[list[Tensor]]:
     """For a `with` block, let `model` compute logits [1, n, vocabulary] of the n marked positions [rows, length] only.
 
-    The head is the costliest layer of a small model, and most tokens are prompt. Positions are picked between decoder
-    and head, so that everything after the head (scaling, soft capping) is unchanged. Yields a list that gets the hidden
-    states [n, width]; the head gets the first `to_head` of them.
+    The head is the costliest layer of a small model, and most tokens are prompt. Positions are picked where the head is
+    called, so that everything before and after it (scaling, soft capping) is unchanged. Yields a list that gets the
+    hidden states [n, width]; the head gets the first `to_head` of them. It stays empty, and all logits are computed, if
+    the model does not call its head as a layer.
     """
-    causal, found = _causal(model), list[Tensor]()
+    found = list[Tensor]()
 
-    def pick(_decoder: Any, _inputs: Any, output: Any) -> Any:
-        found.append(output.last_hidden_state[positions])
-        output.last_hidden_state = found[0][:to_head].unsqueeze(0)
-        return output
+    def pick(_head: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        found.append(inputs[0][positions])
+        return (found[0][:to_head].unsqueeze(0),)
 
-    hook = causal.base_model.register_forward_hook(pick)
+    head = output_head(model)
+    hook = head.register_forward_pre_hook(pick) if isinstance(head, nn.Module) else None
     try:
         yield found
     finally:
-        hook.remove()
+        if hook:
+            hook.remove()
 
 
 def output_head(model: Any) -> Any:
     """Return the layer that computes logits from hidden states."""
-    return _causal(model).get_output_embeddings()
+    return causal_model(model).get_output_embeddings()
 
 
-def _causal(model: Any) -> Any:
+def causal_model(model: Any) -> Any:
     """Return the causal model inside wrappers."""
     alone = model.module if isinstance(model, DistributedDataParallel) else model
     return alone.get_base_model() if hasattr(alone, "get_base_model") else alone

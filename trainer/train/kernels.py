@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 from typing import Any, cast
@@ -22,9 +22,11 @@ from trainer.estimate.workload import LOSS_CHUNK_TOKENS
 from trainer.machine import MachineSpec
 from trainer.schemas import Recipe
 from trainer.train.collator import has_plain_head, pack_ids
+from trainer.train.layout_probe import adapter_gradients_differ, losses_differ, prefix_obstacle
 
 GROUPED_ATTENTION = "grouped_matmul"
 DROPOUT_LEVELS = 256
+FUSED_LORA_NOTE = "LoRA layers: those with the same input computed together."
 LIGER_PATCHED_ATTRIBUTES = ("forward", "extra_repr", "_get_name")  # attributes that Liger binds to single layers
 FLASH_ATTENTION, FLEX_ATTENTION = "flash_attention_2", "flex_attention"
 MAX_LOGIT_DIFFERENCE = 1e-2
@@ -33,13 +35,28 @@ log = logging.getLogger(__name__)
 
 
 def use_grouped_attention(model: Any) -> None:
-    """Replace torch's attention on the CPU by two batched matrix products.
+    """Replace torch's attention on the CPU by two batched matrix products, if the losses stay the same.
 
     Torch's fused kernel saves memory, but takes four times as long for prompts of some hundred tokens with a mask.
     """
     standard = model.config._attn_implementation == "sdpa" and not hasattr(model.config, "attn_logit_softcapping")
-    if standard and model.device.type == "cpu":
+    if not standard or model.device.type != "cpu":
+        return
+    if losses_differ(model, _attention_set(model, GROUPED_ATTENTION)):
+        log.warning("%s models keep torch's attention: as two products it gives other losses", model.config.model_type)
+    else:
         model.set_attn_implementation(GROUPED_ATTENTION)
+
+
+@contextmanager
+def _attention_set(model: Any, way: str) -> Iterator[None]:
+    """Set the attention implementation for a `with` block."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(way)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def grouped_attention(
@@ -121,7 +138,9 @@ def liger_unavailable_reason(model: Any, machine: MachineSpec) -> str:
     if importlib.util.find_spec("liger_kernel") is None:
         return "not installed"
     kind = model.config.model_type
-    return "" if kind in _liger_patches().MODEL_TYPE_TO_APPLY_LIGER_FN else f"does not know models of the kind {kind}"
+    if kind not in _liger_patches().MODEL_TYPE_TO_APPLY_LIGER_FN:
+        return f"does not know models of the kind {kind}"
+    return "gives other losses than the plain model" if losses_differ(model, liger_kernels(model)) else ""
 
 
 @contextmanager
@@ -155,6 +174,7 @@ class KernelSelection:
     """Selected kernels. `packing`: samples share a row without padding. `notes` explain the selection.
 
     `on_cpu`: LoRA layers with the same input are one product. `chunked_loss`: no more logits than necessary are kept.
+    `shares_prefix`: what the prompts of a batch share is computed once.
     """
 
     packing: bool
@@ -162,6 +182,7 @@ class KernelSelection:
     notes: tuple[str, ...]
     on_cpu: bool = False
     chunked_loss: bool = False
+    shares_prefix: bool = True
 
     @contextmanager
     def in_use(self, model: Any) -> Iterator[None]:
@@ -174,8 +195,12 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
     """Choose kernels for a loaded base model without an adapter, and set its attention implementation."""
     notes: list[str] = []
     packing = _choose_attention(model, recipe, machine, notes)
+    obstacle = prefix_obstacle(model, trains=True)
     how = "samples packed without padding" if packing else "what the prompts of a batch share computed once"
-    if not packing and recipe.gradient_checkpointing:
+    if not packing and obstacle:
+        how = f"samples padded, what their prompts share computed for each ({obstacle})"
+        log.warning("%s models: %s", model.config.model_type, how)
+    elif not packing and recipe.gradient_checkpointing:
         how = "samples padded"
     no_liger, on_cpu = liger_unavailable_reason(model, machine), model.device.type == "cpu"
     chunked_loss = has_plain_head(model)
@@ -183,11 +208,20 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
         f"Attention: {model.config._attn_implementation}, {how}.",
         *notes,
         f"Logits: of trained tokens only{f', {LOSS_CHUNK_TOKENS} at a time' if chunked_loss else ''}.",
-        *(["LoRA layers: those with the same input computed together."] if on_cpu else []),
+        *([FUSED_LORA_NOTE] if on_cpu else []),
         f"Optimiser: {recipe.optim}.",
         f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.",
     ]
-    return KernelSelection(packing, not no_liger, tuple(notes), on_cpu, chunked_loss)
+    return KernelSelection(packing, not no_liger, tuple(notes), on_cpu, chunked_loss, not obstacle)
+
+
+def verify_fused_lora(peft_model: Any, kernels: KernelSelection) -> KernelSelection:
+    """Give up the fused LoRA layers if a new adapter learns something else with them than with peft's own."""
+    if not kernels.on_cpu or not adapter_gradients_differ(peft_model, fused_lora(peft_model)):
+        return kernels
+    note = "LoRA layers: each computed alone, because together they give other gradients."
+    log.warning("%s", note)
+    return replace(kernels, on_cpu=False, notes=(*(it for it in kernels.notes if it != FUSED_LORA_NOTE), note))
 
 
 def _choose_attention(model: Any, recipe: Recipe, machine: MachineSpec, notes: list[str]) -> bool:

@@ -1,8 +1,10 @@
 """Computes held-out reply losses, and detects divergence."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,9 @@ from trainer.estimate.workload import LOSS_CHUNK_TOKENS
 from trainer.schemas import Recipe
 from trainer.train.collator import collate, has_plain_head, output_head, pack, reply_logits, reply_states
 from trainer.train.kernels import use_grouped_attention
+from trainer.train.layout_probe import prefix_obstacle
 
+log = logging.getLogger(__name__)
 EVAL_MAX_SAMPLES, EVAL_MAX_LOGIT_BYTES = 16, 2**29
 """Samples measured at once, and what their logits may take. Nothing is kept for gradients, so that it can be more than
 in training; logits are large where vocabularies are."""
@@ -58,9 +62,12 @@ class TokenLosses:
 
 
 def load_serving_model(base: BaseModel, precision: ServingPrecision) -> Any:
-    """Load the base model as the engine serves it."""
+    """Load the base model as the engine serves it. Raises `BaseModelError` or `TrainingError`."""
     model = serving_model.load_serving_model(base, precision)
     use_grouped_attention(model)
+    if obstacle := prefix_obstacle(model):
+        kind = model.config.model_type
+        log.warning("%s models: samples are measured padded, because with a shared prefix %s", kind, obstacle)
     return model
 
 
@@ -79,7 +86,7 @@ def measure_token_losses(
     The longest samples come first, so that later batches fit into the memory that earlier ones freed. With `packing`
     the samples of a batch lie in one row, as in training with kernels that need it.
     """
-    laid_out = pack if packing else collate
+    laid_out = pack if packing else partial(collate, shares_prefix=not prefix_obstacle(model))
     losses: dict[int, TokenLosses] = {}
     by_length = sorted(range(len(samples)), key=lambda place: -len(samples[place].ids))
     was_training = model.training

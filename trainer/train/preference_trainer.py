@@ -27,6 +27,7 @@ from trainer.data.preference_policy import (
     shuffle_pairs,
 )
 from trainer.train.collator import IGNORE_INDEX, reply_logits
+from trainer.train.kernels import verify_fused_lora
 from trainer.train.sft_trainer import (
     TrainResult,
     add_lora_adapter,
@@ -61,6 +62,7 @@ def make_preference_trainer(
     recipe = stage.recipe.model_copy(update={"packing": "off"})
     model, kernels = load_model_with_kernels(base, recipe)
     model = add_lora_adapter(model, recipe)
+    kernels = verify_fused_lora(model, kernels)
     parts = (_kto_parts if preferences.method == "kto" else _dpo_parts)(stage, preferences, folder)
     trainer_class, args, table, collator = parts
     trainer: PreferenceTrainer = trainer_class(
@@ -77,7 +79,7 @@ def make_preference_trainer(
     if stage.begin:
         stage.begin(model)
     _copy_adapter_to_reference(model)
-    patch_reply_scoring(model.get_base_model())
+    patch_reply_scoring(model.get_base_model(), shares_prefix=kernels.shares_prefix)
     return trainer
 
 
@@ -174,7 +176,7 @@ def _copy_adapter_to_reference(model: Any) -> None:
             weight.data = weights[name.replace(f".{REFERENCE_ADAPTER}.", ".default.")].detach().clone()
 
 
-def patch_reply_scoring(causal: Any) -> None:
+def patch_reply_scoring(causal: Any, *, shares_prefix: bool = True) -> None:
     """Score replies by `reply_log_probabilities` in calls of TRL, which pass `fused_lm_head`."""
     forward = causal.forward
 
@@ -182,20 +184,20 @@ def patch_reply_scoring(causal: Any) -> None:
     def scoring(*arguments: Any, fused_lm_head: bool = False, **more: Any) -> Any:
         if not fused_lm_head:
             return forward(*arguments, **more)
-        log_probs = reply_log_probabilities(causal, more["input_ids"], more["labels"])
+        log_probs = reply_log_probabilities(causal, more["input_ids"], more["labels"], shares_prefix)
         nothing = torch.zeros_like(log_probs)
         return FusedCausalLMOutput(log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool())
 
     causal.forward = scoring
 
 
-def reply_log_probabilities(causal: Any, input_ids: Tensor, labels: Tensor) -> Tensor:
+def reply_log_probabilities(causal: Any, input_ids: Tensor, labels: Tensor, shares_prefix: bool = True) -> Tensor:
     """Return the log-probability of each labelled token in nats, [rows, length - 1], 0 where there is no label.
 
     `input_ids` and `labels` [rows, length] are padded on the right.
     """
     labelled = labels != IGNORE_INDEX
-    shared = _shared_prefix(input_ids, labelled)
+    shared = _shared_prefix(input_ids, labelled) if shares_prefix else 0
     batch = {"prefix_ids": input_ids[:1, :shared], "input_ids": input_ids[:, shared:], "labels": labels[:, shared:]}
     logits, targets = reply_logits(causal, batch)
     losses = functional.cross_entropy(logits.float(), targets, reduction="none")

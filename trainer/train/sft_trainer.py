@@ -33,7 +33,13 @@ from trainer.train.checkpoint import (
 )
 from trainer.train.collator import IGNORE_INDEX, PADDING_SAMPLE, collate, drop_padding_samples, pack, reply_losses
 from trainer.train.job import RunUsage
-from trainer.train.kernels import KernelSelection, choose_kernels, share_dropout, use_grouped_attention
+from trainer.train.kernels import (
+    KernelSelection,
+    choose_kernels,
+    share_dropout,
+    use_grouped_attention,
+    verify_fused_lora,
+)
 from trainer.train.trainer_base import StageInputs, TrainerBase, between_layers
 
 DTYPES: dict[str, TrainingPrecision] = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -139,6 +145,8 @@ def make_sft_trainer(base: BaseModel, tokenizer: Any, stage: StageInputs, folder
     """Make a trainer of a new adapter, before its first step."""
     model, kernels = load_model_with_kernels(base, stage.recipe)
     model = add_lora_adapter(model, stage.recipe)
+    kernels = verify_fused_lora(model, kernels)
+    collator = pack if kernels.packing else functools.partial(collate, shares_prefix=kernels.shares_prefix)
     train = [*stage.train, PADDING_SAMPLE] if stage.processes.is_distributed else stage.train
     trainer = ReplySFTTrainer(
         stage,
@@ -147,7 +155,7 @@ def make_sft_trainer(base: BaseModel, tokenizer: Any, stage: StageInputs, folder
         args=SFTConfig(**training_arguments(stage, folder), dataset_kwargs={"skip_prepare_dataset": True}),
         train_dataset=make_hf_dataset(train),
         eval_dataset=make_hf_dataset(stage.heldout) if stage.heldout else None,
-        data_collator=functools.partial(_collate_rows, pack if kernels.packing else collate),
+        data_collator=functools.partial(_collate_rows, collator),
         processing_class=tokenizer,
     )
     if stage.recipe.early_stopping_patience and evaluates(stage):
