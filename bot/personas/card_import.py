@@ -21,7 +21,7 @@ from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
 from bot.personas.registry import ImportedPersona, PersonaRegistry, imported_persona_id
 from bot.store import CARD_CONTRIBUTION, Contribution, JobResult, MemberRecords, Store, TrainingJob
 from bot.store.training_jobs import NewTrainingJob
-from personas.card.card_markdown import book_as_lore
+from personas.card.card_markdown import card_book
 from personas.card.formats import CardExport, CardForm, parse_card, to_persona, write_card
 from personas.card.spec_card import Card
 from personas.errors import AdapterError, BaseModelError, CardError, UnderstudyError
@@ -38,9 +38,11 @@ from personas.home.external_files import record_export
 from personas.home.lora_checks import base_linear_shapes
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.lore.lorebooks import Lorebook, describe_uses, lorebook_as_markdown
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.chat import Persona
 from personas.schemas.formatting import count_of
+from personas.schemas.import_report import ImportReport, not_taken
 from personas.schemas.training import AdapterManifest, TrainingRequest
 from personas.schemas.training_events import ScoreSummary
 
@@ -116,19 +118,23 @@ async def contribute_card(
     return await import_card(personas, base_model, guild_id, data, file, wanted_id, contributing=contributing)
 
 
-async def import_character_book(lore: GuildLore, guild_id: int, persona: Persona, card: Card) -> list[str]:
-    """Replace the persona's lore from an earlier character book by this card's. Returns notes for the moderator.
+async def import_character_book(
+    lore: GuildLore, guild_id: int, persona: Persona, card: Card
+) -> tuple[list[str], ImportReport]:
+    """Replace the persona's lore from an earlier character book by this card's.
 
-    A book for which there is no room replaces nothing.
+    Returns notes for the moderator, and what became of each entry. A book for which there is no room replaces nothing.
     """
     earlier = [file for file in lore.files(guild_id, persona.id) if file.startswith(BOOK_LORE_NAME)]
-    texts = enumerate(book_as_lore(card, MAX_FILE_BYTES), start=1)
+    book = await asyncio.to_thread(card_book, card)
+    texts = enumerate(lorebook_as_markdown(book.entries, card.name, MAX_FILE_BYTES), start=1)
     files = {lore_file_name(f"{BOOK_LORE_NAME}-{number}"): text.encode() for number, text in texts}
     try:
         sizes = {file: len(content) for file, content in files.items()}
         await asyncio.to_thread(lore.require_room, guild_id, persona.id, sizes, earlier)
     except RefusedError as error:
-        return [f"Its character book stays in the card, and its lore is as before: {error}"]
+        note = f"Its character book stays in the card, and its lore is as before: {error}"
+        return [note], ImportReport((not_taken("character_book", error.message),))
     passages = 0
     for file in earlier:
         await lore.remove(guild_id, persona.id, file)
@@ -137,9 +143,14 @@ async def import_character_book(lore: GuildLore, guild_id: int, persona: Persona
             _, added = await lore.add(guild_id, persona.id, file, content)
             passages += added
     except UnderstudyError as error:
-        return [f"Not all of its character book could be kept as lore: {error}"]
-    count = count_of(passages, "passage")
-    return [f"Its character book is lore now ({count})."] if passages else []
+        note = f"Not all of its character book could be kept as lore: {error}"
+        return [note], ImportReport((not_taken("part of character_book", error.message),))
+    return ([_book_note(book, passages)] if passages else []), book.report()
+
+
+def _book_note(book: Lorebook, passages: int) -> str:
+    """Say what gives the passages of a book."""
+    return f"Its character book is lore now ({count_of(passages, 'passage')}): {describe_uses(book.entries)}."
 
 
 async def remove_persona(

@@ -1,8 +1,9 @@
-"""Shows, converts and drafts character cards.
+"""Shows, converts and drafts character cards, and converts lorebooks.
 
-  python -m personas card show FILE             show what a card contains
+  python -m personas card show FILE             show what a card contains, and what of it is used
   python -m personas card convert FILE OUT      convert it to another format
   python -m personas card draft FOLDER --out OUT      draft a card from markdown alone
+  python -m personas lore convert FILE OUT.md         convert a lorebook of another program
 
 Input formats are recognised by content: V1, V2 and V3 cards as JSON, in a PNG picture or in a CHARX file, and the TOML
 cards of this project. Unknown fields are preserved.
@@ -27,8 +28,17 @@ from personas.card.formats import CARD_FORMS, CardForm, read_card_file, with_pic
 from personas.card.spec_card import Card
 from personas.card.toml_card import card_from_table
 from personas.cli_common import CommandParsers, add_examples
-from personas.errors import CardError, UnderstudyError
+from personas.errors import CardError, LoreError, UnderstudyError
+from personas.lore.lorebooks import (
+    MAX_LOREBOOK_BYTES,
+    NAMES,
+    known_lorebooks,
+    lorebook_as_markdown,
+    parse_lorebook,
+    read_lorebook,
+)
 from personas.models.base_model import EMBEDDED
+from personas.prompt import EXAMPLE_USER
 
 SHOW_EXAMPLES = ("python -m personas card show mira.png", "python -m personas card show personas/cards/oda.toml --json")
 CONVERT_EXAMPLES = (
@@ -38,6 +48,10 @@ CONVERT_EXAMPLES = (
 DRAFT_EXAMPLES = (
     "python -m personas card draft lore/characters/Wick --out wick.toml --license own-writing",
     "python -m personas card draft notes/character_mira.md --out mira.json --name Mira",
+)
+LORE_EXAMPLES = (
+    "python -m personas lore convert worldinfo.json lore/mira/world.md --name Mira",
+    "python -m personas lore convert valley.lorebook lore/_world/valley.md --json",
 )
 FORM_BY_SUFFIX: dict[str, CardForm] = {".toml": "toml", ".png": "png", ".charx": "charx"}
 
@@ -87,7 +101,27 @@ def _draft(options: argparse.Namespace) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def _write_files(files: dict[Path, bytes], overwrite: bool) -> None:
+def _convert_lorebook(options: argparse.Namespace) -> None:
+    file, out = options.file, options.out
+    if file.stat().st_size > MAX_LOREBOOK_BYTES:
+        raise LoreError(f"{file} has more than {MAX_LOREBOOK_BYTES // 2**20} MiB.", "Divide the lorebook.")
+    document = parse_lorebook(file.read_bytes(), file.name)
+    if document is None:
+        raise LoreError(f"{file} is not JSON.", "Markdown is lore as it is: put it into the folder.")
+    book = read_lorebook(document, options.name, EXAMPLE_USER)
+    report = book.report()
+    texts = lorebook_as_markdown(book.entries, book.title or file.stem)
+    if not texts:
+        raise LoreError(f"{file} is {NAMES[book.kind]} without usable entries.", " ".join(report.lines()))
+    _write_files({out: texts[0].encode()}, options.overwrite, silent=options.json)
+    if options.json:
+        stated = {"kind": book.kind, "entries": len(book.entries), "file": str(out), "imported": report.as_json()}
+        print(json.dumps(stated, ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(report.lines()))
+
+
+def _write_files(files: dict[Path, bytes], overwrite: bool, *, silent: bool = False) -> None:
     """Write files completely. Raises `CardError` if one exists, unless it may be overwritten."""
     for path in files:
         if path.exists() and not overwrite:
@@ -102,7 +136,8 @@ def _write_files(files: dict[Path, bytes], overwrite: bool) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        print(f"wrote {path} ({len(content)} bytes)")
+        if not silent:
+            print(f"wrote {path} ({len(content)} bytes)")
 
 
 def _form_from_suffix(out: Path, card: Card) -> CardForm:
@@ -154,6 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("--overwrite", action="store_true", help="replace existing files")
     convert.set_defaults(command=_convert)
     _add_draft(commands)
+    _add_lore(subjects)
     return parser
 
 
@@ -171,3 +207,18 @@ def _add_draft(commands: CommandParsers) -> None:
     add("--license", default="", metavar="L", help="the licence of the text, such as own-writing or CC-BY-4.0")
     add("--overwrite", action="store_true", help="replace an existing file")
     draft.set_defaults(command=_draft)
+
+
+def _add_lore(subjects: CommandParsers) -> None:
+    lore = add_examples(subjects.add_parser("lore", help="lorebooks of other programs"), *LORE_EXAMPLES)
+    commands = lore.add_subparsers(required=True, metavar="COMMAND")
+    description = f"Convert a lorebook to markdown lore, and list what of it is used. Known: {known_lorebooks()}."
+    convert = commands.add_parser("convert", help="convert a lorebook to markdown", description=description)
+    add_examples(convert, *LORE_EXAMPLES)
+    add = convert.add_argument
+    add("file", type=Path, metavar="FILE", help="the lorebook: JSON of another program")
+    add("out", type=Path, metavar="OUT", help="the markdown file to write, in a folder of lore")
+    add("--name", default="{{char}}", metavar="N", help="what {{char}} stands for (default: the persona that speaks)")
+    add("--overwrite", action="store_true", help="replace an existing file")
+    add("--json", action="store_true", help="print the list as one JSON object")
+    convert.set_defaults(command=_convert_lorebook)

@@ -7,12 +7,14 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from personas.card.card_markdown import book_entries
+from personas.card.card_report import report_card
 from personas.card.formats import card_picture, picture_type, to_persona
 from personas.card.spec_card import TEXT_FIELDS, Card, replace_surrogates
 from personas.errors import BaseModelError, CardError
 from personas.models.base_model import EMBEDDED
 from personas.models.bundled_model import bundled_model_folder
 from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
+from personas.schemas.import_report import ImportReport
 
 CountTokens = Callable[[str], int]
 FORM_LABELS = {"json": "JSON", "png": "PNG", "charx": "CHARX", "toml": "TOML"}
@@ -71,6 +73,7 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
         "picture": picture_type(icon) if icon else None,
         "prompt_tokens": prompt,
         "problems": problems,
+        "imported": report_card(card, where).as_json(),
     }
 
 
@@ -98,7 +101,8 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines.append(f"asset: {asset['type']} {asset['name']} ({asset['uri'][:PREVIEW_CHARACTERS]})")
     if summary["extensions"]:
         lines.append(f"extensions, preserved unchanged: {', '.join(summary['extensions'])}")
-    return "\n".join([*lines, *(f"note: {problem}" for problem in summary["problems"])])
+    lines += [f"note: {problem}" for problem in summary["problems"]]
+    return "\n".join([*lines, "", *ImportReport.from_json(summary["imported"]).lines()])
 
 
 def _field(text: str, count: CountTokens | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from personas.errors import CardError
+from personas.lore.lorebooks import NAMES, find_lorebook_kind
 
 JsonObject = dict[str, Any]
 Version = Literal[1, 2, 3]
@@ -21,6 +22,9 @@ LONE_SURROGATE_PATTERN = re.compile("[\ud800-\udfff]")
 EXPECTED_FORMAT_ADVICE = (
     "A card is a JSON object of version 1, 2 (spec chara_card_v2) or 3 (chara_card_v3), by itself or in a PNG "
     "or CHARX file, or a TOML file of this project."
+)
+LOREBOOK_ADVICE = (
+    "Add it as lore: `/persona lore add`, the persona's lore page, or `python -m personas lore convert`."
 )
 
 
@@ -97,6 +101,8 @@ def _version(document: JsonObject, where: str) -> Version:
         if not isinstance(data, dict):
             raise CardError(f"{where}: data must be an object in a card of spec {spec}.", EXPECTED_FORMAT_ADVICE)
         return versions[spec]
+    if kind := find_lorebook_kind(document):
+        raise CardError(f"{where} is {NAMES[kind]}, not a character card.", LOREBOOK_ADVICE)
     if spec is not None:
         raise CardError(f"{where} has an unknown spec, {_short(spec)}.", f"Known: {', '.join(versions)}; V1 has none.")
     if isinstance(data, dict) and "name" in data:  # some programs omit the spec

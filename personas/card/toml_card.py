@@ -20,17 +20,11 @@ from personas.card.spec_card import (
     replace_surrogates,
 )
 from personas.errors import CardError
+from personas.macros import normalise_macros, settle_macros
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.prompt import example_turns
 from personas.schemas.chat import Persona, fold_name, to_nfc
 
-NAME_MACROS = (
-    (re.compile(r"\{\{\s*char\s*\}\}|<char>|<bot>", re.IGNORECASE), "{{char}}"),
-    (re.compile(r"\{\{\s*user\s*\}\}|<user>", re.IGNORECASE), "{{user}}"),
-    (re.compile(r"\{\{\s*original\s*\}\}", re.IGNORECASE), "{{original}}"),
-)
-
-COMMENT_PATTERN = re.compile(r"\{\{\s*(?://|comment:|hidden_key:)[^{}]*\}\}", re.IGNORECASE)
 START_PATTERN = re.compile(r"<start>", re.IGNORECASE)
 MAX_CARD_BYTES = 4 * 2**20
 MAX_ID_LENGTH, MAX_TAGLINE = 64, 200
@@ -59,14 +53,6 @@ FIELD_ORDER = tuple(
 )
 
 EXTENSION_KEY = "understudy"
-
-
-def normalise_macros(text: str) -> str:
-    """Normalise macros and letters to one spelling, and remove comments meant for people only."""
-    text = COMMENT_PATTERN.sub("", to_nfc(text))
-    for pattern, name in NAME_MACROS:
-        text = pattern.sub(name, text)
-    return text
 
 
 def normalise_examples(text: str, name: str, nickname: str = "") -> str:
@@ -150,6 +136,8 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
     if len(fields["tagline"]) > MAX_TAGLINE:
         raise CardError(f"The card {where} has a tagline of more than {MAX_TAGLINE} characters.", "Shorten it.")
     examples = normalise_examples(fields["mes_example"], name, fields["nickname"])
+    # Macros of greetings keep until they are sent; those of a prompt have one value, in training and in serving.
+    prose = {key: settle_macros(fields[key], name).text for key in PROSE_FIELDS}
     persona = Persona(
         id=fields["id"],
         name=name,
@@ -158,7 +146,11 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
             normalise_macros(text).strip() for text in _texts(table, "alternate_greetings", where) if text.strip()
         ),
         avatar=avatar_path(folder, fields["avatar"], where) if folder and fields["avatar"] else None,
-        **{**{key: normalise_macros(fields[key]) for key in PROSE_FIELDS}, "mes_example": examples},
+        **{
+            **prose,
+            "first_mes": normalise_macros(fields["first_mes"]),
+            "mes_example": settle_macros(examples, name).text,
+        },
     )
     try:
         example_turns(persona)

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from personas.lore.entry_rules import MAX_ALWAYS_WORDS, EntryRules, KeyMatch, KeySearch
 from personas.lore.index_terms import (
     EVERYDAY_TERMS,
     character_grams,
@@ -41,6 +42,9 @@ from personas.lore.semantic import (
 from personas.schemas.chat import EARLIER_SOURCE, LoreHit
 
 MAX_LORE_PASSAGES = 2  # maximum number of passages in a prompt, in serving and in training samples
+KEY_SCORE = 20.0
+"""Score of a passage's keys: above that of any words and meaning."""
+NO_RULES, NO_KEYS = EntryRules(), KeyMatch()
 MAX_EXCHANGE_WORDS, MAX_EXCHANGE_CHARS = 120, 1000
 """Size of an earlier exchange in a prompt; longer ones are left out as a whole. A link, however long, is one word."""
 MAX_EARLIER_LOOKED_AT = 8
@@ -86,6 +90,9 @@ class PassageMatch:
     `words` are the shared words with their weights; `cosine` is None where the embedding model cannot read one of the
     two. `by_words` and `by_meaning` are on a scale where 1 is a match, and so is `score`, their sum. `by_meaning` is
     negative for distant meanings, so that a shared word alone is no match.
+
+    `keys` are those of its lore comment that the message has; `is_always`: it is given with every message and has room.
+    Either counts as `by_keys`. `is_ruled_out`: its keys forbid it. `place` is its number among the persona's passages.
     """
 
     passage: Passage
@@ -93,14 +100,33 @@ class PassageMatch:
     cosine: float | None
     by_words: float
     by_meaning: float
+    keys: tuple[str, ...] = ()
+    is_always: bool = False
+    is_ruled_out: bool = False
+    place: int = 0
+
+    @property
+    def rules(self) -> EntryRules:
+        return self.passage.rules or NO_RULES
+
+    @property
+    def by_keys(self) -> float:
+        return KEY_SCORE if self.keys or self.is_always else 0.0
 
     @property
     def score(self) -> float:
-        return self.by_words + self.by_meaning
+        return self.by_words + self.by_meaning + self.by_keys
 
     @property
     def is_match(self) -> bool:
-        return self.score >= MIN_SCORE
+        return bool(self.by_keys) or (self.score >= MIN_SCORE and not self.is_ruled_out)
+
+    @property
+    def rank(self) -> tuple[bool, bool, int, int, float]:
+        """Sorts matches: those that are always given, those by keys with their precedence, the others by score."""
+        if self.by_keys:
+            return not self.is_always, False, -self.rules.priority, -self.rules.order, -self.score
+        return True, True, 0, 0, -self.score
 
 
 @dataclass(frozen=True)
@@ -122,9 +148,17 @@ class LoreRanking:
         return "the message asks nothing, so its scores count half" if self.weight == STATEMENT_WEIGHT else ""
 
     def selected(self, limit: int = MAX_LORE_PASSAGES) -> list[PassageMatch]:
-        """Return the passages for a prompt: the best matches, without those far below the best one."""
-        least = max(MIN_SCORE, MIN_SHARE_OF_BEST * self.matches[0].score) if self.matches else MIN_SCORE
-        return [match for match in self.matches[:limit] if match.score >= least]
+        """Return the passages for a prompt: those always given, then the best matches, those by their keys first.
+
+        Matches by words and meaning that are far below the best such one are left out. What rules give is in their
+        order, the rest by score.
+        """
+        always = [match for match in self.matches if match.is_always]
+        by_keys = [match for match in self.matches if match.keys and not match.is_always][:limit]
+        found = [match for match in self.matches if match.is_match and not match.by_keys]
+        least = max(MIN_SCORE, MIN_SHARE_OF_BEST * found[0].score) if found else MIN_SCORE
+        found = [match for match in found[: limit - len(by_keys)] if match.score >= least]
+        return [*_in_order(always), *_in_order(by_keys), *found]
 
 
 @dataclass(frozen=True)
@@ -343,8 +377,9 @@ class LoreIndex:
         english_terms = len(terms) if small_talk is not None else 0
         is_weighed = small_talk is not None and not self._encoder and is_statement(message)
         weight = STATEMENT_WEIGHT if is_weighed else 1.0
+        keys, always = _match_keys(message, visible), _always_given(visible)
         matches = []
-        for row, indexed in visible.items():
+        for place, (row, indexed) in enumerate(visible.items()):
             words, cosine = shared.get(row, {}), cosines.get(row)
             if cosine is None or small_talk is None:
                 by_words = _word_score_only(words, whole, english_terms)
@@ -353,8 +388,19 @@ class LoreIndex:
                 of_row = 1.0 if added and row in added.rows else weight  # members' memories answer statements, too
                 by_words = of_row * _word_score(words)
                 by_meaning = of_row * (cosine - SMALL_TALK_WEIGHT * small_talk) / MIN_SIMILARITY
-            matches.append(PassageMatch(indexed.passage, words, cosine, by_words, by_meaning))
-        return LoreRanking(terms, small_talk, sorted(matches, key=lambda match: -match.score), weight)
+            match = PassageMatch(
+                indexed.passage,
+                words,
+                cosine,
+                by_words,
+                by_meaning,
+                keys=keys.get(row, NO_KEYS).keys,
+                is_always=row in always,
+                is_ruled_out=keys.get(row, NO_KEYS).is_ruled_out,
+                place=place,
+            )
+            matches.append(match)
+        return LoreRanking(terms, small_talk, sorted(matches, key=lambda match: match.rank), weight)
 
     def _owners_for(self, persona_id: str, guild_id: int) -> list[str]:
         """Return the owners of lore that a persona may use in a guild."""
@@ -423,6 +469,37 @@ def _index_passage(row: Passage, keys: tuple[str, ...]) -> _IndexedPassage:
 def guild_owner(guild_id: int, owner: str) -> str:
     """Return the owner of the lore that a guild has given to a persona."""
     return f"{guild_id}/{owner}"
+
+
+def _in_order(matches: Iterable[PassageMatch]) -> list[PassageMatch]:
+    """Sort passages by the order of their rules; equal ones as they were written."""
+    return sorted(matches, key=lambda match: (match.rules.order, match.place))
+
+
+def _match_keys(message: str, visible: Mapping[int, _IndexedPassage]) -> dict[int, KeyMatch]:
+    """Look for the keys of passages with rules in a message. Pieces of one section share theirs."""
+    search = KeySearch(message)
+    matches: dict[EntryRules, KeyMatch] = {}
+    rows: dict[int, KeyMatch] = {}
+    for row, indexed in visible.items():
+        if rules := indexed.passage.rules:
+            if rules not in matches:
+                matches[rules] = search.match(rules)
+            rows[row] = matches[rules]
+    return rows
+
+
+def _always_given(visible: Mapping[int, _IndexedPassage]) -> set[int]:
+    """Return the passages that are always given, as many as have room, by priority, then by the higher order."""
+    wanted = [(row, it.passage) for row, it in visible.items() if it.passage.rules and it.passage.rules.always]
+    wanted.sort(key=lambda pair: (-(pair[1].rules or NO_RULES).priority, -(pair[1].rules or NO_RULES).order))
+    room, rows = MAX_ALWAYS_WORDS, set()
+    for row, passage in wanted:
+        words = count_words(passage.text)
+        if words <= room:
+            room -= words
+            rows.add(row)
+    return rows
 
 
 def _shared_words(

@@ -13,6 +13,14 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from personas.errors import LoreError
+from personas.lore.entry_rules import (
+    MAX_FILE_REGEXES,
+    EntryRules,
+    count_regexes,
+    iter_comments,
+    parse_rules,
+    require_plain_yaml,
+)
 from personas.lore.index_terms import UNSEGMENTED_PATTERN, fold_text
 from personas.schemas.chat import Persona, to_nfc
 
@@ -34,7 +42,6 @@ WORLD_KEYS = frozenset("world shared common everyone everybody all setting setti
 LABEL_PATTERN = re.compile(r"(?:characters?|char|personas?|npc|profile|lore|about|bio)[\s_.-]+(?=\w)", re.IGNORECASE)
 """Prefix of a file or folder name that says that a name follows: `character_oda.md`."""
 OWNER_KEYS = ("persona", "personas", "character", "owner")
-MAX_FRONT_MATTER_DEPTH = 20
 FRONT_MATTER_PATTERN = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 ABBREVIATION_LOOKBEHIND = "".join(rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca"))
 
@@ -46,10 +53,14 @@ SENTENCE_END_PATTERN = re.compile(
 
 @dataclass(frozen=True)
 class MarkdownSection:
-    """Text under one heading. `heading` includes those above it: "Title: Section"."""
+    """Text under one heading. `heading` includes those above it: "Title: Section".
+
+    `comments` are its lore comments (`personas.lore.entry_rules`), as YAML.
+    """
 
     heading: str
     text: str
+    comments: tuple[str, ...] = ()
 
 
 @dataclass
@@ -58,15 +69,16 @@ class _SectionBuilder:
 
     titles: dict[int, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
     prose_open: bool = False
 
     def section(self) -> MarkdownSection:
         heading = ": ".join(title for _, title in sorted(self.titles.items()) if title)
-        return MarkdownSection(heading, "\n".join(self.lines))
+        return MarkdownSection(heading, "\n".join(self.lines), tuple(self.comments))
 
     def begin(self, level: int, title: str) -> None:
         self.titles = {above: name for above, name in self.titles.items() if above < level} | {level: title}
-        self.lines, self.prose_open = [], False
+        self.lines, self.comments, self.prose_open = [], [], False
 
     def prose(self, text: str) -> None:
         if self.prose_open:
@@ -110,8 +122,10 @@ def _add_token(draft: _SectionBuilder, token: Token, before: list[Token]) -> Non
         for line in token.content.splitlines():
             if line.strip():
                 draft.line(line.strip())
-    elif token.type == "html_block" and (text := _plain_line(token.content)):
-        draft.line(text)
+    elif token.type == "html_block":
+        draft.comments += iter_comments(token.content)
+        if text := _plain_line(token.content):
+            draft.line(text)
 
 
 def _add_text(draft: _SectionBuilder, content: str, before: list[Token]) -> None:
@@ -159,12 +173,16 @@ def _plain_line(text: str) -> str:
 
 @dataclass(frozen=True)
 class Passage:
-    """Part of one lore file. `owner` is a persona id or `_world`; `source` is the file name with its owner's prefix."""
+    """Part of one lore file. `owner` is a persona id or `_world`; `source` is the file name with its owner's prefix.
+
+    `rules` are those of its section, None for one without a lore comment.
+    """
 
     owner: str
     source: str
     heading: str
     text: str
+    rules: EntryRules | None = None
 
 
 @dataclass(frozen=True)
@@ -248,6 +266,10 @@ def _read_document(path: Path, source: PurePosixPath, names: OwnerNames) -> Lore
         )
         return LoreDocument(path, source, names.resolve((), source)[0], skipped=reason.rstrip("."))
     owners, reason = names.resolve(stated, source)
+    try:
+        split_passages("", "", text)
+    except LoreError as error:
+        return LoreDocument(path, source, owners, skipped=str(error).rstrip("."))
     if reason:
         reason += "; name its persona in front matter, as in `persona: NAME`, or in its folder or file name"
     elif not text.strip():
@@ -280,8 +302,24 @@ def read_lore_file(path: Path) -> tuple[tuple[str, ...], str]:
 
 
 def split_passages(owner: str, source: str, text: str) -> list[Passage]:
-    """Split a markdown text without front matter into passages."""
-    return [Passage(owner, source, heading, piece) for heading, piece in split_markdown(text)]
+    """Split a markdown text without front matter into passages. Raises `LoreError` for a wrong lore comment."""
+    passages: list[Passage] = []
+    regexes = 0
+    for section in parse_sections(text):
+        rules = _section_rules(section)
+        regexes += count_regexes(rules) if rules else 0
+        if regexes > MAX_FILE_REGEXES:
+            advice = "Divide the file, or write some of them as words."
+            raise LoreError(f"It has more than {MAX_FILE_REGEXES} keys that are regular expressions.", advice)
+        passages += [Passage(owner, source, section.heading, piece, rules) for piece in _split_section(section)]
+    return passages
+
+
+def _section_rules(section: MarkdownSection) -> EntryRules | None:
+    if len(section.comments) > 1:
+        where = f"“{section.heading}”" if section.heading else "the beginning"
+        raise LoreError(f"There are {len(section.comments)} lore comments under {where}.", "Keep one a heading.")
+    return parse_rules(section.comments[0], section.heading) if section.comments else None
 
 
 def parse_lore(text: str, name: str) -> tuple[tuple[str, ...], str]:
@@ -379,7 +417,7 @@ def _parse_front_matter(text: str, path: Path) -> tuple[dict[str, Any], str]:
     if not match:
         return {}, text
     try:
-        _require_plain_yaml(match[1])
+        require_plain_yaml(match[1])
         stated = yaml.safe_load(match[1])
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 30 February, or a number of 5,000 digits
         why = " ".join(str(error).split())[:200]
@@ -388,15 +426,6 @@ def _parse_front_matter(text: str, path: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(stated, dict):
         return {}, text  # prose between two rules
     return stated, text[match.end() :]
-
-
-def _require_plain_yaml(text: str) -> None:
-    """Raise `ValueError` for what a few bytes could make endless: aliases, and lists in lists in lists."""
-    depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_FRONT_MATTER_DEPTH or isinstance(event, yaml.AliasEvent):
-            raise ValueError("it has an alias, or is nested too deeply")
 
 
 def _read_text(path: Path) -> str:

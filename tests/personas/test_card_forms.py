@@ -168,7 +168,8 @@ def test_the_book_is_read_as_lore():
         ("lamp", "Mira trims the lamp at six.", ""),
         ("x", "secret", "disabled in the card"),
     ]
-    assert book_as_lore(card) == ["# Mira\n\n## lamp\n\nMira trims the lamp at six.\n"]
+    rules = "<!-- lore\nkeys: [lamp]\norder: 1\n-->"
+    assert book_as_lore(card) == [f"# Mira\n\n## lamp\n\n{rules}\n\nMira trims the lamp at six.\n"]
 
 
 def test_a_long_book_becomes_several_files():
@@ -176,7 +177,8 @@ def test_a_long_book_becomes_several_files():
     card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": {"entries": entries}}}), "it")
     files = book_as_lore(card, 2000)
     assert len(files) > 2 and all(len(file.encode()) <= 2000 and file.startswith("# Mira\n") for file in files)
-    assert [f"## key {n}\n\n{n} ü" in "".join(files) for n in range(9)] == [True] * 9
+    sections = [f"## key {n}\n\n<!-- lore\nkeys: [key {n}]\n-->\n\n{n} ü" for n in range(9)]
+    assert [section in "".join(files) for section in sections] == [True] * 9
     assert all(99 <= len(file.encode()) <= 100 for file in book_as_lore(card, 100))
 
 

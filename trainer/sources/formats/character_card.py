@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from personas.card.card_markdown import BookEntry, book_entries
+from personas.card.card_markdown import book_entries
 from personas.card.formats import parse_card, to_persona
 from personas.card.spec_card import V1_TEXT_FIELDS, Card
-from personas.card.toml_card import normalise_examples, normalise_macros, slug
+from personas.card.toml_card import normalise_examples, slug
 from personas.errors import CardError, MaterialError
+from personas.lore.lorebooks import LorebookEntry
+from personas.macros import settle_macros
 from personas.prompt import EXAMPLE_LINE_PATTERN, EXAMPLE_USER, fill_macros, system_text
 from personas.schemas.chat import Persona, fold_name
 from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage, SourceSpeaker
@@ -47,7 +49,8 @@ class _CardConverter:
 
     def examples(self) -> Iterator[Conversation | RejectedRecord]:
         """Yield the example dialogues. Prose examples describe the character and are rejected."""
-        examples = normalise_examples(self._card.text("mes_example"), self._persona.name, self._persona.nickname)
+        examples = self._settled(self._card.text("mes_example"))
+        examples = normalise_examples(examples, self._persona.name, self._persona.nickname)
         dialogues = [dialogue.strip() for dialogue in examples.split("<START>") if dialogue.strip()]
         for number, dialogue in enumerate(dialogues, start=1):
             row = f"mes_example {number}"
@@ -64,12 +67,12 @@ class _CardConverter:
         for key in GREETINGS:
             texts += [(f"{key} {number}", text) for number, text in enumerate(self._card.texts(key), start=1)]
         for row, text in texts:
-            if text.strip():
-                yield self._conversation(row, [(False, GREETING_PROMPT), (True, normalise_macros(text))])
+            if (settled := self._settled(text)).strip():
+                yield self._conversation(row, [(False, GREETING_PROMPT), (True, settled)])
             elif row != "first_mes":  # that one is always there
                 yield RejectedRecord(row, "no text")
 
-    def entry(self, entry: BookEntry) -> Conversation | RejectedRecord:
+    def entry(self, entry: LorebookEntry) -> Conversation | RejectedRecord:
         """Convert a book entry to an answer of the character; entries about the character itself remain lore."""
         row = f"book {entry.number + 1}"
         if entry.unused:
@@ -79,6 +82,10 @@ class _CardConverter:
         if any(name and name in entry.text for name in (self._persona.name, self._persona.nickname)):
             return RejectedRecord(row, "about the character, not in its words: use it as lore")
         return self._conversation(row, [(False, f"{entry.topic}?"), (True, entry.text)])
+
+    def _settled(self, text: str) -> str:
+        """Give macros the values that they have in the card's prompt."""
+        return settle_macros(text, self._persona.name).text
 
     def _conversation(self, row: str, turns: list[tuple[bool, str]]) -> Conversation:
         filled = [(by_persona, fill_macros(text.strip(), self._persona, EXAMPLE_USER)) for by_persona, text in turns]

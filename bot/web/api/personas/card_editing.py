@@ -22,12 +22,14 @@ from bot.web.api.openapi import ApiModel
 from bot.web.api.personas.persona_lookup import OwnedPersona
 from bot.web.problems import Problem, field_error
 from bot.web.request_body import errors_as_problems
+from personas.card.card_report import report_card
 from personas.card.spec_card import JsonObject
 from personas.card.toml_card import card_from_table, persona_from_table
 from personas.errors import CardError
 from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import ChatRequest, Persona, Turn
+from personas.schemas.import_report import ImportReport
 
 FieldValue = str | list[str]
 MAX_CARD_BODY_BYTES = 2**20
@@ -161,6 +163,11 @@ def check_card_table(table: JsonObject, base_model: str) -> CardCheck:
     except CardError as error:
         return CardCheck(table, None, room, {_first_invalid_field(table): str(error)}, tokens)
     return CardCheck(table, persona, room, {}, tokens)
+
+
+def report_table(table: JsonObject) -> ImportReport:
+    """List what is used of a stored card. To be called in a thread."""
+    return report_card(card_from_table(table, str(table["id"])), str(table["id"]))
 
 
 def _list_texts(value: object) -> list[str]:

@@ -171,6 +171,29 @@ def fields_json(found: OwnedPersona) -> dict[str, Any]:
     return {"id": found.id, "fields": {name: table.get(name, value) for name, value in empty.items()}}
 
 
+class ImportedParts(ApiModel):
+    """What is used of a card: each part with `what` it is and, unless it is taken as is, `why`."""
+
+    as_is: list[dict[str, str]]
+    other_meaning: list[dict[str, str]]
+    not_taken: list[dict[str, str]]
+
+
+@routes.operation(
+    "GET /personas/{persona_id}/card/imported",
+    "List what is used of a card",
+    {
+        200: ResponseSpec("Its fields, macros and book entries by what became of them.", ImportedParts),
+        404: NO_PERSONA_TEXT,
+    },
+)
+async def get_imported_parts(request: web.Request) -> web.Response:
+    """Says what of the stored card is taken as is, what has another meaning here, and what has no effect, and why."""
+    found = require_persona_in_path(request)
+    report = await asyncio.to_thread(card_editing.report_table, found.services.personas.table(found.id))
+    return ImportedParts(**report.as_json()).response()
+
+
 @routes.operation(
     "POST /personas/{persona_id}/card/check",
     "Check a card",

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import GuildLore, lore_file_name
+from bot.personas.lore_upload import AddedLore, add_lore
 from bot.personas.registry import short_id
 from bot.services import Services
 from bot.web.api.personas.persona_lookup import OwnedPersona, guild_name
@@ -15,6 +17,7 @@ from bot.web.problems import Problem
 from bot.web.request_body import errors_as_problems
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.lore.entry_rules import MAX_ALWAYS_WORDS
 from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE, MIN_SHARE_OF_BEST, LoreRanking, PassageMatch, guild_owner
 from personas.lore.passages import Passage
 
@@ -141,7 +144,7 @@ def explain_matches(ranking: LoreRanking, count: Callable[[str], int]) -> list[M
 def explanation_json(one: MatchExplanation) -> dict[str, Any]:
     fields = (
         (one, ("outcome", "why", "tokens")),
-        (one.match, ("score", "by_words", "by_meaning", "cosine", "words")),
+        (one.match, ("score", "by_words", "by_meaning", "by_keys", "cosine", "words", "keys", "is_always")),
         (one.match.passage, ("source", "heading", "text")),
     )
     return {name: getattr(holder, name) for holder, names in fields for name in names}
@@ -149,12 +152,25 @@ def explanation_json(one: MatchExplanation) -> dict[str, Any]:
 
 def _explain_match(match: PassageMatch, rank: int, is_given: bool, count: Callable[[str], int]) -> MatchExplanation:
     tokens = count(f"[{match.passage.heading}] {match.passage.text}")
+    if is_given and match.by_keys:
+        return MatchExplanation(match, "given", _key_reason(match), tokens)
     if is_given:
         why = f"A score of {MIN_SCORE:g} or more is found, and it is among the best {MAX_LORE_PASSAGES}."
         return MatchExplanation(match, "given", why, tokens)
     if match.is_match:
-        return MatchExplanation(match, "left over", _left_over_reason(rank), tokens)
+        why = _crowded_reason(match) if match.by_keys else _left_over_reason(rank)
+        return MatchExplanation(match, "left over", why, tokens)
     return MatchExplanation(match, "not found", _not_found_reason(match), tokens)
+
+
+def _key_reason(match: PassageMatch) -> str:
+    if match.is_always:
+        return f"It is given with every message, as all such passages are that have room in {MAX_ALWAYS_WORDS} words."
+    return f"The message has its keys: {', '.join(match.keys)}."
+
+
+def _crowded_reason(match: PassageMatch) -> str:
+    return f"{_key_reason(match)} Others have precedence by their keys: a prompt has room for {MAX_LORE_PASSAGES}."
 
 
 def _left_over_reason(rank: int) -> str:
@@ -164,6 +180,8 @@ def _left_over_reason(rank: int) -> str:
 
 
 def _not_found_reason(match: PassageMatch) -> str:
+    if match.is_ruled_out:
+        return "It has secondary keys, so only its keys give it, and they do not match."
     meaning = "its meaning was not compared, as one of the two is not English"
     if match.cosine is not None:
         far = "far off" if match.by_meaning < 0 else "near, but not near enough" if match.by_meaning else "no nearer"
@@ -189,10 +207,13 @@ def read_lore_file(found: OwnedPersona, guild_id: int, name: str) -> str:
     return text
 
 
-async def write_lore_file(found: OwnedPersona, guild_id: int, name: str, content: bytes) -> tuple[str, int]:
-    """Store a file; returns its name and number of passages. Raises `Problem`."""
+async def write_lore_file(found: OwnedPersona, guild_id: int, name: str, content: bytes) -> AddedLore:
+    """Store a file, or a lorebook as files; returns what was added. Raises `Problem`."""
+    lore = lore_store(found.services)
     with errors_as_problems("invalid-request"):
-        return await lore_store(found.services).add(guild_id, found.id, name, content)
+        return await add_lore(
+            lore, guild_id, found.persona, name, content=content, store=partial(lore.add, guild_id, found.id)
+        )
 
 
 async def remove_lore_file(found: OwnedPersona, guild_id: int, name: str) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import Field as Limit
 
-from bot.personas.guild_lore import MAX_FILE_BYTES
 from bot.web.api.openapi import ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
 from bot.web.api.personas import lore_files
 from bot.web.api.personas.card_routes import NO_PERSONA_TEXT
@@ -16,6 +15,7 @@ from bot.web.request_body import parse_body, read_json_object
 from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE
 from personas.schemas.base import FrozenModel
 
+MAX_LOREBOOK_CHARS = 4 * 2**20
 NO_FILE_TEXT = "There is no such persona, or no such file."
 GuildId = Annotated[str, Limit(pattern=r"^[0-9]{1,20}$", description="its id; the persona's own if left out")]
 routes = ApiRoutes("personas")
@@ -29,16 +29,22 @@ class LoreQuery(FrozenModel):
 
 
 class LoreFileBody(FrozenModel):
-    """The new text of a lore file, in markdown."""
+    """The new text of a lore file: markdown of at most 100 KB, or a lorebook of another program (JSON)."""
 
-    text: Annotated[str, Limit(max_length=MAX_FILE_BYTES)]
+    text: Annotated[str, Limit(max_length=MAX_LOREBOOK_CHARS)]
 
 
 class LoreFileSummary(ApiModel):
-    """A file's name, and how many passages are found of it."""
+    """A file's name, and how many passages are found of it.
+
+    A lorebook may become several `files`; `imported` then says what became of its entries: `as_is`, `other_meaning`
+    and `not_taken`, each a list of `what` and `why`.
+    """
 
     name: str
     passages: int
+    files: list[str] | None = None
+    imported: Json | None = None
 
 
 class LoreMatches(ApiModel):
@@ -116,12 +122,13 @@ async def get_lore_file(request: web.Request) -> web.Response:
 async def put_lore_file(request: web.Request) -> web.Response:
     """Adds or replaces a file; its previous text is stored. A shipped file is excluded instead."""
     found = require_lore_owner(request)
-    text = parse_body(LoreFileBody, await read_json_object(request, 2 * MAX_FILE_BYTES)).text
+    text = parse_body(LoreFileBody, await read_json_object(request, 2 * MAX_LOREBOOK_CHARS)).text
     if not lore_files.is_plain_file_name(wanted := _file_name_in_path(request)):
         advice = "Use small letters, digits, - and _, and .md at the end or nothing."
         raise Problem("invalid-request", f"No file of lore can be called {wanted[:80]!r}.", advice)
-    name, passages = await lore_files.write_lore_file(found, found.guild_id, wanted, text.encode())
-    return LoreFileSummary(name=name, passages=passages).response()
+    added = await lore_files.write_lore_file(found, found.guild_id, wanted, text.encode())
+    more: Json = {"files": list(added.files), "imported": added.report.as_json()} if added.report else {}
+    return LoreFileSummary(name=added.files[0], passages=added.passages, **more).response()
 
 
 @routes.operation(

@@ -18,6 +18,7 @@ from bot.web.templating import FormError, format_time, redirect_to, render_page
 from personas.card.spec_card import JsonObject, json_bytes
 from personas.card.toml_card import parse_table
 from personas.prompt import MAX_CARD_TOKENS
+from personas.schemas.import_report import ImportReport
 
 MESSAGE_FIELD = "message"
 """The message to the persona; not a field of the card."""
@@ -50,6 +51,7 @@ class StoredCard:
     card: card_editing.CardCheck
     earlier: list[Revision]
     voices: list[str]
+    report: ImportReport
 
 
 @routes.add("GET /dashboard/personas/{persona_id}")
@@ -168,7 +170,8 @@ async def _stored_card(found: OwnedPersona) -> StoredCard:
         table = card_editing.replace_fields(personas.table(found.id), {})
         stamp = hashlib.sha256(json_bytes(table)).hexdigest()[:16]
         card = card_editing.check_card_table(table, found.services.base_model)
-        return StoredCard(table, stamp, card, personas.earlier(found.id).all(), voices)
+        report = card_editing.report_table(table)
+        return StoredCard(table, stamp, card, personas.earlier(found.id).all(), voices, report)
 
     return await asyncio.to_thread(read)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from bot.personas.base_model_compat import token_counter_or_estimate
-from bot.personas.guild_lore import MAX_FILE_BYTES, MAX_FILES, lore_file_name
+from bot.personas.guild_lore import MAX_FILES, lore_file_name
+from bot.personas.lore_upload import AddedLore
 from bot.web.api.personas import lore_files
 from bot.web.api.personas.persona_lookup import OwnedPersona, guild_name, persona_status, require_lore_owner
 from bot.web.app_context import Routes
@@ -15,7 +16,9 @@ from bot.web.request_body import errors_as_problems, read_file_form, read_form
 from bot.web.templating import FormError, redirect_to, render_page
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID, list_shipped_lore
+from personas.lore.entry_rules import MAX_ALWAYS_WORDS
 from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE, guild_owner
+from personas.lore.lorebooks import MAX_LOREBOOK_BYTES
 from personas.lore.passages import WORLD
 
 MAX_SHOWN_MATCHES = 6
@@ -34,6 +37,7 @@ class LoreDraft:
     name: str = ""
     text: str = ""
     wrong: dict[str, str] = field(default_factory=dict)
+    added: AddedLore | None = None
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/lore")
@@ -71,23 +75,23 @@ async def save_lore_file(request: web.Request) -> web.Response:
     found, guild_id, name = _file_in_path(request)
     text = (await read_form(request)).get("text", "")
     try:
-        name, passages = await lore_files.write_lore_file(found, guild_id, name, text.encode())
+        added = await lore_files.write_lore_file(found, guild_id, name, text.encode())
     except Problem as problem:
         return await _render_file(request, text, str(problem), 422)
-    return _redirect_saved(request, found, name, passages)
+    return await _answer_saved(request, found, added)
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/lore-file")
 async def upload_lore_file(request: web.Request) -> web.Response:
     found = require_lore_owner(request)
     try:
-        form = await read_file_form(request, MAX_FILE_BYTES)
+        form = await read_file_form(request, MAX_LOREBOOK_BYTES)
         if not form.content:
             raise Problem("invalid-request", "No file was chosen, or an empty one.", "Choose a markdown file in UTF-8.")
-        name, passages = await lore_files.write_lore_file(found, found.guild_id, form.name, form.content)
+        added = await lore_files.write_lore_file(found, found.guild_id, form.name, form.content)
     except Problem as problem:
         return await _render_lore(request, found, LoreDraft(wrong={"file": str(problem)}), problem.status)
-    return _redirect_saved(request, found, name, passages)
+    return await _answer_saved(request, found, added)
 
 
 @routes.add(f"POST {LORE_FILE_PATH}/remove")
@@ -116,14 +120,14 @@ async def restore_lore_file(request: web.Request) -> web.Response:
 
 async def _add_file(request: web.Request, found: OwnedPersona, draft: LoreDraft) -> web.Response:
     text = draft.text
-    if text and not text.lstrip().startswith("#"):
+    if text and not text.lstrip().startswith(("#", "{", "[")):
         text = f"# {draft.name}\n\n{text}"
     try:
-        name, passages = await lore_files.write_lore_file(found, found.guild_id, draft.name, text.encode())
+        added = await lore_files.write_lore_file(found, found.guild_id, draft.name, text.encode())
     except Problem as problem:
         draft.wrong = {"text" if _is_valid_name(draft.name) else "name": str(problem)}
         return await _render_lore(request, found, draft, problem.status)
-    return _redirect_saved(request, found, name, passages)
+    return await _answer_saved(request, found, added)
 
 
 async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDraft, status: int = 200) -> web.Response:
@@ -154,6 +158,7 @@ async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDra
         shown=MAX_SHOWN_MATCHES,
         threshold=MIN_SCORE,
         most=MAX_LORE_PASSAGES,
+        always_words=MAX_ALWAYS_WORDS,
         longest=lore_files.MAX_QUESTION_CHARS,
         most_files=MAX_FILES,
     )
@@ -206,6 +211,9 @@ def _is_valid_name(name: str) -> bool:
         return False
 
 
-def _redirect_saved(request: web.Request, found: OwnedPersona, name: str, passages: int) -> web.Response:
-    count = "1 passage is" if passages == 1 else f"{passages} passages are"
-    return redirect_to(request, f"{found.page}/lore", f"{name} is kept; {count} found of it from now on.")
+async def _answer_saved(request: web.Request, found: OwnedPersona, added: AddedLore) -> web.Response:
+    """Return to the list of files; after a lorebook, show what became of its entries."""
+    if added.report:
+        return await _render_lore(request, found, LoreDraft(added=added))
+    count = "1 passage is" if added.passages == 1 else f"{added.passages} passages are"
+    return redirect_to(request, f"{found.page}/lore", f"{added.files[0]} is kept; {count} found of it from now on.")

@@ -1,0 +1,27 @@
+"""Shows what became of an import on Discord."""
+
+import io
+import json
+
+import discord
+
+from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
+from personas.schemas.import_report import ImportReport
+
+LIST_FILE = "import.json"
+REST_NOTE = f"-# The whole list is in `{LIST_FILE}`."
+
+
+def with_import_list(lines: list[str], report: ImportReport) -> tuple[str, list[discord.File]]:
+    """Return a message of these lines and the list of an import; a list that is too long comes as a file, too."""
+    shown = ["\n".join(lines), *(f"- {discord.utils.escape_markdown(line)}" for line in report.lines())]
+    text = "\n".join(shown)
+    if len(text) <= MAX_MESSAGE_CHARS:
+        return text, []
+    text = shown.pop(0)
+    for line in shown:
+        if len(text) + len(line) + len(REST_NOTE) + 2 > MAX_MESSAGE_CHARS:
+            break
+        text += f"\n{line}"
+    content = json.dumps(report.as_json(), ensure_ascii=False, indent=2).encode()
+    return f"{text}\n{REST_NOTE}", [discord.File(io.BytesIO(content), filename=LIST_FILE)]

@@ -1,0 +1,82 @@
+"""Adds uploaded lore: a markdown file as it is, and a lorebook of another program as markdown files."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, lore_file_name
+from personas.errors import LoreError
+from personas.lore.lorebooks import (
+    LOREBOOK_SUFFIXES,
+    MAX_LOREBOOK_BYTES,
+    NAMES,
+    lorebook_as_markdown,
+    parse_lorebook,
+    read_lorebook,
+)
+from personas.lore.passages import WORLD
+from personas.prompt import EXAMPLE_USER
+from personas.schemas.chat import Persona
+from personas.schemas.import_report import ImportReport
+
+StoreFile = Callable[[str, bytes], Awaitable[tuple[str, int]]]
+"""Stores a lore file by its wanted name; returns its name and number of passages."""
+
+
+@dataclass(frozen=True)
+class AddedLore:
+    """Lore that was added: its files, and how many passages they have. `report` is None for a markdown file.
+
+    `kind` names the lorebook that it was.
+    """
+
+    files: tuple[str, ...]
+    passages: int
+    report: ImportReport | None = None
+    kind: str = ""
+
+
+def max_upload_bytes(name: str) -> int:
+    """Return the largest size of an uploaded file with this name: a lorebook has much that is not text."""
+    return MAX_LOREBOOK_BYTES if name.lower().endswith(LOREBOOK_SUFFIXES) else MAX_FILE_BYTES
+
+
+async def add_lore(
+    lore: GuildLore, guild_id: int, persona: Persona, name: str, *, content: bytes, store: StoreFile
+) -> AddedLore:
+    """Store an uploaded file of lore with `store`. Raises `LoreError`, and `RefusedError` where there is no room.
+
+    A lorebook replaces the files that an earlier one of its name has become; nothing is stored if there is no room.
+    """
+    document = await asyncio.to_thread(parse_lorebook, content, name)
+    if document is None:
+        file, passages = await store(name, content)
+        return AddedLore((file,), passages)
+    speaker = "{{char}}" if persona.id == WORLD else persona.nickname or persona.name
+    book = await asyncio.to_thread(read_lorebook, document, speaker, EXAMPLE_USER)
+    stem = PurePosixPath(name).stem if name.lower().endswith(LOREBOOK_SUFFIXES) else name
+    texts = await asyncio.to_thread(lorebook_as_markdown, book.entries, book.title or stem, MAX_FILE_BYTES)
+    if not texts:
+        why = "; ".join(book.report().lines()) or "It has no entries."
+        raise LoreError(f"{name} is {NAMES[book.kind]}, but nothing of it can be used.", why)
+    files = {lore_file_name(_part_name(stem, number)): text.encode() for number, text in enumerate(texts, start=1)}
+    sizes = {file: len(text) for file, text in files.items()}
+    outdated = _later_parts(lore.files(guild_id, persona.id), stem, files)
+    await asyncio.to_thread(lore.require_room, guild_id, persona.id, sizes, outdated)
+    passages = 0
+    for file, text in files.items():
+        passages += (await store(file, text))[1]
+    for file in outdated:
+        await lore.remove(guild_id, persona.id, file)
+    return AddedLore(tuple(files), passages, book.report(), NAMES[book.kind])
+
+
+def _part_name(stem: str, number: int) -> str:
+    return stem if number == 1 else f"{stem}-part-{number}"
+
+
+def _later_parts(known: Iterable[str], stem: str, files: Iterable[str]) -> list[str]:
+    """Return the files of an earlier lorebook of this name that has become more files."""
+    prefix = lore_file_name(f"{stem}-part-2").removesuffix("2.md")
+    return [file for file in known if file.startswith(prefix) and file not in {*files}]

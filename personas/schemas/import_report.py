@@ -1,0 +1,87 @@
+"""The list with which an import ends: what was taken as is, what with another meaning, and what was not, and why."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+ImportOutcome = Literal["as_is", "other_meaning", "not_taken"]
+OUTCOMES: tuple[ImportOutcome, ...] = get_args(ImportOutcome)
+OUTCOME_LABELS: dict[ImportOutcome, str] = {
+    "as_is": "Taken as is",
+    "other_meaning": "Taken with another meaning",
+    "not_taken": "Not taken",
+}
+MAX_NAMED_ITEMS = 6
+"""Items that a line for people names; the others are counted. JSON has all of them."""
+
+
+@dataclass(frozen=True)
+class ImportItem:
+    """One part of what was imported. `why` says what it means now, or why it was not taken; empty for `as_is`."""
+
+    outcome: ImportOutcome
+    what: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of each part of an import, in the order of the file."""
+
+    items: tuple[ImportItem, ...] = ()
+
+    @classmethod
+    def of(cls, items: Iterable[ImportItem]) -> "ImportReport":
+        """Build a report without repeated items."""
+        return cls(tuple(dict.fromkeys(items)))
+
+    @classmethod
+    def from_json(cls, stated: Mapping[str, Iterable[Mapping[str, str]]]) -> "ImportReport":
+        """Build a report of what `as_json` returns."""
+        return cls.of(ImportItem(it, one["what"], one["why"]) for it in OUTCOMES for one in stated.get(it, ()))
+
+    def __add__(self, other: "ImportReport") -> "ImportReport":
+        return ImportReport.of((*self.items, *other.items))
+
+    def with_outcome(self, outcome: ImportOutcome) -> tuple[ImportItem, ...]:
+        return tuple(item for item in self.items if item.outcome == outcome)
+
+    def as_json(self) -> dict[str, list[dict[str, str]]]:
+        """Return the list as JSON: `as_is`, `other_meaning` and `not_taken`, each a list of `what` and `why`."""
+        return {
+            outcome: [{"what": item.what, "why": item.why} for item in self.with_outcome(outcome)]
+            for outcome in OUTCOMES
+        }
+
+    def lines(self) -> list[str]:
+        """Return a line for people per outcome and reason; parts with the same reason share one."""
+        return list(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        for outcome in OUTCOMES:
+            by_reason: dict[str, list[str]] = {}
+            for item in self.with_outcome(outcome):
+                by_reason.setdefault(item.why, []).append(item.what)
+            for why, names in by_reason.items():
+                yield f"{OUTCOME_LABELS[outcome]}: {_list_names(names)}{why and f' – {why}'}"
+
+
+def as_is(what: str) -> ImportItem:
+    """Build the item of a part that means here what it meant there."""
+    return ImportItem("as_is", what)
+
+
+def other_meaning(what: str, why: str) -> ImportItem:
+    """Build the item of a part that means something else here."""
+    return ImportItem("other_meaning", what, why)
+
+
+def not_taken(what: str, why: str) -> ImportItem:
+    """Build the item of a part that has no effect here."""
+    return ImportItem("not_taken", what, why)
+
+
+def _list_names(names: list[str]) -> str:
+    shown = ", ".join(names[:MAX_NAMED_ITEMS])
+    more = len(names) - MAX_NAMED_ITEMS
+    return f"{shown} and {more} more" if more > 0 else shown
