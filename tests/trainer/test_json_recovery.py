@@ -228,9 +228,10 @@ def test_shapes_in_turn_are_each_read_as_what_they_are(tmp_path):
     assert len(used) == len(rows) and not rejected
 
 
-def test_known_shapes_among_rows_of_unknown_columns_are_read(tmp_path):
+def test_known_shapes_among_rows_of_mapped_columns_are_read(tmp_path):
     unknown = [{"frage": f"Was ist die Nummer {n}?", "erwiderung": f"Das ist die {n}."} for n in range(8)]
-    used, rejected = read(tmp_path, jsonl([*unknown, TALKS[0], ROWS[0], {"x": 1}]))
+    mapping = {"user": "frage", "assistant": "erwiderung"}
+    used, rejected = read(tmp_path, jsonl([*unknown, TALKS[0], ROWS[0], {"x": 1}]), mapping=mapping)
     assert used == [*(row["erwiderung"] for row in unknown), *result(0), *answers(0)] and rejected == ["line 11"]
 
 

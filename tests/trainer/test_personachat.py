@@ -108,9 +108,9 @@ def test_the_csv_of_synthetic_persona_chat_has_cells_of_many_lines(tmp_path):
     name, used, rejected = read(tmp_path, cells)
     assert name == "synthetic-persona-chat"
     assert spoken(used[0]) == [
-        ("User 1", "Hi, how are you?"),
-        ("User 2*", 'Fine, thanks.\nAnd "you"?'),
-        ("User 1", "Fine."),
+        ("user", "Hi, how are you?"),
+        ("assistant*", 'Fine, thanks.\nAnd "you"?'),
+        ("user", "Fine."),
     ]
     assert used[0].system == "I mend clocks.\nI like tea."
     assert [(r.row, r.reason) for r in rejected] == [("row 2", "no speaker labels")]

@@ -1,14 +1,14 @@
-"""Table columns and their roles, by name, by content or by `--map`; row schemas."""
+"""Table columns and their roles, by name or by `--map`; row schemas."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from personas.errors import MaterialError
-from trainer.sources.conversation_builder import ROLES, RawDialogue
-from trainer.sources.record_fields import cell_list
+from trainer.sources.column_profile import cell_at
+from trainer.sources.conversation_builder import RawDialogue
+from trainer.sources.header_names import normalise_column
 
 Row = dict[str, Any]
 ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -38,13 +38,21 @@ ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
 METADATA_COLUMNS = tuple("act title category topic subject source name id type tag tags task domain url model".split())
 """Columns that describe a prompt and do not answer it."""
 SPEAKER_KEYS = tuple(
-    "from role speaker sender author user name who sender_name speaker_id character is_human turn_role".split()
+    "from role speaker sender author user name who sender_name speaker_id character is_human turn_role participant "
+    "userId".split()
 )
+FLAGGED_SIDES = {
+    **dict.fromkeys("isbot isai isassistant ismodel isnpc frombot fromai".split(), True),
+    **dict.fromkeys("isuser ishuman fromuser fromhuman isprompter".split(), False),
+}
+"""Flags that say whose message it is, without underscores; the value is the assistant's."""
 TEXT_KEYS = tuple("value content text message utterance body sentence turn_content".split())
-ROLE_NAMES = (*ROLE_COLUMNS, "from", "value")
+CHAT_COLUMNS = ("speaker", "text", "time", "date", "conversation")
+"""Roles of columns in a table with one message in each row."""
+ROLE_NAMES = (*ROLE_COLUMNS, "from", "value", *CHAT_COLUMNS)
 MAX_SHOWN_COLUMNS = 12
 ROLE_ALIASES = {"speaker": "from", "role": "from", "text": "value", "content": "value"}
-"""Other words for roles inside a list of messages."""
+"""Other words for roles inside a list of messages. In a table without one, they are columns (`CHAT_COLUMNS`)."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +66,13 @@ class ColumnRoles:
     def get(self, row: Row, role: str) -> Any:
         """Return the role's cell, or None."""
         name = self.by_role.get(role)
-        return row.get(name) if name is not None else None
+        if name is None or name in row:
+            return row[name] if name is not None else None
+        return cell_at(row, name)
 
     def __str__(self) -> str:
         keys = {"from": self.from_key, "value": self.value_key}
         return ", ".join(f"{role}={column}" for role, column in {**self.by_role, **keys}.items() if column)
-
-
-@lru_cache(maxsize=4096)
-def normalise_column(name: str) -> str:
-    """Return a column's name in lower case, with words joined by underscores."""
-    return "_".join(name.strip().lower().replace("-", " ").replace("_", " ").split())
 
 
 def has_role_name(column: str, role: str) -> bool:
@@ -95,7 +99,11 @@ def parse_mapping(mapping: Mapping[str, str]) -> ColumnRoles:
                 f"--map gives {role} twice: {by_role[role]!r} and {column!r}.", "Give each role one column."
             )
         by_role[role] = column
-    return ColumnRoles(by_role, by_role.pop("from", ""), by_role.pop("value", ""))
+    keys = by_role.pop("from", ""), by_role.pop("value", "")
+    if "messages" in by_role:
+        return ColumnRoles(by_role, *keys)
+    columns = {role: column for role, column in zip(("speaker", "text"), keys, strict=True) if column}
+    return ColumnRoles({**columns, **by_role})
 
 
 def require_roles(mapping: Mapping[str, str], columns: set[str]) -> None:
@@ -115,11 +123,20 @@ def _unknown_role_error(message: str, word: str) -> MaterialError:
 
 
 def _role(word: str) -> str | None:
-    if word in ROLE_NAMES:
-        return word
     if word in ROLE_ALIASES:
         return ROLE_ALIASES[word]
+    if word in ROLE_NAMES:
+        return word
     return next((role for role in ("user", "input", "assistant", "system") if has_role_name(word, role)), None)
+
+
+def side_of_flag(key: str, value: object) -> str:
+    """Return the role that a flag such as `is_bot` stands for; empty for any other key or value."""
+    assistant = FLAGGED_SIDES.get(key.replace("_", "").lower())
+    if assistant is None or str(value).strip().lower() not in ("true", "false", "0", "1"):
+        return ""
+    is_true = str(value).strip().lower() in ("true", "1")
+    return "assistant" if is_true is assistant else "user"
 
 
 def message_keys(messages: list[Any]) -> tuple[str, str] | None:
@@ -127,71 +144,9 @@ def message_keys(messages: list[Any]) -> tuple[str, str] | None:
     first = next((m for m in messages if isinstance(m, dict)), None)
     if first is None:
         return None
-    speaker = next((key for key in SPEAKER_KEYS if key in first), None)
+    speaker = next((key for key in SPEAKER_KEYS if key in first and not isinstance(first[key], dict)), None)
     text = next((key for key in TEXT_KEYS if key in first and key != speaker), None)
     return (speaker, text) if speaker and text else None
-
-
-def guess_columns(rows: list[Row]) -> ColumnRoles | None:
-    """Guess the roles of unknown columns, by name, then by content; None if nothing fits.
-
-    A list of objects with a short recurring text and a longer one is taken as messages. Of text columns, the two
-    longest are question and answer, in column order.
-    """
-    if messages := _guess_message_list(rows):
-        return messages
-    lengths = {column: _mean_length([row.get(column) for row in rows]) for column in rows[0]}
-    texts = sorted((column for column, length in lengths.items() if length), key=lambda column: -lengths[column])
-    named = {
-        role: column for role in ("user", "assistant", "system", "input") if (column := find_column(rows[0], role))
-    }
-    rest = [column for column in texts if column not in named.values() and not has_role_name(column, "lang")]
-    if "user" in named and "assistant" in named:
-        return ColumnRoles(named)
-    if "user" in named or "assistant" in named or "input" in named:
-        if "input" in named and "user" not in named:
-            named["user"] = named.pop("input")
-        missing = "assistant" if "user" in named else "user"
-        rest = [column for column in rest if normalise_column(column) not in METADATA_COLUMNS]
-        return ColumnRoles({**named, missing: rest[0]}) if missing not in named and rest else None
-    if len(rest) < 2:
-        return None
-    user, assistant = sorted(rest[:2], key=list(rows[0]).index)
-    return ColumnRoles({**named, "user": user, "assistant": assistant})
-
-
-def _mean_length(cells: list[Any]) -> float:
-    """Return the mean length of distinct texts; 0 for ids, classes and anything that is not text."""
-    texts = [cell for cell in cells if isinstance(cell, str)]
-    is_prose = 2 * sum(" " in text or not text.isascii() for text in texts) > len(cells)
-    if not is_prose or (len(texts) > 4 and len(set(texts)) <= len(texts) / 4):
-        return 0.0
-    return sum(map(len, texts)) / len(texts)
-
-
-def _guess_message_list(rows: list[Row]) -> ColumnRoles | None:
-    for column in rows[0]:
-        lists = [cells for row in rows if (cells := cell_list(row.get(column)))]
-        messages = [m for cells in lists for m in cells if isinstance(m, dict)]
-        if not messages or len(messages) < sum(map(len, lists)):
-            continue
-        if keys := message_keys(messages) or _guess_message_keys(messages):
-            return ColumnRoles({"messages": column}, *keys)
-    return None
-
-
-def _guess_message_keys(messages: list[Row]) -> tuple[str, str] | None:
-    """Return the key with few recurring values and the key with the longest texts."""
-    texts = {key: [m[key] for m in messages if isinstance(m.get(key), str)] for key in messages[0]}
-    whole = {key: values for key, values in texts.items() if 2 * len(values) > len(messages)}
-    if not whole:
-        return None
-    value = max(whole, key=lambda key: sum(map(len, whole[key])))
-    if not _mean_length(whole[value]):
-        return None
-    speakers = [k for k, names in whole.items() if k != value and 1 < len(set(names)) <= max(2, len(names) // 2)]
-    roles = [key for key in speakers if all(text.casefold() in ROLES for text in set(whole[key]))]
-    return ((roles or speakers)[0], value) if speakers else None
 
 
 @dataclass(frozen=True)

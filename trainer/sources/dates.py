@@ -19,7 +19,8 @@ MONTHS = {m: n for n, m in enumerate("jan feb mar apr may jun jul aug sep oct no
 HALF_DAY = rf"[ap]\.?{SPACE}?m\b\.?|" + "|".join(map(re.escape, sorted(AM_WORDS + PM_WORDS, key=len, reverse=True)))
 DATE = (
     rf"(?P<date>\d{{1,4}}(?P<sep>[./-]){SPACE}?(?:\d{{1,2}}|[A-Za-z]{{3}})(?P=sep){SPACE}?\d{{1,4}}\.?"
-    rf"|\d{{4}}年{SPACE}?\d{{1,2}}月{SPACE}?\d{{1,2}}日)"
+    rf"|\d{{4}}年{SPACE}?\d{{1,2}}月{SPACE}?\d{{1,2}}日"
+    rf"|\d{{4}}년{SPACE}?\d{{1,2}}월{SPACE}?\d{{1,2}}일)"
 )
 TIME = r"(?P<time>\d{1,2}[:.]\d{2}(?:[:.]\d{2})?)(?:[.,]\d+)?"
 DATE_FIRST = (
@@ -28,8 +29,22 @@ DATE_FIRST = (
 )
 """Skips a word between date and time ("à", "klo"); AM or PM may precede or follow the time."""
 TIME_FIRST = rf"{TIME}(?:{SPACE}?(?P<half>{HALF_DAY}))?(?P<half_after>)[,،]?{SPACE}+{DATE}"
+CLOCK = rf"(?:(?P<half>{HALF_DAY}){SPACE}*)?{TIME}(?:{SPACE}*(?P<half_after>{HALF_DAY}))?"
+MONTH_NAME = rf"(?P<month>{'|'.join(MONTHS)})[a-z]*\.?"
+MONTH_NAME_AFTER = MONTH_NAME.replace("month", "month_after")
+NAMED_MONTH = (
+    rf"(?:[a-z]{{3,9}}\.?,{SPACE}*)?"
+    rf"(?:{MONTH_NAME}{SPACE}+(?P<day>\d{{1,2}})"
+    rf"|(?P<day_before>\d{{1,2}})\.?{SPACE}+{MONTH_NAME_AFTER})"
+    rf",?{SPACE}+(?P<year>\d{{4}})"
+)
+"""English dates in words: `January 5, 2026`, `Monday, 5 Jan 2026`."""
+AFTER_NAMED_MONTH = rf"(?:,?{SPACE}+(?:at{SPACE}+)?{CLOCK}(?:{SPACE}+(?:UTC|GMT|Z))?)?"
+SILLYTAVERN_TIME = r"(\d{4})-(\d{1,2})-(\d{1,2})[ ]?@[ ]?(\d{1,2})h[ ]?(\d{1,2})m[ ]?(?:(\d{1,2})s)?.*"
 EPOCH = date(1970, 1, 1).toordinal()
 DAY_S = 86_400
+EARLIEST_EPOCH_S, LATEST_EPOCH_S = 946_684_800, 4_102_444_800
+"""2000 and 2100. A number outside, in seconds, milliseconds or microseconds, is no time."""
 BUDDHIST_YEAR_OFFSET = 543
 
 
@@ -67,11 +82,17 @@ def parse_time(written: str) -> WrittenTime | None:
 
 def time_of_match(match: re.Match[str]) -> WrittenTime:
     """Convert a match of `DATE_FIRST` or `TIME_FIRST`; its seconds are -1 if there is no such time."""
-    parts = re.findall(r"\d+|[A-Za-z]{3}", match["date"])
-    first, second, third = (int(part) if part.isdigit() else MONTHS.get(part.casefold(), 0) for part in parts)
     half = (match["half"] or match["half_after"] or "").casefold()
-    american = match["sep"] == "/" and len(parts[2]) == 2 and re.search(r"[AP]M", match[0]) is not None
-    return WrittenTime((first, second, third), _seconds(match["time"], half), american)
+    year_digits = len(re.findall(r"\d+|[A-Za-z]{3}", match["date"])[2])
+    american = match["sep"] == "/" and year_digits == 2 and re.search(r"[AP]M", match[0]) is not None
+    return WrittenTime(_date_numbers(match["date"]), _seconds(match["time"], half), american)
+
+
+def _date_numbers(written: str) -> tuple[int, int, int]:
+    """Return the three numbers of a date in the order in which they are written."""
+    parts = re.findall(r"\d+|[A-Za-z]{3}", written)
+    first, second, third = (int(part) if part.isdigit() else MONTHS.get(part.casefold(), 0) for part in parts)
+    return first, second, third
 
 
 def _seconds(time: str, half: str) -> int:
@@ -80,6 +101,61 @@ def _seconds(time: str, half: str) -> int:
         is_evening = half in PM_WORDS or (half.startswith("p") and half != "pg")
         hour = hour % 12 + (12 if is_evening else 0)
     return hour * 3600 + minute * 60 + second if hour < 24 and minute < 60 and second < 60 else -1
+
+
+def parse_moment(value: object) -> WrittenTime | None:
+    """Parse a cell that holds a time: a text in any format of this module, or a number since 1970; else None.
+
+    Numbers are seconds, milliseconds or microseconds, whichever lies between 2000 and 2100.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    text = str(value).strip()
+    if re.fullmatch(r"\d{9,16}(?:\.\d+)?", text):
+        moments = (float(text) / unit for unit in (1, 1_000, 1_000_000))
+        found = next((at for at in moments if EARLIEST_EPOCH_S <= at <= LATEST_EPOCH_S), None)
+        return None if found is None else WrittenTime((0, 0, 0), 0, exact=found)
+    if len(text) > 64 or not any(map(str.isdigit, text)) or text.isdecimal():
+        return None
+    return parse_time(text) or parse_named_month(text) or _parse_sillytavern(text) or _parse_day(text)
+
+
+def parse_named_month(text: str) -> WrittenTime | None:
+    """Parse an English date in words, with or without a time, as UTC; None for other texts."""
+    match = re.fullmatch(NAMED_MONTH + AFTER_NAMED_MONTH, text.strip(), re.IGNORECASE)
+    if match is None:
+        return None
+    month = MONTHS[(match["month"] or match["month_after"]).casefold()]
+    numbers = (int(match["year"]), month, int(match["day"] or match["day_before"]))
+    half = (match["half"] or match["half_after"] or "").casefold()
+    at = WrittenTime(numbers, _seconds(match["time"], half) if match["time"] else 0).at("ymd")
+    return None if at is None else WrittenTime(numbers, 0, exact=at)
+
+
+def parse_clock(text: str) -> int | None:
+    """Parse a time of day; returns seconds since midnight, or None for other texts."""
+    match = re.fullmatch(CLOCK, text.strip(), re.IGNORECASE)
+    if match is None:
+        return None
+    seconds = _seconds(match["time"], (match["half"] or match["half_after"] or "").casefold())
+    return seconds if seconds >= 0 else None
+
+
+def _parse_sillytavern(text: str) -> WrittenTime | None:
+    match = re.fullmatch(SILLYTAVERN_TIME, text)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second = (int(part or 0) for part in match.groups())
+    at = WrittenTime((year, month, day), hour * 3600 + minute * 60 + second).at("ymd")
+    return None if at is None else WrittenTime((year, month, day), 0, exact=at)
+
+
+def _parse_day(text: str) -> WrittenTime | None:
+    """Parse a date without a time, which may be followed by a day of the week in brackets."""
+    match = re.fullmatch(rf"{DATE}{SPACE}*(?:[(（][^()（）]{{1,12}}[)）])?", text, re.IGNORECASE)
+    if match is None:
+        return None
+    return WrittenTime(_date_numbers(match["date"]), 0)
 
 
 def day_number(numbers: tuple[int, int, int], order: DateOrder) -> int | None:

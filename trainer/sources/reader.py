@@ -75,7 +75,9 @@ def _role_error(name: str, options: ReadOptions, roles: Counter[str]) -> Materia
     message = f"{name} has lines of {found}; it has to be said whose are learned."
     if options.all_persona_names:
         message = f"{options.all_persona_names[0]} never speaks in {name}. Characters found: {found}."
-    return MaterialError(message, f"Name the character with {options.names_by}.")
+    by_place = " (@first or @second stands for who begins, or who answers, if names differ from talk to talk)"
+    advice = f"Name the character with {options.names_by}{by_place if len(roles) > MAX_SHOWN_ROLES else ''}."
+    return MaterialError(message, advice)
 
 
 def format_roles(roles: Counter[str]) -> str:

@@ -10,17 +10,22 @@ from trainer.sources.columns import did_you_mean
 from trainer.sources.conversation import RejectedRecord
 from trainer.sources.formats import (
     character_card,
+    chatgpt,
     discord_export,
     discord_package,
     instagram,
+    kakaotalk,
+    line_chat,
     markdown_lore,
     openassistant,
     personachat,
+    sillytavern,
     slack,
     tabular,
     telegram,
     whatsapp,
 )
+from trainer.sources.refusals import TEXT_REFUSALS, looks_like_chat, refuse
 from trainer.sources.source_file import (
     Peek,
     SourceFile,
@@ -40,6 +45,10 @@ FORMATS: tuple[SourceFormat, ...] = (
     telegram.FORMAT,
     slack.FORMAT,
     instagram.FORMAT,
+    sillytavern.FORMAT,
+    chatgpt.FORMAT,
+    line_chat.FORMAT,
+    *kakaotalk.FORMATS,
     whatsapp.FORMAT,
     *openassistant.FORMATS,
     *personachat.FORMATS,
@@ -47,6 +56,10 @@ FORMATS: tuple[SourceFormat, ...] = (
     *tabular.FORMATS,
 )
 MAX_ARCHIVE_DEPTH = 3
+PAGES_ADVICE = (
+    "Export the chat as JSON instead: in Telegram Desktop, Export chat history with the format Machine-readable JSON; "
+    "at Facebook, Instagram and Discord exporters, the format JSON. Of ChatGPT's archive, conversations.json is read."
+)
 FormatParts = list[tuple[SourceFormat, SourceFile]]
 
 
@@ -67,7 +80,7 @@ def count_formats(
     for found, _ in parts:
         counts[found.name] = (found, counts.get(found.name, (found, 0))[1] + 1)
     found, file = parts[0]
-    columns = tabular.guess_roles(file.peek(), options) if found.name == tabular.COLUMNS_FORMAT else None
+    columns = tabular.mapped_roles(file.peek(), options) if found.name == tabular.COLUMNS_FORMAT else None
     return counts, str(columns or "")
 
 
@@ -87,6 +100,8 @@ def find_parts(file: SourceFile, forced: str | None) -> tuple[FormatParts, list[
         parts, rejected = _find_in_container(file, formats, forced)
         if parts:
             return parts, rejected
+    elif refused := None if forced else refuse(file.peek()):
+        raise refused
     elif found := _detect(file, formats):
         return [(found, file)], []
     elif forced and file.kind not in ("folder", "zip"):
@@ -96,6 +111,8 @@ def find_parts(file: SourceFile, forced: str | None) -> tuple[FormatParts, list[
 
 def _detect(file: SourceFile, formats: Sequence[SourceFormat]) -> SourceFormat | None:
     peek = file.peek()
+    if peek.kind == "text" and len(formats) > 1 and looks_like_chat(peek):
+        formats = [format for format in formats if format.name not in tabular.GUESSED_FORMATS]
     return next((format for format in formats if format.matches(peek)), None)
 
 
@@ -132,6 +149,8 @@ def _find_in_member(
         member = file.member(name)
         if member.names and depth < MAX_ARCHIVE_DEPTH:
             parts, rejected = _find_in_container(member, formats, forced, depth + 1)
+        elif refused := None if forced else refuse(member.peek()):
+            raise refused
         else:
             found = _detect(member, formats) or (formats[0] if forced else None)
             parts, rejected = [(found, member)] if found else [], []
@@ -154,6 +173,10 @@ def _format_by_name(name: str) -> SourceFormat:
 def _unknown_format_error(peek: Peek) -> MaterialError:
     if peek.kind == "folder" and not peek.names:
         return MaterialError(f"{peek.name} contains no files.", "Name a file, or a folder with chats or data sets.")
+    if peek.kind == "text" and (refused := refuse(peek, TEXT_REFUSALS)):
+        return refused
+    if any(name.lower().endswith((".html", ".htm")) for name in peek.names):
+        return MaterialError(f"{peek.name} holds web pages, which are not read.", PAGES_ADVICE)
     problem = f"{peek.name}, {peek.problem}" if peek.problem else f"{peek.name} is in no known format"
     formats = "".join(f"\n  {format.name}: {format.expected}" for format in FORMATS)
     return MaterialError(f"{problem}. Found: {_describe_peek(peek)}.", f"Known formats:{formats}")

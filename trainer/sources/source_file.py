@@ -47,7 +47,7 @@ MEDIA_SUFFIXES = tuple(
 """Pictures, sound, documents and pages: never read, except cards in PNG files."""
 SAVED_DATASET_FILES = ("dataset_info.json", "dataset_dict.json", "state.json")
 """Metadata that `save_to_disk` of `datasets` writes beside or above its Arrow files."""
-METADATA_FILES = ("dataset_infos.json", "rights.toml")
+METADATA_FILES = ("dataset_infos.json", "rights.toml", "columns.toml")
 PROSE_SUFFIXES = ("", ".md", ".txt", ".rst", ".cff")
 DOCUMENT_NAMES = ("readme", "license", "licence", "changelog", "contributing", "citation", "notice")
 HUB_CACHE = ("blobs", "refs", ".no_exist")  # folders of the hub's cache beside `snapshots`
@@ -80,7 +80,8 @@ class Peek:
 class SourceFile:
     """A file, an archive member, or a folder. `name` is the display name, `path` its location on disk.
 
-    `is_inside`: the content is compressed, or a member of an archive.
+    `is_inside`: the content is compressed, or a member of an archive. `has_header`: the first row of a CSV or TSV file
+    names the columns; otherwise their positions do.
     """
 
     path: Path
@@ -91,6 +92,7 @@ class SourceFile:
     names: tuple[str, ...]
     opened: Callable[[], AbstractContextManager[BinaryIO]]
     is_inside: bool = False
+    has_header: bool = True
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -156,7 +158,7 @@ class SourceFile:
         elif self.kind == "JSON object":
             yield _record("line 1", decode_json(self.read(MAX_RECORD_BYTES)))
         elif self.kind in ("CSV", "TSV"):
-            yield from table_reader.csv_rows(self.lines(), self.delimiter)
+            yield from table_reader.csv_rows(self.lines(), self.delimiter, is_named=self.has_header)
         elif self.kind in ("Parquet", "Arrow"):
             rows = table_reader.parquet_rows if self.kind == "Parquet" else table_reader.arrow_rows
             with self.open() as stream:
@@ -197,7 +199,9 @@ class SourceFile:
         if self.kind in ("folder", "zip"):
             return Peek(self.kind, self.name, names=self.names)
         text = self.start.removeprefix(BOM).decode("utf-8", "replace") if self.kind in file_types.TEXT_TYPES else ""
-        columns = table_reader.column_names(text, self.delimiter) if self.delimiter else ()
+        columns: tuple[str, ...] = ()
+        if self.delimiter:
+            columns = table_reader.column_names(text, self.delimiter, is_named=self.has_header)
         head = _head(self.start) if self.kind == "JSON object" else {}
         first = [] if head else list(itertools.islice(self.records(), count))
         problem = next((f"{r.row}: {r.reason}" for r in first if isinstance(r, RejectedRecord)), "")
@@ -276,7 +280,9 @@ def _source(
         raise unreadable_error(name, error) from None
     is_whole = len(start) < HEAD_BYTES
     kind, delimiter = file_types.detect_file_type(start, name, is_whole=is_whole, is_followed=is_followed)
-    return SourceFile(path, name, kind, delimiter, start, names, unpacked, is_inside or packed)
+    text = start.removeprefix(BOM).decode("utf-8", "replace") if delimiter else ""
+    named = not delimiter or table_reader.has_header(text, delimiter)
+    return SourceFile(path, name, kind, delimiter, start, names, unpacked, is_inside or packed, named)
 
 
 def _has_second_record(start: bytes, stream: BinaryIO) -> bool:

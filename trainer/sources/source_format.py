@@ -18,9 +18,10 @@ class ReadOptions:
     signed for the source, `claimed` the one stated on the command line (see `personas.home.rights`); with `consent`
     None nothing is checked, otherwise training must be permitted. `arrived` is the date of arrival. `source` is the
     name that conversations carry, the file's own by default. `mapping` names the columns of unknown tables: role
-    (`user`, `assistant`, `messages` …) to column. `oasst_paths` selects the best-ranked path of each tree or every
-    path. `languages` keeps only these, if a source states the language; empty keeps all. `names_by` describes to the
-    user how to supply `persona_names`. `personas` are those whose lore markdown may be; empty if that is unknown.
+    (`speaker`, `text`, `user`, `messages` …) to column. `oasst_paths` selects the best-ranked path of each tree or
+    every path. `languages` keeps only these, if a source states the language; empty keeps all. `names_by` and
+    `mapped_by` describe to the user how to supply `persona_names` and `mapping`. `personas` are those whose lore
+    markdown may be; empty if that is unknown.
     """
 
     persona: Persona | None = None
@@ -35,6 +36,7 @@ class ReadOptions:
     oasst_paths: Literal["best", "all"] = "best"
     languages: tuple[str, ...] = ()
     names_by: str = "--as"
+    mapped_by: str = "--map"
     personas: tuple[Persona, ...] = ()
 
     @property
@@ -51,7 +53,8 @@ class SourceFormat:
     by content; `read` yields the whole content, used or not: the `rows` of the results add up to the number of records.
     Both raise only `MaterialError`, for files that cannot be used at all. `right` is the default right of such files;
     empty if the format implies none. For a format of a folder or archive, `claims` selects by name the files of its
-    first instance; `read` then gets the folder restricted to these names. `note` tells the user what becomes of it.
+    first instance; `read` then gets the folder restricted to these names. `note` tells the user what becomes of it, and
+    `meanings` what is taken with another meaning than it has in the file, each as part of a sentence.
     """
 
     name: str
@@ -62,3 +65,4 @@ class SourceFormat:
     right: str = ""
     claims: Callable[[Sequence[str]], Sequence[str]] | None = None
     note: str = ""
+    meanings: tuple[str, ...] = ()

@@ -1,13 +1,16 @@
 """Streams the rows of CSV, TSV, Parquet and Arrow files."""
 
 import csv
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from personas.errors import MaterialError
 from trainer.sources.conversation import RejectedRecord
+from trainer.sources.dates import parse_clock, parse_moment
+from trainer.sources.header_names import chat_roles
 
 BATCH_ROWS = 1024
 PAGE_BYTES = 1 << 20
@@ -16,6 +19,9 @@ DELIMITERS = ",\t;|"
 MAX_HEADER_CHARACTERS = 64
 MAX_COLUMNS = 1_000
 SAMPLED_TABLE_LINES = 64
+MIN_HEADERLESS_ROWS = 3
+MAX_NAME_CHARACTERS = 64
+SENTENCE_MARKS = ".!?…。！？:："
 FOREIGN = re.compile("[\udc80-\udcff]")
 """Bytes that are not UTF-8 come as lone surrogates (see `SourceFile.lines`)."""
 
@@ -34,6 +40,8 @@ def detect_delimiter(lines: list[str], *, is_named_so: bool) -> str:
             whole = rows[:-1] or rows  # the last may have been cut
             if 2 * sum(len(row) == len(header) for row in whole) > len(whole):
                 return delimiter
+    if delimiter := _headerless_delimiter(lines):
+        return delimiter
     if not is_named_so:
         return ""
     headers = {
@@ -43,9 +51,66 @@ def detect_delimiter(lines: list[str], *, is_named_so: bool) -> str:
     return max(named, key=lambda delimiter: len(headers[delimiter]), default="")
 
 
-def column_names(start: str, delimiter: str) -> tuple[str, ...]:
-    """Return the column names of a table that begins with this text."""
-    return tuple(_names(next(iter(_repair_rows(start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter)), [])))
+def _headerless_delimiter(lines: list[str]) -> str:
+    """Return the delimiter of a table without a header; empty if there is none.
+
+    Its rows have equally many cells, and one column holds times, or names that recur.
+    """
+    for delimiter in DELIMITERS:
+        rows = _repair_rows(lines[:SAMPLED_TABLE_LINES], delimiter)
+        if len(rows) < MIN_HEADERLESS_ROWS or len(rows[0]) < 2 or _is_header(rows[0]):
+            continue
+        alike = [row for row in rows if len(row) == len(rows[0])]
+        if 10 * len(alike) < 9 * len(rows):
+            continue
+        columns = list(zip(*alike, strict=True))
+        if any(map(_are_times, columns)) or sum(map(_are_names, columns)) == 1:
+            return delimiter
+    return ""
+
+
+def _are_times(cells: Sequence[str]) -> bool:
+    return all(parse_moment(cell) or parse_clock(cell) is not None for cell in cells)
+
+
+def _are_names(cells: Sequence[str]) -> bool:
+    """Report whether cells hold short texts that recur and are no sentences."""
+    names = [cell.strip() for cell in cells]
+    if not all(0 < len(name) <= MAX_NAME_CHARACTERS and any(map(str.isalpha, name)) for name in names):
+        return False
+    return 1 < len(set(names)) <= (len(names) + 1) / 2 and not any(set(name) & set(SENTENCE_MARKS) for name in names)
+
+
+def has_header(start: str, delimiter: str) -> bool:
+    """Report whether the first row of a table that begins with this text names the columns.
+
+    It does not if one of its cells is a time, a number or a sentence, or recurs in its own column, unless it is a
+    common name of a column.
+    """
+    first, *rows = _repair_rows(start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter) or [[]]
+    columns = ([row[place] for row in rows if place < len(row)] for place in range(len(first)))
+    return not any(_is_data(cell.strip(), below) for cell, below in zip(first, columns, strict=True))
+
+
+def _is_data(cell: str, below: Sequence[str]) -> bool:
+    """Report whether a cell of the first row is content rather than the name of the column `below`."""
+    if not cell or chat_roles(cell):
+        return False
+    if parse_moment(cell) or parse_clock(cell) is not None:
+        return True
+    recurs = cell in {other.strip() for other in below}
+    return recurs and (len(set(below)) < len(below) or any(map(str.isdigit, cell)))
+
+
+def position_names(count: int) -> list[str]:
+    """Return the names of columns without a header: their positions, counted from 1."""
+    return [str(number) for number in range(1, count + 1)]
+
+
+def column_names(start: str, delimiter: str, *, is_named: bool = True) -> tuple[str, ...]:
+    """Return the column names of a table that begins with this text; positions if no header names them."""
+    first = next(iter(_repair_rows(start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter)), [])
+    return tuple(_names(first) if is_named else position_names(len(first)))
 
 
 def _parse_rows(lines: list[str], delimiter: str) -> list[list[str]]:
@@ -150,11 +215,19 @@ def _is_valid(record: list[str], delimiter: str) -> bool:
         return False
 
 
-def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[tuple[str, dict[str, Any]] | RejectedRecord]:
-    """Yield rows by header names, counted from 1. `lines` keep their line ends: cells may span lines."""
+def csv_rows(
+    lines: Iterable[str], delimiter: str, *, is_named: bool = True
+) -> Iterator[tuple[str, dict[str, Any]] | RejectedRecord]:
+    """Yield rows by header names, counted from 1. `lines` keep their line ends: cells may span lines.
+
+    Without a header (`is_named` false), the first row is a row, and positions name the columns.
+    """
     records = _records(iter(lines), delimiter)
-    first = next(records, (1, []))[1]
-    header = _names(first) if isinstance(first, list) else []
+    whole = next(records, (1, []))
+    first = whole[1] if isinstance(whole[1], list) else []
+    header = _names(first) if is_named else position_names(len(first))
+    if not is_named:
+        records = itertools.chain([whole], records)
     for number, (_, cells) in enumerate(records, start=1):
         row = f"row {number}"
         if len(header) == 1 and isinstance(cells, list):  # texts without quotes, which may contain delimiters

@@ -15,7 +15,6 @@ from trainer.sources.columns import (
     RowSchema,
     find_column,
     message_keys,
-    normalise_column,
 )
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.conversation_builder import (
@@ -30,6 +29,7 @@ from trainer.sources.conversation_builder import (
 )
 from trainer.sources.formats.message_rows import dialogue_from_messages, have_names
 from trainer.sources.formats.qa_rows import dialogue_from_answer
+from trainer.sources.header_names import normalise_column
 from trainer.sources.json_recovery import decode_json
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 from trainer.sources.source_file import Peek, SourceFile
@@ -47,6 +47,8 @@ SETTING_COLUMNS = tuple("scenario background setting summary plot".split())
 AUTHOR_COLUMNS = ("author", "speaker", "by", "said_by", "who", "name", *CHARACTER_COLUMNS)
 LINE_COLUMNS = tuple("line text utterance dialogue dialog message content".split())
 LOG_LEVELS = frozenset("debug info notice warn warning error critical fatal trace".split())
+SceneLine = tuple[str, str, str]
+"""Place, name and text of a line."""
 MAX_SCENE_TURNS = 24  # a script without marks of its scenes is cut into conversations of this many turns
 SAMPLED_TEXTS = 64
 MIN_TEXTS = 3
@@ -321,10 +323,10 @@ def _read_script(file: SourceFile, options: ReadOptions) -> Iterator[Conversatio
         elif item:
             lines.append(item)
         if lines and (item is None or len(lines) >= MAX_SCENE_TURNS):
-            yield _scene(lines, options)
+            yield build_scene(lines, options)
             lines = []
     if lines:
-        yield _scene(lines, options)
+        yield build_scene(lines, options)
 
 
 def _table_lines(file: SourceFile, name: str, line: str) -> Iterator[tuple[str, str, str] | RejectedRecord]:
@@ -352,7 +354,8 @@ def _text_lines(file: SourceFile) -> Iterator[tuple[str, str, str] | RejectedRec
             yield (item[0], name, item[2]) if name else RejectedRecord(item[0], "no name before it")
 
 
-def _scene(lines: Sequence[tuple[str, str, str]], options: ReadOptions) -> Conversation | RejectedRecord:
+def build_scene(lines: Sequence[SceneLine], options: ReadOptions) -> Conversation | RejectedRecord:
+    """Build the conversation of a scene's lines."""
     labels = [{"q": "user", "a": "assistant"}.get(fold_name(name), name) for _, name, _ in lines]
     dialogue = RawDialogue(labels, [clean_line(text) for _, _, text in lines])
     if not any(ROLES.get(fold_name(label)) is ASSISTANT for label in labels):

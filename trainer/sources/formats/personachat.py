@@ -27,6 +27,7 @@ SETTING = re.compile(r"_(setting_name|setting_desc|self_name|object_desc)\s+(.*)
 PARTNER_SAYS = re.compile(r"_partner_say\s+(.*)")
 PARTNER_ACTS = re.compile(r"_partner_(?:act|emote)\s+(.*)")
 NUMBERED = re.compile(r"(\d+) (.*)", re.DOTALL)
+CSV_SPEAKERS = {"user 1": "user", "user 2": "assistant"}
 CSV_PERSONA_COLUMN, CSV_DIALOGUE_COLUMN = "user 2 personas", "Best Generated Conversation"
 
 
@@ -277,6 +278,8 @@ def _read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation |
         if not turns:
             yield RejectedRecord(place, "no speaker labels")
         else:
+            # The facts are those of User 2, who is therefore the persona.
+            turns = [(CSV_SPEAKERS.get(" ".join(label.lower().split()), label), text) for label, text in turns]
             yield build_conversation(RawDialogue.of(turns, join_facts(row.get(CSV_PERSONA_COLUMN))), place, options)
 
 

@@ -1,4 +1,4 @@
-"""Turns row schemas into formats, and reads unknown tables by guessed or mapped columns."""
+"""Turns row schemas into formats, recognises tables of chats, and reads unknown tables by mapped columns."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -7,16 +7,24 @@ from personas.card.toml_card import ID_PATTERN
 from personas.errors import MaterialError
 from personas.schemas.base import DISCORD_API
 from personas.schemas.chat import fold_name
+from trainer.sources.column_profile import (
+    ColumnProfile,
+    ColumnQuestion,
+    UnclearColumnsError,
+    list_columns,
+    profile_column,
+    profile_columns,
+    propose_mapping,
+)
 from trainer.sources.columns import (
     MAX_SHOWN_COLUMNS,
+    METADATA_COLUMNS,
     ROLE_COLUMNS,
     ColumnRoles,
     Row,
     RowSchema,
     find_column,
-    guess_columns,
     message_keys,
-    normalise_column,
     parse_mapping,
     require_roles,
 )
@@ -30,24 +38,32 @@ from trainer.sources.formats.character_lines import (
     peek_texts,
     read_texts,
 )
+from trainer.sources.formats.chat_table import EXPECTED as CHAT_EXPECTED
+from trainer.sources.formats.chat_table import ChatColumns, read_chat, recognise_chat
+from trainer.sources.formats.kto_rows import KTO_SCHEMAS
 from trainer.sources.formats.message_rows import (
     FALLBACK_SCHEMAS,
     MESSAGE_SCHEMAS,
     dialogue_from_messages,
     dialogue_from_texts,
     dialogue_from_transcript,
+    is_excluded,
 )
+from trainer.sources.formats.participants import PARTICIPANT_SCHEMAS
 from trainer.sources.formats.personachat import PERSONA_SCHEMAS
 from trainer.sources.formats.preference_rows import PREFERENCE_SCHEMAS
 from trainer.sources.formats.qa_rows import QA_SCHEMAS, dialogue_from_answer
+from trainer.sources.header_names import normalise_column
 from trainer.sources.record_fields import UnusableRecordError, cell_list
 from trainer.sources.source_file import Peek, Record, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
 
 ROW_SCHEMAS = (
     *PREFERENCE_SCHEMAS,
+    *KTO_SCHEMAS,
     *PERSONA_SCHEMAS,
     *CHARACTER_SCHEMAS,
+    *PARTICIPANT_SCHEMAS,
     *MESSAGE_SCHEMAS,
     *QA_SCHEMAS,
     *FALLBACK_SCHEMAS,
@@ -56,6 +72,14 @@ COLUMNS_FORMAT = "columns"  # the format of tables that are no known set
 PROMPTS_FORMAT = "prompts"
 MESSAGE_LIST_KEYS = ("content", *(name for name in ROLE_COLUMNS["messages"] if name not in ("data", "items")))
 """A member of these names contains the messages of one dialogue, not the rows of a table."""
+ROW_LOSS_KEYS = ("weight", "loss_weight", "train", "trainable")
+"""Columns that exclude a whole row from training by 0 or false."""
+SPEAKER_LIKE_COLUMNS = ("user", "human")
+"""Names of questions that name a speaker just as often: their content decides."""
+ANSWER_COLUMNS = tuple("answer output response completion solution std_answer responses answers outputs".split())
+"""Names of columns that hold answers even if all of them are numbers, or yes and no."""
+CHAT_FORMAT = "chat-table"
+OPTIONAL_ROLES = ("input", "system", "history", "lang")
 SAMPLED_ROWS = 16  # first rows that decide a table's format
 RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]], ColumnRoles]
 
@@ -68,10 +92,13 @@ def first_rows(peek: Peek, mapping: Mapping[str, str] | None = None) -> list[Row
 
 def _arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]]]:
     """Return the members of a JSON object that hold rows; none if the object itself is a row."""
-    if mapping and peek.head.keys() >= set(parse_mapping(mapping).by_role.values()):
+    mapped = set(parse_mapping(mapping).by_role.values()) if mapping else set()
+    if mapping and peek.head.keys() >= mapped:
         return []
     lists = [(name, rows) for name, rows in peek.head.items() if isinstance(rows, list)]
     arrays = [(name, rows) for name, rows in lists if rows and all(isinstance(row, dict) for row in rows)]
+    if has_mapped := [(name, rows) for name, rows in arrays if mapped & set(list_columns(rows[:SAMPLED_ROWS]))]:
+        return has_mapped
     certain = [(name, rows) for name, rows in arrays if normalise_column(name) not in MESSAGE_LIST_KEYS]
     certain = [(name, rows) for name, rows in certain if _are_rows(rows)]
     return certain if certain or _first_schema(peek.head) else arrays
@@ -81,18 +108,68 @@ def _are_rows(rows: list[Row]) -> bool:
     return 2 * sum(_first_schema(row) is not None for row in rows[:SAMPLED_ROWS]) > len(rows[:SAMPLED_ROWS])
 
 
-def guess_roles(peek: Peek, options: ReadOptions) -> ColumnRoles | None:
-    """Return the roles assigned to unknown columns. Raises `MaterialError` for an unknown role or column."""
+def mapped_roles(peek: Peek, options: ReadOptions) -> ColumnRoles:
+    """Return the roles that the operator assigns to columns.
+
+    Raises `MaterialError` for an unknown role or column, and `UnclearColumnsError` without a mapping.
+    """
     rows = first_rows(peek, options.mapping)
     if not options.mapping:
-        return guess_columns([row for row in rows if row.keys() == rows[0].keys()]) if rows[0] else None
+        raise UnclearColumnsError(ask_columns(peek), options.mapped_by)
     columns = parse_mapping(options.mapping)
-    present = {column for row in rows for column in row}
+    present = {column for row in rows for column in row} | set(list_columns(rows))
     if missing := [column for column in columns.by_role.values() if column not in present]:
         require_roles(options.mapping, present)
         shown = ", ".join(map(str, sorted(present)[:MAX_SHOWN_COLUMNS]))
         raise MaterialError(f"{peek.name} has no column {missing[0]!r}.", f"It has {shown}.")
     return columns
+
+
+def ask_columns(peek: Peek) -> ColumnQuestion:
+    """Describe the columns of an unknown table, those of messages in lists too, and propose their roles."""
+    rows = first_rows(peek)
+    columns: list[ColumnProfile] = []
+    proposal: dict[str, str] = {}
+    for column in profile_columns(rows):
+        columns.append(column)
+        inner = [m for row in rows for m in cell_list(row.get(column.name)) or () if isinstance(m, dict)]
+        if column.kind == "lists" and inner:
+            profiles = profile_columns(inner)
+            columns += [replace(one, name=f"{column.name}[].{one.name}") for one in profiles]
+            keys = propose_mapping(profiles)
+            if not proposal and {"speaker", "text"} <= keys.keys():
+                proposal = {"messages": column.name, "from": keys["speaker"], "value": keys["text"]}
+    is_numbered = peek.columns == tuple(map(str, range(1, len(peek.columns) + 1)))
+    flat = [column for column in columns if "[]." not in column.name]
+    proposal = propose_mapping(flat) or proposal
+    return ColumnQuestion(peek.name, tuple(columns), proposal, has_header=not (peek.columns and is_numbered))
+
+
+def _chat(peek: Peek) -> tuple[str, ChatColumns] | None:
+    """Return the columns of a chat, and the array of a JSON object that holds it (empty for a table)."""
+    if peek.records:
+        columns = recognise_chat(profile_columns(peek.records))
+        return ("", columns) if columns else None
+    for name, rows in peek.head.items():
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+            columns = recognise_chat(profile_columns(rows[:-1] or rows))  # the last may be cut
+            if columns and not _is_dialogue(peek.head, columns, rows):
+                return name, columns
+    return None
+
+
+def _is_dialogue(head: Row, columns: ChatColumns, rows: list[Row]) -> bool:
+    """Report whether an object is a dialogue in a known form, whose messages are a user's and an assistant's."""
+    speakers = profile_column("", [row.get(columns["speaker"]) for row in rows])
+    return speakers.kind in ("roles", "flags") and _first_schema(head) is not None
+
+
+def _read_chat_table(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    if (found := _chat(file.peek())) is None:
+        raise UnclearColumnsError(ask_columns(file.peek()), options.mapped_by)
+    name, columns = found
+    wanted = {name} if name else set()
+    return read_chat(lambda: _records_of(file, wanted), file.name, columns, options)
 
 
 def _main_schema(peek: Peek) -> RowSchema | None:
@@ -113,10 +190,30 @@ def _plan(schema: RowSchema, row: Row) -> ColumnRoles | None:
         return None
 
 
+def _doubts(peek: Peek, schema: RowSchema) -> bool:
+    """Report whether the content of a column of questions or answers contradicts its name."""
+    if schema not in QA_SCHEMAS:
+        return False
+    rows = first_rows(peek)
+    columns = next((columns for row in rows if (columns := _plan(schema, row))), None)
+    if columns is None:
+        return False
+    asked, answer = (columns.by_role[role] for role in ("user", "assistant"))
+    looks = {name: profile_column(name, [row.get(name) for row in rows]).kind for name in (asked, answer)}
+    is_speaker = looks[asked] == "names" and normalise_column(asked) in SPEAKER_LIKE_COLUMNS
+    is_class = looks[answer] in ("flags", "numbers", "dates", "ids") and normalise_column(answer) not in ANSWER_COLUMNS
+    return is_speaker or is_class or looks[asked] == "dates"
+
+
 def _recognises_columns(peek: Peek) -> bool:
+    """Report whether a file is a table with texts, or with lists of objects, that somebody could map."""
     if peek.kind == "JSON object" and not _arrays(peek, {}):
         return False
-    return guess_roles(peek, ReadOptions()) is not None or (bool(peek.columns) and not peek.records)
+    if peek.columns and not peek.records:
+        return True
+    columns = profile_columns(first_rows(peek))
+    has_texts = len(columns) > 1 and any(column.kind in ("texts", "names") for column in columns)
+    return has_texts or any(column.kind == "lists" for column in columns)
 
 
 def _schema_format(schema: RowSchema) -> SourceFormat:
@@ -124,19 +221,21 @@ def _schema_format(schema: RowSchema) -> SourceFormat:
         schema.name,
         schema.title,
         schema.expected,
-        lambda peek: _main_schema(peek) is schema,
+        lambda peek: _main_schema(peek) is schema and not _doubts(peek, schema),
         lambda file, options: read_rows(file, options, schema, None),
         note=QUOTES_NOTE if schema.name == "quotes" else "",
+        meanings=MEANINGS.get(schema.name, ()),
     )
 
 
 def _read_columns(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    columns = guess_roles(file.peek(), options)
-    if columns:
-        return read_rows(file, options, None, (_dialogue_parser(columns), columns))
-    if file.peek().records:
-        raise MaterialError(f"The roles of {file.name}'s columns are unclear.", "Name them: --map user=COLUMN …")
-    return read_rows(file, options, None, None)  # a table without rows, or whose first ones are all broken
+    peek = file.peek()
+    if not options.mapping and peek.columns and not peek.records:
+        return read_rows(file, options, None, None)  # a table without rows, or whose first ones are all broken
+    columns = mapped_roles(peek, options)
+    if {"speaker", "text"} <= columns.by_role.keys():
+        return read_chat(lambda: _records(file, options), file.name, columns.by_role, options)
+    return read_rows(file, options, None, (_dialogue_parser(columns), columns))
 
 
 def _dialogue_parser(columns: ColumnRoles) -> Callable[[Row, ColumnRoles], RawDialogue]:
@@ -147,7 +246,10 @@ def _dialogue_parser(columns: ColumnRoles) -> Callable[[Row, ColumnRoles], RawDi
         return dialogue_from_transcript
     if "assistant" in roles and ("user" in roles or "history" in roles):
         return dialogue_from_answer
-    raise MaterialError("No column has the role of the answers.", "Name user and assistant, messages, or transcript.")
+    raise MaterialError(
+        "No column has the role of the answers.",
+        "Name speaker and text, user and assistant, messages, or transcript.",
+    )
 
 
 def _dialogue_from_list(row: Row, columns: ColumnRoles) -> RawDialogue:
@@ -162,10 +264,11 @@ def read_rows(
 ) -> Iterator[Conversation | RejectedRecord]:
     """Yield one conversation per row. Rows of other known schemas than `main` are read by their own.
 
-    Columns are resolved once for all rows with the same columns; `unknown` is the plan for those of no known schema
-    and, if the operator gave it, for all.
+    Columns are resolved once for all rows with the same columns; `unknown` is the operator's plan for those that have
+    its columns.
     """
     forced = unknown if options.mapping else None
+    needed = [it for role, it in unknown[1].by_role.items() if role not in OPTIONAL_ROLES] if unknown else []
     plans = _first_plans(file, main) if main else {}
     for record in _records(file, options):
         if isinstance(record, RejectedRecord):
@@ -173,11 +276,10 @@ def read_rows(
             continue
         place, row = record
         key = tuple(row)
-        plan = forced or plans.get(key)
+        plan = forced if all(column.split(".")[0] in row or column in row for column in needed) else None
+        plan = plan or plans.get(key)
         if plan is None:
             plan = _plan_for(row, main)
-            if plan is None and unknown and row.keys() >= set(unknown[1].by_role.values()):
-                plan = unknown
             if plan is None:
                 columns = ", ".join(map(str, list(row)[:MAX_SHOWN_COLUMNS])) or "nothing"
                 yield RejectedRecord(place, f"not {main.expected if main else 'of a known schema'}: it has {columns}")
@@ -188,6 +290,7 @@ def read_rows(
         except UnusableRecordError as error:
             yield RejectedRecord(place, str(error))
             continue
+        _exclude_row(row, parsed)
         if isinstance(parsed, list):
             items = _build_scenes(parsed, place, options)
         else:
@@ -196,6 +299,13 @@ def read_rows(
             if row.get("right") == DISCORD_API and isinstance(item, Conversation):  # as data sets of ours state it
                 item = replace(item, right=DISCORD_API)
             yield _assign_persona(item, row, options) if options.persona and "persona" in row else item
+
+
+def _exclude_row(row: Row, parsed: RawDialogue | list[RawDialogue]) -> None:
+    """Exclude all turns of a row from training if one of its columns says so."""
+    if is_excluded(row, ROW_LOSS_KEYS):
+        for dialogue in parsed if isinstance(parsed, list) else [parsed]:
+            dialogue.untrained = frozenset(range(len(dialogue.texts)))
 
 
 def _build_scenes(
@@ -235,8 +345,13 @@ def _plan_for(row: Row, main: RowSchema | None) -> RowParser | None:
 
 
 def _records(file: SourceFile, options: ReadOptions) -> Iterator[Record | RejectedRecord]:
+    is_object = file.kind == "JSON object"
+    return _records_of(file, {name for name, _ in _arrays(file.peek(), options.mapping)} if is_object else set())
+
+
+def _records_of(file: SourceFile, wanted: set[str]) -> Iterator[Record | RejectedRecord]:
+    """Yield the rows of a table, or those of the `wanted` arrays of a JSON object."""
     peek = file.peek()
-    wanted = {name for name, _ in _arrays(peek, options.mapping)} if file.kind == "JSON object" else set()
     if not wanted:
         yield from file.records()
         return
@@ -255,8 +370,19 @@ def _recognises_prompts(peek: Peek) -> bool:
     rows = first_rows(peek)
     talk = cell_list(rows[0].get(find_column(rows[0], "messages") or "")) or []
     is_talk = all(isinstance(text, str) for text in talk) and (len(talk) == 1 or "question_id" in rows[0])
-    has_prompts = find_column(rows[0], "user") is not None or (bool(talk) and is_talk)
+    has_prompts = _has_prompts_alone(rows) or (bool(talk) and is_talk)
     return (has_prompts and bool(peek.records or _arrays(peek, {}))) or are_questions(peek_texts(peek))
+
+
+def _has_prompts_alone(rows: list[Row]) -> bool:
+    """Report whether a column is named like a prompt, and no other one can be an answer."""
+    asked, given = find_column(rows[0], "user"), find_column(rows[0], "input")
+    if asked is None or find_column(rows[0], "assistant"):
+        return False
+    columns = profile_columns(rows)
+    others = [c for c in columns if c.name not in (asked, given) and normalise_column(c.name) not in METADATA_COLUMNS]
+    is_text = next(c.kind for c in columns if c.name == asked) == "texts" or asked.lower() not in SPEAKER_LIKE_COLUMNS
+    return is_text and not any(column.kind in ("texts", "lists") for column in others)
 
 
 def _read_prompts(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
@@ -266,18 +392,30 @@ def _read_prompts(file: SourceFile, options: ReadOptions) -> Iterator[Conversati
         yield item if isinstance(item, RejectedRecord) else RejectedRecord(item[0], "a prompt without an answer")
 
 
-EXPECTED = "a table with texts in two columns, or a list of messages in one; --map says which"
+EXPECTED = "any other table with texts, or with lists of messages: --map says which column is what"
 PROMPTS = "a column such as prompt or question and none of answers, or a list of questions"
 PROMPTS_NOTE = (
     "Prompts without answers: nothing to train on. Use them as questions to a persona, with model_inference or in the "
     "playground, or add a column with its answers."
 )
+WORSE_KEPT = "worse answers are kept as rejected alternatives, which only preference training uses"
+BY_TURNS = "texts name no speakers: the first, third … are taken as the user's, the others as the answers"
+MEANINGS = {
+    **dict.fromkeys(("preference", "scored", "verdict"), (WORSE_KEPT,)),
+    **dict.fromkeys(("ultrachat", "turns"), (BY_TURNS,)),
+    "kto": ("only answers that are marked as desirable are learned",),
+    "personality": ("of the candidates, the last one is the answer",),
+    "quotes": ("each quote is taken as a reply to a neutral prompt",),
+    "scenes": ("thoughts in [brackets] are left out of the lines",),
+}
+"""What schemas take with another meaning than it has in the file."""
 FORMATS = (
+    SourceFormat(CHAT_FORMAT, "Chat in a table", CHAT_EXPECTED, lambda peek: _chat(peek) is not None, _read_chat_table),
     *map(_schema_format, ROW_SCHEMAS),
     *TEXT_FORMATS,
-    SourceFormat(COLUMNS_FORMAT, "Unknown columns", EXPECTED, _recognises_columns, _read_columns),
     SourceFormat(
         PROMPTS_FORMAT, "Prompts without answers", PROMPTS, _recognises_prompts, _read_prompts, note=PROMPTS_NOTE
     ),
+    SourceFormat(COLUMNS_FORMAT, "Mapped columns", EXPECTED, _recognises_columns, _read_columns),
 )
 GUESSED_FORMATS = (COLUMNS_FORMAT, PROMPTS_FORMAT, *(format.name for format in TEXT_FORMATS))

@@ -1,0 +1,175 @@
+"""Chats with one message in each row of a table: a column of speakers, one of texts, perhaps times.
+
+Such a table is read without a question only if names of columns and their content agree (`recognise_chat`); otherwise
+somebody maps its columns. With times it is a chat log between people, without it lines of characters.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from trainer.sources.column_profile import ColumnProfile, cell_at
+from trainer.sources.columns import side_of_flag
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.conversation_builder import ROLES
+from trainer.sources.dates import DateOrder, DateOrderDetector, WrittenTime, parse_clock, parse_moment
+from trainer.sources.formats.character_lines import MAX_SCENE_TURNS, SceneLine, build_scene
+from trainer.sources.header_names import chat_roles
+from trainer.sources.markup import clean_text, map_outside_code
+from trainer.sources.record_fields import UnusableRecordError, cell_text
+from trainer.sources.sessionise import LogEntry, build_sessions, parse_entries
+from trainer.sources.source_file import Record
+from trainer.sources.source_format import ReadOptions
+from trainer.sources.speakers import make_author
+
+MAX_SPEAKER_CHARACTERS = 32
+"""Longer texts in a column of speakers are not taken for names unless they recur."""
+CHAT_ROLES = ("speaker", "text", "time", "date", "conversation")
+ChatColumns = Mapping[str, str]
+"""The column of each of `CHAT_ROLES`; speaker and text are always there."""
+Records = Callable[[], Iterator[Record | RejectedRecord]]
+EXPECTED = "a table with columns of speakers, texts and times, one message in each row; --map names other columns"
+
+
+def recognise_chat(columns: Sequence[ColumnProfile]) -> ChatColumns | None:
+    """Return the columns of a chat if their names say so and the content agrees; None if there is any doubt.
+
+    There has to be one column that may be each, and no other column of texts. Speakers are names that recur, roles of
+    which one is the assistant's, or a flag such as `is_bot`. Names without times may be authors of anything: that is
+    left to a person.
+    """
+    texts = [c for c in columns if "text" in chat_roles(c.name) and c.kind in ("texts", "names")]
+    speakers = [c for c in columns if _may_be_speaker(c) and c not in texts]
+    if len(texts) != 1 or len(speakers) != 1:
+        return None
+    (text,), (speaker,) = texts, speakers
+    is_prose = [c for c in columns if c.kind == "texts" and c not in (text, speaker)]
+    if is_prose or (speaker.kind != "flags" and speaker.distinct > text.distinct):
+        return None
+    times = _time_columns(columns)
+    is_certain = bool(times) or speaker.kind in ("roles", "flags")
+    return {"speaker": speaker.name, "text": text.name, **times, **_conversation(columns)} if is_certain else None
+
+
+def _may_be_speaker(column: ColumnProfile) -> bool:
+    if side_of_flag(column.name, True):
+        return column.kind == "flags"
+    if "speaker" not in chat_roles(column.name):
+        return column.kind == "roles"
+    is_short = column.kind == "texts" and column.characters <= MAX_SPEAKER_CHARACTERS
+    return column.distinct > 1 and (column.kind in ("names", "roles") or is_short)
+
+
+def _time_columns(columns: Sequence[ColumnProfile]) -> dict[str, str]:
+    """Return the column of times, or those of date and time of day."""
+    times = [c for c in columns if "time" in chat_roles(c.name) and c.kind == "dates"]
+    if len(times) == 1:
+        return {"time": times[0].name} if all(map(parse_moment, times[0].examples)) else {}
+    clocks = [c for c in times if all(parse_clock(text) is not None for text in c.examples)]
+    days = [c for c in times if c not in clocks]
+    if len(clocks) == 1 and len(days) == 1:
+        return {"date": days[0].name, "time": clocks[0].name}
+    return {}
+
+
+def _conversation(columns: Sequence[ColumnProfile]) -> dict[str, str]:
+    ids = [c for c in columns if "conversation" in chat_roles(c.name) and c.kind not in ("lists", "objects", "empty")]
+    return {"conversation": ids[0].name} if len(ids) == 1 else {}
+
+
+def read_chat(
+    records: Records, name: str, columns: ChatColumns, options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the sessions of a chat with times, or scenes of its lines. `records` opens the rows, `name` is the file's.
+
+    Lines whose speakers are roles are the assistant's and the user's, with or without times.
+    """
+    if ("time" in columns or "date" in columns) and not _has_roles(records, columns):
+        order = _detect_order(records, columns)
+        entries = parse_entries(records(), lambda row, cells: _entry(row, cells, columns, order))
+        return build_sessions(entries, name, options)
+    return _scenes(records, columns, options)
+
+
+def _has_roles(records: Records, columns: ChatColumns) -> bool:
+    """Report whether all speakers among the first rows are roles, or flags that stand for them."""
+    labels = []
+    for record in records():
+        if not isinstance(record, RejectedRecord):
+            labels.append(_label(record[1], columns["speaker"]).casefold())
+        if len(labels) >= MAX_SCENE_TURNS:
+            break
+    return bool(labels) and set(labels) <= ROLES.keys()
+
+
+def _label(row: Mapping[str, Any], column: str) -> str:
+    value = cell_at(row, column)
+    return side_of_flag(column, value) or cell_text(value).strip()
+
+
+def _detect_order(records: Records, columns: ChatColumns) -> DateOrder:
+    detector = DateOrderDetector()
+    for record in records():
+        if not isinstance(record, RejectedRecord) and (stamp := _stamp(record[1], columns)):
+            detector.add(stamp)
+    return detector.order
+
+
+def _stamp(row: Mapping[str, Any], columns: ChatColumns) -> WrittenTime | None:
+    if "date" not in columns:
+        return parse_moment(cell_at(row, columns["time"]))
+    day = parse_moment(cell_at(row, columns["date"]))
+    clock = parse_clock(str(cell_at(row, columns["time"]))) if "time" in columns else 0
+    if day is None or clock is None:
+        return None
+    exact = None if day.exact is None else day.exact + clock
+    return WrittenTime(day.numbers, day.seconds + clock, exact=exact)
+
+
+def _entry(row: str, cells: Mapping[str, Any], columns: ChatColumns, order: DateOrder) -> LogEntry:
+    stamp = _stamp(cells, columns)
+    at = stamp.at(order) if stamp else None
+    if at is None:
+        column = columns.get("time") or columns["date"]
+        raise UnusableRecordError(f"{column}: {str(cell_at(cells, column))[:40]!r} is not a date and time")
+    speaker = _label(cells, columns["speaker"])
+    if not speaker:
+        raise UnusableRecordError(f"{columns['speaker']}: names no speaker")
+    text = map_outside_code(clean_text(cell_text(cell_at(cells, columns["text"]))), lambda part: part)
+    channel = cell_text(cell_at(cells, columns["conversation"])) if "conversation" in columns else ""
+    return LogEntry(row, at, make_author("", (speaker,)), text, channel=channel)
+
+
+def _scenes(records: Records, columns: ChatColumns, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """Yield a conversation for each run of rows of one conversation, or of at most so many turns without its column."""
+    lines: list[SceneLine] = []
+    current = ""
+    for record in records():
+        if isinstance(record, RejectedRecord):
+            yield record
+            continue
+        try:
+            line, conversation = _line(record, columns)
+        except UnusableRecordError as error:
+            yield RejectedRecord(record[0], str(error))
+            continue
+        is_system = ROLES.get(line[1].casefold(), ()) is None
+        is_full = "conversation" not in columns and len(lines) >= MAX_SCENE_TURNS
+        if lines and (conversation != current or is_system or is_full):
+            yield build_scene(lines, options)
+            lines = []
+        lines.append(line)
+        current = conversation
+    if lines:
+        yield build_scene(lines, options)
+
+
+def _line(record: Record, columns: ChatColumns) -> tuple[SceneLine, str]:
+    """Return a row's line and its conversation. Raises `UnusableRecordError`."""
+    place, row = record
+    label, text = _label(row, columns["speaker"]), cell_text(cell_at(row, columns["text"]))
+    if not label:
+        raise UnusableRecordError(f"{columns['speaker']}: names no speaker")
+    if not text.strip():
+        raise UnusableRecordError("no text")
+    conversation = cell_text(cell_at(row, columns["conversation"])) if "conversation" in columns else ""
+    return (place, label, text), conversation

@@ -1,0 +1,109 @@
+"""ChatGPT's export (`conversations.json`): conversations as trees of messages, of which one branch is shown.
+
+Source: OpenAI's "Export data" of 2023 to 2026. `mapping` holds nodes with `parent`, `children` and a message or null;
+`current_node` is the end of the shown branch. Edits and regenerated answers are the other branches.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.conversation_builder import RawDialogue, build_conversation
+from trainer.sources.record_fields import UnusableRecordError, cell_text, object_field
+from trainer.sources.source_file import Peek, SourceFile
+from trainer.sources.source_format import ReadOptions, SourceFormat
+
+HIDDEN_CONTENT = ("thoughts", "reasoning_recap", "user_editable_context", "model_editable_context")
+"""Content that the page does not show as a message."""
+TEXT_CONTENT = ("text", "multimodal_text")
+ALL_RECIPIENTS = "all"
+ENDLESS = "its branch has no beginning"
+
+
+def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the current branch of each conversation."""
+    for record in file.records():
+        if isinstance(record, RejectedRecord):
+            yield record
+            continue
+        row, conversation = record
+        try:
+            turns = [turn for node in _current_branch(conversation) if (turn := _turn(node))]
+        except UnusableRecordError as error:
+            yield RejectedRecord(row, str(error))
+            continue
+        yield build_conversation(RawDialogue.of(turns), row, options)
+
+
+def _current_branch(conversation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the nodes from the root to the current one. Raises `UnusableRecordError` for a broken tree."""
+    nodes = object_field(conversation, "mapping")
+    branch: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    at = conversation.get("current_node")
+    if not isinstance(at, str) or at not in nodes:
+        at = _latest_leaf(nodes)
+    while isinstance(at, str) and isinstance(node := nodes.get(at), dict):
+        if at in seen:
+            raise UnusableRecordError(ENDLESS)
+        seen.add(at)
+        branch.append(node)
+        at = node.get("parent")
+    return branch[::-1]
+
+
+def _latest_leaf(nodes: Mapping[str, Any]) -> str:
+    """Return the end of the branch of last children, which is shown if no current node is stored."""
+    at = next((id for id, node in nodes.items() if isinstance(node, dict) and not node.get("parent")), "")
+    seen: set[str] = set()
+    while at not in seen and isinstance(node := nodes.get(at), dict):
+        seen.add(at)
+        children = [id for id in node.get("children") or () if isinstance(id, str) and id in nodes]
+        if not children:
+            return at
+        at = children[-1]
+    if at:
+        raise UnusableRecordError(ENDLESS)
+    return at
+
+
+def _turn(node: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return a node's role and text; None if it is not shown. Raises `UnusableRecordError` for tools and pictures."""
+    message = object_field(node, "message")
+    role = object_field(message, "author").get("role")
+    content, metadata = object_field(message, "content"), object_field(message, "metadata")
+    kind = content.get("content_type", "text")
+    if not message or role == "system" or metadata.get("is_visually_hidden_from_conversation") is True:
+        return None
+    if kind in HIDDEN_CONTENT:
+        return None
+    if role == "tool" or message.get("recipient", ALL_RECIPIENTS) != ALL_RECIPIENTS or kind not in TEXT_CONTENT:
+        raise UnusableRecordError("contains tool calls")
+    parts = content.get("parts")
+    if not isinstance(parts, list):
+        raise UnusableRecordError("a message without parts")
+    if any(isinstance(part, dict) for part in parts):
+        raise UnusableRecordError("contains pictures or sound")
+    return str(role), cell_text(parts)
+
+
+def _recognises(peek: Peek) -> bool:
+    rows = peek.records or ((peek.head,) if peek.head else ())
+    trees = [row for row in rows if isinstance(row.get("mapping"), dict) and _is_tree(row["mapping"])]
+    return bool(trees) and 2 * len(trees) > len(rows)
+
+
+def _is_tree(mapping: Mapping[str, Any]) -> bool:
+    nodes = list(mapping.values())[:8]
+    return bool(nodes) and all(isinstance(node, dict) and "message" in node and "children" in node for node in nodes)
+
+
+EXPECTED = 'ChatGPT\'s conversations.json: [{"title", "mapping": {id: {message, parent, children}}, "current_node"}]'
+FORMAT = SourceFormat(
+    "chatgpt",
+    "ChatGPT export",
+    EXPECTED,
+    _recognises,
+    read,
+    meanings=("of edited and regenerated messages, the branch that is shown is read; the others are left out",),
+)

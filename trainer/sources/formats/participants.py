@@ -1,0 +1,144 @@
+"""Row schemas of talks whose messages, or lists of participants, say which side is the bot's.
+
+ConvAI (`sender_class`, or ids with a class beside the talk), flags such as `is_bot`, and messages with their speaker's
+name as the only key (`{"Oda": "…"}`), as sets of role-play have them.
+Sources: http://convai.io/data and the DeepPavlov ConvAI2 logs.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from personas.schemas.chat import fold_name
+from trainer.sources.columns import TEXT_KEYS, ColumnRoles, Row, RowSchema, find_column, message_keys, side_of_flag
+from trainer.sources.conversation_builder import ROLES, RawDialogue, is_character
+from trainer.sources.formats.message_rows import excluded_turns
+from trainer.sources.formats.personachat import join_facts
+from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
+
+CLASS_KEYS = tuple(
+    "sender_class senderClass sender_type sender_role author_type author_role speaker_type speaker_role user_type "
+    "userType class type role".split()
+)
+"""Keys of a side; the last three only describe a participant."""
+MESSAGE_CLASS_KEYS = CLASS_KEYS[:-3]
+ID_KEYS = tuple("id userId user_id name participant".split())
+FACT_COLUMNS = ("bot_profile", "bot_persona", "agent_profile")
+MIN_NAMED_TURNS = 2
+
+
+def _side(value: object) -> str:
+    """Return the role that a class such as `Bot` or `Human` stands for; empty for any other value."""
+    role = fold_name(value) if isinstance(value, str) else ""
+    return role if ROLES.get(role) is not None else ""
+
+
+def _message_lists(row: Row) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield the columns that hold lists of objects."""
+    for name, cell in row.items():
+        messages = cell_list(cell) if isinstance(cell, list | dict) or str(cell)[:1] == "[" else None
+        if messages and all(isinstance(message, dict) for message in messages):
+            yield name, messages
+
+
+def _side_key(messages: list[dict[str, Any]]) -> str:
+    """Return the key whose values say of every message whose side it is; empty without one."""
+    for key in messages[0]:
+        if key in MESSAGE_CLASS_KEYS and all(_side(message.get(key)) for message in messages):
+            return key
+        if all(side_of_flag(key, message.get(key)) for message in messages):
+            return key
+    return ""
+
+
+def _plan_sides(row: Row) -> ColumnRoles | None:
+    """Find messages that state their side, or whose speakers the row lists with a class."""
+    for name, messages in _message_lists(row):
+        text = next((key for key in TEXT_KEYS if key in messages[0]), None)
+        if text is None or name in ("users", "participants"):
+            continue
+        if _has_roles(messages):
+            return None
+        if key := _side_key(messages):
+            return ColumnRoles({"messages": name}, key, text)
+        keys = message_keys(messages)
+        sides = _participant_sides(row, skipped=name) if keys else {}
+        if keys and any(str(message.get(keys[0])) in sides for message in messages):
+            return ColumnRoles({"messages": name, "participants": name}, *keys)
+    return None
+
+
+def _has_roles(messages: list[dict[str, Any]]) -> bool:
+    """Report whether messages name plain roles, as OpenAI's and ShareGPT's do."""
+    keys = message_keys(messages)
+    return bool(keys) and all(_side(message.get(keys[0])) for message in messages)  # type: ignore[index]
+
+
+def _participant_sides(row: Row, skipped: str) -> dict[str, str]:
+    """Map the ids of participants to roles, from objects that state a class: one each, or a list of them."""
+    sides: dict[str, str] = {}
+    for name, cell in row.items():
+        if name == skipped:
+            continue
+        if isinstance(cell, dict) and (side := _class_of(cell)):
+            ids = [name.removesuffix("_id"), *(str(cell[key]) for key in ID_KEYS if key in cell)]
+            sides.update(dict.fromkeys(ids, side))
+        for one in cell if isinstance(cell, list) else ():
+            if isinstance(one, dict) and (side := _class_of(one)):
+                sides.update((str(one[key]), side) for key in ID_KEYS if key in one)
+    return sides
+
+
+def _class_of(participant: dict[str, Any]) -> str:
+    return next((side for key in CLASS_KEYS if (side := _side(participant.get(key)))), "")
+
+
+def _dialogue_from_sides(row: Row, columns: ColumnRoles) -> RawDialogue:
+    messages = cell_list(columns.get(row, "messages"))
+    if not messages:
+        raise UnusableRecordError("no messages")
+    listed = "participants" in columns.by_role
+    sides = _participant_sides(row, skipped=columns.by_role["messages"]) if listed else {}
+    turns = []
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, dict):
+            raise UnusableRecordError(f"message {number} is not an object")
+        value = message.get(columns.from_key)
+        side = sides.get(str(value), "") if listed else _side(value) or side_of_flag(columns.from_key, value)
+        if not side:
+            raise UnusableRecordError(f"message {number} does not say whose it is ({columns.from_key!r})")
+        turns.append((side, cell_text(message.get(columns.value_key))))
+    facts = next((row[name] for name in FACT_COLUMNS if row.get(name)), None) or columns.get(row, "system")
+    dialogue = RawDialogue.of(turns, join_facts(facts))
+    dialogue.untrained = excluded_turns(messages)
+    return dialogue
+
+
+def _plan_named(row: Row) -> ColumnRoles | None:
+    """Find messages that have their speaker's name as the only key, with at least one name that recurs or two."""
+    for name, messages in _message_lists(row):
+        pairs = [(key, text) for message in messages for key, text in message.items() if len(message) == 1]
+        labels = {key for key, _ in pairs}
+        if len(pairs) < max(MIN_NAMED_TURNS, len(messages)) or len(labels) < 2 or len(labels) > len(pairs) / 2 + 1:
+            continue
+        if all(isinstance(text, str) and (is_character(key) or key in ROLES) for key, text in pairs):
+            system = find_column(row, "system")
+            return ColumnRoles({"messages": name, **({"system": system} if system else {})})
+    return None
+
+
+def _dialogue_from_named(row: Row, columns: ColumnRoles) -> RawDialogue:
+    turns: list[tuple[str, str]] = []
+    for number, message in enumerate(cell_list(columns.get(row, "messages")) or [], start=1):
+        if not isinstance(message, dict) or len(message) != 1:
+            raise UnusableRecordError(f"message {number} is not one name with one text")
+        turns += [(str(name), cell_text(text)) for name, text in message.items()]
+    system = columns.get(row, "system")
+    return RawDialogue.of(turns, system if isinstance(system, str) else "")
+
+
+SIDES_ROW = '{"dialog": [{"sender": "…", "sender_class": "Bot", "text": "…"}]}, or ids with a class beside the talk'
+NAMED_ROW = '{"dialogue": [{"Mira": "…"}, {"Oda": "…"}]}'
+PARTICIPANT_SCHEMAS = (
+    RowSchema("sides", "Talks that say which side is the bot's", SIDES_ROW, _plan_sides, _dialogue_from_sides),
+    RowSchema("named-turns", "Turns by name", NAMED_ROW, _plan_named, _dialogue_from_named),
+)
