@@ -1,0 +1,185 @@
+"""Lorebooks of other programs: each key gives its entry, and the list says what else became of it."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from personas.card.card_cli import main
+from personas.card.card_markdown import card_book
+from personas.card.formats import parse_card
+from personas.errors import CardError, LoreError
+from personas.lore.index import LoreIndex
+from personas.lore.lorebooks import find_lorebook_kind, lorebook_as_markdown, parse_lorebook, read_lorebook
+from personas.lore.passages import split_passages
+from tests.personas.cards import V2, as_json
+from tests.personas.lorebook_samples import (
+    AGNAI,
+    KOBOLD,
+    LEDGER,
+    NOVEL_AI,
+    RISU,
+    RULES,
+    SILLY_TAVERN,
+    V3,
+    WHEEL,
+    silly_tavern_entry,
+)
+
+ALL = {"sillytavern": SILLY_TAVERN, "novelai": NOVEL_AI, "agnai": AGNAI, "risu": RISU, "kobold": KOBOLD, "v3": V3}
+NIGHT = RULES.replace("{{char}}", "Ada")
+
+
+def read(document):
+    return read_lorebook(json.loads(json.dumps(document)), "Ada", "Guest")
+
+
+def given_for(document, message):
+    """The texts that a message is given of a lorebook, as from its markdown."""
+    [text] = lorebook_as_markdown(read(document).entries, "Mill")
+    hits = LoreIndex(split_passages("ada", "ada/mill.md", text)).search("ada", message)
+    return [hit.text for hit in hits]
+
+
+def items(document):
+    return {(item.outcome, item.what, item.why) for item in read(document).report().items}
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("message", ["that wheel", "who opened the sluice"])
+def test_each_key_of_an_entry_gives_it_with_or_without_a_name(kind, message):
+    assert find_lorebook_kind(ALL[kind]) == kind
+    assert WHEEL in given_for(ALL[kind], message)
+
+
+@pytest.mark.parametrize("kind", ["sillytavern", "novelai", "risu"])
+def test_secondary_keys_must_match_too(kind):
+    assert LEDGER in given_for(ALL[kind], "the debt owed in the ledger")
+    assert LEDGER not in given_for(ALL[kind], "the ledger")
+
+
+def test_what_is_constant_is_given_with_any_message():
+    assert given_for(SILLY_TAVERN, "hello") == given_for(NOVEL_AI, "hello") == [NIGHT]
+    assert given_for(V3, "hello") == ["Bells ring at dusk."]
+
+
+def test_the_list_says_what_of_world_info_has_no_effect():
+    found = items(SILLY_TAVERN)
+    assert ("as_is", "entry 1 “The wheel”", "") in found
+    assert (
+        "other_meaning",
+        "entry 2 “ledger”",
+        "its probability does not count: given whenever its keys match",
+    ) in found
+    assert ("not_taken", "entry 4 “draft”", "disabled in the file") in found
+    assert ("not_taken", "key /(a+)+$/ of entry 5 “reeds”", "takes too long on some texts") in found
+    reasons = {what: why for outcome, what, why in found if outcome == "not_taken"}
+    assert reasons["position, depth and role"] == "lore goes with the message that is answered"
+    settings_of_4 = [why for outcome, what, why in found if what == "a setting of entry 3"]
+    assert sorted(why.split()[0] for why in settings_of_4) == ["its", "sticky,"]
+    assert given_for(SILLY_TAVERN, "overreedshaped") == [NIGHT, "Reeds grow by the weir."]
+
+
+def test_an_entry_at_its_defaults_is_taken_as_is():
+    book = {"entries": {"0": silly_tavern_entry(0, ["wheel"], WHEEL)}}
+    assert {outcome for outcome, what, _ in items(book) if what.startswith("entry 1")} == {"as_is"}
+
+
+def test_the_other_kinds_keep_what_they_can():
+    assert ("not_taken", "entry 4 “Draft”", "its category is disabled in the file") in items(NOVEL_AI)
+    assert ("not_taken", "entry 3 “A folder”", "a folder") in items(RISU)
+    wheel = read(AGNAI).entries[0].rules
+    assert (wheel.order, wheel.priority) == (7, 5)
+    assert read(KOBOLD).entries[0].rules.logic == "not any"
+    assert WHEEL not in given_for(KOBOLD, "a wheel of the steam mill")
+    assert WHEEL not in given_for(V3, "oil the wheel")
+    assert any(what == "@@depth in entry 1 “wheel”" for _, what, _ in items(V3))
+
+
+@pytest.mark.parametrize(
+    ("more", "unused"),
+    [
+        ({"enabled": False}, "disabled in the card"),
+        ({"extensions": {"probability": 0, "useProbability": True}}, "its probability is 0"),
+        ({"content": "@@dont_activate\nx"}, "@@dont_activate: never given"),
+        ({"content": " "}, "no text"),
+    ],
+)
+def test_an_unused_entry_says_why(more, unused):
+    entry = {"keys": ["wheel"], "content": WHEEL, "enabled": True, "insertion_order": 1, "extensions": {}, **more}
+    card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": {"entries": [entry]}}}), "it")
+    assert [item.unused for item in card_book(card).entries] == [unused]
+
+
+def test_a_book_in_a_card_keeps_what_its_extensions_say():
+    entry = {
+        "keys": ["wheel", "(sluice|weir) gate"], "secondary_keys": ["night"], "selective": True, "content": WHEEL,
+        "enabled": True, "insertion_order": 3, "priority": 2, "case_sensitive": True, "use_regex": True,
+        "extensions": {"selectiveLogic": 2, "match_whole_words": False},
+    }  # fmt: skip
+    book = {"entries": [entry], "scan_depth": 4, "token_budget": 500, "recursive_scanning": True}
+    card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": book}}), "it")
+    rules = card_book(card).entries[0].rules
+    assert rules.keys == ("wheel", "/(sluice|weir) gate/") and rules.logic == "not any" and rules.order == 3
+    assert rules.match_case and rules.part_of_words and rules.priority == 2
+    unused = {item.what for item in card_book(card).report().with_outcome("not_taken")}
+    assert unused == {"scan depth", "token budget", "recursive scanning"}
+
+
+def test_what_has_no_room_to_be_always_given_is_named():
+    entries = {str(n): silly_tavern_entry(n, [f"k{n}"], " ".join(["sand"] * 85), constant=True) for n in range(3)}
+    crowded = [what for _, what, why in items({"entries": entries}) if why == "always given only as far as it has room"]
+    assert crowded == ["entry 3 “k2”"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("a.json", b"{", "a.json is not valid JSON"),
+        ("a.json", b'{"messages": []}', "is JSON, but no lorebook. Lore is markdown, or a lorebook"),
+        ("mira.json", as_json(V2), "is a character card, not a lorebook"),
+        ("notes.md", b'[{"conversations": []}]', "is JSON, but no lorebook"),
+    ],
+)
+def test_other_json_is_no_lore(name, data, words):
+    with pytest.raises(LoreError, match=words):
+        parse_lorebook(data, name)
+
+
+def test_markdown_stays_markdown_and_a_lorebook_is_no_card():
+    assert parse_lorebook(b"[the wheel](x) turns", "notes.md") is None
+    assert parse_lorebook(b"# Mill\n", "notes.md") is None
+    for document in ALL.values():
+        with pytest.raises(CardError, match=r"not a character card\. Add it as lore"):
+            parse_card(as_json(document), "it")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just("/(a/"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+FIELDS = st.sampled_from([*silly_tavern_entry(0, [], ""), "extensions", "keys", "secondkey", "contextConfig", "mode"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(FIELDS, VALUES, max_size=5), max_size=3))
+def test_whatever_a_lorebook_holds_is_listed_and_its_markdown_is_read(entries):
+    book = read_lorebook({"lorebookVersion": 5, "entries": entries}, "Ada", "Guest")
+    listed = " ".join(item.what for item in book.report().items)
+    assert all(f"entry {number}" in listed for number in range(1, len(entries) + 1))
+    for text in lorebook_as_markdown(book.entries, "Mill"):
+        found = split_passages("ada", "x", text)
+        assert all(it.rules is None or it.rules in {entry.rules for entry in book.used} for it in found)
+
+
+def test_the_command_writes_markdown_and_prints_the_list(tmp_path, capsys):
+    file, out = tmp_path / "mill.lorebook", tmp_path / "mill.md"
+    file.write_bytes(as_json(NOVEL_AI))
+    assert main(["lore", "convert", str(file), str(out), "--name", "Ada", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown) == {"kind", "entries", "file", "imported"} and shown["kind"] == "novelai"
+    assert set(shown["imported"]) == {"as_is", "other_meaning", "not_taken"}
+    assert NIGHT in out.read_text()
+    assert main(["lore", "convert", str(file), str(out)]) == 1 and "exists already" in capsys.readouterr().err
