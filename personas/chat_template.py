@@ -97,7 +97,8 @@ class ChatTemplate:
         is_control = self.end_of_turn.startswith(tuple(_special_tokens(tokenizer)))
         single = self.end_ids[:1] if is_control or len(self.end_ids) == 1 else ()
         eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        self.stop_ids = tuple(dict.fromkeys((*single, *eos)))
+        others = getattr(tokenizer, "end_token_ids", ())  # set by `personas.models.base_model.read_tokenizer`
+        self.stop_ids = tuple(dict.fromkeys((*single, *eos, *others)))
 
     def for_speaker(self, name: str) -> "ChatTemplate":
         """Return the template with a persona's name; itself if it prints none."""

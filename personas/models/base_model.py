@@ -273,16 +273,33 @@ def recommended_sampling(base: BaseModel) -> SamplingParams:
 
     What the file does not set, or out of range, has its default too. Raises `BaseModelError` if it cannot be read.
     """
-    try:
-        config: Any = json.loads((base.folder / GENERATION_CONFIG_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        config = {}
-    except (OSError, ValueError) as error:
-        raise unreadable_file_error(base, GENERATION_CONFIG_FILE, error) from error
-    if not isinstance(config, dict) or not config.get("do_sample"):
+    config = _read_generation_config(base)
+    if not config.get("do_sample"):
         return SamplingParams()
     values: dict[str, Any] = {name: config.get(name) for name in RECOMMENDED_SAMPLING}
     return replace(SamplingParams(), **{name: it for name, it in values.items() if _is_taken_over(name, it)})
+
+
+def end_token_ids(base: BaseModel) -> tuple[int, ...]:
+    """Return the tokens that end a text by `generation_config.json`, or by `config.json` where that names none.
+
+    As in transformers' `generate`, there may be several. Raises `BaseModelError` if a file cannot be read.
+    """
+    config: Any = _read_generation_config(base).get("eos_token_id")
+    if config is None:
+        config = read_config(base).get("eos_token_id")
+    ids = config if isinstance(config, list) else [config]
+    return tuple(dict.fromkeys(it for it in ids if type(it) is int and it >= 0))
+
+
+def _read_generation_config(base: BaseModel) -> dict[str, Any]:
+    try:
+        config: Any = json.loads((base.folder / GENERATION_CONFIG_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise unreadable_file_error(base, GENERATION_CONFIG_FILE, error) from error
+    return config if isinstance(config, dict) else {}
 
 
 def _is_taken_over(name: str, value: object) -> bool:
@@ -371,7 +388,10 @@ def load_tokenizer(base: BaseModel) -> Any:
 
 
 def read_tokenizer(tokenizer_class: Any, base: BaseModel, **options: Any) -> Any:
-    """Load the model's tokenizer with a tokenizer class of transformers. Raises `BaseModelError`."""
+    """Load the model's tokenizer with a tokenizer class of transformers. Raises `BaseModelError`.
+
+    Its `end_token_ids` are the model's, which a tokenizer itself does not know.
+    """
     try:
         tokenizer = tokenizer_class.from_pretrained(base.source, **options)
     except Exception as error:  # the library has no error type of its own for damaged files
@@ -386,6 +406,7 @@ def read_tokenizer(tokenizer_class: Any, base: BaseModel, **options: Any) -> Any
                 "Set eos_token in its tokenizer_config.json.",
             )
         tokenizer.chat_template = default_template_text(kind, tokenizer)
+    tokenizer.end_token_ids = end_token_ids(base)
     return tokenizer
 
 
