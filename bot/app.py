@@ -87,11 +87,11 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         front = WebServer(_authenticator(settings))
         sandbox = await _open_sandbox(settings, town, front, stack) if settings.in_sandbox else None
         url = sandbox.url if sandbox and settings.is_local else await _open_web_server(settings, front, stack)
-        personas = PersonaRegistry(shipped.cards, settings.home)
+        personas = await asyncio.to_thread(PersonaRegistry, shipped.cards, settings.home)
         privacy = _privacy_services(settings, sandbox)
         # Before anything reads the home, so that nothing of an erased person is read.
         await resume_erasures(settings.home, store, privacy, personas.all_names(), settings.shards)
-        _check_cards(personas, shipped)
+        await asyncio.to_thread(_check_cards, personas, shipped)
         lore = await _open_lore(settings, shipped, personas, stack)
         metrics = _open_metrics(settings, stack)
         base, engine = await _open_engine(settings, metrics, stack)
@@ -182,7 +182,7 @@ def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[Store, Calla
 async def _open_lore(
     settings: Settings, shipped: ShippedData, personas: PersonaRegistry, stack: AsyncExitStack
 ) -> LoreIndex:
-    passages = read_all_lore(shipped.lore, personas.of(0), settings.home)
+    passages = await asyncio.to_thread(read_all_lore, shipped.lore, personas.of(0), settings.home)
     part = f"-shard-{settings.shards.first}" if settings.shards and not settings.shards.is_whole else ""
     cache = settings.home / "cache" / f"lore.sqlite{part}"
     lore = await asyncio.to_thread(LoreIndex, passages, cache, settings.lore_encoder)

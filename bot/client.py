@@ -27,7 +27,7 @@ from bot.cogs.rollout_cog import ROLLOUT_BUTTONS, RolloutCog
 from bot.cogs.teach_cog import TEACH_FORM_PREFIX, UnteachButton, store_lesson
 from bot.cogs.transformers import FINETUNE, PERSONA
 from bot.cogs.ui import BotCommandTree, FormCog
-from bot.doctor.discord_checks import channels_in_use
+from bot.doctor.discord_checks import missing_permissions
 from bot.errors import connection_error
 from bot.privacy.translations import COMMAND_DESCRIPTIONS, CommandTranslator
 from bot.services import Bot, Services
@@ -39,6 +39,8 @@ PERSISTENT_ITEMS = (
     *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *ROLLOUT_BUTTONS, *COMPARE_BUTTONS, *MEMORY_BUTTONS, PersonaSelect,
     UnteachButton, DialogueStopButton, RemoveVersionButton,
 )  # fmt: skip
+MAX_PREPARED_CHANNELS = 256
+"""Channels whose prompt prefixes are computed at the start: more have no room in the engine, and delay replies."""
 FORM_HANDLERS = {
     ANSWER_FORM_PREFIX: answer_form,
     LORE_FORM_PREFIX: add_lore_from_form,
@@ -121,9 +123,8 @@ class BotClient(Bot):
 
     async def on_ready(self) -> None:
         await self.services.reply_service.resume_interrupted(self)
-        for guild in self.guilds:
-            for line in permissions.permission_report(guild, channels_in_use(guild, self.services.store)):
-                log.warning(line)
+        for lack in await missing_permissions(self, self.services.store):
+            log.warning("%s", lack.description)
         if not self.guilds and self.application_id:
             log.warning("The bot is in no server yet. Invite it: %s", permissions.invite_url(self.application_id))
 
@@ -261,10 +262,12 @@ class ChannelPrefixWarmup:
         self._services = services
 
     def start(self, client: Bot) -> None:
-        """Prepare the channels of all servers now, and each persona again when its live version changes."""
-        for guild in client.guilds:
-            for persona_id in dict.fromkeys(at.persona_id for at in self._services.store.channels.of_guild(guild.id)):
-                self._prepare(guild.id, persona_id)
+        """Prepare the channels used last now, and each persona again when its live version changes."""
+        present = {guild.id for guild in client.guilds}
+        latest = self._services.store.channels.lately_used(MAX_PREPARED_CHANNELS)
+        for guild_id, persona_id in dict.fromkeys((it.guild_id, it.persona_id) for it in latest):
+            if guild_id in present:
+                self._prepare(guild_id, persona_id)
         client.add_listener(self._changed, "on_version_changed")
 
     async def _changed(self, guild_id: int | None, persona_id: str) -> None:

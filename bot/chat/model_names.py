@@ -1,6 +1,6 @@
 """Names of models: a persona's live version, one of its versions, a dialogue adapter, or the base model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -9,9 +9,10 @@ from bot.personas.base_model_compat import explain_unserved
 from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError
 from personas.home.adapters import DIALOGUE_PREFIX, DialogueAdapter, find_dialogue_adapters
-from personas.prompt import DATASET_USER, EXAMPLE_USER, system_card
+from personas.prompt import EXAMPLE_USER, system_card
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 
+MAX_LISTED_PERSONAS = 20
 LIVE_VERSION = "live"
 """Stands for the live version; it may be left out."""
 
@@ -85,13 +86,43 @@ def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
     return ChatModel(persona, version, guild_id)
 
 
-def list_models(builder: ChatRequestBuilder) -> Iterator[ChatModel]:
-    """Yield each persona with its versions, newest first, and with the base model; at the end those without a card."""
-    for guild_id, persona in builder.personas.everybody():
-        for version in [*reversed(servable_versions(builder, persona)), None]:
-            yield ChatModel(persona, version, guild_id)
-    yield from map(ChatModel.of_dialogue, servable_dialogue_adapters(builder))
-    yield ChatModel()
+@dataclass(frozen=True)
+class PersonaModels:
+    """A persona's models: `live`, then its versions, newest first, with the time of installation, and the base model.
+
+    Times are in seconds since 1970; 0 for the base model.
+    """
+
+    live: ChatModel
+    models: tuple[tuple[ChatModel, float], ...]
+
+    @property
+    def live_since(self) -> float:
+        """When the live version was installed; 0 for the base model."""
+        return next((at for model, at in self.models if model.version == self.live.version), 0.0)
+
+
+@dataclass(frozen=True)
+class VersionTable:
+    """The versions of all personas: what `servable_versions` and `speaking` say of each, read with two queries."""
+
+    installed: Mapping[str, Sequence[tuple[str, float]]]
+    live: Mapping[str, str]
+    other_model: Callable[[str, str | None], str | None]
+
+    @classmethod
+    def read(cls, builder: ChatRequestBuilder) -> Self:
+        versions = builder.store.versions
+        return cls(versions.installed_by_persona(), versions.live_for_all(), builder.incompatible_versions.model_of)
+
+    def models(self, guild_id: int, persona: Persona) -> PersonaModels:
+        """Return the models of a guild's persona."""
+        served = [it for it in reversed(self.installed.get(persona.id, ())) if not self.other_model(persona.id, it[0])]
+        models = [(ChatModel(persona, version, guild_id), at) for version, at in served]
+        live = self.live.get(persona.id)
+        speaking = None if self.other_model(persona.id, live) else live
+        base = (ChatModel(persona, None, guild_id), 0.0)
+        return PersonaModels(ChatModel(persona, speaking, guild_id), (*models, base))
 
 
 def servable_dialogue_adapters(builder: ChatRequestBuilder) -> list[DialogueAdapter]:
@@ -118,7 +149,7 @@ async def build_model_request(
     persona, card, turns = model.persona, model.persona, tuple(turns)
     if persona is None and model.dialogue and instructions:  # as its training data has system texts
         card, instructions = system_card(instructions), ""
-        turns = tuple(replace(it, name=DATASET_USER) if it.name == EXAMPLE_USER else it for it in turns)
+        turns = tuple(replace(it, name="") if it.name == EXAMPLE_USER else it for it in turns)
     adapter = model.dialogue.ref if model.dialogue else None
     if persona and model.version and not adapter:
         adapter = builder.adapter(persona.id, model.version)
@@ -150,15 +181,17 @@ def _find_dialogue(builder: ChatRequestBuilder, name: str) -> DialogueAdapter:
 
 
 def _find_persona(builder: ChatRequestBuilder, wanted: str) -> tuple[int, Persona]:
+    if found := builder.personas.find_owner(wanted):
+        return found
     everybody = builder.personas.everybody()
-    by_id = [entry for entry in everybody if entry[1].id == wanted]
-    by_name = [entry for entry in everybody if entry[1].name.casefold() == wanted.strip().casefold()]
-    matches = by_id or by_name
+    matches = [entry for entry in everybody if entry[1].name.casefold() == wanted.strip().casefold()]
     if len(matches) == 1:
         return matches[0]
     if matches:
         ids = ", ".join(persona.id for _, persona in matches)
         raise UnknownModelError(f"Several personas are called {wanted!r}.", f"Name one by its id: {ids}.")
-    known = [*(persona.id for _, persona in everybody), *(it.id for it in servable_dialogue_adapters(builder))]
+    listed = [persona.id for _, persona in everybody[:MAX_LISTED_PERSONAS]]
+    more = ["…"] if len(everybody) > MAX_LISTED_PERSONAS else []
+    known = [*listed, *more, *(it.id for it in servable_dialogue_adapters(builder))]
     advice = f"There are: {', '.join(known)}, and {BASE_MODEL_NAME}."
     raise UnknownModelError(f"There is no persona {wanted!r}.", advice)

@@ -1,7 +1,8 @@
 """Checks at Discord: the token, permissions, intents, and the application's name."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from bot.settings import Settings
 from bot.store import Store, find_databases
 
 DISCORD_TIMEOUT_S = 30.0
+GUILDS_AT_ONCE = 20
+"""Servers whose permissions are looked at before the event loop goes on: some milliseconds."""
+MAX_GUILDS_SEARCHED, PERMISSIONS_AGE_S = 100, 60.0
+"""In more servers, what is missing is looked for again only after this time."""
 GUILD_SETTLE_S = 1.0  # time without a further guild after which the list counts as complete
 
 
@@ -115,6 +120,41 @@ def _channels_in_use(client: discord.Client, home: Path) -> list[tuple[discord.G
     with ExitStack() as stack:
         stores = [stack.enter_context(Store.read_only(file)) for file in find_databases(home)]
         return [(guild, [it for store in stores for it in channels_in_use(guild, store)]) for guild in client.guilds]
+
+
+async def missing_permissions(client: discord.Client, store: Store) -> list[permissions.MissingPermission]:
+    """Return what the bot lacks in its servers. Of many, some are looked at at a time: the event loop goes on."""
+    used, found = store.channels.by_guild(), list[permissions.MissingPermission]()
+    for number, guild in enumerate(client.guilds, start=1):
+        channels = [channel for id in used.get(guild.id, ()) if (channel := guild.get_channel(id))]
+        found += permissions.find_missing_permissions(guild, channels)
+        if number % GUILDS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+class PermissionReport:
+    """Keeps what `missing_permissions` found in many servers for a while: that takes a second in some thousands."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._ended_at = clock, float("-inf")
+        self._found: list[permissions.MissingPermission] = []
+        self._search: asyncio.Task[None] | None = None
+
+    async def latest(self, client: discord.Client | None, store: Store) -> list[permissions.MissingPermission]:
+        """Return what is missing now, or was `PERMISSIONS_AGE_S` ago, where the bot is in many servers."""
+        if client is None:
+            return []
+        is_recent = self._clock() < self._ended_at + PERMISSIONS_AGE_S
+        if not is_recent or len(client.guilds) <= MAX_GUILDS_SEARCHED:
+            if self._search is None or self._search.done():
+                self._search = asyncio.create_task(self._update(client, store))
+            await asyncio.shield(self._search)
+        return self._found
+
+    async def _update(self, client: discord.Client, store: Store) -> None:
+        self._found = await missing_permissions(client, store)
+        self._ended_at = self._clock()
 
 
 def channels_in_use(guild: discord.Guild, store: Store) -> list[discord.abc.GuildChannel]:

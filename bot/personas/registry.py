@@ -45,11 +45,10 @@ class PersonaRegistry:
         self._shipped_cards: dict[str, Path] = {}
         for path in sorted(shipped.glob("*.toml")):
             self._add(read_card(path), path)
-        self._cards = dict(self._shipped_cards)
+        self._cards: dict[str, Path] = {}
         self._own: dict[int, dict[str, Persona]] = {}
         self._changing = threading.Lock()
-        for path in sorted(self._home.glob(f"*/*/{CARD_FILE}")):
-            self._load(path)
+        self.reload_guild_cards()
 
     def of(self, guild_id: int) -> Mapping[str, Persona]:
         """The personas of a guild by id, bundled ones first."""
@@ -61,8 +60,18 @@ class PersonaRegistry:
         return [*((OPERATOR_GUILD_ID, persona) for persona in self.of(OPERATOR_GUILD_ID).values()), *owned]
 
     def find_owner(self, persona_id: str) -> tuple[int, Persona] | None:
-        """The guild and the persona of this id, in any guild."""
-        return next((entry for entry in self.everybody() if entry[1].id == persona_id), None)
+        """The guild and the persona of this id, in any guild, those of all guilds first."""
+        if shared := self.get(persona_id, OPERATOR_GUILD_ID):
+            return OPERATOR_GUILD_ID, shared
+        path = self._cards.get(persona_id)
+        guild_id = _guild_of(path) if path else None
+        persona = self._own.get(guild_id, {}).get(persona_id) if guild_id is not None else None
+        return (guild_id, persona) if guild_id is not None and persona else None
+
+    def search(self, text: str) -> list[tuple[int, Persona]]:
+        """Those of `everybody` whose id or name has this text; all for an empty one."""
+        wanted = text.strip().casefold()
+        return [it for it in self.everybody() if wanted in it[1].id.casefold() or wanted in it[1].name.casefold()]
 
     def ships(self, persona_id: str) -> bool:
         """Report whether a card of this id is bundled; the operator may have replaced it."""
@@ -74,7 +83,8 @@ class PersonaRegistry:
 
     def get(self, persona_id: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id."""
-        return self.of(guild_id).get(persona_id)
+        places = (self._own.get(guild_id), self._own.get(OPERATOR_GUILD_ID), self._shipped)
+        return next((personas[persona_id] for personas in places if personas and persona_id in personas), None)
 
     def find(self, wanted: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id, its name, or its id without the guild's suffix."""
@@ -175,13 +185,19 @@ class PersonaRegistry:
         self._own[guild_id] = {key: kept for key, kept in own.items() if key != persona.id}
 
     def reload_guild_cards(self) -> None:
-        """Reload the guilds' own cards from the disk."""
+        """Reload the guilds' own cards from the disk; those read before speak until all have been read."""
         with self._changing:
-            own, self._own = self._own, {}
-            for persona_id in [persona_id for personas in own.values() for persona_id in personas]:
-                self._drop_card(persona_id)
+            own: dict[int, dict[str, Persona]] = {}
+            cards = dict(self._shipped_cards)
             for path in sorted(self._home.glob(f"*/*/{CARD_FILE}")):
-                self._load(path)
+                try:
+                    guild_id, persona = _read_guild_card(path)
+                except (CardError, ValueError) as error:
+                    log.error("a guild's persona is left out: %s", error)
+                    continue
+                own.setdefault(guild_id, {})[persona.id] = persona
+                cards[persona.id] = path
+            self._own, self._cards = own, cards
 
     def all_names(self) -> frozenset[str]:
         """All names of personas in any guild, and the words in them."""
@@ -213,13 +229,6 @@ class PersonaRegistry:
                 file.unlink()
         self._take(folder / CARD_FILE)
 
-    def _load(self, path: Path) -> None:
-        """Register a guild's card; an unreadable one is logged and skipped."""
-        try:
-            self._take(path)
-        except (CardError, ValueError) as error:
-            log.error("a guild's persona is left out: %s", error)
-
     def _drop_card(self, persona_id: str) -> None:
         """Unregister a guild's card; the bundled one of this id, if any, is used again."""
         self._cards.pop(persona_id, None)
@@ -227,9 +236,7 @@ class PersonaRegistry:
             self._cards[persona_id] = self._shipped_cards[persona_id]
 
     def _take(self, path: Path) -> None:
-        guild_id, persona = _guild_of(path), read_card(path)
-        if guild_id is None or persona.id != path.parent.name or not persona.id.endswith(guild_suffix(guild_id)):
-            raise CardError(f"{path} does not belong there.", "Import it again.")
+        guild_id, persona = _read_guild_card(path)
         self._cards[persona.id] = path
         self._own[guild_id] = self._own.get(guild_id, {}) | {persona.id: persona}
 
@@ -238,6 +245,14 @@ class PersonaRegistry:
             message = f"Two cards in {path.parent} have the id {persona.id!r}."
             raise CardError(message, f"Rename one; the second is {path}.")
         self._shipped[persona.id], self._shipped_cards[persona.id] = persona, path
+
+
+def _read_guild_card(path: Path) -> tuple[int, Persona]:
+    """Read a guild's own card. Raises `CardError`, and `ValueError`."""
+    guild_id, persona = _guild_of(path), read_card(path)
+    if guild_id is None or persona.id != path.parent.name or not persona.id.endswith(guild_suffix(guild_id)):
+        raise CardError(f"{path} does not belong there.", "Import it again.")
+    return guild_id, persona
 
 
 def imported_persona_id(guild_id: int, card: Card, where: str, wanted_id: str) -> str:

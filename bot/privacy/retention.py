@@ -306,7 +306,7 @@ class Retention:
         job = store.jobs.get(folder.name)
         if job is None or job.finished_at is None or job.finished_at >= before:
             return
-        if job.state == "done" and (job.persona, job.version) in store.versions.all_live():
+        if job.state == "done" and job.persona and job.version in store.versions.live_anywhere(job.persona):
             return  # new versions of other personas are compared with it
         if job.can_resume:
             advice = f"Start a new one: its data were deleted after {self._limits.job_days} days."

@@ -45,6 +45,11 @@ class Promotion:
     for_guild: int
 
 
+NOT_WITHDRAWN = """not exists (select 1 from withdrawn where withdrawn.persona_id = versions.persona_id
+    and withdrawn.version = versions.version)"""
+"""SQL condition of versions that may be served."""
+
+
 def live_version_sql(persona: str, guild: str) -> str:
     """SQL expression of the version that is live in a guild; both arguments are expressions, too."""
     newest = f"select version from promotions where persona_id = {persona} and for_guild"
@@ -79,8 +84,7 @@ class Versions(Table):
 
         That is those of its own and the operator's jobs, and those that were live for all guilds.
         """
-        sql = """select * from versions where persona_id = :persona and not exists (select 1 from withdrawn
-            where withdrawn.persona_id = versions.persona_id and withdrawn.version = versions.version)
+        sql = f"""select * from versions where persona_id = :persona and {NOT_WITHDRAWN}
             and (:guild is null or exists (select 1 from jobs
             where jobs.job_id = versions.job_id and jobs.guild_id in (:all_guilds, :guild))
             or exists (select 1 from promotions where promotions.persona_id = versions.persona_id
@@ -125,6 +129,46 @@ class Versions(Table):
             and seq in (select max(seq) from promotions group by persona_id, for_guild)
             group by persona_id, version order by persona_id, max(seq)"""
         return [(row["persona_id"], row["version"]) for row in self._db.read(sql)]
+
+    def live_anywhere(self, persona_id: str) -> set[str]:
+        """Return the versions of a persona that are live in any guild."""
+        sql = """select version from promotions where version is not null and seq in
+            (select max(seq) from promotions where persona_id = :persona group by for_guild)"""
+        return set(self._db.column(str, sql, persona=persona_id))
+
+    def personas(self) -> list[str]:
+        """List the ids of all personas with versions that may be served."""
+        sql = f"select distinct persona_id from versions where {NOT_WITHDRAWN} order by persona_id"
+        return self._db.column(str, sql)
+
+    def live_for_all(self) -> dict[str, str]:
+        """Return what `live` does for guild 0, of every persona with a live version, in one query."""
+        sql = """select persona_id, version from promotions where version is not null and seq in
+            (select max(seq) from promotions where for_guild = :all_guilds group by persona_id)"""
+        return {row["persona_id"]: row["version"] for row in self._db.read(sql, all_guilds=ALL_GUILDS)}
+
+    def installed_by_persona(self) -> dict[str, list[tuple[str, float]]]:
+        """Return the versions that may be served, with the time of their installation, oldest first, by persona."""
+        sql = f"""select persona_id, version, installed_at from versions where {NOT_WITHDRAWN}
+            order by installed_at, rowid"""
+        found: dict[str, list[tuple[str, float]]] = {}
+        for row in self._db.read(sql):
+            found.setdefault(row["persona_id"], []).append((row["version"], row["installed_at"]))
+        return found
+
+    def undecided(self, limit: int) -> list[InstalledVersion]:
+        """List the newest version of each persona where it was never promoted and the gate does not reject it.
+
+        Oldest first, at most `limit`.
+        """
+        sql = f"""select * from versions where {NOT_WITHDRAWN} and not exists (select 1 from versions as newer
+            where newer.persona_id = versions.persona_id and {NOT_WITHDRAWN.replace("versions.", "newer.")}
+            and (newer.installed_at, newer.rowid) > (versions.installed_at, versions.rowid))
+            and not exists (select 1 from promotions where promotions.persona_id = versions.persona_id
+            and promotions.version = versions.version)
+            and json_extract(scorecard, '$.verdict') in ('promote', 'hold')
+            order by installed_at, rowid limit :limit"""
+        return self._db.all(_installed, sql, limit=limit)
 
     def promote(
         self,
@@ -197,9 +241,7 @@ class Versions(Table):
 
     def all_installed(self) -> list[tuple[str, str, str]]:
         """List persona, version and job of every version that may be served."""
-        sql = """select persona_id, version, job_id from versions where not exists (select 1 from withdrawn
-            where withdrawn.persona_id = versions.persona_id and withdrawn.version = versions.version)
-            order by installed_at, rowid"""
+        sql = f"select persona_id, version, job_id from versions where {NOT_WITHDRAWN} order by installed_at, rowid"
         return [(row["persona_id"], row["version"], row["job_id"]) for row in self._db.read(sql)]
 
     def withdrawn_at(self, at: float) -> list[tuple[str, str]]:

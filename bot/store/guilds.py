@@ -1,5 +1,6 @@
 """Guilds that the bot is in or has left, the deletion of all data of one, and the settings of its channels."""
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,8 @@ GUILD_TABLES = (
     "messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
     "reply_candidates", "departed_guilds",
 )  # fmt: skip
+LONG_TABLES = ("messages", "replies")
+"""Of them, those with many rows of each guild, and an index that begins with the guild."""
 PERSONA_TABLES = ("promotions", "rollouts", "withdrawn", "versions", "guild_feedback", *SHARED_TABLES)
 """Tables whose rows are deleted with a guild, and with its own personas. Jobs stay where versions of other personas
 refer to them, without who requested them and where.
@@ -95,8 +98,15 @@ class Guilds(Table):
 
     def known(self) -> set[int]:
         """Return all guilds with any stored data."""
-        kept = " union ".join(f"select guild_id from {table}" for table in GUILD_TABLES)
-        return {row["guild_id"] for row in self._db.read(f"{kept} union select guild_id from jobs")} - {0}
+        tables = (*GUILD_TABLES, "jobs")
+        kept = " union ".join(f"select guild_id from {table}" for table in tables if table not in LONG_TABLES)
+        found = {row["guild_id"] for row in self._db.read(kept)}
+        for table in LONG_TABLES:  # from one guild to the next in the index, however many rows each has
+            sql = f"""with recursive known(guild_id) as (select min(guild_id) from {table} union all
+                select (select min(guild_id) from {table} where guild_id > known.guild_id) from known
+                where known.guild_id is not null) select guild_id from known"""
+            found.update(self._db.column(int, sql))
+        return found - {0}
 
     def guilds_of_other_account(self, application_id: int) -> set[int]:
         """Return the guilds that another account of the bot was in last: this one was not removed from them."""
@@ -192,6 +202,27 @@ class Channels(Table):
         """List the channels of a guild that have their own persona, oldest assignment first."""
         sql = "select * from channels where guild_id = :guild order by set_at, channel_id"
         return self._db.all(Channel, sql, guild=guild_id)
+
+    def by_guild(self) -> dict[int, list[int]]:
+        """Return the ids of the channels with a persona, by guild."""
+        found: dict[int, list[int]] = {}
+        for row in self._db.read("select guild_id, channel_id from channels order by set_at, channel_id"):
+            found.setdefault(row["guild_id"], []).append(row["channel_id"])
+        return found
+
+    def lately_used(self, limit: int) -> list[Channel]:
+        """List the channels with a persona in which messages came last; those without any at the end."""
+        columns = ", ".join(f"channels.{name}" for name in Channel.__dataclass_fields__)
+        sql = f"""select {columns} from channels order by (select at from messages
+            where messages.channel_id = channels.channel_id order by ordinal desc limit 1) desc, set_at desc
+            limit :limit"""
+        return self._db.all(Channel, sql, limit=limit)
+
+    def with_personas(self, persona_ids: Collection[str]) -> list[Channel]:
+        """List the channels of all guilds that have one of these personas, by guild, oldest assignment first."""
+        sql = """select * from channels where persona_id in (select value from json_each(:ids))
+            order by guild_id, set_at, channel_id"""
+        return self._db.all(Channel, sql, ids=json.dumps(list(persona_ids)))
 
     def record_thread(self, guild_id: int, channel_id: int, parent_id: int | None) -> None:
         """Store the parent of a thread (None: it is none) with messages or memories, which are deleted with it."""

@@ -171,7 +171,7 @@ class LiveVersions:
                 raise RefusedError(f"{version} of {persona_id} is being trained further.", advice)
         if self.builder.personas.get(persona_id, job.guild_id) is None:
             return  # a persona that was removed speaks nowhere
-        if (persona_id, version) in self.store.versions.all_live():
+        if version in self.store.versions.live_anywhere(persona_id):
             advice = "Promote another version with `/finetune promote`, or roll it back with `/finetune rollback`."
             raise RefusedError(f"{version} of {persona_id} is live.", advice)
         for rollout in self.store.rollouts.running(persona_id, time.time()):

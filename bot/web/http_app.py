@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
+from bot.doctor.discord_checks import PermissionReport
 from bot.services import Services
 from bot.store import StoreError
 from bot.training.queue import QueueConflictError
@@ -22,7 +23,7 @@ from bot.web.api.openai import openai_routes
 from bot.web.api.openai.openai_responses import is_openai_path, openai_error_response
 from bot.web.api.personas import card_routes, lore_routes, version_routes
 from bot.web.api.playground_service import set_up_playground
-from bot.web.api.system_state import WriteProbe
+from bot.web.api.system_state import PERMISSION_REPORT, WriteProbe
 from bot.web.api.training import job_routes, run_routes
 from bot.web.api.training.training_service import CHECK_LOCK
 from bot.web.app_context import APP_CONTEXT, AppContext, Handler, Route, Routes
@@ -88,6 +89,7 @@ class WebServer:
         """Add the routes to an application, whose own ones stay as they are; unknown paths get a problem."""
         app[APP_CONTEXT], app[CHECK_LOCK] = self._context, CheckLock()
         app[system_routes.WRITE_PROBE] = WriteProbe()
+        app[PERMISSION_REPORT] = PermissionReport()
         app[templating.FLASH_MESSAGES] = templating.FlashMessages()
         app[openapi.MOUNTED_ROUTES], app[AUTHENTICATOR] = ROUTES, self._authenticator
         app[idempotency.IDEMPOTENCY_STATE] = idempotency.IdempotencyState()

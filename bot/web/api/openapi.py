@@ -1,5 +1,8 @@
 """`GET /openapi.json` and `GET /problems/SLUG`: the API's description, built from what its routes declare."""
 
+import asyncio
+import functools
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -287,7 +290,13 @@ routes = ApiRoutes("about")
 @routes.operation("GET /openapi.json", "Get this description", {200: "OpenAPI 3.1."})
 async def get_openapi(request: web.Request) -> web.Response:
     """Describes the parameters, bodies and responses of every route."""
-    return web.json_response(build_document(request.app[MOUNTED_ROUTES]))
+    text = await asyncio.to_thread(_document_text, tuple(request.app[MOUNTED_ROUTES]))
+    return web.Response(body=text, content_type=JSON_TYPE)
+
+
+@functools.cache
+def _document_text(routes: tuple[Route, ...]) -> bytes:
+    return json.dumps(build_document(routes)).encode()
 
 
 class ProblemTypeInfo(ApiModel):

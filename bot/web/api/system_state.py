@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import get_args
 
 import psutil
+from aiohttp import web
 
 from bot.doctor import local_checks
+from bot.doctor.discord_checks import PermissionReport
 from bot.doctor.local_checks import BotCheck
 from bot.errors import redact_paths
 from bot.metrics import LoggedWarning, Percentiles
@@ -31,6 +33,9 @@ SLOW_HEARTBEAT_S = 2.0
 MAX_DISCONNECTED_S = 60.0
 """Time without a session after which the bot does not count as connected; reconnecting mostly takes seconds."""
 WRITE_PROBE_BYTES, WRITE_PROBE_INTERVAL_S = 2**16, 5.0
+
+
+PERMISSION_REPORT = web.AppKey("permission report", PermissionReport)
 
 
 class WriteProbe:

@@ -1,25 +1,26 @@
 """`/dashboard`: personas and their channels, current training, and alerts."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 
 from aiohttp import web
 
-from bot import permissions
-from bot.doctor.discord_checks import channels_in_use
 from bot.errors import redact_paths
+from bot.permissions import MissingPermission
 from bot.personas.base_model_compat import explain_unserved
 from bot.services import Services
 from bot.store import ALL_GUILDS, TrainingJob
-from bot.web.api.personas.persona_lookup import ChannelSummary, channels_by_persona, guild_ids
+from bot.web.api.personas.persona_lookup import ChannelSummary, channels_by_persona
+from bot.web.api.system_state import PERMISSION_REPORT
 from bot.web.app_context import Routes, get_services
 from bot.web.templating import DASHBOARD, render_page
 from personas.schemas.chat import Persona
 
 DAY_S = 86_400
 RECENT_FAILURE_S = 7 * DAY_S
+MAX_ALERTS, MAX_SHOWN_PERSONAS, MAX_SHOWN_SERVERS, MAX_SHOWN_JOBS = 20, 24, 50, 50
 MAX_LATEST_JOBS = 50
 """Jobs that are searched for recent failures."""
 routes = Routes()
@@ -49,36 +50,41 @@ class DashboardAlert:
 async def get_overview(request: web.Request) -> web.Response:
     services = get_services(request)
     jobs = services.store.jobs
+    lacks = await request.app[PERMISSION_REPORT].latest(services.client, services.store)
+    alerts = list(islice(list_alerts(services, time.time(), lacks), MAX_ALERTS + 1))
+    everybody = services.personas.everybody()
+    guilds = services.client.guilds if services.client else []
     return render_page(
         request,
         "overview.html",
         title="Overview",
-        personas=list_personas(services),
+        personas=summarise_personas(services, [persona for _, persona in everybody[:MAX_SHOWN_PERSONAS]]),
+        persona_count=len(everybody),
         running=jobs.in_state("running"),
-        queued=[(services.queue.position(job.job_id), job) for job in jobs.in_state("queued")],
-        alerts=list(list_alerts(services, time.time())),
-        servers=[guild.name for guild in services.client.guilds] if services.client else [],
+        queued=[(place, job) for place, job in enumerate(services.queue.waiting()[:MAX_SHOWN_JOBS], start=1)],
+        alerts=alerts[:MAX_ALERTS],
+        has_more_alerts=len(alerts) > MAX_ALERTS,
+        servers=[guild.name for guild in guilds[:MAX_SHOWN_SERVERS]],
+        server_count=len(guilds),
     )
 
 
-def list_personas(services: Services) -> list[PersonaSummary]:
-    """Every persona of every server, shipped ones first."""
-    channels = channels_by_persona(services)
-    speaking = partial(services.request_builder.speaking, guild_id=ALL_GUILDS)
-    personas = dict(services.personas.of(0))
-    for guild_id in sorted(guild_ids(services)):
-        personas |= services.personas.of(guild_id)
+def summarise_personas(services: Services, personas: Sequence[Persona]) -> list[PersonaSummary]:
+    channels = channels_by_persona(services, [persona.id for persona in personas])
     training = {job.persona for job in services.store.jobs.in_state("running")}
+    speaking = services.request_builder.speaking
     return [
-        PersonaSummary(one, speaking(id), id in training, tuple(channels.get(id, ()))) for id, one in personas.items()
+        PersonaSummary(one, speaking(one.id, ALL_GUILDS), one.id in training, tuple(channels.get(one.id, ())))
+        for one in personas
     ]
 
 
-def list_alerts(services: Services, now: float) -> Iterator[DashboardAlert]:
-    """List what needs attention, most urgent first."""
+def list_alerts(services: Services, now: float, lacks: Sequence[MissingPermission]) -> Iterator[DashboardAlert]:
+    """List what needs attention, most urgent first; `lacks` are the permissions that are missing."""
     yield from _failed_jobs(services, now)
     yield from _incompatible_versions(services)
-    yield from _missing_permissions(services)
+    for lack in lacks:
+        yield DashboardAlert("warn", lack.description, lack.remedy, f"{DASHBOARD}/system")
     yield from _undecided_versions(services)
 
 
@@ -108,21 +114,10 @@ def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
             yield DashboardAlert("bad", f"{what} The base model answers instead.", advice, path)
 
 
-def _missing_permissions(services: Services) -> Iterator[DashboardAlert]:
-    for guild in services.client.guilds if services.client else ():
-        for lack in permissions.find_missing_permissions(guild, channels_in_use(guild, services.store)):
-            yield DashboardAlert("warn", lack.description, lack.remedy, f"{DASHBOARD}/system")
-
-
 def _undecided_versions(services: Services) -> Iterator[DashboardAlert]:
     """The newest version of each persona that is neither live nor decided about."""
-    newest = {persona_id: version for persona_id, version, _ in services.store.versions.all_installed()}
-    for persona_id, version in newest.items():
-        decided = {promotion.version for promotion in services.store.versions.history(persona_id)}
-        if version in decided:
-            continue
-        card = services.store.versions.installed(persona_id)[-1].scorecard
-        if card.verdict in ("promote", "hold"):
-            says = "may be promoted" if card.verdict == "promote" else "is held: a moderator decides"
-            yield DashboardAlert("warn", f"{persona_id} {version} {says}.", " ".join(card.reasons),
-                          f"{DASHBOARD}/personas/{persona_id}")  # fmt: skip
+    for made in services.store.versions.undecided(MAX_ALERTS + 1):
+        card = made.scorecard
+        says = "may be promoted" if card.verdict == "promote" else "is held: a moderator decides"
+        what, path = f"{made.persona_id} {made.version} {says}.", f"{DASHBOARD}/personas/{made.persona_id}"
+        yield DashboardAlert("warn", what, " ".join(card.reasons), path)

@@ -1,7 +1,7 @@
 """`/dashboard/play`: side-by-side replies and dialogues, as forms that work without scripts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -9,9 +9,10 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from bot.chat.dialogue import DEFAULT_TURNS
-from bot.chat.model_names import LIVE_VERSION, ChatModel, list_models, servable_dialogue_adapters
+from bot.chat.model_names import LIVE_VERSION, ChatModel, VersionTable, servable_dialogue_adapters
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME
+from bot.web.api.personas.persona_lookup import persona_choices
 from bot.web.api.playground_runs import PlaygroundReply, PlaygroundRun, reply_json, show_blanks, surprise_level
 from bot.web.api.playground_service import (
     FORM_LIMITS,
@@ -132,6 +133,7 @@ def _render_playground(request: web.Request, draft: PlaygroundForm) -> web.Respo
         chosen=chosen + [""] * (MAX_COLUMNS - len(chosen)),
         runs=request.app[PLAYGROUND_RUNS].latest(),
         turns=draft.body.get("turns", DEFAULT_TURNS),
+        **_model_choices(get_services(request), request.query.get("find", ""), chosen),
         **_form_values(get_services(request), draft.body),
         **draft.variables(),
     )
@@ -170,26 +172,28 @@ def _sampling_fields(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _form_values(services: Services, values: dict[str, Any]) -> dict[str, Any]:
-    choices, usual = _persona_choices(services), services.request_builder.sampling
-    return {"given": _sampling_fields(values), "usual": usual, "limits": FORM_LIMITS, "choices": choices}
+    usual = services.request_builder.sampling
+    return {"given": _sampling_fields(values), "usual": usual, "limits": FORM_LIMITS}
 
 
-def _persona_choices(services: Services) -> dict[str, list[tuple[str, str]]]:
-    """Model names and their labels, by persona; each persona's card also with the dialogue adapters."""
-    choices: dict[str, list[tuple[str, str]]] = {}
+def _model_choices(services: Services, find: str, chosen: Sequence[str]) -> dict[str, Any]:
+    """Template variables of the menus: model names and labels by persona, each card also with the dialogue adapters."""
     builder = services.request_builder
-    for model in list_models(builder):
-        if model.persona is None:
-            name = model.dialogue.id if model.dialogue else BASE_MODEL_NAME
-            choices.setdefault("No persona", []).append((name, model.name if model.dialogue else "Base model alone"))
-            continue
-        id, name = model.persona.id, model.persona.name
-        live = builder.speaking(id, model.guild_id) or "base model"
-        choices.setdefault(name, [(id, f"{name}, {LIVE_VERSION} ({live})")]).append((model.id, model.name))
-        if model.version is None:
-            over = [(it.id, ChatModel.of_dialogue(it, model.persona)) for it in servable_dialogue_adapters(builder)]
-            choices[name] += [(f"{id}@{adapter_id}", it.name) for adapter_id, it in over]
-    return choices
+    menu = persona_choices(services, find, *(name.partition("@")[0] for name in chosen))
+    adapters = servable_dialogue_adapters(builder)
+    choices: dict[str, list[tuple[str, str]]] = {}
+    owned = [entry for one in menu.pop("personas") if (entry := services.personas.find_owner(one.id))]
+    versions = VersionTable.read(builder)
+    for guild_id, persona in owned:
+        listed = versions.models(guild_id, persona)
+        label = f"{persona.name}, {LIVE_VERSION} ({listed.live.version or 'base model'})"
+        group = choices.setdefault(persona.name, [])
+        group.append((persona.id, label))
+        group += [(model.id, model.name) for model, _ in listed.models]
+        group += [(f"{persona.id}@{it.id}", ChatModel.of_dialogue(it, persona).name) for it in adapters]
+    alone = [(it.id, ChatModel.of_dialogue(it).name) for it in adapters]
+    choices["No persona"] = [*alone, (BASE_MODEL_NAME, "Base model alone")]
+    return {"choices": choices, **menu}
 
 
 def _reply_context(line: PlaygroundReply) -> dict[str, Any]:

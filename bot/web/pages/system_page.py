@@ -8,11 +8,10 @@ from typing import Any
 from aiohttp import web
 
 from bot import permissions
-from bot.doctor.discord_checks import channels_in_use
 from bot.metrics import Percentiles
-from bot.permissions import MESSAGE_CONTENT, REQUIRED_PERMISSIONS, MissingPermission, permission_title
+from bot.permissions import MESSAGE_CONTENT, REQUIRED_PERMISSIONS, permission_title
 from bot.services import Services
-from bot.web.api.system_state import SystemState, read_system_state
+from bot.web.api.system_state import PERMISSION_REPORT, SystemState, read_system_state
 from bot.web.app_context import APP_CONTEXT, Routes, get_services
 from bot.web.sse import SseItem, stream_events
 from bot.web.templating import DASHBOARD, format_bytes, format_count, format_seconds, redirect_to, render_page
@@ -20,6 +19,7 @@ from bot.web.templating import DASHBOARD, format_bytes, format_count, format_sec
 TableRows = dict[str, list[list[str]]]
 SYSTEM_PATH = f"{DASHBOARD}/system"
 REFRESH_INTERVAL_S = 2.0
+MAX_SHOWN_LACKS = 50
 STATE_COLOURS = {"ok": "good", "warn": "warn", "fail": "bad"}
 routes = Routes()
 
@@ -100,7 +100,8 @@ async def get_system_page(request: web.Request) -> web.Response:
         rows=state_tables(state),
         findings=findings,
         is_asking=services.metrics.findings.is_running,
-        lacks=(lacks := _missing_permissions(services)),
+        lacks=(lacks := await request.app[PERMISSION_REPORT].latest(services.client, services.store))[:MAX_SHOWN_LACKS],
+        hidden_lacks=max(0, len(lacks) - MAX_SHOWN_LACKS),
         lacking=[lack.need for lack in lacks],
         is_connected=bool(services.client and services.client.guilds),
         needs=[(permission_title(need), need) for need in REQUIRED_PERMISSIONS],
@@ -131,15 +132,6 @@ async def _state_events(request: web.Request, services: Services) -> AsyncIterat
         data: dict[str, Any] = {"figures": state_figures(state), "rows": state_tables(state)}
         yield "", "state", data | {"asking": services.metrics.findings.is_running}
         await asyncio.sleep(REFRESH_INTERVAL_S)
-
-
-def _missing_permissions(services: Services) -> list[MissingPermission]:
-    guilds = services.client.guilds if services.client else []
-    return [
-        lack
-        for guild in guilds
-        for lack in permissions.find_missing_permissions(guild, channels_in_use(guild, services.store))
-    ]
 
 
 def _invite_url(services: Services) -> str:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Literal
 
 from aiohttp import web
 
-from bot.chat.model_names import ChatModel, UnknownModelError, build_model_request, find_model, list_models
+from bot.chat.model_names import (
+    ChatModel,
+    UnknownModelError,
+    VersionTable,
+    build_model_request,
+    find_model,
+    servable_dialogue_adapters,
+)
+from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.streaming_reply import FilteredReply, stream_filtered_reply
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.services import Services
+from bot.store import BASE_MODEL_NAME
 from bot.web.api.openai import completion_request
 from bot.web.api.openai.openai_responses import (
     ChatCompletion,
@@ -29,6 +38,7 @@ from bot.web.api.openapi import JSON_TYPE, ApiModel, ApiRoutes, BodySpec, Json, 
 from bot.web.app_context import get_services
 from bot.web.request_body import read_json_object
 from bot.web.sse import SSE_HEADERS, is_connected
+from personas.home.adapters import DialogueAdapter
 from personas.schemas.chat import ChatRequest
 
 log = logging.getLogger(__name__)
@@ -179,13 +189,13 @@ class ModelResponse(ApiModel):
     understudy: Json
 
     @classmethod
-    def of(cls, services: Services, model_id: str, model: ChatModel) -> ModelResponse:
+    def of(cls, model_id: str, model: ChatModel, installed_at: float) -> ModelResponse:
         persona, dialogue = model.persona, model.dialogue
         is_short = model_id in (persona and persona.id, dialogue and dialogue.id)
         return cls(
             id=model_id,
             object="model",
-            created=_installed_at(services, model),
+            created=int(installed_at),
             owned_by="understudy",
             name=(persona.name if persona else model_id) if is_short else model.name,
             understudy={"persona": persona.id if persona else None, "version": model.version},
@@ -206,12 +216,28 @@ class ModelListResponse(ApiModel):
 )
 async def get_models(request: web.Request) -> web.Response:
     """List each persona with its live version, then each of its versions, dialogue adapters, and the base model."""
-    services = get_services(request)
-    models = list(list_models(services.request_builder))
-    live = {model.persona.id: require_model(services, model.persona.id) for model in models if model.persona}
-    by_id = [*live.items(), *((model.dialogue.id if model.dialogue else model.id, model) for model in models)]
-    data = [ModelResponse.of(services, id, model) for id, model in by_id]
-    return ModelListResponse(object="list", data=data).response()
+    builder = get_services(request).request_builder
+    # Some thousand personas make megabytes of JSON: in a thread, the event loop goes on meanwhile.
+    text = await asyncio.to_thread(_model_list_json, builder, VersionTable.read(builder))
+    return web.Response(body=text, content_type=JSON_TYPE)
+
+
+def _model_list_json(builder: ChatRequestBuilder, versions: VersionTable) -> bytes:
+    # Written one by one: each step is short, and other threads have their turn in between.
+    models = (ModelResponse.of(*row).model_dump_json() for row in _list_rows(builder, versions))
+    return f'{{"object": "list", "data": [{", ".join(models)}]}}'.encode()
+
+
+def _list_rows(builder: ChatRequestBuilder, versions: VersionTable) -> Iterator[tuple[str, ChatModel, float]]:
+    """Yield id, model and time of creation: each persona for its live version, then with each of its versions."""
+    for guild_id, persona in builder.personas.everybody():
+        found = versions.models(guild_id, persona)
+        yield persona.id, found.live, found.live_since
+        for model, installed_at in found.models:
+            yield model.id, model, installed_at
+    for adapter in servable_dialogue_adapters(builder):
+        yield adapter.id, ChatModel.of_dialogue(adapter), _created_at(adapter)
+    yield BASE_MODEL_NAME, ChatModel(), 0.0
 
 
 @routes.operation(
@@ -226,13 +252,19 @@ async def get_models(request: web.Request) -> web.Response:
 async def get_model(request: web.Request) -> web.Response:
     """Returns one model of the list."""
     services, model = get_services(request), request.match_info["model"]
-    return ModelResponse.of(services, model, require_model(services, model)).response()
+    found = require_model(services, model)
+    return ModelResponse.of(model, found, _installed_at(services, found)).response()
 
 
-def _installed_at(services: Services, model: ChatModel) -> int:
+def _installed_at(services: Services, model: ChatModel) -> float:
     """Install time of a version, or creation time of a dialogue adapter, in seconds since 1970; 0 for others."""
     if model.dialogue:
-        with suppress(ValueError):
-            return int(datetime.fromisoformat(model.dialogue.created_at).timestamp())
+        return _created_at(model.dialogue)
     installed = services.store.versions.installed(model.persona.id) if model.persona else []
-    return next((int(one.installed_at) for one in installed if one.version == model.version), 0)
+    return next((one.installed_at for one in installed if one.version == model.version), 0.0)
+
+
+def _created_at(adapter: DialogueAdapter) -> float:
+    with suppress(ValueError):
+        return datetime.fromisoformat(adapter.created_at).timestamp()
+    return 0.0

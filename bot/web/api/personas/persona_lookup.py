@@ -1,7 +1,8 @@
 """Finds the persona and version that an address names, their status, and the channels where a persona speaks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.passages import WORLD
 from personas.schemas.chat import Persona
 
+MAX_LISTED_NAMES, MAX_CHOICES = 20, 100
 WORLD_PERSONA = Persona(WORLD, "The world")
 """Stands for the lore that all personas share."""
 
@@ -130,9 +132,30 @@ def owned_personas(services: Services) -> list[OwnedPersona]:
     return [OwnedPersona(services, guild_id, persona) for guild_id, persona in services.personas.everybody()]
 
 
+def persona_choices(services: Services, find: str, *chosen: str) -> dict[str, Any]:
+    """Template variables of a menu of `personas`: those with this text in id or name, and those that are chosen.
+
+    A menu has at most `MAX_CHOICES`; `find` then says which, and `is_long` that there are more.
+    """
+    found = services.personas.search(find)
+    shown = [persona for _, persona in found[:MAX_CHOICES]]
+    listed = {persona.id for persona in shown}
+    missing = (services.personas.find_owner(persona_id) for persona_id in dict.fromkeys(chosen))
+    shown += [entry[1] for entry in missing if entry and entry[1].id not in listed]
+    is_long = bool(find.strip()) or len(found) > MAX_CHOICES
+    return {"personas": shown, "find": find.strip(), "is_long": is_long}
+
+
 def guild_name(services: Services, guild_id: int) -> str:
     guild = services.client.get_guild(guild_id) if services.client else None
     return guild.name if guild else f"server {guild_id}"
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Names for an error, with the number of those that are left out."""
+    listed = list(names)
+    more = f" and {len(listed) - MAX_LISTED_NAMES:,} more" if len(listed) > MAX_LISTED_NAMES else ""
+    return ", ".join(listed[:MAX_LISTED_NAMES]) + more
 
 
 def require_persona_in_path(request: web.Request) -> OwnedPersona:
@@ -140,7 +163,7 @@ def require_persona_in_path(request: web.Request) -> OwnedPersona:
     services, wanted = get_services(request), request.match_info["persona_id"]
     found = services.personas.find_owner(wanted)
     if found is None:
-        known = ", ".join(persona.id for _, persona in services.personas.everybody())
+        known = list_names(persona.id for _, persona in services.personas.everybody())
         raise Problem("not-found", f"There is no persona {wanted[:80]!r}.", f"There are: {known}.")
     return OwnedPersona(services, *found)
 
@@ -165,14 +188,15 @@ def require_version_in_path(request: web.Request, found: OwnedPersona) -> Instal
 def persona_status(services: Services, persona_id: str) -> PersonaStatus:
     versions = services.store.versions
     live, installed = versions.live(persona_id, ALL_GUILDS), versions.installed(persona_id)
+    made_for = services.request_builder.incompatible_versions.model_of(persona_id, live)
     changed_at = [change.at for change in versions.history(persona_id) if change.for_guild == ALL_GUILDS]
     return PersonaStatus(
         live=live,
         live_by_guild=versions.live_by_guild(persona_id),
-        speaks=services.request_builder.speaking(persona_id, ALL_GUILDS),
+        speaks=None if made_for else live,
         since=changed_at[-1] if changed_at else None,
         newest=installed[-1] if installed else None,
-        made_for=services.request_builder.incompatible_versions.model_of(persona_id, live),
+        made_for=made_for,
         versions=len(installed),
     )
 
@@ -187,21 +211,33 @@ class ChannelSummary:
     version: str | None
 
 
-def channels_by_persona(services: Services) -> dict[str, list[ChannelSummary]]:
-    """Channels in which each persona speaks, by its id."""
-    channels: dict[str, list[ChannelSummary]] = {}
-    for guild_id in sorted(guild_ids(services)):
-        for channel in services.store.channels.of_guild(guild_id):
-            channels.setdefault(channel.persona_id, []).append(_persona_channel(services, channel))
-    return channels
+def channels_by_persona(services: Services, persona_ids: Collection[str]) -> dict[str, list[ChannelSummary]]:
+    """Channels in which these personas speak, by their ids."""
+    present = {guild.id for guild in services.client.guilds} if services.client else None  # before it is connected: all
+    by_persona: dict[str, list[Channel]] = {}
+    for channel in services.store.channels.with_personas(persona_ids):
+        if present is None or channel.guild_id in present:
+            by_persona.setdefault(channel.persona_id, []).append(channel)
+    return {id: _summarise_channels(services, id, channels) for id, channels in by_persona.items()}
 
 
-def _persona_channel(services: Services, channel: Channel) -> ChannelSummary:
+def _summarise_channels(services: Services, persona_id: str, channels: Sequence[Channel]) -> list[ChannelSummary]:
+    """Describe a persona's channels with two queries, however many there are."""
+    versions = services.store.versions
+    live, own = versions.live(persona_id, ALL_GUILDS), versions.live_by_guild(persona_id)
+    other_model = services.request_builder.incompatible_versions.model_of
+    summaries = []
+    for channel in channels:
+        version = own.get(channel.guild_id, live)
+        summaries.append(_describe_channel(services, channel, None if other_model(persona_id, version) else version))
+    return summaries
+
+
+def _describe_channel(services: Services, channel: Channel, version: str | None) -> ChannelSummary:
     guild = services.client.get_guild(channel.guild_id) if services.client else None
     found = guild.get_channel_or_thread(channel.channel_id) if guild else None
     answers = "answers everything" if channel.answers == "everything" else "answers when it is mentioned"
     name = f"#{found.name}" if found else "a channel that is gone"
-    version = services.request_builder.speaking(channel.persona_id, channel.guild_id)
     return ChannelSummary(guild_name(services, channel.guild_id), name, answers, version)
 
 
@@ -209,8 +245,3 @@ def live_in_servers(services: Services, persona_id: str) -> list[tuple[str, str]
     """Names of the servers with a live version of their own, and these versions."""
     own = services.store.versions.live_by_guild(persona_id)
     return [(guild_name(services, guild_id), version) for guild_id, version in own.items()]
-
-
-def guild_ids(services: Services) -> set[int]:
-    """The guilds that the bot is in; all that are stored before it is connected."""
-    return {guild.id for guild in services.client.guilds} if services.client else services.store.guilds.known()

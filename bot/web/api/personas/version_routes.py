@@ -215,7 +215,7 @@ async def get_personas(request: web.Request) -> web.Response:
     """Lists the personas of all servers, shared ones first."""
     services, page = get_services(request), parse_page_query(request)
     shown, links = paginate(request, page, owned_personas(services), lambda one: one.id, "persona")
-    channels = channels_by_persona(services)
+    channels = channels_by_persona(services, [one.id for one in shown])
     personas = [PersonaResponse.of(one, channels.get(one.id, ())) for one in shown]
     return PersonaListResponse(personas=personas, links=links).response()
 
@@ -228,7 +228,7 @@ async def get_personas(request: web.Request) -> web.Response:
 async def get_persona(request: web.Request) -> web.Response:
     """Returns its owner, its channels and its live version."""
     found = require_persona_in_path(request)
-    return PersonaResponse.of(found, channels_by_persona(found.services).get(found.id, ())).response()
+    return PersonaResponse.of(found, channels_by_persona(found.services, [found.id]).get(found.id, ())).response()
 
 
 @routes.operation(

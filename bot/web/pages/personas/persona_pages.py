@@ -7,12 +7,12 @@ from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import short_id
 from bot.services import Services
 from bot.versions.live_versions import OPERATOR_USER_ID
+from bot.web.api.paging import paginate, parse_page_query
 from bot.web.api.personas.card_editing import warm_up_prompt
 from bot.web.api.personas.lore_files import lore_store
 from bot.web.api.personas.persona_lookup import (
     OwnedPersona,
     channels_by_persona,
-    owned_personas,
     persona_status,
     require_persona_in_path,
 )
@@ -32,8 +32,12 @@ async def get_persona_list(request: web.Request) -> web.Response:
 
 
 def _render_list(request: web.Request, short_name: str = "", error: str = "", status: int = 200) -> web.Response:
-    services = get_services(request)
-    channels = channels_by_persona(services)
+    services, page = get_services(request), parse_page_query(request, "find")
+    find = request.query.get("find", "").strip()
+    found = services.personas.search(find)
+    shown, links = paginate(request, page, found, lambda entry: entry[1].id, "persona")
+    listed = [OwnedPersona(services, guild_id, persona) for guild_id, persona in shown]
+    channels = channels_by_persona(services, [one.id for one in listed])
     return render_page(
         request,
         "personas/list.html",
@@ -42,7 +46,12 @@ def _render_list(request: web.Request, short_name: str = "", error: str = "", st
         faults=[FormError(error, "file", "File")] if error else (),
         wrong={"file": error} if error else {},
         short_name=short_name,
-        listed=[(one, persona_status(services, one.id), channels.get(one.id, [])) for one in owned_personas(services)],
+        listed=[(one, persona_status(services, one.id), channels.get(one.id, [])) for one in listed],
+        links={"next": "", **links, "first": request.path},
+        is_first=page.after is None,
+        is_long=bool(find) or len(found) > page.limit,
+        find=find,
+        count=len(found),
     )
 
 
@@ -87,7 +96,7 @@ async def confirm_remove(request: web.Request) -> web.Response:
         "personas/remove.html",
         title=f"Remove {found.persona.name}",
         found=found,
-        channels=channels_by_persona(found.services).get(found.id, []),
+        channels=channels_by_persona(found.services, [found.id]).get(found.id, []),
         files=lore_store(found.services).files(found.guild_id, found.id),
         versions=persona_status(found.services, found.id).versions,
     )

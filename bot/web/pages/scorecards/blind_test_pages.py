@@ -21,6 +21,7 @@ from bot.versions.blind_test.judgement_text import (
 )
 from bot.versions.live_versions import OPERATOR_USER_ID
 from bot.versions.member_feedback import record_vote
+from bot.web.api.personas.persona_lookup import persona_choices
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.scorecards.scorecard_pages import SCORECARDS_PATH
 from bot.web.problems import Problem
@@ -47,7 +48,7 @@ async def get_comparison_form(request: web.Request) -> web.Response:
         request,
         "cards/compare.html",
         title=f"Blind comparison: {persona.name}" if persona else "Blind comparison",
-        personas=[one for _, one in services.personas.everybody()],
+        **persona_choices(services, request.query.get("find", ""), persona.id if persona else ""),
         persona=persona,
         names=services.blind_tests.version_names(persona) if persona else [],
         contest=contest,

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from bot.services import Services
 from bot.store import InstalledVersion, TrainingJob
+from bot.web.api.paging import paginate, parse_page_query
 from bot.web.app_context import Routes, get_services
 from bot.web.pages.scorecards import scorecard_view
 from bot.web.problems import Problem
@@ -110,13 +111,20 @@ class ScoredVersion:
 
 @routes.add(f"GET {SCORECARDS_PATH}")
 async def get_card_list(request: web.Request) -> web.Response:
-    services = get_services(request)
-    versions = _versions_by_persona(services)
+    services, page = get_services(request), parse_page_query(request, "find")
+    find = request.query.get("find", "").strip()
+    found = _scored_personas(services, find)
+    shown, links = paginate(request, page, found, lambda persona_id: persona_id, "persona with a score card")
+    versions = {persona_id: _list_versions(services, persona_id) for persona_id in shown}
     return render_page(
         request,
         "cards/list.html",
         title="Score cards",
-        persona_names={persona.id: persona.name for _, persona in services.personas.everybody()},
+        persona_names={id: owned[1].name for id in shown if (owned := services.personas.find_owner(id))},
+        links={"next": "", **links, "first": request.path},
+        is_first=page.after is None,
+        is_long=bool(find) or len(found) > page.limit,
+        find=find,
         versions=versions,
         names=[listed.name for one in versions.values() for listed in one],
         dialogues=[(job, job.result) for job in list_dialogue_jobs(services) if job.result],
@@ -143,7 +151,7 @@ async def get_card(request: web.Request) -> web.Response:
         colours=scorecard_view.VERDICT_CLASSES,
         files={name: label for name, label in SCORECARD_FILES.items() if place.file(name)},
         others=_other_cards(services, place),
-        is_live=(place.persona, place.version) in services.store.versions.all_live(),
+        is_live=place.version in services.store.versions.live_anywhere(place.persona or ""),
     )
 
 
@@ -186,16 +194,20 @@ async def get_card_file(request: web.Request) -> web.FileResponse:
     return web.FileResponse(file, headers=headers)
 
 
-def _versions_by_persona(services: Services) -> dict[str, list[ScoredVersion]]:
-    """Versions of each persona, newest first; personas without a card come last."""
-    known = {persona.id for _, persona in services.personas.everybody()}
-    ids = {persona_id for persona_id, _, _ in services.store.versions.all_installed()}
-    return {id: _list_versions(services, id) for id in sorted(ids, key=lambda id: (id not in known, id))}
+def _scored_personas(services: Services, find: str) -> list[str]:
+    """The ids of personas with versions that have this text in id or name; those without a card come last."""
+    ids = services.store.versions.personas()
+    matching = {persona.id for _, persona in services.personas.search(find)}
+    known = {persona.id for _, persona in services.personas.everybody()} if find else matching
+    wanted = find.casefold()
+    found = (id for id in ids if id in matching or (id not in known and wanted in id.casefold()))
+    return sorted(found, key=lambda id: (id not in known, id))
 
 
 def _list_versions(services: Services, persona_id: str) -> list[ScoredVersion]:
+    """Versions of a persona, newest first."""
     versions = services.store.versions
-    live = {version for live_persona, version in versions.all_live() if live_persona == persona_id}
+    live = versions.live_anywhere(persona_id)
     served = {one.version for one in versions.installed(persona_id)}
     return [
         ScoredVersion(f"{persona_id}/{one.version}", one, one.version in live, one.version not in served)
