@@ -14,9 +14,11 @@ from filelock import FileLock, Timeout
 
 from personas.errors import MaterialError
 from personas.home.atomic_files import read_model, write_file
+from personas.home.column_maps import MAP_FIELD, pairs_error, read_mapping
 from personas.home.data_subjects import PEOPLE_FILE, Consent
 from personas.home.hub_download import HUB_ID_PATTERN
 from personas.home.rights import RightsDecision, RightsStatement, decide_right, parse_statement, statement_error
+from personas.home.toml_text import toml_table
 from personas.schemas.base import DISCORD_API, FrozenModel, Right, right_error
 from personas.schemas.formatting import format_size
 
@@ -26,6 +28,7 @@ MIXED_RIGHT = "licensed:mixed"  # right of a data set with samples under several
 CATALOGUE_FILE = "catalogue.toml"
 CATALOGUE_FIELDS = {
     "path", "hub", "files", "right", "stated_by", "stated_on", "why", "format", "persona_names", "language",
+    MAP_FIELD,
 }  # fmt: skip
 PUBLISHED_FILE = Path(__file__).with_name("published_datasets.toml")
 FETCHED_FOLDER, FETCH_RECORD = "fetched", ".fetched.json"
@@ -128,7 +131,8 @@ class CatalogueEntry:
     """A named data set (path or hub id) with its stated right, and names and ids of the persona in it.
 
     `files` are the patterns of files to fetch from the hub, `fetched` is their folder, complete or absent. `about` has
-    the facts of a published data set, which `ships` unless it is in the operator's catalogue too.
+    the facts of a published data set, which `ships` unless it is in the operator's catalogue too. `mapping` are pairs
+    such as `speaker=Absender` for a table whose columns are not known.
     """
 
     name: str
@@ -142,6 +146,7 @@ class CatalogueEntry:
     fetched: Path | None = None
     about: PublishedDataset | None = None
     ships: bool = False
+    mapping: tuple[str, ...] = ()
 
     @property
     def licence(self) -> str:
@@ -186,6 +191,10 @@ class CatalogueEntry:
             return Path(snapshot_download(self.hub, repo_type="dataset", local_files_only=True))
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError):
             raise DatasetNotFetchedError(self) from None
+
+    def find_mapping(self) -> tuple[str, ...]:
+        """Return its mapping, or the one stored beside its file. Raises `MaterialError`."""
+        return self.mapping or (read_mapping(self.path) if self.path else ())
 
     def decide_right(self, consent: Consent) -> RightsDecision:
         """Decide whether it may be trained on."""
@@ -258,8 +267,10 @@ def _entry(home: Path, name: str, table: dict[str, Any]) -> CatalogueEntry:
     hub, language = table.get("hub", ""), table.get("language", "")
     fetched = home / FETCHED_FOLDER / name if hub else None
     about = next((of for of in published_datasets().values() if of.hub == hub), None)
+    mapping = tuple(table.get(MAP_FIELD, ()))
+    right = parse_statement(table)
     return CatalogueEntry(
-        name, path, hub, table.get("format"), parse_statement(table), names, files, language, fetched, about
+        name, path, hub, table.get("format"), right, names, files, language, fetched, about, mapping=mapping
     )
 
 
@@ -284,7 +295,7 @@ def _entry_error(name: str, table: object) -> str:
         values = table.get(key, [])
         if not (isinstance(values, list) and all(isinstance(value, str) and value.strip() for value in values)):
             return f"has {key} that are not a list of {example}"
-    return statement_error(table)
+    return pairs_error(table.get(MAP_FIELD, [])) or statement_error(table)
 
 
 # ------------------------------------------------------------------------------------------------ editing
@@ -351,17 +362,3 @@ def _header(line: str) -> str | None:
         return next(iter(tomllib.loads(line.lstrip("\ufeff"))))
     except (ValueError, RecursionError):
         return None
-
-
-def toml_table(name: str, fields: Mapping[str, Any]) -> str:
-    """Format a table of texts, dates and lists of texts as TOML."""
-    return "\n".join([f"[{toml_value(name)}]", *(f"{key} = {toml_value(it)}" for key, it in fields.items()), ""])
-
-
-def toml_value(value: Any) -> str:
-    """Format a value; JSON's strings are TOML's, except for one control character."""
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, list):
-        return f"[{', '.join(toml_value(one) for one in value)}]"
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -72,6 +72,7 @@ class SourceMaterial:
     text: str = ""
     format: str | None = None
     persona_names: tuple[str, ...] = ()
+    mapping: tuple[str, ...] = ()
 
     @property
     def right(self) -> Right:
@@ -90,6 +91,7 @@ class SourceMaterial:
             sha256=sha256,
             format=self.format,
             persona_names=self.persona_names,
+            mapping=self.mapping,
         )
 
 
@@ -143,7 +145,10 @@ def catalogue_material(kind: MaterialKind, entry: CatalogueEntry, consent: Conse
     path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
     arrived, origin, names = entry.statement.stated_on, entry.origin, entry.persona_names
     copies = ((file, path),)
-    return SourceMaterial(kind, path, origin, entry.statement, arrived, copies, "", entry.format, names)
+    mapping = entry.find_mapping()
+    return SourceMaterial(
+        kind, path, origin, entry.statement, arrived, copies, "", entry.format, names, mapping=mapping
+    )
 
 
 def built_dataset_material(folder: Path, origin: str, consent: Consent) -> SourceMaterial:

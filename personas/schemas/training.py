@@ -78,7 +78,8 @@ class TrainingRequest(FrozenModel):
 class Material(FrozenModel):
     """A file or folder of a job, with its right: who states it, when (ISO 8601), why; and the day it arrived, if one.
 
-    `persona_names` are further names and ids of the persona in it. A `dataset` is a folder built by `dataset build`, an
+    `persona_names` are further names and ids of the persona in it, `mapping` are pairs such as `speaker=Absender` for
+    the columns of a table. A `dataset` is a folder built by `dataset build`, an
     `adapter` the one that is trained further, `preferences` are preference records (`personas.home.preferences`), and
     `pairs` synthesised dialogues about a persona's lore.
     """
@@ -94,6 +95,7 @@ class Material(FrozenModel):
     arrived: str = ""
     format: str | None = None
     persona_names: tuple[str, ...] = ()
+    mapping: tuple[str, ...] = ()
 
 
 class JobSpec(FrozenModel):

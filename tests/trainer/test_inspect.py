@@ -32,7 +32,8 @@ def test_the_object_has_the_published_keys(file, monkeypatch, capsys):
     code, out, _ = inspect(monkeypatch, capsys, file, "--json")
     found = json.loads(out)
     assert code == 0
-    assert list(found) == "format rows conversations turns languages rejected_count rejected reasons examples".split()
+    keys = "format rows conversations turns languages rejected_count rejected reasons examples report"
+    assert list(found) == keys.split()
     assert found["format"] == "wizardlm" and found["rows"] == 271
     assert (found["conversations"], found["turns"], found["rejected_count"]) == (150, 300, 121)
     assert found["languages"] == {"en": 150}
@@ -79,3 +80,56 @@ def test_columns_and_format_can_be_said(tmp_path, monkeypatch, capsys):
     assert code == 1 and "Did you mean 'alpaca'?" in err
     with pytest.raises(SystemExit):
         inspect(monkeypatch, capsys, path, "--map", "user")
+
+
+TABLE = "Cuando,Quien,Que\n" + "".join(
+    f"2026-03-01 09:0{n}:00,{('Corvin', 'Tansy')[n % 2]},Rope number {n} is wet.\n" for n in range(8)
+)
+
+
+def test_an_unknown_table_is_shown_and_asked_about(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "talk.csv"
+    path.write_text(TABLE)
+    code, out, err = inspect(monkeypatch, capsys, path)
+    assert code == 1 and not out
+    assert "it is not guessed which column speaks. Nothing was read." in err
+    assert "  Quien   2 names that recur  Corvin | Tansy\n" in err
+    command = f"python -m trainer dataset inspect {path} --map speaker=Quien text=Que time=Cuando"
+    assert f"\n  {command}\n" in err
+    code, out, err = inspect(monkeypatch, capsys, path, "--json")
+    question = json.loads(out)["question"]
+    assert code == 1 and question["proposal"] == {"speaker": "Quien", "text": "Que", "time": "Cuando"}
+    assert question["command"] == command and "Corvin" not in err, "a log may show it to others"
+
+
+def test_what_is_typed_is_read_and_kept_for_later(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "talk.csv"
+    path.write_text(TABLE)
+    mapping = ("--map", "speaker=Quien", "text=Que", "time=Cuando")
+    code, out, _ = inspect(monkeypatch, capsys, path, *mapping, "--as", "Tansy", "--keep-map")
+    assert code == 0 and "  speakers      Corvin 4, Tansy 4\n" in out and "* Tansy   Rope number 1 is wet." in out
+    assert "Taken as is: column Quien (who speaks), column Que (what is said), column Cuando (when)" in out
+    code, out, _ = inspect(monkeypatch, capsys, path, "--json")
+    assert code == 0 and json.loads(out)["speakers"] == {"Corvin": 4, "Tansy": 4}
+    assert (tmp_path / "columns.toml").read_text().splitlines()[2:] == [
+        '["talk.csv"]',
+        'map = ["speaker=Quien", "text=Que", "time=Cuando"]',
+    ]
+    code, _, err = inspect(monkeypatch, capsys, path, "--keep-map")
+    assert code == 1 and "there is no --map" in err
+
+
+def test_the_list_says_what_was_taken_and_what_was_not(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"Why {n}?", "chosen": "So.", "rejected": "No.", "rater": "x7"} for n in range(2)]
+    path.write_bytes(jsonl([*rows, rows[0] | {"chosen": ""}]))
+    _, out, _ = inspect(monkeypatch, capsys, path, "--json")
+    report = json.loads(out)["report"]
+    assert {"what": "column prompt (questions)", "why": ""} in report["as_is"]
+    assert [one["why"] for one in report["other_meaning"]] == [
+        "worse answers are kept as rejected alternatives, which only preference training uses"
+    ]
+    assert report["not_taken"] == [
+        {"what": "column rater", "why": "it has no role"},
+        {"what": "1 records", "why": "the better answer is empty"},
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import RequestError
+from personas.home.column_maps import read_mapping, split_pairs
 from personas.home.data_subjects import ErasureFence
 from personas.home.external_files import delete_expired_reviews
 from personas.home.pseudonyms import HomeKey
@@ -17,7 +18,7 @@ from trainer.anonymise import anonymise_file
 from trainer.anonymise.allowlist import NameCorrections, read_corrections, world_names
 from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.output_files import ReviewLog, open_atomic
-from trainer.cli.argtypes import Commands, add_command, add_review_days
+from trainer.cli.argtypes import Commands, add_command, add_review_days, column_mapping, key_value
 from trainer.cli.dataset_args import load_lore_index, load_persona
 from trainer.cli.error_handling import require_writable
 from trainer.cli.progress_view import ProgressCounter
@@ -47,6 +48,8 @@ def add_anonymise(commands: Commands) -> argparse.ArgumentParser:
     add_review_days(parser)
     add("--persona", metavar="P", help="keep this persona's name and its lore's names: an id, a name or a card file")
     add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in chat logs")
+    add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
+        help="columns by role, as for `dataset inspect`")  # fmt: skip
     add("--format", metavar="F", help="read the file as this format (default: detected from its content)")
     add("--keep", nargs="+", action="extend", default=[], metavar="NAME", help="names to keep")
     add("--also", nargs="+", action="extend", default=[], metavar="NAME", help="names to replace everywhere")
@@ -65,7 +68,8 @@ def anonymise(options: argparse.Namespace) -> None:
         if options.review:
             review = ReviewLog(review_path(options.report), home, time.time(), options.review_days)
         anonymiser, persona = _anonymiser(options, home, review)
-        reading = ReadOptions(persona=persona, persona_names=tuple(options.names))
+        mapping = column_mapping(options.map) or split_pairs(read_mapping(options.source))
+        reading = ReadOptions(persona=persona, persona_names=tuple(options.names), mapping=mapping)
         files = (options.source, options.out)
         request = anonymise_file.AnonymiseRequest(*files, reading, anonymiser, options.format, review, fence.storing)
         with ProgressCounter() as counter:

@@ -26,7 +26,7 @@ from personas.home.shared_personas import card_material, lore_material, shared_c
 from personas.lore.passages import WORLD, scan_lore
 from personas.schemas.chat import Persona
 from personas.schemas.training import MaterialKind, TrainingRequest
-from trainer.cli.argtypes import parse_setting_args
+from trainer.cli.argtypes import column_mapping, parse_setting_args
 from trainer.cli.dataset_args import command_line_statement, default_source, load_persona
 from trainer.data.data_mixture import SourceSpec
 from trainer.recipe.resolve import make_request
@@ -150,7 +150,11 @@ def _source_material(
     origin = source.origin or (source.path.as_posix() if path != source.path else path.resolve().name)
     place = f"named/{origin.replace('/', '-')}"
     names = (*options.names, *source.persona_names) if persona else ()
-    return SourceMaterial(kind, place, origin, stated, arrived, ((path, place),), "", source.format, names)
+    pairs = column_mapping(options.map) if getattr(options, "map", ()) else source.find_mapping()
+    mapping = tuple(f"{role}={column}" for role, column in pairs.items())
+    return SourceMaterial(
+        kind, place, origin, stated, arrived, ((path, place),), "", source.format, names, mapping=mapping
+    )
 
 
 def _parent_adapter_material(named: str, home: Path, consent: Consent) -> SourceMaterial:

@@ -88,7 +88,8 @@ def find_named_source(name: str, home: Path) -> SourceSpec | None:
     if entry.hub:
         entry.decide_right(read_consent(home)).require()  # nobody should fetch what may not be trained on
     origin = entry.origin if entry.hub else ""
-    return SourceSpec(entry.locate(), entry.format, None, entry.statement, entry.persona_names, origin)
+    path = entry.locate()
+    return SourceSpec(path, entry.format, None, entry.statement, entry.persona_names, origin, entry.mapping)
 
 
 def _parse_source(text: str, home: Path) -> SourceSpec:
@@ -190,7 +191,7 @@ def _read_options(
         claimed=claimed,
         arrived=arrived,
         session_gap_s=plan.recipe.session_gap_minutes * 60,
-        mapping=column_mapping(options.map),
+        mapping=column_mapping(options.map) or source.find_mapping(),
         oasst_paths=options.tree_paths,
         languages=plan.filters.languages,
     )

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from personas.card.toml_card import SHIPPED_CARDS
 from personas.cli_common import add_examples
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import RequestError
+from personas.home.column_maps import read_mapping, split_pairs, write_mapping
 from personas.home.data_subjects import ErasureFence
 from personas.home.external_files import delete_expired_reviews
 from personas.home.rights import RIGHTS_FILE
@@ -37,7 +39,7 @@ from trainer.cli.dataset_args import make_build_spec
 from trainer.cli.error_handling import log_export, require_writable, with_error_handling
 from trainer.cli.progress_view import ProgressCounter
 from trainer.data.dataset_export import export_dataset
-from trainer.data.inspection import format_summary, inspect_source
+from trainer.data.inspection import format_question, format_summary, inspect_source
 from trainer.data.layout import require_free, require_outside
 from trainer.data.writer import DatasetBuildSpec, write_dataset
 from trainer.export.openai_job import (
@@ -53,6 +55,8 @@ from trainer.export.openai_job import (
     submit,
 )
 from trainer.process.environment import find_home
+from trainer.sources.column_profile import UnclearColumnsError
+from trainer.sources.formats.tabular import COLUMNS_FORMAT
 from trainer.sources.source_format import ReadOptions
 
 BUILD_HELP = """\
@@ -85,6 +89,7 @@ is OPENAI_API_KEY; OPENAI_BASE_URL names another server with the same API.
 FOLLOW_COMMAND = "python -m trainer dataset openai --follow"
 INSPECT_EXAMPLES = (
     "python -m trainer dataset inspect talk.json",
+    "python -m trainer dataset inspect chat.csv --map speaker=Absender text=Nachricht time=Zeit --as Oda",
     "python -m trainer dataset inspect rows.csv --map user=question assistant=reply --json",
 )
 BUILD_EXAMPLE = "python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast"
@@ -306,11 +311,14 @@ def _build_summary(summary: dict[str, Any], out: Path) -> list[str]:
 
 
 def record_lines(summary: dict[str, Any]) -> list[str]:
-    """Format the sources, and the records used and dropped."""
+    """Format the sources, the records used and dropped, and replies and thoughts that are not learned."""
+    thoughts = summary.get("with_thought", 0)
     return [
         f"from {', '.join(f'{name} {count:,}' for name, count in summary['sources'].items())}",
         f"{summary['rows_used']:,} of {summary['rows']:,} records used",
         *(f"  dropped {rows:>9,}  {reason}" for reason, rows in summary["dropped"].items()),
+        *(f"  replies {count:>9,}  {reason}" for reason, count in summary.get("dropped_replies", {}).items()),
+        *([f"  thoughts {thoughts:>8,}  before replies: left out, unless reasoning=keep"] if thoughts else []),
     ]
 
 
@@ -324,10 +332,11 @@ def add_dataset(commands: Commands) -> None:
     add, text = inspect.add_argument, "a file, a folder, or the id of a data set on the hub"
     add("path", type=_nonempty_path, metavar="PATH", help=text)
     add("--format", metavar="F", help="read it as this format (default: detected)")
-    text = "columns by role, such as user=question assistant=reply, or messages=talk from=who value=said"
+    text = "columns by role, such as speaker=User text=Message time=Date, or user=question assistant=reply"
     add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN", help=text)
     text = "character or author whose lines are the persona's; may repeat"
     add("--as", dest="names", action="append", default=[], metavar="NAME", help=text)
+    add("--keep-map", action="store_true", help="store --map in columns.toml beside PATH, for later builds")
     add("--json", action="store_true", help="print one JSON object")
     add_progress_interval(inspect)
     inspect.set_defaults(command=with_error_handling(_inspect))
@@ -342,15 +351,38 @@ def _nonempty_path(text: str) -> Path:
     return Path(text)
 
 
-def _inspect(options: argparse.Namespace) -> None:
+def _inspect(options: argparse.Namespace) -> int:
     path: Path = options.path
     personas = tuple(read_shared_personas(SHIPPED_CARDS, find_home()).values())
-    with ProgressCounter(options.tell_every) as counter:
-        count = partial(counter.count, "reading")
-        names, mapping = tuple(options.names), column_mapping(options.map)
-        read_options = ReadOptions(mapping=mapping, personas=personas, persona_names=names)
-        summary = inspect_source(path, read_options, options.format, count)
+    stated = column_mapping(options.map)
+    if options.keep_map and not stated:
+        raise RequestError("--keep-map stores what --map says, and there is no --map.", "Add --map, or leave it out.")
+    mapping = stated or split_pairs(read_mapping(path))
+    read_options = ReadOptions(mapping=mapping, personas=personas, persona_names=tuple(options.names))
+    try:
+        with ProgressCounter(options.tell_every) as counter:
+            summary = inspect_source(path, read_options, options.format, partial(counter.count, "reading"))
+    except UnclearColumnsError as error:
+        return _ask_columns(options, error)
+    if options.keep_map:
+        write_mapping(path, tuple(f"{role}={column}" for role, column in stated.items()))
     if options.json:
         print(json.dumps(summary.as_json(), ensure_ascii=False))
     else:
         print("\n".join(format_summary(summary, path.name or path.resolve().name)))
+    return EXIT_DONE
+
+
+def _ask_columns(options: argparse.Namespace, error: UnclearColumnsError) -> int:
+    """Print the columns of a table that nothing is read from, and the command that says which is which."""
+    question = error.question
+    words = ["python", "-m", "trainer", "dataset", "inspect", str(options.path), "--map", *question.pairs]
+    words += [word for name in options.names for word in ("--as", name)]
+    command = shlex.join(words)
+    if options.json:
+        print(json.dumps({"format": COLUMNS_FORMAT, "question": question.as_json() | {"command": command}},
+                         ensure_ascii=False))  # fmt: skip
+        print(error, file=sys.stderr)
+    else:
+        print("\n".join(format_question(question, command)), file=sys.stderr)
+    return EXIT_FAILED

@@ -19,6 +19,7 @@ from trainer.cli.argtypes import (
     Commands,
     add_command,
     add_settings,
+    key_value,
     parse_setting_args,
     right_name,
     unit_fraction,
@@ -73,6 +74,8 @@ def add_train(commands: Commands) -> argparse.ArgumentParser:
     add("--dialogue", action="store_true", help="train no persona: dialogue in general")
     add("--dataset", metavar="D", help="a built data set's folder, a file or folder of chats, or a catalogue entry")
     add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in the chats; may repeat")
+    add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
+        help="D's columns by role, as for `dataset inspect`")  # fmt: skip
     add("--general", metavar="G", help="general dialogue for recipes that mix it in: a file, a folder, or a name")
     add("--lore-pairs", type=unit_fraction, metavar="S", help=LORE_PAIRS_HELP)
     add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: the bot's)")

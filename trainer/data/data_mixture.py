@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from personas.errors import MaterialError, RequestError
+from personas.home.column_maps import read_mapping, split_pairs
 from personas.home.rights import RightsStatement
 from trainer.data.dedup_split import hash_fraction
 from trainer.schemas import Recipe
@@ -116,7 +117,7 @@ class SourceSpec:
     """A source from the command line. `limit` is its maximum number of samples, None for all.
 
     `statement` is the catalogue's rights statement, if any; `persona_names` are the persona's names in it. `origin` is
-    its name in data sheets, if not that of its path.
+    its name in data sheets, if not that of its path. `mapping` are the catalogue's pairs for the columns of a table.
     """
 
     path: Path
@@ -125,6 +126,11 @@ class SourceSpec:
     statement: RightsStatement | None = None
     persona_names: tuple[str, ...] = ()
     origin: str = ""
+    mapping: tuple[str, ...] = ()
+
+    def find_mapping(self) -> dict[str, str]:
+        """Return the mapping of its columns, from the catalogue or stored beside it. Raises `MaterialError`."""
+        return split_pairs(self.mapping or read_mapping(self.path))
 
 
 def parse_source(text: str) -> SourceSpec:

@@ -7,6 +7,7 @@ from pathlib import Path
 from personas.card.toml_card import read_card
 from personas.cli_common import read_setting
 from personas.errors import MaterialError, MaterialGoneError, RequestError
+from personas.home.column_maps import split_pairs
 from personas.home.data_subjects import NO_CONSENT, Consent, read_consent
 from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
 from personas.home.job_folder import material_digest
@@ -111,6 +112,7 @@ def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
         consent=inputs.consent,
         session_gap_s=recipe.session_gap_minutes * 60,
         names_by="`persona_names` in catalogue.toml",
+        mapped_by="`map` in catalogue.toml, or on the data set's page of the dashboard",
     )
     rejected: list[RejectedRecord] = []
     conversations = _read_conversations(paths[inputs.talk_kind], replace(options, persona=inputs.persona), rejected)
@@ -272,7 +274,12 @@ def _read_conversations(
         signed = material.right if material.stated_by and not is_claimed else ""
         claimed = material.right if is_claimed else ""
         of = replace(
-            options, right=signed, claimed=claimed, arrived=material.arrived, persona_names=material.persona_names
+            options,
+            right=signed,
+            claimed=claimed,
+            arrived=material.arrived,
+            persona_names=material.persona_names,
+            mapping=split_pairs(material.mapping),
         )
         for item in read_usable(path, of, material.format):
             if isinstance(item, Conversation):

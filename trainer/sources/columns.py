@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from personas.errors import MaterialError
@@ -147,6 +147,18 @@ def message_keys(messages: list[Any]) -> tuple[str, str] | None:
     speaker = next((key for key in SPEAKER_KEYS if key in first and not isinstance(first[key], dict)), None)
     text = next((key for key in TEXT_KEYS if key in first and key != speaker), None)
     return (speaker, text) if speaker and text else None
+
+
+@dataclass(frozen=True)
+class ColumnUse:
+    """What becomes of a table's columns: those that are read by role, and the `unused` ones.
+
+    `is_mapped`: the operator says so. Both are empty for what is no table.
+    """
+
+    used: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    is_mapped: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Registry of input formats, and detection of the format of a file, folder or archive."""
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from personas.errors import MaterialError
-from trainer.sources.columns import did_you_mean
+from trainer.sources.columns import ColumnUse, did_you_mean
 from trainer.sources.conversation import RejectedRecord
 from trainer.sources.formats import (
     character_card,
@@ -71,17 +71,22 @@ def detect_format(path: Path, forced: str | None = None, options: ReadOptions | 
     return find_parts(open_source(resolve_path(path)), requested_format(forced, options))[0][0][0]
 
 
-def count_formats(
-    path: Path, options: ReadOptions, format: str | None = None
-) -> tuple[dict[str, tuple[SourceFormat, int]], str]:
-    """Count the files of each format by name, with the column roles of unknown tables (empty for known formats)."""
+@dataclass(frozen=True)
+class SourceContent:
+    """What a source consists of: the number of files of each format by name, and what becomes of a table's columns."""
+
+    formats: Mapping[str, tuple[SourceFormat, int]]
+    columns: ColumnUse
+
+
+def describe_content(path: Path, options: ReadOptions, format: str | None = None) -> SourceContent:
+    """Describe a source without reading all of it. Raises `MaterialError`; `UnclearColumnsError` if it has to ask."""
     parts, _ = find_parts(open_source(resolve_path(path)), requested_format(format, options))
     counts: dict[str, tuple[SourceFormat, int]] = {}
     for found, _ in parts:
         counts[found.name] = (found, counts.get(found.name, (found, 0))[1] + 1)
     found, file = parts[0]
-    columns = tabular.mapped_roles(file.peek(), options) if found.name == tabular.COLUMNS_FORMAT else None
-    return counts, str(columns or "")
+    return SourceContent(counts, tabular.describe_columns(file, found.name, options))
 
 
 def requested_format(forced: str | None, options: ReadOptions | None) -> str | None:

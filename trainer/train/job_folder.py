@@ -72,7 +72,7 @@ def job_id_of_draft(draft: JobDraft) -> str:
 
 def _job_digest(spec: JobSpec) -> str:
     """Hash what determines the run; the day on which a right was stated does not."""
-    parts = [(it.kind, it.path, it.right, it.sha256, it.persona_names) for it in spec.materials]
+    parts = [(it.kind, it.path, it.right, it.sha256, it.persona_names, *it.mapping) for it in spec.materials]
     whole = [spec.request.model_dump_json(), spec.serving_precision, repr(parts)]
     return hashlib.sha256("\0".join(whole).encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from personas.errors import MaterialError
 from personas.home.atomic_files import fsync_path, replace_durably
-from personas.home.datasets import toml_value
+from personas.home.toml_text import toml_value
 from personas.lore.passages import WORLD, Passage, split_sentences
 from personas.schemas.chat import Persona
 from trainer.data.synthetic.first_person import FACT_KINDS, FactKind, LoreSubject, SubstitutedSubject, find_subject

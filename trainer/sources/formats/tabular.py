@@ -1,6 +1,6 @@
 """Turns row schemas into formats, recognises tables of chats, and reads unknown tables by mapped columns."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from personas.card.toml_card import ID_PATTERN
@@ -21,6 +21,7 @@ from trainer.sources.columns import (
     METADATA_COLUMNS,
     ROLE_COLUMNS,
     ColumnRoles,
+    ColumnUse,
     Row,
     RowSchema,
     find_column,
@@ -79,6 +80,13 @@ SPEAKER_LIKE_COLUMNS = ("user", "human")
 ANSWER_COLUMNS = tuple("answer output response completion solution std_answer responses answers outputs".split())
 """Names of columns that hold answers even if all of them are numbers, or yes and no."""
 CHAT_FORMAT = "chat-table"
+ALSO_USED = {
+    "personality": ("utterances", "history", "candidates"),
+    "sides": ("users", "participants", "bot_profile", "bot_persona", "agent_profile"),
+    "scenes": ("plot", "scenario", "background", "setting", "summary"),
+    "preference": ("conversations", "messages"),
+}
+"""Columns that schemas read without giving them a role."""
 OPTIONAL_ROLES = ("input", "system", "history", "lang")
 SAMPLED_ROWS = 16  # first rows that decide a table's format
 RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]], ColumnRoles]
@@ -363,6 +371,40 @@ def _records_of(file: SourceFile, wanted: set[str]) -> Iterator[Record | Rejecte
         elif name not in known and not isinstance(first := next(records, None), RejectedRecord | None):
             yield first
             yield from records
+
+
+def describe_columns(file: SourceFile, format: str, options: ReadOptions) -> ColumnUse:
+    """Return what becomes of the columns of a table in one of these formats.
+
+    Raises `MaterialError` for a wrong mapping, and `UnclearColumnsError` without one where it takes one.
+    """
+    peek = file.peek()
+    if format == COLUMNS_FORMAT and (options.mapping or peek.records or not peek.columns):
+        columns = mapped_roles(peek, options)
+        keys = {"from": columns.from_key, "value": columns.value_key}
+        used = {**columns.by_role, **{role: key for role, key in keys.items() if key}}
+        return ColumnUse(used, _unused(peek, columns.by_role.values(), options), is_mapped=True)
+    if format == CHAT_FORMAT and (chat := _chat(peek)):
+        rows = list(peek.records) or peek.head[chat[0]]
+        return ColumnUse(chat[1], _without(list_columns(rows), chat[1].values()))
+    schema = next((schema for schema in ROW_SCHEMAS if schema.name == format), None)
+    planned = [columns for row in first_rows(peek) if (columns := _plan(schema, row))] if schema else []
+    if not planned:
+        return ColumnUse()
+    used = {role: column for columns in planned for role, column in columns.by_role.items()}
+    taken = {*used.values(), *planned[0].by_role, planned[0].value_key, planned[0].from_key, *ALSO_USED.get(format, ())}
+    return ColumnUse(used, _unused(peek, taken, options))
+
+
+def _unused(peek: Peek, used: Collection[str], options: ReadOptions) -> tuple[str, ...]:
+    rows = first_rows(peek, options.mapping)
+    return _without(list(dict.fromkeys(str(name) for row in rows for name in row)), used)
+
+
+def _without(columns: Sequence[str], used: Collection[str]) -> tuple[str, ...]:
+    """Return the columns of which no part is used."""
+    parts = {part for name in used for part in (name, name.split(".")[0])}
+    return tuple(name for name in columns if name not in parts and name.split(".")[0] not in used)
 
 
 def _recognises_prompts(peek: Peek) -> bool:
