@@ -13,10 +13,13 @@ REST_NOTE = f"-# The whole list is in `{LIST_FILE}`."
 
 
 def with_import_list(lines: list[str], report: ImportReport) -> tuple[str, list[discord.File]]:
-    """Return a message of these lines and the list of an import; a list that is too long comes as a file, too."""
+    """Return a message of these lines and the list of an import.
+
+    A list that is too long, or counts parts without their names, comes as a file, too.
+    """
     shown = ["\n".join(lines), *(f"- {discord.utils.escape_markdown(line)}" for line in report.lines())]
     text = "\n".join(shown)
-    if len(text) <= MAX_MESSAGE_CHARS:
+    if len(text) <= MAX_MESSAGE_CHARS and not report.has_unnamed:
         return text, []
     text = shown.pop(0)
     for line in shown:

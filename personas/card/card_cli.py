@@ -39,6 +39,7 @@ from personas.lore.lorebooks import (
 )
 from personas.models.base_model import EMBEDDED
 from personas.prompt import EXAMPLE_USER
+from personas.schemas.import_report import ALL_ITEMS
 
 SHOW_EXAMPLES = ("python -m personas card show mira.png", "python -m personas card show personas/cards/oda.toml --json")
 CONVERT_EXAMPLES = (
@@ -118,7 +119,7 @@ def _convert_lorebook(options: argparse.Namespace) -> None:
         stated = {"kind": book.kind, "entries": len(book.entries), "file": str(out), "imported": report.as_json()}
         print(json.dumps(stated, ensure_ascii=False, indent=2))
     else:
-        print("\n".join(report.lines()))
+        print("\n".join(report.lines(ALL_ITEMS)))
 
 
 def _write_files(files: dict[Path, bytes], overwrite: bool, *, silent: bool = False) -> None:

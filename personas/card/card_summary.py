@@ -14,7 +14,7 @@ from personas.errors import BaseModelError, CardError
 from personas.models.base_model import EMBEDDED
 from personas.models.bundled_model import bundled_model_folder
 from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
-from personas.schemas.import_report import ImportReport
+from personas.schemas.import_report import ALL_ITEMS, ImportReport
 
 CountTokens = Callable[[str], int]
 FORM_LABELS = {"json": "JSON", "png": "PNG", "charx": "CHARX", "toml": "TOML"}
@@ -102,7 +102,7 @@ def format_summary(summary: dict[str, Any]) -> str:
     if summary["extensions"]:
         lines.append(f"extensions, preserved unchanged: {', '.join(summary['extensions'])}")
     lines += [f"note: {problem}" for problem in summary["problems"]]
-    return "\n".join([*lines, "", *ImportReport.from_json(summary["imported"]).lines()])
+    return "\n".join([*lines, "", *ImportReport.from_json(summary["imported"]).lines(ALL_ITEMS)])
 
 
 def _field(text: str, count: CountTokens | None) -> dict[str, Any]:

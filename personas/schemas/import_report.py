@@ -11,8 +11,8 @@ OUTCOME_LABELS: dict[ImportOutcome, str] = {
     "other_meaning": "Taken with another meaning",
     "not_taken": "Not taken",
 }
-MAX_NAMED_ITEMS = 6
-"""Items that a line for people names; the others are counted. JSON has all of them."""
+MAX_NAMED_ITEMS, ALL_ITEMS = 6, 10**9
+"""Items that a line on Discord names; the others are counted. Pages, the terminal and JSON have all of them."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,25 @@ class ImportReport:
             for outcome in OUTCOMES
         }
 
-    def lines(self) -> list[str]:
-        """Return a line for people per outcome and reason; parts with the same reason share one."""
-        return list(self._lines())
+    def lines(self, most: int = MAX_NAMED_ITEMS) -> list[str]:
+        """Return a line for people per outcome and reason; parts with the same reason share one, which names `most`."""
+        return [
+            f"{OUTCOME_LABELS[outcome]}: {_list_names(names, most)}{why and f' – {why}'}"
+            for outcome, why, names in self._groups()
+        ]
 
-    def _lines(self) -> Iterator[str]:
+    @property
+    def has_unnamed(self) -> bool:
+        """True if the lines count parts that they do not name."""
+        return any(len(names) > MAX_NAMED_ITEMS for _, _, names in self._groups())
+
+    def _groups(self) -> Iterator[tuple[ImportOutcome, str, list[str]]]:
         for outcome in OUTCOMES:
             by_reason: dict[str, list[str]] = {}
             for item in self.with_outcome(outcome):
                 by_reason.setdefault(item.why, []).append(item.what)
             for why, names in by_reason.items():
-                yield f"{OUTCOME_LABELS[outcome]}: {_list_names(names)}{why and f' – {why}'}"
+                yield outcome, why, names
 
 
 def as_is(what: str) -> ImportItem:
@@ -81,7 +89,7 @@ def not_taken(what: str, why: str) -> ImportItem:
     return ImportItem("not_taken", what, why)
 
 
-def _list_names(names: list[str]) -> str:
-    shown = ", ".join(names[:MAX_NAMED_ITEMS])
-    more = len(names) - MAX_NAMED_ITEMS
+def _list_names(names: list[str], most: int) -> str:
+    shown = ", ".join(names[:most])
+    more = len(names) - most
     return f"{shown} and {more} more" if more > 0 else shown

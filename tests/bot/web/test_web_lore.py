@@ -11,6 +11,7 @@ from personas.lore.passages import WORLD
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.test_web_cards import upload
 from tests.personas.cards import V2, as_json
+from tests.personas.lorebook_samples import NOVEL_AI
 
 UMBRELLA = "# The violet umbrella\n\nAn umbrella of violet silk hangs in the cab. It was the opera's.\n"
 QUESTION = "whose violet umbrella is that?"
@@ -91,6 +92,36 @@ async def test_why_a_passage_is_found_but_left_over_or_not_found_is_said(dashboa
     assert soup["outcome"] == "not found" and "they share no meaningful word" in soup["why"] and soup["words"] == {}
     foreign = next(one for one in result["matches"] if one["source"] == "ballast/chinese.md")
     assert foreign["cosine"] is None and "its meaning was not compared" in foreign["why"]
+
+
+async def test_a_lorebook_is_lore_over_rest_and_on_the_page_with_what_became_of_it(dashboard):
+    text = as_json(NOVEL_AI).decode()
+    status, result, _ = await dashboard.ask("PUT", "/personas/ballast/lore/mill", json={"text": text})
+    assert status == 200 and (result["name"], result["files"], result["passages"]) == ("mill.md", ["mill.md"], 3)
+    assert set(result["imported"]) == {"as_is", "other_meaning", "not_taken"}
+    why = "its category is disabled in the file"
+    assert {"what": "entry 4 “Draft”", "why": why} in result["imported"]["not_taken"]
+    [night, wheel] = [one for one in (await ask(dashboard, "the sluice"))["matches"] if one["outcome"] == "given"]
+    assert wheel["keys"] == ["sluice"] and "has its keys: sluice" in wheel["why"]
+    assert night["is_always"] and "given with every message" in night["why"]
+    ledger = next(one for one in (await ask(dashboard, "the ledger"))["matches"] if "torn" in one["text"])
+    assert ledger["outcome"] == "not found" and "only its keys give it" in ledger["why"]
+    status, _, page = await upload(dashboard, f"{PAGE}-file", "Mill.lorebook", text.encode())
+    page = html.unescape(page)
+    assert status == 200 and "It was a lorebook of NovelAI." in page and f"entry 4 “Draft” – {why}" in page
+    status, _, page = await upload(dashboard, f"{PAGE}-file", "data.json", b'{"messages": []}')
+    assert status == 422 and "data.json is JSON, but no lorebook." in html.unescape(page)
+    assert "<mark>sluice</mark>" in (await dashboard.submit(PAGE, ask="the sluice"))[1]
+
+
+async def test_the_page_and_rest_list_what_is_used_of_a_card(dashboard):
+    data = {**V2["data"], "scenario": "At {{time}}."}
+    await upload(dashboard, "/dashboard/personas", "mira.json", as_json({**V2, "data": data}))
+    status, listed, _ = await dashboard.ask("GET", "/personas/mira/card/imported")
+    assert status == 200 and {"what": "scenario", "why": ""} in listed["as_is"]
+    assert "{{time}} in scenario" in [one["what"] for one in listed["not_taken"]]
+    page = html.unescape((await dashboard.page("/dashboard/personas/mira"))[1])
+    assert "What is used of the card" in page and "Not taken: {{time}} in scenario" in page
 
 
 async def test_lore_of_a_server_counts_there_and_can_be_mended(dashboard):

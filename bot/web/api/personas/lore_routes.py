@@ -15,7 +15,7 @@ from bot.web.request_body import parse_body, read_json_object
 from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE
 from personas.schemas.base import FrozenModel
 
-MAX_LOREBOOK_CHARS = 4 * 2**20
+MAX_LOREBOOK_CHARS = 2 * 2**20
 NO_FILE_TEXT = "There is no such persona, or no such file."
 GuildId = Annotated[str, Limit(pattern=r"^[0-9]{1,20}$", description="its id; the persona's own if left out")]
 routes = ApiRoutes("personas")

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import MAX_FILES, lore_file_name
-from bot.personas.lore_upload import AddedLore
+from bot.personas.lore_upload import AddedLore, max_upload_bytes
 from bot.web.api.personas import lore_files
 from bot.web.api.personas.persona_lookup import OwnedPersona, guild_name, persona_status, require_lore_owner
 from bot.web.app_context import Routes
@@ -88,6 +88,8 @@ async def upload_lore_file(request: web.Request) -> web.Response:
         form = await read_file_form(request, MAX_LOREBOOK_BYTES)
         if not form.content:
             raise Problem("invalid-request", "No file was chosen, or an empty one.", "Choose a markdown file in UTF-8.")
+        if len(form.content) > (most := max_upload_bytes(form.name)):
+            raise Problem("too-large", f"{form.name} has more than {most // 1000} KB.", "Send less.")
         added = await lore_files.write_lore_file(found, found.guild_id, form.name, form.content)
     except Problem as problem:
         return await _render_lore(request, found, LoreDraft(wrong={"file": str(problem)}), problem.status)

@@ -133,7 +133,7 @@ async def _install_attachments(
     """Install a card's book as lore and its adapter as a version, and say on the persona's page what became of them."""
     services, card = get_services(request), imported.card
     found = OwnedPersona(services, guild_id, imported.brought.persona)
-    lore_notes = await card_import.import_character_book(lore_store(services), guild_id, found.persona, card)
+    lore_notes, _ = await card_import.import_character_book(lore_store(services), guild_id, found.persona, card)
     owner = (guild_id, 0, OPERATOR_USER_ID)
     adapter_notes, _ = await card_import.install_bundled_adapter(
         services.home, services.store, services.base_model, owner, found.id, card, file
