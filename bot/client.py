@@ -6,10 +6,11 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import aiohttp
 import discord
+from discord.backoff import ExponentialBackoff
 from discord.ext import commands
 
 import bot.cogs.persona_cog  # noqa: F401  registers its commands
@@ -35,6 +36,8 @@ from bot.shards import ShardRange
 from personas.home.atomic_files import write_private_file
 
 log = logging.getLogger(__name__)
+RESPONSE_TIMEOUT_S = 10.0
+"""Timeout for Discord's response to a request that was sent."""
 PERSISTENT_ITEMS = (
     *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *ROLLOUT_BUTTONS, *COMPARE_BUTTONS, *MEMORY_BUTTONS, PersonaSelect,
     UnteachButton, DialogueStopButton, RemoveVersionButton,
@@ -106,7 +109,32 @@ class BotClient(Bot):
         )
         self.services = create_services(client=self)
 
+    async def connect(self, *, reconnect: bool = True) -> None:
+        """Connect, and stay connected until closed. A first connection that fails is tried again like any later one."""
+        backoff: ExponentialBackoff[Literal[False]] = ExponentialBackoff()
+        while True:
+            try:
+                return await super().connect(reconnect=reconnect)
+            except AttributeError as error:  # discord.py resumes what it has not had yet: `None.sequence`
+                if error.name != "sequence" or error.obj is not None or self.is_closed():
+                    raise
+                why = connection_error(error.__context__).message if error.__context__ else str(error)
+                delay_s = backoff.delay()
+                log.warning("The first connection failed, the next attempt is in %.2f s: %s", delay_s, why)
+                await asyncio.sleep(delay_s)
+
+    def _limit_waits(self) -> None:
+        """Give up requests that Discord does not answer: others of the same channel wait for them.
+
+        discord.py has no setting for that, and waits five minutes. Pauses for rate limits do not count.
+        """
+        session: aiohttp.ClientSession = vars(self.http)["_HTTPClient__session"]
+        session._timeout = aiohttp.ClientTimeout(
+            session.timeout.total, sock_connect=RESPONSE_TIMEOUT_S, sock_read=RESPONSE_TIMEOUT_S
+        )
+
     async def setup_hook(self) -> None:
+        self._limit_waits()
         for cog in (ChatCog, FinetuneCog, RolloutCog, PrivacyCog, MemoryCog):
             await self.add_cog(cog(self))
         await self.add_cog(FormCog(FORM_HANDLERS))

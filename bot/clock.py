@@ -47,10 +47,11 @@ class BackgroundTask:
         clock: Clock | None = None,
         *,
         retry_delay_s: float = RETRY_DELAY_S,
+        max_retry_delay_s: float = MAX_RETRY_DELAY_S,
     ) -> None:
         self.name, self.error = name, ""
         self._work, self._wait, self._clock = work, wait, clock or SystemClock()
-        self._retry_delay_s = retry_delay_s
+        self._retry_delay_s, self._max_retry_delay_s = retry_delay_s, max_retry_delay_s
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -81,7 +82,7 @@ class BackgroundTask:
             except Exception as error:  # mostly a full disk or a locked database
                 self._record(error)
                 await self._clock.sleep(delay_s)
-                delay_s = min(2 * delay_s, MAX_RETRY_DELAY_S)
+                delay_s = min(2 * delay_s, self._max_retry_delay_s)
 
     def _record(self, error: Exception) -> None:
         is_known = isinstance(error, UnderstudyError | OSError)

@@ -13,12 +13,15 @@ import aiohttp
 import discord
 from discord import app_commands
 
+from bot.store import StoreError
 from personas.errors import UnderstudyError
 from personas.prompt import PromptTooLongError
 
 UNKNOWN_INTERACTION_CODE = 10062
 """Discord's code for an interaction that was not answered within three seconds."""
 log = logging.getLogger(__name__)
+STORE_TEXT = "I cannot store anything at the moment. Try it again in a minute."
+"""Shown to members for an error of the database; only the log says what it is."""
 ABSOLUTE_PATH_PATTERN = re.compile(r"(?<![\w/.:~-])(?:/[^/\s:;,'\"()]+){2,}")
 MAX_REASON_CHARS = 200
 RENEW_TOKEN_ADVICE = "Copy it again: Developer Portal → the application → Bot → Reset Token."
@@ -157,6 +160,9 @@ def error_text(error: Exception) -> str:
     cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
     if isinstance(cause, app_commands.AppCommandError) and isinstance(cause.__cause__, UnderstudyError):
         cause = cause.__cause__  # from a check or a transformer
+    if isinstance(cause, StoreError):
+        log.error("%s", cause)
+        return STORE_TEXT
     if isinstance(cause, UnderstudyError):
         if (shown := hide_paths(str(cause))) != str(cause):
             log.warning("an error was shown without its paths: %s", cause)

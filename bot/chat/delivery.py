@@ -6,7 +6,6 @@ docs/design.md lists what the failure of each of them may cost a reply.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from typing import TypeVar
 
 import aiohttp
@@ -51,11 +50,14 @@ def retry_after_s(error: Exception) -> float:
 
 
 async def persist(request: Callable[[], Awaitable[T]]) -> T:
-    """Make a request that may be repeated; again after a pause if its outcome is uncertain."""
+    """Make a request that may be repeated; again after a pause if its error is temporary."""
     for pause_s in RETRY_PAUSES_S:
-        with suppress(*UNCERTAIN_ERRORS):
+        try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 return await request()
+        except Exception as error:
+            if not is_temporary(error):
+                raise
         await asyncio.sleep(pause_s)
     async with asyncio.timeout(REQUEST_TIMEOUT_S):
         return await request()

@@ -219,7 +219,7 @@ class _DialogueRun:
             self.reply_service.store.replies.record_deleted(event_id)
             return ""
         except Exception as error:  # shown in its place
-            await self.reply_service.fail_reply(event_id, live, error)
+            await self.reply_service.fail_reply(event_id, live, error, persona=persona, place=talk.place)
             return None
         return reply.text
 

@@ -16,10 +16,10 @@ from weakref import WeakValueDictionary
 import discord
 
 from bot.chat import delivery
-from bot.chat.delivery import persist
+from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.errors import RefusedError
 from bot.permissions import is_moderator
-from bot.store import Store, StoredReply
+from bot.store import Store, StoredReply, StoreError
 from personas.engine.admission import member_busy_error
 from personas.errors import EngineBusyError
 from personas.schemas.chat import Persona
@@ -364,13 +364,8 @@ class SenderRegistry:
                 webhook = await persist(lambda: self._webhook(persona, home))
         except discord.Forbidden:
             return BotSender(channel, persona)
-        except TimeoutError:
-            log.warning("%s speaks as the bot: Discord does not answer about the webhooks of #%s", persona.name, home)
-            return BotSender(channel, persona)
-        except discord.HTTPException as error:
-            if error.code != TOO_MANY_WEBHOOKS_CODE:
-                raise
-            log.warning("#%s has as many webhooks as Discord allows: %s speaks as the bot", home, persona.name)
+        except (*UNCERTAIN_ERRORS, discord.HTTPException, discord.RateLimited) as error:
+            log.warning("%s speaks as the bot: %s", persona.name, _why_no_webhook(error, home))
             return BotSender(channel, persona)
         assert not isinstance(channel, discord.DMChannel)  # it is `home` or a thread of it
         return WebhookSender(webhook, persona, channel)
@@ -393,7 +388,10 @@ class SenderRegistry:
             with suppress(discord.NotFound):
                 await surplus.delete(reason="another one is used")
         assert webhook.token is not None  # webhooks that a bot creates always carry one
-        self._store.channels.set_webhook(channel.guild.id, channel.id, webhook.id, webhook.token)
+        try:
+            self._store.channels.set_webhook(channel.guild.id, channel.id, webhook.id, webhook.token)
+        except StoreError as error:  # it is found again among the channel's webhooks
+            log.warning("the webhook of #%s was not stored: %s", channel.name, error)
         await self._set_avatar(webhook, persona, channel.id)
         return webhook
 
@@ -411,13 +409,12 @@ class SenderRegistry:
         try:
             async with asyncio.timeout(AVATAR_TIMEOUT_S):
                 await webhook.edit(avatar=_avatar(persona), prefer_auth=False)
-        except TimeoutError:
-            log.warning("%s speaks without a new face in this channel: Discord does not answer", persona.name)
-        except discord.HTTPException as error:
-            if error.status != BAD_REQUEST_STATUS:
-                raise
-            log.warning("%s speaks without a face: Discord does not take the picture (%s)", persona.name, error)
-            await webhook.edit(avatar=None, prefer_auth=False)
+        except discord.NotFound:
+            raise
+        except (*UNCERTAIN_ERRORS, discord.HTTPException) as error:
+            log.warning("%s speaks without a new face in this channel: %s", persona.name, str(error) or "no response")
+            if isinstance(error, discord.HTTPException) and error.status == BAD_REQUEST_STATUS:
+                await webhook.edit(avatar=None, prefer_auth=False)
         self._avatars[channel_id] = persona.avatar
 
     async def renew(self, sender: MessageSender, channel: SpeakChannel) -> MessageSender:
@@ -431,6 +428,12 @@ class SenderRegistry:
         """Forget a deleted webhook; the next reply creates another."""
         self._avatars.pop(channel_ref(channel).home_id, None)
         self._store.channels.delete_webhook(channel_ref(channel).home_id)
+
+
+def _why_no_webhook(error: Exception, channel: discord.TextChannel) -> str:
+    if isinstance(error, discord.HTTPException) and error.code == TOO_MANY_WEBHOOKS_CODE:
+        return f"#{channel} has as many webhooks as Discord allows"
+    return f"Discord does not answer about the webhooks of #{channel} ({str(error) or type(error).__name__})"
 
 
 def _avatar(persona: Persona) -> bytes | None:

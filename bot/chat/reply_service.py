@@ -10,7 +10,15 @@ from typing import Any, Literal
 
 import discord
 
-from bot.chat.delivery import UNCERTAIN_ERRORS
+from bot.chat.delivery import (
+    DELIVERY_ERRORS,
+    MAX_DELIVERY_S,
+    UNCERTAIN_ERRORS,
+    deliver,
+    growing_pauses,
+    is_temporary,
+    store_when_possible,
+)
 from bot.chat.discord_channels import (
     UNKNOWN_WEBHOOK_CODE,
     ChannelRef,
@@ -22,8 +30,9 @@ from bot.chat.discord_channels import (
     channel_ref,
     fetch_channel,
 )
+from bot.chat.held_events import HeldEvents
 from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage, edit_memory_copies
-from bot.chat.streaming_reply import ReplyViews, StreamingReply, remove_links, split_message
+from bot.chat.streaming_reply import MAX_FOOTER_CHARS, ReplyViews, StreamingReply, remove_links, split_message
 from bot.errors import RefusedError, error_text
 from bot.store import Store, StoredReply, StoreError
 from bot.training.resource_sharing import TrainerThrottle
@@ -34,12 +43,8 @@ from personas.prompt import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, ChatRequest, Persona
 
 log = logging.getLogger(__name__)
-MAX_RESUME_AGE_S, MAX_RESUMED_AT_ONCE = 900.0, 8
+MAX_RESUME_AGE_S, MAX_RESUMED_AT_ONCE = MAX_DELIVERY_S, 8
 """Maximum age of interrupted replies that are finished at the next start, and how many at once."""
-STORE_RETRY_S, STORE_RETRIES = 10.0, 90
-"""A reply that cannot be stored is tried again for as long as it could be resumed."""
-END_PAUSES_S = 5.0, 30.0, 120.0, 600.0
-"""Pauses between attempts to show a reply's end."""
 CUT_OFF_NOTE = "-# This reply was cut off. Ask again."
 
 
@@ -73,7 +78,9 @@ class ReplyService:
     redacted: Callable[[str], str] = str  # applied to what is stored; `bot.privacy.erasure_service` sets another one
     _running: dict[int, tuple[ReplyTask, ReplyStream]] = field(default_factory=dict)
     unfinished: UnfinishedReplies = field(default_factory=UnfinishedReplies)
+    events: HeldEvents = field(default_factory=HeldEvents)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _resuming: asyncio.Task[None] | None = None
     _is_closed: bool = False
 
     @property
@@ -83,44 +90,62 @@ class ReplyService:
 
     # ------------------------------------------------------------------------------------------ requests
 
-    async def answer(
-        self,
-        message: IncomingMessage,
-        persona: Persona,
-        channel: SpeakChannel,
-        announce: Callable[[], Awaitable[object]] | None = None,
-    ) -> None:
-        """Store the message, then reply as the persona; `announce` is called once the reply has a place in the queue.
+    async def answer(self, message: IncomingMessage, persona: Persona, channel: SpeakChannel) -> None:
+        """Store the message, then reply as the persona. Raises `EngineBusyError` before anything is posted.
 
-        An event that was answered before is ignored. Raises `EngineBusyError` before anything is posted.
+        An event that was answered before is ignored. While the database cannot be used, the event is held.
+        """
+        if task := await self.events.store(lambda: self.accept(message, persona, channel)):
+            await self.reply(task)
+
+    def accept(self, message: IncomingMessage, persona: Persona, channel: SpeakChannel) -> ReplyTask | None:
+        """Store a message together with its reply to come. None for an event that was answered before.
+
+        Raises `EngineBusyError`, and stores nothing, where too many replies are unfinished, and `StoreError`.
         """
         if self._came_before(message):
-            return
-        self.unfinished.require_place(message.author_id, channel_ref(channel).home_id)
-        task = self._accept(message, persona, channel)
-        with self._holding(task):
-            stream = None
-            try:
-                request = await self._request(task)
-                stream = self._submit(request)
-                if announce:
-                    await announce()
-            except Exception:
-                if stream:
-                    stream.cancel()
-                self.store.replies.finish(task.event_id, "failed")
-                raise
-            await self._reply(task, request, stream)
-
-    def _accept(self, message: IncomingMessage, persona: Persona, channel: SpeakChannel) -> ReplyTask:
-        """Store a message together with its reply to come."""
+            return None
         place, now = channel_ref(channel), time.time()
+        self.unfinished.require_place(message.author_id, place.home_id)
         with self.store.atomic():
             seq = self.store_message(message, place)
             rollout = self.store.rollouts.counted_rollout(persona.id, now, *astuple(place))
             reply = (message.event_id, place.guild_id, place.channel_id, persona.id, now)
             self.store.replies.begin(*reply, asked_by=message.author_id, trigger_seq=seq, rollout=rollout)
         return ReplyTask(message.event_id, message.author_id, persona, channel, seq)
+
+    async def reply(self, task: ReplyTask, retract: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Reply to an accepted message. Raises `EngineBusyError` and others before anything is posted.
+
+        A message that stands in the bot's response alone is taken back if its reply is refused: `retract` deletes it.
+        """
+        with self._holding(task):
+            try:
+                request, stream = await self._request_and_submit(task)
+            except Exception:
+                await self._refuse(task, retract)
+                raise
+            await self._reply(task, request, stream)
+
+    async def _request_and_submit(self, task: ReplyTask) -> tuple[ChatRequest, ReplyStream | None]:
+        """Build the request, as soon as the database can be read, and take a place in the engine's queue."""
+        request = await deliver(f"the prompt of the reply {task.event_id}", lambda: self._request(task))
+        return request, self._submit(request)
+
+    async def _refuse(self, task: ReplyTask, retract: Callable[[], Awaitable[None]] | None) -> None:
+        """Record that a reply was refused."""
+        what = f"the refusal of the reply {task.event_id}"
+        if retract:
+            await store_when_possible(what, lambda: self.take_back(task))
+            await retract()
+        else:
+            await store_when_possible(what, lambda: self.store.replies.finish(task.event_id, "failed"))
+
+    def take_back(self, task: ReplyTask) -> None:
+        """Delete a message that nobody saw, and its reply to come: a later prompt must not contain it."""
+        with self.store.atomic():
+            self.store.messages.take_back(task.trigger_seq)
+            self.store.replies.take_back(task.event_id)
 
     def _came_before(self, message: IncomingMessage) -> bool:
         """Report whether a message was answered or deleted, or its author erased, before its event came (again)."""
@@ -250,32 +275,41 @@ class ReplyService:
         self, persona: Persona, place: ChannelRef, event_id: int, live: StreamingReply, reply: ChatReply
     ) -> None:
         """Store a finished reply, then show it. Raises `discord.NotFound` if its message was deleted."""
+        await self._end(
+            event_id, lambda: self._store_reply(persona, place, event_id, live, reply), lambda: live.end(reply)
+        )
+
+    async def _end(self, event_id: int, store: Callable[[], None], show: Callable[[], Awaitable[None]]) -> None:
+        """Store how a reply ends and show it, each as soon as that works, whatever becomes of the other."""
         try:
-            self._store_reply(persona, place, event_id, live, reply)
+            store()
         except StoreError as error:
-            log.error("a reply is shown before it is stored: %s", error)
-            await self._show_end(live, reply)
-            await self._store_later(lambda: self._store_reply(persona, place, event_id, live, reply))
+            log.error("the end of the reply %d is shown before it is stored: %s", event_id, error)
+            is_shown = await self._show_end(event_id, show)
+            await self._store_in_any_case(event_id, store)
         else:
-            await self._show_end(live, reply)
-        self.store.replies.record_end_shown(event_id)
+            is_shown = await self._show_end(event_id, show)
+        if is_shown:
+            what = f"the row of the reply {event_id}"
+            with suppress(StoreError):  # the next start shows the end again
+                await store_when_possible(what, lambda: self.store.replies.record_end_shown(event_id))
 
-    async def _show_end(self, live: StreamingReply, reply: ChatReply) -> None:
-        """Show a reply's end, however long Discord is away; what is not shown when the bot ends is shown later."""
-        for pause_s in END_PAUSES_S:
-            try:
-                return await live.end(reply)
-            except UNCERTAIN_ERRORS as error:
-                log.warning("a reply's end could not be shown, trying again in %.0f s: %s", pause_s, error)
-                await asyncio.sleep(pause_s)
-        await live.end(reply)
+    async def _show_end(self, event_id: int, show: Callable[[], Awaitable[None]]) -> bool:
+        """Show a reply's end, however long Discord is away. False: a later connection or start has to show it."""
+        try:
+            await deliver(f"the end of the reply {event_id}", show)
+        except discord.NotFound:
+            raise
+        except DELIVERY_ERRORS as error:
+            log.error("the end of the reply %d is stored, and shown at the next connection: %s", event_id, error)
+            return False
+        return True
 
-    async def _store_later(self, store: Callable[[], None]) -> None:
-        for _ in range(STORE_RETRIES):
-            await asyncio.sleep(STORE_RETRY_S)
+    async def _store_in_any_case(self, event_id: int, store: Callable[[], None]) -> None:
+        """Store the end of a reply as soon as the database takes it, for as long as the bot runs."""
+        while True:
             with suppress(StoreError):
-                return store()
-        store()
+                return await store_when_possible(f"the end of the reply {event_id}", store)
 
     def _store_reply(
         self, persona: Persona, place: ChannelRef, event_id: int, live: StreamingReply, reply: ChatReply
@@ -285,36 +319,92 @@ class ReplyService:
         with self.store.atomic():
             if self.store.replies.get(event_id) is None:
                 return
-            if text := self.redacted(reply.text):
-                self.store.messages.append(
-                    guild_id=place.guild_id, channel_id=place.channel_id, author_id=0, author_name=persona.name,
-                    text=text, at=time.time(), discord_message_id=live.parts[0],
-                    persona_id=persona.id, adapter_version=reply.version,
-                )  # fmt: skip
-                edit_memory_copies(self.store, live.parts[0], remove_links(text))
+            self.store.replies.record_parts(event_id, live.parts)
+            self._store_text(persona, place, live, reply.text, reply.version)
             self.store.replies.finish(event_id, state, reply.version, reply.seed, end_note=live.footer(reply))
+
+    def _store_text(
+        self, persona: Persona, place: ChannelRef, live: StreamingReply, generated: str, version: str | None
+    ) -> None:
+        """Store the text of a reply, which its first message stands for; an empty one is no message."""
+        if text := self.redacted(generated):
+            self.store.messages.append(
+                guild_id=place.guild_id, channel_id=place.channel_id, author_id=0, author_name=persona.name,
+                text=text, at=time.time(), discord_message_id=live.parts[0],
+                persona_id=persona.id, adapter_version=version,
+            )  # fmt: skip
+            edit_memory_copies(self.store, live.parts[0], remove_links(text))
+
+    async def fail_reply(
+        self,
+        event_id: int,
+        live: StreamingReply,
+        error: Exception,
+        *,
+        persona: Persona,
+        place: ChannelRef,
+        version: str | None = None,
+    ) -> None:
+        """End a reply with an error below the text so far, which `version` wrote and members see: it is stored."""
+        note = f"-# {error_text(error)}"[:MAX_FOOTER_CHARS]
+
+        def store() -> None:
+            with self.store.atomic():
+                if self.store.replies.get(event_id) is None:
+                    return
+                self.store.replies.record_parts(event_id, live.parts)
+                if live.text_so_far != live.before:
+                    self._store_text(persona, place, live, live.text_so_far, version)
+                self.store.replies.finish(event_id, "failed", end_note=note)
+
+        try:
+            await self._end(event_id, store, lambda: live.fail(note, event_id))
+        except discord.NotFound:
+            log.info("the message of the reply %d, which failed, is gone", event_id)
+            self._forget(event_id, live.parts)
 
     async def close(self) -> None:
         """Cancel the running replies and any that still come; all are resumed at the next start."""
         self._is_closed = True
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._resuming] if self._resuming else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # ------------------------------------------------------------------------------------------ after a crash
 
     async def resume_interrupted(self, client: discord.Client) -> None:
-        """Finish the replies that a crash, a restart or a lost connection interrupted, oldest first, some at once."""
-        free, after = asyncio.Semaphore(MAX_RESUMED_AT_ONCE), -1
-        while page := self.store.replies.unfinished(after):
-            after = page[-1].event_id
-            rows = [reply for reply in page if not self.unfinished.holds(reply.event_id)]
-            with ExitStack() as held:
-                for reply in rows:
-                    held.enter_context(self.unfinished.counting(reply.event_id))
-                await asyncio.gather(*(self._resume_guarded(reply, client, free) for reply in rows))
+        """Finish the replies that a crash, a restart or a lost connection interrupted, oldest first, some at once.
 
-    async def _resume_guarded(self, reply: StoredReply, client: discord.Client, free: asyncio.Semaphore) -> None:
+        What fails for a while is tried again after growing pauses.
+        """
+        if not await self._resume_all(client) and (self._resuming is None or self._resuming.done()):
+            self._resuming = asyncio.create_task(self._resume_later(client))
+
+    async def _resume_later(self, client: discord.Client) -> None:
+        for pause_s in growing_pauses():
+            await asyncio.sleep(pause_s)
+            if await self._resume_all(client):
+                return
+
+    async def _resume_all(self, client: discord.Client) -> bool:
+        """Finish all replies that are interrupted. False if some have to be tried again."""
+        free, after, results = asyncio.Semaphore(MAX_RESUMED_AT_ONCE), -1, [True]
+        try:
+            while page := self.store.replies.unfinished(after):
+                after = page[-1].event_id
+                rows = [reply for reply in page if not self.unfinished.holds(reply.event_id)]
+                with ExitStack() as held:
+                    for reply in rows:
+                        held.enter_context(self.unfinished.counting(reply.event_id))
+                    results += await asyncio.gather(*(self._resume_guarded(reply, client, free) for reply in rows))
+        except StoreError as error:
+            log.warning("interrupted replies are finished later: %s", error)
+            return False
+        return all(results)
+
+    async def _resume_guarded(self, reply: StoredReply, client: discord.Client, free: asyncio.Semaphore) -> bool:
+        """Finish a reply. False if it has to be tried again."""
         async with free:
             try:
                 current = self.store.replies.get(reply.event_id)  # it may be erased, deleted or ended by now
@@ -322,8 +412,13 @@ class ReplyService:
                     await self._resume(current, await fetch_channel(client, current.channel_id))
             except Exception as error:  # one failure must not affect the other replies
                 log.exception("the reply %d could not be finished", reply.event_id)
-                if not isinstance(error, UNCERTAIN_ERRORS):  # else the next connection finishes it
-                    self.store.replies.finish(reply.event_id, "failed", end_note=CUT_OFF_NOTE)
+                if is_temporary(error):
+                    return False
+                await store_when_possible(
+                    f"the failure of the reply {reply.event_id}",
+                    lambda: self.store.replies.finish(reply.event_id, "failed", end_note=CUT_OFF_NOTE),
+                )
+            return True
 
     async def _resume(self, reply: StoredReply, channel: SpeakChannel | None) -> None:
         persona = self.request_builder.personas.get(reply.persona_id, reply.guild_id)
@@ -403,20 +498,39 @@ class ReplyService:
             log.info("the message of the reply %d is gone", task.event_id)
             self._forget(task.event_id, live.parts)
         except Exception as error:  # shown in the reply's place
-            await self.fail_reply(task.event_id, live, error)
+            version = request.adapter.version if request.adapter and not live.damaged else None
+            await self.fail_reply(task.event_id, live, error, persona=task.persona, place=task.place, version=version)
         else:
-            who = (task.persona, task.place, task.event_id, request.turns[-1].name)
+            self._prepare_next(task, request)
+
+    def _prepare_next(self, task: ReplyTask, request: ChatRequest) -> None:
+        who = (task.persona, task.place, task.event_id, request.turns[-1].name)
+        try:
             self.request_builder.prepare_next(self.engine, *who)
+        except Exception:  # the reply is whole; only time is lost
+            log.exception("the prompt after the reply %d is not computed in advance", task.event_id)
 
     async def _begin(self, task: ReplyTask) -> StreamingReply:
-        """Post the message; if that fails, the reply has failed. A copy that may be there is looked for later."""
-        try:
-            live = self._live(task, await self.senders.of(task.persona, task.channel))
+        """Post the message, as soon as Discord takes it; what is generated meanwhile waits.
+
+        If it is refused, the reply has failed. A copy that may be there is looked for later.
+        """
+        live: StreamingReply | None = None
+
+        async def post() -> StreamingReply:
+            nonlocal live
+            sender = await self.senders.of(task.persona, task.channel)
+            live = live or self._live(task, sender)  # the same one, which knows what an earlier try may have posted
+            live.sender = sender
             await self._post_first(live, task.persona, task.channel)
             return live
+
+        try:
+            return await deliver(f"the message of the reply {task.event_id}", post)
         except Exception as error:
             note = CUT_OFF_NOTE if isinstance(error, UNCERTAIN_ERRORS) else None
-            self.store.replies.finish(task.event_id, "failed", end_note=note)
+            what = f"the failure of the reply {task.event_id}"
+            await store_when_possible(what, lambda: self.store.replies.finish(task.event_id, "failed", end_note=note))
             raise
 
     def _live(self, task: ReplyTask, sender: MessageSender) -> StreamingReply:
@@ -427,10 +541,17 @@ class ReplyService:
             task.channel,
             growing=lambda: self.views.growing(event_id),
             ended=lambda: self.views.ended(event_id, votes(event_id)) if task.trigger_seq else discord.ui.View(),
-            on_parts=lambda ids: self.store.replies.record_parts(event_id, ids),
+            on_parts=lambda ids: self._record_parts(event_id, ids),
             parts=task.parts,
             before=task.before,
         )
+
+    def _record_parts(self, event_id: int, parts: list[int]) -> None:
+        """Store the messages of a reply; its end stores them too, and after a kill they are found by their buttons."""
+        try:
+            self.store.replies.record_parts(event_id, parts)
+        except StoreError as error:
+            log.warning("the messages of the reply %d are stored at its end: %s", event_id, error)
 
     async def _follow(
         self, task: ReplyTask, request: ChatRequest, live: StreamingReply, stream: ReplyStream | None
@@ -446,19 +567,6 @@ class ReplyService:
             log.error("the base model answers instead: %s", error)
             live.damaged = request.adapter.version if request.adapter else ""
             return await self._follow(task, replace(request, adapter=None), live, None)
-
-    async def fail_reply(self, event_id: int, live: StreamingReply, error: Exception) -> None:
-        """End a reply with an error. If Discord cannot be reached, the next connection shows it."""
-        note = f"-# {error_text(error)}"
-        self.store.replies.finish(event_id, "failed", end_note=note)
-        try:
-            await live.fail(note, event_id)
-        except UNCERTAIN_ERRORS as uncertain:
-            log.warning("a reply failed, and its error cannot be shown yet: %s", uncertain)
-            return
-        except discord.HTTPException as http_error:
-            log.warning("a reply failed, and its error could not be shown: %s", http_error)
-        self.store.replies.record_end_shown(event_id)
 
     async def _delete(self, reply: StoredReply, client: discord.Client) -> bool:
         channel = await fetch_channel(client, reply.channel_id)

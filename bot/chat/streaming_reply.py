@@ -6,6 +6,7 @@ a mention, a command, a link behind words or a footer.
 
 import asyncio
 import datetime
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from typing import Protocol
 
 import discord
 
+from bot.chat.delivery import DELIVERY_ERRORS
 from bot.chat.discord_channels import UNKNOWN_WEBHOOK_CODE, MessageSender
 from bot.errors import error_text
 from bot.store import VoteCounts
@@ -22,6 +24,7 @@ from personas.engine import Engine, ReplyStream
 from personas.prompt import PromptTooLongError
 from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, ChatReply, ChatRequest
 
+log = logging.getLogger(__name__)
 MAX_MESSAGE_CHARS = 2000
 """Characters in one Discord message."""
 MAX_FOOTER_CHARS, MAX_NAME_CHARS = 240, 90
@@ -29,6 +32,10 @@ MAX_FOOTER_CHARS, MAX_NAME_CHARS = 240, 90
 MAX_PART_CHARS = MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS - MAX_NAME_CHARS
 FIRST_EDIT_DELAY_S, EDIT_INTERVAL_S = 0.4, 1.0
 """The first words are shown soon, then edits follow at the rate that Discord allows."""
+MAX_EDIT_INTERVAL_S = 30.0
+"""Longest interval between edits while they fail; it is doubled after each failure."""
+GROWING_EDIT_TIMEOUT_S = 5.0
+"""Timeout of an edit before the last one, which is left out then: the next edit shows more."""
 PLACEHOLDER = "…"
 FINISH_NOTES = {"cancelled": "stopped", "length": "cut off at the length limit"}
 MEMBER_SOURCES = (MEMORY_SOURCE, EARLIER_SOURCE)
@@ -120,15 +127,37 @@ class StreamingReply:
         return message_id
 
     async def follow(self, stream: ReplyStream) -> ChatReply:
-        """Edit the message until the stream ends, whose reply `end` shows. Raises the errors of the stream."""
-        next_at = asyncio.get_running_loop().time() + FIRST_EDIT_DELAY_S
+        """Edit the message until the stream ends, whose reply `end` shows. Raises the errors of the stream.
+
+        Edits are left out while they fail, and follow more slowly. Raises `discord.NotFound` if the message is gone.
+        """
+        now = asyncio.get_running_loop().time
+        next_at, interval_s = now() + FIRST_EDIT_DELAY_S, EDIT_INTERVAL_S
         async for piece in stream:
             self._generated += piece
-            if asyncio.get_running_loop().time() >= next_at:
-                self._text = discord_text(self._generated, is_whole=False)
-                await self._show(self.growing())
-                next_at = asyncio.get_running_loop().time() + EDIT_INTERVAL_S + self.stretch_s()
+            if now() >= next_at:
+                is_shown = await self._show_growing()
+                interval_s = EDIT_INTERVAL_S if is_shown else min(2 * interval_s, MAX_EDIT_INTERVAL_S)
+                next_at = now() + interval_s + self.stretch_s()
         return stream.reply
+
+    async def _show_growing(self) -> bool:
+        """Show the text so far. False if that failed, which costs nothing: a later edit shows all of it."""
+        self._text = discord_text(self._generated, is_whole=False)
+        try:
+            async with asyncio.timeout(GROWING_EDIT_TIMEOUT_S):
+                await self._show(self.growing())
+        except discord.NotFound:
+            raise
+        except DELIVERY_ERRORS as error:
+            log.info("an edit of a growing reply is left out: %s", error)
+            return False
+        return True
+
+    @property
+    def text_so_far(self) -> str:
+        """The generated text as the model wrote it; that of the earlier attempt while there is none."""
+        return self._generated or self.before
 
     def footer(self, reply: ChatReply) -> str:
         """The note under the finished reply."""
@@ -145,7 +174,9 @@ class StreamingReply:
         for number, part in enumerate([*full, last.strip()]):
             if number == len(self.parts):
                 await self._post()
-            await self.sender.change(self.parts[number], part, self.ended() if number == len(full) else None)
+            await self._put(
+                number, part[: MAX_PART_CHARS + MAX_FOOTER_CHARS], self.ended() if number == len(full) else None
+            )
         for message_id in self.parts[len(full) + 1 :]:
             await self.sender.remove(message_id)
         self.parts = self.parts[: len(full) + 1]
@@ -156,9 +187,7 @@ class StreamingReply:
 
         A message that Discord posted, though it answered with an error, is deleted.
         """
-        note = f"\n{note}"
-        text = discord_text(self._generated, is_whole=False)[self._done :].strip() or discord_text(self.before).strip()
-        await self._put(f"{text[:MAX_PART_CHARS]}{note}".strip()[: MAX_MESSAGE_CHARS - MAX_NAME_CHARS], self.ended())
+        await self.restore(self.text_so_far, note)
         if self._tried_at:
             for message_id in await self.sender.find(event_id):
                 if message_id not in self.parts:
@@ -168,22 +197,22 @@ class StreamingReply:
         while len(self._text) - self._done > MAX_PART_CHARS:
             await self._next_part()
         text = self._text[self._done :].strip() or ("" if footer else PLACEHOLDER)
-        await self._put((text + footer).strip(), view)
+        await self._put(len(self.parts) - 1, (text + footer).strip(), view)
 
-    async def _put(self, text: str, view: discord.ui.View | None = None) -> None:
-        """Edit the last message. Raises `discord.NotFound` when it was deleted."""
+    async def _put(self, number: int, text: str, view: discord.ui.View | None = None) -> None:
+        """Edit the message of a part. Raises `discord.NotFound` when it was deleted."""
         try:
-            await self.sender.change(self.parts[-1], text, view)
+            await self.sender.change(self.parts[number], text, view)
         except discord.NotFound as error:
             if error.code != UNKNOWN_WEBHOOK_CODE:
                 raise
             self.sender = await self.renew(self.sender)
-            self.parts[-1] = await self._say(text, view)
+            self.parts[number] = await self._say(text, view)
             self.on_parts(self.parts)
 
     async def _next_part(self) -> None:
         cut = self._done + split_index(self._text[self._done :], MAX_PART_CHARS)
-        await self._put(self._text[self._done : cut].strip() or PLACEHOLDER)
+        await self._put(len(self.parts) - 1, self._text[self._done : cut].strip() or PLACEHOLDER)
         await self._post()
         self._done = cut  # last: what fails before is done again
 

@@ -1,9 +1,9 @@
 """Receives messages to a persona: `/chat`, mentions, replies, and direct messages with a persona select."""
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import discord
 from discord import app_commands
@@ -11,7 +11,6 @@ from discord.ext import commands
 
 from bot.chat.discord_channels import SpeakChannel, channel_ref
 from bot.chat.prompt_context import IncomingMessage, edit_memory_copies
-from bot.clock import BackgroundTask
 from bot.cogs.memory_cog import member_text, own_words
 from bot.cogs.reply_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.cogs.transformers import Interaction
@@ -31,8 +30,6 @@ NO_CONTENT_TEXT = (
 HINT_INTERVAL_S, BUSY_NOTICE_INTERVAL_S, MENU_INTERVAL_S = 600.0, 60.0, 5.0
 """Minimum time between two such hints, notices of a full queue, and menus in a channel."""
 MAX_ERRORS_PER_MINUTE = 5
-RETRY_DELAY_S = 5.0
-"""Pause before an edit or deletion that could not be stored is tried again, at first."""
 CHOOSE_TEXT = "Whom do you want to talk to?"
 NO_PERSONA_TEXTS = "No persona lives here yet.", "A moderator can change that with `/persona set`."
 
@@ -72,25 +69,22 @@ class ChatCog(commands.Cog):
         self._busy_notices = _per_channel(1, BUSY_NOTICE_INTERVAL_S)
         self._menus = _per_channel(1, MENU_INTERVAL_S)
         self._errors = _per_channel(MAX_ERRORS_PER_MINUTE, 60.0)
-        self._pending: dict[Hashable, Callable[[], None]] = {}  # edits and deletions that could not be stored yet
-        self._has_pending = asyncio.Event()
-        self._retries = BackgroundTask(
-            "edits and deletions", self._store_pending, self._has_pending.wait, retry_delay_s=RETRY_DELAY_S
-        )
         self._delete = app_commands.ContextMenu(name="Delete this reply", callback=self.delete_reply)
 
     async def cog_load(self) -> None:
         self.bot.tree.add_command(self._delete)
-        self.bot.services.background.append(self._retries)
-        self._retries.start()
+        events = self.bot.services.reply_service.events
+        self.bot.services.background.append(events.task)
+        events.task.start()
 
     async def cog_unload(self) -> None:
         self.bot.tree.remove_command(self._delete.name, type=self._delete.type)
-        await self._retries.stop()
+        events = self.bot.services.reply_service.events
+        await events.task.stop()
         try:
-            await self._store_pending()
+            await events.store_held()
         except (StoreError, OSError) as error:
-            log.error("%d edits and deletions of messages could not be stored: %s", len(self._pending), error)
+            log.error("%d messages, edits and deletions could not be stored: %s", len(events), error)
 
     @app_commands.command(description="Say something to this channel's persona.")
     @app_commands.describe(message="What you want to say")
@@ -124,22 +118,34 @@ class ChatCog(commands.Cog):
         if message.author.bot or message.webhook_id or not isinstance(channel, SpeakChannel):
             return
         message.content = member_text(message)
-        if message.type not in (discord.MessageType.default, discord.MessageType.reply) or not self._is_meant(message):
+        if message.type not in (discord.MessageType.default, discord.MessageType.reply):
             return
+        try:
+            act = await self.bot.services.reply_service.events.store(lambda: self._take(message, channel))
+            if act:
+                await act()
+        except StoreError as error:  # it says nothing to members
+            log.error("a message in #%s is not answered: %s", channel, error)
+        except Exception as error:  # an event has no caller: the error is shown in the channel
+            await self._send_error(message, error)
+
+    def _take(self, message: discord.Message, channel: SpeakChannel) -> Callable[[], Awaitable[object]] | None:
+        """Store a message that is meant for a persona; returns what is to be done then. Raises `EngineBusyError`."""
+        if not self._is_meant(message):
+            return None
         persona, text = self._replied_to(message) or self._persona(channel), self._clean_text(message)
         incoming = IncomingMessage(message.id, message.author.id, message.author.display_name, text)
         reply_service = self.bot.services.reply_service
-        try:
-            if persona is None:
-                await self._report_no_persona(message, incoming)
-            elif reply_service.rules.muted(persona, channel_ref(channel)):
-                return
-            elif text:
-                await reply_service.answer(incoming, persona, channel)
-            elif not (message.content or message.attachments or message.message_snapshots):
-                await self._hint(message)
-        except Exception as error:  # an event has no caller: the error is shown in the channel
-            await self._send_error(message, error)
+        if persona is None:
+            return partial(self._report_no_persona, message, incoming)
+        if reply_service.rules.muted(persona, channel_ref(channel)):
+            return None
+        if text:
+            task = reply_service.accept(incoming, persona, channel)
+            return partial(reply_service.reply, task) if task else None
+        if not (message.content or message.attachments or message.message_snapshots):
+            return partial(self._hint, message)
+        return None
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
@@ -149,37 +155,34 @@ class ChatCog(commands.Cog):
             return
         if message.content:
             text, kept = self._clean_text(message), own_words(message, message.author)
-            self._store_change(message.id, lambda: self._update(message.id, text, kept))
+            await self._store_change(lambda: self._update(message.id, text, kept))
         elif message.edited_at:  # else an embed or a thread came, or it is a forward, which has no text of its own
-            self._store_change(message.id, lambda: self._forget(message.id))
+            await self._store_change(lambda: self._forget(message.id))
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
-        self._store_change(payload.message_id, lambda: self._forget(payload.message_id))
+        await self._store_change(lambda: self._forget(payload.message_id))
 
     @commands.Cog.listener()
     async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
-        message_ids = sorted(payload.message_ids)
-        for message_id in message_ids:  # an earlier edit no longer counts
-            self._pending.pop(message_id, None)
-        self._store_change(("deleted", *message_ids), lambda: self._forget(*message_ids))
+        await self._store_change(lambda: self._forget(*sorted(payload.message_ids)))
 
     @commands.Cog.listener()
     async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
         """Delete a deleted channel's messages from the history: Discord sends no events for them."""
-        self._store_change(channel.id, lambda: self._forget_channel(channel.guild.id, channel.id))
+        await self._store_change(lambda: self._forget_channel(channel.guild.id, channel.id))
 
     @commands.Cog.listener()
     async def on_raw_thread_delete(self, payload: discord.RawThreadDeleteEvent) -> None:
         """Delete a deleted thread's messages, likewise."""
-        self._store_change(payload.thread_id, lambda: self._forget_channel(payload.guild_id, payload.thread_id))
+        await self._store_change(lambda: self._forget_channel(payload.guild_id, payload.thread_id))
 
     @commands.Cog.listener()
     async def on_raw_thread_update(self, payload: discord.RawThreadUpdateEvent) -> None:
         """Store the parent of a thread from before parents were stored, at the latest when it is archived."""
         place = payload.guild_id, payload.thread_id, payload.parent_id
         channels = self.bot.services.store.channels
-        self._store_change(("updated", payload.thread_id), lambda: channels.record_thread(*place))
+        await self._store_change(lambda: channels.record_thread(*place))
 
     def _forget_channel(self, guild_id: int, channel_id: int) -> None:
         """Delete what is stored of a channel and its threads: discord.py tells of those alone that are not archived."""
@@ -207,28 +210,12 @@ class ChatCog(commands.Cog):
             for message_id in message_ids:
                 store.replies.delete_part(message_id)
 
-    def _store_change(self, key: Hashable, store_it: Callable[[], None]) -> None:
-        """Store a change, a transaction, or else try it again until it is stored, or a later one of the same key is."""
-        self._pending.pop(key, None)
+    async def _store_change(self, store_it: Callable[[], None]) -> None:
+        """Store a change, a transaction, as soon as the database can be used, in the order of the events."""
         try:
-            store_it()
-        except (StoreError, OSError) as error:
-            log.warning("an edit or deletion of a message is stored later: %s", error)
-            self._pending[key] = store_it
-            self._has_pending.set()
-
-    async def _store_pending(self) -> None:
-        self._has_pending.clear()
-        failure: StoreError | OSError | None = None
-        for key, store_it in list(self._pending.items()):
-            try:
-                store_it()
-            except (StoreError, OSError) as error:
-                failure = error
-            else:
-                del self._pending[key]
-        if failure:
-            raise failure
+            await self.bot.services.reply_service.events.store(store_it)
+        except StoreError as error:
+            log.error("an edit or deletion of a message is not stored: %s", error)
 
     def _is_meant(self, message: discord.Message) -> bool:
         channel = message.channel

@@ -17,7 +17,7 @@ from bot.cogs.transformers import (
     persona_option,
     require_persona,
 )
-from bot.cogs.ui import PersistentButton, acknowledging, button_view, defer, respond
+from bot.cogs.ui import PersistentButton, button_view, defer, respond, update_message
 from bot.errors import RefusedError
 from bot.store import BASE_MODEL_NAME, BlindComparison, VoteChoice
 from bot.versions.blind_test.assignment import Contest
@@ -124,8 +124,7 @@ class ComparisonVoteButton(PersistentButton, template=r"judge:(?P<seq>[0-9]+):(?
             raise RefusedError("You have voted on these two.", revealed_text(comparison, persona).splitlines()[-1])
         again = CompareButton(comparison.persona_id, *_version_order(comparison), label="Another")
         text = (expired_text if is_late else revealed_text)(comparison, persona)
-        with acknowledging(interaction):
-            await interaction.response.edit_message(content=text, view=button_view(again))
+        await update_message(interaction, content=text, view=button_view(again))
         if is_counted:
             await record_vote(services.home, services.store, services.personas, comparison)
 

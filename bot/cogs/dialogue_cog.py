@@ -11,7 +11,7 @@ from bot.chat.discord_channels import GuildChannel, channel_ref
 from bot.chat.prompt_context import IncomingMessage
 from bot.cogs.reply_buttons import quote_member
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, channel_persona, require_moderator
-from bot.cogs.ui import PersistentButton, button_view, defer, respond
+from bot.cogs.ui import PersistentButton, button_view, defer, respond_first, update_message
 from bot.errors import RefusedError
 from bot.services import Services
 from personas.schemas.chat import Persona, Turn
@@ -51,7 +51,7 @@ class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-
         services = interaction.client.services
         talk = services.dialogue_runner.of_guild(interaction.guild_id or 0)
         if talk is None or talk.opening_seq != int(self.begun_at):
-            await interaction.response.edit_message(view=None)
+            await update_message(interaction, view=None)
             return
         services.reply_service.rules.require_owner(talk.requested_by, interaction.user, "stop this duet")
         talk.stop()
@@ -89,6 +89,10 @@ async def _run_dialogue(
     talk = ChannelDialogue(channel, pair, duet, author.id, opening_seq, buttons, on_end)
     note = f"{both} talk with each other, up to {turns} lines. Stop ends it, and so does anyone who talks to them."
     with services.dialogue_runner.running(talk):
-        await respond(interaction, f"{head}\n-# {note}", buttons(), ephemeral=False, suppress_embeds=True)
+        try:
+            await respond_first(interaction, f"{head}\n-# {note}", buttons(), suppress_embeds=True)
+        except Exception:  # nobody saw the opening
+            services.store.messages.take_back(opening_seq)
+            raise
         first = await interaction.original_response()
         await services.dialogue_runner.perform(talk, services.reply_service)

@@ -30,7 +30,7 @@ from bot.cogs.transformers import (
     channel_persona,
     persona_option,
 )
-from bot.cogs.ui import PersistentButton, button_view, defer, respond
+from bot.cogs.ui import PersistentButton, button_view, defer, edit_response, respond
 from bot.errors import RefusedError, redact_paths
 from bot.services import Bot
 from bot.store import TrainingJob
@@ -339,7 +339,7 @@ class RemoveVersionButton(PersistentButton, template=r"remove-version:(?P<job_id
         await defer(interaction)
         job = _select_job(_jobs_of_versions(interaction), self.job_id, "version of this server")
         await interaction.client.services.versions.remove(job)
-        await interaction.edit_original_response(content=f"{job.version} of `{job.name}` is deleted.", view=None)
+        await edit_response(interaction, content=f"{job.version} of `{job.name}` is deleted.", view=None)
 
 
 @FINETUNE.command(description="Choose whether a measurably better version goes live automatically in this server.")

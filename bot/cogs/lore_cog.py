@@ -16,7 +16,7 @@ from bot.cogs.transformers import (
     require_guild_moderator,
     require_persona,
 )
-from bot.cogs.ui import defer, form, respond, text_field
+from bot.cogs.ui import defer, form, respond, send_form, text_field
 from bot.errors import RefusedError
 from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, contribute_lore
 from bot.services import Services
@@ -52,7 +52,7 @@ FileOption = app_commands.Transform[str, SuggestionTransformer(_lore_files)]
 )
 async def lore_add(interaction: Interaction, persona: PersonaOption, file: discord.Attachment | None = None) -> None:
     if file is None:
-        await interaction.response.send_modal(lore_form(persona))
+        await send_form(interaction, lore_form(persona))
         return
     if file.size > MAX_FILE_BYTES:
         raise RefusedError(f"{file.filename} has more than 100 KB.", "Split it into several files.")
@@ -80,6 +80,7 @@ async def lore_ask(
         raise RefusedError("The question has no words.", "Write what a member might ask.")
     persona = persona or channel_persona(interaction)
     lore, guild_id = interaction.client.services.request_builder.lore, interaction.guild_id or 0
+    await defer(interaction, ephemeral=True)
     ranking = await asyncio.to_thread(lore.rank, persona.id, question, guild_id)
     await respond(interaction, _matches_text(persona, ranking), suppress_embeds=True)
 

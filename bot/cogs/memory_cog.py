@@ -21,7 +21,7 @@ from bot.cogs.transformers import (
     find_channel_persona,
     require_persona,
 )
-from bot.cogs.ui import PersistentButton, button_view, form, respond, text_field
+from bot.cogs.ui import PersistentButton, button_view, form, respond, send_form, text_field, update_message
 from bot.errors import RefusedError
 from bot.personas.registry import short_id
 from bot.services import Bot
@@ -91,7 +91,7 @@ class MemoryCog(
     @app_commands.command(description="Change what a persona remembers for you, in a form.")
     @app_commands.describe(memory="Its number, as `/memory show` shows it", persona=CHANNEL_PERSONA_HELP)
     async def edit(self, interaction: Interaction, memory: MemoryOption, persona: PersonaOption | None = None) -> None:
-        await interaction.response.send_modal(_memory_form(_require_memory(interaction, memory, persona)))
+        await send_form(interaction, _memory_form(_require_memory(interaction, memory, persona)))
 
     @app_commands.command(description="Have a persona forget what it remembers for you.")
     @app_commands.describe(memory="Its number, as `/memory show` shows it, or all", persona=CHANNEL_PERSONA_HELP)
@@ -160,7 +160,7 @@ class EditMemoryButton(PersistentButton, template=r"edit-memory:(?P<seq>[0-9]+)"
     seq: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.send_modal(_memory_form(_require_memory(interaction, self.seq)))
+        await send_form(interaction, _memory_form(_require_memory(interaction, self.seq)))
 
 
 class ForgetMemoryButton(PersistentButton, template=r"forget-memory:(?P<seq>[0-9]+)"):
@@ -170,7 +170,7 @@ class ForgetMemoryButton(PersistentButton, template=r"forget-memory:(?P<seq>[0-9
     seq: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.edit_message(content=_forget(interaction, self.seq), view=None)
+        await update_message(interaction, content=_forget(interaction, self.seq), view=None)
 
 
 MEMORY_BUTTONS = (EditMemoryButton, ForgetMemoryButton)

@@ -16,7 +16,7 @@ from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.lore_cog import guild_lore
 from bot.cogs.progress_messages import job_buttons
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, guild_moderators_only, require_moderator
-from bot.cogs.ui import button_view, defer, respond
+from bot.cogs.ui import button_view, defer, edit_response, respond
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.card_import import (
@@ -89,7 +89,7 @@ async def import_(
         notes, view = await _import_adapter(interaction, persona, adapter or f"{HUB_PREFIX}{hub}")
         lines += notes
     text = "\n".join(lines)[:MAX_MESSAGE_CHARS]
-    await interaction.edit_original_response(content=text, view=view, allowed_mentions=NO_MENTIONS)
+    await edit_response(interaction, content=text, view=view, allowed_mentions=NO_MENTIONS)
 
 
 def _require_importable(
@@ -176,7 +176,7 @@ async def _show_progress(interaction: Interaction, task: asyncio.Task[Any], said
     while not task.done():
         if said[-1] != shown:
             shown = said[-1]
-            await interaction.edit_original_response(content=f"{said[0]}\n-# {shown}", view=view)
+            await edit_response(interaction, content=f"{said[0]}\n-# {shown}", view=view)
         await asyncio.wait([task], timeout=PROGRESS_INTERVAL_S)
     view.stop()
 
@@ -205,10 +205,10 @@ async def export(interaction: Interaction, persona: PersonaOption, form: CardFor
         raise RefusedError(f"The card of {persona.name} is too large for a message here.", "Choose another format.")
     recipient = f"to a moderator of the server {guild_id}"
     log_card_export(services.home, services.store, guild_id, persona, file_name, card.content, recipient)
-    await interaction.followup.send(
+    await respond(
+        interaction,
         "\n".join([f"The card of **{persona.name}**.", *card.notes]),
         files=[discord.File(io.BytesIO(content), filename=file) for file, content in files.items()],
-        ephemeral=True,
     )
 
 
@@ -460,6 +460,6 @@ async def _delete_replies(interaction: Interaction, replies: list[StoredReply], 
         if (deleted + failed) % PROGRESS_INTERVAL_MESSAGES == 0 or deleted + failed == len(replies):
             note = f" {failed} could not be deleted: I lack Manage Messages there." if failed else ""
             progress = f"Deleted {deleted} of {len(replies)} replies.{note}"
-            await interaction.edit_original_response(content=f"{text}\n{progress}")
+            await edit_response(interaction, content=f"{text}\n{progress}")
     if not replies:
-        await interaction.edit_original_response(content=f"{text}\nThere was nothing to delete.")
+        await edit_response(interaction, content=f"{text}\nThere was nothing to delete.")

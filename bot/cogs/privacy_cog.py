@@ -2,16 +2,14 @@
 
 import io
 import time
-from contextlib import suppress
 from typing import ClassVar
 
-import aiohttp
 import discord
 from discord import app_commands
 from discord.ext import commands
 
 from bot.cogs.transformers import Interaction
-from bot.cogs.ui import PersistentButton, button_view, defer, respond
+from bot.cogs.ui import PersistentButton, button_view, defer, respond, update_message
 from bot.privacy.erasure_runner import ErasureReceipt, ErasureScope
 from bot.privacy.erasure_service import ErasureService
 from bot.privacy.member_report import MemberReport, format_receipt
@@ -90,7 +88,7 @@ class PrivacyCog(
             await respond(interaction, translate(language, "export_large", megabytes=size, operator=operator))
             return
         file = discord.File(io.BytesIO(content), filename="understudy-about-me.json")
-        await interaction.followup.send(translate(language, "export_done"), file=file, ephemeral=True)
+        await respond(interaction, translate(language, "export_done"), files=[file])
 
     @app_commands.command(description="Delete your messages, your votes, and what was trained on them.")
     async def forget(self, interaction: Interaction) -> None:
@@ -116,7 +114,7 @@ class OptInButton(_PrivacyButton, template=r"opt-in:(?P<language>en|vi)"):
 
     async def pressed(self, interaction: Interaction) -> None:
         _store_decision(interaction, opted_in=True)
-        await interaction.response.edit_message(content=translate(self.language, "opt_in_done"), view=None)
+        await update_message(interaction, content=translate(self.language, "opt_in_done"), view=None)
 
 
 class WithdrawButton(_PrivacyButton, template=r"withdraw:(?P<language>en|vi)"):
@@ -126,7 +124,7 @@ class WithdrawButton(_PrivacyButton, template=r"withdraw:(?P<language>en|vi)"):
 
     async def pressed(self, interaction: Interaction) -> None:
         _request_deletion(interaction, self.language, "trainings")
-        await interaction.response.edit_message(content=translate(self.language, "withdraw_begun"), view=None)
+        await update_message(interaction, content=translate(self.language, "withdraw_begun"), view=None)
 
 
 class ForgetButton(_PrivacyButton, template=r"forget-me:(?P<language>en|vi)"):
@@ -139,7 +137,7 @@ class ForgetButton(_PrivacyButton, template=r"forget-me:(?P<language>en|vi)"):
         if not underway:
             _request_deletion(interaction, self.language, "everything")
         text = translate(self.language, "forget_already" if underway else "forget_begun")
-        await interaction.response.edit_message(content=text, view=None)
+        await update_message(interaction, content=text, view=None)
 
 
 PRIVACY_BUTTONS = (OptInButton, WithdrawButton, ForgetButton)
@@ -177,8 +175,7 @@ def _request_deletion(interaction: Interaction, language: Language, scope: Erasu
     operator = operator_name(interaction)
 
     async def on_end(receipt: ErasureReceipt) -> None:
-        with suppress(discord.HTTPException, aiohttp.ClientError):  # an interaction is valid for 15 minutes
-            await respond(interaction, format_receipt(receipt, language, operator))
+        await respond(interaction, format_receipt(receipt, language, operator))  # it is valid for 15 minutes
 
     names = member_names(interaction.user)
     _deletion_service(interaction).ask(interaction.user.id, names, scope, interaction.id, on_end)

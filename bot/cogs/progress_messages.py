@@ -227,14 +227,14 @@ def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
 
 async def cancel_job(interaction: Interaction, job_id: str) -> None:
     """Cancel a job and confirm it."""
-    await defer(interaction, ephemeral=True)
+    await defer(interaction, ephemeral=True, thinking=True)
     interaction.client.services.queue.cancel(job_id)
     await respond_privately(interaction, f"`{job_id}` is cancelled.")
 
 
 async def resume_job(interaction: Interaction, job_id: str) -> None:
     """Resume a job and confirm it."""
-    await defer(interaction, ephemeral=True)
+    await defer(interaction, ephemeral=True, thinking=True)
     interaction.client.services.queue.resume(job_id)
     await respond_privately(interaction, f"`{job_id}` is resumed.")
 
@@ -280,7 +280,7 @@ class PromoteButton(PersistentButton, template=r"promote:(?P<persona_id>[\w-]+):
     version: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction)
+        await defer(interaction, thinking=True)
         await promote_or_confirm(interaction, require_persona(interaction, self.persona_id), self.version)
 
 
@@ -293,7 +293,7 @@ class PromoteAnywayButton(PersistentButton, template=r"promote-anyway:(?P<person
     version: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction)
+        await defer(interaction, thinking=True)
         persona = require_persona(interaction, self.persona_id)
         await respond(interaction, await promote_with_reply(interaction, persona, self.version), ephemeral=False)
 
@@ -320,7 +320,7 @@ class DialoguePersonaSelect(PersistentPersonaSelect, template=r"promote-dialogue
     name: str
 
     async def chosen(self, interaction: Interaction, persona_id: str) -> None:
-        await defer(interaction)
+        await defer(interaction, thinking=True)
         persona = require_persona(interaction, persona_id)
         version = await install_named_dialogue(interaction, persona, f"{DIALOGUE_PREFIX}{self.name}")
         await promote_or_confirm(interaction, persona, version)
@@ -333,7 +333,7 @@ class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+
     persona_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction)
+        await defer(interaction, thinking=True)
         reply = roll_back_with_reply(interaction, require_persona(interaction, self.persona_id))
         await respond(interaction, reply, ephemeral=False)
 
@@ -374,7 +374,7 @@ class FetchDatasetButton(PersistentButton, template=r"fetch:(?P<name>[\w .-]{1,6
     name: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction, ephemeral=True)
+        await defer(interaction, ephemeral=True, thinking=True)
         await _require_fetcher(interaction)
         services = interaction.client.services
         job = start_fetch(services.data_jobs, services.catalogue, services.home, self.name, services.fetch_datasets)
@@ -414,7 +414,7 @@ class CancelFetchButton(PersistentButton, template=r"cancel-fetch:(?P<name>[\w .
     name: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction, ephemeral=True)
+        await defer(interaction, ephemeral=True, thinking=True)
         await _require_fetcher(interaction)
         jobs = interaction.client.services.data_jobs
         job = jobs.latest("fetch", self.name)

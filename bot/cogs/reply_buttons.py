@@ -6,12 +6,22 @@ from typing import ClassVar, Literal
 
 import discord
 
-from bot.chat.delivery import UNCERTAIN_ERRORS
+from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.chat.discord_channels import SpeakChannel, channel_ref
 from bot.chat.prompt_context import IncomingMessage
+from bot.chat.reply_service import ReplyTask
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.transformers import Interaction
-from bot.cogs.ui import PersistentButton, acknowledging, button_view, defer, form, respond, text_field
+from bot.cogs.ui import (
+    PersistentButton,
+    button_view,
+    defer,
+    form,
+    respond_first,
+    send_form,
+    text_field,
+    update_message,
+)
 from bot.errors import RefusedError
 from bot.store import StoredReply, VoteCounts
 from personas.schemas.chat import Persona
@@ -54,7 +64,7 @@ class StopReplyButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
             await defer(interaction)
             interaction.client.dispatch("reply_judged", self.event_id)
         else:
-            await interaction.response.edit_message(view=None)
+            await update_message(interaction, view=None)
 
 
 class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
@@ -66,9 +76,7 @@ class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
         _, persona, channel = _require_reply(interaction, self.event_id)
         interaction.client.services.reply_service.rules.require_can_ask(interaction, persona, channel_ref(channel))
         text = text_field("What you want to say", "text", MAX_QUESTION_CHARS)
-        await interaction.response.send_modal(
-            form(f"Reply to {persona.name}", f"{ANSWER_FORM_PREFIX}{self.event_id}", text)
-        )
+        await send_form(interaction, form(f"Reply to {persona.name}", f"{ANSWER_FORM_PREFIX}{self.event_id}", text))
 
 
 class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
@@ -94,8 +102,7 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
         if services.reply_service.is_running(reply.event_id):
             raise RefusedError("This reply is being written.", "Vote once it is there.")
         votes = services.store.replies.vote(reply.event_id, interaction.user.id, self.vote, time.time())
-        with acknowledging(interaction):
-            await interaction.response.edit_message(view=ReplyButtonViews().ended(reply.event_id, votes))
+        await update_message(interaction, view=ReplyButtonViews().ended(reply.event_id, votes))
         interaction.client.dispatch("reply_judged", reply.event_id)
 
 
@@ -138,18 +145,37 @@ async def answer_form(interaction: Interaction, event_id: str, values: dict[str,
 
 
 async def ask_publicly(interaction: Interaction, persona: Persona, channel: SpeakChannel, text: str) -> None:
-    """Post a question from a command or form in the channel, and have it answered. Raises `RefusedError`."""
+    """Post a question from a command or form in the channel, and have it answered. Raises `RefusedError`.
+
+    The question is the response, which Discord wants within three seconds: it comes before anything that takes time.
+    If it is refused afterwards, it is deleted again, from the channel and from the history.
+    """
     reply_service, author = interaction.client.services.reply_service, interaction.user
-    reply_service.rules.require_can_ask(interaction, persona, channel_ref(channel))
-
-    async def quote() -> None:
-        with suppress(*UNCERTAIN_ERRORS):  # the reply is worth more than certainty about the quote
-            quoted = quote_member(author.display_name, text)
-            if message_id := await respond(interaction, quoted, ephemeral=False, suppress_embeds=True):
-                reply_service.store.messages.record_response(interaction.id, message_id)
-
+    place = channel_ref(channel)
+    reply_service.rules.require_can_ask(interaction, persona, place)
+    reply_service.unfinished.require_place(author.id, place.home_id)
+    quoted = quote_member(author.display_name, text)
+    message_id = await respond_first(interaction, quoted, suppress_embeds=True)
     message = IncomingMessage(interaction.id, author.id, author.display_name, text)
-    await reply_service.answer(message, persona, channel, announce=quote)
+
+    def accept() -> ReplyTask | None:
+        with reply_service.store.atomic():
+            task = reply_service.accept(message, persona, channel)
+            if task and message_id:
+                reply_service.store.messages.record_response(interaction.id, message_id)
+        return task
+
+    async def retract() -> None:
+        with suppress(discord.HTTPException, *UNCERTAIN_ERRORS):
+            await persist(interaction.delete_original_response)
+
+    try:
+        task = await reply_service.events.store(accept)
+    except Exception:
+        await retract()
+        raise
+    if task:
+        await reply_service.reply(task, retract=retract)
 
 
 def _require_reply(interaction: Interaction, event_id: int) -> tuple[StoredReply, Persona, SpeakChannel]:

@@ -26,7 +26,7 @@ from bot.cogs.transformers import (
     persona_option,
     require_persona,
 )
-from bot.cogs.ui import PersistentButton, button_view, defer, respond
+from bot.cogs.ui import PersistentButton, button_view, defer, respond, update_message
 from bot.errors import RefusedError
 from bot.personas.registry import PersonaRegistry
 from bot.services import Bot, Services
@@ -229,7 +229,7 @@ class RestartRolloutButton(_RolloutButton, template=r"rollout-undo:(?P<seq>[0-9]
     label = "Undo"
 
     async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction)
+        await defer(interaction, thinking=True)
         reply = await restart_with_reply(interaction, self.rollout(interaction))
         await respond(interaction, reply, ephemeral=False)
 
@@ -245,7 +245,7 @@ class HistoryPageButton(PersistentButton, template=r"history:(?P<persona_id>[\w-
         persona = require_persona(interaction, self.persona_id)
         pages = VersionHistory(interaction.client.services.store, persona, interaction.guild_id or 0).pages()
         page = min(int(self.page), len(pages) - 1)
-        await interaction.response.edit_message(content=pages[page], view=history_view(persona.id, page, len(pages)))
+        await update_message(interaction, content=pages[page], view=history_view(persona.id, page, len(pages)))
 
 
 ROLLOUT_BUTTONS = (StopRolloutButton, RestartRolloutButton, HistoryPageButton)

@@ -14,7 +14,7 @@ from bot.cogs.transformers import (
     channel_persona,
     require_persona,
 )
-from bot.cogs.ui import PersistentButton, button_view, form, respond, text_field
+from bot.cogs.ui import PersistentButton, button_view, form, respond, send_form, text_field, update_message
 from bot.errors import RefusedError
 from bot.store import Lesson
 from bot.training.stored_datasets import FORM_SOURCE
@@ -34,7 +34,7 @@ MAX_SHOWN_LESSONS, MAX_EXCERPT_CHARS, MAX_FIELD_CHARS = 10, 90, 1500
 async def teach(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
     check_teacher(interaction)
-    await interaction.response.send_modal(teach_form(persona))
+    await send_form(interaction, teach_form(persona))
 
 
 @PERSONA.command(description="Show what a persona was taught here: by you, or by all if you are a moderator.")
@@ -74,7 +74,7 @@ class UnteachButton(PersistentButton, template=r"unteach:(?P<seq>[0-9]+)"):
     seq: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        await interaction.response.edit_message(content=_remove_lesson(interaction, int(self.seq)), view=None)
+        await update_message(interaction, content=_remove_lesson(interaction, int(self.seq)), view=None)
 
 
 def check_teacher(interaction: Interaction) -> bool:

@@ -1,16 +1,17 @@
 """Responses, persistent buttons and forms, and the handler of failed commands."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
-import aiohttp
 import discord
 from discord import app_commands
 from discord.ext import commands
 
+from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.chat.discord_channels import NO_MENTIONS
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.transformers import Interaction, require_moderator
@@ -20,6 +21,10 @@ from personas.schemas.chat import Persona
 log = logging.getLogger(__name__)
 MAX_SELECT_OPTIONS = 25
 """Options that Discord allows in a menu."""
+T = TypeVar("T")
+EMPTY_RESPONSE = "empty response"
+"""Key of `interaction.extras` while the response has no text yet; the value says whether it is private."""
+LINK_PATTERN = re.compile(r"(?<!<)https?://[^\s<>]+")
 ALREADY_ACKNOWLEDGED = 40060
 """Discord's error code for a second response to an interaction; the key of `interaction.extras` that says so, too."""
 FormHandler = Callable[[Interaction, str, dict[str, str]], Awaitable[None]]
@@ -41,24 +46,39 @@ def _is_first(interaction: discord.Interaction[Any]) -> bool:
     return bool(interaction.client.note_interaction(interaction.id))
 
 
-@contextmanager
-def acknowledging(interaction: discord.Interaction[Any]) -> Iterator[None]:
-    """Take a response that Discord already has for a success.
+async def acknowledge(interaction: discord.Interaction[Any], request: Callable[[], Awaitable[T]]) -> T | None:
+    """Make the first response to an interaction, again while its outcome is uncertain. None if Discord has it already.
 
-    Discord may answer a request that took effect with a server error. discord.py then repeats it, and gets error 40060.
+    Discord may answer a request that took effect with a server error, or not at all. It takes one response alone, and
+    answers a repeated one with error 40060: that is a success. Raises `discord.NotFound` if it comes too late.
     """
     try:
-        yield
+        return await persist(request)
     except discord.HTTPException as error:
         if error.code != ALREADY_ACKNOWLEDGED:
             raise
         interaction.extras[ALREADY_ACKNOWLEDGED] = True
+        return None
+
+
+def is_acknowledged(interaction: discord.Interaction[Any]) -> bool:
+    """Return True if Discord has a response to the interaction."""
+    return interaction.response.is_done() or ALREADY_ACKNOWLEDGED in interaction.extras
 
 
 async def defer(interaction: discord.Interaction[Any], *, ephemeral: bool = False, thinking: bool = False) -> None:
-    """Acknowledge an interaction; `respond` follows up on it."""
-    with acknowledging(interaction):
-        await interaction.response.defer(ephemeral=ephemeral, thinking=thinking)
+    """Acknowledge an interaction before anything that takes time; `respond` fills the response.
+
+    A button whose result is a message of its own needs `thinking`.
+    """
+    await acknowledge(interaction, lambda: interaction.response.defer(ephemeral=ephemeral, thinking=thinking))
+    if thinking or interaction.type is discord.InteractionType.application_command:
+        interaction.extras[EMPTY_RESPONSE] = ephemeral
+
+
+async def send_form(interaction: discord.Interaction[Any], modal: discord.ui.Modal) -> None:
+    """Open a form as the response."""
+    await acknowledge(interaction, lambda: interaction.response.send_modal(modal))
 
 
 async def respond(
@@ -68,31 +88,98 @@ async def respond(
     *,
     ephemeral: bool = True,
     suppress_embeds: bool = False,
-) -> int | None:
-    """Respond to an interaction, or follow up on it, with at most one message; nobody is mentioned.
+    files: Sequence[discord.File] = (),
+) -> None:
+    """Respond to an interaction, or follow up on it, with one message; nobody is mentioned.
 
-    Returns the id of the response's message if Discord has confirmed it; None for what follows up.
+    A response that Discord does not take is logged: what it tells of has been done, and did not go wrong.
     """
-    text, shown = text[:MAX_MESSAGE_CHARS], view or discord.utils.MISSING
-    if interaction.response.is_done() or ALREADY_ACKNOWLEDGED in interaction.extras:
-        await interaction.followup.send(
-            text, view=shown, ephemeral=ephemeral, suppress_embeds=suppress_embeds, allowed_mentions=NO_MENTIONS
+    text = text[:MAX_MESSAGE_CHARS]
+    with _logging_failure(interaction, text):
+        if not is_acknowledged(interaction):
+            await respond_first(interaction, text, view, ephemeral=ephemeral, suppress_embeds=suppress_embeds)
+        elif EMPTY_RESPONSE in interaction.extras and (interaction.extras[EMPTY_RESPONSE] or not ephemeral):
+            await _fill_response(interaction, text, view, files, suppress_embeds=suppress_embeds)
+        else:
+            if interaction.extras.pop(EMPTY_RESPONSE, None) is not None:  # everybody would read what is private
+                await persist(interaction.delete_original_response)
+            await interaction.followup.send(
+                text, view=view or discord.utils.MISSING, ephemeral=ephemeral, suppress_embeds=suppress_embeds,
+                allowed_mentions=NO_MENTIONS, files=files or discord.utils.MISSING,
+            )  # fmt: skip
+
+
+async def respond_first(
+    interaction: discord.Interaction[Any],
+    text: str,
+    view: discord.ui.View | None = None,
+    *,
+    ephemeral: bool = False,
+    suppress_embeds: bool = False,
+) -> int | None:
+    """Acknowledge an interaction by a message. Returns its id if Discord has confirmed it.
+
+    Raises `discord.HTTPException` and others if the response failed or came too late.
+    """
+    response = await acknowledge(
+        interaction,
+        lambda: interaction.response.send_message(
+            text, view=view or discord.utils.MISSING, ephemeral=ephemeral, suppress_embeds=suppress_embeds,
+            allowed_mentions=NO_MENTIONS,
+        ),
+    )  # fmt: skip
+    return response.message_id if response else None
+
+
+async def _fill_response(
+    interaction: discord.Interaction[Any],
+    text: str,
+    view: discord.ui.View | None,
+    files: Sequence[discord.File],
+    *,
+    suppress_embeds: bool,
+) -> None:
+    """Fill the response that `defer` has begun. An edit can be repeated, where a follow-up would be posted twice."""
+    content = LINK_PATTERN.sub(r"<\g<0>>", text) if suppress_embeds else text  # an edit cannot suppress embeds
+
+    async def edit() -> None:
+        for file in files:
+            file.reset()
+        await interaction.edit_original_response(
+            content=content[:MAX_MESSAGE_CHARS], view=view, attachments=files, allowed_mentions=NO_MENTIONS
         )
-    else:
-        with acknowledging(interaction):
-            response = await interaction.response.send_message(
-                text, view=shown, ephemeral=ephemeral, suppress_embeds=suppress_embeds, allowed_mentions=NO_MENTIONS
-            )
-            return response.message_id
-    return None
+
+    await persist(edit)
+    del interaction.extras[EMPTY_RESPONSE]
+
+
+async def update_message(interaction: discord.Interaction[Any], **fields: Any) -> None:
+    """Edit the message of the button that was pressed, as the response; a failure is logged, as by `respond`."""
+    with _logging_failure(interaction, fields.get("content") or "new buttons"):
+        if is_acknowledged(interaction):
+            await persist(lambda: interaction.edit_original_response(**fields))
+        else:
+            await acknowledge(interaction, lambda: interaction.response.edit_message(**fields))
+
+
+async def edit_response(interaction: discord.Interaction[Any], **fields: Any) -> None:
+    """Edit the response, such as by progress; a failure is logged, as by `respond`."""
+    interaction.extras.pop(EMPTY_RESPONSE, None)
+    with _logging_failure(interaction, fields.get("content") or "new buttons"):
+        await persist(lambda: interaction.edit_original_response(**fields))
+
+
+@contextmanager
+def _logging_failure(interaction: discord.Interaction[Any], text: str) -> Iterator[None]:
+    try:
+        yield
+    except (discord.HTTPException, discord.RateLimited, *UNCERTAIN_ERRORS) as error:
+        log.warning("could not tell %s: %s (%s)", interaction.user, text, str(error) or type(error).__name__)
 
 
 async def respond_privately(interaction: discord.Interaction[Any], text: str) -> None:
-    """Respond for the author's eyes only; a response that fails is logged."""
-    try:
-        await respond(interaction, text)
-    except (discord.HTTPException, aiohttp.ClientError):  # the interaction is gone, or the network
-        log.warning("could not tell %s: %s", interaction.user, text)
+    """Respond for the author's eyes only."""
+    await respond(interaction, text)
 
 
 def button_view(*buttons: discord.ui.Item[Any]) -> discord.ui.View:

@@ -15,7 +15,7 @@ from bot.sandbox.network_conditions import NetworkConditions, RateLimits, Simula
 from bot.sandbox.object_store import ObjectStore
 from bot.sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 from bot.sandbox.traffic_log import EventFeed
-from bot.sandbox.wire_faults import FaultRates, WireFaults
+from bot.sandbox.wire_faults import FaultRates, RequestFault, WireFaults
 
 MAX_DELAY_S = 10.0
 MAX_RATE_LIMITED_REQUESTS = 1_000
@@ -124,6 +124,10 @@ class FaultControls:
     def disturb(self, rates: FaultRates | None = None, seed: int = 0) -> None:
         """Disturb requests and events from now on, by seed; without rates, no longer."""
         self._container.conditions.faults = WireFaults(rates, seed)
+
+    def fail_requests(self, route: str, fault: str, times: int) -> None:
+        """Disturb the next requests to a route so many times in a row, by a fault such as "error_after"."""
+        self._container.conditions.faults.plan(route, RequestFault(fault), times)
 
     def set_permission(self, name: str, granted: bool) -> None:
         if name not in Permission.__members__:

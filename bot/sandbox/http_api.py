@@ -35,6 +35,7 @@ FILE_HEADERS = {
 }
 API_PREFIX = "/api/v10"
 MAX_BODY_BYTES = 32 * 2**20
+HANGING_POLL_S = 0.05
 TRUE_VALUES = ("1", "true", "True")
 
 
@@ -162,7 +163,11 @@ def _request_handler(
 
     async def serve(request: web.Request) -> web.Response:
         call, headers = None, {}
-        fault = shared.conditions.faults.of_request()
+        fault = shared.conditions.faults.of_route(f"{method} {path}")
+        if fault is RequestFault.HANGING:
+            while request.transport and not request.transport.is_closing():  # noqa: ASYNC110  until the bot gives up
+                await asyncio.sleep(HANGING_POLL_S)
+            return web.Response()
         if fault in (RequestFault.ERROR_BEFORE, RequestFault.CUT_BEFORE):
             return _broken(request, shared, fault)
         try:

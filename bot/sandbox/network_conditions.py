@@ -87,11 +87,12 @@ ROUTE_LIMITS: dict[str, RateLimit] = {
 class RateLimited(ApiError):
     """429; discord.py waits for `retry_after` and tries again, but only if a proxy has signed the response."""
 
-    def __init__(self, retry_after: float, is_global: bool, headers: dict[str, str]) -> None:
+    def __init__(self, retry_after: float, is_global: bool, headers: dict[str, str], *, is_signed: bool = True) -> None:
         super().__init__(20028)
         self.retry_after, self.is_global = round(retry_after, 3), is_global
         scope = {"X-RateLimit-Global": "true"} if is_global else {}
-        signed = {"Via": "1.1 sandbox", "Retry-After": str(math.ceil(retry_after))}
+        signed = {"Via": "1.1 sandbox"} if is_signed else {}
+        signed["Retry-After"] = str(math.ceil(retry_after))
         self.headers = headers | scope | signed | {"X-RateLimit-Scope": "global" if is_global else "user"}
 
     def body(self) -> Json:
@@ -137,6 +138,8 @@ class RateLimits:
             self._conditions.rate_limited -= 1
             self._conditions.on_change()
             fault = RequestFault.LIMITED
+        if fault is RequestFault.BLOCKED:
+            raise RateLimited(0.0, False, {}, is_signed=False)
         if fault in (RequestFault.LIMITED, RequestFault.LIMITED_GLOBALLY):
             is_global = fault is RequestFault.LIMITED_GLOBALLY
             headers = {} if is_global else self._headers(route, key, rule)

@@ -12,7 +12,10 @@ SERVER_ERRORS = (500, 502, 503, 504)
 
 
 class RequestFault(StrEnum):
-    """A fault of one request. `ERROR_AFTER` and `CUT_AFTER` leave its effect; the bot cannot see that it happened."""
+    """A fault of one request. `ERROR_AFTER` and `CUT_AFTER` leave its effect; the bot cannot see that it happened.
+
+    `BLOCKED` is a 429 by the network in front of Discord, which discord.py does not wait for; `HANGING` gets no answer.
+    """
 
     LIMITED = "limited"
     LIMITED_GLOBALLY = "limited_globally"
@@ -21,6 +24,8 @@ class RequestFault(StrEnum):
     CUT_BEFORE = "cut_before"
     CUT_AFTER = "cut_after"
     SLOW = "slow"
+    BLOCKED = "blocked"
+    HANGING = "hanging"
 
 
 class EventFault(StrEnum):
@@ -44,6 +49,8 @@ class FaultRates:
     cut_before: float = 0.0
     cut_after: float = 0.0
     slow: float = 0.0
+    blocked: float = 0.0
+    hanging: float = 0.0
     dropped: float = 0.0
     session_lost: float = 0.0
     duplicated: float = 0.0
@@ -58,9 +65,12 @@ class FaultRates:
 
     @classmethod
     def storm(cls, share: float) -> "FaultRates":
-        """Return rates at which about this share of requests and events are disturbed, by all faults alike."""
-        names = {one.name for one in fields(cls)} - {"slow_s"}
-        by_kind = {kind: share / len(kind) for kind in (RequestFault, EventFault)}
+        """Return rates at which about this share of requests and events are disturbed, by all faults alike.
+
+        No request hangs: that takes as long as the bot waits.
+        """
+        names = {one.name for one in fields(cls)} - {"slow_s", RequestFault.HANGING}
+        by_kind = {RequestFault: share / (len(RequestFault) - 1), EventFault: share / len(EventFault)}
         return cls(**{name: by_kind[RequestFault if name in list(RequestFault) else EventFault] for name in names})
 
 
@@ -69,6 +79,19 @@ class WireFaults:
 
     def __init__(self, rates: FaultRates | None = None, seed: int = 0) -> None:
         self.rates, self._random = rates or FaultRates(), random.Random(seed)  # nosec B311  # repeatable
+        self._planned: dict[str, tuple[RequestFault, int]] = {}
+
+    def plan(self, route: str, fault: RequestFault, times: int) -> None:
+        """Disturb so many of the next requests to a route, such as `GET /channels/{channel_id}/webhooks`."""
+        self._planned[route] = fault, times
+
+    def of_route(self, route: str) -> RequestFault | None:
+        """Return the planned fault of a request, else a drawn one."""
+        fault, times = self._planned.get(route, (None, 0))
+        if not times or fault is None:
+            return self.of_request()
+        self._planned[route] = fault, times - 1
+        return fault
 
     def of_request(self) -> RequestFault | None:
         return self._draw(RequestFault)

@@ -13,6 +13,7 @@ from bot.store.database import (
     HOME_DATABASE,
     DatabaseConnection,
     StoreError,
+    StoreLockedError,
     open_for_writing,
     open_read_only,
     translate_errors,
@@ -73,9 +74,9 @@ __all__ = [
     "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "EarlierTalk",
     "ErasureRequest", "Exchange", "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply",
     "JudgementCounts", "Lesson", "MemberRecords", "Memory", "Mute", "NewBlindComparison", "NewRollout", "Promotion",
-    "PromotionKind", "ReplySelection", "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError", "StoredMessage",
-    "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock", "find_databases",
-    "guild_suffix", "is_in_use", "refuse_split_home",
+    "PromotionKind", "ReplySelection", "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError", "StoreLockedError",
+    "StoredMessage", "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock",
+    "find_databases", "guild_suffix", "is_in_use", "refuse_split_home",
 ]  # fmt: skip
 
 
@@ -134,6 +135,10 @@ class Store:
     def open_reader(self) -> "Store":
         """Open the file once more for reading, in another thread; it sees what is committed. Raises `StoreError`."""
         return Store.read_only(self._connection.path)
+
+    def check_writable(self, at: float) -> None:
+        """Write a row. Raises `StoreError` if nothing can be stored."""
+        self._connection.check_writable(at)
 
     def compact(self) -> None:
         """Remove every trace of deleted rows from the file and its WAL."""

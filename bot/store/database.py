@@ -24,6 +24,8 @@ MAX_TIMESTAMP_S = 1e18
 """Later than every other time, in seconds since 1970."""
 BUSY_TIMEOUT_S = 1.0
 """Timeout for a file that another program has locked, in seconds; the event loop is blocked meanwhile."""
+WRITE_CHECK_KEY = b"write check"
+"""Key of the row that `check_writable` writes; the keys of requests are hashes."""
 MAX_FREE_PAGE_SHARE = 0.25
 """Share of free pages, which are used again, from which on the file is shrunk."""
 TRIM_STEP_PAGES = 256
@@ -32,6 +34,10 @@ TRIM_STEP_PAGES = 256
 
 class StoreError(UnderstudyError):
     """The database cannot be opened, read or written. Data stored before is intact."""
+
+
+class StoreLockedError(StoreError):
+    """Another program has locked the database."""
 
 
 class DatabaseConnection:
@@ -43,6 +49,7 @@ class DatabaseConnection:
     def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
         self._raw, self._path = raw, path
         self.path = path
+        self._is_locked = False
         raw.execute("pragma foreign_keys = on")
         self._db = Database(raw, execute_plugins=False)
 
@@ -78,7 +85,7 @@ class DatabaseConnection:
 
     def write(self, sql: str, /, **values: object) -> int:
         """Run one statement and commit it, unless inside `atomic`. Returns the number of changed rows."""
-        with translate_errors(self._path):
+        with self._writing():
             return int(self._db.execute(sql, values).rowcount)
 
     def insert(self, table: str, row: Mapping[str, object], *, ignore: bool = False, replace: bool = False) -> int:
@@ -86,14 +93,34 @@ class DatabaseConnection:
 
         A row with the same key raises `sqlite3.IntegrityError`, stays (`ignore`) or is replaced (`replace`).
         """
-        with translate_errors(self._path):
+        with self._writing():
             return int(self._db.table(table).insert(dict(row), ignore=ignore, replace=replace).last_rowid)
 
     @contextmanager
     def atomic(self, *, shared: bool = False) -> Iterator[None]:
         """Run the block as one transaction; `shared`: it writes tables that shards share (`bot.store.shared_state`)."""
-        with translate_errors(self._path), self._db.atomic():
+        with self._writing(), self._db.atomic():
             yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Translate errors. Only the first write that meets a lock waits for its end: the event loop is blocked."""
+        try:
+            with translate_errors(self._path):
+                yield
+        except StoreLockedError:
+            if not self._is_locked:
+                self._is_locked = True
+                self._raw.execute("pragma busy_timeout = 0")
+            raise
+        if self._is_locked:
+            self._is_locked = False
+            self._raw.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
+
+    def check_writable(self, at: float) -> None:
+        """Write a row. Raises `StoreError` if nothing can be stored."""
+        self.insert("answered", {"key": WRITE_CHECK_KEY, "request": b"", "status": None, "body": "", "at": at},
+                    replace=True)  # fmt: skip
 
     def compact(self) -> None:
         """Truncate the WAL, so that nothing deleted remains: in the file, it is overwritten. Not inside `atomic`.
@@ -241,7 +268,8 @@ def translate_errors(path: Path) -> Iterator[None]:
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
     except sqlite3.OperationalError as error:
-        raise StoreError(f"The database {path} cannot be used: {error}.", _advice(error)) from error
+        kind = StoreLockedError if "locked" in str(error) else StoreError
+        raise kind(f"The database {path} cannot be used: {error}.", _advice(error)) from error
     except sqlite3.DatabaseError as error:
         raise StoreError(
             f"The database {path} is damaged or no database: {error}.",

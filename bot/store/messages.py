@@ -171,6 +171,10 @@ class MessageHistory(Table):
         sql = "update messages set text = :text where discord_message_id = :id"
         return self._db.write(sql, text=text, id=discord_message_id) > 0
 
+    def take_back(self, seq: int) -> None:
+        """Delete a message that was stored, but that nobody saw."""
+        self._db.write("delete from messages where seq = :seq", seq=seq)
+
     def delete(self, discord_message_id: int) -> bool:
         """Delete a message. False when it is unknown."""
         which = "from messages where discord_message_id = :id"
@@ -208,7 +212,7 @@ class MessageHistory(Table):
         sql = f"""select {columns} from replies join reply_parts using (event_id)
             join messages as reply on reply.discord_message_id = reply_parts.message_id
             join messages as question on question.seq = replies.trigger_seq
-            where replies.guild_id = :guild and replies.persona_id = :persona
+            where replies.guild_id = :guild and replies.persona_id = :persona and replies.state <> 'failed'
             and replies.asked_by in (select user_id from consents where opted_in = 1)
             and question.author_id in (select user_id from consents where opted_in = 1)
             and question.guild_id = :guild and question.persona_id is null

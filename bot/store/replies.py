@@ -121,6 +121,10 @@ class StoredReplies(Table):
         values = {"event": event_id, "state": state, "version": adapter_version, "seed": seed, "note": end_note}
         return self._db.write(sql, **values) > 0
 
+    def take_back(self, event_id: int) -> None:
+        """Delete a reply that was refused before anybody saw something of it."""
+        self._db.write("delete from replies where event_id = :event", event=event_id)
+
     def record_deleted(self, event_id: int) -> None:
         """Record that the message was deleted before it showed the end; one that has shown it stays as it ended."""
         sql = f"update replies set state = 'stopped', end_note = null where event_id = :event and {UNFINISHED}"

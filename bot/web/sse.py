@@ -3,15 +3,16 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from bot.web.app_context import APP_CONTEXT
 from bot.web.problems import internal_error, redacted_texts
-from personas.errors import EngineBusyError, UnderstudyError
+from personas.errors import EngineBusyError, RequestError, UnderstudyError
 
+T = TypeVar("T")
 SseItem = tuple[str, str, Any]
 """Id, name and data (JSON) of an event. Clients do not resume after an id of ""."""
 
@@ -107,6 +108,19 @@ def is_connected(request: web.Request) -> bool:
         and not request.transport.is_closing()
         and request.app[APP_CONTEXT].services is not None
     )
+
+
+async def while_connected(request: web.Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do what only the client waits for; it is cancelled when the client disconnects. Raises `RequestError` then."""
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            if not is_connected(request):
+                raise RequestError("The client has disconnected.", "Send the request again.")
+            await asyncio.wait({task}, timeout=DISCONNECT_POLL_S)
+        return await task
+    finally:
+        task.cancel()
 
 
 def encode_event(item: SseItem) -> bytes:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bot.cogs import chat_cog
+from bot.chat import held_events
 from bot.sandbox.object_store import StoredFile
 from tests.bot.conftest import QUAY, on_stage
 from tests.fakes import until
@@ -24,7 +24,7 @@ def locked(home):
 
 @pytest.fixture
 async def stage(tmp_path, monkeypatch):
-    monkeypatch.setattr(chat_cog, "RETRY_DELAY_S", 0.1)
+    monkeypatch.setattr(held_events, "RETRY_DELAY_S", 0.1)
     async with on_stage(tmp_path) as made:
         made.store._connection._raw.execute("pragma busy_timeout = 5")
         yield made
@@ -57,9 +57,10 @@ async def test_an_edit_and_a_deletion_that_meet_a_locked_database_are_stored_lat
         await stage.member.edit(first, "one, at last")
         await stage.member.edit(second, "two, which is deleted anyway")
         await stage.member.delete(second)
-        await until(lambda: caplog.text.count("is stored later") == 4)
+        events = stage.client.services.reply_service.events
+        await until(lambda: len(events) == 4)
         assert texts(stage) == ["one", "two", "three"]
-        (task,) = [task for task in stage.client.services.background if task.name == "edits and deletions"]
+        (task,) = [task for task in stage.client.services.background if task.name == "events of Discord"]
         await until(lambda: "database is locked" in task.error)
     await until(lambda: texts(stage) == ["one, at last", "three"])
     await until(lambda: not task.error)
@@ -74,13 +75,14 @@ async def test_a_bulk_deletion_is_stored_whole_and_a_channel_s_too(stage, tmp_pa
     with locked(tmp_path):
         ids = {"ids": [message["id"] for message in said[:2]]}
         stage.sandbox._container.gateway.dispatch("MESSAGE_DELETE_BULK", place | ids)
-        await until(lambda: "is stored later" in caplog.text)
+        events = stage.client.services.reply_service.events
+        await until(lambda: len(events) == 1)
         assert texts(stage) == ["one", "two", "three"]
     await until(lambda: texts(stage) == ["three"])
     with locked(tmp_path):
         channel = stage.client.get_channel(int(said[0]["channel_id"]))
         stage.client.dispatch("guild_channel_delete", channel)
-        await until(lambda: caplog.text.count("is stored later") == 2)
+        await until(lambda: len(events) == 1)
     await until(lambda: texts(stage) == [])
     assert replied and channel.id not in [it.channel_id for it in stage.store.channels.of_guild(stage.sandbox.guild_id)]
 
@@ -91,7 +93,7 @@ async def test_what_is_pending_when_the_bot_stops_is_stored_then(tmp_path, monke
         (said,) = await say(stage, "one")
         with locked(tmp_path):
             await stage.member.delete(said)
-            await until(lambda: "is stored later" in caplog.text)
+            await until(lambda: len(stage.client.services.reply_service.events) == 1)
         await stage.client.close()
         assert texts(stage) == []
 

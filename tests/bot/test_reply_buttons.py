@@ -205,6 +205,7 @@ async def test_what_a_gateway_repeats_is_done_once(stage):
     await stage.member.slash(QUAY, "chat", message="by command")
     stage.sandbox.disturb()
     await replied(stage, "at last")
+    await until(lambda: not stage.store.replies.unfinished())
     said = [message["content"] for message in stage.sandbox.messages(QUAY)]
     for words in ("by form", "by command"):
         assert sum(f"hears: {words}" in text for text in said) == 1, said

@@ -120,6 +120,7 @@ async def test_an_error_of_any_kind_before_the_first_message_ends_a_reply_once(t
 
     async with on_stage(tmp_path) as stage:
         with monkeypatch.context() as failing:
+            failing.setattr(delivery, "MAX_DELIVERY_S", 0.0)
             failing.setattr(discord_channels.SenderRegistry, "of", fail)
             event = int((await stage.member.say(QUAY, "hello"))["id"])
             await until(lambda: stage.store.replies.get(event))
@@ -142,7 +143,7 @@ async def test_a_reply_that_cannot_be_stored_is_shown_and_stored_later(stage, mo
             raise StoreError("The database is full.", "Free disk space.")
         store_reply(*parts)
 
-    monkeypatch.setattr(reply_service, "STORE_RETRY_S", 0.05)
+    monkeypatch.setattr(delivery, "FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(reply_service.ReplyService, "_store_reply", fail_twice)
     event = int((await stage.member.say(QUAY, "hello"))["id"])
     await stage.finished(QUAY, 0)

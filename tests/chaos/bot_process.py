@@ -17,7 +17,7 @@ from typing import Any
 import discord
 
 from bot import app
-from bot.chat import delivery, reply_service, streaming_reply
+from bot.chat import delivery, held_events, streaming_reply
 from bot.cli import run
 from bot.client import BotClient
 from bot.cogs import finetune_cog, progress_messages
@@ -115,7 +115,10 @@ def _shorten_pauses() -> None:
     delivery.RETRY_PAUSES_S = tuple(one / HASTE for one in delivery.RETRY_PAUSES_S)
     progress_messages.EDIT_INTERVAL_S /= HASTE
     finetune_cog.RETRY_INTERVAL_S /= HASTE
-    reply_service.END_PAUSES_S = tuple(one / HASTE for one in reply_service.END_PAUSES_S)
+    delivery.FIRST_PAUSE_S /= HASTE
+    delivery.MAX_PAUSE_S /= HASTE
+    held_events.RETRY_DELAY_S /= HASTE
+    held_events.MAX_RETRY_DELAY_S /= HASTE
 
 
 def _client(*parts: Any, **options: Any) -> BotClient:

@@ -50,8 +50,11 @@ async def get_health(request: web.Request) -> web.Response:
     waiting, running = len(jobs.in_state("queued")), len(jobs.in_state("running"))
     if (lost_s := disconnected_s(services)) > MAX_DISCONNECTED_S:
         raise Problem("not-connected", f"There is no connection to Discord since {lost_s:.0f} s.", LOST_ADVICE)
-    if why := await request.app[WRITE_PROBE].error(services.home):
-        advice = "Free space on the disk of UNDERSTUDY_HOME, or check the rights of that folder."
+    if why := await request.app[WRITE_PROBE].error(services.home, services.store):
+        advice = (
+            "Free space on the disk of UNDERSTUDY_HOME, check the rights of that folder, or end the program that has "
+            "locked the database."
+        )
         raise Problem("not-stored", f"Nothing can be written to UNDERSTUDY_HOME: {why}.", advice)
     tasks = {task.name: redact_paths(task.error, services.home) or "ok" for task in services.background}
     status: Literal["ok", "degraded"] = "degraded" if any(task.error for task in services.background) else "ok"

@@ -22,7 +22,7 @@ from bot.doctor.local_checks import BotCheck
 from bot.errors import redact_paths
 from bot.metrics import LoggedWarning, Percentiles
 from bot.services import Bot, Services
-from bot.store import JobState
+from bot.store import JobState, Store, StoreError
 from personas.engine import EngineState
 from personas.models.base_model import load_torch
 
@@ -39,19 +39,29 @@ PERMISSION_REPORT = web.AppKey("permission report", PermissionReport)
 
 
 class WriteProbe:
-    """Writes to a disk as a trial, once in some seconds however often it is asked, and one trial at a time."""
+    """Writes a file and a row as a trial, once in some seconds however often it is asked, one trial at a time."""
 
     def __init__(self) -> None:
         self._begun = 0.0
         self._trial: asyncio.Future[str] | None = None
 
-    async def error(self, folder: Path) -> str:
-        """Return why nothing can be written into a folder; empty if something can."""
+    async def error(self, folder: Path, store: Store) -> str:
+        """Return why nothing can be written into a folder or a database; empty if something can."""
         now = time.monotonic()
         if self._trial is None or (self._trial.done() and now > self._begun + WRITE_PROBE_INTERVAL_S):
             self._begun = now
-            self._trial = asyncio.ensure_future(asyncio.to_thread(_write_error, folder))
+            self._trial = asyncio.ensure_future(_write_both(folder, store))
         return await asyncio.shield(self._trial)
+
+
+async def _write_both(folder: Path, store: Store) -> str:
+    if why := await asyncio.to_thread(_write_error, folder):
+        return why
+    try:
+        store.check_writable(time.time())  # over the one connection that may write
+    except StoreError as error:
+        return redact_paths(error.message, folder).removesuffix(".")
+    return ""
 
 
 def _write_error(folder: Path) -> str:

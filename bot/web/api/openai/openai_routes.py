@@ -37,7 +37,7 @@ from bot.web.api.openai.openai_responses import (
 from bot.web.api.openapi import JSON_TYPE, ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
 from bot.web.app_context import get_services
 from bot.web.request_body import read_json_object
-from bot.web.sse import SSE_HEADERS, is_connected
+from bot.web.sse import SSE_HEADERS, is_connected, while_connected
 from personas.home.adapters import DialogueAdapter
 from personas.schemas.chat import ChatRequest
 
@@ -77,7 +77,7 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
     services = get_services(request)
     body = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
     model = require_model(services, body.model)
-    chat_request = await _chat_request(services, model, body)
+    chat_request = await while_connected(request, _chat_request(services, model, body))
     builder = CompletionBuilder(model, chat_request.lore)
     try:
         async with (
