@@ -5,6 +5,7 @@ import asyncio
 import discord
 from discord import app_commands
 
+from bot.cogs.import_list import with_import_list
 from bot.cogs.transformers import (
     CHANNEL_PERSONA_HELP,
     PERSONA,
@@ -18,7 +19,8 @@ from bot.cogs.transformers import (
 )
 from bot.cogs.ui import defer, form, respond, send_form, text_field
 from bot.errors import RefusedError
-from bot.personas.guild_lore import MAX_FILE_BYTES, GuildLore, contribute_lore
+from bot.personas.guild_lore import GuildLore, contribute_lore
+from bot.personas.lore_upload import add_lore, max_upload_bytes
 from bot.services import Services
 from personas.lore.index import MIN_SCORE, LoreRanking, PassageMatch
 from personas.lore.index_terms import has_words
@@ -28,7 +30,7 @@ from personas.schemas.formatting import count_of
 LORE_FORM_PREFIX = "lore:"
 """Prefix of the form's custom id; the persona's id follows."""
 DM_TEXT = "Lore is added to a server."
-MAX_SHOWN_MATCHES = 4
+MAX_SHOWN_MATCHES, MAX_SHOWN_KEYS = 4, 6
 MAX_EXCERPT_CHARS = 160
 LORE = app_commands.Group(
     name="lore", description="What personas know about themselves and their world.", parent=PERSONA
@@ -48,14 +50,14 @@ FileOption = app_commands.Transform[str, SuggestionTransformer(_lore_files)]
 @LORE.command(name="add", description="Give a persona lore in this server (moderators): a file, or text in a form.")
 @app_commands.describe(
     persona="Which persona",
-    file="Markdown in UTF-8, at most 100 KB (a form opens if left out); replaces a file of the same name",
+    file="Markdown (at most 100 KB) or a lorebook; replaces a file of its name (a form opens if left out)",
 )
 async def lore_add(interaction: Interaction, persona: PersonaOption, file: discord.Attachment | None = None) -> None:
     if file is None:
         await send_form(interaction, lore_form(persona))
         return
-    if file.size > MAX_FILE_BYTES:
-        raise RefusedError(f"{file.filename} has more than 100 KB.", "Split it into several files.")
+    if file.size > (most := max_upload_bytes(file.filename)):
+        raise RefusedError(f"{file.filename} has more than {most // 1000:,} KB.", "Split it into several files.")
     await defer(interaction, ephemeral=True)
     await _add_lore(interaction, interaction.guild_id or 0, persona, file.filename, await file.read())
 
@@ -104,14 +106,24 @@ async def add_lore_from_form(interaction: Interaction, persona_id: str, values: 
 
 async def _add_lore(interaction: Interaction, guild_id: int, persona: Persona, name: str, content: bytes) -> None:
     services = interaction.client.services
-    people, user_id = services.store.people, interaction.user.id
-    file, passages = await contribute_lore(people, guild_lore(services), guild_id, persona.id, name, content, user_id)
-    count = count_of(passages, "passage")
-    await respond(
-        interaction,
-        f"{persona.name} knows `{file}` now ({count}), in this server only. "
-        "`/persona lore ask` shows what a question finds, `/persona lore remove` removes it.",
-    )
+    people, user_id, lore = services.store.people, interaction.user.id, guild_lore(services)
+
+    async def store(wanted: str, text: bytes) -> tuple[str, int]:
+        return await contribute_lore(people, lore, guild_id, persona.id, wanted, text, user_id)
+
+    added = await add_lore(lore, guild_id, persona, name, content=content, store=store)
+    count = count_of(added.passages, "passage")
+    files = ", ".join(f"`{file}`" for file in added.files)
+    lines = [
+        f"{persona.name} knows {files} now ({count}), in this server only. "
+        "`/persona lore ask` shows what a question finds, `/persona lore remove` removes it."
+    ]
+    if added.report is None:
+        await respond(interaction, lines[0])
+        return
+    lines[0] = f"This is {added.kind}. {lines[0]}"
+    text, attached = with_import_list(lines, added.report)
+    await respond(interaction, text, files=attached, suppress_embeds=True)
 
 
 def guild_lore(services: Services) -> GuildLore:
@@ -129,12 +141,19 @@ def _matches_text(persona: Persona, ranking: LoreRanking) -> str:
     lines = [f"**{persona.name}** would be given {count}. {threshold}{ranking.note and f'; {ranking.note}'}:"]
     for match in ranking.matches[:MAX_SHOWN_MATCHES]:
         mark = "✅" if id(match) in selected else "➖" if match.is_match else "❌"
-        lines.append(f"{mark} **{match.score:.2f}** `{match.passage.source}` {match.passage.heading}")
+        score = "by keys" if match.by_keys else f"{match.score:.2f}"
+        lines.append(f"{mark} **{score}** `{match.passage.source}` {match.passage.heading}")
         lines += [f"-# {_match_reason(match)}", f"> {_excerpt(match.passage.text)}"]
     return "\n".join(lines)
 
 
 def _match_reason(match: PassageMatch) -> str:
+    if match.is_always:
+        return "given with every message"
+    if match.keys:
+        return f"its keys: {discord.utils.escape_markdown(', '.join(match.keys[:MAX_SHOWN_KEYS]))}"
+    if match.is_ruled_out:
+        return "given by its keys only, and they do not match"
     words = ", ".join(sorted(match.words, key=lambda word: -match.words[word])) or "none"
     meaning = "not compared (another language)" if match.cosine is None else f"{match.by_meaning:+.2f}"
     return f"meaning {meaning} · shared words {match.by_words:+.2f} ({words})"

@@ -12,7 +12,7 @@ from discord import app_commands
 
 from bot import permissions
 from bot.chat.discord_channels import NO_MENTIONS, SpeakChannel, channel_ref
-from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
+from bot.cogs.import_list import with_import_list
 from bot.cogs.lore_cog import guild_lore
 from bot.cogs.progress_messages import job_buttons
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, guild_moderators_only, require_moderator
@@ -34,6 +34,7 @@ from bot.personas.registry import short_id
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, StoredReply, TrainingJob
 from bot.training.data_jobs import import_adapter_version
+from personas.card.card_report import report_fields
 from personas.card.formats import CardForm
 from personas.errors import UnderstudyError
 from personas.home.external_adapter import HUB_PREFIX
@@ -41,6 +42,7 @@ from personas.home.hub_download import HUB_ID_PATTERN
 from personas.outside_names import last_part
 from personas.prompt import MAX_CARD_TOKENS
 from personas.schemas.chat import MAX_CANDIDATES, Persona
+from personas.schemas.import_report import ImportReport
 
 cards_are_for_moderators = guild_moderators_only("Cards belong to a server.")
 MuteScope = Literal["channel", "server"]
@@ -82,14 +84,16 @@ async def import_(
     if card is None and persona is None:
         raise RefusedError("An adapter needs a persona.", "Give a card too, or name the persona in id.")
     await defer(interaction, ephemeral=True)
-    lines, view = list[str](), None
+    lines, view, report = list[str](), None, ImportReport()
     if card:
-        persona, lines, view = await _import_card(interaction, card, persona_id or "")
+        persona, lines, view, report = await _import_card(interaction, card, persona_id or "")
     if persona and (adapter or hub):
         notes, view = await _import_adapter(interaction, persona, adapter or f"{HUB_PREFIX}{hub}")
         lines += notes
-    text = "\n".join(lines)[:MAX_MESSAGE_CHARS]
+    text, files = with_import_list(lines, report)
     await edit_response(interaction, content=text, view=view, allowed_mentions=NO_MENTIONS)
+    if files:
+        await respond(interaction, "What became of each part:", files=files)
 
 
 def _require_importable(
@@ -113,7 +117,7 @@ def _require_importable(
 
 async def _import_card(
     interaction: Interaction, card: discord.Attachment, persona_id: str
-) -> tuple[Persona, list[str], discord.ui.View | None]:
+) -> tuple[Persona, list[str], discord.ui.View | None, ImportReport]:
     services, guild_id, user_id = interaction.client.services, interaction.guild_id or 0, interaction.user.id
     origin = (guild_id, interaction.channel_id or 0, user_id)
     imported = await contribute_card(
@@ -122,13 +126,13 @@ async def _import_card(
     )  # fmt: skip
     persona = imported.brought.persona
     lines = _import_lines(imported, guild_id)
-    for line in await import_character_book(guild_lore(services), guild_id, persona, imported.card):
-        lines.append(f"{line} See `/persona lore ask`.")
+    book_notes, book = await import_character_book(guild_lore(services), guild_id, persona, imported.card)
+    lines += (f"{line} See `/persona lore ask`." for line in book_notes)
     notes, job = await install_bundled_adapter(
         services.home, services.store, services.base_model, origin, persona.id, imported.card, card.filename
     )
     view = job_buttons(job, services.store.versions.live(persona.id, guild_id)) if job else None
-    return persona, [*lines, *notes], view
+    return persona, [*lines, *notes], view, report_fields(imported.card, card.filename) + book
 
 
 async def _import_adapter(

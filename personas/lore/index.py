@@ -365,6 +365,12 @@ class LoreIndex:
         matches = self.rank(persona_id, message, guild_id, more).selected(limit)
         return [LoreHit(m.passage.source, m.passage.heading, m.passage.text, m.score) for m in matches]
 
+    def always_given(self, persona_id: str, guild_id: int = 0) -> list[LoreHit]:
+        """Return the passages that a persona is given with every message, without a search, in their order."""
+        passages = dict(enumerate(self.passages_of(*self._owners_for(persona_id, guild_id))))
+        rows = sorted(_always_given(passages), key=lambda row: ((passages[row].rules or NO_RULES).order, row))
+        return [LoreHit(it.source, it.heading, it.text, KEY_SCORE) for it in map(passages.__getitem__, rows)]
+
     def rank(self, persona_id: str, message: str, guild_id: int = 0, more: Sequence[Passage] = ()) -> LoreRanking:
         """Rank the lore of a persona in a guild together with `more` passages, which leave no trace in the index."""
         terms = query_terms(message)[:MAX_QUERY_TERMS]
@@ -377,7 +383,8 @@ class LoreIndex:
         english_terms = len(terms) if small_talk is not None else 0
         is_weighed = small_talk is not None and not self._encoder and is_statement(message)
         weight = STATEMENT_WEIGHT if is_weighed else 1.0
-        keys, always = _match_keys(message, visible), _always_given(visible)
+        keys = _match_keys(message, visible)
+        always = _always_given({row: it.passage for row, it in visible.items()})
         matches = []
         for place, (row, indexed) in enumerate(visible.items()):
             words, cosine = shared.get(row, {}), cosines.get(row)
@@ -489,9 +496,9 @@ def _match_keys(message: str, visible: Mapping[int, _IndexedPassage]) -> dict[in
     return rows
 
 
-def _always_given(visible: Mapping[int, _IndexedPassage]) -> set[int]:
+def _always_given(passages: Mapping[int, Passage]) -> set[int]:
     """Return the passages that are always given, as many as have room, by priority, then by the higher order."""
-    wanted = [(row, it.passage) for row, it in visible.items() if it.passage.rules and it.passage.rules.always]
+    wanted = [(row, passage) for row, passage in passages.items() if passage.rules and passage.rules.always]
     wanted.sort(key=lambda pair: (-(pair[1].rules or NO_RULES).priority, -(pair[1].rules or NO_RULES).order))
     room, rows = MAX_ALWAYS_WORDS, set()
     for row, passage in wanted:

@@ -1,6 +1,7 @@
 """`/persona import|export|remove`: a guild's own personas, which nobody else sees."""
 
 import asyncio
+import re
 
 import aiohttp
 import pytest
@@ -53,6 +54,22 @@ async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_pictur
     assert (await stage.finished(OFFICE, mark))["author"]["username"] == "Mira"
     asked = stage.engine.requests[-1].persona
     assert asked.system_prompt == "{{original}} You are {{char}}." and asked.avatar.read_bytes() == PIXEL
+
+
+async def test_macros_of_a_greeting_have_their_values_and_the_import_lists_what_means_something_else(stage):
+    greeting = "{{random:Ahoy,Ahoy}} <USER>, it is {{time}}.{{// for people}}{{getvar::x}}"
+    data = {**V2["data"], "first_mes": greeting, "scenario": "At {{time}}.", "extensions": {"world": "The coast"}}
+    imported = await bring_in(stage, as_json({**V2, "data": data}), "mira.json")
+    said = (await response_text(imported, "is a persona of this server now."))["content"]
+    assert "1 passage): 1 entry by keys and meaning." in said
+    assert "- Taken with another meaning: {{time}} in first\\_mes – the moment at which it is sent, in UTC" in said
+    assert "{{getvar}} in first\\_mes, {{time}} in scenario" in said or "{{time}} in scenario" in said
+    assert "- Not taken: extension world – it names a lorebook that is not in the card" in said
+    assert "- Not taken: entry 2 “x” – disabled in the card" in said
+    mark = stage.mark
+    await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
+    sent = await stage.sees("Ahoy Mina Vale, it is ", by="Mira", since=mark)
+    assert re.match(r"Ahoy Mina Vale, it is \d\d:\d\d UTC\.(\n|$)", sent["content"])
 
 
 async def test_the_character_book_is_lore_in_that_server_until_the_persona_goes(stage, tmp_path):

@@ -14,6 +14,8 @@ from personas.lore.index import LoreIndex
 from personas.schemas.chat import Persona
 from tests.bot.conftest import QUAY, on_stage
 from tests.fakes import until
+from tests.personas.cards import as_json
+from tests.personas.lorebook_samples import SILLY_TAVERN, WHEEL, silly_tavern_entry
 
 UMBRELLA = "# The violet umbrella\nAn umbrella of violet silk hangs in the cab. It belonged to the opera's cloakroom.\n"
 QUESTION = "whose violet umbrella is that?"
@@ -43,6 +45,35 @@ async def test_a_file_is_found_at_once_under_replies_and_gone_when_removed(stage
     assert "the_umbrella.md" not in words
     again = await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md")
     await response_text(again, "There are: none.")
+
+
+async def test_a_lorebook_is_found_by_all_its_keys_and_what_became_of_it_is_listed(stage):
+    file = StoredFile.named("Mill.json", as_json(SILLY_TAVERN))
+    add = await stage.moderator.slash(QUAY, "persona lore add", persona="ballast", file=file)
+    said = await response_text(add, "This is SillyTavern's world info. Ballast knows `mill.md` now (4 passages)")
+    assert "- Taken as is: entry 1 “The wheel”" in said
+    assert "- Not taken: entry 4 “draft” – disabled in the file" in said
+    for message in ("open the sluice", "the sluice wheel, please"):
+        mark = stage.mark
+        await stage.member.say(QUAY, message)
+        assert "lore: ballast/mill.md" in (await stage.finished(QUAY, mark))["content"]
+        texts = [hit.text for hit in stage.engine.requests[-1].lore]
+        assert texts[0] == "Ballast speaks low at night." and WHEEL in texts
+    asked = await stage.member.slash(QUAY, "persona lore ask", question="open the sluice")
+    words = await response_text(asked, "would be given")
+    assert "its keys: sluice" in words and "given with every message" in words
+
+
+async def test_a_list_that_is_too_long_comes_as_a_file_too(stage):
+    entries = {str(n): silly_tavern_entry(n, ["k"], "x", comment=f"entry {n} " * 5, group=f"g{n}") for n in range(40)}
+    entries |= {str(n): silly_tavern_entry(n, ["k", f"/{n}(/"], "x", comment=f"n{n} " * 9) for n in range(40, 80)}
+    add = await stage.moderator.slash(
+        QUAY, "persona lore add", persona="ballast", file=StoredFile.named("a.json", as_json({"entries": entries}))
+    )
+    said = await response_text(add, "The whole list is in `import.json`.")
+    assert len(said) <= 2000 and "and 34 more" in said
+    [attached] = add.message["attachments"]
+    assert attached["filename"] == "import.json"
 
 
 async def test_the_form_outlives_a_restart_and_what_it_holds_too(tmp_path):

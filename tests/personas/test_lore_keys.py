@@ -109,6 +109,7 @@ def test_what_is_always_given_has_its_order_and_its_room():
         text += section(f"S{order}", f"always: yes\norder: {order}", f"{words} {order}.")
     shown = [text.split()[-1] for text in given(text, "hello")]
     assert MAX_ALWAYS_WORDS == 180 and shown == ["20.", "30."], "the lowest order has no room; the order ascends"
+    assert [hit.text for hit in index_of(text).always_given("ada")] == given(text, "hello"), "as samples have it"
     text += section("Small", "always: yes\npriority: 1", "Bells.")
     assert given(text, "hello")[-1] == "Bells.", "100, the usual order, comes last"
 
