@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import discord
@@ -39,6 +40,7 @@ from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.pseudonyms import HomeKey, keyed_person
+from personas.macros import resolve_macros
 from personas.prompt import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, ChatRequest, Persona
 
@@ -211,9 +213,10 @@ class ReplyService:
     async def greet(self, persona: Persona, channel: SpeakChannel, guest: str = EXAMPLE_USER) -> None:
         """Post the greeting of a persona's card in its new channel, addressed to `guest`."""
         place = channel_ref(channel)
-        if persona.first_mes and not self.rules.muted(persona, place):
+        opening = resolve_macros(persona.first_mes, persona.name, datetime.now(UTC)).text
+        greeting = fill_macros(opening, persona, guest).strip()
+        if greeting and not self.rules.muted(persona, place):
             sender = await self.senders.of(persona, channel)
-            greeting = fill_macros(persona.first_mes, persona, guest)
             texts = split_message(greeting, "-# a greeting by this persona's author")
             message_ids = [await sender.say(text) for text in texts]
             replies, event_id = self.store.replies, message_ids[0]

@@ -150,7 +150,7 @@ class SampleRenderer:
         if not (share and self._lore and persona and persona is self._persona):
             return []
         if hash_fraction("lore", question + reply) >= share and not self._repeats_lore(question, reply):
-            return []
+            return self._lore.always_given(persona.id)
         return self._lore.search(persona.id, question, MAX_LORE_PASSAGES)
 
     def _repeats_lore(self, question: str, reply: str) -> bool:
