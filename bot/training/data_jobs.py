@@ -102,16 +102,17 @@ class DataJobRunner:
     ) -> DataJob:
         """Queue a trainer job; `after` is awaited when it has succeeded, before anybody sees it as done.
 
-        Raises as `start_work`.
+        So it is when an inspection ended with a question, which is then the result of the failed job. Raises as
+        `start_work`.
         """
 
         async def work(job: DataJob) -> dict[str, Any]:
             output, problem = await self._run(home, job)
+            job.result = _parse_question(output) if problem else json.loads(output)
+            if after and (job.result or not problem):
+                await after(job)
             if problem:
                 raise TrainerProcessError(problem)
-            job.result = json.loads(output)
-            if after:
-                await after(job)
             return job.result
 
         return self.start_work(home, kind, subject, work, arguments)
@@ -216,6 +217,15 @@ class DataJobRunner:
         if not code and len(output) > MAX_OUTPUT_BYTES:
             return b"", "The trainer's answer is too long."
         return output, "\n".join(errors) or f"The trainer ended with code {code}." if code else ""
+
+
+def _parse_question(output: bytes) -> dict[str, Any]:
+    """Return the answer of an inspection that asks which column is what; empty for any other output."""
+    try:
+        answer = json.loads(output)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) and "question" in answer else {}
 
 
 async def _read_output(stream: asyncio.StreamReader) -> bytes:

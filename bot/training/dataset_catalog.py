@@ -18,6 +18,7 @@ from bot.store import Store
 from bot.training.stored_datasets import HISTORY_DATASET, guild_store, history_material, preferences_material
 from personas.errors import MaterialError, RequestError
 from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters
+from personas.home.column_maps import MAP_FIELD, read_mapping
 from personas.home.data_subjects import Consent, read_consent
 from personas.home.datasets import (
     CATALOGUE_FILE,
@@ -67,16 +68,18 @@ class CatalogueListing:
     language: str = ""
     format: str = ""
     persona_names: tuple[str, ...] = ()
+    mapping: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ResolvedDataset:
-    """A data set named by path: its files, its display name, and the stated right to it."""
+    """A data set named by path: its files, its display name, the stated right to it, and the mapping of its columns."""
 
     path: Path
     origin: str
     statement: RightsStatement
     format: str | None = None
+    mapping: tuple[str, ...] = ()
 
 
 def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
@@ -100,7 +103,8 @@ def resolve_dataset_path(home: Path, text: str) -> ResolvedDataset:
     if statement is None:
         raise MaterialError(verdict.refused, advice or verdict.advice)
     verdict.require()
-    return ResolvedDataset(path, origin, statement, entry.format if entry else None)
+    mapping = (entry.mapping if entry else ()) or read_mapping(path)
+    return ResolvedDataset(path, origin, statement, entry.format if entry else None, mapping)
 
 
 def _statement_at(path: Path, entry: CatalogueEntry | None) -> RightsStatement | None:
@@ -201,7 +205,12 @@ class DatasetCatalog:
         if is_taken or listing.name in named.faults or listing.name in {*self.shipped.datasets(), HISTORY_DATASET}:
             raise RequestError(f"{listing.name!r} is the name of another data set.", "Choose another name.")
         stated_on = date.fromisoformat(statement.stated_on)
-        optional = {"language": listing.language, "format": listing.format, "persona_names": [*listing.persona_names]}
+        optional = {
+            "language": listing.language,
+            "format": listing.format,
+            "persona_names": [*listing.persona_names],
+            MAP_FIELD: [*listing.mapping],
+        }
         fields = {**place, **vars(statement), "stated_on": stated_on, **{k: it for k, it in optional.items() if it}}
         edit_catalogue(self._home, listing.name, fields)
         if before and before.name != listing.name:
@@ -220,7 +229,9 @@ class DatasetCatalog:
         if statement is None or decide_right(entry.name, stated=statement.right, consent=self._consent).refused:
             self.withdraw(place)
         else:
-            listing = CatalogueListing(entry.name, entry.language, entry.format or "", entry.persona_names)
+            listing = CatalogueListing(
+                entry.name, entry.language, entry.format or "", entry.persona_names, entry.mapping
+            )
             self.offer(place, listing, statement)
 
     def _available(self) -> set[str]:
@@ -459,7 +470,16 @@ class DatasetCatalog:
             return built_dataset_material(dataset.path, dataset.origin, self._consent)
         target, stated = f"named/{dataset.origin}", dataset.statement
         copies = ((dataset.path, target),)
-        return SourceMaterial(kind, target, dataset.origin, stated, stated.stated_on, copies, format=dataset.format)
+        return SourceMaterial(
+            kind,
+            target,
+            dataset.origin,
+            stated,
+            stated.stated_on,
+            copies,
+            format=dataset.format,
+            mapping=dataset.mapping,
+        )
 
 
 def _label(name: str, entry: CatalogueEntry | None) -> str:

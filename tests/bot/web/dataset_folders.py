@@ -107,6 +107,16 @@ if words[:2] == ["dataset", "inspect"] and any(word.endswith(".gz") for word in 
     sys.exit("talk.jsonl.gz is not packed as gz. Send it as it is.")
 elif words[:2] == ["dataset", "inspect"] and any("odd" in word for word in words):
     sys.exit("odd.json is in no known format. Known formats:\\n" + "\\n".join(f"  format-{n}" for n in range(40)))
+elif words[:2] == ["dataset", "inspect"] and any("unclear" in word for word in words):
+    if not pathlib.Path("uploads/columns.toml").exists():
+        looks = [("wer", "2 names that recur", ["Wenda Quill"]), ("was", "texts", ["The ferry is late."])]
+        columns = [{"name": name, "looks_like": look, "examples": shown} for name, look, shown in looks]
+        print(json.dumps({"format": "columns", "question": {"columns": columns, "has_header": False,
+                                                             "proposal": {"speaker": "wer", "text": "was"}}}))
+        sys.exit("unclear.csv is a table in no known form.")
+    taken = {"as_is": [{"what": "column was (what is said)", "why": ""}], "other_meaning": [],
+             "not_taken": [{"what": "column id", "why": "it has no role"}]}
+    print(json.dumps({"format": "columns", "rows": 7, "conversations": 1, "turns": 7, "report": taken, "examples": []}))
 elif words[:2] == ["dataset", "inspect"]:
     turn = {"speaker": "Mina <i>", "persona": False, "text": "Who is it?"}
     print(json.dumps({"format": "sharegpt", "rows": 7, "conversations": 5, "turns": 12, "languages": {"en": 5},

@@ -17,6 +17,10 @@ from bot.training.data_jobs import OPEN_JOB_STATES
 from bot.web.api.data import upload_stream
 from bot.web.api.data.data_sources import parse_rights_form
 from bot.web.problems import Problem
+from personas.home.column_maps import read_mapping
+from personas.home.data_subjects import NO_CONSENT
+from personas.home.datasets import read_catalogue
+from personas.home.job_material import catalogue_material
 from tests.bot.web.dataset_folders import TRAINER
 
 RIGHT = {"right": "licensed:CC-BY-4.0", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "All agreed."}
@@ -414,3 +418,46 @@ async def test_the_first_page_lists_sources_with_their_rights(dashboard, tmp_pat
         "None yet",
     ):
         assert words in page, words
+
+
+async def test_columns_of_an_unknown_table_are_asked_for_kept_and_used(dashboard, uploads):
+    await dashboard.ask("PUT", "/uploads/unclear.csv", data=b"wer,was\nWenda Quill,The ferry is late.\n")
+    await dashboard.ask("PUT", "/uploads/unclear.csv/right", json=RIGHT)
+    asked = (await looked_into(dashboard, "unclear.csv"))["about"]["question"]
+    assert asked["proposal"] == {"speaker": "wer", "text": "was"}
+    assert "Wenda" not in (uploads / ".unclear.csv.about.json").read_text(), "looks only: nobody's words"
+    page = (await dashboard.page("/dashboard/data/uploads/unclear.csv"))[1]
+    assert "Nothing is read from it until somebody says which column is what" in page
+    assert "2 names that recur" in page and "Wenda Quill" in page and ">speaker=wer\ntext=was</textarea>" in page
+    status, result, _ = await dashboard.ask("PUT", "/uploads/unclear.csv/catalogue", json={"name": "ferry"})
+    assert status == 422 and "Nobody has said which column of unclear.csv is what" in result["detail"]
+
+    status, result, _ = await dashboard.ask("PUT", "/uploads/unclear.csv/columns", json={"map": ["speaker"]})
+    assert status == 422 and "role=column" in json.dumps(result)
+    pairs = ["speaker=wer", "text=was"]
+    status, result, _ = await dashboard.ask("PUT", "/uploads/unclear.csv/columns", json={"map": pairs})
+    assert status == 200 and result["map"] == pairs
+    result = await ended(dashboard, "/uploads/unclear.csv")
+    assert result["about"]["question"] is None and result["about"]["turns"] == 7
+    assert read_mapping(uploads / "unclear.csv") == tuple(pairs)
+    page = (await dashboard.page("/dashboard/data/uploads/unclear.csv"))[1]
+    assert "Taken as is" in page and "column id: it has no role" in page and "Withdraw" in page
+    status, _, _ = await dashboard.ask("PUT", "/uploads/unclear.csv/catalogue", json={"name": "ferry"})
+    assert status == 200
+    material = catalogue_material("log", read_catalogue(uploads.parent).entries["ferry"], NO_CONSENT)
+    assert material.mapping == tuple(pairs), "a job reads it the same way"
+
+    await dashboard.ask("PUT", "/uploads/unclear.csv?replace=true", data=b"other")
+    assert (await dashboard.ask("GET", "/uploads/unclear.csv"))[1]["map"] == []
+    assert not (uploads / "columns.toml").exists()
+
+
+async def test_columns_are_stated_and_withdrawn_on_the_page(dashboard, uploads):
+    await dashboard.ask("PUT", "/uploads/unclear.csv", data=b"wer,was\nWenda Quill,The ferry is late.\n")
+    path = "/dashboard/data/uploads/unclear.csv/columns"
+    _, page, _ = await dashboard.submit(path, map="speaker=wer\nspeaker=was")
+    assert "gives &#39;speaker&#39; twice in its map" in page and "speaker=wer\nspeaker=was</textarea>" in page
+    await dashboard.submit(path, map="speaker=wer\r\n text=was \r\n")
+    assert read_mapping(uploads / "unclear.csv") == ("speaker=wer", "text=was")
+    await dashboard.submit(path, map="", take_back="yes")
+    assert read_mapping(uploads / "unclear.csv") == ()

@@ -36,7 +36,8 @@ from bot.web.api.paging import enum_query, integer_query
 from bot.web.app_context import APP_CONTEXT, get_services
 from bot.web.problems import Problem, field_error, retry_headers
 from bot.web.sse import stream_events
-from personas.errors import EngineBusyError
+from personas.errors import EngineBusyError, MaterialError
+from personas.home.column_maps import write_mapping
 from personas.home.datasets import dataset_statement
 from personas.home.rights import RightsStatement
 from personas.schemas.training import TrainingRequest
@@ -153,6 +154,24 @@ async def set_right(services: Services, name: str, statement: RightsStatement | 
     return await asyncio.to_thread(data_sources.require_upload, services.home, name)
 
 
+async def set_columns(services: Services, name: str, pairs: tuple[str, ...]) -> data_sources.DataSource:
+    """Store which column of an upload is what, and have the trainer inspect it; no pairs withdraw it. Raises `Problem`.
+
+    A running inspection, which does not know them yet, is replaced.
+    """
+    source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
+    file = DataFolders(services.home).upload(source.name)
+    try:
+        await asyncio.to_thread(write_mapping, file, pairs)
+    except MaterialError as error:
+        raise Problem("conflict", error.message, error.advice) from error
+    await asyncio.to_thread(data_sources.delete_inspection, file)
+    if (running := services.data_jobs.latest("inspect", source.name)) and running.is_open:
+        await services.data_jobs.cancel(running)
+    inspect_upload(services, source.name)
+    return await asyncio.to_thread(data_sources.require_upload, services.home, name)
+
+
 async def delete_upload(services: Services, name: str) -> None:
     """Delete an upload and its facts. Raises `Problem` while a job uses it."""
     source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
@@ -168,6 +187,7 @@ async def delete_upload(services: Services, name: str) -> None:
 def _delete_facts(file: Path) -> None:
     data_sources.delete_inspection(file)
     data_sources.write_statement(file, None)
+    write_mapping(file, ())
 
 
 async def build_dataset(services: Services, body: DatasetBuildBody, *, replace: bool) -> DataJob:
@@ -223,6 +243,10 @@ async def offer_upload(services: Services, name: str, offer: data_sources.OfferB
     """Let moderators name an upload, under the right stated to it or by `offer`. Raises `UnderstudyError`."""
     source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
     statement = offer.statement() if offer.right else source.statement
+    if source.about and source.about.question and not (source.mapping or offer.map):
+        message = f"Nobody has said which column of {name} is what, so nothing of it would be read."
+        errors = [field_error("map", "say which column is what")]
+        raise Problem("invalid-request", message, "State it under Columns, or as `map`.", errors=errors)
     if statement is None:
         errors = [field_error("right", "nobody has stated a right to it")]
         raise Problem("invalid-request", f"Nobody has stated a right to {name}.", "State it first.", errors=errors)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bot.errors import redact_paths
 from bot.services import Services
@@ -20,6 +20,7 @@ from bot.web.problems import Problem, field_error
 from bot.web.request_body import parse_body
 from personas.errors import MaterialError, UnderstudyError
 from personas.home.atomic_files import write_private_file
+from personas.home.column_maps import MAX_PAIR_CHARACTERS, MAX_PAIRS, pairs_error, read_mapping
 from personas.home.data_subjects import Consent, read_consent
 from personas.home.datasets import (
     CATALOGUE_FILE,
@@ -28,7 +29,6 @@ from personas.home.datasets import (
     dataset_statement,
     is_built_dataset,
     read_catalogue,
-    toml_table,
 )
 from personas.home.rights import (
     PERMISSION_SETTING,
@@ -40,6 +40,7 @@ from personas.home.rights import (
     read_statement,
     statement_date_error,
 )
+from personas.home.toml_text import toml_table
 from personas.schemas.base import DISCORD_API, FrozenModel, Right, right_error
 
 LICENSED_RIGHT = "licensed"
@@ -85,11 +86,38 @@ def statement_error(name: str, value: str) -> str:
     return statement_date_error(value) if name == "stated_on" else ""
 
 
+def _require_pairs(pairs: tuple[str, ...]) -> tuple[str, ...]:
+    if wrong := pairs_error(pairs):
+        raise ValueError(wrong)
+    return pairs
+
+
+MapPair = Annotated[str, Field(min_length=3, max_length=MAX_PAIR_CHARACTERS)]
+ColumnPairs = Annotated[tuple[MapPair, ...], Field(max_length=MAX_PAIRS), AfterValidator(_require_pairs)]
+
+
+class ColumnMapBody(FrozenModel):
+    """Which column of a table is what, as pairs such as `speaker=Absender`.
+
+    A chat takes `speaker`, `text` and, if there are times, `time` (or `date` and `time`); questions and answers take
+    `user` and `assistant`; lists of messages take `messages`, `from` and `value`.
+    """
+
+    map: ColumnPairs
+
+
+def parse_map_form(form: Mapping[str, str]) -> tuple[str, ...]:
+    """Parse the pairs of a form, one a line. Raises `Problem` naming the field."""
+    pairs = [line.strip() for line in form.get("map", "").splitlines() if line.strip()]
+    return parse_body(ColumnMapBody, {"map": pairs}, is_form=True).map
+
+
 class OfferBody(FrozenModel):
     """A name by which moderators take a data set on Discord, and the right to it.
 
     `right` may be left out where one is stated already: of an upload, and of a data set that was built from sources.
-    `format`, `persona_names` and `language` say how it is read, who the persona is in it, and its language.
+    `format`, `map`, `persona_names` and `language` say how it is read, who the persona is in it, and its language. An
+    upload's own `map` need not be repeated.
     """
 
     name: Annotated[
@@ -102,6 +130,7 @@ class OfferBody(FrozenModel):
     language: Annotated[str, Field(max_length=60)] = ""
     format: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,39})?$", description="a format's name")] = ""
     persona_names: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=20)] = ()
+    map: ColumnPairs = ()
 
     @model_validator(mode="after")
     def _printable(self) -> Self:
@@ -111,7 +140,7 @@ class OfferBody(FrozenModel):
 
     @property
     def listing(self) -> CatalogueListing:
-        return CatalogueListing(self.name.strip(), self.language, self.format, self.persona_names)
+        return CatalogueListing(self.name.strip(), self.language, self.format, self.persona_names, self.map)
 
     def statement(self, right: Right = "") -> RightsStatement:
         """The stated right; `right` is the one of a data set's samples. Raises `Problem` naming the wrong fields."""
@@ -125,7 +154,8 @@ def parse_offer_form(form: Mapping[str, str]) -> OfferBody:
     if texts["right"] == LICENSED_RIGHT:
         texts["right"] = f"{LICENSED_RIGHT}:{form.get('licence', '').strip()}"
     names = [part.strip() for part in texts["persona_names"].split(",") if part.strip()]
-    return parse_body(OfferBody, {**texts, "persona_names": names}, is_form=True)
+    pairs = [line.strip() for line in texts["map"].splitlines() if line.strip()]
+    return parse_body(OfferBody, {**texts, "persona_names": names, "map": pairs}, is_form=True)
 
 
 def write_statement(file: Path, statement: RightsStatement | None) -> None:
@@ -153,19 +183,46 @@ def _read_rights(rights: Path) -> dict[str, Any]:
         raise Problem("conflict", message, "Correct it by hand, or delete it.") from error
 
 
+class ColumnLook(BaseModel):
+    """A column of a table and what it looks like, such as `2 names that recur`; no content."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    name: str
+    looks_like: str
+
+
+class ColumnsAsked(BaseModel):
+    """The question which column is what: the columns, and proposed roles. `has_header`: the file names them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    columns: tuple[ColumnLook, ...]
+    proposal: dict[str, str] = {}
+    has_header: bool = True
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        return tuple(f"{role}={column}" for role, column in self.proposal.items())
+
+
 class FileInspection(BaseModel):
-    """Figures that `dataset inspect` found in a file of this size and modification time; no message texts."""
+    """Figures that `dataset inspect` found in a file of this size and modification time; no message texts.
+
+    `question` stands for a table whose columns nobody has mapped; then nothing was read. `report` lists what was taken
+    `as_is`, with `other_meaning`, and `not_taken`, each with `what` and `why`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     bytes: int
     changed_ns: int
     format: str
-    rows: int
-    conversations: int
-    turns: int
+    rows: int = 0
+    conversations: int = 0
+    turns: int = 0
     languages: dict[str, int] = {}
     rejected_count: int = 0
     reasons: dict[str, int] = {}
+    question: ColumnsAsked | None = None
+    report: dict[str, list[dict[str, str]]] = {}
 
 
 @dataclass(frozen=True)
@@ -174,7 +231,8 @@ class DataSource:
 
     `refused` says why nothing may be trained on it, empty where it may, and `advice` what to do then. `is_set` marks a
     data set that was built; what is no file cannot be built into one: it is gathered for each training. Moderators take
-    it by its `catalogue_name`; `entry` is that of a data set on a hub.
+    it by its `catalogue_name`; `entry` is that of a data set on a hub. `mapping` are the pairs that say which column of
+    a table is what.
     """
 
     id: str
@@ -190,6 +248,7 @@ class DataSource:
     is_file: bool = True
     catalogue_name: str = ""
     entry: CatalogueEntry | None = None
+    mapping: tuple[str, ...] = ()
 
     @property
     def request_field(self) -> dict[str, str]:
@@ -272,7 +331,15 @@ def _upload_source(path: Path, consent: Consent, catalogue_name: str) -> DataSou
         refused, advice = f"Nobody has stated a right to {path.name}.", "State it below."
     figures = (of.st_size, of.st_mtime, statement, refused, advice, _read_inspection(path))
     id = f"{UPLOADS_PREFIX}{path.name}"
-    return DataSource(id, path.name, UPLOAD_ORIGIN, *figures, catalogue_name=catalogue_name)
+    mapping = _stored_mapping(path)
+    return DataSource(id, path.name, UPLOAD_ORIGIN, *figures, catalogue_name=catalogue_name, mapping=mapping)
+
+
+def _stored_mapping(path: Path) -> tuple[str, ...]:
+    """The mapping of an upload's columns; empty if `columns.toml` cannot be read, which an inspection reports."""
+    with suppress(MaterialError):
+        return read_mapping(path)
+    return ()
 
 
 def _decide_right(path: Path, consent: Consent, format_right: str = "") -> tuple[RightsStatement | None, str, str]:
@@ -305,7 +372,7 @@ def _catalog_source(entry: CatalogueEntry, consent: Consent) -> DataSource:
     """A catalogue entry; one that is not on this machine cannot be trained on."""
     origin = PUBLISHED_ORIGIN if entry.about else CATALOGUE_FILE
     source = DataSource(entry.name, entry.name, origin, entry=entry if entry.hub else None)
-    source = replace(source, statement=entry.statement if entry.statement.right else None)
+    source = replace(source, statement=entry.statement if entry.statement.right else None, mapping=entry.mapping)
     if not entry.ships:
         source = replace(source, catalogue_name=entry.name)
     try:

@@ -40,7 +40,8 @@ class DataJobResponse(ApiModel):
 class SourceResponse(ApiModel):
     """A data source; `train_with` is how a training request names it, `catalogue_name` how moderators do on Discord.
 
-    `published` has the facts about a published data set: size, language, licence, what it is good for, and what not.
+    `map` says which column of a table is what. `published` has the facts about a published data set: size, language,
+    licence, what it is good for, and what not.
     """
 
     id: str
@@ -55,6 +56,7 @@ class SourceResponse(ApiModel):
     about: Json | None
     train_with: dict[str, str]
     catalogue_name: str | None
+    map: list[str]
     published: Json | None
     links: Links
     looking_into: DataJobResponse | None = None
@@ -63,7 +65,8 @@ class SourceResponse(ApiModel):
     def of(cls, source: DataSource, **more: DataJobResponse | None) -> SourceResponse:
         """Describe a source; an upload may have its inspection, `looking_into`."""
         path = upload_path(source.name) if source.is_upload else f"/datasets/{quote(source.id)}"
-        actions = {"right": f"{path}/right", "inspect": f"{path}/inspect"} if source.is_upload else {}
+        names = ("right", "columns", "inspect") if source.is_upload else ()
+        actions = {name: f"{path}/{name}" for name in names}
         actions |= {"catalogue": f"{path}/catalogue"} if source.is_upload or source.entry else {}
         actions |= {"fetch": f"{path}/fetch"} if source.entry else {}
         facts = source.entry.about if source.entry else None
@@ -78,6 +81,7 @@ class SourceResponse(ApiModel):
             about=source.about.model_dump(exclude={"bytes", "changed_ns"}) if source.about else None,
             train_with=source.request_field,
             catalogue_name=source.catalogue_name or None,
+            map=list(source.mapping),
             published=facts.model_dump(mode="json") if facts else None,
             links={"self": path, **actions},
             **more,

@@ -13,11 +13,19 @@ from bot.web.api.data.data_service import (
     get_jobs,
     inspect_upload,
     offer_upload,
+    set_columns,
     set_right,
     store_upload,
     withdraw,
 )
-from bot.web.api.data.data_sources import OfferBody, list_uploads, parse_rights_form, require_upload, statement_error
+from bot.web.api.data.data_sources import (
+    ColumnMapBody,
+    OfferBody,
+    list_uploads,
+    parse_rights_form,
+    require_upload,
+    statement_error,
+)
 from bot.web.api.data.schemas import DataJobResponse, SourceResponse, UploadedFile, UploadListResponse, upload_path
 from bot.web.api.openapi import ApiRoutes, BodySpec, ResponseSpec, enum_parameter
 from bot.web.api.paging import PAGE_PARAMETERS, flag_query, paginate, parse_page_query, require_known_parameters
@@ -152,6 +160,39 @@ async def put_right(request: web.Request) -> web.Response:
 async def remove_right(request: web.Request) -> web.Response:
     """Future runs do not train on it; existing data sets and adapters stay."""
     return SourceResponse.of(await set_right(get_services(request), request.match_info["name"], None)).response()
+
+
+@routes.operation(
+    "PUT /uploads/{name}/columns",
+    "Say which column of an upload is what",
+    {
+        200: ResponseSpec("The upload; `map` is what was stated, and its inspection has started.", SourceResponse),
+        **NAME_ERRORS,
+        409: "columns.toml beside the uploads cannot be read, or too many jobs are waiting.",
+    },
+    parameters=NAME_PARAMETER,
+    body=BodySpec(ColumnMapBody, example={"map": ["speaker=Absender", "text=Nachricht", "time=Zeitpunkt"]}),
+)
+async def put_columns(request: web.Request) -> web.Response:
+    """For a table in no known form, of which nothing is read until then: `about` of the upload has the `question`."""
+    body = parse_body(ColumnMapBody, await read_json_object(request))
+    source = await set_columns(get_services(request), request.match_info["name"], body.map)
+    return SourceResponse.of(source).response()
+
+
+@routes.operation(
+    "DELETE /uploads/{name}/columns",
+    "Withdraw which column is what",
+    {
+        200: ResponseSpec("The upload, which is inspected again.", SourceResponse),
+        **NAME_ERRORS,
+        409: "columns.toml beside the uploads cannot be read, or too many jobs are waiting.",
+    },
+    parameters=NAME_PARAMETER,
+)
+async def remove_columns(request: web.Request) -> web.Response:
+    """Data sets that were built with it stay."""
+    return SourceResponse.of(await set_columns(get_services(request), request.match_info["name"], ())).response()
 
 
 @routes.operation(

@@ -116,6 +116,7 @@ def _render_upload(
     given: dict[str, str] | None = None,
     problem: Problem | None = None,
     offer: dict[str, str] | None = None,
+    mapping: str | None = None,
 ) -> web.Response:
     jobs = data_service.get_jobs(request)
     place = data_service.upload_place(source.name)
@@ -130,8 +131,34 @@ def _render_upload(
         choices=data_sources.RIGHT_CHOICES,
         licensed=data_sources.LICENSED_RIGHT,
         given=given or statement_fields(source.statement),
+        map=_map_text(source, mapping),
         offer=offer_fields(get_services(request), place, Path(source.name).stem.partition(".")[0]) | (offer or {}),
     )
+
+
+def _map_text(source: data_sources.DataSource, given: str | None) -> str:
+    """The pairs for the form, one a line: those that were sent, else those that are stored, else the proposal."""
+    if given is not None:
+        return given
+    asked = source.about.question if source.about else None
+    return "\n".join(source.mapping or (asked.pairs if asked else ()))
+
+
+@routes.add(f"POST {DATA_PATH}/uploads/{{name}}/columns")
+async def post_columns(request: web.Request) -> web.Response:
+    """Store which column of an upload is what, and inspect it again."""
+    services, name = get_services(request), request.match_info["name"]
+    given = dict((await read_form(request)).items())
+    try:
+        pairs = () if given.get("take_back") else data_sources.parse_map_form(given)
+        await data_service.set_columns(services, name, pairs)
+    except Problem as problem:
+        if not problem.errors:
+            raise
+        source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
+        return _render_upload(request, source, problem=problem, mapping=given.get("map", ""))
+    message = "The columns are stored; the file is read again." if pairs else "The columns are withdrawn."
+    return redirect_to(request, upload_page_path(name), message)
 
 
 def statement_fields(stated: RightsStatement | None) -> dict[str, str]:
@@ -148,9 +175,14 @@ def offer_fields(services: Services, place: DatasetPlace, name: str) -> dict[str
     """The entry of a data set in the catalogue as form fields; `name` is proposed where there is none."""
     entry = services.catalogue.entry_at(place)
     if entry is None:
-        return {"name": name, "language": "", "format": "", "persona_names": ""}
-    names = ", ".join(entry.persona_names)
-    return {"name": entry.name, "language": entry.language, "format": entry.format or "", "persona_names": names}
+        return {"name": name, "language": "", "format": "", "persona_names": "", "map": ""}
+    return {
+        "name": entry.name,
+        "language": entry.language,
+        "format": entry.format or "",
+        "persona_names": ", ".join(entry.persona_names),
+        "map": "\n".join(entry.mapping),
+    }
 
 
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/right")
