@@ -78,7 +78,8 @@ class AdapterStatus:
 class EngineState:
     """Load of an engine: `running` of `rows` replies, `waiting` requests, and the adapters in memory.
 
-    `slots` is the number of LoRA slots; `kept_bytes` of `kept_most_bytes` hold shared prompt prefixes.
+    `slots` is the number of LoRA slots; `kept_bytes` of `kept_most_bytes` hold shared prompt prefixes. `problems` are
+    servers' refusals, with what to do, until they reply again.
     """
 
     model: str
@@ -92,6 +93,7 @@ class EngineState:
     adapters: tuple[AdapterStatus, ...]
     kept_bytes: int
     kept_most_bytes: int
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

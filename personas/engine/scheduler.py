@@ -300,7 +300,7 @@ class FairScheduler(ABC, Generic[QueuedT]):
                 return
             self._acquire(seq)
         except Exception as error:  # of its adapter, or memory for its keys and values: it fails alone
-            self._fail_waiting(seq, error)
+            self.fail_waiting(seq, error)
             return
         for other in overtaken:
             other.overtaken += 1
@@ -318,7 +318,7 @@ class FairScheduler(ABC, Generic[QueuedT]):
                 self._discard(seq)
             elif now - seq.queued_at > self.limits.wait_s:
                 what = f"The request waited {self.limits.wait_s:.0f} s without being started."
-                self._fail_waiting(seq, EngineBusyError(what, "Ask again later."))
+                self.fail_waiting(seq, EngineBusyError(what, "Ask again later."))
 
     def finish(self, seq: QueuedT) -> None:
         run_or_log(partial(self._leave, seq))
@@ -332,9 +332,10 @@ class FairScheduler(ABC, Generic[QueuedT]):
         for seq in list(self.running):
             self.fail(seq, error)
         for seq in list(self.queue):
-            self._fail_waiting(seq, error)
+            self.fail_waiting(seq, error)
 
-    def _fail_waiting(self, seq: QueuedT, error: Exception) -> None:
+    def fail_waiting(self, seq: QueuedT, error: Exception) -> None:
+        """Fail a sequence of the queue."""
         self.queue.remove(seq)
         run_or_log(partial(seq.fail, error))
 

@@ -224,6 +224,9 @@ def _check_background(services: Services) -> Iterator[BotCheck]:
 
 
 def _check_replies(engine: EngineState) -> BotCheck:
+    if engine.problems:
+        words = "some servers compute no replies" if engine.rows else "no replies are computed"
+        return BotCheck("replies", "warn" if engine.rows else "fail", words, " ".join(engine.problems))
     words = f"{engine.running} of {engine.rows} at once, {engine.waiting} waiting"
     if engine.waiting >= engine.rows:
         return BotCheck("replies", "warn", words, "a faster machine or a smaller BASE_MODEL answers more at once")

@@ -81,6 +81,8 @@ def summarise_personas(services: Services, personas: Sequence[Persona]) -> list[
 
 def list_alerts(services: Services, now: float, lacks: Sequence[MissingPermission]) -> Iterator[DashboardAlert]:
     """List what needs attention, most urgent first; `lacks` are the permissions that are missing."""
+    for problem in services.engine.state().problems:
+        yield DashboardAlert("bad", "A server computes no replies, or not all.", problem, f"{DASHBOARD}/system")
     yield from _failed_jobs(services, now)
     yield from _incompatible_versions(services)
     for lack in lacks:

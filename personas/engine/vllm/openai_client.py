@@ -23,6 +23,7 @@ from personas.engine.vllm.vllm_client import (
     ExpectedModel,
     ReplicaError,
     ServedModels,
+    ServerAnswer,
     ServerCheck,
     TokenChunk,
     Topic,
@@ -100,9 +101,9 @@ class OpenAIServerClient(VllmClient):
 
     async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Raise `VllmError` unless the server lists its models; a gateway's /health may run them all."""
-        status, answer = await self._call("GET", MODELS_PATH, timeout_s=timeout_s)
-        if status != 200:
-            raise self._status_error(status, answer)
+        answer = await self._call("GET", MODELS_PATH, timeout_s=timeout_s)
+        if answer.status != 200:
+            raise self._status_error(answer)
 
     async def model_lengths(self) -> dict[str, int]:
         """Return the models by name, without adapters, with the tokens of the longest sequence, or 0."""
@@ -115,10 +116,10 @@ class OpenAIServerClient(VllmClient):
     async def tokenize(self, model: str, text: str) -> tuple[int, ...]:
         """Return the server's token ids of a text, as vLLM and llama.cpp do; none if it has no such path."""
         body = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
-        status, answer = await self._call("POST", "/tokenize", body)
-        if status in BUSY_STATUSES:
-            raise self._status_error(status, answer)
-        tokens = answer.get("tokens") if status == 200 and isinstance(answer, dict) else None
+        answer = await self._call("POST", "/tokenize", body)
+        if answer.status in BUSY_STATUSES:
+            raise self._status_error(answer)
+        tokens = answer.body.get("tokens") if answer.status == 200 and isinstance(answer.body, dict) else None
         return tuple(tokens) if isinstance(tokens, list) else ()
 
     async def generate(self, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
@@ -152,13 +153,13 @@ class OpenAIServerClient(VllmClient):
     def _foreign_answer(self, path: str) -> VllmError:
         return VllmError(f"{self.url}{path} does not answer as a server with OpenAI's API.", "Check ENGINE_URLS.")
 
-    def _completion_error(self, status: int, answer: Any, model: str) -> UnderstudyError:
-        message = error_text(answer)
-        if status == 404 and "model" in message:
+    def _completion_error(self, answer: ServerAnswer, model: str) -> UnderstudyError:
+        message = error_text(answer.body)
+        if answer.status == 404 and "model" in message:
             return VllmError(
                 f"{self.url} does not serve {model}: {message}", "Set ENGINE_MODEL to a model that it lists."
             )
-        return self._status_error(status, answer)
+        return self._status_error(answer)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from personas.engine.vllm.vllm_client import AdapterNotServedError, ReplicaError, ServedModels, VllmClient, VllmError
+from personas.engine.vllm.vllm_client import (
+    ACCOUNT_KINDS,
+    AdapterNotServedError,
+    ReplicaError,
+    ServedModels,
+    VllmClient,
+    VllmError,
+)
 from personas.home.atomic_files import write_private_file
 from personas.schemas.chat import AdapterRef
 
@@ -36,7 +43,10 @@ class ReplicaLimits:
     A replica runs `rows` replies with at most `adapters` different adapters at once. It is asked for its health every
     `health_interval_s` and has to answer within `health_timeout_s`. After a failure it gets no replies for a random
     time up to `backoff_s`, doubled with each further failure up to `max_backoff_s` (full jitter), and until it is
-    healthy. One that is not set up for this bot is checked again after `misconfigured_s`.
+    healthy. One that limits requests gets none until the time that it names or, if it names none, for at least half of
+    a time that doubles up to `max_busy_backoff_s`. One that is not set up for this bot is checked again after
+    `misconfigured_s`, doubled up to `max_refused_s` while it refuses the account. Requests wait for servers that limit
+    them for `patience_s`; if it takes longer, they are answered at once.
     """
 
     rows: int = 32
@@ -45,7 +55,10 @@ class ReplicaLimits:
     health_timeout_s: float = 3.0
     backoff_s: float = 0.25
     max_backoff_s: float = 4.0
+    max_busy_backoff_s: float = 30.0
     misconfigured_s: float = 30.0
+    max_refused_s: float = 600.0
+    patience_s: float = 15.0
 
 
 @dataclass(eq=False)
@@ -67,7 +80,7 @@ class Replica:
 
     `active` is the number of replies by adapter, without those of the base model. `is_checked` until the server was
     away, because another one may have taken its place; `served` is what the check found. `error` says why it gets no
-    replies.
+    replies. `told` is what the operator has been told and has not passed since: it is logged once.
     """
 
     client: VllmClient
@@ -78,6 +91,7 @@ class Replica:
     is_ready: bool = False
     is_checked: bool = False
     error: Exception | None = None
+    told: str = ""
     failures: int = 0
     missed: int = 0
     retry_at: float = 0.0
@@ -188,22 +202,61 @@ class Replicas:
 
     def fail(self, replica: Replica, error: Exception) -> None:
         """Give a replica no further replies until its backoff is over and it is healthy."""
-        if replica.is_ready:
-            log.warning("%s gets no replies for now: %s", replica.url, error)
+        self._tell(replica, error)
         was_ready, replica.is_ready = replica.is_ready, False
         if not isinstance(error, ReplicaError) or error.kind in ("gone", "broken"):
             replica.is_checked = False
         replica.error = error
-        longest_s = min(self.limits.max_backoff_s, self.limits.backoff_s * 2 ** min(replica.failures, 16))
-        replica.failures += 1
-        replica.retry_at = self._clock() + self._jitter.uniform(0, longest_s)
+        now = self._clock()
+        retry_at = now + self._backoff_s(replica, error)
+        if was_ready or now >= replica.retry_at:
+            replica.failures += 1
+            replica.retry_at = retry_at
+        else:  # a reply that had begun before another one failed
+            replica.retry_at = max(replica.retry_at, retry_at)
         replica.wake.set()
         if was_ready:
             self._on_change()
 
+    def _backoff_s(self, replica: Replica, error: Exception) -> float:
+        limits, doublings = self.limits, min(replica.failures, 16)
+        kind = error.kind if isinstance(error, ReplicaError) else "broken"
+        if kind in ACCOUNT_KINDS:
+            return min(limits.max_refused_s, limits.misconfigured_s * 2.0**doublings)
+        longest_s = limits.max_busy_backoff_s if kind == "busy" else limits.max_backoff_s
+        longest_s = min(longest_s, limits.backoff_s * 2.0**doublings)
+        if isinstance(error, ReplicaError) and error.retry_after_s is not None:
+            return error.retry_after_s + self._jitter.uniform(0, limits.backoff_s)
+        return self._jitter.uniform(longest_s / 2 if kind == "busy" else 0, longest_s)
+
+    def _tell(self, replica: Replica, error: Exception) -> None:
+        """Log why a replica gets no replies, once until it has replied, or is back after it was away."""
+        if str(error) != replica.told:
+            replica.told = str(error)
+            is_passing = isinstance(error, ReplicaError) and error.kind not in ACCOUNT_KINDS
+            log.log(logging.WARNING if is_passing else logging.ERROR, "%s gets no replies for now: %s",
+                    replica.url, error)  # fmt: skip
+
     def succeed(self, replica: Replica) -> None:
         """Reset the backoff of a replica that finished a reply."""
         replica.failures = 0
+        if replica.told:
+            log.warning("%s replies again", replica.url)
+            replica.told = ""
+
+    def refusal(self) -> tuple[ReplicaError, float] | None:
+        """Return why all servers refuse or limit requests for now, and the seconds until one is asked again.
+
+        None while one takes them, will within `patience_s`, or is away for another reason.
+        """
+        refused = [(it.retry_at, it.error) for it in self.all if isinstance(it.error, ReplicaError)]
+        limited = [it for it in refused if it[1].kind in ("busy", *ACCOUNT_KINDS)]
+        if self.ready or not limited or len(limited) < len(self.all):
+            return None
+        busy = [it for it in limited if it[1].kind == "busy"]
+        retry_at, error = min(busy or limited, key=lambda it: it[0])
+        wait_s = max(0.0, retry_at - self._clock())
+        return None if busy and wait_s <= self.limits.patience_s else (error, wait_s)
 
     # ------------------------------------------------------------------------------------------ health
 
@@ -214,14 +267,15 @@ class Replicas:
         """
         await asyncio.gather(*(self.probe(replica) for replica in self.all))
         for replica in self.all:
-            if isinstance(replica.error, VllmError) and not isinstance(replica.error, ReplicaError):
-                raise replica.error
+            error = replica.error
+            if isinstance(error, VllmError) and not (isinstance(error, ReplicaError) and error.kind != "key"):
+                raise error
         self._monitors = [asyncio.create_task(self._monitor(replica), name=replica.url) for replica in self.all]
-        if self.ready:
+        if self.ready or self.refusal():  # without quota, the bot runs, and says so
             return
         log.warning("no server can be reached; waiting %.0f s: %s", wait_s, self.all[0].error)
         deadline = self._clock() + wait_s
-        while not self.ready:
+        while not (self.ready or self.refusal()):
             if self._clock() > deadline:
                 raise self.all[0].error or ReplicaError("No server is ready.")
             await asyncio.sleep(self.limits.health_interval_s)
@@ -248,11 +302,14 @@ class Replicas:
             replica.missed = 0
         except ReplicaError as error:
             replica.missed += 1
-            if error.kind == "gone" or not replica.is_ready or replica.missed >= MAX_MISSED_HEALTH_CHECKS:
+            if (
+                error.kind in ("gone", *ACCOUNT_KINDS)
+                or not replica.is_ready
+                or replica.missed >= MAX_MISSED_HEALTH_CHECKS
+            ):
                 self.fail(replica, error)
                 self._abandon_silent(replica)
         except Exception as error:  # not set up for this bot, or its adapters cannot be loaded
-            log.error("%s is not used: %s", replica.url, error)
             self.fail(replica, error)
             replica.retry_at = self._clock() + self.limits.misconfigured_s
 
@@ -261,6 +318,8 @@ class Replicas:
             replica.served = await self._check(replica)
             replica.adapters, replica.is_checked = dict(replica.served.adapters), True
             log.info("%s serves %s, %d adapters loaded", replica.url, replica.served.root, len(replica.adapters))
+        if isinstance(replica.error, ReplicaError) and replica.error.kind not in ("busy", *ACCOUNT_KINDS):
+            replica.told = ""  # whether one accepts requests again, the next reply shows
         replica.is_ready, replica.error = True, None
         self._on_change()
 

@@ -9,11 +9,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import aiohttp
 
 from personas.engine.vllm import error_text
+from personas.engine.vllm.retry_after import UNAUTHORISED_STATUSES, has_no_quota, parse_retry_after
 from personas.errors import AdapterError, ServerError, UnderstudyError
 from personas.home.adapters import CONFIG_FILE
 from personas.home.atomic_files import write_file
@@ -28,7 +29,7 @@ LOAD_TIMEOUT_S = 120.0
 """An adapter is loaded between two steps of the server's engine, from a disk that may be slow."""
 READ_BUFFER_BYTES = 2**20
 """Limit for a line of a stream: the first one repeats the token ids of the prompt."""
-RETRYABLE_STATUSES, BUSY_STATUSES, UNAUTHORISED_STATUSES = (408, 429), (429, 503), (401, 403)
+RETRYABLE_STATUSES, BUSY_STATUSES = (408, 429), (429, 503)
 DEAD_ENGINE = "EngineCore encountered"
 ALREADY_LOADED, OUT_OF_VOCABULARY = "already been loaded", "out of vocabulary"
 LOAD_ADVICE = {
@@ -43,6 +44,7 @@ HUB_ID_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 MAX_ANSWER_BYTES, MAX_EVENT_BYTES = 2**24, 2**20
 """Sizes of a whole answer and of an event of a stream; a server that sends more is not one of these."""
 NOT_A_SERVER_ADVICE = "Check ENGINE_URLS and the server's log."
+QUOTA_ADVICE = "Add credit there or raise the limit; the bot asks again by itself."
 STATUS_WORDS = {
     **dict.fromkeys((301, 302, 307, 308), ("redirects requests", "Name the other address in ENGINE_URLS.")),
     **dict.fromkeys((401, 403), ("does not accept ENGINE_KEY", "Set it to the server's API key (vLLM: --api-key).")),
@@ -60,16 +62,30 @@ class VllmError(ServerError):
     """A vLLM server that refuses a request, or that is not set up for this bot."""
 
 
-FailureKind = Literal["gone", "broken", "failed", "busy"]
-"""Nothing listens there; it did not answer or broke off; it answered with an error; it has too much to do."""
+FailureKind = Literal["gone", "broken", "failed", "busy", "key", "quota"]
+"""Nothing listens there; it did not answer or broke off; it answered with an error; it has too much to do; it does not
+accept the key; the account has no quota left."""
+ACCOUNT_KINDS: tuple[FailureKind, ...] = ("key", "quota")
+"""Failures that asking again does not mend: somebody has to."""
 
 
 class ReplicaError(VllmError):
     """A vLLM server that is away, hangs or fails; another one may do."""
 
-    def __init__(self, message: str, advice: str = "", kind: FailureKind = "broken") -> None:
+    def __init__(
+        self, message: str, advice: str = "", kind: FailureKind = "broken", retry_after_s: float | None = None
+    ) -> None:
+        """`retry_after_s` is when the server wants to be asked again; None: it does not say."""
         super().__init__(message, advice)
-        self.kind = kind
+        self.kind, self.retry_after_s = kind, retry_after_s
+
+
+class ServerAnswer(NamedTuple):
+    """A server's answer: the status, the body, parsed if it is JSON, and when it wants to be asked again."""
+
+    status: int
+    body: Any
+    retry_after_s: float | None = None
 
 
 class AdapterNotServedError(AdapterError):
@@ -124,11 +140,11 @@ class VllmClient:
 
     async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Raise `ReplicaError` unless the server and its engine are alive."""
-        status, answer = await self._call("GET", "/health", timeout_s=timeout_s)
-        if status == 503:
+        answer = await self._call("GET", "/health", timeout_s=timeout_s)
+        if answer.status == 503:
             raise ReplicaError(f"{self.url} reports that its engine is dead.", "Restart it.", "gone")
-        if status != 200:
-            raise self._status_error(status, answer)
+        if answer.status != 200:
+            raise self._status_error(answer)
 
     async def models(self) -> ServedModels:
         """Return the base model and the loaded adapters."""
@@ -150,31 +166,32 @@ class VllmClient:
 
     async def metric(self, name: str) -> float | None:
         """Return a metric, summed over its labels; None if the server has none of that name."""
-        _, text = await self._call("GET", "/metrics")
-        values = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", str(text), re.MULTILINE)
+        answer = await self._call("GET", "/metrics")
+        values = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", str(answer.body), re.MULTILINE)
         return sum(map(float, values)) if values else None
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load an adapter, or find it loaded from the same path. Raises `AdapterNotServedError`."""
         body = {"lora_name": name, "lora_path": path}
-        status, answer = await self._call("POST", "/v1/load_lora_adapter", body, LOAD_TIMEOUT_S)
+        answer = await self._call("POST", "/v1/load_lora_adapter", body, LOAD_TIMEOUT_S)
+        status = answer.status
         if status == 200:
             return
-        message = error_text(answer)
+        message = error_text(answer.body)
         if status == 400 and ALREADY_LOADED in message:
             if (root := (await self.models()).adapters.get(name)) == path:
                 return
             message = f"it serves an adapter of that name from {root}; give each bot's home its own servers"
         is_dead = status > 500 or DEAD_ENGINE in message
         if status in UNAUTHORISED_STATUSES or status in RETRYABLE_STATUSES or is_dead:
-            raise self._status_error(status, answer)
+            raise self._status_error(answer)
         raise AdapterNotServedError(f"{self.url} cannot load {name} from {path}: {message}", _load_advice(message))
 
     async def unload_adapter(self, name: str) -> None:
         """Unload an adapter if it is loaded."""
-        status, answer = await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
-        if status not in (200, 404):
-            raise self._status_error(status, answer)
+        answer = await self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        if answer.status not in (200, 404):
+            raise self._status_error(answer)
 
     async def generate(self, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
         """Stream a completion; closing the iterator cancels it. Raises `AdapterNotServedError` for an unknown model.
@@ -191,7 +208,7 @@ class VllmClient:
         try:
             async with self._session.post(f"{self.url}{path}", json=body, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise self._completion_error(response.status, await _read_answer(response), str(body["model"]))
+                    raise self._completion_error(await _read_answer(response), str(body["model"]))
                 async with aclosing(self._events(response.content)) as events:
                     async for event in events:
                         usage = event.get("usage") or usage
@@ -220,7 +237,7 @@ class VllmClient:
                     event = json.loads(text)
                     if found := event.get("error"):
                         code = found.get("code") if isinstance(found, dict) else None
-                        raise self._status_error(code if isinstance(code, int) else 500, event)
+                        raise self._status_error(ServerAnswer(code if isinstance(code, int) else 500, event))
                     yield event
             if len(rest) > MAX_EVENT_BYTES:
                 raise ReplicaError(f"{self.url} sent a line of over {MAX_EVENT_BYTES:,} bytes.", NOT_A_SERVER_ADVICE)
@@ -238,25 +255,24 @@ class VllmClient:
         return TokenChunk(tuple(tokens), tuple(found["token_logprobs"]), alternatives, finish)
 
     async def _expect_json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        status, answer = await self._call(method, path, body)
-        if status != 200:
-            raise self._status_error(status, answer)
-        if not isinstance(answer, dict):
+        answer = await self._call(method, path, body)
+        if answer.status != 200:
+            raise self._status_error(answer)
+        if not isinstance(answer.body, dict):
             raise self._foreign_answer(path)
-        return answer
+        return answer.body
 
     def _foreign_answer(self, path: str) -> VllmError:
         return VllmError(f"{self.url}{path} does not answer as a vLLM server does.", "Check ENGINE_URLS.")
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = CALL_TIMEOUT_S
-    ) -> tuple[int, Any]:
-        """Return status and body, parsed if it is JSON."""
+    ) -> ServerAnswer:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
             options: dict[str, Any] = {"json": body, "timeout": timeout, "allow_redirects": False}
             async with self._session.request(method, self.url + path, **options) as response:
-                return response.status, await _read_answer(response)
+                return await _read_answer(response)
         except (aiohttp.ClientError, OSError) as error:  # a time-out is an OSError
             raise self._connection_error(error) from error
 
@@ -268,18 +284,24 @@ class VllmClient:
         why = error.os_error.strerror or error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         return ReplicaError(f"{self.url} {what}: {why}.", NOT_A_SERVER_ADVICE, kind)
 
-    def _completion_error(self, status: int, answer: Any, model: str) -> UnderstudyError:
-        if status == 404:
-            return AdapterNotServedError(f"{self.url} does not serve {model}: {error_text(answer)}")
-        return self._status_error(status, answer)
+    def _completion_error(self, answer: ServerAnswer, model: str) -> UnderstudyError:
+        if answer.status == 404:
+            return AdapterNotServedError(f"{self.url} does not serve {model}: {error_text(answer.body)}")
+        return self._status_error(answer)
 
-    def _status_error(self, status: int, answer: Any) -> VllmError:
+    def _status_error(self, answer: ServerAnswer) -> VllmError:
+        status, why = answer.status, error_text(answer.body)
+        if has_no_quota(status, answer.body):
+            return ReplicaError(f"{self.url} has no quota left ({status}): {why}", QUOTA_ADVICE, "quota")
         is_passing = status in RETRYABLE_STATUSES or status >= 500
         usual = ("failed", "See the server's log.") if is_passing else ("refused a request", NOT_A_SERVER_ADVICE)
         what, advice = STATUS_WORDS.get(status, usual)
-        message = f"{self.url} {what} ({status}): {error_text(answer)}"
+        message = f"{self.url} {what} ({status}): {why}"
+        if status in UNAUTHORISED_STATUSES:
+            return ReplicaError(message, advice, "key")
         if is_passing:
-            return ReplicaError(message, advice, "busy" if status in BUSY_STATUSES else "failed")
+            kind: FailureKind = "busy" if status in BUSY_STATUSES else "failed"
+            return ReplicaError(message, advice, kind, answer.retry_after_s)
         return VllmError(message, advice)
 
 
@@ -483,14 +505,15 @@ def _likeliest_first(logprobs: Mapping[str, float]) -> tuple[tuple[int, float], 
     return tuple(sorted(found, key=lambda one: -one[1]))
 
 
-async def _read_answer(response: aiohttp.ClientResponse) -> Any:
+async def _read_answer(response: aiohttp.ClientResponse) -> ServerAnswer:
     read = bytearray()
     async for piece in response.content.iter_any():
         read += piece
         if len(read) > MAX_ANSWER_BYTES:
             raise ReplicaError(f"{response.url} answers with over {MAX_ANSWER_BYTES:,} bytes.", NOT_A_SERVER_ADVICE)
     text = read.decode(errors="replace")
+    retry_after_s = parse_retry_after(response.headers)
     try:
-        return json.loads(text)
+        return ServerAnswer(response.status, json.loads(text), retry_after_s)
     except ValueError:
-        return text
+        return ServerAnswer(response.status, text, retry_after_s)

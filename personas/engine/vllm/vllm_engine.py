@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from personas.engine.vllm.vllm_client import (
     open_session,
 )
 from personas.engine.vllm.vllm_sequence import ReplicaScheduler, VllmReplyStream, VllmSequence, scheduler_limits
+from personas.errors import EngineBusyError, ServerError, UnderstudyError
 from personas.home.adapters import largest_rank, verify_for_base_model
 from personas.home.atomic_files import write_private_file
 from personas.home.lora_checks import check_lora, stored_linear_shapes
@@ -128,6 +130,10 @@ class VllmEngine:
         return checks
 
     def submit(self, request: ChatRequest) -> VllmReplyStream:
+        """Queue a request. Raises `EngineBusyError` where the queue is full, or all servers limit requests."""
+        refusal = self._refusal()
+        if isinstance(refusal, EngineBusyError):
+            raise refusal
         self._admission.acquire(request.guild_id, request.member_id)
         version = request.adapter.version if request.adapter else None
         stream = VllmReplyStream(asyncio.get_running_loop(), version, self._sweep)
@@ -179,6 +185,7 @@ class VllmEngine:
             adapters=tuple(AdapterStatus(name, replies[name], in_slot=True) for name in names),
             kept_bytes=0,
             kept_most_bytes=0,
+            problems=tuple(dict.fromkeys(replica.told for replica in replicas if replica.told)),
         )
 
     async def close(self) -> None:
@@ -211,6 +218,23 @@ class VllmEngine:
             return
         self._scheduler.add(self._create_sequence(request, prompt, stream, on_end))
         self._sweep()
+
+    def _refusal(self) -> UnderstudyError | None:
+        """Return what members are told while all servers limit or refuse requests; the reason is the operator's."""
+        if (found := self._replicas.refusal()) is None:
+            return None
+        error, wait_s = found
+        if error.kind == "busy":
+            advice = f"Try again in {math.ceil(wait_s)} seconds."
+            return EngineBusyError("The service that computes replies takes none for now.", advice, wait_s)
+        advice = "The operator finds the reason on the dashboard's System page and in the log."
+        return ServerError("The service that computes replies refuses to compute any for now.", advice)
+
+    def _refuse_waiting(self) -> None:
+        """Answer those who wait at once where all servers limit or refuse requests; a reply that has begun waits."""
+        if error := self._refusal():
+            for seq in [seq for seq in self._scheduler.queue if not seq.received]:
+                self._scheduler.fail_waiting(seq, error)
 
     def _create_sequence(
         self, request: ChatRequest, prompt: RenderedPrompt, stream: VllmReplyStream, on_end: Callable[[], None]
@@ -320,8 +344,9 @@ class VllmEngine:
         return scheduler_limits(len(self._replicas.ready), self.limits, self.wait_s, self.reply_s)
 
     def _sweep(self) -> None:
-        """End what is cancelled or late, and start what can start."""
+        """End what is cancelled, late or refused, and start what can start."""
         self._scheduler.expire()
+        self._refuse_waiting()
         self._scheduler.admit()
 
     async def _sweep_forever(self) -> None:

@@ -6,6 +6,7 @@ import logging
 import re
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,6 +49,19 @@ def value(family, **labels):
     """The one sample with these labels; a counter's without `_created`."""
     (found,) = [it.value for it in family.samples if it.labels == labels and not it.name.endswith("_created")]
     return found
+
+
+async def test_what_servers_refuse_is_on_the_overview_and_the_system_page_until_it_has_passed(dashboard, monkeypatch):
+    problem = "https://llm.example has no quota left (429): You exceeded it. Add credit there."
+    state = dashboard.engine.state()
+    for rows, words in ((0, "no replies are computed"), (32, "some servers compute no replies")):
+        monkeypatch.setattr(dashboard.engine, "state", lambda rows=rows: replace(state, rows=rows, problems=(problem,)))
+        _, overview, _ = await text_of(dashboard, "/dashboard")
+        assert problem in overview and "A server computes no replies, or not all." in overview
+        _, page, _ = await text_of(dashboard, "/dashboard/system")
+        assert words in page
+    monkeypatch.undo()
+    assert problem not in (await text_of(dashboard, "/dashboard"))[1]
 
 
 async def test_metrics_are_what_prometheus_reads(dashboard):

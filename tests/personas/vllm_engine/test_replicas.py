@@ -236,12 +236,12 @@ class TestChoice:
         [replica] = replicas.all
         waits = []
         for _ in range(300):
-            replica.failures = 3
+            replica.failures, replica.is_ready = 3, True
             replicas.fail(replica, ReplicaError("it fails"))
             waits.append(replica.retry_at)
         limits = replicas.limits
         assert 0 <= min(waits) < 0.2 and 0.9 * 8 * limits.backoff_s < max(waits) <= 8 * limits.backoff_s
-        replica.failures = 60
+        replica.failures, replica.is_ready = 60, True
         replicas.fail(replica, ReplicaError("it fails"))
         assert replica.retry_at <= limits.max_backoff_s
         replicas.succeed(replica)
