@@ -41,9 +41,9 @@ from personas.errors import EngineBusyError, ServerError, UnderstudyError
 from personas.home.adapters import largest_rank, verify_for_base_model
 from personas.home.atomic_files import write_private_file
 from personas.home.lora_checks import check_lora, stored_linear_shapes
+from personas.home.prompt_version import prompt_version_of
 from personas.models import base_model
 from personas.models.base_model import BaseModel
-from personas.home.prompt_version import prompt_version_of
 from personas.prompt import CONTEXT_TOKENS, RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
