@@ -90,6 +90,8 @@ class Recipe(FrozenModel):
     session_gap_minutes: of.Minutes = 30.0
     cross_session_share: of.Fraction = 0.3
     lore_share: of.Fraction = 0.3
+    trained_replies: of.TrainedReplies = "all"
+    reasoning: of.Reasoning = "strip"
     heldout_share: of.HeldoutShare
     general_share: of.GeneralShare = 0.0
     first_stage_epochs: of.StageEpochs = 0.0

@@ -16,6 +16,8 @@ Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Strategy = Literal["no", "steps", "epoch"]
 Packing = Literal["auto", "on", "off"]
 RopeType = Literal["linear", "dynamic", "yarn"]
+Reasoning = Literal["strip", "keep"]
+TrainedReplies = Literal["all", "last"]
 DefaultTemplate = Literal["chatml", "plain"]
 TemplateChoice = Literal["auto", "chatml", "plain"]
 """`auto` is the base model's own chat template; without one, ChatML where its vocabulary has it, else the plain one."""
@@ -92,6 +94,8 @@ class Hyperparameters(FrozenModel):
     session_gap_minutes: Minutes | None = None
     cross_session_share: Fraction | None = None
     lore_share: Fraction | None = None
+    trained_replies: TrainedReplies | None = None
+    reasoning: Reasoning | None = None
     heldout_share: HeldoutShare | None = None
     general_share: GeneralShare | None = None
     first_stage_epochs: StageEpochs | None = None

@@ -254,7 +254,11 @@ class Anonymiser:
 def _replace_texts(conversation: Conversation, change: Callable[[str], str]) -> Conversation:
     messages = tuple(replace(message, text=change(message.text)) for message in conversation.messages)
     return replace(
-        conversation, messages=messages, system=change(conversation.system), rejected=change(conversation.rejected)
+        conversation,
+        messages=messages,
+        system=change(conversation.system),
+        rejected=change(conversation.rejected),
+        later_systems=tuple((start, change(text)) for start, text in conversation.later_systems),
     )
 
 

@@ -33,6 +33,7 @@ class DatasetStatistics:
     with_lore: int = 0
     with_trimmed_history: int = 0
     with_earlier_history: int = 0
+    with_thought: int = 0
 
     def add(self, built: BuiltSample) -> None:
         """Count a sample."""
@@ -48,6 +49,7 @@ class DatasetStatistics:
         self.with_lore += bool(built.made.lore)
         self.with_trimmed_history += bool(built.made.trimmed)
         self.with_earlier_history += bool(built.made.earlier)
+        self.with_thought += bool(built.made.thought)
 
     @property
     def tokens(self) -> int:
@@ -84,6 +86,8 @@ def dataset_summary(statistics: DatasetStatistics, ledger: Ledger, digest: str) 
         "rows": ledger.rows,
         "rows_used": ledger.rows_used,
         "dropped": dict(ledger.dropped.most_common()),
+        "dropped_replies": dict(ledger.replies.most_common()),
+        "with_thought": statistics.with_thought,
         "sources": {name: of["train"] + of["eval"] for name, of in statistics.sources(ledger).items()},
         "hash": digest,
     }
@@ -93,7 +97,6 @@ def dataset_details(statistics: DatasetStatistics, ledger: Ledger) -> dict[str, 
     """Return the fields of `stats.json` beyond the summary."""
     return {
         "reply_tokens": statistics.reply_tokens,
-        "dropped_replies": dict(ledger.replies.most_common()),
         "by_source": statistics.sources(ledger),
         "by_kind": dict(statistics.kinds),
         "by_right": dict(statistics.rights),

@@ -18,14 +18,14 @@ from personas.home.datasets import (
     combine_rights,
     format_right_counts,
     is_built_dataset,
-    toml_table,
 )
 from personas.home.rights import RIGHTS_FILE
+from personas.home.toml_text import toml_table
 from trainer.anonymise.output_files import open_atomic, write_rows
 from trainer.data.layout import read_samples, require_outside
 
 TABLE_NAME = re.compile(r"^\s*\[(.+)\]\s*(?:#.*)?$")
-ChatMessage = dict[str, str]
+ChatMessage = dict[str, Any]
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
 
@@ -117,7 +117,10 @@ def _convert_samples(
 
 
 def _openai(sample: dict[str, Any]) -> dict[str, Any]:
-    return {"messages": sample["messages"]}
+    """Return the messages. Replies in the history have no weight: a sample is for its last reply alone."""
+    *before, reply = sample["messages"]
+    history = [{**message, "weight": 0} if message["role"] == "assistant" else message for message in before]
+    return {"messages": [*history, reply]}
 
 
 def _sharegpt(sample: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +131,9 @@ def _alpaca(sample: dict[str, Any]) -> dict[str, Any]:
     """Return instruction, input and output, with what precedes them in the fields of LLaMA-Factory."""
     messages: list[ChatMessage] = sample["messages"]
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
-    *before, question, reply = [m["content"] for m in messages[bool(system) :]]
+    talk = messages[bool(system) :]
+    is_opened_by_reply = talk[0]["role"] == "assistant"  # LLaMA-Factory's pairs have a question each
+    *before, question, reply = [*([""] if is_opened_by_reply else []), *(m["content"] for m in talk)]
     history = [list(pair) for pair in zip(before[::2], before[1::2], strict=False)]
     text = str(sample.get("input") or "")
     if question != text and not question.endswith(f"\n{text}"):  # something follows it, such as a card's instructions

@@ -36,6 +36,7 @@ from trainer.data.sample_renderer import (
     fitting_lore,
     has_no_targets,
 )
+from trainer.data.talk_text import split_thought
 from trainer.schemas import PromptReply, Recipe
 
 PREFERENCE_SOURCE = "preferences"
@@ -109,7 +110,7 @@ class _PreferenceRenderer:
         rendered = _RenderedPreferences()
         held_out = self._held_out(used)
         for one in used:
-            replies = [text for text in (one.chosen, one.rejected) if text is not None]
+            replies = [split_thought(text)[1] for text in (one.chosen, one.rejected) if text is not None]
             fault = HELD_OUT_BEFORE if not held_out.isdisjoint(replies) else ""
             samples = [] if fault else self._samples(one, replies)
             if any(has_no_targets(self._renderer, sample) for sample in samples):
@@ -141,12 +142,15 @@ class _PreferenceRenderer:
         whole = [self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS) for reply in replies]
         if max(len(sample.ids) for sample in whole) <= self._longest:
             return whole
-        room = self._longest - max(sample.reply_tokens for sample in whole)
+        sizes = [self._renderer.answer_tokens(persona, reply) for reply in replies]
+        room = self._longest - max(sizes)
         fitting = fitting_lore(self._renderer, persona, turns[-1], hits, room)
         if fitting is None:
             return []
-        prompt = self._renderer.prompt(persona, turns, fitting, room).ids
-        return [_with_prompt(prompt, sample) for sample in whole]
+        return [
+            self._renderer.sample(persona, turns, reply, fitting, room + size)
+            for reply, size in zip(replies, sizes, strict=True)
+        ]
 
     def _add(self, rendered: _RenderedPreferences, one: PreferenceRecord, samples: Sequence[TokenizedSample]) -> None:
         prompt = self._prompts.setdefault(_prompt_turns(one), len(self._prompts))
@@ -174,11 +178,6 @@ def _count_people(
 def _labelled_record(judged: LabelledReply) -> SampleRecord:
     texts = PromptReply(f"{PREFERENCE_SOURCE} {judged.prompt}", *judged.texts, by_persona=True)
     return SampleRecord(judged.sample, judged.right, PREFERENCE_SOURCE, judged.at, texts)
-
-
-def _with_prompt(prompt: Sequence[int], sample: TokenizedSample) -> TokenizedSample:
-    reply = reply_ids(sample)
-    return TokenizedSample((*prompt, *reply), (False,) * len(prompt) + (True,) * len(reply))
 
 
 def _prompt_turns(one: PreferenceRecord) -> tuple[Turn, ...]:

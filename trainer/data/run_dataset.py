@@ -46,7 +46,7 @@ RUN_SET_FILE, MIXED_FILE, MEASURED_FILE = "dataset.json", "mixed.jsonl", "genera
 
 SAMPLE_SETTINGS = {
     "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
-    "general_share", "first_stage_epochs", "train_samples",
+    "trained_replies", "reasoning", "general_share", "first_stage_epochs", "train_samples",
 }  # fmt: skip
 """The settings of a recipe that determine the samples."""
 

@@ -3,18 +3,19 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from personas.errors import MaterialError
 from personas.lore.index import MAX_LORE_PASSAGES, LoreIndex
 from personas.lore.index_terms import query_terms
 from personas.lore.passages import WORLD
-from personas.prompt import Renderer, TokenizedSample, system_card
+from personas.prompt import DATASET_USER, Renderer, TokenizedSample, system_card
 from personas.schemas.chat import LoreHit, Persona, Turn
 from trainer.data.dedup_split import EXACT_DUPLICATE, UNADDRESSED_REPLY, hash_fraction
 from trainer.data.ledger import describe_dropped
 from trainer.data.quality_filters import QualityFilters
+from trainer.data.talk_text import fill_names, split_thought, without_thought
 from trainer.schemas import Recipe
 from trainer.sources.conversation import Conversation, SourceMessage, author_ids, day_of, persona_speaks
 
@@ -23,6 +24,8 @@ MIN_REPEATED_TERMS, MIN_REPEATED_SHARE = 3, 0.3
 """Terms that a reply that repeats lore has from one passage and not from the question: how many, and of its terms."""
 NOTHING_TRAINED = "no token of the reply to train on"
 TOO_LONG, HELD_OUT_BEFORE = "too long", "held out before"
+EXCLUDED_BY_SOURCE = "excluded from the loss by the data (weight 0, train false)"
+NOT_LAST_REPLY = "not the last reply of its conversation (trained_replies=last)"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class RenderedSample:
     turns that did not fit. `talk` is the row of the conversation's first message, which identifies it within its
     source. `speakers` are the displayed names, `people` the ids of human speakers. `arrived` is the date of arrival
     (ISO 8601), empty if unknown. `input` is the end of the last turn that came as a separate input to an instruction.
+    `thought` is what the reply's source has as a thought before it: learned with `reasoning` "keep", else left out.
     """
 
     sample: TokenizedSample
@@ -48,6 +52,7 @@ class RenderedSample:
     people: tuple[str, ...]
     arrived: str
     input: str = ""
+    thought: str = ""
 
     @property
     def earlier(self) -> int:
@@ -88,51 +93,65 @@ class SampleRenderer:
         `faults` gets the reasons for all other replies by index. `withheld` are replies, counted from 0, that were held
         out before. `earlier` are the messages before the conversation, which may be history but are not learned.
         """
-        persona = self._card(conversation)
+        speaks = self._persona is not None and persona_speaks(self._persona, conversation)
+        conversation = fill_names(conversation, self._persona if speaks else None)
+        thoughts = [split_thought(message.text)[0] for message in conversation.messages]
+        earlier = [without_thought(message) for message in earlier]
+        conversation = replace(conversation, messages=tuple(map(without_thought, conversation.messages)))
         messages = conversation.messages
         replies = [place for place, message in enumerate(messages) if message.speaker.is_persona]
         held_out = {place for number, place in enumerate(filter(None, replies)) if number in withheld}
         for place in replies:
-            fault = HELD_OUT_BEFORE if place in held_out else self._fault(messages[place].text, place)
-            made = None if fault else self._render_reply(persona, conversation, place, earlier)
+            fault = HELD_OUT_BEFORE if place in held_out else self._fault(messages[place], place, replies[-1])
+            made = None if fault else self._render_reply(conversation, place, earlier, thoughts[place])
             fault = fault or (self._sample_fault(made.sample) if made else TOO_LONG)
             if fault:
                 faults[place] = fault
             elif made:
                 yield made
 
-    def _fault(self, reply: str, place: int) -> str:
+    def _fault(self, reply: SourceMessage, place: int, last: int) -> str:
         if not place:
             return UNADDRESSED_REPLY
-        return self._filters.reply_fault(reply) if self._filters else ""
+        if not reply.is_trained:
+            return EXCLUDED_BY_SOURCE
+        if self._recipe.trained_replies == "last" and place != last:
+            return NOT_LAST_REPLY
+        return self._filters.reply_fault(reply.text) if self._filters else ""
 
-    def _card(self, conversation: Conversation) -> Persona | None:
-        """Return the card for the prompt: the persona's where it speaks, else the conversation's own."""
+    def _card(self, conversation: Conversation, place: int) -> Persona | None:
+        """Return the card for the prompt: the persona's where it speaks, else the system text until there."""
         persona = self._persona
         if persona and persona_speaks(persona, conversation):
             return persona
-        if not conversation.system:
-            return None
-        name = next(m.speaker.name for m in conversation.messages if m.speaker.is_persona)
-        return system_card(conversation.system, name)
+        system = conversation.system_at(place)
+        return system_card(system, conversation.messages[place].speaker.name) if system else None
+
+    def _turn(self, message: SourceMessage, persona: Persona | None) -> Turn:
+        """Return a message as a turn. The user of a row that names nobody has no name, unless our persona replies."""
+        is_nameless = persona is not self._persona and message.speaker.name == DATASET_USER
+        return Turn("" if is_nameless else message.speaker.name, message.text, message.speaker.is_persona)
 
     def _render_reply(
-        self, persona: Persona | None, conversation: Conversation, place: int, earlier: Sequence[SourceMessage]
+        self, conversation: Conversation, place: int, earlier: Sequence[SourceMessage], thought: str
     ) -> RenderedSample | None:
         """Return the sample with history, then lore, trimmed to fit, or None if it does not fit without either."""
+        persona = self._card(conversation, place)
         reply, longest = conversation.messages[place].text, self._recipe.max_length
         before = [*earlier, *conversation.messages[:place]][-self._recipe.history_turns :]
-        turns = [Turn(message.speaker.name, message.text, message.speaker.is_persona) for message in before]
+        turns = [self._turn(message, persona) for message in before]
         hits = self._hits(persona, turns[-1].text, reply)
-        sample = self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS)
+        learned = thought if self._recipe.reasoning == "keep" else ""
+        sample = self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS, learned)
         kept = len(turns)
         if len(sample.ids) > longest:
-            fitting = fitting_lore(self._renderer, persona, turns[-1], hits, longest - sample.reply_tokens)
+            room = longest - self._renderer.answer_tokens(persona, reply, learned)
+            fitting = fitting_lore(self._renderer, persona, turns[-1], hits, room)
             if fitting is None:
                 return None
             hits = fitting
-            sample = self._renderer.sample(persona, turns, reply, hits, longest)
-            kept = self._renderer.prompt(persona, turns, hits, longest - sample.reply_tokens).turns_kept
+            sample = self._renderer.sample(persona, turns, reply, hits, longest, learned)
+            kept = self._renderer.prompt(persona, turns, hits, room).turns_kept
         return RenderedSample(
             sample,
             persona,
@@ -142,6 +161,7 @@ class SampleRenderer:
             places=range(max(0, place - kept), place + 1),
             trimmed=len(turns) - kept,
             input=_input_text(conversation, place),
+            thought=thought,
             **_provenance(conversation, [*before[-kept:], conversation.messages[place]]),
         )
 
@@ -181,7 +201,7 @@ def fitting_lore(
 
 def has_no_targets(renderer: Renderer, sample: TokenizedSample) -> bool:
     """Report whether there is no loss, or only on the end of the turn."""
-    return sample.reply_tokens <= len(renderer.end_ids)
+    return sample.reply_tokens <= renderer.framing_tokens
 
 
 def _provenance(conversation: Conversation, messages: Sequence[SourceMessage]) -> dict[str, Any]:

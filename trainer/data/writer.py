@@ -28,6 +28,7 @@ from trainer.data.sample_renderer import SampleHash, require_both_sides
 
 SAMPLE_SETTINGS = (
     "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
+    "trained_replies", "reasoning",
 )  # fmt: skip
 ReadProgress = Callable[[str, int], None]
 

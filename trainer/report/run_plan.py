@@ -125,6 +125,7 @@ def plan_job(folder: Path) -> RunPlan:
         "rows": data.ledger.rows,
         "rows_used": data.ledger.rows_used,
         "dropped": dict(data.ledger.dropped.most_common()),
+        "dropped_replies": dict(data.ledger.replies.most_common()),
         "sources": data.sources,
         "hash": data.hash,
         "lore_pairs": {name: data.counts[name] for name in LORE_PAIR_COUNTS if name in data.counts},
@@ -178,6 +179,7 @@ def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: C
     stats = read_stats(folder)
     read_participants(folder)
     statistics = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
+    statistics["dropped_replies"] = stats.get("dropped_replies", {})
     persona, base_model = stats["persona"], stats["base_model"]
     lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]
     if any(line.get("right") == DISCORD_API for side in lines for line in side):

@@ -29,7 +29,8 @@ class SourceMessage:
     """A speaker's uninterrupted turn.
 
     `row` is its position in the source, `rows` the number of source messages joined into it. `at` is its time in
-    seconds since 1970, 0 if unknown. `by` holds the ids of the people who wrote what a persona says.
+    seconds since 1970, 0 if unknown. `by` holds the ids of the people who wrote what a persona says. `is_trained` is
+    False for a reply that its source excludes from training: it is history all the same.
     """
 
     speaker: SourceSpeaker
@@ -38,6 +39,7 @@ class SourceMessage:
     rows: int = 1
     at: float = 0.0
     by: tuple[str, ...] = ()
+    is_trained: bool = True
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -50,7 +52,8 @@ class Conversation:
     dispreferred alternative to the last message (of a preference row), `lang` its language if the source states it.
     `unheard` are people in the source whose own lines are left out or appear under the persona's name, but whom others
     may mention. `roles` are the characters whose lines could be learned, if the record names them. `input_lines` is the
-    number of lines at the end of the last prompt that came as a separate input to an instruction. `channel` is the file
+    number of lines at the end of the last prompt that came as a separate input to an instruction. `later_systems` are
+    system texts in the middle, each with the index of the first message that may know it. `channel` is the file
     and channel of a log's session; the sessions of a channel follow each other in order. Empty for anything else.
     """
 
@@ -67,6 +70,11 @@ class Conversation:
     roles: tuple[str, ...] = ()
     input_lines: int = 0
     channel: str = ""
+    later_systems: tuple[tuple[int, str], ...] = ()
+
+    def system_at(self, place: int) -> str:
+        """Return the system text that the message at an index may know."""
+        return "\n".join(filter(None, (self.system, *(text for start, text in self.later_systems if start <= place))))
 
     @classmethod
     def of(cls, messages: Sequence[SourceMessage], source: str, right: str, **fields: Any) -> Conversation:
@@ -91,7 +99,8 @@ def _merge_consecutive(messages: Sequence[SourceMessage]) -> tuple[SourceMessage
         if turns and turns[-1].speaker.id == message.speaker.id:
             last = turns.pop()
             text, by = f"{last.text}\n{message.text}", tuple(dict.fromkeys((*last.by, *message.by)))
-            message = SourceMessage(last.speaker, text, last.row, last.rows + message.rows, message.at, by)
+            rows, is_trained = last.rows + message.rows, last.is_trained and message.is_trained
+            message = SourceMessage(last.speaker, text, last.row, rows, message.at, by, is_trained)
         turns.append(message)
     return tuple(turns)
 

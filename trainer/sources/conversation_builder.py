@@ -34,6 +34,8 @@ ROLES: dict[str, SourceSpeaker | None] = {
 """Names that data sets use for the two speakers, in lower case; None is the system text."""
 SPEAKING_ROLES = {role: speaker for role, speaker in ROLES.items() if speaker is not None}
 NARRATORS = frozenset("narrator narration scene environment 旁白 叙述 场景".split())
+PLACES = {"@first": 0, "@second": 1}
+"""Names for `--as` that stand for the speaker who begins, or the other one, where names differ from talk to talk."""
 MAX_NAME_CHARACTERS = 64
 TOOL_ROLES = frozenset(
     "tool function function_call function_response tool_call tool_response observation ipython".split()
@@ -63,8 +65,10 @@ NOT_REQUESTED_ROLE = "without a line of the named character"
 class RawDialogue:
     """A record's dialogue before conversion: speaker `labels` and `texts` in parallel, the other fields as found.
 
-    `roles` are the labels of characters whose lines can be learned: the persona is the one with its name, or the first
-    one if no name is given. `is_own`: the assistant's lines are those of the persona that is trained, whoever it is.
+    `roles` are the labels of characters whose lines can be learned: the persona is the one with its name. If none is
+    named, the first one stands for it, and of several a build asks whose lines are learned. `is_own`: the assistant's
+    lines are those of the persona that is trained, whoever it is.
+    `untrained` are the indices of turns that the source excludes from training.
     """
 
     labels: list[str]
@@ -75,6 +79,7 @@ class RawDialogue:
     input_lines: int = 0
     roles: tuple[str, ...] = ()
     is_own: bool = False
+    untrained: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, turns: Turns, system: str = "", rejected: str = "", lang: str = "") -> RawDialogue:
@@ -88,15 +93,17 @@ def build_conversation(
     """Resolve the speakers of a dialogue, or reject it with a reason. Trims texts and drops empty messages."""
     if options.languages and dialogue.lang and dialogue.lang not in options.languages:
         return RejectedRecord(row, f"language {dialogue.lang} is not requested", rows)
+    dialogue.roles = dialogue.roles or _undecided_characters(dialogue.labels)
     if dialogue.roles and not _has_requested_role(dialogue, options):
         return RejectedRecord(row, NOT_REQUESTED_ROLE, rows, dialogue.roles)
     system: list[str] = []
+    later: list[tuple[int, str]] = []
     labels, texts = dialogue.labels, [to_nfc(text).strip() for text in dialogue.texts]
-    if len(texts) > 1 and all(texts) and _alternates(labels):
+    if len(texts) > 1 and not dialogue.untrained and all(texts) and _alternates(labels):
         messages = list(map(SourceMessage, map(SPEAKING_ROLES.__getitem__, labels), texts, itertools.repeat(row)))
     else:
         try:
-            messages, texts, system = _messages(labels, texts, row, options, dialogue.roles)
+            messages, texts, later = _messages(labels, texts, row, options, dialogue)
         except UnusableRecordError as error:
             return RejectedRecord(row, str(error), rows)
     # A speaker's consecutive messages are joined, so a persona's message answers somebody unless it is the first.
@@ -105,18 +112,32 @@ def build_conversation(
             break
     else:
         return RejectedRecord(row, _fault(messages), rows)
+    system += [text for start, text in later if not start]
     if stated_system := to_nfc(dialogue.system).strip():
         system.insert(0, stated_system)
     raw_text, system_text, rejected = "\n".join(texts), "\n".join(system), dialogue.rejected.strip()
     fields = (raw_text, system_text, rows, rejected, dialogue.lang, options.arrived, (), dialogue.roles)
     made = Conversation(tuple(messages), options.source, options.right, *fields, dialogue.input_lines)
+    made.later_systems = tuple((start, text) for start, text in later if start)
     return replace_assistant(options.persona, made) if dialogue.is_own and options.persona else made
+
+
+def _undecided_characters(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the speakers by name, if none of the labels is the assistant's: any of them may be the persona."""
+    if ROLES.keys() >= set(labels):
+        return ()
+    keys = set(map(fold_name, labels))
+    if keys <= ROLES.keys() or any(ROLES.get(key) is ASSISTANT for key in keys):
+        return ()
+    numbers = [label for label in dict.fromkeys(labels) if label.strip().isdecimal()]  # ids in place of names
+    return list_characters(labels) or (*numbers[1:2], *numbers[:1], *numbers[2:])
 
 
 def _has_requested_role(dialogue: RawDialogue, options: ReadOptions) -> bool:
     """Report whether one of the requested names is among the speakers; true if none is requested."""
     names = {fold_name(name) for name in options.all_persona_names}
-    return not names or not names.isdisjoint(map(fold_name, (*dialogue.roles, *dialogue.labels)))
+    spoken = set(map(fold_name, (*dialogue.roles, *dialogue.labels)))
+    return not names or not names.isdisjoint(spoken | PLACES.keys())
 
 
 def _alternates(labels: list[str]) -> bool:
@@ -132,28 +153,34 @@ def _fault(messages: list[SourceMessage]) -> str:
 
 
 def _messages(
-    labels: list[str], texts: list[str], row: str, options: ReadOptions, roles: tuple[str, ...]
-) -> tuple[list[SourceMessage], list[str], list[str]]:
-    """Return the messages with consecutive ones of a speaker joined, their unjoined texts, and the system texts."""
+    labels: list[str], texts: list[str], row: str, options: ReadOptions, dialogue: RawDialogue
+) -> tuple[list[SourceMessage], list[str], list[tuple[int, str]]]:
+    """Return the messages with consecutive ones of a speaker joined, their unjoined texts, and the system texts.
+
+    A system text has the index of the first message that may know it: never one that had begun before it.
+    """
     messages: list[SourceMessage] = []
     unjoined: list[str] = []
-    system: list[str] = []
+    system: list[tuple[int, str]] = []
     speakers = ROLES
     last: SourceSpeaker | None = None
-    for label, text in zip(labels, texts, strict=True):
+    for number, (label, text) in enumerate(zip(labels, texts, strict=True)):
         if label not in speakers:  # then this is still the table of roles, and names or other spellings are in use
-            speakers = _speakers(labels, options, roles)
+            speakers = _speakers(labels, options, dialogue.roles)
         speaker = speakers[label]
         if not text:
             continue
         if speaker is None:
-            system.append(text)
+            system.append((len(messages), text))
             continue
         unjoined.append(text)
+        is_trained = number not in dialogue.untrained
         if speaker is last:
-            messages[-1] = SourceMessage(speaker, f"{messages[-1].text}\n{text}", row)
+            before = messages[-1]
+            is_trained = is_trained and before.is_trained
+            messages[-1] = SourceMessage(speaker, f"{before.text}\n{text}", row, is_trained=is_trained)
         else:
-            messages.append(SourceMessage(speaker, text, row))
+            messages.append(SourceMessage(speaker, text, row, is_trained=is_trained))
             last = speaker
     return messages, unjoined, system
 
@@ -177,16 +204,16 @@ def _speakers(labels: list[str], options: ReadOptions, roles: tuple[str, ...]) -
 
 
 def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions, roles: tuple[str, ...]) -> str | None:
-    """Return the persona's label: the given name, else the first of `roles`, else the second speaker's."""
+    """Return the persona's label: the given name, or the place in the talk, else the first of `roles`."""
     own = {fold_name(name) for name in options.all_persona_names}
     talking = [label for label in labels if ROLES.get(keys[label], USER) is not None]
     given = next((label for label in talking if keys[label] in own), None)
     if given is not None or any(ROLES.get(keys[label]) is ASSISTANT for label in talking):
         return given
-    if roles:
-        return roles[0]
-    second = (label for label in talking if keys[label].split()[-1:] in (["2"], ["b"]))  # User 2, Person B
-    return next(second, None) or (talking[1] if len(talking) > 1 else None)
+    place = next((PLACES[name] for name in own if name in PLACES), None)
+    if place is not None:
+        return talking[place] if place < len(talking) else None
+    return roles[0] if roles else None
 
 
 def is_character(name: object) -> bool:

@@ -25,7 +25,7 @@ RUN_FILE = "run.json"
 CHECKPOINT_INTERVAL_S = 45
 """Seconds between checkpoints: a run that is killed loses at most this much."""
 
-LATER_FIELDS = frozenset({"lore_pairs", "chat_template", "cross_session_share"})
+LATER_FIELDS = frozenset({"lore_pairs", "chat_template", "cross_session_share", "trained_replies", "reasoning"})
 """Fields of requests that were added later: unset, they are no part of the hash, which stays that of earlier runs."""
 
 log = logging.getLogger(__name__)

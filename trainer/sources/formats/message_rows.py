@@ -14,6 +14,9 @@ from trainer.sources.conversation_builder import (
 )
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 
+LOSS_KEYS = ("weight", "loss_weight", "train", "training", "trainable", "loss", "output_with_loss")
+MASK_KEYS = ("mask", "masked", "ignore_loss")
+
 
 def message_turns(messages: list[Any], from_key: str, value_key: str) -> list[tuple[str, str]]:
     """Return the turns of a list of messages. Raises `UnusableRecordError` for malformed messages and unknown roles."""
@@ -31,6 +34,33 @@ def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str
     are_roles = from_key == "role" and not have_names(messages, from_key)
     turns = [_turn(it, number, from_key, value_key, are_roles) for number, it in enumerate(messages, start=1)]
     return [label for label, _ in turns], [text for _, text in turns]
+
+
+def excluded_turns(messages: list[Any]) -> frozenset[int]:
+    """Return the indices of messages that carry a flag which excludes them from training."""
+    return frozenset(number for number, message in enumerate(messages) if len(message) > 2 and is_excluded(message))
+
+
+def is_excluded(item: dict[str, Any], loss_keys: tuple[str, ...] = LOSS_KEYS) -> bool:
+    """Report whether a message or row has a flag that excludes it from training.
+
+    `weight` is OpenAI's and Mistral's, `train` and `training` axolotl's, `loss` ms-swift's and XTuner's.
+    """
+    if any(_is_off(item[key]) for key in loss_keys if key in item):
+        return True
+    return loss_keys is LOSS_KEYS and any(_is_on(item[key]) for key in MASK_KEYS if key in item)
+
+
+def _is_off(value: Any) -> bool:
+    return (isinstance(value, int | float) and not value) or (
+        isinstance(value, str) and value.strip().lower() in ("0", "0.0", "false", "no")
+    )
+
+
+def _is_on(value: Any) -> bool:
+    return (isinstance(value, int | float) and bool(value)) or (
+        isinstance(value, str) and value.strip().lower() in ("1", "true", "yes")
+    )
 
 
 def have_names(messages: list[Any], from_key: str) -> bool:
@@ -93,7 +123,9 @@ def _plan_openai(row: Row) -> ColumnRoles | None:
 def dialogue_from_messages(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from a list of messages."""
     messages = _messages(row, columns)
-    return _add_system_and_language(RawDialogue(*_sides(messages, columns.from_key, columns.value_key)), row, columns)
+    dialogue = RawDialogue(*_sides(messages, columns.from_key, columns.value_key))
+    dialogue.untrained = excluded_turns(messages)
+    return _add_system_and_language(dialogue, row, columns)
 
 
 def _messages(row: Row, columns: ColumnRoles) -> list[Any]:
@@ -149,12 +181,15 @@ def _plan_pairs(row: Row) -> ColumnRoles | None:
 
 def _dialogue_from_pairs(row: Row, columns: ColumnRoles) -> RawDialogue:
     turns: list[tuple[str, str]] = []
-    for number, pair in enumerate(cell_list(columns.get(row, "messages")) or [], start=1):
+    pairs = cell_list(columns.get(row, "messages")) or []
+    for number, pair in enumerate(pairs, start=1):
         if not isinstance(pair, dict):
             raise UnusableRecordError(f"turn {number} is not an object")
         keys = {"user": columns.from_key, "assistant": columns.value_key}
         turns += [(role, cell_text(pair.get(key))) for role, key in keys.items()]
-    return make_dialogue(turns, row, columns)
+    dialogue = make_dialogue(turns, row, columns)
+    dialogue.untrained = frozenset(2 * number + 1 for number, pair in enumerate(pairs) if is_excluded(pair))
+    return dialogue
 
 
 def _plan_transcript(row: Row) -> ColumnRoles | None:

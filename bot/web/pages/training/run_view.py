@@ -30,7 +30,8 @@ SETTING_GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Base model while it trains", ("quant_type", "double_quant", "precision")),
     ("Samples", (
         "max_length", "chat_template", "rope_scaling_factor", "rope_scaling_type", "history_turns",
-        "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share", "train_samples")),
+        "session_gap_minutes", "cross_session_share", "lore_share", "trained_replies", "reasoning", "heldout_share",
+        "train_samples")),
     ("Measuring", ("logging_steps", "eval_strategy", "eval_steps", "early_stopping_patience")),
     ("General dialogue", ("general_share", "first_stage_epochs", "first_stage_learning_rate")),
     ("Preferences", ("preference_method", "preference_beta", "preference_share")),
