@@ -151,6 +151,7 @@ OTHER_FAMILIES = {
                 "attention_chunk_size": 32,
             },
         ),
+        _chatml("gpt-oss", "gpt_oss", {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2}),
         _chatml("OPT", "opt", {"ffn_dim": 128, "word_embed_proj_dim": 64}),
         _chatml("Doge", "doge", {"head_dim": 16}),
     )

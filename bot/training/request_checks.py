@@ -19,6 +19,7 @@ from bot.training.training_plan import RecipeEstimate, TrainingPlan
 from personas.errors import BaseModelError, MaterialError, RequestError, TrainingError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models.base_model import locate
+from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.base import explain_validation_error
 from personas.schemas.training import TrainingRequest
 
@@ -195,7 +196,8 @@ def requested_recipe_plan(plan: TrainingPlan, recipe: str) -> RecipeEstimate:
 
 def _base_model_error(name: str) -> UnderstudyError | None:
     try:
-        locate(name, fetch=False)
+        base = locate(name, fetch=False)
+        require_unpackable(base.name, base.quantisation)
     except BaseModelError as error:
         return error
     except (OSError, RuntimeError, ValueError):  # not a possible folder name

@@ -17,6 +17,14 @@ from personas.chat_template import CHATML_TOKENS, DEFAULT_TEMPLATES, default_tem
 from personas.errors import BaseModelError, NoMemoryError
 from personas.models.bundled_model import unpack_bundled_model
 from personas.models.rope_scaling import RopeScaling, apply_scaling, parse_scaling
+from personas.models.stored_quantisation import (
+    BITS_AND_BYTES,
+    MXFP4,
+    StoredQuantisation,
+    require_unpackable,
+    stored_quantisation,
+    unpacked_weight_bytes,
+)
 from personas.schemas.chat import SamplingParams
 from personas.schemas.hyperparameters import (
     DEFAULT_ROPE_TYPE,
@@ -123,7 +131,8 @@ def _with_revision(name: str, revision: str) -> str:
 class BaseModel:
     """A base model in the folder `source`. A hub model's `name` includes its commit, which is its `revision`.
 
-    `template` is a chat template chosen instead of the model's own.
+    `template` is a chat template chosen instead of the model's own. `quantisation` is the form of weights that are
+    stored quantised; `weight_bytes` is their size with these in 16 bits.
     """
 
     name: str
@@ -132,6 +141,7 @@ class BaseModel:
     revision: str = ""
     scaling: RopeScaling | None = None
     template: DefaultTemplate | None = None
+    quantisation: StoredQuantisation | None = None
 
     @property
     def folder(self) -> Path:
@@ -158,7 +168,10 @@ def locate(name: str, *, fetch: bool = True) -> BaseModel:
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     if not weights:
         raise BaseModelError(f"The folder {folder} has no *.safetensors weights.", "Convert the model.")
-    found = BaseModel(path, str(folder), weights, revision)
+    stored = stored_quantisation(folder)
+    if stored and stored.can_be_unpacked:
+        weights = unpacked_weight_bytes(folder)
+    found = BaseModel(path, str(folder), weights, revision, quantisation=stored)
     read_config(found)
     found = replace(found, name=f"{path}#{scaling}", scaling=scaling) if scaling else found
     return apply_template_setting(found, template or "auto")
@@ -411,7 +424,12 @@ def read_tokenizer(tokenizer_class: Any, base: BaseModel, **options: Any) -> Any
 
 
 def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) -> Any:
-    """Load the causal language model in evaluation mode; `options` go to `from_pretrained`. Raises `BaseModelError`."""
+    """Load the causal language model in evaluation mode; `options` go to `from_pretrained`. Raises `BaseModelError`.
+
+    Weights that are stored quantised are unpacked, except that bitsandbytes' stay as they are on a GPU if `options` ask
+    for 4 bits; a stored form takes the place of the one in `options`.
+    """
+    require_unpackable(base.name, base.quantisation)
     torch = load_torch()
     from transformers import AutoModelForCausalLM  # takes seconds
     from transformers.utils import logging
@@ -421,6 +439,7 @@ def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) ->
     require_memory(int(base.weight_bytes * factor * LOADING_MEMORY_FACTOR), f"The base model {base.name}")
     if base.scaling:
         options["config"] = load_config(base)
+    stays_packed = _set_stored_form(base, options)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base.source, dtype=getattr(torch, precision), trust_remote_code=False, use_safetensors=True, **options
@@ -431,7 +450,33 @@ def load_model(base: BaseModel, precision: TrainingPrecision, **options: Any) ->
                 f"The weights of {base.name} have other shapes than its config.json says.", "Fetch the model again."
             ) from None
         raise BaseModelError(f"The base model {base.name} cannot be loaded: {error}.", "Check the model.") from error
+    if base.quantisation and not stays_packed:
+        model = _unpack(model, getattr(torch, precision))
     return model.eval()
+
+
+def _unpack(model: Any, dtype: Any) -> Any:
+    """Make a plain model of one whose weights were stored quantised, which can be saved, too."""
+    if getattr(model, "hf_quantizer", None):
+        model = model.dequantize(dtype=dtype)
+    model.is_loaded_in_4bit = model.is_loaded_in_8bit = False  # left over by transformers, as are these
+    vars(model).pop("_weight_conversions", None)
+    return model.to(dtype)  # what was stored plain has its own precision
+
+
+def _set_stored_form(base: BaseModel, options: dict[str, Any]) -> bool:
+    """Set the options for loading quantised weights; return True if they stay packed."""
+    stored = base.quantisation
+    if stored is None:
+        return False
+    is_asked_for = options.pop("quantization_config", None) is not None
+    if stored.method != BITS_AND_BYTES:
+        from transformers import FineGrainedFP8Config, Mxfp4Config  # takes seconds
+
+        kind = Mxfp4Config if stored.method == MXFP4 else FineGrainedFP8Config
+        options["quantization_config"] = kind(dequantize=True)
+    is_on_gpu = options.get("device_map", {}).get("", "cpu") != "cpu"
+    return is_asked_for and is_on_gpu and stored.stays_packed
 
 
 def _split_name(name: str) -> tuple[str, RopeScaling | None, DefaultTemplate | None]:

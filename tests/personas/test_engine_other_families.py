@@ -30,6 +30,7 @@ USES = {
     "Mamba 2": CacheUse.WHOLE_PROMPTS,
     "RWKV": CacheUse.NONE,
     "Llama 4": CacheUse.PARTS,
+    "gpt-oss": CacheUse.PARTS,
     "OPT": CacheUse.PARTS,
     "Doge": CacheUse.PARTS,
 }

@@ -12,10 +12,12 @@ from torch.nn import functional
 from personas.errors import BaseModelError, TrainingError
 from personas.models import probe
 from personas.models.base_model import load_model, load_tokenizer
+from personas.models.base_notes import keeps_state
 from personas.prompt import Renderer
 from personas.schemas.chat import Persona, Turn
 from tests.model_families import OTHER_FAMILIES
 from tools.tiny_models import make_model
+from trainer.doctor.machine_checks import check_base_model
 from trainer.recipe.resolve import fit_to_hardware, match_target_modules
 from trainer.train import layout_probe
 from trainer.train.collator import collate, reply_losses
@@ -27,7 +29,7 @@ from trainer.train.trainer_base import StageInputs
 
 FAST = ("LFM2", "Mamba", "OPT", "Doge")
 UNQUANTISED = {"precision": "fp32", "quant_type": "none"}
-SHARING = ("Llama 4", "OPT", "Doge")
+SHARING = ("Llama 4", "gpt-oss", "OPT", "Doge")
 ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly.")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,6 +75,8 @@ def test_losses_in_a_batch_are_those_of_transformers_alone(made, name, caplog):
         model = load_serving_model(base, "float32")
     assert [loss.nll for loss in measure_reply_losses(model, samples)] == pytest.approx(expected, rel=1e-4)
     assert bool(prefix_obstacle(model)) == (name not in SHARING)
+    assert keeps_state(base) == (name not in SHARING), "which a plan says before the model is loaded"
+    assert ("layers that keep a state" in check_base_model(base.source).found) == (name not in SHARING)
     assert ("measured padded, because with a shared prefix the cache cannot" in caplog.text) == (name not in SHARING)
 
 

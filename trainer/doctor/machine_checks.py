@@ -22,8 +22,10 @@ from typing import Any, Literal
 import psutil
 
 from personas.errors import BaseModelError
-from personas.models.base_model import EMBEDDED, HUB_OFFLINE_ERROR, find_hub_error, fingerprint, locate, template_note
+from personas.models.base_model import EMBEDDED, HUB_OFFLINE_ERROR, find_hub_error, fingerprint, locate
+from personas.models.base_notes import base_model_notes
 from personas.models.bundled_model import bundled_model_folder
+from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.formatting import format_gib
 from trainer.machine import MIN_BF16_CAPABILITY, Gpu, MachineSpec, has_bfloat16, total_memory_bytes
 
@@ -336,7 +338,9 @@ def check_base_model(name: str) -> MachineCheck:
         return check_embedded_model()
     try:
         base = locate(name, fetch=False)
+        require_unpackable(base.name, base.quantisation)
+        notes = base_model_notes(base)
     except BaseModelError as error:
         return MachineCheck("base model", "fail", error.message, error.advice)
     found = f"{base.name}, {base.weight_bytes / GIB:.1f} GiB, in {base.folder}"
-    return MachineCheck("base model", "ok", "; ".join(filter(None, [found, template_note(base)])))
+    return MachineCheck("base model", "ok", "; ".join([found, *notes]))

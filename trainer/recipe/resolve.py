@@ -24,9 +24,10 @@ from personas.models.base_model import (
     locate,
     max_positions,
     read_config,
-    template_note,
     unreadable_file_error,
 )
+from personas.models.base_notes import base_model_notes
+from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.base import explain_validation_error
 from personas.schemas.hyperparameters import MAX_ROPE_FACTOR, Hyperparameters
 from personas.schemas.training import JobSpec, TrainingRequest
@@ -168,8 +169,7 @@ def resolve_job(spec: JobSpec, inputs: JobInputs, begun: ResolvedRecipe | None =
     if parent:
         recipe = parent.shaped(recipe, request.hyperparameters)
     recipe, notes = match_target_modules(recipe, base)
-    template = filter(None, [template_note(base)])
-    return JobRecipe(recipe, base, parent, (*template, *notes, *(parent.notes if parent else ())))
+    return JobRecipe(recipe, base, parent, (*base_model_notes(base), *notes, *(parent.notes if parent else ())))
 
 
 def resolve_for_data(
@@ -196,7 +196,11 @@ class TargetModules:
 
 
 def find_target_modules(base: BaseModel, wanted: Sequence[str]) -> TargetModules:
-    """Find the names of the model's linear layers to adapt. Raises `TrainingError` when it has none of them."""
+    """Find the names of the model's linear layers to adapt.
+
+    Raises `TrainingError` when it has none of them, `BaseModelError` when its weights cannot be unpacked.
+    """
+    require_unpackable(base.name, base.quantisation)
     paths = linear_layers(base)
     refused = PEFT_REFUSED_MODULES if read_config(base).get("model_type") in PEFT_REFUSING_KINDS else ()
     present = {path[-1] for path in paths} - set(refused)
@@ -225,13 +229,16 @@ def find_target_modules(base: BaseModel, wanted: Sequence[str]) -> TargetModules
 
 
 def match_target_modules(recipe: Recipe, base: BaseModel) -> tuple[Recipe, tuple[str, ...]]:
-    """Return the recipe with the model's layers, RoPE scaling and chat template, and notes on what differs."""
+    """Return the recipe with the model's layers, RoPE scaling, template and stored form, and notes on what differs."""
     targets = find_target_modules(base, recipe.target_modules)
     changes: dict[str, object] = {"target_modules": targets.names}
     if base.scaling:
         changes |= {"rope_scaling_factor": base.scaling.factor, "rope_scaling_type": base.scaling.type}
     if base.template:
         changes["chat_template"] = base.template
+    if base.quantisation and recipe.quant_type != "none":
+        stored = base.quantisation
+        changes |= {"quant_type": stored.quant_type or "none", "double_quant": stored.double_quant}
     return recipe.model_copy(update=changes), targets.notes
 
 

@@ -18,6 +18,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.dataset_card import render_permission_note
 from trainer.report.run_report import REPORT_FOLDER, TrainingRecord, training_section, write_run_report
 from trainer.report.scorecard_files import write_scorecard
+from trainer.schemas import Recipe
 from trainer.train.job import PreparedJob
 from trainer.train.resume_config import ResumeConfig
 
@@ -71,7 +72,7 @@ def make_manifest(
         lora={**lora, "target_modules": list(recipe.target_modules)},
         recipe=spec.request.recipe,
         hyperparameters=recipe.hyperparameters,
-        training_precision=f"{recipe.quant_type} base, {recipe.precision} compute, float32 adapter",
+        training_precision=f"{_stored_form(job, recipe)} base, {recipe.precision} compute, float32 adapter",
         serving_precision=spec.serving_precision,
         dataset_hash=job.data.hash,
         dataset=job.data.counts,
@@ -85,6 +86,14 @@ def make_manifest(
         metrics=training.metrics,
         checksums={},
     )
+
+
+def _stored_form(job: PreparedJob, recipe: Recipe) -> str:
+    """Name the form of the base model's weights: as it is stored, or as the recipe quantises it."""
+    stored = job.base.quantisation
+    if stored is None:
+        return str(recipe.quant_type)
+    return stored.name if recipe.quant_type != "none" else f"{stored.name}, unpacked,"
 
 
 def write_adapter_data_sheet(folder: Path, spec: JobSpec, data: Dataset) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from personas.home.data_subjects import Consent
 from personas.home.datasets import EVAL_FILE, TRAIN_FILE
 from personas.home.rights import decide_right
-from personas.models.base_model import BaseModel, apply_rope_settings, apply_template_setting, locate, template_note
+from personas.models.base_model import BaseModel, apply_rope_settings, apply_template_setting, locate
+from personas.models.base_notes import base_model_notes
 from personas.schemas.base import DISCORD_API
 from personas.schemas.hyperparameters import Hyperparameters
 from trainer.data.dataset_card import DatasetStatistics, dataset_summary, length_distribution
@@ -111,7 +112,7 @@ class RunPlan:
         base = apply_template_setting(base, "auto" if base.template else recipe.chat_template)
         longest = max((tokens for tokens in self.work.train if tokens <= recipe.max_length), default=0)
         error = context_length_error(base, longest)
-        notes = [template_note(base), *match_target_modules(recipe, base)[1], str(error or "")]
+        notes = [*base_model_notes(base), *match_target_modules(recipe, base)[1], str(error or "")]
         return [note for note in notes if note]
 
 

@@ -208,7 +208,7 @@ def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
         model = load_model(base, precision, quantization_config=quantisation, device_map={"": device})
     if device != "cpu":
         return model
-    if recipe.quant_type != "none":
+    if recipe.quant_type != "none" and getattr(model, "hf_quantizer", None):  # unless its stored form is unpacked
         model = model.dequantize()
         model.is_loaded_in_4bit = False  # left over by transformers; TRL would take the adapter down to 16 bits
     use_grouped_attention(model)
