@@ -32,7 +32,7 @@ from bot.settings import Settings, SettingsError
 from bot.store import HOME_DATABASE, Store, TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue, TrainingBackend
-from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle
+from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle, shares_processor
 from bot.training.subprocess_backend import JobFolderOptions, SubprocessBackend
 from bot.training.training_plan import PREVIEWS_FOLDER, RunLimits, evaluation_environ
 from bot.versions.live_versions import AutomaticPromotion
@@ -108,7 +108,7 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
             Services.create,
             builder=builder,
             engine=engine,
-            throttle=TrainerThrottle(backend.hold),
+            throttle=TrainerThrottle(backend.hold, functools.partial(shares_processor, settings, engine)),
             views=ReplyButtonViews(),
             queue=queue,
             catalogue=catalogue,

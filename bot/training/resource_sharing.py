@@ -2,14 +2,19 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
+from bot.settings import Settings
 from bot.store import TrainingJob
 from bot.training.queue import OnEvent, RunResult, TrainingBackend
 from personas.engine import Engine, ReplyStream
+from personas.engine.llm_engine import LLMEngine
 from personas.errors import UnderstudyError
-from personas.models.serving_model import Device, free_gpu_bytes
+from personas.models.serving_model import Device, free_gpu_bytes, has_gpu
 from personas.schemas.chat import ChatReply, ChatRequest
 from personas.schemas.training_events import PauseDemand, Phase
 
@@ -19,15 +24,41 @@ log = logging.getLogger(__name__)
 GPU: Device = "cuda"
 CPU: Device = "cpu"
 GIB = 2**30
+GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/kfd")
+"""Of NVIDIA's and AMD's drivers on Linux."""
 OFFLOAD_TEXT = "the GPU's memory is needed: until the training ends, replies are generated on the CPU, more slowly"
+
+
+def shares_processor(settings: Settings, engine: Engine) -> bool:
+    """Report whether replies and trainings are computed by this machine's processor, and so slow each other down.
+
+    Trainings take the GPU if there is one. The engine may have moved off it (`GpuOffloadBackend`).
+    """
+    if settings.trainer != "local":
+        return False
+    if isinstance(engine, LLMEngine):
+        return engine.device == CPU and not has_gpu()
+    is_here = any(urlsplit(url).hostname not in settings.engine_hosts for url in settings.engine_urls)
+    return is_here and not has_gpu_driver()
+
+
+def has_gpu_driver() -> bool:
+    """Report whether a GPU can be seen without torch, which a bot over servers does not load."""
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return not is_hidden and any(Path(name).exists() for name in GPU_DRIVER_FILES)
 
 
 class TrainerThrottle:
     """Pauses the trainer while replies are generated, most of all until their first words."""
 
-    def __init__(self, hold: Callable[[PauseDemand], None]) -> None:
-        """`hold` is called whenever the demand changes; with `go`, `RELEASE_DELAY_S` after the last reply."""
-        self._hold = hold
+    def __init__(
+        self, hold: Callable[[PauseDemand], None], shares_processor: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`hold` is called whenever the demand changes; with `go`, `RELEASE_DELAY_S` after the last reply.
+
+        Nothing is held while `shares_processor` is False: replies gain nothing then.
+        """
+        self._hold, self._shares_processor = hold, shares_processor
         self._demand: PauseDemand = "go"
         self._silent: set[ReplyStream] = set()
         self._begun: set[ReplyStream] = set()
@@ -66,7 +97,7 @@ class TrainerThrottle:
         if self._release_timer:
             self._release_timer.cancel()
             self._release_timer = None
-        if self._silent or self._begun:
+        if (self._silent or self._begun) and self._shares_processor():
             self._ask("hold" if self._silent else "yield")
         else:
             self._release_timer = asyncio.get_running_loop().call_later(RELEASE_DELAY_S, self._ask, "go")

@@ -21,6 +21,11 @@ def free_gpu_bytes() -> int:
     return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
 
 
+def has_gpu() -> bool:
+    """Return True if models are computed on a GPU."""
+    return bool(load_torch().cuda.is_available())
+
+
 def release_memory() -> None:
     """Release unused memory to the operating system and the GPU."""
     gc.collect()

@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from bot.settings import load_settings
 from bot.training import resource_sharing
 from bot.training.queue import TrainingSucceeded
 from bot.training.resource_sharing import TrainerThrottle
 from bot.training.status_text import job_status_text
+from personas.engine.llm_engine import LLMEngine
 from personas.errors import AdapterError, EngineBusyError
 from personas.schemas.chat import ChatRequest, Turn
 from personas.schemas.training_events import PauseDemand, Phase, Progress
@@ -54,6 +56,57 @@ async def test_held_until_a_reply_begins_less_until_it_ends_and_released_some_ti
     four.cancel()
     await asyncio.sleep(0.1)
     assert heard == [*["hold", "yield"] * 2, "hold", "go"] and not throttle.is_asked
+
+
+async def test_a_trainer_that_shares_no_processor_with_replies_is_never_asked(asked):
+    engine, _, heard = asked
+    is_shared = [False]
+    throttle = TrainerThrottle(heard.append, lambda: is_shared[0])
+    assert [piece async for piece in throttle.submit(engine, REQUEST)] and not heard and not throttle.is_asked
+    await asyncio.sleep(0.1)
+    assert not heard
+    is_shared[0] = True  # the engine has moved off the GPU
+    stream = throttle.submit(engine, REQUEST)
+    assert heard == ["hold"]
+    is_shared[0] = False
+    assert [piece async for piece in stream]
+    await asyncio.sleep(0.1)
+    assert heard == ["hold", "go"]
+
+
+HERE, THERE = "http://127.0.0.1:8000", "https://llm.example"
+
+
+@pytest.mark.parametrize(
+    ("environ", "device", "has_gpu", "wanted"),
+    [
+        ({}, "cpu", False, True),
+        ({}, "cuda", True, False),
+        ({}, "cpu", True, False),  # the engine made room on the GPU for the training
+        ({"TRAINER": "ray", "RAY_ADDRESS": "http://head:8265", "SHARED": "/"}, "cpu", False, False),
+        ({"ENGINE": "vllm", "ENGINE_URLS": THERE}, "", False, False),
+        ({"ENGINE": "openai", "ENGINE_URLS": HERE}, "", False, True),
+        ({"ENGINE": "openai", "ENGINE_URLS": "http://localhost:8000"}, "", False, True),
+        ({"ENGINE": "openai", "ENGINE_URLS": "http://[::1]:8000"}, "", False, True),
+        ({"ENGINE": "openai", "ENGINE_URLS": f"{THERE},{HERE}"}, "", False, True),
+        ({"ENGINE": "openai", "ENGINE_URLS": HERE}, "", True, False),
+    ],
+)
+def test_replies_and_trainings_share_a_processor(monkeypatch, tmp_path, environ, device, has_gpu, wanted):
+    driver = tmp_path / "driver"
+    if has_gpu:
+        driver.touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(resource_sharing, "GPU_DRIVER_FILES", (str(driver),))
+    monkeypatch.setattr(resource_sharing, "has_gpu", lambda: has_gpu)
+    engine = FakeEngine()
+    if "ENGINE" not in environ:
+        engine = LLMEngine.__new__(LLMEngine)
+        monkeypatch.setattr(LLMEngine, "device", device)
+    settings = load_settings(None, {"UNDERSTUDY_HOME": str(tmp_path), **environ})
+    assert resource_sharing.shares_processor(settings, engine) == wanted
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not resource_sharing.has_gpu_driver()
 
 
 async def test_blanks_are_no_first_words(asked):
