@@ -7,7 +7,9 @@ import pytest
 from personas.errors import MaterialError
 from personas.schemas.chat import Persona
 from tests.trainer.read_sources import everything, jsonl, only, spoken
-from trainer.sources.registry import count_formats, detect_format
+from trainer.sources.column_profile import UnclearColumnsError
+from trainer.sources.reader import read_usable
+from trainer.sources.registry import detect_format
 from trainer.sources.source_format import ReadOptions
 
 USER, ANSWER = ("user", "Why?"), ("assistant*", "Because.")
@@ -160,18 +162,22 @@ def test_rows_of_several_shapes_in_one_file_are_read_as_what_they_are(tmp_path):
     assert len(used) == len(rows) and not rejected
 
 
-def test_of_people_the_one_who_is_named_is_the_persona_else_the_second(tmp_path):
+def test_of_people_the_one_who_is_named_is_the_persona_and_without_a_name_it_is_asked_for(tmp_path):
     lines = [
         {"speaker": "Ada", "text": "Good day."},
         {"speaker": "Ben", "text": "Hi"},
         {"speaker": "Ada", "text": "Tea?"},
     ]
     content = jsonl([{"turns": lines}])
-    said = [("Ada", "Good day."), ("Ben*", "Hi"), ("Ada", "Tea?")]
-    assert spoken(only(tmp_path / "r", content)[1]) == said
+    assert only(tmp_path / "r", content)[1].roles == ("Ben", "Ada")
+    with pytest.raises(MaterialError, match="r has lines of Ben 1, Ada 1; it has to be said whose are learned"):
+        list(read_usable(tmp_path / "r", ReadOptions()))
     named = only(tmp_path / "r", content, persona=Persona("ada", "ADA"))[1]
     assert spoken(named)[1:] == [("Ben", "Hi"), ("ADA*", "Tea?")] and named.messages[0].speaker.id == "ada"
     assert spoken(only(tmp_path / "r", content, persona_names=("ada",))[1])[0] == ("Ada*", "Good day.")
+    for place, name in (("@first", "Ada*"), ("@second", "Ben*")):
+        used = list(read_usable(tmp_path / "r", ReadOptions(persona_names=(place,))))
+        assert [name in dict(spoken(one)) for one in used] == [True]
 
 
 def test_messages_in_cells_of_a_table_are_read(tmp_path):
@@ -194,17 +200,23 @@ UNKNOWN = [
 ]
 
 
-def test_unknown_columns_are_guessed_by_content_and_shown(tmp_path):
+def test_unknown_columns_are_shown_and_asked_for(tmp_path):
     path = tmp_path / "r"
     path.write_bytes(jsonl(UNKNOWN))
     assert detect_format(path).name == "columns"
-    assert count_formats(path, ReadOptions())[1] == "user=frage, assistant=erwiderung"
-    used, _ = everything(path)
-    assert spoken(used[0]) == [("user", "Was ist das, Nummer 0?"), ("assistant*", "Das ist 0.")]
+    with pytest.raises(UnclearColumnsError, match="is not guessed which column speaks") as caught:
+        everything(path)
+    kinds = {column.name: column.kind for column in caught.value.question.columns}
+    assert kinds == {"nr": "numbers", "frage": "texts", "kategorie": "names", "erwiderung": "texts"}
+    assert caught.value.question.proposal == {"user": "frage", "assistant": "erwiderung"}
     talk = [[{"wer": who, "was": f"{who} sagt {turn + n} Worte."} for turn, who in enumerate("ABAB")] for n in range(3)]
     path.write_bytes(jsonl([{"gespräch": lines} for lines in talk]))
-    assert count_formats(path, ReadOptions())[1] == "messages=gespräch, from=wer, value=was"
-    assert spoken(everything(path)[0][0])[:2] == [("A", "A sagt 0 Worte."), ("B*", "B sagt 1 Worte.")]
+    with pytest.raises(UnclearColumnsError) as caught:
+        everything(path)
+    proposal = caught.value.question.proposal
+    assert proposal == {"messages": "gespräch", "from": "wer", "value": "was"}
+    used, _ = everything(path, mapping=proposal, persona_names=("A",))
+    assert spoken(used[0])[:2] == [("A*", "A sagt 0 Worte."), ("B", "B sagt 1 Worte.")]
 
 
 @pytest.mark.parametrize(

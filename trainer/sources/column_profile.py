@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from personas.errors import MaterialError
 from trainer.sources.conversation_builder import ROLES
-from trainer.sources.dates import parse_clock, parse_moment
+from trainer.sources.dates import DAY_S, parse_clock, parse_moment
 from trainer.sources.header_names import chat_roles
 
 ColumnKind = Literal["dates", "names", "roles", "texts", "ids", "numbers", "flags", "lists", "objects", "empty"]
@@ -206,10 +206,27 @@ def propose_mapping(columns: Sequence[ColumnProfile]) -> dict[str, str]:
         if best := named or alike or (free if role == "text" else []):
             proposal[role] = _best(best, role).name
     if "speaker" in proposal and "text" in proposal:
-        return {role: proposal[role] for role in ("speaker", "text", "time") if role in proposal}
+        times = _propose_times([column for column in columns if column.kind == "dates"], proposal.get("time", ""))
+        return {"speaker": proposal["speaker"], "text": proposal["text"], **times}
     texts = sorted((column for column in columns if column.kind == "texts"), key=lambda column: -column.characters)
     pair = sorted(texts[:2], key=list(columns).index)
     return {"user": pair[0].name, "assistant": pair[1].name} if len(pair) == 2 else {}
+
+
+def _propose_times(columns: Sequence[ColumnProfile], best: str) -> dict[str, str]:
+    """Propose the column of times, or those of date and time of day."""
+    clocks = [c.name for c in columns if all(parse_clock(text) is not None for text in c.examples)]
+    days = [c.name for c in columns if c.name not in clocks]
+    if clocks and days and all(map(_is_day, next(c for c in columns if c.name == days[0]).examples)):
+        return {"date": days[0], "time": clocks[0]}
+    time = best if best in days else next(iter(days), "")
+    return {"time": time} if time else {}
+
+
+def _is_day(text: str) -> bool:
+    """Report whether a text is a date without a time of day."""
+    moment = parse_moment(text)
+    return moment is not None and not moment.seconds and (moment.exact or 0.0) % DAY_S == 0
 
 
 def _best(columns: Sequence[ColumnProfile], role: str) -> ColumnProfile:

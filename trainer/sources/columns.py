@@ -145,7 +145,9 @@ def message_keys(messages: list[Any]) -> tuple[str, str] | None:
     if first is None:
         return None
     speaker = next((key for key in SPEAKER_KEYS if key in first and not isinstance(first[key], dict)), None)
-    text = next((key for key in TEXT_KEYS if key in first and key != speaker), None)
+    text = next(
+        (key for key in TEXT_KEYS if key in first and key != speaker and not isinstance(first[key], dict)), None
+    )
     return (speaker, text) if speaker and text else None
 
 

@@ -40,7 +40,7 @@ def detect_delimiter(lines: list[str], *, is_named_so: bool) -> str:
             whole = rows[:-1] or rows  # the last may have been cut
             if 2 * sum(len(row) == len(header) for row in whole) > len(whole):
                 return delimiter
-    if delimiter := _headerless_delimiter(lines):
+    if delimiter := _headerless_delimiter(lines, is_named_so=is_named_so):
         return delimiter
     if not is_named_so:
         return ""
@@ -51,10 +51,11 @@ def detect_delimiter(lines: list[str], *, is_named_so: bool) -> str:
     return max(named, key=lambda delimiter: len(headers[delimiter]), default="")
 
 
-def _headerless_delimiter(lines: list[str]) -> str:
+def _headerless_delimiter(lines: list[str], *, is_named_so: bool) -> str:
     """Return the delimiter of a table without a header; empty if there is none.
 
-    Its rows have equally many cells, and one column holds times, or names that recur.
+    Its rows have equally many cells, and one column holds times, or names that recur, unless its file's name says that
+    it is a table.
     """
     for delimiter in DELIMITERS:
         rows = _repair_rows(lines[:SAMPLED_TABLE_LINES], delimiter)
@@ -64,7 +65,7 @@ def _headerless_delimiter(lines: list[str]) -> str:
         if 10 * len(alike) < 9 * len(rows):
             continue
         columns = list(zip(*alike, strict=True))
-        if any(map(_are_times, columns)) or sum(map(_are_names, columns)) == 1:
+        if is_named_so or any(map(_are_times, columns)) or sum(map(_are_names, columns)) == 1:
             return delimiter
     return ""
 
@@ -84,10 +85,12 @@ def _are_names(cells: Sequence[str]) -> bool:
 def has_header(start: str, delimiter: str) -> bool:
     """Report whether the first row of a table that begins with this text names the columns.
 
-    It does not if one of its cells is a time, a number or a sentence, or recurs in its own column, unless it is a
-    common name of a column.
+    It does not if it cannot be one, if one of its cells is a time, or recurs in its own column without being a common
+    name of a column.
     """
     first, *rows = _repair_rows(start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter) or [[]]
+    if not _is_header(first, may_repeat=True):
+        return False
     columns = ([row[place] for row in rows if place < len(row)] for place in range(len(first)))
     return not any(_is_data(cell.strip(), below) for cell, below in zip(first, columns, strict=True))
 

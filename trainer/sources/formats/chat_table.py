@@ -22,7 +22,8 @@ from trainer.sources.source_format import ReadOptions
 from trainer.sources.speakers import make_author
 
 MAX_SPEAKER_CHARACTERS = 32
-"""Longer texts in a column of speakers are not taken for names unless they recur."""
+MIN_RECURRING_ROWS = 4
+"""In shorter tables, names need not recur if they are short."""
 CHAT_ROLES = ("speaker", "text", "time", "date", "conversation")
 ChatColumns = Mapping[str, str]
 """The column of each of `CHAT_ROLES`; speaker and text are always there."""
@@ -55,7 +56,9 @@ def _may_be_speaker(column: ColumnProfile) -> bool:
         return column.kind == "flags"
     if "speaker" not in chat_roles(column.name):
         return column.kind == "roles"
-    is_short = column.kind == "texts" and column.characters <= MAX_SPEAKER_CHARACTERS
+    is_short = (
+        column.kind == "texts" and column.characters <= MAX_SPEAKER_CHARACTERS and column.filled < MIN_RECURRING_ROWS
+    )
     return column.distinct > 1 and (column.kind in ("names", "roles") or is_short)
 
 

@@ -19,9 +19,10 @@ HEAD = "[LINE]"
 SAVED = re.compile(r"[^\t\d]{2,40}[:：]\s*\d{4}[/.-]\d{1,2}[/.-]\d{1,2}.*")
 DAY_NAME = r"[^\W\d]{1,12}\.?"
 DATE_LINE = re.compile(
-    rf"(?:{DAY_NAME},{SPACE}*)?(?P<day>{DATE.replace('(?P<date>', '(?:')})"
+    rf"(?:(?P<weekday>{DAY_NAME}),{SPACE}*)?(?P<day>{DATE.replace('(?P<date>', '(?:')})"
     rf"{SPACE}*(?:[(（]{DAY_NAME}[)）]|{DAY_NAME})?"
 )
+"""`2026/01/05(Mon)`, or in US English `Mon, 01/05/2026`."""
 PLACEHOLDER = re.compile(r"\[[^\[\]\n]{1,24}\]|☎.*", re.DOTALL)
 """`[Sticker]`, `[写真]`, `☎ Call time 0:12`: what the app writes for anything but a text."""
 MIN_MESSAGES = 2
@@ -33,7 +34,7 @@ def _parse(line: str) -> ParsedLine | None:
     if line.startswith(HEAD) or SAVED.fullmatch(line):
         return ParsedLine()
     if (match := DATE_LINE.fullmatch(line.strip())) and (day := parse_moment(match["day"])):
-        return ParsedLine(day=day)
+        return ParsedLine(day=replace(day, looks_american=match["weekday"] is not None))
     time, tab, rest = line.partition("\t")
     seconds = parse_clock(time) if tab else None
     if seconds is None:

@@ -82,7 +82,7 @@ ANSWER_COLUMNS = tuple("answer output response completion solution std_answer re
 CHAT_FORMAT = "chat-table"
 ALSO_USED = {
     "personality": ("utterances", "history", "candidates"),
-    "sides": ("users", "participants", "bot_profile", "bot_persona", "agent_profile"),
+    "sides": tuple("users participants participant1_id participant2_id bot_profile bot_persona agent_profile".split()),
     "scenes": ("plot", "scenario", "background", "setting", "summary"),
     "preference": ("conversations", "messages"),
 }
