@@ -57,6 +57,13 @@ LIBRARIES = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf"}
 DEFAULT_TEMPLATE_LINE = (
     "- Its chat template is not the base model's: load the tokenizer from this folder, which has `chat_template.jinja`."
 )
+PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "audio_tokenizer_config.json",
+)
+"""Files by which a multimodal model's processor reads pictures and sounds; transformers writes them as they are."""
 DESCRIPTION_SUFFIX = ".export.json"
 
 
@@ -163,6 +170,9 @@ def export_merged(request: ExportRequest) -> ExportComparison:
     request.say("writing the model")
     model.save_pretrained(request.path)
     source.tokenizer.save_pretrained(request.path)
+    for name in PROCESSOR_FILES:
+        if (source.base.folder / name).exists():
+            shutil.copyfile(source.base.folder / name, request.path / name)
     (request.path / README_FILE).write_text(render_model_card(source, "transformers"), encoding="utf-8")
     _cast_weights(model, torch.float32)
     rounded = compute_logits(model, source.samples)
