@@ -58,7 +58,8 @@ class ParentAdapter:
         """Return the recipe with the adapter's shape. Raises `RequestError` if the request sets another one."""
         config = _read_peft_config(self.folder)
         own: dict[str, Any] = {name: config[key] for name, key in SHAPE_SETTINGS.items()}
-        own["target_modules"] = _order_modules(own["target_modules"], recipe.target_modules)
+        names = [path.rpartition(".")[2] for path in own["target_modules"]]  # whole paths in a multimodal model
+        own["target_modules"] = _order_modules(names, recipe.target_modules)
         for name, value in requested.model_dump(include=set(SHAPE_SETTINGS), exclude_none=True).items():
             if _comparable(value) != _comparable(own[name]):
                 raise RequestError(

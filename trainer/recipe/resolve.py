@@ -76,6 +76,11 @@ MODULE_ALIASES: dict[str, tuple[str, ...]] = {
     "up_proj": ("gate_up_proj", "w3", "fc1", "c_fc", "dense_h_to_4h"),
     "down_proj": ("w2", "fc2", "c_proj", "dense_4h_to_h"),
 }
+OTHER_TOWERS = frozenset(
+    "vision_tower vision_model visual vision_encoder vision_embedder audio_tower audio_encoder audio_model "
+    "speech_encoder multi_modal_projector embed_vision embed_audio".split()
+)
+"""Parts of multimodal models that read no text, by their names in transformers: no adapter is trained there."""
 STATE_MODULES = ("in_proj", "receptance", "key", "value")
 """Linear layers of models without attention, in place of all that a recipe names: Mamba's; RWKV's. Mamba's fused CUDA
 kernels read the other matrices past their layers, so that an adapter there would change nothing."""
@@ -201,7 +206,7 @@ def find_target_modules(base: BaseModel, wanted: Sequence[str]) -> TargetModules
     Raises `TrainingError` when it has none of them, `BaseModelError` when its weights cannot be unpacked.
     """
     require_unpackable(base.name, base.quantisation)
-    paths = linear_layers(base)
+    paths = [path for path in linear_layers(base) if OTHER_TOWERS.isdisjoint(path)]
     refused = PEFT_REFUSED_MODULES if read_config(base).get("model_type") in PEFT_REFUSING_KINDS else ()
     present = {path[-1] for path in paths} - set(refused)
     has_experts = any(EXPERTS_MODULE in path for path in paths)

@@ -216,7 +216,7 @@ def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
 
 
 def add_lora_adapter(model: Any, recipe: Recipe) -> Any:
-    """Add an untrained adapter to those of the recipe's target modules that the model has."""
+    """Add an untrained adapter to those of the recipe's target modules that the language model has."""
     present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     targets = [name for name in recipe.target_modules if name in present]
     if not targets:
@@ -229,7 +229,7 @@ def add_lora_adapter(model: Any, recipe: Recipe) -> Any:
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
-        target_modules=targets,
+        target_modules=_language_modules(model, targets),
         use_rslora=recipe.use_rslora,
         use_dora=recipe.use_dora,
         task_type="CAUSAL_LM",
@@ -299,3 +299,17 @@ def cast_adapter_to_float32(model: Any) -> None:
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
+
+
+def _language_modules(model: Any, names: Sequence[str]) -> list[str]:
+    """Return the names of layers; as whole paths where layers outside of the language model have the same name.
+
+    A vision tower reads no text: an adapter there would stay untrained.
+    """
+    inside = set(model.get_decoder().modules())
+    found = list[str]()
+    for name in names:
+        layers = {path: layer for path, layer in model.named_modules() if path.rpartition(".")[2] == name}
+        own = [path for path, layer in layers.items() if layer in inside]
+        found += own if own and len(own) < len(layers) else [name]
+    return found
