@@ -126,12 +126,23 @@ class BotClient(Bot):
     def _limit_waits(self) -> None:
         """Give up requests that Discord does not answer: others of the same channel wait for them.
 
-        discord.py has no setting for that, and waits five minutes. Pauses for rate limits do not count.
+        discord.py has no setting for that, and waits five minutes. Pauses for rate limits do not count. A request
+        that is cancelled in such a pause releases those that wait with it, which discord.py forgets.
         """
         session: aiohttp.ClientSession = vars(self.http)["_HTTPClient__session"]
         session._timeout = aiohttp.ClientTimeout(
             session.timeout.total, sock_connect=RESPONSE_TIMEOUT_S, sock_read=RESPONSE_TIMEOUT_S
         )
+        request, over = self.http.request, self.http._global_over
+
+        async def release_when_cancelled(*arguments: Any, **options: Any) -> Any:
+            try:
+                return await request(*arguments, **options)
+            except asyncio.CancelledError:
+                over.set()
+                raise
+
+        self.http.request = release_when_cancelled  # type: ignore[method-assign]
 
     async def setup_hook(self) -> None:
         self._limit_waits()

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.chaos import disk_faults, model_kills, reply_kills, trainer_kills, wire_storms
+from tests.chaos import disk_faults, failing_calls, model_kills, reply_kills, trainer_kills, wire_storms
 from tests.chaos.conversation import Outcome
 
 RESULT = Path("build/chaos/result.json")
@@ -79,6 +79,7 @@ def tests(*files: str) -> Suite:
 SUITES: dict[str, Suite] = {
     "SIGKILL at writes and requests": reply_kills.run,
     "disturbed requests and events": wire_storms.run,
+    "calls that fail 1 to 20 times": failing_calls.run,
     "SIGKILL of bot and trainer": kill_trainers,
     "random steps of the queue": walk_queue,
     "EIO and ENOSPC at writes": lambda seeds, first: disk_faults.run(max(1, STEPS // seeds), first),

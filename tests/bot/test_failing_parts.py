@@ -1,0 +1,343 @@
+"""What fails while replies are made costs a delay or a part: other calls, the database, the first connection."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from contextlib import contextmanager
+from itertools import pairwise
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from bot.chat import delivery, held_events, streaming_reply
+from bot.chat.held_events import EventDroppedError, HeldEvents
+from bot.demo_guild import NEWCOMER
+from bot.sandbox.channel_messages import EPHEMERAL, LOADING
+from bot.sandbox.gateway import Gateway
+from bot.sandbox.interactions import CallbackType
+from bot.sandbox.wire_faults import RequestFault
+from bot.store import StoreError
+from bot.store import database as store_database
+from personas.errors import AdapterError
+from personas.lore.index import LoreIndex
+from tests.bot.conftest import INN, QUAY, STAGE, on_stage
+from tests.chaos.failing_calls import FOLLOW_UP
+from tests.fakes import until
+
+EDIT = FOLLOW_UP
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Short pauses after errors, ours and discord.py's."""
+    slept = asyncio.sleep
+    for module in ("discord.http", "discord.webhook.async_"):
+        monkeypatch.setattr(f"{module}.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+    monkeypatch.setattr(delivery, "RETRY_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(delivery, "FIRST_PAUSE_S", 0.01)
+
+
+@contextmanager
+def locked(home):
+    """Another program writes to the database, for longer than the bot waits."""
+    other = sqlite3.connect(home / "understudy.sqlite")
+    other.execute("begin immediate")
+    yield
+    other.rollback()
+    other.close()
+
+
+def texts(stage, channel) -> list[str]:
+    return [message["content"] for message in stage.sandbox.messages(channel)]
+
+
+# ------------------------------------------------------------------------------------------ the end of a reply
+
+
+async def test_an_end_that_discord_did_not_take_is_shown_whole_by_the_next_start(tmp_path, monkeypatch, hasty):
+    monkeypatch.setattr(delivery, "MAX_DELIVERY_S", 0.05)
+    async with on_stage(tmp_path) as stage:
+        stage.sandbox.fail_requests(EDIT, "blocked", 10_000)
+        event = int((await stage.member.say(QUAY, "hello"))["id"])
+        await until(lambda: stage.store.replies.get(event))
+        await until(lambda: not stage.client.services.reply_service._tasks)
+        assert texts(stage, QUAY)[-1] == "…" and stage.store.replies.get(event).state == "done"
+    async with on_stage(tmp_path) as stage:
+        await until(lambda: not stage.store.replies.unfinished())
+        assert texts(stage, QUAY)[-1] == "Ballast hears: hello\n-# AI-written · base model"
+        assert "went wrong" not in str(stage.sandbox.messages(QUAY)) and not stage.engine.requests
+
+
+async def test_edits_that_fail_are_left_out_and_follow_more_slowly(monkeypatch):
+    clock, tried = [100.0], []
+
+    class Refusing:
+        async def say(self, text, view=None, since=None):
+            return 1
+
+        async def change(self, message_id, text, view=None):
+            tried.append(clock[0])
+            raise aiohttp.ServerDisconnectedError
+
+    class Words:
+        reply = None
+
+        async def __aiter__(self):
+            for _ in range(600):
+                clock[0] += 0.1
+                yield "word "
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+    live = streaming_reply.StreamingReply(Refusing(), lambda: None, lambda: None, lambda parts: None, lambda one: one)
+    await live.begin()
+    await live.follow(Words())
+    gaps = [round(later - earlier) for earlier, later in pairwise(tried)]
+    assert gaps == [2, 4, 8, 16] and live.text_so_far == "word " * 600
+
+
+# ------------------------------------------------------------------------------------------ the database
+
+
+async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_database, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(held_events, "RETRY_DELAY_S", 0.02)
+    async with on_stage(tmp_path) as stage, aiohttp.ClientSession(stage.sandbox.url) as session:
+
+        async def health():
+            async with session.get("/healthz") as response:
+                return response.status, await response.json(content_type=None)
+
+        service, channels = stage.client.services.reply_service, (QUAY, INN, STAGE)
+        before = {channel: len(texts(stage, channel)) for channel in channels}
+        with locked(tmp_path):
+            said = [await stage.member.say(QUAY, f"question {number}") for number in range(3)]
+            await stage.member.edit(said[0], "question 0, at last")
+            await stage.member.delete(said[1])
+            await stage.member.slash(QUAY, "chat", message="by command")
+            await until(lambda: len(service.events) == 6)
+            status, problem = await health()
+            assert (status, problem["type"]) == (503, "/problems/not-stored")
+            assert "The database UNDERSTUDY_HOME/understudy.sqlite cannot be used: database is locked" in str(problem)
+            answer = await stage.member.slash(INN, "persona fresh")
+            assert answer.ephemeral and answer.message["content"] == (
+                "I cannot store anything at the moment. Try it again in a minute."
+            )
+            monkeypatch.setattr("bot.web.api.system_state.WRITE_PROBE_INTERVAL_S", 0.0)
+        await until(lambda: not len(service.events) and not stage.store.replies.unfinished())
+        await until(lambda: not service._tasks)
+        channel_id = int(said[0]["channel_id"])
+        asked = [one.text for one in stage.store.messages.recent(channel_id, keep=50) if one.persona_id is None]
+        assert asked == ["question 0, at last", "question 2", "by command"]
+        shown = str(texts(stage, QUAY)[before[QUAY] :])
+        assert all(f"Ballast hears: {one}" in shown for one in ("question 0", "question 2", "by command"))
+        assert not any("database" in text or "store" in text for channel in channels for text in texts(stage, channel))
+        assert (await health())[0] == 200
+
+
+async def test_only_the_first_write_waits_for_a_lock(tmp_path, monkeypatch):
+    waited = []
+    async with on_stage(tmp_path) as stage:
+        raw = stage.store._connection._raw
+
+        def timeout() -> int:
+            return int(raw.execute("pragma busy_timeout").fetchone()[0])
+
+        raw.execute("pragma busy_timeout = 30")
+        with locked(tmp_path):
+            for _ in range(3):
+                waited.append(timeout())
+                with pytest.raises(StoreError, match="locked"):
+                    stage.store.check_writable(1.0)
+        stage.store.check_writable(2.0)
+        assert waited == [30, 0, 0] and timeout() == store_database.BUSY_TIMEOUT_S * 1000
+
+
+async def test_held_events_keep_their_order_and_are_bounded(monkeypatch, caplog):
+    monkeypatch.setattr(held_events, "MAX_HELD_EVENTS", 3)
+    events, stored, is_locked = HeldEvents(), [], True
+
+    def row(number: int) -> int:
+        if is_locked:
+            raise StoreError("The database is locked.")
+        if number == 1:
+            raise ValueError("a mistake")
+        stored.append(number)
+        return number
+
+    held = [asyncio.create_task(events.store(lambda number=number: row(number))) for number in range(4)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    with pytest.raises(EventDroppedError):
+        await held[3]
+    is_locked = False
+    late = asyncio.create_task(events.store(lambda: row(9)))
+    await asyncio.sleep(0)
+    assert len(events) == 3 and not stored, "what comes later waits for what came before, and is dropped"
+    await events.store_held()
+    with pytest.raises(EventDroppedError):
+        await late
+    assert [await held[0], await held[2]] == stored == [0, 2] and "2 events of Discord were lost" in caplog.text
+    with pytest.raises(ValueError, match="a mistake"):
+        await held[1]
+
+
+# ------------------------------------------------------------------------------------------ interactions
+
+
+async def test_a_command_whose_follow_up_was_taken_is_answered_once_and_never_said_to_have_failed(stage, hasty):
+    for fault, times in (("error_after", 1), ("error_after", 4), ("cut_after", 1), ("cut_after", 2), ("blocked", 2)):
+        mark = stage.mark
+        stage.sandbox.fail_requests(FOLLOW_UP, fault, times)
+        answer = await stage.member.slash(QUAY, "privacy opt-out")
+        await until(lambda answer=answer: (answer.message or {}).get("content"))
+        await stage.member.slash(QUAY, "persona list")
+        new = [one for kind, one in stage.sandbox.events[mark:] if kind == "message"]
+        assert len([one for one in new if one["id"] == answer.message["id"]]) == 1, (fault, times)
+        assert len(new) == 2 and "went wrong" not in str(new), (fault, times, new)
+
+
+async def test_a_response_that_is_lost_for_good_is_no_failure_of_the_change(stage, hasty, caplog):
+    mark = stage.mark
+    stage.sandbox.fail_requests(FOLLOW_UP, "cut_before", 3)
+    await stage.member.slash(QUAY, "privacy opt-out")
+    await until(lambda: "could not tell" in caplog.text)
+    assert stage.store.people.decision(int(stage.member.id)).opted_in is False
+    assert "went wrong" not in str(stage.sandbox.events[mark:]) and "Traceback" not in caplog.text
+
+
+async def test_a_private_text_after_a_public_deferral_stays_private(stage):
+    mark = stage.mark
+    await stage.moderator.slash(QUAY, "finetune start")
+    await until(lambda: stage.backend.busy)
+    stage.backend.finish()
+    result = await stage.sees("Trained", since=mark)
+    (promote,) = [one["custom_id"] for one in result["components"][0]["components"] if "promote:" in one["custom_id"]]
+    stage.engine.failure, mark = AdapterError("The adapter is damaged.", "Train it again."), stage.mark
+    answer = await stage.moderator.click(result, promote)
+    assert answer.type == CallbackType.THINKING and not answer.ephemeral
+    told = await stage.sandbox.wait_for("message", lambda one: "is damaged" in one["content"], since=mark)
+    assert told["flags"] & EPHEMERAL
+    assert not any(one["flags"] & LOADING for one in stage.sandbox.messages(QUAY)), "nobody is left thinking"
+
+
+@pytest.mark.parametrize("door", ["command", "form"])
+async def test_a_refused_question_leaves_no_trace(stage, door):
+    mark = stage.mark
+    await stage.member.say(QUAY, "hello")
+    reply = await stage.finished(QUAY, mark)
+    stage.engine.full, mark = True, stage.mark
+    if door == "command":
+        await stage.member.slash(QUAY, "chat", message="a refused question")
+    else:
+        (button,) = [one["custom_id"] for one in reply["components"][0]["components"] if "reply:" in one["custom_id"]]
+        await stage.member.submit(await stage.member.click(reply, button), text="a refused question")
+    await stage.sandbox.wait_for("message", lambda one: "are waiting already" in one["content"], since=mark)
+    await until(lambda: "a refused question" not in str(texts(stage, QUAY)))
+    stage.engine.full, mark = False, stage.mark
+    await stage.member.say(QUAY, "and now?")
+    await stage.finished(QUAY, mark)
+    assert "a refused question" not in str(stage.engine.requests[-1].turns)
+    rows = stage.store._connection.read("select text from messages union all select state from replies")
+    assert all(row["text"] not in ("a refused question", "failed") for row in rows)
+
+
+async def test_24_questions_at_once_are_acknowledged_before_lore_is_searched(stage, monkeypatch):
+    searched, go_on, in_order = [], asyncio.Event(), LoreIndex.in_order
+
+    async def held(self, search):
+        searched.append(search)
+        await go_on.wait()
+        return await in_order(self, search)
+
+    monkeypatch.setattr(LoreIndex, "in_order", held)
+    people = stage.member, stage.moderator, stage.sandbox.member(NEWCOMER)
+    asking = [
+        people[number % 3].slash((QUAY, INN, STAGE)[number % 3], "chat", message=f"question {number}")
+        for number in range(24)
+    ]
+    answers = await asyncio.gather(*asking)
+    assert [answer.type for answer in answers] == [CallbackType.MESSAGE] * 24 and len(searched) >= 1
+    assert not stage.engine.requests
+    go_on.set()
+    await until(lambda: len(stage.engine.requests) == 24)
+
+
+# ------------------------------------------------------------------------------------------ connections
+
+
+async def test_a_request_that_hangs_silences_its_channel_briefly(tmp_path, monkeypatch, hasty):
+    monkeypatch.setattr("bot.client.RESPONSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(streaming_reply, "FIRST_EDIT_DELAY_S", 60.0)
+    async with on_stage(tmp_path) as stage:
+        stage.sandbox.fail_requests("POST /webhooks/{webhook_id}/{token}", "hanging", 2)
+        stage.sandbox.fail_requests(EDIT, RequestFault.HANGING, 2)
+        for words in ("one", "two"):
+            await stage.member.say(QUAY, words)
+        await until(lambda: sum("-# AI-written" in text for text in texts(stage, QUAY)) == 2, 5.0)
+
+
+async def test_the_first_connection_is_tried_again_like_any_other(tmp_path, monkeypatch, caplog):
+    """Discord's gateway may not take a connection, or close it before its HELLO."""
+    monkeypatch.setattr("discord.backoff.ExponentialBackoff.delay", lambda self: 0.01)
+    serve, asked = Gateway.serve, []
+
+    async def refuse_first(self, request):
+        asked.append(request)
+        if len(asked) == 1:
+            return web.Response(status=503)
+        if len(asked) == 2:
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            await socket.close(code=1001)
+            return socket
+        return await serve(self, request)
+
+    monkeypatch.setattr(Gateway, "serve", refuse_first)
+    async with asyncio.timeout(20), on_stage(tmp_path) as stage:
+        await stage.member.say(QUAY, "hello")
+        await stage.finished(QUAY, 0)
+    assert len(asked) == 3 and caplog.text.count("The first connection failed") == 2
+
+
+async def test_a_cancelled_request_releases_the_limit_of_all(stage):
+    """discord.py would hold back every later request if one is cancelled that waits for the global limit."""
+    http = stage.client.http
+    stage.sandbox.fail_requests("GET /channels/{channel_id}/webhooks", "limited_globally", 1)
+    waiting = asyncio.create_task(stage.client.guilds[0].text_channels[0].webhooks())
+    await until(lambda: not http._global_over.is_set())
+    waiting.cancel()
+    async with asyncio.timeout(5):
+        await stage.client.fetch_channel(stage.client.guilds[0].text_channels[0].id)
+
+
+# ------------------------------------------------------------------------------------------ clients of the API
+
+
+async def test_lore_is_not_searched_for_clients_that_have_gone(stage, monkeypatch):
+    searched, first, go_on, search = [], threading.Event(), threading.Event(), LoreIndex.search
+
+    def held(self, persona_id, message, *parts, **options):
+        searched.append(message)
+        first.set()
+        go_on.wait(20)
+        return search(self, persona_id, message, *parts, **options)
+
+    monkeypatch.setattr(LoreIndex, "search", held)
+    monkeypatch.setattr("bot.web.sse.DISCONNECT_POLL_S", 0.02)
+    body = {"model": "ballast", "messages": [{"role": "user", "content": "Where is the piano?"}]}
+    async with aiohttp.ClientSession(stage.sandbox.url) as session:
+        asking = [asyncio.create_task(session.post("/v1/chat/completions", json=body)) for _ in range(20)]
+        await asyncio.to_thread(first.wait, 10)
+        index = stage.client.services.request_builder.lore
+        await until(lambda: index._searcher._work_queue.qsize() >= 19)
+        for one in asking:
+            one.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    await until(lambda: not any("_chat_request" in str(task.get_coro()) for task in asyncio.all_tasks()))
+    go_on.set()
+    await stage.member.say(QUAY, "How heavy was the piano?")
+    await stage.finished(QUAY, 0)
+    assert len(searched) == 2 and not any(it.turns[-1].text == "Where is the piano?" for it in stage.engine.requests)
