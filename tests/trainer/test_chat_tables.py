@@ -1,10 +1,16 @@
 """Tables of chats in forty forms: each is recognised rightly or asked about, never read with another column as text."""
 
+import json
+import sys
+
 import pytest
 
 from personas.schemas.chat import Persona
 from tests.trainer.chat_tables import SAID, TALK, chat_tables
+from tests.trainer.conversations import sentence
+from tests.trainer.job_folders import sign
 from tests.trainer.read_sources import everything
+from trainer.cli.main import main
 from trainer.sources.column_profile import UnclearColumnsError
 
 TABLES = {table.name: table for table in chat_tables()}
@@ -53,3 +59,31 @@ def test_the_same_talk_is_somebody_elses_under_another_name(tmp_path):
     used, _ = everything(path, persona_names=("Corvin",))
     assert learned(used) == [text for name, text in TALK if name == "Corvin"]
     assert {m.at > 0 for c in used for m in c.messages} == {True}
+
+
+def run(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["trainer", "dataset", *map(str, words)])
+    code = main()
+    return code, *capsys.readouterr()
+
+
+def test_a_build_learns_the_named_speakers_lines_alone_and_knows_the_mapping_later(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ada.toml").write_text('id = "ada"\nname = "Ada"\ndescription = "You are Ada, who keeps a ferry."\n')
+    times = [f"2026-03-{n // 40 + 1:02} {n // 2 % 20:02}:0{n % 2}:00" for n in range(60)]
+    lines = [(time, ("Corvin", "Tansy")[n % 2], f"{sentence(n, 9)}, {n} ropes.") for n, time in enumerate(times)]
+    table = "kwando,nani,neno\n" + "".join(f'{time},{name},"{text}"\n' for time, name, text in lines)
+    (tmp_path / "talk.csv").write_text(table)
+    sign(tmp_path / "talk.csv")
+    build = ("build", "--persona", "ada.toml", "--as", "Tansy", "--source", "talk.csv")
+    code, _, err = run(monkeypatch, capsys, *build, "--out", "set")
+    assert code == 1 and "Say which is which with --map: speaker=nani text=neno time=kwando." in err
+    assert not (tmp_path / "set").exists()
+    mapping = ("--map", "speaker=nani", "text=neno", "time=kwando")
+    assert run(monkeypatch, capsys, "inspect", "talk.csv", *mapping, "--keep-map")[0] == 0
+    code, out, err = run(monkeypatch, capsys, *build, "--out", "set", "--json")
+    assert code == 0, err
+    sides = [(tmp_path / "set" / f"{side}.jsonl").read_text().splitlines() for side in ("train", "eval")]
+    replies = [json.loads(line)["messages"][-1]["content"] for side in sides for line in side]
+    assert {int(reply.split()[-2]) for reply in replies} == set(range(1, 60, 2)), "every second line is Tansy's"
+    assert json.loads(out)["rows_used"] == 60

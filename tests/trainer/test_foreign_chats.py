@@ -50,7 +50,7 @@ def test_a_tavern_chat_is_its_characters(tmp_path, head):
     assert detect_format(path).name == "sillytavern"
     assert spoken(used[0]) == SPOKEN and used[0].roles == ("Tansy",) and used[0].rows == 6
     assert [it.reason for it in rejected] == ["hidden from the prompt (is_system)", "no text"]
-    with pytest.raises(MaterialError, match="Wick never speaks in chat.jsonl. Characters found: Tansy 1"):
+    with pytest.raises(MaterialError, match=r"Wick never speaks in chat\.jsonl\. Characters found: Tansy 1"):
         list(read_usable(path, ReadOptions(persona=Persona("wick", "Wick"))))
 
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_read_is_refused_by_its_name(tmp_path, name, content, sai
 def test_a_folder_of_pages_says_what_to_export(tmp_path):
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "messages.html").write_text("<html></html>")
-    with pytest.raises(MaterialError, match="holds web pages, which are not read. Export the chat as JSON instead"):
+    with pytest.raises(MaterialError, match=r"holds web pages, which are not read\. Export the chat as JSON instead"):
         detect_format(tmp_path / "export")
 
 

@@ -388,11 +388,12 @@ def describe_columns(file: SourceFile, format: str, options: ReadOptions) -> Col
         rows = list(peek.records) or peek.head[chat[0]]
         return ColumnUse(chat[1], _without(list_columns(rows), chat[1].values()))
     schema = next((schema for schema in ROW_SCHEMAS if schema.name == format), None)
-    planned = [columns for row in first_rows(peek) if (columns := _plan(schema, row))] if schema else []
+    planned = [roles for row in first_rows(peek) if (roles := _plan(schema, row))] if schema else []
     if not planned:
         return ColumnUse()
-    used = {role: column for columns in planned for role, column in columns.by_role.items()}
-    taken = {*used.values(), *planned[0].by_role, planned[0].value_key, planned[0].from_key, *ALSO_USED.get(format, ())}
+    used = {role: column for roles in planned for role, column in roles.by_role.items()}
+    taken = {*used.values(), *(key for roles in planned for key in (roles.from_key, roles.value_key))}
+    taken |= {*ALSO_USED.get(format, ()), *ROW_LOSS_KEYS, "persona", "right"}
     return ColumnUse(used, _unused(peek, taken, options))
 
 
