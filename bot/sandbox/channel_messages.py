@@ -14,6 +14,22 @@ from bot.sandbox.sandbox_errors import ApiError, Json
 from bot.sandbox.traffic_log import EventFeed
 
 SUPPRESS_EMBEDS, HAS_THREAD, EPHEMERAL, LOADING, SUPPRESS_NOTIFICATIONS = (1 << bit for bit in (2, 5, 6, 7, 12))
+IS_FORWARD, IS_VOICE_MESSAGE = 1 << 14, 1 << 13
+FORWARD_REFERENCE = 1
+"""Type of a message's reference to the one that it forwards."""
+SNAPSHOT_FIELDS = (
+    "type",
+    "content",
+    "mentions",
+    "mention_roles",
+    "attachments",
+    "embeds",
+    "timestamp",
+    "edited_timestamp",
+    "flags",
+    "components",
+)
+"""What a forward copies of a message."""
 THREAD_CREATED, REPLY, SLASH_COMMAND_RESPONSE, THREAD_STARTER, CONTEXT_MENU_RESPONSE = 18, 19, 20, 21, 23
 USER_MESSAGE_TYPES = (0, REPLY)
 """Types of messages that users write; the others are Discord's own or respond to commands."""
@@ -130,6 +146,15 @@ class MessageManager:
         reference = {"type": 0, "channel_id": channel_id, "message_id": target["id"], **self._guild_field(channel_id)}
         return {"type": REPLY, "message_reference": reference}
 
+    def forward(self, author: Json, channel_id: str, original: Json) -> Json:
+        """Send a copy of a message to another channel; it has no text of its own."""
+        place = original["channel_id"]
+        reference = {"type": FORWARD_REFERENCE, "channel_id": place, "message_id": original["id"]}
+        snapshot = {name: original[name] for name in SNAPSHOT_FIELDS} | {"components": []}
+        more: Json = {"message_reference": reference | self._guild_field(place), "flags": IS_FORWARD}
+        more["message_snapshots"] = [{"message": snapshot}]
+        return self.create(author, channel_id, MessageDraft({}), **more)
+
     def _guild_field(self, channel_id: str) -> Json:
         return {} if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL else {"guild_id": self.guild.id}
 
@@ -177,7 +202,8 @@ class MessageManager:
 
     def _attachment(self, message: Json, file: StoredFile, fields: Json) -> Json:
         created = payloads.attachment(self._store.put_file(file), message["channel_id"], file)
-        return created | ({"description": fields["description"]} if fields.get("description") else {})
+        kept = ("description", "duration_secs", "waveform")
+        return created | {name: fields[name] for name in kept if fields.get(name)}
 
     def _mentioned(self, message: Json, allowed: Json | None) -> Json:
         replied_to = self._replied_author(message) if message["type"] == REPLY else None

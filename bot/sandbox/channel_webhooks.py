@@ -43,18 +43,22 @@ class WebhookManager:
             raise ApiError(50027)
         return found
 
-    def create(self, channel_id: str, body: Json) -> Json:
-        """Create a webhook. Refuses the 16th of a channel (30007) and forbidden names (50035)."""
+    def create(self, channel_id: str, body: Json, owner: Json | None = None) -> Json:
+        """Create a webhook of an application's bot, by default of the bot's.
+
+        Refuses the 16th of a channel (30007) and forbidden names (50035).
+        """
+        owner = owner or self._guild.bot
         if len(self.of_channel(channel_id)) >= MAX_WEBHOOKS_PER_CHANNEL:
             raise ApiError(30007)
         webhook_id = self._store.new_id()
         hook = {
             "id": webhook_id,
             "type": 1,
-            "application_id": self._guild.bot_id,
+            "application_id": owner["id"],
             "guild_id": self._guild.id,
             "channel_id": channel_id,
-            "user": self._guild.bot,
+            "user": owner,
             "token": secrets.token_urlsafe(51),
             "avatar": None,
         }

@@ -50,6 +50,8 @@ DIRECT_INTENT_SHIFT = 3  # bits between an intent for guilds and the same one fo
 HEARTBEAT_MS = 41_250
 HEARTBEAT_ACK_S = 0.05
 MESSAGE_EVENTS = ("MESSAGE_CREATE", "MESSAGE_UPDATE")
+HIDDEN_FIELDS = ("poll", "message_snapshots")
+"""Further fields that a message has no more without the content intent."""
 CLOSE_REASONS = {
     4001: "Unknown opcode.",
     4002: "Error while decoding payload.",
@@ -86,7 +88,8 @@ def without_content(message: Json, bot_id: str) -> Json:
         seen["referenced_message"] = without_content(seen["referenced_message"], bot_id)
     if message["author"]["id"] == bot_id or any(user["id"] == bot_id for user in message["mentions"]):
         return seen
-    return seen | {"content": "", "embeds": [], "attachments": [], "components": []}
+    hidden: Json = {"content": "", "embeds": [], "attachments": [], "components": []}
+    return {name: value for name, value in seen.items() if name not in HIDDEN_FIELDS} | hidden
 
 
 class GatewayConnection:

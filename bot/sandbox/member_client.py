@@ -4,10 +4,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from bot.sandbox import application_commands as command_options
-from bot.sandbox.channel_messages import EPHEMERAL, HAS_THREAD, USER_MESSAGE_TYPES, MessageDraft, visible_to
+from bot.sandbox import payloads
+from bot.sandbox.channel_messages import (
+    EPHEMERAL,
+    HAS_THREAD,
+    IS_VOICE_MESSAGE,
+    USER_MESSAGE_TYPES,
+    MessageDraft,
+    visible_to,
+)
 from bot.sandbox.container import SandboxContainer
 from bot.sandbox.guild_seed import Permission
 from bot.sandbox.interactions import ATTACHMENT_LIMIT_BYTES as LARGEST_FILE_BYTES
@@ -18,6 +26,7 @@ from bot.sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 from bot.sandbox.validation import USER_COMMAND
 
 BUTTON, LINK_STYLE, TEXT_INPUT = 2, 5, 4
+POLL_S = 86_400.0
 MAX_FORM_TEXT_CHARACTERS, MAX_MESSAGE_CHARACTERS, MAX_CHANNEL_NAME_CHARACTERS = 4000, 2000, 100
 ChannelReference = str | Json  # a channel, thread or direct messages: the object or its id, or a channel's name
 FormFields = dict[str, str | list[str]]
@@ -91,6 +100,61 @@ class MemberClient:
             return self._container.messages.create(self._self["user"], location["id"], draft)
 
         return _as_client(body["content"], send)
+
+    async def sticker(
+        self, channel: ChannelReference, name: str, content: str = "", reply_to: Json | None = None
+    ) -> Json:
+        """Send a sticker, alone or with text."""
+        item = {"id": self._container.store.new_id(), "name": name, "format_type": 1}
+        return self._post(channel, content, reply_to, sticker_items=[item])
+
+    async def poll(self, channel: ChannelReference, question: str, answers: Sequence[str]) -> Json:
+        """Send a poll."""
+        numbered = [{"answer_id": at, "poll_media": {"text": text}} for at, text in enumerate(answers, start=1)]
+        poll = {
+            "question": {"text": question},
+            "answers": numbered,
+            "expiry": payloads.format_timestamp(self._container.clock.now() + POLL_S),
+            "allow_multiselect": False,
+            "layout_type": 1,
+            "results": {"is_finalized": False, "answer_counts": []},
+        }
+        return self._post(channel, "", None, poll=poll)
+
+    async def voice_message(self, channel: ChannelReference, reply_to: Json | None = None) -> Json:
+        """Send a voice message."""
+        file = StoredFile("voice-message.ogg", "audio/ogg", b"OggS")
+        recorded = {"duration_secs": 1.0, "waveform": "AAAA"}
+        message = self._post(channel, "", reply_to, flags=IS_VOICE_MESSAGE, files=(file,), recorded=recorded)
+        return message
+
+    async def forward(self, channel: ChannelReference, message: Json) -> Json:
+        """Forward a message that the member sees to a channel."""
+        location, original = self._find_channel(channel), self._visible(_message_id(message))
+        if not self._may(Permission.SEND_MESSAGES, location):
+            raise SandboxRefusal("You do not have permission to send messages in this channel.")
+        return self._container.messages.forward(self._self["user"], location["id"], original)
+
+    def _post(
+        self,
+        channel: ChannelReference,
+        content: str,
+        reply_to: Json | None,
+        files: Sequence[StoredFile] = (),
+        recorded: Json | None = None,
+        **more: Any,
+    ) -> Json:
+        """Send a message with more than text; `recorded` are further fields of its first file."""
+        location = self._find_channel(channel)
+        if not self._may(Permission.SEND_MESSAGES, location):
+            raise SandboxRefusal("You do not have permission to send messages in this channel.")
+        body: Json = {"content": self._with_mentions(content)}
+        if recorded:
+            body["attachments"] = [{"id": "0", **recorded}]
+        if reply_to is not None:
+            body["message_reference"] = {"message_id": _message_id(reply_to)}
+        draft = MessageDraft(body, tuple(files))
+        return self._container.messages.create(self._self["user"], location["id"], draft, **more)
 
     async def edit(self, message: Json, content: str) -> Json:
         current = self._visible(_message_id(message))

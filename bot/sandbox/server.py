@@ -18,6 +18,7 @@ from bot.sandbox.container import FaultControls, SandboxContainer, SharedCompone
 from bot.sandbox.gateway import ShardLimits
 from bot.sandbox.guild_seed import GuildSeed
 from bot.sandbox.member_client import MemberClient
+from bot.sandbox.proxy_bot import ProxyBot
 from bot.sandbox.sandbox_errors import Json, NotLoopback
 from bot.sandbox.traffic_log import EventLog, EventPredicate
 
@@ -192,6 +193,10 @@ class Sandbox(FaultControls):
 
     def webhooks(self, channel_name: str, guild_id: int | None = None) -> list[Json]:
         return self._of_guild(guild_id).webhooks.of_channel(self.channel(channel_name, guild_id)["id"])
+
+    def proxy_bot(self, guild_id: int | None = None) -> ProxyBot:
+        """Return a bot that posts members' messages again under other names, as PluralKit does."""
+        return ProxyBot(self._of_guild(guild_id))
 
     def member(self, name: str, guild_id: int | None = None) -> MemberClient:
         """Return the member of this name, in the first guild or the one named. Raises KeyError."""

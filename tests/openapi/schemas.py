@@ -16,6 +16,8 @@ ANSWERED_TOO: dict[str, dict[str, Json]] = {
     "InnerErrors": {"_errors": {"type": "array", "items": {"$ref": f"{SCHEMAS}FieldError"}}},
     # Left undescribed on purpose, as Discord may change them (discord-api-docs, pull requests 6734 and 7383).
     "ApplicationCommandInteractionMetadataResponse": {"name": TEXT, "command_type": NUMBER},
+    # Discord's reference ("Message Reference Types") has 1 for a forward; the schema knows replies alone.
+    "MessageReferenceResponse": {"type": NUMBER},
 }
 """What Discord answers although it does not say so: schema → field → what it is."""
 
