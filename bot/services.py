@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from discord.ext import commands
 
 from bot.chat.dialogue import DialogueRunner
 from bot.chat.discord_channels import ChannelCache, SenderRegistry
+from bot.chat.message_reader import MessageReader
 from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage
 from bot.chat.reply_service import ReplyService
 from bot.chat.streaming_reply import ReplyViews
@@ -111,6 +112,11 @@ class Services:
             client=client,
             **more,
         )
+
+    @cached_property
+    def message_reader(self) -> MessageReader:
+        """The reader of what members write."""
+        return MessageReader(self.store)
 
     @property
     def request_checks(self) -> RequestChecks:

@@ -1,7 +1,6 @@
 """Builds a chat request from a channel: its persona, recent turns, matching lore and memories, and the live adapter."""
 
 import logging
-import re
 import time
 import unicodedata
 from collections.abc import Callable
@@ -10,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from bot.chat.discord_channels import ChannelRef
+from bot.chat.message_text import ANONYMOUS_NAMES, NameOf, readable_text
 from bot.chat.streaming_reply import INVISIBLE_PATTERN
 from bot.errors import RefusedError
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
-from bot.store import EarlierTalk, Memory, Store, StoredMessage, StoreError
+from bot.store import EarlierTalk, Memory, QuotedMessage, Store, StoredMessage, StoreError
 from personas.engine import Engine
 from personas.home.adapters import adapter_ref
 from personas.lore.index import MAX_EARLIER_LOOKED_AT, LoreIndex, earlier_hits
@@ -32,10 +32,8 @@ from personas.schemas.chat import (
 
 log = logging.getLogger(__name__)
 MAX_MEMORY_CHARS = 400
-MENTION_PATTERN = re.compile(r"<@[!&]?\d+>")
-CHANNEL_PATTERN = re.compile(r"<#(\d{1,20})>")
-NAMED_PATTERN = re.compile(r"<(?:a?(:\w+:)|(/[^:<>]+):)\d+>")
-"""Discord's markup of a server's emoji or of a command, which contains the name that is shown."""
+MAX_QUOTED_CHARS = 600
+"""Characters of a message that another one replies to."""
 BLANK_SIGNS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers and an empty Braille cell: nothing is seen
 MAX_MISSING_VECTORS = 4
 """Number of earlier messages without a vector that are embedded with a new one, some 7 ms each."""
@@ -43,12 +41,18 @@ MAX_MISSING_VECTORS = 4
 
 @dataclass(frozen=True)
 class IncomingMessage:
-    """A message to answer. `event_id` is Discord's id of the message or interaction."""
+    """A message to answer. `event_id` is Discord's id of the message or interaction.
+
+    Members see beside it the message that it replies to (`quoted`) and the one from which its thread was started
+    (`thread_start`).
+    """
 
     event_id: int
     author_id: int
     author_name: str
     text: str
+    quoted: QuotedMessage | None = None
+    thread_start: QuotedMessage | None = None
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,10 @@ class ChatRequestBuilder:
             raise RefusedError("What this reply answers is no longer there.", "Ask again.")
         version, versions = self._choose_version(persona.id, place.guild_id, event_id)
         shown = _turns_of_versions(history, persona, versions)
-        turns = _turns(shown, persona)
+        turns = self._turns(shown, persona, place, versions)
         memories = partial(self._memories, member_id, place.guild_id, persona.id, event_id)
         lore = await self._find_lore(persona.id, turns[-1], place.guild_id, memories)
-        if member_id:
+        if member_id and shown[-1].text:
             talk = EarlierTalk(
                 place.guild_id, place.channel_id, persona.id, member_id, shown[0].seq, frozenset(versions)
             )
@@ -152,9 +156,48 @@ class ChatRequestBuilder:
         except StoreError as error:  # only time is lost
             log.info("the next prompt is not computed in advance: %s", error)
             return
-        talk = (*_turns(_turns_of_versions(history, persona, versions), persona), Turn(author, ""))
+        shown = _turns_of_versions(history, persona, versions)
+        talk = (*self._turns(shown, persona, place, versions), Turn(author, ""))
         adapter = self.adapter(persona.id, version) if version else None
         engine.prepare(persona, adapter, talk, self.sampling.max_new_tokens)
+
+    def _turns(
+        self, history: list[StoredMessage], persona: Persona, place: ChannelRef, versions: set[str | None]
+    ) -> tuple[Turn, ...]:
+        """Return the turns of a history as members see it: with quotes, and with what a thread was started from.
+
+        A reply to the message right before it has no quote: that would only repeat it.
+        """
+        start_id = place.channel_id if place.parent_id else None
+        shown = [message_id for message_id in (start_id, *(it.replies_to for it in history)) if message_id]
+        found = self.store.quoted.find(shown) if shown else {}
+        start, turns = found.get(start_id or 0), list[Turn]()
+        if start and self._is_start_shown(start, history, persona, place, versions):
+            turns.append(Turn(start.author_name, start.text or "", by_persona=start.persona_id == persona.id))
+        before = start.message_id if turns and start else None
+        for message in history:
+            is_new = message.replies_to and message.replies_to != before
+            text = _with_quote(message.text, found.get(message.replies_to or 0) if is_new else None)
+            turns.append(Turn(message.author_name, text, by_persona=message.persona_id == persona.id))
+            before = message.discord_message_id
+        return tuple(turns)
+
+    def _is_start_shown(
+        self,
+        start: QuotedMessage,
+        history: list[StoredMessage],
+        persona: Persona,
+        place: ChannelRef,
+        versions: set[str | None],
+    ) -> bool:
+        """Report whether the message that a thread was started from precedes its history.
+
+        It does not after a new conversation began there, nor where another version's voice would be imitated.
+        """
+        is_there = any(it.discord_message_id == start.message_id for it in history)
+        if not start.text or is_there or self.store.messages.has_new_conversation(place.channel_id):
+            return False
+        return start.persona_id != persona.id or start.adapter_version in versions
 
     def _memories(self, member_id: int, guild_id: int, persona_id: str, event_id: int) -> list[Memory]:
         """List what a member asked a persona to keep, without copies of the reply that is made again."""
@@ -241,8 +284,15 @@ class ChatRequestBuilder:
         return version, {live, rollout.version} if rollout.is_randomised else {version}
 
 
-def _turns(history: list[StoredMessage], persona: Persona) -> tuple[Turn, ...]:
-    return tuple(Turn(it.author_name, it.text, by_persona=it.persona_id == persona.id) for it in history)
+def _with_quote(text: str, quoted: QuotedMessage | None) -> str:
+    """Put what a message replies to before its text, as members see it."""
+    if quoted is None:
+        return text
+    if quoted.text is None:
+        return f"[replying to {quoted.author_name}, whose message cannot be read]\n{text}".rstrip()
+    words = " ".join(quoted.text.split())
+    shown = words if len(words) <= MAX_QUOTED_CHARS else f"{words[: MAX_QUOTED_CHARS - 1]}…"
+    return f"[replying to {quoted.author_name}: {shown}]\n{text}".rstrip()
 
 
 def _turns_of_versions(history: list[StoredMessage], persona: Persona, shown: set[str | None]) -> list[StoredMessage]:
@@ -251,14 +301,13 @@ def _turns_of_versions(history: list[StoredMessage], persona: Persona, shown: se
     return history[others[-1] + 1 :] if others else history
 
 
-def clean_memory(text: str) -> str:
+def clean_memory(text: str, channel: NameOf = ANONYMOUS_NAMES.channel) -> str:
     """Return a text as one line in Unicode's form NFC, without control characters; nobody is mentioned in it.
 
-    Emojis of servers and commands become their names, and channels that the caller has not named "a channel".
+    Emojis of servers and commands become their names. `channel` names channels.
     """
-    text = MENTION_PATTERN.sub("someone", INVISIBLE_PATTERN.sub(" ", unicodedata.normalize("NFC", text)))
-    text = NAMED_PATTERN.sub(lambda found: found[1] or found[2], CHANNEL_PATTERN.sub("a channel", text))
-    return " ".join(text.split())
+    text = INVISIBLE_PATTERN.sub(" ", unicodedata.normalize("NFC", text))
+    return " ".join(readable_text(text, replace(ANONYMOUS_NAMES, channel=channel), keep_code=False).split())
 
 
 def has_words(text: str) -> bool:
@@ -284,4 +333,4 @@ def edit_memory_copies(store: Store, message_id: int, text: str) -> None:
 
 def stop_sequences(turns: tuple[Turn, ...]) -> tuple[str, ...]:
     """Stop sequences that end a reply before it speaks for somebody else."""
-    return tuple(dict.fromkeys(f"\n{turn.name}:" for turn in turns if not turn.by_persona))
+    return tuple(dict.fromkeys(f"\n{turn.name}:" for turn in turns if turn.name and not turn.by_persona))

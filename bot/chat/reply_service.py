@@ -227,15 +227,21 @@ class ReplyService:
     # ------------------------------------------------------------------------------------------ shared with dialogues
 
     def store_message(self, message: IncomingMessage, place: ChannelRef) -> int:
-        """Store a member's message; returns its `seq`."""
+        """Store a member's message, and what is shown beside it; returns its `seq`."""
+        now = time.time()
+        if message.thread_start:
+            self.store.quoted.add(message.thread_start, place.guild_id, now)
+        quoted = message.quoted
+        replies_to = self.store.quoted.add(quoted, place.guild_id, now) if quoted else None
         seq = self.store.messages.append(
             guild_id=place.guild_id,
             channel_id=place.channel_id,
             author_id=message.author_id,
             author_name=message.author_name,
             text=message.text,
-            at=time.time(),
+            at=now,
             discord_message_id=message.event_id,
+            replies_to=replies_to,
         )
         self.store.channels.record_thread(*astuple(place))
         return seq

@@ -1,8 +1,11 @@
 """Receives messages to a persona: `/chat`, mentions, replies, and direct messages with a persona select."""
 
+import datetime
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import discord
@@ -10,8 +13,12 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.chat.discord_channels import SpeakChannel, channel_ref
-from bot.chat.prompt_context import IncomingMessage, edit_memory_copies
-from bot.cogs.memory_cog import member_text, own_words
+from bot.chat.message_text import join_words, raw_text, unread_parts
+from bot.chat.prompt_context import IncomingMessage, edit_memory_copies, has_words
+from bot.chat.proxies import ProxiedMessage, ProxyWatch
+from bot.chat.reply_service import ReplyTask
+from bot.cogs.memory_cog import own_words
+from bot.cogs.missed_messages import MAX_MISSED_AGE, answer_missed
 from bot.cogs.reply_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.cogs.transformers import Interaction
 from bot.cogs.ui import PersistentPersonaSelect, button_view, defer, respond, respond_privately
@@ -27,9 +34,14 @@ NO_CONTENT_TEXT = (
     "Discord hides your message from me, since it does not mention me. "
     "Use the button Reply under the message, mention me, or use `/chat`."
 )
+HIDDEN_QUOTE_TEXT = (
+    "Discord hides the message that you replied to from me, since it does not mention me. "
+    "Copy its words into yours if they matter."
+)
+USER_TYPES = (discord.MessageType.default, discord.MessageType.reply)
 HINT_INTERVAL_S, BUSY_NOTICE_INTERVAL_S, MENU_INTERVAL_S = 600.0, 60.0, 5.0
 """Minimum time between two such hints, notices of a full queue, and menus in a channel."""
-MAX_ERRORS_PER_MINUTE = 5
+MAX_ERRORS_PER_MINUTE = MAX_UNREAD_NOTICES_PER_MINUTE = 5
 CHOOSE_TEXT = "Whom do you want to talk to?"
 NO_PERSONA_TEXTS = "No persona lives here yet.", "A moderator can change that with `/persona set`."
 
@@ -69,6 +81,10 @@ class ChatCog(commands.Cog):
         self._busy_notices = _per_channel(1, BUSY_NOTICE_INTERVAL_S)
         self._menus = _per_channel(1, MENU_INTERVAL_S)
         self._errors = _per_channel(MAX_ERRORS_PER_MINUTE, 60.0)
+        self._unread_notices = _per_channel(MAX_UNREAD_NOTICES_PER_MINUTE, 60.0)
+        self._proxies = ProxyWatch()
+        self._answering: set[int] = set()
+        self._lost_at: datetime.datetime | None = None
         self._delete = app_commands.ContextMenu(name="Delete this reply", callback=self.delete_reply)
 
     async def cog_load(self) -> None:
@@ -113,55 +129,129 @@ class ChatCog(commands.Cog):
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
-        """Answer a person's message that is meant for a persona; bots and webhooks are never answered."""
-        channel = message.channel
-        if message.author.bot or message.webhook_id or not isinstance(channel, SpeakChannel):
+        """Answer a person's message that is meant for a persona, also as a proxy's copy; no other bots and webhooks."""
+        if not message.author.bot and not message.webhook_id:
+            await self._answer(message)
+        elif message.webhook_id and (original := self._proxies.note_copy(message)):
+            await self._answer_copy(original)
+
+    @commands.Cog.listener()
+    async def on_ready(self) -> None:
+        """Answer what was said to personas while there was no connection: a new session repeats no events."""
+        since = self._lost_at or discord.utils.utcnow() - MAX_MISSED_AGE
+        self._lost_at = None
+        await answer_missed(self.bot, self.bot.services, since, self._answer)
+
+    @commands.Cog.listener()
+    async def on_disconnect(self) -> None:
+        self._lost_at = self._lost_at or discord.utils.utcnow()
+
+    @commands.Cog.listener()
+    async def on_resumed(self) -> None:
+        self._lost_at = None
+
+    async def _answer(self, message: discord.Message) -> None:
+        """Answer a person's message if it is meant for a persona, once, or say why there is no answer."""
+        channel, events = message.channel, self.bot.services.reply_service.events
+        if not isinstance(channel, SpeakChannel) or message.type not in USER_TYPES or message.id in self._answering:
             return
-        message.content = member_text(message)
-        if message.type not in (discord.MessageType.default, discord.MessageType.reply):
-            return
+        self._answering.add(message.id)
         try:
-            act = await self.bot.services.reply_service.events.store(lambda: self._take(message, channel))
-            if act:
+            if not await events.store(lambda: self._is_meant(message)):
+                return
+            self._proxies.note(message)
+            await self._proxies.wait(message)
+            incoming = await self.bot.services.message_reader.read(message)
+            if act := await events.store(lambda: self._take(message, incoming, channel)):
                 await act()
         except StoreError as error:  # it says nothing to members
             log.error("a message in #%s is not answered: %s", channel, error)
         except Exception as error:  # an event has no caller: the error is shown in the channel
-            await self._send_error(message, error)
+            if not self._proxies.is_deleted(message.id):
+                await self._send_error(message, error)
+        finally:
+            self._answering.discard(message.id)
 
-    def _take(self, message: discord.Message, channel: SpeakChannel) -> Callable[[], Awaitable[object]] | None:
+    async def _answer_copy(self, original: ProxiedMessage) -> None:
+        """Answer a proxy's copy of a member's message as that member's, and take back an answer to the original."""
+        message, copy = original.message, original.copy
+        assert copy is not None  # the watch returns no others
+        channel, services = message.channel, self.bot.services
+        if not isinstance(channel, SpeakChannel):
+            return
+        self._proxies.note_member(original)
+        try:
+            if reply := await services.reply_service.events.store(lambda: services.store.replies.get(message.id)):
+                async for _ in services.reply_service.delete([reply], self.bot):
+                    log.info("the answer to a message that a proxy has posted again is taken back")
+            text, name = services.message_reader.text(copy), copy.author.display_name
+            read = await services.message_reader.read(message)
+            incoming = replace(read, event_id=copy.id, author_name=name, text=text)
+            take = partial(self._take, message, incoming, channel)
+            if act := await services.reply_service.events.store(take):
+                await act()
+        except StoreError as error:
+            log.error("a message in #%s is not answered: %s", channel, error)
+        except Exception as error:
+            await self._send_error(copy, error)
+
+    def _take(
+        self, message: discord.Message, incoming: IncomingMessage, channel: SpeakChannel
+    ) -> Callable[[], Awaitable[object]] | None:
         """Store a message that is meant for a persona; returns what is to be done then. Raises `EngineBusyError`."""
-        if not self._is_meant(message):
+        replied_to = self._replied_to(message)
+        persona, reply_service = replied_to or self._persona(channel), self.bot.services.reply_service
+        if self._proxies.is_deleted(incoming.event_id):
             return None
-        persona, text = self._replied_to(message) or self._persona(channel), self._clean_text(message)
-        incoming = IncomingMessage(message.id, message.author.id, message.author.display_name, text)
-        reply_service = self.bot.services.reply_service
         if persona is None:
             return partial(self._report_no_persona, message, incoming)
         if reply_service.rules.muted(persona, channel_ref(channel)):
             return None
-        if text:
-            task = reply_service.accept(incoming, persona, channel)
-            return partial(reply_service.reply, task) if task else None
-        if not (message.content or message.attachments or message.message_snapshots):
-            return partial(self._hint, message)
-        return None
+        quoted = None if replied_to else incoming.quoted
+        unread = unread_parts(message)
+        if not has_words(incoming.text) and (unread or not (quoted and quoted.text)):
+            return partial(self._say_unread, message, persona, unread)
+        task = reply_service.accept(incoming, persona, channel)
+        if task is None:
+            return None
+        is_hidden = quoted is not None and quoted.text is None
+        return partial(self._reply_beside_hidden, message, task) if is_hidden else partial(reply_service.reply, task)
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
-        """Store an edit. A message whose text was removed, or may not be seen any more, is forgotten."""
+        """Store an edit, and answer a message to which it adds a mention of the bot."""
         message = payload.message
-        if message.author.bot:
+        await self._store_change(lambda: self._store_edit(message))
+        with suppress(StoreError):
+            if await self.bot.services.reply_service.events.store(lambda: self._is_newly_mentioned(message)):
+                await self._answer(message)
+
+    def _store_edit(self, message: discord.Message) -> None:
+        """Store an edit. A message whose text was removed, or may not be seen any more, is forgotten."""
+        store, reader = self.bot.services.store, self.bot.services.message_reader
+        if store.quoted.has(message.id):
+            store.quoted.update(message.id, reader.quoted(message).text)
+        if message.author.bot and not store.messages.is_of_member(message.id):  # else it is a proxy's copy
             return
         if message.content:
-            text, kept = self._clean_text(message), own_words(message, message.author)
-            await self._store_change(lambda: self._update(message.id, text, kept))
+            self._update(message.id, reader.text(message), own_words(message, message.author))
         elif message.edited_at:  # else an embed or a thread came, or it is a forward, which has no text of its own
-            await self._store_change(lambda: self._forget(message.id))
+            self._forget(message.id)
+
+    def _is_newly_mentioned(self, message: discord.Message) -> bool:
+        """Report whether an edit mentions the bot in a recent message that was not said to a persona before."""
+        store = self.bot.services.store
+        if message.author.bot or message.edited_at is None or not self._is_mentioned(message):
+            return False
+        is_recent = discord.utils.utcnow() - message.created_at < MAX_MISSED_AGE
+        is_known = store.replies.get(message.id) or store.messages.is_of_member(message.id)
+        return is_recent and not is_known and not store.messages.is_deleted(message.id)
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
         await self._store_change(lambda: self._forget(payload.message_id))
+        if original := self._proxies.note_deletion(payload.message_id):
+            await self._answer_copy(original)
 
     @commands.Cog.listener()
     async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
@@ -219,14 +309,16 @@ class ChatCog(commands.Cog):
 
     def _is_meant(self, message: discord.Message) -> bool:
         channel = message.channel
-        if isinstance(channel, discord.DMChannel) or self._replied_to(message):
-            return True
-        if self.bot.user in message.mentions or any(self._is_mine(role) for role in message.role_mentions):
+        if isinstance(channel, discord.DMChannel) or self._replied_to(message) or self._is_mentioned(message):
             return True
         assert isinstance(channel, discord.TextChannel | discord.Thread)  # `on_message` has checked it
         place = channel_ref(channel)
         setting = self.bot.services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
-        return setting is not None and setting.answers == "everything" and bool(message.content)
+        has_content = bool(raw_text(message) or unread_parts(message))
+        return setting is not None and setting.answers == "everything" and has_content
+
+    def _is_mentioned(self, message: discord.Message) -> bool:
+        return self.bot.user in message.mentions or any(self._is_mine(role) for role in message.role_mentions)
 
     def _is_mine(self, role: discord.Role) -> bool:
         """Report whether this is the bot's own role: clients offer it beside the bot, under the same name."""
@@ -242,14 +334,6 @@ class ChatCog(commands.Cog):
     def _persona(self, channel: SpeakChannel) -> Persona | None:
         return self.bot.services.request_builder.persona_in(channel_ref(channel))
 
-    def _clean_text(self, message: discord.Message) -> str:
-        """The text without mentions of the bot; other mentions become names."""
-        text = message.clean_content
-        if self.bot.user and message.guild:
-            for name in (message.guild.me.display_name, self.bot.user.name):
-                text = text.replace(f"@{name}", "")
-        return text.strip()
-
     async def _report_no_persona(self, message: discord.Message, incoming: IncomingMessage) -> None:
         channel = message.channel
         if isinstance(channel, discord.DMChannel):
@@ -259,9 +343,27 @@ class ChatCog(commands.Cog):
         elif not self._errors.update_rate_limit(message):
             await channel.send(" ".join(NO_PERSONA_TEXTS))
 
-    async def _hint(self, message: discord.Message) -> None:
+    async def _reply_beside_hidden(self, message: discord.Message, task: ReplyTask) -> None:
+        """Reply to a message, and say that the one that it replies to cannot be read."""
         if not self._hints.update_rate_limit(message):
-            await message.channel.send(NO_CONTENT_TEXT)
+            with suppress(discord.HTTPException):
+                await message.channel.send(HIDDEN_QUOTE_TEXT)
+        await self.bot.services.reply_service.reply(task)
+
+    async def _say_unread(self, message: discord.Message, persona: Persona, unread: list[str]) -> None:
+        """Say why a message is not answered: it has no text, or Discord hides it."""
+        is_mentioned = isinstance(message.channel, discord.DMChannel) or self._is_mentioned(message)
+        is_direct = is_mentioned or self._replied_to(message) is not None
+        if unread:
+            what = f"{join_words(unread)[0].upper()}{join_words(unread)[1:]} cannot be read here"
+            text = f"{what}: {persona.name} reads text only. Say it in words."
+        elif is_mentioned:
+            text = f"Your message has no text that {persona.name} could answer: write some beside the mention."
+        else:
+            text = NO_CONTENT_TEXT
+        notices = self._unread_notices if (unread and is_direct) or is_mentioned else self._hints
+        if not notices.update_rate_limit(message):
+            await message.channel.send(text)
 
     async def _send_error(self, message: discord.Message, error: Exception) -> None:
         text, notices = error_text(error), self._busy_notices if isinstance(error, EngineBusyError) else self._errors

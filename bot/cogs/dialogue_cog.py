@@ -8,7 +8,7 @@ from discord.app_commands import Range
 
 from bot.chat.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, ChannelDialogue, Dialogue
 from bot.chat.discord_channels import GuildChannel, channel_ref
-from bot.chat.prompt_context import IncomingMessage
+from bot.chat.prompt_context import has_words
 from bot.cogs.reply_buttons import quote_member
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, channel_persona, require_moderator
 from bot.cogs.ui import PersistentButton, button_view, defer, respond_first, update_message
@@ -71,10 +71,12 @@ async def _run_dialogue(
     interaction: Interaction, channel: GuildChannel, pair: tuple[Persona, Persona], opening: str, turns: int
 ) -> None:
     services, author = interaction.client.services, interaction.user
-    message = IncomingMessage(interaction.id, author.id, author.display_name, opening)
+    message = await services.message_reader.read_interaction(interaction, opening)
+    if not has_words(message.text):
+        raise RefusedError("The opening has no words.", "Write a question, or a topic.")
     opening_seq = services.reply_service.store_message(message, channel_ref(channel))
     names = pair[0].name, pair[1].name
-    head, both = quote_member(message.author_name, message.text), " and ".join(names)
+    head, both = quote_member(message.author_name, opening), " and ".join(names)
     duet = Dialogue(names, Turn(message.author_name, message.text), turns)
 
     def buttons() -> discord.ui.View:

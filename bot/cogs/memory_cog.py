@@ -1,6 +1,5 @@
 """`/remember`, `/memory` and "Remember this": what members ask personas to keep, for themselves alone."""
 
-import re
 import time
 from collections import defaultdict
 from dataclasses import astuple
@@ -10,7 +9,8 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.chat.discord_channels import channel_ref
-from bot.chat.prompt_context import CHANNEL_PATTERN, MAX_MEMORY_CHARS, clean_memory, has_words, shorten_memory
+from bot.chat.message_text import ANONYMOUS_NAMES, NameOf, channel_name, raw_text
+from bot.chat.prompt_context import MAX_MEMORY_CHARS, clean_memory, has_words, shorten_memory
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS, discord_text, remove_links
 from bot.cogs.transformers import (
     CHANNEL_PERSONA_HELP,
@@ -37,7 +37,6 @@ MAX_MEMORIES = 24
 ALL_MEMORIES = "all"
 CHANGE_TEXT = "`/memory edit` and `/memory forget` change that."
 ALL_TEXT = "What personas remember for you here; `/memory edit` and `/memory forget` change it, by number."
-SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
 CUT_TEXT = " What is cut, `/memory edit` shows whole."
 MAX_SHOWN_CHARS = 1500  # of a text that was too long
 MARGIN_CHARS = 16  # number and markup of a line of the list
@@ -178,7 +177,7 @@ MEMORY_BUTTONS = (EditMemoryButton, ForgetMemoryButton)
 
 def check_memory(interaction: Interaction, text: str) -> str:
     """Return a member's text as it is kept. Raises `RefusedError` for one that is empty or too long."""
-    text = clean_memory(_name_channels(text, interaction.guild, interaction.user))
+    text = clean_memory(text, _channel_names(interaction.guild, interaction.user))
     if not has_words(text):
         raise RefusedError("There is nothing to remember.", "Write some words.")
     if text != shorten_memory(text):
@@ -189,38 +188,20 @@ def check_memory(interaction: Interaction, text: str) -> str:
     return text
 
 
-def member_text(message: discord.Message) -> str:
-    """Return the text of a member's message; a forward has that of what it forwards, without small print."""
-    if not message.message_snapshots:
-        return message.content
-    return SMALL_PRINT_PATTERN.sub("", "\n".join(it.content for it in message.message_snapshots)).strip()
-
-
 def own_words(message: discord.Message, author: discord.User | discord.Member) -> str:
     """Return its author's message as a memory has it: without mentions of the bot, and naming nobody it mentions.
 
     The message of a menu's command has a user, not a member, as its author; so the author is given.
     """
-    guild = message.guild
-    text = _name_channels(member_text(message), guild, author)
+    guild, text = message.guild, raw_text(message)
     for mine in (guild.me, guild.self_role) if guild else ():
         text = text.replace(mine.mention, "") if mine else text
-    return clean_memory(text)
+    return clean_memory(text, _channel_names(guild, author))
 
 
-def _name_channels(text: str, guild: discord.Guild | None, author: discord.User | discord.Member) -> str:
-    """Replace the mentions of a server's channels and public threads that the author sees by their names."""
-    if guild is None or not isinstance(author, discord.Member):
-        return text
-
-    def name(found: re.Match[str]) -> str:
-        channel = guild.get_channel_or_thread(int(found[1]))
-        place = channel.parent if isinstance(channel, discord.Thread) and not channel.is_private() else channel
-        if channel is None or place is None or isinstance(place, discord.Thread):
-            return found[0]
-        return f"#{channel.name}" if place.permissions_for(author).view_channel else found[0]
-
-    return CHANNEL_PATTERN.sub(name, text)
+def _channel_names(guild: discord.Guild | None, author: discord.User | discord.Member) -> NameOf:
+    """Name the server's channels that the author sees."""
+    return lambda channel_id: channel_name(guild, author, channel_id) or ANONYMOUS_NAMES.channel(channel_id)
 
 
 async def _store(

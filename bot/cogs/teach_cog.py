@@ -6,6 +6,7 @@ import discord
 from discord import app_commands
 
 from bot import permissions
+from bot.chat.message_text import ANONYMOUS_NAMES, readable_text
 from bot.cogs.transformers import (
     CHANNEL_PERSONA_HELP,
     PERSONA,
@@ -97,7 +98,8 @@ async def store_lesson(interaction: Interaction, persona_id: str, values: dict[s
     store, user_id = interaction.client.services.store, interaction.user.id
     if store.lessons.count(user_id) >= MAX_LESSONS:
         raise RefusedError(f"You have taught {MAX_LESSONS} replies already.", "Take some back: `/persona taught`.")
-    prompt, reply, instead = (values.get(name, "").strip() for name in ("prompt", "reply", "instead"))
+    typed = (values.get(name, "") for name in ("prompt", "reply", "instead"))
+    prompt, reply, instead = (readable_text(it, ANONYMOUS_NAMES, keep_code=False).strip() for it in typed)
     if not (prompt and reply):
         raise RequestError("A prompt and a reply are needed.", "Fill in both fields.")
     if reply == instead:

@@ -47,8 +47,8 @@ RETRY_DELAY_S = 5.0
 HEARTBEAT_S, WAIT_S = 2.0, 0.5
 SPLIT_TIMEOUT_S = 60.0
 SHARED_DB_ADVICE = "Check SHARED_DB, and that PostgreSQL runs; in its password @, : and / are written %40, %3A and %2F."
-LOCAL_TABLES = ("messages", "replies", "channels", "webhooks", "mutes", "gifts", "taught", "comparisons", "memories",
-                "guilds", "departed_guilds", "reply_candidates", "threads")  # fmt: skip
+LOCAL_TABLES = ("messages", "quoted_messages", "replies", "channels", "webhooks", "mutes", "gifts", "taught",
+                "comparisons", "memories", "guilds", "departed_guilds", "reply_candidates", "threads")  # fmt: skip
 """Tables of one guild's data, which lie with its shard."""
 
 

@@ -55,6 +55,7 @@ from bot.store.member_records import (
 )
 from bot.store.merge_backup import BackupMergeCounts, merge_later_decisions
 from bot.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
+from bot.store.quoted_messages import QuotedMessage, QuotedMessages
 from bot.store.replies import (
     IdempotencyKeys,
     JudgedReply,
@@ -74,9 +75,10 @@ __all__ = [
     "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "EarlierTalk",
     "ErasureRequest", "Exchange", "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply",
     "JudgementCounts", "Lesson", "MemberRecords", "Memory", "Mute", "NewBlindComparison", "NewRollout", "Promotion",
-    "PromotionKind", "ReplySelection", "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError", "StoreLockedError",
-    "StoredMessage", "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock",
-    "find_databases", "guild_suffix", "is_in_use", "refuse_split_home",
+    "PromotionKind", "QuotedMessage", "ReplySelection", "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError",
+    "StoreLockedError", "StoredMessage",
+    "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock", "find_databases",
+    "guild_suffix", "is_in_use", "refuse_split_home",
 ]  # fmt: skip
 
 
@@ -91,6 +93,7 @@ class Store:
         self._connection, self._lock = connection, lock
         self.channels = Channels(connection)
         self.messages = MessageHistory(connection)
+        self.quoted = QuotedMessages(connection)
         self.replies = StoredReplies(connection)
         self.mutes = Mutes(connection)
         self.versions = Versions(connection)

@@ -10,7 +10,7 @@ from bot.store.member_records import forget_memories
 
 SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories")
 GUILD_TABLES = (
-    "messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
+    "messages", "quoted_messages", "rollouts", *SHARED_TABLES, "guild_feedback", "webhooks", "threads", "promoting",
     "reply_candidates", "departed_guilds",
 )  # fmt: skip
 LONG_TABLES = ("messages", "replies")

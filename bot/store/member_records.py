@@ -28,6 +28,7 @@ DELETE_STATEMENTS = {
     "answers": f"delete from replies where event_id in ({REPLIES_TO_MEMBER_SQL})",
     "choices": f"delete from channels where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
     "messages": "delete from messages where author_id = :user and at <= :until",
+    "quoted_messages": "delete from quoted_messages where author_id = :user and at <= :until",
     "votes": "delete from votes where user_id = :user and at <= :until",
     "gifts": "delete from gifts where user_id = :user and at <= :until",
     "taught": "delete from taught where user_id = :user and at <= :until",
@@ -47,6 +48,7 @@ ANONYMISE_STATEMENTS = {
 """Updates of rows that the server still needs: they remove the person's id."""
 TIME_COLUMNS = {
     "messages": "at",
+    "quoted_messages": "at",
     "replies": "created_at",
     "votes": "at",
     "gifts": "at",
@@ -58,6 +60,7 @@ TIME_COLUMNS = {
 """When each row was stored, which decides whether an erasure reaches it."""
 FREE_TEXT_COLUMNS = {
     "messages": ("text", "author_name"),
+    "quoted_messages": ("text", "author_name"),
     "replies": ("end_note",),
     "jobs": ("name", "request", "error", "advice", "progress", "result"),
     "promotions": ("why",),
@@ -256,12 +259,15 @@ class Erasure(Table):
 
     def names(self, user_id: int) -> set[str]:
         """Return the names under which a member has written."""
-        sql = "select distinct author_name from messages where author_id = :user"
+        sql = """select author_name from messages where author_id = :user
+            union select author_name from quoted_messages where author_id = :user"""
         return set(self._db.column(str, sql, user=user_id))
 
     def texts(self, user_id: int) -> list[str]:
         """Return the stored texts that a member has written, taught, or asked a persona to remember."""
         texts = self._db.column(str, "select text from messages where author_id = :user order by seq", user=user_id)
+        sql = "select text from quoted_messages where author_id = :user and text is not null order by at"
+        texts += self._db.column(str, sql, user=user_id)
         sql = "select prompt, reply, instead_of from taught where user_id = :user order by seq"
         lessons = self._db.read(sql, user=user_id)
         sql = "select text from memories where user_id = :user and not by_persona order by seq"
@@ -294,6 +300,8 @@ class Erasure(Table):
         for table, column in columns.items():
             sql = f"select count(*) from {table} where {column} = :user"
             counts[table] = self._db.value(int, sql, user=user_id) or 0
+        sql = "select count(*) from quoted_messages where author_id = :user"
+        counts["messages"] += self._db.value(int, sql, user=user_id) or 0
         return counts
 
     def rows_of(self, user_id: int) -> dict[str, list[dict[str, object]]]:
@@ -301,6 +309,8 @@ class Erasure(Table):
         queries = {
             "messages": "select guild_id, channel_id, discord_message_id, author_name, text, at from messages "
             "where author_id = :user order by seq",
+            "quoted_messages": "select guild_id, channel_id, discord_message_id, author_name, text, at "
+            "from quoted_messages where author_id = :user order by at",
             "replies_to_you": "select event_id, guild_id, channel_id, persona_id, state, created_at from replies "
             "where asked_by = :user",
             "votes": "select event_id, attempt, vote, at from votes where user_id = :user",
@@ -325,7 +335,8 @@ class Erasure(Table):
 
     def user_ids(self) -> set[int]:
         """Return the ids of all members with any row."""
-        columns = ("messages.author_id", "votes.user_id", "consents.user_id", "gifts.user_id", "replies.asked_by",
+        columns = ("messages.author_id", "quoted_messages.author_id", "votes.user_id", "consents.user_id",
+                   "gifts.user_id", "replies.asked_by",
                    "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
                    "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
                    "memories.user_id")  # fmt: skip
@@ -335,6 +346,7 @@ class Erasure(Table):
     def first_seen(self, user_id: int) -> float | None:
         """Return the time of a member's first message, vote, contribution or decision; None where there is none."""
         sql = """select min(at) as at from (select at from messages where author_id = :user
+            union all select at from quoted_messages where author_id = :user
             union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
             union all select at from consents where user_id = :user
             union all select at from taught where user_id = :user
@@ -350,7 +362,9 @@ class Erasure(Table):
 
     def since(self, user_id: int) -> float | None:
         """Return the time of a member's oldest stored message."""
-        return self._db.value(float, "select min(at) from messages where author_id = :user", user=user_id)
+        sql = """select min(at) from (select at from messages where author_id = :user
+            union all select at from quoted_messages where author_id = :user)"""
+        return self._db.value(float, sql, user=user_id)
 
     def date_back(self, after: float, to: float) -> None:
         """Date rows from after a time to another one: the clock was ahead when they were stored, and was set back."""
@@ -406,7 +420,7 @@ class Erasure(Table):
 
     def _rows(self, table: str, columns: tuple[str, ...], until: float) -> Iterator[list[Row]]:
         """Yield a table's rows, of messages those up to a time, some at a time; `row` is the rowid."""
-        before = "and at <= :until" if table == "messages" else ""
+        before = "and at <= :until" if table in ("messages", "quoted_messages") else ""
         sql = f"""select rowid as row, {", ".join(columns)} from {table} where rowid > :last {before}
             order by rowid limit {ROWS_AT_A_TIME}"""
         last = 0

@@ -56,6 +56,7 @@ def _deleted_messages(restored: DatabaseConnection, later: DatabaseConnection) -
     for row in later.read("select discord_message_id as id from deleted_messages"):
         deleted += restored.write("delete from messages where discord_message_id = :id", **row)
         restored.write("delete from reply_parts where message_id = :id", **row)
+        restored.write("delete from quoted_messages where discord_message_id = :id", **row)
     _copy(restored, later, "deleted_messages", "on conflict do nothing")
     return deleted
 
@@ -66,6 +67,8 @@ def _edited_messages(restored: DatabaseConnection, later: DatabaseConnection) ->
     edited = [row for row in later.read(texts) if known.get(row["id"], row["text"]) != row["text"]]
     for row in edited:
         restored.write("update messages set text = :text where discord_message_id = :id", **row)
+    for row in later.read("select discord_message_id as id, text from quoted_messages"):
+        restored.write("update quoted_messages set text = :text where discord_message_id = :id", **row)
     return len(edited)
 
 

@@ -11,7 +11,10 @@ from personas.prompt import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 
 @dataclass(frozen=True)
 class StoredMessage:
-    """One message. `persona_id` is set for a persona's, `adapter_version` for one that an adapter generated."""
+    """One message. `persona_id` is set for a persona's, `adapter_version` for one that an adapter generated.
+
+    `replies_to` is the Discord id of the message that it replies to (`bot.store.quoted_messages`).
+    """
 
     seq: int
     guild_id: int
@@ -23,6 +26,7 @@ class StoredMessage:
     text: str
     adapter_version: str | None
     at: float
+    replies_to: int | None = None
 
 
 MESSAGE_FIELDS = tuple(StoredMessage.__dataclass_fields__)
@@ -83,21 +87,24 @@ class MessageHistory(Table):
         discord_message_id: int | None = None,
         persona_id: str | None = None,
         adapter_version: str | None = None,
+        replies_to: int | None = None,
     ) -> int:
         """Store a message and return its `seq`; a known Discord id is stored once.
 
         A repeated message of a member stays unchanged; a persona's, regenerated after a crash, takes the new text.
         """
         sql = """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
-            persona_id, text, adapter_version, at) values (:guild_id, :channel_id,
+            persona_id, text, adapter_version, replies_to, at) values (:guild_id, :channel_id,
             (select coalesce(max(ordinal), 0) + 1 from messages where channel_id = :channel_id),
-            :discord_message_id, :author_id, :author_name, :persona_id, :text, :adapter_version, :at)
+            :discord_message_id, :author_id, :author_name, :persona_id, :text, :adapter_version,
+            :replies_to, :at)
             on conflict (discord_message_id) do update set
             text = iif(persona_id is null, text, excluded.text), adapter_version = excluded.adapter_version
             returning seq"""
         place = {"guild_id": guild_id, "channel_id": channel_id, "discord_message_id": discord_message_id, "at": at}
         author = {"author_id": author_id, "author_name": author_name, "persona_id": persona_id}
-        seq = self._db.value(int, sql, **place, **author, text=text, adapter_version=adapter_version)
+        content = {"text": text, "adapter_version": adapter_version, "replies_to": replies_to}
+        seq = self._db.value(int, sql, **place, **author, **content)
         assert seq is not None  # an upsert always returns its row
         return seq
 
@@ -152,9 +159,19 @@ class MessageHistory(Table):
             select :channel, coalesce(max(seq), 0) from messages where channel_id = :channel"""
         self._db.write(sql, channel=channel_id)
 
+    def has_new_conversation(self, channel_id: int) -> bool:
+        """Report whether a new conversation was started in a channel."""
+        sql = "select 1 from fresh_starts where channel_id = :channel"
+        return self._db.value(int, sql, channel=channel_id) is not None
+
     def is_deleted(self, discord_message_id: int) -> bool:
         """Report whether a stored message was deleted; events of it may be delivered again."""
         sql = "select 1 from deleted_messages where discord_message_id = :id"
+        return self._db.value(int, sql, id=discord_message_id) is not None
+
+    def is_of_member(self, discord_message_id: int) -> bool:
+        """Report whether a message is stored as a member's."""
+        sql = "select 1 from messages where discord_message_id = :id and persona_id is null"
         return self._db.value(int, sql, id=discord_message_id) is not None
 
     def text_of(self, discord_message_id: int) -> str | None:
@@ -177,12 +194,14 @@ class MessageHistory(Table):
 
     def delete(self, discord_message_id: int) -> bool:
         """Delete a message. False when it is unknown."""
-        which = "from messages where discord_message_id = :id"
         with self._db.atomic():
-            keep = f"insert or ignore into deleted_messages select discord_message_id, at {which}"
-            self._db.write(keep, id=discord_message_id)
             forget_memories(self._db, "message_id = :id", id=discord_message_id)
-            return self._db.write(f"delete {which}", id=discord_message_id) > 0
+            for table in ("quoted_messages", "messages"):
+                which = f"from {table} where discord_message_id = :id"
+                keep = f"insert or ignore into deleted_messages select discord_message_id, at {which}"
+                self._db.write(keep, id=discord_message_id)
+                deleted = self._db.write(f"delete {which}", id=discord_message_id)
+        return deleted > 0
 
     def delete_channel(self, channel_id: int) -> int:
         """Delete all messages of a channel and return their number."""
@@ -193,6 +212,7 @@ class MessageHistory(Table):
             self._db.write("delete from replies where channel_id = :id", id=channel_id)
             self._db.write("delete from fresh_starts where channel_id = :id", id=channel_id)
             self._db.write("delete from threads where channel_id = :id", id=channel_id)
+            self._db.write("delete from quoted_messages where channel_id = :id", id=channel_id)
             forget_memories(self._db, "channel_id = :id and message_id is not null", id=channel_id)
             return self._db.write(f"delete {which}", id=channel_id)
 

@@ -138,6 +138,17 @@ class StoredReplies(Table):
         """Return the reply to an event."""
         return self._db.one(self._reply, "select * from replies where event_id = :event", event=event_id)
 
+    def last_events(self, since: float) -> dict[int, int]:
+        """Return by channel the last event since a time that was answered."""
+        sql = "select channel_id, max(event_id) as event_id from replies where created_at >= :since group by channel_id"
+        return {row["channel_id"]: row["event_id"] for row in self._db.read(sql, since=since)}
+
+    def latest_channels(self, guild_id: int, limit: int) -> list[int]:
+        """List the channels of a guild in which a persona replied last, the latest first."""
+        sql = """select channel_id from replies where guild_id = :guild
+            group by channel_id order by max(created_at) desc limit :limit"""
+        return self._db.column(int, sql, guild=guild_id, limit=limit)
+
     def of_message(self, message_id: int) -> StoredReply | None:
         """Return the reply that this message is a part of."""
         sql = "select replies.* from replies join reply_parts using (event_id) where message_id = :id"

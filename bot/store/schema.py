@@ -467,6 +467,28 @@ create trigger memory_edited after update of text on memories begin
 end;
 """
 
+QUOTED_MESSAGES = """
+-- The message that a message replies to. Messages that members see beside others, because one replies to them or a
+-- thread was started from them (it has their id), and that are not in `messages`. A null text cannot be read.
+alter table messages add column replies_to integer;
+create index messages_replying on messages (replies_to) where replies_to is not null;
+create table quoted_messages (
+    discord_message_id integer primary key,
+    guild_id integer not null,
+    channel_id integer not null,
+    author_id integer not null,
+    author_name text not null,
+    text text,
+    at real not null
+) strict;
+create index quoted_messages_by_author on quoted_messages (author_id);
+create trigger message_deleted after delete on messages begin
+    delete from quoted_messages where discord_message_id in (old.replies_to, old.channel_id)
+        and not exists (select 1 from messages where replies_to = quoted_messages.discord_message_id)
+        and not exists (select 1 from messages where channel_id = quoted_messages.discord_message_id);
+end;
+"""
+
 MIGRATIONS = (
     INITIAL_TABLES,
     REPLY_PARTS,
@@ -492,4 +514,5 @@ MIGRATIONS = (
     MEMORY_CHANNELS,
     THREADS,
     MEMORY_VECTORS,
+    QUOTED_MESSAGES,
 )

@@ -1,5 +1,6 @@
 """Talking to a persona in direct messages, where there are no webhooks and nobody moderates."""
 
+from bot.sandbox import StoredFile
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.fakes import until
 
@@ -84,43 +85,31 @@ async def test_a_reply_in_direct_messages_that_a_crash_cut_off_is_finished(tmp_p
         await in_dm(stage, channel, "do not forget me", 0)
 
 
-async def forward(stage, channel_id, message, content=None, **place):
-    """A member forwards a message: Discord sends no text of its own, but a copy of what was forwarded.
-
-    The event does not come from the sandbox: Discord's description, which that follows, has no forwards yet.
-    """
-    fields = ("type", "timestamp", "edited_timestamp", "embeds", "attachments", "flags")
-    copy = {name: message[name] for name in fields} | {"content": message["content"] if content is None else content}
-    origin = {"type": 1, "message_id": message["id"], "channel_id": message["channel_id"]}
-    own = await stage.member.say(OFFICE, "where no persona lives")
-    own |= {"id": str(int(own["id"]) + 1), "content": "", "channel_id": channel_id, **place}
-    event = own | {"message_reference": origin, "message_snapshots": [{"message": copy}]}
-    stage.client._connection.parse_message_create(event)
-
-
 async def test_a_forwarded_reply_is_answered_by_its_text_where_a_persona_answers_everything(stage):
-    channel, place = await chosen(stage), {"guild_id": str(stage.sandbox.guild_id)}
+    channel = await chosen(stage)
     mark = stage.mark
     await stage.member.say(QUAY, "how heavy is it?")
     reply = await stage.finished(QUAY, mark)
     mark = stage.mark
-    await forward(stage, channel["id"], reply)
+    await stage.member.forward(channel, reply)
     await in_dm(stage, channel, "Oda Marrow hears: Ballast hears: how heavy is it?", mark)
     assert stage.engine.requests[-1].turns[-1].text == "Ballast hears: how heavy is it?", "without the small print"
     mark = stage.mark
-    await forward(stage, reply["channel_id"], reply, **place)
+    await stage.member.forward(QUAY, reply)
     answer = await stage.finished(QUAY, mark)
     assert answer["content"].startswith("Ballast hears: Ballast hears: how heavy is it?\n-# AI-written")
 
 
 async def test_a_forward_is_neither_a_reply_nor_taken_for_a_hidden_message(stage):
-    channel, place = await chosen(stage), {"guild_id": str(stage.sandbox.guild_id)}
+    channel = await chosen(stage)
     mark = stage.mark
     await stage.member.say(QUAY, "hello")
     reply, asked = await stage.finished(QUAY, mark), len(stage.engine.requests)
+    picture = await stage.member.say(OFFICE, "", files=[StoredFile.named("a.png", b"a")])
     mark = stage.mark
-    await forward(stage, stage.sandbox.channel(OFFICE)["id"], reply, **place)
-    await forward(stage, channel["id"], reply, content="")  # of a picture
+    await stage.member.forward(OFFICE, reply)
+    await stage.member.forward(channel, picture)
+    await stage.sees("A picture cannot be read here: Oda Marrow reads text only.", since=mark)
     await stage.member.say(QUAY, "and now?")
     await stage.finished(QUAY, mark)
     assert len(stage.engine.requests) == asked + 1

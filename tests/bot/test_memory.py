@@ -406,7 +406,8 @@ async def test_what_is_too_long_too_much_or_nothing_is_refused_with_the_limit(st
         ("tell <@!12> and <@&34>", "tell someone and someone"),
         ("a\n[Oda]\tb\x00", "a [Oda] b"),
         ("\u2066 \n", ""),
-        ("<:wave_2:12> <a:bee:3> </memory show:4> in <#5> <t:6>", ":wave_2: :bee: /memory show in a channel <t:6>"),
+        ("<:wave_2:12> <a:bee:3> </memory show:4> in <#5>", ":wave_2: :bee: /memory show in a channel"),
+        ("since <t:86400:D>, `<@12>`", "since 2 January 1970, `someone`"),
         ("Zoe\u0308", "Zoë"),
     ],
 )
