@@ -127,9 +127,8 @@ class ChatTemplate:
         `thinks` lets the model think before it replies.
         """
         fixed = {name: thinks if value is False else value for name, value in FIXED_VARIABLES.items()}
-        given: list[Any] = [_with_parts(message) for message in messages] if self.takes_parts else messages
         rendered: str = self._tokenizer.apply_chat_template(
-            given,
+            self.as_given(messages),
             chat_template=self._template,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
@@ -137,6 +136,10 @@ class ChatTemplate:
             **fixed,
         )
         return rendered
+
+    def as_given(self, messages: list[Message]) -> list[Any]:
+        """Return messages in the form that the template reads: with a text as content, or with parts."""
+        return [_with_parts(message) for message in messages] if self.takes_parts else messages
 
     def opening(self, messages: list[Message]) -> str:
         """Render a prompt: the messages up to a reply's first word, with the prefix that is forced."""

@@ -276,7 +276,7 @@ def test_every_export_renders_the_prompts_of_the_training(trained, bare, tmp_pat
         export_adapter(trained(kind) / "adapter", to, tmp_path / to, None, card, lambda line: None)
     for to in ("adapter", "merged"):
         exported[to] = AutoTokenizer.from_pretrained(tmp_path / to)
-    for to, file in (("gguf", tmp_path / "gguf"), ("ollama", tmp_path / "ollama" / "base.gguf")):
+    for to, file in (("gguf", tmp_path / "gguf"), ("ollama", tmp_path / "ollama" / "model.gguf")):
         exported[to] = AutoTokenizer.from_pretrained(tmp_path / "merged")
         exported[to].chat_template = GGUFReader(file).get_field("tokenizer.chat_template").contents()
     for to, tokenizer in exported.items():

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 HELP = """\
 Exports an adapter for other programs. Each export is loaded back and compared with adapter and base model on the same
-prompts; it is discarded if it differs by more than its format explains.
+prompts; it is discarded if it differs by more than its format explains, or if its chat template, read back, writes
+other prompts than were trained.
 
   adapter     peft's folder: configuration, weights, model card
   merged      a model folder in 16 bits, for transformers and compatible programs
   gguf        the merged model as one GGUF file, F16 or Q8_0, for llama.cpp and LM Studio
   gguf-lora   the adapter alone as GGUF, for llama.cpp's --lora
-  ollama      a folder for `ollama create`: base model and adapter as GGUF, and a Modelfile with the persona
+  ollama      a folder for `ollama create`: the merged model as GGUF, and a Modelfile with the persona
   charx       the persona's card with the adapter inside; --adapter accepts it
 
 --push uploads it to a hub, with a model card; the token is HF_TOKEN. A public repository is confirmed first.

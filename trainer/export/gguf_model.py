@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import logging
-import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ import torch
 from gguf import GGUFReader, GGUFWriter, Keys, RopeScalingType, TokenType
 from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
-from personas.chat_template import FIXED_DATE
 from personas.errors import ExportError
 from personas.prompt import Renderer
 from personas.schemas.chat import Turn
@@ -57,7 +55,6 @@ PRE_TOKENIZERS: dict[tuple[Step, ...], str] = {
     (("Split", TEKKEN_REGEX), BYTES): "tekken",
 }
 """llama.cpp's names (src/llama-vocab.cpp) by the steps of `tokenizer.json`."""
-STRFTIME_CALL = re.compile(r"strftime_now\([^()]*\)")
 UNMERGED_SCORE = -1e6  # the score of a piece that no merge makes
 ROPE_FACTORS = "rope_freqs.weight"
 YARN_KEYS = {"beta_fast", "beta_slow", "attention_factor", "truncate", "mscale", "mscale_all_dim"}
@@ -118,7 +115,7 @@ def _write_tokenizer(writer: GGUFWriter, renderer: Renderer, size: int) -> None:
         writer.add_eot_token_id(renderer.end_ids[0])
     writer.add_add_bos_token(begins_with_bos(renderer))
     writer.add_add_eos_token(False)
-    writer.add_chat_template(freeze_template(tokenizer.get_chat_template()))
+    writer.add_chat_template(renderer.template.frozen())
 
 
 def begins_with_bos(renderer: Renderer) -> bool:
@@ -126,16 +123,6 @@ def begins_with_bos(renderer: Renderer) -> bool:
     bos = renderer.tokenizer.bos_token
     text = renderer.prompt(None, [Turn("", "1"), Turn("", "2", True), Turn("", "3")]).text
     return bool(bos) and text.startswith(bos) and text.count(bos) == 1
-
-
-def freeze_template(template: str) -> str:
-    """Fix the chat template's variables as in our prompts: the date, and no reasoning."""
-    template, before = STRFTIME_CALL.sub(f"'{FIXED_DATE}'", template), ""
-    if "date_string" in template:
-        before += f"{{% set date_string = '{FIXED_DATE}' %}}"
-    if "enable_thinking" in template:
-        before += "{% set enable_thinking = false %}"
-    return before + template
 
 
 def _tokens(described: Json, size: int) -> tuple[list[str], list[int]]:

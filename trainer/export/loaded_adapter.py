@@ -52,6 +52,7 @@ class LoadedAdapter:
     persona: Persona | None
     card: Card | None
     config: Any
+    own_template: str
     _adapted: PeftSwitcher | None = None
     _reference: Tensor | None = None
     _samples: list[TokenizedSample] = field(default_factory=list)
@@ -60,6 +61,15 @@ class LoadedAdapter:
     def name(self) -> str:
         """The persona and version of the adapter."""
         return f"{self.manifest.persona or 'dialogue'}-{self.manifest.version}"
+
+    @property
+    def has_other_template(self) -> bool:
+        """Tell whether the base model's own chat template writes other prompts than were trained."""
+        return self.renderer.template.frozen() != self.own_template.removesuffix("\n")
+
+    def freeze_template(self) -> None:
+        """Make the tokenizer's chat template write the trained prompts in other programs, before it is saved."""
+        self.tokenizer.chat_template = self.renderer.template.frozen()
 
     @property
     def samples(self) -> list[TokenizedSample]:
@@ -149,8 +159,12 @@ def _load(folder: Path, card_file: Path | None) -> LoadedAdapter:
         )
     card, persona = _find_card(manifest, card_file)
     tokenizer = load_tokenizer(base)
-    tokenizer.chat_template = bind_speaker(tokenizer.get_chat_template(), persona.name if persona else "")
-    return LoadedAdapter(folder, manifest, base, tokenizer, Renderer(tokenizer), persona, card, load_config(base))
+    own_template = tokenizer.get_chat_template()
+    tokenizer.chat_template = bind_speaker(own_template, persona.name if persona else "")
+    renderer = Renderer(tokenizer)
+    return LoadedAdapter(
+        folder, manifest, base, tokenizer, renderer, persona, card, config=load_config(base), own_template=own_template
+    )
 
 
 def _find_card(manifest: AdapterManifest, file: Path | None) -> tuple[Card | None, Persona | None]:

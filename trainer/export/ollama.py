@@ -39,7 +39,7 @@ CONDITIONS: dict[str, Callable[[_Scope], bool]] = {
 _Token = tuple[bool, str]
 _Node = tuple[str, list[tuple[str, list["_Node"]]]]
 """A text or value with no branches, or an `if` or `range` with its branches, each under its condition."""
-BASE_FILE, ADAPTER_FILE, MODELFILE_NAME = "base.gguf", "adapter.gguf", "Modelfile"
+MODEL_FILE, MODELFILE_NAME = "model.gguf", "Modelfile"
 QUOTES = '"""'
 
 
@@ -255,8 +255,7 @@ def render_modelfile(renderer: Renderer, persona: Persona | None, context: int, 
     lines = [
         f"# {persona.name if persona else 'An adapter'}: `ollama create NAME -f {MODELFILE_NAME}` in this folder, then "
         "`ollama run NAME`.",
-        f"FROM ./{BASE_FILE}",
-        f"ADAPTER ./{ADAPTER_FILE}",
+        f"FROM ./{MODEL_FILE}",
         f"TEMPLATE {_quote(template)}",
     ]
     system, examples = _messages(renderer, persona)
