@@ -41,7 +41,7 @@ class HealthStatus(ApiModel):
 )
 async def get_health(request: web.Request) -> web.Response:
     """Returns 200 while the bot answers members; 503, a problem, before, after, if the database cannot be read, if
-    nothing can be written to its disk, and if there has been no connection to Discord for a minute.
+    nothing can be written to its disk or its database, and if there has been no connection to Discord for a minute.
 
     Needs no token; without one, the answer has no details.
     """
