@@ -20,7 +20,7 @@ from bot.cogs.transformers import (
 from bot.cogs.ui import defer, form, respond, send_form, text_field
 from bot.errors import RefusedError
 from bot.personas.guild_lore import GuildLore, contribute_lore
-from bot.personas.lore_upload import add_lore, max_upload_bytes
+from bot.personas.lore_upload import add_lore, max_upload_bytes, titled_text
 from bot.services import Services
 from personas.lore.index import MIN_SCORE, LoreRanking, PassageMatch
 from personas.lore.index_terms import has_words
@@ -98,9 +98,7 @@ async def add_lore_from_form(interaction: Interaction, persona_id: str, values: 
     """Add the text of a submitted form, with its title as a heading unless it has one."""
     guild_id, persona = require_guild_moderator(interaction, DM_TEXT), require_persona(interaction, persona_id)
     await defer(interaction, ephemeral=True, thinking=True)
-    title, text = values["title"], values["text"]
-    if not text.lstrip().startswith("#"):
-        text = f"# {title}\n{text}"
+    title, text = values["title"], titled_text(values["title"], values["text"])
     await _add_lore(interaction, guild_id, persona, title, text.encode())
 
 

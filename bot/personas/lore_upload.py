@@ -42,6 +42,20 @@ def max_upload_bytes(name: str) -> int:
     return MAX_LOREBOOK_BYTES if name.lower().endswith(LOREBOOK_SUFFIXES) else MAX_FILE_BYTES
 
 
+def titled_text(title: str, text: str) -> str:
+    """Return a text that was written into a form with its title as a heading, unless it has one or is a lorebook."""
+    if text.lstrip().startswith("#") or _is_lorebook(text):
+        return text
+    return f"# {title}\n\n{text}"
+
+
+def _is_lorebook(text: str) -> bool:
+    try:
+        return parse_lorebook(text.encode("utf-8", "replace"), "the text") is not None
+    except LoreError:
+        return False
+
+
 async def add_lore(
     lore: GuildLore, guild_id: int, persona: Persona, name: str, *, content: bytes, store: StoreFile
 ) -> AddedLore:

@@ -5,7 +5,7 @@ from typing import Any
 
 from personas.card.card_markdown import card_book
 from personas.card.formats import to_persona
-from personas.card.spec_card import Card
+from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card
 from personas.card.toml_card import EXTENSION_KEY, normalise_examples
 from personas.errors import CardError
 from personas.macros import report_macros
@@ -58,9 +58,9 @@ def _items(card: Card, where: str) -> Iterator[ImportItem]:
         yield as_is("tags")
     yield from _prompt_items(card, where)
     yield from _greeting_items(card)
-    icons = [asset for asset in card.assets if asset.get("type") == "icon"]
-    if others := len(card.assets) - min(1, len(icons)):
-        yield not_taken(f"{others} of {len(card.assets)} assets", "kept in the card; only its picture is shown")
+    assets = [asset for asset in card.assets if asset.get("type") != ADAPTER_ASSET_TYPE]
+    if others := len(assets) - any(asset.get("type") == "icon" for asset in assets):
+        yield not_taken(f"{others} of {len(assets)} assets", "kept in the card; only its picture is shown")
     yield from _extension_items(card)
     for key in sorted(set(card.data) - KNOWN_FIELDS if card.version > 1 else ()):
         if _is_set(card.data[key]):

@@ -17,6 +17,8 @@ SPECS: dict[Version, tuple[str, str]] = {2: ("chara_card_v2", "2.0"), 3: ("chara
 V1_TEXT_FIELDS = ("description", "personality", "scenario", "first_mes", "mes_example")
 TEXT_FIELDS = (*V1_TEXT_FIELDS, "creator_notes", "system_prompt", "post_history_instructions", "nickname")
 """Prose fields, besides `name`."""
+ADAPTER_ASSET_TYPE = "x_understudy_adapter"
+"""Type of the assets that are an adapter's files (`personas.home.card_adapter`)."""
 MAX_JSON_BYTES = 16 * 2**20
 LONE_SURROGATE_PATTERN = re.compile("[\ud800-\udfff]")
 EXPECTED_FORMAT_ADVICE = (

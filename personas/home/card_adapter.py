@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from personas.card.charx import ASSET_SCHEME, MAX_UNPACKED_BYTES
 from personas.card.formats import convert_version, read_card_file, write_card
-from personas.card.spec_card import Card
+from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import MANIFEST_FILE, require_checksums, require_servable, verify_adapter
 from personas.home.lora_checks import LayerShapes, check_lora_and_values
@@ -18,7 +18,6 @@ from personas.outside_names import UnsafeNameError, path_inside, require_distinc
 from personas.schemas.training import AdapterManifest
 from personas.schemas.training_events import UNMEASURED, ScoreSummary
 
-ADAPTER_ASSET_TYPE = "x_understudy_adapter"
 ADAPTER_URI_PREFIX = f"{ASSET_SCHEME}assets/{ADAPTER_ASSET_TYPE}/other/"
 
 EXPORT_AGAIN_ADVICE = "Export the card again, with `python -m trainer export --to charx`."

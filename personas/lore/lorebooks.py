@@ -338,8 +338,7 @@ class _Entry:
     def _probability(self) -> float:
         """Return the probability in percent; 100 if it is not used."""
         value = self._first("probability", "activationPercent")
-        is_used = self._first("useProbability") is not False
-        return float(value) if is_used and isinstance(value, int | float) and not isinstance(value, bool) else 100.0
+        return 100.0 if self._first("useProbability") is False else _bounded(value, 100.0)
 
     def _rules(self) -> EntryRules:
         match_case = self._first("case_sensitive", "caseSensitive", "risu_case_sensitive") is True
@@ -479,9 +478,14 @@ def _without_surrogates(text: str) -> str:
 
 
 def _whole_number(value: Any, default: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    return int(_bounded(value, default))
+
+
+def _bounded(value: Any, default: float) -> float:
+    """Return a number within limits; the default for anything else, such as NaN, which Python's JSON allows."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return default
-    return max(-MAX_NUMBER, min(MAX_NUMBER, int(value)))
+    return float(max(-MAX_NUMBER, min(MAX_NUMBER, value)))
 
 
 def _text(value: Any) -> str:

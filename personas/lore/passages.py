@@ -4,6 +4,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 WORLD = "_world"  # owner of lore that every persona shares
 MAX_PASSAGE_WORDS = 90
 LORE_SUFFIXES = (".md", ".markdown")
+LOREBOOK_PATTERN = re.compile(rb'"(?:lorebookVersion|keysecondary|secondary_keys|keywords|keys|key)"\s*:')
+LOREBOOK_REASON = "it is a lorebook of another program: `python -m personas lore convert` makes markdown of it"
+SNIFFED_BYTES = 65536
 CONTAINER_KEYS = frozenset("character characters chars cast npc npcs persona personas profiles people lore".split())
 """Folders of several owners' files, which name nobody themselves."""
 WORLD_KEYS = frozenset("world shared common everyone everybody all setting settings worldbuilding".split())
@@ -249,12 +253,25 @@ def scan_lore(folder: Path, personas: Iterable[str | Persona]) -> Iterator[LoreD
     names, root = OwnerNames(personas), folder.resolve()
     for path in sorted(folder.rglob("*")):
         source = PurePosixPath(path.relative_to(folder).as_posix())
-        if source.suffix.lower() not in LORE_SUFFIXES or any(part.startswith(".") for part in source.parts):
+        if any(part.startswith(".") for part in source.parts):
+            continue
+        if source.suffix.lower() not in LORE_SUFFIXES:
+            if _looks_like_lorebook(path):
+                yield LoreDocument(path, source, names.resolve((), source)[0], skipped=LOREBOOK_REASON)
             continue
         if not path.resolve().is_relative_to(root):
             yield LoreDocument(path, source, skipped="it is a link that points outside the folder")
         elif path.is_file():
             yield _read_document(path, source, names)
+
+
+def _looks_like_lorebook(path: Path) -> bool:
+    """Report whether a file is a lorebook of another program, by its name and beginning."""
+    if path.suffix.lower() not in (".json", ".lorebook") or not path.is_file():
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        return LOREBOOK_PATTERN.search(file.read(SNIFFED_BYTES)) is not None
+    return False
 
 
 def _read_document(path: Path, source: PurePosixPath, names: OwnerNames) -> LoreDocument:

@@ -62,8 +62,9 @@ class ImportReport:
 
     @property
     def has_unnamed(self) -> bool:
-        """True if the lines count parts that they do not name."""
-        return any(len(names) > MAX_NAMED_ITEMS for _, _, names in self._groups())
+        """True if the lines count parts that they do not name, beside those taken as they are."""
+        groups = self._groups()
+        return any(outcome != "as_is" and len(names) > MAX_NAMED_ITEMS for outcome, _, names in groups)
 
     def _groups(self) -> Iterator[tuple[ImportOutcome, str, list[str]]]:
         for outcome in OUTCOMES:

@@ -265,10 +265,10 @@ async def test_one_moderator_cannot_fill_the_disk_with_versions(stage, tmp_path,
         card = carrying(sealed(tmp_path / f"rank-{rank}", served, PLAIN | {"r": rank}))
         said = await response_text(await bring_in(stage, card, "mira.charx"), words)
     who, installed = versions(stage)
-    assert said["content"].endswith(
+    assert (
         "The imported versions of this server would have 3 versions; 2 is the most. "
         f"Remove one with `/finetune remove`. Largest: `{who} v2` (1 MB), `{who} v1` (1 MB)."
-    )
+    ) in said["content"]
     assert installed == ["v1", "v2"] and len(list(tmp_path.glob("models/persona_adapters/*/*"))) == 2
     again = await bring_in(stage, carrying(sealed(tmp_path / "again", served)), "mira.charx")
     await response_text(again, "is installed already: it is v1.")

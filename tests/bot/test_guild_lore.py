@@ -1,6 +1,7 @@
 """`/persona lore add|remove|ask`: a server's own lore, found at once, and by nobody else."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -15,7 +16,7 @@ from personas.schemas.chat import Persona
 from tests.bot.conftest import QUAY, on_stage
 from tests.fakes import until
 from tests.personas.cards import as_json
-from tests.personas.lorebook_samples import SILLY_TAVERN, WHEEL, silly_tavern_entry
+from tests.personas.lorebook_samples import AGNAI, SILLY_TAVERN, WHEEL, silly_tavern_entry
 
 UMBRELLA = "# The violet umbrella\nAn umbrella of violet silk hangs in the cab. It belonged to the opera's cloakroom.\n"
 QUESTION = "whose violet umbrella is that?"
@@ -81,6 +82,12 @@ async def test_the_form_outlives_a_restart_and_what_it_holds_too(tmp_path):
         form = await stage.moderator.slash(QUAY, "persona lore add", persona="oda")
         assert form.modal["title"] == "Lore for Oda Marrow"
         stage.client._connection._view_store._modals.clear()  # what a restart of the bot leaves of an open form
+        sent = await stage.moderator.submit(form, title="Mill", text=json.dumps(AGNAI))
+        await response_text(sent, "This is a memory book of Agnai. Oda Marrow knows `mill.md` now (1 passage)")
+        removed = await stage.moderator.slash(QUAY, "persona lore remove", persona="oda", file="mill.md")
+        await response_text(removed, "has forgotten `mill.md`.")
+        form = await stage.moderator.slash(QUAY, "persona lore add", persona="oda")
+        stage.client._connection._view_store._modals.clear()
         sent = await stage.moderator.submit(form, title="Umbrella", text="A violet umbrella hangs by the stair.")
         await response_text(sent, "Oda Marrow knows `umbrella.md` now")
     assert [p.text for p in read_all_guild_lore(tmp_path)] == ["A violet umbrella hangs by the stair."]

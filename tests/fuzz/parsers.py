@@ -38,12 +38,16 @@ from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from personas.home.card_adapter import ADAPTER_ASSET_TYPE, ADAPTER_URI_PREFIX, has_adapter, unpack_card_adapter
 from personas.home.datasets import CATALOGUE_FILE, read_catalogue
 from personas.home.job_folder import REQUEST_FILE, read_spec
+from personas.lore.entry_rules import KeySearch
+from personas.lore.lorebooks import lorebook_as_markdown, parse_lorebook, read_lorebook
 from personas.lore.passages import parse_lore, read_lore_file, scan_lore, split_passages
 from personas.models.base_model import load_torch
 from personas.schemas.chat import Persona
 from tests.fuzz.harness import Parser, Seed
 from tests.fuzz.mutations import HOSTILE_NAMES, change_zip, mutate
 from tests.personas.cards import PIXEL, V1, V2, as_json, v3
+from tests.personas.lorebook_samples import AGNAI, KOBOLD, NOVEL_AI, RISU, SILLY_TAVERN
+from tests.personas.lorebook_samples import V3 as V3_LOREBOOK
 from tests.trainer import test_chat_logs as logs
 from tests.trainer.job_folders import export, persona_job, talks
 from tests.trainer.test_row_formats import SHAPES
@@ -121,6 +125,22 @@ def read_lore(file: Path, out: Path) -> None:
     parse_lore(text, file.name)
 
 
+def read_lorebook_file(file: Path, out: Path) -> None:
+    """Read a lorebook as the doors of lore do, and its markdown as the index does."""
+    document = parse_lorebook(file.read_bytes(), file.name)
+    book = read_lorebook(document, "Oda", "Guest")
+    book.report().lines()
+    for text in lorebook_as_markdown(book.entries, "Mill", MAX_FILE_BYTES):
+        for passage in split_passages("oda", "oda/lore.md", text):
+            if passage.rules:
+                KeySearch("the wheel of the mill").match(passage.rules)
+
+
+def lorebooks() -> list[Seed]:
+    books = (SILLY_TAVERN, NOVEL_AI, AGNAI, RISU, KOBOLD, V3_LOREBOOK)
+    return [Seed(as_json(book), "json", "mill.json") for book in books]
+
+
 def read_draft(file: Path, out: Path) -> None:
     draft_card(file)
 
@@ -129,8 +149,11 @@ def lore() -> list[Seed]:
     files = sorted((ROOT / "data" / "rag-resources").rglob("*.md"))
     front = b"---\npersona: [oda, 'Thrip']\ntitle: Soup\ndate: 2026-01-01\n---\n# The soup\n\nIt is **salty**.\n\n"
     front += b"| a | b |\n|-|-|\n| 1 | 2 |\n"
+    keyed = b"# Mill\n\n## Wheel\n\n<!-- lore\nkeys: wheel, /mill-?race/i\nand any: [night]\norder: 3\n-->\n"
+    keyed += b"\nIt turns.\n"
     return [
         Seed(front, "text", "lore.md"),
+        Seed(keyed, "text", "lore.md"),
         *(Seed(path.read_bytes()[:4_000], "text", "lore.md") for path in files[::3]),
     ]
 
@@ -494,6 +517,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser("card CHARX", charx_cards, read_card, CARD_ERRORS, 5, partial(change_sealed, reseal_card)),
     Parser("card TOML", toml_cards, read_card, CARD_ERRORS, 5),
     Parser("lore markdown", lore, read_lore, (LoreError,), 3),
+    Parser("lorebook", lorebooks, read_lorebook_file, (LoreError,), 4),
     Parser("card draft from markdown", lore, read_draft, (LoreError, CardError), 2),
     Parser("chat exports and rows, JSON", json_exports, read_records, (MaterialError,), 6),
     Parser("chat exports and tables, text", text_exports, read_records, (MaterialError,), 4),

@@ -12,7 +12,7 @@ from personas.card.formats import parse_card
 from personas.errors import CardError, LoreError
 from personas.lore.index import LoreIndex
 from personas.lore.lorebooks import find_lorebook_kind, lorebook_as_markdown, parse_lorebook, read_lorebook
-from personas.lore.passages import split_passages
+from personas.lore.passages import scan_lore, split_passages
 from tests.personas.cards import V2, as_json
 from tests.personas.lorebook_samples import (
     AGNAI,
@@ -183,3 +183,17 @@ def test_the_command_writes_markdown_and_prints_the_list(tmp_path, capsys):
     assert set(shown["imported"]) == {"as_is", "other_meaning", "not_taken"}
     assert NIGHT in out.read_text()
     assert main(["lore", "convert", str(file), str(out)]) == 1 and "exists already" in capsys.readouterr().err
+
+
+def test_a_folder_of_lore_names_a_lorebook_in_it(tmp_path):
+    (tmp_path / "ada").mkdir()
+    (tmp_path / "ada" / "mill.lorebook").write_bytes(as_json(NOVEL_AI))
+    (tmp_path / "ada" / "other.json").write_bytes(b"{}")
+    [document] = scan_lore(tmp_path, ["ada"])
+    assert document.owners == ("ada",) and "personas lore convert" in document.skipped
+
+
+def test_numbers_that_json_should_not_have_count_as_none():
+    entry = silly_tavern_entry(0, ["wheel"], WHEEL, order=float("nan"), probability=10**400)
+    [read_entry] = read_lorebook({"entries": {"0": entry}}, "Ada", "Guest").entries
+    assert read_entry.rules.order == 100 and not read_entry.unused

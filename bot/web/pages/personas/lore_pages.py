@@ -7,7 +7,7 @@ from aiohttp import web
 
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.personas.guild_lore import MAX_FILES, lore_file_name
-from bot.personas.lore_upload import AddedLore, max_upload_bytes
+from bot.personas.lore_upload import AddedLore, max_upload_bytes, titled_text
 from bot.web.api.personas import lore_files
 from bot.web.api.personas.persona_lookup import OwnedPersona, guild_name, persona_status, require_lore_owner
 from bot.web.app_context import Routes
@@ -121,9 +121,7 @@ async def restore_lore_file(request: web.Request) -> web.Response:
 
 
 async def _add_file(request: web.Request, found: OwnedPersona, draft: LoreDraft) -> web.Response:
-    text = draft.text
-    if text and not text.lstrip().startswith(("#", "{", "[")):
-        text = f"# {draft.name}\n\n{text}"
+    text = titled_text(draft.name, draft.text) if draft.text else ""
     try:
         added = await lore_files.write_lore_file(found, found.guild_id, draft.name, text.encode())
     except Problem as problem:
