@@ -73,6 +73,10 @@ class RequestError(UnderstudyError):
     """A request with an unknown name or a value out of range."""
 
 
+class PrefillError(RequestError):
+    """A reply with a given beginning, which the engine's server would begin anew."""
+
+
 class EngineBusyError(UnderstudyError):
     """The queue of the engine is full. `wait_s` estimates when to try again."""
 

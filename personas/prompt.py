@@ -107,10 +107,11 @@ class Renderer:
         lore: Sequence[LoreHit] = (),
         max_tokens: int = CONTEXT_TOKENS,
         instructions: str = "",
+        prefill: str = "",
     ) -> RenderedPrompt:
         """Render card, history and the last member turn (with its lore) up to where the reply begins.
 
-        `instructions` follow the card's prose; training has none.
+        `instructions` follow the card's prose, and `prefill` is the beginning of the reply; training has none.
 
         Until the prompt fits `max_tokens`, drops earlier talk from the worst match on, then blocks of the oldest turns,
         then lore and memories. If the last turn alone is too long, its middle is left out; if the card leaves no room
@@ -122,8 +123,8 @@ class Renderer:
         kept, hits, chat = list(turns), list(lore), self._chat_of(persona)
         while True:
             messages = self.messages(persona, kept, hits, instructions)
-            text = self._opening(chat, messages)
-            ids = tuple(chat.encode(text))
+            opening, begun = self._opening(chat, messages), self.prefill_ids(prefill)
+            text, ids = opening + chat.sanitise(prefill).rstrip(), (*chat.encode(opening), *begun)
             if len(ids) <= max_tokens:
                 return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1], tuple(messages), tuple(hits))
             if least := [hit for hit in hits if hit.source == EARLIER_SOURCE] or (hits if len(kept) == 1 else []):
@@ -135,6 +136,10 @@ class Renderer:
                 if persona is None or not persona.mes_example:
                     raise
                 persona, kept, hits = replace(persona, mes_example=""), list(turns), list(lore)
+
+    def prefill_ids(self, prefill: str) -> tuple[int, ...]:
+        """Return the tokens of a reply's beginning: apart from the prompt's, as in training, without a blank end."""
+        return tuple(self._chat.encode(self._chat.sanitise(prefill).rstrip())) if prefill else ()
 
     def card_prompt(
         self, persona: Persona | None, user: str, instructions: str = "", max_tokens: int = CONTEXT_TOKENS

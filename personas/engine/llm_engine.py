@@ -328,7 +328,8 @@ class LLMEngine:
     def _add(self, request: ChatRequest, stream: QueuedReplyStream, on_end: Callable[[], None]) -> None:
         max_tokens = self.context_tokens - request.sampling.max_new_tokens
         renderer = self._renderer.for_version(prompt_version_of(request.adapter))
-        prompt = renderer.prompt(request.persona, request.turns, request.lore, max_tokens, request.instructions)
+        more = {"instructions": request.instructions, "prefill": request.prefill}
+        prompt = renderer.prompt(request.persona, request.turns, request.lore, max_tokens, **more)
         if request.sampling.candidates > 1:
             user, instructions = request.turns[-1].name, request.instructions
             card = renderer.card_prompt(request.persona, user, instructions, max_tokens)

@@ -6,6 +6,7 @@ The local engine and those over servers share it. Imports no model library.
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, Protocol, Self
 
 from personas.engine.thoughts import SpokenText, remove_thoughts
@@ -43,15 +44,23 @@ class StreamingDetokenizer:
 
     `text` is the text pushed so far, `tokens` the number of generated tokens including the end of turn, `ids` are
     those that are text. `stopped` is set by an end of turn, a stop string or, with `stop_loops`, by repetition, which
-    also sets `repeated`. While it `is_held`, no text is pushed until `release`. `starts_in_thought`: the server's
-    template opened one. `spoken` says what thoughts there were.
+    also sets `repeated`. `prefill` is the beginning of the reply, which is not pushed again. While it `is_held`, no
+    text is pushed until `release`. `starts_in_thought`: the server's template opened one. `spoken` says what thoughts
+    there were.
     """
 
     def __init__(
-        self, renderer: Renderer, stop: Iterable[str], push: Callable[[str], None], *, stop_loops: bool = False
+        self,
+        renderer: Renderer,
+        stop: Iterable[str],
+        push: Callable[[str], None],
+        *,
+        stop_loops: bool = False,
+        prefill: str = "",
     ) -> None:
         self._renderer, self._stop, self._push = renderer, [s for s in stop if s], push
-        self._stop_loops = stop_loops
+        self._stop_loops, self._prefill = stop_loops, prefill
+        self._prefill_ids = list(renderer.prefill_ids(prefill)) if prefill else []
         self.ids: list[int] = []
         self.text = ""
         self.tokens = 0
@@ -64,7 +73,8 @@ class StreamingDetokenizer:
 
     def fork(self) -> "StreamingDetokenizer":
         """Return the detokenizer of another candidate of this reply, which is held."""
-        other = StreamingDetokenizer(self._renderer, self._stop, self._push, stop_loops=self._stop_loops)
+        options: dict[str, Any] = {"stop_loops": self._stop_loops, "prefill": self._prefill}
+        other = StreamingDetokenizer(self._renderer, self._stop, self._push, **options)
         other.is_held = True
         return other
 
@@ -156,10 +166,18 @@ class StreamingDetokenizer:
         return self._renderer.decode_token(token)
 
     def _decode(self, ids: list[int], *, is_whole: bool = True) -> str:
-        text: str = self._renderer.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self._continuation(ids)
         if self._given is None:
             text = self._remove_thoughts(text, is_whole=is_whole)
-        return text.lstrip()
+        goes_on = self._prefill and not self._prefill[-1].isspace()
+        return text if goes_on else text.lstrip()
+
+    def _continuation(self, ids: list[int]) -> str:
+        """Decode tokens after the prefill, where the first may begin with a blank, or within a character."""
+        decode: Callable[[list[int]], str] = partial(self._renderer.tokenizer.decode, skip_special_tokens=True)
+        if not self._prefill_ids:
+            return decode(ids)
+        return decode([*self._prefill_ids, *ids])[len(decode(self._prefill_ids)) :]
 
     def _held_back(self, decoded: str) -> int:
         """Count the characters at the end that may begin a stop string, or are white space."""
@@ -229,7 +247,8 @@ class ReplySequence:
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns))
-        detokenizer = StreamingDetokenizer(renderer, stop, sink.push, stop_loops=sampling.stop_loops)
+        options: dict[str, Any] = {"stop_loops": sampling.stop_loops, "prefill": request.prefill}
+        detokenizer = StreamingDetokenizer(renderer, stop, sink.push, **options)
         request = replace(request, lore=prompt.lore)
         return cls(request, prompt.ids, seed, sink, detokenizer, on_end, prompt.text, prompt.shortened)
 

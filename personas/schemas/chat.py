@@ -109,8 +109,9 @@ class AdapterRef:
 class ChatRequest:
     """Everything a reply depends on. `persona` None is the model without a card, `adapter` None the base model.
 
-    `instructions` follow the card's prose. The engine schedules guilds fairly, and the members of each; `guild_id` and
-    `member_id` are those who ask, member 0 is nobody in particular.
+    `instructions` follow the card's prose. The reply begins with `prefill`, which is not part of what is returned. The
+    engine schedules guilds fairly, and the members of each; `guild_id` and `member_id` are those who ask, member 0 is
+    nobody in particular.
     """
 
     persona: Persona | None
@@ -121,6 +122,7 @@ class ChatRequest:
     guild_id: int = 0
     instructions: str = ""
     member_id: int = 0
+    prefill: str = ""
 
 
 @dataclass(frozen=True)

@@ -46,18 +46,20 @@ def adapters(tmp_path_factory, tiny_base):
     return [make_adapter(home, tiny_base, "ada", f"v{n}", seed=n, rank=4 * n) for n in (1, 2)]
 
 
-def reference(tiny_base, renderer, text: str, adapter=None) -> str:
-    """Generate greedily with transformers and peft."""
+def reference(tiny_base, renderer, text: str, adapter=None, prefill: str = "") -> str:
+    """Generate greedily with transformers and peft; after a prefill, without removing blanks at the beginning."""
     model = load_model(tiny_base, "float32")
     if adapter:
         model = PeftModel.from_pretrained(model, adapter.folder).eval()
-    ids = torch.tensor([renderer.prompt(ADA, [Turn("Bo", text)]).ids])
+    begun = renderer.tokenizer(prefill, add_special_tokens=False)["input_ids"] if prefill else []
+    ids = torch.tensor([[*renderer.prompt(ADA, [Turn("Bo", text)]).ids, *begun]])
     with torch.inference_mode():
         out = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12,
             eos_token_id=list(renderer.stop_ids), pad_token_id=renderer.stop_ids[0],
         )  # fmt: skip
-    return renderer.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    said = renderer.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    return said.rstrip() if prefill else said.strip()
 
 
 async def test_versions_and_base_take_turns_and_each_speaks_for_itself(engine, tiny_base, renderer, adapters):
@@ -70,6 +72,15 @@ async def test_versions_and_base_take_turns_and_each_speaks_for_itself(engine, t
         text = "".join([piece async for piece in stream])
         assert text.strip() == expected[ref]
         assert stream.reply.version == (ref.version if ref else None)
+
+
+async def test_a_reply_goes_on_from_a_beginning_that_is_given(engine, tiny_base, renderer, adapters):
+    for ref in (None, adapters[0]):
+        expected = reference(tiny_base, renderer, "hello", ref, prefill="Hello there")
+        text = await answer(engine, replace(ask("hello", ref), prefill="Hello there"))
+        assert text == expected != await answer(engine, ask("hello", ref))
+        blank = await answer(engine, replace(ask("hello", ref), prefill="Hello there "))
+        assert blank == expected.lstrip()
 
 
 async def test_an_adapter_that_was_pushed_out_comes_back(tiny_base, renderer, adapters):

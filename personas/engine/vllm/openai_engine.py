@@ -18,11 +18,12 @@ from personas.engine.vllm.vllm_client import (
 )
 from personas.engine.vllm.vllm_engine import VllmEngine
 from personas.engine.vllm.vllm_sequence import VllmReplyStream, VllmSequence
-from personas.errors import AdapterError
+from personas.errors import AdapterError, PrefillError
 from personas.prompt import RenderedPrompt
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 
 CUT_OFF_ADVICE = "Regenerate it."
+PREFILL_ADVICE = "End with a message of a user's; ENGINE=local, and vLLM or llama.cpp with BASE_MODEL, continue one."
 
 
 class ReplyCutOffError(VllmError):
@@ -112,6 +113,9 @@ class OpenAIEngine(VllmEngine):
         assert isinstance(served, ServedByOpenAI) and isinstance(seq, OpenAISequence)
         if served.returns_ids:
             return super()._body(seq, served)
+        if seq.request.prefill and not served.takes_ids:
+            what = "The server of this engine takes messages: it would begin a new reply instead of continuing one."
+            raise PrefillError(what, PREFILL_ADVICE)
         if seq.received and not served.takes_ids:
             raise ReplyCutOffError("The reply broke off, and no server can continue it.", CUT_OFF_ADVICE)
         return seq.text_body(served)

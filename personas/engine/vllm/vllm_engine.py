@@ -208,7 +208,7 @@ class VllmEngine:
             self.on_reply(stream.metrics)
 
         max_tokens = self.context_tokens - request.sampling.max_new_tokens
-        inputs = (request.persona, request.turns, request.lore, max_tokens, request.instructions)
+        inputs = (request.persona, request.turns, request.lore, max_tokens, request.instructions, request.prefill)
         renderer = self._renderer.for_version(prompt_version_of(request.adapter))
         try:
             prompt = await self._in_thread(renderer.prompt, *inputs)

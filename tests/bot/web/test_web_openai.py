@@ -8,7 +8,7 @@ import pytest
 from bot.store import InstalledVersion
 from bot.store.training_jobs import NewTrainingJob
 from bot.web.api.openai.completion_request import MAX_NEW_TOKENS
-from personas.errors import AdapterError, ServerError
+from personas.errors import AdapterError, PrefillError, ServerError
 from personas.prompt import PromptTooLongError
 from personas.schemas.chat import LoreHit
 from personas.schemas.training import TrainingRequest
@@ -144,9 +144,70 @@ async def test_a_client_may_have_the_persona_go_on(dashboard):
     assert (await chat(dashboard, [{"role": "system", "content": "Rain."}, *talk]))[0] == 200
     asked = dashboard.engine.requests[-1]
     assert asked.turns[-1].text == "[Continue.]" and not asked.turns[-1].by_persona and asked.instructions == "Rain."
-    for talk in ([*HELLO, {"role": "assistant", "content": "It is"}], [{"role": "system", "content": "x"}]):
+    for talk in ([{"role": "assistant", "content": "It is"}], [{"role": "system", "content": "x"}]):
         status, body = await chat(dashboard, talk)
         assert status == 400 and body["error"]["param"] == "messages", body
+
+
+async def test_a_last_message_of_the_persona_s_is_continued(dashboard):
+    dashboard.engine.script = lambda request: [" late", ", I fear."]
+    for begun, more in (
+        ([{"role": "assistant", "content": "It is"}], {}),
+        ([{"role": "assistant", "content": "It is"}], {"continue_final_message": True, "add_generation_prompt": False}),
+        ([{"role": "assistant", "content": "It is"}, {"role": "system", "content": "Be brief."}],
+         {"continue_final_message": True}),
+    ):  # fmt: skip
+        _, body = await chat(dashboard, [*HELLO, *begun], **more)
+        asked = dashboard.engine.requests[-1]
+        assert (asked.prefill, asked.turns[-1].text) == ("It is", HELLO[0]["content"])
+        assert body["choices"][0]["message"]["content"] == " late, I fear."  # a client adds it to what it has
+        events, _ = await streamed(dashboard, messages=[*HELLO, *begun], **more)
+        assert "".join(one["choices"][0]["delta"].get("content", "") for one in events) == " late, I fear."
+    await chat(dashboard, [*HELLO, {"role": "assistant", "content": "It"}, {"role": "assistant", "content": "is"}])
+    assert dashboard.engine.requests[-1].prefill == "It\nis"
+    for param, value in (("continue_final_message", True), ("add_generation_prompt", False)):
+        status, body = await chat(dashboard, **{param: value})
+        assert (status, body["error"]["param"]) == (400, param)
+    dashboard.engine.failure = PrefillError("The server would begin a new reply.", "End with a user's message.")
+    status, body = await chat(dashboard, [*HELLO, {"role": "assistant", "content": "It is"}])
+    assert (status, body["error"]["param"], body["error"]["code"]) == (400, "messages", "unsupported_value")
+
+
+@pytest.mark.parametrize("value", [-1, 0, None])
+async def test_no_value_is_the_usual_one(dashboard, value):
+    usual = dashboard.services.request_builder.sampling
+    for fields in ({"max_tokens": value}, {"max_completion_tokens": value}, {"max_tokens": value, "stop": None}):
+        assert (await chat(dashboard, **fields))[0] == 200
+        assert dashboard.engine.requests[-1].sampling.max_new_tokens == usual.max_new_tokens
+    assert (await chat(dashboard, max_completion_tokens=value, max_tokens=5))[0] == 200
+    assert dashboard.engine.requests[-1].sampling.max_new_tokens == 5
+    assert (await chat(dashboard, seed=value, top_logprobs=None if value else value, logprobs=None))[0] == 200
+    assert dashboard.engine.requests[-1].sampling.seed == (0 if value == 0 else None)  # 0 is a seed
+
+
+async def test_pictures_of_earlier_messages_are_left_out_and_a_note_says_so(dashboard):
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    talk = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}, {"type": "file", "file": {}}]},
+        {"role": "user", "content": [{"type": "text", "text": "Look."}, picture]},
+        {"role": "assistant", "content": [{"type": "text", "text": "At what?"}, {"type": "text", "text": None}]},
+        {"role": "user", "content": [picture]},
+        {"role": "assistant", "content": "I see nothing."},
+        *HELLO,
+    ]
+    status, body = await chat(dashboard, talk)
+    asked = dashboard.engine.requests[-1]
+    assert status == 200 and asked.instructions == "Be brief.\n[file]"
+    assert [turn.text for turn in asked.turns] == [
+        "Look.\n[picture]", "At what?\n", "[picture]", "I see nothing.", HELLO[0]["content"],
+    ]  # fmt: skip
+    [note] = body["understudy"]["notes"]
+    assert "left out" in note
+    events, _ = await streamed(dashboard, messages=talk)
+    assert events[0]["understudy"]["notes"] == [note]
+    assert "notes" not in (await chat(dashboard))[1]["understudy"]
+    status, body = await chat(dashboard, talk[:4])
+    assert (status, body["error"]["param"], body["error"]["code"]) == (400, "messages", "unsupported_value")
 
 
 async def test_of_a_long_talk_the_latest_is_looked_at_and_its_beginning_moves_in_blocks(dashboard):
@@ -194,7 +255,7 @@ async def test_tools_may_be_offered_as_clients_do_to_every_model(dashboard):
 
 @pytest.mark.parametrize(
     ("fields", "param"),
-    [({"temperature": 3}, "temperature"), ({"top_p": -0.1}, "top_p"), ({"max_tokens": 0}, "max_tokens"),
+    [({"temperature": 3}, "temperature"), ({"top_p": -0.1}, "top_p"), ({"max_tokens": -2}, "max_tokens"),
      ({"messages": []}, "messages"), ({"messages": [{"role": "narrator", "content": "x"}]}, "messages.0.role"),
      ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"), ({"stop": 3}, "stop"),
      ({"stop": "a" * 257}, "stop"), ({"repetition_penalty": 1e-45}, "repetition_penalty"),

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from personas.engine.vllm.openai_client import OpenAIChecker, OpenAIServerClient
 from personas.engine.vllm.openai_engine import OpenAIEngine, ReplyCutOffError
 from personas.engine.vllm.vllm_client import ExpectedModel, VllmError, open_session
-from personas.errors import AdapterError
+from personas.errors import AdapterError, PrefillError
 from personas.schemas.chat import ChatRequest, LoreHit, Persona, Turn
 from tests.personas.vllm_engine.conftest import ADA, answer, ask, undisturbed
 from tests.personas.vllm_engine.server import Faults, VllmServer
@@ -73,6 +73,25 @@ class TestPrompts:
         assert ("messages" in sent) == (change in (as_ollama, as_gateway))
         assert (sent.keys() >= EXTRAS) == (change in (as_llama_cpp, as_ollama))
         assert sent.get("ignore_eos", False) == (change is without_lora)  # llama.cpp would never end then
+
+    @pytest.mark.parametrize("change", [without_lora, as_llama_cpp])
+    async def test_a_reply_goes_on_from_its_beginning(self, open_openai, servers, renderer, change):
+        engine = await open_openai(change)
+        for begun, blank in (("The tide turns", " "), ("The tide turns ", "")):
+            request = replace(ask(), prefill=begun)
+            ids = [*renderer.prompt(ADA, request.turns).ids, *renderer.tokenizer("The tide turns")["input_ids"]]
+            said = []
+            for _ in range(20):
+                said.append(servers[0].next_token(servers[0].base, [*ids, *said]))
+            text = await answer(engine, request)
+            assert text == blank + renderer.tokenizer.decode(said).strip()
+
+    async def test_a_server_of_messages_cannot_continue_a_reply(self, open_openai, servers):
+        engine = await open_openai(as_ollama)
+        with pytest.raises(PrefillError, match="begin a new reply") as raised:
+            await answer(engine, replace(ask(), prefill="The tide turns"))
+        assert "ENGINE=local" in raised.value.advice and not requests_of(servers)
+        assert await answer(engine, ask())
 
     async def test_a_tokenizer_of_another_model_gets_messages(self, open_openai, servers, renderer):
         for server in servers:

@@ -13,7 +13,7 @@ from pydantic import Field
 from bot.chat.model_names import ChatModel
 from bot.web.api.openapi import ApiModel, Json, ResponseSpec
 from bot.web.problems import Problem, internal_error, redacted_texts, retry_headers
-from personas.errors import AdapterError, EngineBusyError, ServerError, UnderstudyError
+from personas.errors import AdapterError, EngineBusyError, PrefillError, ServerError, UnderstudyError
 from personas.prompt import PROMPT_VERSION, PromptTooLongError
 from personas.schemas.chat import ChatReply, LoreHit, ReplyToken
 
@@ -38,10 +38,14 @@ class ChatCompletion(ApiModel):
 
 @dataclass(frozen=True)
 class CompletionBuilder:
-    """Builds the responses to one request, which share its id; `lore` was found for it."""
+    """Builds the responses to one request, which share its id.
+
+    `lore` was found for it, `notes` say what of the request was left out.
+    """
 
     speaker: ChatModel
     lore: tuple[LoreHit, ...]
+    notes: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -92,6 +96,7 @@ class CompletionBuilder:
             "version": self.speaker.version,
             "lore": lore_json(reply.lore if reply else self.lore),
             **seed,
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
         return {"understudy": fields}
 
@@ -200,6 +205,9 @@ def openai_error(error: Exception, home: Path) -> OpenAIError | None:
                 error.message, error.advice, slug="busy", status=429, code="rate_limit_exceeded",
                 headers=retry_headers(error),
             )  # fmt: skip
+        case PrefillError():
+            texts = redacted_texts(error, home)
+            return OpenAIError(*texts, code="unsupported_value", param="messages")
         case AdapterError():
             message, advice = redacted_texts(error, home)
             message = f"The model's adapter cannot be used. {message}"

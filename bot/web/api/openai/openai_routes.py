@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -77,8 +78,9 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
     services = get_services(request)
     body = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
     model = require_model(services, body.model)
-    chat_request = await while_connected(request, _chat_request(services, model, body))
-    builder = CompletionBuilder(model, chat_request.lore)
+    talk = completion_request.parse_chat(body, model.persona.name if model.persona else "")
+    chat_request = await while_connected(request, _chat_request(services, model, body, talk))
+    builder = CompletionBuilder(model, chat_request.lore, talk.notes)
     try:
         async with (
             stream_filtered_reply(services.engine, services.throttle, chat_request) as reply,
@@ -88,7 +90,7 @@ async def post_chat_completion(request: web.Request) -> web.StreamResponse:
                 return await _stream_completion(request, reply, builder, body)
             async for _ in reply:
                 pass
-            return builder.completion(reply.reply, reply.text).response()
+            return builder.completion(reply.reply, _completion_text(reply)).response()
     except Exception as error:
         if refusal := openai_error(error, services.home):
             raise refusal from error
@@ -106,14 +108,23 @@ def require_model(services: Services, model: str) -> ChatModel:
 
 
 async def _chat_request(
-    services: Services, model: ChatModel, body: completion_request.ChatCompletionBody
+    services: Services,
+    model: ChatModel,
+    body: completion_request.ChatCompletionBody,
+    talk: completion_request.ParsedChat,
 ) -> ChatRequest:
-    talk = completion_request.parse_chat(body, model.persona.name if model.persona else "")
     sampling = completion_request.sampling_parameters(body, services.request_builder.sampling)
     completion_request.require_prompt_fits(
         talk, sampling.max_new_tokens, token_counter_or_estimate(services.base_model)
     )
-    return await build_model_request(services.request_builder, model, talk.turns, sampling, talk.instructions)
+    request = await build_model_request(services.request_builder, model, talk.turns, sampling, talk.instructions)
+    return replace(request, prefill=talk.prefill)
+
+
+def _completion_text(reply: FilteredReply) -> str:
+    """The whole text; with the blank before it that a continued message needs."""
+    said = reply.reply.text
+    return said[: len(said) - len(said.lstrip())] + reply.text
 
 
 async def _stream_completion(
