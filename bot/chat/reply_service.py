@@ -153,10 +153,14 @@ class ReplyService:
         """Report whether a message was answered or deleted, or its author erased, before its event came (again)."""
         if self.store.replies.get(message.event_id) or self.store.messages.is_deleted(message.event_id):
             return True
+        return self._is_erased(message.author_id, message.event_id)
+
+    def _is_erased(self, author_id: int, event_id: int) -> bool:
+        """Report whether an author was erased after an event of theirs."""
         if not self.store.erasure_requests.count():
             return False
-        person = keyed_person(HomeKey.of(self.request_builder.home).people(), str(message.author_id))
-        return message.event_id <= self.store.erasure_requests.last_event(person)
+        person = keyed_person(HomeKey.of(self.request_builder.home).people(), str(author_id))
+        return event_id <= self.store.erasure_requests.last_event(person)
 
     async def regenerate(self, event_id: int, user: discord.abc.User, channel: SpeakChannel) -> None:
         """Regenerate a reply in the same message. Raises `UnderstudyError`, and changes nothing, if that is refused."""
@@ -229,10 +233,13 @@ class ReplyService:
     def store_message(self, message: IncomingMessage, place: ChannelRef) -> int:
         """Store a member's message, and what is shown beside it; returns its `seq`."""
         now = time.time()
-        if message.thread_start:
-            self.store.quoted.add(message.thread_start, place.guild_id, now)
-        quoted = message.quoted
-        replies_to = self.store.quoted.add(quoted, place.guild_id, now) if quoted else None
+        shown = [it for it in (message.thread_start, message.quoted) if it]
+        stored = {
+            it.message_id: self.store.quoted.add(it, place.guild_id, now)
+            for it in shown
+            if not self._is_erased(it.author_id, it.message_id)
+        }
+        replies_to = stored.get(message.quoted.message_id) if message.quoted else None
         seq = self.store.messages.append(
             guild_id=place.guild_id,
             channel_id=place.channel_id,

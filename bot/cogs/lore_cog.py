@@ -98,8 +98,9 @@ async def add_lore_from_form(interaction: Interaction, persona_id: str, values: 
     """Add the text of a submitted form, with its title as a heading unless it has one."""
     guild_id, persona = require_guild_moderator(interaction, DM_TEXT), require_persona(interaction, persona_id)
     await defer(interaction, ephemeral=True, thinking=True)
-    title, text = values["title"], titled_text(values["title"], values["text"])
-    await _add_lore(interaction, guild_id, persona, title, text.encode())
+    typed = await interaction.client.services.message_reader.read_interaction(interaction, values["text"])
+    text = titled_text(values["title"], typed.text)
+    await _add_lore(interaction, guild_id, persona, values["title"], text.encode())
 
 
 async def _add_lore(interaction: Interaction, guild_id: int, persona: Persona, name: str, content: bytes) -> None:

@@ -17,6 +17,7 @@ from bot.privacy import erasure_service
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
 from bot.privacy.translations import TEXTS
 from bot.settings import load_settings
+from bot.store import QuotedMessage
 from bot.store.training_jobs import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref
 from personas.home.data_subjects import read_consent, write_people
@@ -231,6 +232,10 @@ async def test_events_from_before_are_ignored_and_later_ones_answered_whatever_t
     again = IncomingMessage(int(said["id"]), int(stage.member.id), "Tobias Reed", SAID)
     await stage.client.services.reply_service.answer(again, persona, channel)
     assert len(stage.engine.requests) == 1 and stage.store.erasure.texts(again.author_id) == []
+    quoted = QuotedMessage(again.event_id, channel.id, again.author_id, again.author_name, SAID)  # Discord has it yet
+    asks = replace(again, event_id=again.event_id + 2**40, author_id=int(stage.moderator.id), text="so?", quoted=quoted)
+    await stage.client.services.reply_service.answer(asks, persona, channel)
+    assert stage.engine.requests[-1].turns[-1].text == "so?" and stage.store.erasure.texts(again.author_id) == []
     await talk(stage, "I am back")
     assert stage.store.erasure.texts(again.author_id) == ["I am back"]
 
