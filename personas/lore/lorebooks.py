@@ -9,7 +9,7 @@ a lore comment (`personas.lore.entry_rules`), and the report says what of it has
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from personas.lore.entry_rules import (
     split_keys,
 )
 from personas.lore.passages import MAX_PASSAGE_WORDS, count_words
-from personas.macros import report_macros, settle_macros
+from personas.macros import normalise_macros, report_macros, settle_macros
 from personas.schemas.import_report import ImportItem, ImportReport, as_is, not_taken, other_meaning
 
 JsonObject = dict[str, Any]
@@ -76,7 +76,7 @@ UNUSED_FIELDS: tuple[tuple[tuple[str, ...], str], ...] = (
 """Settings without effect, if they are set, and why."""
 NOVELAI_DEFAULT_RANGE = 1000
 DECORATORS_IN_USE = ("activate", "dont_activate", "additional_keys", "exclude_keys")
-FillNames = Callable[[str], str]
+BACKSLASH_SLASH = r"\/"
 
 
 NO_RULES = EntryRules()
@@ -289,10 +289,12 @@ class _Entry:
     def __init__(self, number: int, entry: JsonObject, kind: str, book: "_BookState") -> None:
         self._number, self._entry, self._kind, self._book = number, entry, kind, book
         self._extensions = {**_object(entry.get("extentions")), **_object(entry.get("extensions"))}  # RisuAI's spelling
+        self._name = ""
         self._decorators: dict[str, str] = {}
         self._notes: list[tuple[str, str, str]] = []  # outcome, what ("" for the entry), why
 
     def read(self, name: str, guest: str) -> LorebookEntry:
+        self._name = name
         raw = self._take_decorators(_text(self._first("content", "text", "entry")))
         text = _fill_names(raw, name, guest)
         rules = self._rules()
@@ -344,9 +346,6 @@ class _Entry:
         match_case = self._first("case_sensitive", "caseSensitive", "risu_case_sensitive") is True
         keys = self._keys(self._first("keys", "key", "keywords"), match_case)
         secondary, logic = self._secondary(match_case)
-        if self._kind == "novelai" and len(keys) == 1 and not secondary and "&" in keys[0]:
-            first, *others = [part.strip() for part in keys[0].split("&") if part.strip()] or [keys[0]]
-            keys, secondary, logic = (first,), tuple(others), "and all"
         return EntryRules(
             keys=keys,
             secondary=secondary if keys else (),
@@ -391,7 +390,7 @@ class _Entry:
         is_regex = self._first("use_regex", "useRegex") is True
         keys: list[str] = []
         for key in filter(None, listed):
-            wanted = _as_regex(key, match_case) if is_regex else key
+            wanted = _as_regex(key, match_case) if is_regex else self._plain_key(key)
             if why := self._book.key_fault(wanted):
                 self._notes.append(("not_taken", f"key {key[:MAX_LABEL_CHARS]} of", why))
             else:
@@ -399,6 +398,17 @@ class _Entry:
         if len(keys) > MAX_KEYS:
             self._notes.append(("not_taken", f"{len(keys) - MAX_KEYS} keys of", f"an entry may have {MAX_KEYS}"))
         return tuple(dict.fromkeys(keys[:MAX_KEYS]))
+
+    def _plain_key(self, key: str) -> str:
+        """Return a key with names filled in; one of NovelAI's that asks for several words, as an expression."""
+        if REGEX_KEY_PATTERN.fullmatch(key):
+            return key
+        key = normalise_macros(key).replace("{{char}}", self._name)
+        parts = [part.strip() for part in key.split("&") if part.strip()]
+        if self._kind != "novelai" or len(parts) < 2:
+            return key
+        words = (rf"(?=[\s\S]*(?<!\w){re.escape(part).replace('/', BACKSLASH_SLASH)}(?!\w))" for part in parts)
+        return f"/^{''.join(words)}/i"
 
     def _all_notes(self, entry: LorebookEntry, raw: str, rules: EntryRules) -> Iterator[ImportItem]:
         for outcome, what, why in self._notes:
@@ -444,6 +454,8 @@ class _Entry:
 
 def _key_fault(key: str) -> str:
     """Return why a key cannot be used; empty for a good one."""
+    if "{{user}}" in key:
+        return "keys name no members"
     if len(key) > MAX_KEY_CHARS:
         return f"it has more than {MAX_KEY_CHARS} characters"
     if not REGEX_KEY_PATTERN.fullmatch(key):

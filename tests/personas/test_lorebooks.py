@@ -10,6 +10,7 @@ from personas.card.card_cli import main
 from personas.card.card_markdown import card_book
 from personas.card.formats import parse_card
 from personas.errors import CardError, LoreError
+from personas.lore.entry_rules import KeySearch
 from personas.lore.index import LoreIndex
 from personas.lore.lorebooks import find_lorebook_kind, lorebook_as_markdown, parse_lorebook, read_lorebook
 from personas.lore.passages import scan_lore, split_passages
@@ -79,6 +80,17 @@ def test_the_list_says_what_of_world_info_has_no_effect():
     settings_of_4 = [why for outcome, what, why in found if what == "a setting of entry 3"]
     assert sorted(why.split()[0] for why in settings_of_4) == ["its", "sticky,"]
     assert given_for(SILLY_TAVERN, "overreedshaped") == [NIGHT, "Reeds grow by the weir."]
+
+
+def test_keys_have_names_and_novelais_may_ask_for_several_words():
+    book = {"entries": {"0": silly_tavern_entry(0, ["{{Char}}'s boat", "{{user}}", "rock & roll"], WHEEL)}}
+    assert read(book).entries[0].rules.keys == ("Ada's boat", "rock & roll")
+    assert ("not_taken", "key {{user}} of entry 1 “Ada's boat”", "keys name no members") in items(book)
+    entry = {"text": WHEEL, "displayName": "", "keys": ["weir", "mill & c/o & flood"], "enabled": True}
+    book = {"lorebookVersion": 5, "entries": [entry]}
+    rules = read(book).entries[0].rules
+    found = [bool(KeySearch(text).match(rules).keys) for text in ("FLOOD, c/o the Mill", "the mill", "a weir")]
+    assert found == [True, False, True]
 
 
 def test_an_entry_at_its_defaults_is_taken_as_is():
