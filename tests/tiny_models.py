@@ -11,10 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from personas.home.adapters import adapter_ref, dialogue_adapter_folder, write_manifest
 from personas.home.atomic_files import atomic_folder
-from personas.models.base_model import BaseModel, fingerprint, load_model
+from personas.models.base_model import BaseModel, fingerprint, load_model, locate
 from personas.schemas.chat import AdapterRef
 from personas.schemas.training import AdapterManifest
 from personas.schemas.training_events import ScoreSummary
+from tools.tiny_models import TINY_MODELS, make_model
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -37,6 +38,17 @@ def make_tiny_model(folder: Path, tokenizer: Any, seed: int = 0, width: int = 64
     )
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def overflowing_model(folder: Path) -> BaseModel:
+    """Write a model whose weights fit into float16 and whose activations do not, as Gemma 3's."""
+    made = make_model(TINY_MODELS["SmolLM2"], folder)
+    model = load_model(made, "float32")
+    for layer in model.model.layers:
+        layer.mlp.up_proj.weight.data *= 1e3
+        layer.mlp.down_proj.weight.data *= 1e3
+    model.to(torch.bfloat16).save_pretrained(folder)
+    return locate(str(folder))
 
 
 def make_adapter(home: Path, base: BaseModel, persona_id: str, version: str, seed: int, rank: int = 4) -> AdapterRef:

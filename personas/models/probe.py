@@ -2,15 +2,26 @@
 
 from typing import Any
 
-from personas.errors import BaseModelError, is_out_of_memory
+from personas.errors import BaseModelError, TrainingError, is_out_of_memory
 
 MAX_PROBED_TOKEN_ID = 5000
+FINITE_PROBE_TOKENS = 16
 TOKEN_STRIDE = 7919
 """A prime, so that the probes' tokens differ from each other."""
 MAX_DIFFERENCE, MAX_DIFFERENCE_16_BITS = 1e-3, 0.06
 """Largest difference of two computations of the same logits or gradients, as a share of their size, that rounding
 explains in float32 and in 16 bits (3 % on the bundled model, whose layers are narrow). Bamba's cache, whose results are
 the least wrong of all that were found, differs by 7 %; a state or a mask that is left out, by 30 % and more."""
+
+
+OVERFLOW_ADVICE = (
+    "Its activations are too large for float16: train it with precision=bf16 on a GPU that computes in bfloat16, "
+    "elsewhere with precision=fp32. A lower learning rate does not help."
+)
+
+
+class Float16OverflowError(BaseModelError, TrainingError):
+    """A model whose activations exceed float16's largest number, 65,504."""
 
 
 def probe_tokens(model: Any, count: int, first: int = 0) -> list[int]:
@@ -40,17 +51,23 @@ def plain_logits(model: Any, tokens: list[int]) -> Any:
         ) from error
     if not bool(logits.isfinite().all()):
         precision = str(model.dtype).removeprefix("torch.")
-        raise BaseModelError(
-            f"The base model, of the kind {kind}, computes numbers that are not finite in {precision}.",
-            OVERFLOW_ADVICE if precision == "float16" else "Its weights may be damaged: fetch them again.",
-        )
+        what = f"The base model, of the kind {kind}, computes numbers that are not finite in {precision}."
+        if precision == "float16":
+            raise Float16OverflowError(what, OVERFLOW_ADVICE)
+        raise BaseModelError(what, "Its weights may be damaged: fetch them again.")
     return logits
 
 
-OVERFLOW_ADVICE = (
-    "Its activations are too large for float16: use bfloat16 where the machine computes it, else float32 "
-    "(for a training: precision=fp32)."
-)
+def require_finite_activations(model: Any) -> None:
+    """Compute a short text that begins as the model's texts do, where activations are the largest.
+
+    Raises `Float16OverflowError` if float16 is too small for them, `BaseModelError` if any precision is.
+    """
+    import torch  # takes seconds
+
+    begin = getattr(model.config.get_text_config(), "bos_token_id", None)
+    with torch.inference_mode():
+        plain_logits(model, [*([begin] if isinstance(begin, int) else []), *probe_tokens(model, FINITE_PROBE_TOKENS)])
 
 
 def differs(model: Any, found: Any, expected: Any, allowance: float = 1.0) -> bool:

@@ -1,11 +1,14 @@
 """Loads a base model for serving: device, precision and quantisation."""
 
 import gc
+import logging
 from typing import Any, Literal
 
-from personas.models.base_model import BaseModel, best_precision, load_model, load_torch
+from personas.models.base_model import BaseModel, TrainingPrecision, best_precision, load_model, load_torch
+from personas.models.probe import Float16OverflowError, require_finite_activations
 from personas.schemas.training import ServingPrecision
 
+log = logging.getLogger(__name__)
 Device = Literal["cpu", "cuda"]
 GPU_OVERHEAD_BYTES = 3 * 2**29  # GPU memory for adapters, KV cache and logits: 1.5 GiB
 
@@ -38,16 +41,32 @@ def load_serving_model(base: BaseModel, precision: ServingPrecision, device: Dev
     """Load the model on the GPU if there is one, in 16 bits or, if these do not fit, in 4; else on the CPU.
 
     `device` overrides that choice. `precision` applies to the CPU; on a GPU only `nf4` has an effect. GPUs without
-    bfloat16 compute in float16. Raises `BaseModelError`.
+    bfloat16 compute in float16, or in emulated bfloat16 or float32 if the model overflows. Raises `BaseModelError`.
     """
     torch = load_torch()
     if device == "cpu" or not torch.cuda.is_available():
         return _load_on_cpu(base, precision)
     native = torch.cuda.is_bf16_supported(including_emulation=False)
+    packs = precision == "nf4" or requires_4_bit(base.weight_bytes, torch.cuda.mem_get_info()[1])
+    if native:
+        return _load_on_gpu(base, "bfloat16", packs)
+    model = _load_on_gpu(base, "float16", packs)
+    try:
+        require_finite_activations(model)
+        return model
+    except Float16OverflowError as error:
+        wider: TrainingPrecision = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=True) else "float32"
+        log.warning("%s It is served in %s, which is slower on this GPU.", error.message, wider)
+    del model  # frees its memory for the same weights in the other precision
+    release_memory()
+    return _load_on_gpu(base, wider, packs)
+
+
+def _load_on_gpu(base: BaseModel, precision: TrainingPrecision, packs: bool) -> Any:
     options: dict[str, Any] = {"device_map": {"": "cuda"}}
-    if precision == "nf4" or requires_4_bit(base.weight_bytes, torch.cuda.mem_get_info()[1]):
-        options["quantization_config"] = _nf4_config(torch.bfloat16 if native else torch.float16)
-    return load_model(base, "bfloat16" if native else "float16", **options)
+    if packs:
+        options["quantization_config"] = _nf4_config(getattr(load_torch(), precision))
+    return load_model(base, precision, **options)
 
 
 def precision_of(model: Any) -> str:

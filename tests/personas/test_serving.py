@@ -6,6 +6,7 @@ import torch
 from personas.models import serving_model
 from personas.models.base_model import BaseModel
 from personas.models.serving_model import load_serving_model, precision_of, requires_4_bit
+from tests.tiny_models import overflowing_model
 
 GIB = 2**30
 QWEN_3B = BaseModel("owner/three-billion", "nowhere", int(6.2 * GIB))
@@ -23,6 +24,7 @@ def loaded(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, gib * GIB))
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bfloat16)
+        monkeypatch.setattr(serving_model, "require_finite_activations", lambda model: None)
         load_serving_model(QWEN_3B, "float32")
         return asked[-1]
 
@@ -40,6 +42,20 @@ def test_a_small_card_serves_in_4_bits(loaded):
     assert (precision, options["device_map"]) == ("float16", {"": "cuda"})
     assert quantisation.load_in_4bit and quantisation.bnb_4bit_quant_type == "nf4"
     assert quantisation.bnb_4bit_compute_dtype is torch.float16
+
+
+@pytest.mark.parametrize(("emulates", "wider"), [(True, "bfloat16"), (False, "float32")])
+def test_a_card_without_bfloat16_serves_a_model_that_overflows_in_a_wider_precision(
+    tmp_path, monkeypatch, caplog, emulates, wider
+):
+    base, on_card = overflowing_model(tmp_path / "model"), serving_model.load_model
+    monkeypatch.setattr(serving_model, "load_model", lambda base, precision, **_: on_card(base, precision))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 16 * GIB))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation and emulates)
+    assert precision_of(load_serving_model(base, "float32")) == wider
+    assert f"not finite in float16. It is served in {wider}" in caplog.text
 
 
 def test_4_bits_can_be_asked_of_any_card(monkeypatch):

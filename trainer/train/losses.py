@@ -16,6 +16,7 @@ from torch.nn import functional
 from personas.errors import TrainingError
 from personas.models import serving_model
 from personas.models.base_model import BaseModel
+from personas.models.probe import OVERFLOW_ADVICE, Float16OverflowError
 from personas.prompt import TokenizedSample
 from personas.schemas.training import ServingPrecision
 from trainer.estimate.workload import LOSS_CHUNK_TOKENS
@@ -150,7 +151,7 @@ def require_convergence(losses: Sequence[float], step: int, steps: int, recipe: 
     """
     last = losses[-1]
     if not math.isfinite(last):
-        raise _divergence_error(f"The loss is {last} at step {step}: training has diverged.", steps, recipe)
+        raise _not_finite_error(f"The loss is {last} at step {step}", steps, recipe)
     window = max(DIVERGENCE_WINDOW_STEPS, MIN_LOGGED_LOSSES * recipe.logging_steps)
     begin = losses[0] if start is None else start
     if len(losses) > window and min(losses[-window:]) > begin + DIVERGENCE_RISE_NATS:
@@ -162,7 +163,14 @@ def require_convergence(losses: Sequence[float], step: int, steps: int, recipe: 
 def require_finite_loss(loss: float, what: str, recipe: Recipe) -> None:
     """Raise `TrainingError` if the measured loss of `what` is not finite."""
     if not math.isfinite(loss):
-        raise _divergence_error(f"The loss of {what} is {loss}: training has diverged.", 0, recipe)
+        raise _not_finite_error(f"The loss of {what} is {loss}", 0, recipe)
+
+
+def _not_finite_error(what: str, steps: int, recipe: Recipe) -> TrainingError:
+    """Build the error about a loss that is no number, which float16 explains where it is the precision."""
+    if recipe.precision == "fp16":
+        return Float16OverflowError(f"{what}: the model's numbers overflow in float16.", OVERFLOW_ADVICE)
+    return _divergence_error(f"{what}: training has diverged.", steps, recipe)
 
 
 def _divergence_error(message: str, steps: int, recipe: Recipe) -> TrainingError:

@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError, field_validator
 
@@ -36,7 +37,8 @@ class ResumeConfig(FrozenModel):
 
     `base_model` is its name, with the commit of one from a hub. `batch` and `accumulation` are those in use: the
     recipe's, until memory runs out. `asked` is a hash of the request; `chosen` has the reasons of the recipe `auto`.
-    `start` is the SHA-256 of the weights that are trained further, empty for a new adapter.
+    `start` is the SHA-256 of the weights that are trained further, empty for a new adapter. `precision` replaces the
+    recipe's once float16 was too small for the model, empty before.
     """
 
     recipe: Recipe
@@ -51,6 +53,7 @@ class ResumeConfig(FrozenModel):
     asked: str = ""
     chosen: tuple[str, ...] = ()
     start: str = ""
+    precision: Literal["", "bf16", "fp32"] = ""
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -60,9 +63,14 @@ class ResumeConfig(FrozenModel):
 
     @property
     def used(self) -> Recipe:
-        """The recipe with the batch size in use."""
-        batches = {"per_device_train_batch_size": self.batch, "gradient_accumulation_steps": self.accumulation}
-        return self.recipe.model_copy(update=batches)
+        """The recipe with the batch size and the precision in use."""
+        used: dict[str, object] = {
+            "per_device_train_batch_size": self.batch,
+            "gradient_accumulation_steps": self.accumulation,
+        }
+        if self.precision:
+            used["precision"] = self.precision
+        return self.recipe.model_copy(update=used)
 
     @property
     def has_reduced_batch(self) -> bool:
@@ -78,7 +86,13 @@ class ResumeConfig(FrozenModel):
                 f"Memory ran out with batches of {self.recipe.per_device_train_batch_size}, so the rest was trained "
                 f"with {self.batch}: the weights are not, to the last bit, those of a run with more memory."
             )
+        if self.precision:
+            caveats.append(f"The base model's numbers overflow in float16: it was trained in {self.precision}.")
         return tuple(caveats)
+
+    def without_float16(self, precision: Literal["bf16", "fp32"]) -> ResumeConfig | None:
+        """Return it with this precision in place of float16; None if float16 is not in use."""
+        return self.model_copy(update={"precision": precision}) if self.used.precision == "fp16" else None
 
     def halved(self) -> ResumeConfig | None:
         """Return it with smaller batches and more of them per step; None if a batch is one sample already."""
@@ -162,6 +176,6 @@ def _read_resume_config(folder: Path) -> ResumeConfig | None:
 
 
 def _is_same_run(stored: ResumeConfig, wanted: ResumeConfig) -> bool:
-    """Compare all but what a resumed run takes over from the stored one: threads, and batches reduced on the way."""
-    taken_over = ("threads", "batch", "accumulation", "asked", "chosen")
+    """Compare all but what a resumed run takes over from the stored one: threads, and what was reduced on the way."""
+    taken_over = ("threads", "batch", "accumulation", "precision", "asked", "chosen")
     return stored.model_copy(update={name: getattr(wanted, name) for name in taken_over}) == wanted

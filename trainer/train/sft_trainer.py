@@ -18,6 +18,7 @@ from trl import SFTConfig, SFTTrainer
 
 from personas.errors import TrainingError, is_out_of_memory
 from personas.models.base_model import BaseModel, TrainingPrecision, load_model
+from personas.models.probe import require_finite_activations
 from personas.prompt import TokenizedSample
 from trainer.estimate.workload import group_by_length
 from trainer.machine import probe_machine
@@ -182,8 +183,10 @@ def run_training_loop(trainer: TrainerBase, checkpoint: Path | None = None) -> N
 
 
 def load_model_with_kernels(base: BaseModel, recipe: Recipe) -> tuple[Any, KernelSelection]:
-    """Load the base model and choose its kernels."""
+    """Load the base model and choose its kernels. Raises `Float16OverflowError` if float16 is too small for it."""
     model = load_quantised(base, recipe)
+    if recipe.precision == "fp16":
+        require_finite_activations(model)
     kernels = choose_kernels(model, recipe, probe_machine())
     log.info("%s", " ".join(kernels.notes))
     return model, kernels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,10 +15,11 @@ from personas.errors import TrainingError, is_out_of_memory
 from personas.home.atomic_files import atomic_folder
 from personas.home.job_folder import CHECKPOINTS_FOLDER
 from personas.models.base_model import fingerprint
+from personas.models.probe import Float16OverflowError
 from personas.prompt import TokenizedSample
 from personas.schemas.training_events import TRAINER_EVENT, Epoch, Evaluation, Phase, Progress
 from trainer.data.preference_policy import PreferenceSet
-from trainer.machine import package_versions, release_memory
+from trainer.machine import package_versions, probe_machine, release_memory
 from trainer.process.events import StepEvent
 from trainer.recipe.parent_adapter import load_parent_weights
 from trainer.schemas import Recipe, ResolvedRecipe, epoch_count, optimiser_steps
@@ -80,7 +82,8 @@ def train_stages(
 ) -> tuple[TrainResult, ResumeConfig]:
     """Train to the end; when memory runs out, go on from the last checkpoint with smaller batches.
 
-    With several processes the run ends then: the others would wait for the one that ran out.
+    A model whose numbers overflow in float16 is trained anew in another precision. With several processes the run ends
+    in both cases: the others would wait for the one that failed.
     """
     account = run.account
     run.processes.join()
@@ -89,13 +92,26 @@ def train_stages(
         try:
             return _train_tracked(job, config, folder, replace(run, account=account), before), config
         except Exception as error:
-            smaller = config.halved() if is_out_of_memory(error) else None
-            if smaller is None or run.processes.is_distributed:
+            changed = _changed_for(error, config)
+            if changed is None or run.processes.is_distributed:
                 raise
-            log.warning("out of memory with batches of %d: going on with %d", config.batch, smaller.batch)
-        config, account = smaller, RunUsage()
+            if changed.precision != config.precision:
+                log.warning("%s Training starts anew in %s.", error, changed.precision)
+                shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
+            else:
+                log.warning("out of memory with batches of %d: going on with %d", config.batch, changed.batch)
+        config, account = changed, RunUsage()
         write_resume_config(folder, config)
         release_memory()
+
+
+def _changed_for(error: Exception, config: ResumeConfig) -> ResumeConfig | None:
+    """Return the configuration with which a run that failed so can go on; None if none helps."""
+    if is_out_of_memory(error):
+        return config.halved()
+    if isinstance(error, Float16OverflowError):
+        return config.without_float16("bf16" if probe_machine().best == "bf16" else "fp32")
+    return None
 
 
 def train_worker(job: PreparedJob, folder: Path, run: RunContext) -> None:
@@ -198,6 +214,8 @@ class _StageRunner:
         checkpoints, listen = f"{CHECKPOINTS_FOLDER}/{FIRST_STAGE_FOLDER}", lambda event: self.listen(shift(event))
         try:
             trained = self._stage(data.first, recipe.first_stage, begin, self.before[1], checkpoints, listen)
+        except Float16OverflowError:  # which `train_stages` answers
+            raise
         except TrainingError as error:
             advice = error.advice.replace("set learning_rate=", "set first_stage_learning_rate=")
             raise TrainingError(f"In the first stage: {error.message}", advice) from error
@@ -213,6 +231,8 @@ class _StageRunner:
         if self.config.has_reduced_batch:
             wanted = self.config.recipe.per_device_train_batch_size
             detail += f", memory allows batches of {self.config.batch} instead of {wanted}"
+        if self.config.precision:
+            detail += f", in {self.config.precision} because float16 overflows"
         if self.run.processes.is_first:
             self.run.enter(Phase(name="training", detail=detail))
 
