@@ -6,6 +6,7 @@ import pytest
 
 from bot.store import Channel
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
+from tests.bot.test_direct_messages import chosen, in_dm
 from tests.fakes import until
 
 SAID = "Aye."
@@ -212,6 +213,17 @@ async def test_what_was_said_while_the_bot_was_away_is_answered_once(tmp_path):
         assert [request.turns[-1].text for request in stage.engine.requests] == ["once more"]
 
 
+async def test_a_direct_message_that_came_while_the_bot_was_away_is_answered(tmp_path):
+    async with on_stage(tmp_path) as stage:
+        channel = await chosen(stage)
+        sandbox = stage.sandbox
+        await stage.client.close()
+        await sandbox.member(TOBIAS).say(channel, "are you up?")
+    async with on_stage(tmp_path) as stage:
+        await in_dm(stage, channel, "Oda Marrow hears: are you up?", 0)
+        assert len(stage.engine.requests) == 1
+
+
 async def test_what_a_lost_session_did_not_bring_is_answered_when_the_next_one_begins(stage, monkeypatch):
     """At most five in a channel, the latest, only where the bot may read, and no other bots."""
     gateway, mark = stage.sandbox._container.gateway, stage.mark
@@ -288,6 +300,8 @@ async def test_a_proxys_copy_is_answered_as_the_members_and_the_original_is_not(
     assert given(stage)[:-1] == [("Wren", "how deep is it?")]
     stored = stage.store.replies.of_message(int(reply["id"]))
     assert (stored.event_id, stored.asked_by) == (int(copy["id"]), int(stage.member.id))
+    stage.sandbox._container.messages.change(copy["id"], content="how deep, then?", edited_timestamp=copy["timestamp"])
+    await until(lambda: stage.store.messages.text_of(int(copy["id"])) == "how deep, then?")
     # The next one waits for the proxy, and is answered once.
     count, mark = len(stage.engine.requests), stage.mark
     said = await stage.member.say(QUAY, "w: and how wide?")
