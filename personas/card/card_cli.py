@@ -22,7 +22,7 @@ import os
 import sys
 from pathlib import Path
 
-from personas.card.card_markdown import book_as_lore, draft_card
+from personas.card.card_markdown import book_as_lore, card_book, draft_card
 from personas.card.card_summary import format_summary, summarise_card, token_counter
 from personas.card.formats import CARD_FORMS, CardForm, read_card_file, with_picture, write_card
 from personas.card.spec_card import Card
@@ -87,7 +87,8 @@ def _convert(options: argparse.Namespace) -> None:
     if options.lore:
         files[options.lore] = _book_markdown(card, options.file).encode()
     _write_files(files, options.overwrite)
-    for note in export.notes:
+    notes = [*export.notes, *(card_book(card).report().lines(ALL_ITEMS) if options.lore else ())]
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 

@@ -1,5 +1,6 @@
 """The list with which an import ends: what was taken as is, what with another meaning, and what was not, and why."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,6 +12,7 @@ OUTCOME_LABELS: dict[ImportOutcome, str] = {
     "other_meaning": "Taken with another meaning",
     "not_taken": "Not taken",
 }
+MAX_ITEM_CHARS = 120
 MAX_NAMED_ITEMS, ALL_ITEMS = 6, 10**9
 """Items that a line on Discord names; the others are counted. Pages, the terminal and JSON have all of them."""
 
@@ -77,17 +79,24 @@ class ImportReport:
 
 def as_is(what: str) -> ImportItem:
     """Build the item of a part that means here what it meant there."""
-    return ImportItem("as_is", what)
+    return ImportItem("as_is", _visible(what))
 
 
 def other_meaning(what: str, why: str) -> ImportItem:
     """Build the item of a part that means something else here."""
-    return ImportItem("other_meaning", what, why)
+    return ImportItem("other_meaning", _visible(what), why)
 
 
 def not_taken(what: str, why: str) -> ImportItem:
     """Build the item of a part that has no effect here."""
-    return ImportItem("not_taken", what, why)
+    return ImportItem("not_taken", _visible(what), why)
+
+
+def _visible(what: str) -> str:
+    """Return a name from a file as one line, without characters that hide or turn what follows, and not too long."""
+    kept = "".join(" " if unicodedata.category(sign) in ("Cc", "Cf", "Cs") else sign for sign in what)
+    line = " ".join(kept.split())
+    return line if len(line) <= MAX_ITEM_CHARS else f"{line[:MAX_ITEM_CHARS]}…"
 
 
 def _list_names(names: list[str], most: int) -> str:

@@ -62,6 +62,7 @@ def test_a_card_goes_through_all_forms_by_the_endings_of_the_names(card, tmp_pat
     lore = tmp_path / "mira.md"
     assert main(["card", "convert", str(card), str(tmp_path / "e"), "--to", "v3", "--lore", str(lore)]) == 0
     assert "# Mira\n\n## lamp\n\n<!-- lore\nkeys: [lamp]\n" in lore.read_text()
+    assert "note: Not taken: entry 2 “x” – disabled in the card" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

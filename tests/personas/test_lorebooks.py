@@ -93,6 +93,11 @@ def test_keys_have_names_and_novelais_may_ask_for_several_words():
     assert found == [True, False, True]
 
 
+def test_the_list_shows_names_that_neither_hide_nor_turn_text():
+    entry = silly_tavern_entry(0, ["wheel"], WHEEL, comment="Wheel\u202e\x1b[2J\nx")
+    assert "entry 1 “Wheel [2J x”" in {what for _, what, _ in items({"entries": {"0": entry}})}
+
+
 def test_an_entry_at_its_defaults_is_taken_as_is():
     book = {"entries": {"0": silly_tavern_entry(0, ["wheel"], WHEEL)}}
     assert {outcome for outcome, what, _ in items(book) if what.startswith("entry 1")} == {"as_is"}
