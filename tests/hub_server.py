@@ -21,7 +21,7 @@ READER, WRITER = "hf_reader_of_the_tests", "hf_writer_of_the_tests"
 CHUNK_BYTES = 1024
 """Of a download that is cut, whole chunks are kept: 10 MB each in huggingface_hub, less here for small files."""
 LARGE_FILE_SUFFIXES = (".safetensors", ".gguf", ".charx", ".bin", ".jsonl", ".gz")
-COMMIT = "c" * 40
+COMMIT, COMMIT_TIME = "c" * 40, "2026-01-01T00:00:00.000Z"
 FETCHER = f"""
 import argparse, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -66,6 +66,10 @@ class Hub:
     """Stands in the place of each large file's SHA-256."""
     stated_size: int | None = None
     """Stands in the place of each file's size."""
+    loses_commit_answers: bool = False
+    """A commit is made, but its connection breaks before the answer."""
+    messages: dict[str, str] = field(default_factory=dict)
+    """Descriptions of commits by id."""
     stored: dict[str, bytes] = field(default_factory=dict)
     address: str = ""
 
@@ -83,6 +87,7 @@ class Hub:
             ("GET", f"/api/models/{repository}/tree/{{revision}}", self._tree),
             ("POST", f"/api/models/{repository}/preupload/{{revision}}", self._preupload),
             ("POST", f"/api/models/{repository}/commit/{{revision}}", self._commit),
+            ("GET", f"/api/models/{repository}/commits/{{revision}}", self._commits),
             ("POST", f"/{repository}.git/info/lfs/objects/batch", self._batch),
             ("PUT", "/lfs/{oid}", self._store),
             ("GET", f"/{dataset}/resolve/{{revision}}/{{file:.+}}", self._file),
@@ -253,20 +258,34 @@ class Hub:
 
     async def _commit(self, request: web.Request) -> web.Response:
         found, before = self._find(request)
-        files = dict(found.commits.get(before, {}))
+        files, said = dict(found.commits.get(before, {})), ""
         for line in (await request.text()).splitlines():
             entry = json.loads(line)
             value = entry["value"]
-            if entry["key"] == "file":
+            if entry["key"] == "header":
+                said = value.get("description", "")
+            elif entry["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif entry["key"] == "lfsFile":
                 files[value["path"]] = self.stored[value["oid"]]
         commit = hashlib.sha1(before.encode() + repr(sorted(files)).encode()).hexdigest()
         found.commits[commit] = files
+        self.messages[commit] = said
+        if self.loses_commit_answers:
+            assert request.transport is not None
+            request.transport.close()
         name = "{owner}/{name}".format(**request.match_info)
         return web.json_response(
             {"success": True, "commitOid": commit, "commitUrl": f"{self.address}/{name}/commit/{commit}"}
         )
+
+    async def _commits(self, request: web.Request) -> web.Response:
+        found, _ = self._find(request)
+        said = [
+            {"id": it, "title": "Upload", "message": self.messages.get(it, ""), "authors": [], "date": COMMIT_TIME}
+            for it in reversed(found.commits)
+        ]
+        return web.json_response(said)
 
 
 def reach(monkeypatch, address: str, cache: str) -> None:

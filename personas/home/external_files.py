@@ -14,27 +14,51 @@ from personas.home.atomic_files import read_model, write_model
 from personas.schemas.base import FrozenModel
 
 EXPORTS_FILE = "exports.jsonl"
+ExportState = Literal["begun", "done", "refused"]
 ExportKind = Literal["data set", "adapter", "history", "card", "backup"]
 EVERYBODY = "*"  # in place of a list of people: everyone in the home at that time, as in a backup
 
 
 class ExportRecord(FrozenModel):
-    """An exported file: `at` in seconds since 1970, `people` keyed, or `EVERYBODY` alone."""
+    """An exported file: `at` in seconds since 1970, `people` keyed, or `EVERYBODY` alone.
+
+    What leaves the machine has a line before it is sent (`begun`) and one with its outcome, both with the same
+    `transfer`. A transfer without an outcome may have arrived.
+    """
 
     at: float
     what: ExportKind
     path: str
     sha256: str = ""
     people: tuple[Annotated[str, Field(pattern=r"^(\*|[0-9a-f]{32})$")], ...]
+    transfer: str = ""
+    state: ExportState = "done"
 
 
-def record_export(home: Path, what: ExportKind, path: Path | str, people: Collection[str], sha256: str = "") -> None:
+def record_export(
+    home: Path,
+    what: ExportKind,
+    path: Path | str,
+    people: Collection[str],
+    sha256: str = "",
+    *,
+    transfer: str = "",
+    state: ExportState = "done",
+) -> None:
     """Append a record; a file on this machine is hashed here. Raises `OSError`."""
     if isinstance(path, Path):
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         path = str(path.absolute())
-    line = ExportRecord(at=time.time(), what=what, path=path, sha256=sha256, people=tuple(sorted(people)))
+    line = ExportRecord(
+        at=time.time(),
+        what=what,
+        path=path,
+        sha256=sha256,
+        people=tuple(sorted(people)),
+        transfer=transfer,
+        state=state,
+    )
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(home / EXPORTS_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(handle, "a", encoding="utf-8") as out:
@@ -59,9 +83,16 @@ def read_exports(home: Path) -> list[ExportRecord]:
 
 
 def find_exports_containing(home: Path, people: Collection[str]) -> list[ExportRecord]:
-    """Find the exports that contain one of these keyed people, or everybody."""
+    """Find the exports that contain one of these keyed people, or everybody: what may be somewhere, once each."""
     wanted = {*people, EVERYBODY}
-    return [export for export in read_exports(home) if not wanted.isdisjoint(export.people)]
+    exports = read_exports(home)
+    ended = {export.transfer for export in exports if export.state != "begun"}
+    return [
+        export
+        for export in exports
+        if export.state == "done" or (export.state == "begun" and export.transfer not in ended)
+        if not wanted.isdisjoint(export.people)
+    ]
 
 
 REVIEWS_FILE = "reviews.json"

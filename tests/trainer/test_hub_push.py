@@ -15,7 +15,7 @@ from personas.errors import ExportError
 from personas.home.adapters import MANIFEST_FILE, verify_adapter, write_manifest
 from personas.home.data_subjects import write_people
 from personas.home.external_adapter import import_adapter
-from personas.home.external_files import find_exports_containing
+from personas.home.external_files import find_exports_containing, read_exports
 from personas.schemas.training import AdapterManifest
 from tests.hub_server import READER, WRITER, Hub, Repository, reach
 from tests.tiny_models import make_adapter
@@ -170,7 +170,7 @@ def test_a_token_that_will_not_do_is_named_before_the_work_begins(hub, push, mon
         ("/lfs/", (413, {}), "no more room for this account"),
         ("/preupload/", (404, {"X-Error-Code": "RepoNotFound"}), f"the hub has no {NAME}, or it is private"),
         ("GET /api/models", (429, {}), "the limit is reached. Try again in some minutes"),
-        ("/commit/", (500, {}), r"the hub failed \(status 500\). Try again later"),
+        ("/commit/", (500, {}), r"the hub failed \(status 500\). .* may have one later. Try again later"),
     ],
 )
 def test_each_refusal_of_a_push_says_why(hub, exported, part, answer, words):
@@ -178,6 +178,30 @@ def test_each_refusal_of_a_push_says_why(hub, exported, part, answer, words):
     with pytest.raises(ExportError, match=f"{NAME} was not pushed: .*{words}"):
         push_export(check_target(NAME), exported.out, exported.model_card, "embedded")
     assert not any(repository.commits for repository in hub.repositories.values())
+
+
+def test_a_push_whose_answer_was_lost_is_found_on_the_hub(hub, push, tmp_path):
+    hub.loses_commit_answers = True
+    code, output, errors = push()
+    commit = next(iter(hub.repositories[NAME].commits))
+    assert code == 0, errors
+    assert f"Pushed to {NAME}, commit {commit}" in output
+    (record,) = find_exports_containing(tmp_path / "home", {PERSON})
+    assert (record.path, record.state) == (f"{NAME}@{commit}", "done")
+
+
+@pytest.mark.parametrize(
+    ("status", "paths"),
+    [pytest.param(500, [NAME], id="may have arrived"), pytest.param(403, [], id="refused")],
+)
+def test_an_erasure_finds_a_push_that_may_have_arrived(hub, push, tmp_path, status, paths):
+    hub.statuses["/commit/"] = (status, {})
+    code, _, errors = push()
+    assert code == 1 and "was not pushed" in errors
+    assert ("may have one later" in errors) == bool(paths)
+    found = find_exports_containing(tmp_path / "home", {PERSON})
+    assert [record.path for record in found] == paths
+    assert read_exports(tmp_path / "home")[0].state == "begun"
 
 
 def test_a_token_that_only_reads_is_refused_by_the_hub(hub, exported, monkeypatch):

@@ -248,7 +248,8 @@ async def test_files_go_up_a_job_is_created_and_followed_to_its_model(built, rep
     (job,) = replay.jobs
     assert (job["training_file"], job["validation_file"]) == ("file-1", "file-2")
     assert job["hyperparameters"]["n_epochs"] == 2 and len(replay.files["file-2"].splitlines()) == 2
-    (logged,) = (tmp_path / "home" / "exports.jsonl").read_text().splitlines()
+    begun, logged = (tmp_path / "home" / "exports.jsonl").read_text().splitlines()
+    assert json.loads(begun)["state"] == "begun" and json.loads(begun)["transfer"] == json.loads(logged)["transfer"]
     assert json.loads(logged)["path"].endswith("/v1 ftjob-1") and json.loads(logged)["people"] == ["*"]
 
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -241,8 +242,10 @@ def run_openai_job(options: argparse.Namespace) -> int:
     client = OpenAIClient(os.environ)
     if not options.yes:
         _confirm_spending()
+    transfer = uuid.uuid4().hex
+    log_export("data set", options.folder, f"{client.base_url} files", transfer=transfer, state="begun")
     job = asyncio.run(_submit_openai_job(client, submission, options, report))
-    log_export("data set", options.folder, f"{client.base_url} {job['id']}")
+    log_export("data set", options.folder, f"{client.base_url} {job['id']}", transfer=transfer)
     if not options.no_follow:
         options.follow = job["id"]
         job = asyncio.run(_existing_openai_job(options, report))

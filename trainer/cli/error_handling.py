@@ -18,7 +18,7 @@ from personas.cli_entry import (
 )
 from personas.errors import MaterialError, RequestError, UnderstudyError
 from personas.home.data_subjects import read_people
-from personas.home.external_files import EVERYBODY, record_export
+from personas.home.external_files import EVERYBODY, ExportState, record_export
 from trainer.process.environment import find_home, require_home
 from trainer.process.events import failed_event, find_disk_error
 from trainer.process.run_control import Terminated, raise_on_sigterm
@@ -100,15 +100,26 @@ def require_writable(out: Path, advice: str = "Name another place with --out.") 
         raise RequestError(f"{out} cannot be written: {error.strerror} ({folder}).", advice) from None
 
 
-def log_export(what: Literal["data set", "adapter"], made_of: Path, out: Path | str) -> None:
-    """Record an export in the home if its source contains people. Raises `OSError`."""
+def log_export(
+    what: Literal["data set", "adapter"],
+    made_of: Path,
+    out: Path | str,
+    *,
+    transfer: str = "",
+    state: ExportState = "done",
+) -> None:
+    """Record an export in the home if its source contains people. Raises `OSError`.
+
+    A `transfer` to another machine is recorded before it begins and after it ended.
+    """
     people: Collection[str]
     try:
         people = read_people(made_of).keys()
     except MaterialError:  # the people in it are unknown
         people = (EVERYBODY,)
     if people:
-        record_export(find_home(), what, out if isinstance(out, str) or out.is_file() else str(out.absolute()), people)
+        path = out if isinstance(out, str) or out.is_file() else str(out.absolute())
+        record_export(find_home(), what, path, people, transfer=transfer, state=state)
 
 
 def resolve_home(named: Path | None) -> Path:

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from personas.errors import RequestError
 from trainer.cli.argtypes import Commands, add_command
 from trainer.cli.error_handling import log_export, with_failure_report
 from trainer.cli.progress_view import print_line
-from trainer.export.hub_push import HubTarget, check_target, push_export
+from trainer.export.hub_push import HubTarget, PushRefusedError, check_target, push_export
 
 if TYPE_CHECKING:
     from trainer.export.exporter import ExportReport
@@ -98,11 +99,23 @@ def _export_and_push(options: argparse.Namespace, out: Path, target: HubTarget |
         log_export("adapter", adapter, report.out)
     if target:
         print_line(f"pushing {held['bytes'] / 1e6:.1f} MB to {target.repository}")
-        commit = push_export(target, report.out, report.model_card, held["base_model"]["name"])
-        log_export("adapter", adapter, f"{target.repository}@{commit}")
+        commit = _push(target, report, adapter)
         held["pushed"] = {"repository": target.repository, "commit": commit}
         lines.append(f"Pushed to {target.repository}, commit {commit}; it is {target.visibility}.")
     print(json.dumps(held, ensure_ascii=False) if options.json else "\n".join(lines))
+
+
+def _push(target: HubTarget, report: ExportReport, adapter: Path) -> str:
+    """Push an export, recorded before and after: an erasure must not miss a copy. Raises `ExportError`."""
+    transfer, base_model = uuid.uuid4().hex, report.held["base_model"]["name"]
+    log_export("adapter", adapter, target.repository, transfer=transfer, state="begun")
+    try:
+        commit = push_export(target, report.out, report.model_card, base_model, transfer=transfer)
+    except PushRefusedError:
+        log_export("adapter", adapter, target.repository, transfer=transfer, state="refused")
+        raise
+    log_export("adapter", adapter, f"{target.repository}@{commit}", transfer=transfer)
+    return commit
 
 
 def add_import_command(commands: Commands) -> argparse.ArgumentParser:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from personas.home.hub_download import HUB_ID_PATTERN, describe_hub_error
 
 TEXT_FILES = (README_FILE, CONFIG_FILE, MANIFEST_FILE)
 """Files of an export that name the base model."""
+COMMIT_TITLE, TRANSFER_PREFIX = "Upload with Understudy", "transfer "
+log = logging.getLogger(__name__)
 SINGLE_FILE_SUFFIXES = {"gguf": ".gguf", "gguf-lora": "-lora.gguf", "charx": ".charx"}
 
 
@@ -53,10 +57,16 @@ def check_target(repository: str) -> HubTarget:
     return HubTarget(repository, is_new=False, is_public=not info.private)
 
 
-def push_export(target: HubTarget, out: Path, model_card: str, base_model: str) -> str:
-    """Upload an export in one commit and return the commit's id; nothing is visible before. Raises `ExportError`.
+class PushRefusedError(ExportError):
+    """The hub refused a push: nothing of it is there."""
 
-    A base model in a folder of this machine appears by the folder's name only.
+
+def push_export(target: HubTarget, out: Path, model_card: str, base_model: str, transfer: str = "") -> str:
+    """Upload an export in one commit and return the commit's id; nothing is visible before.
+
+    A base model in a folder of this machine appears by the folder's name only. After an error the hub is asked for the
+    commit of this `transfer`: it may have made it although its answer was lost. Raises `ExportError`, as
+    `PushRefusedError` if it certainly has not.
     """
     from huggingface_hub import CommitOperationAdd, HfApi  # as above
 
@@ -65,11 +75,38 @@ def push_export(target: HubTarget, out: Path, model_card: str, base_model: str) 
     contents.setdefault(README_FILE, model_card.encode())
     contents |= _without_path(contents, base_model)
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
-    with _explained(target.repository):
+    transfer = transfer or uuid.uuid4().hex
+    message = {"commit_message": COMMIT_TITLE, "commit_description": f"{TRANSFER_PREFIX}{transfer}"}
+    try:
         if target.is_new:
             HfApi().create_repo(target.repository, private=True)
-        commit = HfApi().create_commit(target.repository, operations, commit_message="Upload with Understudy")
-    return commit.oid
+        return str(HfApi().create_commit(target.repository, operations, **message).oid)
+    except Exception as error:  # network errors have many types
+        if commit := _find_commit(target.repository, transfer):
+            return commit
+        why, advice = describe_hub_error(error, target.repository)
+        if _is_refusal(error):
+            raise PushRefusedError(f"{target.repository} was not pushed: {why}.", advice) from error
+        what = f"{target.repository} was not pushed: {why}. The hub shows no commit of it, but may have one later"
+        raise ExportError(f"{what}.", advice) from error
+
+
+def _find_commit(repository: str, transfer: str) -> str:
+    """Find the commit of a transfer on the hub, which is asked several times; empty if there is none, or no answer."""
+    from huggingface_hub import HfApi  # as above
+
+    try:
+        commits = HfApi().list_repo_commits(repository)
+    except Exception as error:  # network errors have many types
+        log.info("%s cannot be asked for its commits: %s", repository, error)
+        return ""
+    return next((commit.commit_id for commit in commits if transfer in commit.message), "")
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Report whether the hub answered, and answered that it does not do it."""
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return isinstance(status, int) and 400 <= status < 500 and status != 408
 
 
 def _without_path(contents: dict[str, Path | bytes], base_model: str) -> dict[str, bytes]:
