@@ -66,13 +66,12 @@ async def test_a_lorebook_is_found_by_all_its_keys_and_what_became_of_it_is_list
 
 
 async def test_a_list_that_is_too_long_comes_as_a_file_too(stage):
-    entries = {str(n): silly_tavern_entry(n, ["k"], "x", comment=f"entry {n} " * 5, group=f"g{n}") for n in range(40)}
-    entries |= {str(n): silly_tavern_entry(n, ["k", f"/{n}(/"], "x", comment=f"n{n} " * 9) for n in range(40, 80)}
+    entries = {str(n): silly_tavern_entry(n, ["k"], "x", comment=f"entry {n} " * 5, group=f"g{n}") for n in range(8)}
     add = await stage.moderator.slash(
         QUAY, "persona lore add", persona="ballast", file=StoredFile.named("a.json", as_json({"entries": entries}))
     )
     said = await response_text(add, "The whole list is in `import.json`.")
-    assert len(said) <= 2000 and "and 34 more" in said
+    assert len(said) <= 2000 and "and 2 more" in said
     [attached] = add.message["attachments"]
     assert attached["filename"] == "import.json"
 

@@ -69,6 +69,13 @@ def test_members_are_named_and_the_persona_is_not(renderer):
     assert "You are Ada, Ada to Bo." in text
 
 
+def test_names_in_lore_are_filled_in_and_what_people_said_stays(renderer):
+    lore = LoreHit("ada/tea.md", "{{char}}'s tea", "{{ Char }} pours it for {{user}}.", 2.0)
+    said = LoreHit(MEMORY_SOURCE, "Bo asked you to remember", "I write {{user}} in braces.", 1.0)
+    text = renderer.prompt(ADA, [Turn("Bo", "tea?")], [lore, said]).text
+    assert "[Ada's tea] Ada pours it for Bo." in text and "I write {{user}} in braces." in text
+
+
 def test_lore_stands_with_the_last_turn_and_names_its_heading(renderer):
     kept = LoreHit(MEMORY_SOURCE, "Bo asked you to remember", "I take milk.", 3.0)
     turns = [Turn("Bo", "old"), Turn("Ada", "yes", True), Turn("Bo", "when is tea")]
