@@ -23,6 +23,7 @@ from personas.errors import RunLimitError, TrainingError
 from personas.home.job_folder import fill_job_folder
 from personas.home.job_material import SourceMaterial
 from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.import_report import ImportReport
 from personas.schemas.training import ServingPrecision, TrainingRequest
 from personas.schemas.training_events import Estimate, Progress, TrainerEvent
 
@@ -30,6 +31,8 @@ PREVIEWS_FOLDER = "previews"
 """The home's folder for previews. What a killed bot leaves in it is deleted at the next start."""
 PLAN_TIMEOUT_S = 300.0
 MAX_SHOWN_REASONS = 6
+MAX_REPORT_LINE_CHARS = 200
+"""Characters of a line of the import's report: a Discord message takes 2,000."""
 MAX_CONTEXT_LINES, MAX_CONTEXT_CHARS = 4, 300
 """Shown part of the context before a reply: enough to see what it answers."""
 MAX_HISTOGRAM_BINS = 12
@@ -137,6 +140,12 @@ class TrainingPlan(BaseModel):
     truncation: Truncation | None = None
     masks: tuple[MaskPreview, ...] = ()
     lore_pairs: dict[str, int] = {}
+    import_report: dict[str, list[dict[str, str]]] = {}
+
+    @property
+    def import_lines(self) -> list[str]:
+        """What was taken as is, what with another meaning, and what was not, a line each."""
+        return ImportReport.from_json(self.import_report).lines()
 
     @property
     def lore_pairs_text(self) -> str:
@@ -322,6 +331,10 @@ def plan_text(plan: TrainingPlan, recipe: str, place: int, is_training: bool, co
         f"{plan.rows_used:,} of {plan.rows:,} records are used.",
         *filter(None, [plan.lore_pairs_text]),
         *(f"- {rows:,}: {reason}" for reason, rows in list(plan.dropped.items())[:MAX_SHOWN_REASONS]),
+        *(
+            textwrap.shorten(line, MAX_REPORT_LINE_CHARS, placeholder=" …")
+            for line in plan.import_lines[:MAX_SHOWN_REASONS]
+        ),
     ]
     for estimate in (it for it in plan.recipes if it.recipe == recipe):
         memory = f"{estimate.memory_bytes / 2**30:.1f} GiB of memory"

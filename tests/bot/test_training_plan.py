@@ -117,6 +117,19 @@ async def test_what_is_not_in_the_catalogue_is_refused_at_once(tmp_path):
         await backend(tmp_path, "raise SystemExit(1)").plan(ASKED.model_copy(update={"persona": "adda"}))
 
 
+def test_a_plan_lists_what_is_taken_and_what_is_not():
+    taken = {
+        "as_is": [{"what": "column neno (what is said)", "why": ""}],
+        "other_meaning": [{"what": "SillyTavern chat", "why": "of several swipes, the one that is shown is the reply"}],
+        "not_taken": [{"what": "column alama", "why": "it has no role"}],
+    }
+    text = training_plan.plan_text(PLAN.model_copy(update={"import_report": taken}), "demo-cpu", 1, is_training=False)
+    assert "\nTaken as is: column neno (what is said)\n" in text
+    assert "\nTaken with another meaning: SillyTavern chat – of several swipes" in text
+    assert "\nNot taken: column alama – it has no role\n" in text
+    assert "Taken" not in training_plan.plan_text(PLAN, "demo-cpu", 1, is_training=False)
+
+
 def test_a_histogram_has_few_bars_and_loses_no_sample():
     spread = training_plan.TokenHistogram(edges=tuple(range(40, 520, 20)), counts=tuple(range(1, 24)))
     rows = spread.rows

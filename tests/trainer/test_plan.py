@@ -11,6 +11,7 @@ import pytest
 
 from personas.home.job_folder import read_spec
 from personas.models.base_model import EMBEDDED, load_tokenizer, locate
+from tests.trainer.conversations import sentence
 from tests.trainer.job_folders import export, persona_job, sign, talks
 from trainer.estimate.model_shape import model_shape_of
 from trainer.estimate.run_estimate import MachineSpeed, adapters_by_recency, estimate_run, estimate_speed, run_cost
@@ -51,6 +52,22 @@ def test_a_plan_of_sources_is_what_a_build_makes(tmp_path, command):
         "steps"
     ]
     assert again["examples"][0].endswith("⟧")
+
+
+def test_a_plan_of_a_mapped_table_says_which_columns_are_taken(tmp_path, command):
+    Path("ada.toml").write_text('id = "ada"\nname = "Ada"\n')
+    times = [f"2026-03-01 {n // 2:02}:0{n % 2}:00" for n in range(40)]
+    rows = [f'{time},{("Corvin", "Tansy")[n % 2]},"{sentence(n, 9)}, {n} ropes.",x\n' for n, time in enumerate(times)]
+    Path("talk.csv").write_text("kwando,nani,neno,alama\n" + "".join(rows))
+    sign(tmp_path / "talk.csv")
+    words = ("train", "--persona", "ada.toml", "--dataset", "talk.csv", "--as", "Tansy", "--dry-run", "--json")
+    code, _, error = command(*words)
+    assert code == 1 and "it is not guessed which column speaks" in error
+    code, output, error = command(*words, "--map", "speaker=nani", "text=neno", "time=kwando")
+    result = json.loads(output)
+    assert code == 0 and sum(result["samples"].values()) == 20, error
+    report = result["import_report"]
+    assert [one["what"] for one in report["not_taken"]] == ["column alama"] and len(report["as_is"]) == 3
 
 
 def test_a_plan_for_people(tmp_path, command):

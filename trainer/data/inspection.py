@@ -77,15 +77,12 @@ class SourceSummary:
         return ImportReport.of(self._report_items())
 
     def _report_items(self) -> Iterator[ImportItem]:
-        for role, column in self.columns.used.items():
-            yield as_is(f"column {column} ({ROLE_TITLES.get(role, role)})")
+        of_form = list(form_items(self.formats, self.columns))
+        yield from (item for item in of_form if item.outcome == "as_is")
         if self.conversations:
             plural = "s" if self.conversations > 1 else ""
             yield as_is(f"{self.conversations:,} conversation{plural} with {self.turns:,} turns")
-        for format, _ in self.formats.values():
-            yield from (other_meaning(format.title, meaning) for meaning in format.meanings)
-        for column in self.columns.unused:
-            yield not_taken(f"column {column}", "it has no role")
+        yield from (item for item in of_form if item.outcome != "as_is")
         for item in self.common_reasons:
             yield not_taken(f"{item.rows:,} records" if item.rows else item.row, item.reason)
 
@@ -112,6 +109,16 @@ class SourceSummary:
             **({"roles": dict(self.roles.most_common())} if self.roles else {}),
             **({"speakers": dict(self.speakers.most_common(MAX_SHOWN_SPEAKERS))} if self.speakers else {}),
         }
+
+
+def form_items(formats: Mapping[str, tuple[SourceFormat, int]], columns: ColumnUse) -> Iterator[ImportItem]:
+    """Yield what becomes of a source by its form alone: its columns, and what its format takes with another meaning."""
+    for role, column in columns.used.items():
+        yield as_is(f"column {column} ({ROLE_TITLES.get(role, role)})")
+    for format, _ in formats.values():
+        yield from (other_meaning(format.title, meaning) for meaning in format.meanings)
+    for column in columns.unused:
+        yield not_taken(f"column {column}", "it has no role")
 
 
 def inspect_source(

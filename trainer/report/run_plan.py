@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from personas.home.column_maps import split_pairs
 from personas.home.data_subjects import Consent
 from personas.home.datasets import EVAL_FILE, TRAIN_FILE
 from personas.home.rights import decide_right
@@ -13,8 +14,11 @@ from personas.models.base_model import BaseModel, apply_rope_settings, apply_tem
 from personas.models.base_notes import base_model_notes
 from personas.schemas.base import DISCORD_API
 from personas.schemas.hyperparameters import Hyperparameters
+from personas.schemas.import_report import ImportItem, ImportReport
+from personas.schemas.training import JobSpec
 from trainer.data.dataset_card import DatasetStatistics, dataset_summary, length_distribution
 from trainer.data.dedup_split import TRAIN
+from trainer.data.inspection import form_items
 from trainer.data.layout import read_participants, read_samples, read_stats
 from trainer.data.sample_renderer import TOO_LONG, SampleHash, require_both_sides
 from trainer.data.writer import DatasetBuildSpec, ReadProgress
@@ -34,6 +38,8 @@ from trainer.recipe.resolve import (
 )
 from trainer.report.loss_mask_view import MaskedSample, labelled_samples, mask_sample, temporary_build
 from trainer.schemas import Recipe, ResolvedRecipe
+from trainer.sources.registry import describe_content
+from trainer.sources.source_format import ReadOptions
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
 from trainer.train.resume_config import resumed_recipe
 
@@ -129,6 +135,7 @@ def plan_job(folder: Path) -> RunPlan:
         "dropped_replies": dict(data.ledger.replies.most_common()),
         "sources": data.sources,
         "hash": data.hash,
+        "import_report": _import_report(folder, job.spec).as_json(),
         "lore_pairs": {name: data.counts[name] for name in LORE_PAIR_COUNTS if name in data.counts},
     }
     method = data.preferences.method if data.preferences else None
@@ -142,6 +149,17 @@ def plan_job(folder: Path) -> RunPlan:
     of = (statistics, work, replies, examples, *fitting, chosen.chosen, data.caveats, first)
     by_preference = request.task_type == "preference"
     return RunPlan(request.persona, job.base, request.recipe, chosen.recipe, *of, by_preference=by_preference)
+
+
+def _import_report(folder: Path, spec: JobSpec) -> ImportReport:
+    """Report what becomes of the conversations' files by their form; what is dropped of them is counted elsewhere."""
+    items: list[ImportItem] = []
+    for material in spec.materials:
+        if material.kind in ("log", "messages"):
+            options = ReadOptions(mapping=split_pairs(material.mapping))
+            content = describe_content(folder / "material" / material.path, options, material.format)
+            items += form_items(content.formats, content.columns)
+    return ImportReport.of(items)
 
 
 def _add_first_stage(cost: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +198,7 @@ def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: C
     stats = read_stats(folder)
     read_participants(folder)
     statistics = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
-    statistics["dropped_replies"] = stats.get("dropped_replies", {})
+    statistics |= {"dropped_replies": stats.get("dropped_replies", {}), "with_thought": stats.get("with_thought", 0)}
     persona, base_model = stats["persona"], stats["base_model"]
     lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]
     if any(line.get("right") == DISCORD_API for side in lines for line in side):

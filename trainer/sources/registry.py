@@ -86,7 +86,8 @@ def describe_content(path: Path, options: ReadOptions, format: str | None = None
     for found, _ in parts:
         counts[found.name] = (found, counts.get(found.name, (found, 0))[1] + 1)
     found, file = parts[0]
-    return SourceContent(counts, tabular.describe_columns(file, found.name, options))
+    is_alone = len(parts) == 1  # else an unclear table is listed with the reason, as any other unreadable file
+    return SourceContent(counts, tabular.describe_columns(file, found.name, options) if is_alone else ColumnUse())
 
 
 def requested_format(forced: str | None, options: ReadOptions | None) -> str | None:
