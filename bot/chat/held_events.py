@@ -42,6 +42,14 @@ class HeldEvents:
     def __len__(self) -> int:
         return len(self._held)
 
+    async def read(self, read_it: Callable[[], T]) -> T:
+        """Call `read_it`, which changes nothing and so waits for no other event, or else as `store` does."""
+        try:
+            return read_it()
+        except (StoreError, OSError) as error:
+            log.warning("an event of Discord is held until the database can be read: %s", error)
+        return await self._hold(read_it)
+
     async def store(self, store_it: Callable[[], T]) -> T:
         """Call `store_it`, a transaction, now or as soon as the database can be used, and return its result.
 
@@ -52,6 +60,9 @@ class HeldEvents:
                 return store_it()
             except (StoreError, OSError) as error:
                 log.warning("an event of Discord is held until it can be stored: %s", error)
+        return await self._hold(store_it)
+
+    async def _hold(self, store_it: Callable[[], T]) -> T:
         if len(self._held) >= MAX_HELD_EVENTS:
             self._dropped += 1
             raise EventDroppedError(f"{MAX_HELD_EVENTS} events are held already: this one is lost.")

@@ -157,7 +157,7 @@ class ChatCog(commands.Cog):
             return
         self._answering.add(message.id)
         try:
-            if not await events.store(lambda: self._is_meant(message)):
+            if not await events.read(lambda: self._is_meant(message)):
                 return
             self._proxies.note(message)
             await self._proxies.wait(message)
@@ -181,7 +181,7 @@ class ChatCog(commands.Cog):
             return
         self._proxies.note_member(original)
         try:
-            if reply := await services.reply_service.events.store(lambda: services.store.replies.get(message.id)):
+            if reply := await services.reply_service.events.read(lambda: services.store.replies.get(message.id)):
                 async for _ in services.reply_service.delete([reply], self.bot):
                     log.info("the answer to a message that a proxy has posted again is taken back")
             text, name = services.message_reader.text(copy), copy.author.display_name

@@ -11,7 +11,7 @@ from bot.chat.discord_channels import GuildChannel, channel_ref
 from bot.chat.prompt_context import has_words
 from bot.cogs.reply_buttons import quote_member
 from bot.cogs.transformers import PERSONA, Interaction, PersonaOption, channel_persona, require_moderator
-from bot.cogs.ui import PersistentButton, button_view, defer, respond_first, update_message
+from bot.cogs.ui import PersistentButton, button_view, defer, fill_response, update_message
 from bot.errors import RefusedError
 from bot.services import Services
 from personas.schemas.chat import Persona, Turn
@@ -71,6 +71,7 @@ async def _run_dialogue(
     interaction: Interaction, channel: GuildChannel, pair: tuple[Persona, Persona], opening: str, turns: int
 ) -> None:
     services, author = interaction.client.services, interaction.user
+    await defer(interaction)
     message = await services.message_reader.read_interaction(interaction, opening)
     if not has_words(message.text):
         raise RefusedError("The opening has no words.", "Write a question, or a topic.")
@@ -86,15 +87,14 @@ async def _run_dialogue(
         count = count_of(len(duet.lines), "line")
         text = f"{head}\n-# {both} have talked, {count}: {why}"
         with suppress(discord.HTTPException):  # it may have been deleted
-            await channel.get_partial_message(first.id).edit(content=text, view=None)
+            await channel.get_partial_message(first_id).edit(content=text, view=None)
 
     talk = ChannelDialogue(channel, pair, duet, author.id, opening_seq, buttons, on_end)
     note = f"{both} talk with each other, up to {turns} lines. Stop ends it, and so does anyone who talks to them."
     with services.dialogue_runner.running(talk):
         try:
-            await respond_first(interaction, f"{head}\n-# {note}", buttons(), suppress_embeds=True)
+            first_id = await fill_response(interaction, f"{head}\n-# {note}", buttons(), suppress_embeds=True)
         except Exception:  # nobody saw the opening
             services.store.messages.take_back(opening_seq)
             raise
-        first = await interaction.original_response()
         await services.dialogue_runner.perform(talk, services.reply_service)

@@ -8,7 +8,7 @@ import discord
 
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
 from bot.chat.discord_channels import SpeakChannel, channel_ref
-from bot.chat.prompt_context import has_words
+from bot.chat.prompt_context import IncomingMessage, has_words
 from bot.chat.reply_service import ReplyTask
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.cogs.transformers import Interaction
@@ -156,9 +156,8 @@ async def ask_publicly(interaction: Interaction, persona: Persona, channel: Spea
     reply_service.unfinished.require_place(author.id, place.home_id)
     quoted = quote_member(author.display_name, text)
     message_id = await respond_first(interaction, quoted, suppress_embeds=True)
-    message = await interaction.client.services.message_reader.read_interaction(interaction, text)
 
-    def accept() -> ReplyTask | None:
+    def accept(message: IncomingMessage) -> ReplyTask | None:
         if not has_words(message.text):
             raise RefusedError("Your message has no words.", f"Write something that {persona.name} can answer.")
         with reply_service.store.atomic():
@@ -172,7 +171,8 @@ async def ask_publicly(interaction: Interaction, persona: Persona, channel: Spea
             await persist(interaction.delete_original_response)
 
     try:
-        task = await reply_service.events.store(accept)
+        message = await interaction.client.services.message_reader.read_interaction(interaction, text)
+        task = await reply_service.events.store(lambda: accept(message))
     except Exception:
         await retract()
         raise

@@ -99,7 +99,7 @@ async def respond(
         if not is_acknowledged(interaction):
             await respond_first(interaction, text, view, ephemeral=ephemeral, suppress_embeds=suppress_embeds)
         elif EMPTY_RESPONSE in interaction.extras and (interaction.extras[EMPTY_RESPONSE] or not ephemeral):
-            await _fill_response(interaction, text, view, files, suppress_embeds=suppress_embeds)
+            await fill_response(interaction, text, view, files, suppress_embeds=suppress_embeds)
         else:
             if interaction.extras.pop(EMPTY_RESPONSE, None) is not None:  # everybody would read what is private
                 await persist(interaction.delete_original_response)
@@ -131,26 +131,31 @@ async def respond_first(
     return response.message_id if response else None
 
 
-async def _fill_response(
+async def fill_response(
     interaction: discord.Interaction[Any],
     text: str,
-    view: discord.ui.View | None,
-    files: Sequence[discord.File],
+    view: discord.ui.View | None = None,
+    files: Sequence[discord.File] = (),
     *,
-    suppress_embeds: bool,
-) -> None:
-    """Fill the response that `defer` has begun. An edit can be repeated, where a follow-up would be posted twice."""
+    suppress_embeds: bool = False,
+) -> int:
+    """Fill the response that `defer` has begun, and return its id. Raises `discord.HTTPException` and others.
+
+    An edit can be repeated, where a follow-up would be posted twice.
+    """
     content = LINK_PATTERN.sub(r"<\g<0>>", text) if suppress_embeds else text  # an edit cannot suppress embeds
 
-    async def edit() -> None:
+    async def edit() -> int:
         for file in files:
             file.reset()
-        await interaction.edit_original_response(
+        message = await interaction.edit_original_response(
             content=content[:MAX_MESSAGE_CHARS], view=view, attachments=files, allowed_mentions=NO_MENTIONS
         )
+        return message.id
 
-    await persist(edit)
+    message_id = await persist(edit)
     del interaction.extras[EMPTY_RESPONSE]
+    return message_id
 
 
 async def update_message(interaction: discord.Interaction[Any], **fields: Any) -> None:

@@ -46,6 +46,7 @@ async def begin(stage, who=None, channel=QUAY, **more):
 async def test_two_personas_take_turns_under_their_own_names_and_faces(quick):
     stage, mark = quick, quick.mark
     answer = await begin(stage, turns=4)
+    await until(lambda: answer.message["content"])
     assert "**Mina Vale:** What did the tide bring?" in answer.message["content"] and not answer.ephemeral
     assert "Ballast and Oda Marrow talk with each other, up to 4 lines" in answer.message["content"]
     ended = await stage.sees("all turns taken", "edit", mark)

@@ -54,7 +54,8 @@ CALLS = {
 }
 """Calls by which a reply is shown."""
 RESPONSE = "POST /interactions/{interaction_id}/{token}/callback"
-FOLLOW_UP = CALLS["edit"]
+FOLLOW_UPS = CALLS["edit"], CALLS["send"]
+"""The edit of a response, and a further message."""
 
 
 class EngineFailedError(UnderstudyError):
@@ -215,11 +216,13 @@ async def fail_response(trial: Trial, fault: str, times: int) -> None:
 async def fail_follow_up(trial: Trial, fault: str, times: int) -> None:
     """A command's change is made, and nobody reads that it went wrong."""
     stage, mark = trial.stage, trial.stage.mark
-    stage.sandbox.fail_requests(FOLLOW_UP, fault, times)
+    for route in FOLLOW_UPS:
+        stage.sandbox.fail_requests(route, fault, times)
     answer = await stage.member.slash(QUAY, "privacy opt-out")
     await until(lambda: stage.store.people.decision(int(stage.member.id)))
     await asyncio.sleep(FOLLOW_UP_S)
-    stage.sandbox.fail_requests(FOLLOW_UP, fault, 0)
+    for route in FOLLOW_UPS:
+        stage.sandbox.fail_requests(route, fault, 0)
     if answer.type != CallbackType.THINKING:
         trial.lost(f"the command was answered by {answer.type}")
     told = [one["content"] for kind, one in stage.sandbox.events[mark:] if kind == "message" and "content" in one]
