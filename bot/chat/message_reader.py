@@ -38,11 +38,12 @@ class MessageReader:
 
     async def read(self, message: discord.Message) -> IncomingMessage:
         """Read a member's message."""
-        author = await self._author(message)
+        author = message.author
         quoted = await self._replied_to(message)
         start = await self._thread_start(message.channel)
         names = _names(message, author, is_addressed=True)
-        names = await _with_fetched_names(raw_text(message), names, message.guild)
+        if message.message_snapshots:  # of a message itself, Discord names all users who exist
+            names = await _with_fetched_names(raw_text(message), names, message.guild)
         text = readable_text(raw_text(message), names)  # last: discord.py edits the message meanwhile
         return IncomingMessage(message.id, author.id, author.display_name, text.strip(), quoted, start)
 
@@ -65,16 +66,6 @@ class MessageReader:
         author = known or message.author
         text = readable_text(quoted_text(message), _names(message, author, is_addressed=False)).strip()
         return QuotedMessage(message.id, message.channel.id, author.id, author.display_name, text or None)
-
-    async def _author(self, message: discord.Message) -> discord.User | discord.Member:
-        """Return the author, as a member of the server where messages that are read later name only the user."""
-        author, guild = message.author, message.guild
-        if guild is None or message.webhook_id or isinstance(author, discord.Member):
-            return author
-        with suppress(*LOOK_UP_ERRORS):
-            async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
-                return guild.get_member(author.id) or await guild.fetch_member(author.id)
-        return author
 
     async def _replied_to(self, message: discord.Message) -> QuotedMessage | None:
         """Return the message that a message replies to; None if there is none any more."""

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 
 import discord
 
@@ -49,6 +50,7 @@ async def answer_missed(
             after = max(earliest, last_events.get(channel.id, 0))
             for message in await _read_missed(client, services, channel, after):
                 log.info("answering a message in #%s that came while the bot was away", channel)
+                message.author = await _member(message)
                 await answer(message)
 
     channels = [*_server_channels(client, services, since), *await _direct_channels(client, services)]
@@ -81,6 +83,16 @@ async def _direct_channels(client: Bot, services: Services) -> list[SpeakChannel
     latest = services.store.replies.latest_channels(0, MAX_DIRECT_CHANNELS)
     found = [await fetch_channel(client, channel_id) for channel_id in latest]
     return [channel for channel in found if channel]
+
+
+async def _member(message: discord.Message) -> discord.User | discord.Member:
+    """Return the author as a member, with their name in the server: a message that is read later names the user."""
+    author, guild = message.author, message.guild
+    if guild is None or isinstance(author, discord.Member):
+        return author
+    with suppress(discord.HTTPException):
+        return guild.get_member(author.id) or await guild.fetch_member(author.id)
+    return author
 
 
 async def _read_missed(client: Bot, services: Services, channel: SpeakChannel, after: int) -> list[discord.Message]:
