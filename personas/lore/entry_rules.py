@@ -56,6 +56,8 @@ PROBE_CHARS, MAX_PROBES, MAX_PROBED_S = 1000, 24, 0.05
 MAX_FILE_REGEXES = 200
 """Regular expressions among the keys of one file: each is tried out whenever the file is read."""
 ESCAPE_PATTERN = re.compile(r"\\[pPu]\{[^}]*\}|\\.", re.DOTALL)
+POSSESSIVE_PATTERN = re.compile(r"[+*?}]\+")
+CLASS_PATTERN = re.compile(r"\[[^\]]*\]")
 COUNT_PATTERN, MAX_REPEATS = re.compile(r"(?<=[{,])[0-9]+(?=[,}])"), 5000
 """Counts in braces, and the most that all of them make together: the library copies what is repeated."""
 NOT_JAVASCRIPT_PATTERN = re.compile(r"\(\?(?![:=!]|<[=!]|<[A-Za-z_]\w*>)|\{[a-z]")
@@ -166,7 +168,9 @@ def compile_regex(key: str) -> "regex.Pattern[str]":
         raise LoreError(f"{_shown(key)} is no regular expression.", "Write it as /…/, with flags after it.")
     if unknown := set(match["flags"]) - {*REGEX_FLAGS, *UNUSED_REGEX_FLAGS}:
         raise LoreError(f"The key {_shown(key)} has an unknown flag, {min(unknown)}.", "Flags: i, m, s.")
-    structure = ESCAPE_PATTERN.sub("", match["pattern"])
+    structure = CLASS_PATTERN.sub("x", ESCAPE_PATTERN.sub("", match["pattern"]))
+    if POSSESSIVE_PATTERN.search(structure):
+        raise LoreError(f"The key {_shown(key)} is no valid regular expression (nothing to repeat).", "Correct it.")
     if NOT_JAVASCRIPT_PATTERN.search(structure):
         raise LoreError(f"The key {_shown(key)} has a group that JavaScript lacks.", "Use (?:…), (?=…) or (?!…).")
     if math.prod(max(1, int(count)) for count in COUNT_PATTERN.findall(structure)) > MAX_REPEATS:

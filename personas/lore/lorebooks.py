@@ -36,7 +36,7 @@ from personas.schemas.import_report import ImportItem, ImportReport, as_is, not_
 
 JsonObject = dict[str, Any]
 MAX_LOREBOOK_BYTES = 16 * 2**20
-MAX_ENTRIES = 10_000
+MAX_ENTRIES = 3000
 ST_LOGICS: tuple[SecondaryLogic, ...] = ("and any", "not all", "not any", "and all")
 """By SillyTavern's number (`selectiveLogic`)."""
 LOREBOOK_SUFFIXES = (".json", ".lorebook")
@@ -54,7 +54,10 @@ DECORATOR_PATTERN = re.compile(r"\A\s*@@@?(?P<name>[a-z_]+)[ \t]*(?P<value>[^\n]
 """A line at the head of a V3 entry; `@@@` is a fallback for the one above it."""
 BARE_WORD_PATTERN = re.compile(r"[\w\s.'’&,-]+")
 """A key that is no regular expression, although its entry says so: SillyTavern says so of every entry."""
-MAX_TITLE_CHARS, MAX_LABEL_CHARS = 120, 40
+MAX_TITLE_CHARS, MAX_LABEL_CHARS, MAX_NAMED_KEYS = 120, 40, 3
+MAX_REFUSED_REGEXES = 20
+"""Expressions of a book that are found unusable, some at the price of a time limit, before the rest is not tried."""
+INVALID_REGEX = "is no valid regular expression"
 LORE_PLACE = "lore goes with the message that is answered"
 IN_MESSAGE = "keys are looked for only in the message that is answered"
 WHOLE_WORDS = "match whole words, in the plural too; `part of words: yes` matches parts of words"
@@ -273,14 +276,18 @@ class _BookState:
 
     disabled_categories: set[str]
     regexes: int = 0
+    refused: int = 0
 
     def key_fault(self, key: str) -> str:
         """Return why a key cannot be used; empty for a good one."""
-        if REGEX_KEY_PATTERN.fullmatch(key):
-            self.regexes += 1
-            if self.regexes > MAX_FILE_REGEXES:
-                return f"a book may have {MAX_FILE_REGEXES} regular expressions"
-        return _key_fault(key)
+        if not REGEX_KEY_PATTERN.fullmatch(key):
+            return _key_fault(key)
+        self.regexes += 1
+        if self.regexes > MAX_FILE_REGEXES or self.refused >= MAX_REFUSED_REGEXES:
+            return f"too many regular expressions: {MAX_FILE_REGEXES} are tried, or until {MAX_REFUSED_REGEXES} fail"
+        why = _key_fault(key)
+        self.refused += bool(why)
+        return why
 
 
 class _Entry:
@@ -382,22 +389,34 @@ class _Entry:
 
     def _keys(self, value: Any, match_case: bool) -> tuple[str, ...]:
         """Return the usable keys of a list, or of a text with commas; notes those that are not."""
-        listed = (
-            split_keys(value)
-            if isinstance(value, str)
-            else [clean_key(it) for it in _list(value) if isinstance(it, str)]
-        )
-        is_regex = self._first("use_regex", "useRegex") is True
+        texts = split_keys(value) if isinstance(value, str) else [it for it in _list(value) if isinstance(it, str)]
         keys: list[str] = []
-        for key in filter(None, listed):
-            wanted = _as_regex(key, match_case) if is_regex else self._plain_key(key)
-            if why := self._book.key_fault(wanted):
-                self._notes.append(("not_taken", f"key {key[:MAX_LABEL_CHARS]} of", why))
+        faults: dict[str, list[str]] = {}
+        for text in texts[:MAX_KEYS]:
+            if not (key := clean_key(text)):
+                continue
+            usable, why = self._usable_key(key, match_case)
+            if why:
+                faults.setdefault(why, []).append(key[:MAX_LABEL_CHARS])
             else:
-                keys.append(wanted)
-        if len(keys) > MAX_KEYS:
-            self._notes.append(("not_taken", f"{len(keys) - MAX_KEYS} keys of", f"an entry may have {MAX_KEYS}"))
-        return tuple(dict.fromkeys(keys[:MAX_KEYS]))
+                keys.append(usable)
+        for why, named in faults.items():
+            more = f" and {len(named) - MAX_NAMED_KEYS} more" if len(named) > MAX_NAMED_KEYS else ""
+            self._notes.append(("not_taken", f"key {', '.join(named[:MAX_NAMED_KEYS])}{more} of", why))
+        if len(texts) > MAX_KEYS:
+            self._notes.append(("not_taken", f"{len(texts) - MAX_KEYS} keys of", f"an entry may have {MAX_KEYS}"))
+        return tuple(dict.fromkeys(keys))
+
+    def _usable_key(self, key: str, match_case: bool) -> tuple[str, str]:
+        """Return a key as it is looked for, and why it cannot be used; empty for a good one."""
+        if self._first("use_regex", "useRegex") is not True:
+            key = self._plain_key(key)
+            return key, self._book.key_fault(key)
+        written = _as_regex(key, match_case)
+        why = self._book.key_fault(written)
+        if why.startswith(INVALID_REGEX) and written != key:  # a word with signs, such as C++
+            return key, ""
+        return written, why
 
     def _plain_key(self, key: str) -> str:
         """Return a key with names filled in; one of NovelAI's that asks for several words, as an expression."""
@@ -468,12 +487,11 @@ def _key_fault(key: str) -> str:
 
 
 def _as_regex(key: str, match_case: bool) -> str:
-    """Return a key of an entry of regular expressions; a plain word, or what is no valid expression, stays a word."""
+    """Return a key of an entry of regular expressions in slashes; a plain word stays one."""
     if REGEX_KEY_PATTERN.fullmatch(key) or BARE_WORD_PATTERN.fullmatch(key):
         return key
     escaped = re.sub(r"(?<!\\)/", r"\/", key)
-    written = f"/{escaped}/" if match_case else f"/{escaped}/i"
-    return key if "no valid" in _key_fault(written) else written
+    return f"/{escaped}/" if match_case else f"/{escaped}/i"
 
 
 def _plain_keys(rules: EntryRules) -> list[str]:

@@ -12,7 +12,13 @@ from personas.card.formats import parse_card
 from personas.errors import CardError, LoreError
 from personas.lore.entry_rules import KeySearch
 from personas.lore.index import LoreIndex
-from personas.lore.lorebooks import find_lorebook_kind, lorebook_as_markdown, parse_lorebook, read_lorebook
+from personas.lore.lorebooks import (
+    MAX_REFUSED_REGEXES,
+    find_lorebook_kind,
+    lorebook_as_markdown,
+    parse_lorebook,
+    read_lorebook,
+)
 from personas.lore.passages import scan_lore, split_passages
 from tests.personas.cards import V2, as_json
 from tests.personas.lorebook_samples import (
@@ -93,6 +99,15 @@ def test_keys_have_names_and_novelais_may_ask_for_several_words():
     assert found == [True, False, True]
 
 
+def test_a_book_of_slow_expressions_costs_those_that_are_tried(monkeypatch):
+    tried = []
+    monkeypatch.setattr("personas.lore.entry_rules.is_slow", lambda pattern, source: not tried.append(source))
+    entries = {str(n): silly_tavern_entry(n, [f"/(a+)+{n}-{k}/" for k in range(9)], WHEEL) for n in range(9)}
+    unused = [item for item in read({"entries": entries}).report().with_outcome("not_taken") if "key" in item.what]
+    assert len(tried) == MAX_REFUSED_REGEXES and "too many regular expressions" in unused[-1].why
+    assert "and 6 more of entry 9" in unused[-1].what
+
+
 def test_the_list_shows_names_that_neither_hide_nor_turn_text():
     entry = silly_tavern_entry(0, ["wheel"], WHEEL, comment="Wheel\u202e\x1b[2J\nx")
     assert "entry 1 “Wheel [2J x”" in {what for _, what, _ in items({"entries": {"0": entry}})}
@@ -131,14 +146,18 @@ def test_an_unused_entry_says_why(more, unused):
 
 def test_a_book_in_a_card_keeps_what_its_extensions_say():
     entry = {
-        "keys": ["wheel", "(sluice|weir) gate"], "secondary_keys": ["night"], "selective": True, "content": WHEEL,
+        "keys": ["wheel", "(sluice|weir) gate", "C++", "[*+]+x"], "secondary_keys": ["night"], "selective": True, "content": WHEEL,
         "enabled": True, "insertion_order": 3, "priority": 2, "case_sensitive": True, "use_regex": True,
         "extensions": {"selectiveLogic": 2, "match_whole_words": False},
     }  # fmt: skip
     book = {"entries": [entry], "scan_depth": 4, "token_budget": 500, "recursive_scanning": True}
     card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": book}}), "it")
     rules = card_book(card).entries[0].rules
-    assert rules.keys == ("wheel", "/(sluice|weir) gate/") and rules.logic == "not any" and rules.order == 3
+    assert (
+        rules.keys == ("wheel", "/(sluice|weir) gate/", "C++", "/[*+]+x/")
+        and rules.logic == "not any"
+        and rules.order == 3
+    )
     assert rules.match_case and rules.part_of_words and rules.priority == 2
     unused = {item.what for item in card_book(card).report().with_outcome("not_taken")}
     assert unused == {"scan depth", "token budget", "recursive scanning"}
