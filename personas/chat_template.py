@@ -145,14 +145,17 @@ class ChatTemplate:
         """Render a prompt: the messages up to a reply's first word, with the prefix that is forced."""
         return self.render(messages) + (self.reply_prefix if self.forces_prefix else "")
 
-    def frozen(self) -> str:
-        """Return the template for other programs: it renders the same prompts there, with no variable, on any day."""
+    def frozen(self, *, with_prefix: bool = True) -> str:
+        """Return the template for other programs: it renders the same prompts there, with no variable, on any day.
+
+        `with_prefix`: prompts end with a forced prefix.
+        """
         template = STRFTIME_PATTERN.sub(f"'{FIXED_DATE}'", bind_speaker(self._own, self._speaker)).removesuffix("\n")
         used = [name for name in FIXED_VARIABLES if re.search(rf"(?<![.\w'\"]){name}\b", template)]
         before = "".join(f"{{% set {name} = {json.dumps(FIXED_VARIABLES[name])} %}}" for name in used)
         if before and template.startswith("\n"):  # Jinja drops a line end after a block
             before += "\n"
-        if not self.forces_prefix:
+        if not (with_prefix and self.forces_prefix):
             return before + template
         return (
             before

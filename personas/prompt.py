@@ -89,6 +89,10 @@ class Renderer:
         """The model's chat template, without a speaker."""
         return self._chat
 
+    def frozen_template(self) -> str:
+        """Return the chat template that writes this renderer's prompts in other programs."""
+        return self._chat.frozen(with_prefix=not self._is_before_4)
+
     def for_version(self, prompt_version: str) -> "Renderer":
         """Return the renderer of the prompts that an adapter has learned: itself, unless the version is an older one.
 

@@ -51,12 +51,13 @@ from personas.models.base_model import (
 )
 from personas.schemas.training import AdapterManifest, AdapterSource
 from personas.schemas.training_events import UNMEASURED
+from personas.zip_directory import require_few_entries
 
 README_FILE = "README.md"
 REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 IMPORTED_FILES = (*REQUIRED_FILES, MANIFEST_FILE, README_FILE)
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-MAX_WEIGHTS_BYTES, MAX_TEXT_BYTES = 2**30, 2**22
+MAX_WEIGHTS_BYTES, MAX_TEXT_BYTES, MAX_ZIP_ENTRIES = 2**30, 2**22, 2000
 """Size limits of the weights and of each other file."""
 MAX_CACHED_COMMITS = 5
 """Commits in the cache: moderators may make the bot fetch any, up to the size limits each."""
@@ -64,14 +65,19 @@ HUB_PREFIX = "hf://"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model on the hub of which the bundled one is a 4-bit copy."""
 MAX_SHOWN_CHARS = 200
+QUANTISED_NAME_PATTERN = re.compile(r"(?:-unsloth)?(?:-bnb)?-(?:4|8)bit$|-(?:awq|gptq)(?:-int[48])?$", re.IGNORECASE)
+"""The end of the name of a quantised copy of a model, such as `-unsloth-bnb-4bit`."""
 ProgressCallback = Callable[[str], None]
 
 
-def import_adapter(source: str, out: Path, base_model: str, say: ProgressCallback) -> AdapterManifest:
+def import_adapter(
+    source: str, out: Path, base_model: str, say: ProgressCallback, *, is_stated: bool = False
+) -> AdapterManifest:
     """Bring an adapter into the new folder `out`: from a hub (`owner/name@revision`), a zip or a peft folder.
 
     After `hf://`, it is never a path of this machine. With an empty `base_model` it is the one that the adapter names.
-    Raises `AdapterError`, `BaseModelError`, `OSError`.
+    `is_stated`: somebody says that it belongs to this base model, of which it names a quantised copy. Raises
+    `AdapterError`, `BaseModelError`, `OSError`.
     """
     if out.exists():
         raise AdapterError(f"{out} is there already.", "Name another folder, or remove it first.")
@@ -86,7 +92,7 @@ def import_adapter(source: str, out: Path, base_model: str, say: ProgressCallbac
         else:
             raise AdapterError(f"There is no complete adapter in {source}.", NAME_ADAPTER_ADVICE)
         say("checking it")
-        return seal_external_adapter(folder, origin, base_model)
+        return seal_external_adapter(folder, origin, base_model, is_stated=is_stated)
 
 
 @contextmanager
@@ -98,7 +104,7 @@ def open_any_adapter(source: str, base_model: str, say: ProgressCallback) -> Ite
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="understudy-adapter-") as scratch:
-        import_adapter(source, Path(scratch) / "adapter", base_model, say)
+        import_adapter(source, Path(scratch) / "adapter", base_model, say, is_stated=bool(base_model))
         yield Path(scratch) / "adapter"
 
 
@@ -137,6 +143,8 @@ def _copy_folder(source: Path, folder: Path) -> AdapterSource:
 def _unpack_zip(file: Path, folder: Path) -> AdapterSource:
     """Unpack the files of an adapter from the archive's root or from its only folder with one."""
     try:
+        with file.open("rb") as stream:
+            require_few_entries(stream, MAX_ZIP_ENTRIES)
         with zipfile.ZipFile(file) as archive:
             paths = {PurePosixPath(name): name for name in archive.namelist()}
             parents = {path.parent for path in paths if path.name in REQUIRED_FILES} or {PurePosixPath(".")}
@@ -232,13 +240,15 @@ class _TenthsReport:
 # ---------------------------------------------------------------------------------------------- checks
 
 
-def seal_external_adapter(folder: Path, origin: AdapterSource, base_model: str) -> AdapterManifest:
+def seal_external_adapter(
+    folder: Path, origin: AdapterSource, base_model: str, *, is_stated: bool = False
+) -> AdapterManifest:
     """Check the peft files in a folder and write the manifest. Raises `AdapterError` and `BaseModelError`."""
     stated = _read_manifest(folder)
     config = _read_config(folder)
     declared = stated.base_model if stated else str(config.get("base_model_name_or_path") or "")
     base = locate(base_model or declared or EMBEDDED)
-    base_hash, caveats = fingerprint(base), _require_base_model(config, stated, base)
+    base_hash, caveats = fingerprint(base), _require_base_model(config, stated, base, is_stated=is_stated)
     origin = origin.model_copy(update={"base_model": declared[:MAX_SHOWN_CHARS]})
     if stated and stated.base_model_hash == base_hash:
         manifest = stated.model_copy(update={"source": origin})
@@ -256,9 +266,29 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, AttributeError, RecursionError):
         raise AdapterError(f"{CONFIG_FILE} is not a JSON object.", "Save the adapter again with peft.") from None
     kept.pop("auto_mapping", None)  # names classes to load the model with
+    kept.pop("unsloth_fixed", None)
+    if isinstance(kept.get("target_modules"), str):  # a regular expression, as Unsloth writes it, is never run here
+        kept["target_modules"] = _adapted_modules(folder) or kept["target_modules"]
     kept["task_type"] = kept.get("task_type") or "CAUSAL_LM"
     (folder / CONFIG_FILE).write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     return kept
+
+
+def _adapted_modules(folder: Path) -> list[str]:
+    """Return the names of the modules that the weights adapt: without their layers, if all layers have the same."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="numpy") as weights:
+            names = [name.partition(".lora_A.")[0] for name in weights.keys() if ".lora_A." in name]  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):
+        return []  # refused with a reason when the weights are checked
+    modules = [name.removeprefix("base_model.model.") for name in names]
+    by_name: dict[str, set[str]] = {}
+    for module in modules:
+        by_name.setdefault(module.rpartition(".")[2], set()).add(".".join(re.findall(r"\d+", module)))
+    is_uniform = len({frozenset(layers) for layers in by_name.values()}) == 1
+    return sorted(by_name if is_uniform else modules)
 
 
 def _read_manifest(folder: Path) -> AdapterManifest | None:
@@ -275,7 +305,9 @@ def _read_manifest(folder: Path) -> AdapterManifest | None:
     return manifest
 
 
-def _require_base_model(config: dict[str, Any], stated: AdapterManifest | None, base: BaseModel) -> tuple[str, ...]:
+def _require_base_model(
+    config: dict[str, Any], stated: AdapterManifest | None, base: BaseModel, *, is_stated: bool
+) -> tuple[str, ...]:
     """Require that the adapter names this base model, by hash or by name. Returns caveats."""
     if stated:
         if stated.base_model_hash != fingerprint(base):
@@ -291,7 +323,27 @@ def _require_base_model(config: dict[str, Any], stated: AdapterManifest | None, 
         return (f"It was trained over {EMBEDDED_HUB_ID}, of which `{EMBEDDED}` is a 4-bit copy.",)
     if Path(base.repository).is_absolute() and Path(declared).name.lower() == base.folder.name.lower():
         return (f"It names {shorten_message(declared)}; the folder {base.folder.name} is served.",)
+    if QUANTISED_NAME_PATTERN.search(declared):
+        copied, own = _plain_name(declared), _plain_name(str(base.folder) if base.folder else base.repository)
+        if copied in (own, _plain_name(base.repository)) or f"-{_plain_name(base.repository)}".endswith(f"-{copied}"):
+            return (f"It was trained over {shorten_message(declared)}, a quantised copy of {base.name}.",)
+        if is_stated:
+            return (
+                f"It names {shorten_message(declared)}, a quantised model; {base.name} was stated as its base model.",
+            )
+        raise _quantised_base_error(declared, base)
     raise _other_base_error(declared, base)
+
+
+def _plain_name(name: str) -> str:
+    """Return a model's name without its owner and the suffixes of quantised copies, in lower case."""
+    return QUANTISED_NAME_PATTERN.sub("", PurePosixPath(name).name).lower()
+
+
+def _quantised_base_error(declared: str, base: BaseModel) -> AdapterError:
+    error = _other_base_error(declared, base)
+    advice = f"If {base.name} is the model of which that is a quantised copy, say so: trainer import --base-model."
+    return AdapterError(error.message, advice)
 
 
 def _other_base_error(declared: str, base: BaseModel) -> AdapterError:

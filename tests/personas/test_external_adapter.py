@@ -272,6 +272,30 @@ def test_an_adapter_for_another_base_model_says_which_and_which_is_served(plain,
         bring(other, tmp_path)
 
 
+EXPRESSION = r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?)"
+
+
+def test_an_adapter_over_a_quantised_copy_is_taken_for_the_model_that_is_stated(plain, tiny_base, tmp_path):
+    """As Unsloth saves them: the base model's name ends with -bnb-4bit, and the modules are a regular expression."""
+    names = {name.split(".")[-3] for name in load_file(plain / WEIGHTS_FILE)}
+    reconfigure(plain, base_model_name_or_path="unsloth/heron-1b-unsloth-bnb-4bit", target_modules=EXPRESSION)
+    with pytest.raises(AdapterError, match=r"quantised copy, say so: trainer import --base-model"):
+        bring(plain, tmp_path, tiny_base.source)
+    manifest = import_adapter(str(plain), tmp_path / "out", tiny_base.source, str, is_stated=True)
+    assert "was stated as its base model" in manifest.caveats[0]
+    config = json.loads((tmp_path / "out" / CONFIG_FILE).read_text())
+    assert set(config["target_modules"]) == names
+    model = PeftSwitcher(load_model(tiny_base, "float32"), fingerprint(tiny_base))
+    model.load(AdapterRef("mira", "imported", tmp_path / "out"))
+    adapted = {name.split(".")[-4] for name, _ in model.model.named_parameters() if "lora_A" in name}
+    assert adapted == names
+
+
+def test_a_quantised_copy_of_the_served_model_is_known_by_its_name(plain, tiny_base, tmp_path):
+    reconfigure(plain, base_model_name_or_path=f"unsloth/{tiny_base.folder.name}-bnb-4bit")
+    assert "a quantised copy of" in bring(plain, tmp_path, tiny_base.source).caveats[0]
+
+
 def test_a_manifest_that_does_not_match_is_refused(sealed, tmp_path):
     damaged = shutil.copytree(sealed, tmp_path / "damaged")
     reweigh(damaged, **{f"{LAYER}.lora_B.weight": torch.zeros(64, 4)})
@@ -290,7 +314,7 @@ def test_a_manifest_that_does_not_match_is_refused(sealed, tmp_path):
         ({"peft_type": "IA3"}, "its type is 'IA3'"),
         ({"bias": "all"}, "it trains biases"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa' changes the base model"),
-        ({"target_modules": "(a+)+$"}, "target_modules is no list of names"),
+        ({"target_modules": {"a": 1}}, "target_modules is no list of names"),
         ({"r": 4096}, "'rank 4096' is not accepted"),
         ({"lora_alpha": float("nan")}, "'alpha nan' is not accepted"),
         ({"r": 8}, "has rank 4 and 4, and adapter_config.json states 8"),

@@ -1,13 +1,17 @@
 """An export's own chat template, read back by its own reader, writes the prompts that were trained."""
 
+import shutil
+
 import pytest
 from transformers import AutoTokenizer
 
 from personas.chat_template import FIXED_DATE, ChatTemplate
 from personas.errors import ExportError
+from personas.home.adapters import MANIFEST_FILE, write_manifest
 from personas.models.base_model import load_tokenizer, locate
 from personas.prompt import Renderer
 from personas.schemas.chat import Turn
+from personas.schemas.training import AdapterManifest
 from tools.tiny_models import TINY_MODELS, make_adapter, make_model
 from trainer.export.exporter import OWN_TEMPLATE_NOTE, export_adapter
 from trainer.export.prompt_check import CHECKED_DIALOGUES
@@ -43,7 +47,10 @@ def export(adapters, name, to, out):
     return export_adapter(adapters[name][0], to, out, None, None, lambda _: None)
 
 
-@pytest.mark.parametrize(("name", "to"), [("Qwen3", "merged"), ("Llama 3.2", "merged"), ("channels", "adapter")])
+@pytest.mark.parametrize(
+    ("name", "to"),
+    [("Qwen3", "merged"), pytest.param("Llama 3.2", "merged", marks=pytest.mark.slow), ("channels", "adapter")],
+)
 def test_transformers_reads_the_trained_prompts_from_the_folder(adapters, tmp_path, name, to):
     export(adapters, name, to, tmp_path / "out")
     tokenizer, renderer = AutoTokenizer.from_pretrained(tmp_path / "out"), Renderer(load_tokenizer(adapters[name][1]))
@@ -56,14 +63,17 @@ def test_transformers_reads_the_trained_prompts_from_the_folder(adapters, tmp_pa
     assert "writes the prompts that it was trained on" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("to", ["merged", "gguf", "adapter"])
+@pytest.mark.parametrize(
+    "to", ["adapter", pytest.param("merged", marks=pytest.mark.slow), pytest.param("gguf", marks=pytest.mark.slow)]
+)
 def test_an_export_whose_template_writes_another_prompt_is_refused(adapters, tmp_path, monkeypatch, to):
-    monkeypatch.setattr(ChatTemplate, "frozen", lambda self: self._own + " ")
+    monkeypatch.setattr(ChatTemplate, "frozen", lambda self, with_prefix: self._own + " ")
     with pytest.raises(ExportError, match="would not make the prompts that the adapter was trained on"):
         export(adapters, "Qwen3", to, tmp_path / "out")
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_gguf_file_and_a_modelfile_write_the_trained_prompts(adapters, tmp_path):
     export(adapters, "channels", "ollama", tmp_path / "ollama")
     modelfile = (tmp_path / "ollama" / "Modelfile").read_text(encoding="utf-8")
@@ -71,6 +81,17 @@ def test_a_gguf_file_and_a_modelfile_write_the_trained_prompts(adapters, tmp_pat
     assert sorted(path.name for path in (tmp_path / "ollama").iterdir()) == ["Modelfile", "model.gguf"]
 
 
+def test_an_adapter_of_an_earlier_version_is_exported_with_the_prompts_that_it_has_learned(adapters, tmp_path):
+    folder = shutil.copytree(adapters["channels"][0], tmp_path / "earlier")
+    manifest = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    write_manifest(folder, manifest.model_copy(update={"prompt_version": "3"}))
+    export_adapter(folder, "adapter", tmp_path / "out", None, None, lambda _: None)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True)
+    assert text.endswith("assistant<|end_header_id|>") and FIXED_DATE in text
+
+
+@pytest.mark.slow
 def test_a_gguf_adapter_says_that_the_bases_template_writes_other_prompts(adapters, tmp_path):
     report = export(adapters, "Qwen3", "gguf-lora", tmp_path / "lora.gguf")
     assert OWN_TEMPLATE_NOTE in report.outcome.notes

@@ -132,7 +132,8 @@ def add_import_command(commands: Commands) -> argparse.ArgumentParser:
 def _run_import(options: argparse.Namespace) -> None:
     from personas.home.external_adapter import import_adapter  # loads torch, as above
 
-    manifest = import_adapter(options.adapter, options.out.expanduser().absolute(), options.base_model, print_line)
+    out, is_stated = options.out.expanduser().absolute(), bool(options.base_model)
+    manifest = import_adapter(options.adapter, out, options.base_model, print_line, is_stated=is_stated)
     print(f"{options.out}: an adapter for the base model {manifest.base_model}")
     for caveat in manifest.caveats:
         print(f"note: {caveat}")

@@ -115,7 +115,7 @@ def _write_tokenizer(writer: GGUFWriter, renderer: Renderer, size: int) -> None:
         writer.add_eot_token_id(renderer.end_ids[0])
     writer.add_add_bos_token(begins_with_bos(renderer))
     writer.add_add_eos_token(False)
-    writer.add_chat_template(renderer.template.frozen())
+    writer.add_chat_template(renderer.frozen_template())
 
 
 def begins_with_bos(renderer: Renderer) -> bool:

@@ -65,11 +65,11 @@ class LoadedAdapter:
     @property
     def has_other_template(self) -> bool:
         """Tell whether the base model's own chat template writes other prompts than were trained."""
-        return self.renderer.template.frozen() != self.own_template.removesuffix("\n")
+        return self.renderer.frozen_template() != self.own_template.removesuffix("\n")
 
     def freeze_template(self) -> None:
         """Make the tokenizer's chat template write the trained prompts in other programs, before it is saved."""
-        self.tokenizer.chat_template = self.renderer.template.frozen()
+        self.tokenizer.chat_template = self.renderer.frozen_template()
 
     @property
     def samples(self) -> list[TokenizedSample]:
@@ -161,7 +161,7 @@ def _load(folder: Path, card_file: Path | None) -> LoadedAdapter:
     tokenizer = load_tokenizer(base)
     own_template = tokenizer.get_chat_template()
     tokenizer.chat_template = bind_speaker(own_template, persona.name if persona else "")
-    renderer = Renderer(tokenizer)
+    renderer = Renderer(tokenizer).for_version(manifest.prompt_version)
     return LoadedAdapter(
         folder, manifest, base, tokenizer, renderer, persona, card, config=load_config(base), own_template=own_template
     )
