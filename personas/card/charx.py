@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from personas.card.spec_card import MAX_JSON_BYTES
 from personas.errors import CardError
 from personas.outside_names import UnsafeNameError, require_safe_name
+from personas.zip_directory import require_few_entries
 
 CARD_ENTRY = "card.json"
 ASSET_SCHEME = "embeded://"
@@ -32,10 +33,13 @@ ASSET_FOLDERS = {
 def read(data: bytes, where: str, max_bytes: int = MAX_UNPACKED_BYTES) -> tuple[bytes, dict[str, bytes]]:
     """Return the card's JSON and the other files by URI, at most `max_bytes` unpacked. Raises `CardError`."""
     try:
+        require_few_entries(io.BytesIO(data), MAX_ENTRIES)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = _validate_entries(
-                [entry for entry in archive.infolist() if entry.filename[-1:] != "/"], where, max_bytes
-            )
+            entries = [entry for entry in archive.infolist() if entry.filename[-1:] != "/"]
+            if (count := len(entries)) > MAX_ENTRIES:
+                what = f"{where} holds {count:,} files; {MAX_ENTRIES:,} is the most."
+                raise CardError(what, "Export it with fewer assets.")
+            _validate_entries(entries, where, max_bytes)
             return _contents(archive, entries, where, max_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise CardError(f"{where} is a damaged zip file: {error}.", "Download or export it again.") from None
@@ -66,14 +70,14 @@ def _safe(part: str) -> str:
     return safe
 
 
-def _validate_entries(entries: list[zipfile.ZipInfo], where: str, max_bytes: int) -> list[zipfile.ZipInfo]:
+def _validate_entries(entries: list[zipfile.ZipInfo], where: str, max_bytes: int) -> None:
     names = [entry.filename for entry in entries]
     try:
         for name in names:
             require_safe_name(name)
     except UnsafeNameError as error:
         raise CardError(f"{where} holds a file whose name {error}.", "Do not trust this file.") from None
-    if len(entries) > MAX_ENTRIES or sum(entry.file_size for entry in entries) > max_bytes:
+    if sum(entry.file_size for entry in entries) > max_bytes:
         raise CardError(f"{where} unpacks to too much.", f"At most {max_bytes // 2**20} MiB are read.")
     for entry in entries:
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
@@ -89,7 +93,6 @@ def _validate_entries(entries: list[zipfile.ZipInfo], where: str, max_bytes: int
     if CARD_ENTRY not in names:
         what = f"{where} is a zip file without {CARD_ENTRY} at its root."
         raise CardError(what, "A CHARX file holds the card there.")
-    return entries
 
 
 def _contents(

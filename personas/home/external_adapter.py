@@ -57,9 +57,10 @@ README_FILE = "README.md"
 REQUIRED_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 IMPORTED_FILES = (*REQUIRED_FILES, MANIFEST_FILE, README_FILE)
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-MAX_WEIGHTS_BYTES, MAX_TEXT_BYTES, MAX_ZIP_ENTRIES = 2**30, 2**22, 2000
+MAX_WEIGHTS_BYTES, MAX_TEXT_BYTES = 2**30, 2**22
 """Size limits of the weights and of each other file."""
 MAX_CACHED_COMMITS = 5
+MAX_ZIP_ENTRIES = 2000
 """Commits in the cache: moderators may make the bot fetch any, up to the size limits each."""
 HUB_PREFIX = "hf://"
 EMBEDDED_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"

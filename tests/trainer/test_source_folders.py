@@ -8,6 +8,7 @@ import pytest
 
 from personas.errors import MaterialError
 from tests.trainer.read_sources import everything, jsonl
+from trainer.sources import registry
 from trainer.sources.registry import detect_format
 from trainer.sources.source_file import open_source
 
@@ -94,6 +95,18 @@ def test_only_what_saved_sets_and_caches_keep_beside_data_is_passed_over(tmp_pat
     used, rejected = everything(folder)
     assert sorted(talk.messages[-1].text for talk in used) == answers(0, 1, 2, 3)
     assert [(item.row, item.rows) for item in rejected] == [("mine/more.jpg and 1 more .jpg", 0)]
+
+
+def test_of_very_many_files_some_are_looked_into_and_the_rest_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "MAX_SINGLE_FILES", 3)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        write_slack(archive)
+        for number in range(5):
+            archive.writestr(f"kept/{number}.bin", b"\0")
+    used, rejected = everything(tmp_path / "many.zip")
+    assert len(used) == 1  # an export's own files are no single ones
+    assert rejected[0].row == "many.zip/kept/3.bin and 1 more" and len(rejected) == 4
+    assert "not looked into: 3 files" in rejected[0].reason
 
 
 def test_linked_folders_are_followed_once(tmp_path):

@@ -56,6 +56,8 @@ FORMATS: tuple[SourceFormat, ...] = (
     *tabular.FORMATS,
 )
 MAX_ARCHIVE_DEPTH = 3
+MAX_SINGLE_FILES = 10_000
+"""Files of a folder or archive that are looked into one by one, beside those of known exports."""
 PAGES_ADVICE = (
     "Export the chat as JSON instead: in Telegram Desktop, Export chat history with the format Machine-readable JSON; "
     "at Facebook, Instagram and Discord exporters, the format JSON. Of ChatGPT's archive, conversations.json is read."
@@ -140,12 +142,22 @@ def _find_in_container(
     # Files beside an export probably belong to it, so none of them is read by guess.
     certain = [format for format in formats if format.name not in tabular.GUESSED_FORMATS or forced]
     skipped = set(media)
-    for name in itertools.filterfalse(skipped.__contains__, names):
+    single = [*itertools.filterfalse(skipped.__contains__, names)]
+    rejected += _reject_rest(file.name, single[MAX_SINGLE_FILES:])
+    for name in single[:MAX_SINGLE_FILES]:
         may_guess = has_data_suffix(name) and not any(part.names for _, part in parts)
         more, unread = _find_in_member(file, name, formats if may_guess else certain, forced, depth)
         parts += more
         rejected += unread
     return parts, rejected
+
+
+def _reject_rest(folder: str, names: Sequence[str]) -> list[RejectedRecord]:
+    """Name the files that are not looked into: each is opened to see what it holds."""
+    if not names:
+        return []
+    fault = f"not looked into: {MAX_SINGLE_FILES:,} files of a folder or archive are; put them into fewer, larger ones"
+    return [RejectedRecord(f"{folder}/{names[0]} and {len(names) - 1:,} more", fault, rows=0)]
 
 
 def _find_in_member(
@@ -181,6 +193,8 @@ def _unknown_format_error(peek: Peek) -> MaterialError:
         return MaterialError(f"{peek.name} contains no files.", "Name a file, or a folder with chats or data sets.")
     if peek.kind == "text" and (refused := refuse(peek, TEXT_REFUSALS)):
         return refused
+    if "[Content_Types].xml" in peek.names or "content.xml" in peek.names:
+        return MaterialError(f"{peek.name} is a document of an office program.", "Save it as CSV (UTF-8).")
     if any(name.lower().endswith((".html", ".htm")) for name in peek.names):
         return MaterialError(f"{peek.name} holds web pages, which are not read.", PAGES_ADVICE)
     problem = f"{peek.name}, {peek.problem}" if peek.problem else f"{peek.name} is in no known format"
