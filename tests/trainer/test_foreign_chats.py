@@ -1,6 +1,7 @@
 """Chats of other programs: who speaks and whose lines are learned is read from the file, or asked for."""
 
 import json
+import zipfile
 from datetime import UTC, datetime
 
 import pytest
@@ -191,6 +192,7 @@ def test_only_desirable_answers_are_learned(tmp_path):
     asked = [{"role": "user", "content": "hi"}]
     good, bad = {"role": "bot", "content": "come in"}, {"role": "bot", "content": "go away"}
     files = [
+        [{"prompt": "hi", "completion": one["content"], "desirable": int(one is good)} for one in (good, bad)],
         [{"context": asked, "answer": answer, "is_desirable": answer is good} for answer in (good, bad)],
         [{"prompt": "hi", "completion": one["content"], "label": one is good} for one in (good, bad)],
         [{"messages": [*asked, answer | {"role": "assistant"}], "kto_tag": answer is good} for answer in (good, bad)],
@@ -246,3 +248,35 @@ def test_fields_inside_objects_can_be_mapped(tmp_path):
     (talk,), _ = everything(path, mapping=proposal, persona=TANSY)
     assert spoken(talk) == SPOKEN and talk.messages[0].at == START
     assert [m.text for m in talk.messages if m.speaker.is_persona] == list(SAID)
+
+
+def test_pairs_of_name_and_text_are_no_talk_of_two_turns(tmp_path):
+    path = tmp_path / "talk.json"
+    with pytest.raises(UnclearColumnsError) as caught:
+        read(path, json.dumps(TALK))
+    proposal = caught.value.question.proposal
+    assert proposal == {"speaker": "messages.1", "text": "messages.2"}
+    (talk,), _ = everything(path, mapping=proposal, persona=TANSY)
+    assert spoken(talk) == SPOKEN
+    used, _ = read(path, json.dumps([[text, f"{text} Yes."] for _, text in TALK]))
+    assert len(used) == 6 and used[0].messages[1].speaker.is_persona, "pairs of texts still are"
+
+
+def test_content_counts_more_than_a_header_that_contradicts_it(tmp_path):
+    swapped = "Date,Message,User\n" + lines_of('2026-03-01 09:0{n}:00,{name},"{text}"\n')
+    with pytest.raises(UnclearColumnsError) as caught:
+        read(tmp_path / "talk.csv", swapped)
+    assert caught.value.question.proposal == {"speaker": "Message", "text": "User", "time": "Date"}
+
+
+def test_a_column_of_roles_goes_before_one_of_names(tmp_path):
+    rows = [{"sender": name, "sender_class": ("Human", "Bot")[name == "Tansy"], "text": text} for name, text in TALK]
+    (talk,), _ = read(tmp_path / "talk.jsonl", jsonl(rows))
+    assert [m.speaker.is_persona for m in talk.messages] == [False, True] * 3
+
+
+def test_a_document_of_an_office_program_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "talk.xlsx", "w") as file:
+        file.writestr("[Content_Types].xml", "<?xml version='1.0'?><Types/>")
+    with pytest.raises(MaterialError, match=r"talk\.xlsx is a document of an office program\. Save it as CSV"):
+        detect_format(tmp_path / "talk.xlsx")

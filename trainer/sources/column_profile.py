@@ -33,7 +33,7 @@ MAX_EXAMPLES, MAX_EXAMPLE_CHARACTERS = 3, 40
 MAX_ASKED_COLUMNS = 24
 PROPOSED_KINDS: dict[str, tuple[ColumnKind, ...]] = {
     "time": ("dates",),
-    "speaker": ("roles", "names", "texts"),
+    "speaker": ("roles", "names", "texts", "ids", "numbers", "flags"),
     "text": ("texts", "names"),
 }
 """What the column of each role may look like, likeliest first."""
@@ -62,14 +62,17 @@ class ColumnProfile:
 
 
 def cell_at(row: Row, column: str) -> Any:
-    """Return a cell; a column such as `author.name` may lie inside objects."""
+    """Return a cell; a column such as `author.name` may lie inside objects, `line.2` is the second item of a list."""
     if column in row:
         return row[column]
     value: Any = row
     for key in column.split("."):
-        if not isinstance(value, Mapping) or key not in value:
+        if isinstance(value, list) and key.isdecimal() and 0 < int(key[:9]) <= len(value):
+            value = value[int(key[:9]) - 1]
+        elif isinstance(value, Mapping) and key in value:
+            value = value[key]
+        else:
             return None
-        value = value[key]
     return value
 
 
@@ -193,17 +196,19 @@ class UnclearColumnsError(MaterialError):
 def propose_mapping(columns: Sequence[ColumnProfile]) -> dict[str, str]:
     """Propose the roles of columns for a person to confirm; empty if there is no text.
 
-    A name that a chat table's column has in some language counts more than content; without a speaker, the two
+    Content counts more than the name that a chat table's column has in some language; without a speaker, the two
     columns with the longest texts are question and answer.
     """
     proposal: dict[str, str] = {}
     for role, kinds in PROPOSED_KINDS.items():
         free = [column for column in columns if column.kind in kinds and column.name not in proposal.values()]
         named = [column for column in free if role in chat_roles(column.name)]
-        alike = [column for column in free if column.kind in (kinds[:2] if role == "speaker" else kinds[:1])]
+        likely = kinds[:2] if role == "speaker" else kinds[:1]
+        alike = [column for column in free if column.kind in likely]
         if role == "speaker":
             named, alike = ([column for column in group if column.distinct > 1] for group in (named, alike))
-        if best := named or alike or (free if role == "text" else []):
+        certain = [column for column in named if column in alike]
+        if best := certain or alike or named or (free if role == "text" and "speaker" in proposal else []):
             proposal[role] = _best(best, role).name
     if "speaker" in proposal and "text" in proposal:
         times = _propose_times([column for column in columns if column.kind == "dates"], proposal.get("time", ""))

@@ -8,6 +8,7 @@ CHAT_HEADERS: dict[str, frozenset[str]] = {
         "speaker": (
             "speaker sender author from user username nickname nick name who by said_by sent_by participant person",
             "sender_name senderName from_name user_name display_name author_name speaker_name member role character",
+            "speaker_id sender_id user_id author_id from_id participant_id",
             "sprecher sprecherin absender absenderin verfasser autor nutzer benutzer benutzername von wer teilnehmer",
             "expéditeur expediteur auteur auteure locuteur utilisateur nom de qui interlocuteur",
             "remitente autor autora usuario nombre hablante quién quien persona emisor",

@@ -428,5 +428,6 @@ TEXT_FORMATS = (
         lambda peek: len(_line_names(peek)) == 1 or _are_quotes(peek_texts(peek)),
         _read_quotes,
         note=QUOTES_NOTE,
+        meanings=("each line is taken as the persona's reply to a neutral prompt",),
     ),
 )

@@ -40,6 +40,7 @@ def recognise_chat(columns: Sequence[ColumnProfile]) -> ChatColumns | None:
     """
     texts = [c for c in columns if "text" in chat_roles(c.name) and c.kind in ("texts", "names")]
     speakers = [c for c in columns if _may_be_speaker(c) and c not in texts]
+    speakers = [c for c in speakers if c.kind in ("roles", "flags")] or speakers
     if len(texts) != 1 or len(speakers) != 1:
         return None
     (text,), (speaker,) = texts, speakers

@@ -10,16 +10,19 @@ from trainer.sources.record_fields import UnusableRecordError, cell_list
 
 VERDICT_COLUMNS = tuple("is_desirable desirable kto_tag label is_good thumbs_up".split())
 VERDICTS = {"true": True, "false": False}
-"""Only plain truth values: a column `label` may hold anything else."""
+NUMBERS = {"0": False, "1": True}
+"""Only for columns that say what they are: a `label` of 0 or 1 may be any class."""
 UNDESIRABLE = "marked as undesirable"
 
 
-def _verdict(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else VERDICTS.get(value.strip().lower()) if isinstance(value, str) else None
+def _verdict(name: str, value: Any) -> bool | None:
+    if not isinstance(value, bool | int | str):
+        return None
+    return (VERDICTS if name == "label" else VERDICTS | NUMBERS).get(str(value).strip().lower())
 
 
 def _plan_verdict(row: Row) -> ColumnRoles | None:
-    verdict = next((name for name in VERDICT_COLUMNS if _verdict(row.get(name)) is not None), None)
+    verdict = next((name for name in VERDICT_COLUMNS if _verdict(name, row.get(name)) is not None), None)
     if verdict is None:
         return None
     others = {name: cell for name, cell in row.items() if name != verdict}
@@ -37,7 +40,7 @@ def _plan_verdict(row: Row) -> ColumnRoles | None:
 
 def _dialogue_from_verdict(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from a desirable answer. Raises `UnusableRecordError` for any other."""
-    verdict = _verdict(columns.get(row, "verdict"))
+    verdict = _verdict(columns.by_role["verdict"], columns.get(row, "verdict"))
     if verdict is None:
         raise UnusableRecordError(f"{columns.by_role['verdict']}: true or false was expected")
     if not verdict:

@@ -54,7 +54,7 @@ from trainer.sources.formats.participants import PARTICIPANT_SCHEMAS
 from trainer.sources.formats.personachat import PERSONA_SCHEMAS
 from trainer.sources.formats.preference_rows import PREFERENCE_SCHEMAS
 from trainer.sources.formats.qa_rows import QA_SCHEMAS, dialogue_from_answer
-from trainer.sources.header_names import normalise_column
+from trainer.sources.header_names import chat_roles, normalise_column
 from trainer.sources.record_fields import UnusableRecordError, cell_list
 from trainer.sources.source_file import Peek, Record, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -80,6 +80,9 @@ SPEAKER_LIKE_COLUMNS = ("user", "human")
 ANSWER_COLUMNS = tuple("answer output response completion solution std_answer responses answers outputs".split())
 """Names of columns that hold answers even if all of them are numbers, or yes and no."""
 CHAT_FORMAT = "chat-table"
+LIST_SCHEMAS = ("turns", "ultrachat")
+MAX_LIST_ITEMS = 8
+"""Longer lists hold a talk rather than the parts of one message."""
 ALSO_USED = {
     "personality": ("utterances", "history", "candidates"),
     "sides": tuple("users participants participant1_id participant2_id bot_profile bot_persona agent_profile".split()),
@@ -125,7 +128,7 @@ def mapped_roles(peek: Peek, options: ReadOptions) -> ColumnRoles:
     if not options.mapping:
         raise UnclearColumnsError(ask_columns(peek), options.mapped_by)
     columns = parse_mapping(options.mapping)
-    present = {column for row in rows for column in row} | set(list_columns(rows))
+    present = {column for row in rows for column in row} | {*list_columns(rows), *(it.name for it in _list_items(rows))}
     if missing := [column for column in columns.by_role.values() if column not in present]:
         require_roles(options.mapping, present)
         shown = ", ".join(map(str, sorted(present)[:MAX_SHOWN_COLUMNS]))
@@ -148,6 +151,7 @@ def ask_columns(peek: Peek) -> ColumnQuestion:
             if not proposal and {"speaker", "text"} <= keys.keys():
                 proposal = {"messages": column.name, "from": keys["speaker"], "value": keys["text"]}
     is_numbered = peek.columns == tuple(map(str, range(1, len(peek.columns) + 1)))
+    columns += _list_items(rows)
     flat = [column for column in columns if "[]." not in column.name]
     proposal = propose_mapping(flat) or proposal
     return ColumnQuestion(peek.name, tuple(columns), proposal, has_header=not (peek.columns and is_numbered))
@@ -198,11 +202,25 @@ def _plan(schema: RowSchema, row: Row) -> ColumnRoles | None:
         return None
 
 
+def _list_items(rows: list[Row]) -> list[ColumnProfile]:
+    """Describe the places in lists of texts of one length, as `["Mira", "Is there soup?"]` in each row."""
+    profiles: list[ColumnProfile] = []
+    for name in rows[0]:
+        lists = [cells for row in rows if (cells := cell_list(row.get(name)))]
+        is_alike = len(lists) > 1 and len({*map(len, lists)}) == 1 and 1 < len(lists[0]) <= MAX_LIST_ITEMS
+        if is_alike and not any(isinstance(cell, dict | list) for cells in lists for cell in cells):
+            columns = enumerate(zip(*lists, strict=True), start=1)
+            profiles += [profile_column(f"{name}.{number}", column) for number, column in columns]
+    return profiles
+
+
 def _doubts(peek: Peek, schema: RowSchema) -> bool:
-    """Report whether the content of a column of questions or answers contradicts its name."""
+    """Report whether content contradicts a name: of questions or answers, or of texts that are said to alternate."""
+    rows = first_rows(peek)
+    if schema.name in LIST_SCHEMAS:
+        return any(column.kind in ("names", "dates") for column in _list_items(rows))
     if schema not in QA_SCHEMAS:
         return False
-    rows = first_rows(peek)
     columns = next((columns for row in rows if (columns := _plan(schema, row))), None)
     if columns is None:
         return False
@@ -424,8 +442,9 @@ def _has_prompts_alone(rows: list[Row]) -> bool:
         return False
     columns = profile_columns(rows)
     others = [c for c in columns if c.name not in (asked, given) and normalise_column(c.name) not in METADATA_COLUMNS]
-    is_text = next(c.kind for c in columns if c.name == asked) == "texts" or asked.lower() not in SPEAKER_LIKE_COLUMNS
-    return is_text and not any(column.kind in ("texts", "lists") for column in others)
+    if normalise_column(asked) in SPEAKER_LIKE_COLUMNS and any(chat_roles(column.name) for column in others):
+        return False  # rather a chat
+    return not any(column.kind in ("texts", "lists") for column in others)
 
 
 def _read_prompts(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
