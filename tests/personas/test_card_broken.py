@@ -48,7 +48,7 @@ def zipped(*entries: tuple[str, bytes], link: bool = False) -> bytes:
         (b"{", "not valid JSON .line 1"),
         (b"[]", "not an object"),
         (b"{}", "not a character card; it contains nothing"),
-        (b'{"spec": "lorebook_v3", "data": {}}', "unknown spec, 'lorebook_v3'"),
+        (b'{"spec": "lorebook_v3", "data": {}}', "a lorebook of the card specification V3, not a character card"),
         (b'{"spec": "chara_card_v2", "data": []}', "data must be an object"),
         (b'{"name": "Mira", "description": "\xff"}', "not UTF-8 .byte 33"),
         (b'{"name": "Mira", "description": NaN}', "a number that is not valid JSON"),

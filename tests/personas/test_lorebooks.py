@@ -146,9 +146,9 @@ def test_an_unused_entry_says_why(more, unused):
 
 def test_a_book_in_a_card_keeps_what_its_extensions_say():
     entry = {
-        "keys": ["wheel", "(sluice|weir) gate", "C++", "[*+]+x"], "secondary_keys": ["night"], "selective": True, "content": WHEEL,
-        "enabled": True, "insertion_order": 3, "priority": 2, "case_sensitive": True, "use_regex": True,
-        "extensions": {"selectiveLogic": 2, "match_whole_words": False},
+        "keys": ["wheel", "(sluice|weir) gate", "C++", "[*+]+x"], "secondary_keys": ["night"], "selective": True,
+        "content": WHEEL, "enabled": True, "insertion_order": 3, "priority": 2, "case_sensitive": True,
+        "use_regex": True, "extensions": {"selectiveLogic": 2, "match_whole_words": False},
     }  # fmt: skip
     book = {"entries": [entry], "scan_depth": 4, "token_budget": 500, "recursive_scanning": True}
     card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": book}}), "it")
