@@ -7,7 +7,17 @@ from typing import get_args
 import pytest
 
 from benchmarks import pii_detection as bench_pii
-from benchmarks.pii_corpus import LANGUAGES, AnnotatedText, GoldSpan, parse_annotations, read_corpus, read_presidio
+from benchmarks.pii_corpus import (
+    LANGUAGES,
+    OPTIONAL_KIND,
+    AnnotatedText,
+    GoldSpan,
+    parse_annotations,
+    read_corpus,
+    read_presidio,
+)
+from benchmarks.pii_heldout.writing.labels import LABELS
+from benchmarks.pii_heldout_corpus import COUNTED_LABELS, OPTIONAL_LABELS, naming_part, read_held_out
 from trainer.anonymise.id_numbers import is_card, is_cn_id, is_iban, is_my_number, is_us_ssn, is_vn_id
 from trainer.anonymise.spans import Entity, EntityKind
 
@@ -87,7 +97,8 @@ def document(tmp_path, monkeypatch):
     """The document that gets the table, in place of ours."""
     path = tmp_path / "benchmarks.md"
     tables = "".join(
-        f"<!-- {name} -->\nold\n<!-- end of {name} -->\n" for name in (bench_pii.TABLE, bench_pii.BLOCKS_TABLE)
+        f"<!-- {name} -->\nold\n<!-- end of {name} -->\n"
+        for name in (bench_pii.TABLE, bench_pii.BLOCKS_TABLE, bench_pii.HELD_OUT_TABLE)
     )
     path.write_text(f"# Figures\n\n{tables}\nafter\n", "utf-8")
     monkeypatch.setattr(bench_pii, "DOCUMENT", path)
@@ -96,6 +107,7 @@ def document(tmp_path, monkeypatch):
 
 def test_our_texts_are_read_as_well_as_is_promised(tmp_path, monkeypatch, capsys, document):
     pytest.importorskip("faker")
+    monkeypatch.setattr(bench_pii, "HELD_OUT_TEXTS", 400)
     monkeypatch.setattr(bench_pii, "RESULT", tmp_path / "bench" / "pii.json")
     assert bench_pii.main([]) == 0, capsys.readouterr()
     written = json.loads((tmp_path / "bench" / "pii.json").read_text())
@@ -112,6 +124,8 @@ def test_our_texts_are_read_as_well_as_is_promised(tmp_path, monkeypatch, capsys
     assert "old" not in page and page.endswith("\n\nafter\n") and "| kind | english | vietnamese |" in page
     [row] = [line for line in page.splitlines() if line.startswith("| PERSON ")]
     assert f"{names['chinese']['recall']:.3f} / {names['chinese']['precision']:.3f}" in row
+    held_out = written["held_out_texts"]
+    assert held_out["texts"] == 400 and f"| {held_out['recall']:.3f} | {held_out['precision']:.3f} |" in page
     assert "| **held out (B)** | " in page and "| hu_HU | " in page and f"{blocks['recall']:.3f} / " in page
 
 
@@ -124,10 +138,45 @@ def test_it_fails_where_less_is_found(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench_pii, "read_corpus", lambda: hard)
     monkeypatch.setattr(bench_pii, "held_out_blocks", lambda: [judged("ring 934 552 108", GoldSpan("PERSON", 0, 4))])
     monkeypatch.setattr(bench_pii, "development_blocks", lambda: hard)
+    monkeypatch.setattr(bench_pii, "read_held_out", lambda *_: [judged("ring 934", GoldSpan("PERSON", 0, 4))])
     assert bench_pii.main(["--errors"]) == 1
     result = capsys.readouterr()
     assert "recall_structured 0.000 < 0.97" in result.err and "recall 0.000 < 0.95" in result.err
     assert "missed SECRET: 'swordfish'" in result.out
+
+
+def test_held_out_texts_are_judged_by_their_labels(monkeypatch, capsys):
+    texts = [
+        AnnotatedText("en", "mail a@quay.example, please", (GoldSpan("EMAIL", 5, 19),)),
+        AnnotatedText("en", "nothing here", (GoldSpan("PERSON", 0, 7),)),
+    ]
+    monkeypatch.setattr(bench_pii, "read_held_out", lambda *_: texts)
+    assert bench_pii.main(["--held-out", "7"]) == 0
+    result = capsys.readouterr().out
+    assert "seed 7" in result and "| EMAIL | 1 | 1 | 1.000 | 1.000 | 1.000 | 0 |" in result
+    assert "| **all** | 2 | 1 | 0.500 | 1.000 |" in result and "nothing here" not in result
+
+
+@pytest.mark.parametrize(
+    ("address", "part"),
+    [
+        ("https://t.me/mina_v", "mina_v"),
+        ("quay.example/users/@mina/", "mina"),
+        ("www.mina-vale.example", "mina-vale"),
+        ("https://mina.example/", "mina"),
+    ],
+)
+def test_of_a_page_only_what_names_somebody_counts(address, part):
+    first, last = naming_part(address)
+    assert address[first:last] == part
+
+
+def test_labels_that_may_stay_are_optional():
+    texts = read_held_out(3, 300)
+    assert texts == read_held_out(3, 300) and len(texts) == 300
+    kinds = {gold.kind for text in texts for gold in text.gold}
+    assert kinds <= {*COUNTED_LABELS, OPTIONAL_KIND} and OPTIONAL_KIND in kinds and "PLACE" not in kinds
+    assert {*COUNTED_LABELS, *OPTIONAL_LABELS} == {*LABELS}
 
 
 def test_names_of_a_log_are_looked_for_with_its_speakers():
