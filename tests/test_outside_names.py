@@ -17,9 +17,18 @@ from personas.outside_names import (
 
 ROOT = Path(__file__).parent.parent
 OUTSIDE_MODULES = {"zipfile", "tarfile"}
-OUTSIDE_NAMES = {"HubFile", "list_hub_files", "Card", "CardExport", "SourceMaterial", "Material"}
+OUTSIDE_NAMES = {
+    "HubFile",
+    "list_hub_files",
+    "Card",
+    "CardExport",
+    "SourceMaterial",
+    "Material",
+    "AdapterManifest",
+    "JobSpec",
+}
 """What carries names from outside from one module to another."""
-OUTSIDE_ATTRIBUTES = {"filename", "rfilename", "namelist", "infolist", "siblings", "checksums"}
+OUTSIDE_ATTRIBUTES = {"match_info", "filename", "rfilename", "namelist", "infolist", "siblings", "checksums"}
 NUMBER_PATTERN = re.compile(r"\b(\w*loss\w*|\w+_s|\w*bytes|time|begin|total|samples|max|len|sum)\b|\b\d|%Y")
 UNPACKING = {"extract", "extractall", "unpack_archive"}
 REVIEWED = {
@@ -50,6 +59,16 @@ REVIEWED = {
     ("bot/training/dataset_catalog.py", "self._home / 'lore' / own.parent.parent.name"),
     ("bot/training/dataset_catalog.py", "self._home / 'lore' / own.parent.parent.name / persona_id"),
     ("bot/training/subprocess_backend.py", "home / 'jobs' / job.job_id"),
+    ("bot/web/api/training/run_details.py", "folder / run_history.EVENTS_FILE"),
+    ("bot/web/api/training/run_details.py", "home / 'jobs' / job_id"),
+    ("bot/web/api/training/run_details.py", "run_folder(home, job_id) / run_history.EVENTS_FILE"),
+    ("bot/web/pages/scorecards/scorecard_pages.py", "place / name"),  # SCORECARD_FILES
+    ("bot/web/templating.py", "STATIC_FOLDER / name"),  # ASSET_PATTERN
+    ("trainer/data/loader.py", "self._folder / file"),  # files of a run's data set
+    ("trainer/data/run_dataset.py", "job / name"),
+    ("trainer/data/run_dataset.py", "self.folder / file"),
+    ("trainer/recipe/resolve.py", "RECIPES_FOLDER / f'{name}.toml'"),  # one of recipe_names()
+    ("trainer/recipe/resolve.py", "longest / own"),
     # Paths that the operator names.
     ("bot/training/dataset_catalog.py", "folder / given"),
     ("bot/training/dataset_catalog.py", "self._home / place['path']"),

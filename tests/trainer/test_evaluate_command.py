@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from personas.home.adapters import verify_adapter
+from personas.home.adapters import verify_adapter, write_manifest
 from personas.home.job_folder import COMPARE_FILE
 from personas.schemas.scorecard import ScoreCard
 from trainer.cli.error_handling import with_error_handling
@@ -57,6 +57,23 @@ def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, 
     assert all(f"## {name}" in result for name in ("Held-out replies", "Separation", "Voice", "General ability"))
     assert "held-out replies" in err and str(written) in err
     assert not (adapter / COMPARE_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "said"),
+    [
+        ("version", "/../../../x", "The name of the adapter's version"),
+        ("job_id", "../../elsewhere", "The name of the adapter's job"),
+    ],
+)
+def test_names_in_an_adapter_lead_to_no_other_folder(run, two_trained, tmp_path, field, name, said):
+    adapter = tmp_path / "foreign" / "adapter"
+    shutil.copytree(two_trained["ada"] / "adapter", adapter)
+    manifest = verify_adapter(adapter)
+    write_manifest(adapter, manifest.model_copy(update={field: name}))
+    job = [] if field == "job_id" else ["--job", two_trained["ada"]]
+    code, out, err = run("--adapter", adapter, *job)
+    assert code == 1 and said in err and out == ""
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
 from personas.home.job_folder import ComparisonTargets, NeighbourPaths, read_comparison_targets, read_spec
+from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
 from personas.schemas.training import AdapterManifest, JobSpec
 from trainer.cli.argtypes import Commands, add_command, add_home
@@ -62,8 +63,7 @@ def evaluate(options: argparse.Namespace) -> None:
     manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
     folder, spec = find_job(adapter, manifest, options)
     compare = _read_comparison(folder, options)
-    out = options.out or DEFAULT_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}"
-    out = out.expanduser().absolute()
+    out = (options.out or _default_output(manifest)).expanduser().absolute()
     require_writable(out)
     job = prepare_job(folder, spec)
     card = _make_score_card(adapter, manifest, job, compare, options.quick)
@@ -73,6 +73,14 @@ def evaluate(options: argparse.Namespace) -> None:
     write_scorecard(out, card)
     print(card.model_dump_json() if options.json else render_markdown(card), end="\n" if options.json else "")
     print_line(str(out))
+
+
+def _default_output(manifest: AdapterManifest) -> Path:
+    """Return the folder of an adapter's results. Raises `RequestError` if its manifest's names lead elsewhere."""
+    try:
+        return path_inside(DEFAULT_OUTPUT, f"{manifest.persona or 'dialogue'}-{manifest.version}")
+    except UnsafeNameError as error:
+        raise RequestError(f"The name of the adapter's version {error}.", "Name a folder with --out.") from None
 
 
 def _make_score_card(
@@ -95,11 +103,22 @@ def _run_audit(job: PreparedJob, folder: Path) -> MemorisationAudit:
     return run_canary_audit(job, folder, RunContext(EventPrinter(sys.stderr).show, lambda: None))
 
 
+def _job_at_home(manifest: AdapterManifest, options: argparse.Namespace) -> Path:
+    """Return the home's folder of an adapter's job, whether or not it exists.
+
+    Raises `RequestError` if the job's name leads elsewhere.
+    """
+    try:
+        return path_inside(resolve_home(options.home) / "jobs", manifest.job_id)
+    except UnsafeNameError as error:
+        raise RequestError(f"The name of the adapter's job {error}.", "Name its folder with --job.") from None
+
+
 def find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespace) -> tuple[Path, JobSpec]:
     """Find the job that trained the adapter. Raises `RequestError` if there is none or it does not match."""
-    folders = [adapter.parent, resolve_home(options.home) / "jobs" / manifest.job_id]
-    if options.job:
-        folders = [options.job.expanduser().absolute()]
+    folders = (
+        [options.job.expanduser().absolute()] if options.job else [adapter.parent, _job_at_home(manifest, options)]
+    )
     folder = next((folder for folder in folders if (folder / "request.json").is_file()), None)
     if folder is None:
         raise RequestError(
