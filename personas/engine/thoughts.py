@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 TAG_WORDS = "think|thinking|thought|thoughts|reasoning|reflection|seed:think"
 OPENING_TAGS = (
-    rf"<(?:{TAG_WORDS})>",
+    rf"(?i:<(?:{TAG_WORDS})>)",
     r"\[THINK\]",
     r"◁think▷",
     r"<\|START_THINKING\|>",
     r"<\|channel\|>(?:analysis|commentary)<\|message\|>",
 )
 CLOSING_TAGS = (
-    rf"</(?:{TAG_WORDS})>",
+    rf"(?i:</(?:{TAG_WORDS})>)",
     r"\[/THINK\]",
     r"◁/think▷",
     r"<\|END_THINKING\|>",
     r"<\|channel\|>final<\|message\|>",
 )
-TAG_PATTERN = re.compile(rf"(?P<opening>{'|'.join(OPENING_TAGS)})|(?P<closing>{'|'.join(CLOSING_TAGS)})", re.IGNORECASE)
+TAG_PATTERN = re.compile(rf"(?P<opening>{'|'.join(OPENING_TAGS)})|(?P<closing>{'|'.join(CLOSING_TAGS)})")
 TAG_PREFIXES = (
     *(f"<{slash}{word}>" for slash in ("", "/") for word in TAG_WORDS.split("|")),
     "[think]",

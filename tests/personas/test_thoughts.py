@@ -17,6 +17,7 @@ SPOKEN = [
     ("<|START_THINKING|>They ask.<|END_THINKING|>Salt.", "Salt."),
     ("<|channel|>analysis<|message|>They ask.<|end|><|start|>assistant<|channel|>final<|message|>Salt.", "Salt."),
     ("5 < 7, [sic] and <thin ice>", "5 < 7, [sic] and <thin ice>"),
+    ("I [think] so. <thinks>", "I [think] so. <thinks>"),
     ("Salt. <think>Is it", "Salt."),
     ("<think>They ask for", ""),
 ]  # fmt: skip
