@@ -72,7 +72,7 @@ async def test_the_request_is_what_the_page_shows(tmp_path):
     request = engine.requests[-1]
     assert (request.persona.description, request.adapter.version) == ("I keep bees.", "v1")
     assert [(it.name, it.text, it.by_persona) for it in request.turns] == [
-        ("user", "Is the ferry late?", False), ("user", "Always.", True), ("user", "Why?", False)
+        ("", "Is the ferry late?", False), ("", "Always.", True), ("", "Why?", False)
     ]  # fmt: skip
     sampling = request.sampling
     assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.seed) == (0.3, 0.5, 7, 1)

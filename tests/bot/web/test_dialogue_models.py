@@ -162,7 +162,8 @@ async def test_instructions_are_rendered_as_in_training(served, renderer):
     request = served.engine.requests[-1]
     prompt = renderer.prompt(request.persona, request.turns, request.lore, instructions=request.instructions)
     assert prompt.ids == made.ids[: len(prompt.ids)] and not any(made.mask[: len(prompt.ids)])
-    assert all(made.mask[len(prompt.ids) :]) and "\nuser:" in request.sampling.stop
+    assert all(made.mask[len(prompt.ids) :]) and request.sampling.stop == ()
+    assert "user:" not in prompt.text
     own = await build_model_request(
         served.services.request_builder, find_model(served.services.request_builder, "dialogue/dialogue_v1"),
         [Turn("Guest", "Hello")], SamplingParams(),
