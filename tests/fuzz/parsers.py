@@ -50,6 +50,8 @@ from tests.personas.lorebook_samples import AGNAI, KOBOLD, NOVEL_AI, RISU, SILLY
 from tests.personas.lorebook_samples import V3 as V3_LOREBOOK
 from tests.trainer import test_chat_logs as logs
 from tests.trainer.job_folders import export, persona_job, talks
+from tests.trainer.read_sources import jsonl
+from tests.trainer.test_foreign_chats import HEADER, NESTED, tavern_lines, tree
 from tests.trainer.test_row_formats import SHAPES
 from trainer.data.job_inputs import read_job_inputs
 from trainer.recipe.resolve import make_request, resolve_recipe
@@ -185,6 +187,9 @@ def json_exports() -> list[Seed]:
         Seed(own, "lines", "log.json"), Seed((ROOT / "data/logs/oda.json").read_bytes()[:3_000], "lines", "oda.json"),
         *(Seed(row, "lines", "rows.jsonl") for row in rows),
         Seed(b"\n".join(rows[::4]), "lines", "rows.jsonl"),
+        Seed(jsonl([HEADER, *tavern_lines()]), "lines", "chat.jsonl"),
+        Seed(json.dumps([tree(current_node="z")]).encode(), "json", "conversations.json"),
+        Seed(json.dumps({"messages": NESTED}).encode(), "json", "room.json"),
     ]  # fmt: skip
 
 
@@ -203,12 +208,18 @@ def text_exports() -> list[Seed]:
     )
     personachat = "1 your persona: i like clocks.\n2 Why?\tBecause.\t\tno|yes\n3 hi\tho\n"
     yaml = "acts:\n- - text: Why?\n    labels: [Because.]\n    episode_done: true\n"
+    line = "[LINE] Talk\nSaved on: 2026/03/02 10:00\n\nSun, 03/01/2026\n9:00 AM\tMira\thi\n9:01 AM\tAda\t\"a\nb\"\n"
+    kakao = "2026년 3월 1일 오전 9:00, Mira : hi\n2026년 3월 1일 오전 9:01, Ada : ho\n" * 2
+    windows = "--------------- 2026년 3월 1일 일요일 ---------------\n[Mira] [오전 9:00] hi\n[Ada] [오후 1:01] ho\n"
     character = "Oda: Mind the step.\nGuest: I will.\n\nOda: Good.\n"
     return [
         Seed(table.getvalue().encode(), "text", "talk.csv"),
         Seed(b"question\tanswer\nWhy?\tBecause.\n", "text", "pairs.tsv"),
         Seed(b"prompt,response\nWhy?,Because.\n", "text", "rows.csv"),
         Seed(b'quote,character\n"Mind, the step.",Oda\n', "text", "q.csv"),
+        Seed(b"Date,User,Message\n2026-03-01 09:00:00,Mira,hi\n2026-03-01 09:01:00,Ada,ho\n", "text", "kakao.csv"),
+        Seed(b"01/03/2026,09:00,Mira,hi\n01/03/2026,09:01,Ada,ho\n01/03/2026,09:02,Mira,so\n", "text", "viber.csv"),
+        *(Seed(text.encode(), "text", "chat.txt") for text in (line, kakao, f"KakaoTalk Chats\n{windows}")),
         *(Seed(text.encode(), "text", "_chat.txt") for text in whatsapp),
         Seed(personachat.encode(), "text", "train.txt"),
         Seed(yaml.encode(), "text", "acts.yml"), Seed(character.encode(), "text", "lines.txt"),
