@@ -196,6 +196,7 @@ async def test_a_mention_that_an_edit_adds_is_answered_once(stage):
     assert len(stage.engine.requests) == count + 1
 
 
+@pytest.mark.slow
 async def test_what_was_said_while_the_bot_was_away_is_answered_once(tmp_path):
     async with on_stage(tmp_path) as stage:
         await answered(stage, stage.member.say(INN, "@Understudy before"), INN)
