@@ -4,6 +4,7 @@ import html
 import logging
 import re
 import secrets
+import sqlite3
 import ssl
 import tempfile
 import traceback
@@ -14,9 +15,12 @@ import discord
 from discord import app_commands
 
 from bot.store import StoreError
+from personas.cli_entry import DISK_FULL_ERRNOS
 from personas.errors import UnderstudyError
 from personas.prompt import PromptTooLongError
 
+DISK_FULL_MESSAGE = "Nothing could be stored: the disk of the bot is full."
+SQLITE_FULL_MESSAGES = ("disk is full", "disk I/O error")
 UNKNOWN_INTERACTION_CODE = 10062
 """Discord's code for an interaction that was not answered within three seconds."""
 log = logging.getLogger(__name__)
@@ -155,6 +159,18 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:MAX_REASON_CHARS].removesuffix(".")
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Report whether an error, or one that it was raised from, says that nothing can be written to the disk."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL_ERRNOS:
+            return True
+        if isinstance(cause, sqlite3.Error) and any(words in str(cause) for words in SQLITE_FULL_MESSAGES):
+            return True
+        cause = cause.__cause__
+    return False
+
+
 def error_text(error: Exception) -> str:
     """Translate an error for a member. Unexpected errors get a code that is in the log too, and no details."""
     cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
@@ -163,10 +179,11 @@ def error_text(error: Exception) -> str:
     if isinstance(cause, StoreError):
         log.error("%s", cause)
         return STORE_TEXT
+    if is_disk_full(cause):
+        log.error("nothing can be stored: the disk is full: %s", cause)
+        return f"{DISK_FULL_MESSAGE} The operator has to free space."
     if isinstance(cause, UnderstudyError):
-        if (shown := hide_paths(str(cause))) != str(cause):
-            log.warning("an error was shown without its paths: %s", cause)
-        return shown
+        return _own_text(cause)
     if isinstance(cause, app_commands.CheckFailure):
         return "You may not use this command here."
     if isinstance(cause, app_commands.TransformerError):
@@ -184,6 +201,12 @@ def error_text(error: Exception) -> str:
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=cause)
     return f"That went wrong on my side. The operator finds the reason in the log under {code}."
+
+
+def _own_text(error: UnderstudyError) -> str:
+    if (shown := hide_paths(str(error))) != str(error):
+        log.warning("an error was shown without its paths: %s", error)
+    return shown
 
 
 def hide_paths(text: str) -> str:

@@ -11,6 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
 from bot.doctor.discord_checks import PermissionReport
+from bot.errors import is_disk_full
 from bot.services import Services
 from bot.store import StoreError
 from bot.training.queue import QueueConflictError
@@ -35,7 +36,14 @@ from bot.web.pages.data import dataset_pages, plan_pages, source_pages
 from bot.web.pages.personas import card_pages, lore_pages, persona_pages, version_pages
 from bot.web.pages.scorecards import blind_test_pages, scorecard_pages
 from bot.web.pages.training import rerun_page, training_pages
-from bot.web.problems import Problem, internal_error, problem_response, redacted_texts, retry_headers
+from bot.web.problems import (
+    Problem,
+    disk_full_problem,
+    internal_error,
+    problem_response,
+    redacted_texts,
+    retry_headers,
+)
 from bot.web.request_body import incomplete_body
 from personas.errors import EngineBusyError, UnderstudyError
 
@@ -141,8 +149,10 @@ class WebServer:
 
     def _problem(self, request: web.Request, error: Exception) -> Problem:
         match error:
-            case Problem():
+            case Problem() if error.slug == "no-room" or not is_disk_full(error):
                 return error
+            case _ if is_disk_full(error):
+                return disk_full_problem(error)
             case web.HTTPException():
                 slug = PROBLEM_BY_STATUS.get(error.status, "bad-request" if error.status < 500 else "failed")
                 allowed = {name: value for name, value in error.headers.items() if name == "Allow"}

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from bot.errors import redact_paths
+from bot.errors import DISK_FULL_MESSAGE, redact_paths
 from personas.errors import EngineBusyError, UnderstudyError
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,13 @@ def internal_error(error: Exception) -> Problem:
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=error)
     return Problem("failed", "An internal error occurred.", f"The bot's log has the details under {code}.")
+
+
+def disk_full_problem(error: Exception) -> Problem:
+    """Log that nothing can be written, and return the problem."""
+    log.error("nothing can be stored: the disk is full: %s", error)
+    advice = "Free space on the disk of UNDERSTUDY_HOME, then send it again."
+    return Problem("no-room", DISK_FULL_MESSAGE, advice)
 
 
 def problem_response(problem: Problem, path: str) -> web.Response:

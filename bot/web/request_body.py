@@ -4,6 +4,7 @@ import asyncio
 import difflib
 import json
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiDict, MultiDictProxy
 from pydantic import BaseModel, ValidationError
 
-from bot.web.problems import Problem
+from bot.errors import is_disk_full
+from bot.web.problems import Problem, disk_full_problem
 from personas.errors import UnderstudyError
 from personas.schemas.base import DEPENDENT_DEFAULT_ERROR
 
@@ -190,12 +192,16 @@ async def _next_chunk(part: BodyPartReader) -> bytes:
 
 @contextmanager
 def errors_as_problems(slug: str) -> Iterator[None]:
-    """Raise our errors inside the block as problems of this kind."""
+    """Raise our errors inside the block as problems of this kind, and a full disk as what it is."""
     try:
         yield
     except Problem:
         raise
-    except UnderstudyError as error:
+    except (UnderstudyError, OSError, sqlite3.Error) as error:
+        if is_disk_full(error):
+            raise disk_full_problem(error) from error
+        if not isinstance(error, UnderstudyError):
+            raise
         raise Problem(slug, error.message, error.advice) from error
 
 

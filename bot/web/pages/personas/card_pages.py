@@ -84,7 +84,7 @@ async def save_card(request: web.Request) -> web.Response:
         persona = await card_editing.replace_card(found, draft.card)
     except Problem as problem:
         draft.wrong = {"name": str(problem)}
-        return _render_card(request, found, now, draft, 422)
+        return _render_card(request, found, now, draft, problem.status if problem.slug == "no-room" else 422)
     return redirect_to(request, found.page, f"{persona.name} speaks by this card from the next reply on.")
 
 

@@ -77,7 +77,7 @@ async def save_lore_file(request: web.Request) -> web.Response:
     try:
         added = await lore_files.write_lore_file(found, guild_id, name, text.encode())
     except Problem as problem:
-        return await _render_file(request, text, str(problem), 422)
+        return await _render_file(request, text, str(problem), problem.status)
     return await _answer_saved(request, found, added)
 
 
