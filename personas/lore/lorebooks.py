@@ -351,8 +351,12 @@ class _Entry:
 
     def _rules(self) -> EntryRules:
         match_case = self._first("case_sensitive", "caseSensitive", "risu_case_sensitive") is True
-        keys = self._keys(self._first("keys", "key", "keywords"), match_case)
+        listed = self._first("keys", "key", "keywords")
         secondary, logic = self._secondary(match_case)
+        parts = _several_words(listed[0]) if self._kind == "novelai" and _list(listed) and len(listed) == 1 else []
+        if len(parts) > 1 and not secondary:  # a key alone that asks for several words
+            listed, secondary, logic = parts[:1], self._keys(parts[1:], match_case), "and all"
+        keys = self._keys(listed, match_case)
         return EntryRules(
             keys=keys,
             secondary=secondary if keys else (),
@@ -423,7 +427,7 @@ class _Entry:
         if REGEX_KEY_PATTERN.fullmatch(key):
             return key
         key = normalise_macros(key).replace("{{char}}", self._name)
-        parts = [part.strip() for part in key.split("&") if part.strip()]
+        parts = _several_words(key)
         if self._kind != "novelai" or len(parts) < 2:
             return key
         words = (rf"(?=[\s\S]*(?<!\w){re.escape(part).replace('/', BACKSLASH_SLASH)}(?!\w))" for part in parts)
@@ -492,6 +496,13 @@ def _as_regex(key: str, match_case: bool) -> str:
         return key
     escaped = re.sub(r"(?<!\\)/", r"\/", key)
     return f"/{escaped}/" if match_case else f"/{escaped}/i"
+
+
+def _several_words(key: object) -> list[str]:
+    """Return the words that a key of NovelAI asks for together: `mill & flood`."""
+    if not isinstance(key, str) or REGEX_KEY_PATTERN.fullmatch(key):
+        return []
+    return [part.strip() for part in key.split("&") if part.strip()]
 
 
 def _plain_keys(rules: EntryRules) -> list[str]:
