@@ -117,6 +117,7 @@ FOUND = [
     ("chat exports and rows, JSON", UNCLOSED.encode(), "not guessed which column speaks"),
     ("chat exports and rows, JSON", UNCLOSED.replace('"user": "U1", "text"', '"input": "Who?", "output"').encode(), ""),
     ("chat exports, zip", zipped({"é.json": "[]"}).replace("é".encode(), b"\xff\xff", 1), "in no known format"),
+    ("chat exports, zip", zipped({"é.json": "[]"}).replace("é".encode(), b"\xff\xff"), "cannot be read"),
     ("adapter", misplaced(OUTSIDE), "no zip file that can be read"),
     ("adapter", zipped({f"mira//{name}": content for name, content in adapter_files().items()}), ""),
     ("adapter", with_setting(OUTSIDE, target_modules=[1, "v_proj"]), "is not accepted"),

@@ -276,7 +276,7 @@ def _source(
             start = stream.read(HEAD_BYTES)
             is_followed = _has_second_record(start, stream)
         names = _archive_names(unpacked) if start.startswith(file_types.ZIP) else ()
-    except READ_ERRORS as error:
+    except (*READ_ERRORS, UnicodeDecodeError) as error:  # names in an archive that are not what they say
         raise unreadable_error(name, error) from None
     is_whole = len(start) < HEAD_BYTES
     kind, delimiter = file_types.detect_file_type(start, name, is_whole=is_whole, is_followed=is_followed)
