@@ -15,6 +15,7 @@ from discord.ext import commands
 
 import bot.cogs.persona_cog  # noqa: F401  registers its commands
 from bot import permissions
+from bot.chat.request_locks import release_locks
 from bot.cogs.chat_cog import ChatCog, PersonaSelect
 from bot.cogs.compare_cog import COMPARE_BUTTONS
 from bot.cogs.dialogue_cog import DialogueStopButton
@@ -126,26 +127,16 @@ class BotClient(Bot):
     def _limit_waits(self) -> None:
         """Give up requests that Discord does not answer: others of the same channel wait for them.
 
-        discord.py has no setting for that, and waits five minutes. Pauses for rate limits do not count. A request
-        that is cancelled in such a pause releases those that wait with it, which discord.py forgets.
+        discord.py has no setting for that, and waits five minutes. Pauses for rate limits do not count.
         """
         session: aiohttp.ClientSession = vars(self.http)["_HTTPClient__session"]
         session._timeout = aiohttp.ClientTimeout(
             session.timeout.total, sock_connect=RESPONSE_TIMEOUT_S, sock_read=RESPONSE_TIMEOUT_S
         )
-        request, over = self.http.request, self.http._global_over
-
-        async def release_when_cancelled(*arguments: Any, **options: Any) -> Any:
-            try:
-                return await request(*arguments, **options)
-            except asyncio.CancelledError:
-                over.set()
-                raise
-
-        self.http.request = release_when_cancelled  # type: ignore[method-assign]
 
     async def setup_hook(self) -> None:
         self._limit_waits()
+        release_locks(self.http)
         for cog in (ChatCog, FinetuneCog, RolloutCog, PrivacyCog, MemoryCog):
             await self.add_cog(cog(self))
         await self.add_cog(FormCog(FORM_HANDLERS))

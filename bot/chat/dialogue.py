@@ -1,6 +1,7 @@
 """Dialogue between two personas: whose turn it is, when it ends, and how it runs in a Discord channel."""
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,9 +17,11 @@ from bot.chat.model_names import ChatModel, build_model_request
 from bot.chat.reply_service import ReplyService
 from bot.chat.streaming_reply import StreamingReply
 from bot.errors import error_text
+from bot.store import StoreError
 from personas.engine import ReplyStream
 from personas.schemas.chat import ChatReply, Persona, Turn
 
+log = logging.getLogger(__name__)
 MIN_TURNS, DEFAULT_TURNS, MAX_TURNS = 2, 6, 20
 """Turns of a duet."""
 REPETITION_WORDS = 8
@@ -167,6 +170,9 @@ class _DialogueRun:
     async def run(self) -> None:
         try:
             why = await self._run_turns()
+        except StoreError as error:  # the log says why; members need not
+            log.error("a duet ended: %s", error)
+            why = FAILED_TEXT
         except Exception as error:  # shown in the channel: the caller cannot
             why = error_text(error)
         await self.talk.on_end(why)

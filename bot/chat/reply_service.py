@@ -362,7 +362,8 @@ class ReplyService:
         version: str | None = None,
     ) -> None:
         """End a reply with an error below the text so far, which `version` wrote and members see: it is stored."""
-        note = f"-# {error_text(error)}"[:MAX_FOOTER_CHARS]
+        text = error_text(error)  # logs it
+        note = CUT_OFF_NOTE if isinstance(error, StoreError) else f"-# {text}"[:MAX_FOOTER_CHARS]
 
         def store() -> None:
             with self.store.atomic():
@@ -576,7 +577,8 @@ class ReplyService:
         try:
             stream = stream or self.throttle.submit(self.engine, request)
             self._running[task.event_id] = task, stream
-            if self.rules.muted(task.persona, task.place):  # since the request
+            what = f"whether {task.persona.name} may speak"
+            if await store_when_possible(what, lambda: self.rules.muted(task.persona, task.place)):  # since the request
                 stream.cancel()
             return await live.follow(stream)
         except AdapterError as error:

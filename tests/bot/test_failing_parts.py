@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 import aiohttp
+import discord
 import pytest
 from aiohttp import web
 
@@ -313,6 +314,24 @@ async def test_a_cancelled_request_releases_the_limit_of_all(stage):
     waiting.cancel()
     async with asyncio.timeout(5):
         await stage.client.fetch_channel(stage.client.guilds[0].text_channels[0].id)
+
+
+async def test_a_cancelled_request_of_a_webhook_releases_the_others(stage):
+    """discord.py would hold them back for ever if one is cancelled after it has used up the webhook's limit."""
+    lock, has_ended = asyncio.Lock(), asyncio.Event()
+
+    async def request():
+        async with discord.webhook.async_.AsyncDeferredLock(lock) as held:
+            held.delay_by(60.0)
+            has_ended.set()
+
+    waiting = asyncio.create_task(request())
+    await has_ended.wait()
+    await asyncio.sleep(0)
+    assert lock.locked()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert not lock.locked()
 
 
 # ------------------------------------------------------------------------------------------ clients of the API
