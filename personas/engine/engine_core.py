@@ -24,6 +24,7 @@ from personas.engine.scheduler import Phase, ScheduledBatch, Scheduler, run_or_l
 from personas.engine.sequence import ReplySink
 from personas.errors import AdapterError, BaseModelError, is_out_of_memory
 from personas.home.adapters import ROLL_BACK_ADVICE
+from personas.models.known_tokens import require_known_tokens
 from personas.models.probe import differs, plain_logits, probe_tokens
 from personas.models.serving_model import precision_of
 from personas.prompt import RenderedPrompt, Renderer
@@ -48,7 +49,8 @@ Sampled = tuple[Sequence, SampledToken | Exception]
 class BatchGenerator:
     """Generates the replies of all running sequences, a token per step. Used by one thread.
 
-    `has_arrivals` tells during a step whether requests have come since its begin.
+    `has_arrivals` tells during a step whether requests have come since its begin. `vocabulary` is the number of tokens
+    that the model has embeddings for, None if it is not checked.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class BatchGenerator:
         self.scheduler = Scheduler(limits, lora, runner, fallback, clock)
         self.warmer = PrefixWarmer(runner, lora, limits.prefill_tokens)
         self.has_arrivals: Callable[[], bool] = lambda: False
+        self.vocabulary: int | None = None
         self._prefilled = 0
 
     @property
@@ -84,7 +87,11 @@ class BatchGenerator:
         sink: ReplySink,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """Queue a request, whose reply streams into `sink`. `on_end` is called once, however it ends."""
+        """Queue a request, whose reply streams into `sink`. `on_end` is called once, however it ends.
+
+        Raises `BaseModelError` for a prompt with tokens that the model does not know.
+        """
+        require_known_tokens([prompt.ids], self.vocabulary, renderer.tokenizer)
         seq = Sequence.create(request, prompt, renderer, sink, on_end)
         seq.card_prompt = prompt.card
         self.scheduler.add(seq)
@@ -414,7 +421,9 @@ def build_engine_parts(
         fallback.probe()
     read = partial(read_adapter, base_hash=base_hash, layers=peft.layers, can_stack=stacked is not None)
     lora = LoraSlots(stacked.stack if stacked else None, read, on_adapter_read)
-    return EngineParts(BatchGenerator(stacked or fallback, fallback, lora, limits), stacked, lora, peft, read)
+    batch = BatchGenerator(stacked or fallback, fallback, lora, limits)
+    batch.vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    return EngineParts(batch, stacked, lora, peft, read)
 
 
 def _build_stacked_runner(model: Any, peft: PeftSwitcher, slots: int, prefix_bytes: int) -> StackedLoraRunner | None:

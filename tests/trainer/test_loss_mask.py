@@ -7,12 +7,14 @@ import json
 import pytest
 
 from personas.home.job_folder import read_spec
+from personas.models.base_model import load_tokenizer
+from personas.prompt import TokenizedSample
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import export, persona_job, sign, talks
 from tests.trainer.preference_jobs import BAD, GOOD, preference_job, votes
 from trainer.cli.mask_command import _highlight_sample, _mask_lines
 from trainer.data.sample_renderer import NOTHING_TRAINED, SampleRenderer
-from trainer.report.loss_mask_view import MaskedSample, mask_summary_of_job
+from trainer.report.loss_mask_view import MaskedSample, mask_summary_of_job, split_by_loss
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 from trainer.train.job import prepare_job
 
@@ -111,3 +113,16 @@ def test_a_run_drops_and_counts_a_reply_without_a_token_to_train_on(renderer, re
 def test_what_cannot_be_shown_is_said(source, command, words, said):
     code, _, errors = command(*words, *source)
     assert code == 1 and said in errors
+
+
+def test_a_character_of_several_tokens_is_shown_whole(tiny_base):
+    """Also where the border of what is trained lies between its tokens."""
+    tokenizer = load_tokenizer(tiny_base)
+    text = "so 🦀 and ᚠ here"
+    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert len(ids) > len(text.split()) + 2, "characters of several tokens"
+    for border in range(1, len(ids)):
+        mask = tuple(place >= border for place in range(len(ids)))
+        parts = list(split_by_loss(tokenizer, TokenizedSample(ids, mask)))
+        assert "".join(piece for piece, _ in parts) == text, parts
+        assert [trained for _, trained in parts] == [False, True]

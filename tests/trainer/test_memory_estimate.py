@@ -21,12 +21,11 @@ from trainer.estimate.memory_model import (
     retained_activation_bytes,
 )
 from trainer.estimate.model_shape import model_shape_of, shape_from_config
-from trainer.estimate.workload import EVAL_BATCH_SIZE, BatchShape, Workload, group_by_length, workload_of
+from trainer.estimate.workload import BatchShape, Workload, group_by_length, workload_of
 from trainer.machine import MachineSpec
 from trainer.recipe.resolve import load_recipe
 from trainer.train import losses
 from trainer.train.collator import collate, reply_losses
-from trainer.train.losses import EVAL_MAX_SAMPLES
 from trainer.train.sft_trainer import make_sft_trainer
 from trainer.train.trainer_base import StageInputs
 
@@ -151,7 +150,7 @@ def test_samples_are_counted_as_batches_share_them():
     assert (largest.rows, largest.own, largest.shared) == (rows, own, batch["prefix_ids"].shape[1])
     alone = collate(samples(1))
     assert work.batch(1, work.train[0]).own == alone["input_ids"].shape[1]
-    assert (EVAL_BATCH_SIZE, MAX_LOGIT_BYTES) == (EVAL_MAX_SAMPLES, losses.EVAL_MAX_LOGIT_BYTES)
+    assert losses.EVAL_MAX_LOGIT_BYTES == MAX_LOGIT_BYTES
 
 
 @pytest.mark.slow

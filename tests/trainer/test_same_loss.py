@@ -186,6 +186,21 @@ def test_in_training_unpacked_four_bit_weights_give_the_losses_of_bitsandbytes_o
     assert ours != pytest.approx(whole, rel=1e-3)
 
 
+def test_replies_are_measured_by_fewer_at_once_where_they_are_long(tiny_base, recipe, monkeypatch):
+    samples, model = random_samples(SHARED, 20), exact_model(tiny_base, recipe)
+    rows, measure = [], evaluate._measure_batch
+    monkeypatch.setattr(evaluate, "_measure_batch", lambda m, chosen, *a: rows.append(chosen) or measure(m, chosen, *a))
+    whole = measure_reply_losses(model, samples)
+    longest = max(len(sample.ids) for sample in samples)
+    monkeypatch.setattr(evaluate, "EVAL_BATCH_TOKENS", 5 * longest)
+    few = measure_reply_losses(model, samples)
+    assert [len(chosen) for chosen in rows[:2]] == [16, 4]
+    assert len(rows) > 5 and all(len(it) * max(len(one.ids) for one in it) <= 5 * longest for it in rows[2:])
+    assert [loss.nll for loss in few] == pytest.approx([loss.nll for loss in whole], rel=TOLERANCE)
+    monkeypatch.setattr(evaluate, "EVAL_BATCH_TOKENS", 1)
+    assert len(measure_reply_losses(model, samples)) == 20
+
+
 def test_replies_are_measured_by_fewer_at_once_where_logits_are_many(tiny_base, recipe, monkeypatch):
     samples, model = random_samples(SHARED, 20), exact_model(tiny_base, recipe)
     tokens = []

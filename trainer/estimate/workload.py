@@ -15,7 +15,8 @@ from trainer.schemas import Recipe
 BATCHES_PER_LENGTH_GROUP = 8
 """Batches sorted by length together: enough to save padding, few enough to stay in random order."""
 DEFAULT_REPLY_SHARE = 0.25  # assumed share of a sample's tokens with loss, where they are not counted
-EVAL_BATCH_SIZE = 16  # held-out samples (`trainer.train.losses.EVAL_MAX_SAMPLES`, which would load torch)
+EVAL_BATCH_SIZE, EVAL_BATCH_TOKENS = 16, 8192
+"""Samples measured at once, and their tokens with padding: fewer samples where they are long."""
 
 
 LOSS_CHUNK_TOKENS = 256
@@ -97,7 +98,8 @@ class Workload:
     def largest_measured(self, recipe: Recipe) -> BatchShape:
         """The largest batch of held-out samples."""
         longest = min(max(self.heldout, default=1), recipe.max_length)
-        return self.batch(min(EVAL_BATCH_SIZE, max(len(self.heldout), 1)), longest)
+        rows = min(EVAL_BATCH_SIZE, max(EVAL_BATCH_TOKENS // longest, 1), max(len(self.heldout), 1))
+        return self.batch(rows, longest)
 
     def batch(self, rows: int, longest: int) -> BatchShape:
         """Shape of `rows` samples padded to `longest` tokens. A single row shares its whole prompt with itself."""

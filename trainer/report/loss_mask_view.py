@@ -20,6 +20,7 @@ from trainer.data.layout import read_samples, read_stats
 from trainer.data.ledger import Ledger
 from trainer.data.loader import render_lines
 from trainer.data.writer import DatasetBuildSpec, ReadProgress, previous_holdout
+from trainer.estimate.workload import common_prefix_length
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
 
 SIDE_NAMES = ((TRAIN, "train"), (HELD_OUT, "eval"))  # sides and their names in `--json`, as in a data set's files
@@ -117,9 +118,17 @@ def labelled_samples(data: Dataset) -> Iterator[tuple[TokenizedSample, bool]]:
 
 
 def split_by_loss(tokenizer: Any, sample: TokenizedSample) -> Iterator[tuple[str, bool]]:
-    """Split the sample's text into pieces that carry loss entirely or not at all."""
-    for has_loss, group in itertools.groupby(zip(sample.ids, sample.mask, strict=True), key=lambda pair: pair[1]):
-        yield tokenizer.decode([id for id, _ in group]), has_loss
+    """Split the sample's text into pieces that carry loss entirely or not at all.
+
+    A character whose tokens lie on both sides of a border belongs whole to the piece in which it ends.
+    """
+    text, done, count = tokenizer.decode(sample.ids), 0, 0
+    for has_loss, group in itertools.groupby(sample.mask):
+        count += len(list(group))
+        before = tokenizer.decode(sample.ids[:count]) if count < len(sample.ids) else text
+        end = max(done, common_prefix_length([text, before]))
+        yield text[done:end], has_loss
+        done = end
 
 
 def mask_summary_of_job(folder: Path, limit: int) -> MaskSummary:

@@ -119,10 +119,9 @@ def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any],
         shares = False
     targets = labels[:, 1:]
     trained = targets != IGNORE_INDEX
-    cache = _prefix_cache(model, prefix, len(ids)) if shares else None
-    more = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
+    more: dict[str, Any] = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
     if shares:
-        more["past_key_values"] = cache
+        more["past_key_values"] = _prefix_cache(model, prefix, len(ids))
     return {"input_ids": ids, "use_cache": shares, **more}, targets[trained], trained
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from personas.home.job_folder import read_spec
-from personas.models.base_model import BaseModel, load_tokenizer, read_tokenizer
+from personas.models.base_model import BaseModel, load_tokenizer, read_config, read_tokenizer
+from personas.models.known_tokens import require_known_tokens
 from personas.prompt import Renderer
 from personas.schemas.scorecard import EvaluationExtent
 from personas.schemas.training import JobSpec
@@ -147,6 +148,8 @@ def _prepare_job(
     recipe, base, parent = resolved.recipe, resolved.base, resolved.parent
     tokenizer = load(base)
     data = load_job_dataset(folder, spec, inputs, Renderer(tokenizer), recipe, base, stores=stores_dataset)
-    require_context_length(base, max(len(sample.ids) for sample in (*data.trained, *data.heldout, *data.general)))
+    samples = (*data.trained, *data.heldout, *data.general)
+    require_known_tokens((sample.ids for sample in samples), read_config(base).get("vocab_size"), tokenizer)
+    require_context_length(base, max(len(sample.ids) for sample in samples))
     data = parent.with_people(data) if parent else data
     return PreparedJob(spec, recipe, base, tokenizer, data, (*resolved.notes, *data.caveats), parent)

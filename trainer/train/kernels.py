@@ -200,6 +200,8 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
     if not packing and obstacle:
         how = f"samples padded, what their prompts share computed for each ({obstacle})"
         log.warning("%s models: %s", model.config.model_type, how)
+    elif not packing and recipe.neftune_noise_alpha:
+        how = "samples padded, each with its own noise on its prompt"
     elif not packing and recipe.gradient_checkpointing:
         how = "samples padded"
     no_liger, on_cpu = liger_unavailable_reason(model, machine), model.device.type == "cpu"
@@ -212,7 +214,8 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
         f"Optimiser: {recipe.optim}.",
         f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.",
     ]
-    return KernelSelection(packing, not no_liger, tuple(notes), on_cpu, chunked_loss, not obstacle)
+    shares_prefix = not obstacle and not recipe.neftune_noise_alpha
+    return KernelSelection(packing, not no_liger, tuple(notes), on_cpu, chunked_loss, shares_prefix)
 
 
 def verify_fused_lora(peft_model: Any, kernels: KernelSelection) -> KernelSelection:

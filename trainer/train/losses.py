@@ -19,16 +19,16 @@ from personas.models.base_model import BaseModel
 from personas.models.probe import OVERFLOW_ADVICE, Float16OverflowError
 from personas.prompt import TokenizedSample
 from personas.schemas.training import ServingPrecision
-from trainer.estimate.workload import LOSS_CHUNK_TOKENS
+from trainer.estimate.workload import EVAL_BATCH_SIZE, EVAL_BATCH_TOKENS, LOSS_CHUNK_TOKENS
 from trainer.schemas import Recipe
 from trainer.train.collator import collate, has_plain_head, output_head, pack, reply_logits, reply_states
 from trainer.train.kernels import use_grouped_attention
 from trainer.train.layout_probe import prefix_obstacle
 
 log = logging.getLogger(__name__)
-EVAL_MAX_SAMPLES, EVAL_MAX_LOGIT_BYTES = 16, 2**29
-"""Samples measured at once, and what their logits may take. Nothing is kept for gradients, so that it can be more than
-in training; logits are large where vocabularies are."""
+EVAL_MAX_LOGIT_BYTES = 2**29
+"""What the logits of samples measured at once may take. Nothing is kept for gradients, so that it can be more than in
+training; logits are large where vocabularies are."""
 BYTES_PER_LOGIT = 10  # bytes per logit: in the model's precision, in float32, and for the loss
 DIVERGENCE_RISE_NATS = 3.0
 DIVERGENCE_WINDOW_STEPS, MIN_LOGGED_LOSSES = 10, 2
@@ -102,16 +102,19 @@ def measure_token_losses(
 
 
 def _batches(order: Sequence[int], samples: Sequence[TokenizedSample], vocabulary: int) -> Iterator[list[int]]:
-    """Yield the indices in batches as large as allowed, at least one each."""
-    most_tokens = EVAL_MAX_LOGIT_BYTES // (BYTES_PER_LOGIT * vocabulary)
+    """Yield the indices, those of the longest samples first, in batches as large as allowed, at least one each."""
+    most_trained = EVAL_MAX_LOGIT_BYTES // (BYTES_PER_LOGIT * vocabulary)
     batch: list[int] = []
-    tokens = 0
+    trained = 0
     for place in order:
-        if batch and (len(batch) == EVAL_MAX_SAMPLES or tokens + samples[place].reply_tokens > most_tokens):
+        sample = samples[place]
+        rows = len(batch) + 1
+        is_full = rows > EVAL_BATCH_SIZE or (batch and rows * len(samples[batch[0]].ids) > EVAL_BATCH_TOKENS)
+        if batch and (is_full or trained + sample.reply_tokens > most_trained):
             yield batch
-            batch, tokens = [], 0
+            batch, trained = [], 0
         batch.append(place)
-        tokens += samples[place].reply_tokens
+        trained += sample.reply_tokens
     if batch:
         yield batch
 

@@ -27,6 +27,7 @@ from trainer.data.preference_policy import (
     shuffle_pairs,
 )
 from trainer.train.collator import IGNORE_INDEX, reply_logits
+from trainer.train.embedding_noise import EmbeddingNoise
 from trainer.train.kernels import verify_fused_lora
 from trainer.train.sft_trainer import (
     TrainResult,
@@ -79,7 +80,7 @@ def make_preference_trainer(
     if stage.begin:
         stage.begin(model)
     _copy_adapter_to_reference(model)
-    patch_reply_scoring(model.get_base_model(), shares_prefix=kernels.shares_prefix)
+    patch_reply_scoring(model.get_base_model(), trainer.noise, shares_prefix=kernels.shares_prefix)
     return trainer
 
 
@@ -176,19 +177,26 @@ def _copy_adapter_to_reference(model: Any) -> None:
             weight.data = weights[name.replace(f".{REFERENCE_ADAPTER}.", ".default.")].detach().clone()
 
 
-def patch_reply_scoring(causal: Any, *, shares_prefix: bool = True) -> None:
-    """Score replies by `reply_log_probabilities` in calls of TRL, which pass `fused_lm_head`."""
+def patch_reply_scoring(causal: Any, noise: EmbeddingNoise, *, shares_prefix: bool = True) -> None:
+    """Score replies by `reply_log_probabilities` in calls of TRL, which pass `fused_lm_head`, with noise if any."""
     forward = causal.forward
 
     @wraps(forward)
     def scoring(*arguments: Any, fused_lm_head: bool = False, **more: Any) -> Any:
         if not fused_lm_head:
             return forward(*arguments, **more)
-        log_probs = reply_log_probabilities(causal, more["input_ids"], more["labels"], shares_prefix)
+        with noise.over(_row_lengths(more["labels"])):
+            log_probs = reply_log_probabilities(causal, more["input_ids"], more["labels"], shares_prefix)
         nothing = torch.zeros_like(log_probs)
         return FusedCausalLMOutput(log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool())
 
     causal.forward = scoring
+
+
+def _row_lengths(labels: Tensor) -> Tensor:
+    """Return the length of each row up to its last labelled token, [rows, 1]."""
+    places = torch.arange(1, labels.shape[1] + 1, device=labels.device)
+    return (places * (labels != IGNORE_INDEX)).amax(dim=1, keepdim=True).clamp(min=1)
 
 
 def reply_log_probabilities(causal: Any, input_ids: Tensor, labels: Tensor, shares_prefix: bool = True) -> Tensor:

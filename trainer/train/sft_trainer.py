@@ -33,6 +33,7 @@ from trainer.train.checkpoint import (
     trainable_weights,
 )
 from trainer.train.collator import IGNORE_INDEX, PADDING_SAMPLE, collate, drop_padding_samples, pack, reply_losses
+from trainer.train.embedding_noise import sample_lengths
 from trainer.train.job import RunUsage
 from trainer.train.kernels import (
     KernelSelection,
@@ -73,7 +74,8 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean over the trained tokens of the whole optimiser step."""
-        losses = reply_losses(model, inputs, self.kernels.chunked_loss)
+        with self.noise.over(sample_lengths(inputs)):
+            losses = reply_losses(model, inputs, self.kernels.chunked_loss)
         self.samples_done += len(inputs["lengths"])
         self.tokens_done += int(inputs["lengths"].sum())
         if num_items_in_batch is None:
@@ -260,7 +262,6 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
         ddp_broadcast_buffers=False,
         max_steps=recipe.max_steps or -1,
         warmup_steps=recipe.warmup_steps or warmup_ratio,  # below 1 transformers takes it for a ratio
-        neftune_noise_alpha=recipe.neftune_noise_alpha or None,
         bf16=recipe.precision == "bf16",
         fp16=recipe.precision == "fp16",
         use_cpu=not torch.cuda.is_available(),

@@ -31,6 +31,7 @@ from trainer.train.checkpoint import (
     trainable_weights,
 )
 from trainer.train.distributed import DistributedContext
+from trainer.train.embedding_noise import EmbeddingNoise
 from trainer.train.job import RunUsage
 from trainer.train.kernels import KernelSelection
 from trainer.train.losses import mean_loss, measure_reply_losses
@@ -78,11 +79,12 @@ class TrainerBase:
 
     In this process, `samples_done` and `tokens_done` count samples and their own tokens, `measuring_s` the seconds of
     evaluation without pauses. The result of `remembers` is saved in every checkpoint; after a resume `remembered` holds
-    it. `trouble` says why the last checkpoint could not be written, empty if it could.
+    it. `trouble` says why the last checkpoint could not be written, empty if it could. `noise` is NEFTune's.
     """
 
     def __init__(self, stage: StageInputs, kernels: KernelSelection, **options: Any) -> None:
         self.stage, self.kernels = stage, kernels
+        self.noise = EmbeddingNoise(options["model"], stage.recipe.neftune_noise_alpha)
         self.samples_done = self.tokens_done = 0
         self.measuring_s = 0.0
         self.remembered: dict[str, Any] = {}
