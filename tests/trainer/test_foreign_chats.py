@@ -55,9 +55,10 @@ def test_a_tavern_chat_is_its_characters(tmp_path, head):
         list(read_usable(path, ReadOptions(persona=Persona("wick", "Wick"))))
 
 
-def test_the_shown_swipe_is_the_text_where_it_stands_nowhere_else(tmp_path):
+@pytest.mark.parametrize("mes", ["", "an earlier try"])
+def test_the_shown_swipe_is_the_text_unless_that_was_edited(tmp_path, mes):
     lines = list(tavern_lines())
-    lines[1] |= {"mes": "", "swipe_id": 1}
+    lines[1] |= {"mes": mes, "swipe_id": 1}
     lines[3] |= {"mes": "{{char}} nods at {{user}}."}
     (talk,), _ = read(tmp_path / "chat.jsonl", jsonl(lines))
     assert spoken(talk)[1] == SPOKEN[1] and spoken(talk)[3] == ("Tansy*", "Tansy nods at Corvin.")

@@ -1,7 +1,7 @@
 """SillyTavern's chats: one message a line, below a header that may be missing, with alternative replies (`swipes`).
 
 Source: what SillyTavern writes to `chats/` and its "Export chat" as JSONL (public/script.js). `mes` is the text that is
-shown; `swipes[swipe_id]` equals it. `is_system` marks messages that are hidden from the prompt.
+shown, and `swipes[swipe_id]` the same before it was edited. `is_system` marks messages that are hidden from the prompt.
 """
 
 from collections.abc import Iterator, Mapping
@@ -48,11 +48,12 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
 
 
 def _shown_text(line: Mapping[str, Any]) -> str:
-    """Return the text that the chat shows: `mes`, else the chosen one of the swipes."""
+    """Return the text that the chat shows: the chosen one of the swipes, or `mes` if it was edited afterwards."""
     text, swipes, chosen = optional_text(line, "mes"), line.get("swipes"), line.get("swipe_id")
-    if text or not isinstance(swipes, list) or not isinstance(chosen, int) or not 0 <= chosen < len(swipes):
+    if not isinstance(swipes, list) or not isinstance(chosen, int) or not 0 <= chosen < len(swipes):
         return text
-    return str(swipes[chosen])
+    is_edited = bool(text) and text not in swipes
+    return text if is_edited else str(swipes[chosen])
 
 
 def _dialogue(labels: list[str], texts: list[str], user: str) -> RawDialogue:
