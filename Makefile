@@ -77,8 +77,9 @@ bench-train: $(READY)  ## Measure training speed, compared with TRL's SFTTrainer
 bench-votes: $(READY)  ## Simulate blind comparisons: members needed, and wrong rulings (a minute).
 	@$(BIN)/python -m benchmarks.vote_test_power
 
-bench-web: $(READY)  ## Measure the dashboard with 1,000 jobs and 100,000 samples (a minute).
+bench-web: $(READY)  ## Measure pages with 1,000 jobs and 100,000 samples, then with 5,000 personas in 1,000 servers (three minutes).
 	@$(BIN)/python -m benchmarks.dashboard_latency
+	@$(BIN)/python -m benchmarks.large_home_latency
 
 gpu-rows: $(READY)  ## Train the recipes for graphics cards over 3B shapes on this card; write docs/benchmarks.md.
 	@$(BIN)/python -m benchmarks.gpu_rows

@@ -47,11 +47,12 @@ class GuildPlace:
 
 @dataclass(frozen=True)
 class LargeHome:
-    """Sizes of a home: personas of each server, and messages in all."""
+    """Sizes of a home: personas of each server, and messages in all. Versions are made for the model of `base_hash`."""
 
     places: Sequence[GuildPlace]
     personas_per_guild: int = PERSONAS_PER_GUILD
     messages: int = MESSAGES
+    base_hash: str = ""
 
     def write(self, home: Path) -> None:
         """Write cards, lore, adapters' manifests and the database into an empty home."""
@@ -69,7 +70,7 @@ class LargeHome:
         connection.close()
         for _, persona_id, number in personas:
             if number % VERSION_SHARE == 0:
-                _write_manifest(home, persona_id)
+                _write_manifest(home, persona_id, self.base_hash)
 
     def personas(self) -> Iterator[tuple[int, str, int]]:
         """Yield guild, id and number of each persona."""
@@ -98,10 +99,10 @@ def _write_card(home: Path, guild_id: int, persona_id: str, number: int) -> None
         (lore / "quay.md").write_text(f"# Quay {number}\nThe ledger of quay {number} is kept in a tin box.\n")
 
 
-def _write_manifest(home: Path, persona_id: str) -> None:
+def _write_manifest(home: Path, persona_id: str, base_hash: str) -> None:
     folder = adapter_ref(home, persona_id, "v1").folder
     folder.mkdir(parents=True)
-    (folder / MANIFEST_FILE).write_text(json.dumps({"base_model": "embedded", "base_model_hash": ""}))
+    (folder / MANIFEST_FILE).write_text(json.dumps({"base_model": "embedded", "base_model_hash": base_hash}))
 
 
 def _fill_channels(
