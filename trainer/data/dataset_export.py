@@ -132,8 +132,10 @@ def _alpaca(sample: dict[str, Any]) -> dict[str, Any]:
     messages: list[ChatMessage] = sample["messages"]
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     talk = messages[bool(system) :]
-    is_opened_by_reply = talk[0]["role"] == "assistant"  # LLaMA-Factory's pairs have a question each
-    *before, question, reply = [*([""] if is_opened_by_reply else []), *(m["content"] for m in talk)]
+    contents: list[str] = [m["content"] for m in talk]
+    if talk[0]["role"] == "assistant":  # LLaMA-Factory's pairs have a question each
+        contents.insert(0, "")
+    *before, question, reply = contents
     history = [list(pair) for pair in zip(before[::2], before[1::2], strict=False)]
     text = str(sample.get("input") or "")
     if question != text and not question.endswith(f"\n{text}"):  # something follows it, such as a card's instructions

@@ -76,14 +76,17 @@ def push_export(target: HubTarget, out: Path, model_card: str, base_model: str, 
     contents |= _without_path(contents, base_model)
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
     transfer = transfer or uuid.uuid4().hex
-    message = {"commit_message": COMMIT_TITLE, "commit_description": f"{TRANSFER_PREFIX}{transfer}"}
+    described = f"{TRANSFER_PREFIX}{transfer}"
     try:
         if target.is_new:
             HfApi().create_repo(target.repository, private=True)
-        return str(HfApi().create_commit(target.repository, operations, **message).oid)
+        commit = HfApi().create_commit(
+            target.repository, operations, commit_message=COMMIT_TITLE, commit_description=described
+        )
+        return str(commit.oid)
     except Exception as error:  # network errors have many types
-        if commit := _find_commit(target.repository, transfer):
-            return commit
+        if found := _find_commit(target.repository, transfer):
+            return found
         why, advice = describe_hub_error(error, target.repository)
         if _is_refusal(error):
             raise PushRefusedError(f"{target.repository} was not pushed: {why}.", advice) from error
