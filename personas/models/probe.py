@@ -66,7 +66,7 @@ def require_finite_activations(model: Any) -> None:
     import torch  # takes seconds
 
     begin = getattr(model.config.get_text_config(), "bos_token_id", None)
-    with torch.inference_mode():
+    with torch.no_grad():
         plain_logits(model, [*([begin] if isinstance(begin, int) else []), *probe_tokens(model, FINITE_PROBE_TOKENS)])
 
 

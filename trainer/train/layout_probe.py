@@ -76,7 +76,7 @@ def _difference(model: Any, samples: Sequence[TokenizedSample], expected: Result
 
 def _plain_result(model: Any, samples: Sequence[TokenizedSample], trains: bool) -> Result:
     if not trains:
-        with torch.inference_mode():
+        with torch.no_grad():
             return plain_losses(model, samples), None
     with torch.enable_grad(), _embeddings(model) as embedded:
         losses = plain_losses(model, samples)
@@ -87,7 +87,7 @@ def _plain_result(model: Any, samples: Sequence[TokenizedSample], trains: bool) 
 def _compute(model: Any, samples: Sequence[TokenizedSample], trains: bool, *, shares_prefix: bool) -> Result:
     batch = {name: part.to(model.device) for name, part in collate(samples, shares_prefix=shares_prefix).items()}
     if not trains:
-        with torch.inference_mode():
+        with torch.no_grad():
             return reply_losses(model, batch), None
     with torch.enable_grad(), _embeddings(model) as embedded:
         losses = reply_losses(model, batch)
@@ -128,7 +128,7 @@ def losses_differ(model: Any, changed: AbstractContextManager[Any]) -> bool:
     Raises `BaseModelError` if the model cannot be computed outside of it either.
     """
     samples = _probe_samples(model)
-    with torch.inference_mode():
+    with torch.no_grad():  # what a model stores in inference mode could not be trained with later
         expected = plain_losses(model, samples)
         try:
             with changed:
