@@ -1,6 +1,7 @@
 """Lists, reads and writes the lore files of a persona, and explains which passages a message matches."""
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -54,8 +55,14 @@ def lore_guild_ids(found: OwnedPersona) -> list[int]:
     """Guilds with lore for the persona: 0 and those that added some; only its own for a guild's persona."""
     if found.guild_id:
         return [found.guild_id]
-    folders = (found.services.home / "lore").glob(f"[1-9]*/{found.id}/")
-    return [OPERATOR_GUILD_ID, *sorted(int(folder.parent.name) for folder in folders if folder.parent.name.isdecimal())]
+    lore = found.services.home / "lore"
+    names = [folder.name for folder in lore.iterdir()] if lore.is_dir() else []
+    own = [  # a glob would read the folders of all guilds
+        int(name)
+        for name in names
+        if name.isdecimal() and int(name) and os.path.isdir(f"{lore}/{name}/{found.id}")  # noqa: PTH112
+    ]
+    return [OPERATOR_GUILD_ID, *sorted(own)]
 
 
 def list_lore_files(found: OwnedPersona) -> list[LoreFile]:
