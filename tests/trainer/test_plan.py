@@ -54,6 +54,7 @@ def test_a_plan_of_sources_is_what_a_build_makes(tmp_path, command):
     assert again["examples"][0].endswith("⟧")
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_mapped_table_says_which_columns_are_taken(tmp_path, command):
     Path("ada.toml").write_text('id = "ada"\nname = "Ada"\n')
     times = [f"2026-03-01 {n // 2:02}:0{n % 2}:00" for n in range(40)]
