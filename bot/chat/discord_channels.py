@@ -412,9 +412,11 @@ class SenderRegistry:
         except discord.NotFound:
             raise
         except (*UNCERTAIN_ERRORS, discord.HTTPException) as error:
-            log.warning("%s speaks without a new face in this channel: %s", persona.name, str(error) or "no response")
             if isinstance(error, discord.HTTPException) and error.status == BAD_REQUEST_STATUS:
+                log.warning("%s speaks without a face: Discord does not take the picture (%s)", persona.name, error)
                 await webhook.edit(avatar=None, prefer_auth=False)
+            else:
+                log.warning("%s speaks without a new face: %s", persona.name, str(error) or "no response")
         self._avatars[channel_id] = persona.avatar
 
     async def renew(self, sender: MessageSender, channel: SpeakChannel) -> MessageSender:
