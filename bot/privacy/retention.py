@@ -291,6 +291,8 @@ class Retention:
         deletion = GuildDeletion.of(services.home, services.store, guild_id)
         deletion.withdraw(now)
         await asyncio.to_thread(deletion.delete_files)
+        services.store.guilds.forget_new_conversations(guild_id)
+        await _in_steps(lambda: services.store.guilds.delete_messages(guild_id, DELETE_BATCH_ROWS))
         deletion.delete_rows(now)
         log.warning("All data of the guild %d have been deleted.", guild_id)
 

@@ -127,9 +127,7 @@ class Guilds(Table):
     def delete(self, guild_id: int, personas: Collection[str] = ()) -> None:
         """Delete all data of a guild and of its own personas."""
         with self._db.atomic(shared=True):
-            sql = """delete from fresh_starts where channel_id in
-                (select channel_id from messages where guild_id = :guild)"""
-            self._db.write(sql, guild=guild_id)
+            self.forget_new_conversations(guild_id)
             for table in GUILD_TABLES:
                 self._db.write(f"delete from {table} where guild_id = :guild", guild=guild_id)
             self._db.write("update promotions set previous = null where for_guild = :guild", guild=guild_id)
@@ -142,6 +140,17 @@ class Guilds(Table):
             sql = """update jobs set guild_id = 0, channel_id = 0, requested_by = 0, progress_message_id = null
                 where guild_id = :guild"""
             self._db.write(sql, guild=guild_id)
+
+    def delete_messages(self, guild_id: int, most: int) -> int:
+        """Delete at most so many messages of a guild, whose other data `delete` deletes later; returns their number."""
+        sql = "delete from messages where seq in (select seq from messages where guild_id = :guild limit :most)"
+        return self._db.write(sql, guild=guild_id, most=most)
+
+    def forget_new_conversations(self, guild_id: int) -> None:
+        """Forget where talks began anew, which is known by messages: before those are deleted one after another."""
+        sql = """delete from fresh_starts where channel_id in
+            (select channel_id from messages where guild_id = :guild)"""
+        self._db.write(sql, guild=guild_id)
 
     def record_persona_removal(self, persona_id: str, at: float) -> None:
         """Record that a shared persona is removed; every process then calls `forget_removed_personas`."""

@@ -1,16 +1,19 @@
 """What is deleted when its time is over, and what stays."""
 
+import asyncio
 import json
 import multiprocessing
 import os
 import sqlite3
 import time
+from itertools import pairwise
 
 import pytest
 
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.personas.guild_lore import read_all_guild_lore
 from bot.personas.registry import PersonaRegistry
+from bot.privacy import retention
 from bot.privacy.retention import CHECK_INTERVAL_S, DAY_S, RETRY_DELAY_S, Retention, RetentionPeriods
 from bot.services import Services
 from bot.store import CARD_CONTRIBUTION, Contribution, Store, guild_suffix
@@ -302,6 +305,23 @@ async def test_a_server_goes_whole_after_its_days_and_no_other_loses_anything(be
     assert bench.store.versions.installed(OWN) == [] and bench.store.versions.live(OTHERS, 0) == "v1"
     assert bench.store.jobs.get(f"own-{HERE}") is None and bench.store.jobs.get(f"failed-{HERE}") is None
     assert bench.store.guilds.deleted() == {HERE: bench.now}, "so that no backup brings it back"
+
+
+async def test_the_messages_of_a_deleted_server_go_in_steps_and_the_event_loop_goes_on(bench, monkeypatch):
+    monkeypatch.setattr(retention, "DELETE_BATCH_ROWS", 10)
+    for number in range(100):
+        say(bench.store, f"line {number}", guild=HERE, at=bench.now)
+    said = len(list(bench.store.messages.guild_messages(HERE)))
+    bench.store.messages.start_new_conversation(5)
+    seen = []
+    bench.store.guilds.record_left(HERE, bench.now - 15 * DAY_S)
+    tidying = asyncio.create_task(bench.retention.tidy())
+    while not tidying.done():
+        seen.append(len(list(bench.store.messages.guild_messages(HERE))))
+        await asyncio.sleep(0)
+    steps = list(dict.fromkeys(seen))
+    assert steps[0] == said and steps[-1] == 0 and max(a - b for a, b in pairwise(steps)) == 10
+    assert not bench.store.messages.has_new_conversation(5)
 
 
 async def test_nothing_of_a_deleted_server_is_left_in_any_file(tmp_path):
