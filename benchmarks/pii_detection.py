@@ -36,7 +36,7 @@ TABLE, BLOCKS_TABLE, HELD_OUT_TABLE = "pii table", "pii blocks table", "pii held
 PACKAGES = ("phonenumbers", "python-crfsuite", "faker")
 MIN_COVERED_SHARE = 0.9
 MIN_FIGURES = {"recall_structured": 0.97, "recall_known_names": 0.97, "precision": 0.9}
-MIN_HELD_OUT_FIGURES = {"recall": 0.7, "precision": 0.6}
+MIN_HELD_OUT_FIGURES = {"recall": 0.82, "precision": 0.7}
 """Minimum on the held-out texts."""
 MIN_BLOCK_FIGURES = {"recall": 0.95, "recall_structured": 0.99, "precision": 0.9}
 """Minimum on the held-out contact blocks."""

@@ -88,6 +88,17 @@ FOUND = {
         微信号|wxid_lili2001|加我
         加我QQ|123456789|吧
         add |Mina#0042|
+        ask |u/quiet_gull| about it
+        username: |lanternfish|
+        my insta is |mina.vale| now
+        |moss_fox9| on steam
+        thanks |pixelgull99|!
+        gamertag |MossFox|
+        <|mossy|> hello
+        |pixel_gull|: where are you going, |pixel_gull|
+        my site is https://www.|quietgull|.example
+        linkedin.com/in/|mina-vale-92|, forum.example/users/|mossy|
+        https://|ann-lee|.example/about
     """,
     "DISCORD_ID": """
         |<@123456789012345678>| or |<@!123456789012345678>|
@@ -97,6 +108,18 @@ FOUND = {
         passport |C01X00T47|
         hộ chiếu số |C7204816| nhé
         我的护照号|E12345678|。
+    """,
+    "ID_NUMBER": """
+        my driving licence number is |VALEM 702115 MM9AB|, thanks
+        licence plate: |B-MW 1234| outside
+        customer no. |4417-889| here
+        Kundennummer: |100234|
+        BSN |123456782| en
+        NIP: |123-456-32-18|
+        DNI |12345678Z|
+        it is |RSSMRA85T10A562S| in Italy
+        CPF |123.456.789-09|
+        주민번호 |900101-1234567|
     """,
     "CN_ID": "身份证|110101199003077758|。",
     "JP_MY_NUMBER": "マイナンバーは|1234 5678 9018|です",
@@ -140,6 +163,11 @@ STAYS = """
     call foo(1234567890)
     版本号10.0.3.1, 版本号：10.0.3.1
     @所有人 注意
+    username: required, the username is taken, nickname: none
+    from user_id to file_name, max_tokens: 5, hi covid19 and python3
+    r/gulls, /u/, a.u/b, main.py, python.org, docs.python.org/3/, example.com/products/12
+    insurance is 1200 euros, the patient is 45, student of 2024, Member 24352
+    part 12345678A, my licence is from 12/11/2019
     call it 20 times, flight MH370 at 10
 """.strip().splitlines()
 

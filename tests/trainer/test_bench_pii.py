@@ -122,7 +122,7 @@ def test_our_texts_are_read_as_well_as_is_promised(tmp_path, monkeypatch, capsys
     assert set(names) == set(LANGUAGES) and min(names["chinese"]["f1"], names["vietnamese"]["f1"]) >= 0.85
     page = document.read_text("utf-8")
     assert "old" not in page and page.endswith("\n\nafter\n") and "| kind | english | vietnamese |" in page
-    [row] = [line for line in page.splitlines() if line.startswith("| PERSON ")]
+    row, _ = (line for line in page.splitlines() if line.startswith("| PERSON "))
     assert f"{names['chinese']['recall']:.3f} / {names['chinese']['precision']:.3f}" in row
     held_out = written["held_out_texts"]
     assert held_out["texts"] == 400 and f"| {held_out['recall']:.3f} | {held_out['precision']:.3f} |" in page

@@ -57,6 +57,9 @@ LISTED_SLOTS = {
     "venue": "venue",
     "event": "event",
     "law": "law",
+    "hero": "hero",
+    "dish": "dish",
+    "team": "team",
 }
 """Slots of other names than people's, with their line of things.txt."""
 LABEL_SLOTS = ("tel", "mobile", "fax", "office", "kindafter", "regards", "namelabel", "addresslabel")
@@ -79,7 +82,13 @@ DATE_FORMATS = (
     "2{d}.0{d}.{year}",
     "1{d} {month}",
 )
-TEMPLATE_FILE_SHARES = {"english.txt": 0.56, "vietnamese.txt": 0.17, "others.txt": 0.1, BLOCKS_FILE: 0.17}
+TEMPLATE_FILE_SHARES = {
+    "english.txt": 0.32,
+    "kinds.txt": 0.28,
+    "vietnamese.txt": 0.14,
+    "others.txt": 0.12,
+    BLOCKS_FILE: 0.14,
+}
 """Share of the texts by template file."""
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
 SLOT = re.compile(r"\{([A-Za-z0-9]+(?::[a-z]+)?)\}")
@@ -144,6 +153,14 @@ class AddressGenerator:
         said = self._random.choice(("the corner of ", "the corner of ", "corner of ", "the corner ", ""))
         return f"{said}{streets[0]} {self._random.choice(('and', '&', 'and'))} {streets[1]}"
 
+    def foreign_corner(self, country: str) -> str:
+        """Generate two crossing streets of a country; what says so is outside."""
+        return self._texts.plain(self._random.choice(self._shapes[f"corner {country}"]))
+
+    def apart(self) -> str:
+        """Generate a street with its house number apart from it."""
+        return self._texts.plain(self._random.choice(self._shapes["apart"]))
+
     def box(self) -> str:
         """Generate a post-office box, a military address or a foreign equivalent."""
         box = self._random.choice(self._shapes["box"])
@@ -196,7 +213,9 @@ class DistractorGenerator:
         self._random = random
         self._texts = texts
         lists = dict[str, list[str]]()
-        files = (TEMPLATES_FOLDER / "things.txt", TEMPLATES_FOLDER / "labels.txt", LISTS_FOLDER / "words.txt")
+        names = ("words.txt", "common.txt")
+        files = [TEMPLATES_FOLDER / "things.txt", TEMPLATES_FOLDER / "labels.txt"]
+        files += [LISTS_FOLDER / name for name in names]
         for group, words in itertools.chain.from_iterable(map(read_list, files)):
             lists.setdefault(group, []).extend(word.replace("_", " ") for word in words)
         self._lists = lists
@@ -348,6 +367,8 @@ class CorpusGenerator:
             "initials": ("P", names.initials),
             "vnfirst": ("P", lambda: names.first("vietnamese")),
             "vnfull": ("P", names.vietnamese),
+            "grfirst": ("P", lambda: names.first("hellenic")),
+            "grlast": ("P", lambda: names.last("hellenic")),
             "address": ("A", lambda: addresses.whole(self._country)),
             "lines": ("A", lambda: addresses.whole(self._country, "\n")),
             "street": ("A", lambda: addresses.street(self._country)),
@@ -355,9 +376,12 @@ class CorpusGenerator:
             "townline": ("A", lambda: addresses.town_line(self._country)),
             "streetname": ("A", addresses.name),
             "corner": ("A", addresses.corner),
+            "apart": ("A", addresses.apart),
+            "nexttown": ("A", lambda: f", {addresses.town()}"),
             "pobox": ("A", addresses.box),
             "vnaddress": ("A", lambda: addresses.whole("vietnamese")),
             "vnstreet": ("A", lambda: addresses.street("vietnamese")),
+            "hellenicaddress": ("A", lambda: addresses.whole("hellenic")),
             "phone": ("N", self._things.phone),
             "email": ("E", self._things.email),
         }
@@ -417,6 +441,8 @@ class CorpusGenerator:
             return [(make(), label)]
         if slot == "titled":
             return [(self.names.title() + " ", "O"), (self.random.choice((self.names.last, self.names.full))(), "P")]
+        if slot.startswith("corner:"):
+            return [(self._addresses.foreign_corner(slot.removeprefix("corner:")), "A")]
         if slot.startswith("s:"):
             return [(self._addresses.base(slot[2:]), "O")]
         if slot in ADDRESS_SLOTS:
@@ -449,11 +475,13 @@ class CorpusGenerator:
 
 
 def _merge_name_parts(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Merge a given name, a space and a family name into one name."""
+    """Merge a given name, a space and a family name into one name, and a street and its town into one address."""
     joined: list[tuple[str, str]] = []
     for text, label in pieces:
         if label == "P" and len(joined) > 1 and joined[-1] == (" ", "O") and joined[-2][1] == "P":
             joined[-2:] = [(f"{joined[-2][0]} {text}", "P")]
+        elif label == "A" and text.startswith(", ") and joined and joined[-1][1] == "A":
+            joined[-1] = (joined[-1][0] + text, "A")
         else:
             joined.append((text, label))
     return joined

@@ -3,10 +3,12 @@
 from functools import cached_property
 from random import Random
 
-from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, fold_word, read_list
+from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, fold_word, load_gazetteer, read_list
 
 INVENTED_SHARE = 0.12
 """Share of names made of syllables, so that the tagger also learns from the context."""
+WORD_SHARE = 0.08
+"""Share of English names that are also words (Grace, Park), which are rare on the lists but frequent among people."""
 FAMILY_FIRST_SHARES = {"chinese": 0.6, "vietnamese": 0.97, "korean": 0.5, "japanese": 0.2, "hungarian": 0.3}
 FREQUENT_ORIGINS = ("english", "english", "english", "vietnamese", "german", "french", "spanish")
 """Origins drawn twice as often as others."""
@@ -73,10 +75,19 @@ class NameGenerator:
         """Draw the origin of a name."""
         return self._random.choice(self._origins)
 
+    @cached_property
+    def _word_names(self) -> tuple[list[str], list[str]]:
+        """English given names and family names that are also words."""
+        groups_of = load_gazetteer().of
+        given = [name for name in self._given["english"] if "c" in groups_of(name)]
+        return given, [name for name in self._family["english"] if "c" in groups_of(name)]
+
     def first(self, origin: str = "") -> str:
         """Generate a given name, sometimes a double one."""
         if self._random.random() < INVENTED_SHARE:
             return self._invented("given")
+        if origin in ("", "english") and self._random.random() < WORD_SHARE:
+            return self._random.choice(self._word_names[0])
         names = self._given[origin or self.origin()]
         name = self._random.choice(names)
         if self._random.random() < 0.03:
@@ -88,6 +99,8 @@ class NameGenerator:
         origin = origin or self.origin()
         if self._random.random() < INVENTED_SHARE:
             return self._invented("family")
+        if origin == "english" and self._random.random() < 2 * WORD_SHARE:
+            return self._random.choice(self._word_names[1])
         names = self._family[origin]
         name = self._random.choice(names)
         if origin in PARTICLES and self._random.random() < (0.35 if origin == "dutch" else 0.12):

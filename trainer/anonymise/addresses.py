@@ -27,11 +27,11 @@ POSTCODE = (
     r"[0-9]{4,6})(?![A-Za-z0-9])"
 )
 TOWN = rf"(?:[{UPPER}][{LETTERS}'’.-]+(?:[ -][{UPPER}][{LETTERS}'’.-]+){{0,3}})"
-TOWN_AND_POSTCODE = rf"(?:(?:[,\s]{{1,3}}{TOWN}){{0,3}}[,\s]{{1,3}}{POSTCODE}(?:\s{TOWN})?)?"
+TOWN_AND_POSTCODE = rf"(?:(?:[,\s]{{1,3}}{TOWN}){{0,3}}[,\s]{{1,3}}{POSTCODE}(?:[^\S\n]{TOWN})?)?"
 TAIL = rf"(?:{ROOM}){{0,2}}{TOWN_AND_POSTCODE}"
 ADDRESS_START = rf"(?<![{LETTERS}0-9])(?<![0-9][.,])"
 NUMBERED_STREET = (
-    rf"{ADDRESS_START}{HOUSE},?\s(?:[NSEW]\.?\s)?(?:{WORD}\s){{1,4}}(?:{SUFFIX})(?![a-z])\.?(?:\s[NSEW][EW]?(?![A-Za-z]))?"
+    rf"{ADDRESS_START}(?!(?:1[89]|20)[0-9]{{2}},){HOUSE},?\s(?:[NSEW]\.?\s)?(?:{WORD}\s){{1,4}}(?:{SUFFIX})(?![a-z])\.?(?:\s[NSEW][EW]?(?![A-Za-z]))?"
     rf"{TAIL}"
 )
 LOWERCASE_STREET = (

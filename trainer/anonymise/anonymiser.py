@@ -5,6 +5,7 @@ of the log's people (`name_matcher`), other names found by an installed model, t
 (`name_detector`), overlap resolution (`spans`) and replacements (`surrogates`).
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +17,16 @@ from trainer.anonymise.addresses import find_addresses
 from trainer.anonymise.allowlist import own_names
 from trainer.anonymise.capitalisation import TOKEN, CapitalisationStats
 from trainer.anonymise.contact_blocks import find_in_blocks
-from trainer.anonymise.language_data import normalise_width
+from trainer.anonymise.document_numbers import find_document_numbers
+from trainer.anonymise.language_data import blank_quote_marks, normalise_width
+from trainer.anonymise.loose_addresses import extend_to_towns, find_loose_addresses
 from trainer.anonymise.name_detector import NameDetector
 from trainer.anonymise.name_matcher import NameMatch, NameMatcher
 from trainer.anonymise.name_variants import allowed_forms, full_name_forms, partial_name_forms
 from trainer.anonymise.ner_postprocess import blank_code
+from trainer.anonymise.personal_pages import find_personal_pages
 from trainer.anonymise.phone_numbers import find_phone_numbers
+from trainer.anonymise.screen_names import find_screen_names
 from trainer.anonymise.secrets import find_secrets, find_url_secrets
 from trainer.anonymise.spans import (
     RANK_LOG_NAME,
@@ -42,8 +47,10 @@ PATTERN_RECOGNISERS: tuple[Recogniser, ...] = (
     network_identifiers.find_emails,
     network_identifiers.find_ip_addresses,
     network_identifiers.find_profiles,
+    find_personal_pages,
     id_numbers.find_passports,
     find_addresses,
+    find_loose_addresses,
 )
 DIGIT_RECOGNISERS: tuple[Recogniser, ...] = (
     id_numbers.find_cards,
@@ -56,6 +63,7 @@ DIGIT_RECOGNISERS: tuple[Recogniser, ...] = (
 )
 """Recognisers of values with at least seven digits."""
 MIN_DIGITS = 7
+HAS_DIGITS = re.compile("[0-9].*[0-9]", re.DOTALL)
 GENERIC_SPEAKERS = frozenset(
     "user users others someone human assistant gpt bot system model ai chatbot guest player customer agent".split()
 )
@@ -70,7 +78,11 @@ def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> l
     """Return the findings of all recognisers, which may overlap; `code` are its spans of code, detected by default."""
     text = normalise_width(text)
     spans = [span for recogniser in PATTERN_RECOGNISERS for span in recogniser(text)]
-    spans += network_identifiers.find_handles(text, network_identifiers.find_code(text) if code is None else code)
+    code = network_identifiers.find_code(text) if code is None else code
+    spans += network_identifiers.find_handles(text, code)
+    spans += (span for span in find_screen_names(text) if not any(start <= span.start < end for start, end in code))
+    if HAS_DIGITS.search(text):
+        spans += find_document_numbers(text)
     if sum(map(text.count, "0123456789")) >= MIN_DIGITS:
         spans += [span for recogniser in DIGIT_RECOGNISERS for span in recogniser(text)]
     elif "<" in text:
@@ -180,17 +192,19 @@ class Anonymiser:
         matches = [one for one in self._people.matcher.match(text) if one.is_sure or _is_confirmed(one, detected)]
         spans = [*find_patterns(text, code), *detected]
         spans += find_in_blocks(without_code, spans)
+        spans = [extend_to_towns(text, span) if span.kind == "STREET_ADDRESS" else span for span in spans]
         spans = [span for span in spans if not self._is_allowed(span, text, matches)]
         people = (EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME) for one in matches if one.person_id)
         return [*spans, *people], matches
 
     def _find_in_chunks(self, text: str, read: ChunkReader) -> list[Entity]:
         """Collect the findings of all chunks with their replacements; of two that overlap the first wins."""
-        without_code, code, entities = blank_code(text), network_identifiers.find_code(text), list[Entity]()
+        unquoted = blank_quote_marks(text)
+        without_code, code, entities = blank_code(unquoted), network_identifiers.find_code(unquoted), list[Entity]()
         for chunk in split_chunks(text):
             if entities and entities[-1].end >= chunk.last:
                 continue
-            part, offset = text[chunk.start : chunk.end], chunk.start
+            part, offset = unquoted[chunk.start : chunk.end], chunk.start
             spans, matches = read(part, without_code[offset : chunk.end], chunk.within(code), not offset)
             for span in select_spans(text, chunk, resolve_overlaps(part, spans), entities[-1].end if entities else 0):
                 value = text[span.start : span.end]

@@ -15,7 +15,7 @@ from trainer.anonymise.phone_numbers import EXTENSION, is_other_number
 from trainer.anonymise.spans import RANK_CUE, RANK_PATTERN, EntitySpan
 
 LETTER = rf"{LATIN}\u0370-\u03ff\u1f00-\u1fff"
-SEPARATOR = re.compile(r"\n[ \t>|*•·#-]*|\s?[|•·]\s?|\s//\s|\s[-–—]\s|[,;]\s")
+SEPARATOR = re.compile(r"\n[ \t>|*•·#-]*|\s?[|•·]\s?|\s//\s|\s[-–—]\s|[,;]\s|(?<=[a-zà-ÿ]{3})\.\s(?=[A-ZÀ-Þ])")
 MAX_CELL_CHARS = 60
 NEIGHBOUR_CELLS = 3
 CONTACT_KINDS = frozenset(("PERSON", "STREET_ADDRESS", "PHONE_NUMBER", "EMAIL_ADDRESS"))

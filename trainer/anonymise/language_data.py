@@ -11,6 +11,7 @@ LATIN = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
 CJK = "\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 """Chinese characters, kana and hangul, for a character class."""
 HAN = "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+QUOTE_MARKS = re.compile(r"^(?:[ \t]{0,3}>)+(?=[ \t\w])", re.MULTILINE)
 _OTHER_WIDTHS = {0x3000: 0x20, 0xA0: 0x20, 0x202F: 0x20, 0x2011: 0x2D}
 _FULLWIDTH_TABLE = {0xFF01 + position: 0x21 + position for position in range(0x5E)} | _OTHER_WIDTHS
 _FULLWIDTH = re.compile("[\uff01-\uff5e\u3000\xa0\u202f\u2011]")
@@ -45,6 +46,11 @@ PARTICLES = re.compile("[はがをにのともへでやねよかっ、。！？!
 def normalise_width(text: str) -> str:
     """Convert full-width characters to ASCII and all spaces to plain ones; the length does not change."""
     return text.translate(_FULLWIDTH_TABLE) if _FULLWIDTH.search(text) else text
+
+
+def blank_quote_marks(text: str) -> str:
+    """Replace the marks `>` before quoted lines by spaces: an address goes on behind them. The length stays."""
+    return QUOTE_MARKS.sub(lambda marks: " " * len(marks[0]), text) if ">" in text else text
 
 
 def text_before(text: str, position: int, length: int) -> str:

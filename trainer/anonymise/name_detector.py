@@ -17,7 +17,9 @@ from trainer.anonymise.capitalisation import CapitalisationStats
 from trainer.anonymise.crf_ner.crf_tagger import load_tagger
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.crf_ner.token_features import is_east_asian
+from trainer.anonymise.east_asian_names import find_japanese_names, find_korean_names
 from trainer.anonymise.language_data import CJK_SURNAMES, ENGLISH_WORDS, LATIN, ORDINALS, UPPER, read_words
+from trainer.anonymise.name_contexts import find_names_in_context
 from trainer.anonymise.ner_postprocess import blank_code, refine_findings
 from trainer.anonymise.spans import RANK_CUE, RANK_MODEL, EntityKind, EntitySpan
 
@@ -117,6 +119,7 @@ def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
     for match in NAME_WITH_ORDINAL.finditer(text):
         if "g" in load_gazetteer().of(match["first"]):
             yield EntitySpan("PERSON", *match.span(), RANK_CUE)
+    yield from find_names_in_context(text)
     yield from _find_cjk_names(text)
 
 
@@ -124,8 +127,13 @@ def _find_cjk_names(text: str) -> Iterator[EntitySpan]:
     for pattern in CJK_CUES:
         for match in pattern.finditer(text):
             yield EntitySpan("PERSON", *match.span("name"), RANK_CUE)
-    if detect_cjk_language(text) == "zh":
+    language = detect_cjk_language(text)
+    if language == "zh":
         yield from _find_chinese_names(text)
+    elif language == "ja":
+        yield from find_japanese_names(text)
+    elif language == "ko":
+        yield from find_korean_names(text)
 
 
 def _find_chinese_names(text: str) -> Iterator[EntitySpan]:

@@ -12,6 +12,8 @@ from trainer.anonymise.spans import RANK_MODEL, EntitySpan
 
 NON_NAME_WORDS = read_words("interjection")
 """Case-folded words that begin sentences with a capital and are no names."""
+FICTION = frozenset(name.replace("_", " ").casefold() for name in read_words("fiction"))
+"""Characters of books, films, series and games, case-folded."""
 LOWERCASE_WORDS = read_words("lowercase")
 """Given names that are ordinary words in lower case: "ten miles"."""
 TITLES = frozenset(
@@ -19,8 +21,13 @@ TITLES = frozenset(
 )
 NAME_WORD = re.compile(rf"[{LATIN}][{LATIN}'’-]{{3,}}")
 NAME_PREFIX = re.compile(
-    rf"(?:(?i:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madam|mister|captain)(?![{LATIN}'’-])|"
-    rf"(?i:(?:i['’]m|i['’](?:ve|ll|d)|(?:you|we|they)['’](?:re|ve|ll)|(?:he|she|it|that|here|this|who|what)['’]s)(?![{LATIN}])|"
+    rf"(?:(?i:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madam|mister|captain|herrn?|frau|familie|"
+    rf"monsieur|madame|mme|mlle|señora?|"
+    rf"sra|signora?|sig|dott|mevrouw|mevr|meneer|dhr|mw|fru|hr|pani?|państwo|senhora?|dona|doña|"
+    rf"don|familien?|famille|familia|"
+    rf"κύριος|κύριε|κυρία|κα)(?![{LATIN}'’-])|"
+    rf"(?i:(?:i['’]m|i['’](?:ve|ll|d)|(?:you|we|they)['’](?:re|ve|ll)|(?:he|she|it|that|here|this|"
+    rf"who|what)['’]s)(?![{LATIN}])|"
     rf"(?:hey|hi|hello|dear|thanks)(?![{LATIN}'’-])))[.,!]?\s*"
 )
 """Text before a name that is not part of it."""
@@ -29,20 +36,27 @@ PLACE_NAME = re.compile(
 )
 """Things with names like people: dogs, cities."""
 NON_ADDRESS_SIGNS = re.compile(
-    r"[\[\]{}<>=|\\]|^(?:gate|exit|level|page|line|stage|round|bus|platform|track|part|step|day|chapter|lap) "
+    r"[\[\]{}<>=|\\]|^(?:gate|exit|level|page|line|stage|round|bus|platform|track|part|step|day|"
+    r"chapter|lap) "
     r"[0-9]+ [a-z]+$"
 )
 """Characters of code and numbering, which are not in addresses."""
-COMMON_WORD_GROUPS = frozenset("cwz")
+COMMON_WORD_GROUPS = frozenset("cwze")
 """Signs of word groups: English, Vietnamese, and Vietnamese without diacritics."""
-NON_PERSON_GROUPS = frozenset("cmnoby")
+NON_PERSON_GROUPS = frozenset("cmnobye")
+ADDRESS_WORD_GROUPS = frozenset("cem")
+"""Signs of words that name no street by themselves: "Table Settings 12"."""
 PRECEDING_WORD = re.compile(rf"(?:[a-z,;(“\"]\s|^)(?P<word>[^\W\d_a-z][{LATIN}'’-]+) $")
 IS_CJK = re.compile(f"[{CJK}]")
-BARE_UNIT = re.compile(r"(?:[\s,]*(?:level|floor|room|stage|gate|hall|exit)\s[0-9]{1,4}[a-z]?)+\s*", re.IGNORECASE)
+BARE_UNIT = re.compile(
+    r"(?:[\s,]*(?:level|floor|room|stage|gate|hall|exit)\s[0-9]{1,4}[a-z]?)+\s*",
+    re.IGNORECASE,
+)
 """Rooms without a street: of a game, or of a building that the text does not name."""
 TWO_DISTRICTS = re.compile("(quận|phường|huyện|xã|tỉnh) .* \\1 ", re.IGNORECASE)
 PARTICLES = (
-    "van(?: de[nr]?| het| ['’]t)?|von(?: der)?|zu[mr]?|af|te[rn]|de(?: l[ao]s?|n|r)?|del(?:la|lo)?|d[aiou]s?|e[ln]|"
+    "van(?: de[nr]?| het| ['’]t)?|von(?: der)?|zu[mr]?|af|te[rn]|de(?: l[ao]s?|n|r)?|del(?:la|"
+    "lo)?|d[aiou]s?|e[ln]|"
     "bin|ibn|al"
 )
 NAME_TAIL = re.compile(rf"(?: (?:{PARTICLES}) (?P<word>[{UPPER}][{LATIN}'’-]+)|,? (?:{ORDINALS})(?![{LATIN}0-9]))")
@@ -51,8 +65,10 @@ LAST_PARTICLE = re.compile(rf" (?:{PARTICLES})$")
 NAME_LEAD = re.compile(rf"(?<![{LATIN}])(?:van(?: de[nr]?)?|von(?: der)?|af|te[rn]) $")
 PLACE_SIGNS = frozenset("ynr")
 LEGAL_FORMS = (
-    r"ApS|A/S|AB|HB|ASA|Oyj?|B\.?V\.?|N\.V\.|VOF|Kft|Zrt|Nyrt|Bt|s\.\s?r\.\s?o|a\.\s?s|k\.\s?s|[Ss]p\. ?z ?o|j?d\.o\.o|"
-    r"S\.?R\.?L|S\.r\.l|s\.r\.l|s\.n\.c|S\.A|SARL|SAS|SpA|S\.p\.A|S\.L|Lda|Ltda|GmbH|mbH|KG|KGaA|OHG|AG|e\.K|plc|PLC|"
+    r"ApS|A/S|AB|HB|ASA|Oyj?|B\.?V\.?|N\.V\.|VOF|Kft|Zrt|Nyrt|Bt|s\.\s?r\.\s?o|a\.\s?s|k\.\s?s|"
+    r"[Ss]p\. ?z ?o|j?d\.o\.o|"
+    r"S\.?R\.?L|S\.r\.l|s\.r\.l|s\.n\.c|S\.A|SARL|SAS|SpA|S\.p\.A|S\.L|Lda|Ltda|GmbH|mbH|KG|KGaA|"
+    r"OHG|AG|e\.K|plc|PLC|"
     r"LLP|LLC|Ltd|Inc|Corp|Pty|Group|CommV|ehf|Α\.?Ε|ΕΠΕ"
 )
 SONS = "Sons|Søn|Sønner|Söner|Söhne|Fils|Figli|Hijos|Filhos|Zonen|Társa|Synowie|synové"
@@ -62,6 +78,21 @@ COMPANY_AFTER = re.compile(
 )
 """The continuation of a company's name: a legal form, or "and Sons"."""
 HAS_DIGIT = re.compile("[0-9]")
+LIST_BEFORE = re.compile(rf"[{UPPER}][{LATIN}'’-]+,\s$")
+LIST_AFTER = re.compile(rf"(?:,| and| or| &| und| et| y| e| en| og| i)\s[{UPPER}]|, (?:and|or|und|et|y|e|en|og|i) ")
+GERMAN_WORD = re.compile(
+    r"\b(?:der|die|das|und|ist|nicht|ein|eine|einen|im|mit|zu|zum|zur|auf|für|wir|ich|sie|bitte|"
+    r"noch|auch|wird|hat|am|bei|von|oder)\b"
+)
+MIN_GERMAN_WORDS = 2
+GERMAN_NAME_CUE = re.compile(
+    r"(?:hei(?:ß|ss)e|hei(?:ß|ss)t|namens|bin|name ist|[Hh]errn?|[Ff]rau|[Ff]amilie|[Oo]nkel|"
+    r"[Tt]ante|Gruß|grüßt|Bruder|Schwester|Sohn|"
+    r"Tochter|Freund|Freundin|Nachbar|Nachbarin|Chef|Chefin|Mutter|Vater|Frau|Mann|hallo|hi|hey|"
+    r"danke),? $"
+)
+CORNER_JOINT = re.compile(r" (?:and|und|et|y|con|e|en|og|och|i) |[&/]|(?i:corner)")
+LIST_COMMA = re.compile(rf",\s*(?!(?:{ORDINALS})(?![{LATIN}]))(?=\S)")
 SENTENCE_START = re.compile(r"(?:^|[.!?…:\n*_])[\s\"'“”‘’*_()-]*$")
 
 
@@ -74,10 +105,29 @@ def refine_findings(
     text: str, spans: Iterable[EntitySpan], capitalisation: CapitalisationStats
 ) -> Iterator[EntitySpan]:
     """Return the plausible findings and further mentions that follow from them."""
-    stripped = filter(None, (_strip_prefix(text, span) for span in spans))
+    parts = (part for span in spans for part in _split_list(text, span))
+    stripped = filter(None, (_strip_words(text, _strip_prefix(text, span)) for span in parts))
     plausible = [_extend(text, span) for span in stripped if _is_plausible(text, span, capitalisation)]
     yield from plausible
     yield from _repeated_mentions(text, [span for span in plausible if span.kind == "PERSON"])
+
+
+def _split_list(text: str, span: EntitySpan) -> Iterator[EntitySpan]:
+    """Split a list of people at its commas; "Lee, Ann" and "Ann Lee, Jr." are one person."""
+    if span.kind != "PERSON" or "," not in text[span.start : span.end]:
+        yield span
+        return
+    commas = [match for match in LIST_COMMA.finditer(text, span.start, span.end)]
+    signs = load_gazetteer().of(text[span.start : commas[0].start()]) if commas else ""
+    is_in_list = LIST_BEFORE.search(text, max(0, span.start - 24), span.start) or LIST_AFTER.match(text, span.end)
+    if len(commas) == 1 and not ("g" in signs and ("f" not in signs or is_in_list)):
+        yield span
+        return
+    start = span.start
+    for comma in commas:
+        yield replace(span, start=start, end=comma.start())
+        start = comma.end()
+    yield replace(span, start=start)
 
 
 def _strip_prefix(text: str, span: EntitySpan) -> EntitySpan | None:
@@ -88,6 +138,33 @@ def _strip_prefix(text: str, span: EntitySpan) -> EntitySpan | None:
     while lead := NAME_PREFIX.match(text, start, span.end):
         start = lead.end()
     return replace(span, start=start) if start < span.end else None
+
+
+def _strip_words(text: str, span: EntitySpan | None) -> EntitySpan | None:
+    """Cut common words off both ends of a person: "Kontakt Bjarte", "Kowalczyk melden"."""
+    if span is None or span.kind != "PERSON" or not text[span.start].isupper():
+        return span
+    words = list(WORD.finditer(text, span.start, span.end))
+    if any(word[0].isupper() for word in words[1:]) or len(words) == 1:
+        while len(words) > 1 and _is_common(words[0][0]) and text[words[0].end()].isspace():
+            words = words[1:]
+    while len(words) > 1 and words[-1][0].islower() and len(words[-1][0]) > 2 and not _is_listed(words[-1][0]):
+        words = words[:-1]
+    end = span.end if not words or words[-1].end() == _last_letter(text, span) else words[-1].end()
+    return replace(span, start=words[0].start() if words else span.start, end=end)
+
+
+def _last_letter(text: str, span: EntitySpan) -> int:
+    return span.start + len(text[span.start : span.end].rstrip(" .,;:!?'’\"-"))
+
+
+def _is_common(word: str) -> bool:
+    signs = {*load_gazetteer().of(word)}
+    return bool(signs & {"c", "e"}) and not signs & {"g", "f", "p", "t"}
+
+
+def _is_listed(word: str) -> bool:
+    return bool({"g", "f", "p"} & {*load_gazetteer().of(word)})
 
 
 def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationStats) -> bool:
@@ -101,11 +178,19 @@ def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationSta
         if sign or (len(words) < 3 and found.islower() and not HAS_DIGIT.search(found)):
             return False
         has_street = any("s" in sign or "u" in sign for sign in signs)
-        return has_street or (HAS_DIGIT.search(found) is not None and any(word[0].isupper() for word in words))
+        is_named = any(
+            word[0].isupper() and not ADDRESS_WORD_GROUPS.intersection(sign)
+            for word, sign in zip(words, signs, strict=True)
+        )
+        if not HAS_DIGIT.search(found):  # a street by itself is a place, two of them are a corner
+            return has_street and CORNER_JOINT.search(found) is not None
+        return has_street or is_named
     if (
         COMPANY_AFTER.match(text, span.end)
         or _is_place(text, span)
         or found in LOWERCASE_WORDS
+        or found.casefold() in FICTION
+        or _is_german_noun(text, span, signs)
         or all(word.casefold() in NON_NAME_WORDS | TITLES for word in words)
     ):
         return False
@@ -119,6 +204,14 @@ def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationSta
         is_other = NON_PERSON_GROUPS.intersection(signs[0]) or capitalisation.only_begins(words[0])
         return _is_given(signs[0]) or not is_other
     return not all(NON_PERSON_GROUPS.intersection(sign) and "g" not in sign and "f" not in sign for sign in signs)
+
+
+def _is_german_noun(text: str, span: EntitySpan, signs: list[str]) -> bool:
+    """Return True for one word on no list of names, inside a sentence of a German text, unless a name is announced."""
+    if len(signs) != 1 or {"g", "f"} & {*signs[0]} or len(GERMAN_WORD.findall(text)) < MIN_GERMAN_WORDS:
+        return False
+    before = text[max(0, span.start - 24) : span.start]
+    return re.search(r"[a-zäöüß,] $", before) is not None and not GERMAN_NAME_CUE.search(before)
 
 
 def _is_place(text: str, span: EntitySpan) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal
 EntityKind = Literal[
     "PERSON", "STREET_ADDRESS", "EMAIL_ADDRESS", "PHONE_NUMBER", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN",
     "URL_SECRET", "SECRET", "HANDLE", "DISCORD_ID", "VN_ID", "CN_ID", "JP_MY_NUMBER", "PASSPORT",
+    "ID_NUMBER",
 ]  # fmt: skip
 RANK_SECRET, RANK_PATTERN, RANK_LOG_NAME, RANK_HANDLE, RANK_MODEL, RANK_CUE = 6, 5, 4, 3, 2, 1
 """Ranks, highest first: a key or token; a value with a checksum or an unmistakable form; a name in the log; a handle;
@@ -17,7 +18,7 @@ a model's finding; a name after a cue word. Of overlapping spans the higher rank
 LETTERS = re.compile(r"[^\W_]")
 LABEL_ONLY = re.compile(r"[^\W\d]+")
 """The word left of an address from which its number was cut."""
-NUMBER_KIND_PRIORITY = "CREDIT_CARD IBAN_CODE CN_ID JP_MY_NUMBER VN_ID US_SSN DISCORD_ID PHONE_NUMBER".split()
+NUMBER_KIND_PRIORITY = "CREDIT_CARD IBAN_CODE CN_ID JP_MY_NUMBER VN_ID US_SSN ID_NUMBER DISCORD_ID PHONE_NUMBER".split()
 """Priority among several readings of the same digits."""
 MAX_UNSPLIT_CHARS = 2_500
 """Texts up to this length (code points) are one chunk; most Discord messages are shorter."""

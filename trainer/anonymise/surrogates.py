@@ -15,7 +15,7 @@ PLACEHOLDERS: dict[str, str] = {
     "CREDIT_CARD": "[card number]",
     "IBAN_CODE": "[account number]",
     "US_SSN": "[social security number]",
-    **dict.fromkeys(("VN_ID", "CN_ID", "JP_MY_NUMBER", "PASSPORT"), "[identity number]"),
+    **dict.fromkeys(("VN_ID", "CN_ID", "JP_MY_NUMBER", "PASSPORT", "ID_NUMBER"), "[identity number]"),
     "SECRET": "[key removed]",
     "URL_SECRET": "removed",
 }

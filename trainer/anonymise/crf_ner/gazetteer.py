@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ LISTS_FOLDER = Path(__file__).parent / "lists"
 GROUP_SIGNS = {
     "common": "c", "syllable": "w", "month": "m", "title": "t", "particle": "p", "middle": "v", "street": "s",
     "unit": "u", "country": "n", "region": "r", "city": "y", "org": "o", "brand": "b",
+    "foreign": "e",
 }  # fmt: skip
 """Letters by which features refer to groups of words.txt; given names are "g", family names "f"."""
 GROUPS_WITHOUT_DIACRITICS = {"w": "z"}
 """Groups of words without diacritics, where they differ: Vietnamese in plain letters."""
+WORD_FILES = ("words", "common", "foreign")
 MIN_FOLDED_CHARS = 4
 """Shorter words with diacritics are looked up unchanged: without them they are other words."""
 ENGLISH_SUFFIXES = (
@@ -92,7 +95,7 @@ def _words_with_signs() -> Iterator[tuple[str, str]]:
     for name, sign in (("given.txt", "g"), ("family.txt", "f")):
         for _, words in read_list(LISTS_FOLDER / name):
             yield from ((sign, word) for word in words)
-    for group, words in read_list(LISTS_FOLDER / "words.txt"):
+    for group, words in itertools.chain(*(read_list(LISTS_FOLDER / f"{name}.txt") for name in WORD_FILES)):
         yield from ((GROUP_SIGNS[group], word) for word in words)
 
 
