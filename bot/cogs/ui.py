@@ -95,7 +95,7 @@ async def respond(
     A response that Discord does not take is logged: what it tells of has been done, and did not go wrong.
     """
     text = text[:MAX_MESSAGE_CHARS]
-    with _logging_failure(interaction, text):
+    with _logging_failure(interaction):
         if not is_acknowledged(interaction):
             await respond_first(interaction, text, view, ephemeral=ephemeral, suppress_embeds=suppress_embeds)
         elif EMPTY_RESPONSE in interaction.extras and (interaction.extras[EMPTY_RESPONSE] or not ephemeral):
@@ -160,7 +160,7 @@ async def fill_response(
 
 async def update_message(interaction: discord.Interaction[Any], **fields: Any) -> None:
     """Edit the message of the button that was pressed, as the response; a failure is logged, as by `respond`."""
-    with _logging_failure(interaction, fields.get("content") or "new buttons"):
+    with _logging_failure(interaction):
         if is_acknowledged(interaction):
             await persist(lambda: interaction.edit_original_response(**fields))
         else:
@@ -170,16 +170,19 @@ async def update_message(interaction: discord.Interaction[Any], **fields: Any) -
 async def edit_response(interaction: discord.Interaction[Any], **fields: Any) -> None:
     """Edit the response, such as by progress; a failure is logged, as by `respond`."""
     interaction.extras.pop(EMPTY_RESPONSE, None)
-    with _logging_failure(interaction, fields.get("content") or "new buttons"):
+    with _logging_failure(interaction):
         await persist(lambda: interaction.edit_original_response(**fields))
 
 
 @contextmanager
-def _logging_failure(interaction: discord.Interaction[Any], text: str) -> Iterator[None]:
+def _logging_failure(interaction: discord.Interaction[Any]) -> Iterator[None]:
+    """Log a response that failed, but not its text, which may be a member's own."""
     try:
         yield
     except (discord.HTTPException, discord.RateLimited, *UNCERTAIN_ERRORS) as error:
-        log.warning("could not tell %s: %s (%s)", interaction.user, text, str(error) or type(error).__name__)
+        data: Any = interaction.data or {}
+        asked = data.get("name") or data.get("custom_id")
+        log.warning("could not tell %s what %s did: %s", interaction.user, asked, str(error) or type(error).__name__)
 
 
 async def respond_privately(interaction: discord.Interaction[Any], text: str) -> None:
