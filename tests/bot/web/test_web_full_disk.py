@@ -61,13 +61,13 @@ async def test_over_rest(dashboard: DashboardClient, method: str, path: str, mor
 async def test_on_the_pages(dashboard: DashboardClient) -> None:
     status, text, _ = await dashboard.submit("/dashboard/personas/ballast/lore", name="mine", text="# Mine\n\nOf silk.")
     assert status == 507 and DISK_FULL_MESSAGE in text and "Of silk." in text  # the text is still in the form
-    status, _, text = await upload(dashboard, "/dashboard/personas", "mira.json", as_json(V2))
+    status, _, text = await upload(dashboard, "/dashboard/personas", "mira.json", as_json(V2))  # type: ignore[no-untyped-call]
     assert status == 507 and DISK_FULL_MESSAGE in text
     assert not tree(dashboard, "lore", "personas")
 
 
 async def test_with_a_full_database(dashboard: DashboardClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_version(dashboard.store, "ballast", "v1")
+    put_version(dashboard.store, "ballast", "v1")  # type: ignore[no-untyped-call]
     monkeypatch.setattr(dashboard.store.jobs, "add", refuse_rows)
     monkeypatch.setattr(dashboard.store.versions, "promote", refuse_rows)
     status, problem, _ = await dashboard.start()

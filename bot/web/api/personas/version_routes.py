@@ -216,7 +216,10 @@ async def get_personas(request: web.Request) -> web.Response:
     services, page = get_services(request), parse_page_query(request)
     shown, links = paginate(request, page, owned_personas(services), lambda one: one.id, "persona")
     channels = channels_by_persona(services, [one.id for one in shown])
-    personas = [PersonaResponse.of(one, channels.get(one.id, ())) for one in shown]
+    personas = []
+    for one in shown:
+        personas.append(PersonaResponse.of(one, channels.get(one.id, ())))
+        await asyncio.sleep(0)  # some queries each: others have their turn in between
     return PersonaListResponse(personas=personas, links=links).response()
 
 
