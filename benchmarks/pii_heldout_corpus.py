@@ -28,11 +28,7 @@ def read_held_out(seed: int = HELD_OUT_SEED, count: int = HELD_OUT_TEXTS) -> lis
     annotated = []
     for drawn in generate_texts(seed, count):
         text = drawn["text"]
-        gold = [
-            part
-            for span in drawn["spans"]
-            for part in _golds(text, span["label"], span["start"], span["end"])
-        ]
+        gold = [part for span in drawn["spans"] for part in _golds(text, span["label"], span["start"], span["end"])]
         annotated.append(AnnotatedText(drawn["language"], text, tuple(gold)))
     return annotated
 

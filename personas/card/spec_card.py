@@ -25,9 +25,7 @@ EXPECTED_FORMAT_ADVICE = (
     "A card is a JSON object of version 1, 2 (spec chara_card_v2) or 3 (chara_card_v3), by itself or in a PNG "
     "or CHARX file, or a TOML file of this project."
 )
-LOREBOOK_ADVICE = (
-    "Add it as lore: `/persona lore add`, the persona's lore page, or `python -m personas lore convert`."
-)
+LOREBOOK_ADVICE = "Add it as lore: `/persona lore add`, the persona's lore page, or `python -m personas lore convert`."
 
 
 @dataclass(frozen=True)

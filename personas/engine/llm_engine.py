@@ -16,10 +16,10 @@ from personas.engine import EngineState, MetricsCallback, RequestMetrics
 from personas.engine.admission import AdmissionControl, SchedulerLimits
 from personas.engine.cpu_kernel.build import load_compiled
 from personas.engine.scheduler import run_or_log
+from personas.home.prompt_version import prompt_version_of
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
-from personas.home.prompt_version import prompt_version_of
 from personas.prompt import CONTEXT_TOKENS, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision

@@ -215,7 +215,7 @@ def parse_rules(comment: str, heading: str) -> EntryRules:
     where = f"The lore comment under “{heading}”" if heading else "The lore comment before the first heading"
     try:
         require_plain_yaml(comment)
-        stated = yaml.load(comment, yaml.BaseLoader)  # texts only: BaseLoader makes no objects
+        stated = yaml.load(comment, yaml.BaseLoader)  # nosec B506  # texts only: it makes no objects
     except (yaml.YAMLError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
         raise LoreError(f"{where} is not YAML: {why}.", "Write lines such as `keys: lamp, lantern`.") from None

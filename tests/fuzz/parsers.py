@@ -208,7 +208,7 @@ def text_exports() -> list[Seed]:
     )
     personachat = "1 your persona: i like clocks.\n2 Why?\tBecause.\t\tno|yes\n3 hi\tho\n"
     yaml = "acts:\n- - text: Why?\n    labels: [Because.]\n    episode_done: true\n"
-    line = "[LINE] Talk\nSaved on: 2026/03/02 10:00\n\nSun, 03/01/2026\n9:00 AM\tMira\thi\n9:01 AM\tAda\t\"a\nb\"\n"
+    line = '[LINE] Talk\nSaved on: 2026/03/02 10:00\n\nSun, 03/01/2026\n9:00 AM\tMira\thi\n9:01 AM\tAda\t"a\nb"\n'
     kakao = "2026년 3월 1일 오전 9:00, Mira : hi\n2026년 3월 1일 오전 9:01, Ada : ho\n" * 2
     windows = "--------------- 2026년 3월 1일 일요일 ---------------\n[Mira] [오전 9:00] hi\n[Ada] [오후 1:01] ho\n"
     character = "Oda: Mind the step.\nGuest: I will.\n\nOda: Good.\n"

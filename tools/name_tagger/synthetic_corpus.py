@@ -213,9 +213,8 @@ class DistractorGenerator:
         self._random = random
         self._texts = texts
         lists = dict[str, list[str]]()
-        names = ("words.txt", "common.txt")
         files = [TEMPLATES_FOLDER / "things.txt", TEMPLATES_FOLDER / "labels.txt"]
-        files += [LISTS_FOLDER / name for name in names]
+        files += [LISTS_FOLDER / "words.txt", LISTS_FOLDER / "common.txt"]
         for group, words in itertools.chain.from_iterable(map(read_list, files)):
             lists.setdefault(group, []).extend(word.replace("_", " ") for word in words)
         self._lists = lists

@@ -123,6 +123,7 @@ def test_personas_go_on_while_all_are_read_again(tmp_path: Path, monkeypatch: py
     LargeHome(synthetic_places(2), messages=0).write(tmp_path)
     registry = PersonaRegistry(ShippedData.from_source_tree().cards, tmp_path)
     before, seen = len(registry.everybody()), list[int]()
+
     def watched_read(path: Path) -> Persona:
         seen.append(len(registry.everybody()))
         return read_card(path)
