@@ -68,6 +68,7 @@ REVIEWED = {
     ("trainer/data/run_dataset.py", "job / name"),
     ("trainer/data/run_dataset.py", "self.folder / file"),
     ("trainer/recipe/resolve.py", "RECIPES_FOLDER / f'{name}.toml'"),  # one of recipe_names()
+    ("trainer/report/run_plan.py", "folder / name"),
     ("trainer/recipe/resolve.py", "longest / own"),
     # Paths that the operator names.
     ("bot/training/dataset_catalog.py", "folder / given"),

@@ -44,7 +44,8 @@ ADDRESSES = """
     στην |οδό Ερμού, αριθμός 12|
     it is |number 14, Harbour Road|, blue door
     |12 Alder Street, LEEDS|
-    send it to |4218 Juniper Lane, Apt 7, Tallbrook, OR 97401| before Friday
+    send it to |4218 Juniper Lane, Apt 7, Tallbrook, OR 97401|.
+    send it to |4218 Juniper Lane, Tallbrook, OR 97401|
     |12 Alder Street, Hamburg|.
 """
 NO_ADDRESSES = """

