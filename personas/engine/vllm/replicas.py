@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from personas.engine.vllm.vllm_client import (
     ACCOUNT_KINDS,
     AdapterNotServedError,
+    FailureKind,
     ReplicaError,
     ServedModels,
     VllmClient,
@@ -43,10 +44,10 @@ class ReplicaLimits:
     A replica runs `rows` replies with at most `adapters` different adapters at once. It is asked for its health every
     `health_interval_s` and has to answer within `health_timeout_s`. After a failure it gets no replies for a random
     time up to `backoff_s`, doubled with each further failure up to `max_backoff_s` (full jitter), and until it is
-    healthy. One that limits requests gets none until the time that it names or, if it names none, for at least half of
-    a time that doubles up to `max_busy_backoff_s`. One that is not set up for this bot is checked again after
-    `misconfigured_s`, doubled up to `max_refused_s` while it refuses the account. Requests wait for servers that limit
-    them for `patience_s`; if it takes longer, they are answered at once.
+    healthy. One that limits requests gets none for at least half of a time that doubles up to `max_busy_backoff_s`, and
+    not before the time that it names. One that is not set up for this bot is checked again after `misconfigured_s`,
+    doubled up to `max_refused_s` with each further refusal of the account. Requests wait for servers that limit them
+    for `patience_s`; if it takes longer, they are answered at once.
     """
 
     rows: int = 32
@@ -80,7 +81,8 @@ class Replica:
 
     `active` is the number of replies by adapter, without those of the base model. `is_checked` until the server was
     away, because another one may have taken its place; `served` is what the check found. `error` says why it gets no
-    replies. `told` is what the operator has been told and has not passed since: it is logged once.
+    replies. `told` is what the operator has been told and has not passed since: it is logged once. `refusals` are the
+    failures at which it refused the account, and `failures` all others, since it finished a reply.
     """
 
     client: VllmClient
@@ -93,6 +95,7 @@ class Replica:
     error: Exception | None = None
     told: str = ""
     failures: int = 0
+    refusals: int = 0
     missed: int = 0
     retry_at: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -210,7 +213,10 @@ class Replicas:
         now = self._clock()
         retry_at = now + self._backoff_s(replica, error)
         if was_ready or now >= replica.retry_at:
-            replica.failures += 1
+            if _failure_kind(error) in ACCOUNT_KINDS:
+                replica.refusals += 1
+            else:
+                replica.failures += 1
             replica.retry_at = retry_at
         else:  # a reply that had begun before another one failed
             replica.retry_at = max(replica.retry_at, retry_at)
@@ -219,15 +225,16 @@ class Replicas:
             self._on_change()
 
     def _backoff_s(self, replica: Replica, error: Exception) -> float:
-        limits, doublings = self.limits, min(replica.failures, 16)
-        kind = error.kind if isinstance(error, ReplicaError) else "broken"
+        limits, kind = self.limits, _failure_kind(error)
         if kind in ACCOUNT_KINDS:
-            return min(limits.max_refused_s, limits.misconfigured_s * 2.0**doublings)
+            return min(limits.max_refused_s, limits.misconfigured_s * 2.0 ** min(replica.refusals, 16))
         longest_s = limits.max_busy_backoff_s if kind == "busy" else limits.max_backoff_s
-        longest_s = min(longest_s, limits.backoff_s * 2.0**doublings)
+        longest_s = min(longest_s, limits.backoff_s * 2.0 ** min(replica.failures, 16))
+        backoff_s = self._jitter.uniform(longest_s / 2 if kind == "busy" else 0, longest_s)
         if isinstance(error, ReplicaError) and error.retry_after_s is not None:
-            return error.retry_after_s + self._jitter.uniform(0, limits.backoff_s)
-        return self._jitter.uniform(longest_s / 2 if kind == "busy" else 0, longest_s)
+            # "At once" is not believed: some servers say it and go on to refuse.
+            return max(backoff_s, error.retry_after_s + self._jitter.uniform(0, limits.backoff_s))
+        return backoff_s
 
     def _tell(self, replica: Replica, error: Exception) -> None:
         """Log why a replica gets no replies, once until it has replied, or is back after it was away."""
@@ -239,7 +246,7 @@ class Replicas:
 
     def succeed(self, replica: Replica) -> None:
         """Reset the backoff of a replica that finished a reply."""
-        replica.failures = 0
+        replica.failures = replica.refusals = 0
         if replica.told:
             log.warning("%s replies again", replica.url)
             replica.told = ""
@@ -446,6 +453,10 @@ class RestartNotices:
         if url in found:
             kept = {name: at for name, at in found.pop(url).items() if at > started_at}
             write_private_file(self._file, json.dumps(found | ({url: kept} if kept else {})).encode())
+
+
+def _failure_kind(error: Exception) -> FailureKind:
+    return error.kind if isinstance(error, ReplicaError) else "broken"
 
 
 async def cancel_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:

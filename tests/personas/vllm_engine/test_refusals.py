@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
+from itertools import pairwise
 
 import pytest
 from aiohttp import web
@@ -178,18 +179,50 @@ async def test_another_server_takes_what_one_refuses(open_engine, gateway, serve
     assert all([await answer(both, ask(str(n))) for n in range(6)])
 
 
-def test_a_busy_server_is_asked_ever_more_seldom():
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Retry-After": "0"},
+        {"Retry-After": "-3"},
+        {"retry-after-ms": "1"},
+        {"Retry-After": formatdate(NOW - 90, usegmt=True)},
+    ],
+)
+def test_a_busy_server_is_asked_ever_more_seldom(headers):
     now = [0.0]
     replicas: Replicas = make_replicas(1)
     replicas._clock = lambda: now[0]
     [replica] = replicas.all
+    wait_s = parse_retry_after(headers, lambda: NOW)
     asked = []
     while now[0] < 120:
         replica.is_ready = True
-        replicas.fail(replica, ReplicaError("limits requests", kind="busy"))
+        replicas.fail(replica, ReplicaError("limits requests", kind="busy", retry_after_s=wait_s))
         asked.append(now[0])
         now[0] = replica.retry_at
-    assert len(asked) < 16  # it was asked 56 times in this time
+    assert len(asked) < 16  # it was asked 56 times in this time, and about 1000 times if it said "at once"
+    longest_s = max(after - before for before, after in pairwise(asked))
+    assert longest_s <= replicas.limits.max_busy_backoff_s
+
+
+def test_a_first_refusal_of_the_account_does_not_wait_longer_after_other_failures():
+    now = [0.0]
+    replicas: Replicas = make_replicas(1)
+    replicas._clock = lambda: now[0]
+    [replica] = replicas.all
+    waits = []
+    for kind in (*["busy"] * 6, "quota", "busy", "quota", "failed", "quota"):
+        replica.is_ready = True
+        replicas.fail(replica, ReplicaError("it fails", kind=kind))
+        if kind == "quota":
+            waits.append(replica.retry_at - now[0])
+        now[0] = replica.retry_at
+    assert waits == pytest.approx([30.0, 60.0, 120.0])  # the first was 600
+    replicas.succeed(replica)
+    replica.is_ready = True
+    replicas.fail(replica, ReplicaError("no quota", kind="quota"))
+    assert replica.retry_at - now[0] == pytest.approx(30.0)
 
 
 def test_replies_that_fail_together_count_once():
