@@ -117,6 +117,36 @@ def test_talk_comes_back_as_a_log_that_can_be_read(run, tmp_path):
     assert "42" not in {mira.speaker.id, bo.speaker.id} and "reef" not in mira.text
 
 
+@pytest.mark.parametrize("flag", [{"weight": 0}, {"train": False}], ids=str)
+def test_what_rows_say_beside_their_texts_is_kept_or_listed(run, tmp_path, capsys, flag):
+    thought = "<think>\nThe ferry is late.\n</think>\n\nSoon."
+    turns = [
+        {"role": "system", "content": "Mail a.b@quay.example."},
+        {"role": "user", "content": "When does it go?"},
+        {"role": "assistant", "content": thought, **flag},
+        {"role": "system", "content": "The quay burns."},
+        {"role": "user", "content": "And now?"},
+        {"role": "assistant", "content": "<reflection>\nOh.\n</reflection>\nNever."},
+    ]
+    written(tmp_path / "talk.jsonl", [{"messages": turns, "mood": "calm"}])
+    assert run("talk.jsonl") == 0
+    (talk,) = [item for item in read_source(Path("out.jsonl"), ReadOptions()) if isinstance(item, Conversation)]
+    assert "quay.example" not in talk.system and talk.system.startswith("Mail ")
+    assert talk.later_systems == ((2, "The quay burns."),)
+    assert [(one.speaker.id, one.is_trained) for one in talk.messages] == [
+        ("user", True), ("assistant", False), ("user", True), ("assistant", True)
+    ]  # fmt: skip
+    assert [talk.messages[1].text, talk.messages[3].text] == [thought, turns[5]["content"]]
+    assert "Not taken: column mood – it has no role" in capsys.readouterr().err
+    assert json.loads(Path("report.json").read_text())["not_kept"] == [{"what": "column mood", "why": "it has no role"}]
+
+
+def test_rejected_answers_that_are_lost_are_counted(run, tmp_path, capsys):
+    written(tmp_path / "pairs.jsonl", [{"prompt": "hi", "chosen": "come in", "rejected": "go away"}] * 2)
+    assert run("pairs.jsonl") == 0
+    assert "2 rejected answers – the output has no place for the worse of two answers" in capsys.readouterr().err
+
+
 def test_pseudonyms_are_the_same_again_and_others_for_another_file(run, tmp_path):
     for name in ("a.jsonl", "b.jsonl"):
         log_of(tmp_path / name)

@@ -12,13 +12,15 @@ from typing import Any
 
 from personas.errors import MaterialError
 from personas.home.data_subjects import Storing
+from personas.schemas.import_report import ImportItem, ImportReport, not_taken
 from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.output_files import ReviewLog, open_atomic, write_rows
 from trainer.anonymise.spans import replace_entities
-from trainer.sources.conversation import Conversation, RejectedRecord
+from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage
+from trainer.sources.conversation_builder import USER
 from trainer.sources.formats.tabular import COLUMNS_FORMAT
 from trainer.sources.reader import read_source
-from trainer.sources.registry import detect_format
+from trainer.sources.registry import describe_content, detect_format
 from trainer.sources.source_file import SourceFile, open_source, resolve_path
 from trainer.sources.source_format import ReadOptions
 
@@ -78,14 +80,29 @@ class AnonymiseRequest:
 
 @dataclass
 class AnonymiseStats:
-    """Counts of the file's records."""
+    """Counts of the file's records.
+
+    `is_written_as_rows`: some conversation says what a log has no place for. `alternatives` are rejected answers.
+    """
 
     texts: int = 0
+    is_written_as_rows: bool = False
+    alternatives: int = 0
+    unused_columns: tuple[str, ...] = ()
     rejected: Counter[str] = field(default_factory=Counter)
 
     def reject(self, item: RejectedRecord) -> None:
         """Count records that are not written."""
         self.rejected[item.reason] += item.rows
+
+    def not_kept(self) -> ImportReport:
+        """Return what the rows say beside their texts and the output does not hold."""
+        items = [not_taken(f"column {column}", "it has no role") for column in self.unused_columns]
+        if self.alternatives:
+            plural = "s" if self.alternatives > 1 else ""
+            why = "the output has no place for the worse of two answers"
+            items.append(ImportItem("not_taken", f"{self.alternatives:,} rejected answer{plural}", why))
+        return ImportReport.of(items)
 
 
 def anonymise_file(request: AnonymiseRequest, on_progress: ProgressCallback) -> dict[str, Any]:
@@ -98,7 +115,7 @@ def anonymise_file(request: AnonymiseRequest, on_progress: ProgressCallback) -> 
         if is_text_table(file, request.format):
             write_rows(_anonymise_rows(file, request, stats, on_progress), out, request.out.suffix.lower())
         else:
-            _read_speakers(request, on_progress)
+            _read_speakers(request, stats, on_progress)
             write_rows(_anonymise_conversations(request, stats, on_progress), out, ".jsonl")
         if not stats.texts:
             message = f"Nothing in {request.source.name} can be used{''.join(f': {r}' for r in [*stats.rejected][:1])}."
@@ -122,7 +139,7 @@ def _anonymise_rows(
             yield anonymise_row(record[1], request.anonymiser)
 
 
-def _read_speakers(request: AnonymiseRequest, on_progress: ProgressCallback) -> None:
+def _read_speakers(request: AnonymiseRequest, stats: AnonymiseStats, on_progress: ProgressCallback) -> None:
     try:
         detect_format(request.source, request.format, request.options)
     except MaterialError as error:
@@ -132,6 +149,15 @@ def _read_speakers(request: AnonymiseRequest, on_progress: ProgressCallback) -> 
         on_progress("reading speakers", item.rows)
         if isinstance(item, Conversation):
             request.anonymiser.register(item)
+            stats.is_written_as_rows = stats.is_written_as_rows or _needs_rows(item)
+            stats.alternatives += bool(item.rejected)
+    stats.unused_columns = describe_content(request.source, request.options, request.format).columns.unused
+
+
+def _needs_rows(conversation: Conversation) -> bool:
+    """Report whether a conversation has system texts, excluded answers or a language, which no log holds."""
+    stated = (conversation.system, conversation.later_systems, conversation.lang)
+    return any(stated) or not all(message.is_trained for message in conversation.messages)
 
 
 def _anonymise_conversations(
@@ -147,7 +173,29 @@ def _anonymise_conversations(
         if request.review:
             request.review.row = item.messages[0].row
         stats.texts += len(item.messages)
-        yield from _log_lines(request.anonymiser.anonymise(item), number)
+        anonymised = request.anonymiser.anonymise(item)
+        if stats.is_written_as_rows:
+            yield _messages_row(anonymised)
+        else:
+            yield from _log_lines(anonymised, number)
+
+
+def _messages_row(conversation: Conversation) -> dict[str, Any]:
+    """Return a ShareGPT row, which holds names as well as roles; `weight` is OpenAI's flag of an excluded answer."""
+    turns = [{"from": "system", "value": conversation.system}] if conversation.system else []
+    later = list(conversation.later_systems)
+    for place, message in enumerate(conversation.messages):
+        while later and later[0][0] <= place:
+            turns.append({"from": "system", "value": later.pop(0)[1]})
+        turns.append(_turn(message))
+    turns += [{"from": "system", "value": text} for _, text in later]
+    return {"conversations": turns} | ({"lang": conversation.lang} if conversation.lang else {})
+
+
+def _turn(message: SourceMessage) -> dict[str, Any]:
+    name = USER.id if message.speaker.id == USER.id else message.speaker.name
+    turn: dict[str, Any] = {"from": name, "value": message.text}
+    return turn if message.is_trained else turn | {"weight": 0}
 
 
 def _log_lines(conversation: Conversation, number: int) -> Iterator[dict[str, Any]]:
@@ -173,6 +221,7 @@ def _figures(request: AnonymiseRequest, stats: AnonymiseStats, seconds: float) -
         "people": anonymiser.people_count,
         "strangers": len(anonymiser.non_speakers),
         "rejected": dict(stats.rejected),
+        "not_kept": stats.not_kept().as_json()["not_taken"],
         "review_deleted_on": request.review.delete_on if request.review else None,
         "seconds": round(seconds, 2),
         "texts_per_s": round(stats.texts / max(seconds, 1e-6), 1),

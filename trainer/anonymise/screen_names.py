@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from personas.engine.thoughts import TAG_WORDS
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.language_data import LATIN, text_before
 from trainer.anonymise.spans import RANK_HANDLE, EntitySpan
@@ -100,7 +101,9 @@ PLAIN_ON_PLATFORM = re.compile(
     rf" (?:(?:over )?(?:on|auf|sur|en|su|op|på|na|no) )(?:{PLATFORM})(?![{LATIN}])",
     re.IGNORECASE,
 )
-HTML_TAGS = frozenset("br hr li ul ol div span body head html code pre img table tr td th em strong".split())
+MARKUP_TAGS = frozenset(
+    (*"br hr li ul ol div span body head html code pre img table tr td th em strong".split(), *TAG_WORDS.split("|"))
+)
 NOT_A_NICKNAME = re.compile(
     r"v?[0-9.]+[a-z]{0,2}|[a-z]{1,2}[0-9]{1,4}[a-z]?|[0-9.]+[a-z]{1,3}|.*\.(?:py|js|ts|md|txt|"
     r"json|ya?ml|toml|exe|zip|png|jpe?g|"
@@ -155,7 +158,7 @@ def _labelled(text: str) -> Iterator[tuple[int, int]]:
 def _speakers(text: str) -> Iterator[tuple[int, int]]:
     for match in SPEAKER.finditer(text):
         if match["bracket"]:
-            if match["bracket"].lower() not in HTML_TAGS:
+            if match["bracket"].lower() not in MARKUP_TAGS and f"</{match['bracket']}>" not in text:
                 yield match.span("bracket")
         elif (match["time"] and _is_somebody(match["name"])) or (
             is_nickname(match["name"]) and _is_speech(text, match.end())

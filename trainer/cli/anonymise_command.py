@@ -14,6 +14,7 @@ from personas.home.data_subjects import ErasureFence
 from personas.home.external_files import delete_expired_reviews
 from personas.home.pseudonyms import HomeKey
 from personas.schemas.chat import Persona
+from personas.schemas.import_report import ImportReport
 from trainer.anonymise import anonymise_file
 from trainer.anonymise.allowlist import NameCorrections, read_corrections, world_names
 from trainer.anonymise.anonymiser import Anonymiser
@@ -31,9 +32,11 @@ Replaces personal data in a file, and the names of people by pseudonyms:
   python -m trainer anonymise --in talk.json --out talk.anonymised.jsonl --report report.json --review
   python -m trainer anonymise --in texts.csv --out texts.anonymised.csv --report report.json
 
-FILE is a chat in any format that `dataset inspect` recognises, written as a log with one message per line, or rows with
-a "text" (JSON, JSON Lines, CSV), written with the text replaced and with entities: [{kind, start, end, replacement}],
-offsets into the original. docs/privacy.md lists what is found and what is not. Pseudonymised is not anonymous.
+FILE is a chat in any format that `dataset inspect` recognises, written as a log with one message per line. If it has
+system texts, excluded answers or languages, which a log cannot hold, each conversation is a row of "conversations".
+Or FILE has rows with a "text" (JSON, JSON Lines, CSV), written with the text replaced and with entities: [{kind, start,
+end, replacement}], offsets into the original. What is not kept is listed.
+docs/privacy.md lists what is found and what is not. Pseudonymised is not anonymous.
 """
 
 
@@ -131,6 +134,7 @@ def _summary_lines(summary: dict[str, Any], options: argparse.Namespace) -> list
         lines.append(f"patterns and known names only: {texts} texts")
     if summary["rejected"]:
         lines.append(f"left out: {sum(summary['rejected'].values()):,} records (reasons in the report)")
+    lines += ImportReport.from_json({"not_taken": summary["not_kept"]}).lines()
     if summary["review_deleted_on"]:
         lines.append(f"to check: {review_path(options.report)}, deleted on {summary['review_deleted_on'][:10]}")
     return lines
