@@ -87,3 +87,40 @@ def test_a_build_learns_the_named_speakers_lines_alone_and_knows_the_mapping_lat
     replies = [json.loads(line)["messages"][-1]["content"] for side in sides for line in side]
     assert {int(reply.split()[-2]) for reply in replies} == set(range(1, 60, 2)), "every second line is Tansy's"
     assert json.loads(out)["rows_used"] == 60
+
+
+ROLE_TALK = [
+    ("user", "Is the ferry here?"),
+    ("assistant", "It never left."),
+    ("user", "Who rows?"),
+    ("assistant", "I."),
+]
+
+
+@pytest.mark.parametrize("speaker", ["role", "is_bot"])
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("has_thread", [True, False])
+def test_talk_between_roles_goes_by_its_times(tmp_path, speaker, order, has_thread):
+    """Two conversations with two sessions each, an hour apart; the last two lines of a session are of one minute."""
+    rows = []
+    for number, (at, thread) in enumerate([("09", "a"), ("11", "a"), ("13", "b"), ("15", "b")]):
+        for minute, (role, text) in zip((0, 1, 2, 2), ROLE_TALK, strict=True):
+            label = role if speaker == "role" else str(role == "assistant")
+            ids = [thread] if has_thread else []
+            rows.append(",".join([f"2026-03-01 {at}:0{minute}:00", label, f"{text} {number}", *ids]))
+    head = f"created_at,{speaker},content" + ",thread_id" * has_thread
+    (tmp_path / "talk.csv").write_text("\n".join([head, *rows[::order]]) + "\n")
+    used, rejected = everything(tmp_path / "talk.csv")
+    assert not rejected and sum(c.rows for c in used) == 16
+    talks = sorted([(m.speaker.id, m.text) for m in c.messages] for c in used)
+    assert talks == sorted([(role, f"{text} {number}") for role, text in ROLE_TALK] for number in range(4))
+
+
+def test_a_system_text_holds_for_all_sessions_and_a_row_without_a_time_is_named(tmp_path):
+    rows = ["2026-03-01 08:00,system,Be kind.", "2026-03-01 09:00,user,Hi.", "2026-03-01 09:01,assistant,Hm."]
+    rows += ["2026-03-02 09:00,user,Back?", "2026-03-02 09:01,assistant,Yes.", "soon,user,And now?"]
+    (tmp_path / "talk.csv").write_text("time,role,content\n" + "\n".join(rows) + "\n")
+    mapping = {"time": "time", "speaker": "role", "text": "content"}
+    used, rejected = everything(tmp_path / "talk.csv", format="columns", mapping=mapping)
+    assert [(c.system, c.rows, len(c.messages)) for c in used] == [("Be kind.", 3, 2), ("Be kind.", 2, 2)]
+    assert [item.reason for item in rejected] == ["time: 'soon' is not a date and time"]

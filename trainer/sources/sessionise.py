@@ -1,8 +1,9 @@
 """Parses chat log records and splits them into sessions; applies edits and deletions, drops bots and commands."""
 
-from collections.abc import Callable, Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from personas.errors import MaterialError
 from trainer.sources.conversation import Conversation, RejectedRecord
@@ -12,6 +13,7 @@ from trainer.sources.source_file import Record, SourceFile
 from trainer.sources.source_format import ReadOptions
 from trainer.sources.speakers import Author, ConsentFilter, LogMessage, SpeakerDirectory, count_records
 
+Item = TypeVar("Item")
 SYSTEM, BOT, COMMAND, NO_TEXT = "system message", "another bot", "command", "no text"
 ATTACHMENT, EMBED, STICKER, FORWARDED = "only an attachment", "only an embed", "only a sticker", "forwarded message"
 DELETED, DELETION, EDITED = "deleted", "says that another was deleted", "edited later"
@@ -110,9 +112,9 @@ class _Log:
         channel.messages.append(LogMessage(entry.row, at, entry.author, entry.text, entry.id, reply_to))
 
     def sessions(self, gap_s: float) -> Iterator[tuple[str, list[LogMessage]]]:
-        """Yield each channel's name and sessions in chronological order, stable for equal times."""
+        """Yield each channel's name and sessions in chronological order (see `sort_by_time`)."""
         for name, channel in self._channels.items():
-            messages = sorted(filter(None, channel.messages), key=lambda message: message.at)
+            messages = sort_by_time(list(filter(None, channel.messages)), lambda message: message.at)
             channel.messages.clear()
             for session in _split_sessions(messages, channel.replied_to, gap_s):
                 yield name, session
@@ -132,6 +134,13 @@ class _Log:
         if not entry.text:
             return entry.empty
         return COMMAND if is_command(entry.text) else ""
+
+
+def sort_by_time(items: Sequence[Item], time_of: Callable[[Item], float]) -> list[Item]:
+    """Return items in the order of their times; those of equal times as written, or reversed in a list newest first."""
+    times = list(map(time_of, items))
+    is_newest_first = len(times) > 1 and times[-1] < times[0] and all(map(operator.ge, times, times[1:]))
+    return sorted(reversed(items) if is_newest_first else items, key=time_of)
 
 
 def _split_sessions(entries: list[LogMessage], replied_to: set[str], gap_s: float) -> Iterator[list[LogMessage]]:

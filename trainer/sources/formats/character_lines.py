@@ -354,13 +354,15 @@ def _text_lines(file: SourceFile) -> Iterator[tuple[str, str, str] | RejectedRec
             yield (item[0], name, item[2]) if name else RejectedRecord(item[0], "no name before it")
 
 
-def build_scene(lines: Sequence[SceneLine], options: ReadOptions) -> Conversation | RejectedRecord:
-    """Build the conversation of a scene's lines."""
+def build_scene(
+    lines: Sequence[SceneLine], options: ReadOptions, rows: int | None = None
+) -> Conversation | RejectedRecord:
+    """Build the conversation of a scene's lines. `rows` counts those that no other scene has (by default all)."""
     labels = [{"q": "user", "a": "assistant"}.get(fold_name(name), name) for _, name, _ in lines]
     dialogue = RawDialogue(labels, [clean_line(text) for _, _, text in lines])
     if not any(ROLES.get(fold_name(label)) is ASSISTANT for label in labels):
         dialogue.roles = list_characters(labels)
-    return build_conversation(dialogue, lines[0][0], options, len(lines))
+    return build_conversation(dialogue, lines[0][0], options, len(lines) if rows is None else rows)
 
 
 def _read_quotes(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:

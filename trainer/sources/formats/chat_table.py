@@ -16,7 +16,7 @@ from trainer.sources.formats.character_lines import MAX_SCENE_TURNS, SceneLine, 
 from trainer.sources.header_names import chat_roles
 from trainer.sources.markup import clean_text, map_outside_code
 from trainer.sources.record_fields import UnusableRecordError, cell_text
-from trainer.sources.sessionise import LogEntry, build_sessions, parse_entries
+from trainer.sources.sessionise import LogEntry, build_sessions, parse_entries, sort_by_time
 from trainer.sources.source_file import Record
 from trainer.sources.source_format import ReadOptions
 from trainer.sources.speakers import make_author
@@ -87,7 +87,10 @@ def read_chat(
 
     Lines whose speakers are roles are the assistant's and the user's, with or without times.
     """
-    if ("time" in columns or "date" in columns) and not _has_roles(records, columns):
+    has_times = "time" in columns or "date" in columns
+    if has_times and _has_roles(records, columns):
+        return _timed_scenes(records, columns, options)
+    if has_times:
         order = _detect_order(records, columns)
         entries = parse_entries(records(), lambda row, cells: _entry(row, cells, columns, order))
         return build_sessions(entries, name, options)
@@ -129,18 +132,71 @@ def _stamp(row: Mapping[str, Any], columns: ChatColumns) -> WrittenTime | None:
     return WrittenTime(day.numbers, day.seconds + clock, exact=exact)
 
 
-def _entry(row: str, cells: Mapping[str, Any], columns: ChatColumns, order: DateOrder) -> LogEntry:
+def _time(cells: Mapping[str, Any], columns: ChatColumns, order: DateOrder) -> float:
+    """Return a row's time in seconds since 1970. Raises `UnusableRecordError`."""
     stamp = _stamp(cells, columns)
     at = stamp.at(order) if stamp else None
     if at is None:
         column = columns.get("time") or columns["date"]
         raise UnusableRecordError(f"{column}: {str(cell_at(cells, column))[:40]!r} is not a date and time")
+    return at
+
+
+def _entry(row: str, cells: Mapping[str, Any], columns: ChatColumns, order: DateOrder) -> LogEntry:
+    at = _time(cells, columns, order)
     speaker = _label(cells, columns["speaker"])
     if not speaker:
         raise UnusableRecordError(f"{columns['speaker']}: names no speaker")
     text = map_outside_code(clean_text(cell_text(cell_at(cells, columns["text"]))), lambda part: part)
     channel = cell_text(cell_at(cells, columns["conversation"])) if "conversation" in columns else ""
     return LogEntry(row, at, make_author("", (speaker,)), text, channel=channel)
+
+
+def _timed_scenes(
+    records: Records, columns: ChatColumns, options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the sessions of each conversation between roles, by time, as chats between people are divided."""
+    order = _detect_order(records, columns)
+    conversations: dict[str, list[tuple[float, SceneLine]]] = {}
+    for record in records():
+        if isinstance(record, RejectedRecord):
+            yield record
+            continue
+        try:
+            line, conversation = _line(record, columns)
+            at = _time(record[1], columns, order)
+        except UnusableRecordError as error:
+            yield RejectedRecord(record[0], str(error))
+            continue
+        conversations.setdefault(conversation, []).append((at, line))
+    for lines in conversations.values():
+        yield from _sessions(sort_by_time(lines, lambda item: item[0]), options)
+
+
+def _sessions(lines: list[tuple[float, SceneLine]], options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the sessions of lines in order; a system text holds for all of them up to the next one."""
+    system: list[SceneLine] = []
+    talk: list[SceneLine] = []
+    new_systems = 0
+    last_at = 0.0
+    for at, line in lines:
+        is_system = _is_system(line)
+        if talk and (is_system or at - last_at > options.session_gap_s):
+            yield build_scene([*system, *talk], options, new_systems + len(talk))
+            talk = []
+            new_systems = 0
+        if is_system:
+            system = [*(system if new_systems else ()), line]
+            new_systems += 1
+        else:
+            talk.append(line)
+        last_at = at
+    if talk or new_systems:
+        yield build_scene([*system, *talk], options, new_systems + len(talk))
+
+
+def _is_system(line: SceneLine) -> bool:
+    return ROLES.get(line[1].casefold(), ()) is None
 
 
 def _scenes(records: Records, columns: ChatColumns, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
@@ -156,9 +212,8 @@ def _scenes(records: Records, columns: ChatColumns, options: ReadOptions) -> Ite
         except UnusableRecordError as error:
             yield RejectedRecord(record[0], str(error))
             continue
-        is_system = ROLES.get(line[1].casefold(), ()) is None
         is_full = "conversation" not in columns and len(lines) >= MAX_SCENE_TURNS
-        if lines and (conversation != current or is_system or is_full):
+        if lines and (conversation != current or _is_system(line) or is_full):
             yield build_scene(lines, options)
             lines = []
         lines.append(line)
