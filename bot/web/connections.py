@@ -124,7 +124,8 @@ class LimitedServer(web.Server):
         else:
             has_room = len(self._open) < self._in_all or self._close_idle()
         if not has_room:
-            self._refuse(address, transport)
+            # Not at once: aiohttp starts the handler after this, and reports a connection that is closed before.
+            asyncio.get_running_loop().call_soon(self._refuse, address, transport)
             return
         self._open[handler] = address, transport
         self._by_address[address] += 1

@@ -89,6 +89,7 @@ async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_rig
     [
         ("..%2Fescape.json", 422),
         (".hidden.json", 422),
+        ("con.json", 422),
         ("a%00b.json", 422),
         ("a=b.json", 422),
         ("x" * 130 + ".json", 422),
@@ -104,6 +105,18 @@ async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused
     path = f"{dashboard.url}/uploads/{quote(name, safe='%')}"
     found, result, _ = await dashboard.ask("PUT", URL(path, encoded=True), data=b"{}")
     assert found == status and result["advice"] and not uploads.exists()
+
+
+async def test_a_link_and_the_name_of_a_device_are_refused_in_words(dashboard, uploads, tmp_path):
+    uploads.mkdir()
+    (tmp_path / "far.jsonl").write_text("{}")
+    (uploads / "linked.jsonl").symlink_to(tmp_path / "far.jsonl")
+    for method in ("GET", "DELETE"):
+        status, result, _ = await dashboard.ask(method, "/uploads/linked.jsonl")
+        assert status == 422 and "is behind a link" in result["detail"] and result["advice"]
+    status, result, _ = await dashboard.ask("GET", "/datasets/nul")
+    assert status in (404, 422)
+    assert (tmp_path / "far.jsonl").exists()
 
 
 async def test_packed_text_and_names_in_any_script_are_taken(dashboard, uploads):

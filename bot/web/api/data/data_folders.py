@@ -34,20 +34,28 @@ class DataFolders:
 
     def upload(self, name: str) -> Path:
         """The path of an upload, which need not exist. Raises `Problem` for an invalid name."""
-        return path_inside(self.uploads, parse_file_name(name))
+        return _path_of(self.uploads, parse_file_name(name))
 
     def set(self, name: str) -> Path:
         """The path of a data set, which need not exist. Raises `Problem` for an invalid name."""
-        return path_inside(self.sets, parse_dataset_name(name))
+        return _path_of(self.sets, parse_dataset_name(name))
 
     def build(self, name: str) -> Path:
         """The folder of a data set's build request, review and corrections."""
-        return path_inside(self.home / "builds", parse_dataset_name(name))
+        return _path_of(self.home / "builds", parse_dataset_name(name))
 
     def index(self, folder: Path) -> Path:
         """The folder of a data set's sample index."""
         key = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
         return self.home / "cache" / f"samples-{key}"
+
+
+def _path_of(folder: Path, name: str) -> Path:
+    """Return the path of a file or folder. Raises `Problem` for a name of a device, or behind a link."""
+    try:
+        return path_inside(folder, name)
+    except UnsafeNameError as error:
+        raise Problem("bad-name", f"The name {error}.", "Choose another name, or put the file itself there.") from None
 
 
 def parse_file_name(text: str) -> str:
