@@ -461,7 +461,9 @@ def _unpack(model: Any, dtype: Any) -> Any:
         model = model.dequantize(dtype=dtype)
     model.is_loaded_in_4bit = model.is_loaded_in_8bit = False  # left over by transformers, as are these
     vars(model).pop("_weight_conversions", None)
-    return model.to(dtype)  # what was stored plain has its own precision
+    for weight in model.parameters():  # what was stored plain has its own precision
+        weight.data = weight.data.to(dtype)  # the model's own `.to` would round its rotary frequencies, too
+    return model
 
 
 def _set_stored_form(base: BaseModel, options: dict[str, Any]) -> bool:

@@ -101,6 +101,12 @@ def test_it_is_loaded_unpacked_and_saved_plain(plain, stored, form, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_rotary_frequencies_are_not_rounded(plain, stored, form):
+    as_stored = load_model(stored[form], "bfloat16").model.rotary_emb.inv_freq
+    assert torch.equal(as_stored, load_model(plain, "bfloat16").model.rotary_emb.inv_freq)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_the_manifest_says_what_the_adapter_was_trained_over(plain, stored, form, recipe):
     job = SimpleNamespace(base=stored[form])
     settings, _ = match_target_modules(recipe, stored[form])
