@@ -204,6 +204,9 @@ def error_text(error: Exception) -> str:
 
 
 def _own_text(error: UnderstudyError) -> str:
+    if error.member_text:
+        log.error("members are not told why: %s", error)
+        return error.member_text
     if (shown := hide_paths(str(error))) != str(error):
         log.warning("an error was shown without its paths: %s", error)
     return shown

@@ -5,9 +5,13 @@ Each edge (Discord, web, terminal) translates them once; nothing in between swal
 
 
 class UnderstudyError(Exception):
-    """An error a person can fix: message, then advice. `can_resume`: so can a job that failed with it, once fixed."""
+    """An error a person can fix: message, then advice. `can_resume`: so can a job that failed with it, once fixed.
+
+    `member_text` is what members read where message and advice are the operator's alone; empty: those themselves.
+    """
 
     can_resume = False
+    member_text = ""
 
     def __init__(self, message: str, advice: str = "") -> None:
         super().__init__(f"{message} {advice}".strip())

@@ -13,6 +13,14 @@ from bot.store import Store, StoreError
 from bot.store.database import open_read_only
 from bot.store.training_jobs import NewTrainingJob
 from bot.training.status_text import job_result_text
+from personas.engine.vllm.openai_engine import ReplyCutOffError
+from personas.engine.vllm.vllm_client import (
+    AdapterNotServedError,
+    OnlyThoughtError,
+    ReplicaTimeoutError,
+    ServerAnswer,
+    VllmClient,
+)
 from personas.errors import UnderstudyError
 from personas.home.adapters import adapter_ref, install_adapter_folder, verify_adapter
 from personas.prompt import PromptTooLongError
@@ -41,6 +49,31 @@ def test_errors_of_adapters_and_the_database_name_no_folder(tmp_path):
         text = error_text(error)
         assert str(tmp_path) not in text
         assert text == STORE_TEXT if isinstance(error, StoreError) else "v3" in text and error.advice in text
+
+
+URL = "http://10.0.0.7:8790"
+CLIENT = VllmClient(URL, None)  # type: ignore[arg-type]  # it asks nothing
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (CLIENT._status_error(ServerAnswer(500, "boom")), "The engine failed."),
+        (CLIENT._status_error(ServerAnswer(400, "boom")), "The engine failed."),
+        (CLIENT._connection_error(OSError("boom")), "The engine failed."),
+        (CLIENT._connection_error(TimeoutError("boom")), "The engine's server did not answer in time."),
+        (ReplicaTimeoutError(f"{URL} sent nothing (boom)."), "The engine's server did not answer in time."),
+        (ReplyCutOffError(f"The reply broke off: {URL} boom", "Regenerate it."), "The reply broke off,"),
+        (AdapterNotServedError(f"{URL} cannot load mira--v1: boom"), "The engine cannot load this version."),
+        (OnlyThoughtError(f"{URL} sent its reasoning: boom"), "The model only thought and wrote no reply. Try again."),
+    ],
+)
+def test_members_read_no_address_nor_what_a_server_says(error, told, caplog):
+    text = error_text(error)
+    assert text.startswith(told) and URL not in text and "boom" not in text
+    assert any(words in text for words in ("Try again", "Regenerate", "The operator"))
+    [record] = caplog.records
+    assert str(error) in record.getMessage(), "the operator's log has it"
 
 
 @pytest.mark.parametrize(

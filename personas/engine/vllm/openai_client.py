@@ -21,6 +21,7 @@ from personas.engine.vllm.vllm_client import (
     PROBE_TEXT,
     REASONING_ADVICE,
     ExpectedModel,
+    OnlyThoughtError,
     ReplicaError,
     ServedModels,
     ServerAnswer,
@@ -132,7 +133,7 @@ class OpenAIServerClient(VllmClient):
                 has_text = has_text or bool(chunk.token_count)
                 has_reasoned = has_reasoned or chunk.is_reasoning
                 if chunk.finish and has_reasoned and not has_text and body["max_tokens"] > 1:
-                    raise VllmError(f"{self.url} sent its reasoning and no reply.", REASONING_ADVICE)
+                    raise OnlyThoughtError(f"{self.url} sent its reasoning and no reply.", REASONING_ADVICE)
                 yield chunk
 
     def _chunk(self, choice: Mapping[str, Any]) -> TokenChunk:

@@ -29,6 +29,8 @@ PREFILL_ADVICE = "End with a message of a user's; ENGINE=local, and vLLM or llam
 class ReplyCutOffError(VllmError):
     """A reply that has begun cannot go on: a server that takes messages would begin it anew."""
 
+    member_text = f"The reply broke off, because the engine failed. {CUT_OFF_ADVICE}"
+
 
 class OpenAISequence(VllmSequence):
     """One request whose reply may arrive as text. `messages` are those of its prompt."""

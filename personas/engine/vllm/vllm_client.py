@@ -61,6 +61,14 @@ CANCEL_TIMEOUT_S, CANCEL_POLL_S, CANCEL_PROBE_TOKENS = 5.0, 0.1, 1000
 class VllmError(ServerError):
     """A vLLM server that refuses a request, or that is not set up for this bot."""
 
+    member_text = "The engine failed. Try again in a minute; if it fails again, tell the operator."
+
+
+class OnlyThoughtError(VllmError):
+    """A reply that has nothing but what the model thought."""
+
+    member_text = "The model only thought and wrote no reply. Try again."
+
 
 FailureKind = Literal["gone", "broken", "failed", "busy", "key", "quota"]
 """Nothing listens there; it did not answer or broke off; it answered with an error; it has too much to do; it does not
@@ -80,6 +88,14 @@ class ReplicaError(VllmError):
         self.kind, self.retry_after_s = kind, retry_after_s
 
 
+class ReplicaTimeoutError(ReplicaError):
+    """A vLLM server that does not answer in time."""
+
+    member_text = (
+        "The engine's server did not answer in time. Try again in a minute; if it fails again, tell the operator."
+    )
+
+
 class ServerAnswer(NamedTuple):
     """A server's answer: the status, the body, parsed if it is JSON, and when it wants to be asked again."""
 
@@ -90,6 +106,8 @@ class ServerAnswer(NamedTuple):
 
 class AdapterNotServedError(AdapterError):
     """A vLLM server has no such adapter, or cannot load it."""
+
+    member_text = "The engine cannot load this version. The operator finds the reason in the log."
 
 
 @dataclass(frozen=True)
@@ -278,7 +296,9 @@ class VllmClient:
 
     def _connection_error(self, error: Exception) -> ReplicaError:
         if isinstance(error, TimeoutError):
-            return ReplicaError(f"{self.url} does not answer in time.", "Check that the server is not overloaded.")
+            return ReplicaTimeoutError(
+                f"{self.url} does not answer in time.", "Check that the server is not overloaded."
+            )
         kind: FailureKind = "gone" if isinstance(error, aiohttp.ClientConnectorError) else "broken"
         what = "cannot be reached" if kind == "gone" else "broke the connection"
         why = error.os_error.strerror or error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
@@ -455,7 +475,7 @@ async def limited(client: VllmClient) -> AsyncIterator[None]:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             yield
     except TimeoutError as error:
-        raise ReplicaError(f"{client.url} did not pass its checks in {CHECK_TIMEOUT_S:.0f} s.") from error
+        raise ReplicaTimeoutError(f"{client.url} did not pass its checks in {CHECK_TIMEOUT_S:.0f} s.") from error
 
 
 async def check_cancel(

@@ -29,6 +29,7 @@ from personas.engine.vllm.vllm_client import (
     ExpectedModel,
     ReplicaChecker,
     ReplicaError,
+    ReplicaTimeoutError,
     ServedModels,
     ServerCheck,
     ServerChecker,
@@ -302,7 +303,7 @@ class VllmEngine:
                     await self._adapters.ensure(replica, seq.adapter)
                     await self._stream(seq, replica)
         except TimeoutError as error:
-            raise ReplicaError(f"{replica.url} sent nothing for too long.") from error
+            raise ReplicaTimeoutError(f"{replica.url} sent nothing for too long.") from error
         finally:
             seq.lease.deadline = None
 

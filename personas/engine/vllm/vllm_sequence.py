@@ -12,7 +12,7 @@ from personas.engine.llm_engine import QueuedReplyStream
 from personas.engine.scheduler import MAX_OVERTAKEN, FairScheduler
 from personas.engine.sequence import ReplySequence
 from personas.engine.vllm.replicas import Lease, Replica, ReplicaLimits, Replicas
-from personas.engine.vllm.vllm_client import REASONING_ADVICE, TokenChunk, VllmError
+from personas.engine.vllm.vllm_client import REASONING_ADVICE, OnlyThoughtError, TokenChunk
 from personas.schemas.chat import ChatReply
 
 PATIENCE_SHARE = 0.25
@@ -113,11 +113,11 @@ class VllmSequence(ReplySequence):
         self._cancel_task()
 
     def _reply(self) -> ChatReply:
-        """Build the reply. Raises `VllmError` if the model only thought."""
+        """Build the reply. Raises `OnlyThoughtError` if the model only thought."""
         reply = super()._reply()
         if reply.text or reply.finish == "cancelled" or not self._detokenizer.spoken.has_thought:
             return reply
-        raise VllmError("The model sent its reasoning and no reply.", REASONING_ADVICE)
+        raise OnlyThoughtError("The model sent its reasoning and no reply.", REASONING_ADVICE)
 
     def _cancel_task(self) -> None:
         """End the attempt, which closes its connection."""
