@@ -9,7 +9,7 @@ from personas.schemas.chat import Persona
 from tests.trainer.read_sources import everything, jsonl, only, spoken
 from trainer.sources.column_profile import UnclearColumnsError
 from trainer.sources.reader import read_usable
-from trainer.sources.registry import detect_format
+from trainer.sources.registry import describe_content, detect_format
 from trainer.sources.source_format import ReadOptions
 
 USER, ANSWER = ("user", "Why?"), ("assistant*", "Because.")
@@ -258,3 +258,53 @@ def test_a_wrong_mapping_is_named(tmp_path, mapping, said):
     path.write_bytes(jsonl(UNKNOWN))
     with pytest.raises(MaterialError, match=said.replace(".", r"\.")):
         everything(path, mapping=mapping)
+
+
+# The order of messages
+
+TOLD = ["Is the ferry here?", "It never left.", "Who rows?", "I."]
+
+
+def told(key, values, speakers=("user", "assistant"), speaker="role"):
+    """Messages newest first, with a field each that orders them."""
+    texts = zip(TOLD, values, strict=True)
+    messages = [{speaker: speakers[n % 2], "content": text, key: value} for n, (text, value) in enumerate(texts)]
+    return messages[::-1]
+
+
+MINUTES = [f"2026-03-01T09:0{n}:00Z" for n in (0, 1, 2, 2)]
+IN_REVERSE = {
+    "roles": {"messages": told("created_at", MINUTES)},
+    "names": {"messages": told("timestamp", MINUTES, ("Mira", "Oda"), "author")},
+    "another list": {"MessageList": told("originalarrivaltime", MINUTES, ("8:mira", "8:oda"), "from")},
+    "numbers of seconds": {"conversation": told("ts", [1772355600 + 60 * n for n in range(4)], speaker="from")},
+    "days before months": {"messages": told("date", [f"{n}/03/2026 09:00" for n in (12, 13, 14, 15)])},
+    "numbers": {"messages": told("index", range(4))},
+    "flags": {"dialog": told("sentAt", MINUTES, (False, True), "is_bot")},
+    "a better answer": {"chosen": told("created_at", MINUTES), "rejected": told("created_at", MINUTES)},
+}
+
+
+@pytest.mark.parametrize("name", IN_REVERSE)
+def test_messages_go_by_their_times_or_numbers(tmp_path, name):
+    (tmp_path / "talk.jsonl").write_bytes(jsonl([IN_REVERSE[name]] * 2))
+    used, rejected = everything(tmp_path / "talk.jsonl")
+    assert len(used) == 2 and not rejected
+    assert [m.text for m in used[0].messages] == TOLD
+    assert [m.speaker.is_persona for m in used[0].messages] == [False, True] * 2
+
+
+@pytest.mark.parametrize("values", [["2026-03-01", "", "2026-03-02", "2026-03-03"], ["a", "b", "c", "d"], [1, 1, 2, 3]])
+@pytest.mark.parametrize("key", ["created_at", "index"])
+def test_messages_without_a_time_each_stay_as_they_are(tmp_path, key, values):
+    messages = [{"role": m["role"], "content": m["content"], key: m[key]} for m in told(key, values)[::-1]]
+    _, talk = only(tmp_path / "talk.jsonl", jsonl([{"messages": messages}]))
+    assert [m.text for m in talk.messages] == TOLD
+
+
+def test_fields_of_messages_that_are_not_used_are_named(tmp_path):
+    rows = [{"messages": [{**m, "thread": "a", "weight": 1} for m in told("created_at", MINUTES)]}]
+    (tmp_path / "talk.jsonl").write_bytes(jsonl(rows))
+    columns = describe_content(tmp_path / "talk.jsonl", ReadOptions()).columns
+    assert columns.unused == ("messages[].thread",)
+    assert columns.used == {"messages": "messages", "order": "messages[].created_at"}

@@ -37,6 +37,7 @@ ROLE_TITLES = {
     "value": "what is said, inside the messages",
     "system": "system text",
     "lang": "language",
+    "order": "the order of the messages",
     "verdict": "whether an answer is learned",
 }
 """What the roles of columns mean, for people; other roles are named as they are."""

@@ -12,15 +12,21 @@ from trainer.sources.conversation_builder import (
     is_character,
     parse_transcript,
 )
+from trainer.sources.message_order import sort_messages
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 
 LOSS_KEYS = ("weight", "loss_weight", "train", "training", "trainable", "loss", "output_with_loss")
 MASK_KEYS = ("mask", "masked", "ignore_loss")
+READ_KEYS = frozenset((*LOSS_KEYS, *MASK_KEYS, "tool_calls", "function_call"))
+"""Keys of messages that decide on their use, beside those of speaker, text and order."""
 
 
 def message_turns(messages: list[Any], from_key: str, value_key: str) -> list[tuple[str, str]]:
-    """Return the turns of a list of messages. Raises `UnusableRecordError` for malformed messages and unknown roles."""
-    return list(zip(*_sides(messages, from_key, value_key), strict=True))
+    """Return the turns of a list of messages, in order (`message_order`).
+
+    Raises `UnusableRecordError` for malformed messages and unknown roles.
+    """
+    return list(zip(*_sides(sort_messages(messages), from_key, value_key), strict=True))
 
 
 def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str], list[str]]:
@@ -130,7 +136,7 @@ def dialogue_from_messages(row: Row, columns: ColumnRoles) -> RawDialogue:
 
 def _messages(row: Row, columns: ColumnRoles) -> list[Any]:
     if messages := cell_list(columns.get(row, "messages")):
-        return messages
+        return sort_messages(messages)
     raise UnusableRecordError("no messages")
 
 
@@ -181,7 +187,7 @@ def _plan_pairs(row: Row) -> ColumnRoles | None:
 
 def _dialogue_from_pairs(row: Row, columns: ColumnRoles) -> RawDialogue:
     turns: list[tuple[str, str]] = []
-    pairs = cell_list(columns.get(row, "messages")) or []
+    pairs = sort_messages(cell_list(columns.get(row, "messages")) or [])
     for number, pair in enumerate(pairs, start=1):
         if not isinstance(pair, dict):
             raise UnusableRecordError(f"turn {number} is not an object")

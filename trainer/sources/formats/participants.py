@@ -13,6 +13,7 @@ from trainer.sources.columns import TEXT_KEYS, ColumnRoles, Row, RowSchema, find
 from trainer.sources.conversation_builder import ROLES, RawDialogue, is_character
 from trainer.sources.formats.message_rows import excluded_turns
 from trainer.sources.formats.personachat import join_facts
+from trainer.sources.message_order import sort_messages
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 
 CLASS_KEYS = tuple(
@@ -96,6 +97,7 @@ def _dialogue_from_sides(row: Row, columns: ColumnRoles) -> RawDialogue:
     messages = cell_list(columns.get(row, "messages"))
     if not messages:
         raise UnusableRecordError("no messages")
+    messages = sort_messages(messages)
     listed = "participants" in columns.by_role
     sides = _participant_sides(row, skipped=columns.by_role["messages"]) if listed else {}
     turns = []

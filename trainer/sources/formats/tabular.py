@@ -45,6 +45,7 @@ from trainer.sources.formats.kto_rows import KTO_SCHEMAS
 from trainer.sources.formats.message_rows import (
     FALLBACK_SCHEMAS,
     MESSAGE_SCHEMAS,
+    READ_KEYS,
     dialogue_from_messages,
     dialogue_from_texts,
     dialogue_from_transcript,
@@ -55,6 +56,7 @@ from trainer.sources.formats.personachat import PERSONA_SCHEMAS
 from trainer.sources.formats.preference_rows import PREFERENCE_SCHEMAS
 from trainer.sources.formats.qa_rows import QA_SCHEMAS, dialogue_from_answer
 from trainer.sources.header_names import chat_roles, normalise_column
+from trainer.sources.message_order import order_key
 from trainer.sources.record_fields import UnusableRecordError, cell_list
 from trainer.sources.source_file import Peek, Record, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -401,7 +403,9 @@ def describe_columns(file: SourceFile, format: str, options: ReadOptions) -> Col
         columns = mapped_roles(peek, options)
         keys = {"from": columns.from_key, "value": columns.value_key}
         used = {**columns.by_role, **{role: key for role, key in keys.items() if key}}
-        return ColumnUse(used, _unused(peek, columns.by_role.values(), options), is_mapped=True)
+        time, inner = _message_fields(first_rows(peek, options.mapping), [columns])
+        unused = (*_unused(peek, columns.by_role.values(), options), *inner)
+        return ColumnUse({**used, **time}, unused, is_mapped=True)
     if format == CHAT_FORMAT and (chat := _chat(peek)):
         rows = list(peek.records) or peek.head[chat[0]]
         return ColumnUse(chat[1], _without(list_columns(rows), chat[1].values()))
@@ -412,7 +416,28 @@ def describe_columns(file: SourceFile, format: str, options: ReadOptions) -> Col
     used = {role: column for roles in planned for role, column in roles.by_role.items()}
     taken = {*used.values(), *(key for roles in planned for key in (roles.from_key, roles.value_key))}
     taken |= {*ALSO_USED.get(format, ()), *ROW_LOSS_KEYS, "persona", "right"}
-    return ColumnUse(used, _unused(peek, taken, options))
+    time, inner = _message_fields(first_rows(peek), planned)
+    return ColumnUse({**used, **time}, (*_unused(peek, taken, options), *inner))
+
+
+def _message_fields(rows: list[Row], planned: Sequence[ColumnRoles]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the field that orders the messages inside lists, by role, and the fields that are not used."""
+    orders: dict[str, str] = {}
+    fields: dict[str, None] = {}
+    read: set[str] = set()
+    for roles in planned:
+        name = roles.by_role.get("messages")
+        if name is None or "scenes" in roles.by_role:
+            continue
+        for row in rows:
+            cells = cell_list(roles.get(row, "messages")) or []
+            messages = [message for message in cells if isinstance(message, dict)]
+            if keys := (roles.from_key, roles.value_key) if roles.from_key else message_keys(messages):
+                read |= {f"{name}[].{key}" for key in (*keys, *READ_KEYS)}
+                fields |= dict.fromkeys(f"{name}[].{key}" for message in messages for key in message)
+            if key := order_key(messages):
+                orders["order"] = f"{name}[].{key}"
+    return orders, tuple(field for field in fields if field not in read and field not in orders.values())
 
 
 def _unused(peek: Peek, used: Collection[str], options: ReadOptions) -> tuple[str, ...]:
