@@ -10,9 +10,10 @@ from personas.errors import MaterialError
 from personas.schemas.chat import Persona
 from tests.trainer.chat_tables import SAID, TALK
 from tests.trainer.read_sources import everything, jsonl, spoken
+from trainer.data.inspection import form_items
 from trainer.sources.column_profile import UnclearColumnsError
 from trainer.sources.reader import read_usable
-from trainer.sources.registry import detect_format
+from trainer.sources.registry import describe_content, detect_format
 from trainer.sources.source_format import ReadOptions
 
 TANSY = Persona("tansy", "Tansy")
@@ -202,6 +203,35 @@ def test_only_desirable_answers_are_learned(tmp_path):
         (talk,), rejected = read(tmp_path / "rows.jsonl", jsonl(rows))
         assert spoken(talk) == [("user", "hi"), ("assistant*", "come in")]
         assert [it.reason for it in rejected] == ["marked as undesirable"]
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad"),
+    [("label", 1, 0), ("label", "1", "0"), ("Label", "good", "bad"), ("feedback", "thumbs_up", "thumbs_down"),
+     ("thumbs", "Up", "Down"), ("verdict", "desirable", "undesirable"), ("thumbs_down", False, True),
+     ("vote", 1, -1), ("rating", "thumbs up", "thumbs-down")],
+)  # fmt: skip
+def test_answers_are_learned_by_their_verdict_in_any_spelling(tmp_path, column, good, bad):
+    marks = {"come in": good, "go away": bad}
+    rows = [{"prompt": "hi", "completion": text, column: mark} for text, mark in marks.items()]
+    (talk,), rejected = read(tmp_path / "rows.jsonl", jsonl(rows))
+    assert spoken(talk) == [("user", "hi"), ("assistant*", "come in")]
+    assert [item.reason for item in rejected] == ["marked as undesirable"]
+    content = describe_content(tmp_path / "rows.jsonl", ReadOptions())
+    assert [format.name for format, _ in content.formats.values()] == ["kto"]
+    assert any("marked as desirable are learned" in item.why for item in form_items(content.formats, content.columns))
+
+
+def test_a_label_with_more_than_two_values_is_no_verdict_and_two_unknown_ones_are_asked_for(tmp_path):
+    classes = [{"prompt": "hi", "completion": f"come in {n}", "label": n % 3} for n in range(9)]
+    talks, rejected = read(tmp_path / "classes.jsonl", jsonl(classes))
+    assert len(talks) == 9 and not rejected
+    unclear = [row | {"label": "AB"[n % 2]} for n, row in enumerate(classes)]
+    with pytest.raises(MaterialError, match="'label' has two values, 'A' and 'B'"):
+        read(tmp_path / "unclear.jsonl", jsonl(unclear))
+    mapping = {"user": "prompt", "assistant": "completion"}
+    talks, _ = read(tmp_path / "unclear.jsonl", jsonl(unclear), mapping=mapping)
+    assert len(talks) == 9
 
 
 # What is not read

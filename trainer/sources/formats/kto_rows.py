@@ -1,28 +1,71 @@
 """Row schema of single answers with a verdict each: desirable or not (KTO, as TRL and LLaMA-Factory store it)."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, message_keys
 from trainer.sources.conversation_builder import RawDialogue
 from trainer.sources.formats.message_rows import add_optional_roles, dialogue_from_messages
 from trainer.sources.formats.qa_rows import dialogue_from_answer
+from trainer.sources.header_names import normalise_column
 from trainer.sources.record_fields import UnusableRecordError, cell_list
 
-VERDICT_COLUMNS = tuple("is_desirable desirable kto_tag label is_good thumbs_up".split())
-VERDICTS = {"true": True, "false": False}
-NUMBERS = {"0": False, "1": True}
-"""Only for columns that say what they are: a `label` of 0 or 1 may be any class."""
+FLAGS_OF_BAD = tuple("thumbs_down is_bad undesirable is_undesirable".split())
+VERDICT_COLUMNS = (
+    *"is_desirable desirable kto_tag label is_good thumbs_up thumbs thumb verdict feedback user_feedback".split(),
+    *"vote rating judgement judgment".split(),
+    *FLAGS_OF_BAD,
+)
+VERDICTS = {
+    **dict.fromkeys("true yes 1 1.0 good up thumbs_up thumb_up 👍 upvote upvoted like liked".split(), True),
+    **dict.fromkeys("desirable positive accepted chosen".split(), True),
+    **dict.fromkeys("false no 0 0.0 -1 bad down thumbs_down thumb_down 👎 downvote downvoted dislike".split(), False),
+    **dict.fromkeys("disliked undesirable negative rejected".split(), False),
+}
+MIN_ASKED_VALUES = 4
+"""Fewer rows may have two values by chance."""
+MAX_VERDICT_CHARS = 24
 UNDESIRABLE = "marked as undesirable"
 
 
 def _verdict(name: str, value: Any) -> bool | None:
-    if not isinstance(value, bool | int | str):
+    if not isinstance(value, bool | int | float | str):
         return None
-    return (VERDICTS if name == "label" else VERDICTS | NUMBERS).get(str(value).strip().lower())
+    verdict = VERDICTS.get(re.sub(r"(?<=\w)[\s-]+(?=\w)", "_", str(value).strip().lower()))
+    return not verdict if verdict is not None and normalise_column(name) in FLAGS_OF_BAD else verdict
+
+
+def _verdict_columns(row: Row) -> list[str]:
+    return [name for name in row if isinstance(name, str) and normalise_column(name) in VERDICT_COLUMNS]
+
+
+def are_verdicts(rows: Sequence[Row]) -> bool:
+    """Report whether the marks of all rows are verdicts: a `label` of 0, 1 and 2 is a class."""
+    columns = dict.fromkeys(column for row in rows if (column := _verdict_column(row)))
+    return all(
+        _verdict(name, row[name]) is not None for name in columns for row in rows if row.get(name) not in (None, "")
+    )
+
+
+def unclear_verdicts(rows: Sequence[Row]) -> tuple[str, list[str]] | None:
+    """Return a column of marks with two values that are no known verdicts, and these; None if there is none."""
+    for name in dict.fromkeys(name for row in rows for name in _verdict_columns(row)):
+        cells = [row[name] for row in rows if row.get(name) not in (None, "")]
+        values = list(dict.fromkeys(str(cell).strip() for cell in cells))
+        is_short = all(len(value) <= MAX_VERDICT_CHARS for value in values)
+        is_unknown = any(_verdict(name, value) is None for value in values)
+        if len(values) == 2 and len(cells) >= MIN_ASKED_VALUES and is_short and is_unknown:
+            return name, values
+    return None
+
+
+def _verdict_column(row: Row) -> str | None:
+    return next((name for name in _verdict_columns(row) if _verdict(name, row[name]) is not None), None)
 
 
 def _plan_verdict(row: Row) -> ColumnRoles | None:
-    verdict = next((name for name in VERDICT_COLUMNS if _verdict(name, row.get(name)) is not None), None)
+    verdict = _verdict_column(row)
     if verdict is None:
         return None
     others = {name: cell for name, cell in row.items() if name != verdict}
@@ -42,7 +85,7 @@ def _dialogue_from_verdict(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from a desirable answer. Raises `UnusableRecordError` for any other."""
     verdict = _verdict(columns.by_role["verdict"], columns.get(row, "verdict"))
     if verdict is None:
-        raise UnusableRecordError(f"{columns.by_role['verdict']}: true or false was expected")
+        raise UnusableRecordError(f"{columns.by_role['verdict']}: a verdict was expected, such as true or false")
     if not verdict:
         raise UnusableRecordError(UNDESIRABLE)
     if columns.from_key:

@@ -41,7 +41,7 @@ from trainer.sources.formats.character_lines import (
 )
 from trainer.sources.formats.chat_table import EXPECTED as CHAT_EXPECTED
 from trainer.sources.formats.chat_table import ChatColumns, read_chat, recognise_chat
-from trainer.sources.formats.kto_rows import KTO_SCHEMAS
+from trainer.sources.formats.kto_rows import KTO_SCHEMAS, are_verdicts, unclear_verdicts
 from trainer.sources.formats.message_rows import (
     FALLBACK_SCHEMAS,
     MESSAGE_SCHEMAS,
@@ -128,6 +128,8 @@ def mapped_roles(peek: Peek, options: ReadOptions) -> ColumnRoles:
     """
     rows = first_rows(peek, options.mapping)
     if not options.mapping:
+        if unclear := unclear_verdicts(rows):
+            raise _unclear_verdict_error(peek, *unclear)
         raise UnclearColumnsError(ask_columns(peek), options.mapped_by)
     columns = parse_mapping(options.mapping)
     present = {column for row in rows for column in row} | {*list_columns(rows), *(it.name for it in _list_items(rows))}
@@ -136,6 +138,15 @@ def mapped_roles(peek: Peek, options: ReadOptions) -> ColumnRoles:
         shown = ", ".join(map(str, sorted(present)[:MAX_SHOWN_COLUMNS]))
         raise MaterialError(f"{peek.name} has no column {missing[0]!r}.", f"It has {shown}.")
     return columns
+
+
+def _unclear_verdict_error(peek: Peek, column: str, values: list[str]) -> MaterialError:
+    return MaterialError(
+        f"{peek.name}: the column {column!r} has two values, {values[0]!r} and {values[1]!r}, and it is not guessed "
+        "which of the answers are good.",
+        "Write 1 for answers to learn and 0 for the others; to learn all of them, rename the column, or name the "
+        "columns: user=COLUMN assistant=COLUMN.",
+    )
 
 
 def ask_columns(peek: Peek) -> ColumnQuestion:
@@ -189,12 +200,15 @@ def _read_chat_table(file: SourceFile, options: ReadOptions) -> Iterator[Convers
 def _main_schema(peek: Peek) -> RowSchema | None:
     """Return the schema of most of the first rows, if at least half of them have a known one."""
     rows = first_rows(peek)[:SAMPLED_ROWS]
-    schemas = [schema for row in rows if (schema := _first_schema(row))]
+    candidates = ROW_SCHEMAS
+    if not are_verdicts(first_rows(peek)):
+        candidates = tuple(schema for schema in ROW_SCHEMAS if schema not in KTO_SCHEMAS)
+    schemas = [schema for row in rows if (schema := _first_schema(row, candidates))]
     return max(ROW_SCHEMAS, key=schemas.count) if schemas and 2 * len(schemas) >= len(rows) else None
 
 
-def _first_schema(row: Row) -> RowSchema | None:
-    return next((schema for schema in ROW_SCHEMAS if _plan(schema, row)), None)
+def _first_schema(row: Row, candidates: Sequence[RowSchema] = ROW_SCHEMAS) -> RowSchema | None:
+    return next((schema for schema in candidates if _plan(schema, row)), None)
 
 
 def _plan(schema: RowSchema, row: Row) -> ColumnRoles | None:
@@ -223,6 +237,8 @@ def _doubts(peek: Peek, schema: RowSchema) -> bool:
         return any(column.kind in ("names", "dates") for column in _list_items(rows))
     if schema not in QA_SCHEMAS:
         return False
+    if unclear_verdicts(rows):
+        return True
     columns = next((columns for row in rows if (columns := _plan(schema, row))), None)
     if columns is None:
         return False
