@@ -206,14 +206,15 @@ class WebhookSender:
     async def say(self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None) -> int:
         # Webhooks have no nonce, and discord.py repeats a request after a pause if it did not see its success.
         started, attempts = since or discord.utils.utcnow(), itertools.count(1 if since else 0)
+        last = self.channel.last_message_id or 0
 
         async def send() -> int:
-            sent = await self._sent(view, started) if next(attempts) else []
+            sent = await self._sent(text, view, started, last) if next(attempts) else []
             return sent[0] if sent else await self._send(text, view)
 
         message_id = await persist(send)
         if (discord.utils.utcnow() - started).total_seconds() >= delivery.RETRY_PAUSE_S:
-            for copy in await self._sent(view, started):
+            for copy in await self._sent(text, view, started, last):
                 if copy != message_id:
                     await self.remove(copy)
         return message_id
@@ -230,10 +231,13 @@ class WebhookSender:
         )
         return message.id
 
-    async def _sent(self, view: discord.ui.View | None, started: datetime.datetime) -> list[int]:
-        """Find the copies of a message that was just sent, by its buttons; none if it has no buttons."""
-        found = await read_history(self.channel, started - CLOCK_SKEW) if view else []  # `started` is by our clock
-        return _with_buttons([one for one in found if one.webhook_id == self.webhook.id], view)
+    async def _sent(self, text: str, view: discord.ui.View | None, started: datetime.datetime, last: int) -> list[int]:
+        """Find the copies of a message that was just sent: by its buttons, or else by its text after the `last` one."""
+        latest = await read_history(self.channel, started - CLOCK_SKEW)  # `started` is by our clock
+        own = [one for one in latest if one.webhook_id == self.webhook.id]
+        if view:
+            return _with_buttons(own, view)
+        return [one.id for one in own if one.id > last and one.content == text.strip() and not one.components]
 
     async def find(self, event_id: int) -> list[int]:
         found = await read_history(self.channel, discord.utils.snowflake_time(event_id))

@@ -29,6 +29,7 @@ class HeldEvents:
 
     def __init__(self) -> None:
         self._held: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._outcomes: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
         self._has_held = asyncio.Event()
         self._dropped = 0
         self.task = BackgroundTask(
@@ -72,23 +73,35 @@ class HeldEvents:
         return await stored
 
     async def store_held(self) -> None:
-        """Store what is held. Raises `StoreError` or `OSError`; what comes after it stays held."""
+        """Store what is held, then let those go on who wait for it.
+
+        They all wait for the last one: a prompt must not show what a later event edits or deletes. Raises `StoreError`
+        or `OSError`; what comes after it stays held, and nobody goes on.
+        """
         self._has_held.clear()
         while self._held:
             store_it, stored = self._held[0]
             try:
-                result = store_it()
+                outcome: tuple[asyncio.Future[Any], Any, Exception | None] = (stored, store_it(), None)
             except (StoreError, OSError):
                 raise
             except Exception as error:  # whoever waits for the result gets it
-                self._held.popleft()
-                if not stored.done():
-                    stored.set_exception(error)
-            else:
-                self._held.popleft()
-                if not stored.done():
-                    stored.set_result(result)
+                outcome = stored, None, error
+            self._held.popleft()
+            self._outcomes.append(outcome)
             await asyncio.sleep(0)  # thousands may be held
+        self._tell_outcomes()
         if self._dropped:
             log.error("%d events of Discord were lost while the database could not be used", self._dropped)
             self._dropped = 0
+
+    def _tell_outcomes(self) -> None:
+        outcomes = self._outcomes
+        self._outcomes = []
+        for stored, result, error in outcomes:
+            if stored.done():  # whoever waited was cancelled
+                continue
+            if error:
+                stored.set_exception(error)
+            else:
+                stored.set_result(result)

@@ -6,11 +6,13 @@ of another persona bot:
 
 - a member wrote a message to a persona in the same channel, at most `PROXY_WINDOW_S` seconds before;
 - that message is deleted, before or after the copy comes, within the same time;
-- the copy's text is the message's, or a part of it: proxies leave out the tags that name a character;
+- the copy's text is the message's, or most of it, or all but a short tag before or behind it, or but the signs around
+  it: proxies leave out the tags that name a character;
 - the webhook is none of this bot's, and the copy has no buttons, as replies of personas have.
 """
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -25,6 +27,8 @@ PROXY_WINDOW_S = 10.0
 PROXY_WAIT_S = 3.0
 """Time for which messages of members with a proxy wait to be deleted before they are answered."""
 MAX_ORIGINALS, MAX_PROXIED_MEMBERS = 1000, 10_000
+MAX_TAG_CHARS = 16
+"""Longest tag of which a copy may lack more than half of the message."""
 
 
 @dataclass(eq=False)
@@ -97,11 +101,6 @@ class ProxyWatch:
         except TimeoutError:
             return
 
-    def is_deleted(self, message_id: int) -> bool:
-        """Report whether a message was deleted meanwhile."""
-        original = self._originals.get(message_id)
-        return original is not None and original.deleted.is_set()
-
     def _in_channel(self, message: discord.Message) -> Iterator[ProxiedMessage]:
         for original in self._originals.values():
             if original.message.channel.id == message.channel.id and not self._is_old(original):
@@ -122,5 +121,21 @@ def _own_id(message: discord.Message) -> int | None:
 
 
 def _is_copy(copy: discord.Message, original: discord.Message) -> bool:
-    text = " ".join(raw_text(copy).split())
-    return bool(text) and text in " ".join(raw_text(original).split())
+    return is_without_tags(raw_text(copy), raw_text(original))
+
+
+def is_without_tags(text: str, original: str) -> bool:
+    """Report whether a text may be what a proxy leaves of a member's message. Spaces do not count."""
+    text = " ".join(text.split())
+    original = " ".join(original.split())
+    if not text or text not in original:
+        return False
+    is_most = 2 * len(text) >= len(original)
+    is_at_edge = original.startswith(text) or original.endswith(text)
+    is_tagged = is_at_edge and len(original) - len(text) <= MAX_TAG_CHARS
+    return is_most or is_tagged or _without_signs(text) == _without_signs(original)
+
+
+def _without_signs(text: str) -> str:
+    """Return a text without the signs around it, such as brackets."""
+    return re.sub(r"^\W+|\W+$", "", text)

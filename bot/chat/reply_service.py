@@ -469,6 +469,9 @@ class ReplyService:
     # ------------------------------------------------------------------------------------------ one reply
 
     async def _request(self, task: ReplyTask) -> ChatRequest:
+        """Build a prompt. Raises `StoreError` while edits and deletions are held, which it would not show."""
+        if len(self.events):
+            raise StoreError("Edits and deletions of messages wait for the database.")
         args = (task.persona, task.place, task.trigger_seq, task.event_id, task.asked_by)
         return await self.request_builder.request(*args)
 
@@ -521,6 +524,8 @@ class ReplyService:
             self._prepare_next(task, request)
 
     def _prepare_next(self, task: ReplyTask, request: ChatRequest) -> None:
+        if len(self.events):  # edits and deletions, which the prompt would not show
+            return
         who = (task.persona, task.place, task.event_id, request.turns[-1].name)
         try:
             self.request_builder.prepare_next(self.engine, *who)

@@ -2,8 +2,9 @@
 
 import datetime
 import logging
+import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,8 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.chat.discord_channels import SpeakChannel, channel_ref
+from bot.chat.delivery import DELIVERY_ERRORS
+from bot.chat.discord_channels import ChannelCache, SpeakChannel, channel_ref
 from bot.chat.message_text import join_words, raw_text, unread_parts
 from bot.chat.prompt_context import IncomingMessage, edit_memory_copies, has_words
 from bot.chat.proxies import ProxiedMessage, ProxyWatch
@@ -42,6 +44,8 @@ USER_TYPES = (discord.MessageType.default, discord.MessageType.reply)
 HINT_INTERVAL_S, BUSY_NOTICE_INTERVAL_S, MENU_INTERVAL_S = 600.0, 60.0, 5.0
 """Minimum time between two such hints, notices of a full queue, and menus in a channel."""
 MAX_ERRORS_PER_MINUTE = MAX_UNREAD_NOTICES_PER_MINUTE = 5
+MAX_DELETED = 20_000
+"""Number of the latest deleted messages that are remembered: more than events can be held."""
 CHOOSE_TEXT = "Whom do you want to talk to?"
 NO_PERSONA_TEXTS = "No persona lives here yet.", "A moderator can change that with `/persona set`."
 
@@ -83,7 +87,8 @@ class ChatCog(commands.Cog):
         self._errors = _per_channel(MAX_ERRORS_PER_MINUTE, 60.0)
         self._unread_notices = _per_channel(MAX_UNREAD_NOTICES_PER_MINUTE, 60.0)
         self._proxies = ProxyWatch()
-        self._answering: set[int] = set()
+        self._answering: dict[int, discord.Message | None] = {}  # by id: the message as it was edited meanwhile
+        self._deleted: ChannelCache[bool] = ChannelCache(MAX_DELETED)
         self._lost_at: datetime.datetime | None = None
         self._delete = app_commands.ContextMenu(name="Delete this reply", callback=self.delete_reply)
 
@@ -155,7 +160,7 @@ class ChatCog(commands.Cog):
         channel, events = message.channel, self.bot.services.reply_service.events
         if not isinstance(channel, SpeakChannel) or message.type not in USER_TYPES or message.id in self._answering:
             return
-        self._answering.add(message.id)
+        self._answering[message.id] = None
         try:
             if not await events.read(lambda: self._is_meant(message)):
                 return
@@ -167,19 +172,20 @@ class ChatCog(commands.Cog):
         except StoreError as error:  # it says nothing to members
             log.error("a message in #%s is not answered: %s", channel, error)
         except Exception as error:  # an event has no caller: the error is shown in the channel
-            if not self._proxies.is_deleted(message.id):
+            if message.id not in self._deleted:
                 await self._send_error(message, error)
         finally:
-            self._answering.discard(message.id)
+            del self._answering[message.id]
 
     async def _answer_copy(self, original: ProxiedMessage) -> None:
         """Answer a proxy's copy of a member's message as that member's, and take back an answer to the original."""
         message, copy = original.message, original.copy
         assert copy is not None  # the watch returns no others
         channel, services = message.channel, self.bot.services
-        if not isinstance(channel, SpeakChannel):
+        if not isinstance(channel, SpeakChannel) or copy.id in self._answering:
             return
         self._proxies.note_member(original)
+        self._answering[copy.id] = None
         try:
             if reply := await services.reply_service.events.read(lambda: services.store.replies.get(message.id)):
                 async for _ in services.reply_service.delete([reply], self.bot):
@@ -193,16 +199,25 @@ class ChatCog(commands.Cog):
         except StoreError as error:
             log.error("a message in #%s is not answered: %s", channel, error)
         except Exception as error:
-            await self._send_error(copy, error)
+            if copy.id not in self._deleted:
+                await self._send_error(copy, error)
+        finally:
+            del self._answering[copy.id]
 
     def _take(
         self, message: discord.Message, incoming: IncomingMessage, channel: SpeakChannel
     ) -> Callable[[], Awaitable[object]] | None:
-        """Store a message that is meant for a persona; returns what is to be done then. Raises `EngineBusyError`."""
+        """Store a message that is meant for a persona; returns what is to be done then. Raises `EngineBusyError`.
+
+        What was deleted or edited since its event came, however long that was held, is not taken as it was.
+        """
+        edited = self._answering.get(incoming.event_id)
+        if incoming.event_id in self._deleted or (edited and not edited.content):
+            return None
+        if edited:
+            incoming = replace(incoming, text=self.bot.services.message_reader.text(edited))
         replied_to = self._replied_to(message)
         persona, reply_service = replied_to or self._persona(channel), self.bot.services.reply_service
-        if self._proxies.is_deleted(incoming.event_id):
-            return None
         if persona is None:
             return partial(self._report_no_persona, message, incoming)
         if reply_service.rules.muted(persona, channel_ref(channel)):
@@ -221,10 +236,31 @@ class ChatCog(commands.Cog):
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
         """Store an edit, and answer a message to which it adds a mention of the bot."""
         message = payload.message
+        self._note_edit(message)
         await self._store_change(lambda: self._store_edit(message))
         with suppress(StoreError):
             if await self.bot.services.reply_service.events.store(lambda: self._is_newly_mentioned(message)):
                 await self._answer(message)
+
+    def _note_edit(self, message: discord.Message) -> None:
+        """Note an edit of a message that is not stored yet: it is being read, or waits for a persona."""
+        if not message.edited_at:  # an embed or a thread came
+            return
+        if message.id in self._answering:
+            self._answering[message.id] = message
+        unanswered = self.bot.services.unanswered
+        waiting = unanswered.get(message.channel.id)
+        if waiting and waiting.event_id == message.id:
+            unanswered[message.channel.id] = replace(waiting, text=self.bot.services.message_reader.text(message))
+
+    def _note_deletion(self, channel_id: int, message_ids: Collection[int]) -> None:
+        """Note deletions at once, also of messages that are not stored yet."""
+        for message_id in message_ids:
+            self._deleted[message_id] = True
+        unanswered = self.bot.services.unanswered
+        waiting = unanswered.get(channel_id)
+        if waiting and waiting.event_id in message_ids:
+            del unanswered[channel_id]
 
     def _store_edit(self, message: discord.Message) -> None:
         """Store an edit. A message whose text was removed, or may not be seen any more, is forgotten."""
@@ -249,12 +285,15 @@ class ChatCog(commands.Cog):
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
+        self._note_deletion(payload.channel_id, {payload.message_id})
+        original = self._proxies.note_deletion(payload.message_id)
         await self._store_change(lambda: self._forget(payload.message_id))
-        if original := self._proxies.note_deletion(payload.message_id):
+        if original:
             await self._answer_copy(original)
 
     @commands.Cog.listener()
     async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
+        self._note_deletion(payload.channel_id, payload.message_ids)
         await self._store_change(lambda: self._forget(*sorted(payload.message_ids)))
 
     @commands.Cog.listener()
@@ -339,15 +378,14 @@ class ChatCog(commands.Cog):
         if isinstance(channel, discord.DMChannel):
             self.bot.services.unanswered[channel.id] = incoming  # the chosen persona answers it
             if not self._menus.update_rate_limit(message):
-                await channel.send(CHOOSE_TEXT, view=persona_select_view(self.bot.services))
+                await _notify(channel, CHOOSE_TEXT, persona_select_view(self.bot.services))
         elif not self._errors.update_rate_limit(message):
-            await channel.send(" ".join(NO_PERSONA_TEXTS))
+            await _notify(channel, " ".join(NO_PERSONA_TEXTS))
 
     async def _reply_beside_hidden(self, message: discord.Message, task: ReplyTask) -> None:
         """Reply to a message, and say that the one that it replies to cannot be read."""
         if not self._hints.update_rate_limit(message):
-            with suppress(discord.HTTPException):
-                await message.channel.send(HIDDEN_QUOTE_TEXT)
+            await _notify(message.channel, HIDDEN_QUOTE_TEXT)
         await self.bot.services.reply_service.reply(task)
 
     async def _say_unread(self, message: discord.Message, persona: Persona, unread: list[str]) -> None:
@@ -363,16 +401,21 @@ class ChatCog(commands.Cog):
             text = NO_CONTENT_TEXT
         notices = self._unread_notices if (unread and is_direct) or is_mentioned else self._hints
         if not notices.update_rate_limit(message):
-            await message.channel.send(text)
+            await _notify(message.channel, text)
 
     async def _send_error(self, message: discord.Message, error: Exception) -> None:
         text, notices = error_text(error), self._busy_notices if isinstance(error, EngineBusyError) else self._errors
-        if notices.update_rate_limit(message):
-            return
-        try:
-            await message.channel.send(text)
-        except discord.HTTPException:
-            log.warning("could not write to #%s: %s", message.channel, text)
+        if not notices.update_rate_limit(message):
+            await _notify(message.channel, text)
+
+
+async def _notify(channel: discord.abc.Messageable, text: str, view: discord.ui.View | None = None) -> None:
+    """Send a notice, once: nobody needs to read that it could not be sent, or perhaps was."""
+    nonce = secrets.token_hex(8)  # discord.py repeats a request that failed; Discord ignores a repeated nonce
+    try:
+        await channel.send(text, view=view or discord.utils.MISSING, nonce=nonce)
+    except DELIVERY_ERRORS as error:
+        log.warning("could not tell #%s (%s): %s", channel, error, text)
 
 
 def _per_channel(count: int, seconds: float) -> commands.CooldownMapping[discord.Message]:
