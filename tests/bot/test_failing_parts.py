@@ -24,7 +24,7 @@ from bot.store import StoreError
 from bot.store import database as store_database
 from personas.errors import AdapterError
 from personas.lore.index import LoreIndex
-from tests.bot.conftest import INN, QUAY, STAGE, on_stage
+from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
 from tests.chaos.failing_calls import CALLS, FOLLOW_UPS
 from tests.fakes import until
 
@@ -136,6 +136,87 @@ async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_ord
         assert all(f"Ballast hears: {one}" in shown for one in ("question 0", "question 2", "by command"))
         assert not any("database" in text or "store" in text for channel in channels for text in texts(stage, channel))
         assert (await health())[0] == 200
+
+
+async def test_what_was_deleted_or_edited_meanwhile_is_in_no_prompt_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_database, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(held_events, "RETRY_DELAY_S", 0.02)
+    async with on_stage(tmp_path) as stage:
+        service = stage.client.services.reply_service
+        with locked(tmp_path):
+            gone = await stage.member.say(QUAY, "a secret to delete")
+            edited = await stage.moderator.say(QUAY, "the old text")
+            await until(lambda: len(service.events) == 2)
+            await stage.member.delete(gone)
+            await stage.moderator.edit(edited, "the new text")
+            await until(lambda: len(service.events) == 4)
+        await until(lambda: stage.store.replies.get(int(edited["id"])) and not stage.store.replies.unfinished())
+        await until(lambda: not service._tasks and not len(service.events))
+        shown = texts(stage, QUAY)
+    prompts = str([request.turns for request in stage.engine.requests])
+    assert "the new text" in prompts and "secret" not in prompts and "the old text" not in prompts
+    assert len(stage.engine.requests) == 1
+    assert "hears: the new text" in shown[-1] and not any("secret" in one or "no longer" in one for one in shown)
+
+
+async def test_what_is_deleted_while_it_is_being_read_is_not_answered(stage, monkeypatch):
+    reader, go_on = stage.client.services.message_reader, asyncio.Event()
+    reading, read = [], reader.read
+
+    async def held(message):
+        incoming = await read(message)
+        reading.append(message.id)
+        await go_on.wait()
+        return incoming
+
+    monkeypatch.setattr(reader, "read", held)
+    channel = await stage.member.dm()
+    gone = await stage.member.say(channel, "a secret to delete")
+    edited = await stage.member.say(QUAY, "the old text")
+    await until(lambda: len(reading) == 2)
+    await stage.member.delete(gone)
+    mark = stage.mark
+    await stage.member.edit(edited, "the new text")
+    await until(lambda: stage.client.cogs["ChatCog"]._answering.get(int(edited["id"])))
+    go_on.set()
+    await stage.finished(QUAY, mark)
+    assert stage.engine.requests[-1].turns[-1].text == "the new text"
+    told = [one for kind, one in stage.sandbox.events if kind == "message" and one["channel_id"] == channel["id"]]
+    assert [one["content"] for one in told] == ["a secret to delete"] and not stage.client.services.unanswered
+
+
+async def test_a_message_without_a_persona_yet_is_forgotten_with_its_deletion(stage):
+    channel, unanswered = await stage.member.dm(), stage.client.services.unanswered
+    said = await stage.member.say(channel, "a secret to delete")
+    await until(lambda: unanswered)
+    await stage.member.edit(said, "the new text")
+    await until(lambda: unanswered[int(channel["id"])].text == "the new text")
+    await stage.member.delete(said)
+    await until(lambda: not unanswered)
+
+
+async def test_no_prompt_is_built_while_a_deletion_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_database, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(held_events, "RETRY_DELAY_S", 0.02)
+    async with on_stage(tmp_path) as stage:
+        service, mark = stage.client.services.reply_service, stage.mark
+        gone = await stage.member.say(QUAY, "a secret to delete")
+        await stage.finished(QUAY, mark)
+        mark = stage.mark
+        await stage.member.say(QUAY, "another question")
+        reply = await stage.finished(QUAY, mark)
+        await until(lambda: not service._tasks)
+        asked = len(stage.engine.requests)
+        with locked(tmp_path):
+            await stage.member.delete(gone)
+            await until(lambda: len(service.events) == 1)
+            (button,) = [
+                one["custom_id"] for one in reply["components"][0]["components"] if "again:" in one["custom_id"]
+            ]
+            await stage.member.click(reply, button)
+            await stage.sees("I cannot store anything", since=mark)
+        assert len(stage.engine.requests) == asked
+        await until(lambda: not len(service.events))
 
 
 async def test_only_the_first_write_waits_for_a_lock(tmp_path, monkeypatch):
@@ -266,6 +347,35 @@ async def test_24_questions_at_once_are_acknowledged_before_lore_is_searched(sta
     assert not stage.engine.requests
     go_on.set()
     await until(lambda: len(stage.engine.requests) == 24)
+
+
+# ------------------------------------------------------------------------------------------ greetings and notices
+
+
+@pytest.mark.parametrize(
+    ("fault", "times"), [("error_after", 1), ("error_after", 7), ("cut_after", 1), ("cut_after", 2)]
+)
+async def test_a_greeting_is_posted_once(stage, hasty, monkeypatch, fault, times):
+    monkeypatch.setattr(delivery, "RETRY_PAUSE_S", 0.0)
+    stage.sandbox.fail_requests("POST /webhooks/{webhook_id}/{token}", fault, times)
+    await stage.moderator.slash(OFFICE, "persona set", persona="ballast")
+    channel_id = int(stage.sandbox.channel(OFFICE)["id"])
+    sql = "select count(*) from replies where channel_id = :id and state = 'done'"
+    await until(lambda: stage.store._connection.value(int, sql, id=channel_id))
+    assert sum("Dock Crane No. 3" in text for text in texts(stage, OFFICE)) == 1
+    assert "went wrong" not in str(stage.sandbox.events)
+
+
+@pytest.mark.parametrize("fault", ["error_after", "cut_after", "cut_before"])
+async def test_a_notice_is_sent_at_most_once_and_not_called_failed(stage, hasty, fault, caplog):
+    for channel, words in ((QUAY, "has no text that"), (OFFICE, "No persona lives here yet")):
+        caplog.clear()
+        stage.sandbox.fail_requests("POST /channels/{channel_id}/messages", fault, 5)
+        await stage.member.say(channel, f"<@{stage.client.user.id}>")
+        await until(lambda: "could not tell" in caplog.text)
+        shown = [text for text in texts(stage, channel) if words in text]
+        assert len(shown) == (fault != "cut_before"), shown
+    assert "went wrong" not in str(stage.sandbox.events)
 
 
 # ------------------------------------------------------------------------------------------ connections
