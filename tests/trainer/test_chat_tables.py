@@ -12,6 +12,8 @@ from tests.trainer.job_folders import sign
 from tests.trainer.read_sources import everything
 from trainer.cli.main import main
 from trainer.sources.column_profile import UnclearColumnsError
+from trainer.sources.registry import describe_content
+from trainer.sources.source_format import ReadOptions
 
 TABLES = {table.name: table for table in chat_tables()}
 TANSY = Persona("tansy", "Tansy")
@@ -124,3 +126,28 @@ def test_a_system_text_holds_for_all_sessions_and_a_row_without_a_time_is_named(
     used, rejected = everything(tmp_path / "talk.csv", format="columns", mapping=mapping)
     assert [(c.system, c.rows, len(c.messages)) for c in used] == [("Be kind.", 3, 2), ("Be kind.", 2, 2)]
     assert [item.reason for item in rejected] == ["time: 'soon' is not a date and time"]
+
+
+@pytest.mark.parametrize("speaker", ["speaker", "role"])
+@pytest.mark.parametrize("column", ["conversation_id", "dialogue_id", "scene", "thread", "room", "channel"])
+def test_a_column_of_conversations_divides_lines_without_times(tmp_path, column, speaker):
+    names = ("Mira", "Oda") if speaker == "speaker" else ("user", "assistant")
+    talk = [(names[n % 2], text) for n, (_, text) in enumerate(ROLE_TALK)]
+    rows = [f"{number},{name},{text} {number},note" for number in range(4) for name, text in talk]
+    (tmp_path / "talk.csv").write_text("\n".join([f"{column},{speaker},text,comment", *rows]) + "\n")
+    used, rejected = everything(tmp_path / "talk.csv")
+    assert not rejected and [c.rows for c in used] == [4] * 4
+    columns = describe_content(tmp_path / "talk.csv", ReadOptions()).columns
+    assert columns.used["conversation"] == column and columns.unused == ("comment",)
+
+
+@pytest.mark.parametrize("speaker", ["speaker", "role"])
+def test_lines_of_mingled_conversations_go_by_their_numbers(tmp_path, speaker):
+    rows = []
+    for turn, (role, text) in enumerate(ROLE_TALK):
+        name = ("Mira", "Oda")[turn % 2] if speaker == "speaker" else role
+        rows += [f"{number},{turn},{name},{text} {number}" for number in range(4)]
+    (tmp_path / "talk.csv").write_text("\n".join([f"conversation_id,turn,{speaker},text", *rows[::-1]]) + "\n")
+    used, rejected = everything(tmp_path / "talk.csv")
+    told = [[m.text for m in c.messages] for c in used]
+    assert not rejected and told == [[f"{text} {number}" for _, text in ROLE_TALK] for number in (3, 2, 1, 0)]

@@ -50,13 +50,18 @@ def _order_values(messages: list[Any]) -> tuple[str, Sequence[float]] | None:
         if _is_time(key) and (times := _times([message.get(key) for message in messages])):
             return key, times
     for key in names:
-        if _joined(key) in NUMBER_KEYS and (numbers := _numbers([message.get(key) for message in messages])):
+        if is_number_key(key) and (numbers := parse_numbers([message.get(key) for message in messages])):
             return key, numbers
     return None
 
 
 def _is_time(key: str) -> bool:
     return "time" in chat_roles(key) or _joined(key) in TIME_KEYS
+
+
+def is_number_key(key: str) -> bool:
+    """Report whether a key or column is named like the number of a message in its conversation."""
+    return _joined(key) in NUMBER_KEYS
 
 
 def _joined(key: str) -> str:
@@ -77,7 +82,7 @@ def _times(cells: list[Any]) -> list[float]:
     return times if len(times) == len(cells) else []
 
 
-def _numbers(cells: list[Any]) -> list[float]:
+def parse_numbers(cells: Sequence[object]) -> list[float]:
     """Return whole numbers that are all different; empty for anything else."""
     texts = [str(cell) for cell in cells if not isinstance(cell, bool)]
     numbers = {float(text) for text in texts if text.isdecimal()}

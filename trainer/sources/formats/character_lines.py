@@ -1,13 +1,16 @@
 """Lines of characters: rows that name a role (RoleBench, CharacterEval, PIPPA), scenes (CoSER), scripts, quotes."""
 
 import html
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from personas.prompt import EXAMPLE_USER
 from personas.schemas.chat import fold_name
+from trainer.sources.column_profile import cell_at
 from trainer.sources.columns import (
     ROLE_COLUMNS,
     ColumnRoles,
@@ -29,8 +32,9 @@ from trainer.sources.conversation_builder import (
 )
 from trainer.sources.formats.message_rows import dialogue_from_messages, have_names
 from trainer.sources.formats.qa_rows import dialogue_from_answer
-from trainer.sources.header_names import normalise_column
+from trainer.sources.header_names import chat_roles, normalise_column
 from trainer.sources.json_recovery import decode_json
+from trainer.sources.message_order import is_number_key, parse_numbers
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -49,6 +53,17 @@ LINE_COLUMNS = tuple("line text utterance dialogue dialog message content".split
 LOG_LEVELS = frozenset("debug info notice warn warning error critical fatal trace".split())
 SceneLine = tuple[str, str, str]
 """Place, name and text of a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedLine:
+    """A line of a table with its conversation, None without such a column, and its number in there."""
+
+    line: SceneLine
+    conversation: str | None
+    number: str
+
+
 MAX_SCENE_TURNS = 24  # a script without marks of its scenes is cut into conversations of this many turns
 SAMPLED_TEXTS = 64
 MIN_TEXTS = 3
@@ -301,23 +316,46 @@ def _line_names(peek: Peek) -> set[str]:
     return {*names} if is_named and not {*map(fold_name, names)} <= LOG_LEVELS else set()
 
 
-def _script_columns(peek: Peek) -> tuple[str, str] | None:
-    """Return the columns of name and line of a table with one line of a script in each row."""
+def script_columns(peek: Peek) -> dict[str, str]:
+    """Return the columns of a table with one line of a script in each row, by role; empty for anything else.
+
+    They are `speaker` and `text`, perhaps `conversation`, and then perhaps `order`.
+    """
     first = peek.records[0] if peek.records else {}
     name, line = _column(first, ("speaker", *CHARACTER_COLUMNS)), _column(first, LINE_COLUMNS)
     if not name or not line or find_column(first, "assistant"):
-        return None
+        return {}
     names = [row.get(name) for row in peek.records]
     is_recurring = 1 < len({*map(str, names)}) <= (len(names) + 1) / 2
     is_text = all(isinstance(row.get(line), str) for row in peek.records)
-    return (name, line) if is_recurring and is_text and any(map(is_character, names)) else None
+    if not is_recurring or not is_text or not any(map(is_character, names)):
+        return {}
+    return {"speaker": name, "text": line, **_scene_columns(peek.records, (name, line))}
+
+
+def _scene_columns(rows: Sequence[Row], taken: Sequence[str]) -> dict[str, str]:
+    """Return the column that says to which conversation a row belongs, and that of its place in there."""
+    columns = [column for column in rows[0] if isinstance(column, str) and column not in taken]
+    ids = [column for column in columns if "conversation" in chat_roles(column) and _recurs(rows, column)]
+    if len(ids) != 1:
+        return {}
+    order = next((column for column in columns if is_number_key(column)), None)
+    return {"conversation": ids[0], **({"order": order} if order else {})}
+
+
+def _recurs(rows: Sequence[Row], column: str) -> bool:
+    cells = [row.get(column) for row in rows]
+    is_plain = all(isinstance(cell, str | int | float) for cell in cells)
+    return is_plain and any(map(str, cells)) and len({*map(str, cells)}) < len(cells)
 
 
 def _read_script(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield conversations of the lines of several characters, up to a break between scenes or 24 turns."""
-    columns = _script_columns(file.peek())
-    lines: list[tuple[str, str, str]] = []
-    for item in _table_lines(file, *columns) if columns else _text_lines(file):
+    if columns := script_columns(file.peek()):
+        yield from build_scenes(_table_lines(file, columns), options)
+        return
+    lines: list[SceneLine] = []
+    for item in _text_lines(file):
         if isinstance(item, RejectedRecord):
             yield item
         elif item:
@@ -329,14 +367,64 @@ def _read_script(file: SourceFile, options: ReadOptions) -> Iterator[Conversatio
         yield build_scene(lines, options)
 
 
-def _table_lines(file: SourceFile, name: str, line: str) -> Iterator[tuple[str, str, str] | RejectedRecord]:
+def _table_lines(file: SourceFile, columns: Mapping[str, str]) -> Iterator[PlacedLine | RejectedRecord]:
     for record in file.records():
         if isinstance(record, RejectedRecord):
             yield record
-        elif isinstance(label := record[1].get(name), str) and isinstance(text := record[1].get(line), str):
-            yield record[0], label.strip(), text
+            continue
+        place, row = record
+        label, text = row.get(columns["speaker"]), row.get(columns["text"])
+        if isinstance(label, str) and isinstance(text, str):
+            yield PlacedLine((place, label.strip(), text), *place_in_talk(row, columns))
         else:
-            yield RejectedRecord(record[0], "no name or no line")
+            yield RejectedRecord(place, "no name or no line")
+
+
+def place_in_talk(row: Row, columns: Mapping[str, str]) -> tuple[str | None, str]:
+    """Return the conversation of a row, None without such a column, and its number in there, empty without one."""
+    if "conversation" not in columns:
+        return None, ""
+    cells = [cell_at(row, columns[role]) if role in columns else "" for role in ("conversation", "order")]
+    return cell_text(cells[0]), str(cells[1])
+
+
+def build_scenes(
+    items: Iterable[PlacedLine | RejectedRecord], options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the conversations of a table's lines.
+
+    All lines of a conversation belong together, wherever they are, by their numbers if all of them have different
+    ones; lines without a conversation are cut into scenes of at most `MAX_SCENE_TURNS`. A system text begins a scene.
+    """
+    conversations: dict[str, list[PlacedLine]] = {}
+    lines: list[SceneLine] = []
+    for item in items:
+        if isinstance(item, RejectedRecord):
+            yield item
+        elif item.conversation is not None:
+            conversations.setdefault(item.conversation, []).append(item)
+        else:
+            if lines and (is_system_line(item.line) or len(lines) >= MAX_SCENE_TURNS):
+                yield build_scene(lines, options)
+                lines = []
+            lines.append(item.line)
+    if lines:
+        yield build_scene(lines, options)
+    for placed in conversations.values():
+        numbers = parse_numbers([item.number for item in placed])
+        ordered = [placed[at] for at in sorted(range(len(placed)), key=numbers.__getitem__)] if numbers else placed
+        yield from _split_at_systems([item.line for item in ordered], options)
+
+
+def _split_at_systems(lines: list[SceneLine], options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+    starts = [0, *(at for at, line in enumerate(lines) if at and is_system_line(line)), len(lines)]
+    for start, end in itertools.pairwise(starts):
+        yield build_scene(lines[start:end], options)
+
+
+def is_system_line(line: SceneLine) -> bool:
+    """Report whether a line is a system text."""
+    return ROLES.get(line[1].casefold(), ()) is None
 
 
 def _text_lines(file: SourceFile) -> Iterator[tuple[str, str, str] | RejectedRecord | None]:
@@ -420,7 +508,7 @@ TEXT_FORMATS = (
         "script",
         "Script",
         SCRIPT,
-        lambda peek: len(_line_names(peek)) > 1 or _script_columns(peek) is not None,
+        lambda peek: len(_line_names(peek)) > 1 or bool(script_columns(peek)),
         _read_script,
     ),
     SourceFormat(

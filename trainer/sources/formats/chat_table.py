@@ -12,9 +12,18 @@ from trainer.sources.columns import side_of_flag
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.conversation_builder import ROLES
 from trainer.sources.dates import DateOrder, DateOrderDetector, WrittenTime, parse_clock, parse_moment
-from trainer.sources.formats.character_lines import MAX_SCENE_TURNS, SceneLine, build_scene
+from trainer.sources.formats.character_lines import (
+    MAX_SCENE_TURNS,
+    PlacedLine,
+    SceneLine,
+    build_scene,
+    build_scenes,
+    is_system_line,
+    place_in_talk,
+)
 from trainer.sources.header_names import chat_roles
 from trainer.sources.markup import clean_text, map_outside_code
+from trainer.sources.message_order import is_number_key
 from trainer.sources.record_fields import UnusableRecordError, cell_text
 from trainer.sources.sessionise import LogEntry, build_sessions, parse_entries, sort_by_time
 from trainer.sources.source_file import Record
@@ -48,8 +57,11 @@ def recognise_chat(columns: Sequence[ColumnProfile]) -> ChatColumns | None:
     if is_prose or (speaker.kind != "flags" and speaker.distinct > text.distinct):
         return None
     times = _time_columns(columns)
-    is_certain = bool(times) or speaker.kind in ("roles", "flags")
-    return {"speaker": speaker.name, "text": text.name, **times, **_conversation(columns)} if is_certain else None
+    if not times and speaker.kind not in ("roles", "flags"):
+        return None
+    conversation = _conversation(columns)
+    order = _order(columns) if conversation and not times else {}
+    return {"speaker": speaker.name, "text": text.name, **times, **conversation, **order}
 
 
 def _may_be_speaker(column: ColumnProfile) -> bool:
@@ -80,6 +92,12 @@ def _conversation(columns: Sequence[ColumnProfile]) -> dict[str, str]:
     return {"conversation": ids[0].name} if len(ids) == 1 else {}
 
 
+def _order(columns: Sequence[ColumnProfile]) -> dict[str, str]:
+    """Return the column of numbers that order the rows of a conversation without times."""
+    numbers = [c for c in columns if is_number_key(c.name) and c.kind in ("numbers", "ids", "flags", "names")]
+    return {"order": numbers[0].name} if numbers else {}
+
+
 def read_chat(
     records: Records, name: str, columns: ChatColumns, options: ReadOptions
 ) -> Iterator[Conversation | RejectedRecord]:
@@ -94,7 +112,7 @@ def read_chat(
         order = _detect_order(records, columns)
         entries = parse_entries(records(), lambda row, cells: _entry(row, cells, columns, order))
         return build_sessions(entries, name, options)
-    return _scenes(records, columns, options)
+    return build_scenes(_placed_lines(records, columns), options)
 
 
 def _has_roles(records: Records, columns: ChatColumns) -> bool:
@@ -163,7 +181,8 @@ def _timed_scenes(
             yield record
             continue
         try:
-            line, conversation = _line(record, columns)
+            line = _line(record, columns)
+            conversation = place_in_talk(record[1], columns)[0] or ""
             at = _time(record[1], columns, order)
         except UnusableRecordError as error:
             yield RejectedRecord(record[0], str(error))
@@ -180,7 +199,7 @@ def _sessions(lines: list[tuple[float, SceneLine]], options: ReadOptions) -> Ite
     new_systems = 0
     last_at = 0.0
     for at, line in lines:
-        is_system = _is_system(line)
+        is_system = is_system_line(line)
         if talk and (is_system or at - last_at > options.session_gap_s):
             yield build_scene([*system, *talk], options, new_systems + len(talk))
             talk = []
@@ -195,40 +214,23 @@ def _sessions(lines: list[tuple[float, SceneLine]], options: ReadOptions) -> Ite
         yield build_scene([*system, *talk], options, new_systems + len(talk))
 
 
-def _is_system(line: SceneLine) -> bool:
-    return ROLES.get(line[1].casefold(), ()) is None
-
-
-def _scenes(records: Records, columns: ChatColumns, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Yield a conversation for each run of rows of one conversation, or of at most so many turns without its column."""
-    lines: list[SceneLine] = []
-    current = ""
+def _placed_lines(records: Records, columns: ChatColumns) -> Iterator[PlacedLine | RejectedRecord]:
     for record in records():
         if isinstance(record, RejectedRecord):
             yield record
             continue
         try:
-            line, conversation = _line(record, columns)
+            yield PlacedLine(_line(record, columns), *place_in_talk(record[1], columns))
         except UnusableRecordError as error:
             yield RejectedRecord(record[0], str(error))
-            continue
-        is_full = "conversation" not in columns and len(lines) >= MAX_SCENE_TURNS
-        if lines and (conversation != current or _is_system(line) or is_full):
-            yield build_scene(lines, options)
-            lines = []
-        lines.append(line)
-        current = conversation
-    if lines:
-        yield build_scene(lines, options)
 
 
-def _line(record: Record, columns: ChatColumns) -> tuple[SceneLine, str]:
-    """Return a row's line and its conversation. Raises `UnusableRecordError`."""
+def _line(record: Record, columns: ChatColumns) -> SceneLine:
+    """Return a row's line. Raises `UnusableRecordError`."""
     place, row = record
     label, text = _label(row, columns["speaker"]), cell_text(cell_at(row, columns["text"]))
     if not label:
         raise UnusableRecordError(f"{columns['speaker']}: names no speaker")
     if not text.strip():
         raise UnusableRecordError("no text")
-    conversation = cell_text(cell_at(row, columns["conversation"])) if "conversation" in columns else ""
-    return (place, label, text), conversation
+    return place, label, text

@@ -38,6 +38,7 @@ from trainer.sources.formats.character_lines import (
     are_questions,
     peek_texts,
     read_texts,
+    script_columns,
 )
 from trainer.sources.formats.chat_table import EXPECTED as CHAT_EXPECTED
 from trainer.sources.formats.chat_table import ChatColumns, read_chat, recognise_chat
@@ -82,6 +83,7 @@ SPEAKER_LIKE_COLUMNS = ("user", "human")
 ANSWER_COLUMNS = tuple("answer output response completion solution std_answer responses answers outputs".split())
 """Names of columns that hold answers even if all of them are numbers, or yes and no."""
 CHAT_FORMAT = "chat-table"
+SCRIPT_FORMAT = "script"
 LIST_SCHEMAS = ("turns", "ultrachat")
 MAX_LIST_ITEMS = 8
 """Longer lists hold a talk rather than the parts of one message."""
@@ -425,6 +427,8 @@ def describe_columns(file: SourceFile, format: str, options: ReadOptions) -> Col
     if format == CHAT_FORMAT and (chat := _chat(peek)):
         rows = list(peek.records) or peek.head[chat[0]]
         return ColumnUse(chat[1], _without(list_columns(rows), chat[1].values()))
+    if format == SCRIPT_FORMAT and (script := script_columns(peek)):
+        return ColumnUse(script, _without(list_columns(list(peek.records)), script.values()))
     schema = next((schema for schema in ROW_SCHEMAS if schema.name == format), None)
     planned = [roles for row in first_rows(peek) if (roles := _plan(schema, row))] if schema else []
     if not planned:
