@@ -54,6 +54,20 @@ def test_a_plan_of_sources_is_what_a_build_makes(tmp_path, command):
     assert again["examples"][0].endswith("⟧")
 
 
+def test_builds_and_plans_of_sources_say_what_is_taken_of_them(tmp_path, command):
+    rows = [{"prompt": f"{sentence(n, 7)}?", "completion": sentence(n, 9), "label": n % 4 != 0} for n in range(40)]
+    Path("marked.jsonl").write_text("".join(json.dumps(row | {"mood": "calm"}) + "\n" for row in rows))
+    sign(tmp_path / "marked.jsonl")
+    words = ("--source", "marked.jsonl")
+    planned = json.loads(command("plan", *words, "--json")[1])["import_report"]
+    assert planned["not_taken"] == [{"what": "column mood", "why": "it has no role"}]
+    assert planned["other_meaning"][0]["why"] == "only answers that are marked as desirable are learned"
+    for output in (command("plan", *words)[1], command("dataset", "build", *words, "--out", "out")[1]):
+        assert "Taken as is: column prompt (questions), column completion (answers)" in output
+        assert "Taken with another meaning: " in output and "Not taken: column mood – it has no role" in output
+    assert json.loads(command("plan", "--dataset", "out", "--json")[1])["import_report"] == planned
+
+
 @pytest.mark.slow
 def test_a_plan_of_a_mapped_table_says_which_columns_are_taken(tmp_path, command):
     Path("ada.toml").write_text('id = "ada"\nname = "Ada"\n')

@@ -2,9 +2,10 @@
 
 import argparse
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from personas.card.formats import read_card_file, to_persona
@@ -22,17 +23,20 @@ from personas.models.base_model import apply_template_setting, locate
 from personas.prompt import Renderer
 from personas.schemas.base import Right
 from personas.schemas.chat import Persona
+from personas.schemas.import_report import ImportItem, ImportReport
 from personas.schemas.training import TrainingRequest
 from trainer.anonymise.allowlist import NameCorrections, read_corrections
 from trainer.cli.argtypes import column_mapping, parse_setting_args
 from trainer.data.builder import DatasetPlan, SourceItems
 from trainer.data.data_mixture import SourceSpec, parse_mix, parse_source, source_names
+from trainer.data.inspection import form_items
 from trainer.data.quality_filters import QualityFilters, list_languages
 from trainer.data.writer import DatasetBuildSpec
 from trainer.process.environment import find_home
 from trainer.recipe.resolve import make_request, resolve_for_data, resolve_recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.reader import read_usable
+from trainer.sources.registry import describe_content
 from trainer.sources.source_file import resolve_path
 from trainer.sources.source_format import ReadOptions
 from trainer.train.job import load_fast_tokenizer
@@ -68,11 +72,23 @@ def make_build_spec(
     )
     consent = read_consent(home)
     stated = {name: _find_statement(source, options) for name, source in zip(names, named, strict=True)}
-    read = [
-        (name, _read_items(name, source, replace(_read_options(options, plan, source, stated[name]), consent=consent)))
+    reading = {
+        name: replace(_read_options(options, plan, source, stated[name]), consent=consent)
         for name, source in zip(names, named, strict=True)
-    ]
-    return DatasetBuildSpec(plan, base, read, {name: it for name, it in stated.items() if it}, consent.permission, home)
+    }
+    read = [(name, _read_items(name, source, reading[name])) for name, source in zip(names, named, strict=True)]
+    statements = {name: stated_right for name, stated_right in stated.items() if stated_right}
+    spec = DatasetBuildSpec(plan, base, read, statements, permission=consent.permission, home=home)
+    return replace(spec, describe=partial(_describe_sources, dict(zip(names, named, strict=True)), reading))
+
+
+def _describe_sources(sources: Mapping[str, SourceSpec], reading: Mapping[str, ReadOptions]) -> ImportReport:
+    """Report what becomes of the sources by their form; what is dropped of them is counted elsewhere."""
+    items: list[ImportItem] = []
+    for name, source in sources.items():
+        content = describe_content(source.path, reading[name], source.format)
+        items += form_items(content.formats, content.columns)
+    return ImportReport.of(items)
 
 
 def find_named_source(name: str, home: Path) -> SourceSpec | None:

@@ -24,6 +24,7 @@ from personas.home.external_files import delete_expired_reviews
 from personas.home.rights import RIGHTS_FILE
 from personas.home.shared_personas import read_shared_personas
 from personas.schemas.base import DISCORD_API, RIGHTS
+from personas.schemas.import_report import ImportReport
 from trainer.anonymise.output_files import ReviewLog
 from trainer.cli.argtypes import (
     Commands,
@@ -314,7 +315,7 @@ def _build_summary(summary: dict[str, Any], out: Path) -> list[str]:
 
 
 def record_lines(summary: dict[str, Any]) -> list[str]:
-    """Format the sources, the records used and dropped, and replies and thoughts that are not learned."""
+    """Format the sources, the records used and dropped, what is not learned, and what is taken of the files."""
     thoughts = summary.get("with_thought", 0)
     return [
         f"from {', '.join(f'{name} {count:,}' for name, count in summary['sources'].items())}",
@@ -322,6 +323,7 @@ def record_lines(summary: dict[str, Any]) -> list[str]:
         *(f"  dropped {rows:>9,}  {reason}" for reason, rows in summary["dropped"].items()),
         *(f"  replies {count:>9,}  {reason}" for reason, count in summary.get("dropped_replies", {}).items()),
         *([f"  thoughts {thoughts:>8,}  before replies: left out, unless reasoning=keep"] if thoughts else []),
+        *ImportReport.from_json(summary["import_report"]).lines(),
     ]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from personas.schemas.base import DISCORD_API
+from personas.schemas.import_report import ImportReport
 from trainer.data.builder import BuiltSample, DatasetPlan
 from trainer.data.dedup_split import TRAIN
 from trainer.data.ledger import Ledger
@@ -78,7 +79,9 @@ class DatasetStatistics:
         }
 
 
-def dataset_summary(statistics: DatasetStatistics, ledger: Ledger, digest: str) -> dict[str, Any]:
+def dataset_summary(
+    statistics: DatasetStatistics, ledger: Ledger, digest: str, imported: ImportReport
+) -> dict[str, Any]:
     """Return the published object of `dataset build --json`."""
     return {
         "samples": {side: statistics.samples[side] for side in ("train", "eval")},
@@ -90,6 +93,7 @@ def dataset_summary(statistics: DatasetStatistics, ledger: Ledger, digest: str) 
         "with_thought": statistics.with_thought,
         "sources": {name: of["train"] + of["eval"] for name, of in statistics.sources(ledger).items()},
         "hash": digest,
+        "import_report": imported.as_json(),
     }
 
 

@@ -17,6 +17,7 @@ from personas.home.rights import RightsStatement
 from personas.models.base_model import BaseModel
 from personas.prompt import Renderer
 from personas.schemas.base import DISCORD_API
+from personas.schemas.import_report import ImportReport
 from trainer.anonymise.output_files import ReviewLog
 from trainer.data.builder import BuiltSample, DatasetBuilder, DatasetPlan, SourceItems
 from trainer.data.charts import draw_composition, draw_lengths
@@ -39,7 +40,7 @@ class DatasetBuildSpec:
 
     `statements` are the stated rights by source, `permission` is Discord's as the operator states it. `home` keeps the
     list of held-out texts; without one only the data set does. `review` logs the replacements for a person to check.
-    The data set gets its name within `storing`.
+    The data set gets its name within `storing`. `describe` reports what becomes of the sources by their form.
     """
 
     plan: DatasetPlan
@@ -50,6 +51,7 @@ class DatasetBuildSpec:
     home: Path | None = None
     review: ReviewLog | None = None
     storing: Storing = nullcontext
+    describe: Callable[[], ImportReport] = ImportReport
 
 
 def write_dataset(out: Path, spec: DatasetBuildSpec, on_progress: ReadProgress) -> dict[str, Any]:
@@ -125,7 +127,7 @@ def _write(
             samples.add(built)
             on_progress("making samples", 1)
         digest = samples.hexdigest(builder.ledger.dropped)
-        summary = dataset_summary(samples.statistics, builder.ledger, digest)
+        summary = dataset_summary(samples.statistics, builder.ledger, digest, spec.describe())
         stats = {
             **summary,
             **dataset_details(samples.statistics, builder.ledger),

@@ -186,7 +186,8 @@ def plan_sources(request: DatasetBuildSpec, recipe: str, report_progress: ReadPr
                 examples.append(mask_sample(plan.renderer.tokenizer, sample))
             report_progress("making samples", 1)
     require_both_sides(count.trained, count.held_out, builder.ledger.dropped)
-    summary, work = dataset_summary(statistics, builder.ledger, digest.hexdigest()), count.work()
+    summary = dataset_summary(statistics, builder.ledger, digest.hexdigest(), request.describe())
+    work = count.work()
     replies = SampleStats(count.trained, max(work.train), count.trained_tokens)
     chosen = resolve_for_run(recipe, plan.recipe, request.base, replies)
     fitting = (statistics.with_trimmed_history, builder.ledger.replies[TOO_LONG])
@@ -200,6 +201,7 @@ def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: C
     stats = read_stats(folder)
     read_participants(folder)
     statistics = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
+    statistics["import_report"] = stats.get("import_report", ImportReport().as_json())
     statistics |= {"dropped_replies": stats.get("dropped_replies", {}), "with_thought": stats.get("with_thought", 0)}
     persona, base_model = stats["persona"], stats["base_model"]
     lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]
