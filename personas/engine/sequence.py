@@ -42,11 +42,11 @@ class ReplySink(Protocol):
 class StreamingDetokenizer:
     """Turns generated tokens into text and pushes the text that can no longer change, without thoughts.
 
-    `text` is the text pushed so far, `tokens` the number of generated tokens including the end of turn, `ids` are
-    those that are text. `stopped` is set by an end of turn, a stop string or, with `stop_loops`, by repetition, which
-    also sets `repeated`. `prefill` is the beginning of the reply, which is not pushed again. While it `is_held`, no
-    text is pushed until `release`. `starts_in_thought`: the server's template opened one. `spoken` says what thoughts
-    there were.
+    `text` is the text pushed so far, `tokens` the number of generated tokens including the end of turn, `ids` are those
+    that are text. `stopped` is set by an end of turn, a stop string or, with `stop_loops`, by repetition, which also
+    sets `repeated`. `prefill` is the beginning of the reply, which is not pushed again. While it `is_held`, no text is
+    pushed until `release`. `speaker` and a colon are left out at the very beginning. `starts_in_thought`: the server's
+    template opened one. `spoken` says what thoughts there were.
     """
 
     def __init__(
@@ -57,9 +57,11 @@ class StreamingDetokenizer:
         *,
         stop_loops: bool = False,
         prefill: str = "",
+        speaker: str = "",
     ) -> None:
         self._renderer, self._stop, self._push = renderer, [s for s in stop if s], push
         self._stop_loops, self._prefill = stop_loops, prefill
+        self._speaker = speaker
         self._prefill_ids = list(renderer.prefill_ids(prefill)) if prefill else []
         self.ids: list[int] = []
         self.text = ""
@@ -73,7 +75,11 @@ class StreamingDetokenizer:
 
     def fork(self) -> "StreamingDetokenizer":
         """Return the detokenizer of another candidate of this reply, which is held."""
-        options: dict[str, Any] = {"stop_loops": self._stop_loops, "prefill": self._prefill}
+        options: dict[str, Any] = {
+            "stop_loops": self._stop_loops,
+            "prefill": self._prefill,
+            "speaker": self._speaker,
+        }
         other = StreamingDetokenizer(self._renderer, self._stop, self._push, **options)
         other.is_held = True
         return other
@@ -147,6 +153,8 @@ class StreamingDetokenizer:
             if self._stop_loops and is_repeating(self.ids):
                 self.text = trim_repetition(self._decode(self.ids[:-REPETITION_TOKENS])) or self.text
                 self.stopped = self.repeated = True
+        if self.spoken.has_ended and not self.stopped:
+            self.stop()
 
     def stop(self) -> None:
         """End the reply with the text that it has."""
@@ -170,7 +178,16 @@ class StreamingDetokenizer:
         if self._given is None:
             text = self._remove_thoughts(text, is_whole=is_whole)
         goes_on = self._prefill and not self._prefill[-1].isspace()
-        return text if goes_on else text.lstrip()
+        return text if goes_on else self._without_speaker(text.lstrip(), is_whole=is_whole)
+
+    def _without_speaker(self, text: str, *, is_whole: bool) -> str:
+        """Leave out the persona's own name with a colon, or what may become it, at the beginning of a reply."""
+        label = f"{self._speaker}:".lower()
+        if not self._speaker or self._prefill:
+            return text
+        if text[: len(label)].lower() == label:
+            return text[len(label) :].lstrip()
+        return "" if not is_whole and label.startswith(text.lower()) else text
 
     def _continuation(self, ids: list[int]) -> str:
         """Decode tokens after the prefill, where the first may begin with a blank, or within a character."""
@@ -247,7 +264,11 @@ class ReplySequence:
         sampling = request.sampling
         seed = secrets.randbits(31) if sampling.seed is None else sampling.seed
         stop = (*sampling.stop, *renderer.stop_strings(request.persona, request.turns))
-        options: dict[str, Any] = {"stop_loops": sampling.stop_loops, "prefill": request.prefill}
+        options: dict[str, Any] = {
+            "stop_loops": sampling.stop_loops,
+            "prefill": request.prefill,
+            "speaker": request.persona.name.strip() if request.persona else "",
+        }
         detokenizer = StreamingDetokenizer(renderer, stop, sink.push, **options)
         request = replace(request, lore=prompt.lore)
         return cls(request, prompt.ids, seed, sink, detokenizer, on_end, prompt.text, prompt.shortened)

@@ -359,7 +359,11 @@ class TestThoughts:
         [{"reasoning_details": [{"text": "They greet me."}]}, "Hello, Bo."],
         [[{"type": "thinking", "thinking": [{"type": "text", "text": "They greet me."}]}], "Hello, Bo."],
         [[{"type": "text", "text": "Hello, Bo."}]],
-    ], ids=["pair", "pair in pieces", "lone", "lone in pieces", "field", "details", "part", "text part"])  # fmt: skip
+        ["<|begin_of_thought|>They", " greet.<|end_of_thought|><|begin_of_", "solution|>Hello, Bo.</s>"],
+        ["Hello, Bo.<|im_", "end|>", "\n<|im_start|>user\n", "more"],
+        ["Ad", "a: Hello, Bo."],
+    ], ids=["pair", "pair in pieces", "lone", "lone in pieces", "field", "details", "part", "text part", "solution",
+            "next turn", "name"])  # fmt: skip
     async def test_a_thought_is_dropped(self, thinking, contents):
         start, _ = thinking
         assert await answer(await start(*contents), ask()) == "Hello, Bo."
