@@ -247,6 +247,15 @@ def test_a_label_with_more_than_two_values_is_no_verdict_and_two_unknown_ones_ar
         ("w.json", {"entries": {"0": {"uid": 0, "key": ["ferry"], "content": "A ferry."}}}, "Import it as lore"),
         ("irc.txt", lines_of("[09:0{n}] <{name}> {text}\n"), "lines begin with a time, so probably a chat"),
         ("irc.txt", lines_of("<{name}> {text}\n"), "lines begin with a name, so probably a chat"),
+        ("dash.txt", lines_of("{name} - {text}\n"), "lines begin with a name, so probably a chat"),
+        ("em.txt", lines_of("{name}—{text}\n"), "lines begin with a name"),
+        ("stop.txt", lines_of("{name}. {text}\n"), "lines begin with a name"),
+        ("equals.txt", lines_of("- {name} = {text}\n"), "lines begin with a name"),
+        ("quoted.txt", lines_of('{name} "{text}"\n'), "lines begin with a name"),
+        ("list.json", [f"{name} - {text}" for name, text in TALK], "lines begin with a name"),
+        ("marked.txt", "> Still here.\nIt never left.\n" * 4, "two speakers take turns by line"),
+        ("asked.txt", "Still here?\nIt never left.\n" * 4, "two speakers take turns by line"),
+        ("asked.json", ["Still here?", "It never left."] * 4, "--format quote-list"),
         ("copy.txt", lines_of("{name} — 01/03/2026 09:0{n}\n{text}\n"), "lines begin with a time"),
     ],
 )
@@ -255,6 +264,23 @@ def test_what_cannot_be_read_is_refused_by_its_name(tmp_path, name, content, sai
     with pytest.raises(MaterialError) as caught:
         read(tmp_path / name, content)
     assert said in str(caught.value) and "Known formats" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Mr. Corvin: Still here?\nMrs. Tansy: It never left.\n" * 4,
+        '- Corvin: "Still here?"\n- Tansy: "It never left."\n' * 4,
+    ],
+)
+def test_lines_with_names_and_colons_are_a_script(tmp_path, content):
+    (talk,), rejected = read(tmp_path / "script.txt", content)
+    assert len(talk.messages) == 8 and not rejected
+
+
+def test_lines_that_take_turns_are_quotes_if_somebody_says_so(tmp_path):
+    used, _ = read(tmp_path / "asked.txt", "Still here?\nIt never left.\n" * 4, format="quote-list")
+    assert len(used) == 8
 
 
 def test_a_folder_of_pages_says_what_to_export(tmp_path):

@@ -1,5 +1,6 @@
 """Recognises files that are not read, and says what they are and what to export or do instead."""
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 from personas.errors import MaterialError
 from trainer.sources.dates import parse_clock
+from trainer.sources.formats.character_lines import LIST_MARK, QUESTION_END, line_names, peek_texts
 from trainer.sources.source_file import Peek
 
 HTML_START = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html\b|head\b|body\b)", re.IGNORECASE | re.DOTALL)
@@ -15,6 +17,9 @@ LORE_ADVICE = "Import it as lore instead: on the persona's page of the dashboard
 TABLE_ADVICE = (
     "Export it as JSON or CSV instead, or save it as a CSV table with the columns time, speaker and text; "
     "`--map speaker=COLUMN text=COLUMN time=COLUMN` names other columns."
+)
+TURNS_ADVICE = (
+    "Write a name and a colon before each line, such as `Mira: text`; `--format quote-list` reads each line as a quote."
 )
 MIN_LINES = 2
 MAX_MARK_CHARACTERS = 60
@@ -25,6 +30,13 @@ TIMED_LINE = re.compile(
 """A date or a time of day at the beginning of a line, or behind a name."""
 MARKED_LINE = re.compile(r"\s*(?:<[^<>\n]{1,40}>|\[[^\[\]\n]{1,40}\]|@[\w.-]{2,40}[:>]|[^\W\d_][\w .-]{0,30}[>|»]\s)")
 """A name in brackets, or before a sign that is no colon."""
+SIGNED_LINE = re.compile(
+    r"[^\W\d_][\w .'’-]{0,30}?(?:\s*(?:[–—―=→]|->|=>|--)|\s+[-~|/·•*]\s|\s+(?=[“„\"«「『]))"
+    r"|[^\W\d_][\w'’-]{0,20}(?: [^\W\d_][\w'’-]{0,20}){0,2}\.\s"
+)
+"""A name before a dash, an equals sign, an arrow, a quotation mark or the like, or before a full stop."""
+LINE_MARKS = frozenset('>»|-–—―*•·"“„«「『')
+MIN_ALTERNATING_LINES = 8
 
 
 @dataclass(frozen=True)
@@ -78,15 +90,41 @@ def _begins_with_clock(line: str) -> bool:
 def _has_marked_lines(peek: Peek) -> bool:
     """Report whether most lines begin with one of several names in brackets, or have cells separated by tabs."""
     lines = _lines(peek)
-    marks = [match[0] for line in lines if (match := MARKED_LINE.match(line))]
     tabbed = sum("\t" in line.strip() for line in lines)
-    is_marked = 2 * len(set(marks)) <= len(marks) and 10 * len(marks) >= 7 * len(lines)
-    return len(lines) > MIN_LINES and (is_marked or 10 * tabbed >= 7 * len(lines))
+    is_marked = _recur([match[0] for line in lines if (match := MARKED_LINE.match(line))], len(lines))
+    is_table = peek.kind == "text" and 10 * tabbed >= 7 * len(lines)
+    return len(lines) > MIN_LINES and (is_marked or is_table or _has_signed_lines(peek))
+
+
+def _has_signed_lines(peek: Peek) -> bool:
+    """Report whether most lines begin with one of several names before a sign; not if names have colons."""
+    lines = [] if line_names(peek) else _lines(peek)
+    plain = [LIST_MARK.sub("", line.strip()) for line in lines]
+    marks = [match[0] for line in plain if (match := SIGNED_LINE.match(line)) and not line[0].islower()]
+    return len(set(marks)) > 1 and _recur(marks, len(lines))
+
+
+def _recur(marks: list[str], lines: int) -> bool:
+    return 2 * len(set(marks)) <= len(marks) and 10 * len(marks) >= 7 * lines
+
+
+def _alternates(peek: Peek) -> bool:
+    """Report whether every second line is marked, as what another said, or is a question."""
+    lines = [] if line_names(peek) else [line.strip() for line in _lines(peek)]
+    marks = [line[0] if line[0] in LINE_MARKS else "" for line in lines]
+    questions = [QUESTION_END.search(line) is not None for line in lines]
+    return len(lines) >= MIN_ALTERNATING_LINES and (_take_turns(marks) or _take_turns(questions))
+
+
+def _take_turns(kinds: Sequence[object]) -> bool:
+    changes = sum(kind != following for kind, following in itertools.pairwise(kinds))
+    return len(set(kinds)) == 2 and 10 * changes >= 9 * (len(kinds) - 1)
 
 
 def _lines(peek: Peek) -> list[str]:
-    text = peek.text[: 1 << 16] if peek.kind == "text" else ""
-    return [line for line in text.splitlines() if line.strip()]
+    """Return the first lines of a text, or the first texts of a list."""
+    texts = peek.text[: 1 << 16].splitlines() if peek.kind == "text" else peek_texts(peek)
+    return [line for line in texts if line.strip()]
 
 
 def _json_page(app: str, where: str) -> str:
@@ -121,6 +159,7 @@ REFUSALS = (
 TEXT_REFUSALS = (
     Refusal("text in which lines begin with a time, so probably a chat", TABLE_ADVICE, _has_timed_lines),
     Refusal("text in which lines begin with a name, so probably a chat", TABLE_ADVICE, _has_marked_lines),
+    Refusal("text in which two speakers take turns by line, so probably a chat", TURNS_ADVICE, _alternates),
 )
 """Text in no known format that must not be taken for quotes; asked after the formats of chats."""
 

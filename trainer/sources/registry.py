@@ -119,7 +119,7 @@ def find_parts(file: SourceFile, forced: str | None) -> tuple[FormatParts, list[
 
 def _detect(file: SourceFile, formats: Sequence[SourceFormat]) -> SourceFormat | None:
     peek = file.peek()
-    if peek.kind == "text" and len(formats) > 1 and looks_like_chat(peek):
+    if len(formats) > 1 and looks_like_chat(peek):
         formats = [format for format in formats if format.name not in tabular.GUESSED_FORMATS]
     return next((format for format in formats if format.matches(peek)), None)
 
@@ -191,7 +191,7 @@ def _format_by_name(name: str) -> SourceFormat:
 def _unknown_format_error(peek: Peek) -> MaterialError:
     if peek.kind == "folder" and not peek.names:
         return MaterialError(f"{peek.name} contains no files.", "Name a file, or a folder with chats or data sets.")
-    if peek.kind == "text" and (refused := refuse(peek, TEXT_REFUSALS)):
+    if refused := refuse(peek, TEXT_REFUSALS):
         return refused
     if "[Content_Types].xml" in peek.names or "content.xml" in peek.names:
         return MaterialError(f"{peek.name} is a document of an office program.", "Save it as CSV (UTF-8).")

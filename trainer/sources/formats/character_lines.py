@@ -308,7 +308,7 @@ def _are_quotes(texts: Sequence[str]) -> bool:
     return len(texts) >= MIN_TEXTS and is_short and 5 * ends >= 4 * len(texts) and not are_questions(texts)
 
 
-def _line_names(peek: Peek) -> set[str]:
+def line_names(peek: Peek) -> set[str]:
     """Return the names before the colons of a list of texts, if most have one and names recur."""
     lines = [text for text in peek_texts(peek) if not SCENE_BREAK.match(text)]
     names = Counter(match[1].strip() for line in lines if (match := NAME_LINE.match(LIST_MARK.sub("", line))))
@@ -454,7 +454,7 @@ def build_scene(
 
 
 def _read_quotes(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    is_named = len(_line_names(file.peek())) == 1
+    is_named = len(line_names(file.peek())) == 1
     for item in read_texts(file):
         if isinstance(item, RejectedRecord):
             yield item
@@ -508,14 +508,14 @@ TEXT_FORMATS = (
         "script",
         "Script",
         SCRIPT,
-        lambda peek: len(_line_names(peek)) > 1 or bool(script_columns(peek)),
+        lambda peek: len(line_names(peek)) > 1 or bool(script_columns(peek)),
         _read_script,
     ),
     SourceFormat(
         "quote-list",
         "List of quotes",
         QUOTE_LIST,
-        lambda peek: len(_line_names(peek)) == 1 or _are_quotes(peek_texts(peek)),
+        lambda peek: len(line_names(peek)) == 1 or _are_quotes(peek_texts(peek)),
         _read_quotes,
         note=QUOTES_NOTE,
         meanings=("each line is taken as the persona's reply to a neutral prompt",),
