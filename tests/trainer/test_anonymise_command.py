@@ -128,11 +128,11 @@ def test_what_rows_say_beside_their_texts_is_kept_or_listed(run, tmp_path, capsy
         {"role": "user", "content": "And now?"},
         {"role": "assistant", "content": "<reflection>\nOh.\n</reflection>\nNever."},
     ]
-    written(tmp_path / "talk.jsonl", [{"messages": turns, "mood": "calm"}])
+    written(tmp_path / "talk.jsonl", [{"messages": turns, "mood": "calm", "right": "discord-api"}])
     assert run("talk.jsonl") == 0
     (talk,) = [item for item in read_source(Path("out.jsonl"), ReadOptions()) if isinstance(item, Conversation)]
     assert "quay.example" not in talk.system and talk.system.startswith("Mail ")
-    assert talk.later_systems == ((2, "The quay burns."),)
+    assert talk.later_systems == ((2, "The quay burns."),) and talk.right == "discord-api"
     assert [(one.speaker.id, one.is_trained) for one in talk.messages] == [
         ("user", True), ("assistant", False), ("user", True), ("assistant", True)
     ]  # fmt: skip

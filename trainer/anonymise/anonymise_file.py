@@ -12,6 +12,7 @@ from typing import Any
 
 from personas.errors import MaterialError
 from personas.home.data_subjects import Storing
+from personas.schemas.base import DISCORD_API
 from personas.schemas.import_report import ImportItem, ImportReport, not_taken
 from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.output_files import ReviewLog, open_atomic, write_rows
@@ -189,7 +190,12 @@ def _messages_row(conversation: Conversation) -> dict[str, Any]:
             turns.append({"from": "system", "value": later.pop(0)[1]})
         turns.append(_turn(message))
     turns += [{"from": "system", "value": text} for _, text in later]
-    return {"conversations": turns} | ({"lang": conversation.lang} if conversation.lang else {})
+    row: dict[str, Any] = {"conversations": turns}
+    if conversation.lang:
+        row["lang"] = conversation.lang
+    if conversation.right == DISCORD_API:  # a log implies it
+        row["right"] = DISCORD_API
+    return row
 
 
 def _turn(message: SourceMessage) -> dict[str, Any]:
