@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 import io
@@ -469,13 +470,21 @@ def page_forms() -> list[Seed]:
     return [Seed(urlencode(one).encode(), "text") for one in fields]
 
 
+@cache
+def event_loop() -> asyncio.AbstractEventLoop:
+    """A loop for the time-outs of what reads a body; the body is there already."""
+    return asyncio.new_event_loop()
+
+
 def read_upload(file: Path, out: Path) -> None:
     """Read a multipart form with a file."""
     payload = StreamReader(PROTOCOL, 2**16, loop=LOOP)
     payload.feed_data(file.read_bytes())
     payload.feed_eof()
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-    finish(read_file_form(make_mocked_request("POST", "/", headers=headers, payload=payload), 2**20))
+    event_loop().run_until_complete(
+        read_file_form(make_mocked_request("POST", "/", headers=headers, payload=payload), 2**20)
+    )
 
 
 PROTOCOL: Any = SimpleNamespace(

@@ -4,7 +4,6 @@ import copy
 import gc
 import json
 import random
-import sys
 
 import psutil
 import pytest
@@ -19,7 +18,6 @@ from personas.engine.lora_slots import MAX_STACKED_RANK
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.adapters import adapter_ref, write_manifest
-from personas.schemas.chat import ChatRequest, SamplingParams, Turn
 from tests.personas.engine_reference import (
     Question,
     RecordedReply,
@@ -354,25 +352,3 @@ def test_a_prompt_is_computed_in_pieces_while_others_go_on(reference):
     assert talking.tokens == before + 4 and long.tokens == 0
     run_to_end(parts)
     assert differences([talking, long]) == (0, [])
-
-
-def test_a_decode_step_is_read_in_six_files(reference, renderer):
-    parts, sink = reference.parts(SchedulerLimits(), 2, 10**7), RecordedReply(reference.questions[0], 9)
-    sink.push = lambda piece: None
-    turns = (Turn("Bo", "hello"),)
-    request = ChatRequest(None, turns, (), reference.refs[0], SamplingParams(max_new_tokens=50))
-    parts.batch.submit(request, renderer.prompt(None, turns), renderer, sink)
-    while not parts.batch.running or parts.batch.scheduler.running[0].is_prefilling:
-        parts.batch.step()
-    entered = set()
-
-    def profile(frame, event, arg):
-        module = frame.f_globals.get("__name__", "")
-        if event == "call" and module.startswith("personas.engine."):
-            entered.add(module.removeprefix("personas.engine."))
-
-    sys.setprofile(profile)
-    parts.batch.step()
-    sys.setprofile(None)
-    parts.close()
-    assert entered == {"engine_core", "scheduler", "model_runner", "sampler", "sequence"}, "llm_engine is the sixth"
