@@ -18,6 +18,7 @@ RUN python -m venv /opt/venv && TORCH_ARGS=${TORCH_ARGS} requirements/install.sh
 COPY LICENSE README.md ./
 COPY personas personas
 COPY trainer trainer
+COPY sandbox sandbox
 COPY bot bot
 COPY data data
 COPY examples examples

@@ -40,7 +40,7 @@ run: $(READY)  ## Start the bot: on Discord if .env has a DISCORD_TOKEN, else in
 	@$(BIN)/python -m bot
 
 sandbox: $(READY)  ## Start the local guild alone, for any discord.py bot.
-	@$(BIN)/python -m bot.sandbox
+	@$(BIN)/python -m sandbox
 
 demo: $(READY)  ## Run a session without a browser: a reply, a fine-tuning run, the reply after it.
 	@$(BIN)/python -m bot.demo
@@ -136,7 +136,7 @@ lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive bot personas trainer
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive bot personas sandbox trainer
 
 audit: $(READY)  ## Ask for known vulnerabilities of the locked packages; without a network it says so (REQUIRE_AUDIT=1 fails then).
 	@$(BIN)/python -m tools.audit

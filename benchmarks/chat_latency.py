@@ -27,7 +27,7 @@ from bot.chat.streaming_reply import PLACEHOLDER
 from bot.demo_guild import MODERATOR, SKERROW_SEED, DemoGuild
 from bot.settings import Settings, load_settings
 from bot.store import JobResult
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import UnderstudyError
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, adapter_ref, write_manifest
@@ -36,7 +36,7 @@ from personas.home.job_material import ShippedData
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models import base_model
 from personas.models.base_model import EMBEDDED, BaseModel, fingerprint, locate
-from personas.prompt import PROMPT_VERSION, RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
+from personas.prompt.renderer import PROMPT_VERSION, RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 from personas.schemas.chat import DEFAULT_CANDIDATES
 from personas.schemas.training import AdapterManifest, TrainingRequest
 from personas.schemas.training_events import Progress, ScoreSummary

@@ -20,7 +20,7 @@ import aiohttp
 from bot.app import App, open_app
 from bot.settings import Settings, load_settings
 from bot.store import Store
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.errors import UnderstudyError
 from personas.home.data_subjects import write_people
 from personas.home.job_material import ShippedData

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Turn
-from trainer.data.dataset import Dataset
+from trainer.dataset.dataset import Dataset
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob
 

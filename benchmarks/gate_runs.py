@@ -11,7 +11,7 @@ from benchmarks.gate_faults import FaultInjection, TalkLog
 from personas.home.adapters import verify_adapter
 from personas.home.job_folder import ADAPTER_FOLDER, read_spec
 from personas.home.job_material import ShippedData
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef
 from personas.schemas.scorecard import EvaluationExtent, ScoreCard, Side
 from trainer.evaluate.candidates import BASE, Candidates

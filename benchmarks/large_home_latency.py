@@ -25,12 +25,12 @@ from urllib.parse import urlsplit
 
 from benchmarks.large_home import GUILDS, MESSAGES, PERSONAS_PER_GUILD, GuildPlace, LargeHome
 from bot.app import App, open_app
-from bot.sandbox import Sandbox, patch_discord
-from bot.sandbox.guild_seed import ChannelSeed, GuildSeed, MemberSeed
 from bot.settings import Settings, load_settings
 from personas.errors import UnderstudyError
 from personas.home.job_material import ShippedData
 from personas.models.base_model import EMBEDDED, fingerprint, locate
+from sandbox import Sandbox, patch_discord
+from sandbox.guild_seed import ChannelSeed, GuildSeed, MemberSeed
 
 HOME_FOLDER = Path("build/bench/web-large-home")
 RESULT_FILE = Path("build/bench/web-large.json")

@@ -46,7 +46,7 @@ from personas.engine import Engine, ReplyStream
 from personas.errors import EngineBusyError, UnderstudyError
 from personas.home.job_folder import find_trainer
 from personas.home.job_material import ShippedData
-from personas.prompt import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
+from personas.prompt.renderer import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 from personas.schemas.chat import ChatReply, ChatRequest
 
 HOME_FOLDER = Path("build/bench/load-home")

@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks.peak_memory import measure_in_subprocess
 from benchmarks.synthetic_files import ROW_MAKERS, write_rows
-from trainer.data.minhash import MinHashIndex
-from trainer.data.quality_filters import QualityFilters
+from trainer.dataset.minhash import MinHashIndex
+from trainer.dataset.quality_filters import QualityFilters
 from trainer.sources.conversation import Conversation
 
 FILES_FOLDER = Path("build/bench/files")

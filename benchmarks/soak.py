@@ -23,9 +23,9 @@ from typing import Any
 import psutil
 
 from bot.demo_guild import MEMBER, SKERROW_SEED
-from bot.sandbox import Sandbox
 from bot.store import HOME_DATABASE, Channel, Store
 from personas.errors import UnderstudyError
+from sandbox import Sandbox
 from tests.chaos import bot_process
 
 CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda", "drowned-stage": "thrip"}

@@ -37,9 +37,9 @@ def load_samples(persona: str, steps: int) -> list[Any]:
     """Load a shipped persona's first training samples, enough for this many steps."""
     from trainer.cli.dataset_args import SHIPPED_DATA, make_build_spec
     from trainer.cli.dataset_command import add_sources
-    from trainer.data.builder import DatasetBuilder
-    from trainer.data.dedup_split import TRAIN
-    from trainer.data.ledger import Ledger
+    from trainer.dataset.builder import DatasetBuilder
+    from trainer.dataset.dedup_split import TRAIN
+    from trainer.dataset.ledger import Ledger
 
     parser = argparse.ArgumentParser()
     add_sources(parser, required=True)
@@ -59,7 +59,7 @@ def load_samples(persona: str, steps: int) -> list[Any]:
 def load_short_samples(steps: int) -> list[Any]:
     """Load one-turn samples of 100 to 150 tokens under a card of two lines, from the shipped synthetic dialogues."""
     from personas.models.base_model import load_tokenizer, locate
-    from personas.prompt import Renderer, system_card
+    from personas.prompt.renderer import Renderer, system_card
     from personas.schemas.chat import Turn
 
     renderer, card = Renderer(load_tokenizer(locate("embedded"))), system_card(SHORT_CARD)

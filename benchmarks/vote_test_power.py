@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bot.versions.blind_test.judgement import MAX_VOTES_PER_MEMBER
-from bot.versions.sequential_test import ALPHA, MAX_CONTAMINATED_SHARE, decide_ruling
+from bot.versions.statistics.sequential_test import ALPHA, MAX_CONTAMINATED_SHARE, decide_ruling
 
 RESULT_FILE = Path("build/bench/votes.json")
 SHARES = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from personas import cli_entry
 
-OWN_PACKAGES = ("bot", "personas")
+OWN_PACKAGES = ("bot", "personas", "sandbox")
 MIN_PYTHON = (3, 11)
 
 

@@ -10,23 +10,24 @@ from dataclasses import dataclass, replace
 
 import discord
 
-from bot import demo_guild, permissions
-from bot.backup.automatic import AutomaticBackup, BackupSchedule
-from bot.backup.restore import finish_restore
+from bot import demo_guild
+from bot.chat.discord_buttons import ReplyButtonViews
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.client import BotClient, ChannelPrefixWarmup, ShardedBotClient
-from bot.clock import Clock, SystemClock
-from bot.cogs.reply_buttons import ReplyButtonViews
 from bot.demo_guild import SKERROW_HARBOUR, DemoGuild
-from bot.errors import connection_error
-from bot.metrics import BotMetrics
+from bot.operations.backup.automatic import AutomaticBackup, BackupSchedule
+from bot.operations.backup.restore import finish_restore
+from bot.operations.metrics import BotMetrics
 from bot.personas.base_model_compat import IncompatibleVersions, find_incompatible_versions
 from bot.personas.guild_lore import read_all_lore
 from bot.personas.registry import PersonaRegistry
+from bot.platform import permissions
+from bot.platform.clock import Clock, SystemClock
+from bot.platform.errors import connection_error
+from bot.platform.web_kit.auth import Authenticator
 from bot.privacy.erasure_service import resume_erasures
 from bot.privacy.home_files import delete_path
 from bot.privacy.retention import Retention, RetentionPeriods
-from bot.sandbox import Sandbox, StateUnreadable, patch_discord
 from bot.services import PrivacyServices, Services
 from bot.settings import Settings, SettingsError
 from bot.store import HOME_DATABASE, Store, TrainingJob
@@ -35,10 +36,9 @@ from bot.training.queue import JobQueue, TrainingBackend
 from bot.training.resource_sharing import GpuOffloadBackend, TrainerThrottle, shares_processor
 from bot.training.subprocess_backend import JobFolderOptions, SubprocessBackend
 from bot.training.training_plan import PREVIEWS_FOLDER, RunLimits, evaluation_environ
-from bot.versions.live_versions import AutomaticPromotion
+from bot.versions.actions import AutomaticPromotion
 from bot.versions.member_feedback import comparison_targets
-from bot.web.auth import Authenticator
-from bot.web.http_app import WebServer, run_server
+from bot.web_server import WebServer, run_server
 from personas.engine import Engine
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import PRECISION_BY_SETTING, choose_precision
@@ -47,6 +47,7 @@ from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.models import base_model
 from personas.models.base_model import BaseModel
+from sandbox import Sandbox, StateUnreadable, patch_discord
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[Store, Calla
         stack.callback(store.close)
         store.guilds.forget_removed_personas()
         return store, lambda client: None
-    from bot.shards.shard_process import StateFollower, open_shard_store  # only with SHARDS
+    from bot.operations.shards.shard_process import StateFollower, open_shard_store  # only with SHARDS
 
     store, mirror = open_shard_store(settings.home, settings.shards, settings.shared_db)
     stack.callback(store.close)
@@ -296,9 +297,9 @@ async def _create_local_engine(settings: Settings, base: BaseModel, metrics: Bot
 
 
 def _create_remote_engine(settings: Settings, base: BaseModel, metrics: BotMetrics) -> Engine:
-    from personas.engine.vllm.openai_engine import OpenAIEngine  # only where the setting names it
-    from personas.engine.vllm.replicas import ReplicaLimits
-    from personas.engine.vllm.vllm_engine import VllmEngine
+    from personas.engine.remote.openai_engine import OpenAIEngine  # only where the setting names it
+    from personas.engine.remote.replicas import ReplicaLimits
+    from personas.engine.remote.vllm_engine import VllmEngine
 
     log.info("connecting to %s …", ", ".join(settings.engine_urls))
     limits = ReplicaLimits(rows=settings.engine_rows, adapters=settings.engine_loras)
@@ -373,7 +374,7 @@ async def _connect_client(
 def _client_factory(settings: Settings, stack: AsyncExitStack) -> Callable[..., BotClient]:
     if settings.shards is None:
         return BotClient
-    from bot.shards.shard_process import open_limiter  # only with SHARDS
+    from bot.operations.shards.shard_process import open_limiter  # only with SHARDS
 
     limiter = open_limiter(settings.home, settings.shared_db)
     stack.push_async_callback(limiter.close)

@@ -13,27 +13,27 @@ import discord
 from discord.backoff import ExponentialBackoff
 from discord.ext import commands
 
-import bot.cogs.persona_cog  # noqa: F401  registers its commands
-from bot import permissions
-from bot.chat.request_locks import release_locks
-from bot.cogs.chat_cog import ChatCog, PersonaSelect
-from bot.cogs.compare_cog import COMPARE_BUTTONS
-from bot.cogs.dialogue_cog import DialogueStopButton
-from bot.cogs.finetune_cog import FinetuneCog, RemoveVersionButton
-from bot.cogs.lore_cog import LORE_FORM_PREFIX, add_lore_from_form
-from bot.cogs.memory_cog import MEMORY_BUTTONS, MEMORY_FORM_PREFIX, MemoryCog, edit_memory
-from bot.cogs.privacy_cog import PRIVACY_BUTTONS, PrivacyCog
-from bot.cogs.progress_messages import JOB_BUTTONS
-from bot.cogs.reply_buttons import ANSWER_FORM_PREFIX, REPLY_BUTTONS, answer_form
-from bot.cogs.rollout_cog import ROLLOUT_BUTTONS, RolloutCog
-from bot.cogs.teach_cog import TEACH_FORM_PREFIX, UnteachButton, store_lesson
-from bot.cogs.transformers import FINETUNE, PERSONA
-from bot.cogs.ui import BotCommandTree, FormCog
-from bot.doctor.discord_checks import missing_permissions
-from bot.errors import connection_error
+import bot.personas.discord  # noqa: F401  registers its commands
+from bot.chat.discord import ChatCog, PersonaSelect
+from bot.chat.discord_buttons import ANSWER_FORM_PREFIX, REPLY_BUTTONS, answer_form
+from bot.dialogue.discord import DialogueStopButton
+from bot.lessons.discord import TEACH_FORM_PREFIX, UnteachButton, store_lesson
+from bot.memory.discord import MEMORY_BUTTONS, MEMORY_FORM_PREFIX, MemoryCog, edit_memory
+from bot.operations.doctor.connection_checks import missing_permissions
+from bot.operations.shards import ShardRange
+from bot.personas.discord_lore import LORE_FORM_PREFIX, add_lore_from_form
+from bot.platform import permissions
+from bot.platform.discord_kit.request_locks import release_locks
+from bot.platform.discord_kit.transformers import FINETUNE, PERSONA
+from bot.platform.discord_kit.ui import BotCommandTree, FormCog
+from bot.platform.errors import connection_error
+from bot.privacy.discord import PRIVACY_BUTTONS, PrivacyCog
 from bot.privacy.translations import COMMAND_DESCRIPTIONS, CommandTranslator
 from bot.services import Bot, Services
-from bot.shards import ShardRange
+from bot.training.discord import FinetuneCog, RemoveVersionButton
+from bot.training.discord_progress import JOB_BUTTONS
+from bot.versions.blind_test.discord import COMPARE_BUTTONS
+from bot.versions.rollout.discord import ROLLOUT_BUTTONS, RolloutCog
 from personas.home.atomic_files import write_private_file
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ FORM_HANDLERS = {
 
 
 class ShardLimiter(Protocol):
-    """The budget of all processes of the application (`bot.shards.shard_process.RequestLimiter`)."""
+    """The budget of all processes of the application (`bot.operations.shards.shard_process.RequestLimiter`)."""
 
     max_concurrency: int
 
@@ -70,7 +70,7 @@ class ShardLimiter(Protocol):
 
 
 class SharedChange(Protocol):
-    """A row that another process wrote (`bot.shards.shared_state.SharedRow`)."""
+    """A row that another process wrote (`bot.operations.shards.shared_state.SharedRow`)."""
 
     @property
     def table(self) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 import discord
 
 from bot.chat.reply_service import ReplyService
-from bot.permissions import required_permissions
+from bot.platform.permissions import required_permissions
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
 from bot.privacy.redaction import contains_person
-from bot.sandbox import (
+from bot.store import Channel
+from sandbox import (
     SILENCED_PERMISSIONS,
     ChannelSeed,
     DepartingMember,
@@ -21,7 +22,6 @@ from bot.sandbox import (
     RoleSeed,
     Sandbox,
 )
-from bot.store import Channel
 
 MODERATOR, MEMBER, NEWCOMER = "Mina Vale", "Tobias Reed", "Wren Castle"
 

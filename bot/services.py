@@ -10,26 +10,26 @@ from typing import Any, Self
 import discord
 from discord.ext import commands
 
-from bot.chat.dialogue import DialogueRunner
-from bot.chat.discord_channels import ChannelCache, SenderRegistry
 from bot.chat.message_reader import MessageReader
+from bot.chat.places import ChannelCache, SenderRegistry
 from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage
 from bot.chat.reply_service import ReplyService
 from bot.chat.streaming_reply import ReplyViews
-from bot.clock import BackgroundTask
-from bot.metrics import BotMetrics
+from bot.data.jobs import DataJobRunner
+from bot.dialogue.dialogue import DialogueRunner
+from bot.operations.metrics import BotMetrics
+from bot.operations.shards import ShardRange
 from bot.personas.base_model_compat import compatibility_notes
 from bot.personas.registry import PersonaRegistry
+from bot.platform.clock import BackgroundTask
 from bot.settings import FetchPolicy
-from bot.shards import ShardRange
 from bot.store import Store
-from bot.training.data_jobs import DataJobRunner
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.request_checks import RequestChecks
 from bot.training.resource_sharing import TrainerThrottle
+from bot.versions.actions import LiveVersions
 from bot.versions.blind_test.assignment import BlindTests
-from bot.versions.live_versions import LiveVersions
 from personas.engine import Engine
 from personas.schemas.training import TrainingRequest
 

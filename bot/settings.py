@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from bot.shards import ShardRange, parse_database_url
+from bot.operations.shards import ShardRange, parse_database_url
 from personas.engine import parse_server_urls
 from personas.engine.serving_precision import PRECISION_BY_SETTING, PrecisionSetting
 from personas.errors import UnderstudyError

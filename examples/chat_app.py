@@ -35,7 +35,7 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter, verify_for_base_model
 from personas.home.external_adapter import open_any_adapter
 from personas.models.base_model import fingerprint, locate
-from personas.prompt import DATASET_USER, system_card
+from personas.prompt.renderer import DATASET_USER, system_card
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 
 HOST, DEFAULT_PORT = "127.0.0.1", 8500

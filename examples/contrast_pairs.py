@@ -30,10 +30,10 @@ from personas.home.datasets import TRAIN_FILE
 from personas.home.job_folder import DATASET_FOLDER, read_spec
 from personas.home.preferences import COMPARISON, PreferenceRecord, PromptTurn, preferences_to_jsonl
 from personas.models.base_model import BaseModel, locate, recommended_sampling
-from personas.prompt import EXAMPLE_USER
+from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import ChatRequest, Turn
-from trainer.data.dataset import SampleRecord
-from trainer.data.run_dataset import RunDataset
+from trainer.dataset.dataset import SampleRecord
+from trainer.dataset.run_dataset import RunDataset
 
 NOBODY = "0" * 32  # no member chose: all pairs are this one's, which preference_share=1 allows
 DEFAULT_PAIRS = 330  # the trainer learns from 300 and more, and leaves some out

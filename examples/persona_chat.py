@@ -28,7 +28,7 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
 from personas.home.external_adapter import open_any_adapter
 from personas.models.base_model import locate
-from personas.prompt import system_card
+from personas.prompt.renderer import system_card
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 
 SPEAKER_LABEL = re.compile(r"(?:(?:person|user|speaker)\s*)?([AB12])\s*:\s*", re.IGNORECASE)

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from personas.models.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 
 pytest_plugins = ["tests.openapi.plugin"]
 

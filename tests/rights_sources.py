@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from bot.privacy.store import ConsentDecision
 from bot.store import Store
-from bot.store.member_records import ConsentDecision
 from bot.training.stored_datasets import write_history
 from personas.home.data_subjects import Consent
 

@@ -12,8 +12,8 @@ import pytest
 
 import bot.cli.ask
 import bot.cli.run
-import bot.sandbox.__main__
 import personas.card.card_cli
+import sandbox.__main__
 import trainer.cli.main
 from personas.cli_common import SHELLS, completion_script, iter_parsers, supports_colour
 from personas.errors import RequestError
@@ -25,7 +25,7 @@ PROGRAMS = {
     "trainer": trainer.cli.main.build_parser,
     "model_inference": bot.cli.ask.build_ask_parser,
     "personas": personas.card.card_cli.build_parser,
-    "sandbox": bot.sandbox.__main__.command_line,
+    "sandbox": sandbox.__main__.command_line,
 }
 EVERY = [pytest.param(parser, id=parser.prog) for make in PROGRAMS.values() for parser in iter_parsers(make())]
 

@@ -11,11 +11,11 @@ ALLOWED = {
     "personas/card/card_cli.py:_write_files": "flushes the file itself: personas.home imports its package",
     "personas/models/bundled_model.py:_unpack": "flushes files and folder itself, likewise",
     "personas/home/atomic_files.py:replace_durably": "the durable writer itself",
-    "bot/backup/restore.py:_move": "many moves, both folders are flushed after all of them",
+    "bot/operations/backup/restore.py:_move": "many moves, both folders are flushed after all of them",
     "bot/privacy/home_files.py:delete_path": "moved away to be deleted",
-    "bot/versions/live_versions.py:remove": "moved away to be deleted",
+    "bot/versions/actions.py:remove": "moved away to be deleted",
     "trainer/cli/catalogue_command.py:remove_dataset": "moved away to be deleted",
-    "trainer/data/layout.py:install_dataset": "the old one is moved away; the new one is named durably",
+    "trainer/dataset/layout.py:install_dataset": "the old one is moved away; the new one is named durably",
     "trainer/study/sweep.py:_install_best_adapter": "the old one is moved away; the new one is named durably",
 }
 

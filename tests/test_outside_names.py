@@ -33,10 +33,10 @@ NUMBER_PATTERN = re.compile(r"\b(\w*loss\w*|\w+_s|\w*bytes|time|begin|total|samp
 UNPACKING = {"extract", "extractall", "unpack_archive"}
 REVIEWED = {
     # Parents of a path that `path_inside` has returned.
-    ("bot/backup/archive.py", "folder / above"),
+    ("bot/operations/backup/archive.py", "folder / above"),
     # Names that the program makes or lists itself: of backups, of the home's files, of ids that it has checked.
-    ("bot/backup/create.py", "staging / name"),
-    ("bot/backup/create.py", "home / name"),
+    ("bot/operations/backup/create.py", "staging / name"),
+    ("bot/operations/backup/create.py", "home / name"),
     ("bot/personas/registry.py", "self._home / str(guild_id)"),
     ("bot/personas/registry.py", "self._home / str(guild_id) / persona_id"),
     ("bot/personas/registry.py", "self._home / str(guild_id) / full_id"),
@@ -59,14 +59,15 @@ REVIEWED = {
     ("bot/training/dataset_catalog.py", "self._home / 'lore' / own.parent.parent.name"),
     ("bot/training/dataset_catalog.py", "self._home / 'lore' / own.parent.parent.name / persona_id"),
     ("bot/training/subprocess_backend.py", "home / 'jobs' / job.job_id"),
-    ("bot/web/api/training/run_details.py", "folder / run_history.EVENTS_FILE"),
-    ("bot/web/api/training/run_details.py", "home / 'jobs' / job_id"),
-    ("bot/web/api/training/run_details.py", "run_folder(home, job_id) / run_history.EVENTS_FILE"),
-    ("bot/web/pages/scorecards/scorecard_pages.py", "place / name"),  # SCORECARD_FILES
-    ("bot/web/templating.py", "STATIC_FOLDER / name"),  # ASSET_PATTERN
-    ("trainer/data/loader.py", "self._folder / file"),  # files of a run's data set
-    ("trainer/data/run_dataset.py", "job / name"),
-    ("trainer/data/run_dataset.py", "self.folder / file"),
+    ("bot/training/web/run_details.py", "folder / run_history.EVENTS_FILE"),
+    ("bot/training/web/run_details.py", "home / 'jobs' / job_id"),
+    ("bot/training/web/run_details.py", "run_folder(home, job_id) / run_history.EVENTS_FILE"),
+    ("bot/versions/web/scorecard_pages.py", "place / name"),  # SCORECARD_FILES
+    ("bot/platform/web_kit/templating.py", "_FEATURES / feature"),  # TEMPLATE_FOLDERS
+    ("bot/platform/web_kit/templating.py", "STATIC_FOLDER / name"),  # ASSET_PATTERN
+    ("trainer/dataset/loader.py", "self._folder / file"),  # files of a run's data set
+    ("trainer/dataset/run_dataset.py", "job / name"),
+    ("trainer/dataset/run_dataset.py", "self.folder / file"),
     ("trainer/recipe/resolve.py", "RECIPES_FOLDER / f'{name}.toml'"),  # one of recipe_names()
     ("trainer/report/run_plan.py", "folder / name"),
     ("trainer/recipe/resolve.py", "longest / own"),
@@ -199,5 +200,7 @@ def test_nothing_is_unpacked_by_the_archive_s_own_names():
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in UNPACKING
     ]
-    unpacking = [call for call in calls if call[0] != "bot/backup/restore.py"]  # it calls ArchiveReader.extract
+    unpacking = [
+        call for call in calls if call[0] != "bot/operations/backup/restore.py"
+    ]  # it calls ArchiveReader.extract
     assert unpacking == []

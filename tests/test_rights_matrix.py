@@ -24,9 +24,9 @@ from tests.rights_sources import ADA, ANSWERED, ASKED, BO, CARD, KINDS, MIRA, PE
 from tests.trainer.job_folders import dialogues, sign, write_request
 from trainer.cli import dataset_args
 from trainer.cli.dataset_command import add_build
-from trainer.data.builder import DatasetBuilder
-from trainer.data.job_inputs import read_job_inputs, read_job_talk
-from trainer.data.ledger import Ledger
+from trainer.dataset.builder import DatasetBuilder
+from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
+from trainer.dataset.ledger import Ledger
 from trainer.recipe.resolve import resolve_recipe
 from trainer.train.job import load_fast_tokenizer
 

@@ -15,7 +15,7 @@ from personas.card.toml_card import SHIPPED_CARDS
 from personas.home.adapters import write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import BaseModel, fingerprint, load_model, locate
-from personas.prompt import PROMPT_VERSION
+from personas.prompt.renderer import PROMPT_VERSION
 from personas.schemas.training import AdapterManifest
 from personas.schemas.training_events import ScoreSummary
 from trainer.export.gguf_model import LLAMA3_REGEX, QWEN2_REGEX

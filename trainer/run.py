@@ -22,7 +22,7 @@ from personas.home.job_folder import (
 )
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Done, Phase, ScoreCardEvent
-from trainer.data.dataset import add_counts
+from trainer.dataset.dataset import add_counts
 from trainer.estimate.memory_check import require_memory
 from trainer.estimate.run_estimate import estimate_event
 from trainer.machine import release_memory

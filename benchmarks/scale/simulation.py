@@ -14,10 +14,10 @@ from typing import Any
 
 from benchmarks.scale.simulated_replica import LoadCounts, ReplicaProfile, ServedSequence, SimulatedReplica
 from personas.engine.admission import AdmissionControl, SchedulerLimits
-from personas.engine.vllm.replicas import Lease, Replica, ReplicaLimits, Replicas
-from personas.engine.vllm.vllm_client import ReplicaError, ServedModels, VllmClient
-from personas.engine.vllm.vllm_engine import SWEEP_INTERVAL_S
-from personas.engine.vllm.vllm_sequence import ReplicaScheduler, scheduler_limits
+from personas.engine.remote.replicas import Lease, Replica, ReplicaLimits, Replicas
+from personas.engine.remote.vllm_client import ReplicaError, ServedModels, VllmClient
+from personas.engine.remote.vllm_engine import SWEEP_INTERVAL_S
+from personas.engine.remote.vllm_sequence import ReplicaScheduler, scheduler_limits
 from personas.errors import EngineBusyError
 
 WAIT_S, REPLY_S = 120.0, 300.0

@@ -31,8 +31,8 @@ from benchmarks.scale.experiments import (
 )
 from benchmarks.scale.simulated_replica import ReplicaProfile, fit_steps
 from benchmarks.scale.simulation import Ask
-from personas.engine.vllm.replicas import ReplicaLimits
-from personas.engine.vllm.vllm_engine import VllmEngine
+from personas.engine.remote.replicas import ReplicaLimits
+from personas.engine.remote.vllm_engine import VllmEngine
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import EMBEDDED, BaseModel, load_model, locate

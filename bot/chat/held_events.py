@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from bot.clock import BackgroundTask
+from bot.platform.clock import BackgroundTask
 from bot.store import StoreError
 
 T = TypeVar("T")

@@ -9,7 +9,6 @@ from typing import Any
 import aiohttp
 import discord
 
-from bot.chat.discord_channels import ChannelCache
 from bot.chat.message_text import (
     MarkupNames,
     quoted_text,
@@ -18,6 +17,7 @@ from bot.chat.message_text import (
     server_names,
     unknown_users,
 )
+from bot.chat.places import ChannelCache
 from bot.chat.prompt_context import IncomingMessage
 from bot.store import QuotedMessage, Store, StoreError
 

@@ -9,7 +9,7 @@ from bot.personas.base_model_compat import explain_unserved
 from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError
 from personas.home.adapters import DIALOGUE_PREFIX, DialogueAdapter, find_dialogue_adapters
-from personas.prompt import EXAMPLE_USER, system_card
+from personas.prompt.renderer import EXAMPLE_USER, system_card
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 
 MAX_LISTED_PERSONAS = 20

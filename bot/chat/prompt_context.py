@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from bot.chat.discord_channels import ChannelRef
 from bot.chat.message_text import ANONYMOUS_NAMES, NameOf, readable_text
+from bot.chat.places import ChannelRef
 from bot.chat.streaming_reply import INVISIBLE_PATTERN
-from bot.errors import RefusedError
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
+from bot.platform.errors import RefusedError
 from bot.store import EarlierTalk, Memory, QuotedMessage, Store, StoredMessage, StoreError
 from personas.engine import Engine
 from personas.home.adapters import adapter_ref

@@ -20,7 +20,8 @@ from bot.chat.delivery import (
     is_temporary,
     store_when_possible,
 )
-from bot.chat.discord_channels import (
+from bot.chat.held_events import HeldEvents
+from bot.chat.places import (
     UNKNOWN_WEBHOOK_CODE,
     ChannelRef,
     MessageSender,
@@ -31,17 +32,16 @@ from bot.chat.discord_channels import (
     channel_ref,
     fetch_channel,
 )
-from bot.chat.held_events import HeldEvents
 from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage, edit_memory_copies
 from bot.chat.streaming_reply import MAX_FOOTER_CHARS, ReplyViews, StreamingReply, remove_links, split_message
-from bot.errors import RefusedError, error_text
+from bot.platform.errors import RefusedError, error_text
 from bot.store import Store, StoredReply, StoreError
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.pseudonyms import HomeKey, keyed_person
-from personas.macros import resolve_macros
-from personas.prompt import EXAMPLE_USER, fill_macros
+from personas.prompt.macros import resolve_macros
+from personas.prompt.renderer import EXAMPLE_USER, fill_macros
 from personas.schemas.chat import ChatReply, ChatRequest, Persona
 
 log = logging.getLogger(__name__)

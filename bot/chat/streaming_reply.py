@@ -16,12 +16,12 @@ from typing import Protocol
 import discord
 
 from bot.chat.delivery import DELIVERY_ERRORS
-from bot.chat.discord_channels import UNKNOWN_WEBHOOK_CODE, MessageSender
-from bot.errors import error_text
+from bot.chat.places import UNKNOWN_WEBHOOK_CODE, MessageSender
+from bot.platform.errors import error_text
 from bot.store import VoteCounts
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine, ReplyStream
-from personas.prompt import PromptTooLongError
+from personas.prompt.renderer import PromptTooLongError
 from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, ChatReply, ChatRequest
 
 log = logging.getLogger(__name__)

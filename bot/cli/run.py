@@ -11,10 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from bot.app import App, open_app
-from bot.cli import existing_file, privacy_command, setup_commands
-from bot.cli.backup_commands import add_backup_commands
-from bot.errors import connection_error, shorten_connection_log
-from bot.permissions import invite_url
+from bot.cli import existing_file
+from bot.operations.backup.cli import add_backup_commands
+from bot.operations.doctor import cli as setup_commands
+from bot.platform.errors import connection_error, shorten_connection_log
+from bot.platform.permissions import invite_url
+from bot.privacy import cli as privacy_command
 from bot.settings import Settings, load_settings, set_hub_token
 from personas.cli_entry import EXIT_DONE, EXIT_FAILED
 from personas.errors import UnderstudyError
@@ -81,7 +83,7 @@ def set_up_logging(settings: Settings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLineFormatter(LOG_FORMAT, LOG_TIME_FORMAT))
     logging.basicConfig(handlers=[handler])
-    for package in ("bot", "personas"):
+    for package in ("bot", "personas", "sandbox"):
         logging.getLogger(package).setLevel(settings.log_level)
     for name in RECONNECTING_LOGGERS:
         logging.getLogger(name).addFilter(shorten_connection_log)

@@ -12,7 +12,7 @@ from personas.card.card_summary import CountTokens, token_counter
 from personas.errors import BaseModelError, CardError, RequestError
 from personas.home.adapters import MANIFEST_FILE, DialogueAdapter, adapter_ref
 from personas.models.base_model import EMBEDDED, default_template, locate, name_with_settings
-from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER, MAX_CARD_TOKENS, system_text
+from personas.prompt.renderer import CONTEXT_TOKENS, EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 from personas.schemas.chat import Persona
 from personas.schemas.training import TrainingRequest
 

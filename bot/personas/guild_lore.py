@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.errors import RefusedError
 from bot.personas.registry import short_id
 from bot.personas.revisions import RevisionHistory
+from bot.platform.errors import RefusedError
 from bot.store import CARD_CONTRIBUTION, Contribution, MemberRecords
 from personas.errors import LoreError
 from personas.home.atomic_files import write_file

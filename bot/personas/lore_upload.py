@@ -16,7 +16,7 @@ from personas.lore.lorebooks import (
     read_lorebook,
 )
 from personas.lore.passages import WORLD
-from personas.prompt import EXAMPLE_USER
+from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import Persona
 from personas.schemas.import_report import ImportReport
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bot.errors import RefusedError
 from bot.personas.revisions import RevisionHistory
+from bot.platform.errors import RefusedError
 from bot.store import guild_suffix
 from personas.card.formats import card_picture, parse_card, to_persona, write_card
 from personas.card.spec_card import Card, JsonObject

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from bot.errors import RefusedError
+from bot.platform.errors import RefusedError
 from personas.home.atomic_files import write_file
 
 REVISIONS_FOLDER = "earlier"

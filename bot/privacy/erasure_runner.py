@@ -10,13 +10,13 @@ from typing import Literal, Protocol
 
 from pydantic import Field
 
+from bot.operations.shards import ShardRange
 from bot.personas.revisions import REVISIONS_FOLDER
 from bot.privacy import consent_files
 from bot.privacy.alias_search import collect_aliases
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.home_files import FileErasureResult, HomeFiles, delete_path
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers, job_name_replacements
-from bot.shards import ShardRange
 from bot.store import CARD_CONTRIBUTION, ErasureRequest, Store
 from bot.training.training_plan import PREVIEWS_FOLDER
 from personas.home.adapters import DialogueAdapter, adapter_ref, find_dialogue_adapters

@@ -15,10 +15,11 @@ from typing import Annotated
 import discord
 from pydantic import Field, ValidationError
 
-from bot.chat.discord_channels import NO_MENTIONS
 from bot.chat.model_names import version_label
-from bot.clock import BackgroundTask
+from bot.chat.places import NO_MENTIONS
+from bot.operations.shards import ShardRange
 from bot.personas.guild_lore import GuildLore, remove_stale_contributions
+from bot.platform.clock import BackgroundTask
 from bot.privacy import consent_files
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
 from bot.privacy.consent_files import ConsentMirror
@@ -34,7 +35,6 @@ from bot.privacy.home_files import HomeFiles
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
 from bot.privacy.translations import translate
 from bot.services import Bot, PrivacyServices
-from bot.shards import ShardRange
 from bot.store import ALL_GUILDS, Store, TrainingJob
 from personas.errors import UnderstudyError
 from personas.home.atomic_files import write_model

@@ -13,8 +13,8 @@ from typing import Self
 
 import discord
 
-from bot.clock import BackgroundTask, Clock
 from bot.personas.revisions import REVISIONS_FOLDER
+from bot.platform.clock import BackgroundTask, Clock
 from bot.services import Bot, Services
 from bot.store import ALL_GUILDS, Store, TrainingJob, guild_suffix
 from bot.training.stored_datasets import HISTORY_DATASET

@@ -11,9 +11,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from bot.errors import redact_paths
+from bot.operations.shards import ShardRange
 from bot.personas.registry import guild_card_path, is_operator_card
-from bot.shards import ShardRange
+from bot.platform.errors import redact_paths
 from bot.store import Store
 from bot.training.stored_datasets import HISTORY_DATASET, guild_store, history_material, preferences_material
 from personas.errors import MaterialError, RequestError

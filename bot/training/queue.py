@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from bot.clock import RETRY_DELAY_S, BackgroundTask, Clock
+from bot.platform.clock import RETRY_DELAY_S, BackgroundTask, Clock
 from bot.store import JobResult, Store, StoreError, TrainingJob
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from bot.training.training_plan import TrainingPlan
 from personas.errors import RequestError, UnderstudyError
 from personas.home.shared_personas import OPERATOR_GUILD_ID

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from textwrap import shorten
 
-from bot.errors import hide_paths
+from bot.platform.errors import hide_paths
 from bot.store import TrainingJob
 from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary, TrainerEvent
 

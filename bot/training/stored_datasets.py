@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from bot.shards import ShardRange
+from bot.operations.shards import ShardRange
 from bot.store import Lesson, Store, StoredMessage, VotePreference
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
@@ -27,7 +27,7 @@ from personas.home.preferences import (
 )
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.home.rights import PERMISSION_SETTING, RightsStatement, decide_right, describe_discord_requirements
-from personas.prompt import EXAMPLE_USER
+from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.base import DISCORD_API
 
 HISTORY_DATASET = "history"

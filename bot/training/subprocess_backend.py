@@ -16,7 +16,7 @@ from typing import Required, TypedDict, Unpack
 import psutil
 from pydantic import ValidationError
 
-from bot.clock import Clock
+from bot.platform.clock import Clock
 from bot.store import TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import OnEvent, RunResult, TrainingFailed, TrainingInterrupted, TrainingSucceeded

@@ -13,8 +13,8 @@ from typing import Self
 from bot.personas.registry import PersonaRegistry
 from bot.store import ALL_GUILDS, BASE_MODEL_NAME, BlindComparison, ReplySelection, Store, StoreError, TrainingJob
 from bot.versions.blind_test.judgement import completed_scores
-from bot.versions.rollout.rollout_report import compare_rollout
-from bot.versions.sequential_test import E_VALUE_THRESHOLD, MIN_RULING_MEMBERS, confidence_range
+from bot.versions.rollout.report import compare_rollout
+from bot.versions.statistics.sequential_test import E_VALUE_THRESHOLD, MIN_RULING_MEMBERS, confidence_range
 from personas.home.adapters import adapter_ref
 from personas.home.job_folder import NO_COMPARISON, ComparisonTargets, NeighbourPaths, write_comparison_targets
 from personas.schemas.base import FrozenModel

@@ -38,7 +38,7 @@ from personas.lore.lorebooks import (
     read_lorebook,
 )
 from personas.models.base_model import EMBEDDED
-from personas.prompt import EXAMPLE_USER
+from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.import_report import ALL_ITEMS
 
 SHOW_EXAMPLES = ("python -m personas card show mira.png", "python -m personas card show personas/cards/oda.toml --json")

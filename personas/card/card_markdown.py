@@ -23,7 +23,7 @@ from personas.lore.passages import (
     read_front_matter,
     split_sentences,
 )
-from personas.prompt import EXAMPLE_USER
+from personas.prompt.renderer import EXAMPLE_USER
 
 FIELD_HEADINGS = {
     "first_mes": r"greetings?|first (?:message|words|mes)|opening(?: line)?|lời chào|问候|开场白|開場白",

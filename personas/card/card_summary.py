@@ -13,7 +13,7 @@ from personas.card.spec_card import TEXT_FIELDS, Card, replace_surrogates
 from personas.errors import BaseModelError, CardError
 from personas.models.base_model import EMBEDDED
 from personas.models.bundled_model import bundled_model_folder
-from personas.prompt import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
+from personas.prompt.renderer import EXAMPLE_USER, MAX_CARD_TOKENS, system_text
 from personas.schemas.import_report import ALL_ITEMS, ImportReport
 
 CountTokens = Callable[[str], int]

@@ -20,9 +20,9 @@ from personas.card.spec_card import (
     replace_surrogates,
 )
 from personas.errors import CardError
-from personas.macros import normalise_macros, settle_macros
 from personas.outside_names import UnsafeNameError, path_inside
-from personas.prompt import example_turns
+from personas.prompt.macros import normalise_macros, settle_macros
+from personas.prompt.renderer import example_turns
 from personas.schemas.chat import Persona, fold_name, to_nfc
 
 START_PATTERN = re.compile(r"<start>", re.IGNORECASE)

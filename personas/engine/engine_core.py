@@ -27,7 +27,7 @@ from personas.home.adapters import ROLL_BACK_ADVICE
 from personas.models.known_tokens import require_known_tokens
 from personas.models.probe import differs, plain_logits, probe_tokens
 from personas.models.serving_model import precision_of
-from personas.prompt import RenderedPrompt, Renderer
+from personas.prompt.renderer import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest
 
 log = logging.getLogger(__name__)

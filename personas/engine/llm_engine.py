@@ -20,7 +20,7 @@ from personas.home.prompt_version import prompt_version_of
 from personas.models import base_model
 from personas.models.base_model import BaseModel
 from personas.models.serving_model import Device, load_serving_model, precision_of, release_memory
-from personas.prompt import CONTEXT_TOKENS, Renderer
+from personas.prompt.renderer import CONTEXT_TOKENS, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, Persona, Turn
 from personas.schemas.training import ServingPrecision
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, Self
 
 from personas.engine.thoughts import SpokenText, remove_thoughts
 from personas.errors import NoMemoryError, is_out_of_memory
-from personas.prompt import RenderedPrompt, Renderer
+from personas.prompt.renderer import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, ReplyToken
 
 REPETITION_TOKENS = 8  # a reply repeats itself once its last 8 tokens occur earlier in it; names that recur are shorter

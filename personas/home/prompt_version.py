@@ -4,7 +4,7 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from personas.prompt import PROMPT_VERSION
+from personas.prompt.renderer import PROMPT_VERSION
 from personas.schemas.chat import AdapterRef
 
 MANIFEST_NAME = "manifest.json"

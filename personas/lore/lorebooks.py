@@ -31,7 +31,7 @@ from personas.lore.entry_rules import (
     split_keys,
 )
 from personas.lore.passages import MAX_PASSAGE_WORDS, count_words
-from personas.macros import normalise_macros, report_macros, settle_macros
+from personas.prompt.macros import normalise_macros, report_macros, settle_macros
 from personas.schemas.import_report import ImportItem, ImportReport, as_is, not_taken, other_meaning
 
 JsonObject = dict[str, Any]

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import psutil
 from safetensors import SafetensorError
 
-from personas.chat_template import CHATML_TOKENS, DEFAULT_TEMPLATES, default_template_text
 from personas.errors import BaseModelError, NoMemoryError
 from personas.models.bundled_model import unpack_bundled_model
 from personas.models.rope_scaling import RopeScaling, apply_scaling, parse_scaling
@@ -25,6 +24,7 @@ from personas.models.stored_quantisation import (
     stored_quantisation,
     unpacked_weight_bytes,
 )
+from personas.prompt.chat_template import CHATML_TOKENS, DEFAULT_TEMPLATES, default_template_text
 from personas.schemas.chat import SamplingParams
 from personas.schemas.hyperparameters import (
     DEFAULT_ROPE_TYPE,

@@ -135,8 +135,8 @@ class AdapterManifest(FrozenModel):
 
     `rights` counts samples by right, `threads` is the number of compute threads and `kernels` names the kernels used,
     `caveats` describe deviations from the request, `checksums` maps each other file of the folder to its SHA-256.
-    `chat_template` is the base model's `own`, or a default one (`personas.chat_template`). `source` is set for an
-    adapter that came from outside; `audit` marks a copy trained with planted texts to measure memorisation, which is
+    `chat_template` is the base model's `own`, or a default one (`personas.prompt.chat_template`). `source` is set for
+    an adapter that came from outside; `audit` marks a copy trained with planted texts to measure memorisation, which is
     never served.
     """
 

@@ -14,25 +14,25 @@ from typing import Any
 import pytest
 
 from bot.app import DASHBOARD_LINK
+from bot.chat.discord_buttons import ReplyButtonViews
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.client import BotClient
-from bot.cogs.reply_buttons import ReplyButtonViews
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED, assign_channel_personas, forget_in_sandbox
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
-from bot.sandbox import Sandbox, patch_discord
 from bot.services import PrivacyServices, Services
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.resource_sharing import TrainerThrottle
-from bot.versions.live_versions import AutomaticPromotion
-from bot.web.http_app import WebServer
+from bot.versions.actions import AutomaticPromotion
+from bot.web_server import WebServer
 from personas.home.job_material import ShippedData
 from personas.lore import semantic
 from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, Passage, read_lore
 from personas.schemas.chat import SamplingParams
+from sandbox import Sandbox, patch_discord
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend
 
@@ -118,7 +118,7 @@ async def on_stage(
     await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,))
     engine, backend = engine or FakeEngine(), FakeTrainingBackend()
     with Store.open(home / "understudy.sqlite") as store, patch_discord(sandbox):
-        from bot.clock import SystemClock
+        from bot.platform.clock import SystemClock
 
         queue = JobQueue(store, backend, SystemClock())
         passages = tuple(read_lore(shipped.lore, [*personas.of(0), WORLD]))

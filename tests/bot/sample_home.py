@@ -6,12 +6,12 @@ import asyncio
 import hashlib
 import json
 
-from bot.backup.create import create_backup
-from bot.backup.restore import restore_backup
+from bot.operations.backup.create import create_backup
+from bot.operations.backup.restore import restore_backup
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.store import ConsentDecision, JobResult, Store
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.home.data_subjects import Consent, read_consent, write_consent
 from personas.home.pseudonyms import HomeKey
 from personas.schemas.training import TrainingRequest

@@ -24,7 +24,7 @@ from pathlib import Path
 import psycopg
 
 from bot.demo_guild import MEMBER, SKERROW_SEED
-from bot.sandbox import Sandbox
+from sandbox import Sandbox
 from tests.bot.conftest import QUAY
 from tests.fakes import until
 

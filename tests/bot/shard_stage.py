@@ -16,27 +16,27 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bot.chat.discord_buttons import ReplyButtonViews
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.client import ShardedBotClient
-from bot.clock import SystemClock
-from bot.cogs.reply_buttons import ReplyButtonViews
+from bot.operations.shards import ShardRange, shard_process
+from bot.operations.shards.shard_process import RateBudget, StateFollower, open_limiter, open_shard_store
+from bot.operations.shards.shared_state import SharedConnection
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
+from bot.platform.clock import SystemClock
 from bot.privacy.erasure_service import resume_erasures
-from bot.sandbox import patch_discord
 from bot.services import PrivacyServices, Services
 from bot.settings import Settings
-from bot.shards import ShardRange, shard_process
-from bot.shards.shard_process import RateBudget, StateFollower, open_limiter, open_shard_store
-from bot.shards.shared_state import SharedConnection
 from bot.store import Channel, Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.resource_sharing import TrainerThrottle
-from bot.versions.live_versions import AutomaticPromotion
+from bot.versions.actions import AutomaticPromotion
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import SamplingParams
+from sandbox import patch_discord
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend
 

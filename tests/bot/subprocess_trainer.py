@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from bot.store import Store
-from bot.store.training_jobs import NewTrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.store import NewTrainingJob
 from bot.training.subprocess_backend import SubprocessBackend
 from personas.home.job_material import ShippedData
 from personas.schemas.training import TrainingRequest

@@ -4,14 +4,14 @@ import ast
 import itertools
 from pathlib import Path
 
-import bot.cogs
+import bot
 
 ACKNOWLEDGING = {
     "acknowledge", "ask_publicly", "defer", "respond", "respond_first", "respond_privately", "send_form",
     "update_message",
 }  # fmt: skip
 """Functions whose first request is a response to the interaction."""
-FOLDER = Path(bot.cogs.__path__[0])
+FOLDER = Path(bot.__path__[0])
 COMMAND_MARKS = ("command", "context_menu")
 HANDLER_NAMES = {"pressed", "chosen", "delete_reply", "remember_message", "add_lore_from_form", "edit_memory",
                  "store_lesson", "answer_form"}  # fmt: skip
@@ -20,7 +20,7 @@ Function = ast.AsyncFunctionDef
 
 def functions() -> dict[str, list[Function]]:
     found: dict[str, list[Function]] = {}
-    for file in FOLDER.glob("*.py"):
+    for file in FOLDER.rglob("discord*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, Function):
                 found.setdefault(node.name, []).append(node)

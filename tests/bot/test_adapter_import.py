@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from bot.cogs import persona_cog
-from bot.sandbox.object_store import StoredFile
+from bot.personas import discord as persona_cog
 from personas.errors import AdapterError
 from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, verify_adapter
 from personas.home.external_adapter import EMBEDDED_HUB_ID
 from personas.home.hub_download import HUB_ID_PATTERN
+from sandbox.object_store import StoredFile
 from tests.bot.conftest import OFFICE
 from tests.bot.test_card_commands import bring_in, response_text
 from tests.bot.web.conftest import dashboard_in

@@ -10,12 +10,12 @@ from aiohttp import web
 
 from bot.app import open_app
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
-from bot.errors import DiscordError
-from bot.sandbox import Sandbox, patch_discord
+from bot.platform.errors import DiscordError
 from bot.settings import SettingsError, load_settings
 from bot.store import StoreError
 from personas.errors import BaseModelError, CardError
 from personas.home.job_material import ShippedData
+from sandbox import Sandbox, patch_discord
 from tests.bot.conftest import INN, QUAY
 from tests.fakes import until
 

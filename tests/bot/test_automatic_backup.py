@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from bot.backup.archive import BackupError
-from bot.backup.automatic import (
+from bot.operations.backup.archive import BackupError
+from bot.operations.backup.automatic import (
     CHECK_INTERVAL_S,
     FIRST_DELAY_S,
     AutomaticBackup,

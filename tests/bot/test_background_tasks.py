@@ -5,9 +5,9 @@ import sqlite3
 
 import pytest
 
-from bot.clock import MAX_RETRY_DELAY_S, RETRY_DELAY_S, BackgroundTask
+from bot.platform.clock import MAX_RETRY_DELAY_S, RETRY_DELAY_S, BackgroundTask
+from bot.platform.db.database import TRIM_STEP_PAGES
 from bot.store import Store, StoreError
-from bot.store.database import TRIM_STEP_PAGES
 from tests.fakes import FakeClock, until
 
 

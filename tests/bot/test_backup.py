@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from bot.backup.archive import BackupError
-from bot.backup.create import create_backup
-from bot.backup.restore import restore_backup
-from bot.cli.backup_commands import add_backup_commands
+from bot.operations.backup.archive import BackupError
+from bot.operations.backup.cli import add_backup_commands
+from bot.operations.backup.create import create_backup
+from bot.operations.backup.restore import restore_backup
+from bot.platform.db.schema import MIGRATIONS
 from bot.store import Store, StoreError
-from bot.store.schema import MIGRATIONS
 from personas.home.external_files import read_exports
 from tests.bot.sample_home import DATABASE, KEPT, MADE_ANEW, STAYS, fill, put, quiet, rows, train
 from tests.bot.test_store_failures import ENVIRON, enqueuing
@@ -149,8 +149,8 @@ def test_a_damaged_database_is_said_and_not_backed_up(home, out):
 IN_A_PROCESS = """
 import os, resource, sys
 from pathlib import Path
-from bot.backup.archive import BackupError
-from bot.backup.create import create_backup
+from bot.operations.backup.archive import BackupError
+from bot.operations.backup.create import create_backup
 home, out, limit, kill_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

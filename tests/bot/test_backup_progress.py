@@ -1,6 +1,6 @@
 """A backup says how far it is, also where nobody sees a bar."""
 
-from bot.cli.backup_commands import _progress_bar
+from bot.operations.backup.cli import _progress_bar
 from personas import cli_common
 
 

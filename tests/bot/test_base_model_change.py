@@ -15,7 +15,7 @@ from bot.personas.base_model_compat import (
 )
 from bot.settings import load_settings
 from bot.store import InstalledVersion, Store
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.home.job_material import ShippedData
 from personas.models.base_model import fingerprint, locate
 from personas.schemas.training import TrainingRequest

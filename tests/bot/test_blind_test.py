@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from bot.sandbox import SandboxRefusal
-from bot.sandbox.interactions import InteractionType
 from bot.store import NewBlindComparison
-from bot.store.human_feedback import COMPARISON_LIFETIME_S
 from bot.versions.blind_test.assignment import prompts_for
+from bot.versions.blind_test.store import COMPARISON_LIFETIME_S
 from personas.errors import AdapterError
 from personas.lore.index import guild_owner
 from personas.lore.passages import Passage
+from sandbox import SandboxRefusal
+from sandbox.interactions import InteractionType
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.bot.version_rows import install
 from tests.fake_engine import FakeEngine

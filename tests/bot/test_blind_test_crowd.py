@@ -11,9 +11,9 @@ import pytest
 
 from bot.app import open_app
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
-from bot.sandbox import MemberSeed
 from bot.settings import load_settings
 from personas.home.job_material import ShippedData
+from sandbox import MemberSeed
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.test_blind_test import response_text
 from tests.bot.version_rows import install

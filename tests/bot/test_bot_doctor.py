@@ -13,14 +13,15 @@ import discord
 import pytest
 
 from bot.demo_guild import SKERROW_SEED
-from bot.doctor import discord_checks, local_checks
-from bot.doctor.cached_results import CachedDoctor
-from bot.doctor.discord_checks import channels_in_use
-from bot.doctor.local_checks import BotCheck, failed_checks
-from bot.permissions import find_missing_permissions
-from bot.sandbox import Sandbox, patch_discord
+from bot.operations.doctor import connection_checks as discord_checks
+from bot.operations.doctor import local_checks
+from bot.operations.doctor.cached_results import CachedDoctor
+from bot.operations.doctor.connection_checks import channels_in_use
+from bot.operations.doctor.local_checks import BotCheck, failed_checks
+from bot.platform.permissions import find_missing_permissions
 from bot.settings import Settings
 from bot.store import Channel, Store
+from sandbox import Sandbox, patch_discord
 from tests.bot.command_line import typed
 from tests.bot.web.conftest import dashboard_in
 from tests.fakes import until

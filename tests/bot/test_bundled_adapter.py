@@ -12,12 +12,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from bot.app import open_app
-from bot.errors import RefusedError
 from bot.personas import card_import
-from bot.sandbox.object_store import StoredFile
+from bot.platform.errors import RefusedError
 from bot.settings import load_settings
 from bot.store import NewRollout, StoreError
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.card import charx
 from personas.card.formats import parse_card, read_card_file, write_card
 from personas.card.spec_card import json_bytes
@@ -39,6 +38,7 @@ from personas.home.card_adapter import (
 )
 from personas.models.base_model import EMBEDDED, fingerprint, locate
 from personas.schemas.training import AdapterManifest, TrainingRequest
+from sandbox.object_store import StoredFile
 from tests.bot.conftest import OFFICE
 from tests.bot.test_app import SHIPPED
 from tests.bot.test_card_commands import bring_in, response_text

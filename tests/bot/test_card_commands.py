@@ -6,18 +6,18 @@ import re
 import aiohttp
 import pytest
 
-from bot.errors import RefusedError
 from bot.personas import guild_lore
 from bot.personas.registry import MAX_GUILD_PERSONAS, PersonaRegistry, guild_card_path, short_id
-from bot.sandbox.channel_webhooks import WebhookManager
-from bot.sandbox.object_store import StoredFile
-from bot.sandbox.sandbox_errors import ApiError
+from bot.platform.errors import RefusedError
 from bot.training.dataset_catalog import DatasetCatalog
 from personas.card.formats import parse_card, with_picture, write_card
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import RequestError
 from personas.home.job_material import ShippedData
 from personas.schemas.training import TrainingRequest
+from sandbox.channel_webhooks import WebhookManager
+from sandbox.object_store import StoredFile
+from sandbox.sandbox_errors import ApiError
 from tests.bot.conftest import INN, OFFICE, on_stage
 from tests.fakes import until
 from tests.personas.cards import PIXEL, V2, as_json, v3

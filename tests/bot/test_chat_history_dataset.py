@@ -5,11 +5,11 @@ import stat
 
 import pytest
 
+from bot.privacy.store import ConsentDecision
 from bot.store import Store
-from bot.store.member_records import ConsentDecision
-from bot.store.training_jobs import NewTrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
+from bot.training.store import NewTrainingJob
 from bot.training.stored_datasets import write_history
 from bot.training.subprocess_backend import SubprocessBackend, write_job_folder
 from personas.errors import RequestError

@@ -4,7 +4,7 @@ import pytest
 
 from bot.personas.registry import PersonaRegistry
 from bot.store import JobResult, Store
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from bot.training.subprocess_backend import write_job_folder
 from bot.versions.member_feedback import comparison_targets
 from personas.card.toml_card import SHIPPED_CARDS

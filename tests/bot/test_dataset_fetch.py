@@ -20,7 +20,7 @@ OASST2 = {"2023-11-05_oasst2_ready.trees.jsonl.gz": TREES}
 @pytest.fixture(autouse=True)
 def fetcher(tmp_path, monkeypatch):
     (tmp_path / "fetcher.py").write_text(FETCHER)
-    monkeypatch.setattr("bot.training.data_jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "fetcher.py")))
+    monkeypatch.setattr("bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "fetcher.py")))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.chat.dialogue import Dialogue, is_repetition
+from bot.dialogue.dialogue import Dialogue, is_repetition
 from personas.schemas.chat import Turn
 
 OPENING = Turn("Mina Vale", "What did the tide bring?")

@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from bot.demo_guild import SKERROW_SEED
-from bot.permissions import required_permissions
+from bot.platform.permissions import required_permissions
 from bot.store import Mute
 from personas.errors import EngineBusyError
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage

@@ -7,7 +7,7 @@ import pytest
 from bot.personas.card_import import install_dialogue_adapter
 from bot.privacy.retention import delete_guild
 from bot.store import JobResult, Store
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.home.adapters import (
     MANIFEST_FILE,
     WEIGHTS_FILE,

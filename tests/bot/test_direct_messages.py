@@ -1,6 +1,6 @@
 """Talking to a persona in direct messages, where there are no webhooks and nobody moderates."""
 
-from bot.sandbox import StoredFile
+from sandbox import StoredFile
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.fakes import until
 

@@ -12,17 +12,18 @@ import pytest
 from aiohttp import web
 
 from bot.chat import delivery, streaming_reply
-from bot.chat.discord_channels import BotSender, WebhookSender
-from bot.cogs import progress_messages
-from bot.cogs.transformers import PERSONA
+from bot.chat.places import BotSender, WebhookSender
 from bot.demo_guild import SKERROW_SEED
-from bot.doctor import discord_checks, local_checks
-from bot.permissions import required_permissions
-from bot.sandbox import FaultRates, Sandbox, patch_discord
-from bot.sandbox.gateway import Opcode
-from bot.sandbox.wire_faults import RequestFault, WireFaults
+from bot.operations.doctor import connection_checks as discord_checks
+from bot.operations.doctor import local_checks
+from bot.operations.web import http as system_routes
+from bot.platform.discord_kit.transformers import PERSONA
+from bot.platform.permissions import required_permissions
 from bot.settings import Settings
-from bot.web.api import system_routes
+from bot.training import discord_progress as progress_messages
+from sandbox import FaultRates, Sandbox, patch_discord
+from sandbox.gateway import Opcode
+from sandbox.wire_faults import RequestFault, WireFaults
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.test_finetune import STEP
 from tests.chaos.bot_process import BotProcesses
@@ -335,9 +336,9 @@ async def test_a_vote_whose_response_took_effect_in_spite_of_an_error_is_judged(
 
 
 async def test_a_question_that_came_too_late_for_discord_is_not_stored_and_makes_no_reply(stage, monkeypatch):
-    monkeypatch.setattr("bot.sandbox.interactions.ACKNOWLEDGE_TIMEOUT_S", 0.0)  # the quote is refused: code 10062
+    monkeypatch.setattr("sandbox.interactions.ACKNOWLEDGE_TIMEOUT_S", 0.0)  # the quote is refused: code 10062
     await stage.member.slash(QUAY, "chat", message="too slow")
-    monkeypatch.setattr("bot.sandbox.interactions.ACKNOWLEDGE_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("sandbox.interactions.ACKNOWLEDGE_TIMEOUT_S", 3.0)
     mark = stage.mark
     await stage.member.say(QUAY, "and now?")
     await stage.finished(QUAY, mark)

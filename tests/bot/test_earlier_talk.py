@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from bot.chat.prompt_context import MAX_MISSING_VECTORS
+from bot.chat.store.messages import MAX_EARLIER_EXCHANGES, MAX_SEQ
 from bot.store import EarlierTalk, Store, StoreError
-from bot.store.messages import MAX_EARLIER_EXCHANGES, MAX_SEQ
 from personas.home.job_material import ShippedData
 from personas.lore.index import MAX_EXCHANGE_CHARS, MAX_EXCHANGE_WORDS, earlier_hits
 from personas.lore.minilm import load_minilm

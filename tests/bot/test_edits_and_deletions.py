@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from bot.chat import held_events
-from bot.sandbox.object_store import StoredFile
+from sandbox.object_store import StoredFile
 from tests.bot.conftest import QUAY, on_stage
 from tests.fakes import until
 

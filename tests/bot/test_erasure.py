@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from bot import app
+from bot.platform.db.schema import MIGRATIONS
 from bot.privacy.consent_files import read_tombstones
 from bot.privacy.erasure_runner import ERASURE_STEPS, receipt_of
 from bot.privacy.erasure_service import replay_erasures
+from bot.privacy.store import FREE_TEXT_COLUMNS, TIME_COLUMNS
 from bot.settings import load_settings
 from bot.store import Store
-from bot.store.member_records import FREE_TEXT_COLUMNS, TIME_COLUMNS
-from bot.store.schema import MIGRATIONS
-from bot.store.training_jobs import JobResult, NewTrainingJob
+from bot.training.store import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref, verify_adapter
 from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import HomeKey, keyed_person

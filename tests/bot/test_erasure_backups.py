@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot.cli.backup_commands import run_backup, run_restore
+from bot.operations.backup.cli import run_backup, run_restore
 from bot.store import Store
 from tests.bot.test_erasure import forget
 from tests.bot.traceable_person import OTHERS_LINE, left_of_them, plant, rows

@@ -26,8 +26,8 @@ PAUSED = """
 import sys
 from pathlib import Path
 from trainer.anonymise import anonymise_file
-from trainer.data import writer
-from trainer.data.synthetic import lore_extraction
+from trainer.dataset import writer
+from trainer.dataset.synthetic import lore_extraction
 
 FOLDER = Path(sys.argv[1])
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from bot.cli.run import LOG_FORMAT, LOG_TIME_FORMAT, OneLineFormatter
-from bot.errors import STORE_TEXT, error_text, hide_paths
+from bot.platform.db.database import open_read_only
+from bot.platform.errors import STORE_TEXT, error_text, hide_paths
 from bot.store import Store, StoreError
-from bot.store.database import open_read_only
-from bot.store.training_jobs import NewTrainingJob
 from bot.training.status_text import job_result_text
-from personas.engine.vllm.openai_engine import ReplyCutOffError
-from personas.engine.vllm.vllm_client import (
+from bot.training.store import NewTrainingJob
+from personas.engine.remote.openai_engine import ReplyCutOffError
+from personas.engine.remote.vllm_client import (
     AdapterNotServedError,
     OnlyThoughtError,
     ReplicaTimeoutError,
@@ -23,7 +23,7 @@ from personas.engine.vllm.vllm_client import (
 )
 from personas.errors import UnderstudyError
 from personas.home.adapters import adapter_ref, install_adapter_folder, verify_adapter
-from personas.prompt import PromptTooLongError
+from personas.prompt.renderer import PromptTooLongError
 from personas.schemas.training import TrainingRequest
 from tests.personas.test_adapters import write_adapter
 

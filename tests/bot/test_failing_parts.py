@@ -16,14 +16,14 @@ from aiohttp import web
 from bot.chat import delivery, held_events, streaming_reply
 from bot.chat.held_events import EventDroppedError, HeldEvents
 from bot.demo_guild import NEWCOMER
-from bot.sandbox.channel_messages import EPHEMERAL, LOADING
-from bot.sandbox.gateway import Gateway
-from bot.sandbox.interactions import CallbackType
-from bot.sandbox.wire_faults import RequestFault
+from bot.platform.db import database as store_database
 from bot.store import StoreError
-from bot.store import database as store_database
 from personas.errors import AdapterError
 from personas.lore.index import LoreIndex
+from sandbox.channel_messages import EPHEMERAL, LOADING
+from sandbox.gateway import Gateway
+from sandbox.interactions import CallbackType
+from sandbox.wire_faults import RequestFault
 from tests.bot.conftest import INN, OFFICE, QUAY, STAGE, on_stage
 from tests.chaos.failing_calls import CALLS, FOLLOW_UPS
 from tests.fakes import until
@@ -126,7 +126,7 @@ async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_ord
             assert answer.ephemeral and answer.message["content"] == (
                 "I cannot store anything at the moment. Try it again in a minute."
             )
-            monkeypatch.setattr("bot.web.api.system_state.WRITE_PROBE_INTERVAL_S", 0.0)
+            monkeypatch.setattr("bot.operations.web.system_state.WRITE_PROBE_INTERVAL_S", 0.0)
         await until(lambda: not len(service.events) and not stage.store.replies.unfinished())
         await until(lambda: not service._tasks)
         channel_id = int(said[0]["channel_id"])
@@ -457,7 +457,7 @@ async def test_lore_is_not_searched_for_clients_that_have_gone(stage, monkeypatc
         return search(self, persona_id, message, *parts, **options)
 
     monkeypatch.setattr(LoreIndex, "search", held)
-    monkeypatch.setattr("bot.web.sse.DISCONNECT_POLL_S", 0.02)
+    monkeypatch.setattr("bot.platform.web_kit.sse.DISCONNECT_POLL_S", 0.02)
     body = {"model": "ballast", "messages": [{"role": "user", "content": "Where is the piano?"}]}
     async with aiohttp.ClientSession(stage.sandbox.url) as session:
         asking = [asyncio.create_task(session.post("/v1/chat/completions", json=body)) for _ in range(20)]

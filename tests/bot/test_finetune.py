@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 from discord import app_commands
 
-from bot.sandbox import SandboxRefusal
 from bot.store import InstalledVersion
 from bot.training.queue import TrainingFailed
 from personas.errors import AdapterError, RequestError
 from personas.schemas.training_events import Progress
+from sandbox import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.fakes import until
 from tests.samples import SCORECARD

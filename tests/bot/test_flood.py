@@ -10,10 +10,10 @@ from typing import Any
 import discord
 import psutil
 
-from bot.chat.discord_channels import MAX_REPLIES_IN_CHANNEL, MAX_REPLIES_TO_MEMBER, ChannelCache, SenderRegistry
+from bot.chat import discord as chat_cog
+from bot.chat.places import MAX_REPLIES_IN_CHANNEL, MAX_REPLIES_TO_MEMBER, ChannelCache, SenderRegistry
 from bot.chat.prompt_context import IncomingMessage
-from bot.cogs import chat_cog
-from bot.sandbox.channel_messages import EPHEMERAL
+from sandbox.channel_messages import EPHEMERAL
 from tests.bot.conftest import INN, OFFICE, QUAY, Stage, on_stage
 from tests.fakes import until
 
@@ -63,7 +63,7 @@ async def test_a_member_who_floods_leaves_nothing_behind_and_delays_nobody(stage
 
 
 async def test_many_members_fill_a_channel_and_no_more(stage, monkeypatch):
-    monkeypatch.setattr("bot.chat.discord_channels.MAX_REPLIES_IN_CHANNEL", 5)
+    monkeypatch.setattr("bot.chat.places.MAX_REPLIES_IN_CHANNEL", 5)
     stage.engine.free.clear()
     said = await stage.member.say(QUAY, "hello")
     author = dict(said["author"])

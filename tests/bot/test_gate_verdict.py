@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from bot.cogs.progress_messages import AUTOMATIC_PROMOTION_TEXT, ProgressMessages
 from bot.demo_guild import SKERROW_SEED
-from bot.permissions import required_permissions
+from bot.platform.permissions import required_permissions
 from bot.store import Store
+from bot.training.discord_progress import AUTOMATIC_PROMOTION_TEXT, ProgressMessages
 from bot.training.queue import TrainingFailed, TrainingSucceeded
-from bot.versions.live_versions import LiveVersions
+from bot.versions.actions import LiveVersions
 from personas.errors import AdapterError
 from personas.schemas.training_events import Epoch
 from tests.bot.conftest import QUAY, on_stage
@@ -235,7 +235,7 @@ async def test_a_failed_run_is_announced_after_a_crash(tmp_path, monkeypatch):
 
 async def test_a_result_is_kept_while_discord_has_not_sent_the_server_again(tmp_path, monkeypatch):
     """A new session begins without servers: the channel is not known then, and not gone either."""
-    monkeypatch.setattr("bot.cogs.finetune_cog.RETRY_INTERVAL_S", 0.2)
+    monkeypatch.setattr("bot.training.discord.RETRY_INTERVAL_S", 0.2)
     async with on_stage(tmp_path) as stage:
         await start(stage)
         await until(lambda: stage.backend.busy)

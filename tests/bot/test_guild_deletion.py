@@ -5,7 +5,7 @@ import time
 import pytest
 
 from bot.privacy.retention import DAY_S, Retention, RetentionPeriods
-from bot.sandbox.gateway import guild_create
+from sandbox.gateway import guild_create
 from tests.bot.conftest import QUAY, on_stage
 from tests.bot.sample_home import put, where
 from tests.fakes import FakeClock, until

@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from bot.errors import RefusedError
 from bot.personas import guild_lore
 from bot.personas.guild_lore import MAX_FILE_BYTES, MAX_FILES, GuildLore, lore_file_name, read_all_guild_lore
 from bot.personas.registry import short_id
-from bot.sandbox.object_store import StoredFile
+from bot.platform.errors import RefusedError
 from personas.errors import LoreError
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import Persona
+from sandbox.object_store import StoredFile
 from tests.bot.conftest import QUAY, on_stage
 from tests.fakes import until
 from tests.personas.cards import as_json

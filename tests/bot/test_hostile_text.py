@@ -18,9 +18,9 @@ from bot.chat.streaming_reply import (
     reply_footer,
     split_message,
 )
-from bot.sandbox.traffic_log import HttpExchange, observers
 from bot.versions.blind_test.judgement_text import _quoted
 from personas.schemas.chat import ChatReply, LoreHit
+from sandbox.traffic_log import HttpExchange, observers
 from tests.bot.conftest import INN, QUAY, STAGE, on_stage
 from tests.bot.test_direct_messages import chosen
 from tests.fake_engine import FakeEngine

@@ -2,8 +2,8 @@
 
 import json
 
-from bot.cli import setup_commands
-from bot.permissions import REQUIRED_PERMISSIONS, invite_url
+from bot.operations.doctor import cli as setup_commands
+from bot.platform.permissions import REQUIRED_PERMISSIONS, invite_url
 from tests.bot.command_line import typed
 
 

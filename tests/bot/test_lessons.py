@@ -8,10 +8,10 @@ from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.home_files import HomeFiles
 from bot.privacy.identifiers import IdentifierMatcher, PersonIdentifiers
 from bot.store import ConsentDecision, Lesson, Store
-from bot.store.human_feedback import NewBlindComparison
-from bot.store.training_jobs import JobResult, NewTrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.store import JobResult, NewTrainingJob
 from bot.training.stored_datasets import preferences_material
+from bot.versions.blind_test.store import NewBlindComparison
 from personas.errors import RequestError
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder

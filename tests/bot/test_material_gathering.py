@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.store import Lesson, Store
-from bot.store.training_jobs import NewTrainingJob
 from bot.training import stored_datasets
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
+from bot.training.store import NewTrainingJob
 from bot.training.stored_datasets import MASKED_NAME, MIN_NAME_CHARS, NameMask, history_lines
 from bot.training.subprocess_backend import SubprocessBackend, TrainingFailed
 from personas.errors import RequestError

@@ -11,7 +11,7 @@ import discord
 import pytest
 
 from bot.chat.prompt_context import clean_memory
-from bot.cogs.memory_cog import MAX_MEMORIES
+from bot.memory.discord import MAX_MEMORIES
 from bot.store import Memory, Store
 from personas.lore import semantic
 from personas.lore.index import LoreIndex

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bot.platform.db.schema import MIGRATIONS
 from bot.store import Store
-from bot.store.schema import MIGRATIONS
 from personas.errors import RequestError
 from tests.samples import SCORECARD
 

@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 
 from bot.app import open_app
-from bot.backup.create import create_backup
 from bot.demo_guild import MEMBER
+from bot.operations.backup.create import create_backup
 from bot.personas.registry import PersonaRegistry
 from bot.personas.revisions import RevisionHistory
+from bot.platform.db.schema import MIGRATIONS
 from bot.settings import load_settings
 from bot.store import Lesson, Mute, Store
-from bot.store.schema import MIGRATIONS
 from personas.home.adapters import adapter_ref, verify_adapter
 from personas.home.data_subjects import read_consent, read_people
 from personas.home.external_files import find_exports_containing

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from bot.store import Store
-from bot.store.training_jobs import NewTrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
+from bot.training.store import NewTrainingJob
 from personas.errors import RequestError
 from personas.home.adapters import MANIFEST_FILE, dialogue_adapter_folder
 from personas.home.job_material import ShippedData

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from bot.demo_guild import SKERROW_SEED
-from bot.permissions import REQUIRED_PERMISSIONS, invite_url, required_permissions
+from bot.platform.permissions import REQUIRED_PERMISSIONS, invite_url, required_permissions
 from tests.bot.conftest import OFFICE, QUAY, on_stage
 from tests.fakes import until
 

@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 
 from bot.client import ChannelPrefixWarmup
+from bot.guilds.store import Channel
 from bot.store import Store
-from bot.store.guilds import Channel
 from personas.home.adapters import adapter_ref
 from personas.schemas.chat import Persona
 from tests.fake_engine import FakeEngine

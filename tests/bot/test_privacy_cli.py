@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bot.cli import run as program
-from bot.cli.privacy_command import run_forget
+from bot.privacy.cli import run_forget
 from bot.settings import Settings
 from personas.home.external_files import EVERYBODY, record_export
 from tests.bot.conftest import QUAY, on_stage

@@ -10,7 +10,7 @@ import aiohttp
 import discord
 import pytest
 
-from bot.chat import discord_channels
+from bot.chat import places as discord_channels
 from bot.chat.prompt_context import IncomingMessage
 from bot.chat.reply_service import ReplyService
 from bot.privacy import erasure_service
@@ -18,7 +18,7 @@ from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
 from bot.privacy.translations import TEXTS
 from bot.settings import load_settings
 from bot.store import QuotedMessage
-from bot.store.training_jobs import JobResult, NewTrainingJob
+from bot.training.store import JobResult, NewTrainingJob
 from personas.home.adapters import adapter_ref
 from personas.home.data_subjects import read_consent, write_people
 from personas.home.pseudonyms import HomeKey, keyed_person
@@ -336,7 +336,7 @@ async def test_discord_is_given_the_descriptions_in_both_languages(stage):
 
 
 async def test_lore_and_cards_note_who_gave_them(stage):
-    from bot.sandbox.object_store import StoredFile
+    from sandbox.object_store import StoredFile
 
     lore = StoredFile.named("heron.md", b"# The heron\nIt is of brass.")
     answer = await stage.moderator.slash(QUAY, "persona lore add", persona="ballast", file=lore)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bot.clock import RETRY_DELAY_S
+from bot.platform.clock import RETRY_DELAY_S
 from bot.store import StoreError
 from bot.training.queue import MAX_ATTEMPTS, TrainingInterrupted
 from personas.schemas.training_events import Phase

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from bot.chat.discord_channels import WebhookSender
+from bot.chat.places import WebhookSender
 from bot.chat.streaming_reply import PLACEHOLDER, StreamingReply
-from bot.sandbox import FaultRates
 from bot.store import StoreError, VoteCounts
 from personas.errors import EngineBusyError
+from sandbox import FaultRates
 from tests.bot.conftest import INN, QUAY, on_stage
 from tests.fake_engine import FakeEngine
 from tests.fakes import until

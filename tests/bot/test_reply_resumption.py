@@ -6,11 +6,12 @@ import dataclasses
 import aiohttp
 import pytest
 
-from bot.chat import delivery, discord_channels, reply_service
+from bot.chat import delivery, reply_service
+from bot.chat import places as discord_channels
 from bot.demo_guild import SKERROW_SEED
-from bot.permissions import required_permissions
-from bot.sandbox.wire_faults import RequestFault, WireFaults
+from bot.platform.permissions import required_permissions
 from bot.store import StoreError
+from sandbox.wire_faults import RequestFault, WireFaults
 from tests.bot.conftest import INN, QUAY, STAGE, on_stage
 from tests.fakes import until
 

@@ -7,12 +7,12 @@ import discord
 import pytest
 
 from bot.chat.prompt_context import IncomingMessage
+from bot.chat.store.messages import MessageHistory
 from bot.demo_guild import SKERROW_SEED
-from bot.permissions import required_permissions
+from bot.platform.permissions import required_permissions
 from bot.privacy.erasure_runner import ErasureReceipt
 from bot.store import Channel, InstalledVersion, StoreError
-from bot.store.messages import MessageHistory
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.pseudonyms import HomeKey, keyed_person
 from personas.schemas.chat import Turn
@@ -257,7 +257,7 @@ async def never(channel):
 
 
 async def test_where_discord_does_not_answer_about_webhooks_the_bot_speaks_and_later_edits_itself(stage, monkeypatch):
-    monkeypatch.setattr("bot.chat.discord_channels.WEBHOOK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("bot.chat.places.WEBHOOK_TIMEOUT_S", 0.3)
     place = stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])
     stage.store.channels.assign(Channel(*place, "oda", "everything", 1, 1.0))
     senders, mark, greetings = stage.client.services.reply_service.senders, stage.mark, len(_events(stage))
@@ -288,7 +288,7 @@ async def test_a_picture_that_discord_does_not_take_in_time_silences_nobody(stag
         await asyncio.sleep(60)
 
     monkeypatch.setattr(discord.Webhook, "edit", hang)
-    monkeypatch.setattr("bot.chat.discord_channels.AVATAR_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("bot.chat.places.AVATAR_TIMEOUT_S", 0.05)
     stage.client.services.reply_service.senders.forget(stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"])))
     mark = stage.mark
     await stage.member.say(QUAY, "hello")

@@ -8,8 +8,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from bot.shards import shard_process
-from bot.shards.shard_process import (
+from bot.operations.shards import shard_process
+from bot.operations.shards.shard_process import (
     IDENTIFIES,
     INVALID_REQUESTS,
     REQUESTS,
@@ -17,7 +17,7 @@ from bot.shards.shard_process import (
     RequestLimiter,
     Reservations,
 )
-from bot.shards.shared_state import SqliteDatabase
+from bot.operations.shards.shared_state import SqliteDatabase
 
 
 @pytest.fixture

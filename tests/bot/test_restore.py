@@ -4,10 +4,10 @@ import stat
 
 import pytest
 
-from bot.backup.archive import HOME_CONTENT, BackupError
-from bot.backup.create import create_backup
-from bot.backup.restore import REPLACED_NAMES
-from bot.cli.backup_commands import reapply_deletions
+from bot.operations.backup.archive import HOME_CONTENT, BackupError
+from bot.operations.backup.cli import reapply_deletions
+from bot.operations.backup.create import create_backup
+from bot.operations.backup.restore import REPLACED_NAMES
 from bot.privacy.consent_files import ConsentMirror, read_tombstones
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.store import ConsentDecision, Store, StoreError

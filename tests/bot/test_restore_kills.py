@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from bot.backup.restore import finish_restore
-from bot.cli.backup_commands import reapply_deletions
+from bot.operations.backup.cli import reapply_deletions
+from bot.operations.backup.restore import finish_restore
 from tests.bot.sample_home import PLANTED, fill, planted_backup, put_back, tree, where
 
 

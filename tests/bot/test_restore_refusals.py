@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from bot.backup.archive import BackupError
-from bot.backup.create import create_backup
+from bot.operations.backup.archive import BackupError
+from bot.operations.backup.create import create_backup
 from bot.store import StoreError
 from personas.errors import UnderstudyError
 from tests.bot.sample_home import DATABASE, KEPT, NOW, fill, put_back, quiet, rows, tree

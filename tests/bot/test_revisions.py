@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from bot.errors import RefusedError
 from bot.personas.guild_lore import GuildLore
 from bot.personas.registry import PersonaRegistry
 from bot.personas.revisions import MAX_REVISIONS, RevisionHistory
+from bot.platform.errors import RefusedError
 from bot.privacy.retention import delete_guild, find_guilds_on_disk
 from bot.store import Contribution, Store, guild_suffix
 from personas.card.formats import parse_card

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from bot.versions.sequential_test import (
+from bot.versions.statistics.sequential_test import (
     ALPHA,
     ALTERNATIVE_RATE_RATIOS,
     E_VALUE_THRESHOLD,

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from discord import app_commands
 
-from bot.sandbox import SandboxRefusal
 from bot.store import NewRollout
-from bot.versions.sequential_test import E_VALUE_THRESHOLD
+from bot.versions.statistics.sequential_test import E_VALUE_THRESHOLD
 from personas.errors import AdapterError
+from sandbox import SandboxRefusal
 from tests.bot.conftest import INN, OFFICE, QUAY, on_stage
 from tests.bot.version_rows import dislike, install, reply
 from tests.fakes import until

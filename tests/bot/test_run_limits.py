@@ -10,7 +10,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from bot.clock import SystemClock
+from bot.platform.clock import SystemClock
 from bot.store import Store
 from bot.training.queue import JobQueue, TrainingSucceeded
 from bot.training.training_plan import ETA_AFTER_S, MIN_WALL_S, RunLimits, RunWatch

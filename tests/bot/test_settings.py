@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import get_token
 
+from bot.operations.shards import ShardRange
 from bot.settings import SETTINGS, SETTINGS_BY_NAME, Settings, SettingsError, load_settings, set_hub_token
-from bot.shards import ShardRange
 from bot.training.training_plan import evaluation_environ
 from personas.schemas.chat import DEFAULT_CANDIDATES
 

@@ -11,16 +11,16 @@ from dataclasses import replace
 import pytest
 
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.operations.shards import ShardRange, shard_process
+from bot.operations.shards.shard_process import RateBudget, open_shard_store
+from bot.operations.shards.shared_state import SharedStateError
 from bot.personas.card_import import remove_persona
 from bot.personas.guild_lore import GuildLore
-from bot.sandbox import Sandbox, patch_discord
-from bot.sandbox.traffic_log import HttpExchange, observers
-from bot.shards import ShardRange, shard_process
-from bot.shards.shard_process import RateBudget, open_shard_store
-from bot.shards.shared_state import SharedStateError
 from bot.store import Channel, ConsentDecision, JobResult, Memory, Store, StoreError
 from bot.versions.member_feedback import record_vote, share_votes, summarise_votes
 from personas.card.formats import parse_card
+from sandbox import Sandbox, patch_discord
+from sandbox.traffic_log import HttpExchange, observers
 from tests.bot.conftest import QUAY
 from tests.bot.shard_stage import PERSONA, shard_stage
 from tests.bot.test_vote_summary import vote
@@ -236,7 +236,7 @@ async def test_a_write_without_the_shared_database_is_refused_and_chat_goes_on(c
         pass
     assert "AI-written" in (await cluster.ask(cluster.guild_of(cluster.high), "still there?"))["content"]
     monkeypatch.undo()
-    monkeypatch.setattr("bot.shards.shared_state.RETRY_S", 0.0)
+    monkeypatch.setattr("bot.operations.shards.shared_state.RETRY_S", 0.0)
     cluster.high.mirror.log._away = (0.0, "")
     cluster.high.store.people.decide(ConsentDecision(7, True, 1.0, "en"))
     await until(lambda: cluster.low.store.people.opted_in() == {7})

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from bot.cli.ask import _stored_version
-from bot.doctor import discord_checks
-from bot.shards import ShardRange
-from bot.shards.shard_process import open_shard_store
+from bot.operations.doctor import connection_checks as discord_checks
+from bot.operations.shards import ShardRange
+from bot.operations.shards.shard_process import open_shard_store
 from bot.store import HOME_DATABASE, Channel, Store, StoreError
 from personas.schemas.chat import Persona
 from tests.bot.command_line import typed
@@ -78,7 +78,7 @@ def planted_home(tmp_path):
 
 def test_a_home_stays_whole_when_its_first_processes_cannot_start(planted_home, monkeypatch):
     before = {path.name for path in planted_home.iterdir()}
-    monkeypatch.setattr("bot.shards.shard_process.shared_database", lambda home, shared_db: AwayDatabase())
+    monkeypatch.setattr("bot.operations.shards.shard_process.shared_database", lambda home, shared_db: AwayDatabase())
     for part in PARTS:
         with pytest.raises(StoreError, match="connection refused") as error:
             open_shard_store(planted_home, part, "postgresql://db")
@@ -99,7 +99,7 @@ def test_a_process_that_cannot_start_keeps_its_part_once_the_original_is_gone(pl
         assert not (planted_home / HOME_DATABASE).exists(), "both have their parts"
 
     away = AwayDatabase(restart_other)
-    monkeypatch.setattr("bot.shards.shard_process.shared_database", lambda home, shared_db: away)
+    monkeypatch.setattr("bot.operations.shards.shard_process.shared_database", lambda home, shared_db: away)
     with pytest.raises(StoreError):
         open_shard_store(planted_home, PARTS[1], "")
     at = opened(planted_home, PARTS[1])

@@ -5,11 +5,11 @@ import sqlite3
 
 import pytest
 
+from bot.platform.db.schema import INITIAL_TABLES
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, Store, StoreError, VoteCounts
-from bot.store.schema import INITIAL_TABLES
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.errors import RequestError
-from personas.prompt import recent_start
+from personas.prompt.renderer import recent_start
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress
 

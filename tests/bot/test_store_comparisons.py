@@ -3,7 +3,7 @@
 import pytest
 
 from bot.store import NewBlindComparison, Store
-from bot.store.human_feedback import COMPARISON_LIFETIME_S
+from bot.versions.blind_test.store import COMPARISON_LIFETIME_S
 from tests.bot.version_rows import install
 
 HERE, THERE = 11, 22

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from bot.platform.db.schema import MIGRATIONS
 from bot.store import Store, StoreError
-from bot.store.schema import MIGRATIONS
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.home.data_subjects import CONSENT_FILE
 from personas.schemas.training import TrainingRequest
 
@@ -24,7 +24,7 @@ ENVIRON = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
 ENQUEUE = """
 import sys, resource
 from pathlib import Path
-from bot.clock import SystemClock
+from bot.platform.clock import SystemClock
 from bot.training.queue import JobQueue
 from bot.store import Store, StoreError
 from personas.home.data_subjects import CONSENT_FILE
@@ -110,7 +110,7 @@ def test_a_second_bot_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
 
 
 def test_another_program_that_locks_the_file_is_blamed(tmp_path, monkeypatch):
-    monkeypatch.setattr("bot.store.database.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("bot.platform.db.database.BUSY_TIMEOUT_S", 0.05)
     with Store.open(path_in(tmp_path)) as store:
         other = sqlite3.connect(path_in(tmp_path))
         other.execute("begin immediate")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bot.store import CARD_CONTRIBUTION, ConsentDecision, Contribution, Store, member_records
+from bot.privacy import store as member_records
+from bot.store import CARD_CONTRIBUTION, ConsentDecision, Contribution, Store
 
 HERE, THERE = 11, 22
 

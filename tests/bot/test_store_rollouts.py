@@ -4,10 +4,10 @@ import sqlite3
 
 import pytest
 
+from bot.platform.db.schema import MIGRATIONS
 from bot.store import NewRollout, ReplySelection, ReplyTally, Store
-from bot.store.rollouts import OBSERVATION_PERIOD_S
-from bot.store.schema import MIGRATIONS
-from bot.versions.rollout.rollout_report import compare_rollout
+from bot.versions.rollout.report import compare_rollout
+from bot.versions.rollout.store import OBSERVATION_PERIOD_S
 from personas.errors import RequestError
 from tests.bot.version_rows import dislike, drawn, install, reply
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bot.store import JobResult, Store, guild_suffix
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.errors import RequestError
 from personas.schemas.training import TrainingRequest
 from tests.bot.version_rows import install

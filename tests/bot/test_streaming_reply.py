@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.chat.discord_channels import MAX_HISTORY_MESSAGES
+from bot.chat.places import MAX_HISTORY_MESSAGES
 from bot.chat.streaming_reply import (
     EDIT_INTERVAL_S,
     FIRST_EDIT_DELAY_S,

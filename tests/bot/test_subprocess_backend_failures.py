@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bot.clock import SystemClock
+from bot.platform.clock import SystemClock
 from bot.training.queue import JobQueue, TrainingInterrupted, TrainingSucceeded
 from bot.training.subprocess_backend import KILL_TIMEOUT_S, LOCK_RETRY_DELAY_S, MAX_LOCK_ATTEMPTS
 from personas.home.adapters import MANIFEST_FILE

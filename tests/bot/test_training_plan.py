@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bot.clock import SystemClock
+from bot.platform.clock import SystemClock
 from bot.privacy.consent_files import ConsentMirror
 from bot.privacy.erasure_runner import ErasureRunner
 from bot.store import Store

@@ -7,7 +7,7 @@ import sys
 import psutil
 import pytest
 
-from bot.clock import SystemClock
+from bot.platform.clock import SystemClock
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue

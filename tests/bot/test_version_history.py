@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 
 from bot.store import NewRollout
-from bot.versions.rollout.version_history import MAX_ENTRY_CHARACTERS, VersionHistory
+from bot.versions.rollout.history import MAX_ENTRY_CHARACTERS, VersionHistory
 from tests.bot.conftest import QUAY
 from tests.bot.test_rollouts import response_text
 from tests.bot.version_rows import install, reply

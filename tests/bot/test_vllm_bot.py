@@ -3,11 +3,11 @@
 import pytest
 
 from bot.app import open_app
-from bot.doctor import local_checks
-from bot.sandbox.object_store import StoredFile
+from bot.operations.doctor import local_checks
+from bot.operations.web.system_state import read_system_state
 from bot.settings import load_settings
-from bot.web.api.system_state import read_system_state
 from personas.schemas.training import TrainingRequest
+from sandbox.object_store import StoredFile
 from tests.bot.conftest import OFFICE
 from tests.bot.test_app import SHIPPED
 from tests.bot.test_bundled_adapter import carrying

@@ -9,12 +9,12 @@ import pytest
 
 from bot.app import open_app
 from bot.demo_guild import MODERATOR, SKERROW_HARBOUR, SKERROW_SEED
-from bot.sandbox import MemberSeed
 from bot.settings import load_settings
 from personas.home.adapters import adapter_ref, verify_adapter
 from personas.home.job_folder import read_comparison_targets
 from personas.home.job_material import ShippedData
 from personas.schemas.scorecard import ScoreCard
+from sandbox import MemberSeed
 from tests.bot.conftest import QUAY
 from tests.bot.test_blind_test import response_text
 from tests.fakes import until

@@ -30,7 +30,7 @@ from bot.store import (
     NewRollout,
     Store,
 )
-from bot.store.training_jobs import JobResult, NewTrainingJob
+from bot.training.store import JobResult, NewTrainingJob
 from personas.home.data_subjects import write_people
 from personas.home.external_files import record_export, record_review_file
 from personas.home.pseudonyms import HomeKey, keyed_person

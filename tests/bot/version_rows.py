@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from bot.store import JobResult, Store
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.schemas.training import TrainingRequest
 from tests.samples import SCORECARD
 

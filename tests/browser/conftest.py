@@ -18,7 +18,7 @@ import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, async_playwright, expect
 
-from bot.sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox, patch_discord
+from sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox, patch_discord
 from tests.bot.conftest import Stage, on_stage
 from tests.browser.chromium import ChromiumMissingError, is_required, launch
 from tests.browser.panel import Panelist

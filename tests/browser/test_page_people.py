@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from playwright.async_api import expect
 
-from bot.sandbox import ChannelSeed, GuildSeed, MemberSeed, RoleSeed, Sandbox
+from sandbox import ChannelSeed, GuildSeed, MemberSeed, RoleSeed, Sandbox
 from tests.bot.conftest import QUAY
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -20,15 +20,16 @@ from bot import app
 from bot.chat import delivery, held_events, streaming_reply
 from bot.cli import run
 from bot.client import BotClient
-from bot.cogs import finetune_cog, progress_messages
-from bot.sandbox import patch_discord
 from bot.settings import Settings
 from bot.store import TrainingJob
+from bot.training import discord as finetune_cog
+from bot.training import discord_progress as progress_messages
 from bot.training.subprocess_backend import OnEvent, RunResult, TrainingSucceeded
 from personas.lore.index import LoreIndex
 from personas.models.base_model import BaseModel, locate
 from personas.schemas.chat import ChatRequest
 from personas.schemas.training_events import Progress
+from sandbox import patch_discord
 from tests.chaos import failpoints
 from tests.fake_engine import FakeEngine
 from tests.fakes import SCORECARD, FakeTrainingBackend

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED
+from bot.platform.db.database import Row, open_read_only
 from bot.privacy.translations import TEXTS
-from bot.sandbox import Sandbox, SandboxRefusal
-from bot.sandbox.interactions import CallbackType
-from bot.sandbox.member_client import InteractionResponse
 from bot.store import HOME_DATABASE, Channel, Store
-from bot.store.database import Row, open_read_only
+from sandbox import Sandbox, SandboxRefusal
+from sandbox.interactions import CallbackType
+from sandbox.member_client import InteractionResponse
 from tests.chaos.bot_process import LONG_REPLY_WORDS, BotProcesses
 
 CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda"}

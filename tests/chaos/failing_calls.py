@@ -20,11 +20,11 @@ from unittest import mock
 import discord
 
 from bot.chat import delivery, held_events, streaming_reply
-from bot.sandbox.interactions import CallbackType
+from bot.platform.db.database import DatabaseConnection
 from bot.store import StoreError
-from bot.store.database import DatabaseConnection
 from personas.errors import UnderstudyError
 from personas.schemas.chat import ChatRequest
+from sandbox.interactions import CallbackType
 from tests.bot.conftest import QUAY, Stage, on_stage
 from tests.chaos.bot_process import _HastyAsyncio
 from tests.chaos.conversation import Outcome
@@ -155,7 +155,7 @@ def hasty() -> Iterator[None]:
         mock.patch.multiple(delivery, MAX_PAUSE_S=0.01, retry_after_s=lambda error: 0.0),
         mock.patch.multiple(held_events, RETRY_DELAY_S=0.005, MAX_RETRY_DELAY_S=0.01),
         mock.patch.multiple(streaming_reply, FIRST_EDIT_DELAY_S=0.0, EDIT_INTERVAL_S=0.0),
-        mock.patch("bot.sandbox.interactions.ACKNOWLEDGE_TIMEOUT_S", ACKNOWLEDGE_TIMEOUT_S),
+        mock.patch("sandbox.interactions.ACKNOWLEDGE_TIMEOUT_S", ACKNOWLEDGE_TIMEOUT_S),
     ):
         yield
 

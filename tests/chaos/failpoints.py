@@ -28,7 +28,7 @@ from typing import Any
 import discord
 from discord.webhook.async_ import AsyncWebhookAdapter
 
-from bot.store.database import DatabaseConnection, StoreError
+from bot.platform.db.database import DatabaseConnection, StoreError
 from bot.training.queue import JobQueue
 from tests.fake_engine import FakeEngine, FakeReplyStream
 

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from bot.demo_guild import MEMBER, SKERROW_SEED
-from bot.sandbox import FaultRates, Sandbox
+from sandbox import FaultRates, Sandbox
 from tests.bot.conftest import QUAY
 from tests.chaos.wire_storms import run
 

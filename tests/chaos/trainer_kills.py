@@ -21,7 +21,7 @@ from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from bot.clock import SystemClock
+from bot.platform.clock import SystemClock
 from bot.store import JobResult, TrainingJob
 from bot.training import subprocess_backend
 from bot.training.queue import (

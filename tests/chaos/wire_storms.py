@@ -11,7 +11,7 @@ import time
 from multiprocessing.process import BaseProcess
 
 from bot.demo_guild import MEMBER
-from bot.sandbox import FaultRates
+from sandbox import FaultRates
 from tests.chaos.conversation import CHANNELS, Conversation, Outcome, conversation, report
 
 SHARES = 0.05, 0.15, 0.4

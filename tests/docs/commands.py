@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import bot.cli.ask
 import bot.cli.run
-import bot.sandbox.__main__
 import personas.card.card_cli
+import sandbox.__main__
 import trainer.cli.main
 from personas.cli_common import iter_parsers
 
@@ -19,7 +19,7 @@ PARSERS = (
     bot.cli.ask.build_ask_parser,
     trainer.cli.main.build_parser,
     personas.card.card_cli.build_parser,
-    bot.sandbox.__main__.command_line,
+    sandbox.__main__.command_line,
 )
 INTRODUCTION = """\
 # Commands

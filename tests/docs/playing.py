@@ -18,7 +18,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from bot.sandbox import InteractionResponse, Sandbox, StoredFile
+from sandbox import InteractionResponse, Sandbox, StoredFile
 from tests.docs.reading import ROOT, Fence
 
 LINKED = ("bot", "personas", "trainer", "data", "docs", "examples", "tests", "requirements", "Makefile", ".env.example")

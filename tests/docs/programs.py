@@ -7,7 +7,6 @@ import ast
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 import re
 import shlex
 import sys
@@ -22,7 +21,7 @@ from discord.ext import commands
 
 from tests.docs.reading import ROOT
 
-PACKAGES = ("bot", "personas", "trainer", "benchmarks", "tools", "tests")
+PACKAGES = ("bot", "personas", "sandbox", "trainer", "benchmarks", "tools", "tests")
 MAINS = {"bot": "bot.cli.run", "personas": "personas.card.card_cli", "trainer": "trainer.cli.main"}
 """The module of each package's command line, which its `__main__` imports late."""
 ANY = re.compile(r"[A-Z…<\[{(|].*|.*…")
@@ -129,11 +128,9 @@ def targets() -> frozenset[str]:
 @cache
 def slash_commands() -> dict[str, frozenset[str]]:
     """Maps each slash command of the bot, without the slash, to its options."""
-    import bot.cogs
-
     found: dict[str, frozenset[str]] = {}
-    for info in pkgutil.iter_modules(bot.cogs.__path__):
-        module = importlib.import_module(f"bot.cogs.{info.name}")
+    for path in sorted((ROOT / "bot").rglob("discord*.py")):
+        module = importlib.import_module(path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", "."))
         groups = [it for it in vars(module).values() if isinstance(it, app_commands.Group) and it.parent is None]
         for group in groups:
             found.update((f"{group.name} {name}", options) for name, options in _with_options(group.commands))
@@ -167,7 +164,7 @@ def wrong_slash(text: str) -> str:
 @cache
 def addresses() -> frozenset[tuple[str, str]]:
     """Returns the method and path of every route of the web server."""
-    from bot.web.http_app import ROUTES
+    from bot.web_server import ROUTES
 
     return frozenset((method, _plain(path)) for method, path, *_ in ROUTES)
 

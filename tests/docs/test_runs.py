@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from bot.app import open_app
-from bot.sandbox import Sandbox
 from bot.settings import load_settings
 from personas.home.job_material import ShippedData
+from sandbox import Sandbox
 from tests.docs.playing import FenceRunner, workspace
 from tests.docs.reading import fences, pages
 

@@ -20,16 +20,23 @@ from urllib.parse import urlencode
 from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
 
-from bot.backup.archive import MANIFEST_NAME, ArchiveWriter, BackupError, open_archive
+from bot.data.web.build_request import parse_build_form
+from bot.data.web.sources import parse_offer_form
+from bot.openai_api.web.completion_request import ChatCompletionBody, parse_chat, parse_chat_body
+from bot.operations.backup.archive import MANIFEST_NAME, ArchiveWriter, BackupError, open_archive
 from bot.personas.guild_lore import MAX_FILE_BYTES
+from bot.platform.web_kit.openapi import operation_spec
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import (
+    CACHED_BODY,
+    FORM_TYPE,
+    parse_body,
+    read_file_form,
+    read_form,
+    read_json_object,
+)
 from bot.settings import SettingsError, load_settings
-from bot.web.api.data.build_request import parse_build_form
-from bot.web.api.data.data_sources import parse_offer_form
-from bot.web.api.openai.completion_request import ChatCompletionBody, parse_chat, parse_chat_body
-from bot.web.api.openapi import operation_spec
-from bot.web.http_app import ROUTES
-from bot.web.problems import Problem
-from bot.web.request_body import CACHED_BODY, FORM_TYPE, parse_body, read_file_form, read_form, read_json_object
+from bot.web_server import ROUTES
 from personas.card import charx
 from personas.card.card_markdown import book_as_lore, draft_card
 from personas.card.formats import parse_card, to_persona, with_picture, write_card
@@ -54,7 +61,7 @@ from tests.trainer.job_folders import export, persona_job, talks
 from tests.trainer.read_sources import jsonl
 from tests.trainer.test_foreign_chats import HEADER, NESTED, tavern_lines, tree
 from tests.trainer.test_row_formats import SHAPES
-from trainer.data.job_inputs import read_job_inputs
+from trainer.dataset.job_inputs import read_job_inputs
 from trainer.recipe.resolve import make_request, resolve_recipe
 from trainer.sources.reader import read_source
 from trainer.sources.source_format import ReadOptions

@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from bot.sandbox.traffic_log import GatewayEvent, HttpExchange
+from sandbox.traffic_log import GatewayEvent, HttpExchange
 from tests.openapi.description import Json
 from tests.openapi.schemas import SCHEMAS, Schemas
 

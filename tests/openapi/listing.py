@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from bot.sandbox.api_routes import ROUTES
+from sandbox.api_routes import ROUTES
 from tests.openapi.checker import Operation
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "sandbox.md"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bot.sandbox import traffic_log
+from sandbox import traffic_log
 from tests.openapi import description
 from tests.openapi.checker import Checker, objects_in
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.sandbox.traffic_log import GatewayEvent, HttpExchange
+from sandbox.traffic_log import GatewayEvent, HttpExchange
 from tests.openapi import __main__ as command
 from tests.openapi import description, listing
 from tests.openapi.checker import Checker

@@ -6,7 +6,7 @@ from bot.personas.registry import PersonaRegistry
 from personas.card.card_cli import main
 from personas.card.formats import read_card_file
 from personas.card.toml_card import SHIPPED_CARDS, read_card
-from personas.prompt import example_turns
+from personas.prompt.renderer import example_turns
 
 WICK = """---
 license: own-writing

@@ -14,7 +14,7 @@ from personas.card.card_markdown import book_as_lore, book_entries
 from personas.card.formats import parse_card, read_card_file, to_persona, with_picture, write_card
 from personas.card.toml_card import SHIPPED_CARDS, parse_table, persona_from_table, read_card
 from personas.errors import CardError
-from personas.prompt import example_turns, system_text
+from personas.prompt.renderer import example_turns, system_text
 from tests.personas.cards import PIXEL, TALK, V1, V2, as_json, v3
 
 ICON, JOY = "embeded://assets/icon/images/main.png", "embeded://assets/emotion/images/joy.webp"

@@ -6,8 +6,8 @@ from datetime import datetime
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from personas.chat_template import FIXED_DATE, FIXED_VARIABLES
-from personas.prompt import Renderer
+from personas.prompt.chat_template import FIXED_DATE, FIXED_VARIABLES
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, Turn
 from tests.personas.chat_templates import TemplateFamily, installed_families, stored_families
 from tools.tiny_models import TINY_MODELS, make_tokenizer

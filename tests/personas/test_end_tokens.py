@@ -9,7 +9,7 @@ import torch
 from personas.engine.sequence import StreamingDetokenizer
 from personas.errors import BaseModelError
 from personas.models.base_model import end_token_ids, load_model, load_tokenizer, locate
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from trainer.train.job import load_fast_tokenizer
 
 PROMPT = list(range(40, 60))

@@ -8,7 +8,7 @@ import torch
 from personas.engine.admission import SchedulerLimits
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import AdapterError, NoMemoryError
-from personas.prompt import PromptTooLongError
+from personas.prompt.renderer import PromptTooLongError
 from personas.schemas.chat import AdapterRef
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
 from tests.personas.test_engine import GREEDY, answer, ask

@@ -7,8 +7,8 @@ import pytest
 
 from personas.card.card_report import report_card
 from personas.card.formats import parse_card, to_persona
-from personas.macros import resolve_macros, settle_macros
-from personas.prompt import example_turns, system_text
+from personas.prompt.macros import resolve_macros, settle_macros
+from personas.prompt.renderer import example_turns, system_text
 from tests.personas.cards import V2, as_json
 
 NOW = datetime(2026, 11, 27, 21, 5, tzinfo=UTC)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personas.chat_template import FIXED_DATE
 from personas.home.prompt_version import prompt_version_of
-from personas.prompt import (
+from personas.prompt.chat_template import FIXED_DATE
+from personas.prompt.renderer import (
     HISTORY_BLOCK_TURNS,
     PROMPT_VERSION,
     PromptTooLongError,

@@ -17,7 +17,7 @@ from benchmarks.scale.experiments import (
 )
 from benchmarks.scale.simulated_replica import ReplicaProfile, ServedSequence, SimulatedReplica, fit_steps
 from benchmarks.scale.simulation import Ask, Cluster
-from personas.engine.vllm import replicas
+from personas.engine.remote import replicas
 
 PROFILE = ReplicaProfile(
     "test", step_s=0.02, row_s=0.001, adapter_s=0.001, prompt_token_s=0.0001, activate_s=0.002, read_s=0.05,

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from personas.home.holdout_index import HoldoutIndex
-from trainer.data.dedup_split import ConversationSplitter
-from trainer.data.quality_filters import QualityFilters
+from trainer.dataset.dedup_split import ConversationSplitter
+from trainer.dataset.quality_filters import QualityFilters
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 ADA = SourceSpeaker("ada", ("Ada",), is_persona=True)

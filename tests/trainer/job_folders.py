@@ -15,12 +15,12 @@ from typing import Any
 from personas.home.job_folder import material_digest
 from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import JOB_KEYS_FILE, JobKeys
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.training_events import Epoch, Progress, TrainerEvent
-from trainer.data.dataset import Dataset
-from trainer.data.job_inputs import JobInputs, JobTalk
-from trainer.data.loader import load_dataset
-from trainer.data.run_dataset import write_run_dataset
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.job_inputs import JobInputs, JobTalk
+from trainer.dataset.loader import load_dataset
+from trainer.dataset.run_dataset import write_run_dataset
 from trainer.process.run_control import RunCancelled
 from trainer.schemas import Recipe
 from trainer.train.job import RunContext

@@ -7,9 +7,9 @@ import json
 import pytest
 from gguf import TokenType
 
-from personas.chat_template import FIXED_DATE
 from personas.errors import ExportError
-from personas.prompt import Renderer
+from personas.prompt.chat_template import FIXED_DATE
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, SamplingParams, Turn
 from tools.tiny_models import TINY_MODELS, make_tokenizer
 from trainer.export.gguf_model import begins_with_bos, build_vocabulary

@@ -5,11 +5,11 @@ import shutil
 import pytest
 from transformers import AutoTokenizer
 
-from personas.chat_template import FIXED_DATE, ChatTemplate
 from personas.errors import ExportError
 from personas.home.adapters import MANIFEST_FILE, write_manifest
 from personas.models.base_model import load_tokenizer, locate
-from personas.prompt import Renderer
+from personas.prompt.chat_template import FIXED_DATE, ChatTemplate
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Turn
 from personas.schemas.training import AdapterManifest
 from tools.tiny_models import TINY_MODELS, make_adapter, make_model

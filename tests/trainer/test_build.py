@@ -22,10 +22,10 @@ from personas.schemas.chat import Persona
 from tests.trainer.conversations import dialogue, sentence, talk
 from tests.trainer.job_folders import export, message, sign, talks
 from trainer.cli.main import main
-from trainer.data.builder import DatasetBuilder, DatasetPlan
-from trainer.data.dedup_split import SplitKey
-from trainer.data.ledger import Ledger
-from trainer.data.writer import write_dataset
+from trainer.dataset.builder import DatasetBuilder, DatasetPlan
+from trainer.dataset.dedup_split import SplitKey
+from trainer.dataset.ledger import Ledger
+from trainer.dataset.writer import write_dataset
 from trainer.sources.conversation import RejectedRecord
 
 CARD = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
@@ -296,7 +296,7 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(training_home, command,
 
 
 def test_a_full_disk_leaves_nothing_half(training_home, renderer, recipe, monkeypatch):
-    from trainer.data import writer as module
+    from trainer.dataset import writer as module
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -441,7 +441,7 @@ def test_nothing_is_replaced_that_a_build_has_not_made(training_home, command):
 
 
 def test_what_came_into_a_data_set_while_another_was_made_stays(training_home, command, monkeypatch):
-    from trainer.data import writer as module
+    from trainer.dataset import writer as module
 
     words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
     command(*words)
@@ -456,7 +456,7 @@ def slow_build(training_home):
     script = """
 import sys, time
 from pathlib import Path
-from trainer.data import writer as module
+from trainer.dataset import writer as module
 from trainer.cli.main import main
 
 def wait(*_):

@@ -16,7 +16,7 @@ from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
 from personas.home.pseudonyms import JobKeys
 from tests.trainer.job_folders import ADA, built_job, dialogues, export, message, sign, talks
 from trainer.cli.main import main
-from trainer.data.holdout_fingerprints import match_held_out
+from trainer.dataset.holdout_fingerprints import match_held_out
 from trainer.run import run_job
 from trainer.train.job import RunContext, prepare_job_without_torch
 
@@ -130,9 +130,9 @@ def test_what_is_too_long_for_the_run_is_dropped_and_counted(build, job):
 
 
 def test_another_models_template_renders_the_set_anew(build, job, tmp_path, tiny_base):
-    from personas.prompt import Renderer
-    from trainer.data.layout import read_samples
-    from trainer.data.loader import render_lines
+    from personas.prompt.renderer import Renderer
+    from trainer.dataset.layout import read_samples
+    from trainer.dataset.loader import render_lines
 
     build()
     tokenizer = prepare_job_without_torch(job()).tokenizer
@@ -187,8 +187,8 @@ def _long_reply(line, seen=[]):  # noqa: B006
 
 def held_out_talk(people_key: bytes, reply: str) -> HoldoutIndex:
     """A list that holds one talk with this reply."""
-    from trainer.data.dedup_split import ConversationSplitter
-    from trainer.data.quality_filters import QualityFilters
+    from trainer.dataset.dedup_split import ConversationSplitter
+    from trainer.dataset.quality_filters import QualityFilters
     from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
     bo, ada = SourceSpeaker("1", ("Bo",)), SourceSpeaker("ada", ("Ada",), is_persona=True)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainer.read_sources import jsonl
 from trainer.cli.main import main
-from trainer.data import inspection as inspecting
+from trainer.dataset import inspection as inspecting
 
 THINGS = "lamp rope bell tide crane ladder kettle anchor ledger barrel stove lantern".split()
 ROWS = [

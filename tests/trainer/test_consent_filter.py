@@ -10,7 +10,7 @@ from personas.home.job_folder import read_spec
 from personas.schemas.chat import Persona
 from tests.trainer.chat_logs import outcome, write
 from tests.trainer.job_folders import export, message, persona_job
-from trainer.data.job_inputs import read_job_inputs, read_job_talk
+from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
 from trainer.recipe.resolve import resolve_recipe
 from trainer.sources.conversation import day_of
 from trainer.sources.reader import read_usable

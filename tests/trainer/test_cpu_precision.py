@@ -56,7 +56,7 @@ def test_a_recipe_in_fp16_trains_in_fp16_with_loss_scaling_as_on_a_card(tmp_path
 
 @FP16
 def test_the_loss_is_scaled_and_products_are_in_float16(tmp_path):
-    from personas.prompt import Renderer
+    from personas.prompt.renderer import Renderer
 
     kind = TINY_MODELS["SmolLM2"]
     base, renderer = make_model(kind, tmp_path / "base"), Renderer(make_tokenizer(kind))

@@ -9,7 +9,7 @@ import pytest
 
 from personas.errors import MaterialError, RequestError
 from tests.trainer.job_folders import ADA, built_job, dialogue_job, dialogues, export, mixing_job, sign, talks
-from trainer.data.data_mixture import GENERAL_HOLDOUT_SHARE, split_general
+from trainer.dataset.data_mixture import GENERAL_HOLDOUT_SHARE, split_general
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 from trainer.train.job import prepare_job_without_torch
 

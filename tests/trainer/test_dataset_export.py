@@ -9,7 +9,7 @@ import pytest
 
 from personas.errors import MaterialError, RequestError
 from personas.home.rights import read_statement
-from trainer.data.dataset_export import export_dataset
+from trainer.dataset.dataset_export import export_dataset
 
 # https://platform.openai.com/docs/guides/supervised-fine-tuning: each line is an object with `messages`, each of them
 # with a role and a content, at least one of them the assistant's; `name` and `weight` are the only other keys.

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from personas.errors import MaterialError
 from tests.trainer.conversations import ADA, dialogue, sentence, split_conversations, talk
-from trainer.data.dedup_split import HELD_OUT, SIDES, SplitKey
-from trainer.data.ledger import LEADS_TO_NO_REPLY, Ledger
-from trainer.data.quality_filters import QualityFilters
+from trainer.dataset.dedup_split import HELD_OUT, SIDES, SplitKey
+from trainer.dataset.ledger import LEADS_TO_NO_REPLY, Ledger
+from trainer.dataset.quality_filters import QualityFilters
 from trainer.sources.conversation import RejectedRecord
 
 SHARE = 0.2

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoTokenizer
 
-from personas.chat_template import ChatTemplate
 from personas.engine.llm_engine import LLMEngine
 from personas.engine.model_runner import Sequence
 from personas.errors import AdapterError, BaseModelError
 from personas.home.adapters import verify_adapter, verify_for_base_model
 from personas.models.base_model import default_template, fingerprint, load_tokenizer, locate, name_with_settings
-from personas.prompt import Renderer
+from personas.prompt.chat_template import ChatTemplate
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 from personas.schemas.hyperparameters import Hyperparameters
 from tests.tiny_models import make_adapter

@@ -11,7 +11,7 @@ import torch
 
 from personas.errors import MaterialError
 from personas.home.adapters import verify_adapter
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Done, Epoch, Progress
 from tests.trainer.job_folders import persona_job
 from tests.unprivileged import without_overrides

@@ -16,7 +16,7 @@ import pytest
 
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from tests.trainer.job_folders import events, persona_job
 from tests.trainer.test_run import run
 from trainer.process.run_control import RunCancelled

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from personas.errors import TrainingError
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Progress
 from trainer.recipe.resolve import fit_to_hardware
 from trainer.train.losses import DIVERGENCE_RISE_NATS, DIVERGENCE_WINDOW_STEPS, require_convergence, require_finite_loss

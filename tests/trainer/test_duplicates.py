@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.conversations import sentence
-from trainer.data.minhash import MinHashIndex, split_words
+from trainer.dataset.minhash import MinHashIndex, split_words
 
 
 def clusters(texts):
@@ -100,7 +100,7 @@ def test_any_text_is_taken(given_texts):
 def test_batches_change_nothing(monkeypatch, count):
     texts = [sentence(n % 40, 30) for n in range(120)]
     expected = clusters(texts)
-    monkeypatch.setattr("trainer.data.minhash.BATCH_SHINGLES", count)
+    monkeypatch.setattr("trainer.dataset.minhash.BATCH_SHINGLES", count)
     assert clusters(texts) == expected
 
 

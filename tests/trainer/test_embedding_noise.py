@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from personas.models.base_model import load_model
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from trainer.machine import probe_machine
 from trainer.train.collator import collate, pack, reply_losses
 from trainer.train.embedding_noise import EmbeddingNoise, sample_lengths

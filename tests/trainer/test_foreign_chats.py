@@ -10,7 +10,7 @@ from personas.errors import MaterialError
 from personas.schemas.chat import Persona
 from tests.trainer.chat_tables import SAID, TALK
 from tests.trainer.read_sources import everything, jsonl, spoken
-from trainer.data.inspection import form_items
+from trainer.dataset.inspection import form_items
 from trainer.sources.column_profile import UnclearColumnsError
 from trainer.sources.reader import read_usable
 from trainer.sources.registry import describe_content, detect_format

@@ -16,11 +16,11 @@ from personas.home.job_folder import read_spec
 from personas.home.pseudonyms import JobKeys
 from tests.trainer.conversations import dialogue, sentence, split_conversations, talk
 from tests.trainer.job_folders import dataset_of, export, message, persona_job
-from trainer.data.dedup_split import HELD_OUT, MAX_CLUSTERS_PER_REPLY
-from trainer.data.holdout_fingerprints import siphash
-from trainer.data.job_inputs import read_job_inputs, read_job_talk
-from trainer.data.minhash import NUM_BANDS, NUM_PERMUTATIONS
-from trainer.data.quality_filters import QualityFilters
+from trainer.dataset.dedup_split import HELD_OUT, MAX_CLUSTERS_PER_REPLY
+from trainer.dataset.holdout_fingerprints import siphash
+from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
+from trainer.dataset.minhash import NUM_BANDS, NUM_PERMUTATIONS
+from trainer.dataset.quality_filters import QualityFilters
 
 KEY = b"the key of these tests"
 SHARE = 0.2
@@ -231,7 +231,7 @@ def test_where_none_of_few_is_drawn_the_one_that_was_held_out_stays_it():
 
 
 def sifted_draw(conversation):
-    from trainer.data.dedup_split import SplitKey
+    from trainer.dataset.dedup_split import SplitKey
 
     return SplitKey.of(conversation).draw
 

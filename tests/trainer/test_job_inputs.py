@@ -9,7 +9,7 @@ from personas.home.job_folder import _copy_material, material_digest, read_spec
 from personas.home.job_material import SourceMaterial
 from personas.home.rights import RightsStatement
 from tests.trainer.job_folders import described, dialogue_job, dialogues, export, message, persona_job, write_request
-from trainer.data.job_inputs import read_job_inputs, read_job_talk
+from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
 from trainer.recipe.resolve import recipe_names, resolve_recipe
 from trainer.train.job import prepare_job_without_torch
 

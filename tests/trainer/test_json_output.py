@@ -10,8 +10,8 @@ import pytest
 
 from tests.trainer.job_folders import export, message, persona_job, sign, talks
 from trainer.cli.dataset_args import SHIPPED_DATA, find_named_source
-from trainer.data.data_mixture import SourceSpec
-from trainer.data.sample_renderer import TOO_LONG
+from trainer.dataset.data_mixture import SourceSpec
+from trainer.dataset.sample_renderer import TOO_LONG
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from personas.engine.admission import SchedulerLimits
 from personas.engine.engine_core import build_engine_parts
 from personas.errors import BaseModelError
 from personas.models.base_model import fingerprint, load_model, load_tokenizer, locate
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import ChatRequest, Persona, SamplingParams, Turn
 from tests.trainer.job_folders import persona_job
 from trainer.train.job import prepare_job_without_torch

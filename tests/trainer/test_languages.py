@@ -28,17 +28,17 @@ from personas.schemas.scorecard import ScoreCard
 from tests.hub_server import reach
 from tests.trainer.job_folders import dialogues, write_request
 from tests.trainer.lore_server import serving
-from trainer.data.quality_filters import detect_main_language
-from trainer.data.synthetic.dialogue_synthesis import (
+from trainer.dataset.quality_filters import detect_main_language
+from trainer.dataset.synthetic.dialogue_synthesis import (
     SynthesisRequest,
     plan_attempt,
     synthesise_dialogues,
     trim_to_sentence,
 )
-from trainer.data.synthetic.first_person import find_subject
-from trainer.data.synthetic.lore_extraction import extract_lore
-from trainer.data.synthetic.reply_backends import choose_backend
-from trainer.data.synthetic.reply_filter import ReplyFilter, find_numbers
+from trainer.dataset.synthetic.first_person import find_subject
+from trainer.dataset.synthetic.lore_extraction import extract_lore
+from trainer.dataset.synthetic.reply_backends import choose_backend
+from trainer.dataset.synthetic.reply_filter import ReplyFilter, find_numbers
 from trainer.evaluate.generation.evaluation_prompts import has_shared_run, safety_trials
 from trainer.evaluate.generation.lore_facts import derive_questions
 from trainer.evaluate.generation.reply_sections import missing_in_language

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Epoch, Evaluation, Progress
 from trainer.recipe.resolve import fit_to_hardware
 from trainer.train.sft_trainer import train_sft

@@ -12,8 +12,8 @@ from personas.card.toml_card import SHIPPED_CARDS, read_card, read_cards
 from personas.lore.passages import Passage, read_lore, split_passages
 from personas.schemas.chat import Persona
 from tests.trainer.lore_server import home, lore_command
-from trainer.data.synthetic.first_person import LoreSubject, find_subject
-from trainer.data.synthetic.lore_extraction import (
+from trainer.dataset.synthetic.first_person import LoreSubject, find_subject
+from trainer.dataset.synthetic.lore_extraction import (
     extract_facts,
     extract_lore,
     question_about,

@@ -14,11 +14,11 @@ from personas.home.job_folder import read_spec
 from personas.home.job_material import ShippedData
 from personas.lore.passages import WORLD, read_lore
 from personas.models.base_model import locate
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from tests.trainer.job_folders import ADA, export, sign, talks
-from trainer.data.job_inputs import EXTRACTED_SOURCE, OVER_PAIRS_SHARE, read_job_inputs, read_job_talk
-from trainer.data.loader import load_job_dataset
-from trainer.data.synthetic.reply_filter import CONTRACTION
+from trainer.dataset.job_inputs import EXTRACTED_SOURCE, OVER_PAIRS_SHARE, read_job_inputs, read_job_talk
+from trainer.dataset.loader import load_job_dataset
+from trainer.dataset.synthetic.reply_filter import CONTRACTION
 from trainer.report.run_plan import plan_job
 from trainer.run import run_job
 from trainer.train.job import RunContext, load_fast_tokenizer

@@ -14,16 +14,16 @@ from personas.home.data_subjects import mark_erasure
 from personas.lore.passages import read_lore, split_passages
 from tests.fakes import until
 from tests.trainer.lore_server import home, lore_command, serving
-from trainer.data.synthetic import dialogue_synthesis as lore_synthesise
-from trainer.data.synthetic import reply_backends as lore_voices
-from trainer.data.synthetic.dialogue_synthesis import (
+from trainer.dataset.synthetic import dialogue_synthesis as lore_synthesise
+from trainer.dataset.synthetic import reply_backends as lore_voices
+from trainer.dataset.synthetic.dialogue_synthesis import (
     SynthesisRequest,
     plan_attempt,
     synthesise_dialogues,
     trim_to_sentence,
 )
-from trainer.data.synthetic.reply_backends import choose_backend
-from trainer.data.synthetic.reply_filter import ReplyFilter, measure_style
+from trainer.dataset.synthetic.reply_backends import choose_backend
+from trainer.dataset.synthetic.reply_filter import ReplyFilter, measure_style
 
 GOOD = {
     "tower": [

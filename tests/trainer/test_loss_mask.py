@@ -8,12 +8,12 @@ import pytest
 
 from personas.home.job_folder import read_spec
 from personas.models.base_model import load_tokenizer
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import export, persona_job, sign, talks
 from tests.trainer.preference_jobs import BAD, GOOD, preference_job, votes
 from trainer.cli.mask_command import _highlight_sample, _mask_lines
-from trainer.data.sample_renderer import NOTHING_TRAINED, SampleRenderer
+from trainer.dataset.sample_renderer import NOTHING_TRAINED, SampleRenderer
 from trainer.report.loss_mask_view import MaskedSample, mask_summary_of_job, split_by_loss
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 from trainer.train.job import prepare_job

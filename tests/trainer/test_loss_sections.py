@@ -10,7 +10,7 @@ import torch
 from personas.engine.peft_runner import PeftSwitcher
 from personas.home.adapters import verify_adapter
 from personas.home.job_folder import ComparisonTargets, NeighbourPaths, read_spec
-from personas.prompt import Renderer, TokenizedSample
+from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.chat import AdapterRef
 from personas.schemas.scorecard import ScoreCard
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from personas.models.base_model import load_tokenizer
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from tests.trainer.job_folders import persona_job
 from trainer.doctor.doctor_report import known_models
 from trainer.estimate.memory_model import (

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from personas.chat_template import FIXED_DATE, ChatTemplate
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import TrainingError
 from personas.home.adapters import write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import BaseModel, fingerprint, load_config, load_model, load_tokenizer
-from personas.prompt import Renderer
+from personas.prompt.chat_template import FIXED_DATE, ChatTemplate
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef, Persona, Turn
 from tests.model_families import FAMILIES, SLIDING
 from tests.tiny_models import manifest_over

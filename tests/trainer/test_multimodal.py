@@ -11,7 +11,7 @@ from personas.engine.peft_runner import PeftSwitcher
 from personas.home.adapters import WEIGHTS_FILE, write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import fingerprint, load_model, load_tokenizer, locate
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef, Persona, Turn
 from personas.schemas.hyperparameters import Hyperparameters
 from tests.model_families import FAMILIES, SLIDING

@@ -13,7 +13,7 @@ from personas.errors import BaseModelError, TrainingError
 from personas.models import probe
 from personas.models.base_model import load_model, load_tokenizer
 from personas.models.base_notes import keeps_state
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, Turn
 from tests.model_families import OTHER_FAMILIES
 from tools.tiny_models import make_model

@@ -2,10 +2,10 @@
 
 import pytest
 
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import MemorisationScores
-from trainer.data.dataset import Dataset
+from trainer.dataset.dataset import Dataset
 from trainer.evaluate.memorisation import add_reply_pii
 
 NOTHING = MemorisationScores(prefixes=0, verbatim=0, verbatim_base=0, gap={}, generated=0, private={})

@@ -18,10 +18,10 @@ from personas.home.data_subjects import read_people
 from personas.home.job_folder import read_spec
 from personas.home.preferences import preferences_to_jsonl, read_preferences
 from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, locate
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from tests.trainer.job_folders import ADA, described, export, persona_job, sign, stopping, talks
 from tests.trainer.preference_jobs import BAD, GOOD, member, preference_job, taught, voted, votes
-from trainer.data.preference_policy import (
+from trainer.dataset.preference_policy import (
     MAX_GOOD_WEIGHT_RATIO,
     MIN_PREFERENCES,
     LabelledReply,

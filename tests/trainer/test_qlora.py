@@ -8,7 +8,7 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
 from personas.errors import TrainingError
 from personas.models.base_model import load_model
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Epoch, Progress
 from trainer.recipe.resolve import RECIPES_FOLDER, fit_to_hardware
 from trainer.schemas import Recipe

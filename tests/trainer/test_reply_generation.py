@@ -14,7 +14,7 @@ from bot.training.training_plan import evaluation_environ
 from personas.engine.llm_engine import LLMEngine
 from personas.errors import NoMemoryError
 from personas.home.job_folder import read_spec
-from personas.prompt import CONTEXT_TOKENS
+from personas.prompt.renderer import CONTEXT_TOKENS
 from personas.schemas.chat import DEFAULT_CANDIDATES, ChatRequest, SamplingParams, Turn
 from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, IN_CHARACTER, SMALL_TALK_TASK, VOICE, VOICE_AT_TURN
 from tests.tiny_models import make_adapter

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from personas.errors import TrainingError
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Epoch, Progress
 from tests.trainer.hostile_checkpoints import Bomb, reseal, spoil
 from trainer.process.run_control import RunCancelled

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from personas.chat_template import DEFAULT_TEMPLATES
-from personas.prompt import Renderer
+from personas.prompt.chat_template import DEFAULT_TEMPLATES
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona
 from tests.trainer.job_folders import sign
 from tests.trainer.read_sources import everything, jsonl
-from trainer.data.dataset_export import EXPORT_FORMATS
-from trainer.data.ledger import Ledger
-from trainer.data.sample_renderer import EXCLUDED_BY_SOURCE, NOT_LAST_REPLY, SampleRenderer
-from trainer.data.talk_text import split_thought
+from trainer.dataset.dataset_export import EXPORT_FORMATS
+from trainer.dataset.ledger import Ledger
+from trainer.dataset.sample_renderer import EXCLUDED_BY_SOURCE, NOT_LAST_REPLY, SampleRenderer
+from trainer.dataset.talk_text import split_thought
 from trainer.sources.conversation_builder import ASSISTANT
 
 MIRA = Persona("mira", "Mira", description="You are {{char}}, a friend of {{user}}.")

@@ -16,7 +16,7 @@ from personas.home.job_folder import DATASET_FOLDER, read_spec
 from personas.home.pseudonyms import JOB_KEYS_FILE, JobKeys
 from personas.schemas.training_events import Progress
 from tests.trainer.job_folders import export, mixing_job, persona_job, stopping, talks
-from trainer.data import run_dataset
+from trainer.dataset import run_dataset
 from trainer.process.run_control import RunCancelled
 from trainer.run import run_job
 from trainer.train.job import RunContext, prepare_job, prepare_job_without_torch

@@ -15,7 +15,7 @@ import pytest
 from personas.home.adapters import read_epochs, verify_adapter
 from personas.schemas.training_events import Done, Epoch, Evaluation, Progress, ScoreSummary
 from tests.trainer.job_folders import persona_job
-from trainer.data.charts import HELDOUT_COLOUR, SMOOTH_COLOUR
+from trainer.dataset.charts import HELDOUT_COLOUR, SMOOTH_COLOUR
 from trainer.machine import MemoryPeak, MemoryWatch, total_memory_bytes
 from trainer.process.run_control import RunCancelled
 from trainer.report.run_report import (

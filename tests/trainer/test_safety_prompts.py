@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from personas.card.toml_card import SHIPPED_CARDS, read_cards
-from personas.prompt import system_text
+from personas.prompt.renderer import system_text
 from personas.schemas.chat import Turn
 from personas.schemas.scorecard import SAFETY_TASK
 from trainer.evaluate.generation.evaluation_prompts import (

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import BitsAndBytesConfig
 
 from personas.models.base_model import load_model
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from trainer.train import losses as evaluate
 from trainer.train.collator import collate, has_plain_head, pack, reply_losses
 from trainer.train.kernels import fused_lora, share_dropout, use_grouped_attention

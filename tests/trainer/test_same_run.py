@@ -12,7 +12,7 @@ import pytest
 
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.home.job_folder import CHECKPOINTS_FOLDER, read_spec
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from tests.trainer.job_folders import mixing_job, persona_job, write_request
 from trainer.process.run_control import RunCancelled
 from trainer.recipe import resolve

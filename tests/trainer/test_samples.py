@@ -10,10 +10,10 @@ from personas.lore.passages import Passage
 from personas.schemas.chat import Persona
 from tests.trainer.conversations import split_conversations
 from tests.trainer.job_folders import dataset_of
-from trainer.data.dedup_split import HELD_OUT
-from trainer.data.job_inputs import JobInputs, JobTalk
-from trainer.data.quality_filters import QualityFilters
-from trainer.data.sample_renderer import TOO_LONG, require_both_sides
+from trainer.dataset.dedup_split import HELD_OUT
+from trainer.dataset.job_inputs import JobInputs, JobTalk
+from trainer.dataset.quality_filters import QualityFilters
+from trainer.dataset.sample_renderer import TOO_LONG, require_both_sides
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 ADA = Persona("ada", "Ada", description="You are Ada, a clockmaker.")

@@ -10,9 +10,9 @@ from personas.schemas.chat import Persona
 from tests.trainer.chat_logs import BEGIN_S, outcome, write
 from tests.trainer.conversations import ADA, dialogue, sentence
 from tests.trainer.job_folders import export, talks
-from trainer.data.builder import BuiltSample, DatasetBuilder, DatasetPlan
-from trainer.data.dedup_split import HELD_OUT, TRAIN
-from trainer.data.ledger import Ledger
+from trainer.dataset.builder import BuiltSample, DatasetBuilder, DatasetPlan
+from trainer.dataset.dedup_split import HELD_OUT, TRAIN
+from trainer.dataset.ledger import Ledger
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 CARD = Persona("ada", "Ada")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.doctor.local_checks import check_lore
+from bot.operations.doctor.local_checks import check_lore
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.errors import CardError
 from personas.home.job_material import ShippedData

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personas.errors import RequestError
-from trainer.data.data_mixture import SourceSpec, interleave, parse_mix, parse_source, source_names, split_limit
+from trainer.dataset.data_mixture import SourceSpec, interleave, parse_mix, parse_source, source_names, split_limit
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from tests.trainer.job_folders import ADA, dialogues, export, sign, talks
 from tools.tiny_models import TINY_MODELS, make_model
-from trainer.data.data_mixture import general_sample_count
+from trainer.dataset.data_mixture import general_sample_count
 from trainer.recipe.resolve import load_recipe
 from trainer.study.sweep import StrategyRun, strategies_markdown, strategy_points, write_strategies
 

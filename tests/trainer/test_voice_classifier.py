@@ -7,7 +7,7 @@ import pytest
 from personas.card.toml_card import SHIPPED_CARDS, read_cards
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import GENERAL_VOICE, HELDOUT_TASK, MEMBERS_VOICE
-from trainer.data.dataset import Dataset
+from trainer.dataset.dataset import Dataset
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, GeneratedReply
 from trainer.evaluate.generation.voice_classifier import (
     AuthorshipClassifier,

@@ -20,18 +20,18 @@ from personas.home.shared_personas import read_persona_lore, read_shared_persona
 from personas.lore.index import LoreIndex
 from personas.lore.passages import WORLD, Passage, read_lore
 from personas.models.base_model import apply_template_setting, locate
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.base import Right
 from personas.schemas.chat import Persona
 from personas.schemas.import_report import ImportItem, ImportReport
 from personas.schemas.training import TrainingRequest
 from trainer.anonymise.allowlist import NameCorrections, read_corrections
 from trainer.cli.argtypes import column_mapping, parse_setting_args
-from trainer.data.builder import DatasetPlan, SourceItems
-from trainer.data.data_mixture import SourceSpec, parse_mix, parse_source, source_names
-from trainer.data.inspection import form_items
-from trainer.data.quality_filters import QualityFilters, list_languages
-from trainer.data.writer import DatasetBuildSpec
+from trainer.dataset.builder import DatasetPlan, SourceItems
+from trainer.dataset.data_mixture import SourceSpec, parse_mix, parse_source, source_names
+from trainer.dataset.inspection import form_items
+from trainer.dataset.quality_filters import QualityFilters, list_languages
+from trainer.dataset.writer import DatasetBuildSpec
 from trainer.process.environment import find_home
 from trainer.recipe.resolve import make_request, resolve_for_data, resolve_recipe
 from trainer.sources.conversation import day_of

@@ -40,10 +40,10 @@ from trainer.cli.argtypes import (
 from trainer.cli.dataset_args import make_build_spec
 from trainer.cli.error_handling import log_export, require_writable, with_error_handling
 from trainer.cli.progress_view import ProgressCounter
-from trainer.data.dataset_export import export_dataset
-from trainer.data.inspection import format_question, format_summary, inspect_source
-from trainer.data.layout import require_free, require_outside
-from trainer.data.writer import DatasetBuildSpec, write_dataset
+from trainer.dataset.dataset_export import export_dataset
+from trainer.dataset.inspection import format_question, format_summary, inspect_source
+from trainer.dataset.layout import require_free, require_outside
+from trainer.dataset.writer import DatasetBuildSpec, write_dataset
 from trainer.export.openai_job import (
     ENDED_STATES,
     OpenAIClient,

@@ -18,9 +18,9 @@ from personas.schemas.chat import Persona
 from trainer.cli.argtypes import Commands, add_command, positive_int
 from trainer.cli.dataset_args import SHIPPED_DATA, load_passages, load_persona
 from trainer.cli.error_handling import require_writable, resolve_home, with_error_handling
-from trainer.data.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
-from trainer.data.synthetic.lore_extraction import extract_lore, write_extraction
-from trainer.data.synthetic.reply_backends import ReplyBackend, choose_backend
+from trainer.dataset.synthetic.dialogue_synthesis import SynthesisRequest, synthesise_dialogues
+from trainer.dataset.synthetic.lore_extraction import extract_lore, write_extraction
+from trainer.dataset.synthetic.reply_backends import ReplyBackend, choose_backend
 from trainer.process.run_control import Terminated
 
 MAX_SHOWN_PASSAGES = 6

@@ -18,7 +18,7 @@ from trainer.cli.dataset_args import default_source, load_persona, make_build_sp
 from trainer.cli.dataset_command import add_sources, record_lines
 from trainer.cli.error_handling import resolve_home
 from trainer.cli.progress_view import ProgressCounter
-from trainer.data.layout import read_stats
+from trainer.dataset.layout import read_stats
 from trainer.estimate.memory_check import settings_as_options
 from trainer.estimate.run_estimate import adapters_by_recency
 from trainer.report.run_plan import RunPlan, plan_dataset, plan_job, plan_sources

@@ -20,7 +20,7 @@ from personas.errors import UnderstudyError
 from personas.models.base_model import BaseModel
 from personas.schemas.hyperparameters import PreferenceMethod
 from personas.schemas.training_events import Estimate
-from trainer.data.preference_policy import GOOD_REPLIES_KEY
+from trainer.dataset.preference_policy import GOOD_REPLIES_KEY
 from trainer.estimate.memory_model import (
     MemoryEstimate,
     adapter_parameter_count,

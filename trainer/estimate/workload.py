@@ -8,7 +8,7 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.hyperparameters import PreferenceMethod
 from trainer.schemas import Recipe
 

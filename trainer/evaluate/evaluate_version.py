@@ -9,7 +9,7 @@ from pathlib import Path
 from personas.errors import UnderstudyError
 from personas.home.job_folder import NO_COMPARISON, ComparisonTargets
 from personas.models.base_model import fingerprint
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.scorecard import (
     SENSE_SECTIONS,
     AdapterStamp,

@@ -14,8 +14,8 @@ from personas.schemas.training_events import Progress
 from trainer.anonymise.allowlist import world_names
 from trainer.anonymise.anonymiser import Anonymiser
 from trainer.anonymise.surrogates import is_surrogate
-from trainer.data.dataset import Dataset
-from trainer.data.minhash import MinHashIndex, split_words
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.minhash import MinHashIndex, split_words
 from trainer.evaluate.candidates import BASE, NEW, Candidates
 from trainer.evaluate.paired_losses import TimeBudget, paired_losses
 from trainer.process.events import StepEvent

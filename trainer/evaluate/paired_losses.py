@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from personas.prompt import Renderer, TokenizedSample
+from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.scorecard import GeneralScores, HoldoutScores, Interval, Side
-from trainer.data.dataset import Dataset
-from trainer.data.quality_filters import find_language_file
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.quality_filters import find_language_file
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidates
 from trainer.schemas import PromptReply
 from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss, measure_token_losses

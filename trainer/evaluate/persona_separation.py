@@ -18,10 +18,10 @@ from personas.errors import AdapterError, RequestError, UnderstudyError
 from personas.home.adapters import verify_adapter
 from personas.home.job_folder import NeighbourPaths, read_spec
 from personas.models.base_model import fingerprint
-from personas.prompt import Renderer, TokenizedSample
+from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.chat import AdapterRef, Turn
 from personas.schemas.scorecard import Interval, Separation
-from trainer.data.dataset import Dataset
+from trainer.dataset.dataset import Dataset
 from trainer.evaluate.candidates import NEW, Candidates
 from trainer.evaluate.paired_losses import PairedLosses, TimeBudget, bootstrap_ratio, paired_losses
 from trainer.schemas import PromptReply

@@ -17,7 +17,7 @@ from gguf import GGUFReader, GGUFWriter, Keys, RopeScalingType, TokenType
 from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
 from personas.errors import ExportError
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Turn
 from trainer.export.gguf_format import (
     FILE_TYPES,

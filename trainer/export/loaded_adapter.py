@@ -17,7 +17,6 @@ from torch import Tensor
 from personas.card.formats import read_card_file, to_persona
 from personas.card.spec_card import Card
 from personas.card.toml_card import SHIPPED_CARDS, read_card
-from personas.chat_template import bind_speaker
 from personas.engine.peft_runner import PeftSwitcher
 from personas.errors import AdapterError, ExportError
 from personas.home.adapters import MANIFEST_FILE, require_servable, verify_adapter
@@ -32,7 +31,8 @@ from personas.models.base_model import (
     load_torch,
     locate,
 )
-from personas.prompt import Renderer, TokenizedSample
+from personas.prompt.chat_template import bind_speaker
+from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.chat import AdapterRef, LoreHit, Persona, Turn
 from personas.schemas.training import AdapterManifest
 from trainer.process.environment import find_home

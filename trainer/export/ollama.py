@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from personas.errors import ExportError
-from personas.prompt import EXAMPLE_USER, Renderer, fill_macros, system_text
+from personas.prompt.renderer import EXAMPLE_USER, Renderer, fill_macros, system_text
 from personas.schemas.chat import Persona, SamplingParams, Turn
 from trainer.export.gguf_model import begins_with_bos
 from trainer.export.loaded_adapter import COMPARISON_DIALOGUES, DEFAULT_CONTEXT_TOKENS

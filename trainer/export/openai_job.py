@@ -17,7 +17,7 @@ from yarl import URL
 
 from personas.errors import RequestError, UnderstudyError
 from personas.home.datasets import EVAL_FILE, TRAIN_FILE, format_right_counts, is_built_dataset
-from trainer.data.layout import read_samples
+from trainer.dataset.layout import read_samples
 
 KEY_VARIABLE, BASE_URL_VARIABLE = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 DEFAULT_BASE_URL = "https://api.openai.com/v1"

@@ -9,9 +9,9 @@ from typing import Any
 
 from gguf import Keys
 
-from personas.chat_template import Message
 from personas.errors import ExportError
-from personas.prompt import EXAMPLE_USER, Renderer
+from personas.prompt.chat_template import Message
+from personas.prompt.renderer import EXAMPLE_USER, Renderer
 from personas.schemas.chat import Persona, Turn
 from trainer.export.gguf_format import open_gguf, read_value
 from trainer.export.loaded_adapter import COMPARISON_DIALOGUES

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from personas.models.base_model import BaseModel, max_positions, read_config
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.formatting import count_of, format_gib
 from personas.schemas.hyperparameters import Hyperparameters
 from trainer.estimate.memory_model import adapter_parameter_count, predict_memory

@@ -11,11 +11,11 @@ from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE, require_servable, 
 from personas.home.data_subjects import read_people
 from personas.home.lora_checks import check_lora, read_lora
 from personas.models.base_model import BaseModel, fingerprint
-from personas.prompt import PROMPT_VERSION
+from personas.prompt.renderer import PROMPT_VERSION
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import AdapterManifest, ParentAdapterInfo
-from trainer.data.dataset import Dataset, add_counts
-from trainer.data.preference_policy import GOOD_REPLIES_KEY
+from trainer.dataset.dataset import Dataset, add_counts
+from trainer.dataset.preference_policy import GOOD_REPLIES_KEY
 from trainer.schemas import Recipe
 
 SHAPE_SETTINGS = {

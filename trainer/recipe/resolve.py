@@ -31,9 +31,9 @@ from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.base import explain_validation_error
 from personas.schemas.hyperparameters import MAX_ROPE_FACTOR, Hyperparameters
 from personas.schemas.training import JobSpec, TrainingRequest
-from trainer.data.dataset import Dataset
-from trainer.data.job_inputs import JobInputs, read_job_preferences
-from trainer.data.preference_policy import plan_preferences
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.job_inputs import JobInputs, read_job_preferences
+from trainer.dataset.preference_policy import plan_preferences
 from trainer.estimate.memory_check import available_memory_bytes
 from trainer.estimate.run_estimate import estimate_memory
 from trainer.estimate.workload import Workload

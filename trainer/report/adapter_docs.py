@@ -9,13 +9,13 @@ from typing import Any
 from personas.home.adapters import write_manifest
 from personas.home.data_subjects import write_people
 from personas.models.base_model import default_template, fingerprint
-from personas.prompt import PROMPT_VERSION
+from personas.prompt.renderer import PROMPT_VERSION
 from personas.schemas.formatting import markdown_table
 from personas.schemas.scorecard import ScoreCard
 from personas.schemas.training import AdapterManifest, JobSpec
 from personas.schemas.training_events import ScoreSummary
-from trainer.data.dataset import Dataset
-from trainer.data.dataset_card import render_permission_note
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.dataset_card import render_permission_note
 from trainer.report.run_report import REPORT_FOLDER, TrainingRecord, training_section, write_run_report
 from trainer.report.scorecard_files import write_scorecard
 from trainer.schemas import Recipe

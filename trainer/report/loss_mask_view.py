@@ -12,14 +12,14 @@ from typing import Any
 
 from personas.home.datasets import EVAL_FILE, TRAIN_FILE
 from personas.models.base_model import locate
-from personas.prompt import Renderer, TokenizedSample
-from trainer.data.builder import DatasetBuilder
-from trainer.data.dataset import Dataset
-from trainer.data.dedup_split import HELD_OUT, TRAIN
-from trainer.data.layout import read_samples, read_stats
-from trainer.data.ledger import Ledger
-from trainer.data.loader import render_lines
-from trainer.data.writer import DatasetBuildSpec, ReadProgress, previous_holdout
+from personas.prompt.renderer import Renderer, TokenizedSample
+from trainer.dataset.builder import DatasetBuilder
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.dedup_split import HELD_OUT, TRAIN
+from trainer.dataset.layout import read_samples, read_stats
+from trainer.dataset.ledger import Ledger
+from trainer.dataset.loader import render_lines
+from trainer.dataset.writer import DatasetBuildSpec, ReadProgress, previous_holdout
 from trainer.estimate.workload import common_prefix_length
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
 

@@ -17,12 +17,12 @@ from personas.schemas.base import DISCORD_API
 from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.import_report import ImportItem, ImportReport
 from personas.schemas.training import JobSpec
-from trainer.data.dataset_card import DatasetStatistics, dataset_summary, length_distribution
-from trainer.data.dedup_split import TRAIN
-from trainer.data.inspection import form_items
-from trainer.data.layout import read_participants, read_samples, read_stats
-from trainer.data.sample_renderer import TOO_LONG, SampleHash, require_both_sides
-from trainer.data.writer import DatasetBuildSpec, ReadProgress
+from trainer.dataset.dataset_card import DatasetStatistics, dataset_summary, length_distribution
+from trainer.dataset.dedup_split import TRAIN
+from trainer.dataset.inspection import form_items
+from trainer.dataset.layout import read_participants, read_samples, read_stats
+from trainer.dataset.sample_renderer import TOO_LONG, SampleHash, require_both_sides
+from trainer.dataset.writer import DatasetBuildSpec, ReadProgress
 from trainer.estimate.memory_check import memory_reductions
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run, estimate_speed
 from trainer.estimate.workload import Workload, WorkloadCounter, common_prefix_length, workload_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from personas.schemas.formatting import markdown_table
 from personas.schemas.training_events import Epoch, Evaluation, Progress, ScoreSummary, summarise_epochs
-from trainer.data.charts import HELDOUT_COLOUR, RAW_COLOUR, SMOOTH_COLOUR, new_figure, save_figure
+from trainer.dataset.charts import HELDOUT_COLOUR, RAW_COLOUR, SMOOTH_COLOUR, new_figure, save_figure
 from trainer.machine import MemoryPeak
 from trainer.process.events import StepEvent
 from trainer.train.experiment_tracker import TENSORBOARD_FOLDER, write_tensorboard_file

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from personas.prompt import DATASET_ASSISTANT, DATASET_USER
+from personas.prompt.renderer import DATASET_ASSISTANT, DATASET_USER
 from personas.schemas.chat import fold_name, to_nfc
 from trainer.sources.conversation import (
     Conversation,

@@ -12,7 +12,7 @@ import torch
 
 from personas.errors import RequestError
 from personas.home.job_folder import ADAPTER_FOLDER
-from personas.prompt import Renderer, TokenizedSample
+from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.chat import Turn
 from personas.schemas.scorecard import MeanStd, MemorisationAudit
 from trainer.evaluate.candidates import NEW, Candidate, Candidates

@@ -17,7 +17,7 @@ from personas.cli_common import read_setting
 from personas.errors import RequestError
 from personas.home.atomic_files import lock_folder, write_private_file
 from personas.models.base_model import RECOMMENDED_SAMPLING, fingerprint
-from personas.prompt import PROMPT_VERSION, Renderer
+from personas.prompt.renderer import PROMPT_VERSION, Renderer
 from personas.schemas.chat import MAX_CANDIDATES, SamplingParams
 from personas.schemas.formatting import count_of, markdown_table
 from personas.schemas.scorecard import (
@@ -35,7 +35,7 @@ from personas.schemas.scorecard import (
     WRONG_AT_TURN,
     Interval,
 )
-from trainer.data.charts import SERIES_COLOURS, new_figure, save_figure
+from trainer.dataset.charts import SERIES_COLOURS, new_figure, save_figure
 from trainer.evaluate.candidates import NEW, Candidate, Candidates
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, fact_prompts, heldout_prompts
 from trainer.evaluate.generation.lore_facts import lore_questions

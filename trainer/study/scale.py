@@ -18,12 +18,12 @@ from personas.home.adapters import verify_adapter
 from personas.home.atomic_files import write_private_file
 from personas.home.job_folder import CHECKPOINTS_FOLDER, read_spec
 from personas.models.base_model import recommended_sampling
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import parse_settings
 from personas.schemas.scorecard import MeanStd
-from trainer.data.charts import HELDOUT_COLOUR, SERIES_COLOURS, new_figure, save_figure
-from trainer.data.sample_renderer import SampleRenderer
+from trainer.dataset.charts import HELDOUT_COLOUR, SERIES_COLOURS, new_figure, save_figure
+from trainer.dataset.sample_renderer import SampleRenderer
 from trainer.evaluate.candidates import BASE, NEW, Candidate, Candidates
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, heldout_prompts, select_places
 from trainer.evaluate.generation.reply_generator import ReplyGenerator

@@ -17,7 +17,7 @@ from personas.schemas.formatting import markdown_table
 from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 from personas.schemas.scorecard import MeanStd
 from personas.schemas.training_events import TRAINER_EVENT, Failed
-from trainer.data.charts import SERIES_COLOURS, new_figure, save_figure
+from trainer.dataset.charts import SERIES_COLOURS, new_figure, save_figure
 from trainer.machine import release_memory
 from trainer.report.adapter_docs import read_run_seconds
 from trainer.train.job_folder import ID_DIGITS, RUNS_FOLDER, JobDraft, job_id_of_draft, make_job_folder

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from trainer.estimate.workload import LOSS_CHUNK_TOKENS, common_prefix_length
 
 IGNORE_INDEX = -100  # label of a token that is not trained on, as in transformers

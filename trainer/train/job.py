@@ -10,13 +10,13 @@ from typing import Any
 from personas.home.job_folder import read_spec
 from personas.models.base_model import BaseModel, load_tokenizer, read_config, read_tokenizer
 from personas.models.known_tokens import require_known_tokens
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.scorecard import EvaluationExtent
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Phase, TrainerEvent
-from trainer.data.dataset import Dataset
-from trainer.data.job_inputs import read_job_inputs
-from trainer.data.loader import load_job_dataset
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.job_inputs import read_job_inputs
+from trainer.dataset.loader import load_job_dataset
 from trainer.estimate.workload import Workload, workload_of
 from trainer.machine import MemoryWatch
 from trainer.process.run_control import PauseControl

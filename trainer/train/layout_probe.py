@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from personas.errors import TrainingError, is_out_of_memory
 from personas.models.probe import differs, plain_logits, probe_tokens
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from trainer.train.collator import causal_model, collate, reply_losses
 
 PREFIX_TOKENS = 12

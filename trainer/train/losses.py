@@ -17,7 +17,7 @@ from personas.errors import TrainingError
 from personas.models import serving_model
 from personas.models.base_model import BaseModel
 from personas.models.probe import OVERFLOW_ADVICE, Float16OverflowError
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training import ServingPrecision
 from trainer.estimate.workload import EVAL_BATCH_SIZE, EVAL_BATCH_TOKENS, LOSS_CHUNK_TOKENS
 from trainer.schemas import Recipe

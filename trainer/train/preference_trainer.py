@@ -18,7 +18,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from personas.errors import RequestError, TrainingError
 from personas.models.base_model import BaseModel
-from trainer.data.preference_policy import (
+from trainer.dataset.preference_policy import (
     LabelledReply,
     PreferencePair,
     PreferenceSet,

@@ -15,10 +15,10 @@ from pydantic import ValidationError, field_validator
 from personas.errors import RequestError
 from personas.home.atomic_files import write_private_file
 from personas.home.job_folder import CHECKPOINTS_FOLDER
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.base import FrozenModel
 from personas.schemas.training import JobSpec
-from trainer.data.dataset import Dataset
+from trainer.dataset.dataset import Dataset
 from trainer.estimate.workload import group_by_length
 from trainer.schemas import Recipe, ResolvedRecipe
 

@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from personas.errors import TrainingError, is_out_of_memory
 from personas.models.base_model import BaseModel, TrainingPrecision, load_model
 from personas.models.probe import require_finite_activations
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from trainer.estimate.workload import group_by_length
 from trainer.machine import probe_machine
 from trainer.process.events import StepEvent

@@ -16,9 +16,9 @@ from personas.home.atomic_files import atomic_folder
 from personas.home.job_folder import CHECKPOINTS_FOLDER
 from personas.models.base_model import fingerprint
 from personas.models.probe import Float16OverflowError
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import TRAINER_EVENT, Epoch, Evaluation, Phase, Progress
-from trainer.data.preference_policy import PreferenceSet
+from trainer.dataset.preference_policy import PreferenceSet
 from trainer.machine import package_versions, probe_machine, release_memory
 from trainer.process.events import StepEvent
 from trainer.recipe.parent_adapter import load_parent_weights

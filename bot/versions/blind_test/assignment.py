@@ -11,13 +11,13 @@ from pathlib import Path
 
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.streaming_reply import remove_links
-from bot.errors import RefusedError
 from bot.personas.base_model_compat import require_servable
+from bot.platform.errors import RefusedError
 from bot.store import ALL_GUILDS, BASE_MODEL_NAME, BlindComparison, NewBlindComparison, Store, guild_suffix
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
-from personas.prompt import EXAMPLE_USER
+from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import ChatReply, ChatRequest, Persona, Turn
 
 SHIPPED_PROMPTS_FOLDER = Path(__file__).resolve().parents[3] / "data" / "evaluation" / "prompts"

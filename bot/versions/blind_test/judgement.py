@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from statistics import median
 
 from bot.store import BlindComparison
-from bot.versions.blind_test.bradley_terry import VersionStrength, fit_strengths
-from bot.versions.sequential_test import ConfidenceRange, Ruling, confidence_range, decide_ruling, members_needed
+from bot.versions.statistics.bradley_terry import VersionStrength, fit_strengths
+from bot.versions.statistics.sequential_test import (
+    ConfidenceRange,
+    Ruling,
+    confidence_range,
+    decide_ruling,
+    members_needed,
+)
 
 MIN_READING_TIME_S = 3.0
 """Time that reading two replies takes at least, in seconds."""
@@ -87,7 +93,8 @@ class BlindTestJudgement:
     """Result of a blind test of `version` against `against`.
 
     `counted` is the number of members that the ruling counts, `strength` None without votes, `members_needed` as in
-    `bot.versions.sequential_test`. `others` are the strengths of further versions that were compared with either.
+    `bot.versions.statistics.sequential_test`. `others` are the strengths of further versions that were compared with
+    either.
     """
 
     version: str

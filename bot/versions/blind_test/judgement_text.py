@@ -6,9 +6,9 @@ from bot.chat.model_names import version_label
 from bot.chat.streaming_reply import discord_text
 from bot.store import BlindComparison, JudgementCounts
 from bot.versions.blind_test.assignment import Contest
-from bot.versions.blind_test.bradley_terry import MIN_INTERVAL_MEMBERS, VersionStrength, win_probability
 from bot.versions.blind_test.judgement import BlindTestJudgement, OutlierMember
-from bot.versions.sequential_test import (
+from bot.versions.statistics.bradley_terry import MIN_INTERVAL_MEMBERS, VersionStrength, win_probability
+from bot.versions.statistics.sequential_test import (
     ALPHA,
     EQUIVALENCE_MARGIN,
     MAX_CONTAMINATED_SHARE,

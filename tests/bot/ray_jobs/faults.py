@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from bot.clock import SystemClock
+from bot.platform.clock import SystemClock
 from bot.store import Store, TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue

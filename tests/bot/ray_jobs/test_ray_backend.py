@@ -11,11 +11,10 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from bot.clock import SystemClock
 from bot.personas.registry import PersonaRegistry
+from bot.platform.clock import SystemClock
 from bot.privacy.home_files import walk_home
 from bot.store import Store
-from bot.store.adapter_versions import InstalledVersion
 from bot.training import ray_backend, ray_jobs
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import MAX_ATTEMPTS, JobQueue, TrainingFailed, TrainingInterrupted, TrainingSucceeded
@@ -23,6 +22,7 @@ from bot.training.ray_backend import RayBackend
 from bot.training.ray_jobs import RayJobsClient, WorkerResources
 from bot.training.training_plan import RunLimits
 from bot.versions.member_feedback import comparison_targets
+from bot.versions.store import InstalledVersion
 from personas.errors import RequestError
 from personas.home.adapters import verify_adapter
 from personas.home.job_folder import (

@@ -12,8 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from bot.app import _create_backend
-from bot.clock import SystemClock
-from bot.doctor import local_checks
+from bot.operations.doctor import local_checks
+from bot.platform.clock import SystemClock
 from bot.settings import SettingsError, load_settings
 from bot.training import ray_jobs
 from bot.training.dataset_catalog import DatasetCatalog

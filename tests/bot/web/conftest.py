@@ -12,18 +12,18 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bot.chat.discord_buttons import ReplyButtonViews
 from bot.chat.prompt_context import ChatRequestBuilder
-from bot.cogs.reply_buttons import ReplyButtonViews
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
+from bot.platform.web_kit.auth import Authenticator
 from bot.services import Services
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.resource_sharing import TrainerThrottle
 from bot.training.training_plan import TrainingPlan
-from bot.web.auth import Authenticator
-from bot.web.http_app import WebServer, run_server
+from bot.web_server import WebServer, run_server
 from personas.home.job_material import ShippedData
 from personas.lore.index import LoreIndex
 from personas.schemas.chat import SamplingParams

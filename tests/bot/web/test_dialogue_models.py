@@ -16,7 +16,7 @@ from tests.bot.web.conftest import dashboard_in
 from tests.bot.web.test_web_openai import chat, put_version, streamed
 from tests.bot.web.test_web_playground import PROMPT, begin, ended
 from tests.tiny_models import make_dialogue_adapter
-from trainer.data.sample_renderer import SampleRenderer
+from trainer.dataset.sample_renderer import SampleRenderer
 from trainer.recipe.resolve import RECIPES_FOLDER
 from trainer.schemas import Recipe
 from trainer.sources.conversation_builder import RawDialogue, build_conversation

@@ -5,9 +5,9 @@ import logging
 
 import pytest
 from aiohttp import web
-
-from bot.sandbox import Sandbox
 from tests.bot.sandbox.conftest import SEED
+
+from sandbox import Sandbox
 
 HOST = "Host: 127.0.0.1\r\nConnection: close\r\n"
 JSON = "Content-Type: application/json\r\n"
@@ -73,7 +73,7 @@ async def test_a_clients_mistake_is_refused_and_no_error_of_ours(say, raw, caplo
 
 
 async def test_it_is_reported_in_one_line_to_whoever_looks_for_it(say, caplog):
-    caplog.set_level(logging.DEBUG, "bot.web.http_app")
+    caplog.set_level(logging.DEBUG, "bot.web_server")
     await say(f"GET http://[/x HTTP/1.1\r\n{HOST}\r\n")
     [record] = caplog.records
     assert record.levelno == logging.DEBUG and record.exc_info is None and "[/x" in record.getMessage()

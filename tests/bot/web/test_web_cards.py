@@ -15,7 +15,7 @@ from personas.card.formats import parse_card, with_picture, write_card
 from personas.card.toml_card import SHIPPED_CARDS, read_card
 from personas.engine import llm_engine
 from personas.errors import EngineBusyError
-from personas.prompt import CONTEXT_TOKENS, MAX_CARD_TOKENS
+from personas.prompt.renderer import CONTEXT_TOKENS, MAX_CARD_TOKENS
 from personas.schemas.chat import LoreHit
 from tests.bot.version_rows import install
 from tests.personas.cards import PIXEL, V2, as_json, v3

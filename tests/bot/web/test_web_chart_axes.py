@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bot.web.pages.charts import SERIES_COLOURS, Series, line_chart
-from bot.web.templating import STATIC_FOLDER
+from bot.platform.web_kit.charts import SERIES_COLOURS, Series, line_chart
+from bot.platform.web_kit.templating import STATIC_FOLDER
 
 
 def drawn(title, points):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.web.pages.charts import (
+from bot.platform.web_kit.charts import (
     CHARACTER_WIDTH,
     LABEL_WIDTH,
     WIDTH,

@@ -13,16 +13,16 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.bot.sandbox.conftest import SEED
 from yarl import URL
 
-from bot.sandbox import Sandbox
-from bot.web import connections, request_body
-from bot.web.auth import Authenticator
-from bot.web.connections import OUT_OF_FILES_ADVICE, ConnectionLimits, LimitedRunner, LogInterval
-from bot.web.http_app import WebServer, run_server
-from bot.web.pages import sign_in_page
-from bot.web.problems import Problem
-from tests.bot.sandbox.conftest import SEED
+from bot.operations.web import sign_in_pages as sign_in_page
+from bot.platform.web_kit import connections, request_body
+from bot.platform.web_kit.auth import Authenticator
+from bot.platform.web_kit.connections import OUT_OF_FILES_ADVICE, ConnectionLimits, LimitedRunner, LogInterval
+from bot.platform.web_kit.problems import Problem
+from bot.web_server import WebServer, run_server
+from sandbox import Sandbox
 
 HALF_A_REQUEST = b"GET /dashboard/sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
 SIGN_IN = "/dashboard/sign-in"

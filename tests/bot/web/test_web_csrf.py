@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bot.web.http_app import WebServer, run_server
-from bot.web.problems import PROBLEMS
+from bot.platform.web_kit.problems import PROBLEMS
+from bot.web_server import WebServer, run_server
 
 POST = "/finetune/start-training"
 

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from bot.data.web import pages as dataset_pages
+from bot.data.web import sample_index
+from bot.data.web.folders import DataFolders
+from bot.data.web.pages import split_marked_text
+from bot.data.web.source_pages import statement_fields
 from bot.privacy.home_files import HomeFiles
-from bot.web.api.data import sample_index
-from bot.web.api.data.data_folders import DataFolders
-from bot.web.pages.data import dataset_pages
-from bot.web.pages.data.dataset_pages import split_marked_text
-from bot.web.pages.data.source_pages import statement_fields
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.dataset_folders import PEOPLE, TRAINER, dropped, line, put_set
 
@@ -27,7 +27,7 @@ ORDER = {"name": "harbour", "persona": "ballast", "sources": [{"source": "ballas
 @pytest.fixture(autouse=True)
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
-    monkeypatch.setattr("bot.training.data_jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py")))
+    monkeypatch.setattr("bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py")))
 
 
 @pytest.fixture

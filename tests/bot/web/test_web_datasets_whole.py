@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.clock import SystemClock
+from bot.platform.clock import SystemClock
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.subprocess_backend import SubprocessBackend
 from personas.home.job_material import ShippedData

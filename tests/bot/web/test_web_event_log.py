@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from bot.web.api.training import run_history
-from bot.web.api.training.run_history import (
+from bot.training.web import run_history
+from bot.training.web.run_history import (
     EventBatch,
     build_history,
     read_all_events,

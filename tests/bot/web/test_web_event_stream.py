@@ -190,7 +190,7 @@ async def test_curves_hold_every_step_raw_and_smoothed(dashboard):
 
 
 async def test_more_streams_than_a_bot_can_feed_are_refused(dashboard, monkeypatch):
-    monkeypatch.setattr("bot.web.sse.MAX_STREAMS", 2)
+    monkeypatch.setattr("bot.platform.web_kit.sse.MAX_STREAMS", 2)
     put_job(dashboard, "j1")
     path = "/finetune/jobs/j1/events"
     first, second = [await dashboard.session.get(path, headers=STREAM) for _ in range(2)]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from discord import app_commands
 
-from bot.errors import DISK_FULL_MESSAGE, error_text, is_disk_full
+from bot.platform.db.database import translate_errors
+from bot.platform.errors import DISK_FULL_MESSAGE, error_text, is_disk_full
 from bot.store import StoreError
-from bot.store.database import translate_errors
 from personas.errors import CardError
 from tests.bot.web.conftest import DashboardClient
 from tests.bot.web.test_web_cards import upload

@@ -6,17 +6,17 @@ import time
 import pytest
 from aiohttp import web
 
-from bot.store.replies import IDEMPOTENCY_KEY_LIFETIME_S, IdempotentResponse
-from bot.web.app_context import APP_CONTEXT
-from bot.web.idempotency import (
+from bot.chat.store.replies import IDEMPOTENCY_KEY_LIFETIME_S, IdempotentResponse
+from bot.platform.web_kit.app_context import APP_CONTEXT
+from bot.platform.web_kit.idempotency import (
     IDEMPOTENCY_STATE,
     MAX_IN_MEMORY_RESPONSES,
     IdempotencyState,
     InMemoryResponses,
     respond_once,
 )
-from bot.web.problems import Problem
-from bot.web.request_body import read_json_object
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import read_json_object
 from tests.fakes import until
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bot.store.training_jobs import NewTrainingJob
 from bot.training.queue import TrainingFailed, TrainingSucceeded
+from bot.training.store import NewTrainingJob
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress
 from tests.fakes import until

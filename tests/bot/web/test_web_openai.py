@@ -5,11 +5,11 @@ import json
 
 import pytest
 
+from bot.openai_api.web.completion_request import MAX_NEW_TOKENS
 from bot.store import InstalledVersion
-from bot.store.training_jobs import NewTrainingJob
-from bot.web.api.openai.completion_request import MAX_NEW_TOKENS
+from bot.training.store import NewTrainingJob
 from personas.errors import AdapterError, PrefillError, ServerError
-from personas.prompt import PromptTooLongError
+from personas.prompt.renderer import PromptTooLongError
 from personas.schemas.chat import LoreHit
 from personas.schemas.training import TrainingRequest
 from tests.fakes import until

@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from bot.app import open_app
+from bot.platform.web_kit.auth import Authenticator
 from bot.settings import load_settings
-from bot.web.auth import Authenticator
 from tests.bot.web.conftest import dashboard_in
 from tests.bot.web.test_web_openai import HELLO, put_version
 from tests.bot.web.test_web_whole import SHIPPED

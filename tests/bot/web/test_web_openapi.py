@@ -20,8 +20,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from bot.store import Channel
-from bot.web.api.openapi import (
+from bot.platform.web_kit.auth import Authenticator
+from bot.platform.web_kit.openapi import (
     ApiRoutes,
     BodySpec,
     ResponseSpec,
@@ -30,9 +30,9 @@ from bot.web.api.openapi import (
     integer_parameter,
     operation_spec,
 )
-from bot.web.auth import Authenticator
-from bot.web.http_app import ROUTES
-from bot.web.problems import PROBLEMS
+from bot.platform.web_kit.problems import PROBLEMS
+from bot.store import Channel
+from bot.web_server import ROUTES
 from tests.bot.version_rows import install
 from tests.bot.web.conftest import dashboard_in
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from bot.data.web.actions import MAX_STORED_PLANS
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.templating import shell_command
 from bot.training.training_plan import MaskPreview, TokenHistogram, Truncation
-from bot.web.api.data.data_service import MAX_STORED_PLANS
-from bot.web.pages.data.plan_pages import default_job_name, form_to_request, trainer_command
-from bot.web.problems import Problem
-from bot.web.templating import shell_command
+from bot.training.web.plan_pages import default_job_name, form_to_request, trainer_command
 from personas.schemas.training import TrainingRequest
 from tests.bot.web.dataset_folders import put_set
 from tests.fakes import PLAN
@@ -131,7 +131,7 @@ async def test_a_built_set_is_chosen_by_its_path(dashboard, tmp_path):
 async def test_what_does_not_fit_into_memory_is_shown_with_what_would(dashboard, monkeypatch):
     from bot.training.training_plan import MemoryOption
 
-    monkeypatch.setattr("bot.web.pages.data.plan_pages.available_memory_bytes", lambda: 2 * 2**30)
+    monkeypatch.setattr("bot.training.web.plan_pages.available_memory_bytes", lambda: 2 * 2**30)
     lighter = (MemoryOption(set={"per_device_train_batch_size": 1}, memory_bytes=2**30),)
     dashboard.backend.planned = SEEN.model_copy(update={"lighter": lighter})
     page, _ = await plan_made(dashboard, **GIVEN)

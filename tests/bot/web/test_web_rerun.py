@@ -6,14 +6,14 @@ from html import unescape
 
 import pytest
 
-from bot.web.pages.training.rerun_page import (
+from bot.training.web.rerun_pages import (
     OriginalRun,
     changed_settings,
     next_job_name,
     parse_rerun_form,
     recipe_values,
 )
-from bot.web.pages.training.run_view import SETTING_GROUPS, compare_settings, group_settings, setting_text
+from bot.training.web.run_view import SETTING_GROUPS, compare_settings, group_settings, setting_text
 from personas.schemas.hyperparameters import Hyperparameters
 from tests.bot.web.conftest import put_talk
 from tests.bot.web.test_web_training_pages import shown, words

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.large_home import LargeHome, synthetic_places
-from bot.doctor.discord_checks import PermissionReport
+from bot.guilds.store import GUILD_TABLES
+from bot.operations.doctor.connection_checks import PermissionReport
 from bot.personas.registry import PersonaRegistry
 from bot.store import HOME_DATABASE, Store
-from bot.store.guilds import GUILD_TABLES
 from personas.card.toml_card import read_card
 from personas.home.job_material import ShippedData
 from personas.home.shared_personas import CARD_FILE

@@ -7,7 +7,7 @@ import pytest
 
 from bot.store import NewBlindComparison
 from bot.versions.blind_test.assignment import prompts_for
-from bot.web.pages.scorecards.scorecard_view import score_sections
+from bot.versions.web.scorecard_view import score_sections
 from personas.home.adapters import adapter_ref
 from personas.schemas.scorecard import SENSE_SECTIONS, Criterion, GateVerdict
 from tests.bot.version_rows import install

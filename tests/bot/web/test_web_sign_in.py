@@ -6,7 +6,7 @@ from ipaddress import ip_network
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from bot.web.auth import (
+from bot.platform.web_kit.auth import (
     FAILED_LOGIN_WINDOW_S,
     MAX_FAILED_LOGINS,
     MAX_FAILED_LOGINS_PER_ADDRESS,

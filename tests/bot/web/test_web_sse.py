@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from bot.web.app_context import APP_CONTEXT, AppContext
-from bot.web.sse import encode_event, stream_events
+from bot.platform.web_kit.app_context import APP_CONTEXT, AppContext
+from bot.platform.web_kit.sse import encode_event, stream_events
 from personas.errors import UnderstudyError
 from tests.fakes import until
 

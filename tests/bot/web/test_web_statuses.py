@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from bot.web.api.openapi import build_document
-from bot.web.auth import Authenticator
-from bot.web.http_app import ROUTES
+from bot.platform.web_kit.auth import Authenticator
+from bot.platform.web_kit.openapi import build_document
+from bot.web_server import ROUTES
 from tests.bot.web.conftest import dashboard_in
 
 JSON = {"Content-Type": "application/json"}

@@ -13,16 +13,16 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bot.clock import BackgroundTask
-from bot.doctor import local_checks
-from bot.doctor.cached_results import local_check_runner
-from bot.doctor.local_checks import BotCheck
-from bot.metrics import BotMetrics, percentiles
+from bot.operations.doctor import local_checks
+from bot.operations.doctor.cached_results import local_check_runner
+from bot.operations.doctor.local_checks import BotCheck
+from bot.operations.metrics import BotMetrics, percentiles
+from bot.operations.web import pages as system_page
+from bot.operations.web import system_state
+from bot.platform.clock import BackgroundTask
 from bot.settings import Settings
 from bot.store import StoreError
-from bot.store.training_jobs import NewTrainingJob
-from bot.web.api import system_state
-from bot.web.pages import system_page
+from bot.training.store import NewTrainingJob
 from personas.engine import RequestMetrics
 from personas.schemas.training import TrainingRequest
 from tests.fakes import until

@@ -2,25 +2,28 @@
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 
-from bot.store import Channel
-from bot.training.queue import TrainingFailed
-from bot.web.templating import (
+import bot
+from bot.platform.web_kit.templating import (
     STATIC_FOLDER,
-    TEMPLATES_FOLDER,
     FlashMessages,
     format_bytes,
     format_percent,
     format_seconds,
     format_time,
 )
+from bot.store import Channel
+from bot.training.queue import TrainingFailed
 from tests.bot.version_rows import install
 from tests.fakes import until
 from tests.samples import SCORECARD
 
 GUILD = 9
+
+BOT = Path(bot.__path__[0])
 
 
 async def test_where_there_is_no_other_page_the_root_leads_to_the_overview(dashboard):
@@ -151,7 +154,7 @@ def test_times_sizes_and_shares_are_written_for_people():
 
 
 @pytest.mark.parametrize(
-    "file", sorted(TEMPLATES_FOLDER.rglob("*.html")), ids=lambda file: file.relative_to(TEMPLATES_FOLDER).as_posix()
+    "file", sorted(BOT.rglob("templates/*.html")), ids=lambda file: file.relative_to(BOT).as_posix()
 )
 def test_templates_escape_everything_and_carry_no_script_or_style_of_their_own(file):
     text = file.read_text(encoding="utf-8")

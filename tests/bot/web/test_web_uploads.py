@@ -13,10 +13,10 @@ from urllib.parse import quote
 import pytest
 from yarl import URL
 
-from bot.training.data_jobs import OPEN_JOB_STATES
-from bot.web.api.data import upload_stream
-from bot.web.api.data.data_sources import parse_rights_form
-from bot.web.problems import Problem
+from bot.data.jobs import OPEN_JOB_STATES
+from bot.data.web import upload_stream
+from bot.data.web.sources import parse_rights_form
+from bot.platform.web_kit.problems import Problem
 from personas.home.column_maps import read_mapping
 from personas.home.data_subjects import NO_CONSENT
 from personas.home.datasets import read_catalogue
@@ -34,7 +34,7 @@ TALK = "".join(
 @pytest.fixture(autouse=True)
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
-    monkeypatch.setattr("bot.training.data_jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py")))
+    monkeypatch.setattr("bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py")))
 
 
 @pytest.fixture

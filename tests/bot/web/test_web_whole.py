@@ -13,11 +13,11 @@ import pytest
 
 from bot.app import open_app
 from bot.demo_guild import SKERROW_SEED
-from bot.sandbox import Sandbox, patch_discord
 from bot.settings import load_settings
 from personas.home.adapters import verify_adapter
 from personas.home.job_material import ShippedData
 from personas.models.base_model import fingerprint, locate
+from sandbox import Sandbox, patch_discord
 from tests.bot.conftest import QUAY
 from tests.bot.web.conftest import LITERAL, put_talk
 from tests.fakes import until

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.store import TrainingJob
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Done, Epoch, Phase, Progress, TrainerEvent
 from tests.bot.web.conftest import DashboardClient

@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import expect
 
-from bot.store.training_jobs import NewTrainingJob
+from bot.training.store import NewTrainingJob
 from personas.schemas.training import TrainingRequest
 from tests.browser.dashboard.conftest import assert_accessible
 

@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import expect
 
-from bot.web.auth import Authenticator
+from bot.platform.web_kit.auth import Authenticator
 from tests.bot.web.conftest import dashboard_in
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 

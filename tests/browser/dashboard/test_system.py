@@ -6,8 +6,8 @@ import logging
 import pytest
 from playwright.async_api import expect
 
-from bot.doctor.local_checks import BotCheck
-from bot.web.pages import system_page
+from bot.operations.doctor.local_checks import BotCheck
+from bot.operations.web import pages as system_page
 from personas.engine import RequestMetrics
 from tests.browser.dashboard.conftest import assert_accessible
 

@@ -15,15 +15,15 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from bot.clock import SystemClock
 from bot.personas.base_model_compat import IncompatibleVersions
+from bot.platform.clock import SystemClock
 from bot.services import Services
 from bot.store import Store
 from bot.training.dataset_catalog import DatasetCatalog
 from bot.training.queue import JobQueue
 from bot.training.subprocess_backend import SubprocessBackend
 from bot.training.training_plan import TrainingPlan
-from bot.web.http_app import WebServer, run_server
+from bot.web_server import WebServer, run_server
 from personas.home.job_material import ShippedData
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Epoch

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from personas.engine.vllm import vllm_engine
-from personas.engine.vllm.replicas import ReplicaLimits
-from personas.engine.vllm.vllm_engine import VllmEngine
+from personas.engine.remote import vllm_engine
+from personas.engine.remote.replicas import ReplicaLimits
+from personas.engine.remote.vllm_engine import VllmEngine
 from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models import base_model

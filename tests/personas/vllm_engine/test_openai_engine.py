@@ -7,9 +7,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from personas.engine.vllm.openai_client import OpenAIChecker, OpenAIServerClient
-from personas.engine.vllm.openai_engine import OpenAIEngine, ReplyCutOffError
-from personas.engine.vllm.vllm_client import ExpectedModel, VllmError, open_session
+from personas.engine.remote.openai_client import OpenAIChecker, OpenAIServerClient
+from personas.engine.remote.openai_engine import OpenAIEngine, ReplyCutOffError
+from personas.engine.remote.vllm_client import ExpectedModel, VllmError, open_session
 from personas.errors import AdapterError, PrefillError
 from personas.schemas.chat import ChatRequest, LoreHit, Persona, Turn
 from tests.personas.vllm_engine.conftest import ADA, answer, ask, undisturbed

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from personas.engine.vllm.openai_engine import OpenAIEngine
-from personas.engine.vllm.replicas import Replicas
-from personas.engine.vllm.retry_after import MAX_RETRY_AFTER_S, has_no_quota, parse_retry_after
-from personas.engine.vllm.vllm_client import ReplicaError, VllmError
+from personas.engine.remote.openai_engine import OpenAIEngine
+from personas.engine.remote.replicas import Replicas
+from personas.engine.remote.retry_after import MAX_RETRY_AFTER_S, has_no_quota, parse_retry_after
+from personas.engine.remote.vllm_client import ReplicaError, VllmError
 from personas.errors import EngineBusyError, ServerError
 from tests.personas.vllm_engine.conftest import FAST, answer, ask
 from tests.personas.vllm_engine.test_openai_engine import sse

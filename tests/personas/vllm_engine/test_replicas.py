@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from personas.engine.vllm import vllm_client
-from personas.engine.vllm.replicas import LOAD_FACTOR, PRELOADED_REPLICAS, Replica, ReplicaLimits, Replicas
-from personas.engine.vllm.vllm_client import (
+from personas.engine.remote import vllm_client
+from personas.engine.remote.replicas import LOAD_FACTOR, PRELOADED_REPLICAS, Replica, ReplicaLimits, Replicas
+from personas.engine.remote.vllm_client import (
     ReplicaError,
     VllmClient,
     VllmError,

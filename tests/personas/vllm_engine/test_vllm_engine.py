@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from personas.engine.vllm.vllm_client import AdapterNotServedError, ReplicaError, VllmError
-from personas.engine.vllm.vllm_engine import VllmEngine
+from personas.engine.remote.vllm_client import AdapterNotServedError, ReplicaError, VllmError
+from personas.engine.remote.vllm_engine import VllmEngine
 from personas.errors import AdapterError, EngineBusyError
 from personas.home.adapters import write_manifest
 from personas.schemas.chat import ChatRequest, Persona, Turn

@@ -22,8 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from personas.engine.vllm.replicas import ReplicaLimits
-from personas.engine.vllm.vllm_engine import VllmEngine
+from personas.engine.remote.replicas import ReplicaLimits
+from personas.engine.remote.vllm_engine import VllmEngine
 from personas.models.base_model import BaseModel
 from personas.schemas.training import ServingPrecision
 from tests.personas.vllm_servers import comparison, faults, recordings

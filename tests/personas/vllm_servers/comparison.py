@@ -19,11 +19,11 @@ from personas.engine.llm_engine import LLMEngine
 from personas.engine.serving_precision import choose_precision
 from personas.home.adapters import adapter_ref, install_adapter_folder, verify_adapter
 from personas.models.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
-from personas.prompt import TokenizedSample
+from personas.prompt.renderer import TokenizedSample
 from personas.schemas.chat import AdapterRef, ChatRequest, SamplingParams, Turn
 from tests.personas.vllm_servers.vllm_process import LORA_OPTIONS, VllmProcess
-from trainer.data.layout import EVAL_FILE
-from trainer.data.run_dataset import RunDataset
+from trainer.dataset.layout import EVAL_FILE
+from trainer.dataset.run_dataset import RunDataset
 from trainer.evaluate.candidates import Candidates
 from trainer.train.losses import mean_loss, measure_token_losses
 

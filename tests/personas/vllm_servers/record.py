@@ -18,10 +18,10 @@ from typing import Any
 
 import aiohttp
 
-from personas.engine.vllm.openai_client import ServedByOpenAI
-from personas.engine.vllm.vllm_client import PROBE_TEXT
+from personas.engine.remote.openai_client import ServedByOpenAI
+from personas.engine.remote.vllm_client import PROBE_TEXT
 from personas.models.base_model import EMBEDDED, load_tokenizer, locate
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, SamplingParams, Turn
 from tests.personas.vllm_servers import recordings
 from tests.personas.vllm_servers.recordings import RecordedResponse, Recording

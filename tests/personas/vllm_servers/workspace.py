@@ -7,7 +7,7 @@ from pathlib import Path
 
 from personas.home.adapters import adapter_ref
 from personas.models.base_model import EMBEDDED, BaseModel, load_tokenizer, locate
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import AdapterRef
 from tests.tiny_models import make_adapter, make_tiny_model
 

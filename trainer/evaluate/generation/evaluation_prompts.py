@@ -11,7 +11,7 @@ import numpy as np
 
 from personas.lore.index import LoreIndex
 from personas.lore.minilm import load_minilm
-from personas.prompt import CONTEXT_TOKENS, EXAMPLE_USER, Renderer, TokenizedSample, fill_macros, system_text
+from personas.prompt.renderer import CONTEXT_TOKENS, EXAMPLE_USER, Renderer, TokenizedSample, fill_macros, system_text
 from personas.schemas.chat import LoreHit, Persona, SamplingParams, Turn
 from personas.schemas.scorecard import (
     FACTS_TASK,
@@ -24,8 +24,8 @@ from personas.schemas.scorecard import (
     SafetyScores,
     Side,
 )
-from trainer.data.dataset import Dataset
-from trainer.data.dedup_split import hash_fraction
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.dedup_split import hash_fraction
 from trainer.evaluate.generation.lore_facts import FactQuestion
 from trainer.evaluate.generation.reply_tasks import (
     SAFETY_FILE,

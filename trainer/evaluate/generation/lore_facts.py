@@ -9,7 +9,7 @@ from typing import Any
 from personas.lore.index import LoreIndex
 from personas.lore.index_terms import UNSEGMENTED_PATTERN, extract_terms, query_terms
 from personas.lore.passages import WORLD, Passage
-from personas.prompt import example_turns, system_text
+from personas.prompt.renderer import example_turns, system_text
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import (
     FACTS_TASK,
@@ -24,10 +24,10 @@ from personas.schemas.scorecard import (
     FactScores,
     Side,
 )
-from trainer.data.dataset import Dataset
-from trainer.data.dedup_split import hash_fraction
-from trainer.data.synthetic.lore_extraction import LorePair, extract_lore
-from trainer.data.synthetic.reply_filter import ReplyFilter, find_numbers
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.dedup_split import hash_fraction
+from trainer.dataset.synthetic.lore_extraction import LorePair, extract_lore
+from trainer.dataset.synthetic.reply_filter import ReplyFilter, find_numbers
 from trainer.evaluate.generation.reply_tasks import (
     FACTS_FILE,
     OUT_OF_CHARACTER_FILE,

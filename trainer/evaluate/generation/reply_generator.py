@@ -15,7 +15,7 @@ from personas.engine.cpu_kernel import kernel_runner
 from personas.engine.engine_core import EngineParts
 from personas.engine.lora_slots import read_unverified_adapter
 from personas.models.base_model import RECOMMENDED_SAMPLING, BaseModel, recommended_sampling
-from personas.prompt import RenderedPrompt, Renderer
+from personas.prompt.renderer import RenderedPrompt, Renderer
 from personas.schemas.chat import (
     DEFAULT_CANDIDATES,
     MAX_CANDIDATES,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from personas.prompt import Renderer
+from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import (
     FACTS_TASK,
@@ -26,9 +26,9 @@ from personas.schemas.scorecard import (
     TextScores,
     VoiceScores,
 )
-from trainer.data.dataset import Dataset
-from trainer.data.quality_filters import detect_main_language, find_language_file
-from trainer.data.synthetic.first_person import language_name
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.quality_filters import detect_main_language, find_language_file
+from trainer.dataset.synthetic.first_person import language_name
 from trainer.evaluate.generation.evaluation_prompts import (
     PromptBuilder,
     SafetyTrial,

@@ -18,7 +18,7 @@ from personas.schemas.scorecard import (
     MeanStd,
     Side,
 )
-from trainer.data.quality_filters import find_language_file
+from trainer.dataset.quality_filters import find_language_file
 from trainer.evaluate.paired_losses import bootstrap_ratio
 
 PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK)

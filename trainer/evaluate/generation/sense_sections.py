@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from personas.lore.index import MAX_EARLIER_LOOKED_AT, earlier_hits
 from personas.lore.minilm import load_minilm
 from personas.lore.semantic import match_earlier, pack_vectors
-from personas.prompt import EXAMPLE_USER, Renderer, recent_start
+from personas.prompt.renderer import EXAMPLE_USER, Renderer, recent_start
 from personas.schemas.chat import LoreHit, Persona, Turn
 from personas.schemas.scorecard import (
     BELONGS,
@@ -29,10 +29,10 @@ from personas.schemas.scorecard import (
     WRONG_AT_TURN,
     Side,
 )
-from trainer.data.dataset import Dataset
-from trainer.data.dedup_split import hash_fraction
-from trainer.data.quality_filters import find_language_file
-from trainer.data.synthetic.first_person import language_name
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.dedup_split import hash_fraction
+from trainer.dataset.quality_filters import find_language_file
+from trainer.dataset.synthetic.first_person import language_name
 from trainer.evaluate.candidates import BASE, NEW, Candidates
 from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, interleave_tasks, reworded_prompts
 from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, measure_lore

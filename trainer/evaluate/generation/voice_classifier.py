@@ -15,8 +15,8 @@ from personas.lore.index_terms import is_mostly_ascii
 from personas.lore.minilm import Vectors, load_minilm
 from personas.schemas.chat import Persona
 from personas.schemas.scorecard import GENERAL_VOICE, HELDOUT_TASK, MEMBERS_VOICE, Side, VoiceScores
-from trainer.data.dataset import Dataset
-from trainer.data.dedup_split import hash_fraction
+from trainer.dataset.dataset import Dataset
+from trainer.dataset.dedup_split import hash_fraction
 from trainer.evaluate.generation.reply_tasks import DATA_FOLDER, GeneratedReply, mean_std, select_replies, true_share
 from trainer.evaluate.generation.text_metrics import WORD, split_words
 from trainer.schemas import PromptReply

@@ -10,8 +10,8 @@ from personas.card.spec_card import V1_TEXT_FIELDS, Card
 from personas.card.toml_card import normalise_examples, slug
 from personas.errors import CardError, MaterialError
 from personas.lore.lorebooks import LorebookEntry
-from personas.macros import settle_macros
-from personas.prompt import EXAMPLE_LINE_PATTERN, EXAMPLE_USER, fill_macros, system_text
+from personas.prompt.macros import settle_macros
+from personas.prompt.renderer import EXAMPLE_LINE_PATTERN, EXAMPLE_USER, fill_macros, system_text
 from personas.schemas.chat import Persona, fold_name
 from trainer.sources.conversation import Conversation, RejectedRecord, SourceMessage, SourceSpeaker
 from trainer.sources.source_file import Peek, SourceFile

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from personas.prompt import EXAMPLE_USER
+from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.chat import fold_name
 from trainer.sources.column_profile import cell_at
 from trainer.sources.columns import (

@@ -1,0 +1,190 @@
+"""The buttons under a persona's reply: stop, reply, regenerate and vote."""
+
+import time
+from contextlib import suppress
+from typing import ClassVar, Literal
+
+import discord
+
+from bot.chat.delivery import UNCERTAIN_ERRORS, persist
+from bot.chat.places import SpeakChannel, channel_ref
+from bot.chat.prompt_context import IncomingMessage, has_words
+from bot.chat.reply_service import ReplyTask
+from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
+from bot.platform.discord_kit.transformers import Interaction
+from bot.platform.discord_kit.ui import (
+    PersistentButton,
+    button_view,
+    defer,
+    form,
+    respond_first,
+    send_form,
+    text_field,
+    update_message,
+)
+from bot.platform.errors import RefusedError
+from bot.store import StoredReply, VoteCounts
+from personas.schemas.chat import Persona
+
+MAX_QUESTION_CHARS = 1500
+"""Characters of a question: it is quoted in one message of 2,000."""
+ANSWER_FORM_PREFIX = "answer:"
+"""Prefix of the form's custom id; the event's id follows."""
+
+
+def quote_member(name: str, text: str) -> str:
+    """Quote a member's text from a command or form: no line of it can pass for somebody else's."""
+    author, lines = f"**{discord.utils.escape_markdown(name)}:**", text.strip().splitlines()
+    if len(lines) < 2:
+        return f"{author} {text.strip()}"
+    quote = "\n".join([author, *(f"> {line}" for line in lines)])
+    return quote if len(quote) <= MAX_MESSAGE_CHARS else f"{author} {' / '.join(lines)}"[:MAX_MESSAGE_CHARS]
+
+
+class _ReplyButton(PersistentButton, template=r"never:"):
+    """A button for the reply to one event."""
+
+    event: str
+
+    @property
+    def event_id(self) -> int:
+        """Discord's id of the message or interaction that was replied to."""
+        return int(self.event)
+
+
+class StopReplyButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
+    """Stops the reply above it."""
+
+    label = "Stop"
+
+    async def pressed(self, interaction: Interaction) -> None:
+        reply_service = interaction.client.services.reply_service
+        if reply_service.is_running(self.event_id):
+            reply_service.stop(self.event_id, interaction.user)
+            await defer(interaction)
+            interaction.client.dispatch("reply_judged", self.event_id)
+        else:
+            await update_message(interaction, view=None)
+
+
+class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
+    """Opens a form to answer the persona, whose text arrives without the message content intent."""
+
+    label, emoji = "Reply", "↩️"
+
+    async def pressed(self, interaction: Interaction) -> None:
+        _, persona, channel = _require_reply(interaction, self.event_id)
+        interaction.client.services.reply_service.rules.require_can_ask(interaction, persona, channel_ref(channel))
+        text = text_field("What you want to say", "text", MAX_QUESTION_CHARS)
+        await send_form(interaction, form(f"Reply to {persona.name}", f"{ANSWER_FORM_PREFIX}{self.event_id}", text))
+
+
+class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
+    """Regenerates the reply, in its place."""
+
+    label, emoji = "Regenerate", "🔄"
+
+    async def pressed(self, interaction: Interaction) -> None:
+        _, _, channel = _require_reply(interaction, self.event_id)
+        await defer(interaction)
+        await interaction.client.services.reply_service.regenerate(self.event_id, interaction.user, channel)
+        interaction.client.dispatch("reply_judged", self.event_id)
+
+
+class _VoteButton(_ReplyButton, template=r"never vote:"):
+    """Counts a vote; pressed again it takes the vote back."""
+
+    vote: ClassVar[Literal[-1, 1]]
+
+    async def pressed(self, interaction: Interaction) -> None:
+        reply, _, _ = _require_reply(interaction, self.event_id)
+        services = interaction.client.services
+        if services.reply_service.is_running(reply.event_id):
+            raise RefusedError("This reply is being written.", "Vote once it is there.")
+        votes = services.store.replies.vote(reply.event_id, interaction.user.id, self.vote, time.time())
+        await update_message(interaction, view=ReplyButtonViews().ended(reply.event_id, votes))
+        interaction.client.dispatch("reply_judged", reply.event_id)
+
+
+class UpvoteButton(_VoteButton, template=r"vote\+1:(?P<event>[0-9]+)"):
+    """👍."""
+
+    vote, emoji = 1, "👍"
+
+
+class DownvoteButton(_VoteButton, template=r"vote-1:(?P<event>[0-9]+)"):
+    """👎."""
+
+    vote, emoji = -1, "👎"
+
+
+REPLY_BUTTONS = (StopReplyButton, AnswerButton, RegenerateButton, UpvoteButton, DownvoteButton)
+
+
+class ReplyButtonViews:
+    """The views under a reply (`bot.chat.streaming_reply.ReplyViews`)."""
+
+    def growing(self, event_id: int) -> discord.ui.View:
+        """Stop."""
+        return button_view(StopReplyButton(event_id))
+
+    def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View:
+        """Reply, Regenerate and the votes with their counts."""
+        up, down = UpvoteButton(event_id, label=_count(votes.up)), DownvoteButton(event_id, label=_count(votes.down))
+        return button_view(AnswerButton(event_id), RegenerateButton(event_id), up, down)
+
+
+def _count(votes: int) -> str:
+    return str(votes) if votes else ""
+
+
+async def answer_form(interaction: Interaction, event_id: str, values: dict[str, str]) -> None:
+    """Have the text of a submitted form answered."""
+    _, persona, channel = _require_reply(interaction, int(event_id))
+    await ask_publicly(interaction, persona, channel, values["text"])
+
+
+async def ask_publicly(interaction: Interaction, persona: Persona, channel: SpeakChannel, text: str) -> None:
+    """Post a question from a command or form in the channel, and have it answered. Raises `RefusedError`.
+
+    The question is the response, which Discord wants within three seconds: it comes before anything that takes time.
+    If it is refused afterwards, it is deleted again, from the channel and from the history.
+    """
+    reply_service, author = interaction.client.services.reply_service, interaction.user
+    place = channel_ref(channel)
+    reply_service.rules.require_can_ask(interaction, persona, place)
+    reply_service.unfinished.require_place(author.id, place.home_id)
+    quoted = quote_member(author.display_name, text)
+    message_id = await respond_first(interaction, quoted, suppress_embeds=True)
+
+    def accept(message: IncomingMessage) -> ReplyTask | None:
+        if not has_words(message.text):
+            raise RefusedError("Your message has no words.", f"Write something that {persona.name} can answer.")
+        with reply_service.store.atomic():
+            task = reply_service.accept(message, persona, channel)
+            if task and message_id:
+                reply_service.store.messages.record_response(interaction.id, message_id)
+        return task
+
+    async def retract() -> None:
+        with suppress(discord.HTTPException, *UNCERTAIN_ERRORS):
+            await persist(interaction.delete_original_response)
+
+    try:
+        message = await interaction.client.services.message_reader.read_interaction(interaction, text)
+        task = await reply_service.events.store(lambda: accept(message))
+    except Exception:
+        await retract()
+        raise
+    if task:
+        await reply_service.reply(task, retract=retract)
+
+
+def _require_reply(interaction: Interaction, event_id: int) -> tuple[StoredReply, Persona, SpeakChannel]:
+    """Find the reply of a button or form. Raises `RefusedError` when it is no longer known."""
+    services, channel = interaction.client.services, interaction.channel
+    reply = services.reply_service.rules.require_reply(services.store.replies.get(event_id))
+    persona = services.personas.get(reply.persona_id, reply.guild_id)
+    if persona is None or not isinstance(channel, SpeakChannel):
+        raise RefusedError("The persona that said this is no longer here.", "Talk to another one.")
+    return reply, persona, channel

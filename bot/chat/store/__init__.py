@@ -1,0 +1,1 @@
+"""Messages, replies and votes in the database."""

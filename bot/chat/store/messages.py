@@ -1,0 +1,264 @@
+"""Message history of the channels, kept by the bot and never read back from Discord."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from bot.platform.db.database import Table
+from bot.privacy.store import forget_memories
+from personas.prompt.renderer import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
+
+
+@dataclass(frozen=True)
+class StoredMessage:
+    """One message. `persona_id` is set for a persona's, `adapter_version` for one that an adapter generated.
+
+    `replies_to` is the Discord id of the message that it replies to (`bot.chat.store.quoted_messages`).
+    """
+
+    seq: int
+    guild_id: int
+    channel_id: int
+    discord_message_id: int | None
+    author_id: int
+    author_name: str
+    persona_id: str | None
+    text: str
+    adapter_version: str | None
+    at: float
+    replies_to: int | None = None
+
+
+MESSAGE_FIELDS = tuple(StoredMessage.__dataclass_fields__)
+MESSAGE_COLUMNS = ", ".join(MESSAGE_FIELDS)
+EXCHANGE_SIDES = "question", "reply"
+QUESTION_COLUMNS, REPLY_COLUMNS = (tuple(f"{it}_{name}" for name in MESSAGE_FIELDS) for it in EXCHANGE_SIDES)
+
+MAX_EARLIER_EXCHANGES = 1000
+"""Number of a member's latest exchanges with a persona in a channel that are searched."""
+EARLIER_SQL = """from replies join messages as question on question.seq = replies.trigger_seq
+    join reply_parts on reply_parts.event_id = replies.event_id and position = 0
+    join messages as reply on reply.discord_message_id = reply_parts.message_id
+    where replies.guild_id = :guild_id and replies.channel_id = :channel_id and replies.persona_id = :persona_id
+    and replies.asked_by = :member_id and question.author_id = :member_id and state = 'done'
+    and question.seq > coalesce((select after_seq from fresh_starts where channel_id = :channel_id), 0)
+    and reply.seq < :before_seq and coalesce(reply.adapter_version, '') in (select value from json_each(:versions))"""
+MAX_SEQ = 2**63 - 1
+"""Larger than every `seq`."""
+
+
+@dataclass(frozen=True)
+class EarlierTalk:
+    """The exchanges of a member with a persona in a channel before a message, with replies of certain versions."""
+
+    guild_id: int
+    channel_id: int
+    persona_id: str
+    member_id: int
+    before_seq: int
+    versions: Collection[str | None]
+
+    @property
+    def values(self) -> dict[str, object]:
+        return {**vars(self), "versions": json.dumps([version or "" for version in self.versions])}
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A member's message, with its `seq`, and the reply to it."""
+
+    seq: int
+    question: str
+    reply: str
+
+
+class MessageHistory(Table):
+    """Messages by channel; a thread is a channel of its own here."""
+
+    def append(
+        self,
+        *,
+        guild_id: int,
+        channel_id: int,
+        author_id: int,
+        author_name: str,
+        text: str,
+        at: float,
+        discord_message_id: int | None = None,
+        persona_id: str | None = None,
+        adapter_version: str | None = None,
+        replies_to: int | None = None,
+    ) -> int:
+        """Store a message and return its `seq`; a known Discord id is stored once.
+
+        A repeated message of a member stays unchanged; a persona's, regenerated after a crash, takes the new text.
+        """
+        sql = """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
+            persona_id, text, adapter_version, replies_to, at) values (:guild_id, :channel_id,
+            (select coalesce(max(ordinal), 0) + 1 from messages where channel_id = :channel_id),
+            :discord_message_id, :author_id, :author_name, :persona_id, :text, :adapter_version,
+            :replies_to, :at)
+            on conflict (discord_message_id) do update set
+            text = iif(persona_id is null, text, excluded.text), adapter_version = excluded.adapter_version
+            returning seq"""
+        place = {"guild_id": guild_id, "channel_id": channel_id, "discord_message_id": discord_message_id, "at": at}
+        author = {"author_id": author_id, "author_name": author_name, "persona_id": persona_id}
+        content = {"text": text, "adapter_version": adapter_version, "replies_to": replies_to}
+        seq = self._db.value(int, sql, **place, **author, **content)
+        assert seq is not None  # an upsert always returns its row
+        return seq
+
+    def recent(
+        self,
+        channel_id: int,
+        keep: int = RECENT_MESSAGES,
+        block: int = RECENT_BLOCK_MESSAGES,
+        until_seq: int | None = None,
+        upcoming: int = 0,
+    ) -> list[StoredMessage]:
+        """Return the last messages of a channel, oldest first: at least `keep` where there are so many.
+
+        With `until_seq`, those up to that message, however many came after it. With `upcoming`, those that will be left
+        of them after so many more.
+
+        The window moves only every `block` messages, so that the start of the prompt, and with it the engine's prefix
+        cache, stays the same in between. When it moves, the whole prompt is computed again: a small `keep` makes that
+        short, a large `block` makes it rare. Training uses eight turns, too (`history_turns`): in a
+        share of the samples (`cross_session_share`) whatever the time between them, as here.
+        """
+        sql = f"""select {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
+            and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))
+            and ordinal > (select max(0, max(ordinal) + :upcoming - :keep) / :block * :block from messages
+            where channel_id = :channel and seq <= :until) order by ordinal"""
+        window = {"keep": keep, "block": block, "until": until_seq or MAX_SEQ, "upcoming": upcoming}
+        return self._db.all(StoredMessage, sql, channel=channel_id, **window)
+
+    def earlier_vectors(self, talk: EarlierTalk, encoder: str) -> dict[int, bytes | None]:
+        """Return the encoder's vectors of the questions of earlier talk by `seq`, the latest first; None where none is.
+
+        A new conversation has no earlier talk.
+        """
+        sql = f"""select question.seq, (select vector from message_vectors where seq = question.seq
+            and encoder = :encoder) as vector {EARLIER_SQL} order by trigger_seq desc limit :most"""
+        rows = self._db.read(sql, **talk.values, encoder=encoder, most=MAX_EARLIER_EXCHANGES)
+        return {row["seq"]: row["vector"] for row in rows}
+
+    def earlier_exchanges(self, talk: EarlierTalk, seqs: Collection[int]) -> list[Exchange]:
+        """Return these exchanges of earlier talk, oldest first."""
+        sql = f"""select question.seq, question.text as question, reply.text as reply {EARLIER_SQL}
+            and question.seq in (select value from json_each(:seqs)) order by question.seq"""
+        return self._db.all(Exchange, sql, **talk.values, seqs=json.dumps(list(seqs)))
+
+    def store_vectors(self, encoder: str, vectors: Mapping[tuple[int, str], bytes]) -> None:
+        """Store vectors of messages by `seq` and text, but for messages that were deleted or edited meanwhile."""
+        self._store_vectors(vectors, encoder, "message_vectors", of="messages")
+
+    def start_new_conversation(self, channel_id: int) -> None:
+        """Start a new conversation: `recent` returns nothing from before it. Nothing is deleted."""
+        sql = """insert or replace into fresh_starts
+            select :channel, coalesce(max(seq), 0) from messages where channel_id = :channel"""
+        self._db.write(sql, channel=channel_id)
+
+    def has_new_conversation(self, channel_id: int) -> bool:
+        """Report whether a new conversation was started in a channel."""
+        sql = "select 1 from fresh_starts where channel_id = :channel"
+        return self._db.value(int, sql, channel=channel_id) is not None
+
+    def is_deleted(self, discord_message_id: int) -> bool:
+        """Report whether a stored message was deleted; events of it may be delivered again."""
+        sql = "select 1 from deleted_messages where discord_message_id = :id"
+        return self._db.value(int, sql, id=discord_message_id) is not None
+
+    def is_of_member(self, discord_message_id: int) -> bool:
+        """Report whether a message is stored as a member's."""
+        sql = "select 1 from messages where discord_message_id = :id and persona_id is null"
+        return self._db.value(int, sql, id=discord_message_id) is not None
+
+    def text_of(self, discord_message_id: int) -> str | None:
+        """Return the text of a message; None when it is unknown."""
+        return self._db.value(str, "select text from messages where discord_message_id = :id", id=discord_message_id)
+
+    def record_response(self, interaction_id: int, message_id: int) -> None:
+        """Store the id of the message that shows what a command or form said: with it, that is deleted."""
+        sql = "update messages set discord_message_id = :message where discord_message_id = :interaction"
+        self._db.write(sql, message=message_id, interaction=interaction_id)
+
+    def update(self, discord_message_id: int, text: str) -> bool:
+        """Store an edit. False when the message is unknown."""
+        sql = "update messages set text = :text where discord_message_id = :id"
+        return self._db.write(sql, text=text, id=discord_message_id) > 0
+
+    def take_back(self, seq: int) -> None:
+        """Delete a message that was stored, but that nobody saw."""
+        self._db.write("delete from messages where seq = :seq", seq=seq)
+
+    def delete(self, discord_message_id: int) -> bool:
+        """Delete a message. False when it is unknown."""
+        with self._db.atomic():
+            forget_memories(self._db, "message_id = :id", id=discord_message_id)
+            for table in ("quoted_messages", "messages"):
+                which = f"from {table} where discord_message_id = :id"
+                keep = f"insert or ignore into deleted_messages select discord_message_id, at {which}"
+                self._db.write(keep, id=discord_message_id)
+                deleted = self._db.write(f"delete {which}", id=discord_message_id)
+        return deleted > 0
+
+    def delete_channel(self, channel_id: int) -> int:
+        """Delete all messages of a channel and return their number."""
+        which = "from messages where channel_id = :id"
+        keep = f"insert or ignore into deleted_messages select discord_message_id, at {which}"
+        with self._db.atomic():
+            self._db.write(f"{keep} and discord_message_id is not null", id=channel_id)
+            self._db.write("delete from replies where channel_id = :id", id=channel_id)
+            self._db.write("delete from fresh_starts where channel_id = :id", id=channel_id)
+            self._db.write("delete from threads where channel_id = :id", id=channel_id)
+            self._db.write("delete from quoted_messages where channel_id = :id", id=channel_id)
+            forget_memories(self._db, "channel_id = :id and message_id is not null", id=channel_id)
+            return self._db.write(f"delete {which}", id=channel_id)
+
+    def guild_messages(self, guild_id: int) -> list[StoredMessage]:
+        """List all stored messages of a guild, channel by channel, oldest first."""
+        sql = f"select {MESSAGE_COLUMNS} from messages where guild_id = :guild order by channel_id, ordinal"
+        return self._db.all(StoredMessage, sql, guild=guild_id)
+
+    def opted_in_exchanges(
+        self, guild_id: int, persona_id: str, limit: int
+    ) -> list[tuple[StoredMessage, StoredMessage]]:
+        """List a persona's latest replies in a guild to members who have opted in, with the messages they answer.
+
+        Each pair is the question and the reply.
+        """
+        columns = ", ".join(f"{it}.{name} as {it}_{name}" for it in EXCHANGE_SIDES for name in MESSAGE_FIELDS)
+        sql = f"""select {columns} from replies join reply_parts using (event_id)
+            join messages as reply on reply.discord_message_id = reply_parts.message_id
+            join messages as question on question.seq = replies.trigger_seq
+            where replies.guild_id = :guild and replies.persona_id = :persona and replies.state <> 'failed'
+            and replies.asked_by in (select user_id from consents where opted_in = 1)
+            and question.author_id in (select user_id from consents where opted_in = 1)
+            and question.guild_id = :guild and question.persona_id is null
+            and reply.guild_id = :guild and reply.persona_id = :persona
+            order by reply.at desc limit :limit"""
+        rows = self._db.read(sql, guild=guild_id, persona=persona_id, limit=limit)
+        make = StoredMessage
+        return [
+            (make(*(row[name] for name in QUESTION_COLUMNS)), make(*(row[name] for name in REPLY_COLUMNS)))
+            for row in rows
+        ]
+
+    def authors_not_opted_in(self, guild_id: int) -> list[tuple[int, str]]:
+        """List ids and names of the authors in a guild who have not opted in; of some several names."""
+        sql = """select distinct author_id, author_name from messages where guild_id = :guild and persona_id is null
+            and author_id not in (select user_id from consents where opted_in = 1)"""
+        return [(row["author_id"], row["author_name"]) for row in self._db.read(sql, guild=guild_id)]
+
+    def delete_before(self, at: float, most: int = -1) -> int:
+        """Delete messages, replies and votes from before a time, at most so many of each. Returns their number."""
+        ended = "state not in ('waiting', 'streaming')"
+        which = {
+            "messages": "seq in (select seq from messages where at < :at limit :most)",
+            "deleted_messages": "rowid in (select rowid from deleted_messages where at < :at limit :most)",
+            "replies": f"event_id in (select event_id from replies where created_at < :at and {ended} limit :most)",
+        }
+        with self._db.atomic():
+            deleted = [self._db.write(f"delete from {name} where {it}", at=at, most=most) for name, it in which.items()]
+        return sum(deleted)

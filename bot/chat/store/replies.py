@@ -1,0 +1,338 @@
+"""Replies to Discord events with votes and statistics, and responses by idempotency key; each is handled once."""
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict, astuple, dataclass
+from operator import add
+from typing import Any, Literal, Self
+
+from bot.platform.db.database import MAX_TIMESTAMP_S, Table
+
+ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
+UNFINISHED = "(state in ('waiting', 'streaming') or end_note is not null)"
+"""The SQL condition of `StoredReply.is_unfinished`."""
+IDEMPOTENCY_KEY_LIFETIME_S = 24 * 3600.0
+COUNTED_SQL = "asked_by <> 0 and state <> 'failed'"
+"""Excludes greetings, which answer nobody, and failures, which say nothing about a version."""
+
+SELECTED_SQL = f"""replies.persona_id = :persona_id and adapter_version is :version
+    and created_at >= :since and created_at < :until and {COUNTED_SQL}
+    and (:guild_id is null or guild_id = :guild_id) and (:rollout is null or rollout = :rollout)"""
+
+UP_VOTES_SQL = "(select count(distinct user_id) from votes where votes.event_id = replies.event_id and vote = 1)"
+DOWN_VOTES_SQL = "(select count(distinct user_id) from votes where votes.event_id = replies.event_id and vote = -1)"
+
+
+@dataclass(frozen=True)
+class StoredReply:
+    """The reply to an event, an interaction or message. `parts` are the ids of the messages that it fills.
+
+    `rollout` is the one in which it counts, `interrupted_at` when its author first stopped or regenerated it.
+    `end_note` is the note under an ended reply, until Discord has confirmed its last edit.
+    """
+
+    event_id: int
+    guild_id: int
+    channel_id: int
+    persona_id: str
+    asked_by: int
+    trigger_seq: int | None
+    parts: tuple[int, ...]
+    state: ReplyState
+    attempt: int
+    adapter_version: str | None
+    seed: int | None
+    created_at: float
+    rollout: int | None
+    interrupted_at: float | None
+    end_note: str | None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """True if it has not ended, or members may not see its end."""
+        return self.state in ("waiting", "streaming") or self.end_note is not None
+
+
+@dataclass(frozen=True)
+class VoteCounts:
+    """Number of members who voted a reply up and down."""
+
+    up: int = 0
+    down: int = 0
+
+
+class StoredReplies(Table):
+    """The replies and their states. Guild 0 stands for direct messages."""
+
+    def begin(
+        self,
+        event_id: int,
+        guild_id: int,
+        channel_id: int,
+        persona_id: str,
+        at: float,
+        *,
+        asked_by: int = 0,
+        trigger_seq: int | None = None,
+        rollout: int | None = None,
+    ) -> bool:
+        """Store a new reply. False when the event was handled before: it must not be answered again."""
+        sql = """insert or ignore into replies
+            (event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, state, created_at, rollout)
+            values (:event, :guild, :channel, :persona, :asked_by, :trigger, 'waiting', :at, :rollout)"""
+        place = {"guild": guild_id, "channel": channel_id, "persona": persona_id}
+        origin = {"event": event_id, "asked_by": asked_by, "trigger": trigger_seq, "at": at, "rollout": rollout}
+        return self._db.write(sql, **place, **origin) > 0
+
+    def begin_regeneration(self, event_id: int) -> bool:
+        """Start a finished reply's regeneration. False while it is being generated."""
+        sql = """update replies set state = 'waiting', attempt = attempt + 1, end_note = null
+            where event_id = :event and state not in ('waiting', 'streaming')"""
+        return self._db.write(sql, event=event_id) > 0
+
+    def record_interruption(self, event_id: int, by: int, at: float) -> None:
+        """Record a stop or regeneration by the reply's author; a moderator may have other reasons."""
+        sql = """update replies set interrupted_at = coalesce(interrupted_at, :at)
+            where event_id = :event and asked_by = :by"""
+        self._db.write(sql, event=event_id, by=by, at=at)
+
+    def record_parts(self, event_id: int, parts: list[int]) -> None:
+        """Store the messages, in this order, in which the partial reply is visible."""
+        with self._db.atomic():
+            self._db.write("delete from reply_parts where event_id = :event", event=event_id)
+            for position, message_id in enumerate(parts):
+                part = {"message_id": message_id, "event_id": event_id, "position": position}
+                self._db.insert("reply_parts", part, replace=True)
+            sql = "update replies set state = 'streaming' where event_id = :event and state = 'waiting'"
+            self._db.write(sql, event=event_id)
+
+    def finish(
+        self,
+        event_id: int,
+        state: Literal["done", "stopped", "failed"],
+        adapter_version: str | None = None,
+        seed: int | None = None,
+        *,
+        end_note: str | None = None,
+    ) -> bool:
+        """Store how a reply ended, and the note that has yet to be shown. False, and no change, if it had ended."""
+        sql = """update replies set state = :state, adapter_version = :version, seed = :seed, end_note = :note
+            where event_id = :event and state in ('waiting', 'streaming')"""
+        values = {"event": event_id, "state": state, "version": adapter_version, "seed": seed, "note": end_note}
+        return self._db.write(sql, **values) > 0
+
+    def take_back(self, event_id: int) -> None:
+        """Delete a reply that was refused before anybody saw something of it."""
+        self._db.write("delete from replies where event_id = :event", event=event_id)
+
+    def record_deleted(self, event_id: int) -> None:
+        """Record that the message was deleted before it showed the end; one that has shown it stays as it ended."""
+        sql = f"update replies set state = 'stopped', end_note = null where event_id = :event and {UNFINISHED}"
+        self._db.write(sql, event=event_id)
+
+    def record_end_shown(self, event_id: int) -> None:
+        """Record that members see how the reply ended."""
+        self._db.write("update replies set end_note = null where event_id = :event", event=event_id)
+
+    def get(self, event_id: int) -> StoredReply | None:
+        """Return the reply to an event."""
+        return self._db.one(self._reply, "select * from replies where event_id = :event", event=event_id)
+
+    def last_events(self, since: float) -> dict[int, int]:
+        """Return by channel the last event since a time that was answered."""
+        sql = "select channel_id, max(event_id) as event_id from replies where created_at >= :since group by channel_id"
+        return {row["channel_id"]: row["event_id"] for row in self._db.read(sql, since=since)}
+
+    def latest_channels(self, guild_id: int, limit: int) -> list[int]:
+        """List the channels of a guild in which a persona replied last, the latest first."""
+        sql = """select channel_id from replies where guild_id = :guild
+            group by channel_id order by max(created_at) desc limit :limit"""
+        return self._db.column(int, sql, guild=guild_id, limit=limit)
+
+    def of_message(self, message_id: int) -> StoredReply | None:
+        """Return the reply that this message is a part of."""
+        sql = "select replies.* from replies join reply_parts using (event_id) where message_id = :id"
+        return self._db.one(self._reply, sql, id=message_id)
+
+    def unfinished(self, after: int = -1, limit: int = 500) -> list[StoredReply]:
+        """List replies that have not ended, or whose end members may not see, to events after one, oldest first."""
+        sql = f"select * from replies where {UNFINISHED} and event_id > :after order by event_id limit :limit"
+        return self._db.all(self._reply, sql, after=after, limit=limit)
+
+    def of_guild(
+        self,
+        guild_id: int,
+        *,
+        channel_ids: Collection[int] | None = None,
+        persona_id: str | None = None,
+        since: float = 0.0,
+    ) -> list[StoredReply]:
+        """List the replies in a guild, or in some of its channels, newest first, whose messages still exist."""
+        sql = """select * from replies where guild_id = :guild and created_at >= :since
+            and (:channels is null or channel_id in (select value from json_each(:channels)))
+            and (:persona is null or persona_id = :persona)
+            and exists (select 1 from reply_parts where reply_parts.event_id = replies.event_id)
+            order by created_at desc"""
+        channels = None if channel_ids is None else json.dumps(list(channel_ids))
+        return self._db.all(self._reply, sql, guild=guild_id, since=since, channels=channels, persona=persona_id)
+
+    def askers(self, guild_id: int, persona_id: str) -> dict[int, bool]:
+        """Return the members whose messages a persona answered in a guild, and whether each has opted in."""
+        sql = """select asked_by, exists (select 1 from consents where user_id = asked_by and opted_in = 1) as opted_in
+            from (select distinct asked_by from replies where guild_id = :guild and persona_id = :persona
+            and trigger_seq is not null)"""
+        rows = self._db.read(sql, guild=guild_id, persona=persona_id)
+        return {row["asked_by"]: bool(row["opted_in"]) for row in rows}
+
+    def delete_part(self, message_id: int) -> None:
+        """Record that a message of a reply was deleted; votes on the reply stay."""
+        self._db.write("delete from reply_parts where message_id = :id", id=message_id)
+
+    def vote(self, event_id: int, user_id: int, vote: Literal[-1, 1], at: float) -> VoteCounts:
+        """Store a member's vote on the current attempt; the same vote again withdraws it."""
+        values = {"event": event_id, "user": user_id, "vote": vote, "at": at}
+        mine = """event_id = :event and user_id = :user
+            and attempt = (select attempt from replies where event_id = :event)"""
+        with self._db.atomic():
+            if not self._db.write(f"delete from votes where {mine} and vote = :vote", **values):
+                sql = """insert or replace into votes
+                    select event_id, attempt, :user, :vote, :at from replies where event_id = :event"""
+                self._db.write(sql, **values)
+        return self.votes(event_id)
+
+    def votes(self, event_id: int) -> VoteCounts:
+        """Count the votes on a reply's current attempt."""
+        sql = """select coalesce(sum(vote = 1), 0) as up, coalesce(sum(vote = -1), 0) as down
+            from votes join replies using (event_id, attempt) where event_id = :event"""
+        return self._db.one(VoteCounts, sql, event=event_id) or VoteCounts()
+
+    def _reply(self, event_id: int, **columns: Any) -> StoredReply:
+        sql = "select message_id from reply_parts where event_id = :event order by position"
+        return StoredReply(event_id, **columns, parts=tuple(self._db.column(int, sql, event=event_id)))
+
+
+@dataclass(frozen=True)
+class ReplyTally:
+    """Number of replies, of votes on them, and of those that their author stopped or regenerated."""
+
+    replies: int = 0
+    up: int = 0
+    down: int = 0
+    interrupted: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(*map(add, astuple(self), astuple(other)))
+
+
+@dataclass(frozen=True)
+class JudgedReply:
+    """One reply of a rollout. `voter` and `vote` (-1, 1) are the first vote on it, if there is one."""
+
+    event_id: int
+    asked_by: int
+    interrupted: bool
+    up: int
+    down: int
+    voter: int | None
+    vote: int | None
+
+    @property
+    def tally(self) -> ReplyTally:
+        """The tally of this reply alone."""
+        return ReplyTally(1, self.up, self.down, int(self.interrupted))
+
+
+@dataclass(frozen=True)
+class ReplySelection:
+    """Replies of one version (None is the base model), by when they were requested.
+
+    `guild_id` None is every guild, direct messages included; `rollout` None includes replies outside of rollouts.
+    """
+
+    persona_id: str
+    version: str | None
+    since: float = 0.0
+    until: float = MAX_TIMESTAMP_S
+    guild_id: int | None = None
+    rollout: int | None = None
+
+
+class ReplyStats(Table):
+    """Counts replies; members are told apart, never named."""
+
+    def of_rollout(self, seq: int) -> list[JudgedReply]:
+        """List the replies that count in a rollout, of either version, in the order of their events."""
+        first = "from votes where votes.event_id = replies.event_id order by at, user_id limit 1"
+        sql = f"""select event_id, asked_by, interrupted_at is not null as interrupted,
+            {UP_VOTES_SQL} as up, {DOWN_VOTES_SQL} as down,
+            (select user_id {first}) as voter, (select vote {first}) as vote
+            from replies where rollout = :seq and {COUNTED_SQL} order by event_id"""
+        rows = self._db.read(sql, seq=seq)
+        return [JudgedReply(**{**row, "interrupted": bool(row["interrupted"])}) for row in rows]
+
+    def of(self, selection: ReplySelection) -> ReplyTally:
+        """Tally a selection."""
+        sql = f"""select count(*) as replies,
+            coalesce(sum({UP_VOTES_SQL}), 0) as up, coalesce(sum({DOWN_VOTES_SQL}), 0) as down,
+            count(interrupted_at) as interrupted from replies where {SELECTED_SQL}"""
+        row = self._db.first(sql, **asdict(selection))
+        return ReplyTally(**row) if row else ReplyTally()
+
+    def interruptions_by_member(self, selection: ReplySelection) -> dict[int, list[bool]]:
+        """Return, by author and in order, whether they stopped or regenerated the reply."""
+        sql = f"""select asked_by as member, interrupted_at is not null as bad from replies
+            where {SELECTED_SQL} order by created_at, event_id"""
+        rows = self._db.read(sql, **asdict(selection))
+        return _by_member(rows)
+
+    def downvotes_by_member(self, selection: ReplySelection) -> dict[int, list[bool]]:
+        """Return, by voter and in order, whether the vote was a 👎; one vote a reply, the last for regenerated ones."""
+        sql = f"""select votes.user_id as member, vote = -1 as bad from votes join replies using (event_id)
+            where {SELECTED_SQL} and votes.at < :until and not exists (select 1 from votes later
+            where later.event_id = votes.event_id and later.user_id = votes.user_id and later.attempt > votes.attempt)
+            order by votes.at, event_id"""
+        rows = self._db.read(sql, **asdict(selection))
+        return _by_member(rows)
+
+
+def _by_member(rows: list[dict[str, int]]) -> dict[int, list[bool]]:
+    found: dict[int, list[bool]] = {}
+    for row in rows:
+        found.setdefault(row["member"], []).append(bool(row["bad"]))
+    return found
+
+
+@dataclass(frozen=True)
+class IdempotentResponse:
+    """The record of a key: a hash of the request, and the response; no status while its end is unknown."""
+
+    request: bytes
+    status: int | None
+    body: str
+
+
+class IdempotencyKeys(Table):
+    """Hashed keys and their responses, stored for a day."""
+
+    def get(self, key: bytes, now: float) -> IdempotentResponse | None:
+        """Return the record of a key; None for a new key."""
+        sql = "select request, status, body from answered where key = :key and at > :since"
+        return self._db.one(IdempotentResponse, sql, key=key, since=now - IDEMPOTENCY_KEY_LIFETIME_S)
+
+    def begin(self, key: bytes, request: bytes, now: float) -> None:
+        """Record that a request with a new key has begun."""
+        row = {"key": key, "request": request, "status": None, "body": "", "at": now}
+        self._db.insert("answered", row, replace=True)
+
+    def delete_expired(self, now: float) -> None:
+        """Delete records older than a day."""
+        self._db.write("delete from answered where at <= :since", since=now - IDEMPOTENCY_KEY_LIFETIME_S)
+
+    def end(self, key: bytes, status: int, body: str) -> None:
+        """Store the response."""
+        sql = "update answered set status = :status, body = :body where key = :key"
+        self._db.write(sql, key=key, status=status, body=body)
+
+    def drop(self, key: bytes) -> None:
+        """Delete the record of a request that was refused without effect, so that the key may be used again."""
+        self._db.write("delete from answered where key = :key", key=key)

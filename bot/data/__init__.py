@@ -1,0 +1,1 @@
+"""Data sources, uploads and data sets."""

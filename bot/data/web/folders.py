@@ -1,0 +1,83 @@
+"""Folders of uploads, data sets, builds and sample indexes in UNDERSTUDY_HOME, and the names allowed there."""
+
+import hashlib
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.platform.web_kit.problems import Problem
+from personas.outside_names import UnsafeNameError, path_inside, require_safe_name
+
+FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".zip", ".txt", ".md")
+"""Suffixes of supported files, which may also be compressed with gzip."""
+GZIP_SUFFIX = ".gz"
+FILE_NAME_PATTERN = re.compile(r"\w[\w .()+-]{0,119}")
+MAX_NAME_BYTES = 200
+"""File systems allow 255, and partial files have longer names."""
+DATASET_NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class DataFolders:
+    """The folders of a home."""
+
+    home: Path
+
+    @property
+    def uploads(self) -> Path:
+        return self.home / "uploads"
+
+    @property
+    def sets(self) -> Path:
+        return self.home / "datasets"
+
+    def upload(self, name: str) -> Path:
+        """The path of an upload, which need not exist. Raises `Problem` for an invalid name."""
+        return _path_of(self.uploads, parse_file_name(name))
+
+    def set(self, name: str) -> Path:
+        """The path of a data set, which need not exist. Raises `Problem` for an invalid name."""
+        return _path_of(self.sets, parse_dataset_name(name))
+
+    def build(self, name: str) -> Path:
+        """The folder of a data set's build request, review and corrections."""
+        return _path_of(self.home / "builds", parse_dataset_name(name))
+
+    def index(self, folder: Path) -> Path:
+        """The folder of a data set's sample index."""
+        key = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+        return self.home / "cache" / f"samples-{key}"
+
+
+def _path_of(folder: Path, name: str) -> Path:
+    """Return the path of a file or folder. Raises `Problem` for a name of a device, or behind a link."""
+    try:
+        return path_inside(folder, name)
+    except UnsafeNameError as error:
+        raise Problem("bad-name", f"The name {error}.", "Choose another name, or put the file itself there.") from None
+
+
+def parse_file_name(text: str) -> str:
+    """The name of an upload. Raises `Problem` for a path and for an unsupported type."""
+    name = unicodedata.normalize("NFC", text.strip())
+    if not FILE_NAME_PATTERN.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
+        advice = "Use letters, digits, spaces and . ( ) + - _, at most 120, the first a letter or digit."
+        raise Problem("bad-name", f"A file cannot be called {name[:80]!r}.", advice)
+    try:
+        require_safe_name(name)
+    except UnsafeNameError as error:
+        raise Problem("bad-name", f"A file's name {error}.", "Choose another name.") from None
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
+    kind = suffixes[-2] if suffixes[-1:] == [GZIP_SUFFIX] and len(suffixes) > 1 else (suffixes or [""])[-1]
+    if kind not in FILE_SUFFIXES:
+        advice = f"Supported are {', '.join(FILE_SUFFIXES)}, each also compressed as {GZIP_SUFFIX}."
+        raise Problem("wrong-kind", f"{name} is of an unsupported type.", advice)
+    return name
+
+
+def parse_dataset_name(text: str) -> str:
+    if not DATASET_NAME_PATTERN.fullmatch(text.strip()):
+        advice = "Use letters, digits, - and _, at most 64, the first a letter or digit."
+        raise Problem("bad-name", f"A data set cannot be called {text.strip()[:80]!r}.", advice)
+    return text.strip()

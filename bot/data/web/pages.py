@@ -1,0 +1,407 @@
+"""`/dashboard/data/build` and `/dashboard/data/sets`: builds a data set, shows its composition, samples and review."""
+
+import asyncio
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from aiohttp import web
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from bot.data.web import actions as data_service
+from bot.data.web import anonymisation_review, build_request
+from bot.data.web.built_datasets import BuiltDataset, read_datasheet, require_dataset
+from bot.data.web.folders import DataFolders
+from bot.data.web.sample_index import SPLITS, SampleHit, SampleHits, count_samples, dropped_examples
+from bot.data.web.source_pages import (
+    DATA_PATH,
+    OFFERED_TEXT,
+    WITHDRAWN_TEXT,
+    offer_fields,
+    offer_problem,
+    statement_fields,
+)
+from bot.data.web.sources import list_sources, parse_offer_form
+from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.charts import bar_chart
+from bot.platform.web_kit.paging import integer_query, require_known_parameters
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import read_form
+from bot.platform.web_kit.templating import redirect_to, render_page, shell_command
+from bot.services import Services
+from personas.errors import MaterialError, RequestError
+from personas.home.pseudonyms import INVENTED_NAMES
+
+BUILD_FIELDS = tuple(name for name in build_request.DatasetBuildBody.model_fields if name != "sources")
+REPLACED_TEXTS_PER_PAGE = 50
+INDEX_TIMEOUT_S = 0.3
+"""How long the page of a data set waits for examples of dropped samples."""
+DATASHEET_RENDERER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+PSEUDONYM_PATTERN = re.compile(rf"\b(?:{'|'.join(INVENTED_NAMES)})\d*\b")
+PLACEHOLDER_PATTERN = re.compile(
+    r"\[(?:address|card number|account number|social security number|identity number|key removed|id)\]"
+    r"|\b[a-z]+\d{3}@example\.(?:com|net|org)\b|\b\d{3}-555-01\d\d\b|@[a-z]+\d{3}\b"
+)
+"""Replacements by the anonymiser (docs/privacy.md)."""
+TextPiece = tuple[str, str]
+"""A text and its kind: "" for plain text, "name" for a pseudonym, "value" for a placeholder, "hit" for a search hit."""
+routes = Routes()
+
+
+@routes.add(f"GET {DATA_PATH}/build")
+async def get_build_form(request: web.Request) -> web.Response:
+    """Page with the form; the query's `again` fills it with a stored request."""
+    services, again = get_services(request), request.query.get("again")
+    if body := await _stored_request(services, again) if again else None:
+        chosen = [selection.source for selection in body.sources]
+        return await _render_build_form(request, services, _request_fields(body), chosen, replace=True)
+    fields = {"recipe": "demo-cpu"} | {name: request.query.get(name, "") for name in ("persona", "name")}
+    return await _render_build_form(request, services, fields, request.query.getall("source", []))
+
+
+async def _stored_request(services: Services, name: str) -> build_request.DatasetBuildBody | None:
+    return await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(name))
+
+
+def _request_fields(body: build_request.DatasetBuildBody) -> dict[str, str]:
+    """A stored request as form fields."""
+    values = body.model_dump(exclude={"sources"}, exclude_none=True)
+    values |= {"names": ", ".join(body.names), "languages": ", ".join(body.languages)}
+    values["two_stage"] = "yes" if body.two_stage else ""
+    values |= {f"limit {selection.source}": selection.limit or "" for selection in body.sources}
+    return {name: str(value) for name, value in values.items()}
+
+
+async def _render_build_form(
+    request: web.Request,
+    services: Services,
+    given: Mapping[str, str],
+    chosen: list[str],
+    *,
+    replace: bool = False,
+    problem: Problem | None = None,
+    command: str = "",
+) -> web.Response:
+    known = await asyncio.to_thread(list_sources, services)
+    sources = [it for it in known if it.is_file and not it.is_set and not (it.entry and it.refused)]
+    return render_page(
+        request,
+        "data/build.html",
+        title="Build a data set",
+        problem=problem,
+        ids={"sources": "source-1"},
+        sources=sources,
+        personas=list(services.personas.of(0).values()),
+        recipes=services.catalogue.recipes(),
+        given={name: given.get(name, "") for name in BUILD_FIELDS},
+        limits={source.id: given.get(f"limit {source.id}", "") for source in sources},
+        chosen=chosen,
+        replace=replace,
+        command=command,
+    )
+
+
+@routes.add(f"POST {DATA_PATH}/build")
+async def post_build_form(request: web.Request) -> web.Response:
+    """Queue the build; or, with `show`, show its command."""
+    services = get_services(request)
+    form = await read_form(request)
+    given, chosen, replace = dict(form.items()), form.getall("source", []), form.get("replace") == "yes"
+    try:
+        body = build_request.parse_build_form(given, chosen)
+        if given.get("show"):
+            await asyncio.to_thread(build_request.require_buildable, body, services)
+            words = await asyncio.to_thread(build_request.build_arguments, body, services, with_review=False)
+            command = shell_command(build_request.build_command(words), services.home)
+            return await _render_build_form(request, services, given, chosen, replace=replace, command=command)
+        await data_service.build_dataset(services, body, replace=replace)
+    except Problem as problem:
+        return await _render_build_form(request, services, given, chosen, replace=replace, problem=problem)
+    return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
+
+
+@routes.add(f"POST {DATA_PATH}/builds/{{name}}/again")
+async def rebuild(request: web.Request) -> web.Response:
+    """Build a data set again by its stored request, with reviewers' corrections."""
+    services, name = get_services(request), request.match_info["name"]
+    body = await _stored_request(services, name)
+    if body is None:
+        raise Problem("not-found", f"There is no stored request for {name}.", "Fill in the form.")
+    await data_service.build_dataset(services, body, replace=True)
+    return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
+
+
+@routes.add(f"GET {DATA_PATH}/builds/{{name}}")
+async def get_build_progress(request: web.Request) -> web.Response:
+    services, name = get_services(request), request.match_info["name"]
+    place = DataFolders(services.home).set(name)
+    job = data_service.get_jobs(request).latest("build", name)
+    if job is None:
+        if place.exists():
+            return redirect_to(request, f"{DATA_PATH}/sets/{name}")
+        raise Problem("not-found", f"No data set {name!r} is being built.", f"See {DATA_PATH}.")
+    command = build_request.build_command([word for word in job.arguments if word != "--json"])
+    return render_page(
+        request,
+        "data/making.html",
+        title=f"Building {name}",
+        name=name,
+        job=job,
+        command=shell_command(command, services.home),
+        is_there=place.exists(),
+    )
+
+
+def _render_cell(renderer: Any, tokens: Sequence[Any], at: int, options: Any, env: Any) -> str:
+    """Render a table cell aligned by a class, as inline styles are forbidden."""
+    if "right" in str(tokens[at].attrs.pop("style", "")):
+        tokens[at].attrJoin("class", "number")
+    return str(renderer.renderToken(tokens, at, options, env))
+
+
+for opening in ("th_open", "td_open"):
+    DATASHEET_RENDERER.add_render_rule(opening, _render_cell)
+
+
+@routes.add(f"GET {DATA_PATH}/sets/{{id}}")
+async def get_dataset_page(request: web.Request) -> web.Response:
+    return await _render_dataset(request)
+
+
+async def _render_dataset(
+    request: web.Request, given: Mapping[str, str] = MappingProxyType({}), problem: Problem | None = None
+) -> web.Response:
+    services = get_services(request)
+    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
+    stats, place = built.stats, data_service.dataset_place(built.id)
+    entry = services.catalogue.entry_at(place)
+    sheet = await asyncio.to_thread(read_datasheet, built)
+    examples = await _dropped_samples(services, data_service.get_data_state(request), built)
+    rows = [(name, float(of.samples)) for name, of in stats.by_source.items()]
+    return render_page(
+        request,
+        "data/set.html",
+        title=built.id,
+        built=built,
+        stats=stats,
+        composition=bar_chart("Samples by source", rows, "samples"),
+        lengths=bar_chart("Tokens per sample, prompt and reply", stats.tokens_per_sample.rows, "samples"),
+        sheet=_render_datasheet(sheet),
+        examples=examples,
+        problem=problem,
+        given=statement_fields(entry.statement if entry else None) | dict(given),
+        offer=offer_fields(services, place, built.id) | dict(given),
+        can_rebuild=built.is_own and await _stored_request(services, built.id) is not None,
+    )
+
+
+async def _dropped_samples(
+    services: Services, state: data_service.DataState, built: BuiltDataset
+) -> dict[str, list[str]]:
+    """Beginnings of some dropped samples by reason; empty while the index is being built."""
+    place = DataFolders(services.home).index(built.folder)
+    with suppress(MaterialError):  # the page of the samples says what is wrong with them
+        if await state.indexes.ready(built.folder, place, INDEX_TIMEOUT_S):
+            return await asyncio.to_thread(dropped_examples, built.folder, place, list(built.stats.dropped))
+    return {}
+
+
+def _render_datasheet(sheet: str) -> Markup:
+    """A data sheet, with headings below the page's own."""
+    html: str = DATASHEET_RENDERER.render(sheet)
+    for level in (2, 1):
+        html = html.replace(f"<h{level}>", f"<h{level + 2}>").replace(f"</h{level}>", f"</h{level + 2}>")
+    return Markup(html)  # nosec B704  # the renderer escapes HTML
+
+
+@routes.add(f"POST {DATA_PATH}/sets/{{id}}/catalogue")
+async def post_dataset_offer(request: web.Request) -> web.Response:
+    """Let moderators use a data set, or withdraw it from them."""
+    services, id = get_services(request), request.match_info["id"]
+    given = dict((await read_form(request)).items())
+    path = f"{DATA_PATH}/sets/{quote(id)}"
+    if given.get("take_back"):
+        await data_service.withdraw(services, dataset=id)
+        return redirect_to(request, path, WITHDRAWN_TEXT)
+    try:
+        offer = parse_offer_form(given)
+        await data_service.offer_dataset(services, id, offer)
+    except (RequestError, MaterialError, Problem) as error:
+        return await _render_dataset(request, given, offer_problem(error, services))
+    return redirect_to(request, path, OFFERED_TEXT.format(offer.name))
+
+
+@routes.add(f"POST {DATA_PATH}/sets/{{id}}/delete")
+async def delete_dataset_page(request: web.Request) -> web.Response:
+    id = request.match_info["id"]
+    await data_service.delete_dataset(get_services(request), id)
+    return redirect_to(request, DATA_PATH, f"The data set {id} is deleted.")
+
+
+@routes.add(f"GET {DATA_PATH}/sets/{{id}}/samples")
+async def get_samples_page(request: web.Request) -> web.Response:
+    """Page of samples, filtered by words, split, source, conversation or drop reason."""
+    services, state = get_services(request), data_service.get_data_state(request)
+    require_known_parameters(request, "query", "split", "source", "talk", "reason", "after")
+    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
+    wanted = data_service.parse_sample_query(request)
+    hits = await data_service.find_samples(services, state, built, wanted)
+    title = f"Samples of {built.id}"
+    if hits is None:
+        answer = render_page(request, "data/indexing.html", title=title, built=built)
+        answer.headers["Refresh"] = "2"
+        return answer
+    place = DataFolders(services.home).index(built.folder)
+    return render_page(
+        request,
+        "data/samples.html",
+        title=title,
+        built=built,
+        wanted=wanted,
+        hits=hits,
+        counts=await asyncio.to_thread(count_samples, place),
+        sides=SPLITS,
+        samples=[view_sample(found, wanted.query) for found in hits.found],
+        next=_next_page_path(request, hits),
+    )
+
+
+def _next_page_path(request: web.Request, hits: SampleHits) -> str:
+    if not hits.has_more:
+        return ""
+    query = {name: value for name, value in request.query.items() if name != "after" and value}
+    return f"{request.path}?{urlencode({**query, 'after': hits.found[-1].n})}"
+
+
+@routes.add(f"GET {DATA_PATH}/sets/{{id}}/review")
+async def get_review_page(request: web.Request) -> web.Response:
+    """Page of anonymised texts and reviewers' corrections."""
+    services = get_services(request)
+    require_known_parameters(request, "kind", "query", "first")
+    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
+    build = DataFolders(services.home).build(built.id) if built.is_own else None
+    first = integer_query(request, "first", 0, data_service.MAX_SAMPLE_NUMBER) or 0
+    kind, query = (request.query.get(name, "")[: data_service.MAX_QUERY_CHARS] for name in ("kind", "query"))
+    finds = anonymisation_review.ReplacedTextPage()
+    if build:
+        finds = await asyncio.to_thread(
+            anonymisation_review.read_review, build, kind=kind, query=query, first=first, limit=REPLACED_TEXTS_PER_PAGE
+        )
+    after = first + len(finds.found)
+    next_query = urlencode({"kind": kind, "query": query, "first": after})
+    return render_page(
+        request,
+        "data/review.html",
+        title=f"What was anonymised in {built.id}",
+        built=built,
+        finds=finds,
+        kind=kind,
+        query=query,
+        chart=bar_chart("Replaced, by kind", [(name, float(n)) for name, n in built.stats.replaced.items()], "places"),
+        corrections=await asyncio.to_thread(anonymisation_review.read_corrections, build) if build else [],
+        can_build=built.is_own and await _stored_request(services, built.id) is not None,
+        next=f"{request.path}?{next_query}" if after < finds.count else "",
+    )
+
+
+@routes.add(f"POST {DATA_PATH}/sets/{{id}}/review")
+async def post_correction(request: web.Request) -> web.Response:
+    """Store or remove a reviewer's correction: a name to keep, or one that was missed."""
+    services = get_services(request)
+    built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
+    data_service.require_own_dataset(built)
+    form = await read_form(request)
+    build, name, verdict = DataFolders(services.home).build(built.id), form.get("name", ""), form.get("verdict", "")
+    if verdict == "take_back":
+        await asyncio.to_thread(anonymisation_review.remove_correction, build, name)
+        message = "Taken back."
+    else:
+        await asyncio.to_thread(anonymisation_review.add_correction, build, verdict, name)
+        message = "Noted. The next build of this data set takes it into account."
+    return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", message)
+
+
+# ------------------------------------------------------------------------------------------------ a sample
+
+
+@dataclass(frozen=True)
+class MessageView:
+    role: str
+    pieces: tuple[TextPiece, ...]
+
+
+@dataclass(frozen=True)
+class SampleView:
+    """A sample or a dropped record. `card` is the system prompt; `facts` are shown below it."""
+
+    n: int
+    side: str
+    source: str
+    row: str
+    talk: str
+    reason: str
+    card: str
+    messages: tuple[MessageView, ...]
+    facts: tuple[str, ...]
+
+
+def view_sample(found: SampleHit, query: str = "") -> SampleView:
+    line = found.line
+    names = [str(name) for name in line.get("speakers") or ()]
+    turns = [one for one in line.get("messages") or () if isinstance(one, dict)]
+    card = next((str(one.get("content", "")) for one in turns if one.get("role") == "system"), "")
+    messages = [(str(one.get("role")), str(one.get("content", ""))) for one in turns if one.get("role") != "system"]
+    if text := line.get("text"):
+        messages.append(("dropped", str(text)))
+    return SampleView(
+        found.n,
+        found.side,
+        str(line.get("source") or ""),
+        str(line.get("row") or ""),
+        str(line.get("talk") or line.get("row") or ""),
+        str(line.get("reason") or ""),
+        card,
+        tuple(MessageView(role, tuple(split_marked_text(text, names, query))) for role, text in messages),
+        tuple(_sample_facts(line)),
+    )
+
+
+def split_marked_text(text: str, names: Sequence[str], query: str = "") -> Iterator[TextPiece]:
+    """Split a text into pieces. `names` are its speakers; the invented ones are pseudonyms."""
+    end = 0
+    for start, stop, kind in _find_marks(text, names, query):
+        if start < end:
+            continue
+        if start > end:
+            yield text[end:start], ""
+        yield text[start:stop], kind
+        end = stop
+    if end < len(text):
+        yield text[end:], ""
+
+
+def _find_marks(text: str, names: Sequence[str], query: str) -> list[tuple[int, int, str]]:
+    speaking = [re.escape(name) for name in names if PSEUDONYM_PATTERN.fullmatch(name)]
+    patterns: list[tuple[re.Pattern[str], str]] = [(PLACEHOLDER_PATTERN, "value"), (PSEUDONYM_PATTERN, "name")]
+    if speaking:
+        patterns.insert(0, (re.compile(rf"\b(?:{'|'.join(speaking)})\b"), "name"))
+    if words := [re.escape(word) for word in re.findall(r"\w+", query)]:
+        patterns.append((re.compile(rf"\b(?:{'|'.join(words)})", re.IGNORECASE), "hit"))
+    return sorted((match.start(), match.end(), kind) for pattern, kind in patterns for match in pattern.finditer(text))
+
+
+def _sample_facts(line: dict[str, Any]) -> Iterable[str]:
+    yield from (f"{name} {line[key]}" for name, key in (("right", "right"), ("came", "arrived")) if line.get(key))
+    if tokens := line.get("tokens"):
+        yield f"{tokens:,} tokens, {line.get('reply_tokens', 0):,} of them learned"
+    if lore := line.get("lore"):
+        yield f"lore: {', '.join(map(str, lore))}"
+    if speakers := line.get("speakers"):
+        yield f"speak: {', '.join(map(str, speakers))}"
+    if line.get("rows") == 0:
+        yield "a reply of a talk that is used otherwise"

@@ -1,0 +1,344 @@
+"""`/dashboard/data`: data sources, uploads and the rights to them, and data jobs."""
+
+import asyncio
+import shutil
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+from aiohttp import BodyPartReader, web
+
+from bot.data.web import actions as data_service
+from bot.data.web import sources as data_sources
+from bot.data.web.built_datasets import list_datasets
+from bot.data.web.folders import FILE_SUFFIXES, GZIP_SUFFIX, DataFolders
+from bot.data.web.sample_index import prune_indexes
+from bot.data.web.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
+from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.problems import Problem, field_error, redacted_texts
+from bot.platform.web_kit.request_body import FORM_CHUNK_BYTES, read_form, read_form_part, read_multipart
+from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
+from bot.services import Services
+from bot.training.dataset_catalog import DatasetPlace
+from personas.errors import MaterialError, RequestError, UnderstudyError
+from personas.home.rights import RightsStatement
+
+DATA_PATH = f"{DASHBOARD}/data"
+FOREIGN_ORIGINS = (data_sources.SHIPPED_ORIGIN, data_sources.PUBLISHED_ORIGIN)
+MAX_FIELD_BYTES = 4096
+OFFERED_TEXT = "Moderators can use it now: /finetune start dataset:{}"
+WITHDRAWN_TEXT = "It is withdrawn: moderators cannot name it any more."
+routes = Routes()
+
+
+@routes.add(f"GET {DATA_PATH}")
+async def get_data_page(request: web.Request) -> web.Response:
+    """Page with all sources and data sets, and the upload form."""
+    services, jobs = get_services(request), data_service.get_jobs(request)
+    sources = await asyncio.to_thread(data_sources.list_sources, services)
+    sets, faults = await asyncio.to_thread(list_datasets, services)
+    places = DataFolders(services.home)
+    await asyncio.to_thread(prune_indexes, services.home / "cache", [places.index(one.folder) for one in sets])
+    return render_page(
+        request,
+        "data/index.html",
+        title="Data",
+        ours=[source for source in sources if source.origin not in FOREIGN_ORIGINS and not source.is_set],
+        shipped=[source for source in sources if source.origin == data_sources.SHIPPED_ORIGIN],
+        published=[source for source in sources if source.origin == data_sources.PUBLISHED_ORIGIN],
+        sets=sets,
+        damaged=[*data_sources.catalog_errors(services), *faults],
+        open_jobs=[job for job in jobs.open() if job.kind != "import"],
+        failed=jobs.failed("build"),
+        kinds=FILE_SUFFIXES,
+        packed=GZIP_SUFFIX,
+        room=min(services.max_upload_bytes, await asyncio.to_thread(max_upload_bytes, places.uploads)),
+    )
+
+
+@routes.add(f"POST {DATA_PATH}/uploads")
+async def post_upload(request: web.Request) -> web.Response:
+    """Store a file, or pasted text, and have the trainer inspect it."""
+    name = await _store_form_upload(request)
+    data_service.inspect_upload(get_services(request), name)
+    return redirect_to(request, upload_page_path(name), f"{name} is here. State the right to it below.")
+
+
+async def _store_form_upload(request: web.Request) -> str:
+    """Stream the part `file` or `text` of a form to disk; returns its name. Raises `Problem`.
+
+    The parts `name` and `replace`, which decide how it is stored, come before it.
+    """
+    services, state = get_services(request), data_service.get_data_state(request)
+    fields: dict[str, str] = {}
+    stored: list[ReceivedFile] = []
+
+    async def read_part(part: BodyPartReader) -> None:
+        if part.name not in ("file", "text"):
+            content = await read_form_part(part, MAX_FIELD_BYTES)
+            fields[part.name or ""] = content.decode("utf-8", errors="replace")
+            return
+        read = partial(part.read_chunk, FORM_CHUNK_BYTES)
+        first = await read() if not stored and (part.name == "text" or part.filename) else b""
+        if first:
+            name = fields.get("name", "").strip() or part.filename or "pasted.txt"
+            replace = fields.get("replace") == "yes"
+            chunks = _prepend_chunk(first, read)
+            stored.append(await data_service.store_upload(services, state, chunks, name, replace=replace))
+
+    await read_multipart(request, read_part)
+    if not stored:
+        raise Problem("invalid-request", "No file was chosen, and nothing was pasted.", "Choose a file, or paste text.")
+    return stored[0].path.name
+
+
+def _prepend_chunk(first: bytes, read: ReadChunk) -> ReadChunk:
+    """Return a reader that yields `first` before the rest."""
+    waiting = [first]
+
+    async def read_next() -> bytes:
+        return waiting.pop() if waiting else bytes(await read())
+
+    return read_next
+
+
+@routes.add(f"GET {DATA_PATH}/uploads/{{name}}")
+async def get_upload_page(request: web.Request) -> web.Response:
+    """Page of an upload and the right stated to it."""
+    services = get_services(request)
+    source = await asyncio.to_thread(data_sources.require_upload, services.home, request.match_info["name"])
+    return _render_upload(request, source)
+
+
+def _render_upload(
+    request: web.Request,
+    source: data_sources.DataSource,
+    given: dict[str, str] | None = None,
+    problem: Problem | None = None,
+    offer: dict[str, str] | None = None,
+    mapping: str | None = None,
+) -> web.Response:
+    jobs = data_service.get_jobs(request)
+    place = data_service.upload_place(source.name)
+    return render_page(
+        request,
+        "data/upload.html",
+        title=source.name,
+        problem=problem,
+        ids={"right": f"right-{data_sources.RIGHT_CHOICES[0][0]}"},
+        source=source,
+        job=jobs.latest("inspect", source.name),
+        choices=data_sources.RIGHT_CHOICES,
+        licensed=data_sources.LICENSED_RIGHT,
+        given=given or statement_fields(source.statement),
+        map=_map_text(source, mapping),
+        offer=offer_fields(get_services(request), place, Path(source.name).stem.partition(".")[0]) | (offer or {}),
+    )
+
+
+def _map_text(source: data_sources.DataSource, given: str | None) -> str:
+    """The pairs for the form, one a line: those that were sent, else those that are stored, else the proposal."""
+    if given is not None:
+        return given
+    asked = source.about.question if source.about else None
+    return "\n".join(source.mapping or (asked.pairs if asked else ()))
+
+
+@routes.add(f"POST {DATA_PATH}/uploads/{{name}}/columns")
+async def post_columns(request: web.Request) -> web.Response:
+    """Store which column of an upload is what, and inspect it again."""
+    services, name = get_services(request), request.match_info["name"]
+    given = dict((await read_form(request)).items())
+    try:
+        pairs = () if given.get("take_back") else data_sources.parse_map_form(given)
+        await data_service.set_columns(services, name, pairs)
+    except Problem as problem:
+        if not problem.errors:
+            raise
+        source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
+        return _render_upload(request, source, problem=problem, mapping=given.get("map", ""))
+    message = "The columns are stored; the file is read again." if pairs else "The columns are withdrawn."
+    return redirect_to(request, upload_page_path(name), message)
+
+
+def statement_fields(stated: RightsStatement | None) -> dict[str, str]:
+    """A stated right as form fields."""
+    if stated is None:
+        today = datetime.now().astimezone().date().isoformat()
+        return {"right": "", "licence": "", "stated_by": "", "stated_on": today, "why": ""}
+    kind, _, licence = stated.right.partition(":")
+    return {"right": kind, "licence": licence, "stated_by": stated.stated_by, "stated_on": stated.stated_on,
+            "why": stated.why}  # fmt: skip
+
+
+def offer_fields(services: Services, place: DatasetPlace, name: str) -> dict[str, str]:
+    """The entry of a data set in the catalogue as form fields; `name` is proposed where there is none."""
+    entry = services.catalogue.entry_at(place)
+    if entry is None:
+        return {"name": name, "language": "", "format": "", "persona_names": "", "map": ""}
+    return {
+        "name": entry.name,
+        "language": entry.language,
+        "format": entry.format or "",
+        "persona_names": ", ".join(entry.persona_names),
+        "map": "\n".join(entry.mapping),
+    }
+
+
+@routes.add(f"POST {DATA_PATH}/uploads/{{name}}/right")
+async def post_right(request: web.Request) -> web.Response:
+    """Store the right stated to an upload, or remove it."""
+    services, name = get_services(request), request.match_info["name"]
+    given = dict((await read_form(request)).items())
+    if given.get("take_back"):
+        await data_service.set_right(services, name, None)
+        return redirect_to(request, upload_page_path(name), "The right is withdrawn; it cannot be trained on.")
+    try:
+        source = await data_service.set_right(services, name, data_sources.parse_rights_form(given))
+    except Problem as problem:
+        if not problem.errors:
+            raise
+        source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
+        return _render_upload(request, source, statement_fields(source.statement) | given, problem)
+    right = source.statement.right if source.statement else ""
+    message = source.refused or f"{source.name} can be trained on: {right}."
+    return redirect_to(request, upload_page_path(name), message)
+
+
+@routes.add(f"POST {DATA_PATH}/uploads/{{name}}/catalogue")
+async def post_upload_offer(request: web.Request) -> web.Response:
+    """Let moderators use an upload, or withdraw it from them."""
+    services, name = get_services(request), request.match_info["name"]
+    given = dict((await read_form(request)).items())
+    if given.get("take_back"):
+        await data_service.withdraw(services, upload=name)
+        return redirect_to(request, upload_page_path(name), WITHDRAWN_TEXT)
+    try:
+        offer = data_sources.parse_offer_form(given)
+        await data_service.offer_upload(services, name, offer)
+    except (RequestError, MaterialError, Problem) as error:
+        source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
+        return _render_upload(request, source, None, offer_problem(error, services), given)
+    return redirect_to(request, upload_page_path(name), OFFERED_TEXT.format(offer.name))
+
+
+def offer_problem(error: UnderstudyError, services: Services) -> Problem:
+    """The problem of a form by which a data set is offered to moderators."""
+    if isinstance(error, Problem):
+        return error
+    errors = [field_error("name", str(error))] if isinstance(error, RequestError) else []
+    return Problem("refused", *redacted_texts(error, services.home), errors=errors)
+
+
+# ------------------------------------------------------------------------------------------------- published sets
+
+
+async def _require_published(request: web.Request) -> data_sources.DataSource:
+    """The published data set of the address. Raises `Problem`."""
+    services, name = get_services(request), request.match_info["name"]
+    sources = await asyncio.to_thread(data_sources.list_sources, services)
+    for source in sources:
+        if source.name == name and source.entry and source.entry.about:
+            return source
+    raise Problem("not-found", f"There is no published data set {name!r}.", f"See {DATA_PATH}.")
+
+
+@routes.add(f"GET {DATA_PATH}/published/{{name}}")
+async def get_published_page(request: web.Request) -> web.Response:
+    """Page of a published data set: facts, licence, and the button that fetches it."""
+    return _render_published(request, await _require_published(request))
+
+
+def _render_published(
+    request: web.Request,
+    source: data_sources.DataSource,
+    given: dict[str, str] | None = None,
+    problem: Problem | None = None,
+) -> web.Response:
+    services, entry = get_services(request), source.entry
+    assert entry is not None  # every published data set has one
+    return render_page(
+        request,
+        "data/published.html",
+        title=source.name,
+        problem=problem,
+        ids={"right": f"right-{data_sources.RIGHT_CHOICES[0][0]}"},
+        source=source,
+        entry=entry,
+        about=entry.about,
+        record=entry.record,
+        job=data_service.get_jobs(request).latest("fetch", source.name),
+        policy=services.fetch_datasets,
+        room=shutil.disk_usage(services.home).free,
+        choices=data_sources.RIGHT_CHOICES[:-1],
+        licensed=data_sources.LICENSED_RIGHT,
+        given=statement_fields(source.statement) | (given or {}),
+    )
+
+
+@routes.add(f"POST {DATA_PATH}/published/{{name}}/fetch")
+async def post_fetch_page(request: web.Request) -> web.Response:
+    """Start to fetch a published data set."""
+    source = await _require_published(request)
+    await data_service.fetch_dataset(get_services(request), source.name)
+    return redirect_to(request, _published_path(source.name))
+
+
+@routes.add(f"POST {DATA_PATH}/published/{{name}}/catalogue")
+async def post_published_offer(request: web.Request) -> web.Response:
+    """State a right to a published data set without licence, or withdraw it."""
+    services, source = get_services(request), await _require_published(request)
+    given = dict((await read_form(request)).items())
+    if given.get("take_back"):
+        await data_service.withdraw(services, dataset=source.name)
+        return redirect_to(request, _published_path(source.name), WITHDRAWN_TEXT)
+    try:
+        offer = data_sources.parse_offer_form({**given, "name": source.name})
+        await data_service.offer_dataset(services, source.name, offer)
+    except (RequestError, MaterialError, Problem) as error:
+        return _render_published(request, source, given, offer_problem(error, services))
+    return redirect_to(request, _published_path(source.name), OFFERED_TEXT.format(source.name))
+
+
+def _published_path(name: str) -> str:
+    return f"{DATA_PATH}/published/{quote(name)}"
+
+
+@routes.add(f"POST {DATA_PATH}/uploads/{{name}}/inspect")
+async def inspect_again(request: web.Request) -> web.Response:
+    services, name = get_services(request), request.match_info["name"]
+    await asyncio.to_thread(data_sources.require_upload, services.home, name)
+    data_service.inspect_upload(services, name)
+    return redirect_to(request, upload_page_path(name))
+
+
+@routes.add(f"POST {DATA_PATH}/uploads/{{name}}/delete")
+async def delete_upload_page(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    await data_service.delete_upload(get_services(request), name)
+    return redirect_to(request, DATA_PATH, f"{name} is deleted.")
+
+
+@routes.add(f"GET {DATA_PATH}/works/{{work_id}}/events")
+async def get_job_events(request: web.Request) -> web.StreamResponse:
+    get_services(request)
+    return await data_service.stream_job_progress(
+        request, data_service.require_job(request, request.match_info["work_id"])
+    )
+
+
+@routes.add(f"POST {DATA_PATH}/works/{{work_id}}/cancel")
+async def cancel_job(request: web.Request) -> web.Response:
+    get_services(request)
+    jobs = data_service.get_jobs(request)
+    job = data_service.require_job(request, request.match_info["work_id"])
+    await jobs.cancel(job)
+    paths = {"inspect": upload_page_path(job.subject), "fetch": _published_path(job.subject)}
+    paths["import"] = f"{DASHBOARD}/personas/{job.subject}/versions"
+    path = paths.get(job.kind, f"{DATA_PATH}/builds/{job.subject}")
+    return redirect_to(request, path, "Cancelled." if job.state == "cancelled" else "It had ended already.")
+
+
+def upload_page_path(name: str) -> str:
+    return f"{DATA_PATH}/uploads/{quote(name)}"

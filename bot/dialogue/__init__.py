@@ -1,0 +1,1 @@
+"""Dialogues between two personas."""

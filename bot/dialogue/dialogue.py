@@ -1,0 +1,261 @@
+"""Dialogue between two personas: whose turn it is, when it ends, and how it runs in a Discord channel."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
+
+import discord
+
+from bot.chat.model_names import ChatModel, build_model_request
+from bot.chat.places import ChannelRef, GuildChannel, channel_ref
+from bot.chat.reply_service import ReplyService
+from bot.chat.streaming_reply import StreamingReply
+from bot.platform.errors import error_text
+from bot.store import StoreError
+from personas.engine import ReplyStream
+from personas.schemas.chat import ChatReply, Persona, Turn
+
+log = logging.getLogger(__name__)
+MIN_TURNS, DEFAULT_TURNS, MAX_TURNS = 2, 6, 20
+"""Turns of a duet."""
+REPETITION_WORDS = 8
+"""Length of a repeated word sequence that counts as repetition; repeated sayings and names are shorter."""
+WORD_PATTERN = re.compile(r"\w+")
+DialogueEnd = Literal["limit", "repeats", "silent"]
+DIALOGUE_END_TEXTS: dict[DialogueEnd, str] = {
+    "limit": "all turns taken",
+    "repeats": "it began to repeat itself",
+    "silent": "there was nothing more to say",
+}
+PAUSE_S = 1.5
+"""Pause between two lines: for readers, and for Discord's rate limits."""
+POLL_INTERVAL_S = 0.25
+"""Interval of the checks for a reason to end."""
+SHUTDOWN_TIMEOUT_S = 2.0
+"""How long a shutdown waits for duets to post their end."""
+MEMBER_SPOKE_TEXT, MUTED_TEXT = "somebody spoke", "a moderator silenced one of them"
+PERSONA_REMOVED_TEXT, LINE_DELETED_TEXT = "one of them is no longer here", "a line was deleted"
+STOPPED_TEXT, FAILED_TEXT, SHUTDOWN_TEXT = "stopped", "it could not go on", "the bot was stopped"
+
+
+@dataclass
+class Dialogue:
+    """A duet of two personas with these names, after what a member said to both."""
+
+    names: tuple[str, str]
+    opening: Turn
+    limit: int = DEFAULT_TURNS
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def next(self) -> int:
+        """Index of the persona whose turn it is: 0 or 1."""
+        return len(self.lines) % 2
+
+    def turns(self) -> tuple[Turn, ...]:
+        """The conversation from the point of view of the next persona; the last turn is the one to answer."""
+        lines = enumerate(self.lines)
+        return (self.opening, *(Turn(self.names[at % 2], line, by_persona=at % 2 == self.next) for at, line in lines))
+
+    def take(self, line: str) -> DialogueEnd | None:
+        """Add the next line. Returns why the duet ends with it, None if it goes on."""
+        repeated = is_repetition(line, [self.opening.text, *self.lines])
+        self.lines.append(line)
+        if not line.strip():
+            return "silent"
+        if repeated:
+            return "repeats"
+        return "limit" if len(self.lines) >= self.limit else None
+
+
+def is_repetition(line: str, before: list[str]) -> bool:
+    """Report whether a line repeats an earlier one: all of it, or `REPETITION_WORDS` words in a row."""
+    words = _words(line)
+    return any((words and words == other) or _ngrams(words) & _ngrams(other) for other in map(_words, before))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(WORD_PATTERN.findall(text.casefold()))
+
+
+def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:
+    return {words[at : at + REPETITION_WORDS] for at in range(len(words) - REPETITION_WORDS + 1)}
+
+
+@dataclass
+class ChannelDialogue:
+    """A duet in a channel. `opening_seq` is its opening's `seq` in the store: members' later messages end it.
+
+    `buttons` creates those under a line that is being written; `on_end` is called with the reason of the end.
+    """
+
+    channel: GuildChannel
+    personas: tuple[Persona, Persona]
+    duet: Dialogue
+    requested_by: int
+    opening_seq: int
+    buttons: Callable[[], discord.ui.View]
+    on_end: Callable[[str], Awaitable[None]]
+    stopped: str = ""
+    stream: ReplyStream | None = None
+
+    @property
+    def place(self) -> ChannelRef:
+        """The channel's ids."""
+        return channel_ref(self.channel)
+
+    def stop(self, why: str = STOPPED_TEXT) -> None:
+        """End it now, even in the middle of a line; the first reason counts."""
+        self.stopped = self.stopped or why
+        if self.stream:
+            self.stream.cancel()
+
+
+@dataclass
+class DialogueRunner:
+    """The running duets, at most one in a server."""
+
+    pause_s: float = PAUSE_S
+    _talks: dict[int, ChannelDialogue] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def of_guild(self, guild_id: int) -> ChannelDialogue | None:
+        """The running duet of a server."""
+        return self._talks.get(guild_id)
+
+    @contextmanager
+    def running(self, talk: ChannelDialogue) -> Iterator[None]:
+        """Register the running duet of its server inside the block."""
+        self._talks[talk.place.guild_id] = talk
+        try:
+            yield
+        finally:
+            del self._talks[talk.place.guild_id]
+
+    async def perform(self, talk: ChannelDialogue, reply_service: ReplyService) -> None:
+        """Run the duet to its end."""
+        task = asyncio.create_task(_DialogueRun(talk, reply_service, self.pause_s).run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await task
+
+    def stop_requested_by(self, user_id: int) -> None:
+        """End the duets that a member requested."""
+        for talk in self._talks.values():
+            if talk.requested_by == user_id:
+                talk.stop()
+
+    async def close(self) -> None:
+        """End all duets; the last line of each stays as it is."""
+        for talk in self._talks.values():
+            talk.stop(SHUTDOWN_TEXT)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT_S)
+
+
+@dataclass(frozen=True)
+class _DialogueRun:
+    """One duet being performed."""
+
+    talk: ChannelDialogue
+    reply_service: ReplyService
+    pause_s: float
+
+    async def run(self) -> None:
+        try:
+            why = await self._run_turns()
+        except StoreError as error:  # the log says why; members need not
+            log.error("a duet ended: %s", error)
+            why = FAILED_TEXT
+        except Exception as error:  # shown in the channel: the caller cannot
+            why = error_text(error)
+        await self.talk.on_end(why)
+
+    async def _run_turns(self) -> str:
+        """Returns the reason of the end."""
+        talk = self.talk
+        while not self._check():
+            line = await self._generate_line(talk.personas[talk.duet.next])
+            if line is None:
+                return FAILED_TEXT
+            if end := talk.duet.take(line):
+                return talk.stopped or DIALOGUE_END_TEXTS[end]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._watch(), self.pause_s)
+        return talk.stopped
+
+    def _check(self) -> str:
+        """Stop the duet where there is a reason to. Returns the reason, empty while it goes on."""
+        if not self.talk.stopped and (why := self._stop_reason()):
+            self.talk.stop(why)
+        return self.talk.stopped
+
+    def _stop_reason(self) -> str:
+        talk, store, place = self.talk, self.reply_service.store, self.talk.place
+        latest = store.messages.recent(place.channel_id, keep=4, block=4)
+        if any(message.persona_id is None and message.seq > talk.opening_seq for message in latest):
+            return MEMBER_SPOKE_TEXT
+        if any(self.reply_service.rules.muted(persona, place) for persona in talk.personas):
+            return MUTED_TEXT
+        known = self.reply_service.request_builder.personas
+        return "" if all(known.get(persona.id, place.guild_id) for persona in talk.personas) else PERSONA_REMOVED_TEXT
+
+    async def _generate_line(self, persona: Persona) -> str | None:
+        """Post and store the next line. Returns None where that failed."""
+        talk = self.talk
+        live = await self.reply_service.begin_message(
+            persona,
+            talk.channel,
+            growing=talk.buttons,
+            ended=discord.ui.View,
+            on_parts=partial(self._record_parts, persona, []),
+        )
+        event_id = live.parts[0]
+        try:
+            reply = await self._stream_line(persona, live)
+            await self.reply_service.end_reply(persona, talk.place, event_id, live, reply)
+        except discord.NotFound:
+            talk.stop(LINE_DELETED_TEXT)
+            self.reply_service.store.replies.record_deleted(event_id)
+            return ""
+        except Exception as error:  # shown in its place
+            await self.reply_service.fail_reply(event_id, live, error, persona=persona, place=talk.place)
+            return None
+        return reply.text
+
+    async def _stream_line(self, persona: Persona, live: StreamingReply) -> ChatReply:
+        builder, talk = self.reply_service.request_builder, self.talk
+        guild_id = talk.place.guild_id
+        model = ChatModel(persona, builder.speaking(persona.id, guild_id), guild_id)
+        request = await build_model_request(builder, model, talk.duet.turns(), builder.sampling)
+        live.dialogue = builder.dialogue_of(request.adapter)
+        fair = replace(request, guild_id=model.guild_id, member_id=talk.requested_by)
+        talk.stream = stream = self.reply_service.throttle.submit(self.reply_service.engine, fair)
+        watching = asyncio.create_task(self._watch())
+        try:
+            return await live.follow(stream)
+        finally:
+            watching.cancel()
+            stream.cancel()
+            talk.stream = None
+
+    async def _watch(self) -> None:
+        while not self._check():  # noqa: ASYNC110  the store is checked, and sends no events
+            await asyncio.sleep(POLL_INTERVAL_S)
+
+    def _record_parts(self, persona: Persona, seen: list[int], parts: list[int]) -> None:
+        """Store the line's messages. Its event id is that of its first message, since no event requested it.
+
+        Like a greeting it answers nobody, so statistics of replies do not count it.
+        """
+        replies, place = self.reply_service.store.replies, self.talk.place
+        if not seen:
+            seen.append(parts[0])
+            replies.begin(seen[0], place.guild_id, place.channel_id, persona.id, time.time())
+        replies.record_parts(seen[0], parts)

@@ -1,0 +1,106 @@
+"""`/persona duet`: a moderator lets two personas talk with each other."""
+
+from contextlib import suppress
+
+import discord
+from discord import app_commands
+from discord.app_commands import Range
+
+from bot.chat.discord_buttons import quote_member
+from bot.chat.places import GuildChannel, channel_ref
+from bot.chat.prompt_context import has_words
+from bot.dialogue.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, ChannelDialogue, Dialogue
+from bot.platform.discord_kit.transformers import (
+    PERSONA,
+    Interaction,
+    PersonaOption,
+    channel_persona,
+    require_moderator,
+)
+from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, fill_response, update_message
+from bot.platform.errors import RefusedError
+from bot.services import Services
+from personas.schemas.chat import Persona, Turn
+from personas.schemas.formatting import count_of
+
+MAX_OPENING_CHARS = 1000
+
+
+@PERSONA.command(description="Let this channel's persona and another one talk with each other (moderators).")
+@app_commands.describe(
+    other="The other persona",
+    opening="What you say to both: a question, or a topic",
+    turns=f"Maximum number of lines ({DEFAULT_TURNS} if left out)",
+)
+async def duet(
+    interaction: Interaction,
+    other: PersonaOption,
+    opening: Range[str, 1, MAX_OPENING_CHARS],
+    turns: Range[int, MIN_TURNS, MAX_TURNS] = DEFAULT_TURNS,
+) -> None:
+    channel = interaction.channel
+    if not isinstance(channel, GuildChannel):
+        raise RefusedError("Personas talk with each other in text channels and threads of a server.")
+    require_moderator(interaction)
+    pair = channel_persona(interaction), other
+    _require_possible(interaction.client.services, pair, channel)
+    await _run_dialogue(interaction, channel, pair, opening.strip(), turns)
+
+
+class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-9]+)"):
+    """Stops the duet that began with this stored message; the button of one that is over goes."""
+
+    label = "Stop"
+    begun_at: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        services = interaction.client.services
+        talk = services.dialogue_runner.of_guild(interaction.guild_id or 0)
+        if talk is None or talk.opening_seq != int(self.begun_at):
+            await update_message(interaction, view=None)
+            return
+        services.reply_service.rules.require_owner(talk.requested_by, interaction.user, "stop this duet")
+        talk.stop()
+        await defer(interaction)
+
+
+def _require_possible(services: Services, pair: tuple[Persona, Persona], channel: GuildChannel) -> None:
+    if pair[0].id == pair[1].id:
+        raise RefusedError(f"{pair[0].name} cannot talk with itself.", "Name another persona.")
+    for persona in pair:
+        services.reply_service.rules.require_unmuted(persona, channel_ref(channel))
+    if running := services.dialogue_runner.of_guild(channel.guild.id):
+        raise RefusedError(f"A duet is running in {running.channel.mention}.", "Stop it, or wait for its end.")
+
+
+async def _run_dialogue(
+    interaction: Interaction, channel: GuildChannel, pair: tuple[Persona, Persona], opening: str, turns: int
+) -> None:
+    services, author = interaction.client.services, interaction.user
+    await defer(interaction)
+    message = await services.message_reader.read_interaction(interaction, opening)
+    if not has_words(message.text):
+        raise RefusedError("The opening has no words.", "Write a question, or a topic.")
+    opening_seq = services.reply_service.store_message(message, channel_ref(channel))
+    names = pair[0].name, pair[1].name
+    head, both = quote_member(message.author_name, opening), " and ".join(names)
+    duet = Dialogue(names, Turn(message.author_name, message.text), turns)
+
+    def buttons() -> discord.ui.View:
+        return button_view(DialogueStopButton(opening_seq))
+
+    async def on_end(why: str) -> None:
+        count = count_of(len(duet.lines), "line")
+        text = f"{head}\n-# {both} have talked, {count}: {why}"
+        with suppress(discord.HTTPException):  # it may have been deleted
+            await channel.get_partial_message(first_id).edit(content=text, view=None)
+
+    talk = ChannelDialogue(channel, pair, duet, author.id, opening_seq, buttons, on_end)
+    note = f"{both} talk with each other, up to {turns} lines. Stop ends it, and so does anyone who talks to them."
+    with services.dialogue_runner.running(talk):
+        try:
+            first_id = await fill_response(interaction, f"{head}\n-# {note}", buttons(), suppress_embeds=True)
+        except Exception:  # nobody saw the opening
+            services.store.messages.take_back(opening_seq)
+            raise
+        await services.dialogue_runner.perform(talk, services.reply_service)

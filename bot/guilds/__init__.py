@@ -1,0 +1,1 @@
+"""The guilds that the bot is in or has left."""

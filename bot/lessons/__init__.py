@@ -1,0 +1,1 @@
+"""Replies written for a persona to learn from."""

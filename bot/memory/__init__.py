@@ -1,0 +1,1 @@
+"""What members ask personas to keep."""

@@ -1,0 +1,281 @@
+"""`POST /v1/chat/completions` and `GET /v1/models`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal
+
+from aiohttp import web
+
+from bot.chat.model_names import (
+    ChatModel,
+    UnknownModelError,
+    VersionTable,
+    build_model_request,
+    find_model,
+    servable_dialogue_adapters,
+)
+from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.streaming_reply import FilteredReply, stream_filtered_reply
+from bot.openai_api.web import completion_request
+from bot.openai_api.web.responses import (
+    ChatCompletion,
+    CompletionBuilder,
+    OpenAIError,
+    error_json,
+    error_responses,
+    openai_error,
+)
+from bot.personas.base_model_compat import token_counter_or_estimate
+from bot.platform.web_kit.app_context import get_services
+from bot.platform.web_kit.openapi import JSON_TYPE, ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
+from bot.platform.web_kit.request_body import read_json_object
+from bot.platform.web_kit.sse import SSE_HEADERS, is_connected, while_connected
+from bot.services import Services
+from bot.store import BASE_MODEL_NAME
+from personas.home.adapters import DialogueAdapter
+from personas.schemas.chat import ChatRequest
+
+log = logging.getLogger(__name__)
+DISCONNECT_POLL_S = 0.2
+"""Interval of checks for a disconnected client."""
+MAX_CHAT_BODY_BYTES = 2 * 2**20
+"""Clients send the whole conversation each time."""
+COMPLETION_EXAMPLE = {
+    "model": "ballast",
+    "messages": [{"role": "user", "content": "Is the ferry late?"}],
+    "stream": False,
+}
+routes = ApiRoutes("openai")
+
+
+@routes.operation(
+    "POST /v1/chat/completions",
+    "Create a chat completion, compatible with OpenAI's clients",
+    {
+        200: ResponseSpec(
+            "The reply, or its pieces as server-sent events.", ChatCompletion, (JSON_TYPE, "text/event-stream")
+        ),
+        **error_responses(
+            _400="The body is not valid JSON, or a field is invalid: `param` names it.",
+            _404="There is no such model.",
+            _413="The body is too large.",
+            _415="The body is not JSON.",
+            _422="The version cannot be loaded.",
+            _429="Too many replies are waiting, or too many wrong tokens were sent; try again after Retry-After.",
+        ),
+    },
+    body=BodySpec(completion_request.ChatCompletionBody, COMPLETION_EXAMPLE),
+)
+async def post_chat_completion(request: web.Request) -> web.StreamResponse:
+    """Returns the reply as one object or as server-sent events. A client's disconnect cancels it."""
+    services = get_services(request)
+    body = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
+    model = require_model(services, body.model)
+    talk = completion_request.parse_chat(body, model.persona.name if model.persona else "")
+    chat_request = await while_connected(request, _chat_request(services, model, body, talk))
+    builder = CompletionBuilder(model, chat_request.lore, talk.notes)
+    try:
+        async with (
+            stream_filtered_reply(services.engine, services.throttle, chat_request) as reply,
+            _cancel_on_disconnect(request, reply),
+        ):
+            if body.stream:
+                return await _stream_completion(request, reply, builder, body)
+            async for _ in reply:
+                pass
+            return builder.completion(reply.reply, _completion_text(reply)).response()
+    except Exception as error:
+        if refusal := openai_error(error, services.home):
+            raise refusal from error
+        raise
+
+
+def require_model(services: Services, model: str) -> ChatModel:
+    """Find the model a client names. Raises `OpenAIError`."""
+    try:
+        return find_model(services.request_builder, model)
+    except UnknownModelError as error:
+        raise OpenAIError(
+            error.message, error.advice, slug="not-found", status=404, code="model_not_found", param="model"
+        ) from None
+
+
+async def _chat_request(
+    services: Services,
+    model: ChatModel,
+    body: completion_request.ChatCompletionBody,
+    talk: completion_request.ParsedChat,
+) -> ChatRequest:
+    sampling = completion_request.sampling_parameters(body, services.request_builder.sampling)
+    completion_request.require_prompt_fits(
+        talk, sampling.max_new_tokens, token_counter_or_estimate(services.base_model)
+    )
+    request = await build_model_request(services.request_builder, model, talk.turns, sampling, talk.instructions)
+    return replace(request, prefill=talk.prefill)
+
+
+def _completion_text(reply: FilteredReply) -> str:
+    """The whole text; with the blank before it that a continued message needs."""
+    said = reply.reply.text
+    return said[: len(said) - len(said.lstrip())] + reply.text
+
+
+async def _stream_completion(
+    request: web.Request, reply: FilteredReply, builder: CompletionBuilder, body: completion_request.ChatCompletionBody
+) -> web.StreamResponse:
+    """Stream the reply from its first piece on: errors before it have an HTTP status of their own."""
+    pieces = aiter(reply)
+    first = await anext(pieces, "")
+    answer = web.StreamResponse(headers=SSE_HEADERS)
+    with suppress(ConnectionError):  # nobody reads it any more
+        await answer.prepare(request)
+        try:
+            async for chunk in _chunks(first, pieces, reply, builder, body):
+                await _send_chunk(answer, chunk)
+        except ConnectionError:
+            raise
+        except Exception as error:  # the status has been sent, so the stream ends with the error
+            known = openai_error(error, get_services(request).home) or OpenAIError.internal(error)
+            await _send_chunk(answer, error_json(known))
+        await answer.write(b"data: [DONE]\n\n")
+        await answer.write_eof()
+    return answer
+
+
+async def _chunks(
+    first: str,
+    pieces: AsyncIterator[str],
+    reply: FilteredReply,
+    builder: CompletionBuilder,
+    body: completion_request.ChatCompletionBody,
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield the role, the text, the finish reason, and token usage if it was requested."""
+    counts = bool(body.stream_options and body.stream_options.include_usage)
+    more: dict[str, Any] = {"usage": None} if counts else {}
+    yield {**builder.begun(), **more}
+    if first:
+        yield {**builder.chunk({"content": first}), **more}
+    async for piece in pieces:
+        yield {**builder.chunk({"content": piece}), **more}
+    yield {**builder.ended(reply.reply), **more}
+    if counts:
+        yield builder.used(reply.reply)
+
+
+async def _send_chunk(answer: web.StreamResponse, chunk: dict[str, Any]) -> None:
+    await answer.write(f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode())
+
+
+@asynccontextmanager
+async def _cancel_on_disconnect(request: web.Request, reply: FilteredReply) -> AsyncIterator[None]:
+    """Cancel the reply when the client disconnects."""
+
+    async def watch() -> None:
+        while is_connected(request):  # noqa: ASYNC110  a connection that has gone tells nobody
+            await asyncio.sleep(DISCONNECT_POLL_S)
+        reply.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+class ModelResponse(ApiModel):
+    """A model as OpenAI's clients read it; `name` is what Open WebUI shows."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    name: str
+    understudy: Json
+
+    @classmethod
+    def of(cls, model_id: str, model: ChatModel, installed_at: float) -> ModelResponse:
+        persona, dialogue = model.persona, model.dialogue
+        is_short = model_id in (persona and persona.id, dialogue and dialogue.id)
+        return cls(
+            id=model_id,
+            object="model",
+            created=int(installed_at),
+            owned_by="understudy",
+            name=(persona.name if persona else model_id) if is_short else model.name,
+            understudy={"persona": persona.id if persona else None, "version": model.version},
+        )
+
+
+class ModelListResponse(ApiModel):
+    """All models."""
+
+    object: Literal["list"]
+    data: list[ModelResponse]
+
+
+@routes.operation(
+    "GET /v1/models",
+    "List personas and versions as models",
+    {200: ResponseSpec("All models.", ModelListResponse), **error_responses()},
+)
+async def get_models(request: web.Request) -> web.Response:
+    """List each persona with its live version, then each of its versions, dialogue adapters, and the base model."""
+    builder = get_services(request).request_builder
+    # Some thousand personas make megabytes of JSON: in a thread, the event loop goes on meanwhile.
+    text = await asyncio.to_thread(_model_list_json, builder, VersionTable.read(builder))
+    return web.Response(body=text, content_type=JSON_TYPE)
+
+
+def _model_list_json(builder: ChatRequestBuilder, versions: VersionTable) -> bytes:
+    # Written one by one: each step is short, and other threads have their turn in between.
+    models = (ModelResponse.of(*row).model_dump_json() for row in _list_rows(builder, versions))
+    return f'{{"object": "list", "data": [{", ".join(models)}]}}'.encode()
+
+
+def _list_rows(builder: ChatRequestBuilder, versions: VersionTable) -> Iterator[tuple[str, ChatModel, float]]:
+    """Yield id, model and time of creation: each persona for its live version, then with each of its versions."""
+    for guild_id, persona in builder.personas.everybody():
+        found = versions.models(guild_id, persona)
+        yield persona.id, found.live, found.live_since
+        for model, installed_at in found.models:
+            yield model.id, model, installed_at
+    for adapter in servable_dialogue_adapters(builder):
+        yield adapter.id, ChatModel.of_dialogue(adapter), _created_at(adapter)
+    yield BASE_MODEL_NAME, ChatModel(), 0.0
+
+
+@routes.operation(
+    "GET /v1/models/{model:.+}",
+    "Get a model",
+    {200: ResponseSpec("The model.", ModelResponse), **error_responses(_404="There is no such model.")},
+    parameters={
+        "model": "A persona's id, optionally with a version (`ballast@v3`, `ballast@base`), a dialogue adapter "
+        "(`dialogue/NAME`), or `base`."
+    },
+)
+async def get_model(request: web.Request) -> web.Response:
+    """Returns one model of the list."""
+    services, model = get_services(request), request.match_info["model"]
+    found = require_model(services, model)
+    return ModelResponse.of(model, found, _installed_at(services, found)).response()
+
+
+def _installed_at(services: Services, model: ChatModel) -> float:
+    """Install time of a version, or creation time of a dialogue adapter, in seconds since 1970; 0 for others."""
+    if model.dialogue:
+        return _created_at(model.dialogue)
+    installed = services.store.versions.installed(model.persona.id) if model.persona else []
+    return next((one.installed_at for one in installed if one.version == model.version), 0.0)
+
+
+def _created_at(adapter: DialogueAdapter) -> float:
+    with suppress(ValueError):
+        return datetime.fromisoformat(adapter.created_at).timestamp()
+    return 0.0

@@ -1,0 +1,1 @@
+"""Running the bot: backup, doctor, shards, metrics and state."""

@@ -1,0 +1,92 @@
+"""Backups at regular intervals into a folder beside the home, for a damaged database; the oldest are deleted."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bot.operations.backup.archive import BackupError
+from bot.operations.backup.create import create_backup
+from bot.platform.clock import BackgroundTask, Clock
+from bot.store import Store
+from personas.home.pseudonyms import KEY_FILE
+
+log = logging.getLogger(__name__)
+FIRST_DELAY_S = 3600.0
+"""Age of a home at its first backup."""
+CHECK_INTERVAL_S = 600.0
+NAME_FORMAT = "understudy-%Y%m%d-%H%M%S.zip"
+
+
+def automatic_folder(home: Path) -> Path:
+    """Return the folder of a home's automatic backups: outside, because a home cannot contain its own backup."""
+    return home.with_name(f"{home.name}.backups")
+
+
+def automatic_backups(home: Path, now: float) -> dict[Path, float]:
+    """Return the automatic backups and when they were made (seconds since 1970), oldest first.
+
+    One that is dated after `now` was made while the clock was ahead, nobody knows when. It counts as the oldest: 0.
+    """
+    found = {}
+    for file in sorted(automatic_folder(home).glob("understudy-*.zip")):
+        try:
+            made_at = datetime.strptime(file.name, NAME_FORMAT).replace(tzinfo=UTC).timestamp()
+        except ValueError:  # a file of somebody else
+            continue
+        found[file] = made_at if made_at <= now else 0.0
+    return dict(sorted(found.items(), key=lambda one: one[1]))
+
+
+def latest_backup(home: Path, now: float) -> Path:
+    """Return the newest automatic backup. Raises `BackupError` when there is none."""
+    if backups := automatic_backups(home, now):
+        return list(backups)[-1]
+    raise BackupError(f"There is no automatic backup in {automatic_folder(home)}.", "Name a backup's file.")
+
+
+@dataclass(frozen=True)
+class BackupSchedule:
+    """Seconds between two backups, and the number of backups to keep."""
+
+    every_s: float
+    keep: int
+
+
+class AutomaticBackup:
+    """Backs a home up while the bot runs.
+
+    A member's erasure does not wait until backups that contain them are old enough: a new one replaces them at once.
+    """
+
+    def __init__(self, home: Path, store: Store, clock: Clock, schedule: BackupSchedule) -> None:
+        self._home, self._store, self._clock, self._schedule = home, store, clock, schedule
+        key = home / KEY_FILE  # as old as the home
+        self._begun_at = min(clock.now(), key.stat().st_mtime) if key.exists() else clock.now()
+        self.task = BackgroundTask(
+            "automatic backup", self.back_up_if_due, lambda: clock.sleep(CHECK_INTERVAL_S), clock
+        )
+        """The task that backs up."""
+
+    async def back_up_if_due(self) -> bool:
+        """Back up, and delete what is too old or contains erased members. Raises `UnderstudyError`, `OSError`."""
+        now = self._clock.now()
+        backups = automatic_backups(self._home, now)
+        erased_at = max(self._store.people.tombstones().values(), default=0.0)
+        outdated = [file for file, at in backups.items() if at <= erased_at]
+        due = max(backups.values()) + self._schedule.every_s if backups else self._begun_at + FIRST_DELAY_S
+        if not outdated and now < due:
+            return False
+        await asyncio.shield(asyncio.to_thread(self._back_up, now))
+        kept = [file for file in automatic_backups(self._home, now) if file not in outdated]
+        for file in [*outdated, *kept[: -self._schedule.keep]]:
+            file.unlink(missing_ok=True)
+        return True
+
+    def _back_up(self, now: float) -> None:
+        folder = automatic_folder(self._home)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        out = folder / datetime.fromtimestamp(now, UTC).strftime(NAME_FORMAT)
+        made = create_backup(self._home, out, now, lambda size: lambda more: None, listed=False)
+        log.info("automatic backup: %s (%.1f MB)", made.path, made.bytes / 2**20)

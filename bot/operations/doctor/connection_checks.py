@@ -1,0 +1,163 @@
+"""Checks at Discord: the token, permissions, intents, and the application's name."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import discord
+
+from bot.operations.doctor.local_checks import BotCheck, CheckState
+from bot.platform import permissions
+from bot.platform.errors import DiscordError, connection_error
+from bot.settings import Settings
+from bot.store import Store, find_databases
+
+DISCORD_TIMEOUT_S = 30.0
+GUILDS_AT_ONCE = 20
+"""Servers whose permissions are looked at before the event loop goes on: some milliseconds."""
+MAX_GUILDS_SEARCHED, PERMISSIONS_AGE_S = 100, 60.0
+"""In more servers, what is missing is looked for again only after this time."""
+GUILD_SETTLE_S = 1.0  # time without a further guild after which the list counts as complete
+
+
+async def fetch_application_id(token: str) -> int:
+    """Return the id of the application that a token belongs to. Raises `DiscordError`."""
+    client = _create_client(discord.Intents(guilds=True))
+    try:
+        async with asyncio.timeout(DISCORD_TIMEOUT_S):
+            await client.login(token)
+        return client.application_id or 0
+    except Exception as error:  # discord.py raises whatever an unexpected response leads to
+        found = connection_error(error)
+        advice = f"{found.advice} Or name the application with --application."
+        raise DiscordError(found.message, advice) from error
+    finally:
+        await client.close()
+
+
+async def check_discord(settings: Settings) -> list[BotCheck]:
+    """Check what Discord grants this bot; no checks without a token. The bot may run meanwhile."""
+    if not settings.discord_token:
+        return []
+    try:
+        try:
+            return await _connected_checks(settings, content=True)
+        except discord.PrivilegedIntentsRequired:
+            return await _connected_checks(settings, content=False)
+    except Exception as error:  # as above
+        found = connection_error(error)
+        state: CheckState = "warn" if isinstance(found, DiscordError) and found.is_temporary else "fail"
+        return [BotCheck("Discord", state, found.message, found.advice)]
+
+
+def _create_client(intents: discord.Intents) -> discord.Client:
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # nothing here has voice features
+    return discord.Client(intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=GUILD_SETTLE_S)
+
+
+async def _connected_checks(settings: Settings, *, content: bool) -> list[BotCheck]:
+    async with asyncio.timeout(DISCORD_TIMEOUT_S), _connected(settings.discord_token, content=content) as client:
+        return [
+            BotCheck("Discord", "ok", _application_text(client)),
+            _check_message_content(settings, granted=content),
+            *_check_permissions(client, settings),
+        ]
+
+
+@asynccontextmanager
+async def _connected(token: str, *, content: bool) -> AsyncIterator[discord.Client]:
+    """Connect a client that only receives its guilds; errors of the connection are raised here."""
+    client = _create_client(discord.Intents(guilds=True, message_content=content))
+    running = asyncio.create_task(client.start(token))
+    ready = asyncio.create_task(client.wait_until_ready())
+    try:
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            await running
+        yield client
+    finally:
+        ready.cancel()
+        await client.close()
+        await asyncio.gather(running, ready, return_exceptions=True)
+
+
+def _application_text(client: discord.Client) -> str:
+    count = len(client.guilds)
+    return f"the token is {client.user}'s, in {count} server{'' if count == 1 else 's'}"
+
+
+def _check_message_content(settings: Settings, *, granted: bool) -> BotCheck:
+    need, name = permissions.MESSAGE_CONTENT, "intent"
+    if granted:
+        return BotCheck(name, "ok", "Message Content is granted")
+    where = "Developer Portal → Bot → Privileged Gateway Intents: allow Message Content"
+    found = f"Message Content is not granted: {need.cost}"
+    if settings.message_content_intent:
+        return BotCheck(name, "warn", found, f"{where}, or set MESSAGE_CONTENT_INTENT=false")
+    return BotCheck(name, "ok", f"{found}. To change that: {where}")
+
+
+def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[BotCheck]:
+    if not client.guilds:
+        url = permissions.invite_url(client.application_id or 0)
+        yield BotCheck("permissions", "warn", "the bot is in no server yet", f"invite it: {url}")
+        return
+    found = [
+        lack
+        for guild, channels in _channels_in_use(client, settings.home)
+        for lack in permissions.find_missing_permissions(guild, channels)
+    ]
+    for lack in found:
+        is_mute = lack.need.permission in ("view_channel", "send_messages")
+        yield BotCheck("permissions", "fail" if is_mute else "warn", lack.description, lack.remedy)
+    if not found:
+        yield BotCheck("permissions", "ok", "all granted, in each server and each channel with a persona")
+
+
+def _channels_in_use(client: discord.Client, home: Path) -> list[tuple[discord.Guild, list[discord.abc.GuildChannel]]]:
+    with ExitStack() as stack:
+        stores = [stack.enter_context(Store.read_only(file)) for file in find_databases(home)]
+        return [(guild, [it for store in stores for it in channels_in_use(guild, store)]) for guild in client.guilds]
+
+
+async def missing_permissions(client: discord.Client, store: Store) -> list[permissions.MissingPermission]:
+    """Return what the bot lacks in its servers. Of many, some are looked at at a time: the event loop goes on."""
+    used, found = store.channels.by_guild(), list[permissions.MissingPermission]()
+    for number, guild in enumerate(client.guilds, start=1):
+        channels = [channel for id in used.get(guild.id, ()) if (channel := guild.get_channel(id))]
+        found += permissions.find_missing_permissions(guild, channels)
+        if number % GUILDS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return found
+
+
+class PermissionReport:
+    """Keeps what `missing_permissions` found in many servers for a while: that takes a second in some thousands."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._ended_at = clock, float("-inf")
+        self._found: list[permissions.MissingPermission] = []
+        self._search: asyncio.Task[None] | None = None
+
+    async def latest(self, client: discord.Client | None, store: Store) -> list[permissions.MissingPermission]:
+        """Return what is missing now, or was `PERMISSIONS_AGE_S` ago, where the bot is in many servers."""
+        if client is None:
+            return []
+        is_recent = self._clock() < self._ended_at + PERMISSIONS_AGE_S
+        if not is_recent or len(client.guilds) <= MAX_GUILDS_SEARCHED:
+            if self._search is None or self._search.done():
+                self._search = asyncio.create_task(self._update(client, store))
+            await asyncio.shield(self._search)
+        return self._found
+
+    async def _update(self, client: discord.Client, store: Store) -> None:
+        self._found = await missing_permissions(client, store)
+        self._ended_at = self._clock()
+
+
+def channels_in_use(guild: discord.Guild, store: Store) -> list[discord.abc.GuildChannel]:
+    """Return the channels of a guild that have a persona, and that the bot can see."""
+    used = [guild.get_channel(channel.channel_id) for channel in store.channels.of_guild(guild.id)]
+    return [channel for channel in used if channel]

@@ -1,0 +1,251 @@
+"""State of the bot, its processes and its machine at one moment."""
+
+import asyncio
+import functools
+import importlib.metadata
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import psutil
+from aiohttp import web
+
+from bot.operations.doctor import local_checks
+from bot.operations.doctor.connection_checks import PermissionReport
+from bot.operations.doctor.local_checks import BotCheck
+from bot.operations.metrics import LoggedWarning, Percentiles
+from bot.platform.errors import redact_paths
+from bot.services import Bot, Services
+from bot.store import JobState, Store, StoreError
+from personas.engine import EngineState
+from personas.models.base_model import load_torch
+
+REPORTED_PACKAGES = ("understudy", "torch", "transformers", "peft", "discord.py", "aiohttp")
+JOB_STATES: tuple[str, ...] = get_args(JobState)
+SLOW_HEARTBEAT_S = 2.0
+"""A slower heartbeat means an unstable connection."""
+MAX_DISCONNECTED_S = 60.0
+"""Time without a session after which the bot does not count as connected; reconnecting mostly takes seconds."""
+WRITE_PROBE_BYTES, WRITE_PROBE_INTERVAL_S = 2**16, 5.0
+
+
+PERMISSION_REPORT = web.AppKey("permission report", PermissionReport)
+
+
+class WriteProbe:
+    """Writes a file and a row as a trial, once in some seconds however often it is asked, one trial at a time."""
+
+    def __init__(self) -> None:
+        self._begun = 0.0
+        self._trial: asyncio.Future[str] | None = None
+
+    async def error(self, folder: Path, store: Store) -> str:
+        """Return why nothing can be written into a folder or a database; empty if something can."""
+        now = time.monotonic()
+        if self._trial is None or (self._trial.done() and now > self._begun + WRITE_PROBE_INTERVAL_S):
+            self._begun = now
+            self._trial = asyncio.ensure_future(_write_both(folder, store))
+        return await asyncio.shield(self._trial)
+
+
+async def _write_both(folder: Path, store: Store) -> str:
+    if why := await asyncio.to_thread(_write_error, folder):
+        return why
+    try:
+        store.check_writable(time.time())  # over the one connection that may write
+    except StoreError as error:
+        return redact_paths(error.message, folder).removesuffix(".")
+    return ""
+
+
+def _write_error(folder: Path) -> str:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:  # without a name: a killed process leaves nothing
+            file.write(bytes(WRITE_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+@dataclass(frozen=True)
+class ProcessStats:
+    """A process of the bot. `what` is "bot", or what it was started as; `memory_bytes` is resident memory."""
+
+    what: str
+    pid: int
+    memory_bytes: int
+    cpu_s: float
+    threads: int
+    started_at: float
+
+
+@dataclass(frozen=True)
+class HostResources:
+    """Memory of the machine and space on the home's disk, in bytes; GPU figures are None without a GPU."""
+
+    memory_bytes: int
+    available_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int
+    gpu_bytes: int | None
+    gpu_free_bytes: int | None
+
+
+@dataclass(frozen=True)
+class DiscordConnection:
+    """The connection to Discord, or to the guild on this machine. `heartbeat_s` is None before the first."""
+
+    to: str
+    is_ready: bool
+    servers: int
+    heartbeat_s: float | None
+
+
+@dataclass(frozen=True)
+class SystemState:
+    """All of it, at `at`; times in seconds since 1970. `jobs` are counted by state."""
+
+    at: float
+    started_at: float
+    versions: dict[str, str]
+    processes: tuple[ProcessStats, ...]
+    machine: HostResources
+    connection: DiscordConnection | None
+    jobs: dict[str, int]
+    engine: EngineState
+    first_text: Percentiles
+    whole_reply: Percentiles
+    warnings: tuple[LoggedWarning, ...]
+    health: tuple[BotCheck, ...]
+
+
+async def read_system_state(services: Services) -> SystemState:
+    """Read the current state; disk and kernel figures are read in a thread."""
+    watch, engine = services.metrics, services.engine.state()
+    processes, machine, disk = await asyncio.to_thread(_host_stats, services.home, engine.device == "cuda")
+    connection = _discord_connection(services)
+    return SystemState(
+        at=time.time(),
+        started_at=watch.started_at,
+        versions=package_versions(),
+        processes=processes,
+        machine=machine,
+        connection=connection,
+        jobs=dict.fromkeys(JOB_STATES, 0) | {str(name): count for name, count in services.store.jobs.counts().items()},
+        engine=engine,
+        first_text=watch.first_text,
+        whole_reply=watch.whole_reply,
+        warnings=tuple(_redact_warning(one, services.home) for one in reversed(list(watch.warnings.lines))),
+        health=(_check_replies(engine), *_check_connection(connection), *_check_background(services), disk),
+    )
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    found = {"Python": platform.python_version()}
+    for name in REPORTED_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # run from a folder that was not installed
+            continue
+    return found
+
+
+def _host_stats(home: Path, has_gpu: bool) -> tuple[tuple[ProcessStats, ...], HostResources, BotCheck]:
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(home)
+    gpu = _gpu_memory() if has_gpu else (None, None)
+    machine = HostResources(int(memory.total), int(memory.available), disk.total, disk.free, *gpu)
+    return tuple(_list_processes()), machine, local_checks.check_disk(home)
+
+
+def _list_processes() -> Iterator[ProcessStats]:
+    own = psutil.Process()
+    yield _process_stats(own, "bot")
+    for child in own.children(recursive=True):
+        try:
+            if what := _process_name(child.cmdline()):
+                yield _process_stats(child, what)
+        except psutil.Error:  # it has just ended
+            continue
+
+
+def _process_stats(of: psutil.Process, what: str) -> ProcessStats:
+    with of.oneshot():
+        times = of.cpu_times()
+        return ProcessStats(
+            what, of.pid, of.memory_info().rss, times.user + times.system, of.num_threads(), of.create_time()
+        )
+
+
+def _process_name(command: list[str]) -> str:
+    """Name of a child process such as "trainer run 3f9a2c41d0"; empty if it is not one of the bot's."""
+    if "-m" not in command[1:3]:
+        return ""
+    module, *words = command[command.index("-m") + 1 :]
+    named = [Path(word).name for word in words[:2] if not word.startswith("-")]
+    return " ".join([module, *named])
+
+
+def _gpu_memory() -> tuple[int | None, int | None]:
+    torch = load_torch()
+    if not torch.cuda.is_available():
+        return None, None
+    free, total = torch.cuda.mem_get_info()
+    return int(total), int(free)
+
+
+def _discord_connection(services: Services) -> DiscordConnection | None:
+    client = services.client
+    if client is None:
+        return None
+    to = "the guild on this machine" if services.privacy.in_sandbox else "Discord"
+    beat, is_ready = client.latency, client.is_ready() and disconnected_s(services) < MAX_DISCONNECTED_S
+    return DiscordConnection(to, is_ready, len(client.guilds), beat if 0 <= beat < float("inf") else None)
+
+
+def disconnected_s(services: Services) -> float:
+    """Return the seconds since which the connection is lost; 0 while there is one."""
+    return services.client.disconnected_s if isinstance(services.client, Bot) else 0.0
+
+
+def _check_background(services: Services) -> Iterator[BotCheck]:
+    for task in services.background:
+        if task.error:
+            found = redact_paths(f"failed, to be tried again: {task.error}", services.home)
+            yield BotCheck(task.name, "warn", found, "see the log; mostly the disk is full")
+
+
+def _check_replies(engine: EngineState) -> BotCheck:
+    if engine.problems:
+        words = "some servers compute no replies" if engine.rows else "no replies are computed"
+        return BotCheck("replies", "warn" if engine.rows else "fail", words, " ".join(engine.problems))
+    words = f"{engine.running} of {engine.rows} at once, {engine.waiting} waiting"
+    if engine.waiting >= engine.rows:
+        return BotCheck("replies", "warn", words, "a faster machine or a smaller BASE_MODEL answers more at once")
+    return BotCheck("replies", "ok", words)
+
+
+def _check_connection(connection: DiscordConnection | None) -> Iterator[BotCheck]:
+    if connection is None:
+        return
+    if not connection.is_ready:
+        yield BotCheck(
+            "connection", "fail", f"not connected to {connection.to}", "it tries again by itself; see the log"
+        )
+    elif connection.heartbeat_s and connection.heartbeat_s > SLOW_HEARTBEAT_S:
+        yield BotCheck("connection", "warn", f"{connection.to} answers after {connection.heartbeat_s:.1f} s",
+                    "check the network")  # fmt: skip
+    else:
+        yield BotCheck("connection", "ok", f"connected to {connection.to}")
+
+
+def _redact_warning(one: LoggedWarning, home: Path) -> LoggedWarning:
+    return LoggedWarning(one.at, one.level, one.logger, redact_paths(one.words, home))

@@ -1,0 +1,165 @@
+"""`/persona lore add|remove|ask`: a guild's lore for its personas."""
+
+import asyncio
+
+import discord
+from discord import app_commands
+
+from bot.personas.discord_import_list import with_import_list
+from bot.personas.guild_lore import GuildLore, contribute_lore
+from bot.personas.lore_upload import add_lore, max_upload_bytes, titled_text
+from bot.platform.discord_kit.transformers import (
+    CHANNEL_PERSONA_HELP,
+    PERSONA,
+    Interaction,
+    PersonaOption,
+    SuggestionTransformer,
+    channel_persona,
+    guild_moderators_only,
+    require_guild_moderator,
+    require_persona,
+)
+from bot.platform.discord_kit.ui import defer, form, respond, send_form, text_field
+from bot.platform.errors import RefusedError
+from bot.services import Services
+from personas.lore.index import MIN_SCORE, LoreRanking, PassageMatch
+from personas.lore.index_terms import has_words
+from personas.schemas.chat import Persona
+from personas.schemas.formatting import count_of
+
+LORE_FORM_PREFIX = "lore:"
+"""Prefix of the form's custom id; the persona's id follows."""
+DM_TEXT = "Lore is added to a server."
+MAX_SHOWN_MATCHES, MAX_SHOWN_KEYS = 4, 6
+MAX_EXCERPT_CHARS = 160
+LORE = app_commands.Group(
+    name="lore", description="What personas know about themselves and their world.", parent=PERSONA
+)
+
+
+def _lore_files(interaction: Interaction) -> list[str]:
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    persona = services.personas.find(str(interaction.namespace.persona or ""), guild_id)
+    return guild_lore(services).files(guild_id, persona.id) if persona and guild_id else []
+
+
+FileOption = app_commands.Transform[str, SuggestionTransformer(_lore_files)]
+
+
+@guild_moderators_only(DM_TEXT)
+@LORE.command(name="add", description="Give a persona lore in this server (moderators): a file, or text in a form.")
+@app_commands.describe(
+    persona="Which persona",
+    file="Markdown (at most 100 KB) or a lorebook; replaces a file of its name (a form opens if left out)",
+)
+async def lore_add(interaction: Interaction, persona: PersonaOption, file: discord.Attachment | None = None) -> None:
+    if file is None:
+        await send_form(interaction, lore_form(persona))
+        return
+    if file.size > (most := max_upload_bytes(file.filename)):
+        raise RefusedError(f"{file.filename} has more than {most // 1000:,} KB.", "Split it into several files.")
+    await defer(interaction, ephemeral=True)
+    await _add_lore(interaction, interaction.guild_id or 0, persona, file.filename, await file.read())
+
+
+@guild_moderators_only(DM_TEXT)
+@LORE.command(name="remove", description="Remove a lore file that this server has added (moderators).")
+@app_commands.describe(persona="Which persona", file="Which file")
+async def lore_remove(interaction: Interaction, persona: PersonaOption, file: FileOption) -> None:
+    guild_id, services = interaction.guild_id or 0, interaction.client.services
+    await defer(interaction, ephemeral=True)
+    await guild_lore(services).remove(guild_id, persona.id, file)
+    services.store.people.remove_contribution(guild_id, persona.id, file)
+    await respond(interaction, f"{persona.name} has forgotten `{file}`.")
+
+
+@LORE.command(name="ask", description="Show which lore a question finds, and why.")
+@app_commands.describe(question="What you would ask", persona=CHANNEL_PERSONA_HELP)
+async def lore_ask(
+    interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: PersonaOption | None = None
+) -> None:
+    if not has_words(question):
+        raise RefusedError("The question has no words.", "Write what a member might ask.")
+    persona = persona or channel_persona(interaction)
+    lore, guild_id = interaction.client.services.request_builder.lore, interaction.guild_id or 0
+    await defer(interaction, ephemeral=True)
+    ranking = await asyncio.to_thread(lore.rank, persona.id, question, guild_id)
+    await respond(interaction, _matches_text(persona, ranking), suppress_embeds=True)
+
+
+def lore_form(persona: Persona) -> discord.ui.Modal:
+    """The form behind `/persona lore add` without a file."""
+    title = discord.ui.TextInput[discord.ui.Modal](label="Title", custom_id="title", max_length=60)
+    text = text_field("Text (markdown)", "text", 4000)
+    return form(f"Lore for {persona.name}", f"{LORE_FORM_PREFIX}{persona.id}", title, text)
+
+
+async def add_lore_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
+    """Add the text of a submitted form, with its title as a heading unless it has one."""
+    guild_id, persona = require_guild_moderator(interaction, DM_TEXT), require_persona(interaction, persona_id)
+    await defer(interaction, ephemeral=True, thinking=True)
+    typed = await interaction.client.services.message_reader.read_interaction(interaction, values["text"])
+    text = titled_text(values["title"], typed.text)
+    await _add_lore(interaction, guild_id, persona, values["title"], text.encode())
+
+
+async def _add_lore(interaction: Interaction, guild_id: int, persona: Persona, name: str, content: bytes) -> None:
+    services = interaction.client.services
+    people, user_id, lore = services.store.people, interaction.user.id, guild_lore(services)
+
+    async def store(wanted: str, text: bytes) -> tuple[str, int]:
+        return await contribute_lore(people, lore, guild_id, persona.id, wanted, text, user_id)
+
+    added = await add_lore(lore, guild_id, persona, name, content=content, store=store)
+    count = count_of(added.passages, "passage")
+    files = ", ".join(f"`{file}`" for file in added.files)
+    lines = [
+        f"{persona.name} knows {files} now ({count}), in this server only. "
+        "`/persona lore ask` shows what a question finds, `/persona lore remove` removes it."
+    ]
+    if added.report is None:
+        await respond(interaction, lines[0])
+        return
+    lines[0] = f"This is {added.kind}. {lines[0]}"
+    text, attached = with_import_list(lines, added.report)
+    await respond(interaction, text, files=attached, suppress_embeds=True)
+
+
+def guild_lore(services: Services) -> GuildLore:
+    """The lore of all guilds."""
+    return GuildLore(services.home, services.request_builder.lore)
+
+
+def _matches_text(persona: Persona, ranking: LoreRanking) -> str:
+    """Describe the matches, the near misses, and why. The sources read as under a reply."""
+    if not ranking.matches:
+        return f"There is no lore for {persona.name} yet. `/persona lore add` gives them some."
+    selected = {id(match) for match in ranking.selected()}
+    count = "1 passage" if len(selected) == 1 else f"{len(selected) or 'no'} passages"
+    threshold = f"A passage matches with a score of {MIN_SCORE:g} or more"
+    lines = [f"**{persona.name}** would be given {count}. {threshold}{ranking.note and f'; {ranking.note}'}:"]
+    for match in ranking.matches[:MAX_SHOWN_MATCHES]:
+        mark = "✅" if id(match) in selected else "➖" if match.is_match else "❌"
+        score = "by keys" if match.by_keys else f"{match.score:.2f}"
+        lines.append(f"{mark} **{score}** `{match.passage.source}` {match.passage.heading}")
+        lines += [f"-# {_match_reason(match)}", f"> {_excerpt(match.passage.text)}"]
+    return "\n".join(lines)
+
+
+def _match_reason(match: PassageMatch) -> str:
+    if match.is_always:
+        return "given with every message"
+    if match.keys:
+        return f"its keys: {discord.utils.escape_markdown(', '.join(match.keys[:MAX_SHOWN_KEYS]))}"
+    if match.is_ruled_out:
+        return "given by its keys only, and they do not match"
+    words = ", ".join(sorted(match.words, key=lambda word: -match.words[word])) or "none"
+    meaning = "not compared (another language)" if match.cosine is None else f"{match.by_meaning:+.2f}"
+    return f"meaning {meaning} · shared words {match.by_words:+.2f} ({words})"
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text.split())
+    if len(line) > MAX_EXCERPT_CHARS:
+        line = line[:MAX_EXCERPT_CHARS].rsplit(" ", 1)[0] + " …"
+    return discord.utils.escape_markdown(line)

@@ -1,0 +1,287 @@
+"""Edits a character card: its fields, their validation and token counts, a preview reply, and saving."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field as Limit
+
+from bot.chat.model_names import ChatModel, build_model_request, find_model
+from bot.chat.streaming_reply import FilteredReply, stream_filtered_reply
+from bot.openai_api.web.responses import lore_json
+from bot.personas.base_model_compat import (
+    MAX_GREETING_CHARS,
+    CardTokenCount,
+    count_card_tokens,
+    load_token_counter,
+    require_token_budget,
+    token_counter_or_estimate,
+)
+from bot.personas.web.lookup import OwnedPersona
+from bot.platform.web_kit.openapi import ApiModel
+from bot.platform.web_kit.problems import Problem, field_error
+from bot.platform.web_kit.request_body import errors_as_problems
+from personas.card.card_report import report_card
+from personas.card.spec_card import JsonObject
+from personas.card.toml_card import card_from_table, persona_from_table
+from personas.errors import CardError
+from personas.prompt.renderer import CONTEXT_TOKENS, EXAMPLE_USER
+from personas.schemas.base import FrozenModel
+from personas.schemas.chat import ChatRequest, Persona, Turn
+from personas.schemas.import_report import ImportReport
+
+FieldValue = str | list[str]
+MAX_CARD_BODY_BYTES = 2**20
+"""Larger cards would never fit into a prompt; their books belong into lore."""
+MAX_GREETINGS = 50
+MAX_MESSAGE_CHARS = 4000
+REPLY_FIELDS = ("version", "seed", "prompt_tokens", "new_tokens", "finish", "shortened", "repeated")
+WHOLE_CARD = ""
+"""The key of errors that belong to no single field."""
+
+
+@dataclass(frozen=True)
+class CardField:
+    """A field of the form. `in_prompt`: the model reads it."""
+
+    name: str
+    label: str
+    hint: str = ""
+    kind: Literal["line", "text", "list", "tags", "json"] = "text"
+    rows: int = 4
+    in_prompt: bool = False
+
+
+FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
+    (
+        "Who it is",
+        (
+            CardField("name", "Name", "It speaks under this name. 1 to 80 characters.", "line"),
+            CardField("nickname", "Nickname", "What {{char}} stands for below, if not the name.", "line"),
+            CardField("tagline", "Tagline", "One line for menus and lists, at most 200 characters.", "line"),
+            CardField("tags", "Tags", "Separated by commas.", "tags"),
+        ),
+    ),
+    (
+        "What the model reads",
+        (
+            CardField("system_prompt", "Opening instructions", "Begin every prompt.", in_prompt=True),
+            CardField("description", "Description", "Who {{char}} is.", rows=8, in_prompt=True),
+            CardField("personality", "Personality", in_prompt=True),
+            CardField("scenario", "Scenario", "Where the talk takes place.", in_prompt=True),
+            CardField("speech", "Manner of speaking", "In prose, where examples are no talk.", in_prompt=True),
+            CardField(
+                "mes_example",
+                "Example talks",
+                "Lines that begin with {{user}}: or {{char}}:, talks parted by <START>. They are shown to the model "
+                "before the talk, as many as fit.",
+                rows=8,
+                in_prompt=True,
+            ),
+            CardField("post_history_instructions", "Closing instructions", "End every prompt, after the talk.",
+                  in_prompt=True),
+        ),
+    ),
+    (
+        "What it says first",
+        (
+            CardField("first_mes", "Greeting", "Sent when it is assigned to a channel."),
+            CardField("alternate_greetings", "Other greetings", "Empty ones are left out.", "list", rows=3),
+        ),
+    ),
+    (
+        "For people",
+        (
+            CardField("creator_notes", "Notes", "Never part of a prompt."),
+            CardField("license", "Licence", "", "line"),
+            CardField("more", "Other fields of the card", "JSON of the card formats: creator, character book, "
+                  "extensions. It goes along when the card is exported.", "json", rows=6),
+        ),
+    ),
+)  # fmt: skip
+FIELDS_BY_NAME = {field.name: field for _, fields in FIELD_GROUPS for field in fields}
+
+
+class CardFields(FrozenModel):
+    """The fields of a card; what is left out stays as it is."""
+
+    name: str | None = None
+    nickname: str | None = None
+    tagline: str | None = None
+    tags: Annotated[list[str], Limit(max_length=200)] | None = None
+    system_prompt: str | None = None
+    description: str | None = None
+    personality: str | None = None
+    scenario: str | None = None
+    speech: str | None = None
+    mes_example: str | None = None
+    post_history_instructions: str | None = None
+    first_mes: str | None = None
+    alternate_greetings: Annotated[list[str], Limit(max_length=MAX_GREETINGS)] | None = None
+    creator_notes: str | None = None
+    license: str | None = None
+    more: str | None = None
+
+    def given(self) -> dict[str, FieldValue]:
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
+@dataclass(frozen=True)
+class CardCheck:
+    """A checked card: its table, and its persona or errors by field; token counts if they are known."""
+
+    table: JsonObject
+    persona: Persona | None
+    room: CardTokenCount | None
+    wrong: Mapping[str, str]
+    tokens: Mapping[str, int]
+
+
+def replace_fields(table: JsonObject, fields: Mapping[str, FieldValue]) -> JsonObject:
+    """A card's table with these fields replaced; empty ones are left out."""
+    merged = table | dict(fields)
+    for name in ("tags", "alternate_greetings"):
+        merged[name] = [text.strip() for text in merged.get(name, []) if text.strip()]
+    return {name: value for name, value in merged.items() if value or name in ("id", "name")}
+
+
+def check_card_table(table: JsonObject, base_model: str) -> CardCheck:
+    """Check a card's table. To be called in a thread, as the first call loads the tokenizer."""
+    count = token_counter_or_estimate(base_model)
+    tokens = {name: sum(map(count, _list_texts(table.get(name)))) for name in FIELDS_BY_NAME}
+    where = str(table["id"])
+    for name in FIELDS_BY_NAME:
+        if any("\0" in text for text in _list_texts(table.get(name))):
+            return CardCheck(table, None, None, {name: "It holds a NUL character. Remove it."}, tokens)
+    room = None
+    try:
+        persona = persona_from_table(table, where)
+        card_from_table(table, where)
+        room = count_card_tokens(persona, base_model)
+        require_token_budget(persona, where, room)
+    except CardError as error:
+        return CardCheck(table, None, room, {_first_invalid_field(table): str(error)}, tokens)
+    return CardCheck(table, persona, room, {}, tokens)
+
+
+def report_table(table: JsonObject) -> ImportReport:
+    """List what is used of a stored card. To be called in a thread."""
+    return report_card(card_from_table(table, str(table["id"])), str(table["id"]))
+
+
+def _list_texts(value: object) -> list[str]:
+    return [value] if isinstance(value, str) else list(value) if isinstance(value, list) else []
+
+
+def _first_invalid_field(table: JsonObject) -> str:
+    """The first field that is invalid on its own; `WHOLE_CARD` if only several together are."""
+    if len(table.get("first_mes", "")) > MAX_GREETING_CHARS:
+        return "first_mes"
+    for name in filter(table.__contains__, FIELDS_BY_NAME):  # in order: examples are parsed with a valid name
+        alone = {"id": "probe", "name": "Probe", name: table[name]}
+        if name == "mes_example":  # lines that begin with the name are the character's
+            alone |= {key: table[key] for key in ("name", "nickname") if table.get(key)}
+        try:
+            persona_from_table(alone, "probe")
+            if name == "more":
+                card_from_table(alone, "probe")
+        except CardError:
+            return name
+    return WHOLE_CARD
+
+
+def preview_model(found: OwnedPersona, version: str, card: CardCheck) -> ChatModel:
+    """Find a version (`live`: the current one, `base`: none) and give it this card. Raises `Problem`."""
+    require_valid_card(card)
+    with errors_as_problems("not-found"):
+        speaker = find_model(found.services.request_builder, f"{found.id}@{version}")
+    return replace(speaker, persona=card.persona)
+
+
+def require_valid_card(card: CardCheck) -> None:
+    """Raise `Problem` for an invalid card, naming its fields."""
+    if card.wrong:
+        errors = [field_error(name, detail) for name, detail in card.wrong.items()]
+        message = f"The card is invalid: {'; '.join(card.wrong.values())}"
+        raise Problem("invalid-request", message, "Correct what `errors` names.", errors=errors)
+
+
+async def preview_request(found: OwnedPersona, speaker: ChatModel, message: str) -> ChatRequest:
+    turns = [Turn(EXAMPLE_USER, message)]
+    builder = found.services.request_builder
+    return await build_model_request(builder, speaker, turns, builder.sampling)
+
+
+def reply_json(speech: FilteredReply) -> dict[str, Any]:
+    return {
+        "text": speech.text,
+        **{name: getattr(speech.reply, name) for name in REPLY_FIELDS},
+        "lore": lore_json(speech.reply.lore),
+    }
+
+
+async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, Any]:
+    """Generate the whole reply, for pages without scripts. Raises `Problem`."""
+    with errors_as_problems("busy"):
+        async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
+            async for _ in speech:
+                pass
+            return reply_json(speech)
+
+
+async def check_edited_card(found: OwnedPersona, fields: CardFields) -> CardCheck:
+
+    def look() -> CardCheck:
+        table = found.services.personas.table(found.id)
+        return check_card_table(replace_fields(table, fields.given()), found.services.base_model)
+
+    return await asyncio.to_thread(look)
+
+
+class CardTokens(ApiModel):
+    """Token counts of a card: by field, `prose` in every prompt, and `examples` as far as they fit.
+
+    `share` is of what prompt and reply hold together, `context_tokens`.
+    """
+
+    fields: dict[str, int]
+    prose: int | None
+    examples: int | None
+    examples_used: int | None
+    tokens: int | None
+    context_tokens: int
+    share: float | None
+    exact: bool
+
+
+def card_tokens(card: CardCheck, base_model: str) -> CardTokens:
+    names = ("prose", "examples", "examples_used", "tokens", "share")
+    return CardTokens(
+        fields=dict(card.tokens),
+        **{name: getattr(card.room, name, None) for name in names},
+        context_tokens=CONTEXT_TOKENS,
+        exact=load_token_counter(base_model) is not None,
+    )
+
+
+async def replace_card(found: OwnedPersona, card: CardCheck) -> Persona:
+    require_valid_card(card)
+    return await replace_card_table(found, card.table)
+
+
+async def replace_card_table(found: OwnedPersona, table: JsonObject) -> Persona:
+    """Save a card's table. Raises `Problem` if another persona has its name."""
+    personas = found.services.personas
+    with errors_as_problems("conflict"):
+        persona = await asyncio.to_thread(personas.rewrite, found.id, table)
+    warm_up_prompt(found, persona)
+    return persona
+
+
+def warm_up_prompt(found: OwnedPersona, persona: Persona) -> None:
+    """Warm the prefix cache with the persona's new prompt."""
+    request_builder = found.services.request_builder
+    version = request_builder.speaking(found.id, found.guild_id)
+    adapter = request_builder.adapter(found.id, version) if version else None
+    found.services.engine.prepare(persona, adapter)

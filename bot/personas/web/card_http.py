@@ -1,0 +1,234 @@
+"""`/personas/ID/card`, `/personas/ID/preview` and `POST /tokens`: reads, checks, previews and replaces a card."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, get_args
+
+from aiohttp import web
+from pydantic import Field as Limit
+
+from bot.chat.model_names import LIVE_VERSION
+from bot.chat.streaming_reply import stream_filtered_reply
+from bot.personas.base_model_compat import load_token_counter, token_counter_or_estimate
+from bot.personas.card_import import FILE_SUFFIXES, export_card, log_card_export
+from bot.personas.registry import short_id
+from bot.personas.web import card_editing
+from bot.personas.web.lookup import OwnedPersona, require_persona_in_path
+from bot.platform.web_kit.app_context import get_services
+from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, ResponseSpec, enum_parameter
+from bot.platform.web_kit.paging import enum_query, require_known_parameters
+from bot.platform.web_kit.problems import redacted_texts
+from bot.platform.web_kit.request_body import errors_as_problems, parse_body, read_json_object
+from bot.platform.web_kit.sse import SseItem, stream_events
+from bot.store import BASE_MODEL_NAME
+from personas.card.formats import CardExport, CardForm
+from personas.errors import UnderstudyError
+from personas.schemas.base import FrozenModel
+from personas.schemas.chat import ChatRequest
+
+routes = ApiRoutes("personas")
+NO_PERSONA_TEXT = "There is no such persona."
+FIELDS_FORMAT = "fields"
+CARD_FORMATS = (FIELDS_FORMAT, *get_args(CardForm))
+MEDIA_TYPES: dict[CardForm, str] = {
+    "png": "image/png", "v2": "application/json", "v3": "application/json", "charx": "application/zip",
+    "toml": "application/toml",
+}  # fmt: skip
+MAX_TEXTS = 100
+
+
+class PreviewBody(FrozenModel):
+    """A message to a persona, the version that answers, and changed fields of its card."""
+
+    message: Annotated[str, Limit(min_length=1, max_length=card_editing.MAX_MESSAGE_CHARS, pattern=r"\S")]
+    version: Annotated[str, Limit(max_length=64, description=f"a version, {LIVE_VERSION} or {BASE_MODEL_NAME}")] = (
+        LIVE_VERSION
+    )
+    card: card_editing.CardFields = card_editing.CardFields()
+
+
+@routes.operation(
+    "POST /personas/{persona_id}/preview",
+    "Preview a card's voice before saving it",
+    {
+        200: ResponseSpec(
+            "Server-sent events: `text` for each piece, then `reply` with the whole text, or `problem`.",
+            media="text/event-stream",
+        ),
+        404: "There is no such persona, or no such version.",
+    },
+    body=BodySpec(PreviewBody, {"message": "Who are you?", "version": LIVE_VERSION, "card": {"tagline": "A crane."}}),
+)
+async def post_preview(request: web.Request) -> web.StreamResponse:
+    """Generates the first reply of a conversation. Neither the card nor the message is stored."""
+    found = require_persona_in_path(request)
+    body = parse_body(PreviewBody, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES))
+    speaker = card_editing.preview_model(found, body.version, await card_editing.check_edited_card(found, body.card))
+    return await stream_events(
+        request, _preview_events(found, await card_editing.preview_request(found, speaker, body.message))
+    )
+
+
+async def _preview_events(found: OwnedPersona, request: ChatRequest) -> AsyncIterator[SseItem]:
+    try:
+        async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
+            async for piece in speech:
+                yield "", "text", {"text": piece}
+            yield "", "reply", card_editing.reply_json(speech)
+    except UnderstudyError as error:
+        detail, advice = redacted_texts(error, found.services.home)
+        yield "", "problem", {"detail": detail, "advice": advice}
+
+
+class TokenCountRequest(FrozenModel):
+    """Texts by a name each."""
+
+    texts: Annotated[dict[str, str], Limit(max_length=MAX_TEXTS)]
+
+
+class TokenCounts(ApiModel):
+    """Tokens by the names of the texts; `exact` is false where the served model's tokenizer is not on this machine."""
+
+    tokens: dict[str, int]
+    exact: bool
+    base_model: str
+
+
+class CheckedCard(ApiModel):
+    """The check of a card: errors by field ("" for the whole card), and token counts."""
+
+    wrong: dict[str, str]
+    tokens: card_editing.CardTokens
+
+
+@routes.operation(
+    "POST /tokens",
+    "Count tokens",
+    {200: ResponseSpec("Tokens by name.", TokenCounts)},
+    body=BodySpec(TokenCountRequest, {"texts": {"greeting": "Mind the hook."}}),
+)
+async def post_tokens(request: web.Request) -> web.Response:
+    """Counts tokens with the served base model's tokenizer, without the chat template."""
+    services = get_services(request)
+    texts = parse_body(TokenCountRequest, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES)).texts
+    return (await asyncio.to_thread(_count_tokens, services.base_model, texts)).response()
+
+
+def _count_tokens(base_model: str, texts: dict[str, str]) -> TokenCounts:
+    count, exact = token_counter_or_estimate(base_model), load_token_counter(base_model) is not None
+    return TokenCounts(tokens={name: count(text) for name, text in texts.items()}, exact=exact, base_model=base_model)
+
+
+@routes.operation(
+    "GET /personas/{persona_id}/card",
+    "Get a card",
+    {
+        200: ResponseSpec(
+            "The card: its fields as JSON, or a file.", None, ("application/json", *sorted(set(MEDIA_TYPES.values())))
+        ),
+        404: NO_PERSONA_TEXT,
+        409: "This card does not go into such a file.",
+    },
+    query={
+        "format": enum_parameter(
+            CARD_FORMATS, f"{FIELDS_FORMAT} if left out; the others are files of other programs, or ours."
+        )
+    },
+)
+async def get_card(request: web.Request) -> web.Response:
+    """Returns the editable fields, or a file for other programs."""
+    found = require_persona_in_path(request)
+    require_known_parameters(request, "format")
+    form = enum_query(request, "format", CARD_FORMATS) or FIELDS_FORMAT
+    if form == FIELDS_FORMAT:
+        return web.json_response(await asyncio.to_thread(fields_json, found))
+    return await card_file_response(found, next(one for one in get_args(CardForm) if one == form))
+
+
+async def card_file_response(found: OwnedPersona, form: CardForm) -> web.Response:
+    """The card as a file; the export of a member's card is logged. Raises `Problem`."""
+    name = short_id(found.persona, found.guild_id)
+    file = f"{name}.{FILE_SUFFIXES[form]}"
+    with errors_as_problems("conflict"):
+        written = await asyncio.to_thread(_write_card_file, found, form, name)
+    home, store = found.services.home, found.services.store
+    log_card_export(home, store, found.guild_id, found.persona, file, written.content, "to the operator")
+    headers = {"Content-Disposition": f'attachment; filename="{file}"'}
+    return web.Response(body=written.content, content_type=MEDIA_TYPES[form], headers=headers)
+
+
+def _write_card_file(found: OwnedPersona, form: CardForm, name: str) -> CardExport:
+    card = found.services.personas.card(found.persona, found.guild_id)
+    return export_card(card, form, found.persona, name)
+
+
+def fields_json(found: OwnedPersona) -> dict[str, Any]:
+    """The fields of a card, including empty ones."""
+    table = found.services.personas.table(found.id)
+    empty: dict[str, card_editing.FieldValue] = {
+        name: [] if name in ("tags", "alternate_greetings") else "" for name in card_editing.CardFields.model_fields
+    }
+    return {"id": found.id, "fields": {name: table.get(name, value) for name, value in empty.items()}}
+
+
+class ImportedParts(ApiModel):
+    """What is used of a card: each part with `what` it is and, unless it is taken as is, `why`."""
+
+    as_is: list[dict[str, str]]
+    other_meaning: list[dict[str, str]]
+    not_taken: list[dict[str, str]]
+
+
+@routes.operation(
+    "GET /personas/{persona_id}/card/imported",
+    "List what is used of a card",
+    {
+        200: ResponseSpec("Its fields, macros and book entries by what became of them.", ImportedParts),
+        404: NO_PERSONA_TEXT,
+    },
+)
+async def get_imported_parts(request: web.Request) -> web.Response:
+    """Says what of the stored card is taken as is, what has another meaning here, and what has no effect, and why."""
+    found = require_persona_in_path(request)
+    report = await asyncio.to_thread(card_editing.report_table, found.services.personas.table(found.id))
+    return ImportedParts(**report.as_json()).response()
+
+
+@routes.operation(
+    "POST /personas/{persona_id}/card/check",
+    "Check a card",
+    {200: ResponseSpec("The card's faults, and its size in tokens.", CheckedCard), 404: NO_PERSONA_TEXT},
+    body=BodySpec(card_editing.CardFields, {"tagline": "A crane."}),
+)
+async def post_card_check(request: web.Request) -> web.Response:
+    """Checks the persona's card with these fields; nothing is saved."""
+    found = require_persona_in_path(request)
+    card = await card_editing.check_edited_card(
+        found, parse_body(card_editing.CardFields, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES))
+    )
+    return CheckedCard(
+        wrong=dict(card.wrong), tokens=card_editing.card_tokens(card, found.services.base_model)
+    ).response()
+
+
+@routes.operation(
+    "PUT /personas/{persona_id}/card",
+    "Rewrite a card",
+    {
+        200: ResponseSpec("Its new size in tokens.", CheckedCard),
+        404: NO_PERSONA_TEXT,
+        409: "Another persona has this name.",
+    },
+    body=BodySpec(card_editing.CardFields, {"tagline": "A crane."}),
+)
+async def put_card(request: web.Request) -> web.Response:
+    """Takes effect with the next reply. Omitted fields stay; the previous card is stored.
+
+    A shipped card is copied to UNDERSTUDY_HOME, and the copy takes precedence.
+    """
+    found = require_persona_in_path(request)
+    card = await card_editing.check_edited_card(
+        found, parse_body(card_editing.CardFields, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES))
+    )
+    await card_editing.replace_card(found, card)
+    return CheckedCard(wrong={}, tokens=card_editing.card_tokens(card, found.services.base_model)).response()

@@ -1,0 +1,223 @@
+"""`/dashboard/personas/ID`: the card's form, a preview of its replies, and its revisions."""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from bot.chat.model_names import servable_versions
+from bot.personas.revisions import Revision
+from bot.personas.web import card_editing
+from bot.personas.web.lookup import OwnedPersona, persona_status, require_persona_in_path
+from bot.platform.web_kit.app_context import Routes
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import Form, errors_as_problems, read_form
+from bot.platform.web_kit.templating import FormError, format_time, redirect_to, render_page
+from personas.card.spec_card import JsonObject, json_bytes
+from personas.card.toml_card import parse_table
+from personas.prompt.renderer import MAX_CARD_TOKENS
+from personas.schemas.import_report import ImportReport
+
+MESSAGE_FIELD = "message"
+"""The message to the persona; not a field of the card."""
+FILE_FIELD = "file"
+"""A file that replaces the card."""
+CONFLICT_TEXT = "Someone else changed this card. Save again to overwrite their changes."
+
+CARD_FIELD_LABELS = {name: field.label for name, field in card_editing.FIELDS_BY_NAME.items()}
+CARD_FIELD_LABELS |= {MESSAGE_FIELD: "Message", FILE_FIELD: "File"}
+routes = Routes()
+
+
+@dataclass
+class CardDraft:
+    """Contents of the form: the card, a message to it, and the reply."""
+
+    card: card_editing.CardCheck
+    message: str = ""
+    voice: str = "live"
+    reply: dict[str, Any] | None = None
+    wrong: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredCard:
+    """A stored card with everything its page shows."""
+
+    table: JsonObject
+    stamp: str
+    card: card_editing.CardCheck
+    earlier: list[Revision]
+    voices: list[str]
+    report: ImportReport
+
+
+@routes.add("GET /dashboard/personas/{persona_id}")
+async def get_card_page(request: web.Request) -> web.Response:
+    found = require_persona_in_path(request)
+    now = await _stored_card(found)
+    return _render_card(request, found, now, CardDraft(now.card))
+
+
+async def render_rejected_card(request: web.Request, found: OwnedPersona, refused: Problem) -> web.Response:
+    """Page with the stored card, and why a file was rejected."""
+    now = await _stored_card(found)
+    return _render_card(request, found, now, CardDraft(now.card, wrong={FILE_FIELD: str(refused)}), refused.status)
+
+
+@routes.add("POST /dashboard/personas/{persona_id}")
+async def save_card(request: web.Request) -> web.Response:
+    """Save the form's card; if it is invalid, show the form again with the errors."""
+    found = require_persona_in_path(request)
+    form, now = await read_form(request), await _stored_card(found)
+    draft = await _draft_from_form(found, form, now)
+    if now.table == draft.card.table:
+        return redirect_to(request, found.page, "Nothing was changed.")
+    if draft.card.wrong:
+        return _render_card(request, found, now, draft, 422)
+    if form.get("stamp", "") != now.stamp:
+        draft.wrong = {card_editing.WHOLE_CARD: CONFLICT_TEXT}
+        return _render_card(request, found, now, draft, 409)
+    try:
+        persona = await card_editing.replace_card(found, draft.card)
+    except Problem as problem:
+        draft.wrong = {"name": str(problem)}
+        return _render_card(request, found, now, draft, problem.status if problem.slug == "no-room" else 422)
+    return redirect_to(request, found.page, f"{persona.name} speaks by this card from the next reply on.")
+
+
+@routes.add("POST /dashboard/personas/{persona_id}/preview")
+async def post_preview_page(request: web.Request) -> web.Response:
+    """Show the form again with a reply, for browsers without scripts."""
+    found = require_persona_in_path(request)
+    form, now = await read_form(request), await _stored_card(found)
+    draft = await _draft_from_form(found, form, now)
+    draft.message = form.get("message", "").strip()[: card_editing.MAX_MESSAGE_CHARS]
+    draft.voice = form.get("voice", "") or "live"
+    if not draft.message:
+        draft.wrong = {MESSAGE_FIELD: "Write what it is to answer."}
+    if draft.card.wrong or draft.wrong:
+        return _render_card(request, found, now, draft, 422)
+    try:
+        model = card_editing.preview_model(found, draft.voice, draft.card)
+        chat_request = await card_editing.preview_request(found, model, draft.message)
+        draft.reply = await card_editing.preview_reply(found, chat_request)
+    except Problem as problem:
+        draft.wrong = {card_editing.WHOLE_CARD: str(problem)}
+        return _render_card(request, found, now, draft, problem.status)
+    return _render_card(request, found, now, draft)
+
+
+@routes.add("GET /dashboard/personas/{persona_id}/earlier/{number}")
+async def get_revision_page(request: web.Request) -> web.Response:
+    """Page of an earlier card beside the current one."""
+    found = require_persona_in_path(request)
+    before, revision = await _require_revision(found, request.match_info["number"])
+    now = found.services.personas.table(found.id)
+    texts = [
+        (field.label, _value_text(before.get(name)), _value_text(now.get(name)))
+        for name, field in card_editing.FIELDS_BY_NAME.items()
+    ]
+    return render_page(
+        request,
+        "personas/earlier.html",
+        title=f"The card of {found.persona.name} until {format_time(revision.at).striptags()}",
+        at=revision.at,
+        action=f"{found.page}/earlier/{revision.number}",
+        back=found.page,
+        differences=[change for change in texts if change[1] != change[2]],
+    )
+
+
+@routes.add("POST /dashboard/personas/{persona_id}/earlier/{number}")
+async def restore_revision(request: web.Request) -> web.Response:
+    """Restore an earlier card; the picture stays."""
+    found = require_persona_in_path(request)
+    before, _ = await _require_revision(found, request.match_info["number"])
+    persona = await card_editing.replace_card_table(found, before)
+    return redirect_to(request, found.page, f"{persona.name} speaks by the earlier card again.")
+
+
+@routes.add("POST /dashboard/personas/{persona_id}/as-shipped")
+async def restore_shipped_card(request: web.Request) -> web.Response:
+    found = require_persona_in_path(request)
+    personas = found.services.personas
+    if not found.is_edited:
+        raise Problem("conflict", f"{found.persona.name} has no other card.", "Nothing was changed.")
+    await asyncio.to_thread(personas.remove, found.guild_id, found.persona, keeping=True)
+    persona = personas.get(found.id, 0)
+    assert persona is not None  # it ships
+    card_editing.warm_up_prompt(found, persona)
+    return redirect_to(request, found.page, f"{persona.name} speaks by the card that came with the bot.")
+
+
+@routes.add("GET /dashboard/personas/{persona_id}/face")
+async def get_avatar(request: web.Request) -> web.StreamResponse:
+    found = require_persona_in_path(request)
+    picture = found.persona.avatar
+    if picture is None or not picture.is_file():
+        raise Problem("not-found", f"{found.persona.name} has no picture.", "Import a card that has one.")
+    return web.FileResponse(picture, headers={"Cache-Control": "no-cache"})
+
+
+async def _stored_card(found: OwnedPersona) -> StoredCard:
+    voices = servable_versions(found.services.request_builder, found.persona)
+
+    def read() -> StoredCard:
+        personas = found.services.personas
+        table = card_editing.replace_fields(personas.table(found.id), {})
+        stamp = hashlib.sha256(json_bytes(table)).hexdigest()[:16]
+        card = card_editing.check_card_table(table, found.services.base_model)
+        report = card_editing.report_table(table)
+        return StoredCard(table, stamp, card, personas.earlier(found.id).all(), voices, report)
+
+    return await asyncio.to_thread(read)
+
+
+async def _draft_from_form(found: OwnedPersona, form: Form, now: StoredCard) -> CardDraft:
+    fields: dict[str, card_editing.FieldValue] = {}
+    for name, one in card_editing.FIELDS_BY_NAME.items():
+        text = form.get(name, "")
+        fields[name] = form.getall(name, []) if one.kind == "list" else text.split(",") if one.kind == "tags" else text
+    table = card_editing.replace_fields(now.table, fields)
+    return CardDraft(await asyncio.to_thread(card_editing.check_card_table, table, found.services.base_model))
+
+
+def _render_card(
+    request: web.Request, found: OwnedPersona, now: StoredCard, draft: CardDraft, status: int = 200
+) -> web.Response:
+    wrong = dict(draft.card.wrong) | draft.wrong
+    return render_page(
+        request,
+        "personas/card.html",
+        title=f"{found.persona.name}: card",
+        status=status,
+        faults=[FormError(message, name, CARD_FIELD_LABELS.get(name, "")) for name, message in wrong.items()],
+        tab="card",
+        found=found,
+        standing=persona_status(found.services, found.id),
+        parts=card_editing.FIELD_GROUPS,
+        table=draft.card.table,
+        wrong=wrong,
+        tokens=card_editing.card_tokens(draft.card, found.services.base_model),
+        most_tokens=MAX_CARD_TOKENS,
+        now=now,
+        draft=draft,
+        longest_message=card_editing.MAX_MESSAGE_CHARS,
+    )
+
+
+async def _require_revision(found: OwnedPersona, number: str) -> tuple[JsonObject, Revision]:
+    """An earlier card. Raises `Problem` if it is gone or unreadable."""
+    earlier = found.services.personas.earlier(found.id)
+    with errors_as_problems("not-found"):
+        content = await asyncio.to_thread(earlier.read, number)
+        table = parse_table(content, found.id)
+    revision = next(one for one in await asyncio.to_thread(earlier.all) if one.number == number)
+    return table, revision
+
+
+def _value_text(value: object) -> str:
+    return "\n\n".join(value) if isinstance(value, list) else str(value or "").strip()

@@ -1,0 +1,247 @@
+"""Finds the persona and version that an address names, their status, and the channels where a persona speaks."""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from bot.data.jobs import import_adapter_version
+from bot.personas.base_model_compat import explain_unserved
+from bot.platform.web_kit.app_context import get_services
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import errors_as_problems
+from bot.services import Services
+from bot.store import ALL_GUILDS, Channel, InstalledVersion, TrainingJob
+from bot.versions.actions import OPERATOR_USER_ID
+from personas.home.external_adapter import HUB_PREFIX
+from personas.home.hub_download import HUB_ID_PATTERN
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.lore.passages import WORLD
+from personas.schemas.chat import Persona
+
+MAX_LISTED_NAMES, MAX_CHOICES = 20, 100
+WORLD_PERSONA = Persona(WORLD, "The world")
+"""Stands for the lore that all personas share."""
+
+
+@dataclass(frozen=True)
+class OwnedPersona:
+    """A persona and the server that owns it; 0 for a persona of all servers."""
+
+    services: Services
+    guild_id: int
+    persona: Persona
+
+    @property
+    def id(self) -> str:
+        return self.persona.id
+
+    @property
+    def page(self) -> str:
+        return f"/dashboard/personas/{self.id}"
+
+    @property
+    def is_world(self) -> bool:
+        return self.id == WORLD
+
+    @property
+    def is_edited(self) -> bool:
+        """True if the operator's copy replaces the shipped card."""
+        personas = self.services.personas
+        return personas.ships(self.id) and personas.has_copy(self.id)
+
+    @property
+    def ships(self) -> bool:
+        return self.is_world or self.services.personas.ships(self.id)
+
+    @property
+    def owner(self) -> str:
+        if self.guild_id:
+            return guild_name(self.services, self.guild_id)
+        return "the operator" if self.is_edited or not self.ships else "came with the bot"
+
+    async def install_dialogue(self, name: str) -> str:
+        """Install a dialogue adapter as a version, for the operator. Raises `RequestError` and `AdapterError`."""
+        adapter = self.services.catalogue.find_dialogue_adapter(name)
+        return await self.services.versions.install_dialogue(self.id, adapter, (OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID))
+
+    async def import_adapter(
+        self, source: str, say: Callable[[str], None] = lambda text: None
+    ) -> tuple[str, list[str]]:
+        """Import an adapter from a hub, a folder or a zip for the operator; returns the version, and notes.
+
+        Raises `AdapterError` and `BaseModelError`.
+        """
+        services, origin = self.services, (self.guild_id, 0, OPERATOR_USER_ID)
+        version, notes, _ = await import_adapter_version(
+            services.home, services.store, services.base_model, origin, self.id, source, say
+        )
+        return version, notes
+
+    def require_removable(self, made: InstalledVersion) -> TrainingJob:
+        """Return the job of a version that can be deleted. Raises `Problem` if it is used or deleted already."""
+        job = self.services.store.jobs.get(made.job_id)
+        if job is None or self.services.store.versions.is_withdrawn(self.id, made.version):
+            raise Problem("conflict", f"{made.version} of {self.persona.name} is deleted already.")
+        with errors_as_problems("conflict"):
+            self.services.versions.require_unused(job)
+        return job
+
+    async def remove_version(self, made: InstalledVersion) -> None:
+        """Delete a version for good. Raises `Problem` if it is used or deleted already."""
+        job = self.require_removable(made)
+        with errors_as_problems("conflict"):
+            await self.services.versions.remove(job)
+
+
+def require_hub_name(services: Services, source: str) -> None:
+    """Raise `Problem` unless this is the name of a repository, and the bot may fetch from a hub."""
+    if not HUB_ID_PATTERN.fullmatch(source.removeprefix(HUB_PREFIX).partition("@")[0]):
+        advice = "Send owner/name of a hub, or the path of a peft folder or a zip."
+        raise Problem("invalid-request", f"There is no adapter {source!r}.", advice)
+    if services.fetch_adapters == "off":
+        raise Problem("conflict", "This bot does not fetch adapters from a hub.", "Set FETCH_ADAPTERS to operator.")
+
+
+@dataclass(frozen=True)
+class PersonaStatus:
+    """The versions of a persona and their state.
+
+    `live` is the version that was made live for all servers (None: the base model), `since` when (seconds since 1970),
+    `speaks` the one that answers: another base model's version cannot. `live_by_guild` are the live versions of the
+    servers that have their own. `newest` is the latest that may be served.
+    """
+
+    live: str | None
+    live_by_guild: dict[int, str]
+    speaks: str | None
+    since: float | None
+    newest: InstalledVersion | None
+    made_for: str | None
+    versions: int
+
+    @property
+    def unserved(self) -> tuple[str, str]:
+        """Why the live version cannot be served, and what to do; empty texts if it can."""
+        return explain_unserved(self.live, self.made_for) if self.live and self.made_for else ("", "")
+
+
+def owned_personas(services: Services) -> list[OwnedPersona]:
+    """Every persona of every server, those of all servers first."""
+    return [OwnedPersona(services, guild_id, persona) for guild_id, persona in services.personas.everybody()]
+
+
+def persona_choices(services: Services, find: str, *chosen: str) -> dict[str, Any]:
+    """Template variables of a menu of `personas`: those with this text in id or name, and those that are chosen.
+
+    A menu has at most `MAX_CHOICES`; `find` then says which, and `is_long` that there are more.
+    """
+    found = services.personas.search(find)
+    shown = [persona for _, persona in found[:MAX_CHOICES]]
+    listed = {persona.id for persona in shown}
+    missing = (services.personas.find_owner(persona_id) for persona_id in dict.fromkeys(chosen))
+    shown += [entry[1] for entry in missing if entry and entry[1].id not in listed]
+    is_long = bool(find.strip()) or len(found) > MAX_CHOICES
+    return {"personas": shown, "find": find.strip(), "is_long": is_long}
+
+
+def guild_name(services: Services, guild_id: int) -> str:
+    guild = services.client.get_guild(guild_id) if services.client else None
+    return guild.name if guild else f"server {guild_id}"
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Names for an error, with the number of those that are left out."""
+    listed = list(names)
+    more = f" and {len(listed) - MAX_LISTED_NAMES:,} more" if len(listed) > MAX_LISTED_NAMES else ""
+    return ", ".join(listed[:MAX_LISTED_NAMES]) + more
+
+
+def require_persona_in_path(request: web.Request) -> OwnedPersona:
+    """The persona in the address. Raises `Problem` if there is none."""
+    services, wanted = get_services(request), request.match_info["persona_id"]
+    found = services.personas.find_owner(wanted)
+    if found is None:
+        known = list_names(persona.id for _, persona in services.personas.everybody())
+        raise Problem("not-found", f"There is no persona {wanted[:80]!r}.", f"There are: {known}.")
+    return OwnedPersona(services, *found)
+
+
+def require_lore_owner(request: web.Request) -> OwnedPersona:
+    """The persona in the address, or the world. Raises `Problem` if there is neither."""
+    if request.match_info["persona_id"] == WORLD:
+        return OwnedPersona(get_services(request), OPERATOR_GUILD_ID, WORLD_PERSONA)
+    return require_persona_in_path(request)
+
+
+def require_version_in_path(request: web.Request, found: OwnedPersona) -> InstalledVersion:
+    """The version in the address, even a withdrawn one. Raises `Problem` if there is none."""
+    wanted = request.match_info["version"]
+    made = {one.version: one for one in found.services.store.versions.ever_installed(found.id)}
+    if wanted not in made:
+        advice = f"There are: {', '.join(made)}." if made else "Train a version first."
+        raise Problem("not-found", f"{found.persona.name} has no version {wanted[:80]!r}.", advice)
+    return made[wanted]
+
+
+def persona_status(services: Services, persona_id: str) -> PersonaStatus:
+    versions = services.store.versions
+    live, installed = versions.live(persona_id, ALL_GUILDS), versions.installed(persona_id)
+    made_for = services.request_builder.incompatible_versions.model_of(persona_id, live)
+    changed_at = [change.at for change in versions.history(persona_id) if change.for_guild == ALL_GUILDS]
+    return PersonaStatus(
+        live=live,
+        live_by_guild=versions.live_by_guild(persona_id),
+        speaks=None if made_for else live,
+        since=changed_at[-1] if changed_at else None,
+        newest=installed[-1] if installed else None,
+        made_for=made_for,
+        versions=len(installed),
+    )
+
+
+@dataclass(frozen=True)
+class ChannelSummary:
+    """A channel in which a persona speaks, and the version that answers there (None: the base model)."""
+
+    guild: str
+    channel: str
+    answers: str
+    version: str | None
+
+
+def channels_by_persona(services: Services, persona_ids: Collection[str]) -> dict[str, list[ChannelSummary]]:
+    """Channels in which these personas speak, by their ids."""
+    present = {guild.id for guild in services.client.guilds} if services.client else None  # before it is connected: all
+    by_persona: dict[str, list[Channel]] = {}
+    for channel in services.store.channels.with_personas(persona_ids):
+        if present is None or channel.guild_id in present:
+            by_persona.setdefault(channel.persona_id, []).append(channel)
+    return {id: _summarise_channels(services, id, channels) for id, channels in by_persona.items()}
+
+
+def _summarise_channels(services: Services, persona_id: str, channels: Sequence[Channel]) -> list[ChannelSummary]:
+    """Describe a persona's channels with two queries, however many there are."""
+    versions = services.store.versions
+    live, own = versions.live(persona_id, ALL_GUILDS), versions.live_by_guild(persona_id)
+    other_model = services.request_builder.incompatible_versions.model_of
+    summaries = []
+    for channel in channels:
+        version = own.get(channel.guild_id, live)
+        summaries.append(_describe_channel(services, channel, None if other_model(persona_id, version) else version))
+    return summaries
+
+
+def _describe_channel(services: Services, channel: Channel, version: str | None) -> ChannelSummary:
+    guild = services.client.get_guild(channel.guild_id) if services.client else None
+    found = guild.get_channel_or_thread(channel.channel_id) if guild else None
+    answers = "answers everything" if channel.answers == "everything" else "answers when it is mentioned"
+    name = f"#{found.name}" if found else "a channel that is gone"
+    return ChannelSummary(guild_name(services, channel.guild_id), name, answers, version)
+
+
+def live_in_servers(services: Services, persona_id: str) -> list[tuple[str, str]]:
+    """Names of the servers with a live version of their own, and these versions."""
+    own = services.store.versions.live_by_guild(persona_id)
+    return [(guild_name(services, guild_id), version) for guild_id, version in own.items()]

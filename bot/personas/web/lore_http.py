@@ -1,0 +1,147 @@
+"""`/personas/ID/lore`: lore files, and why a message matches a passage."""
+
+import asyncio
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import Field as Limit
+
+from bot.personas.web import lore_files
+from bot.personas.web.card_http import NO_PERSONA_TEXT
+from bot.personas.web.lookup import require_lore_owner
+from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import parse_body, read_json_object
+from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE
+from personas.schemas.base import FrozenModel
+
+MAX_LOREBOOK_CHARS = 2 * 2**20
+NO_FILE_TEXT = "There is no such persona, or no such file."
+GuildId = Annotated[str, Limit(pattern=r"^[0-9]{1,20}$", description="its id; the persona's own if left out")]
+routes = ApiRoutes("personas")
+
+
+class LoreQuery(FrozenModel):
+    """A message, and the server whose lore counts."""
+
+    message: Annotated[str, Limit(min_length=1, max_length=lore_files.MAX_QUESTION_CHARS)]
+    guild: GuildId | None = None
+
+
+class LoreFileBody(FrozenModel):
+    """The new text of a lore file: markdown of at most 100 KB, or a lorebook of another program (JSON)."""
+
+    text: Annotated[str, Limit(max_length=MAX_LOREBOOK_CHARS)]
+
+
+class LoreFileSummary(ApiModel):
+    """A file's name, and how many passages are found of it.
+
+    A lorebook may become several `files`; `imported` then says what became of its entries: `as_is`, `other_meaning`
+    and `not_taken`, each a list of `what` and `why`.
+    """
+
+    name: str
+    passages: int
+    files: list[str] | None = None
+    imported: Json | None = None
+
+
+class LoreMatches(ApiModel):
+    """The passages that a message matches, best first."""
+
+    threshold: float
+    """Passages with at least this score are found."""
+    most: int
+    """Number of found passages that a prompt is given."""
+    words: list[str]
+    """The words that were looked for."""
+    small_talk: float | None
+    """Similarity to small talk; null if it was not compared."""
+    weight: float
+    """Factor of the scores; below 1 for a message that asks nothing."""
+    matches: list[Json]
+
+
+@routes.operation(
+    "POST /personas/{persona_id}/lore/ask",
+    "Search lore by a message",
+    {200: ResponseSpec("All passages, best first, with their scores.", LoreMatches), 404: NO_PERSONA_TEXT},
+    body=BodySpec(LoreQuery, {"message": "do you ever rust?"}),
+)
+async def post_lore_query(request: web.Request) -> web.Response:
+    """Tells which passages a prompt would get, which matched but are left over, which did not match, and why."""
+    found = require_lore_owner(request)
+    question = parse_body(LoreQuery, await read_json_object(request))
+    guild_id = int(question.guild) if question.guild else found.guild_id
+    ranking, matches = await lore_files.match_lore(found, question.message, guild_id)
+    return LoreMatches(
+        threshold=MIN_SCORE,
+        most=MAX_LORE_PASSAGES,
+        words=ranking.terms,
+        small_talk=ranking.small_talk,
+        weight=ranking.weight,
+        matches=[lore_files.explanation_json(one) for one in matches],
+    ).response()
+
+
+@routes.operation(
+    "GET /personas/{persona_id}/lore",
+    "List a persona's lore",
+    {200: "Its files, with passages and tokens.", 404: NO_PERSONA_TEXT},
+)
+async def get_lore_files(request: web.Request) -> web.Response:
+    """Lists shipped files, the operator's and those that servers have added."""
+    found = require_lore_owner(request)
+    files = [
+        {name: value for name, value in vars(file).items() if name != "guild_id"}
+        | {"guild": str(file.guild_id), "links": {"self": f"/personas/{found.id}/lore/{file.name}"}}
+        for file in await asyncio.to_thread(lore_files.list_lore_files, found)
+    ]
+    return web.json_response({"files": files})
+
+
+@routes.operation("GET /personas/{persona_id}/lore/{file}", "Get a lore file", {200: "Its text.", 404: NO_FILE_TEXT})
+async def get_lore_file(request: web.Request) -> web.Response:
+    """Returns the operator's file, or the server's for its own persona, or else the shipped one."""
+    found, name = require_lore_owner(request), _file_name_in_path(request)
+    text = await asyncio.to_thread(lore_files.read_lore_file, found, found.guild_id, name)
+    return web.json_response({"name": name, "text": text})
+
+
+@routes.operation(
+    "PUT /personas/{persona_id}/lore/{file}",
+    "Write a lore file",
+    {
+        200: ResponseSpec("The file's passages as they are searched from now on.", LoreFileSummary),
+        404: NO_PERSONA_TEXT,
+        422: "The file cannot be.",
+    },
+    body=BodySpec(LoreFileBody, {"text": "# The hook\n\nIt was replaced in 1911."}),
+)
+async def put_lore_file(request: web.Request) -> web.Response:
+    """Adds or replaces a file; its previous text is stored. A shipped file is excluded instead."""
+    found = require_lore_owner(request)
+    text = parse_body(LoreFileBody, await read_json_object(request, 2 * MAX_LOREBOOK_CHARS)).text
+    if not lore_files.is_plain_file_name(wanted := _file_name_in_path(request)):
+        advice = "Use small letters, digits, - and _, and .md at the end or nothing."
+        raise Problem("invalid-request", f"No file of lore can be called {wanted[:80]!r}.", advice)
+    added = await lore_files.write_lore_file(found, found.guild_id, wanted, text.encode())
+    more: Json = {"files": list(added.files), "imported": added.report.as_json()} if added.report else {}
+    return LoreFileSummary(name=added.files[0], passages=added.passages, **more).response()
+
+
+@routes.operation(
+    "DELETE /personas/{persona_id}/lore/{file}",
+    "Delete a lore file",
+    {200: "It is found no more.", 404: NO_FILE_TEXT},
+)
+async def delete_lore_file(request: web.Request) -> web.Response:
+    """Its text is stored as a revision. A shipped file stays on disk and is excluded."""
+    found, name = require_lore_owner(request), _file_name_in_path(request)
+    await lore_files.remove_lore_file(found, found.guild_id, name)
+    return web.json_response({"removed": name})
+
+
+def _file_name_in_path(request: web.Request) -> str:
+    return f"{request.match_info['file'].removesuffix('.md')}.md"

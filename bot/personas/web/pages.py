@@ -1,0 +1,143 @@
+"""`/dashboard/personas`: the list of personas; import and removal of cards."""
+
+from aiohttp import web
+
+from bot.personas import card_import
+from bot.personas.guild_lore import GuildLore
+from bot.personas.registry import short_id
+from bot.personas.web.card_editing import warm_up_prompt
+from bot.personas.web.card_pages import render_rejected_card
+from bot.personas.web.lookup import (
+    OwnedPersona,
+    channels_by_persona,
+    persona_status,
+    require_persona_in_path,
+)
+from bot.personas.web.lore_files import lore_store
+from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.paging import paginate, parse_page_query
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import FileForm, errors_as_problems, read_file_form
+from bot.platform.web_kit.templating import FormError, redirect_to, render_page
+from bot.services import Services
+from bot.versions.actions import OPERATOR_USER_ID
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+
+routes = Routes()
+
+
+@routes.add("GET /dashboard/personas")
+async def get_persona_list(request: web.Request) -> web.Response:
+    return _render_list(request)
+
+
+def _render_list(request: web.Request, short_name: str = "", error: str = "", status: int = 200) -> web.Response:
+    services, page = get_services(request), parse_page_query(request, "find")
+    find = request.query.get("find", "").strip()
+    found = services.personas.search(find)
+    shown, links = paginate(request, page, found, lambda entry: entry[1].id, "persona")
+    listed = [OwnedPersona(services, guild_id, persona) for guild_id, persona in shown]
+    channels = channels_by_persona(services, [one.id for one in listed])
+    return render_page(
+        request,
+        "personas/list.html",
+        title="Personas",
+        status=status,
+        faults=[FormError(error, "file", "File")] if error else (),
+        wrong={"file": error} if error else {},
+        short_name=short_name,
+        listed=[(one, persona_status(services, one.id), channels.get(one.id, [])) for one in listed],
+        links={"next": "", **links, "first": request.path},
+        is_first=page.after is None,
+        is_long=bool(find) or len(found) > page.limit,
+        find=find,
+        count=len(found),
+    )
+
+
+@routes.add("POST /dashboard/personas")
+async def post_card_import(request: web.Request) -> web.Response:
+    """Import a card file as a persona for all servers."""
+    services, form = get_services(request), FileForm()
+    try:
+        form = await _read_card_form(request)
+        imported = await _import(services, OPERATOR_GUILD_ID, form, form.fields.get("id", "").strip())
+    except Problem as problem:
+        return _render_list(request, form.fields.get("id", ""), str(problem), problem.status)
+    verb = "is a persona of all servers now" if imported.brought.is_new else "has a new card"
+    return await _install_attachments(request, OPERATOR_GUILD_ID, imported, form.name, verb)
+
+
+@routes.add("POST /dashboard/personas/{persona_id}/file")
+async def replace_card_file(request: web.Request) -> web.Response:
+    """Replace a persona's card, picture and book with a card file; the previous card is stored."""
+    found = require_persona_in_path(request)
+    try:
+        form = await _read_card_form(request)
+        imported = await _import(found.services, found.guild_id, form, short_id(found.persona, found.guild_id))
+    except Problem as problem:
+        return await render_rejected_card(request, found, problem)
+    return await _install_attachments(request, found.guild_id, imported, form.name, "has a new card")
+
+
+async def _import(services: Services, guild_id: int, form: FileForm, id: str) -> card_import.CardImport:
+    with errors_as_problems("invalid-request"):
+        return await card_import.import_card(
+            services.personas, services.base_model, guild_id, form.content, form.name, id, keeping=True
+        )
+
+
+@routes.add("GET /dashboard/personas/{persona_id}/remove")
+async def confirm_remove(request: web.Request) -> web.Response:
+    """Page that lists what is removed with a persona."""
+    found = _require_removable(request)
+    return render_page(
+        request,
+        "personas/remove.html",
+        title=f"Remove {found.persona.name}",
+        found=found,
+        channels=channels_by_persona(found.services, [found.id]).get(found.id, []),
+        files=lore_store(found.services).files(found.guild_id, found.id),
+        versions=persona_status(found.services, found.id).versions,
+    )
+
+
+@routes.add("POST /dashboard/personas/{persona_id}/remove")
+async def remove_persona_page(request: web.Request) -> web.Response:
+    found = _require_removable(request)
+    lore = GuildLore(found.services.home, found.services.request_builder.lore, found.services.catalogue.shipped.lore)
+    await card_import.remove_persona(found.services.personas, found.services.store, lore, found.guild_id, found.persona)
+    return redirect_to(
+        request, "/dashboard/personas", f"{found.persona.name} is removed from the bot and from all channels."
+    )
+
+
+def _require_removable(request: web.Request) -> OwnedPersona:
+    found = require_persona_in_path(request)
+    if found.ships:
+        advice = "Take its channels away: /persona clear. To undo what you wrote, return to the card that came with it."
+        raise Problem("conflict", f"{found.persona.name} came with the bot.", advice)
+    return found
+
+
+async def _read_card_form(request: web.Request) -> FileForm:
+    form = await read_file_form(request, card_import.MAX_CARD_BYTES)
+    if not form.content:
+        raise Problem("invalid-request", "No file was chosen.", "Choose a card: PNG, JSON, CHARX or TOML.")
+    return form
+
+
+async def _install_attachments(
+    request: web.Request, guild_id: int, imported: card_import.CardImport, file: str, verb: str
+) -> web.Response:
+    """Install a card's book as lore and its adapter as a version, and say on the persona's page what became of them."""
+    services, card = get_services(request), imported.card
+    found = OwnedPersona(services, guild_id, imported.brought.persona)
+    lore_notes, _ = await card_import.import_character_book(lore_store(services), guild_id, found.persona, card)
+    owner = (guild_id, 0, OPERATOR_USER_ID)
+    adapter_notes, _ = await card_import.install_bundled_adapter(
+        services.home, services.store, services.base_model, owner, found.id, card, file
+    )
+    warm_up_prompt(found, found.persona)
+    notes = [f"{found.persona.name} {verb}.", *lore_notes, *(note.replace("**", "") for note in adapter_notes)]
+    return redirect_to(request, found.page, " ".join(notes))

@@ -1,0 +1,1 @@
+"""The SQLite connection and its schema."""

@@ -1,0 +1,296 @@
+"""The SQLite connection: how the file is opened, and how its errors are reported."""
+
+import errno
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlite_utils import Database
+
+from bot.platform.db.schema import MIGRATIONS
+from personas.errors import UnderstudyError
+from personas.home.data_subjects import CONSENT_FILE
+
+HOME_DATABASE = "understudy.sqlite"
+Row = dict[str, Any]
+T = TypeVar("T")
+INCREMENTAL = 2
+"""SQLite's number of the `auto_vacuum` that returns free pages when asked."""
+log = logging.getLogger(__name__)
+MAX_TIMESTAMP_S = 1e18
+"""Later than every other time, in seconds since 1970."""
+BUSY_TIMEOUT_S = 1.0
+"""Timeout for a file that another program has locked, in seconds; the event loop is blocked meanwhile."""
+WRITE_CHECK_KEY = b"write check"
+"""Key of the row that `check_writable` writes; the keys of requests are hashes."""
+MAX_FREE_PAGE_SHARE = 0.25
+"""Share of free pages, which are used again, from which on the file is shrunk."""
+TRIM_STEP_PAGES = 256
+"""Pages by which the file is shrunk at once: the event loop waits so long."""
+
+
+class StoreError(UnderstudyError):
+    """The database cannot be opened, read or written. Data stored before is intact."""
+
+
+class StoreLockedError(StoreError):
+    """Another program has locked the database."""
+
+
+class DatabaseConnection:
+    """One SQLite connection, for the thread that opened it. Every method raises `StoreError`."""
+
+    is_part = False
+    """It has the guilds of some shards; other processes have the others'."""
+
+    def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
+        self._raw, self._path = raw, path
+        self.path = path
+        self._is_locked = False
+        raw.execute("pragma foreign_keys = on")
+        self._db = Database(raw, execute_plugins=False)
+
+    def has_guild(self, guild_id: int) -> bool:
+        """Report whether a guild's data are here."""
+        return True
+
+    def read(self, sql: str, /, **values: object) -> list[Row]:
+        """Return all rows of a query."""
+        with translate_errors(self._path):
+            return list(self._db.query(sql, values))
+
+    def first(self, sql: str, /, **values: object) -> Row | None:
+        """Return the first row of a query, or of a statement with `returning`; None when there is none."""
+        return next(iter(self.read(sql, **values)), None)
+
+    def all(self, make: Callable[..., T], sql: str, /, **values: object) -> list[T]:
+        """Return all rows of a query as objects: `make` is called with the columns as keyword arguments."""
+        return [make(**row) for row in self.read(sql, **values)]
+
+    def one(self, make: Callable[..., T], sql: str, /, **values: object) -> T | None:
+        """Return the first row of a query as an object; None when there is none."""
+        return next(iter(self.all(make, sql, **values)), None)
+
+    def column(self, kind: Callable[[Any], T], sql: str, /, **values: object) -> list[T]:
+        """Return the values of a query's first column, without nulls."""
+        first = (next(iter(row.values())) for row in self.read(sql, **values))
+        return [kind(value) for value in first if value is not None]
+
+    def value(self, kind: Callable[[Any], T], sql: str, /, **values: object) -> T | None:
+        """Return the first value of a query's first column; None when there is no row, or for null."""
+        return next(iter(self.column(kind, sql, **values)), None)
+
+    def write(self, sql: str, /, **values: object) -> int:
+        """Run one statement and commit it, unless inside `atomic`. Returns the number of changed rows."""
+        with self._writing():
+            return int(self._db.execute(sql, values).rowcount)
+
+    def insert(self, table: str, row: Mapping[str, object], *, ignore: bool = False, replace: bool = False) -> int:
+        """Insert a row, unless inside `atomic` in its own transaction, and return its rowid.
+
+        A row with the same key raises `sqlite3.IntegrityError`, stays (`ignore`) or is replaced (`replace`).
+        """
+        with self._writing():
+            return int(self._db.table(table).insert(dict(row), ignore=ignore, replace=replace).last_rowid)
+
+    @contextmanager
+    def atomic(self, *, shared: bool = False) -> Iterator[None]:
+        """Run the block as one transaction; `shared`: it writes tables that shards share (`bot.store.shared_state`)."""
+        with self._writing(), self._db.atomic():
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Translate errors. Only the first write that meets a lock waits for its end: the event loop is blocked."""
+        try:
+            with translate_errors(self._path):
+                yield
+        except StoreLockedError:
+            if not self._is_locked:
+                self._is_locked = True
+                self._raw.execute("pragma busy_timeout = 0")
+            raise
+        if self._is_locked:
+            self._is_locked = False
+            self._raw.execute(f"pragma busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
+
+    def check_writable(self, at: float) -> None:
+        """Write a row. Raises `StoreError` if nothing can be stored."""
+        self.insert("answered", {"key": WRITE_CHECK_KEY, "request": b"", "status": None, "body": "", "at": at},
+                    replace=True)  # fmt: skip
+
+    def compact(self) -> None:
+        """Truncate the WAL, so that nothing deleted remains: in the file, it is overwritten. Not inside `atomic`.
+
+        `trim` shrinks the file; only one that cannot be shrunk in steps is rewritten as a whole.
+        """
+        with translate_errors(self._path):
+            if self._raw.execute("pragma auto_vacuum").fetchone() != (INCREMENTAL,):
+                self._raw.execute("vacuum")
+            self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+    def trim(self) -> bool:
+        """Shrink the file by a step where much of it is empty, or else truncate the WAL. False at the end."""
+        with translate_errors(self._path):
+            pragmas = ("auto_vacuum", "page_count", "freelist_count")
+            (mode,), (pages,), (empty,) = (self._raw.execute(f"pragma {name}").fetchone() for name in pragmas)
+            if mode == INCREMENTAL and empty > pages * MAX_FREE_PAGE_SHARE:
+                self._raw.execute(f"pragma incremental_vacuum({TRIM_STEP_PAGES})").fetchall()
+                return True
+        self.truncate_wal()
+        return False
+
+    def truncate_wal(self) -> None:
+        """Write the WAL into the file and empty it."""
+        with translate_errors(self._path):
+            self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+    def close(self) -> None:
+        """Checkpoint and close the file."""
+        self._raw.close()
+
+
+class Table:
+    """Base of the classes for the rows of one concern."""
+
+    def __init__(self, connection: DatabaseConnection) -> None:
+        self._db = connection
+
+    def _store_vectors(self, vectors: Mapping[tuple[int, str], bytes], encoder: str, table: str, of: str) -> None:
+        """Store vectors, by `seq` and text of the rows they are `of`; those deleted or edited meanwhile get none."""
+        sql = f"""insert or replace into {table} select seq, :encoder, :vector from {of}
+            where seq = :seq and text = :text"""
+        with self._db.atomic():
+            for (seq, text), vector in vectors.items():
+                self._db.write(sql, seq=seq, text=text, vector=vector, encoder=encoder)
+
+
+def open_for_writing(
+    path: Path, connect: Callable[[sqlite3.Connection, Path], DatabaseConnection] = DatabaseConnection
+) -> DatabaseConnection:
+    """Open or create the database and migrate its schema. The caller holds the lock."""
+    with translate_errors(path):
+        _refuse_lost(path)
+        if not path.exists():
+            path.touch(mode=0o600)  # it holds webhook tokens and private messages
+        raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
+        try:
+            # Checked before the first write, so that a foreign or damaged file stays unchanged.
+            version = _checked_version(raw, path)
+            _enable_incremental_vacuum(raw, path)
+            raw.execute("pragma journal_mode = wal")
+            raw.execute("pragma synchronous = full")
+            raw.execute("pragma secure_delete = on")  # overwrites what is deleted
+            _migrate(raw, version)
+            return connect(raw, path)
+        except BaseException:
+            raw.close()
+            raise
+
+
+def _enable_incremental_vacuum(raw: sqlite3.Connection, path: Path) -> None:
+    """Make a file that can be shrunk in steps; an older one is rewritten, which takes a second per 100 MB, once."""
+    (mode,) = raw.execute("pragma auto_vacuum").fetchone()
+    if mode == INCREMENTAL:
+        return
+    raw.execute(f"pragma auto_vacuum = {INCREMENTAL}")
+    try:
+        raw.execute("vacuum")
+    except sqlite3.OperationalError as error:  # mostly a full disk: it serves as it is
+        log.warning("%s cannot be rewritten to be shrunk later: %s", path, error)
+
+
+def open_read_only(path: Path) -> DatabaseConnection:
+    """Open an existing database for reading; the bot may be running on it."""
+    with translate_errors(path):
+        _refuse_lost(path)
+        if not path.exists():
+            raise StoreError(f"There is no database at {path}.", "Start the bot once, or check UNDERSTUDY_HOME.")
+        raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+        try:
+            if _checked_version(raw, path) < len(MIGRATIONS):
+                raise StoreError(
+                    f"The database {path} has an older schema.", "Start the bot once to bring it up to date."
+                )
+        except BaseException:
+            raw.close()
+            raise
+        return DatabaseConnection(raw, path)
+
+
+def _refuse_lost(path: Path) -> None:
+    """Refuse a file that is gone or lost all its pages, as after a crash of the machine: SQLite would start over.
+
+    The first start creates an empty file, too, but stores `consent.json` only once there are tables. Files of shards
+    that are new in a home are made.
+    """
+    consent = path.parent / CONSENT_FILE
+    is_lost = path.stat().st_size == 0 if path.exists() else path.name == HOME_DATABASE
+    if is_lost and consent.exists():
+        what = "damaged: it is empty, and" if path.exists() else "gone, although"
+        raise StoreError(
+            f"The database {path} is {what} this home was in use.",
+            "Nothing was changed. `python -m bot restore --latest` restores the newest automatic backup. "
+            f"Without one, delete {consent}: the bot then starts anew.",
+        )
+
+
+def _checked_version(raw: sqlite3.Connection, path: Path) -> int:
+    (version,) = raw.execute("pragma user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"The database {path} was written by a newer Understudy (schema {version}, known here {len(MIGRATIONS)}).",
+            "Update the project, or name another UNDERSTUDY_HOME.",
+        )
+    (tables,) = raw.execute("select count(*) from sqlite_master").fetchone()
+    if tables and not version:
+        raise StoreError(f"The database {path} was not made by Understudy.", "Name another UNDERSTUDY_HOME.")
+    (found,) = raw.execute("pragma quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+    return int(version)
+
+
+def _migrate(raw: sqlite3.Connection, version: int) -> None:
+    for number, script in list(enumerate(MIGRATIONS, start=1))[version:]:
+        # One transaction per step, its number included: a step that is killed starts over.
+        raw.executescript(f"begin; {script}; pragma user_version = {number}; commit;")
+
+
+@contextmanager
+def translate_errors(path: Path) -> Iterator[None]:
+    """Convert errors of the disk or SQLite into `StoreError` with advice; mistakes in our own SQL pass through."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise
+    except sqlite3.OperationalError as error:
+        kind = StoreLockedError if "locked" in str(error) else StoreError
+        raise kind(f"The database {path} cannot be used: {error}.", _advice(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"The database {path} is damaged or no database: {error}.",
+            "Nothing was changed. `python -m bot restore --latest` restores the newest automatic backup.",
+        ) from error
+    except OSError as error:
+        raise StoreError(f"The database {path} cannot be used: {error.strerror}.", filesystem_advice(error)) from error
+
+
+def filesystem_advice(error: OSError) -> str:
+    """Return advice about a folder or file that cannot be used."""
+    if error.errno == errno.ENAMETOOLONG:
+        return "Name a folder with a shorter path."
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return "A file lies where a folder has to be: name another folder."
+    return "Check the folder's rights."
+
+
+def _advice(error: sqlite3.OperationalError) -> str:
+    if "full" in str(error) or "disk I/O" in str(error):
+        return "Free disk space; what was stored before is safe."
+    if "locked" in str(error):
+        return "Another program is writing to it: end that one."
+    return "Check the folder's rights and the disk."

@@ -1,0 +1,1 @@
+"""Parts of slash commands, buttons and forms that all features share."""

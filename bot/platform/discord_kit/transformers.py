@@ -1,0 +1,140 @@
+"""Command groups, option transformers and checks of the slash commands."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import discord
+from discord import app_commands
+
+from bot.chat.places import SpeakChannel, channel_ref
+from bot.personas.registry import short_id
+from bot.platform import permissions
+from bot.platform.errors import RefusedError
+from bot.services import Bot
+from personas.errors import RequestError
+from personas.schemas.chat import Persona
+
+T = TypeVar("T")
+Interaction = discord.Interaction[Bot]
+Choices = list[app_commands.Choice[str]]
+MAX_CHOICES = 25
+MAX_LABEL_CHARS = 100
+CHANNEL_PERSONA_HELP = "Which persona (this channel's if left out)"
+
+
+def require_moderator(interaction: Interaction) -> None:
+    """Raise `RefusedError` for members who may not manage the server."""
+    if not permissions.is_moderator(interaction.user):
+        raise RefusedError("Only moderators may do this.", "It takes the permission Manage Server.")
+
+
+def require_guild_moderator(interaction: Interaction, dm_text: str) -> int:
+    """Return the guild for its moderators. Raises `RefusedError`, in direct messages with `dm_text`."""
+    if interaction.guild_id is None:
+        raise RefusedError(dm_text, "Try it in one of its channels.")
+    require_moderator(interaction)
+    return interaction.guild_id
+
+
+def guild_moderators_only(dm_text: str) -> Callable[[T], T]:
+    """Decorate a command of a guild's moderators; `dm_text` is the reply in direct messages."""
+
+    def predicate(interaction: Interaction) -> bool:
+        return _as_check(lambda: require_guild_moderator(interaction, dm_text))
+
+    return app_commands.check(predicate)
+
+
+class ModeratorGroup(app_commands.Group):
+    """A group for moderators. Also checked in code: a server's settings can open its commands to everyone."""
+
+    async def interaction_check(self, interaction: Interaction, /) -> bool:  # type: ignore[override]
+        return _as_check(lambda: require_moderator(interaction))
+
+
+def _as_check(require: Callable[[], object]) -> bool:
+    """Convert errors for discord.py, whose checks may raise nothing but `CheckFailure`."""
+    try:
+        require()
+    except RefusedError as error:
+        raise app_commands.CheckFailure(error.message) from error
+    return True
+
+
+def require_persona(interaction: Interaction, wanted: str) -> Persona:
+    """Find the guild's persona with this id or name. Raises `RequestError`, which lists the known ones."""
+    personas, guild_id = interaction.client.services.personas, interaction.guild_id or 0
+    persona = personas.find(wanted, guild_id)
+    if persona is None:
+        names = ", ".join(f"{p.name} (`{short_id(p, guild_id)}`)" for p in personas.of(guild_id).values())
+        raise RequestError(f"There is no persona {wanted!r}.", f"Known: {names}.")
+    return persona
+
+
+def find_channel_persona(interaction: Interaction) -> Persona | None:
+    """Find the persona of the command's channel; None where there is none."""
+    channel = interaction.channel
+    if not isinstance(channel, SpeakChannel):
+        return None
+    return interaction.client.services.request_builder.persona_in(channel_ref(channel))
+
+
+def channel_persona(interaction: Interaction, advice: str = "Name one with the option `persona`.") -> Persona:
+    """Find the persona of the command's channel. Raises `RequestError` where there is none."""
+    persona = find_channel_persona(interaction)
+    if persona is None:
+        raise RequestError("No persona lives in this channel.", advice)
+    return persona
+
+
+def persona_option(interaction: Interaction) -> Persona:
+    """Find the persona typed so far, else the channel's, for autocompletion of other options. Raises `RequestError`."""
+    typed = getattr(interaction.namespace, "persona", None)
+    return require_persona(interaction, typed) if typed else channel_persona(interaction)
+
+
+class PersonaTransformer(app_commands.Transformer):
+    """Option that takes a persona's id or name, with autocompletion."""
+
+    async def transform(self, interaction: Interaction, value: str, /) -> Persona:  # type: ignore[override]
+        return require_persona(interaction, value)
+
+    async def autocomplete(self, interaction: Interaction, value: str, /) -> Choices:  # type: ignore[override]
+        personas = interaction.client.services.personas.of(interaction.guild_id or 0)
+        typed = value.casefold()
+        matches = [p for p in personas.values() if typed in p.name.casefold() or typed in p.id]
+        return [app_commands.Choice(name=p.name, value=p.id) for p in matches[:MAX_CHOICES]]
+
+
+class SuggestionTransformer(app_commands.Transformer):
+    """Text option with suggestions: texts, or labels with the texts that they stand for."""
+
+    def __init__(self, suggest: Callable[[Interaction], Iterable[str] | Mapping[str, str]]) -> None:
+        self._suggest = suggest
+
+    async def transform(self, interaction: Interaction, value: Any, /) -> str:  # type: ignore[override]
+        return str(value)
+
+    async def autocomplete(self, interaction: Interaction, value: str, /) -> Choices:  # type: ignore[override]
+        try:
+            suggested = self._suggest(interaction)
+        except RequestError:  # the persona is not known yet
+            return []
+        texts = suggested if isinstance(suggested, Mapping) else {text: text for text in suggested}
+        matches = [label for label in texts if value.casefold() in label.casefold()]
+        return [app_commands.Choice(name=it[:MAX_LABEL_CHARS], value=texts[it]) for it in matches[:MAX_CHOICES]]
+
+
+PersonaOption = app_commands.Transform[Persona, PersonaTransformer]
+FINETUNE = ModeratorGroup(
+    name="finetune",
+    description="Train a persona (moderators).",
+    guild_only=True,
+    allowed_contexts=app_commands.AppCommandContext(guild=True),
+    default_permissions=permissions.MODERATOR_PERMISSIONS,
+)
+PERSONA = app_commands.Group(
+    name="persona",
+    description="The personas of this channel and server.",
+    allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True),
+)

@@ -1,0 +1,1 @@
+"""Parts of the HTTP API and the dashboard that all features share."""

@@ -1,0 +1,194 @@
+"""Authentication: the access token, sessions of those who signed in with it, and a limit on failed logins."""
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+import math
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from aiohttp import web
+
+from bot.platform.web_kit.problems import Problem
+
+log = logging.getLogger(__name__)
+
+IPNetwork = IPv4Network | IPv6Network
+SESSION_COOKIE, HTTPS_SESSION_COOKIE = "understudy_session", "__Host-understudy_session"
+"""The second one is for HTTPS: browsers take it from this host alone."""
+SESSION_IDLE_TIMEOUT_S = 12 * 3600.0
+MAX_SESSION_AGE_S = 7 * 24 * 3600.0
+"""A session ends after `SESSION_IDLE_TIMEOUT_S` without use, and after `MAX_SESSION_AGE_S` in any case."""
+MAX_SESSIONS = 1000
+FAILED_LOGIN_WINDOW_S, MAX_FAILED_LOGINS_PER_ADDRESS, MAX_FAILED_LOGINS = 60.0, 5, 50
+"""Wrong tokens allowed per minute, from one address and from all."""
+MAX_TRACKED_ADDRESSES = 10_000
+
+
+@dataclass
+class _LoginSession:
+    began: float
+    used: float
+
+
+@dataclass
+class FailedLogins:
+    """Recent wrong tokens by client address."""
+
+    _by_address: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
+    _all: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_FAILED_LOGINS))
+
+    def wait_s(self, address: str, now: float) -> float:
+        """Seconds until this address may try again; 0 if it may now."""
+        own = self._by_address.get(address, deque())
+        waits = [own[0] + FAILED_LOGIN_WINDOW_S - now] if len(own) >= MAX_FAILED_LOGINS_PER_ADDRESS else []
+        if len(self._all) == MAX_FAILED_LOGINS:
+            waits.append(self._all[0] + FAILED_LOGIN_WINDOW_S - now)
+        return max([0.0, *waits])
+
+    def wrong(self, address: str, now: float) -> None:
+        self._by_address.setdefault(address, deque(maxlen=MAX_FAILED_LOGINS_PER_ADDRESS)).append(now)
+        self._by_address.move_to_end(address)
+        self._all.append(now)
+        if len(self._by_address) > MAX_TRACKED_ADDRESSES:
+            self._by_address.popitem(last=False)
+
+    def right(self, address: str) -> None:
+        """Record a right token: the attempts from its address no longer count."""
+        self._by_address.pop(address, None)
+
+
+class Authenticator:
+    """Authenticates requests; without a token it accepts all, as the server then listens on loopback only."""
+
+    def __init__(
+        self,
+        token: str = "",
+        names: tuple[str, ...] = (),
+        *,
+        is_local: bool = True,
+        proxies: tuple[IPNetwork, ...] = (),
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`names` are accepted host names besides loopback's; `is_local`: the server listens on loopback only.
+
+        `proxies` are believed when they name the client in X-Forwarded-For.
+        """
+        self.names = frozenset(name.casefold() for name in names)
+        self.is_local, self._proxies, self._now = is_local, proxies, now
+        self._token = _hash_token(token) if token else b""
+        self._sessions: OrderedDict[str, _LoginSession] = OrderedDict()
+        self.guesses = FailedLogins()
+
+    @property
+    def demands_token(self) -> bool:
+        return bool(self._token)
+
+    def lets_in(self, request: web.Request) -> bool:
+        """True if the request is authenticated. Raises `Problem` for one more wrong token after too many."""
+        if not self.demands_token or self.has_session(request):
+            return True
+        kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        return kind.casefold() == "bearer" and self.is_right(token.strip(), request)
+
+    def is_right(self, token: str, request: web.Request) -> bool:
+        """True for the right token. Raises `Problem` for one more wrong token after too many.
+
+        The right one is never refused: behind a proxy, others' attempts may come from the same address. It cannot be
+        guessed at any speed (`bot.settings.MIN_TOKEN_CHARS`).
+        """
+        now, address = self._now(), self._client_address(request)
+        if hmac.compare_digest(_hash_token(token), self._token):
+            self.guesses.right(address)
+            return True
+        if wait_s := self.guesses.wait_s(address, now):
+            raise Problem(
+                "too-many-tries",
+                "Too many wrong tokens were sent.",
+                f"Try again in {math.ceil(wait_s)} seconds.",
+                headers={"Retry-After": str(math.ceil(wait_s))},
+            )
+        self.guesses.wrong(address, now)
+        log.info("a wrong token for the web server came from %s", address)
+        if self.guesses.wait_s(address, now):
+            log.warning("too many wrong tokens for the web server came of late, the last from %s", address)
+        return False
+
+    def _client_address(self, request: web.Request) -> str:
+        """Return the client's address, behind trusted proxies the last one that they name; for IPv6 its network."""
+        forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
+        address = request.remote or ""
+        for hop in reversed(forwarded):
+            if not self.is_proxy(address) or not hop.strip():
+                break
+            address = hop.strip()
+        found = _parse_address(address)
+        # One machine has many addresses in a network of IPv6.
+        if isinstance(found, IPv6Address):
+            return str(ipaddress.ip_network((found, 64), strict=False))
+        return str(found or address)
+
+    def is_proxy(self, text: str) -> bool:
+        """True for the address of a reverse proxy that is believed."""
+        address = _parse_address(text)
+        return address is not None and any(address in network for network in self._proxies)
+
+    def begin(self, request: web.Request) -> str:
+        """Start a session in place of the request's; returns its id, for a cookie."""
+        self.end(request)
+        now, session_id = self._now(), secrets.token_urlsafe(32)
+        log.info("%s has signed in to the web server", self._client_address(request))
+        self._sessions[_session_key(session_id)] = _LoginSession(now, now)
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
+        return session_id
+
+    def has_session(self, request: web.Request) -> bool:
+        """True if the request has a valid session, whose idle time starts anew."""
+        key, now = _session_key(_session_id(request)), self._now()
+        session = self._sessions.get(key)
+        if session is None:
+            return False
+        if now - session.used > SESSION_IDLE_TIMEOUT_S or now - session.began > MAX_SESSION_AGE_S:
+            del self._sessions[key]
+            return False
+        session.used = now
+        self._sessions.move_to_end(key)
+        return True
+
+    def end(self, request: web.Request) -> None:
+        self._sessions.pop(_session_key(_session_id(request)), None)
+
+
+AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
+
+
+def is_signed_in(request: web.Request) -> bool:
+    return request.app[AUTHENTICATOR].has_session(request)
+
+
+def _parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Parse an address; one of IPv4 that IPv6 maps becomes it."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _hash_token(text: str) -> bytes:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
+
+
+def _session_id(request: web.Request) -> str:
+    return request.cookies.get(HTTPS_SESSION_COOKIE) or request.cookies.get(SESSION_COOKIE, "")
+
+
+def _session_key(session_id: str) -> str:
+    # The hash is looked up, so that the time of the look-up says nothing of the id.
+    return hashlib.sha256(session_id.encode(errors="surrogateescape")).hexdigest()

@@ -1,0 +1,322 @@
+"""`GET /openapi.json` and `GET /problems/SLUG`: the API's description, built from what its routes declare."""
+
+import asyncio
+import functools
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Annotated, Any, Self
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, PlainSerializer, TypeAdapter
+
+from bot.platform.web_kit.app_context import Handler, HandlerT, Route, Routes
+from bot.platform.web_kit.problems import PROBLEMS, Problem, ProblemDetails
+
+Schema = dict[str, Any]
+BodyShape = type | Schema
+"""A pydantic model, a dataclass, another type that pydantic can describe, or a JSON schema."""
+JSON_TYPE, PROBLEM_TYPE = "application/json", "application/problem+json"
+PATH_PARAMETER_PATTERN = re.compile(r"{(\w+)(?::[^}]*)?}")
+WORD_PATTERN = re.compile(r"[A-Za-z0-9]+")
+ANY_OBJECT: Schema = {"type": "object", "additionalProperties": True}
+STRING_SCHEMA: Schema = {"type": "string"}
+BODY_STATUSES = (400, 408, 413, 415, 422)
+"""Statuses with which any request with a body can be refused."""
+COMMON_STATUSES = (401, 403, 414, 429, 500, 503)
+"""Statuses with which any request can be refused; 405 is for methods that are not described."""
+IDEMPOTENCY_STATUSES = (400, 409, 413)
+"""Statuses with which any request that takes an Idempotency-Key can be refused."""
+API_VERSION = "1"
+REF_TEMPLATE = "#/components/schemas/{model}"
+Json = dict[str, Any]
+Links = dict[str, str]
+IDEMPOTENCY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key and request are done once; the answer is the same for a day.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
+}
+
+
+def _iso_timestamp(at: float | None) -> str | None:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at is not None else None
+
+
+Timestamp = Annotated[float | None, PlainSerializer(_iso_timestamp, return_type=str | None)]
+"""Seconds since 1970, published as ISO 8601 in UTC."""
+EVENT_SCHEMA: Schema = {
+    "type": "object",
+    "description": "One server-sent event; `data` is JSON.",
+    "required": ["data"],
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+}
+
+
+class ApiModel(BaseModel):
+    """An object that the API returns. Fields with a default are left out unless they are set."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def describe(cls, *sources: object, **more: Any) -> Self:
+        """Take each field from `more` or from the last source that has an attribute of this name."""
+        names = [name for name in cls.model_fields if name not in more]
+        shared = {name: getattr(source, name) for source in sources for name in names if hasattr(source, name)}
+        return cls(**shared, **more)
+
+    def as_json(self) -> Json:
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def response(self, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+        return web.json_response(self.as_json(), status=status, headers=headers)
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """A parameter of the query or the path."""
+
+    description: str
+    schema: Schema = field(default_factory=lambda: STRING_SCHEMA)
+
+
+@dataclass(frozen=True)
+class ResponseSpec:
+    """A response of one status: its meaning, its shape (None: an object of no fixed shape), and its media types."""
+
+    description: str
+    shape: BodyShape | None = None
+    media: str | tuple[str, ...] = JSON_TYPE
+
+
+@dataclass(frozen=True)
+class BodySpec:
+    """A request body, with an example for the document."""
+
+    shape: BodyShape
+    example: Any = None
+    media: str = JSON_TYPE
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class OperationSpec:
+    """The description of a handler."""
+
+    summary: str
+    description: str
+    answers: Mapping[int, str | ResponseSpec]
+    query: Mapping[str, str | ParameterSpec]
+    path: Mapping[str, str | ParameterSpec]
+    body: BodySpec | None
+    tag: str
+
+
+def integer_parameter(low: int, high: int, description: str) -> ParameterSpec:
+    return ParameterSpec(description, {"type": "integer", "minimum": low, "maximum": high})
+
+
+def enum_parameter(values: Iterable[str], description: str) -> ParameterSpec:
+    return ParameterSpec(description, {"type": "string", "enum": list(values)})
+
+
+class ApiRoutes(Routes):
+    """The routes of a module with their descriptions, under one tag of the OpenAPI document."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__()
+        self._tag = tag
+
+    def operation(
+        self,
+        route: str,
+        summary: str,
+        answers: Mapping[int, str | ResponseSpec],
+        *,
+        query: Mapping[str, str | ParameterSpec] = MappingProxyType({}),
+        parameters: Mapping[str, str | ParameterSpec] = MappingProxyType({}),
+        body: BodySpec | None = None,
+    ) -> Callable[[HandlerT], HandlerT]:
+        """Register a handler and describe what it takes and returns; its docstring becomes the description.
+
+        `answers` maps each status to its meaning, or to a `ResponseSpec` with a shape. Statuses from 400 on are
+        problems; those that any request can return (`COMMON_STATUSES`; `BODY_STATUSES` with a body; 400 with a query;
+        `IDEMPOTENCY_STATUSES` for POST) need no entry unless they mean more. `query` and `parameters` (of the path)
+        map each name to its meaning, or to a `ParameterSpec`; path parameters are required in any case.
+        """
+
+        def register(handler: HandlerT) -> HandlerT:
+            description = " ".join((handler.__doc__ or "").split())
+            spec = OperationSpec(summary, description, answers, query, parameters, body, self._tag)
+            vars(handler)["described"] = spec
+            return self.add(route)(handler)
+
+        return register
+
+
+def operation_spec(handler: Handler) -> OperationSpec | None:
+    """The description of a handler; None if it has none."""
+    spec: OperationSpec | None = getattr(handler, "described", None)
+    return spec
+
+
+def build_document(routes: Iterable[Route]) -> Schema:
+    """Build the OpenAPI document of the described routes."""
+    described = [(method, path, spec) for method, path, handler in routes if (spec := operation_spec(handler))]
+    shapes = _collect_shapes(spec for _, _, spec in described)
+    paths: dict[str, Schema] = {}
+    for method, path, spec in described:
+        named = PATH_PARAMETER_PATTERN.sub(r"{\1}", path)
+        paths.setdefault(named, {})[method.lower()] = _operation(method, path, spec, shapes)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Understudy",
+            "version": API_VERSION,
+            "description": "Personas, their versions, and the trainings that make them.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{}, {"token": []}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(spec.tag for _, _, spec in described)],
+        "paths": paths,
+        "components": {
+            "schemas": shapes.components,
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "WEB_TOKEN, where one is set."}
+            },
+        },
+    }
+
+
+@dataclass(frozen=True)
+class ShapeSchemas:
+    """JSON schemas of all shapes by shape and mode, and the components to which they refer."""
+
+    schemas: Mapping[tuple[Any, Any], Schema]
+    components: Schema
+
+    def find(self, shape: BodyShape, mode: str) -> Schema:
+        """The schema of a shape; a schema is returned as it is."""
+        return shape if isinstance(shape, dict) else self.schemas[shape, mode]
+
+
+def _collect_shapes(specs: Iterable[OperationSpec]) -> ShapeSchemas:
+    used: dict[tuple[Any, Any], None] = {(ProblemDetails, "serialization"): None}
+    for spec in specs:
+        bodies = [(spec.body.shape, "validation")] if spec.body else []
+        returned = [(one.shape, "serialization") for one in spec.answers.values() if isinstance(one, ResponseSpec)]
+        used |= dict.fromkeys(pair for pair in (*bodies, *returned) if isinstance(pair[0], type))
+    adapters = [(shape, mode, TypeAdapter(shape)) for shape, mode in used]
+    schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template=REF_TEMPLATE)
+    return ShapeSchemas(schemas, definitions["$defs"])
+
+
+def _operation(method: str, path: str, spec: OperationSpec, shapes: ShapeSchemas) -> Schema:
+    parameters = [
+        *(_parameter("path", name, spec.path.get(name, "")) for name in PATH_PARAMETER_PATTERN.findall(path)),
+        *(_parameter("query", name, value) for name, value in spec.query.items()),
+        *([IDEMPOTENCY_PARAMETER] if _takes_key(method, path) else []),
+    ]
+    operation: Schema = {
+        "operationId": "_".join((method.lower(), *WORD_PATTERN.findall(PATH_PARAMETER_PATTERN.sub(r"\1", path)))),
+        "summary": spec.summary,
+        "tags": [spec.tag],
+        "responses": _responses(spec, shapes, _takes_key(method, path)),
+    }
+    if spec.description:
+        operation["description"] = spec.description
+    if parameters:
+        operation["parameters"] = parameters
+    if spec.body:
+        content: Schema = {"schema": shapes.find(spec.body.shape, "validation")}
+        if spec.body.example is not None:
+            content["example"] = spec.body.example
+        operation["requestBody"] = {"required": spec.body.required, "content": {spec.body.media: content}}
+    return operation
+
+
+def _parameter(location: str, name: str, value: str | ParameterSpec) -> Schema:
+    spec = value if isinstance(value, ParameterSpec) else ParameterSpec(value)
+    parameter: Schema = {"name": name, "in": location, "required": location == "path", "schema": spec.schema}
+    return parameter | ({"description": spec.description} if spec.description else {})
+
+
+def _takes_key(method: str, path: str) -> bool:
+    return method == "POST" and not path.startswith("/v1/")  # see bot.platform.web_kit.idempotency
+
+
+def _responses(spec: OperationSpec, shapes: ShapeSchemas, takes_key: bool) -> Schema:
+    statuses = [*COMMON_STATUSES, *([400] if spec.query else ())]
+    statuses += [*(IDEMPOTENCY_STATUSES if takes_key else ()), *(BODY_STATUSES if spec.body else ())]
+    expected: dict[int, str | ResponseSpec] = {status: _status_phrase(status) for status in statuses}
+    if "after" in spec.query:
+        expected[404] = "There is no entry `after`."
+    responses = {}
+    for status, value in sorted((expected | dict(spec.answers)).items()):
+        response = value if isinstance(value, ResponseSpec) else ResponseSpec(value)
+        if status >= 400 and response.shape is None:
+            response = ResponseSpec(response.description, ProblemDetails, PROBLEM_TYPE)
+        responses[str(status)] = _response(status, response, shapes)
+    return responses
+
+
+def _response(status: int, spec: ResponseSpec, shapes: ShapeSchemas) -> Schema:
+    response: Schema = {"description": spec.description}
+    if status not in (204, 303, 304):
+        media = (spec.media,) if isinstance(spec.media, str) else spec.media
+        shape = shapes.find(spec.shape, "serialization") if spec.shape else ANY_OBJECT
+        response["content"] = {one: {"schema": _media_schema(one, shape)} for one in media}
+    return response
+
+
+def _media_schema(media: str, shape: Schema) -> Schema:
+    """Shapes are those of JSON; streams, texts and files have their own."""
+    return shape if media.endswith("json") else EVENT_SCHEMA if media == "text/event-stream" else STRING_SCHEMA
+
+
+def _status_phrase(status: int) -> str:
+    titles = [title for number, title in PROBLEMS.values() if number == status]
+    return "; ".join(titles) + "." if titles else "A problem."
+
+
+MOUNTED_ROUTES: web.AppKey[Iterable[Route]] = web.AppKey("routes", Routes)
+routes = ApiRoutes("about")
+
+
+@routes.operation("GET /openapi.json", "Get this description", {200: "OpenAPI 3.1."})
+async def get_openapi(request: web.Request) -> web.Response:
+    """Describes the parameters, bodies and responses of every route."""
+    text = await asyncio.to_thread(_document_text, tuple(request.app[MOUNTED_ROUTES]))
+    return web.Response(body=text, content_type=JSON_TYPE)
+
+
+@functools.cache
+def _document_text(routes: tuple[Route, ...]) -> bytes:
+    return json.dumps(build_document(routes)).encode()
+
+
+class ProblemTypeInfo(ApiModel):
+    """A kind of problem."""
+
+    type: str
+    status: int
+    title: str
+
+
+@routes.operation(
+    "GET /problems/{slug}",
+    "Describe a type of problem",
+    {200: ResponseSpec("Its status and title.", ProblemTypeInfo), 404: "There is no such kind."},
+    parameters={"slug": enum_parameter(sorted(PROBLEMS), "The last part of a problem's `type`.")},
+)
+async def get_problem_type(request: web.Request) -> web.Response:
+    """The page to which a problem's `type` leads."""
+    slug = request.match_info["slug"]
+    if slug not in PROBLEMS:
+        raise Problem("not-found", f"There is no problem {slug!r}.")
+    status, title = PROBLEMS[slug]
+    return ProblemTypeInfo(type=f"/problems/{slug}", status=status, title=title).response()

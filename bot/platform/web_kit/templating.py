@@ -1,0 +1,238 @@
+"""Renders the dashboard's Jinja templates, with navigation, form errors, flash messages, and formats for people."""
+
+import re
+import secrets
+import shlex
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from aiohttp import web
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
+from markupsafe import Markup
+
+from bot.platform.web_kit.app_context import Routes
+from bot.platform.web_kit.auth import is_signed_in
+from bot.platform.web_kit.problems import Problem
+from personas.schemas.formatting import format_size
+
+DASHBOARD = "/dashboard"
+STATIC_FOLDER = Path(__file__).with_name("static")
+ASSET_PATTERN = re.compile(r"[a-z0-9_-]+\.(css|js|svg|png)")
+FLASH_COOKIE, FLASH_COOKIE_AGE_S, MAX_FLASH_MESSAGES = "understudy_said", 60, 100
+PAGE_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""Scripts and styles come from the bot's own files; nothing in the page itself is run."""
+NAVIGATION = {
+    "personas": "Personas", "data": "Data", "training": "Training", "cards": "Score cards", "play": "Playground",
+    "system": "System",
+}  # fmt: skip
+"""Labels of the sections, each with its addresses."""
+TEMPLATE_FOLDERS = {
+    "personas": "personas",
+    "data": "data",
+    "training": "training",
+    "cards": "versions",
+    "play": "playground",
+    "system": "operations",
+}
+"""The feature that has a section's templates: "training/run.html" is bot/training/web/templates/run.html."""
+DAY_S, HOUR_S, MINUTE_S = 86_400, 3_600, 60
+BYTE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+routes = Routes()
+
+
+@dataclass(frozen=True)
+class FormError:
+    """An error in a form. `field` is the id of the element to correct, "" for the whole form."""
+
+    message: str
+    field: str = ""
+    label: str = ""
+
+
+class FlashMessages:
+    """Messages to show once, on the next page. They stay on the server; the cookie holds a number."""
+
+    def __init__(self) -> None:
+        self._messages: OrderedDict[str, str] = OrderedDict()
+
+    def keep(self, message: str) -> str:
+        """Store a message; returns its number."""
+        number = secrets.token_urlsafe(12)
+        self._messages[number] = message
+        if len(self._messages) > MAX_FLASH_MESSAGES:
+            self._messages.popitem(last=False)
+        return number
+
+    def take(self, number: str) -> str:
+        """Remove and return a message; empty if there is none."""
+        return self._messages.pop(number, "")
+
+
+FLASH_MESSAGES = web.AppKey("flash messages", FlashMessages)
+HAS_SANDBOX_PAGE = web.AppKey("has sandbox page", bool)  # True if the sandbox's page is served at `/`
+
+_FEATURES = Path(__file__).parents[2]
+_TEMPLATES = PrefixLoader(
+    {
+        section: FileSystemLoader(_FEATURES / feature / "web" / "templates")
+        for section, feature in TEMPLATE_FOLDERS.items()
+    }
+)
+_ENVIRONMENT = Environment(
+    loader=ChoiceLoader([_TEMPLATES, FileSystemLoader(Path(__file__).with_name("templates"))]),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render_page(
+    request: web.Request,
+    template: str,
+    *,
+    status: int = 200,
+    faults: Sequence[FormError] = (),
+    problem: Problem | None = None,
+    ids: Mapping[str, str] = MappingProxyType({}),
+    **context: Any,
+) -> web.Response:
+    """Render a template, whose folder is the section of the dashboard, with `title` and the other variables.
+
+    `faults` are listed at the top, each with a link to its field, and in the title. A form's `problem` decides on them
+    and on `status`, and gives `wrong`, the errors by field; `ids` are those of fields that differ from their names.
+    Raises jinja2's errors for a template that cannot be filled.
+    """
+    number = request.cookies.get(FLASH_COOKIE, "")
+    frame = {
+        "section": template.partition("/")[0],
+        "faults": _form_errors(problem, ids) if problem else faults,
+        "sections": NAVIGATION,
+        "flash": request.app[FLASH_MESSAGES].take(number) if number else "",
+        "has_sandbox_page": request.app[HAS_SANDBOX_PAGE],
+        "signed_in": is_signed_in(request),
+        "problem": problem,
+    }
+    wrong = {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
+    text = _ENVIRONMENT.get_template(template).render({"wrong": wrong} | context | frame)
+    status = problem.status if problem else status
+    page = web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
+    page.headers["Content-Security-Policy"] = PAGE_CONTENT_SECURITY_POLICY
+    if number:
+        page.del_cookie(FLASH_COOKIE, path=DASHBOARD)
+    return page
+
+
+def _form_errors(problem: Problem, ids: Mapping[str, str]) -> list[FormError]:
+    named = ((one["field"].partition(".")[0], one["detail"]) for one in problem.errors)
+    errors = [FormError(detail, ids.get(name, name), name.replace("_", " ").capitalize()) for name, detail in named]
+    return errors or [FormError(str(problem))]
+
+
+def redirect_to(request: web.Request, path: str, message: str = "") -> web.Response:
+    """Redirect to a page (303) after a form; the message is shown there once."""
+    response = web.Response(status=303, headers={"Location": path})
+    if message:
+        number = request.app[FLASH_MESSAGES].keep(message)
+        response.set_cookie(
+            FLASH_COOKIE, number, max_age=FLASH_COOKIE_AGE_S, path=DASHBOARD, httponly=True, samesite="Strict"
+        )
+    return response
+
+
+def problem_page(request: web.Request, problem: Problem) -> web.Response:
+    page = render_page(request, "problem.html", title=problem.title, status=problem.status, shown=problem)
+    page.headers.update(problem.headers)
+    return page
+
+
+def accepts_html(request: web.Request) -> bool:
+    """True if the client is a browser that expects a page."""
+    return is_dashboard_path(request) and "text/html" in request.headers.get("Accept", "")
+
+
+def is_dashboard_path(request: web.Request) -> bool:
+    return request.path == DASHBOARD or request.path.startswith(f"{DASHBOARD}/")
+
+
+@routes.add("GET /dashboard/static/{name}")
+async def static_file(request: web.Request) -> web.FileResponse:
+    name = request.match_info["name"]
+    if not ASSET_PATTERN.fullmatch(name) or not (STATIC_FOLDER / name).is_file():
+        raise Problem("not-found", f"There is no file {name!r} here.")
+    # Revalidated each time, so that pages and scripts of two versions never meet.
+    return web.FileResponse(STATIC_FOLDER / name, headers={"Cache-Control": "no-cache"})
+
+
+async def redirect_to_dashboard(request: web.Request) -> web.Response:
+    return web.Response(status=302, headers={"Location": DASHBOARD})
+
+
+def format_time(at: float | None) -> Markup:
+    """Seconds since 1970 as "20 Nov 2026, 14:02 UTC"; a dash for None. Scripts turn it into the reader's own time."""
+    if at is None:
+        return Markup("–")
+    moment = datetime.fromtimestamp(at, UTC)
+    shown = f"{moment.day} {moment:%b %Y, %H:%M} UTC"
+    return Markup('<time datetime="{}">{}</time>').format(moment.isoformat(timespec="seconds"), shown)
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Seconds as the two largest units: "1 h 20 min", "2 min 5 s", "0.4 s"; a dash for None."""
+    if seconds is None:
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < MINUTE_S:
+        return f"{whole} s"
+    if whole < HOUR_S:
+        return f"{whole // MINUTE_S} min {whole % MINUTE_S} s"
+    if whole < DAY_S:
+        return f"{whole // HOUR_S} h {whole % HOUR_S // MINUTE_S} min"
+    return f"{whole // DAY_S} d {whole % DAY_S // HOUR_S} h"
+
+
+def format_bytes(number_bytes: float | None) -> str:
+    """Bytes as "1.5 GiB"; a dash for None."""
+    if number_bytes is None:
+        return "–"
+    value, unit = float(number_bytes), 0
+    while value >= 1024 and unit < len(BYTE_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} {BYTE_UNITS[unit]}" if unit == 0 or value >= 100 else f"{value:.1f} {BYTE_UNITS[unit]}"
+
+
+def format_count(number: float) -> str:
+    """A whole number with thousands separators: "12,345"."""
+    return f"{number:,.0f}"
+
+
+def format_percent(share: float | None, digits: int = 0) -> str:
+    """A share of 1 as "42 %"; a dash for None."""
+    return "–" if share is None else f"{share * 100:.{digits}f} %"
+
+
+_ENVIRONMENT.filters |= {
+    "when": format_time,
+    "duration": format_seconds,
+    "size": format_bytes,
+    "decimal_size": format_size,
+    "count_of": format_count,
+    "percent": format_percent,
+}
+
+
+def shell_command(command: str, home: Path) -> str:
+    """A command for a terminal, with the bot's home set if it is not the default."""
+    if home.absolute() == Path.home() / ".understudy":
+        return command
+    return f"UNDERSTUDY_HOME={shlex.quote(str(home.absolute()))} {command}"

@@ -1,0 +1,1 @@
+"""Side-by-side replies and dialogues on the dashboard."""

@@ -1,0 +1,144 @@
+"""Starts playground runs from API bodies and dashboard forms."""
+
+import secrets
+from dataclasses import replace
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import Field
+
+from bot.chat.model_names import ChatModel, UnknownModelError, find_model
+from bot.dialogue.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, Dialogue
+from bot.platform.web_kit.app_context import get_services
+from bot.platform.web_kit.problems import Problem, field_error
+from bot.playground.web.runs import PlaygroundRun, PlaygroundRuns, run_dialogue, run_side_by_side
+from bot.services import Services
+from personas.prompt.renderer import EXAMPLE_USER
+from personas.schemas.base import FrozenModel
+from personas.schemas.chat import SamplingParams, Turn
+
+MAX_COLUMNS, MAX_ALTERNATIVES, MAX_NEW_TOKENS = 4, 10, 1024
+MAX_PROMPT_CHARS = 8000
+MAX_SEED = 2**31 - 1
+FORM_LIMITS = {
+    "alternatives": MAX_ALTERNATIVES, "max_new_tokens": MAX_NEW_TOKENS, "prompt": MAX_PROMPT_CHARS, "seed": MAX_SEED,
+    "fewest": MIN_TURNS, "most": MAX_TURNS,
+}  # fmt: skip
+ModelName = Annotated[
+    str,
+    Field(min_length=1, max_length=256,
+          description="a persona's id, or ID@VERSION, ID@base, dialogue/NAME, ID@dialogue/NAME, base"),
+]  # fmt: skip
+PromptText = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_PROMPT_CHARS, pattern=r"\S",
+          description=f"words, at most {MAX_PROMPT_CHARS} characters"),
+]  # fmt: skip
+
+
+class SamplingBody(FrozenModel):
+    """Sampling settings. Defaults are those of the bot's replies to members; a missing seed is drawn."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    alternatives: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES, description="tokens told at each place")] = 0
+
+    def sampling(self, usual: SamplingParams) -> SamplingParams:
+        given = {name: value for name, value in self.settings().items() if name != "alternatives"}
+        return replace(usual, **{"seed": secrets.randbits(31), **given}, alternatives=self.alternatives or None)
+
+    def settings(self) -> dict[str, Any]:
+        """The given settings by name."""
+        known = self.model_dump(include=set(SamplingBody.model_fields), exclude_none=True)
+        return {name: value for name, value in known.items() if name != "alternatives" or value}
+
+
+class PlayBody(SamplingBody):
+    """The body of `POST /play/runs`: several answer one prompt, side by side.
+
+    `after` continues an earlier run with the same speakers; `models` is omitted then.
+    """
+
+    models: Annotated[tuple[ModelName, ...], Field(max_length=MAX_COLUMNS)] = ()
+    prompt: PromptText
+    after: Annotated[str, Field(max_length=64)] | None = None
+
+
+class DialogueBody(SamplingBody):
+    """The body of `POST /play/duets`: a dialogue of two after an opening message to both."""
+
+    models: Annotated[tuple[ModelName, ...], Field(min_length=2, max_length=2)]
+    opening: PromptText
+    turns: Annotated[int, Field(ge=MIN_TURNS, le=MAX_TURNS)] = DEFAULT_TURNS
+
+
+PLAYGROUND_RUNS = web.AppKey("playground runs", PlaygroundRuns)
+
+
+def set_up_playground(app: web.Application) -> None:
+    """Add the runs to the application, and stop them at its end."""
+    runs = app[PLAYGROUND_RUNS] = PlaygroundRuns()
+
+    async def close(_: web.Application) -> None:
+        await runs.close()
+
+    app.on_shutdown.append(close)
+
+
+def start_side_by_side(request: web.Request, body: PlayBody) -> PlaygroundRun:
+    """Have several models answer a prompt or continue a run. Raises `Problem`."""
+    services, runs = get_services(request), request.app[PLAYGROUND_RUNS]
+    prompt = Turn(EXAMPLE_USER, body.prompt)
+    talks: list[tuple[Turn, ...]]
+    if body.after is None:
+        speakers, talks = _find_models(services, body.models), [(prompt,)] * len(body.models)
+    elif body.models:
+        raise _field_problem("models", "A conversation keeps its speakers.", "Leave models out, or after.")
+    else:
+        lines = _require_ended(runs.get(body.after)).lines
+        speakers, talks = tuple(line.speaker for line in lines), [(*line.talk(), prompt) for line in lines]
+    sampling = body.sampling(services.request_builder.sampling)
+    run = PlaygroundRun("together", speakers, body.prompt, sampling, body.settings())
+    return runs.start(run, run_side_by_side(services, run, talks))
+
+
+def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
+    """Have two personas or dialogue adapters talk with each other. Raises `Problem`."""
+    services, runs = get_services(request), request.app[PLAYGROUND_RUNS]
+    one, other = speakers = _find_models(services, body.models)
+    if not (one.speaker_name and other.speaker_name):
+        raise _field_problem("models", "The base model alone cannot take part in a dialogue.", "Name two personas.")
+    dialogue = Dialogue((one.speaker_name, other.speaker_name), Turn(EXAMPLE_USER, body.opening), body.turns)
+    sampling = body.sampling(services.request_builder.sampling)
+    run = PlaygroundRun("duet", speakers, body.opening, sampling, body.settings() | {"turns": body.turns})
+    return runs.start(run, run_dialogue(services, run, dialogue))
+
+
+def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel, ...]:
+    if not names:
+        raise _field_problem("models", "No model was chosen.", "Choose at least one persona.")
+    try:
+        return tuple(find_model(services.request_builder, name) for name in names)
+    except UnknownModelError as error:
+        raise _field_problem("models", error.message, error.advice) from None
+
+
+def _require_ended(run: PlaygroundRun) -> PlaygroundRun:
+    if run.kind != "together":
+        raise _field_problem("after", f"The run {run.id} is a duet.", "Only side-by-side runs can be continued.")
+    if not run.ended:
+        raise Problem("conflict", "The replies are still being written.", "Stop them, or wait.")
+    return run
+
+
+def _field_problem(field: str, detail: str, advice: str) -> Problem:
+    return Problem("invalid-request", detail, advice, errors=[field_error(field, f"{detail} {advice}")])
+
+
+def require_run(request: web.Request) -> PlaygroundRun:
+    get_services(request)
+    return request.app[PLAYGROUND_RUNS].get(request.match_info["run_id"])

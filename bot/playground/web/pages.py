@@ -1,0 +1,211 @@
+"""`/dashboard/play`: side-by-side replies and dialogues, as forms that work without scripts."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from bot.chat.model_names import LIVE_VERSION, ChatModel, VersionTable, servable_dialogue_adapters
+from bot.dialogue.dialogue import DEFAULT_TURNS
+from bot.personas.web.lookup import persona_choices
+from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import Form, parse_body, read_form
+from bot.platform.web_kit.templating import FormError, redirect_to, render_page
+from bot.playground.web.actions import (
+    FORM_LIMITS,
+    MAX_COLUMNS,
+    PLAYGROUND_RUNS,
+    DialogueBody,
+    PlayBody,
+    SamplingBody,
+    require_run,
+    start_dialogue,
+    start_side_by_side,
+)
+from bot.playground.web.runs import PlaygroundReply, PlaygroundRun, reply_json, show_blanks, surprise_level
+from bot.services import Services
+from bot.store import BASE_MODEL_NAME
+from personas.home.adapters import DIALOGUE_PREFIX
+
+PLAYGROUND_PATH = "/dashboard/play"
+FIELD_LABELS = {
+    "models": "Who answers", "prompt": "Your message", "opening": "Opening message", "turns": "Turns",
+    "temperature": "Temperature", "top_p": "Top-p", "top_k": "Top-k", "min_p": "Min-p", "seed": "Seed",
+    "max_new_tokens": "Maximum new tokens", "alternatives": "Alternatives shown",
+}  # fmt: skip
+DIALOGUE_VERSION_PATTERN = re.compile(rf"({DIALOGUE_PREFIX}[^@]+)@.*")
+"""A dialogue adapter with its version, of which there is one."""
+routes = Routes()
+
+
+@dataclass(frozen=True)
+class PlaygroundForm:
+    """Contents of a form, and its problem. `ids` has element ids that differ from names; settings' have a prefix."""
+
+    body: dict[str, Any] = field(default_factory=dict)
+    problem: Problem | None = None
+    prefix: str = ""
+    ids: dict[str, str] = field(default_factory=dict)
+
+    def variables(self) -> dict[str, Any]:
+        """Template variables of the form."""
+        faults = (
+            [self._fault(one["field"].partition(".")[0], one) for one in self.problem.errors] if self.problem else []
+        )
+        return {
+            "status": self.problem.status if self.problem else 200,
+            "faults": faults or ([FormError(str(self.problem))] if self.problem else []),
+            "wrong": {fault.field: fault.message for fault in faults if fault.field},
+            "texts": {name: self.body.get(name, "") for name in ("prompt", "opening")},
+        }
+
+    def _fault(self, name: str, error: dict[str, str]) -> FormError:
+        message = f"must be {error['allowed']}" if "allowed" in error else error["detail"]
+        id = f"{self.prefix}-{name}" if name in SamplingBody.model_fields else name
+        return FormError(message, self.ids.get(name, id), FIELD_LABELS.get(name, name))
+
+
+@routes.add(f"GET {PLAYGROUND_PATH}")
+async def get_playground(request: web.Request) -> web.Response:
+    """Page with the forms, filled from the query."""
+    given: dict[str, Any] = _sampling_fields(request.query)
+    given["models"] = [DIALOGUE_VERSION_PATTERN.sub(r"\1", name) for name in request.query.getall("with", []) if name]
+    return _render_playground(request, PlaygroundForm(given))
+
+
+@routes.add(f"POST {PLAYGROUND_PATH}")
+async def post_side_by_side(request: web.Request) -> web.Response:
+    body = form_to_body(await read_form(request), "prompt")
+    if "after" in body:
+        body.pop("models")
+    try:
+        run = start_side_by_side(request, parse_body(PlayBody, body, is_form=True))
+        return redirect_to(request, _run_path(run))
+    except Problem as problem:
+        if earlier := request.app[PLAYGROUND_RUNS].find(body.get("after", "")):
+            return _render_run(request, earlier, PlaygroundForm(body, problem, "more", {"after": ""}))
+        return _render_playground(request, PlaygroundForm(body, problem, "one", {"models": "with-1", "after": ""}))
+
+
+@routes.add(f"POST {PLAYGROUND_PATH}/duet")
+async def post_dialogue_form(request: web.Request) -> web.Response:
+    body = form_to_body(await read_form(request), "opening")
+    try:
+        run = start_dialogue(request, parse_body(DialogueBody, body, is_form=True))
+        return redirect_to(request, _run_path(run))
+    except Problem as problem:
+        return _render_playground(request, PlaygroundForm(body, problem, "two", {"models": "first"}))
+
+
+@routes.add(f"GET {PLAYGROUND_PATH}/runs/{{run_id}}")
+async def get_run_page(request: web.Request) -> web.Response:
+    return _render_run(request, require_run(request), PlaygroundForm())
+
+
+@routes.add(f"GET {PLAYGROUND_PATH}/runs/{{run_id}}/lines/{{line}}")
+async def get_reply_part(request: web.Request) -> web.Response:
+    """One reply of a run's page, which the script fetches when it is complete."""
+    run = require_run(request)
+    try:
+        line = run.lines[int(request.match_info["line"])]
+    except (ValueError, IndexError):
+        raise Problem("not-found", "There is no such line.", f"There are {len(run.lines)}, from 0 on.") from None
+    return render_page(request, "play/line.html", title="", line=_reply_context(line), run=run)
+
+
+@routes.add(f"POST {PLAYGROUND_PATH}/runs/{{run_id}}/stop")
+async def stop_run(request: web.Request) -> web.Response:
+    run = require_run(request)
+    run.stop()
+    return redirect_to(request, _run_path(run))
+
+
+def _render_playground(request: web.Request, draft: PlaygroundForm) -> web.Response:
+    chosen = draft.body.get("models", [])[:MAX_COLUMNS]
+    return render_page(
+        request,
+        "play/index.html",
+        title="Playground",
+        chosen=chosen + [""] * (MAX_COLUMNS - len(chosen)),
+        runs=request.app[PLAYGROUND_RUNS].latest(),
+        turns=draft.body.get("turns", DEFAULT_TURNS),
+        **_model_choices(get_services(request), request.query.get("find", ""), chosen),
+        **_form_values(get_services(request), draft.body),
+        **draft.variables(),
+    )
+
+
+def _render_run(request: web.Request, run: PlaygroundRun, draft: PlaygroundForm) -> web.Response:
+    settings = _sampling_fields(run.settings) | {"seed": run.sampling.seed}
+    link = [*(("with", speaker.id) for speaker in run.speakers), *settings.items()]  # no texts: browsers store links
+    names = ", ".join(speaker.name for speaker in run.speakers)
+    return render_page(
+        request,
+        f"play/{run.kind}.html",
+        title=f"{'Duet' if run.kind == 'duet' else 'Side by side'}: {names}",
+        run=run,
+        lines=[_reply_context(line) for line in run.lines],
+        link=f"{PLAYGROUND_PATH}?{urlencode(link)}",
+        **_form_values(get_services(request), draft.body if draft.problem else settings),
+        **draft.variables(),
+    )
+
+
+def form_to_body(form: Form, text: str) -> dict[str, Any]:
+    """Convert a form to a request body without its empty fields; `text` names the message's field."""
+    fields = (*SamplingBody.model_fields, "after", "turns")
+    body: dict[str, Any] = {name: value for name in fields if (value := form.get(name, "").strip())}
+    body["models"] = [name.strip() for name in form.getall("with", []) if name.strip()]
+    return {**body, text: form.get(text, "").strip()}
+
+
+def _run_path(run: PlaygroundRun) -> str:
+    return f"{PLAYGROUND_PATH}/runs/{run.id}"
+
+
+def _sampling_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in SamplingBody.model_fields if name in values}
+
+
+def _form_values(services: Services, values: dict[str, Any]) -> dict[str, Any]:
+    usual = services.request_builder.sampling
+    return {"given": _sampling_fields(values), "usual": usual, "limits": FORM_LIMITS}
+
+
+def _model_choices(services: Services, find: str, chosen: Sequence[str]) -> dict[str, Any]:
+    """Template variables of the menus: model names and labels by persona, each card also with the dialogue adapters."""
+    builder = services.request_builder
+    menu = persona_choices(services, find, *(name.partition("@")[0] for name in chosen))
+    adapters = servable_dialogue_adapters(builder)
+    choices: dict[str, list[tuple[str, str]]] = {}
+    owned = [entry for one in menu.pop("personas") if (entry := services.personas.find_owner(one.id))]
+    versions = VersionTable.read(builder)
+    for guild_id, persona in owned:
+        listed = versions.models(guild_id, persona)
+        label = f"{persona.name}, {LIVE_VERSION} ({listed.live.version or 'base model'})"
+        group = choices.setdefault(persona.name, [])
+        group.append((persona.id, label))
+        group += [(model.id, model.name) for model, _ in listed.models]
+        group += [(f"{persona.id}@{it.id}", ChatModel.of_dialogue(it, persona).name) for it in adapters]
+    alone = [(it.id, ChatModel.of_dialogue(it).name) for it in adapters]
+    choices["No persona"] = [*alone, (BASE_MODEL_NAME, "Base model alone")]
+    return {"choices": choices, **menu}
+
+
+def _reply_context(line: PlaygroundReply) -> dict[str, Any]:
+    """Template variables of a line: tokens with their surprise and visible blanks."""
+    reply = reply_json(line)
+    tokens = [
+        {
+            "text": show_blanks(token["text"]),
+            "probability": token["probability"],
+            "level": surprise_level(token["probability"]),
+            "others": [(show_blanks(other["text"]), other["probability"]) for other in token["alternatives"]],
+        }
+        for token in reply.get("tokens", [])
+    ]
+    return {**reply, "turns": line.turns, "is_open": line.is_open, "tokens": tokens, "hits": line.lore}

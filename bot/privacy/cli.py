@@ -1,0 +1,309 @@
+"""Commands `python -m bot privacy show|export|forget` and `python -m bot history`, for the operator."""
+
+import argparse
+import asyncio
+import functools
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bot import demo_guild
+from bot.operations.backup.restore import finish_restore
+from bot.operations.shards import ShardRange
+from bot.personas.registry import PersonaRegistry
+from bot.privacy.consent_files import ConsentMirror
+from bot.privacy.erasure_runner import ErasureReceipt, ErasureRunner, receipt_of
+from bot.privacy.erasure_service import OperatorErasureRequest, leave_request
+from bot.privacy.identifiers import MIN_ID_DIGITS
+from bot.privacy.member_report import MemberReport, count_rows, export_member
+from bot.settings import Settings
+from bot.store import HOME_DATABASE, HomeInUseError, Store, find_databases, is_in_use
+from bot.training.stored_datasets import write_history
+from personas.cli_common import CommandParsers, LogProgress, add_command
+from personas.errors import RequestError
+from personas.home.data_subjects import Consent, ErasureFence
+from personas.home.external_files import EVERYBODY, ExportRecord, record_export
+from personas.home.job_material import ShippedData
+
+ACTION_LABELS = {
+    "jobs": "training jobs requested", "promotions": "versions promoted", "rollouts": "rollouts started or ended",
+    "channels": "channels with a persona assigned", "mutes": "mutes",
+}  # fmt: skip
+ERASURE_TIMEOUT_S, ERASURE_POLL_INTERVAL_S = 600.0, 0.2
+PRIVACY_NOTES = """\
+examples:
+  python -m bot privacy show --user 734829104458293761
+  python -m bot privacy export --user 734829104458293761 --out about-them.json
+  python -m bot privacy forget --user 734829104458293761 --name "Ada Winter" --name ada_w
+
+For people who have left the server, or who contact you. Members use /privacy themselves. The bot may keep running.
+Names are searched for in all files of the home, so give only names that nobody else has."""
+HISTORY_NOTES = """\
+examples:
+  python -m bot history --guild 910000000000000001 --persona oda --out oda-history.jsonl
+  python -m trainer dataset inspect oda-history.jsonl
+
+Needs Discord's permission (DISCORD_PERMISSION), and exports only messages of members who opted in."""
+
+
+def format_member_report(reports: Sequence[MemberReport]) -> list[str]:
+    """Format what is stored about a person in each database of the home, and when they were erased."""
+    stored, about = list(_stored_lines(reports)), reports[0]
+    lines = [f"Stored about {about.user_id} in {about.runner.home}:", *(stored or ["  nothing"])]
+    decision = about.store.people.decision(about.user_id)
+    lines.append(
+        f"  training: opted in on {_day(decision.at)}"
+        if decision and decision.opted_in
+        else "  training: not opted in; nothing is trained on their messages"
+    )
+    for row in about.erasures():
+        receipt = format_receipt_lines(receipt_of(row), is_done=row.step in ("", "follow"))
+        lines += [f"Asked for on {_day(row.asked_at)}:", *receipt]
+    return lines
+
+
+def _stored_lines(reports: Sequence[MemberReport]) -> Iterator[str]:
+    counts, about = count_rows(reports), reports[0]
+    since = [at for it in reports if (at := it.store.erasure.since(it.user_id)) is not None]
+    if since:
+        yield f"  messages: {counts['messages']}, the oldest of {_day(min(since))}; each is kept for {about.days} days"
+    if counts["votes"]:
+        yield f"  votes on replies: {counts['votes']}"
+    for gift in (gift for it in reports for gift in it.store.people.contributions_of(it.user_id)):
+        yield f"  given to the persona {gift.persona_id} of the server {gift.guild_id}: {gift.what}"
+    if counts["taught"]:
+        yield f"  replies taught to personas: {counts['taught']}"
+    if counts["memories"]:
+        yield f"  texts that they asked personas to remember: {counts['memories']}"
+    if counts["comparisons"]:
+        yield f"  comparisons of two replies, with what they chose: {counts['comparisons']}"
+    for name, what in ACTION_LABELS.items():
+        if counts[name]:
+            yield f"  as a moderator: {what} ({counts[name]})"
+    yield from (f"  in the training data of {path}" for path in about.trained())
+
+
+def format_receipt_lines(receipt: ErasureReceipt, *, is_done: bool) -> list[str]:
+    lines = [_title(receipt, is_done=is_done)]
+    if receipt.scope == "everything":
+        rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")}
+        lines.append(
+            "  deleted: {messages} messages, {replies} replies to them, {votes} votes; in {mentions} other texts their "
+            "name or words were replaced".format(**rows)
+        )
+    lines += [f"  deleted: {path}" for path in receipt.deleted]
+    lines += [f"  redacted: {path}" for path in receipt.cut]
+    lines += [f"  deleted, because it could not be redacted: {path}" for path in receipt.lost]
+    for one in receipt.withdrawn:
+        instead = "" if one.now is None else f"; {one.now or 'the base model'} answers now"
+        lines.append(f"  withdrawn: {one.persona_id} {one.version}{instead}")
+    lines += [f"  withdrawn: the dialogue adapter {one.persona_id}" for one in receipt.dialogues]
+    if receipt.withdrawn or receipt.dialogues:
+        lines.append("  When it runs, the bot retrains what was live and announces it in its channels.")
+    lines += [_export_line(export) for export in receipt.exports]
+    if receipt.resumed:
+        lines.append("  It was interrupted, so these counts may be too low. Nothing was left out.")
+    return lines
+
+
+def _title(receipt: ErasureReceipt, *, is_done: bool) -> str:
+    if not is_done:
+        return "Erasure in progress."
+    if receipt.scope == "trainings":
+        return "Done: everything trained on them is withdrawn."
+    return "Done: they are erased."
+
+
+def _export_line(export: ExportRecord) -> str:
+    """Format an export that cannot be searched, such as a backup: it may contain everybody of that time."""
+    holds = "may contain them" if EVERYBODY in export.people else "holds them"
+    return f"  has left before and {holds}: {export.path} ({export.what}, {_day(export.at)})"
+
+
+def _day(at: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(at))
+
+
+def add_commands(commands: CommandParsers) -> None:
+    """Add `privacy` and `history`. Each sets `run`, which takes the arguments, among them `settings`, and the home."""
+    privacy = add_command(commands, "privacy", "show, export or erase a member's data", PRIVACY_NOTES)
+    subcommands = privacy.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, summary in (
+        ("show", run_show, "show what is stored about a member"),
+        ("export", run_export, "write everything stored about a member to a file"),
+        ("forget", run_forget, "erase a member for good"),
+    ):
+        command = add_command(subcommands, name, summary, PRIVACY_NOTES)
+        command.add_argument("--user", type=_user_id, required=True, metavar="ID", help="their Discord id")
+        command.add_argument("--name", action="append", default=[], help="a name of theirs; may be given several times")
+        command.set_defaults(run=run)
+        if name == "export":
+            command.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file")
+        if name == "forget":
+            command.add_argument("--yes", action="store_true", help="do not ask")
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+    history = add_command(commands, "history", "write stored conversations as a log", HISTORY_NOTES)
+    history.add_argument("--guild", type=_user_id, required=True, metavar="ID", help="the server's id")
+    history.add_argument("--persona", required=True, metavar="ID", help="the persona whose replies are exported")
+    history.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    history.add_argument("--json", action="store_true", help="print one JSON object")
+    history.set_defaults(run=run_history)
+
+
+def run_show(arguments: argparse.Namespace, home: Path) -> int:
+    """Print what is stored about a person. Raises `UnderstudyError`."""
+    with _open_reports(arguments, home) as reports:
+        print(export_member(reports).decode() if arguments.json else "\n".join(format_member_report(reports)))
+    return 0
+
+
+def run_export(arguments: argparse.Namespace, home: Path) -> int:
+    """Write everything about a person to a file. Raises `UnderstudyError`."""
+    with _open_reports(arguments, home) as reports:
+        content = export_member(reports)
+    try:
+        with arguments.out.open("xb") as out:
+            arguments.out.chmod(0o600)
+            out.write(content)
+    except OSError as error:
+        raise RequestError(f"{arguments.out} cannot be written: {error.strerror}.", "Name another file.") from error
+    result = {"path": str(arguments.out), "bytes": len(content)}
+    print(json.dumps(result) if arguments.json else f"{arguments.out}: {len(content)} bytes")
+    return 0
+
+
+def run_forget(arguments: argparse.Namespace, home: Path) -> int:
+    """Erase a person; a running bot does it where there is one. Raises `UnderstudyError`."""
+    finish_restore(home)
+    if not find_databases(home):
+        raise RequestError(f"There is no database in {home}.", "Check UNDERSTUDY_HOME.")
+    if not arguments.yes and not _sure(arguments.user):
+        return 1
+    try:
+        receipt = _forget_in_parts(arguments, home) if ShardRange.in_home(home) else _forget_here(arguments, home)
+    except HomeInUseError:
+        receipt = _have_forgotten(arguments, home)
+    print(receipt.model_dump_json() if arguments.json else "\n".join(format_receipt_lines(receipt, is_done=True)))
+    return 0
+
+
+def run_history(arguments: argparse.Namespace, home: Path) -> int:
+    """Write a guild's history with a persona to a file. Raises `UnderstudyError`."""
+    fence = ErasureFence.begin(home)
+    with _open_store(home, arguments.guild) as store:
+        runner = _erasure_runner(arguments.settings, store)
+        permission = Consent(permission=arguments.settings.discord_permission)
+        try:
+            guild_id, persona_id = arguments.guild, arguments.persona
+            count = write_history(store, permission, guild_id, persona_id, arguments.out, fence.storing)
+        except OSError as error:
+            raise RequestError(f"{arguments.out} cannot be written: {error.strerror}.", "Name another file.") from error
+        people = {runner.keyed(str(user_id)) for user_id in store.people.opted_in()}
+    record_export(home, "history", arguments.out, people)
+    result = {"path": str(arguments.out), "messages": count}
+    print(json.dumps(result) if arguments.json else f"{arguments.out}: {count} messages")
+    return 0
+
+
+def _forget_here(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
+    with Store.open(home / HOME_DATABASE) as store:
+        runner = _erasure_runner(arguments.settings, store)
+        traces = runner.traces(arguments.user, sure_names=arguments.name)
+        return asyncio.run(runner.run(runner.begin(traces)))
+
+
+def _forget_in_parts(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
+    """Erase a person from a home that is split among shards, part by part, while no bot runs on any."""
+    first, *others = ShardRange.in_home(home)
+    missing = set(range(first.count or 0)) - {shard for one in (first, *others) for shard in one.ids or ()}
+    if missing:
+        numbers = ", ".join(map(str, sorted(missing)))
+        raise RequestError(f"The home has no data of the shards {numbers}.", "Start a process with them once.")
+    running = [part for part in others if is_in_use(part.file(home))]
+    if running and not is_in_use(first.file(home)):
+        advice = f"Start the process with SHARDS={first} too, which erases; or stop all of them."
+        raise RequestError(f"A process with the shards {running[0]} runs on this home.", advice)
+    with _open_part(arguments.settings, first) as runner:
+        row = runner.begin(runner.traces(arguments.user, sure_names=arguments.name))
+        asyncio.run(runner.run(row))
+    for part in others:
+        with _open_part(arguments.settings, part) as runner:
+            asyncio.run(runner.erase_own_share())
+    with _open_part(arguments.settings, first) as runner:
+        acknowledged = runner.store.erasure_requests.get(row.seq)
+        assert acknowledged is not None  # rows are never deleted
+        receipt = asyncio.run(runner.run(acknowledged))
+    for part in others:  # their copies of the request named the person
+        with _open_part(arguments.settings, part) as runner:
+            runner.store.compact()
+    return receipt
+
+
+@contextmanager
+def _open_part(settings: Settings, part: ShardRange) -> Iterator[ErasureRunner]:
+    """Open a part of a home as its process would. Raises `HomeInUseError` where that one runs."""
+    from bot.operations.shards.shard_process import open_shard_store  # only for a home that is split
+
+    store, mirror = open_shard_store(settings.home, part, settings.shared_db)
+    try:
+        yield _erasure_runner(settings, store, part)
+    finally:
+        mirror.leave()
+        store.close()
+
+
+def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
+    """Leave the request for the running bot, and wait until it is done."""
+    since = time.time()
+    file = leave_request(home, OperatorErasureRequest(user_id=arguments.user, names=tuple(arguments.name)))
+    progress = LogProgress()
+    while time.time() - since < ERASURE_TIMEOUT_S:
+        time.sleep(ERASURE_POLL_INTERVAL_S)
+        progress.update("waiting for the running bot")
+        if file.exists():
+            continue
+        with _open_store(home) as store:
+            person = _erasure_runner(arguments.settings, store).keyed(str(arguments.user))
+            done = [row for row in store.erasure_requests.of(person) if row.asked_at >= since and not row.step]
+        if done:
+            return receipt_of(done[0])
+    raise RequestError(
+        "The running bot has not finished yet.",
+        "It continues by itself; `python -m bot privacy show` shows the progress.",
+    )
+
+
+def _erasure_runner(settings: Settings, store: Store, shards: ShardRange | None = None) -> ErasureRunner:
+    consents = ConsentMirror(settings.home, store, settings.discord_permission)
+    personas = PersonaRegistry(ShippedData.from_source_tree().cards, settings.home)
+    leave = None if settings.discord_token else functools.partial(demo_guild.forget_in_stored_sandbox, settings.home)
+    return ErasureRunner(settings.home, store, consents, time.time, None, personas.all_names(), leave, shards)
+
+
+def _sure(user_id: int) -> bool:
+    answer = input(f"Erase {user_id} for good? This cannot be undone. Type the id again: ")
+    return answer.strip() == str(user_id)
+
+
+def _open_store(home: Path, guild_id: int = 0) -> Store:
+    """Open the database with a guild's data."""
+    part = next((it.file(home) for it in ShardRange.in_home(home) if it.has(guild_id)), None)
+    return Store.read_only(part or home / HOME_DATABASE)
+
+
+@contextmanager
+def _open_reports(arguments: argparse.Namespace, home: Path) -> Iterator[list[MemberReport]]:
+    """Open a report for each database of the home."""
+    settings, names = arguments.settings, tuple(arguments.name)
+    with ExitStack() as stack:
+        stores = [stack.enter_context(Store.read_only(file)) for file in find_databases(home) or [home / HOME_DATABASE]]
+        runners = [_erasure_runner(settings, store) for store in stores]
+        yield [MemberReport(runner, arguments.user, names, settings.history_days) for runner in runners]
+
+
+def _user_id(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) >= MIN_ID_DIGITS and int(text) < 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is no Discord id (a number of {MIN_ID_DIGITS} digits or more)")
+    return int(text)

@@ -1,0 +1,186 @@
+"""`/privacy show|opt-in|opt-out|export|forget`: answers to a member about their own data."""
+
+import io
+import time
+from typing import ClassVar
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.platform.discord_kit.transformers import Interaction
+from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, respond, update_message
+from bot.privacy.erasure_runner import ErasureReceipt, ErasureScope
+from bot.privacy.erasure_service import ErasureService
+from bot.privacy.member_report import MemberReport, format_receipt
+from bot.privacy.translations import Language, language_of, translate
+from bot.services import Bot
+from bot.store import ConsentDecision
+
+
+@app_commands.allowed_contexts(guilds=True, dms=True)
+class PrivacyCog(
+    commands.GroupCog,
+    group_name="privacy",
+    group_description="See what is kept about you, allow or forbid training on it, or delete it.",
+):
+    """The commands, for everybody about themselves, and the background work of erasures."""
+
+    def __init__(self, bot: Bot) -> None:
+        super().__init__()
+        self.erasures = ErasureService(bot)
+
+    @commands.Cog.listener()
+    async def on_forgetting_changed(self, is_finished: bool) -> None:
+        """React to an erasure request that another process has stored or carried out."""
+        self.erasures.changed()
+        if is_finished:
+            await self.erasures.reload_files()
+
+    async def cog_load(self) -> None:
+        self.erasures.start()
+
+    async def cog_unload(self) -> None:
+        await self.erasures.stop()
+
+    @app_commands.command(description="See what I keep about you, for how long, and who runs me.")
+    async def show(self, interaction: Interaction) -> None:
+        await defer(interaction, ephemeral=True)
+        report, language = _privacy_report(interaction), language_of(interaction.locale)
+        words = report.words(language, operator_name(interaction))
+        if hosts := interaction.client.services.privacy.engine_hosts:
+            words += "\n" + translate(language, "show_engine", hosts=", ".join(hosts))
+        await respond(interaction, words)
+
+    @app_commands.command(name="opt-in", description="Consent to training on what you write; I explain it first.")
+    async def opt_in(self, interaction: Interaction) -> None:
+        services, language = interaction.client.services, language_of(interaction.locale)
+        decision = services.store.people.decision(interaction.user.id)
+        if decision and decision.opted_in:
+            await respond(interaction, translate(language, "opt_in_already"))
+            return
+        stated = services.privacy.permission
+        permission = translate(language, "permission_stated" if stated else "permission_missing", statement=stated)
+        text = translate(language, "opt_in_ask", permission=permission)
+        await respond(interaction, text, button_view(OptInButton(language)))
+
+    @app_commands.command(
+        name="opt-out", description="Withdraw your consent: nothing you wrote is used for training from then on."
+    )
+    async def opt_out(self, interaction: Interaction) -> None:
+        await defer(interaction, ephemeral=True)
+        language = language_of(interaction.locale)
+        _store_decision(interaction, opted_in=False)
+        trained = _privacy_report(interaction).trained_words(language)
+        done = translate(language, "opt_out_done")
+        if trained:
+            text = f"{done}\n{translate(language, 'opt_out_trained', what=trained)}"
+            await respond(interaction, text, button_view(WithdrawButton(language)))
+        else:
+            await respond(interaction, f"{done} {translate(language, 'opt_out_nothing')}")
+
+    @app_commands.command(description="Get everything I keep about you as a file.")
+    async def export(self, interaction: Interaction) -> None:
+        await defer(interaction, ephemeral=True)
+        language, content = language_of(interaction.locale), _privacy_report(interaction).export()
+        if len(content) > interaction.filesize_limit:
+            size, operator = len(content) / 2**20, operator_name(interaction)
+            await respond(interaction, translate(language, "export_large", megabytes=size, operator=operator))
+            return
+        file = discord.File(io.BytesIO(content), filename="understudy-about-me.json")
+        await respond(interaction, translate(language, "export_done"), files=[file])
+
+    @app_commands.command(description="Delete your messages, your votes, and what was trained on them.")
+    async def forget(self, interaction: Interaction) -> None:
+        language = language_of(interaction.locale)
+        await respond(interaction, translate(language, "forget_ask"), button_view(ForgetButton(language)))
+
+
+class _PrivacyButton(PersistentButton, template=r"never:"):
+    """A button of a response that only the member sees, in the language of its custom id."""
+
+    label_key: ClassVar[str]
+    style = discord.ButtonStyle.danger
+    language: Language
+
+    def __init__(self, language: Language) -> None:
+        super().__init__(language, label=translate(language, self.label_key))
+
+
+class OptInButton(_PrivacyButton, template=r"opt-in:(?P<language>en|vi)"):
+    """Opts the member in."""
+
+    label_key, style = "opt_in_button", discord.ButtonStyle.primary
+
+    async def pressed(self, interaction: Interaction) -> None:
+        _store_decision(interaction, opted_in=True)
+        await update_message(interaction, content=translate(self.language, "opt_in_done"), view=None)
+
+
+class WithdrawButton(_PrivacyButton, template=r"withdraw:(?P<language>en|vi)"):
+    """Withdraws the versions that were trained on the member's messages."""
+
+    label_key = "withdraw_button"
+
+    async def pressed(self, interaction: Interaction) -> None:
+        _request_deletion(interaction, self.language, "trainings")
+        await update_message(interaction, content=translate(self.language, "withdraw_begun"), view=None)
+
+
+class ForgetButton(_PrivacyButton, template=r"forget-me:(?P<language>en|vi)"):
+    """Erases the member."""
+
+    label_key = "forget_button"
+
+    async def pressed(self, interaction: Interaction) -> None:
+        underway = _deletion_service(interaction).is_underway(interaction.user.id)
+        if not underway:
+            _request_deletion(interaction, self.language, "everything")
+        text = translate(self.language, "forget_already" if underway else "forget_begun")
+        await update_message(interaction, content=text, view=None)
+
+
+PRIVACY_BUTTONS = (OptInButton, WithdrawButton, ForgetButton)
+
+
+def operator_name(interaction: Interaction) -> str:
+    """Return the bot's operator as Discord names them."""
+    language, application = language_of(interaction.locale), interaction.client.application
+    if interaction.client.services.privacy.in_sandbox:
+        return translate(language, "operator_sandbox")
+    if application is None:
+        return translate(language, "operator_unknown")
+    return f"<@{application.owner.id}>" if application.team is None else application.team.name
+
+
+def _privacy_report(interaction: Interaction) -> MemberReport:
+    names, history_days = tuple(member_names(interaction.user)), interaction.client.services.privacy.history_days
+    return MemberReport(_deletion_service(interaction).runner, interaction.user.id, names, history_days)
+
+
+def member_names(user: discord.abc.User) -> list[str]:
+    """All names that Discord has of a member here."""
+    names = [user.name, user.global_name, user.display_name, getattr(user, "nick", None)]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _deletion_service(interaction: Interaction) -> ErasureService:
+    cog = interaction.client.get_cog(PrivacyCog.__cog_name__)
+    assert isinstance(cog, PrivacyCog)  # its own commands and buttons ask
+    return cog.erasures
+
+
+def _request_deletion(interaction: Interaction, language: Language, scope: ErasureScope) -> None:
+    """Start an erasure; the member gets the receipt at its end, if this interaction is still valid then."""
+    operator = operator_name(interaction)
+
+    async def on_end(receipt: ErasureReceipt) -> None:
+        await respond(interaction, format_receipt(receipt, language, operator))  # it is valid for 15 minutes
+
+    names = member_names(interaction.user)
+    _deletion_service(interaction).ask(interaction.user.id, names, scope, interaction.id, on_end)
+
+
+def _store_decision(interaction: Interaction, *, opted_in: bool) -> None:
+    decision = ConsentDecision(interaction.user.id, opted_in, time.time(), language_of(interaction.locale))
+    _deletion_service(interaction).runner.consents.decide(decision)

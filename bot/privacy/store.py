@@ -1,0 +1,494 @@
+"""Members' consent, contributions, memories and tombstones; their erasure from all tables, and the requests for it."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from bot.platform.db.database import MAX_TIMESTAMP_S, DatabaseConnection, Row, Table
+
+CARD_CONTRIBUTION = "card"
+REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
+    where (asked_by = :user or messages.author_id = :user) and created_at <= :until"""
+"""The replies to a person, which may quote them."""
+DIRECT_CHANNELS_SQL = (
+    "select distinct channel_id from messages where guild_id = 0 and author_id = :user and at <= :until"
+)
+"""The person's direct-message channels, in which only they and personas write."""
+DELETE_STATEMENTS = {
+    # It does not tell whose votes it counts. It is written again from those that stay.
+    "guild_feedback": f"""delete from guild_feedback where guild_id in
+        (select guild_id from comparisons where user_id = :user union select guild_id from replies where
+        event_id in (select event_id from votes where user_id = :user) or event_id in ({REPLIES_TO_MEMBER_SQL}))""",
+    "replies": f"""delete from messages where persona_id is not null
+        and (channel_id in ({DIRECT_CHANNELS_SQL}) and at <= :until
+        or discord_message_id in (select message_id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})))""",
+    "answers": f"delete from replies where event_id in ({REPLIES_TO_MEMBER_SQL})",
+    "choices": f"delete from channels where guild_id = 0 and channel_id in ({DIRECT_CHANNELS_SQL})",
+    "messages": "delete from messages where author_id = :user and at <= :until",
+    "quoted_messages": "delete from quoted_messages where author_id = :user and at <= :until",
+    "votes": "delete from votes where user_id = :user and at <= :until",
+    "gifts": "delete from gifts where user_id = :user and at <= :until",
+    "taught": "delete from taught where user_id = :user and at <= :until",
+    "comparisons": "delete from comparisons where user_id = :user and shown_at <= :until",
+    "memories": "delete from memories where user_id = :user and at <= :until",
+    "consents": "delete from consents where user_id = :user and at <= :until",
+}
+"""The deletions, in this order: earlier ones query rows that later ones delete."""
+ANONYMISE_STATEMENTS = {
+    "mutes": "update mutes set muted_by = 0 where muted_by = :user",
+    "channels": "update channels set set_by = 0 where set_by = :user",
+    "jobs": "update jobs set requested_by = 0 where requested_by = :user",
+    "promotions": "update promotions set promoted_by = 0 where promoted_by = :user",
+    "rollouts": """update rollouts set started_by = iif(started_by = :user, 0, started_by),
+        ended_by = iif(ended_by = :user, 0, ended_by) where :user in (started_by, ended_by)""",
+}
+"""Updates of rows that the server still needs: they remove the person's id."""
+TIME_COLUMNS = {
+    "messages": "at",
+    "quoted_messages": "at",
+    "replies": "created_at",
+    "votes": "at",
+    "gifts": "at",
+    "taught": "at",
+    "comparisons": "shown_at",
+    "memories": "at",
+    "consents": "at",
+}
+"""When each row was stored, which decides whether an erasure reaches it."""
+FREE_TEXT_COLUMNS = {
+    "messages": ("text", "author_name"),
+    "quoted_messages": ("text", "author_name"),
+    "replies": ("end_note",),
+    "jobs": ("name", "request", "error", "advice", "progress", "result"),
+    "promotions": ("why",),
+    "version_numbers": ("name",),
+    "gifts": ("what",),
+    "taught": ("prompt", "reply", "instead_of"),
+    "comparisons": ("prompt", "text_a", "text_b"),
+    "memories": ("text",),
+    "answered": ("body",),
+}
+"""Free-text columns by table, in which names and texts are replaced."""
+ROWS_AT_A_TIME = 200
+"""Rows in which a person is searched at once: the event loop waits so long."""
+
+
+@dataclass(frozen=True)
+class ConsentDecision:
+    """A member's last decision about training, its time (seconds since 1970), and the language of the question."""
+
+    user_id: int
+    opted_in: bool
+    at: float
+    language: str
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A lore file or a card that a member contributed to a guild's persona."""
+
+    guild_id: int
+    persona_id: str
+    what: str
+    user_id: int
+    at: float
+
+
+class MemberRecords(Table):
+    """Consent, contributions and tombstones."""
+
+    def decide(self, decision: ConsentDecision) -> None:
+        """Store a decision, replacing the one before."""
+        self._db.insert("consents", vars(decision), replace=True)
+
+    def decision(self, user_id: int) -> ConsentDecision | None:
+        """Return a member's decision; None when they were never asked."""
+        row = self._db.first("select * from consents where user_id = :user", user=user_id)
+        return ConsentDecision(**{**row, "opted_in": bool(row["opted_in"])}) if row else None
+
+    def opted_in(self) -> set[int]:
+        """Return the members who consent to training on their messages."""
+        return set(self._db.column(int, "select user_id from consents where opted_in = 1"))
+
+    @contextmanager
+    def contributing(self, contribution: Contribution, content: Callable[[], object]) -> Iterator[None]:
+        """Record a contribution, then let the block store the file; afterwards it is the file's only one.
+
+        If the process ends in the block, the file has its old and its new contributor: erasing either deletes it. An
+        error that leaves `content` as it was takes the new one back.
+        """
+        key, before = (contribution.guild_id, contribution.persona_id, contribution.what), content()
+        earlier = self._contributions(*key)
+        self._db.insert("gifts", vars(contribution), replace=True)
+        try:
+            yield
+        except Exception:
+            if content() == before:
+                self._replace(key, earlier)
+            raise
+        self.add_contribution(contribution)
+
+    def add_contribution(self, contribution: Contribution) -> None:
+        """Store a member as the only contributor of a file."""
+        self._replace((contribution.guild_id, contribution.persona_id, contribution.what), [contribution])
+
+    def _replace(self, key: tuple[int, str, str], contributions: Iterable[Contribution]) -> None:
+        with self._db.atomic():
+            self.remove_contribution(*key)
+            for one in contributions:
+                self._db.insert("gifts", vars(one))
+
+    def _contributions(self, guild_id: int, persona_id: str, what: str) -> list[Contribution]:
+        sql = "select * from gifts where guild_id = :guild and persona_id = :persona and what = :what order by at"
+        return self._db.all(Contribution, sql, guild=guild_id, persona=persona_id, what=what)
+
+    def contributions(self) -> list[Contribution]:
+        """List all members' contributions."""
+        return self._db.all(Contribution, "select * from gifts")
+
+    def remove_contribution(self, guild_id: int, persona_id: str, what: str) -> None:
+        """Delete the record of a contribution that is gone."""
+        sql = "delete from gifts where guild_id = :guild and persona_id = :persona and what = :what"
+        self._db.write(sql, guild=guild_id, persona=persona_id, what=what)
+
+    def contributions_of(self, user_id: int) -> list[Contribution]:
+        """List a member's contributions, oldest first."""
+        return self._db.all(Contribution, "select * from gifts where user_id = :user order by at", user=user_id)
+
+    def contributor(self, guild_id: int, persona_id: str, what: str) -> int | None:
+        """Return who contributed a lore file or card; None where nobody is recorded."""
+        known = self._contributions(guild_id, persona_id, what)
+        return known[-1].user_id if known else None
+
+    def record_erased(self, person: str, at: float) -> None:
+        """Record a person, by key, as erased; the latest date counts."""
+        sql = """insert into tombstones values (:person, :at)
+            on conflict do update set at = max(at, excluded.at)"""
+        self._db.write(sql, person=person, at=at)
+
+    def tombstones(self) -> dict[str, float]:
+        """Return the keys of the erased persons, and when they were erased."""
+        return {row["person"]: row["at"] for row in self._db.read("select * from tombstones")}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A text that a member asked a persona to keep in a guild (0: direct messages), at a time in seconds since 1970.
+
+    `by_persona`: the persona said it to them. `message_id` is the message that it is a copy of, None once it is not;
+    `channel_id` is that message's channel.
+    """
+
+    guild_id: int
+    persona_id: str
+    user_id: int
+    text: str
+    by_persona: bool
+    message_id: int | None
+    at: float
+    seq: int = 0
+    channel_id: int | None = None
+
+
+class Memories(Table):
+    """The memories that were not forgotten, oldest first."""
+
+    def add(self, memory: Memory) -> int:
+        """Store a memory and return its number."""
+        return self._db.insert("memories", {name: value for name, value in vars(memory).items() if name != "seq"})
+
+    def get(self, seq: int, user_id: int) -> Memory | None:
+        """Return the memory of a member with this number; None where there is none, or it is another member's."""
+        sql = "select * from memories where seq = :seq and user_id = :user"
+        return self._db.one(_memory, sql, seq=seq, user=user_id)
+
+    def of_member(self, user_id: int, guild_id: int, persona_id: str | None = None) -> list[Memory]:
+        """List what a member asked a persona to keep in a guild, or with None all personas."""
+        sql = """select * from memories where user_id = :user and guild_id = :guild
+            and persona_id = coalesce(:persona, persona_id) order by seq"""
+        return self._db.all(_memory, sql, user=user_id, guild=guild_id, persona=persona_id)
+
+    def vectors(self, seqs: Iterable[int], encoder: str) -> dict[int, bytes]:
+        """Return the encoder's vectors of memories by `seq`; some may have none."""
+        sql = """select seq, vectors from memory_vectors
+            where encoder = :encoder and seq in (select value from json_each(:seqs))"""
+        rows = self._db.read(sql, encoder=encoder, seqs=json.dumps(list(seqs)))
+        return {row["seq"]: row["vectors"] for row in rows}
+
+    def store_vectors(self, encoder: str, vectors: Mapping[tuple[int, str], bytes]) -> None:
+        """Store vectors of memories by `seq` and text, but for memories that were forgotten or edited meanwhile."""
+        self._store_vectors(vectors, encoder, "memory_vectors", of="memories")
+
+    def edit(self, seq: int, text: str) -> None:
+        """Replace a memory by what the member has written; it is no copy of a message any more."""
+        sql = "update memories set text = :text, by_persona = 0, message_id = null where seq = :seq"
+        self._db.write(sql, seq=seq, text=text)
+
+    def edit_copies(self, message_id: int, text: str) -> None:
+        """Replace the text of memories of a message that was edited."""
+        self._db.write("update memories set text = :text where message_id = :id", id=message_id, text=text)
+
+    def forget_copies(self, message_id: int) -> None:
+        """Delete the memories of a message."""
+        with self._db.atomic():
+            forget_memories(self._db, "message_id = :id", id=message_id)
+
+    def forget(self, seqs: Iterable[int]) -> None:
+        """Delete memories."""
+        with self._db.atomic():
+            for seq in seqs:
+                forget_memories(self._db, "seq = :seq", seq=seq)
+
+
+def _memory(by_persona: int, **columns: Any) -> Memory:
+    return Memory(by_persona=bool(by_persona), **columns)
+
+
+def forget_memories(database: DatabaseConnection, condition: str, **values: object) -> None:
+    """Delete the memories of a condition in a transaction, so that no backup restores them."""
+    which = f"from memories where {condition}"
+    database.write(f"insert or ignore into forgotten_memories select seq, at {which}", **values)
+    database.write(f"delete {which}", **values)
+
+
+class Erasure(Table):
+    """Finds and erases one person at a time, up to a time `until`."""
+
+    def names(self, user_id: int) -> set[str]:
+        """Return the names under which a member has written."""
+        sql = """select author_name from messages where author_id = :user
+            union select author_name from quoted_messages where author_id = :user"""
+        return set(self._db.column(str, sql, user=user_id))
+
+    def texts(self, user_id: int) -> list[str]:
+        """Return the stored texts that a member has written, taught, or asked a persona to remember."""
+        texts = self._db.column(str, "select text from messages where author_id = :user order by seq", user=user_id)
+        sql = "select text from quoted_messages where author_id = :user and text is not null order by at"
+        texts += self._db.column(str, sql, user=user_id)
+        sql = "select prompt, reply, instead_of from taught where user_id = :user order by seq"
+        lessons = self._db.read(sql, user=user_id)
+        sql = "select text from memories where user_id = :user and not by_persona order by seq"
+        memories = self._db.column(str, sql, user=user_id)
+        return [*texts, *(text for row in lessons for text in row.values() if text), *memories]
+
+    def answers(self, user_id: int) -> list[int]:
+        """Return the ids of the Discord messages that are replies to a member."""
+        sql = f"select message_id as id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})"
+        return self._db.column(int, sql, user=user_id, until=MAX_TIMESTAMP_S)
+
+    def job_names(self, user_id: int) -> list[str]:
+        """Return the names of the jobs that a member requested."""
+        sql = "select distinct request ->> 'job_name' as name from jobs where requested_by = :user order by name"
+        return self._db.column(str, sql, user=user_id)
+
+    def names_of_others(self, user_id: int) -> list[str]:
+        """Return the names under which others have written."""
+        sql = "select distinct author_name from messages where author_id != :user"
+        return self._db.column(str, sql, user=user_id)
+
+    def counts(self, user_id: int) -> Counter[str]:
+        """Count the rows of a member by table."""
+        columns = {
+            "messages": "author_id", "votes": "user_id", "jobs": "requested_by", "promotions": "promoted_by",
+            "rollouts": "started_by", "channels": "set_by", "mutes": "muted_by",
+            "taught": "user_id", "comparisons": "user_id", "memories": "user_id",
+        }  # fmt: skip
+        counts = Counter[str]()
+        for table, column in columns.items():
+            sql = f"select count(*) from {table} where {column} = :user"
+            counts[table] = self._db.value(int, sql, user=user_id) or 0
+        sql = "select count(*) from quoted_messages where author_id = :user"
+        counts["messages"] += self._db.value(int, sql, user=user_id) or 0
+        return counts
+
+    def rows_of(self, user_id: int) -> dict[str, list[dict[str, object]]]:
+        """Return all rows about a member by table, without secrets and others' texts."""
+        queries = {
+            "messages": "select guild_id, channel_id, discord_message_id, author_name, text, at from messages "
+            "where author_id = :user order by seq",
+            "quoted_messages": "select guild_id, channel_id, discord_message_id, author_name, text, at "
+            "from quoted_messages where author_id = :user order by at",
+            "replies_to_you": "select event_id, guild_id, channel_id, persona_id, state, created_at from replies "
+            "where asked_by = :user",
+            "votes": "select event_id, attempt, vote, at from votes where user_id = :user",
+            "consent": "select opted_in, at, language from consents where user_id = :user",
+            "gifts": "select guild_id, persona_id, what, at from gifts where user_id = :user",
+            "taught": "select guild_id, persona_id, prompt, reply, instead_of, right, at from taught "
+            "where user_id = :user order by seq",
+            "comparisons": "select guild_id, persona_id, prompt, version_a, text_a, version_b, text_b, shown_at, "
+            "choice, voted_at from comparisons where user_id = :user order by seq",
+            "memories": "select seq as number, guild_id, persona_id, text, by_persona, at from memories "
+            "where user_id = :user order by seq",
+            "jobs": "select job_id, guild_id, channel_id, name, version, state, queued_at, request from jobs "
+            "where requested_by = :user",
+            "promotions": "select persona_id, version, at, why from promotions where promoted_by = :user",
+            "rollouts": "select persona_id, version, guild_id, channel_id, only_channel, share, started_at, ended_at, "
+            "ending, started_by = :user as you_started, ended_by = :user as you_ended from rollouts "
+            "where :user in (started_by, ended_by)",
+            "channels": "select guild_id, channel_id, persona_id, answers, set_at from channels where set_by = :user",
+            "mutes": "select guild_id, channel_id, persona_id, at from mutes where muted_by = :user",
+        }
+        return {name: self._db.read(sql, user=user_id) for name, sql in queries.items()}
+
+    def user_ids(self) -> set[int]:
+        """Return the ids of all members with any row."""
+        columns = ("messages.author_id", "quoted_messages.author_id", "votes.user_id", "consents.user_id",
+                   "gifts.user_id", "replies.asked_by",
+                   "jobs.requested_by", "promotions.promoted_by", "rollouts.started_by", "rollouts.ended_by",
+                   "channels.set_by", "mutes.muted_by", "taught.user_id", "comparisons.user_id",
+                   "memories.user_id")  # fmt: skip
+        each = (f"select {column} as id from {column.partition('.')[0]}" for column in columns)
+        return set(self._db.column(int, " union ".join(each))) - {0}
+
+    def first_seen(self, user_id: int) -> float | None:
+        """Return the time of a member's first message, vote, contribution or decision; None where there is none."""
+        sql = """select min(at) as at from (select at from messages where author_id = :user
+            union all select at from quoted_messages where author_id = :user
+            union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
+            union all select at from consents where user_id = :user
+            union all select at from taught where user_id = :user
+            union all select at from memories where user_id = :user
+            union all select shown_at as at from comparisons where user_id = :user)"""
+        return self._db.value(float, sql, user=user_id)
+
+    def free_texts(self) -> Iterator[str]:
+        """Yield all texts that may name somebody."""
+        for table, columns in FREE_TEXT_COLUMNS.items():
+            for rows in self._rows(table, columns, MAX_TIMESTAMP_S):
+                yield from (str(row[column]) for row in rows for column in columns if row[column] is not None)
+
+    def since(self, user_id: int) -> float | None:
+        """Return the time of a member's oldest stored message."""
+        sql = """select min(at) from (select at from messages where author_id = :user
+            union all select at from quoted_messages where author_id = :user)"""
+        return self._db.value(float, sql, user=user_id)
+
+    def date_back(self, after: float, to: float) -> None:
+        """Date rows from after a time to another one: the clock was ahead when they were stored, and was set back."""
+        with self._db.atomic(shared=True):
+            for table, column in TIME_COLUMNS.items():
+                self._db.write(f"update {table} set {column} = :to where {column} > :after", after=after, to=to)
+
+    def erase(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Counter[str]:
+        """Erase a member in one transaction; `redacted` removes them from texts. Returns the number of rows by kind."""
+        with self._db.atomic(shared=True):
+            done = self._delete(user_id, until)
+            for rows in self._rows_by_table(until):
+                done["mentions"] += self._redact(*rows, redacted)
+        return done
+
+    def erase_in_steps(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Iterator[Counter[str]]:
+        """Erase a member like `erase`, in short transactions: their rows first, then what is said about them.
+
+        Others may use the store between two steps. One that is killed has to be repeated with the same `redacted`.
+        """
+        with self._db.atomic(shared=True):
+            done = self._delete(user_id, until)
+        yield done
+        for rows in self._rows_by_table(until):
+            with self._db.atomic(shared=True):
+                mentions = self._redact(*rows, redacted)
+            yield Counter(mentions=mentions)
+
+    def _delete(self, user_id: int, until: float) -> Counter[str]:
+        values = {"user": user_id, "until": until}
+        done = Counter({name: self._db.write(sql, **values) for name, sql in DELETE_STATEMENTS.items()})
+        for sql in ANONYMISE_STATEMENTS.values():
+            self._db.write(sql, user=user_id)
+        self._db.write("update replies set asked_by = 0 where asked_by = :user and created_at <= :until", **values)
+        return done
+
+    def _redact(self, table: str, columns: tuple[str, ...], rows: list[Row], redacted: Callable[[str], str]) -> int:
+        changed = 0
+        for row in rows:
+            new = {column: redacted(row[column]) for column in columns if row[column] is not None}
+            if any(new[column] != row[column] for column in new):
+                sets = ", ".join(f"{column} = :{column}" for column in new)
+                values = {**new, "row": row["row"]}
+                if not self._db.write(f"update or ignore {table} set {sets} where rowid = :row", **values):
+                    self._db.write(f"delete from {table} where rowid = :row", **values)  # such a row exists already
+                changed += 1
+        return changed
+
+    def _rows_by_table(self, until: float) -> Iterator[tuple[str, tuple[str, ...], list[Row]]]:
+        for table, columns in FREE_TEXT_COLUMNS.items():
+            for rows in self._rows(table, columns, until):
+                yield table, columns, rows
+
+    def _rows(self, table: str, columns: tuple[str, ...], until: float) -> Iterator[list[Row]]:
+        """Yield a table's rows, of messages those up to a time, some at a time; `row` is the rowid."""
+        before = "and at <= :until" if table in ("messages", "quoted_messages") else ""
+        sql = f"""select rowid as row, {", ".join(columns)} from {table} where rowid > :last {before}
+            order by rowid limit {ROWS_AT_A_TIME}"""
+        last = 0
+        while rows := self._db.read(sql, last=last, until=until):
+            yield rows
+            last = rows[-1]["row"]
+
+
+@dataclass(frozen=True)
+class ErasureRequest:
+    """One erasure request. `person` is keyed (`personas.home.pseudonyms.keyed_person`), `asked_at` a Unix time.
+
+    `step` is the next step, empty when all are done. `traces` (JSON) identifies the person and is emptied by a later
+    step; `receipt` (JSON) names nobody and stays.
+    """
+
+    seq: int
+    person: str
+    asked_at: float
+    step: str
+    traces: str = field(repr=False)
+    receipt: str
+
+
+class ErasureRequests(Table):
+    """The erasure requests, in the order of their creation."""
+
+    def begin(self, person: str, at: float, step: str, traces: str, receipt: str) -> ErasureRequest:
+        """Store a request: from here on it survives the end of this process."""
+        row: Row = {"person": person, "asked_at": at, "step": step, "traces": traces, "receipt": receipt}
+        return ErasureRequest(seq=self._db.insert("forgettings", row), **row)
+
+    def advance(self, seq: int, step: str, receipt: str, traces: str | None = None) -> ErasureRequest:
+        """Store the next step, and new `traces` where given."""
+        sql = """update forgettings set step = :step, receipt = :receipt, traces = coalesce(:traces, traces)
+            where seq = :seq returning *"""
+        request = self._db.one(ErasureRequest, sql, seq=seq, step=step, receipt=receipt, traces=traces)
+        assert request is not None  # rows are never deleted
+        return request
+
+    def get(self, seq: int) -> ErasureRequest | None:
+        """Return the request with this number."""
+        return self._db.one(ErasureRequest, "select * from forgettings where seq = :seq", seq=seq)
+
+    def acknowledge(self, seq: int, shards: Iterable[int]) -> None:
+        """Store that these shards have deleted the person's data of their guilds. For a store of shards only."""
+        with self._db.atomic(shared=True):
+            for shard in shards:
+                self._db.insert("forgetting_acks", {"forgetting": seq, "shard": shard}, ignore=True)
+
+    def acknowledged(self, seq: int) -> set[int]:
+        """Return the shards that have deleted the person's data. For a store of shards only."""
+        return set(self._db.column(int, "select shard from forgetting_acks where forgetting = :seq", seq=seq))
+
+    def unfinished(self) -> list[ErasureRequest]:
+        """List the requests with a step left, oldest first."""
+        return self._db.all(ErasureRequest, "select * from forgettings where step != '' order by seq")
+
+    def last_event(self, person: str) -> int:
+        """Return the id of the last event that an erasure of a person reaches, 0 for others."""
+        sql = "select max(json_extract(receipt, '$.last_event')) from forgettings where person = :person"
+        return self._db.value(int, sql, person=person) or 0
+
+    def count(self) -> int:
+        """Count all requests ever made."""
+        return self._db.value(int, "select count(*) from forgettings") or 0
+
+    def of(self, person: str) -> list[ErasureRequest]:
+        """List a person's requests, latest first."""
+        sql = "select * from forgettings where person = :person order by seq desc"
+        return self._db.all(ErasureRequest, sql, person=person)

@@ -1,0 +1,219 @@
+"""The bot's database: one SQLite file, `<home>/understudy.sqlite`, written by the bot alone."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
+from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
+from bot.chat.store.replies import (
+    IdempotencyKeys,
+    JudgedReply,
+    ReplySelection,
+    ReplyState,
+    ReplyStats,
+    ReplyTally,
+    StoredReplies,
+    StoredReply,
+    VoteCounts,
+)
+from bot.guilds.store import (
+    ALL_CHANNELS,
+    ALL_GUILDS,
+    ALL_PERSONAS,
+    AnswerMode,
+    Channel,
+    Channels,
+    Guilds,
+    Mute,
+    Mutes,
+    guild_suffix,
+)
+from bot.operations.backup.store import BackupMergeCounts, merge_later_decisions
+from bot.platform.db.database import (
+    HOME_DATABASE,
+    DatabaseConnection,
+    StoreError,
+    StoreLockedError,
+    open_for_writing,
+    open_read_only,
+    translate_errors,
+)
+from bot.privacy.store import (
+    CARD_CONTRIBUTION,
+    ConsentDecision,
+    Contribution,
+    Erasure,
+    ErasureRequest,
+    ErasureRequests,
+    MemberRecords,
+    Memories,
+    Memory,
+)
+from bot.training.store import JobResult, JobState, TrainingJob, TrainingJobs
+from bot.versions.blind_test.store import (
+    BASE_MODEL_NAME,
+    BlindComparison,
+    BlindComparisons,
+    GuildFeedback,
+    JudgementCounts,
+    Lesson,
+    Lessons,
+    NewBlindComparison,
+    VoteChoice,
+    VotePreference,
+)
+from bot.versions.rollout.store import NewRollout, Rollout, Rollouts
+from bot.versions.store import InstalledVersion, Promotion, PromotionKind, Versions
+
+__all__ = [
+    "ALL_CHANNELS", "ALL_GUILDS", "ALL_PERSONAS", "BASE_MODEL_NAME", "CARD_CONTRIBUTION", "HOME_DATABASE", "AnswerMode",
+    "BackupMergeCounts", "BlindComparison", "Channel", "ConsentDecision", "Contribution", "EarlierTalk",
+    "ErasureRequest", "Exchange", "HomeInUseError", "InstalledVersion", "JobResult", "JobState", "JudgedReply",
+    "JudgementCounts", "Lesson", "MemberRecords", "Memory", "Mute", "NewBlindComparison", "NewRollout", "Promotion",
+    "PromotionKind", "QuotedMessage", "ReplySelection", "ReplyState", "ReplyTally", "Rollout", "Store", "StoreError",
+    "StoreLockedError", "StoredMessage",
+    "StoredReply", "TrainingJob", "VoteChoice", "VoteCounts", "VotePreference", "acquire_home_lock", "find_databases",
+    "guild_suffix", "is_in_use", "refuse_split_home",
+]  # fmt: skip
+
+
+class HomeInUseError(StoreError):
+    """Another process writes to this home."""
+
+
+class Store:
+    """The bot's database, by concern: `channels`, `messages`, `replies`, `people`, `versions` and so on."""
+
+    def __init__(self, connection: DatabaseConnection, lock: FileLock | None = None) -> None:
+        self._connection, self._lock = connection, lock
+        self.channels = Channels(connection)
+        self.messages = MessageHistory(connection)
+        self.quoted = QuotedMessages(connection)
+        self.replies = StoredReplies(connection)
+        self.mutes = Mutes(connection)
+        self.versions = Versions(connection)
+        self.rollouts = Rollouts(connection, self.versions)
+        self.reply_stats = ReplyStats(connection)
+        self.jobs = TrainingJobs(connection, self.versions)
+        self.people = MemberRecords(connection)
+        self.memories = Memories(connection)
+        self.lessons = Lessons(connection)
+        self.guilds = Guilds(connection)
+        self.comparisons = BlindComparisons(connection)
+        self.guild_feedback = GuildFeedback(connection)
+        self.idempotency_keys = IdempotencyKeys(connection)
+        self.erasure = Erasure(connection)
+        self.erasure_requests = ErasureRequests(connection)
+
+    def atomic(self, *, shared: bool = False) -> AbstractContextManager[None]:
+        """Write everything in the block in one transaction, or nothing of it; `shared`: also what shards share."""
+        return self._connection.atomic(shared=shared)
+
+    @classmethod
+    def open(cls, path: Path, connect: Callable[..., DatabaseConnection] = DatabaseConnection) -> Self:
+        """Open the file for writing, creating it and its folder where missing; `connect` makes the connection.
+
+        Raises `StoreError` when another process has it open for writing, or when the file is damaged, foreign, newer
+        than this program or not writable; the file is left unchanged then.
+        """
+        _refuse_split_home(path)
+        lock = acquire_home_lock(path)
+        try:
+            return cls(open_for_writing(path, connect), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def read_only(cls, path: Path) -> Self:
+        """Open the file for reading, also while a bot writes to it. Raises `StoreError`, as every write does."""
+        _refuse_split_home(path)
+        return cls(open_read_only(path))
+
+    def open_reader(self) -> "Store":
+        """Open the file once more for reading, in another thread; it sees what is committed. Raises `StoreError`."""
+        return Store.read_only(self._connection.path)
+
+    def check_writable(self, at: float) -> None:
+        """Write a row. Raises `StoreError` if nothing can be stored."""
+        self._connection.check_writable(at)
+
+    def compact(self) -> None:
+        """Remove every trace of deleted rows from the file and its WAL."""
+        self._connection.compact()
+
+    def merge_later_decisions(self, later: Self) -> BackupMergeCounts:
+        """Merge what members and Discord decided since into this older copy, read from the later store."""
+        return merge_later_decisions(self._connection, later._connection)
+
+    def trim(self) -> bool:
+        """Shrink a file that is mostly empty by a step, or else remove deleted rows from the WAL. False at the end."""
+        return self._connection.trim()
+
+    def truncate_wal(self) -> None:
+        """Remove deleted rows from the WAL."""
+        self._connection.truncate_wal()
+
+    def close(self) -> None:
+        """Close the file and release the lock. May be called twice."""
+        self._connection.close()
+        if self._lock:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def find_databases(home: Path) -> list[Path]:
+    """Return a home's databases: one, or one for each process among which it is split; none before the first start.
+
+    The first one has direct messages, and of what shards share each has a copy.
+    """
+    return _find_parts(home) or [path for path in (home / HOME_DATABASE,) if path.exists()]
+
+
+def refuse_split_home(home: Path, advice: str) -> None:
+    """Raise `StoreError` for a home that is split among shards."""
+    if parts := _find_parts(home):
+        raise StoreError(f"The home {home} is split among shards ({', '.join(part.name for part in parts)}).", advice)
+
+
+def _find_parts(home: Path) -> list[Path]:
+    return sorted(home.glob("shards-*-of-*.sqlite"))
+
+
+def _refuse_split_home(path: Path) -> None:
+    if path.name == HOME_DATABASE:
+        advice = "Set SHARDS as before; docs/howto/shards.md says what works on such a home."
+        refuse_split_home(path.parent, advice)
+
+
+def acquire_home_lock(path: Path) -> FileLock:
+    """Acquire the lock of the home of the database at `path`. Raises `HomeInUseError` when another process holds it."""
+    lock = FileLock(path.with_suffix(".lock"), timeout=0, fallback_to_soft=False)
+    with translate_errors(path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise HomeInUseError(
+                f"Another bot runs on this home ({path.parent}).", "Stop it first, or set another UNDERSTUDY_HOME."
+            ) from None
+    return lock
+
+
+def is_in_use(path: Path) -> bool:
+    """Report whether a process has the database at `path` open for writing. Raises `StoreError`."""
+    try:
+        acquire_home_lock(path).release()
+    except HomeInUseError:
+        return True
+    return False

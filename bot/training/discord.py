@@ -1,0 +1,351 @@
+"""`/finetune start|preview|status|cancel|resume|promote|rollback|remove|promotion`: moderators train a persona."""
+
+import asyncio
+import time
+from typing import Any, Literal
+
+import discord
+from discord import app_commands
+from discord.app_commands import Range
+from discord.ext import commands
+
+from bot.chat.places import GuildChannel
+from bot.platform.clock import BackgroundTask
+from bot.platform.discord_kit.transformers import (
+    CHANNEL_PERSONA_HELP,
+    FINETUNE,
+    Interaction,
+    PersonaOption,
+    SuggestionTransformer,
+    channel_persona,
+    persona_option,
+)
+from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, edit_response, respond
+from bot.platform.errors import RefusedError, redact_paths
+from bot.services import Bot
+from bot.store import TrainingJob
+from bot.training.discord_progress import (
+    ProgressMessages,
+    cancel_job,
+    current_job_text,
+    install_named_dialogue,
+    offer_fetch,
+    promote_or_confirm,
+    resume_job,
+    roll_back_with_reply,
+)
+from bot.training.training_plan import plan_text
+from personas.errors import RequestError
+from personas.home.adapters import DIALOGUE_PREFIX
+from personas.home.datasets import DatasetNotFetchedError
+from personas.schemas.chat import Persona
+from personas.schemas.hyperparameters import parse_settings_line
+from personas.schemas.training import TaskType, TrainingRequest
+
+RETRY_INTERVAL_S = 60.0
+"""Interval at which results that could not be posted are posted again."""
+PROMOTION_TEXTS = {
+    False: "Ask: a new version goes live only when a moderator presses Promote, even if the gate approves it.",
+    True: "Automatic: a new version that the gate would promote goes live at once; a message says so, with a button "
+    "to roll it back. All others need a moderator.",
+}
+OPTION_HELP = {
+    "dataset": "A data set of the catalogue (the persona's own log if left out)",
+    "task_type": "What to train (a persona's voice if left out); preference: from votes and taught replies",
+    "persona": CHANNEL_PERSONA_HELP,
+    "recipe": "How to train (demo-cpu if left out; preferences have a recipe of their own)",
+    "general": "General dialogue to mix in, where the recipe mixes (part of the bundled dialogue if left out)",
+    "lore_pairs": "Share of the replies that come from lore: 0.3; 1 is lore alone (none if left out)",
+    "start_from": "A dialogue adapter to train further; for preferences a version (the live one if left out)",
+}
+"""Descriptions of the options that `start` and `preview` share."""
+
+
+class FinetuneCog(commands.Cog):
+    """Keeps the progress messages of training jobs up to date."""
+
+    def __init__(self, bot: Bot) -> None:
+        self.bot = bot
+        self._messages = ProgressMessages(bot)
+        self._unannounced = BackgroundTask(
+            "results of jobs", self._post_unannounced, lambda: asyncio.sleep(RETRY_INTERVAL_S)
+        )
+
+    async def cog_load(self) -> None:
+        self.bot.services.queue.subscribe(self._messages.follow)
+        for job in self.bot.services.store.jobs.in_state("queued"):  # their place in the queue changes with the others'
+            self._messages.follow(job)
+        self.bot.services.background.append(self._unannounced)
+        self._unannounced.start()
+
+    async def _post_unannounced(self) -> None:
+        self._messages.follow_unannounced()
+
+    async def cog_unload(self) -> None:
+        await self._unannounced.stop()
+        self.bot.services.queue.unsubscribe(self._messages.follow)
+        self._messages.close()
+
+    @commands.Cog.listener()
+    async def on_version_changed(self, guild_id: int, persona_id: str) -> None:
+        """A version was promoted or rolled back."""
+        await self._messages.refresh(guild_id, persona_id)
+
+
+# ------------------------------------------------------------------------------------------ options
+
+
+def _usable_versions(interaction: Interaction, persona: Persona) -> list[str]:
+    """The versions of a persona that the server may use, newest first."""
+    versions = interaction.client.services.store.versions
+    return [it.version for it in reversed(versions.installed(persona.id, interaction.guild_id or 0))]
+
+
+def _suggested_parents(interaction: Interaction) -> list[str]:
+    """Suggest adapters to train further: versions for preferences, else dialogue adapters."""
+    services = interaction.client.services
+    if interaction.namespace.task_type == "preference":
+        return _usable_versions(interaction, persona_option(interaction))
+    return services.catalogue.dialogue_adapters(interaction.guild_id or 0)
+
+
+def _open_jobs(interaction: Interaction) -> list[TrainingJob]:
+    jobs = interaction.client.services.store.jobs.of_guild(interaction.guild_id or 0)
+    return [job for job in jobs if not job.has_ended]
+
+
+def _resumable_jobs(interaction: Interaction) -> list[TrainingJob]:
+    jobs = interaction.client.services.store.jobs.resumable()
+    return [job for job in reversed(jobs) if job.guild_id == interaction.guild_id]
+
+
+def _jobs_of_versions(interaction: Interaction) -> list[TrainingJob]:
+    return interaction.client.services.store.jobs.of_versions(interaction.guild_id or 0)
+
+
+def _job_labels(jobs: list[TrainingJob]) -> dict[str, str]:
+    return {f"{job.name} {job.version} · {job.state} · {job.job_id}": job.job_id for job in jobs}
+
+
+def _promotable_versions(interaction: Interaction) -> list[str]:
+    """Suggest the persona's versions, newest first, and the dialogue adapters, that the server may use."""
+    services = interaction.client.services
+    versions = _usable_versions(interaction, persona_option(interaction))
+    dialogues = services.catalogue.dialogue_adapters(interaction.guild_id or 0)
+    return [*versions, *(f"{DIALOGUE_PREFIX}{name}" for name in dialogues)]
+
+
+def _suggested_datasets(interaction: Interaction) -> dict[str, str]:
+    catalogue = interaction.client.services.catalogue
+    return catalogue.with_unfetched(catalogue.datasets())
+
+
+def _suggested_dialogues(interaction: Interaction) -> dict[str, str]:
+    catalogue = interaction.client.services.catalogue
+    return catalogue.with_unfetched(catalogue.dialogues())
+
+
+DatasetOption = app_commands.Transform[str, SuggestionTransformer(_suggested_datasets)]
+GeneralOption = app_commands.Transform[str, SuggestionTransformer(_suggested_dialogues)]
+RecipeOption = app_commands.Transform[str, SuggestionTransformer(lambda it: it.client.services.catalogue.recipes())]
+ShareOption = Range[float, 0.0, 1.0]
+ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
+PromotableOption = app_commands.Transform[str, SuggestionTransformer(_promotable_versions)]
+OpenJobOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_open_jobs(it)))]
+ResumableJobOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_resumable_jobs(it)))]
+OwnVersionOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_jobs_of_versions(it)))]
+
+
+# ------------------------------------------------------------------------------------------ training
+
+
+@FINETUNE.command(description="Train a persona; it keeps answering meanwhile.")
+@app_commands.describe(
+    job_name="A name for this job (chosen for you if left out)",
+    epochs="Passes over the data (the recipe's if left out)",
+    learning_rate="Peak learning rate (the recipe's if left out)",
+    settings="More settings of the recipe, such as: lora_r=8, warmup_ratio=0.1",
+    **OPTION_HELP,
+)
+async def start(
+    interaction: Interaction,
+    job_name: Range[str, 1, 64] | None = None,
+    dataset: DatasetOption | None = None,
+    task_type: TaskType = "persona",
+    epochs: Range[float, 0.1, 50.0] | None = None,
+    persona: PersonaOption | None = None,
+    learning_rate: Range[float, 1e-6, 1e-2] | None = None,
+    recipe: RecipeOption | None = None,
+    settings: Range[str, 1, 1000] | None = None,
+    general: GeneralOption | None = None,
+    start_from: ParentOption | None = None,
+    lore_pairs: ShareOption | None = None,
+) -> None:
+    channel, services = interaction.channel, interaction.client.services
+    if not isinstance(channel, GuildChannel):
+        raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
+    await defer(interaction, ephemeral=True)
+    persona_id = None if task_type == "dialogue" else (persona or channel_persona(interaction)).id
+    request = _parse_request(
+        interaction,
+        job_name=job_name or f"{persona_id or task_type}-{time.strftime('%m%d-%H%M%S', time.gmtime())}",
+        task_type=task_type,
+        persona=persona_id,
+        dataset=dataset,
+        recipe=recipe,
+        general=general,
+        start_from=start_from,
+        lore_pairs=lore_pairs,
+        hyperparameters=_parse_hyperparameters(settings or "", num_train_epochs=epochs, learning_rate=learning_rate),
+    )
+    try:
+        job = services.queue.enqueue(
+            request, guild_id=channel.guild.id, channel_id=channel.id, requested_by=interaction.user.id
+        )
+    except DatasetNotFetchedError as missing:
+        return await offer_fetch(interaction, missing)
+    notes = [redact_paths(note, services.home) for note in services.training_notes(request)]
+    await respond(interaction, "\n".join([f"Queued as `{job.job_id}`. Its progress is below.", *notes]))
+
+
+@FINETUNE.command(description="Preview a training run: its samples, and how long it takes.")
+@app_commands.describe(**OPTION_HELP)
+async def preview(
+    interaction: Interaction,
+    dataset: DatasetOption | None = None,
+    task_type: TaskType = "persona",
+    persona: PersonaOption | None = None,
+    recipe: RecipeOption | None = None,
+    general: GeneralOption | None = None,
+    start_from: ParentOption | None = None,
+    lore_pairs: ShareOption | None = None,
+) -> None:
+    await defer(interaction, ephemeral=True)
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    request = _parse_request(
+        interaction,
+        job_name="preview",
+        task_type=task_type,
+        persona=None if task_type == "dialogue" else (persona or channel_persona(interaction)).id,
+        dataset=dataset,
+        recipe=recipe,
+        general=general,
+        start_from=start_from,
+        lore_pairs=lore_pairs,
+    )
+    try:
+        plan = await services.queue.plan(request, guild_id)
+    except DatasetNotFetchedError as missing:
+        return await offer_fetch(interaction, missing)
+    is_training = bool(services.store.jobs.in_state("running"))
+    conflict = str(services.queue.conflict(request, guild_id) or "")
+    position = services.queue.position_for_guild(guild_id)
+    await respond(interaction, plan_text(plan, request.recipe, position, is_training, conflict))
+
+
+def _parse_request(interaction: Interaction, **body: Any) -> TrainingRequest:
+    """Build a request from a command's options; those left out (None) take their defaults. Raises `RequestError`."""
+    return interaction.client.services.request_checks.parse({key: it for key, it in body.items() if it is not None})
+
+
+def _parse_hyperparameters(text: str, **named: float | None) -> dict[str, Any]:
+    """Merge `settings` with the named options. Raises `RequestError` for what both set."""
+    written = parse_settings_line(text).model_dump(exclude_none=True)
+    own = {name: value for name, value in named.items() if value is not None}
+    if twice := sorted(written.keys() & own.keys()):
+        raise RequestError(f"{', '.join(twice)} is set twice: in `settings`, and by itself.", "Leave one of them out.")
+    return {**written, **own}
+
+
+# ------------------------------------------------------------------------------------------ jobs
+
+
+@FINETUNE.command(description="Show running, queued and recently finished training runs.")
+async def status(interaction: Interaction) -> None:
+    services = interaction.client.services
+    jobs = services.store.jobs.of_guild(interaction.guild_id or 0, limit=5)
+    await respond(interaction, "\n\n".join(current_job_text(services, job) for job in jobs) or "No jobs yet.")
+
+
+@FINETUNE.command(description="Cancel a queued or running job. Live versions stay as they are.")
+@app_commands.describe(job="The job, or whose (the latest unfinished one if left out)")
+async def cancel(interaction: Interaction, job: OpenJobOption | None = None) -> None:
+    await cancel_job(interaction, _select_job(_open_jobs(interaction), job, "job that is queued or running").job_id)
+
+
+@FINETUNE.command(description="Resume a failed training once its cause is fixed.")
+@app_commands.describe(job="The job, or whose (the latest that can be resumed if left out)")
+async def resume(interaction: Interaction, job: ResumableJobOption | None = None) -> None:
+    await resume_job(interaction, _select_job(_resumable_jobs(interaction), job, "job that can be resumed").job_id)
+
+
+def _select_job(jobs: list[TrainingJob], wanted: str | None, what: str) -> TrainingJob:
+    """The first of these jobs, or the one with this id or name. Raises `RequestError`."""
+    for job in jobs:
+        if wanted in (None, job.job_id, job.name):
+            return job
+    if not jobs:
+        raise RequestError(f"There is no {what}.", "`/finetune status` lists all jobs.")
+    known = ", ".join(f"{job.name} (`{job.job_id}`)" for job in jobs)
+    raise RequestError(f"There is no such {what}.", f"There are: {known}.")
+
+
+# ------------------------------------------------------------------------------------------ live versions
+
+
+@FINETUNE.command(description="Make a trained version live from the next reply on.")
+@app_commands.describe(
+    persona=CHANNEL_PERSONA_HELP,
+    version="Which version (the newest if left out); dialogue/NAME puts this dialogue adapter under the persona's card",
+)
+async def promote(
+    interaction: Interaction, persona: PersonaOption | None = None, version: PromotableOption | None = None
+) -> None:
+    await defer(interaction, ephemeral=True)
+    persona = persona or channel_persona(interaction)
+    if version:
+        version = await install_named_dialogue(interaction, persona, version)
+    installed = _usable_versions(interaction, persona)
+    if not (version or installed):
+        raise RequestError(f"{persona.name} has no trained version yet.", "Train one with `/finetune start`.")
+    await promote_or_confirm(interaction, persona, version or installed[0])
+
+
+@FINETUNE.command(description="Go back to the previous live version.")
+@app_commands.describe(persona=CHANNEL_PERSONA_HELP)
+async def rollback(interaction: Interaction, persona: PersonaOption | None = None) -> None:
+    await defer(interaction, ephemeral=True)
+    reply = roll_back_with_reply(interaction, persona or channel_persona(interaction))
+    await respond(interaction, reply, ephemeral=False)
+
+
+@FINETUNE.command(description="Delete a version that this server has imported or trained, to make room.")
+@app_commands.describe(version="Which version; one that is live or on trial stays")
+async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
+    job = _select_job(_jobs_of_versions(interaction), version, "version of this server")
+    interaction.client.services.versions.require_unused(job)
+    question = f"Delete {job.version} of `{job.name}` for good? Only importing or training it again brings it back."
+    await respond(interaction, question, button_view(RemoveVersionButton(job.job_id)))
+
+
+class RemoveVersionButton(PersistentButton, template=r"remove-version:(?P<job_id>[\w.-]+)"):
+    """Deletes the version of a job."""
+
+    label, moderators_only = "Delete", True
+    style = discord.ButtonStyle.danger
+    job_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction)
+        job = _select_job(_jobs_of_versions(interaction), self.job_id, "version of this server")
+        await interaction.client.services.versions.remove(job)
+        await edit_response(interaction, content=f"{job.version} of `{job.name}` is deleted.", view=None)
+
+
+@FINETUNE.command(description="Choose whether a measurably better version goes live automatically in this server.")
+@app_commands.describe(way="ask (the default) or automatic; left out, the current choice is shown")
+async def promotion(interaction: Interaction, way: Literal["ask", "automatic"] | None = None) -> None:
+    guilds, guild_id = interaction.client.services.store.guilds, interaction.guild_id or 0
+    if way:
+        guilds.set_auto_promotion(guild_id, way == "automatic")
+    await respond(interaction, PROMOTION_TEXTS[guilds.is_auto_promotion_enabled(guild_id)])

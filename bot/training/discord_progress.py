@@ -1,0 +1,444 @@
+"""Progress messages of training jobs, and the buttons under them."""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+import discord
+
+from bot.chat.model_names import version_label
+from bot.chat.places import GuildChannel
+from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
+from bot.data.jobs import DataJob, start_fetch
+from bot.platform.discord_kit.transformers import Interaction, require_moderator, require_persona
+from bot.platform.discord_kit.ui import (
+    PersistentButton,
+    PersistentPersonaSelect,
+    button_view,
+    defer,
+    respond,
+    respond_privately,
+)
+from bot.platform.errors import RefusedError
+from bot.services import Bot, Services
+from bot.store import StoreError, TrainingJob
+from bot.training.status_text import job_result_text, job_status_text, job_title
+from bot.versions.actions import PromotionObjectedError
+from personas.errors import RequestError, UnderstudyError
+from personas.home.adapters import DIALOGUE_PREFIX
+from personas.home.datasets import DatasetNotFetchedError
+from personas.models.base_model import find_hub_error
+from personas.schemas.chat import Persona
+
+log = logging.getLogger(__name__)
+
+EDIT_INTERVAL_S = 1.5
+UNREACHABLE_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError, StoreError)
+SCORE_CARD_PICTURE = Path("report") / "scorecard.png"
+AUTOMATIC_PROMOTION_TEXT = "Promoted automatically, as this server has chosen. **Roll back** undoes it."
+MAX_REFRESHED_RESULTS = 5
+"""Number of latest results of a persona that are updated when its live version changes."""
+
+
+class ServerUnavailableError(OSError):
+    """Discord has not sent the server since the bot has connected."""
+
+
+class ProgressMessages:
+    """Keeps the jobs' messages, and the buttons under them, up to date."""
+
+    def __init__(self, bot: Bot) -> None:
+        self._bot = bot
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def follow(self, job: TrainingJob) -> None:
+        """Show a changed job, unless a task does so already, or another process serves its server."""
+        if not self._bot.serves(job.guild_id):
+            return
+        task = self._tasks.get(job.job_id)
+        if task is None or task.done():
+            self._tasks[job.job_id] = asyncio.create_task(self._follow(job.job_id), name=f"progress of {job.job_id}")
+
+    def follow_unannounced(self) -> None:
+        """Post the results that a crash or a failed request has left unposted."""
+        for job in self._bot.services.store.jobs.unannounced():
+            self.follow(job)
+
+    def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def refresh(self, guild_id: int, persona_id: str) -> None:
+        """Update the latest results of a persona, and their buttons, after its live version has changed."""
+        jobs = [job for job in self._bot.services.store.jobs.of_guild(guild_id) if job.persona == persona_id]
+        for job in [job for job in jobs if job.state == "done" and job.announced][:MAX_REFRESHED_RESULTS]:
+            with suppress(*UNREACHABLE_ERRORS):  # or deleted: the stored versions are what counts
+                await self._edit(job, job_result_text(job, self._live(job)))
+
+    async def _follow(self, job_id: str) -> None:
+        try:
+            await self._show(job_id)
+        except UnderstudyError as error:  # mostly a full disk; the job's next change begins anew
+            log.error("the progress of the job %s is not shown for now: %s", job_id, error)
+        except Exception:
+            log.exception("the progress of the job %s is not shown for now", job_id)
+        finally:
+            self._tasks.pop(job_id, None)
+
+    async def _show(self, job_id: str) -> None:
+        """Edit the job's message, at most every 1.5 s, until the job has ended; then post its result."""
+        store = self._bot.services.store
+        await self._bot.wait_until_ready()
+        shown = error_text = ""
+        while (job := store.jobs.get(job_id)) and not job.has_ended:
+            text = current_job_text(self._bot.services, job)
+            if text != shown:
+                try:
+                    await self._write(job, text)
+                    shown, error_text = text, ""
+                except discord.Forbidden:  # the job goes on where the bot may not write
+                    shown = text
+                except UNREACHABLE_ERRORS as error:  # it is tried again
+                    if str(error) != error_text:
+                        log.warning("the progress of the job %s could not be shown: %s", job_id, error)
+                    error_text = str(error)
+            await asyncio.sleep(EDIT_INTERVAL_S)
+        if job and job.is_announceable:
+            await self._announce(job)
+
+    async def _announce(self, job: TrainingJob) -> None:
+        """Post the result once it is decided who promotes it; a failed request is repeated later."""
+        try:
+            await self._post_result(job, current_job_text(self._bot.services, job))
+        except (discord.Forbidden, discord.NotFound) as error:
+            log.warning("the result of the job %s cannot be posted: %s", job.job_id, error)
+        except ServerUnavailableError:
+            return
+        except UNREACHABLE_ERRORS as error:
+            log.warning("the result of the job %s could not be posted yet: %s", job.job_id, error)
+            return
+        self._bot.services.store.jobs.mark_announced(job.job_id)
+
+    async def _write(self, job: TrainingJob, text: str) -> None:
+        if job.progress_message_id:
+            with suppress(discord.NotFound):  # someone deleted it: send another
+                return await self._edit(job, text)
+            return await self._send(job, text, secrets.token_hex(8))
+        await self._send(job, text)
+
+    async def _post_result(self, job: TrainingJob, text: str) -> None:
+        if job.decision == "promoted":
+            text = f"{text}\n{AUTOMATIC_PROMOTION_TEXT}"
+        if job.state == "cancelled" or not job.progress_message_id:
+            return await self._write(job, text)
+        await self._send(job, text)
+        if channel := self._channel(job):
+            with suppress(discord.NotFound):
+                ended = f"{job_title(job, 'Training ended')}. The result is below."
+                await channel.get_partial_message(job.progress_message_id).edit(content=ended, view=None)
+
+    async def _send(self, job: TrainingJob, text: str, nonce: str = "") -> None:
+        """Send a message. Discord ignores a nonce that comes again, as after a crash before the id was stored."""
+        nonce = nonce or hashlib.sha256(f"{job.job_id} {job.finished_at or job.queued_at}".encode()).hexdigest()[:16]
+        if channel := self._channel(job):
+            view = job_buttons(job, self._live(job)) or discord.utils.MISSING
+            may_attach = channel.permissions_for(channel.guild.me).attach_files
+            picture = (_score_card_file(job) if may_attach else None) or discord.utils.MISSING
+            sent = await channel.send(text, view=view, file=picture, nonce=nonce)
+            self._bot.services.store.jobs.set_progress_message(job.job_id, sent.id, announced=job.has_ended)
+
+    async def _edit(self, job: TrainingJob, text: str) -> None:
+        if (channel := self._channel(job)) and job.progress_message_id:
+            view = job_buttons(job, self._live(job))
+            await channel.get_partial_message(job.progress_message_id).edit(content=text, view=view)
+
+    def _channel(self, job: TrainingJob) -> GuildChannel | None:
+        """Return the job's channel, None if it is gone. Raises `ServerUnavailableError` while nobody knows that."""
+        guild = self._bot.get_guild(job.guild_id)
+        if guild is None or guild.unavailable:
+            raise ServerUnavailableError("Discord has not sent its server yet")
+        channel = guild.get_channel_or_thread(job.channel_id)
+        return channel if isinstance(channel, GuildChannel) else None
+
+    def _live(self, job: TrainingJob) -> str | None:
+        return live_version(self._bot.services, job)
+
+
+def _score_card_file(job: TrainingJob) -> discord.File | None:
+    if job.state != "done" or job.result is None:
+        return None
+    path = Path(job.result.adapter) / SCORE_CARD_PICTURE
+    return discord.File(path, description="The score card of the new version") if path.is_file() else None
+
+
+def current_job_text(services: Services, job: TrainingJob) -> str:
+    """Describe a job's current state."""
+    position, gives_way = services.queue.position(job.job_id), services.throttle.is_asked
+    return job_status_text(job, position, time.time(), live_version(services, job), gives_way=gives_way)
+
+
+def live_version(services: Services, job: TrainingJob) -> str | None:
+    """The live version of a job's persona in its server."""
+    return services.store.versions.live(job.persona, job.guild_id) if job.persona else None
+
+
+async def promote_with_reply(interaction: Interaction, persona: Persona, version: str, *, anyway: bool = True) -> str:
+    """Promote a version; returns the reply to the moderator. Raises `PromotionObjectedError` unless `anyway`."""
+    origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
+    if not await interaction.client.services.versions.promote(persona.id, version, *origin, anyway=anyway):
+        return f"{version} of **{persona.name}** is live already."
+    builder = interaction.client.services.request_builder
+    dialogue = builder.dialogue_of(builder.adapter(persona.id, version))
+    note = f" It is the dialogue adapter `{dialogue}`." if dialogue else ""
+    return f"{version} of **{persona.name}** is live from the next reply on.{note}"
+
+
+async def install_named_dialogue(interaction: Interaction, persona: Persona, version: str) -> str:
+    """Install `dialogue/NAME` as a version of a persona; returns the version. Any other version is returned as it is.
+
+    Raises `RequestError` for an adapter that the server may not use, and `AdapterError` for a damaged one.
+    """
+    if not version.startswith(DIALOGUE_PREFIX):
+        return version
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    adapter = services.catalogue.find_dialogue_adapter(version.removeprefix(DIALOGUE_PREFIX), guild_id)
+    origin = guild_id, interaction.channel_id or 0, interaction.user.id
+    return await services.versions.install_dialogue(persona.id, adapter, origin)
+
+
+async def promote_or_confirm(interaction: Interaction, persona: Persona, version: str) -> None:
+    """Promote a version, or ask for confirmation where it meets objections. The interaction is acknowledged."""
+    was_live = interaction.client.services.store.versions.live(persona.id, interaction.guild_id or 0) == version
+    try:
+        reply = await promote_with_reply(interaction, persona, version, anyway=False)
+    except PromotionObjectedError as error:
+        reasons = "\n".join(f"- {reason}" for reason in error.objections.reasons)
+        question = f"{error.objections.who} {version} of **{persona.name}**:\n{reasons}"
+        await respond(interaction, question, button_view(PromoteAnywayButton(persona.id, version)))
+    else:
+        await respond(interaction, reply, ephemeral=was_live)
+
+
+def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
+    """Roll a persona back; returns the reply to the moderator."""
+    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    services.versions.roll_back(persona, guild_id, interaction.user.id)
+    live = version_label(services.store.versions.live(persona.id, guild_id))
+    return f"Rolled back: {live} answers for **{persona.name}** from the next reply on."
+
+
+async def cancel_job(interaction: Interaction, job_id: str) -> None:
+    """Cancel a job and confirm it."""
+    await defer(interaction, ephemeral=True, thinking=True)
+    interaction.client.services.queue.cancel(job_id)
+    await respond_privately(interaction, f"`{job_id}` is cancelled.")
+
+
+async def resume_job(interaction: Interaction, job_id: str) -> None:
+    """Resume a job and confirm it."""
+    await defer(interaction, ephemeral=True, thinking=True)
+    interaction.client.services.queue.resume(job_id)
+    await respond_privately(interaction, f"`{job_id}` is resumed.")
+
+
+def job_buttons(job: TrainingJob, live: str | None) -> discord.ui.View | None:
+    """Create the buttons under a job's message; `live` is its persona's live version."""
+    if not job.has_ended:
+        return button_view(CancelJobButton(job.job_id))
+    if job.state == "done" and job.persona is None:
+        return button_view(PromoteDialogueButton(job.name.removeprefix(DIALOGUE_PREFIX)))
+    if job.state == "done":
+        is_live = live == job.version
+        return button_view(RollbackButton(job.persona) if is_live else PromoteButton(job.persona, job.version))
+    return button_view(ResumeJobButton(job.job_id)) if job.can_resume else None
+
+
+class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
+    """Cancels a job."""
+
+    label, moderators_only = "Cancel", True
+    job_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await cancel_job(interaction, self.job_id)
+
+
+class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
+    """Resumes a failed job."""
+
+    label, moderators_only = "Resume", True
+    job_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await resume_job(interaction, self.job_id)
+
+
+class PromoteButton(PersistentButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
+    """Makes a version live."""
+
+    label, moderators_only = "Promote", True
+    style = discord.ButtonStyle.success
+    persona_id: str
+    version: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction, thinking=True)
+        await promote_or_confirm(interaction, require_persona(interaction, self.persona_id), self.version)
+
+
+class PromoteAnywayButton(PersistentButton, template=r"promote-anyway:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
+    """Makes a version live that the gate has rejected."""
+
+    label, moderators_only = "Promote anyway", True
+    style = discord.ButtonStyle.danger
+    persona_id: str
+    version: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction, thinking=True)
+        persona = require_persona(interaction, self.persona_id)
+        await respond(interaction, await promote_with_reply(interaction, persona, self.version), ephemeral=False)
+
+
+class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<name>[\w-]+)"):
+    """Asks for the persona that gets a dialogue adapter."""
+
+    label, moderators_only = "Promote…", True
+    style = discord.ButtonStyle.success
+    name: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        services, guild_id = interaction.client.services, interaction.guild_id or 0
+        services.catalogue.find_dialogue_adapter(self.name, guild_id)
+        question = f"Which persona gets the dialogue adapter `{self.name}`? It becomes a version of that persona."
+        menu = DialoguePersonaSelect.of(services.personas.of(guild_id).values(), self.name)
+        await respond(interaction, question, button_view(menu))
+
+
+class DialoguePersonaSelect(PersistentPersonaSelect, template=r"promote-dialogue-to:(?P<name>[\w-]+)"):
+    """Makes a dialogue adapter the live version of the persona that is chosen."""
+
+    moderators_only = True
+    name: str
+
+    async def chosen(self, interaction: Interaction, persona_id: str) -> None:
+        await defer(interaction, thinking=True)
+        persona = require_persona(interaction, persona_id)
+        version = await install_named_dialogue(interaction, persona, f"{DIALOGUE_PREFIX}{self.name}")
+        await promote_or_confirm(interaction, persona, version)
+
+
+class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
+    """Goes back to the previous live version."""
+
+    label, moderators_only = "Roll back", True
+    persona_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction, thinking=True)
+        reply = roll_back_with_reply(interaction, require_persona(interaction, self.persona_id))
+        await respond(interaction, reply, ephemeral=False)
+
+
+# ------------------------------------------------------------------------------------------ data sets on a hub
+
+
+async def offer_fetch(interaction: Interaction, missing: DatasetNotFetchedError) -> None:
+    """Say that a data set has to be fetched, with a button that does so where the bot may and a hub can be reached."""
+    services = interaction.client.services
+    about = services.catalogue.require_entry(missing.name).about
+    lines = [missing.message, *([f"Good for: {about.good_for}\nNot for: {about.not_for}"] if about else [])]
+    if services.fetch_datasets == "off":
+        await respond(interaction, "\n".join([*lines, missing.advice]))
+        return
+    if await asyncio.to_thread(find_hub_error):
+        lines.append("It cannot be fetched now: no hub can be reached from the bot's machine.")
+        await respond(interaction, "\n".join([*lines, missing.advice]))
+        return
+    who = "A moderator" if services.fetch_datasets == "moderators" else "The bot's operator"
+    lines.append(f"{who} can fetch it with the button. Then run the command again.")
+    await respond(interaction, "\n".join(lines), button_view(FetchDatasetButton(missing.name)))
+
+
+async def _require_fetcher(interaction: Interaction) -> None:
+    """Raise `RefusedError` for those who may not have the bot fetch data sets."""
+    if interaction.client.services.fetch_datasets == "moderators":
+        require_moderator(interaction)
+    elif not await interaction.client.is_owner(interaction.user):
+        advice = "FETCH_DATASETS=moderators in the bot's settings lets moderators do so."
+        raise RefusedError("Only the bot's operator, who owns its application, may fetch data sets.", advice)
+
+
+class FetchDatasetButton(PersistentButton, template=r"fetch:(?P<name>[\w .-]{1,64})"):
+    """Fetches a data set from a hub, and shows its progress in the channel."""
+
+    label, style = "Fetch it", discord.ButtonStyle.primary
+    name: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction, ephemeral=True, thinking=True)
+        await _require_fetcher(interaction)
+        services = interaction.client.services
+        job = start_fetch(services.data_jobs, services.catalogue, services.home, self.name, services.fetch_datasets)
+        await respond(interaction, f"`{self.name}` is being fetched.")
+        if isinstance(interaction.channel, GuildChannel):
+            with suppress(discord.HTTPException):  # the fetch goes on where the bot may not write
+                await _show_fetch(interaction.channel, job)
+
+
+async def _show_fetch(channel: GuildChannel, job: DataJob) -> None:
+    """Edit a message in the channel, at most every 1.5 s, until the fetch has ended."""
+    view, shown = button_view(CancelFetchButton(job.subject)), _fetch_text(job)
+    message = await channel.send(shown, view=view)
+    while job.is_open:
+        await asyncio.sleep(EDIT_INTERVAL_S)
+        if job.is_open and (text := _fetch_text(job)) != shown:
+            await message.edit(content=text, view=view)
+            shown = text
+    await message.edit(content=_fetch_text(job), view=None)
+
+
+def _fetch_text(job: DataJob) -> str:
+    match job.state:
+        case "done":
+            return f"`{job.subject}` is here: `/finetune start` can take it now."
+        case "failed":
+            return f"`{job.subject}` could not be fetched. {job.error}"[:MAX_MESSAGE_CHARS]
+        case "cancelled":
+            return f"The fetch of `{job.subject}` is cancelled; another one continues where it stopped."
+    return f"Fetching `{job.subject}`: {job.said or 'asking the hub'}"
+
+
+class CancelFetchButton(PersistentButton, template=r"cancel-fetch:(?P<name>[\w .-]{1,64})"):
+    """Cancels the fetch of a data set."""
+
+    label = "Cancel"
+    name: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction, ephemeral=True, thinking=True)
+        await _require_fetcher(interaction)
+        jobs = interaction.client.services.data_jobs
+        job = jobs.latest("fetch", self.name)
+        if job is None or not job.is_open:
+            raise RequestError(f"`{self.name}` is not being fetched.", "Nothing was cancelled.")
+        await jobs.cancel(job)
+        await respond(interaction, "Cancelled.")
+
+
+JOB_BUTTONS = (
+    CancelJobButton,
+    ResumeJobButton,
+    PromoteButton,
+    PromoteAnywayButton,
+    PromoteDialogueButton,
+    DialoguePersonaSelect,
+    RollbackButton,
+    FetchDatasetButton,
+    CancelFetchButton,
+)

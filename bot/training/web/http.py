@@ -1,0 +1,294 @@
+"""`/finetune/start-training`, `/finetune/plan` and `/finetune/jobs`: starts, plans, lists, cancels and resumes jobs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from bot.platform.errors import redact_paths
+from bot.platform.web_kit.app_context import get_services
+from bot.platform.web_kit.idempotency import idempotency_key
+from bot.platform.web_kit.openapi import (
+    ApiModel,
+    ApiRoutes,
+    BodySpec,
+    Json,
+    Links,
+    ResponseSpec,
+    Timestamp,
+    enum_parameter,
+    integer_parameter,
+)
+from bot.platform.web_kit.paging import PAGE_PARAMETERS, integer_query, page_links, parse_page_query
+from bot.platform.web_kit.request_body import read_json_object
+from bot.services import Services
+from bot.store import JobResult, JobState, TrainingJob
+from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
+from bot.training.web import actions as training_service
+from personas.errors import RequestError
+from personas.schemas.training import TrainingRequest
+
+OPEN_STATES: tuple[JobState, ...] = ("queued", "running")
+SHARED_JOB_FIELDS = (
+    "job_id", "state", "name", "persona", "version", "attempt", "queued_at", "started_at", "finished_at"
+)  # fmt: skip
+MAX_DISCORD_ID = 2**63 - 1
+routes = ApiRoutes("training")
+NO_JOB_TEXT = "There is no such job."
+
+
+class JobVersions(ApiModel):
+    """Versions of a job's persona: the one that is live in the job's server, and all that are installed."""
+
+    live: str | None
+    installed: list[str]
+
+
+class JobResultSummary(ApiModel):
+    """Result of a finished job: its adapter's folder, its duration and its score card."""
+
+    adapter: str
+    seconds: float
+    scorecard: Json | None
+
+
+class JobResponse(ApiModel):
+    """A training job. Discord's ids are text, as they exceed JSON's numbers."""
+
+    job_id: str
+    state: JobState
+    place: int | None
+    """Position in the queue; 1 is the next."""
+    guild: str
+    """The server; 0 for the operator's own jobs."""
+    name: str
+    """The persona's id, or `dialogue/` and the job's name."""
+    persona: str | None
+    version: str
+    versions: JobVersions | None
+    request: Json | None
+    """The training request; null if it cannot be read."""
+    notes: list[str]
+    attempt: int
+    queued_at: Timestamp
+    started_at: Timestamp
+    finished_at: Timestamp
+    progress: Json | None
+    """The trainer's last event."""
+    result: JobResultSummary | None
+    error: str | None
+    advice: str | None
+    links: Links
+
+    @classmethod
+    def of(cls, services: Services, job: TrainingJob, positions: Mapping[str, int] | None = None) -> JobResponse:
+        """Describe a job; `positions` are those of all queued jobs, for a list (see `queue_positions`)."""
+        request, home = _stored_request(job), services.home
+        same = {name: getattr(job, name) for name in SHARED_JOB_FIELDS}
+        return cls(
+            **same,
+            place=services.queue.position(job.job_id) if positions is None else positions.get(job.job_id),
+            guild=str(job.guild_id),
+            versions=_job_versions(services, job.persona, job.guild_id) if job.persona is not None else None,
+            request=_redact_request(request, home) if request else None,
+            notes=[redact_paths(note, home) for note in services.training_notes(request)] if request else [],
+            progress=job.progress.model_dump(mode="json") if job.progress else None,
+            result=_result_summary(home, job),
+            error=redact_paths(job.error, home) if job.error else None,
+            advice=redact_paths(job.advice, home) if job.advice else None,
+            links=_job_links(job),
+        )
+
+
+class JobListResponse(ApiModel):
+    """A page of jobs."""
+
+    jobs: list[JobResponse]
+    links: Links
+
+
+class PlanSummary(ApiModel):
+    """The expected size, duration and memory of a run."""
+
+    samples: dict[str, int]
+    tokens: int
+    rows: int
+    rows_used: int
+    dropped: dict[str, int]
+    steps: int
+    seconds: float
+    memory_bytes: int
+    basis: str
+    warnings: list[str]
+
+
+class AcceptedJob(JobResponse):
+    """A queued job; `plan` is absent where the same Idempotency-Key queued it before."""
+
+    plan: PlanSummary | None = None
+
+
+def queue_positions(services: Services) -> dict[str, int]:
+    """Map each queued job to its position; 1 is the next."""
+    return {job.job_id: place for place, job in enumerate(services.queue.waiting(), start=1)}
+
+
+def _job_links(job: TrainingJob) -> dict[str, str]:
+    """The addresses of a job, its events and the actions it allows now."""
+    path = training_service.job_path(job.job_id)
+    can = {"events": True, "curves": True, "log": True, "cancel": job.state in OPEN_STATES, "resume": job.can_resume}
+    return {"self": path} | {what: f"{path}/{what}" for what, possible in can.items() if possible}
+
+
+def _stored_request(job: TrainingJob) -> TrainingRequest | None:
+    try:
+        return job.request
+    except RequestError:  # stored by another version of the bot; `error` says so once it was its turn
+        return None
+
+
+def _redact_request(request: TrainingRequest, home: Path) -> Json:
+    shown = request.model_dump(mode="json", exclude_none=True)
+    return {key: redact_paths(value, home) if isinstance(value, str) else value for key, value in shown.items()}
+
+
+def _job_versions(services: Services, persona_id: str, guild_id: int) -> JobVersions:
+    versions = services.store.versions
+    installed = [version.version for version in versions.installed(persona_id)]
+    return JobVersions(live=versions.live(persona_id, guild_id), installed=installed)
+
+
+def _result_summary(home: Path, job: TrainingJob) -> JobResultSummary | None:
+    try:
+        result: JobResult | None = job.result
+    except ValidationError:
+        return None
+    if result is None:
+        return None
+    adapter = Path(result.adapter)
+    place = adapter.relative_to(home) if adapter.is_relative_to(home) else Path(adapter.name)
+    scorecard = result.scorecard.model_dump(mode="json") if result.scorecard.is_measured else None
+    return JobResultSummary(adapter=place.as_posix(), seconds=result.seconds, scorecard=scorecard)
+
+
+@routes.operation(
+    "POST /finetune/start-training",
+    "Start a training run",
+    {
+        202: ResponseSpec("The queued job, with its plan.", AcceptedJob),
+        409: "A job for the same is queued already, the queue is full, or the key belongs to another request.",
+        422: "Fields are wrong, or it cannot be run here; `would_work` is a body that can.",
+    },
+    body=BodySpec(TrainingRequest, {"job_name": "oda-1", "persona": "oda"}),
+)
+async def post_training(request: web.Request) -> web.Response:
+    """Returns 202 with the queued job; the same Idempotency-Key returns the same job."""
+    job_id = _idempotent_job_id(request)
+    get_services(request)
+    body = await read_json_object(request)
+    job, plan = await training_service.queue_training(request, body, job_id=job_id)
+    answer = dict(JobResponse.of(get_services(request), job))
+    if plan:
+        own = requested_recipe_plan(plan, job.request.recipe)
+        answer["plan"] = PlanSummary.model_validate(plan.model_dump() | own.model_dump())
+    return AcceptedJob(**answer).response(202, {"Location": training_service.job_path(job.job_id)})
+
+
+def _idempotent_job_id(request: web.Request) -> str | None:
+    """The job id of an Idempotency-Key; it stays the same across restarts."""
+    key = idempotency_key(request)
+    return hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16] if key is not None else None
+
+
+@routes.operation(
+    "POST /finetune/plan",
+    "Plan a training run",
+    {
+        200: "Samples, tokens, what is dropped and why, steps, time and memory by recipe; nothing is queued. "
+        "`conflict` says what a start would have to wait for.",
+        422: "The trainer's words why it could not be run.",
+    },
+    body=BodySpec(TrainingRequest, example={"job_name": "oda-1", "persona": "oda"}),
+)
+async def plan_training(request: web.Request) -> web.Response:
+    """The trainer reads the material, which takes seconds or more."""
+    wanted, plan = await training_service.plan_request(request, await read_json_object(request))
+    conflict = get_services(request).queue.conflict(wanted)
+    more = {"free_bytes": available_memory_bytes(), "conflict": str(conflict) if conflict else None}
+    return web.json_response({**plan.model_dump(mode="json"), **more})
+
+
+@routes.operation(
+    "GET /finetune/jobs",
+    "List jobs, newest first",
+    {
+        200: ResponseSpec("A page of jobs; `links.next` leads to the older ones.", JobListResponse),
+        404: "There is no job `after`.",
+    },
+    query={
+        **PAGE_PARAMETERS,
+        "guild": integer_parameter(0, MAX_DISCORD_ID, "Of this server; 0 are the operator's own."),
+        "persona": "Only of this persona, by its id; a dialogue adapter is `dialogue/<job name>`.",
+        "state": enum_parameter(training_service.JOB_STATE_NAMES, "In this state."),
+    },
+)
+async def get_jobs(request: web.Request) -> web.Response:
+    """Lists all jobs, or those of a server, of a persona, or in a state."""
+    services, page = get_services(request), parse_page_query(request, "guild", "persona", "state")
+    found = services.store.jobs.page(
+        page.limit + 1,
+        guild_id=integer_query(request, "guild", 0, MAX_DISCORD_ID),
+        name=request.query.get("persona"),
+        state=training_service.job_state_query(request),
+        after=training_service.require_job(services, page.after) if page.after is not None else None,
+    )
+    last = found[page.limit - 1].job_id if len(found) > page.limit else None
+    positions = queue_positions(services)
+    jobs = [JobResponse.of(services, job, positions) for job in found[: page.limit]]
+    return JobListResponse(jobs=jobs, links=page_links(request, page, last)).response()
+
+
+@routes.operation(
+    "GET /finetune/jobs/{job_id}", "Get a job", {200: ResponseSpec("The job.", JobResponse), 404: NO_JOB_TEXT}
+)
+async def get_job(request: web.Request) -> web.Response:
+    """Returns its state, the trainer's latest message, and its result."""
+    services = get_services(request)
+    return JobResponse.of(services, training_service.require_job(services, request.match_info["job_id"])).response()
+
+
+@routes.operation(
+    "POST /finetune/jobs/{job_id}/cancel",
+    "Cancel a job",
+    {
+        200: ResponseSpec("The job, cancelled.", JobResponse),
+        404: NO_JOB_TEXT,
+        409: "It has ended, or the key belongs to another request.",
+    },
+)
+async def cancel_job(request: web.Request) -> web.Response:
+    """Cancels a queued or running job for good; live versions do not change."""
+    services = get_services(request)
+    job = training_service.require_job(services, request.match_info["job_id"])
+    return JobResponse.of(services, services.queue.cancel(job.job_id)).response()
+
+
+@routes.operation(
+    "POST /finetune/jobs/{job_id}/resume",
+    "Resume a job",
+    {
+        200: ResponseSpec("The job, queued again.", JobResponse),
+        404: NO_JOB_TEXT,
+        409: "It cannot go on, or the key belongs to another request.",
+        422: "What it needs is not here.",
+    },
+)
+async def resume_job(request: web.Request) -> web.Response:
+    """Continues a failed job from its last checkpoint, once the cause is fixed."""
+    services = get_services(request)
+    job = training_service.require_job(services, request.match_info["job_id"])
+    return JobResponse.of(services, services.queue.resume(job.job_id)).response()

@@ -1,0 +1,189 @@
+"""`/dashboard/data/plan`: plans a training from a form, shows the plan, and queues it."""
+
+import asyncio
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from bot.data.web.actions import StoredPlan, get_data_state
+from bot.data.web.built_datasets import list_datasets
+from bot.data.web.source_pages import DATA_PATH
+from bot.data.web.sources import list_sources
+from bot.platform.errors import redact_paths
+from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.charts import bar_chart
+from bot.platform.web_kit.problems import Problem, redacted_texts
+from bot.platform.web_kit.request_body import parse_form_number, read_form
+from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page, shell_command
+from bot.services import Services
+from bot.training.request_checks import available_memory_bytes, requested_recipe_plan
+from bot.training.web.actions import plan_request, queue_training
+from personas.errors import RequestError, UnderstudyError
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.hyperparameters import parse_settings_line
+from personas.schemas.training import TrainingRequest
+
+PLAN_FIELDS = "task_type persona dataset recipe settings general start_from lore_pairs base_model job_name".split()
+PATH_PREFIXES = ("uploads/", "datasets/")
+"""Prefixes of data sets that a request names by path."""
+TASK_CHOICES = (
+    ("persona", "A persona's voice"),
+    ("dialogue", "Dialogue in general"),
+    ("preference", "A persona, by votes"),
+)
+
+routes = Routes()
+
+
+def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
+    """Convert a form to a request body without its empty fields. Raises `Problem` for invalid settings."""
+    text = {name: given.get(name, "").strip() for name in PLAN_FIELDS}
+    body: dict[str, Any] = {"job_name": text["job_name"] or default_job_name(text)}
+    task = text["task_type"] or "persona"
+    if task != "persona":
+        body["task_type"] = task
+    if task != "dialogue" and text["persona"]:
+        body["persona"] = text["persona"]
+    if text["dataset"]:
+        body["dataset_path" if text["dataset"].startswith(PATH_PREFIXES) else "dataset"] = text["dataset"]
+    body |= {name: text[name] for name in ("recipe", "general", "start_from", "base_model") if text[name]}
+    if text["lore_pairs"]:
+        body["lore_pairs"] = parse_form_number(text["lore_pairs"])
+    try:
+        settings = parse_settings_line(text["settings"].replace("\n", ",")).model_dump(exclude_none=True, mode="json")
+    except RequestError as error:
+        errors = [{"field": "settings", "pointer": "#/hyperparameters", "detail": str(error)}]
+        raise Problem("invalid-request", error.message, error.advice, errors=errors) from None
+    return body | ({"hyperparameters": settings} if settings else {})
+
+
+def default_job_name(given: Mapping[str, str]) -> str:
+    of = given.get("persona") if given.get("task_type") != "dialogue" else given.get("dataset", "").rpartition("/")[2]
+    plain = "".join(sign if sign.isascii() and (sign.isalnum() or sign in "-_") else "-" for sign in of or "")
+    return (plain.strip("-_") or "run")[:64]
+
+
+def curl_command(body: Mapping[str, Any], url: str) -> str:
+    sent = shlex.quote(json.dumps(body, ensure_ascii=False, indent=2))
+    return f"curl -X POST {url}/finetune/start-training -H 'Content-Type: application/json' -d {sent}"
+
+
+def trainer_command(request: TrainingRequest) -> str:
+    """The trainer's command for the same run; empty for preferences, which only the bot can gather."""
+    if request.task_type == "preference":
+        return ""
+    words = ["train", *(["--persona", request.persona] if request.persona else ["--dialogue"])]
+    given = {
+        "--dataset": request.dataset or request.dataset_path,
+        "--general": request.general,
+        "--start-from": request.start_from,
+        "--lore-pairs": f"{request.lore_pairs:g}" if request.lore_pairs else None,
+        "--base-model": request.base_model if request.base_model != "embedded" else None,
+        "--recipe": request.recipe if request.recipe != "demo-cpu" else None,
+    }
+    words += [word for option, value in given.items() if value for word in (option, value)]
+    for name, value in request.hyperparameters.model_dump(exclude_none=True, mode="json").items():
+        words += ["--set", f"{name}={_setting_text(value)}"]
+    return f"python -m trainer {shlex.join(words)}"
+
+
+def _setting_text(value: Any) -> str:
+    """A setting as `--set` takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@routes.add(f"GET {DATA_PATH}/plan")
+async def get_plan_form(request: web.Request) -> web.Response:
+    """Page with the form, filled from the query, by default with the first persona."""
+    fields = {name: request.query.get(name, "") for name in PLAN_FIELDS}
+    return await _render_plan_form(request, fields if any(fields.values()) else _default_fields(request))
+
+
+def _default_fields(request: web.Request) -> dict[str, str]:
+    return {"persona": next(iter(get_services(request).personas.of(OPERATOR_GUILD_ID)), "")}
+
+
+@routes.add(f"POST {DATA_PATH}/plan")
+async def post_plan_form(request: web.Request) -> web.Response:
+    """Plan the form's run and show the plan at its own address; with `start`, queue the run."""
+    services, given = get_services(request), dict((await read_form(request)).items())
+    erasure_count = services.store.erasure_requests.count()
+    try:
+        body = form_to_request(given)
+        if given.get("start"):
+            job, _ = await queue_training(request, body)
+            return redirect_to(request, f"{DASHBOARD}/training/{job.job_id}", f"{job.name} is queued.")
+        wanted, plan = await plan_request(request, body)
+    except UnderstudyError as error:
+        return await _render_plan_form(request, given, problem=_as_problem(error, services))
+    id = get_data_state(request).plans.keep(StoredPlan(given, body, wanted, plan, erasure_count))
+    return redirect_to(request, f"{DATA_PATH}/plans/{id}")
+
+
+@routes.add(f"GET {DATA_PATH}/plans/{{id}}")
+async def get_plan_page(request: web.Request) -> web.Response:
+    """Page of an earlier plan, with its form."""
+    erasure_count = get_services(request).store.erasure_requests.count()
+    try:
+        stored = get_data_state(request).plans.get(request.match_info["id"], erasure_count)
+    except Problem as gone:
+        return await _render_plan_form(request, _default_fields(request), problem=gone)
+    return await _render_plan_form(request, stored.given, stored)
+
+
+def _as_problem(error: UnderstudyError, services: Services) -> Problem:
+    return error if isinstance(error, Problem) else Problem("cannot-train", *redacted_texts(error, services.home))
+
+
+async def _render_plan_form(
+    request: web.Request, given: Mapping[str, str], stored: StoredPlan | None = None, problem: Problem | None = None
+) -> web.Response:
+    services = get_services(request)
+    sources = [one for one in await asyncio.to_thread(list_sources, services) if not one.refused and not one.is_set]
+    sets, _ = await asyncio.to_thread(list_datasets, services)
+    plan_context = await asyncio.to_thread(_plan_context, request, stored, services) if stored else None
+    return render_page(
+        request,
+        "data/plan.html",
+        title="Plan a training",
+        problem=problem,
+        ids={"dataset_path": "dataset", "hyperparameters": "settings"},
+        given={name: given.get(name, "") for name in PLAN_FIELDS} | {"recipe": given.get("recipe") or "demo-cpu"},
+        tasks=TASK_CHOICES,
+        personas=list(services.personas.of(0).values()),
+        recipes=services.catalogue.recipes(),
+        sources=sources,
+        sets=[(next(iter(one.request_field.values())), one) for one in sets],
+        adapters=services.catalogue.dialogue_adapters(),
+        dialogues=services.catalogue.dialogues(),
+        served=services.base_model,
+        found=plan_context,
+        conflict=services.queue.conflict(stored.wanted) if stored else None,
+    )
+
+
+def _plan_context(request: web.Request, stored: StoredPlan, services: Services) -> dict[str, Any]:
+    """Template variables of a plan."""
+    plan, wanted = stored.plan, stored.wanted
+    own, free = requested_recipe_plan(plan, wanted.recipe), available_memory_bytes()
+    return {
+        "plan": plan,
+        "made_at": stored.made_at,
+        "own": own,
+        "others": [one for one in plan.recipes if one.recipe != wanted.recipe],
+        "free": free,
+        "fits": own.memory_bytes <= free,
+        "lighter": [way for way in plan.lighter if way.memory_bytes <= free],
+        "notes": [redact_paths(note, services.home) for note in services.training_notes(wanted)],
+        "lengths": bar_chart("Tokens per sample, prompt and reply", plan.tokens_per_sample.rows, "samples"),
+        "composition": bar_chart(
+            "Samples by source", [(name, float(n)) for name, n in plan.sources.items()], "samples"
+        ),
+        "command": shell_command(trainer_command(wanted), services.home),
+        "curl": curl_command(stored.body, f"http://{request.host}"),
+    }

@@ -1,0 +1,255 @@
+"""`/dashboard/training/ID/repeat`: starts a run again with changed settings."""
+
+import asyncio
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from bot.platform.errors import redact_paths
+from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.request_body import parse_form_number, read_form
+from bot.platform.web_kit.templating import FormError, format_bytes, redirect_to, render_page
+from bot.services import Services
+from bot.store import TrainingJob
+from bot.training.request_checks import requested_recipe_plan
+from bot.training.status_text import format_duration
+from bot.training.web import run_view
+from bot.training.web.actions import queue_training, require_job
+from bot.training.web.run_details import read_run_settings, run_folder
+from personas.errors import RequestError, UnderstudyError
+from personas.home.job_material import ShippedData
+from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values, parse_settings
+from personas.schemas.training import TrainingRequest
+
+MAX_JOB_NAME_CHARS = 64
+NUMBERED_NAME_PATTERN = re.compile(r"(.*?)-(\d{1,6})")
+SETTING_PREFIX = "set."
+"""Prefix of settings' names in the form."""
+DEFAULT_RECIPE = "demo-cpu"
+"""Supplies what other recipes leave out."""
+RERUN_FIELDS = ("job_name", *run_view.REQUEST_FIELDS)
+TASK_TYPES = ("persona", "dialogue", "preference")
+routes = Routes()
+
+
+@dataclass(frozen=True)
+class RerunField:
+    """A field of the form. `used` is the original value; `choices`, if any, are all valid values."""
+
+    name: str
+    value: str
+    used: str
+    hint: str = ""
+    choices: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.name.removeprefix(SETTING_PREFIX)
+
+
+@dataclass(frozen=True)
+class OriginalRun:
+    """The original run: its request, and the settings it used by name."""
+
+    job: TrainingJob
+    request: TrainingRequest
+    used: Mapping[str, Any]
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Every form field as the run had it."""
+        fields = {name: run_view.setting_text(getattr(self.request, name)) for name in RERUN_FIELDS}
+        return fields | {
+            SETTING_PREFIX + name: run_view.setting_text(self.used.get(name)) for name in Hyperparameters.model_fields
+        }
+
+
+@dataclass
+class RerunForm:
+    """Texts of the form, errors by field, and the request `body` built from it."""
+
+    texts: Mapping[str, str]
+    errors: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@routes.add(f"GET {run_view.TRAINING_PATH}/{{job_id}}/repeat")
+async def get_rerun_form(request: web.Request) -> web.Response:
+    """Page with the form, filled with the run's settings under a new name."""
+    services, before = await _original_run(request)
+    texts = {**before.texts, "job_name": next_job_name(before.request.job_name)}
+    return _render_rerun(request, services, before, RerunForm(texts))
+
+
+@routes.add(f"POST {run_view.TRAINING_PATH}/{{job_id}}/repeat")
+async def post_rerun_form(request: web.Request) -> web.Response:
+    """Show what differs from the original run, or queue it."""
+    services, before = await _original_run(request)
+    form = await read_form(request)
+    texts = {name: form.get(name, "").strip() for name in before.texts}
+    draft = await asyncio.to_thread(parse_rerun_form, before, texts)
+    if form.get("do") != "start" or draft.errors:
+        return _render_rerun(request, services, before, draft, compared=not draft.errors)
+    try:
+        job, plan = await queue_training(request, draft.body, guild_id=before.job.guild_id)
+    except UnderstudyError as error:
+        draft.errors = _field_errors(error, services)
+        return _render_rerun(request, services, before, draft, refused=_error_text(error, services))
+    message = f"Queued as {job.job_id}."
+    if plan:
+        own = requested_recipe_plan(plan, job.request.recipe)
+        duration, memory = format_duration(own.seconds), format_bytes(own.memory_bytes)
+        message += f" About {own.steps:,} steps, {duration} and {memory} of memory."
+    return redirect_to(request, run_view.run_path(job.job_id), message)
+
+
+def next_job_name(name: str) -> str:
+    """A name for the next run: `dusk` becomes `dusk-2`, and that `dusk-3`."""
+    numbered = NUMBERED_NAME_PATTERN.fullmatch(name)
+    stem, number = (numbered[1], int(numbered[2]) + 1) if numbered else (name, 2)
+    return f"{stem[: MAX_JOB_NAME_CHARS - len(str(number)) - 1]}-{number}"
+
+
+def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm:
+    """Build the request from the form.
+
+    It names settings that the original request named, changed ones, and those in which the run differed from today's
+    recipe. Another recipe decides on all others.
+    """
+    body: dict[str, Any] = {name: text for name in RERUN_FIELDS if (text := texts[name])}
+    if "lore_pairs" in body:
+        body["lore_pairs"] = parse_form_number(body["lore_pairs"])
+    draft = RerunForm(texts, body=body)
+    recipe = recipe_values(texts["recipe"]) if texts["recipe"] == before.request.recipe else {}
+    named = before.request.hyperparameters.model_dump(exclude_none=True)
+    settings: dict[str, Any] = {}
+    for name in Hyperparameters.model_fields:
+        text, had = texts[SETTING_PREFIX + name], before.used.get(name)
+        is_changed = text != run_view.setting_text(had)
+        is_special = name in named or (
+            name in recipe and had is not None and run_view.setting_text(recipe[name]) != run_view.setting_text(had)
+        )
+        if not text or not (is_changed or is_special):
+            continue
+        try:
+            settings |= parse_settings([f"{name}={text}"]).model_dump(mode="json", exclude_none=True)
+        except RequestError as error:
+            draft.errors[SETTING_PREFIX + name] = str(error)
+    if settings:
+        body["hyperparameters"] = settings
+    return draft
+
+
+def recipe_values(name: str) -> dict[str, Any]:
+    """The values of a recipe as it ships today; empty for an unknown one."""
+    folder = ShippedData.from_source_tree().recipes
+    files = {path.stem: path for path in folder.glob("*.toml")}
+    names = (DEFAULT_RECIPE, name) if name in files else ()
+    return {key: value for one in names for key, value in tomllib.loads(files[one].read_text("utf-8")).items()}
+
+
+def changed_settings(before: OriginalRun, texts: Mapping[str, str]) -> list[run_view.SettingComparison]:
+    """List changes against the original run, except the job's name."""
+    return [
+        run_view.SettingComparison(name.removeprefix(SETTING_PREFIX), had or "–", texts[name] or "as the recipe has it")
+        for name, had in before.texts.items()
+        if name != "job_name" and texts[name] != had
+    ]
+
+
+def _render_rerun(
+    request: web.Request,
+    services: Services,
+    before: OriginalRun,
+    draft: RerunForm,
+    refused: str = "",
+    *,
+    compared: bool = False,
+) -> web.Response:
+    job = before.job
+    faults = [FormError(error, name, name.removeprefix(SETTING_PREFIX)) for name, error in draft.errors.items()]
+    return render_page(
+        request,
+        "training/repeat.html",
+        title=f"{job.name} {job.version} once more",
+        status=422 if faults or refused else 200,
+        faults=faults or ([FormError(refused)] if refused else []),
+        job=job,
+        path=run_view.run_path(job.job_id),
+        server=run_view.job_guild_name(services, job.guild_id),
+        fields=[_rerun_field(services, name, before, draft) for name in RERUN_FIELDS],
+        groups=[
+            (title, [_rerun_field(services, SETTING_PREFIX + name, before, draft) for name in names])
+            for title, names in run_view.SETTING_GROUPS
+        ],
+        changes=changed_settings(before, draft.texts),
+        body=draft.body,
+        compared=compared,
+    )
+
+
+def _rerun_field(services: Services, name: str, before: OriginalRun, draft: RerunForm) -> RerunField:
+    hint, choices = _field_hint(services, name)
+    return RerunField(name, draft.texts[name], before.texts[name], hint, choices, draft.errors.get(name, ""))
+
+
+def _field_hint(services: Services, name: str) -> tuple[str, tuple[str, ...]]:
+    """Allowed values of a field: as text, or as choices."""
+    if name.startswith(SETTING_PREFIX):
+        setting = name.removeprefix(SETTING_PREFIX)
+        schema = Hyperparameters.model_json_schema()["properties"][setting]["anyOf"][0]
+        if schema.get("type") == "boolean":
+            return "", ("", "true", "false")
+        if "enum" in schema:
+            return "", ("", *schema["enum"])
+        return describe_allowed_values(setting), ()
+    if name == "recipe":
+        return "", tuple(services.catalogue.recipes())
+    if name == "task_type":
+        return "", TASK_TYPES
+    return FIELD_HINTS.get(name, ""), ()
+
+
+FIELD_HINTS = {
+    "job_name": "letters, digits, - and _",
+    "persona": "its id; empty for general dialogue",
+    "dataset": "by name; empty for the persona's own log",
+    "dataset_path": "or by path, for the operator's own runs",
+    "general": "general dialogue by name, for recipes that mix some in",
+    "start_from": "what is trained further",
+    "lore_pairs": "share of the replies from lore, 0 to 1; empty for none",
+    "base_model": "the one that is served, unless it is the operator's own run",
+}
+
+
+async def _original_run(request: web.Request) -> tuple[Services, OriginalRun]:
+    services = get_services(request)
+    job = require_job(services, request.match_info["job_id"])
+    try:
+        original = job.request
+    except RequestError as error:
+        message = f"The request of {job.name} {job.version} cannot be read: {error.message}"
+        raise Problem("conflict", message, "Start a training under Data.") from None
+    folder = run_folder(services.home, job.job_id)
+    settings = await asyncio.to_thread(read_run_settings, folder, job)
+    return services, OriginalRun(job, original, settings.values)
+
+
+def _field_errors(error: UnderstudyError, services: Services) -> dict[str, str]:
+    errors = {}
+    for one in error.errors if isinstance(error, Problem) else ():
+        name = one["field"].removeprefix("hyperparameters.")
+        key = name if name in RERUN_FIELDS else SETTING_PREFIX + name
+        errors[key] = redact_paths(one["detail"], services.home)
+    return errors
+
+
+def _error_text(error: UnderstudyError, services: Services) -> str:
+    advice = "" if isinstance(error, Problem) and error.errors else error.advice  # that speaks of JSON
+    return redact_paths(f"{error.message} {advice}".strip(), services.home)

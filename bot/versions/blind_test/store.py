@@ -1,0 +1,259 @@
+"""Human feedback for preference training: blind comparisons of two replies, and replies taught through a form."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+from bot.platform.db.database import Table
+
+VoteChoice = Literal["a", "b", "tie", "bad"]
+
+COMPARISON_LIFETIME_S = 86_400.0
+"""Time after which a comparison can no longer be voted on, in seconds since it was last shown."""
+BASE_MODEL_NAME = "base"
+"""Name of the base model where a version is expected."""
+BOTH_SERVED_SQL = """not exists (select 1 from withdrawn where withdrawn.persona_id = comparisons.persona_id
+    and withdrawn.version in (version_a, version_b))"""
+"""Condition that neither version was withdrawn."""
+PREFERRED_SQL = f"""persona_id = :persona and :guild in (0, guild_id) and {BOTH_SERVED_SQL}
+    and (choice = 'bad' or choice in ('a', 'b') and text_a <> text_b)"""
+"""Condition for votes that prefer one reply, or neither; both versions may say the same."""
+
+
+@dataclass(frozen=True)
+class NewBlindComparison:
+    """The two replies to show to a member, A first. A version of None is the base model."""
+
+    guild_id: int
+    persona_id: str
+    user_id: int
+    prompt_id: str
+    prompt: str
+    version_a: str | None
+    version_b: str | None
+    text_a: str
+    text_b: str
+    seed_a: int
+    seed_b: int
+
+
+@dataclass(frozen=True)
+class BlindComparison(NewBlindComparison):
+    """A comparison shown at `shown_at` (seconds since 1970); `choice` and `voted_at` are None until the vote."""
+
+    seq: int
+    shown_at: float
+    choice: VoteChoice | None
+    voted_at: float | None
+
+    def has_expired(self, at: float) -> bool:
+        """Return whether the time to vote has passed without a vote."""
+        return self.choice is None and at - self.shown_at > COMPARISON_LIFETIME_S
+
+    @property
+    def chosen(self) -> str | None:
+        """The name of the chosen version; None for a tie and for both bad."""
+        if self.choice not in ("a", "b"):
+            return None
+        return (self.version_a if self.choice == "a" else self.version_b) or BASE_MODEL_NAME
+
+    @property
+    def versions(self) -> tuple[str, str]:
+        """The names of both versions, A first."""
+        return self.version_a or BASE_MODEL_NAME, self.version_b or BASE_MODEL_NAME
+
+
+@dataclass(frozen=True)
+class VotePreference:
+    """Preference data of one vote. `at` in seconds since 1970.
+
+    A decisive vote gives one with both replies, "both bad" two with one rejected reply each, a tie none.
+    """
+
+    prompt: str
+    chosen: str | None
+    rejected: str
+    user_id: int
+    guild_id: int
+    at: float
+
+
+class JudgementCounts(NamedTuple):
+    """Number of votes for either of two versions, for neither (`ties`) and against both."""
+
+    for_a: int
+    for_b: int
+    ties: int
+    both_bad: int
+
+
+class BlindComparisons(Table):
+    """The comparisons, in the order in which they were shown."""
+
+    def show(self, new: NewBlindComparison, at: float) -> BlindComparison:
+        """Store a comparison before it is shown."""
+        row = {**asdict(new), "shown_at": at}
+        return BlindComparison(seq=self._db.insert("comparisons", row), choice=None, voted_at=None, **row)
+
+    def mark_shown_again(self, seq: int, at: float) -> None:
+        """Restart the time of an open comparison that is shown again."""
+        self._db.write("update comparisons set shown_at = :at where seq = :seq and choice is null", seq=seq, at=at)
+
+    def vote(self, seq: int, user_id: int, choice: VoteChoice, at: float) -> bool:
+        """Store a member's vote. False, and no change, where it is another member's, deleted, expired or voted on."""
+        sql = """update comparisons set choice = :choice, voted_at = :at
+            where seq = :seq and user_id = :user and choice is null and shown_at >= :since"""
+        return self._db.write(sql, seq=seq, user=user_id, choice=choice, at=at, since=at - COMPARISON_LIFETIME_S) > 0
+
+    def get(self, seq: int) -> BlindComparison | None:
+        """Return the comparison with this number."""
+        return self._db.one(BlindComparison, "select * from comparisons where seq = :seq", seq=seq)
+
+    def find_open(
+        self, user_id: int, guild_id: int, persona_id: str, versions: tuple[str | None, str | None], at: float
+    ) -> BlindComparison | None:
+        """Find a comparison of these two versions, in either order, that a member may still vote on."""
+        sql = f"""select * from comparisons where user_id = :user and guild_id = :guild and persona_id = :persona
+            and choice is null and shown_at >= :since and (version_a is :one and version_b is :other
+            or version_a is :other and version_b is :one) and {BOTH_SERVED_SQL} order by seq"""
+        since = at - COMPARISON_LIFETIME_S
+        named = {"user": user_id, "guild": guild_id, "persona": persona_id, "one": versions[0], "other": versions[1]}
+        return self._db.one(BlindComparison, sql, since=since, **named)
+
+    def votes_since(self, user_id: int, since: float) -> int:
+        """Count a member's votes since a time."""
+        sql = "select count(*) from comparisons where user_id = :user and voted_at >= :since"
+        return self._db.value(int, sql, user=user_id, since=since) or 0
+
+    def prompts_seen(self, user_id: int, persona_id: str) -> Counter[str]:
+        """Count how often each prompt, by id, was shown to a member with a persona."""
+        sql = """select prompt_id, count(*) as n from comparisons where user_id = :user and persona_id = :persona
+            group by prompt_id"""
+        rows = self._db.read(sql, user=user_id, persona=persona_id)
+        return Counter({row["prompt_id"]: row["n"] for row in rows})
+
+    def voted(self, persona_id: str, guild_id: int | None = None) -> list[BlindComparison]:
+        """List the comparisons of a persona with a vote, in a guild or (None) in all, first vote first."""
+        sql = """select * from comparisons where persona_id = :persona and choice is not null
+            and (:guild is null or guild_id = :guild) order by voted_at, seq"""
+        return self._db.all(BlindComparison, sql, persona=persona_id, guild=guild_id)
+
+    def preferences(self, persona_id: str, guild_id: int, limit: int) -> list[VotePreference]:
+        """List the preferences from the latest votes but ties, first vote first, without withdrawn versions.
+
+        Of a guild or, for guild 0, of all.
+        """
+        sql = f"select * from comparisons where {PREFERRED_SQL} order by voted_at desc, seq desc limit :limit"
+        voted = self._db.all(BlindComparison, sql, persona=persona_id, guild=guild_id, limit=limit)
+        return [preference for comparison in reversed(voted) for preference in _preferences(comparison)]
+
+    def has_preferences(self, persona_id: str, guild_id: int) -> bool:
+        """Report whether `preferences` would list any."""
+        sql = f"select 1 from comparisons where {PREFERRED_SQL} limit 1"
+        return self._db.first(sql, persona=persona_id, guild=guild_id) is not None
+
+    def judgement_counts(
+        self, persona_id: str, version_a: str | None, version_b: str | None, guild_id: int | None = None
+    ) -> JudgementCounts:
+        """Count the votes between two versions (None is the base model), in a guild or in all."""
+        pair = {version_a or BASE_MODEL_NAME, version_b or BASE_MODEL_NAME}
+        votes = [vote for vote in self.voted(persona_id, guild_id) if set(vote.versions) == pair]
+        chosen, bad = Counter(vote.chosen for vote in votes), sum(vote.choice == "bad" for vote in votes)
+        for_a, for_b = chosen[version_a or BASE_MODEL_NAME], chosen[version_b or BASE_MODEL_NAME]
+        return JudgementCounts(for_a, for_b, ties=chosen[None] - bad, both_bad=bad)
+
+
+class GuildFeedback(Table):
+    """Members' votes on versions by guild, where several processes have a part of the guilds each."""
+
+    def publish(self, guild_id: int, persona_id: str, version: str, against: str, summary: str) -> None:
+        """Store what a guild of this process says of a version beside another, for the other processes."""
+        if not self._db.is_part or not self._db.has_guild(guild_id):
+            return
+        row = {"guild_id": guild_id, "persona_id": persona_id, "version": version, "against": against}
+        sql = """select 1 from guild_feedback where guild_id = :guild_id and persona_id = :persona_id
+            and version = :version and against = :against and summary = :summary"""
+        if self._db.first(sql, **row, summary=summary) is None:
+            self._db.insert("guild_feedback", {**row, "summary": summary}, replace=True)
+
+    def of_others(self, persona_id: str, version: str, against: str, guild_id: int | None) -> list[str]:
+        """Return what guilds of other processes say, of one guild or (None) of all."""
+        sql = """select guild_id, summary from guild_feedback where persona_id = :persona and version = :version
+            and against = :against and (:guild is null or guild_id = :guild) order by guild_id"""
+        rows = self._db.read(sql, persona=persona_id, version=version, against=against, guild=guild_id)
+        return [row["summary"] for row in rows if not self._db.has_guild(row["guild_id"])]
+
+    def pairs(self) -> list[tuple[int, str, str, str]]:
+        """List guild, persona and two versions of what this process has to publish."""
+        sql = f"""select guild_id, persona_id, coalesce(version_a, '{BASE_MODEL_NAME}') as version,
+            coalesce(version_b, '{BASE_MODEL_NAME}') as against from comparisons where choice is not null
+            union select guild_id, persona_id, version, coalesce(before, '{BASE_MODEL_NAME}') from rollouts"""
+        found = [(row["guild_id"], row["persona_id"], row["version"], row["against"]) for row in self._db.read(sql)]
+        return [one for one in found if self._db.is_part and self._db.has_guild(one[0])]
+
+
+def _preferences(vote: BlindComparison) -> list[VotePreference]:
+    a, b, at = vote.text_a, vote.text_b, vote.voted_at or vote.shown_at
+    pairs: dict[str | None, list[tuple[str | None, str]]] = {
+        "a": [(a, b)],
+        "b": [(b, a)],
+        "bad": [(None, a), (None, b)],
+    }
+    return [VotePreference(vote.prompt, *pair, vote.user_id, vote.guild_id, at) for pair in pairs[vote.choice]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A prompt, and the reply that a member taught for it. `instead_of` is the reply it replaces, empty where none was
+    given.
+
+    `as_moderator`: the member managed the server at that time. `right` is the right under which it may be trained on,
+    `at` the time of teaching (seconds since 1970).
+    """
+
+    guild_id: int
+    persona_id: str
+    user_id: int
+    as_moderator: bool
+    prompt: str
+    reply: str
+    instead_of: str
+    right: str
+    at: float
+    seq: int = 0
+
+
+class Lessons(Table):
+    """All lessons that were not deleted."""
+
+    def add(self, lesson: Lesson) -> int:
+        """Store a lesson and return its number."""
+        return self._db.insert("taught", {name: value for name, value in vars(lesson).items() if name != "seq"})
+
+    def get(self, seq: int) -> Lesson | None:
+        """Return the lesson with this number; None when it was deleted."""
+        return self._db.one(_lesson, "select * from taught where seq = :seq", seq=seq)
+
+    def delete(self, seq: int) -> bool:
+        """Delete a lesson. False when there was none."""
+        return self._db.write("delete from taught where seq = :seq", seq=seq) > 0
+
+    def of_persona(self, persona_id: str, guild_id: int, limit: int = -1) -> list[Lesson]:
+        """List a persona's lessons from a guild, or from all for guild 0, the latest if limited; oldest first."""
+        sql = """select * from taught where persona_id = :persona and :guild in (0, guild_id)
+            order by seq desc limit :limit"""
+        return self._db.all(_lesson, sql, persona=persona_id, guild=guild_id, limit=limit)[::-1]
+
+    def has_trainable(self, persona_id: str, guild_id: int) -> bool:
+        """Report whether a moderator, or a member who has opted in, taught a persona in a guild (0: in any)."""
+        sql = """select 1 from taught where persona_id = :persona and :guild in (0, guild_id)
+            and (as_moderator or user_id in (select user_id from consents where opted_in = 1)) limit 1"""
+        return self._db.first(sql, persona=persona_id, guild=guild_id) is not None
+
+    def count(self, user_id: int) -> int:
+        """Count a member's lessons."""
+        return self._db.value(int, "select count(*) from taught where user_id = :user", user=user_id) or 0
+
+
+def _lesson(as_moderator: int, **columns: Any) -> Lesson:
+    return Lesson(as_moderator=bool(as_moderator), **columns)

@@ -1,0 +1,154 @@
+"""Compares a rollout's version with the one before it, by votes and interruptions, and describes it to moderators."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bot.chat.model_names import version_label
+from bot.store import ReplySelection, ReplyTally, Rollout, Store
+from bot.versions.statistics.sequential_test import ALPHA, E_VALUE_THRESHOLD, LikelihoodRatioEProcess, PairedEProcess
+
+HarmSignal = Literal["votes", "interruptions"]
+MIN_REPLIES_PER_VERSION = 10
+"""Replies that each version needs before it is judged."""
+BASELINE_WINDOW_S = 30 * 86_400.0
+"""Age of the old version's replies that count, in seconds, where nothing was drawn."""
+MIN_VOTES_PER_MEMBER, MIN_REPLIES_PER_MEMBER = 3, 5
+"""Votes and replies of each version that a member needs to count, where nothing was drawn."""
+
+
+@dataclass(frozen=True)
+class RolloutComparison:
+    """Feedback on both versions' replies, and the evidence that the new version is worse."""
+
+    new: ReplyTally
+    before: ReplyTally
+    votes: float
+    interruptions: float
+
+    @property
+    def worse(self) -> HarmSignal | None:
+        """The signal by which the new version is worse; None while there is no evidence."""
+        if (
+            min(self.new.replies, self.before.replies) < MIN_REPLIES_PER_VERSION
+            or max(self.votes, self.interruptions) < E_VALUE_THRESHOLD
+        ):
+            return None
+        return "votes" if self.votes >= self.interruptions else "interruptions"
+
+
+def compare_rollout(store: Store, rollout: Rollout) -> RolloutComparison:
+    """Compare a rollout's versions as of now."""
+    return _compare_randomised(store, rollout) if rollout.is_randomised else _compare_before_after(store, rollout)
+
+
+def _compare_randomised(store: Store, rollout: Rollout) -> RolloutComparison:
+    votes, interruptions = LikelihoodRatioEProcess(rollout.share / 100), LikelihoodRatioEProcess(rollout.share / 100)
+    tallies = {True: ReplyTally(), False: ReplyTally()}
+    for reply in store.reply_stats.of_rollout(rollout.seq):
+        is_new = rollout.draws(reply.event_id)
+        tallies[is_new] += reply.tally
+        if reply.voter is not None:
+            votes.add(reply.voter, is_new=is_new, is_bad=reply.vote == -1)
+        if reply.interrupted:
+            interruptions.add(reply.asked_by, is_new=is_new, is_bad=True)
+    return RolloutComparison(tallies[True], tallies[False], votes.evidence, interruptions.evidence)
+
+
+def _compare_before_after(store: Store, rollout: Rollout) -> RolloutComparison:
+    now, then = _selections(rollout)
+    votes = _paired_e_value(
+        store.reply_stats.downvotes_by_member(then), store.reply_stats.downvotes_by_member(now), MIN_VOTES_PER_MEMBER
+    )
+    # A reply can still be stopped or regenerated until its member has asked for the next one.
+    settled = {member: marks[:-1] for member, marks in store.reply_stats.interruptions_by_member(now).items()}
+    interruptions = _paired_e_value(store.reply_stats.interruptions_by_member(then), settled, MIN_REPLIES_PER_MEMBER)
+    return RolloutComparison(store.reply_stats.of(now), store.reply_stats.of(then), votes, interruptions)
+
+
+def _selections(rollout: Rollout) -> tuple[ReplySelection, ReplySelection]:
+    start = rollout.started_at
+    guild_id, seq = rollout.guild_id or None, None if rollout.is_promoted else rollout.seq
+    now = ReplySelection(rollout.persona_id, rollout.version, start, guild_id=guild_id, rollout=seq)
+    then = ReplySelection(rollout.persona_id, rollout.before, start - BASELINE_WINDOW_S, start, guild_id)
+    return now, then
+
+
+def _paired_e_value(then: dict[int, list[bool]], now: dict[int, list[bool]], each: int) -> float:
+    """Compare the last marks of then with the first `each` ones of now, by member."""
+    paired = PairedEProcess()
+    for member, marks in now.items():
+        if len(marks) >= each and (earlier := then.get(member, [])[-each:]):
+            paired.add(sum(earlier) / len(earlier), sum(marks[:each]) / each)
+    return paired.evidence
+
+
+def started_text(rollout: Rollout, name: str) -> str:
+    """Announce the start of a rollout; `name` is the persona's."""
+    return (
+        f"**{rollout.version}** of **{name}** makes {_scope(rollout)} from now on, "
+        f"{version_label(rollout.before)} the others. "
+        "If members fare worse with it, it is rolled back automatically, which is announced here."
+    )
+
+
+def stopped_text(rollout: Rollout, name: str) -> str:
+    """Confirm that a moderator has ended a rollout."""
+    before = version_label(rollout.before)
+    return f"{rollout.version} of **{name}** is no longer rolled out: {before} makes all replies again."
+
+
+def ended_text(rollout: Rollout, name: str) -> str:
+    """Announce the end of a rollout that no moderator ended."""
+    if rollout.ending == "worse":
+        verb = "answers" if rollout.is_promoted else "makes all replies"
+        return (
+            f"**{rollout.version}** of **{name}** was rolled back automatically: "
+            f"{version_label(rollout.before)} {verb} again.\n"
+            f"Members fared worse with it: {rollout.why}.\n"
+            f"-# The chance that this happens to a version that is no worse is {ALPHA:.0%} at most."
+        )
+    if rollout.ending == "withdrawn":
+        return f"{rollout.version} of **{name}** is no longer rolled out: it was withdrawn."
+    return f"{rollout.version} of **{name}** is no longer rolled out: another version is live now."
+
+
+def rollback_reason(rollout: Rollout, comparison: RolloutComparison) -> str:
+    """Reason of an automatic rollback, with the numbers; stored with it."""
+    new, before = comparison.new, comparison.before
+    if comparison.worse == "votes":
+        counted = [f"{t.down} 👎 and {t.up} 👍 on {t.replies} replies" for t in (new, before)]
+        return f"more 👎 ({rollout.version}: {counted[0]}; {version_label(rollout.before)}: {counted[1]})"
+    counted = [f"{t.interrupted} of {t.replies}" for t in (new, before)]
+    label = version_label(rollout.before)
+    return f"more replies stopped or regenerated ({rollout.version}: {counted[0]}; {label}: {counted[1]})"
+
+
+def status_text(rollout: Rollout, name: str, comparison: RolloutComparison) -> str:
+    """Status of a rollout."""
+    share = "live, and observed" if rollout.is_promoted else f"makes {_scope(rollout)}"
+    until = f" until <t:{rollout.watched_until:.0f}:f>" if rollout.watched_until else ""
+    return "\n".join(
+        [
+            f"**{name} {rollout.version}** {share}{until}, since <t:{rollout.started_at:.0f}:f>.",
+            f"{rollout.version}: {tally_text(comparison.new)}",
+            f"{version_label(rollout.before)}: {tally_text(comparison.before)}",
+            f"-# Evidence that it is worse: {comparison.votes:.2g} by votes, {comparison.interruptions:.2g} by replies "
+            f"stopped or regenerated; at {E_VALUE_THRESHOLD:.0f} it is rolled back.",
+        ]
+    )
+
+
+def tally_text(tally: ReplyTally) -> str:
+    """Counts in a line."""
+    return f"{tally.replies} replies · {tally.up} 👍 · {tally.down} 👎 · {tally.interrupted} stopped or regenerated"
+
+
+def share_text(rollout: Rollout) -> str:
+    """The share of the replies that the version answers."""
+    place = f" in <#{rollout.only_channel}>" if rollout.only_channel else ""
+    return (f"{rollout.share} % of the replies" if rollout.is_randomised else "the replies") + place
+
+
+def _scope(rollout: Rollout) -> str:
+    place = "" if rollout.only_channel else " in this server"
+    return share_text(rollout) + place

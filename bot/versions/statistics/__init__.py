@@ -1,0 +1,1 @@
+"""Statistics of comparisons, without Discord or the database."""

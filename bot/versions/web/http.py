@@ -1,0 +1,389 @@
+"""`/personas`, their versions, promotion and rollback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence, Set
+from pathlib import Path
+from typing import Annotated, Self
+
+from aiohttp import web
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from bot.personas.web.card_http import NO_PERSONA_TEXT
+from bot.personas.web.lookup import (
+    ChannelSummary,
+    OwnedPersona,
+    channels_by_persona,
+    owned_personas,
+    persona_status,
+    require_hub_name,
+    require_persona_in_path,
+    require_version_in_path,
+)
+from bot.platform.web_kit.app_context import get_services
+from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, Json, Links, ResponseSpec, Timestamp
+from bot.platform.web_kit.paging import PAGE_PARAMETERS, paginate, parse_page_query
+from bot.platform.web_kit.request_body import errors_as_problems, parse_body, read_json_object
+from bot.services import Services
+from bot.store import ALL_GUILDS, InstalledVersion, Promotion
+from bot.versions.actions import OPERATOR_USER_ID
+from bot.versions.store import PromotionKind
+from personas.home.adapters import MANIFEST_FILE
+from personas.home.shared_personas import OPERATOR_GUILD_ID
+from personas.schemas.base import FrozenModel
+from personas.schemas.scorecard import ScoreCard
+from personas.schemas.training import JOB_NAME_DESCRIPTION, JOB_NAME_PATTERN, AdapterManifest
+
+OMITTED_MANIFEST_FIELDS = {"checksums", "metrics"}
+"""Manifest fields of no use to a reader, or repeated by the score card."""
+DISCONNECT_INTERVAL_S = 1.0
+"""Time between two checks whether the client still waits."""
+NO_VERSION_TEXT = "There is no such persona, or no such version."
+routes = ApiRoutes("personas")
+
+
+def persona_path(persona_id: str, *more: str) -> str:
+    return "/".join(("/personas", persona_id, *more))
+
+
+class VersionResponse(ApiModel):
+    """A version of a persona."""
+
+    version: str
+    job: str
+    """The training that made it."""
+    dialogue: str | None
+    """The dialogue adapter that it is a copy of; null for all other versions."""
+    installed_at: Timestamp
+    live: bool
+    """True for the live version of all servers without one of their own."""
+    live_in: list[str]
+    """The servers of which it is the own live version."""
+    withdrawn: bool
+    """True for a version that must not be served any more."""
+    made_for: str | None
+    """The base model it was made for, if another one is served."""
+    scorecard: Json | None
+    """The score card in short, with the gate's verdict; null for an imported version that came without one."""
+    links: Links
+    full_scorecard: Json | None = None
+    """The whole score card; null if its file cannot be read."""
+    manifest: Json | None = None
+    """Materials and recipe; null if the file cannot be read."""
+
+    @classmethod
+    def of(cls, services: Services, version: InstalledVersion, **files: Json | None) -> VersionResponse:
+        """Describe a version; `files` holds its score card and manifest."""
+        persona_id, name = version.persona_id, version.version
+        path, versions = persona_path(persona_id, "versions", name), services.store.versions
+        return cls.describe(
+            version,
+            job=version.job_id,
+            dialogue=job.dialogue if (job := services.store.jobs.get(version.job_id)) else None,
+            live=versions.live(persona_id, ALL_GUILDS) == name,
+            live_in=[str(guild_id) for guild_id, live in versions.live_by_guild(persona_id).items() if live == name],
+            withdrawn=versions.is_withdrawn(persona_id, name),
+            made_for=services.request_builder.incompatible_versions.model_of(persona_id, name),
+            scorecard=version.scorecard.model_dump(mode="json") if version.scorecard.is_measured else None,
+            links={"self": path, "promote": f"{path}/promote", "job": f"/finetune/jobs/{version.job_id}"},
+            **files,
+        )
+
+
+class NewestVersion(ApiModel):
+    """The latest version of a persona, with the gate's verdict."""
+
+    version: str
+    verdict: str
+
+
+class PersonaResponse(ApiModel):
+    """A persona. Discord's ids are text, as they exceed JSON's numbers."""
+
+    id: str
+    name: str
+    nickname: str
+    tagline: str
+    tags: list[str]
+    guild: str
+    """The server that owns it; 0 for a persona of all servers."""
+    ships: bool
+    """True for a card that ships with the bot."""
+    edited: bool
+    """True for an operator's card that replaces a shipped one."""
+    live: str | None
+    """The version that was promoted last for all servers without one of their own; null is the base model."""
+    live_by_guild: dict[str, str]
+    """The live versions of the servers that have their own."""
+    speaks: str | None
+    """The version that answers: a version of another base model cannot."""
+    since: Timestamp
+    """Time of the last promotion or rollback."""
+    versions: int
+    """Number of versions that can be served."""
+    newest: NewestVersion | None
+    channels: list[dict[str, str | None]]
+    links: Links
+
+    @classmethod
+    def of(cls, found: OwnedPersona, channels: Sequence[ChannelSummary]) -> PersonaResponse:
+        persona, status = found.persona, persona_status(found.services, found.id)
+        newest = status.newest
+        return cls.describe(
+            persona,
+            status,
+            ships=found.ships,
+            guild=str(found.guild_id),
+            edited=found.is_edited,
+            live_by_guild=_live_by_guild(status.live_by_guild),
+            newest=NewestVersion(version=newest.version, verdict=newest.scorecard.verdict) if newest else None,
+            channels=[vars(channel) for channel in channels],
+            links={"self": persona_path(found.id), "page": found.page}
+            | {what: persona_path(found.id, what) for what in ("card", "versions", "lore")},
+        )
+
+
+class VersionChange(ApiModel):
+    """A change of the live version."""
+
+    version: str | None
+    """The version that became live; null is the base model."""
+    at: Timestamp
+    kind: PromotionKind
+    why: str
+    guild: str
+    """The server whose live version changed; 0 for all without their own. In a server, the version null is theirs."""
+
+    @classmethod
+    def of(cls, change: Promotion) -> VersionChange:
+        return cls.describe(change, guild=str(change.for_guild))
+
+
+class PersonaListResponse(ApiModel):
+    """A page of personas."""
+
+    personas: list[PersonaResponse]
+    links: Links
+
+
+class VersionListResponse(ApiModel):
+    """A page of versions, newest first, and every change of the live one, oldest first."""
+
+    live: str | None
+    live_by_guild: dict[str, str]
+    versions: list[VersionResponse]
+    changes: list[VersionChange]
+    links: Links
+
+
+def _live_by_guild(versions: dict[int, str]) -> dict[str, str]:
+    return {str(guild_id): version for guild_id, version in versions.items()}
+
+
+def read_version_files(services: Services, version: InstalledVersion) -> dict[str, Json | None]:
+    """Read a version's score card and manifest; None for a damaged file. To be called in a thread."""
+    folder = services.request_builder.adapter(version.persona_id, version.version).folder
+    scorecard = _read_model(folder / "scorecard.json", ScoreCard)
+    manifest = _read_model(folder / MANIFEST_FILE, AdapterManifest, OMITTED_MANIFEST_FIELDS)
+    return {"full_scorecard": scorecard, "manifest": manifest}
+
+
+def _read_model(path: Path, model: type[BaseModel], omitted: Set[str] = frozenset()) -> Json | None:
+    try:
+        return model.model_validate_json(path.read_bytes()).model_dump(mode="json", exclude=set(omitted))
+    except (OSError, ValidationError):
+        return None
+
+
+class PromoteBody(FrozenModel):
+    """`anyway` is needed for a version that the gate rejects, or members speak against."""
+
+    anyway: bool = False
+
+
+@routes.operation(
+    "GET /personas",
+    "Personas",
+    {
+        200: ResponseSpec("A page of personas; `links.next` leads to the next ones.", PersonaListResponse),
+        404: "There is no persona `after`.",
+    },
+    query=PAGE_PARAMETERS,
+)
+async def get_personas(request: web.Request) -> web.Response:
+    """Lists the personas of all servers, shared ones first."""
+    services, page = get_services(request), parse_page_query(request)
+    shown, links = paginate(request, page, owned_personas(services), lambda one: one.id, "persona")
+    channels = channels_by_persona(services, [one.id for one in shown])
+    personas = []
+    for one in shown:
+        personas.append(PersonaResponse.of(one, channels.get(one.id, ())))
+        await asyncio.sleep(0)  # some queries each: others have their turn in between
+    return PersonaListResponse(personas=personas, links=links).response()
+
+
+@routes.operation(
+    "GET /personas/{persona_id}",
+    "Get a persona",
+    {200: ResponseSpec("The persona.", PersonaResponse), 404: NO_PERSONA_TEXT},
+)
+async def get_persona(request: web.Request) -> web.Response:
+    """Returns its owner, its channels and its live version."""
+    found = require_persona_in_path(request)
+    return PersonaResponse.of(found, channels_by_persona(found.services, [found.id]).get(found.id, ())).response()
+
+
+@routes.operation(
+    "GET /personas/{persona_id}/versions",
+    "List a persona's versions, newest first",
+    {
+        200: ResponseSpec("A page of versions, and changes of the live one, oldest first.", VersionListResponse),
+        404: "There is no such persona, or no version `after`.",
+    },
+    query=PAGE_PARAMETERS,
+)
+async def get_versions(request: web.Request) -> web.Response:
+    """Lists all versions, including withdrawn ones."""
+    page, found = parse_page_query(request), require_persona_in_path(request)
+    versions = found.services.store.versions
+    installed = versions.ever_installed(found.id)[::-1]
+    shown, links = paginate(request, page, installed, lambda one: one.version, "version")
+    return VersionListResponse(
+        live=versions.live(found.id, ALL_GUILDS),
+        live_by_guild=_live_by_guild(versions.live_by_guild(found.id)),
+        versions=[VersionResponse.of(found.services, one) for one in shown],
+        changes=[VersionChange.of(change) for change in versions.history(found.id)],
+        links=links,
+    ).response()
+
+
+class NewVersionBody(FrozenModel):
+    """Either `dialogue`, a dialogue adapter by its job's name, or `adapter`, one from outside.
+
+    That is `owner/name` or `owner/name@revision` on a hub, or the path of a peft folder or of a zip of one.
+    """
+
+    dialogue: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)] | None = None
+    adapter: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if bool(self.dialogue) == bool(self.adapter):
+            raise ValueError("give either dialogue or adapter")
+        return self
+
+
+@routes.operation(
+    "POST /personas/{persona_id}/versions",
+    "Install a dialogue adapter, or one from outside, as a version",
+    {
+        201: ResponseSpec("The version, which is not live yet; the one that the adapter is already.", VersionResponse),
+        404: NO_PERSONA_TEXT,
+        409: "There is no such adapter, it cannot be fetched or served, or the key belongs to another request.",
+    },
+    body=BodySpec(NewVersionBody, {"dialogue": "dialogue_v1"}),
+)
+async def post_version(request: web.Request) -> web.Response:
+    """The persona's card then speaks with a copy of the adapter, once this version is promoted.
+
+    An adapter from outside is fetched and checked first. That is cancelled if the client disconnects.
+    """
+    found = require_persona_in_path(request)
+    body = parse_body(NewVersionBody, await read_json_object(request))
+    with errors_as_problems("conflict"):
+        if body.dialogue:
+            version = await found.install_dialogue(body.dialogue)
+        else:
+            version = await _import_adapter(request, found, body.adapter or "")
+    made = next(one for one in found.services.store.versions.installed(found.id) if one.version == version)
+    response = VersionResponse.of(found.services, made)
+    return response.response(201, headers={"Location": persona_path(found.id, "versions", version)})
+
+
+async def _import_adapter(request: web.Request, found: OwnedPersona, source: str) -> str:
+    """Import an adapter from outside while the client waits; returns the version."""
+    if not await asyncio.to_thread(Path(source).exists):
+        require_hub_name(found.services, source)
+    task = asyncio.create_task(found.import_adapter(source))
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=DISCONNECT_INTERVAL_S)
+            if request.transport is None or request.transport.is_closing():
+                task.cancel()
+        version, _ = await task
+    finally:
+        task.cancel()
+    return version
+
+
+@routes.operation(
+    "GET /personas/{persona_id}/versions/{version}",
+    "Get a version",
+    {200: ResponseSpec("The version.", VersionResponse), 404: NO_VERSION_TEXT},
+)
+async def get_version(request: web.Request) -> web.Response:
+    """Returns the version with its score card and manifest."""
+    found = require_persona_in_path(request)
+    made = require_version_in_path(request, found)
+    files = await asyncio.to_thread(read_version_files, found.services, made)
+    return VersionResponse.of(found.services, made, **files).response()
+
+
+@routes.operation(
+    "DELETE /personas/{persona_id}/versions/{version}",
+    "Delete a version",
+    {
+        200: ResponseSpec("The version, now withdrawn.", VersionResponse),
+        404: NO_VERSION_TEXT,
+        409: "It is live, being compared or trained further, or deleted already.",
+    },
+)
+async def delete_version(request: web.Request) -> web.Response:
+    """Deletes its adapter for good. Its training stays in the lists, with its score card in short."""
+    found = require_persona_in_path(request)
+    made = require_version_in_path(request, found)
+    await found.remove_version(made)
+    return VersionResponse.of(found.services, made).response()
+
+
+@routes.operation(
+    "POST /personas/{persona_id}/versions/{version}/promote",
+    "Promote a version",
+    {
+        200: ResponseSpec("The version, now live.", VersionResponse),
+        404: NO_VERSION_TEXT,
+        409: "The gate or members speak against it, it cannot be served, or the key belongs to another request.",
+    },
+    body=BodySpec(PromoteBody, {"anyway": False}, required=False),
+)
+async def post_promote(request: web.Request) -> web.Response:
+    """It goes live in all servers without a live version of their own, from the next reply on.
+
+    The version is loaded first, so that a damaged one never goes live.
+    """
+    found = require_persona_in_path(request)
+    made = require_version_in_path(request, found)
+    body = parse_body(PromoteBody, await read_json_object(request) if request.body_exists else {})
+    with errors_as_problems("conflict"):
+        await found.services.versions.promote(
+            found.id, made.version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID, anyway=body.anyway
+        )
+    return VersionResponse.of(found.services, made).response()
+
+
+@routes.operation(
+    "POST /personas/{persona_id}/rollback",
+    "Roll back",
+    {
+        200: ResponseSpec("The live version.", VersionChange),
+        404: NO_PERSONA_TEXT,
+        409: "There is nothing to go back to, or the key belongs to another request.",
+    },
+)
+async def post_rollback(request: web.Request) -> web.Response:
+    """The previous live version of all servers serves from the next reply on; a second call goes back two versions."""
+    found = require_persona_in_path(request)
+    with errors_as_problems("conflict"):
+        change = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
+    return VersionChange.of(change).response()

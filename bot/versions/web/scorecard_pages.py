@@ -1,0 +1,241 @@
+"""`/dashboard/cards`: the list of score cards, one card, two compared, and the files beside a card."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from bot.platform.web_kit.app_context import Routes, get_services
+from bot.platform.web_kit.paging import paginate, parse_page_query
+from bot.platform.web_kit.problems import Problem
+from bot.platform.web_kit.templating import DASHBOARD, render_page
+from bot.services import Services
+from bot.store import InstalledVersion, TrainingJob
+from bot.versions.web import scorecard_view
+from personas.home.adapters import adapter_ref, dialogue_adapter_folder
+from personas.schemas.base import explain_validation_error
+from personas.schemas.formatting import format_value
+from personas.schemas.scorecard import ScoreCard
+from personas.schemas.training_events import ScoreSummary
+
+SCORECARDS_PATH = f"{DASHBOARD}/cards"
+DIALOGUE_PREFIX = "dialogue"
+SCORECARD_FILES = {
+    "scorecard.json": "the card for programs",
+    "scorecard.md": "the card as text",
+    "scorecard.png": "the card as a picture",
+    "rubric.md": "a sheet to score replies on",
+    "rubric.csv": "the same for a spreadsheet",
+    "rubric-key.json": "whose replies they are",
+}
+"""Files for download, in the adapter's folder or in its `report/`."""
+MAX_DIALOGUE_JOBS = 100
+FILE_MEDIA_TYPES = {"json": "application/json", "md": "text/markdown", "csv": "text/csv", "png": "image/png"}
+routes = Routes()
+
+
+@dataclass(frozen=True)
+class ScoreCardLocation:
+    """Location of a version. `persona` is None for a dialogue adapter, whose name is `version`."""
+
+    persona: str | None
+    version: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Name for people and addresses: `oda/v2`, `dialogue/harbour`."""
+        return f"{self.persona or DIALOGUE_PREFIX}/{self.version}"
+
+    @property
+    def path(self) -> str:
+        return f"{SCORECARDS_PATH}/{self.name}"
+
+    def file(self, name: str) -> Path | None:
+        """One of `SCORECARD_FILES`; None if there is none."""
+        if name not in SCORECARD_FILES:
+            return None
+        found = (place / name for place in (self.folder, self.folder / "report"))
+        return next((file for file in found if file.is_file()), None)
+
+
+def require_location(services: Services, name: str) -> ScoreCardLocation:
+    """The location of `oda/v2` or `dialogue/harbour`. Raises `Problem` if there is none."""
+    owner, _, version = name.partition("/")
+    if version in {one.version for one in services.store.versions.ever_installed(owner)}:
+        return ScoreCardLocation(owner, version, adapter_ref(services.home, owner, version).folder)
+    if owner == DIALOGUE_PREFIX and version in {job.request.job_name for job in list_dialogue_jobs(services)}:
+        return ScoreCardLocation(None, version, dialogue_adapter_folder(services.home, version))
+    raise Problem("not-found", f"There is no version {name}.", "The list of score cards has all of them.")
+
+
+def list_dialogue_jobs(services: Services) -> list[TrainingJob]:
+    names = [name for name in services.store.jobs.names() if name.startswith(f"{DIALOGUE_PREFIX}/")]
+    found = [job for name in names for job in services.store.jobs.page(1, name=name, state="done")]
+    return sorted(found, key=lambda job: -job.seq)[:MAX_DIALOGUE_JOBS]
+
+
+def read_card_summary(services: Services, place: ScoreCardLocation) -> ScoreSummary | None:
+    """Read the summary of a version's score card from the database."""
+    if place.persona:
+        found = services.store.versions.ever_installed(place.persona)
+        return next((it.scorecard for it in found if it.version == place.version and it.scorecard.is_measured), None)
+    made = (job for job in list_dialogue_jobs(services) if job.request.job_name == place.version)
+    return next((job.result.scorecard for job in made if job.result), None)
+
+
+async def read_full_card(place: ScoreCardLocation) -> ScoreCard | None:
+    """Read the whole card; None if there is none. Raises `Problem` for a damaged one."""
+    if (file := place.file("scorecard.json")) is None:
+        return None
+    try:
+        return ScoreCard.model_validate_json(await asyncio.to_thread(file.read_bytes))
+    except OSError as error:
+        raise Problem("failed", f"The card of {place.name} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        message = f"The card of {place.name} is damaged: {explain_validation_error(error).message}"
+        raise Problem("failed", message, "Create it again: `python -m trainer evaluate --adapter …`.") from error
+
+
+@dataclass(frozen=True)
+class ScoredVersion:
+    """A version in the list, live in any server or not. A withdrawn one is never served again."""
+
+    name: str
+    version: InstalledVersion
+    is_live: bool
+    is_withdrawn: bool
+
+
+@routes.add(f"GET {SCORECARDS_PATH}")
+async def get_card_list(request: web.Request) -> web.Response:
+    services, page = get_services(request), parse_page_query(request, "find")
+    find = request.query.get("find", "").strip()
+    found = _scored_personas(services, find)
+    shown, links = paginate(request, page, found, lambda persona_id: persona_id, "persona with a score card")
+    versions = {persona_id: _list_versions(services, persona_id) for persona_id in shown}
+    return render_page(
+        request,
+        "cards/list.html",
+        title="Score cards",
+        persona_names={id: owned[1].name for id in shown if (owned := services.personas.find_owner(id))},
+        links={"next": "", **links, "first": request.path},
+        is_first=page.after is None,
+        is_long=bool(find) or len(found) > page.limit,
+        find=find,
+        versions=versions,
+        names=[listed.name for one in versions.values() for listed in one],
+        dialogues=[(job, job.result) for job in list_dialogue_jobs(services) if job.result],
+        colours=scorecard_view.VERDICT_CLASSES,
+    )
+
+
+@routes.add(f"GET {SCORECARDS_PATH}/{{persona}}/{{version}}")
+async def get_card(request: web.Request) -> web.Response:
+    services = get_services(request)
+    place = require_location(services, _card_name_in_path(request))
+    card, short = await read_full_card(place), read_card_summary(services, place)
+    return render_page(
+        request,
+        "cards/one.html",
+        title=f"Score card: {_card_title(services, place)}",
+        place=place,
+        card=card,
+        short=short,
+        made_elsewhere=bool(card and card.verdict and short and not short.verdict),
+        parts=list(scorecard_view.score_sections(card)) if card else [],
+        criteria=_criterion_rows(card),
+        sides=scorecard_view.SIDE_LABELS,
+        colours=scorecard_view.VERDICT_CLASSES,
+        files={name: label for name, label in SCORECARD_FILES.items() if place.file(name)},
+        others=_other_cards(services, place),
+        is_live=place.version in services.store.versions.live_anywhere(place.persona or ""),
+    )
+
+
+@routes.add(f"GET {SCORECARDS_PATH}/two")
+async def get_two_cards(request: web.Request) -> web.Response:
+    services = get_services(request)
+    places = [require_location(services, request.query.get(which, "")) for which in ("a", "b")]
+    found = [await read_full_card(place) for place in places]
+    if missing := [place.name for place, card in zip(places, found, strict=True) if card is None]:
+        command = f"python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{places[0].version}"
+        raise Problem("not-found", f"There is no whole card of {missing[0]}.", f"Make one: `{command}`.")
+    a, b = (card for card in found if card)
+    return render_page(
+        request,
+        "cards/two.html",
+        title=f"Score cards: {places[0].name} and {places[1].name}",
+        a=a,
+        b=b,
+        place_a=places[0],
+        place_b=places[1],
+        rows=list(scorecard_view.compare_metrics(a, b)),
+        outcomes=scorecard_view.compare_outcomes(a, b),
+        prompts=scorecard_view.shared_prompts(a, b),
+        colours=scorecard_view.VERDICT_CLASSES,
+    )
+
+
+@routes.add(f"GET {SCORECARDS_PATH}/{{persona}}/{{version}}/files/{{file}}")
+async def get_card_file(request: web.Request) -> web.FileResponse:
+    """Serve a file beside a card: pictures inline, others as downloads."""
+    place = require_location(get_services(request), _card_name_in_path(request))
+    name = request.match_info["file"]
+    file = await asyncio.to_thread(place.file, name)
+    if file is None:
+        raise Problem("not-found", f"There is no {name} of {place.name}.", "The page of its card lists what there is.")
+    kind = name.rpartition(".")[2]
+    headers = {"Content-Type": FILE_MEDIA_TYPES[kind]}
+    if kind != "png":
+        headers["Content-Disposition"] = f'attachment; filename="{place.name.replace("/", "-")}-{name}"'
+    return web.FileResponse(file, headers=headers)
+
+
+def _scored_personas(services: Services, find: str) -> list[str]:
+    """The ids of personas with versions that have this text in id or name; those without a card come last."""
+    ids = services.store.versions.personas()
+    matching = {persona.id for _, persona in services.personas.search(find)}
+    known = {persona.id for _, persona in services.personas.everybody()} if find else matching
+    wanted = find.casefold()
+    found = (id for id in ids if id in matching or (id not in known and wanted in id.casefold()))
+    return sorted(found, key=lambda id: (id not in known, id))
+
+
+def _list_versions(services: Services, persona_id: str) -> list[ScoredVersion]:
+    """Versions of a persona, newest first."""
+    versions = services.store.versions
+    live = versions.live_anywhere(persona_id)
+    served = {one.version for one in versions.installed(persona_id)}
+    return [
+        ScoredVersion(f"{persona_id}/{one.version}", one, one.version in live, one.version not in served)
+        for one in reversed(versions.ever_installed(persona_id))
+    ]
+
+
+def _other_cards(services: Services, place: ScoreCardLocation) -> list[str]:
+    if place.persona is None:
+        return []
+    return [one.name for one in _list_versions(services, place.persona) if one.version.version != place.version]
+
+
+def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, object]]:
+    """CSS class and label of each outcome, the value, and the criterion itself."""
+    if card is None or card.verdict is None:
+        return []
+    unmeasured = ("", "– not measured")
+    return [
+        (scorecard_view.OUTCOME_LABELS.get(it.outcome, unmeasured), format_value(it.value, it.unit), it)
+        for it in card.verdict.criteria
+    ]
+
+
+def _card_title(services: Services, place: ScoreCardLocation) -> str:
+    found = services.personas.find_owner(place.persona) if place.persona else None
+    return f"{found[1].name} {place.version}" if found else place.name
+
+
+def _card_name_in_path(request: web.Request) -> str:
+    return f"{request.match_info['persona']}/{request.match_info['version']}"

@@ -1,1 +1,0 @@
-"""The HTTP API of data sources, uploads and data sets."""

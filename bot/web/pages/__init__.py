@@ -1,1 +1,0 @@
-"""The pages of the dashboard, a module or folder per section."""

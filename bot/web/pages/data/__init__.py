@@ -1,1 +1,0 @@
-"""Pages of data sources, data sets and plans."""

@@ -1,1 +1,0 @@
-"""Pages of personas: cards, lore and versions."""

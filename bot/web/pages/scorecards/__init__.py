@@ -1,1 +1,0 @@
-"""Pages of score cards and blind comparisons."""

@@ -1,0 +1,219 @@
+"""The web server: mounts every route, authenticates each request, and answers each error with a problem."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import chain
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.log import server_logger
+
+from bot.data.web import http as dataset_routes
+from bot.data.web import pages as dataset_pages
+from bot.data.web import source_pages
+from bot.data.web import upload_http as upload_routes
+from bot.data.web.actions import set_up_data_state
+from bot.openai_api.web import http as openai_routes
+from bot.openai_api.web.responses import is_openai_path, openai_error_response
+from bot.operations.doctor.connection_checks import PermissionReport
+from bot.operations.web import http as system_routes
+from bot.operations.web import overview_pages as overview_page
+from bot.operations.web import pages as system_page
+from bot.operations.web import sign_in_pages as sign_in_page
+from bot.operations.web.system_state import PERMISSION_REPORT, WriteProbe
+from bot.personas.web import card_http as card_routes
+from bot.personas.web import card_pages, lore_pages
+from bot.personas.web import lore_http as lore_routes
+from bot.personas.web import pages as persona_pages
+from bot.platform.errors import is_disk_full
+from bot.platform.web_kit import idempotency, openapi, templating
+from bot.platform.web_kit.app_context import APP_CONTEXT, AppContext, Handler, Route, Routes
+from bot.platform.web_kit.auth import AUTHENTICATOR, Authenticator
+from bot.platform.web_kit.connections import ConnectionLimits, LimitedRunner
+from bot.platform.web_kit.csrf import (
+    HTTPS_ONLY_HEADER,
+    PARSER_LIMITS,
+    SECURITY_HEADERS,
+    require_same_origin,
+    require_short_url,
+)
+from bot.platform.web_kit.problems import (
+    Problem,
+    disk_full_problem,
+    internal_error,
+    problem_response,
+    redacted_texts,
+    retry_headers,
+)
+from bot.platform.web_kit.request_body import incomplete_body
+from bot.playground.web import http as playground_routes
+from bot.playground.web import pages as playground_page
+from bot.playground.web.actions import set_up_playground
+from bot.services import Services
+from bot.store import StoreError
+from bot.training.queue import QueueConflictError
+from bot.training.request_checks import CheckLock
+from bot.training.web import http as job_routes
+from bot.training.web import pages as training_pages
+from bot.training.web import plan_pages
+from bot.training.web import rerun_pages as rerun_page
+from bot.training.web import run_http as run_routes
+from bot.training.web.actions import CHECK_LOCK
+from bot.versions.web import blind_test_pages, scorecard_pages
+from bot.versions.web import http as version_routes
+from bot.versions.web import pages as version_pages
+from personas.errors import EngineBusyError, UnderstudyError
+
+log = logging.getLogger(__name__)
+MAX_LOGGED_CHARS = 200
+PUBLIC_PATHS = ("/healthz", sign_in_page.SIGN_IN, f"{templating.DASHBOARD}/static/")
+"""Paths that need no token."""
+NOT_FOUND_ADVICE = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
+PROBLEM_BY_STATUS = {403: "not-from-here", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+API_MODULES = (
+    system_routes, job_routes, run_routes, openapi, version_routes, card_routes, lore_routes, upload_routes,
+    dataset_routes, playground_routes, openai_routes,
+)  # fmt: skip
+PAGE_MODULES = (
+    templating, overview_page, sign_in_page, persona_pages, card_pages, lore_pages, version_pages, source_pages,
+    dataset_pages, plan_pages, training_pages, rerun_page, playground_page, blind_test_pages, scorecard_pages,
+    system_page,
+)  # fmt: skip
+ROUTES = Routes(chain.from_iterable(module.routes for module in (*API_MODULES, *PAGE_MODULES)))
+"""All routes of the API and of the dashboard."""
+
+
+def filter_bad_requests(record: logging.LogRecord) -> bool:
+    """Log errors of clients in one line at debug level."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
+        return True
+    log.debug("%s: %s", record.getMessage(), ascii(" ".join(str(error).split()))[:MAX_LOGGED_CHARS])
+    return False
+
+
+class WebServer:
+    """Serves the bot's routes in any application; until the bot has started they answer 503."""
+
+    def __init__(self, authenticator: Authenticator | None = None, limits: ConnectionLimits | None = None) -> None:
+        self._context, self._authenticator = AppContext(), authenticator or Authenticator()
+        self._limits = limits or ConnectionLimits(is_proxy=self._authenticator.is_proxy)
+        self._own: set[web.AbstractRoute] = set()
+
+    def open(self, services: Services) -> None:
+        self._context.services = services
+
+    def close(self) -> None:
+        self._context.services = None
+
+    def create_runner(self, app: web.Application, **options: Any) -> web.AppRunner:
+        """Create the runner of an application with these routes, with limits on connections."""
+        return LimitedRunner(app, self._limits, **options)
+
+    def mount(self, app: web.Application) -> None:
+        """Add the routes to an application, whose own ones stay as they are; unknown paths get a problem."""
+        app[APP_CONTEXT], app[CHECK_LOCK] = self._context, CheckLock()
+        app[system_routes.WRITE_PROBE] = WriteProbe()
+        app[PERMISSION_REPORT] = PermissionReport()
+        app[templating.FLASH_MESSAGES] = templating.FlashMessages()
+        app[openapi.MOUNTED_ROUTES], app[AUTHENTICATOR] = ROUTES, self._authenticator
+        app[idempotency.IDEMPOTENCY_STATE] = idempotency.IdempotencyState()
+        set_up_playground(app)
+        set_up_data_state(app)
+        app[templating.HAS_SANDBOX_PAGE] = any(resource.canonical == "/" for resource in app.router.resources())
+        at_root: list[Route] = [("GET", "/", templating.redirect_to_dashboard)]
+        for method, path, handler in (*ROUTES, *([] if app[templating.HAS_SANDBOX_PAGE] else at_root)):
+            resource = app.router.add_resource(path)
+            for allowed in (method, "HEAD") if method == "GET" else (method,):
+                self._own.add(resource.add_route(allowed, handler))
+
+        @web.middleware
+        async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guarded(request, handler)
+
+        app.middlewares.insert(0, guarded)
+        server_logger.addFilter(filter_bad_requests)
+
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.match_info.http_exception is None and request.match_info.route not in self._own:
+            return await handler(request)
+        try:
+            answer = await self._answer(request, handler)
+        except Exception as error:  # the edge: every error has an answer
+            problem = self._problem(request, error)
+            if problem.status == web.HTTPForbidden.status_code:
+                log.info("refused %s %s from %s: %s", request.method, request.path, request.remote, problem.message)
+            answer = _problem_response(request, problem)
+        for name, value in SECURITY_HEADERS.items():
+            answer.headers.setdefault(name, value)
+        if self._authenticator.names:
+            answer.headers.setdefault(*HTTPS_ONLY_HEADER)
+        return answer
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        require_same_origin(request, self._authenticator)
+        require_short_url(request)
+        if not request.path.startswith(PUBLIC_PATHS) and not self._authenticator.lets_in(request):
+            if templating.accepts_html(request):
+                return sign_in_page.redirect_to_sign_in(request)
+            raise Problem(
+                "sign-in",
+                "A token is needed.",
+                f"Send `Authorization: Bearer …`, or sign in at {sign_in_page.SIGN_IN}.",
+                headers={"WWW-Authenticate": 'Bearer realm="Understudy"'},
+            )
+        return await idempotency.respond_once(request, handler)
+
+    def _problem(self, request: web.Request, error: Exception) -> Problem:
+        match error:
+            case Problem() if error.slug == "no-room" or not is_disk_full(error):
+                return error
+            case _ if is_disk_full(error):
+                return disk_full_problem(error)
+            case web.HTTPException():
+                slug = PROBLEM_BY_STATUS.get(error.status, "bad-request" if error.status < 500 else "failed")
+                allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
+                return Problem(
+                    slug, f"{request.method} {request.path}: {error.reason}.", NOT_FOUND_ADVICE, headers=allowed
+                )
+            case UnderstudyError():
+                slug = "cannot-train" if request.path.startswith("/finetune/") else "refused"
+                if isinstance(error, StoreError | EngineBusyError):
+                    slug = "busy"
+                elif isinstance(error, QueueConflictError):
+                    slug = "conflict"
+                home = self._context.services.home if self._context.services else None
+                return Problem(slug, *redacted_texts(error, home), headers=retry_headers(error))
+            case web.RequestPayloadError():
+                return incomplete_body()
+        return internal_error(error)
+
+
+def _problem_response(request: web.Request, problem: Problem) -> web.Response:
+    if is_openai_path(request):
+        return openai_error_response(problem)
+    if templating.accepts_html(request):
+        return templating.problem_page(request, problem)
+    return problem_response(problem, request.path)
+
+
+@asynccontextmanager
+async def run_server(web_server: WebServer, port: int, host: str = "127.0.0.1") -> AsyncIterator[str]:
+    """Serve these routes alone; yields the address. Raises `OSError` when the port cannot be used."""
+    app = web.Application()
+    web_server.mount(app)
+    runner = web_server.create_runner(app, access_log=None, shutdown_timeout=1.0, **PARSER_LIMITS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield f"http://{_display_host(host)}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def _display_host(host: str) -> str:
+    """The host of an address to open: loopback for a wildcard address."""
+    own = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+    return own.get(host, f"[{host}]" if ":" in host else host)

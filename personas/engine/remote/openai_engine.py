@@ -1,0 +1,140 @@
+"""The chat engine over servers with OpenAI's API, which have no adapters (`ENGINE=openai`)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from personas.engine.remote.openai_client import OpenAIChecker, OpenAIServerClient, ServedByOpenAI, break_turn_markers
+from personas.engine.remote.replicas import Replica
+from personas.engine.remote.vllm_client import (
+    ExpectedModel,
+    ReplicaError,
+    ServedModels,
+    ServerCheck,
+    TokenChunk,
+    VllmClient,
+    VllmError,
+)
+from personas.engine.remote.vllm_engine import VllmEngine
+from personas.engine.remote.vllm_sequence import VllmReplyStream, VllmSequence
+from personas.errors import AdapterError, PrefillError
+from personas.prompt.chat_template import Message
+from personas.prompt.renderer import RenderedPrompt
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
+
+CUT_OFF_ADVICE = "Regenerate it."
+PREFILL_ADVICE = "End with a message of a user's; ENGINE=local, and vLLM or llama.cpp with BASE_MODEL, continue one."
+
+
+class ReplyCutOffError(VllmError):
+    """A reply that has begun cannot go on: a server that takes messages would begin it anew."""
+
+    member_text = f"The reply broke off, because the engine failed. {CUT_OFF_ADVICE}"
+
+
+class OpenAISequence(VllmSequence):
+    """One request whose reply may arrive as text. `messages` are those of its prompt."""
+
+    messages: tuple[Message, ...] = ()
+    has_ended = False
+
+    @property
+    def is_finished(self) -> bool:
+        return self.has_ended or super().is_finished
+
+    def text_body(self, served: ServedByOpenAI) -> dict[str, Any]:
+        """Build the request for the rest of the reply, from a server that answers with text."""
+        sampling = self.request.sampling
+        self._detokenizer.forget_open_thought()
+        self._detokenizer.starts_in_thought = served.opens_thought
+        left = replace(sampling, max_new_tokens=max(1, sampling.max_new_tokens - len(self.received)))
+        messages = break_turn_markers(self.messages)
+        return served.body((*self.prompt, *self.received), messages, left, self.attempt_seed())
+
+    def receive(self, chunk: TokenChunk) -> None:
+        if chunk.text is None:
+            super().receive(chunk)
+            return
+        if self.is_finished:
+            return
+        self.append_text(chunk.text)
+        self.received = list(self._detokenizer.ids)
+        if chunk.finish and chunk.finish != "length":
+            self._detokenizer.end_given()
+            self._detokenizer.stop()
+        self.has_ended = chunk.finish is not None
+
+
+@dataclass
+class OpenAIEngine(VllmEngine):
+    """Generates replies on servers with OpenAI's API: llama.cpp, Ollama, a gateway, vLLM without LoRA.
+
+    `model` is the model's name at the servers; empty where each lists a single one. Requests get no adapter, so the
+    reply's version is None. `base` gives the tokenizer and its chat template: token ids are sent to servers that share
+    it, messages to others, for which its count of tokens is an estimate.
+    """
+
+    model: str = ""
+    server_name: ClassVar[str] = "servers"
+
+    def submit(self, request: ChatRequest) -> VllmReplyStream:
+        return super().submit(replace(request, adapter=None))
+
+    async def load(self, adapter: AdapterRef) -> None:
+        what = f"{adapter.version} cannot be served: servers of ENGINE=openai have no adapters."
+        raise AdapterError(what, "It is kept. Serve it with ENGINE=local or ENGINE=vllm.")
+
+    def prepare(
+        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+    ) -> None:
+        """Compute nothing: servers with few slots would evict a running conversation's prefix for it."""
+
+    async def drop(self, adapter: AdapterRef) -> None:
+        """Do nothing: no server has an adapter."""
+
+    async def _inspect(self, client: VllmClient) -> list[ServerCheck]:
+        return await self._checker.inspect(client)
+
+    async def _check_replica(self, replica: Replica) -> ServedModels:
+        return await self._checker.check(replica.client)
+
+    def _create_client(self, url: str) -> VllmClient:
+        return OpenAIServerClient(url, self._session)
+
+    def _create_checker(self, expected: ExpectedModel) -> OpenAIChecker:
+        return OpenAIChecker(expected, self.model)
+
+    def _create_sequence(
+        self, request: ChatRequest, prompt: RenderedPrompt, stream: VllmReplyStream, on_end: Callable[[], None]
+    ) -> VllmSequence:
+        seq = OpenAISequence.create(request, prompt, self._renderer, stream, on_end)
+        seq.messages = prompt.messages
+        return seq
+
+    def _body(self, seq: VllmSequence, served: ServedModels) -> dict[str, Any]:
+        assert isinstance(served, ServedByOpenAI) and isinstance(seq, OpenAISequence)
+        if served.returns_ids:
+            return super()._body(seq, served)
+        if seq.request.prefill and not served.takes_ids:
+            what = "The server of this engine takes messages: it would begin a new reply instead of continuing one."
+            raise PrefillError(what, PREFILL_ADVICE)
+        if seq.received and not served.takes_ids:
+            raise ReplyCutOffError("The reply broke off, and no server can continue it.", CUT_OFF_ADVICE)
+        return seq.text_body(served)
+
+    async def _stream(self, seq: VllmSequence, replica: Replica) -> None:
+        await super()._stream(seq, replica)
+        served = replica.served
+        if isinstance(served, ServedByOpenAI) and not served.takes_ids and seq.has_lone_closing:
+            assert isinstance(replica.client, OpenAIServerClient)
+            replica.client.opens_thought = True
+            replica.served = replace(served, opens_thought=True)
+
+    def _resume(self, seq: VllmSequence, error: ReplicaError, *, has_progress: bool) -> None:
+        """Queue a reply again; one that has begun goes on only where a server takes token ids."""
+        served = [replica.served for replica in self._replicas.all]
+        can_go_on = any(isinstance(it, ServedByOpenAI) and it.takes_ids for it in served)
+        if not seq.received or can_go_on or seq.is_finished:
+            super()._resume(seq, error, has_progress=has_progress)
+        else:
+            self._scheduler.fail(seq, ReplyCutOffError(f"The reply broke off: {error.message}", CUT_OFF_ADVICE))

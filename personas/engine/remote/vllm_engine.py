@@ -1,0 +1,441 @@
+"""The chat engine over vLLM servers: our prompts, fairness and stop rules, their forward passes."""
+
+import asyncio
+import logging
+import math
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from personas.engine import AdapterStatus, EngineState, MetricsCallback
+from personas.engine.admission import AdmissionControl, SchedulerLimits
+from personas.engine.remote.replicas import (
+    Replica,
+    ReplicaAdapters,
+    ReplicaLimits,
+    Replicas,
+    RestartNotices,
+    cancel_tasks,
+)
+from personas.engine.remote.vllm_client import (
+    START_METRIC,
+    AdapterNotServedError,
+    ExpectedModel,
+    ReplicaChecker,
+    ReplicaError,
+    ReplicaTimeoutError,
+    ServedModels,
+    ServerCheck,
+    ServerChecker,
+    VllmClient,
+    VllmError,
+    open_session,
+)
+from personas.engine.remote.vllm_sequence import ReplicaScheduler, VllmReplyStream, VllmSequence, scheduler_limits
+from personas.errors import EngineBusyError, ServerError, UnderstudyError
+from personas.home.adapters import largest_rank, verify_for_base_model
+from personas.home.atomic_files import write_private_file
+from personas.home.lora_checks import check_lora, stored_linear_shapes
+from personas.home.prompt_version import prompt_version_of
+from personas.models import base_model
+from personas.models.base_model import BaseModel
+from personas.prompt.renderer import CONTEXT_TOKENS, RenderedPrompt, Renderer
+from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
+from personas.schemas.training import ServingPrecision
+
+log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 1.0  # interval in which requests that waited too long are failed
+MAX_FAILED_ATTEMPTS = 5
+"""Attempts of one reply that may fail without a new token: a request may itself be what kills a server."""
+MAX_QUEUED_PREFIXES = 256
+MIN_RANK = 16
+"""LoRA rank of the recipes, which each server has to accept."""
+PROBE_FOLDER, SALT_FILE = "cache/vllm_probe", "cache/vllm_cache_salt"
+NOTICES_FILE = "vllm_restarts.json"
+T = TypeVar("T")
+
+
+@dataclass
+class VllmEngine:
+    """Generates replies on vLLM servers that serve one base model with LoRA adapters.
+
+    `urls` are the servers' addresses and `key` their API key. `server_home` is the path under which they see `home`,
+    if another than here. `precision` is the one that they serve in. A prompt and its reply have at most
+    `context_tokens`. A request waits at most `wait_s`, also for a server that is away; a reply ends after `reply_s`; a
+    server that sends nothing for `stall_s` is given up.
+    """
+
+    base: BaseModel
+    precision: ServingPrecision
+    urls: Sequence[str]
+    home: Path
+    key: str = field(default="", repr=False)
+    server_home: str = ""
+    limits: ReplicaLimits = field(default_factory=ReplicaLimits)
+    max_waiting: int = 64
+    context_tokens: int = CONTEXT_TOKENS
+    wait_s: float = 120.0
+    reply_s: float = 300.0
+    stall_s: float = 120.0
+    start_wait_s: float = 60.0
+    on_reply: MetricsCallback = lambda metrics: None
+    server_name: ClassVar[str] = "vLLM servers"
+    _checker: ReplicaChecker = field(init=False)
+    _streams: set[VllmReplyStream] = field(default_factory=set, init=False)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+    _prefixes: deque[tuple[Persona, AdapterRef | None]] = field(default_factory=deque, init=False)
+
+    @property
+    def fingerprint(self) -> str:
+        return base_model.fingerprint(self.base)
+
+    async def start(self) -> None:
+        """Check the servers, and wait until one is ready. Raises `BaseModelError` and `VllmError`."""
+        clients = await self._open()
+        self._salt = await self._in_thread(self._read_salt)
+        self._replicas = Replicas(clients, self.limits, self._check_replica, self._on_replicas_changed)
+        self._scheduler = ReplicaScheduler(self._scheduler_limits(), self._replicas, self._start_attempt)
+        rows = self.limits.rows * len(clients)
+        self._admission = AdmissionControl.of_engine(rows, self.max_waiting, self.wait_s)
+        self._start_task(self._sweep_forever())
+        try:
+            await self._replicas.start(self.start_wait_s)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def inspect(self) -> list[ServerCheck]:
+        """Check all servers, for the doctor; the engine is neither started nor closed then. Raises `BaseModelError`."""
+        try:
+            clients = await self._open()
+            checks = await asyncio.gather(*(self._inspect(client) for client in clients))
+            await self._session.close()
+        finally:
+            self._executor.shutdown(wait=False)
+        return [check for of_server in checks for check in of_server]
+
+    async def _inspect(self, client: VllmClient) -> list[ServerCheck]:
+        checks = await self._checker.inspect(client)
+        with suppress(VllmError):  # it was reported already
+            await self._clear_notices(client)
+        if dropped := self._notices.read().get(client.url):
+            found = f"the weights of {', '.join(sorted(dropped))} were dropped, but are still in its memory"
+            checks.append(ServerCheck(client.url, "restart", "warn", found, "restart this server"))
+        return checks
+
+    def submit(self, request: ChatRequest) -> VllmReplyStream:
+        """Queue a request. Raises `EngineBusyError` where the queue is full, or all servers limit requests."""
+        refusal = self._refusal()
+        if isinstance(refusal, EngineBusyError):
+            raise refusal
+        self._admission.acquire(request.guild_id, request.member_id)
+        version = request.adapter.version if request.adapter else None
+        stream = VllmReplyStream(asyncio.get_running_loop(), version, self._sweep)
+        self._streams.add(stream)
+        self._start_task(self._add(request, stream))
+        return stream
+
+    async def load(self, adapter: AdapterRef) -> None:
+        await self._adapters.load(self._replicas.preferred(adapter.name), adapter)
+
+    def prepare(
+        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+    ) -> None:
+        """Queue the common prefix of a persona's prompts. Nothing is done for a talk: it would be a request of its own,
+        and the servers keep what they computed of it.
+        """
+        if not talk and len(self._prefixes) < MAX_QUEUED_PREFIXES and (persona, adapter) not in self._prefixes:
+            self._prefixes.append((persona, adapter))
+
+    async def drop(self, adapter: AdapterRef) -> None:
+        self._adapters.forget(adapter)
+        while any(lease.adapter == adapter.name for replica in self._replicas.all for lease in replica.leases):
+            await self._replicas.wait_for_release()
+        for replica in self._replicas.all:
+            if adapter.name in replica.adapters or not replica.is_ready:
+                await asyncio.to_thread(self._notices.add, replica.url, adapter.name)
+        for replica in self._replicas.ready:
+            try:
+                await self._adapters.unload(replica, adapter.name)
+            except ReplicaError as error:  # it does so before it gets replies again
+                self._replicas.fail(replica, error)
+
+    async def clear_prefix_cache(self) -> None:
+        self._salt = await self._in_thread(self._write_salt)
+
+    def state(self) -> EngineState:
+        replicas, ready = self._replicas.all, self._replicas.ready
+        names = sorted({name for replica in ready for name in replica.adapters})
+        replies = Counter(lease.adapter for replica in replicas for lease in replica.leases)
+        return EngineState(
+            model=self.base.name,
+            device=f"{len(ready)} of {len(replicas)} {self.server_name}",
+            precision=self.precision,
+            context_tokens=self.context_tokens,
+            running=len(self._scheduler.running),
+            rows=self.limits.rows * len(ready),
+            waiting=len(self._scheduler.queue),
+            slots=self.limits.adapters * len(ready),
+            adapters=tuple(AdapterStatus(name, replies[name], in_slot=True) for name in names),
+            kept_bytes=0,
+            kept_most_bytes=0,
+            problems=tuple(dict.fromkeys(replica.told for replica in replicas if replica.told)),
+        )
+
+    async def close(self) -> None:
+        for stream in list(self._streams):
+            stream.cancel()
+        self._sweep()
+        await self._replicas.close()
+        await cancel_tasks(self._tasks)
+        await self._session.close()
+        self._executor.shutdown(wait=False)
+
+    # ------------------------------------------------------------------------------------------ one reply
+
+    async def _add(self, request: ChatRequest, stream: VllmReplyStream) -> None:
+        """Render a request's prompt, and queue it."""
+
+        def on_end() -> None:
+            self._streams.discard(stream)
+            self._admission.release(request.guild_id, request.member_id)
+            self.on_reply(stream.metrics)
+
+        max_tokens = self.context_tokens - request.sampling.max_new_tokens
+        inputs = (request.persona, request.turns, request.lore, max_tokens, request.instructions, request.prefill)
+        renderer = self._renderer.for_version(prompt_version_of(request.adapter))
+        try:
+            prompt = await self._in_thread(renderer.prompt, *inputs)
+        except Exception as error:  # of this request, such as a card that is too long
+            stream.push(error)
+            on_end()
+            return
+        self._scheduler.add(self._create_sequence(request, prompt, stream, on_end))
+        self._sweep()
+
+    def _refusal(self) -> UnderstudyError | None:
+        """Return what members are told while all servers limit or refuse requests; the reason is the operator's."""
+        if (found := self._replicas.refusal()) is None:
+            return None
+        error, wait_s = found
+        if error.kind == "busy":
+            advice = f"Try again in {math.ceil(wait_s)} seconds."
+            return EngineBusyError("The service that computes replies takes none for now.", advice, wait_s)
+        advice = "The operator finds the reason on the dashboard's System page and in the log."
+        return ServerError("The service that computes replies refuses to compute any for now.", advice)
+
+    def _refuse_waiting(self) -> None:
+        """Answer those who wait at once where all servers limit or refuse requests; a reply that has begun waits."""
+        if error := self._refusal():
+            for seq in [seq for seq in self._scheduler.queue if not seq.received]:
+                self._scheduler.fail_waiting(seq, error)
+
+    def _create_sequence(
+        self, request: ChatRequest, prompt: RenderedPrompt, stream: VllmReplyStream, on_end: Callable[[], None]
+    ) -> VllmSequence:
+        return VllmSequence.create(request, prompt, self._renderer, stream, on_end)
+
+    def _start_attempt(self, seq: VllmSequence) -> None:
+        seq.task = self._start_task(self._run_attempt(seq))
+
+    async def _run_attempt(self, seq: VllmSequence) -> None:
+        """Generate the rest of a reply on its replica; if that fails, queue it for another one."""
+        replica, received = seq.lease.replica, len(seq.received)
+        try:
+            await self._generate(seq, replica)
+        except ReplicaError as error:
+            self._replicas.fail(replica, error)
+            self._resume(seq, error, has_progress=len(seq.received) > received)
+        except AdapterNotServedError as error:
+            self._do_without(seq, replica, error)
+        except Exception as error:  # of this request: the others go on
+            log.debug("a reply failed", exc_info=True)
+            self._scheduler.fail(seq, error)
+        else:
+            self._replicas.succeed(replica)
+            self._scheduler.finish(seq)
+        self._sweep()
+
+    def _resume(self, seq: VllmSequence, error: ReplicaError, *, has_progress: bool) -> None:
+        """Queue a reply again whose replica failed, with the tokens that it has."""
+        seq.failed_attempts = 0 if has_progress else seq.failed_attempts + (error.kind != "busy")
+        if seq.is_finished:
+            self._scheduler.finish(seq)
+        elif seq.failed_attempts >= MAX_FAILED_ATTEMPTS:
+            self._scheduler.fail(seq, error)
+        else:
+            log.info("a reply goes on elsewhere after %d tokens: %s", len(seq.received), error)
+            self._scheduler.requeue(seq, self._scheduler.clock() if has_progress else seq.queued_at)
+
+    def _do_without(self, seq: VllmSequence, replica: Replica, error: AdapterNotServedError) -> None:
+        """Take another replica for a reply whose adapter this one cannot serve; the base model if none can.
+
+        A reply that the adapter has begun is failed instead, because it cannot become another version's.
+        """
+        seq.avoided |= {replica.url}
+        if not self._replicas.ready or {one.url for one in self._replicas.ready} <= seq.avoided:
+            if seq.received:
+                self._scheduler.fail(seq, error)
+                return
+            log.error("the base model answers instead: %s", error)
+            seq.use_base_model()
+        self._scheduler.requeue(seq, seq.queued_at)
+
+    async def _generate(self, seq: VllmSequence, replica: Replica) -> None:
+        """Stream a reply; an adapter that the server lost is loaded once. Raises `AdapterNotServedError` after that."""
+        try:
+            async with asyncio.timeout(self.stall_s) as seq.lease.deadline:
+                if seq.adapter:
+                    await self._adapters.ensure(replica, seq.adapter)
+                try:
+                    await self._stream(seq, replica)
+                except AdapterNotServedError:
+                    if not seq.adapter:
+                        raise
+                    replica.adapters.pop(seq.adapter.name, None)
+                    await self._adapters.ensure(replica, seq.adapter)
+                    await self._stream(seq, replica)
+        except TimeoutError as error:
+            raise ReplicaTimeoutError(f"{replica.url} sent nothing for too long.") from error
+        finally:
+            seq.lease.deadline = None
+
+    async def _stream(self, seq: VllmSequence, replica: Replica) -> None:
+        loop, lease = asyncio.get_running_loop(), seq.lease
+        assert replica.served and lease.deadline  # it was checked before it got replies
+        async with aclosing(replica.client.generate(self._body(seq, replica.served))) as chunks:
+            async for chunk in chunks:
+                lease.heard_at = self._scheduler.clock()
+                lease.deadline.reschedule(loop.time() + self.stall_s)
+                seq.receive(chunk)
+                for _ in range(chunk.token_count):
+                    self._scheduler.queue.count_token(seq)
+                if seq.is_finished:
+                    return
+
+    def _body(self, seq: VllmSequence, served: ServedModels) -> dict[str, Any]:
+        """Build the request for the rest of a reply."""
+        return seq.body(seq.adapter_name or served.base, self._salt)
+
+    # ------------------------------------------------------------------------------------------ replicas
+
+    async def _check_replica(self, replica: Replica) -> ServedModels:
+        """Check a server, and bring its adapters up to date. Raises `VllmError`."""
+        served = await self._checker.check(replica.client)
+        await self._clear_notices(replica.client)
+        adapters = await self._adapters.update(replica.client, served.adapters, self._replicas.prefers)
+        return replace(served, adapters=adapters)
+
+    async def _clear_notices(self, client: VllmClient) -> None:
+        if started_at := await client.metric(START_METRIC):
+            await asyncio.to_thread(self._notices.clear, client.url, started_at)
+
+    def _on_replicas_changed(self) -> None:
+        self._scheduler.limits = self._scheduler_limits()
+        self._sweep()
+
+    def _scheduler_limits(self) -> SchedulerLimits:
+        return scheduler_limits(len(self._replicas.ready), self.limits, self.wait_s, self.reply_s)
+
+    def _sweep(self) -> None:
+        """End what is cancelled, late or refused, and start what can start."""
+        self._scheduler.expire()
+        self._refuse_waiting()
+        self._scheduler.admit()
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            self._sweep()
+            if self._prefixes and not self._scheduler.running and not self._scheduler.queue:
+                await self._warm_up(*self._prefixes.popleft())
+            else:
+                await asyncio.sleep(SWEEP_INTERVAL_S)
+
+    async def _warm_up(self, persona: Persona, adapter: AdapterRef | None) -> None:
+        """Have a replica compute the common prefix of a persona's prompts. Only time is lost if that fails."""
+        name = adapter.name if adapter else ""
+        replica = self._replicas.choose(name or persona.id, name)
+        if replica is None or not replica.served:
+            return
+        lease = self._replicas.lease(replica, name)
+        try:
+            renderer = self._renderer.for_version(prompt_version_of(adapter))
+            prefix = await self._in_thread(renderer.common_prefix, persona, self.context_tokens)
+            if adapter:
+                await self._adapters.ensure(replica, adapter)
+            body = {"model": name or replica.served.base, "prompt": list(prefix), "max_tokens": 1}
+            async with (
+                asyncio.timeout(self.stall_s),
+                aclosing(replica.client.generate({**body, "cache_salt": self._salt})) as chunks,
+            ):
+                async for _ in chunks:
+                    pass
+        except Exception as error:
+            log.info("the prompt prefix of %s is not computed in advance: %s", persona.name, error)
+        finally:
+            self._replicas.release(lease)
+
+    # ------------------------------------------------------------------------------------------ helpers
+
+    async def _open(self) -> list[VllmClient]:
+        """Read what the checks need, and open a session; returns the servers' clients. Raises `BaseModelError`."""
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="renderer")
+        self._adapters = ReplicaAdapters(self._verify, self.home, self.server_home)
+        self._notices = RestartNotices(self.home / NOTICES_FILE)
+        await self._in_thread(self._read_files)
+        self._session = open_session(self.key)
+        return [self._create_client(url) for url in self.urls]
+
+    def _create_client(self, url: str) -> VllmClient:
+        return VllmClient(url, self._session)
+
+    def _read_files(self) -> None:
+        tokenizer = base_model.load_tokenizer(self.base)
+        self._renderer, self._layers = Renderer(tokenizer), stored_linear_shapes(self.base)
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        is_in_home = self.base.folder.is_relative_to(self.home)
+        names = [self._adapters.path(self.base.folder)] if is_in_home else []
+        self._checker = self._create_checker(ExpectedModel.of(self.base, tokenizer, self.context_tokens, names))
+
+    def _create_checker(self, expected: ExpectedModel) -> ReplicaChecker:
+        probe, rank = self.home / PROBE_FOLDER, max(MIN_RANK, largest_rank(self.home))
+        return ServerChecker(expected, probe, self._adapters.path(probe), rank)
+
+    def _verify(self, adapter: AdapterRef) -> None:
+        verify_for_base_model(adapter, self._checker.expected.fingerprint)
+        check_lora(adapter.folder, self._layers, f"{adapter.persona_id} {adapter.version}", has_all_layers=False)
+
+    def _read_salt(self) -> str:
+        """Read the salt of the servers' prefix caches; a new one reaches nothing that they stored before."""
+        try:
+            return (self.home / SALT_FILE).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return self._write_salt()
+
+    def _write_salt(self) -> str:
+        salt, file = secrets.token_urlsafe(16), self.home / SALT_FILE
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_private_file(file, salt.encode())
+        return salt
+
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a function on the thread of the tokenizer."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args))
+
+    def _start_task(self, coroutine: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._end_task)
+        return task
+
+    def _end_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.debug("a task of the engine failed: %s", error)

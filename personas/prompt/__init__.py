@@ -1,0 +1,1 @@
+"""Prompts: the renderer, chat templates and macros."""

@@ -1,0 +1,218 @@
+"""Macros in cards, greetings and lorebooks, such as `{{char}}`, `{{random:a,b}}` and `{{time}}`.
+
+A prompt begins with the card, and all its prompts share that beginning. In text of the card and in lore a macro
+therefore has one value, in training and in serving (`settle_macros`). A greeting is sent once, so its macros have the
+value of that moment (`resolve_macros`). Names (`{{char}}`, `{{user}}`) stay in both, for
+`personas.prompt.renderer.fill_macros`.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from personas.schemas.chat import to_nfc
+from personas.schemas.import_report import ImportItem, not_taken, other_meaning
+
+NAME_MACROS = (
+    (re.compile(r"\{\{\s*(?:char|bot|charIfNotGroup|group)\s*\}\}|<(?:char|bot|charIfNotGroup)>", re.I), "{{char}}"),
+    (re.compile(r"\{\{\s*user\s*\}\}|<user>", re.IGNORECASE), "{{user}}"),
+    (re.compile(r"\{\{\s*original\s*\}\}", re.IGNORECASE), "{{original}}"),
+)
+COMMENT_PATTERN = re.compile(r"\{\{\s*(?://|comment:|hidden_key:)[^{}]*\}\}", re.IGNORECASE)
+MACRO_PATTERN = re.compile(r"\{\{\s*(?P<name>//|[#/]?[a-z_][\w.+-]*)(?P<rest>[^{}]*)\}\}", re.IGNORECASE)
+MAX_NESTED_MACROS = 8
+HIDDEN_NAMES = {"{{char}}": "\ufdd0", "{{user}}": "\ufdd1", "{{original}}": "\ufdd2"}
+"""Noncharacters that stand for names while the macros around them are replaced."""
+TRIM_MARK = "\ufdd3"
+TRIM_PATTERN = re.compile(rf"[\r\n]*{TRIM_MARK}[\r\n]*")
+DICE_PATTERN = re.compile(r"(?P<count>\d{0,3})d?(?P<sides>\d{1,6})(?P<plus>[+-]\d{1,6})?", re.IGNORECASE)
+TIME_ZONE_PATTERN = re.compile(r"time_utc([+-]\d{1,2})", re.IGNORECASE)
+MAX_DICE = 100
+COMMENT_NAMES = frozenset(("//", "comment", "hidden_key", "noop"))
+CHOICE_NAMES = frozenset(("random", "pick"))
+MAX_NAME_CHARS = 40
+NO_VALUE = "it has no value here and is left out"
+TIMES: dict[str, Callable[[datetime], str]] = {
+    "time": lambda now: f"{now:%H:%M} UTC",
+    "isotime": lambda now: f"{now:%H:%M}",
+    "date": lambda now: f"{now.day} {now:%B %Y}",
+    "isodate": lambda now: f"{now:%Y-%m-%d}",
+    "weekday": lambda now: f"{now:%A}",
+}
+"""Macros of the present moment, in UTC."""
+
+
+@dataclass(frozen=True)
+class SettledText:
+    """A text whose macros have one value. `fixed` and `removed` are the names of macros that mean something else here.
+
+    `fixed` are drawn once instead of each time, and `removed` have no value here.
+    """
+
+    text: str
+    fixed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+def normalise_macros(text: str) -> str:
+    """Normalise names and letters to one spelling, and remove comments meant for people only."""
+    text = COMMENT_PATTERN.sub("", to_nfc(text))
+    for pattern, name in NAME_MACROS:
+        text = pattern.sub(name, text)
+    return text
+
+
+def settle_macros(text: str, seed: str) -> SettledText:
+    """Give each macro of a prompt's text one value, which the seed (the persona's name) and its place decide."""
+    fixed: list[str] = []
+    removed: list[str] = []
+
+    def value_of(name: str, rest: str, place: int) -> str:
+        chooser = _chooser(seed, name, rest, place)
+        value = _draw(name, rest, chooser)
+        if value is None:
+            removed.append(name)
+            return ""
+        if name != "pick":
+            fixed.append(name)
+        return value
+
+    settled = _expand(text, value_of)
+    return SettledText(settled, tuple(dict.fromkeys(fixed)), tuple(dict.fromkeys(removed)))
+
+
+def resolve_macros(text: str, seed: str, now: datetime, rng: random.Random | None = None) -> SettledText:
+    """Give the macros of a greeting their values at `now`, in UTC. What has none (`removed`) is left out."""
+    drawn = rng or random.SystemRandom()
+    removed: list[str] = []
+
+    def value_of(name: str, rest: str, place: int) -> str:
+        chooser = _chooser(seed, name, rest, place) if name == "pick" else drawn
+        value = _draw(name, rest, chooser)
+        if value is None:
+            value = _time(name, now.astimezone(UTC))
+        if value is None:
+            removed.append(name)
+            return ""
+        return value
+
+    resolved = _expand(text, value_of)
+    return SettledText(resolved, (), tuple(dict.fromkeys(removed)))
+
+
+def report_macros(what: str, text: str, *, is_greeting: bool = False) -> Iterator[ImportItem]:
+    """Yield what macros of a text mean here, as far as it is something else."""
+    if is_greeting:
+        yield from _report_greeting(what, text)
+        return
+    settled = settle_macros(text, "")
+    for name in settled.fixed:
+        yield other_meaning(f"{_shown(name)} in {what}", "drawn once, so that all prompts begin alike")
+    for name in settled.removed:
+        yield not_taken(f"{_shown(name)} in {what}", NO_VALUE)
+
+
+def _report_greeting(what: str, text: str) -> Iterator[ImportItem]:
+    times: list[str] = []
+
+    def value_of(name: str, rest: str, place: int) -> str:
+        if name in TIMES:
+            times.append(name)
+        return ""
+
+    _expand(text, value_of)
+    for name in dict.fromkeys(times):
+        yield other_meaning(f"{_shown(name)} in {what}", "the moment at which it is sent, in UTC")
+    for name in resolve_macros(text, "", datetime.now(UTC)).removed:
+        yield not_taken(f"{_shown(name)} in {what}", NO_VALUE)
+
+
+def _shown(name: str) -> str:
+    return f"{{{{{name[:MAX_NAME_CHARS]}}}}}"
+
+
+def _expand(text: str, value_of: Callable[[str, str, int], str]) -> str:
+    """Replace all macros but names, innermost first; `value_of` is given name, rest and the macro's number."""
+    text = normalise_macros(text)
+    for macro, hidden in HIDDEN_NAMES.items():
+        text = text.replace(macro, hidden)
+    count = 0
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal count
+        count += 1
+        name, rest = match["name"].lower(), match["rest"]
+        formatted = _layout(name, rest)
+        return formatted if formatted is not None else value_of(name, rest, count)
+
+    for _ in range(MAX_NESTED_MACROS):
+        expanded = MACRO_PATTERN.sub(replace, text)
+        if expanded == text:
+            break
+        text = expanded
+    text = TRIM_PATTERN.sub("", text)
+    for macro, hidden in HIDDEN_NAMES.items():
+        text = text.replace(hidden, macro)
+    return text
+
+
+def _layout(name: str, rest: str) -> str | None:
+    """Return the value of a macro that only lays out the text; None for any other."""
+    if name in COMMENT_NAMES:
+        return ""
+    if name == "trim":
+        return TRIM_MARK
+    if name in ("newline", "space"):
+        number = rest.strip(": ")
+        times = min(int(number), 10) if number.isdecimal() else 1
+        return ("\n" if name == "newline" else " ") * times
+    return None
+
+
+def _draw(name: str, rest: str, rng: random.Random) -> str | None:
+    """Return the value of a macro of chance; None for any other."""
+    if name in CHOICE_NAMES:
+        options = _options(rest)
+        return rng.choice(options) if options else ""
+    if name in ("roll", "dice"):
+        return _roll(rest, rng)
+    return None
+
+
+def _options(rest: str) -> list[str]:
+    """Return the options of `:a,b`, `::a::b` or `::a,b`. A comma after a backslash does not separate."""
+    listed = re.sub(r"^\s*::?", "", rest)
+    parts = listed.split("::") if "::" in listed else re.split(r"(?<!\\),", listed)
+    return [part.strip().replace("\\,", ",") for part in parts] if listed.strip() else []
+
+
+def _roll(rest: str, rng: random.Random) -> str | None:
+    """Return the sum of dice such as `d6`, `2d6+1` or `6`; None for anything else."""
+    match = DICE_PATTERN.fullmatch(re.sub(r"[\s:]", "", rest))
+    if not match:
+        return None
+    has_count = "d" in match[0].lower()
+    count = int(match["count"] or 1) if has_count else 1
+    sides = int(match["sides"]) if has_count else int(match["count"] + match["sides"])
+    if sides < 1 or not 1 <= count <= MAX_DICE:
+        return None
+    total = sum(rng.randint(1, sides) for _ in range(count))
+    return str(total + int(match["plus"] or 0))
+
+
+def _time(name: str, now: datetime) -> str | None:
+    """Return the value of a macro of the present moment; None for any other."""
+    if name in TIMES:
+        return TIMES[name](now)
+    if zone := TIME_ZONE_PATTERN.fullmatch(name):
+        return f"{now + timedelta(hours=int(zone[1])):%H:%M}"
+    return None
+
+
+def _chooser(seed: str, name: str, rest: str, place: int) -> random.Random:
+    """Return a generator whose draws depend on these values only, on every machine."""
+    digest = hashlib.sha256(f"{seed}\n{name}{rest}\n{place}".encode("utf-8", "replace")).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))  # nosec B311  # guards nothing

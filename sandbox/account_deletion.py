@@ -1,0 +1,126 @@
+"""Account deletion: a member's messages go at once, the account when the sandbox ends."""
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from sandbox.guild import numbered_kind
+from sandbox.object_store import ObjectStore
+from sandbox.payloads import DIRECT_CHANNEL, THREAD_CHANNEL
+from sandbox.sandbox_errors import Json
+
+MESSAGE_KINDS = ("message", "ephemeral")
+REDACTED_KINDS = ("channel", "webhook")
+ANONYMOUS_THREAD_NAME = "thread"
+UNKNOWN_USER_ID = "0"
+
+
+@dataclass(frozen=True)
+class DepartingMember:
+    """A departing person: `ids` are their accounts, `answers` the ids of replies to them.
+
+    `finds` returns whether a text contains them, `holds` the same for a file (its name and bytes); `redacted` is a text
+    without them.
+    """
+
+    ids: Collection[str]
+    answers: Collection[str]
+    finds: Callable[[str], bool]
+    redacted: Callable[[str], str]
+    holds: Callable[[str, bytes], bool]
+
+
+def delete_account_content(
+    store: ObjectStore, delete: Callable[[Json], None], person: DepartingMember, in_use: Collection[str]
+) -> None:
+    """Delete a person's messages, replies, mentions and files not `in_use`, and mark their accounts as leaving.
+
+    `delete` deletes a message and publishes that.
+    """
+    direct = _direct_channels(store, person.ids)
+    deleted: set[str] = set()
+    for kind in MESSAGE_KINDS:
+        for message in store.all(kind):
+            replied_to = (message.get("message_reference") or {}).get("message_id")
+            if replied_to in deleted or message["channel_id"] in direct or _is_theirs(store, message, person):
+                deleted.add(message["id"])
+                delete(message)
+            elif (redacted := person.redacted(message["content"])) != message["content"]:
+                store.put(kind, message | {"content": redacted})  # mentioned, but perhaps somebody else of that name
+    for user_id in person.ids:
+        if any(store.get(kind, user_id) for kind in _numbered_kinds(store, "member")):
+            store.put("leaving", {"id": user_id})
+    _rename_threads(store, person.ids)
+    for kind in (*REDACTED_KINDS, *_numbered_kinds(store, "role")):
+        for item in store.all(kind):
+            if kind != "channel" or item["type"] != DIRECT_CHANNEL:
+                _redact(store, kind, item, person.redacted)
+    store.delete_unused_files(in_use)
+    store.compact()
+
+
+def delete_departed_accounts(store: ObjectStore) -> None:
+    """Delete the accounts of departed persons, and their direct messages. The guild recreates seeded members."""
+    leaving = {one["id"] for one in store.all("leaving")}
+    if not leaving:
+        return
+    direct = _direct_channels(store, leaving)
+    for kind in MESSAGE_KINDS:
+        for message in store.all(kind):
+            if message["channel_id"] in direct or _by(message, leaving):  # replies that arrived after they had left
+                store.delete(kind, message["id"])
+    for channel_id in direct:
+        store.delete("channel", channel_id)
+    for facts in store.all("guild"):
+        store.put("guild", {key: value for key, value in facts.items() if key != "owner_id" or value not in leaving})
+    for user_id in leaving:
+        for kind in _numbered_kinds(store, "member"):
+            store.delete(kind, user_id)
+    store.clear("leaving")
+    store.delete_unused_files()
+    store.compact()
+
+
+def _numbered_kinds(store: ObjectStore, kind: str) -> list[str]:
+    return [numbered_kind(kind, number) for number in range(len(store.all("guild")))]
+
+
+def _direct_channels(store: ObjectStore, ids: Collection[str]) -> set[str]:
+    return {
+        channel["id"]
+        for channel in store.all("channel")
+        if channel["type"] == DIRECT_CHANNEL and channel["recipients"][0]["id"] in ids
+    }
+
+
+def _is_theirs(store: ObjectStore, message: Json, person: DepartingMember) -> bool:
+    if message["id"] in person.answers or _by(message, person.ids):
+        return True
+    if person.finds(json.dumps(message, ensure_ascii=False)):
+        return True
+    files = (store.file(int(attachment["id"])) for attachment in message["attachments"])
+    return any(person.holds(file.name, file.data) for file in files if file)
+
+
+def _by(message: Json, ids: Collection[str]) -> bool:
+    cause: Json = message.get("interaction_metadata") or {}
+    return message["author"]["id"] in ids or (cause.get("user") or {}).get("id") in ids
+
+
+def _rename_threads(store: ObjectStore, ids: Collection[str]) -> None:
+    """Rename the threads a person opened; other members' messages in them stay."""
+    anonymous = {"name": ANONYMOUS_THREAD_NAME, "owner_id": UNKNOWN_USER_ID}
+    threads = {one["id"] for one in store.all("channel") if one["type"] == THREAD_CHANNEL and one["owner_id"] in ids}
+    for thread_id in threads:
+        if channel := store.get("channel", thread_id):
+            store.put("channel", channel | anonymous)
+        starter = store.get("message", thread_id)  # which has a copy
+        if starter and "thread" in starter:
+            store.put("message", starter | {"thread": starter["thread"] | anonymous})
+
+
+def _redact(store: ObjectStore, kind: str, item: Json, redacted: Callable[[str], str]) -> None:
+    for field in ("name", "topic"):
+        value = item.get(field)
+        if isinstance(value, str) and redacted(value) != value:
+            item = store.put(kind, item | {field: redacted(value)})

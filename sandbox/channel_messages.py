@@ -1,0 +1,301 @@
+"""Messages, threads and direct-message channels: creation, edits and deletion within Discord's limits."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sandbox import payloads, validation
+from sandbox.gateway import Gateway
+from sandbox.guild import Guild
+from sandbox.guild_seed import Permission
+from sandbox.network_conditions import SimulatedClock
+from sandbox.object_store import NO_LIMIT, StoredFile, time_of
+from sandbox.payloads import DIRECT_CHANNEL
+from sandbox.sandbox_errors import ApiError, Json
+from sandbox.traffic_log import EventFeed
+
+SUPPRESS_EMBEDS, HAS_THREAD, EPHEMERAL, LOADING, SUPPRESS_NOTIFICATIONS = (1 << bit for bit in (2, 5, 6, 7, 12))
+IS_FORWARD, IS_VOICE_MESSAGE = 1 << 14, 1 << 13
+FORWARD_REFERENCE = 1
+"""Type of a message's reference to the one that it forwards."""
+SNAPSHOT_FIELDS = (
+    "type",
+    "content",
+    "mentions",
+    "mention_roles",
+    "attachments",
+    "embeds",
+    "timestamp",
+    "edited_timestamp",
+    "flags",
+    "components",
+)
+"""What a forward copies of a message."""
+THREAD_CREATED, REPLY, SLASH_COMMAND_RESPONSE, THREAD_STARTER, CONTEXT_MENU_RESPONSE = 18, 19, 20, 21, 23
+USER_MESSAGE_TYPES = (0, REPLY)
+"""Types of messages that users write; the others are Discord's own or respond to commands."""
+MAX_FILES = 10
+NONCE_LIFETIME_S = 300.0  # Discord's documentation: "a few minutes"
+
+
+@dataclass(frozen=True)
+class MessageDraft:
+    """A message to send: the JSON body and its files."""
+
+    body: Json
+    files: tuple[StoredFile, ...] = ()
+
+    def check(self) -> None:
+        """Refuse a message that is too long (50035) or empty (50006)."""
+        validation.check_message(self.body)
+        if len(self.files) > MAX_FILES:
+            raise ApiError.field("files", "BASE_TYPE_MAX_LENGTH", f"Must be {MAX_FILES} or fewer in length.")
+        if not self.files and not any(self.body.get(part) for part in ("content", "embeds", "components")):
+            raise ApiError(50006)
+
+
+def storage_kind(message: Json) -> str:
+    """Return the kind under which a message is stored: ephemeral ones are in no history."""
+    return "ephemeral" if message["flags"] & EPHEMERAL else "message"
+
+
+def visible_to(message: Json, user_id: str) -> bool:
+    """Return whether a member sees the message: an ephemeral one is for its interaction's user only."""
+    cause: Json = message.get("interaction_metadata") or {}
+    return storage_kind(message) == "message" or (cause.get("user") or {}).get("id") == user_id
+
+
+def _text_content(message: Json) -> tuple[Any, ...]:
+    """Return a message's text, without buttons and menus."""
+    return message["content"], message["embeds"], message["attachments"]
+
+
+class MessageManager:
+    """All messages. Returned messages are rendered, with the message they reply to."""
+
+    def __init__(self, guild: Guild, feed: EventFeed, gateway: Gateway, clock: SimulatedClock) -> None:
+        self.guild, self._store, self._feed, self._gateway, self._clock = guild, guild.store, feed, gateway, clock
+        self._nonces: dict[tuple[str, str], tuple[float, str]] = {}
+        self.files_url = ""
+
+    def find(self, message_id: object, channel_id: str | None = None) -> Json:
+        """Find a message, or raise 10008. With a channel, only in its history."""
+        found = self._store.get("message", message_id)
+        if found is None and channel_id is None:
+            found = self._store.get("ephemeral", message_id)
+        if found is None or (channel_id is not None and found["channel_id"] != channel_id):
+            raise ApiError(10008)
+        return self._render(found)
+
+    def history(self, channel_id: str, limit: int, before: int | None = None, after: int | None = None) -> list[Json]:
+        """Return up to `limit` messages of the channel, oldest first."""
+        return [self._render(one) for one in self._store.page("message", channel_id, limit, before, after)]
+
+    def seen_by(self, user_id: str, channel_id: str, limit: int, before: int | None = None) -> list[Json]:
+        """Return the last `limit` messages that a member sees in the channel, ephemeral ones included, oldest first."""
+        stored = self._store.page("message", channel_id, limit, before)
+        ephemeral = self._store.page("ephemeral", channel_id, NO_LIMIT, before)
+        stored += [one for one in ephemeral if visible_to(one, user_id)]
+        return [self._render(one) for one in sorted(stored, key=lambda one: int(one["id"]))[-limit:]]
+
+    def create(self, author: Json, channel_id: str, draft: MessageDraft, **more: Any) -> Json:
+        """Send a message; `more` are fields that only the server sets. A repeated enforced nonce sends nothing."""
+        nonce = str(draft.body.get("nonce"))
+        if draft.body.get("enforce_nonce") and (message_id := self._nonced(author["id"], nonce)):
+            return self.find(message_id)
+        message = self._new(author, channel_id, draft.body) | more
+        self._fill(message, draft)
+        if draft.body.get("nonce") is not None:
+            message["nonce"] = draft.body["nonce"]
+            self._nonces[author["id"], nonce] = self._clock.now(), message["id"]
+        self._store.put(storage_kind(message), message)
+        self._store.delete("leaving", author["id"])  # cancels a pending departure
+        return self._publish("message", "MESSAGE_CREATE", message)
+
+    def _nonced(self, author_id: str, nonce: str) -> str | None:
+        oldest = self._clock.now() - NONCE_LIFETIME_S
+        self._nonces = {key: sent for key, sent in self._nonces.items() if sent[0] > oldest}
+        return self._nonces.get((author_id, nonce), (0.0, None))[1]
+
+    def _new(self, author: Json, channel_id: str, body: Json) -> Json:
+        message_id = self._store.new_id()
+        message: Json = {
+            "id": message_id,
+            "channel_id": channel_id,
+            "author": author,
+            "type": 0,
+            "timestamp": payloads.format_timestamp(time_of(message_id)),
+            "edited_timestamp": None,
+            "tts": False,
+            "pinned": False,
+            "content": "",
+            "attachments": [],
+            "embeds": [],
+            "components": [],
+            "flags": (body.get("flags") or 0) & (SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS),
+        }
+        return message | self._reference(channel_id, body.get("message_reference"))
+
+    def _reference(self, channel_id: str, reference: Json | None) -> Json:
+        if not reference:
+            return {}
+        target = self._store.get("message", reference.get("message_id"))
+        if target is None or target["channel_id"] != channel_id:
+            if reference.get("fail_if_not_exists") is False:
+                return {}
+            raise ApiError.field("message_reference", "REPLIES_UNKNOWN_MESSAGE", "Unknown message")
+        reference = {"type": 0, "channel_id": channel_id, "message_id": target["id"], **self._guild_field(channel_id)}
+        return {"type": REPLY, "message_reference": reference}
+
+    def forward(self, author: Json, channel_id: str, original: Json) -> Json:
+        """Send a copy of a message to another channel; it has no text of its own."""
+        place = original["channel_id"]
+        reference = {"type": FORWARD_REFERENCE, "channel_id": place, "message_id": original["id"]}
+        snapshot = {name: original[name] for name in SNAPSHOT_FIELDS} | {"components": []}
+        more: Json = {"message_reference": reference | self._guild_field(place), "flags": IS_FORWARD}
+        more["message_snapshots"] = [{"message": snapshot}]
+        return self.create(author, channel_id, MessageDraft({}), **more)
+
+    def _guild_field(self, channel_id: str) -> Json:
+        return {} if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL else {"guild_id": self.guild.id}
+
+    def edit(self, message_id: str, draft: MessageDraft) -> Json:
+        """Edit the fields in the body; clears "is thinking". A changed button does not count as an edit of the text."""
+        validation.check_message(draft.body)
+        message = self._find_stored(message_id)
+        message["flags"] &= ~LOADING
+        if draft.body.get("flags") is not None:
+            message["flags"] = message["flags"] & ~SUPPRESS_EMBEDS | draft.body["flags"] & SUPPRESS_EMBEDS
+        before = _text_content(message)
+        self._fill(message, draft)
+        if _text_content(message) != before:
+            message["edited_timestamp"] = payloads.format_timestamp(self._clock.now())
+        return self.change(message_id, **message)
+
+    def change(self, message_id: str, **fields: Any) -> Json:
+        message = self._find_stored(message_id) | fields
+        self._store.put(storage_kind(message), message)
+        return self._publish("edit", "MESSAGE_UPDATE", message)
+
+    def _find_stored(self, message_id: str) -> Json:
+        found = self._store.get("message", message_id) or self._store.get("ephemeral", message_id)
+        if found is None:
+            raise ApiError(10008)
+        return found
+
+    def _fill(self, message: Json, draft: MessageDraft) -> None:
+        body = draft.body
+        if "content" in body:
+            message["content"] = body["content"] or ""
+        if "embeds" in body:
+            message["embeds"] = [payloads.embed(embed) for embed in body["embeds"] or []]
+        if "components" in body:
+            message["components"] = payloads.components(body["components"] or [])
+        if "attachments" in body or draft.files:
+            message["attachments"] = self._attach(message, draft)
+        message.update(self._mentioned(message, body.get("allowed_mentions")))
+
+    def _attach(self, message: Json, draft: MessageDraft) -> list[Json]:
+        fields_by_id = {str(entry.get("id")): entry for entry in draft.body.get("attachments") or []}
+        kept = [old for old in message["attachments"] if old["id"] in fields_by_id]
+        files = enumerate(draft.files)
+        return kept + [self._attachment(message, file, fields_by_id.get(str(at), {})) for at, file in files]
+
+    def _attachment(self, message: Json, file: StoredFile, fields: Json) -> Json:
+        created = payloads.attachment(self._store.put_file(file), message["channel_id"], file)
+        kept = ("description", "duration_secs", "waveform")
+        return created | {name: fields[name] for name in kept if fields.get(name)}
+
+    def _mentioned(self, message: Json, allowed: Json | None) -> Json:
+        replied_to = self._replied_author(message) if message["type"] == REPLY else None
+        found = payloads.find_mentions(message["content"], allowed, replied_to)
+        users = [m["user"] for one in found.users if (m := self.guild.find_member(one))]
+        roles = [one for one in found.roles if self.guild.find_role(one)]
+        everyone = found.everyone and self._may_mention_everyone(message["author"]["id"])
+        return {"mentions": users, "mention_roles": roles, "mention_everyone": everyone}
+
+    def _replied_author(self, message: Json) -> str | None:
+        target = self._store.get("message", message["message_reference"]["message_id"])
+        return cast(str, target["author"]["id"]) if target else None
+
+    def _may_mention_everyone(self, author_id: str) -> bool:
+        # A webhook has no roles; Discord lets it mention everyone.
+        has_member = self.guild.find_member(author_id) is not None
+        return not has_member or self.guild.may(author_id, Permission.MENTION_EVERYONE)
+
+    def delete(self, message_id: str) -> None:
+        """Delete the message with its files, and publish the event."""
+        message = self._find_stored(message_id)
+        self._store.delete(storage_kind(message), message_id)
+        for attachment in message["attachments"]:
+            self._store.delete_file(int(attachment["id"]))
+        self._feed.publish("delete", self._render(message))
+        if storage_kind(message) == "message":
+            ids = {"id": message_id, "channel_id": message["channel_id"]}
+            self._gateway.dispatch("MESSAGE_DELETE", ids | self._guild_field(message["channel_id"]))
+
+    def with_address(self, attachment: Json) -> Json:
+        """Render an attachment with its current URL."""
+        url = self.files_url + attachment["url"]
+        return attachment | {"url": url, "proxy_url": url}
+
+    def _render(self, message: Json) -> Json:
+        rendered = dict(message)
+        rendered["attachments"] = [self.with_address(attachment) for attachment in message["attachments"]]
+        if message["flags"] & SUPPRESS_EMBEDS:
+            rendered["embeds"] = []
+        if message["type"] in (REPLY, THREAD_STARTER):
+            target = self._store.get("message", message["message_reference"]["message_id"])
+            # One level only: Discord does not nest what a replied-to message replied to.
+            rendered["referenced_message"] = target and self._render(target | {"type": 0})
+        return rendered
+
+    def _publish(self, kind: str, event: str, message: Json) -> Json:
+        rendered = self._render(message)
+        self._feed.publish(kind, rendered)
+        if storage_kind(message) == "message":
+            guild_field = self._guild_field(message["channel_id"])
+            author = self.guild.find_member(message["author"]["id"])
+            member = {"member": {k: v for k, v in author.items() if k != "user"}} if author and guild_field else {}
+            self._gateway.dispatch(event, {**rendered, **guild_field, **member})
+        return rendered
+
+
+class ThreadManager:
+    """Creates threads and direct-message channels, and publishes them."""
+
+    def __init__(self, guild: Guild, messages: MessageManager, feed: EventFeed, gateway: Gateway) -> None:
+        self._guild, self._store, self._messages = guild, guild.store, messages
+        self._feed, self._gateway = feed, gateway
+
+    def direct(self, user_id: str) -> Json:
+        """Return the bot's direct messages with someone, created if there are none. Raises ApiError 10007."""
+        found = self._guild.direct(user_id)
+        if found is not None:
+            return found
+        created = payloads.direct(self._store.new_id(), self._guild.member(user_id)["user"])
+        return self._save(created)
+
+    def thread(self, author: Json, parent: Json, name: str, message: Json | None) -> Json:
+        """Create a thread, under a message or on its own, with Discord's system messages about it."""
+        # As on Discord, a thread under a message has the message's id.
+        thread_id = message["id"] if message else self._store.new_id()
+        created = payloads.format_timestamp(time_of(self._store.new_id()))
+        thread = self._save(payloads.thread(thread_id, parent, author["id"], name, created))
+        self._gateway.dispatch("THREAD_CREATE", {**thread, "newly_created": True})
+        reference = {"type": 0, "guild_id": self._guild.id}
+        if message is None:
+            self._system(author, parent, THREAD_CREATED, name, reference | {"channel_id": thread_id})
+        else:
+            self._messages.change(message["id"], flags=message["flags"] | HAS_THREAD, thread=thread)
+            start = {"channel_id": parent["id"], "message_id": message["id"]}
+            self._system(author, thread, THREAD_STARTER, "", reference | start)
+        return thread
+
+    def _system(self, author: Json, channel: Json, kind: int, content: str, reference: Json) -> None:
+        fields = {"type": kind, "content": content, "message_reference": reference}
+        self._messages.create(author, channel["id"], MessageDraft({}), **fields)
+
+    def _save(self, channel: Json) -> Json:
+        self._store.put("channel", channel)
+        self._feed.publish("channel", self._guild.client_view(channel))
+        return channel

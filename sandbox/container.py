@@ -1,0 +1,162 @@
+"""The guilds of the sandbox, the components of each and of all, and the fault-injection controls over them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sandbox.account_deletion import delete_departed_accounts
+from sandbox.application_commands import CommandRegistry
+from sandbox.channel_messages import MessageManager, ThreadManager
+from sandbox.channel_webhooks import WebhookManager
+from sandbox.gateway import Gateway, ShardLimits
+from sandbox.guild import Guild, open_guild_facts
+from sandbox.guild_seed import GuildSeed, Permission
+from sandbox.interactions import InteractionManager
+from sandbox.network_conditions import NetworkConditions, RateLimits, SimulatedClock
+from sandbox.object_store import ObjectStore
+from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
+from sandbox.traffic_log import EventFeed
+from sandbox.wire_faults import FaultRates, RequestFault, WireFaults
+
+MAX_DELAY_S = 10.0
+MAX_RATE_LIMITED_REQUESTS = 1_000
+
+
+class SharedComponents:
+    """The components that all guilds share, and the guilds; the first one has the bot's own requests."""
+
+    def __init__(self, seeds: Sequence[GuildSeed], state: Path | None, rate_window: float, shards: ShardLimits) -> None:
+        """Build everything over the state file. Raises StateUnreadable."""
+        self.clock, self.feed = SimulatedClock(), EventFeed()
+        self.conditions = NetworkConditions(seeds[0].message_content)
+        self.rates = RateLimits(self.clock, self.conditions, rate_window)
+        self.store = ObjectStore(state, self.clock)
+        delete_departed_accounts(self.store)  # of a sandbox that was killed
+        # As after a restart of Discord's client, ephemeral messages are gone.
+        self.store.clear("ephemeral")
+        self.store.delete_unused_files()
+        facts = open_guild_facts(self.store, len(seeds))
+        guilds = [Guild(self.store, seed, facts, number) for number, seed in enumerate(seeds)]
+        self.gateway = Gateway(guilds, self.conditions, self.rates, shards)
+        self.guilds = [SandboxContainer(self, guild) for guild in guilds]
+
+    def of_guild(self, guild_id: object) -> "SandboxContainer | None":
+        return next((one for one in self.guilds if one.guild.id == guild_id), None)
+
+    def of_channel(self, channel_id: object) -> "SandboxContainer | None":
+        """Return the components for a channel; for direct messages, those of the first guild with the member."""
+        channel = self.store.get("channel", channel_id)
+        if channel is None or "guild_id" in channel:
+            return self.of_guild(channel and channel["guild_id"])
+        return next((one for one in self.guilds if one.guild.find_member(channel["recipients"][0]["id"])), None)
+
+    def of_request(self, path: Mapping[str, str]) -> "SandboxContainer":
+        """Return the components for the ids in a request's path. Raises ApiError 10004 for an unknown guild."""
+        home = self.guilds[0]
+        if "guild_id" in path:
+            found = self.of_guild(path["guild_id"])
+            if found is None:
+                raise ApiError(10004)
+            return found
+        if "channel_id" in path:
+            return self.of_channel(path["channel_id"]) or home
+        if "token" in path and (by_token := [one for one in self.guilds if one.interactions.has_token(path["token"])]):
+            return by_token[0]
+        hook = self.store.get("webhook", path.get("webhook_id"))
+        return (self.of_guild(hook["guild_id"]) if hook else None) or home
+
+
+class SandboxContainer:
+    """The components of one guild, for the HTTP API, the page and the members."""
+
+    def __init__(self, shared: SharedComponents, guild: Guild) -> None:
+        self.shared, self.guild, self.store, self.gateway = shared, guild, shared.store, shared.gateway
+        self.clock, self.feed, self.conditions, self.rates = shared.clock, shared.feed, shared.conditions, shared.rates
+        self.messages = MessageManager(self.guild, self.feed, self.gateway, self.clock)
+        self.threads = ThreadManager(self.guild, self.messages, self.feed, self.gateway)
+        self.webhooks = WebhookManager(self.guild, self.messages, self.gateway, self.conditions)
+        self.commands = CommandRegistry(self.guild, self.feed)
+        self.interactions = InteractionManager(self.guild, self.messages, self.feed, self.gateway, self.clock)
+
+
+class FaultControls:
+    """Fault controls. Each takes effect at once and is published to the pages."""
+
+    def __init__(self, container: SandboxContainer) -> None:
+        self._container = container
+
+    def controls(self) -> Json:
+        container = self._container
+        granted, hooks = int(container.guild.bot_role["permissions"]), container.webhooks.of_guild()
+        return {
+            "connected": container.gateway.connected,
+            "delay_s": container.conditions.delay_s,
+            "rate_limited": container.conditions.rate_limited,
+            "message_content": container.conditions.message_content,
+            "clock_ahead_s": round(container.clock.ahead_s, 3),
+            "permissions": [
+                {"name": one.name, "label": (one.name or "").replace("_", " ").title(), "granted": bool(granted & one)}
+                for one in Permission
+            ],
+            "webhooks": [{key: hook[key] for key in ("id", "name", "channel_id")} for hook in hooks],
+        }
+
+    def publish(self) -> None:
+        self._container.feed.publish("controls", self.controls())
+
+    async def drop_gateway(self, code: int = 4000) -> None:
+        """Disconnect the bot; after most close codes it reconnects and resumes."""
+        await self._container.gateway.drop(code)
+
+    def refuse_sessions(self, refused: bool = True) -> None:
+        """Refuse every identify and resume, or accept them again."""
+        self._container.conditions.session_refused = refused
+
+    def delay(self, seconds: float) -> None:
+        """Delay every response and every event to the bot."""
+        self._container.conditions.delay_s = min(max(float(seconds), 0.0), MAX_DELAY_S)
+        self.publish()
+
+    def rate_limit(self, count: int) -> None:
+        """Refuse the bot's next requests with 429."""
+        self._container.conditions.rate_limited = min(max(int(count), 0), MAX_RATE_LIMITED_REQUESTS)
+        self.publish()
+
+    def disturb(self, rates: FaultRates | None = None, seed: int = 0) -> None:
+        """Disturb requests and events from now on, by seed; without rates, no longer."""
+        self._container.conditions.faults = WireFaults(rates, seed)
+
+    def fail_requests(self, route: str, fault: str, times: int) -> None:
+        """Disturb the next requests to a route so many times in a row, by a fault such as "error_after"."""
+        self._container.conditions.faults.plan(route, RequestFault(fault), times)
+
+    def set_permission(self, name: str, granted: bool) -> None:
+        if name not in Permission.__members__:
+            raise SandboxRefusal(f"There is no permission called {name}.")
+        held = int(self._container.guild.bot_role["permissions"])
+        self.set_bot_permissions(held | Permission[name] if granted else held & ~Permission[name])
+
+    def set_bot_permissions(self, bits: int) -> None:
+        """Set the permissions of the bot's role, and notify the bot."""
+        guild = self._container.guild
+        role = guild.set_bot_permissions(bits)
+        self._container.gateway.dispatch("GUILD_ROLE_UPDATE", {"guild_id": guild.id, "role": role})
+        self.publish()
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Delete a webhook as a moderator would, without the bot's doing."""
+        try:
+            self._container.webhooks.delete(self._container.webhooks.find(webhook_id))
+        except ApiError as error:
+            raise SandboxRefusal("This webhook was deleted.") from error
+
+    def withhold_content(self, withheld: bool = True) -> None:
+        """Revoke or grant the message-content intent, also for the current session."""
+        self._container.conditions.message_content = not withheld
+        self.publish()
+
+    def advance(self, seconds: float) -> None:
+        """Advance the sandbox's clock, which tokens, nonces, rate limits and timestamps use."""
+        if not 0 <= seconds <= 10 * 365 * 86_400:
+            raise SandboxRefusal("The clock can only go forward, by at most ten years.")
+        self._container.clock.advance(float(seconds))
+        self.publish()

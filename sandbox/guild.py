@@ -1,0 +1,218 @@
+"""A guild's state: roles, members, the bot, channels, and permission checks."""
+
+import base64
+import mimetypes
+import secrets
+from typing import cast
+
+from sandbox import guild_seed, payloads
+from sandbox.guild_seed import GuildSeed, Permission, RoleSeed
+from sandbox.object_store import ObjectStore, StoredFile, time_of
+from sandbox.payloads import DIRECT_CHANNEL, TEXT_CHANNEL, THREAD_CHANNEL
+from sandbox.sandbox_errors import ApiError, Json
+
+MEMBERS_ROLE_NAME = "Everyone here"
+
+
+def numbered_kind(kind: str, number: int) -> str:
+    """Return the kind under which a guild's roles or members are stored; the first guild's have no number."""
+    return f"{kind}/{number}" if number else kind
+
+
+def open_guild_facts(store: ObjectStore, count: int) -> list[Json]:
+    """Return what is stored of each of `count` guilds, creating missing ones; the first one's names the bot, too."""
+    facts = store.all("guild")
+    is_new = not facts
+    facts += [{"id": store.new_guild_id()} for _ in range(len(facts), count)]
+    if is_new:
+        facts[0] |= _new_bot(store)
+    return [store.put("guild", one) for one in facts[:count]]
+
+
+def _new_bot(store: ObjectStore) -> Json:
+    bot_id = store.new_id()
+    # Discord's form (id, time, signature), so that checks of the form accept it.
+    parts = base64.urlsafe_b64encode(bot_id.encode()).decode().rstrip("="), "sandbox", secrets.token_urlsafe(20)
+    return {"bot_id": bot_id, "token": ".".join(parts)}
+
+
+class Guild:
+    """One guild. Names in the seed keep the ids they have in the state file; their details follow the seed."""
+
+    def __init__(self, store: ObjectStore, seed: GuildSeed, all_facts: list[Json], number: int) -> None:
+        """Open guild `number` of those in `all_facts` (`open_guild_facts`); equal names share an account."""
+        self.store, self.seed = store, seed
+        self._facts = all_facts[number]
+        self._member_kind, self._role_kind = numbered_kind("member", number), numbered_kind("role", number)
+        self.id: str = self._facts["id"]
+        self.bot_id: str = all_facts[0]["bot_id"]
+        self.token: str = all_facts[0]["token"]
+        self.created_at = payloads.format_timestamp(time_of(self.id))
+        self._overwrites = self._create_roles()
+        self._create_members(len(all_facts))
+        self._create_channels()
+
+    def _create_roles(self) -> list[Json]:
+        """Create the roles; returns the permissions that every channel denies to some of them."""
+        # @everyone has no permissions and members get a role of their own: @everyone applies to the bot, too, and what
+        # the bot lacks must really be lacking.
+        self.store.put(self._role_kind, payloads.role(self.id, "@everyone", 0, 0, 0))
+        people = RoleSeed(MEMBERS_ROLE_NAME, guild_seed.MEMBER_PERMISSIONS)
+        bot = RoleSeed(self.seed.bot_name, self.seed.bot_permissions)
+        for position, role in enumerate((people, bot, *self.seed.roles), start=1):
+            shape = payloads.role(self._role_id(role.name), role.name, role.permissions, role.colour, position)
+            managed = {"managed": True, "tags": {"bot_id": self.bot_id}} if role is bot else {}
+            self.store.put(self._role_kind, shape | managed)
+        denied = {self._role_id(role.name): role.denied for role in self.seed.roles if role.denied}
+        return [{"id": role, "type": 0, "allow": "0", "deny": str(bits)} for role, bits in denied.items()]
+
+    def _role_id(self, name: str) -> str:
+        return next((r["id"] for r in self.roles() if r["name"] == name), None) or self.store.new_id()
+
+    def _create_members(self, guilds: int) -> None:
+        kinds = (numbered_kind("member", number) for number in range(guilds))
+        accounts = {m["user"]["global_name"]: m["user"]["id"] for kind in kinds for m in self.store.all(kind)}
+        existing = {m["user"]["global_name"]: m for m in self.people()}
+        for person in self.seed.members:
+            old = existing.get(person.name)
+            user = payloads.user(accounts.get(person.name) or self.store.new_id(), person.name)
+            roles = [self._role_id(name) for name in (MEMBERS_ROLE_NAME, *person.roles)]
+            self._put_member(user, roles, old)
+            if person.owner or "owner_id" not in self._facts:
+                self._facts = self.store.put("guild", self._facts | {"owner_id": user["id"]})
+        bot = payloads.user(self.bot_id, self.seed.bot_name, bot=True, avatar=self._bot_avatar())
+        self._put_member(bot, [self._role_id(self.seed.bot_name)], self.find_member(self.bot_id))
+
+    def _put_member(self, user: Json, roles: list[str], old: Json | None) -> None:
+        joined_at = old["joined_at"] if old else payloads.format_timestamp(time_of(user["id"]))
+        self.store.put(self._member_kind, payloads.member(user, roles, joined_at), user["id"])
+
+    def _bot_avatar(self) -> str | None:
+        if self.seed.bot_avatar is None:
+            return None
+        kind = mimetypes.guess_type(self.seed.bot_avatar)[0] or "image/png"
+        return self.store.put_avatar(StoredFile("avatar", kind, self.seed.bot_avatar.read_bytes()))
+
+    def _create_channels(self) -> None:
+        existing = {channel["name"]: channel["id"] for channel in self.channels()}
+        for position, seed in enumerate(self.seed.channels):
+            channel_id = existing.get(seed.name) or self.store.new_id()
+            self.store.put("channel", payloads.channel(channel_id, self.id, position, seed, self._overwrites))
+
+    def roles(self) -> list[Json]:
+        return sorted(self.store.all(self._role_kind), key=lambda role: cast(int, role["position"]))
+
+    def find_role(self, role_id: object) -> Json | None:
+        return self.store.get(self._role_kind, role_id)
+
+    def _of_type(self, kind: int) -> list[Json]:
+        channels = self.store.all("channel")
+        return [self._up_to_date(one) for one in channels if one["type"] == kind and self._has(one)]
+
+    def _has(self, channel: Json) -> bool:
+        return bool(channel.get("guild_id", self.id) == self.id)
+
+    def _up_to_date(self, channel: Json) -> Json:
+        return channel | {"last_message_id": self.store.last("message", channel["id"])}
+
+    def channels(self) -> list[Json]:
+        return sorted(self._of_type(TEXT_CHANNEL), key=lambda channel: cast(int, channel["position"]))
+
+    def threads(self) -> list[Json]:
+        return self._of_type(THREAD_CHANNEL)
+
+    def direct(self, user_id: str) -> Json | None:
+        """Return the bot's direct messages with someone, if there are any."""
+        return next((one for one in self._of_type(DIRECT_CHANNEL) if one["recipients"][0]["id"] == user_id), None)
+
+    def channel(self, channel_id: object) -> Json:
+        """Return the channel, thread or direct messages, or raise 10003 (also for another guild's)."""
+        found = self.store.get("channel", channel_id)
+        if found is None or not self._has(found):
+            raise ApiError(10003)
+        return self._up_to_date(found)
+
+    def visible_channels(self, user_id: str) -> list[Json]:
+        """List the channels that the member sees, as their client shows them."""
+        channels = [*self.channels(), *self.threads(), self.direct(user_id)]
+        return [self.client_view(one) for one in channels if one and self.may(user_id, Permission.VIEW_CHANNEL, one)]
+
+    def is_shown(self, channel_id: object, user_id: str) -> bool:
+        channel = self.store.get("channel", channel_id)
+        return channel is not None and self._has(channel) and self.may(user_id, Permission.VIEW_CHANNEL, channel)
+
+    def client_view(self, channel: Json) -> Json:
+        """Render a channel for a member's client: with its parent's properties, or the other side's user."""
+        recipients = {"recipients": [self.bot]} if channel["type"] == DIRECT_CHANNEL else {}
+        return {"topic": None, **channel, "nsfw": self.is_nsfw(channel), **recipients}
+
+    def is_nsfw(self, channel: Json) -> bool:
+        """Return whether a channel is age-restricted; a thread inherits it."""
+        decides = self.channel(channel["parent_id"]) if channel["type"] == THREAD_CHANNEL else channel
+        return bool(decides.get("nsfw"))
+
+    def members(self) -> list[Json]:
+        return self.store.all(self._member_kind)
+
+    def people(self) -> list[Json]:
+        return [m for m in self.members() if not m["user"]["bot"]]
+
+    def member(self, user_id: object) -> Json:
+        """Return the member, or raise 10007."""
+        found = self.find_member(user_id)
+        if found is None:
+            raise ApiError(10007)
+        return found
+
+    def find_member(self, user_id: object) -> Json | None:
+        return self.store.get(self._member_kind, user_id)
+
+    @property
+    def bot(self) -> Json:
+        return cast(Json, self.member(self.bot_id)["user"])
+
+    @property
+    def owner(self) -> Json:
+        return cast(Json, self.member(self._facts["owner_id"])["user"])
+
+    def shape(self) -> Json:
+        """Render the guild for the HTTP API."""
+        return payloads.guild(self.id, self.seed.name, self._facts["owner_id"], self.roles())
+
+    def permissions_of(self, user_id: str, channel: Json | None = None) -> int:
+        """Return a member's permissions; the owner and administrators have all, except in direct messages."""
+        if channel is not None and channel["type"] == DIRECT_CHANNEL:
+            return guild_seed.DIRECT_PERMISSIONS if self.is_between(channel, user_id) else 0
+        if user_id == self._facts["owner_id"]:
+            return guild_seed.ALL_PERMISSIONS
+        held = {self.id, *self.member(user_id)["roles"]}
+        bits = guild_seed.combine_permissions(int(role["permissions"]) for role in self.roles() if role["id"] in held)
+        denied = guild_seed.combine_permissions(int(one["deny"]) for one in self._overwrites if one["id"] in held)
+        return bits if bits == guild_seed.ALL_PERMISSIONS else bits & ~denied
+
+    def is_between(self, channel: Json, user_id: str) -> bool:
+        """Return whether these direct messages are the member's or the bot's."""
+        return user_id in (self.bot_id, channel["recipients"][0]["id"])
+
+    def may(self, user_id: str, needed: Permission, channel: Json | None = None) -> bool:
+        """Return whether the member has all of `needed`, in a channel if one is given."""
+        # Threads have their own permission to send messages.
+        if channel is not None and channel["type"] == THREAD_CHANNEL and needed == Permission.SEND_MESSAGES:
+            needed = Permission.SEND_MESSAGES_IN_THREADS
+        return guild_seed.has_permissions(self.permissions_of(user_id, channel), needed)
+
+    def require(self, needed: Permission, channel: Json | None = None) -> None:
+        """Refuse the bot: 50001 where it cannot see the channel, 50003 for what direct messages lack, else 50013."""
+        if channel is not None and channel["type"] == DIRECT_CHANNEL and not needed & guild_seed.DIRECT_PERMISSIONS:
+            raise ApiError(50003)
+        if not self.may(self.bot_id, Permission.VIEW_CHANNEL, channel):
+            raise ApiError(50001)
+        if not self.may(self.bot_id, needed, channel):
+            raise ApiError(50013)
+
+    @property
+    def bot_role(self) -> Json:
+        return next(r for r in self.roles() if r.get("tags", {}).get("bot_id") == self.bot_id)
+
+    def set_bot_permissions(self, bits: int) -> Json:
+        return self.store.put(self._role_kind, self.bot_role | {"permissions": str(bits)})

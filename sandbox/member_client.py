@@ -1,0 +1,361 @@
+"""A member's Discord client. Everything the page can do goes through it."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
+
+from sandbox import application_commands as command_options
+from sandbox import payloads
+from sandbox.channel_messages import (
+    EPHEMERAL,
+    HAS_THREAD,
+    IS_VOICE_MESSAGE,
+    USER_MESSAGE_TYPES,
+    MessageDraft,
+    visible_to,
+)
+from sandbox.container import SandboxContainer
+from sandbox.guild_seed import Permission
+from sandbox.interactions import ATTACHMENT_LIMIT_BYTES as LARGEST_FILE_BYTES
+from sandbox.interactions import CallbackType, Interaction, InteractionType
+from sandbox.object_store import StoredFile
+from sandbox.payloads import TEXT_CHANNEL
+from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
+from sandbox.validation import USER_COMMAND
+
+BUTTON, LINK_STYLE, TEXT_INPUT = 2, 5, 4
+POLL_S = 86_400.0
+MAX_FORM_TEXT_CHARACTERS, MAX_MESSAGE_CHARACTERS, MAX_CHANNEL_NAME_CHARACTERS = 4000, 2000, 100
+ChannelReference = str | Json  # a channel, thread or direct messages: the object or its id, or a channel's name
+FormFields = dict[str, str | list[str]]
+
+
+@dataclass
+class InteractionResponse:
+    """The bot's response to an interaction; `message` is always the current one."""
+
+    interaction: Interaction = field(repr=False)
+    container: SandboxContainer = field(repr=False)
+
+    @property
+    def type(self) -> int | None:
+        """Discord's callback type, or None: not acknowledged in time."""
+        return None if self.interaction.reply is None else int(self.interaction.reply)
+
+    @property
+    def message(self) -> Json | None:
+        """The original response, edits included; None if there is none (any more)."""
+        try:
+            return self.container.interactions.original(self.interaction)
+        except ApiError:
+            return None
+
+    @property
+    def ephemeral(self) -> bool:
+        return bool((self.message or {"flags": 0})["flags"] & EPHEMERAL)
+
+    @property
+    def modal(self) -> Json | None:
+        return self.interaction.data if self.interaction.reply is CallbackType.FORM else None
+
+
+class MemberClient:
+    """Acts as one member. Methods raise SandboxRefusal where Discord's client would not allow them."""
+
+    def __init__(self, container: SandboxContainer, user_id: str) -> None:
+        self._container, self.id = container, user_id
+
+    @property
+    def name(self) -> str:
+        return cast(str, self._self["user"]["global_name"])
+
+    @property
+    def _self(self) -> Json:
+        return self._container.guild.member(self.id)
+
+    def set_locale(self, locale: str) -> None:
+        """Set the locale of this member's client, such as "vi"."""
+        self._container.interactions.locales[self.id] = locale
+
+    async def say(
+        self, channel: ChannelReference, content: str, reply_to: Json | None = None, files: Sequence[StoredFile] = ()
+    ) -> Json:
+        """Send a message; @Name and #channel become mentions, as in Discord's input."""
+        location = self._find_channel(channel)
+        if not self._may(Permission.SEND_MESSAGES, location):
+            raise SandboxRefusal("You do not have permission to send messages in this channel.")
+        if files and not self._may(Permission.ATTACH_FILES, location):
+            raise SandboxRefusal("You do not have permission to upload files in this channel.")
+        if any(len(file.data) > LARGEST_FILE_BYTES for file in files):
+            raise SandboxRefusal("Your files are too powerful: 10 MiB each at most.")
+        body: Json = {"content": self._with_mentions(content)}
+        if reply_to is not None:
+            body["message_reference"] = {"message_id": _message_id(reply_to)}
+        draft = MessageDraft(body, tuple(files))
+
+        def send() -> Json:
+            draft.check()
+            return self._container.messages.create(self._self["user"], location["id"], draft)
+
+        return _as_client(body["content"], send)
+
+    async def sticker(
+        self, channel: ChannelReference, name: str, content: str = "", reply_to: Json | None = None
+    ) -> Json:
+        """Send a sticker, alone or with text."""
+        item = {"id": self._container.store.new_id(), "name": name, "format_type": 1}
+        return self._post(channel, content, reply_to, sticker_items=[item])
+
+    async def poll(self, channel: ChannelReference, question: str, answers: Sequence[str]) -> Json:
+        """Send a poll."""
+        numbered = [{"answer_id": at, "poll_media": {"text": text}} for at, text in enumerate(answers, start=1)]
+        poll = {
+            "question": {"text": question},
+            "answers": numbered,
+            "expiry": payloads.format_timestamp(self._container.clock.now() + POLL_S),
+            "allow_multiselect": False,
+            "layout_type": 1,
+            "results": {"is_finalized": False, "answer_counts": []},
+        }
+        return self._post(channel, "", None, poll=poll)
+
+    async def voice_message(self, channel: ChannelReference, reply_to: Json | None = None) -> Json:
+        """Send a voice message."""
+        file = StoredFile("voice-message.ogg", "audio/ogg", b"OggS")
+        recorded = {"duration_secs": 1.0, "waveform": "AAAA"}
+        message = self._post(channel, "", reply_to, flags=IS_VOICE_MESSAGE, files=(file,), recorded=recorded)
+        return message
+
+    async def forward(self, channel: ChannelReference, message: Json) -> Json:
+        """Forward a message that the member sees to a channel."""
+        location, original = self._find_channel(channel), self._visible(_message_id(message))
+        if not self._may(Permission.SEND_MESSAGES, location):
+            raise SandboxRefusal("You do not have permission to send messages in this channel.")
+        return self._container.messages.forward(self._self["user"], location["id"], original)
+
+    def _post(
+        self,
+        channel: ChannelReference,
+        content: str,
+        reply_to: Json | None,
+        files: Sequence[StoredFile] = (),
+        recorded: Json | None = None,
+        **more: Any,
+    ) -> Json:
+        """Send a message with more than text; `recorded` are further fields of its first file."""
+        location = self._find_channel(channel)
+        if not self._may(Permission.SEND_MESSAGES, location):
+            raise SandboxRefusal("You do not have permission to send messages in this channel.")
+        body: Json = {"content": self._with_mentions(content)}
+        if recorded:
+            body["attachments"] = [{"id": "0", **recorded}]
+        if reply_to is not None:
+            body["message_reference"] = {"message_id": _message_id(reply_to)}
+        draft = MessageDraft(body, tuple(files))
+        return self._container.messages.create(self._self["user"], location["id"], draft, **more)
+
+    async def edit(self, message: Json, content: str) -> Json:
+        current = self._visible(_message_id(message))
+        if current["author"]["id"] != self.id or current["type"] not in USER_MESSAGE_TYPES:
+            raise SandboxRefusal("You can edit your own messages only.")
+        if not content.strip() and not current["attachments"]:
+            raise SandboxRefusal("Cannot send an empty message")
+        draft = MessageDraft({"content": self._with_mentions(content)})
+        return _as_client(draft.body["content"], lambda: self._container.messages.edit(current["id"], draft))
+
+    async def delete(self, message: Json) -> None:
+        """Delete an own message, or with Manage Messages anybody's."""
+        current = self._visible(_message_id(message))
+        is_own = current["author"]["id"] == self.id
+        location = self._container.guild.channel(current["channel_id"])
+        if current["flags"] & EPHEMERAL or not (is_own or self._may(Permission.MANAGE_MESSAGES, location)):
+            raise SandboxRefusal("You do not have permission to delete this message.")
+        self._container.messages.delete(current["id"])
+
+    async def thread(self, channel: ChannelReference, name: str, message: Json | None = None) -> Json:
+        """Create a thread in a channel, under a message or on its own."""
+        parent, start = self._find_channel(channel), self._visible(_message_id(message)) if message else None
+        if parent["type"] != TEXT_CHANNEL or (start and start["channel_id"] != parent["id"]):
+            raise SandboxRefusal("A thread cannot be created here.")
+        if not self._may(Permission.CREATE_PUBLIC_THREADS, parent):
+            raise SandboxRefusal("You do not have permission to create threads in this channel.")
+        if not 1 <= len(name.strip()) <= MAX_CHANNEL_NAME_CHARACTERS:
+            raise SandboxRefusal(f"A thread's name has 1 to {MAX_CHANNEL_NAME_CHARACTERS} characters.")
+        if start and start["flags"] & (HAS_THREAD | EPHEMERAL):
+            raise SandboxRefusal("A thread has already been created for this message.")
+        return self._container.guild.client_view(
+            self._container.threads.thread(self._self["user"], parent, name.strip(), start)
+        )
+
+    async def dm(self) -> Json:
+        return self._container.guild.client_view(self._container.threads.direct(self.id))
+
+    def _may(self, needed: Permission, location: Json) -> bool:
+        return self._container.guild.may(self.id, needed, location)
+
+    def _find_channel(self, reference: ChannelReference) -> Json:
+        id_or_name = reference["id"] if isinstance(reference, dict) else str(reference).removeprefix("#")
+        for location in self._container.guild.visible_channels(self.id):
+            if id_or_name in (location["id"], location.get("name")):
+                return self._container.guild.channel(location["id"])
+        raise SandboxRefusal(f"There is no channel called {id_or_name}.")
+
+    def _with_mentions(self, content: str) -> str:
+        guild = self._container.guild
+        users = [member["user"] for member in guild.members()]
+        written = {f"@{user['global_name'] or user['username']}": f"<@{user['id']}>" for user in users}
+        written |= {f"#{channel['name']}": f"<#{channel['id']}>" for channel in guild.channels()}
+        longest_first = sorted(written, key=len, reverse=True)
+        return re.sub(rf"(?:{'|'.join(map(re.escape, longest_first))})\b", lambda found: written[found[0]], content)
+
+    async def slash(self, channel: ChannelReference, command: str, /, **options: object) -> InteractionResponse:
+        """Run a command by its full name, such as "finetune start"; returns when acknowledged, or after 3 s."""
+        location = self._find_channel(channel)
+        invoked = self._container.commands.invoked(self.id, command, location)
+        data = command_options.fill_options(self._container.guild, invoked, options)
+        return await self._ask(InteractionType.COMMAND, location, data)
+
+    async def autocomplete(
+        self, channel: ChannelReference, command: str, focused: str, /, **options: object
+    ) -> list[Json]:
+        """Return the choices the bot offers for the option being typed; none if it does not respond."""
+        location = self._find_channel(channel)
+        invoked = self._container.commands.invoked(self.id, command, location)
+        if not any(o["name"] == focused and o.get("autocomplete") for o in invoked.leaf.get("options", ())):
+            raise SandboxRefusal(f"{focused}: This option has no autocomplete.")
+        data = command_options.fill_options(self._container.guild, invoked, options, focused)
+        answer = await self._ask(InteractionType.AUTOCOMPLETE, location, data)
+        return cast(list[Json], answer.interaction.data.get("choices", []))
+
+    async def context(
+        self, channel: ChannelReference, command: str, target: "MemberClient | Json | str"
+    ) -> InteractionResponse:
+        """Use a menu command on a member or a message (the object, or its id)."""
+        location = self._find_channel(channel)
+        found = self._container.commands.menu_command(self.id, command, location)
+        target_id = target["id"] if isinstance(target, dict) else getattr(target, "id", target)
+        try:
+            if found["type"] == USER_COMMAND:
+                entity = self._container.guild.member(target_id)
+            else:
+                entity = self._container.messages.find(target_id, location["id"])
+        except ApiError as error:
+            raise SandboxRefusal(f"{found['name']}: {error}.") from error
+        data = command_options.fill_menu(self._container.guild, found, entity)
+        return await self._ask(InteractionType.COMMAND, location, data)
+
+    async def click(self, message: Json, label_or_custom_id: str) -> InteractionResponse:
+        return await self._use(message, label_or_custom_id, "button", (BUTTON,), lambda button: {})
+
+    async def select(self, message: Json, id_or_placeholder: str, values: Sequence[object]) -> InteractionResponse:
+        fill = partial(command_options.fill_select, self._container.guild, values=values)
+        kinds = tuple(command_options.SELECT_OPTION_TYPES)
+        return await self._use(message, id_or_placeholder, "menu", kinds, fill)
+
+    async def _use(
+        self, message: Json, name: str, what: str, kinds: tuple[int, ...], fill: Callable[[Json], Json]
+    ) -> InteractionResponse:
+        current = self._visible(_message_id(message))
+        found = _component(current, name, what, kinds)
+        data = {"component_type": found["type"], "custom_id": found["custom_id"], "id": found["id"]} | fill(found)
+        location = self._container.guild.channel(current["channel_id"])
+        return await self._ask(InteractionType.COMPONENT, location, data, current)
+
+    def _visible(self, message_id: str) -> Json:
+        try:
+            found = self._container.messages.find(message_id)
+        except ApiError as error:
+            raise SandboxRefusal("This message was deleted.") from error
+        if not self._sees(found):
+            raise SandboxRefusal("Only someone else can see this message.")
+        return found
+
+    def _sees(self, message: Json) -> bool:
+        location = self._container.guild.channel(message["channel_id"])
+        return visible_to(message, self.id) and self._may(Permission.VIEW_CHANNEL, location)
+
+    async def submit(self, answer: InteractionResponse, /, **fields: str | list[str]) -> InteractionResponse:
+        """Submit a form; fields by custom_id or label."""
+        form, interaction = answer.modal, answer.interaction
+        if form is None:
+            raise SandboxRefusal("There is no form to submit.")
+        rows = [filled for row in form["components"] if (filled := self._form_row(row, fields))]
+        data = {"custom_id": form["custom_id"], "components": rows}
+        source = self._visible(interaction.source) if interaction.source else None
+        location = self._container.guild.channel(interaction.payload["channel_id"])
+        return await self._ask(InteractionType.FORM, location, data, source, interaction)
+
+    def _form_row(self, row: Json, fields: FormFields) -> Json | None:
+        """Fill in a row: an action row with inputs, or a label around one; None for a row without inputs."""
+        if "component" in row:
+            return {"type": row["type"], "component": self._form_field(row["component"], row.get("label", ""), fields)}
+        if "components" not in row:
+            return None
+        inputs = [self._form_field(one, one.get("label", ""), fields) for one in row["components"]]
+        return {"type": row["type"], "components": inputs}
+
+    def _form_field(self, field: Json, label: str, fields: FormFields) -> Json:
+        if field["type"] == TEXT_INPUT:
+            return _form_text(field, label, fields)
+        entered = fields.get(field["custom_id"], fields.get(label, []))
+        values = [entered] if isinstance(entered, str) else entered
+        lowest = {} if field.get("required", True) or values else {"min_values": 0}
+        filled = command_options.fill_select(self._container.guild, {"placeholder": label, **field, **lowest}, values)
+        return {"type": field["type"], "custom_id": field["custom_id"], "values": filled["values"]}
+
+    async def _ask(
+        self,
+        kind: InteractionType,
+        location: Json,
+        data: Json,
+        source: Json | None = None,
+        trigger: Interaction | None = None,
+    ) -> InteractionResponse:
+        interaction = await self._container.interactions.dispatch(kind, self.id, location["id"], data, source, trigger)
+        return InteractionResponse(interaction, self._container)
+
+
+def _message_id(message: Json) -> str:
+    if not isinstance(message, dict) or "id" not in message:
+        raise SandboxRefusal("A message is given as the object, not as its id.")
+    return str(message["id"])
+
+
+def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> Json:
+    for row in message["components"]:
+        for one in row.get("components", ()):
+            if one["type"] in kinds and name in (one.get("custom_id"), one.get("label"), one.get("placeholder")):
+                if one.get("disabled") or (one["type"] == BUTTON and one.get("style") == LINK_STYLE):
+                    raise SandboxRefusal(f"This {what} cannot be {'pressed' if what == 'button' else 'used'}.")
+                return cast(Json, one)
+    raise SandboxRefusal(f"The message has no {what} called {name}.")
+
+
+def _form_text(text: Json, label: str, fields: FormFields) -> Json:
+    value = str(fields.get(text["custom_id"], fields.get(label, text.get("value") or "")))
+    name = label or text["custom_id"]
+    if not value and text.get("required", True):
+        raise SandboxRefusal(f"{name}: This field is required.")
+    low, high = text.get("min_length") or 0, text.get("max_length") or MAX_FORM_TEXT_CHARACTERS
+    if value and not low <= len(value) <= high:
+        raise SandboxRefusal(f"{name}: Must be between {low} and {high} in length.")
+    return {"type": text["type"], "custom_id": text["custom_id"], "value": value}
+
+
+def _as_client(content: str, send: Callable[[], Json]) -> Json:
+    """Send, and convert errors to the messages of Discord's client."""
+    if len(content) > MAX_MESSAGE_CHARACTERS:
+        raise SandboxRefusal(f"Your message is too long: {len(content)} of {MAX_MESSAGE_CHARACTERS} characters.")
+    try:
+        return send()
+    except ApiError as error:
+        raise SandboxRefusal(_translate_error(error)) from error
+
+
+def _translate_error(error: ApiError) -> str:
+    first: object = error.errors
+    while isinstance(first, dict):
+        first = next(iter(first.values()))
+    return f"Your message could not be sent: {first[0]['message']}" if isinstance(first, list) else str(error)

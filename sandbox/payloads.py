@@ -1,0 +1,241 @@
+"""Discord's JSON objects with every field that discord.py reads, and parsing of mentions."""
+
+import itertools
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sandbox.guild_seed import ChannelSeed
+from sandbox.object_store import StoredFile
+from sandbox.sandbox_errors import Json
+
+TEXT_CHANNEL, DIRECT_CHANNEL, THREAD_CHANNEL = 0, 1, 11  # types of channels
+SELECT_COMPONENTS = (3, 5, 6, 7, 8)  # types of components that are select menus
+MENTION_TYPES = ("users", "roles", "everyone")
+
+
+def format_timestamp(seconds: float) -> str:
+    """Format a time as Discord does: always with microseconds and offset."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+
+
+def without_nulls(node: Any) -> Any:
+    """Remove nulls from what a bot sent: Discord omits these fields in its responses."""
+    if isinstance(node, dict):
+        return {key: without_nulls(value) for key, value in node.items() if value is not None}
+    return [without_nulls(one) for one in node] if isinstance(node, list) else node
+
+
+def _fields(names: str, value: object) -> Json:
+    return dict.fromkeys(names.split(), value)
+
+
+def user(user_id: str, name: str, *, bot: bool = False, avatar: str | None = None) -> Json:
+    """Build a user; a webhook's author, too."""
+    return {
+        "id": user_id,
+        "username": name if bot else name.lower().replace(" ", "_"),
+        "global_name": None if bot else name,
+        "discriminator": "0",
+        "avatar": avatar,
+        "bot": bot,
+        "primary_guild": None,
+        **_fields("public_flags flags", 0),
+    }
+
+
+def webhook_author(webhook_id: str, name: str, avatar: str | None) -> Json:
+    """Build the author of a webhook's message: not an account, so it cannot be mentioned."""
+    return user(webhook_id, name, bot=True, avatar=avatar) | {"discriminator": "0000"}
+
+
+def member(of: Json, role_ids: list[str], joined_at: str) -> Json:
+    unset = _fields("nick avatar banner premium_since communication_disabled_until", None)
+    no = _fields("pending deaf mute", False)
+    return {"user": of, "roles": role_ids, "joined_at": joined_at, "flags": 0, **unset, **no}
+
+
+def role(role_id: str, name: str, permissions: int, colour: int, position: int) -> Json:
+    """Build a role; permissions are text because they exceed JavaScript's numbers."""
+    return {
+        "id": role_id,
+        "name": name,
+        "color": colour,
+        "colors": {"primary_color": colour, "secondary_color": None, "tertiary_color": None},
+        "position": position,
+        "permissions": str(permissions),
+        "flags": 0,
+        **_fields("icon unicode_emoji", None),
+        **_fields("hoist managed mentionable", False),
+    }
+
+
+def channel(channel_id: str, guild_id: str, position: int, seed: ChannelSeed, overwrites: list[Json]) -> Json:
+    return {
+        "id": channel_id,
+        "type": TEXT_CHANNEL,
+        "guild_id": guild_id,
+        "name": seed.name,
+        "topic": seed.topic or None,
+        "position": position,
+        "nsfw": seed.nsfw,
+        "permission_overwrites": overwrites,
+        **_fields("parent_id last_message_id", None),
+        **_fields("rate_limit_per_user flags", 0),
+    }
+
+
+def thread(thread_id: str, parent: Json, owner_id: str, name: str, created_at: str) -> Json:
+    """Build a public thread; like Discord's it has no topic of its own, and inherits the age restriction."""
+    return {
+        "id": thread_id,
+        "type": THREAD_CHANNEL,
+        "guild_id": parent["guild_id"],
+        "parent_id": parent["id"],
+        "owner_id": owner_id,
+        "name": name,
+        "last_message_id": None,
+        "member_count": 1,
+        "thread_metadata": {
+            "auto_archive_duration": 4320,
+            **_fields("archive_timestamp create_timestamp", created_at),
+            **_fields("archived locked", False),
+        },
+        **_fields("message_count total_message_sent rate_limit_per_user flags", 0),
+    }
+
+
+def direct(channel_id: str, recipient: Json) -> Json:
+    """Build the direct messages with someone, as the other side sees them."""
+    return {"id": channel_id, "type": DIRECT_CHANNEL, "last_message_id": None, "flags": 0, "recipients": [recipient]}
+
+
+def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
+    """Build a guild as returned by GET /guilds/{id}."""
+    zero = (
+        "verification_level default_message_notifications explicit_content_filter mfa_level nsfw_level premium_tier "
+        "premium_subscription_count system_channel_flags"
+    )
+    missing = (
+        "icon banner splash discovery_splash home_header description application_id vanity_url_code max_presences "
+        "afk_channel_id system_channel_id rules_channel_id widget_channel_id safety_alerts_channel_id "
+        "public_updates_channel_id incidents_data"
+    )
+    return {
+        "id": guild_id,
+        "name": name,
+        "owner_id": owner_id,
+        "features": [],
+        "preferred_locale": "en-US",
+        "region": "deprecated",
+        "afk_timeout": 300,
+        "max_members": 500_000,
+        "max_video_channel_users": 25,
+        "max_stage_video_channel_users": 50,
+        "emojis": [],
+        "stickers": [],
+        "roles": roles,
+        **_fields(zero, 0),
+        **_fields(missing, None),
+        **_fields("nsfw widget_enabled premium_progress_bar_enabled", False),
+    }
+
+
+def guild_create(base: Json, channels: list[Json], threads: list[Json], members: list[Json], joined_at: str) -> Json:
+    """Build a guild as in GUILD_CREATE."""
+    empty = "voice_states presences stage_instances guild_scheduled_events soundboard_sounds"
+    return {
+        **base,
+        "channels": channels,
+        "threads": threads,
+        "members": members,
+        "member_count": len(members),
+        "large": False,
+        "unavailable": False,
+        "joined_at": joined_at,
+        **{name: [] for name in empty.split()},
+    }
+
+
+def application(bot: Json, owner: Json, guild_count: int) -> Json:
+    """Build the bot's application; its id is the bot's, as for every application created today."""
+    return {
+        "id": bot["id"],
+        "name": bot["username"],
+        "description": "",
+        "flags_new": "0",
+        "bot": bot,
+        "verify_key": "0" * 64,
+        "owner": owner,
+        "redirect_uris": [],
+        "approximate_guild_count": guild_count,
+        "eligible_oauth2_scopes": [],
+        "integration_types_config": {"0": {}},
+        **_fields("bot_public bot_require_code_grant", False),
+        **_fields("icon type interactions_endpoint_url role_connections_verification_url team", None),
+        **_fields("flags explicit_content_filter", 0),
+        **_fields("approximate_user_install_count approximate_user_authorization_count", 0),
+    }
+
+
+def attachment(file_id: str, channel_id: str, file: StoredFile) -> Json:
+    """Build an attachment; its URL is a path on the sandbox's own server."""
+    name = re.sub(r"[^\w.-]", "_", file.name)
+    return {
+        "id": file_id,
+        "filename": name,
+        "size": len(file.data),
+        "content_type": file.type,
+        "url": f"/attachments/{channel_id}/{file_id}/{name}",
+    }
+
+
+def embed(sent: Json) -> Json:
+    """Build an embed as Discord returns it."""
+    fields = [{"inline": False, **field} for field in sent.get("fields") or ()]
+    return {"type": "rich", **sent} | ({"fields": fields} if fields else {})
+
+
+def components(sent: list[Json]) -> list[Json]:
+    """Build a message's components as Discord returns them, with ids."""
+    numbers = itertools.count(1)
+
+    def numbered(one: Json) -> Json:
+        component = {"id": next(numbers), **one}
+        if "components" in one:
+            component["components"] = [numbered(child) for child in one["components"]]
+        if one["type"] in SELECT_COMPONENTS:
+            component = {"min_values": 1, "max_values": 1, **component}
+            # For forms only, but discord.py sends it with every select menu.
+            component.pop("required", None)
+        return component
+
+    return [numbered(one) for one in without_nulls(sent)]
+
+
+@dataclass(frozen=True)
+class ParsedMentions:
+    """The mentioned ids in the order of the text, and whether everyone is mentioned."""
+
+    users: tuple[str, ...]
+    roles: tuple[str, ...]
+    everyone: bool
+
+
+def find_mentions(content: str, allowed: Json | None, replied_to: str | None) -> ParsedMentions:
+    """Return the pinging mentions of `content` by allowed_mentions (None: all, and the replied-to author)."""
+    rule: Json = {"parse": MENTION_TYPES, "replied_user": True} if allowed is None else allowed
+    parse = rule.get("parse") or ()
+    users = _mentioned_ids(r"<@!?(\d+)>", content, rule, parse, "users")
+    if replied_to is not None and rule.get("replied_user"):
+        users = [*users, replied_to]
+    everyone = "everyone" in parse and re.search(r"@(everyone|here)\b", content) is not None
+    roles = _mentioned_ids(r"<@&(\d+)>", content, rule, parse, "roles")
+    return ParsedMentions(tuple(dict.fromkeys(users)), tuple(dict.fromkeys(roles)), everyone)
+
+
+def _mentioned_ids(pattern: str, content: str, rule: Json, parse: object, kind: str) -> list[str]:
+    listed = {str(one) for one in rule.get(kind) or ()}
+    whole = isinstance(parse, list | tuple) and kind in parse
+    return [found for found in re.findall(pattern, content) if whole or found in listed]

@@ -1,0 +1,153 @@
+"""Validates what a bot sends, as Discord does: limits of messages and components, and command definitions."""
+
+import re
+from collections.abc import Iterator
+from typing import cast
+
+from sandbox.sandbox_errors import ApiError, Json
+
+FieldLimits = tuple[tuple[str, int], ...]
+"""Maximum characters or items by the path of a field (`[]` stands for each item of a list)."""
+MESSAGE: FieldLimits = (
+    ("content", 2000),
+    ("nonce", 25),
+    ("username", 80),
+    ("embeds", 10),
+    ("embeds[].title", 256),
+    ("embeds[].description", 4096),
+    ("embeds[].fields", 25),
+    ("embeds[].fields[].name", 256),
+    ("embeds[].fields[].value", 1024),
+    ("embeds[].footer.text", 2048),
+    ("embeds[].author.name", 256),
+    ("components", 5),
+    ("components[].components", 5),
+    ("components[].components[].label", 80),
+    ("components[].components[].custom_id", 100),
+    ("components[].components[].placeholder", 150),
+    ("components[].components[].options", 25),
+)
+THREAD: FieldLimits = (("name", 100),)
+MODAL: FieldLimits = (("title", 45), ("custom_id", 100), ("components", 5))
+CHOICES: FieldLimits = (("choices", 25), ("choices[].name", 100))
+COMMANDS: FieldLimits = tuple(
+    (f"[].{'options[].' * depth}{field}", most)
+    for depth in range(4)
+    for field, most in (
+        ("name", 32),
+        ("description", 100),
+        ("options", 25),
+        ("choices", 25),
+        ("choices[].name", 100),
+        ("choices[].value", 100),
+    )
+)
+FieldPath = tuple[str, ...]
+
+
+def check_limits(body: object, rules: FieldLimits) -> None:
+    """Raise ApiError 50035, with Discord's tree of errors, if a field is too long."""
+    errors: Json = {}
+    for path, most in rules:
+        for field, value in _find_fields(body, path.replace("[]", ".[]").strip(".").split("."), ()):
+            if isinstance(value, str | list) and len(value) > most:
+                _add_error(errors, field, f"Must be {most} or fewer in length.")
+    if errors:
+        raise ApiError(50035, errors)
+
+
+def check_message(body: Json) -> None:
+    """Check the limits of a message, and that custom_ids are unique."""
+    check_limits(body, MESSAGE)
+    seen: set[str] = set()
+    for field, custom_id in _find_fields(body, ["components", "[]", "components", "[]", "custom_id"], ()):
+        if str(custom_id) in seen:
+            message = "Component custom id cannot be duplicated"
+            raise ApiError.field(".".join(field), "COMPONENT_CUSTOM_ID_DUPLICATED", message)
+        seen.add(str(custom_id))
+
+
+def _find_fields(node: object, path: list[str], field: FieldPath) -> Iterator[tuple[FieldPath, object]]:
+    if not path:
+        yield field, node
+    elif path[0] == "[]" and isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _find_fields(item, path[1:], (*field, str(index)))
+    elif isinstance(node, dict) and path[0] in node:
+        yield from _find_fields(node[path[0]], path[1:], (*field, path[0]))
+
+
+def _add_error(errors: Json, field: FieldPath, message: str) -> None:
+    for step in field:
+        errors = errors.setdefault(step, {})
+    errors["_errors"] = [{"code": "BASE_TYPE_MAX_LENGTH", "message": message}]
+
+
+CHAT_INPUT, USER_COMMAND, MESSAGE_COMMAND = 1, 2, 3
+MAX_COMMANDS_BY_TYPE = {CHAT_INPUT: 100, USER_COMMAND: 5, MESSAGE_COMMAND: 5}
+"""Commands of each type that a bot may have, globally and again in each guild."""
+MAX_COMMAND_CHARACTERS = 8_000
+
+
+# \w matches letters of every script, as on Discord; capitals are refused separately.
+COMMAND_NAME_PATTERN = re.compile(r"[-_'\w]{1,32}")
+
+
+def check_commands(commands: list[Json]) -> None:
+    """Refuse what Discord refuses: 30032 for too many commands, else 50035 with the path of the first error."""
+    check_limits(commands, COMMANDS)
+    for kind, most in MAX_COMMANDS_BY_TYPE.items():
+        if sum(_kind(command) == kind for command in commands) > most:
+            raise ApiError(30032, words=f"Maximum number of application commands reached ({most}).")
+    seen: set[tuple[int, object]] = set()
+    for index, command in enumerate(commands):
+        key = _kind(command), command.get("name")
+        if key in seen:
+            message = "Application command names must be unique"
+            raise ApiError.field(f"{index}.name", "APPLICATION_COMMANDS_DUPLICATE_NAME", message)
+        seen.add(key)
+        _check_one(str(index), command)
+
+
+def _kind(command: Json) -> int:
+    return int(command.get("type") or CHAT_INPUT)
+
+
+def _check_one(field: str, command: Json) -> None:
+    described = bool(command.get("description"))
+    if _kind(command) == CHAT_INPUT:
+        for where, node in _option_paths(field, command):
+            name = str(node.get("name") or "")
+            if not COMMAND_NAME_PATTERN.fullmatch(name) or name != name.lower():
+                raise ApiError.field(f"{where}.name", "APPLICATION_COMMAND_INVALID_NAME", "Command name is invalid")
+            if not node.get("description"):
+                raise ApiError.field(f"{where}.description", "BASE_TYPE_REQUIRED", "This field is required")
+            _check_order(where, node)
+    elif described:
+        message = "Context menu commands cannot have description"
+        raise ApiError.field(f"{field}.description", "APPLICATION_COMMAND_CONTEXT_MENU_DESCRIPTION_INVALID", message)
+    if _size(command) > MAX_COMMAND_CHARACTERS:
+        message = f"Command exceeds maximum size ({MAX_COMMAND_CHARACTERS})"
+        raise ApiError.field(field, "APPLICATION_COMMAND_TOO_LARGE", message)
+
+
+def _option_paths(field: str, node: Json) -> Iterator[tuple[str, Json]]:
+    """Yield the command and all its options, with their paths."""
+    yield field, node
+    for index, option in enumerate(node.get("options") or ()):
+        yield from _option_paths(f"{field}.options.{index}", option)
+
+
+def _check_order(field: str, node: Json) -> None:
+    optional = False
+    for index, option in enumerate(node.get("options") or ()):
+        if option.get("required") and optional:
+            message = "Required options must be placed before non-required options"
+            raise ApiError.field(f"{field}.options.{index}", "APPLICATION_COMMAND_OPTIONS_REQUIRED_INVALID", message)
+        optional = optional or not option.get("required")
+
+
+def _size(node: Json) -> int:
+    own = sum(len(str(node.get(part) or "")) for part in ("name", "description", "value"))
+    inner = [*(node.get("options") or ()), *(node.get("choices") or ())]
+    return own + sum(_size(cast(Json, one)) for one in inner)

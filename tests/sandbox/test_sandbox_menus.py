@@ -1,0 +1,172 @@
+"""Select menus, forms with them, and the commands of the context menus, against the real client."""
+
+import discord
+import pytest
+from discord import app_commands
+
+from sandbox import SandboxRefusal
+
+
+class Menus(discord.ui.View):
+    """One of each."""
+
+    @discord.ui.select(
+        placeholder="Pick",
+        min_values=1,
+        max_values=2,
+        options=[discord.SelectOption(label=name.title(), value=name) for name in ("ash", "birch", "cedar")],
+    )
+    async def pick(self, interaction: discord.Interaction, menu: discord.ui.Select) -> None:
+        await interaction.response.send_message(" ".join(menu.values))
+
+    @discord.ui.select(cls=discord.ui.UserSelect, placeholder="Who")
+    async def who(self, interaction: discord.Interaction, menu: discord.ui.UserSelect) -> None:
+        await interaction.response.send_message(f"{menu.values[0].display_name} {type(menu.values[0]).__name__}")
+
+    @discord.ui.select(cls=discord.ui.RoleSelect, placeholder="Which role")
+    async def role(self, interaction: discord.Interaction, menu: discord.ui.RoleSelect) -> None:
+        await interaction.response.send_message(menu.values[0].name)
+
+    @discord.ui.select(cls=discord.ui.ChannelSelect, placeholder="Where", channel_types=[discord.ChannelType.text])
+    async def where(self, interaction: discord.Interaction, menu: discord.ui.ChannelSelect) -> None:
+        await interaction.response.send_message(menu.values[0].name)
+
+    @discord.ui.select(placeholder="Closed", disabled=True, options=[discord.SelectOption(label="x")])
+    async def closed(self, interaction: discord.Interaction, menu: discord.ui.Select) -> None:
+        raise AssertionError
+
+
+class Wish(discord.ui.Modal, title="A wish"):
+    """Text that is read, a menu that must be filled, one that may, and a line to write."""
+
+    intro = discord.ui.TextDisplay("Choose well.")
+    wood = discord.ui.Label(
+        text="Wood", component=discord.ui.Select(options=[discord.SelectOption(label="Ash", value="ash")])
+    )
+    more = discord.ui.Label(
+        text="More",
+        component=discord.ui.Select(options=[discord.SelectOption(label="Oak")], required=False),
+    )
+    why = discord.ui.Label(text="Why", component=discord.ui.TextInput(max_length=5))
+
+    async def on_submit(self, interaction: discord.Interaction) -> None:
+        await interaction.response.send_message(f"{self.wood.component.values} {self.more.component.values}")
+
+
+@pytest.fixture
+async def bot(sandbox, probe):
+    @probe.tree.context_menu(name="Look At")
+    async def look(interaction: discord.Interaction, whom: discord.Member) -> None:
+        await interaction.response.send_message(f"looks at {whom.display_name}, a {whom.top_role.name}")
+
+    @probe.tree.context_menu(name="Quote")
+    async def quote(interaction: discord.Interaction, message: discord.Message) -> None:
+        await interaction.response.send_message(f"{message.author.display_name} said {message.content}")
+
+    @probe.tree.context_menu(name="Judge")
+    @app_commands.default_permissions(manage_messages=True)
+    async def judge(interaction: discord.Interaction, message: discord.Message) -> None:
+        await interaction.response.send_message("judged", ephemeral=True)
+
+    @probe.tree.command(description="A form")
+    async def wish(interaction: discord.Interaction) -> None:
+        await interaction.response.send_modal(Wish())
+
+    @probe.tree.command(description="Not for everybody", nsfw=True)
+    async def grim(interaction: discord.Interaction) -> None:
+        await interaction.response.send_message("grim")
+
+    await probe.tree.sync()
+    return probe
+
+
+@pytest.mark.parametrize(
+    ("menu", "values", "result"),
+    [
+        ("Pick", ["birch"], "birch"),
+        ("Pick", ["Ash", "cedar"], "ash cedar"),
+        ("Who", ["Mora"], "Mora Member"),
+        ("Which role", ["Moderator"], "Moderator"),
+        ("Where", ["#cellar"], "cellar"),
+    ],
+)
+async def test_menus_send_what_was_chosen(sandbox, probe, menu, values, result):
+    await probe.room().send("menus", view=Menus(timeout=None))
+    shown = sandbox.messages("tavern")[0]
+    assert (await sandbox.member("Nils").select(shown, menu, values)).message["content"] == result
+
+
+@pytest.mark.parametrize(
+    ("menu", "values", "words"),
+    [
+        ("Pick", ["oak"], "not one of the choices"),
+        ("Pick", [], "between 1 and 2"),
+        ("Pick", ["ash", "birch", "cedar"], "between 1 and 2"),
+        ("Who", ["Zed"], "Unknown user"),
+        ("Which role", ["King"], "Unknown role"),
+        ("Where", ["attic"], "Unknown channel"),
+        ("Closed", ["x"], "cannot be used"),
+        ("Missing", ["x"], "no menu called Missing"),
+    ],
+)
+async def test_menus_take_only_what_they_offer(sandbox, probe, menu, values, words):
+    await probe.room().send("menus", view=Menus(timeout=None))
+    with pytest.raises(SandboxRefusal, match=words):
+        await sandbox.member("Nils").select(sandbox.messages("tavern")[0], menu, values)
+
+
+async def test_forms_with_menus(sandbox, bot):
+    nils = sandbox.member("Nils")
+    form = await nils.slash("tavern", "wish")
+    for fields, words in (
+        ({"Wood": ["ash"]}, "Why: This field is required"),
+        ({"Why": "so", "Wood": []}, "Choose 1"),
+        ({"Why": "so", "Wood": "oak"}, "not one of the choices"),
+        ({"Why": "because", "Wood": "ash"}, "between 0 and 5"),
+    ):
+        with pytest.raises(SandboxRefusal, match=words):
+            await nils.submit(form, **fields)
+    assert (await nils.submit(form, Why="so", Wood=["Ash"])).message["content"] == "['ash'] []"
+
+
+async def test_context_menus_act_on_members_and_messages(sandbox, bot):
+    nils, said = sandbox.member("Nils"), await sandbox.member("Mora").say("tavern", "well said")
+    looked = await nils.context("tavern", "Look At", sandbox.member("Mora"))
+    assert looked.message["content"] == "looks at Mora, a Moderator"
+    assert looked.message["interaction_metadata"]["target_user"]["id"] == sandbox.member("Mora").id
+    quoted = await nils.context("tavern", "Quote", said)
+    assert quoted.message["content"] == "Mora said well said" and quoted.message["type"] == 23
+    assert (await sandbox.member("Mora").context("tavern", "Judge", said["id"])).ephemeral
+    for command, target, words in (
+        ("Look At", "1", "Unknown Member"),
+        ("Quote", "1", "Unknown Message"),
+        ("Judge", said, "do not have permission"),
+        ("Praise", said, "no command called Praise"),
+    ):
+        with pytest.raises(SandboxRefusal, match=words):
+            await nils.context("tavern", command, target)
+
+
+async def test_messages_are_whole_for_a_command_used_on_them(sandbox, new_probe, run):
+    client = new_probe(message_content=False)
+
+    @client.tree.context_menu(name="Quote")
+    async def quote(interaction: discord.Interaction, message: discord.Message) -> None:
+        await interaction.response.send_message(message.content)
+
+    async with run(client, sandbox.token):
+        await client.tree.sync()
+        said = await sandbox.member("Mora").say("tavern", "secret")
+        assert (await client.receive()).content == ""
+        assert (await sandbox.member("Nils").context("tavern", "Quote", said)).message["content"] == "secret"
+
+
+async def test_age_restricted_commands_work_in_such_channels_only(sandbox, bot):
+    nils = sandbox.member("Nils")
+    for place in ("tavern", await nils.dm()):
+        with pytest.raises(SandboxRefusal, match="age-restricted"):
+            await nils.slash(place, "grim")
+    assert (await nils.slash("cellar", "grim")).message["content"] == "grim"
+    below = await nils.thread("cellar", "deeper")
+    assert (await nils.slash(below, "grim")).message["content"] == "grim"
+    assert bot.room("cellar").is_nsfw() and not bot.room().is_nsfw()

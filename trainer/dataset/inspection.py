@@ -1,0 +1,289 @@
+"""Summarises a source before a build: formats, counts, languages, rejected records."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from personas.schemas.import_report import ImportItem, ImportReport, as_is, not_taken, other_meaning
+from trainer.dataset.quality_filters import detect_language
+from trainer.sources.column_profile import MAX_ASKED_COLUMNS, ColumnQuestion
+from trainer.sources.columns import ColumnUse
+from trainer.sources.conversation import Conversation, RejectedRecord, is_chat_log
+from trainer.sources.reader import format_roles, read_source
+from trainer.sources.registry import describe_content
+from trainer.sources.source_format import ReadOptions, SourceFormat
+
+MAX_SHOWN_REJECTED = 100
+MAX_SHOWN_EXAMPLES = 3
+MAX_SHOWN_SPEAKERS = 50
+MAX_LANGUAGE_CONVERSATIONS = 20_000
+"""Number of conversations whose language is detected, unless the source states it: half a millisecond each."""
+SHOWN_REASONS, SHOWN_TURNS, SHOWN_CHARACTERS = 8, 6, 240
+
+
+ROLE_TITLES = {
+    "speaker": "who speaks",
+    "text": "what is said",
+    "time": "when",
+    "date": "the day",
+    "conversation": "which conversation",
+    "user": "questions",
+    "input": "input of the questions",
+    "assistant": "answers",
+    "messages": "messages",
+    "from": "who speaks, inside the messages",
+    "value": "what is said, inside the messages",
+    "system": "system text",
+    "lang": "language",
+    "order": "the order of the messages",
+    "verdict": "whether an answer is learned",
+}
+"""What the roles of columns mean, for people; other roles are named as they are."""
+
+
+@dataclass
+class SourceSummary:
+    """Counts over a whole source: files by format, records, conversations by language, or of `unjudged` language.
+
+    `speakers` counts the turns of people in chat logs. `is_decided`: it is said who the persona is, or there is no
+    choice.
+    """
+
+    formats: Mapping[str, tuple[SourceFormat, int]]
+    columns: ColumnUse = field(default_factory=ColumnUse)
+    rows: int = 0
+    conversations: int = 0
+    turns: int = 0
+    languages: Counter[str] = field(default_factory=Counter)
+    unjudged: int = 0
+    rejected_count: int = 0
+    rejected: list[RejectedRecord] = field(default_factory=list)
+    reasons: dict[str, RejectedRecord] = field(default_factory=dict)
+    examples: list[Conversation] = field(default_factory=list)
+    roles: Counter[str] = field(default_factory=Counter)
+    speakers: Counter[str] = field(default_factory=Counter)
+    has_persona: bool = False
+    is_named: bool = False
+
+    @property
+    def is_decided(self) -> bool:
+        """True unless one of several characters has to be named."""
+        return self.is_named or len(self.roles) < 2
+
+    @property
+    def report(self) -> ImportReport:
+        """What was taken as is, what with another meaning, and what was not, and why."""
+        return ImportReport.of(self._report_items())
+
+    def _report_items(self) -> Iterator[ImportItem]:
+        of_form = list(form_items(self.formats, self.columns))
+        yield from (item for item in of_form if item.outcome == "as_is")
+        if self.conversations:
+            plural = "s" if self.conversations > 1 else ""
+            yield as_is(f"{self.conversations:,} conversation{plural} with {self.turns:,} turns")
+        yield from (item for item in of_form if item.outcome != "as_is")
+        for item in self.common_reasons:
+            yield not_taken(f"{item.rows:,} records" if item.rows else item.row, item.reason)
+
+    @property
+    def common_reasons(self) -> list[RejectedRecord]:
+        """The reasons for rejection, the most common first, as records with the number of `rows`."""
+        return sorted(self.reasons.values(), key=lambda record: -record.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the published object of `--json`; `languages_of` is the sample size if languages were sampled."""
+        sample = {"languages_of": self.conversations - self.unjudged} if self.unjudged else {}
+        return {
+            "format": ", ".join(self.formats),
+            "rows": self.rows,
+            "conversations": self.conversations,
+            "turns": self.turns,
+            "languages": dict(self.languages.most_common()),
+            **sample,
+            "rejected_count": self.rejected_count,
+            "rejected": [{"row": item.row, "reason": item.reason} for item in self.rejected],
+            "reasons": {item.reason: item.rows for item in self.common_reasons},
+            "examples": [_example(conversation, self.is_decided) for conversation in self.examples],
+            "report": self.report.as_json(),
+            **({"roles": dict(self.roles.most_common())} if self.roles else {}),
+            **({"speakers": dict(self.speakers.most_common(MAX_SHOWN_SPEAKERS))} if self.speakers else {}),
+        }
+
+
+def form_items(formats: Mapping[str, tuple[SourceFormat, int]], columns: ColumnUse) -> Iterator[ImportItem]:
+    """Yield what becomes of a source by its form alone: its columns, and what its format takes with another meaning."""
+    for role, column in columns.used.items():
+        yield as_is(f"column {column} ({ROLE_TITLES.get(role, role)})")
+    for format, _ in formats.values():
+        yield from (other_meaning(format.title, meaning) for meaning in format.meanings)
+    for column in columns.unused:
+        yield not_taken(f"column {column}", "it has no role")
+
+
+def inspect_source(
+    path: Path, options: ReadOptions, format: str | None = None, on_progress: Callable[[int], None] = lambda rows: None
+) -> SourceSummary:
+    """Read the whole source; `on_progress` is called for each record.
+
+    Raises `MaterialError` for an unknown format or a damaged file.
+    """
+    content = describe_content(path, options, format)
+    found = SourceSummary(content.formats, content.columns, is_named=bool(options.all_persona_names))
+    judged = 0
+    for item in read_source(path, options, format):
+        found.rows += item.rows
+        found.roles.update(item.roles)
+        on_progress(item.rows)
+        if isinstance(item, RejectedRecord):
+            _count_rejected(found, item)
+            continue
+        found.conversations += 1
+        found.turns += len(item.messages)
+        found.has_persona = found.has_persona or any(message.speaker.is_persona for message in item.messages)
+        if is_chat_log(item):
+            found.speakers.update(message.speaker.name for message in item.messages)
+        if len(found.examples) < MAX_SHOWN_EXAMPLES:
+            found.examples.append(item)
+        if item.lang:
+            found.languages[item.lang] += 1
+        elif judged < MAX_LANGUAGE_CONVERSATIONS:
+            judged += 1
+            found.languages[detect_language("\n".join(message.text for message in item.messages))] += 1
+        else:
+            found.unjudged += 1
+    return found
+
+
+def _count_rejected(found: SourceSummary, item: RejectedRecord) -> None:
+    found.rejected_count += item.rows
+    if len(found.rejected) < MAX_SHOWN_REJECTED:
+        found.rejected.append(item)
+    before = found.reasons.get(item.reason)
+    if before or len(found.reasons) < MAX_SHOWN_REJECTED:
+        rows = item.rows + (before.rows if before else 0)
+        found.reasons[item.reason] = RejectedRecord(before.row if before else item.row, item.reason, rows)
+
+
+def _example(conversation: Conversation, is_decided: bool) -> dict[str, Any]:
+    return {
+        "row": conversation.messages[0].row,
+        "system": conversation.system,
+        "messages": [
+            {"speaker": m.speaker.name, "persona": m.speaker.is_persona and is_decided, "text": m.text}
+            for m in conversation.messages
+        ],
+        "later_systems": [{"from_message": start, "text": text} for start, text in conversation.later_systems],
+        "rejected": conversation.rejected,
+    }
+
+
+def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
+    """Format the summary line by line."""
+    yield f"{name}: {_formats(found)}"
+    if found.columns.is_mapped:
+        pairs = ", ".join(f"{role}={column}" for role, column in found.columns.used.items())
+        yield f"Columns are read as {pairs}; --map changes that."
+    yield ""
+    yield from _format_counts(found)
+    yield from _format_people(found)
+    yield from _format_reasons(found)
+    for number, conversation in enumerate(found.examples, start=1):
+        yield f"\n  Example {number}, {conversation.messages[0].row}"
+        yield from _format_conversation(conversation, found.is_decided)
+    yield from _format_report(found)
+    notes = [format.note for format, _ in found.formats.values() if format.note]
+    yield from (f"\n{note}" for note in notes)
+    if not notes and not found.conversations and not found.roles:
+        expected = "; or ".join(format.expected for format, _ in found.formats.values())
+        yield f"\nNothing in it can be used. Expected: {expected}."
+
+
+def _format_counts(found: SourceSummary) -> Iterator[str]:
+    languages = ", ".join(f"{language} {count:,}" for language, count in found.languages.most_common(SHOWN_REASONS))
+    counts = {"rows": found.rows, "conversations": found.conversations, "turns": found.turns}
+    for title, count in {**counts, "not used": found.rejected_count}.items():
+        yield f"  {title:<14}{count:>12,}"
+    sample = f" (of {found.conversations - found.unjudged:,} conversations)" if found.unjudged else ""
+    yield f"  {'languages':<14}{languages or '–':>12}{sample}"
+
+
+def _format_people(found: SourceSummary) -> Iterator[str]:
+    """Format characters and speakers, and whether one of them has to be named."""
+    if found.roles:
+        yield f"  {'characters':<14}{format_roles(found.roles)}"
+    if found.speakers:
+        yield f"  {'speakers':<14}{format_roles(found.speakers)}"
+    if len(found.roles) > 1 or (found.roles and not found.conversations):
+        yield "\n  A persona learns the lines of one character: name one of them with --as."
+    elif found.speakers and not found.has_persona:
+        yield "\n  A persona learns the lines of one speaker: name one of them with --as, unless it has that name."
+
+
+def _format_reasons(found: SourceSummary) -> Iterator[str]:
+    if reasons := found.common_reasons:
+        yield "\n  Not used because"
+    for reason in reasons[:SHOWN_REASONS]:
+        yield f"  {reason.rows:>12,}  {_shorten(reason.reason)} (first: {reason.row})"
+    if len(reasons) > SHOWN_REASONS:
+        yield f"  and {len(reasons) - SHOWN_REASONS} more reasons"
+
+
+def format_question(question: ColumnQuestion, command: str) -> Iterator[str]:
+    """Format the columns of an unknown table line by line, and the command that says which is which."""
+    yield f"{question.file} is a table in no known form, and it is not guessed which column speaks. Nothing was read."
+    if not question.has_header:
+        yield "Its first row is content, so the columns are numbered."
+    yield ""
+    shown = question.columns[:MAX_ASKED_COLUMNS]
+    widths = [max(len(text) for text in texts) for texts in ([c.name for c in shown], [c.title for c in shown])]
+    for column in shown:
+        examples = " | ".join(column.examples)
+        yield f"  {column.name:<{widths[0]}}  {column.title:<{widths[1]}}  {examples}".rstrip()
+    if more := len(question.columns) - len(shown):
+        yield f"  and {more} more columns"
+    yield ""
+    yield "If this is right, type it; else name the right columns:" if question.proposal else "Name the columns:"
+    yield f"  {command}"
+    yield "A chat has speaker, text and, if there are times, time; questions and answers have user and assistant."
+
+
+def _formats(found: SourceSummary) -> str:
+    (first, _), *more = found.formats.values()
+    if not more:
+        return f"{first.title} (--format {first.name})"
+    counts = ((format.title, name, count) for name, (format, count) in found.formats.items())
+    return "; ".join(f"{title} ({name}, {count:,} file{'s' * (count != 1)})" for title, name, count in counts)
+
+
+def _format_report(found: SourceSummary) -> Iterator[str]:
+    """Format the report without the reasons of records, which stand above."""
+    reasons = {item.reason for item in found.common_reasons}
+    shown = ImportReport(tuple(item for item in found.report.items if item.why not in reasons or not item.why))
+    if lines := shown.lines():
+        yield ""
+        yield from lines
+
+
+def _format_conversation(conversation: Conversation, is_decided: bool) -> Iterator[str]:
+    if conversation.system:
+        yield f"    [{_shorten(conversation.system)}]"
+    turns = conversation.messages[:SHOWN_TURNS]
+    width = max(len(message.speaker.name) for message in turns)
+    later = dict(conversation.later_systems)
+    for place, message in enumerate(turns):
+        if place in later:
+            yield f"    [{_shorten(later[place])}]"
+        is_learned = message.speaker.is_persona and is_decided
+        mark = " " if not is_learned else "*" if message.is_trained else "-"
+        yield f"  {mark} {message.speaker.name:<{width}}  {_shorten(message.text)}"
+    if more := len(conversation.messages) - len(turns):
+        yield f"    and {more} more turns"
+    if conversation.rejected:
+        yield f"    rejected: {_shorten(conversation.rejected)}"
+
+
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_CHARACTERS else f"{line[: SHOWN_CHARACTERS - 2]} …"

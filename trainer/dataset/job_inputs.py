@@ -1,0 +1,294 @@
+"""Reads a job folder's material: checks kinds, digests and rights, then reads its conversations."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from personas.card.toml_card import read_card
+from personas.cli_common import read_setting
+from personas.errors import MaterialError, MaterialGoneError, RequestError
+from personas.home.column_maps import split_pairs
+from personas.home.data_subjects import NO_CONSENT, Consent, read_consent
+from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
+from personas.home.job_folder import material_digest
+from personas.home.preferences import PreferenceRecord, read_preferences
+from personas.home.pseudonyms import JobKeys
+from personas.home.rights import COMMAND_LINE_STATEMENT, decide_right
+from personas.lore.index import LoreIndex
+from personas.lore.passages import WORLD, read_lore
+from personas.outside_names import UnsafeNameError, path_inside
+from personas.schemas.base import DISCORD_API
+from personas.schemas.chat import Persona
+from personas.schemas.training import JobSpec, Material
+from trainer.dataset.data_mixture import mixes_general, select_lore_pairs, split_general
+from trainer.dataset.synthetic.lore_extraction import extract_lore
+from trainer.schemas import Recipe
+from trainer.sources.conversation import Conversation, RejectedRecord, persona_speaks, replace_assistant
+from trainer.sources.conversation_builder import RawDialogue, build_conversation
+from trainer.sources.reader import read_usable
+from trainer.sources.source_format import ReadOptions
+
+ALLOWED_KINDS = {
+    "persona": ("card", "log", "dataset", "lore", "messages", "general", "adapter", "pairs"),
+    "dialogue": ("messages", "dataset", "general", "adapter"),
+    "preference": ("card", "log", "dataset", "lore", "general", "adapter", "preferences"),
+}
+SOURCE_KINDS = {"persona": "log", "dialogue": "messages", "preference": "log"}
+KINDS_WITHOUT_SPEAKERS = ("card", "lore", "preferences")
+BUILT_KINDS = ("dataset", "adapter")
+"""Built earlier by this program, from what was allowed then."""
+EXTRACTED_SOURCE = "lore, extracted"
+OVER_PAIRS_SHARE = "over the share of lore pairs"
+MaterialPaths = Mapping[str, list[tuple[Path, Material]]]
+
+
+@dataclass(frozen=True)
+class JobInputs:
+    """A job's checked material, before its conversations are read.
+
+    `built` is the folder of a data set that takes the place of talk, `parent` that of the adapter to train further.
+    `consent` is what is allowed today, `held_out` what was held out before. `keys` are those of pseudonyms and of lists
+    of people. `paths` are the materials by kind. `lore_pairs` is the share of replies to take from lore. `between` is
+    called between two conversations or samples.
+    """
+
+    persona: Persona | None = None
+    lore: LoreIndex | None = None
+    keys: JobKeys = field(default_factory=lambda: JobKeys(b"", b""))
+    consent: Consent = NO_CONSENT
+    held_out: HoldoutIndex | None = None
+    built: Path | None = None
+    parent: Path | None = None
+    talk_kind: str = "log"
+    paths: MaterialPaths = field(default_factory=dict)
+    lore_pairs: float = 0.0
+    between: Callable[[], object] = lambda: None
+
+
+@dataclass(frozen=True)
+class JobTalk:
+    """A job's conversations before anonymisation.
+
+    `general` measures what training makes a model forget; `to_mix` is general dialogue to train on besides, in the
+    order in which it is taken. `rejected` are unusable records. `pairs` counts the lore pairs among the conversations,
+    whose sources are `pair_sources`.
+    """
+
+    conversations: Sequence[Conversation] = ()
+    general: Sequence[Conversation] = ()
+    to_mix: Sequence[Conversation] = ()
+    rejected: Sequence[RejectedRecord] = ()
+    preferences: Sequence[PreferenceRecord] = ()
+    pairs: Mapping[str, int] = field(default_factory=dict)
+    pair_sources: Sequence[str] = ()
+
+
+def read_job_inputs(folder: Path, spec: JobSpec) -> JobInputs:
+    """Check a job's material and read all of it but its conversations.
+
+    Raises `UnderstudyError` naming the file that cannot be used, and why.
+    """
+    paths = _material_paths(folder, spec)
+    keys = JobKeys.in_folder(folder)
+    persona = _find_persona(paths["card"], spec) if spec.request.persona else None
+    return JobInputs(
+        persona=persona,
+        lore=_read_lore_index(paths["lore"], persona) if persona else None,
+        keys=keys,
+        consent=read_consent(folder),
+        held_out=HoldoutIndex.read(folder / HOLDOUT_FILE, keys.people),
+        built=paths["dataset"][0][0] if paths["dataset"] else None,
+        parent=paths["adapter"][0][0] if paths["adapter"] else None,
+        talk_kind=SOURCE_KINDS[spec.request.task_type],
+        paths=paths,
+        lore_pairs=spec.request.lore_pairs or 0.0,
+    )
+
+
+def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
+    """Read all conversations of a job. Raises `UnderstudyError` naming the file that cannot be used, and why."""
+    paths = inputs.paths
+    options = ReadOptions(
+        consent=inputs.consent,
+        session_gap_s=recipe.session_gap_minutes * 60,
+        names_by="`persona_names` in catalogue.toml",
+        mapped_by="`map` in catalogue.toml, or on the data set's page of the dashboard",
+    )
+    rejected: list[RejectedRecord] = []
+    conversations = _read_conversations(paths[inputs.talk_kind], replace(options, persona=inputs.persona), rejected)
+    general = _read_conversations(paths["general"], options, [])
+    to_mix: Sequence[Conversation] = ()
+    if inputs.persona and (mixes_general(recipe) or paths["messages"]):
+        general, to_mix = _split_mixture(_read_conversations(paths["messages"], options, []), general, recipe)
+    talk = JobTalk(conversations, general, to_mix, rejected, read_job_preferences(inputs))
+    return _add_lore_pairs(talk, inputs, inputs.persona, options) if inputs.persona and inputs.lore_pairs else talk
+
+
+def _add_lore_pairs(talk: JobTalk, inputs: JobInputs, persona: Persona, options: ReadOptions) -> JobTalk:
+    """Add pairs that are extracted from the lore and synthesised ones, up to their share of the replies."""
+    rejected: list[RejectedRecord] = []
+    synthesised = _read_conversations(inputs.paths["pairs"], replace(options, persona=persona), rejected)
+    extracted = _extract_pairs(inputs, persona, replace(options, source=EXTRACTED_SOURCE))
+    pairs = [replace_assistant(persona, pair) for pair in (*extracted, *synthesised)]
+    if not pairs:
+        raise MaterialError(f"No pairs can be made from the lore of {persona.name}.", "Add lore, or synthesise some.")
+    own = talk.conversations
+    if not any(persona_speaks(persona, one) for one in own):
+        own = [replace_assistant(persona, one) for one in own]
+    used, others = select_lore_pairs(pairs, own, inputs.lore_pairs)
+    rejected += [RejectedRecord(one.messages[0].row, OVER_PAIRS_SHARE, one.rows) for one in others]
+    counts = {"extracted": len(extracted), "synthesised": len(synthesised), "used": len(used)}
+    return replace(
+        talk,
+        conversations=[*own, *used],
+        rejected=[*talk.rejected, *rejected],
+        pairs={f"lore_pairs_{name}": count for name, count in counts.items()},
+        pair_sources=sorted({pair.source for pair in pairs}),
+    )
+
+
+def _extract_pairs(inputs: JobInputs, persona: Persona, options: ReadOptions) -> list[Conversation]:
+    """Extract question-answer pairs from the persona's own lore, under the right to it."""
+    passages = [passage for passage in (inputs.lore.passages if inputs.lore else ()) if passage.owner == persona.id]
+    if not passages:
+        return []
+    material = inputs.paths["lore"][0][1]
+    options = replace(options, right=material.right, arrived=material.arrived)
+    found = (
+        build_conversation(
+            RawDialogue.of([(message["role"], message["content"]) for message in pair.messages]),
+            f"{pair.passages[0].source} {pair.passages[0].heading}",
+            options,
+        )
+        for pair in extract_lore(persona, passages).pairs
+    )
+    return [item for item in found if isinstance(item, Conversation)]
+
+
+def read_job_preferences(inputs: JobInputs) -> list[PreferenceRecord]:
+    """Read a job's preferences unchanged. Raises `MaterialError` if training on them is not allowed."""
+    preferences = [one for path, _ in inputs.paths.get("preferences", ()) for one in read_preferences(path)]
+    if any(one.right == DISCORD_API for one in preferences):
+        raise MaterialError(
+            "A preference came through Discord's API, and nothing says whose words it holds.",
+            "Learn from replies that were taught through a form, and from votes on the operator's prompts.",
+        )
+    return preferences
+
+
+def _split_mixture(
+    messages: list[Conversation], general: list[Conversation], recipe: Recipe
+) -> tuple[list[Conversation], list[Conversation]]:
+    """Split general dialogue into one part that measures forgetting and one to train on."""
+    if not mixes_general(recipe):
+        raise RequestError(
+            "There is general dialogue to train on, and the recipe trains on none.",
+            "Take the recipe mixed-80-20 or two-stage, or set general_share.",
+        )
+    return split_general(messages, general)
+
+
+def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
+    """Returns the paths of the materials by kind. Raises `MaterialError` for too many or too few."""
+    task = spec.request.task_type
+    if foreign := sorted({material.kind for material in spec.materials} - {*ALLOWED_KINDS[task]}):
+        raise MaterialError(f"A {task} job does not use material of the kind {', '.join(foreign)}.", "Leave it out.")
+    kinds = {kind for allowed in ALLOWED_KINDS.values() for kind in allowed}
+    paths = {kind: _paths_of_kind(folder, spec, kind) for kind in sorted(kinds)}
+    source = SOURCE_KINDS[task]
+    if not paths["dataset"]:
+        _require_kind(bool(paths[source]) or spec.request.lore_pairs == 1, source, task)
+    elif spec.request.lore_pairs:
+        raise MaterialError("The job has a data set, and takes lore pairs too.", "Leave one of them out.")
+    elif paths[source] or len(paths["dataset"]) > 1:
+        raise MaterialError("The job has a data set and other conversations too.", "Leave one of them out.")
+    if len(paths["adapter"]) > 1:
+        raise MaterialError("The job has two adapters to start from.", "Leave one out.")
+    if task == "preference":
+        _require_kind(bool(paths["adapter"]), "adapter", task)
+        _require_kind(bool(paths["preferences"]), "preferences", task)
+    _require_kind(bool(paths["general"]), "general", task)
+    return paths
+
+
+def _require_kind(is_there: bool, kind: str, task: str) -> None:
+    if not is_there:
+        raise MaterialError(f"The job has no material of the kind {kind!r}.", f"A {task} job needs some.")
+
+
+def _paths_of_kind(folder: Path, spec: JobSpec, kind: str) -> list[tuple[Path, Material]]:
+    """Returns the paths of a kind's materials, each allowed for training and equal to its digest."""
+    root, consent = folder / "material", read_consent(folder)
+    return [
+        (_check_material(root, material, consent), material) for material in spec.materials if material.kind == kind
+    ]
+
+
+def _check_material(root: Path, material: Material, consent: Consent) -> Path:
+    try:
+        path = path_inside(root, material.path)
+    except UnsafeNameError as error:
+        what = f"The job names a material whose name {error}."
+        raise MaterialError(what, "Copy the material into the job's folder.") from None
+    if material.kind in BUILT_KINDS:
+        decide_right(material.path, stated=material.right if material.stated_by else "", consent=consent).require()
+    elif material.kind in KINDS_WITHOUT_SPEAKERS and material.right != DISCORD_API:
+        decide_right(material.path, stated=material.right if material.stated_by else "", consent=NO_CONSENT).require()
+    elif material.kind in KINDS_WITHOUT_SPEAKERS:
+        raise MaterialError(
+            f"{material.path} came through Discord's API, and nothing in it says who wrote what, so nobody can have "
+            "opted in.",
+            "Use your own writing, or text that its authors gave for this through a form.",
+        )
+    try:
+        digest = material_digest(path)
+    except OSError as error:
+        advice = "Put it back and run the same job again, or create the job anew."
+        raise MaterialGoneError(f"{material.path} cannot be read: {error.strerror}.", advice) from None
+    if digest != material.sha256:
+        raise MaterialError(f"{material.path} has changed since the request was made.", "Create the job anew.")
+    return path
+
+
+def _find_persona(cards: list[tuple[Path, Material]], spec: JobSpec) -> Persona:
+    personas = [read_card(path) for path, _ in cards if path.suffix == ".toml"]
+    wanted = spec.request.persona
+    found = next((persona for persona in personas if persona.id == wanted), None)
+    if found is None:
+        held = ", ".join(persona.id for persona in personas) or "none"
+        raise MaterialError(f"The job has no card of {wanted!r} (cards: {held}).", "Add the card to the material.")
+    return found
+
+
+def _read_conversations(
+    files: list[tuple[Path, Material]], options: ReadOptions, rejected: list[RejectedRecord]
+) -> list[Conversation]:
+    """Read the conversations of files in any format; `rejected` receives unusable records.
+
+    Raises `MaterialError` if training on a file is not allowed, it yields nothing, or the persona never speaks in it.
+    """
+    found: list[Conversation] = []
+    for path, material in files:
+        # A format that implies a right takes precedence over the command line, but not over a signed statement.
+        is_claimed = material.stated_by == COMMAND_LINE_STATEMENT
+        signed = material.right if material.stated_by and not is_claimed else ""
+        claimed = material.right if is_claimed else ""
+        of = replace(
+            options,
+            right=signed,
+            claimed=claimed,
+            arrived=material.arrived,
+            persona_names=material.persona_names,
+            mapping=split_pairs(material.mapping),
+        )
+        for item in read_usable(path, of, material.format):
+            if isinstance(item, Conversation):
+                found.append(item)
+            else:
+                rejected.append(item)
+    return found
+
+
+def _read_lore_index(folders: list[tuple[Path, Material]], persona: Persona) -> LoreIndex | None:
+    passages = [p for path, _ in folders for p in read_lore(path, (persona, WORLD))]
+    return LoreIndex(passages, encoder=read_setting("LORE_ENCODER")) if passages else None

@@ -1,0 +1,392 @@
+"""Loads the samples of a run from its data set folder: the only place that creates a `Dataset`.
+
+A job's own samples lie there as token ids. Those of a data set built by `dataset build` lie in the job's material as
+messages: they are rendered for the run's base model, and consent is checked again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+
+from personas.errors import MaterialError
+from personas.home.data_subjects import Consent
+from personas.home.datasets import EVAL_FILE, TRAIN_FILE
+from personas.home.holdout_index import HOLDOUT_FILE, HoldoutIndex
+from personas.home.pseudonyms import keyed_person
+from personas.home.rights import decide_right
+from personas.models.base_model import BaseModel
+from personas.prompt.renderer import Renderer, TokenizedSample
+from personas.schemas.base import DISCORD_API
+from personas.schemas.chat import Persona
+from personas.schemas.training import JobSpec
+from trainer.dataset.data_mixture import (
+    general_sample_count,
+    lore_pairs_caveat,
+    mixes_general,
+    mixture_caveat,
+    order_by_text,
+)
+from trainer.dataset.dataset import Dataset, SampleRecord, SampleSets, add_counts
+from trainer.dataset.holdout_fingerprints import match_held_out
+from trainer.dataset.job_inputs import JobInputs
+from trainer.dataset.layout import read_participants, read_samples, read_stats
+from trainer.dataset.ledger import Ledger
+from trainer.dataset.preference_policy import PreferenceSet
+from trainer.dataset.preference_samples import apply_preferences
+from trainer.dataset.run_dataset import MEASURED_FILE, MIXED_FILE, RunDataset, job_dataset
+from trainer.dataset.sample_renderer import (
+    HELD_OUT_BEFORE,
+    NOTHING_TRAINED,
+    TOO_LONG,
+    has_no_targets,
+    require_both_sides,
+)
+from trainer.schemas import GENERAL_KIND, PromptReply, Recipe, prompt_reply_of_line
+from trainer.sources.speakers import NOT_OPTED_IN
+
+SampleLine = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ConsentCheck:
+    """Checks which lines of a data set may be used now. `people` are the keyed hashes of those who have opted in."""
+
+    consent: Consent
+    people: frozenset[str]
+
+    @classmethod
+    def today(cls, consent: Consent, people_key: bytes) -> ConsentCheck:
+        """Return the check for the current permission and opt-ins."""
+        return cls(consent, frozenset(keyed_person(people_key, id) for id in consent.opted_in))
+
+    def fault(self, line: SampleLine, name: str) -> str:
+        """Return why a line is left out; empty if it may be used. Raises `MaterialError` if no line may be used."""
+        right = str(line.get("right") or "")
+        decide_right(f"A sample of {name}", stated=right, consent=self.consent).require()
+        if right != DISCORD_API:
+            return ""
+        if not isinstance(people := line.get("people"), list):
+            raise MaterialError(
+                f"{name} holds samples from Discord that do not say whose words they are.", "Build the data set again."
+            )
+        return "" if self.people.issuperset(people) else NOT_OPTED_IN
+
+
+def render_lines(
+    lines: Iterator[SampleLine],
+    renderer: Renderer,
+    dropped: Counter[str],
+    longest: int | None = None,
+    persona_name: str = "",
+) -> Iterator[tuple[SampleLine, TokenizedSample]]:
+    """Render the lines of a data set's file; `dropped` counts by reason those that yield no sample.
+
+    `persona_name` is that of the set's persona, for sets whose lines do not name the speaker yet.
+
+    Raises `MaterialError` for a line that the model's chat template cannot render.
+    """
+    for line in lines:
+        *before, reply = line["messages"]
+        try:
+            speaker = line.get("speaker", "" if line.get("kind") == GENERAL_KIND else persona_name)
+            sample = renderer.sample_from_messages(before, reply["content"], speaker)
+        except (TemplateError, IndexError) as error:
+            raise MaterialError(
+                f"The base model's chat template cannot render a sample of {line.get('source')}: {error}.",
+                "Build the data set with --base-model, or choose another base model.",
+            ) from error
+        if has_no_targets(renderer, sample):
+            dropped[NOTHING_TRAINED] += 1
+        elif longest is not None and len(sample.ids) > longest:
+            dropped[TOO_LONG] += 1
+        else:
+            yield line, sample
+
+
+def load_job_dataset(
+    job: Path, spec: JobSpec, inputs: JobInputs, renderer: Renderer, recipe: Recipe, base: BaseModel, *, stores: bool
+) -> Dataset:
+    """Load a job's samples from its data set folder, which is built first unless it is current.
+
+    It stays in the job's folder if it `stores`. Raises `UnderstudyError`.
+    """
+    with job_dataset(job, spec, inputs, renderer, recipe, base, stores=stores) as folder:
+        return load_dataset(folder, inputs, renderer, recipe)
+
+
+def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe) -> Dataset:
+    """Load the samples of a job from its data set folder (`trainer.dataset.run_dataset`).
+
+    Raises `MaterialError` if training or held-out samples are missing, and for a set that is damaged or of another
+    persona.
+    """
+    sets, learned, caveats = _load_sets(RunDataset(folder), content, renderer, recipe)
+    require_both_sides(len(sets.own), len(sets.heldout), sets.dropped + sets.ledger.dropped)
+    general, mixture_notes = ([], ()) if learned else _take_general(sets, content.persona, recipe)
+    measuring = _general_holdout(sets.measured, general if content.persona else ())
+    stages = recipe.first_stage_epochs > 0 and content.persona is not None
+    tally = _tally_samples((*sets.heldout, *sets.own, *general))
+    dropped = sets.rejected + sets.dropped + sets.ledger.replies
+    from_lore, samples = sum(tally.sources[name] for name in sets.pair_sources), len(sets.own) + len(sets.heldout)
+    if sets.pair_sources and (shortage := lore_pairs_caveat(content.lore_pairs, from_lore, samples)):
+        caveats += (shortage,)
+    return Dataset(
+        train=_samples(sets.own if stages else (*sets.own, *general)),
+        heldout=_samples(sets.heldout),
+        general=_samples(measuring),
+        counts={
+            **sets.counts,
+            "samples_train": len(sets.own) + len(general),
+            "samples_heldout": len(sets.heldout),
+            "samples_with_lore": tally.with_lore,
+            **({"samples_general": len(general)} if general else {}),
+            **({"samples_from_lore": from_lore} if sets.pair_sources else {}),
+            **{f"dropped: {reason}": n for reason, n in sorted(dropped.items())},
+        },
+        rights=dict(tally.rights),
+        sources=dict(tally.sources),
+        days=dict(tally.days),
+        people=add_counts(sets.people, tally.people),
+        replaced=sets.replaced,
+        permission=content.consent.permission if DISCORD_API in tally.rights else "",
+        ledger=sets.ledger,
+        held_out=sets.held_out,
+        first=_samples(general) if stages else (),
+        stated=sets.stated,
+        caveats=caveats + mixture_notes,
+        heldout_prompt_replies=_prompt_replies(sets.heldout),
+        train_prompt_replies=_prompt_replies(sets.own[: learned.good if learned else None]),
+        general_prompt_replies=_prompt_replies(measuring),
+        persona=content.persona,
+        lore=content.lore,
+        preferences=learned,
+        trimmed=sets.trimmed + tally.trimmed,
+    )
+
+
+def _load_sets(
+    run_set: RunDataset, content: JobInputs, renderer: Renderer, recipe: Recipe
+) -> tuple[SampleSets, PreferenceSet | None, tuple[str, ...]]:
+    """Load the sets and apply `train_samples` and preferences; return the preference set and notes too."""
+    if content.built:
+        sets = _load_built_sets(content.built, run_set, content, renderer, recipe)
+    else:
+        sets = _load_run_sets(run_set, content)
+    sets, caveats = _limit_samples(sets, recipe, by_source=content.persona is None)
+    if not (preferences := run_set.preferences()):
+        return sets, None, caveats
+    sets, learned, notes = apply_preferences(sets, preferences, content.persona, content.lore, renderer, recipe)
+    return sets, learned, caveats + notes
+
+
+def _load_run_sets(run_set: RunDataset, content: JobInputs) -> SampleSets:
+    """Load the sets of a job's own conversations, which were split and rendered for this run."""
+    stats = run_set.stats
+    pair_counts, pair_sources = stats.get("pairs", ({}, ()))
+    return SampleSets(
+        own=run_set.records(TRAIN_FILE),
+        general=run_set.records(MIXED_FILE),
+        heldout=run_set.records(EVAL_FILE),
+        counts=_counts(stats["counts"]) | _counts(pair_counts),
+        ledger=_load_ledger(stats),
+        held_out=HoldoutIndex.read(run_set.folder / HOLDOUT_FILE, content.keys.people),
+        measured=run_set.records(MEASURED_FILE),
+        rejected=run_set.rejected,
+        people=run_set.people,
+        replaced=run_set.replaced,
+        pair_sources=tuple(pair_sources),
+    )
+
+
+def _load_built_sets(
+    folder: Path, run_set: RunDataset, content: JobInputs, renderer: Renderer, recipe: Recipe
+) -> SampleSets:
+    """Load the samples of a built data set.
+
+    If a persona's recipe mixes in general dialogue, the set's own is used as far as the recipe says, and its held-out
+    part measures forgetting; otherwise all of the set is trained on. Raises `MaterialError` for a damaged set, and for
+    one of another persona.
+    """
+    stats = read_stats(folder)
+    _require_same_persona(content.persona, stats, folder)
+    held_out = HoldoutIndex.read(folder / HOLDOUT_FILE, content.keys.people).merge(_home_holdout(content))
+    reader = _DatasetReader(folder, content, renderer, recipe)
+    heldout, train = reader.read(EVAL_FILE), reader.read(TRAIN_FILE)
+    train = reader.drop_held_out(train, held_out)
+    general: list[SampleRecord] = []
+    measured: list[SampleRecord] = []
+    if content.persona and mixes_general(recipe):
+        general = [it.counted for it in order_by_text([it for it in train if it.is_general], _text)]
+        train = [it for it in train if not it.is_general]
+        if any(not it.is_general for it in heldout):
+            measured = [it.counted for it in heldout if it.is_general]
+            heldout = [it for it in heldout if not it.is_general]
+    return SampleSets(
+        own=[it.counted for it in train],
+        general=general or run_set.records(MIXED_FILE),
+        heldout=[it.counted for it in heldout],
+        counts={},
+        ledger=_load_ledger(stats),
+        held_out=held_out,
+        measured=[*measured, *run_set.records(MEASURED_FILE)],
+        dropped=reader.dropped,
+        people=add_counts(run_set.people, read_participants(folder)),
+        replaced=add_counts(run_set.replaced, _counts(stats.get("replaced"))),
+        stated={str(name): dict(stated) for name, stated in dict(stats.get("statements") or {}).items()},
+        trimmed=int(stats.get("with_trimmed_history") or 0),
+    )
+
+
+def _limit_samples(sets: SampleSets, recipe: Recipe, *, by_source: bool) -> tuple[SampleSets, tuple[str, ...]]:
+    """Keep `train_samples` of the job's own samples, drawn by the seed; a larger number adds to them.
+
+    `by_source` draws all samples of the first source before any of the next.
+    """
+    wanted_samples, own = recipe.train_samples, sets.own
+    if not wanted_samples:
+        return sets, ()
+    drawn = random.Random(recipe.seed).sample(range(len(own)), len(own))  # nosec B311  # repeatable
+    if by_source:
+        sources = {source: place for place, source in enumerate(dict.fromkeys(it.source for it in own))}
+        drawn.sort(key=lambda place: sources[own[place].source])
+    taken = drawn[:wanted_samples]
+    missing = wanted_samples - len(taken)
+    notes = (f"There are {len(own):,} samples to train on, {missing:,} fewer than train_samples asks for.",)
+    return replace(sets, own=[own[place] for place in sorted(taken)]), notes if missing else ()
+
+
+def _take_general(
+    sets: SampleSets, persona: Persona | None, recipe: Recipe
+) -> tuple[list[SampleRecord], tuple[str, ...]]:
+    """Take the general samples to train on, with a note if they are fewer than requested."""
+    if persona is None:
+        ignored = (
+            "A dialogue job trains on general dialogue alone: general_share and first_stage_epochs change nothing."
+        )
+        return list(sets.general), (ignored,) if mixes_general(recipe) else ()
+    if not mixes_general(recipe):
+        return list(sets.general), ()
+    own = len(sets.own)
+    most = general_sample_count(recipe, own)
+    taken = list(itertools.islice(sets.general, most))
+    caveat = mixture_caveat(recipe, own, len(taken))
+    return taken, (caveat,) if caveat else ()
+
+
+@dataclass
+class _Tally:
+    """Counts of samples."""
+
+    rights: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    days: Counter[str] = field(default_factory=Counter)
+    people: Counter[str] = field(default_factory=Counter)
+    with_lore: int = 0
+    trimmed: int = 0
+
+
+def _tally_samples(samples: Iterable[SampleRecord]) -> _Tally:
+    tally = _Tally()
+    for counted in samples:
+        tally.people.update(counted.people)
+        tally.rights[counted.right] += 1
+        tally.sources[counted.source] += 1
+        tally.days[counted.arrived] += 1
+        tally.with_lore += counted.has_lore
+        tally.trimmed += counted.is_trimmed
+    return tally
+
+
+def _general_holdout(measured: Sequence[SampleRecord], trained: Iterable[SampleRecord]) -> Sequence[SampleRecord]:
+    """Drop samples that the run trains on from those that measure forgetting, unless none would be left."""
+    known = {record.sample for record in trained}
+    return [it for it in measured if it.sample not in known] or measured
+
+
+def _samples(records: Iterable[SampleRecord]) -> tuple[TokenizedSample, ...]:
+    return tuple(it.sample for it in records)
+
+
+def _prompt_replies(records: Iterable[SampleRecord]) -> tuple[PromptReply, ...]:
+    return tuple(it.said for it in records)
+
+
+@dataclass(frozen=True)
+class _LoadedSample:
+    line: SampleLine
+    counted: SampleRecord
+
+    @property
+    def is_general(self) -> bool:
+        return self.line.get("kind") == GENERAL_KIND
+
+
+class _DatasetReader:
+    """Reads the files of one data set; `dropped` counts the samples that are left out, by reason."""
+
+    def __init__(self, folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe) -> None:
+        self._folder, self._renderer, self._longest = folder, renderer, recipe.max_length
+        self._allowed = ConsentCheck.today(content.consent, content.keys.people)
+        self._persona_name = content.persona.name if content.persona else ""
+        self._between = content.between
+        self.dropped: Counter[str] = Counter()
+
+    def read(self, file: str) -> list[_LoadedSample]:
+        """Read the lines of a file that may be used and fit, in order."""
+        lines = filter(self._may_be_used, read_samples(self._folder / file))
+        found = render_lines(lines, self._renderer, self.dropped, self._longest, self._persona_name)
+        return [_LoadedSample(line, _sample_record(line, sample)) for line, sample in found]
+
+    def drop_held_out(self, train: list[_LoadedSample], held_out: HoldoutIndex) -> list[_LoadedSample]:
+        """Drop replies that were held out elsewhere since the set was built."""
+        known = match_held_out([it.line["messages"][-1]["content"] for it in train], held_out)
+        self.dropped.update({HELD_OUT_BEFORE: sum(known)} if any(known) else {})
+        return [it for it, is_known in zip(train, known, strict=True) if not is_known]
+
+    def _may_be_used(self, line: SampleLine) -> bool:
+        self._between()
+        fault = self._allowed.fault(line, self._folder.name)
+        self.dropped.update([fault] if fault else [])
+        return not fault
+
+
+def _require_same_persona(persona: Persona | None, stats: Mapping[str, Any], folder: Path) -> None:
+    persona_id, made_for = persona.id if persona else None, stats["persona"]
+    if made_for != persona_id:
+        raise MaterialError(
+            f"The data set {folder.name} was made for {made_for or 'dialogue'}, not for {persona_id or 'dialogue'}.",
+            "Build one with the same --persona as the run, or leave --persona out of both.",
+        )
+
+
+def _home_holdout(content: JobInputs) -> HoldoutIndex:
+    return content.held_out or HoldoutIndex.empty(content.keys.people)
+
+
+def _load_ledger(stats: Mapping[str, Any]) -> Ledger:
+    """Read the ledger of the records that the set was built from."""
+    dropped = Counter(_counts(stats["dropped"]))
+    replies = Counter(_counts(stats.get("dropped_replies")))
+    return Ledger(rows=int(stats["rows"]), rows_used=int(stats["rows_used"]), dropped=dropped, replies=replies)
+
+
+def _counts(found: Any) -> dict[str, int]:
+    return {str(name): int(count) for name, count in dict(found or {}).items()}
+
+
+def _sample_record(line: SampleLine, sample: TokenizedSample) -> SampleRecord:
+    of = (str(line.get("right") or ""), str(line.get("source") or ""), str(line.get("arrived") or ""))
+    return SampleRecord(sample, *of, prompt_reply_of_line(line), has_lore=bool(line.get("lore")))
+
+
+def _text(read: _LoadedSample) -> str:
+    return json.dumps(read.line["messages"], ensure_ascii=False)

@@ -1,0 +1,275 @@
+"""The data set folder of a run: its own conversations, split and rendered for the run's base model, as token ids.
+
+`dataset build` writes messages instead (`trainer.dataset.writer`): its sets fit any base model.
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from personas.cli_common import read_setting
+from personas.errors import MaterialError
+from personas.home.atomic_files import atomic_folder
+from personas.home.data_subjects import CONSENT_FILE
+from personas.home.datasets import EVAL_FILE, TRAIN_FILE
+from personas.home.holdout_index import HOLDOUT_FILE
+from personas.home.job_folder import DATASET_FOLDER
+from personas.home.preferences import PREFERENCES_FILE, PreferenceRecord, PromptTurn, preferences_to_jsonl
+from personas.home.pseudonyms import JOB_KEYS_FILE
+from personas.models.base_model import BaseModel, fingerprint
+from personas.prompt.renderer import PROMPT_VERSION, Renderer, TokenizedSample
+from personas.schemas.training import JobSpec
+from trainer.anonymise.anonymiser import Anonymiser
+from trainer.dataset.builder import BuiltSample, DatasetBuilder, DatasetPlan
+from trainer.dataset.data_mixture import general_sample_count
+from trainer.dataset.dataset import SampleRecord
+from trainer.dataset.dedup_split import HELD_OUT, TRAIN
+from trainer.dataset.job_inputs import JobInputs, JobTalk, read_job_talk
+from trainer.dataset.layout import read_stats
+from trainer.dataset.ledger import Ledger
+from trainer.dataset.sample_renderer import SampleRenderer
+from trainer.schemas import PromptReply, Recipe
+
+FORMAT = 1
+RUN_SET_FILE, MIXED_FILE, MEASURED_FILE = "dataset.json", "mixed.jsonl", "general.jsonl"
+"""Counts and the key of the folder's inputs; general dialogue to train on; general dialogue to measure forgetting."""
+
+SAMPLE_SETTINGS = {
+    "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
+    "trained_replies", "reasoning", "general_share", "first_stage_epochs", "train_samples",
+}  # fmt: skip
+"""The settings of a recipe that determine the samples."""
+
+KeysOf = Callable[[str], Sequence[str]]
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def job_dataset(
+    job: Path, spec: JobSpec, content: JobInputs, renderer: Renderer, recipe: Recipe, base: BaseModel, *, stores: bool
+) -> Iterator[Path]:
+    """Give the data set folder of a job: the stored one if it is current, else one built now.
+
+    It is built in the job's folder if it `stores`, which only the holder of that folder's lock may do, else in a
+    temporary folder that is removed after the block. Raises `UnderstudyError`.
+    """
+    folder, key = job / DATASET_FOLDER, dataset_key(job, spec, recipe, base)
+    if _is_current(folder, key):
+        yield folder
+    elif stores:
+        for stale in (folder, *job.glob(f".{DATASET_FOLDER}.*")):
+            shutil.rmtree(stale, ignore_errors=True)
+        with atomic_folder(folder) as staging:
+            write_run_dataset(staging, content, read_job_talk(content, recipe), renderer, recipe, key)
+        yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix="understudy-dataset-") as temporary:
+            write_run_dataset(Path(temporary), content, read_job_talk(content, recipe), renderer, recipe, key)
+            yield Path(temporary)
+
+
+def dataset_key(job: Path, spec: JobSpec, recipe: Recipe, base: BaseModel) -> str:
+    """Hash the inputs of a job's samples: request, material, consent, hold-out, keys, settings, tokenizer."""
+    settings, encoder = recipe.model_dump_json(include=SAMPLE_SETTINGS), read_setting("LORE_ENCODER")
+    digest = hashlib.sha256(f"{FORMAT}\0{PROMPT_VERSION}\0{settings}\0{fingerprint(base)}\0{encoder}".encode())
+    digest.update(spec.model_dump_json().encode())
+    for name in (CONSENT_FILE, HOLDOUT_FILE, JOB_KEYS_FILE):
+        file = job / name
+        digest.update(hashlib.sha256(file.read_bytes() if file.exists() else b"").digest())
+    return digest.hexdigest()
+
+
+def _is_current(folder: Path, key: str) -> bool:
+    try:
+        return bool(json.loads((folder / RUN_SET_FILE).read_bytes())["key"] == key)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        log.warning("%s cannot be read and is built anew: %s", folder, error)
+        return False
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+def write_run_dataset(
+    folder: Path, content: JobInputs, talk: JobTalk, renderer: Renderer, recipe: Recipe, key: str = ""
+) -> None:
+    """Build a job's talk into a folder that is there and empty. Raises `MaterialError` where a side stays empty.
+
+    Where the material is a data set the folder holds only what goes with it: general dialogue and preferences.
+    """
+    plan = DatasetPlan(
+        renderer=renderer,
+        recipe=recipe,
+        persona=content.persona,
+        lore=None if content.built else content.lore,
+        key=content.keys.pseudonyms,
+        people_key=content.keys.people,
+        held_out=content.held_out,
+        for_run=True,
+    )
+    ledger = Ledger()
+    with DatasetBuilder(plan, ledger, folder) as builder:
+        builder.add_source("", (*talk.rejected, *talk.conversations), lambda rows: content.between())
+        rejected, own = dict(ledger.dropped), 0
+        keys_of = cache(partial(builder.participants.keys_of, key=plan.people_key))
+        if content.built:
+            own = int(read_stats(content.built)["samples"]["train"])
+        else:
+            own = _write_talk(folder, builder, keys_of, content.between)
+            builder.held_out.write(folder / HOLDOUT_FILE)
+        most = general_sample_count(recipe, min(own, recipe.train_samples or own) + len(talk.preferences))
+        _write_samples(folder / MIXED_FILE, itertools.islice(builder.general_samples(talk.to_mix), most), keys_of)
+        replaced = dict(builder.anonymiser.counts)
+        preferences = [_anonymise_preference(one, builder.anonymiser) for one in talk.preferences]
+        (folder / PREFERENCES_FILE).write_text(preferences_to_jsonl(preferences), encoding="utf-8")
+        _write_samples(folder / MEASURED_FILE, _measuring_samples(talk, renderer, recipe), lambda person: ())
+        stats = {
+            "format": FORMAT,
+            "key": key,
+            "counts": {
+                "conversations_train": builder.conversations[TRAIN],
+                "conversations_heldout": builder.conversations[HELD_OUT],
+            },
+            "pairs": [dict(talk.pairs), list(talk.pair_sources)],
+            "rows": ledger.rows,
+            "rows_used": ledger.rows_used,
+            "dropped": dict(ledger.dropped),
+            "dropped_replies": dict(ledger.replies),
+            "rejected": rejected,
+            "replaced": replaced,
+            "people": builder.participants.listed(plan.people_key, with_samples=False),
+        }
+    (folder / RUN_SET_FILE).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_talk(folder: Path, builder: DatasetBuilder, keys_of: KeysOf, between: Callable[[], object]) -> int:
+    """Write a job's own samples; return how many are to be trained on."""
+    trained = 0
+    with (
+        (folder / TRAIN_FILE).open("x", encoding="utf-8") as train,
+        (folder / EVAL_FILE).open("x", encoding="utf-8") as heldout,
+    ):
+        for built in builder.samples():
+            print(format_run_sample(built, keys_of), file=train if built.side == TRAIN else heldout)
+            trained += built.side == TRAIN
+            between()
+    return trained
+
+
+def _write_samples(file: Path, samples: Iterable[BuiltSample], keys_of: KeysOf) -> None:
+    with file.open("x", encoding="utf-8") as lines:
+        lines.writelines(f"{format_run_sample(built, keys_of)}\n" for built in samples)
+
+
+def _measuring_samples(talk: JobTalk, renderer: Renderer, recipe: Recipe) -> Iterator[BuiltSample]:
+    """Render general dialogue as it is, to measure forgetting with."""
+    maker = SampleRenderer(renderer, None, None, recipe, None)
+    for one in talk.general:
+        for made in maker.render(one, {}):
+            yield BuiltSample(HELD_OUT, one.source, one.right, "general", made)
+
+
+def _anonymise_preference(one: PreferenceRecord, anonymiser: Anonymiser) -> PreferenceRecord:
+    """Replace personal data in the texts of a preference."""
+    masked = anonymiser.anonymise_text
+    prompt = tuple(turn.model_copy(update={"text": masked(turn.text)}) for turn in one.prompt)
+    replies = {"chosen": one.chosen and masked(one.chosen), "rejected": one.rejected and masked(one.rejected)}
+    return one.model_copy(update={"prompt": prompt, **replies})
+
+
+def format_run_sample(built: BuiltSample, keys_of: KeysOf) -> str:
+    """Format a sample as a line of JSON; `people` are its speakers' keys, for the run's list of people."""
+    made = built.made
+    line = {
+        "ids": made.sample.ids,
+        "reply_tokens": made.sample.reply_tokens,
+        "source": built.source,
+        "talk": made.talk,
+        "right": built.right,
+        "arrived": made.arrived,
+        "message": made.turns[-1].text,
+        "reply": made.reply,
+        "by_persona": made.persona is not None and bool(made.persona.id),
+        "lore": bool(made.lore),
+        "trimmed": made.trimmed > 0,
+        "people": [key for person in made.people for key in keys_of(person)],
+    }
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+@dataclass(frozen=True)
+class RunDataset:
+    """Reads the data set folder of a run."""
+
+    folder: Path
+
+    @cached_property
+    def stats(self) -> Mapping[str, Any]:
+        """The stored counts."""
+        stats: dict[str, Any] = json.loads((self.folder / RUN_SET_FILE).read_bytes())
+        return stats
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Records that could not be used, by reason."""
+        return Counter(self.stats["rejected"])
+
+    @property
+    def people(self) -> Mapping[str, int]:
+        """People in the material, with the number of mentions of those who do not speak."""
+        return dict(self.stats["people"])
+
+    @property
+    def replaced(self) -> Mapping[str, int]:
+        """Replacements of the anonymiser, by kind."""
+        return dict(self.stats["replaced"])
+
+    def records(self, file: str) -> list[SampleRecord]:
+        """Read the samples of one of its files. Raises `MaterialError` when it is damaged."""
+        path = self.folder / file
+        try:
+            with path.open(encoding="utf-8") as lines:
+                return [_read_record(json.loads(line)) for line in lines]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            advice = f"Remove {self.folder} and run the same job again: it is built anew."
+            raise MaterialError(f"{path} cannot be read: {error}.", advice) from error
+
+    def preferences(self) -> list[PreferenceRecord]:
+        """Read the anonymised preferences, which were validated before they were written."""
+        lines = (self.folder / PREFERENCES_FILE).read_text(encoding="utf-8").splitlines()
+        return [_read_preference(json.loads(line)) for line in lines]
+
+
+def _read_record(line: Mapping[str, Any]) -> SampleRecord:
+    prompt = len(line["ids"]) - line["reply_tokens"]
+    return SampleRecord(
+        TokenizedSample(tuple(line["ids"]), (False,) * prompt + (True,) * line["reply_tokens"]),
+        line["right"],
+        line["source"],
+        line["arrived"],
+        PromptReply(f"{line['source']} {line['talk']}", line["message"], line["reply"], line["by_persona"]),
+        has_lore=line["lore"],
+        people=tuple(line["people"]),
+        is_trimmed=line["trimmed"],
+    )
+
+
+def _read_preference(line: dict[str, Any]) -> PreferenceRecord:
+    prompt = tuple(PromptTurn.model_construct(**turn) for turn in line.pop("prompt"))
+    return PreferenceRecord.model_construct(prompt=prompt, **line)
