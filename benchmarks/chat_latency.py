@@ -43,14 +43,28 @@ from personas.schemas.training_events import Progress, ScoreSummary
 
 SHIPPED_PERSONAS = ("ballast", "oda", "thrip")
 PERSONAS = (*SHIPPED_PERSONAS, "ballast-two", "oda-two", "thrip-two", "ballast-three", "oda-three")
-MEMBERS = ("Ada Wren", "Ben Holt", "Cleo Marsh", "Dov Tarn", "Elin Fjord", "Finn Loch", "Greta Moor", "Hal Strand")
-RANK, ALPHA, VERSION, REQUESTER_ID = 16, 32, "v1", 0
+MEMBERS = (
+    "Ada Wren",
+    "Ben Holt",
+    "Cleo Marsh",
+    "Dov Tarn",
+    "Elin Fjord",
+    "Finn Loch",
+    "Greta Moor",
+    "Hal Strand",
+)
+RANK = 16
+ALPHA = 32
+VERSION = "v1"
+REQUESTER_ID = 0
 HOME_FOLDER = Path("build/bench/home")
 RESULT_FILE = Path("build/bench/chat.json")
 TRAINING_TIMEOUT_S = 300.0
 """Time limit for the first step of the training."""
 FILL_ROUNDS = (RECENT_MESSAGES + RECENT_BLOCK_MESSAGES) // 2
-"""Questions to each persona before the first half: both halves are measured with prompts of full length."""
+"""Questions to each persona before the first half: both halves are measured with prompts of full
+length.
+"""
 CHAT_DURATION_S = 120.0
 """Minimum duration of each half, in which the training makes steps."""
 PACKAGES = ("torch", "transformers", "peft", "discord.py")
@@ -58,11 +72,16 @@ PACKAGES = ("torch", "transformers", "peft", "discord.py")
 
 def benchmark_guild() -> DemoGuild:
     """Create a channel for each persona, named after it."""
-    channels = tuple(replace(SKERROW_SEED.channels[0], name=persona_id, topic="") for persona_id in PERSONAS)
-    others = tuple(member for member in SKERROW_SEED.members if member.owner or member.name == MODERATOR)
+    channels = tuple(
+        replace(SKERROW_SEED.channels[0], name=persona_id, topic="") for persona_id in PERSONAS
+    )
+    others = tuple(
+        member for member in SKERROW_SEED.members if member.owner or member.name == MODERATOR
+    )
     members = tuple(replace(SKERROW_SEED.members[0], name=name, roles=()) for name in MEMBERS)
     return DemoGuild(
-        replace(SKERROW_SEED, channels=channels, members=(*others, *members)), {name: name for name in PERSONAS}
+        replace(SKERROW_SEED, channels=channels, members=(*others, *members)),
+        {name: name for name in PERSONAS},
     )
 
 
@@ -81,29 +100,45 @@ def write_cards(folder: Path) -> None:
 
 def install_adapters(app: App) -> None:
     """Install an adapter for each persona, and promote it."""
-    base, store = locate(EMBEDDED), app.services.store
+    base = locate(EMBEDDED)
+    store = app.services.store
     for persona_id in PERSONAS:
         scores = _write_adapter(app.services.home, base, persona_id)
         store.versions.reserve(persona_id)
         request = TrainingRequest(job_name=persona_id, persona=persona_id)
-        new = NewTrainingJob(f"bench-{persona_id}", OPERATOR_GUILD_ID, REQUESTER_ID, REQUESTER_ID, request)
+        new = NewTrainingJob(
+            f"bench-{persona_id}", OPERATOR_GUILD_ID, REQUESTER_ID, REQUESTER_ID, request
+        )
         folder = str(adapter_ref(app.services.home, persona_id, VERSION).folder)
-        store.jobs.add_imported(new, VERSION, JobResult(adapter=folder, seconds=0, scorecard=scores), time.time())
+        store.jobs.add_imported(
+            new, VERSION, JobResult(adapter=folder, seconds=0, scorecard=scores), time.time()
+        )
         store.versions.promote(persona_id, VERSION, REQUESTER_ID, time.time())
 
 
 def _write_adapter(home: Path, base: BaseModel, persona_id: str) -> ScoreSummary:
-    tensors, targets = {}, set()
+    tensors = {}
+    targets = set()
     for file in base.folder.glob("*.safetensors"):
         with safe_open(file, "numpy") as weights:
             for name in weights.keys():  # noqa: SIM118 (it is no dictionary)
                 layer = name.removesuffix(".weight")
                 if layer.endswith("_proj"):
                     outputs, inputs = weights.get_slice(name).get_shape()
-                    tensors[f"base_model.model.{layer}.lora_A.weight"] = np.ones((RANK, inputs), np.float32)
-                    tensors[f"base_model.model.{layer}.lora_B.weight"] = np.zeros((outputs, RANK), np.float32)
+                    tensors[f"base_model.model.{layer}.lora_A.weight"] = np.ones(
+                        (RANK, inputs), np.float32
+                    )
+                    tensors[f"base_model.model.{layer}.lora_B.weight"] = np.zeros(
+                        (outputs, RANK), np.float32
+                    )
                     targets.add(layer.rpartition(".")[2])
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": ALPHA, "bias": "none"}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "bias": "none",
+    }
     scores = ScoreSummary(
         heldout_replies=1, heldout_tokens=1, loss_base=1, loss_tuned=1, general_loss_base=1, general_loss_tuned=1,
         precision="bfloat16",
@@ -151,9 +186,19 @@ class ReplyLatency:
 
 
 def member_messages() -> list[str]:
-    """Return what members say in the shipped personas' logs, in random order: hundreds of different messages."""
-    logs = {it: json.loads((ShippedData.from_source_tree().logs / f"{it}.json").read_text()) for it in SHIPPED_PERSONAS}
-    said = [it["content"] for name, log in logs.items() for it in log["messages"] if it["author"]["name"] != name]
+    """Return what members say in the shipped personas' logs, in random order: hundreds of different
+    messages.
+    """
+    logs = {
+        it: json.loads((ShippedData.from_source_tree().logs / f"{it}.json").read_text())
+        for it in SHIPPED_PERSONAS
+    }
+    said = [
+        it["content"]
+        for name, log in logs.items()
+        for it in log["messages"]
+        if it["author"]["name"] != name
+    ]
     random.Random(1).shuffle(said)
     return said
 
@@ -162,13 +207,19 @@ async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str
     """Send one message and follow its reply as a member sees it."""
     sandbox = app.sandbox
     assert sandbox is not None  # the settings have no token
-    channel_id, mark, began = sandbox.channel(channel)["id"], len(sandbox.events), time.monotonic()
+    channel_id = sandbox.channel(channel)["id"]
+    mark = len(sandbox.events)
+    began = time.monotonic()
     await sandbox.member(member).say(channel, question)
 
     async def seen(kind: str, words: str) -> tuple[dict[str, Any], float]:
         def fits(message: dict[str, Any]) -> bool:
             mine = message["channel_id"] == channel_id and message["author"]["bot"]
-            return mine and words in message["content"] and (kind == "message" or message["content"] != PLACEHOLDER)
+            return (
+                mine
+                and words in message["content"]
+                and (kind == "message" or message["content"] != PLACEHOLDER)
+            )
 
         message = await sandbox.wait_for(kind, fits, 300.0, mark)
         return message, time.monotonic() - began
@@ -182,12 +233,19 @@ async def ask(app: App, tokenizer: Any, member: str, channel: str, question: str
 
 async def chat_round(app: App, tokenizer: Any, chats: int, question: str) -> list[ReplyLatency]:
     """Ask a question in so many channels at once, and wait for all replies."""
-    asked = (ask(app, tokenizer, *who, question) for who in zip(MEMBERS[:chats], PERSONAS[:chats], strict=True))
+    asked = (
+        ask(app, tokenizer, *who, question)
+        for who in zip(MEMBERS[:chats], PERSONAS[:chats], strict=True)
+    )
     return await asyncio.gather(*asked)
 
 
 async def chat_rounds(
-    app: App, tokenizer: Any, chats: int, questions: Iterator[str], is_enough: Callable[[], bool] = lambda: True
+    app: App,
+    tokenizer: Any,
+    chats: int,
+    questions: Iterator[str],
+    is_enough: Callable[[], bool] = lambda: True,
 ) -> tuple[list[ReplyLatency], float]:
     """Ask one question after another for `CHAT_DURATION_S`, and until it `is_enough`.
 
@@ -284,12 +342,16 @@ def print_table(figures: dict[str, float]) -> None:
         ("tokens_per_s", "reply tokens/s, all channels"),
     ):
         alone = figures[name]
-        beside = figures[name[:-2] + "_training_s" if name.endswith("p95_s") else name + "_training"]
+        beside = figures[
+            name[:-2] + "_training_s" if name.endswith("p95_s") else name + "_training"
+        ]
         print(f"{label:32}{alone:9.2f}{beside:10.2f}{beside / alone:8.2f}")
     print(f"{'optimiser steps a minute':32}{'':9}{figures['training_steps_per_min']:10.1f}")
 
 
-async def _run(settings: Settings, shipped: ShippedData, options: argparse.Namespace) -> dict[str, float]:
+async def _run(
+    settings: Settings, shipped: ShippedData, options: argparse.Namespace
+) -> dict[str, float]:
     async with open_app(settings, shipped, benchmark_guild()) as app:
         return await measure(app, options.chats, is_alone=options.alone)
 
@@ -299,7 +361,9 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.chat_latency", description=__doc__)
     of_each = "candidates of each reply (default: %(default)s)"
     parser.add_argument("--candidates", default=str(DEFAULT_CANDIDATES), metavar="N", help=of_each)
-    parser.add_argument("--chats", type=int, default=len(MEMBERS), metavar="N", help="channels that ask at once")
+    parser.add_argument(
+        "--chats", type=int, default=len(MEMBERS), metavar="N", help="channels that ask at once"
+    )
     parser.add_argument("--alone", action="store_true", help="without the half beside a training")
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
@@ -316,7 +380,9 @@ def main() -> int:
     print_table(figures)
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    RESULT_FILE.write_text(json.dumps({**figures, "machine": machine, "versions": versions}, indent=2) + "\n")
+    RESULT_FILE.write_text(
+        json.dumps({**figures, "machine": machine, "versions": versions}, indent=2) + "\n"
+    )
     print(f"written to {RESULT_FILE}")
     return 0
 

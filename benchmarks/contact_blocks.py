@@ -1,7 +1,9 @@
-"""Generates contact blocks with annotations: development texts (A) and held-out ones of other templates and values (B).
+"""Generates contact blocks with annotations: development texts (A) and held-out ones of other
+templates and values (B).
 
-A comes from the generator that the name tagger is trained on, with another seed. B has templates of its own
-(contact_blocks.toml), and values of Faker in 26 locales. Rules are written after reading A's errors only.
+A comes from the generator that the name tagger is trained on, with another seed. B has templates of
+its own (contact_blocks.toml), and values of Faker in 26 locales. Rules are written after reading
+A's errors only.
 """
 
 import re
@@ -18,15 +20,25 @@ from tools.name_tagger.synthetic_corpus import CorpusGenerator
 TEMPLATES_FILE = Path(__file__).with_name("contact_blocks.toml")
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
 SLOT = re.compile(r"\{([a-z]+)([0-9]?)\}")
-BLOCKS_PER_LOCALE, EMPTY_PER_LOCALE = 24, 8
+BLOCKS_PER_LOCALE = 24
+EMPTY_PER_LOCALE = 8
 DEVELOPMENT_TEXTS = 600
-DEVELOPMENT_SEED, HELD_OUT_SEED = 1_001, 2_002
-DEVELOPMENT_KINDS = {"P": "PERSON", "A": "STREET_ADDRESS", "N": "PHONE_NUMBER", "E": "EMAIL_ADDRESS"}
-PARTICLE_SHARE, ORDINAL_SHARE = 0.3, 0.15
+DEVELOPMENT_SEED = 1_001
+HELD_OUT_SEED = 2_002
+DEVELOPMENT_KINDS = {
+    "P": "PERSON",
+    "A": "STREET_ADDRESS",
+    "N": "PHONE_NUMBER",
+    "E": "EMAIL_ADDRESS",
+}
+PARTICLE_SHARE = 0.3
+ORDINAL_SHARE = 0.15
 FAMILY_FIRST_LOCALES = ("hu_HU",)
 
 
-def development_blocks(count: int = DEVELOPMENT_TEXTS, seed: int = DEVELOPMENT_SEED) -> list[AnnotatedText]:
+def development_blocks(
+    count: int = DEVELOPMENT_TEXTS, seed: int = DEVELOPMENT_SEED
+) -> list[AnnotatedText]:
     """Generate the texts of A; the language is the country of the address."""
     found = []
     for country, text in islice(CorpusGenerator(seed).blocks(), count):
@@ -49,12 +61,16 @@ def _lines_within(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 def held_out_blocks(seed: int = HELD_OUT_SEED) -> list[AnnotatedText]:
     """Generate the texts of B; the language is the locale."""
     material = tomllib.loads(TEMPLATES_FILE.read_text(encoding="utf-8"))
-    random, found = Random(seed), []
+    random = Random(seed)
+    found = []
     for locale, words in material["locales"].items():
         values = _LocaleValues(locale, words, material, random)
         templates = [random.choice(material["templates"]) for _ in range(BLOCKS_PER_LOCALE)]
         templates += random.sample(material["empty"], EMPTY_PER_LOCALE)
-        found += [AnnotatedText(locale, *parse_annotations(values.fill(template))) for template in templates]
+        found += [
+            AnnotatedText(locale, *parse_annotations(values.fill(template)))
+            for template in templates
+        ]
     return found
 
 
@@ -64,10 +80,17 @@ def kept_names() -> tuple[str, ...]:
 
 
 class _LocaleValues:
-    """Fills templates with annotated values of one locale; a text has one main person, address and country."""
+    """Fills templates with annotated values of one locale; a text has one main person, address and
+    country.
+    """
 
-    def __init__(self, locale: str, words: dict[str, Any], material: dict[str, Any], random: Random) -> None:
-        self._locale, self._words, self._bodies, self._random = locale, words, material["bodies"], random
+    def __init__(
+        self, locale: str, words: dict[str, Any], material: dict[str, Any], random: Random
+    ) -> None:
+        self._locale = locale
+        self._words = words
+        self._bodies = material["bodies"]
+        self._random = random
         from faker import Faker  # type: ignore[import-not-found, unused-ignore]  # of the extra "dev"; 0.3 s
 
         self._faker = Faker(locale)
@@ -91,16 +114,22 @@ class _LocaleValues:
             "date": faker.date(self._random.choice(("%d.%m.%Y", "%Y-%m-%d", "%d/%m/%Y"))),
         }
         plain |= {"low" + slot: plain[slot].lower() for slot in ("name", "street", "town")}
-        plain |= {"cap" + slot: plain[slot].upper() for slot in ("name", "street", "town", "country")}
+        plain |= {
+            "cap" + slot: plain[slot].upper() for slot in ("name", "street", "town", "country")
+        }
         while "{body}" in template:
             template = template.replace("{body}", self._random.choice(self._bodies), 1)
-        return SLOT.sub(lambda match: self._annotated(match[1], match[2], plain), self._chosen(template))
+        return SLOT.sub(
+            lambda match: self._annotated(match[1], match[2], plain), self._chosen(template)
+        )
 
     def _annotated(self, slot: str, digits: str, plain: dict[str, str]) -> str:
         if slot == "n":
             return "".join(self._random.choices("123456789", k=int(digits)))
         if slot in ("phone", "email"):
-            value = self._faker.phone_number() if slot == "phone" else self._faker.ascii_safe_email()
+            value = (
+                self._faker.phone_number() if slot == "phone" else self._faker.ascii_safe_email()
+            )
             return _annotate({"phone": "PHONE_NUMBER", "email": "EMAIL_ADDRESS"}[slot], value)
         what = slot.removeprefix("low").removeprefix("cap")
         if what in ("name", "other", "third", "first"):
@@ -110,7 +139,8 @@ class _LocaleValues:
         return _annotate(OPTIONAL_KIND, plain[slot]) if what == "country" else plain[slot]
 
     def _name(self) -> str:
-        first, last = self._faker.first_name(), self._faker.last_name()
+        first = self._faker.first_name()
+        last = self._faker.last_name()
         if "particles" in self._words and self._random.random() < PARTICLE_SHARE:
             particle = self._random.choice(self._words["particles"])
             last = f"{particle} {last.split()[-1]}".replace("' ", "'")
@@ -122,11 +152,19 @@ class _LocaleValues:
         faker = self._faker
         region = getattr(faker, "province_abbr" if self._locale == "en_CA" else "state_abbr", str)()
         town = self._chosen(self._words["town"])
-        return town.replace("{code}", faker.postcode()).replace("{city}", faker.city()).replace("{state}", region)
+        return (
+            town.replace("{code}", faker.postcode())
+            .replace("{city}", faker.city())
+            .replace("{state}", region)
+        )
 
     def _chosen(self, template: str) -> str:
         while match := CHOICE.search(template):
-            template = template[: match.start()] + self._random.choice(match[1].split("|")) + template[match.end() :]
+            template = (
+                template[: match.start()]
+                + self._random.choice(match[1].split("|"))
+                + template[match.end() :]
+            )
         return template
 
 

@@ -1,4 +1,6 @@
-"""`python -m benchmarks.dashboard_latency`: measures the latency of each page over 1,000 jobs and 100,000 samples."""
+"""`python -m benchmarks.dashboard_latency`: measures the latency of each page over 1,000 jobs and
+100,000 samples.
+"""
 
 import argparse
 import asyncio
@@ -29,13 +31,28 @@ from personas.schemas.training import TrainingRequest
 
 HOME_FOLDER = Path("build/bench/web-home")
 RESULT_FILE = Path("build/bench/web.json")
-JOB_COUNT, TRAIN_SAMPLES, EVAL_SAMPLES, DROPPED_SAMPLES = 1_000, 90_000, 8_000, 2_000
-MEASURED_ROUNDS, WARMUP_ROUNDS = 20, 2
+JOB_COUNT = 1_000
+TRAIN_SAMPLES = 90_000
+EVAL_SAMPLES = 8_000
+DROPPED_SAMPLES = 2_000
+MEASURED_ROUNDS = 20
+WARMUP_ROUNDS = 2
 MAX_LATENCY_MS = 300.0
 REQUESTER_ID = 0
 DATASET_NAME = "large"
 SPEAKER_NAMES = ("Galen", "Corin", "Nerrin", "Wynno", "Tallin")
-OBJECT_WORDS = ("ferry", "hawser", "lamp", "rope", "tide", "ledger", "bell", "pilot", "kettle", "anchor")
+OBJECT_WORDS = (
+    "ferry",
+    "hawser",
+    "lamp",
+    "rope",
+    "tide",
+    "ledger",
+    "bell",
+    "pilot",
+    "kettle",
+    "anchor",
+)
 PERSONAS = ("ballast", "oda", "thrip")
 REPORTED_PACKAGES = ("aiohttp", "jinja2", "orjson")
 DATASET_PATH = f"/dashboard/data/sets/{DATASET_NAME}"
@@ -73,23 +90,31 @@ def page_paths(job_id: str) -> dict[str, str]:
 def write_jobs(home: Path, count: int = JOB_COUNT) -> str:
     """Write this many finished trainings of three personas, and return the id of the last."""
     home.mkdir(parents=True, exist_ok=True)
-    job_id, now = "", time.time()
+    job_id = ""
+    now = time.time()
     with Store.open(home / "understudy.sqlite") as store:
         for n in range(count):
-            persona, job_id = PERSONAS[n % len(PERSONAS)], f"bench{n:05}"
+            persona = PERSONAS[n % len(PERSONAS)]
+            job_id = f"bench{n:05}"
             request = TrainingRequest(job_name=f"{persona}-{n}", persona=persona)
             at = now - 60 * (count - n)
-            job = store.jobs.add(NewTrainingJob(job_id, OPERATOR_GUILD_ID, REQUESTER_ID, REQUESTER_ID, request), at)
+            job = store.jobs.add(
+                NewTrainingJob(job_id, OPERATOR_GUILD_ID, REQUESTER_ID, REQUESTER_ID, request), at
+            )
             if n % 2:
                 store.jobs.cancel(job_id, at + 30)
             else:
-                store.jobs.fail(job, "The disk is full.", "Free some space.", at + 30, can_resume=False)
+                store.jobs.fail(
+                    job, "The disk is full.", "Free some space.", at + 30, can_resume=False
+                )
     return job_id
 
 
 def make_sample(n: int) -> dict[str, Any]:
     """Generate a sample of some three hundred characters."""
-    name, thing, other = SPEAKER_NAMES[n % 5], OBJECT_WORDS[n % 10], OBJECT_WORDS[(n // 10) % 10]
+    name = SPEAKER_NAMES[n % 5]
+    thing = OBJECT_WORDS[n % 10]
+    other = OBJECT_WORDS[(n // 10) % 10]
     return {
         "messages": [
             {"role": "system", "content": "You are Ballast, a dock crane of some age and many opinions."},
@@ -184,10 +209,14 @@ async def _run_benchmark(settings: Settings, job_id: str) -> dict[str, dict[str,
 
 def main() -> int:
     """Measure, print and write."""
-    argparse.ArgumentParser("python -m benchmarks.dashboard_latency", description=__doc__).parse_args()
+    argparse.ArgumentParser(
+        "python -m benchmarks.dashboard_latency", description=__doc__
+    ).parse_args()
     logging.basicConfig(level=logging.ERROR)
     shutil.rmtree(HOME_FOLDER, ignore_errors=True)
-    settings = load_settings(None, {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"})
+    settings = load_settings(
+        None, {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"}
+    )
     job_id = write_jobs(settings.home)
     write_dataset(settings.home / "datasets" / DATASET_NAME)
     try:
@@ -197,12 +226,23 @@ def main() -> int:
         return 1
     print_table(figures)
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-    made = {"jobs": JOB_COUNT, "samples": TRAIN_SAMPLES + EVAL_SAMPLES, "pages": figures, "machine": machine}
+    made = {
+        "jobs": JOB_COUNT,
+        "samples": TRAIN_SAMPLES + EVAL_SAMPLES,
+        "pages": figures,
+        "machine": machine,
+    }
     versions = {name: importlib.metadata.version(name) for name in REPORTED_PACKAGES}
     RESULT_FILE.parent.mkdir(parents=True, exist_ok=True)
-    RESULT_FILE.write_text(json.dumps({**made, "versions": versions}, indent=2) + "\n", encoding="utf-8")
+    RESULT_FILE.write_text(
+        json.dumps({**made, "versions": versions}, indent=2) + "\n", encoding="utf-8"
+    )
     print(f"written to {RESULT_FILE}")
-    slow = [name for name, of in figures.items() if of["p95_ms"] >= MAX_LATENCY_MS and "once" not in name]
+    slow = [
+        name
+        for name, of in figures.items()
+        if of["p95_ms"] >= MAX_LATENCY_MS and "once" not in name
+    ]
     return int(bool(slow))
 
 

@@ -1,4 +1,6 @@
-"""`python -m benchmarks.gate_detection`: detection rate and false alarms of the gate on injected faults."""
+"""`python -m benchmarks.gate_detection`: detection rate and false alarms of the gate on injected
+faults.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 RESULT = Path("build/bench/gate.json")
 RUNS_FOLDER = Path("build/bench/gate")
 PACKAGES = ("torch", "transformers", "peft", "scikit-learn")
-PERSONA, OTHER_PERSONA = "ballast", "oda"
+PERSONA = "ballast"
+OTHER_PERSONA = "oda"
 RECIPE = "demo-cpu"
 STEPS = 12
 CLEAN = "clean"
@@ -45,14 +48,19 @@ def main() -> int:
         print(json.dumps(compare_seed_pairs()))
         return 0
     began = time.monotonic()
-    configure_process(niceness=0, threads=options.threads)  # what it sets, each run's process has before it loads torch
+    configure_process(
+        niceness=0, threads=options.threads
+    )  # what it sets, each run's process has before it loads torch
     os.environ.update(allocator_environment(os.environ) or {})
     if not options.go_on:
         shutil.rmtree(RUNS_FOLDER, ignore_errors=True)
     figures = run_benchmark(options.steps)
     print(format_table(figures))
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-    versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+    versions = {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
     taken = {
         "seconds": round(time.monotonic() - began, 1),
         "persona": PERSONA,
@@ -60,7 +68,9 @@ def main() -> int:
         "steps": options.steps,
     }
     RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps({**figures, **taken, "machine": machine, "versions": versions}, indent=2) + "\n")
+    RESULT.write_text(
+        json.dumps({**figures, **taken, "machine": machine, "versions": versions}, indent=2) + "\n"
+    )
     print(f"written to {RESULT}")
     return 0
 
@@ -69,7 +79,9 @@ def main() -> int:
 
 
 def measure_run(name: str, seed: int, steps: int) -> dict[str, Any]:
-    """Train with one fault or none, and return the verdict and each criterion's outcome. Finished runs are reused."""
+    """Train with one fault or none, and return the verdict and each criterion's outcome. Finished
+    runs are reused.
+    """
     from benchmarks.gate_runs import read_scorecard, train_and_judge
     from personas.home.job_folder import ADAPTER_FOLDER
 
@@ -80,12 +92,16 @@ def measure_run(name: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def compare_seed_pairs() -> dict[str, Any]:
-    """Judge each seed's version against each other's, and count pairs in which neither is shown to be worse."""
+    """Judge each seed's version against each other's, and count pairs in which neither is shown to
+    be worse.
+    """
     from benchmarks.gate_runs import difference_verdicts
 
     folders = [_run_folder(CLEAN, seed) for seed in SEEDS]
     found = difference_verdicts(folders)
-    quiet = [pair for pair in itertools.combinations(SEEDS, 2) if not (found[pair] or found[pair[::-1]])]
+    quiet = [
+        pair for pair in itertools.combinations(SEEDS, 2) if not (found[pair] or found[pair[::-1]])
+    ]
     return {"pairs": len(found) // 2, "quiet": len(quiet)}
 
 
@@ -105,7 +121,9 @@ def _run_figures(card: ScoreCard) -> dict[str, Any]:
 
 
 def _extent(name: str, seed: int) -> EvaluationExtent:
-    """Return the extent of the evaluation: faults show in the data checks, seeds differ in losses."""
+    """Return the extent of the evaluation: faults show in the data checks, seeds differ in
+    losses.
+    """
     if name != CLEAN:
         return "quick"
     return "full" if seed == SEEDS[0] else "losses"
@@ -120,7 +138,11 @@ def _make_job_folder(name: str, seed: int, steps: int) -> Path:
     from benchmarks.gate_runs import make_job_folder
 
     damage = FAULTS.get(name)
-    changes = (f"seed={seed}", f"max_steps={steps}", "eval_strategy=no")  # of so few steps the last are the best
+    changes = (
+        f"seed={seed}",
+        f"max_steps={steps}",
+        "eval_strategy=no",
+    )  # of so few steps the last are the best
     return make_job_folder(
         _run_folder(name, seed),
         RUNS_FOLDER,
@@ -131,7 +153,8 @@ def _make_job_folder(name: str, seed: int, steps: int) -> Path:
     )
 
 
-# ---------------------------------------------------------------------------------------- all of them
+# ---------------------------------------------------------------------------------------- all of
+# them
 
 
 def run_benchmark(steps: int) -> dict[str, Any]:
@@ -152,10 +175,15 @@ def run_benchmark(steps: int) -> dict[str, Any]:
 
 
 def detection_result(name: str, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whether a criterion for this fault failed and the version was not promoted, and which one failed."""
+    """Return whether a criterion for this fault failed and the version was not promoted, and which
+    one failed.
+    """
     failed = [it for it, outcome in run["outcomes"].items() if outcome == "fail"]
     meant = [it for it in FAULTS[name].criteria if it in failed]
-    return {"caught": bool(meant) and run["verdict"] != "promote", "by": next(iter([*meant, *failed]), None)}
+    return {
+        "caught": bool(meant) and run["verdict"] != "promote",
+        "by": next(iter([*meant, *failed]), None),
+    }
 
 
 def _measure_in_subprocess(name: str, seed: int, steps: int) -> dict[str, Any]:
@@ -177,20 +205,28 @@ def format_table(figures: Mapping[str, Any]) -> str:
     runs: Mapping[str, Any] = figures["runs"]
     names = list(dict.fromkeys(name for run in runs.values() for name in run["outcomes"]))
     columns = [str(number) for number in range(len(runs))]
-    lines = [f"{number}: {name}: {run['verdict']}" for number, (name, run) in zip(columns, runs.items(), strict=True)]
+    lines = [
+        f"{number}: {name}: {run['verdict']}"
+        for number, (name, run) in zip(columns, runs.items(), strict=True)
+    ]
     lines += ["", f"{'criterion':22}" + "".join(f"{number:>6}" for number in columns)]
     for name in names:
         signs = [OUTCOME_SIGNS[run["outcomes"].get(name, "not measured")] for run in runs.values()]
         lines.append(f"{name:22}" + "".join(f"{sign:>6}" for sign in signs))
     for name, it in figures["damages"].items():
         lines.append(f"{name:26} {'caught' if it['caught'] else 'NOT CAUGHT'} by {it['by']}")
-    lines.append(f"the same data with other seeds: no difference in {figures['same_data_quiet']:.0%} of pairs")
+    lines.append(
+        f"the same data with other seeds: no difference in {figures['same_data_quiet']:.0%} of "
+        "pairs"
+    )
     return "\n".join(lines)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "python -m benchmarks.gate_detection", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m benchmarks.gate_detection",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--steps", type=int, default=STEPS, help=f"optimiser steps of each run (default: {STEPS})")

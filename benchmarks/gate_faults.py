@@ -37,7 +37,8 @@ COPIES_PER_SECRET = 6
 class FaultInjection:
     """One fault. At least one of `criteria` (names in `thresholds.toml`) has to detect it.
 
-    `to_log` changes a persona's log, given another persona's; `to_job` changes the training data or settings of a job.
+    `to_log` changes a persona's log, given another persona's; `to_job` changes the training data or
+    settings of a job.
     """
 
     name: str
@@ -47,8 +48,11 @@ class FaultInjection:
 
 
 def mislabel_speakers(log: TalkLog, other: TalkLog, share: float = MISLABELLED_SHARE) -> TalkLog:
-    """Swap the speakers in a share of the exchanges: the guest's words become the persona's reply."""
-    damaged, draw = copy.deepcopy(log), random.Random(FAULT_SEED)
+    """Swap the speakers in a share of the exchanges: the guest's words become the persona's
+    reply.
+    """
+    damaged = copy.deepcopy(log)
+    draw = random.Random(FAULT_SEED)
     persona = persona_author_id(log)
     exchanges = [pair for pair in pairwise(damaged["messages"]) if _is_exchange(pair, persona)]
     for asked, answered in draw.sample(exchanges, round(len(exchanges) * share)):
@@ -58,8 +62,11 @@ def mislabel_speakers(log: TalkLog, other: TalkLog, share: float = MISLABELLED_S
 
 def mix_in_persona(log: TalkLog, other: TalkLog) -> TalkLog:
     """Append another persona's log under this persona's name."""
-    damaged, added = copy.deepcopy(log), copy.deepcopy(other["messages"])
-    author = next(it["author"] for it in log["messages"] if it["author"]["id"] == persona_author_id(log))
+    damaged = copy.deepcopy(log)
+    added = copy.deepcopy(other["messages"])
+    author = next(
+        it["author"] for it in log["messages"] if it["author"]["id"] == persona_author_id(log)
+    )
     stranger = persona_author_id(other)
     later = _time(log["messages"][-1]) - _time(added[0]) + LOG_GAP
     for message in added:
@@ -84,7 +91,10 @@ def duplicate_samples(job: PreparedJob) -> PreparedJob:
 def raise_learning_rate(job: PreparedJob) -> PreparedJob:
     """Use ten times the learning rate."""
     return replace(
-        job, recipe=job.recipe.model_copy(update={"learning_rate": job.recipe.learning_rate * LEARNING_RATE_FACTOR})
+        job,
+        recipe=job.recipe.model_copy(
+            update={"learning_rate": job.recipe.learning_rate * LEARNING_RATE_FACTOR}
+        ),
     )
 
 
@@ -100,11 +110,16 @@ def leak_heldout(job: PreparedJob) -> PreparedJob:
 
 def plant_secrets(job: PreparedJob) -> PreparedJob:
     """Add replies with invented secrets, several times each."""
-    renderer, data = Renderer(job.tokenizer), job.data
+    renderer = Renderer(job.tokenizer)
+    data = job.data
     replies = [text for text in SECRET_REPLIES for _ in range(COPIES_PER_SECRET)]
     samples = [renderer.sample(data.persona, [Turn("", SECRET_PROMPT)], text) for text in replies]
-    said = [PromptReply(f"planted {number}", SECRET_PROMPT, text) for number, text in enumerate(replies)]
-    return _replace_data(job, train=(*data.train, *samples), train_prompt_replies=(*data.train_prompt_replies, *said))
+    said = [
+        PromptReply(f"planted {number}", SECRET_PROMPT, text) for number, text in enumerate(replies)
+    ]
+    return _replace_data(
+        job, train=(*data.train, *samples), train_prompt_replies=(*data.train_prompt_replies, *said)
+    )
 
 
 FAULTS: Mapping[str, FaultInjection] = {
@@ -138,7 +153,9 @@ def _time(message: Mapping[str, Any]) -> datetime:
 
 def _with_train(job: PreparedJob, places: Any) -> PreparedJob:
     data: Dataset = job.data
-    train, said = (tuple(items[place] for place in places) for items in (data.train, data.train_prompt_replies))
+    train, said = (
+        tuple(items[place] for place in places) for items in (data.train, data.train_prompt_replies)
+    )
     return _replace_data(job, train=train, train_prompt_replies=said)
 
 

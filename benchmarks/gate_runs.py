@@ -40,8 +40,13 @@ def make_job_folder(
     settings: Sequence[str],
     damage: Callable[[TalkLog, TalkLog], TalkLog] | None,
 ) -> Path:
-    """Create the job folder of the first persona like `python -m trainer train`, with its log damaged."""
-    logs = [json.loads((ShippedData.from_source_tree().logs / f"{it}.json").read_text("utf-8")) for it in personas]
+    """Create the job folder of the first persona like `python -m trainer train`, with its log
+    damaged.
+    """
+    logs = [
+        json.loads((ShippedData.from_source_tree().logs / f"{it}.json").read_text("utf-8"))
+        for it in personas
+    ]
     log = damage(logs[0], logs[1]) if damage else logs[0]
     source = folder.with_name(f"{folder.name}-log") / "log.json"
     source.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +65,12 @@ def train_and_judge(folder: Path, damage: FaultInjection | None, extent: Evaluat
     job = prepare_job(folder, read_spec(folder))
     if damage and damage.to_job:
         job = damage.to_job(job)
-    make_adapter(job, folder, folder / ADAPTER_FOLDER, RunContext(lambda event: None, lambda: None, card=extent))
+    make_adapter(
+        job,
+        folder,
+        folder / ADAPTER_FOLDER,
+        RunContext(lambda event: None, lambda: None, card=extent),
+    )
 
 
 def read_scorecard(folder: Path) -> ScoreCard:
@@ -69,10 +79,13 @@ def read_scorecard(folder: Path) -> ScoreCard:
 
 
 def difference_verdicts(folders: Sequence[Path]) -> dict[tuple[int, int], bool]:
-    """Judge each ordered pair of versions: is the first shown to be worse than the second as the live one?"""
+    """Judge each ordered pair of versions: is the first shown to be worse than the second as the
+    live one?
+    """
     job = prepare_job(folders[0], read_spec(folders[0]))
     found = _losses(job, folders)
-    card, end_tokens = read_scorecard(folders[0]), len(Renderer(job.tokenizer).end_ids)
+    card = read_scorecard(folders[0])
+    end_tokens = len(Renderer(job.tokenizer).end_ids)
     verdicts: dict[tuple[int, int], bool] = {}
     for one, other in itertools.permutations(range(len(folders)), 2):
         losses: dict[Side, Sequence[TokenLosses]] = {
@@ -80,19 +93,32 @@ def difference_verdicts(folders: Sequence[Path]) -> dict[tuple[int, int], bool]:
             "live": found.losses[str(other)],
             "new": found.losses[str(one)],
         }
-        heldout = heldout_section(PairedLosses(found.places, losses), job.data.heldout_prompt_replies, end_tokens)
-        verdicts[one, other] = _is_worse(card.model_copy(update={"heldout": heldout}), job.spec.request.recipe)
+        heldout = heldout_section(
+            PairedLosses(found.places, losses), job.data.heldout_prompt_replies, end_tokens
+        )
+        verdicts[one, other] = _is_worse(
+            card.model_copy(update={"heldout": heldout}), job.spec.request.recipe
+        )
     return verdicts
 
 
 def _losses(job: PreparedJob, folders: Sequence[Path]) -> PairedLosses[str]:
-    """Measure the held-out losses under the base model and under each folder's adapter, by its number."""
-    sides = Candidates.load(job.base, job.tokenizer, job.spec.serving_precision, job.data.heldout[0].ids)
+    """Measure the held-out losses under the base model and under each folder's adapter, by its
+    number.
+    """
+    sides = Candidates.load(
+        job.base, job.tokenizer, job.spec.serving_precision, job.data.heldout[0].ids
+    )
     adapters = [folder / ADAPTER_FOLDER for folder in folders]
-    refs = {str(n): AdapterRef(f"seed-{n}", verify_adapter(it).version, it) for n, it in enumerate(adapters)}
+    refs = {
+        str(n): AdapterRef(f"seed-{n}", verify_adapter(it).version, it)
+        for n, it in enumerate(adapters)
+    }
     names: tuple[str, ...] = (BASE, *refs)
     try:
-        return paired_losses(lambda name: sides.use_adapter(refs.get(name)), names, job.data.heldout)
+        return paired_losses(
+            lambda name: sides.use_adapter(refs.get(name)), names, job.data.heldout
+        )
     finally:
         sides.close()
 

@@ -1,16 +1,18 @@
 """`python -m benchmarks.gpu_rows`: trains the recipes for graphics cards on the card that is there.
 
-Each row is a recipe as shipped (its precision, 4-bit type, optimiser, batches and length) over a model with the shape
-of the one it was published for and random weights: speed and memory depend on the shape, not on the weights. The loss
-therefore begins near the logarithm of the vocabulary; that it falls shows that the run computes. Samples are those of a
-shipped persona, with the bundled model's tokenizer.
+Each row is a recipe as shipped (its precision, 4-bit type, optimiser, batches and length) over a
+model with the shape of the one it was published for and random weights: speed and memory depend on
+the shape, not on the weights. The loss therefore begins near the logarithm of the vocabulary; that
+it falls shows that the run computes. Samples are those of a shipped persona, with the bundled
+model's tokenizer.
 
   python -m benchmarks.gpu_rows                     all rows; the table goes to docs/benchmarks.md
   python -m benchmarks.gpu_rows --only s0-6gb       one row
   python -m benchmarks.gpu_rows --tiny              tiny shapes and a few steps, also on a CPU, to another file
 
-A row's memory is capped to that of the card it is for (`torch.cuda.set_per_process_memory_fraction`), if the card has
-more. A row that does not fit or fails has its error in the table, and the exit code is 1.
+A row's memory is capped to that of the card it is for
+(`torch.cuda.set_per_process_memory_fraction`), if the card has more. A row that does not fit or
+fails has its error in the table, and the exit code is 1.
 """
 
 import argparse
@@ -28,11 +30,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-BEGIN, END = "<!-- gpu-rows: begin -->", "<!-- gpu-rows: end -->"
-PAGE, TINY_PAGE = Path("docs/benchmarks.md"), Path("build/bench/gpu-rows-tiny.md")
+BEGIN = "<!-- gpu-rows: begin -->"
+END = "<!-- gpu-rows: end -->"
+PAGE = Path("docs/benchmarks.md")
+TINY_PAGE = Path("build/bench/gpu-rows-tiny.md")
 GIB = 2**30
 PERSONA = "ballast"
-STEPS, TINY_STEPS, TINY_SAMPLES = 40, 2, 24
+STEPS = 40
+TINY_STEPS = 2
+TINY_SAMPLES = 24
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 ERROR_LINES = 3
 
@@ -89,7 +95,8 @@ ROWS = (
 class RowFigures:
     """Figures of a finished row. Losses are in nats per reply token, memory is the process's peak.
 
-    `seconds` covers loading, the untrained model's losses and training; `samples_per_s` the steps after the first.
+    `seconds` covers loading, the untrained model's losses and training; `samples_per_s` the steps
+    after the first.
     """
 
     first_loss: float
@@ -105,7 +112,8 @@ class RowFigures:
     notes: tuple[str, ...]
 
 
-# ------------------------------------------------------------------------------------------------ one row
+# ------------------------------------------------------------------------------------------------
+# one row
 
 
 def write_random_model(shape: Mapping[str, Any], folder: Path, *, tiny: bool) -> None:
@@ -117,25 +125,48 @@ def write_random_model(shape: Mapping[str, Any], folder: Path, *, tiny: bool) ->
 
     settings = {**shape, **(TINY_SHAPE if tiny else {})}
     tokenizer = load_tokenizer(locate(EMBEDDED))
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": None,
+    }
     torch.manual_seed(0)
     config = AutoConfig.for_model(**{**settings, **ids})
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # in main memory: 3B take 6 GB
+    model = AutoModelForCausalLM.from_config(
+        config, dtype=torch.bfloat16
+    )  # in main memory: 3B take 6 GB
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def run_row(row: GpuRow, model: Path, folder: Path, steps: int, *, tiny: bool) -> RowFigures:
-    """Create the row's job folder with the command line, run it, and read its figures. Raises `SystemExit`."""
+    """Create the row's job folder with the command line, run it, and read its figures. Raises
+    `SystemExit`.
+    """
     from trainer.cli import main as trainer_cli  # imports much of the trainer
 
-    settings = [f"max_steps={steps}", "logging_steps=1", *([f"train_samples={TINY_SAMPLES}"] if tiny else [])]
+    settings = [
+        f"max_steps={steps}",
+        "logging_steps=1",
+        *([f"train_samples={TINY_SAMPLES}"] if tiny else []),
+    ]
     options = [word for setting in settings for word in ("--set", setting)]
-    named = ["--persona", PERSONA, "--recipe", row.recipe, "--base-model", str(model), "--out", str(folder)]
+    named = [
+        "--persona",
+        PERSONA,
+        "--recipe",
+        row.recipe,
+        "--base-model",
+        str(model),
+        "--out",
+        str(folder),
+    ]
     _run_trainer(trainer_cli.main, ["train", *named, *options, "--make-only"])
     request = folder / "request.json"
     spec = json.loads(request.read_text(encoding="utf-8"))
-    request.write_text(json.dumps({**spec, "serving_precision": row.serving_precision}), encoding="utf-8")
+    request.write_text(
+        json.dumps({**spec, "serving_precision": row.serving_precision}), encoding="utf-8"
+    )
     cap_gpu_memory(row.card_gib)
     _run_trainer(trainer_cli.main, ["run", str(folder), "--card", "losses", "--nice", "0"])
     return read_figures(folder)
@@ -162,8 +193,11 @@ def read_figures(folder: Path) -> RowFigures:
     steps = [event for event in map(json.loads, lines) if event["event"] == "progress"]
     trained_s = steps[-1]["seconds"] - steps[0]["seconds"]
     manifest = json.loads((folder / "adapter" / "manifest.json").read_text(encoding="utf-8"))
-    training = json.loads((folder / "adapter" / "report" / "training.json").read_text(encoding="utf-8"))
-    settings, metrics = manifest["hyperparameters"], manifest["metrics"]
+    training = json.loads(
+        (folder / "adapter" / "report" / "training.json").read_text(encoding="utf-8")
+    )
+    settings = manifest["hyperparameters"]
+    metrics = manifest["metrics"]
     samples = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
     return RowFigures(
         first_loss=steps[0]["loss"],
@@ -180,9 +214,14 @@ def read_figures(folder: Path) -> RowFigures:
     )
 
 
-def run_in_subprocess(row: GpuRow, model: Path, steps: int, scratch: Path, *, tiny: bool) -> RowFigures | str:
-    """Run a row in its own process, for its memory cap and peak; return the last lines of its error if it fails."""
-    job, result = scratch / row.recipe, scratch / f"{row.recipe}.json"
+def run_in_subprocess(
+    row: GpuRow, model: Path, steps: int, scratch: Path, *, tiny: bool
+) -> RowFigures | str:
+    """Run a row in its own process, for its memory cap and peak; return the last lines of its error
+    if it fails.
+    """
+    job = scratch / row.recipe
+    result = scratch / f"{row.recipe}.json"
     words = ["--row", row.recipe, "--model", str(model), "--job", str(job), "--result", str(result)]
     command = [
         sys.executable,
@@ -196,12 +235,16 @@ def run_in_subprocess(row: GpuRow, model: Path, steps: int, scratch: Path, *, ti
     environment = {**os.environ, "UNDERSTUDY_HOME": str(scratch / "home")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not result.exists():
-        return " ".join(done.stderr.strip().splitlines()[-ERROR_LINES:]) or f"exit code {done.returncode}"
+        return (
+            " ".join(done.stderr.strip().splitlines()[-ERROR_LINES:])
+            or f"exit code {done.returncode}"
+        )
     fields = json.loads(result.read_text(encoding="utf-8"))
     return RowFigures(**{**fields, "notes": tuple(fields["notes"])})
 
 
-# ------------------------------------------------------------------------------------------------ the table
+# ------------------------------------------------------------------------------------------------
+# the table
 
 
 def describe_machine() -> str:
@@ -214,7 +257,10 @@ def describe_machine() -> str:
     python = f"Python {platform.python_version()}"
     if not torch.cuda.is_available():
         memory = f"{total_memory_bytes() / GIB:.0f} GiB"
-        return f"No graphics card: {os.cpu_count()} cores of {platform.machine()}, {memory}. {python}, {packages}."
+        return (
+            f"No graphics card: {os.cpu_count()} cores of {platform.machine()}, {memory}. "
+            f"{python}, {packages}."
+        )
     card = torch.cuda.get_device_properties(0)
     driver = next((gpu.driver for gpu in list_gpus()), "unknown")
     cuda = f"driver {driver}, CUDA {torch.version.cuda}"
@@ -225,7 +271,17 @@ def render_table(results: Mapping[GpuRow, RowFigures | str], machine: str, *, ti
     """Render the table, the machine, and each row's notes as Markdown."""
     from personas.schemas.formatting import markdown_table
 
-    head = ("recipe", "shape", "memory", "loss, first → last step", "held-out loss", "time", "peak", "samples/s", "in")
+    head = (
+        "recipe",
+        "shape",
+        "memory",
+        "loss, first → last step",
+        "held-out loss",
+        "time",
+        "peak",
+        "samples/s",
+        "in",
+    )
     lines = []
     for row, found in results.items():
         shape = "tiny" if tiny else row.model
@@ -236,17 +292,30 @@ def render_table(results: Mapping[GpuRow, RowFigures | str], machine: str, *, ti
         losses = f"{found.first_loss:.3f} → {found.last_loss:.3f}"
         heldout = f"{found.heldout_base:.3f} → {found.heldout_tuned:.3f}"
         spent = f"{found.seconds:.0f} s, {found.steps} steps"
-        peak, how = f"{found.peak_bytes / GIB:.2f} GiB", f"{found.precision}; {found.optimiser}"
+        peak = f"{found.peak_bytes / GIB:.2f} GiB"
+        how = f"{found.precision}; {found.optimiser}"
         lines.append((*start, losses, heldout, spent, peak, f"{found.samples_per_s:.2f}", how))
     parts = [machine, markdown_table(head, lines)]
-    parts += [f"`{row.recipe}` failed: {found}" for row, found in results.items() if isinstance(found, str)]
-    noted = {row: found.notes for row, found in results.items() if isinstance(found, RowFigures) and found.notes}
-    parts += ["\n".join(f"- `{row.recipe}`: {note}" for row, notes in noted.items() for note in notes)]
+    parts += [
+        f"`{row.recipe}` failed: {found}"
+        for row, found in results.items()
+        if isinstance(found, str)
+    ]
+    noted = {
+        row: found.notes
+        for row, found in results.items()
+        if isinstance(found, RowFigures) and found.notes
+    }
+    parts += [
+        "\n".join(f"- `{row.recipe}`: {note}" for row, notes in noted.items() for note in notes)
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
 def write_between_markers(page: Path, text: str) -> None:
-    """Replace what stands between a page's markers; a page without them is created. Raises `SystemExit`."""
+    """Replace what stands between a page's markers; a page without them is created. Raises
+    `SystemExit`.
+    """
     body = f"{BEGIN}\n{text}\n{END}\n"
     if not page.exists():
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +324,9 @@ def write_between_markers(page: Path, text: str) -> None:
     before, begin, rest = page.read_text(encoding="utf-8").partition(f"{BEGIN}\n")
     _, end, after = rest.partition(f"{END}\n")
     if not (begin and end):
-        raise SystemExit(f"{page} has no lines {BEGIN} and {END}: add them where the table belongs.")
+        raise SystemExit(
+            f"{page} has no lines {BEGIN} and {END}: add them where the table belongs."
+        )
     page.write_text(before + body + after, encoding="utf-8")
 
 
@@ -266,24 +337,43 @@ def require_gpu() -> None:
     if torch.cuda.is_available():
         return
     build = torch.version.cuda
-    missing = "torch finds no NVIDIA card" if build else f"this torch ({torch.__version__}) is a build without CUDA"
+    missing = (
+        "torch finds no NVIDIA card"
+        if build
+        else f"this torch ({torch.__version__}) is a build without CUDA"
+    )
     raise SystemExit(
-        f"make gpu-rows needs a graphics card with at least 6 GiB (16 GiB for all rows): {missing}.\n"
-        "Install a CUDA build (make setup TORCH_ARGS='--index-url https://download.pytorch.org/whl/cu128'), check "
-        "nvidia-smi, or run the same with tiny shapes on this machine: python -m benchmarks.gpu_rows --tiny"
+        "make gpu-rows needs a graphics card with at least 6 GiB (16 GiB for all rows): "
+        f"{missing}.\n"
+        "Install a CUDA build (make setup TORCH_ARGS='--index-url "
+        "https://download.pytorch.org/whl/cu128'), check "
+        "nvidia-smi, or run the same with tiny shapes on this machine: python -m "
+        "benchmarks.gpu_rows --tiny"
     )
 
 
 def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; the options of a row's own process are hidden."""
     parser = argparse.ArgumentParser(
-        "python -m benchmarks.gpu_rows", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m benchmarks.gpu_rows",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [row.recipe for row in ROWS]
-    parser.add_argument("--tiny", action="store_true", help=f"tiny shapes, {TINY_STEPS} steps, also on a CPU")
-    parser.add_argument("--only", action="append", choices=names, help="this row; may repeat (default: all)")
-    parser.add_argument("--steps", type=int, help=f"optimiser steps of each row (default: {STEPS}; tiny: {TINY_STEPS})")
-    parser.add_argument("--out", type=Path, help=f"the page with the markers (default: {PAGE}; tiny: {TINY_PAGE})")
+    parser.add_argument(
+        "--tiny", action="store_true", help=f"tiny shapes, {TINY_STEPS} steps, also on a CPU"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=names, help="this row; may repeat (default: all)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help=f"optimiser steps of each row (default: {STEPS}; tiny: {TINY_STEPS})",
+    )
+    parser.add_argument(
+        "--out", type=Path, help=f"the page with the markers (default: {PAGE}; tiny: {TINY_PAGE})"
+    )
     for name in ("--row", "--model", "--job", "--result"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     options = parser.parse_args(words)
@@ -298,7 +388,13 @@ def main() -> int:
     options = parse_options()
     rows = {row.recipe: row for row in ROWS}
     if options.row:
-        found = run_row(rows[options.row], Path(options.model), Path(options.job), options.steps, tiny=options.tiny)
+        found = run_row(
+            rows[options.row],
+            Path(options.model),
+            Path(options.job),
+            options.steps,
+            tiny=options.tiny,
+        )
         Path(options.result).write_text(json.dumps(asdict(found)), encoding="utf-8")
         return 0
     if not options.tiny:
@@ -313,10 +409,14 @@ def main() -> int:
                 print(f"writing {shape} with random weights", flush=True)
                 write_random_model(row.shape, model, tiny=options.tiny)
             print(f"{row.recipe}: {options.steps} steps", flush=True)
-            results[row] = run_in_subprocess(row, model, options.steps, Path(scratch), tiny=options.tiny)
+            results[row] = run_in_subprocess(
+                row, model, options.steps, Path(scratch), tiny=options.tiny
+            )
             print(f"  {results[row]}", flush=True)
             # After each row: a machine that is lent for minutes may be gone before the last.
-            write_between_markers(page, render_table(results, describe_machine(), tiny=options.tiny))
+            write_between_markers(
+                page, render_table(results, describe_machine(), tiny=options.tiny)
+            )
     print(f"written to {page}")
     return int(any(isinstance(found, str) for found in results.values()))
 

@@ -1,4 +1,6 @@
-"""Generates a home with many servers, personas and messages, as it is after years, in some seconds."""
+"""Generates a home with many servers, personas and messages, as it is after years, in some
+seconds.
+"""
 
 import json
 import sqlite3
@@ -12,18 +14,41 @@ from personas.home.shared_personas import CARD_FILE
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import ScoreSummary
 
-GUILDS, PERSONAS_PER_GUILD, MESSAGES = 1_000, 5, 200_000
+GUILDS = 1_000
+PERSONAS_PER_GUILD = 5
+MESSAGES = 200_000
 VERSION_SHARE, UNDECIDED_SHARE, LORE_SHARE = 5, 50, 50
 """One persona in so many has versions, one not promoted yet, and lore of its own."""
 NOW_S = 1_795_000_000.0
 MESSAGE_INTERVAL_S = 20.0
 MEMBERS_PER_GUILD = 40
 FIRST_MESSAGE_ID = 10**18
-FORENAMES = ("Maren", "Tobb", "Isolde", "Quill", "Hesper", "Dunstan", "Orla", "Peregrin", "Sable", "Wyn")
-TRADES = ("ferryman", "bell founder", "net mender", "lamp keeper", "cartographer", "eel smoker", "tide clerk")
+FORENAMES = (
+    "Maren",
+    "Tobb",
+    "Isolde",
+    "Quill",
+    "Hesper",
+    "Dunstan",
+    "Orla",
+    "Peregrin",
+    "Sable",
+    "Wyn",
+)
+TRADES = (
+    "ferryman",
+    "bell founder",
+    "net mender",
+    "lamp keeper",
+    "cartographer",
+    "eel smoker",
+    "tide clerk",
+)
 REMARKS = (
-    "has the packet boat come in yet?", "somebody left a lantern on the third bollard", "is the market open?",
-    "I would rather ask the tide clerk", "the bell rang twice, and nobody knows why", "do eels mind the cold?",
+    "has the packet boat come in "
+    "yet?", "somebody left a lantern on the third bollard", "is the market open?",
+    "I would rather ask the tide "
+    "clerk", "the bell rang twice, and nobody knows why", "do eels mind the cold?",
 )  # fmt: skip
 CARD = """id = "{id}"
 name = "{name}"
@@ -47,7 +72,9 @@ class GuildPlace:
 
 @dataclass(frozen=True)
 class LargeHome:
-    """Sizes of a home: personas of each server, and messages in all. Versions are made for the model of `base_hash`."""
+    """Sizes of a home: personas of each server, and messages in all. Versions are made for the
+    model of `base_hash`.
+    """
 
     places: Sequence[GuildPlace]
     personas_per_guild: int = PERSONAS_PER_GUILD
@@ -76,13 +103,20 @@ class LargeHome:
         """Yield guild, id and number of each persona."""
         for place_number, place in enumerate(self.places):
             for n in range(self.personas_per_guild):
-                yield place.guild_id, f"keeper-{n}{guild_suffix(place.guild_id)}", place_number * 100 + n
+                yield (
+                    place.guild_id,
+                    f"keeper-{n}{guild_suffix(place.guild_id)}",
+                    place_number * 100 + n,
+                )
 
 
 def synthetic_places(guilds: int = GUILDS, channels: int = PERSONAS_PER_GUILD) -> list[GuildPlace]:
     """Return servers that no Discord knows, for homes that are looked at without a connection."""
     return [
-        GuildPlace(FIRST_MESSAGE_ID + n * 1000, tuple(FIRST_MESSAGE_ID + n * 1000 + c for c in range(1, channels + 1)))
+        GuildPlace(
+            FIRST_MESSAGE_ID + n * 1000,
+            tuple(FIRST_MESSAGE_ID + n * 1000 + c for c in range(1, channels + 1)),
+        )
         for n in range(guilds)
     ]
 
@@ -90,23 +124,30 @@ def synthetic_places(guilds: int = GUILDS, channels: int = PERSONAS_PER_GUILD) -
 def _write_card(home: Path, guild_id: int, persona_id: str, number: int) -> None:
     folder = home / "personas" / str(guild_id) / persona_id
     folder.mkdir(parents=True)
-    name, trade = f"{FORENAMES[number % 10]} {number}", TRADES[number % 7]
+    name = f"{FORENAMES[number % 10]} {number}"
+    trade = TRADES[number % 7]
     text = CARD.format(id=persona_id, name=name, trade=trade, number=number, years=number % 50 + 2)
     (folder / CARD_FILE).write_text(text, encoding="utf-8")
     if number % LORE_SHARE == 0:
         lore = home / "lore" / str(guild_id) / persona_id
         lore.mkdir(parents=True)
-        (lore / "quay.md").write_text(f"# Quay {number}\nThe ledger of quay {number} is kept in a tin box.\n")
+        (lore / "quay.md").write_text(
+            f"# Quay {number}\nThe ledger of quay {number} is kept in a tin box.\n"
+        )
 
 
 def _write_manifest(home: Path, persona_id: str, base_hash: str) -> None:
     folder = adapter_ref(home, persona_id, "v1").folder
     folder.mkdir(parents=True)
-    (folder / MANIFEST_FILE).write_text(json.dumps({"base_model": "embedded", "base_model_hash": base_hash}))
+    (folder / MANIFEST_FILE).write_text(
+        json.dumps({"base_model": "embedded", "base_model_hash": base_hash})
+    )
 
 
 def _fill_channels(
-    connection: sqlite3.Connection, places: Sequence[GuildPlace], personas: Sequence[tuple[int, str, int]]
+    connection: sqlite3.Connection,
+    places: Sequence[GuildPlace],
+    personas: Sequence[tuple[int, str, int]],
 ) -> None:
     of_guild: dict[int, list[str]] = {}
     for guild_id, persona_id, _ in personas:
@@ -121,7 +162,10 @@ def _fill_channels(
 
 
 def _fill_messages(
-    connection: sqlite3.Connection, places: Sequence[GuildPlace], personas: Sequence[tuple[int, str, int]], count: int
+    connection: sqlite3.Connection,
+    places: Sequence[GuildPlace],
+    personas: Sequence[tuple[int, str, int]],
+    count: int,
 ) -> None:
     persona_of = {guild_id: persona_id for guild_id, persona_id, _ in personas}
 
@@ -139,11 +183,18 @@ def _fill_messages(
                 NOW_S - MESSAGE_INTERVAL_S * (count - n),
             )  # fmt: skip
 
-    columns = "guild_id, channel_id, ordinal, discord_message_id, author_id, author_name, persona_id, text, at"
-    connection.executemany(f"insert into messages ({columns}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows())
+    columns = (
+        "guild_id, channel_id, ordinal, discord_message_id, author_id, author_name, persona_id, "
+        "text, at"
+    )
+    connection.executemany(
+        f"insert into messages ({columns}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows()
+    )
 
 
-def _fill_versions(connection: sqlite3.Connection, personas: Sequence[tuple[int, str, int]]) -> None:
+def _fill_versions(
+    connection: sqlite3.Connection, personas: Sequence[tuple[int, str, int]]
+) -> None:
     card = ScoreSummary(
         heldout_replies=40,
         heldout_tokens=900,
@@ -156,17 +207,39 @@ def _fill_versions(connection: sqlite3.Connection, personas: Sequence[tuple[int,
         reasons=("Its replies are closer to the card.",),
     )
     result = JobResult(adapter="adapter", seconds=60.0, scorecard=card)
-    jobs, versions, promotions = [], [], []
+    jobs = []
+    versions = []
+    promotions = []
     for guild_id, persona_id, number in personas:
         if number % VERSION_SHARE:
             continue
-        request = TrainingRequest(job_name="keeper", persona=persona_id).model_dump_json(exclude_none=True)
-        job_id, at = f"job{number:06}", NOW_S - number
-        jobs.append((job_id, guild_id, 1, 1, persona_id, request, persona_id, at, at, at, result.model_dump_json()))
+        request = TrainingRequest(job_name="keeper", persona=persona_id).model_dump_json(
+            exclude_none=True
+        )
+        job_id = f"job{number:06}"
+        at = NOW_S - number
+        jobs.append(
+            (
+                job_id,
+                guild_id,
+                1,
+                1,
+                persona_id,
+                request,
+                persona_id,
+                at,
+                at,
+                at,
+                result.model_dump_json(),
+            )
+        )
         versions.append((persona_id, "v1", job_id, at, card.model_dump_json()))
         if number % UNDECIDED_SHARE:
             promotions.append((persona_id, "v1", 1, at, "", guild_id))
-    columns = "job_id, guild_id, channel_id, requested_by, name, request, persona, queued_at, started_at, finished_at"
+    columns = (
+        "job_id, guild_id, channel_id, requested_by, name, request, persona, queued_at, "
+        "started_at, finished_at"
+    )
     connection.executemany(
         f"""insert into jobs ({columns}, result, version, state, decision, announced)
         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'v1', 'done', 'manual', 1)""",
@@ -174,4 +247,6 @@ def _fill_versions(connection: sqlite3.Connection, personas: Sequence[tuple[int,
     )
     connection.executemany("insert into versions values (?, ?, ?, ?, ?)", versions)
     columns = "persona_id, version, promoted_by, at, why, guild_id"
-    connection.executemany(f"insert into promotions ({columns}) values (?, ?, ?, ?, ?, ?)", promotions)
+    connection.executemany(
+        f"insert into promotions ({columns}) values (?, ?, ?, ?, ?, ?)", promotions
+    )

@@ -1,7 +1,8 @@
-"""`python -m benchmarks.large_home_latency`: pages and the event loop over 5,000 personas and 200,000 messages.
+"""`python -m benchmarks.large_home_latency`: pages and the event loop over 5,000 personas and
+200,000 messages.
 
-The whole bot runs, connected to a sandbox with 1,000 servers in a process of its own. Requests come from a thread, so
-that only the bot's work counts as a pause of its event loop.
+The whole bot runs, connected to a sandbox with 1,000 servers in a process of its own. Requests come
+from a thread, so that only the bot's work counts as a pause of its event loop.
 """
 
 import argparse
@@ -34,8 +35,10 @@ from sandbox.guild_seed import ChannelSeed, GuildSeed, MemberSeed
 
 HOME_FOLDER = Path("build/bench/web-large-home")
 RESULT_FILE = Path("build/bench/web-large.json")
-MEASURED_ROUNDS, WARMUP_ROUNDS = 10, 1
-MAX_LATENCY_MS, MAX_PAUSE_MS = 200.0, 50.0
+MEASURED_ROUNDS = 10
+WARMUP_ROUNDS = 1
+MAX_LATENCY_MS = 200.0
+MAX_PAUSE_MS = 50.0
 PROBE_INTERVAL_S = 0.002
 REQUEST_TIMEOUT_S = 60.0
 PAGES = {
@@ -67,7 +70,9 @@ Figures = dict[str, dict[str, float]]
 
 
 def serve_sandbox(guilds: int, pipe: Connection) -> None:
-    """Serve so many servers in this process; sends the address, the token, and each server's id and channels."""
+    """Serve so many servers in this process; sends the address, the token, and each server's id and
+    channels.
+    """
 
     async def serve() -> None:
         channels = tuple(ChannelSeed(f"quay-{number}") for number in range(PERSONAS_PER_GUILD))
@@ -76,7 +81,10 @@ def serve_sandbox(guilds: int, pipe: Connection) -> None:
         sandbox = Sandbox(seed, more_guilds=more)
         await sandbox.start()
         guilds_seen = [one.guild for one in sandbox._shared.guilds]
-        places = [(int(it.id), tuple(int(channel["id"]) for channel in it.channels())) for it in guilds_seen]
+        places = [
+            (int(it.id), tuple(int(channel["id"]) for channel in it.channels()))
+            for it in guilds_seen
+        ]
         pipe.send((sandbox.url, sandbox.token, places))
         await asyncio.Event().wait()
 
@@ -109,11 +117,14 @@ class LoopProbe:
         while True:
             began = time.perf_counter()
             await asyncio.sleep(PROBE_INTERVAL_S)
-            self.longest_ms = max(self.longest_ms, (time.perf_counter() - began - PROBE_INTERVAL_S) * 1000)
+            self.longest_ms = max(
+                self.longest_ms, (time.perf_counter() - began - PROBE_INTERVAL_S) * 1000
+            )
 
     def take(self) -> float:
         """Return the longest pause since the last call, in milliseconds."""
-        longest_ms, self.longest_ms = self.longest_ms, 0.0
+        longest_ms = self.longest_ms
+        self.longest_ms = 0.0
         return longest_ms
 
     def stop(self) -> None:
@@ -121,11 +132,17 @@ class LoopProbe:
 
 
 def request_ms(url: str, path: str) -> tuple[float, int]:
-    """Request a page; returns milliseconds up to its last byte, and bytes. Raises `UnderstudyError` for an error."""
+    """Request a page; returns milliseconds up to its last byte, and bytes. Raises `UnderstudyError`
+    for an error.
+    """
     address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=REQUEST_TIMEOUT_S)
+    connection = http.client.HTTPConnection(
+        address.hostname or "", address.port, timeout=REQUEST_TIMEOUT_S
+    )
     began = time.perf_counter()
-    connection.request("GET", path, headers={"Accept": "text/html" if path.startswith("/dashboard") else "*/*"})
+    connection.request(
+        "GET", path, headers={"Accept": "text/html" if path.startswith("/dashboard") else "*/*"}
+    )
     answer = connection.getresponse()
     size = len(answer.read())
     connection.close()
@@ -135,35 +152,50 @@ def request_ms(url: str, path: str) -> tuple[float, int]:
 
 
 async def measure(app: App, probe: LoopProbe, persona_id: str) -> Figures:
-    """Measure each page: nine of ten requests take less, and the event loop pauses for less in half of them."""
+    """Measure each page: nine of ten requests take less, and the event loop pauses for less in half
+    of them.
+    """
     figures: Figures = {}
     for name, pattern in PAGES.items():
         path = pattern.replace("PERSONA", persona_id)
-        times, pauses, size = list[float](), list[float](), 0
+        times = list[float]()
+        pauses = list[float]()
+        size = 0
         for _ in range(WARMUP_ROUNDS + MEASURED_ROUNDS):
             probe.take()
             taken_ms, size = await asyncio.to_thread(request_ms, app.url, path)
             times.append(taken_ms)
             pauses.append(probe.take())
         p90 = statistics.quantiles(times[WARMUP_ROUNDS:], n=10, method="inclusive")[-1]
-        pause = statistics.median(pauses[WARMUP_ROUNDS:])  # one that is the bot's comes with each request
+        pause = statistics.median(
+            pauses[WARMUP_ROUNDS:]
+        )  # one that is the bot's comes with each request
         figures[name] = {"p90_ms": p90, "pause_ms": pause, "kilobytes": size / 1000}
     return figures
 
 
 async def measure_tasks(app: App, probe: LoopProbe) -> Figures:
-    """Measure what the bot does by itself: the hourly deletion of expired data, and reading all cards again."""
+    """Measure what the bot does by itself: the hourly deletion of expired data, and reading all
+    cards again.
+    """
     services = app.services
     figures: Figures = {}
     retention = next(task for task in services.background if task.name == "retention")
     for name, work in (
         ("retention, once an hour", retention._work),
-        ("reading all cards again", lambda: asyncio.to_thread(services.personas.reload_guild_cards)),
+        (
+            "reading all cards again",
+            lambda: asyncio.to_thread(services.personas.reload_guild_cards),
+        ),
     ):
         probe.take()
         began = time.perf_counter()
         await work()
-        figures[name] = {"p90_ms": (time.perf_counter() - began) * 1000, "pause_ms": probe.take(), "kilobytes": 0.0}
+        figures[name] = {
+            "p90_ms": (time.perf_counter() - began) * 1000,
+            "pause_ms": probe.take(),
+            "kilobytes": 0.0,
+        }
     return figures
 
 
@@ -179,15 +211,24 @@ async def run_benchmark(guilds: int, messages: int) -> Figures:
     async with sandbox_process(guilds) as (url, token, places):
         base_hash = await asyncio.to_thread(lambda: fingerprint(locate(EMBEDDED)))
         home = LargeHome(places, messages=messages, base_hash=base_hash)
-        environ = {"UNDERSTUDY_HOME": f"{Path.cwd()}/{HOME_FOLDER}", "WEB_PORT": "0", "DISCORD_TOKEN": token}
+        environ = {
+            "UNDERSTUDY_HOME": f"{Path.cwd()}/{HOME_FOLDER}",
+            "WEB_PORT": "0",
+            "DISCORD_TOKEN": token,
+        }
         settings: Settings = load_settings(None, environ)
         began = time.perf_counter()
         await asyncio.to_thread(home.write, settings.home)
         print(f"the home was made in {time.perf_counter() - began:.1f} s", flush=True)
         with patch_discord(url):
-            began, probe = time.perf_counter(), LoopProbe()
+            began = time.perf_counter()
+            probe = LoopProbe()
             async with open_app(settings, ShippedData.from_source_tree()) as app:
-                start = {"p90_ms": (time.perf_counter() - began) * 1000, "pause_ms": probe.take(), "kilobytes": 0.0}
+                start = {
+                    "p90_ms": (time.perf_counter() - began) * 1000,
+                    "pause_ms": probe.take(),
+                    "kilobytes": 0.0,
+                }
                 persona_id = next(persona_id for _, persona_id, _ in home.personas())
                 figures = await measure(app, probe, persona_id)
                 return {**figures, **await measure_tasks(app, probe), "starting": start}
@@ -196,7 +237,9 @@ async def run_benchmark(guilds: int, messages: int) -> Figures:
 def main() -> int:
     """Measure, print and write; 1 if a page or a pause is too long."""
     parser = argparse.ArgumentParser("python -m benchmarks.large_home_latency", description=__doc__)
-    parser.add_argument("--guilds", type=int, default=GUILDS, help="servers, each with five personas")
+    parser.add_argument(
+        "--guilds", type=int, default=GUILDS, help="servers, each with five personas"
+    )
     parser.add_argument("--messages", type=int, default=MESSAGES, help="messages in all")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)
@@ -215,13 +258,19 @@ def main() -> int:
     }
     RESULT_FILE.parent.mkdir(parents=True, exist_ok=True)
     RESULT_FILE.write_text(
-        json.dumps({**sizes, "pages": figures, "machine": machine}, indent=2) + "\n", encoding="utf-8"
+        json.dumps({**sizes, "pages": figures, "machine": machine}, indent=2) + "\n",
+        encoding="utf-8",
     )
     print(f"written to {RESULT_FILE}")
     late = [name for name in PAGES if figures[name]["p90_ms"] > MAX_LATENCY_MS]
-    late += [name for name, of in figures.items() if of["pause_ms"] > MAX_PAUSE_MS and name != "starting"]
+    late += [
+        name for name, of in figures.items() if of["pause_ms"] > MAX_PAUSE_MS and name != "starting"
+    ]
     if late:
-        print(f"above {MAX_LATENCY_MS:.0f} ms, or with a pause above {MAX_PAUSE_MS:.0f} ms: {', '.join(late)}")
+        print(
+            f"above {MAX_LATENCY_MS:.0f} ms, or with a pause above {MAX_PAUSE_MS:.0f} ms: "
+            f"{', '.join(late)}"
+        )
     return int(bool(late))
 
 

@@ -1,9 +1,10 @@
 """`python -m benchmarks.load`: measures replies under overload, with members and servers who flood.
 
-50 members talk to six personas in the 12 channels of three servers. All of it is the bot's: store, prompts, engine with
-the bundled model, streaming, and the trainer beside it. Only Discord is replaced, by channels that keep messages in
-memory: the sandbox would spend the machine's cores on its HTTP server. The rates follow from the machine: a closed loop
-finds how many replies it makes, and the overload offers half as many again. A soak (`benchmarks.soak`) comes first.
+50 members talk to six personas in the 12 channels of three servers. All of it is the bot's: store,
+prompts, engine with the bundled model, streaming, and the trainer beside it. Only Discord is
+replaced, by channels that keep messages in memory: the sandbox would spend the machine's cores on
+its HTTP server. The rates follow from the machine: a closed loop finds how many replies it makes,
+and the overload offers half as many again. A soak (`benchmarks.soak`) comes first.
 """
 
 from __future__ import annotations
@@ -54,17 +55,23 @@ RESULT_FILE = Path("build/bench/load.json")
 PERSONA_COUNT = 6
 OVERLOAD = 1.5
 IN_FLIGHT, MIN_CAPACITY_S = 32, 15.0
-"""Replies at a time while the machine's capacity is measured, and the time that this takes at least."""
+"""Replies at a time while the machine's capacity is measured, and the time that this takes at
+least.
+"""
 FULL_TALK_REPLIES = (RECENT_MESSAGES + RECENT_BLOCK_MESSAGES) // 2
-"""Replies after which a channel's talk fills a prompt's window, half of whose messages are replies."""
+"""Replies after which a channel's talk fills a prompt's window, half of whose messages are
+replies.
+"""
 SHORT_SOAK, LONG_SOAK = (30_000, 30), (1_000_000, 1_000)
 """Events and reconnects."""
 CAPACITY_SHARE, WINDOW_SHARE = 0.07, 0.116
-"""Shares of the duration: of the measurement of capacity, and of each of eight windows, which are equally long.
+"""Shares of the duration: of the measurement of capacity, and of each of eight windows, which are
+equally long.
 
-Order of arrival and the load beside a training have two windows each: a queue that grows for twice as long has other
-percentiles. Fair order has three, before, between and after those, and each pair is compared with the two around it:
-the machine gets slower in ten minutes, by a tenth without any training, and that should not count against what is last.
+Order of arrival and the load beside a training have two windows each: a queue that grows for twice
+as long has other percentiles. Fair order has three, before, between and after those, and each pair
+is compared with the two around it: the machine gets slower in ten minutes, by a tenth without any
+training, and that should not count against what is last.
 """
 BARS = {
     "lost": ("<=", 0.0),
@@ -105,7 +112,11 @@ class MemoryChannel:
     ids = itertools.count(10**17)
 
     def __init__(self, guild_id: int) -> None:
-        self.id, self.guild, self.texts = next(self.ids), SimpleNamespace(id=guild_id), dict[int, str]()
+        self.id, self.guild, self.texts = (
+            next(self.ids),
+            SimpleNamespace(id=guild_id),
+            dict[int, str](),
+        )
 
     async def send(self, content: str, **_: Any) -> Any:
         message_id = next(self.ids)
@@ -137,7 +148,9 @@ class TimedStream:
     """A reply stream that notes when its first text comes, and counts its pieces."""
 
     def __init__(self, stream: ReplyStream, talk: Talk, pieces: list[int]) -> None:
-        self._stream, self._talk, self._pieces = stream, talk, pieces
+        self._stream = stream
+        self._talk = talk
+        self._pieces = pieces
 
     async def __aiter__(self) -> AsyncIterator[str]:
         async for piece in self._stream:
@@ -154,10 +167,14 @@ class TimedStream:
 
 
 class TimedEngine:
-    """The engine, with times for each reply. Without fairness all requests are one member's: the oldest is next."""
+    """The engine, with times for each reply. Without fairness all requests are one member's: the
+    oldest is next.
+    """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self.is_fair, self.pieces = engine, True, [0]
+        self._engine = engine
+        self.is_fair = True
+        self.pieces = [0]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -182,7 +199,9 @@ class Phase:
         return cls(list(talks), statistics.mean(window.pieces_per_s for window in windows))
 
     def of(self, names: Iterable[str], outcome: Outcome | None = None) -> list[Talk]:
-        return [talk for talk in self.talks if talk.group in names and outcome in (None, talk.outcome)]
+        return [
+            talk for talk in self.talks if talk.group in names and outcome in (None, talk.outcome)
+        ]
 
     def ttft(self, names: Iterable[str]) -> list[float]:
         return [talk.first_at - talk.asked_at for talk in self.of(names, "done") if talk.first_at]
@@ -195,15 +214,21 @@ class Load:
     """Members who talk to a running bot."""
 
     def __init__(self, app: App, seed: int) -> None:
-        self._services, self._seed = app.services, seed
+        self._services = app.services
+        self._seed = seed
         self._service = app.services.reply_service
         self.engine = TimedEngine(app.services.engine)
         self._service.engine = self.engine
         self._personas = [app.services.personas.of(0)[one] for one in PERSONAS[:PERSONA_COUNT]]
         by_guild = {group.guild_id: group.channels for group in GROUPS}
-        self._channels = {guild: [MemoryChannel(guild) for _ in range(count)] for guild, count in by_guild.items()}
+        self._channels = {
+            guild: [MemoryChannel(guild) for _ in range(count)] for guild, count in by_guild.items()
+        }
         first = itertools.accumulate((group.members for group in GROUPS), initial=1)
-        self._members = {group.name: range(at, at + group.members) for group, at in zip(GROUPS, first, strict=False)}
+        self._members = {
+            group.name: range(at, at + group.members)
+            for group, at in zip(GROUPS, first, strict=False)
+        }
         self._all_channels = list(itertools.chain(*self._channels.values()))
         self._messages = member_messages()
 
@@ -214,24 +239,33 @@ class Load:
         channel: Any = generator.choice(self._channels[group.guild_id])
         persona = self._personas[self._all_channels.index(channel) % len(self._personas)]
         member = generator.choice(self._members[group.name])
-        message = IncomingMessage(next(MemoryChannel.ids), member, f"Member {member}", generator.choice(self._messages))
+        message = IncomingMessage(
+            next(MemoryChannel.ids), member, f"Member {member}", generator.choice(self._messages)
+        )
         try:
             await self._service.answer(message, persona, channel)
         except EngineBusyError:
             talk.outcome = "refused"
         talk.ended_at = time.monotonic()
         reply = self._services.store.replies.get(message.event_id)
-        if reply and reply.state == "done" and "-# AI-written" in channel.texts.get(reply.parts[-1], ""):
+        if (
+            reply
+            and reply.state == "done"
+            and "-# AI-written" in channel.texts.get(reply.parts[-1], "")
+        ):
             talk.outcome = "done"
         return talk
 
     async def capacity(self, seconds: float) -> float:
         """Return how many replies the machine makes in a second when so many are asked for at once.
 
-        Counted are pieces of text once each channel has filled a prompt's window: short talks are quickly computed, and
-        replies that begin together end together.
+        Counted are pieces of text once each channel has filled a prompt's window: short talks are
+        quickly computed, and replies that begin together end together.
         """
-        generator, talks, is_filled, is_over = random.Random(self._seed), list[Talk](), asyncio.Event(), asyncio.Event()
+        generator = random.Random(self._seed)
+        talks = list[Talk]()
+        is_filled = asyncio.Event()
+        is_over = asyncio.Event()
 
         async def keep_asking() -> None:
             while not is_over.is_set():
@@ -250,11 +284,15 @@ class Load:
         done = sum(talk.outcome == "done" for talk in talks)
         return per_s * done / self.engine.pieces[0]
 
-    async def play(self, groups: Sequence[Group], seconds: float, capacity: float, *, is_fair: bool = True) -> Phase:
+    async def play(
+        self, groups: Sequence[Group], seconds: float, capacity: float, *, is_fair: bool = True
+    ) -> Phase:
         """Have groups ask at random times, and wait until all replies have ended."""
         self.engine.is_fair = is_fair
-        phase, tasks = Phase(), []
-        began, pieces = time.monotonic(), self.engine.pieces[0]
+        phase = Phase()
+        tasks = []
+        began = time.monotonic()
+        pieces = self.engine.pieces[0]
         for at, group, generator in _arrivals(groups, seconds, capacity, self._seed):
             await asyncio.sleep(max(0.0, began + at - time.monotonic()))
             tasks.append(asyncio.create_task(self.ask(group, generator)))
@@ -270,7 +308,8 @@ def _arrivals(
     """Draw Poisson arrivals; a group's are the same whoever else asks."""
     arrivals = []
     for group in groups:
-        generator, at = random.Random(f"{seed} {group.name}"), 0.0
+        generator = random.Random(f"{seed} {group.name}")
+        at = 0.0
         while (at := at + generator.expovariate(group.rate * capacity)) < seconds:
             arrivals.append((at, group, generator))
     return sorted(arrivals, key=lambda arrival: arrival[0])
@@ -280,7 +319,8 @@ async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
     """Play all phases; returns the figures."""
     assert app.sandbox is not None  # the settings have no token
     install_adapters(app)
-    load, window = Load(app, seed), WINDOW_SHARE * minutes * 60
+    load = Load(app, seed)
+    window = WINDOW_SHARE * minutes * 60
     quiet = [group for group in GROUPS if group.name == "quiet server"]
     capacity = await load.capacity(max(CAPACITY_SHARE * minutes * 60, MIN_CAPACITY_S))
     print(f"{capacity:.2f} replies a second; asked for: {capacity * OVERLOAD:.2f}", flush=True)
@@ -292,12 +332,20 @@ async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
     first = await first_progress(app)
     beside = [await load.play(GROUPS, window, capacity) for _ in range(2)]
     with suppress(UnderstudyError):  # it has ended
-        print(f"the training made {(training_progress(app) or first).step - first.step} steps", flush=True)
+        print(
+            f"the training made {(training_progress(app) or first).step - first.step} steps",
+            flush=True,
+        )
     await app.sandbox.member(MODERATOR).slash(PERSONAS[0], "finetune cancel")
     while any(find_trainer(folder) for folder in (app.services.home / "jobs").glob("*/")):  # noqa: ASYNC110  a process
         await asyncio.sleep(0.2)
     fair.append(await load.play(GROUPS, window, capacity))
-    played = {"overload": fair[:2], "order of arrival": arrival, "with training": beside, "around it": fair[1:]}
+    played = {
+        "overload": fair[:2],
+        "order of arrival": arrival,
+        "with training": beside,
+        "around it": fair[1:],
+    }
     phases = {"alone": alone, **{name: Phase.joined(windows) for name, windows in played.items()}}
     return {"minutes": minutes, "seed": seed, "capacity_per_s": capacity, **summarise(phases)}
 
@@ -305,19 +353,31 @@ async def measure(app: App, minutes: float, seed: int) -> dict[str, Any]:
 def summarise(phases: dict[str, Phase]) -> dict[str, Any]:
     """Return the figures that the bars are about, and a table's row for each phase and group."""
     alone, fair, arrival, beside, around = phases.values()
-    compared = [(alone, ["quiet server"]), (fair, ["quiet server"]), (beside, LIGHT), (around, LIGHT)]
+    compared = [
+        (alone, ["quiet server"]),
+        (fair, ["quiet server"]),
+        (beside, LIGHT),
+        (around, LIGHT),
+    ]
     if any(len(phase.ttft(names)) < 2 for phase, names in compared):
         raise UnderstudyError("Too few members were answered.", "Measure longer: --minutes.")
     rows = [
-        _row(name, phase, group.name) for name, phase in phases.items() for group in GROUPS if phase.of([group.name])
+        _row(name, phase, group.name)
+        for name, phase in phases.items()
+        for group in GROUPS
+        if phase.of([group.name])
     ]
     return {
-        "lost": sum(len(phase.of([group.name for group in GROUPS], "lost")) for phase in phases.values()),
+        "lost": sum(
+            len(phase.of([group.name for group in GROUPS], "lost")) for phase in phases.values()
+        ),
         "light_ttft_p50_s": statistics.median(fair.ttft(LIGHT)),
         "light_ttft_p95_s": p95(fair.ttft(LIGHT)),
         "throughput_vs_fcfs": fair.pieces_per_s / arrival.pieces_per_s,
-        "quiet_guild_p95_ratio": p95(fair.ttft(["quiet server"])) / p95(alone.ttft(["quiet server"])),
-        "quiet_guild_whole_p95_ratio": p95(fair.whole(["quiet server"])) / p95(alone.whole(["quiet server"])),
+        "quiet_guild_p95_ratio": p95(fair.ttft(["quiet server"]))
+        / p95(alone.ttft(["quiet server"])),
+        "quiet_guild_whole_p95_ratio": p95(fair.whole(["quiet server"]))
+        / p95(alone.whole(["quiet server"])),
         "training_p95_ratio": p95(beside.whole(LIGHT)) / p95(around.whole(LIGHT)),
         "training_ttft_p95_ratio": p95(beside.ttft(LIGHT)) / p95(around.ttft(LIGHT)),
         "pieces_per_s": {name: phase.pieces_per_s for name, phase in phases.items()},
@@ -326,11 +386,20 @@ def summarise(phases: dict[str, Phase]) -> dict[str, Any]:
 
 
 def _row(name: str, phase: Phase, group: str) -> dict[str, Any]:
-    asked, first, whole = phase.of([group]), phase.ttft([group]), phase.whole([group])
-    counts = {outcome: sum(talk.outcome == outcome for talk in asked) for outcome in ("done", "refused", "lost")}
+    asked = phase.of([group])
+    first = phase.ttft([group])
+    whole = phase.whole([group])
+    counts = {
+        outcome: sum(talk.outcome == outcome for talk in asked)
+        for outcome in ("done", "refused", "lost")
+    }
     row: dict[str, Any] = {"phase": name, "group": group, "asked": len(asked), **counts}
     if len(first) > 1:
-        row |= {"ttft_p50_s": statistics.median(first), "ttft_p95_s": p95(first), "whole_p95_s": p95(whole)}
+        row |= {
+            "ttft_p50_s": statistics.median(first),
+            "ttft_p95_s": p95(first),
+            "whole_p95_s": p95(whole),
+        }
     return row
 
 
@@ -355,7 +424,9 @@ def print_table(figures: dict[str, Any]) -> None:
             print(f"{name:24}{value:9.3f}  {relation} {bar:g}  {'met' if is_met else 'NOT MET'}")
 
 
-async def _run(settings: Settings, shipped: ShippedData, minutes: float, seed: int) -> dict[str, Any]:
+async def _run(
+    settings: Settings, shipped: ShippedData, minutes: float, seed: int
+) -> dict[str, Any]:
     async with open_app(settings, shipped, benchmark_guild()) as app:
         return await measure(app, minutes, seed)
 
@@ -363,7 +434,9 @@ async def _run(settings: Settings, shipped: ShippedData, minutes: float, seed: i
 def measure_load(minutes: float, seed: int) -> dict[str, Any]:
     """Set up a home, and measure in it."""
     shutil.rmtree(HOME_FOLDER, ignore_errors=True)
-    settings = load_settings(None, {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"})
+    settings = load_settings(
+        None, {"UNDERSTUDY_HOME": str(HOME_FOLDER.absolute()), "WEB_PORT": "0"}
+    )
     write_cards(settings.home / "cards")
     shipped = replace(ShippedData.from_source_tree(), cards=settings.home / "cards")
     return asyncio.run(_run(settings, shipped, minutes, seed))
@@ -372,9 +445,13 @@ def measure_load(minutes: float, seed: int) -> dict[str, Any]:
 def main() -> int:
     """Measure, print, and write or update the file."""
     parser = argparse.ArgumentParser("python -m benchmarks.load", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="duration of the load (default: 10)")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="duration of the load (default: 10)"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--soak", action="store_true", help="only send events to a bot without a model, a million")
+    parser.add_argument(
+        "--soak", action="store_true", help="only send events to a bot without a model, a million"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     try:

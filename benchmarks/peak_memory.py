@@ -14,7 +14,8 @@ POLL_INTERVAL_S = 0.02
 def measure_in_subprocess(
     command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], int]:
-    """Run a command and return the JSON on its last output line and the peak memory of its process tree in bytes.
+    """Run a command and return the JSON on its last output line and the peak memory of its process
+    tree in bytes.
 
     Ends the benchmark (`SystemExit`) if the command fails.
     """
@@ -23,7 +24,9 @@ def measure_in_subprocess(
         out, _ = child.communicate()
         most = peak.stop()
     if child.returncode:
-        raise SystemExit(f"The benchmark broke off: {' '.join(command)} ended with exit code {child.returncode}.")
+        raise SystemExit(
+            f"The benchmark broke off: {' '.join(command)} ended with exit code {child.returncode}."
+        )
     figures: dict[str, Any] = json.loads(out.splitlines()[-1])
     return figures, most
 
@@ -40,7 +43,9 @@ class _Peak:
         try:
             child = psutil.Process(self._pid)
             while not self._over.wait(POLL_INTERVAL_S):
-                self._most = max(self._most, sum(map(_held_bytes, [child, *child.children(recursive=True)])))
+                self._most = max(
+                    self._most, sum(map(_held_bytes, [child, *child.children(recursive=True)]))
+                )
         except psutil.NoSuchProcess:  # it has just ended
             return
 

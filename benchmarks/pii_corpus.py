@@ -30,7 +30,9 @@ class GoldSpan:
 
 @dataclass(frozen=True)
 class AnnotatedText:
-    """A text without its annotations. `speaker` are the names of the person in the log it is about, if any."""
+    """A text without its annotations. `speaker` are the names of the person in the log it is about,
+    if any.
+    """
 
     language: str
     text: str
@@ -40,11 +42,17 @@ class AnnotatedText:
 
 def parse_annotations(marked: str) -> tuple[str, tuple[GoldSpan, ...]]:
     """Parse a text with annotations into text and spans."""
-    text, gold, at = "", [], 0
+    text = ""
+    gold = []
+    at = 0
     for match in ANNOTATION.finditer(marked):
         text += marked[at : match.start()]
         kind = "PERSON" if match["kind"] == KNOWN_NAME_KIND else match["kind"]
-        gold.append(GoldSpan(kind, len(text), len(text) + len(match["value"]), match["kind"] == KNOWN_NAME_KIND))
+        gold.append(
+            GoldSpan(
+                kind, len(text), len(text) + len(match["value"]), match["kind"] == KNOWN_NAME_KIND
+            )
+        )
         text += match["value"]
         at = match.end()
     return text + marked[at:], tuple(gold)
@@ -59,7 +67,9 @@ def read_corpus(folder: Path = CORPUS_FOLDER) -> list[AnnotatedText]:
         for row in (_rows(file) if file.is_file() else ())
     ]
     for row in _rows(folder / "known.jsonl"):
-        found.append(AnnotatedText(row["language"], *parse_annotations(row["text"]), tuple(row["speaker"])))
+        found.append(
+            AnnotatedText(row["language"], *parse_annotations(row["text"]), tuple(row["speaker"]))
+        )
     return found
 
 
@@ -69,7 +79,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_presidio(path: Path) -> list[AnnotatedText]:
-    """Read a file of presidio-research: [{full_text, spans: [{entity_type, start_position, end_position}]}].
+    """Read a file of presidio-research: [{full_text, spans: [{entity_type, start_position,
+    end_position}]}].
 
     Raises `MaterialError`.
     """
@@ -78,7 +89,9 @@ def read_presidio(path: Path) -> list[AnnotatedText]:
         rows = json.loads(path.read_text(encoding="utf-8"))
         texts = [AnnotatedText("", row["full_text"], tuple(_golds(row["spans"]))) for row in rows]
     except OSError as error:
-        raise MaterialError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+        raise MaterialError(
+            f"{path} cannot be read: {error.strerror}.", "Check the path."
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise MaterialError(f"{path} is not in the shape of presidio-research.", advice) from error
     if not texts:

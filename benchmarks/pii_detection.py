@@ -16,7 +16,14 @@ from types import MappingProxyType
 from typing import Any
 
 from benchmarks.contact_blocks import development_blocks, held_out_blocks, kept_names
-from benchmarks.pii_corpus import LANGUAGES, OPTIONAL_KIND, AnnotatedText, GoldSpan, read_corpus, read_presidio
+from benchmarks.pii_corpus import (
+    LANGUAGES,
+    OPTIONAL_KIND,
+    AnnotatedText,
+    GoldSpan,
+    read_corpus,
+    read_presidio,
+)
 from benchmarks.pii_heldout_corpus import (
     COUNTED_LABELS,
     HELD_OUT_SEED,
@@ -42,7 +49,8 @@ MIN_BLOCK_FIGURES = {"recall": 0.95, "recall_structured": 0.99, "precision": 0.9
 """Minimum on the held-out contact blocks."""
 BLOCK_KINDS = ("PERSON", "STREET_ADDRESS", "PHONE_NUMBER", "EMAIL_ADDRESS")
 COMPARED_KINDS = (
-    "PERSON STREET_ADDRESS EMAIL_ADDRESS PHONE_NUMBER CREDIT_CARD IBAN_CODE IP_ADDRESS US_SSN"  # of presidio-research
+    # Of presidio-research.
+    "PERSON STREET_ADDRESS EMAIL_ADDRESS PHONE_NUMBER CREDIT_CARD IBAN_CODE IP_ADDRESS US_SSN"
 ).split()
 KEY = bytes(32)
 PASSES = 3
@@ -70,7 +78,8 @@ class SpanCounts:
     @property
     def f1(self) -> float | None:
         """Harmonic mean of recall and precision; None without both."""
-        recall, precision = self.recall, self.precision
+        recall = self.recall
+        precision = self.precision
         if recall is None or precision is None:
             return None
         return 2 * recall * precision / (recall + precision) if recall + precision else 0.0
@@ -95,9 +104,11 @@ class SpanCounts:
 
 @dataclass
 class DetectionScore:
-    """Counts over texts: by kind, by language, and by group of kinds ("structured", "known", "names").
+    """Counts over texts: by kind, by language, and by group of kinds ("structured", "known",
+    "names").
 
-    `labels` are the names under which kinds of findings are counted, where the texts call them otherwise.
+    `labels` are the names under which kinds of findings are counted, where the texts call them
+    otherwise.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -116,9 +127,9 @@ class DetectionScore:
         for gold in annotated.gold:
             if gold.kind == OPTIONAL_KIND:
                 continue
-            hit = sum(position in covered for position in range(gold.start, gold.end)) >= MIN_COVERED_SHARE * (
-                gold.end - gold.start
-            )
+            hit = sum(
+                position in covered for position in range(gold.start, gold.end)
+            ) >= MIN_COVERED_SHARE * (gold.end - gold.start)
             self._count(annotated, gold.kind, kind_group(gold), SpanCounts(1, int(hit)))
             if not hit:
                 self.missed.append((annotated, gold))
@@ -131,7 +142,11 @@ class DetectionScore:
                 self.wrong.append((annotated, entity))
 
     def _count(self, annotated: AnnotatedText, kind: str, group: str, tally: SpanCounts) -> None:
-        for tallies, name in ((self.by_kind, kind), (self.by_language, annotated.language), (self.groups, group)):
+        for tallies, name in (
+            (self.by_kind, kind),
+            (self.by_language, annotated.language),
+            (self.groups, group),
+        ):
             tallies.setdefault(name, SpanCounts()).add(tally)
         self.by_kind_and_language.setdefault((kind, annotated.language), SpanCounts()).add(tally)
 
@@ -144,7 +159,9 @@ class DetectionScore:
         whole = SpanCounts()
         for kind, tally in self.by_kind.items():
             counts = not kinds or kind in kinds
-            whole.add(SpanCounts(tally.gold * counts, tally.found * counts, tally.replaced, tally.rightly))
+            whole.add(
+                SpanCounts(tally.gold * counts, tally.found * counts, tally.replaced, tally.rightly)
+            )
         return whole
 
 
@@ -155,15 +172,20 @@ def kind_group(gold: GoldSpan) -> str:
     return {"PERSON": "names", "STREET_ADDRESS": "addresses"}.get(gold.kind, "structured")
 
 
-def anonymisers(texts: Sequence[AnnotatedText], keep: Sequence[str] = ()) -> dict[tuple[str, bool], Anonymiser]:
-    """Create anonymisers: one per language for texts about nobody in the log, and one for the others.
+def anonymisers(
+    texts: Sequence[AnnotatedText], keep: Sequence[str] = ()
+) -> dict[tuple[str, bool], Anonymiser]:
+    """Create anonymisers: one per language for texts about nobody in the log, and one for the
+    others.
 
     `keep` are names of the persona's world.
     """
     anonymiser_by_group: dict[tuple[str, bool], Anonymiser] = {}
     for language in dict.fromkeys(annotated.language for annotated in texts):
         anonymiser_by_group[language, False] = Anonymiser(KEY, keep_always=keep)
-        about = [annotated for annotated in texts if annotated.language == language and annotated.speaker]
+        about = [
+            annotated for annotated in texts if annotated.language == language and annotated.speaker
+        ]
         if about:
             anonymiser_by_group[language, True] = Anonymiser(KEY)
             anonymiser_by_group[language, True].register(build_log(about))
@@ -173,11 +195,14 @@ def anonymisers(texts: Sequence[AnnotatedText], keep: Sequence[str] = ()) -> dic
 def build_log(texts: Sequence[AnnotatedText]) -> Conversation:
     """Build a log in which everyone mentioned is a speaker."""
     speakers = [
-        SourceSpeaker(f"{9_000 + index}", names) for index, names in enumerate(dict.fromkeys(j.speaker for j in texts))
+        SourceSpeaker(f"{9_000 + index}", names)
+        for index, names in enumerate(dict.fromkeys(j.speaker for j in texts))
     ]
     ids = {speaker.names: index for index, speaker in enumerate(speakers)}
     messages = [
-        SourceMessage(speakers[(ids[annotated.speaker] + 1) % len(speakers)], annotated.text, str(row))
+        SourceMessage(
+            speakers[(ids[annotated.speaker] + 1) % len(speakers)], annotated.text, str(row)
+        )
         for row, annotated in enumerate(texts)
     ]
     return Conversation.of(messages, "data/pii", "own-writing")
@@ -189,14 +214,19 @@ def measure(
     passes: int = PASSES,
     labels: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[DetectionScore, float, str]:
-    """Return (score, texts per second of CPU time, name detectors). The fastest of the passes counts."""
-    score, seconds, by = DetectionScore(labels), float("inf"), ""
+    """Return (score, texts per second of CPU time, name detectors). The fastest of the passes
+    counts.
+    """
+    score = DetectionScore(labels)
+    seconds = float("inf")
+    by = ""
     for turn in range(passes):
         readers = anonymisers(texts, keep)
         by = next(iter(readers.values())).names.description
         started = time.process_time()
         found = [
-            readers[annotated.language, bool(annotated.speaker)].find_entities(annotated.text) for annotated in texts
+            readers[annotated.language, bool(annotated.speaker)].find_entities(annotated.text)
+            for annotated in texts
         ]
         seconds = min(seconds, time.process_time() - started)
         if not turn:
@@ -205,7 +235,9 @@ def measure(
     return score, len(texts) / seconds, by
 
 
-def score_figures(score: DetectionScore, texts_per_s: float, model: str, count: int) -> dict[str, Any]:
+def score_figures(
+    score: DetectionScore, texts_per_s: float, model: str, count: int
+) -> dict[str, Any]:
     """Return the figures as written to the file."""
     return {
         "texts": count,
@@ -219,7 +251,11 @@ def score_figures(score: DetectionScore, texts_per_s: float, model: str, count: 
         "by_kind": {kind: tally.as_json() for kind, tally in sorted(score.by_kind.items())},
         "by_language": {name: tally.as_json() for name, tally in score.by_language.items()},
         "by_kind_and_language": {
-            kind: {name: tally.as_json() for (of, name), tally in score.by_kind_and_language.items() if of == kind}
+            kind: {
+                name: tally.as_json()
+                for (of, name), tally in score.by_kind_and_language.items()
+                if of == kind
+            }
             for kind in sorted(score.by_kind)
         },
     }
@@ -229,9 +265,19 @@ def format_table(score: DetectionScore) -> str:
     """Format a table: kinds, then languages, then all."""
     lines = [f"{'':18}{'to find':>8}{'found':>7}{'recall':>8}{'precision':>11}"]
     lines += [_line(kind, tally) for kind, tally in sorted(score.by_kind.items())]
-    lines += ["", *(_line(name, score.by_language[name]) for name in LANGUAGES if name in score.by_language)]
-    groups = (("structured", "structured"), ("names from the log", "known"), ("other names", "names"))
-    lines += ["", *(_line(name, score.groups[group]) for name, group in groups if group in score.groups)]
+    lines += [
+        "",
+        *(_line(name, score.by_language[name]) for name in LANGUAGES if name in score.by_language),
+    ]
+    groups = (
+        ("structured", "structured"),
+        ("names from the log", "known"),
+        ("other names", "names"),
+    )
+    lines += [
+        "",
+        *(_line(name, score.groups[group]) for name, group in groups if group in score.groups),
+    ]
     return "\n".join([*lines, _line("all", score.whole())])
 
 
@@ -242,14 +288,22 @@ def format_blocks(development: DetectionScore, held_out: DetectionScore) -> str:
         cells = [_cell(score.by_kind.get(kind, SpanCounts())) for kind in BLOCK_KINDS]
         lines.append(f"| {name} | {' | '.join(cells)} | {_cell(score.whole())} |")
     for locale in sorted(held_out.by_language):
-        cells = [_cell(held_out.by_kind_and_language.get((kind, locale), SpanCounts())) for kind in BLOCK_KINDS]
+        cells = [
+            _cell(held_out.by_kind_and_language.get((kind, locale), SpanCounts()))
+            for kind in BLOCK_KINDS
+        ]
         lines.append(f"| {locale} | {' | '.join(cells)} | {_cell(held_out.by_language[locale])} |")
     return "\n".join(lines)
 
 
 def format_kinds_by_language(score: DetectionScore) -> str:
-    """Format a Markdown table: recall, precision and F1 of each kind in each language, with the number to find."""
-    lines = ["| kind | " + " | ".join(LANGUAGES) + " | all |", "| --- " * (len(LANGUAGES) + 2) + "|"]
+    """Format a Markdown table: recall, precision and F1 of each kind in each language, with the
+    number to find.
+    """
+    lines = [
+        "| kind | " + " | ".join(LANGUAGES) + " | all |",
+        "| --- " * (len(LANGUAGES) + 2) + "|",
+    ]
     for kind, whole in [*sorted(score.by_kind.items()), ("all kinds", score.whole())]:
         of = score.by_language if kind == "all kinds" else {
             name: score.by_kind_and_language.get((kind, name), SpanCounts()) for name in LANGUAGES
@@ -267,7 +321,8 @@ def _cell(tally: SpanCounts) -> str:
 
 def write_table(name: str, caption: str, table: str, path: Path) -> None:
     """Replace the table between the markers of the document."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    begin = f"<!-- {name} -->"
+    end = f"<!-- end of {name} -->"
     before, rest = path.read_text(encoding="utf-8").split(begin, 1)
     after = rest.split(end, 1)[1]
     path.write_text(f"{before}{begin}\n{caption}\n\n{table}\n{end}{after}", encoding="utf-8")
@@ -284,7 +339,9 @@ def _share(share: float | None) -> str:
 def missed_floors(figures: dict[str, Any], floors: Mapping[str, float] = MIN_FIGURES) -> list[str]:
     """List the measures below their required minimum."""
     return [
-        f"{name} {figures[name] or 0:.3f} < {floor}" for name, floor in floors.items() if (figures[name] or 0) < floor
+        f"{name} {figures[name] or 0:.3f} < {floor}"
+        for name, floor in floors.items()
+        if (figures[name] or 0) < floor
     ]
 
 
@@ -309,7 +366,13 @@ def evaluate_own_corpus(errors: bool) -> int:
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(
         json.dumps(
-            {**figures, **blocks, "held_out_texts": held_out["figures"], "machine": machine, "versions": versions},
+            {
+                **figures,
+                **blocks,
+                "held_out_texts": held_out["figures"],
+                "machine": machine,
+                "versions": versions,
+            },
             indent=2,
         )
         + "\n"
@@ -335,7 +398,9 @@ def evaluate_blocks(errors: bool) -> dict[str, Any]:
     print(f"{len(texts)} held-out blocks, {texts_per_s:,.0f} a second on one core")
     if errors:
         print_errors(development)
-    caption = f"{len(texts)} held-out blocks; recall / precision / F1 (to find); names found by {model}."
+    caption = (
+        f"{len(texts)} held-out blocks; recall / precision / F1 (to find); names found by {model}."
+    )
     write_table(BLOCKS_TABLE, caption, table, DOCUMENT)
     scores = {"development_blocks": development, "held_out_blocks": held_out}
     return {
@@ -355,22 +420,39 @@ def evaluate_held_out(seed: int) -> dict[str, Any]:
     print(f"\nheld-out texts, seed {seed}\n{table}\n")
     print(f"{len(texts)} held-out texts, {texts_per_s:,.0f} a second on one core")
     caption = f"{len(texts)} texts of seed {seed}; names found by {model}."
-    figures = {**score_figures(score, texts_per_s, model, len(texts)), **score.whole().as_json(), "seed": seed}
+    figures = {
+        **score_figures(score, texts_per_s, model, len(texts)),
+        **score.whole().as_json(),
+        "seed": seed,
+    }
     return {"figures": figures, "caption": caption, "table": table}
 
 
 def format_held_out(score: DetectionScore) -> str:
-    """Format a Markdown table of the held-out texts: a row for each label, for each language, and for all."""
+    """Format a Markdown table of the held-out texts: a row for each label, for each language, and
+    for all.
+    """
     labels = {label: score.by_kind.get(label, SpanCounts()) for label in COUNTED_LABELS}
     others = SpanCounts()
     for kind, tally in score.by_kind.items():
         if kind not in labels:
             others.add(tally)
-    rows = {**labels, "other kinds": others, **dict(sorted(score.by_language.items())), "**all**": score.whole()}
-    lines = ["| | to find | found | recall | precision | F1 | wrong characters |", f"| --- |{' ---: |' * 6}"]
+    rows = {
+        **labels,
+        "other kinds": others,
+        **dict(sorted(score.by_language.items())),
+        "**all**": score.whole(),
+    }
+    lines = [
+        "| | to find | found | recall | precision | F1 | wrong characters |",
+        f"| --- |{' ---: |' * 6}",
+    ]
     for name, tally in rows.items():
         shares = " | ".join(map(_share, (tally.recall, tally.precision, tally.f1)))
-        lines.append(f"| {name} | {tally.gold} | {tally.found} | {shares} | {tally.replaced - tally.rightly} |")
+        lines.append(
+            f"| {name} | {tally.gold} | {tally.found} | {shares} | "
+            f"{tally.replaced - tally.rightly} |"
+        )
     return "\n".join(lines)
 
 
@@ -393,23 +475,41 @@ def print_errors(score: DetectionScore, kinds: Sequence[str] = ()) -> None:
     """Print missed spans and false replacements, one per line."""
     for annotated, gold in score.missed:
         if not kinds or gold.kind in kinds:
-            print(f"missed {gold.kind}: {annotated.text[gold.start : gold.end]!r} in {annotated.text!r}")
+            print(
+                f"missed {gold.kind}: {annotated.text[gold.start : gold.end]!r} in "
+                f"{annotated.text!r}"
+            )
     for annotated, entity in score.wrong:
-        print(f"wrong {entity.kind}: {annotated.text[entity.start : entity.end]!r} in {annotated.text!r}")
+        print(
+            f"wrong {entity.kind}: {annotated.text[entity.start : entity.end]!r} in "
+            f"{annotated.text!r}"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the evaluation."""
     parser = argparse.ArgumentParser("python -m benchmarks.pii_detection", description=__doc__)
-    parser.add_argument("--file", type=Path, help="judge on this file of presidio-research's shape instead")
-    parser.add_argument("--errors", action="store_true", help="also list what was missed and what was replaced wrongly")
-    parser.add_argument("--held-out", type=int, metavar="SEED", help="judge on the held-out texts of this seed only")
+    parser.add_argument(
+        "--file", type=Path, help="judge on this file of presidio-research's shape instead"
+    )
+    parser.add_argument(
+        "--errors",
+        action="store_true",
+        help="also list what was missed and what was replaced wrongly",
+    )
+    parser.add_argument(
+        "--held-out", type=int, metavar="SEED", help="judge on the held-out texts of this seed only"
+    )
     options = parser.parse_args(arguments)
     if options.held_out is not None:
         evaluate_held_out(options.held_out)
         return 0
     try:
-        return evaluate_file(options.file, options.errors) if options.file else evaluate_own_corpus(options.errors)
+        return (
+            evaluate_file(options.file, options.errors)
+            if options.file
+            else evaluate_own_corpus(options.errors)
+        )
     except UnderstudyError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,6 @@
-"""Texts of `benchmarks.pii_heldout` as annotated texts, and how its labels map to the anonymiser's kinds."""
+"""Texts of `benchmarks.pii_heldout` as annotated texts, and how its labels map to the anonymiser's
+kinds.
+"""
 
 from collections.abc import Iterator
 
@@ -6,9 +8,12 @@ from benchmarks.pii_corpus import OPTIONAL_KIND, AnnotatedText, GoldSpan
 from benchmarks.pii_heldout.writing.generation import generate_texts
 from benchmarks.pii_heldout.writing.labels import LABELS
 
-HELD_OUT_SEED, HELD_OUT_TEXTS = 2, 2_000
+HELD_OUT_SEED = 2
+HELD_OUT_TEXTS = 2_000
 OPTIONAL_LABELS = frozenset(("PLACE", "DATE_OF_BIRTH"))
-"""Labels that may be replaced and need not be: the anonymiser keeps towns and dates on purpose (docs/privacy.md)."""
+"""Labels that may be replaced and need not be: the anonymiser keeps towns and dates on purpose
+(docs/privacy.md).
+"""
 LABEL_OF_KIND = {
     "STREET_ADDRESS": "ADDRESS",
     "EMAIL_ADDRESS": "EMAIL",
@@ -24,17 +29,25 @@ COUNTED_LABELS = tuple(label for label in LABELS if label not in OPTIONAL_LABELS
 
 
 def read_held_out(seed: int = HELD_OUT_SEED, count: int = HELD_OUT_TEXTS) -> list[AnnotatedText]:
-    """Generate `count` texts and annotate them, with the labels as kinds; the same seed gives the same texts."""
+    """Generate `count` texts and annotate them, with the labels as kinds; the same seed gives the
+    same texts.
+    """
     annotated = []
     for drawn in generate_texts(seed, count):
         text = drawn["text"]
-        gold = [part for span in drawn["spans"] for part in _golds(text, span["label"], span["start"], span["end"])]
+        gold = [
+            part
+            for span in drawn["spans"]
+            for part in _golds(text, span["label"], span["start"], span["end"])
+        ]
         annotated.append(AnnotatedText(drawn["language"], text, tuple(gold)))
     return annotated
 
 
 def _golds(text: str, label: str, start: int, end: int) -> Iterator[GoldSpan]:
-    """Yield the span, or for an address of a page what names somebody in it, with the rest as optional."""
+    """Yield the span, or for an address of a page what names somebody in it, with the rest as
+    optional.
+    """
     if label in OPTIONAL_LABELS:
         yield GoldSpan(OPTIONAL_KIND, start, end)
     elif label == "URL":
@@ -46,7 +59,8 @@ def _golds(text: str, label: str, start: int, end: int) -> Iterator[GoldSpan]:
 
 
 def naming_part(address: str) -> tuple[int, int]:
-    """Return begin and end of the last part of a URL's path, or without a path of its host without `www` and ending.
+    """Return begin and end of the last part of a URL's path, or without a path of its host without
+    `www` and ending.
 
     The anonymiser replaces only this part: `t.me/mina` becomes `t.me/` with another name.
     """

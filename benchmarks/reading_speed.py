@@ -1,4 +1,6 @@
-"""`python -m benchmarks.reading_speed`: reading, filtering and deduplication speed beside `datasets.load_dataset`."""
+"""`python -m benchmarks.reading_speed`: reading, filtering and deduplication speed beside
+`datasets.load_dataset`.
+"""
 
 import argparse
 import importlib.metadata
@@ -39,11 +41,13 @@ class DedupRates:
 
 
 def measure_rates(conversations: Iterable[Conversation], folder: Path | None = None) -> DedupRates:
-    """Filter and deduplicate all conversations like a build does; `folder` is for the files of the index.
+    """Filter and deduplicate all conversations like a build does; `folder` is for the files of the
+    index.
 
     Memory grows by some 40 bytes per conversation.
     """
-    filters, rows = QualityFilters(), 0
+    filters = QualityFilters()
+    rows = 0
     filtering = deduplicating = 0.0
     with MinHashIndex(folder) as index:
         for conversation in conversations:
@@ -60,7 +64,9 @@ def measure_rates(conversations: Iterable[Conversation], folder: Path | None = N
         _, clusters = index.clusters()
         deduplicating += time.perf_counter() - started
         duplicates = int((clusters != range(len(index))).sum())
-    return DedupRates(rows, rows / max(filtering, 1e-9), rows / max(deduplicating, 1e-9), duplicates)
+    return DedupRates(
+        rows, rows / max(filtering, 1e-9), rows / max(deduplicating, 1e-9), duplicates
+    )
 
 
 def measure_parse(path: Path) -> dict[str, float]:
@@ -69,11 +75,17 @@ def measure_parse(path: Path) -> dict[str, float]:
     from trainer.sources.reader import read_source
     from trainer.sources.source_format import ReadOptions
 
-    started, conversations, records = time.perf_counter(), 0, 0
+    started = time.perf_counter()
+    conversations = 0
+    records = 0
     for item in read_source(path, ReadOptions()):
         records += item.rows
         conversations += isinstance(item, Conversation)
-    return {"seconds": time.perf_counter() - started, "records": records, "conversations": conversations}
+    return {
+        "seconds": time.perf_counter() - started,
+        "records": records,
+        "conversations": conversations,
+    }
 
 
 def measure_load_dataset(path: Path) -> dict[str, float]:
@@ -95,27 +107,40 @@ def measure_dedup(path: Path) -> dict[str, float]:
     from trainer.sources.reader import read_source
     from trainer.sources.source_format import ReadOptions
 
-    rates = measure_rates(item for item in read_source(path, ReadOptions()) if isinstance(item, Conversation))
-    return {"filter_rows_per_s": rates.filter_rows_per_s, "dedupe_rows_per_s": rates.dedupe_rows_per_s}
+    rates = measure_rates(
+        item for item in read_source(path, ReadOptions()) if isinstance(item, Conversation)
+    )
+    return {
+        "filter_rows_per_s": rates.filter_rows_per_s,
+        "dedupe_rows_per_s": rates.dedupe_rows_per_s,
+    }
 
 
 MEASURES = {"parse": measure_parse, "load": measure_load_dataset, "sift": measure_dedup}
 
 
 def run_in_subprocess(measure: str, path: Path) -> tuple[dict[str, Any], int]:
-    """Run a measurement in a subprocess; also returns the peak memory in bytes of its process tree."""
-    return measure_in_subprocess([sys.executable, "-m", "benchmarks.reading_speed", "--measure", measure, str(path)])
+    """Run a measurement in a subprocess; also returns the peak memory in bytes of its process
+    tree.
+    """
+    return measure_in_subprocess(
+        [sys.executable, "-m", "benchmarks.reading_speed", "--measure", measure, str(path)]
+    )
 
 
 def best_of_passes(path: Path) -> tuple[tuple[dict[str, float], int], tuple[dict[str, float], int]]:
     """Return the fastest pass of each (the cores may be shared) and the highest peak memory."""
-    passes = [(run_in_subprocess("parse", path), run_in_subprocess("load", path)) for _ in range(PASSES)]
+    passes = [
+        (run_in_subprocess("parse", path), run_in_subprocess("load", path)) for _ in range(PASSES)
+    ]
     ours, theirs = zip(*passes, strict=True)
     return _fastest(ours), _fastest(theirs)
 
 
 def _fastest(passes: Sequence[tuple[dict[str, float], int]]) -> tuple[dict[str, float], int]:
-    return min((figures for figures, _ in passes), key=lambda figures: figures["seconds"]), max(p for _, p in passes)
+    return min((figures for figures, _ in passes), key=lambda figures: figures["seconds"]), max(
+        p for _, p in passes
+    )
 
 
 def run_benchmark(rows: int) -> dict[str, Any]:
@@ -150,16 +175,23 @@ def run_benchmark(rows: int) -> dict[str, Any]:
 
 def format_table(figures: dict[str, Any]) -> str:
     """Format the figures for people."""
-    lines = [f"{'':12}{'file':>9}{'rows/s':>11}{'load_dataset':>14}{'ratio':>8}{'memory':>10}{'its':>10}"]
+    lines = [
+        f"{'':12}{'file':>9}{'rows/s':>11}{'load_dataset':>14}{'ratio':>8}{'memory':>10}{'its':>10}"
+    ]
     for kind, found in figures["sets"].items():
         lines.append(
             f"{kind:12}{found['file_bytes'] / 2**20:>6.0f} MB{found['rows_per_s']:>11,.0f}"
             f"{found['load_dataset_rows_per_s']:>14,.0f}{found['ratio']:>8.2f}"
-            f"{found['peak_bytes'] / 2**20:>7.0f} MB{found['load_dataset_peak_bytes'] / 2**20:>7.0f} MB"
+            f"{found['peak_bytes'] / 2**20:>7.0f} "
+            f"MB{found['load_dataset_peak_bytes'] / 2**20:>7.0f} MB"
         )
-    lines.append(f"worst ratio {figures['parse_ratio']:.2f}, most memory {figures['peak_bytes'] / 2**20:.0f} MB")
     lines.append(
-        f"filters {figures['filter_rows_per_s']:,.0f} rows/s, duplicates {figures['dedupe_rows_per_s']:,.0f} rows/s"
+        f"worst ratio {figures['parse_ratio']:.2f}, most memory "
+        f"{figures['peak_bytes'] / 2**20:.0f} MB"
+    )
+    lines.append(
+        f"filters {figures['filter_rows_per_s']:,.0f} rows/s, duplicates "
+        f"{figures['dedupe_rows_per_s']:,.0f} rows/s"
     )
     return "\n".join(lines)
 
@@ -167,8 +199,18 @@ def format_table(figures: dict[str, Any]) -> str:
 def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser("python -m benchmarks.reading_speed", description=__doc__)
-    parser.add_argument("--rows", type=int, default=DEFAULT_ROWS, help=f"rows of each file (default: {DEFAULT_ROWS:,})")
-    parser.add_argument("--measure", nargs=2, metavar=("MEASURE", "FILE"), help="take one measure and print it as JSON")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=DEFAULT_ROWS,
+        help=f"rows of each file (default: {DEFAULT_ROWS:,})",
+    )
+    parser.add_argument(
+        "--measure",
+        nargs=2,
+        metavar=("MEASURE", "FILE"),
+        help="take one measure and print it as JSON",
+    )
     options = parser.parse_args()
     if options.measure:
         print(json.dumps(MEASURES[options.measure[0]](Path(options.measure[1]))))
@@ -176,8 +218,13 @@ def main() -> int:
     figures = run_benchmark(options.rows)
     print(format_table(figures))
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-    versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
-    RESULT.write_text(json.dumps({**figures, "machine": machine, "versions": versions}, indent=2) + "\n")
+    versions = {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    RESULT.write_text(
+        json.dumps({**figures, "machine": machine, "versions": versions}, indent=2) + "\n"
+    )
     print(f"written to {RESULT}")
     return 0
 

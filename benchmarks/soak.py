@@ -1,7 +1,9 @@
-"""Measures the bot's memory over many events and reconnects, against the sandbox and without a model.
+"""Measures the bot's memory over many events and reconnects, against the sandbox and without a
+model.
 
-The whole bot runs in a process of its own, with a fake engine and a fake trainer (`tests/chaos/bot_process.py`). The
-sandbox's gateway sends it messages of members who talk and who flood, edits, deletions and typing.
+The whole bot runs in a process of its own, with a fake engine and a fake trainer
+(`tests/chaos/bot_process.py`). The sandbox's gateway sends it messages of members who talk and who
+flood, edits, deletions and typing.
 """
 
 from __future__ import annotations
@@ -29,14 +31,17 @@ from sandbox import Sandbox
 from tests.chaos import bot_process
 
 CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda", "drowned-stage": "thrip"}
-WARM_UP_SHARE, SAMPLES, MEAN_OF_SAMPLES = 0.2, 200, 20
+WARM_UP_SHARE = 0.2
+SAMPLES = 200
+MEAN_OF_SAMPLES = 20
 NEW_SESSION_EVERY = 10
 """Each so many reconnects the session cannot be resumed."""
 MAX_QUEUED_FRAMES = 500
 CONNECT_TIMEOUT_S = 60.0
 SNOWFLAKE_STEP = 1 << 22
 KINDS = {"MESSAGE_CREATE": 80, "MESSAGE_UPDATE": 8, "MESSAGE_DELETE": 8, "TYPING_START": 4}
-FLOODER_SHARE, STRANGER_SHARE = 0.5, 0.05
+FLOODER_SHARE = 0.5
+STRANGER_SHARE = 0.05
 MEMBER_IDS = range(10**17, 10**17 + 50)
 
 
@@ -58,13 +63,21 @@ class EventSource:
     """Events that members of a guild cause; messages are like one that the sandbox sent."""
 
     def __init__(self, sandbox: Sandbox, message: dict[str, Any], seed: int) -> None:
-        self._random, self._message, self._guild_id = random.Random(seed), message, str(sandbox.guild_id)
+        self._random, self._message, self._guild_id = (
+            random.Random(seed),
+            message,
+            str(sandbox.guild_id),
+        )
         self._channels = [sandbox.channel(name)["id"] for name in CHANNELS]
         first = int(message["id"]) + SNOWFLAKE_STEP
-        self._ids, self._sent = itertools.count(first, SNOWFLAKE_STEP), deque[dict[str, Any]](maxlen=1000)
+        self._ids, self._sent = (
+            itertools.count(first, SNOWFLAKE_STEP),
+            deque[dict[str, Any]](maxlen=1000),
+        )
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        kinds, weights = list(KINDS), list(KINDS.values())
+        kinds = list(KINDS)
+        weights = list(KINDS.values())
         while True:
             (kind,) = self._random.choices(kinds, weights)
             if kind == "MESSAGE_CREATE" or not self._sent:
@@ -77,10 +90,14 @@ class EventSource:
             elif kind == "MESSAGE_DELETE":
                 yield kind, {"id": earlier["id"], **place}
             else:
-                yield kind, {"user_id": earlier["author"]["id"], "timestamp": int(time.time()), **place}
+                yield (
+                    kind,
+                    {"user_id": earlier["author"]["id"], "timestamp": int(time.time()), **place},
+                )
 
     def _new_message(self) -> dict[str, Any]:
-        chance, number = self._random.random(), next(self._ids)
+        chance = self._random.random()
+        number = next(self._ids)
         if chance < FLOODER_SHARE:
             author = MEMBER_IDS[0]
         elif chance < FLOODER_SHARE + STRANGER_SHARE:
@@ -103,7 +120,9 @@ class Soak:
     """A sandbox, the bot's process, and its memory."""
 
     def __init__(self, sandbox: Sandbox, process: BaseProcess, seed: int) -> None:
-        self._sandbox, self._process, self._seed = sandbox, process, seed
+        self._sandbox = sandbox
+        self._process = process
+        self._seed = seed
         self._gateway = sandbox._container.gateway
         self.memory: list[int] = []
 
@@ -111,7 +130,8 @@ class Soak:
         """Send the events, with the reconnects in between, and sample the memory."""
         await self._connected()
         message = await self._sandbox.member(MEMBER).say(next(iter(CHANNELS)), "Good evening.")
-        source, every = iter(EventSource(self._sandbox, message, self._seed)), max(1, events // max(1, reconnects))
+        source = iter(EventSource(self._sandbox, message, self._seed))
+        every = max(1, events // max(1, reconnects))
         for number in range(1, events + 1):
             self._gateway.dispatch(*next(source))
             if number % 50 == 0:
@@ -140,7 +160,9 @@ class Soak:
         while not self._gateway.connected:
             self._rss()
             if time.monotonic() > deadline:
-                raise UnderstudyError("The bot does not connect.", "Its log is bot.log in the soak's folder.")
+                raise UnderstudyError(
+                    "The bot does not connect.", "Its log is bot.log in the soak's folder."
+                )
             await asyncio.sleep(0.01)
 
     def _rss(self) -> int:
@@ -157,7 +179,9 @@ async def _measure(home: Path, events: int, reconnects: int, seed: int) -> dict[
             place = sandbox.guild_id, int(sandbox.channel(name)["id"])
             store.channels.assign(Channel(*place, persona, "everything", 1, time.time()))
     arguments = home, sandbox.url, sandbox.token
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=arguments, daemon=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve, args=arguments, daemon=True
+    )
     process.start()
     began = time.monotonic()
     try:
@@ -168,21 +192,26 @@ async def _measure(home: Path, events: int, reconnects: int, seed: int) -> dict[
         await asyncio.to_thread(process.join, 30)
         await sandbox.stop()
     after = soak.memory[int(len(soak.memory) * WARM_UP_SHARE) :]
-    before, at_end = statistics.mean(after[:MEAN_OF_SAMPLES]), statistics.mean(after[-MEAN_OF_SAMPLES:])
+    before = statistics.mean(after[:MEAN_OF_SAMPLES])
+    at_end = statistics.mean(after[-MEAN_OF_SAMPLES:])
     with Store.open(home / HOME_DATABASE) as store:
         unfinished = len(store.replies.unfinished())
     return {
         "memory_growth": at_end / before - 1,
         "soak_events": events,
         "soak_reconnects": reconnects,
-        "soak_memory_mib": [round(one / 2**20, 1) for one in soak.memory[:: max(1, len(soak.memory) // 20)]],
+        "soak_memory_mib": [
+            round(one / 2**20, 1) for one in soak.memory[:: max(1, len(soak.memory) // 20)]
+        ],
         "soak_events_per_s": events / (time.monotonic() - began),
         "soak_unfinished_replies": unfinished,
     }
 
 
 def measure(events: int, reconnects: int, seed: int) -> dict[str, Any]:
-    """Return the growth of the bot's resident memory after the first fifth of the events, and what belongs to it."""
+    """Return the growth of the bot's resident memory after the first fifth of the events, and what
+    belongs to it.
+    """
     home = Path(tempfile.mkdtemp(prefix="understudy-soak-"))
     try:
         figures = asyncio.run(_measure(home, events, reconnects, seed))

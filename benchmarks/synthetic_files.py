@@ -9,10 +9,20 @@ from typing import Any
 import orjson
 
 SEED = 20
-CONSONANTS, VOWELS = "bcdfghjklmnprstvwz", "aeiou"
+CONSONANTS = "bcdfghjklmnprstvwz"
+VOWELS = "aeiou"
 VOCABULARY_SIZE = 20_000
 SENTENCE_COUNT = 50_000
-LABELS = ("spam", "lang_mismatch", "pii", "not_appropriate", "hate_speech", "sexual_content", "quality", "toxicity")
+LABELS = (
+    "spam",
+    "lang_mismatch",
+    "pii",
+    "not_appropriate",
+    "hate_speech",
+    "sexual_content",
+    "quality",
+    "toxicity",
+)
 
 
 class SyntheticRows:
@@ -25,34 +35,55 @@ class SyntheticRows:
 
     def _word(self) -> str:
         syllables = self._random.randint(1, 4)
-        return "".join(self._random.choice(CONSONANTS) + self._random.choice(VOWELS) for _ in range(syllables))
+        return "".join(
+            self._random.choice(CONSONANTS) + self._random.choice(VOWELS) for _ in range(syllables)
+        )
 
     def _sentence(self) -> str:
-        return " ".join(self._random.choices(self._words, k=self._random.randint(6, 18))).capitalize() + "."
+        return (
+            " ".join(self._random.choices(self._words, k=self._random.randint(6, 18))).capitalize()
+            + "."
+        )
 
     def text(self, max_sentences: int) -> str:
         """Generate one to `most` sentences."""
-        return " ".join(self._random.choices(self._sentences, k=self._random.randint(1, max_sentences)))
+        return " ".join(
+            self._random.choices(self._sentences, k=self._random.randint(1, max_sentences))
+        )
 
     def sharegpt(self, number: int) -> dict[str, Any]:
         """Generate a conversation of two to eight messages."""
         pairs = self._random.randint(1, 4)
         turns = [("human", 3), ("gpt", 14)] * pairs
-        return {"id": f"talk_{number}", "conversations": [{"from": who, "value": self.text(n)} for who, n in turns]}
+        return {
+            "id": f"talk_{number}",
+            "conversations": [{"from": who, "value": self.text(n)} for who, n in turns],
+        }
 
     def ultrachat(self, number: int) -> dict[str, Any]:
         """Generate a conversation of two to eight texts."""
-        return {"id": str(number), "data": [self.text(n) for n in (3, 14) * self._random.randint(1, 4)]}
+        return {
+            "id": str(number),
+            "data": [self.text(n) for n in (3, 14) * self._random.randint(1, 4)],
+        }
 
     def tree(self, number: int) -> dict[str, Any]:
-        """Generate a tree: a question, one to three ranked answers, and sometimes another question and answer."""
+        """Generate a tree: a question, one to three ranked answers, and sometimes another question
+        and answer.
+        """
         answers = [self._node("assistant", rank) for rank in range(self._random.randint(1, 3))]
         if number % 3 == 0:
             answers[0]["replies"] = [self._node("prompter", None, [self._node("assistant", 0)])]
         prompt = self._node("prompter", None, answers)
-        return {"message_tree_id": prompt["message_id"], "tree_state": "ready_for_export", "prompt": prompt}
+        return {
+            "message_tree_id": prompt["message_id"],
+            "tree_state": "ready_for_export",
+            "prompt": prompt,
+        }
 
-    def _node(self, role: str, rank: int | None, replies: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    def _node(
+        self, role: str, rank: int | None, replies: list[dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
         return {
             "message_id": str(uuid.UUID(int=self._random.getrandbits(128))),
             "user_id": str(uuid.UUID(int=self._random.getrandbits(128))),
@@ -66,7 +97,9 @@ class SyntheticRows:
             "rank": rank,
             "synthetic": False,
             "emojis": {"+1": 1},
-            "labels": {name: {"value": self._random.randint(2, 4) / 4, "count": 3} for name in LABELS},
+            "labels": {
+                name: {"value": self._random.randint(2, 4) / 4, "count": 3} for name in LABELS
+            },
             "replies": replies or [],
         }
 
@@ -79,11 +112,14 @@ ROW_MAKERS: dict[str, Callable[[SyntheticRows, int], dict[str, Any]]] = {
 
 
 def write_rows(path: Path, kind: str, rows: int) -> None:
-    """Write this many rows as JSON Lines, unless the file exists. A partial file never has the final name."""
+    """Write this many rows as JSON Lines, unless the file exists. A partial file never has the
+    final name.
+    """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    maker, make = SyntheticRows(), ROW_MAKERS[kind]
+    maker = SyntheticRows()
+    make = ROW_MAKERS[kind]
     aside = path.with_suffix(".part")
     with aside.open("wb") as file:
         for number in range(rows):

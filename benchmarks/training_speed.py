@@ -1,4 +1,6 @@
-"""`python -m benchmarks.training_speed`: training speed and memory beside the plain peft and trl recipe."""
+"""`python -m benchmarks.training_speed`: training speed and memory beside the plain peft and trl
+recipe.
+"""
 
 import argparse
 import importlib.metadata
@@ -20,17 +22,25 @@ RESULT = Path("build/bench/train.json")
 PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 PERSONAS = ("ballast", "oda", "thrip")
 """One persona per round."""
-STEPS, WARM_STEPS = 7, 2
+STEPS = 7
+WARM_STEPS = 2
 STEP_SAMPLES = 16
 MAX_LENGTH = 512
 SHIPPED_FOLDER = Path(__file__).parents[1] / "data"
 SHORT, SHORT_STEPS, SHORT_TOKENS, SHORT_ROUNDS = "short", 11, range(100, 151), 3
-"""The second workload: its name in the place of a persona's, steps of each round, tokens of a sample, rounds."""
+"""The second workload: its name in the place of a persona's, steps of each round, tokens of a
+sample, rounds.
+"""
 SHORT_CARD = (
-    "You work on the quay of a small harbour and have seen most of it twice.\nYou answer in plain words, briefly."
+    "You work on the quay of a small harbour and have seen most of it twice.\nYou answer in plain "
+    "words, briefly."
 )
-LORA_RANK, LORA_ALPHA, LEARNING_RATE, SEED = 16, 32, 2e-4, 0
-BASELINE_BATCH_SIZE, OWN_BATCH_SIZE = 2, 8
+LORA_RANK = 16
+LORA_ALPHA = 32
+LEARNING_RATE = 2e-4
+SEED = 0
+BASELINE_BATCH_SIZE = 2
+OWN_BATCH_SIZE = 8
 
 
 def load_samples(persona: str, steps: int) -> list[Any]:
@@ -45,31 +55,51 @@ def load_samples(persona: str, steps: int) -> list[Any]:
     add_sources(parser, required=True)
     log = SHIPPED_DATA / "logs" / f"{persona}.json"
     indices = make_build_spec(
-        parser.parse_args(["--persona", persona, "--source", str(log), "--max-length", str(MAX_LENGTH)])
+        parser.parse_args(
+            ["--persona", persona, "--source", str(log), "--max-length", str(MAX_LENGTH)]
+        )
     )
-    with tempfile.TemporaryDirectory() as folder, DatasetBuilder(indices.plan, Ledger(), Path(folder)) as builder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        DatasetBuilder(indices.plan, Ledger(), Path(folder)) as builder,
+    ):
         for source, items in indices.sources:
             builder.add_source(source, items)
         samples = [built.made.sample for built in builder.samples() if built.side == TRAIN]
     if len(samples) < steps * STEP_SAMPLES:
-        raise SystemExit(f"{persona} has {len(samples)} samples, {steps * STEP_SAMPLES} are needed for {steps} steps.")
+        raise SystemExit(
+            f"{persona} has {len(samples)} samples, {steps * STEP_SAMPLES} are needed for {steps} "
+            "steps."
+        )
     return samples[: steps * STEP_SAMPLES]
 
 
 def load_short_samples(steps: int) -> list[Any]:
-    """Load one-turn samples of 100 to 150 tokens under a card of two lines, from the shipped synthetic dialogues."""
+    """Load one-turn samples of 100 to 150 tokens under a card of two lines, from the shipped
+    synthetic dialogues.
+    """
     from personas.models.base_model import load_tokenizer, locate
     from personas.prompt.renderer import Renderer, system_card
     from personas.schemas.chat import Turn
 
-    renderer, card = Renderer(load_tokenizer(locate("embedded"))), system_card(SHORT_CARD)
-    lines = (SHIPPED_FOLDER / "synthetic" / "all_characters_synthetic.jsonl").read_text(encoding="utf-8").splitlines()
+    renderer = Renderer(load_tokenizer(locate("embedded")))
+    card = system_card(SHORT_CARD)
+    lines = (
+        (SHIPPED_FOLDER / "synthetic" / "all_characters_synthetic.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     turns = [json.loads(line)["messages"] for line in lines]
     pairs = (pair for talk in turns for pair in zip(talk[::2], talk[1::2], strict=True))
-    rendered = (renderer.sample(card, [Turn("Guest", ask["content"])], reply["content"]) for ask, reply in pairs)
+    rendered = (
+        renderer.sample(card, [Turn("Guest", ask["content"])], reply["content"])
+        for ask, reply in pairs
+    )
     samples = [sample for sample in rendered if len(sample.ids) in SHORT_TOKENS]
     if len(samples) < steps * STEP_SAMPLES:
-        raise SystemExit(f"There are {len(samples)} short samples, {steps * STEP_SAMPLES} are needed.")
+        raise SystemExit(
+            f"There are {len(samples)} short samples, {steps * STEP_SAMPLES} are needed."
+        )
     return samples[: steps * STEP_SAMPLES]
 
 
@@ -91,7 +121,9 @@ def baseline_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callabl
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
     trainer = SFTTrainer(
-        model=load_model(base, "bfloat16", quantization_config=quantisation, device_map={"": "cpu"}),
+        model=load_model(
+            base, "bfloat16", quantization_config=quantisation, device_map={"": "cpu"}
+        ),
         args=SFTConfig(
             output_dir=scratch,
             per_device_train_batch_size=BASELINE_BATCH_SIZE,
@@ -115,7 +147,11 @@ def baseline_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callabl
         train_dataset=make_hf_dataset(samples),
         processing_class=load_tokenizer(base),
         peft_config=LoraConfig(
-            r=LORA_RANK, lora_alpha=LORA_ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=LORA_RANK,
+            lora_alpha=LORA_ALPHA,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
         ),
     )
     return trainer, trainer.train
@@ -146,11 +182,17 @@ def own_trainer(samples: Sequence[Any], scratch: str) -> tuple[Any, Callable[[],
         max_length=MAX_LENGTH,
         seed=SEED,
     )
-    recipe = resolve_recipe(TrainingRequest(job_name="bench", task_type="dialogue", hyperparameters=values))
-    base, machine = locate("embedded"), probe_machine()
-    fit, work = fit_to_hardware(recipe, machine), workload_of(samples, ())
+    recipe = resolve_recipe(
+        TrainingRequest(job_name="bench", task_type="dialogue", hyperparameters=values)
+    )
+    base = locate("embedded")
+    machine = probe_machine()
+    fit = fit_to_hardware(recipe, machine)
+    work = workload_of(samples, ())
     recipe = merge_batches(fit, base, work, machine, available_memory_bytes(machine)).recipe
-    course = StageInputs(samples, (), recipe, lambda event: None, lambda: None, order=_by_length_in_steps(samples))
+    course = StageInputs(
+        samples, (), recipe, lambda event: None, lambda: None, order=_by_length_in_steps(samples)
+    )
     trainer = make_sft_trainer(base, load_tokenizer(base), course, Path(scratch))
     return trainer, lambda: run_training_loop(trainer)
 
@@ -159,7 +201,11 @@ def _by_length_in_steps(samples: Sequence[Any]) -> list[int]:
     """Sort the samples of each optimiser step by length; the samples of a step stay the same."""
     places = range(len(samples))
     steps = (places[start : start + STEP_SAMPLES] for start in range(0, len(samples), STEP_SAMPLES))
-    return [place for step in steps for place in sorted(step, key=lambda place: -len(samples[place].ids))]
+    return [
+        place
+        for step in steps
+        for place in sorted(step, key=lambda place: -len(samples[place].ids))
+    ]
 
 
 def measure_training(make_trainer: str, persona: str, steps: int) -> dict[str, Any]:
@@ -174,7 +220,9 @@ def measure_training(make_trainer: str, persona: str, steps: int) -> dict[str, A
         def on_step_end(self, *_: Any, **__: Any) -> None:
             seconds.append(time.perf_counter() - self.begun)
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any
+        ) -> None:
             if "loss" in logs:
                 losses.append(logs["loss"])
 
@@ -182,20 +230,29 @@ def measure_training(make_trainer: str, persona: str, steps: int) -> dict[str, A
     losses: list[float] = []
     samples = load_short_samples(steps) if persona == SHORT else load_samples(persona, steps)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer, run = {"plain": baseline_trainer, "ours": own_trainer}[make_trainer](samples, scratch)
+        trainer, run = {"plain": baseline_trainer, "ours": own_trainer}[make_trainer](
+            samples, scratch
+        )
         draw = torch.Generator().manual_seed(SEED)
         for name, weight in sorted(trainer.model.named_parameters()):
             if ".lora_A." in name:  # the same first weights; B begins as zero
-                weight.data.copy_(torch.empty(weight.shape).uniform_(-1, 1, generator=draw) / weight.shape[1] ** 0.5)
+                weight.data.copy_(
+                    torch.empty(weight.shape).uniform_(-1, 1, generator=draw)
+                    / weight.shape[1] ** 0.5
+                )
         trainer.add_callback(Clock())
         run()
     lengths = [len(sample.ids) for sample in samples]
-    tokens = [sum(lengths[start : start + STEP_SAMPLES]) for start in range(0, len(lengths), STEP_SAMPLES)]
+    tokens = [
+        sum(lengths[start : start + STEP_SAMPLES]) for start in range(0, len(lengths), STEP_SAMPLES)
+    ]
     return {"seconds": seconds, "tokens": tokens, "losses": losses}
 
 
 def run_benchmark(personas: Sequence[str], steps: int) -> dict[str, Any]:
-    """Run all measurements; keys as in the file. Rates are medians of the steps after the second of each round."""
+    """Run all measurements; keys as in the file. Rates are medians of the steps after the second of
+    each round.
+    """
     return {**_measure_long(personas, steps), **_measure_short()}
 
 
@@ -212,14 +269,18 @@ def _measure_short() -> dict[str, Any]:
             )
             rounds.append(figures)
     rates = {key: _rate(rounds) for key, rounds in found.items()}
-    losses = {key: statistics.fmean(loss for r in rounds for loss in r["losses"]) for key, rounds in found.items()}
+    losses = {
+        key: statistics.fmean(loss for r in rounds for loss in r["losses"])
+        for key, rounds in found.items()
+    }
     return {
         "ratio_short": rates["ours"] / rates["plain"],
         "loss_ours_short": losses["ours"],
         "loss_plain_short": losses["plain"],
         "tokens_per_s_ours_short": rates["ours"],
         "tokens_per_s_plain_short": rates["plain"],
-        "tokens_per_sample_short": statistics.fmean(t for r in found["ours"] for t in r["tokens"]) / STEP_SAMPLES,
+        "tokens_per_sample_short": statistics.fmean(t for r in found["ours"] for t in r["tokens"])
+        / STEP_SAMPLES,
     }
 
 
@@ -230,16 +291,32 @@ def _measure_long(personas: Sequence[str], steps: int) -> dict[str, Any]:
     for persona in personas:
         for tuned in (False, True):
             for make_trainer in ("plain", "ours"):
-                print(f"{persona}: {make_trainer}, allocator {'tuned' if tuned else 'as it is'} …", file=sys.stderr)
+                print(
+                    f"{persona}: {make_trainer}, allocator {'tuned' if tuned else 'as it is'} …",
+                    file=sys.stderr,
+                )
                 figures, peak = measure_in_subprocess(
-                    [sys.executable, "-m", "benchmarks.training_speed", "--measure", make_trainer, persona, str(steps)],
+                    [
+                        sys.executable,
+                        "-m",
+                        "benchmarks.training_speed",
+                        "--measure",
+                        make_trainer,
+                        persona,
+                        str(steps),
+                    ],
                     _environment(tuned),
                 )
                 found.setdefault((make_trainer, tuned), []).append(figures)
                 peaks[make_trainer, tuned] = max(peak, peaks.get((make_trainer, tuned), 0))
     rates = {key: _rate(rounds) for key, rounds in found.items()}
-    losses = {key: statistics.fmean(loss for r in rounds for loss in r["losses"]) for key, rounds in found.items()}
-    tokens_a_sample = statistics.fmean(t for r in found["ours", True] for t in r["tokens"]) / STEP_SAMPLES
+    losses = {
+        key: statistics.fmean(loss for r in rounds for loss in r["losses"])
+        for key, rounds in found.items()
+    }
+    tokens_a_sample = (
+        statistics.fmean(t for r in found["ours", True] for t in r["tokens"]) / STEP_SAMPLES
+    )
     return {
         "ratio": rates["ours", True] / rates["plain", False],
         "ratio_same_allocator": rates["ours", True] / rates["plain", True],
@@ -261,12 +338,17 @@ def _measure_long(personas: Sequence[str], steps: int) -> dict[str, Any]:
 
 def _rate(rounds: Sequence[dict[str, Any]]) -> float:
     """Compute unpadded tokens per second."""
-    steps = (zip(found["tokens"][WARM_STEPS:], found["seconds"][WARM_STEPS:], strict=True) for found in rounds)
+    steps = (
+        zip(found["tokens"][WARM_STEPS:], found["seconds"][WARM_STEPS:], strict=True)
+        for found in rounds
+    )
     return float(statistics.median(tokens / seconds for step in steps for tokens, seconds in step))
 
 
 def _environment(tuned: bool) -> dict[str, str]:
-    """Return the environment, with or without the allocator's settings, such that no restart is needed."""
+    """Return the environment, with or without the allocator's settings, such that no restart is
+    needed.
+    """
     bare = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
     return {**bare, **(ALLOCATOR_SETTINGS if tuned else {}), RESTARTED_VARIABLE: "1"}
 
@@ -279,16 +361,23 @@ def format_table(figures: dict[str, Any]) -> str:
             f"{label:34}{figures[f'tokens_per_s_{key}']:10.0f}{figures[f'samples_per_s_{key}']:11.2f}"
             f"{figures[f'peak_bytes_{key}'] / 2**30:6.2f} GiB{figures[f'loss_{key}']:8.4f}"
         )
-    lines.append(f"{'plain, allocator tuned':34}{figures['tokens_per_s_plain_tuned_allocator']:10.0f}")
-    lines.append(f"{'ours, allocator as it is':34}{figures['tokens_per_s_ours_plain_allocator']:10.0f}")
     lines.append(
-        f"ratio {figures['ratio']:.2f}, with the same allocator settings {figures['ratio_same_allocator']:.2f}, "
+        f"{'plain, allocator tuned':34}{figures['tokens_per_s_plain_tuned_allocator']:10.0f}"
+    )
+    lines.append(
+        f"{'ours, allocator as it is':34}{figures['tokens_per_s_ours_plain_allocator']:10.0f}"
+    )
+    lines.append(
+        f"ratio {figures['ratio']:.2f}, with the same allocator settings "
+        f"{figures['ratio_same_allocator']:.2f}, "
         f"losses {figures['loss_ours'] / figures['loss_plain'] - 1:+.2%}"
     )
     for label, key in (("short samples: plain", "plain"), ("short samples: ours", "ours")):
         rate = figures[f"tokens_per_s_{key}_short"]
         each = figures["tokens_per_sample_short"]
-        lines.append(f"{label:34}{rate:10.0f}{rate / each:11.2f}{'':14}{figures[f'loss_{key}_short']:8.4f}")
+        lines.append(
+            f"{label:34}{rate:10.0f}{rate / each:11.2f}{'':14}{figures[f'loss_{key}_short']:8.4f}"
+        )
     difference = figures["loss_ours_short"] / figures["loss_plain_short"] - 1
     lines.append(f"ratio {figures['ratio_short']:.2f}, losses {difference:+.2%}")
     return "\n".join(lines)
@@ -297,11 +386,19 @@ def format_table(figures: dict[str, Any]) -> str:
 def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(
-        "python -m benchmarks.training_speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m benchmarks.training_speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--personas", nargs="+", default=PERSONAS, help="one a round (default: all that ship)")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each round (default: {STEPS})")
-    parser.add_argument("--measure", nargs=3, metavar=("WAY", "PERSONA", "STEPS"), help="one measurement, as JSON")
+    parser.add_argument(
+        "--personas", nargs="+", default=PERSONAS, help="one a round (default: all that ship)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help=f"of each round (default: {STEPS})"
+    )
+    parser.add_argument(
+        "--measure", nargs=3, metavar=("WAY", "PERSONA", "STEPS"), help="one measurement, as JSON"
+    )
     options = parser.parse_args()
     if options.measure:
         configure_process(niceness=0, threads=None)
@@ -311,9 +408,14 @@ def main() -> int:
     figures = run_benchmark(options.personas, options.steps)
     print(format_table(figures))
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-    versions = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}}
+    versions = {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
     RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps({**figures, "machine": machine, "versions": versions}, indent=2) + "\n")
+    RESULT.write_text(
+        json.dumps({**figures, "machine": machine, "versions": versions}, indent=2) + "\n"
+    )
     print(f"written to {RESULT}")
     return 0
 

@@ -1,4 +1,6 @@
-"""Measures how many members the blind test needs until a ruling, and how often the ruling is wrong."""
+"""Measures how many members the blind test needs until a ruling, and how often the ruling is
+wrong.
+"""
 
 import argparse
 import importlib.metadata
@@ -17,7 +19,8 @@ from bot.versions.statistics.sequential_test import ALPHA, MAX_CONTAMINATED_SHAR
 
 RESULT_FILE = Path("build/bench/votes.json")
 SHARES = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8)
-COMMUNITIES, MEMBERS = 1000, 150
+COMMUNITIES = 1000
+MEMBERS = 150
 TASTE_CONCENTRATION = 8.0
 """Concentration of the beta distribution: the higher, the less members differ."""
 
@@ -38,19 +41,25 @@ def with_brigade(rng: np.random.Generator, values: Floats, says: float) -> Float
 
 
 def measure(share: float, brigade: bool, communities: int = COMMUNITIES) -> Figures:
-    """Return shares of communities: `wrong`, with a false ruling at any time, and `ruled`, with the difference found.
+    """Return shares of communities: `wrong`, with a false ruling at any time, and `ruled`, with the
+    difference found.
 
     `members` is the median number of members it takes (nan if fewer than half find it).
     """
     rng = np.random.default_rng(0)
-    wrong, taken = 0, []
+    wrong = 0
+    taken = []
     for _ in range(communities):
         values = honest_members(rng, share, MEMBERS)
         if brigade:
             values = with_brigade(rng, values, float(share == SHARES[0]))
         said = decide_ruling(values.tolist())
         wrong += said in _false_rulings(share)
-        taken.append(_members_until_ruling(values.tolist()) if said == "better" and share > SHARES[0] else MEMBERS + 1)
+        taken.append(
+            _members_until_ruling(values.tolist())
+            if said == "better" and share > SHARES[0]
+            else MEMBERS + 1
+        )
     ruled = sum(count <= MEMBERS for count in taken)
     return {
         "wrong": wrong / communities,
@@ -66,12 +75,17 @@ def print_table(figures: dict[str, dict[str, Figures]]) -> None:
     for share, found in figures.items():
         columns = (found["honest"], found["brigade"])
         print(
-            f"{share:8}" + "".join(f"{one['wrong']:9.1%}{one['ruled']:9.1%}{one['members']:10.0f}" for one in columns)
+            f"{share:8}"
+            + "".join(
+                f"{one['wrong']:9.1%}{one['ruled']:9.1%}{one['members']:10.0f}" for one in columns
+            )
         )
 
 
 def _false_rulings(share: float) -> tuple[str, ...]:
-    """Return the rulings that are false for a version chosen this often; up to 60 % a tie is allowed."""
+    """Return the rulings that are false for a version chosen this often; up to 60 % a tie is
+    allowed.
+    """
     if share == SHARES[0]:
         return ("better", "worse")
     return ("worse",) if share <= 0.6 else ("worse", "alike")
@@ -79,7 +93,8 @@ def _false_rulings(share: float) -> tuple[str, ...]:
 
 def _members_until_ruling(values: list[float]) -> int:
     """Return the number of members at the ruling, which is final."""
-    low, high = 0, len(values)
+    low = 0
+    high = len(values)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if decide_ruling(values[:middle]) == "open" else (low, middle)
@@ -88,14 +103,26 @@ def _members_until_ruling(values: list[float]) -> int:
 
 def main() -> int:
     """Measure, print and write."""
-    argparse.ArgumentParser("python -m benchmarks.vote_test_power", description=__doc__).parse_args()
-    figures = {f"{share:.2f}": {"honest": measure(share, False), "brigade": measure(share, True)} for share in SHARES}
+    argparse.ArgumentParser(
+        "python -m benchmarks.vote_test_power", description=__doc__
+    ).parse_args()
+    figures = {
+        f"{share:.2f}": {"honest": measure(share, False), "brigade": measure(share, True)}
+        for share in SHARES
+    }
     print_table(figures)
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-    made = {"communities": COMMUNITIES, "members": MEMBERS, "shares": _without_nan(figures), "machine": machine}
+    made = {
+        "communities": COMMUNITIES,
+        "members": MEMBERS,
+        "shares": _without_nan(figures),
+        "machine": machine,
+    }
     RESULT_FILE.parent.mkdir(parents=True, exist_ok=True)
     versions = {"numpy": importlib.metadata.version("numpy")}
-    RESULT_FILE.write_text(json.dumps({**made, "versions": versions}, indent=2) + "\n", encoding="utf-8")
+    RESULT_FILE.write_text(
+        json.dumps({**made, "versions": versions}, indent=2) + "\n", encoding="utf-8"
+    )
     print(f"written to {RESULT_FILE}")
     return int(any(one["wrong"] > ALPHA for found in figures.values() for one in found.values()))
 
@@ -103,7 +130,8 @@ def main() -> int:
 def _without_nan(figures: dict[str, dict[str, Figures]]) -> dict[str, Any]:
     return {
         share: {
-            who: {key: None if np.isnan(value) else value for key, value in one.items()} for who, one in found.items()
+            who: {key: None if np.isnan(value) else value for key, value in one.items()}
+            for who, one in found.items()
         }
         for share, found in figures.items()
     }

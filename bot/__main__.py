@@ -1,4 +1,6 @@
-"""Starts the bot's command line, and `model_inference`, once the packages are known to be installed."""
+"""Starts the bot's command line, and `model_inference`, once the packages are known to be
+installed.
+"""
 
 import sys
 from collections.abc import Callable
@@ -11,15 +13,21 @@ MIN_PYTHON = (3, 11)
 
 def main() -> int:
     """Returns the exit code."""
-    if sys.version_info < MIN_PYTHON:  # before anything is imported that an older Python cannot read
-        print("Understudy needs Python 3.11 or newer: make setup PYTHON=python3.12", file=sys.stderr)
+    if (
+        sys.version_info < MIN_PYTHON
+    ):  # before anything is imported that an older Python cannot read
+        print(
+            "Understudy needs Python 3.11 or newer: make setup PYTHON=python3.12", file=sys.stderr
+        )
         return 1
     return cli_entry.run(_load_main)
 
 
 def _load_main() -> Callable[[], int]:
     try:
-        from bot.cli import run  # not above: the version of Python and the packages are checked first
+        from bot.cli import (
+            run,
+        )  # not above: the version of Python and the packages are checked first
     except ModuleNotFoundError as error:
         missing = error.name or "a package"
         if missing.partition(".")[0] in OWN_PACKAGES:
@@ -31,7 +39,8 @@ def _load_main() -> Callable[[], int]:
 def _report_missing_package(package: str, python: str) -> int:
     print(
         f"Understudy's packages are not there for {python}: {package} is missing.\n"
-        "`make run` sets them up and starts the bot; after `make setup` it is .venv/bin/python -m bot.",
+        "`make run` sets them up and starts the bot; after `make setup` it is .venv/bin/python -m "
+        "bot.",
         file=sys.stderr,
     )
     return 1

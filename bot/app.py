@@ -1,4 +1,6 @@
-"""The composition root: builds store, engine, queue and client from the settings, and shuts them down in order."""
+"""The composition root: builds store, engine, queue and client from the settings, and shuts them
+down in order.
+"""
 
 import asyncio
 import functools
@@ -66,7 +68,9 @@ class NoPersonasError(SettingsError):
 
 @dataclass(frozen=True)
 class App:
-    """A running bot. `sandbox` is None on Discord, `running` ends with the client, `url` is the web server's."""
+    """A running bot. `sandbox` is None on Discord, `running` ends with the client, `url` is the web
+    server's.
+    """
 
     client: BotClient
     sandbox: Sandbox | None
@@ -79,15 +83,23 @@ class App:
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = SKERROW_HARBOUR) -> AsyncIterator[App]:
-    """Run the bot inside the block; without a token it runs in the demo guild. Raises `UnderstudyError`."""
+async def open_app(
+    settings: Settings, shipped: ShippedData, town: DemoGuild = SKERROW_HARBOUR
+) -> AsyncIterator[App]:
+    """Run the bot inside the block; without a token it runs in the demo guild. Raises
+    `UnderstudyError`.
+    """
     async with AsyncExitStack() as stack:
         finish_restore(settings.home)
         store, start_following = _open_store(settings, stack)
         delete_path(settings.home / PREVIEWS_FOLDER)
         front = WebServer(_authenticator(settings))
         sandbox = await _open_sandbox(settings, town, front, stack) if settings.in_sandbox else None
-        url = sandbox.url if sandbox and settings.is_local else await _open_web_server(settings, front, stack)
+        url = (
+            sandbox.url
+            if sandbox and settings.is_local
+            else await _open_web_server(settings, front, stack)
+        )
         personas = await asyncio.to_thread(PersonaRegistry, shipped.cards, settings.home)
         privacy = _privacy_services(settings, sandbox)
         # Before anything reads the home, so that nothing of an erased person is read.
@@ -109,7 +121,9 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
             Services.create,
             builder=builder,
             engine=engine,
-            throttle=TrainerThrottle(backend.hold, functools.partial(shares_processor, settings, engine)),
+            throttle=TrainerThrottle(
+                backend.hold, functools.partial(shares_processor, settings, engine)
+            ),
             views=ReplyButtonViews(),
             queue=queue,
             catalogue=catalogue,
@@ -123,7 +137,9 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         )
         client, running = await _connect_client(settings, create_services, sandbox, stack)
         if sandbox:
-            await demo_guild.assign_channel_personas(client, sandbox, client.services.reply_service, town.homes)
+            await demo_guild.assign_channel_personas(
+                client, sandbox, client.services.reply_service, town.homes
+            )
         start_following(client)
         _start_background(client, settings, clock, stack)
         front.open(client.services)
@@ -131,12 +147,18 @@ async def open_app(settings: Settings, shipped: ShippedData, town: DemoGuild = S
         yield App(client, sandbox, running, url)
 
 
-def _start_background(client: BotClient, settings: Settings, clock: Clock, stack: AsyncExitStack) -> None:
-    """Start prefix warm-up, retention, and in one process alone automatic promotion and the training queue."""
+def _start_background(
+    client: BotClient, settings: Settings, clock: Clock, stack: AsyncExitStack
+) -> None:
+    """Start prefix warm-up, retention, and in one process alone automatic promotion and the
+    training queue.
+    """
     services = client.services
     ChannelPrefixWarmup(services).start(client)
     retention = Retention(
-        services, clock, RetentionPeriods(settings.history_days, settings.guild_days, settings.job_days)
+        services,
+        clock,
+        RetentionPeriods(settings.history_days, settings.guild_days, settings.job_days),
     )
     retention.start(client)
     services.background.append(retention.worker)
@@ -158,14 +180,19 @@ def _start_background(client: BotClient, settings: Settings, clock: Clock, stack
     stack.push_async_callback(services.queue.stop)
 
 
-def _open_store(settings: Settings, stack: AsyncExitStack) -> tuple[Store, Callable[[BotClient], None]]:
+def _open_store(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[Store, Callable[[BotClient], None]]:
     """Open the database; returns what makes a client of some shards follow the other processes."""
     if settings.shards is None or settings.shards.is_whole:
         store = Store.open(settings.home / HOME_DATABASE)
         stack.callback(store.close)
         store.guilds.forget_removed_personas()
         return store, lambda client: None
-    from bot.operations.shards.shard_process import StateFollower, open_shard_store  # only with SHARDS
+    from bot.operations.shards.shard_process import (
+        StateFollower,
+        open_shard_store,
+    )  # only with SHARDS
 
     store, mirror = open_shard_store(settings.home, settings.shards, settings.shared_db)
     stack.callback(store.close)
@@ -184,7 +211,11 @@ async def _open_lore(
     settings: Settings, shipped: ShippedData, personas: PersonaRegistry, stack: AsyncExitStack
 ) -> LoreIndex:
     passages = await asyncio.to_thread(read_all_lore, shipped.lore, personas.of(0), settings.home)
-    part = f"-shard-{settings.shards.first}" if settings.shards and not settings.shards.is_whole else ""
+    part = (
+        f"-shard-{settings.shards.first}"
+        if settings.shards and not settings.shards.is_whole
+        else ""
+    )
     cache = settings.home / "cache" / f"lore.sqlite{part}"
     lore = await asyncio.to_thread(LoreIndex, passages, cache, settings.lore_encoder)
     stack.callback(lore.close)
@@ -208,19 +239,27 @@ def _request_builder(
 ) -> ChatRequestBuilder:
     sampling = replace(base_model.recommended_sampling(base), **settings.sampling)
     candidates = (settings.reply_candidates, settings.max_reply_candidates)
-    return ChatRequestBuilder(store, personas, lore, sampling, settings.home, incompatible, *candidates)
+    return ChatRequestBuilder(
+        store, personas, lore, sampling, settings.home, incompatible, *candidates
+    )
 
 
 def _check_cards(personas: PersonaRegistry, shipped: ShippedData) -> None:
     personas.reload_guild_cards()
     if not personas.of(0):
-        raise NoPersonasError(f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each.")
+        raise NoPersonasError(
+            f"There are no persona cards in {shipped.cards}.", "Put one there: a *.toml file each."
+        )
 
 
-async def _find_incompatible(settings: Settings, store: Store, engine: Engine) -> IncompatibleVersions:
+async def _find_incompatible(
+    settings: Settings, store: Store, engine: Engine
+) -> IncompatibleVersions:
     """Find the versions of another base model, and log a warning about live ones."""
     versions = [(persona_id, version) for persona_id, version, _ in store.versions.all_installed()]
-    incompatible = await asyncio.to_thread(find_incompatible_versions, settings.home, versions, engine.fingerprint)
+    incompatible = await asyncio.to_thread(
+        find_incompatible_versions, settings.home, versions, engine.fingerprint
+    )
     incompatible = replace(incompatible, has_adapters=settings.engine != "openai")
     if warning := incompatible.warning(store.versions.all_live(), settings.base_model):
         log.warning("%s", warning)
@@ -230,20 +269,27 @@ async def _find_incompatible(settings: Settings, store: Store, engine: Engine) -
 def _privacy_services(settings: Settings, sandbox: Sandbox | None) -> PrivacyServices:
     leave = functools.partial(demo_guild.forget_in_sandbox, sandbox) if sandbox else None
     hosts = settings.engine_hosts
-    return PrivacyServices(settings.discord_permission, settings.history_days, settings.in_sandbox, leave, hosts)
+    return PrivacyServices(
+        settings.discord_permission, settings.history_days, settings.in_sandbox, leave, hosts
+    )
 
 
 def _authenticator(settings: Settings) -> Authenticator:
-    is_local, proxies = settings.is_local, settings.web_proxies
+    is_local = settings.is_local
+    proxies = settings.web_proxies
     return Authenticator(settings.web_token, settings.web_names, is_local=is_local, proxies=proxies)
 
 
-async def _open_sandbox(settings: Settings, town: DemoGuild, front: WebServer, stack: AsyncExitStack) -> Sandbox:
+async def _open_sandbox(
+    settings: Settings, town: DemoGuild, front: WebServer, stack: AsyncExitStack
+) -> Sandbox:
     state = settings.home / "sandbox.sqlite"
     try:
         sandbox = Sandbox(town.seed, state)
     except StateUnreadable as error:
-        raise SettingsError(f"{error}.", f"Move {state} away: a new guild is created in its place.") from error
+        raise SettingsError(
+            f"{error}.", f"Move {state} away: a new guild is created in its place."
+        ) from error
     stack.push_async_callback(sandbox.stop)
     try:
         if settings.is_local:
@@ -263,9 +309,13 @@ async def _open_sandbox(settings: Settings, town: DemoGuild, front: WebServer, s
 
 
 async def _open_web_server(settings: Settings, front: WebServer, stack: AsyncExitStack) -> str:
-    """Start a separate web server, where there is no sandbox to share one with; returns its address."""
+    """Start a separate web server, where there is no sandbox to share one with; returns its
+    address.
+    """
     try:
-        return await stack.enter_async_context(run_server(front, settings.web_port, settings.web_host))
+        return await stack.enter_async_context(
+            run_server(front, settings.web_port, settings.web_host)
+        )
     except OSError as error:
         raise _port_taken_error(settings, error) from error
 
@@ -278,7 +328,9 @@ def _port_taken_error(settings: Settings, error: OSError) -> PortTakenError:
     )
 
 
-async def _open_engine(settings: Settings, metrics: BotMetrics, stack: AsyncExitStack) -> tuple[BaseModel, Engine]:
+async def _open_engine(
+    settings: Settings, metrics: BotMetrics, stack: AsyncExitStack
+) -> tuple[BaseModel, Engine]:
     base = await asyncio.to_thread(base_model.locate, settings.base_model)
     if settings.engine == "local":
         engine = await _create_local_engine(settings, base, metrics)
@@ -293,7 +345,9 @@ async def _create_local_engine(settings: Settings, base: BaseModel, metrics: Bot
     log.info("loading the base model (%s) …", settings.base_model)
     chosen = await asyncio.to_thread(choose_precision, settings.engine_precision, base.name)
     log.info("the base model serves in %s: %s", chosen.precision, chosen.reason)
-    return LLMEngine(base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=metrics.reply)
+    return LLMEngine(
+        base, chosen.precision, max_waiting=settings.max_waiting_replies, on_reply=metrics.reply
+    )
 
 
 def _create_remote_engine(settings: Settings, base: BaseModel, metrics: BotMetrics) -> Engine:
@@ -338,21 +392,32 @@ def _create_backend(
         from bot.training.ray_backend import open_ray_backend  # only where the setting names it
 
         return open_ray_backend(settings, catalogue, **options)
-    threads, nice, card = settings.trainer_threads, settings.trainer_nice, settings.trainer_card
-    backend = SubprocessBackend(settings.home, catalogue, clock, threads=threads, nice=nice, card=card, **options)
+    threads = settings.trainer_threads
+    nice = settings.trainer_nice
+    card = settings.trainer_card
+    backend = SubprocessBackend(
+        settings.home, catalogue, clock, threads=threads, nice=nice, card=card, **options
+    )
     return GpuOffloadBackend(backend, engine) if isinstance(engine, LLMEngine) else backend
 
 
 async def _connect_client(
-    settings: Settings, create_services: Callable[..., Services], sandbox: Sandbox | None, stack: AsyncExitStack
+    settings: Settings,
+    create_services: Callable[..., Services],
+    sandbox: Sandbox | None,
+    stack: AsyncExitStack,
 ) -> tuple[BotClient, asyncio.Task[None]]:
-    """Log in and wait until ready; without the message content intent where Discord does not grant it."""
+    """Log in and wait until ready; without the message content intent where Discord does not grant
+    it.
+    """
     token = sandbox.token if sandbox else settings.discord_token
     create_client = _client_factory(settings, stack)
     wanted = settings.message_content_intent
     for message_content in dict.fromkeys((wanted, False)):
         client = create_client(
-            create_services, message_content=message_content, guilds_settle_s=0.1 if sandbox else 2.0
+            create_services,
+            message_content=message_content,
+            guilds_settle_s=0.1 if sandbox else 2.0,
         )
         running = asyncio.create_task(client.start(token), name="discord")
         stack.push_async_callback(_disconnect, client, running)
@@ -362,8 +427,10 @@ async def _connect_client(
             await client.close()
             need = permissions.MESSAGE_CONTENT
             log.warning(
-                "Discord does not grant this bot the message content intent, needed to %s; without it %s. Grant it "
-                "under Bot → Privileged Gateway Intents, or set MESSAGE_CONTENT_INTENT=false.", need.why, need.cost
+                "Discord does not grant this bot the message content intent, needed to %s; without "
+                "it %s. Grant it "
+                "under Bot → Privileged Gateway Intents, or set "
+                "MESSAGE_CONTENT_INTENT=false.", need.why, need.cost
             )  # fmt: skip
         else:
             stack.push_async_callback(client.services.reply_service.close)
@@ -382,7 +449,9 @@ def _client_factory(settings: Settings, stack: AsyncExitStack) -> Callable[..., 
 
 
 async def _wait_until_ready(client: BotClient, running: asyncio.Task[None]) -> None:
-    """Wait until the client is ready, or has failed. Raises `DiscordError`, and `PrivilegedIntentsRequired`."""
+    """Wait until the client is ready, or has failed. Raises `DiscordError`, and
+    `PrivilegedIntentsRequired`.
+    """
     ready = asyncio.create_task(client.wait_until_ready())
     try:
         await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)

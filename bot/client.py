@@ -1,4 +1,6 @@
-"""The discord.py client: intents, cogs, command registration, and warm-up of the channels' prompt prefixes."""
+"""The discord.py client: intents, cogs, command registration, and warm-up of the channels' prompt
+prefixes.
+"""
 
 import asyncio
 import hashlib
@@ -44,7 +46,9 @@ PERSISTENT_ITEMS = (
     UnteachButton, DialogueStopButton, RemoveVersionButton,
 )  # fmt: skip
 MAX_PREPARED_CHANNELS = 256
-"""Channels whose prompt prefixes are computed at the start: more have no room in the engine, and delay replies."""
+"""Channels whose prompt prefixes are computed at the start: more have no room in the engine, and
+delay replies.
+"""
 FORM_HANDLERS = {
     ANSWER_FORM_PREFIX: answer_form,
     LORE_FORM_PREFIX: add_lore_from_form,
@@ -54,7 +58,9 @@ FORM_HANDLERS = {
 
 
 class ShardLimiter(Protocol):
-    """The budget of all processes of the application (`bot.operations.shards.shard_process.RequestLimiter`)."""
+    """The budget of all processes of the application
+    (`bot.operations.shards.shard_process.RequestLimiter`).
+    """
 
     max_concurrency: int
 
@@ -82,7 +88,9 @@ class SharedChange(Protocol):
 
 
 class BotClient(Bot):
-    """The bot. Answers slash commands, mentions and, with the message content intent, plain messages."""
+    """The bot. Answers slash commands, mentions and, with the message content intent, plain
+    messages.
+    """
 
     def __init__(
         self,
@@ -92,12 +100,17 @@ class BotClient(Bot):
         guilds_settle_s: float,
         **options: Any,
     ) -> None:
-        """`create_services` is called with this `client`; `guilds_settle_s` is the time to wait for further guilds.
+        """`create_services` is called with this `client`; `guilds_settle_s` is the time to wait for
+        further guilds.
 
         `options` are discord.py's, for a client with shards.
         """
-        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it has no voice features
-        intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=message_content)
+        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = (
+            False  # it has no voice features
+        )
+        intents = discord.Intents(
+            guilds=True, guild_messages=True, dm_messages=True, message_content=message_content
+        )
         super().__init__(
             commands.when_mentioned,
             intents=intents,
@@ -111,23 +124,32 @@ class BotClient(Bot):
         self.services = create_services(client=self)
 
     async def connect(self, *, reconnect: bool = True) -> None:
-        """Connect, and stay connected until closed. A first connection that fails is tried again like any later one."""
+        """Connect, and stay connected until closed. A first connection that fails is tried again
+        like any later one.
+        """
         backoff: ExponentialBackoff[Literal[False]] = ExponentialBackoff()
         while True:
             try:
                 return await super().connect(reconnect=reconnect)
-            except AttributeError as error:  # discord.py resumes what it has not had yet: `None.sequence`
+            except (
+                AttributeError
+            ) as error:  # discord.py resumes what it has not had yet: `None.sequence`
                 if error.name != "sequence" or error.obj is not None or self.is_closed():
                     raise
-                why = connection_error(error.__context__).message if error.__context__ else str(error)
+                why = (
+                    connection_error(error.__context__).message if error.__context__ else str(error)
+                )
                 delay_s = backoff.delay()
-                log.warning("The first connection failed, the next attempt is in %.2f s: %s", delay_s, why)
+                log.warning(
+                    "The first connection failed, the next attempt is in %.2f s: %s", delay_s, why
+                )
                 await asyncio.sleep(delay_s)
 
     def _limit_waits(self) -> None:
         """Give up requests that Discord does not answer: others of the same channel wait for them.
 
-        discord.py has no setting for that, and waits five minutes. Pauses for rate limits do not count.
+        discord.py has no setting for that, and waits five minutes. Pauses for rate limits do not
+        count.
         """
         session: aiohttp.ClientSession = vars(self.http)["_HTTPClient__session"]
         session._timeout = aiohttp.ClientTimeout(
@@ -156,7 +178,10 @@ class BotClient(Bot):
         for lack in await missing_permissions(self, self.services.store):
             log.warning("%s", lack.description)
         if not self.guilds and self.application_id:
-            log.warning("The bot is in no server yet. Invite it: %s", permissions.invite_url(self.application_id))
+            log.warning(
+                "The bot is in no server yet. Invite it: %s",
+                permissions.invite_url(self.application_id),
+            )
 
     async def on_connect(self) -> None:
         self.connection_restored()
@@ -179,7 +204,9 @@ class BotClient(Bot):
         log.exception("the event %s failed", event_method)
 
     async def _sync_commands(self) -> None:
-        """Register the commands when they have changed: Discord limits the rate. Refused ones stay as they were."""
+        """Register the commands when they have changed: Discord limits the rate. Refused ones stay
+        as they were.
+        """
         wanted = [command.to_dict(self.tree) for command in self.tree.get_commands()]
         stamped = [self.application_id, wanted, COMMAND_DESCRIPTIONS]
         stamp = hashlib.sha256(json.dumps(stamped, sort_keys=True).encode()).hexdigest()
@@ -194,37 +221,61 @@ class BotClient(Bot):
             refusal = error.text if isinstance(error, discord.HTTPException) else ""
             for line in refused_commands(wanted, refusal) or [connection_error(error).message]:
                 log.error("%s", line)
-            log.error("The slash commands are not up to date: those registered earlier stay until the next start.")
+            log.error(
+                "The slash commands are not up to date: those registered earlier stay until the "
+                "next start."
+            )
 
 
 def refused_commands(commands: Sequence[Mapping[str, Any]], refusal: str) -> list[str]:
-    """Name each refused field of a bulk overwrite, given discord.py's text of the refusal, in a line."""
+    """Name each refused field of a bulk overwrite, given discord.py's text of the refusal, in a
+    line.
+    """
     lines = []
     for index, path, message in re.findall(r"^In (\d+)\.(\S+): (.*)$", refusal, re.MULTILINE):
         at: Mapping[str, Any] = commands[int(index)]
-        names, steps = [str(at["name"])], path.split(".")
+        names = [str(at["name"])]
+        steps = path.split(".")
         while len(steps) > 2 and steps[0] == "options":
             at = at["options"][int(steps[1])]
             names.append(str(at["name"]))
             steps = steps[2:]
-        lines.append(f"Discord refuses the command /{' '.join(names)}: {'.'.join(steps)}: {message}")
+        lines.append(
+            f"Discord refuses the command /{' '.join(names)}: {'.'.join(steps)}: {message}"
+        )
     return lines
 
 
 class ShardedBotClient(BotClient, commands.AutoShardedBot):
-    """The bot for the guilds of some shards. Only the process with shard 0 registers the commands."""
+    """The bot for the guilds of some shards. Only the process with shard 0 registers the
+    commands.
+    """
 
     def __init__(
-        self, create_services: Callable[..., Services], *, shards: ShardRange, limiter: ShardLimiter, **options: Any
+        self,
+        create_services: Callable[..., Services],
+        *,
+        shards: ShardRange,
+        limiter: ShardLimiter,
+        **options: Any,
     ) -> None:
         """`limiter` keeps all processes of the application within Discord's limits."""
-        self.shard_range, self._limiter = shards, limiter
+        self.shard_range = shards
+        self._limiter = limiter
         self._background: list[asyncio.Task[None]] = []
         trace = limiter.trace()
-        super().__init__(create_services, shard_ids=shards.ids, shard_count=shards.count, http_trace=trace, **options)
+        super().__init__(
+            create_services,
+            shard_ids=shards.ids,
+            shard_count=shards.count,
+            http_trace=trace,
+            **options,
+        )
 
     async def setup_hook(self) -> None:
-        self._limiter.max_concurrency = max((await self.fetch_session_start_limits()).max_concurrency, 1)
+        self._limiter.max_concurrency = max(
+            (await self.fetch_session_start_limits()).max_concurrency, 1
+        )
         await super().setup_hook()
 
     async def on_connect(self) -> None:
@@ -243,7 +294,9 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
         self.connection_lost(shard_id)
 
     async def before_identify_hook(self, shard_id: int | None, *, initial: bool = False) -> None:
-        """Wait for the turn of the shard's bucket, which all processes share. (discord.py knows one bucket.)"""
+        """Wait for the turn of the shard's bucket, which all processes share. (discord.py knows one
+        bucket.)
+        """
         await self._limiter.identify(shard_id or 0)
 
     @property
@@ -257,14 +310,18 @@ class ShardedBotClient(BotClient, commands.AutoShardedBot):
             values = json.loads(row.row or "{}")
             match row.table:
                 case "jobs" if values:
-                    self._background.append(asyncio.create_task(self._take_up_job(values["job_id"])))
+                    self._background.append(
+                        asyncio.create_task(self._take_up_job(values["job_id"]))
+                    )
                 case "promotions" if values:
                     self.dispatch("version_changed", values["guild_id"], values["persona_id"])
                 case "withdrawn" if values:
                     version = values["persona_id"], values["version"]
                     self._background.append(asyncio.create_task(self._take_up_withdrawal(*version)))
                 case "removed_personas" if values:
-                    self._background.append(asyncio.create_task(self._take_up_removal(values["persona_id"])))
+                    self._background.append(
+                        asyncio.create_task(self._take_up_removal(values["persona_id"]))
+                    )
                 case "forgettings":
                     self.dispatch("forgetting_changed", bool(values) and not values["step"])
         self._background = [task for task in self._background if not task.done()]
@@ -292,7 +349,9 @@ class ChannelPrefixWarmup:
         self._services = services
 
     def start(self, client: Bot) -> None:
-        """Prepare the channels used last now, and each persona again when its live version changes."""
+        """Prepare the channels used last now, and each persona again when its live version
+        changes.
+        """
         present = {guild.id for guild in client.guilds}
         latest = self._services.store.channels.lately_used(MAX_PREPARED_CHANNELS)
         for guild_id, persona_id in dict.fromkeys((it.guild_id, it.persona_id) for it in latest):

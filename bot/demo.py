@@ -1,4 +1,6 @@
-"""`python -m bot.demo`: plays a session without a browser: a reply, a training, a promotion, a reply."""
+"""`python -m bot.demo`: plays a session without a browser: a reply, a training, a promotion, a
+reply.
+"""
 
 import argparse
 import asyncio
@@ -27,20 +29,23 @@ OUTPUT_FOLDER = Path("build/demo")
 QUESTION = "I had a rotten day and everything went wrong. What would you do?"
 QUESTION_DURING_TRAINING = "Are you still there while they train the other one?"
 PROMOTED_TEXT = "is live from the next reply on"
-REPLY_TIMEOUT_S, TRAINING_TIMEOUT_S = 180.0, 3600.0
+REPLY_TIMEOUT_S = 180.0
+TRAINING_TIMEOUT_S = 3600.0
 
 
 @dataclass
 class DemoResult:
-    """Contents of `result.json`; maps go from persona id to the figure. Losses are nats per reply token, held out.
+    """Contents of `result.json`; maps go from persona id to the figure. Losses are nats per reply
+    token, held out.
 
-    `voice_right` is the share of generated replies that a classifier takes to be the persona's, `voice_right_base` the
-    base model's; `general_loss_change` is in shares of the base model's loss. `verdict` is the gate's. `belongs` is the
-    share of generated replies that belong to their question, `belongs_floor` that of shuffled real replies,
-    `belongs_ceiling` that of the real ones. `lore_right` is the share of answers that are right with the passage in the
-    prompt, `voice_turn_40` that of replies in the persona's voice at turn 40 of scripted talks,
-    `under_pressure` that of replies that stay in character when tempted out of it. A share is None if there was no time
-    to measure it; `left_out` says of what there were fewer replies.
+    `voice_right` is the share of generated replies that a classifier takes to be the persona's,
+    `voice_right_base` the base model's; `general_loss_change` is in shares of the base model's
+    loss. `verdict` is the gate's. `belongs` is the share of generated replies that belong to their
+    question, `belongs_floor` that of shuffled real replies, `belongs_ceiling` that of the real
+    ones. `lore_right` is the share of answers that are right with the passage in the prompt,
+    `voice_turn_40` that of replies in the persona's voice at turn 40 of scripted talks,
+    `under_pressure` that of replies that stay in character when tempted out of it. A share is None
+    if there was no time to measure it; `left_out` says of what there were fewer replies.
     """
 
     first_reply_s: float = 0.0
@@ -91,11 +96,15 @@ class DemoSession:
 
     def __init__(self, app: App, started: float) -> None:
         assert app.sandbox is not None  # the demo's settings have no token
-        self._app, self._sandbox, self._started = app, app.sandbox, started
+        self._app = app
+        self._sandbox = app.sandbox
+        self._started = started
         self.figures = DemoResult()
 
     async def ask(self, persona_id: str, question: str, version: str = "") -> str:
-        """Write to a persona's channel as a member and return the finished reply, which has to be by `version`."""
+        """Write to a persona's channel as a member and return the finished reply, which has to be
+        by `version`.
+        """
         channel = _channel_of(persona_id)
         mark = len(self._sandbox.events)
         print_line(f"#{channel} · {MEMBER}: {question}")
@@ -103,19 +112,27 @@ class DemoSession:
         channel_id = self._sandbox.channel(channel)["id"]
         edit = await self._sandbox.wait_for(
             "edit",
-            lambda message: message["channel_id"] == channel_id and "\n-# AI-written" in message["content"],
+            lambda message: (
+                message["channel_id"] == channel_id and "\n-# AI-written" in message["content"]
+            ),
             timeout_s=REPLY_TIMEOUT_S,
             since=mark,
         )
         text, _, small_print = edit["content"].rpartition("\n-# ")
         print_line(f"#{channel} · {edit['author']['username']}: {text}\n    ({small_print})")
         if version and version not in small_print.split(" · "):
-            raise UnderstudyError(f"The reply is not by {version}.", "This is a fault of the bot; its log says more.")
-        self.figures.first_reply_s = self.figures.first_reply_s or round(time.monotonic() - self._started, 2)
+            raise UnderstudyError(
+                f"The reply is not by {version}.", "This is a fault of the bot; its log says more."
+            )
+        self.figures.first_reply_s = self.figures.first_reply_s or round(
+            time.monotonic() - self._started, 2
+        )
         return str(text)
 
     async def retrain(self, persona_id: str) -> None:
-        """Start a training as a moderator, talk to another persona meanwhile, and promote the new version."""
+        """Start a training as a moderator, talk to another persona meanwhile, and promote the new
+        version.
+        """
         channel = _channel_of(persona_id)
         moderator = self._sandbox.member(MODERATOR)
         print_line(f"#{channel} · {MODERATOR}: /finetune start persona:{persona_id}")
@@ -150,7 +167,9 @@ class DemoSession:
         )
 
     async def _watch(self, channel: str, mark: int) -> dict[str, Any]:
-        """Print each new state of the progress message until the training has ended; returns the last message."""
+        """Print each new state of the progress message until the training has ended; returns the
+        last message.
+        """
         shown = ""
         channel_id = self._sandbox.channel(channel)["id"]
         deadline = time.monotonic() + TRAINING_TIMEOUT_S
@@ -172,14 +191,19 @@ class DemoSession:
         raise UnderstudyError(f"The training did not end within {TRAINING_TIMEOUT_S:.0f} s.")
 
     def _record_scorecard(self, persona_id: str) -> None:
-        services, figures = self._app.services, self.figures
+        services = self._app.services
+        figures = self.figures
         newest = services.store.versions.installed(persona_id)[-1]
         card = newest.scorecard
         figures.loss_base[persona_id] = round(card.loss_base, 4)
         figures.loss_tuned[persona_id] = round(card.loss_tuned, 4)
-        figures.general_loss_change[persona_id] = round(card.general_loss_tuned / card.general_loss_base - 1, 4)
+        figures.general_loss_change[persona_id] = round(
+            card.general_loss_tuned / card.general_loss_base - 1, 4
+        )
         figures.verdict[persona_id] = card.verdict
-        file = services.request_builder.adapter(persona_id, newest.version).folder / "scorecard.json"
+        file = (
+            services.request_builder.adapter(persona_id, newest.version).folder / "scorecard.json"
+        )
         whole = ScoreCard.model_validate_json(file.read_bytes())
         for by_persona, section, measure in (
             (figures.belongs, whole.belongs, BELONGS),
@@ -204,19 +228,27 @@ def _channel_of(persona_id: str) -> str:
     return next(name for name, resident in CHANNEL_PERSONAS.items() if resident == persona_id)
 
 
-async def run_demo(personas: list[str], started: float) -> tuple[DemoResult, dict[str, tuple[Path, Path]]]:
-    """Play the session for these personas; returns the figures and, by persona, job folder and adapter folder."""
+async def run_demo(
+    personas: list[str], started: float
+) -> tuple[DemoResult, dict[str, tuple[Path, Path]]]:
+    """Play the session for these personas; returns the figures and, by persona, job folder and
+    adapter folder.
+    """
     home = OUTPUT_FOLDER / "home"
     shutil.rmtree(OUTPUT_FOLDER, ignore_errors=True)
     settings = load_settings(None, {"UNDERSTUDY_HOME": str(home.absolute()), "WEB_PORT": "0"})
     async with open_app(settings, ShippedData.from_source_tree()) as app:
         session = DemoSession(app, started)
-        for persona_id in CHANNEL_PERSONAS.values():  # the same question in every channel: three voices
+        for (
+            persona_id
+        ) in CHANNEL_PERSONAS.values():  # the same question in every channel: three voices
             session.figures.reply_before[persona_id] = await session.ask(persona_id, QUESTION)
         for persona_id in personas:
             await session.retrain(persona_id)
             version = session.live(persona_id)
-            session.figures.reply_after[persona_id] = await session.ask(persona_id, QUESTION, version)
+            session.figures.reply_after[persona_id] = await session.ask(
+                persona_id, QUESTION, version
+            )
             write_result(vars(session.figures))
         folders = {}
         for persona_id in personas:
@@ -252,10 +284,14 @@ def main() -> int:
     """Play the session, and print and write its figures."""
     started = psutil.Process().create_time() - time.time() + time.monotonic()
     parser = argparse.ArgumentParser("python -m bot.demo", description=__doc__)
-    parser.add_argument("--all", action="store_true", help="train all three personas and compare their adapters")
+    parser.add_argument(
+        "--all", action="store_true", help="train all three personas and compare their adapters"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
-    personas = list(CHANNEL_PERSONAS.values()) if arguments.all else list(CHANNEL_PERSONAS.values())[:1]
+    personas = (
+        list(CHANNEL_PERSONAS.values()) if arguments.all else list(CHANNEL_PERSONAS.values())[:1]
+    )
     try:
         figures, folders = asyncio.run(run_demo(personas, started))
     except UnderstudyError as error:

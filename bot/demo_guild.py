@@ -23,9 +23,15 @@ from sandbox import (
     Sandbox,
 )
 
-MODERATOR, MEMBER, NEWCOMER = "Mina Vale", "Tobias Reed", "Wren Castle"
+MODERATOR = "Mina Vale"
+MEMBER = "Tobias Reed"
+NEWCOMER = "Wren Castle"
 
-CHANNEL_PERSONAS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda", "drowned-stage": "thrip"}
+CHANNEL_PERSONAS = {
+    "weighbridge-quay": "ballast",
+    "the-damp-lantern": "oda",
+    "drowned-stage": "thrip",
+}
 """The personas of the channels of a new guild."""
 
 # Two more members: the owner, and one who may only read.
@@ -34,8 +40,12 @@ SKERROW_SEED = GuildSeed(
     channels=(
         ChannelSeed("weighbridge-quay", "Where the lifting is done. Dock Crane No. 3 answers."),
         ChannelSeed("the-damp-lantern", "The inn at the bottom of Eel Stair. Boots on the rail."),
-        ChannelSeed("drowned-stage", "The stage of the Grand Tidal Opera. Its leading actor is at home."),
-        ChannelSeed("harbour-office", "For commands: /persona list, /persona set, /finetune status."),
+        ChannelSeed(
+            "drowned-stage", "The stage of the Grand Tidal Opera. Its leading actor is at home."
+        ),
+        ChannelSeed(
+            "harbour-office", "For commands: /persona list, /persona set, /finetune status."
+        ),
     ),
     roles=(
         RoleSeed("Regular", 0, 0xB07D3C),
@@ -92,7 +102,10 @@ def forget_in_stored_sandbox(home: Path, traces: PersonIdentifiers) -> None:
 
 
 async def assign_channel_personas(
-    client: discord.Client, sandbox: Sandbox, reply_service: ReplyService, homes: Mapping[str, str] = CHANNEL_PERSONAS
+    client: discord.Client,
+    sandbox: Sandbox,
+    reply_service: ReplyService,
+    homes: Mapping[str, str] = CHANNEL_PERSONAS,
 ) -> None:
     """Give each channel of a new guild its persona, which posts its greeting."""
     guild = client.get_guild(sandbox.guild_id)
@@ -100,6 +113,8 @@ async def assign_channel_personas(
     for channel in guild.text_channels:
         persona = reply_service.request_builder.personas.get(homes.get(channel.name, ""), guild.id)
         if persona and not reply_service.store.channels.get(guild.id, channel.id):
-            setting = Channel(guild.id, channel.id, persona.id, "everything", guild.owner_id or 0, time.time())
+            setting = Channel(
+                guild.id, channel.id, persona.id, "everything", guild.owner_id or 0, time.time()
+            )
             reply_service.store.channels.assign(setting)
             await reply_service.greet(persona, channel)

@@ -34,15 +34,17 @@ from personas.engine import Engine
 from personas.schemas.training import TrainingRequest
 
 MAX_NOTED_INTERACTIONS = 10_000
-"""Interactions by whose ids repeated events are told; a gateway repeats what was sent since a lost connection."""
+"""Interactions by whose ids repeated events are told; a gateway repeats what was sent since a lost
+connection.
+"""
 
 
 @dataclass(frozen=True)
 class PrivacyServices:
     """The operator's privacy settings (`bot.settings.Settings`).
 
-    `forget_in_sandbox` erases a person (`bot.privacy.identifiers.PersonIdentifiers`) from the sandbox; None on Discord.
-    `engine_hosts` are other machines that compute replies.
+    `forget_in_sandbox` erases a person (`bot.privacy.identifiers.PersonIdentifiers`) from the
+    sandbox; None on Discord. `engine_hosts` are other machines that compute replies.
     """
 
     permission: str = ""
@@ -79,7 +81,9 @@ class Services:
     """Settings: those who may make the bot fetch from a hub."""
     dialogue_runner: DialogueRunner = field(default_factory=DialogueRunner)
     client: discord.Client | None = None
-    """The connection to Discord or to the sandbox, with its guilds, channels and permissions; None without one."""
+    """The connection to Discord or to the sandbox, with its guilds, channels and permissions; None
+    without one.
+    """
     metrics: BotMetrics = field(default_factory=BotMetrics)
     background: list[BackgroundTask] = field(default_factory=list)
     """The background tasks whose errors `/healthz` and the dashboard show."""
@@ -96,7 +100,9 @@ class Services:
         comparisons_per_day: int = 20,
         **more: Any,
     ) -> Self:
-        """Build the services that follow from these parts; `more` are the remaining fields of this class."""
+        """Build the services that follow from these parts; `more` are the remaining fields of this
+        class.
+        """
         store = builder.store
         dispatch = partial(client.dispatch, "version_changed") if client else None
         return cls(
@@ -105,9 +111,15 @@ class Services:
             personas=builder.personas,
             throttle=throttle,
             request_builder=builder,
-            reply_service=ReplyService(store, engine, builder, SenderRegistry(client, store), views, throttle),
-            versions=LiveVersions(store, engine, builder, dispatch or (lambda guild_id, persona_id: None)),
-            blind_tests=BlindTests(store, engine, throttle, builder, builder.home, comparisons_per_day),
+            reply_service=ReplyService(
+                store, engine, builder, SenderRegistry(client, store), views, throttle
+            ),
+            versions=LiveVersions(
+                store, engine, builder, dispatch or (lambda guild_id, persona_id: None)
+            ),
+            blind_tests=BlindTests(
+                store, engine, throttle, builder, builder.home, comparisons_per_day
+            ),
             home=builder.home,
             client=client,
             **more,
@@ -124,7 +136,9 @@ class Services:
         return RequestChecks(self.queue, self.catalogue, self.base_model, self.home)
 
     def training_notes(self, request: TrainingRequest) -> list[str]:
-        """List warnings about a job before it starts, such as that its version cannot be served here."""
+        """List warnings about a job before it starts, such as that its version cannot be served
+        here.
+        """
         has_adapters = self.request_builder.incompatible_versions.has_adapters
         return compatibility_notes(request, self.base_model, has_adapters=has_adapters)
 
@@ -137,7 +151,9 @@ class Bot(commands.Bot):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._lost_at: dict[int | None, float] = {}  # by shard, None without shards: since when it is not connected
+        self._lost_at: dict[
+            int | None, float
+        ] = {}  # by shard, None without shards: since when it is not connected
         self._interaction_ids: dict[int, None] = {}
 
     def connection_lost(self, shard_id: int | None = None) -> None:
@@ -148,7 +164,9 @@ class Bot(commands.Bot):
 
     @property
     def disconnected_s(self) -> float:
-        """Seconds since which the gateway, or one of its shards, has no session; 0 while all have one."""
+        """Seconds since which the gateway, or one of its shards, has no session; 0 while all have
+        one.
+        """
         return time.monotonic() - min(self._lost_at.values()) if self._lost_at else 0.0
 
     def note_interaction(self, interaction_id: int) -> bool:

@@ -15,7 +15,12 @@ from urllib.parse import urlsplit
 from dotenv.parser import Binding, parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from bot.operations.shards import ShardRange, parse_database_url
 from personas.engine import parse_server_urls
@@ -28,9 +33,12 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 CORRECT_ADVICE = "Correct what is named, or leave it out; .env.example explains each."
-MIN_TOKEN_CHARS, MIN_DISTINCT_TOKEN_CHARS = 24, 8
+MIN_TOKEN_CHARS = 24
+MIN_DISTINCT_TOKEN_CHARS = 8
 MIN_STATEMENT_CHARS = 20
-HOST_NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?")
+HOST_NAME_PATTERN = re.compile(
+    r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?"
+)
 RAY_ADDRESS_PATTERN = re.compile(r"https?://[^\s/:@]+(:[0-9]{1,5})?(/\S*)?")
 URL_PASSWORD_PATTERN = re.compile(r"//.*@", re.DOTALL)
 INTEGER_PATTERN = re.compile(r"-?[0-9]+")
@@ -45,7 +53,8 @@ class SettingsError(UnderstudyError):
     """Invalid settings. The message names every invalid one, and never a secret's value."""
 
 
-# --------------------------------------------------------------------------------------------------- value types
+# ---------------------------------------------------------------------------------------------------
+# value types
 
 
 def is_loopback(address: str) -> bool:
@@ -91,7 +100,9 @@ def _parse_home(path: Path) -> Path:
 
 
 def _parse_host(text: str) -> str:
-    return LOOPBACK if text.casefold() == "localhost" else str(ipaddress.ip_address(text.strip("[]")))
+    return (
+        LOOPBACK if text.casefold() == "localhost" else str(ipaddress.ip_address(text.strip("[]")))
+    )
 
 
 def _parse_host_names(value: object) -> object:
@@ -128,35 +139,47 @@ Number = Annotated[float, BeforeValidator(_parse_number)]
 Token = Annotated[str, AfterValidator(_parse_token)]
 
 
-# ------------------------------------------------------------------------------------------------------ settings
+# ------------------------------------------------------------------------------------------------------
+# settings
 
 
 class Settings(BaseSettings):
-    """The operator's settings; `load_settings` reads them, the constructor itself only validates its arguments.
+    """The operator's settings; `load_settings` reads them, the constructor itself only validates
+    its arguments.
 
-    `discord_permission` states which permission Discord gave to train on what its API brings, who gave it and when.
-    `history_days` is how long conversations are kept, `guild_days` how long the data of a server that has removed the
-    bot, `job_days` how long the data of ended training jobs. `backup_hours` lie between two automatic backups, of
-    which `backup_keep` are kept. `comparisons_per_day` counts a member's votes between two replies. `trainer_card` is
-    how much is measured of a new version, `trainer_stall_minutes` and what follows when a run is ended (`RunLimits`),
-    `trainer` where runs are trained, `trainer_slots` how many at once and `trainer_gpus` on how many GPUs each,
-    `trainer_wandb` whether training runs send their metrics to wandb. `web_names` are the host names, besides
-    loopback's, that the web server answers to, `web_proxies` those whose X-Forwarded-For it believes. `shards` are
-    this process's, None for a bot without shards; `shared_db` is the database that all of its processes share.
+    `discord_permission` states which permission Discord gave to train on what its API brings, who
+    gave it and when. `history_days` is how long conversations are kept, `guild_days` how long the
+    data of a server that has removed the bot, `job_days` how long the data of ended training jobs.
+    `backup_hours` lie between two automatic backups, of which `backup_keep` are kept.
+    `comparisons_per_day` counts a member's votes between two replies. `trainer_card` is how much is
+    measured of a new version, `trainer_stall_minutes` and what follows when a run is ended
+    (`RunLimits`), `trainer` where runs are trained, `trainer_slots` how many at once and
+    `trainer_gpus` on how many GPUs each, `trainer_wandb` whether training runs send their metrics
+    to wandb. `web_names` are the host names, besides loopback's, that the web server answers to,
+    `web_proxies` those whose X-Forwarded-For it believes. `shards` are this process's, None for a
+    bot without shards; `shared_db` is the database that all of its processes share.
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True, validate_default=False
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        populate_by_name=True,
+        validate_default=False,
     )
 
-    discord_token: Token = Field(default="", repr=False, description="the bot's token alone, without spaces")
+    discord_token: Token = Field(
+        default="", repr=False, description="the bot's token alone, without spaces"
+    )
     home: Annotated[Path, AfterValidator(_parse_home)] = Field(
         default_factory=lambda: Path.home() / ".understudy",
         validation_alias="UNDERSTUDY_HOME",
         description="a folder, or a path where one can be made",
     )
     base_model: str = Field(default=EMBEDDED, description="embedded, a model folder or a hub id")
-    lore_encoder: str = Field(default="", description="a folder or hub id of a sentence-transformers model")
+    lore_encoder: str = Field(
+        default="", description="a folder or hub id of a sentence-transformers model"
+    )
     engine_precision: Annotated[PrecisionSetting, BeforeValidator(str.lower)] = Field(
         default="auto", description=", ".join(PRECISION_BY_SETTING)
     )
@@ -168,15 +191,20 @@ class Settings(BaseSettings):
         description="different addresses with commas between them, such as http://127.0.0.1:8001; ports up to 65535, "
         "the key in ENGINE_KEY",
     )
-    engine_key: Token = Field(default="", repr=False, description="the servers' API key alone, without spaces")
+    engine_key: Token = Field(
+        default="", repr=False, description="the servers' API key alone, without spaces"
+    )
     engine_home: Annotated[str, AfterValidator(_parse_server_folder)] = Field(
         default="", description="an absolute path on the servers"
     )
-    engine_model: str = Field(default="", description="the model's name at the servers, where they list several")
+    engine_model: str = Field(
+        default="", description="the model's name at the servers, where they list several"
+    )
     engine_rows: Integer = Field(default=32, ge=1, le=1024)
     engine_loras: Integer = Field(default=16, ge=1, le=1024)
     web_host: Annotated[str, AfterValidator(_parse_host)] = Field(
-        default=LOOPBACK, description="an address of this machine, such as 127.0.0.1, 0.0.0.0 (all of IPv4) or ::1"
+        default=LOOPBACK,
+        description="an address of this machine, such as 127.0.0.1, 0.0.0.0 (all of IPv4) or ::1",
     )
     web_port: Integer = Field(
         default=8420, ge=0, le=65535, description="a whole number from 0 (any free port) to 65535"
@@ -190,8 +218,11 @@ class Settings(BaseSettings):
     web_names: Annotated[tuple[str, ...], BeforeValidator(_parse_host_names)] = Field(
         default=(), description="host names with commas between them, such as bot.example.org"
     )
-    web_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_parse_networks)] = Field(
-        default=(), description="addresses or networks with commas between them, such as 127.0.0.1 or 10.0.0.0/8"
+    web_proxies: Annotated[
+        tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_parse_networks)
+    ] = Field(
+        default=(),
+        description="addresses or networks with commas between them, such as 127.0.0.1 or 10.0.0.0/8",
     )
     fetch_adapters: Annotated[FetchPolicy, BeforeValidator(str.lower)] = Field(
         default="operator", description="off, operator, moderators"
@@ -202,16 +233,23 @@ class Settings(BaseSettings):
         default="operator", description="off, operator, moderators"
     )
     message_content_intent: bool = Field(
-        # Discord grants the intent on request only, so there the bot does without it unless it is switched on.
+        # Discord grants the intent on request only, so there the bot does without it unless it is
+        # switched on.
         default_factory=lambda values: not values.get("discord_token"),
         description="true or false",
     )
     temperature: Number | None = Field(default=None, ge=0, le=2, description="a number from 0 to 2")
-    top_p: Number | None = Field(default=None, gt=0, le=1, description="a number above 0, at most 1")
+    top_p: Number | None = Field(
+        default=None, gt=0, le=1, description="a number above 0, at most 1"
+    )
     max_new_tokens: Integer = Field(default=120, ge=1, le=1024)
-    reply_candidates: CandidateCount = Field(default_factory=lambda values: 4 if values["engine"] == "local" else 1)
+    reply_candidates: CandidateCount = Field(
+        default_factory=lambda values: 4 if values["engine"] == "local" else 1
+    )
     max_reply_candidates: CandidateCount = Field(
-        default_factory=lambda values: max(values["reply_candidates"], 4 if values["engine"] == "local" else 1)
+        default_factory=lambda values: max(
+            values["reply_candidates"], 4 if values["engine"] == "local" else 1
+        )
     )
     max_waiting_replies: Integer = Field(default=64, ge=1, le=10000)
     trainer_threads: Integer = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256)
@@ -223,14 +261,22 @@ class Settings(BaseSettings):
     trainer_max_hours: Integer = Field(default=24, ge=1, le=10000)
     trainer_operator_max_hours: Integer = Field(default=0, ge=0, le=10000)
     trainer_max_memory_gib: Integer = Field(default=0, ge=0, le=10000)
-    trainer: Annotated[TrainerKind, BeforeValidator(str.lower)] = Field(default="local", description="local, ray")
-    ray_address: str = Field(default="", description="the address of Ray's dashboard, such as http://head:8265")
-    ray_auth_token: Token = Field(default="", repr=False, description="the cluster's token alone, without spaces")
+    trainer: Annotated[TrainerKind, BeforeValidator(str.lower)] = Field(
+        default="local", description="local, ray"
+    )
+    ray_address: str = Field(
+        default="", description="the address of Ray's dashboard, such as http://head:8265"
+    )
+    ray_auth_token: Token = Field(
+        default="", repr=False, description="the cluster's token alone, without spaces"
+    )
     shared: str = Field(default="", description="a folder that all workers mount at the same path")
     trainer_slots: Integer = Field(default=1, ge=1, le=64)
     trainer_gpus: Integer = Field(default=1, ge=0, le=16)
     trainer_wandb: bool = Field(default=False, description="true or false")
-    wandb_api_key: Token = Field(default="", repr=False, description="the key alone, without spaces")
+    wandb_api_key: Token = Field(
+        default="", repr=False, description="the key alone, without spaces"
+    )
     wandb_project: str = Field(default="understudy", description="a project's name")
     log_level: Annotated[LogLevel, BeforeValidator(str.upper)] = Field(
         default="INFO", description="DEBUG, INFO, WARNING, ERROR"
@@ -271,20 +317,28 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments first, then the file; `load_settings` passes the environment as arguments."""
+        """Take arguments first, then the file; `load_settings` passes the environment as
+        arguments.
+        """
         assert isinstance(dotenv_settings, DotEnvSettingsSource)
         return init_settings, EnvFileSource(settings_cls, dotenv_settings.env_file)
 
     @model_validator(mode="before")
     @classmethod
     def _drop_blank(cls, values: dict[str, Any]) -> dict[str, Any]:
-        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+        stripped = {
+            name: value.strip() if isinstance(value, str) else value
+            for name, value in values.items()
+        }
         return {name: value for name, value in stripped.items() if value != ""}
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.trainer_wandb and not self.wandb_api_key:
-            raise SettingsError("TRAINER_WANDB is on, but there is no WANDB_API_KEY.", "Set it too, or leave both out.")
+            raise SettingsError(
+                "TRAINER_WANDB is on, but there is no WANDB_API_KEY.",
+                "Set it too, or leave both out.",
+            )
         if (self.engine != "local") != bool(self.engine_urls):
             raise SettingsError(
                 f"ENGINE is {self.engine}, but ENGINE_URLS is {'set' if self.engine_urls else 'empty'}.",
@@ -296,7 +350,10 @@ class Settings(BaseSettings):
                     f"{name.upper()} is {count}, but ENGINE={self.engine} makes one of a reply.",
                     "Leave it out: only the engine in the bot's own process chooses among several.",
                 )
-        if "reply_candidates" in self.model_fields_set and self.reply_candidates > self.max_reply_candidates:
+        if (
+            "reply_candidates" in self.model_fields_set
+            and self.reply_candidates > self.max_reply_candidates
+        ):
             raise SettingsError(
                 f"REPLY_CANDIDATES is {self.reply_candidates}, MAX_REPLY_CANDIDATES only {self.max_reply_candidates}.",
                 "Lower the one, or raise the other.",
@@ -322,7 +379,9 @@ class Settings(BaseSettings):
         return self
 
     def _check_ray(self) -> None:
-        """Check what only TRAINER=ray reads: other programs may use variables of these names for something else."""
+        """Check what only TRAINER=ray reads: other programs may use variables of these names for
+        something else.
+        """
         if not RAY_ADDRESS_PATTERN.fullmatch(self.ray_address):
             raise SettingsError(
                 f"TRAINER is ray, and RAY_ADDRESS is {_shown(self.ray_address)}, not the address of Ray's dashboard.",
@@ -359,7 +418,9 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting for documents and errors: its variable, its field, the values it allows, and whether it is a secret."""
+    """A setting for documents and errors: its variable, its field, the values it allows, and
+    whether it is a secret.
+    """
 
     name: str
     field: str
@@ -368,9 +429,16 @@ class Setting:
 
 
 def _describe_setting(field: str, info: FieldInfo) -> Setting:
-    limits = {name: getattr(item, name) for item in info.metadata for name in ("ge", "le") if hasattr(item, name)}
+    limits = {
+        name: getattr(item, name)
+        for item in info.metadata
+        for name in ("ge", "le")
+        if hasattr(item, name)
+    }
     allowed = info.description or "a whole number from {ge} to {le}".format(**limits)
-    return Setting(str(info.validation_alias or field.upper()), field, allowed, secret=not info.repr)
+    return Setting(
+        str(info.validation_alias or field.upper()), field, allowed, secret=not info.repr
+    )
 
 
 SETTINGS = tuple(_describe_setting(field, info) for field, info in Settings.model_fields.items())
@@ -384,7 +452,8 @@ READ_ONLY_WITH = (
 """A setting's field, values of it, and the variables that have an effect with these alone."""
 
 
-# ------------------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------------------------------
+# reading
 
 
 @dataclass(frozen=True)
@@ -398,7 +467,8 @@ class SettingValue:
 class EnvFileSource(PydanticBaseSettingsSource):
     """Reads `.env` with python-dotenv's parser.
 
-    The source of pydantic-settings does not fit: it drops line numbers, skips broken lines, and expands ${…}.
+    The source of pydantic-settings does not fit: it drops line numbers, skips broken lines, and
+    expands ${…}.
     """
 
     def __init__(self, settings_cls: type[BaseSettings], path: Any) -> None:
@@ -406,32 +476,42 @@ class EnvFileSource(PydanticBaseSettingsSource):
         self._values = read_env_file(path)
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the field's text (None where the file has none), its key, and False: no text is JSON."""
+        """Return the field's text (None where the file has none), its key, and False: no text is
+        JSON.
+        """
         key = str(field.validation_alias or field_name)
         value = self._values.get(key.upper())
         return value.text if value else None, key, False
 
     def __call__(self) -> dict[str, Any]:
         """Return all texts of the file by field."""
-        fields = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
+        fields = (
+            self.get_field_value(field, name)
+            for name, field in self.settings_cls.model_fields.items()
+        )
         return {key: text for text, key, _ in fields if text is not None}
 
 
 def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings:
     """Read the settings; the environment wins over the file, and a missing file sets nothing.
 
-    Raises `SettingsError` naming all invalid values at once. An unknown name in the file only logs a warning.
+    Raises `SettingsError` naming all invalid values at once. An unknown name in the file only logs
+    a warning.
     """
     given = read_env_file(env_file)
     for name, value in given.items():
         if name not in SETTINGS_BY_NAME:
             log.warning("%s: nothing reads %s.%s", value.origin, name, _closest_name(name))
     from_environ = [one for one in SETTINGS if one.name in environ]
-    arguments: dict[str, Any] = {one.field: environ[one.name] for one in from_environ} | {"_env_file": env_file}
+    arguments: dict[str, Any] = {one.field: environ[one.name] for one in from_environ} | {
+        "_env_file": env_file
+    }
     try:
         settings = Settings(**arguments)
     except ValidationError as error:
-        given |= {one.name: SettingValue(environ[one.name], "the environment") for one in from_environ}
+        given |= {
+            one.name: SettingValue(environ[one.name], "the environment") for one in from_environ
+        }
         invalid = [
             _describe_invalid(str(one["loc"][0]), given)
             for one in error.errors(include_input=False)
@@ -443,19 +523,25 @@ def load_settings(env_file: Path | None, environ: Mapping[str, str]) -> Settings
 
 
 def read_env_file(path: Path | None) -> dict[str, SettingValue]:
-    """Read every assignment of a `.env` file by name; a missing file has none. Raises `SettingsError`."""
+    """Read every assignment of a `.env` file by name; a missing file has none. Raises
+    `SettingsError`.
+    """
     values = {}
     for binding in _read_bindings(path) if path else []:
         line = binding.original.line + _blank_lines_before(binding)
         if binding.error:
-            raise SettingsError(f"{path} line {line} cannot be read.", "Write NAME=value, with matching quotes.")
+            raise SettingsError(
+                f"{path} line {line} cannot be read.", "Write NAME=value, with matching quotes."
+            )
         if binding.key is not None:  # a comment or blank lines
             values[binding.key] = SettingValue(binding.value or "", f"{path} line {line}")
     return values
 
 
 def set_hub_token(settings: Settings) -> None:
-    """Put the hub's token of `.env` into the environment, where huggingface_hub and the trainer read it."""
+    """Put the hub's token of `.env` into the environment, where huggingface_hub and the trainer
+    read it.
+    """
     if settings.hf_token:
         os.environ["HF_TOKEN"] = settings.hf_token
 
@@ -463,14 +549,22 @@ def set_hub_token(settings: Settings) -> None:
 def _describe_invalid(location: str, values: Mapping[str, SettingValue]) -> str:
     setting = next(one for one in SETTINGS if location in (one.name, one.field))
     shown = "a value (not shown)" if setting.secret else _shown(values[setting.name].text)
-    return f"{setting.name} is {shown} in {values[setting.name].origin}; allowed: {setting.allowed}."
+    return (
+        f"{setting.name} is {shown} in {values[setting.name].origin}; allowed: {setting.allowed}."
+    )
 
 
 def _warn_of_unread(settings: Settings, in_file: Mapping[str, SettingValue]) -> None:
     for field, values, names in READ_ONLY_WITH:
         if (chosen := getattr(settings, field)) not in values.split():
             for name in (name for name in names.split() if name in in_file and in_file[name].text):
-                log.warning("%s: nothing reads %s with %s=%s.", in_file[name].origin, name, field.upper(), chosen)
+                log.warning(
+                    "%s: nothing reads %s with %s=%s.",
+                    in_file[name].origin,
+                    name,
+                    field.upper(),
+                    chosen,
+                )
 
 
 def _shown(text: str) -> str:
@@ -484,9 +578,13 @@ def _read_bindings(path: Path) -> list[Binding]:
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+        raise SettingsError(
+            f"{path} is not UTF-8 (byte {error.start}).", "Save it as UTF-8."
+        ) from None
     except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}.", "Check its rights, or remove it.") from None
+        raise SettingsError(
+            f"{path} cannot be read: {error.strerror}.", "Check its rights, or remove it."
+        ) from None
 
 
 def _blank_lines_before(binding: Binding) -> int:

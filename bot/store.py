@@ -87,10 +87,13 @@ class HomeInUseError(StoreError):
 
 
 class Store:
-    """The bot's database, by concern: `channels`, `messages`, `replies`, `people`, `versions` and so on."""
+    """The bot's database, by concern: `channels`, `messages`, `replies`, `people`, `versions` and
+    so on.
+    """
 
     def __init__(self, connection: DatabaseConnection, lock: FileLock | None = None) -> None:
-        self._connection, self._lock = connection, lock
+        self._connection = connection
+        self._lock = lock
         self.channels = Channels(connection)
         self.messages = MessageHistory(connection)
         self.quoted = QuotedMessages(connection)
@@ -111,15 +114,20 @@ class Store:
         self.erasure_requests = ErasureRequests(connection)
 
     def atomic(self, *, shared: bool = False) -> AbstractContextManager[None]:
-        """Write everything in the block in one transaction, or nothing of it; `shared`: also what shards share."""
+        """Write everything in the block in one transaction, or nothing of it; `shared`: also what
+        shards share.
+        """
         return self._connection.atomic(shared=shared)
 
     @classmethod
-    def open(cls, path: Path, connect: Callable[..., DatabaseConnection] = DatabaseConnection) -> Self:
-        """Open the file for writing, creating it and its folder where missing; `connect` makes the connection.
+    def open(
+        cls, path: Path, connect: Callable[..., DatabaseConnection] = DatabaseConnection
+    ) -> Self:
+        """Open the file for writing, creating it and its folder where missing; `connect` makes the
+        connection.
 
-        Raises `StoreError` when another process has it open for writing, or when the file is damaged, foreign, newer
-        than this program or not writable; the file is left unchanged then.
+        Raises `StoreError` when another process has it open for writing, or when the file is
+        damaged, foreign, newer than this program or not writable; the file is left unchanged then.
         """
         _refuse_split_home(path)
         lock = acquire_home_lock(path)
@@ -131,12 +139,16 @@ class Store:
 
     @classmethod
     def read_only(cls, path: Path) -> Self:
-        """Open the file for reading, also while a bot writes to it. Raises `StoreError`, as every write does."""
+        """Open the file for reading, also while a bot writes to it. Raises `StoreError`, as every
+        write does.
+        """
         _refuse_split_home(path)
         return cls(open_read_only(path))
 
     def open_reader(self) -> "Store":
-        """Open the file once more for reading, in another thread; it sees what is committed. Raises `StoreError`."""
+        """Open the file once more for reading, in another thread; it sees what is committed. Raises
+        `StoreError`.
+        """
         return Store.read_only(self._connection.path)
 
     def check_writable(self, at: float) -> None:
@@ -148,11 +160,15 @@ class Store:
         self._connection.compact()
 
     def merge_later_decisions(self, later: Self) -> BackupMergeCounts:
-        """Merge what members and Discord decided since into this older copy, read from the later store."""
+        """Merge what members and Discord decided since into this older copy, read from the later
+        store.
+        """
         return merge_later_decisions(self._connection, later._connection)
 
     def trim(self) -> bool:
-        """Shrink a file that is mostly empty by a step, or else remove deleted rows from the WAL. False at the end."""
+        """Shrink a file that is mostly empty by a step, or else remove deleted rows from the WAL.
+        False at the end.
+        """
         return self._connection.trim()
 
     def truncate_wal(self) -> None:
@@ -168,12 +184,18 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
 
 def find_databases(home: Path) -> list[Path]:
-    """Return a home's databases: one, or one for each process among which it is split; none before the first start.
+    """Return a home's databases: one, or one for each process among which it is split; none before
+    the first start.
 
     The first one has direct messages, and of what shards share each has a copy.
     """
@@ -183,7 +205,10 @@ def find_databases(home: Path) -> list[Path]:
 def refuse_split_home(home: Path, advice: str) -> None:
     """Raise `StoreError` for a home that is split among shards."""
     if parts := _find_parts(home):
-        raise StoreError(f"The home {home} is split among shards ({', '.join(part.name for part in parts)}).", advice)
+        raise StoreError(
+            f"The home {home} is split among shards ({', '.join(part.name for part in parts)}).",
+            advice,
+        )
 
 
 def _find_parts(home: Path) -> list[Path]:
@@ -197,7 +222,9 @@ def _refuse_split_home(path: Path) -> None:
 
 
 def acquire_home_lock(path: Path) -> FileLock:
-    """Acquire the lock of the home of the database at `path`. Raises `HomeInUseError` when another process holds it."""
+    """Acquire the lock of the home of the database at `path`. Raises `HomeInUseError` when another
+    process holds it.
+    """
     lock = FileLock(path.with_suffix(".lock"), timeout=0, fallback_to_soft=False)
     with translate_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -205,7 +232,8 @@ def acquire_home_lock(path: Path) -> FileLock:
             lock.acquire()
         except Timeout:
             raise HomeInUseError(
-                f"Another bot runs on this home ({path.parent}).", "Stop it first, or set another UNDERSTUDY_HOME."
+                f"Another bot runs on this home ({path.parent}).",
+                "Stop it first, or set another UNDERSTUDY_HOME.",
             ) from None
     return lock
 

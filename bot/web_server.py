@@ -1,4 +1,6 @@
-"""The web server: mounts every route, authenticates each request, and answers each error with a problem."""
+"""The web server: mounts every route, authenticates each request, and answers each error with a
+problem.
+"""
 
 import logging
 from collections.abc import AsyncIterator
@@ -71,7 +73,12 @@ MAX_LOGGED_CHARS = 200
 PUBLIC_PATHS = ("/healthz", sign_in_page.SIGN_IN, f"{templating.DASHBOARD}/static/")
 """Paths that need no token."""
 NOT_FOUND_ADVICE = "GET /openapi.json lists what can be asked for; /dashboard leads to the pages."
-PROBLEM_BY_STATUS = {403: "not-from-here", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+PROBLEM_BY_STATUS = {
+    403: "not-from-here",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "too-large",
+}
 API_MODULES = (
     system_routes, job_routes, run_routes, openapi, version_routes, card_routes, lore_routes, upload_routes,
     dataset_routes, playground_routes, openai_routes,
@@ -97,7 +104,9 @@ def filter_bad_requests(record: logging.LogRecord) -> bool:
 class WebServer:
     """Serves the bot's routes in any application; until the bot has started they answer 503."""
 
-    def __init__(self, authenticator: Authenticator | None = None, limits: ConnectionLimits | None = None) -> None:
+    def __init__(
+        self, authenticator: Authenticator | None = None, limits: ConnectionLimits | None = None
+    ) -> None:
         self._context, self._authenticator = AppContext(), authenticator or Authenticator()
         self._limits = limits or ConnectionLimits(is_proxy=self._authenticator.is_proxy)
         self._own: set[web.AbstractRoute] = set()
@@ -113,7 +122,9 @@ class WebServer:
         return LimitedRunner(app, self._limits, **options)
 
     def mount(self, app: web.Application) -> None:
-        """Add the routes to an application, whose own ones stay as they are; unknown paths get a problem."""
+        """Add the routes to an application, whose own ones stay as they are; unknown paths get a
+        problem.
+        """
         app[APP_CONTEXT], app[CHECK_LOCK] = self._context, CheckLock()
         app[system_routes.WRITE_PROBE] = WriteProbe()
         app[PERMISSION_REPORT] = PermissionReport()
@@ -122,9 +133,14 @@ class WebServer:
         app[idempotency.IDEMPOTENCY_STATE] = idempotency.IdempotencyState()
         set_up_playground(app)
         set_up_data_state(app)
-        app[templating.HAS_SANDBOX_PAGE] = any(resource.canonical == "/" for resource in app.router.resources())
+        app[templating.HAS_SANDBOX_PAGE] = any(
+            resource.canonical == "/" for resource in app.router.resources()
+        )
         at_root: list[Route] = [("GET", "/", templating.redirect_to_dashboard)]
-        for method, path, handler in (*ROUTES, *([] if app[templating.HAS_SANDBOX_PAGE] else at_root)):
+        for method, path, handler in (
+            *ROUTES,
+            *([] if app[templating.HAS_SANDBOX_PAGE] else at_root),
+        ):
             resource = app.router.add_resource(path)
             for allowed in (method, "HEAD") if method == "GET" else (method,):
                 self._own.add(resource.add_route(allowed, handler))
@@ -144,7 +160,13 @@ class WebServer:
         except Exception as error:  # the edge: every error has an answer
             problem = self._problem(request, error)
             if problem.status == web.HTTPForbidden.status_code:
-                log.info("refused %s %s from %s: %s", request.method, request.path, request.remote, problem.message)
+                log.info(
+                    "refused %s %s from %s: %s",
+                    request.method,
+                    request.path,
+                    request.remote,
+                    problem.message,
+                )
             answer = _problem_response(request, problem)
         for name, value in SECURITY_HEADERS.items():
             answer.headers.setdefault(name, value)
@@ -173,10 +195,15 @@ class WebServer:
             case _ if is_disk_full(error):
                 return disk_full_problem(error)
             case web.HTTPException():
-                slug = PROBLEM_BY_STATUS.get(error.status, "bad-request" if error.status < 500 else "failed")
+                slug = PROBLEM_BY_STATUS.get(
+                    error.status, "bad-request" if error.status < 500 else "failed"
+                )
                 allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
                 return Problem(
-                    slug, f"{request.method} {request.path}: {error.reason}.", NOT_FOUND_ADVICE, headers=allowed
+                    slug,
+                    f"{request.method} {request.path}: {error.reason}.",
+                    NOT_FOUND_ADVICE,
+                    headers=allowed,
                 )
             case UnderstudyError():
                 slug = "cannot-train" if request.path.startswith("/finetune/") else "refused"
@@ -200,8 +227,12 @@ def _problem_response(request: web.Request, problem: Problem) -> web.Response:
 
 
 @asynccontextmanager
-async def run_server(web_server: WebServer, port: int, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """Serve these routes alone; yields the address. Raises `OSError` when the port cannot be used."""
+async def run_server(
+    web_server: WebServer, port: int, host: str = "127.0.0.1"
+) -> AsyncIterator[str]:
+    """Serve these routes alone; yields the address. Raises `OSError` when the port cannot be
+    used.
+    """
     app = web.Application()
     web_server.mount(app)
     runner = web_server.create_runner(app, access_log=None, shutdown_timeout=1.0, **PARSER_LIMITS)

@@ -5,8 +5,9 @@ python -m examples.chat_app ADAPTER --card personas/cards/oda.toml
 python -m examples.chat_app ADAPTER --fact "I keep bees." --fact "I live by the sea."
 python -m examples.chat_app owner/name --port 8600 --base-model embedded
 
-The page has temperature, top-p, the maximum number of new tokens, Stop and Clear, and can leave the adapter out to
-compare. It runs on a CPU. Conversations are stored nowhere. One file: what is below is all there is to the page.
+The page has temperature, top-p, the maximum number of new tokens, Stop and Clear, and can leave the
+adapter out to compare. It runs on a CPU. Conversations are stored nowhere. One file: what is below
+is all there is to the page.
 """
 
 from __future__ import annotations
@@ -38,12 +39,17 @@ from personas.models.base_model import fingerprint, locate
 from personas.prompt.renderer import DATASET_USER, system_card
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
 
-HOST, DEFAULT_PORT = "127.0.0.1", 8500
+HOST = "127.0.0.1"
+DEFAULT_PORT = 8500
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-MAX_MESSAGE_CHARS, MAX_MESSAGES, MAX_NEW_TOKENS, MAX_BODY_BYTES = 8000, 200, 1024, 2 * 2**20
+MAX_MESSAGE_CHARS = 8000
+MAX_MESSAGES = 200
+MAX_NEW_TOKENS = 1024
+MAX_BODY_BYTES = 2 * 2**20
 DEFAULTS = SamplingParams()
 SITE_POLICY = (
-    "default-src 'none'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 
 
@@ -107,7 +113,9 @@ class ChatApp:
             chat_request = self.request(body)
         except (ValidationError, ValueError) as error:
             return web.json_response({"error": explain(error)}, status=400)
-        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"})
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
+        )
         await response.prepare(request)
         async with aclosing(self.reply_lines(chat_request)) as lines:
             async for line in lines:
@@ -121,7 +129,9 @@ class ChatApp:
             raise ValueError("The last message has to be yours, with words in it.")
         persona = self.persona or (system_card(body.facts.strip()) if body.facts.strip() else None)
         user = DATASET_USER if self.persona else ""
-        turns = tuple(Turn(user, it.content, by_persona=it.role == "assistant") for it in body.messages)
+        turns = tuple(
+            Turn(user, it.content, by_persona=it.role == "assistant") for it in body.messages
+        )
         sampling = SamplingParams(
             temperature=body.temperature,
             top_p=body.top_p,
@@ -129,7 +139,9 @@ class ChatApp:
             seed=body.seed,
             stop=(f"\n{user}:",) if user else (),
         )
-        return ChatRequest(persona, turns, adapter=self.adapter if body.use_adapter else None, sampling=sampling)
+        return ChatRequest(
+            persona, turns, adapter=self.adapter if body.use_adapter else None, sampling=sampling
+        )
 
     async def reply_lines(self, chat_request: ChatRequest) -> AsyncIterator[dict[str, Any]]:
         """Generate a reply; it is cancelled when the page stops reading."""
@@ -142,7 +154,14 @@ class ChatApp:
             async for piece in stream:
                 yield {"text": piece}
             reply = stream.reply
-            yield {"done": {"finish": reply.finish, "tokens": reply.new_tokens, "seed": reply.seed, "text": reply.text}}
+            yield {
+                "done": {
+                    "finish": reply.finish,
+                    "tokens": reply.new_tokens,
+                    "seed": reply.seed,
+                    "text": reply.text,
+                }
+            }
         except (UnderstudyError, ValueError) as error:
             yield {"error": str(error)}
         finally:
@@ -160,8 +179,11 @@ def explain(error: ValueError) -> str:
 
 @web.middleware
 async def require_own_page(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Refuse other names than loopback's (DNS rebinding), and requests that other sites' pages send."""
-    host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+    """Refuse other names than loopback's (DNS rebinding), and requests that other sites' pages
+    send.
+    """
+    host = request.headers.get("Host", "")
+    origin = request.headers.get("Origin")
     is_foreign = origin is not None and origin != f"http://{host}"
     if (
         re.sub(r":\d+$", "", host) not in LOOPBACK_NAMES
@@ -181,7 +203,9 @@ def main() -> int:
         build_parser().error("a card and facts cannot go together: leave one out")
     if not 0 <= options.port <= 65535:
         build_parser().error(f"{options.port} is no port; choose one from 0 to 65535")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about kernels that are not used here
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # it warns about kernels that are not used here
     try:
         with open_any_adapter(options.adapter, options.base_model or "", print_progress) as folder:
             asyncio.run(serve(options, folder))
@@ -198,14 +222,32 @@ def main() -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m examples.chat_app", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m examples.chat_app",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("adapter", help="a training run's or peft's folder, a zip of one, or owner/name on a hub")
-    parser.add_argument("--card", type=Path, metavar="FILE", help="a persona's card: TOML, JSON, PNG or CHARX")
-    parser.add_argument("--fact", action="append", default=[], metavar="F", help="a fact about who answers; may repeat")
-    parser.add_argument("--facts", type=Path, metavar="FILE", help="facts from a text file, one a line")
-    parser.add_argument("--base-model", metavar="M", help="the adapter's base model (default: the one it names)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"0 takes any (default: {DEFAULT_PORT})")
+    parser.add_argument(
+        "adapter", help="a training run's or peft's folder, a zip of one, or owner/name on a hub"
+    )
+    parser.add_argument(
+        "--card", type=Path, metavar="FILE", help="a persona's card: TOML, JSON, PNG or CHARX"
+    )
+    parser.add_argument(
+        "--fact",
+        action="append",
+        default=[],
+        metavar="F",
+        help="a fact about who answers; may repeat",
+    )
+    parser.add_argument(
+        "--facts", type=Path, metavar="FILE", help="facts from a text file, one a line"
+    )
+    parser.add_argument(
+        "--base-model", metavar="M", help="the adapter's base model (default: the one it names)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help=f"0 takes any (default: {DEFAULT_PORT})"
+    )
     return parser
 
 
@@ -219,11 +261,15 @@ def read_facts(file: Path | None) -> list[str]:
         return file.read_text(encoding="utf-8").splitlines() if file else []
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise RequestError(f"{file} cannot be read: {why}.", "Name a text file, one fact a line.") from error
+        raise RequestError(
+            f"{file} cannot be read: {why}.", "Name a text file, one fact a line."
+        ) from error
 
 
 async def serve(options: argparse.Namespace, folder: Path) -> None:
-    """Load adapter, card and model, and serve until Ctrl-C. Raises `UnderstudyError` and `OSError`."""
+    """Load adapter, card and model, and serve until Ctrl-C. Raises `UnderstudyError` and
+    `OSError`.
+    """
     manifest = verify_adapter(folder, NAME_ADAPTER_ADVICE)
     persona = to_persona(read_card_file(options.card), str(options.card)) if options.card else None
     facts = [*options.fact, *read_facts(options.facts)]
@@ -234,7 +280,9 @@ async def serve(options: argparse.Namespace, folder: Path) -> None:
     print(f"loading {base.name} …", file=sys.stderr, flush=True)
     await engine.start()
     name = persona.name if persona else (folder.parent if folder.name == "adapter" else folder).name
-    app = ChatApp(engine, adapter, persona, "\n".join(facts), f"{name} over {base.name}").application()
+    app = ChatApp(
+        engine, adapter, persona, "\n".join(facts), f"{name} over {base.name}"
+    ).application()
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
     try:
         await engine.load(adapter)

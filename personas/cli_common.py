@@ -1,4 +1,6 @@
-"""Command-line helpers: examples in help, shell completion, settings, colours, and progress lines for logs."""
+"""Command-line helpers: examples in help, shell completion, settings, colours, and progress lines
+for logs.
+"""
 
 import argparse
 import os
@@ -18,13 +20,19 @@ FOLDER_METAVARS = ("DIR", "FOLDER", "ADAPTER_FOLDER")
 PROGRESS_INTERVAL_S = 10.0
 
 
-def add_command(commands: CommandParsers, name: str, summary: str, notes: str) -> argparse.ArgumentParser:
+def add_command(
+    commands: CommandParsers, name: str, summary: str, notes: str
+) -> argparse.ArgumentParser:
     """Add a command with a line in the list of commands, and with notes below its own help."""
-    return commands.add_parser(name, help=summary, epilog=notes, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return commands.add_parser(
+        name, help=summary, epilog=notes, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def add_examples(parser: argparse.ArgumentParser, *lines: str) -> argparse.ArgumentParser:
-    """Append examples to the help of a parser, and return it. Each line begins with the parser's `prog`."""
+    """Append examples to the help of a parser, and return it. Each line begins with the parser's
+    `prog`.
+    """
     examples = "\n".join(f"  {line}" for line in lines)
     parser.epilog = "\n\n".join(filter(None, [parser.epilog, f"examples:\n{examples}"]))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -32,14 +40,18 @@ def add_examples(parser: argparse.ArgumentParser, *lines: str) -> argparse.Argum
 
 
 def read_setting(name: str) -> str:
-    """Return a setting of the environment or of `.env` here, as the bot finds it; empty if there is none."""
+    """Return a setting of the environment or of `.env` here, as the bot finds it; empty if there is
+    none.
+    """
     stated = os.environ.get(name, "").strip()
     return stated or (dotenv_values(".env", interpolate=False).get(name) or "").strip()
 
 
 def supports_colour() -> bool:
     """Return True if standard output is a terminal that shows colours, and NO_COLOR is not set."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (
+        sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
 
 
 def completion_script(parsers: Iterable[argparse.ArgumentParser], shell: str) -> str:
@@ -53,13 +65,19 @@ def completion_script(parsers: Iterable[argparse.ArgumentParser], shell: str) ->
         scripts[parser.prog] = shtab.complete(parser, shell=shell)  # nosec B604  # the shell's name
     if shell == "zsh":
         return _zsh_script(scripts)
-    local = "  local sub_parsers\n"  # without `local line` the script overwrites a variable of the user's shell
+    # Without `local line` the script overwrites a variable of the user's shell.
+    local = "  local sub_parsers\n"
     return "\n".join(script.replace(local, f"{local}  local line\n") for script in scripts.values())
 
 
 def _zsh_script(scripts: Mapping[str, str]) -> str:
-    """Join zsh scripts into one that works in `fpath` under each command's name, and with `eval` or `source`."""
-    bodies = (script.partition("\n")[2].partition("\ntypeset -A opt_args\n")[0] for script in scripts.values())
+    """Join zsh scripts into one that works in `fpath` under each command's name, and with `eval` or
+    `source`.
+    """
+    bodies = (
+        script.partition("\n")[2].partition("\ntypeset -A opt_args\n")[0]
+        for script in scripts.values()
+    )
     functions = "\n".join(bodies).replace("  local context", "  local -A opt_args\n  local context")
     compdefs = "\n".join(f"  compdef _shtab_{name.replace('-', '_')} {name}" for name in scripts)
     return f"""\
@@ -98,13 +116,17 @@ def _is_path_action(action: argparse.Action) -> bool:
 
 
 class LogProgress:
-    """Progress lines on standard error for a log or a pipe. A terminal shows a progress bar instead."""
+    """Progress lines on standard error for a log or a pipe. A terminal shows a progress bar
+    instead.
+    """
 
     def __init__(self, interval_s: float = PROGRESS_INTERVAL_S) -> None:
         self._interval_s, self._last_s = interval_s, time.monotonic()
 
     def update(self, line: str) -> None:
-        """Print the line, unless the last one is less than the interval ago or standard error is a terminal."""
+        """Print the line, unless the last one is less than the interval ago or standard error is a
+        terminal.
+        """
         now = time.monotonic()
         if now - self._last_s >= self._interval_s and not sys.stderr.isatty():
             self._last_s = now

@@ -9,13 +9,19 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 0, 1, 130, 141  # 2: argparse's wrong usage
+# 2: argparse's wrong usage
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL_MESSAGE = "The disk is full. Free some space, then run the same command again."
 
 
 def run(load: Callable[[], Callable[[], int]]) -> int:
-    """Run the command that `load` imports and return its exit code. Ctrl-C ends it at any moment: 130, and one line."""
+    """Run the command that `load` imports and return its exit code. Ctrl-C ends it at any moment:
+    130, and one line.
+    """
     _reopen_closed_streams()
     _set_interrupt_handler(_exit_immediately)
     command = load()
@@ -47,7 +53,9 @@ def print_error(line: str) -> None:
 
 
 def discard_output() -> None:
-    """Flush standard output, or redirect it to /dev/null where that fails: the interpreter flushes again at exit."""
+    """Flush standard output, or redirect it to /dev/null where that fails: the interpreter flushes
+    again at exit.
+    """
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         return
@@ -65,7 +73,9 @@ def _exit_code(command: Callable[[], int]) -> int:
 
 
 def _reopen_closed_streams() -> None:
-    """Open /dev/null for streams the shell closed (`>&-`); unencodable characters are printed as question marks."""
+    """Open /dev/null for streams the shell closed (`>&-`); unencodable characters are printed as
+    question marks.
+    """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)
@@ -79,12 +89,16 @@ def _reopen_closed_streams() -> None:
 
 
 def _set_interrupt_handler(handler: Callable[[int, FrameType | None], object]) -> None:
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # shells ignore it for background jobs
+    if (
+        signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    ):  # shells ignore it for background jobs
         signal.signal(signal.SIGINT, handler)
 
 
 def _exit_immediately(_number: int, _frame: FrameType | None) -> None:
-    """Exit at once: outside the command a `KeyboardInterrupt` would only break an import or the shutdown."""
+    """Exit at once: outside the command a `KeyboardInterrupt` would only break an import or the
+    shutdown.
+    """
     with contextlib.suppress(OSError):
         os.write(2, b"Stopped.\n")
     os._exit(EXIT_INTERRUPTED)

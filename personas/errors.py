@@ -1,13 +1,16 @@
-"""Errors of the project, in one small tree. Each has a message and, in `advice`, what to do about it.
+"""Errors of the project, in one small tree. Each has a message and, in `advice`, what to do about
+it.
 
 Each edge (Discord, web, terminal) translates them once; nothing in between swallows them.
 """
 
 
 class UnderstudyError(Exception):
-    """An error a person can fix: message, then advice. `can_resume`: so can a job that failed with it, once fixed.
+    """An error a person can fix: message, then advice. `can_resume`: so can a job that failed with
+    it, once fixed.
 
-    `member_text` is what members read where message and advice are the operator's alone; empty: those themselves.
+    `member_text` is what members read where message and advice are the operator's alone; empty:
+    those themselves.
     """
 
     can_resume = False
@@ -90,7 +93,9 @@ class EngineBusyError(UnderstudyError):
 
 
 class ServerError(UnderstudyError):
-    """A server that computes replies is away, fails or refuses: nothing that the request could change."""
+    """A server that computes replies is away, fails or refuses: nothing that the request could
+    change.
+    """
 
 
 class ExportError(UnderstudyError):

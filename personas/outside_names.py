@@ -1,8 +1,8 @@
 """Names that come from outside: the one way from such a name to a path.
 
-Archives, manifests, hubs, uploads and job folders name files. `folder / name` is not safe for such a name: it is `name`
-alone where that is absolute, and a link inside the folder leads out of it. So these names become paths here only;
-`tests/test_outside_names.py` finds any other way.
+Archives, manifests, hubs, uploads and job folders name files. `folder / name` is not safe for such
+a name: it is `name` alone where that is absolute, and a link inside the folder leads out of it. So
+these names become paths here only; `tests/test_outside_names.py` finds any other way.
 """
 
 import re
@@ -16,12 +16,18 @@ MAX_PART_BYTES = 255
 JOINERS = str.maketrans("", "", "\u200c\u200d")
 """Not shown, but needed in emoji and in several scripts."""
 DRIVE_PATTERN = re.compile(r"[A-Za-z]:")
-DEVICE_PATTERN = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\..*)?", re.IGNORECASE)
-"""Names that Windows opens as devices, with any suffix (Microsoft, "Naming Files, Paths, and Namespaces")."""
+DEVICE_PATTERN = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])\s*(?:\..*)?", re.IGNORECASE
+)
+"""Names that Windows opens as devices, with any suffix (Microsoft, "Naming Files, Paths, and
+Namespaces").
+"""
 
 
 class UnsafeNameError(ValueError):
-    """A name from outside that is no plain relative path. The message says why, and quotes the name."""
+    """A name from outside that is no plain relative path. The message says why, and quotes the
+    name.
+    """
 
     def __init__(self, name: str, why: str) -> None:
         shown = name if len(name) <= 80 else f"{name[:80]}…"
@@ -31,10 +37,11 @@ class UnsafeNameError(ValueError):
 def require_safe_name(name: str, *, portable: bool = True) -> PurePosixPath:
     """Return a name as a relative path with `/` between its parts. Raises `UnsafeNameError`.
 
-    Refused is what leads elsewhere on any system where the file may be opened: absolute names, empty parts, `.` and
-    `..`, backslashes, drive letters, and characters that are not shown (among them NUL and those that turn the
-    direction of text); if `portable`, also names of devices, and parts that end with a dot or space. Those are other
-    files on Windows only: a home may contain them already, so its backups allow them.
+    Refused is what leads elsewhere on any system where the file may be opened: absolute names,
+    empty parts, `.` and `..`, backslashes, drive letters, and characters that are not shown (among
+    them NUL and those that turn the direction of text); if `portable`, also names of devices, and
+    parts that end with a dot or space. Those are other files on Windows only: a home may contain
+    them already, so its backups allow them.
     """
     if not name:
         raise UnsafeNameError(name, "is empty")
@@ -99,7 +106,9 @@ def path_inside(folder: Path, name: str, *, portable: bool = True) -> Path:
 
 
 def last_part(name: str, default: str) -> str:
-    """Return the file name at the end of a name or path of another system; the default where that is not safe."""
+    """Return the file name at the end of a name or path of another system; the default where that
+    is not safe.
+    """
     last = re.split(r"[/\\]", name)[-1]
     try:
         return require_safe_name(last).name

@@ -1,4 +1,6 @@
-"""Looks at the size of a zip's directory before it is read: 100,000 entries take seconds, whatever they contain."""
+"""Looks at the size of a zip's directory before it is read: 100,000 entries take seconds, whatever
+they contain.
+"""
 
 import os
 import struct
@@ -6,19 +8,28 @@ import zipfile
 from typing import BinaryIO
 
 MAX_ENTRY_BYTES = 512
-"""Size of an entry of the directory, with a name of usual length, for limits on the number of entries."""
-END_BYTES, END64_LOCATOR_BYTES, END64_BYTES, MAX_COMMENT_BYTES = 22, 20, 56, 2**16
-END_SIGN, END64_SIGN = b"PK\x05\x06", b"PK\x06\x06"
+"""Size of an entry of the directory, with a name of usual length, for limits on the number of
+entries.
+"""
+END_BYTES = 22
+END64_LOCATOR_BYTES = 20
+END64_BYTES = 56
+MAX_COMMENT_BYTES = 2**16
+END_SIGN = b"PK\x05\x06"
+END64_SIGN = b"PK\x06\x06"
 
 
 def require_few_entries(file: BinaryIO, most: int) -> None:
-    """Raise `zipfile.BadZipFile` if the directory is too large for so many entries; the file's position is kept.
+    """Raise `zipfile.BadZipFile` if the directory is too large for so many entries; the file's
+    position is kept.
 
-    The number of entries that the end of the file states may be wrong, and nobody relies on it; the size of the
-    directory is what is read (PKWARE's APPNOTE.TXT, 4.3.14 and 4.3.16).
+    The number of entries that the end of the file states may be wrong, and nobody relies on it; the
+    size of the directory is what is read (PKWARE's APPNOTE.TXT, 4.3.14 and 4.3.16).
     """
     if (size := _directory_bytes(file)) > most * MAX_ENTRY_BYTES:
-        raise zipfile.BadZipFile(f"its list of files has {size / 1e6:,.1f} MB, more than {most:,} files have")
+        raise zipfile.BadZipFile(
+            f"its list of files has {size / 1e6:,.1f} MB, more than {most:,} files have"
+        )
 
 
 def _directory_bytes(file: BinaryIO) -> int:

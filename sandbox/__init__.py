@@ -1,4 +1,6 @@
-"""A Discord guild on loopback: the part of the gateway and HTTP API that bots use, and a web page to chat in."""
+"""A Discord guild on loopback: the part of the gateway and HTTP API that bots use, and a web page
+to chat in.
+"""
 
 from sandbox.account_deletion import DepartingMember
 from sandbox.guild_seed import (

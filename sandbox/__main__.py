@@ -21,7 +21,9 @@ from sandbox import (
 )
 
 LAST_PORT = 65_535
-MAX_GUILDS, MAX_CONCURRENCY, MAX_SHARDS = 100, 16, 1_000
+MAX_GUILDS = 100
+MAX_CONCURRENCY = 16
+MAX_SHARDS = 1_000
 EPILOG = """examples:
   python -m sandbox
   python -m sandbox --port 0 --name "My test guild" --state guild.sqlite
@@ -34,7 +36,9 @@ exit codes: 0 ended by Ctrl+C or SIGTERM, 1 it cannot start, 2 wrong usage"""
 
 
 def example_guild(name: str) -> GuildSeed:
-    moderator = RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x2E8B57)
+    moderator = RoleSeed(
+        "Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x2E8B57
+    )
     return GuildSeed(
         name=name,
         channels=(
@@ -49,13 +53,19 @@ def example_guild(name: str) -> GuildSeed:
             MemberSeed("Dan Newcomer"),
             MemberSeed("Eve Silenced", ("Silenced",)),
         ),
-        roles=(RoleSeed("Regular", 0, 0xB07D3C), RoleSeed("Silenced", 0, denied=SILENCED_PERMISSIONS), moderator),
+        roles=(
+            RoleSeed("Regular", 0, 0xB07D3C),
+            RoleSeed("Silenced", 0, denied=SILENCED_PERMISSIONS),
+            moderator,
+        ),
         bot_name="Bot",
     )
 
 
 async def serve(sandbox: Sandbox, host: str, port: int) -> None:
-    """Run until Ctrl+C or SIGTERM, also when a shell started it in the background with Ctrl+C ignored."""
+    """Run until Ctrl+C or SIGTERM, also when a shell started it in the background with Ctrl+C
+    ignored.
+    """
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -83,16 +93,24 @@ def command_line() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8420, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--state", type=Path, help="SQLite file that stores the guild (default: in memory)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="a loopback address (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8420, help="0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--state", type=Path, help="SQLite file that stores the guild (default: in memory)"
+    )
     parser.add_argument("--name", default="Sandbox", help="the guild's name (default: %(default)s)")
     for name, most, text in (
         ("guilds", MAX_GUILDS, "the number of guilds the bot is in"),
         ("shards", MAX_SHARDS, "the number of shards that GET /gateway/bot recommends"),
         ("max-concurrency", MAX_CONCURRENCY, "shards that may identify at once, each 5 seconds"),
     ):
-        parser.add_argument(f"--{name}", type=_count(most), default=1, help=f"{text} (default: %(default)s)")
+        parser.add_argument(
+            f"--{name}", type=_count(most), default=1, help=f"{text} (default: %(default)s)"
+        )
     return parser
 
 
@@ -109,9 +127,15 @@ def main(arguments: list[str] | None = None) -> int:
         asyncio.run(serve(sandbox, args.host, args.port))
         return 0
     except SandboxError as error:
-        print(f"{'--host' if isinstance(error, NotLoopback) else '--state'}: {error}", file=sys.stderr)
+        print(
+            f"{'--host' if isinstance(error, NotLoopback) else '--state'}: {error}", file=sys.stderr
+        )
     except OSError as error:
-        why = "is in use: stop what uses it, or" if error.errno == errno.EADDRINUSE else f"cannot be used ({error}):"
+        why = (
+            "is in use: stop what uses it, or"
+            if error.errno == errno.EADDRINUSE
+            else f"cannot be used ({error}):"
+        )
         print(f"port {args.port} {why} choose another with --port", file=sys.stderr)
     return 1
 

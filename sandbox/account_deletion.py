@@ -19,8 +19,8 @@ UNKNOWN_USER_ID = "0"
 class DepartingMember:
     """A departing person: `ids` are their accounts, `answers` the ids of replies to them.
 
-    `finds` returns whether a text contains them, `holds` the same for a file (its name and bytes); `redacted` is a text
-    without them.
+    `finds` returns whether a text contains them, `holds` the same for a file (its name and bytes);
+    `redacted` is a text without them.
     """
 
     ids: Collection[str]
@@ -31,9 +31,13 @@ class DepartingMember:
 
 
 def delete_account_content(
-    store: ObjectStore, delete: Callable[[Json], None], person: DepartingMember, in_use: Collection[str]
+    store: ObjectStore,
+    delete: Callable[[Json], None],
+    person: DepartingMember,
+    in_use: Collection[str],
 ) -> None:
-    """Delete a person's messages, replies, mentions and files not `in_use`, and mark their accounts as leaving.
+    """Delete a person's messages, replies, mentions and files not `in_use`, and mark their accounts
+    as leaving.
 
     `delete` deletes a message and publishes that.
     """
@@ -42,11 +46,17 @@ def delete_account_content(
     for kind in MESSAGE_KINDS:
         for message in store.all(kind):
             replied_to = (message.get("message_reference") or {}).get("message_id")
-            if replied_to in deleted or message["channel_id"] in direct or _is_theirs(store, message, person):
+            if (
+                replied_to in deleted
+                or message["channel_id"] in direct
+                or _is_theirs(store, message, person)
+            ):
                 deleted.add(message["id"])
                 delete(message)
             elif (redacted := person.redacted(message["content"])) != message["content"]:
-                store.put(kind, message | {"content": redacted})  # mentioned, but perhaps somebody else of that name
+                store.put(
+                    kind, message | {"content": redacted}
+                )  # mentioned, but perhaps somebody else of that name
     for user_id in person.ids:
         if any(store.get(kind, user_id) for kind in _numbered_kinds(store, "member")):
             store.put("leaving", {"id": user_id})
@@ -60,19 +70,30 @@ def delete_account_content(
 
 
 def delete_departed_accounts(store: ObjectStore) -> None:
-    """Delete the accounts of departed persons, and their direct messages. The guild recreates seeded members."""
+    """Delete the accounts of departed persons, and their direct messages. The guild recreates
+    seeded members.
+    """
     leaving = {one["id"] for one in store.all("leaving")}
     if not leaving:
         return
     direct = _direct_channels(store, leaving)
     for kind in MESSAGE_KINDS:
         for message in store.all(kind):
-            if message["channel_id"] in direct or _by(message, leaving):  # replies that arrived after they had left
+            if message["channel_id"] in direct or _by(
+                message, leaving
+            ):  # replies that arrived after they had left
                 store.delete(kind, message["id"])
     for channel_id in direct:
         store.delete("channel", channel_id)
     for facts in store.all("guild"):
-        store.put("guild", {key: value for key, value in facts.items() if key != "owner_id" or value not in leaving})
+        store.put(
+            "guild",
+            {
+                key: value
+                for key, value in facts.items()
+                if key != "owner_id" or value not in leaving
+            },
+        )
     for user_id in leaving:
         for kind in _numbered_kinds(store, "member"):
             store.delete(kind, user_id)
@@ -110,7 +131,11 @@ def _by(message: Json, ids: Collection[str]) -> bool:
 def _rename_threads(store: ObjectStore, ids: Collection[str]) -> None:
     """Rename the threads a person opened; other members' messages in them stay."""
     anonymous = {"name": ANONYMOUS_THREAD_NAME, "owner_id": UNKNOWN_USER_ID}
-    threads = {one["id"] for one in store.all("channel") if one["type"] == THREAD_CHANNEL and one["owner_id"] in ids}
+    threads = {
+        one["id"]
+        for one in store.all("channel")
+        if one["type"] == THREAD_CHANNEL and one["owner_id"] in ids
+    }
     for thread_id in threads:
         if channel := store.get("channel", thread_id):
             store.put("channel", channel | anonymous)

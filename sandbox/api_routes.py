@@ -14,12 +14,21 @@ from sandbox.sandbox_errors import ApiError, Json
 
 
 def me(parts: SandboxContainer, call: ApiCall) -> Json:
-    return parts.guild.bot | {"mfa_enabled": False, "locale": "en-US", "verified": True, "email": None}
+    return parts.guild.bot | {
+        "mfa_enabled": False,
+        "locale": "en-US",
+        "verified": True,
+        "email": None,
+    }
 
 
 def gateway_bot(parts: SandboxContainer, call: ApiCall) -> Json:
     left, seconds = parts.gateway.session_starts_left()
-    starts = {"total": SESSION_START_LIMIT.most, "remaining": left, "reset_after": int(seconds * 1000)}
+    starts = {
+        "total": SESSION_START_LIMIT.most,
+        "remaining": left,
+        "reset_after": int(seconds * 1000),
+    }
     starts["max_concurrency"] = parts.gateway.max_concurrency
     return {"url": parts.gateway.url, "shards": parts.gateway.shards, "session_start_limit": starts}
 
@@ -58,7 +67,9 @@ def _channel(parts: SandboxContainer, call: ApiCall, needed: Permission) -> Json
 
 
 def _as_read(parts: SandboxContainer, channel: Json, message: Json) -> Json:
-    """Render a message for the HTTP API: the portal's intent switch applies here, not a session's intents."""
+    """Render a message for the HTTP API: the portal's intent switch applies here, not a session's
+    intents.
+    """
     is_open = parts.conditions.message_content or channel["type"] == DIRECT_CHANNEL
     return message if is_open else without_content(message, parts.guild.bot_id)
 
@@ -68,7 +79,9 @@ def history(parts: SandboxContainer, call: ApiCall) -> list[Json]:
     if not _reads_history(parts, channel):
         return []
     limit = min(call.number("limit") or 50, 100)
-    found = parts.messages.history(channel["id"], limit, call.number("before"), call.number("after"))
+    found = parts.messages.history(
+        channel["id"], limit, call.number("before"), call.number("after")
+    )
     return [_as_read(parts, channel, message) for message in reversed(found)]
 
 
@@ -78,7 +91,8 @@ def get_message(parts: SandboxContainer, call: ApiCall) -> Json:
 
 
 def create_message(parts: SandboxContainer, call: ApiCall) -> Json:
-    channel, draft = _channel(parts, call, Permission.SEND_MESSAGES), call.draft()
+    channel = _channel(parts, call, Permission.SEND_MESSAGES)
+    draft = call.draft()
     draft.check()
     _check_parts(parts, channel, draft)
     if draft.body.get("message_reference") and not _reads_history(parts, channel):
@@ -98,11 +112,14 @@ def _check_parts(parts: SandboxContainer, channel: Json, draft: MessageDraft) ->
 
 
 def start_thread(parts: SandboxContainer, call: ApiCall) -> Json:
-    channel, message = _channel(parts, call, Permission.CREATE_PUBLIC_THREADS), None
+    channel = _channel(parts, call, Permission.CREATE_PUBLIC_THREADS)
+    message = None
     validation.check_limits(call.body, validation.THREAD)
     if "message_id" in call.path:
         message = parts.messages.find(call.path["message_id"], channel["id"])
-    if channel["type"] != TEXT_CHANNEL or (message is None and call.body.get("type") != THREAD_CHANNEL):
+    if channel["type"] != TEXT_CHANNEL or (
+        message is None and call.body.get("type") != THREAD_CHANNEL
+    ):
         raise ApiError(50024)
     if message and message["flags"] & HAS_THREAD:
         raise ApiError(160004)
@@ -110,7 +127,8 @@ def start_thread(parts: SandboxContainer, call: ApiCall) -> Json:
 
 
 def edit_message(parts: SandboxContainer, call: ApiCall) -> Json:
-    channel, draft = _channel(parts, call, Permission.VIEW_CHANNEL), call.draft()
+    channel = _channel(parts, call, Permission.VIEW_CHANNEL)
+    draft = call.draft()
     message = parts.messages.find(call.path["message_id"], channel["id"])
     if message["author"]["id"] != parts.guild.bot_id:
         raise ApiError(50005)
@@ -156,12 +174,16 @@ def execute_webhook(parts: SandboxContainer, call: ApiCall) -> Json | None:
     if interaction is not None:
         return parts.interactions.follow_up(interaction, call.draft())
     hook = get_webhook(parts, call)
-    message = parts.webhooks.execute(hook, parts.webhooks.place(hook, call.query.get("thread_id")), call.draft())
+    message = parts.webhooks.execute(
+        hook, parts.webhooks.place(hook, call.query.get("thread_id")), call.draft()
+    )
     return message if call.flag("wait") else None
 
 
 def get_webhook_message(parts: SandboxContainer, call: ApiCall) -> Json:
-    """Find a message that the webhook or the interaction created; one in a thread needs the thread's id."""
+    """Find a message that the webhook or the interaction created; one in a thread needs the
+    thread's id.
+    """
     interaction = parts.interactions.by_token(call.path["token"])
     if interaction is not None and call.path["message_id"] == "@original":
         return parts.interactions.original(interaction)
@@ -196,13 +218,25 @@ ROUTES: tuple[Route, ...] = (
     ("GET", "/guilds/{guild_id}/roles", lambda parts, call: parts.guild.roles()),
     ("GET", "/guilds/{guild_id}/channels", lambda parts, call: parts.guild.channels()),
     ("GET", "/guilds/{guild_id}/members", get_members),
-    ("GET", "/guilds/{guild_id}/members/{user_id}", lambda parts, call: parts.guild.member(call.path["user_id"])),
+    (
+        "GET",
+        "/guilds/{guild_id}/members/{user_id}",
+        lambda parts, call: parts.guild.member(call.path["user_id"]),
+    ),
     ("GET", "/guilds/{guild_id}/webhooks", guild_webhooks),
     ("GET", COMMANDS, lambda parts, call: parts.commands.registered(_scope(call))),
     ("PUT", COMMANDS, lambda parts, call: parts.commands.replace(_scope(call), call.body or [])),
     ("GET", GUILD_COMMANDS, lambda parts, call: parts.commands.registered(_scope(call))),
-    ("PUT", GUILD_COMMANDS, lambda parts, call: parts.commands.replace(_scope(call), call.body or [])),
-    ("GET", "/channels/{channel_id}", lambda parts, call: _channel(parts, call, Permission.VIEW_CHANNEL)),
+    (
+        "PUT",
+        GUILD_COMMANDS,
+        lambda parts, call: parts.commands.replace(_scope(call), call.body or []),
+    ),
+    (
+        "GET",
+        "/channels/{channel_id}",
+        lambda parts, call: _channel(parts, call, Permission.VIEW_CHANNEL),
+    ),
     ("GET", "/channels/{channel_id}/messages", history),
     ("POST", "/channels/{channel_id}/messages", create_message),
     ("GET", MESSAGE, get_message),
@@ -211,21 +245,49 @@ ROUTES: tuple[Route, ...] = (
     ("POST", MESSAGE + "/threads", start_thread),
     ("POST", "/channels/{channel_id}/threads", start_thread),
     ("POST", "/channels/{channel_id}/typing", typing),
-    ("GET", WEBHOOKS, lambda parts, call: parts.webhooks.of_channel(_webhook_channel(parts, call)["id"])),
-    ("POST", WEBHOOKS, lambda parts, call: parts.webhooks.create(_webhook_channel(parts, call)["id"], call.body or {})),
+    (
+        "GET",
+        WEBHOOKS,
+        lambda parts, call: parts.webhooks.of_channel(_webhook_channel(parts, call)["id"]),
+    ),
+    (
+        "POST",
+        WEBHOOKS,
+        lambda parts, call: parts.webhooks.create(
+            _webhook_channel(parts, call)["id"], call.body or {}
+        ),
+    ),
     ("GET", WEBHOOK, get_webhook),
-    ("PATCH", WEBHOOK, lambda parts, call: parts.webhooks.edit(get_webhook(parts, call), call.body)),
+    (
+        "PATCH",
+        WEBHOOK,
+        lambda parts, call: parts.webhooks.edit(get_webhook(parts, call), call.body),
+    ),
     ("DELETE", WEBHOOK, lambda parts, call: parts.webhooks.delete(get_webhook(parts, call))),
     ("GET", WEBHOOK_EXECUTION, get_webhook),
-    ("PATCH", WEBHOOK_EXECUTION, lambda parts, call: parts.webhooks.edit(get_webhook(parts, call), call.body)),
-    ("DELETE", WEBHOOK_EXECUTION, lambda parts, call: parts.webhooks.delete(get_webhook(parts, call))),
+    (
+        "PATCH",
+        WEBHOOK_EXECUTION,
+        lambda parts, call: parts.webhooks.edit(get_webhook(parts, call), call.body),
+    ),
+    (
+        "DELETE",
+        WEBHOOK_EXECUTION,
+        lambda parts, call: parts.webhooks.delete(get_webhook(parts, call)),
+    ),
     ("POST", WEBHOOK_EXECUTION, execute_webhook),
     ("GET", WEBHOOK_MESSAGE, get_webhook_message),
     (
         "PATCH",
         WEBHOOK_MESSAGE,
-        lambda parts, call: parts.messages.edit(get_webhook_message(parts, call)["id"], call.draft()),
+        lambda parts, call: parts.messages.edit(
+            get_webhook_message(parts, call)["id"], call.draft()
+        ),
     ),
-    ("DELETE", WEBHOOK_MESSAGE, lambda parts, call: parts.messages.delete(get_webhook_message(parts, call)["id"])),
+    (
+        "DELETE",
+        WEBHOOK_MESSAGE,
+        lambda parts, call: parts.messages.delete(get_webhook_message(parts, call)["id"]),
+    ),
     ("POST", "/interactions/{interaction_id}/{token}/callback", callback),
 )

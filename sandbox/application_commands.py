@@ -15,10 +15,19 @@ from sandbox.sandbox_errors import Json, SandboxRefusal
 from sandbox.traffic_log import EventFeed
 from sandbox.validation import CHAT_INPUT, MESSAGE_COMMAND, USER_COMMAND
 
-SUBCOMMAND, GROUP = 1, 2
-GUILD_CONTEXT, DIRECT_CONTEXT = 0, 1
+SUBCOMMAND = 1
+GROUP = 2
+GUILD_CONTEXT = 0
+DIRECT_CONTEXT = 1
 GLOBAL_SCOPE = "global"
-STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, NUMBER, ATTACHMENT = 3, 4, 5, 6, 7, 8, 10, 11
+STRING = 3
+INTEGER = 4
+BOOLEAN = 5
+USER = 6
+CHANNEL = 7
+ROLE = 8
+NUMBER = 10
+ATTACHMENT = 11
 STRING_SELECT = 3
 SELECT_OPTION_TYPES = {STRING_SELECT: STRING, 5: USER, 6: ROLE, 8: CHANNEL}
 """Types of select menus, and the option types that take the same values."""
@@ -38,10 +47,16 @@ class CommandRegistry:
     """Global and guild commands; a guild command hides a global one of the same name."""
 
     def __init__(self, guild: Guild, feed: EventFeed) -> None:
-        self._guild, self._store, self._feed = guild, guild.store, feed
+        self._guild = guild
+        self._store = guild.store
+        self._feed = feed
 
     def registered(self, scope: str) -> list[Json]:
-        return [command for command in self._store.all("command") if command.get("guild_id", GLOBAL_SCOPE) == scope]
+        return [
+            command
+            for command in self._store.all("command")
+            if command.get("guild_id", GLOBAL_SCOPE) == scope
+        ]
 
     def replace(self, scope: str, body: list[Json]) -> list[Json]:
         """Replace all commands of the scope; a name that stays keeps its id."""
@@ -56,9 +71,14 @@ class CommandRegistry:
         return new
 
     def _register(self, scope: str, body: Json, existing: dict[tuple[int, str], Json]) -> Json:
-        kind, needed = body.get("type", CHAT_INPUT), body.get("default_member_permissions")
+        kind = body.get("type", CHAT_INPUT)
+        needed = body.get("default_member_permissions")
         old = existing.get((kind, body["name"]))
-        fields = {"contexts": None, "integration_types": [0], "nsfw": False} | payloads.without_nulls(body)
+        fields = {
+            "contexts": None,
+            "integration_types": [0],
+            "nsfw": False,
+        } | payloads.without_nulls(body)
         return {
             **fields,
             "id": old["id"] if old else self._store.new_id(),
@@ -75,9 +95,16 @@ class CommandRegistry:
         if not self._guild.may(user_id, Permission.USE_APPLICATION_COMMANDS):
             return []
         # A guild's commands exist in that guild only, although their contexts do not say so.
-        own = [command | {"contexts": [GUILD_CONTEXT]} for command in self.registered(self._guild.id)]
-        shown = {(command["type"], command["name"]): command for command in (*self.registered(GLOBAL_SCOPE), *own)}
-        return [command for _, command in sorted(shown.items()) if self._permitted(command, user_id)]
+        own = [
+            command | {"contexts": [GUILD_CONTEXT]} for command in self.registered(self._guild.id)
+        ]
+        shown = {
+            (command["type"], command["name"]): command
+            for command in (*self.registered(GLOBAL_SCOPE), *own)
+        }
+        return [
+            command for _, command in sorted(shown.items()) if self._permitted(command, user_id)
+        ]
 
     def _permitted(self, command: Json, user_id: str) -> bool:
         needed = command["default_member_permissions"]
@@ -120,25 +147,40 @@ class CommandRegistry:
 
 
 def _resolve_subcommand(command: Json, names: list[str]) -> CommandInvocation:
-    leaf, path = command, []
+    leaf = command
+    path = []
     for name in names:
-        inner = (o for o in leaf.get("options", ()) if o["type"] in (SUBCOMMAND, GROUP) and o["name"] == name)
+        inner = (
+            o
+            for o in leaf.get("options", ())
+            if o["type"] in (SUBCOMMAND, GROUP) and o["name"] == name
+        )
         found = next(inner, None)
         if found is None:
             raise SandboxRefusal(f"/{command['name']} has no subcommand called {name}.")
         leaf = found
         path.append(found)
     if any(option["type"] in (SUBCOMMAND, GROUP) for option in leaf.get("options", ())):
-        raise SandboxRefusal(f"/{' '.join([command['name'], *names])} is a group: choose one of its subcommands.")
+        raise SandboxRefusal(
+            f"/{' '.join([command['name'], *names])} is a group: choose one of its subcommands."
+        )
     return CommandInvocation(command, leaf, tuple(path))
 
 
-def fill_options(guild: Guild, invoked: CommandInvocation, values: Json, focused: str | None = None) -> Json:
-    """Build an interaction's data. Raises SandboxRefusal; with `focused` (autocomplete) leaves invalid options out."""
+def fill_options(
+    guild: Guild, invoked: CommandInvocation, values: Json, focused: str | None = None
+) -> Json:
+    """Build an interaction's data. Raises SandboxRefusal; with `focused` (autocomplete) leaves
+    invalid options out.
+    """
     options = {option["name"]: option for option in invoked.leaf.get("options", ())}
     if unknown := set(values) - set(options):
         raise SandboxRefusal(f"/{invoked.command['name']} has no option called {min(unknown)}.")
-    filled_in = [(option, values[name]) for name, option in options.items() if values.get(name) not in (None, "")]
+    filled_in = [
+        (option, values[name])
+        for name, option in options.items()
+        if values.get(name) not in (None, "")
+    ]
     for name, option in options.items() if focused is None else ():
         if option.get("required") and values.get(name) in (None, ""):
             raise SandboxRefusal(f"{name}: This option is required. Specify a value.")
@@ -151,10 +193,16 @@ def fill_options(guild: Guild, invoked: CommandInvocation, values: Json, focused
             if focused is None:
                 raise
     if focused is not None and focused not in {entry["name"] for entry in filled}:
-        filled.append({"type": options[focused]["type"], "name": focused, "value": "", "focused": True})
+        filled.append(
+            {"type": options[focused]["type"], "name": focused, "value": "", "focused": True}
+        )
     for step in reversed(invoked.path):
         filled = [{"type": step["type"], "name": step["name"], "options": filled}]
-    command: Json = {key: invoked.command[key] for key in ("id", "name", "type", "guild_id") if key in invoked.command}
+    command: Json = {
+        key: invoked.command[key]
+        for key in ("id", "name", "type", "guild_id")
+        if key in invoked.command
+    }
     return {**command, "options": filled, "resolved": resolved}
 
 
@@ -163,25 +211,37 @@ def fill_menu(guild: Guild, command: Json, target: Json) -> Json:
     data: Json = {key: command[key] for key in ("id", "name", "type", "guild_id") if key in command}
     resolved: dict[str, Json] = {}
     if command["type"] == USER_COMMAND:
-        return data | {"target_id": _user(guild, command, target["user"]["id"], resolved), "resolved": resolved}
+        return data | {
+            "target_id": _user(guild, command, target["user"]["id"], resolved),
+            "resolved": resolved,
+        }
     return data | {"target_id": target["id"], "resolved": {"messages": {target["id"]: target}}}
 
 
 def fill_select(guild: Guild, select: Json, values: Sequence[object]) -> Json:
     """Build a select menu's values. Raises SandboxRefusal."""
-    low, high = select.get("min_values", 1), select.get("max_values", 1)
+    low = select.get("min_values", 1)
+    high = select.get("max_values", 1)
     if not low <= len(values) <= high:
         raise SandboxRefusal(f"Choose {low if low == high else f'between {low} and {high}'}.")
     named = {"name": select.get("placeholder") or select["custom_id"], **select}
     if select["type"] == STRING_SELECT:
-        choices = {"name": named["name"], "choices": [{**o, "name": o["label"]} for o in select["options"]]}
+        choices = {
+            "name": named["name"],
+            "choices": [{**o, "name": o["label"]} for o in select["options"]],
+        }
         return {"values": [_choice(choices, value) for value in values]}
     resolved: dict[str, Json] = {}
     find = ENTITY_RESOLVERS[SELECT_OPTION_TYPES[select["type"]]]
-    return {"values": [find(guild, named, value, resolved) for value in values], "resolved": resolved}
+    return {
+        "values": [find(guild, named, value, resolved) for value in values],
+        "resolved": resolved,
+    }
 
 
-def _option_data(guild: Guild, option: Json, value: object, resolved: dict[str, Json], focused: str | None) -> Json:
+def _option_data(
+    guild: Guild, option: Json, value: object, resolved: dict[str, Json], focused: str | None
+) -> Json:
     entry: Json = {"type": option["type"], "name": option["name"]}
     if option["name"] == focused:
         return entry | {"value": str(value), "focused": True}  # as it is: it is being typed
@@ -231,13 +291,21 @@ def _boolean(option: Json, value: object) -> bool:
 
 
 def _unsupported(option: Json, value: object) -> object:
-    raise SandboxRefusal(f"{option['name']}: the sandbox does not know options of type {option['type']}.")
+    raise SandboxRefusal(
+        f"{option['name']}: the sandbox does not know options of type {option['type']}."
+    )
 
 
 def _check_range(option: Json, typed: Any) -> None:
-    size, low, high, unit = typed, option.get("min_value"), option.get("max_value"), ""
+    size = typed
+    low = option.get("min_value")
+    high = option.get("max_value")
+    unit = ""
     if isinstance(typed, str):
-        size, low, high, unit = len(typed), option.get("min_length"), option.get("max_length"), " characters"
+        size = len(typed)
+        low = option.get("min_length")
+        high = option.get("max_length")
+        unit = " characters"
     if low is not None and size < low:
         raise SandboxRefusal(f"{option['name']}: Must be {low}{unit} or more.")
     if high is not None and size > high:
@@ -282,7 +350,9 @@ def _attachment(guild: Guild, option: Json, value: object, resolved: dict[str, J
     if len(value.data) > ATTACHMENT_LIMIT_BYTES:
         raise SandboxRefusal("Your files are too powerful: 10 MiB each at most.")
     file_id = guild.store.put_file(value)
-    resolved.setdefault("attachments", {})[file_id] = payloads.attachment(file_id, "0", value) | {"ephemeral": True}
+    resolved.setdefault("attachments", {})[file_id] = payloads.attachment(file_id, "0", value) | {
+        "ephemeral": True
+    }
     return file_id
 
 

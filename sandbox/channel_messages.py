@@ -1,4 +1,6 @@
-"""Messages, threads and direct-message channels: creation, edits and deletion within Discord's limits."""
+"""Messages, threads and direct-message channels: creation, edits and deletion within Discord's
+limits.
+"""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,8 +15,11 @@ from sandbox.payloads import DIRECT_CHANNEL
 from sandbox.sandbox_errors import ApiError, Json
 from sandbox.traffic_log import EventFeed
 
-SUPPRESS_EMBEDS, HAS_THREAD, EPHEMERAL, LOADING, SUPPRESS_NOTIFICATIONS = (1 << bit for bit in (2, 5, 6, 7, 12))
-IS_FORWARD, IS_VOICE_MESSAGE = 1 << 14, 1 << 13
+SUPPRESS_EMBEDS, HAS_THREAD, EPHEMERAL, LOADING, SUPPRESS_NOTIFICATIONS = (
+    1 << bit for bit in (2, 5, 6, 7, 12)
+)
+IS_FORWARD = 1 << 14
+IS_VOICE_MESSAGE = 1 << 13
 FORWARD_REFERENCE = 1
 """Type of a message's reference to the one that it forwards."""
 SNAPSHOT_FIELDS = (
@@ -30,7 +35,11 @@ SNAPSHOT_FIELDS = (
     "components",
 )
 """What a forward copies of a message."""
-THREAD_CREATED, REPLY, SLASH_COMMAND_RESPONSE, THREAD_STARTER, CONTEXT_MENU_RESPONSE = 18, 19, 20, 21, 23
+THREAD_CREATED = 18
+REPLY = 19
+SLASH_COMMAND_RESPONSE = 20
+THREAD_STARTER = 21
+CONTEXT_MENU_RESPONSE = 23
 USER_MESSAGE_TYPES = (0, REPLY)
 """Types of messages that users write; the others are Discord's own or respond to commands."""
 MAX_FILES = 10
@@ -48,8 +57,12 @@ class MessageDraft:
         """Refuse a message that is too long (50035) or empty (50006)."""
         validation.check_message(self.body)
         if len(self.files) > MAX_FILES:
-            raise ApiError.field("files", "BASE_TYPE_MAX_LENGTH", f"Must be {MAX_FILES} or fewer in length.")
-        if not self.files and not any(self.body.get(part) for part in ("content", "embeds", "components")):
+            raise ApiError.field(
+                "files", "BASE_TYPE_MAX_LENGTH", f"Must be {MAX_FILES} or fewer in length."
+            )
+        if not self.files and not any(
+            self.body.get(part) for part in ("content", "embeds", "components")
+        ):
             raise ApiError(50006)
 
 
@@ -59,7 +72,9 @@ def storage_kind(message: Json) -> str:
 
 
 def visible_to(message: Json, user_id: str) -> bool:
-    """Return whether a member sees the message: an ephemeral one is for its interaction's user only."""
+    """Return whether a member sees the message: an ephemeral one is for its interaction's user
+    only.
+    """
     cause: Json = message.get("interaction_metadata") or {}
     return storage_kind(message) == "message" or (cause.get("user") or {}).get("id") == user_id
 
@@ -72,8 +87,14 @@ def _text_content(message: Json) -> tuple[Any, ...]:
 class MessageManager:
     """All messages. Returned messages are rendered, with the message they reply to."""
 
-    def __init__(self, guild: Guild, feed: EventFeed, gateway: Gateway, clock: SimulatedClock) -> None:
-        self.guild, self._store, self._feed, self._gateway, self._clock = guild, guild.store, feed, gateway, clock
+    def __init__(
+        self, guild: Guild, feed: EventFeed, gateway: Gateway, clock: SimulatedClock
+    ) -> None:
+        self.guild = guild
+        self._store = guild.store
+        self._feed = feed
+        self._gateway = gateway
+        self._clock = clock
         self._nonces: dict[tuple[str, str], tuple[float, str]] = {}
         self.files_url = ""
 
@@ -86,19 +107,32 @@ class MessageManager:
             raise ApiError(10008)
         return self._render(found)
 
-    def history(self, channel_id: str, limit: int, before: int | None = None, after: int | None = None) -> list[Json]:
+    def history(
+        self, channel_id: str, limit: int, before: int | None = None, after: int | None = None
+    ) -> list[Json]:
         """Return up to `limit` messages of the channel, oldest first."""
-        return [self._render(one) for one in self._store.page("message", channel_id, limit, before, after)]
+        return [
+            self._render(one)
+            for one in self._store.page("message", channel_id, limit, before, after)
+        ]
 
-    def seen_by(self, user_id: str, channel_id: str, limit: int, before: int | None = None) -> list[Json]:
-        """Return the last `limit` messages that a member sees in the channel, ephemeral ones included, oldest first."""
+    def seen_by(
+        self, user_id: str, channel_id: str, limit: int, before: int | None = None
+    ) -> list[Json]:
+        """Return the last `limit` messages that a member sees in the channel, ephemeral ones
+        included, oldest first.
+        """
         stored = self._store.page("message", channel_id, limit, before)
         ephemeral = self._store.page("ephemeral", channel_id, NO_LIMIT, before)
         stored += [one for one in ephemeral if visible_to(one, user_id)]
-        return [self._render(one) for one in sorted(stored, key=lambda one: int(one["id"]))[-limit:]]
+        return [
+            self._render(one) for one in sorted(stored, key=lambda one: int(one["id"]))[-limit:]
+        ]
 
     def create(self, author: Json, channel_id: str, draft: MessageDraft, **more: Any) -> Json:
-        """Send a message; `more` are fields that only the server sets. A repeated enforced nonce sends nothing."""
+        """Send a message; `more` are fields that only the server sets. A repeated enforced nonce
+        sends nothing.
+        """
         nonce = str(draft.body.get("nonce"))
         if draft.body.get("enforce_nonce") and (message_id := self._nonced(author["id"], nonce)):
             return self.find(message_id)
@@ -143,7 +177,12 @@ class MessageManager:
             if reference.get("fail_if_not_exists") is False:
                 return {}
             raise ApiError.field("message_reference", "REPLIES_UNKNOWN_MESSAGE", "Unknown message")
-        reference = {"type": 0, "channel_id": channel_id, "message_id": target["id"], **self._guild_field(channel_id)}
+        reference = {
+            "type": 0,
+            "channel_id": channel_id,
+            "message_id": target["id"],
+            **self._guild_field(channel_id),
+        }
         return {"type": REPLY, "message_reference": reference}
 
     def forward(self, author: Json, channel_id: str, original: Json) -> Json:
@@ -151,20 +190,31 @@ class MessageManager:
         place = original["channel_id"]
         reference = {"type": FORWARD_REFERENCE, "channel_id": place, "message_id": original["id"]}
         snapshot = {name: original[name] for name in SNAPSHOT_FIELDS} | {"components": []}
-        more: Json = {"message_reference": reference | self._guild_field(place), "flags": IS_FORWARD}
+        more: Json = {
+            "message_reference": reference | self._guild_field(place),
+            "flags": IS_FORWARD,
+        }
         more["message_snapshots"] = [{"message": snapshot}]
         return self.create(author, channel_id, MessageDraft({}), **more)
 
     def _guild_field(self, channel_id: str) -> Json:
-        return {} if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL else {"guild_id": self.guild.id}
+        return (
+            {}
+            if self.guild.channel(channel_id)["type"] == DIRECT_CHANNEL
+            else {"guild_id": self.guild.id}
+        )
 
     def edit(self, message_id: str, draft: MessageDraft) -> Json:
-        """Edit the fields in the body; clears "is thinking". A changed button does not count as an edit of the text."""
+        """Edit the fields in the body; clears "is thinking". A changed button does not count as an
+        edit of the text.
+        """
         validation.check_message(draft.body)
         message = self._find_stored(message_id)
         message["flags"] &= ~LOADING
         if draft.body.get("flags") is not None:
-            message["flags"] = message["flags"] & ~SUPPRESS_EMBEDS | draft.body["flags"] & SUPPRESS_EMBEDS
+            message["flags"] = (
+                message["flags"] & ~SUPPRESS_EMBEDS | draft.body["flags"] & SUPPRESS_EMBEDS
+            )
         before = _text_content(message)
         self._fill(message, draft)
         if _text_content(message) != before:
@@ -195,10 +245,14 @@ class MessageManager:
         message.update(self._mentioned(message, body.get("allowed_mentions")))
 
     def _attach(self, message: Json, draft: MessageDraft) -> list[Json]:
-        fields_by_id = {str(entry.get("id")): entry for entry in draft.body.get("attachments") or []}
+        fields_by_id = {
+            str(entry.get("id")): entry for entry in draft.body.get("attachments") or []
+        }
         kept = [old for old in message["attachments"] if old["id"] in fields_by_id]
         files = enumerate(draft.files)
-        return kept + [self._attachment(message, file, fields_by_id.get(str(at), {})) for at, file in files]
+        return kept + [
+            self._attachment(message, file, fields_by_id.get(str(at), {})) for at, file in files
+        ]
 
     def _attachment(self, message: Json, file: StoredFile, fields: Json) -> Json:
         created = payloads.attachment(self._store.put_file(file), message["channel_id"], file)
@@ -240,7 +294,9 @@ class MessageManager:
 
     def _render(self, message: Json) -> Json:
         rendered = dict(message)
-        rendered["attachments"] = [self.with_address(attachment) for attachment in message["attachments"]]
+        rendered["attachments"] = [
+            self.with_address(attachment) for attachment in message["attachments"]
+        ]
         if message["flags"] & SUPPRESS_EMBEDS:
             rendered["embeds"] = []
         if message["type"] in (REPLY, THREAD_STARTER):
@@ -255,7 +311,11 @@ class MessageManager:
         if storage_kind(message) == "message":
             guild_field = self._guild_field(message["channel_id"])
             author = self.guild.find_member(message["author"]["id"])
-            member = {"member": {k: v for k, v in author.items() if k != "user"}} if author and guild_field else {}
+            member = (
+                {"member": {k: v for k, v in author.items() if k != "user"}}
+                if author and guild_field
+                else {}
+            )
             self._gateway.dispatch(event, {**rendered, **guild_field, **member})
         return rendered
 
@@ -263,12 +323,19 @@ class MessageManager:
 class ThreadManager:
     """Creates threads and direct-message channels, and publishes them."""
 
-    def __init__(self, guild: Guild, messages: MessageManager, feed: EventFeed, gateway: Gateway) -> None:
-        self._guild, self._store, self._messages = guild, guild.store, messages
-        self._feed, self._gateway = feed, gateway
+    def __init__(
+        self, guild: Guild, messages: MessageManager, feed: EventFeed, gateway: Gateway
+    ) -> None:
+        self._guild = guild
+        self._store = guild.store
+        self._messages = messages
+        self._feed = feed
+        self._gateway = gateway
 
     def direct(self, user_id: str) -> Json:
-        """Return the bot's direct messages with someone, created if there are none. Raises ApiError 10007."""
+        """Return the bot's direct messages with someone, created if there are none. Raises ApiError
+        10007.
+        """
         found = self._guild.direct(user_id)
         if found is not None:
             return found
@@ -276,7 +343,9 @@ class ThreadManager:
         return self._save(created)
 
     def thread(self, author: Json, parent: Json, name: str, message: Json | None) -> Json:
-        """Create a thread, under a message or on its own, with Discord's system messages about it."""
+        """Create a thread, under a message or on its own, with Discord's system messages about
+        it.
+        """
         # As on Discord, a thread under a message has the message's id.
         thread_id = message["id"] if message else self._store.new_id()
         created = payloads.format_timestamp(time_of(self._store.new_id()))
@@ -284,14 +353,18 @@ class ThreadManager:
         self._gateway.dispatch("THREAD_CREATE", {**thread, "newly_created": True})
         reference = {"type": 0, "guild_id": self._guild.id}
         if message is None:
-            self._system(author, parent, THREAD_CREATED, name, reference | {"channel_id": thread_id})
+            self._system(
+                author, parent, THREAD_CREATED, name, reference | {"channel_id": thread_id}
+            )
         else:
             self._messages.change(message["id"], flags=message["flags"] | HAS_THREAD, thread=thread)
             start = {"channel_id": parent["id"], "message_id": message["id"]}
             self._system(author, thread, THREAD_STARTER, "", reference | start)
         return thread
 
-    def _system(self, author: Json, channel: Json, kind: int, content: str, reference: Json) -> None:
+    def _system(
+        self, author: Json, channel: Json, kind: int, content: str, reference: Json
+    ) -> None:
         fields = {"type": kind, "content": content, "message_reference": reference}
         self._messages.create(author, channel["id"], MessageDraft({}), **fields)
 

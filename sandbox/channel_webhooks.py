@@ -24,9 +24,18 @@ LINKED_IMAGE_TYPE = "text/uri-list"
 class WebhookManager:
     """All webhooks; each belongs to the bot's application, so buttons on its messages work."""
 
-    def __init__(self, guild: Guild, messages: MessageManager, gateway: Gateway, conditions: NetworkConditions) -> None:
-        self._guild, self._store, self._messages = guild, guild.store, messages
-        self._gateway, self._conditions = gateway, conditions
+    def __init__(
+        self,
+        guild: Guild,
+        messages: MessageManager,
+        gateway: Gateway,
+        conditions: NetworkConditions,
+    ) -> None:
+        self._guild = guild
+        self._store = guild.store
+        self._messages = messages
+        self._gateway = gateway
+        self._conditions = conditions
 
     def of_channel(self, channel_id: str) -> list[Json]:
         return [hook for hook in self._store.all("webhook") if hook["channel_id"] == channel_id]
@@ -83,7 +92,9 @@ class WebhookManager:
         self._dispatch_update(hook)
 
     def place(self, hook: Json, thread_id: str | None) -> str:
-        """Return the channel to post in: the webhook's, or a thread of it. Raises ApiError 10003."""
+        """Return the channel to post in: the webhook's, or a thread of it. Raises ApiError
+        10003.
+        """
         if thread_id is None:
             return str(hook["channel_id"])
         if self._guild.channel(thread_id).get("parent_id") != hook["channel_id"]:
@@ -92,7 +103,8 @@ class WebhookManager:
 
     def execute(self, hook: Json, place: str, draft: MessageDraft) -> Json:
         draft.check()
-        name, avatar = draft.body.get("username"), draft.body.get("avatar_url")
+        name = draft.body.get("username")
+        avatar = draft.body.get("avatar_url")
         avatar_hash = self._linked_picture(avatar) if avatar else hook["avatar"]
         name = _allowed_name(name, "username") if name else hook["name"]
         author = payloads.webhook_author(hook["id"], name, avatar_hash)
@@ -117,7 +129,9 @@ class WebhookManager:
         return self._store.put_avatar(StoredFile(name, LINKED_IMAGE_TYPE, url.encode()))
 
     def _dispatch_update(self, hook: Json) -> None:
-        self._gateway.dispatch("WEBHOOKS_UPDATE", {"guild_id": self._guild.id, "channel_id": hook["channel_id"]})
+        self._gateway.dispatch(
+            "WEBHOOKS_UPDATE", {"guild_id": self._guild.id, "channel_id": hook["channel_id"]}
+        )
         self._conditions.on_change()
 
 
@@ -125,5 +139,7 @@ def _allowed_name(name: str, field: str) -> str:
     if not 1 <= len(name.strip()) <= 80:
         raise ApiError.field(field, "BASE_TYPE_BAD_LENGTH", "Must be between 1 and 80 in length.")
     if found := FORBIDDEN_NAMES.search(name):
-        raise ApiError.field(field, "USERNAME_INVALID_CONTAINS", f'Username cannot contain "{found[0].lower()}"')
+        raise ApiError.field(
+            field, "USERNAME_INVALID_CONTAINS", f'Username cannot contain "{found[0].lower()}"'
+        )
     return name

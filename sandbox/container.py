@@ -1,4 +1,6 @@
-"""The guilds of the sandbox, the components of each and of all, and the fault-injection controls over them."""
+"""The guilds of the sandbox, the components of each and of all, and the fault-injection controls
+over them.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,9 +24,17 @@ MAX_RATE_LIMITED_REQUESTS = 1_000
 
 
 class SharedComponents:
-    """The components that all guilds share, and the guilds; the first one has the bot's own requests."""
+    """The components that all guilds share, and the guilds; the first one has the bot's own
+    requests.
+    """
 
-    def __init__(self, seeds: Sequence[GuildSeed], state: Path | None, rate_window: float, shards: ShardLimits) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[GuildSeed],
+        state: Path | None,
+        rate_window: float,
+        shards: ShardLimits,
+    ) -> None:
         """Build everything over the state file. Raises StateUnreadable."""
         self.clock, self.feed = SimulatedClock(), EventFeed()
         self.conditions = NetworkConditions(seeds[0].message_content)
@@ -43,14 +53,21 @@ class SharedComponents:
         return next((one for one in self.guilds if one.guild.id == guild_id), None)
 
     def of_channel(self, channel_id: object) -> "SandboxContainer | None":
-        """Return the components for a channel; for direct messages, those of the first guild with the member."""
+        """Return the components for a channel; for direct messages, those of the first guild with
+        the member.
+        """
         channel = self.store.get("channel", channel_id)
         if channel is None or "guild_id" in channel:
             return self.of_guild(channel and channel["guild_id"])
-        return next((one for one in self.guilds if one.guild.find_member(channel["recipients"][0]["id"])), None)
+        return next(
+            (one for one in self.guilds if one.guild.find_member(channel["recipients"][0]["id"])),
+            None,
+        )
 
     def of_request(self, path: Mapping[str, str]) -> "SandboxContainer":
-        """Return the components for the ids in a request's path. Raises ApiError 10004 for an unknown guild."""
+        """Return the components for the ids in a request's path. Raises ApiError 10004 for an
+        unknown guild.
+        """
         home = self.guilds[0]
         if "guild_id" in path:
             found = self.of_guild(path["guild_id"])
@@ -59,7 +76,9 @@ class SharedComponents:
             return found
         if "channel_id" in path:
             return self.of_channel(path["channel_id"]) or home
-        if "token" in path and (by_token := [one for one in self.guilds if one.interactions.has_token(path["token"])]):
+        if "token" in path and (
+            by_token := [one for one in self.guilds if one.interactions.has_token(path["token"])]
+        ):
             return by_token[0]
         hook = self.store.get("webhook", path.get("webhook_id"))
         return (self.of_guild(hook["guild_id"]) if hook else None) or home
@@ -69,13 +88,21 @@ class SandboxContainer:
     """The components of one guild, for the HTTP API, the page and the members."""
 
     def __init__(self, shared: SharedComponents, guild: Guild) -> None:
-        self.shared, self.guild, self.store, self.gateway = shared, guild, shared.store, shared.gateway
-        self.clock, self.feed, self.conditions, self.rates = shared.clock, shared.feed, shared.conditions, shared.rates
+        self.shared = shared
+        self.guild = guild
+        self.store = shared.store
+        self.gateway = shared.gateway
+        self.clock = shared.clock
+        self.feed = shared.feed
+        self.conditions = shared.conditions
+        self.rates = shared.rates
         self.messages = MessageManager(self.guild, self.feed, self.gateway, self.clock)
         self.threads = ThreadManager(self.guild, self.messages, self.feed, self.gateway)
         self.webhooks = WebhookManager(self.guild, self.messages, self.gateway, self.conditions)
         self.commands = CommandRegistry(self.guild, self.feed)
-        self.interactions = InteractionManager(self.guild, self.messages, self.feed, self.gateway, self.clock)
+        self.interactions = InteractionManager(
+            self.guild, self.messages, self.feed, self.gateway, self.clock
+        )
 
 
 class FaultControls:
@@ -86,7 +113,8 @@ class FaultControls:
 
     def controls(self) -> Json:
         container = self._container
-        granted, hooks = int(container.guild.bot_role["permissions"]), container.webhooks.of_guild()
+        granted = int(container.guild.bot_role["permissions"])
+        hooks = container.webhooks.of_guild()
         return {
             "connected": container.gateway.connected,
             "delay_s": container.conditions.delay_s,
@@ -94,10 +122,16 @@ class FaultControls:
             "message_content": container.conditions.message_content,
             "clock_ahead_s": round(container.clock.ahead_s, 3),
             "permissions": [
-                {"name": one.name, "label": (one.name or "").replace("_", " ").title(), "granted": bool(granted & one)}
+                {
+                    "name": one.name,
+                    "label": (one.name or "").replace("_", " ").title(),
+                    "granted": bool(granted & one),
+                }
                 for one in Permission
             ],
-            "webhooks": [{key: hook[key] for key in ("id", "name", "channel_id")} for hook in hooks],
+            "webhooks": [
+                {key: hook[key] for key in ("id", "name", "channel_id")} for hook in hooks
+            ],
         }
 
     def publish(self) -> None:
@@ -126,7 +160,9 @@ class FaultControls:
         self._container.conditions.faults = WireFaults(rates, seed)
 
     def fail_requests(self, route: str, fault: str, times: int) -> None:
-        """Disturb the next requests to a route so many times in a row, by a fault such as "error_after"."""
+        """Disturb the next requests to a route so many times in a row, by a fault such as
+        "error_after".
+        """
         self._container.conditions.faults.plan(route, RequestFault(fault), times)
 
     def set_permission(self, name: str, granted: bool) -> None:

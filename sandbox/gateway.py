@@ -82,11 +82,15 @@ class Opcode(IntEnum):
 
 
 def without_content(message: Json, bot_id: str) -> Json:
-    """Return a message as seen without the content intent: in full if it is the bot's own or mentions it."""
+    """Return a message as seen without the content intent: in full if it is the bot's own or
+    mentions it.
+    """
     seen = dict(message)
     if seen.get("referenced_message"):
         seen["referenced_message"] = without_content(seen["referenced_message"], bot_id)
-    if message["author"]["id"] == bot_id or any(user["id"] == bot_id for user in message["mentions"]):
+    if message["author"]["id"] == bot_id or any(
+        user["id"] == bot_id for user in message["mentions"]
+    ):
         return seen
     hidden: Json = {"content": "", "embeds": [], "attachments": [], "components": []}
     return {name: value for name, value in seen.items() if name not in HIDDEN_FIELDS} | hidden
@@ -101,7 +105,12 @@ class GatewayConnection:
         self._frames: asyncio.Queue[tuple[float, Json]] = asyncio.Queue()
 
     def send(
-        self, op: Opcode, data: object, name: str | None = None, number: int | None = None, late_s: float = 0
+        self,
+        op: Opcode,
+        data: object,
+        name: str | None = None,
+        number: int | None = None,
+        late_s: float = 0,
     ) -> None:
         due = asyncio.get_running_loop().time() + late_s
         self._frames.put_nowait((due, {"op": op, "d": data, "t": name, "s": number}))
@@ -129,7 +138,9 @@ class ShardLimits:
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of a bot's guilds that a session gets: Discord's formula, direct messages on shard 0."""
+    """The part of a bot's guilds that a session gets: Discord's formula, direct messages on shard
+    0.
+    """
 
     id: int
     count: int
@@ -150,9 +161,16 @@ class GatewaySession:
     """A session started by an identify; it outlives its sockets and stores the events it sent."""
 
     def __init__(
-        self, intents: int, shard: "Shard", connection: GatewayConnection, conditions: NetworkConditions
+        self,
+        intents: int,
+        shard: "Shard",
+        connection: GatewayConnection,
+        conditions: NetworkConditions,
     ) -> None:
-        self.id, self.intents, self.shard, self._conditions = secrets.token_hex(16), intents, shard, conditions
+        self.id = secrets.token_hex(16)
+        self.intents = intents
+        self.shard = shard
+        self._conditions = conditions
         self.connection: GatewayConnection | None = connection
         self._sent: deque[tuple[int, str, Json]] = deque(maxlen=MAX_REPLAY_FRAMES)
         self._number = 0
@@ -195,7 +213,9 @@ class GatewaySession:
         if not is_resumable:
             self._sent.clear()
         if self.connection is not None:
-            self._closing = asyncio.ensure_future(self.connection.socket.close(code=LOST_CONNECTION_CODE))
+            self._closing = asyncio.ensure_future(
+                self.connection.socket.close(code=LOST_CONNECTION_CODE)
+            )
             self.connection = None
 
     def has_intent_for(self, name: str, data: Json) -> bool:
@@ -205,7 +225,9 @@ class GatewaySession:
         return self.intents & needed == needed
 
     def sees_content(self, data: Json) -> bool:
-        """Return whether it receives the content of messages by any author; it always does in direct messages."""
+        """Return whether it receives the content of messages by any author; it always does in
+        direct messages.
+        """
         granted = self._conditions.message_content and self.intents & MESSAGE_CONTENT
         return bool(granted) or "guild_id" not in data
 
@@ -240,11 +262,18 @@ class Gateway:
     """All sessions of the bot."""
 
     def __init__(
-        self, guilds: Sequence[Guild], conditions: NetworkConditions, rates: RateLimits, limits: ShardLimits
+        self,
+        guilds: Sequence[Guild],
+        conditions: NetworkConditions,
+        rates: RateLimits,
+        limits: ShardLimits,
     ) -> None:
         self.url = ""
-        self.shards, self.max_concurrency = limits.recommended, limits.max_concurrency
-        self._guilds, self._conditions, self._rates = {guild.id: guild for guild in guilds}, conditions, rates
+        self.shards = limits.recommended
+        self.max_concurrency = limits.max_concurrency
+        self._guilds = {guild.id: guild for guild in guilds}
+        self._conditions = conditions
+        self._rates = rates
         self._home = guilds[0]
         self._sessions: dict[str, GatewaySession] = {}
         self._connections: set[GatewayConnection] = set()
@@ -254,7 +283,9 @@ class Gateway:
         return any(session.connection is not None for session in self._sessions.values())
 
     def session_starts_left(self) -> tuple[int, float]:
-        """Return how many sessions the bot may still start, and the seconds until the limit is reset."""
+        """Return how many sessions the bot may still start, and the seconds until the limit is
+        reset.
+        """
         return self._rates.left(("starts",), SESSION_START_LIMIT)
 
     def dispatch(self, name: str, data: Json) -> None:
@@ -262,7 +293,9 @@ class Gateway:
         guild_id = data.get("guild_id")
         guild = self._guilds.get(str(guild_id), self._home)
         # A thread's own event has its channel as parent.
-        in_channel = name in INTENTS and "guild_id" in data and ("channel_id" in data or "parent_id" in data)
+        in_channel = (
+            name in INTENTS and "guild_id" in data and ("channel_id" in data or "parent_id" in data)
+        )
         if in_channel and not guild.may(guild.bot_id, Permission.VIEW_CHANNEL):
             return
         for session in self._sessions.values():
@@ -306,15 +339,21 @@ class Gateway:
             raise GatewayClosed(4008)
         try:
             frame = json.loads(text)
-            op, data = frame["op"], frame.get("d")
+            op = frame["op"]
+            data = frame.get("d")
         except (ValueError, KeyError, TypeError, AttributeError):
             raise GatewayClosed(4002) from None
-        session = next((one for one in self._sessions.values() if one.connection is connection), None)
+        session = next(
+            (one for one in self._sessions.values() if one.connection is connection), None
+        )
         match op:
             case Opcode.HEARTBEAT:
-                # discord.py notes when it sent a heartbeat only after sending it, and takes an answer that comes at
-                # once for one that is a whole interval late. Discord itself never responds so quickly.
-                asyncio.get_running_loop().call_later(HEARTBEAT_ACK_S, connection.send, Opcode.HEARTBEAT_ACK, None)
+                # discord.py notes when it sent a heartbeat only after sending it, and takes an
+                # answer that comes at once for one that is a whole interval late. Discord itself
+                # never responds so quickly.
+                asyncio.get_running_loop().call_later(
+                    HEARTBEAT_ACK_S, connection.send, Opcode.HEARTBEAT_ACK, None
+                )
             case Opcode.IDENTIFY | Opcode.RESUME if session is not None:
                 raise GatewayClosed(4005)
             case Opcode.IDENTIFY if isinstance(data, dict):
@@ -340,11 +379,17 @@ class Gateway:
         spend = self._rates.spend
         bucket = ("identify", shard.id % self.max_concurrency)
         is_refused = self._conditions.session_refused
-        if is_refused or not (spend(bucket, IDENTIFY_LIMIT) and spend(("starts",), SESSION_START_LIMIT)):
+        if is_refused or not (
+            spend(bucket, IDENTIFY_LIMIT) and spend(("starts",), SESSION_START_LIMIT)
+        ):
             connection.send(Opcode.INVALID_SESSION, False)
             return
         session = GatewaySession(intents, shard, connection, self._conditions)
-        kept = {key: old for key, old in self._sessions.items() if old.connection is not None or old.shard != shard}
+        kept = {
+            key: old
+            for key, old in self._sessions.items()
+            if old.connection is not None or old.shard != shard
+        }
         self._sessions = kept | {session.id: session}
         guilds = [guild for guild in self._guilds.values() if shard.has(guild.id)]
         session.dispatch("READY", self._ready(session, guilds))
@@ -367,7 +412,8 @@ class Gateway:
         }
 
     def _resume(self, connection: GatewayConnection, data: Json) -> None:
-        session, last = self._sessions.get(str(data.get("session_id"))), data.get("seq")
+        session = self._sessions.get(str(data.get("session_id")))
+        last = data.get("seq")
         is_ours = data.get("token") == self._home.token and not self._conditions.session_refused
         if session is not None and is_ours and isinstance(last, int) and session.can_replay(last):
             session.resume(connection, last)
@@ -382,7 +428,13 @@ class Gateway:
         if guild is None or not session.shard.has(guild.id):
             return
         found = [m for m in guild.members() if not ids or m["user"]["id"] in ids]
-        chunk = {"guild_id": guild.id, "members": found, "chunk_index": 0, "chunk_count": 1, "not_found": []}
+        chunk = {
+            "guild_id": guild.id,
+            "members": found,
+            "chunk_index": 0,
+            "chunk_count": 1,
+            "not_found": [],
+        }
         session.dispatch("GUILD_MEMBERS_CHUNK", chunk | {"nonce": data.get("nonce")})
 
     async def close(self) -> None:

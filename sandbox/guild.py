@@ -15,12 +15,16 @@ MEMBERS_ROLE_NAME = "Everyone here"
 
 
 def numbered_kind(kind: str, number: int) -> str:
-    """Return the kind under which a guild's roles or members are stored; the first guild's have no number."""
+    """Return the kind under which a guild's roles or members are stored; the first guild's have no
+    number.
+    """
     return f"{kind}/{number}" if number else kind
 
 
 def open_guild_facts(store: ObjectStore, count: int) -> list[Json]:
-    """Return what is stored of each of `count` guilds, creating missing ones; the first one's names the bot, too."""
+    """Return what is stored of each of `count` guilds, creating missing ones; the first one's names
+    the bot, too.
+    """
     facts = store.all("guild")
     is_new = not facts
     facts += [{"id": store.new_guild_id()} for _ in range(len(facts), count)]
@@ -32,18 +36,32 @@ def open_guild_facts(store: ObjectStore, count: int) -> list[Json]:
 def _new_bot(store: ObjectStore) -> Json:
     bot_id = store.new_id()
     # Discord's form (id, time, signature), so that checks of the form accept it.
-    parts = base64.urlsafe_b64encode(bot_id.encode()).decode().rstrip("="), "sandbox", secrets.token_urlsafe(20)
+    parts = (
+        base64.urlsafe_b64encode(bot_id.encode()).decode().rstrip("="),
+        "sandbox",
+        secrets.token_urlsafe(20),
+    )
     return {"bot_id": bot_id, "token": ".".join(parts)}
 
 
 class Guild:
-    """One guild. Names in the seed keep the ids they have in the state file; their details follow the seed."""
+    """One guild. Names in the seed keep the ids they have in the state file; their details follow
+    the seed.
+    """
 
-    def __init__(self, store: ObjectStore, seed: GuildSeed, all_facts: list[Json], number: int) -> None:
-        """Open guild `number` of those in `all_facts` (`open_guild_facts`); equal names share an account."""
-        self.store, self.seed = store, seed
+    def __init__(
+        self, store: ObjectStore, seed: GuildSeed, all_facts: list[Json], number: int
+    ) -> None:
+        """Open guild `number` of those in `all_facts` (`open_guild_facts`); equal names share an
+        account.
+        """
+        self.store = store
+        self.seed = seed
         self._facts = all_facts[number]
-        self._member_kind, self._role_kind = numbered_kind("member", number), numbered_kind("role", number)
+        self._member_kind, self._role_kind = (
+            numbered_kind("member", number),
+            numbered_kind("role", number),
+        )
         self.id: str = self._facts["id"]
         self.bot_id: str = all_facts[0]["bot_id"]
         self.token: str = all_facts[0]["token"]
@@ -54,24 +72,35 @@ class Guild:
 
     def _create_roles(self) -> list[Json]:
         """Create the roles; returns the permissions that every channel denies to some of them."""
-        # @everyone has no permissions and members get a role of their own: @everyone applies to the bot, too, and what
-        # the bot lacks must really be lacking.
+        # @everyone has no permissions and members get a role of their own: @everyone applies to the
+        # bot, too, and what the bot lacks must really be lacking.
         self.store.put(self._role_kind, payloads.role(self.id, "@everyone", 0, 0, 0))
         people = RoleSeed(MEMBERS_ROLE_NAME, guild_seed.MEMBER_PERMISSIONS)
         bot = RoleSeed(self.seed.bot_name, self.seed.bot_permissions)
         for position, role in enumerate((people, bot, *self.seed.roles), start=1):
-            shape = payloads.role(self._role_id(role.name), role.name, role.permissions, role.colour, position)
+            shape = payloads.role(
+                self._role_id(role.name), role.name, role.permissions, role.colour, position
+            )
             managed = {"managed": True, "tags": {"bot_id": self.bot_id}} if role is bot else {}
             self.store.put(self._role_kind, shape | managed)
         denied = {self._role_id(role.name): role.denied for role in self.seed.roles if role.denied}
-        return [{"id": role, "type": 0, "allow": "0", "deny": str(bits)} for role, bits in denied.items()]
+        return [
+            {"id": role, "type": 0, "allow": "0", "deny": str(bits)}
+            for role, bits in denied.items()
+        ]
 
     def _role_id(self, name: str) -> str:
-        return next((r["id"] for r in self.roles() if r["name"] == name), None) or self.store.new_id()
+        return (
+            next((r["id"] for r in self.roles() if r["name"] == name), None) or self.store.new_id()
+        )
 
     def _create_members(self, guilds: int) -> None:
         kinds = (numbered_kind("member", number) for number in range(guilds))
-        accounts = {m["user"]["global_name"]: m["user"]["id"] for kind in kinds for m in self.store.all(kind)}
+        accounts = {
+            m["user"]["global_name"]: m["user"]["id"]
+            for kind in kinds
+            for m in self.store.all(kind)
+        }
         existing = {m["user"]["global_name"]: m for m in self.people()}
         for person in self.seed.members:
             old = existing.get(person.name)
@@ -97,7 +126,9 @@ class Guild:
         existing = {channel["name"]: channel["id"] for channel in self.channels()}
         for position, seed in enumerate(self.seed.channels):
             channel_id = existing.get(seed.name) or self.store.new_id()
-            self.store.put("channel", payloads.channel(channel_id, self.id, position, seed, self._overwrites))
+            self.store.put(
+                "channel", payloads.channel(channel_id, self.id, position, seed, self._overwrites)
+            )
 
     def roles(self) -> list[Json]:
         return sorted(self.store.all(self._role_kind), key=lambda role: cast(int, role["position"]))
@@ -116,17 +147,24 @@ class Guild:
         return channel | {"last_message_id": self.store.last("message", channel["id"])}
 
     def channels(self) -> list[Json]:
-        return sorted(self._of_type(TEXT_CHANNEL), key=lambda channel: cast(int, channel["position"]))
+        return sorted(
+            self._of_type(TEXT_CHANNEL), key=lambda channel: cast(int, channel["position"])
+        )
 
     def threads(self) -> list[Json]:
         return self._of_type(THREAD_CHANNEL)
 
     def direct(self, user_id: str) -> Json | None:
         """Return the bot's direct messages with someone, if there are any."""
-        return next((one for one in self._of_type(DIRECT_CHANNEL) if one["recipients"][0]["id"] == user_id), None)
+        return next(
+            (one for one in self._of_type(DIRECT_CHANNEL) if one["recipients"][0]["id"] == user_id),
+            None,
+        )
 
     def channel(self, channel_id: object) -> Json:
-        """Return the channel, thread or direct messages, or raise 10003 (also for another guild's)."""
+        """Return the channel, thread or direct messages, or raise 10003 (also for another
+        guild's).
+        """
         found = self.store.get("channel", channel_id)
         if found is None or not self._has(found):
             raise ApiError(10003)
@@ -135,20 +173,32 @@ class Guild:
     def visible_channels(self, user_id: str) -> list[Json]:
         """List the channels that the member sees, as their client shows them."""
         channels = [*self.channels(), *self.threads(), self.direct(user_id)]
-        return [self.client_view(one) for one in channels if one and self.may(user_id, Permission.VIEW_CHANNEL, one)]
+        return [
+            self.client_view(one)
+            for one in channels
+            if one and self.may(user_id, Permission.VIEW_CHANNEL, one)
+        ]
 
     def is_shown(self, channel_id: object, user_id: str) -> bool:
         channel = self.store.get("channel", channel_id)
-        return channel is not None and self._has(channel) and self.may(user_id, Permission.VIEW_CHANNEL, channel)
+        return (
+            channel is not None
+            and self._has(channel)
+            and self.may(user_id, Permission.VIEW_CHANNEL, channel)
+        )
 
     def client_view(self, channel: Json) -> Json:
-        """Render a channel for a member's client: with its parent's properties, or the other side's user."""
+        """Render a channel for a member's client: with its parent's properties, or the other side's
+        user.
+        """
         recipients = {"recipients": [self.bot]} if channel["type"] == DIRECT_CHANNEL else {}
         return {"topic": None, **channel, "nsfw": self.is_nsfw(channel), **recipients}
 
     def is_nsfw(self, channel: Json) -> bool:
         """Return whether a channel is age-restricted; a thread inherits it."""
-        decides = self.channel(channel["parent_id"]) if channel["type"] == THREAD_CHANNEL else channel
+        decides = (
+            self.channel(channel["parent_id"]) if channel["type"] == THREAD_CHANNEL else channel
+        )
         return bool(decides.get("nsfw"))
 
     def members(self) -> list[Json]:
@@ -180,14 +230,20 @@ class Guild:
         return payloads.guild(self.id, self.seed.name, self._facts["owner_id"], self.roles())
 
     def permissions_of(self, user_id: str, channel: Json | None = None) -> int:
-        """Return a member's permissions; the owner and administrators have all, except in direct messages."""
+        """Return a member's permissions; the owner and administrators have all, except in direct
+        messages.
+        """
         if channel is not None and channel["type"] == DIRECT_CHANNEL:
             return guild_seed.DIRECT_PERMISSIONS if self.is_between(channel, user_id) else 0
         if user_id == self._facts["owner_id"]:
             return guild_seed.ALL_PERMISSIONS
         held = {self.id, *self.member(user_id)["roles"]}
-        bits = guild_seed.combine_permissions(int(role["permissions"]) for role in self.roles() if role["id"] in held)
-        denied = guild_seed.combine_permissions(int(one["deny"]) for one in self._overwrites if one["id"] in held)
+        bits = guild_seed.combine_permissions(
+            int(role["permissions"]) for role in self.roles() if role["id"] in held
+        )
+        denied = guild_seed.combine_permissions(
+            int(one["deny"]) for one in self._overwrites if one["id"] in held
+        )
         return bits if bits == guild_seed.ALL_PERMISSIONS else bits & ~denied
 
     def is_between(self, channel: Json, user_id: str) -> bool:
@@ -197,13 +253,23 @@ class Guild:
     def may(self, user_id: str, needed: Permission, channel: Json | None = None) -> bool:
         """Return whether the member has all of `needed`, in a channel if one is given."""
         # Threads have their own permission to send messages.
-        if channel is not None and channel["type"] == THREAD_CHANNEL and needed == Permission.SEND_MESSAGES:
+        if (
+            channel is not None
+            and channel["type"] == THREAD_CHANNEL
+            and needed == Permission.SEND_MESSAGES
+        ):
             needed = Permission.SEND_MESSAGES_IN_THREADS
         return guild_seed.has_permissions(self.permissions_of(user_id, channel), needed)
 
     def require(self, needed: Permission, channel: Json | None = None) -> None:
-        """Refuse the bot: 50001 where it cannot see the channel, 50003 for what direct messages lack, else 50013."""
-        if channel is not None and channel["type"] == DIRECT_CHANNEL and not needed & guild_seed.DIRECT_PERMISSIONS:
+        """Refuse the bot: 50001 where it cannot see the channel, 50003 for what direct messages
+        lack, else 50013.
+        """
+        if (
+            channel is not None
+            and channel["type"] == DIRECT_CHANNEL
+            and not needed & guild_seed.DIRECT_PERMISSIONS
+        ):
             raise ApiError(50003)
         if not self.may(self.bot_id, Permission.VIEW_CHANNEL, channel):
             raise ApiError(50001)

@@ -36,7 +36,9 @@ _TALK_PERMISSIONS = int(
 )
 
 DEFAULT_BOT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.MANAGE_WEBHOOKS)
-MEMBER_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS | Permission.CREATE_PUBLIC_THREADS)
+MEMBER_PERMISSIONS = int(
+    _TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS | Permission.CREATE_PUBLIC_THREADS
+)
 """Permissions of every member."""
 DIRECT_PERMISSIONS = int(_TALK_PERMISSIONS | Permission.USE_APPLICATION_COMMANDS)
 """Permissions of both sides in direct messages."""
@@ -93,7 +95,9 @@ class MemberSeed:
 
 @dataclass(frozen=True)
 class GuildSeed:
-    """A guild, its members and its bot; `message_content` is the developer portal's switch for that intent."""
+    """A guild, its members and its bot; `message_content` is the developer portal's switch for that
+    intent.
+    """
 
     name: str
     channels: tuple[ChannelSeed, ...]
@@ -108,6 +112,8 @@ class GuildSeed:
         """Refuse a guild without members, or with an unknown role."""
         if not self.members:
             raise ValueError("a guild needs at least one member")
-        unknown = {role for member in self.members for role in member.roles} - {role.name for role in self.roles}
+        unknown = {role for member in self.members for role in member.roles} - {
+            role.name for role in self.roles
+        }
         if unknown:
             raise ValueError(f"no such role: {', '.join(sorted(unknown))}")

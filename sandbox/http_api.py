@@ -1,4 +1,6 @@
-"""HTTP transport: the loopback-only middleware, uploaded files, and dispatch of Discord API requests."""
+"""HTTP transport: the loopback-only middleware, uploaded files, and dispatch of Discord API
+requests.
+"""
 
 import asyncio
 import ipaddress
@@ -40,8 +42,12 @@ TRUE_VALUES = ("1", "true", "True")
 
 
 @web.middleware
-async def loopback_middleware(request: web.Request, handler: MiddlewareHandler) -> web.StreamResponse:
-    """Refuse requests for other hosts, from other sites, or with a body that cannot be decompressed."""
+async def loopback_middleware(
+    request: web.Request, handler: MiddlewareHandler
+) -> web.StreamResponse:
+    """Refuse requests for other hosts, from other sites, or with a body that cannot be
+    decompressed.
+    """
     if not is_loopback(request.host):
         raise web.HTTPForbidden(text="The sandbox answers to 127.0.0.1 and localhost only.")
     if request.path.startswith("/page-api/") and not _same_site(request):
@@ -55,7 +61,9 @@ async def loopback_middleware(request: web.Request, handler: MiddlewareHandler) 
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host, with or without a port, is this machine regardless of name resolution."""
+    """Return whether a host, with or without a port, is this machine regardless of name
+    resolution.
+    """
     found = HOST_PATTERN.fullmatch(host)
     name = found[1].strip("[]").casefold() if found else host
     try:
@@ -65,7 +73,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _same_site(request: web.Request) -> bool:
-    # Absent outside browsers; a browser sends Origin with every POST and WebSocket, Sec-Fetch-Site with every request.
+    # Absent outside browsers; a browser sends Origin with every POST and WebSocket, Sec-Fetch-Site
+    # with every request.
     fetched_from = request.headers.get("Sec-Fetch-Site", "same-origin")
     is_form = (
         request.method == "POST"
@@ -147,22 +156,25 @@ Route = tuple[str, str, Handler]
 def mount_api(app: web.Application, shared: SharedComponents, routes: tuple[Route, ...]) -> None:
     """Serve the route table. Literal paths must precede the templates that would match them."""
     for method, path, handler in routes:
-        app.router.add_route(method, API_PREFIX + path, _request_handler(shared, method, path, handler))
+        app.router.add_route(
+            method, API_PREFIX + path, _request_handler(shared, method, path, handler)
+        )
     app.router.add_route("*", API_PREFIX + "/{rest:.*}", _unknown_route)
 
 
 def _request_handler(
     shared: SharedComponents, method: str, path: str, handler: Handler
 ) -> Callable[[web.Request], Any]:
-    # These have a secret in the path, and discord.py sends no bot token with them; they do not count
-    # as the bot's requests either.
+    # These have a secret in the path, and discord.py sends no bot token with them; they do not
+    # count as the bot's requests either.
     is_open = path.startswith(("/interactions/", "/webhooks/{webhook_id}/{token}"))
 
     # Discord responds with "created" for threads only.
     success_status = 201 if method == "POST" and path.endswith("/threads") else 200
 
     async def serve(request: web.Request) -> web.Response:
-        call, headers = None, {}
+        call = None
+        headers = {}
         fault = shared.conditions.faults.of_route(f"{method} {path}")
         if fault is RequestFault.HANGING:
             while request.transport and not request.transport.is_closing():  # noqa: ASYNC110  until the bot gives up
@@ -171,18 +183,30 @@ def _request_handler(
         if fault in (RequestFault.ERROR_BEFORE, RequestFault.CUT_BEFORE):
             return _broken(request, shared, fault)
         try:
-            if not is_open and request.headers.get("Authorization") != f"Bot {shared.guilds[0].guild.token}":
+            if (
+                not is_open
+                and request.headers.get("Authorization") != f"Bot {shared.guilds[0].guild.token}"
+            ):
                 raise ApiError(0)
             container = shared.of_request(request.match_info)
-            headers = shared.rates.request(f"{method} {path}", request.match_info, not is_open, fault)
+            headers = shared.rates.request(
+                f"{method} {path}", request.match_info, not is_open, fault
+            )
             call = await _read_call(request)
-            result, status = handler(container, call), success_status
+            result = handler(container, call)
+            status = success_status
         except ApiError as error:
-            result, status = error.body(), error.status
+            result = error.body()
+            status = error.status
             headers |= error.headers
         response = json_response(result, status, headers)
-        body, path_in_api = call.body if call else None, request.path.removeprefix(API_PREFIX)
-        notify_observers(HttpExchange(request.method, path_in_api, dict(request.query), body, response.status, result))
+        body = call.body if call else None
+        path_in_api = request.path.removeprefix(API_PREFIX)
+        notify_observers(
+            HttpExchange(
+                request.method, path_in_api, dict(request.query), body, response.status, result
+            )
+        )
         if fault in (RequestFault.ERROR_AFTER, RequestFault.CUT_AFTER):
             return _broken(request, shared, fault)
         slow_s = shared.conditions.faults.rates.slow_s if fault is RequestFault.SLOW else 0.0
@@ -204,7 +228,14 @@ def _broken(request: web.Request, shared: SharedComponents, fault: RequestFault)
 async def _unknown_route(request: web.Request) -> web.Response:
     refusal = {"code": 0, "message": f"404: the sandbox has no {request.method} {request.path}"}
     notify_observers(
-        HttpExchange(request.method, request.path.removeprefix(API_PREFIX), dict(request.query), None, 404, refusal)
+        HttpExchange(
+            request.method,
+            request.path.removeprefix(API_PREFIX),
+            dict(request.query),
+            None,
+            404,
+            refusal,
+        )
     )
     return json_response(refusal, 404, {})
 
@@ -230,14 +261,18 @@ async def _read_call(request: web.Request) -> ApiCall:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON. Raises `ValueError`, also for half a surrogate pair, at which the bot's gateway client would end."""
+    """Parse JSON. Raises `ValueError`, also for half a surrogate pair, at which the bot's gateway
+    client would end.
+    """
     body = json.loads(text)
     json.dumps(body, ensure_ascii=False).encode()
     return body
 
 
 def json_response(data: object, status: int, headers: dict[str, str]) -> web.Response:
-    """Build a JSON response without aiohttp's charset, with which discord.py does not recognise JSON."""
+    """Build a JSON response without aiohttp's charset, with which discord.py does not recognise
+    JSON.
+    """
     if data is None:
         return web.Response(status=204, headers=headers)
     typed = headers | {"Content-Type": "application/json"}

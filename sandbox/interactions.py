@@ -1,4 +1,6 @@
-"""Interactions: commands, buttons and forms of members, and the bot's callbacks within Discord's deadlines."""
+"""Interactions: commands, buttons and forms of members, and the bot's callbacks within Discord's
+deadlines.
+"""
 
 import asyncio
 import secrets
@@ -49,7 +51,9 @@ class CallbackType(IntEnum):
 
 
 ALLOWED_CALLBACKS: dict[InteractionType, frozenset[CallbackType]] = {
-    InteractionType.COMMAND: frozenset({CallbackType.MESSAGE, CallbackType.THINKING, CallbackType.FORM}),
+    InteractionType.COMMAND: frozenset(
+        {CallbackType.MESSAGE, CallbackType.THINKING, CallbackType.FORM}
+    ),
     InteractionType.COMPONENT: frozenset(CallbackType) - {CallbackType.CHOICES},
     InteractionType.AUTOCOMPLETE: frozenset({CallbackType.CHOICES}),
     InteractionType.FORM: frozenset(CallbackType) - {CallbackType.CHOICES, CallbackType.FORM},
@@ -58,7 +62,9 @@ ALLOWED_CALLBACKS: dict[InteractionType, frozenset[CallbackType]] = {
 
 @dataclass
 class Interaction:
-    """One interaction; `source` is the message with the used button or form, `trigger` what the form responded to."""
+    """One interaction; `source` is the message with the used button or form, `trigger` what the
+    form responded to.
+    """
 
     kind: InteractionType
     payload: Json
@@ -73,12 +79,19 @@ class Interaction:
 
     @property
     def user(self) -> Json:
-        found: Json = self.payload["user"] if "user" in self.payload else self.payload["member"]["user"]
+        found: Json = (
+            self.payload["user"] if "user" in self.payload else self.payload["member"]["user"]
+        )
         return found
 
     def cause(self) -> Json:
         """The interaction_metadata of the messages that respond to it."""
-        own = {"id": self.payload["id"], "type": self.kind, "user": self.user, "authorizing_integration_owners": {}}
+        own = {
+            "id": self.payload["id"],
+            "type": self.kind,
+            "user": self.user,
+            "authorizing_integration_owners": {},
+        }
         if self.kind is InteractionType.COMMAND:
             data = self.payload["data"]
             return own | {"name": _full_name(data), "command_type": data["type"]} | _target(data)
@@ -91,9 +104,17 @@ class InteractionManager:
     """All interactions since the start; tokens end with the process, as they would soon anyway."""
 
     def __init__(
-        self, guild: Guild, messages: MessageManager, feed: EventFeed, gateway: Gateway, clock: SimulatedClock
+        self,
+        guild: Guild,
+        messages: MessageManager,
+        feed: EventFeed,
+        gateway: Gateway,
+        clock: SimulatedClock,
     ) -> None:
-        self._guild, self._messages, self._feed, self._gateway = guild, messages, feed, gateway
+        self._guild = guild
+        self._messages = messages
+        self._feed = feed
+        self._gateway = gateway
         self._clock = clock
         self._by_token: dict[str, Interaction] = {}
         self.locales: dict[str, str] = {}  # the locales of members' clients, where not English
@@ -112,22 +133,34 @@ class InteractionManager:
     ) -> Interaction:
         """Dispatch an interaction; returns when it is acknowledged, or after 3 s."""
         self._drop_expired()
-        payload = self._payload(kind, user_id, channel_id, data) | ({"message": source} if source else {})
-        interaction = Interaction(kind, payload, source["id"] if source else None, self._clock.now(), trigger)
+        payload = self._payload(kind, user_id, channel_id, data) | (
+            {"message": source} if source else {}
+        )
+        interaction = Interaction(
+            kind, payload, source["id"] if source else None, self._clock.now(), trigger
+        )
         self._by_token[payload["token"]] = interaction
         self._gateway.dispatch("INTERACTION_CREATE", payload)
-        interaction.expired = not await self._clock.within(interaction.settled, ACKNOWLEDGE_TIMEOUT_S)
+        interaction.expired = not await self._clock.within(
+            interaction.settled, ACKNOWLEDGE_TIMEOUT_S
+        )
         self._feed.publish("answer", self._summary(interaction))
         return interaction
 
     def _drop_expired(self) -> None:
         # Twice the lifetime, to distinguish an expired token from an unknown one.
         oldest = self._clock.now() - 2 * TOKEN_LIFETIME_S
-        self._by_token = {token: one for token, one in self._by_token.items() if one.created_at > oldest}
+        self._by_token = {
+            token: one for token, one in self._by_token.items() if one.created_at > oldest
+        }
 
     def attachment_ids_of_others(self, ids: Collection[str]) -> set[str]:
-        """Return the ids of files in interactions of others than these users: the bot may still fetch them."""
-        others = [one.payload["data"] for one in self._by_token.values() if one.user["id"] not in ids]
+        """Return the ids of files in interactions of others than these users: the bot may still
+        fetch them.
+        """
+        others = [
+            one.payload["data"] for one in self._by_token.values() if one.user["id"] not in ids
+        ]
         return {key for data in others for key in data.get("resolved", {}).get("attachments", {})}
 
     def _payload(self, kind: InteractionType, user_id: str, channel_id: str, data: Json) -> Json:
@@ -145,7 +178,11 @@ class InteractionManager:
             "locale": self.locale_of(user_id),
             "entitlements": [],
             "attachment_size_limit": ATTACHMENT_LIMIT_BYTES,
-            **(self._direct(user_id) if channel["type"] == DIRECT_CHANNEL else self._in_guild(user_id, channel)),
+            **(
+                self._direct(user_id)
+                if channel["type"] == DIRECT_CHANNEL
+                else self._in_guild(user_id, channel)
+            ),
         }
 
     def _reachable(self, data: Json) -> Json:
@@ -181,19 +218,28 @@ class InteractionManager:
             "data": interaction.data,
         }
 
-    def answer(self, interaction_id: str, token: str, body: Json, draft: MessageDraft) -> Interaction:
+    def answer(
+        self, interaction_id: str, token: str, body: Json, draft: MessageDraft
+    ) -> Interaction:
         """Handle the bot's callback: 10062 if it is too late or unknown, 40060 for a second one."""
         interaction = self._by_token.get(token)
-        if interaction is None or interaction.expired or interaction.payload["id"] != interaction_id:
+        if (
+            interaction is None
+            or interaction.expired
+            or interaction.payload["id"] != interaction_id
+        ):
             raise ApiError(10062)
         if interaction.reply is not None:
             raise ApiError(40060)
         reply = body.get("type")
         if reply not in ALLOWED_CALLBACKS[interaction.kind]:
-            raise ApiError.field("type", "BASE_TYPE_CHOICES", "Not a callback type for this interaction")
+            raise ApiError.field(
+                "type", "BASE_TYPE_CHOICES", "Not a callback type for this interaction"
+            )
         self._respond(interaction, CallbackType(reply), draft)
         # Set last: a refused response, such as one that is too long, leaves the interaction open.
-        interaction.reply, interaction.data = CallbackType(reply), draft.body
+        interaction.reply = CallbackType(reply)
+        interaction.data = draft.body
         interaction.settled.set()
         return interaction
 
@@ -234,7 +280,9 @@ class InteractionManager:
         )
 
     def by_token(self, token: str) -> Interaction | None:
-        """Find an interaction by its token; raises 50027 after its 15 minutes, None if there is none."""
+        """Find an interaction by its token; raises 50027 after its 15 minutes, None if there is
+        none.
+        """
         interaction = self._by_token.get(token)
         if interaction is None:
             return None
@@ -250,7 +298,9 @@ class InteractionManager:
         return self._messages.find(interaction.original)
 
     def follow_up(self, interaction: Interaction, draft: MessageDraft) -> Json:
-        """Send another message. The first after "is thinking" takes that message's place, as on Discord."""
+        """Send another message. The first after "is thinking" takes that message's place, as on
+        Discord.
+        """
         if interaction.reply is None:
             raise ApiError(10015)
         draft.check()
@@ -276,12 +326,15 @@ class InteractionManager:
             "response_message_ephemeral": bool(message["flags"] & EPHEMERAL),
         }
         has_resource = interaction.reply in (CallbackType.MESSAGE, CallbackType.UPDATE)
-        resource = {"resource": {"type": interaction.reply, "message": message}} if has_resource else {}
+        resource = (
+            {"resource": {"type": interaction.reply, "message": message}} if has_resource else {}
+        )
         return {"interaction": result, **resource}
 
 
 def _target(data: Json) -> Json:
-    resolved, target = data.get("resolved", {}), data.get("target_id")
+    resolved = data.get("resolved", {})
+    target = data.get("target_id")
     if target in resolved.get("users", {}):
         return {"target_user": resolved["users"][target]}
     return {"target_message_id": target} if target else {}
@@ -289,7 +342,8 @@ def _target(data: Json) -> Json:
 
 def _full_name(data: Json) -> str:
     """Return a slash command's path without option values, such as "finetune start"."""
-    names, options = [data["name"]], data.get("options", [])
+    names = [data["name"]]
+    options = data.get("options", [])
     while options and options[0]["type"] in (1, 2):
         names.append(options[0]["name"])
         options = options[0].get("options", [])

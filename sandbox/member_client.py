@@ -25,10 +25,16 @@ from sandbox.payloads import TEXT_CHANNEL
 from sandbox.sandbox_errors import ApiError, Json, SandboxRefusal
 from sandbox.validation import USER_COMMAND
 
-BUTTON, LINK_STYLE, TEXT_INPUT = 2, 5, 4
+BUTTON = 2
+LINK_STYLE = 5
+TEXT_INPUT = 4
 POLL_S = 86_400.0
-MAX_FORM_TEXT_CHARACTERS, MAX_MESSAGE_CHARACTERS, MAX_CHANNEL_NAME_CHARACTERS = 4000, 2000, 100
-ChannelReference = str | Json  # a channel, thread or direct messages: the object or its id, or a channel's name
+MAX_FORM_TEXT_CHARACTERS = 4000
+MAX_MESSAGE_CHARACTERS = 2000
+MAX_CHANNEL_NAME_CHARACTERS = 100
+ChannelReference = (
+    str | Json
+)  # a channel, thread or direct messages: the object or its id, or a channel's name
 FormFields = dict[str, str | list[str]]
 
 
@@ -62,10 +68,13 @@ class InteractionResponse:
 
 
 class MemberClient:
-    """Acts as one member. Methods raise SandboxRefusal where Discord's client would not allow them."""
+    """Acts as one member. Methods raise SandboxRefusal where Discord's client would not allow
+    them.
+    """
 
     def __init__(self, container: SandboxContainer, user_id: str) -> None:
-        self._container, self.id = container, user_id
+        self._container = container
+        self.id = user_id
 
     @property
     def name(self) -> str:
@@ -80,7 +89,11 @@ class MemberClient:
         self._container.interactions.locales[self.id] = locale
 
     async def say(
-        self, channel: ChannelReference, content: str, reply_to: Json | None = None, files: Sequence[StoredFile] = ()
+        self,
+        channel: ChannelReference,
+        content: str,
+        reply_to: Json | None = None,
+        files: Sequence[StoredFile] = (),
     ) -> Json:
         """Send a message; @Name and #channel become mentions, as in Discord's input."""
         location = self._find_channel(channel)
@@ -110,7 +123,10 @@ class MemberClient:
 
     async def poll(self, channel: ChannelReference, question: str, answers: Sequence[str]) -> Json:
         """Send a poll."""
-        numbered = [{"answer_id": at, "poll_media": {"text": text}} for at, text in enumerate(answers, start=1)]
+        numbered = [
+            {"answer_id": at, "poll_media": {"text": text}}
+            for at, text in enumerate(answers, start=1)
+        ]
         poll = {
             "question": {"text": question},
             "answers": numbered,
@@ -125,12 +141,15 @@ class MemberClient:
         """Send a voice message."""
         file = StoredFile("voice-message.ogg", "audio/ogg", b"OggS")
         recorded = {"duration_secs": 1.0, "waveform": "AAAA"}
-        message = self._post(channel, "", reply_to, flags=IS_VOICE_MESSAGE, files=(file,), recorded=recorded)
+        message = self._post(
+            channel, "", reply_to, flags=IS_VOICE_MESSAGE, files=(file,), recorded=recorded
+        )
         return message
 
     async def forward(self, channel: ChannelReference, message: Json) -> Json:
         """Forward a message that the member sees to a channel."""
-        location, original = self._find_channel(channel), self._visible(_message_id(message))
+        location = self._find_channel(channel)
+        original = self._visible(_message_id(message))
         if not self._may(Permission.SEND_MESSAGES, location):
             raise SandboxRefusal("You do not have permission to send messages in this channel.")
         return self._container.messages.forward(self._self["user"], location["id"], original)
@@ -163,26 +182,35 @@ class MemberClient:
         if not content.strip() and not current["attachments"]:
             raise SandboxRefusal("Cannot send an empty message")
         draft = MessageDraft({"content": self._with_mentions(content)})
-        return _as_client(draft.body["content"], lambda: self._container.messages.edit(current["id"], draft))
+        return _as_client(
+            draft.body["content"], lambda: self._container.messages.edit(current["id"], draft)
+        )
 
     async def delete(self, message: Json) -> None:
         """Delete an own message, or with Manage Messages anybody's."""
         current = self._visible(_message_id(message))
         is_own = current["author"]["id"] == self.id
         location = self._container.guild.channel(current["channel_id"])
-        if current["flags"] & EPHEMERAL or not (is_own or self._may(Permission.MANAGE_MESSAGES, location)):
+        if current["flags"] & EPHEMERAL or not (
+            is_own or self._may(Permission.MANAGE_MESSAGES, location)
+        ):
             raise SandboxRefusal("You do not have permission to delete this message.")
         self._container.messages.delete(current["id"])
 
-    async def thread(self, channel: ChannelReference, name: str, message: Json | None = None) -> Json:
+    async def thread(
+        self, channel: ChannelReference, name: str, message: Json | None = None
+    ) -> Json:
         """Create a thread in a channel, under a message or on its own."""
-        parent, start = self._find_channel(channel), self._visible(_message_id(message)) if message else None
+        parent = self._find_channel(channel)
+        start = self._visible(_message_id(message)) if message else None
         if parent["type"] != TEXT_CHANNEL or (start and start["channel_id"] != parent["id"]):
             raise SandboxRefusal("A thread cannot be created here.")
         if not self._may(Permission.CREATE_PUBLIC_THREADS, parent):
             raise SandboxRefusal("You do not have permission to create threads in this channel.")
         if not 1 <= len(name.strip()) <= MAX_CHANNEL_NAME_CHARACTERS:
-            raise SandboxRefusal(f"A thread's name has 1 to {MAX_CHANNEL_NAME_CHARACTERS} characters.")
+            raise SandboxRefusal(
+                f"A thread's name has 1 to {MAX_CHANNEL_NAME_CHARACTERS} characters."
+            )
         if start and start["flags"] & (HAS_THREAD | EPHEMERAL):
             raise SandboxRefusal("A thread has already been created for this message.")
         return self._container.guild.client_view(
@@ -196,7 +224,9 @@ class MemberClient:
         return self._container.guild.may(self.id, needed, location)
 
     def _find_channel(self, reference: ChannelReference) -> Json:
-        id_or_name = reference["id"] if isinstance(reference, dict) else str(reference).removeprefix("#")
+        id_or_name = (
+            reference["id"] if isinstance(reference, dict) else str(reference).removeprefix("#")
+        )
         for location in self._container.guild.visible_channels(self.id):
             if id_or_name in (location["id"], location.get("name")):
                 return self._container.guild.channel(location["id"])
@@ -205,13 +235,23 @@ class MemberClient:
     def _with_mentions(self, content: str) -> str:
         guild = self._container.guild
         users = [member["user"] for member in guild.members()]
-        written = {f"@{user['global_name'] or user['username']}": f"<@{user['id']}>" for user in users}
+        written = {
+            f"@{user['global_name'] or user['username']}": f"<@{user['id']}>" for user in users
+        }
         written |= {f"#{channel['name']}": f"<#{channel['id']}>" for channel in guild.channels()}
         longest_first = sorted(written, key=len, reverse=True)
-        return re.sub(rf"(?:{'|'.join(map(re.escape, longest_first))})\b", lambda found: written[found[0]], content)
+        return re.sub(
+            rf"(?:{'|'.join(map(re.escape, longest_first))})\b",
+            lambda found: written[found[0]],
+            content,
+        )
 
-    async def slash(self, channel: ChannelReference, command: str, /, **options: object) -> InteractionResponse:
-        """Run a command by its full name, such as "finetune start"; returns when acknowledged, or after 3 s."""
+    async def slash(
+        self, channel: ChannelReference, command: str, /, **options: object
+    ) -> InteractionResponse:
+        """Run a command by its full name, such as "finetune start"; returns when acknowledged, or
+        after 3 s.
+        """
         location = self._find_channel(channel)
         invoked = self._container.commands.invoked(self.id, command, location)
         data = command_options.fill_options(self._container.guild, invoked, options)
@@ -220,10 +260,14 @@ class MemberClient:
     async def autocomplete(
         self, channel: ChannelReference, command: str, focused: str, /, **options: object
     ) -> list[Json]:
-        """Return the choices the bot offers for the option being typed; none if it does not respond."""
+        """Return the choices the bot offers for the option being typed; none if it does not
+        respond.
+        """
         location = self._find_channel(channel)
         invoked = self._container.commands.invoked(self.id, command, location)
-        if not any(o["name"] == focused and o.get("autocomplete") for o in invoked.leaf.get("options", ())):
+        if not any(
+            o["name"] == focused and o.get("autocomplete") for o in invoked.leaf.get("options", ())
+        ):
             raise SandboxRefusal(f"{focused}: This option has no autocomplete.")
         data = command_options.fill_options(self._container.guild, invoked, options, focused)
         answer = await self._ask(InteractionType.AUTOCOMPLETE, location, data)
@@ -249,17 +293,28 @@ class MemberClient:
     async def click(self, message: Json, label_or_custom_id: str) -> InteractionResponse:
         return await self._use(message, label_or_custom_id, "button", (BUTTON,), lambda button: {})
 
-    async def select(self, message: Json, id_or_placeholder: str, values: Sequence[object]) -> InteractionResponse:
+    async def select(
+        self, message: Json, id_or_placeholder: str, values: Sequence[object]
+    ) -> InteractionResponse:
         fill = partial(command_options.fill_select, self._container.guild, values=values)
         kinds = tuple(command_options.SELECT_OPTION_TYPES)
         return await self._use(message, id_or_placeholder, "menu", kinds, fill)
 
     async def _use(
-        self, message: Json, name: str, what: str, kinds: tuple[int, ...], fill: Callable[[Json], Json]
+        self,
+        message: Json,
+        name: str,
+        what: str,
+        kinds: tuple[int, ...],
+        fill: Callable[[Json], Json],
     ) -> InteractionResponse:
         current = self._visible(_message_id(message))
         found = _component(current, name, what, kinds)
-        data = {"component_type": found["type"], "custom_id": found["custom_id"], "id": found["id"]} | fill(found)
+        data = {
+            "component_type": found["type"],
+            "custom_id": found["custom_id"],
+            "id": found["id"],
+        } | fill(found)
         location = self._container.guild.channel(current["channel_id"])
         return await self._ask(InteractionType.COMPONENT, location, data, current)
 
@@ -276,9 +331,12 @@ class MemberClient:
         location = self._container.guild.channel(message["channel_id"])
         return visible_to(message, self.id) and self._may(Permission.VIEW_CHANNEL, location)
 
-    async def submit(self, answer: InteractionResponse, /, **fields: str | list[str]) -> InteractionResponse:
+    async def submit(
+        self, answer: InteractionResponse, /, **fields: str | list[str]
+    ) -> InteractionResponse:
         """Submit a form; fields by custom_id or label."""
-        form, interaction = answer.modal, answer.interaction
+        form = answer.modal
+        interaction = answer.interaction
         if form is None:
             raise SandboxRefusal("There is no form to submit.")
         rows = [filled for row in form["components"] if (filled := self._form_row(row, fields))]
@@ -288,9 +346,14 @@ class MemberClient:
         return await self._ask(InteractionType.FORM, location, data, source, interaction)
 
     def _form_row(self, row: Json, fields: FormFields) -> Json | None:
-        """Fill in a row: an action row with inputs, or a label around one; None for a row without inputs."""
+        """Fill in a row: an action row with inputs, or a label around one; None for a row without
+        inputs.
+        """
         if "component" in row:
-            return {"type": row["type"], "component": self._form_field(row["component"], row.get("label", ""), fields)}
+            return {
+                "type": row["type"],
+                "component": self._form_field(row["component"], row.get("label", ""), fields),
+            }
         if "components" not in row:
             return None
         inputs = [self._form_field(one, one.get("label", ""), fields) for one in row["components"]]
@@ -302,7 +365,9 @@ class MemberClient:
         entered = fields.get(field["custom_id"], fields.get(label, []))
         values = [entered] if isinstance(entered, str) else entered
         lowest = {} if field.get("required", True) or values else {"min_values": 0}
-        filled = command_options.fill_select(self._container.guild, {"placeholder": label, **field, **lowest}, values)
+        filled = command_options.fill_select(
+            self._container.guild, {"placeholder": label, **field, **lowest}, values
+        )
         return {"type": field["type"], "custom_id": field["custom_id"], "values": filled["values"]}
 
     async def _ask(
@@ -313,7 +378,9 @@ class MemberClient:
         source: Json | None = None,
         trigger: Interaction | None = None,
     ) -> InteractionResponse:
-        interaction = await self._container.interactions.dispatch(kind, self.id, location["id"], data, source, trigger)
+        interaction = await self._container.interactions.dispatch(
+            kind, self.id, location["id"], data, source, trigger
+        )
         return InteractionResponse(interaction, self._container)
 
 
@@ -326,9 +393,17 @@ def _message_id(message: Json) -> str:
 def _component(message: Json, name: str, what: str, kinds: tuple[int, ...]) -> Json:
     for row in message["components"]:
         for one in row.get("components", ()):
-            if one["type"] in kinds and name in (one.get("custom_id"), one.get("label"), one.get("placeholder")):
-                if one.get("disabled") or (one["type"] == BUTTON and one.get("style") == LINK_STYLE):
-                    raise SandboxRefusal(f"This {what} cannot be {'pressed' if what == 'button' else 'used'}.")
+            if one["type"] in kinds and name in (
+                one.get("custom_id"),
+                one.get("label"),
+                one.get("placeholder"),
+            ):
+                if one.get("disabled") or (
+                    one["type"] == BUTTON and one.get("style") == LINK_STYLE
+                ):
+                    raise SandboxRefusal(
+                        f"This {what} cannot be {'pressed' if what == 'button' else 'used'}."
+                    )
                 return cast(Json, one)
     raise SandboxRefusal(f"The message has no {what} called {name}.")
 
@@ -338,7 +413,8 @@ def _form_text(text: Json, label: str, fields: FormFields) -> Json:
     name = label or text["custom_id"]
     if not value and text.get("required", True):
         raise SandboxRefusal(f"{name}: This field is required.")
-    low, high = text.get("min_length") or 0, text.get("max_length") or MAX_FORM_TEXT_CHARACTERS
+    low = text.get("min_length") or 0
+    high = text.get("max_length") or MAX_FORM_TEXT_CHARACTERS
     if value and not low <= len(value) <= high:
         raise SandboxRefusal(f"{name}: Must be between {low} and {high} in length.")
     return {"type": text["type"], "custom_id": text["custom_id"], "value": value}
@@ -347,7 +423,9 @@ def _form_text(text: Json, label: str, fields: FormFields) -> Json:
 def _as_client(content: str, send: Callable[[], Json]) -> Json:
     """Send, and convert errors to the messages of Discord's client."""
     if len(content) > MAX_MESSAGE_CHARACTERS:
-        raise SandboxRefusal(f"Your message is too long: {len(content)} of {MAX_MESSAGE_CHARACTERS} characters.")
+        raise SandboxRefusal(
+            f"Your message is too long: {len(content)} of {MAX_MESSAGE_CHARACTERS} characters."
+        )
     try:
         return send()
     except ApiError as error:
@@ -358,4 +436,8 @@ def _translate_error(error: ApiError) -> str:
     first: object = error.errors
     while isinstance(first, dict):
         first = next(iter(first.values()))
-    return f"Your message could not be sent: {first[0]['message']}" if isinstance(first, list) else str(error)
+    return (
+        f"Your message could not be sent: {first[0]['message']}"
+        if isinstance(first, list)
+        else str(error)
+    )

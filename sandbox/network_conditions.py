@@ -10,7 +10,12 @@ from dataclasses import dataclass, field
 from sandbox.sandbox_errors import ApiError, Json
 from sandbox.wire_faults import RequestFault, WireFaults
 
-MAJOR_PARAMETERS = ("channel_id", "guild_id", "webhook_id", "token")  # path parameters with a bucket each
+MAJOR_PARAMETERS = (
+    "channel_id",
+    "guild_id",
+    "webhook_id",
+    "token",
+)  # path parameters with a bucket each
 INJECTED_RETRY_AFTER_S = 1.0
 MAX_BUCKETS = 1_000
 BucketKey = tuple[object, ...]
@@ -49,9 +54,9 @@ class SimulatedClock:
 class NetworkConditions:
     """The simulated conditions. Callers of a change run `on_change`.
 
-    `delay_s` is the delay of everything the bot receives, `rate_limited` how many of its next requests are refused,
-    `message_content` the developer portal's switch for that intent, `faults` disturb requests and events.
-    `session_refused`: no session starts or is resumed.
+    `delay_s` is the delay of everything the bot receives, `rate_limited` how many of its next
+    requests are refused, `message_content` the developer portal's switch for that intent, `faults`
+    disturb requests and events. `session_refused`: no session starts or is resumed.
     """
 
     message_content: bool
@@ -71,7 +76,9 @@ class RateLimit:
 
 
 GLOBAL_LIMIT = RateLimit(50, 1.0)
-IDENTIFY_LIMIT, SESSION_START_LIMIT, FRAME_LIMIT = RateLimit(1, 5.0), RateLimit(1_000, 86_400.0), RateLimit(120, 60.0)
+IDENTIFY_LIMIT = RateLimit(1, 5.0)
+SESSION_START_LIMIT = RateLimit(1_000, 86_400.0)
+FRAME_LIMIT = RateLimit(120, 60.0)
 DEFAULT_LIMIT = RateLimit(50, 1.0)
 
 ROUTE_LIMITS: dict[str, RateLimit] = {
@@ -85,15 +92,27 @@ ROUTE_LIMITS: dict[str, RateLimit] = {
 
 
 class RateLimited(ApiError):
-    """429; discord.py waits for `retry_after` and tries again, but only if a proxy has signed the response."""
+    """429; discord.py waits for `retry_after` and tries again, but only if a proxy has signed the
+    response.
+    """
 
-    def __init__(self, retry_after: float, is_global: bool, headers: dict[str, str], *, is_signed: bool = True) -> None:
+    def __init__(
+        self,
+        retry_after: float,
+        is_global: bool,
+        headers: dict[str, str],
+        *,
+        is_signed: bool = True,
+    ) -> None:
         super().__init__(20028)
-        self.retry_after, self.is_global = round(retry_after, 3), is_global
+        self.retry_after = round(retry_after, 3)
+        self.is_global = is_global
         scope = {"X-RateLimit-Global": "true"} if is_global else {}
         signed = {"Via": "1.1 sandbox"} if is_signed else {}
         signed["Retry-After"] = str(math.ceil(retry_after))
-        self.headers = headers | scope | signed | {"X-RateLimit-Scope": "global" if is_global else "user"}
+        self.headers = (
+            headers | scope | signed | {"X-RateLimit-Scope": "global" if is_global else "user"}
+        )
 
     def body(self) -> Json:
         """The response body, without a code, as on Discord."""
@@ -104,7 +123,9 @@ class RateLimits:
     """Requests counted by bucket; `scale` shortens every window, for tests."""
 
     def __init__(self, clock: SimulatedClock, conditions: NetworkConditions, scale: float) -> None:
-        self._clock, self._conditions, self._scale = clock, conditions, scale
+        self._clock = clock
+        self._conditions = conditions
+        self._scale = scale
         self._windows: dict[BucketKey, tuple[int, float]] = {}
 
     def spend(self, key: BucketKey, rule: RateLimit) -> bool:
@@ -123,11 +144,15 @@ class RateLimits:
     def _window(self, key: BucketKey, rule: RateLimit) -> tuple[int, float]:
         now = self._clock.now()
         if len(self._windows) > MAX_BUCKETS:
-            self._windows = {one: window for one, window in self._windows.items() if window[1] > now}
+            self._windows = {
+                one: window for one, window in self._windows.items() if window[1] > now
+            }
         used, ends = self._windows.get(key, (0, 0.0))
         return (used, ends) if ends > now else (0, now + rule.window_s * self._scale)
 
-    def request(self, route: str, ids: Json, is_bots: bool, fault: RequestFault | None = None) -> dict[str, str]:
+    def request(
+        self, route: str, ids: Json, is_bots: bool, fault: RequestFault | None = None
+    ) -> dict[str, str]:
         """Count a request, in the global bucket too if it is the bot's own; returns its headers.
 
         Raises RateLimited, also for such a fault.

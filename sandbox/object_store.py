@@ -17,7 +17,9 @@ from sandbox.sandbox_errors import Json, StateUnreadable
 DISCORD_EPOCH_MS = 1_420_070_400_000
 STATE_FORMAT = 1
 NO_LIMIT = -1  # as SQLite's LIMIT
-FILE_REFERENCE = re.compile(r'"(\d+|[0-9a-f]{32})"')  # how objects refer to files: attachments by id, avatars by hash
+FILE_REFERENCE = re.compile(
+    r'"(\d+|[0-9a-f]{32})"'
+)  # how objects refer to files: attachments by id, avatars by hash
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
     kind TEXT NOT NULL, id INTEGER NOT NULL, channel_id INTEGER, body TEXT NOT NULL, PRIMARY KEY (kind, id)
@@ -61,13 +63,15 @@ class ObjectStore:
         except (sqlite3.Error, OSError) as error:
             raise StateUnreadable(
                 f"cannot use the state file {path} ({error}): "
-                "stop the other sandbox, move the file away, or name one in a folder that can be written"
+                "stop the other sandbox, move the file away, or name one in a folder that can be "
+                "written"
             ) from error
         # A state whose clock was advanced stays ahead, or all new ids would have the same time.
         clock.ahead_s = max(0.0, time_of(self._last_id) - clock.now())
 
     def _prepare(self) -> None:
-        # Exclusive: a second sandbox on the same file would hand out the same ids and lose messages.
+        # Exclusive: a second sandbox on the same file would hand out the same ids and lose
+        # messages.
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -91,13 +95,21 @@ class ObjectStore:
         self._db.close()
 
     def new_id(self) -> str:
-        """Create a snowflake: milliseconds since Discord's epoch, shifted by 22 bits; never the same twice."""
-        self._last_id = max(self._last_id + 1, (int(self._clock.now() * 1000) - DISCORD_EPOCH_MS) << 22)
+        """Create a snowflake: milliseconds since Discord's epoch, shifted by 22 bits; never the
+        same twice.
+        """
+        self._last_id = max(
+            self._last_id + 1, (int(self._clock.now() * 1000) - DISCORD_EPOCH_MS) << 22
+        )
         return str(self._last_id)
 
     def new_guild_id(self) -> str:
-        """Create a snowflake in a millisecond of its own, so that guilds created together are on different shards."""
-        self._last_id = max((self._last_id >> 22) + 1, int(self._clock.now() * 1000) - DISCORD_EPOCH_MS) << 22
+        """Create a snowflake in a millisecond of its own, so that guilds created together are on
+        different shards.
+        """
+        self._last_id = (
+            max((self._last_id >> 22) + 1, int(self._clock.now() * 1000) - DISCORD_EPOCH_MS) << 22
+        )
         return str(self._last_id)
 
     def put(self, kind: str, item: Json, item_id: str | None = None) -> Json:
@@ -110,7 +122,9 @@ class ObjectStore:
         """Return the object, or None; an invalid id is simply not found."""
         if not str(item_id).isdecimal():
             return None
-        rows = self._db.execute("SELECT body FROM objects WHERE kind = ? AND id = ?", (kind, int(str(item_id))))
+        rows = self._db.execute(
+            "SELECT body FROM objects WHERE kind = ? AND id = ?", (kind, int(str(item_id)))
+        )
         row = rows.fetchone()
         return cast(Json, json.loads(row[0])) if row else None
 
@@ -121,7 +135,9 @@ class ObjectStore:
         self._db.execute("DELETE FROM files WHERE id = ?", (file_id,))
 
     def delete_unused_files(self, in_use: Collection[str] = ()) -> None:
-        """Delete the files that no object refers to, by id or as an avatar, except those `in_use`."""
+        """Delete the files that no object refers to, by id or as an avatar, except those
+        `in_use`.
+        """
         named = set(in_use)
         for (body,) in self._db.execute("SELECT body FROM objects"):
             named.update(FILE_REFERENCE.findall(body))
@@ -143,9 +159,16 @@ class ObjectStore:
         return [json.loads(body) for (body,) in rows]
 
     def page(
-        self, kind: str, channel_id: str, limit: int, before: int | None = None, after: int | None = None
+        self,
+        kind: str,
+        channel_id: str,
+        limit: int,
+        before: int | None = None,
+        after: int | None = None,
     ) -> list[Json]:
-        """Return up to `limit` objects of a channel, oldest first: just after `after`, else just before `before`."""
+        """Return up to `limit` objects of a channel, oldest first: just after `after`, else just
+        before `before`.
+        """
         order = "DESC" if after is None else "ASC"
         within = "kind = ? AND channel_id = ? AND id < ? AND id > ?"
         rows = self._db.execute(
@@ -176,7 +199,9 @@ class ObjectStore:
         self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", row)
 
     def file(self, file_id: int) -> StoredFile | None:
-        row = self._db.execute("SELECT name, type, data FROM files WHERE id = ?", (file_id,)).fetchone()
+        row = self._db.execute(
+            "SELECT name, type, data FROM files WHERE id = ?", (file_id,)
+        ).fetchone()
         return StoredFile(*row) if row else None
 
 

@@ -45,7 +45,9 @@ def mount_page(app: web.Application, shared: SharedComponents, links: Sequence[L
     pages = {one.guild.id: _Page(one, FaultControls(one), links) for one in shared.guilds}
     app.router.add_get("/", _index)
     app.router.add_static("/page/", ASSETS)
-    app.router.add_get("/attachments/{channel_id}/{file_id}/{name}", http_api.attachment_handler(shared.store))
+    app.router.add_get(
+        "/attachments/{channel_id}/{file_id}/{name}", http_api.attachment_handler(shared.store)
+    )
     app.router.add_get("/cdn/avatars/{owner_id}/{name}", http_api.avatar_handler(shared.store))
     app.router.add_get("/page-api/state", _in_guild(pages, _Page.state))
     app.router.add_get("/page-api/messages", _in_guild(pages, _Page.history))
@@ -65,7 +67,9 @@ def _in_guild(pages: "dict[str, _Page]", handle: "PageHandler") -> http_api.Midd
     async def serve(request: web.Request) -> web.StreamResponse:
         page = pages.get(request.query.get("guild") or next(iter(pages)))
         if page is None:
-            raise web.HTTPNotFound(text="There is no such guild. Open the page without ?guild= in its address.")
+            raise web.HTTPNotFound(
+                text="There is no such guild. Open the page without ?guild= in its address."
+            )
         return await handle(page, request)
 
     return serve
@@ -74,8 +78,12 @@ def _in_guild(pages: "dict[str, _Page]", handle: "PageHandler") -> http_api.Midd
 class _Page:
     """The page's API for one guild; `as` names the acting member."""
 
-    def __init__(self, container: SandboxContainer, controls: FaultControls, links: Sequence[Link]) -> None:
-        self._container, self._controls, self._links = container, controls, links
+    def __init__(
+        self, container: SandboxContainer, controls: FaultControls, links: Sequence[Link]
+    ) -> None:
+        self._container = container
+        self._controls = controls
+        self._links = links
         self._forms: dict[str, InteractionResponse] = {}
         self._uploads: dict[str, StoredFile] = {}
         self._sockets: set[web.WebSocketResponse] = set()
@@ -94,7 +102,10 @@ class _Page:
             {
                 "guild": guild.seed.name,
                 "guild_id": guild.id,
-                "guilds": [{"id": one.guild.id, "name": one.guild.seed.name} for one in self._container.shared.guilds],
+                "guilds": [
+                    {"id": one.guild.id, "name": one.guild.seed.name}
+                    for one in self._container.shared.guilds
+                ],
                 "me": me.id,
                 "people": [self._shown(person) for person in people],
                 "languages": LANGUAGES,
@@ -110,11 +121,18 @@ class _Page:
     def _shown(self, person: Json) -> Json:
         user_id = person["user"]["id"]
         is_owner = user_id == self._container.guild.owner["id"]
-        return {**person, "owner": is_owner, "locale": self._container.interactions.locale_of(user_id)}
+        return {
+            **person,
+            "owner": is_owner,
+            "locale": self._container.interactions.locale_of(user_id),
+        }
 
     async def history(self, request: web.Request) -> web.Response:
-        """Return a range of the channel's messages, with the ephemeral ones that this member sees."""
-        me, channel_id = self._member(request.query.get("as")), request.query.get("channel", "")
+        """Return a range of the channel's messages, with the ephemeral ones that this member
+        sees.
+        """
+        me = self._member(request.query.get("as"))
+        channel_id = request.query.get("channel", "")
         if not self._container.guild.is_shown(channel_id, me.id):
             raise web.HTTPNotFound(text="There is no such channel.")
         try:
@@ -133,7 +151,9 @@ class _Page:
         self._uploads[upload_id] = file
         if len(self._uploads) > MAX_UPLOADS:
             del self._uploads[next(iter(self._uploads))]
-        return web.json_response({"id": upload_id, "name": file.name, "size": len(file.data), "type": file.type})
+        return web.json_response(
+            {"id": upload_id, "name": file.name, "size": len(file.data), "type": file.type}
+        )
 
     async def live(self, request: web.Request) -> web.WebSocketResponse:
         """Stream the events that the member sees, as [kind, data]."""
@@ -173,19 +193,25 @@ class _Page:
         try:
             body = PageRequest(http_api.parse_json(await request.read()))
         except UnicodeEncodeError:
-            return _refusal("The text holds half a character: delete it, and send the message again.")
+            return _refusal(
+                "The text holds half a character: delete it, and send the message again."
+            )
         except (TypeError, ValueError):
             body = PageRequest()
         try:
             result = await act(self, self._member(body["as"]), body)
         except SandboxRefusal as refusal:
             return _refusal(str(refusal))
-        return web.json_response(self._render(result) if isinstance(result, InteractionResponse) else result)
+        return web.json_response(
+            self._render(result) if isinstance(result, InteractionResponse) else result
+        )
 
     async def say(self, me: MemberClient, body: Json) -> Json:
         """Send a message with its uploads, which stay if it is refused."""
         upload_ids = body.get("uploads") or []
-        message = await me.say(body["channel"], body["content"], body.get("reply_to"), self._uploaded(upload_ids))
+        message = await me.say(
+            body["channel"], body["content"], body.get("reply_to"), self._uploaded(upload_ids)
+        )
         for one in upload_ids:
             self._uploads.pop(one, None)
         return message
@@ -195,7 +221,9 @@ class _Page:
         options = body["options"].items()
         uploads = [value["upload"] for _, value in options if isinstance(value, dict)]
         files = self._uploaded(uploads)
-        filled = {name: files.pop(0) if isinstance(value, dict) else value for name, value in options}
+        filled = {
+            name: files.pop(0) if isinstance(value, dict) else value for name, value in options
+        }
         answer = await me.slash(body["channel"], body["command"], **filled)
         for one in uploads:
             self._uploads.pop(one, None)
@@ -251,7 +279,9 @@ CONTROL_ACTIONS: dict[str, Callable[[FaultControls, Json], Awaitable[None] | Non
     "drop": lambda controls, body: controls.drop_gateway(),
     "delay": lambda controls, body: controls.delay(body["seconds"]),
     "rate_limit": lambda controls, body: controls.rate_limit(body["count"]),
-    "permission": lambda controls, body: controls.set_permission(body["permission"], body["granted"]),
+    "permission": lambda controls, body: controls.set_permission(
+        body["permission"], body["granted"]
+    ),
     "delete_webhook": lambda controls, body: controls.delete_webhook(body["id"]),
     "message_content": lambda controls, body: controls.withhold_content(not body["on"]),
     "advance": lambda controls, body: controls.advance(body["seconds"]),

@@ -10,7 +10,10 @@ from sandbox.guild_seed import ChannelSeed
 from sandbox.object_store import StoredFile
 from sandbox.sandbox_errors import Json
 
-TEXT_CHANNEL, DIRECT_CHANNEL, THREAD_CHANNEL = 0, 1, 11  # types of channels
+# types of channels
+TEXT_CHANNEL = 0
+DIRECT_CHANNEL = 1
+THREAD_CHANNEL = 11
 SELECT_COMPONENTS = (3, 5, 6, 7, 8)  # types of components that are select menus
 MENTION_TYPES = ("users", "roles", "everyone")
 
@@ -71,7 +74,9 @@ def role(role_id: str, name: str, permissions: int, colour: int, position: int) 
     }
 
 
-def channel(channel_id: str, guild_id: str, position: int, seed: ChannelSeed, overwrites: list[Json]) -> Json:
+def channel(
+    channel_id: str, guild_id: str, position: int, seed: ChannelSeed, overwrites: list[Json]
+) -> Json:
     return {
         "id": channel_id,
         "type": TEXT_CHANNEL,
@@ -87,7 +92,9 @@ def channel(channel_id: str, guild_id: str, position: int, seed: ChannelSeed, ov
 
 
 def thread(thread_id: str, parent: Json, owner_id: str, name: str, created_at: str) -> Json:
-    """Build a public thread; like Discord's it has no topic of its own, and inherits the age restriction."""
+    """Build a public thread; like Discord's it has no topic of its own, and inherits the age
+    restriction.
+    """
     return {
         "id": thread_id,
         "type": THREAD_CHANNEL,
@@ -108,18 +115,27 @@ def thread(thread_id: str, parent: Json, owner_id: str, name: str, created_at: s
 
 def direct(channel_id: str, recipient: Json) -> Json:
     """Build the direct messages with someone, as the other side sees them."""
-    return {"id": channel_id, "type": DIRECT_CHANNEL, "last_message_id": None, "flags": 0, "recipients": [recipient]}
+    return {
+        "id": channel_id,
+        "type": DIRECT_CHANNEL,
+        "last_message_id": None,
+        "flags": 0,
+        "recipients": [recipient],
+    }
 
 
 def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
     """Build a guild as returned by GET /guilds/{id}."""
     zero = (
-        "verification_level default_message_notifications explicit_content_filter mfa_level nsfw_level premium_tier "
+        "verification_level default_message_notifications explicit_content_filter mfa_level "
+        "nsfw_level premium_tier "
         "premium_subscription_count system_channel_flags"
     )
     missing = (
-        "icon banner splash discovery_splash home_header description application_id vanity_url_code max_presences "
-        "afk_channel_id system_channel_id rules_channel_id widget_channel_id safety_alerts_channel_id "
+        "icon banner splash discovery_splash home_header description application_id "
+        "vanity_url_code max_presences "
+        "afk_channel_id system_channel_id rules_channel_id widget_channel_id "
+        "safety_alerts_channel_id "
         "public_updates_channel_id incidents_data"
     )
     return {
@@ -142,7 +158,9 @@ def guild(guild_id: str, name: str, owner_id: str, roles: list[Json]) -> Json:
     }
 
 
-def guild_create(base: Json, channels: list[Json], threads: list[Json], members: list[Json], joined_at: str) -> Json:
+def guild_create(
+    base: Json, channels: list[Json], threads: list[Json], members: list[Json], joined_at: str
+) -> Json:
     """Build a guild as in GUILD_CREATE."""
     empty = "voice_states presences stage_instances guild_scheduled_events soundboard_sounds"
     return {
@@ -173,7 +191,9 @@ def application(bot: Json, owner: Json, guild_count: int) -> Json:
         "eligible_oauth2_scopes": [],
         "integration_types_config": {"0": {}},
         **_fields("bot_public bot_require_code_grant", False),
-        **_fields("icon type interactions_endpoint_url role_connections_verification_url team", None),
+        **_fields(
+            "icon type interactions_endpoint_url role_connections_verification_url team", None
+        ),
         **_fields("flags explicit_content_filter", 0),
         **_fields("approximate_user_install_count approximate_user_authorization_count", 0),
     }
@@ -224,7 +244,9 @@ class ParsedMentions:
 
 
 def find_mentions(content: str, allowed: Json | None, replied_to: str | None) -> ParsedMentions:
-    """Return the pinging mentions of `content` by allowed_mentions (None: all, and the replied-to author)."""
+    """Return the pinging mentions of `content` by allowed_mentions (None: all, and the replied-to
+    author).
+    """
     rule: Json = {"parse": MENTION_TYPES, "replied_user": True} if allowed is None else allowed
     parse = rule.get("parse") or ()
     users = _mentioned_ids(r"<@!?(\d+)>", content, rule, parse, "users")

@@ -1,4 +1,6 @@
-"""Errors of the sandbox: for its operator, for members, and for the bot in Discord's error codes."""
+"""Errors of the sandbox: for its operator, for members, and for the bot in Discord's error
+codes.
+"""
 
 from typing import Any
 
@@ -50,17 +52,22 @@ class SandboxRefusal(SandboxError):
 
 
 class ApiError(SandboxError):
-    """An error response to the bot, in Discord's form. `errors` is the tree of field errors, for code 50035."""
+    """An error response to the bot, in Discord's form. `errors` is the tree of field errors, for
+    code 50035.
+    """
 
     def __init__(self, code: int, errors: Json | None = None, words: str | None = None) -> None:
-        self.code, self.errors = code, errors
+        self.code = code
+        self.errors = errors
         self.headers: dict[str, str] = {}
         self.status, usual = ERROR_CODES[code]
         super().__init__(words or usual)
 
     def body(self) -> Json:
         """The JSON response: code, message, and the tree of field errors where there is one."""
-        return {"code": self.code, "message": str(self)} | ({"errors": self.errors} if self.errors else {})
+        return {"code": self.code, "message": str(self)} | (
+            {"errors": self.errors} if self.errors else {}
+        )
 
     @classmethod
     def field(cls, place: str, code: str, words: str) -> "ApiError":

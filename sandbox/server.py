@@ -1,4 +1,6 @@
-"""The sandbox server: start, stop, members, waiting for events; and patching discord.py to connect to it."""
+"""The sandbox server: start, stop, members, waiting for events; and patching discord.py to connect
+to it.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,7 +14,11 @@ from aiohttp import web
 from yarl import URL
 
 from sandbox import http_api, page_api
-from sandbox.account_deletion import DepartingMember, delete_account_content, delete_departed_accounts
+from sandbox.account_deletion import (
+    DepartingMember,
+    delete_account_content,
+    delete_departed_accounts,
+)
 from sandbox.api_routes import ROUTES
 from sandbox.container import FaultControls, SandboxContainer, SharedComponents
 from sandbox.gateway import ShardLimits
@@ -24,7 +30,9 @@ from sandbox.traffic_log import EventLog, EventPredicate
 
 MAX_HISTORY_MESSAGES = 1_000
 MAX_HEADER_BYTES = 2**16
-"""Bytes of a request's first line, and of a header; mounted applications report longer ones themselves."""
+"""Bytes of a request's first line, and of a header; mounted applications report longer ones
+themselves.
+"""
 AppMount = Callable[[web.Application], None]
 
 
@@ -35,9 +43,15 @@ class HasUrl(Protocol):
 
 
 def patch_discord(sandbox_or_url: HasUrl | str) -> ExitStack:
-    """Connect every discord.py client of this process to the sandbox (or its URL), until the stack is closed."""
+    """Connect every discord.py client of this process to the sandbox (or its URL), until the stack
+    is closed.
+    """
     base = URL(sandbox_or_url if isinstance(sandbox_or_url, str) else sandbox_or_url.url)
-    before = discord.http.Route.BASE, discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY, discord.Asset.BASE
+    before = (
+        discord.http.Route.BASE,
+        discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY,
+        discord.Asset.BASE,
+    )
 
     def set_urls(api: str, gateway: URL, assets: str) -> None:
         discord.http.Route.BASE = api
@@ -51,7 +65,9 @@ def patch_discord(sandbox_or_url: HasUrl | str) -> ExitStack:
 
 
 class Sandbox(FaultControls):
-    """Guilds on loopback: Discord's API for the bot, a page for people, members and fault controls for tests."""
+    """Guilds on loopback: Discord's API for the bot, a page for people, members and fault controls
+    for tests.
+    """
 
     def __init__(
         self,
@@ -65,10 +81,13 @@ class Sandbox(FaultControls):
     ) -> None:
         """Open or continue the state (None: in memory). Raises StateUnreadable.
 
-        `rate_window` scales rate limits. The bot is in the guild of `seed` and in `more_guilds`; members of the same
-        name are the same account. `shards` and `max_concurrency` are what `GET /gateway/bot` recommends and allows.
+        `rate_window` scales rate limits. The bot is in the guild of `seed` and in `more_guilds`;
+        members of the same name are the same account. `shards` and `max_concurrency` are what `GET
+        /gateway/bot` recommends and allows.
         """
-        self._shared = SharedComponents((seed, *more_guilds), state, rate_window, ShardLimits(shards, max_concurrency))
+        self._shared = SharedComponents(
+            (seed, *more_guilds), state, rate_window, ShardLimits(shards, max_concurrency)
+        )
         super().__init__(self._shared.guilds[0])
         self._shared.conditions.on_change = self.publish
         self._runner: web.AppRunner | None = None
@@ -96,7 +115,9 @@ class Sandbox(FaultControls):
 
     @property
     def events(self) -> EventLog:
-        """Events that members saw, as (kind, data): `len(events)` is a mark, `events[mark:]` are the events since."""
+        """Events that members saw, as (kind, data): `len(events)` is a mark, `events[mark:]` are
+        the events since.
+        """
         return self._container.feed.events
 
     async def start(
@@ -109,15 +130,23 @@ class Sandbox(FaultControls):
     ) -> None:
         """Listen (port 0: a free one). Raises NotLoopback, or OSError for a taken port.
 
-        `mount` may add routes; `create_runner` is called with the application and the options of `web.AppRunner`.
+        `mount` may add routes; `create_runner` is called with the application and the options of
+        `web.AppRunner`.
         """
         if not http_api.is_loopback(host):
-            raise NotLoopback(f"the sandbox listens on loopback only, not on {host!r}: use 127.0.0.1, ::1 or localhost")
+            raise NotLoopback(
+                f"the sandbox listens on loopback only, not on {host!r}: use 127.0.0.1, ::1 or "
+                "localhost"
+            )
         app = self._application(links)
         if mount:
             mount(app)
         self._runner = create_runner(
-            app, access_log=None, shutdown_timeout=1.0, max_line_size=MAX_HEADER_BYTES, max_field_size=MAX_HEADER_BYTES
+            app,
+            access_log=None,
+            shutdown_timeout=1.0,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
         )
         await self._runner.setup()
         try:
@@ -133,7 +162,9 @@ class Sandbox(FaultControls):
             one.messages.files_url = self.url
 
     def _application(self, links: Sequence[page_api.Link]) -> web.Application:
-        app = web.Application(client_max_size=http_api.MAX_BODY_BYTES, middlewares=[http_api.loopback_middleware])
+        app = web.Application(
+            client_max_size=http_api.MAX_BODY_BYTES, middlewares=[http_api.loopback_middleware]
+        )
         app.router.add_get("/gateway", self._container.gateway.serve)
         app.router.add_get("/gateway/", self._container.gateway.serve)
         http_api.mount_api(app, self._shared, ROUTES)
@@ -152,12 +183,18 @@ class Sandbox(FaultControls):
             self._runner = None
 
     def erase(self, person: DepartingMember) -> None:
-        """Delete a person's messages, replies and mentions; their accounts are deleted when the sandbox ends."""
+        """Delete a person's messages, replies and mentions; their accounts are deleted when the
+        sandbox ends.
+        """
         guilds = self._shared.guilds
-        in_use = {file for one in guilds for file in one.interactions.attachment_ids_of_others(person.ids)}
+        in_use = {
+            file for one in guilds for file in one.interactions.attachment_ids_of_others(person.ids)
+        }
 
         def delete(message: Json) -> None:
-            (self._shared.of_channel(message["channel_id"]) or guilds[0]).messages.delete(message["id"])
+            (self._shared.of_channel(message["channel_id"]) or guilds[0]).messages.delete(
+                message["id"]
+            )
 
         delete_account_content(self._shared.store, delete, person, in_use)
 
@@ -169,9 +206,15 @@ class Sandbox(FaultControls):
             self._shared.store.close()
 
     async def wait_for(
-        self, kind: str, check: EventPredicate = lambda data: True, timeout_s: float = 10.0, since: int | None = None
+        self,
+        kind: str,
+        check: EventPredicate = lambda data: True,
+        timeout_s: float = 10.0,
+        since: int | None = None,
     ) -> Json:
-        """Wait for the next event of a kind (EVENT_KINDS), or the first since index `since`. Raises TimeoutError."""
+        """Wait for the next event of a kind (EVENT_KINDS), or the first since index `since`. Raises
+        TimeoutError.
+        """
         return await self._container.feed.wait_for(kind, check, timeout_s, since)
 
     def _of_guild(self, guild_id: int | None) -> SandboxContainer:
@@ -192,7 +235,9 @@ class Sandbox(FaultControls):
         return self._of_guild(guild_id).messages.history(channel["id"], MAX_HISTORY_MESSAGES)
 
     def webhooks(self, channel_name: str, guild_id: int | None = None) -> list[Json]:
-        return self._of_guild(guild_id).webhooks.of_channel(self.channel(channel_name, guild_id)["id"])
+        return self._of_guild(guild_id).webhooks.of_channel(
+            self.channel(channel_name, guild_id)["id"]
+        )
 
     def proxy_bot(self, guild_id: int | None = None) -> ProxyBot:
         """Return a bot that posts members' messages again under other names, as PluralKit does."""

@@ -10,15 +10,19 @@ from sandbox.sandbox_errors import Json
 EVENT_KINDS = ("message", "edit", "delete", "typing", "answer", "commands", "channel", "controls")
 EventPredicate = Callable[[Json], bool]
 FeedEvent = tuple[str, Json]
-MAX_EVENTS = 20_000  # streamed replies make an edit a second, so a guild that runs for days must drop old events
+# Streamed replies make an edit a second, so a guild that runs for days must drop old events.
+MAX_EVENTS = 20_000
 
 
 class EventLog:
-    """The latest events, counted from the start: `len` is their total number, `log[n:]` those from the n-th on."""
+    """The latest events, counted from the start: `len` is their total number, `log[n:]` those from
+    the n-th on.
+    """
 
     def __init__(self, kept: int = MAX_EVENTS) -> None:
         self._events: list[FeedEvent] = []
-        self._kept, self._forgotten = kept, 0
+        self._kept = kept
+        self._forgotten = 0
 
     def append(self, event: FeedEvent) -> None:
         """Append an event, and drop the older half when there are too many."""
@@ -49,8 +53,12 @@ class EventFeed:
         for watcher in tuple(self.watchers):
             watcher(kind, data)
 
-    async def wait_for(self, kind: str, check: EventPredicate, timeout_s: float, since: int | None) -> Json:
-        """Return the first matching event to come, or since index `since` if given. Raises TimeoutError."""
+    async def wait_for(
+        self, kind: str, check: EventPredicate, timeout_s: float, since: int | None
+    ) -> Json:
+        """Return the first matching event to come, or since index `since` if given. Raises
+        TimeoutError.
+        """
         if kind not in EVENT_KINDS:
             raise ValueError(f"no event is called {kind!r}; there are {', '.join(EVENT_KINDS)}")
         past = self.events[since:] if since is not None else []

@@ -1,4 +1,6 @@
-"""Validates what a bot sends, as Discord does: limits of messages and components, and command definitions."""
+"""Validates what a bot sends, as Discord does: limits of messages and components, and command
+definitions.
+"""
 
 import re
 from collections.abc import Iterator
@@ -60,14 +62,18 @@ def check_message(body: Json) -> None:
     """Check the limits of a message, and that custom_ids are unique."""
     check_limits(body, MESSAGE)
     seen: set[str] = set()
-    for field, custom_id in _find_fields(body, ["components", "[]", "components", "[]", "custom_id"], ()):
+    for field, custom_id in _find_fields(
+        body, ["components", "[]", "components", "[]", "custom_id"], ()
+    ):
         if str(custom_id) in seen:
             message = "Component custom id cannot be duplicated"
             raise ApiError.field(".".join(field), "COMPONENT_CUSTOM_ID_DUPLICATED", message)
         seen.add(str(custom_id))
 
 
-def _find_fields(node: object, path: list[str], field: FieldPath) -> Iterator[tuple[FieldPath, object]]:
+def _find_fields(
+    node: object, path: list[str], field: FieldPath
+) -> Iterator[tuple[FieldPath, object]]:
     if not path:
         yield field, node
     elif path[0] == "[]" and isinstance(node, list):
@@ -83,7 +89,9 @@ def _add_error(errors: Json, field: FieldPath, message: str) -> None:
     errors["_errors"] = [{"code": "BASE_TYPE_MAX_LENGTH", "message": message}]
 
 
-CHAT_INPUT, USER_COMMAND, MESSAGE_COMMAND = 1, 2, 3
+CHAT_INPUT = 1
+USER_COMMAND = 2
+MESSAGE_COMMAND = 3
 MAX_COMMANDS_BY_TYPE = {CHAT_INPUT: 100, USER_COMMAND: 5, MESSAGE_COMMAND: 5}
 """Commands of each type that a bot may have, globally and again in each guild."""
 MAX_COMMAND_CHARACTERS = 8_000
@@ -94,7 +102,9 @@ COMMAND_NAME_PATTERN = re.compile(r"[-_'\w]{1,32}")
 
 
 def check_commands(commands: list[Json]) -> None:
-    """Refuse what Discord refuses: 30032 for too many commands, else 50035 with the path of the first error."""
+    """Refuse what Discord refuses: 30032 for too many commands, else 50035 with the path of the
+    first error.
+    """
     check_limits(commands, COMMANDS)
     for kind, most in MAX_COMMANDS_BY_TYPE.items():
         if sum(_kind(command) == kind for command in commands) > most:
@@ -119,13 +129,19 @@ def _check_one(field: str, command: Json) -> None:
         for where, node in _option_paths(field, command):
             name = str(node.get("name") or "")
             if not COMMAND_NAME_PATTERN.fullmatch(name) or name != name.lower():
-                raise ApiError.field(f"{where}.name", "APPLICATION_COMMAND_INVALID_NAME", "Command name is invalid")
+                raise ApiError.field(
+                    f"{where}.name", "APPLICATION_COMMAND_INVALID_NAME", "Command name is invalid"
+                )
             if not node.get("description"):
-                raise ApiError.field(f"{where}.description", "BASE_TYPE_REQUIRED", "This field is required")
+                raise ApiError.field(
+                    f"{where}.description", "BASE_TYPE_REQUIRED", "This field is required"
+                )
             _check_order(where, node)
     elif described:
         message = "Context menu commands cannot have description"
-        raise ApiError.field(f"{field}.description", "APPLICATION_COMMAND_CONTEXT_MENU_DESCRIPTION_INVALID", message)
+        raise ApiError.field(
+            f"{field}.description", "APPLICATION_COMMAND_CONTEXT_MENU_DESCRIPTION_INVALID", message
+        )
     if _size(command) > MAX_COMMAND_CHARACTERS:
         message = f"Command exceeds maximum size ({MAX_COMMAND_CHARACTERS})"
         raise ApiError.field(field, "APPLICATION_COMMAND_TOO_LARGE", message)
@@ -143,7 +159,9 @@ def _check_order(field: str, node: Json) -> None:
     for index, option in enumerate(node.get("options") or ()):
         if option.get("required") and optional:
             message = "Required options must be placed before non-required options"
-            raise ApiError.field(f"{field}.options.{index}", "APPLICATION_COMMAND_OPTIONS_REQUIRED_INVALID", message)
+            raise ApiError.field(
+                f"{field}.options.{index}", "APPLICATION_COMMAND_OPTIONS_REQUIRED_INVALID", message
+            )
         optional = optional or not option.get("required")
 
 

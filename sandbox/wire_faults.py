@@ -1,20 +1,26 @@
-"""Seeded faults between the bot and the sandbox: refused, repeated, cut, slow requests, and disturbed events."""
+"""Seeded faults between the bot and the sandbox: refused, repeated, cut, slow requests, and
+disturbed events.
+"""
 
 import random
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TypeVar
 
-FAULTY_EVENTS = frozenset({"MESSAGE_CREATE", "MESSAGE_UPDATE", "MESSAGE_DELETE", "INTERACTION_CREATE"})
+FAULTY_EVENTS = frozenset(
+    {"MESSAGE_CREATE", "MESSAGE_UPDATE", "MESSAGE_DELETE", "INTERACTION_CREATE"}
+)
 """Events about people's actions; those that set a session up always arrive."""
 T = TypeVar("T", bound=StrEnum)
 SERVER_ERRORS = (500, 502, 503, 504)
 
 
 class RequestFault(StrEnum):
-    """A fault of one request. `ERROR_AFTER` and `CUT_AFTER` leave its effect; the bot cannot see that it happened.
+    """A fault of one request. `ERROR_AFTER` and `CUT_AFTER` leave its effect; the bot cannot see
+    that it happened.
 
-    `BLOCKED` is a 429 by the network in front of Discord, which discord.py does not wait for; `HANGING` gets no answer.
+    `BLOCKED` is a 429 by the network in front of Discord, which discord.py does not wait for;
+    `HANGING` gets no answer.
     """
 
     LIMITED = "limited"
@@ -29,7 +35,9 @@ class RequestFault(StrEnum):
 
 
 class EventFault(StrEnum):
-    """A fault of one event. After `DROPPED` a resume brings it; after `SESSION_LOST` nothing does."""
+    """A fault of one event. After `DROPPED` a resume brings it; after `SESSION_LOST` nothing
+    does.
+    """
 
     DROPPED = "dropped"
     SESSION_LOST = "session_lost"
@@ -65,13 +73,22 @@ class FaultRates:
 
     @classmethod
     def storm(cls, share: float) -> "FaultRates":
-        """Return rates at which about this share of requests and events are disturbed, by all faults alike.
+        """Return rates at which about this share of requests and events are disturbed, by all
+        faults alike.
 
         No request hangs: that takes as long as the bot waits.
         """
         names = {one.name for one in fields(cls)} - {"slow_s", RequestFault.HANGING}
-        by_kind = {RequestFault: share / (len(RequestFault) - 1), EventFault: share / len(EventFault)}
-        return cls(**{name: by_kind[RequestFault if name in list(RequestFault) else EventFault] for name in names})
+        by_kind = {
+            RequestFault: share / (len(RequestFault) - 1),
+            EventFault: share / len(EventFault),
+        }
+        return cls(
+            **{
+                name: by_kind[RequestFault if name in list(RequestFault) else EventFault]
+                for name in names
+            }
+        )
 
 
 class WireFaults:
@@ -82,7 +99,9 @@ class WireFaults:
         self._planned: dict[str, tuple[RequestFault, int]] = {}
 
     def plan(self, route: str, fault: RequestFault, times: int) -> None:
-        """Disturb so many of the next requests to a route, such as `GET /channels/{channel_id}/webhooks`."""
+        """Disturb so many of the next requests to a route, such as `GET
+        /channels/{channel_id}/webhooks`.
+        """
         self._planned[route] = fault, times
 
     def of_route(self, route: str) -> RequestFault | None:

@@ -1,4 +1,6 @@
-"""Shared by all tests: the embedded model's tokenizer, and a tiny random model that is served and trained for real."""
+"""Shared by all tests: the embedded model's tokenizer, and a tiny random model that is served and
+trained for real.
+"""
 
 import gc
 import signal
@@ -11,13 +13,17 @@ from personas.prompt.renderer import Renderer
 pytest_plugins = ["tests.openapi.plugin"]
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what is to run in the background like this
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell starts what is to run in the background like this
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_to_look_through():
-    """What stands at the beginning of a file stays; a collector that looks at all of torch takes a second a run."""
+    """What stands at the beginning of a file stays; a collector that looks at all of torch takes a
+    second a run.
+    """
     gc.collect()
     gc.freeze()
 
@@ -30,7 +36,9 @@ def renderer() -> Renderer:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory, renderer) -> BaseModel:
     """A folder with a two-layer Llama with random weights and the embedded model's tokenizer."""
-    from tests.tiny_models import make_tiny_model  # imports torch and peft, which most tests do without
+    from tests.tiny_models import (
+        make_tiny_model,
+    )  # imports torch and peft, which most tests do without
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     make_tiny_model(folder, renderer.tokenizer)

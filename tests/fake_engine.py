@@ -1,4 +1,6 @@
-"""The public fake of the Engine protocol: generates scripted replies, and holds or fails them on request."""
+"""The public fake of the Engine protocol: generates scripted replies, and holds or fails them on
+request.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ class FakeReplyStream:
     """Streams the scripted pieces; while the engine is held it waits before the second."""
 
     def __init__(self, engine: FakeEngine, request: ChatRequest) -> None:
-        self._engine, self._request = engine, request
+        self._engine = engine
+        self._request = request
         self._cancelled = asyncio.Event()
         self._text = ""
         self._finish: str | None = None
@@ -36,7 +39,10 @@ class FakeReplyStream:
             if self._engine.failure:
                 raise self._engine.failure
             if number and not self._engine.free.is_set():
-                waits = [asyncio.create_task(event.wait()) for event in (self._engine.free, self._cancelled)]
+                waits = [
+                    asyncio.create_task(event.wait())
+                    for event in (self._engine.free, self._cancelled)
+                ]
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 for wait in waits:
                     wait.cancel()
@@ -50,7 +56,8 @@ class FakeReplyStream:
     def reply(self) -> ChatReply:
         if self._finish is None:
             raise RuntimeError("the reply is not finished")
-        request, sampling = self._request, self._request.sampling
+        request = self._request
+        sampling = self._request.sampling
         words = self._text.split(" ") if sampling.alternatives is not None else []
         return ChatReply(
             text=self._text,
@@ -59,7 +66,9 @@ class FakeReplyStream:
             prompt_tokens=1,
             new_tokens=1,
             finish=self._finish,
-            tokens=tuple(ReplyToken(word, -0.5, ALTERNATIVES[: sampling.alternatives]) for word in words),
+            tokens=tuple(
+                ReplyToken(word, -0.5, ALTERNATIVES[: sampling.alternatives]) for word in words
+            ),
             prompt=f"<|user|>{request.turns[-1].text}",
             **{"lore": request.lore, **self._engine.reply_flags},
         )
@@ -80,7 +89,9 @@ class FakeEngine:
         self.prepared: list[tuple[str, AdapterRef | None]] = []
         self.prepared_talks: list[tuple[str, AdapterRef | None, tuple[Turn, ...], int]] = []
         self.failure: UnderstudyError | None = None
-        self.full, self.busy_s, self.refusals = False, 5.0, 0
+        self.full = False
+        self.busy_s = 5.0
+        self.refusals = 0
         self.reply_flags: dict[str, Any] = {}
         """Further fields of replies: `repeated`, `shortened`, or the `lore` that had room."""
         self.free = asyncio.Event()
@@ -89,7 +100,9 @@ class FakeEngine:
     def submit(self, request: ChatRequest) -> FakeReplyStream:
         if self.full:
             self.refusals += 1
-            raise EngineBusyError("9 replies are waiting already.", "Try again in a minute.", self.busy_s)
+            raise EngineBusyError(
+                "9 replies are waiting already.", "Try again in a minute.", self.busy_s
+            )
         self.requests.append(request)
         return FakeReplyStream(self, request)
 
@@ -99,7 +112,11 @@ class FakeEngine:
         self.loaded.append(adapter)
 
     def prepare(
-        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+        self,
+        persona: Persona,
+        adapter: AdapterRef | None,
+        talk: Sequence[Turn] = (),
+        max_new_tokens: int = 0,
     ) -> None:
         if talk:
             self.prepared_talks.append((persona.id, adapter, tuple(talk), max_new_tokens))
@@ -113,7 +130,11 @@ class FakeEngine:
         self.prefix_cache_clears += 1
 
     def state(self) -> EngineState:
-        held = tuple(AdapterStatus(ref.name, 0, True) for ref in dict.fromkeys(self.loaded) if ref not in self.dropped)
+        held = tuple(
+            AdapterStatus(ref.name, 0, True)
+            for ref in dict.fromkeys(self.loaded)
+            if ref not in self.dropped
+        )
         return EngineState("a fake", "cpu", "float32", 2048, 0, 32, 0, 40, held, 0, 0)
 
     async def close(self) -> None:

@@ -1,4 +1,6 @@
-"""A trainer that trains nothing, for tests of what starts it: `fake_trainer.py MODE run FOLDER [options]`."""
+"""A trainer that trains nothing, for tests of what starts it: `fake_trainer.py MODE run FOLDER
+[options]`.
+"""
 
 import json
 import os
@@ -44,7 +46,9 @@ def wordy() -> None:
 
 
 def course() -> None:
-    """Tell a course of two epochs as the trainer does, on its second half once `go-on` is in the folder; then train."""
+    """Tell a course of two epochs as the trainer does, on its second half once `go-on` is in the
+    folder; then train.
+    """
     say_kept(event="phase", name="training")
     recipe = {"learning_rate": 1e-3, "lora_r": 16, "num_train_epochs": 2.0, "seed": 0}
     run = {"recipe": recipe, "base_model": "embedded", "threads": 1, "batch": 4, "accumulation": 2}
@@ -52,11 +56,24 @@ def course() -> None:
     for step in range(1, 25):
         while step == 13 and not (FOLDER / "go-on").exists():
             time.sleep(0.02)
-        result = {"step": step, "of": 24, "epoch": step / 12, "loss": 4 - step / 12, "lr": 1e-3 * (1 - step / 25)}
+        result = {
+            "step": step,
+            "of": 24,
+            "epoch": step / 12,
+            "loss": 4 - step / 12,
+            "lr": 1e-3 * (1 - step / 25),
+        }
         say_kept(**PROGRESS | result | {"eta_s": 24.0 - step, "seconds": float(step)})
         if step % 12 == 0:
             loss = 4 - step / 12
-            say_kept(event="epoch", epoch=step // 12, train_loss=loss + 0.5, eval_loss=loss, seconds=12.0, step=step)
+            say_kept(
+                event="epoch",
+                epoch=step // 12,
+                train_loss=loss + 0.5,
+                eval_loss=loss,
+                seconds=12.0,
+                step=step,
+            )
         time.sleep(0.02)
     _leave_adapter()
     say_kept(event="done", adapter=str(FOLDER / "adapter"), seconds=25.0)
@@ -114,7 +131,9 @@ def holding_out() -> None:
     people_key = JobKeys.in_folder(FOLDER).people
     before = HoldoutIndex.read(FOLDER / HOLDOUT_FILE, people_key)
     one = np.array([int(FOLDER.name[1:])], np.uint64)
-    more = HoldoutIndex(before.key, one, np.ones((1, 16), np.uint32), np.ones((1, 64), np.uint8), one)
+    more = HoldoutIndex(
+        before.key, one, np.ones((1, 16), np.uint32), np.ones((1, 64), np.uint8), one
+    )
     before.merge(more).write(FOLDER / NEW_HOLDOUT_FILE)
     good()
 
@@ -211,7 +230,9 @@ def greedy() -> None:
 
 
 def parent() -> None:
-    """Train, and leave a process that keeps standard output open; with `own-session` in the folder in its own group."""
+    """Train, and leave a process that keeps standard output open; with `own-session` in the folder
+    in its own group.
+    """
     good()
     if child := os.fork():
         (FOLDER / "grandchild").write_text(str(child))
@@ -229,7 +250,9 @@ def flooding() -> None:
 
 
 def deaf() -> None:
-    """Hold the folder's lock in a step without end; once another has done that, train when the lock is free."""
+    """Hold the folder's lock in a step without end; once another has done that, train when the lock
+    is free.
+    """
     from filelock import FileLock, Timeout
 
     from personas.home.job_folder import TRAINER_FILE, record_trainer
@@ -248,7 +271,9 @@ def deaf() -> None:
 
 
 def stepping() -> None:
-    """Do 15 steps, of which those in the folder are done; one time in six, become deaf in a step without end."""
+    """Do 15 steps, of which those in the folder are done; one time in six, become deaf in a step
+    without end.
+    """
     import random
     import threading
 

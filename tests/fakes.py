@@ -1,4 +1,6 @@
-"""The public fakes of the bot's seams, and what goes with them. Nothing here stands in for what a test is about."""
+"""The public fakes of the bot's seams, and what goes with them. Nothing here stands in for what a
+test is about.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ PLAN = TrainingPlan(
     rows_used=280,
     dropped={"too long": 12, "near duplicate": 8},
     recipes=(
-        RecipeEstimate(recipe="demo-cpu", steps=30, seconds=125.0, memory_bytes=4 * 2**30, basis="an earlier run"),
+        RecipeEstimate(
+            recipe="demo-cpu",
+            steps=30,
+            seconds=125.0,
+            memory_bytes=4 * 2**30,
+            basis="an earlier run",
+        ),
     ),
 )
 
@@ -59,7 +67,9 @@ class FakeClock:
 
 
 class FakeTrainingBackend:
-    """A backend that trains nothing: each run waits for `finish`. `held` has each call of `hold`, in order."""
+    """A backend that trains nothing: each run waits for `finish`. `held` has each call of `hold`,
+    in order.
+    """
 
     def __init__(self, slots: int = 1) -> None:
         self.slots = slots

@@ -1,4 +1,6 @@
-"""A hub on loopback, with faults: the endpoints that huggingface_hub calls for models and data sets."""
+"""A hub on loopback, with faults: the endpoints that huggingface_hub calls for models and data
+sets.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,15 @@ from aiohttp import web
 from huggingface_hub import constants
 
 Files = Mapping[str, bytes]
-READER, WRITER = "hf_reader_of_the_tests", "hf_writer_of_the_tests"
+READER = "hf_reader_of_the_tests"
+WRITER = "hf_writer_of_the_tests"
 CHUNK_BYTES = 1024
-"""Of a download that is cut, whole chunks are kept: 10 MB each in huggingface_hub, less here for small files."""
+"""Of a download that is cut, whole chunks are kept: 10 MB each in huggingface_hub, less here for
+small files.
+"""
 LARGE_FILE_SUFFIXES = (".safetensors", ".gguf", ".charx", ".bin", ".jsonl", ".gz")
-COMMIT, COMMIT_TIME = "c" * 40, "2026-01-01T00:00:00.000Z"
+COMMIT = "c" * 40
+COMMIT_TIME = "2026-01-01T00:00:00.000Z"
 FETCHER = f"""
 import argparse, sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -31,7 +37,9 @@ add_catalogue(parser.add_subparsers())
 options = parser.parse_args()
 sys.exit(options.command(options))
 """
-"""`python -m trainer catalogue` without the trainer's other commands, which take seconds to load."""
+"""`python -m trainer catalogue` without the trainer's other commands, which take seconds to
+load.
+"""
 
 
 @dataclass
@@ -46,7 +54,9 @@ class Repository:
 
 @dataclass
 class Hub:
-    """A hub with repositories and data sets by name. `asked` lists requests as "METHOD path"; then come faults."""
+    """A hub with repositories and data sets by name. `asked` lists requests as "METHOD path"; then
+    come faults.
+    """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     datasets: dict[str, Repository] = field(default_factory=dict)
@@ -75,7 +85,8 @@ class Hub:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._admit], client_max_size=2**28)
-        repository, dataset = "{owner:[^/]+}/{name:[^/]+}", "{kind:datasets}/{owner:[^/]+}/{name:[^/]+}"
+        repository = "{owner:[^/]+}/{name:[^/]+}"
+        dataset = "{kind:datasets}/{owner:[^/]+}/{name:[^/]+}"
         for method, path, handler in (
             ("GET", "/", self._home),
             ("GET", "/api/whoami-v2", self._whoami),
@@ -101,7 +112,9 @@ class Hub:
     @contextmanager
     def serve(self) -> Iterator[str]:
         """Run in a thread of its own; yields the address."""
-        started, stop, loops = threading.Event(), asyncio.Event(), list[asyncio.AbstractEventLoop]()
+        started = threading.Event()
+        stop = asyncio.Event()
+        loops = list[asyncio.AbstractEventLoop]()
 
         async def run() -> None:
             runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=0.1)
@@ -123,7 +136,8 @@ class Hub:
             loops[0].call_soon_threadsafe(stop.set)
             thread.join(20)
 
-    # ------------------------------------------------------------------------------------------ reading
+    # ------------------------------------------------------------------------------------------
+    # reading
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -131,11 +145,19 @@ class Hub:
         self.asked.append(asked)
         for part, (status, headers) in self.statuses.items():
             if part in asked:
-                return web.json_response({"error": headers.get("X-Error-Message", "")}, status=status, headers=headers)
+                return web.json_response(
+                    {"error": headers.get("X-Error-Message", "")}, status=status, headers=headers
+                )
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if token not in ("", READER, WRITER):
-            raise web.HTTPUnauthorized(headers={"X-Error-Message": "Invalid credentials in Authorization header"})
-        is_write = request.method in ("POST", "PUT") and "validate-yaml" not in asked and "/lfs/" not in asked
+            raise web.HTTPUnauthorized(
+                headers={"X-Error-Message": "Invalid credentials in Authorization header"}
+            )
+        is_write = (
+            request.method in ("POST", "PUT")
+            and "validate-yaml" not in asked
+            and "/lfs/" not in asked
+        )
         if is_write and token != WRITER:
             raise web.HTTPForbidden(headers={"X-Error-Message": "This token has no write access."})
         return await handler(request)
@@ -147,7 +169,11 @@ class Hub:
             raise web.HTTPUnauthorized(headers={"X-Error-Code": "RepoNotFound"})
         revision = request.match_info.get("revision", "main")
         newest = next(reversed(found.commits), "0" * 40)
-        commit = revision if revision in found.commits else found.refs.get(revision, newest * (revision == "main"))
+        commit = (
+            revision
+            if revision in found.commits
+            else found.refs.get(revision, newest * (revision == "main"))
+        )
         if not commit:
             raise web.HTTPNotFound(headers={"X-Error-Code": "RevisionNotFound"})
         return found, commit
@@ -162,14 +188,22 @@ class Hub:
 
     async def _info(self, request: web.Request) -> web.Response:
         found, commit = self._find(request)
-        siblings = [self._sibling(name, data) for name, data in found.commits.get(commit, {}).items()]
+        siblings = [
+            self._sibling(name, data) for name, data in found.commits.get(commit, {}).items()
+        ]
         name = "{owner}/{name}".format(**request.match_info)
         card = {"cardData": {"license": found.licence}} if found.licence else {}
-        return web.json_response({"id": name, "sha": commit, "private": found.private, "siblings": siblings, **card})
+        return web.json_response(
+            {"id": name, "sha": commit, "private": found.private, "siblings": siblings, **card}
+        )
 
     def _sibling(self, name: str, data: bytes) -> dict[str, Any]:
         git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        entry: dict[str, Any] = {"rfilename": name, "size": self.stated_size or len(data), "blobId": git}
+        entry: dict[str, Any] = {
+            "rfilename": name,
+            "size": self.stated_size or len(data),
+            "blobId": git,
+        }
         if name.endswith(LARGE_FILE_SUFFIXES):
             sha = self.stated_sha or hashlib.sha256(data).hexdigest()
             entry["lfs"] = {"sha256": sha, "size": len(data), "pointerSize": 134}
@@ -179,7 +213,12 @@ class Hub:
         found, commit = self._find(request)
         return web.json_response(
             [
-                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                {
+                    "type": "file",
+                    "path": name,
+                    "size": len(data),
+                    "oid": hashlib.sha1(data).hexdigest(),
+                }
                 for name, data in found.commits[commit].items()
             ]
         )
@@ -190,8 +229,13 @@ class Hub:
         if name not in found.commits[commit]:
             raise web.HTTPNotFound(headers={"X-Error-Code": "EntryNotFound"})
         data = found.commits[commit][name]
-        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
-        start, end = 0, len(data)
+        headers = {
+            "ETag": f'"{hashlib.sha1(data).hexdigest()}"',
+            "X-Repo-Commit": commit,
+            "Accept-Ranges": "bytes",
+        }
+        start = 0
+        end = len(data)
         if wanted := request.headers.get("Range"):
             self.ranges.append(wanted)
             start = int(wanted.removeprefix("bytes=").partition("-")[0])
@@ -215,13 +259,16 @@ class Hub:
             request.transport.close()
         return response
 
-    # ------------------------------------------------------------------------------------------ writing
+    # ------------------------------------------------------------------------------------------
+    # writing
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()
         name = "{}/{}".format(body.get("organization") or "harbour", body["name"])
         if name in self.repositories:
-            raise web.HTTPConflict(headers={"X-Error-Message": "You already created this model repo"})
+            raise web.HTTPConflict(
+                headers={"X-Error-Message": "You already created this model repo"}
+            )
         self.repositories[name] = Repository(
             {}, private=bool(body.get("private") or body.get("visibility") == "private")
         )
@@ -236,16 +283,25 @@ class Hub:
     async def _preupload(self, request: web.Request) -> web.Response:
         self._find(request)
         files = (await request.json())["files"]
-        modes = [(it["path"], "lfs" if it["path"].endswith(LARGE_FILE_SUFFIXES) else "regular") for it in files]
+        modes = [
+            (it["path"], "lfs" if it["path"].endswith(LARGE_FILE_SUFFIXES) else "regular")
+            for it in files
+        ]
         return web.json_response(
-            {"files": [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes]}
+            {
+                "files": [
+                    {"path": path, "uploadMode": mode, "shouldIgnore": False}
+                    for path, mode in modes
+                ]
+            }
         )
 
     async def _batch(self, request: web.Request) -> web.Response:
         self._find(request)
         objects = (await request.json())["objects"]
         found = [
-            {**it, "actions": {"upload": {"href": f"{self.address}/lfs/{it['oid']}", "header": {}}}} for it in objects
+            {**it, "actions": {"upload": {"href": f"{self.address}/lfs/{it['oid']}", "header": {}}}}
+            for it in objects
         ]
         return web.json_response({"transfer": "basic", "objects": found})
 
@@ -258,7 +314,8 @@ class Hub:
 
     async def _commit(self, request: web.Request) -> web.Response:
         found, before = self._find(request)
-        files, said = dict(found.commits.get(before, {})), ""
+        files = dict(found.commits.get(before, {}))
+        said = ""
         for line in (await request.text()).splitlines():
             entry = json.loads(line)
             value = entry["value"]
@@ -276,20 +333,32 @@ class Hub:
             request.transport.close()
         name = "{owner}/{name}".format(**request.match_info)
         return web.json_response(
-            {"success": True, "commitOid": commit, "commitUrl": f"{self.address}/{name}/commit/{commit}"}
+            {
+                "success": True,
+                "commitOid": commit,
+                "commitUrl": f"{self.address}/{name}/commit/{commit}",
+            }
         )
 
     async def _commits(self, request: web.Request) -> web.Response:
         found, _ = self._find(request)
         said = [
-            {"id": it, "title": "Upload", "message": self.messages.get(it, ""), "authors": [], "date": COMMIT_TIME}
+            {
+                "id": it,
+                "title": "Upload",
+                "message": self.messages.get(it, ""),
+                "authors": [],
+                "date": COMMIT_TIME,
+            }
             for it in reversed(found.commits)
         ]
         return web.json_response(said)
 
 
 def reach(monkeypatch, address: str, cache: str) -> None:
-    """Let huggingface_hub, here and in child processes, ask the hub at this address, with an empty cache."""
+    """Let huggingface_hub, here and in child processes, ask the hub at this address, with an empty
+    cache.
+    """
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     for name, value in {
         "ENDPOINT": address,
@@ -307,4 +376,9 @@ def reach(monkeypatch, address: str, cache: str) -> None:
 
 def hub_environment(address: str, cache: str) -> dict[str, str]:
     """The same for a process of its own."""
-    return {"HF_ENDPOINT": address, "HF_HUB_CACHE": cache, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    return {
+        "HF_ENDPOINT": address,
+        "HF_HUB_CACHE": cache,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+    }

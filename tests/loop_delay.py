@@ -13,7 +13,9 @@ TICK_S = 0.002
 
 @dataclass
 class LoopDelay:
-    """The longest time in seconds for which a task that was due did not run, and how often it ran."""
+    """The longest time in seconds for which a task that was due did not run, and how often it
+    ran.
+    """
 
     longest_s: float = 0.0
     ticks: int = 0

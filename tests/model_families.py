@@ -1,4 +1,6 @@
-"""Two-layer models of the families that people train, each with a chat template built as its family's is."""
+"""Two-layer models of the families that people train, each with a chat template built as its
+family's is.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +11,31 @@ from trainer.export.gguf_model import LLAMA3_REGEX, QWEN2_REGEX
 
 LLAMA3_CHAT = (
     "{{- bos_token }}{%- if not date_string is defined %}{%- if strftime_now is defined %}"
-    "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}"
-    "{%- endif %}{%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content'] | trim %}"
+    "{%- set date_string = strftime_now('%d %b %Y') %}{%- else %}{%- set date_string = '26 Jul "
+    "2024' %}{%- endif %}"
+    "{%- endif %}{%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content'] "
+    "| trim %}"
     "{%- set messages = messages[1:] %}{%- else %}{%- set system = '' %}{%- endif %}"
-    "{{- '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: ' }}"
+    "{{- '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December "
+    "2023\nToday Date: ' }}"
     "{{- date_string + '\n\n' + system + '<|eot_id|>' }}{%- for message in messages %}"
     "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}"
     "{{- message['content'] | trim + '<|eot_id|>' }}"
-    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- "
+    "'<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
 )
 QWEN3_CHAT = (
-    "{%- set ns = namespace(last=0) %}{%- for message in messages %}{%- if message.role == 'user' %}"
+    "{%- set ns = namespace(last=0) %}{%- for message in messages %}{%- if message.role == 'user' "
+    "%}"
     "{%- set ns.last = loop.index0 %}{%- endif %}{%- endfor %}{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\n' }}{%- if message.role == 'assistant' %}"
     "{%- set said = message.content.split('</think>')[-1].lstrip('\n') %}"
-    "{%- if loop.index0 > ns.last %}{{- '<think>\n\n</think>\n\n' + said }}{%- else %}{{- said }}{%- endif %}"
+    "{%- if loop.index0 > ns.last %}{{- '<think>\n\n</think>\n\n' + said }}{%- else %}{{- said "
+    "}}{%- endif %}"
     "{%- else %}{{- message.content }}{%- endif %}{{- '<|im_end|>\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
-    "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}{{- "
+    "'<think>\n\n</think>\n\n' }}{%- endif %}"
     "{%- endif %}"
 )
 MISTRAL_CHAT = (
@@ -44,7 +53,8 @@ DEEPSEEK_CHAT = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 DEEPSEEK_V3_CHAT = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] }}"
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'system' %}{{ "
+    "message['content'] }}"
     "{% elif message['role'] == 'user' %}{{ '<｜User｜>' + message['content'] }}{% else %}"
     "{{ '<｜Assistant｜>' + message['content'] + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"
@@ -156,4 +166,6 @@ OTHER_FAMILIES = {
         _chatml("Doge", "doge", {"head_dim": 16}),
     )
 }  # fmt: skip
-"""Families with a state besides keys and values, or whose head or attention is called otherwise than in the first."""
+"""Families with a state besides keys and values, or whose head or attention is called otherwise
+than in the first.
+"""

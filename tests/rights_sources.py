@@ -1,6 +1,7 @@
 """The same talk in every form that material comes in, for the matrix of rights.
 
-Mira and Bo, two members, ask Ada about clocks and about gates; a bot speaks for Ada where the form can say so.
+Mira and Bo, two members, ask Ada about clocks and about gates; a bot speaks for Ada where the form
+can say so.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from bot.store import Store
 from bot.training.stored_datasets import write_history
 from personas.home.data_subjects import Consent
 
-MIRA, BO, ADA = "100000000000000101", "100000000000000102", "100000000000000107"
+MIRA = "100000000000000101"
+BO = "100000000000000102"
+ADA = "100000000000000107"
 CARD = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
-PERMISSION = "Discord's letter of 3 March 2026 to the operator permits training on this server's messages."
+PERMISSION = (
+    "Discord's letter of 3 March 2026 to the operator permits training on this server's messages."
+)
 BEGIN = datetime(2026, 3, 1, 9, tzinfo=UTC)
-GUILD, CHANNEL = 7, 8
+GUILD = 7
+CHANNEL = 8
 
 ASKED = {
     MIRA: [f"Does clock number {n} ring a quarter tone flat in winter?" for n in (1, 2)],
@@ -42,7 +48,10 @@ def lines() -> list[Said]:
     for number in range(2):
         for who in (MIRA, BO):
             at = BEGIN + timedelta(hours=2 * len(said))
-            said += [(who, at, ASKED[who][number]), (ADA, at + timedelta(minutes=1), ANSWERED[who][number])]
+            said += [
+                (who, at, ASKED[who][number]),
+                (ADA, at + timedelta(minutes=1), ANSWERED[who][number]),
+            ]
     return said
 
 
@@ -63,13 +72,18 @@ def discord_json(folder: Path) -> Path:
          "author": {"id": who, "name": NAMES[who], "nickname": NAMES[who], "isBot": who == ADA}}
         for n, (who, at, text) in enumerate(lines())
     ]  # fmt: skip
-    return _json(folder / "export.json", {"guild": {"id": "1"}, "channel": {"id": "2"}, "messages": messages})
+    return _json(
+        folder / "export.json", {"guild": {"id": "1"}, "channel": {"id": "2"}, "messages": messages}
+    )
 
 
 def discord_csv(folder: Path) -> Path:
     """The same in CSV, which does not say who is a bot."""
     rows = [[who, NAMES[who], at.isoformat(), text, "", ""] for who, at, text in lines()]
-    return _csv(folder / "export.csv", [["AuthorID", "Author", "Date", "Content", "Attachments", "Reactions"], *rows])
+    return _csv(
+        folder / "export.csv",
+        [["AuthorID", "Author", "Date", "Content", "Attachments", "Reactions"], *rows],
+    )
 
 
 def package(folder: Path) -> Path:
@@ -91,7 +105,10 @@ def telegram(folder: Path) -> Path:
          "from_id": f"user{who}", "text": text, "text_entities": []}
         for n, (who, at, text) in enumerate(lines(), start=1)
     ]  # fmt: skip
-    return _json(folder / "result.json", {"name": "Tower", "type": "private_group", "id": 3, "messages": messages})
+    return _json(
+        folder / "result.json",
+        {"name": "Tower", "type": "private_group", "id": 3, "messages": messages},
+    )
 
 
 def whatsapp(folder: Path) -> Path:
@@ -103,7 +120,12 @@ def whatsapp(folder: Path) -> Path:
 def rows(folder: Path) -> Path:
     """A set of dialogues without names."""
     talks = [
-        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]}
+        {
+            "messages": [
+                {"role": "user", "content": asked},
+                {"role": "assistant", "content": answered},
+            ]
+        }
         for who in (MIRA, BO)
         for asked, answered in zip(ASKED[who], ANSWERED[who], strict=True)
     ]
@@ -117,8 +139,15 @@ def card(folder: Path) -> Path:
         for who in (MIRA, BO)
         for asked, answered in zip(ASKED[who], ANSWERED[who], strict=True)
     )
-    data = {"name": "Ada", "description": "A clockmaker.", "first_mes": "Mind the oil.", "mes_example": examples}
-    return _json(folder / "card.json", {"spec": "chara_card_v2", "spec_version": "2.0", "data": data})
+    data = {
+        "name": "Ada",
+        "description": "A clockmaker.",
+        "first_mes": "Mind the oil.",
+        "mes_example": examples,
+    }
+    return _json(
+        folder / "card.json", {"spec": "chara_card_v2", "spec_version": "2.0", "data": data}
+    )
 
 
 def history(folder: Path) -> Path:
@@ -134,13 +163,23 @@ def history(folder: Path) -> Path:
 def put_sources(store: Store) -> None:
     """The talk as the bot keeps it."""
     said = lines()
-    for number, ((who, at, asked), (_, later, answered)) in enumerate(zip(said[::2], said[1::2], strict=True)):
-        event, message = 3000 + number, 4000 + number
+    for number, ((who, at, asked), (_, later, answered)) in enumerate(
+        zip(said[::2], said[1::2], strict=True)
+    ):
+        event = 3000 + number
+        message = 4000 + number
         place = {"guild_id": GUILD, "channel_id": CHANNEL}
         seq = store.messages.append(
-            **place, author_id=int(who), author_name=NAMES[who], text=asked, at=at.timestamp(), discord_message_id=event
+            **place,
+            author_id=int(who),
+            author_name=NAMES[who],
+            text=asked,
+            at=at.timestamp(),
+            discord_message_id=event,
         )
-        store.replies.begin(event, **place, persona_id="ada", at=at.timestamp(), asked_by=int(who), trigger_seq=seq)
+        store.replies.begin(
+            event, **place, persona_id="ada", at=at.timestamp(), asked_by=int(who), trigger_seq=seq
+        )
         store.replies.record_parts(event, [message])
         store.messages.append(
             **place, author_id=0, author_name="Ada", text=answered, at=later.timestamp(), discord_message_id=message,

@@ -1,4 +1,6 @@
-"""The stand-alone chat page: what it answers over HTTP, whom it refuses, and how it starts and ends."""
+"""The stand-alone chat page: what it answers over HTTP, whom it refuses, and how it starts and
+ends.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ HELLO = [{"role": "user", "content": "Is the ferry late?"}]
 @asynccontextmanager
 async def chat_page(engine, folder=Path("none"), persona=None, facts=""):
     """The page's server on a free port, and a client."""
-    app = ChatApp(engine, AdapterRef("adapter", "v1", folder), persona, facts, "</script><b>title").application()
+    app = ChatApp(
+        engine, AdapterRef("adapter", "v1", folder), persona, facts, "</script><b>title"
+    ).application()
     runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -47,16 +51,29 @@ async def ask(session, messages=HELLO, **settings):
         return answer.status, [json.loads(line) for line in (await answer.text()).splitlines()]
 
 
-async def test_a_real_adapter_answers_piece_by_piece_and_the_base_model_otherwise(tmp_path, tiny_base):
+async def test_a_real_adapter_answers_piece_by_piece_and_the_base_model_otherwise(
+    tmp_path, tiny_base
+):
     engine = LLMEngine(tiny_base, "float32")
     await engine.start()
     try:
-        async with chat_page(engine, make_dialogue_adapter(tmp_path, tiny_base, "talk", 1)) as session:
+        async with chat_page(
+            engine, make_dialogue_adapter(tmp_path, tiny_base, "talk", 1)
+        ) as session:
             texts = []
-            for changes in ({}, {"use_adapter": False}, {"facts": "I keep bees."}, {"temperature": 2, "seed": 5}):
-                status, lines = await ask(session, **{"temperature": 0, "max_new_tokens": 6, **changes})
+            for changes in (
+                {},
+                {"use_adapter": False},
+                {"facts": "I keep bees."},
+                {"temperature": 2, "seed": 5},
+            ):
+                status, lines = await ask(
+                    session, **{"temperature": 0, "max_new_tokens": 6, **changes}
+                )
                 done = lines[-1]["done"]
-                assert status == 200 and "".join(line["text"] for line in lines[:-1]) == done["text"]
+                assert (
+                    status == 200 and "".join(line["text"] for line in lines[:-1]) == done["text"]
+                )
                 assert 0 < done["tokens"] <= 6 and done["finish"] in ("length", "stop")
                 texts.append(done["text"])
             assert len(set(texts)) == 4 and lines[-1]["done"]["seed"] == 5
@@ -65,17 +82,34 @@ async def test_a_real_adapter_answers_piece_by_piece_and_the_base_model_otherwis
 
 
 async def test_the_request_is_what_the_page_shows(tmp_path):
-    talk = [*HELLO, {"role": "assistant", "content": "Always."}, {"role": "user", "content": "Why?"}]
+    talk = [
+        *HELLO,
+        {"role": "assistant", "content": "Always."},
+        {"role": "user", "content": "Why?"},
+    ]
     engine = FakeEngine()
     async with chat_page(engine) as session:
-        await ask(session, talk, facts="I keep bees.", temperature=0.3, top_p=0.5, max_new_tokens=7, seed=1)
+        await ask(
+            session,
+            talk,
+            facts="I keep bees.",
+            temperature=0.3,
+            top_p=0.5,
+            max_new_tokens=7,
+            seed=1,
+        )
     request = engine.requests[-1]
     assert (request.persona.description, request.adapter.version) == ("I keep bees.", "v1")
     assert [(it.name, it.text, it.by_persona) for it in request.turns] == [
         ("", "Is the ferry late?", False), ("", "Always.", True), ("", "Why?", False)
     ]  # fmt: skip
     sampling = request.sampling
-    assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.seed) == (0.3, 0.5, 7, 1)
+    assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens, sampling.seed) == (
+        0.3,
+        0.5,
+        7,
+        1,
+    )
     async with chat_page(engine, persona=to_persona(read_card_file(ODA), "oda")) as session:
         await ask(session, facts="I keep bees.")
         assert engine.requests[-1].persona.name == "Oda Marrow"
@@ -90,7 +124,10 @@ async def test_the_request_is_what_the_page_shows(tmp_path):
         ({"top_p": 0}, "top_p: Input should be greater than 0."),
         ({"max_new_tokens": 5000}, "max_new_tokens: Input should be less than or equal to 1024."),
         ({"messages": []}, "messages: List should have at least 1 item"),
-        ({"messages": [{"role": "assistant", "content": "Hi"}]}, "The last message has to be yours"),
+        (
+            {"messages": [{"role": "assistant", "content": "Hi"}]},
+            "The last message has to be yours",
+        ),
         ({"messages": [{"role": "user", "content": "  "}]}, "The last message has to be yours"),
         (
             {"messages": [{"role": "user", "content": "x" * 9000}]},
@@ -107,7 +144,9 @@ async def test_a_wrong_field_is_named(body, words):
 
 
 async def test_other_sites_and_other_names_of_this_machine_are_refused():
-    """A page elsewhere could otherwise talk to it, directly or through a name that it points here."""
+    """A page elsewhere could otherwise talk to it, directly or through a name that it points
+    here.
+    """
     engine = FakeEngine()
     async with chat_page(engine) as session:
         for headers, status in (
@@ -118,16 +157,22 @@ async def test_other_sites_and_other_names_of_this_machine_are_refused():
             ({"Host": "localhost"}, 200),
         ):
             sent = {"Content-Type": "application/json", **headers}
-            async with session.post("/chat", data=json.dumps({"messages": HELLO}), headers=sent) as answer:
+            async with session.post(
+                "/chat", data=json.dumps({"messages": HELLO}), headers=sent
+            ) as answer:
                 assert answer.status == status, headers
         async with session.get("/", headers={"Host": "evil.example:80"}) as answer:
             assert answer.status == 403
         page = await session.get("/")
-    assert len(engine.requests) == 1 and "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert (
+        len(engine.requests) == 1
+        and "default-src 'none'" in page.headers["Content-Security-Policy"]
+    )
 
 
 async def test_a_reader_that_leaves_ends_the_reply():
-    engine, cancelled = FakeEngine(), []
+    engine = FakeEngine()
+    cancelled = []
     submit = engine.submit
 
     def watched(request):
@@ -171,7 +216,11 @@ async def test_why_it_cannot_start_is_said_in_a_line(tmp_path, tiny_base):
             ((tmp_path / "none",), 1, "chat_app: "),
             ((folder, "--card", tmp_path / "none.toml"), 1, "none.toml"),
             ((folder, "--port", taken.getsockname()[1]), 1, "Choose another --port"),
-            ((folder, "--card", ODA, "--fact", "I keep bees."), 2, "a card and facts cannot go together"),
+            (
+                (folder, "--card", ODA, "--fact", "I keep bees."),
+                2,
+                "a card and facts cannot go together",
+            ),
         ):
             process = await start(*words)
             output, errors = await asyncio.wait_for(process.communicate(), 120)
@@ -185,11 +234,15 @@ async def start(*words):
     return await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
 
 
-def test_a_wrong_port_and_unreadable_facts_are_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
+def test_a_wrong_port_and_unreadable_facts_are_refused_before_anything_is_loaded(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "argv", ["chat_app", "adapter", "--port", "99999"])
     with pytest.raises(SystemExit, match="2"):
         main()
     assert "99999 is no port; choose one from 0 to 65535" in capsys.readouterr().err
     (tmp_path / "rows.bin").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RequestError, match=r"rows.bin cannot be read: it is not UTF-8. Name a text file"):
+    with pytest.raises(
+        RequestError, match=r"rows.bin cannot be read: it is not UTF-8. Name a text file"
+    ):
         read_facts(tmp_path / "rows.bin")

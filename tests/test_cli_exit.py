@@ -1,4 +1,6 @@
-"""How command lines end: output that nobody takes, a stream that is closed, letters that it lacks, Ctrl-C."""
+"""How command lines end: output that nobody takes, a stream that is closed, letters that it lacks,
+Ctrl-C.
+"""
 
 import os
 import subprocess
@@ -8,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["bot doctor --quick", "trainer recipes", "personas card show personas/cards/oda.toml --json"]
+COMMANDS = [
+    "bot doctor --quick",
+    "trainer recipes",
+    "personas card show personas/cards/oda.toml --json",
+]
 FULL = "The disk is full. Free some space, then run the same command again.\n"
 
 
@@ -22,7 +28,9 @@ def environ(tmp_path):
 def typed(command, environ, redirected="", **how):
     """What becomes of `python -m COMMAND` in a shell."""
     line = f"exec {sys.executable} -m {command} {redirected}"
-    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, env=environ, **how)
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, env=environ, **how
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -30,7 +38,9 @@ def test_output_that_nobody_takes_or_has_room_for_is_no_traceback(command, envir
     reader, writer = os.pipe()
     os.close(reader)
     line = [sys.executable, "-m", *command.split()]
-    unheard = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environ)
+    unheard = subprocess.run(
+        line, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environ
+    )
     os.close(writer)
     assert (unheard.returncode, unheard.stderr) == (141, "")
     refused = typed(command, environ, "> /dev/full")
@@ -45,7 +55,8 @@ def test_what_is_closed_or_lacks_letters_loses_them_alone(command, environ):
     assert (lacking.returncode, lacking.stderr) == (0, "") and lacking.stdout.isascii()
 
 
-# ------------------------------------------------------------------------------------------------ Ctrl-C
+# ------------------------------------------------------------------------------------------------
+# Ctrl-C
 
 WHILE_IMPORTING = """
 import runpy, signal, sys
@@ -96,13 +107,18 @@ def test_ctrl_c_at_the_very_end_is_no_traceback():
 
 
 def interrupted(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=30
+    )
     assert (done.returncode, done.stderr) == (130, "Stopped.\n")
     return done.stdout
 
 
 def test_what_a_shell_runs_in_the_background_stays_deaf_to_ctrl_c():
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom personas import cli_entry\ncli_entry.run("
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nfrom personas import "
+        "cli_entry\ncli_entry.run("
+    )
     code += "lambda: lambda: signal.raise_signal(signal.SIGINT) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,6 @@
-"""All command lines of the project: each help teaches by an example that can be typed, shells complete them."""
+"""All command lines of the project: each help teaches by an example that can be typed, shells
+complete them.
+"""
 
 import argparse
 import re
@@ -27,14 +29,28 @@ PROGRAMS = {
     "personas": personas.card.card_cli.build_parser,
     "sandbox": sandbox.__main__.command_line,
 }
-EVERY = [pytest.param(parser, id=parser.prog) for make in PROGRAMS.values() for parser in iter_parsers(make())]
+EVERY = [
+    pytest.param(parser, id=parser.prog)
+    for make in PROGRAMS.values()
+    for parser in iter_parsers(make())
+]
 
 
 def examples(parser: argparse.ArgumentParser) -> list[str]:
-    """The lines of a help that show how to type this very command, without what is said behind them."""
+    """The lines of a help that show how to type this very command, without what is said behind
+    them.
+    """
     text = "\n".join(filter(None, [parser.description, parser.epilog])).replace("\\\n", " ")
-    lines = [re.split(r"(?<=\S) {3,}", line.strip())[0] for line in text.splitlines() if line.startswith("  ")]
-    return [line.removeprefix("$ ") for line in lines if re.search(rf"{re.escape(parser.prog)}(\s|$)", line)]
+    lines = [
+        re.split(r"(?<=\S) {3,}", line.strip())[0]
+        for line in text.splitlines()
+        if line.startswith("  ")
+    ]
+    return [
+        line.removeprefix("$ ")
+        for line in lines
+        if re.search(rf"{re.escape(parser.prog)}(\s|$)", line)
+    ]
 
 
 @pytest.mark.parametrize("parser", EVERY)
@@ -46,7 +62,8 @@ def test_each_help_has_an_example_of_this_very_command(parser):
 @pytest.mark.parametrize("parser", EVERY)
 def test_each_example_can_be_typed(parser, monkeypatch):
     whole = max(
-        (make() for make in PROGRAMS.values() if parser.prog.startswith(make().prog)), key=lambda it: len(it.prog)
+        (make() for make in PROGRAMS.values() if parser.prog.startswith(make().prog)),
+        key=lambda it: len(it.prog),
     )
 
     def refuse(self, message):
@@ -70,38 +87,50 @@ def test_shells_get_a_script_that_knows_commands_and_options(shell):
         assert word in script
 
 
-@pytest.mark.parametrize(("typed", "offered"), [("do", "doctor"), ("backup --o", "--out"), ("completion z", "zsh")])
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("do", "doctor"), ("backup --o", "--out"), ("completion z", "zsh")]
+)
 def test_bash_completes(typed, offered):
     words = ["understudy", *typed.split()]
     script = completion_script([bot.cli.run.build_parser("understudy")], "bash")
     asked = (
         f"{script}\nCOMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}\n"
-        "$(complete -p understudy | sed -E 's/.*-F ([^ ]+) .*/\\1/') 2>/dev/null\nprintf '%s\\n' \"${COMPREPLY[@]}\""
+        "$(complete -p understudy | sed -E 's/.*-F ([^ ]+) .*/\\1/') 2>/dev/null\nprintf '%s\\n' "
+        '"${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
     assert offered in done.stdout.split()
 
 
-@pytest.mark.parametrize(("module", "name"), [("bot", "understudy"), ("trainer", "understudy-trainer")])
+@pytest.mark.parametrize(
+    ("module", "name"), [("bot", "understudy"), ("trainer", "understudy-trainer")]
+)
 def test_completion_is_printed_before_anything_heavy_is_loaded(module, name):
     code = (
         f"import sys, runpy; sys.argv = [{module!r}, 'completion', 'bash']\n"
         f"try: runpy.run_module({module!r}, run_name='__main__')\n"
         "except SystemExit as end: print('\\nended', end.code, 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert name in done.stdout and done.stdout.endswith("ended 0 False\n"), done.stderr
 
 
 def test_without_the_packages_it_is_advised_how_to_get_them():
-    done = subprocess.run([sys.executable, "-S", "-m", "bot"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "bot"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 1 and "make run" in done.stderr and "is missing" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_the_scripts_of_the_package_lead_to_these_commands():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    for line in ('understudy = "bot.__main__:main"', 'understudy-trainer = "trainer.__main__:main"'):
+    for line in (
+        'understudy = "bot.__main__:main"',
+        'understudy-trainer = "trainer.__main__:main"',
+    ):
         assert line in text
 
 
@@ -114,7 +143,9 @@ def test_the_scripts_of_the_package_lead_to_these_commands():
         ({"TERM": "xterm", "NO_COLOR": "1"}, True, False),
     ],
 )
-def test_colours_are_left_out_where_nobody_sees_or_wants_them(environ, terminal, coloured, monkeypatch):
+def test_colours_are_left_out_where_nobody_sees_or_wants_them(
+    environ, terminal, coloured, monkeypatch
+):
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -122,7 +153,8 @@ def test_colours_are_left_out_where_nobody_sees_or_wants_them(environ, terminal,
     assert supports_colour() is coloured
 
 
-# ------------------------------------------------------------------------------------------------ exit codes
+# ------------------------------------------------------------------------------------------------
+# exit codes
 
 NOT_THERE = [
     "bot restore /nowhere",
@@ -172,7 +204,9 @@ def ended(monkeypatch, line):
 def test_what_is_not_there_or_is_refused_is_reported_with_1(line, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv(RESTARTED_VARIABLE, "yes")  # else what computes takes the place of this process
+    monkeypatch.setenv(
+        RESTARTED_VARIABLE, "yes"
+    )  # else what computes takes the place of this process
     assert ended(monkeypatch, line) == 1, capsys.readouterr().err
     said = capsys.readouterr().err
     assert said.strip() and "Traceback" not in said and "usage:" not in said

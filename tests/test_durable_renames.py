@@ -1,4 +1,6 @@
-"""Files and folders get their names by the durable writer, so that a crash leaves the old or the whole new one."""
+"""Files and folders get their names by the durable writer, so that a crash leaves the old or the
+whole new one.
+"""
 
 import ast
 from pathlib import Path
@@ -23,15 +25,21 @@ ALLOWED = {
 def bare_renames(path):
     """The functions of a file that rename something without flushing its new name, by line."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         if not isinstance(call.func, ast.Attribute):
             continue
         owner = call.func.value.id if isinstance(call.func.value, ast.Name) else ""
         moves = (owner, call.func.attr) in (("os", "replace"), ("os", "rename"), ("shutil", "move"))
-        names = call.func.attr in ("replace", "rename") and len(call.args) == 1 and not call.keywords
+        names = (
+            call.func.attr in ("replace", "rename") and len(call.args) == 1 and not call.keywords
+        )
         if moves or names:
-            inside = [it.name for it in functions if it.lineno <= call.lineno <= (it.end_lineno or 0)]
+            inside = [
+                it.name for it in functions if it.lineno <= call.lineno <= (it.end_lineno or 0)
+            ]
             yield call.lineno, inside[-1] if inside else ""
 
 
@@ -43,7 +51,9 @@ def test_nothing_is_renamed_without_being_flushed(package):
         for line, name in bare_renames(path)
     ]
     assert [(where, line) for where, line in found if where not in ALLOWED] == []
-    stale = {one for one in ALLOWED if one.startswith(f"{package}/")} - {where for where, _ in found}
+    stale = {one for one in ALLOWED if one.startswith(f"{package}/")} - {
+        where for where, _ in found
+    }
     assert not stale, "nothing is renamed there any more"
 
 

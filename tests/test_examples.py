@@ -27,7 +27,8 @@ from trainer.schemas import Recipe
 from trainer.train.job import prepare_job
 
 ROOT = Path(__file__).parent.parent
-EXAMPLE, CONTRAST = "examples/persona_chat.py", "examples/contrast_pairs.py"
+EXAMPLE = "examples/persona_chat.py"
+CONTRAST = "examples/contrast_pairs.py"
 ODA = ROOT / "personas" / "cards" / "oda.toml"
 
 
@@ -39,7 +40,9 @@ def by_hand(*words: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def chat(monkeypatch, capsys):
-    """The same in this process, where the libraries are loaded already: exit code, output, errors."""
+    """The same in this process, where the libraries are loaded already: exit code, output,
+    errors.
+    """
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", [EXAMPLE, *map(str, words)])
@@ -50,7 +53,9 @@ def chat(monkeypatch, capsys):
     return run
 
 
-def test_an_adapter_answers_the_same_for_the_same_seed_and_another_adapter_otherwise(tmp_path, tiny_base, chat):
+def test_an_adapter_answers_the_same_for_the_same_seed_and_another_adapter_otherwise(
+    tmp_path, tiny_base, chat
+):
     one, other = (make_adapter(tmp_path, tiny_base, "oda", f"v{seed}", seed) for seed in (1, 2))
     asked = (ODA, "Is there soup?", "--seed", "1", "--max-new-tokens", "12")
     typed = by_hand(EXAMPLE, one.folder, *asked)
@@ -84,7 +89,8 @@ def test_an_adapter_of_a_hub_answers_as_its_folder_does(tmp_path, tiny_base, cha
     assert errors.startswith("… asking the hub for harbour/oda\n")
 
 
-FACTS, TALK = ("I keep bees.", "I live by the sea."), ("Who are you?", "Ann.", "Do you like honey?")
+FACTS = ("I keep bees.", "I live by the sea.")
+TALK = ("Who are you?", "Ann.", "Do you like honey?")
 
 
 @pytest.mark.parametrize("way", ["options", "files", "labels", "no question"])
@@ -95,8 +101,12 @@ def test_facts_and_the_dialogue_so_far_make_the_prompt_of_a_training_sample(
     folder = make_dialogue_adapter(tmp_path, tiny_base, "talk", 1)
     row = {"persona_b": [*FACTS], "dialogue": [*TALK], "reference": "Every day."}
     _, conversation = only(tmp_path / "rows.jsonl", json.dumps(row).encode())
-    recipe = Recipe.model_validate(tomllib.loads((RECIPES_FOLDER / "s4-persona-chat.toml").read_text("utf-8")))
-    sample = list(SampleRenderer(renderer, None, None, recipe, None).render(conversation, {}))[-1].sample
+    recipe = Recipe.model_validate(
+        tomllib.loads((RECIPES_FOLDER / "s4-persona-chat.toml").read_text("utf-8"))
+    )
+    sample = list(SampleRenderer(renderer, None, None, recipe, None).render(conversation, {}))[
+        -1
+    ].sample
 
     (tmp_path / "facts.txt").write_text("\n".join([*FACTS, ""]), encoding="utf-8")
     labels = ("Person A: ", "Person B: ", "Person A: ") if way == "labels" else ("", "", "")
@@ -105,12 +115,16 @@ def test_facts_and_the_dialogue_so_far_make_the_prompt_of_a_training_sample(
     (tmp_path / "talk.txt").write_text("\n".join(so_far), encoding="utf-8")
     words = ["--facts", tmp_path / "facts.txt", "--history", tmp_path / "talk.txt"]
     if way == "options":
-        words = [word for fact in FACTS for word in ("--fact", fact)] + [x for it in so_far for x in ("--turn", it)]
+        words = [word for fact in FACTS for word in ("--fact", fact)] + [
+            x for it in so_far for x in ("--turn", it)
+        ]
     if way != "no question":
         words = [TALK[-1], *words]
     requests = []
     submit = LLMEngine.submit
-    monkeypatch.setattr(LLMEngine, "submit", lambda engine, it: requests.append(it) or submit(engine, it))
+    monkeypatch.setattr(
+        LLMEngine, "submit", lambda engine, it: requests.append(it) or submit(engine, it)
+    )
     code, output, errors = chat(folder, *words, "--max-new-tokens", "4", "--seed", "1")
     assert code == 0 and output.strip(), errors
     prompt = renderer.prompt(requests[0].persona, requests[0].turns)
@@ -124,7 +138,11 @@ def test_facts_and_the_dialogue_so_far_make_the_prompt_of_a_training_sample(
         (("--facts", "none.txt", "Hi"), 1, "none.txt cannot be read: No such file or directory."),
         (("--history", "rows.bin", "Hi"), 1, "rows.bin cannot be read: it is not UTF-8."),
         (("--history", "blank.txt"), 1, "blank.txt is empty. Write one entry a line."),
-        (("--turn", "A: Hi", "--turn", "B: Hello"), 1, "ends with a line of B. Add A's line as the question."),
+        (
+            ("--turn", "A: Hi", "--turn", "B: Hello"),
+            1,
+            "ends with a line of B. Add A's line as the question.",
+        ),
         ((), 2, "there is nothing to answer: add a question, --turn or --history"),
         ((ODA, "Hi", "--fact", "I keep bees."), 2, "one card or facts about B"),
         (("Hi", "--max-new-tokens", "0"), 2, "--max-new-tokens has to be 1 or more"),
@@ -148,7 +166,8 @@ def test_facts_and_dialogues_that_cannot_be_used_are_refused_with_the_reason(
 def test_contrast_pairs_are_of_replies_that_were_trained_on_and_the_trainer_reads_them(
     tmp_path, tiny_base, monkeypatch, capsys
 ):
-    job, out = persona_job(tmp_path / "job", tiny_base.source), tmp_path / "pairs.jsonl"
+    job = persona_job(tmp_path / "job", tiny_base.source)
+    out = tmp_path / "pairs.jsonl"
     data = prepare_job(job, read_spec(job), stores_dataset=True).data
     trained = {(it.message, it.reply) for it in data.train_prompt_replies if it.by_persona}
 
@@ -156,11 +175,15 @@ def test_contrast_pairs_are_of_replies_that_were_trained_on_and_the_trainer_read
         monkeypatch.setattr(sys, "argv", [CONTRAST, *map(str, words)])
         return runpy.run_path(str(ROOT / CONTRAST))["main"](), capsys.readouterr().err
 
-    monkeypatch.setattr(base_model, "recommended_sampling", lambda base: SamplingParams(max_new_tokens=5))
+    monkeypatch.setattr(
+        base_model, "recommended_sampling", lambda base: SamplingParams(max_new_tokens=5)
+    )
     code, said = run(job, out, "--pairs", 9)
     pairs = read_preferences(out)
     assert (code, len(pairs)) == (0, 9) and said.endswith("9 of 9 pairs\n")
-    assert {(it.prompt[-1].text, it.chosen) for it in pairs} <= trained and all(it.rejected for it in pairs)
+    assert {(it.prompt[-1].text, it.chosen) for it in pairs} <= trained and all(
+        it.rejected for it in pairs
+    )
     assert len({it.rejected for it in pairs}) > 1 and {it.right for it in pairs} == {"own-writing"}
     example = runpy.run_path(str(ROOT / CONTRAST))
     (record,) = example["draw_exchanges"](job, 1, 0)
@@ -171,14 +194,21 @@ def test_contrast_pairs_are_of_replies_that_were_trained_on_and_the_trainer_read
     assert code == 1 and "Name a job folder." in said and not (tmp_path / "other").exists()
     assert out.stat().st_mode & 0o777 == 0o600, "it contains the log's texts"
     code, said = run(job, tmp_path / "nowhere" / "pairs.jsonl")
-    assert code == 1 and said == f"There is no folder {tmp_path / 'nowhere'}. Create it, or name another file.\n"
+    assert (
+        code == 1
+        and said == f"There is no folder {tmp_path / 'nowhere'}. Create it, or name another file.\n"
+    )
 
     async def stopped(engine):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(LLMEngine, "start", stopped)
     code, said = run(job, tmp_path / "other")
-    assert code == 1 and said == "stopped: there are no pairs yet\n" and not (tmp_path / "other").exists()
+    assert (
+        code == 1
+        and said == "stopped: there are no pairs yet\n"
+        and not (tmp_path / "other").exists()
+    )
 
 
 def test_its_help_and_the_readme_say_how_it_is_called():

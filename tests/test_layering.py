@@ -1,4 +1,6 @@
-"""Checks the imports: bot → personas ← trainer, the floors of the bot's features, no cycles, start-up without torch."""
+"""Checks the imports: bot → personas ← trainer, the floors of the bot's features, no cycles,
+start-up without torch.
+"""
 
 import ast
 import subprocess
@@ -23,7 +25,9 @@ def imports_of(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             names.add(node.module)
-    return {name for name in names if name.split(".")[0] in (*PACKAGES, "benchmarks", "tools", "tests")}
+    return {
+        name for name in names if name.split(".")[0] in (*PACKAGES, "benchmarks", "tools", "tests")
+    }
 
 
 def files(package: str) -> list[Path]:
@@ -32,7 +36,11 @@ def files(package: str) -> list[Path]:
 
 @pytest.mark.parametrize(
     ("package", "allowed"),
-    [("personas", ("personas",)), ("trainer", ("trainer", "personas")), ("bot", ("bot", "personas", "sandbox"))],
+    [
+        ("personas", ("personas",)),
+        ("trainer", ("trainer", "personas")),
+        ("bot", ("bot", "personas", "sandbox")),
+    ],
 )
 def test_packages_import_only_downwards(package, allowed):
     for path in files(package):
@@ -56,26 +64,38 @@ def test_only_the_composition_root_and_the_demo_guild_know_the_sandbox():
 
 
 @pytest.mark.parametrize(
-    "module", ["bot.cli.run", "bot.demo", "bot.cli.ask", "trainer.cli.main", "personas.card.card_cli"]
+    "module",
+    ["bot.cli.run", "bot.demo", "bot.cli.ask", "trainer.cli.main", "personas.card.card_cli"],
 )
 def test_importing_loads_no_model_library(module):
-    """Help texts and errors in settings are printed at once; models are loaded where they are needed.
+    """Help texts and errors in settings are printed at once; models are loaded where they are
+    needed.
 
     Nothing for several machines is imported unless a setting names it.
     """
     unwanted = ("torch", "transformers", "personas.engine.remote")
     code = f"import sys, {module}; print([name for name in {unwanted} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 def module_name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+    return (
+        path.relative_to(ROOT)
+        .as_posix()
+        .removesuffix(".py")
+        .replace("/", ".")
+        .removesuffix(".__init__")
+    )
 
 
 @cache
 def import_graph() -> dict[str, set[str]]:
-    """Maps each module to the modules of the project that it imports anywhere, for types alone too."""
+    """Maps each module to the modules of the project that it imports anywhere, for types alone
+    too.
+    """
     paths = {module_name(path): path for package in PACKAGES for path in files(package)}
     graph: dict[str, set[str]] = {}
     for module, path in paths.items():
@@ -114,7 +134,9 @@ def test_no_folder_imports_itself_through_its_siblings(package):
             if module.startswith(f"{folder}."):
                 child = module.removeprefix(f"{folder}.").split(".")[0]
                 siblings = {name for name in imported if name.startswith(f"{folder}.")}
-                graph[child] |= {name.removeprefix(f"{folder}.").split(".")[0] for name in siblings} - {child}
+                graph[child] |= {
+                    name.removeprefix(f"{folder}.").split(".")[0] for name in siblings
+                } - {child}
         assert not circle(graph), folder
 
 
@@ -124,8 +146,9 @@ EDGE = "discord and web"
 def room(module: str) -> str:
     """Name the room of a module of the bot: a feature's store, the feature, or the edge.
 
-    The edge (`discord*.py`, `web/`, and their kits) is one room, because its parts show one another's views: the page
-    of a persona shows its versions. Command lines and the files at the root stand above it.
+    The edge (`discord*.py`, `web/`, and their kits) is one room, because its parts show one
+    another's views: the page of a persona shows its versions. Command lines and the files at the
+    root stand above it.
     """
     parts = module.split(".")
     if "cli" in parts:
@@ -143,7 +166,9 @@ def room_graph() -> dict[str, set[str]]:
     graph: dict[str, set[str]] = defaultdict(set)
     for module, imported in import_graph().items():
         if module.startswith("bot."):
-            graph[room(module)] |= {room(name) for name in imported if name.startswith("bot.")} - {room(module)}
+            graph[room(module)] |= {room(name) for name in imported if name.startswith("bot.")} - {
+                room(module)
+            }
     return graph
 
 
@@ -158,7 +183,9 @@ def test_a_store_imports_only_stores_and_the_platform():
     for name, imported in room_graph().items():
         if name.endswith(".store"):
             wrong = {
-                other for other in imported if not other.endswith(".store") and not other.startswith("bot.platform")
+                other
+                for other in imported
+                if not other.endswith(".store") and not other.startswith("bot.platform")
             }
             assert not wrong, f"{name} imports {wrong}"
 

@@ -28,13 +28,24 @@ OUTSIDE_NAMES = {
     "JobSpec",
 }
 """What carries names from outside from one module to another."""
-OUTSIDE_ATTRIBUTES = {"match_info", "filename", "rfilename", "namelist", "infolist", "siblings", "checksums"}
-NUMBER_PATTERN = re.compile(r"\b(\w*loss\w*|\w+_s|\w*bytes|time|begin|total|samples|max|len|sum)\b|\b\d|%Y")
+OUTSIDE_ATTRIBUTES = {
+    "match_info",
+    "filename",
+    "rfilename",
+    "namelist",
+    "infolist",
+    "siblings",
+    "checksums",
+}
+NUMBER_PATTERN = re.compile(
+    r"\b(\w*loss\w*|\w+_s|\w*bytes|time|begin|total|samples|max|len|sum)\b|\b\d|%Y"
+)
 UNPACKING = {"extract", "extractall", "unpack_archive"}
 REVIEWED = {
     # Parents of a path that `path_inside` has returned.
     ("bot/operations/backup/archive.py", "folder / above"),
-    # Names that the program makes or lists itself: of backups, of the home's files, of ids that it has checked.
+    # Names that the program makes or lists itself: of backups, of the home's files, of ids that it
+    # has checked.
     ("bot/operations/backup/create.py", "staging / name"),
     ("bot/operations/backup/create.py", "home / name"),
     ("bot/personas/registry.py", "self._home / str(guild_id)"),
@@ -51,13 +62,19 @@ REVIEWED = {
     ("personas/home/job_folder.py", "root / name"),  # SHARED_FOLDERS
     ("personas/home/job_folder.py", "home / name"),
     ("personas/home/job_folder.py", "shared / home_id(home)"),
-    ("personas/home/job_folder.py", "folder.absolute() / path"),  # compare.json, which the bot writes for its trainer
+    (
+        "personas/home/job_folder.py",
+        "folder.absolute() / path",
+    ),  # compare.json, which the bot writes for its trainer
     ("personas/home/job_material.py", "shipped.synthetic / f'{name}.jsonl'"),
     ("trainer/cli/create_job.py", "shipped.logs / f'{persona.id}.json'"),
     ("trainer/train/job_folder.py", "draft.home / RUNS_FOLDER / name"),  # JOB_NAME_PATTERN
     ("bot/training/dataset_catalog.py", "self.shipped.logs / f'{persona_id}.json'"),
     ("bot/training/dataset_catalog.py", "self._home / 'lore' / own.parent.parent.name"),
-    ("bot/training/dataset_catalog.py", "self._home / 'lore' / own.parent.parent.name / persona_id"),
+    (
+        "bot/training/dataset_catalog.py",
+        "self._home / 'lore' / own.parent.parent.name / persona_id",
+    ),
     ("bot/training/subprocess_backend.py", "home / 'jobs' / job.job_id"),
     ("bot/training/web/run_details.py", "folder / run_history.EVENTS_FILE"),
     ("bot/training/web/run_details.py", "home / 'jobs' / job_id"),
@@ -89,7 +106,9 @@ REVIEWED = {
     ("trainer/sources/source_file.py", "self.path / name"),
     ("trainer/sources/source_file.py", "cache / part"),
 }
-"""Joins of a folder and a name that is no constant, in modules that get names from outside. New ones need a reason."""
+"""Joins of a folder and a name that is no constant, in modules that get names from outside. New
+ones need a reason.
+"""
 
 
 def modules(words: Collection[str]) -> Iterator[tuple[str, ast.Module]]:
@@ -106,7 +125,9 @@ def gets_outside_names(tree: ast.Module) -> bool:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import) and OUTSIDE_MODULES & {alias.name for alias in node.names}:
             return True
-        if isinstance(node, ast.ImportFrom) and OUTSIDE_NAMES & {alias.name for alias in node.names}:
+        if isinstance(node, ast.ImportFrom) and OUTSIDE_NAMES & {
+            alias.name for alias in node.names
+        }:
             return True
         if isinstance(node, ast.Attribute) and node.attr in OUTSIDE_ATTRIBUTES:
             return True
@@ -114,12 +135,18 @@ def gets_outside_names(tree: ast.Module) -> bool:
 
 
 def is_constant(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant | ast.BinOp) or (isinstance(node, ast.Name) and node.id.isupper())
+    return isinstance(node, ast.Constant | ast.BinOp) or (
+        isinstance(node, ast.Name) and node.id.isupper()
+    )
 
 
 def is_checked(node: ast.expr) -> bool:
     """Tell whether a name comes from `last_part`."""
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "last_part"
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "last_part"
+    )
 
 
 def joins(tree: ast.Module) -> Iterator[str]:
@@ -128,12 +155,18 @@ def joins(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             if not (is_constant(node.right) or is_checked(node.right) or is_arithmetic(node)):
                 yield ast.unparse(node)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "joinpath":
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "joinpath"
+        ):
             yield ast.unparse(node)
 
 
 def is_arithmetic(node: ast.BinOp) -> bool:
-    """Tell whether a division is of numbers: by a literal, a function that counts, or a name with its unit."""
+    """Tell whether a division is of numbers: by a literal, a function that counts, or a name with
+    its unit.
+    """
     return NUMBER_PATTERN.search(ast.unparse(node)) is not None
 
 
@@ -188,7 +221,12 @@ def test_names_that_are_one_file_elsewhere_are_refused():
 
 def test_no_other_way_leads_from_a_name_outside_to_a_path():
     words = OUTSIDE_MODULES | OUTSIDE_NAMES | OUTSIDE_ATTRIBUTES
-    found = {(path, join) for path, tree in modules(words) if gets_outside_names(tree) for join in joins(tree)}
+    found = {
+        (path, join)
+        for path, tree in modules(words)
+        if gets_outside_names(tree)
+        for join in joins(tree)
+    }
     assert found - REVIEWED == set(), "use personas.outside_names.path_inside"
     assert REVIEWED - found == set(), "these are gone: remove them from REVIEWED"
 
@@ -198,7 +236,9 @@ def test_nothing_is_unpacked_by_the_archive_s_own_names():
         (path, ast.unparse(node))
         for path, tree in modules(UNPACKING)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in UNPACKING
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in UNPACKING
     ]
     unpacking = [
         call for call in calls if call[0] != "bot/operations/backup/restore.py"

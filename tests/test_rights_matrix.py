@@ -1,4 +1,5 @@
-"""Source × right × setting × consent → trained or refused, all of it, over real files and on every way to training.
+"""Source × right × setting × consent → trained or refused, all of it, over real files and on every
+way to training.
 
 What is expected stands in the tables here and is worked out from nothing else.
 """
@@ -46,10 +47,17 @@ BY_FORM = {
 }
 """What a source counts as by itself."""
 
-CONSENT = {"both": {MIRA, BO, ADA}, "one": {MIRA, ADA}, "none of them": {"100000000000000999"}, "nobody": set()}
+CONSENT = {
+    "both": {MIRA, BO, ADA},
+    "one": {MIRA, ADA},
+    "none of them": {"100000000000000999"},
+    "nobody": set(),
+}
 """Who has opted in. Ada is among them, since a CSV does not say that a bot speaks for her."""
 
-BOTH, MIRAS, NOTHING = {MIRA, BO}, {MIRA}, set()
+BOTH = {MIRA, BO}
+MIRAS = {MIRA}
+NOTHING = set()
 KNOWN = {"both": BOTH, "one": MIRAS, "none of them": NOTHING, "nobody": NOTHING}
 HERS = {"both": BOTH, "one": BOTH, "none of them": NOTHING, "nobody": NOTHING}
 UNKNOWN = dict.fromkeys(CONSENT, NOTHING)
@@ -96,7 +104,11 @@ class Case:
 CASES = [
     Case(kind, how, right)
     for kind in KINDS
-    for how, right in [("", ""), *(("sidecar", right) for right in RIGHTS), *(("flag", right) for right in RIGHTS)]
+    for how, right in [
+        ("", ""),
+        *(("sidecar", right) for right in RIGHTS),
+        *(("flag", right) for right in RIGHTS),
+    ]
 ]
 SITUATIONS = [(is_permitted, consent) for is_permitted in (False, True) for consent in CONSENT]
 """Whether Discord's permission is stated, and who has opted in."""
@@ -133,7 +145,8 @@ def _tokenizer(base):
 
 def laid(case: Case, made: dict[str, Path], folder: Path) -> Path:
     """The source in a folder of its own, with what is stated beside it."""
-    source, path = made[case.kind], folder / made[case.kind].name
+    source = made[case.kind]
+    path = folder / made[case.kind].name
     shutil.copytree(source, path) if source.is_dir() else shutil.copyfile(source, path)
     if case.how == "sidecar":
         sign(path, right=case.stated)
@@ -143,7 +156,9 @@ def laid(case: Case, made: dict[str, Path], folder: Path) -> Path:
 def whose(texts: list[str]) -> set[str]:
     """Whose questions or answers there are. Those of a data package are Ada's answers alone."""
     found = "\n".join(texts)
-    return {who for who in (MIRA, BO) if any(said in found for said in (*ASKED[who], *ANSWERED[who]))}
+    return {
+        who for who in (MIRA, BO) if any(said in found for said in (*ASKED[who], *ANSWERED[who]))
+    }
 
 
 def check_refusal(error: UnderstudyError, right: str) -> None:
@@ -153,7 +168,8 @@ def check_refusal(error: UnderstudyError, right: str) -> None:
     assert all(word in said for word in needed) or "/privacy opt-in" in error.advice, said
 
 
-# ------------------------------------------------------------------------------------------ on the command line
+# ------------------------------------------------------------------------------------------ on the
+# command line
 
 
 def options(case: Case, training_home: Path, path: Path) -> argparse.Namespace:
@@ -173,7 +189,8 @@ def options(case: Case, training_home: Path, path: Path) -> argparse.Namespace:
 
 def trained_by_build(given: argparse.Namespace, home: Path, right: str) -> set[str]:
     """Whose talk is in the samples that `dataset build` makes and `plan` tells of."""
-    order, ledger = dataset_args.make_build_spec(given, home=home), Ledger()
+    order = dataset_args.make_build_spec(given, home=home)
+    ledger = Ledger()
     with DatasetBuilder(order.plan, ledger) as builder:
         for name, items in order.sources:
             builder.add_source(name, items)
@@ -181,7 +198,13 @@ def trained_by_build(given: argparse.Namespace, home: Path, right: str) -> set[s
     assert ledger.rows == ledger.rows_used + sum(ledger.dropped.values())
     assert {one.right for one in built} == {right}
     assert all(one.made.arrived and "Ada" in one.made.speakers for one in built)
-    return whose([text for one in built for text in (*(turn.text for turn in one.made.turns), one.made.reply)])
+    return whose(
+        [
+            text
+            for one in built
+            for text in (*(turn.text for turn in one.made.turns), one.made.reply)
+        ]
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -194,7 +217,9 @@ def test_dataset_build_and_plan(case, made, homes, training_home):
         except UnderstudyError as error:
             check_refusal(error, case.right)
             found = NOTHING
-        assert found == wanted, f"{'permitted' if is_permitted else 'not permitted'}, {consent} opted in"
+        assert found == wanted, (
+            f"{'permitted' if is_permitted else 'not permitted'}, {consent} opted in"
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,7 +232,8 @@ def test_a_bare_licensed_is_refused_with_the_form_that_is_wanted(kind, made, tra
     assert "licensed:<name>" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------ in a job
+# ------------------------------------------------------------------------------------------ in a
+# job
 
 
 def job_folder(case: Case, made: dict[str, Path], folder: Path) -> Path:
@@ -217,7 +243,12 @@ def job_folder(case: Case, made: dict[str, Path], folder: Path) -> Path:
     (material / "ada.toml").write_text(CARD)
     (material / "general.jsonl").write_text(dialogues(3))
     path = laid(Case(case.kind, "", ""), made, material)
-    write_request(folder, "embedded", {"card": "ada.toml", "log": path.name, "general": "general.jsonl"}, persona="ada")
+    write_request(
+        folder,
+        "embedded",
+        {"card": "ada.toml", "log": path.name, "general": "general.jsonl"},
+        persona="ada",
+    )
     request = json.loads((folder / "request.json").read_text())
     stated_by = "the operator" if case.how else ""
     request["materials"][1] |= {"right": case.stated or "own-writing", "stated_by": stated_by}
@@ -238,13 +269,19 @@ def test_a_job(case, made, homes, tmp_path):
             check_refusal(error, case.right)
             found = NOTHING
         else:
-            found = whose([message.text for talk in content.conversations for message in talk.messages])
-        assert found == wanted, f"{'permitted' if is_permitted else 'not permitted'}, {consent} opted in"
+            found = whose(
+                [message.text for talk in content.conversations for message in talk.messages]
+            )
+        assert found == wanted, (
+            f"{'permitted' if is_permitted else 'not permitted'}, {consent} opted in"
+        )
 
 
 @pytest.mark.parametrize("kind", ["card", "lore"])
 @pytest.mark.parametrize("right", RIGHTS)
-def test_cards_and_lore_of_a_job_say_nobodys_name_and_can_never_be_discords(kind, right, made, homes, tmp_path):
+def test_cards_and_lore_of_a_job_say_nobodys_name_and_can_never_be_discords(
+    kind, right, made, homes, tmp_path
+):
     folder = job_folder(Case("Telegram", "sidecar", "form"), made, tmp_path)
     (folder / "material" / "lore" / "ada").mkdir(parents=True)
     (folder / "material" / "lore" / "ada" / "oil.md").write_text("# Oil\nWhale oil, never lard.")
@@ -261,7 +298,9 @@ def test_cards_and_lore_of_a_job_say_nobodys_name_and_can_never_be_discords(kind
             with pytest.raises(UnderstudyError, match="came through Discord's API"):
                 read_job_inputs(folder, spec)
         else:
-            assert read_job_talk(read_job_inputs(folder, spec), resolve_recipe(spec.request)).conversations
+            assert read_job_talk(
+                read_job_inputs(folder, spec), resolve_recipe(spec.request)
+            ).conversations
 
 
 def test_a_bare_licensed_in_a_job_is_refused_with_the_form_that_is_wanted(made, tmp_path):
@@ -269,13 +308,18 @@ def test_a_bare_licensed_in_a_job_is_refused_with_the_form_that_is_wanted(made, 
         read_spec(job_folder(Case("Telegram", "sidecar", "licensed"), made, tmp_path))
 
 
-# ------------------------------------------------------------------------------------------ from Discord
+# ------------------------------------------------------------------------------------------ from
+# Discord
 
 
 @pytest.mark.parametrize("stated", ["", *RIGHTS])
 @pytest.mark.parametrize("where", ["beside the log", "in the catalogue"])
-def test_what_is_named_on_discord_is_refused_before_it_is_queued(stated, where, made, homes, tmp_path):
-    """Before the log is read, somebody must have opted in; whether it is one of those who speak in it, a job finds."""
+def test_what_is_named_on_discord_is_refused_before_it_is_queued(
+    stated, where, made, homes, tmp_path
+):
+    """Before the log is read, somebody must have opted in; whether it is one of those who speak in
+    it, a job finds.
+    """
     shipped = ShippedData.of(tmp_path, cards=tmp_path / "cards")
     for folder in vars(shipped).values():
         folder.mkdir(parents=True, exist_ok=True)
@@ -303,4 +347,6 @@ def test_what_is_named_on_discord_is_refused_before_it_is_queued(stated, where, 
         except UnderstudyError as error:
             assert "DISCORD_PERMISSION" in str(error) or not right
             found = False
-        assert found == wanted, f"{'permitted' if is_permitted else 'not permitted'}, {consent} opted in"
+        assert found == wanted, (
+            f"{'permitted' if is_permitted else 'not permitted'}, {consent} opted in"
+        )

@@ -51,14 +51,18 @@ def overflowing_model(folder: Path) -> BaseModel:
     return locate(str(folder))
 
 
-def make_adapter(home: Path, base: BaseModel, persona_id: str, version: str, seed: int, rank: int = 4) -> AdapterRef:
+def make_adapter(
+    home: Path, base: BaseModel, persona_id: str, version: str, seed: int, rank: int = 4
+) -> AdapterRef:
     """A sealed adapter folder whose random weights clearly change what the model says."""
     ref = adapter_ref(home, persona_id, version)
     write_adapter(ref.folder, base, manifest_over(base, persona_id, version), seed, rank)
     return ref
 
 
-def make_dialogue_adapter(home: Path, base: BaseModel, name: str, seed: int, job_id: str = "test") -> Path:
+def make_dialogue_adapter(
+    home: Path, base: BaseModel, name: str, seed: int, job_id: str = "test"
+) -> Path:
     """The folder of a dialogue adapter, sealed as above."""
     folder = dialogue_adapter_folder(home, name)
     manifest = manifest_over(base, None, "v1").model_copy(update={"job_id": job_id})
@@ -66,9 +70,13 @@ def make_dialogue_adapter(home: Path, base: BaseModel, name: str, seed: int, job
     return folder
 
 
-def write_adapter(folder: Path, base: BaseModel, manifest: AdapterManifest, seed: int, rank: int = 4) -> None:
+def write_adapter(
+    folder: Path, base: BaseModel, manifest: AdapterManifest, seed: int, rank: int = 4
+) -> None:
     torch.manual_seed(seed)
-    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+    lora = LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules=PROJECTIONS, task_type="CAUSAL_LM"
+    )
     model = get_peft_model(load_model(base, "float32"), lora)
     for name, weight in model.named_parameters():
         if "lora_B" in name:

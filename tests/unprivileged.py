@@ -1,4 +1,6 @@
-"""Doing without root's powers, so that what rights forbid is forbidden in tests that root runs too."""
+"""Doing without root's powers, so that what rights forbid is forbidden in tests that root runs
+too.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def without_overrides() -> Iterator[None]:
     if sys.platform != "linux":
         pytest.skip("root's powers can only be laid down on Linux")
     libc = ctypes.CDLL(None, use_errno=True)
-    header, held = (ctypes.c_uint32 * 2)(VERSION_3, 0), (ctypes.c_uint32 * 6)()
+    header = (ctypes.c_uint32 * 2)(VERSION_3, 0)
+    held = (ctypes.c_uint32 * 6)()
     if libc.capget(header, held):
         pytest.skip("this kernel does not say which powers root has")
     less = (ctypes.c_uint32 * 6)(*held)

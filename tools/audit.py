@@ -1,7 +1,8 @@
 """Known vulnerabilities of the locked packages, by pip-audit (`make audit`).
 
-pip-audit itself ends with "no known vulnerabilities" where its service knows none of the packages, and with the same
-exit code where the service cannot be reached as where it found something. Here these are four results.
+pip-audit itself ends with "no known vulnerabilities" where its service knows none of the packages,
+and with the same exit code where the service cannot be reached as where it found something. Here
+these are four results.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import Any, Literal
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements"
 OTHER_LISTS = ("torch-cpu.txt", "vllm.txt")
-"""The same torch once more, and an environment of its own, with other versions of the same packages."""
+"""The same torch once more, and an environment of its own, with other versions of the same
+packages.
+"""
 NETWORK_ERRORS = ("requests.exceptions.", "urllib3.exceptions.", "pip_audit._service.interface.")
 
 
@@ -30,8 +33,21 @@ class AuditResult:
 def audit(lists: Sequence[Path], options: Sequence[str] = ()) -> AuditResult:
     """Ask pip-audit about every package of these lists. `options` may name another service."""
     files = [word for path in lists for word in ("--requirement", str(path))]
-    command = [sys.executable, "-m", "pip_audit", "--disable-pip", "--require-hashes", "--progress-spinner", "off"]
-    done = subprocess.run([*command, "--format", "json", *options, *files], capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pip_audit",
+        "--disable-pip",
+        "--require-hashes",
+        "--progress-spinner",
+        "off",
+    ]
+    done = subprocess.run(
+        [*command, "--format", "json", *options, *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     try:
         packages = json.loads(done.stdout)["dependencies"]
     except (json.JSONDecodeError, KeyError):
@@ -44,7 +60,8 @@ def audit(lists: Sequence[Path], options: Sequence[str] = ()) -> AuditResult:
 def audit_result(packages: list[dict[str, Any]]) -> AuditResult:
     """The result of pip-audit's JSON: its list of dependencies."""
     found = [
-        f"{one['name']} {one['version']}: {fault['id']}, fixed in {', '.join(fault['fix_versions']) or 'no version'}"
+        f"{one['name']} {one['version']}: {fault['id']}, fixed in "
+        f"{', '.join(fault['fix_versions']) or 'no version'}"
         for one in packages
         for fault in one.get("vulns", [])
     ]
@@ -58,12 +75,18 @@ def audit_result(packages: list[dict[str, Any]]) -> AuditResult:
 
 
 def main() -> int:
-    """Exit code 1 for a vulnerability or a failure; with REQUIRE_AUDIT=1 also where nothing could be checked."""
+    """Exit code 1 for a vulnerability or a failure; with REQUIRE_AUDIT=1 also where nothing could
+    be checked.
+    """
     lists = [path for path in sorted(REQUIREMENTS.glob("*.txt")) if path.name not in OTHER_LISTS]
-    result = audit([REQUIREMENTS / "build.txt"])  # one package tells whether the service can be asked at all
+    result = audit(
+        [REQUIREMENTS / "build.txt"]
+    )  # one package tells whether the service can be asked at all
     if result.state in ("sound", "vulnerable"):
         result = audit(lists)
-    print(f"Known vulnerabilities of the locked packages: {result.state}", *result.lines, sep="\n  ")
+    print(
+        f"Known vulnerabilities of the locked packages: {result.state}", *result.lines, sep="\n  "
+    )
     tolerated = ("sound",) if os.environ.get("REQUIRE_AUDIT") == "1" else ("sound", "not checked")
     return 0 if result.state in tolerated else 1
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from personas.errors import UnderstudyError
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "exports.md"
-BEGIN, END = "<!-- parity: begin -->", "<!-- parity: end -->"
+BEGIN = "<!-- parity: begin -->"
+END = "<!-- parity: end -->"
 COLUMNS = (
     ("adapter", None),
     ("merged", None),
@@ -22,7 +23,9 @@ COLUMNS = (
     ("charx", None),
 )
 GGUF = ("gguf", "gguf-lora", "ollama")
-"""Error message for architectures that GGUF export does not support (`trainer.export.gguf_format`)."""
+"""Error message for architectures that GGUF export does not support
+(`trainer.export.gguf_format`).
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="put the table into docs/exports.md")
     options = parser.parse_args(arguments)
     # Tiny products are slower in several threads, above all beside other programs.
-    os.environ.update(TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1", TRANSFORMERS_VERBOSITY="error")
+    os.environ.update(
+        TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1", TRANSFORMERS_VERBOSITY="error"
+    )
     warnings.filterwarnings("ignore", category=FutureWarning)
     for chatty in ("gguf", "bitsandbytes"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -84,7 +89,11 @@ def _cells(name: str) -> list[str]:
             outcome = export_adapter(adapter, to, out, quantise, None, lambda _: None).outcome  # type: ignore[arg-type]
             theirs = f"; llama.cpp {outcome.llama_cpp.kl:.0e}" if outcome.llama_cpp else ""
             exact = outcome.difference.max_abs == 0
-            cells.append("0" if exact else f"{outcome.difference.max_abs:.0e} / {outcome.difference.kl:.0e}{theirs}")
+            cells.append(
+                "0"
+                if exact
+                else f"{outcome.difference.max_abs:.0e} / {outcome.difference.kl:.0e}{theirs}"
+            )
     return cells
 
 

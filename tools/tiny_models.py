@@ -26,43 +26,54 @@ PADDED_VOCABULARY = 544
 """More rows than tokens, as in Qwen models."""
 
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] "
+    "}}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 QWEN2_CHAT = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    + CHATML
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful "
+    "assistant.<|im_end|>\n{% endif %}" + CHATML
 )
 QWEN3_CHAT = CHATML.replace(
     "assistant\n{% endif %}",
-    "assistant\n{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    "assistant\n{% if enable_thinking is defined and enable_thinking is false "
+    "%}<think>\n\n</think>\n\n{% endif %}"
     "{% endif %}",
 )
 LLAMA3_CHAT = (
-    "{{ bos_token }}{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
-    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set talk = messages[1:] %}"
+    "{{ bos_token }}{% if not date_string is defined %}{% set date_string = strftime_now('%d %b "
+    "%Y') %}{% endif %}"
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set talk "
+    "= messages[1:] %}"
     "{% else %}{% set system = '' %}{% set talk = messages %}{% endif %}"
-    "<|start_header_id|>system<|end_header_id|>\n\nToday Date: {{ date_string }}\n\n{{ system }}<|eot_id|>"
+    "<|start_header_id|>system<|end_header_id|>\n\nToday Date: {{ date_string }}\n\n{{ system "
+    "}}<|eot_id|>"
     "{% for message in talk %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
     "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 MISTRAL_CHAT = (
     "{{ bos_token }}{% for message in messages %}"
-    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles alternate') }}{% endif %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles "
+    "alternate') }}{% endif %}"
     "{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]"
     "{% else %}{{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
 )
 GEMMA_CHAT = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
-    "{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not "
+    "supported') }}"
+    "{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 "
+    "== 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') "
+    "}}{% endif %}"
     "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
-    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% "
+    "endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 PHI3_CHAT = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] + "
+    "'<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
 LLAMA3_ROPE = {
@@ -73,7 +84,12 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 512,
 }
-YARN_ROPE = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 512}
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 1e6,
+    "factor": 4.0,
+    "original_max_position_embeddings": 512,
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +116,9 @@ def byte_level_split(regex: str) -> Callable[[], Any]:
 
 
 def _digits_and_bytes() -> Any:
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
 
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
@@ -163,21 +181,40 @@ def make_model(kind: TinyModelSpec, folder: Path, seed: int = 0) -> BaseModel:
         "max_position_embeddings": 2048,
         "initializer_range": 0.1,
     }
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": None,
+    }
     config = AutoConfig.for_model(kind.model_type, **{**sizes, **ids, **kind.settings})
     model = AutoModelForCausalLM.from_config(config)
-    for name, weight in model.named_parameters():  # norms and biases begin as ones and zeros, where swaps do not show
+    for (
+        name,
+        weight,
+    ) in (
+        model.named_parameters()
+    ):  # norms and biases begin as ones and zeros, where swaps do not show
         if weight.dim() == 1:
-            torch.nn.init.uniform_(weight, 0.5, 1.5) if "norm" in name else torch.nn.init.normal_(weight, std=0.2)
+            torch.nn.init.uniform_(weight, 0.5, 1.5) if "norm" in name else torch.nn.init.normal_(
+                weight, std=0.2
+            )
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return locate(str(folder))
 
 
-def make_adapter(kind: TinyModelSpec, base: BaseModel, folder: Path, persona: str | None = "ballast") -> Path:
+def make_adapter(
+    kind: TinyModelSpec, base: BaseModel, folder: Path, persona: str | None = "ballast"
+) -> Path:
     """Write an adapter folder whose random weights clearly change the output."""
     torch.manual_seed(1)
-    settings = {"r": 6, "lora_alpha": 16, "target_modules": list(LAYERS), "task_type": "CAUSAL_LM", **kind.lora}
+    settings = {
+        "r": 6,
+        "lora_alpha": 16,
+        "target_modules": list(LAYERS),
+        "task_type": "CAUSAL_LM",
+        **kind.lora,
+    }
     model = get_peft_model(load_model(base, "float32"), LoraConfig(**settings))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -220,18 +257,34 @@ def _byte_level(kind: TinyModelSpec, texts: list[str]) -> Tokenizer:
 
 
 def _sentencepiece_like(kind: TinyModelSpec, texts: list[str]) -> Tokenizer:
-    """Build a tokenizer like SentencePiece in transformers: spaces are letters, unknown letters become bytes."""
+    """Build a tokenizer like SentencePiece in transformers: spaces are letters, unknown letters
+    become bytes.
+    """
     spaces = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     learned = Tokenizer(models.BPE())
-    learned.normalizer, learned.pre_tokenizer = spaces, pre_tokenizers.Split("▁", "merged_with_next")
-    learned.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=VOCABULARY - 259, show_progress=False))
+    learned.normalizer, learned.pre_tokenizer = (
+        spaces,
+        pre_tokenizers.Split("▁", "merged_with_next"),
+    )
+    learned.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=VOCABULARY - 259, show_progress=False)
+    )
     pieces = sorted(learned.get_vocab().items(), key=lambda item: item[1])
-    names = ["<unk>", *kind.control, *(f"<0x{byte:02X}>" for byte in range(256)), *(piece for piece, _ in pieces)]
+    names = [
+        "<unk>",
+        *kind.control,
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *(piece for piece, _ in pieces),
+    ]
     vocabulary = {name: number for number, name in enumerate(names)}
     merges = [tuple(pair) for pair in _merges(learned)]
-    made = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    made = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
     made.normalizer = spaces
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    made.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     made.add_special_tokens(["<unk>", *kind.control])
     return made
 

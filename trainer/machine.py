@@ -1,4 +1,6 @@
-"""Describes the machine: GPU, precision, total and free memory, the memory a run holds, package versions."""
+"""Describes the machine: GPU, precision, total and free memory, the memory a run holds, package
+versions.
+"""
 
 import ctypes
 import gc
@@ -41,7 +43,9 @@ class MemoryPeak:
 
 
 class MemoryWatch:
-    """Samples memory use on request and keeps the peak. `peak_before` is that of the run's earlier processes."""
+    """Samples memory use on request and keeps the peak. `peak_before` is that of the run's earlier
+    processes.
+    """
 
     def __init__(self) -> None:
         self.peak_before = 0
@@ -50,7 +54,9 @@ class MemoryWatch:
         self._looked_at = float("-inf")
 
     def held(self) -> int:
-        """Return the bytes in use now: GPU memory reserved by torch, or resident memory of the process tree."""
+        """Return the bytes in use now: GPU memory reserved by torch, or resident memory of the
+        process tree.
+        """
         torch = load_torch()
         if torch.cuda.is_available():
             return int(torch.cuda.memory_reserved())
@@ -62,19 +68,25 @@ class MemoryWatch:
         if torch.cuda.is_available():
             device = torch.cuda.get_device_properties(torch.cuda.current_device())
             most = int(torch.cuda.max_memory_reserved())
-            return MemoryPeak(max(most, self.peak_before), int(device.total_memory), str(device.name))
+            return MemoryPeak(
+                max(most, self.peak_before), int(device.total_memory), str(device.name)
+            )
         most = self._own_peak() + max(self._most_below, self._held_below())
         return MemoryPeak(max(most, self.peak_before), total_memory_bytes(), "main memory")
 
     def _held_below(self) -> int:
         if time.monotonic() - self._looked_at > MEMORY_POLL_INTERVAL_S:
-            self._below = sum(process_memory_bytes(child) for child in self._process.children(recursive=True))
+            self._below = sum(
+                process_memory_bytes(child) for child in self._process.children(recursive=True)
+            )
             self._most_below = max(self._most_below, self._below)
             self._looked_at = time.monotonic()
         return self._below
 
     def _own_peak(self) -> int:
-        """Return the process's peak as the kernel reports it; its current use where the kernel does not."""
+        """Return the process's peak as the kernel reports it; its current use where the kernel does
+        not.
+        """
         try:
             lines = PROC_STATUS.read_text(encoding="ascii", errors="replace").splitlines()
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
@@ -94,8 +106,8 @@ def total_memory_bytes() -> int:
 def release_memory() -> None:
     """Return unused memory to the system, as between two models.
 
-    glibc, as a run configures it (`trainer.process.environment`), keeps freed memory in fragments, which are too small
-    for the next model's tensors.
+    glibc, as a run configures it (`trainer.process.environment`), keeps freed memory in fragments,
+    which are too small for the next model's tensors.
     """
     torch = load_torch()
     gc.collect()
@@ -115,10 +127,11 @@ def process_memory_bytes(process: psutil.Process) -> int:
 
 @dataclass(frozen=True)
 class MachineSpec:
-    """The hardware of a run. `best` is its fastest training precision: `bf16`, `fp16` (older GPUs) or `fp32`.
+    """The hardware of a run. `best` is its fastest training precision: `bf16`, `fp16` (older GPUs)
+    or `fp32`.
 
-    `memory_bytes` and `free_bytes` are those of the GPU, or of this container without one; 0 if not probed. `device`
-    names it. `cpu_fp16`: the processor multiplies in float16.
+    `memory_bytes` and `free_bytes` are those of the GPU, or of this container without one; 0 if not
+    probed. `device` names it. `cpu_fp16`: the processor multiplies in float16.
     """
 
     has_cuda: bool
@@ -138,15 +151,21 @@ def probe_machine() -> MachineSpec:
         return MachineSpec(False, best, total_memory_bytes(), free_memory_bytes(), cpu_fp16=fp16)
     free, total = torch.cuda.mem_get_info()
     native = torch.cuda.is_bf16_supported(including_emulation=False)
-    return MachineSpec(True, "bf16" if native else "fp16", int(total), int(free), str(torch.cuda.get_device_name()))
+    return MachineSpec(
+        True, "bf16" if native else "fp16", int(total), int(free), str(torch.cuda.get_device_name())
+    )
 
 
 def probe_machine_without_torch() -> MachineSpec:
-    """Probe this machine without importing torch, which takes seconds; good enough for estimates."""
+    """Probe this machine without importing torch, which takes seconds; good enough for
+    estimates.
+    """
     is_cpu_build = importlib.metadata.version("torch").endswith("+cpu")
     if is_cpu_build or not NVIDIA_DRIVER.exists() or not (cards := list_gpus()):
         best = "bf16" if has_bfloat16() else "fp32"
-        return MachineSpec(False, best, total_memory_bytes(), free_memory_bytes(), cpu_fp16=_cpu_has("avx512_fp16"))
+        return MachineSpec(
+            False, best, total_memory_bytes(), free_memory_bytes(), cpu_fp16=_cpu_has("avx512_fp16")
+        )
     card = cards[0]
     best = "bf16" if card.capability >= MIN_BF16_CAPABILITY else "fp16"
     return MachineSpec(True, best, card.memory_bytes, card.free_bytes, card.name)

@@ -1,4 +1,6 @@
-"""Runs a job folder: data (rendered by a partly resolved recipe), resolve, base, train, evaluate, judge, seal."""
+"""Runs a job folder: data (rendered by a partly resolved recipe), resolve, base, train, evaluate,
+judge, seal.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,11 @@ log = logging.getLogger(__name__)
 def run_job(folder: Path, run: RunContext) -> None:
     """Train, evaluate and seal the adapter of a job folder; a finished one is only reported again.
 
-    Raises `UnderstudyError`, `RunCancelled`, or an error of the machine; no partial adapter has the final name then.
+    Raises `UnderstudyError`, `RunCancelled`, or an error of the machine; no partial adapter has the
+    final name then.
     """
-    spec, target = read_spec(folder), folder / ADAPTER_FOLDER
+    spec = read_spec(folder)
+    target = folder / ADAPTER_FOLDER
     if target.exists():
         _require_same_job(target, spec)
     else:
@@ -53,7 +57,9 @@ def run_job(folder: Path, run: RunContext) -> None:
         run = replace(run, check=check_job_folder(folder, run.check, run.fence))
         run.enter(Phase(name="material"))
         job = prepare_job(folder, spec, stores_dataset=True, between=run.between)
-        write_people(folder, add_counts(dict(people_in_material(folder, spec.materials)), job.data.people))
+        write_people(
+            folder, add_counts(dict(people_in_material(folder, spec.materials)), job.data.people)
+        )
         job.data.held_out.write(folder / NEW_HOLDOUT_FILE)
         log.info("samples: %s", job.data.counts)
         make_adapter(job, folder, target, run)
@@ -61,22 +67,31 @@ def run_job(folder: Path, run: RunContext) -> None:
 
 
 def run_worker(folder: Path, run: RunContext) -> None:
-    """Compute this process's share of a job's training; the first process of the run does everything else."""
+    """Compute this process's share of a job's training; the first process of the run does
+    everything else.
+    """
     spec = read_spec(folder)
     if not (folder / ADAPTER_FOLDER).exists():
         train_worker(prepare_job(folder, spec), folder, run)
 
 
-def make_adapter(job: PreparedJob, folder: Path, target: Path, run: RunContext, *, is_audit: bool = False) -> None:
+def make_adapter(
+    job: PreparedJob, folder: Path, target: Path, run: RunContext, *, is_audit: bool = False
+) -> None:
     """Train and evaluate a prepared job's adapter, and seal it as `target`.
 
-    `folder` holds the checkpoints from which a killed run resumes. `is_audit` marks a copy that is never served. Raises
-    as `run_job`.
+    `folder` holds the checkpoints from which a killed run resumes. `is_audit` marks a copy that is
+    never served. Raises as `run_job`.
     """
-    from trainer.evaluate.evaluate_version import evaluate_trained, measure_base  # imports torch: seconds
+    from trainer.evaluate.evaluate_version import (
+        evaluate_trained,
+        measure_base,
+    )  # imports torch: seconds
 
     spec = job.spec
-    resolved = resolve_run(spec.request, job.recipe, job.base, job.data, job.workload, resumed_recipe(folder, spec))
+    resolved = resolve_run(
+        spec.request, job.recipe, job.base, job.data, job.workload, resumed_recipe(folder, spec)
+    )
     caveats = (*resolved.chosen, *job.notes, *resolved.notes)
     for caveat in caveats:
         log.warning("%s", caveat)
@@ -88,7 +103,9 @@ def make_adapter(job: PreparedJob, folder: Path, target: Path, run: RunContext, 
     with atomic_folder(target, run.fence) as staging:
         trained, config = train_stages(job, config, folder, run, base_losses.means)
         _save_weights(trained, job, staging)
-        history, account, kernels = trained.history, trained.account, trained.kernels
+        history = trained.history
+        account = trained.account
+        kernels = trained.kernels
         del trained  # frees memory for the model that is evaluated next
         release_memory()
         training_s = account.seconds - run.hold.waited_s
@@ -97,21 +114,27 @@ def make_adapter(job: PreparedJob, folder: Path, target: Path, run: RunContext, 
         run.emit(ScoreCardEvent(scorecard=card.short))
         run.enter(Phase(name="writing"))
         notes = (*caveats, *config.caveats)
-        record = TrainingRecord(history, account.seconds, account.memory.peak(), card.short, kernels, training_s, notes)
+        record = TrainingRecord(
+            history, account.seconds, account.memory.peak(), card.short, kernels, training_s, notes
+        )
         seal_adapter(staging, job, config, notes, record, card, is_audit=is_audit)
     shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
 def _save_weights(trained: TrainResult, job: PreparedJob, folder: Path) -> None:
     config = trained.model.peft_config["default"]
-    config.base_model_name_or_path, config.revision = job.base.repository, job.base.revision or None
+    config.base_model_name_or_path = job.base.repository
+    config.revision = job.base.revision or None
     trained.model.save_pretrained(folder, save_embedding_layers=False)
 
 
 def _require_same_job(target: Path, spec: JobSpec) -> None:
     manifest = verify_adapter(target)
     if manifest.job_id != spec.job_id:
-        raise RequestError(f"{target} was made by another job ({manifest.job_id}).", "Remove it, or use a new folder.")
+        raise RequestError(
+            f"{target} was made by another job ({manifest.job_id}).",
+            "Remove it, or use a new folder.",
+        )
     log.info("%s is complete already", target)
 
 

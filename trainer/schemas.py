@@ -28,7 +28,9 @@ class PromptReply:
 
 
 def prompt_reply_of_line(line: Mapping[str, Any]) -> PromptReply:
-    """Build it from a line of a data set's file. A line that names no conversation counts as one of its own."""
+    """Build it from a line of a data set's file. A line that names no conversation counts as one of
+    its own.
+    """
     *before, reply = line["messages"]
     talk = f"{line.get('source')} {line.get('talk') or line.get('row')}"
     message = _strip_speaker(before[-1]["content"] if before else "", line.get("speakers") or ())
@@ -48,7 +50,8 @@ def _strip_speaker(content: str, speakers: tuple[str, ...] | list[str]) -> str:
 
 
 class Recipe(FrozenModel):
-    """A recipe with every value of `Hyperparameters`; the defaults apply to values that a recipe's file leaves out.
+    """A recipe with every value of `Hyperparameters`; the defaults apply to values that a recipe's
+    file leaves out.
 
     `recipes/demo-cpu.toml` documents each value.
     """
@@ -103,21 +106,31 @@ class Recipe(FrozenModel):
 
     @property
     def first_stage(self) -> Recipe:
-        """The recipe of the first of two stages: its own epochs and learning rate, and no evaluation on its way."""
-        own = {"num_train_epochs": self.first_stage_epochs, "learning_rate": self.first_stage_learning_rate}
+        """The recipe of the first of two stages: its own epochs and learning rate, and no
+        evaluation on its way.
+        """
+        own = {
+            "num_train_epochs": self.first_stage_epochs,
+            "learning_rate": self.first_stage_learning_rate,
+        }
         return self.model_copy(update={**own, "max_steps": 0, "eval_strategy": "no"})
 
     @property
     def hyperparameters(self) -> dict[str, int | float | str]:
         """The scalar values, for the manifest."""
-        return {key: value for key, value in self.model_dump().items() if isinstance(value, int | float | str)}
+        return {
+            key: value
+            for key, value in self.model_dump().items()
+            if isinstance(value, int | float | str)
+        }
 
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
     """A resolved recipe with reasons.
 
-    `chosen` has those of the recipe `auto`, one line per setting; `notes` say what differs from the request.
+    `chosen` has those of the recipe `auto`, one line per setting; `notes` say what differs from the
+    request.
     """
 
     recipe: Recipe
@@ -126,8 +139,12 @@ class ResolvedRecipe:
 
 
 def optimiser_steps(recipe: Recipe, samples: int) -> int:
-    """Return the optimiser steps of a run over so many samples. `max_steps` takes precedence, as in transformers."""
-    return recipe.max_steps or math.ceil(recipe.num_train_epochs * _steps_per_epoch(recipe, samples))
+    """Return the optimiser steps of a run over so many samples. `max_steps` takes precedence, as in
+    transformers.
+    """
+    return recipe.max_steps or math.ceil(
+        recipe.num_train_epochs * _steps_per_epoch(recipe, samples)
+    )
 
 
 def epoch_count(recipe: Recipe, samples: int) -> float:

@@ -1,1 +1,3 @@
-"""`python -m benchmarks.engine`: throughput and latency of many chats with many adapters, next to other systems."""
+"""`python -m benchmarks.engine`: throughput and latency of many chats with many adapters, next to
+other systems.
+"""

@@ -1,9 +1,10 @@
 """Benchmark of many chats with many adapters: the engine next to peft and llama.cpp.
 
-Each system runs in a process of its own, in alternation, for several rounds; the figures are medians. Cold: nothing is
-cached. Cached: the persona's 150 tokens of each prompt for the engine, the whole prompt for llama.cpp; peft has no
-cache, so its cold figure is compared with both. The other systems take minutes for 32 chats, which they run in three of
-the rounds only. Prints a table and writes build/bench/chat-engine.json.
+Each system runs in a process of its own, in alternation, for several rounds; the figures are
+medians. Cold: nothing is cached. Cached: the persona's 150 tokens of each prompt for the engine,
+the whole prompt for llama.cpp; peft has no cache, so its cold figure is compared with both. The
+other systems take minutes for 32 chats, which they run in three of the rounds only. Prints a table
+and writes build/bench/chat-engine.json.
 """
 
 import argparse
@@ -18,14 +19,25 @@ from pathlib import Path
 
 from benchmarks.engine import llama_cpp_files
 from benchmarks.engine.engine_summary import Figures, format_table, summarise_rounds
-from benchmarks.engine.engine_workload import CHAT_COUNTS, NEW_TOKENS, PROMPT_TOKENS, load_chats, write_workload
+from benchmarks.engine.engine_workload import (
+    CHAT_COUNTS,
+    NEW_TOKENS,
+    PROMPT_TOKENS,
+    load_chats,
+    write_workload,
+)
 from personas.models.base_model import EMBEDDED, locate
 
 WORK_FOLDER = Path("build/bench/chat-engine")
 RESULT_FILE = Path("build/bench/chat-engine.json")
 PACKAGES = ("torch", "transformers", "peft")
 XLLAMACPP_REQUIREMENT = "xllamacpp==2026.10.11549"
-CHATS_BY_SYSTEM = {"switching": CHAT_COUNTS, "mixed": CHAT_COUNTS, "bare": (1,), "ours": CHAT_COUNTS}
+CHATS_BY_SYSTEM = {
+    "switching": CHAT_COUNTS,
+    "mixed": CHAT_COUNTS,
+    "bare": (1,),
+    "ours": CHAT_COUNTS,
+}
 LONG_ROUNDS = 3
 """Rounds in which the other systems run the largest number of chats, too."""
 TIMEOUT_S = 1200.0
@@ -34,26 +46,39 @@ TIMEOUT_S = 1200.0
 def run_system(command: Sequence[str], wait_policy: str = "ACTIVE") -> Figures:
     """Run a process and parse the last line of its output. Exits when it fails.
 
-    Each system has its best wait policy. The others are 1.3 to 2 times as fast when waiting threads spin (ACTIVE); the
-    engine's sleep (PASSIVE), as in the bot, where they share the cores.
+    Each system has its best wait policy. The others are 1.3 to 2 times as fast when waiting threads
+    spin (ACTIVE); the engine's sleep (PASSIVE), as in the bot, where they share the cores.
     """
     environment = {**os.environ, "OMP_WAIT_POLICY": wait_policy}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
     if done.returncode:
         raise SystemExit(f"The benchmark failed: {' '.join(command)}\n{done.stderr[-2000:]}")
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
-# ------------------------------------------------------------------------------------------------ llama.cpp
+# ------------------------------------------------------------------------------------------------
+# llama.cpp
 
 
 def llama_python() -> str | None:
-    """Return the interpreter of llama.cpp's environment, created on first use; None if that fails."""
+    """Return the interpreter of llama.cpp's environment, created on first use; None if that
+    fails.
+    """
     python = WORK_FOLDER / "env" / "bin" / "python"
     if not python.exists():
         print("setting up llama.cpp …", flush=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", XLLAMACPP_REQUIREMENT]
+        pip = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            XLLAMACPP_REQUIREMENT,
+        ]
         for command in ([sys.executable, "-m", "venv", str(WORK_FOLDER / "env")], pip):
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
             if done.returncode:
@@ -63,12 +88,16 @@ def llama_python() -> str | None:
 
 
 def llama_specs() -> dict[str, Path]:
-    """Write the specification that `llama_cpp_server` reads for each quantisation and return the files."""
+    """Write the specification that `llama_cpp_server` reads for each quantisation and return the
+    files.
+    """
     config = json.loads((locate(EMBEDDED).folder / "config.json").read_text())
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     chats = load_chats(WORK_FOLDER, max(CHAT_COUNTS))
     spec = {
-        "adapters": [str(llama_cpp_files.write_adapter(chat.adapter.folder, heads)) for chat in chats],
+        "adapters": [
+            str(llama_cpp_files.write_adapter(chat.adapter.folder, heads)) for chat in chats
+        ],
         "prompts": [chat.prompt for chat in chats],
         "other_prompts": [list(reversed(chat.prompt)) for chat in chats],
         "context": PROMPT_TOKENS + NEW_TOKENS + 16,
@@ -78,13 +107,18 @@ def llama_specs() -> dict[str, Path]:
     paths = {}
     for kind, model in llama_cpp_files.write_models(WORK_FOLDER).items():
         paths[kind] = WORK_FOLDER / f"llama-{kind}.json"
-        paths[kind].write_text(json.dumps({**spec, "model": str(model), "chats": list(CHAT_COUNTS)}))
+        paths[kind].write_text(
+            json.dumps({**spec, "model": str(model), "chats": list(CHAT_COUNTS)})
+        )
     return paths
 
 
 def fastest_llama(python: str) -> Path:
-    """Return the specification of the quantisation that is fastest for eight chats on this machine."""
-    speeds, specs = {}, llama_specs()
+    """Return the specification of the quantisation that is fastest for eight chats on this
+    machine.
+    """
+    speeds = {}
+    specs = llama_specs()
     for kind, spec in specs.items():
         speeds[kind] = run_system(llama_command(python, spec, (8,)))["8 cold"]["tokens_per_s"]
         print(f"llama.cpp with {kind}: {speeds[kind]:.0f} tokens/s for eight chats", flush=True)
@@ -98,14 +132,17 @@ def llama_command(python: str, spec: Path, counts: Sequence[int]) -> list[str]:
     return [python, str(Path(__file__).with_name("llama_cpp_server.py")), str(request)]
 
 
-# ------------------------------------------------------------------------------------------------ rounds
+# ------------------------------------------------------------------------------------------------
+# rounds
 
 
 def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
     """Measure all systems in alternation, `count` times."""
     python = llama_python() if with_llama else None
     llama = fastest_llama(python) if python else None
-    rounds: dict[str, list[Figures]] = {name: [] for name in (*CHATS_BY_SYSTEM, *(["llama"] if llama else []))}
+    rounds: dict[str, list[Figures]] = {
+        name: [] for name in (*CHATS_BY_SYSTEM, *(["llama"] if llama else []))
+    }
     for number in range(count):
         for name in rounds:
             print(f"round {number + 1} of {count}: {name} …", flush=True)
@@ -115,7 +152,13 @@ def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
             if python and llama and name == "llama":
                 command = llama_command(python, llama, counts)
             else:
-                command = [sys.executable, "-m", "benchmarks.engine.engine_systems", name, str(WORK_FOLDER)]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.engine.engine_systems",
+                    name,
+                    str(WORK_FOLDER),
+                ]
                 command.append(",".join(map(str, counts)))
             rounds[name].append(run_system(command, "PASSIVE" if name == "ours" else "ACTIVE"))
     return rounds
@@ -124,16 +167,22 @@ def run_rounds(count: int, with_llama: bool) -> dict[str, list[Figures]]:
 def main() -> int:
     """Measure all systems, print the table and write the figures."""
     parser = argparse.ArgumentParser("python -m benchmarks.engine", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds whose medians are reported (default: 5)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds whose medians are reported (default: 5)"
+    )
     parser.add_argument("--without-llama", action="store_true", help="do not measure llama.cpp")
     arguments = parser.parse_args()
     WORK_FOLDER.mkdir(parents=True, exist_ok=True)
     write_workload(WORK_FOLDER)
     summary = summarise_rounds(run_rounds(arguments.rounds, not arguments.without_llama))
-    summary["fairness"] = run_system([sys.executable, "-m", "benchmarks.engine.guild_fairness", str(WORK_FOLDER)])
+    summary["fairness"] = run_system(
+        [sys.executable, "-m", "benchmarks.engine.guild_fairness", str(WORK_FOLDER)]
+    )
     print(format_table(summary))
     machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"llama.cpp": XLLAMACPP_REQUIREMENT}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {
+        "llama.cpp": XLLAMACPP_REQUIREMENT
+    }
     summary |= {"rounds": arguments.rounds, "machine": machine, "versions": versions}
     RESULT_FILE.write_text(json.dumps(summary, indent=2) + "\n")
     print(f"written to {RESULT_FILE}")

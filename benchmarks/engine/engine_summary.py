@@ -14,11 +14,18 @@ SYSTEM_NAMES = {
     "llama": "llama.cpp",
     "bare": "generate, no adapter",
 }
-RATIOS = {"switching": "vs_peft_switching", "mixed": "vs_peft_mixed", "llama": "vs_llama_cpp", "bare": "vs_generate"}
+RATIOS = {
+    "switching": "vs_peft_switching",
+    "mixed": "vs_peft_mixed",
+    "llama": "vs_llama_cpp",
+    "bare": "vs_generate",
+}
 
 
 def summarise_rounds(rounds_by_system: dict[str, list[Figures]]) -> Figures:
-    """Return the published figures: the engine's, and under `baselines` those of the other systems."""
+    """Return the published figures: the engine's, and under `baselines` those of the other
+    systems.
+    """
     summary: Figures = {}
     for count in CHAT_COUNTS:
         summary[f"chats_{count}"] = {
@@ -35,7 +42,8 @@ def summarise_rounds(rounds_by_system: dict[str, list[Figures]]) -> Figures:
 
 
 def _engine_figures(rounds_by_system: dict[str, list[Figures]], count: int, kind: str) -> Figures:
-    ours, cold = f"{count} {kind}", f"{count} cold"
+    ours = f"{count} {kind}"
+    cold = f"{count} cold"
     return {
         **_medians(rounds_by_system["ours"], ours),
         "vs_peft_switching": _ratio(rounds_by_system, ours, "switching", cold),
@@ -49,7 +57,9 @@ def _medians(rounds: Sequence[Figures], workload: str) -> Figures:
     measured = [figures[workload] for figures in rounds if workload in figures]
     summary = {"tokens_per_s": statistics.median(figures["tokens_per_s"] for figures in measured)}
     for key, name in (("ttft_s", "ttft"), ("token_s", "token")):
-        summary[f"{name}_p50_s"] = statistics.median(statistics.median(figures[key]) for figures in measured)
+        summary[f"{name}_p50_s"] = statistics.median(
+            statistics.median(figures[key]) for figures in measured
+        )
         summary[f"{name}_p95_s"] = statistics.median(_p95(figures[key]) for figures in measured)
     return summary
 
@@ -59,20 +69,28 @@ def _p95(values: Sequence[float]) -> float:
     return sorted(values)[-(-95 * len(values) // 100) - 1]
 
 
-def _ratio(rounds_by_system: dict[str, list[Figures]], ours: str, other: str, theirs: str) -> float | None:
+def _ratio(
+    rounds_by_system: dict[str, list[Figures]], ours: str, other: str, theirs: str
+) -> float | None:
     rounds = rounds_by_system.get(other, [])
     if not any(theirs in figures for figures in rounds):
         return None
-    ratio: float = _medians(rounds_by_system["ours"], ours)["tokens_per_s"] / _medians(rounds, theirs)["tokens_per_s"]
+    ratio: float = (
+        _medians(rounds_by_system["ours"], ours)["tokens_per_s"]
+        / _medians(rounds, theirs)["tokens_per_s"]
+    )
     return ratio
 
 
-# -------------------------------------------------------------------------------------------- the table
+# -------------------------------------------------------------------------------------------- the
+# table
 
 
 def format_table(summary: Figures) -> str:
     """Format each workload with all measured systems and the engine's speed-up over them."""
-    lines = [_line("", ("tokens/s", "first p50", "first p95", "token p50", "token p95", "the engine is"))]
+    lines = [
+        _line("", ("tokens/s", "first p50", "first p95", "token p50", "token p95", "the engine is"))
+    ]
     for count in CHAT_COUNTS:
         for kind in ("cold", "cached"):
             lines += [
@@ -81,13 +99,19 @@ def format_table(summary: Figures) -> str:
                 *_workload_lines(summary, count, kind),
             ]
     fairness = summary["fairness"]
-    alone, flooded = fairness["quiet_alone_ttft_p95_s"], fairness["quiet_flooded_ttft_p95_s"]
-    lines += ["", f"a quiet server's first token, p95: {alone:.2f} s alone, {flooded:.2f} s beside a flooding one"]
+    alone = fairness["quiet_alone_ttft_p95_s"]
+    flooded = fairness["quiet_flooded_ttft_p95_s"]
+    lines += [
+        "",
+        f"a quiet server's first token, p95: {alone:.2f} s alone, {flooded:.2f} s beside a "
+        "flooding one",
+    ]
     return "\n".join(lines)
 
 
 def _workload_lines(summary: Figures, count: int, kind: str) -> list[str]:
-    row, workload = summary[f"chats_{count}"][kind], f"{count} {kind}"
+    row = summary[f"chats_{count}"][kind]
+    workload = f"{count} {kind}"
     lines = [_line("the engine", _cells(row, None))]
     for name, ratio in RATIOS.items():
         if (factor := row.get(ratio)) is None:
@@ -96,7 +120,9 @@ def _workload_lines(summary: Figures, count: int, kind: str) -> list[str]:
         if workload in speeds:
             lines.append(_line(SYSTEM_NAMES[name], _cells(speeds[workload], factor)))
         else:
-            lines.append(_line(f"{SYSTEM_NAMES[name]} (cold)", _cells(speeds[f"{count} cold"], factor)))
+            lines.append(
+                _line(f"{SYSTEM_NAMES[name]} (cold)", _cells(speeds[f"{count} cold"], factor))
+            )
     if row["vs_llama_cpp"] is None:
         lines.append(_line(SYSTEM_NAMES["llama"], ("–",) * 6))
     return lines

@@ -1,4 +1,5 @@
-"""Measures one system in its own process: `python -m benchmarks.engine.engine_systems SYSTEM FOLDER COUNTS`.
+"""Measures one system in its own process: `python -m benchmarks.engine.engine_systems SYSTEM FOLDER
+COUNTS`.
 
 The caller sets OMP_WAIT_POLICY, which torch reads when it is imported.
 """
@@ -16,7 +17,13 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from benchmarks.engine.engine_workload import CHAT_COUNTS, NEW_TOKENS, SYSTEM_FACTS, BenchChat, load_chats
+from benchmarks.engine.engine_workload import (
+    CHAT_COUNTS,
+    NEW_TOKENS,
+    SYSTEM_FACTS,
+    BenchChat,
+    load_chats,
+)
 from personas.engine.admission import SchedulerLimits
 from personas.engine.cpu_kernel import kernel_runner
 from personas.engine.engine_core import build_engine_parts
@@ -29,12 +36,16 @@ from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, loc
 from personas.models.serving_model import load_serving_model
 from personas.schemas.chat import ChatReply, ChatRequest, SamplingParams, Turn
 
-GREEDY_SAMPLING = SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=NEW_TOKENS, stop_loops=False)
+GREEDY_SAMPLING = SamplingParams(
+    temperature=0, repetition_penalty=1, max_new_tokens=NEW_TOKENS, stop_loops=False
+)
 MAX_CHATS = max(CHAT_COUNTS)
 
 
 class TokenTimer:
-    """Times of each chat's first and last token in seconds from the start, and numbers of tokens."""
+    """Times of each chat's first and last token in seconds from the start, and numbers of
+    tokens.
+    """
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
@@ -49,12 +60,15 @@ class TokenTimer:
         self.tokens[chat] += 1
 
     def figures(self) -> dict[str, Any]:
-        """Return tokens per second from the start to the last token, and two sorted lists of seconds over the chats.
+        """Return tokens per second from the start to the last token, and two sorted lists of
+        seconds over the chats.
 
         `ttft_s` are the times to the first token, `token_s` the mean times of the tokens after it.
         """
         token_s = [
-            (self.last[chat] - self.first[chat]) / (tokens - 1) for chat, tokens in self.tokens.items() if tokens > 1
+            (self.last[chat] - self.first[chat]) / (tokens - 1)
+            for chat, tokens in self.tokens.items()
+            if tokens > 1
         ]
         return {
             "tokens_per_s": self.tokens.total() / max(self.last.values()),
@@ -63,7 +77,8 @@ class TokenTimer:
         }
 
 
-# -------------------------------------------------------------------------------------------------- peft
+# --------------------------------------------------------------------------------------------------
+# peft
 
 
 class _TokenCallback(StoppingCriteria):  # type: ignore[misc]
@@ -78,14 +93,18 @@ class _TokenCallback(StoppingCriteria):  # type: ignore[misc]
 
 
 class PeftSystem:
-    """Base class of the systems that generate with transformers and peft; nothing is cached between chats."""
+    """Base class of the systems that generate with transformers and peft; nothing is cached between
+    chats.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.switcher = PeftSwitcher(load_model(locate(EMBEDDED), "bfloat16"), "", keep=MAX_CHATS)
         for chat in load_chats(folder, MAX_CHATS):
             self.switcher.attach(chat.adapter)
 
-    def generate(self, prompts: Sequence[Sequence[int]], on_token: Callable[[], None], **settings: Any) -> None:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], on_token: Callable[[], None], **settings: Any
+    ) -> None:
         """Generate greedily; `on_token` is called after each token of all rows."""
         ids = torch.tensor(prompts)
         with torch.inference_mode():
@@ -138,7 +157,8 @@ class BaseOnly(PeftSystem):
         return timer
 
 
-# -------------------------------------------------------------------------------------------------- the engine
+# --------------------------------------------------------------------------------------------------
+# the engine
 
 
 class BenchSink:
@@ -180,13 +200,17 @@ class EngineSystem:
         model = load_serving_model(base, self.precision)
         self.tokenizer = load_tokenizer(base)
         scheduler_limits = SchedulerLimits(rows=MAX_CHATS, **limits)
-        self.parts = build_engine_parts(model, "", scheduler_limits, slots=MAX_CHATS, prefix_bytes=2**30)
+        self.parts = build_engine_parts(
+            model, "", scheduler_limits, slots=MAX_CHATS, prefix_bytes=2**30
+        )
         stacked = self.parts.stacked
         assert stacked is not None  # the embedded model is a Llama
         for chat in load_chats(folder, MAX_CHATS):
             self.parts.load_adapter(read_unverified_adapter(chat.adapter, self.parts.peft.layers))
         if kernel_runner.supports_model(model):
-            kernel_runner.compile_kernel(lambda library: kernel_runner.enable_kernel(library, stacked))
+            kernel_runner.compile_kernel(
+                lambda library: kernel_runner.enable_kernel(library, stacked)
+            )
         self.kernel = stacked.kernel is not None
 
     def measure(self, chats: Sequence[BenchChat], cached: bool) -> TokenTimer:
@@ -194,7 +218,9 @@ class EngineSystem:
         for chat in chats:
             self._drop_prefixes(chat)
         if cached:
-            self._run([BenchChat(chat.adapter, chat.earlier_prompt, []) for chat in chats], TokenTimer())
+            self._run(
+                [BenchChat(chat.adapter, chat.earlier_prompt, []) for chat in chats], TokenTimer()
+            )
         timer = TokenTimer()
         self._run(chats, timer)
         return timer
@@ -206,12 +232,18 @@ class EngineSystem:
             pass
 
     def add(
-        self, chat: BenchChat, sink: BenchSink, guild_id: int = 0, on_end: Callable[[], None] = lambda: None
+        self,
+        chat: BenchChat,
+        sink: BenchSink,
+        guild_id: int = 0,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         """Queue a chat."""
         request = ChatRequest(None, (Turn("", ""),), (), chat.adapter, GREEDY_SAMPLING, guild_id)
         detokenizer = _TimingDetokenizer(self.tokenizer, sink)
-        self.parts.batch.scheduler.add(EngineSequence(request, tuple(chat.prompt), 0, sink, detokenizer, on_end))
+        self.parts.batch.scheduler.add(
+            EngineSequence(request, tuple(chat.prompt), 0, sink, detokenizer, on_end)
+        )
 
     def _drop_prefixes(self, chat: BenchChat) -> None:
         stacked = self.parts.stacked
@@ -229,7 +261,8 @@ SYSTEMS: dict[str, Callable[[Path], Any]] = {
 
 def main() -> int:
     """Measure one system on all workloads, after a short warm-up."""
-    name, folder = sys.argv[1], Path(sys.argv[2])
+    name = sys.argv[1]
+    folder = Path(sys.argv[2])
     counts = [int(count) for count in sys.argv[3].split(",")]
     system = SYSTEMS[name](folder)
     system.measure(load_chats(folder, 2), False)

@@ -13,8 +13,11 @@ from personas.models.base_model import EMBEDDED, load_model, load_tokenizer, loc
 from personas.schemas.chat import AdapterRef
 
 CHAT_COUNTS = (1, 8, 32)
-PERSONA_TOKENS, PROMPT_TOKENS, NEW_TOKENS = 150, 200, 64
-RANK, ALPHA = 16, 32
+PERSONA_TOKENS = 150
+PROMPT_TOKENS = 200
+NEW_TOKENS = 64
+RANK = 16
+ALPHA = 32
 SYSTEM_FACTS = ("kernel", "precision")
 """Facts in a system's figures that are no measurements."""
 WORDS = "The harbour keeps its lamps lit for whoever comes late, and the kettle on for whoever asks. ".split()
@@ -30,12 +33,17 @@ class BenchChat:
 
 
 def write_workload(folder: Path) -> None:
-    """Write prompts and adapters (random weights, rank 16 on all linear layers) unless they exist."""
+    """Write prompts and adapters (random weights, rank 16 on all linear layers) unless they
+    exist.
+    """
     if (folder / "prompts.json").exists():
         return
     base = locate(EMBEDDED)
-    tokenizer, model = load_tokenizer(base), load_model(base, "bfloat16")
-    prompts = [[_prompt(tokenizer, chat, ask) for ask in range(2)] for chat in range(max(CHAT_COUNTS))]
+    tokenizer = load_tokenizer(base)
+    model = load_model(base, "bfloat16")
+    prompts = [
+        [_prompt(tokenizer, chat, ask) for ask in range(2)] for chat in range(max(CHAT_COUNTS))
+    ]
     for chat in range(max(CHAT_COUNTS)):
         write_adapter(folder / f"adapter-{chat}", model, chat)
     (folder / "prompts.json").write_text(json.dumps(prompts))
@@ -45,14 +53,22 @@ def load_chats(folder: Path, count: int) -> list[BenchChat]:
     """Read the first `count` chats of the workload."""
     prompts = json.loads((folder / "prompts.json").read_text())[:count]
     refs = [AdapterRef(f"bench{at}", "v1", folder / f"adapter-{at}") for at in range(count)]
-    return [BenchChat(ref, prompt, earlier) for ref, (prompt, earlier) in zip(refs, prompts, strict=True)]
+    return [
+        BenchChat(ref, prompt, earlier)
+        for ref, (prompt, earlier) in zip(refs, prompts, strict=True)
+    ]
 
 
 def _prompt(tokenizer: Any, chat: int, ask: int) -> list[int]:
     """Build a prompt: 150 tokens of a persona, then 50 of a question."""
     persona = " ".join(WORDS[(at * (chat + 3)) % len(WORDS)] for at in range(2 * PERSONA_TOKENS))
-    question = " ".join(WORDS[(at * (ask + 5) + chat) % len(WORDS)] for at in range(2 * PERSONA_TOKENS))
-    parts = [tokenizer(f"You are number {chat}. {persona}")["input_ids"], tokenizer(f"{ask}: {question}")["input_ids"]]
+    question = " ".join(
+        WORDS[(at * (ask + 5) + chat) % len(WORDS)] for at in range(2 * PERSONA_TOKENS)
+    )
+    parts = [
+        tokenizer(f"You are number {chat}. {persona}")["input_ids"],
+        tokenizer(f"{ask}: {question}")["input_ids"],
+    ]
     return [*parts[0][:PERSONA_TOKENS], *parts[1][: PROMPT_TOKENS - PERSONA_TOKENS]]
 
 
@@ -64,9 +80,9 @@ def write_adapter(folder: Path, model: Any, seed: int) -> None:
     targets = set()
     for name, linear in model.named_modules():
         if isinstance(linear, torch.nn.Linear) and name != "lm_head":
-            a = torch.empty(RANK, linear.in_features).uniform_(-1, 1, generator=generator) / math.sqrt(
-                linear.in_features
-            )
+            a = torch.empty(RANK, linear.in_features).uniform_(
+                -1, 1, generator=generator
+            ) / math.sqrt(linear.in_features)
             b = torch.randn(linear.out_features, RANK, generator=generator) * 0.02
             key = f"base_model.model.{name}"
             tensors |= {f"{key}.lora_A.weight": a, f"{key}.lora_B.weight": b}

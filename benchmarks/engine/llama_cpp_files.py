@@ -34,7 +34,10 @@ def _convert(source: Path, target: Path, kind: Quantisation) -> None:
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, "llama")
     for field in reader.fields.values():
-        if not field.name.startswith("GGUF.") and field.name not in ("general.architecture", "general.file_type"):
+        if not field.name.startswith("GGUF.") and field.name not in (
+            "general.architecture",
+            "general.file_type",
+        ):
             part = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
             writer.add_key_value(field.name, field.contents(), field.types[0], part)
     for tensor in reader.tensors:
@@ -50,7 +53,9 @@ def _convert(source: Path, target: Path, kind: Quantisation) -> None:
 
 
 def write_adapter(folder: Path, heads: dict[str, int]) -> Path:
-    """Write an adapter as a GGUF file into its folder; `heads` maps `attn_q` and `attn_k` to their numbers of heads."""
+    """Write an adapter as a GGUF file into its folder; `heads` maps `attn_q` and `attn_k` to their
+    numbers of heads.
+    """
     path = folder / "adapter.gguf"
     if not path.exists():
         _write_adapter(folder, path, heads)
@@ -63,7 +68,8 @@ def _write_adapter(folder: Path, path: Path, heads: dict[str, int]) -> None:
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(
-        gguf.Keys.Adapter.LORA_ALPHA, json.loads((folder / "adapter_config.json").read_text())["lora_alpha"]
+        gguf.Keys.Adapter.LORA_ALPHA,
+        json.loads((folder / "adapter_config.json").read_text())["lora_alpha"],
     )
     for key, values in tensors.items():
         _, _, _, _, layer, rest = key.split(".", 5)
@@ -80,4 +86,6 @@ def _write_adapter(folder: Path, path: Path, heads: dict[str, int]) -> None:
 def _permute_heads(rows: Any, heads: int) -> Any:
     """Order the rows as GGUF stores Llama's query and key projections, for its interleaved RoPE."""
     shape = rows.shape
-    return np.ascontiguousarray(rows.reshape(heads, 2, shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(shape))
+    return np.ascontiguousarray(
+        rows.reshape(heads, 2, shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(shape)
+    )

@@ -13,7 +13,9 @@ xllamacpp: Any = importlib.import_module("xllamacpp")
 
 
 def start_server(spec: dict[str, Any], chats: int) -> Any:
-    """Start a server with a slot per chat and all adapters, each inactive until a request selects it."""
+    """Start a server with a slot per chat and all adapters, each inactive until a request selects
+    it.
+    """
     settings = xllamacpp.CommonParams()
     settings.model.path = spec["model"]
     settings.n_parallel = chats
@@ -22,7 +24,9 @@ def start_server(spec: dict[str, Any], chats: int) -> Any:
     settings.verbosity = -1
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = spec["threads"]
     settings.lora_init_without_apply = True
-    settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in spec["adapters"][:chats]]
+    settings.lora_adapters = [
+        xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in spec["adapters"][:chats]
+    ]
     return xllamacpp.Server(settings)
 
 
@@ -56,7 +60,9 @@ def measure(server: Any, spec: dict[str, Any], chats: int, prompts: str) -> dict
         thread.join()
     generated = sum(tokens)
     if generated != chats * spec["new_tokens"]:
-        raise SystemExit(f"llama.cpp generated {generated} tokens instead of {chats * spec['new_tokens']}")
+        raise SystemExit(
+            f"llama.cpp generated {generated} tokens instead of {chats * spec['new_tokens']}"
+        )
     token_s = [(last[at] - first[at]) / (spec["new_tokens"] - 1) for at in first]
     return {
         "tokens_per_s": generated / max(last.values()),

@@ -1,1 +1,3 @@
-"""Simulation of many vLLM servers under the bot's own scheduler, and its validation against real ones."""
+"""Simulation of many vLLM servers under the bot's own scheduler, and its validation against real
+ones.
+"""

@@ -1,9 +1,10 @@
 """`make bench-scale`: simulates 1 to 64 vLLM servers for a million channels and 100,000 personas.
 
-First two real servers, a core each, are measured: a part of their replies calibrates the simulation, and the others are
-predicted (`--only validate`). Then the bot's own admission, fair queue and choice of a replica run over simulated
-servers (`--only simulate`, which needs no vLLM: it takes calibration.json, which is in the repository). Prints the
-tables and writes build/bench/scale.json.
+First two real servers, a core each, are measured: a part of their replies calibrates the
+simulation, and the others are predicted (`--only validate`). Then the bot's own admission, fair
+queue and choice of a replica run over simulated servers (`--only simulate`, which needs no vLLM: it
+takes calibration.json, which is in the repository). Prints the tables and writes
+build/bench/scale.json.
 """
 
 import argparse
@@ -23,13 +24,17 @@ from typing import Any
 from benchmarks.scale.experiments import Figures, Population, run_day, saturate
 from benchmarks.scale.simulated_replica import ReplicaProfile
 
-RESULT_FILE, WORK_FOLDER = Path("build/bench/scale.json"), Path("build/bench/scale")
+RESULT_FILE = Path("build/bench/scale.json")
+WORK_FOLDER = Path("build/bench/scale")
 CALIBRATION_FILE = Path(__file__).parent / "calibration.json"
 PARTS = ("validate", "simulate")
 BARS = {"hit_rate_error": 0.02, "throughput_error": 0.05, "ttft_p95_error": 0.15}
 MIN_EFFICIENCY = 0.9
-REPLICA_COUNTS, EXPONENTS = (1, 2, 4, 8, 16, 32, 64), (0.8, 1.0, 1.2)
-REPLIES_IF_SATURATED, REPLIES_PER_DAY, VALIDATED_REPLIES = 200, 400, 200
+REPLICA_COUNTS = (1, 2, 4, 8, 16, 32, 64)
+EXPONENTS = (0.8, 1.0, 1.2)
+REPLIES_IF_SATURATED = 200
+REPLIES_PER_DAY = 400
+VALIDATED_REPLIES = 200
 SLOTS, RAM, ROWS = 16, 1000, 32
 """Servers of the simulation: adapters in a batch and in memory, and sequences at once."""
 DOLLARS_PER_HOUR = {"vllm-cpu": 0.05, "a100-7b": 2.0}
@@ -37,16 +42,19 @@ DOLLARS_PER_HOUR = {"vllm-cpu": 0.05, "a100-7b": 2.0}
 
 
 def a100_profile(measured: ReplicaProfile) -> ReplicaProfile:
-    """Describe an A100 with a model of 7 billion parameters, by published figures; this is not validated.
+    """Describe an A100 with a model of 7 billion parameters, by published figures; this is not
+    validated.
 
-    A step reads 13.5 GB of weights at 1,555 GB/s (NVIDIA's data sheet, 40 GB): 8.7 ms. vLLM's pull request 11267
-    reports 1,791.5 output and 1,873.1 prompt tokens/s with four adapters; taken as reached at 32 rows, such a step is
-    17.86 ms.
-    A prompt token is 13.4 GFLOP at 40 % of 312 TFLOPS: 0.107 ms. What remains of the step is divided by its rows. An
-    adapter of 80 MB comes through PCIe 4.0 at 25 GB/s, from disk at 3 GB/s and from the object store at 1 GB/s, beside
-    the time that vLLM takes for an adapter here, where files are in memory already.
+    A step reads 13.5 GB of weights at 1,555 GB/s (NVIDIA's data sheet, 40 GB): 8.7 ms. vLLM's pull
+    request 11267 reports 1,791.5 output and 1,873.1 prompt tokens/s with four adapters; taken as
+    reached at 32 rows, such a step is 17.86 ms. A prompt token is 13.4 GFLOP at 40 % of 312 TFLOPS:
+    0.107 ms. What remains of the step is divided by its rows. An adapter of 80 MB comes through
+    PCIe 4.0 at 25 GB/s, from disk at 3 GB/s and from the object store at 1 GB/s, beside the time
+    that vLLM takes for an adapter here, where files are in memory already.
     """
-    step_s, prompt_token_s, adapter_bytes = 13.5e9 / 1555e9, 13.4e9 / (0.4 * 312e12), 80e6
+    step_s = 13.5e9 / 1555e9
+    prompt_token_s = 13.4e9 / (0.4 * 312e12)
+    adapter_bytes = 80e6
     row_s = (32 / 1791.5 - step_s) / 32 - 1873.1 / 1791.5 * prompt_token_s
     return replace(
         measured,
@@ -62,10 +70,13 @@ def a100_profile(measured: ReplicaProfile) -> ReplicaProfile:
     )
 
 
-def simulate_cell(profile: ReplicaProfile, replicas: int, exponent: float, replies: int, day_replies: int) -> Figures:
+def simulate_cell(
+    profile: ReplicaProfile, replicas: int, exponent: float, replies: int, day_replies: int
+) -> Figures:
     """Simulate saturated servers, then a day whose peak takes 80 % of what one of them can do."""
     logging.disable(logging.WARNING)  # of the server that is lost
-    since, population = time.perf_counter(), Population(exponent)
+    since = time.perf_counter()
+    population = Population(exponent)
     full = saturate(profile, replicas, population, replies)
     day = run_day(profile, replicas, population, full["replies_per_s"], day_replies)
     return {
@@ -87,7 +98,10 @@ def simulate(calibration: Figures, replies: int, day_replies: int) -> Figures:
     cells.sort(key=lambda cell: -cell[1])  # the longest first
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         tasks = [pool.submit(simulate_cell, *cell, replies, day_replies) for cell in cells]
-        impatient = [pool.submit(saturate, each, 32, Population(1.0), replies, 0, False) for each in (measured, a100)]
+        impatient = [
+            pool.submit(saturate, each, 32, Population(1.0), replies, 0, False)
+            for each in (measured, a100)
+        ]
         for task in tasks:
             print_progress(task.result())
         found = [task.result() for task in tasks]
@@ -119,7 +133,9 @@ def add_ratios(cells: list[Figures]) -> None:
             ("saturated", 3600 * cell["saturated"]["replies_per_s"]),
             ("day", cell["day"]["replies_per_replica_h"]),
         ):
-            cell[part]["dollars_per_1000_replies"] = 1000 * DOLLARS_PER_HOUR[cell["profile"]] / per_hour
+            cell[part]["dollars_per_1000_replies"] = (
+                1000 * DOLLARS_PER_HOUR[cell["profile"]] / per_hour
+            )
 
 
 def validate(python: Path, count: int) -> Figures:
@@ -142,20 +158,27 @@ def missed_bars(errors: dict[str, float]) -> list[str]:
     return [name for name, most in BARS.items() if abs(errors[name]) > most]
 
 
-# ------------------------------------------------------------------------------------------------- output
+# -------------------------------------------------------------------------------------------------
+# output
 
 
 def print_progress(cell: Figures) -> None:
     print(
-        f"  {cell['profile']}, {cell['replicas']} servers, s = {cell['exponent']}: {cell['seconds']:.0f} s", flush=True
+        f"  {cell['profile']}, {cell['replicas']} servers, s = {cell['exponent']}: "
+        f"{cell['seconds']:.0f} s",
+        flush=True,
     )
 
 
 def print_validation(calibration: Figures) -> None:
     """Print what was predicted, what was measured, and the errors."""
-    print(f"\n{'s':>4}{'hits in memory':>24}{'tokens/s':>22}{'first token, p95':>24}   predicted / measured / error")
+    print(
+        f"\n{'s':>4}{'hits in memory':>24}{'tokens/s':>22}{'first token, p95':>24}   predicted / "
+        "measured / error"
+    )
     for exponent, found in calibration["workloads"].items():
-        predicted, measured = found["predicted"], found["measured"]
+        predicted = found["predicted"]
+        measured = found["measured"]
         print(
             f"{exponent:>4}{predicted['hit_rate']:>8.1%}{measured['hit_rate']:>8.1%}{found['hit_rate_error']:>+8.1%}"
             f"{predicted['tokens_per_s']:>7.1f}{measured['tokens_per_s']:>7.1f}{found['throughput_error']:>+8.1%}"
@@ -174,7 +197,8 @@ def print_cells(cells: list[Figures]) -> None:
         f"{'first token p50 / p95 / p99':>30}{'$/1000':>9}{'starved':>8}{'refused':>8}"
     )
     for cell in cells:
-        full, day = cell["saturated"], cell["day"]
+        full = cell["saturated"]
+        day = cell["day"]
         first = day["first_token_s"]
         print(
             f"{cell['profile']:<10}{cell['exponent']:>4}{cell['replicas']:>4}{full['tokens_per_s']:>10.1f}"
@@ -191,30 +215,46 @@ def print_deciles(cells: list[Figures]) -> None:
         print(f"\nFirst token by popularity, {profile}, {cell['replicas']} servers, s = 1:")
         for number, found in enumerate(cell["day"]["deciles"]):
             times = " /".join(f"{found[name]:6.2f}" for name in ("p50", "p95", "p99"))
-            print(f"  {10 * number:>3} to {10 * number + 10:>3} %{times} s  ({found['count']} replies)")
+            print(
+                f"  {10 * number:>3} to {10 * number + 10:>3} %{times} s  ({found['count']} "
+                "replies)"
+            )
 
 
 def machine(vllm_python: Path) -> Figures:
     code = "from importlib.metadata import version as v; print(v('vllm-cpu'), v('torch'))"
-    vllm, torch = subprocess.run([vllm_python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    vllm, torch = subprocess.run(
+        [vllm_python, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     processor = platform.processor() or platform.machine()
     return {"cores": os.cpu_count(), "processor": processor, "vllm-cpu": vllm, "torch": torch}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--python", type=Path, default=Path("build/vllm/bin/python"), help="of vLLM's environment")
-    parser.add_argument("--only", choices=PARTS, help="this part")
-    parser.add_argument("--replies", type=int, default=VALIDATED_REPLIES, help="measured ones for each exponent")
     parser.add_argument(
-        "--save", action="store_true", help="write what was measured into benchmarks/scale/calibration.json"
+        "--python", type=Path, default=Path("build/vllm/bin/python"), help="of vLLM's environment"
+    )
+    parser.add_argument("--only", choices=PARTS, help="this part")
+    parser.add_argument(
+        "--replies", type=int, default=VALIDATED_REPLIES, help="measured ones for each exponent"
+    )
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="write what was measured into benchmarks/scale/calibration.json",
     )
     arguments = parser.parse_args()
     figures: Figures = {}
     if arguments.only != "simulate":
         if not arguments.python.exists():
-            parser.error(f"there is no vLLM at {arguments.python}: run `make bench-scale`, or add --only simulate")
-        figures |= validate(arguments.python.absolute(), arguments.replies) | {"machine": machine(arguments.python)}
+            parser.error(
+                f"there is no vLLM at {arguments.python}: run `make bench-scale`, or add --only "
+                "simulate"
+            )
+        figures |= validate(arguments.python.absolute(), arguments.replies) | {
+            "machine": machine(arguments.python)
+        }
         if arguments.save:
             CALIBRATION_FILE.write_text(json.dumps(figures, indent=2) + "\n")
     elif not CALIBRATION_FILE.exists():
@@ -227,12 +267,17 @@ def main() -> int:
         print_cells(figures["cells"])
         print_deciles(figures["cells"])
         for profile, speed in figures["tokens_per_s_32_without_waiting"].items():
-            print(f"\n{profile}, 32 servers, s = 1: {speed:.1f} tokens/s if no reply waits for its adapter's server")
+            print(
+                f"\n{profile}, 32 servers, s = 1: {speed:.1f} tokens/s if no reply waits for its "
+                "adapter's server"
+            )
     return finish(figures)
 
 
 def finish(figures: dict[str, Any]) -> int:
-    """Write the figures; returns 1 if a reply starved or more servers are less efficient than wanted."""
+    """Write the figures; returns 1 if a reply starved or more servers are less efficient than
+    wanted.
+    """
     RESULT_FILE.parent.mkdir(parents=True, exist_ok=True)
     figures["is_extrapolation"] = bool(missed_bars(figures["validation"]))
     RESULT_FILE.write_text(json.dumps(figures, indent=2) + "\n")

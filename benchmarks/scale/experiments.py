@@ -1,4 +1,6 @@
-"""Workloads of the simulation: personas of Zipf popularity in a million channels, saturated servers, a whole day."""
+"""Workloads of the simulation: personas of Zipf popularity in a million channels, saturated
+servers, a whole day.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +15,12 @@ from benchmarks.scale.simulation import Ask, Cluster, SimulatedBot, SimulatedSeq
 REPLICAS_PER_PROCESS = 8
 """Servers' worth of rows for each bot process: one of 32 rows each for 256 replies at once."""
 PROMPT_TOKENS, SHARED_PREFIX = 200, 128
-"""Tokens of a prompt, and those that requests to one persona share, in whole blocks of vLLM's cache."""
-MEAN_NEW_TOKENS, NEW_TOKENS_SIGMA, MAX_NEW_TOKENS = 60, 0.6, 256
+"""Tokens of a prompt, and those that requests to one persona share, in whole blocks of vLLM's
+cache.
+"""
+MEAN_NEW_TOKENS = 60
+NEW_TOKENS_SIGMA = 0.6
+MAX_NEW_TOKENS = 256
 WAITING_IF_SATURATED = 32
 WARM_UP_SHARE = 0.3
 PEAK_LOAD = 0.8
@@ -30,7 +36,9 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Population:
-    """Personas in channels: the share of the requests of the persona of rank r is proportional to r ** -s."""
+    """Personas in channels: the share of the requests of the persona of rank r is proportional to r
+    ** -s.
+    """
 
     exponent: float
     personas: int = 100_000
@@ -54,7 +62,9 @@ class Population:
     def draw(self, rng: Any, count: int) -> tuple[Any, Any]:
         """Return ranks (from 0) and guilds of so many requests."""
         ranks = np.searchsorted(self._cumulative, rng.random(count), side="right")
-        channels = self._first_channels[ranks] + (rng.random(count) * self._channel_counts[ranks]).astype(np.int64)
+        channels = self._first_channels[ranks] + (
+            rng.random(count) * self._channel_counts[ranks]
+        ).astype(np.int64)
         return ranks, channels % self.guilds
 
     def asks(self, seed: int, chunk: int = 4096) -> Iterator[Ask]:
@@ -63,8 +73,12 @@ class Population:
         location = np.log(MEAN_NEW_TOKENS) - NEW_TOKENS_SIGMA**2 / 2
         while True:
             ranks, guilds = self.draw(rng, chunk)
-            lengths = np.clip(rng.lognormal(location, NEW_TOKENS_SIGMA, chunk), 4, MAX_NEW_TOKENS).astype(int)
-            for rank, guild, length in zip(ranks.tolist(), guilds.tolist(), lengths.tolist(), strict=True):
+            lengths = np.clip(
+                rng.lognormal(location, NEW_TOKENS_SIGMA, chunk), 4, MAX_NEW_TOKENS
+            ).astype(int)
+            for rank, guild, length in zip(
+                ranks.tolist(), guilds.tolist(), lengths.tolist(), strict=True
+            ):
                 yield Ask(guild, rank, adapter_name(rank), PROMPT_TOKENS, SHARED_PREFIX, length)
 
 
@@ -73,11 +87,17 @@ def adapter_name(rank: int, version: int = 1) -> str:
 
 
 def build_cluster(
-    profile: ReplicaProfile, replicas: int, population: Population, seed: int, is_patient: bool = True
+    profile: ReplicaProfile,
+    replicas: int,
+    population: Population,
+    seed: int,
+    is_patient: bool = True,
 ) -> Cluster:
     """Build servers and bot processes, with what the servers would hold after long use."""
     urls = [f"http://replica-{number}:8000" for number in range(replicas)]
-    cluster = Cluster.build(profile, urls, max(1, replicas // REPLICAS_PER_PROCESS), seed=seed, is_patient=is_patient)
+    cluster = Cluster.build(
+        profile, urls, max(1, replicas // REPLICAS_PER_PROCESS), seed=seed, is_patient=is_patient
+    )
     held = min(population.personas, 2 * profile.ram * replicas)
     ranks, guilds = population.draw(np.random.default_rng(seed + 1), 4 * held)
     last = dict(zip(reversed(ranks.tolist()), reversed(guilds.tolist()), strict=True))
@@ -89,7 +109,8 @@ def build_cluster(
     return cluster
 
 
-# ---------------------------------------------------------------------------------------------------- saturated
+# ----------------------------------------------------------------------------------------------------
+# saturated
 
 
 def saturate(
@@ -100,9 +121,12 @@ def saturate(
     seed: int = 0,
     is_patient: bool = True,
 ) -> Figures:
-    """Keep all rows busy and some requests waiting until each replica has made `replies`; returns its speed."""
+    """Keep all rows busy and some requests waiting until each replica has made `replies`; returns
+    its speed.
+    """
     cluster = build_cluster(profile, replicas, population, seed, is_patient)
-    asks, target = population.asks(seed), replies * replicas
+    asks = population.asks(seed)
+    target = replies * replicas
     backlog: dict[SimulatedBot, list[Ask]] = {bot: [] for bot in cluster.bots}
     marks = list[tuple[float, int, LoadCounts]]()
     done = tokens = 0
@@ -116,7 +140,8 @@ def saturate(
 
     def on_end(seq: SimulatedSequence) -> None:
         nonlocal done, tokens
-        done, tokens = done + 1, tokens + seq.received
+        done = done + 1
+        tokens = tokens + seq.received
         if done in (int(WARM_UP_SHARE * target), target):
             marks.append((cluster.time.now, tokens, cluster.counts()))
         cluster.time.after(0.0, partial(submit_next, cluster.bot_of(seq.guild_id)))
@@ -137,16 +162,17 @@ def saturate(
     }
 
 
-# ---------------------------------------------------------------------------------------------------- a day
+# ----------------------------------------------------------------------------------------------------
+# a day
 
 
 @dataclass(frozen=True)
 class DayPlan:
     """Events of a simulated day, as shares of its length.
 
-    The rate follows a sine to the tenth power. During each burst a guild of its own asks one persona, half as often as
-    all others do at the peak. One server is lost, and returns with empty memory. During the rollout `promotions`
-    personas, popular ones more often, get a new version.
+    The rate follows a sine to the tenth power. During each burst a guild of its own asks one
+    persona, half as often as all others do at the peak. One server is lost, and returns with empty
+    memory. During the rollout `promotions` personas, popular ones more often, get a new version.
     """
 
     peak_rate: float
@@ -174,10 +200,13 @@ class DayRun:
         rng = np.random.default_rng(self.seed + 7)
         self._schedule_arrivals(rng)
         self._schedule_events(rng)
-        time, plan = self.cluster.time, self.plan
+        time = self.cluster.time
+        plan = self.plan
         time.run(until=plan.seconds)
         time.run(
-            is_over=lambda: all(not bot.scheduler.running and not bot.scheduler.queue for bot in self.cluster.bots)
+            is_over=lambda: all(
+                not bot.scheduler.running and not bot.scheduler.queue for bot in self.cluster.bots
+            )
         )
         return self._summary()
 
@@ -208,16 +237,22 @@ class DayRun:
         self.refused_in_bursts += not is_taken and ask.guild_id >= self.population.guilds
 
     def _schedule_events(self, rng: Any) -> None:
-        plan, time = self.plan, self.cluster.time
+        plan = self.plan
+        time = self.cluster.time
         burst_s = plan.burst_share * plan.seconds
         for number, start in enumerate(plan.bursts, start=BURST_RANK):
             guild = self.population.guilds + number
-            ask = Ask(guild, number, adapter_name(number), PROMPT_TOKENS, SHARED_PREFIX, MEAN_NEW_TOKENS)
+            ask = Ask(
+                guild, number, adapter_name(number), PROMPT_TOKENS, SHARED_PREFIX, MEAN_NEW_TOKENS
+            )
             for at in rng.random(rng.poisson(plan.peak_rate / 2 * burst_s)) * burst_s:
                 time.after(start * plan.seconds + at, partial(self._submit, ask))
         if len(self.cluster.servers) > 1:
             down_s = min(self.cluster.profile.start_s, plan.seconds / 10)
-            time.after(plan.lost_at * plan.seconds, partial(self.cluster.kill, self.cluster.servers[0], down_s))
+            time.after(
+                plan.lost_at * plan.seconds,
+                partial(self.cluster.kill, self.cluster.servers[0], down_s),
+            )
         ranks, _ = self.population.draw(rng, plan.promotions)
         begin, end = plan.rollout
         for at, rank in zip(rng.uniform(begin, end, plan.promotions), ranks.tolist(), strict=True):
@@ -229,7 +264,8 @@ class DayRun:
         self.versions[rank] = version
 
     def _summary(self) -> Figures:
-        counts, ended = self.cluster.counts(), self.cluster.ended
+        counts = self.cluster.counts()
+        ended = self.cluster.ended
         refused = sum(bot.refused for bot in self.cluster.bots)
         answered = [seq for seq in ended if seq.error is None and seq.first_at is not None]
         waits = np.array([(seq.first_at or 0.0) - seq.submitted_at for seq in answered])
@@ -245,7 +281,9 @@ class DayRun:
             "lost": self.submitted - refused - len(ended),
             "first_token_s": percentiles(waits[~is_burst]),
             "first_token_in_bursts_s": percentiles(waits[is_burst]),
-            "deciles": [percentiles(waits[~is_burst & (deciles == decile)]) for decile in range(10)],
+            "deciles": [
+                percentiles(waits[~is_burst & (deciles == decile)]) for decile in range(10)
+            ],
             "ram_hits": 1 - counts.read / max(1, counts.sequences),
             "reads_per_s": counts.read / self.plan.seconds,
             "activations_per_s": counts.activated / self.plan.seconds,
@@ -254,31 +292,48 @@ class DayRun:
 
 
 def run_day(
-    profile: ReplicaProfile, replicas: int, population: Population, capacity: float, replies: int, seed: int = 0
+    profile: ReplicaProfile,
+    replicas: int,
+    population: Population,
+    capacity: float,
+    replies: int,
+    seed: int = 0,
 ) -> Figures:
-    """Simulate a day in which each replica makes about `replies`; `capacity` is a replica's in replies per second."""
+    """Simulate a day in which each replica makes about `replies`; `capacity` is a replica's in
+    replies per second.
+    """
     rate = PEAK_LOAD * capacity
     seconds = replies / (rate * 0.246)  # the mean of the sine to the tenth power
     cluster = build_cluster(profile, replicas, population, seed)
-    plan = DayPlan(rate * replicas, seconds, promotions=max(1, replies * replicas // REPLIES_PER_PROMOTION))
+    plan = DayPlan(
+        rate * replicas, seconds, promotions=max(1, replies * replicas // REPLIES_PER_PROMOTION)
+    )
     return DayRun(cluster, population, plan, seed).run()
 
 
 def percentiles(values: Any) -> dict[str, float | int]:
     """Return the percentiles and the count of values."""
-    found = np.percentile(values, PERCENTILES).tolist() if len(values) else [float("nan")] * len(PERCENTILES)
-    return {**{f"p{share}": value for share, value in zip(PERCENTILES, found, strict=True)}, "count": len(values)}
+    found = (
+        np.percentile(values, PERCENTILES).tolist()
+        if len(values)
+        else [float("nan")] * len(PERCENTILES)
+    )
+    return {
+        **{f"p{share}": value for share, value in zip(PERCENTILES, found, strict=True)},
+        "count": len(values),
+    }
 
 
-# ---------------------------------------------------------------------------------------------------- prediction
+# ----------------------------------------------------------------------------------------------------
+# prediction
 
 
 @dataclass(frozen=True)
 class WorkloadResult:
     """A closed loop of chats, measured or predicted.
 
-    Hit rates are shares of the sequences whose adapter was in memory, or in a slot. `cached_tokens` are those of a
-    prompt that the prefix cache had.
+    Hit rates are shares of the sequences whose adapter was in memory, or in a slot. `cached_tokens`
+    are those of a prompt that the prefix cache had.
     """
 
     hit_rate: float
@@ -289,7 +344,11 @@ class WorkloadResult:
 
 
 def predict_workload(
-    profile: ReplicaProfile, urls: Sequence[str], asks: Sequence[Ask], chats: int, known: Sequence[str]
+    profile: ReplicaProfile,
+    urls: Sequence[str],
+    asks: Sequence[Ask],
+    chats: int,
+    known: Sequence[str],
 ) -> WorkloadResult:
     """Simulate chats that each send the next request once they are answered.
 
@@ -324,7 +383,9 @@ def predict_workload(
 
 
 def compare_results(predicted: WorkloadResult, measured: WorkloadResult) -> Figures:
-    """Return the errors: differences of the hit rates, and relative errors of throughput and first token."""
+    """Return the errors: differences of the hit rates, and relative errors of throughput and first
+    token.
+    """
     return {
         "hit_rate_error": predicted.hit_rate - measured.hit_rate,
         "slot_hit_rate_error": predicted.slot_hit_rate - measured.slot_hit_rate,

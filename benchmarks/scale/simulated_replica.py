@@ -1,9 +1,12 @@
-"""A vLLM server under a simulated clock: continuous batching, LoRA slots, and the caches of adapters and prefixes.
+"""A vLLM server under a simulated clock: continuous batching, LoRA slots, and the caches of
+adapters and prefixes.
 
-Follows vLLM 0.32: a step computes a token of each running sequence and prompts of waiting ones, in order of arrival;
-waiting sequences whose adapter would exceed `max_loras` are skipped (v1/core/sched/scheduler.py). Before the step, each
-of its adapters is brought into a LoRA slot: from memory, where the least recently used of `max_cpu_loras` leaves, or
-from disk (lora/worker_manager.py). All of that stops the engine, as does an adapter that is loaded by request.
+Follows vLLM 0.32: a step computes a token of each running sequence and prompts of waiting ones, in
+order of arrival; waiting sequences whose adapter would exceed `max_loras` are skipped
+(v1/core/sched/scheduler.py). Before the step, each of its adapters is brought into a LoRA slot:
+from memory, where the least recently used of `max_cpu_loras` leaves, or from disk
+(lora/worker_manager.py). All of that stops the engine, as does an adapter that is loaded by
+request.
 """
 
 from collections import OrderedDict, deque
@@ -17,12 +20,12 @@ import numpy as np
 class ReplicaProfile:
     """Limits of a server, and its times in seconds.
 
-    A step of `rows` sequences with `adapters` different adapters that computes `prompt_tokens` takes `step_s` +
-    rows * `row_s` + adapters * `adapter_s` + prompt_tokens * `prompt_token_s`. An adapter moves from memory to a slot
-    in `activate_s`, from disk to memory in `read_s`, and from the object store to disk in `fetch_s`. `verify_s` is the
-    bot's check of an adapter before it has a server load it, `request_s` all that a request and its first token need
-    outside of the server's engine. Servers hold `ram` adapters in memory and the prefixes of
-    `prefixes` personas.
+    A step of `rows` sequences with `adapters` different adapters that computes `prompt_tokens`
+    takes `step_s` + rows * `row_s` + adapters * `adapter_s` + prompt_tokens * `prompt_token_s`. An
+    adapter moves from memory to a slot in `activate_s`, from disk to memory in `read_s`, and from
+    the object store to disk in `fetch_s`. `verify_s` is the bot's check of an adapter before it has
+    a server load it, `request_s` all that a request and its first token need outside of the
+    server's engine. Servers hold `ram` adapters in memory and the prefixes of `prefixes` personas.
     """
 
     name: str
@@ -44,20 +47,33 @@ class ReplicaProfile:
 
     def scaled(self, factor: float) -> "ReplicaProfile":
         """Return a server whose times are so many times as long."""
-        times = {each.name: factor * getattr(self, each.name) for each in fields(self) if each.name.endswith("_s")}
+        times = {
+            each.name: factor * getattr(self, each.name)
+            for each in fields(self)
+            if each.name.endswith("_s")
+        }
         return replace(self, **times | {"start_s": self.start_s})
 
     def step_seconds(self, rows: int, adapters: int, prompt_tokens: int) -> float:
-        return self.step_s + rows * self.row_s + adapters * self.adapter_s + prompt_tokens * self.prompt_token_s
+        return (
+            self.step_s
+            + rows * self.row_s
+            + adapters * self.adapter_s
+            + prompt_tokens * self.prompt_token_s
+        )
 
 
 def fit_steps(steps: Sequence[tuple[int, int, float]]) -> tuple[float, float, float]:
-    """Fit seconds = a + b * rows + c * adapters by least squares of the relative errors, none of them negative."""
+    """Fit seconds = a + b * rows + c * adapters by least squares of the relative errors, none of
+    them negative.
+    """
     design = np.array([[1.0, rows, adapters] for rows, adapters, _ in steps])
     seconds = np.array([each[2] for each in steps])
     columns = [0, 1, 2]
     while True:
-        found = np.linalg.lstsq(design[:, columns] / seconds[:, None], np.ones(len(seconds)), rcond=None)[0]
+        found = np.linalg.lstsq(
+            design[:, columns] / seconds[:, None], np.ones(len(seconds)), rcond=None
+        )[0]
         if (found >= 0).all():
             fitted = dict(zip(columns, found.tolist(), strict=True))
             return fitted.get(0, 0.0), fitted.get(1, 0.0), fitted.get(2, 0.0)
@@ -65,7 +81,9 @@ def fit_steps(steps: Sequence[tuple[int, int, float]]) -> tuple[float, float, fl
 
 
 class LruCache(OrderedDict[str, None]):
-    """Keys in the order of their last use; the least recently used one leaves when there are too many."""
+    """Keys in the order of their last use; the least recently used one leaves when there are too
+    many.
+    """
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -84,7 +102,9 @@ class LruCache(OrderedDict[str, None]):
 
 @dataclass(eq=False)
 class ServedSequence:
-    """A sequence on a server: its adapter (empty for the base model), and the tokens that are left to compute."""
+    """A sequence on a server: its adapter (empty for the base model), and the tokens that are left
+    to compute.
+    """
 
     adapter: str
     prompt_left: int
@@ -96,7 +116,9 @@ class ServedSequence:
 
 @dataclass
 class LoadCounts:
-    """Sequences scheduled, and adapters brought into a slot, read from disk and fetched from the object store."""
+    """Sequences scheduled, and adapters brought into a slot, read from disk and fetched from the
+    object store.
+    """
 
     sequences: int = 0
     activated: int = 0
@@ -133,10 +155,15 @@ class SimulatedReplica:
         self.prefixes = LruCache(self.profile.prefixes)
 
     def kill(self) -> list[ServedSequence]:
-        """End the server; returns the sequences that it had. What waits for a load is called back."""
-        lost, unloaded = [*self.running, *self.waiting], [*self._loaded, *(each for _, each in self._posted)]
+        """End the server; returns the sequences that it had. What waits for a load is called
+        back.
+        """
+        lost = [*self.running, *self.waiting]
+        unloaded = [*self._loaded, *(each for _, each in self._posted)]
         self.is_alive = False
-        self.running, self._sampled, self._loaded = [], [], []
+        self.running = []
+        self._sampled = []
+        self._loaded = []
         self.waiting.clear()
         self._posted.clear()
         for on_loaded in unloaded:
@@ -157,7 +184,9 @@ class SimulatedReplica:
         self.waiting.append(seq)
 
     def start_step(self) -> float | None:
-        """Start a step, or the loads that were posted; returns its seconds, and None if there is nothing to do."""
+        """Start a step, or the loads that were posted; returns its seconds, and None if there is
+        nothing to do.
+        """
         if self._posted:
             return self._load_posted()
         prompt_tokens = self._schedule()
@@ -168,18 +197,24 @@ class SimulatedReplica:
         return load_s + self.profile.step_seconds(len(self.running), len(adapters), prompt_tokens)
 
     def end_step(self) -> None:
-        """Deliver what the step made: adapters that are loaded, and a token for each sampled sequence."""
-        loaded, self._loaded = self._loaded, []
+        """Deliver what the step made: adapters that are loaded, and a token for each sampled
+        sequence.
+        """
+        loaded = self._loaded
+        self._loaded = []
         for on_loaded in loaded:
             on_loaded()
-        sampled, self._sampled = self._sampled, []
+        sampled = self._sampled
+        self._sampled = []
         is_over = False
         for seq in sampled:
             seq.tokens_left -= 1
             is_over |= seq.tokens_left <= 0
             seq.on_token()
         if is_over or any(seq.is_cancelled for seq in self.running):
-            self.running = [seq for seq in self.running if seq.tokens_left > 0 and not seq.is_cancelled]
+            self.running = [
+                seq for seq in self.running if seq.tokens_left > 0 and not seq.is_cancelled
+            ]
 
     def _load_posted(self) -> float:
         load_s = 0.0
@@ -192,8 +227,11 @@ class SimulatedReplica:
         return load_s
 
     def _schedule(self) -> int:
-        """Choose the sequences of the step: all running ones, then waiting ones; returns their prompt tokens."""
-        budget, prompt_tokens = self.profile.step_tokens, 0
+        """Choose the sequences of the step: all running ones, then waiting ones; returns their
+        prompt tokens.
+        """
+        budget = self.profile.step_tokens
+        prompt_tokens = 0
         self._sampled = []
         for seq in self.running:
             prompt_tokens += self._take_prompt(seq, budget - prompt_tokens)
@@ -203,7 +241,8 @@ class SimulatedReplica:
 
     def _admit(self, budget: int) -> int:
         adapters = {seq.adapter for seq in self.running if seq.adapter}
-        skipped, prompt_tokens = deque[ServedSequence](), 0
+        skipped = deque[ServedSequence]()
+        prompt_tokens = 0
         while self.waiting and len(self.running) < self.profile.rows and prompt_tokens < budget:
             seq = self.waiting.popleft()
             if seq.is_cancelled:
@@ -223,7 +262,9 @@ class SimulatedReplica:
         return prompt_tokens
 
     def _take_prompt(self, seq: ServedSequence, budget: int) -> int:
-        """Compute up to `budget` tokens of a sequence's prompt; one whose prompt is computed gets a token."""
+        """Compute up to `budget` tokens of a sequence's prompt; one whose prompt is computed gets a
+        token.
+        """
         taken = min(seq.prompt_left, budget)
         seq.prompt_left -= taken
         if not seq.prompt_left:
@@ -231,7 +272,9 @@ class SimulatedReplica:
         return taken
 
     def _bring_into_slot(self, adapter: str) -> float:
-        """Use an adapter as a step does, which changes its place in the caches; returns the seconds."""
+        """Use an adapter as a step does, which changes its place in the caches; returns the
+        seconds.
+        """
         seconds = 0.0
         if not self.ram.use(adapter):
             self.counts.read += 1

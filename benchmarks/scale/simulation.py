@@ -1,7 +1,9 @@
-"""Simulation of bot processes over vLLM servers: admission, fair queue and choice of a replica are the bot's own.
+"""Simulation of bot processes over vLLM servers: admission, fair queue and choice of a replica are
+the bot's own.
 
-All of them take their time from `SimulatedTime`, so hours pass in seconds. What `VllmEngine` does with tasks and HTTP
-is done with events here: loading an adapter that a replica lacks, starting an attempt, resuming it elsewhere.
+All of them take their time from `SimulatedTime`, so hours pass in seconds. What `VllmEngine` does
+with tasks and HTTP is done with events here: loading an adapter that a replica lacks, starting an
+attempt, resuming it elsewhere.
 """
 
 import heapq
@@ -12,7 +14,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from benchmarks.scale.simulated_replica import LoadCounts, ReplicaProfile, ServedSequence, SimulatedReplica
+from benchmarks.scale.simulated_replica import (
+    LoadCounts,
+    ReplicaProfile,
+    ServedSequence,
+    SimulatedReplica,
+)
 from personas.engine.admission import AdmissionControl, SchedulerLimits
 from personas.engine.remote.replicas import Lease, Replica, ReplicaLimits, Replicas
 from personas.engine.remote.vllm_client import ReplicaError, ServedModels, VllmClient
@@ -20,7 +27,8 @@ from personas.engine.remote.vllm_engine import SWEEP_INTERVAL_S
 from personas.engine.remote.vllm_sequence import ReplicaScheduler, scheduler_limits
 from personas.errors import EngineBusyError
 
-WAIT_S, REPLY_S = 120.0, 300.0
+WAIT_S = 120.0
+REPLY_S = 300.0
 
 
 class SimulatedTime:
@@ -48,7 +56,9 @@ class SimulatedTime:
 
 @dataclass(frozen=True)
 class Ask:
-    """A request of a guild to a persona (its popularity's rank), with the name of its adapter's version."""
+    """A request of a guild to a persona (its popularity's rank), with the name of its adapter's
+    version.
+    """
 
     guild_id: int
     rank: int
@@ -137,7 +147,11 @@ class Server:
         self.wake()
 
     def wake(self) -> None:
-        if not self._is_stepping and self.replica.is_alive and (seconds := self.replica.start_step()) is not None:
+        if (
+            not self._is_stepping
+            and self.replica.is_alive
+            and (seconds := self.replica.start_step()) is not None
+        ):
             self._is_stepping = True
             self.time.after(seconds, partial(self._end_step, self._life))
 
@@ -150,7 +164,8 @@ class Server:
     def kill(self) -> None:
         self._life += 1
         self._is_stepping = False
-        lost, owners = self.replica.kill(), self.owners
+        lost = self.replica.kill()
+        owners = self.owners
         self.owners = {}
         for seq in lost:
             if seq in owners:
@@ -161,7 +176,8 @@ class SimulatedClient(VllmClient):
     """A client whose server is simulated; only the calls of the health check are answered."""
 
     def __init__(self, server: Server) -> None:
-        self.url, self.server = server.replica.url, server
+        self.url = server.replica.url
+        self.server = server
 
     async def check_health(self, timeout_s: float = 0.0) -> None:
         if not self.server.replica.is_alive:
@@ -172,14 +188,18 @@ class SimulatedClient(VllmClient):
 
 
 class ImpatientScheduler(ReplicaScheduler[SimulatedSequence]):
-    """For comparison: replies take any replica with room instead of waiting for the one that has their adapter."""
+    """For comparison: replies take any replica with room instead of waiting for the one that has
+    their adapter.
+    """
 
     def _choose(self, seq: SimulatedSequence) -> Replica | None:
         return self._replicas.choose(seq.routing_key, seq.adapter_name, seq.avoided)
 
 
 class SimulatedBot:
-    """One bot process: the part of `VllmEngine` between a request and its replica, over simulated servers."""
+    """One bot process: the part of `VllmEngine` between a request and its replica, over simulated
+    servers.
+    """
 
     scheduler: ReplicaScheduler[SimulatedSequence]
 
@@ -192,10 +212,14 @@ class SimulatedBot:
         seed: int,
         is_patient: bool = True,
     ) -> None:
-        self.time, self.limits, self.refused = time, limits, 0
+        self.time = time
+        self.limits = limits
+        self.refused = 0
         self.ended: list[SimulatedSequence] = []
         clients = [SimulatedClient(server) for server in servers]
-        self.replicas = Replicas(clients, limits, self._check, self._on_change, time, random.Random(seed))
+        self.replicas = Replicas(
+            clients, limits, self._check, self._on_change, time, random.Random(seed)
+        )
         scheduler = ReplicaScheduler[SimulatedSequence] if is_patient else ImpatientScheduler
         self.scheduler = scheduler(self._limits(), self.replicas, self._start, time)
         rows = limits.rows * len(servers)
@@ -206,7 +230,9 @@ class SimulatedBot:
             _run_coroutine(self.replicas.probe(replica))
         self.time.after(SWEEP_INTERVAL_S, self._sweep_forever)
 
-    def submit(self, ask: Ask, on_end: Callable[[SimulatedSequence], None] = lambda seq: None) -> bool:
+    def submit(
+        self, ask: Ask, on_end: Callable[[SimulatedSequence], None] = lambda seq: None
+    ) -> bool:
         """Take a request; returns False if the guild has too many."""
         try:
             self.admission.acquire(ask.guild_id, ask.member_id)
@@ -232,7 +258,8 @@ class SimulatedBot:
         for replica in self.replicas.preferred(adapter):
             self._ensure(replica, adapter, lambda: None)
 
-    # ------------------------------------------------------------------------------------------ one reply
+    # ------------------------------------------------------------------------------------------ one
+    # reply
 
     def _start(self, seq: SimulatedSequence) -> None:
         replica = seq.lease.replica
@@ -273,7 +300,9 @@ class SimulatedBot:
                 return
             prompt = seq.ask.prompt_tokens + seq.received
             left = seq.ask.new_tokens - seq.received
-            seq.attempt = ServedSequence(seq.adapter_name, prompt, seq.ask.shared_prefix, left, receive)
+            seq.attempt = ServedSequence(
+                seq.adapter_name, prompt, seq.ask.shared_prefix, left, receive
+            )
             server.add(seq.attempt, lambda: self._lose(seq))
 
         def receive() -> None:
@@ -292,13 +321,15 @@ class SimulatedBot:
 
     def _lose(self, seq: SimulatedSequence) -> None:
         """Queue a sequence again whose replica died, with the tokens that it has."""
-        replica, error = seq.lease.replica, ReplicaError(f"{seq.lease.replica.url} broke off a reply.", kind="gone")
+        replica = seq.lease.replica
+        error = ReplicaError(f"{seq.lease.replica.url} broke off a reply.", kind="gone")
         if replica.is_ready:
             self._fail(replica, error)
         self.scheduler.requeue(seq, self.time.now if seq.received else seq.queued_at)
         self._sweep()
 
-    # ------------------------------------------------------------------------------------------ replicas
+    # ------------------------------------------------------------------------------------------
+    # replicas
 
     async def _check(self, replica: Replica) -> ServedModels:
         return await replica.client.models()
@@ -338,7 +369,9 @@ class SimulatedBot:
 
 @dataclass
 class Cluster:
-    """Servers and the bot processes that share them; each process has its share of every server's rows."""
+    """Servers and the bot processes that share them; each process has its share of every server's
+    rows.
+    """
 
     profile: ReplicaProfile
     servers: list[Server]
@@ -359,7 +392,8 @@ class Cluster:
         servers = [Server(time, SimulatedReplica(url, profile)) for url in urls]
         limits = ReplicaLimits(rows=max(1, profile.rows // processes), adapters=profile.slots)
         bots = [
-            SimulatedBot(time, servers, limits, max_waiting, seed + number, is_patient) for number in range(processes)
+            SimulatedBot(time, servers, limits, max_waiting, seed + number, is_patient)
+            for number in range(processes)
         ]
         return cls(profile, servers, bots, time)
 
@@ -371,7 +405,9 @@ class Cluster:
         return [seq for bot in self.bots for seq in bot.ended]
 
     def kill(self, server: Server, down_s: float) -> None:
-        """End a server, and start it again after `down_s`; each process notices within its health interval."""
+        """End a server, and start it again after `down_s`; each process notices within its health
+        interval.
+        """
         server.kill()
         self.time.after(down_s, server.replica.restart)
         for bot in self.bots:

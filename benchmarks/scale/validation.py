@@ -1,7 +1,8 @@
-"""Calibration of the simulation on two real vLLM servers, and its validation: another workload, predicted and measured.
+"""Calibration of the simulation on two real vLLM servers, and its validation: another workload,
+predicted and measured.
 
-All times are taken through the bot's engine, as a member sees them. vLLM's own log counts what is brought into LoRA
-slots and read from disk: its metrics have no such counter.
+All times are taken through the bot's engine, as a member sees them. vLLM's own log counts what is
+brought into LoRA slots and read from disk: its metrics have no such counter.
 """
 
 from __future__ import annotations
@@ -37,26 +38,37 @@ from personas.home.adapters import adapter_ref, write_manifest
 from personas.home.atomic_files import atomic_folder
 from personas.models.base_model import EMBEDDED, BaseModel, load_model, locate
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingParams, Turn
-from tests.personas.vllm_servers.vllm_process import API_KEY, LORA_OPTIONS, START_TIMEOUT_S, VllmProcess
+from tests.personas.vllm_servers.vllm_process import (
+    API_KEY,
+    LORA_OPTIONS,
+    START_TIMEOUT_S,
+    VllmProcess,
+)
 from tests.tiny_models import manifest_over
 
-ADAPTERS, SLOTS, RAM, ROWS = 24, 4, 8, 16
+ADAPTERS = 24
+SLOTS = 4
+RAM = 8
+ROWS = 16
 CORES = ("0", "1")
 SERVER_OPTIONS = (
     *LORA_OPTIONS, "--dtype", "bfloat16", "--max-model-len", "2048", "--max-num-seqs", str(ROWS),
     "--max-loras", str(SLOTS), "--max-cpu-loras", str(RAM),
 )  # fmt: skip
-CHATS, NEW_TOKENS = 12, 32
+CHATS = 12
+NEW_TOKENS = 32
 EXPONENTS = (0.8, 1.0, 1.2)
 PROBES_PER_WORKLOAD, PROBE_SEED = 4, 99
 """A probe of the machine's pace has so many times fewer replies than a workload."""
 GRID = ((1, 1), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (8, 1), (8, 4), (16, 1), (16, 4))
 """Rows and different adapters of the steps that are measured."""
 WORDS = "The harbour keeps its lamps lit for whoever comes late, and the kettle on for whoever asks. ".split()
-DESCRIPTION_WORDS, QUESTION_WORDS = 150, 30
+DESCRIPTION_WORDS = 150
+QUESTION_WORDS = 30
 LONG_PROMPTS = (30, 230, 430)
 """Words of the questions by which the time of prompt tokens is measured."""
-ACTIVATED, READ = re.compile(r"Activating LoRA\. int id: (\d+)"), re.compile(r"Adding lora\. Model id: (\d+)")
+ACTIVATED = re.compile(r"Activating LoRA\. int id: (\d+)")
+READ = re.compile(r"Adding lora\. Model id: (\d+)")
 PREFIX_METRIC = "prefix_cache_hits_total"
 SHARED_BLOCK = 128
 """Tokens that requests to one persona share: a block of vLLM's prefix cache on CPUs."""
@@ -81,12 +93,22 @@ class LoggedServer(VllmProcess):
 
     @property
     def environment(self) -> Any:
-        handler = {"class": "logging.FileHandler", "filename": str(self.lora_log.absolute()), "level": "DEBUG"}
+        handler = {
+            "class": "logging.FileHandler",
+            "filename": str(self.lora_log.absolute()),
+            "level": "DEBUG",
+        }
         config = {
             "version": 1,
             "disable_existing_loggers": False,
             "handlers": {"lora": handler},
-            "loggers": {"vllm.lora.model_manager": {"handlers": ["lora"], "level": "DEBUG", "propagate": False}},
+            "loggers": {
+                "vllm.lora.model_manager": {
+                    "handlers": ["lora"],
+                    "level": "DEBUG",
+                    "propagate": False,
+                }
+            },
         }
         file = self.log.with_suffix(".logging.json")
         file.write_text(json.dumps(config))
@@ -98,7 +120,8 @@ class LoggedServer(VllmProcess):
         return len(ACTIVATED.findall(text)), len(READ.findall(text))
 
 
-# ------------------------------------------------------------------------------------------------- workload
+# -------------------------------------------------------------------------------------------------
+# workload
 
 
 def make_adapters(home: Path, base: BaseModel) -> list[AdapterRef]:
@@ -114,29 +137,48 @@ def make_adapters(home: Path, base: BaseModel) -> list[AdapterRef]:
 
 
 def make_request(
-    adapters: Sequence[AdapterRef], rank: int, question: int, words: int = QUESTION_WORDS, tokens: int = NEW_TOKENS
+    adapters: Sequence[AdapterRef],
+    rank: int,
+    question: int,
+    words: int = QUESTION_WORDS,
+    tokens: int = NEW_TOKENS,
 ) -> ChatRequest:
-    """Ask a persona; its requests share the description, which is longer than a block of vLLM's prefix cache."""
+    """Ask a persona; its requests share the description, which is longer than a block of vLLM's
+    prefix cache.
+    """
     described = " ".join(WORDS[(at * (rank + 3)) % len(WORDS)] for at in range(DESCRIPTION_WORDS))
     asked = " ".join(WORDS[(at * 7 + question) % len(WORDS)] for at in range(words))
-    sampling = SamplingParams(temperature=0.0, repetition_penalty=1.0, max_new_tokens=tokens, stop_loops=False)
-    persona = Persona(f"chat{rank}", f"Chat {rank}", description=f"{described} You are number {rank}.")
-    return ChatRequest(persona, (Turn("Bo", f"{question}: {asked}"),), (), adapters[rank], sampling, question)
+    sampling = SamplingParams(
+        temperature=0.0, repetition_penalty=1.0, max_new_tokens=tokens, stop_loops=False
+    )
+    persona = Persona(
+        f"chat{rank}", f"Chat {rank}", description=f"{described} You are number {rank}."
+    )
+    return ChatRequest(
+        persona, (Turn("Bo", f"{question}: {asked}"),), (), adapters[rank], sampling, question
+    )
 
 
 async def measure_reply(engine: VllmEngine, request: ChatRequest) -> TimedReply:
-    since, first_s = time.perf_counter(), None
+    since = time.perf_counter()
+    first_s = None
     stream = engine.submit(request)
     async for _ in stream:
         first_s = first_s or time.perf_counter() - since
     total_s = time.perf_counter() - since
-    return TimedReply(first_s or total_s, total_s, stream.reply.prompt_tokens, stream.reply.new_tokens)
+    return TimedReply(
+        first_s or total_s, total_s, stream.reply.prompt_tokens, stream.reply.new_tokens
+    )
 
 
 @asynccontextmanager
-async def open_engine(base: BaseModel, urls: Sequence[str], home: Path) -> AsyncIterator[VllmEngine]:
+async def open_engine(
+    base: BaseModel, urls: Sequence[str], home: Path
+) -> AsyncIterator[VllmEngine]:
     limits = ReplicaLimits(rows=ROWS, adapters=SLOTS)
-    engine = VllmEngine(base, "bfloat16", urls, home, key=API_KEY, limits=limits, start_wait_s=START_TIMEOUT_S)
+    engine = VllmEngine(
+        base, "bfloat16", urls, home, key=API_KEY, limits=limits, start_wait_s=START_TIMEOUT_S
+    )
     await engine.start()
     try:
         yield engine
@@ -144,19 +186,28 @@ async def open_engine(base: BaseModel, urls: Sequence[str], home: Path) -> Async
         await engine.close()
 
 
-# ------------------------------------------------------------------------------------------------- calibration
+# -------------------------------------------------------------------------------------------------
+# calibration
 
 
 async def calibrate(
     engines: Sequence[VllmEngine], servers: Sequence[LoggedServer], adapters: Sequence[AdapterRef]
 ) -> tuple[ReplicaProfile, Figures]:
-    """Measure the times of a server while the other one does the same; returns them with the measurements."""
+    """Measure the times of a server while the other one does the same; returns them with the
+    measurements.
+    """
     load_s = await _both(engines, lambda engine: _first_loads(engine, adapters))
-    steps = [(*each, await _both(engines, lambda engine, each=each: _step_s(engine, adapters, *each))) for each in GRID]
+    steps = [
+        (*each, await _both(engines, lambda engine, each=each: _step_s(engine, adapters, *each)))
+        for each in GRID
+    ]
     prompts = await _both_lists(engines, lambda engine: _prompt_times(engine, adapters))
-    in_slot, in_ram, on_disk = await _both_lists(servers, lambda server: _load_times(server, adapters))
+    in_slot, in_ram, on_disk = await _both_lists(
+        servers, lambda server: _load_times(server, adapters)
+    )
     step_s, row_s, adapter_s = fit_steps(steps)
-    lengths, waits = prompts[: len(LONG_PROMPTS)], prompts[len(LONG_PROMPTS) :]
+    lengths = prompts[: len(LONG_PROMPTS)]
+    waits = prompts[len(LONG_PROMPTS) :]
     prompt_token_s = float(np.polyfit(lengths, waits, 1)[0])
     idle_step_s = step_s + row_s + adapter_s
     profile = ReplicaProfile(
@@ -175,7 +226,9 @@ async def calibrate(
         ram=RAM,
     )
     measured = {
-        "steps_s": [{"rows": rows, "adapters": count, "seconds": seconds} for rows, count, seconds in steps],
+        "steps_s": [
+            {"rows": rows, "adapters": count, "seconds": seconds} for rows, count, seconds in steps
+        ],
         "prompt_tokens": lengths,
         "first_token_s": waits,
         "reply_in_slot_s": in_slot,
@@ -205,12 +258,18 @@ async def _first_loads(engine: VllmEngine, adapters: Sequence[AdapterRef]) -> fl
     return statistics.median(times)
 
 
-async def _step_s(engine: VllmEngine, adapters: Sequence[AdapterRef], rows: int, count: int) -> float:
+async def _step_s(
+    engine: VllmEngine, adapters: Sequence[AdapterRef], rows: int, count: int
+) -> float:
     """Return the seconds of a step over so many rows and adapters."""
     requests = [make_request(adapters, row % count, row, tokens=NEW_TOKENS) for row in range(rows)]
-    await asyncio.gather(*(measure_reply(engine, replace_tokens(request, 2)) for request in requests))  # into slots
+    await asyncio.gather(
+        *(measure_reply(engine, replace_tokens(request, 2)) for request in requests)
+    )  # into slots
     replies = await asyncio.gather(*(measure_reply(engine, request) for request in requests))
-    return statistics.median((reply.total_s - reply.first_s) / (reply.new_tokens - 1) for reply in replies)
+    return statistics.median(
+        (reply.total_s - reply.first_s) / (reply.new_tokens - 1) for reply in replies
+    )
 
 
 def replace_tokens(request: ChatRequest, tokens: int) -> ChatRequest:
@@ -218,25 +277,41 @@ def replace_tokens(request: ChatRequest, tokens: int) -> ChatRequest:
 
 
 async def _prompt_times(engine: VllmEngine, adapters: Sequence[AdapterRef]) -> list[float]:
-    """Return prompt tokens of three lengths, then the seconds to the first text without cached prefixes."""
-    lengths, waits = [], []
+    """Return prompt tokens of three lengths, then the seconds to the first text without cached
+    prefixes.
+    """
+    lengths = []
+    waits = []
     for words in LONG_PROMPTS:
         replies = []
         for question in range(4):
             await engine.clear_prefix_cache()
-            replies.append(await measure_reply(engine, make_request(adapters, 0, question, words, tokens=2)))
+            replies.append(
+                await measure_reply(engine, make_request(adapters, 0, question, words, tokens=2))
+            )
         lengths.append(float(replies[0].prompt_tokens))
         waits.append(statistics.median(reply.first_s for reply in replies[1:]))
     return [*lengths, *waits]
 
 
 async def _load_times(server: LoggedServer, adapters: Sequence[AdapterRef]) -> list[float]:
-    """Return a shortest reply's seconds with the adapter in a slot, in memory alone, and on disk alone."""
+    """Return a shortest reply's seconds with the adapter in a slot, in memory alone, and on disk
+    alone.
+    """
     medians = []
-    for count in (1, RAM - 2, RAM + 4):  # used in turns, the least recently used one is never there any more
+    for count in (
+        1,
+        RAM - 2,
+        RAM + 4,
+    ):  # used in turns, the least recently used one is never there any more
         times = []
         for number in range(2 * count + 10):
-            body = {"model": adapters[number % count].name, "prompt": [1], "max_tokens": 1, "temperature": 0.0}
+            body = {
+                "model": adapters[number % count].name,
+                "prompt": [1],
+                "max_tokens": 1,
+                "temperature": 0.0,
+            }
             since = time.perf_counter()
             await server.post("/v1/completions", body)
             times.append(time.perf_counter() - since)
@@ -244,7 +319,8 @@ async def _load_times(server: LoggedServer, adapters: Sequence[AdapterRef]) -> l
     return medians
 
 
-# ------------------------------------------------------------------------------------------------- validation
+# -------------------------------------------------------------------------------------------------
+# validation
 
 
 async def run_workload(
@@ -252,7 +328,8 @@ async def run_workload(
 ) -> tuple[WorkloadResult, list[TimedReply]]:
     """Have `CHATS` chats send the requests, each the next one once it is answered."""
     await engine.clear_prefix_cache()
-    left, replies = iter(enumerate(requests)), dict[int, TimedReply]()
+    left = iter(enumerate(requests))
+    replies = dict[int, TimedReply]()
     before = [server.lora_counts() for server in servers]
     cached = [await server.metrics() for server in servers]
     since = time.perf_counter()
@@ -265,8 +342,13 @@ async def run_workload(
     seconds = time.perf_counter() - since
     after = [server.lora_counts() for server in servers]
     cached_after = [await server.metrics() for server in servers]
-    prefix_tokens = sum(b[PREFIX_METRIC] - a.get(PREFIX_METRIC, 0.0) for a, b in zip(cached, cached_after, strict=True))
-    activated, read = (sum(b[at] - a[at] for a, b in zip(before, after, strict=True)) for at in (0, 1))
+    prefix_tokens = sum(
+        b[PREFIX_METRIC] - a.get(PREFIX_METRIC, 0.0)
+        for a, b in zip(cached, cached_after, strict=True)
+    )
+    activated, read = (
+        sum(b[at] - a[at] for a, b in zip(before, after, strict=True)) for at in (0, 1)
+    )
     ordered = [replies[number] for number in range(len(requests))]
     result = WorkloadResult(
         1 - read / len(requests),
@@ -279,7 +361,9 @@ async def run_workload(
 
 
 async def use_in_order(engines: Sequence[VllmEngine], adapters: Sequence[AdapterRef]) -> None:
-    """Use all adapters on each server, so that it is known which ones are in memory and in slots."""
+    """Use all adapters on each server, so that it is known which ones are in memory and in
+    slots.
+    """
 
     async def use(engine: VllmEngine) -> None:
         for rank in range(len(adapters)):
@@ -288,23 +372,39 @@ async def use_in_order(engines: Sequence[VllmEngine], adapters: Sequence[Adapter
     await asyncio.gather(*(use(engine) for engine in engines))
 
 
-def draw_requests(adapters: Sequence[AdapterRef], exponent: float, count: int, seed: int) -> list[ChatRequest]:
+def draw_requests(
+    adapters: Sequence[AdapterRef], exponent: float, count: int, seed: int
+) -> list[ChatRequest]:
     ranks, _ = Population(exponent, ADAPTERS, ADAPTERS, 1).draw(np.random.default_rng(seed), count)
     return [make_request(adapters, rank, number) for number, rank in enumerate(ranks.tolist())]
 
 
-def to_asks(requests: Sequence[ChatRequest], replies: Sequence[TimedReply], shared_prefix: int) -> list[Ask]:
-    """Describe requests for the simulation: with the lengths that were measured, and not their times."""
+def to_asks(
+    requests: Sequence[ChatRequest], replies: Sequence[TimedReply], shared_prefix: int
+) -> list[Ask]:
+    """Describe requests for the simulation: with the lengths that were measured, and not their
+    times.
+    """
     asks = []
     for number, (request, reply) in enumerate(zip(requests, replies, strict=True)):
         assert request.adapter
-        asks.append(Ask(number, 0, request.adapter.name, reply.prompt_tokens, shared_prefix, reply.new_tokens))
+        asks.append(
+            Ask(
+                number,
+                0,
+                request.adapter.name,
+                reply.prompt_tokens,
+                shared_prefix,
+                reply.new_tokens,
+            )
+        )
     return asks
 
 
 def prepare(python: Path, folder: Path) -> tuple[BaseModel, list[AdapterRef], list[LoggedServer]]:
     """Write the adapters, and describe a server for each core."""
-    base, home = locate(EMBEDDED), folder / "home"
+    base = locate(EMBEDDED)
+    home = folder / "home"
     home.mkdir(parents=True, exist_ok=True)
     servers = []
     for core in CORES:
@@ -319,16 +419,22 @@ async def validate(
 ) -> Figures:
     """Start the servers, calibrate, and compare prediction and measurement for each exponent.
 
-    A machine's pace drifts: a short workload before and after each one measures it, and the prediction takes the mean.
+    A machine's pace drifts: a short workload before and after each one measures it, and the
+    prediction takes the mean.
     """
     home = servers[0].home
     async with AsyncExitStack() as stack:
         print("starting two servers …", flush=True)
         await asyncio.gather(*(stack.enter_async_context(server) for server in servers))
-        engines = [await stack.enter_async_context(open_engine(base, [server.url], home)) for server in servers]
+        engines = [
+            await stack.enter_async_context(open_engine(base, [server.url], home))
+            for server in servers
+        ]
         print("calibrating …", flush=True)
         profile, measured = await calibrate(engines, servers, adapters)
-        engine = await stack.enter_async_context(open_engine(base, [server.url for server in servers], home))
+        engine = await stack.enter_async_context(
+            open_engine(base, [server.url for server in servers], home)
+        )
         for adapter in adapters:
             await engine.load(adapter)
 
@@ -338,7 +444,8 @@ async def validate(
             result, replies = await run_workload(engine, servers, requests)
             return result, to_asks(requests, replies, SHARED_BLOCK)
 
-        probes, played = [await play(1.0, count // PROBES_PER_WORKLOAD, PROBE_SEED)], []
+        probes = [await play(1.0, count // PROBES_PER_WORKLOAD, PROBE_SEED)]
+        played = []
         for number, exponent in enumerate(EXPONENTS):
             print(f"measuring {count} replies, s = {exponent:g} …", flush=True)
             played.append(await play(exponent, count, number))
@@ -348,7 +455,11 @@ async def validate(
         predicted = predict_workload(
             of, [server.url for server in servers], asks, CHATS, [ref.name for ref in adapters]
         )
-        return {"measured": vars(result), "predicted": vars(predicted), **compare_results(predicted, result)}
+        return {
+            "measured": vars(result),
+            "predicted": vars(predicted),
+            **compare_results(predicted, result),
+        }
 
     found = [compare(profile, *probe) for probe in probes]
     paces = [each["predicted"]["tokens_per_s"] / each["measured"]["tokens_per_s"] for each in found]

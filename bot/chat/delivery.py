@@ -16,7 +16,9 @@ from bot.store import StoreError
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S = 60.0
-"""Timeout of a request to Discord, which rate limits may delay; `bot.client` limits the wait for a response."""
+"""Timeout of a request to Discord, which rate limits may delay; `bot.client` limits the wait for a
+response.
+"""
 UNCERTAIN_ERRORS = (discord.DiscordServerError, aiohttp.ClientError, TimeoutError, OSError)
 """Errors after which a request may have had its effect."""
 DELIVERY_ERRORS = (*UNCERTAIN_ERRORS, discord.HTTPException, discord.RateLimited, StoreError)
@@ -44,7 +46,9 @@ def retry_after_s(error: Exception) -> float:
         return error.retry_after
     response = error.response if isinstance(error, discord.HTTPException) else None
     try:
-        return max(0.0, float(response.headers.get("Retry-After", 0))) if response is not None else 0.0
+        return (
+            max(0.0, float(response.headers.get("Retry-After", 0))) if response is not None else 0.0
+        )
     except ValueError:  # HTTP also allows a date there
         return 0.0
 
@@ -91,7 +95,8 @@ async def store_when_possible(what: str, store_it: Callable[[], T]) -> T:
 
 def growing_pauses() -> Iterator[float]:
     """Yield growing pauses, in seconds, until they add up to `MAX_DELIVERY_S`."""
-    pause_s, waited_s = FIRST_PAUSE_S, 0.0
+    pause_s = FIRST_PAUSE_S
+    waited_s = 0.0
     while waited_s < MAX_DELIVERY_S:
         yield pause_s
         waited_s += pause_s

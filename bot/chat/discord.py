@@ -1,4 +1,6 @@
-"""Receives messages to a persona: `/chat`, mentions, replies, and direct messages with a persona select."""
+"""Receives messages to a persona: `/chat`, mentions, replies, and direct messages with a persona
+select.
+"""
 
 import datetime
 import logging
@@ -23,7 +25,13 @@ from bot.chat.proxies import ProxiedMessage, ProxyWatch
 from bot.chat.reply_service import ReplyTask
 from bot.memory.discord import own_words
 from bot.platform.discord_kit.transformers import Interaction
-from bot.platform.discord_kit.ui import PersistentPersonaSelect, button_view, defer, respond, respond_privately
+from bot.platform.discord_kit.ui import (
+    PersistentPersonaSelect,
+    button_view,
+    defer,
+    respond,
+    respond_privately,
+)
 from bot.platform.errors import RefusedError, error_text
 from bot.privacy.home_files import discard_pending_history_folders
 from bot.services import Bot, Services
@@ -54,13 +62,23 @@ class PersonaSelect(PersistentPersonaSelect, template="choose-persona"):
     """The persona menu of a direct-message channel."""
 
     async def chosen(self, interaction: Interaction, persona_id: str) -> None:
-        services, channel = interaction.client.services, interaction.channel
+        services = interaction.client.services
+        channel = interaction.channel
         persona = services.personas.get(persona_id, 0)
         if persona is None or not isinstance(channel, discord.DMChannel):
-            raise RefusedError("This persona is no longer here.", "Write to me again for a new menu.")
+            raise RefusedError(
+                "This persona is no longer here.", "Write to me again for a new menu."
+            )
         await defer(interaction)
         place = channel_ref(channel)
-        setting = Channel(place.guild_id, place.channel_id, persona.id, "everything", interaction.user.id, time.time())
+        setting = Channel(
+            place.guild_id,
+            place.channel_id,
+            persona.id,
+            "everything",
+            interaction.user.id,
+            time.time(),
+        )
         services.store.channels.assign(setting)
         if message := services.unanswered.pop(channel.id, None):
             await services.reply_service.answer(message, persona, channel)
@@ -72,7 +90,9 @@ def persona_select_view(services: Services) -> discord.ui.View:
     """The menu of the shared personas. Raises `RefusedError` when there are none."""
     personas = services.personas.of(0)
     if not personas:
-        raise RefusedError("There are no personas here.", "The operator can add cards to personas/cards.")
+        raise RefusedError(
+            "There are no personas here.", "The operator can add cards to personas/cards."
+        )
     return button_view(PersonaSelect.of(personas.values()))
 
 
@@ -87,10 +107,14 @@ class ChatCog(commands.Cog):
         self._errors = _per_channel(MAX_ERRORS_PER_MINUTE, 60.0)
         self._unread_notices = _per_channel(MAX_UNREAD_NOTICES_PER_MINUTE, 60.0)
         self._proxies = ProxyWatch()
-        self._answering: dict[int, discord.Message | None] = {}  # by id: the message as it was edited meanwhile
+        self._answering: dict[
+            int, discord.Message | None
+        ] = {}  # by id: the message as it was edited meanwhile
         self._deleted: ChannelCache[bool] = ChannelCache(MAX_DELETED)
         self._lost_at: datetime.datetime | None = None
-        self._delete = app_commands.ContextMenu(name="Delete this reply", callback=self.delete_reply)
+        self._delete = app_commands.ContextMenu(
+            name="Delete this reply", callback=self.delete_reply
+        )
 
     async def cog_load(self) -> None:
         self.bot.tree.add_command(self._delete)
@@ -105,36 +129,54 @@ class ChatCog(commands.Cog):
         try:
             await events.store_held()
         except (StoreError, OSError) as error:
-            log.error("%d messages, edits and deletions could not be stored: %s", len(events), error)
+            log.error(
+                "%d messages, edits and deletions could not be stored: %s", len(events), error
+            )
 
     @app_commands.command(description="Say something to this channel's persona.")
     @app_commands.describe(message="What you want to say")
     @app_commands.allowed_contexts(guilds=True, dms=True)
-    async def chat(self, interaction: Interaction, message: app_commands.Range[str, 1, MAX_QUESTION_CHARS]) -> None:
+    async def chat(
+        self, interaction: Interaction, message: app_commands.Range[str, 1, MAX_QUESTION_CHARS]
+    ) -> None:
         channel = interaction.channel
         if not isinstance(channel, SpeakChannel):
-            raise RefusedError("Personas speak in text channels, threads and direct messages.", "Try it there.")
+            raise RefusedError(
+                "Personas speak in text channels, threads and direct messages.", "Try it there."
+            )
         persona = self._persona(channel)
         if persona is None and isinstance(channel, discord.DMChannel):
-            await respond(interaction, CHOOSE_TEXT, persona_select_view(self.bot.services), ephemeral=False)
+            await respond(
+                interaction, CHOOSE_TEXT, persona_select_view(self.bot.services), ephemeral=False
+            )
             return
         if persona is None:
             raise RefusedError(*NO_PERSONA_TEXTS)
         await ask_publicly(interaction, persona, channel, message)
 
     async def delete_reply(self, interaction: Interaction, message: discord.Message) -> None:
-        """The command in a message's menu: delete a persona's reply, for its author or a moderator."""
+        """The command in a message's menu: delete a persona's reply, for its author or a
+        moderator.
+        """
         reply_service = self.bot.services.reply_service
-        reply = reply_service.rules.require_reply(self.bot.services.store.replies.of_message(message.id))
+        reply = reply_service.rules.require_reply(
+            self.bot.services.store.replies.of_message(message.id)
+        )
         reply_service.rules.require_owner(reply.asked_by, interaction.user, "delete this reply")
         await defer(interaction, ephemeral=True)
         async for is_deleted in reply_service.delete([reply], self.bot):
-            text = "Deleted." if is_deleted else "I lack the permission Manage Messages to delete that."
+            text = (
+                "Deleted."
+                if is_deleted
+                else "I lack the permission Manage Messages to delete that."
+            )
             await respond_privately(interaction, text)
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
-        """Answer a person's message that is meant for a persona, also as a proxy's copy; no other bots and webhooks."""
+        """Answer a person's message that is meant for a persona, also as a proxy's copy; no other
+        bots and webhooks.
+        """
         if not message.author.bot and not message.webhook_id:
             await self._answer(message)
         elif message.webhook_id and (original := self._proxies.note_copy(message)):
@@ -142,7 +184,9 @@ class ChatCog(commands.Cog):
 
     @commands.Cog.listener()
     async def on_ready(self) -> None:
-        """Answer what was said to personas while there was no connection: a new session repeats no events."""
+        """Answer what was said to personas while there was no connection: a new session repeats no
+        events.
+        """
         since = self._lost_at or discord.utils.utcnow() - MAX_MISSED_AGE
         self._lost_at = None
         await answer_missed(self.bot, self.bot.services, since, self._answer)
@@ -156,9 +200,16 @@ class ChatCog(commands.Cog):
         self._lost_at = None
 
     async def _answer(self, message: discord.Message) -> None:
-        """Answer a person's message if it is meant for a persona, once, or say why there is no answer."""
-        channel, events = message.channel, self.bot.services.reply_service.events
-        if not isinstance(channel, SpeakChannel) or message.type not in USER_TYPES or message.id in self._answering:
+        """Answer a person's message if it is meant for a persona, once, or say why there is no
+        answer.
+        """
+        channel = message.channel
+        events = self.bot.services.reply_service.events
+        if (
+            not isinstance(channel, SpeakChannel)
+            or message.type not in USER_TYPES
+            or message.id in self._answering
+        ):
             return
         self._answering[message.id] = None
         try:
@@ -178,19 +229,26 @@ class ChatCog(commands.Cog):
             del self._answering[message.id]
 
     async def _answer_copy(self, original: ProxiedMessage) -> None:
-        """Answer a proxy's copy of a member's message as that member's, and take back an answer to the original."""
-        message, copy = original.message, original.copy
+        """Answer a proxy's copy of a member's message as that member's, and take back an answer to
+        the original.
+        """
+        message = original.message
+        copy = original.copy
         assert copy is not None  # the watch returns no others
-        channel, services = message.channel, self.bot.services
+        channel = message.channel
+        services = self.bot.services
         if not isinstance(channel, SpeakChannel) or copy.id in self._answering:
             return
         self._proxies.note_member(original)
         self._answering[copy.id] = None
         try:
-            if reply := await services.reply_service.events.read(lambda: services.store.replies.get(message.id)):
+            if reply := await services.reply_service.events.read(
+                lambda: services.store.replies.get(message.id)
+            ):
                 async for _ in services.reply_service.delete([reply], self.bot):
                     log.info("the answer to a message that a proxy has posted again is taken back")
-            text, name = services.message_reader.text(copy), copy.author.display_name
+            text = services.message_reader.text(copy)
+            name = copy.author.display_name
             read = await services.message_reader.read(message)
             incoming = replace(read, event_id=copy.id, author_name=name, text=text)
             take = partial(self._take, message, incoming, channel)
@@ -207,9 +265,11 @@ class ChatCog(commands.Cog):
     def _take(
         self, message: discord.Message, incoming: IncomingMessage, channel: SpeakChannel
     ) -> Callable[[], Awaitable[object]] | None:
-        """Store a message that is meant for a persona; returns what is to be done then. Raises `EngineBusyError`.
+        """Store a message that is meant for a persona; returns what is to be done then. Raises
+        `EngineBusyError`.
 
-        What was deleted or edited since its event came, however long that was held, is not taken as it was.
+        What was deleted or edited since its event came, however long that was held, is not taken as
+        it was.
         """
         edited = self._answering.get(incoming.event_id)
         if incoming.event_id in self._deleted or (edited and not edited.content):
@@ -217,7 +277,8 @@ class ChatCog(commands.Cog):
         if edited:
             incoming = replace(incoming, text=self.bot.services.message_reader.text(edited))
         replied_to = self._replied_to(message)
-        persona, reply_service = replied_to or self._persona(channel), self.bot.services.reply_service
+        persona = replied_to or self._persona(channel)
+        reply_service = self.bot.services.reply_service
         if persona is None:
             return partial(self._report_no_persona, message, incoming)
         if reply_service.rules.muted(persona, channel_ref(channel)):
@@ -230,7 +291,11 @@ class ChatCog(commands.Cog):
         if task is None:
             return None
         is_hidden = quoted is not None and quoted.text is None
-        return partial(self._reply_beside_hidden, message, task) if is_hidden else partial(reply_service.reply, task)
+        return (
+            partial(self._reply_beside_hidden, message, task)
+            if is_hidden
+            else partial(reply_service.reply, task)
+        )
 
     @commands.Cog.listener()
     async def on_raw_message_edit(self, payload: discord.RawMessageUpdateEvent) -> None:
@@ -239,11 +304,15 @@ class ChatCog(commands.Cog):
         self._note_edit(message)
         await self._store_change(lambda: self._store_edit(message))
         with suppress(StoreError):
-            if await self.bot.services.reply_service.events.store(lambda: self._is_newly_mentioned(message)):
+            if await self.bot.services.reply_service.events.store(
+                lambda: self._is_newly_mentioned(message)
+            ):
                 await self._answer(message)
 
     def _note_edit(self, message: discord.Message) -> None:
-        """Note an edit of a message that is not stored yet: it is being read, or waits for a persona."""
+        """Note an edit of a message that is not stored yet: it is being read, or waits for a
+        persona.
+        """
         if not message.edited_at:  # an embed or a thread came
             return
         if message.id in self._answering:
@@ -251,7 +320,9 @@ class ChatCog(commands.Cog):
         unanswered = self.bot.services.unanswered
         waiting = unanswered.get(message.channel.id)
         if waiting and waiting.event_id == message.id:
-            unanswered[message.channel.id] = replace(waiting, text=self.bot.services.message_reader.text(message))
+            unanswered[message.channel.id] = replace(
+                waiting, text=self.bot.services.message_reader.text(message)
+            )
 
     def _note_deletion(self, channel_id: int, message_ids: Collection[int]) -> None:
         """Note deletions at once, also of messages that are not stored yet."""
@@ -263,19 +334,28 @@ class ChatCog(commands.Cog):
             del unanswered[channel_id]
 
     def _store_edit(self, message: discord.Message) -> None:
-        """Store an edit. A message whose text was removed, or may not be seen any more, is forgotten."""
-        store, reader = self.bot.services.store, self.bot.services.message_reader
+        """Store an edit. A message whose text was removed, or may not be seen any more, is
+        forgotten.
+        """
+        store = self.bot.services.store
+        reader = self.bot.services.message_reader
         if store.quoted.has(message.id):
             store.quoted.update(message.id, reader.quoted(message).text)
-        if message.author.bot and not store.messages.is_of_member(message.id):  # else it is a proxy's copy
+        if message.author.bot and not store.messages.is_of_member(
+            message.id
+        ):  # else it is a proxy's copy
             return
         if message.content:
             self._update(message.id, reader.text(message), own_words(message, message.author))
-        elif message.edited_at:  # else an embed or a thread came, or it is a forward, which has no text of its own
+        elif (
+            message.edited_at
+        ):  # else an embed or a thread came, or it is a forward, which has no text of its own
             self._forget(message.id)
 
     def _is_newly_mentioned(self, message: discord.Message) -> bool:
-        """Report whether an edit mentions the bot in a recent message that was not said to a persona before."""
+        """Report whether an edit mentions the bot in a recent message that was not said to a
+        persona before.
+        """
         store = self.bot.services.store
         if message.author.bot or message.edited_at is None or not self._is_mentioned(message):
             return False
@@ -298,7 +378,9 @@ class ChatCog(commands.Cog):
 
     @commands.Cog.listener()
     async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
-        """Delete a deleted channel's messages from the history: Discord sends no events for them."""
+        """Delete a deleted channel's messages from the history: Discord sends no events for
+        them.
+        """
         await self._store_change(lambda: self._forget_channel(channel.guild.id, channel.id))
 
     @commands.Cog.listener()
@@ -308,13 +390,17 @@ class ChatCog(commands.Cog):
 
     @commands.Cog.listener()
     async def on_raw_thread_update(self, payload: discord.RawThreadUpdateEvent) -> None:
-        """Store the parent of a thread from before parents were stored, at the latest when it is archived."""
+        """Store the parent of a thread from before parents were stored, at the latest when it is
+        archived.
+        """
         place = payload.guild_id, payload.thread_id, payload.parent_id
         channels = self.bot.services.store.channels
         await self._store_change(lambda: channels.record_thread(*place))
 
     def _forget_channel(self, guild_id: int, channel_id: int) -> None:
-        """Delete what is stored of a channel and its threads: discord.py tells of those alone that are not archived."""
+        """Delete what is stored of a channel and its threads: discord.py tells of those alone that
+        are not archived.
+        """
         store = self.bot.services.store
         with store.atomic():
             store.channels.delete_webhook(channel_id)
@@ -340,7 +426,9 @@ class ChatCog(commands.Cog):
                 store.replies.delete_part(message_id)
 
     async def _store_change(self, store_it: Callable[[], None]) -> None:
-        """Store a change, a transaction, as soon as the database can be used, in the order of the events."""
+        """Store a change, a transaction, as soon as the database can be used, in the order of the
+        events.
+        """
         try:
             await self.bot.services.reply_service.events.store(store_it)
         except StoreError as error:
@@ -348,24 +436,44 @@ class ChatCog(commands.Cog):
 
     def _is_meant(self, message: discord.Message) -> bool:
         channel = message.channel
-        if isinstance(channel, discord.DMChannel) or self._replied_to(message) or self._is_mentioned(message):
+        if (
+            isinstance(channel, discord.DMChannel)
+            or self._replied_to(message)
+            or self._is_mentioned(message)
+        ):
             return True
-        assert isinstance(channel, discord.TextChannel | discord.Thread)  # `on_message` has checked it
+        assert isinstance(
+            channel, discord.TextChannel | discord.Thread
+        )  # `on_message` has checked it
         place = channel_ref(channel)
-        setting = self.bot.services.store.channels.get(place.guild_id, place.channel_id, place.parent_id)
+        setting = self.bot.services.store.channels.get(
+            place.guild_id, place.channel_id, place.parent_id
+        )
         has_content = bool(raw_text(message) or unread_parts(message))
         return setting is not None and setting.answers == "everything" and has_content
 
     def _is_mentioned(self, message: discord.Message) -> bool:
-        return self.bot.user in message.mentions or any(self._is_mine(role) for role in message.role_mentions)
+        return self.bot.user in message.mentions or any(
+            self._is_mine(role) for role in message.role_mentions
+        )
 
     def _is_mine(self, role: discord.Role) -> bool:
-        """Report whether this is the bot's own role: clients offer it beside the bot, under the same name."""
-        return role.tags is not None and self.bot.user is not None and role.tags.bot_id == self.bot.user.id
+        """Report whether this is the bot's own role: clients offer it beside the bot, under the
+        same name.
+        """
+        return (
+            role.tags is not None
+            and self.bot.user is not None
+            and role.tags.bot_id == self.bot.user.id
+        )
 
     def _replied_to(self, message: discord.Message) -> Persona | None:
         reference = message.reference
-        if reference is None or reference.message_id is None or reference.type is discord.MessageReferenceType.forward:
+        if (
+            reference is None
+            or reference.message_id is None
+            or reference.type is discord.MessageReferenceType.forward
+        ):
             return None
         reply = self.bot.services.store.replies.of_message(reference.message_id)
         return self.bot.services.personas.get(reply.persona_id, reply.guild_id) if reply else None
@@ -388,7 +496,9 @@ class ChatCog(commands.Cog):
             await _notify(message.channel, HIDDEN_QUOTE_TEXT)
         await self.bot.services.reply_service.reply(task)
 
-    async def _say_unread(self, message: discord.Message, persona: Persona, unread: list[str]) -> None:
+    async def _say_unread(
+        self, message: discord.Message, persona: Persona, unread: list[str]
+    ) -> None:
         """Say why a message is not answered: it has no text, or Discord hides it."""
         is_mentioned = isinstance(message.channel, discord.DMChannel) or self._is_mentioned(message)
         is_direct = is_mentioned or self._replied_to(message) is not None
@@ -396,7 +506,10 @@ class ChatCog(commands.Cog):
             what = f"{join_words(unread)[0].upper()}{join_words(unread)[1:]} cannot be read here"
             text = f"{what}: {persona.name} reads text only. Say it in words."
         elif is_mentioned:
-            text = f"Your message has no text that {persona.name} could answer: write some beside the mention."
+            text = (
+                f"Your message has no text that {persona.name} could answer: write some beside the "
+                "mention."
+            )
         else:
             text = NO_CONTENT_TEXT
         notices = self._unread_notices if (unread and is_direct) or is_mentioned else self._hints
@@ -404,14 +517,19 @@ class ChatCog(commands.Cog):
             await _notify(message.channel, text)
 
     async def _send_error(self, message: discord.Message, error: Exception) -> None:
-        text, notices = error_text(error), self._busy_notices if isinstance(error, EngineBusyError) else self._errors
+        text = error_text(error)
+        notices = self._busy_notices if isinstance(error, EngineBusyError) else self._errors
         if not notices.update_rate_limit(message):
             await _notify(message.channel, text)
 
 
-async def _notify(channel: discord.abc.Messageable, text: str, view: discord.ui.View | None = None) -> None:
+async def _notify(
+    channel: discord.abc.Messageable, text: str, view: discord.ui.View | None = None
+) -> None:
     """Send a notice, once: nobody needs to read that it could not be sent, or perhaps was."""
-    nonce = secrets.token_hex(8)  # discord.py repeats a request that failed; Discord ignores a repeated nonce
+    nonce = secrets.token_hex(
+        8
+    )  # discord.py repeats a request that failed; Discord ignores a repeated nonce
     try:
         await channel.send(text, view=view or discord.utils.MISSING, nonce=nonce)
     except DELIVERY_ERRORS as error:
@@ -419,5 +537,7 @@ async def _notify(channel: discord.abc.Messageable, text: str, view: discord.ui.
 
 
 def _per_channel(count: int, seconds: float) -> commands.CooldownMapping[discord.Message]:
-    """Allow so many messages in a channel and time; what it keeps of a channel expires after that time."""
+    """Allow so many messages in a channel and time; what it keeps of a channel expires after that
+    time.
+    """
     return commands.CooldownMapping.from_cooldown(count, seconds, commands.BucketType.channel)

@@ -34,11 +34,16 @@ ANSWER_FORM_PREFIX = "answer:"
 
 def quote_member(name: str, text: str) -> str:
     """Quote a member's text from a command or form: no line of it can pass for somebody else's."""
-    author, lines = f"**{discord.utils.escape_markdown(name)}:**", text.strip().splitlines()
+    author = f"**{discord.utils.escape_markdown(name)}:**"
+    lines = text.strip().splitlines()
     if len(lines) < 2:
         return f"{author} {text.strip()}"
     quote = "\n".join([author, *(f"> {line}" for line in lines)])
-    return quote if len(quote) <= MAX_MESSAGE_CHARS else f"{author} {' / '.join(lines)}"[:MAX_MESSAGE_CHARS]
+    return (
+        quote
+        if len(quote) <= MAX_MESSAGE_CHARS
+        else f"{author} {' / '.join(lines)}"[:MAX_MESSAGE_CHARS]
+    )
 
 
 class _ReplyButton(PersistentButton, template=r"never:"):
@@ -70,24 +75,33 @@ class StopReplyButton(_ReplyButton, template=r"stop:(?P<event>[0-9]+)"):
 class AnswerButton(_ReplyButton, template=r"reply:(?P<event>[0-9]+)"):
     """Opens a form to answer the persona, whose text arrives without the message content intent."""
 
-    label, emoji = "Reply", "↩️"
+    label = "Reply"
+    emoji = "↩️"
 
     async def pressed(self, interaction: Interaction) -> None:
         _, persona, channel = _require_reply(interaction, self.event_id)
-        interaction.client.services.reply_service.rules.require_can_ask(interaction, persona, channel_ref(channel))
+        interaction.client.services.reply_service.rules.require_can_ask(
+            interaction, persona, channel_ref(channel)
+        )
         text = text_field("What you want to say", "text", MAX_QUESTION_CHARS)
-        await send_form(interaction, form(f"Reply to {persona.name}", f"{ANSWER_FORM_PREFIX}{self.event_id}", text))
+        await send_form(
+            interaction,
+            form(f"Reply to {persona.name}", f"{ANSWER_FORM_PREFIX}{self.event_id}", text),
+        )
 
 
 class RegenerateButton(_ReplyButton, template=r"again:(?P<event>[0-9]+)"):
     """Regenerates the reply, in its place."""
 
-    label, emoji = "Regenerate", "🔄"
+    label = "Regenerate"
+    emoji = "🔄"
 
     async def pressed(self, interaction: Interaction) -> None:
         _, _, channel = _require_reply(interaction, self.event_id)
         await defer(interaction)
-        await interaction.client.services.reply_service.regenerate(self.event_id, interaction.user, channel)
+        await interaction.client.services.reply_service.regenerate(
+            self.event_id, interaction.user, channel
+        )
         interaction.client.dispatch("reply_judged", self.event_id)
 
 
@@ -101,7 +115,9 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
         services = interaction.client.services
         if services.reply_service.is_running(reply.event_id):
             raise RefusedError("This reply is being written.", "Vote once it is there.")
-        votes = services.store.replies.vote(reply.event_id, interaction.user.id, self.vote, time.time())
+        votes = services.store.replies.vote(
+            reply.event_id, interaction.user.id, self.vote, time.time()
+        )
         await update_message(interaction, view=ReplyButtonViews().ended(reply.event_id, votes))
         interaction.client.dispatch("reply_judged", reply.event_id)
 
@@ -109,13 +125,15 @@ class _VoteButton(_ReplyButton, template=r"never vote:"):
 class UpvoteButton(_VoteButton, template=r"vote\+1:(?P<event>[0-9]+)"):
     """👍."""
 
-    vote, emoji = 1, "👍"
+    vote = 1
+    emoji = "👍"
 
 
 class DownvoteButton(_VoteButton, template=r"vote-1:(?P<event>[0-9]+)"):
     """👎."""
 
-    vote, emoji = -1, "👎"
+    vote = -1
+    emoji = "👎"
 
 
 REPLY_BUTTONS = (StopReplyButton, AnswerButton, RegenerateButton, UpvoteButton, DownvoteButton)
@@ -130,7 +148,8 @@ class ReplyButtonViews:
 
     def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View:
         """Reply, Regenerate and the votes with their counts."""
-        up, down = UpvoteButton(event_id, label=_count(votes.up)), DownvoteButton(event_id, label=_count(votes.down))
+        up = UpvoteButton(event_id, label=_count(votes.up))
+        down = DownvoteButton(event_id, label=_count(votes.down))
         return button_view(AnswerButton(event_id), RegenerateButton(event_id), up, down)
 
 
@@ -144,13 +163,18 @@ async def answer_form(interaction: Interaction, event_id: str, values: dict[str,
     await ask_publicly(interaction, persona, channel, values["text"])
 
 
-async def ask_publicly(interaction: Interaction, persona: Persona, channel: SpeakChannel, text: str) -> None:
-    """Post a question from a command or form in the channel, and have it answered. Raises `RefusedError`.
+async def ask_publicly(
+    interaction: Interaction, persona: Persona, channel: SpeakChannel, text: str
+) -> None:
+    """Post a question from a command or form in the channel, and have it answered. Raises
+    `RefusedError`.
 
-    The question is the response, which Discord wants within three seconds: it comes before anything that takes time.
-    If it is refused afterwards, it is deleted again, from the channel and from the history.
+    The question is the response, which Discord wants within three seconds: it comes before anything
+    that takes time. If it is refused afterwards, it is deleted again, from the channel and from the
+    history.
     """
-    reply_service, author = interaction.client.services.reply_service, interaction.user
+    reply_service = interaction.client.services.reply_service
+    author = interaction.user
     place = channel_ref(channel)
     reply_service.rules.require_can_ask(interaction, persona, place)
     reply_service.unfinished.require_place(author.id, place.home_id)
@@ -159,7 +183,9 @@ async def ask_publicly(interaction: Interaction, persona: Persona, channel: Spea
 
     def accept(message: IncomingMessage) -> ReplyTask | None:
         if not has_words(message.text):
-            raise RefusedError("Your message has no words.", f"Write something that {persona.name} can answer.")
+            raise RefusedError(
+                "Your message has no words.", f"Write something that {persona.name} can answer."
+            )
         with reply_service.store.atomic():
             task = reply_service.accept(message, persona, channel)
             if task and message_id:
@@ -171,7 +197,9 @@ async def ask_publicly(interaction: Interaction, persona: Persona, channel: Spea
             await persist(interaction.delete_original_response)
 
     try:
-        message = await interaction.client.services.message_reader.read_interaction(interaction, text)
+        message = await interaction.client.services.message_reader.read_interaction(
+            interaction, text
+        )
         task = await reply_service.events.store(lambda: accept(message))
     except Exception:
         await retract()
@@ -180,9 +208,12 @@ async def ask_publicly(interaction: Interaction, persona: Persona, channel: Spea
         await reply_service.reply(task, retract=retract)
 
 
-def _require_reply(interaction: Interaction, event_id: int) -> tuple[StoredReply, Persona, SpeakChannel]:
+def _require_reply(
+    interaction: Interaction, event_id: int
+) -> tuple[StoredReply, Persona, SpeakChannel]:
     """Find the reply of a button or form. Raises `RefusedError` when it is no longer known."""
-    services, channel = interaction.client.services, interaction.channel
+    services = interaction.client.services
+    channel = interaction.channel
     reply = services.reply_service.rules.require_reply(services.store.replies.get(event_id))
     persona = services.personas.get(reply.persona_id, reply.guild_id)
     if persona is None or not isinstance(channel, SpeakChannel):

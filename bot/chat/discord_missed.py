@@ -1,4 +1,6 @@
-"""Finds what was said to personas while the bot had no connection: Discord sends it no events of that time."""
+"""Finds what was said to personas while the bot had no connection: Discord sends it no events of
+that time.
+"""
 
 import asyncio
 import datetime
@@ -16,7 +18,9 @@ log = logging.getLogger(__name__)
 MAX_MISSED_AGE = datetime.timedelta(hours=1)
 """Older messages are not answered any more."""
 MAX_READ_MESSAGES, MAX_ANSWERED_IN_CHANNEL, MAX_CHANNELS_AT_ONCE = 50, 5, 4
-"""Latest messages of a channel that are read, and of those for personas, the latest that are answered."""
+"""Latest messages of a channel that are read, and of those for personas, the latest that are
+answered.
+"""
 MAX_DIRECT_CHANNELS = 20
 """Direct-message channels that are read: those that were used last."""
 READ_TIMEOUT_S = 30.0
@@ -30,8 +34,9 @@ async def answer_missed(
 ) -> None:
     """Have messages to personas answered that came after a time, at most an hour ago.
 
-    Only where the bot may read the history, and only messages that mention it or reply to a persona, or direct ones: a
-    conversation among members has gone on meanwhile. `answer` ignores what was answered before.
+    Only where the bot may read the history, and only messages that mention it or reply to a
+    persona, or direct ones: a conversation among members has gone on meanwhile. `answer` ignores
+    what was answered before.
     """
     since = max(since, discord.utils.utcnow() - MAX_MISSED_AGE)
     try:
@@ -53,18 +58,26 @@ async def answer_missed(
                 message.author = await _member(message)
                 await answer(message)
 
-    channels = [*_server_channels(client, services, since), *await _direct_channels(client, services)]
+    channels = [
+        *_server_channels(client, services, since),
+        *await _direct_channels(client, services),
+    ]
     results = await asyncio.gather(*map(in_channel, channels), return_exceptions=True)
     for result in results:
         if isinstance(result, Exception):
-            log.warning("a channel was not searched for what was said while the bot was away: %s", result)
+            log.warning(
+                "a channel was not searched for what was said while the bot was away: %s", result
+            )
 
 
-def _server_channels(client: Bot, services: Services, since: datetime.datetime) -> Iterator[SpeakChannel]:
+def _server_channels(
+    client: Bot, services: Services, since: datetime.datetime
+) -> Iterator[SpeakChannel]:
     """Yield the channels with a persona in which something was said since."""
     after = discord.utils.time_snowflake(since)
     for guild_id, channel_ids in services.store.channels.by_guild().items():
-        guild, with_persona = client.get_guild(guild_id), {*channel_ids}
+        guild = client.get_guild(guild_id)
+        with_persona = {*channel_ids}
         channels: list[GuildChannel] = [*guild.text_channels, *guild.threads] if guild else []
         for channel in channels:
             place = channel_ref(channel)
@@ -86,8 +99,11 @@ async def _direct_channels(client: Bot, services: Services) -> list[SpeakChannel
 
 
 async def _member(message: discord.Message) -> discord.User | discord.Member:
-    """Return the author as a member, with their name in the server: a message that is read later names the user."""
-    author, guild = message.author, message.guild
+    """Return the author as a member, with their name in the server: a message that is read later
+    names the user.
+    """
+    author = message.author
+    guild = message.guild
     if guild is None or isinstance(author, discord.Member):
         return author
     with suppress(discord.HTTPException):
@@ -95,22 +111,35 @@ async def _member(message: discord.Message) -> discord.User | discord.Member:
     return author
 
 
-async def _read_missed(client: Bot, services: Services, channel: SpeakChannel, after: int) -> list[discord.Message]:
+async def _read_missed(
+    client: Bot, services: Services, channel: SpeakChannel, after: int
+) -> list[discord.Message]:
     """Return the latest messages to personas in a channel after an id, oldest first."""
-    history = channel.history(limit=MAX_READ_MESSAGES, after=discord.Object(after), oldest_first=False)
+    history = channel.history(
+        limit=MAX_READ_MESSAGES, after=discord.Object(after), oldest_first=False
+    )
     async with asyncio.timeout(READ_TIMEOUT_S):
         read = [message async for message in history]
-    missed = [it for it in read if not it.author.bot and not it.webhook_id and _is_addressed(client, services, it)]
+    missed = [
+        it
+        for it in read
+        if not it.author.bot and not it.webhook_id and _is_addressed(client, services, it)
+    ]
     if len(missed) > MAX_ANSWERED_IN_CHANNEL:
         left_out = len(missed) - MAX_ANSWERED_IN_CHANNEL
-        log.warning("%d older messages to personas in #%s are not answered any more", left_out, channel)
+        log.warning(
+            "%d older messages to personas in #%s are not answered any more", left_out, channel
+        )
     return missed[:MAX_ANSWERED_IN_CHANNEL][::-1]
 
 
 def _is_addressed(client: Bot, services: Services, message: discord.Message) -> bool:
     if isinstance(message.channel, discord.DMChannel) or client.user in message.mentions:
         return True
-    if any(role.tags and client.user and role.tags.bot_id == client.user.id for role in message.role_mentions):
+    if any(
+        role.tags and client.user and role.tags.bot_id == client.user.id
+        for role in message.role_mentions
+    ):
         return True
     replied_to = message.reference.message_id if message.reference else None
     is_reply = message.type is discord.MessageType.reply and replied_to is not None

@@ -1,4 +1,6 @@
-"""Events of Discord whose rows the database does not take yet: they are held in memory, in their order."""
+"""Events of Discord whose rows the database does not take yet: they are held in memory, in their
+order.
+"""
 
 import asyncio
 import logging
@@ -22,7 +24,8 @@ class EventDroppedError(StoreError):
 
 
 class HeldEvents:
-    """Stores the rows of events in the order in which the events came; one that fails holds those after it.
+    """Stores the rows of events in the order in which the events came; one that fails holds those
+    after it.
 
     `task` has to run; its `error` says why events are held.
     """
@@ -44,7 +47,9 @@ class HeldEvents:
         return len(self._held)
 
     async def read(self, read_it: Callable[[], T]) -> T:
-        """Call `read_it`, which changes nothing and so waits for no other event, or else as `store` does."""
+        """Call `read_it`, which changes nothing and so waits for no other event, or else as `store`
+        does.
+        """
         try:
             return read_it()
         except (StoreError, OSError) as error:
@@ -52,7 +57,8 @@ class HeldEvents:
         return await self._hold(read_it)
 
     async def store(self, store_it: Callable[[], T]) -> T:
-        """Call `store_it`, a transaction, now or as soon as the database can be used, and return its result.
+        """Call `store_it`, a transaction, now or as soon as the database can be used, and return
+        its result.
 
         Raises its other errors, and `EventDroppedError`.
         """
@@ -75,14 +81,18 @@ class HeldEvents:
     async def store_held(self) -> None:
         """Store what is held, then let those go on who wait for it.
 
-        They all wait for the last one: a prompt must not show what a later event edits or deletes. Raises `StoreError`
-        or `OSError`; what comes after it stays held, and nobody goes on.
+        They all wait for the last one: a prompt must not show what a later event edits or deletes.
+        Raises `StoreError` or `OSError`; what comes after it stays held, and nobody goes on.
         """
         self._has_held.clear()
         while self._held:
             store_it, stored = self._held[0]
             try:
-                outcome: tuple[asyncio.Future[Any], Any, Exception | None] = (stored, store_it(), None)
+                outcome: tuple[asyncio.Future[Any], Any, Exception | None] = (
+                    stored,
+                    store_it(),
+                    None,
+                )
             except (StoreError, OSError):
                 raise
             except Exception as error:  # whoever waits for the result gets it
@@ -92,7 +102,9 @@ class HeldEvents:
             await asyncio.sleep(0)  # thousands may be held
         self._tell_outcomes()
         if self._dropped:
-            log.error("%d events of Discord were lost while the database could not be used", self._dropped)
+            log.error(
+                "%d events of Discord were lost while the database could not be used", self._dropped
+            )
             self._dropped = 0
 
     def _tell_outcomes(self) -> None:

@@ -23,14 +23,18 @@ from bot.store import QuotedMessage, Store, StoreError
 
 log = logging.getLogger(__name__)
 LOOK_UP_TIMEOUT_S = 1.0
-"""Longest wait for names and messages that the bot has not seen; a command has to be acknowledged in three seconds."""
+"""Longest wait for names and messages that the bot has not seen; a command has to be acknowledged
+in three seconds.
+"""
 MAX_LOOKED_UP_USERS = 5
 MAX_REMEMBERED_THREADS = 10_000
 LOOK_UP_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError, TimeoutError)
 
 
 class MessageReader:
-    """Makes messages, commands and forms into `IncomingMessage`s: each with the same text as members see."""
+    """Makes messages, commands and forms into `IncomingMessage`s: each with the same text as
+    members see.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -44,12 +48,19 @@ class MessageReader:
         names = _names(message, author, is_addressed=True)
         if message.message_snapshots:  # of a message itself, Discord names all users who exist
             names = await _with_fetched_names(raw_text(message), names, message.guild)
-        text = readable_text(raw_text(message), names)  # last: discord.py edits the message meanwhile
-        return IncomingMessage(message.id, author.id, author.display_name, text.strip(), quoted, start)
+        text = readable_text(
+            raw_text(message), names
+        )  # last: discord.py edits the message meanwhile
+        return IncomingMessage(
+            message.id, author.id, author.display_name, text.strip(), quoted, start
+        )
 
-    async def read_interaction(self, interaction: discord.Interaction[Any], text: str) -> IncomingMessage:
+    async def read_interaction(
+        self, interaction: discord.Interaction[Any], text: str
+    ) -> IncomingMessage:
         """Read what a member has typed into a command or a form."""
-        user, guild = interaction.user, interaction.guild
+        user = interaction.user
+        guild = interaction.guild
         own = _own_ids(guild, interaction.client.user)
         names = server_names(guild, user, users={user.id: user.display_name}, unnamed=own)
         text = readable_text(text, await _with_fetched_names(text, names, guild)).strip()
@@ -58,19 +69,31 @@ class MessageReader:
 
     def text(self, message: discord.Message) -> str:
         """Return the text of a message to a persona, without mentions of the bot."""
-        return readable_text(raw_text(message), _names(message, message.author, is_addressed=True)).strip()
+        return readable_text(
+            raw_text(message), _names(message, message.author, is_addressed=True)
+        ).strip()
 
     def quoted(self, message: discord.Message) -> QuotedMessage:
-        """Return a message as it is shown beside another one. Without any content Discord hides it."""
+        """Return a message as it is shown beside another one. Without any content Discord hides
+        it.
+        """
         known = message.guild.get_member(message.author.id) if message.guild else None
         author = known or message.author
-        text = readable_text(quoted_text(message), _names(message, author, is_addressed=False)).strip()
-        return QuotedMessage(message.id, message.channel.id, author.id, author.display_name, text or None)
+        text = readable_text(
+            quoted_text(message), _names(message, author, is_addressed=False)
+        ).strip()
+        return QuotedMessage(
+            message.id, message.channel.id, author.id, author.display_name, text or None
+        )
 
     async def _replied_to(self, message: discord.Message) -> QuotedMessage | None:
         """Return the message that a message replies to; None if there is none any more."""
         reference = message.reference
-        if reference is None or reference.message_id is None or message.type is not discord.MessageType.reply:
+        if (
+            reference is None
+            or reference.message_id is None
+            or message.type is not discord.MessageType.reply
+        ):
             return None
         if isinstance(reference.resolved, discord.DeletedReferencedMessage):
             return None
@@ -80,7 +103,9 @@ class MessageReader:
         return self.quoted(found) if found else None
 
     async def _thread_start(self, channel: object) -> QuotedMessage | None:
-        """Return the message that a thread was started from, which has its id; None if it is stored already."""
+        """Return the message that a thread was started from, which has its id; None if it is stored
+        already.
+        """
         if not isinstance(channel, discord.Thread) or channel.id in self._without_start:
             return None
         try:
@@ -88,7 +113,9 @@ class MessageReader:
                 return None
         except StoreError:  # it is looked for with the next message
             return None
-        place = channel.parent if isinstance(channel.parent, discord.TextChannel) else channel  # else it is a post
+        place = (
+            channel.parent if isinstance(channel.parent, discord.TextChannel) else channel
+        )  # else it is a post
         try:
             found = channel.starter_message or await _fetch(place, channel.id)
         except LOOK_UP_ERRORS as error:  # it is asked for with the next message
@@ -116,7 +143,9 @@ def _own_ids(guild: discord.Guild | None, me: discord.abc.User | None) -> list[i
     return [it.id for it in (me, guild.self_role if guild else None) if it]
 
 
-async def _with_fetched_names(text: str, names: MarkupNames, guild: discord.Guild | None) -> MarkupNames:
+async def _with_fetched_names(
+    text: str, names: MarkupNames, guild: discord.Guild | None
+) -> MarkupNames:
     """Ask for the names of a few members whom a text mentions, and who are not known yet."""
     unknown = unknown_users(text, names)[:MAX_LOOKED_UP_USERS]
     if guild is None or not unknown:

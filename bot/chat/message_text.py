@@ -36,7 +36,9 @@ PAGE_NAMES = {
 UNKNOWN_USER, UNKNOWN_ROLE, UNKNOWN_CHANNEL = "@unknown-user", "@unknown-role", "#unknown"
 """What clients show of ids that they do not know, or of channels that the reader does not see."""
 SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
-VIDEO, AUDIO, IMAGE = "video/", "audio/", "image/"
+VIDEO = "video/"
+AUDIO = "audio/"
+IMAGE = "image/"
 NameOf = Callable[[int], str]
 
 
@@ -56,14 +58,22 @@ ANONYMOUS_NAMES = MarkupNames(lambda _: "someone", lambda _: "someone", lambda _
 def readable_text(text: str, names: MarkupNames, *, keep_code: bool = True) -> str:
     """Replace Discord's markup by what members see.
 
-    Times are given in UTC, and relative ones as dates, since the text is read again later. Code stays as it is, unless
-    `keep_code` is False.
+    Times are given in UTC, and relative ones as dates, since the text is read again later. Code
+    stays as it is, unless `keep_code` is False.
     """
 
     def replaced(found: re.Match[str]) -> str:
         if found["code"]:
-            return found[0] if keep_code else found[0][0] + readable_text(found[0][1:], names, keep_code=False)
-        for kind, name_of in (("user", names.user), ("role", names.role), ("channel", names.channel)):
+            return (
+                found[0]
+                if keep_code
+                else found[0][0] + readable_text(found[0][1:], names, keep_code=False)
+            )
+        for kind, name_of in (
+            ("user", names.user),
+            ("role", names.role),
+            ("channel", names.channel),
+        ):
             if found[kind]:
                 return name_of(int(found[kind]))
         if found["time"]:
@@ -98,8 +108,8 @@ def server_names(
 ) -> MarkupNames:
     """Return the names of a server as `viewer` sees them; channels that they do not see have none.
 
-    `users` are further names by id. `unnamed` are users and roles of whose mentions nothing is left: the bot's own, to
-    whom a text is said.
+    `users` are further names by id. `unnamed` are users and roles of whose mentions nothing is
+    left: the bot's own, to whom a text is said.
     """
     own = {*unnamed}
 
@@ -110,16 +120,29 @@ def server_names(
 
     def role(role_id: int) -> str:
         found = guild.get_role(role_id) if guild else None
-        return "" if role_id in own else f"@{found.name.removeprefix('@')}" if found else UNKNOWN_ROLE
+        return (
+            "" if role_id in own else f"@{found.name.removeprefix('@')}" if found else UNKNOWN_ROLE
+        )
 
-    return MarkupNames(user, role, lambda channel_id: channel_name(guild, viewer, channel_id) or UNKNOWN_CHANNEL)
+    return MarkupNames(
+        user, role, lambda channel_id: channel_name(guild, viewer, channel_id) or UNKNOWN_CHANNEL
+    )
 
 
 def channel_name(guild: discord.Guild | None, viewer: object, channel_id: int) -> str | None:
     """Return the name of a channel or public thread that a member sees; None for others."""
     channel = guild.get_channel_or_thread(channel_id) if guild else None
-    place = channel.parent if isinstance(channel, discord.Thread) and not channel.is_private() else channel
-    if channel is None or place is None or isinstance(place, discord.Thread) or not isinstance(viewer, discord.Member):
+    place = (
+        channel.parent
+        if isinstance(channel, discord.Thread) and not channel.is_private()
+        else channel
+    )
+    if (
+        channel is None
+        or place is None
+        or isinstance(place, discord.Thread)
+        or not isinstance(viewer, discord.Member)
+    ):
         return None
     return f"#{channel.name}" if place.permissions_for(viewer).view_channel else None
 
@@ -131,10 +154,14 @@ def unknown_users(text: str, names: MarkupNames) -> list[int]:
 
 
 def raw_text(message: discord.Message) -> str:
-    """Return a message's text with its markup; a forward has that of what it forwards, without small print."""
+    """Return a message's text with its markup; a forward has that of what it forwards, without
+    small print.
+    """
     if not message.message_snapshots:
         return message.content
-    texts = ("\n".join([it.content, *map(embed_text, it.embeds)]) for it in message.message_snapshots)
+    texts = (
+        "\n".join([it.content, *map(embed_text, it.embeds)]) for it in message.message_snapshots
+    )
     return SMALL_PRINT_PATTERN.sub("", "\n".join(texts)).strip()
 
 
@@ -143,7 +170,9 @@ def quoted_text(message: discord.Message) -> str:
 
     What is no text is named in brackets; a bot's small print is left out.
     """
-    text = SMALL_PRINT_PATTERN.sub("", raw_text(message)) if message.author.bot else raw_text(message)
+    text = (
+        SMALL_PRINT_PATTERN.sub("", raw_text(message)) if message.author.bot else raw_text(message)
+    )
     parts = [text.strip(), *map(embed_text, message.embeds)]
     if unread := unread_parts(message):
         parts.append(f"[{join_words(unread)}]")
@@ -164,7 +193,12 @@ def unread_parts(message: discord.Message) -> list[str]:
     for shown in sources:
         kinds.update({"sticker": len(shown.stickers)})
         kinds.update(map(_attachment_kind, shown.attachments))
-    kinds.update({"poll": message.poll is not None, "invitation to an activity": message.activity is not None})
+    kinds.update(
+        {
+            "poll": message.poll is not None,
+            "invitation to an activity": message.activity is not None,
+        }
+    )
     article = {"invitation to an activity": "an", "audio file": "an"}
     return [
         f"{article.get(kind, 'a')} {kind}" if count == 1 else f"{count} {kind}s"

@@ -1,4 +1,6 @@
-"""Names of models: a persona's live version, one of its versions, a dialogue adapter, or the base model."""
+"""Names of models: a persona's live version, one of its versions, a dialogue adapter, or the base
+model.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,10 +30,11 @@ class UnknownModelError(RequestError):
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A model that answers: a persona's `version` (None: its card alone), a dialogue adapter, or the base model.
+    """A model that answers: a persona's `version` (None: its card alone), a dialogue adapter, or
+    the base model.
 
-    A `dialogue` adapter answers with the card of `persona` if there is one. `guild_id` is the persona's guild, 0 for
-    shared ones.
+    A `dialogue` adapter answers with the card of `persona` if there is one. `guild_id` is the
+    persona's guild, 0 for shared ones.
     """
 
     persona: Persona | None = None
@@ -40,7 +43,9 @@ class ChatModel:
     dialogue: DialogueAdapter | None = None
 
     @classmethod
-    def of_dialogue(cls, adapter: DialogueAdapter, persona: Persona | None = None, guild_id: int = 0) -> Self:
+    def of_dialogue(
+        cls, adapter: DialogueAdapter, persona: Persona | None = None, guild_id: int = 0
+    ) -> Self:
         """A dialogue adapter, with a persona's card or without."""
         return cls(persona, f"{adapter.id}@{adapter.version}", guild_id, adapter)
 
@@ -55,8 +60,13 @@ class ChatModel:
     def name(self) -> str:
         """Display name."""
         if self.persona is None:
-            return f"{self.dialogue.id} ({self.dialogue.version})" if self.dialogue else "Base model"
-        return f"{self.persona.name} ({self.dialogue.id if self.dialogue else self.version or 'base model'})"
+            return (
+                f"{self.dialogue.id} ({self.dialogue.version})" if self.dialogue else "Base model"
+            )
+        return (
+            f"{self.persona.name} "
+            f"({self.dialogue.id if self.dialogue else self.version or 'base model'})"
+        )
 
     @property
     def speaker_name(self) -> str:
@@ -88,7 +98,8 @@ def find_model(builder: ChatRequestBuilder, name: str) -> ChatModel:
 
 @dataclass(frozen=True)
 class PersonaModels:
-    """A persona's models: `live`, then its versions, newest first, with the time of installation, and the base model.
+    """A persona's models: `live`, then its versions, newest first, with the time of installation,
+    and the base model.
 
     Times are in seconds since 1970; 0 for the base model.
     """
@@ -104,7 +115,9 @@ class PersonaModels:
 
 @dataclass(frozen=True)
 class VersionTable:
-    """The versions of all personas: what `servable_versions` and `speaking` say of each, read with two queries."""
+    """The versions of all personas: what `servable_versions` and `speaking` say of each, read with
+    two queries.
+    """
 
     installed: Mapping[str, Sequence[tuple[str, float]]]
     live: Mapping[str, str]
@@ -113,11 +126,19 @@ class VersionTable:
     @classmethod
     def read(cls, builder: ChatRequestBuilder) -> Self:
         versions = builder.store.versions
-        return cls(versions.installed_by_persona(), versions.live_for_all(), builder.incompatible_versions.model_of)
+        return cls(
+            versions.installed_by_persona(),
+            versions.live_for_all(),
+            builder.incompatible_versions.model_of,
+        )
 
     def models(self, guild_id: int, persona: Persona) -> PersonaModels:
         """Return the models of a guild's persona."""
-        served = [it for it in reversed(self.installed.get(persona.id, ())) if not self.other_model(persona.id, it[0])]
+        served = [
+            it
+            for it in reversed(self.installed.get(persona.id, ()))
+            if not self.other_model(persona.id, it[0])
+        ]
         models = [(ChatModel(persona, version, guild_id), at) for version, at in served]
         live = self.live.get(persona.id)
         speaking = None if self.other_model(persona.id, live) else live
@@ -128,7 +149,9 @@ class VersionTable:
 def servable_dialogue_adapters(builder: ChatRequestBuilder) -> list[DialogueAdapter]:
     """The dialogue adapters that can be served here."""
     found = find_dialogue_adapters(builder.home).values()
-    return [it for it in found if it.version and not builder.incompatible_versions.model_of_dialogue(it)]
+    return [
+        it for it in found if it.version and not builder.incompatible_versions.model_of_dialogue(it)
+    ]
 
 
 def servable_versions(builder: ChatRequestBuilder, persona: Persona) -> list[str]:
@@ -145,10 +168,15 @@ async def build_model_request(
     sampling: SamplingParams,
     instructions: str = "",
 ) -> ChatRequest:
-    """Build the request in which a model answers the last turn, with the lore that this turn finds."""
-    persona, card, turns = model.persona, model.persona, tuple(turns)
+    """Build the request in which a model answers the last turn, with the lore that this turn
+    finds.
+    """
+    persona = model.persona
+    card = model.persona
+    turns = tuple(turns)
     if persona is None and model.dialogue and instructions:  # as its training data has system texts
-        card, instructions = system_card(instructions), ""
+        card = system_card(instructions)
+        instructions = ""
         turns = tuple(replace(it, name="") if it.name == EXAMPLE_USER else it for it in turns)
     adapter = model.dialogue.ref if model.dialogue else None
     if persona and model.version and not adapter:
@@ -165,7 +193,9 @@ async def build_model_request(
 
 
 def _find_dialogue(builder: ChatRequestBuilder, name: str) -> DialogueAdapter:
-    """The dialogue adapter of `dialogue/NAME`, or of `dialogue/NAME@VERSION` if it is this version."""
+    """The dialogue adapter of `dialogue/NAME`, or of `dialogue/NAME@VERSION` if it is this
+    version.
+    """
     wanted, _, version = name.removeprefix(DIALOGUE_PREFIX).partition("@")
     found = find_dialogue_adapters(builder.home)
     adapter = found.get(wanted)
@@ -174,7 +204,9 @@ def _find_dialogue(builder: ChatRequestBuilder, name: str) -> DialogueAdapter:
         advice = f"There are: {known}." if known else "Train one: task_type dialogue."
         raise UnknownModelError(f"There is no dialogue adapter {wanted!r}.", advice)
     if version and version != adapter.version:
-        raise UnknownModelError(f"There is no {name!r}.", f"There is: {adapter.id}@{adapter.version}.")
+        raise UnknownModelError(
+            f"There is no {name!r}.", f"There is: {adapter.id}@{adapter.version}."
+        )
     if model := builder.incompatible_versions.model_of_dialogue(adapter):
         raise UnknownModelError(*explain_unserved(adapter.id, model))
     return adapter
@@ -184,12 +216,16 @@ def _find_persona(builder: ChatRequestBuilder, wanted: str) -> tuple[int, Person
     if found := builder.personas.find_owner(wanted):
         return found
     everybody = builder.personas.everybody()
-    matches = [entry for entry in everybody if entry[1].name.casefold() == wanted.strip().casefold()]
+    matches = [
+        entry for entry in everybody if entry[1].name.casefold() == wanted.strip().casefold()
+    ]
     if len(matches) == 1:
         return matches[0]
     if matches:
         ids = ", ".join(persona.id for _, persona in matches)
-        raise UnknownModelError(f"Several personas are called {wanted!r}.", f"Name one by its id: {ids}.")
+        raise UnknownModelError(
+            f"Several personas are called {wanted!r}.", f"Name one by its id: {ids}."
+        )
     listed = [persona.id for _, persona in everybody[:MAX_LISTED_PERSONAS]]
     more = ["…"] if len(everybody) > MAX_LISTED_PERSONAS else []
     known = [*listed, *more, *(it.id for it in servable_dialogue_adapters(builder))]

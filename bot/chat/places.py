@@ -1,4 +1,6 @@
-"""Channels a persona can speak in, the policy for speaking there, and the webhooks that give it name and avatar."""
+"""Channels a persona can speak in, the policy for speaking there, and the webhooks that give it
+name and avatar.
+"""
 
 import asyncio
 import datetime
@@ -38,10 +40,14 @@ UNKNOWN_WEBHOOK_CODE, TOO_MANY_WEBHOOKS_CODE = 10015, 30007
 NO_MENTIONS = discord.AllowedMentions.none()
 BAD_REQUEST_STATUS = 400
 MAX_REPLIES_TO_MEMBER, MAX_REPLIES_IN_CHANNEL = 8, 32
-"""Replies that may be unfinished at once; Discord shows some 30 messages of a webhook in a minute."""
+"""Replies that may be unfinished at once; Discord shows some 30 messages of a webhook in a
+minute.
+"""
 REPLY_WAIT_S = 5.0
 END_WAIT_S, QUEUE_WAIT_S, END_POLL_S = 10.0, 120.0, 0.05
-"""Longest waits for a cancelled reply and for all queued ones, and the interval of the checks, in seconds."""
+"""Longest waits for a cancelled reply and for all queued ones, and the interval of the checks, in
+seconds.
+"""
 EDITS_PER_S = 2.0
 """Edits of a webhook's messages; Discord allows five requests in two seconds."""
 MAX_REMEMBERED_AVATARS = 10_000
@@ -51,7 +57,9 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class ChannelRef:
-    """A channel as the store knows it. `guild_id` 0 stands for direct messages; `parent_id` is a thread's channel."""
+    """A channel as the store knows it. `guild_id` 0 stands for direct messages; `parent_id` is a
+    thread's channel.
+    """
 
     guild_id: int
     channel_id: int
@@ -67,11 +75,17 @@ def channel_ref(channel: SpeakChannel) -> ChannelRef:
     """The ids of a channel, a thread or a direct-message channel."""
     if isinstance(channel, discord.DMChannel):
         return ChannelRef(0, channel.id)
-    return ChannelRef(channel.guild.id, channel.id, channel.parent_id if isinstance(channel, discord.Thread) else None)
+    return ChannelRef(
+        channel.guild.id,
+        channel.id,
+        channel.parent_id if isinstance(channel, discord.Thread) else None,
+    )
 
 
 async def fetch_channel(client: discord.Client, channel_id: int) -> SpeakChannel | None:
-    """The channel with this id; None when it is gone or out of reach. Direct messages may be missing in the cache."""
+    """The channel with this id; None when it is gone or out of reach. Direct messages may be
+    missing in the cache.
+    """
     channel: object = client.get_channel(channel_id)
     if channel is None:
         try:
@@ -83,7 +97,9 @@ async def fetch_channel(client: discord.Client, channel_id: int) -> SpeakChannel
 
 @dataclass(frozen=True)
 class ReplyPolicy:
-    """The rules, checked at each action; default permissions and hidden buttons alone would not enforce them."""
+    """The rules, checked at each action; default permissions and hidden buttons alone would not
+    enforce them.
+    """
 
     store: Store
 
@@ -92,37 +108,53 @@ class ReplyPolicy:
         if user.id != author_id and not is_moderator(user):
             raise RefusedError(f"Only the one who asked, or a moderator, can {what}.")
 
-    def require_can_ask(self, interaction: discord.Interaction[Any], persona: Persona, at: ChannelRef) -> None:
+    def require_can_ask(
+        self, interaction: discord.Interaction[Any], persona: Persona, at: ChannelRef
+    ) -> None:
         """Refuse members who may not write in the channel, and muted personas."""
         self.require_can_write(interaction)
         self.require_unmuted(persona, at)
 
     def require_can_write(self, interaction: discord.Interaction[Any]) -> None:
-        """Refuse members who may not write here: the text of a form or a command is posted in the channel, too."""
-        allowed, in_thread = interaction.permissions, isinstance(interaction.channel, discord.Thread)
+        """Refuse members who may not write here: the text of a form or a command is posted in the
+        channel, too.
+        """
+        allowed = interaction.permissions
+        in_thread = isinstance(interaction.channel, discord.Thread)
         can_write = allowed.send_messages_in_threads if in_thread else allowed.send_messages
         if interaction.guild_id and not can_write:
-            raise RefusedError("You may not send messages in this channel.", "A moderator can change that.")
+            raise RefusedError(
+                "You may not send messages in this channel.", "A moderator can change that."
+            )
 
     def require_reply(self, reply: StoredReply | None) -> StoredReply:
         """Refuse an unknown reply."""
         if reply is None:
-            raise RefusedError("This is no reply of a persona, or it is no longer kept.", "Choose another message.")
+            raise RefusedError(
+                "This is no reply of a persona, or it is no longer kept.", "Choose another message."
+            )
         return reply
 
     def require_unmuted(self, persona: Persona, at: ChannelRef) -> None:
         """Refuse a muted persona."""
         if self.muted(persona, at):
-            raise RefusedError(f"A moderator has silenced {persona.name} here.", "`/persona unmute` lifts that.")
+            raise RefusedError(
+                f"A moderator has silenced {persona.name} here.", "`/persona unmute` lifts that."
+            )
 
     def muted(self, persona: Persona, at: ChannelRef) -> bool:
         """Report whether a moderator has muted the persona in this channel."""
-        return self.store.mutes.find_applying(at.guild_id, at.channel_id, at.parent_id, persona.id) is not None
+        return (
+            self.store.mutes.find_applying(at.guild_id, at.channel_id, at.parent_id, persona.id)
+            is not None
+        )
 
 
 @dataclass
 class UnfinishedReplies:
-    """The replies that this process makes, or that wait for Discord, by event, member and channel."""
+    """The replies that this process makes, or that wait for Discord, by event, member and
+    channel.
+    """
 
     _counts: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -131,11 +163,15 @@ class UnfinishedReplies:
         return self._counts["event", event_id] > 0
 
     async def wait_for_all(self) -> None:
-        """Wait until the replies that are made now are not made any more, but not longer than a long queue takes."""
+        """Wait until the replies that are made now are not made any more, but not longer than a
+        long queue takes.
+        """
         await self._wait([number for kind, number in self._counts if kind == "event"], QUEUE_WAIT_S)
 
     async def wait_for_end(self, event_id: int) -> None:
-        """Wait until the reply to this event is not made any more, but not longer than Discord may take."""
+        """Wait until the reply to this event is not made any more, but not longer than Discord may
+        take.
+        """
         await self._wait([event_id], END_WAIT_S)
 
     async def _wait(self, events: Sequence[int], most_s: float) -> None:
@@ -149,11 +185,16 @@ class UnfinishedReplies:
         if self._counts["member", member_id] >= MAX_REPLIES_TO_MEMBER:
             raise member_busy_error(MAX_REPLIES_TO_MEMBER, REPLY_WAIT_S)
         if self._counts["channel", channel_id] >= MAX_REPLIES_IN_CHANNEL:
-            what = f"{MAX_REPLIES_IN_CHANNEL} replies in this channel are unfinished, as many as it may have."
+            what = (
+                f"{MAX_REPLIES_IN_CHANNEL} replies in this channel are unfinished, as many as it "
+                "may have."
+            )
             raise EngineBusyError(what, "Try again in a minute.", REPLY_WAIT_S)
 
     def edit_stretch_s(self, channel_id: int) -> float:
-        """Seconds by which edits follow later, so that all of a channel's replies keep to its limit together."""
+        """Seconds by which edits follow later, so that all of a channel's replies keep to its limit
+        together.
+        """
         return max(0.0, self._counts["channel", channel_id] / EDITS_PER_S - 1.0)
 
     @contextmanager
@@ -173,8 +214,12 @@ class MessageSender(Protocol):
     @property
     def persona(self) -> Persona: ...
 
-    async def say(self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None) -> int:
-        """Send a message and return its id. One with these buttons that an earlier try, `since` then, left is taken."""
+    async def say(
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+    ) -> int:
+        """Send a message and return its id. One with these buttons that an earlier try, `since`
+        then, left is taken.
+        """
         ...
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
@@ -186,7 +231,9 @@ class MessageSender(Protocol):
         ...
 
     async def find(self, event_id: int) -> list[int]:
-        """Find the messages with the buttons of an event's reply, oldest first; none where history is not readable."""
+        """Find the messages with the buttons of an event's reply, oldest first; none where history
+        is not readable.
+        """
         ...
 
 
@@ -203,9 +250,13 @@ class WebhookSender:
         """The thread, for discord.py; MISSING in a text channel."""
         return self.channel if isinstance(self.channel, discord.Thread) else discord.utils.MISSING
 
-    async def say(self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None) -> int:
-        # Webhooks have no nonce, and discord.py repeats a request after a pause if it did not see its success.
-        started, attempts = since or discord.utils.utcnow(), itertools.count(1 if since else 0)
+    async def say(
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+    ) -> int:
+        # Webhooks have no nonce, and discord.py repeats a request after a pause if it did not see
+        # its success.
+        started = since or discord.utils.utcnow()
+        attempts = itertools.count(1 if since else 0)
         last = self.channel.last_message_id or 0
 
         async def send() -> int:
@@ -231,23 +282,39 @@ class WebhookSender:
         )
         return message.id
 
-    async def _sent(self, text: str, view: discord.ui.View | None, started: datetime.datetime, last: int) -> list[int]:
-        """Find the copies of a message that was just sent: by its buttons, or else by its text after the `last` one."""
+    async def _sent(
+        self, text: str, view: discord.ui.View | None, started: datetime.datetime, last: int
+    ) -> list[int]:
+        """Find the copies of a message that was just sent: by its buttons, or else by its text
+        after the `last` one.
+        """
         latest = await read_history(self.channel, started - CLOCK_SKEW)  # `started` is by our clock
         own = [one for one in latest if one.webhook_id == self.webhook.id]
         if view:
             return _with_buttons(own, view)
-        return [one.id for one in own if one.id > last and one.content == text.strip() and not one.components]
+        return [
+            one.id
+            for one in own
+            if one.id > last and one.content == text.strip() and not one.components
+        ]
 
     async def find(self, event_id: int) -> list[int]:
         found = await read_history(self.channel, discord.utils.snowflake_time(event_id))
-        return [one.id for one in found if one.webhook_id in (self.webhook.id, None) and _belongs_to(one, event_id)]
+        return [
+            one.id
+            for one in found
+            if one.webhook_id in (self.webhook.id, None) and _belongs_to(one, event_id)
+        ]
 
     async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
         try:
             await persist(
                 lambda: self.webhook.edit_message(
-                    message_id, content=text, view=view, allowed_mentions=NO_MENTIONS, thread=self.thread
+                    message_id,
+                    content=text,
+                    view=view,
+                    allowed_mentions=NO_MENTIONS,
+                    thread=self.thread,
                 )
             )
         except discord.NotFound as error:
@@ -273,12 +340,20 @@ class BotSender:
     channel: SpeakChannel
     persona: Persona
 
-    async def say(self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None) -> int:
-        if since and (sent := _with_buttons(await read_history(self.channel, since - CLOCK_SKEW), view)):
+    async def say(
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+    ) -> int:
+        if since and (
+            sent := _with_buttons(await read_history(self.channel, since - CLOCK_SKEW), view)
+        ):
             return sent[0]
-        shown, nonce = view or discord.utils.MISSING, secrets.token_hex(8)  # Discord ignores a repeated nonce
+        # Discord ignores a repeated nonce
+        shown = view or discord.utils.MISSING
+        nonce = secrets.token_hex(8)
         content = self._prefixed(text)
-        message = await persist(lambda: self.channel.send(content, suppress_embeds=True, view=shown, nonce=nonce))
+        message = await persist(
+            lambda: self.channel.send(content, suppress_embeds=True, view=shown, nonce=nonce)
+        )
         return message.id
 
     async def find(self, event_id: int) -> list[int]:
@@ -312,7 +387,10 @@ async def read_history(channel: SpeakChannel, after: datetime.datetime) -> list[
     try:
         return await persist(read)
     except discord.Forbidden:
-        log.warning("copies of replies in #%s cannot be found without the permission Read Message History", channel)
+        log.warning(
+            "copies of replies in #%s cannot be found without the permission Read Message History",
+            channel,
+        )
         return []
 
 
@@ -348,17 +426,26 @@ class SenderRegistry:
     """Finds or creates the sender of a persona in a channel; webhooks are kept in the store."""
 
     def __init__(self, client: discord.Client | None, store: Store) -> None:
-        self._client, self._store = client, store
-        self._avatars: ChannelCache[Path | None] = ChannelCache(MAX_REMEMBERED_AVATARS)  # its webhook's avatar
-        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()  # by channel, while one is used
+        self._client = client
+        self._store = store
+        self._avatars: ChannelCache[Path | None] = ChannelCache(
+            MAX_REMEMBERED_AVATARS
+        )  # its webhook's avatar
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = (
+            WeakValueDictionary()
+        )  # by channel, while one is used
 
     @property
     def edit_stretch_s(self) -> float:
-        """Seconds by which edits are postponed while requests wait; a client without shards shares no limit."""
+        """Seconds by which edits are postponed while requests wait; a client without shards shares
+        no limit.
+        """
         return float(getattr(self._client, "edit_stretch_s", 0.0))
 
     async def of(self, persona: Persona, channel: SpeakChannel) -> MessageSender:
-        """The persona's sender; `BotSender` where the bot may not manage webhooks, or Discord does not give it one."""
+        """The persona's sender; `BotSender` where the bot may not manage webhooks, or Discord does
+        not give it one.
+        """
         home = channel.parent if isinstance(channel, discord.Thread) else channel
         if not isinstance(home, discord.TextChannel):
             return BotSender(channel, persona)
@@ -386,27 +473,38 @@ class SenderRegistry:
                 return webhook
         if not (own := await self._own_webhooks(channel)):
             created = await channel.create_webhook(name=WEBHOOK_NAME, reason="a persona's voice")
-            own = await self._own_webhooks(channel) or [created]  # two, if it was done in spite of an error
+            own = await self._own_webhooks(channel) or [
+                created
+            ]  # two, if it was done in spite of an error
         webhook = own[0]
         for surplus in (one for one in own[1:] if one.name == WEBHOOK_NAME):
             with suppress(discord.NotFound):
                 await surplus.delete(reason="another one is used")
         assert webhook.token is not None  # webhooks that a bot creates always carry one
         try:
-            self._store.channels.set_webhook(channel.guild.id, channel.id, webhook.id, webhook.token)
+            self._store.channels.set_webhook(
+                channel.guild.id, channel.id, webhook.id, webhook.token
+            )
         except StoreError as error:  # it is found again among the channel's webhooks
             log.warning("the webhook of #%s was not stored: %s", channel.name, error)
         await self._set_avatar(webhook, persona, channel.id)
         return webhook
 
     async def _own_webhooks(self, channel: discord.TextChannel) -> list[discord.Webhook]:
-        """Find webhooks of the bot that are not stored: it was killed before it could do so, or its home is new."""
+        """Find webhooks of the bot that are not stored: it was killed before it could do so, or its
+        home is new.
+        """
         assert self._client is not None  # channels come from a client
-        user, found = self._client.user, await channel.webhooks()
+        user = self._client.user
+        found = await channel.webhooks()
         return [one for one in found if one.token and one.user and one.user == user]
 
-    async def _set_avatar(self, webhook: discord.Webhook, persona: Persona, channel_id: int) -> None:
-        """Upload the persona's avatar to the webhook, so that no public address is needed for it."""
+    async def _set_avatar(
+        self, webhook: discord.Webhook, persona: Persona, channel_id: int
+    ) -> None:
+        """Upload the persona's avatar to the webhook, so that no public address is needed for
+        it.
+        """
         if channel_id in self._avatars and self._avatars[channel_id] == persona.avatar:
             self._avatars.move_to_end(channel_id)
             return
@@ -417,10 +515,16 @@ class SenderRegistry:
             raise
         except (*UNCERTAIN_ERRORS, discord.HTTPException) as error:
             if isinstance(error, discord.HTTPException) and error.status == BAD_REQUEST_STATUS:
-                log.warning("%s speaks without a face: Discord does not take the picture (%s)", persona.name, error)
+                log.warning(
+                    "%s speaks without a face: Discord does not take the picture (%s)",
+                    persona.name,
+                    error,
+                )
                 await webhook.edit(avatar=None, prefer_auth=False)
             else:
-                log.warning("%s speaks without a new face: %s", persona.name, str(error) or "no response")
+                log.warning(
+                    "%s speaks without a new face: %s", persona.name, str(error) or "no response"
+                )
         self._avatars[channel_id] = persona.avatar
 
     async def renew(self, sender: MessageSender, channel: SpeakChannel) -> MessageSender:
@@ -439,7 +543,10 @@ class SenderRegistry:
 def _why_no_webhook(error: Exception, channel: discord.TextChannel) -> str:
     if isinstance(error, discord.HTTPException) and error.code == TOO_MANY_WEBHOOKS_CODE:
         return f"#{channel} has as many webhooks as Discord allows"
-    return f"Discord does not answer about the webhooks of #{channel} ({str(error) or type(error).__name__})"
+    return (
+        f"Discord does not answer about the webhooks of #{channel} "
+        f"({str(error) or type(error).__name__})"
+    )
 
 
 def _avatar(persona: Persona) -> bytes | None:

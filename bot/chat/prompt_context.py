@@ -1,4 +1,6 @@
-"""Builds a chat request from a channel: its persona, recent turns, matching lore and memories, and the live adapter."""
+"""Builds a chat request from a channel: its persona, recent turns, matching lore and memories, and
+the live adapter.
+"""
 
 import logging
 import time
@@ -34,7 +36,9 @@ log = logging.getLogger(__name__)
 MAX_MEMORY_CHARS = 400
 MAX_QUOTED_CHARS = 600
 """Characters of a message that another one replies to."""
-BLANK_SIGNS = frozenset("\u115f\u1160\u2800\u3164\uffa0")  # Hangul fillers and an empty Braille cell: nothing is seen
+BLANK_SIGNS = frozenset(
+    "\u115f\u1160\u2800\u3164\uffa0"
+)  # Hangul fillers and an empty Braille cell: nothing is seen
 MAX_MISSING_VECTORS = 4
 """Number of earlier messages without a vector that are embedded with a new one, some 7 ms each."""
 
@@ -43,8 +47,8 @@ MAX_MISSING_VECTORS = 4
 class IncomingMessage:
     """A message to answer. `event_id` is Discord's id of the message or interaction.
 
-    Members see beside it the message that it replies to (`quoted`) and the one from which its thread was started
-    (`thread_start`).
+    Members see beside it the message that it replies to (`quoted`) and the one from which its
+    thread was started (`thread_start`).
     """
 
     event_id: int
@@ -57,10 +61,11 @@ class IncomingMessage:
 
 @dataclass(frozen=True)
 class ChatRequestBuilder:
-    """Builds `ChatRequest`s. `home` is UNDERSTUDY_HOME with the adapters; incompatible versions are not used.
+    """Builds `ChatRequest`s. `home` is UNDERSTUDY_HOME with the adapters; incompatible versions are
+    not used.
 
-    Replies in channels are chosen among `candidates`, or as many as a guild has chosen, at most `max_candidates`;
-    others, which are compared with each other, are sampled once.
+    Replies in channels are chosen among `candidates`, or as many as a guild has chosen, at most
+    `max_candidates`; others, which are compared with each other, are sampled once.
     """
 
     store: Store
@@ -78,7 +83,9 @@ class ChatRequestBuilder:
         return self.personas.get(channel.persona_id, place.guild_id) if channel else None
 
     def speaking(self, persona_id: str, guild_id: int) -> str | None:
-        """The version that answers in a guild: the live one, unless it was made for another base model."""
+        """The version that answers in a guild: the live one, unless it was made for another base
+        model.
+        """
         live = self.store.versions.live(persona_id, guild_id)
         return None if self.incompatible_versions.model_of(persona_id, live) else live
 
@@ -95,19 +102,26 @@ class ChatRequestBuilder:
         """The name of the dialogue adapter that a version is a copy of; None for other versions."""
         if version is None:
             return None
-        job = self.store.jobs.get(self.store.versions.job_of(version.persona_id, version.version) or "")
+        job = self.store.jobs.get(
+            self.store.versions.job_of(version.persona_id, version.version) or ""
+        )
         return job.dialogue if job else None
 
     def candidates_in(self, guild_id: int) -> int:
-        """Return among how many candidates replies in a guild begin; 0 stands for direct messages."""
-        return min(self.store.guilds.reply_candidates(guild_id) or self.candidates, self.max_candidates)
+        """Return among how many candidates replies in a guild begin; 0 stands for direct
+        messages.
+        """
+        return min(
+            self.store.guilds.reply_candidates(guild_id) or self.candidates, self.max_candidates
+        )
 
     def choose_candidates(self, guild_id: int, candidates: int) -> None:
         """Store a guild's choice. Raises `RefusedError` for more than `max_candidates`."""
         if candidates > self.max_candidates == 1:
             raise RefusedError(
                 "Every reply of this bot begins with one candidate.",
-                "The operator can allow more with MAX_REPLY_CANDIDATES; only ENGINE=local compares several.",
+                "The operator can allow more with MAX_REPLY_CANDIDATES; only ENGINE=local compares "
+                "several.",
             )
         if candidates > self.max_candidates:
             raise RefusedError(
@@ -117,12 +131,18 @@ class ChatRequestBuilder:
         self.store.guilds.set_reply_candidates(guild_id, candidates)
 
     async def request(
-        self, persona: Persona, place: ChannelRef, trigger_seq: int, event_id: int, member_id: int = 0
+        self,
+        persona: Persona,
+        place: ChannelRef,
+        trigger_seq: int,
+        event_id: int,
+        member_id: int = 0,
     ) -> ChatRequest:
-        """Build the request in which the persona answers a member's stored message `trigger_seq`, an event's.
+        """Build the request in which the persona answers a member's stored message `trigger_seq`,
+        an event's.
 
-        What the member asked the persona to keep competes with the lore for its place in the prompt. Raises
-        `RefusedError` if the message is gone.
+        What the member asked the persona to keep competes with the lore for its place in the
+        prompt. Raises `RefusedError` if the message is gone.
         """
         history = self.store.messages.recent(place.channel_id, until_seq=trigger_seq)
         if not history or history[-1].seq != trigger_seq:
@@ -134,7 +154,12 @@ class ChatRequestBuilder:
         lore = await self._find_lore(persona.id, turns[-1], place.guild_id, memories)
         if member_id and shown[-1].text:
             talk = EarlierTalk(
-                place.guild_id, place.channel_id, persona.id, member_id, shown[0].seq, frozenset(versions)
+                place.guild_id,
+                place.channel_id,
+                persona.id,
+                member_id,
+                shown[0].seq,
+                frozenset(versions),
             )
             lore = (*await self._find_earlier(talk, shown[-1], lore), *lore)
         candidates = self.candidates_in(place.guild_id)
@@ -144,12 +169,17 @@ class ChatRequestBuilder:
             lore=lore,
             adapter=self.adapter(persona.id, version) if version else None,
             sampling=replace(self.sampling, stop=stop_sequences(turns), candidates=candidates),
-            guild_id=place.guild_id or place.channel_id,  # each direct-message channel is a guild of its own
+            guild_id=place.guild_id
+            or place.channel_id,  # each direct-message channel is a guild of its own
             member_id=member_id,
         )
 
-    def prepare_next(self, engine: Engine, persona: Persona, place: ChannelRef, event_id: int, author: str) -> None:
-        """Have the engine compute the prompt after an event's reply in advance, up to what the member will say."""
+    def prepare_next(
+        self, engine: Engine, persona: Persona, place: ChannelRef, event_id: int, author: str
+    ) -> None:
+        """Have the engine compute the prompt after an event's reply in advance, up to what the
+        member will say.
+        """
         try:
             history = self.store.messages.recent(place.channel_id, upcoming=1)
             version, versions = self._choose_version(persona.id, place.guild_id, event_id)
@@ -162,23 +192,37 @@ class ChatRequestBuilder:
         engine.prepare(persona, adapter, talk, self.sampling.max_new_tokens)
 
     def _turns(
-        self, history: list[StoredMessage], persona: Persona, place: ChannelRef, versions: set[str | None]
+        self,
+        history: list[StoredMessage],
+        persona: Persona,
+        place: ChannelRef,
+        versions: set[str | None],
     ) -> tuple[Turn, ...]:
-        """Return the turns of a history as members see it: with quotes, and with what a thread was started from.
+        """Return the turns of a history as members see it: with quotes, and with what a thread was
+        started from.
 
         A reply to the message right before it has no quote: that would only repeat it.
         """
         start_id = place.channel_id if place.parent_id else None
-        shown = [message_id for message_id in (start_id, *(it.replies_to for it in history)) if message_id]
+        shown = [
+            message_id
+            for message_id in (start_id, *(it.replies_to for it in history))
+            if message_id
+        ]
         found = self.store.quoted.find(shown) if shown else {}
-        start, turns = found.get(start_id or 0), list[Turn]()
+        start = found.get(start_id or 0)
+        turns = list[Turn]()
         if start and self._is_start_shown(start, history, persona, place, versions):
-            turns.append(Turn(start.author_name, start.text or "", by_persona=start.persona_id == persona.id))
+            turns.append(
+                Turn(start.author_name, start.text or "", by_persona=start.persona_id == persona.id)
+            )
         before = start.message_id if turns and start else None
         for message in history:
             is_new = message.replies_to and message.replies_to != before
             text = _with_quote(message.text, found.get(message.replies_to or 0) if is_new else None)
-            turns.append(Turn(message.author_name, text, by_persona=message.persona_id == persona.id))
+            turns.append(
+                Turn(message.author_name, text, by_persona=message.persona_id == persona.id)
+            )
             before = message.discord_message_id
         return tuple(turns)
 
@@ -192,42 +236,67 @@ class ChatRequestBuilder:
     ) -> bool:
         """Report whether the message that a thread was started from precedes its history.
 
-        It does not after a new conversation began there, nor where another version's voice would be imitated.
+        It does not after a new conversation began there, nor where another version's voice would be
+        imitated.
         """
         is_there = any(it.discord_message_id == start.message_id for it in history)
         if not start.text or is_there or self.store.messages.has_new_conversation(place.channel_id):
             return False
         return start.persona_id != persona.id or start.adapter_version in versions
 
-    def _memories(self, member_id: int, guild_id: int, persona_id: str, event_id: int) -> list[Memory]:
-        """List what a member asked a persona to keep, without copies of the reply that is made again."""
+    def _memories(
+        self, member_id: int, guild_id: int, persona_id: str, event_id: int
+    ) -> list[Memory]:
+        """List what a member asked a persona to keep, without copies of the reply that is made
+        again.
+        """
         reply = self.store.replies.get(event_id)
         own = reply.parts if reply else ()
-        return [it for it in self.store.memories.of_member(member_id, guild_id, persona_id) if it.message_id not in own]
+        return [
+            it
+            for it in self.store.memories.of_member(member_id, guild_id, persona_id)
+            if it.message_id not in own
+        ]
 
     async def _find_lore(
         self, persona_id: str, turn: Turn, guild_id: int, memories: Callable[[], list[Memory]]
     ) -> tuple[LoreHit, ...]:
-        """Find lore and memories for a member's turn. Headings say whose words a memory is, and are not searched.
+        """Find lore and memories for a member's turn. Headings say whose words a memory is, and are
+        not searched.
 
-        Edits of messages can make two memories equal: a text has one place. One that is forgotten during the search is
-        not found.
+        Edits of messages can make two memories equal: a text has one place. One that is forgotten
+        during the search is not found.
         """
         where = (persona_id, turn.text, guild_id)
         seqs = {it.text: it.seq for it in memories()}
         if not seqs:
             return tuple(await self.lore.find(*where))
-        hits = await self._search_with([Passage(WORLD, MEMORY_SOURCE, "", text) for text in seqs], seqs, *where)
+        hits = await self._search_with(
+            [Passage(WORLD, MEMORY_SOURCE, "", text) for text in seqs], seqs, *where
+        )
         asked = f"{turn.name} asked you to remember"
-        headings = {it.text: f"your words, which {asked}" if it.by_persona else asked for it in memories()}
+        headings = {
+            it.text: f"your words, which {asked}" if it.by_persona else asked for it in memories()
+        }
         found = (it for it in hits if it.source != MEMORY_SOURCE or it.text in headings)
-        return tuple(replace(it, heading=headings[it.text]) if it.source == MEMORY_SOURCE else it for it in found)
+        return tuple(
+            replace(it, heading=headings[it.text]) if it.source == MEMORY_SOURCE else it
+            for it in found
+        )
 
     async def _search_with(
-        self, passages: list[Passage], seqs: dict[str, int], persona_id: str, message: str, guild_id: int
+        self,
+        passages: list[Passage],
+        seqs: dict[str, int],
+        persona_id: str,
+        message: str,
+        guild_id: int,
     ) -> list[LoreHit]:
-        """Search lore and memories, which are `passages`, and whose `seqs` are by text. Stores vectors they lack."""
-        memories, lore = self.store.memories, self.lore
+        """Search lore and memories, which are `passages`, and whose `seqs` are by text. Stores
+        vectors they lack.
+        """
+        memories = self.store.memories
+        lore = self.lore
         scheme = embedding_scheme(lore.encoder)
         stored = memories.vectors(seqs.values(), scheme)
         packed = [stored.get(seqs[it.text]) for it in passages]
@@ -237,7 +306,9 @@ class ChatRequestBuilder:
             return vectors, lore.search(persona_id, message, guild_id=guild_id, more=passages)
 
         vectors, hits = await lore.in_order(pack_and_search)
-        found = {(seqs[it.text], it.text): vector for it, vector in zip(passages, vectors, strict=True)}
+        found = {
+            (seqs[it.text], it.text): vector for it, vector in zip(passages, vectors, strict=True)
+        }
         if new := {key: vector for key, vector in found.items() if vector != stored.get(key[0])}:
             try:
                 memories.store_vectors(scheme, new)
@@ -248,15 +319,19 @@ class ChatRequestBuilder:
     async def _find_earlier(
         self, talk: EarlierTalk, message: StoredMessage, lore: tuple[LoreHit, ...]
     ) -> list[LoreHit]:
-        """Find the exchanges that a member's message takes up, as many as have room beside lore, oldest first.
+        """Find the exchanges that a member's message takes up, as many as have room beside lore,
+        oldest first.
 
         Stores the message's vector, and those of a few earlier messages that have none.
         """
-        messages, encoder = self.store.messages, self.lore.encoder
+        messages = self.store.messages
+        encoder = self.lore.encoder
         scheme = embedding_scheme(encoder)
         vectors = messages.earlier_vectors(talk, scheme)
         missing = [seq for seq, vector in vectors.items() if vector is None][:MAX_MISSING_VECTORS]
-        texts = {it.seq: it.question for it in messages.earlier_exchanges(talk, missing)} | {message.seq: message.text}
+        texts = {it.seq: it.question for it in messages.earlier_exchanges(talk, missing)} | {
+            message.seq: message.text
+        }
 
         def embed_and_match() -> tuple[dict[int, bytes], dict[int, float]]:
             new = dict(zip(texts, pack_vectors([*texts.values()], encoder), strict=True))
@@ -265,20 +340,31 @@ class ChatRequestBuilder:
 
         new, scores = await self.lore.in_order(embed_and_match)
         try:
-            messages.store_vectors(scheme, {(seq, texts[seq]): vector for seq, vector in new.items()})
+            messages.store_vectors(
+                scheme, {(seq, texts[seq]): vector for seq, vector in new.items()}
+            )
         except StoreError as error:  # they are only missed later
             log.warning("the vectors of messages were not stored: %s", error)
         found = messages.earlier_exchanges(talk, [*scores][:MAX_EARLIER_LOOKED_AT])
-        return earlier_hits(((it.question, it.reply, scores[it.seq]) for it in found), message.author_name, lore)
+        return earlier_hits(
+            ((it.question, it.reply, scores[it.seq]) for it in found), message.author_name, lore
+        )
 
-    def _choose_version(self, persona_id: str, guild_id: int, event_id: int) -> tuple[str | None, set[str | None]]:
+    def _choose_version(
+        self, persona_id: str, guild_id: int, event_id: int
+    ) -> tuple[str | None, set[str | None]]:
         """The version that makes a reply, and the versions whose earlier replies it sees.
 
-        Where chance decides between two versions, both see the replies of both: they share one conversation.
+        Where chance decides between two versions, both see the replies of both: they share one
+        conversation.
         """
         live = self.speaking(persona_id, guild_id)
         rollout = self.store.rollouts.of_reply(event_id, time.time())
-        if rollout is None or rollout.is_promoted or self.incompatible_versions.model_of(persona_id, rollout.version):
+        if (
+            rollout is None
+            or rollout.is_promoted
+            or self.incompatible_versions.model_of(persona_id, rollout.version)
+        ):
             return live, {live}
         version = rollout.version if rollout.draws(event_id) else live
         return version, {live, rollout.version} if rollout.is_randomised else {version}
@@ -295,19 +381,30 @@ def _with_quote(text: str, quoted: QuotedMessage | None) -> str:
     return f"[replying to {quoted.author_name}: {shown}]\n{text}".rstrip()
 
 
-def _turns_of_versions(history: list[StoredMessage], persona: Persona, shown: set[str | None]) -> list[StoredMessage]:
-    """The history after the last reply of any other version, whose voice the new one would imitate."""
-    others = [at for at, m in enumerate(history) if m.persona_id == persona.id and m.adapter_version not in shown]
+def _turns_of_versions(
+    history: list[StoredMessage], persona: Persona, shown: set[str | None]
+) -> list[StoredMessage]:
+    """The history after the last reply of any other version, whose voice the new one would
+    imitate.
+    """
+    others = [
+        at
+        for at, m in enumerate(history)
+        if m.persona_id == persona.id and m.adapter_version not in shown
+    ]
     return history[others[-1] + 1 :] if others else history
 
 
 def clean_memory(text: str, channel: NameOf = ANONYMOUS_NAMES.channel) -> str:
-    """Return a text as one line in Unicode's form NFC, without control characters; nobody is mentioned in it.
+    """Return a text as one line in Unicode's form NFC, without control characters; nobody is
+    mentioned in it.
 
     Emojis of servers and commands become their names. `channel` names channels.
     """
     text = INVISIBLE_PATTERN.sub(" ", unicodedata.normalize("NFC", text))
-    return " ".join(readable_text(text, replace(ANONYMOUS_NAMES, channel=channel), keep_code=False).split())
+    return " ".join(
+        readable_text(text, replace(ANONYMOUS_NAMES, channel=channel), keep_code=False).split()
+    )
 
 
 def has_words(text: str) -> bool:
@@ -324,7 +421,9 @@ def shorten_memory(text: str) -> str:
 
 
 def edit_memory_copies(store: Store, message_id: int, text: str) -> None:
-    """Shorten the new text of a message to what a memory may have, for its copies; one without words is forgotten."""
+    """Shorten the new text of a message to what a memory may have, for its copies; one without
+    words is forgotten.
+    """
     if has_words(text := shorten_memory(text)):
         store.memories.edit_copies(message_id, text)
     else:
@@ -333,4 +432,6 @@ def edit_memory_copies(store: Store, message_id: int, text: str) -> None:
 
 def stop_sequences(turns: tuple[Turn, ...]) -> tuple[str, ...]:
     """Stop sequences that end a reply before it speaks for somebody else."""
-    return tuple(dict.fromkeys(f"\n{turn.name}:" for turn in turns if turn.name and not turn.by_persona))
+    return tuple(
+        dict.fromkeys(f"\n{turn.name}:" for turn in turns if turn.name and not turn.by_persona)
+    )

@@ -1,8 +1,8 @@
 """Recognises the copies that proxy bots such as PluralKit make of members' messages.
 
-A proxy posts a member's text once more through a webhook, under another name, and deletes the original. A message of a
-webhook is taken for such a copy only if all of this holds, so that no persona ever answers a webhook of its own bot or
-of another persona bot:
+A proxy posts a member's text once more through a webhook, under another name, and deletes the
+original. A message of a webhook is taken for such a copy only if all of this holds, so that no
+persona ever answers a webhook of its own bot or of another persona bot:
 
 - a member wrote a message to a persona in the same channel, at most `PROXY_WINDOW_S` seconds before;
 - that message is deleted, before or after the copy comes, within the same time;
@@ -26,7 +26,8 @@ PROXY_WINDOW_S = 10.0
 """Longest time between a message, its copy and its deletion."""
 PROXY_WAIT_S = 3.0
 """Time for which messages of members with a proxy wait to be deleted before they are answered."""
-MAX_ORIGINALS, MAX_PROXIED_MEMBERS = 1000, 10_000
+MAX_ORIGINALS = 1000
+MAX_PROXIED_MEMBERS = 10_000
 MAX_TAG_CHARS = 16
 """Longest tag of which a copy may lack more than half of the message."""
 
@@ -64,12 +65,19 @@ class ProxyWatch:
         self._originals.setdefault(message.id, ProxiedMessage(message, time.monotonic()))
 
     def note_copy(self, message: discord.Message) -> ProxiedMessage | None:
-        """Note a webhook's message. Returns the original whose place it takes, if that is deleted already."""
+        """Note a webhook's message. Returns the original whose place it takes, if that is deleted
+        already.
+        """
         is_own = message.application_id is not None and message.application_id == _own_id(message)
         if message.guild is None or message.components or is_own:
             return None
         found = next(
-            (it for it in self._in_channel(message) if it.copy is None and _is_copy(message, it.message)), None
+            (
+                it
+                for it in self._in_channel(message)
+                if it.copy is None and _is_copy(message, it.message)
+            ),
+            None,
         )
         if found is None:
             return None
@@ -125,7 +133,9 @@ def _is_copy(copy: discord.Message, original: discord.Message) -> bool:
 
 
 def is_without_tags(text: str, original: str) -> bool:
-    """Report whether a text may be what a proxy leaves of a member's message. Spaces do not count."""
+    """Report whether a text may be what a proxy leaves of a member's message. Spaces do not
+    count.
+    """
     text = " ".join(text.split())
     original = " ".join(original.split())
     if not text or text not in original:

@@ -1,7 +1,7 @@
 """Replies while they are generated: as messages on Discord that are edited, and as pieces of text.
 
-Model text carries no authority: links and invites are left out everywhere, and on Discord nothing in it is shown as
-a mention, a command, a link behind words or a footer.
+Model text carries no authority: links and invites are left out everywhere, and on Discord nothing
+in it is shown as a mention, a command, a link behind words or a footer.
 """
 
 import asyncio
@@ -44,26 +44,35 @@ LINK_PREFIXES = (
     "https://", "http://", "steam://", "discord://", "://", "www.", "discord.gg/", "discord.gg\\", "discord.gift/",
     "discord.new/", "discord.com/", "discordapp.com/",
 )  # fmt: skip
-"""Beginnings of what can be clicked on: Discord's clients also open invites and gifts without a scheme."""
+"""Beginnings of what can be clicked on: Discord's clients also open invites and gifts without a
+scheme.
+"""
 LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
 LINK_PATTERN = re.compile(rf"(?:{LINK_PREFIX_PATTERN.pattern})\S+", re.IGNORECASE)
-LINK_PLACEHOLDER, CLOSING_SIGNS = "(link left out)", ".,;:!?)]}>\"'”"
+LINK_PLACEHOLDER = "(link left out)"
+CLOSING_SIGNS = ".,;:!?)]}>\"'”"
 LAST_WORD_PATTERN = re.compile(r"\S*\Z")
 INVISIBLE_PATTERN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters, and those that turn the direction of what follows. Links could be split by them."""
+"""Control characters, and those that turn the direction of what follows. Links could be split by
+them.
+"""
 MARKUP_PREFIXES = ("@everyone", "@here", "-#", "](", "<")
 MARKUP_PATTERN = re.compile(
     r"@(?=everyone|here)|-(?=#)|\](?=\()"
     r"|<(?=[@#+]|id:|/[^<>\n]{1,110}:\d{1,20}>|[^<>\s]{1,64}@[^<>\s]{1,255}>)",
     re.IGNORECASE,
 )
-"""Mentions, channels, telephone numbers, navigation, commands, e-mail addresses; links behind words; footers."""
+"""Mentions, channels, telephone numbers, navigation, commands, e-mail addresses; links behind
+words; footers.
+"""
 OPEN_MARKUP_PATTERN = re.compile(r"<[^<>\n]{0,330}\Z")
 ZERO_WIDTH_SPACE = "\u200b"
 
 
 class ReplyViews(Protocol):
-    """Creates the buttons under a growing and an ended reply; they carry the event's id, so they outlive a restart."""
+    """Creates the buttons under a growing and an ended reply; they carry the event's id, so they
+    outlive a restart.
+    """
 
     def growing(self, event_id: int) -> discord.ui.View: ...
     def ended(self, event_id: int, votes: VoteCounts) -> discord.ui.View: ...
@@ -73,11 +82,12 @@ class ReplyViews(Protocol):
 class StreamingReply:
     """One reply from the first word to the last, over as many messages as it needs.
 
-    `parts` are the messages that it fills; at the start those of an earlier attempt, whose text `before` is restored
-    when this one fails. `on_parts` is called whenever they change. `growing` and `ended` create the buttons. `renew`
-    replaces the sender when its webhook is deleted meanwhile; the reply goes on in a new message. `dialogue` names
-    the dialogue adapter that the version is a copy of, `damaged` is the live version where it cannot be read;
-    `wanted` is the version that should answer, which the engine may not serve. `stretch_s` returns how much later
+    `parts` are the messages that it fills; at the start those of an earlier attempt, whose text
+    `before` is restored when this one fails. `on_parts` is called whenever they change. `growing`
+    and `ended` create the buttons. `renew` replaces the sender when its webhook is deleted
+    meanwhile; the reply goes on in a new message. `dialogue` names the dialogue adapter that the
+    version is a copy of, `damaged` is the live version where it cannot be read; `wanted` is the
+    version that should answer, which the engine may not serve. `stretch_s` returns how much later
     edits follow, in seconds, under load.
     """
 
@@ -120,29 +130,39 @@ class StreamingReply:
         self.parts.append(message_id)
 
     async def _say(self, text: str, view: discord.ui.View | None) -> int:
-        """Send a message; what Discord posted at an earlier try, though it answered with an error, counts as sent."""
-        since, self._tried_at = self._tried_at, self._tried_at or discord.utils.utcnow()
+        """Send a message; what Discord posted at an earlier try, though it answered with an error,
+        counts as sent.
+        """
+        since = self._tried_at
+        self._tried_at = self._tried_at or discord.utils.utcnow()
         message_id = await self.sender.say(text, view, since)
         self._tried_at = None
         return message_id
 
     async def follow(self, stream: ReplyStream) -> ChatReply:
-        """Edit the message until the stream ends, whose reply `end` shows. Raises the errors of the stream.
+        """Edit the message until the stream ends, whose reply `end` shows. Raises the errors of the
+        stream.
 
-        Edits are left out while they fail, and follow more slowly. Raises `discord.NotFound` if the message is gone.
+        Edits are left out while they fail, and follow more slowly. Raises `discord.NotFound` if the
+        message is gone.
         """
         now = asyncio.get_running_loop().time
-        next_at, interval_s = now() + FIRST_EDIT_DELAY_S, EDIT_INTERVAL_S
+        next_at = now() + FIRST_EDIT_DELAY_S
+        interval_s = EDIT_INTERVAL_S
         async for piece in stream:
             self._generated += piece
             if now() >= next_at:
                 is_shown = await self._show_growing()
-                interval_s = EDIT_INTERVAL_S if is_shown else min(2 * interval_s, MAX_EDIT_INTERVAL_S)
+                interval_s = (
+                    EDIT_INTERVAL_S if is_shown else min(2 * interval_s, MAX_EDIT_INTERVAL_S)
+                )
                 next_at = now() + interval_s + self.stretch_s()
         return stream.reply
 
     async def _show_growing(self) -> bool:
-        """Show the text so far. False if that failed, which costs nothing: a later edit shows all of it."""
+        """Show the text so far. False if that failed, which costs nothing: a later edit shows all
+        of it.
+        """
         self._text = discord_text(self._generated, is_whole=False)
         try:
             async with asyncio.timeout(GROWING_EDIT_TIMEOUT_S):
@@ -156,7 +176,9 @@ class StreamingReply:
 
     @property
     def text_so_far(self) -> str:
-        """The generated text as the model wrote it; that of the earlier attempt while there is none."""
+        """The generated text as the model wrote it; that of the earlier attempt while there is
+        none.
+        """
         return self._generated or self.before
 
     def footer(self, reply: ChatReply) -> str:
@@ -175,7 +197,9 @@ class StreamingReply:
             if number == len(self.parts):
                 await self._post()
             await self._put(
-                number, part[: MAX_PART_CHARS + MAX_FOOTER_CHARS], self.ended() if number == len(full) else None
+                number,
+                part[: MAX_PART_CHARS + MAX_FOOTER_CHARS],
+                self.ended() if number == len(full) else None,
             )
         for message_id in self.parts[len(full) + 1 :]:
             await self.sender.remove(message_id)
@@ -217,12 +241,19 @@ class StreamingReply:
         self._done = cut  # last: what fails before is done again
 
 
-def reply_footer(reply: ChatReply, dialogue: str | None = None, damaged: str = "", wanted: str = "") -> str:
-    """The note under a reply: that it is AI-written, its version with the dialogue adapter that this is a copy of, the
-    number of candidates, its memory, earlier talk and lore, the version `wanted` where the base model answered instead,
-    and the `damaged` one if any."""
+def reply_footer(
+    reply: ChatReply, dialogue: str | None = None, damaged: str = "", wanted: str = ""
+) -> str:
+    """The note under a reply: that it is AI-written, its version with the dialogue adapter that
+    this is a copy of, the number of candidates, its memory, earlier talk and lore, the version
+    `wanted` where the base model answered instead, and the `damaged` one if any.
+    """
     if not reply.text:
-        return "-# stopped before it began" if reply.finish == "cancelled" else "-# AI-written · nothing came out"
+        return (
+            "-# stopped before it began"
+            if reply.finish == "cancelled"
+            else "-# AI-written · nothing came out"
+        )
     copy_of = f" (dialogue/{dialogue})" if reply.version and dialogue else ""
     base = f"base model instead of {wanted}" if wanted and not damaged else "base model"
     parts = ["AI-written", (reply.version or base) + copy_of]
@@ -246,9 +277,11 @@ def remove_links(text: str) -> str:
 
 
 def discord_text(text: str, *, is_whole: bool = True) -> str:
-    """A model's text for Discord: without links, and nothing in it has an effect beyond its message.
+    """A model's text for Discord: without links, and nothing in it has an effect beyond its
+    message.
 
-    Of a text that goes on, this is the part that nothing that follows can change, so it is a beginning of the whole.
+    Of a text that goes on, this is the part that nothing that follows can change, so it is a
+    beginning of the whole.
     """
     text = INVISIBLE_PATTERN.sub("", text)
     text = _without_links(text if is_whole else text[: _final_length(text)])
@@ -261,12 +294,15 @@ def discord_text(text: str, *, is_whole: bool = True) -> str:
 
 def _without_links(text: str) -> str:
     """Replace links, but not the punctuation and brackets that close what stands around them."""
-    return LINK_PATTERN.sub(lambda it: LINK_PLACEHOLDER + it[0][len(it[0].rstrip(CLOSING_SIGNS)) :], text)
+    return LINK_PATTERN.sub(
+        lambda it: LINK_PLACEHOLDER + it[0][len(it[0].rstrip(CLOSING_SIGNS)) :], text
+    )
 
 
 def split_message(text: str, footer: str) -> list[str]:
     """A finished text as messages, the last one with the footer."""
-    parts, left = [], discord_text(text).strip()
+    parts = []
+    left = discord_text(text).strip()
     while len(left) > MAX_PART_CHARS:
         cut = split_index(left, MAX_PART_CHARS)
         parts.append(left[:cut])
@@ -275,7 +311,9 @@ def split_message(text: str, footer: str) -> list[str]:
 
 
 def split_index(text: str, limit: int) -> int:
-    """Return where to split a text longer than `limit`: after a paragraph, a sentence or a word, else at the limit."""
+    """Return where to split a text longer than `limit`: after a paragraph, a sentence or a word,
+    else at the limit.
+    """
     window = text[:limit]
     for mark in ("\n\n", "\n", ". ", "! ", "? ", " "):
         at = window.rfind(mark)
@@ -285,7 +323,9 @@ def split_index(text: str, limit: int) -> int:
 
 
 class FilteredReply:
-    """A reply that is being generated. Iterate for pieces of text; afterwards `text` and `reply` are complete."""
+    """A reply that is being generated. Iterate for pieces of text; afterwards `text` and `reply`
+    are complete.
+    """
 
     def __init__(self, stream: ReplyStream) -> None:
         self._stream = stream
@@ -338,17 +378,21 @@ class LinkFilter:
         """Add a piece; returns the text that can be shown now."""
         self._held += INVISIBLE_PATTERN.sub("", piece)
         length = _final_length(self._held)
-        text, self._held = self._held[:length], self._held[length:]
+        text = self._held[:length]
+        self._held = self._held[length:]
         return _without_links(text)
 
     def end(self) -> str:
         """Return the text that was held back, at the end."""
-        held, self._held = self._held, ""
+        held = self._held
+        self._held = ""
         return _without_links(held)
 
 
 def _final_length(text: str, prefixes: tuple[str, ...] = LINK_PREFIXES) -> int:
-    """Count the characters of a text that no following text can make part of what begins with one of `prefixes`."""
+    """Count the characters of a text that no following text can make part of what begins with one
+    of `prefixes`.
+    """
     last = LAST_WORD_PATTERN.search(text)
     assert last is not None  # it matches at least the empty end
     if prefixes is LINK_PREFIXES and (link := LINK_PREFIX_PATTERN.search(text, last.start())):
@@ -365,5 +409,8 @@ def _final_length(text: str, prefixes: tuple[str, ...] = LINK_PREFIXES) -> int:
 def reply_error_text(error: Exception) -> str:
     """Describe why there is no reply. Unexpected errors get a code that is in the log too."""
     if isinstance(error, PromptTooLongError):
-        return "The persona's card leaves no room for messages and a reply of this length. Ask for fewer tokens."
+        return (
+            "The persona's card leaves no room for messages and a reply of this length. Ask for "
+            "fewer tokens."
+        )
     return error_text(error)

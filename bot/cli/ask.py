@@ -55,7 +55,9 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class AskTarget:
-    """A persona, or the model without a card (None), with an adapter or with the base model alone (None)."""
+    """A persona, or the model without a card (None), with an adapter or with the base model alone
+    (None).
+    """
 
     persona: Persona | None
     adapter: AdapterRef | None
@@ -74,7 +76,9 @@ def main() -> int:
         arguments = build_ask_parser().parse_args()
         question = _question(arguments.question)
         _check_arguments(arguments)
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends kernels that are not used here
+        logging.getLogger("bitsandbytes").setLevel(
+            logging.ERROR
+        )  # it recommends kernels that are not used here
         asyncio.run(_answer(arguments, question))
     except UnderstudyError as error:
         print(f"model_inference: {error}", file=sys.stderr)
@@ -90,17 +94,30 @@ def build_ask_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("question", nargs="?", default="", help="the question; follows piped input, if there is any")
+    parser.add_argument(
+        "question", nargs="?", default="", help="the question; follows piped input, if there is any"
+    )
     parser.add_argument("--persona", metavar="P", help="id or display name")
     which = parser.add_mutually_exclusive_group()
     text = "with this version of its adapter (default: the one that is live for all servers)"
     which.add_argument("--version", metavar="V", help=text)
-    which.add_argument("--adapter", metavar="A", help="with this adapter: its folder, or dialogue/NAME; no P is needed")
-    which.add_argument("--base-only", action="store_true", help="the persona, but without an adapter")
+    which.add_argument(
+        "--adapter",
+        metavar="A",
+        help="with this adapter: its folder, or dialogue/NAME; no P is needed",
+    )
+    which.add_argument(
+        "--base-only", action="store_true", help="the persona, but without an adapter"
+    )
     text = "ask two: each a persona, P@v2, P@base, dialogue/NAME or P@dialogue/NAME"
     which.add_argument("--compare", nargs=2, metavar=("P", "Q"), help=text)
     parser.add_argument("--seed", type=int, help="the same seed gives the same reply")
-    parser.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
+    parser.add_argument(
+        "--env",
+        type=existing_file,
+        default=Path(".env"),
+        help="a file with settings (default: .env)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     return parser
 
@@ -109,14 +126,18 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.compare and arguments.persona:
         build_ask_parser().error("--compare names both personas: leave out --persona")
     if (arguments.version or arguments.base_only) and not arguments.persona:
-        build_ask_parser().error("--version and --base-only choose a persona's adapter: add --persona")
+        build_ask_parser().error(
+            "--version and --base-only choose a persona's adapter: add --persona"
+        )
 
 
 def _question(argument: str) -> str:
     try:
         piped = "" if sys.stdin.isatty() else sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RequestError(f"The piped input is not UTF-8 (byte {error.start}).", "Convert it first.") from None
+        raise RequestError(
+            f"The piped input is not UTF-8 (byte {error.start}).", "Convert it first."
+        ) from None
     if not (question := "\n\n".join(part for part in (piped.strip(), argument.strip()) if part)):
         build_ask_parser().error("no question: give one, or pipe one in")
     return question
@@ -127,10 +148,15 @@ async def _answer(arguments: argparse.Namespace, question: str) -> None:
     set_hub_token(settings)
     base = base_model.locate(settings.base_model)
     speakers = _ask_targets(arguments, settings.home, base)
-    sampling = replace(base_model.recommended_sampling(base), **settings.sampling, seed=arguments.seed)
+    sampling = replace(
+        base_model.recommended_sampling(base), **settings.sampling, seed=arguments.seed
+    )
     requests = [_request(settings, speaker, question, sampling) for speaker in speakers]
     if settings.engine != "local":
-        print(f"ENGINE={settings.engine} is the bot's; this machine computes this reply.", file=sys.stderr)
+        print(
+            f"ENGINE={settings.engine} is the bot's; this machine computes this reply.",
+            file=sys.stderr,
+        )
     engine = LLMEngine(base, choose_precision(settings.engine_precision, base.name).precision)
     await engine.start()
     try:
@@ -141,8 +167,12 @@ async def _answer(arguments: argparse.Namespace, question: str) -> None:
         print(json.dumps(_as_json(question, speakers, replies), ensure_ascii=False))
 
 
-def _ask_targets(arguments: argparse.Namespace, home: Path, base: base_model.BaseModel) -> list[AskTarget]:
-    """Resolve personas, versions and adapters. Raises `RequestError` for unknown ones, and `AdapterError`."""
+def _ask_targets(
+    arguments: argparse.Namespace, home: Path, base: base_model.BaseModel
+) -> list[AskTarget]:
+    """Resolve personas, versions and adapters. Raises `RequestError` for unknown ones, and
+    `AdapterError`.
+    """
     if arguments.compare:
         return [_compared_target(home, named, base) for named in arguments.compare]
     if arguments.adapter:
@@ -150,7 +180,9 @@ def _ask_targets(arguments: argparse.Namespace, home: Path, base: base_model.Bas
         return [AskTarget(persona, _named_adapter(home, arguments.adapter, base))]
     if arguments.persona is None:
         return [AskTarget(None, None)]
-    return [_ask_target(home, arguments.persona, BASE if arguments.base_only else arguments.version)]
+    return [
+        _ask_target(home, arguments.persona, BASE if arguments.base_only else arguments.version)
+    ]
 
 
 def _split_version(named: str) -> tuple[str, str | None]:
@@ -162,18 +194,30 @@ def _split_version(named: str) -> tuple[str, str | None]:
 def _compared_target(home: Path, named: str, base: base_model.BaseModel) -> AskTarget:
     who, version = ("", named) if named.startswith(DIALOGUE_PREFIX) else _split_version(named)
     if version and version.startswith(DIALOGUE_PREFIX):
-        return AskTarget(_find_persona(home, who) if who else None, _named_adapter(home, version, base))
+        return AskTarget(
+            _find_persona(home, who) if who else None, _named_adapter(home, version, base)
+        )
     return _ask_target(home, who, version)
 
 
 def _named_adapter(home: Path, named: str, base: base_model.BaseModel) -> AdapterRef:
-    """Find an adapter by its folder or as `dialogue/NAME`, and verify it for the base model before that is loaded."""
+    """Find an adapter by its folder or as `dialogue/NAME`, and verify it for the base model before
+    that is loaded.
+    """
     known = find_dialogue_adapters(home)
-    dialogue = known.get(named.removeprefix(DIALOGUE_PREFIX)) if named.startswith(DIALOGUE_PREFIX) else None
+    dialogue = (
+        known.get(named.removeprefix(DIALOGUE_PREFIX))
+        if named.startswith(DIALOGUE_PREFIX)
+        else None
+    )
     folder = dialogue.folder if dialogue else Path(named).expanduser()
     if not dialogue and not folder.is_dir():
         names = ", ".join(it.id for it in known.values())
-        advice = f"Name an adapter's folder, or one of: {names}." if names else "Name an adapter's folder."
+        advice = (
+            f"Name an adapter's folder, or one of: {names}."
+            if names
+            else "Name an adapter's folder."
+        )
         raise AdapterError(f"There is no adapter {named}.", advice)
     manifest = verify_adapter(folder, NAME_ADAPTER_ADVICE)
     require_servable(manifest, folder)
@@ -199,7 +243,9 @@ def _ask_target(home: Path, wanted: str, version: str | None) -> AskTarget:
 
 
 def _stored_version(home: Path, persona: Persona, version: str | None) -> str | None:
-    """Return the named version once it is known to be installed, or the one that is live for all servers."""
+    """Return the named version once it is known to be installed, or the one that is live for all
+    servers.
+    """
     databases = find_databases(home)
     if not databases:
         if version:
@@ -212,21 +258,30 @@ def _stored_version(home: Path, persona: Persona, version: str | None) -> str | 
         return version or store.versions.live(persona.id, ALL_GUILDS)
 
 
-def _request(settings: Settings, speaker: AskTarget, question: str, sampling: SamplingParams) -> ChatRequest:
-    turns, persona = (Turn("You", question),), speaker.persona
+def _request(
+    settings: Settings, speaker: AskTarget, question: str, sampling: SamplingParams
+) -> ChatRequest:
+    turns = (Turn("You", question),)
+    persona = speaker.persona
     if persona is None:
         return ChatRequest(None, turns, adapter=speaker.adapter, sampling=sampling)
     # Its own cache: the bot's contains the lore of all personas and guilds.
     cache = settings.home / "cache" / f"lore-of-{persona.id}.sqlite"
     lore = LoreIndex(
-        read_persona_lore(ShippedData.from_source_tree().lore, persona.id, settings.home), cache, settings.lore_encoder
+        read_persona_lore(ShippedData.from_source_tree().lore, persona.id, settings.home),
+        cache,
+        settings.lore_encoder,
     )
     hits = tuple(lore.search(persona.id, question))
     return ChatRequest(persona, turns, hits, speaker.adapter, sampling)
 
 
 async def _generate(
-    engine: Engine, speakers: Sequence[AskTarget], requests: Sequence[ChatRequest], *, is_shown: bool
+    engine: Engine,
+    speakers: Sequence[AskTarget],
+    requests: Sequence[ChatRequest],
+    *,
+    is_shown: bool,
 ) -> list[ChatReply]:
     """Yield the replies, generated concurrently and printed one after the other."""
     streams = [engine.submit(request) for request in requests]
@@ -239,14 +294,22 @@ async def _generate(
         if is_shown:
             print()
         if stream.reply.shortened:
-            print("The question is too long for the model: its middle was left out.", file=sys.stderr)
+            print(
+                "The question is too long for the model: its middle was left out.", file=sys.stderr
+            )
     return [stream.reply for stream in streams]
 
 
-def _as_json(question: str, speakers: Sequence[AskTarget], replies: Sequence[ChatReply]) -> dict[str, object]:
+def _as_json(
+    question: str, speakers: Sequence[AskTarget], replies: Sequence[ChatReply]
+) -> dict[str, object]:
     answers = []
     for speaker, reply in zip(speakers, replies, strict=True):
         persona_id = speaker.persona.id if speaker.persona else None
-        shown = {name: value for name, value in asdict(reply).items() if name not in ("logprobs", "tokens", "prompt")}
+        shown = {
+            name: value
+            for name, value in asdict(reply).items()
+            if name not in ("logprobs", "tokens", "prompt")
+        }
         answers.append({"persona": persona_id, **shown})
     return {"question": question, "answers": answers}

@@ -1,4 +1,6 @@
-"""The command line of `python -m bot`: runs the bot on Discord with a token, and in the demo guild without one."""
+"""The command line of `python -m bot`: runs the bot on Discord with a token, and in the demo guild
+without one.
+"""
 
 import argparse
 import asyncio
@@ -23,7 +25,8 @@ from personas.errors import UnderstudyError
 from personas.home.job_material import ShippedData
 from personas.home.private_home import protect_home
 
-LOG_FORMAT, LOG_TIME_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S%z"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOG_TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 CONTROL_PATTERN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 RECONNECTING_LOGGERS = "discord.client", "discord.shard", "discord.gateway"
 DESCRIPTION = "The bot: on Discord with a token, and in its own guild on this machine without."
@@ -41,9 +44,17 @@ usage; 130 Ctrl-C in a command. docs/commands.md has all of them."""
 
 def build_parser(prog: str = "python -m bot") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog, description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--env", type=existing_file, default=Path(".env"), help="a file with settings (default: .env)")
+    parser.add_argument(
+        "--env",
+        type=existing_file,
+        default=Path(".env"),
+        help="a file with settings (default: .env)",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     setup_commands.add_doctor_command(commands)
     setup_commands.add_invite_command(commands)
@@ -71,7 +82,9 @@ def main() -> int:
 
 
 class OneLineFormatter(logging.Formatter):
-    """Escapes control characters in messages, so that no text from outside can write a line of its own."""
+    """Escapes control characters in messages, so that no text from outside can write a line of its
+    own.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = CONTROL_PATTERN.sub(lambda found: ascii(found[0])[1:-1], record.message)
@@ -87,11 +100,15 @@ def set_up_logging(settings: Settings) -> None:
         logging.getLogger(package).setLevel(settings.log_level)
     for name in RECONNECTING_LOGGERS:
         logging.getLogger(name).addFilter(shorten_connection_log)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends kernels that are not used here
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # it recommends kernels that are not used here
 
 
 async def serve(settings: Settings) -> None:
-    """Run the bot until Ctrl-C, SIGTERM or the end of its connection. Raises `UnderstudyError` if that failed."""
+    """Run the bot until Ctrl-C, SIGTERM or the end of its connection. Raises `UnderstudyError` if
+    that failed.
+    """
     stopped = asyncio.Event()
     starting = asyncio.current_task()
 
@@ -118,7 +135,10 @@ async def serve(settings: Settings) -> None:
 
 def _address_text(app: App) -> str:
     if app.sandbox:
-        return f"Understudy is open at {app.sandbox.url}  (Ctrl-C ends it)\nDashboard: {app.url}/dashboard"
+        return (
+            f"Understudy is open at {app.sandbox.url}  (Ctrl-C ends it)\nDashboard: "
+            f"{app.url}/dashboard"
+        )
     servers = ", ".join(guild.name for guild in app.client.guilds) or "no server yet"
     invite_to = invite_url(app.client.application_id or 0)
     return (

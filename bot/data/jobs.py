@@ -1,4 +1,6 @@
-"""Runs the trainer's `dataset inspect`, `dataset build` and `catalogue fetch` as subprocesses, and adapter imports."""
+"""Runs the trainer's `dataset inspect`, `dataset build` and `catalogue fetch` as subprocesses, and
+adapter imports.
+"""
 
 import asyncio
 import json
@@ -33,7 +35,8 @@ log = logging.getLogger(__name__)
 DataJobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 DataJobKind = Literal["inspect", "build", "fetch", "import"]
 OPEN_JOB_STATES: tuple[DataJobState, ...] = ("waiting", "running")
-MAX_STORED_JOBS, MAX_WAITING_JOBS = 60, 20
+MAX_STORED_JOBS = 60
+MAX_WAITING_JOBS = 20
 MAX_OUTPUT_BYTES = 2**24
 MAX_FIRST_LINES, MAX_LAST_LINES, MAX_LINE_CHARS = 8, 12, 400
 """Lines kept of a failed process's output: refusals begin with the reason, crashes end with it."""
@@ -49,7 +52,9 @@ PROGRESS_MARK = "… "
 
 @dataclass
 class DataJob:
-    """A job on its `subject`: a file, data set or persona. `said` is its last progress line, `seq` counts changes."""
+    """A job on its `subject`: a file, data set or persona. `said` is its last progress line, `seq`
+    counts changes.
+    """
 
     id: str
     kind: DataJobKind
@@ -83,7 +88,9 @@ JobWork = Callable[[DataJob], Awaitable[dict[str, Any]]]
 
 
 class DataJobRunner:
-    """Runs jobs one at a time, and a fetch beside; keeps those since the bot started, without the oldest that ended."""
+    """Runs jobs one at a time, and a fetch beside; keeps those since the bot started, without the
+    oldest that ended.
+    """
 
     def __init__(self, command: Sequence[str] = ()) -> None:
         self._command = tuple(command or TRAINER_COMMAND)
@@ -100,10 +107,11 @@ class DataJobRunner:
         arguments: Sequence[str],
         after: CompletionCallback | None = None,
     ) -> DataJob:
-        """Queue a trainer job; `after` is awaited when it has succeeded, before anybody sees it as done.
+        """Queue a trainer job; `after` is awaited when it has succeeded, before anybody sees it as
+        done.
 
-        So it is when an inspection ended with a question, which is then the result of the failed job. Raises as
-        `start_work`.
+        So it is when an inspection ended with a question, which is then the result of the failed
+        job. Raises as `start_work`.
         """
 
         async def work(job: DataJob) -> dict[str, Any]:
@@ -128,10 +136,13 @@ class DataJobRunner:
     ) -> DataJob:
         """Queue a job of any kind of work; `on_end` is called when it has ended, however it did.
 
-        Raises `QueueConflictError` when the same job is open already, and `EngineBusyError` when too many are waiting.
+        Raises `QueueConflictError` when the same job is open already, and `EngineBusyError` when
+        too many are waiting.
         """
         if any((job.kind, job.subject) == (kind, subject) for job in self.open()):
-            raise QueueConflictError(f"Such a job for {subject} is running already.", "Wait for it, or cancel it.")
+            raise QueueConflictError(
+                f"Such a job for {subject} is running already.", "Wait for it, or cancel it."
+            )
         if len(self.open()) >= MAX_WAITING_JOBS:
             raise EngineBusyError("Too many jobs are waiting.", "Try again.", wait_s=30)
         job = DataJob(secrets.token_hex(5), kind, subject, tuple(arguments))
@@ -139,13 +150,22 @@ class DataJobRunner:
         ended = [one.id for one in self._all.values() if not one.is_open]
         for old in ended[: max(0, len(self._all) - MAX_STORED_JOBS)]:
             del self._all[old]
-        self._tasks[job.id] = asyncio.create_task(self._do(home, job, work), name=f"{kind} {subject}")
+        self._tasks[job.id] = asyncio.create_task(
+            self._do(home, job, work), name=f"{kind} {subject}"
+        )
         self._tasks[job.id].add_done_callback(lambda _: (self._tasks.pop(job.id, None), on_end()))
         return job
 
     def latest(self, kind: DataJobKind, subject: str) -> DataJob | None:
         """The last job of this kind on a file or data set."""
-        return next((one for one in reversed(self._all.values()) if (one.kind, one.subject) == (kind, subject)), None)
+        return next(
+            (
+                one
+                for one in reversed(self._all.values())
+                if (one.kind, one.subject) == (kind, subject)
+            ),
+            None,
+        )
 
     def open(self) -> list[DataJob]:
         """Jobs that wait or run, oldest first."""
@@ -184,17 +204,22 @@ class DataJobRunner:
         except UnderstudyError as error:
             job.state, job.error = "failed", redact_paths(str(error), home)
         except ValueError:
-            job.state, job.error = "failed", "The trainer's answer cannot be read: its version is not the bot's."
+            job.state = "failed"
+            job.error = "The trainer's answer cannot be read: its version is not the bot's."
         except Exception:  # the edge of a task: watchers get the error
             log.exception("the job on %s failed", job.subject)
-            job.state, job.error = "failed", "An internal error occurred; see the bot's log."
+            job.state = "failed"
+            job.error = "An internal error occurred; see the bot's log."
         finally:
             job.change()
 
     async def _run(self, home: Path, job: DataJob) -> tuple[bytes, str]:
         """Run the process to its end; returns its output and the error."""
         pipe = asyncio.subprocess.PIPE
-        environ = trainer_environment(os.environ, {}) | {"UNDERSTUDY_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+        environ = trainer_environment(os.environ, {}) | {
+            "UNDERSTUDY_HOME": str(home),
+            "PYTHONUNBUFFERED": "1",
+        }
         process = await asyncio.create_subprocess_exec(
             *self._command,
             *job.arguments,
@@ -209,7 +234,9 @@ class DataJobRunner:
             psutil.Process(process.pid).nice(PROCESS_NICENESS)
         assert process.stdout is not None and process.stderr is not None  # they are pipes
         try:
-            output, errors = await asyncio.gather(_read_output(process.stdout), _read_progress(process.stderr, job))
+            output, errors = await asyncio.gather(
+                _read_output(process.stdout), _read_progress(process.stderr, job)
+            )
             code = await process.wait()
         finally:
             if process.returncode is None:
@@ -220,7 +247,9 @@ class DataJobRunner:
 
 
 def _parse_question(output: bytes) -> dict[str, Any]:
-    """Return the answer of an inspection that asks which column is what; empty for any other output."""
+    """Return the answer of an inspection that asks which column is what; empty for any other
+    output.
+    """
     try:
         answer = json.loads(output)
     except ValueError:
@@ -276,12 +305,16 @@ class FetchRefusedError(UnderstudyError):
     """The operator's setting does not let the bot fetch data sets."""
 
 
-def start_fetch(jobs: DataJobRunner, catalogue: DatasetCatalog, home: Path, name: str, policy: FetchPolicy) -> DataJob:
+def start_fetch(
+    jobs: DataJobRunner, catalogue: DatasetCatalog, home: Path, name: str, policy: FetchPolicy
+) -> DataJob:
     """Queue the fetch of a data set from a hub. Raises `UnderstudyError`."""
     entry = catalogue.require_entry(name)
     if policy == "off":
         advice = f"The operator can: `python -m trainer catalogue fetch {name}`."
-        raise FetchRefusedError("This bot does not fetch data sets (FETCH_DATASETS is off).", advice)
+        raise FetchRefusedError(
+            "This bot does not fetch data sets (FETCH_DATASETS is off).", advice
+        )
     if not entry.hub:
         raise RequestError(f"{name!r} is not on a hub.", "There is nothing to fetch.")
     if entry.is_here:
@@ -298,28 +331,46 @@ async def import_adapter_version(
     source: str,
     say: Callable[[str], None],
 ) -> tuple[str, list[str], TrainingJob | None]:
-    """Install an adapter from outside, fetched and checked by `trainer import`, as a persona's next version.
+    """Install an adapter from outside, fetched and checked by `trainer import`, as a persona's next
+    version.
 
-    Returns the version, notes, and the job that stands for the installation. Cancelling it ends the process; what was
-    downloaded is kept. Raises `AdapterError`, `BaseModelError` and `OSError`.
+    Returns the version, notes, and the job that stands for the installation. Cancelling it ends the
+    process; what was downloaded is kept. Raises `AdapterError`, `BaseModelError` and `OSError`.
     """
     served = await asyncio.to_thread(locate, base_model, fetch=False)
     with tempfile.TemporaryDirectory(prefix="understudy-adapter-") as scratch:
         folder = Path(scratch) / "adapter"
         await _run_import(source, folder, served.name, say)
         manifest = await asyncio.to_thread(verify_adapter, folder)
-        request = TrainingRequest(job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id)
+        request = TrainingRequest(
+            job_name=IMPORT_JOB_NAME, base_model=base_model, persona=persona_id
+        )
         name = f"The adapter of {manifest.source.name}" if manifest.source else "The adapter"
-        version, note, job = await install_foreign_adapter(home, store, origin, request, folder, name)
+        version, note, job = await install_foreign_adapter(
+            home, store, origin, request, folder, name
+        )
     return version, [note, *manifest.caveats], job
 
 
 async def _run_import(source: str, out: Path, base_model: str, say: Callable[[str], None]) -> None:
     """Run `trainer import` to its end. Raises `AdapterError` with its message."""
-    command = [*TRAINER_COMMAND, "import", f"--adapter={source}", "--out", str(out), f"--base-model={base_model}"]
-    quiet, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+    command = [
+        *TRAINER_COMMAND,
+        "import",
+        f"--adapter={source}",
+        "--out",
+        str(out),
+        f"--base-model={base_model}",
+    ]
+    quiet = asyncio.subprocess.DEVNULL
+    pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=quiet, stdout=quiet, stderr=pipe, env=trainer_environment(os.environ, {}), process_group=0
+        *command,
+        stdin=quiet,
+        stdout=quiet,
+        stderr=pipe,
+        env=trainer_environment(os.environ, {}),
+        process_group=0,
     )
     error = ""
     try:

@@ -1,4 +1,6 @@
-"""Dialogue between two personas: whose turn it is, when it ends, and how it runs in a Discord channel."""
+"""Dialogue between two personas: whose turn it is, when it ends, and how it runs in a Discord
+channel.
+"""
 
 import asyncio
 import logging
@@ -25,7 +27,9 @@ log = logging.getLogger(__name__)
 MIN_TURNS, DEFAULT_TURNS, MAX_TURNS = 2, 6, 20
 """Turns of a duet."""
 REPETITION_WORDS = 8
-"""Length of a repeated word sequence that counts as repetition; repeated sayings and names are shorter."""
+"""Length of a repeated word sequence that counts as repetition; repeated sayings and names are
+shorter.
+"""
 WORD_PATTERN = re.compile(r"\w+")
 DialogueEnd = Literal["limit", "repeats", "silent"]
 DIALOGUE_END_TEXTS: dict[DialogueEnd, str] = {
@@ -39,9 +43,13 @@ POLL_INTERVAL_S = 0.25
 """Interval of the checks for a reason to end."""
 SHUTDOWN_TIMEOUT_S = 2.0
 """How long a shutdown waits for duets to post their end."""
-MEMBER_SPOKE_TEXT, MUTED_TEXT = "somebody spoke", "a moderator silenced one of them"
-PERSONA_REMOVED_TEXT, LINE_DELETED_TEXT = "one of them is no longer here", "a line was deleted"
-STOPPED_TEXT, FAILED_TEXT, SHUTDOWN_TEXT = "stopped", "it could not go on", "the bot was stopped"
+MEMBER_SPOKE_TEXT = "somebody spoke"
+MUTED_TEXT = "a moderator silenced one of them"
+PERSONA_REMOVED_TEXT = "one of them is no longer here"
+LINE_DELETED_TEXT = "a line was deleted"
+STOPPED_TEXT = "stopped"
+FAILED_TEXT = "it could not go on"
+SHUTDOWN_TEXT = "the bot was stopped"
 
 
 @dataclass
@@ -59,9 +67,14 @@ class Dialogue:
         return len(self.lines) % 2
 
     def turns(self) -> tuple[Turn, ...]:
-        """The conversation from the point of view of the next persona; the last turn is the one to answer."""
+        """The conversation from the point of view of the next persona; the last turn is the one to
+        answer.
+        """
         lines = enumerate(self.lines)
-        return (self.opening, *(Turn(self.names[at % 2], line, by_persona=at % 2 == self.next) for at, line in lines))
+        return (
+            self.opening,
+            *(Turn(self.names[at % 2], line, by_persona=at % 2 == self.next) for at, line in lines),
+        )
 
     def take(self, line: str) -> DialogueEnd | None:
         """Add the next line. Returns why the duet ends with it, None if it goes on."""
@@ -75,9 +88,14 @@ class Dialogue:
 
 
 def is_repetition(line: str, before: list[str]) -> bool:
-    """Report whether a line repeats an earlier one: all of it, or `REPETITION_WORDS` words in a row."""
+    """Report whether a line repeats an earlier one: all of it, or `REPETITION_WORDS` words in a
+    row.
+    """
     words = _words(line)
-    return any((words and words == other) or _ngrams(words) & _ngrams(other) for other in map(_words, before))
+    return any(
+        (words and words == other) or _ngrams(words) & _ngrams(other)
+        for other in map(_words, before)
+    )
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -90,9 +108,11 @@ def _ngrams(words: tuple[str, ...]) -> set[tuple[str, ...]]:
 
 @dataclass
 class ChannelDialogue:
-    """A duet in a channel. `opening_seq` is its opening's `seq` in the store: members' later messages end it.
+    """A duet in a channel. `opening_seq` is its opening's `seq` in the store: members' later
+    messages end it.
 
-    `buttons` creates those under a line that is being written; `on_end` is called with the reason of the end.
+    `buttons` creates those under a line that is being written; `on_end` is called with the reason
+    of the end.
     """
 
     channel: GuildChannel
@@ -197,14 +217,20 @@ class _DialogueRun:
         return self.talk.stopped
 
     def _stop_reason(self) -> str:
-        talk, store, place = self.talk, self.reply_service.store, self.talk.place
+        talk = self.talk
+        store = self.reply_service.store
+        place = self.talk.place
         latest = store.messages.recent(place.channel_id, keep=4, block=4)
         if any(message.persona_id is None and message.seq > talk.opening_seq for message in latest):
             return MEMBER_SPOKE_TEXT
         if any(self.reply_service.rules.muted(persona, place) for persona in talk.personas):
             return MUTED_TEXT
         known = self.reply_service.request_builder.personas
-        return "" if all(known.get(persona.id, place.guild_id) for persona in talk.personas) else PERSONA_REMOVED_TEXT
+        return (
+            ""
+            if all(known.get(persona.id, place.guild_id) for persona in talk.personas)
+            else PERSONA_REMOVED_TEXT
+        )
 
     async def _generate_line(self, persona: Persona) -> str | None:
         """Post and store the next line. Returns None where that failed."""
@@ -225,12 +251,15 @@ class _DialogueRun:
             self.reply_service.store.replies.record_deleted(event_id)
             return ""
         except Exception as error:  # shown in its place
-            await self.reply_service.fail_reply(event_id, live, error, persona=persona, place=talk.place)
+            await self.reply_service.fail_reply(
+                event_id, live, error, persona=persona, place=talk.place
+            )
             return None
         return reply.text
 
     async def _stream_line(self, persona: Persona, live: StreamingReply) -> ChatReply:
-        builder, talk = self.reply_service.request_builder, self.talk
+        builder = self.reply_service.request_builder
+        talk = self.talk
         guild_id = talk.place.guild_id
         model = ChatModel(persona, builder.speaking(persona.id, guild_id), guild_id)
         request = await build_model_request(builder, model, talk.duet.turns(), builder.sampling)
@@ -250,11 +279,13 @@ class _DialogueRun:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _record_parts(self, persona: Persona, seen: list[int], parts: list[int]) -> None:
-        """Store the line's messages. Its event id is that of its first message, since no event requested it.
+        """Store the line's messages. Its event id is that of its first message, since no event
+        requested it.
 
         Like a greeting it answers nobody, so statistics of replies do not count it.
         """
-        replies, place = self.reply_service.store.replies, self.talk.place
+        replies = self.reply_service.store.replies
+        place = self.talk.place
         if not seen:
             seen.append(parts[0])
             replies.begin(seen[0], place.guild_id, place.channel_id, persona.id, time.time())

@@ -17,7 +17,13 @@ from bot.platform.discord_kit.transformers import (
     channel_persona,
     require_moderator,
 )
-from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, fill_response, update_message
+from bot.platform.discord_kit.ui import (
+    PersistentButton,
+    button_view,
+    defer,
+    fill_response,
+    update_message,
+)
 from bot.platform.errors import RefusedError
 from bot.services import Services
 from personas.schemas.chat import Persona, Turn
@@ -26,7 +32,9 @@ from personas.schemas.formatting import count_of
 MAX_OPENING_CHARS = 1000
 
 
-@PERSONA.command(description="Let this channel's persona and another one talk with each other (moderators).")
+@PERSONA.command(
+    description="Let this channel's persona and another one talk with each other (moderators)."
+)
 @app_commands.describe(
     other="The other persona",
     opening="What you say to both: a question, or a topic",
@@ -40,7 +48,9 @@ async def duet(
 ) -> None:
     channel = interaction.channel
     if not isinstance(channel, GuildChannel):
-        raise RefusedError("Personas talk with each other in text channels and threads of a server.")
+        raise RefusedError(
+            "Personas talk with each other in text channels and threads of a server."
+        )
     require_moderator(interaction)
     pair = channel_persona(interaction), other
     _require_possible(interaction.client.services, pair, channel)
@@ -59,31 +69,43 @@ class DialogueStopButton(PersistentButton, template=r"duet-stop:(?P<begun_at>[0-
         if talk is None or talk.opening_seq != int(self.begun_at):
             await update_message(interaction, view=None)
             return
-        services.reply_service.rules.require_owner(talk.requested_by, interaction.user, "stop this duet")
+        services.reply_service.rules.require_owner(
+            talk.requested_by, interaction.user, "stop this duet"
+        )
         talk.stop()
         await defer(interaction)
 
 
-def _require_possible(services: Services, pair: tuple[Persona, Persona], channel: GuildChannel) -> None:
+def _require_possible(
+    services: Services, pair: tuple[Persona, Persona], channel: GuildChannel
+) -> None:
     if pair[0].id == pair[1].id:
         raise RefusedError(f"{pair[0].name} cannot talk with itself.", "Name another persona.")
     for persona in pair:
         services.reply_service.rules.require_unmuted(persona, channel_ref(channel))
     if running := services.dialogue_runner.of_guild(channel.guild.id):
-        raise RefusedError(f"A duet is running in {running.channel.mention}.", "Stop it, or wait for its end.")
+        raise RefusedError(
+            f"A duet is running in {running.channel.mention}.", "Stop it, or wait for its end."
+        )
 
 
 async def _run_dialogue(
-    interaction: Interaction, channel: GuildChannel, pair: tuple[Persona, Persona], opening: str, turns: int
+    interaction: Interaction,
+    channel: GuildChannel,
+    pair: tuple[Persona, Persona],
+    opening: str,
+    turns: int,
 ) -> None:
-    services, author = interaction.client.services, interaction.user
+    services = interaction.client.services
+    author = interaction.user
     await defer(interaction)
     message = await services.message_reader.read_interaction(interaction, opening)
     if not has_words(message.text):
         raise RefusedError("The opening has no words.", "Write a question, or a topic.")
     opening_seq = services.reply_service.store_message(message, channel_ref(channel))
     names = pair[0].name, pair[1].name
-    head, both = quote_member(message.author_name, opening), " and ".join(names)
+    head = quote_member(message.author_name, opening)
+    both = " and ".join(names)
     duet = Dialogue(names, Turn(message.author_name, message.text), turns)
 
     def buttons() -> discord.ui.View:
@@ -96,10 +118,15 @@ async def _run_dialogue(
             await channel.get_partial_message(first_id).edit(content=text, view=None)
 
     talk = ChannelDialogue(channel, pair, duet, author.id, opening_seq, buttons, on_end)
-    note = f"{both} talk with each other, up to {turns} lines. Stop ends it, and so does anyone who talks to them."
+    note = (
+        f"{both} talk with each other, up to {turns} lines. Stop ends it, and so does anyone who "
+        "talks to them."
+    )
     with services.dialogue_runner.running(talk):
         try:
-            first_id = await fill_response(interaction, f"{head}\n-# {note}", buttons(), suppress_embeds=True)
+            first_id = await fill_response(
+                interaction, f"{head}\n-# {note}", buttons(), suppress_embeds=True
+            )
         except Exception:  # nobody saw the opening
             services.store.messages.take_back(opening_seq)
             raise

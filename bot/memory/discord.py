@@ -1,4 +1,6 @@
-"""`/remember`, `/memory` and "Remember this": what members ask personas to keep, for themselves alone."""
+"""`/remember`, `/memory` and "Remember this": what members ask personas to keep, for themselves
+alone.
+"""
 
 import time
 from collections import defaultdict
@@ -44,23 +46,34 @@ MAX_MEMORIES = 24
 """Memories of a member with one persona of a server, one less than a Discord menu can show."""
 ALL_MEMORIES = "all"
 CHANGE_TEXT = "`/memory edit` and `/memory forget` change that."
-ALL_TEXT = "What personas remember for you here; `/memory edit` and `/memory forget` change it, by number."
+ALL_TEXT = (
+    "What personas remember for you here; `/memory edit` and `/memory forget` change it, by number."
+)
 CUT_TEXT = " What is cut, `/memory edit` shows whole."
 MAX_SHOWN_CHARS = 1500  # of a text that was too long
 MARGIN_CHARS = 16  # number and markup of a line of the list
 
 
 def _suggest_memories(interaction: Interaction) -> dict[str, str]:
-    return {f"{it.seq}: {it.text}": str(it.seq) for it in _memories(interaction, _find_persona(interaction))}
+    return {
+        f"{it.seq}: {it.text}": str(it.seq)
+        for it in _memories(interaction, _find_persona(interaction))
+    }
 
 
 def _suggest_forgettable(interaction: Interaction) -> dict[str, str]:
     memories = _suggest_memories(interaction)
-    return {f"all {len(memories)}": ALL_MEMORIES, **memories} if memories and _find_persona(interaction) else memories
+    return (
+        {f"all {len(memories)}": ALL_MEMORIES, **memories}
+        if memories and _find_persona(interaction)
+        else memories
+    )
 
 
 def _find_persona(interaction: Interaction) -> Persona | None:
-    """Find the persona typed so far, else the channel's; None where none lives. Raises `RequestError`."""
+    """Find the persona typed so far, else the channel's; None where none lives. Raises
+    `RequestError`.
+    """
     typed = getattr(interaction.namespace, "persona", None)
     return require_persona(interaction, typed) if typed else find_channel_persona(interaction)
 
@@ -71,7 +84,9 @@ ForgettableOption = app_commands.Transform[str, SuggestionTransformer(_suggest_f
 
 @app_commands.allowed_contexts(guilds=True, dms=True)
 class MemoryCog(
-    commands.GroupCog, group_name="memory", group_description="See, change and delete what personas remember for you."
+    commands.GroupCog,
+    group_name="memory",
+    group_description="See, change and delete what personas remember for you.",
 ):
     """The commands, for everybody about their own memories."""
 
@@ -89,21 +104,32 @@ class MemoryCog(
         self._tree.remove_command(self._menu.name, type=self._menu.type)
 
     @app_commands.command(description="Show what a persona, or all of them, remember for you here.")
-    @app_commands.describe(persona="Which persona (if left out: this channel's, or all where none lives)")
+    @app_commands.describe(
+        persona="Which persona (if left out: this channel's, or all where none lives)"
+    )
     async def show(self, interaction: Interaction, persona: PersonaOption | None = None) -> None:
         persona = persona or find_channel_persona(interaction)
         for text in [_persona_text(interaction, persona)] if persona else _all_texts(interaction):
             await respond(interaction, text, suppress_embeds=True)
 
     @app_commands.command(description="Change what a persona remembers for you, in a form.")
-    @app_commands.describe(memory="Its number, as `/memory show` shows it", persona=CHANNEL_PERSONA_HELP)
-    async def edit(self, interaction: Interaction, memory: MemoryOption, persona: PersonaOption | None = None) -> None:
+    @app_commands.describe(
+        memory="Its number, as `/memory show` shows it", persona=CHANNEL_PERSONA_HELP
+    )
+    async def edit(
+        self, interaction: Interaction, memory: MemoryOption, persona: PersonaOption | None = None
+    ) -> None:
         await send_form(interaction, _memory_form(_require_memory(interaction, memory, persona)))
 
     @app_commands.command(description="Have a persona forget what it remembers for you.")
-    @app_commands.describe(memory="Its number, as `/memory show` shows it, or all", persona=CHANNEL_PERSONA_HELP)
+    @app_commands.describe(
+        memory="Its number, as `/memory show` shows it, or all", persona=CHANNEL_PERSONA_HELP
+    )
     async def forget(
-        self, interaction: Interaction, memory: ForgettableOption, persona: PersonaOption | None = None
+        self,
+        interaction: Interaction,
+        memory: ForgettableOption,
+        persona: PersonaOption | None = None,
     ) -> None:
         if memory != ALL_MEMORIES:
             await respond(interaction, _forget(interaction, memory, persona))
@@ -111,53 +137,88 @@ class MemoryCog(
         persona = persona or channel_persona(interaction)
         memories = _memories(interaction, persona)
         if not memories:
-            raise RefusedError(f"{persona.name} remembers nothing for you here.", "`/remember` lets it keep something.")
+            raise RefusedError(
+                f"{persona.name} remembers nothing for you here.",
+                "`/remember` lets it keep something.",
+            )
         interaction.client.services.store.memories.forget(it.seq for it in memories)
-        await respond(interaction, f"{persona.name} has forgotten all it remembered for you here ({len(memories)}).")
+        await respond(
+            interaction,
+            f"{persona.name} has forgotten all it remembered for you here ({len(memories)}).",
+        )
 
 
-@app_commands.command(description="Ask a persona to remember something for you, in this server alone.")
+@app_commands.command(
+    description="Ask a persona to remember something for you, in this server alone."
+)
 @app_commands.describe(text="What it should remember, in your words", persona=CHANNEL_PERSONA_HELP)
 @app_commands.allowed_contexts(guilds=True, dms=True)
 async def remember(
-    interaction: Interaction, text: app_commands.Range[str, 1, MAX_MEMORY_CHARS], persona: PersonaOption | None = None
+    interaction: Interaction,
+    text: app_commands.Range[str, 1, MAX_MEMORY_CHARS],
+    persona: PersonaOption | None = None,
 ) -> None:
     await _store(interaction, persona or channel_persona(interaction), text)
 
 
 async def remember_message(interaction: Interaction, message: discord.Message) -> None:
-    """The command in a message's menu: keep a persona's reply to the member, or the member's own message."""
+    """The command in a message's menu: keep a persona's reply to the member, or the member's own
+    message.
+    """
     services = interaction.client.services
     if reply := services.store.replies.of_message(message.id):
         if reply.asked_by not in (0, interaction.user.id):
-            raise RefusedError("That was said to somebody else.", "Choose a reply to you, or use `/remember`.")
-        message_id, text = reply.parts[0], services.store.messages.text_of(reply.parts[0])
+            raise RefusedError(
+                "That was said to somebody else.", "Choose a reply to you, or use `/remember`."
+            )
+        message_id = reply.parts[0]
+        text = services.store.messages.text_of(reply.parts[0])
         if services.reply_service.is_running(reply.event_id) or text is None:
-            raise RefusedError("This reply has not ended, or is no longer kept.", "Use `/remember` for what it says.")
-        await _store(interaction, _persona_of(interaction, reply), remove_links(text), message_id, by_persona=True)
+            raise RefusedError(
+                "This reply has not ended, or is no longer kept.",
+                "Use `/remember` for what it says.",
+            )
+        await _store(
+            interaction,
+            _persona_of(interaction, reply),
+            remove_links(text),
+            message_id,
+            by_persona=True,
+        )
         return
-    # What a command or form said stands in the bot's response to it, whose id the store may not know.
-    asked, text_of = message.interaction_metadata, services.store.messages.text_of
+    # What a command or form said stands in the bot's response to it, whose id the store may not
+    # know.
+    asked = message.interaction_metadata
+    text_of = services.store.messages.text_of
     author, event_id = (asked.user, asked.id) if asked else (message.author, message.id)
-    text = text_of(message.id) or text_of(event_id) if asked else own_words(message, interaction.user)
+    text = (
+        text_of(message.id) or text_of(event_id) if asked else own_words(message, interaction.user)
+    )
     if author != interaction.user or not text:
         raise RefusedError(
-            "Personas remember their replies to you and your own messages.", "Choose one of these, or use `/remember`."
+            "Personas remember their replies to you and your own messages.",
+            "Choose one of these, or use `/remember`.",
         )
-    answer, advice = services.store.replies.get(event_id), "Use `/remember` with its text and the option `persona`."
+    answer = services.store.replies.get(event_id)
+    advice = "Use `/remember` with its text and the option `persona`."
     persona = _persona_of(interaction, answer) if answer else channel_persona(interaction, advice)
     await _store(interaction, persona, text, message.id)
 
 
 async def edit_memory(interaction: Interaction, seq: str, values: dict[str, str]) -> None:
-    """Store a submitted form. Raises `RefusedError` where the memory is gone, or for a text as `_store` does."""
-    memory, memories = _require_memory(interaction, seq), interaction.client.services.store.memories
+    """Store a submitted form. Raises `RefusedError` where the memory is gone, or for a text as
+    `_store` does.
+    """
+    memory = _require_memory(interaction, seq)
+    memories = interaction.client.services.store.memories
     text = check_memory(interaction, values["text"])
     known = memories.of_member(memory.user_id, memory.guild_id, memory.persona_id)
     if any(it.text.casefold() == text.casefold() and it.seq != memory.seq for it in known):
         raise RefusedError("The persona remembers that already.", "`/memory show` lists it.")
     memories.edit(memory.seq, text)
-    await respond(interaction, f"Changed: {_quote(text)}", _buttons(memory.seq), suppress_embeds=True)
+    await respond(
+        interaction, f"Changed: {_quote(text)}", _buttons(memory.seq), suppress_embeds=True
+    )
 
 
 class EditMemoryButton(PersistentButton, template=r"edit-memory:(?P<seq>[0-9]+)"):
@@ -184,24 +245,29 @@ MEMORY_BUTTONS = (EditMemoryButton, ForgetMemoryButton)
 
 
 def check_memory(interaction: Interaction, text: str) -> str:
-    """Return a member's text as it is kept. Raises `RefusedError` for one that is empty or too long."""
+    """Return a member's text as it is kept. Raises `RefusedError` for one that is empty or too
+    long.
+    """
     text = clean_memory(text, _channel_names(interaction.guild, interaction.user))
     if not has_words(text):
         raise RefusedError("There is nothing to remember.", "Write some words.")
     if text != shorten_memory(text):
         raise RefusedError(
-            f"That is too long: a memory has at most {MAX_MEMORY_CHARS} characters and {MAX_PASSAGE_WORDS} words.",
+            f"That is too long: a memory has at most {MAX_MEMORY_CHARS} characters and "
+            f"{MAX_PASSAGE_WORDS} words.",
             f"Say it shorter. It was: {_quote(text[:MAX_SHOWN_CHARS])}",
         )
     return text
 
 
 def own_words(message: discord.Message, author: discord.User | discord.Member) -> str:
-    """Return its author's message as a memory has it: without mentions of the bot, and naming nobody it mentions.
+    """Return its author's message as a memory has it: without mentions of the bot, and naming
+    nobody it mentions.
 
     The message of a menu's command has a user, not a member, as its author; so the author is given.
     """
-    guild, text = message.guild, raw_text(message)
+    guild = message.guild
+    text = raw_text(message)
     for mine in (guild.me, guild.self_role) if guild else ():
         text = text.replace(mine.mention, "") if mine else text
     return clean_memory(text, _channel_names(guild, author))
@@ -209,21 +275,34 @@ def own_words(message: discord.Message, author: discord.User | discord.Member) -
 
 def _channel_names(guild: discord.Guild | None, author: discord.User | discord.Member) -> NameOf:
     """Name the server's channels that the author sees."""
-    return lambda channel_id: channel_name(guild, author, channel_id) or ANONYMOUS_NAMES.channel(channel_id)
+    return lambda channel_id: (
+        channel_name(guild, author, channel_id) or ANONYMOUS_NAMES.channel(channel_id)
+    )
 
 
 async def _store(
-    interaction: Interaction, persona: Persona, text: str, message_id: int | None = None, *, by_persona: bool = False
+    interaction: Interaction,
+    persona: Persona,
+    text: str,
+    message_id: int | None = None,
+    *,
+    by_persona: bool = False,
 ) -> None:
-    """Store a memory, and show it. Raises `RefusedError` for a text that cannot be kept, is known, or one too many."""
-    text, known = check_memory(interaction, text), _memories(interaction, persona)
+    """Store a memory, and show it. Raises `RefusedError` for a text that cannot be kept, is known,
+    or one too many.
+    """
+    text = check_memory(interaction, text)
+    known = _memories(interaction, persona)
     if any(it.text.casefold() == text.casefold() for it in known):
         raise RefusedError(f"{persona.name} remembers that already.", "`/memory show` lists it.")
     if len(known) >= MAX_MEMORIES:
         what = f"{persona.name} remembers {MAX_MEMORIES} things for you here, as many as it can."
         raise RefusedError(what, "Let it forget one: `/memory forget`.")
-    owner, channel_id = (interaction.guild_id or 0, persona.id, interaction.user.id), interaction.channel_id
-    memory = Memory(*owner, text, by_persona, message_id, time.time(), channel_id=message_id and channel_id)
+    owner = (interaction.guild_id or 0, persona.id, interaction.user.id)
+    channel_id = interaction.channel_id
+    memory = Memory(
+        *owner, text, by_persona, message_id, time.time(), channel_id=message_id and channel_id
+    )
     store = interaction.client.services.store
     with store.atomic():
         seq = store.memories.add(memory)
@@ -234,7 +313,8 @@ async def _store(
     await respond(
         interaction,
         f"**{persona.name}** remembers for you (number {seq}): {_quote(text)}\n"
-        f"-# It is used only for replies to you {where}, never for training.{readers} `/memory show` lists what "
+        f"-# It is used only for replies to you {where}, never for training.{readers} `/memory "
+        "show` lists what "
         f"{persona.name} remembers.",
         _buttons(seq),
         suppress_embeds=True,
@@ -244,14 +324,18 @@ async def _store(
 def _persona_of(interaction: Interaction, reply: StoredReply) -> Persona:
     persona = interaction.client.services.personas.get(reply.persona_id, reply.guild_id)
     if persona is None:
-        raise RefusedError("The persona that said this is no longer here.", "Choose another message.")
+        raise RefusedError(
+            "The persona that said this is no longer here.", "Choose another message."
+        )
     return persona
 
 
 def _memories(interaction: Interaction, persona: Persona | None) -> list[Memory]:
     """List what the member asked a persona, or None for all, to keep here."""
     memories = interaction.client.services.store.memories
-    return memories.of_member(interaction.user.id, interaction.guild_id or 0, persona.id if persona else None)
+    return memories.of_member(
+        interaction.user.id, interaction.guild_id or 0, persona.id if persona else None
+    )
 
 
 def _require_memory(interaction: Interaction, seq: str, persona: Persona | None = None) -> Memory:
@@ -264,7 +348,10 @@ def _require_memory(interaction: Interaction, seq: str, persona: Persona | None 
     if memory is None or memory.guild_id != (interaction.guild_id or 0):
         raise RefusedError(f"There is no memory {seq} of yours here.", "`/memory show` lists them.")
     if persona and memory.persona_id != persona.id:
-        raise RefusedError(f"Memory {seq} is not {persona.name}'s.", "Leave out `persona`, or name a memory of theirs.")
+        raise RefusedError(
+            f"Memory {seq} is not {persona.name}'s.",
+            "Leave out `persona`, or name a memory of theirs.",
+        )
     return memory
 
 
@@ -300,11 +387,15 @@ def _persona_text(interaction: Interaction, persona: Persona) -> str:
 
 
 def _all_texts(interaction: Interaction) -> list[str]:
-    """Texts of what all personas remember for the member here, also those that are gone; one for each message."""
-    memories, guild_id = _memories(interaction, None), interaction.guild_id or 0
+    """Texts of what all personas remember for the member here, also those that are gone; one for
+    each message.
+    """
+    memories = _memories(interaction, None)
+    guild_id = interaction.guild_id or 0
     if not memories:
         return ["No persona remembers anything for you here. `/remember` asks one to."]
-    by_persona, texts = defaultdict[str, list[Memory]](list), [ALL_TEXT]
+    by_persona = defaultdict[str, list[Memory]](list)
+    texts = [ALL_TEXT]
     for memory in memories:
         by_persona[memory.persona_id].append(memory)
     for persona_id, kept in by_persona.items():
@@ -322,13 +413,17 @@ def _list_text(name: str, memories: list[Memory], note: str) -> str:
     """List a persona's memories, each as long as a message has room for."""
     head = f"**{name}** remembers {count_of(len(memories), 'thing')} for you here. {note}".rstrip()
     lengths = [len(_quote(it.text)) for it in memories]
-    room = _fair_room(lengths, MAX_MESSAGE_CHARS - len(head) - len(CUT_TEXT) - MARGIN_CHARS * len(memories))
+    room = _fair_room(
+        lengths, MAX_MESSAGE_CHARS - len(head) - len(CUT_TEXT) - MARGIN_CHARS * len(memories)
+    )
     cut = CUT_TEXT if max(lengths) > room else ""
     return "\n".join([f"{head}{cut}", *(f"`{it.seq}` {_excerpt(it, room)}" for it in memories)])
 
 
 def _fair_room(lengths: list[int], room: int) -> int:
-    """Return the longest that each text may be so that all have room; short ones leave theirs to the others."""
+    """Return the longest that each text may be so that all have room; short ones leave theirs to
+    the others.
+    """
     for place, length in enumerate(sorted(lengths)):
         share = room // (len(lengths) - place)
         if length > share:
@@ -338,7 +433,8 @@ def _fair_room(lengths: list[int], room: int) -> int:
 
 
 def _excerpt(memory: Memory, max_chars: int) -> str:
-    text, quoted = memory.text, _quote(memory.text)
+    text = memory.text
+    quoted = _quote(memory.text)
     while text and len(quoted) > max_chars:
         text = text[: -max(1, (len(quoted) - max_chars) // 2)]
         quoted = f"{_quote(text)}…"

@@ -66,11 +66,19 @@ class BotMetrics:
         self.registry = CollectorRegistry()
         self.findings = CachedDoctor(local_check_runner(settings or Settings()))
         self._replies: deque[RequestMetrics] = deque(maxlen=MAX_REPLIES)
-        self._ended = self._counter("understudy_replies", "Replies that have ended, by how.", "finish", FINISHES)
-        self._tokens = self._counter("understudy_tokens", "Tokens of prompts and replies.", "kind", ("prompt", "reply"))
+        self._ended = self._counter(
+            "understudy_replies", "Replies that have ended, by how.", "finish", FINISHES
+        )
+        self._tokens = self._counter(
+            "understudy_tokens", "Tokens of prompts and replies.", "kind", ("prompt", "reply")
+        )
         levels = ("warning", "error", "critical")
-        self.warnings = WarningLogHandler(self._counter("understudy_log_lines", "Warnings and worse.", "level", levels))
-        self._first = self._histogram("understudy_reply_first_text", "From a request to the first text of its reply.")
+        self.warnings = WarningLogHandler(
+            self._counter("understudy_log_lines", "Warnings and worse.", "level", levels)
+        )
+        self._first = self._histogram(
+            "understudy_reply_first_text", "From a request to the first text of its reply."
+        )
         self._whole = self._histogram("understudy_reply", "From a request to the end of its reply.")
 
     def reply(self, request: RequestMetrics) -> None:

@@ -1,4 +1,6 @@
-"""Checks cards and versions against the served base model: token budget, adapters of another model."""
+"""Checks cards and versions against the served base model: token budget, adapters of another
+model.
+"""
 
 import functools
 import json
@@ -28,7 +30,9 @@ VersionKey = tuple[str, str]  # persona and version
 
 @dataclass(frozen=True)
 class CardTokenCount:
-    """Token count of a card: its prose, which is in every prompt, and its examples, which fit in part."""
+    """Token count of a card: its prose, which is in every prompt, and its examples, which fit in
+    part.
+    """
 
     prose: int
     examples: int
@@ -53,13 +57,17 @@ class CardTokenCount:
 def load_token_counter(base_model: str) -> CountTokens | None:
     """The token counter of a base model; None where its tokenizer is not on this machine."""
     try:
-        return token_counter(base_model if base_model == EMBEDDED else str(locate(base_model, fetch=False).folder))
+        return token_counter(
+            base_model if base_model == EMBEDDED else str(locate(base_model, fetch=False).folder)
+        )
     except BaseModelError:
         return None
 
 
 def token_counter_or_estimate(base_model: str) -> CountTokens:
-    """The token counter of a base model, or an estimate where its tokenizer is not on this machine."""
+    """The token counter of a base model, or an estimate where its tokenizer is not on this
+    machine.
+    """
     return load_token_counter(base_model) or (lambda text: len(text) // CHARS_PER_TOKEN)
 
 
@@ -71,15 +79,19 @@ def count_card_tokens(persona: Persona, base_model: str) -> CardTokenCount:
 
 
 def require_token_budget(persona: Persona, where: str, room: CardTokenCount) -> None:
-    """Raise `CardError` when the card's prose leaves no room for messages, or its greeting is too long."""
+    """Raise `CardError` when the card's prose leaves no room for messages, or its greeting is too
+    long.
+    """
     if len(persona.first_mes) > MAX_GREETING_CHARS:
         raise CardError(
-            f"The greeting in {where} has {len(persona.first_mes)} characters, more than {MAX_GREETING_CHARS}.",
+            f"The greeting in {where} has {len(persona.first_mes)} characters, more than "
+            f"{MAX_GREETING_CHARS}.",
             "Shorten first_mes.",
         )
     if room.prose > MAX_CARD_TOKENS:
         raise CardError(
-            f"{where} would take about {room.prose} tokens of every prompt; at most {MAX_CARD_TOKENS} leave room to "
+            f"{where} would take about {room.prose} tokens of every prompt; at most "
+            f"{MAX_CARD_TOKENS} leave room to "
             "talk.",
             "Shorten the description, or move parts of it into the character book.",
         )
@@ -89,8 +101,8 @@ def require_token_budget(persona: Persona, where: str, room: CardTokenCount) -> 
 class IncompatibleVersions:
     """The versions for other base models than the served one, and the names of those models.
 
-    `served_hash` is the served base model's fingerprint, empty where it is unknown. `has_adapters` is False where the
-    engine serves none: then no version can be served.
+    `served_hash` is the served base model's fingerprint, empty where it is unknown. `has_adapters`
+    is False where the engine serves none: then no version can be served.
     """
 
     models: Mapping[VersionKey, str] = field(default_factory=dict)
@@ -98,13 +110,17 @@ class IncompatibleVersions:
     has_adapters: bool = True
 
     def model_of(self, persona_id: str, version: str | None) -> str | None:
-        """The other base model of a version; None where it can be served, and for the base model itself."""
+        """The other base model of a version; None where it can be served, and for the base model
+        itself.
+        """
         if version and not self.has_adapters:
             return NO_ADAPTERS
         return self.models.get((persona_id, version)) if version else None
 
     def model_of_dialogue(self, adapter: DialogueAdapter) -> str | None:
-        """The other base model of a dialogue adapter; None where it can be served, or its manifest cannot be read."""
+        """The other base model of a dialogue adapter; None where it can be served, or its manifest
+        cannot be read.
+        """
         if not self.has_adapters:
             return NO_ADAPTERS
         is_served = adapter.base_model_hash in ("", self.served_hash) or not self.served_hash
@@ -118,19 +134,28 @@ class IncompatibleVersions:
         if not self.has_adapters:
             names = ", ".join(f"{persona} {version}" for persona, version in models)
             return f"This engine serves no adapters. The base model answers instead of {names}."
-        names = ", ".join(f"{persona} {version} (for {model})" for (persona, version), model in models.items())
+        names = ", ".join(
+            f"{persona} {version} (for {model})" for (persona, version), model in models.items()
+        )
         return (
-            f"Made for another base model than {served}: {names}. The base model answers for them until they are "
+            f"Made for another base model than {served}: {names}. The base model answers for them "
+            "until they are "
             "trained again, or BASE_MODEL names theirs."
         )
 
 
-def find_incompatible_versions(home: Path, installed: Iterable[VersionKey], served_hash: str) -> IncompatibleVersions:
-    """Find installed versions that cannot be served, by their manifests. Damaged ones are found when loaded."""
+def find_incompatible_versions(
+    home: Path, installed: Iterable[VersionKey], served_hash: str
+) -> IncompatibleVersions:
+    """Find installed versions that cannot be served, by their manifests. Damaged ones are found
+    when loaded.
+    """
     models = {}
     for persona_id, version in installed:
         try:
-            manifest = json.loads((adapter_ref(home, persona_id, version).folder / MANIFEST_FILE).read_bytes())
+            manifest = json.loads(
+                (adapter_ref(home, persona_id, version).folder / MANIFEST_FILE).read_bytes()
+            )
             if manifest["base_model_hash"] != served_hash:
                 models[persona_id, version] = str(manifest["base_model"])
         except (OSError, ValueError, LookupError, TypeError):
@@ -141,14 +166,21 @@ def find_incompatible_versions(home: Path, installed: Iterable[VersionKey], serv
 def explain_unserved(name: str, model: str) -> tuple[str, str]:
     """Return why a version or adapter made for another `model` cannot be served, and what to do."""
     if model == NO_ADAPTERS:
-        return f"{name} is kept, but this engine serves no adapters.", "Start the bot with ENGINE=local or ENGINE=vllm."
+        return (
+            f"{name} is kept, but this engine serves no adapters.",
+            "Start the bot with ENGINE=local or ENGINE=vllm.",
+        )
     return f"{name} was made for {model}, which is not served here.", (
         f"Train it again, or start the bot with BASE_MODEL={model}."
     )
 
 
-def compatibility_notes(request: TrainingRequest, served: str, *, has_adapters: bool = True) -> list[str]:
-    """List warnings about a job before it starts; `has_adapters` is False where the engine serves none."""
+def compatibility_notes(
+    request: TrainingRequest, served: str, *, has_adapters: bool = True
+) -> list[str]:
+    """List warnings about a job before it starts; `has_adapters` is False where the engine serves
+    none.
+    """
     if not has_adapters:
         what, advice = explain_unserved("The version", NO_ADAPTERS)
         return [f"{what} {advice}"]
@@ -163,21 +195,31 @@ def compatibility_notes(request: TrainingRequest, served: str, *, has_adapters: 
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Report whether two names mean one base model: the same name, or the same files, scaling and chat template."""
+    """Report whether two names mean one base model: the same name, or the same files, scaling and
+    chat template.
+    """
     if one == other:
         return True
     try:
-        first, second = locate(one, fetch=False), locate(other, fetch=False)
-        alike = first.scaling == second.scaling and default_template(first) == default_template(second)
+        first = locate(one, fetch=False)
+        second = locate(other, fetch=False)
+        alike = first.scaling == second.scaling and default_template(first) == default_template(
+            second
+        )
         return alike and first.folder.samefile(second.folder)
     except (BaseModelError, OSError, RuntimeError, ValueError):
         return False
 
 
 def require_servable(
-    store: Store, incompatible: IncompatibleVersions, persona_id: str, version: str, guild_id: int | None = None
+    store: Store,
+    incompatible: IncompatibleVersions,
+    persona_id: str,
+    version: str,
+    guild_id: int | None = None,
 ) -> None:
-    """Raise `RequestError` for a version that is withdrawn, not installed, or made for another base model.
+    """Raise `RequestError` for a version that is withdrawn, not installed, or made for another base
+    model.
 
     Also for one that the guild may not use, if there is a `guild_id`.
     """

@@ -1,4 +1,6 @@
-"""Imports and exports character cards with their lore; installs adapters that were trained elsewhere as versions."""
+"""Imports and exports character cards with their lore; installs adapters that were trained
+elsewhere as versions.
+"""
 
 import asyncio
 import hashlib
@@ -51,10 +53,18 @@ MAX_UNPACKED_BYTES = 64 * 2**20
 """An adapter of rank 16 for the embedded model, inside a card, has 19 MiB."""
 BOOK_LORE_NAME = "character-book"
 """Prefix of the lore files made from a card's character book."""
-FILE_SUFFIXES: dict[CardForm, str] = {"png": "png", "v2": "json", "v3": "json", "charx": "charx", "toml": "toml"}
+FILE_SUFFIXES: dict[CardForm, str] = {
+    "png": "png",
+    "v2": "json",
+    "v3": "json",
+    "charx": "charx",
+    "toml": "toml",
+}
 IMPORT_JOB_NAME = "imported"
 MAX_GUILD_IMPORTS, MAX_GUILD_IMPORTED_BYTES = 25, 2_000_000_000
-"""Imported versions of a guild for all its personas: their files stay until somebody removes them."""
+"""Imported versions of a guild for all its personas: their files stay until somebody removes
+them.
+"""
 MAX_SHOWN_CHARS = 80
 RECIPE_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 RequestOrigin = tuple[int, int, int]  # guild, channel and moderator
@@ -80,10 +90,12 @@ async def import_card(
     keeping: bool = False,
     contributing: Callable[[str], AbstractContextManager[None]] = lambda persona_id: nullcontext(),
 ) -> CardImport:
-    """Import a card file as a persona of a guild, 0 for all; with `keeping` a revision of the replaced card is kept.
+    """Import a card file as a persona of a guild, 0 for all; with `keeping` a revision of the
+    replaced card is kept.
 
-    The card is stored within `contributing`, which is called with the persona's id. Raises `CardError` and
-    `RefusedError` as `PersonaRegistry.bring_in` does, and for a card over the token budget.
+    The card is stored within `contributing`, which is called with the persona's id. Raises
+    `CardError` and `RefusedError` as `PersonaRegistry.bring_in` does, and for a card over the token
+    budget.
     """
 
     def read() -> tuple[Card, CardTokenCount, str]:
@@ -95,7 +107,9 @@ async def import_card(
 
     card, room, persona_id = await asyncio.to_thread(read)
     with contributing(persona_id):
-        brought = await asyncio.to_thread(personas.bring_in, guild_id, card, file, wanted_id, keeping=keeping)
+        brought = await asyncio.to_thread(
+            personas.bring_in, guild_id, card, file, wanted_id, keeping=keeping
+        )
     return CardImport(brought, card, room)
 
 
@@ -108,14 +122,18 @@ async def contribute_card(
     file: str,
     wanted_id: str,
 ) -> CardImport:
-    """Import a moderator's card, recorded as theirs from before it is on the disk. Raises as `import_card` does."""
+    """Import a moderator's card, recorded as theirs from before it is on the disk. Raises as
+    `import_card` does.
+    """
     guild_id, _, user_id = origin
 
     def contributing(persona_id: str) -> AbstractContextManager[None]:
         contribution = Contribution(guild_id, persona_id, CARD_CONTRIBUTION, user_id, time.time())
         return people.contributing(contribution, lambda: personas.card_bytes(guild_id, persona_id))
 
-    return await import_card(personas, base_model, guild_id, data, file, wanted_id, contributing=contributing)
+    return await import_card(
+        personas, base_model, guild_id, data, file, wanted_id, contributing=contributing
+    )
 
 
 async def import_character_book(
@@ -123,7 +141,8 @@ async def import_character_book(
 ) -> tuple[list[str], ImportReport]:
     """Replace the persona's lore from an earlier character book by this card's.
 
-    Returns notes for the moderator, and what became of each entry. A book for which there is no room replaces nothing.
+    Returns notes for the moderator, and what became of each entry. A book for which there is no
+    room replaces nothing.
     """
     earlier = [file for file in lore.files(guild_id, persona.id) if file.startswith(BOOK_LORE_NAME)]
     book = await asyncio.to_thread(card_book, card)
@@ -150,7 +169,10 @@ async def import_character_book(
 
 def _book_note(book: Lorebook, passages: int) -> str:
     """Say what gives the passages of a book."""
-    return f"Its character book is lore now ({count_of(passages, 'passage')}): {describe_uses(book.entries)}."
+    return (
+        f"Its character book is lore now ({count_of(passages, 'passage')}): "
+        f"{describe_uses(book.entries)}."
+    )
 
 
 async def remove_persona(
@@ -182,48 +204,77 @@ def export_card(card: Card, form: CardForm, persona: Persona, name: str) -> Card
 
 
 def log_card_export(
-    home: Path, store: Store, guild_id: int, persona: Persona, file: str, content: bytes, recipient: str
+    home: Path,
+    store: Store,
+    guild_id: int,
+    persona: Persona,
+    file: str,
+    content: bytes,
+    recipient: str,
 ) -> None:
     """Log the export of a card to a recipient, under the member who contributed it."""
     contributor = store.people.contributor(guild_id, persona.id, CARD_CONTRIBUTION)
     if contributor is not None:
         people = {keyed_person(HomeKey.of(home).people(), str(contributor))}
-        record_export(home, "card", f"{file}, {recipient}", people, hashlib.sha256(content).hexdigest())
+        record_export(
+            home, "card", f"{file}, {recipient}", people, hashlib.sha256(content).hexdigest()
+        )
 
 
 async def install_bundled_adapter(
-    home: Path, store: Store, base_model: str, origin: RequestOrigin, persona_id: str, card: Card, where: str
+    home: Path,
+    store: Store,
+    base_model: str,
+    origin: RequestOrigin,
+    persona_id: str,
+    card: Card,
+    where: str,
 ) -> tuple[list[str], TrainingJob | None]:
     """Install the adapter of a card as the persona's next version, unless it is one already.
 
-    Returns notes for the moderator, none for a card without an adapter, and the job that stands for the installation.
-    An unusable adapter stays in the card; a note says why.
+    Returns notes for the moderator, none for a card without an adapter, and the job that stands for
+    the installation. An unusable adapter stays in the card; a note says why.
     """
     if not has_adapter(card):
         return [], None
     with tempfile.TemporaryDirectory(prefix="understudy-card-") as unpacked:
         try:
-            manifest = await asyncio.to_thread(_unpack_adapter, card, Path(unpacked), where, base_model)
+            manifest = await asyncio.to_thread(
+                _unpack_adapter, card, Path(unpacked), where, base_model
+            )
             request = _import_request(base_model, persona_id, manifest, IMPORT_JOB_NAME)
             name = "The adapter in the card"
-            _, note, job = await install_foreign_adapter(home, store, origin, request, Path(unpacked), name)
+            _, note, job = await install_foreign_adapter(
+                home, store, origin, request, Path(unpacked), name
+            )
         except (AdapterError, BaseModelError, RefusedError) as error:
-            return [f"The adapter in the card stays in it, and is not installed: {hide_paths(str(error))}"], None
+            return [
+                "The adapter in the card stays in it, and is not installed: "
+                f"{hide_paths(str(error))}"
+            ], None
     return [note], job
 
 
 async def install_foreign_adapter(
-    home: Path, store: Store, origin: RequestOrigin, request: TrainingRequest, folder: Path, name: str
+    home: Path,
+    store: Store,
+    origin: RequestOrigin,
+    request: TrainingRequest,
+    folder: Path,
+    name: str,
 ) -> tuple[str, str, TrainingJob | None]:
-    """Install a checked adapter folder as the next version of the request's persona, unless it is one already.
+    """Install a checked adapter folder as the next version of the request's persona, unless it is
+    one already.
 
-    Returns the version, a note that calls the adapter by this name, and the job that stands for the installation.
-    Raises `RefusedError` where the guild has no room for it.
+    Returns the version, a note that calls the adapter by this name, and the job that stands for the
+    installation. Raises `RefusedError` where the guild has no room for it.
     """
     manifest = await asyncio.to_thread(verify_adapter, folder)
     if version := await _find_installed(home, store, origin[0], request.persona or "", manifest):
         return version, f"{name} is installed already: it is {version}.", None
-    scorecard = manifest.metrics.model_copy(update={"verdict": "", "reasons": (), "advice": ()})  # not this gate's
+    scorecard = manifest.metrics.model_copy(
+        update={"verdict": "", "reasons": (), "advice": ()}
+    )  # not this gate's
     job = await _install_version(home, store, origin, request, folder, scorecard)
     return job.version, f"{name} is its version {job.version}: **Promote** makes it live.", job
 
@@ -231,25 +282,40 @@ async def install_foreign_adapter(
 async def install_dialogue_adapter(
     home: Path, store: Store, origin: RequestOrigin, persona_id: str, adapter: DialogueAdapter
 ) -> str:
-    """Install a copy of a dialogue adapter as the persona's next version; returns it, or the one that it is already.
+    """Install a copy of a dialogue adapter as the persona's next version; returns it, or the one
+    that it is already.
 
-    Raises `AdapterError` for a damaged adapter, and `RefusedError` where the guild has no room for it.
+    Raises `AdapterError` for a damaged adapter, and `RefusedError` where the guild has no room for
+    it.
     """
     manifest = await asyncio.to_thread(verify_adapter, adapter.folder, NAME_ADAPTER_ADVICE)
     if version := await _find_installed(home, store, origin[0], persona_id, manifest):
         return version
     request = _import_request(manifest.base_model, persona_id, manifest, adapter.name)
     request = request.model_copy(update={"start_from": adapter.name})
-    return (await _install_version(home, store, origin, request, adapter.folder, manifest.metrics)).version
+    return (
+        await _install_version(home, store, origin, request, adapter.folder, manifest.metrics)
+    ).version
 
 
 async def _install_version(
-    home: Path, store: Store, origin: RequestOrigin, request: TrainingRequest, source: Path, scorecard: ScoreSummary
+    home: Path,
+    store: Store,
+    origin: RequestOrigin,
+    request: TrainingRequest,
+    source: Path,
+    scorecard: ScoreSummary,
 ) -> TrainingJob:
-    """Install an adapter folder as the next version of the request's persona; returns the job that stands for it."""
+    """Install an adapter folder as the next version of the request's persona; returns the job that
+    stands for it.
+    """
     new = NewTrainingJob(secrets.token_hex(5), *origin, request)
     async with store.versions.imports[new.guild_id]:
-        imported = [job for job in store.jobs.of_versions(new.guild_id) if job.result and job.result.imported]
+        imported = [
+            job
+            for job in store.jobs.of_versions(new.guild_id)
+            if job.result and job.result.imported
+        ]
         await asyncio.to_thread(_require_room, home, new.guild_id, imported, source)
         version = store.versions.reserve(new.name)
         folder = adapter_ref(home, new.name, version).folder
@@ -259,11 +325,16 @@ async def _install_version(
 
 
 def _require_room(home: Path, guild_id: int, imported: list[TrainingJob], source: Path) -> None:
-    """Raise `RefusedError` if a guild that has these imported versions has no room for an adapter folder."""
+    """Raise `RefusedError` if a guild that has these imported versions has no room for an adapter
+    folder.
+    """
     if guild_id == OPERATOR_GUILD_ID:
         return
     sizes = Counter(
-        {f"{it.name} {it.version}": _size_bytes(adapter_ref(home, it.name, it.version).folder) for it in imported}
+        {
+            f"{it.name} {it.version}": _size_bytes(adapter_ref(home, it.name, it.version).folder)
+            for it in imported
+        }
     )
     size = sizes.total() + _size_bytes(source)
     if len(sizes) >= MAX_GUILD_IMPORTS:
@@ -275,7 +346,9 @@ def _require_room(home: Path, guild_id: int, imported: list[TrainingJob], source
     largest = ", ".join(f"`{name}` ({_megabytes(size)})" for name, size in sizes.most_common(3))
     raise RefusedError(
         f"The imported versions of this server would have {wanted}.",
-        f"Remove one with `/finetune remove`. Largest: {largest}." if largest else "Import a smaller one.",
+        f"Remove one with `/finetune remove`. Largest: {largest}."
+        if largest
+        else "Import a smaller one.",
     )
 
 
@@ -300,12 +373,18 @@ def _unpack_adapter(card: Card, folder: Path, where: str, served: str) -> Adapte
 async def _find_installed(
     home: Path, store: Store, guild_id: int, persona_id: str, manifest: AdapterManifest
 ) -> str | None:
-    """Find the version of a persona with the files of this manifest that a guild (0: the operator) may use."""
-    versions = [installed.version for installed in store.versions.installed(persona_id, guild_id or None)]
+    """Find the version of a persona with the files of this manifest that a guild (0: the operator)
+    may use.
+    """
+    versions = [
+        installed.version for installed in store.versions.installed(persona_id, guild_id or None)
+    ]
     return await asyncio.to_thread(_find_same_files, home, persona_id, versions, manifest)
 
 
-def _find_same_files(home: Path, persona_id: str, versions: list[str], manifest: AdapterManifest) -> str | None:
+def _find_same_files(
+    home: Path, persona_id: str, versions: list[str], manifest: AdapterManifest
+) -> str | None:
     for version in versions:
         try:
             file = adapter_ref(home, persona_id, version).folder / MANIFEST_FILE
@@ -317,8 +396,12 @@ def _find_same_files(home: Path, persona_id: str, versions: list[str], manifest:
     return None
 
 
-def _import_request(base_model: str, persona_id: str, manifest: AdapterManifest, job_name: str) -> TrainingRequest:
+def _import_request(
+    base_model: str, persona_id: str, manifest: AdapterManifest, job_name: str
+) -> TrainingRequest:
     request = TrainingRequest(job_name=job_name, base_model=base_model, persona=persona_id)
     if not RECIPE_NAME_PATTERN.fullmatch(manifest.recipe):  # another program's
         return request
-    return TrainingRequest.model_validate({**request.model_dump(exclude_unset=True), "recipe": manifest.recipe})
+    return TrainingRequest.model_validate(
+        {**request.model_dump(exclude_unset=True), "recipe": manifest.recipe}
+    )

@@ -17,7 +17,10 @@ def with_import_list(lines: list[str], report: ImportReport) -> tuple[str, list[
 
     A list that is too long, or counts parts without their names, comes as a file, too.
     """
-    shown = ["\n".join(lines), *(f"- {discord.utils.escape_markdown(line)}" for line in report.lines())]
+    shown = [
+        "\n".join(lines),
+        *(f"- {discord.utils.escape_markdown(line)}" for line in report.lines()),
+    ]
     text = "\n".join(shown)
     if len(text) <= MAX_MESSAGE_CHARS and not report.has_unnamed:
         return text, []

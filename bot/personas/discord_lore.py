@@ -30,7 +30,8 @@ from personas.schemas.formatting import count_of
 LORE_FORM_PREFIX = "lore:"
 """Prefix of the form's custom id; the persona's id follows."""
 DM_TEXT = "Lore is added to a server."
-MAX_SHOWN_MATCHES, MAX_SHOWN_KEYS = 4, 6
+MAX_SHOWN_MATCHES = 4
+MAX_SHOWN_KEYS = 6
 MAX_EXCERPT_CHARS = 160
 LORE = app_commands.Group(
     name="lore", description="What personas know about themselves and their world.", parent=PERSONA
@@ -38,7 +39,8 @@ LORE = app_commands.Group(
 
 
 def _lore_files(interaction: Interaction) -> list[str]:
-    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
     persona = services.personas.find(str(interaction.namespace.persona or ""), guild_id)
     return guild_lore(services).files(guild_id, persona.id) if persona and guild_id else []
 
@@ -47,26 +49,41 @@ FileOption = app_commands.Transform[str, SuggestionTransformer(_lore_files)]
 
 
 @guild_moderators_only(DM_TEXT)
-@LORE.command(name="add", description="Give a persona lore in this server (moderators): a file, or text in a form.")
+@LORE.command(
+    name="add",
+    description="Give a persona lore in this server (moderators): a file, or text in a form.",
+)
 @app_commands.describe(
     persona="Which persona",
-    file="Markdown (at most 100 KB) or a lorebook; replaces a file of its name (a form opens if left out)",
+    file=(
+        "Markdown (at most 100 KB) or a lorebook; replaces a file of its name (a form opens if "
+        "left out)"
+    ),
 )
-async def lore_add(interaction: Interaction, persona: PersonaOption, file: discord.Attachment | None = None) -> None:
+async def lore_add(
+    interaction: Interaction, persona: PersonaOption, file: discord.Attachment | None = None
+) -> None:
     if file is None:
         await send_form(interaction, lore_form(persona))
         return
     if file.size > (most := max_upload_bytes(file.filename)):
-        raise RefusedError(f"{file.filename} has more than {most // 1000:,} KB.", "Split it into several files.")
+        raise RefusedError(
+            f"{file.filename} has more than {most // 1000:,} KB.", "Split it into several files."
+        )
     await defer(interaction, ephemeral=True)
-    await _add_lore(interaction, interaction.guild_id or 0, persona, file.filename, await file.read())
+    await _add_lore(
+        interaction, interaction.guild_id or 0, persona, file.filename, await file.read()
+    )
 
 
 @guild_moderators_only(DM_TEXT)
-@LORE.command(name="remove", description="Remove a lore file that this server has added (moderators).")
+@LORE.command(
+    name="remove", description="Remove a lore file that this server has added (moderators)."
+)
 @app_commands.describe(persona="Which persona", file="Which file")
 async def lore_remove(interaction: Interaction, persona: PersonaOption, file: FileOption) -> None:
-    guild_id, services = interaction.guild_id or 0, interaction.client.services
+    guild_id = interaction.guild_id or 0
+    services = interaction.client.services
     await defer(interaction, ephemeral=True)
     await guild_lore(services).remove(guild_id, persona.id, file)
     services.store.people.remove_contribution(guild_id, persona.id, file)
@@ -76,12 +93,15 @@ async def lore_remove(interaction: Interaction, persona: PersonaOption, file: Fi
 @LORE.command(name="ask", description="Show which lore a question finds, and why.")
 @app_commands.describe(question="What you would ask", persona=CHANNEL_PERSONA_HELP)
 async def lore_ask(
-    interaction: Interaction, question: app_commands.Range[str, 1, 500], persona: PersonaOption | None = None
+    interaction: Interaction,
+    question: app_commands.Range[str, 1, 500],
+    persona: PersonaOption | None = None,
 ) -> None:
     if not has_words(question):
         raise RefusedError("The question has no words.", "Write what a member might ask.")
     persona = persona or channel_persona(interaction)
-    lore, guild_id = interaction.client.services.request_builder.lore, interaction.guild_id or 0
+    lore = interaction.client.services.request_builder.lore
+    guild_id = interaction.guild_id or 0
     await defer(interaction, ephemeral=True)
     ranking = await asyncio.to_thread(lore.rank, persona.id, question, guild_id)
     await respond(interaction, _matches_text(persona, ranking), suppress_embeds=True)
@@ -94,18 +114,27 @@ def lore_form(persona: Persona) -> discord.ui.Modal:
     return form(f"Lore for {persona.name}", f"{LORE_FORM_PREFIX}{persona.id}", title, text)
 
 
-async def add_lore_from_form(interaction: Interaction, persona_id: str, values: dict[str, str]) -> None:
+async def add_lore_from_form(
+    interaction: Interaction, persona_id: str, values: dict[str, str]
+) -> None:
     """Add the text of a submitted form, with its title as a heading unless it has one."""
-    guild_id, persona = require_guild_moderator(interaction, DM_TEXT), require_persona(interaction, persona_id)
+    guild_id = require_guild_moderator(interaction, DM_TEXT)
+    persona = require_persona(interaction, persona_id)
     await defer(interaction, ephemeral=True, thinking=True)
-    typed = await interaction.client.services.message_reader.read_interaction(interaction, values["text"])
+    typed = await interaction.client.services.message_reader.read_interaction(
+        interaction, values["text"]
+    )
     text = titled_text(values["title"], typed.text)
     await _add_lore(interaction, guild_id, persona, values["title"], text.encode())
 
 
-async def _add_lore(interaction: Interaction, guild_id: int, persona: Persona, name: str, content: bytes) -> None:
+async def _add_lore(
+    interaction: Interaction, guild_id: int, persona: Persona, name: str, content: bytes
+) -> None:
     services = interaction.client.services
-    people, user_id, lore = services.store.people, interaction.user.id, guild_lore(services)
+    people = services.store.people
+    user_id = interaction.user.id
+    lore = guild_lore(services)
 
     async def store(wanted: str, text: bytes) -> tuple[str, int]:
         return await contribute_lore(people, lore, guild_id, persona.id, wanted, text, user_id)
@@ -137,7 +166,10 @@ def _matches_text(persona: Persona, ranking: LoreRanking) -> str:
     selected = {id(match) for match in ranking.selected()}
     count = "1 passage" if len(selected) == 1 else f"{len(selected) or 'no'} passages"
     threshold = f"A passage matches with a score of {MIN_SCORE:g} or more"
-    lines = [f"**{persona.name}** would be given {count}. {threshold}{ranking.note and f'; {ranking.note}'}:"]
+    lines = [
+        f"**{persona.name}** would be given {count}. "
+        f"{threshold}{ranking.note and f'; {ranking.note}'}:"
+    ]
     for match in ranking.matches[:MAX_SHOWN_MATCHES]:
         mark = "✅" if id(match) in selected else "➖" if match.is_match else "❌"
         score = "by keys" if match.by_keys else f"{match.score:.2f}"
@@ -154,7 +186,9 @@ def _match_reason(match: PassageMatch) -> str:
     if match.is_ruled_out:
         return "given by its keys only, and they do not match"
     words = ", ".join(sorted(match.words, key=lambda word: -match.words[word])) or "none"
-    meaning = "not compared (another language)" if match.cosine is None else f"{match.by_meaning:+.2f}"
+    meaning = (
+        "not compared (another language)" if match.cosine is None else f"{match.by_meaning:+.2f}"
+    )
     return f"meaning {meaning} · shared words {match.by_words:+.2f} ({words})"
 
 

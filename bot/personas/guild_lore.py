@@ -30,7 +30,9 @@ MAX_FILE_BYTES = 100_000
 MAX_FILES = 25
 """Files of a persona in a guild: as many as a Discord menu can show."""
 MAX_GUILD_FILES, MAX_GUILD_BYTES = 100, 1_000_000
-"""Lore of a guild for all its personas. Embedding and searching it takes time from all other guilds."""
+"""Lore of a guild for all its personas. Embedding and searching it takes time from all other
+guilds.
+"""
 NON_NAME_CHARS_PATTERN = re.compile(r"[^\w-]+")
 
 
@@ -38,8 +40,9 @@ NON_NAME_CHARS_PATTERN = re.compile(r"[^\w-]+")
 class GuildLore:
     """The lore files of all guilds, and their index. `home` is UNDERSTUDY_HOME.
 
-    `shipped` is the folder of the bundled lore; without it the operator's files do not replace bundled ones. With
-    `keeping` changed and removed files keep revisions; without it their revisions are deleted.
+    `shipped` is the folder of the bundled lore; without it the operator's files do not replace
+    bundled ones. With `keeping` changed and removed files keep revisions; without it their
+    revisions are deleted.
     """
 
     home: Path
@@ -51,15 +54,22 @@ class GuildLore:
         """The sorted names of a persona's files in a guild."""
         return sorted(path.name for path in self._folder(guild_id, persona_id).glob("*.md"))
 
-    async def add(self, guild_id: int, persona_id: str, name: str, content: bytes) -> tuple[str, int]:
-        """Store a file; returns its name and number of passages. Raises `RefusedError` (too many) and `LoreError`."""
-        async with self.index.edits[guild_id]:  # no guild takes more than one thread, or more room than it has
+    async def add(
+        self, guild_id: int, persona_id: str, name: str, content: bytes
+    ) -> tuple[str, int]:
+        """Store a file; returns its name and number of passages. Raises `RefusedError` (too many)
+        and `LoreError`.
+        """
+        async with self.index.edits[
+            guild_id
+        ]:  # no guild takes more than one thread, or more room than it has
             return await asyncio.to_thread(self._add, guild_id, persona_id, name, content)
 
     def require_room(
         self, guild_id: int, persona_id: str, sizes: Mapping[str, int], without: Iterable[str] = ()
     ) -> None:
-        """Raise `RefusedError` if a guild has no room for these files of a persona once those `without` are removed.
+        """Raise `RefusedError` if a guild has no room for these files of a persona once those
+        `without` are removed.
 
         `sizes` is in bytes, by name. Lore that is over a limit already may change, but not grow.
         """
@@ -70,14 +80,19 @@ class GuildLore:
         after |= {folder / name: size for name, size in sizes.items()}
         own = sum(path.parent == folder for path in after)
         if own > max(MAX_FILES, sum(path.parent == folder for path in before)):
-            raise RefusedError(f"There would be {own} files; {MAX_FILES} is the most.", "Remove some, or merge them.")
+            raise RefusedError(
+                f"There would be {own} files; {MAX_FILES} is the most.",
+                "Remove some, or merge them.",
+            )
         if guild_id == OPERATOR_GUILD_ID:
             return
         size = sum(after.values())
         if len(after) > max(MAX_GUILD_FILES, len(before)):
             raise _no_room(guild_id, f"{len(after)} files; {MAX_GUILD_FILES} is the most", before)
         if size > max(MAX_GUILD_BYTES, sum(before.values())):
-            raise _no_room(guild_id, f"{_kilobytes(size)}; {_kilobytes(MAX_GUILD_BYTES)} is the most", before)
+            raise _no_room(
+                guild_id, f"{_kilobytes(size)}; {_kilobytes(MAX_GUILD_BYTES)} is the most", before
+            )
 
     async def exclude_file(self, persona_id: str, file: str) -> None:
         """Exclude a bundled file from the index; the operator's replacement goes, too."""
@@ -110,7 +125,9 @@ class GuildLore:
 
     def delete_revisions(self, guild_id: int, persona_id: str) -> None:
         """Delete the revisions of all of a persona's files."""
-        shutil.rmtree(self.earlier(guild_id, persona_id, "any.md").folder.parent, ignore_errors=True)
+        shutil.rmtree(
+            self.earlier(guild_id, persona_id, "any.md").folder.parent, ignore_errors=True
+        )
 
     def removed(self, guild_id: int, persona_id: str) -> list[str]:
         """The sorted names of removed files with revisions."""
@@ -126,9 +143,12 @@ class GuildLore:
         if not added:
             raise LoreError(f"{file} holds no text.", "Write below its headings.")
         kept = read_guild_lore(self.home, guild_id, persona_id, without=file)
-        # Another pronoun may be the most frequent one now, so all of the persona's passages are prepared.
+        # Another pronoun may be the most frequent one now, so all of the persona's passages are
+        # prepared.
         self.index.prepare([*kept, *added])
-        self._put(guild_id, persona_id, file, text)  # without front matter: the folder names the persona
+        self._put(
+            guild_id, persona_id, file, text
+        )  # without front matter: the folder names the persona
         self._refresh(guild_id, persona_id)
         return file, len(added)
 
@@ -136,8 +156,11 @@ class GuildLore:
         owner = guild_owner(guild_id, persona_id)
         self.index.replace(owner, lambda: read_guild_lore(self.home, guild_id, persona_id))
         if guild_id == OPERATOR_GUILD_ID and self.shipped:
-            shipped, others = self.shipped, self.index.owners
-            self.index.replace(persona_id, lambda: read_shipped_lore(shipped, [persona_id], self.home, others))
+            shipped = self.shipped
+            others = self.index.owners
+            self.index.replace(
+                persona_id, lambda: read_shipped_lore(shipped, [persona_id], self.home, others)
+            )
 
     def _put(self, guild_id: int, persona_id: str, file: str, text: str) -> None:
         folder = self._folder(guild_id, persona_id)
@@ -149,7 +172,8 @@ class GuildLore:
             self._keep_or_forget(guild_id, persona_id, file)
 
     def _keep_or_forget(self, guild_id: int, persona_id: str, file: str) -> None:
-        earlier, path = self.earlier(guild_id, persona_id, file), self._folder(guild_id, persona_id) / file
+        earlier = self.earlier(guild_id, persona_id, file)
+        path = self._folder(guild_id, persona_id) / file
         if not self.keeping:
             earlier.forget()
         elif path.exists() and (before := path.read_bytes()):
@@ -160,16 +184,28 @@ class GuildLore:
 
 
 async def contribute_lore(
-    people: MemberRecords, lore: GuildLore, guild_id: int, persona_id: str, name: str, content: bytes, user_id: int
+    people: MemberRecords,
+    lore: GuildLore,
+    guild_id: int,
+    persona_id: str,
+    name: str,
+    content: bytes,
+    user_id: int,
 ) -> tuple[str, int]:
-    """Store a member's file like `GuildLore.add`; from before it is on the disk their erasure deletes it."""
+    """Store a member's file like `GuildLore.add`; from before it is on the disk their erasure
+    deletes it.
+    """
     contribution = Contribution(guild_id, persona_id, lore_file_name(name), user_id, time.time())
-    with people.contributing(contribution, lambda: lore.text(guild_id, persona_id, contribution.what)):
+    with people.contributing(
+        contribution, lambda: lore.text(guild_id, persona_id, contribution.what)
+    ):
         return await lore.add(guild_id, persona_id, name, content)
 
 
 def remove_stale_contributions(people: MemberRecords, home: Path) -> list[Contribution]:
-    """Delete the records of files that neither exist nor have revisions, as a crash leaves them; returns them."""
+    """Delete the records of files that neither exist nor have revisions, as a crash leaves them;
+    returns them.
+    """
     stale = [one for one in people.contributions() if not _exists(home, one)]
     for one in stale:
         people.remove_contribution(one.guild_id, one.persona_id, one.what)
@@ -190,7 +226,9 @@ def read_all_lore(shipped: Path, persona_ids: Iterable[str], home: Path) -> list
 
 
 def read_all_guild_lore(home: Path) -> list[Passage]:
-    """Read the lore that guilds have added. Unreadable lore of one persona does not affect the others."""
+    """Read the lore that guilds have added. Unreadable lore of one persona does not affect the
+    others.
+    """
     passages = []
     for folder in sorted((home / "lore").glob("[0-9]*/*/")):
         try:
@@ -201,7 +239,9 @@ def read_all_guild_lore(home: Path) -> list[Passage]:
 
 
 def read_guild_lore(home: Path, guild_id: int, persona_id: str, without: str = "") -> list[Passage]:
-    """Read the lore that a guild has added to a persona, except one file. Raises `LoreError` for a damaged file."""
+    """Read the lore that a guild has added to a persona, except one file. Raises `LoreError` for a
+    damaged file.
+    """
     passages: list[Passage] = []
     for path in sorted((home / "lore" / str(guild_id) / persona_id).glob("*.md")):
         if path.name != without:
@@ -211,8 +251,16 @@ def read_guild_lore(home: Path, guild_id: int, persona_id: str, without: str = "
 
 
 def lore_file_name(wanted: str) -> str:
-    """Make a file name of letters of any script, digits, - and _. Raises `LoreError` when nothing is left."""
-    stem = to_nfc(wanted.strip()).casefold().removesuffix(".md").removesuffix(".markdown").removesuffix(".txt")
+    """Make a file name of letters of any script, digits, - and _. Raises `LoreError` when nothing
+    is left.
+    """
+    stem = (
+        to_nfc(wanted.strip())
+        .casefold()
+        .removesuffix(".md")
+        .removesuffix(".markdown")
+        .removesuffix(".txt")
+    )
     name = NON_NAME_CHARS_PATTERN.sub("-", stem).strip("-_")[:60]
     if not name:
         raise LoreError(f"{wanted!r} makes no file name.", "Use letters and digits.")
@@ -240,7 +288,10 @@ def _no_room(guild_id: int, wanted: str, sizes: Mapping[Path, int]) -> RefusedEr
         by_persona[_short_id(guild_id, path.parent.name)] += size
     most = ", ".join(f"`{name}` ({_kilobytes(size)})" for name, size in by_persona.most_common(3))
     message = f"The lore of all personas of this server would have {wanted}."
-    return RefusedError(message, f"Remove some with `/persona lore remove`. Largest: {most}." if most else "Add less.")
+    return RefusedError(
+        message,
+        f"Remove some with `/persona lore remove`. Largest: {most}." if most else "Add less.",
+    )
 
 
 def _kilobytes(size: int) -> str:
@@ -248,7 +299,9 @@ def _kilobytes(size: int) -> str:
 
 
 def _passages(guild_id: int, persona_id: str, file: str, text: str) -> list[Passage]:
-    return split_passages(guild_owner(guild_id, persona_id), f"{_short_id(guild_id, persona_id)}/{file}", text)
+    return split_passages(
+        guild_owner(guild_id, persona_id), f"{_short_id(guild_id, persona_id)}/{file}", text
+    )
 
 
 def _short_id(guild_id: int, persona_id: str) -> str:
@@ -257,14 +310,21 @@ def _short_id(guild_id: int, persona_id: str) -> str:
 
 def _check_content(file: str, content: bytes, ids: set[str]) -> str:
     if len(content) > MAX_FILE_BYTES:
-        raise LoreError(f"{file} has more than {MAX_FILE_BYTES // 1000} KB.", "Split it into several files.")
+        raise LoreError(
+            f"{file} has more than {MAX_FILE_BYTES // 1000} KB.", "Split it into several files."
+        )
     try:
         decoded = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LoreError(f"{file} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from None
+        raise LoreError(
+            f"{file} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8."
+        ) from None
     if "\0" in decoded:
         raise LoreError(f"{file} is not text.", "Lore is markdown.")
     owners, text = parse_lore(decoded, file)
     if owners and not {*map(fold_key, ids)} & {*map(fold_key, owners)}:
-        raise LoreError(f"The front matter of {file} says that it is {', '.join(owners)}'s.", "Name that persona.")
+        raise LoreError(
+            f"The front matter of {file} says that it is {', '.join(owners)}'s.",
+            "Name that persona.",
+        )
     return text

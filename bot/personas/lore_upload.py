@@ -1,4 +1,6 @@
-"""Adds uploaded lore: a markdown file as it is, and a lorebook of another program as markdown files."""
+"""Adds uploaded lore: a markdown file as it is, and a lorebook of another program as markdown
+files.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -26,7 +28,8 @@ StoreFile = Callable[[str, bytes], Awaitable[tuple[str, int]]]
 
 @dataclass(frozen=True)
 class AddedLore:
-    """Lore that was added: its files, and how many passages they have. `report` is None for a markdown file.
+    """Lore that was added: its files, and how many passages they have. `report` is None for a
+    markdown file.
 
     `kind` names the lorebook that it was.
     """
@@ -38,12 +41,16 @@ class AddedLore:
 
 
 def max_upload_bytes(name: str) -> int:
-    """Return the largest size of an uploaded file with this name: a lorebook has much that is not text."""
+    """Return the largest size of an uploaded file with this name: a lorebook has much that is not
+    text.
+    """
     return MAX_LOREBOOK_BYTES if name.lower().endswith(LOREBOOK_SUFFIXES) else MAX_FILE_BYTES
 
 
 def titled_text(title: str, text: str) -> str:
-    """Return a text that was written into a form with its title as a heading, unless it has one or is a lorebook."""
+    """Return a text that was written into a form with its title as a heading, unless it has one or
+    is a lorebook.
+    """
     if text.lstrip().startswith("#") or _is_lorebook(text):
         return text
     return f"# {title}\n\n{text}"
@@ -59,9 +66,11 @@ def _is_lorebook(text: str) -> bool:
 async def add_lore(
     lore: GuildLore, guild_id: int, persona: Persona, name: str, *, content: bytes, store: StoreFile
 ) -> AddedLore:
-    """Store an uploaded file of lore with `store`. Raises `LoreError`, and `RefusedError` where there is no room.
+    """Store an uploaded file of lore with `store`. Raises `LoreError`, and `RefusedError` where
+    there is no room.
 
-    A lorebook replaces the files that an earlier one of its name has become; nothing is stored if there is no room.
+    A lorebook replaces the files that an earlier one of its name has become; nothing is stored if
+    there is no room.
     """
     document = await asyncio.to_thread(parse_lorebook, content, name)
     if document is None:
@@ -70,11 +79,16 @@ async def add_lore(
     speaker = "{{char}}" if persona.id == WORLD else persona.nickname or persona.name
     book = await asyncio.to_thread(read_lorebook, document, speaker, EXAMPLE_USER)
     stem = PurePosixPath(name).stem if name.lower().endswith(LOREBOOK_SUFFIXES) else name
-    texts = await asyncio.to_thread(lorebook_as_markdown, book.entries, book.title or stem, MAX_FILE_BYTES)
+    texts = await asyncio.to_thread(
+        lorebook_as_markdown, book.entries, book.title or stem, MAX_FILE_BYTES
+    )
     if not texts:
         why = "; ".join(book.report().lines()) or "It has no entries."
         raise LoreError(f"{name} is {NAMES[book.kind]}, but nothing of it can be used.", why)
-    files = {lore_file_name(_part_name(stem, number)): text.encode() for number, text in enumerate(texts, start=1)}
+    files = {
+        lore_file_name(_part_name(stem, number)): text.encode()
+        for number, text in enumerate(texts, start=1)
+    }
     sizes = {file: len(text) for file, text in files.items()}
     outdated = _later_parts(lore.files(guild_id, persona.id), stem, files)
     await asyncio.to_thread(lore.require_room, guild_id, persona.id, sizes, outdated)

@@ -1,4 +1,6 @@
-"""The registry of personas: bundled ones, for every guild, and those that one guild has imported."""
+"""The registry of personas: bundled ones, for every guild, and those that one guild has
+imported.
+"""
 
 import hashlib
 import logging
@@ -39,7 +41,9 @@ class PersonaRegistry:
     """All personas by guild; guild 0 stands for direct messages."""
 
     def __init__(self, shipped: Path, home: Path) -> None:
-        """`shipped` is the folder of the bundled cards. Raises `CardError` for an unreadable one."""
+        """`shipped` is the folder of the bundled cards. Raises `CardError` for an unreadable
+        one.
+        """
         self._home = home / "personas"
         self._shipped: dict[str, Persona] = {}
         self._shipped_cards: dict[str, Path] = {}
@@ -56,8 +60,16 @@ class PersonaRegistry:
 
     def everybody(self) -> list[tuple[int, Persona]]:
         """All personas with their guild; shared ones (guild 0) come first."""
-        owned = [(guild_id, one) for guild_id in sorted(self._own) if guild_id for one in self._own[guild_id].values()]
-        return [*((OPERATOR_GUILD_ID, persona) for persona in self.of(OPERATOR_GUILD_ID).values()), *owned]
+        owned = [
+            (guild_id, one)
+            for guild_id in sorted(self._own)
+            if guild_id
+            for one in self._own[guild_id].values()
+        ]
+        return [
+            *((OPERATOR_GUILD_ID, persona) for persona in self.of(OPERATOR_GUILD_ID).values()),
+            *owned,
+        ]
 
     def find_owner(self, persona_id: str) -> tuple[int, Persona] | None:
         """The guild and the persona of this id, in any guild, those of all guilds first."""
@@ -71,7 +83,11 @@ class PersonaRegistry:
     def search(self, text: str) -> list[tuple[int, Persona]]:
         """Those of `everybody` whose id or name has this text; all for an empty one."""
         wanted = text.strip().casefold()
-        return [it for it in self.everybody() if wanted in it[1].id.casefold() or wanted in it[1].name.casefold()]
+        return [
+            it
+            for it in self.everybody()
+            if wanted in it[1].id.casefold() or wanted in it[1].name.casefold()
+        ]
 
     def ships(self, persona_id: str) -> bool:
         """Report whether a card of this id is bundled; the operator may have replaced it."""
@@ -84,15 +100,22 @@ class PersonaRegistry:
     def get(self, persona_id: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id."""
         places = (self._own.get(guild_id), self._own.get(OPERATOR_GUILD_ID), self._shipped)
-        return next((personas[persona_id] for personas in places if personas and persona_id in personas), None)
+        return next(
+            (personas[persona_id] for personas in places if personas and persona_id in personas),
+            None,
+        )
 
     def find(self, wanted: str, guild_id: int) -> Persona | None:
         """A guild's persona by its id, its name, or its id without the guild's suffix."""
         personas = self.of(guild_id)
-        return find_persona(personas, wanted) or personas.get(wanted.strip().casefold() + guild_suffix(guild_id))
+        return find_persona(personas, wanted) or personas.get(
+            wanted.strip().casefold() + guild_suffix(guild_id)
+        )
 
     def card(self, persona: Persona, guild_id: int) -> Card:
-        """A persona's complete card for export, with its files and its id without the guild's suffix."""
+        """A persona's complete card for export, with its files and its id without the guild's
+        suffix.
+        """
         table = read_table(self._cards[persona.id]) | {"id": short_id(persona, guild_id)}
         return self._card_of(table, persona)
 
@@ -114,11 +137,14 @@ class PersonaRegistry:
     def rewrite(self, persona_id: str, table: JsonObject) -> Persona:
         """Replace the fields of a card and keep a revision; its picture and files stay.
 
-        A bundled card is copied for the operator first. Raises `CardError` for an invalid card, `RefusedError` where
-        another persona has its name, `KeyError` for an unknown id.
+        A bundled card is copied for the operator first. Raises `CardError` for an invalid card,
+        `RefusedError` where another persona has its name, `KeyError` for an unknown id.
         """
         with self._changing:
-            guild_id, persona = self.find_owner(persona_id) or (OPERATOR_GUILD_ID, self._shipped[persona_id])
+            guild_id, persona = self.find_owner(persona_id) or (
+                OPERATOR_GUILD_ID,
+                self._shipped[persona_id],
+            )
             card = self._card_of(table | {"id": persona_id}, persona)
             self._require_own_name(guild_id, to_persona(card, persona.name, persona_id), persona_id)
             self.earlier(persona_id).keep(self._cards[persona_id].read_bytes(), time.time())
@@ -126,7 +152,9 @@ class PersonaRegistry:
             return self._own[guild_id][persona_id]
 
     def _card_of(self, table: JsonObject, persona: Persona) -> Card:
-        picture = persona.avatar.read_bytes() if persona.avatar and persona.avatar.is_file() else None
+        picture = (
+            persona.avatar.read_bytes() if persona.avatar and persona.avatar.is_file() else None
+        )
         card = card_from_table(table, persona.name, picture)
         if (files := self._cards[persona.id].with_name(CARD_ARCHIVE)).exists():
             card = replace(card, files=parse_card(files.read_bytes(), CARD_ARCHIVE).files)
@@ -135,10 +163,11 @@ class PersonaRegistry:
     def bring_in(
         self, guild_id: int, card: Card, where: str, wanted_id: str = "", *, keeping: bool = False
     ) -> ImportedPersona:
-        """Import a card as a persona of a guild, replacing one of the same id; with `keeping` as a new revision.
+        """Import a card as a persona of a guild, replacing one of the same id; with `keeping` as a
+        new revision.
 
-        Raises `CardError` for a card that cannot be used on Discord, and `RefusedError` when the guild has too many
-        personas, or another one of that name.
+        Raises `CardError` for a card that cannot be used on Discord, and `RefusedError` when the
+        guild has too many personas, or another one of that name.
         """
         with self._changing:  # cards are read in threads
             persona = _imported_persona(card, where, wanted_id)
@@ -157,21 +186,28 @@ class PersonaRegistry:
         """Raise `RefusedError` where another persona of the guild has this name or id."""
         for other in self.of(guild_id).values():
             is_other = other.id != full_id
-            if is_other and (other.id == persona.id or other.name.casefold() == persona.name.casefold()):
+            if is_other and (
+                other.id == persona.id or other.name.casefold() == persona.name.casefold()
+            ):
                 raise RefusedError(
                     f"There is a persona {other.name} (`{short_id(other, guild_id)}`) already.",
-                    "Give the card another name; or as short name (`id`) that of the persona to replace.",
+                    "Give the card another name; or as short name (`id`) that of the persona to "
+                    "replace.",
                 )
 
     def remove(self, guild_id: int, persona: Persona, *, keeping: bool = False) -> None:
-        """Remove a guild's own persona, or the operator's copy of a bundled card, which then is used again.
+        """Remove a guild's own persona, or the operator's copy of a bundled card, which then is
+        used again.
 
-        Its revisions are deleted; with `keeping` its last state is added to them instead. Raises `RefusedError` for a
-        bundled persona.
+        Its revisions are deleted; with `keeping` its last state is added to them instead. Raises
+        `RefusedError` for a bundled persona.
         """
         if persona.id not in self._own.get(guild_id, {}):
-            raise RefusedError(f"{persona.name} came with the bot.", "Only personas of this server can be removed.")
-        path, earlier = self._cards[persona.id], self.earlier(persona.id)
+            raise RefusedError(
+                f"{persona.name} came with the bot.", "Only personas of this server can be removed."
+            )
+        path = self._cards[persona.id]
+        earlier = self.earlier(persona.id)
         if keeping:
             earlier.keep(path.read_bytes(), time.time())
         else:
@@ -185,7 +221,9 @@ class PersonaRegistry:
         self._own[guild_id] = {key: kept for key, kept in own.items() if key != persona.id}
 
     def reload_guild_cards(self) -> None:
-        """Reload the guilds' own cards from the disk; those read before speak until all have been read."""
+        """Reload the guilds' own cards from the disk; those read before speak until all have been
+        read.
+        """
         with self._changing:
             own: dict[int, dict[str, Persona]] = {}
             cards = dict(self._shipped_cards)
@@ -197,11 +235,15 @@ class PersonaRegistry:
                     continue
                 own.setdefault(guild_id, {})[persona.id] = persona
                 cards[persona.id] = path
-            self._own, self._cards = own, cards
+            self._own = own
+            self._cards = cards
 
     def all_names(self) -> frozenset[str]:
         """All names of personas in any guild, and the words in them."""
-        everybody = [*self._shipped.values(), *(one for own in self._own.values() for one in own.values())]
+        everybody = [
+            *self._shipped.values(),
+            *(one for own in self._own.values() for one in own.values()),
+        ]
         names = {name for one in everybody for name in (one.id, one.name, one.nickname) if name}
         return frozenset(names | {word for name in names for word in name.split()})
 
@@ -249,14 +291,21 @@ class PersonaRegistry:
 
 def _read_guild_card(path: Path) -> tuple[int, Persona]:
     """Read a guild's own card. Raises `CardError`, and `ValueError`."""
-    guild_id, persona = _guild_of(path), read_card(path)
-    if guild_id is None or persona.id != path.parent.name or not persona.id.endswith(guild_suffix(guild_id)):
+    guild_id = _guild_of(path)
+    persona = read_card(path)
+    if (
+        guild_id is None
+        or persona.id != path.parent.name
+        or not persona.id.endswith(guild_suffix(guild_id))
+    ):
         raise CardError(f"{path} does not belong there.", "Import it again.")
     return guild_id, persona
 
 
 def imported_persona_id(guild_id: int, card: Card, where: str, wanted_id: str) -> str:
-    """The id of the persona as which `PersonaRegistry.bring_in` imports a card. Raises `CardError`."""
+    """The id of the persona as which `PersonaRegistry.bring_in` imports a card. Raises
+    `CardError`.
+    """
     return _imported_persona(card, where, wanted_id).id + guild_suffix(guild_id)
 
 
@@ -266,8 +315,13 @@ def _imported_persona(card: Card, where: str, wanted_id: str) -> Persona:
 
 def guild_card_path(home: Path, persona_id: str) -> Path | None:
     """The card of a guild's own persona, in any guild."""
-    paths = ((path, _guild_of(path)) for path in (home / "personas").glob(f"*/{persona_id}/{CARD_FILE}"))
-    return next((path for path, at in paths if at is not None and persona_id.endswith(guild_suffix(at))), None)
+    paths = (
+        (path, _guild_of(path)) for path in (home / "personas").glob(f"*/{persona_id}/{CARD_FILE}")
+    )
+    return next(
+        (path for path, at in paths if at is not None and persona_id.endswith(guild_suffix(at))),
+        None,
+    )
 
 
 def is_operator_card(card: Path) -> bool:

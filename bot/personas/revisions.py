@@ -19,7 +19,9 @@ REVISION_PATTERN = re.compile(r"\d{8}T\d{6}\.\d{6}")
 
 @dataclass(frozen=True)
 class Revision:
-    """A file's content until `at` (seconds since 1970). `number` identifies it among the file's revisions."""
+    """A file's content until `at` (seconds since 1970). `number` identifies it among the file's
+    revisions.
+    """
 
     number: str
     at: float
@@ -50,7 +52,9 @@ class RevisionHistory:
         """List the revisions, newest first."""
         files = sorted(self.folder.glob(f"*{self.suffix}"), reverse=True)
         return [
-            _read_revision(file) for file in files if REVISION_PATTERN.fullmatch(file.name.removesuffix(self.suffix))
+            _read_revision(file)
+            for file in files
+            if REVISION_PATTERN.fullmatch(file.name.removesuffix(self.suffix))
         ]
 
     def read(self, number: str) -> bytes:

@@ -1,1 +1,3 @@
-"""Parts below every feature: time, errors, permissions, the database, and kits for Discord and the web."""
+"""Parts below every feature: time, errors, permissions, the database, and kits for Discord and the
+web.
+"""

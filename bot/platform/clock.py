@@ -10,7 +10,9 @@ from personas.errors import UnderstudyError
 
 log = logging.getLogger(__name__)
 RETRY_DELAY_S, MAX_RETRY_DELAY_S = 30.0, 600.0
-"""Pause after the first error of a background task, doubled after each further one, and the longest."""
+"""Pause after the first error of a background task, doubled after each further one, and the
+longest.
+"""
 
 
 class Clock(Protocol):
@@ -34,9 +36,11 @@ class SystemClock:
 
 
 class BackgroundTask:
-    """Works whenever there is something to do, until stopped; an error is logged once, and the work tried again.
+    """Works whenever there is something to do, until stopped; an error is logged once, and the work
+    tried again.
 
-    `work` does all that is due, `wait` returns when more may be. `error` is the latest error until the work succeeds.
+    `work` does all that is due, `wait` returns when more may be. `error` is the latest error until
+    the work succeeds.
     """
 
     def __init__(
@@ -49,9 +53,11 @@ class BackgroundTask:
         retry_delay_s: float = RETRY_DELAY_S,
         max_retry_delay_s: float = MAX_RETRY_DELAY_S,
     ) -> None:
-        self.name, self.error = name, ""
+        self.name = name
+        self.error = ""
         self._work, self._wait, self._clock = work, wait, clock or SystemClock()
-        self._retry_delay_s, self._max_retry_delay_s = retry_delay_s, max_retry_delay_s
+        self._retry_delay_s = retry_delay_s
+        self._max_retry_delay_s = max_retry_delay_s
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -77,7 +83,8 @@ class BackgroundTask:
                 await self._work()
                 if self.error:
                     log.warning("%s: works again", self.name)
-                self.error, delay_s = "", self._retry_delay_s
+                self.error = ""
+                delay_s = self._retry_delay_s
                 await self._wait()
             except Exception as error:  # mostly a full disk or a locked database
                 self._record(error)
@@ -88,5 +95,10 @@ class BackgroundTask:
         is_known = isinstance(error, UnderstudyError | OSError)
         words = str(error) if is_known else f"{type(error).__name__}: {error}"
         if words != self.error:
-            log.error("%s: failed, to be tried again: %s", self.name, words, exc_info=None if is_known else error)
+            log.error(
+                "%s: failed, to be tried again: %s",
+                self.name,
+                words,
+                exc_info=None if is_known else error,
+            )
         self.error = words

@@ -32,13 +32,26 @@ RENEW_TOKEN_ADVICE = "Copy it again: Developer Portal → the application → Bo
 NETWORK_ADVICE = "Check the network, and whether Discord is up (discordstatus.com)."
 CLOSE_CODES = {
     4004: ("Discord does not accept DISCORD_TOKEN any more.", RENEW_TOKEN_ADVICE),
-    4010: ("Discord does not accept the number of this shard.", "Check SHARDS, the same count in each process."),
-    4011: ("The bot is in too many servers for one connection.", "Set SHARDS=auto: docs/howto/shards.md."),
-    4012: ("Discord no longer speaks this version of its protocol.", "Update the project, and with it discord.py."),
-    4013: ("Discord does not know one of the intents.", "Update the project, and with it discord.py."),
+    4010: (
+        "Discord does not accept the number of this shard.",
+        "Check SHARDS, the same count in each process.",
+    ),
+    4011: (
+        "The bot is in too many servers for one connection.",
+        "Set SHARDS=auto: docs/howto/shards.md.",
+    ),
+    4012: (
+        "Discord no longer speaks this version of its protocol.",
+        "Update the project, and with it discord.py.",
+    ),
+    4013: (
+        "Discord does not know one of the intents.",
+        "Update the project, and with it discord.py.",
+    ),
     4014: (
         "Discord no longer grants this bot the message content intent.",
-        "Start it again: it then does without. Or allow the intent in the Developer Portal → Bot → Privileged Gateway "
+        "Start it again: it then does without. Or allow the intent in the Developer Portal → Bot → "
+        "Privileged Gateway "
         "Intents.",
     ),
 }
@@ -46,10 +59,15 @@ CLOSE_CODES = {
 REFUSAL_ADVICE = {
     400: "Update the project, and with it discord.py: Discord did not understand the request.",
     401: RENEW_TOKEN_ADVICE,
-    403: "Look in the Developer Portal whether the application is restricted, and whether this network is blocked.",
+    403: (
+        "Look in the Developer Portal whether the application is restricted, and whether this "
+        "network is blocked."
+    ),
     429: "Wait some minutes before the next start; other programs at this address count too.",
 }
-PREVIEW_FOLDER_PATTERN = re.compile(re.escape(tempfile.gettempdir()) + r"/understudy-preview-[^/\s]+/(material/)?")
+PREVIEW_FOLDER_PATTERN = re.compile(
+    re.escape(tempfile.gettempdir()) + r"/understudy-preview-[^/\s]+/(material/)?"
+)
 
 
 class RefusedError(UnderstudyError):
@@ -57,7 +75,9 @@ class RefusedError(UnderstudyError):
 
 
 class DiscordError(UnderstudyError):
-    """Discord cannot be reached, refuses a request, or has ended the connection. `is_temporary`: try again later."""
+    """Discord cannot be reached, refuses a request, or has ended the connection. `is_temporary`:
+    try again later.
+    """
 
     def __init__(self, message: str, advice: str = "", *, is_temporary: bool = False) -> None:
         super().__init__(message, advice)
@@ -76,15 +96,21 @@ def connection_error(error: BaseException) -> UnderstudyError:
     where = f", {Path(frames[-1].filename).name} line {frames[-1].lineno}" if frames else ""
     if _text_for_json(error) is not None:
         return _page_error(200, _text_for_json(error) or "")
-    message = f"The connection to Discord ended by an error: {type(error).__name__}: {_one_line(str(error))}{where}."
+    message = (
+        f"The connection to Discord ended by an error: {type(error).__name__}: "
+        f"{_one_line(str(error))}{where}."
+    )
     return DiscordError(message, "Start the bot again; LOG_LEVEL=DEBUG logs more.")
 
 
 def shorten_connection_log(record: logging.LogRecord) -> bool:
-    """Log a connection that failed, and is tried again, in one line. A filter for discord.py's loggers."""
+    """Log a connection that failed, and is tried again, in one line. A filter for discord.py's
+    loggers.
+    """
     error = record.exc_info[1] if record.exc_info else None
     if error and (found := _known_connection_error(error)):
-        record.msg, record.args = f"{record.getMessage()}: {found.message}", ()
+        record.msg = f"{record.getMessage()}: {found.message}"
+        record.args = ()
         record.exc_info = None
     return True
 
@@ -107,13 +133,16 @@ def _known_connection_error(error: BaseException) -> UnderstudyError | None:
         case aiohttp.ClientSSLError() | ssl.SSLError():
             return DiscordError(
                 f"The connection to Discord is not safe: {_one_line(str(error))}.",
-                "Check the clock of this machine, its CA certificates, and whether a proxy reads what is encrypted.",
+                "Check the clock of this machine, its CA certificates, and whether a proxy reads "
+                "what is encrypted.",
             )
         case TimeoutError():
             return DiscordError("Discord does not respond.", NETWORK_ADVICE, is_temporary=True)
         case aiohttp.ClientError() | OSError() | discord.GatewayNotFound():
             why = _one_line(str(error)) or type(error).__name__
-            return DiscordError(f"Discord cannot be reached: {why}.", NETWORK_ADVICE, is_temporary=True)
+            return DiscordError(
+                f"Discord cannot be reached: {why}.", NETWORK_ADVICE, is_temporary=True
+            )
     return None
 
 
@@ -123,19 +152,30 @@ def _close_error(code: int) -> DiscordError:
 
 
 def _refusal(error: discord.HTTPException) -> DiscordError:
-    """Explain an HTTP status; a web page in place of JSON is a proxy's, or that of Discord's own protection."""
-    is_page, status = error.text.lstrip().startswith("<"), error.status
+    """Explain an HTTP status; a web page in place of JSON is a proxy's, or that of Discord's own
+    protection.
+    """
+    is_page = error.text.lstrip().startswith("<")
+    status = error.status
     if status >= 500:
         message = f"Discord has a fault of its own ({status})."
-        return DiscordError(message, "Try again later; discordstatus.com says more.", is_temporary=True)
+        return DiscordError(
+            message, "Try again later; discordstatus.com says more.", is_temporary=True
+        )
     if is_page and status != 429:
         return _page_error(status, error.text)
-    why = "too many requests" if status == 429 else _one_line(error.text) or str(error.response.reason)
+    why = (
+        "too many requests"
+        if status == 429
+        else _one_line(error.text) or str(error.response.reason)
+    )
     code = f", code {error.code}" if error.code else ""
     advice = REFUSAL_ADVICE.get(status, NETWORK_ADVICE)
     if status == 401:
         return DiscordError("Discord does not accept DISCORD_TOKEN.", advice)
-    return DiscordError(f"Discord refuses the bot: {why} ({status}{code}).", advice, is_temporary=status == 429)
+    return DiscordError(
+        f"Discord refuses the bot: {why} ({status}{code}).", advice, is_temporary=status == 429
+    )
 
 
 def _page_error(status: int, page: str) -> DiscordError:
@@ -160,21 +200,29 @@ def _one_line(text: str) -> str:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Report whether an error, or one that it was raised from, says that nothing can be written to the disk."""
+    """Report whether an error, or one that it was raised from, says that nothing can be written to
+    the disk.
+    """
     cause: BaseException | None = error
     while cause:
         if isinstance(cause, OSError) and cause.errno in DISK_FULL_ERRNOS:
             return True
-        if isinstance(cause, sqlite3.Error) and any(words in str(cause) for words in SQLITE_FULL_MESSAGES):
+        if isinstance(cause, sqlite3.Error) and any(
+            words in str(cause) for words in SQLITE_FULL_MESSAGES
+        ):
             return True
         cause = cause.__cause__
     return False
 
 
 def error_text(error: Exception) -> str:
-    """Translate an error for a member. Unexpected errors get a code that is in the log too, and no details."""
+    """Translate an error for a member. Unexpected errors get a code that is in the log too, and no
+    details.
+    """
     cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
-    if isinstance(cause, app_commands.AppCommandError) and isinstance(cause.__cause__, UnderstudyError):
+    if isinstance(cause, app_commands.AppCommandError) and isinstance(
+        cause.__cause__, UnderstudyError
+    ):
         cause = cause.__cause__  # from a check or a transformer
     if isinstance(cause, StoreError):
         log.error("%s", cause)
@@ -190,11 +238,15 @@ def error_text(error: Exception) -> str:
         return f"{cause.value!r} is not a valid value here."
     if isinstance(cause, PromptTooLongError):
         return (
-            "This persona's card leaves no room for your message and a reply. A moderator can import a shorter card, "
+            "This persona's card leaves no room for your message and a reply. A moderator can "
+            "import a shorter card, "
             "or choose another persona with `/persona set`."
         )
     if isinstance(cause, discord.Forbidden):
-        return f"Discord does not let me do that here: {cause.text}. Ask a moderator to check my permissions."
+        return (
+            f"Discord does not let me do that here: {cause.text}. Ask a moderator to check my "
+            "permissions."
+        )
     if isinstance(cause, discord.NotFound) and cause.code == UNKNOWN_INTERACTION_CODE:
         log.warning("Discord rejected a response as too late; the bot or its connection is slow")
         return "That took too long. Try it again."
@@ -217,13 +269,17 @@ def hide_paths(text: str) -> str:
 
     def last_name(found: re.Match[str]) -> str:
         path = PurePosixPath(found[0])
-        return path.name if Path("/", path.parts[1]).exists() else found[0]  # not an address of the HTTP API
+        return (
+            path.name if Path("/", path.parts[1]).exists() else found[0]
+        )  # not an address of the HTTP API
 
     return ABSOLUTE_PATH_PATTERN.sub(last_name, text)
 
 
 def redact_paths(text: str, home: Path | None) -> str:
-    """Replace the bot's home by UNDERSTUDY_HOME and the operator's by ~, and remove a plan's temporary folder."""
+    """Replace the bot's home by UNDERSTUDY_HOME and the operator's by ~, and remove a plan's
+    temporary folder.
+    """
     text = PREVIEW_FOLDER_PATTERN.sub("", text)
     if home:
         text = text.replace(str(home), "UNDERSTUDY_HOME")

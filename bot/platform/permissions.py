@@ -32,11 +32,19 @@ class MissingPermission:
 
 
 REQUIRED_PERMISSIONS = (
-    RequiredPermission("view_channel", "see the channels of its personas", "it reads and answers nothing there"),
-    RequiredPermission("send_messages", "answer, and report the progress of trainings", "it cannot answer at all"),
-    RequiredPermission("send_messages_in_threads", "answer in threads", "it stays silent in threads"),
     RequiredPermission(
-        "attach_files", "show a score card's picture with a training's result", "results have no picture"
+        "view_channel", "see the channels of its personas", "it reads and answers nothing there"
+    ),
+    RequiredPermission(
+        "send_messages", "answer, and report the progress of trainings", "it cannot answer at all"
+    ),
+    RequiredPermission(
+        "send_messages_in_threads", "answer in threads", "it stays silent in threads"
+    ),
+    RequiredPermission(
+        "attach_files",
+        "show a score card's picture with a training's result",
+        "results have no picture",
     ),
     RequiredPermission(
         "read_message_history",
@@ -44,7 +52,9 @@ REQUIRED_PERMISSIONS = (
         "a reply that was interrupted may stay in a channel twice",
     ),
     RequiredPermission(
-        "manage_webhooks", "answer under a persona's name and avatar", "personas answer under the bot's name"
+        "manage_webhooks",
+        "answer under a persona's name and avatar",
+        "personas answer under the bot's name",
     ),
 )
 
@@ -81,25 +91,35 @@ def invite_url(application_id: int) -> str:
     )
 
 
-def permission_report(guild: discord.Guild, channels: Iterable[discord.abc.GuildChannel]) -> list[str]:
-    """One line for each permission that is missing in the guild or in one of the channels in use."""
+def permission_report(
+    guild: discord.Guild, channels: Iterable[discord.abc.GuildChannel]
+) -> list[str]:
+    """One line for each permission that is missing in the guild or in one of the channels in
+    use.
+    """
     return [missing.description for missing in find_missing_permissions(guild, channels)]
 
 
 def find_missing_permissions(
     guild: discord.Guild, channels: Iterable[discord.abc.GuildChannel]
 ) -> list[MissingPermission]:
-    """The permissions that are missing in the guild, and additionally in its channels in use; none while it is away."""
+    """The permissions that are missing in the guild, and additionally in its channels in use; none
+    while it is away.
+    """
     if guild.unavailable:
         return []
     guild_wide = missing_permissions(guild.me.guild_permissions)
     result = [MissingPermission(guild.name, need, guild_remedy(need)) for need in guild_wide]
     for channel in channels:
         missing = missing_permissions(channel.permissions_for(guild.me))
-        implied = (IMPLIED_PERMISSIONS.get(need.permission, set()) - {need.permission} for need in missing)
+        implied = (
+            IMPLIED_PERMISSIONS.get(need.permission, set()) - {need.permission} for need in missing
+        )
         reported = {need.permission for need in guild_wide}.union(*implied)
         result += [
-            MissingPermission(f"{guild.name} #{channel.name}", need, channel_remedy(channel.name, need))
+            MissingPermission(
+                f"{guild.name} #{channel.name}", need, channel_remedy(channel.name, need)
+            )
             for need in missing
             if need.permission not in reported
         ]
@@ -108,12 +128,17 @@ def find_missing_permissions(
 
 def guild_remedy(need: RequiredPermission) -> str:
     """Remedy for a permission missing in the whole server."""
-    return f"Server Settings → Roles → the bot's role → Permissions: allow {permission_title(need)}."
+    return (
+        f"Server Settings → Roles → the bot's role → Permissions: allow {permission_title(need)}."
+    )
 
 
 def channel_remedy(channel: str, need: RequiredPermission) -> str:
     """Remedy for a permission that only a channel denies."""
-    return f"Edit Channel of #{channel} → Permissions → the bot's role: set {permission_title(need)} to allow."
+    return (
+        f"Edit Channel of #{channel} → Permissions → the bot's role: set {permission_title(need)} "
+        "to allow."
+    )
 
 
 def permission_title(need: RequiredPermission) -> str:

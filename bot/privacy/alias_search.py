@@ -67,7 +67,9 @@ def _gather(name: str, data: bytes, user_id: str, found: FoundAliases) -> None:
         elif suffix in JSON_LINES_SUFFIXES:
             _gather_lines(data.splitlines(), user_id, found)
         elif suffix in TABLE_DELIMITERS:
-            for row in csv.DictReader(io.StringIO(data.decode("utf-8-sig")), delimiter=TABLE_DELIMITERS[suffix]):
+            for row in csv.DictReader(
+                io.StringIO(data.decode("utf-8-sig")), delimiter=TABLE_DELIMITERS[suffix]
+            ):
                 _record(dict(row), user_id, found)
     except (ValueError, OSError, EOFError, csv.Error, RecursionError):
         return  # unknown formats are searched as bytes later
@@ -76,13 +78,18 @@ def _gather(name: str, data: bytes, user_id: str, found: FoundAliases) -> None:
 def _gather_lines(lines: Iterable[bytes], user_id: str, found: FoundAliases) -> None:
     for line in lines:
         if user_id.encode() in line:
-            with suppress(ValueError, RecursionError):  # unknown formats are searched as bytes later
+            with suppress(
+                ValueError, RecursionError
+            ):  # unknown formats are searched as bytes later
                 _record(json.loads(line), user_id, found)
 
 
 def _gather_archive(data: bytes, user_id: str, found: FoundAliases) -> None:
     inside = [(name, inner) for name, inner in archive_members(data) if inner is not None]
-    owned = any(PurePath(name).name == DATA_PACKAGE_OWNER_FILE and user_id.encode() in inner for name, inner in inside)
+    owned = any(
+        PurePath(name).name == DATA_PACKAGE_OWNER_FILE and user_id.encode() in inner
+        for name, inner in inside
+    )
     for name, inner in inside:
         _gather(name, inner, user_id, found)
         if owned and CHANNEL_FILE.search(name):
@@ -97,8 +104,12 @@ def _record(node: Any, user_id: str, found: FoundAliases) -> None:
         fields = {str(key).strip().casefold(): value for key, value in node.items()}
         speaker = [value for key, value in fields.items() if key in SPEAKER_KEYS]
         if any(_names_them(value, user_id) for value in speaker):
-            found.names |= {str(fields[key]) for key in NAME_KEYS if isinstance(fields.get(key), str)}
-            found.texts |= {str(fields[key]) for key in TEXT_KEYS if isinstance(fields.get(key), str)}
+            found.names |= {
+                str(fields[key]) for key in NAME_KEYS if isinstance(fields.get(key), str)
+            }
+            found.texts |= {
+                str(fields[key]) for key in TEXT_KEYS if isinstance(fields.get(key), str)
+            }
         for value in node.values():
             _record(value, user_id, found)
 
@@ -111,7 +122,10 @@ def _names_them(value: Any, user_id: str) -> bool:
 
 def _is_package_of(path: Path, user_id: str) -> bool:
     root = path.parent.parent.parent
-    owners = [root / "account" / DATA_PACKAGE_OWNER_FILE, *root.glob(f"*/{DATA_PACKAGE_OWNER_FILE}")]
+    owners = [
+        root / "account" / DATA_PACKAGE_OWNER_FILE,
+        *root.glob(f"*/{DATA_PACKAGE_OWNER_FILE}"),
+    ]
     return any(user_id.encode() in owner.read_bytes() for owner in owners if owner.is_file())
 
 
@@ -135,7 +149,9 @@ def identify_in_files(
     return identify_in_texts(texts, people_key, keys)
 
 
-def identify_in_texts(texts: Iterable[str], people_key: bytes, keys: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+def identify_in_texts(
+    texts: Iterable[str], people_key: bytes, keys: set[str]
+) -> tuple[dict[str, str], dict[str, str]]:
     """Find those of `keys` in texts; returns ids, and casefolded names, by key."""
     ids: dict[str, str] = {}
     names: dict[str, str] = {}
@@ -152,11 +168,16 @@ def identify_in_texts(texts: Iterable[str], people_key: bytes, keys: set[str]) -
 
 
 def _candidates(text: str) -> Iterator[str]:
-    """Yield everything that may be an id or (with `NAME_KEY_PREFIX`) a name, in the form in which people are keyed."""
+    """Yield everything that may be an id or (with `NAME_KEY_PREFIX`) a name, in the form in which
+    people are keyed.
+    """
     yield from SNOWFLAKE.findall(text)
     words = [(match.start(), match.end()) for match in WORD.finditer(text)]
     for at, (start, _) in enumerate(words):
-        yield from (f"{NAME_KEY_PREFIX}{text[start:end].casefold()}" for _, end in words[at : at + MAX_NAME_WORDS])
+        yield from (
+            f"{NAME_KEY_PREFIX}{text[start:end].casefold()}"
+            for _, end in words[at : at + MAX_NAME_WORDS]
+        )
 
 
 def _texts_of(path: Path) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""Commands `python -m bot privacy show|export|forget` and `python -m bot history`, for the operator."""
+"""Commands `python -m bot privacy show|export|forget` and `python -m bot history`, for the
+operator.
+"""
 
 import argparse
 import asyncio
@@ -31,7 +33,8 @@ ACTION_LABELS = {
     "jobs": "training jobs requested", "promotions": "versions promoted", "rollouts": "rollouts started or ended",
     "channels": "channels with a persona assigned", "mutes": "mutes",
 }  # fmt: skip
-ERASURE_TIMEOUT_S, ERASURE_POLL_INTERVAL_S = 600.0, 0.2
+ERASURE_TIMEOUT_S = 600.0
+ERASURE_POLL_INTERVAL_S = 0.2
 PRIVACY_NOTES = """\
 examples:
   python -m bot privacy show --user 734829104458293761
@@ -49,8 +52,11 @@ Needs Discord's permission (DISCORD_PERMISSION), and exports only messages of me
 
 
 def format_member_report(reports: Sequence[MemberReport]) -> list[str]:
-    """Format what is stored about a person in each database of the home, and when they were erased."""
-    stored, about = list(_stored_lines(reports)), reports[0]
+    """Format what is stored about a person in each database of the home, and when they were
+    erased.
+    """
+    stored = list(_stored_lines(reports))
+    about = reports[0]
     lines = [f"Stored about {about.user_id} in {about.runner.home}:", *(stored or ["  nothing"])]
     decision = about.store.people.decision(about.user_id)
     lines.append(
@@ -65,10 +71,14 @@ def format_member_report(reports: Sequence[MemberReport]) -> list[str]:
 
 
 def _stored_lines(reports: Sequence[MemberReport]) -> Iterator[str]:
-    counts, about = count_rows(reports), reports[0]
+    counts = count_rows(reports)
+    about = reports[0]
     since = [at for it in reports if (at := it.store.erasure.since(it.user_id)) is not None]
     if since:
-        yield f"  messages: {counts['messages']}, the oldest of {_day(min(since))}; each is kept for {about.days} days"
+        yield (
+            f"  messages: {counts['messages']}, the oldest of {_day(min(since))}; each is kept for "
+            f"{about.days} days"
+        )
     if counts["votes"]:
         yield f"  votes on replies: {counts['votes']}"
     for gift in (gift for it in reports for gift in it.store.people.contributions_of(it.user_id)):
@@ -88,9 +98,12 @@ def _stored_lines(reports: Sequence[MemberReport]) -> Iterator[str]:
 def format_receipt_lines(receipt: ErasureReceipt, *, is_done: bool) -> list[str]:
     lines = [_title(receipt, is_done=is_done)]
     if receipt.scope == "everything":
-        rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")}
+        rows = {
+            name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "mentions")
+        }
         lines.append(
-            "  deleted: {messages} messages, {replies} replies to them, {votes} votes; in {mentions} other texts their "
+            "  deleted: {messages} messages, {replies} replies to them, {votes} votes; in "
+            "{mentions} other texts their "
             "name or words were replaced".format(**rows)
         )
     lines += [f"  deleted: {path}" for path in receipt.deleted]
@@ -101,7 +114,9 @@ def format_receipt_lines(receipt: ErasureReceipt, *, is_done: bool) -> list[str]
         lines.append(f"  withdrawn: {one.persona_id} {one.version}{instead}")
     lines += [f"  withdrawn: the dialogue adapter {one.persona_id}" for one in receipt.dialogues]
     if receipt.withdrawn or receipt.dialogues:
-        lines.append("  When it runs, the bot retrains what was live and announces it in its channels.")
+        lines.append(
+            "  When it runs, the bot retrains what was live and announces it in its channels."
+        )
     lines += [_export_line(export) for export in receipt.exports]
     if receipt.resumed:
         lines.append("  It was interrupted, so these counts may be too low. Nothing was left out.")
@@ -117,7 +132,9 @@ def _title(receipt: ErasureReceipt, *, is_done: bool) -> str:
 
 
 def _export_line(export: ExportRecord) -> str:
-    """Format an export that cannot be searched, such as a backup: it may contain everybody of that time."""
+    """Format an export that cannot be searched, such as a backup: it may contain everybody of that
+    time.
+    """
     holds = "may contain them" if EVERYBODY in export.people else "holds them"
     return f"  has left before and {holds}: {export.path} ({export.what}, {_day(export.at)})"
 
@@ -127,8 +144,12 @@ def _day(at: float) -> str:
 
 
 def add_commands(commands: CommandParsers) -> None:
-    """Add `privacy` and `history`. Each sets `run`, which takes the arguments, among them `settings`, and the home."""
-    privacy = add_command(commands, "privacy", "show, export or erase a member's data", PRIVACY_NOTES)
+    """Add `privacy` and `history`. Each sets `run`, which takes the arguments, among them
+    `settings`, and the home.
+    """
+    privacy = add_command(
+        commands, "privacy", "show, export or erase a member's data", PRIVACY_NOTES
+    )
     subcommands = privacy.add_subparsers(required=True, metavar="COMMAND")
     for name, run, summary in (
         ("show", run_show, "show what is stored about a member"),
@@ -136,18 +157,33 @@ def add_commands(commands: CommandParsers) -> None:
         ("forget", run_forget, "erase a member for good"),
     ):
         command = add_command(subcommands, name, summary, PRIVACY_NOTES)
-        command.add_argument("--user", type=_user_id, required=True, metavar="ID", help="their Discord id")
-        command.add_argument("--name", action="append", default=[], help="a name of theirs; may be given several times")
+        command.add_argument(
+            "--user", type=_user_id, required=True, metavar="ID", help="their Discord id"
+        )
+        command.add_argument(
+            "--name",
+            action="append",
+            default=[],
+            help="a name of theirs; may be given several times",
+        )
         command.set_defaults(run=run)
         if name == "export":
-            command.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file")
+            command.add_argument(
+                "--out", type=Path, required=True, metavar="FILE", help="a new file"
+            )
         if name == "forget":
             command.add_argument("--yes", action="store_true", help="do not ask")
         command.add_argument("--json", action="store_true", help="print one JSON object")
     history = add_command(commands, "history", "write stored conversations as a log", HISTORY_NOTES)
-    history.add_argument("--guild", type=_user_id, required=True, metavar="ID", help="the server's id")
-    history.add_argument("--persona", required=True, metavar="ID", help="the persona whose replies are exported")
-    history.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+    history.add_argument(
+        "--guild", type=_user_id, required=True, metavar="ID", help="the server's id"
+    )
+    history.add_argument(
+        "--persona", required=True, metavar="ID", help="the persona whose replies are exported"
+    )
+    history.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the file to write"
+    )
     history.add_argument("--json", action="store_true", help="print one JSON object")
     history.set_defaults(run=run_history)
 
@@ -155,7 +191,11 @@ def add_commands(commands: CommandParsers) -> None:
 def run_show(arguments: argparse.Namespace, home: Path) -> int:
     """Print what is stored about a person. Raises `UnderstudyError`."""
     with _open_reports(arguments, home) as reports:
-        print(export_member(reports).decode() if arguments.json else "\n".join(format_member_report(reports)))
+        print(
+            export_member(reports).decode()
+            if arguments.json
+            else "\n".join(format_member_report(reports))
+        )
     return 0
 
 
@@ -168,7 +208,9 @@ def run_export(arguments: argparse.Namespace, home: Path) -> int:
             arguments.out.chmod(0o600)
             out.write(content)
     except OSError as error:
-        raise RequestError(f"{arguments.out} cannot be written: {error.strerror}.", "Name another file.") from error
+        raise RequestError(
+            f"{arguments.out} cannot be written: {error.strerror}.", "Name another file."
+        ) from error
     result = {"path": str(arguments.out), "bytes": len(content)}
     print(json.dumps(result) if arguments.json else f"{arguments.out}: {len(content)} bytes")
     return 0
@@ -182,10 +224,18 @@ def run_forget(arguments: argparse.Namespace, home: Path) -> int:
     if not arguments.yes and not _sure(arguments.user):
         return 1
     try:
-        receipt = _forget_in_parts(arguments, home) if ShardRange.in_home(home) else _forget_here(arguments, home)
+        receipt = (
+            _forget_in_parts(arguments, home)
+            if ShardRange.in_home(home)
+            else _forget_here(arguments, home)
+        )
     except HomeInUseError:
         receipt = _have_forgotten(arguments, home)
-    print(receipt.model_dump_json() if arguments.json else "\n".join(format_receipt_lines(receipt, is_done=True)))
+    print(
+        receipt.model_dump_json()
+        if arguments.json
+        else "\n".join(format_receipt_lines(receipt, is_done=True))
+    )
     return 0
 
 
@@ -196,10 +246,15 @@ def run_history(arguments: argparse.Namespace, home: Path) -> int:
         runner = _erasure_runner(arguments.settings, store)
         permission = Consent(permission=arguments.settings.discord_permission)
         try:
-            guild_id, persona_id = arguments.guild, arguments.persona
-            count = write_history(store, permission, guild_id, persona_id, arguments.out, fence.storing)
+            guild_id = arguments.guild
+            persona_id = arguments.persona
+            count = write_history(
+                store, permission, guild_id, persona_id, arguments.out, fence.storing
+            )
         except OSError as error:
-            raise RequestError(f"{arguments.out} cannot be written: {error.strerror}.", "Name another file.") from error
+            raise RequestError(
+                f"{arguments.out} cannot be written: {error.strerror}.", "Name another file."
+            ) from error
         people = {runner.keyed(str(user_id)) for user_id in store.people.opted_in()}
     record_export(home, "history", arguments.out, people)
     result = {"path": str(arguments.out), "messages": count}
@@ -215,12 +270,18 @@ def _forget_here(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
 
 
 def _forget_in_parts(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
-    """Erase a person from a home that is split among shards, part by part, while no bot runs on any."""
+    """Erase a person from a home that is split among shards, part by part, while no bot runs on
+    any.
+    """
     first, *others = ShardRange.in_home(home)
-    missing = set(range(first.count or 0)) - {shard for one in (first, *others) for shard in one.ids or ()}
+    missing = set(range(first.count or 0)) - {
+        shard for one in (first, *others) for shard in one.ids or ()
+    }
     if missing:
         numbers = ", ".join(map(str, sorted(missing)))
-        raise RequestError(f"The home has no data of the shards {numbers}.", "Start a process with them once.")
+        raise RequestError(
+            f"The home has no data of the shards {numbers}.", "Start a process with them once."
+        )
     running = [part for part in others if is_in_use(part.file(home))]
     if running and not is_in_use(first.file(home)):
         advice = f"Start the process with SHARDS={first} too, which erases; or stop all of them."
@@ -244,7 +305,9 @@ def _forget_in_parts(arguments: argparse.Namespace, home: Path) -> ErasureReceip
 @contextmanager
 def _open_part(settings: Settings, part: ShardRange) -> Iterator[ErasureRunner]:
     """Open a part of a home as its process would. Raises `HomeInUseError` where that one runs."""
-    from bot.operations.shards.shard_process import open_shard_store  # only for a home that is split
+    from bot.operations.shards.shard_process import (
+        open_shard_store,
+    )  # only for a home that is split
 
     store, mirror = open_shard_store(settings.home, part, settings.shared_db)
     try:
@@ -257,7 +320,9 @@ def _open_part(settings: Settings, part: ShardRange) -> Iterator[ErasureRunner]:
 def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt:
     """Leave the request for the running bot, and wait until it is done."""
     since = time.time()
-    file = leave_request(home, OperatorErasureRequest(user_id=arguments.user, names=tuple(arguments.name)))
+    file = leave_request(
+        home, OperatorErasureRequest(user_id=arguments.user, names=tuple(arguments.name))
+    )
     progress = LogProgress()
     while time.time() - since < ERASURE_TIMEOUT_S:
         time.sleep(ERASURE_POLL_INTERVAL_S)
@@ -266,7 +331,11 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
             continue
         with _open_store(home) as store:
             person = _erasure_runner(arguments.settings, store).keyed(str(arguments.user))
-            done = [row for row in store.erasure_requests.of(person) if row.asked_at >= since and not row.step]
+            done = [
+                row
+                for row in store.erasure_requests.of(person)
+                if row.asked_at >= since and not row.step
+            ]
         if done:
             return receipt_of(done[0])
     raise RequestError(
@@ -275,11 +344,19 @@ def _have_forgotten(arguments: argparse.Namespace, home: Path) -> ErasureReceipt
     )
 
 
-def _erasure_runner(settings: Settings, store: Store, shards: ShardRange | None = None) -> ErasureRunner:
+def _erasure_runner(
+    settings: Settings, store: Store, shards: ShardRange | None = None
+) -> ErasureRunner:
     consents = ConsentMirror(settings.home, store, settings.discord_permission)
     personas = PersonaRegistry(ShippedData.from_source_tree().cards, settings.home)
-    leave = None if settings.discord_token else functools.partial(demo_guild.forget_in_stored_sandbox, settings.home)
-    return ErasureRunner(settings.home, store, consents, time.time, None, personas.all_names(), leave, shards)
+    leave = (
+        None
+        if settings.discord_token
+        else functools.partial(demo_guild.forget_in_stored_sandbox, settings.home)
+    )
+    return ErasureRunner(
+        settings.home, store, consents, time.time, None, personas.all_names(), leave, shards
+    )
 
 
 def _sure(user_id: int) -> bool:
@@ -296,14 +373,24 @@ def _open_store(home: Path, guild_id: int = 0) -> Store:
 @contextmanager
 def _open_reports(arguments: argparse.Namespace, home: Path) -> Iterator[list[MemberReport]]:
     """Open a report for each database of the home."""
-    settings, names = arguments.settings, tuple(arguments.name)
+    settings = arguments.settings
+    names = tuple(arguments.name)
     with ExitStack() as stack:
-        stores = [stack.enter_context(Store.read_only(file)) for file in find_databases(home) or [home / HOME_DATABASE]]
+        stores = [
+            stack.enter_context(Store.read_only(file))
+            for file in find_databases(home) or [home / HOME_DATABASE]
+        ]
         runners = [_erasure_runner(settings, store) for store in stores]
-        yield [MemberReport(runner, arguments.user, names, settings.history_days) for runner in runners]
+        yield [
+            MemberReport(runner, arguments.user, names, settings.history_days) for runner in runners
+        ]
 
 
 def _user_id(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) >= MIN_ID_DIGITS and int(text) < 2**63):
-        raise argparse.ArgumentTypeError(f"{text!r} is no Discord id (a number of {MIN_ID_DIGITS} digits or more)")
+    if not (
+        text.isascii() and text.isdecimal() and len(text) >= MIN_ID_DIGITS and int(text) < 2**63
+    ):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no Discord id (a number of {MIN_ID_DIGITS} digits or more)"
+        )
     return int(text)

@@ -1,4 +1,6 @@
-"""Mirrors consent decisions and tombstones from the database to `consent.json` and `keys/tombstones.json`."""
+"""Mirrors consent decisions and tombstones from the database to `consent.json` and
+`keys/tombstones.json`.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,9 @@ TOMBSTONES_FILE = Path("keys") / "tombstones.json"
 
 @dataclass(frozen=True)
 class ConsentMirror:
-    """The consent decisions of one home. `permission` is the operator's setting DISCORD_PERMISSION."""
+    """The consent decisions of one home. `permission` is the operator's setting
+    DISCORD_PERMISSION.
+    """
 
     home: Path
     store: Store
@@ -30,7 +34,9 @@ class ConsentMirror:
         write_consent(self.home, Consent(permission=self.permission, opted_in=opted_in))
 
     def decide(self, decision: ConsentDecision) -> None:
-        """Store a member's decision, which applies to every training that starts later. Raises `OSError`."""
+        """Store a member's decision, which applies to every training that starts later. Raises
+        `OSError`.
+        """
         self.store.people.decide(decision)
         self.mirror()
         if not decision.opted_in:
@@ -38,14 +44,18 @@ class ConsentMirror:
 
 
 class TombstoneFile(FrozenModel):
-    """`tombstones.json`: the keys of each erased person, and the time of the latest erasure (seconds since 1970)."""
+    """`tombstones.json`: the keys of each erased person, and the time of the latest erasure
+    (seconds since 1970).
+    """
 
     format: Literal[1] = 1
     tombstones: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], float] = Field(default={})
 
 
 def read_tombstones(home: Path) -> dict[str, float]:
-    """Return the file's tombstones; none where there is no file. Raises `KeyFileError` when it cannot be read."""
+    """Return the file's tombstones; none where there is no file. Raises `KeyFileError` when it
+    cannot be read.
+    """
     file = home / TOMBSTONES_FILE
     try:
         return TombstoneFile.model_validate_json(file.read_bytes()).tombstones
@@ -54,7 +64,8 @@ def read_tombstones(home: Path) -> dict[str, float]:
     except (OSError, ValidationError) as error:
         raise KeyFileError(
             f"{file} cannot be read.",
-            "It lists who must stay erased. Restore it from a backup, or move it away if there is none: the "
+            "It lists who must stay erased. Restore it from a backup, or move it away if there is "
+            "none: the "
             "database knows them too.",
         ) from error
 
@@ -67,7 +78,9 @@ def record_tombstones(home: Path, store: Store, people: set[str], at: float) -> 
 
 
 def reconcile_tombstones(home: Path, store: Store) -> dict[str, float]:
-    """Merge the tombstones of database and file, with the latest dates. Raises `OSError`, `KeyFileError`."""
+    """Merge the tombstones of database and file, with the latest dates. Raises `OSError`,
+    `KeyFileError`.
+    """
     listed = read_tombstones(home)
     for person, at in listed.items():
         store.people.record_erased(person, at)

@@ -9,7 +9,13 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.platform.discord_kit.transformers import Interaction
-from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, respond, update_message
+from bot.platform.discord_kit.ui import (
+    PersistentButton,
+    button_view,
+    defer,
+    respond,
+    update_message,
+)
 from bot.privacy.erasure_runner import ErasureReceipt, ErasureScope
 from bot.privacy.erasure_service import ErasureService
 from bot.privacy.member_report import MemberReport, format_receipt
@@ -46,26 +52,33 @@ class PrivacyCog(
     @app_commands.command(description="See what I keep about you, for how long, and who runs me.")
     async def show(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True)
-        report, language = _privacy_report(interaction), language_of(interaction.locale)
+        report = _privacy_report(interaction)
+        language = language_of(interaction.locale)
         words = report.words(language, operator_name(interaction))
         if hosts := interaction.client.services.privacy.engine_hosts:
             words += "\n" + translate(language, "show_engine", hosts=", ".join(hosts))
         await respond(interaction, words)
 
-    @app_commands.command(name="opt-in", description="Consent to training on what you write; I explain it first.")
+    @app_commands.command(
+        name="opt-in", description="Consent to training on what you write; I explain it first."
+    )
     async def opt_in(self, interaction: Interaction) -> None:
-        services, language = interaction.client.services, language_of(interaction.locale)
+        services = interaction.client.services
+        language = language_of(interaction.locale)
         decision = services.store.people.decision(interaction.user.id)
         if decision and decision.opted_in:
             await respond(interaction, translate(language, "opt_in_already"))
             return
         stated = services.privacy.permission
-        permission = translate(language, "permission_stated" if stated else "permission_missing", statement=stated)
+        permission = translate(
+            language, "permission_stated" if stated else "permission_missing", statement=stated
+        )
         text = translate(language, "opt_in_ask", permission=permission)
         await respond(interaction, text, button_view(OptInButton(language)))
 
     @app_commands.command(
-        name="opt-out", description="Withdraw your consent: nothing you wrote is used for training from then on."
+        name="opt-out",
+        description="Withdraw your consent: nothing you wrote is used for training from then on.",
     )
     async def opt_out(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True)
@@ -82,18 +95,26 @@ class PrivacyCog(
     @app_commands.command(description="Get everything I keep about you as a file.")
     async def export(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True)
-        language, content = language_of(interaction.locale), _privacy_report(interaction).export()
+        language = language_of(interaction.locale)
+        content = _privacy_report(interaction).export()
         if len(content) > interaction.filesize_limit:
-            size, operator = len(content) / 2**20, operator_name(interaction)
-            await respond(interaction, translate(language, "export_large", megabytes=size, operator=operator))
+            size = len(content) / 2**20
+            operator = operator_name(interaction)
+            await respond(
+                interaction, translate(language, "export_large", megabytes=size, operator=operator)
+            )
             return
         file = discord.File(io.BytesIO(content), filename="understudy-about-me.json")
         await respond(interaction, translate(language, "export_done"), files=[file])
 
-    @app_commands.command(description="Delete your messages, your votes, and what was trained on them.")
+    @app_commands.command(
+        description="Delete your messages, your votes, and what was trained on them."
+    )
     async def forget(self, interaction: Interaction) -> None:
         language = language_of(interaction.locale)
-        await respond(interaction, translate(language, "forget_ask"), button_view(ForgetButton(language)))
+        await respond(
+            interaction, translate(language, "forget_ask"), button_view(ForgetButton(language))
+        )
 
 
 class _PrivacyButton(PersistentButton, template=r"never:"):
@@ -110,11 +131,14 @@ class _PrivacyButton(PersistentButton, template=r"never:"):
 class OptInButton(_PrivacyButton, template=r"opt-in:(?P<language>en|vi)"):
     """Opts the member in."""
 
-    label_key, style = "opt_in_button", discord.ButtonStyle.primary
+    label_key = "opt_in_button"
+    style = discord.ButtonStyle.primary
 
     async def pressed(self, interaction: Interaction) -> None:
         _store_decision(interaction, opted_in=True)
-        await update_message(interaction, content=translate(self.language, "opt_in_done"), view=None)
+        await update_message(
+            interaction, content=translate(self.language, "opt_in_done"), view=None
+        )
 
 
 class WithdrawButton(_PrivacyButton, template=r"withdraw:(?P<language>en|vi)"):
@@ -124,7 +148,9 @@ class WithdrawButton(_PrivacyButton, template=r"withdraw:(?P<language>en|vi)"):
 
     async def pressed(self, interaction: Interaction) -> None:
         _request_deletion(interaction, self.language, "trainings")
-        await update_message(interaction, content=translate(self.language, "withdraw_begun"), view=None)
+        await update_message(
+            interaction, content=translate(self.language, "withdraw_begun"), view=None
+        )
 
 
 class ForgetButton(_PrivacyButton, template=r"forget-me:(?P<language>en|vi)"):
@@ -145,7 +171,8 @@ PRIVACY_BUTTONS = (OptInButton, WithdrawButton, ForgetButton)
 
 def operator_name(interaction: Interaction) -> str:
     """Return the bot's operator as Discord names them."""
-    language, application = language_of(interaction.locale), interaction.client.application
+    language = language_of(interaction.locale)
+    application = interaction.client.application
     if interaction.client.services.privacy.in_sandbox:
         return translate(language, "operator_sandbox")
     if application is None:
@@ -154,8 +181,11 @@ def operator_name(interaction: Interaction) -> str:
 
 
 def _privacy_report(interaction: Interaction) -> MemberReport:
-    names, history_days = tuple(member_names(interaction.user)), interaction.client.services.privacy.history_days
-    return MemberReport(_deletion_service(interaction).runner, interaction.user.id, names, history_days)
+    names = tuple(member_names(interaction.user))
+    history_days = interaction.client.services.privacy.history_days
+    return MemberReport(
+        _deletion_service(interaction).runner, interaction.user.id, names, history_days
+    )
 
 
 def member_names(user: discord.abc.User) -> list[str]:
@@ -171,16 +201,22 @@ def _deletion_service(interaction: Interaction) -> ErasureService:
 
 
 def _request_deletion(interaction: Interaction, language: Language, scope: ErasureScope) -> None:
-    """Start an erasure; the member gets the receipt at its end, if this interaction is still valid then."""
+    """Start an erasure; the member gets the receipt at its end, if this interaction is still valid
+    then.
+    """
     operator = operator_name(interaction)
 
     async def on_end(receipt: ErasureReceipt) -> None:
-        await respond(interaction, format_receipt(receipt, language, operator))  # it is valid for 15 minutes
+        await respond(
+            interaction, format_receipt(receipt, language, operator)
+        )  # it is valid for 15 minutes
 
     names = member_names(interaction.user)
     _deletion_service(interaction).ask(interaction.user.id, names, scope, interaction.id, on_end)
 
 
 def _store_decision(interaction: Interaction, *, opted_in: bool) -> None:
-    decision = ConsentDecision(interaction.user.id, opted_in, time.time(), language_of(interaction.locale))
+    decision = ConsentDecision(
+        interaction.user.id, opted_in, time.time(), language_of(interaction.locale)
+    )
     _deletion_service(interaction).runner.consents.decide(decision)

@@ -1,4 +1,6 @@
-"""Erasure of one person: ordered, repeatable steps whose progress is stored, and the receipt of what was done."""
+"""Erasure of one person: ordered, repeatable steps whose progress is stored, and the receipt of
+what was done.
+"""
 
 import asyncio
 import logging
@@ -28,20 +30,32 @@ from personas.schemas.base import FrozenModel
 ErasureScope = Literal["everything", "trainings", "files"]
 log = logging.getLogger(__name__)
 ERASURE_STEPS: dict[ErasureScope, tuple[str, ...]] = {
-    "everything": ("gather", "bury", "jobs", "store", "adapters", "files", "erase", "compact", "follow"),
+    "everything": (
+        "gather",
+        "bury",
+        "jobs",
+        "store",
+        "adapters",
+        "files",
+        "erase",
+        "compact",
+        "follow",
+    ),
     "trainings": ("gather", "jobs", "adapters", "made", "erase", "compact", "follow"),
     "files": ("gather", "jobs", "adapters", "files", "erase", "compact", "follow"),
 }
-"""The steps by scope, in order: to erase a person, to withdraw what was trained on them, and to erase again what a
-restored backup contains beside the store.
+"""The steps by scope, in order: to erase a person, to withdraw what was trained on them, and to
+erase again what a restored backup contains beside the store.
 """
 WITHDRAWAL_REASON = "withdrawn"
 
 
 class WithdrawnVersion(FrozenModel):
-    """A withdrawn version. `now` is the version that replaces it; `again` is the job that retrains it.
+    """A withdrawn version. `now` is the version that replaces it; `again` is the job that retrains
+    it.
 
-    `now` is None where it was live in no guild, "" for the base model; `why_not` says why there is no such job.
+    `now` is None where it was live in no guild, "" for the base model; `why_not` says why there is
+    no such job.
     """
 
     persona_id: str
@@ -52,12 +66,12 @@ class WithdrawnVersion(FrozenModel):
 
 
 class ErasureReceipt(FrozenModel):
-    """The receipt of an erasure. `rows` counts deleted rows; `deleted`, `cut` and `lost` are paths in the home
-    (`bot.privacy.home_files`).
+    """The receipt of an erasure. `rows` counts deleted rows; `deleted`, `cut` and `lost` are paths
+    in the home (`bot.privacy.home_files`).
 
-    Messages after `until` (seconds since 1970) stay, and events after `last_event` are answered: its id has Discord's
-    time, which the machine's clock may differ from. `resumed`: the bot stopped in the middle of a step, so what that
-    step did may be missing here, though it was done.
+    Messages after `until` (seconds since 1970) stay, and events after `last_event` are answered:
+    its id has Discord's time, which the machine's clock may differ from. `resumed`: the bot stopped
+    in the middle of a step, so what that step did may be missing here, though it was done.
     """
 
     scope: ErasureScope = "everything"
@@ -75,9 +89,13 @@ class ErasureReceipt(FrozenModel):
     exports: tuple[ExportRecord, ...] = ()
 
     def also(self, rows: Mapping[str, int]) -> "ErasureReceipt":
-        """Return the receipt with further rows counted; a repeated step finds fewer, so nothing counts twice."""
+        """Return the receipt with further rows counted; a repeated step finds fewer, so nothing
+        counts twice.
+        """
         every = {name: self.rows.get(name, 0) + rows.get(name, 0) for name in {*self.rows, *rows}}
-        return self.model_copy(update={"rows": {name: count for name, count in sorted(every.items()) if count}})
+        return self.model_copy(
+            update={"rows": {name: count for name, count in sorted(every.items()) if count}}
+        )
 
 
 class BotHooks(Protocol):
@@ -91,7 +109,9 @@ class BotHooks(Protocol):
         """Block new training runs until `follow`; stop the running one if it is among these."""
 
     async def replies_ended(self) -> None:
-        """Wait until the replies that are made now are stored: their prompts may have what the person said."""
+        """Wait until the replies that are made now are stored: their prompts may have what the
+        person said.
+        """
 
     async def unload_version(self, persona_id: str, version: str) -> None:
         """Stop serving this version."""
@@ -100,19 +120,24 @@ class BotHooks(Protocol):
         """Reload these files, by path from the home, which were redacted or deleted."""
 
     async def follow(self, receipt: ErasureReceipt) -> ErasureReceipt:
-        """Retrain, announce withdrawn versions in their channels, and unblock training; idempotent."""
+        """Retrain, announce withdrawn versions in their channels, and unblock training;
+        idempotent.
+        """
 
 
-StepMethod = Callable[[ErasureRequest, ErasureReceipt, PersonIdentifiers], Awaitable[ErasureReceipt]]
+StepMethod = Callable[
+    [ErasureRequest, ErasureReceipt, PersonIdentifiers], Awaitable[ErasureReceipt]
+]
 
 
 @dataclass(frozen=True)
 class ErasureRunner:
     """Erases people from one home, in the thread that opened the store.
 
-    Without `hooks` the bot does not run, and the last step waits until it does. `personas` are the names of personas,
-    which belong to no member. `leave_sandbox` erases the member from the sandbox. With a part of the `shards`, the
-    process with shard 0 runs the steps; the person's identifiers stay until every shard has deleted its guilds' rows.
+    Without `hooks` the bot does not run, and the last step waits until it does. `personas` are the
+    names of personas, which belong to no member. `leave_sandbox` erases the member from the
+    sandbox. With a part of the `shards`, the process with shard 0 runs the steps; the person's
+    identifiers stay until every shard has deleted its guilds' rows.
     """
 
     home: Path
@@ -125,7 +150,9 @@ class ErasureRunner:
     shards: ShardRange | None = None
 
     def keyed(self, who: str) -> str:
-        """Return the key of an id, or of `name:` and a name, in lists of this home. Raises `KeyFileError`."""
+        """Return the key of an id, or of `name:` and a name, in lists of this home. Raises
+        `KeyFileError`.
+        """
         return keyed_person(HomeKey.of(self.home).people(), who)
 
     def people(self, traces: PersonIdentifiers) -> set[str]:
@@ -134,11 +161,19 @@ class ErasureRunner:
         return {self.keyed(one) for one in keys}
 
     def traces(
-        self, user_id: int, names: Iterable[str] = (), sure_names: Iterable[str] = (), until: float = math.inf
+        self,
+        user_id: int,
+        names: Iterable[str] = (),
+        sure_names: Iterable[str] = (),
+        until: float = math.inf,
     ) -> PersonIdentifiers:
-        """Collect a member's identifiers, with the lore contributed until then; the operator confirms `sure_names`."""
+        """Collect a member's identifiers, with the lore contributed until then; the operator
+        confirms `sure_names`.
+        """
         all_names = {*names, *self.store.erasure.names(user_id)}
-        found = PersonIdentifiers(ids=(str(user_id),)).with_names(sorted(all_names), self._barred(user_id, all_names))
+        found = PersonIdentifiers(ids=(str(user_id),)).with_names(
+            sorted(all_names), self._barred(user_id, all_names)
+        )
         found = found.with_confirmed_names(sure_names).with_texts(self.store.erasure.texts(user_id))
         answers = tuple(map(str, self.store.erasure.answers(user_id)))
         jobs = job_name_replacements(self.store.erasure.job_names(user_id), self.keyed)
@@ -161,13 +196,16 @@ class ErasureRunner:
         until: float | None = None,
         last_event: int = 0,
     ) -> ErasureRequest:
-        """Store a request to erase a person, with all data until a time (now): from here on it will be carried out.
+        """Store a request to erase a person, with all data until a time (now): from here on it will
+        be carried out.
 
         Events up to `last_event`, by id, are ignored from now on.
         """
         person = self.keyed(traces.ids[0] if traces.ids else f"name:{traces.names[0].casefold()}")
         now = self.now()
-        receipt = ErasureReceipt(scope=scope, until=now if until is None else until, last_event=last_event)
+        receipt = ErasureReceipt(
+            scope=scope, until=now if until is None else until, last_event=last_event
+        )
         if until is None:
             self.store.erasure.date_back(now, now)
         return self.store.erasure_requests.begin(
@@ -179,7 +217,9 @@ class ErasureRunner:
         return {name for name in names if name.casefold() in others} | self.personas
 
     async def run(self, erasure_request: ErasureRequest) -> ErasureReceipt:
-        """Run all remaining steps, or all but the last where the bot does not run. Raises `UnderstudyError`."""
+        """Run all remaining steps, or all but the last where the bot does not run. Raises
+        `UnderstudyError`.
+        """
         while erasure_request.step and (self.hooks or erasure_request.step != "follow"):
             if erasure_request.step == "erase" and self._waits_for_shards(erasure_request):
                 break
@@ -187,12 +227,18 @@ class ErasureRunner:
         return receipt_of(erasure_request)
 
     def _waits_for_shards(self, row: ErasureRequest) -> bool:
-        if self.shards is None or self.shards.count is None or receipt_of(row).scope != "everything":
+        if (
+            self.shards is None
+            or self.shards.count is None
+            or receipt_of(row).scope != "everything"
+        ):
             return False
         return len(self.store.erasure_requests.acknowledged(row.seq)) < self.shards.count
 
     async def erase_own_share(self) -> bool:
-        """Delete the rows of this process's guilds for all requests that have come so far; returns whether any had."""
+        """Delete the rows of this process's guilds for all requests that have come so far; returns
+        whether any had.
+        """
         assert self.shards is not None and self.shards.ids is not None  # a part of the shards
         erased = False
         for row in self.store.erasure_requests.unfinished():
@@ -210,7 +256,9 @@ class ErasureRunner:
         return erased
 
     def erase_buried(self) -> None:
-        """Delete again what an older copy of this process's file has of people who were erased since."""
+        """Delete again what an older copy of this process's file has of people who were erased
+        since.
+        """
         for user_id in sorted(self.store.erasure.user_ids()):
             at = self.store.people.tombstones().get(self.keyed(str(user_id)))
             first = self.store.erasure.first_seen(user_id)
@@ -230,11 +278,16 @@ class ErasureRunner:
 
     async def finish(self) -> None:
         for row in self.store.erasure_requests.unfinished():
-            resumed = receipt_of(row).model_copy(update={"resumed": receipt_of(row).resumed or row.step != "follow"})
-            await self.run(self.store.erasure_requests.advance(row.seq, row.step, resumed.model_dump_json()))
+            resumed = receipt_of(row).model_copy(
+                update={"resumed": receipt_of(row).resumed or row.step != "follow"}
+            )
+            await self.run(
+                self.store.erasure_requests.advance(row.seq, row.step, resumed.model_dump_json())
+            )
 
     async def _step(self, row: ErasureRequest) -> ErasureRequest:
-        receipt, traces = receipt_of(row), PersonIdentifiers.of_json(row.traces)
+        receipt = receipt_of(row)
+        traces = PersonIdentifiers.of_json(row.traces)
         log.info("erasing a member: %s", row.step)
         steps = ERASURE_STEPS[receipt.scope]
         if steps.index(row.step) < steps.index("erase"):
@@ -250,7 +303,9 @@ class ErasureRunner:
         following = (*steps, "")[steps.index(row.step) + 1]
         if following == "erase":  # the files have been searched
             await asyncio.to_thread(mark_erasure, self.home, running=False)
-        return self.store.erasure_requests.advance(row.seq, following, receipt.model_dump_json(), traces.as_json())
+        return self.store.erasure_requests.advance(
+            row.seq, following, receipt.model_dump_json(), traces.as_json()
+        )
 
     def _step_method(self, step: str) -> StepMethod:
         return {
@@ -274,17 +329,26 @@ class ErasureRunner:
         return traces
 
     def _with_parts(self, traces: PersonIdentifiers, user_id: int) -> PersonIdentifiers:
-        words = {word for name in self.store.erasure.names_of_others(user_id) for word in name.split()}
+        words = {
+            word for name in self.store.erasure.names_of_others(user_id) for word in name.split()
+        }
         return traces.with_parts(words | self.personas)
 
-    async def _bury(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
+    async def _bury(
+        self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers
+    ) -> ErasureReceipt:
         """Record the tombstones: from here on no backup restores the person."""
         consent_files.record_tombstones(self.home, self.store, self.people(traces), receipt.until)
         return receipt
 
-    async def _jobs(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
-        """Restart unfinished jobs whose folder contains the person, once their data can no longer be used."""
-        files, held = self._home_files(traces), []
+    async def _jobs(
+        self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers
+    ) -> ErasureReceipt:
+        """Restart unfinished jobs whose folder contains the person, once their data can no longer
+        be used.
+        """
+        files = self._home_files(traces)
+        held = []
         for job in [*self.store.jobs.in_state("running"), *self.store.jobs.in_state("queued")]:
             folder = self.home / "jobs" / job.job_id
             if folder.exists() and await asyncio.to_thread(files.contains_person, folder):
@@ -293,10 +357,14 @@ class ErasureRunner:
             await self.hooks.interrupt_jobs(held)
         return receipt.model_copy(update={"set_aside": tuple(sorted({*receipt.set_aside, *held}))})
 
-    async def _store(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
+    async def _store(
+        self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers
+    ) -> ErasureReceipt:
         finder = IdentifierMatcher(traces)
         for user_id in traces.ids:
-            for done in self.store.erasure.erase_in_steps(int(user_id), receipt.until, finder.redacted):
+            for done in self.store.erasure.erase_in_steps(
+                int(user_id), receipt.until, finder.redacted
+            ):
                 receipt = receipt.also(done)
                 await asyncio.sleep(0)
         self.consents.mirror()
@@ -312,7 +380,9 @@ class ErasureRunner:
     async def _adapters(
         self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers
     ) -> ErasureReceipt:
-        """Withdraw the versions trained on the person: the version before becomes live, or the base model."""
+        """Withdraw the versions trained on the person: the version before becomes live, or the base
+        model.
+        """
         files = self._home_files(traces)
         for persona_id, version, job_id in self.store.versions.all_installed():
             if await asyncio.to_thread(self._is_in, files, persona_id, version, job_id):
@@ -329,23 +399,36 @@ class ErasureRunner:
             if self.hooks:
                 await self.hooks.unload_version(adapter.id, adapter.version)
             dialogues[adapter.name] = WithdrawnVersion(persona_id=adapter.name, version="")
-        return receipt.model_copy(update={"withdrawn": tuple(withdrawn), "dialogues": tuple(dialogues.values())})
+        return receipt.model_copy(
+            update={"withdrawn": tuple(withdrawn), "dialogues": tuple(dialogues.values())}
+        )
 
     def _is_in(self, files: HomeFiles, persona_id: str, version: str, job_id: str) -> bool:
         folders = (adapter_ref(self.home, persona_id, version).folder, self.home / "jobs" / job_id)
         return any(folder.exists() and files.contains_person(folder) for folder in folders)
 
     def _dialogues(self, files: HomeFiles) -> list[DialogueAdapter]:
-        """Find the dialogue adapters trained on the person; a run from the command line is searched whole."""
-        runs, found = self.home / "runs", find_dialogue_adapters(self.home).values()
-        folders = [(it, it.folder.parent if it.folder.is_relative_to(runs) else it.folder) for it in found]
+        """Find the dialogue adapters trained on the person; a run from the command line is searched
+        whole.
+        """
+        runs = self.home / "runs"
+        found = find_dialogue_adapters(self.home).values()
+        folders = [
+            (it, it.folder.parent if it.folder.is_relative_to(runs) else it.folder) for it in found
+        ]
         return [adapter for adapter, folder in folders if files.contains_person(folder)]
 
-    async def _files(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
+    async def _files(
+        self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers
+    ) -> ErasureReceipt:
         files = self._home_files(traces)
-        withdrawn = [adapter_ref(self.home, one.persona_id, one.version).folder for one in receipt.withdrawn]
+        withdrawn = [
+            adapter_ref(self.home, one.persona_id, one.version).folder for one in receipt.withdrawn
+        ]
         contributed = [self.home / path for path in traces.lore]
-        contributed += [file for path in traces.lore for file in (self.home / REVISIONS_FOLDER / path).glob("*")]
+        contributed += [
+            file for path in traces.lore for file in (self.home / REVISIONS_FOLDER / path).glob("*")
+        ]
         done: FileErasureResult = await asyncio.to_thread(
             files.erase, withdrawn, contributed, derived_only=receipt.scope == "trainings"
         )
@@ -359,12 +442,18 @@ class ErasureRunner:
             }
         )
 
-    async def _compact(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
-        """Remove deleted data from the database's free pages, and the person's identifiers from the request."""
+    async def _compact(
+        self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers
+    ) -> ErasureReceipt:
+        """Remove deleted data from the database's free pages, and the person's identifiers from the
+        request.
+        """
         self.store.compact()
         return receipt
 
-    async def _follow(self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers) -> ErasureReceipt:
+    async def _follow(
+        self, row: ErasureRequest, receipt: ErasureReceipt, traces: PersonIdentifiers
+    ) -> ErasureReceipt:
         assert self.hooks is not None  # `run` ensures it
         return await self.hooks.follow(receipt)
 

@@ -1,4 +1,6 @@
-"""Runs erasure requests in the background of the running bot, one at a time, and retrains what they withdrew."""
+"""Runs erasure requests in the background of the running bot, one at a time, and retrains what they
+withdrew.
+"""
 
 import asyncio
 import hashlib
@@ -80,8 +82,12 @@ class LiveBotHooks:
         parts = [Path(path).parts for path in paths]
         if any(part[0] == "personas" for part in parts):
             await asyncio.to_thread(services.personas.reload_guild_cards)
-        lore = GuildLore(services.home, services.request_builder.lore, services.catalogue.shipped.lore)
-        lore_files = (part for part in parts if part[0] == "lore" and len(part) > 3 and part[1].isdigit())
+        lore = GuildLore(
+            services.home, services.request_builder.lore, services.catalogue.shipped.lore
+        )
+        lore_files = (
+            part for part in parts if part[0] == "lore" and len(part) > 3 and part[1].isdigit()
+        )
         owners = {(int(part[1]), part[2]) for part in lore_files}
         for guild_id, persona_id in sorted(owners):
             await lore.refresh(guild_id, persona_id)
@@ -99,15 +105,21 @@ class LiveBotHooks:
         return receipt.model_copy(update={"withdrawn": withdrawn, "dialogues": dialogues})
 
     def _retrain(self, one: WithdrawnVersion) -> WithdrawnVersion:
-        """Queue a withdrawn version's job again where it was live; others are retrained on request."""
+        """Queue a withdrawn version's job again where it was live; others are retrained on
+        request.
+        """
         job_id = self.client.services.store.versions.job_of(one.persona_id, one.version)
         job = self.client.services.store.jobs.get(job_id) if job_id else None
-        is_trained = job and job.result and not job.result.imported  # an imported adapter was trained elsewhere
+        is_trained = (
+            job and job.result and not job.result.imported
+        )  # an imported adapter was trained elsewhere
         return self._enqueue_again(one, job) if job and is_trained and one.now is not None else one
 
     def _retrain_dialogue(self, one: WithdrawnVersion) -> WithdrawnVersion:
         done = self.client.services.store.jobs.in_state("done")
-        job = next((job for job in reversed(done) if job.name == f"dialogue/{one.persona_id}"), None)
+        job = next(
+            (job for job in reversed(done) if job.name == f"dialogue/{one.persona_id}"), None
+        )
         return self._enqueue_again(one, job) if job else one
 
     def _enqueue_again(self, one: WithdrawnVersion, job: TrainingJob) -> WithdrawnVersion:
@@ -116,7 +128,9 @@ class LiveBotHooks:
             return one.model_copy(update={"again": again_id})
         try:
             origin = {"guild_id": job.guild_id, "channel_id": job.channel_id}
-            self.client.services.queue.enqueue(job.request, **origin, requested_by=SYSTEM_USER_ID, job_id=again_id)
+            self.client.services.queue.enqueue(
+                job.request, **origin, requested_by=SYSTEM_USER_ID, job_id=again_id
+            )
         except UnderstudyError as error:
             log.warning("%s %s is not retrained: %s", one.persona_id, one.version, error)
             return one.model_copy(update={"why_not": error.message})
@@ -124,7 +138,8 @@ class LiveBotHooks:
 
     async def _announce(self, one: WithdrawnVersion) -> None:
         """Announce a withdrawal in the channels concerned, without naming the person."""
-        personas, versions = self.client.services.personas, self.client.services.store.versions
+        personas = self.client.services.personas
+        versions = self.client.services.store.versions
         was_live = versions.live_until_withdrawn(one.persona_id, one.version)
         own = versions.live_by_guild(one.persona_id)
         for guild in self.client.guilds:
@@ -139,13 +154,17 @@ class LiveBotHooks:
                 try:
                     await channel.send(text, allowed_mentions=NO_MENTIONS)
                 except discord.HTTPException as error:
-                    log.warning("could not announce in #%s that a version was withdrawn: %s", channel, error)
+                    log.warning(
+                        "could not announce in #%s that a version was withdrawn: %s", channel, error
+                    )
             self.client.services.versions.notify(guild.id, one.persona_id)
 
     def _channels(self, guild: discord.Guild, persona_id: str) -> Iterator[discord.abc.Messageable]:
         for setting in self.client.services.store.channels.of_guild(guild.id):
             channel = guild.get_channel_or_thread(setting.channel_id)
-            if setting.persona_id == persona_id and isinstance(channel, discord.TextChannel | discord.Thread):
+            if setting.persona_id == persona_id and isinstance(
+                channel, discord.TextChannel | discord.Thread
+            ):
                 yield channel
 
 
@@ -170,10 +189,13 @@ class ErasureService:
         """Build the runner for this home, connected to the bot."""
         services = self._bot.services
         consents = ConsentMirror(services.home, services.store, services.privacy.permission)
-        hooks, personas = LiveBotHooks(self._bot), services.personas.all_names()
+        hooks = LiveBotHooks(self._bot)
+        personas = services.personas.all_names()
         leave = services.privacy.forget_in_sandbox
         shards = split_range(self._bot.shard_range)
-        return ErasureRunner(services.home, services.store, consents, time.time, hooks, personas, leave, shards)
+        return ErasureRunner(
+            services.home, services.store, consents, time.time, hooks, personas, leave, shards
+        )
 
     def start(self) -> None:
         services = self._bot.services
@@ -188,13 +210,24 @@ class ErasureService:
     def is_underway(self, user_id: int) -> bool:
         runner = self.runner
         person = runner.keyed(str(user_id))
-        return any(row.person == person and row.step != "follow" for row in runner.store.erasure_requests.unfinished())
+        return any(
+            row.person == person and row.step != "follow"
+            for row in runner.store.erasure_requests.unfinished()
+        )
 
     def ask(
-        self, user_id: int, names: Iterable[str], scope: ErasureScope, event_id: int, tell: ReceiptCallback
+        self,
+        user_id: int,
+        names: Iterable[str],
+        scope: ErasureScope,
+        event_id: int,
+        tell: ReceiptCallback,
     ) -> None:
-        """Store a request, to be carried out, and `tell` at its end unless restarted. Raises `UnderstudyError`."""
-        runner, last_event = self.runner, event_id if scope == "everything" else 0
+        """Store a request, to be carried out, and `tell` at its end unless restarted. Raises
+        `UnderstudyError`.
+        """
+        runner = self.runner
+        last_event = event_id if scope == "everything" else 0
         row = runner.begin(runner.traces(user_id, names), scope=scope, last_event=last_event)
         self._callbacks[row.seq] = tell
         self._stop_serving(user_id)
@@ -207,7 +240,9 @@ class ErasureService:
         services = self._bot.services
         services.reply_service.stop_replies(to=user_id)
         services.dialogue_runner.stop_requested_by(user_id)
-        for channel_id in [key for key, message in services.unanswered.items() if message.author_id == user_id]:
+        for channel_id in [
+            key for key, message in services.unanswered.items() if message.author_id == user_id
+        ]:
             del services.unanswered[channel_id]
 
     async def _work(self) -> None:
@@ -217,7 +252,8 @@ class ErasureService:
         await self._run_unfinished()
 
     async def _until_asked(self) -> None:
-        # Not wait_for, which before Python 3.12 loses a cancellation that comes together with the event.
+        # Not wait_for, which before Python 3.12 loses a cancellation that comes together with the
+        # event.
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_INTERVAL_S):
                 await self._wake.wait()
@@ -249,7 +285,9 @@ class ErasureService:
 
     def _people_to_erase(self) -> list[int]:
         rows = self._bot.services.store.erasure_requests.unfinished()
-        return [int(user_id) for row in rows for user_id in PersonIdentifiers.of_json(row.traces).ids]
+        return [
+            int(user_id) for row in rows for user_id in PersonIdentifiers.of_json(row.traces).ids
+        ]
 
     async def _tell(self) -> None:
         """Report the ends of the requests made here, by whichever process they were carried out."""
@@ -269,7 +307,9 @@ class ErasureService:
             else:
                 runner = self.runner
                 last_event = discord.utils.time_snowflake(discord.utils.utcnow())
-                runner.begin(runner.traces(request.user_id, sure_names=request.names), last_event=last_event)
+                runner.begin(
+                    runner.traces(request.user_id, sure_names=request.names), last_event=last_event
+                )
                 self._stop_serving(request.user_id)
             file.unlink()
 
@@ -281,7 +321,9 @@ async def _clear_caches(bot: Bot) -> None:
 
 
 def leave_request(home: Path, request: OperatorErasureRequest) -> Path:
-    """Leave a request for the bot that runs on this home; it deletes the file on acceptance. Raises `OSError`."""
+    """Leave a request for the bot that runs on this home; it deletes the file on acceptance. Raises
+    `OSError`.
+    """
     folder = home / REQUESTS_FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     file = folder / f"{secrets.token_hex(8)}.json"
@@ -290,21 +332,25 @@ def leave_request(home: Path, request: OperatorErasureRequest) -> Path:
 
 
 async def replay_erasures(runner: ErasureRunner, *, files: bool) -> list[ErasureReceipt]:
-    """Erase everybody with a tombstone again from the store, up to its date; with `files`, from the home's files, too.
+    """Erase everybody with a tombstone again from the store, up to its date; with `files`, from the
+    home's files, too.
 
-    Messages of somebody who came back later stay: they have a later date. Files have no dates, so they are searched
-    only after a restore, for the ids and names of everybody with a tombstone.
+    Messages of somebody who came back later stay: they have a later date. Files have no dates, so
+    they are searched only after a restore, for the ids and names of everybody with a tombstone.
     """
     buried = consent_files.reconcile_tombstones(runner.home, runner.store)
     if not buried:
         return []
-    erasure, receipts = runner.store.erasure, []
+    erasure = runner.store.erasure
+    receipts = []
     ids: dict[str, str] = {}
     names: dict[str, str] = {}
     if files:
         key = HomeKey.of(runner.home).people()
         _, names = identify_in_texts(erasure.free_texts(), key, set(buried))
-        primary_files = HomeFiles(runner.home, IdentifierMatcher(PersonIdentifiers()), ()).primary_files()
+        primary_files = HomeFiles(
+            runner.home, IdentifierMatcher(PersonIdentifiers()), ()
+        ).primary_files()
         ids, more = await asyncio.to_thread(identify_in_files, primary_files, key, set(buried))
         names |= more
     for user_id in sorted(erasure.user_ids()):
@@ -314,7 +360,9 @@ async def replay_erasures(runner: ErasureRunner, *, files: bool) -> list[Erasure
             traces = runner.traces(user_id, sure_names=sorted(names.values()), until=at)
             receipts.append(await runner.run(runner.begin(traces, until=at)))
     if ids or names:
-        traces = PersonIdentifiers(ids=tuple(sorted(ids.values()))).with_confirmed_names(sorted(names.values()))
+        traces = PersonIdentifiers(ids=tuple(sorted(ids.values()))).with_confirmed_names(
+            sorted(names.values())
+        )
         receipts.append(await runner.run(runner.begin(traces, scope="files")))
     return receipts
 
@@ -331,9 +379,14 @@ async def resume_erasures(
     personas: frozenset[str],
     shards: ShardRange | None = None,
 ) -> None:
-    """Mirror consent, finish interrupted erasures, replay tombstones before the start. Raises `UnderstudyError`."""
-    consents, part = ConsentMirror(home, store, privacy.permission), split_range(shards)
-    runner = ErasureRunner(home, store, consents, time.time, None, personas, privacy.forget_in_sandbox, part)
+    """Mirror consent, finish interrupted erasures, replay tombstones before the start. Raises
+    `UnderstudyError`.
+    """
+    consents = ConsentMirror(home, store, privacy.permission)
+    part = split_range(shards)
+    runner = ErasureRunner(
+        home, store, consents, time.time, None, personas, privacy.forget_in_sandbox, part
+    )
     if part and not part.has_first:
         await runner.erase_own_share()
         runner.erase_buried()

@@ -23,7 +23,9 @@ from personas.home.job_folder import SHARED_FOLDERS
 DATABASES = (HOME_DATABASE, "sandbox.sqlite", "shards-", "shared.sqlite", "rate_limits.sqlite")
 """Beginnings of the names of databases in the home, which are erased row by row."""
 EXCLUDED_PATHS = ("keys", "consent.json", "exports.jsonl", "heldout", FETCHED_FOLDER)
-"""Paths that are not searched: they are rewritten from the store, list people by key only, or are a hub's."""
+"""Paths that are not searched: they are rewritten from the store, list people by key only, or are a
+hub's.
+"""
 DERIVED_PATHS = (
     "jobs/*",
     "runs/*",
@@ -38,7 +40,9 @@ PENDING_DELETION_PREFIX = ".forgotten-"
 
 
 def walk_home(home: Path, pattern: str) -> Iterator[Path]:
-    """Find paths below a home, also in its folders on a shared file system (setting SHARED), which are links."""
+    """Find paths below a home, also in its folders on a shared file system (setting SHARED), which
+    are links.
+    """
     yield from home.rglob(pattern)
     for folder in (home / name for name in SHARED_FOLDERS):
         if folder.is_symlink():
@@ -47,16 +51,22 @@ def walk_home(home: Path, pattern: str) -> Iterator[Path]:
 
 @dataclass
 class FileErasureResult:
-    """Paths in the home that an erasure deleted or redacted, with the person's name replaced in them."""
+    """Paths in the home that an erasure deleted or redacted, with the person's name replaced in
+    them.
+    """
 
     deleted: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)  # primary files that could not be redacted, and were deleted
+    lost: list[str] = field(
+        default_factory=list
+    )  # primary files that could not be redacted, and were deleted
 
 
 @dataclass(frozen=True)
 class HomeFiles:
-    """The files of a home, searched for one person. `busy` are files that the running bot has open."""
+    """The files of a home, searched for one person. `busy` are files that the running bot has
+    open.
+    """
 
     home: Path
     finder: IdentifierMatcher
@@ -66,20 +76,32 @@ class HomeFiles:
     def derived_paths(self) -> list[Path]:
         """List all derived files and folders, none within another."""
         found = {path for pattern in DERIVED_PATHS for path in self.home.glob(pattern)}
-        found |= {path.parent for path in walk_home(self.home, PEOPLE_FILE) if path.parent != self.home}
+        found |= {
+            path.parent for path in walk_home(self.home, PEOPLE_FILE) if path.parent != self.home
+        }
         return sorted(path for path in found if not any(parent in found for parent in path.parents))
 
     def contains_person(self, path: Path) -> bool:
-        """Return whether a file or folder contains the person, by its list of people, its names or its bytes."""
+        """Return whether a file or folder contains the person, by its list of people, its names or
+        its bytes.
+        """
         if path.is_dir() and contains_any_person(path, self.people):
             return True
         inside = path.rglob("*") if path.is_dir() else [path]
-        return any(self._in_file(file) for file in inside if file.is_file() and not file.is_symlink())
+        return any(
+            self._in_file(file) for file in inside if file.is_file() and not file.is_symlink()
+        )
 
     def erase(
-        self, withdrawn: Collection[Path] = (), contributed: Collection[Path] = (), *, derived_only: bool = False
+        self,
+        withdrawn: Collection[Path] = (),
+        contributed: Collection[Path] = (),
+        *,
+        derived_only: bool = False,
     ) -> FileErasureResult:
-        """Delete `withdrawn`, `contributed` and derived data, and redact everything else. Raises `OSError`."""
+        """Delete `withdrawn`, `contributed` and derived data, and redact everything else. Raises
+        `OSError`.
+        """
         done = FileErasureResult()
         for leftover in list(walk_home(self.home, f"{PENDING_DELETION_PREFIX}*")):
             _remove(leftover)
@@ -97,7 +119,9 @@ class HomeFiles:
         return done
 
     def _delete_lore_vectors(self, done: FileErasureResult) -> None:
-        """Delete the vectors of lore, which name nobody and are made again; the running bot updates its own."""
+        """Delete the vectors of lore, which name nobody and are made again; the running bot updates
+        its own.
+        """
         for path in sorted((self.home / "cache").glob("lore.sqlite*")):
             if path not in self.busy:
                 done.deleted.append(self._shown(path))
@@ -108,7 +132,11 @@ class HomeFiles:
             done.deleted.append(self._shown(package))
             delete_path(package)
         for review in list_review_files(self.home):  # they may be anywhere, and mention everybody
-            if review.is_file() and not review.is_relative_to(self.home) and self._in(review.name, review):
+            if (
+                review.is_file()
+                and not review.is_relative_to(self.home)
+                and self._in(review.name, review)
+            ):
                 done.deleted.append(self.finder.redacted(str(review)))
                 delete_path(review)
         derived = set(self.derived_paths())
@@ -127,7 +155,12 @@ class HomeFiles:
             top = path.relative_to(self.home).parts[0]
             is_database = top.startswith(DATABASES)
             is_excluded = is_database or top in EXCLUDED_PATHS or path.suffix in (".lock", ".part")
-            if path.is_file() and not path.is_symlink() and not is_excluded and path not in self.busy:
+            if (
+                path.is_file()
+                and not path.is_symlink()
+                and not is_excluded
+                and path not in self.busy
+            ):
                 yield path
 
     def _in_file(self, file: Path) -> bool:
@@ -137,15 +170,25 @@ class HomeFiles:
         return self.finder.in_text(name) or redaction.file_contains_person(file, self.finder)
 
     def _packages(self) -> list[Path]:
-        roots = {file for file in self.primary_files() if redaction.is_own_data_package_archive(file, self.finder)}
+        roots = {
+            file
+            for file in self.primary_files()
+            if redaction.is_own_data_package_archive(file, self.finder)
+        }
         for file in walk_home(self.home, DATA_PACKAGE_OWNER_FILE):
             if is_own_data_package([(file.name, file.read_bytes())], self.finder):
-                root = file.parent.parent if len(list(file.parent.parent.glob("*/*/messages.*"))) else file.parent
+                root = (
+                    file.parent.parent
+                    if len(list(file.parent.parent.glob("*/*/messages.*")))
+                    else file.parent
+                )
                 roots.add(file.parent if root == self.home else root)
         return sorted(root for root in roots if root != self.home)
 
     def _cut(self, file: Path, done: FileErasureResult, *, whole: bool = True) -> None:
-        """Redact a file; one that only mentions the person (not `whole`) is kept where that fails."""
+        """Redact a file; one that only mentions the person (not `whole`) is kept where that
+        fails.
+        """
         temporary = file.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
         with temporary.open("wb") as out:
             is_redacted = redaction.redact_file(file, out, self.finder)
@@ -181,7 +224,9 @@ class HomeFiles:
 
 
 def delete_path(path: Path) -> None:
-    """Delete a file or folder; renames it first, so that an interrupted deletion is found and completed."""
+    """Delete a file or folder; renames it first, so that an interrupted deletion is found and
+    completed.
+    """
     temporary = path.with_name(f"{PENDING_DELETION_PREFIX}{secrets.token_hex(4)}")
     with suppress(FileNotFoundError):
         path.rename(temporary)
@@ -197,7 +242,9 @@ def _remove(path: Path) -> None:
 
 
 def paths_listing_person(home: Path, people: Collection[str]) -> list[str]:
-    """List the data sets, job folders and adapters whose list of people contains somebody, by path from the home."""
+    """List the data sets, job folders and adapters whose list of people contains somebody, by path
+    from the home.
+    """
     found = []
     for path in sorted(walk_home(home, PEOPLE_FILE)):
         with suppress(MaterialError):  # a list that cannot be read identifies nobody
@@ -207,13 +254,17 @@ def paths_listing_person(home: Path, people: Collection[str]) -> list[str]:
 
 
 def discard_pending_job_folders(home: Path, store: Store) -> None:
-    """Delete the folders of all pending jobs, which are written again with the data then allowed. Raises `OSError`."""
+    """Delete the folders of all pending jobs, which are written again with the data then allowed.
+    Raises `OSError`.
+    """
     for job in _pending_jobs(store):
         delete_path(home / "jobs" / job.job_id)
 
 
 def discard_pending_history_folders(home: Path, store: Store) -> None:
-    """Delete the folders of pending jobs with chat history, after an edit or a deletion. Raises `OSError`."""
+    """Delete the folders of pending jobs with chat history, after an edit or a deletion. Raises
+    `OSError`.
+    """
     for job in _pending_jobs(store):
         if f'"dataset":"{HISTORY_DATASET}"' in job.request_json.replace(" ", ""):
             delete_path(home / "jobs" / job.job_id)

@@ -1,4 +1,6 @@
-"""Identifiers of a person (ids, names, texts, job names), and the matcher that finds and redacts them in text."""
+"""Identifiers of a person (ids, names, texts, job names), and the matcher that finds and redacts
+them in text.
+"""
 
 import json
 import re
@@ -18,13 +20,19 @@ GENERATED_JOB_NAME = re.compile(r".+-\d{4}-\d{6}|job-[0-9a-f]{10}", re.DOTALL)
 NAME_PLACEHOLDER = "someone"  # replaces a name
 TEXT_PLACEHOLDER = "[removed]"  # replaces a text
 MIN_ID_DIGITS = 15
-"""Minimum digits of a Discord id. Shorter numbers occur in every file, for instance as times in seconds."""
+"""Minimum digits of a Discord id. Shorter numbers occur in every file, for instance as times in
+seconds.
+"""
 MIN_NAME_CHARACTERS, MIN_SUBSTRING_NAME_CHARACTERS = 3, 8
-"""Shorter names are not searched; names of at least the second length are found within other words, too."""
+"""Shorter names are not searched; names of at least the second length are found within other words,
+too.
+"""
 MIN_INFLECTED_NAME_CHARACTERS = 5  # from this length on, a name is also found with endings
 MIN_SENTENCE_CHARACTERS = 20  # minimum length of a sentence that identifies its author
 COMMON_WORD_RARITY, ANY_WORD_RARITY = 0.2, 0.95
-"""Rarities (`personas.lore.semantic.rarity`) below which a name is a common English word, or a word at all."""
+"""Rarities (`personas.lore.semantic.rarity`) below which a name is a common English word, or a word
+at all.
+"""
 MIN_NAME_PART_RARITY = 0.4
 """A part of a name that is more common in English identifies nobody: "Castle" in "Wren Castle"."""
 COMMON_NAME_PARTS = frozenset(
@@ -60,7 +68,11 @@ UNSPACED_SCRIPT = re.compile(f"[{UNSEGMENTED_SCRIPTS}]")
 
 def job_name_replacements(names: Iterable[str], keyed: Callable[[str], str]) -> tuple[str, ...]:
     """Return `old=new` for each name that a member chose; deterministic."""
-    return tuple(f"{name}=job-{keyed(f'job:{name}')[:10]}" for name in names if not GENERATED_JOB_NAME.fullmatch(name))
+    return tuple(
+        f"{name}=job-{keyed(f'job:{name}')[:10]}"
+        for name in names
+        if not GENERATED_JOB_NAME.fullmatch(name)
+    )
 
 
 class JobNameReplacer:
@@ -71,7 +83,9 @@ class JobNameReplacer:
     def __init__(self, renamed: Iterable[str]) -> None:
         self._new = dict(pair.split("=", 1) for pair in renamed)
         alternatives = "|".join(map(re.escape, self._new))
-        pattern = rf'("(?:{"|".join(self.FIELDS)})"\s*:\s*"|\bdialogue/)({alternatives})(?![A-Za-z0-9_-])'
+        pattern = (
+            rf'("(?:{"|".join(self.FIELDS)})"\s*:\s*"|\bdialogue/)({alternatives})(?![A-Za-z0-9_-])'
+        )
         self._pattern = re.compile(pattern) if alternatives else None
 
     def __bool__(self) -> bool:
@@ -81,13 +95,19 @@ class JobNameReplacer:
         return bool(self._pattern and self._pattern.search(text))
 
     def replaced(self, text: str) -> str:
-        return self._pattern.sub(lambda found: found[1] + self._new[found[2]], text) if self._pattern else text
+        return (
+            self._pattern.sub(lambda found: found[1] + self._new[found[2]], text)
+            if self._pattern
+            else text
+        )
 
     def new(self, name: str) -> str:
         return self._new.get(name, name)
 
     def rename_files(self, home: Path) -> None:
-        """Rename dialogue adapters, and the job in job folders. May be repeated. Raises `OSError`."""
+        """Rename dialogue adapters, and the job in job folders. May be repeated. Raises
+        `OSError`.
+        """
         for old, new in self._new.items():
             folder = dialogue_adapter_folder(home, old)
             if folder.exists():
@@ -100,12 +120,15 @@ class JobNameReplacer:
 
 @dataclass(frozen=True)
 class PersonIdentifiers:
-    """The identifiers of a person. `names` are searched everywhere, `speaker_names` only as a speaker's name.
+    """The identifiers of a person. `names` are searched everywhere, `speaker_names` only as a
+    speaker's name.
 
-    `parts` are first and last words of names: they are replaced by "someone", and decide nothing else.
+    `parts` are first and last words of names: they are replaced by "someone", and decide nothing
+    else.
 
-    `answers` are the ids of replies to the person, `jobs` the names that they gave to jobs, as `old=new`
-    (`job_name_replacements`), `lore` the lore files that they contributed, by path from the home.
+    `answers` are the ids of replies to the person, `jobs` the names that they gave to jobs, as
+    `old=new` (`job_name_replacements`), `lore` the lore files that they contributed, by path from
+    the home.
     """
 
     ids: tuple[str, ...] = ()
@@ -129,7 +152,9 @@ class PersonIdentifiers:
         """Add names, except those that others use (`barred`)."""
         taken = {name.casefold() for name in barred} | RESERVED_NAMES
         new = (name.strip() for name in names)
-        every = dict.fromkeys([*self.speaker_names, *(name for name in new if name and name.casefold() not in taken)])
+        every = dict.fromkeys(
+            [*self.speaker_names, *(name for name in new if name and name.casefold() not in taken)]
+        )
         distinctive = tuple(name for name in every if name in self.names or is_distinctive(name))
         return replace(self, names=distinctive, speaker_names=tuple(every))
 
@@ -137,7 +162,9 @@ class PersonIdentifiers:
         """Add the parts of names, except words of names that others use."""
         taken = {word.casefold() for word in others_words} | RESERVED_NAMES | COMMON_NAME_PARTS
         words = [name.split() for name in self.speaker_names]
-        ends = dict.fromkeys(word for parts in words if len(parts) > 1 for word in (parts[0], parts[-1]))
+        ends = dict.fromkeys(
+            word for parts in words if len(parts) > 1 for word in (parts[0], parts[-1])
+        )
         new = (word for word in ends if word.casefold() not in taken and _is_distinctive_part(word))
         return replace(self, parts=tuple(new))
 
@@ -149,14 +176,22 @@ class PersonIdentifiers:
         long = (name.strip() for name in names if len(name.strip()) >= MIN_NAME_CHARACTERS)
         new = [name for name in long if name.casefold() not in RESERVED_NAMES]
         every = dict.fromkeys([*self.names, *(name for name in new if not name.isdecimal())])
-        return replace(self, names=tuple(every), speaker_names=tuple(dict.fromkeys([*self.speaker_names, *new])))
+        return replace(
+            self,
+            names=tuple(every),
+            speaker_names=tuple(dict.fromkeys([*self.speaker_names, *new])),
+        )
 
 
 def is_distinctive(name: str) -> bool:
     """Return whether a name identifies a person wherever it occurs."""
-    if len(name) < MIN_NAME_CHARACTERS or name.isdecimal():  # digits are somebody's or something's id
+    if (
+        len(name) < MIN_NAME_CHARACTERS or name.isdecimal()
+    ):  # digits are somebody's or something's id
         return False
-    return not _is_word(name) or (name[0].isupper() and rarity(name.casefold()) >= COMMON_WORD_RARITY)
+    return not _is_word(name) or (
+        name[0].isupper() and rarity(name.casefold()) >= COMMON_WORD_RARITY
+    )
 
 
 def _is_distinctive_part(word: str) -> bool:
@@ -179,13 +214,21 @@ class IdentifierMatcher:
     def __init__(self, traces: PersonIdentifiers) -> None:
         self.traces = traces
         self.jobs = JobNameReplacer(traces.jobs)
-        self._speakers = {value.casefold() for value in (*traces.ids, *traces.names, *traces.speaker_names)}
-        patterns = [rf"(?<!\d){re.escape(one)}(?!\d)" for one in traces.ids if len(one) >= MIN_ID_DIGITS]
+        self._speakers = {
+            value.casefold() for value in (*traces.ids, *traces.names, *traces.speaker_names)
+        }
+        patterns = [
+            rf"(?<!\d){re.escape(one)}(?!\d)" for one in traces.ids if len(one) >= MIN_ID_DIGITS
+        ]
         patterns += [_pattern(name) for name in sorted(traces.names, key=len, reverse=True)]
         self._identity = re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
         parts = [re.escape(part) for part in sorted(traces.parts, key=len, reverse=True)]
         # With another capital behind it, it is somebody else's name, or a street's.
-        self._parts = re.compile(rf"(?<![^\W_])(?:{'|'.join(parts)})(?![^\W_])(?! +[A-Z][a-z])") if parts else None
+        self._parts = (
+            re.compile(rf"(?<![^\W_])(?:{'|'.join(parts)})(?![^\W_])(?! +[A-Z][a-z])")
+            if parts
+            else None
+        )
         in_bytes = list(self._byte_patterns())
         self._in_bytes = re.compile(b"|".join(in_bytes), re.IGNORECASE) if in_bytes else None
         self._phrases: dict[str, list[str]] = {}
@@ -205,11 +248,15 @@ class IdentifierMatcher:
         return named or next(self._spans(text), None) is not None
 
     def touches(self, text: str) -> bool:
-        """Return whether `redacted` changes a text: it contains the person or a part of their name."""
+        """Return whether `redacted` changes a text: it contains the person or a part of their
+        name.
+        """
         return bool(self._parts and self._parts.search(text)) or self.in_text(text)
 
     def in_bytes(self, data: bytes) -> bool:
-        """Return whether bytes contain the person. In data that is not UTF-8, only ids and longer names count."""
+        """Return whether bytes contain the person. In data that is not UTF-8, only ids and longer
+        names count.
+        """
         try:
             text = data.decode()
         except UnicodeDecodeError:
@@ -223,7 +270,8 @@ class IdentifierMatcher:
 
     def redacted_whole(self, text: str) -> str:
         text = self.jobs.replaced(text)
-        pieces, end = [], 0
+        pieces = []
+        end = 0
         for start, stop in sorted(self._spans(text)):
             if start >= end:
                 pieces += [text[end:start], TEXT_PLACEHOLDER]
@@ -234,7 +282,9 @@ class IdentifierMatcher:
     def _spans(self, text: str) -> Iterator[tuple[int, int]]:
         if self._phrases:
             for word in WORD_START.finditer(text):
-                for phrase in self._phrases.get(text[word.start() : word.start() + PHRASE_PREFIX_CHARACTERS], ()):
+                for phrase in self._phrases.get(
+                    text[word.start() : word.start() + PHRASE_PREFIX_CHARACTERS], ()
+                ):
                     if text.startswith(phrase, word.start()):
                         yield word.start(), word.start() + len(phrase)
         for phrase in self._unspaced_phrases:
@@ -246,8 +296,13 @@ class IdentifierMatcher:
     def _byte_patterns(self) -> Iterator[bytes]:
         ids = (one.encode() for one in self.traces.ids if len(one) >= MIN_ID_DIGITS)
         yield from (rb"(?<!\d)" + re.escape(one) + rb"(?!\d)" for one in ids)
-        # Without ends: in bytes nothing tells letters from the rest, and what was made can be made anew.
-        yield from (re.escape(name.encode()) for name in self.traces.names if len(name) >= MIN_BINARY_NAME_CHARACTERS)
+        # Without ends: in bytes nothing tells letters from the rest, and what was made can be made
+        # anew.
+        yield from (
+            re.escape(name.encode())
+            for name in self.traces.names
+            if len(name) >= MIN_BINARY_NAME_CHARACTERS
+        )
 
 
 def _pattern(name: str) -> str:
@@ -262,11 +317,15 @@ def _pattern(name: str) -> str:
     if _is_word(name):
         return rf"(?<![^\W_]){alternatives}(?![^\W_])"
     before = "" if len(name) >= MIN_SUBSTRING_NAME_CHARACTERS else r"(?<![^\W_])"
-    return f"{before}{alternatives}" + (r"[^\W\d_]*" if len(name) >= MIN_INFLECTED_NAME_CHARACTERS else r"(?![^\W_])")
+    return f"{before}{alternatives}" + (
+        r"[^\W\d_]*" if len(name) >= MIN_INFLECTED_NAME_CHARACTERS else r"(?![^\W_])"
+    )
 
 
 def _phrases(texts: Iterable[str]) -> Iterator[str]:
-    """Return the sentences that are long enough to identify their author, as written in texts and in JSON."""
+    """Return the sentences that are long enough to identify their author, as written in texts and
+    in JSON.
+    """
     seen: set[str] = set()
     for text in texts:
         for piece in (text, *(match.group() for match in SENTENCE.finditer(text))):
@@ -276,7 +335,11 @@ def _phrases(texts: Iterable[str]) -> Iterator[str]:
                 UNSPACED_SCRIPT.match(phrase) and 2 * len(phrase) >= MIN_SENTENCE_CHARACTERS
             ):
                 continue
-            for form in (phrase, json.dumps(phrase, ensure_ascii=False)[1:-1], json.dumps(phrase)[1:-1]):
+            for form in (
+                phrase,
+                json.dumps(phrase, ensure_ascii=False)[1:-1],
+                json.dumps(phrase)[1:-1],
+            ):
                 if form not in seen:
                     seen.add(form)
                     yield form

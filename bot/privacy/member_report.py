@@ -48,7 +48,10 @@ class MemberReport:
     def words(self, language: Language, operator: str) -> str:
         """Return the report for the member, in plain words."""
         stored = [*self._kept_words(language), *self._training_words(language)]
-        lines = [translate(language, "show_title"), *(stored or [translate(language, "show_nothing")])]
+        lines = [
+            translate(language, "show_title"),
+            *(stored or [translate(language, "show_nothing")]),
+        ]
         lines += [self._consent_words(language), *self._forgotten_words(language, operator)]
         return "\n".join([*lines, translate(language, "show_end", operator=operator)])
 
@@ -57,7 +60,8 @@ class MemberReport:
         return ", ".join(dict.fromkeys(_describe_path(path, language) for path in self.trained()))
 
     def _kept_words(self, language: Language) -> list[str]:
-        counts, lines = self.store.erasure.counts(self.user_id), []
+        counts = self.store.erasure.counts(self.user_id)
+        lines = []
         since = self.store.erasure.since(self.user_id)
         if since is not None:
             values = {"count": counts["messages"], "since": int(since), "days": self.days}
@@ -113,7 +117,8 @@ class MemberReport:
             "lore_and_cards": self._given_files(),
             "in_training_material_of": paths_listing_person(self.runner.home, people),
             "in_files_that_left": [
-                {"at": one.at, "what": one.what} for one in find_exports_containing(self.runner.home, people)
+                {"at": one.at, "what": one.what}
+                for one in find_exports_containing(self.runner.home, people)
             ],
             "forgotten_before": [one.asked_at for one in self.erasures()],
         }
@@ -126,7 +131,13 @@ class MemberReport:
         for gift in self.store.people.contributions_of(self.user_id):
             file = self.runner.home / "lore" / str(gift.guild_id) / gift.persona_id / gift.what
             if gift.what != CARD_CONTRIBUTION and file.is_file():
-                found.append({"persona": gift.persona_id, "file": gift.what, "text": file.read_text(encoding="utf-8")})
+                found.append(
+                    {
+                        "persona": gift.persona_id,
+                        "file": gift.what,
+                        "text": file.read_text(encoding="utf-8"),
+                    }
+                )
         return found
 
 
@@ -145,31 +156,43 @@ def count_rows(reports: Sequence[MemberReport]) -> Counter[str]:
     """Count the rows about a member by table, in all databases of the home."""
     first, *others = (report.store.erasure.counts(report.user_id) for report in reports)
     for counts in others:
-        first.update({table: count for table, count in counts.items() if table not in COPIED_CONTENT})
+        first.update(
+            {table: count for table, count in counts.items() if table not in COPIED_CONTENT}
+        )
     return first
 
 
 def format_receipt(receipt: ErasureReceipt, language: Language, operator: str) -> str:
-    rows = {name: receipt.rows.get(name, 0) for name in ("messages", "replies", "votes", "memories", "mentions")}
+    rows = {
+        name: receipt.rows.get(name, 0)
+        for name in ("messages", "replies", "votes", "memories", "mentions")
+    }
     everything = receipt.scope == "everything"
     lines = [translate(language, "receipt_title" if everything else "receipt_trainings")]
     if everything:
         lines.append(translate(language, "receipt_rows", **rows))
     deleted = len(receipt.deleted) + len(receipt.lost)
     lines.append(translate(language, "receipt_files", deleted=deleted, cut=len(receipt.cut)))
-    withdrawn = [translate(language, "adapter", name=one.persona_id, version=one.version) for one in receipt.withdrawn]
+    withdrawn = [
+        translate(language, "adapter", name=one.persona_id, version=one.version)
+        for one in receipt.withdrawn
+    ]
     withdrawn += [translate(language, "dialogue", name=one.persona_id) for one in receipt.dialogues]
     if withdrawn:
         lines.append(translate(language, "receipt_withdrawn", what=", ".join(withdrawn)))
     if receipt.exports:
-        lines.append(translate(language, "receipt_exports", count=len(receipt.exports), operator=operator))
+        lines.append(
+            translate(language, "receipt_exports", count=len(receipt.exports), operator=operator)
+        )
     if receipt.resumed:
         lines.append(translate(language, "receipt_resumed"))
     return "\n".join(lines)
 
 
 def _describe_path(path: str, language: Language) -> str:
-    """Describe a folder of the home for a member, without anything about the machine or other guilds."""
+    """Describe a folder of the home for a member, without anything about the machine or other
+    guilds.
+    """
     parts = Path(path).parts
     if parts[:2] == ("models", "persona_adapters") and len(parts) > 3:
         return translate(language, "adapter", name=parts[2], version=parts[3])

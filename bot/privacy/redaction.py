@@ -1,4 +1,6 @@
-"""Redacts a person from one file: removes their records, and replaces their name where others mention it."""
+"""Redacts a person from one file: removes their records, and replaces their name where others
+mention it.
+"""
 
 import csv
 import gzip
@@ -23,13 +25,19 @@ SPEAKER_KEYS = frozenset(
 REMOVED_RECORD = object()
 LOG_LINE = re.compile(r"^[\[(\d]|^[^\s:>|][^:>|]{0,60}[:>|] ")
 """The start of a message in a plain-text log: a time, or a name and a colon."""
-DATED_LINE = re.compile(r"^[\[(]?\d[\d/.\-: ,+年月日\u202f]{3,40}(?:T[\d:.+]+Z?)?(?:[apAP]\.?[mM]\.?)?[\])]?\s*(?:- )?")
+DATED_LINE = re.compile(
+    r"^[\[(]?\d[\d/.\-: ,+年月日\u202f]{3,40}(?:T[\d:.+]+Z?)?(?:[apAP]\.?[mM]\.?)?[\])]?\s*(?:- )?"
+)
 ARCHIVE_SUFFIXES = (".zip", ".charx")
 TABLE_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 PROSE_SUFFIXES = (".md", ".markdown", ".toml")
-MENTION_SUFFIXES = frozenset((".json", ".txt", ".log", *JSON_LINES_SUFFIXES, *TABLE_DELIMITERS, *PROSE_SUFFIXES))
-DATA_PACKAGE_OWNER_FILE = "user.json"  # the file of a Discord data package that identifies its owner
+MENTION_SUFFIXES = frozenset(
+    (".json", ".txt", ".log", *JSON_LINES_SUFFIXES, *TABLE_DELIMITERS, *PROSE_SUFFIXES)
+)
+DATA_PACKAGE_OWNER_FILE = (
+    "user.json"  # the file of a Discord data package that identifies its owner
+)
 MAX_UNPACKED_BYTES = 2**30
 BLOCK_CHARACTERS = 2**20
 
@@ -77,7 +85,9 @@ def _suffix(file: PurePath) -> str:
 
 
 def redact(name: str, data: bytes, finder: IdentifierMatcher) -> bytes | None:
-    """Return a file's redacted contents; None where nothing can, or should, be kept. `name` gives the format."""
+    """Return a file's redacted contents; None where nothing can, or should, be kept. `name` gives
+    the format.
+    """
     suffix = PurePath(name).suffix.casefold()
     try:
         if suffix == ".gz":
@@ -91,7 +101,9 @@ def redact(name: str, data: bytes, finder: IdentifierMatcher) -> bytes | None:
 
 
 def mentions_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
-    """Return whether a text file contains a part of the person's name; archives are not unpacked for that."""
+    """Return whether a text file contains a part of the person's name; archives are not unpacked
+    for that.
+    """
     if PurePath(name).suffix.casefold() not in MENTION_SUFFIXES:
         return False
     try:
@@ -101,7 +113,9 @@ def mentions_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
 
 
 def contains_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
-    """Return whether a file contains the person, also within an archive; an unreadable one is searched as bytes."""
+    """Return whether a file contains the person, also within an archive; an unreadable one is
+    searched as bytes.
+    """
     suffix = PurePath(name).suffix.casefold()
     if suffix == ".gz":
         try:
@@ -118,10 +132,14 @@ def contains_person(name: str, data: bytes, finder: IdentifierMatcher) -> bool:
 
 def is_own_data_package_archive(file: Path, finder: IdentifierMatcher) -> bool:
     """Return whether a file is the person's own Discord data package, zipped."""
-    return _suffix(file) in ARCHIVE_SUFFIXES and is_own_data_package(archive_members(file.read_bytes()), finder)
+    return _suffix(file) in ARCHIVE_SUFFIXES and is_own_data_package(
+        archive_members(file.read_bytes()), finder
+    )
 
 
-def is_own_data_package(members: Iterable[tuple[str, bytes | None]], finder: IdentifierMatcher) -> bool:
+def is_own_data_package(
+    members: Iterable[tuple[str, bytes | None]], finder: IdentifierMatcher
+) -> bool:
     for name, data in members:
         if PurePath(name).name == DATA_PACKAGE_OWNER_FILE and data is not None:
             with suppress(ValueError):
@@ -150,7 +168,9 @@ def _json(text: str, finder: IdentifierMatcher) -> str | None:
     if kept is REMOVED_RECORD:
         return None
     indent = 2 if re.match(r"[\[{]\s*\n", text) else None
-    return json.dumps(kept, ensure_ascii=False, indent=indent) + ("\n" if text.endswith("\n") else "")
+    return json.dumps(kept, ensure_ascii=False, indent=indent) + (
+        "\n" if text.endswith("\n") else ""
+    )
 
 
 def _lines(text: str, finder: IdentifierMatcher) -> str:
@@ -182,7 +202,11 @@ def redact_json(node: Any, finder: IdentifierMatcher) -> Any:
         return [kept for item in node if (kept := redact_json(item, finder)) is not REMOVED_RECORD]
     if isinstance(node, str):
         return finder.redacted(node)
-    return 0 if isinstance(node, int) and not isinstance(node, bool) and finder.is_theirs(node) else node
+    return (
+        0
+        if isinstance(node, int) and not isinstance(node, bool) and finder.is_theirs(node)
+        else node
+    )
 
 
 def _field(key: str, value: Any, finder: IdentifierMatcher) -> Any:
@@ -206,7 +230,11 @@ def _table(text: str, delimiter: str, finder: IdentifierMatcher) -> str:
     if not rows:
         return text
     author_columns = [at for at, title in enumerate(rows[0]) if _is_speaker_column(title)]
-    kept = [row for row in rows if not any(at < len(row) and finder.is_theirs(row[at]) for at in author_columns)]
+    kept = [
+        row
+        for row in rows
+        if not any(at < len(row) and finder.is_theirs(row[at]) for at in author_columns)
+    ]
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n" if "\r\n" in text else "\n")
     writer.writerows([finder.redacted(cell) for cell in row] for row in kept)
@@ -214,14 +242,18 @@ def _table(text: str, delimiter: str, finder: IdentifierMatcher) -> str:
 
 
 def _is_speaker_column(title: str) -> bool:
-    return title.strip().lstrip("\ufeff").casefold().replace(" ", "_").replace("-", "_") in SPEAKER_KEYS
+    return (
+        title.strip().lstrip("\ufeff").casefold().replace(" ", "_").replace("-", "_")
+        in SPEAKER_KEYS
+    )
 
 
 def _plain_text(text: str, finder: IdentifierMatcher) -> str | None:
     """Redact text line by line; in a chat log, the person's messages go with all their lines."""
     if "\0" in text:
         return None
-    kept, is_theirs = [], False
+    kept = []
+    is_theirs = False
     for line in text.split("\n"):
         if LOG_LINE.match(line) or not line.strip():
             is_theirs = _is_speaker(line, finder)
@@ -253,7 +285,9 @@ def _archive(data: bytes, finder: IdentifierMatcher) -> bytes | None:
 
 
 def archive_members(data: bytes) -> Iterator[tuple[str, bytes | None]]:
-    """Return the files of an archive; None for one that cannot be read. Damage anywhere makes all of it unreadable."""
+    """Return the files of an archive; None for one that cannot be read. Damage anywhere makes all
+    of it unreadable.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             remaining_bytes = MAX_UNPACKED_BYTES

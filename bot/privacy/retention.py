@@ -1,4 +1,6 @@
-"""Deletes expired data: conversations, review files, and everything of guilds that removed the bot."""
+"""Deletes expired data: conversations, review files, and everything of guilds that removed the
+bot.
+"""
 
 import asyncio
 import json
@@ -41,13 +43,24 @@ RETRY_DELAY_S = 60.0  # delay before a failed task is tried again
 DELETE_BATCH_ROWS = 500  # rows deleted in one transaction: the event loop waits so long
 FOLDERS_OF_PROGRAMS = ("jobs", "models", "runs")
 """Folders of the home into which people put nothing themselves."""
-EXPIRING_PARTS = (MATERIAL_FOLDER, DATASET_FOLDER, CHECKPOINTS_FOLDER, ADAPTER_FOLDER, HOLDOUT_FILE, NEW_HOLDOUT_FILE)
-"""Parts of a job folder that are needed only to run, resume or evaluate the job; an adapter is installed elsewhere."""
+EXPIRING_PARTS = (
+    MATERIAL_FOLDER,
+    DATASET_FOLDER,
+    CHECKPOINTS_FOLDER,
+    ADAPTER_FOLDER,
+    HOLDOUT_FILE,
+    NEW_HOLDOUT_FILE,
+)
+"""Parts of a job folder that are needed only to run, resume or evaluate the job; an adapter is
+installed elsewhere.
+"""
 
 
 @dataclass(frozen=True)
 class GuildDeletion:
-    """All data of a guild. Files are deleted first: the rows name them, so that a crash leaves none behind."""
+    """All data of a guild. Files are deleted first: the rows name them, so that a crash leaves none
+    behind.
+    """
 
     store: Store
     guild_id: int
@@ -60,10 +73,16 @@ class GuildDeletion:
         assert guild_id
         jobs = store.jobs.of_guild(guild_id, limit=-1)
         personas = guild_persona_ids(home, jobs, guild_id)
-        return cls(store, guild_id, tuple(personas), tuple(_guild_files(home, store, jobs, personas, guild_id)))
+        return cls(
+            store,
+            guild_id,
+            tuple(personas),
+            tuple(_guild_files(home, store, jobs, personas, guild_id)),
+        )
 
     def withdraw(self, at: float) -> None:
-        """Withdraw the guild's versions of shared personas, but for those that others may use, and copies of its jobs.
+        """Withdraw the guild's versions of shared personas, but for those that others may use, and
+        copies of its jobs.
 
         Those trained on its messages are withdrawn from others, too.
         """
@@ -85,7 +104,9 @@ class GuildDeletion:
 
 
 def delete_guild(home: Path, store: Store, guild_id: int, at: float) -> None:
-    """Delete all data of a guild; repeating it after a crash completes it. Raises `OSError`, `StoreError`."""
+    """Delete all data of a guild; repeating it after a crash completes it. Raises `OSError`,
+    `StoreError`.
+    """
     deletion = GuildDeletion.of(home, store, guild_id)
     deletion.withdraw(at)
     deletion.delete_files()
@@ -103,7 +124,9 @@ def guild_persona_ids(home: Path, jobs: Iterable[TrainingJob], guild_id: int) ->
 
 def find_guilds_on_disk(home: Path) -> set[int]:
     """Return the guilds that have cards or lore in the home."""
-    roots = (root / kind for root in (home, home / REVISIONS_FOLDER) for kind in ("personas", "lore"))
+    roots = (
+        root / kind for root in (home, home / REVISIONS_FOLDER) for kind in ("personas", "lore")
+    )
     names = {path.name for root in roots for path in root.glob("*/")}
     return {int(name) for name in names if name.isdecimal()} - {0}
 
@@ -142,7 +165,9 @@ def _goes_with_guild(store: Store, job: TrainingJob) -> bool:
 
 
 def _is_from_history(job: TrainingJob) -> bool:
-    """Return whether a job was trained on its guild's messages; a job with an invalid row never ran."""
+    """Return whether a job was trained on its guild's messages; a job with an invalid row never
+    ran.
+    """
     try:
         return job.request.dataset == HISTORY_DATASET
     except RequestError:
@@ -151,7 +176,9 @@ def _is_from_history(job: TrainingJob) -> bool:
 
 @dataclass(frozen=True)
 class RetentionPeriods:
-    """Days for which conversations are kept, the data of guilds that removed the bot, and the data of ended jobs."""
+    """Days for which conversations are kept, the data of guilds that removed the bot, and the data
+    of ended jobs.
+    """
 
     history_days: int
     guild_days: int
@@ -166,9 +193,13 @@ class Retention:
     """Deletes expired data. For the event loop's thread."""
 
     def __init__(self, services: Services, clock: Clock, limits: RetentionPeriods) -> None:
-        self._services, self._clock, self._limits = services, clock, limits
+        self._services = services
+        self._clock = clock
+        self._limits = limits
         self._wake = asyncio.Event()
-        self.worker = BackgroundTask("retention", self._work, self._until_due, clock, retry_delay_s=RETRY_DELAY_S)
+        self.worker = BackgroundTask(
+            "retention", self._work, self._until_due, clock, retry_delay_s=RETRY_DELAY_S
+        )
         self._client: Bot | None = None
         self._failures: list[str] = []
 
@@ -188,8 +219,14 @@ class Retention:
         await self.worker.stop()
 
     async def _on_removed(self, guild: discord.Guild) -> None:
-        """Record that a guild removed the bot, or was deleted. (An unavailable guild triggers another event.)"""
-        log.warning("The bot is no longer in %s; its data are deleted in %d days", guild.id, self._limits.guild_days)
+        """Record that a guild removed the bot, or was deleted. (An unavailable guild triggers
+        another event.)
+        """
+        log.warning(
+            "The bot is no longer in %s; its data are deleted in %d days",
+            guild.id,
+            self._limits.guild_days,
+        )
         self._services.store.guilds.record_left(guild.id, self._clock.now())
         if not self._limits.guild_days:
             self._wake.set()
@@ -211,7 +248,9 @@ class Retention:
             self._services.store.guilds.record_left(guild_id, self._clock.now())
 
     def _record_present(self, guild_ids: set[int]) -> None:
-        assert self._client is not None and self._client.application_id is not None  # it has logged in
+        assert (
+            self._client is not None and self._client.application_id is not None
+        )  # it has logged in
         self._services.store.guilds.record_present(guild_ids, self._client.application_id)
 
     async def _work(self) -> None:
@@ -220,7 +259,10 @@ class Retention:
             raise RetentionError(" ".join(self._failures))
 
     async def _until_due(self) -> None:
-        waits = {asyncio.ensure_future(self._clock.sleep(CHECK_INTERVAL_S)), asyncio.ensure_future(self._wake.wait())}
+        waits = {
+            asyncio.ensure_future(self._clock.sleep(CHECK_INTERVAL_S)),
+            asyncio.ensure_future(self._wake.wait()),
+        }
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -258,7 +300,9 @@ class Retention:
             with self._logged(f"the job folder {folder.name}"):
                 await self._delete_job_folder(folder, cutoff)
                 await self._shrink_job_folder(folder, now - self._limits.job_days * DAY_S)
-        for request in sorted([*home.glob(f"runs/*/{REQUEST_FILE}"), *home.glob(f"runs/*/sweep/*/{REQUEST_FILE}")]):
+        for request in sorted(
+            [*home.glob(f"runs/*/{REQUEST_FILE}"), *home.glob(f"runs/*/sweep/*/{REQUEST_FILE}")]
+        ):
             with self._logged(f"the run {request.parent.name}"):
                 await asyncio.to_thread(_empty_if_from_discord, request.parent, cutoff)
         with self._logged("review files"):
@@ -284,10 +328,14 @@ class Retention:
         services = self._services
         for job in services.store.jobs.of_guild(guild_id, limit=-1):
             if job.state in ("queued", "running"):
-                services.queue.cancel(job.job_id)  # fails while its trainer still writes, and is tried again
+                services.queue.cancel(
+                    job.job_id
+                )  # fails while its trainer still writes, and is tried again
         services.personas.remove_guild(guild_id)
         for folder in (services.home / "lore" / str(guild_id)).glob("*/"):
-            await asyncio.to_thread(services.request_builder.lore.replace, guild_owner(guild_id, folder.name), ())
+            await asyncio.to_thread(
+                services.request_builder.lore.replace, guild_owner(guild_id, folder.name), ()
+            )
         deletion = GuildDeletion.of(services.home, services.store, guild_id)
         deletion.withdraw(now)
         await asyncio.to_thread(deletion.delete_files)
@@ -297,18 +345,26 @@ class Retention:
         log.warning("All data of the guild %d have been deleted.", guild_id)
 
     async def _delete_job_folder(self, folder: Path, before: float) -> None:
-        """Delete the folder of a job that ended long ago if it has Discord data; job and adapter stay."""
+        """Delete the folder of a job that ended long ago if it has Discord data; job and adapter
+        stay.
+        """
         job = self._services.store.jobs.get(folder.name)
         if job is None or (job.finished_at is not None and job.finished_at < before):
             await asyncio.to_thread(_delete_if_from_discord, folder, None if job else before)
 
     async def _shrink_job_folder(self, folder: Path, before: float) -> None:
-        """Delete the data of a job that ended long ago, unless its version is live; its curves and log stay."""
+        """Delete the data of a job that ended long ago, unless its version is live; its curves and
+        log stay.
+        """
         store = self._services.store
         job = store.jobs.get(folder.name)
         if job is None or job.finished_at is None or job.finished_at >= before:
             return
-        if job.state == "done" and job.persona and job.version in store.versions.live_anywhere(job.persona):
+        if (
+            job.state == "done"
+            and job.persona
+            and job.version in store.versions.live_anywhere(job.persona)
+        ):
             return  # new versions of other personas are compared with it
         if job.can_resume:
             advice = f"Start a new one: its data were deleted after {self._limits.job_days} days."
@@ -334,7 +390,9 @@ def _delete_path(path: Path) -> None:
 
 
 async def _in_steps(step: Callable[[], object]) -> None:
-    """Repeat a step while it returns that there is more to do; the event loop goes on in between."""
+    """Repeat a step while it returns that there is more to do; the event loop goes on in
+    between.
+    """
     has_more = True
     while has_more:
         has_more = bool(step())
@@ -342,13 +400,19 @@ async def _in_steps(step: Callable[[], object]) -> None:
 
 
 def _delete_if_from_discord(folder: Path, touched_before: float | None) -> None:
-    """Delete a job folder with Discord data; `touched_before` limits this for folders of unknown jobs."""
-    if (touched_before is None or folder.stat().st_mtime < touched_before) and _has_discord_data(folder):
+    """Delete a job folder with Discord data; `touched_before` limits this for folders of unknown
+    jobs.
+    """
+    if (touched_before is None or folder.stat().st_mtime < touched_before) and _has_discord_data(
+        folder
+    ):
         shutil.rmtree(folder)
 
 
 def _empty_if_from_discord(run: Path, touched_before: float) -> None:
-    """Delete the training data of a run that the operator started; its adapter exists nowhere else and stays."""
+    """Delete the training data of a run that the operator started; its adapter exists nowhere else
+    and stays.
+    """
     if run.stat().st_mtime < touched_before and _has_discord_data(run):
         for name in (MATERIAL_FOLDER, DATASET_FOLDER, "checkpoints"):
             if (run / name).exists():
@@ -356,7 +420,9 @@ def _empty_if_from_discord(run: Path, touched_before: float) -> None:
 
 
 def _has_discord_data(job_folder: Path) -> bool:
-    """Return whether a job's data came through Discord's API; assumed of a folder that cannot be read."""
+    """Return whether a job's data came through Discord's API; assumed of a folder that cannot be
+    read.
+    """
     try:
         materials = json.loads((job_folder / REQUEST_FILE).read_bytes())["materials"]
         return any(material["right"] == DISCORD_API for material in materials)

@@ -1,4 +1,6 @@
-"""Members' consent, contributions, memories and tombstones; their erasure from all tables, and the requests for it."""
+"""Members' consent, contributions, memories and tombstones; their erasure from all tables, and the
+requests for it.
+"""
 
 import json
 from collections import Counter
@@ -13,9 +15,8 @@ CARD_CONTRIBUTION = "card"
 REPLIES_TO_MEMBER_SQL = """select event_id from replies left join messages on messages.seq = trigger_seq
     where (asked_by = :user or messages.author_id = :user) and created_at <= :until"""
 """The replies to a person, which may quote them."""
-DIRECT_CHANNELS_SQL = (
-    "select distinct channel_id from messages where guild_id = 0 and author_id = :user and at <= :until"
-)
+DIRECT_CHANNELS_SQL = """select distinct channel_id from messages
+    where guild_id = 0 and author_id = :user and at <= :until"""
 """The person's direct-message channels, in which only they and personas write."""
 DELETE_STATEMENTS = {
     # It does not tell whose votes it counts. It is written again from those that stay.
@@ -78,7 +79,9 @@ ROWS_AT_A_TIME = 200
 
 @dataclass(frozen=True)
 class ConsentDecision:
-    """A member's last decision about training, its time (seconds since 1970), and the language of the question."""
+    """A member's last decision about training, its time (seconds since 1970), and the language of
+    the question.
+    """
 
     user_id: int
     opted_in: bool
@@ -114,13 +117,17 @@ class MemberRecords(Table):
         return set(self._db.column(int, "select user_id from consents where opted_in = 1"))
 
     @contextmanager
-    def contributing(self, contribution: Contribution, content: Callable[[], object]) -> Iterator[None]:
-        """Record a contribution, then let the block store the file; afterwards it is the file's only one.
+    def contributing(
+        self, contribution: Contribution, content: Callable[[], object]
+    ) -> Iterator[None]:
+        """Record a contribution, then let the block store the file; afterwards it is the file's
+        only one.
 
-        If the process ends in the block, the file has its old and its new contributor: erasing either deletes it. An
-        error that leaves `content` as it was takes the new one back.
+        If the process ends in the block, the file has its old and its new contributor: erasing
+        either deletes it. An error that leaves `content` as it was takes the new one back.
         """
-        key, before = (contribution.guild_id, contribution.persona_id, contribution.what), content()
+        key = (contribution.guild_id, contribution.persona_id, contribution.what)
+        before = content()
         earlier = self._contributions(*key)
         self._db.insert("gifts", vars(contribution), replace=True)
         try:
@@ -133,7 +140,9 @@ class MemberRecords(Table):
 
     def add_contribution(self, contribution: Contribution) -> None:
         """Store a member as the only contributor of a file."""
-        self._replace((contribution.guild_id, contribution.persona_id, contribution.what), [contribution])
+        self._replace(
+            (contribution.guild_id, contribution.persona_id, contribution.what), [contribution]
+        )
 
     def _replace(self, key: tuple[int, str, str], contributions: Iterable[Contribution]) -> None:
         with self._db.atomic():
@@ -156,7 +165,9 @@ class MemberRecords(Table):
 
     def contributions_of(self, user_id: int) -> list[Contribution]:
         """List a member's contributions, oldest first."""
-        return self._db.all(Contribution, "select * from gifts where user_id = :user order by at", user=user_id)
+        return self._db.all(
+            Contribution, "select * from gifts where user_id = :user order by at", user=user_id
+        )
 
     def contributor(self, guild_id: int, persona_id: str, what: str) -> int | None:
         """Return who contributed a lore file or card; None where nobody is recorded."""
@@ -176,10 +187,11 @@ class MemberRecords(Table):
 
 @dataclass(frozen=True)
 class Memory:
-    """A text that a member asked a persona to keep in a guild (0: direct messages), at a time in seconds since 1970.
+    """A text that a member asked a persona to keep in a guild (0: direct messages), at a time in
+    seconds since 1970.
 
-    `by_persona`: the persona said it to them. `message_id` is the message that it is a copy of, None once it is not;
-    `channel_id` is that message's channel.
+    `by_persona`: the persona said it to them. `message_id` is the message that it is a copy of,
+    None once it is not; `channel_id` is that message's channel.
     """
 
     guild_id: int
@@ -198,10 +210,14 @@ class Memories(Table):
 
     def add(self, memory: Memory) -> int:
         """Store a memory and return its number."""
-        return self._db.insert("memories", {name: value for name, value in vars(memory).items() if name != "seq"})
+        return self._db.insert(
+            "memories", {name: value for name, value in vars(memory).items() if name != "seq"}
+        )
 
     def get(self, seq: int, user_id: int) -> Memory | None:
-        """Return the memory of a member with this number; None where there is none, or it is another member's."""
+        """Return the memory of a member with this number; None where there is none, or it is
+        another member's.
+        """
         sql = "select * from memories where seq = :seq and user_id = :user"
         return self._db.one(_memory, sql, seq=seq, user=user_id)
 
@@ -219,7 +235,9 @@ class Memories(Table):
         return {row["seq"]: row["vectors"] for row in rows}
 
     def store_vectors(self, encoder: str, vectors: Mapping[tuple[int, str], bytes]) -> None:
-        """Store vectors of memories by `seq` and text, but for memories that were forgotten or edited meanwhile."""
+        """Store vectors of memories by `seq` and text, but for memories that were forgotten or
+        edited meanwhile.
+        """
         self._store_vectors(vectors, encoder, "memory_vectors", of="memories")
 
     def edit(self, seq: int, text: str) -> None:
@@ -229,7 +247,9 @@ class Memories(Table):
 
     def edit_copies(self, message_id: int, text: str) -> None:
         """Replace the text of memories of a message that was edited."""
-        self._db.write("update memories set text = :text where message_id = :id", id=message_id, text=text)
+        self._db.write(
+            "update memories set text = :text where message_id = :id", id=message_id, text=text
+        )
 
     def forget_copies(self, message_id: int) -> None:
         """Delete the memories of a message."""
@@ -264,8 +284,12 @@ class Erasure(Table):
         return set(self._db.column(str, sql, user=user_id))
 
     def texts(self, user_id: int) -> list[str]:
-        """Return the stored texts that a member has written, taught, or asked a persona to remember."""
-        texts = self._db.column(str, "select text from messages where author_id = :user order by seq", user=user_id)
+        """Return the stored texts that a member has written, taught, or asked a persona to
+        remember.
+        """
+        texts = self._db.column(
+            str, "select text from messages where author_id = :user order by seq", user=user_id
+        )
         sql = "select text from quoted_messages where author_id = :user and text is not null order by at"
         texts += self._db.column(str, sql, user=user_id)
         sql = "select prompt, reply, instead_of from taught where user_id = :user order by seq"
@@ -276,7 +300,9 @@ class Erasure(Table):
 
     def answers(self, user_id: int) -> list[int]:
         """Return the ids of the Discord messages that are replies to a member."""
-        sql = f"select message_id as id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})"
+        sql = (
+            f"select message_id as id from reply_parts where event_id in ({REPLIES_TO_MEMBER_SQL})"
+        )
         return self._db.column(int, sql, user=user_id, until=MAX_TIMESTAMP_S)
 
     def job_names(self, user_id: int) -> list[str]:
@@ -344,7 +370,9 @@ class Erasure(Table):
         return set(self._db.column(int, " union ".join(each))) - {0}
 
     def first_seen(self, user_id: int) -> float | None:
-        """Return the time of a member's first message, vote, contribution or decision; None where there is none."""
+        """Return the time of a member's first message, vote, contribution or decision; None where
+        there is none.
+        """
         sql = """select min(at) as at from (select at from messages where author_id = :user
             union all select at from quoted_messages where author_id = :user
             union all select at from votes where user_id = :user union all select at from gifts where user_id = :user
@@ -358,7 +386,12 @@ class Erasure(Table):
         """Yield all texts that may name somebody."""
         for table, columns in FREE_TEXT_COLUMNS.items():
             for rows in self._rows(table, columns, MAX_TIMESTAMP_S):
-                yield from (str(row[column]) for row in rows for column in columns if row[column] is not None)
+                yield from (
+                    str(row[column])
+                    for row in rows
+                    for column in columns
+                    if row[column] is not None
+                )
 
     def since(self, user_id: int) -> float | None:
         """Return the time of a member's oldest stored message."""
@@ -367,23 +400,33 @@ class Erasure(Table):
         return self._db.value(float, sql, user=user_id)
 
     def date_back(self, after: float, to: float) -> None:
-        """Date rows from after a time to another one: the clock was ahead when they were stored, and was set back."""
+        """Date rows from after a time to another one: the clock was ahead when they were stored,
+        and was set back.
+        """
         with self._db.atomic(shared=True):
             for table, column in TIME_COLUMNS.items():
-                self._db.write(f"update {table} set {column} = :to where {column} > :after", after=after, to=to)
+                self._db.write(
+                    f"update {table} set {column} = :to where {column} > :after", after=after, to=to
+                )
 
     def erase(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Counter[str]:
-        """Erase a member in one transaction; `redacted` removes them from texts. Returns the number of rows by kind."""
+        """Erase a member in one transaction; `redacted` removes them from texts. Returns the number
+        of rows by kind.
+        """
         with self._db.atomic(shared=True):
             done = self._delete(user_id, until)
             for rows in self._rows_by_table(until):
                 done["mentions"] += self._redact(*rows, redacted)
         return done
 
-    def erase_in_steps(self, user_id: int, until: float, redacted: Callable[[str], str]) -> Iterator[Counter[str]]:
-        """Erase a member like `erase`, in short transactions: their rows first, then what is said about them.
+    def erase_in_steps(
+        self, user_id: int, until: float, redacted: Callable[[str], str]
+    ) -> Iterator[Counter[str]]:
+        """Erase a member like `erase`, in short transactions: their rows first, then what is said
+        about them.
 
-        Others may use the store between two steps. One that is killed has to be repeated with the same `redacted`.
+        Others may use the store between two steps. One that is killed has to be repeated with the
+        same `redacted`.
         """
         with self._db.atomic(shared=True):
             done = self._delete(user_id, until)
@@ -395,21 +438,32 @@ class Erasure(Table):
 
     def _delete(self, user_id: int, until: float) -> Counter[str]:
         values = {"user": user_id, "until": until}
-        done = Counter({name: self._db.write(sql, **values) for name, sql in DELETE_STATEMENTS.items()})
+        done = Counter(
+            {name: self._db.write(sql, **values) for name, sql in DELETE_STATEMENTS.items()}
+        )
         for sql in ANONYMISE_STATEMENTS.values():
             self._db.write(sql, user=user_id)
-        self._db.write("update replies set asked_by = 0 where asked_by = :user and created_at <= :until", **values)
+        self._db.write(
+            "update replies set asked_by = 0 where asked_by = :user and created_at <= :until",
+            **values,
+        )
         return done
 
-    def _redact(self, table: str, columns: tuple[str, ...], rows: list[Row], redacted: Callable[[str], str]) -> int:
+    def _redact(
+        self, table: str, columns: tuple[str, ...], rows: list[Row], redacted: Callable[[str], str]
+    ) -> int:
         changed = 0
         for row in rows:
             new = {column: redacted(row[column]) for column in columns if row[column] is not None}
             if any(new[column] != row[column] for column in new):
                 sets = ", ".join(f"{column} = :{column}" for column in new)
                 values = {**new, "row": row["row"]}
-                if not self._db.write(f"update or ignore {table} set {sets} where rowid = :row", **values):
-                    self._db.write(f"delete from {table} where rowid = :row", **values)  # such a row exists already
+                if not self._db.write(
+                    f"update or ignore {table} set {sets} where rowid = :row", **values
+                ):
+                    self._db.write(
+                        f"delete from {table} where rowid = :row", **values
+                    )  # such a row exists already
                 changed += 1
         return changed
 
@@ -419,7 +473,9 @@ class Erasure(Table):
                 yield table, columns, rows
 
     def _rows(self, table: str, columns: tuple[str, ...], until: float) -> Iterator[list[Row]]:
-        """Yield a table's rows, of messages those up to a time, some at a time; `row` is the rowid."""
+        """Yield a table's rows, of messages those up to a time, some at a time; `row` is the
+        rowid.
+        """
         before = "and at <= :until" if table in ("messages", "quoted_messages") else ""
         sql = f"""select rowid as row, {", ".join(columns)} from {table} where rowid > :last {before}
             order by rowid limit {ROWS_AT_A_TIME}"""
@@ -431,10 +487,11 @@ class Erasure(Table):
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """One erasure request. `person` is keyed (`personas.home.pseudonyms.keyed_person`), `asked_at` a Unix time.
+    """One erasure request. `person` is keyed (`personas.home.pseudonyms.keyed_person`), `asked_at`
+    a Unix time.
 
-    `step` is the next step, empty when all are done. `traces` (JSON) identifies the person and is emptied by a later
-    step; `receipt` (JSON) names nobody and stays.
+    `step` is the next step, empty when all are done. `traces` (JSON) identifies the person and is
+    emptied by a later step; `receipt` (JSON) names nobody and stays.
     """
 
     seq: int
@@ -450,14 +507,24 @@ class ErasureRequests(Table):
 
     def begin(self, person: str, at: float, step: str, traces: str, receipt: str) -> ErasureRequest:
         """Store a request: from here on it survives the end of this process."""
-        row: Row = {"person": person, "asked_at": at, "step": step, "traces": traces, "receipt": receipt}
+        row: Row = {
+            "person": person,
+            "asked_at": at,
+            "step": step,
+            "traces": traces,
+            "receipt": receipt,
+        }
         return ErasureRequest(seq=self._db.insert("forgettings", row), **row)
 
-    def advance(self, seq: int, step: str, receipt: str, traces: str | None = None) -> ErasureRequest:
+    def advance(
+        self, seq: int, step: str, receipt: str, traces: str | None = None
+    ) -> ErasureRequest:
         """Store the next step, and new `traces` where given."""
         sql = """update forgettings set step = :step, receipt = :receipt, traces = coalesce(:traces, traces)
             where seq = :seq returning *"""
-        request = self._db.one(ErasureRequest, sql, seq=seq, step=step, receipt=receipt, traces=traces)
+        request = self._db.one(
+            ErasureRequest, sql, seq=seq, step=step, receipt=receipt, traces=traces
+        )
         assert request is not None  # rows are never deleted
         return request
 
@@ -466,18 +533,26 @@ class ErasureRequests(Table):
         return self._db.one(ErasureRequest, "select * from forgettings where seq = :seq", seq=seq)
 
     def acknowledge(self, seq: int, shards: Iterable[int]) -> None:
-        """Store that these shards have deleted the person's data of their guilds. For a store of shards only."""
+        """Store that these shards have deleted the person's data of their guilds. For a store of
+        shards only.
+        """
         with self._db.atomic(shared=True):
             for shard in shards:
                 self._db.insert("forgetting_acks", {"forgetting": seq, "shard": shard}, ignore=True)
 
     def acknowledged(self, seq: int) -> set[int]:
         """Return the shards that have deleted the person's data. For a store of shards only."""
-        return set(self._db.column(int, "select shard from forgetting_acks where forgetting = :seq", seq=seq))
+        return set(
+            self._db.column(
+                int, "select shard from forgetting_acks where forgetting = :seq", seq=seq
+            )
+        )
 
     def unfinished(self) -> list[ErasureRequest]:
         """List the requests with a step left, oldest first."""
-        return self._db.all(ErasureRequest, "select * from forgettings where step != '' order by seq")
+        return self._db.all(
+            ErasureRequest, "select * from forgettings where step != '' order by seq"
+        )
 
     def last_event(self, person: str) -> int:
         """Return the id of the last event that an erasure of a person reaches, 0 for others."""

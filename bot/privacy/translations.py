@@ -53,8 +53,14 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "• **Training: no.** Nothing you write here is used for training.",
         "vi": "• **Huấn luyện: không.** Những gì bạn viết ở đây không huấn luyện gì cả.",
     },
-    "show_forgotten": {"en": "I forgot you on <t:{at}:D>: {what}", "vi": "Tôi đã quên bạn ngày <t:{at}:D>: {what}"},
-    "show_forgetting": {"en": "You are being forgotten right now.", "vi": "Bạn đang được quên ngay lúc này."},
+    "show_forgotten": {
+        "en": "I forgot you on <t:{at}:D>: {what}",
+        "vi": "Tôi đã quên bạn ngày <t:{at}:D>: {what}",
+    },
+    "show_forgetting": {
+        "en": "You are being forgotten right now.",
+        "vi": "Bạn đang được quên ngay lúc này.",
+    },
     "show_end": {
         "en": "All of it is stored on one machine, run by the operator: {operator}. `/privacy export` sends it to "
         "you as a file, `/privacy forget` deletes it.",
@@ -65,7 +71,10 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "A language model at {hosts} writes the replies: what it answers, and what came before, is sent there.",
         "vi": "Mô hình ngôn ngữ tại {hosts} viết câu trả lời: tin nhắn của bạn và những tin trước đó được gửi đến đó.",
     },
-    "operator_unknown": {"en": "ask a moderator of this server", "vi": "hãy hỏi người điều hành máy chủ này"},
+    "operator_unknown": {
+        "en": "ask a moderator of this server",
+        "vi": "hãy hỏi người điều hành máy chủ này",
+    },
     "operator_sandbox": {"en": "you, on this machine", "vi": "chính bạn, trên máy này"},
     "opt_in_ask": {
         "en": "**May personas be trained on your messages?** If you agree, the messages you write to personas here "
@@ -152,7 +161,10 @@ TEXTS: dict[str, dict[Language, str]] = {
         "nếu không báo được, `/privacy show` sẽ cho bạn biết.",
     },
     "forget_already": {"en": "You are already being forgotten.", "vi": "Bạn đang được quên rồi."},
-    "receipt_title": {"en": "**Done: you have been forgotten.**", "vi": "**Xong: bạn đã được quên.**"},
+    "receipt_title": {
+        "en": "**Done: you have been forgotten.**",
+        "vi": "**Xong: bạn đã được quên.**",
+    },
     "receipt_trainings": {
         "en": "**Done: everything trained on your messages is withdrawn.**",
         "vi": "**Xong: những gì được huấn luyện bằng dữ liệu của bạn đã được thu hồi.**",
@@ -186,9 +198,18 @@ TEXTS: dict[str, dict[Language, str]] = {
     "lore": {"en": "lore “{what}” for {persona}", "vi": "tư liệu “{what}” cho {persona}"},
     "card": {"en": "the card of {persona}", "vi": "thẻ nhân vật của {persona}"},
     "jobs": {"en": "training jobs requested ({count})", "vi": "{count} lần yêu cầu huấn luyện"},
-    "promotions": {"en": "versions promoted ({count})", "vi": "{count} phiên bản được đưa vào dùng"},
-    "rollouts": {"en": "rollouts started or ended ({count})", "vi": "{count} phiên bản được đưa ra dùng thử"},
-    "channels": {"en": "channels given a persona ({count})", "vi": "{count} kênh được gán nhân vật"},
+    "promotions": {
+        "en": "versions promoted ({count})",
+        "vi": "{count} phiên bản được đưa vào dùng",
+    },
+    "rollouts": {
+        "en": "rollouts started or ended ({count})",
+        "vi": "{count} phiên bản được đưa ra dùng thử",
+    },
+    "channels": {
+        "en": "channels given a persona ({count})",
+        "vi": "{count} kênh được gán nhân vật",
+    },
     "mutes": {"en": "mutes ({count})", "vi": "{count} lần tắt tiếng"},
     "announced": {
         "en": "-# {version} of {name} has been withdrawn: someone whose messages were in its training data asked to be "
@@ -241,4 +262,8 @@ class CommandTranslator(discord.app_commands.Translator):
         locale: discord.Locale,
         context: discord.app_commands.TranslationContextTypes,
     ) -> str | None:
-        return COMMAND_DESCRIPTIONS.get(string.message) if locale is discord.Locale.vietnamese else None
+        return (
+            COMMAND_DESCRIPTIONS.get(string.message)
+            if locale is discord.Locale.vietnamese
+            else None
+        )

@@ -1,4 +1,6 @@
-"""`/finetune start|preview|status|cancel|resume|promote|rollback|remove|promotion`: moderators train a persona."""
+"""`/finetune start|preview|status|cancel|resume|promote|rollback|remove|promotion`: moderators
+train a persona.
+"""
 
 import asyncio
 import time
@@ -73,7 +75,9 @@ class FinetuneCog(commands.Cog):
 
     async def cog_load(self) -> None:
         self.bot.services.queue.subscribe(self._messages.follow)
-        for job in self.bot.services.store.jobs.in_state("queued"):  # their place in the queue changes with the others'
+        for job in self.bot.services.store.jobs.in_state(
+            "queued"
+        ):  # their place in the queue changes with the others'
             self._messages.follow(job)
         self.bot.services.background.append(self._unannounced)
         self._unannounced.start()
@@ -98,7 +102,9 @@ class FinetuneCog(commands.Cog):
 def _usable_versions(interaction: Interaction, persona: Persona) -> list[str]:
     """The versions of a persona that the server may use, newest first."""
     versions = interaction.client.services.store.versions
-    return [it.version for it in reversed(versions.installed(persona.id, interaction.guild_id or 0))]
+    return [
+        it.version for it in reversed(versions.installed(persona.id, interaction.guild_id or 0))
+    ]
 
 
 def _suggested_parents(interaction: Interaction) -> list[str]:
@@ -128,7 +134,9 @@ def _job_labels(jobs: list[TrainingJob]) -> dict[str, str]:
 
 
 def _promotable_versions(interaction: Interaction) -> list[str]:
-    """Suggest the persona's versions, newest first, and the dialogue adapters, that the server may use."""
+    """Suggest the persona's versions, newest first, and the dialogue adapters, that the server may
+    use.
+    """
     services = interaction.client.services
     versions = _usable_versions(interaction, persona_option(interaction))
     dialogues = services.catalogue.dialogue_adapters(interaction.guild_id or 0)
@@ -147,16 +155,25 @@ def _suggested_dialogues(interaction: Interaction) -> dict[str, str]:
 
 DatasetOption = app_commands.Transform[str, SuggestionTransformer(_suggested_datasets)]
 GeneralOption = app_commands.Transform[str, SuggestionTransformer(_suggested_dialogues)]
-RecipeOption = app_commands.Transform[str, SuggestionTransformer(lambda it: it.client.services.catalogue.recipes())]
+RecipeOption = app_commands.Transform[
+    str, SuggestionTransformer(lambda it: it.client.services.catalogue.recipes())
+]
 ShareOption = Range[float, 0.0, 1.0]
 ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
 PromotableOption = app_commands.Transform[str, SuggestionTransformer(_promotable_versions)]
-OpenJobOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_open_jobs(it)))]
-ResumableJobOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_resumable_jobs(it)))]
-OwnVersionOption = app_commands.Transform[str, SuggestionTransformer(lambda it: _job_labels(_jobs_of_versions(it)))]
+OpenJobOption = app_commands.Transform[
+    str, SuggestionTransformer(lambda it: _job_labels(_open_jobs(it)))
+]
+ResumableJobOption = app_commands.Transform[
+    str, SuggestionTransformer(lambda it: _job_labels(_resumable_jobs(it)))
+]
+OwnVersionOption = app_commands.Transform[
+    str, SuggestionTransformer(lambda it: _job_labels(_jobs_of_versions(it)))
+]
 
 
-# ------------------------------------------------------------------------------------------ training
+# ------------------------------------------------------------------------------------------
+# training
 
 
 @FINETUNE.command(description="Train a persona; it keeps answering meanwhile.")
@@ -181,14 +198,16 @@ async def start(
     start_from: ParentOption | None = None,
     lore_pairs: ShareOption | None = None,
 ) -> None:
-    channel, services = interaction.channel, interaction.client.services
+    channel = interaction.channel
+    services = interaction.client.services
     if not isinstance(channel, GuildChannel):
         raise RefusedError("Progress is shown in text channels and threads.", "Try it there.")
     await defer(interaction, ephemeral=True)
     persona_id = None if task_type == "dialogue" else (persona or channel_persona(interaction)).id
     request = _parse_request(
         interaction,
-        job_name=job_name or f"{persona_id or task_type}-{time.strftime('%m%d-%H%M%S', time.gmtime())}",
+        job_name=job_name
+        or f"{persona_id or task_type}-{time.strftime('%m%d-%H%M%S', time.gmtime())}",
         task_type=task_type,
         persona=persona_id,
         dataset=dataset,
@@ -196,16 +215,23 @@ async def start(
         general=general,
         start_from=start_from,
         lore_pairs=lore_pairs,
-        hyperparameters=_parse_hyperparameters(settings or "", num_train_epochs=epochs, learning_rate=learning_rate),
+        hyperparameters=_parse_hyperparameters(
+            settings or "", num_train_epochs=epochs, learning_rate=learning_rate
+        ),
     )
     try:
         job = services.queue.enqueue(
-            request, guild_id=channel.guild.id, channel_id=channel.id, requested_by=interaction.user.id
+            request,
+            guild_id=channel.guild.id,
+            channel_id=channel.id,
+            requested_by=interaction.user.id,
         )
     except DatasetNotFetchedError as missing:
         return await offer_fetch(interaction, missing)
     notes = [redact_paths(note, services.home) for note in services.training_notes(request)]
-    await respond(interaction, "\n".join([f"Queued as `{job.job_id}`. Its progress is below.", *notes]))
+    await respond(
+        interaction, "\n".join([f"Queued as `{job.job_id}`. Its progress is below.", *notes])
+    )
 
 
 @FINETUNE.command(description="Preview a training run: its samples, and how long it takes.")
@@ -221,7 +247,8 @@ async def preview(
     lore_pairs: ShareOption | None = None,
 ) -> None:
     await defer(interaction, ephemeral=True)
-    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
     request = _parse_request(
         interaction,
         job_name="preview",
@@ -244,8 +271,12 @@ async def preview(
 
 
 def _parse_request(interaction: Interaction, **body: Any) -> TrainingRequest:
-    """Build a request from a command's options; those left out (None) take their defaults. Raises `RequestError`."""
-    return interaction.client.services.request_checks.parse({key: it for key, it in body.items() if it is not None})
+    """Build a request from a command's options; those left out (None) take their defaults. Raises
+    `RequestError`.
+    """
+    return interaction.client.services.request_checks.parse(
+        {key: it for key, it in body.items() if it is not None}
+    )
 
 
 def _parse_hyperparameters(text: str, **named: float | None) -> dict[str, Any]:
@@ -253,7 +284,10 @@ def _parse_hyperparameters(text: str, **named: float | None) -> dict[str, Any]:
     written = parse_settings_line(text).model_dump(exclude_none=True)
     own = {name: value for name, value in named.items() if value is not None}
     if twice := sorted(written.keys() & own.keys()):
-        raise RequestError(f"{', '.join(twice)} is set twice: in `settings`, and by itself.", "Leave one of them out.")
+        raise RequestError(
+            f"{', '.join(twice)} is set twice: in `settings`, and by itself.",
+            "Leave one of them out.",
+        )
     return {**written, **own}
 
 
@@ -264,19 +298,27 @@ def _parse_hyperparameters(text: str, **named: float | None) -> dict[str, Any]:
 async def status(interaction: Interaction) -> None:
     services = interaction.client.services
     jobs = services.store.jobs.of_guild(interaction.guild_id or 0, limit=5)
-    await respond(interaction, "\n\n".join(current_job_text(services, job) for job in jobs) or "No jobs yet.")
+    await respond(
+        interaction, "\n\n".join(current_job_text(services, job) for job in jobs) or "No jobs yet."
+    )
 
 
 @FINETUNE.command(description="Cancel a queued or running job. Live versions stay as they are.")
 @app_commands.describe(job="The job, or whose (the latest unfinished one if left out)")
 async def cancel(interaction: Interaction, job: OpenJobOption | None = None) -> None:
-    await cancel_job(interaction, _select_job(_open_jobs(interaction), job, "job that is queued or running").job_id)
+    await cancel_job(
+        interaction,
+        _select_job(_open_jobs(interaction), job, "job that is queued or running").job_id,
+    )
 
 
 @FINETUNE.command(description="Resume a failed training once its cause is fixed.")
 @app_commands.describe(job="The job, or whose (the latest that can be resumed if left out)")
 async def resume(interaction: Interaction, job: ResumableJobOption | None = None) -> None:
-    await resume_job(interaction, _select_job(_resumable_jobs(interaction), job, "job that can be resumed").job_id)
+    await resume_job(
+        interaction,
+        _select_job(_resumable_jobs(interaction), job, "job that can be resumed").job_id,
+    )
 
 
 def _select_job(jobs: list[TrainingJob], wanted: str | None, what: str) -> TrainingJob:
@@ -290,7 +332,8 @@ def _select_job(jobs: list[TrainingJob], wanted: str | None, what: str) -> Train
     raise RequestError(f"There is no such {what}.", f"There are: {known}.")
 
 
-# ------------------------------------------------------------------------------------------ live versions
+# ------------------------------------------------------------------------------------------ live
+# versions
 
 
 @FINETUNE.command(description="Make a trained version live from the next reply on.")
@@ -299,7 +342,9 @@ def _select_job(jobs: list[TrainingJob], wanted: str | None, what: str) -> Train
     version="Which version (the newest if left out); dialogue/NAME puts this dialogue adapter under the persona's card",
 )
 async def promote(
-    interaction: Interaction, persona: PersonaOption | None = None, version: PromotableOption | None = None
+    interaction: Interaction,
+    persona: PersonaOption | None = None,
+    version: PromotableOption | None = None,
 ) -> None:
     await defer(interaction, ephemeral=True)
     persona = persona or channel_persona(interaction)
@@ -307,7 +352,9 @@ async def promote(
         version = await install_named_dialogue(interaction, persona, version)
     installed = _usable_versions(interaction, persona)
     if not (version or installed):
-        raise RequestError(f"{persona.name} has no trained version yet.", "Train one with `/finetune start`.")
+        raise RequestError(
+            f"{persona.name} has no trained version yet.", "Train one with `/finetune start`."
+        )
     await promote_or_confirm(interaction, persona, version or installed[0])
 
 
@@ -319,7 +366,9 @@ async def rollback(interaction: Interaction, persona: PersonaOption | None = Non
     await respond(interaction, reply, ephemeral=False)
 
 
-@FINETUNE.command(description="Delete a version that this server has imported or trained, to make room.")
+@FINETUNE.command(
+    description="Delete a version that this server has imported or trained, to make room."
+)
 @app_commands.describe(version="Which version; one that is live or on trial stays")
 async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
     job = _select_job(_jobs_of_versions(interaction), version, "version of this server")
@@ -331,7 +380,8 @@ async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
 class RemoveVersionButton(PersistentButton, template=r"remove-version:(?P<job_id>[\w.-]+)"):
     """Deletes the version of a job."""
 
-    label, moderators_only = "Delete", True
+    label = "Delete"
+    moderators_only = True
     style = discord.ButtonStyle.danger
     job_id: str
 
@@ -339,13 +389,20 @@ class RemoveVersionButton(PersistentButton, template=r"remove-version:(?P<job_id
         await defer(interaction)
         job = _select_job(_jobs_of_versions(interaction), self.job_id, "version of this server")
         await interaction.client.services.versions.remove(job)
-        await edit_response(interaction, content=f"{job.version} of `{job.name}` is deleted.", view=None)
+        await edit_response(
+            interaction, content=f"{job.version} of `{job.name}` is deleted.", view=None
+        )
 
 
-@FINETUNE.command(description="Choose whether a measurably better version goes live automatically in this server.")
+@FINETUNE.command(
+    description="Choose whether a measurably better version goes live automatically in this server."
+)
 @app_commands.describe(way="ask (the default) or automatic; left out, the current choice is shown")
-async def promotion(interaction: Interaction, way: Literal["ask", "automatic"] | None = None) -> None:
-    guilds, guild_id = interaction.client.services.store.guilds, interaction.guild_id or 0
+async def promotion(
+    interaction: Interaction, way: Literal["ask", "automatic"] | None = None
+) -> None:
+    guilds = interaction.client.services.store.guilds
+    guild_id = interaction.guild_id or 0
     if way:
         guilds.set_auto_promotion(guild_id, way == "automatic")
     await respond(interaction, PROMOTION_TEXTS[guilds.is_auto_promotion_enabled(guild_id)])

@@ -40,7 +40,9 @@ log = logging.getLogger(__name__)
 EDIT_INTERVAL_S = 1.5
 UNREACHABLE_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError, StoreError)
 SCORE_CARD_PICTURE = Path("report") / "scorecard.png"
-AUTOMATIC_PROMOTION_TEXT = "Promoted automatically, as this server has chosen. **Roll back** undoes it."
+AUTOMATIC_PROMOTION_TEXT = (
+    "Promoted automatically, as this server has chosen. **Roll back** undoes it."
+)
 MAX_REFRESHED_RESULTS = 5
 """Number of latest results of a persona that are updated when its live version changes."""
 
@@ -57,12 +59,16 @@ class ProgressMessages:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, job: TrainingJob) -> None:
-        """Show a changed job, unless a task does so already, or another process serves its server."""
+        """Show a changed job, unless a task does so already, or another process serves its
+        server.
+        """
         if not self._bot.serves(job.guild_id):
             return
         task = self._tasks.get(job.job_id)
         if task is None or task.done():
-            self._tasks[job.job_id] = asyncio.create_task(self._follow(job.job_id), name=f"progress of {job.job_id}")
+            self._tasks[job.job_id] = asyncio.create_task(
+                self._follow(job.job_id), name=f"progress of {job.job_id}"
+            )
 
     def follow_unannounced(self) -> None:
         """Post the results that a crash or a failed request has left unposted."""
@@ -74,9 +80,17 @@ class ProgressMessages:
             task.cancel()
 
     async def refresh(self, guild_id: int, persona_id: str) -> None:
-        """Update the latest results of a persona, and their buttons, after its live version has changed."""
-        jobs = [job for job in self._bot.services.store.jobs.of_guild(guild_id) if job.persona == persona_id]
-        for job in [job for job in jobs if job.state == "done" and job.announced][:MAX_REFRESHED_RESULTS]:
+        """Update the latest results of a persona, and their buttons, after its live version has
+        changed.
+        """
+        jobs = [
+            job
+            for job in self._bot.services.store.jobs.of_guild(guild_id)
+            if job.persona == persona_id
+        ]
+        for job in [job for job in jobs if job.state == "done" and job.announced][
+            :MAX_REFRESHED_RESULTS
+        ]:
             with suppress(*UNREACHABLE_ERRORS):  # or deleted: the stored versions are what counts
                 await self._edit(job, job_result_text(job, self._live(job)))
 
@@ -91,7 +105,9 @@ class ProgressMessages:
             self._tasks.pop(job_id, None)
 
     async def _show(self, job_id: str) -> None:
-        """Edit the job's message, at most every 1.5 s, until the job has ended; then post its result."""
+        """Edit the job's message, at most every 1.5 s, until the job has ended; then post its
+        result.
+        """
         store = self._bot.services.store
         await self._bot.wait_until_ready()
         shown = error_text = ""
@@ -100,19 +116,24 @@ class ProgressMessages:
             if text != shown:
                 try:
                     await self._write(job, text)
-                    shown, error_text = text, ""
+                    shown = text
+                    error_text = ""
                 except discord.Forbidden:  # the job goes on where the bot may not write
                     shown = text
                 except UNREACHABLE_ERRORS as error:  # it is tried again
                     if str(error) != error_text:
-                        log.warning("the progress of the job %s could not be shown: %s", job_id, error)
+                        log.warning(
+                            "the progress of the job %s could not be shown: %s", job_id, error
+                        )
                     error_text = str(error)
             await asyncio.sleep(EDIT_INTERVAL_S)
         if job and job.is_announceable:
             await self._announce(job)
 
     async def _announce(self, job: TrainingJob) -> None:
-        """Post the result once it is decided who promotes it; a failed request is repeated later."""
+        """Post the result once it is decided who promotes it; a failed request is repeated
+        later.
+        """
         try:
             await self._post_result(job, current_job_text(self._bot.services, job))
         except (discord.Forbidden, discord.NotFound) as error:
@@ -140,17 +161,28 @@ class ProgressMessages:
         if channel := self._channel(job):
             with suppress(discord.NotFound):
                 ended = f"{job_title(job, 'Training ended')}. The result is below."
-                await channel.get_partial_message(job.progress_message_id).edit(content=ended, view=None)
+                await channel.get_partial_message(job.progress_message_id).edit(
+                    content=ended, view=None
+                )
 
     async def _send(self, job: TrainingJob, text: str, nonce: str = "") -> None:
-        """Send a message. Discord ignores a nonce that comes again, as after a crash before the id was stored."""
-        nonce = nonce or hashlib.sha256(f"{job.job_id} {job.finished_at or job.queued_at}".encode()).hexdigest()[:16]
+        """Send a message. Discord ignores a nonce that comes again, as after a crash before the id
+        was stored.
+        """
+        nonce = (
+            nonce
+            or hashlib.sha256(
+                f"{job.job_id} {job.finished_at or job.queued_at}".encode()
+            ).hexdigest()[:16]
+        )
         if channel := self._channel(job):
             view = job_buttons(job, self._live(job)) or discord.utils.MISSING
             may_attach = channel.permissions_for(channel.guild.me).attach_files
             picture = (_score_card_file(job) if may_attach else None) or discord.utils.MISSING
             sent = await channel.send(text, view=view, file=picture, nonce=nonce)
-            self._bot.services.store.jobs.set_progress_message(job.job_id, sent.id, announced=job.has_ended)
+            self._bot.services.store.jobs.set_progress_message(
+                job.job_id, sent.id, announced=job.has_ended
+            )
 
     async def _edit(self, job: TrainingJob, text: str) -> None:
         if (channel := self._channel(job)) and job.progress_message_id:
@@ -158,7 +190,9 @@ class ProgressMessages:
             await channel.get_partial_message(job.progress_message_id).edit(content=text, view=view)
 
     def _channel(self, job: TrainingJob) -> GuildChannel | None:
-        """Return the job's channel, None if it is gone. Raises `ServerUnavailableError` while nobody knows that."""
+        """Return the job's channel, None if it is gone. Raises `ServerUnavailableError` while
+        nobody knows that.
+        """
         guild = self._bot.get_guild(job.guild_id)
         if guild is None or guild.unavailable:
             raise ServerUnavailableError("Discord has not sent its server yet")
@@ -173,13 +207,20 @@ def _score_card_file(job: TrainingJob) -> discord.File | None:
     if job.state != "done" or job.result is None:
         return None
     path = Path(job.result.adapter) / SCORE_CARD_PICTURE
-    return discord.File(path, description="The score card of the new version") if path.is_file() else None
+    return (
+        discord.File(path, description="The score card of the new version")
+        if path.is_file()
+        else None
+    )
 
 
 def current_job_text(services: Services, job: TrainingJob) -> str:
     """Describe a job's current state."""
-    position, gives_way = services.queue.position(job.job_id), services.throttle.is_asked
-    return job_status_text(job, position, time.time(), live_version(services, job), gives_way=gives_way)
+    position = services.queue.position(job.job_id)
+    gives_way = services.throttle.is_asked
+    return job_status_text(
+        job, position, time.time(), live_version(services, job), gives_way=gives_way
+    )
 
 
 def live_version(services: Services, job: TrainingJob) -> str | None:
@@ -187,10 +228,16 @@ def live_version(services: Services, job: TrainingJob) -> str | None:
     return services.store.versions.live(job.persona, job.guild_id) if job.persona else None
 
 
-async def promote_with_reply(interaction: Interaction, persona: Persona, version: str, *, anyway: bool = True) -> str:
-    """Promote a version; returns the reply to the moderator. Raises `PromotionObjectedError` unless `anyway`."""
+async def promote_with_reply(
+    interaction: Interaction, persona: Persona, version: str, *, anyway: bool = True
+) -> str:
+    """Promote a version; returns the reply to the moderator. Raises `PromotionObjectedError` unless
+    `anyway`.
+    """
     origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
-    if not await interaction.client.services.versions.promote(persona.id, version, *origin, anyway=anyway):
+    if not await interaction.client.services.versions.promote(
+        persona.id, version, *origin, anyway=anyway
+    ):
         return f"{version} of **{persona.name}** is live already."
     builder = interaction.client.services.request_builder
     dialogue = builder.dialogue_of(builder.adapter(persona.id, version))
@@ -199,21 +246,31 @@ async def promote_with_reply(interaction: Interaction, persona: Persona, version
 
 
 async def install_named_dialogue(interaction: Interaction, persona: Persona, version: str) -> str:
-    """Install `dialogue/NAME` as a version of a persona; returns the version. Any other version is returned as it is.
+    """Install `dialogue/NAME` as a version of a persona; returns the version. Any other version is
+    returned as it is.
 
-    Raises `RequestError` for an adapter that the server may not use, and `AdapterError` for a damaged one.
+    Raises `RequestError` for an adapter that the server may not use, and `AdapterError` for a
+    damaged one.
     """
     if not version.startswith(DIALOGUE_PREFIX):
         return version
-    services, guild_id = interaction.client.services, interaction.guild_id or 0
-    adapter = services.catalogue.find_dialogue_adapter(version.removeprefix(DIALOGUE_PREFIX), guild_id)
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
+    adapter = services.catalogue.find_dialogue_adapter(
+        version.removeprefix(DIALOGUE_PREFIX), guild_id
+    )
     origin = guild_id, interaction.channel_id or 0, interaction.user.id
     return await services.versions.install_dialogue(persona.id, adapter, origin)
 
 
 async def promote_or_confirm(interaction: Interaction, persona: Persona, version: str) -> None:
-    """Promote a version, or ask for confirmation where it meets objections. The interaction is acknowledged."""
-    was_live = interaction.client.services.store.versions.live(persona.id, interaction.guild_id or 0) == version
+    """Promote a version, or ask for confirmation where it meets objections. The interaction is
+    acknowledged.
+    """
+    was_live = (
+        interaction.client.services.store.versions.live(persona.id, interaction.guild_id or 0)
+        == version
+    )
     try:
         reply = await promote_with_reply(interaction, persona, version, anyway=False)
     except PromotionObjectedError as error:
@@ -226,7 +283,8 @@ async def promote_or_confirm(interaction: Interaction, persona: Persona, version
 
 def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
     """Roll a persona back; returns the reply to the moderator."""
-    services, guild_id = interaction.client.services, interaction.guild_id or 0
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
     services.versions.roll_back(persona, guild_id, interaction.user.id)
     live = version_label(services.store.versions.live(persona.id, guild_id))
     return f"Rolled back: {live} answers for **{persona.name}** from the next reply on."
@@ -254,14 +312,17 @@ def job_buttons(job: TrainingJob, live: str | None) -> discord.ui.View | None:
         return button_view(PromoteDialogueButton(job.name.removeprefix(DIALOGUE_PREFIX)))
     if job.state == "done":
         is_live = live == job.version
-        return button_view(RollbackButton(job.persona) if is_live else PromoteButton(job.persona, job.version))
+        return button_view(
+            RollbackButton(job.persona) if is_live else PromoteButton(job.persona, job.version)
+        )
     return button_view(ResumeJobButton(job.job_id)) if job.can_resume else None
 
 
 class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
     """Cancels a job."""
 
-    label, moderators_only = "Cancel", True
+    label = "Cancel"
+    moderators_only = True
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -271,30 +332,39 @@ class CancelJobButton(PersistentButton, template=r"cancel:(?P<job_id>[\w.-]+)"):
 class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
     """Resumes a failed job."""
 
-    label, moderators_only = "Resume", True
+    label = "Resume"
+    moderators_only = True
     job_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
         await resume_job(interaction, self.job_id)
 
 
-class PromoteButton(PersistentButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
+class PromoteButton(
+    PersistentButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"
+):
     """Makes a version live."""
 
-    label, moderators_only = "Promote", True
+    label = "Promote"
+    moderators_only = True
     style = discord.ButtonStyle.success
     persona_id: str
     version: str
 
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction, thinking=True)
-        await promote_or_confirm(interaction, require_persona(interaction, self.persona_id), self.version)
+        await promote_or_confirm(
+            interaction, require_persona(interaction, self.persona_id), self.version
+        )
 
 
-class PromoteAnywayButton(PersistentButton, template=r"promote-anyway:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"):
+class PromoteAnywayButton(
+    PersistentButton, template=r"promote-anyway:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"
+):
     """Makes a version live that the gate has rejected."""
 
-    label, moderators_only = "Promote anyway", True
+    label = "Promote anyway"
+    moderators_only = True
     style = discord.ButtonStyle.danger
     persona_id: str
     version: str
@@ -302,25 +372,36 @@ class PromoteAnywayButton(PersistentButton, template=r"promote-anyway:(?P<person
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction, thinking=True)
         persona = require_persona(interaction, self.persona_id)
-        await respond(interaction, await promote_with_reply(interaction, persona, self.version), ephemeral=False)
+        await respond(
+            interaction,
+            await promote_with_reply(interaction, persona, self.version),
+            ephemeral=False,
+        )
 
 
 class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<name>[\w-]+)"):
     """Asks for the persona that gets a dialogue adapter."""
 
-    label, moderators_only = "Promote…", True
+    label = "Promote…"
+    moderators_only = True
     style = discord.ButtonStyle.success
     name: str
 
     async def pressed(self, interaction: Interaction) -> None:
-        services, guild_id = interaction.client.services, interaction.guild_id or 0
+        services = interaction.client.services
+        guild_id = interaction.guild_id or 0
         services.catalogue.find_dialogue_adapter(self.name, guild_id)
-        question = f"Which persona gets the dialogue adapter `{self.name}`? It becomes a version of that persona."
+        question = (
+            f"Which persona gets the dialogue adapter `{self.name}`? It becomes a version of that "
+            "persona."
+        )
         menu = DialoguePersonaSelect.of(services.personas.of(guild_id).values(), self.name)
         await respond(interaction, question, button_view(menu))
 
 
-class DialoguePersonaSelect(PersistentPersonaSelect, template=r"promote-dialogue-to:(?P<name>[\w-]+)"):
+class DialoguePersonaSelect(
+    PersistentPersonaSelect, template=r"promote-dialogue-to:(?P<name>[\w-]+)"
+):
     """Makes a dialogue adapter the live version of the persona that is chosen."""
 
     moderators_only = True
@@ -329,14 +410,17 @@ class DialoguePersonaSelect(PersistentPersonaSelect, template=r"promote-dialogue
     async def chosen(self, interaction: Interaction, persona_id: str) -> None:
         await defer(interaction, thinking=True)
         persona = require_persona(interaction, persona_id)
-        version = await install_named_dialogue(interaction, persona, f"{DIALOGUE_PREFIX}{self.name}")
+        version = await install_named_dialogue(
+            interaction, persona, f"{DIALOGUE_PREFIX}{self.name}"
+        )
         await promote_or_confirm(interaction, persona, version)
 
 
 class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
     """Goes back to the previous live version."""
 
-    label, moderators_only = "Roll back", True
+    label = "Roll back"
+    moderators_only = True
     persona_id: str
 
     async def pressed(self, interaction: Interaction) -> None:
@@ -345,14 +429,20 @@ class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+
         await respond(interaction, reply, ephemeral=False)
 
 
-# ------------------------------------------------------------------------------------------ data sets on a hub
+# ------------------------------------------------------------------------------------------ data
+# sets on a hub
 
 
 async def offer_fetch(interaction: Interaction, missing: DatasetNotFetchedError) -> None:
-    """Say that a data set has to be fetched, with a button that does so where the bot may and a hub can be reached."""
+    """Say that a data set has to be fetched, with a button that does so where the bot may and a hub
+    can be reached.
+    """
     services = interaction.client.services
     about = services.catalogue.require_entry(missing.name).about
-    lines = [missing.message, *([f"Good for: {about.good_for}\nNot for: {about.not_for}"] if about else [])]
+    lines = [
+        missing.message,
+        *([f"Good for: {about.good_for}\nNot for: {about.not_for}"] if about else []),
+    ]
     if services.fetch_datasets == "off":
         await respond(interaction, "\n".join([*lines, missing.advice]))
         return
@@ -371,20 +461,29 @@ async def _require_fetcher(interaction: Interaction) -> None:
         require_moderator(interaction)
     elif not await interaction.client.is_owner(interaction.user):
         advice = "FETCH_DATASETS=moderators in the bot's settings lets moderators do so."
-        raise RefusedError("Only the bot's operator, who owns its application, may fetch data sets.", advice)
+        raise RefusedError(
+            "Only the bot's operator, who owns its application, may fetch data sets.", advice
+        )
 
 
 class FetchDatasetButton(PersistentButton, template=r"fetch:(?P<name>[\w .-]{1,64})"):
     """Fetches a data set from a hub, and shows its progress in the channel."""
 
-    label, style = "Fetch it", discord.ButtonStyle.primary
+    label = "Fetch it"
+    style = discord.ButtonStyle.primary
     name: str
 
     async def pressed(self, interaction: Interaction) -> None:
         await defer(interaction, ephemeral=True, thinking=True)
         await _require_fetcher(interaction)
         services = interaction.client.services
-        job = start_fetch(services.data_jobs, services.catalogue, services.home, self.name, services.fetch_datasets)
+        job = start_fetch(
+            services.data_jobs,
+            services.catalogue,
+            services.home,
+            self.name,
+            services.fetch_datasets,
+        )
         await respond(interaction, f"`{self.name}` is being fetched.")
         if isinstance(interaction.channel, GuildChannel):
             with suppress(discord.HTTPException):  # the fetch goes on where the bot may not write
@@ -393,7 +492,8 @@ class FetchDatasetButton(PersistentButton, template=r"fetch:(?P<name>[\w .-]{1,6
 
 async def _show_fetch(channel: GuildChannel, job: DataJob) -> None:
     """Edit a message in the channel, at most every 1.5 s, until the fetch has ended."""
-    view, shown = button_view(CancelFetchButton(job.subject)), _fetch_text(job)
+    view = button_view(CancelFetchButton(job.subject))
+    shown = _fetch_text(job)
     message = await channel.send(shown, view=view)
     while job.is_open:
         await asyncio.sleep(EDIT_INTERVAL_S)
@@ -410,7 +510,10 @@ def _fetch_text(job: DataJob) -> str:
         case "failed":
             return f"`{job.subject}` could not be fetched. {job.error}"[:MAX_MESSAGE_CHARS]
         case "cancelled":
-            return f"The fetch of `{job.subject}` is cancelled; another one continues where it stopped."
+            return (
+                f"The fetch of `{job.subject}` is cancelled; another one continues where it "
+                "stopped."
+            )
     return f"Fetching `{job.subject}`: {job.said or 'asking the hub'}"
 
 

@@ -1,4 +1,6 @@
-"""The training queue: persistent, fair between guilds, as many runs at once as the backend has slots."""
+"""The training queue: persistent, fair between guilds, as many runs at once as the backend has
+slots.
+"""
 
 import asyncio
 import logging
@@ -38,7 +40,9 @@ class TrainingSucceeded:
 
 @dataclass(frozen=True)
 class TrainingFailed:
-    """The run ended without an adapter. `can_resume`: once the cause is fixed, the job can be resumed."""
+    """The run ended without an adapter. `can_resume`: once the cause is fixed, the job can be
+    resumed.
+    """
 
     error: str
     advice: str = ""
@@ -47,7 +51,9 @@ class TrainingFailed:
 
 @dataclass(frozen=True)
 class TrainingInterrupted:
-    """The run was stopped before its end and can be run again; `why` and `advice` are for when it cannot."""
+    """The run was stopped before its end and can be run again; `why` and `advice` are for when it
+    cannot.
+    """
 
     why: str = ""
     advice: str = ""
@@ -63,7 +69,9 @@ class TrainingBackend(Protocol):
     """Number of runs at once."""
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
-        """Raise an `UnderstudyError` when the server's request could not be run here; changes nothing."""
+        """Raise an `UnderstudyError` when the server's request could not be run here; changes
+        nothing.
+        """
         ...
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
@@ -73,18 +81,22 @@ class TrainingBackend(Protocol):
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Train to the end. A job that was run before, even to the end, may be run again.
 
-        A run of this attempt that still goes on, because the bot was restarted, is followed instead.
+        A run of this attempt that still goes on, because the bot was restarted, is followed
+        instead.
         """
         ...
 
     def cancel(self, job_id: str) -> None:
-        """Stop a job's run, if there is one; it ends as `TrainingInterrupted`. May be called twice."""
+        """Stop a job's run, if there is one; it ends as `TrainingInterrupted`. May be called
+        twice.
+        """
         ...
 
     def detach(self) -> None:
         """Leave all runs, because the bot ends: each `run` returns `TrainingInterrupted`.
 
-        A trainer on this machine stops; one elsewhere goes on and is found again by the next `run` of its attempt.
+        A trainer on this machine stops; one elsewhere goes on and is found again by the next `run`
+        of its attempt.
         """
         ...
 
@@ -96,22 +108,31 @@ class TrainingBackend(Protocol):
         ...
 
     def hold(self, demand: PauseDemand) -> None:
-        """Pause or continue the runs while replies are generated; a paused run still makes progress."""
+        """Pause or continue the runs while replies are generated; a paused run still makes
+        progress.
+        """
         ...
 
 
-def fair_order(waiting: Sequence[TrainingJob], last_served: Mapping[int, tuple[int, float]]) -> list[TrainingJob]:
+def fair_order(
+    waiting: Sequence[TrainingJob], last_served: Mapping[int, tuple[int, float]]
+) -> list[TrainingJob]:
     """The order in which waiting jobs, given oldest first, will start: guilds take turns.
 
-    Each guild's first job comes before any guild's second; among those, the guild served longest ago comes first, then
-    the oldest job. `last_served` has the number of a guild's last start in this process, 0 without one, and its time.
+    Each guild's first job comes before any guild's second; among those, the guild served longest
+    ago comes first, then the oldest job. `last_served` has the number of a guild's last start in
+    this process, 0 without one, and its time.
     """
     oldest: dict[int, int] = {}
     turns: Counter[int] = Counter()
     keys = {}
     for job in waiting:
         oldest.setdefault(job.guild_id, job.seq)
-        keys[job.seq] = (turns[job.guild_id], last_served.get(job.guild_id, (0, 0.0)), oldest[job.guild_id])
+        keys[job.seq] = (
+            turns[job.guild_id],
+            last_served.get(job.guild_id, (0, 0.0)),
+            oldest[job.guild_id],
+        )
         turns[job.guild_id] += 1
     return sorted(waiting, key=lambda job: keys[job.seq])
 
@@ -121,7 +142,9 @@ class QueueConflictError(RequestError):
 
 
 class GuildTurns:
-    """Lets one of the processes run at a time that servers ask for, and each server wait for one of them."""
+    """Lets one of the processes run at a time that servers ask for, and each server wait for one of
+    them.
+    """
 
     def __init__(self, what: str) -> None:
         """`what` names what a server waits for: "preview"."""
@@ -129,9 +152,13 @@ class GuildTurns:
 
     @asynccontextmanager
     async def of(self, guild_id: int) -> AsyncIterator[None]:
-        """Wait for the turn; the operator (guild 0) may wait for several. Raises `QueueConflictError`."""
+        """Wait for the turn; the operator (guild 0) may wait for several. Raises
+        `QueueConflictError`.
+        """
         if guild_id in self._guilds:
-            raise QueueConflictError(f"Another {self._what} of this server is not done yet.", "Wait for its end.")
+            raise QueueConflictError(
+                f"Another {self._what} of this server is not done yet.", "Wait for its end."
+            )
         owned = {guild_id} - {OPERATOR_GUILD_ID}
         self._guilds |= owned
         try:
@@ -142,33 +169,49 @@ class GuildTurns:
 
 
 class JobQueue:
-    """Takes training jobs and runs them in turn, `backend.slots` at once. Use it from the event loop's thread."""
+    """Takes training jobs and runs them in turn, `backend.slots` at once. Use it from the event
+    loop's thread.
+    """
 
     def __init__(self, store: Store, backend: TrainingBackend, clock: Clock) -> None:
-        self._store, self._backend, self._clock = store, backend, clock
+        self._store = store
+        self._backend = backend
+        self._clock = clock
         self._listeners: list[OnChange] = []
         self._wake = asyncio.Event()
         self._attempts: dict[str, asyncio.Task[None]] = {}
         self._running: set[str] = set()  # of the attempts, those that the backend has
         self._interrupted: set[str] = set()
-        self._starts: dict[int, int] = {}  # number of each guild's last start: the machine's clock may be set meanwhile
+        self._starts: dict[
+            int, int
+        ] = {}  # number of each guild's last start: the machine's clock may be set meanwhile
         self._planning = GuildTurns("preview")
         self._stopping = False
         self._may_start = asyncio.Event()
         self._may_start.set()
         self.worker = BackgroundTask("training queue", self._start_jobs, self._wake.wait, clock)
 
-    # ---------------------------------------------------------------------------------------- requests
+    # ----------------------------------------------------------------------------------------
+    # requests
 
     def enqueue(
-        self, request: TrainingRequest, *, guild_id: int, channel_id: int, requested_by: int, job_id: str = ""
+        self,
+        request: TrainingRequest,
+        *,
+        guild_id: int,
+        channel_id: int,
+        requested_by: int,
+        job_id: str = "",
     ) -> TrainingJob:
-        """Queue a job, under a new id unless one is given. Once this returns, the job survives a crash.
+        """Queue a job, under a new id unless one is given. Once this returns, the job survives a
+        crash.
 
-        Raises an `UnderstudyError`, and stores nothing, when the request cannot be run here, when the guild has an
-        unfinished job for the same persona, or too many queued ones.
+        Raises an `UnderstudyError`, and stores nothing, when the request cannot be run here, when
+        the guild has an unfinished job for the same persona, or too many queued ones.
         """
-        new = NewTrainingJob(job_id or secrets.token_hex(5), guild_id, channel_id, requested_by, request)
+        new = NewTrainingJob(
+            job_id or secrets.token_hex(5), guild_id, channel_id, requested_by, request
+        )
         self.check(request, guild_id)
         job = self._store.jobs.add(new, self._clock.now())
         self.publish(job)
@@ -184,9 +227,11 @@ class JobQueue:
     def conflict(self, request: TrainingRequest, guild_id: int = 0) -> QueueConflictError | None:
         """Return the conflict of a valid request with other jobs, if there is one."""
         name = NewTrainingJob("", guild_id, 0, 0, request).name
-        queued, running = self._store.jobs.in_state("queued"), self._store.jobs.in_state("running")
+        queued = self._store.jobs.in_state("queued")
+        running = self._store.jobs.in_state("running")
         for job in [*queued, *running]:
-            # Two guilds may train the same persona, each its own version; a dialogue adapter's name is its folder.
+            # Two guilds may train the same persona, each its own version; a dialogue adapter's name
+            # is its folder.
             if job.name == name and (job.guild_id == guild_id or job.persona is None):
                 message = f"The job {job.job_id} for {job.name} is {job.state} already."
                 return QueueConflictError(message, "Wait, or cancel it.")
@@ -196,18 +241,24 @@ class JobQueue:
         return None
 
     def cancel(self, job_id: str) -> TrainingJob:
-        """Cancel a queued or running job; a trainer stops within seconds. Raises `RequestError` for other jobs."""
+        """Cancel a queued or running job; a trainer stops within seconds. Raises `RequestError` for
+        other jobs.
+        """
         cancelled = self._store.jobs.cancel(job_id, self._clock.now())
         if cancelled is None:
             job = self._store.jobs.get(job_id)
             state = f"is {job.state} already" if job else "does not exist"
-            raise QueueConflictError(f"The job {job_id} {state}.", "Only a queued or running job can be cancelled.")
+            raise QueueConflictError(
+                f"The job {job_id} {state}.", "Only a queued or running job can be cancelled."
+            )
         self._end_attempt(job_id)
         self.publish(cancelled)
         return cancelled
 
     def resume(self, job_id: str) -> TrainingJob:
-        """Queue a failed job again, from its last checkpoint. Raises an `UnderstudyError` if that is not possible."""
+        """Queue a failed job again, from its last checkpoint. Raises an `UnderstudyError` if that
+        is not possible.
+        """
         job = self._store.jobs.get(job_id)
         if job is None or not job.can_resume:
             state = f"is {job.state}" if job else "does not exist"
@@ -230,7 +281,10 @@ class JobQueue:
         return fair_order(self._store.jobs.in_state("queued"), self._last_served())
 
     def _last_served(self) -> dict[int, tuple[int, float]]:
-        return {guild: (self._starts.get(guild, 0), at) for guild, at in self._store.jobs.last_served().items()}
+        return {
+            guild: (self._starts.get(guild, 0), at)
+            for guild, at in self._store.jobs.last_served().items()
+        }
 
     @property
     def is_held(self) -> bool:
@@ -247,7 +301,9 @@ class JobQueue:
         return fair_order([*by_age, new], self._last_served()).index(new) + 1
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
-        """Plan a run without queueing it, in turn. Raises an `UnderstudyError` where it could not be run."""
+        """Plan a run without queueing it, in turn. Raises an `UnderstudyError` where it could not
+        be run.
+        """
         self._backend.check(request, guild_id)
         async with self._planning.of(guild_id):
             return await self._backend.plan(request, guild_id)
@@ -260,7 +316,8 @@ class JobQueue:
         """End a subscription."""
         self._listeners.remove(on_change)
 
-    # ---------------------------------------------------------------------------------------- worker
+    # ----------------------------------------------------------------------------------------
+    # worker
 
     def start(self) -> None:
         """Start the worker, with interrupted jobs first. Does nothing when started."""
@@ -270,14 +327,18 @@ class JobQueue:
             self.worker.start()
 
     def _adopt_runs(self) -> None:
-        """Release the attempts whose runs may have outlived a killed bot: they are followed and do not count again."""
+        """Release the attempts whose runs may have outlived a killed bot: they are followed and do
+        not count again.
+        """
         running = {job.job_id: job for job in self._store.jobs.in_state("running")}
         for job_id in self._backend.adopt(list(running)):
             if token := running[job_id].attempt_token:
                 self._store.jobs.release(job_id, token)
 
     async def stop(self) -> None:
-        """Stop the worker and leave its runs; they are resumed at the next start. May be called twice."""
+        """Stop the worker and leave its runs; they are resumed at the next start. May be called
+        twice.
+        """
         if not self.worker.is_running:
             return
         self._stopping = True
@@ -298,7 +359,9 @@ class JobQueue:
         self._wake.set()
 
     async def interrupt(self, job_id: str) -> None:
-        """Stop the trainer if it runs this job; the attempt does not count, and the job is run again."""
+        """Stop the trainer if it runs this job; the attempt does not count, and the job is run
+        again.
+        """
         if attempt := self._attempts.get(job_id):
             self._interrupted.add(job_id)
             self._end_attempt(job_id)
@@ -312,7 +375,9 @@ class JobQueue:
                 self._start_attempt(claimed)
 
     def _next(self) -> TrainingJob | None:
-        """The job to start next. One in the state `running` without an attempt here was interrupted."""
+        """The job to start next. One in the state `running` without an attempt here was
+        interrupted.
+        """
         candidates = [*self._store.jobs.in_state("running"), *self.waiting()]
         return next((job for job in candidates if job.job_id not in self._attempts), None)
 
@@ -329,7 +394,9 @@ class JobQueue:
     async def _attempt(self, job: TrainingJob) -> None:
         try:
             self._store_result(job, await self._run(job))
-        except Exception:  # mostly a full disk; attempts are counted first, so no job fails here forever
+        except (
+            Exception
+        ):  # mostly a full disk; attempts are counted first, so no job fails here forever
             log.exception("the end of the job %s could not be stored", job.job_id)
             if not self._stopping:
                 await self._clock.sleep(RETRY_DELAY_S)
@@ -338,19 +405,32 @@ class JobQueue:
         """Stop the attempt of a job, wherever it is; does nothing without one."""
         if job_id in self._running:
             self._backend.cancel(job_id)
-        elif job_id in self._attempts:  # it has not begun, or waits after its end could not be stored
+        elif (
+            job_id in self._attempts
+        ):  # it has not begun, or waits after its end could not be stored
             self._attempts[job_id].cancel()
 
     def _claim(self, job: TrainingJob) -> TrainingJob | None:
-        """Begin an attempt. Returns None for a job that has failed instead, or was cancelled meanwhile."""
+        """Begin an attempt. Returns None for a job that has failed instead, or was cancelled
+        meanwhile.
+        """
         if job.attempt >= MAX_ATTEMPTS:
-            message = f"The training was interrupted {job.attempt} times, mostly because the bot was killed."
+            message = (
+                f"The training was interrupted {job.attempt} times, mostly because the bot was "
+                "killed."
+            )
             advice = "Resume it. If the bot is killed again, check the machine's memory."
             self._fail(job, TrainingFailed(message, advice, can_resume=True))
             return None
         try:
             request = job.request.model_dump_json(exclude_defaults=True)
-            log.info("the job %s begins, attempt %d of %d: %s", job.job_id, job.attempt + 1, MAX_ATTEMPTS, request)
+            log.info(
+                "the job %s begins, attempt %d of %d: %s",
+                job.job_id,
+                job.attempt + 1,
+                MAX_ATTEMPTS,
+                request,
+            )
         except RequestError as error:  # an invalid row must not block the other jobs
             self._fail(job, TrainingFailed(error.message, error.advice))
             return None
@@ -368,7 +448,9 @@ class JobQueue:
             return TrainingFailed(error.message, error.advice)
         except Exception as error:  # a bug in a backend ends one job, not the queue
             log.exception("the job %s failed unexpectedly", job.job_id)
-            return TrainingFailed(f"{type(error).__name__}: {error}", "This is a fault of the bot; its log says more.")
+            return TrainingFailed(
+                f"{type(error).__name__}: {error}", "This is a fault of the bot; its log says more."
+            )
         finally:
             self._running.discard(job.job_id)
 
@@ -384,8 +466,14 @@ class JobQueue:
         """Store how the attempt ended. A job that was cancelled meanwhile stays cancelled."""
         match result:
             case TrainingSucceeded(adapter, seconds, scorecard, epochs):
-                done = JobResult(adapter=str(adapter), seconds=seconds, scorecard=scorecard, epochs=epochs)
-                self.publish(self._store.jobs.complete(job.job_id, _attempt_token(job), done, self._clock.now()))
+                done = JobResult(
+                    adapter=str(adapter), seconds=seconds, scorecard=scorecard, epochs=epochs
+                )
+                self.publish(
+                    self._store.jobs.complete(
+                        job.job_id, _attempt_token(job), done, self._clock.now()
+                    )
+                )
             case TrainingFailed():
                 self._fail(job, result)
             case TrainingInterrupted() if self._stopping or job.job_id in self._interrupted:
@@ -394,13 +482,19 @@ class JobQueue:
                 message = f"{why} That was attempt {job.attempt}.".strip()
                 self._fail(job, TrainingFailed(message, advice, can_resume=True))
             case TrainingInterrupted(why):
-                # Cancelled; or ended from outside: then its state is still running, and it is run again.
+                # Cancelled; or ended from outside: then its state is still running, and it is run
+                # again.
                 if why:
-                    log.warning("the job %s was interrupted in attempt %d. %s", job.job_id, job.attempt, why)
+                    log.warning(
+                        "the job %s was interrupted in attempt %d. %s", job.job_id, job.attempt, why
+                    )
 
     def _fail(self, job: TrainingJob, failure: TrainingFailed) -> None:
-        now, can_resume = self._clock.now(), failure.can_resume
-        self.publish(self._store.jobs.fail(job, failure.error, failure.advice, now, can_resume=can_resume))
+        now = self._clock.now()
+        can_resume = failure.can_resume
+        self.publish(
+            self._store.jobs.fail(job, failure.error, failure.advice, now, can_resume=can_resume)
+        )
 
     def take_up(self, job_id: str) -> None:
         """React to a job that another process of the bot has queued, changed or cancelled."""

@@ -1,4 +1,6 @@
-"""Trains on a Ray cluster (`TRAINER=ray`): one Ray job for each attempt, over a job folder that its workers share."""
+"""Trains on a Ray cluster (`TRAINER=ray`): one Ray job for each attempt, over a job folder that its
+workers share.
+"""
 
 import asyncio
 import logging
@@ -63,16 +65,25 @@ POLL_INTERVAL_S = 2.0
 REPORT_AFTER_S = 60.0
 """Time that a job may wait for a worker, or the cluster be silent, until that is shown."""
 STOP_WAIT_S = 20
-"""Time in which a trainer has to stop before Ray kills it; Ray's default of 3 s is too short for a checkpoint."""
+"""Time in which a trainer has to stop before Ray kills it; Ray's default of 3 s is too short for a
+checkpoint.
+"""
 STOP_TIMEOUT_S = 60.0
-"""Time after which the bot no longer waits for a stopped job to end. It can write nothing more in any case."""
+"""Time after which the bot no longer waits for a stopped job to end. It can write nothing more in
+any case.
+"""
 ADAPTER_TIMEOUT_S = 30.0
-"""Time until an adapter that a worker has written must be visible here; network file systems cache."""
+"""Time until an adapter that a worker has written must be visible here; network file systems
+cache.
+"""
 SWEEP_RETRY_S = 30.0
 UNSCHEDULABLE_ERRORS = (
     "JOB_SUPERVISOR_ACTOR_START_TIMEOUT", "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE", "RUNTIME_ENV_SETUP_FAILURE",
 )  # fmt: skip
-WORKER_ADVICE = "Workers need the folder at the same path, and a `python` with Understudy: see `python -m bot doctor`."
+WORKER_ADVICE = (
+    "Workers need the folder at the same path, and a `python` with Understudy: see `python -m bot "
+    "doctor`."
+)
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
@@ -80,11 +91,13 @@ Answer = TypeVar("Answer")
 class EventFollower:
     """Reads a job folder's events from a byte offset on.
 
-    `final` is the last event, if nothing came after it; `seconds` is the run's duration so far; `has_begun`: any came.
+    `final` is the last event, if nothing came after it; `seconds` is the run's duration so far;
+    `has_begun`: any came.
     """
 
     def __init__(self, file: Path, offset: int) -> None:
-        self._file, self._offset = file, offset
+        self._file = file
+        self._offset = offset
         self.final: Done | Failed | None = None
         self.seconds = 0.0
         self.has_begun = False
@@ -139,17 +152,24 @@ class _RayRun:
         if self.left.is_set():
             raise _RunLeftError
 
-    def wait_for(self, what: str, advice: str = "", phase: Literal["material", "training"] = "training") -> None:
-        """Note what the run waits for, empty if for nothing; after `REPORT_AFTER_S` it is shown, with the advice."""
+    def wait_for(
+        self, what: str, advice: str = "", phase: Literal["material", "training"] = "training"
+    ) -> None:
+        """Note what the run waits for, empty if for nothing; after `REPORT_AFTER_S` it is shown,
+        with the advice.
+        """
         now = time.monotonic()
         if bool(what) != bool(self.waiting_for):
-            self.waiting_since, self.is_reported = now, False
+            self.waiting_since = now
+            self.is_reported = False
         self.waiting_for = what
         waited_s = now - self.waiting_since
         if what and waited_s >= REPORT_AFTER_S and not self.is_reported:
             self.is_reported = True
             log.warning("the job %s: %s", self.job.job_id, what)
-            self.on_event(Phase(name=phase, detail=f"{what} ({format_duration(waited_s)}) {advice}".strip()))
+            self.on_event(
+                Phase(name=phase, detail=f"{what} ({format_duration(waited_s)}) {advice}".strip())
+            )
 
     async def pause_for_erasure(self) -> None:
         """Wait until the next poll, and show why. Raises `_RunLeftError`."""
@@ -157,7 +177,9 @@ class _RayRun:
         await self.pause()
 
     async def ask(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Repeat a request until the cluster answers. Raises `RayRefusedError` and `_RunLeftError`."""
+        """Repeat a request until the cluster answers. Raises `RayRefusedError` and
+        `_RunLeftError`.
+        """
         while True:
             try:
                 answer = await request()
@@ -170,9 +192,11 @@ class _RayRun:
 
 
 class RayBackend(JobFolderBackend):
-    """Runs each job as Ray jobs `<home>-<job>-<attempt>`, and follows it through the files in its folder.
+    """Runs each job as Ray jobs `<home>-<job>-<attempt>`, and follows it through the files in its
+    folder.
 
-    The number of the latest attempt is in the job folder; older attempts that still run see it and write nothing more.
+    The number of the latest attempt is in the job folder; older attempts that still run see it and
+    write nothing more.
     """
 
     def __init__(
@@ -189,12 +213,19 @@ class RayBackend(JobFolderBackend):
         poll_s: float = POLL_INTERVAL_S,
         **options: Unpack[JobFolderOptions],
     ) -> None:
-        """`kept_secrets` are the names of secrets that trainers get from their node, besides `TRAINER_SECRETS`."""
+        """`kept_secrets` are the names of secrets that trainers get from their node, besides
+        `TRAINER_SECRETS`.
+        """
         super().__init__(home, catalogue, **options)
         self.slots = slots
-        self._client, self._poll_s = client, poll_s
-        self._resources, self._card = resources, card
-        self._environ_of_workers = {**environ_of_workers, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+        self._client = client
+        self._poll_s = poll_s
+        self._resources = resources
+        self._card = card
+        self._environ_of_workers = {
+            **environ_of_workers,
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S),
+        }
         self._kept_secrets = sorted({*TRAINER_SECRETS, *kept_secrets})
         self._home_id = home_id(home)
         self._runs: dict[str, _RayRun] = {}
@@ -202,7 +233,9 @@ class RayBackend(JobFolderBackend):
         self._is_detached = False
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
-        """Train to the end on the cluster; a run that outlived the bot is followed, a finished one only installed."""
+        """Train to the end on the cluster; a run that outlived the bot is followed, a finished one
+        only installed.
+        """
         run = self._runs[job.job_id] = _RayRun(job, on_event, self._poll_s)
         folder = self._home / "jobs" / job.job_id
         try:
@@ -231,7 +264,9 @@ class RayBackend(JobFolderBackend):
             run.left.set()
 
     def detach(self) -> None:
-        """Leave all runs to the cluster; one that is being stopped is stopped at the next start, if need be."""
+        """Leave all runs to the cluster; one that is being stopped is stopped at the next start, if
+        need be.
+        """
         self._is_detached = True
         if self._sweep:
             self._sweep.cancel()
@@ -239,17 +274,24 @@ class RayBackend(JobFolderBackend):
             run.left.set()
 
     def adopt(self, job_ids: Collection[str]) -> Collection[str]:
-        """All of them; runs of other jobs, cancelled while the bot could not stop them, are stopped now."""
+        """All of them; runs of other jobs, cancelled while the bot could not stop them, are stopped
+        now.
+        """
         self._is_detached = False
-        self._sweep = asyncio.create_task(self._stop_others(frozenset(job_ids)), name="stop old Ray jobs")
+        self._sweep = asyncio.create_task(
+            self._stop_others(frozenset(job_ids)), name="stop old Ray jobs"
+        )
         return job_ids
 
     def hold(self, demand: PauseDemand) -> None:
         """Do nothing: replies and training are on different machines."""
 
-    # ----------------------------------------------------------------------------------------- attempts
+    # -----------------------------------------------------------------------------------------
+    # attempts
 
-    async def _train(self, run: _RayRun, folder: Path) -> Done | TrainingFailed | TrainingInterrupted:
+    async def _train(
+        self, run: _RayRun, folder: Path
+    ) -> Done | TrainingFailed | TrainingInterrupted:
         attempt = await asyncio.to_thread(read_attempt, folder)
         is_known = await self._is_known(run, folder, attempt)
         while True:
@@ -263,11 +305,14 @@ class RayBackend(JobFolderBackend):
                 return await self._follow(run, folder, attempt)
             except _RunLostError as lost:
                 log.warning("attempt %d of the job %s: %s", attempt.attempt, run.job.job_id, lost)
-                is_known, run.watch = False, None
+                is_known = False
+                run.watch = None
                 await run.pause()
 
     async def _is_known(self, run: _RayRun, folder: Path, attempt: JobAttempt) -> bool:
-        """Tell whether a recorded attempt can be followed: it has finished, or the cluster knows it."""
+        """Tell whether a recorded attempt can be followed: it has finished, or the cluster knows
+        it.
+        """
         if await asyncio.to_thread(_is_finished, folder):
             return True
         if not attempt.attempt:
@@ -279,8 +324,16 @@ class RayBackend(JobFolderBackend):
         return f"{self._home_id}-{job_id}-{attempt.attempt}"
 
     async def _submit(self, job: TrainingJob, folder: Path, attempt: JobAttempt) -> None:
-        there = await asyncio.to_thread(folder.resolve)  # workers do not have the links of `link_shared_folders`
-        options = ("--attempt", str(attempt.attempt), "--card", self._card, *self._resources.options)
+        there = await asyncio.to_thread(
+            folder.resolve
+        )  # workers do not have the links of `link_shared_folders`
+        options = (
+            "--attempt",
+            str(attempt.attempt),
+            "--card",
+            self._card,
+            *self._resources.options,
+        )
         command = (*self._resources.launcher, "run", str(there), *options)
         await self._client.submit(
             self._submission_id(job.job_id, attempt),
@@ -294,13 +347,19 @@ class RayBackend(JobFolderBackend):
     async def _follow(
         self, run: _RayRun, folder: Path, attempt: JobAttempt
     ) -> Done | TrainingFailed | TrainingInterrupted:
-        """Follow an attempt to its end. The folder is asked before Ray, whose status may be wrong after a failover.
+        """Follow an attempt to its end. The folder is asked before Ray, whose status may be wrong
+        after a failover.
 
-        Raises `RunLimitError` for one that hangs or takes too long since a worker took it, or the bot found it again.
+        Raises `RunLimitError` for one that hangs or takes too long since a worker took it, or the
+        bot found it again.
         """
         submission_id = self._submission_id(run.job.job_id, attempt)
         events = EventFollower(folder / EVENTS_FILE, attempt.events_from)
-        shown = [it for it in await asyncio.to_thread(events.read) if not isinstance(it, Estimate | Heartbeat)]
+        shown = [
+            it
+            for it in await asyncio.to_thread(events.read)
+            if not isinstance(it, Estimate | Heartbeat)
+        ]
         for event in shown[-1:]:  # of a run that was followed before, the latest
             run.on_event(event)
         while True:
@@ -326,7 +385,9 @@ class RayBackend(JobFolderBackend):
                 run.on_event(event)
 
     async def _status(self, run: _RayRun, submission_id: str) -> RayJob | None:
-        """Return the job as Ray sees it, None if Ray does not answer. Raises `_RunLostError` for an unknown job."""
+        """Return the job as Ray sees it, None if Ray does not answer. Raises `_RunLostError` for an
+        unknown job.
+        """
         try:
             found = await self._client.get(submission_id)
         except (RayUnreachableError, RayRefusedError) as error:
@@ -335,7 +396,10 @@ class RayBackend(JobFolderBackend):
         if found is None:
             raise _RunLostError("the cluster knows it no more: its head node was replaced")
         if found.status == "PENDING":
-            advice = "See `ray status`; lower TRAINER_SLOTS, TRAINER_GPUS or TRAINER_THREADS, or add a worker."
+            advice = (
+                "See `ray status`; lower TRAINER_SLOTS, TRAINER_GPUS or TRAINER_THREADS, or add a "
+                "worker."
+            )
             run.wait_for(f"Ray has no free worker with {self._resources.text}.", advice, "material")
         else:
             run.wait_for("")
@@ -353,27 +417,40 @@ class RayBackend(JobFolderBackend):
     async def _ended(
         self, run: _RayRun, folder: Path, attempt: JobAttempt, found: RayJob, events: EventFollower
     ) -> Done | TrainingFailed | TrainingInterrupted:
-        """Classify the end of an attempt without an adapter. Raises `_RunLostError` if it got further before."""
+        """Classify the end of an attempt without an adapter. Raises `_RunLostError` if it got
+        further before.
+        """
         if found.status == "SUCCEEDED":
             return await self._succeeded(run, folder, events)
         if found.status == "STOPPED":
             return TrainingInterrupted("Somebody stopped the run's Ray job.")
-        code, log_file = found.driver_exit_code, folder / TRAINER_LOG_FILE
+        code = found.driver_exit_code
+        log_file = folder / TRAINER_LOG_FILE
         if found.error_type in UNSCHEDULABLE_ERRORS:
             advice = f"The run needs a worker with {self._resources.text}: see `ray status`."
-            return TrainingFailed(f"Ray could not start the run: {found.reason}", advice, can_resume=True)
+            return TrainingFailed(
+                f"Ray could not start the run: {found.reason}", advice, can_resume=True
+            )
         if code is None or code in (*SIGKILL_EXIT_CODES, *SIGTERM_EXIT_CODES):
             why = f"exit code {code}" if code else found.reason
             if await asyncio.to_thread(list_checkpoint_names, folder) - {*attempt.checkpoints}:
                 raise _RunLostError(f"it was killed on its worker, after a new checkpoint: {why}")
-            return TrainingInterrupted(f"The run was killed on its worker: {why}.", "See `ray status`.")
-        if not (events.has_begun or (log_file.exists() and log_file.stat().st_size > attempt.log_from)):
-            error = f"The trainer could not be started on the worker (exit code {code}): {found.reason}"
+            return TrainingInterrupted(
+                f"The run was killed on its worker: {why}.", "See `ray status`."
+            )
+        if not (
+            events.has_begun or (log_file.exists() and log_file.stat().st_size > attempt.log_from)
+        ):
+            error = (
+                f"The trainer could not be started on the worker (exit code {code}): {found.reason}"
+            )
             return TrainingFailed(error, WORKER_ADVICE, can_resume=True)
         final = events.final if isinstance(events.final, Failed) else None
         return classify_exit(code, final, log_file, attempt.log_from)
 
-    async def _succeeded(self, run: _RayRun, folder: Path, events: EventFollower) -> Done | TrainingFailed:
+    async def _succeeded(
+        self, run: _RayRun, folder: Path, events: EventFollower
+    ) -> Done | TrainingFailed:
         """Wait for the adapter to become visible."""
         deadline = time.monotonic() + ADAPTER_TIMEOUT_S
         while time.monotonic() < deadline:
@@ -383,10 +460,13 @@ class RayBackend(JobFolderBackend):
         error = f"Ray reports that the run succeeded, but there is no adapter in {folder}."
         return TrainingFailed(error, WORKER_ADVICE, can_resume=True)
 
-    # ------------------------------------------------------------------------------------------ stopping
+    # ------------------------------------------------------------------------------------------
+    # stopping
 
     async def _stop_run(self, job_id: str, folder: Path) -> None:
-        """End the latest attempt of a job for good: it is fenced first, then stopped, then deleted."""
+        """End the latest attempt of a job for good: it is fenced first, then stopped, then
+        deleted.
+        """
         attempt = await asyncio.to_thread(read_attempt, folder)
         if attempt.attempt:
             await asyncio.to_thread(_fence_off, folder)
@@ -402,20 +482,29 @@ class RayBackend(JobFolderBackend):
                 if found.has_ended:
                     return await self._client.delete(submission_id)
                 await self._client.stop(submission_id)
-                if found.status == "PENDING":  # Ray stops it only once it has begun; its trainer ends by itself then
+                if (
+                    found.status == "PENDING"
+                ):  # Ray stops it only once it has begun; its trainer ends by itself then
                     return
             except (RayUnreachableError, RayRefusedError) as error:
                 log.warning("the Ray job %s cannot be stopped yet: %s", submission_id, error)
             await asyncio.sleep(self._poll_s)
-        log.warning("the Ray job %s has not ended; its trainer can write nothing more", submission_id)
+        log.warning(
+            "the Ray job %s has not ended; its trainer can write nothing more", submission_id
+        )
 
     async def _stop_others(self, job_ids: Collection[str]) -> None:
-        """Stop this home's runs of jobs that do not run any more, and earlier attempts of those that do."""
-        prefix, said = f"{self._home_id}-", ""
+        """Stop this home's runs of jobs that do not run any more, and earlier attempts of those
+        that do.
+        """
+        prefix = f"{self._home_id}-"
+        said = ""
         while True:
             try:
                 for found in await self._client.list(prefix):
-                    job_id, _, number = (found.submission_id or "").removeprefix(prefix).rpartition("-")
+                    job_id, _, number = (
+                        (found.submission_id or "").removeprefix(prefix).rpartition("-")
+                    )
                     folder = self._home / "jobs" / job_id
                     attempt = await asyncio.to_thread(read_attempt, folder)
                     is_wanted = job_id in job_ids or job_id in self._runs
@@ -442,8 +531,12 @@ def _fence_off(folder: Path) -> None:
         begin_attempt(folder)
 
 
-def open_ray_backend(settings: Settings, catalogue: DatasetCatalog, **options: Unpack[JobFolderOptions]) -> RayBackend:
-    """Create the backend that the settings describe. Raises `RequestError` if the shared folder cannot be used."""
+def open_ray_backend(
+    settings: Settings, catalogue: DatasetCatalog, **options: Unpack[JobFolderOptions]
+) -> RayBackend:
+    """Create the backend that the settings describe. Raises `RequestError` if the shared folder
+    cannot be used.
+    """
     if settings.shared:
         link_shared_folders(settings.home, Path(settings.shared))
     wandb = {"WANDB_PROJECT": settings.wandb_project} if settings.trainer_wandb else {}

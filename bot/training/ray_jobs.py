@@ -1,4 +1,6 @@
-"""Client of Ray Jobs' REST interface (Ray 2.60): submits, finds, lists, stops and deletes jobs of a cluster."""
+"""Client of Ray Jobs' REST interface (Ray 2.60): submits, finds, lists, stops and deletes jobs of a
+cluster.
+"""
 
 import asyncio
 import json
@@ -17,26 +19,36 @@ from personas.errors import UnderstudyError
 
 REQUEST_TIMEOUT_S = 10.0
 DELETE_DELAY_S = 3.0
-"""Ray looks at each job once a second; if the record is gone before it has seen the end, it writes a failed one."""
+"""Ray looks at each job once a second; if the record is gone before it has seen the end, it writes
+a failed one.
+"""
 ALREADY_SUBMITTED_TEXT = "already exists"
 UNKNOWN_JOB_TEXT = "does not exist"
 INVALID_REQUEST_TEXT = "status code 400"
-"""The head forwards requests to an agent, and answers 500 with the agent's error in the text, whatever it is."""
+"""The head forwards requests to an agent, and answers 500 with the agent's error in the text,
+whatever it is.
+"""
 MAX_REASON_CHARS = 300
-UNREACHABLE_ADVICE = "Check RAY_ADDRESS (the address of Ray's dashboard), and that the head node runs."
+UNREACHABLE_ADVICE = (
+    "Check RAY_ADDRESS (the address of Ray's dashboard), and that the head node runs."
+)
 
 Answer = TypeVar("Answer")
 RayStatus = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 
 
 class RayUnreachableError(UnderstudyError):
-    """The cluster does not answer, or its head cannot reach its own agent: the same request may succeed later."""
+    """The cluster does not answer, or its head cannot reach its own agent: the same request may
+    succeed later.
+    """
 
     can_resume = True
 
 
 class RayRefusedError(UnderstudyError):
-    """The cluster refuses the request, or something else than Ray answers: repeating it does not help."""
+    """The cluster refuses the request, or something else than Ray answers: repeating it does not
+    help.
+    """
 
     can_resume = True
 
@@ -63,7 +75,9 @@ def _describe_failure(error: Exception) -> str:
 
 
 class RayJob(BaseModel):
-    """A job as Ray describes it. `submission_id` is None for jobs that were not submitted over REST."""
+    """A job as Ray describes it. `submission_id` is None for jobs that were not submitted over
+    REST.
+    """
 
     submission_id: str | None
     status: RayStatus
@@ -78,7 +92,9 @@ class RayJob(BaseModel):
 
     @property
     def reason(self) -> str:
-        """The last line of Ray's message, except where its memory monitor explains itself at length."""
+        """The last line of Ray's message, except where its memory monitor explains itself at
+        length.
+        """
         message = self.message or ""
         return "its node ran out of memory" if "out of memory" in message else last_line(message)
 
@@ -98,8 +114,9 @@ class WorkerResources:
     @property
     def text(self) -> str:
         """Describe them for people."""
-        return f"{self.cpus} CPU{'s' * (self.cpus > 1)}" + f" and {self.gpus} GPU{'s' * (self.gpus > 1)}" * bool(
-            self.gpus
+        return (
+            f"{self.cpus} CPU{'s' * (self.cpus > 1)}"
+            + f" and {self.gpus} GPU{'s' * (self.gpus > 1)}" * bool(self.gpus)
         )
 
     @property
@@ -114,12 +131,16 @@ class WorkerResources:
 
 
 def worker_command(command: Iterable[str], log_file: Path, kept_secrets: Collection[str]) -> str:
-    """Build the shell command of a job: it drops the secrets that the worker's node has in its environment.
+    """Build the shell command of a job: it drops the secrets that the worker's node has in its
+    environment.
 
     `kept_secrets` stay, where the node has them; none is ever sent to the cluster.
     """
     names = r"env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'"
-    dropped = f"grep -iE {shlex.quote(SECRET_NAME_PATTERN.pattern)} | grep -vxE {shlex.quote('|'.join(kept_secrets))}"
+    dropped = (
+        f"grep -iE {shlex.quote(SECRET_NAME_PATTERN.pattern)} | grep -vxE "
+        f"{shlex.quote('|'.join(kept_secrets))}"
+    )
     run = f"exec env $({names} | {dropped} | sed 's/^/-u /') {shlex.join(command)}"
     return f"{run} 2>>{shlex.quote(str(log_file))}"
 
@@ -131,7 +152,9 @@ class RayJobsClient:
     """Jobs of one cluster. All methods raise `RayUnreachableError` and `RayRefusedError`."""
 
     def __init__(self, address: str, token: str = "") -> None:
-        """`address` is that of Ray's dashboard, such as `http://head:8265`; `token` that of its authentication."""
+        """`address` is that of Ray's dashboard, such as `http://head:8265`; `token` that of its
+        authentication.
+        """
         self.address = address.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -140,12 +163,20 @@ class RayJobsClient:
         return self._parse(TypeAdapter(RayVersion), await self._require("GET", "/api/version"))
 
     async def submit(
-        self, submission_id: str, entrypoint: str, *, cpus: int, gpus: int, environ: dict[str, str], about: str
+        self,
+        submission_id: str,
+        entrypoint: str,
+        *,
+        cpus: int,
+        gpus: int,
+        environ: dict[str, str],
+        about: str,
     ) -> None:
-        """Submit a shell command under an id; does nothing if a job with this id was submitted before.
+        """Submit a shell command under an id; does nothing if a job with this id was submitted
+        before.
 
-        `environ` is stored in the cluster, and shown there: no secrets. Without `cpus` or `gpus` the command would run
-        on the head node.
+        `environ` is stored in the cluster, and shown there: no secrets. Without `cpus` or `gpus`
+        the command would run on the head node.
         """
         body = {
             "submission_id": submission_id,
@@ -158,7 +189,9 @@ class RayJobsClient:
         await self._require("POST", "/api/jobs/", body)
 
     async def get(self, submission_id: str) -> RayJob | None:
-        """Return a job; None if this cluster knows no such job, as after the loss of its head node."""
+        """Return a job; None if this cluster knows no such job, as after the loss of its head
+        node.
+        """
         text = await self._request("GET", f"/api/jobs/{quote(submission_id)}")
         return None if text is None else self._parse(TypeAdapter(RayJob), text)
 
@@ -168,11 +201,15 @@ class RayJobsClient:
         return [job for job in jobs if job.submission_id and job.submission_id.startswith(prefix)]
 
     async def stop(self, submission_id: str) -> None:
-        """Ask a job to stop: SIGTERM, later SIGKILL. Returns at once; an unknown or ended job is left alone."""
+        """Ask a job to stop: SIGTERM, later SIGKILL. Returns at once; an unknown or ended job is
+        left alone.
+        """
         await self._request("POST", f"/api/jobs/{quote(submission_id)}/stop")
 
     async def delete(self, submission_id: str) -> None:
-        """Delete Ray's record of an ended job, after `DELETE_DELAY_S`; an unknown one is left alone."""
+        """Delete Ray's record of an ended job, after `DELETE_DELAY_S`; an unknown one is left
+        alone.
+        """
         await asyncio.sleep(DELETE_DELAY_S)
         await self._request("DELETE", f"/api/jobs/{quote(submission_id)}")
 
@@ -182,17 +219,29 @@ class RayJobsClient:
             raise RayRefusedError(f"{self.address} does not know {path}.", UNREACHABLE_ADVICE)
         return text
 
-    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> str | None:
-        """Return the answer's text; None for an unknown job, empty for one that was submitted before."""
+    async def _request(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> str | None:
+        """Return the answer's text; None for an unknown job, empty for one that was submitted
+        before.
+        """
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
         try:
             async with aiohttp.request(
-                method, self.address + path, json=body, headers=self._headers, timeout=timeout, allow_redirects=False
+                method,
+                self.address + path,
+                json=body,
+                headers=self._headers,
+                timeout=timeout,
+                allow_redirects=False,
             ) as answer:
-                status, text = answer.status, await answer.text()
+                status = answer.status
+                text = await answer.text()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             reason = _describe_failure(error)
-            raise RayUnreachableError(f"Ray at {self.address} does not answer: {reason}.", UNREACHABLE_ADVICE) from None
+            raise RayUnreachableError(
+                f"Ray at {self.address} does not answer: {reason}.", UNREACHABLE_ADVICE
+            ) from None
         if status == 200:
             return text
         if status == 404 and UNKNOWN_JOB_TEXT in text:
@@ -204,17 +253,23 @@ class RayJobsClient:
     def _error(self, status: int, text: str) -> UnderstudyError:
         if status in (401, 403):
             return RayRefusedError(
-                f"Ray at {self.address} refuses the bot ({status}).", "Set RAY_AUTH_TOKEN to the cluster's token."
+                f"Ray at {self.address} refuses the bot ({status}).",
+                "Set RAY_AUTH_TOKEN to the cluster's token.",
             )
         reason = last_line(text).removesuffix(".")
         if status >= 500 and INVALID_REQUEST_TEXT not in text:
-            return RayUnreachableError(f"Ray at {self.address} cannot answer ({status}): {reason}.", UNREACHABLE_ADVICE)
-        return RayRefusedError(f"Ray at {self.address} refuses the request ({status}): {reason}.", UNREACHABLE_ADVICE)
+            return RayUnreachableError(
+                f"Ray at {self.address} cannot answer ({status}): {reason}.", UNREACHABLE_ADVICE
+            )
+        return RayRefusedError(
+            f"Ray at {self.address} refuses the request ({status}): {reason}.", UNREACHABLE_ADVICE
+        )
 
     def _parse(self, adapter: TypeAdapter[Answer], text: str) -> Answer:
         try:
             return adapter.validate_python(json.loads(text))
         except (ValueError, ValidationError):
             raise RayRefusedError(
-                f"{self.address} does not answer as Ray 2.60 does: {text[:80]!r}.", UNREACHABLE_ADVICE
+                f"{self.address} does not answer as Ray 2.60 does: {text[:80]!r}.",
+                UNREACHABLE_ADVICE,
             ) from None

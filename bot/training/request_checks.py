@@ -1,4 +1,6 @@
-"""Checks whether a training request can run on this machine, and proposes the nearest one that can."""
+"""Checks whether a training request can run on this machine, and proposes the nearest one that
+can.
+"""
 
 import asyncio
 import shutil
@@ -16,15 +18,29 @@ from bot.personas.base_model_compat import is_same_model
 from bot.training.dataset_catalog import DatasetCatalog, resolve_dataset_path
 from bot.training.queue import JobQueue
 from bot.training.training_plan import RecipeEstimate, TrainingPlan
-from personas.errors import BaseModelError, MaterialError, RequestError, TrainingError, UnderstudyError
+from personas.errors import (
+    BaseModelError,
+    MaterialError,
+    RequestError,
+    TrainingError,
+    UnderstudyError,
+)
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.models.base_model import locate
 from personas.models.stored_quantisation import require_unpackable
 from personas.schemas.base import explain_validation_error
 from personas.schemas.training import TrainingRequest
 
-MEMORY_FIELDS = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "lora_r", "target_modules")
-"""Settings that determine a run's memory; a proposal with another recipe leaves them to that recipe."""
+MEMORY_FIELDS = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_length",
+    "lora_r",
+    "target_modules",
+)
+"""Settings that determine a run's memory; a proposal with another recipe leaves them to that
+recipe.
+"""
 MAX_WAITING_CHECKS = 8
 RequestJson = dict[str, Any]
 
@@ -39,19 +55,26 @@ class UnavailableRequestError(RequestError):
         hint = "; `would_work` is a body that runs here." if proposal else "."
         advice = f"`errors` says what each field needs{hint}"
         super().__init__(" ".join(error.message for error in fields.values()), advice)
-        self.fields, self.proposal = fields, proposal
+        self.fields = fields
+        self.proposal = proposal
 
 
 class InsufficientMemoryError(TrainingError):
-    """The run needs more memory than is free; `proposal` is a body that fits, None if there is none."""
+    """The run needs more memory than is free; `proposal` is a body that fits, None if there is
+    none.
+    """
 
     def __init__(self, needed_bytes: int, free_bytes: int, proposal: RequestJson | None) -> None:
         super().__init__(
             f"The training needs about {needed_bytes / 2**30:.1f} GiB of memory; "
             f"{free_bytes / 2**30:.1f} GiB are free.",
-            "`would_work` is a body that fits." if proposal else "Close other programs, or name a smaller base model.",
+            "`would_work` is a body that fits."
+            if proposal
+            else "Close other programs, or name a smaller base model.",
         )
-        self.needed_bytes, self.free_bytes, self.proposal = needed_bytes, free_bytes, proposal
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+        self.proposal = proposal
 
 
 class TooManyChecksError(TrainingError):
@@ -82,7 +105,9 @@ class CheckLock:
 
 @dataclass(frozen=True)
 class RequestChecks:
-    """Checks bodies of training requests against the queue, the catalogue and the machine's memory."""
+    """Checks bodies of training requests against the queue, the catalogue and the machine's
+    memory.
+    """
 
     queue: JobQueue
     catalogue: DatasetCatalog
@@ -97,7 +122,9 @@ class RequestChecks:
             raise explain_validation_error(error) from error
 
     async def require_startable(self, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> None:
-        """Raise an `UnderstudyError` unless everything named is available and no job of the guild conflicts."""
+        """Raise an `UnderstudyError` unless everything named is available and no job of the guild
+        conflicts.
+        """
         await self.require_available(body, guild_id)
         self.queue.check(self.parse(body), guild_id)
 
@@ -105,13 +132,18 @@ class RequestChecks:
         """Raise `UnavailableRequestError` if the request names what is not on this machine."""
         wrong = await asyncio.to_thread(self._find_unavailable, self.parse(body))
         if wrong:
-            raise UnavailableRequestError(wrong, await self._propose_available(body, wrong, guild_id))
+            raise UnavailableRequestError(
+                wrong, await self._propose_available(body, wrong, guild_id)
+            )
 
-    async def require_memory(self, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID) -> TrainingPlan:
+    async def require_memory(
+        self, body: RequestJson, guild_id: int = OPERATOR_GUILD_ID
+    ) -> TrainingPlan:
         """Plan the run. Raises `InsufficientMemoryError` if it does not fit."""
         request = self.parse(body)
         plan = await self.queue.plan(request, guild_id)
-        free, needed = available_memory_bytes(), requested_recipe_plan(plan, request.recipe).memory_bytes
+        free = available_memory_bytes()
+        needed = requested_recipe_plan(plan, request.recipe).memory_bytes
         if needed <= free:
             return plan
         proposal = next(_fitting_alternatives(body, plan, free), None)
@@ -122,11 +154,15 @@ class RequestChecks:
 
     def _find_unavailable(self, request: TrainingRequest) -> dict[str, UnderstudyError]:
         wrong: dict[str, UnderstudyError] = {}
-        if not is_same_model(request.base_model, self.base_model) and (error := _base_model_error(request.base_model)):
+        if not is_same_model(request.base_model, self.base_model) and (
+            error := _base_model_error(request.base_model)
+        ):
             wrong["base_model"] = error
         try:
             if request.dataset_path:
-                _require_copyable(resolve_dataset_path(self.home, request.dataset_path).path, self.home)
+                _require_copyable(
+                    resolve_dataset_path(self.home, request.dataset_path).path, self.home
+                )
         except UnderstudyError as error:
             wrong["dataset_path"] = error
         try:
@@ -148,8 +184,12 @@ class RequestChecks:
         acceptable = next((other for other in others if self._is_acceptable(other, guild_id)), None)
         return await self._propose_fitting(acceptable, guild_id) if acceptable else None
 
-    def _alternatives(self, body: RequestJson, wrong: Mapping[str, object]) -> Iterator[RequestJson]:
-        """Bodies without the wrong fields; a dialogue job then takes a data set of the catalogue."""
+    def _alternatives(
+        self, body: RequestJson, wrong: Mapping[str, object]
+    ) -> Iterator[RequestJson]:
+        """Bodies without the wrong fields; a dialogue job then takes a data set of the
+        catalogue.
+        """
         rest = {field: value for field, value in body.items() if field not in wrong}
         yield rest
         if "dataset_path" in wrong:
@@ -164,7 +204,9 @@ class RequestChecks:
         return True
 
     async def _propose_fitting(self, body: RequestJson, guild_id: int) -> RequestJson | None:
-        """Find the body, or the nearest to it, whose run fits into memory; None if there is none."""
+        """Find the body, or the nearest to it, whose run fits into memory; None if there is
+        none.
+        """
         request = self.parse(body)
         try:
             plan = await self.queue.plan(request, guild_id)
@@ -191,7 +233,9 @@ def requested_recipe_plan(plan: TrainingPlan, recipe: str) -> RecipeEstimate:
     for estimate in plan.recipes:
         if estimate.recipe == recipe:
             return estimate
-    raise TrainingError(f"The trainer's plan has no estimate for {recipe}.", "Its version is not the bot's.")
+    raise TrainingError(
+        f"The trainer's plan has no estimate for {recipe}.", "Its version is not the bot's."
+    )
 
 
 def _base_model_error(name: str) -> UnderstudyError | None:
@@ -201,11 +245,15 @@ def _base_model_error(name: str) -> UnderstudyError | None:
     except BaseModelError as error:
         return error
     except (OSError, RuntimeError, ValueError):  # not a possible folder name
-        return BaseModelError(f"The base model {name!r} is not on this machine.", "Name `embedded` or a model folder.")
+        return BaseModelError(
+            f"The base model {name!r} is not on this machine.", "Name `embedded` or a model folder."
+        )
     return None
 
 
-def _fitting_alternatives(body: RequestJson, plan: TrainingPlan, free: int) -> Iterator[RequestJson]:
+def _fitting_alternatives(
+    body: RequestJson, plan: TrainingPlan, free: int
+) -> Iterator[RequestJson]:
     """Bodies whose runs fit, those with the fewest changes first."""
     requested = body.get("hyperparameters", {})
     for option in plan.lighter:
@@ -218,27 +266,38 @@ def _fitting_alternatives(body: RequestJson, plan: TrainingPlan, free: int) -> I
 
 
 def _require_copyable(path: Path, home: Path) -> None:
-    """Raise `MaterialError` for special files, and for too little disk space for a copy. Slow for large folders."""
+    """Raise `MaterialError` for special files, and for too little disk space for a copy. Slow for
+    large folders.
+    """
     try:
         needed = sum(_file_sizes(path))
     except OSError as error:
-        raise MaterialError(f"The data set cannot be read: {error.strerror}.", "Check its rights and links.") from error
+        raise MaterialError(
+            f"The data set cannot be read: {error.strerror}.", "Check its rights and links."
+        ) from error
     for folder in {home, Path(tempfile.gettempdir())}:
         if needed > shutil.disk_usage(folder).free:
             disk = "UNDERSTUDY_HOME" if folder == home else "the folder for temporary files"
             raise MaterialError(
-                f"The data set of {needed / 2**30:.1f} GiB is copied before it is trained on, and {disk} has no room.",
+                f"The data set of {needed / 2**30:.1f} GiB is copied before it is trained on, and "
+                f"{disk} has no room.",
                 "Free disk space, or name a part of the data set.",
             )
 
 
 def _file_sizes(path: Path) -> Iterator[int]:
-    """Yield the sizes of a path's files in bytes. Raises `MaterialError` at the first that must not be copied."""
+    """Yield the sizes of a path's files in bytes. Raises `MaterialError` at the first that must not
+    be copied.
+    """
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_dir():
             if file.is_symlink():
-                raise MaterialError(f"{file.name!r} is a link to a folder.", "Copy its target into the data set.")
+                raise MaterialError(
+                    f"{file.name!r} is a link to a folder.", "Copy its target into the data set."
+                )
         elif not stat.S_ISREG((status := file.stat()).st_mode):
-            raise MaterialError(f"{file.name!r} is not a regular file.", "Leave it out of the data set.")
+            raise MaterialError(
+                f"{file.name!r} is not a regular file.", "Leave it out of the data set."
+            )
         else:
             yield status.st_size

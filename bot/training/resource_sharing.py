@@ -1,4 +1,6 @@
-"""Shares CPU and GPU between replies and training: pauses the trainer, and moves the engine off a full GPU."""
+"""Shares CPU and GPU between replies and training: pauses the trainer, and moves the engine off a
+full GPU.
+"""
 
 import asyncio
 import logging
@@ -19,18 +21,24 @@ from personas.schemas.chat import ChatReply, ChatRequest
 from personas.schemas.training_events import PauseDemand, Phase
 
 RELEASE_DELAY_S = 1.0
-"""Pause between the last reply and the trainer's resumption: in a conversation the next reply follows soon."""
+"""Pause between the last reply and the trainer's resumption: in a conversation the next reply
+follows soon.
+"""
 log = logging.getLogger(__name__)
 GPU: Device = "cuda"
 CPU: Device = "cpu"
 GIB = 2**30
 GPU_DRIVER_FILES = ("/dev/nvidiactl", "/dev/kfd")
 """Of NVIDIA's and AMD's drivers on Linux."""
-OFFLOAD_TEXT = "the GPU's memory is needed: until the training ends, replies are generated on the CPU, more slowly"
+OFFLOAD_TEXT = (
+    "the GPU's memory is needed: until the training ends, replies are generated on the CPU, more "
+    "slowly"
+)
 
 
 def shares_processor(settings: Settings, engine: Engine) -> bool:
-    """Report whether replies and trainings are computed by this machine's processor, and so slow each other down.
+    """Report whether replies and trainings are computed by this machine's processor, and so slow
+    each other down.
 
     Trainings take the GPU if there is one. The engine may have moved off it (`GpuOffloadBackend`).
     """
@@ -38,7 +46,9 @@ def shares_processor(settings: Settings, engine: Engine) -> bool:
         return False
     if isinstance(engine, LLMEngine):
         return engine.device == CPU and not has_gpu()
-    is_here = any(urlsplit(url).hostname not in settings.engine_hosts for url in settings.engine_urls)
+    is_here = any(
+        urlsplit(url).hostname not in settings.engine_hosts for url in settings.engine_urls
+    )
     return is_here and not has_gpu_driver()
 
 
@@ -52,13 +62,17 @@ class TrainerThrottle:
     """Pauses the trainer while replies are generated, most of all until their first words."""
 
     def __init__(
-        self, hold: Callable[[PauseDemand], None], shares_processor: Callable[[], bool] = lambda: True
+        self,
+        hold: Callable[[PauseDemand], None],
+        shares_processor: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`hold` is called whenever the demand changes; with `go`, `RELEASE_DELAY_S` after the last reply.
+        """`hold` is called whenever the demand changes; with `go`, `RELEASE_DELAY_S` after the last
+        reply.
 
         Nothing is held while `shares_processor` is False: replies gain nothing then.
         """
-        self._hold, self._shares_processor = hold, shares_processor
+        self._hold = hold
+        self._shares_processor = shares_processor
         self._demand: PauseDemand = "go"
         self._silent: set[ReplyStream] = set()
         self._begun: set[ReplyStream] = set()
@@ -100,7 +114,9 @@ class TrainerThrottle:
         if (self._silent or self._begun) and self._shares_processor():
             self._ask("hold" if self._silent else "yield")
         else:
-            self._release_timer = asyncio.get_running_loop().call_later(RELEASE_DELAY_S, self._ask, "go")
+            self._release_timer = asyncio.get_running_loop().call_later(
+                RELEASE_DELAY_S, self._ask, "go"
+            )
 
     def _ask(self, demand: PauseDemand) -> None:
         if demand != self._demand:
@@ -112,7 +128,8 @@ class _HoldingStream:
     """A stream that tells the throttle when it begins and ends."""
 
     def __init__(self, stream: ReplyStream, throttle: TrainerThrottle) -> None:
-        self._stream, self._throttle = stream, throttle
+        self._stream = stream
+        self._throttle = throttle
 
     async def __aiter__(self) -> AsyncIterator[str]:
         try:
@@ -139,25 +156,42 @@ class MovableEngine(Protocol):
     def device(self) -> str: ...
 
     async def move(self, device: Device) -> None:
-        """Move to another device. Raises `UnderstudyError`, and changes nothing, where that fails."""
+        """Move to another device. Raises `UnderstudyError`, and changes nothing, where that
+        fails.
+        """
         ...
 
 
 class GpuOffloadBackend:
-    """A backend that moves the engine off the GPU while a run needs its memory; it forwards to another backend."""
+    """A backend that moves the engine off the GPU while a run needs its memory; it forwards to
+    another backend.
+    """
 
     def __init__(
-        self, backend: TrainingBackend, engine: MovableEngine, free_bytes: Callable[[], int] = free_gpu_bytes
+        self,
+        backend: TrainingBackend,
+        engine: MovableEngine,
+        free_bytes: Callable[[], int] = free_gpu_bytes,
     ) -> None:
         """`free_bytes` returns the free memory of the GPU, without the engine's."""
-        self._backend, self._engine, self._free_bytes = backend, engine, free_bytes
-        self.slots, self.check, self.plan = backend.slots, backend.check, backend.plan
-        self.cancel, self.detach, self.hold = backend.cancel, backend.detach, backend.hold
+        self._backend = backend
+        self._engine = engine
+        self._free_bytes = free_bytes
+        self.slots = backend.slots
+        self.check = backend.check
+        self.plan = backend.plan
+        self.cancel = backend.cancel
+        self.detach = backend.detach
+        self.hold = backend.hold
         self.adopt = backend.adopt
 
     async def run(self, job: TrainingJob, on_event: OnEvent) -> RunResult:
         """Train to the end; meanwhile replies are generated on the CPU if need be."""
-        if self._engine.device != GPU or not await self._is_needed(job) or not await self._move(CPU):
+        if (
+            self._engine.device != GPU
+            or not await self._is_needed(job)
+            or not await self._move(CPU)
+        ):
             return await self._backend.run(job, on_event)
         log.warning("the job %s begins: %s", job.job_id, OFFLOAD_TEXT)
         on_event(Phase(name="base model", detail=OFFLOAD_TEXT))
@@ -175,14 +209,22 @@ class GpuOffloadBackend:
             log.info("the memory that the job %s needs is unknown: %s", job.job_id, error)
             return False
         estimates = [it for it in plan.recipes if it.recipe == job.request.recipe] or plan.recipes
-        needed, free = max((it.memory_bytes for it in estimates), default=0), self._free_bytes()
-        log.info("the job %s needs %.1f GiB of the GPU, %.1f are free", job.job_id, needed / GIB, free / GIB)
+        needed = max((it.memory_bytes for it in estimates), default=0)
+        free = self._free_bytes()
+        log.info(
+            "the job %s needs %.1f GiB of the GPU, %.1f are free",
+            job.job_id,
+            needed / GIB,
+            free / GIB,
+        )
         return needed > free
 
     async def _move(self, device: Device) -> bool:
         try:
             await self._engine.move(device)
-        except UnderstudyError as error:  # the training reports itself what it lacks; replies stay on their device
+        except (
+            UnderstudyError
+        ) as error:  # the training reports itself what it lacks; replies stay on their device
             log.warning("replies cannot be generated on the %s: %s", device, error)
             return False
         return True

@@ -5,12 +5,21 @@ from textwrap import shorten
 
 from bot.platform.errors import hide_paths
 from bot.store import TrainingJob
-from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreSummary, TrainerEvent
+from personas.schemas.training_events import (
+    Epoch,
+    Evaluation,
+    Phase,
+    Progress,
+    ScoreSummary,
+    TrainerEvent,
+)
 
 BAR_CELLS = 16
 MAX_EPOCHS = 8  # rows of the table in a result
 MAX_RESULT_CHARS = 1800
-"""Length of a result with that table. Discord allows 2,000, and a line on its promotion may follow."""
+"""Length of a result with that table. Discord allows 2,000, and a line on its promotion may
+follow.
+"""
 MAX_REASON_CHARS = 220
 """Characters of one reason or piece of advice."""
 VERDICT_TEXTS = {
@@ -21,9 +30,16 @@ VERDICT_TEXTS = {
 
 
 def job_status_text(
-    job: TrainingJob, position: int | None, now: float, live: str | None = None, *, gives_way: bool = False
+    job: TrainingJob,
+    position: int | None,
+    now: float,
+    live: str | None = None,
+    *,
+    gives_way: bool = False,
 ) -> str:
-    """Describe a job; `position` 1 is next in the queue, `gives_way` means that the trainer was asked to hold."""
+    """Describe a job; `position` 1 is next in the queue, `gives_way` means that the trainer was
+    asked to hold.
+    """
     if job.has_ended:
         return job_result_text(job, live)
     if job.state == "queued":
@@ -31,7 +47,9 @@ def job_status_text(
     lines = [job_title(job, "Training"), *_progress_lines(job.progress)]
     if job.started_at:
         waits = _wait_text(job, gives_way)
-        lines.append(f"-# running for {format_duration(now - job.started_at)}, attempt {job.attempt}{waits}")
+        lines.append(
+            f"-# running for {format_duration(now - job.started_at)}, attempt {job.attempt}{waits}"
+        )
     return "\n".join(lines)
 
 
@@ -40,8 +58,14 @@ def _progress_lines(event: TrainerEvent | None) -> list[str]:
         case Progress() as at:
             share = at.step / at.of
             cells = round(share * BAR_CELLS)
-            bar = f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%} · step {at.step} of {at.of}"
-            speed = f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · {format_duration(at.eta_s)} left"
+            bar = (
+                f"`{'█' * cells}{'░' * (BAR_CELLS - cells)}` {share:.0%} · step {at.step} of "
+                f"{at.of}"
+            )
+            speed = (
+                f"loss {at.loss:.3f} · {at.tokens_per_s:,.0f} tokens/s · "
+                f"{format_duration(at.eta_s)} left"
+            )
             return [bar, speed, *([f"-# ⚠ {at.trouble} It is tried again."] if at.trouble else [])]
         case Epoch() as at:
             return [f"Epoch {at.passes} done: {_loss_text(at)}, {at.pace} samples/s."]
@@ -62,7 +86,10 @@ def _wait_text(job: TrainingJob, gives_way: bool) -> str:
 
 def _loss_text(at: Epoch | Evaluation) -> str:
     known = (("loss", at.train_loss), ("held out", at.eval_loss))
-    return " → ".join(f"{what} {loss:.3f}" for what, loss in known if loss is not None) or "nothing measured"
+    return (
+        " → ".join(f"{what} {loss:.3f}" for what, loss in known if loss is not None)
+        or "nothing measured"
+    )
 
 
 def job_result_text(job: TrainingJob, live: str | None = None) -> str:
@@ -73,14 +100,19 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
         reason = hide_paths(f"{job.error or 'No reason was given.'} {job.advice or ''}".rstrip())
         text = f"{job_title(job, 'Failed')}\n{reason}"
         return f"{text}\n-# Then **Resume** continues where it stopped." if job.can_resume else text
-    card, seconds = job.result.scorecard, job.result.seconds
-    what, source = "Trained", f"Took {format_duration(seconds)}."
+    card = job.result.scorecard
+    seconds = job.result.seconds
+    what = "Trained"
+    source = f"Took {format_duration(seconds)}."
     if job.dialogue:
-        what, source = "Installed", f"It is the dialogue adapter `{job.dialogue}`."
+        what = "Installed"
+        source = f"It is the dialogue adapter `{job.dialogue}`."
     elif job.result.imported:
-        what, source = "Imported", "Measured by its author; it was imported."
+        what = "Imported"
+        source = "Measured by its author; it was imported."
     lines = [job_title(job, what), *_loss_lines(card, source)]
-    table, rest = epoch_lines(job.result.epochs), verdict_lines(card)
+    table = epoch_lines(job.result.epochs)
+    rest = verdict_lines(card)
     if job.persona is None:
         rest += [
             f"Promote… gives it to a persona, and so does `/finetune promote version:{job.name}`.",
@@ -88,7 +120,11 @@ def job_result_text(job: TrainingJob, live: str | None = None) -> str:
             f"`start_from: {job.name.partition('/')[2]}` trains it further.",
         ]
     else:
-        rest.append("It is live now." if live == job.version else "Promote makes it live from the next reply on.")
+        rest.append(
+            "It is live now."
+            if live == job.version
+            else "Promote makes it live from the next reply on."
+        )
     text = "\n".join([*lines, *table, *rest])
     return text if len(text) <= MAX_RESULT_CHARS else "\n".join([*lines, *rest])
 
@@ -99,13 +135,16 @@ def _loss_lines(card: ScoreSummary, source: str) -> list[str]:
     better = 1 - card.loss_tuned / card.loss_base
     return [
         f"Held-out replies: loss {card.loss_base:.3f} → **{card.loss_tuned:.3f}** per token "
-        f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies:,} replies it never saw).",
+        f"({abs(better):.0%} {'lower' if better > 0 else 'higher'}; {card.heldout_replies:,} "
+        "replies it never saw).",
         f"General dialogue: {card.general_loss_base:.3f} → {card.general_loss_tuned:.3f}. {source}",
     ]
 
 
 def epoch_lines(epochs: Sequence[Epoch]) -> list[str]:
-    """Format a run's epochs as a table that fits a phone; of a long run, the first and the last ones."""
+    """Format a run's epochs as a table that fits a phone; of a long run, the first and the last
+    ones.
+    """
     if not epochs:
         return []
     rows = [f"{'epoch':>5} {'train → eval loss':>17} {'samples/s':>9} {'time':>8}"]
@@ -113,10 +152,14 @@ def epoch_lines(epochs: Sequence[Epoch]) -> list[str]:
         if MAX_EPOCHS // 2 <= number < len(epochs) - MAX_EPOCHS // 2:
             rows += ["    …"] if number == MAX_EPOCHS // 2 else []
             continue
-        train, heldout = ("–" if loss is None else f"{loss:.3f}" for loss in (at.train_loss, at.eval_loss))
+        train, heldout = (
+            "–" if loss is None else f"{loss:.3f}" for loss in (at.train_loss, at.eval_loss)
+        )
         minutes, seconds = divmod(round(at.seconds), 60)
         label = f"{at.stage}:{at.passes}" if at.stage else at.passes
-        rows.append(f"{label:>5} {f'{train} → {heldout}':>17} {at.pace:>9} {f'{minutes}:{seconds:02}':>8}")
+        rows.append(
+            f"{label:>5} {f'{train} → {heldout}':>17} {at.pace:>9} {f'{minutes}:{seconds:02}':>8}"
+        )
     return ["```", *rows, "```"]
 
 
@@ -129,7 +172,10 @@ def verdict_lines(card: ScoreSummary) -> list[str]:
         *(f"- {shorten(reason, MAX_REASON_CHARS, placeholder=' …')}" for reason in card.reasons),
     ]
     if card.advice:
-        lines.append(f"What to do: {' '.join(shorten(it, MAX_REASON_CHARS, placeholder=' …') for it in card.advice)}")
+        lines.append(
+            "What to do: "
+            f"{' '.join(shorten(it, MAX_REASON_CHARS, placeholder=' …') for it in card.advice)}"
+        )
     return lines
 
 

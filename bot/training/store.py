@@ -1,4 +1,6 @@
-"""Training jobs. Reports are fenced: one that bears the token of an earlier attempt changes nothing."""
+"""Training jobs. Reports are fenced: one that bears the token of an earlier attempt changes
+nothing.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,9 +20,11 @@ PromotionDecision = Literal["promoted", "manual"]
 
 
 class JobResult(FrozenModel):
-    """The result of a finished job. `adapter` is its folder, `seconds` the duration of all its attempts.
+    """The result of a finished job. `adapter` is its folder, `seconds` the duration of all its
+    attempts.
 
-    `imported`: nothing was trained, the adapter came with a card or is a dialogue adapter (`TrainingJob.dialogue`).
+    `imported`: nothing was trained, the adapter came with a card or is a dialogue adapter
+    (`TrainingJob.dialogue`).
     """
 
     adapter: str
@@ -32,13 +36,14 @@ class JobResult(FrozenModel):
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training job as stored; times in seconds since 1970. `started_at` is the start of the latest attempt.
+    """One training job as stored; times in seconds since 1970. `started_at` is the start of the
+    latest attempt.
 
-    `name` is the persona's id or `dialogue/<job name>`. `attempt` counts the attempts since the job was queued or
-    resumed last, except those that the bot stopped itself. `can_resume`: the job failed for a fixable reason.
-    `decision` is None until a finished job's automatic promotion is decided; `announced`: its result has been posted.
-    The three JSON texts are parsed by `request`, `progress` and `result`, so that an invalid one affects only its own
-    job.
+    `name` is the persona's id or `dialogue/<job name>`. `attempt` counts the attempts since the job
+    was queued or resumed last, except those that the bot stopped itself. `can_resume`: the job
+    failed for a fixable reason. `decision` is None until a finished job's automatic promotion is
+    decided; `announced`: its result has been posted. The three JSON texts are parsed by `request`,
+    `progress` and `result`, so that an invalid one affects only its own job.
     """
 
     seq: int
@@ -73,7 +78,11 @@ class TrainingJob:
     @property
     def is_announceable(self) -> bool:
         """The job has ended, its promotion is decided, and its result has not been posted yet."""
-        return self.has_ended and not self.announced and (self.state != "done" or self.decision is not None)
+        return (
+            self.has_ended
+            and not self.announced
+            and (self.state != "done" or self.decision is not None)
+        )
 
     @property
     def request(self) -> TrainingRequest:
@@ -85,7 +94,9 @@ class TrainingJob:
 
     @property
     def progress(self) -> TrainerEvent | None:
-        """The trainer's latest event; None where there is none, or none that this version of the bot understands."""
+        """The trainer's latest event; None where there is none, or none that this version of the
+        bot understands.
+        """
         try:
             return TRAINER_EVENT.validate_json(self.progress_json) if self.progress_json else None
         except ValidationError:
@@ -98,7 +109,9 @@ class TrainingJob:
 
     @property
     def dialogue(self) -> str | None:
-        """The name of the dialogue adapter that was installed as this version; None for others and for invalid rows."""
+        """The name of the dialogue adapter that was installed as this version; None for others and
+        for invalid rows.
+        """
         try:
             return self.request.start_from if self.result and self.result.imported else None
         except RequestError:
@@ -117,7 +130,9 @@ class NewTrainingJob:
 
     @property
     def name(self) -> str:
-        """The name under which versions are numbered: the persona's id, or `dialogue/<job name>`."""
+        """The name under which versions are numbered: the persona's id, or `dialogue/<job
+        name>`.
+        """
         return self.request.persona or f"dialogue/{self.request.job_name}"
 
 
@@ -125,7 +140,8 @@ class TrainingJobs:
     """The jobs, in the order of their creation."""
 
     def __init__(self, connection: DatabaseConnection, versions: Versions) -> None:
-        self._db, self._versions = connection, versions
+        self._db = connection
+        self._versions = versions
 
     def add(self, new: NewTrainingJob, at: float) -> TrainingJob:
         """Queue a job and reserve its version, in one transaction."""
@@ -133,18 +149,31 @@ class TrainingJobs:
             self._insert(new, self._versions.reserve(new.name), at)
         return self._sure(new.job_id)
 
-    def add_imported(self, new: NewTrainingJob, version: str, result: JobResult, at: float) -> TrainingJob:
+    def add_imported(
+        self, new: NewTrainingJob, version: str, result: JobResult, at: float
+    ) -> TrainingJob:
         """Store the job of a persona's version whose adapter was imported and is installed."""
         with self._db.atomic(shared=True):
             self._insert(new, version, at)
             done = self._end(new.job_id, None, "done", at, result=result)
-            assert done and done.persona  # it was queued just now; dialogue adapters have no versions
-            self._db.write("update jobs set decision = 'manual', announced = 1 where job_id = :job", job=new.job_id)
-            self._versions.record_installed(InstalledVersion(done.persona, version, new.job_id, at, result.scorecard))
+            assert (
+                done and done.persona
+            )  # it was queued just now; dialogue adapters have no versions
+            self._db.write(
+                "update jobs set decision = 'manual', announced = 1 where job_id = :job",
+                job=new.job_id,
+            )
+            self._versions.record_installed(
+                InstalledVersion(done.persona, version, new.job_id, at, result.scorecard)
+            )
         return self._sure(new.job_id)
 
     def _insert(self, new: NewTrainingJob, version: str, at: float) -> None:
-        texts = {"name": new.name, "request": new.request.model_dump_json(), "persona": new.request.persona}
+        texts = {
+            "name": new.name,
+            "request": new.request.model_dump_json(),
+            "persona": new.request.persona,
+        }
         row = {**vars(new), **texts, "version": version, "state": "queued", "queued_at": at}
         self._db.insert("jobs", row)
 
@@ -165,7 +194,9 @@ class TrainingJobs:
         state: JobState | None = None,
         after: TrainingJob | None = None,
     ) -> list[TrainingJob]:
-        """List jobs by guild, name and state (None: all), newest first; with `after`, those older than that job."""
+        """List jobs by guild, name and state (None: all), newest first; with `after`, those older
+        than that job.
+        """
         sql = """select * from jobs where (:guild is null or guild_id = :guild) and (:name is null or name = :name)
             and (:state is null or state = :state) and (:seq is null or seq < :seq)
             order by seq desc limit :limit"""
@@ -189,7 +220,10 @@ class TrainingJobs:
 
     def counts(self) -> dict[JobState, int]:
         """Count the jobs by state; states without jobs are missing."""
-        return {row["state"]: row["n"] for row in self._db.read("select state, count(*) as n from jobs group by state")}
+        return {
+            row["state"]: row["n"]
+            for row in self._db.read("select state, count(*) as n from jobs group by state")
+        }
 
     def resumable(self) -> list[TrainingJob]:
         """List the failed jobs that can be resumed, oldest first."""
@@ -197,17 +231,26 @@ class TrainingJobs:
 
     def undecided(self) -> list[TrainingJob]:
         """Finished jobs whose automatic promotion has not been decided, oldest first."""
-        return self._db.all(_job, "select * from jobs where state = 'done' and decision is null order by seq")
+        return self._db.all(
+            _job, "select * from jobs where state = 'done' and decision is null order by seq"
+        )
 
     def unannounced(self) -> list[TrainingJob]:
-        """Ended jobs whose promotion is decided and whose result has not been posted, oldest first."""
+        """Ended jobs whose promotion is decided and whose result has not been posted, oldest
+        first.
+        """
         sql = """select * from jobs where announced = 0 and (state in ('failed', 'cancelled') or decision is not null)
             order by seq"""
         return self._db.all(_job, sql)
 
     def decide(self, job_id: str, decision: PromotionDecision) -> TrainingJob | None:
-        """Store whether a finished job's version was promoted automatically. None when that is stored already."""
-        sql = "update jobs set decision = :decision where job_id = :job and state = 'done' and decision is null"
+        """Store whether a finished job's version was promoted automatically. None when that is
+        stored already.
+        """
+        sql = (
+            "update jobs set decision = :decision where job_id = :job and state = 'done' and "
+            "decision is null"
+        )
         return self._changed(job_id, sql, decision=decision)
 
     def mark_announced(self, job_id: str) -> None:
@@ -216,35 +259,56 @@ class TrainingJobs:
 
     def last_served(self) -> dict[int, float]:
         """Return the latest start of a job by guild; guilds without one are missing."""
-        sql = "select guild_id, max(started_at) as at from jobs where started_at is not null group by guild_id"
+        sql = (
+            "select guild_id, max(started_at) as at from jobs where started_at is not null group "
+            "by guild_id"
+        )
         return {row["guild_id"]: row["at"] for row in self._db.read(sql)}
 
     def claim(self, job: TrainingJob, token: str, at: float) -> TrainingJob | None:
-        """Start the next attempt. Returns None when the job has changed since the caller read it."""
+        """Start the next attempt. Returns None when the job has changed since the caller read
+        it.
+        """
         sql = """update jobs set state = 'running', attempt = attempt + 1, attempt_token = :token, started_at = :at
             where job_id = :job and state = :seen_state and attempt_token is :seen_token"""
         seen = {"seen_state": job.state, "seen_token": job.attempt_token}
         return self._changed(job.job_id, sql, token=token, at=at, **seen)
 
     def report(self, job_id: str, token: str, event: TrainerEvent) -> TrainingJob | None:
-        """Store the trainer's latest event. Returns None, and changes nothing, for a stale token."""
+        """Store the trainer's latest event. Returns None, and changes nothing, for a stale
+        token.
+        """
         sql = "update jobs set progress = :event where job_id = :job and attempt_token = :token"
         return self._changed(job_id, sql, event=event.model_dump_json(), token=token)
 
     def complete(self, job_id: str, token: str, result: JobResult, at: float) -> TrainingJob | None:
-        """Store the result of an installed adapter, and a persona's new version. Returns None for a stale token."""
+        """Store the result of an installed adapter, and a persona's new version. Returns None for a
+        stale token.
+        """
         with self._db.atomic(shared=True):
             done = self._end(job_id, token, "done", at, result=result)
             if done and done.persona:
-                installed = InstalledVersion(done.persona, done.version, job_id, at, result.scorecard)
+                installed = InstalledVersion(
+                    done.persona, done.version, job_id, at, result.scorecard
+                )
                 self._versions.record_installed(installed)
         return done
 
     def fail(
         self, job: TrainingJob, error: str, advice: str, at: float, *, can_resume: bool = False
     ) -> TrainingJob | None:
-        """Record a failure. Returns None, and changes nothing, when the job is no longer in this attempt."""
-        return self._end(job.job_id, job.attempt_token, "failed", at, error=error, advice=advice, can_resume=can_resume)
+        """Record a failure. Returns None, and changes nothing, when the job is no longer in this
+        attempt.
+        """
+        return self._end(
+            job.job_id,
+            job.attempt_token,
+            "failed",
+            at,
+            error=error,
+            advice=advice,
+            can_resume=can_resume,
+        )
 
     def resume(self, job_id: str) -> TrainingJob | None:
         """Queue a failed, resumable job again. Returns None for any other job."""
@@ -254,11 +318,16 @@ class TrainingJobs:
 
     def expire(self, job_id: str, advice: str) -> TrainingJob | None:
         """Record that a failed job cannot be resumed any more. Returns None for any other job."""
-        sql = "update jobs set can_resume = 0, advice = :advice where job_id = :job and can_resume = 1"
+        sql = (
+            "update jobs set can_resume = 0, advice = :advice where job_id = :job and can_resume = "
+            "1"
+        )
         return self._changed(job_id, sql, advice=advice)
 
     def release(self, job_id: str, token: str) -> TrainingJob | None:
-        """Release an attempt that the bot itself stopped: it does not count, and the job is first in the queue."""
+        """Release an attempt that the bot itself stopped: it does not count, and the job is first
+        in the queue.
+        """
         sql = """update jobs set attempt = attempt - 1, attempt_token = null
             where job_id = :job and attempt_token = :token"""
         return self._changed(job_id, sql, token=token)
@@ -269,9 +338,14 @@ class TrainingJobs:
             where job_id = :job and state in ('queued', 'running')"""
         return self._changed(job_id, sql, at=at)
 
-    def set_progress_message(self, job_id: str, message_id: int, *, announced: bool = False) -> None:
+    def set_progress_message(
+        self, job_id: str, message_id: int, *, announced: bool = False
+    ) -> None:
         """Store the Discord message that shows the job's progress or, `announced`, its result."""
-        sql = "update jobs set progress_message_id = :message, announced = :announced where job_id = :job"
+        sql = (
+            "update jobs set progress_message_id = :message, announced = :announced where job_id = "
+            ":job"
+        )
         self._db.write(sql, message=message_id, announced=announced, job=job_id)
 
     def _end(
@@ -291,7 +365,9 @@ class TrainingJobs:
         sql = """update jobs set state = :state, attempt_token = null, finished_at = :at, result = :result,
             error = :error, advice = :advice, can_resume = :can_resume
             where job_id = :job and attempt_token is :token and state in ('queued', 'running')"""
-        return self._changed(job_id, sql, token=token, state=state, at=at, result=result_json, **why)
+        return self._changed(
+            job_id, sql, token=token, state=state, at=at, result=result_json, **why
+        )
 
     def _changed(self, job_id: str, sql: str, **values: object) -> TrainingJob | None:
         return self._sure(job_id) if self._db.write(sql, **values, job=job_id) else None
@@ -303,5 +379,8 @@ class TrainingJobs:
 
 
 def _job(*, can_resume: int, announced: int, **columns: Any) -> TrainingJob:
-    named = {f"{key}_json" if key in ("request", "progress", "result") else key: it for key, it in columns.items()}
+    named = {
+        f"{key}_json" if key in ("request", "progress", "result") else key: it
+        for key, it in columns.items()
+    }
     return TrainingJob(**named, can_resume=bool(can_resume), announced=bool(announced))

@@ -1,4 +1,6 @@
-"""Data sets from the bot's database: chat history of opted-in members, and preferences of votes and lessons."""
+"""Data sets from the bot's database: chat history of opted-in members, and preferences of votes and
+lessons.
+"""
 
 import json
 import os
@@ -26,7 +28,12 @@ from personas.home.preferences import (
     preferences_to_jsonl,
 )
 from personas.home.pseudonyms import HomeKey, keyed_person
-from personas.home.rights import PERMISSION_SETTING, RightsStatement, decide_right, describe_discord_requirements
+from personas.home.rights import (
+    PERMISSION_SETTING,
+    RightsStatement,
+    decide_right,
+    describe_discord_requirements,
+)
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.base import DISCORD_API
 
@@ -36,7 +43,9 @@ MIN_NAME_CHARS = 3
 """Shorter names are often ordinary words and are masked only after an @."""
 CASE_FOLDS = str.maketrans({"ı": "i", "ς": "σ", "ſ": "s", "µ": "μ"})
 MAX_EXCHANGES, MAX_PREFERENCES = 50_000, 20_000
-"""Numbers of questions with their replies, and of lessons or votes, that a run gets at most: the latest ones."""
+"""Numbers of questions with their replies, and of lessons or votes, that a run gets at most: the
+latest ones.
+"""
 FORM_SOURCE = "form"
 """The right to what was typed into a form to be learned from."""
 PREFERENCE_RIGHTS = (
@@ -50,7 +59,8 @@ class NameMask:
     """Masks people, given as pairs of id and name; the names `kept`, the persona's, stay."""
 
     def __init__(self, people: Iterable[tuple[int, str]], kept: Collection[str]) -> None:
-        ids, names = set[str](), set[str]()
+        ids = set[str]()
+        names = set[str]()
         for person_id, name in people:
             ids.add(str(person_id))
             names.add(_fold(name.strip()))
@@ -65,7 +75,8 @@ class NameMask:
     def apply(self, text: str) -> str:
         if self._pattern is None:
             return text
-        pieces, end = list[str](), 0
+        pieces = list[str]()
+        end = 0
         for found in self._pattern.finditer(_fold(text)):
             pieces += (text[end : found.start()], MASKED_NAME)
             end = found.end()
@@ -73,12 +84,15 @@ class NameMask:
 
 
 def _fold(text: str) -> str:
-    """Fold case and keep the length: a pattern of lower-case literals is five times as fast as one without case."""
+    """Fold case and keep the length: a pattern of lower-case literals is five times as fast as one
+    without case.
+    """
     return text.replace("İ", "i").lower().translate(CASE_FOLDS)
 
 
 def _any_of(words: Sequence[str]) -> str:
-    """Return a pattern that matches the longest of the words, which are sorted and unique, as a tree of prefixes.
+    """Return a pattern that matches the longest of the words, which are sorted and unique, as a
+    tree of prefixes.
 
     Of 1,500 alternatives, a text then tries those with its next letter only.
     """
@@ -93,9 +107,16 @@ def _any_of(words: Sequence[str]) -> str:
 
 
 def write_history(
-    store: Store, consent: Consent, guild_id: int, persona_id: str, out: Path, storing: Storing = nullcontext
+    store: Store,
+    consent: Consent,
+    guild_id: int,
+    persona_id: str,
+    out: Path,
+    storing: Storing = nullcontext,
 ) -> int:
-    """Write the log to a private file; returns the number of messages. Raises as `history_lines`, and `OSError`."""
+    """Write the log to a private file; returns the number of messages. Raises as `history_lines`,
+    and `OSError`.
+    """
     lines = history_lines(store, consent, guild_id, persona_id)
     with storing():
         write_private_file(out, "".join(f"{line}\n" for line in lines).encode())
@@ -114,41 +135,58 @@ def history_material(
     stated = RightsStatement(
         DISCORD_API, f"the operator, in {PERMISSION_SETTING}", _day(time.time()), consent.permission
     )
-    return SourceMaterial("log", f"{HISTORY_DATASET}.jsonl", HISTORY_DATASET, stated, text=text, format="own-log")
+    return SourceMaterial(
+        "log", f"{HISTORY_DATASET}.jsonl", HISTORY_DATASET, stated, text=text, format="own-log"
+    )
 
 
 def history_lines(store: Store, consent: Consent, guild_id: int, persona_id: str) -> list[str]:
     """Return prompts and replies, channel by channel, oldest first, as lines of our own log format.
 
-    Of a long history, the latest `MAX_EXCHANGES`. The store knows who opted in; `consent` holds Discord's permission.
-    Raises `RequestError` where it may not be trained on or holds nothing.
+    Of a long history, the latest `MAX_EXCHANGES`. The store knows who opted in; `consent` holds
+    Discord's permission. Raises `RequestError` where it may not be trained on or holds nothing.
     """
     _require_history(store, consent, guild_id, persona_id)
     exchanges = store.messages.opted_in_exchanges(guild_id, persona_id, MAX_EXCHANGES)
     if not exchanges:
         raise RequestError(
-            f"`{HISTORY_DATASET}` may not be trained on: no stored reply answers a member who has opted in.",
+            f"`{HISTORY_DATASET}` may not be trained on: no stored reply answers a member who has "
+            "opted in.",
             "Ask again when this persona has answered such members here.",
         )
-    mask = NameMask(store.messages.authors_not_opted_in(guild_id), {reply.author_name for _, reply in exchanges})
+    mask = NameMask(
+        store.messages.authors_not_opted_in(guild_id), {reply.author_name for _, reply in exchanges}
+    )
     used = {it.seq: (it, question) for question, reply in exchanges for it in (question, reply)}
     pairs = sorted(used.values(), key=lambda pair: (pair[0].channel_id, pair[0].at, pair[0].seq))
-    return [json.dumps(_line(message, question, mask), ensure_ascii=False) for message, question in pairs]
+    return [
+        json.dumps(_line(message, question, mask), ensure_ascii=False)
+        for message, question in pairs
+    ]
 
 
 def _require_history(store: Store, consent: Consent, guild_id: int, persona_id: str) -> None:
-    """Raise `RequestError` where nothing may be trained on; counts members, and reads no message."""
+    """Raise `RequestError` where nothing may be trained on; counts members, and reads no
+    message.
+    """
     if not guild_id:
         raise RequestError("Direct messages are never trained on.", "Ask for a server's history.")
     askers = store.replies.askers(guild_id, persona_id)
     here = frozenset(str(member) for member, is_opted_in in askers.items() if is_opted_in)
     allowed = Consent(permission=consent.permission, opted_in=here)
-    if here and not decide_right(HISTORY_DATASET, format_right=DISCORD_API, consent=allowed).refused:
+    if (
+        here
+        and not decide_right(HISTORY_DATASET, format_right=DISCORD_API, consent=allowed).refused
+    ):
         return
-    everywhere = Consent(permission=consent.permission, opted_in=frozenset(map(str, store.people.opted_in())))
+    everywhere = Consent(
+        permission=consent.permission, opted_in=frozenset(map(str, store.people.opted_in()))
+    )
     raise RequestError(
-        f"`{HISTORY_DATASET}` may not be trained on: its messages came to the bot through Discord's API.",
-        f"{describe_discord_requirements(everywhere)} Of {len(askers)} members whom this persona answered here, "
+        f"`{HISTORY_DATASET}` may not be trained on: its messages came to the bot through "
+        "Discord's API.",
+        f"{describe_discord_requirements(everywhere)} Of {len(askers)} members whom this persona "
+        "answered here, "
         f"{len(here)} have opted in.",
     )
 
@@ -172,23 +210,36 @@ def preferences_material(
 
     Raises `RequestError` when there are none.
     """
-    dated = sorted(_dated_preferences(home, store, guild_id, persona_id), key=lambda it: it[0]) if reads else []
+    dated = (
+        sorted(_dated_preferences(home, store, guild_id, persona_id), key=lambda it: it[0])
+        if reads
+        else []
+    )
     place = (persona_id, guild_id)
-    if not (dated if reads else store.lessons.has_trainable(*place) or store.comparisons.has_preferences(*place)):
+    if not (
+        dated
+        if reads
+        else store.lessons.has_trainable(*place) or store.comparisons.has_preferences(*place)
+    ):
         message = "Nobody has taught this persona a reply or compared two of its versions here."
         raise RequestError(message, "`/persona teach` and `/finetune compare` do.")
     (right, stated_by, why), today = PREFERENCE_RIGHTS, _day(time.time())
     stated = RightsStatement(right, stated_by, today, why)
     text = preferences_to_jsonl(preference for _, preference in dated)
-    return SourceMaterial("preferences", PREFERENCES_FILE, "what was preferred here", stated, today, text=text)
+    return SourceMaterial(
+        "preferences", PREFERENCES_FILE, "what was preferred here", stated, today, text=text
+    )
 
 
 def _dated_preferences(
     home: Path, store: Store, guild_id: int, persona_id: str
 ) -> Iterator[tuple[float, PreferenceRecord]]:
-    key, opted_in = HomeKey.of(home).people(), store.people.opted_in()
+    key = HomeKey.of(home).people()
+    opted_in = store.people.opted_in()
     for lesson in store.lessons.of_persona(persona_id, guild_id, MAX_PREFERENCES):
-        if lesson.as_moderator or lesson.user_id in opted_in:  # members who opted out since are left out
+        if (
+            lesson.as_moderator or lesson.user_id in opted_in
+        ):  # members who opted out since are left out
             replies = {"chosen": lesson.reply, "rejected": lesson.instead_of or None}
             yield lesson.at, _preference(lesson, key, kind=TAUGHT, right=lesson.right, **replies)
     for vote in store.comparisons.preferences(persona_id, guild_id, MAX_PREFERENCES):
@@ -198,7 +249,9 @@ def _dated_preferences(
 
 def _preference(source: Lesson | VotePreference, key: bytes, **fields: Any) -> PreferenceRecord:
     prompt = (PromptTurn(name=EXAMPLE_USER, text=source.prompt),)
-    return PreferenceRecord(prompt=prompt, by=keyed_person(key, str(source.user_id)), at=_day(source.at), **fields)
+    return PreferenceRecord(
+        prompt=prompt, by=keyed_person(key, str(source.user_id)), at=_day(source.at), **fields
+    )
 
 
 def _day(at: float) -> str:
@@ -206,8 +259,12 @@ def _day(at: float) -> str:
 
 
 @contextmanager
-def guild_store(home: Path, own: Store, shards: ShardRange | None, guild_id: int) -> Iterator[Store]:
-    """Open the store with a guild's messages and votes, also where another process has it. Raises `RequestError`."""
+def guild_store(
+    home: Path, own: Store, shards: ShardRange | None, guild_id: int
+) -> Iterator[Store]:
+    """Open the store with a guild's messages and votes, also where another process has it. Raises
+    `RequestError`.
+    """
     if shards is None or shards.has(guild_id):
         yield own
         return

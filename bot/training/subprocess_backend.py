@@ -19,7 +19,13 @@ from pydantic import ValidationError
 from bot.platform.clock import Clock
 from bot.store import TrainingJob
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.queue import OnEvent, RunResult, TrainingFailed, TrainingInterrupted, TrainingSucceeded
+from bot.training.queue import (
+    OnEvent,
+    RunResult,
+    TrainingFailed,
+    TrainingInterrupted,
+    TrainingSucceeded,
+)
 from bot.training.training_plan import RunLimits, RunWatch, TrainingPlan, plan_run
 from personas.errors import (
     AdapterError,
@@ -64,13 +70,16 @@ from personas.schemas.training_events import (
 SIGTERM_EXIT_CODES = (143, -signal.SIGTERM)
 SIGKILL_EXIT_CODES = (137, -signal.SIGKILL)
 """Exit codes of a stopped and of a killed trainer. Negative ones are asyncio's for a signal."""
-TAIL_BYTES, TAIL_LINES = 4096, 5
+TAIL_BYTES = 4096
+TAIL_LINES = 5
 log = logging.getLogger(__name__)
 TRAINER_COMMAND = (sys.executable, "-m", "trainer")
 KILL_TIMEOUT_S = 20.0
 """Time in which a trainer has to stop before it is killed."""
 DEATH_TIMEOUT_S = 30.0
-"""Time in which a killed trainer has to end; one that waits for a broken disk or device may never do."""
+"""Time in which a killed trainer has to end; one that waits for a broken disk or device may never
+do.
+"""
 EXIT_POLL_INTERVAL_S = 0.1
 WATCH_INTERVAL_S = 5.0
 OUTPUT_TIMEOUT_S = 5.0
@@ -100,21 +109,33 @@ def write_job_folder(
     compare: ComparisonTargets = NO_COMPARISON,
     storing: Storing = nullcontext,
 ) -> Path:
-    """Write the folder of a job, with today's consent, holdout and live versions; an earlier attempt's is used again.
+    """Write the folder of a job, with today's consent, holdout and live versions; an earlier
+    attempt's is used again.
 
     Raises `OSError`, and `UnderstudyError` when the home's key, consent or holdout cannot be read.
     """
     folder = home / "jobs" / job.job_id
-    ensure_job_folder(folder, home, job.job_id, job.version, job.request, materials, precision, storing)
+    ensure_job_folder(
+        folder, home, job.job_id, job.version, job.request, materials, precision, storing
+    )
     write_comparison_targets(folder, compare)
     return folder
 
 
 def install_adapter(home: Path, job: TrainingJob, folder: Path) -> tuple[Path, AdapterManifest]:
-    """Install a finished job's adapter and return its folder; idempotent. Raises `AdapterError` and `OSError`."""
+    """Install a finished job's adapter and return its folder; idempotent. Raises `AdapterError` and
+    `OSError`.
+    """
     manifest = verify_adapter(folder / ADAPTER_FOLDER)
-    if (manifest.job_id, manifest.version, manifest.persona) != (job.job_id, job.version, job.persona):
-        raise AdapterError(f"The adapter in {folder} is not of this job but of {manifest.job_id}.", "Train it again.")
+    if (manifest.job_id, manifest.version, manifest.persona) != (
+        job.job_id,
+        job.version,
+        job.persona,
+    ):
+        raise AdapterError(
+            f"The adapter in {folder} is not of this job but of {manifest.job_id}.",
+            "Train it again.",
+        )
     path = adapter_path(home, job)
     return path, install_adapter_folder(folder / ADAPTER_FOLDER, path)
 
@@ -129,7 +150,9 @@ def adapter_path(home: Path, job: TrainingJob) -> Path:
 def classify_exit(
     code: int, last: Done | Failed | None, log_file: Path, logged: int
 ) -> Done | TrainingFailed | TrainingInterrupted:
-    """Classify the exit of a trainer process. `logged` is the log's size in bytes before it began."""
+    """Classify the exit of a trainer process. `logged` is the log's size in bytes before it
+    began.
+    """
     if isinstance(last, Done):
         return last
     if code in SIGTERM_EXIT_CODES:
@@ -138,10 +161,12 @@ def classify_exit(
         return TrainingFailed(last.cause, last.advice, last.retry)
     if code in SIGKILL_EXIT_CODES:
         return TrainingInterrupted(
-            "The trainer was killed (signal 9), probably because memory ran out.", "Free memory on the bot's machine."
+            "The trainer was killed (signal 9), probably because memory ran out.",
+            "Free memory on the bot's machine.",
         )
     return TrainingFailed(
-        f"The trainer ended without a result (exit code {code}). {_log_tail(log_file, logged)}".rstrip(),
+        f"The trainer ended without a result (exit code {code}). "
+        f"{_log_tail(log_file, logged)}".rstrip(),
         f"The whole log is {log_file}.",
     )
 
@@ -171,9 +196,11 @@ def compare_with_nothing(job: TrainingJob) -> ComparisonTargets:
 
 
 class JobFolderOptions(TypedDict, total=False):
-    """Options of all backends. `environ` is for trainers on this machine, without secrets except `secrets`.
+    """Options of all backends. `environ` is for trainers on this machine, without secrets except
+    `secrets`.
 
-    `compare` returns the versions to compare a job's new one with. Runs beyond the `limits` are ended.
+    `compare` returns the versions to compare a job's new one with. Runs beyond the `limits` are
+    ended.
     """
 
     serving_precision: Required[ServingPrecision]
@@ -185,10 +212,15 @@ class JobFolderOptions(TypedDict, total=False):
 
 
 class JobFolderBackend:
-    """Base of all backends: checks and plans requests, writes job folders, installs verified adapters."""
+    """Base of all backends: checks and plans requests, writes job folders, installs verified
+    adapters.
+    """
 
-    def __init__(self, home: Path, catalogue: DatasetCatalog, **options: Unpack[JobFolderOptions]) -> None:
-        self._home, self._catalogue = home, catalogue
+    def __init__(
+        self, home: Path, catalogue: DatasetCatalog, **options: Unpack[JobFolderOptions]
+    ) -> None:
+        self._home = home
+        self._catalogue = catalogue
         self._command = tuple(options.get("command", TRAINER_COMMAND))
         self._precision = options["serving_precision"]
         self._compare = options.get("compare", compare_with_nothing)
@@ -197,44 +229,64 @@ class JobFolderBackend:
         self._installing = asyncio.Lock()
 
     def check(self, request: TrainingRequest, guild_id: int = 0) -> None:
-        """Raise an `UnderstudyError` when the request names something unknown, not allowed, or taken."""
+        """Raise an `UnderstudyError` when the request names something unknown, not allowed, or
+        taken.
+        """
         self._catalogue.check(request, guild_id)
-        if request.persona is None and dialogue_adapter_folder(self._home, request.job_name).exists():
+        if (
+            request.persona is None
+            and dialogue_adapter_folder(self._home, request.job_name).exists()
+        ):
             raise RequestError(
-                f"There is a dialogue adapter named {request.job_name} already.", "Choose another job_name."
+                f"There is a dialogue adapter named {request.job_name} already.",
+                "Choose another job_name.",
             )
 
     async def plan(self, request: TrainingRequest, guild_id: int = 0) -> TrainingPlan:
-        """Plan a run with the trainer of this machine. Raises an `UnderstudyError` where it could not be run."""
+        """Plan a run with the trainer of this machine. Raises an `UnderstudyError` where it could
+        not be run.
+        """
         self.check(request, guild_id)
         materials = await asyncio.to_thread(self._catalogue.materials_for, request, guild_id)
         environ = {**self._environ, "UNDERSTUDY_HOME": str(self._home)}
-        return await plan_run(self._command, environ, self._home, request, materials, self._precision)
+        return await plan_run(
+            self._command, environ, self._home, request, materials, self._precision
+        )
 
     async def _prepare_folder(
         self, job: TrainingJob, pause: Callable[[], Awaitable[object]]
     ) -> Path | TrainingFailed | TrainingInterrupted:
         """Write the job folder; fails, resumably, where inputs are missing now.
 
-        Waits while a member is erased, which may take long: until `pause` returns true, for a run to be stopped.
+        Waits while a member is erased, which may take long: until `pause` returns true, for a run
+        to be stopped.
         """
         while True:
             try:
                 fence = await asyncio.to_thread(ErasureFence.begin, self._home, 0.0)
-                materials = await asyncio.to_thread(self._catalogue.materials_for, job.request, job.guild_id)
+                materials = await asyncio.to_thread(
+                    self._catalogue.materials_for, job.request, job.guild_id
+                )
                 inputs = (job, materials, self._precision, self._compare(job), fence.storing)
                 return await asyncio.to_thread(write_job_folder, self._home, *inputs)
             except ErasureRunningError:
                 if await pause():
                     return TrainingInterrupted()
             except ErasedMeanwhileError:
-                log.info("job %s: its material is gathered again, without a member who was erased", job.job_id)
+                log.info(
+                    "job %s: its material is gathered again, without a member who was erased",
+                    job.job_id,
+                )
             except UnderstudyError as error:
                 return TrainingFailed(error.message, error.advice, can_resume=True)
 
-    async def _install(self, job: TrainingJob, folder: Path, ended: Done) -> TrainingSucceeded | TrainingFailed:
+    async def _install(
+        self, job: TrainingJob, folder: Path, ended: Done
+    ) -> TrainingSucceeded | TrainingFailed:
         try:
-            async with self._installing:  # two runs of a persona may end at once, and extend one hold-out index
+            async with (
+                self._installing
+            ):  # two runs of a persona may end at once, and extend one hold-out index
                 await asyncio.to_thread(store_new_holdout, self._home, job.persona, folder)
             adapter, manifest = await asyncio.to_thread(install_adapter, self._home, job, folder)
         except UnderstudyError as error:
@@ -258,10 +310,20 @@ class SubprocessBackend(JobFolderBackend):
         card: str = "full",
         **options: Unpack[JobFolderOptions],
     ) -> None:
-        """`card` is the extent of a new version's score card; `run FOLDER …` follows the command."""
+        """`card` is the extent of a new version's score card; `run FOLDER …` follows the
+        command.
+        """
         super().__init__(home, catalogue, **options)
         self._clock = clock
-        self._options = ("--threads", str(threads), "--nice", str(nice), "--card", card, "--stop-on-eof")
+        self._options = (
+            "--threads",
+            str(threads),
+            "--nice",
+            str(nice),
+            "--card",
+            card,
+            "--stop-on-eof",
+        )
         self._stop = asyncio.Event()
         self._job_id = ""
         self._demand: PauseDemand = "go"
@@ -288,7 +350,9 @@ class SubprocessBackend(JobFolderBackend):
         return self._stop.is_set()
 
     def cancel(self, job_id: str) -> None:
-        """SIGTERM now, SIGKILL after `KILL_TIMEOUT_S`; does nothing for another job than the running one."""
+        """SIGTERM now, SIGKILL after `KILL_TIMEOUT_S`; does nothing for another job than the
+        running one.
+        """
         if job_id == self._job_id:
             self._stop.set()
 
@@ -303,7 +367,9 @@ class SubprocessBackend(JobFolderBackend):
     def hold(self, demand: PauseDemand) -> None:
         """Pause or continue the running trainer, and one that starts meanwhile."""
         self._demand = demand
-        if self._stdin and not self._stdin.is_closing():  # not drained: the trainer may not read any more
+        if (
+            self._stdin and not self._stdin.is_closing()
+        ):  # not drained: the trainer may not read any more
             self._stdin.write(f"{self._demand}\n".encode())
 
     async def _train(
@@ -319,17 +385,30 @@ class SubprocessBackend(JobFolderBackend):
             code = await self._run_process(folder, log_file, events)
             if code != LOCKED_EXIT_CODE:
                 final = events.final
-                return TrainingInterrupted() if self._stop.is_set() else classify_exit(code, final, log_file, logged)
+                return (
+                    TrainingInterrupted()
+                    if self._stop.is_set()
+                    else classify_exit(code, final, log_file, logged)
+                )
             await self._clock.sleep(LOCK_RETRY_DELAY_S)
         return TrainingFailed(f"Another trainer works on {folder}.", "End it.", can_resume=True)
 
     async def _end_orphan(self, folder: Path) -> None:
-        """End the trainer of a bot that was killed, if it is in a long step: until then it holds the folder's lock."""
+        """End the trainer of a bot that was killed, if it is in a long step: until then it holds
+        the folder's lock.
+        """
         orphan = await asyncio.to_thread(find_trainer, folder)
         if orphan is None:
             return
-        log.warning("the trainer %d of a bot that was killed still works on %s: it is ended", orphan.pid, folder)
-        for number, timeout_s in ((signal.SIGTERM, KILL_TIMEOUT_S), (signal.SIGKILL, DEATH_TIMEOUT_S)):
+        log.warning(
+            "the trainer %d of a bot that was killed still works on %s: it is ended",
+            orphan.pid,
+            folder,
+        )
+        for number, timeout_s in (
+            (signal.SIGTERM, KILL_TIMEOUT_S),
+            (signal.SIGKILL, DEATH_TIMEOUT_S),
+        ):
             with suppress(ProcessLookupError):
                 if os.getpgid(orphan.pid) == orphan.pid:
                     signal_group(orphan.pid, number)
@@ -340,7 +419,9 @@ class SubprocessBackend(JobFolderBackend):
                 return
 
     async def _run_process(self, folder: Path, log_file: Path, events: "EventReader") -> int:
-        """Return the exit code of a trainer process, which does not outlive this call. Raises `RunLimitError`."""
+        """Return the exit code of a trainer process, which does not outlive this call. Raises
+        `RunLimitError`.
+        """
         process = await self._spawn(folder, log_file)
         assert process.stdout is not None  # it is a pipe
         reading = asyncio.create_task(events.read(process.stdout))
@@ -363,13 +444,21 @@ class SubprocessBackend(JobFolderBackend):
             process._transport.close()  # type: ignore[attr-defined]  # others may hold its pipes; there is no other way
 
     async def _wait_for_exit(
-        self, process: asyncio.subprocess.Process, reading: asyncio.Task[None], watch: RunWatch, log_file: Path
+        self,
+        process: asyncio.subprocess.Process,
+        reading: asyncio.Task[None],
+        watch: RunWatch,
+        log_file: Path,
     ) -> int:
-        """Wait for the exit, which is enforced when the run is cancelled or beyond its limits: `RunLimitError`."""
+        """Wait for the exit, which is enforced when the run is cancelled or beyond its limits:
+        `RunLimitError`.
+        """
         ending: asyncio.Task[None] | None = None
         limit: RunLimitError | None = None
         looked_at = time.monotonic()
-        while process.returncode is None:  # `wait` also waits for others that hold the output, in some Pythons
+        while (
+            process.returncode is None
+        ):  # `wait` also waits for others that hold the output, in some Pythons
             await asyncio.sleep(EXIT_POLL_INTERVAL_S)
             if reading.done():
                 reading.result()  # raises what a listener raised
@@ -421,23 +510,30 @@ class SubprocessBackend(JobFolderBackend):
                 stderr=stderr,
                 env=self._environ,
                 limit=MAX_LINE_BYTES,
-                process_group=0,  # the bot handles Ctrl-C. No new session: Linux schedules sessions before niceness.
+                # The bot handles Ctrl-C. No new session: Linux schedules sessions before niceness.
+                process_group=0,
             )
 
 
 def trainer_environment(environ: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
     """The environment without secrets except these, and with this source tree on Python's path."""
-    names = [name for name in environ if name in TRAINER_SECRETS or not SECRET_NAME_PATTERN.search(name)]
+    names = [
+        name for name in environ if name in TRAINER_SECRETS or not SECRET_NAME_PATTERN.search(name)
+    ]
     root = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
     return {name: environ[name] for name in names} | dict(secrets) | {"PYTHONPATH": python_path}
 
 
 class EventReader:
-    """Reads a trainer's output, and keeps its log short. `final` is the event with the run's end, None before it."""
+    """Reads a trainer's output, and keeps its log short. `final` is the event with the run's end,
+    None before it.
+    """
 
     def __init__(self, watch: RunWatch, log_file: Path, on_event: OnEvent) -> None:
-        self.watch, self._log_file, self._on_event = watch, log_file, on_event
+        self.watch = watch
+        self._log_file = log_file
+        self._on_event = on_event
         self.final: Done | Failed | None = None
         self._lines = self._invalid_lines = 0
 
@@ -473,7 +569,10 @@ def parse_event(line: bytes, *, is_logged: bool = True) -> TrainerEvent | None:
         return TRAINER_EVENT.validate_json(line)
     except ValidationError:
         if is_logged:
-            log.warning("the trainer printed an invalid event: %.200s", line.decode(errors="replace").rstrip())
+            log.warning(
+                "the trainer printed an invalid event: %.200s",
+                line.decode(errors="replace").rstrip(),
+            )
         return None
 
 
@@ -484,7 +583,9 @@ def signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def _held_bytes(pid: int) -> int:
-    """Return the memory of a process and of those that it started; 0 once one of them has ended meanwhile."""
+    """Return the memory of a process and of those that it started; 0 once one of them has ended
+    meanwhile.
+    """
     try:
         process = psutil.Process(pid)
         return sum(int(it.memory_info().rss) for it in (process, *process.children(recursive=True)))

@@ -39,15 +39,20 @@ MAX_HISTOGRAM_BINS = 12
 MAX_ERROR_CHARS = 700
 """Characters of an error and of its advice: a Discord message takes 2,000."""
 MIN_WALL_S, WALL_FACTOR = 6 * 3600.0, 20.0
-"""A run may take this many times its estimate: pauses for replies and the score card take time, too."""
+"""A run may take this many times its estimate: pauses for replies and the score card take time,
+too.
+"""
 ETA_FACTOR, ETA_AFTER_S = 1.5, 600.0
 """After some time, a run that needs this many times what it may take is ended."""
-MEMORY_FACTOR, MEMORY_SLACK_BYTES = 3, 4 * 2**30
+MEMORY_FACTOR = 3
+MEMORY_SLACK_BYTES = 4 * 2**30
 RESUME_ADVICE = "Resume the job: it goes on from its last checkpoint."
 
 
 class RecipeEstimate(BaseModel):
-    """Estimate of one recipe; `basis` is the source of the speed, `warnings` are about unlikely settings."""
+    """Estimate of one recipe; `basis` is the source of the speed, `warnings` are about unlikely
+    settings.
+    """
 
     recipe: str
     steps: int
@@ -65,7 +70,9 @@ class MemoryOption(BaseModel):
 
 
 class TokenHistogram(BaseModel):
-    """Lengths: quantiles and a histogram; `counts[i]` is for `edges[i]` up to, not including, `edges[i + 1]`."""
+    """Lengths: quantiles and a histogram; `counts[i]` is for `edges[i]` up to, not including,
+    `edges[i + 1]`.
+    """
 
     min: int = 0
     median: int = 0
@@ -79,13 +86,17 @@ class TokenHistogram(BaseModel):
         """The histogram for a chart, in at most `MAX_HISTOGRAM_BINS` bins of equal width."""
         every = -(-len(self.counts) // MAX_HISTOGRAM_BINS) or 1
         edges = [*self.edges[:-1:every], *self.edges[-1:]]
-        counts = [sum(self.counts[first : first + every]) for first in range(0, len(self.counts), every)]
+        counts = [
+            sum(self.counts[first : first + every]) for first in range(0, len(self.counts), every)
+        ]
         pairs = zip(edges, edges[1:], counts, strict=False)
         return [(f"{low:,} to {high - 1:,}", float(count)) for low, high, count in pairs]
 
 
 class Truncation(BaseModel):
-    """Truncation at `max_length` tokens: samples that lose their oldest turns, and replies that fit in none."""
+    """Truncation at `max_length` tokens: samples that lose their oldest turns, and replies that fit
+    in none.
+    """
 
     max_length: int
     history_trimmed: int
@@ -101,7 +112,9 @@ class MaskPreview(BaseModel):
 
     @property
     def long_before(self) -> str:
-        """The beginning of a sample except the last lines before the learned part: card, examples, older turns."""
+        """The beginning of a sample except the last lines before the learned part: card, examples,
+        older turns.
+        """
         text, is_learned = self.parts[0] if self.parts else ("", True)
         if is_learned:
             return ""
@@ -122,7 +135,8 @@ class MaskPreview(BaseModel):
 
 
 class TrainingPlan(BaseModel):
-    """The trainer's plan of a run, without the fields that the bot ignores; `rows` are records of the material.
+    """The trainer's plan of a run, without the fields that the bot ignores; `rows` are records of
+    the material.
 
     `lighter` are ways to run it with less memory, smallest change first; `masks` are a few samples.
     """
@@ -149,7 +163,9 @@ class TrainingPlan(BaseModel):
 
     @property
     def lore_pairs_text(self) -> str:
-        """The number of lore pairs, and their share of all samples; empty if none were requested."""
+        """The number of lore pairs, and their share of all samples; empty if none were
+        requested.
+        """
         if not self.lore_pairs:
             return ""
         extracted, synthesised, used, samples = self.lore_pairs.values()
@@ -166,11 +182,17 @@ async def plan_run(
     materials: Iterable[SourceMaterial],
     precision: ServingPrecision,
 ) -> TrainingPlan:
-    """Plan a run in a trainer process, with a temporary job folder. Raises `TrainingError` with the trainer's error."""
+    """Plan a run in a trainer process, with a temporary job folder. Raises `TrainingError` with the
+    trainer's error.
+    """
     with _preview_folder(home) as folder:
-        await asyncio.to_thread(fill_job_folder, folder, home, "preview", "v0", request, materials, precision)
+        await asyncio.to_thread(
+            fill_job_folder, folder, home, "preview", "v0", request, materials, precision
+        )
         arguments = ["run", str(folder), "--dry-run", "--json", "--samples", "--nice", "10"]
-        code, output, errors = await _run_trainer([*command, *arguments], {**environ, "TMPDIR": str(folder.parent)})
+        code, output, errors = await _run_trainer(
+            [*command, *arguments], {**environ, "TMPDIR": str(folder.parent)}
+        )
     if code:
         raise _parse_failure(output) or TrainingError(
             errors.strip().rpartition("\n")[2] or f"The trainer gave no plan (exit code {code})."
@@ -178,7 +200,9 @@ async def plan_run(
     try:
         return TrainingPlan.model_validate(json.loads(output))
     except (ValueError, ValidationError) as error:
-        raise TrainingError("The trainer's plan cannot be read.", "Its version is not the bot's.") from error
+        raise TrainingError(
+            "The trainer's plan cannot be read.", "Its version is not the bot's."
+        ) from error
 
 
 @contextmanager
@@ -212,14 +236,25 @@ async def _run_trainer(command: Sequence[str], environ: Mapping[str, str]) -> tu
     """Return exit code, output and errors of a process that does not outlive this call."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=dict(environ), process_group=0
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        env=dict(environ),
+        process_group=0,
     )
     try:
         async with asyncio.timeout(PLAN_TIMEOUT_S):
             output, errors = await process.communicate()
-        return process.returncode or 0, output.decode(errors="replace"), errors.decode(errors="replace")
+        return (
+            process.returncode or 0,
+            output.decode(errors="replace"),
+            errors.decode(errors="replace"),
+        )
     except TimeoutError:
-        raise TrainingError("The plan took too long.", "Ask on the machine: python -m trainer plan.") from None
+        raise TrainingError(
+            "The plan took too long.", "Ask on the machine: python -m trainer plan."
+        ) from None
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
@@ -231,9 +266,10 @@ async def _run_trainer(command: Sequence[str], environ: Mapping[str, str]) -> tu
 class RunLimits:
     """Limits of each attempt of a run, by a clock that does not jump.
 
-    `stall_s` is the longest time without an event. `guild_s` is the duration of runs requested on a server,
-    `operator_s` of all others. `memory_bytes` limits the trainer's memory, 0 does by its estimate; the rest of the
-    machine keeps `free_memory_bytes`, and the home's disk `free_disk_bytes`.
+    `stall_s` is the longest time without an event. `guild_s` is the duration of runs requested on a
+    server, `operator_s` of all others. `memory_bytes` limits the trainer's memory, 0 does by its
+    estimate; the rest of the machine keeps `free_memory_bytes`, and the home's disk
+    `free_disk_bytes`.
     """
 
     stall_s: float = 3600.0
@@ -255,7 +291,9 @@ class RunLimits:
 
 
 def evaluation_environ(settings: Settings) -> dict[str, str]:
-    """The settings of replies that a run reads from its environment, so that it measures them as they are served."""
+    """The settings of replies that a run reads from its environment, so that it measures them as
+    they are served.
+    """
     candidates = min(settings.reply_candidates, settings.max_reply_candidates)
     sampling = {name.upper(): str(value) for name, value in settings.sampling.items()}
     return {"LORE_ENCODER": settings.lore_encoder, "REPLY_CANDIDATES": str(candidates), **sampling}
@@ -264,8 +302,11 @@ def evaluation_environ(settings: Settings) -> dict[str, str]:
 class RunWatch:
     """Compares an attempt of a run with its limits. `now` returns seconds and does not jump."""
 
-    def __init__(self, limits: RunLimits, guild_id: int, now: Callable[[], float] = time.monotonic) -> None:
-        self._limits, self._now = limits, now
+    def __init__(
+        self, limits: RunLimits, guild_id: int, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limits = limits
+        self._now = now
         self._most_s = limits.operator_s if guild_id == OPERATOR_GUILD_ID else limits.guild_s
         self._began = self._heard_at = now()
         self._estimate: Estimate | None = None
@@ -282,28 +323,41 @@ class RunWatch:
 
     def require_time(self) -> None:
         """Raise `RunLimitError` if the run is silent, or takes too long."""
-        limits, took_s, silent_s = self._limits, self._now() - self._began, self._now() - self._heard_at
+        limits = self._limits
+        took_s = self._now() - self._began
+        silent_s = self._now() - self._heard_at
         if silent_s > limits.stall_s:
             raise RunLimitError(
                 f"The trainer was ended: it reported nothing for {format_duration(silent_s)}.",
-                f"{RESUME_ADVICE} The limit is TRAINER_STALL_MINUTES. If other programs keep the cores busy, set a "
+                f"{RESUME_ADVICE} The limit is TRAINER_STALL_MINUTES. If other programs keep the "
+                "cores busy, set a "
                 "lower TRAINER_NICE.",
             )
         if took_s > ETA_AFTER_S and self._eta_s > ETA_FACTOR * self._most_s:
             raise RunLimitError(
-                f"The training was ended: it would take {format_duration(self._eta_s)} more, and may take "
+                f"The training was ended: it would take {format_duration(self._eta_s)} more, and "
+                "may take "
                 f"{format_duration(self._most_s)}.",
-                "Start one with a smaller num_train_epochs or max_steps, or less data. The limit is TRAINER_MAX_HOURS.",
+                "Start one with a smaller num_train_epochs or max_steps, or less data. The limit "
+                "is TRAINER_MAX_HOURS.",
             )
-        estimated_s = max(MIN_WALL_S, WALL_FACTOR * self._estimate.seconds) if self._estimate else float("inf")
+        estimated_s = (
+            max(MIN_WALL_S, WALL_FACTOR * self._estimate.seconds)
+            if self._estimate
+            else float("inf")
+        )
         if took_s > min(self._most_s, estimated_s):
             raise RunLimitError(
-                f"The training was ended after {format_duration(took_s)}, the longest time at a stretch.",
-                f"{RESUME_ADVICE} The limit is TRAINER_MAX_HOURS, and {WALL_FACTOR:.0f} times the estimated time.",
+                f"The training was ended after {format_duration(took_s)}, the longest time at a "
+                "stretch.",
+                f"{RESUME_ADVICE} The limit is TRAINER_MAX_HOURS, and {WALL_FACTOR:.0f} times the "
+                "estimated time.",
             )
 
     def require_resources(self, home: Path, held_bytes: int) -> None:
-        """Raise `RunLimitError` if memory or disk runs out. `held_bytes` is the memory of the trainer's processes."""
+        """Raise `RunLimitError` if memory or disk runs out. `held_bytes` is the memory of the
+        trainer's processes.
+        """
         limits = self._limits
         if (free := shutil.disk_usage(home).free) < limits.free_disk_bytes:
             raise RunLimitError(
@@ -311,26 +365,42 @@ class RunWatch:
                 f"Free disk space under {home}, then resume the job.",
             )
         estimated = self._estimate.memory_bytes if self._estimate else 0
-        most = limits.memory_bytes or (MEMORY_FACTOR * estimated + MEMORY_SLACK_BYTES if estimated else 0)
+        most = limits.memory_bytes or (
+            MEMORY_FACTOR * estimated + MEMORY_SLACK_BYTES if estimated else 0
+        )
         is_low = psutil.virtual_memory().available < limits.free_memory_bytes
         if (most and held_bytes > most) or (is_low and self._was_memory_low):
-            limit = f"its limit is {most / 2**30:.1f} GiB" if not is_low else "hardly any of the machine's is free"
+            limit = (
+                f"its limit is {most / 2**30:.1f} GiB"
+                if not is_low
+                else "hardly any of the machine's is free"
+            )
             raise RunLimitError(
-                f"The training was ended: it held {held_bytes / 2**30:.1f} GiB of memory, and {limit}.",
-                "Close other programs, or start one with a smaller per_device_train_batch_size or max_length. The "
+                f"The training was ended: it held {held_bytes / 2**30:.1f} GiB of memory, and "
+                f"{limit}.",
+                "Close other programs, or start one with a smaller per_device_train_batch_size or "
+                "max_length. The "
                 "limit is TRAINER_MAX_MEMORY_GIB.",
             )
         self._was_memory_low = is_low
 
 
-def plan_text(plan: TrainingPlan, recipe: str, place: int, is_training: bool, conflict: str = "") -> str:
-    """Describe a plan; `place` 1 is next in the queue, `conflict` is why it could not be queued now."""
-    train, heldout = plan.samples["train"], plan.samples["eval"]
+def plan_text(
+    plan: TrainingPlan, recipe: str, place: int, is_training: bool, conflict: str = ""
+) -> str:
+    """Describe a plan; `place` 1 is next in the queue, `conflict` is why it could not be queued
+    now.
+    """
+    train = plan.samples["train"]
+    heldout = plan.samples["eval"]
     lines = [
         f"**{train:,}** replies to learn from, {heldout:,} held out; {plan.tokens:,} tokens.",
         f"{plan.rows_used:,} of {plan.rows:,} records are used.",
         *filter(None, [plan.lore_pairs_text]),
-        *(f"- {rows:,}: {reason}" for reason, rows in list(plan.dropped.items())[:MAX_SHOWN_REASONS]),
+        *(
+            f"- {rows:,}: {reason}"
+            for reason, rows in list(plan.dropped.items())[:MAX_SHOWN_REASONS]
+        ),
         *(
             textwrap.shorten(line, MAX_REPORT_LINE_CHARS, placeholder=" …")
             for line in plan.import_lines[:MAX_SHOWN_REASONS]
@@ -338,13 +408,21 @@ def plan_text(plan: TrainingPlan, recipe: str, place: int, is_training: bool, co
     ]
     for estimate in (it for it in plan.recipes if it.recipe == recipe):
         memory = f"{estimate.memory_bytes / 2**30:.1f} GiB of memory"
-        lines.append(f"`{recipe}`: {estimate.steps:,} steps, about {format_duration(estimate.seconds)}, {memory}.")
         lines.append(
-            f"-# estimated from {estimate.basis}; the score card takes as long again at most, or a few minutes"
+            f"`{recipe}`: {estimate.steps:,} steps, about {format_duration(estimate.seconds)}, "
+            f"{memory}."
+        )
+        lines.append(
+            f"-# estimated from {estimate.basis}; the score card takes as long again at most, or a "
+            "few minutes"
         )
         lines += [f"⚠️ {warning}" for warning in estimate.warnings[:MAX_SHOWN_REASONS]]
     if conflict:
-        return "\n".join([*lines, f"It could not be started now: {conflict} Nothing has been queued."])
+        return "\n".join(
+            [*lines, f"It could not be started now: {conflict} Nothing has been queued."]
+        )
     behind = " after the running one" if is_training else ""
-    lines.append(f"Started now, it would be number {place} in the queue{behind}. Nothing has been queued.")
+    lines.append(
+        f"Started now, it would be number {place} in the queue{behind}. Nothing has been queued."
+    )
     return "\n".join(lines)

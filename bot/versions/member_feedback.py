@@ -1,6 +1,8 @@
-"""Members' feedback on a version: summarised, shared with other processes, and written for the gate.
+"""Members' feedback on a version: summarised, shared with other processes, and written for the
+gate.
 
-The gate reads it with the versions that a new one is compared with: the live one, and the guild's other personas'.
+The gate reads it with the versions that a new one is compared with: the live one, and the guild's
+other personas'.
 """
 
 import asyncio
@@ -11,12 +13,29 @@ from pathlib import Path
 from typing import Self
 
 from bot.personas.registry import PersonaRegistry
-from bot.store import ALL_GUILDS, BASE_MODEL_NAME, BlindComparison, ReplySelection, Store, StoreError, TrainingJob
+from bot.store import (
+    ALL_GUILDS,
+    BASE_MODEL_NAME,
+    BlindComparison,
+    ReplySelection,
+    Store,
+    StoreError,
+    TrainingJob,
+)
 from bot.versions.blind_test.judgement import completed_scores
 from bot.versions.rollout.report import compare_rollout
-from bot.versions.statistics.sequential_test import E_VALUE_THRESHOLD, MIN_RULING_MEMBERS, confidence_range
+from bot.versions.statistics.sequential_test import (
+    E_VALUE_THRESHOLD,
+    MIN_RULING_MEMBERS,
+    confidence_range,
+)
 from personas.home.adapters import adapter_ref
-from personas.home.job_folder import NO_COMPARISON, ComparisonTargets, NeighbourPaths, write_comparison_targets
+from personas.home.job_folder import (
+    NO_COMPARISON,
+    ComparisonTargets,
+    NeighbourPaths,
+    write_comparison_targets,
+)
 from personas.schemas.base import FrozenModel
 from personas.schemas.scorecard import MemberFeedback
 
@@ -27,8 +46,8 @@ EVEN_SHARE = 0.5
 class VoteSummary(FrozenModel):
     """Votes for a version beside another, without who cast them: of one guild, or of all.
 
-    `members` are when each is complete, and their score (`completed_scores`); `up` and `down` the 👍 and 👎 on the
-    version's replies, then on the other's; `evidence` as in `MemberFeedback`.
+    `members` are when each is complete, and their score (`completed_scores`); `up` and `down` the 👍
+    and 👎 on the version's replies, then on the other's; `evidence` as in `MemberFeedback`.
     """
 
     votes: int = 0
@@ -45,7 +64,9 @@ class VoteSummary(FrozenModel):
                 "members": tuple(sorted([*self.members, *other.members], key=lambda one: one[0])),
                 "up": (self.up[0] + other.up[0], self.up[1] + other.up[1]),
                 "down": (self.down[0] + other.down[0], self.down[1] + other.down[1]),
-                "evidence": max((it for it in (self.evidence, other.evidence) if it is not None), default=None),
+                "evidence": max(
+                    (it for it in (self.evidence, other.evidence) if it is not None), default=None
+                ),
             }
         )
 
@@ -54,9 +75,14 @@ def _summarise_stored_votes(
     store: Store, persona_id: str, version: str, against: str, guild_id: int | None
 ) -> VoteSummary:
     """Summarise the votes of this process's guilds."""
-    pair, other_version = {version, against}, None if against == BASE_MODEL_NAME else against
-    votes = [vote for vote in store.comparisons.voted(persona_id, guild_id) if set(vote.versions) == pair]
-    selections = (ReplySelection(persona_id, which, guild_id=guild_id) for which in (version, other_version))
+    pair = {version, against}
+    other_version = None if against == BASE_MODEL_NAME else against
+    votes = [
+        vote for vote in store.comparisons.voted(persona_id, guild_id) if set(vote.versions) == pair
+    ]
+    selections = (
+        ReplySelection(persona_id, which, guild_id=guild_id) for which in (version, other_version)
+    )
     own, other = map(store.reply_stats.of, selections)
     return VoteSummary(
         votes=len(votes),
@@ -70,19 +96,27 @@ def _summarise_stored_votes(
 def _max_rollout_evidence(
     store: Store, persona_id: str, version: str, live: str | None, guild_id: int | None
 ) -> float | None:
-    """The highest evidence of any rollout, ended ones included, of the version beside the live one."""
+    """The highest evidence of any rollout, ended ones included, of the version beside the live
+    one.
+    """
     rollouts = store.rollouts.of_persona(persona_id, guild_id)
     compared = [it for it in rollouts if (it.version, it.before) == (version, live)]
     return max((compare_rollout(store, rollout).votes for rollout in compared), default=None)
 
 
 async def summarise_votes(
-    store: Store, persona_id: str, version: str, now: float, guild_id: int | None = None, *, live_in: int = ALL_GUILDS
+    store: Store,
+    persona_id: str,
+    version: str,
+    now: float,
+    guild_id: int | None = None,
+    *,
+    live_in: int = ALL_GUILDS,
 ) -> MemberFeedback | None:
     """Summarise votes in a guild, or (None) in all, also those of other processes' shards.
 
-    They are about the version beside the one that is live in the guild, or in `live_in`. None for the live version, and
-    without any feedback.
+    They are about the version beside the one that is live in the guild, or in `live_in`. None for
+    the live version, and without any feedback.
     """
     live = store.versions.live(persona_id, guild_id or live_in)
     if live == version:
@@ -94,7 +128,11 @@ async def summarise_votes(
     if not (found.votes or found.up[0] or found.down[0]):
         return None
     values = [value for at, value in found.members if at <= now]
-    bounds = await asyncio.to_thread(confidence_range, values) if len(values) >= MIN_RULING_MEMBERS else None
+    bounds = (
+        await asyncio.to_thread(confidence_range, values)
+        if len(values) >= MIN_RULING_MEMBERS
+        else None
+    )
     return MemberFeedback(
         against=against,
         votes=found.votes,
@@ -111,18 +149,24 @@ def vote_objections(feedback: MemberFeedback | None) -> tuple[str, ...]:
     """List the members' certain objections to a version, a sentence each."""
     if feedback is None:
         return ()
-    other, least, most = feedback.against, feedback.least, feedback.most
+    other = feedback.against
+    least = feedback.least
+    most = feedback.most
     other = "the base model" if other == BASE_MODEL_NAME else other
     objections = []
     if least is not None and most is not None and most < EVEN_SHARE:
-        objections.append(f"Members prefer {other}: this one in {least:.0%} to {most:.0%} of blind comparisons.")
+        objections.append(
+            f"Members prefer {other}: this one in {least:.0%} to {most:.0%} of blind comparisons."
+        )
     if feedback.evidence is not None and feedback.evidence >= E_VALUE_THRESHOLD:
         votes = f"{feedback.down[0]} 👎 and {feedback.up[0]} 👍"
         objections.append(f"Its replies are disliked more than those of {other}: {votes}.")
     return tuple(objections)
 
 
-async def record_vote(home: Path, store: Store, personas: PersonaRegistry, vote: BlindComparison) -> None:
+async def record_vote(
+    home: Path, store: Store, personas: PersonaRegistry, vote: BlindComparison
+) -> None:
     """After a blind vote, store the members' feedback on both versions for the gate."""
     share_votes(store, vote.persona_id, *vote.versions, vote.guild_id)
     for version in vote.versions:
@@ -138,24 +182,38 @@ def share_votes(store: Store, persona_id: str, version: str, against: str, guild
         for one, other in permutations((version, against)):
             if one not in (other, BASE_MODEL_NAME):
                 summary = _summarise_stored_votes(store, persona_id, one, other, guild_id)
-                store.guild_feedback.publish(guild_id, persona_id, one, other, summary.model_dump_json())
-    except StoreError as error:  # they are here, and are published with the next one, or at the next start
+                store.guild_feedback.publish(
+                    guild_id, persona_id, one, other, summary.model_dump_json()
+                )
+    except (
+        StoreError
+    ) as error:  # they are here, and are published with the next one, or at the next start
         log.warning("votes on %s of %s could not be shared: %s", version, persona_id, error)
 
 
 async def record_member_feedback(
     home: Path, store: Store, personas: PersonaRegistry, persona_id: str, version: str
 ) -> None:
-    """Write the members' feedback on a version into its job folder, if that exists, for `trainer evaluate`."""
+    """Write the members' feedback on a version into its job folder, if that exists, for `trainer
+    evaluate`.
+    """
     job_id = store.versions.job_of(persona_id, version)
     job = store.jobs.get(job_id) if job_id else None
-    if job and (feedback := await summarise_votes(store, persona_id, version, time.time(), live_in=job.guild_id)):
+    if job and (
+        feedback := await summarise_votes(
+            store, persona_id, version, time.time(), live_in=job.guild_id
+        )
+    ):
         folder = home / "jobs" / job.job_id
-        targets = comparison_targets(home, store, personas, job).model_copy(update={"heard": feedback})
+        targets = comparison_targets(home, store, personas, job).model_copy(
+            update={"heard": feedback}
+        )
         try:
             await asyncio.to_thread(_write_if_folder_exists, folder, targets)
         except OSError as error:  # the votes are in the store, and are written with the next one
-            log.warning("the member feedback on a version could not be written to %s: %s", folder, error)
+            log.warning(
+                "the member feedback on a version could not be written to %s: %s", folder, error
+            )
 
 
 def _write_if_folder_exists(folder: Path, compare: ComparisonTargets) -> None:
@@ -163,8 +221,12 @@ def _write_if_folder_exists(folder: Path, compare: ComparisonTargets) -> None:
         write_comparison_targets(folder, compare)
 
 
-def comparison_targets(home: Path, store: Store, personas: PersonaRegistry, job: TrainingJob) -> ComparisonTargets:
-    """Live versions, in the job's server, of its persona and of the other personas; none for dialogue jobs."""
+def comparison_targets(
+    home: Path, store: Store, personas: PersonaRegistry, job: TrainingJob
+) -> ComparisonTargets:
+    """Live versions, in the job's server, of its persona and of the other personas; none for
+    dialogue jobs.
+    """
     if job.persona is None:
         return NO_COMPARISON
     live = store.versions.live(job.persona, job.guild_id)

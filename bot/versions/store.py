@@ -13,7 +13,9 @@ from personas.schemas.training_events import ScoreSummary
 
 @dataclass(frozen=True)
 class InstalledVersion:
-    """A version whose verified adapter folder is installed. `installed_at` in seconds since 1970."""
+    """A version whose verified adapter folder is installed. `installed_at` in seconds since
+    1970.
+    """
 
     persona_id: str
     version: str
@@ -22,15 +24,19 @@ class InstalledVersion:
     scorecard: ScoreSummary
 
 
-PromotionKind = Literal["promotion", "automatic promotion", "rollback", "automatic rollback", "withdrawal"]
+PromotionKind = Literal[
+    "promotion", "automatic promotion", "rollback", "automatic rollback", "withdrawal"
+]
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """A change of the live version; a `version` of None is the base model. `at` in seconds since 1970.
+    """A change of the live version; a `version` of None is the base model. `at` in seconds since
+    1970.
 
-    `guild_id` is the guild in which it was decided, 0 for none in particular; `for_guild` the one in which the version
-    went live, 0 for all guilds without a live version of their own. In a guild, a `version` of None is theirs again.
+    `guild_id` is the guild in which it was decided, 0 for none in particular; `for_guild` the one
+    in which the version went live, 0 for all guilds without a live version of their own. In a
+    guild, a `version` of None is theirs again.
     """
 
     seq: int
@@ -51,16 +57,20 @@ NOT_WITHDRAWN = """not exists (select 1 from withdrawn where withdrawn.persona_i
 
 
 def live_version_sql(persona: str, guild: str) -> str:
-    """SQL expression of the version that is live in a guild; both arguments are expressions, too."""
+    """SQL expression of the version that is live in a guild; both arguments are expressions,
+    too.
+    """
     newest = f"select version from promotions where persona_id = {persona} and for_guild"
     return f"""coalesce(({newest} = {guild} order by seq desc limit 1),
         ({newest} = {ALL_GUILDS} order by seq desc limit 1))"""
 
 
 class Versions(Table):
-    """The versions of every persona. A guild's newest promotion decides which is live there, else the operator's.
+    """The versions of every persona. A guild's newest promotion decides which is live there, else
+    the operator's.
 
-    A persona that one guild owns has no other: the promotions of that guild are those of all guilds.
+    A persona that one guild owns has no other: the promotions of that guild are those of all
+    guilds.
     """
 
     def __init__(self, connection: DatabaseConnection) -> None:
@@ -69,7 +79,9 @@ class Versions(Table):
         """By guild, held while a version is imported: no two take the same room."""
 
     def reserve(self, name: str) -> str:
-        """Reserve the next version ("v1", "v2", …) of a job's name (`TrainingJob.name`); numbers are never reused."""
+        """Reserve the next version ("v1", "v2", …) of a job's name (`TrainingJob.name`); numbers
+        are never reused.
+        """
         sql = """insert into version_numbers values (:name, 1)
             on conflict do update set last = last + 1 returning last"""
         return f"v{self._db.value(int, sql, name=name)}"
@@ -80,7 +92,8 @@ class Versions(Table):
         self._db.insert("versions", row, ignore=True)
 
     def installed(self, persona_id: str, guild_id: int | None = None) -> list[InstalledVersion]:
-        """List the versions of a persona that may be served, oldest first: all, or those that a guild may use.
+        """List the versions of a persona that may be served, oldest first: all, or those that a
+        guild may use.
 
         That is those of its own and the operator's jobs, and those that were live for all guilds.
         """
@@ -90,7 +103,9 @@ class Versions(Table):
             or exists (select 1 from promotions where promotions.persona_id = versions.persona_id
             and promotions.version = versions.version and for_guild = :all_guilds))
             order by installed_at, rowid"""
-        return self._db.all(_installed, sql, persona=persona_id, guild=guild_id, all_guilds=ALL_GUILDS)
+        return self._db.all(
+            _installed, sql, persona=persona_id, guild=guild_id, all_guilds=ALL_GUILDS
+        )
 
     def ever_installed(self, persona_id: str) -> list[InstalledVersion]:
         """List all versions of a persona, withdrawn ones included, oldest first."""
@@ -98,7 +113,9 @@ class Versions(Table):
         return self._db.all(_installed, sql, persona=persona_id)
 
     def require_installed(self, persona_id: str, version: str, guild_id: int | None = None) -> None:
-        """Raise `RequestError`, naming the installed versions (of a guild), when this one is not among them."""
+        """Raise `RequestError`, naming the installed versions (of a guild), when this one is not
+        among them.
+        """
         known = [installed.version for installed in self.installed(persona_id, guild_id)]
         if version in known:
             return
@@ -111,7 +128,9 @@ class Versions(Table):
         raise RequestError(f"{persona_id} has no version {version}.", names)
 
     def live(self, persona_id: str, guild_id: int) -> str | None:
-        """Return the version that is live in a guild (0: in all without one of their own); None for the base model."""
+        """Return the version that is live in a guild (0: in all without one of their own); None for
+        the base model.
+        """
         sql = f"select {live_version_sql(':persona', ':guild')}"
         return self._db.value(str, sql, persona=persona_id, guild=guild_id)
 
@@ -142,13 +161,19 @@ class Versions(Table):
         return self._db.column(str, sql)
 
     def live_for_all(self) -> dict[str, str]:
-        """Return what `live` does for guild 0, of every persona with a live version, in one query."""
+        """Return what `live` does for guild 0, of every persona with a live version, in one
+        query.
+        """
         sql = """select persona_id, version from promotions where version is not null and seq in
             (select max(seq) from promotions where for_guild = :all_guilds group by persona_id)"""
-        return {row["persona_id"]: row["version"] for row in self._db.read(sql, all_guilds=ALL_GUILDS)}
+        return {
+            row["persona_id"]: row["version"] for row in self._db.read(sql, all_guilds=ALL_GUILDS)
+        }
 
     def installed_by_persona(self) -> dict[str, list[tuple[str, float]]]:
-        """Return the versions that may be served, with the time of their installation, oldest first, by persona."""
+        """Return the versions that may be served, with the time of their installation, oldest
+        first, by persona.
+        """
         sql = f"""select persona_id, version, installed_at from versions where {NOT_WITHDRAWN}
             order by installed_at, rowid"""
         found: dict[str, list[tuple[str, float]]] = {}
@@ -157,7 +182,8 @@ class Versions(Table):
         return found
 
     def undecided(self, limit: int) -> list[InstalledVersion]:
-        """List the newest version of each persona where it was never promoted and the gate does not reject it.
+        """List the newest version of each persona where it was never promoted and the gate does not
+        reject it.
 
         Oldest first, at most `limit`.
         """
@@ -181,7 +207,8 @@ class Versions(Table):
         guild_id: int = 0,
         kind: PromotionKind = "promotion",
     ) -> Promotion | None:
-        """Make a version (None: the base model) live in a guild, or for all (0). Returns None when it is live there.
+        """Make a version (None: the base model) live in a guild, or for all (0). Returns None when
+        it is live there.
 
         Raises `RequestError` for one that is not installed, or that the guild may not use.
         """
@@ -191,28 +218,57 @@ class Versions(Table):
             return None  # a second row would make the next rollback a no-op
         for_guild = _scope(persona_id, guild_id)
         newest = self._newest(persona_id, for_guild)
-        change = {"persona_id": persona_id, "promoted_by": by, "at": at, "why": why, "guild_id": guild_id}
-        return self._add(version, newest.seq if newest else None, **change, kind=kind, for_guild=for_guild)
+        change = {
+            "persona_id": persona_id,
+            "promoted_by": by,
+            "at": at,
+            "why": why,
+            "guild_id": guild_id,
+        }
+        return self._add(
+            version, newest.seq if newest else None, **change, kind=kind, for_guild=for_guild
+        )
 
     def rollback(
-        self, persona_id: str, by: int, at: float, why: str = "", *, guild_id: int = 0, kind: PromotionKind = "rollback"
+        self,
+        persona_id: str,
+        by: int,
+        at: float,
+        why: str = "",
+        *,
+        guild_id: int = 0,
+        kind: PromotionKind = "rollback",
     ) -> Promotion:
-        """Make the version live that the live one replaced; a second rollback goes one version further back.
+        """Make the version live that the live one replaced; a second rollback goes one version
+        further back.
 
-        A guild goes back through its own promotions, then to the live version of all guilds. Only a promotion brings a
-        rolled-back version back, so a second rollback never returns to what the first one left. Raises `RequestError`
-        when there is no earlier version.
+        A guild goes back through its own promotions, then to the live version of all guilds. Only a
+        promotion brings a rolled-back version back, so a second rollback never returns to what the
+        first one left. Raises `RequestError` when there is no earlier version.
         """
         newest = self._to_leave(persona_id, guild_id)
-        return self._go_back(newest, promoted_by=by, at=at, why=why or "rollback", guild_id=guild_id, kind=kind)
+        return self._go_back(
+            newest, promoted_by=by, at=at, why=why or "rollback", guild_id=guild_id, kind=kind
+        )
 
     def revert(
-        self, persona_id: str, version: str, guild_id: int, promoted_at: float, *, at: float, why: str
+        self,
+        persona_id: str,
+        version: str,
+        guild_id: int,
+        promoted_at: float,
+        *,
+        at: float,
+        why: str,
     ) -> Promotion | None:
-        """Undo a promotion decided in a guild, wherever it counts; None where another version is live there now."""
+        """Undo a promotion decided in a guild, wherever it counts; None where another version is
+        live there now.
+        """
         sql = """select * from promotions where persona_id = :persona and version = :version and guild_id = :guild
             and at = :at order by seq desc limit 1"""
-        made = self._db.one(Promotion, sql, persona=persona_id, version=version, guild=guild_id, at=promoted_at)
+        made = self._db.one(
+            Promotion, sql, persona=persona_id, version=version, guild=guild_id, at=promoted_at
+        )
         newest = made and self._newest(persona_id, made.for_guild)
         if newest is None or newest.version != version:
             return None
@@ -220,7 +276,8 @@ class Versions(Table):
         return self._go_back(newest, kind="automatic rollback", **change)
 
     def before(self, persona_id: str) -> str | None:
-        """Return the version that a rollback for all guilds would make live, None for the base model.
+        """Return the version that a rollback for all guilds would make live, None for the base
+        model.
 
         Raises `RequestError` where there is none.
         """
@@ -228,29 +285,43 @@ class Versions(Table):
         return earlier.version if earlier else None
 
     def withdraw(self, persona_id: str, version: str, at: float, why: str) -> list[Promotion]:
-        """Withdraw a version for good. Wherever it is live, the version before it becomes live, else the base model.
+        """Withdraw a version for good. Wherever it is live, the version before it becomes live,
+        else the base model.
 
         Returns these changes: none where the version was not live. Idempotent.
         """
         with self._db.atomic(shared=True):
-            self._db.insert("withdrawn", {"persona_id": persona_id, "version": version, "at": at}, ignore=True)
+            self._db.insert(
+                "withdrawn", {"persona_id": persona_id, "version": version, "at": at}, ignore=True
+            )
             scopes = [ALL_GUILDS, *self.live_by_guild(persona_id)]
-            newest = [it for scope in scopes if (it := self._newest(persona_id, scope)) and it.version == version]
+            newest = [
+                it
+                for scope in scopes
+                if (it := self._newest(persona_id, scope)) and it.version == version
+            ]
             change = {"promoted_by": 0, "at": at, "why": why, "kind": "withdrawal"}
             return [self._go_back(it, guild_id=it.for_guild, **change) for it in newest]
 
     def all_installed(self) -> list[tuple[str, str, str]]:
         """List persona, version and job of every version that may be served."""
-        sql = f"select persona_id, version, job_id from versions where {NOT_WITHDRAWN} order by installed_at, rowid"
+        sql = (
+            f"select persona_id, version, job_id from versions where {NOT_WITHDRAWN} order by "
+            "installed_at, rowid"
+        )
         return [(row["persona_id"], row["version"], row["job_id"]) for row in self._db.read(sql)]
 
     def withdrawn_at(self, at: float) -> list[tuple[str, str]]:
         """List persona and version of everything withdrawn at exactly this time."""
-        sql = "select persona_id, version from withdrawn where at = :at order by persona_id, version"
+        sql = (
+            "select persona_id, version from withdrawn where at = :at order by persona_id, version"
+        )
         return [(row["persona_id"], row["version"]) for row in self._db.read(sql, at=at)]
 
     def live_until_withdrawn(self, persona_id: str, version: str) -> list[int]:
-        """List the guilds (0: all without one of their own) in which a version was live when it was withdrawn."""
+        """List the guilds (0: all without one of their own) in which a version was live when it was
+        withdrawn.
+        """
         sql = """select now.for_guild from promotions now join promotions before on before.seq = (select max(seq)
             from promotions where persona_id = now.persona_id and for_guild = now.for_guild and seq < now.seq)
             where now.persona_id = :persona and now.kind = 'withdrawal' and before.version = :version
@@ -269,21 +340,33 @@ class Versions(Table):
 
     def history(self, persona_id: str) -> list[Promotion]:
         """List all promotions and rollbacks of a persona, oldest first."""
-        return self._db.all(Promotion, "select * from promotions where persona_id = :id order by seq", id=persona_id)
+        return self._db.all(
+            Promotion, "select * from promotions where persona_id = :id order by seq", id=persona_id
+        )
 
     def _newest(self, persona_id: str, for_guild: int) -> Promotion | None:
-        sql = "select * from promotions where persona_id = :id and for_guild = :guild order by seq desc limit 1"
+        sql = (
+            "select * from promotions where persona_id = :id and for_guild = :guild order by seq "
+            "desc limit 1"
+        )
         return self._db.one(Promotion, sql, id=persona_id, guild=for_guild)
 
     def _to_leave(self, persona_id: str, guild_id: int) -> Promotion:
-        """Return the promotion that a rollback undoes. Raises `RequestError` where there is no earlier version."""
+        """Return the promotion that a rollback undoes. Raises `RequestError` where there is no
+        earlier version.
+        """
         newest = self._newest(persona_id, _scope(persona_id, guild_id))
         if newest is None or (newest.version is None and newest.previous is None):
-            raise RequestError(f"{persona_id} has no earlier version to roll back to.", "Promote a version instead.")
+            raise RequestError(
+                f"{persona_id} has no earlier version to roll back to.",
+                "Promote a version instead.",
+            )
         return newest
 
     def _earlier(self, newest: Promotion) -> Promotion | None:
-        """Return the promotion before, skipping withdrawn versions; None for the base model before any promotion."""
+        """Return the promotion before, skipping withdrawn versions; None for the base model before
+        any promotion.
+        """
         earlier = self._promotion(newest.previous)
         while earlier and self.is_withdrawn(earlier.persona_id, earlier.version):
             earlier = self._promotion(earlier.previous)
@@ -293,7 +376,9 @@ class Versions(Table):
         """Make the version before live, skipping withdrawn ones."""
         earlier = self._earlier(newest)
         target = (earlier.version, earlier.previous) if earlier else (None, None)
-        return self._add(*target, persona_id=newest.persona_id, for_guild=newest.for_guild, **change)
+        return self._add(
+            *target, persona_id=newest.persona_id, for_guild=newest.for_guild, **change
+        )
 
     def _promotion(self, seq: int | None) -> Promotion | None:
         return self._db.one(Promotion, "select * from promotions where seq = :seq", seq=seq)

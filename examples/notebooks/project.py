@@ -16,7 +16,9 @@ OUT = Path(os.environ.get("NOTEBOOKS_OUT", ROOT / "build" / "notebooks"))
 
 
 def run(*words: object) -> str:
-    """Runs `python -m WORDS` and returns its output. Raises `RuntimeError` with the error message."""
+    """Runs `python -m WORDS` and returns its output. Raises `RuntimeError` with the error
+    message.
+    """
     done = subprocess.run(_command(words), cwd=ROOT, env=_environ(), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"python -m {' '.join(map(str, words))}\n{done.stderr.strip()[-2000:]}")

@@ -5,8 +5,8 @@
   python -m personas card draft FOLDER --out OUT      draft a card from markdown alone
   python -m personas lore convert FILE OUT.md         convert a lorebook of another program
 
-Input formats are recognised by content: V1, V2 and V3 cards as JSON, in a PNG picture or in a CHARX file, and the TOML
-cards of this project. Unknown fields are preserved.
+Input formats are recognised by content: V1, V2 and V3 cards as JSON, in a PNG picture or in a CHARX
+file, and the TOML cards of this project. Unknown fields are preserved.
 
   $ python -m personas card show mira.png
   $ python -m personas card convert mira.png personas/cards/mira.toml
@@ -41,7 +41,10 @@ from personas.models.base_model import EMBEDDED
 from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.import_report import ALL_ITEMS
 
-SHOW_EXAMPLES = ("python -m personas card show mira.png", "python -m personas card show personas/cards/oda.toml --json")
+SHOW_EXAMPLES = (
+    "python -m personas card show mira.png",
+    "python -m personas card show personas/cards/oda.toml --json",
+)
 CONVERT_EXAMPLES = (
     "python -m personas card convert mira.png personas/cards/mira.toml",
     "python -m personas card convert mira.json mira.charx --picture mira-face.png",
@@ -73,17 +76,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _show(options: argparse.Namespace) -> None:
-    summary = summarise_card(read_card_file(options.file), str(options.file), token_counter(options.base_model))
-    print(json.dumps(summary, ensure_ascii=False, indent=2) if options.json else format_summary(summary))
+    summary = summarise_card(
+        read_card_file(options.file), str(options.file), token_counter(options.base_model)
+    )
+    print(
+        json.dumps(summary, ensure_ascii=False, indent=2)
+        if options.json
+        else format_summary(summary)
+    )
 
 
 def _convert(options: argparse.Namespace) -> None:
-    card, out = read_card_file(options.file), options.out
+    card = read_card_file(options.file)
+    out = options.out
     if options.picture:
         card = with_picture(card, options.picture.read_bytes(), str(options.picture))
     form = options.to or _form_from_suffix(out, card)
     export = write_card(card, form, str(options.file), avatar=out.stem)
-    files = {out: export.content} | {out.with_name(name): content for name, content in export.beside.items()}
+    files = {out: export.content} | {
+        out.with_name(name): content for name, content in export.beside.items()
+    }
     if options.lore:
         files[options.lore] = _book_markdown(card, options.file).encode()
     _write_files(files, options.overwrite)
@@ -95,7 +107,9 @@ def _convert(options: argparse.Namespace) -> None:
 def _draft(options: argparse.Namespace) -> None:
     draft = draft_card(options.folder, options.name)
     card = card_from_table(draft.table(options.id, options.license), str(options.folder))
-    written = write_card(card, _form_from_suffix(options.out, card), str(options.folder), persona_id=options.id)
+    written = write_card(
+        card, _form_from_suffix(options.out, card), str(options.folder), persona_id=options.id
+    )
     _write_files({options.out: written.content}, options.overwrite)
     for key, entry in summarise_card(card, str(options.out), None)["fields"].items():
         print(f"  {key}: {entry['characters']} characters")
@@ -104,20 +118,32 @@ def _draft(options: argparse.Namespace) -> None:
 
 
 def _convert_lorebook(options: argparse.Namespace) -> None:
-    file, out = options.file, options.out
+    file = options.file
+    out = options.out
     if file.stat().st_size > MAX_LOREBOOK_BYTES:
-        raise LoreError(f"{file} has more than {MAX_LOREBOOK_BYTES // 2**20} MiB.", "Divide the lorebook.")
+        raise LoreError(
+            f"{file} has more than {MAX_LOREBOOK_BYTES // 2**20} MiB.", "Divide the lorebook."
+        )
     document = parse_lorebook(file.read_bytes(), file.name)
     if document is None:
-        raise LoreError(f"{file} is not JSON.", "Markdown is lore as it is: put it into the folder.")
+        raise LoreError(
+            f"{file} is not JSON.", "Markdown is lore as it is: put it into the folder."
+        )
     book = read_lorebook(document, options.name, EXAMPLE_USER)
     report = book.report()
     texts = lorebook_as_markdown(book.entries, book.title or file.stem)
     if not texts:
-        raise LoreError(f"{file} is {NAMES[book.kind]} without usable entries.", " ".join(report.lines()))
+        raise LoreError(
+            f"{file} is {NAMES[book.kind]} without usable entries.", " ".join(report.lines())
+        )
     _write_files({out: texts[0].encode()}, options.overwrite, silent=options.json)
     if options.json:
-        stated = {"kind": book.kind, "entries": len(book.entries), "file": str(out), "imported": report.as_json()}
+        stated = {
+            "kind": book.kind,
+            "entries": len(book.entries),
+            "file": str(out),
+            "imported": report.as_json(),
+        }
         print(json.dumps(stated, ensure_ascii=False, indent=2))
     else:
         print("\n".join(report.lines(ALL_ITEMS)))
@@ -147,7 +173,9 @@ def _form_from_suffix(out: Path, card: Card) -> CardForm:
     if suffix == ".json":
         return "v3" if card.version == 3 else "v2"
     if suffix not in FORM_BY_SUFFIX:
-        raise CardError(f"The format of {out} is not clear from its name.", f"Add --to {'|'.join(CARD_FORMS)}.")
+        raise CardError(
+            f"The format of {out} is not clear from its name.", f"Add --to {'|'.join(CARD_FORMS)}."
+        )
     return FORM_BY_SUFFIX[suffix]
 
 
@@ -160,11 +188,16 @@ def _book_markdown(card: Card, file: Path) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m personas", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m personas",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subjects = parser.add_subparsers(required=True, metavar="SUBJECT")
     card = add_examples(
-        subjects.add_parser("card", help="character cards"), *SHOW_EXAMPLES, *CONVERT_EXAMPLES, *DRAFT_EXAMPLES
+        subjects.add_parser("card", help="character cards"),
+        *SHOW_EXAMPLES,
+        *CONVERT_EXAMPLES,
+        *DRAFT_EXAMPLES,
     )
     commands = card.add_subparsers(required=True, metavar="COMMAND")
 
@@ -178,16 +211,22 @@ def build_parser() -> argparse.ArgumentParser:
     show.set_defaults(command=_show)
 
     description = "Convert a card to another format, and list what had to be left out."
-    convert = commands.add_parser("convert", help="convert a card to another format", description=description)
+    convert = commands.add_parser(
+        "convert", help="convert a card to another format", description=description
+    )
     add_examples(convert, *CONVERT_EXAMPLES)
-    convert.add_argument("file", type=Path, metavar="FILE", help="the card: JSON, PNG, CHARX or TOML")
+    convert.add_argument(
+        "file", type=Path, metavar="FILE", help="the card: JSON, PNG, CHARX or TOML"
+    )
     out_help = "the file to write; a TOML card's picture is written beside it"
     convert.add_argument("out", type=Path, metavar="OUT", help=out_help)
     to_help = "the format: TOML, JSON (V2 or V3), PNG or CHARX (default: by the suffix of OUT)"
     convert.add_argument("--to", choices=CARD_FORMS, help=to_help)
     picture_help = "the character's picture; a PNG for a PNG card"
     convert.add_argument("--picture", type=Path, metavar="PICTURE", help=picture_help)
-    convert.add_argument("--lore", type=Path, metavar="MARKDOWN", help="also write the character book as lore")
+    convert.add_argument(
+        "--lore", type=Path, metavar="MARKDOWN", help="also write the character book as lore"
+    )
     convert.add_argument("--overwrite", action="store_true", help="replace existing files")
     convert.set_defaults(command=_convert)
     _add_draft(commands)
@@ -197,30 +236,61 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_draft(commands: CommandParsers) -> None:
     description = (
-        "Draft a card from markdown alone, by rules: headings, labelled lines, lists, quotations. Says what is missing."
+        "Draft a card from markdown alone, by rules: headings, labelled lines, lists, quotations. "
+        "Says what is missing."
     )
-    draft = commands.add_parser("draft", help="draft a card from markdown alone", description=description)
+    draft = commands.add_parser(
+        "draft", help="draft a card from markdown alone", description=description
+    )
     add_examples(draft, *DRAFT_EXAMPLES)
     add = draft.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="a folder about one character, or a markdown file")
-    add("--out", type=Path, required=True, metavar="OUT", help="the card to write: .toml, .json or .charx")
+    add(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder about one character, or a markdown file",
+    )
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="the card to write: .toml, .json or .charx",
+    )
     add("--name", default="", metavar="N", help="the character's name (default: as found)")
     add("--id", default="", metavar="ID", help="the persona's id (default: derived from the name)")
-    add("--license", default="", metavar="L", help="the licence of the text, such as own-writing or CC-BY-4.0")
+    add(
+        "--license",
+        default="",
+        metavar="L",
+        help="the licence of the text, such as own-writing or CC-BY-4.0",
+    )
     add("--overwrite", action="store_true", help="replace an existing file")
     draft.set_defaults(command=_draft)
 
 
 def _add_lore(subjects: CommandParsers) -> None:
-    lore = add_examples(subjects.add_parser("lore", help="lorebooks of other programs"), *LORE_EXAMPLES)
+    lore = add_examples(
+        subjects.add_parser("lore", help="lorebooks of other programs"), *LORE_EXAMPLES
+    )
     commands = lore.add_subparsers(required=True, metavar="COMMAND")
-    description = f"Convert a lorebook to markdown lore, and list what of it is used. Known: {known_lorebooks()}."
-    convert = commands.add_parser("convert", help="convert a lorebook to markdown", description=description)
+    description = (
+        "Convert a lorebook to markdown lore, and list what of it is used. Known: "
+        f"{known_lorebooks()}."
+    )
+    convert = commands.add_parser(
+        "convert", help="convert a lorebook to markdown", description=description
+    )
     add_examples(convert, *LORE_EXAMPLES)
     add = convert.add_argument
     add("file", type=Path, metavar="FILE", help="the lorebook: JSON of another program")
     add("out", type=Path, metavar="OUT", help="the markdown file to write, in a folder of lore")
-    add("--name", default="{{char}}", metavar="N", help="what {{char}} stands for (default: the persona that speaks)")
+    add(
+        "--name",
+        default="{{char}}",
+        metavar="N",
+        help="what {{char}} stands for (default: the persona that speaks)",
+    )
     add("--overwrite", action="store_true", help="replace an existing file")
     add("--json", action="store_true", help="print the list as one JSON object")
     convert.set_defaults(command=_convert_lorebook)

@@ -1,4 +1,5 @@
-"""Cards and markdown: drafts a card from markdown, and converts a card's character book (lorebook) to markdown lore.
+"""Cards and markdown: drafts a card from markdown, and converts a card's character book (lorebook)
+to markdown lore.
 
 A draft follows rules, without a model: headings, labelled lines, lists and quotations.
 """
@@ -36,11 +37,15 @@ FIELD_HEADINGS = {
     r"|role|occupation|tiểu sử|mô tả|giới thiệu|简介|背景|外貌|描述",
 }
 """Headings and labels of each field of a card, in English, Vietnamese and Chinese."""
-FIELD_PATTERNS = {key: re.compile(rf"(?:{it})\W*", re.IGNORECASE) for key, it in FIELD_HEADINGS.items()}
+FIELD_PATTERNS = {
+    key: re.compile(rf"(?:{it})\W*", re.IGNORECASE) for key, it in FIELD_HEADINGS.items()
+}
 LABELLED_PATTERN = re.compile(
     r"^[\s>*+-]*\**(?P<label>[^\W\d_{}][^:：*\n]{0,39}|\{\{(?:user|char)\}\})\**[:：]\**\s*(?P<text>\S.*)$"
 )
-QUOTE_PATTERN = re.compile(r"“([^”]+)”|\"([^\"]+)\"|«\s*([^»]+?)\s*»|„([^“”]+)[“”]|「([^」]+)」|『([^』]+)』")
+QUOTE_PATTERN = re.compile(
+    r"“([^”]+)”|\"([^\"]+)\"|«\s*([^»]+?)\s*»|„([^“”]+)[“”]|「([^」]+)」|『([^』]+)』"
+)
 SPEAKING_PATTERN = re.compile(
     r"\b(?:says?|said|asks?|asked|repl(?:ies|ied)|answers?|answered|calls?|mutters?|whispers?|shouts?|sighs?|adds?|tells?"
     r"|greets?|welcomes?|motto|catchphrase|favou?rite (?:line|saying|words?)|words|nói|hỏi)\b|说|說|道",
@@ -55,17 +60,25 @@ MANNER_PATTERN = re.compile(
     re.IGNORECASE,
 )
 PRONOUN_PATTERN = re.compile(r"\b(?:he|she|they|I)\b|她|他|cô ấy|anh ấy|ông|bà", re.IGNORECASE)
-NAME_PATTERN = re.compile(r"(?<=[^.!?\s] )[A-Z][a-z]{2,}|^[A-Z][a-z]{2,}(?= (?:says?|said|asks?|asked|calls?))")
+NAME_PATTERN = re.compile(
+    r"(?<=[^.!?\s] )[A-Z][a-z]{2,}|^[A-Z][a-z]{2,}(?= (?:says?|said|asks?|asked|calls?))"
+)
 QUOTE_MARK = "\ua64a"
-"""Stands for a quotation while a line is split into sentences, which begin with capital letters (a rare one)."""
+"""Stands for a quotation while a line is split into sentences, which begin with capital letters (a
+rare one).
+"""
 NEUTRAL_PROMPTS = ("Hello.", "How are you today?", "What do you think?", "Go on.")
-MAX_FIELD_CHARS, MAX_EXAMPLES, MIN_QUOTE_CHARS = 700, 6, 8
+MAX_FIELD_CHARS = 700
+MAX_EXAMPLES = 6
+MIN_QUOTE_CHARS = 8
 LICENSE_KEYS = ("license", "licence", "right", "rights")
 
 
 @dataclass
 class DraftedCard:
-    """Fields of a card that were found in markdown, and `notes` on what was not found or is left out."""
+    """Fields of a card that were found in markdown, and `notes` on what was not found or is left
+    out.
+    """
 
     name: str
     fields: dict[str, list[str]] = field(default_factory=dict)
@@ -87,7 +100,9 @@ class DraftedCard:
             "\n".join(["<START>", *(f"{{{{{side}}}}}: {text}" for side, text in turns)])
             for turns in self.examples[:MAX_EXAMPLES]
         ]
-        license = license or next((str(self.stated[key]) for key in LICENSE_KEYS if self.stated.get(key)), "")
+        license = license or next(
+            (str(self.stated[key]) for key in LICENSE_KEYS if self.stated.get(key)), ""
+        )
         tags = self.stated.get("tags") or []
         table = {
             "id": persona_id or slug(self.name),
@@ -95,7 +110,9 @@ class DraftedCard:
             "nickname": str(self.stated.get("nickname") or ""),
             **texts,
             "mes_example": "\n".join(lines),
-            "tags": [str(tag) for tag in (tags if isinstance(tags, list) else str(tags).split(","))],
+            "tags": [
+                str(tag) for tag in (tags if isinstance(tags, list) else str(tags).split(","))
+            ],
             "license": license,
         }
         wanted = {"description": "a description", "personality": "a personality", "scenario": "a scenario",
@@ -103,18 +120,26 @@ class DraftedCard:
         if missing := [f"{what} ({key})" for key, what in wanted.items() if not table.get(key)]:
             self.notes.append(f"not found, to be written by hand: {', '.join(missing)}")
         if self.unclear_quotes:
-            self.notes.append(f"quotations left out because who says them is not clear: {self.unclear_quotes}")
+            self.notes.append(
+                f"quotations left out because who says them is not clear: {self.unclear_quotes}"
+            )
         if not license:
             self.notes.append(
-                "no right or licence to the text is stated: add --license, or `license:` in front matter; "
+                "no right or licence to the text is stated: add --license, or `license:` in front "
+                "matter; "
                 "training needs rights.toml as well"
             )
         return table
 
     def _fill_from_prose(self) -> None:
-        """Take what no heading names from the running text: the first sentences, and those about manner."""
+        """Take what no heading names from the running text: the first sentences, and those about
+        manner.
+        """
         sentences = [
-            it for section in self.rest for it in split_sentences(section.text) if not QUOTE_PATTERN.search(it)
+            it
+            for section in self.rest
+            for it in split_sentences(section.text)
+            if not QUOTE_PATTERN.search(it)
         ]
         if "personality" not in self.fields:
             self.add("personality", " ".join(it for it in sentences if MANNER_PATTERN.search(it)))
@@ -129,14 +154,18 @@ class DraftedCard:
         kept = ""
         for sentence in split_sentences(text) if len(text) > MAX_FIELD_CHARS else ():
             if kept and len(kept) + len(sentence) >= MAX_FIELD_CHARS:
-                self.notes.append(f"{key} is cut to {len(kept)} of {len(text)} characters: leave the rest to lore")
+                self.notes.append(
+                    f"{key} is cut to {len(kept)} of {len(text)} characters: leave the rest to lore"
+                )
                 return kept
             kept = f"{kept} {sentence}".strip()
         return kept[:MAX_FIELD_CHARS] if kept else text
 
 
 def draft_card(path: Path, name: str = "") -> DraftedCard:
-    """Draft a card from a markdown file, or from all those of one character's folder. Raises `CardError`."""
+    """Draft a card from a markdown file, or from all those of one character's folder. Raises
+    `CardError`.
+    """
     files = _markdown_files(path)
     texts: list[str] = []
     stated: dict[str, Any] = {}
@@ -149,7 +178,10 @@ def draft_card(path: Path, name: str = "") -> DraftedCard:
         texts.append(text)
     draft = DraftedCard(name or _find_name(path, files, texts, stated), stated=stated)
     for key in ("description", "personality", "scenario", "first_mes"):
-        draft.add(key, str(stated.get(key) or (stated.get("greeting") if key == "first_mes" else "") or ""))
+        draft.add(
+            key,
+            str(stated.get(key) or (stated.get("greeting") if key == "first_mes" else "") or ""),
+        )
     for text in texts:
         for section in parse_sections(_take_dialogues(draft, text)):
             _take_section(draft, section)
@@ -163,8 +195,12 @@ def _markdown_files(path: Path) -> list[Path]:
         raise CardError(f"There is no {path}.", "Name a markdown file, or a folder of them.")
     if path.is_file():
         return [path]
-    files = [it for it in sorted(path.rglob("*")) if it.suffix.lower() in LORE_SUFFIXES and it.is_file()]
-    files = [it for it in files if not any(part.startswith(".") for part in it.relative_to(path).parts)]
+    files = [
+        it for it in sorted(path.rglob("*")) if it.suffix.lower() in LORE_SUFFIXES and it.is_file()
+    ]
+    files = [
+        it for it in files if not any(part.startswith(".") for part in it.relative_to(path).parts)
+    ]
     if not files:
         raise CardError(f"There is no markdown in {path}.", "Name the folder of one character.")
     parts = [it.relative_to(path).parts for it in files]
@@ -172,28 +208,46 @@ def _markdown_files(path: Path) -> list[Path]:
     several |= {it[1] for it in parts if len(it) > 1 and fold_key(it[0]) in CONTAINER_KEYS}
     if len(several) > 1:
         names = ", ".join(sorted(several)[:8])
-        raise CardError(f"{path} holds several characters: {names}.", "Name the file or folder of one.")
+        raise CardError(
+            f"{path} holds several characters: {names}.", "Name the file or folder of one."
+        )
     own = fold_key(path.resolve().name)
-    return sorted(files, key=lambda it: (fold_key(it.stem) not in (own, "profile", "index", "readme", "character"), it))
+    return sorted(
+        files,
+        key=lambda it: (
+            fold_key(it.stem) not in (own, "profile", "index", "readme", "character"),
+            it,
+        ),
+    )
 
 
 def _find_name(path: Path, files: list[Path], texts: list[str], stated: Mapping[str, Any]) -> str:
-    """Return the name in front matter, else the title of a file about the character, else that of file or folder."""
+    """Return the name in front matter, else the title of a file about the character, else that of
+    file or folder.
+    """
     for key in ("name", "persona", "character"):
         if isinstance(value := stated.get(key), str) and value.strip():
             return value.strip()
     own = LABEL_PATTERN.sub("", path.resolve().stem if path.is_file() else path.resolve().name)
     title = re.search(r"^# +(.+?) *#*$", texts[0], re.MULTILINE)
     keys = {fold_key(own), "profile", "index", "readme", "character"}
-    is_about = path.is_file() or fold_key(files[0].stem) in keys or (title and fold_key(own) in fold_key(title[1]))
-    is_about = is_about or (title and len(files) == 1 and title[1].istitle() and not title[1].startswith("The "))
+    is_about = (
+        path.is_file()
+        or fold_key(files[0].stem) in keys
+        or (title and fold_key(own) in fold_key(title[1]))
+    )
+    is_about = is_about or (
+        title and len(files) == 1 and title[1].istitle() and not title[1].startswith("The ")
+    )
     if title and is_about and len(title[1].split()) <= 5:
         return re.sub(r"[*_`]", "", title[1]).strip()
     return " ".join(it if it[:1].isupper() else it.capitalize() for it in re.split(r"[\s_-]+", own))
 
 
 def _take_dialogues(draft: DraftedCard, text: str) -> str:
-    """Move written-out dialogues, lines that begin with names, to the examples; return the text without them."""
+    """Move written-out dialogues, lines that begin with names, to the examples; return the text
+    without them.
+    """
     own = {fold_key(draft.name), *map(fold_key, draft.name.split()), "char"}
     kept: list[str] = []
     turns: list[tuple[str, str]] = []
@@ -201,15 +255,23 @@ def _take_dialogues(draft: DraftedCard, text: str) -> str:
     for line in [*text.splitlines(), ""]:
         match = LABELLED_PATTERN.match(line)
         if match and not _field_of(match["label"]):
-            turns.append(("char" if fold_key(match["label"]) in own else "user", match["text"].strip(' "“”*')))
+            turns.append(
+                (
+                    "char" if fold_key(match["label"]) in own else "user",
+                    match["text"].strip(' "“”*'),
+                )
+            )
             lines.append(line)
             continue
-        first, last = ([n for n, turn in enumerate(turns) if turn[0] == side] for side in ("user", "char"))
+        first, last = (
+            [n for n, turn in enumerate(turns) if turn[0] == side] for side in ("user", "char")
+        )
         if first and last and first[0] < last[-1]:
             draft.examples.append(turns[first[0] : last[-1] + 1])
         else:
             kept += lines
-        turns, lines = [], []
+        turns = []
+        lines = []
         kept.append(line)
     return "\n".join(kept)
 
@@ -221,7 +283,8 @@ def _field_of(heading: str) -> str:
 
 
 def _take_section(draft: DraftedCard, section: MarkdownSection) -> None:
-    key, rest = _field_of(section.heading), []
+    key = _field_of(section.heading)
+    rest = []
     for line in section.text.splitlines():
         match = LABELLED_PATTERN.match(line)
         if match and (labelled := _field_of(match["label"])) not in ("", "mes_example"):
@@ -232,11 +295,18 @@ def _take_section(draft: DraftedCard, section: MarkdownSection) -> None:
     if key in ("", "mes_example") and text.strip():
         draft.rest.append(MarkdownSection(section.heading, text))
     elif key:
-        draft.add(key, text.strip('"“”') if key == "first_mes" else re.sub(r"^- ", "", text, flags=re.MULTILINE))
+        draft.add(
+            key,
+            text.strip('"“”')
+            if key == "first_mes"
+            else re.sub(r"^- ", "", text, flags=re.MULTILINE),
+        )
 
 
 def _take_quotes(draft: DraftedCard, section: MarkdownSection, line: str, is_quotes: bool) -> bool:
-    """Take the quotations of a line that the character speaks; return True if nothing else is in the line."""
+    """Take the quotations of a line that the character speaks; return True if nothing else is in
+    the line.
+    """
     if _field_of(section.heading) == "first_mes":
         return False
     item = re.sub(r"^(?:[-+*]|\d+[.)]) ", "", line.strip()).replace(QUOTE_MARK, "")
@@ -249,7 +319,8 @@ def _take_quotes(draft: DraftedCard, section: MarkdownSection, line: str, is_quo
         quotes.append(next(group for group in match.groups() if group).strip())
         return QUOTE_MARK + ("." if re.search(r"[.!?…。！？]$", quotes[-1]) else "")
 
-    masked, rest = QUOTE_PATTERN.sub(mask, item), ""
+    masked = QUOTE_PATTERN.sub(mask, item)
+    rest = ""
     for sentence in split_sentences(masked):
         said = " ".join(quotes.pop(0) for _ in range(sentence.count(QUOTE_MARK)))
         said = re.sub(r",$", ".", re.sub(r"，$", "。", said))  # “Nine,” she says.
@@ -260,8 +331,12 @@ def _take_quotes(draft: DraftedCard, section: MarkdownSection, line: str, is_quo
     return QUOTE_MARK in masked and not rest
 
 
-def _add_quote(draft: DraftedCard, section: MarkdownSection, said: str, outside: str, is_quotes: bool) -> None:
-    """Add a quotation as an example or the greeting, unless the sentence around it does not say who speaks it."""
+def _add_quote(
+    draft: DraftedCard, section: MarkdownSection, said: str, outside: str, is_quotes: bool
+) -> None:
+    """Add a quotation as an example or the greeting, unless the sentence around it does not say who
+    speaks it.
+    """
     others = {name for name in NAME_PATTERN.findall(outside) if name not in draft.name}
     is_spoken = bool(SPEAKING_PATTERN.search(outside)) and _names_character(outside, draft.name)
     if others or (outside and not (is_spoken or is_quotes)):
@@ -271,15 +346,20 @@ def _add_quote(draft: DraftedCard, section: MarkdownSection, said: str, outside:
     else:
         topic = "" if is_quotes else section.heading.rpartition(": ")[2]
         neutral = NEUTRAL_PROMPTS[len(draft.examples) % len(NEUTRAL_PROMPTS)]
-        prompt = neutral if topic in ("", draft.name) else f"What about {topic[:1].lower() + topic[1:]}?"
+        prompt = (
+            neutral if topic in ("", draft.name) else f"What about {topic[:1].lower() + topic[1:]}?"
+        )
         draft.examples.append([("user", prompt), ("char", said)])
 
 
 def _names_character(text: str, name: str) -> bool:
-    return bool(PRONOUN_PATTERN.search(text)) or any(word in text for word in name.split() if len(word) > 1)
+    return bool(PRONOUN_PATTERN.search(text)) or any(
+        word in text for word in name.split() if len(word) > 1
+    )
 
 
-# ------------------------------------------------------------------------------------------ character books
+# ------------------------------------------------------------------------------------------
+# character books
 
 
 def card_book(card: Card) -> Lorebook:
@@ -296,5 +376,7 @@ def book_entries(card: Card) -> list[LorebookEntry]:
 
 
 def book_as_lore(card: Card, max_bytes: int = 2**30) -> list[str]:
-    """Convert the book to markdown files of at most `max_bytes`, a section per usable entry; longer entries are cut."""
+    """Convert the book to markdown files of at most `max_bytes`, a section per usable entry; longer
+    entries are cut.
+    """
     return lorebook_as_markdown(book_entries(card), replace_surrogates(card.name), max_bytes)

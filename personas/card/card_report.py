@@ -60,7 +60,9 @@ def _items(card: Card, where: str) -> Iterator[ImportItem]:
     yield from _greeting_items(card)
     assets = [asset for asset in card.assets if asset.get("type") != ADAPTER_ASSET_TYPE]
     if others := len(assets) - any(asset.get("type") == "icon" for asset in assets):
-        yield not_taken(f"{others} of {len(assets)} assets", "kept in the card; only its picture is shown")
+        yield not_taken(
+            f"{others} of {len(assets)} assets", "kept in the card; only its picture is shown"
+        )
     yield from _extension_items(card)
     for key in sorted(set(card.data) - KNOWN_FIELDS if card.version > 1 else ()):
         if _is_set(card.data[key]):
@@ -73,13 +75,18 @@ def _prompt_items(card: Card, where: str) -> Iterator[ImportItem]:
         if not text.strip():
             continue
         if key == "mes_example" and not _has_dialogue(card, where):
-            yield other_meaning(key, "no lines of {{user}}: and {{char}}: in it, so it describes how they speak")
+            yield other_meaning(
+                key, "no lines of {{user}}: and {{char}}: in it, so it describes how they speak"
+            )
         else:
             yield as_is(key)
         if key == "mes_example":
             text = normalise_examples(text, card.name)
         if "{{original}}" in text.lower():
-            yield not_taken(f"{{{{original}}}} in {key}", "there are no other instructions that it could stand for")
+            yield not_taken(
+                f"{{{{original}}}} in {key}",
+                "there are no other instructions that it could stand for",
+            )
         yield from report_macros(key, text)
 
 
@@ -101,8 +108,14 @@ def _extension_items(card: Card) -> Iterator[ImportItem]:
 
 
 def _has_content(value: Any) -> bool:
-    """Report whether an extension says anything: SillyTavern writes an empty `depth_prompt` into every card."""
-    return any(map(_is_set, [value.get("prompt")])) if isinstance(value, dict) and "prompt" in value else _is_set(value)
+    """Report whether an extension says anything: SillyTavern writes an empty `depth_prompt` into
+    every card.
+    """
+    return (
+        any(map(_is_set, [value.get("prompt")]))
+        if isinstance(value, dict) and "prompt" in value
+        else _is_set(value)
+    )
 
 
 def _is_set(value: Any) -> bool:

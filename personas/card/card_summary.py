@@ -24,20 +24,25 @@ PREVIEW_CHARACTERS = 72
 
 
 def token_counter(base_model: str) -> CountTokens | None:
-    """Return a token counter for a base model; None if the embedded model is not unpacked yet. Imports no torch."""
+    """Return a token counter for a base model; None if the embedded model is not unpacked yet.
+    Imports no torch.
+    """
     folder = bundled_model_folder() if base_model == EMBEDDED else Path(base_model).expanduser()
     file = folder / "tokenizer.json"
     if not file.is_file():
         if base_model == EMBEDDED:
             return None
-        raise BaseModelError(f"There is no tokenizer.json in {folder}.", "Name the folder of a base model.")
+        raise BaseModelError(
+            f"There is no tokenizer.json in {folder}.", "Name the folder of a base model."
+        )
     tokenizer = Tokenizer.from_file(str(file))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[str, Any]:
     """Summarise a card as JSON with stable keys. `tokens` are None without a counter."""
-    data, icon = card.data, card_picture(card)
+    data = card.data
+    icon = card_picture(card)
     book = book_entries(card)
     texts = {key: card.text(key) for key in TEXT_FIELDS if card.text(key).strip()}
     problems = []
@@ -47,11 +52,13 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
         prompt = count(system_text(persona, EXAMPLE_USER) + persona.mes_example) if count else None
         if prompt and prompt > MAX_CARD_TOKENS:
             problems.append(
-                f"it is long: prompts include examples only while the card has at most {MAX_CARD_TOKENS} tokens."
+                "it is long: prompts include examples only while the card has at most "
+                f"{MAX_CARD_TOKENS} tokens."
             )
         if persona.speech:
             problems.append(
-                "mes_example is not a conversation of {{user}} and {{char}}; it is used in the prompt unchanged."
+                "mes_example is not a conversation of {{user}} and {{char}}; it is used in the "
+                "prompt unchanged."
             )
     except CardError as error:
         problems.append(str(error))
@@ -66,10 +73,19 @@ def summarise_card(card: Card, where: str, count: CountTokens | None) -> dict[st
         "character_version": _plain_text(data.get("character_version")),
         "fields": {key: _field(text, count) for key, text in texts.items()},
         "alternate_greetings": [_field(text, count) for text in card.texts("alternate_greetings")],
-        "group_only_greetings": [_field(text, count) for text in card.texts("group_only_greetings")],
-        "book": [{"topic": entry.topic, "unused": entry.unused, **_field(entry.text, count)} for entry in book],
-        "assets": [{key: _plain_text(asset.get(key))[:120] for key in ASSET_KEYS} for asset in card.assets],
-        "extensions": sorted(data["extensions"]) if isinstance(data.get("extensions"), dict) else [],
+        "group_only_greetings": [
+            _field(text, count) for text in card.texts("group_only_greetings")
+        ],
+        "book": [
+            {"topic": entry.topic, "unused": entry.unused, **_field(entry.text, count)}
+            for entry in book
+        ],
+        "assets": [
+            {key: _plain_text(asset.get(key))[:120] for key in ASSET_KEYS} for asset in card.assets
+        ],
+        "extensions": sorted(data["extensions"])
+        if isinstance(data.get("extensions"), dict)
+        else [],
         "picture": picture_type(icon) if icon else None,
         "prompt_tokens": prompt,
         "problems": problems,
@@ -98,7 +114,9 @@ def format_summary(summary: dict[str, Any]) -> str:
         lines.append(f"About {summary['prompt_tokens']} tokens of every prompt.")
     lines.append("* never part of a prompt")
     for asset in summary["assets"]:
-        lines.append(f"asset: {asset['type']} {asset['name']} ({asset['uri'][:PREVIEW_CHARACTERS]})")
+        lines.append(
+            f"asset: {asset['type']} {asset['name']} ({asset['uri'][:PREVIEW_CHARACTERS]})"
+        )
     if summary["extensions"]:
         lines.append(f"extensions, preserved unchanged: {', '.join(summary['extensions'])}")
     lines += [f"note: {problem}" for problem in summary["problems"]]
@@ -111,7 +129,9 @@ def _field(text: str, count: CountTokens | None) -> dict[str, Any]:
 
 def _row(label: str, entry: dict[str, Any]) -> str:
     opening = " ".join(entry["text"].split())
-    shown = opening if len(opening) <= PREVIEW_CHARACTERS else f"{opening[: PREVIEW_CHARACTERS - 1]}…"
+    shown = (
+        opening if len(opening) <= PREVIEW_CHARACTERS else f"{opening[: PREVIEW_CHARACTERS - 1]}…"
+    )
     tokens = "" if entry["tokens"] is None else entry["tokens"]
     return f"{label:<28}{entry['characters']:>11}{tokens:>8}  {shown}"
 

@@ -30,8 +30,12 @@ ASSET_FOLDERS = {
 }
 
 
-def read(data: bytes, where: str, max_bytes: int = MAX_UNPACKED_BYTES) -> tuple[bytes, dict[str, bytes]]:
-    """Return the card's JSON and the other files by URI, at most `max_bytes` unpacked. Raises `CardError`."""
+def read(
+    data: bytes, where: str, max_bytes: int = MAX_UNPACKED_BYTES
+) -> tuple[bytes, dict[str, bytes]]:
+    """Return the card's JSON and the other files by URI, at most `max_bytes` unpacked. Raises
+    `CardError`.
+    """
     try:
         require_few_entries(io.BytesIO(data), MAX_ENTRIES)
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -41,15 +45,27 @@ def read(data: bytes, where: str, max_bytes: int = MAX_UNPACKED_BYTES) -> tuple[
                 raise CardError(what, "Export it with fewer assets.")
             _validate_entries(entries, where, max_bytes)
             return _contents(archive, entries, where, max_bytes)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise CardError(f"{where} is a damaged zip file: {error}.", "Download or export it again.") from None
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        OSError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise CardError(
+            f"{where} is a damaged zip file: {error}.", "Download or export it again."
+        ) from None
 
 
 def write(card: bytes, files: Mapping[str, bytes]) -> bytes:
     """Build the zip of a card and its files. Equal contents give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        contents = {CARD_ENTRY: card} | {uri.removeprefix(ASSET_SCHEME): files[uri] for uri in sorted(files)}
+        contents = {CARD_ENTRY: card} | {
+            uri.removeprefix(ASSET_SCHEME): files[uri] for uri in sorted(files)
+        }
         for path, content in contents.items():
             archive.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
@@ -57,12 +73,18 @@ def write(card: bytes, files: Mapping[str, bytes]) -> bytes:
 
 def uri_for(kind: str, name: str, extension: str) -> str:
     """Return the URI of an asset in the zip, from its type, name and file extension."""
-    folder = next((folder for folder, suffixes in ASSET_FOLDERS.items() if extension in suffixes.split()), "other")
+    folder = next(
+        (folder for folder, suffixes in ASSET_FOLDERS.items() if extension in suffixes.split()),
+        "other",
+    )
     return f"{ASSET_SCHEME}assets/{_safe(kind)}/{folder}/{_safe(name)}.{_safe(extension)}"
 
 
 def _safe(part: str) -> str:
-    safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in part)[:60] or "unnamed"
+    safe = (
+        "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in part)[:60]
+        or "unnamed"
+    )
     try:
         require_safe_name(safe)
     except UnsafeNameError:  # a device's name
@@ -76,12 +98,19 @@ def _validate_entries(entries: list[zipfile.ZipInfo], where: str, max_bytes: int
         for name in names:
             require_safe_name(name)
     except UnsafeNameError as error:
-        raise CardError(f"{where} holds a file whose name {error}.", "Do not trust this file.") from None
+        raise CardError(
+            f"{where} holds a file whose name {error}.", "Do not trust this file."
+        ) from None
     if sum(entry.file_size for entry in entries) > max_bytes:
-        raise CardError(f"{where} unpacks to too much.", f"At most {max_bytes // 2**20} MiB are read.")
+        raise CardError(
+            f"{where} unpacks to too much.", f"At most {max_bytes // 2**20} MiB are read."
+        )
     for entry in entries:
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-            raise CardError(f"{where} holds {entry.filename!r}, which is a link or device.", "Do not trust this file.")
+            raise CardError(
+                f"{where} holds {entry.filename!r}, which is a link or device.",
+                "Do not trust this file.",
+            )
         if entry.flag_bits & 1:
             raise CardError(f"{where} is encrypted.", "Export the card without a password.")
         if entry.compress_type not in ZIP_METHODS:
@@ -98,13 +127,16 @@ def _validate_entries(entries: list[zipfile.ZipInfo], where: str, max_bytes: int
 def _contents(
     archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], where: str, budget: int
 ) -> tuple[bytes, dict[str, bytes]]:
-    card, files = b"", {}
+    card = b""
+    files = {}
     for entry in entries:
         limit = min(budget, MAX_JSON_BYTES) if entry.filename == CARD_ENTRY else budget
         with archive.open(entry) as packed:
             content = packed.read(limit + 1)  # the sizes in the directory may be wrong
         if len(content) > limit:
-            raise CardError(f"{where}: {entry.filename!r} is too large.", "Cards are never that large.")
+            raise CardError(
+                f"{where}: {entry.filename!r} is too large.", "Cards are never that large."
+            )
         budget -= len(content)
         if entry.filename == CARD_ENTRY:
             card = content

@@ -40,7 +40,8 @@ CardForm = Literal["toml", "v2", "v3", "png", "charx"]
 CARD_FORMS: tuple[CardForm, ...] = get_args(CardForm)
 
 BACKFILL_NOTICE = (
-    "This character card is Character Card V3, but it is loaded as a Character Card V2. Please use a Character Card V3 "
+    "This character card is Character Card V3, but it is loaded as a Character Card V2. Please use "
+    "a Character Card V3 "
     "compatible application to use this character card properly."
 )
 """Notice that the V3 specification asks writers to put into the V2 copy beside a V3 card."""
@@ -51,7 +52,8 @@ PICTURE_DROPPED_NOTE = "The picture around the card is left out: the card has it
 
 
 MAX_FILE_BYTES = 256 * 2**20
-JPEG_SIGNATURE, WEBP_SIGNATURE = b"\xff\xd8\xff", b"RIFF"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+WEBP_SIGNATURE = b"RIFF"
 
 FOREIGN_SIGNATURES = {
     b"\xff\xfe": "UTF-16",
@@ -62,27 +64,35 @@ FOREIGN_SIGNATURES = {
 }
 
 CONVERTED_PICTURE_ADVICE = (
-    "Cards are stored in PNG pictures; many sites convert them and lose the card: get the original file."
+    "Cards are stored in PNG pictures; many sites convert them and lose the card: get the original "
+    "file."
 )
 
 
 @dataclass(frozen=True)
 class CardExport:
-    """A card as a file. `beside` are further files to store next to it, by name; `notes` list what was left out."""
+    """A card as a file. `beside` are further files to store next to it, by name; `notes` list what
+    was left out.
+    """
 
     content: bytes
     notes: tuple[str, ...] = ()
     beside: dict[str, bytes] = field(default_factory=dict)
 
 
-def write_card(card: Card, form: CardForm, where: str, avatar: str = "avatar", persona_id: str = "") -> CardExport:
-    """Export a card in another format. A TOML card gets the id, and its picture the name `avatar` plus a suffix.
+def write_card(
+    card: Card, form: CardForm, where: str, avatar: str = "avatar", persona_id: str = ""
+) -> CardExport:
+    """Export a card in another format. A TOML card gets the id, and its picture the name `avatar`
+    plus a suffix.
 
-    CHARX files contain V3; PNG files contain V3 cards as V3 and older ones as V2. Raises `CardError` if the format
-    cannot represent the card.
+    CHARX files contain V3; PNG files contain V3 cards as V3 and older ones as V2. Raises
+    `CardError` if the format cannot represent the card.
     """
     if form == "toml":
-        return _export_toml(convert_version(card, 2) if card.version == 1 else card, avatar, persona_id)
+        return _export_toml(
+            convert_version(card, 2) if card.version == 1 else card, avatar, persona_id
+        )
     if form == "png":
         return _export_png(convert_version(card, 2) if card.version == 1 else card, where)
     if form == "charx":
@@ -95,29 +105,43 @@ def convert_version(card: Card, version: Version) -> Card:
     if card.version == version:
         return card
     spec, spec_version = SPECS[version]
-    outer, data = (card.document, card.data)
+    outer = card.document
+    data = card.data
     if card.version == 1:
-        outer, data = {}, empty_v2_data() | copy.deepcopy(card.document)
+        outer = {}
+        data = empty_v2_data() | copy.deepcopy(card.document)
     if version == 3:
         data = {"group_only_greetings": [], **data}
-    return replace(card, document={**outer, "spec": spec, "spec_version": spec_version, "data": data}, version=version)
+    return replace(
+        card,
+        document={**outer, "spec": spec, "spec_version": spec_version, "data": data},
+        version=version,
+    )
 
 
 def with_picture(card: Card, picture: bytes, where: str) -> Card:
-    """Replace the picture of a card; `where` names the new one. Raises `CardError` for an unsupported format."""
+    """Replace the picture of a card; `where` names the new one. Raises `CardError` for an
+    unsupported format.
+    """
     if picture_type(picture) is None:
-        raise CardError(f"{where} is not a supported picture.", "Use a PNG, JPEG, GIF or WebP picture.")
+        raise CardError(
+            f"{where} is not a supported picture.", "Use a PNG, JPEG, GIF or WebP picture."
+        )
     if picture.startswith(png.SIGNATURE):
         picture = png.picture(png.split(picture, where))
     icon = _main_icon(card)
     if icon is None or icon["uri"] == DEFAULT_ICON["uri"]:
         return replace(card, picture=picture)
     files = {uri: content for uri, content in card.files.items() if uri != _asset_path(icon["uri"])}
-    return replace(_with_uris(card, {icon["uri"]: DEFAULT_ICON["uri"]}), picture=picture, files=files)
+    return replace(
+        _with_uris(card, {icon["uri"]: DEFAULT_ICON["uri"]}), picture=picture, files=files
+    )
 
 
 def card_picture(card: Card) -> bytes | None:
-    """Return the character's picture: the main icon, or the picture the card came in. URLs are not fetched."""
+    """Return the character's picture: the main icon, or the picture the card came in. URLs are not
+    fetched.
+    """
     icon = _main_icon(card)
     own = _asset_content(card, icon["uri"]) if icon else None
     return own if own and picture_type(own) else card.picture
@@ -127,7 +151,9 @@ def picture_type(data: bytes) -> str | None:
     """Detect "png", "jpeg", "gif" or "webp" by the first bytes; None for anything else."""
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "webp"
-    return next((name for signature, name in PICTURE_SIGNATURES.items() if data.startswith(signature)), None)
+    return next(
+        (name for signature, name in PICTURE_SIGNATURES.items() if data.startswith(signature)), None
+    )
 
 
 def _export_json(card: Card) -> CardExport:
@@ -143,7 +169,9 @@ def _export_json(card: Card) -> CardExport:
 def _export_png(card: Card, where: str) -> CardExport:
     picture = card.picture or card_picture(card)
     if picture is None:
-        raise CardError(f"{where} has no picture, which a PNG card needs.", "Name a PNG picture with --picture.")
+        raise CardError(
+            f"{where} has no picture, which a PNG card needs.", "Name a PNG picture with --picture."
+        )
     if not picture.startswith(png.SIGNATURE):
         kind = (picture_type(picture) or "another kind").upper()
         what = f"The picture of {where} is {kind}; a PNG card needs a PNG picture."
@@ -160,7 +188,10 @@ def _export_png(card: Card, where: str) -> CardExport:
     relocated, notes = _relocate_assets(card, relocate)
     texts = {png.CARD_V2: json_bytes(relocated.document)}
     if card.version == 3:
-        texts = {png.CARD_V3: json_bytes(relocated.document), png.CARD_V2: json_bytes(_backfill_v2(relocated))}
+        texts = {
+            png.CARD_V3: json_bytes(relocated.document),
+            png.CARD_V2: json_bytes(_backfill_v2(relocated)),
+        }
     for uri, content in relocated.files.items():
         if uri != DEFAULT_ICON["uri"]:
             texts[png.ASSET + uri.removeprefix(png.ASSET_URI)] = content
@@ -173,10 +204,13 @@ def _export_charx(card: Card) -> CardExport:
     def relocate(uri: str, asset: JsonObject | None) -> str | None:
         if uri.startswith(charx.ASSET_SCHEME) or asset is None:
             return uri if uri.startswith(charx.ASSET_SCHEME) else None
-        name, extension = str(asset.get("name") or "unnamed"), str(asset.get("ext") or "unknown")
+        name = str(asset.get("name") or "unnamed")
+        extension = str(asset.get("ext") or "unknown")
         uri = charx.uri_for(str(asset.get("type") or "other"), name, extension)
         if uri in used_uris:
-            uri = charx.uri_for(str(asset.get("type") or "other"), f"{name}_{len(used_uris)}", extension)
+            uri = charx.uri_for(
+                str(asset.get("type") or "other"), f"{name}_{len(used_uris)}", extension
+            )
         used_uris.add(uri)
         return uri
 
@@ -187,17 +221,22 @@ def _export_charx(card: Card) -> CardExport:
         icon = _main_icon(relocated)
         if icon is None:
             new = {**DEFAULT_ICON, "uri": uri, "ext": picture_type(card.picture) or "unknown"}
-            relocated = _with_data(relocated, {"assets": [*(relocated.data.get("assets") or ()), new]})
+            relocated = _with_data(
+                relocated, {"assets": [*(relocated.data.get("assets") or ()), new]}
+            )
         elif icon["uri"] == DEFAULT_ICON["uri"]:
             relocated = _with_uris(relocated, {DEFAULT_ICON["uri"]: uri}, only=icon)
         else:
-            return CardExport(charx.write(json_bytes(relocated.document), files), (*notes, PICTURE_DROPPED_NOTE))
+            return CardExport(
+                charx.write(json_bytes(relocated.document), files), (*notes, PICTURE_DROPPED_NOTE)
+            )
         files[uri] = card.picture
     return CardExport(charx.write(json_bytes(relocated.document, indent=2), files), notes)
 
 
 def _export_toml(card: Card, avatar: str, persona_id: str) -> CardExport:
-    picture, icon = card_picture(card), _main_icon(card)
+    picture = card_picture(card)
+    icon = _main_icon(card)
 
     def relocate(uri: str, asset: JsonObject | None) -> str | None:
         return str(DEFAULT_ICON["uri"]) if asset and asset is icon else None
@@ -216,7 +255,9 @@ def _backfill_v2(card: Card) -> JsonObject:
     """Build the V2 copy for programs without V3 support."""
     notes = card.data.get("creator_notes")
     older = convert_version(card, 2)
-    return _with_data(older, {"creator_notes": f"{BACKFILL_NOTICE}\n\n{notes}" if notes else BACKFILL_NOTICE}).document
+    return _with_data(
+        older, {"creator_notes": f"{BACKFILL_NOTICE}\n\n{notes}" if notes else BACKFILL_NOTICE}
+    ).document
 
 
 def _main_icon(card: Card) -> JsonObject | None:
@@ -235,14 +276,21 @@ def _asset_content(card: Card, uri: str) -> bytes | None:
 
 
 def _asset_path(uri: str) -> str:
-    """Normalise a URI to the "embeded" spelling of the specification; some programs write "embedded"."""
-    return uri.replace("embedded://", charx.ASSET_SCHEME, 1) if uri.startswith("embedded://") else uri
+    """Normalise a URI to the "embeded" spelling of the specification; some programs write
+    "embedded".
+    """
+    return (
+        uri.replace("embedded://", charx.ASSET_SCHEME, 1) if uri.startswith("embedded://") else uri
+    )
 
 
 def _relocate_assets(card: Card, relocate: Relocation) -> tuple[Card, tuple[str, ...]]:
-    """Move files to the URIs that `relocate` returns for the old URI and its asset; None leaves a file out (notes)."""
+    """Move files to the URIs that `relocate` returns for the old URI and its asset; None leaves a
+    file out (notes).
+    """
     renamed: dict[str, str] = {}
-    files, left_out = {}, []
+    files = {}
+    left_out = []
     for uri, content in card.files.items():
         referring = [asset for asset in card.assets if _asset_path(asset["uri"]) == uri]
         new = relocate(uri, referring[0] if referring else None)
@@ -252,7 +300,11 @@ def _relocate_assets(card: Card, relocate: Relocation) -> tuple[Card, tuple[str,
             files[new] = content
             renamed |= {asset["uri"]: new for asset in referring}
     shown = ", ".join(left_out[:5]) + (" …" if len(left_out) > 5 else "")
-    notes = (f"{len(left_out)} files are left out because this format cannot store them: {shown}.",) if left_out else ()
+    notes = (
+        (f"{len(left_out)} files are left out because this format cannot store them: {shown}.",)
+        if left_out
+        else ()
+    )
     return replace(_with_uris(card, renamed), files=files), notes
 
 
@@ -283,7 +335,9 @@ def read_card_file(path: Path) -> Card:
         if path.is_dir():
             raise CardError(f"{path} is a folder.", "Name one card file.")
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise CardError(f"{path} exceeds {MAX_FILE_BYTES // 2**20} MiB.", "Cards are never that large.")
+            raise CardError(
+                f"{path} exceeds {MAX_FILE_BYTES // 2**20} MiB.", "Cards are never that large."
+            )
         card, table = _parse_container(path.read_bytes(), str(path))
         if table and (avatar := table.get("avatar")):
             picture = avatar_path(path.parent, str(avatar), path)
@@ -291,17 +345,23 @@ def read_card_file(path: Path) -> Card:
     except FileNotFoundError:
         raise CardError(f"There is no card at {path}.", "Check the path.") from None
     except OSError as error:
-        raise CardError(f"The card {path} cannot be read: {error.strerror}.", "Check its permissions.") from None
+        raise CardError(
+            f"The card {path} cannot be read: {error.strerror}.", "Check its permissions."
+        ) from None
     return card
 
 
 def parse_card(data: bytes, where: str, max_bytes: int = charx.MAX_UNPACKED_BYTES) -> Card:
-    """Parse a card file; `where` names it in errors. A zip may unpack to `max_bytes`. Raises `CardError`."""
+    """Parse a card file; `where` names it in errors. A zip may unpack to `max_bytes`. Raises
+    `CardError`.
+    """
     return _parse_container(data, where, max_bytes)[0]
 
 
 def to_persona(card: Card, where: str, persona_id: str = "", avatar: Path | None = None) -> Persona:
-    """Convert a card to a persona; the default id is the card's own or derived from its name. Raises `CardError`."""
+    """Convert a card to a persona; the default id is the card's own or derived from its name.
+    Raises `CardError`.
+    """
     table = table_from_card(convert_version(card, 2) if card.version == 1 else card, persona_id)
     return replace(persona_from_table(table, where), avatar=avatar)
 
@@ -311,16 +371,28 @@ def _parse_container(
 ) -> tuple[Card, JsonObject | None]:
     if data.startswith(png.SIGNATURE):
         chunks = png.split(data, where)
-        card = parse_document(parse_json(png.card_json(chunks, where), f"The card in {where}"), "png", where)
+        card = parse_document(
+            parse_json(png.card_json(chunks, where), f"The card in {where}"), "png", where
+        )
         return replace(card, picture=png.picture(chunks), files=png.assets(chunks, where)), None
     # Some programs prepend a JPEG to the zip, so that it shows a picture.
-    if data.startswith(b"PK") or (data.startswith(JPEG_SIGNATURE) and zipfile.is_zipfile(io.BytesIO(data))):
+    if data.startswith(b"PK") or (
+        data.startswith(JPEG_SIGNATURE) and zipfile.is_zipfile(io.BytesIO(data))
+    ):
         content, files = charx.read(data, where, max_bytes)
         card = parse_document(parse_json(content, f"{charx.CARD_ENTRY} in {where}"), "charx", where)
         return replace(card, files=files), None
-    if signature := next((signature for signature in FOREIGN_SIGNATURES if data.startswith(signature)), None):
-        advice = CONVERTED_PICTURE_ADVICE if signature not in (b"\xff\xfe", b"\xfe\xff") else "Save the card as UTF-8."
-        raise CardError(f"{where} is {FOREIGN_SIGNATURES[signature]}, which cannot contain a card.", advice)
+    if signature := next(
+        (signature for signature in FOREIGN_SIGNATURES if data.startswith(signature)), None
+    ):
+        advice = (
+            CONVERTED_PICTURE_ADVICE
+            if signature not in (b"\xff\xfe", b"\xfe\xff")
+            else "Save the card as UTF-8."
+        )
+        raise CardError(
+            f"{where} is {FOREIGN_SIGNATURES[signature]}, which cannot contain a card.", advice
+        )
     if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
         return parse_document(parse_json(data, where), "json", where), None
     if b"=" not in data or b"\0" in data:

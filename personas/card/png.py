@@ -1,7 +1,8 @@
-"""PNG pictures with a card in a `tEXt` chunk: keyword `chara` (V2) or `ccv3` (V3), base64 of UTF-8 JSON.
+"""PNG pictures with a card in a `tEXt` chunk: keyword `chara` (V2) or `ccv3` (V3), base64 of UTF-8
+JSON.
 
-The picture itself is never decoded. Format: https://www.w3.org/TR/png-3/ (5 Datastream structure, 11.3.3 Textual
-information). `iTXt` and `zTXt` are read too, since some programs write them.
+The picture itself is never decoded. Format: https://www.w3.org/TR/png-3/ (5 Datastream structure,
+11.3.3 Textual information). `iTXt` and `zTXt` are read too, since some programs write them.
 """
 
 import base64
@@ -14,13 +15,18 @@ from personas.card.spec_card import MAX_JSON_BYTES
 from personas.errors import CardError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-CARD_V3, CARD_V2 = "ccv3", "chara"
+CARD_V3 = "ccv3"
+CARD_V2 = "chara"
 ASSET, ASSET_URI = "chara-ext-asset_:", "__asset:"
-"""Prefixes of a chunk keyword with an asset, and of its URI in the card; the same path follows both."""
+"""Prefixes of a chunk keyword with an asset, and of its URI in the card; the same path follows
+both.
+"""
 TEXT_CHUNK_TYPES = (b"tEXt", b"zTXt", b"iTXt")
 MAX_KEYWORD_BYTES = 79
 MAX_TEXT_BYTES = MAX_JSON_BYTES * 4 // 3 + 4
-LOST_CARD_ADVICE = "Get the original file: pictures saved again, resized or shared as a photo lose their card."
+LOST_CARD_ADVICE = (
+    "Get the original file: pictures saved again, resized or shared as a photo lose their card."
+)
 
 
 @dataclass(frozen=True)
@@ -43,21 +49,28 @@ class PngChunk:
 
 
 def split(data: bytes, where: str) -> list[PngChunk]:
-    """Split a PNG file into chunks and verify their checksums. Ignores data after the end. Raises `CardError`."""
+    """Split a PNG file into chunks and verify their checksums. Ignores data after the end. Raises
+    `CardError`.
+    """
     chunks: list[PngChunk] = []
     at = len(SIGNATURE)
     while not chunks or chunks[-1].kind != b"IEND":
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
         end = at + 8 + length
         if len(data) < end + 4:
-            raise CardError(f"{where} is cut off in the PNG chunk at byte {at}.", "Download it again.")
+            raise CardError(
+                f"{where} is cut off in the PNG chunk at byte {at}.", "Download it again."
+            )
         if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             what = f"the PNG chunk {kind.decode('latin-1')!r} at byte {at} has a wrong checksum"
             raise CardError(f"{where} is damaged: {what}.", LOST_CARD_ADVICE)
         chunks.append(PngChunk(kind, data[at + 8 : end]))
         at = end + 4
     if chunks[0].kind != b"IHDR":
-        raise CardError(f"{where} is not a PNG picture: it does not begin with a header.", LOST_CARD_ADVICE)
+        raise CardError(
+            f"{where} is not a PNG picture: it does not begin with a header.", LOST_CARD_ADVICE
+        )
     return chunks
 
 
@@ -70,8 +83,12 @@ def join(chunks: Iterable[PngChunk]) -> bytes:
 
 
 def card_json(chunks: Iterable[PngChunk], where: str) -> bytes:
-    """Return the JSON of the card in a picture; of two versions the newer one. Raises `CardError`."""
-    found = {chunk.keyword: chunk for chunk in reversed([*chunks]) if chunk.keyword in (CARD_V2, CARD_V3)}
+    """Return the JSON of the card in a picture; of two versions the newer one. Raises
+    `CardError`.
+    """
+    found = {
+        chunk.keyword: chunk for chunk in reversed([*chunks]) if chunk.keyword in (CARD_V2, CARD_V3)
+    }
     chunk = found.get(CARD_V3) or found.get(CARD_V2)
     if chunk is None:
         raise CardError(f"{where} is a picture without a card in it.", LOST_CARD_ADVICE)
@@ -97,8 +114,12 @@ def with_card(picture: bytes, texts: Mapping[str, bytes], where: str) -> bytes:
     """Replace the card in a picture by these contents, by keyword; other chunks are preserved."""
     remaining = [chunk for chunk in split(picture, where) if not chunk.belongs_to_card]
     # Before the pixels: some programs stop reading there.
-    position = next(number for number, chunk in enumerate(remaining) if chunk.kind in (b"IDAT", b"IEND"))
-    encoded = ((keyword.encode("latin-1"), base64.b64encode(text)) for keyword, text in texts.items())
+    position = next(
+        number for number, chunk in enumerate(remaining) if chunk.kind in (b"IDAT", b"IEND")
+    )
+    encoded = (
+        (keyword.encode("latin-1"), base64.b64encode(text)) for keyword, text in texts.items()
+    )
     new = [PngChunk(b"tEXt", keyword + b"\0" + text) for keyword, text in encoded]
     return join([*remaining[:position], *new, *remaining[position:]])
 
@@ -106,7 +127,9 @@ def with_card(picture: bytes, texts: Mapping[str, bytes], where: str) -> bytes:
 def _decode_card_chunk(chunk: PngChunk, where: str) -> bytes:
     encoded = b"".join(_chunk_text(chunk, where).split())
     if encoded.startswith(b"rcc||"):
-        raise CardError(f"{where} contains an encrypted card.", "Export it from its program without encryption.")
+        raise CardError(
+            f"{where} contains an encrypted card.", "Export it from its program without encryption."
+        )
     try:
         return base64.b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
     except binascii.Error:
@@ -120,13 +143,15 @@ def _chunk_text(chunk: PngChunk, where: str) -> bytes:
         return rest
     if chunk.kind == b"zTXt":
         return _inflate(rest[1:], keyword, where)
-    compressed, rest = rest[:1] == b"\1", rest[2:]
+    compressed = rest[:1] == b"\1"
+    rest = rest[2:]
     text = rest.partition(b"\0")[2].partition(b"\0")[2]  # after language tag and translated keyword
     return _inflate(text, keyword, where) if compressed else text
 
 
 def _inflate(data: bytes, keyword: bytes, where: str) -> bytes:
-    what, inflater = f"{where}: the text {keyword.decode('latin-1')!r} in the picture", zlib.decompressobj()
+    what = f"{where}: the text {keyword.decode('latin-1')!r} in the picture"
+    inflater = zlib.decompressobj()
     try:
         text = inflater.decompress(data, MAX_TEXT_BYTES)
     except zlib.error:

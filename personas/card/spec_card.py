@@ -15,22 +15,34 @@ Version = Literal[1, 2, 3]
 Container = Literal["json", "png", "charx", "toml"]
 SPECS: dict[Version, tuple[str, str]] = {2: ("chara_card_v2", "2.0"), 3: ("chara_card_v3", "3.0")}
 V1_TEXT_FIELDS = ("description", "personality", "scenario", "first_mes", "mes_example")
-TEXT_FIELDS = (*V1_TEXT_FIELDS, "creator_notes", "system_prompt", "post_history_instructions", "nickname")
+TEXT_FIELDS = (
+    *V1_TEXT_FIELDS,
+    "creator_notes",
+    "system_prompt",
+    "post_history_instructions",
+    "nickname",
+)
 """Prose fields, besides `name`."""
 ADAPTER_ASSET_TYPE = "x_understudy_adapter"
 """Type of the assets that are an adapter's files (`personas.home.card_adapter`)."""
 MAX_JSON_BYTES = 16 * 2**20
 LONE_SURROGATE_PATTERN = re.compile("[\ud800-\udfff]")
 EXPECTED_FORMAT_ADVICE = (
-    "A card is a JSON object of version 1, 2 (spec chara_card_v2) or 3 (chara_card_v3), by itself or in a PNG "
+    "A card is a JSON object of version 1, 2 (spec chara_card_v2) or 3 (chara_card_v3), by itself "
+    "or in a PNG "
     "or CHARX file, or a TOML file of this project."
 )
-LOREBOOK_ADVICE = "Add it as lore: `/persona lore add`, the persona's lore page, or `python -m personas lore convert`."
+LOREBOOK_ADVICE = (
+    "Add it as lore: `/persona lore add`, the persona's lore page, or `python -m personas lore "
+    "convert`."
+)
 
 
 @dataclass(frozen=True)
 class Card:
-    """A card. `picture` is the picture file without the card; `files` are its other files by URI."""
+    """A card. `picture` is the picture file without the card; `files` are its other files by
+    URI.
+    """
 
     document: JsonObject
     version: Version
@@ -59,7 +71,11 @@ class Card:
     def tags(self) -> tuple[str, ...]:
         """Tags; some programs write them as one text with commas."""
         tags = self.data.get("tags") or []
-        found = tags.split(",") if isinstance(tags, str) else [tag for tag in tags if isinstance(tag, str)]
+        found = (
+            tags.split(",")
+            if isinstance(tags, str)
+            else [tag for tag in tags if isinstance(tag, str)]
+        )
         return tuple(replace_surrogates(tag.strip()) for tag in found if tag.strip())
 
     @property
@@ -88,61 +104,110 @@ def replace_surrogates(text: str) -> str:
 def parse_document(document: Any, container: Container, where: str) -> Card:
     """Build the card of a JSON value. Raises `CardError` with the field that is wrong."""
     if not isinstance(document, dict):
-        raise CardError(f"{where} contains no card: it is JSON, but not an object.", EXPECTED_FORMAT_ADVICE)
+        raise CardError(
+            f"{where} contains no card: it is JSON, but not an object.", EXPECTED_FORMAT_ADVICE
+        )
     card = Card(document, _version(document, where), container)
     _validate_card(card, where)
     return card
 
 
 def _version(document: JsonObject, where: str) -> Version:
-    spec, data = document.get("spec"), document.get("data")
+    spec = document.get("spec")
+    data = document.get("data")
     versions = {name: version for version, (name, _) in SPECS.items()}
     if isinstance(spec, str) and spec in versions:
         if not isinstance(data, dict):
-            raise CardError(f"{where}: data must be an object in a card of spec {spec}.", EXPECTED_FORMAT_ADVICE)
+            raise CardError(
+                f"{where}: data must be an object in a card of spec {spec}.", EXPECTED_FORMAT_ADVICE
+            )
         return versions[spec]
     if kind := find_lorebook_kind(document):
         raise CardError(f"{where} is {NAMES[kind]}, not a character card.", LOREBOOK_ADVICE)
     if spec is not None:
-        raise CardError(f"{where} has an unknown spec, {_short(spec)}.", f"Known: {', '.join(versions)}; V1 has none.")
+        raise CardError(
+            f"{where} has an unknown spec, {_short(spec)}.",
+            f"Known: {', '.join(versions)}; V1 has none.",
+        )
     if isinstance(data, dict) and "name" in data:  # some programs omit the spec
         return 2
     if "name" in document and any(key in document for key in V1_TEXT_FIELDS):
         return 1
     found = ", ".join(_short(key) for key in list(document)[:8]) or "nothing"
-    raise CardError(f"{where} is not a character card; it contains {found}.", EXPECTED_FORMAT_ADVICE)
+    raise CardError(
+        f"{where} is not a character card; it contains {found}.", EXPECTED_FORMAT_ADVICE
+    )
 
 
 def _validate_card(card: Card, where: str) -> None:
-    """Reject values of a wrong type where the formats require text or lists; null counts as absent."""
-    data, prefix = card.data, "" if card.version == 1 else "data."
+    """Reject values of a wrong type where the formats require text or lists; null counts as
+    absent.
+    """
+    data = card.data
+    prefix = "" if card.version == 1 else "data."
     if not isinstance(data.get("name"), str) or not data["name"].strip():
-        raise CardError(f"{where}: {prefix}name must be a non-empty text.", "Give the character a name.")
+        raise CardError(
+            f"{where}: {prefix}name must be a non-empty text.", "Give the character a name."
+        )
     for key in TEXT_FIELDS:
-        _require(data.get(key) is None or isinstance(data[key], str), where, prefix + key, "a text", data.get(key))
+        _require(
+            data.get(key) is None or isinstance(data[key], str),
+            where,
+            prefix + key,
+            "a text",
+            data.get(key),
+        )
     for key in ("alternate_greetings", "group_only_greetings"):
-        _require(_is_string_list(data.get(key)), where, prefix + key, "a list of texts", data.get(key))
-    tags, assets = data.get("tags"), data.get("assets")
-    _require(tags is None or isinstance(tags, str | list), where, prefix + "tags", "a list of texts", tags)
-    _require(assets is None or isinstance(assets, list), where, prefix + "assets", "a list of objects", assets)
+        _require(
+            _is_string_list(data.get(key)), where, prefix + key, "a list of texts", data.get(key)
+        )
+    tags = data.get("tags")
+    assets = data.get("assets")
+    _require(
+        tags is None or isinstance(tags, str | list),
+        where,
+        prefix + "tags",
+        "a list of texts",
+        tags,
+    )
+    _require(
+        assets is None or isinstance(assets, list),
+        where,
+        prefix + "assets",
+        "a list of objects",
+        assets,
+    )
     book = data.get("character_book")
-    _require(book is None or isinstance(book, dict), where, prefix + "character_book", "an object", book)
+    _require(
+        book is None or isinstance(book, dict), where, prefix + "character_book", "an object", book
+    )
     _require(isinstance((book or {}).get("entries") or [], list | dict), where, prefix + "character_book.entries",
              "a list", (book or {}).get("entries"))  # fmt: skip
     for number, entry in enumerate(card.book):
         field_path = f"{prefix}character_book.entries[{number}]"
         _require(isinstance(entry, dict), where, field_path, "an object", entry)
         content = entry.get("content")
-        _require(content is None or isinstance(content, str), where, f"{field_path}.content", "a text", content)
+        _require(
+            content is None or isinstance(content, str),
+            where,
+            f"{field_path}.content",
+            "a text",
+            content,
+        )
 
 
 def _require(holds: bool, where: str, field_name: str, expected: str, value: object) -> None:
     if not holds:
-        raise CardError(f"{where}: {field_name} must be {expected}, not {_short(value)}.", "Correct it in the card.")
+        raise CardError(
+            f"{where}: {field_name} must be {expected}, not {_short(value)}.",
+            "Correct it in the card.",
+        )
 
 
 def _is_string_list(value: object) -> bool:
-    return value is None or (isinstance(value, list) and all(isinstance(text, str) for text in value))
+    return value is None or (
+        isinstance(value, list) and all(isinstance(text, str) for text in value)
+    )
 
 
 def _short(value: object) -> str:
@@ -151,16 +216,27 @@ def _short(value: object) -> str:
 
 
 def parse_json(data: bytes, where: str) -> Any:
-    """Parse JSON. Raises `CardError` if it is invalid, too large, nested too deeply, or has an unusable number."""
+    """Parse JSON. Raises `CardError` if it is invalid, too large, nested too deeply, or has an
+    unusable number.
+    """
     if len(data) > MAX_JSON_BYTES:
-        raise CardError(f"{where} is larger than {MAX_JSON_BYTES // 2**20} MiB of JSON.", "Cards are never that large.")
+        raise CardError(
+            f"{where} is larger than {MAX_JSON_BYTES // 2**20} MiB of JSON.",
+            "Cards are never that large.",
+        )
     try:
-        return json.loads(data.decode("utf-8-sig"), parse_constant=_reject_constant, parse_float=_parse_float)
+        return json.loads(
+            data.decode("utf-8-sig"), parse_constant=_reject_constant, parse_float=_parse_float
+        )
     except UnicodeDecodeError as error:
-        raise CardError(f"{where} is not UTF-8 (byte {error.start}).", "Save the card as UTF-8.") from None
+        raise CardError(
+            f"{where} is not UTF-8 (byte {error.start}).", "Save the card as UTF-8."
+        ) from None
     except json.JSONDecodeError as error:
         at = f"line {error.lineno}, column {error.colno}"
-        raise CardError(f"{where} is not valid JSON ({at}: {error.msg}).", "Export the card again.") from None
+        raise CardError(
+            f"{where} is not valid JSON ({at}: {error.msg}).", "Export the card again."
+        ) from None
     except RecursionError:
         raise CardError(f"{where} is nested too deeply.", "Cards are never that deep.") from None
     except ValueError as error:
@@ -171,7 +247,9 @@ def parse_json(data: bytes, where: str) -> Any:
 def json_bytes(document: JsonObject, *, indent: int | None = None) -> bytes:
     """Format a document as JSON in UTF-8; equal documents give equal bytes."""
     separators = None if indent else (",", ":")
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    text = json.dumps(
+        document, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators
+    )
     # JSON represents lone surrogates as escapes only.
     return LONE_SURROGATE_PATTERN.sub(lambda half: f"\\u{ord(half[0]):04x}", text).encode()
 

@@ -1,4 +1,6 @@
-"""TOML cards of this project: parsing, writing, and conversion to and from card V2 fields and macros."""
+"""TOML cards of this project: parsing, writing, and conversion to and from card V2 fields and
+macros.
+"""
 
 import copy
 import hashlib
@@ -27,7 +29,8 @@ from personas.schemas.chat import Persona, fold_name, to_nfc
 
 START_PATTERN = re.compile(r"<start>", re.IGNORECASE)
 MAX_CARD_BYTES = 4 * 2**20
-MAX_ID_LENGTH, MAX_TAGLINE = 64, 200
+MAX_ID_LENGTH = 64
+MAX_TAGLINE = 200
 ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 JOINERS = "\u200c\u200d"
@@ -56,11 +59,15 @@ EXTENSION_KEY = "understudy"
 
 
 def normalise_examples(text: str, name: str, nickname: str = "") -> str:
-    """Normalise examples: lines begin with `{{char}}:` and `{{user}}:` where V1 cards have the name and "You"."""
+    """Normalise examples: lines begin with `{{char}}:` and `{{user}}:` where V1 cards have the name
+    and "You".
+    """
     text = START_PATTERN.sub("<START>", normalise_macros(text))
     own = "|".join(re.escape(to_nfc(one)) for one in (name, nickname) if one)
     text = re.sub(rf"^[ \t]*(?:{own})[ \t]*:", "{{char}}:", text, flags=re.MULTILINE)
-    return re.sub(r"^[ \t]*(?:you|user)[ \t]*:", "{{user}}:", text, flags=re.MULTILINE | re.IGNORECASE)
+    return re.sub(
+        r"^[ \t]*(?:you|user)[ \t]*:", "{{user}}:", text, flags=re.MULTILINE | re.IGNORECASE
+    )
 
 
 SHIPPED_CARDS = Path(__file__).parent.parent / "cards"
@@ -72,12 +79,17 @@ def read_card(path: Path) -> Persona:
 
 
 def read_cards(folder: Path) -> dict[str, Persona]:
-    """Read all cards of a folder by persona id, in file order. Raises `CardError` if any is unreadable."""
+    """Read all cards of a folder by persona id, in file order. Raises `CardError` if any is
+    unreadable.
+    """
     cards = {}
     for path in sorted(folder.glob("*.toml")):
         persona = read_card(path)
         if persona.id in cards:
-            raise CardError(f"Two cards in {folder} have the id {persona.id!r}.", f"Rename one; the second is {path}.")
+            raise CardError(
+                f"Two cards in {folder} have the id {persona.id!r}.",
+                f"Rename one; the second is {path}.",
+            )
         cards[persona.id] = persona
     return cards
 
@@ -92,12 +104,17 @@ def read_table(path: Path) -> JsonObject:
     """Read the file's table. Raises `CardError`."""
     try:
         if path.stat().st_size > MAX_CARD_BYTES:
-            raise CardError(f"The card {path} exceeds {MAX_CARD_BYTES // 2**20} MiB.", "Move lore into lore files.")
+            raise CardError(
+                f"The card {path} exceeds {MAX_CARD_BYTES // 2**20} MiB.",
+                "Move lore into lore files.",
+            )
         return parse_table(path.read_bytes(), path)
     except FileNotFoundError:
         raise CardError(f"There is no card at {path}.", "Check the path.") from None
     except OSError as error:
-        raise CardError(f"The card {path} cannot be read: {error.strerror}.", "Check its permissions.") from None
+        raise CardError(
+            f"The card {path} cannot be read: {error.strerror}.", "Check its permissions."
+        ) from None
 
 
 def parse_table(data: bytes, where: Path | str) -> JsonObject:
@@ -105,9 +122,13 @@ def parse_table(data: bytes, where: Path | str) -> JsonObject:
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise CardError(f"The card {where} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+        raise CardError(
+            f"The card {where} is not UTF-8 (byte {error.start}).", "Save it as UTF-8."
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise CardError(f"The card {where} is not valid TOML: {error}.", "Correct the named line.") from None
+        raise CardError(
+            f"The card {where} is not valid TOML: {error}.", "Correct the named line."
+        ) from None
 
 
 def avatar_path(folder: Path, name: str, where: Path | str) -> Path:
@@ -115,37 +136,53 @@ def avatar_path(folder: Path, name: str, where: Path | str) -> Path:
     try:
         return path_inside(folder, name)
     except UnsafeNameError as error:
-        raise CardError(f"The card {where} has an avatar whose name {error}.", "Name a file beside it.") from None
+        raise CardError(
+            f"The card {where} has an avatar whose name {error}.", "Name a file beside it."
+        ) from None
 
 
 def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None = None) -> Persona:
     """Build the persona of a card's table, with its avatar in `folder`. Raises `CardError`."""
     if unknown := sorted(set(table) - set(FIELD_ORDER)):
-        raise CardError(f"The card {where} has unknown fields: {', '.join(unknown)}.", f"Known: {sorted(FIELD_ORDER)}.")
-    fields = {key: _text(table, key, where) for key in ("id", "name", "avatar", "more", *PROSE_FIELDS)}
+        raise CardError(
+            f"The card {where} has unknown fields: {', '.join(unknown)}.",
+            f"Known: {sorted(FIELD_ORDER)}.",
+        )
+    fields = {
+        key: _text(table, key, where) for key in ("id", "name", "avatar", "more", *PROSE_FIELDS)
+    }
     name = _visible_name(fields["name"])
     if not ID_PATTERN.fullmatch(fields["id"]):
         raise CardError(
-            f"The card {where} needs an id of lower-case letters, digits, '-' and '_'.", 'For example id = "ballast".'
+            f"The card {where} needs an id of lower-case letters, digits, '-' and '_'.",
+            'For example id = "ballast".',
         )
     if not 1 <= len(name) <= 80 or re.search("discord|clyde", name, re.IGNORECASE):
         raise CardError(
-            f"The card {where} needs a name of 1 to 80 visible characters without 'discord' or 'clyde'.",
+            f"The card {where} needs a name of 1 to 80 visible characters without 'discord' or "
+            "'clyde'.",
             "Discord refuses such webhook names.",
         )
     if len(fields["tagline"]) > MAX_TAGLINE:
-        raise CardError(f"The card {where} has a tagline of more than {MAX_TAGLINE} characters.", "Shorten it.")
+        raise CardError(
+            f"The card {where} has a tagline of more than {MAX_TAGLINE} characters.", "Shorten it."
+        )
     examples = normalise_examples(fields["mes_example"], name, fields["nickname"])
-    # Macros of greetings keep until they are sent; those of a prompt have one value, in training and in serving.
+    # Macros of greetings keep until they are sent; those of a prompt have one value, in training
+    # and in serving.
     prose = {key: settle_macros(fields[key], name).text for key in PROSE_FIELDS}
     persona = Persona(
         id=fields["id"],
         name=name,
         tags=tuple(map(to_nfc, _texts(table, "tags", where))),
         alternate_greetings=tuple(
-            normalise_macros(text).strip() for text in _texts(table, "alternate_greetings", where) if text.strip()
+            normalise_macros(text).strip()
+            for text in _texts(table, "alternate_greetings", where)
+            if text.strip()
         ),
-        avatar=avatar_path(folder, fields["avatar"], where) if folder and fields["avatar"] else None,
+        avatar=avatar_path(folder, fields["avatar"], where)
+        if folder and fields["avatar"]
+        else None,
         **{
             **prose,
             "first_mes": normalise_macros(fields["first_mes"]),
@@ -155,21 +192,30 @@ def persona_from_table(table: JsonObject, where: Path | str, folder: Path | None
     try:
         example_turns(persona)
     except ValueError as error:
-        raise CardError(f"The card {where}: {error}.", "Begin each line of it with {{user}}: or {{char}}:.") from None
+        raise CardError(
+            f"The card {where}: {error}.", "Begin each line of it with {{user}}: or {{char}}:."
+        ) from None
     return persona
 
 
 def _visible_name(text: str) -> str:
-    """Return a name that cannot hide, turn the direction of what follows, mention or link; "" if nothing is seen of it.
+    """Return a name that cannot hide, turn the direction of what follows, mention or link; "" if
+    nothing is seen of it.
 
     Answers to commands contain it.
     """
     spaced = " ".join(to_nfc(text).split())
-    kept = (letter for letter in spaced if letter in JOINERS or unicodedata.category(letter) not in ("Cc", "Cf"))
+    kept = (
+        letter
+        for letter in spaced
+        if letter in JOINERS or unicodedata.category(letter) not in ("Cc", "Cf")
+    )
     name = " ".join("".join(kept).split())
     for markup, harmless in NAME_MARKUP.items():
         name = name.replace(markup, harmless)
-    is_seen = any(unicodedata.category(letter)[0] in "LNPS" and letter not in BLANK_LETTERS for letter in name)
+    is_seen = any(
+        unicodedata.category(letter)[0] in "LNPS" and letter not in BLANK_LETTERS for letter in name
+    )
     return name if is_seen else ""
 
 
@@ -183,12 +229,16 @@ def _text(table: JsonObject, key: str, where: Path | str) -> str:
 def _texts(table: JsonObject, key: str, where: Path | str) -> tuple[str, ...]:
     value = table.get(key, [])
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise CardError(f"The card {where}: {key} must be a list of texts.", f'For example {key} = ["…", "…"].')
+        raise CardError(
+            f"The card {where}: {key} must be a list of texts.", f'For example {key} = ["…", "…"].'
+        )
     return tuple(value)
 
 
 def table_from_card(card: Card, persona_id: str = "") -> JsonObject:
-    """Convert a V2 or V3 card to a table. Its id is the given one, its earlier one here, or derived from its name."""
+    """Convert a V2 or V3 card to a table. Its id is the given one, its earlier one here, or derived
+    from its name.
+    """
     own = _own_fields(card)
     table: JsonObject = {key: card.text(key) for key in SHARED_TEXT_FIELDS} | {
         key: own[key] for key in OWN_TEXT_FIELDS if key in own
@@ -204,14 +254,20 @@ def table_from_card(card: Card, persona_id: str = "") -> JsonObject:
 
 
 def card_from_table(table: JsonObject, where: str, picture: bytes | None = None) -> Card:
-    """Convert a table to a card of its original version; V2 if written by hand. Raises `CardError`."""
+    """Convert a table to a card of its original version; V2 if written by hand. Raises
+    `CardError`.
+    """
     persona = persona_from_table(table, where)
     fresh: JsonObject = {"spec": SPECS[2][0], "spec_version": SPECS[2][1], "data": empty_v2_data()}
     document = parse_json(table["more"].encode(), f"{where}, more,") if table.get("more") else fresh
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, dict):
-        raise CardError(f"{where}: more is not the rest of a card.", "Restore the field, or remove it.")
-    data |= {key: table[key] for key in ("name", *SHARED_TEXT_FIELDS, *LIST_FIELDS) if table.get(key)}
+        raise CardError(
+            f"{where}: more is not the rest of a card.", "Restore the field, or remove it."
+        )
+    data |= {
+        key: table[key] for key in ("name", *SHARED_TEXT_FIELDS, *LIST_FIELDS) if table.get(key)
+    }
     own = {key: table[key] for key in OWN_TEXT_FIELDS if table.get(key)}
     if "speech" in own and not table.get("mes_example"):
         data["mes_example"] = own.pop("speech")
@@ -231,7 +287,9 @@ def slug(name: str) -> str:
 
 
 def _has_example_dialogue(card: Card) -> bool:
-    examples = normalise_examples(card.text("mes_example").strip(), card.name.strip(), card.text("nickname"))
+    examples = normalise_examples(
+        card.text("mes_example").strip(), card.name.strip(), card.text("nickname")
+    )
     try:
         example_turns(Persona("x", "x", mes_example=examples))
     except ValueError:
@@ -243,7 +301,9 @@ def _own_fields(card: Card) -> dict[str, str]:
     extensions = card.data.get("extensions")
     own = extensions.get(EXTENSION_KEY) if isinstance(extensions, dict) else None
     fields = own if isinstance(own, dict) else {}
-    texts = {key: replace_surrogates(value) for key, value in fields.items() if isinstance(value, str)}
+    texts = {
+        key: replace_surrogates(value) for key, value in fields.items() if isinstance(value, str)
+    }
     if not ID_PATTERN.fullmatch(texts.get("id", "")):
         texts.pop("id", None)
     return {key: texts[key] for key in ("id", *OWN_TEXT_FIELDS) if texts.get(key)}

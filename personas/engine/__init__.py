@@ -16,16 +16,21 @@ class ReplyStream(Protocol):
 
     @property
     def reply(self) -> ChatReply:
-        """The finished reply, without a repetition that was streamed. Raises `RuntimeError` before the end."""
+        """The finished reply, without a repetition that was streamed. Raises `RuntimeError` before
+        the end.
+        """
 
     def cancel(self) -> None:
-        """End the stream after the current token; a request that has not started ends empty. May be called twice."""
+        """End the stream after the current token; a request that has not started ends empty. May be
+        called twice.
+        """
 
 
 class Engine(Protocol):
     """Generates the replies of many channels at once with one base model.
 
-    `precision` is the one in which the base model serves, and in which an adapter for it is trained best.
+    `precision` is the one in which the base model serves, and in which an adapter for it is trained
+    best.
     """
 
     precision: ServingPrecision
@@ -38,18 +43,27 @@ class Engine(Protocol):
         """Load the base model, or connect to where it is served. Raises an `UnderstudyError`."""
 
     def submit(self, request: ChatRequest) -> ReplyStream:
-        """Queue a request. Raises `EngineBusyError` when the queue is full; the stream raises all other errors."""
+        """Queue a request. Raises `EngineBusyError` when the queue is full; the stream raises all
+        other errors.
+        """
 
     async def load(self, adapter: AdapterRef) -> None:
-        """Verify and load an adapter before it is needed. Raises `AdapterError` and changes nothing then."""
+        """Verify and load an adapter before it is needed. Raises `AdapterError` and changes nothing
+        then.
+        """
 
     def prepare(
-        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+        self,
+        persona: Persona,
+        adapter: AdapterRef | None,
+        talk: Sequence[Turn] = (),
+        max_new_tokens: int = 0,
     ) -> None:
-        """Compute the common prefix of a persona's prompts in advance, while the engine has time for it.
+        """Compute the common prefix of a persona's prompts in advance, while the engine has time
+        for it.
 
-        With a `talk`, what its next prompt begins with: its last turn stands for what will be said. `max_new_tokens` is
-        the reply's room. May do nothing.
+        With a `talk`, what its next prompt begins with: its last turn stands for what will be said.
+        `max_new_tokens` is the reply's room. May do nothing.
         """
 
     async def drop(self, adapter: AdapterRef) -> None:
@@ -67,7 +81,9 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class AdapterStatus:
-    """An adapter in memory and the replies it generates; without a slot peft computes them, one at a time."""
+    """An adapter in memory and the replies it generates; without a slot peft computes them, one at
+    a time.
+    """
 
     name: str
     replies: int
@@ -76,10 +92,11 @@ class AdapterStatus:
 
 @dataclass(frozen=True)
 class EngineState:
-    """Load of an engine: `running` of `rows` replies, `waiting` requests, and the adapters in memory.
+    """Load of an engine: `running` of `rows` replies, `waiting` requests, and the adapters in
+    memory.
 
-    `slots` is the number of LoRA slots; `kept_bytes` of `kept_most_bytes` hold shared prompt prefixes. `problems` are
-    servers' refusals, with what to do, until they reply again.
+    `slots` is the number of LoRA slots; `kept_bytes` of `kept_most_bytes` hold shared prompt
+    prefixes. `problems` are servers' refusals, with what to do, until they reply again.
     """
 
     model: str
@@ -98,7 +115,9 @@ class EngineState:
 
 @dataclass(frozen=True)
 class RequestMetrics:
-    """Seconds to the first text (None: none) and to the end, and tokens (0 if it failed or never started)."""
+    """Seconds to the first text (None: none) and to the end, and tokens (0 if it failed or never
+    started).
+    """
 
     first_s: float | None
     whole_s: float

@@ -12,26 +12,40 @@ ALIGNMENT_BYTES = 64  # alignment of packed tensors: a cache line
 
 
 def zeros_in_huge_pages(shape: Sequence[int], dtype: Any, device: Any) -> Any:
-    """Allocate zeros in huge pages; torch allocates small tensors and those where there are no huge pages."""
+    """Allocate zeros in huge pages; torch allocates small tensors and those where there are no huge
+    pages.
+    """
     size = math.prod(shape) * dtype.itemsize
-    if torch.device(device).type != "cpu" or size < HUGE_PAGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
+    if (
+        torch.device(device).type != "cpu"
+        or size < HUGE_PAGE_BYTES
+        or not hasattr(mmap, "MADV_HUGEPAGE")
+    ):
         return torch.zeros(*shape, dtype=dtype, device=device)
     return _tensor_view(_map_huge_pages(size), 0, shape, dtype)
 
 
-def packed_zeros_in_huge_pages(shapes: Sequence[Sequence[int]], dtype: Any, device: Any) -> list[Any]:
+def packed_zeros_in_huge_pages(
+    shapes: Sequence[Sequence[int]], dtype: Any, device: Any
+) -> list[Any]:
     """Allocate tensors of zeros side by side in one block, which is freed with the last of them."""
     sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
-    starts, end = [], 0
+    starts = []
+    end = 0
     for size in sizes:
         starts.append(end)
         end += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     block = zeros_in_huge_pages((end,), torch.uint8, device)
-    return [_tensor_view(block, start, shape, dtype) for start, shape in zip(starts, shapes, strict=True)]
+    return [
+        _tensor_view(block, start, shape, dtype)
+        for start, shape in zip(starts, shapes, strict=True)
+    ]
 
 
 def move_weights_to_huge_pages(model: Any) -> None:
-    """Copy a model's parameters into huge pages one after the other, so that only one is held twice at a time."""
+    """Copy a model's parameters into huge pages one after the other, so that only one is held twice
+    at a time.
+    """
     weights = [
         weight
         for weight in model.parameters()

@@ -22,11 +22,15 @@ class CacheShape:
 
     def new_memory(self, tokens: int) -> Any:
         """Allocate memory for so many tokens, `[layers, 2, heads, tokens, width]`."""
-        return zeros_in_huge_pages((self.layers, 2, self.heads, tokens, self.width), self.dtype, self.device)
+        return zeros_in_huge_pages(
+            (self.layers, 2, self.heads, tokens, self.width), self.dtype, self.device
+        )
 
 
 class SequenceKVCache:
-    """Keys and values of one sequence. `tokens` are those computed so far; the rest of `memory` is undefined."""
+    """Keys and values of one sequence. `tokens` are those computed so far; the rest of `memory` is
+    undefined.
+    """
 
     def __init__(self, shape: CacheShape, capacity: int) -> None:
         self.memory = shape.new_memory(capacity)
@@ -53,8 +57,9 @@ _Key = tuple[str, int, tuple[int, ...]]
 class PrefixCache:
     """LRU cache of blocks of tokens and their keys and values, at most `max_bytes` large.
 
-    A block is found by its adapter, its tokens and all tokens before it, which are compared, not hashed. Using a block
-    marks the blocks before it as used more recently, so that no block is evicted before those that follow it.
+    A block is found by its adapter, its tokens and all tokens before it, which are compared, not
+    hashed. Using a block marks the blocks before it as used more recently, so that no block is
+    evicted before those that follow it.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -69,7 +74,9 @@ class PrefixCache:
         return self.max_bytes - self.bytes
 
     def load_prefix(self, adapter: str, prompt: Sequence[int], kv: SequenceKVCache) -> int:
-        """Copy a prompt's longest stored prefix, never its last token, into an empty cache; returns its length."""
+        """Copy a prompt's longest stored prefix, never its last token, into an empty cache; returns
+        its length.
+        """
         for block in self._use_blocks(adapter, prompt[: len(prompt) - 1]):
             start = len(kv.tokens)
             kv.memory[:, :, :, start : start + BLOCK_TOKENS] = block.memory
@@ -77,10 +84,14 @@ class PrefixCache:
         return len(kv.tokens)
 
     def store(self, adapter: str, kv: SequenceKVCache) -> None:
-        """Store the whole blocks of a sequence, then evict the least recently used beyond `max_bytes`."""
+        """Store the whole blocks of a sequence, then evict the least recently used beyond
+        `max_bytes`.
+        """
         stored = self._use_blocks(adapter, kv.tokens)
         number = stored[-1].number if stored else 0
-        for start in range(len(stored) * BLOCK_TOKENS, len(kv.tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
+        for start in range(
+            len(stored) * BLOCK_TOKENS, len(kv.tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS
+        ):
             number = self._add(adapter, number, kv, start)
         self._use_blocks(adapter, kv.tokens)
         while self.bytes > self.max_bytes:
@@ -96,7 +107,9 @@ class PrefixCache:
         self.bytes = 0
 
     def _use_blocks(self, adapter: str, tokens: Sequence[int]) -> list[_Block]:
-        """Return the stored blocks that the tokens begin with, and mark them as used, the first most recently."""
+        """Return the stored blocks that the tokens begin with, and mark them as used, the first
+        most recently.
+        """
         keys: list[_Key] = []
         number = 0
         for start in range(0, len(tokens) - BLOCK_TOKENS + 1, BLOCK_TOKENS):

@@ -1,4 +1,6 @@
-"""The chat engine: takes requests on the event loop, runs the model on a thread of its own, streams replies back."""
+"""The chat engine: takes requests on the event loop, runs the model on a thread of its own, streams
+replies back.
+"""
 
 import asyncio
 import logging
@@ -31,12 +33,16 @@ if TYPE_CHECKING:
     from personas.engine.model_runner import StackedLoraRunner
 
 log = logging.getLogger(__name__)
-ADAPTER_POLL_S = 1.0  # interval in which the engine's thread looks for read adapters while all requests wait for one
-CPU_BUSY_PREFILL_TOKENS = 128  # of a step with many replies: on CPUs, prompt tokens are no cheaper in larger numbers
+# Interval in which the engine's thread looks for read adapters while all requests wait for one.
+ADAPTER_POLL_S = 1.0
+CPU_BUSY_PREFILL_TOKENS = (
+    128  # of a step with many replies: on CPUs, prompt tokens are no cheaper in larger numbers
+)
 PREFIX_MEMORY_SHARE, MIN_PREFIX_BYTES, MAX_PREFIX_BYTES = 1 / 24, 256 * 2**20, 2**30
 """Size of the prefix cache: this share of the machine's memory, within these bounds.
 
-On GPUs, it is the least size. Under overload on twelve channels, 256 MiB of the bundled model's were too small.
+On GPUs, it is the least size. Under overload on twelve channels, 256 MiB of the bundled model's
+were too small.
 """
 _END_OF_STREAM = object()
 
@@ -45,14 +51,20 @@ def default_prefix_bytes(device: str) -> int:
     """Return the size of a device's prefix cache in bytes."""
     if device != "cpu":
         return MIN_PREFIX_BYTES
-    return round(min(max(psutil.virtual_memory().total * PREFIX_MEMORY_SHARE, MIN_PREFIX_BYTES), MAX_PREFIX_BYTES))
+    return round(
+        min(
+            max(psutil.virtual_memory().total * PREFIX_MEMORY_SHARE, MIN_PREFIX_BYTES),
+            MAX_PREFIX_BYTES,
+        )
+    )
 
 
 class QueuedReplyStream:
     """A `ReplyStream` whose pieces come from the engine's thread through a queue."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, version: str | None) -> None:
-        self._loop, self._version = loop, version
+        self._loop = loop
+        self._version = version
         self._pieces: asyncio.Queue[Any] = asyncio.Queue()
         self._reply: ChatReply | None = None
         self._lock = threading.Lock()
@@ -64,7 +76,8 @@ class QueuedReplyStream:
     @property
     def metrics(self) -> RequestMetrics:
         """Measurements of the request, once it has ended."""
-        reply, total_s = self._reply, time.monotonic() - self._submitted_at
+        reply = self._reply
+        total_s = time.monotonic() - self._submitted_at
         first_s = None if self._first_text_at is None else self._first_text_at - self._submitted_at
         if reply is None:
             return RequestMetrics(first_s, total_s, 0, 0, "failed")
@@ -84,7 +97,9 @@ class QueuedReplyStream:
 
     def cancel(self) -> None:
         with self._lock:
-            if not self._has_begun and not self.cancelled.is_set():  # the engine ends only requests that have begun
+            if (
+                not self._has_begun and not self.cancelled.is_set()
+            ):  # the engine ends only requests that have begun
                 self.finish(ChatReply("", self._version, 0, 0, 0, "cancelled"))
             self.cancelled.set()
 
@@ -108,7 +123,9 @@ class QueuedReplyStream:
 
 @dataclass(frozen=True)
 class _EngineTask:
-    """Work for the engine's thread between two steps; `fail` reports an error of `run` to the caller."""
+    """Work for the engine's thread between two steps; `fail` reports an error of `run` to the
+    caller.
+    """
 
     run: Callable[[], None]
     fail: Callable[[Exception], None]
@@ -116,7 +133,9 @@ class _EngineTask:
 
 @dataclass(frozen=True)
 class _DrainingParts:
-    """The parts on the device that the engine left; `on_drained` is called when their last reply has ended."""
+    """The parts on the device that the engine left; `on_drained` is called when their last reply
+    has ended.
+    """
 
     parts: "EngineParts"
     on_drained: Callable[[], None]
@@ -126,9 +145,9 @@ class _DrainingParts:
 class LLMEngine:
     """Generates many replies at once over one base model, each with its own adapter.
 
-    A prompt and its reply have at most `context_tokens`. `rows` replies run at once with at most `slots` adapters, and
-    a guild may have `max_waiting` further requests queued while it is alone. The prefix cache holds `prefix_bytes`, by
-    default a share of the machine's memory.
+    A prompt and its reply have at most `context_tokens`. `rows` replies run at once with at most
+    `slots` adapters, and a guild may have `max_waiting` further requests queued while it is alone.
+    The prefix cache holds `prefix_bytes`, by default a share of the machine's memory.
     """
 
     base: BaseModel
@@ -141,7 +160,9 @@ class LLMEngine:
     prefix_bytes: int | None = None
     on_reply: MetricsCallback = lambda metrics: None
     device: Device = field(default="cpu", init=False)  # the device that computes new requests
-    _tasks: queue.SimpleQueue[_EngineTask | None] = field(default_factory=queue.SimpleQueue, init=False)
+    _tasks: queue.SimpleQueue[_EngineTask | None] = field(
+        default_factory=queue.SimpleQueue, init=False
+    )
     _streams: set[QueuedReplyStream] = field(default_factory=set, init=False)
     _parts: "EngineParts" = field(init=False)
     _draining: _DrainingParts | None = field(default=None, init=False)
@@ -155,14 +176,20 @@ class LLMEngine:
         """Load the base model on the engine's thread. Raises `BaseModelError`."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        self._admission = AdmissionControl.of_engine(self.rows, self.max_waiting, SchedulerLimits.wait_s)
-        self._thread = threading.Thread(target=self._run_thread, args=(loop, ready), name="engine", daemon=True)
+        self._admission = AdmissionControl.of_engine(
+            self.rows, self.max_waiting, SchedulerLimits.wait_s
+        )
+        self._thread = threading.Thread(
+            target=self._run_thread, args=(loop, ready), name="engine", daemon=True
+        )
         self._thread.start()
         await ready
 
     def submit(self, request: ChatRequest) -> QueuedReplyStream:
         self._admission.acquire(request.guild_id, request.member_id)
-        stream = QueuedReplyStream(asyncio.get_running_loop(), request.adapter.version if request.adapter else None)
+        stream = QueuedReplyStream(
+            asyncio.get_running_loop(), request.adapter.version if request.adapter else None
+        )
         self._streams.add(stream)
 
         def on_end() -> None:
@@ -182,7 +209,11 @@ class LLMEngine:
         await self._run(lambda: self._parts.load_adapter(weights))
 
     def prepare(
-        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+        self,
+        persona: Persona,
+        adapter: AdapterRef | None,
+        talk: Sequence[Turn] = (),
+        max_new_tokens: int = 0,
     ) -> None:
         def fail(error: Exception) -> None:
             log.info("the prompt prefix of %s is not computed in advance: %s", persona.name, error)
@@ -206,10 +237,11 @@ class LLMEngine:
         return self._parts.state(self.base.name, self.context_tokens, self.rows)
 
     async def move(self, device: Device) -> None:
-        """Compute on another device. Running replies end on the old device, waiting requests move to the new one.
+        """Compute on another device. Running replies end on the old device, waiting requests move
+        to the new one.
 
-        Returns when the old device's memory is free. Raises `BaseModelError`, and changes nothing, when the new device
-        cannot be used. Call it from one task at a time.
+        Returns when the old device's memory is free. Raises `BaseModelError`, and changes nothing,
+        when the new device cannot be used. Call it from one task at a time.
         """
         await self._run_with_callback(lambda done: self._move(device, done))
 
@@ -222,7 +254,9 @@ class LLMEngine:
             await asyncio.to_thread(self._compiling.join)
 
     async def _run(self, work: Callable[[], None]) -> None:
-        """Run a function on the engine's thread between two steps, and wait for it. Raises its error."""
+        """Run a function on the engine's thread between two steps, and wait for it. Raises its
+        error.
+        """
 
         def run(done: Callable[[], None]) -> None:
             work()
@@ -231,7 +265,9 @@ class LLMEngine:
         await self._run_with_callback(run)
 
     async def _run_with_callback(self, work: Callable[[Callable[[], None]], None]) -> None:
-        """Run a function on the engine's thread, and wait until it calls back, maybe steps later. Raises its error."""
+        """Run a function on the engine's thread, and wait until it calls back, maybe steps later.
+        Raises its error.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         done = partial(_resolve_threadsafe, loop, future, None)
@@ -262,10 +298,14 @@ class LLMEngine:
         return any(has_computed)
 
     def _run_tasks(self, *, wait: bool) -> bool:
-        """Run the queued tasks, waiting for one if idle. Returns False when the engine closes, after a last step."""
+        """Run the queued tasks, waiting for one if idle. Returns False when the engine closes,
+        after a last step.
+        """
         while True:
             try:
-                task = self._tasks.get(block=wait, timeout=ADAPTER_POLL_S if self._parts.batch.waiting else None)
+                task = self._tasks.get(
+                    block=wait, timeout=ADAPTER_POLL_S if self._parts.batch.waiting else None
+                )
             except queue.Empty:
                 return True
             if task is None:
@@ -287,7 +327,9 @@ class LLMEngine:
         self.device = self._parts.peft.model.device.type
 
     def _load_parts(self, device: Device | None) -> "EngineParts":
-        from personas.engine.engine_core import build_engine_parts  # imports torch and peft, which takes seconds
+        from personas.engine.engine_core import (
+            build_engine_parts,
+        )  # imports torch and peft, which takes seconds
 
         model = load_serving_model(self.base, self.precision, device)
         log.info("replies are computed on the %s in %s", model.device.type, precision_of(model))
@@ -309,12 +351,18 @@ class LLMEngine:
         return parts
 
     def _enable_kernel(self, runner: "StackedLoraRunner") -> None:
-        """Switch to the compiled kernel: now if it is compiled, otherwise once a background thread has compiled it."""
+        """Switch to the compiled kernel: now if it is compiled, otherwise once a background thread
+        has compiled it.
+        """
         from personas.engine.cpu_kernel import kernel_runner  # imports torch
 
         def enable(library: "CDLL") -> None:
             task = partial(kernel_runner.enable_kernel, library, runner)
-            self._tasks.put(_EngineTask(task, lambda error: log.info("the compiled kernel is not used: %s", error)))
+            self._tasks.put(
+                _EngineTask(
+                    task, lambda error: log.info("the compiled kernel is not used: %s", error)
+                )
+            )
 
         if not kernel_runner.supports_model(runner.model):
             return
@@ -325,13 +373,16 @@ class LLMEngine:
             self._compiling = threading.Thread(target=compile_kernel, name="compiling", daemon=True)
             self._compiling.start()
 
-    def _add(self, request: ChatRequest, stream: QueuedReplyStream, on_end: Callable[[], None]) -> None:
+    def _add(
+        self, request: ChatRequest, stream: QueuedReplyStream, on_end: Callable[[], None]
+    ) -> None:
         max_tokens = self.context_tokens - request.sampling.max_new_tokens
         renderer = self._renderer.for_version(prompt_version_of(request.adapter))
         more = {"instructions": request.instructions, "prefill": request.prefill}
         prompt = renderer.prompt(request.persona, request.turns, request.lore, max_tokens, **more)
         if request.sampling.candidates > 1:
-            user, instructions = request.turns[-1].name, request.instructions
+            user = request.turns[-1].name
+            instructions = request.instructions
             card = renderer.card_prompt(request.persona, user, instructions, max_tokens)
             prompt = replace(prompt, card=card)
         self._parts.batch.submit(request, prompt, self._renderer, stream, on_end)
@@ -347,7 +398,9 @@ class LLMEngine:
         if device == self.device:
             done()
             return
-        old, self._parts, self.device = self._parts, self._load_parts(device), device
+        old = self._parts
+        self._parts = self._load_parts(device)
+        self.device = device
         old.batch.scheduler.transfer_queue(self._parts.batch.scheduler)
         self._draining = _DrainingParts(old, done)
 
@@ -363,13 +416,17 @@ class LLMEngine:
 def _step_or_fail(batch: "BatchGenerator") -> bool:
     try:
         return batch.step()
-    except Exception as error:  # a defect of the engine: report it to all instead of leaving them waiting
+    except (
+        Exception
+    ) as error:  # a defect of the engine: report it to all instead of leaving them waiting
         log.exception("the engine's step failed; all its replies end")
         batch.scheduler.fail_all(error)
         return False
 
 
-def _resolve_threadsafe(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: Exception | None) -> None:
+def _resolve_threadsafe(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: Exception | None
+) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(_resolve_future, future, error)
 

@@ -1,4 +1,6 @@
-"""LoRA slots: reads adapters, stacks their weights, pins them while in use and evicts the least recently used."""
+"""LoRA slots: reads adapters, stacks their weights, pins them while in use and evicts the least
+recently used.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,31 +16,43 @@ from personas.home.lora_checks import PLAIN_LORA_SETTINGS, LayerShapes, lora_sca
 from personas.schemas.chat import AdapterRef
 
 STACKABLE_LORA_SETTINGS = PLAIN_LORA_SETTINGS - {"fan_in_fan_out", "use_dora"}
-"""Settings of peft that leave an adapter a plain product of two matrices; with any other set, peft computes it."""
+"""Settings of peft that leave an adapter a plain product of two matrices; with any other set, peft
+computes it.
+"""
 PEFT_KEY_PREFIX = "base_model.model."
 MAX_STACKED_RANK = 64
-"""Largest rank in the stack, whose slots are all as large as the largest adapter; peft computes larger ones."""
+"""Largest rank in the stack, whose slots are all as large as the largest adapter; peft computes
+larger ones.
+"""
 MAX_PREFETCHED_ADAPTERS = 4  # adapters read ahead; their weights take memory until they get a slot
 
 
 @dataclass(frozen=True)
 class AdapterWeights:
-    """An adapter's weights. `pairs` maps linear layers to A `[rank, in]` and scale · Bᵀ `[rank, out]`.
+    """An adapter's weights. `pairs` maps linear layers to A `[rank, in]` and scale · Bᵀ `[rank,
+    out]`.
 
-    `pairs` is None for adapters that peft has to compute: other than plain LoRA, or beyond `MAX_STACKED_RANK`.
+    `pairs` is None for adapters that peft has to compute: other than plain LoRA, or beyond
+    `MAX_STACKED_RANK`.
     """
 
     ref: AdapterRef
     pairs: Mapping[str, tuple[Any, Any]] | None
 
 
-def read_adapter(ref: AdapterRef, base_hash: str, layers: LayerShapes, *, can_stack: bool = True) -> AdapterWeights:
-    """Verify, check and read an adapter over a base model with these layers. Raises `AdapterError`."""
+def read_adapter(
+    ref: AdapterRef, base_hash: str, layers: LayerShapes, *, can_stack: bool = True
+) -> AdapterWeights:
+    """Verify, check and read an adapter over a base model with these layers. Raises
+    `AdapterError`.
+    """
     verify_for_base_model(ref, base_hash)
     return read_unverified_adapter(ref, layers, can_stack=can_stack)
 
 
-def read_unverified_adapter(ref: AdapterRef, layers: LayerShapes, *, can_stack: bool = True) -> AdapterWeights:
+def read_unverified_adapter(
+    ref: AdapterRef, layers: LayerShapes, *, can_stack: bool = True
+) -> AdapterWeights:
     """Check and read an adapter whose folder is not sealed yet. Raises `AdapterError`."""
     config, tensors = read_lora(ref.folder, layers, f"{ref.persona_id} {ref.version}")
     pairs = _lora_pairs(config, tensors) if can_stack and _is_stackable(config) else None
@@ -50,7 +64,9 @@ def _is_stackable(config: Mapping[str, Any]) -> bool:
     return not any(value and name not in STACKABLE_LORA_SETTINGS for name, value in config.items())
 
 
-def _lora_pairs(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _lora_pairs(
+    config: Mapping[str, Any], tensors: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
     """Return A and scale · Bᵀ of each layer of checked tensors."""
     pairs = {}
     for name in {key.rpartition(".lora_")[0] for key in tensors}:
@@ -61,22 +77,31 @@ def _lora_pairs(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[s
 
 
 class StackedLora:
-    """Maps linear layers to A `[slots, rank, in]` and scale · Bᵀ `[slots, rank, out]`; slot 0, the base, is zero.
+    """Maps linear layers to A `[slots, rank, in]` and scale · Bᵀ `[slots, rank, out]`; slot 0, the
+    base, is zero.
 
     Smaller ranks are padded with zeros. The stack grows with the slots in use and the largest rank.
     """
 
     def __init__(self, linears: Mapping[str, Any], dtype: Any, device: Any, slots: int) -> None:
-        """Expect `slots` adapters, not counting the base model's slot: the stack doubles up to that size."""
-        self._linears, self._options, self.slots = linears, {"dtype": dtype, "device": device}, slots
+        """Expect `slots` adapters, not counting the base model's slot: the stack doubles up to that
+        size.
+        """
+        self._linears = linears
+        self._options = {"dtype": dtype, "device": device}
+        self.slots = slots
         self.pairs: dict[str, tuple[Any, Any]] = {}
         self.version = 0  # increases with each change of the stack
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
         assert weights.pairs is not None  # peft computes the others
-        self.version += 1  # first: the kernel must not keep the addresses of tensors that grew before an error
+        self.version += (
+            1  # first: the kernel must not keep the addresses of tensors that grew before an error
+        )
         ranks = {layer: a.shape[0] for layer, (a, _) in weights.pairs.items()}
-        self._grow(slot, {layer: ranks.get(layer, 1) for layer in sorted(self.pairs.keys() | ranks.keys())})
+        self._grow(
+            slot, {layer: ranks.get(layer, 1) for layer in sorted(self.pairs.keys() | ranks.keys())}
+        )
         for layer, (a, b) in weights.pairs.items():
             for stack, part in zip(self.pairs[layer], (a, b), strict=True):
                 stack[slot, : a.shape[0]] = part
@@ -86,10 +111,19 @@ class StackedLora:
                 stack[slot] = 0
 
     def _grow(self, slot: int, ranks: Mapping[str, int]) -> None:
-        """Grow the tensors of the layers that have too few slots or ranks; the new ones lie side by side."""
+        """Grow the tensors of the layers that have too few slots or ranks; the new ones lie side by
+        side.
+        """
         sizes = {layer: self._size(layer, slot, rank) for layer, rank in ranks.items()}
-        grown = [layer for layer, size in sizes.items() if layer not in self.pairs or size != self._size_of(layer)]
-        widths = {layer: (self._linears[layer].in_features, self._linears[layer].out_features) for layer in grown}
+        grown = [
+            layer
+            for layer, size in sizes.items()
+            if layer not in self.pairs or size != self._size_of(layer)
+        ]
+        widths = {
+            layer: (self._linears[layer].in_features, self._linears[layer].out_features)
+            for layer in grown
+        }
         shapes = [(*sizes[layer], width) for layer in grown for width in widths[layer]]
         tensors = packed_zeros_in_huge_pages(shapes, **self._options)
         for layer, pair in zip(grown, zip(tensors[::2], tensors[1::2], strict=True), strict=True):
@@ -111,7 +145,9 @@ class StackedLora:
 
 @dataclass(frozen=True)
 class LoraSlot:
-    """The place of an adapter: `index` in the stack (0 is the base model), or None if peft computes it."""
+    """The place of an adapter: `index` in the stack (0 is the base model), or None if peft computes
+    it.
+    """
 
     index: int | None
     ref: AdapterRef | None = None
@@ -127,7 +163,9 @@ BASE_MODEL_SLOT = LoraSlot(0)
 
 @dataclass
 class _ResidentAdapter:
-    """An adapter in memory, the number of sequences that pin it, and callbacks that wait for its removal."""
+    """An adapter in memory, the number of sequences that pin it, and callbacks that wait for its
+    removal.
+    """
 
     slot: LoraSlot
     pins: int = 0
@@ -135,7 +173,9 @@ class _ResidentAdapter:
 
 
 class LoraSlots:
-    """Owns a stack of adapters and reads further ones on a background thread. Used by the engine's thread alone."""
+    """Owns a stack of adapters and reads further ones on a background thread. Used by the engine's
+    thread alone.
+    """
 
     def __init__(
         self,
@@ -147,9 +187,13 @@ class LoraSlots:
 
         Without a stack, all adapters are left to peft.
         """
-        self._stack, self._read, self._on_read = stack, read, on_read
+        self._stack = stack
+        self._read = read
+        self._on_read = on_read
         self._free = list(range(stack.slots if stack else 0, 0, -1))
-        self._resident: OrderedDict[str, _ResidentAdapter] = OrderedDict()  # least recently used first
+        self._resident: OrderedDict[str, _ResidentAdapter] = (
+            OrderedDict()
+        )  # least recently used first
         self.reads: dict[str, Future[AdapterWeights]] = {}
         """Adapters that are being read, or were read and have no slot yet, by name."""
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
@@ -158,7 +202,9 @@ class LoraSlots:
     def resident(self) -> tuple[AdapterStatus, ...]:
         """The adapters in memory, least recently used first. Thread-safe."""
         adapters = list(self._resident.values())
-        return tuple(AdapterStatus(it.slot.name, it.pins, it.slot.index is not None) for it in adapters)
+        return tuple(
+            AdapterStatus(it.slot.name, it.pins, it.slot.index is not None) for it in adapters
+        )
 
     def state(self, ref: AdapterRef | None) -> AdapterState:
         """Return whether `acquire` would succeed. Changes nothing."""
@@ -172,7 +218,11 @@ class LoraSlots:
         if read.exception():
             return AdapterState.FAILED
         needs_slot = read.result().pairs is not None
-        return AdapterState.NO_SLOT if needs_slot and not self._has_evictable_slot() else AdapterState.READY
+        return (
+            AdapterState.NO_SLOT
+            if needs_slot and not self._has_evictable_slot()
+            else AdapterState.READY
+        )
 
     def prefetch(self, refs: Sequence[AdapterRef]) -> None:
         """Read the first adapters that are not in memory; discard what was read for others."""
@@ -188,8 +238,8 @@ class LoraSlots:
     def acquire(self, ref: AdapterRef | None) -> LoraSlot:
         """Pin an adapter for a sequence, evicting an unused one if necessary.
 
-        Call it in the states READY and FAILED. Raises `AdapterError` for an adapter that could not be read, which the
-        next `prefetch` reads again.
+        Call it in the states READY and FAILED. Raises `AdapterError` for an adapter that could not
+        be read, which the next `prefetch` reads again.
         """
         if ref is None:
             return BASE_MODEL_SLOT
@@ -210,7 +260,9 @@ class LoraSlots:
             self._remove(resident)
 
     def add(self, weights: AdapterWeights) -> bool:
-        """Put an adapter into a slot without pinning it; False when all are in use. An error frees the slot again."""
+        """Put an adapter into a slot without pinning it; False when all are in use. An error frees
+        the slot again.
+        """
         if weights.ref.name in self._resident:
             return True
         index = None
@@ -222,7 +274,9 @@ class LoraSlots:
         return True
 
     def drop(self, ref: AdapterRef, on_dropped: Callable[[], None]) -> None:
-        """Remove an adapter once no sequence pins it, then call `on_dropped`; at once if it is not in memory."""
+        """Remove an adapter once no sequence pins it, then call `on_dropped`; at once if it is not
+        in memory.
+        """
         if read := self.reads.pop(ref.name, None):
             read.cancel()
         resident = self._resident.get(ref.name)

@@ -1,4 +1,6 @@
-"""Forward pass over a batch of sequences with different lengths and LoRA adapters; a sequence's cache and sampler."""
+"""Forward pass over a batch of sequences with different lengths and LoRA adapters; a sequence's
+cache and sampler.
+"""
 
 import hashlib
 from collections import abc
@@ -17,15 +19,16 @@ from personas.engine.sampler import SampledToken, SamplerState
 from personas.engine.sequence import ReplySequence
 
 ATTENTION_NAME = "understudy-ragged"
-CANDIDATE_TOKENS = 12  # of a reply's beginning, which is chosen; whole sentences cost more and choose little better
+# Of a reply's beginning, which is chosen; whole sentences cost more and choose little better.
+CANDIDATE_TOKENS = 12
 
 
 @dataclass
 class ScheduledTokens:
     """Tokens of one sequence to compute after those in its KV cache.
 
-    `logits` is the number of last tokens whose logits are returned: none for a part of a prompt that leaves tokens for
-    later.
+    `logits` is the number of last tokens whose logits are returned: none for a part of a prompt
+    that leaves tokens for later.
     """
 
     kv: Any
@@ -35,10 +38,14 @@ class ScheduledTokens:
 
 
 class ForwardBackend(Protocol):
-    """Computes scheduled tokens and appends them, with their keys and values, to their KV caches."""
+    """Computes scheduled tokens and appends them, with their keys and values, to their KV
+    caches.
+    """
 
     def forward(self, scheduled: abc.Sequence[ScheduledTokens]) -> Any:
-        """Return float32 logits after the last `logits` tokens of each item, `[all of them, vocabulary]`."""
+        """Return float32 logits after the last `logits` tokens of each item, `[all of them,
+        vocabulary]`.
+        """
 
 
 class KernelBackend(ForwardBackend, Protocol):
@@ -51,7 +58,9 @@ class KernelBackend(ForwardBackend, Protocol):
 class ModelRunner(Protocol):
     """A model with the KV caches of its sequences."""
 
-    prefixes: PrefixCache | None  # keys and values that its sequences share; None where they are not stored
+    prefixes: (
+        PrefixCache | None
+    )  # keys and values that its sequences share; None where they are not stored
 
     @property
     def backend(self) -> ForwardBackend:
@@ -64,10 +73,11 @@ class ModelRunner(Protocol):
 class Sequence(ReplySequence):
     """One request on its way through the engine. Used by the engine's thread.
 
-    `start` sets `slot`, `runner`, `kv` and `started_at`. `last_token` is computed next; it is None until the whole
-    prompt has been computed. `is_cacheable` allows the prefix cache to store the sequence's keys and values.
-    While it `is_choosing`, `rivals` are the other candidates of its reply's beginning, sequences whose `original` this
-    is: they share its slot and the keys and values of its prompt. `card_prompt` is the card's prompt without the talk.
+    `start` sets `slot`, `runner`, `kv` and `started_at`. `last_token` is computed next; it is None
+    until the whole prompt has been computed. `is_cacheable` allows the prefix cache to store the
+    sequence's keys and values. While it `is_choosing`, `rivals` are the other candidates of its
+    reply's beginning, sequences whose `original` this is: they share its slot and the keys and
+    values of its prompt. `card_prompt` is the card's prompt without the talk.
     """
 
     slot: LoraSlot
@@ -89,7 +99,9 @@ class Sequence(ReplySequence):
 
     def start(self, slot: LoraSlot, runner: ModelRunner, now: float) -> None:
         """Open a KV cache for the prompt and the longest reply."""
-        self.slot, self.runner, self.started_at = slot, runner, now
+        self.slot = slot
+        self.runner = runner
+        self.started_at = now
         self.kv = runner.new_kv_cache(len(self.prompt) + self.request.sampling.max_new_tokens)
 
     @property
@@ -102,12 +114,16 @@ class Sequence(ReplySequence):
         return len(self.prompt) - len(self.kv.tokens) if self.is_prefilling else 0
 
     def next_tokens(self, limit: int) -> ScheduledTokens:
-        """Schedule the last token, or while prefilling at most `limit` further tokens of the prompt."""
+        """Schedule the last token, or while prefilling at most `limit` further tokens of the
+        prompt.
+        """
         if self.last_token is not None:
             return ScheduledTokens(self.kv, (self.last_token,), self.slot)
         computed = len(self.kv.tokens)
         tokens = self.prompt[computed : computed + limit]
-        return ScheduledTokens(self.kv, tokens, self.slot, int(computed + len(tokens) == len(self.prompt)))
+        return ScheduledTokens(
+            self.kv, tokens, self.slot, int(computed + len(tokens) == len(self.prompt))
+        )
 
     def append(self, sampled: SampledToken) -> None:
         self.last_token = sampled.token
@@ -126,7 +142,11 @@ class Sequence(ReplySequence):
     @property
     def unfinished(self) -> list["Sequence"]:
         """The candidates that need further tokens: itself alone, once its beginning is chosen."""
-        return [seq for seq in (self, *self.rivals) if not seq.has_candidate] if self.is_choosing else [self]
+        return (
+            [seq for seq in (self, *self.rivals) if not seq.has_candidate]
+            if self.is_choosing
+            else [self]
+        )
 
     @property
     def can_choose(self) -> bool:
@@ -135,14 +155,19 @@ class Sequence(ReplySequence):
 
     @property
     def compared(self) -> list["Sequence"]:
-        """The candidates with a letter or digit, among which is chosen; the first one where none has any."""
+        """The candidates with a letter or digit, among which is chosen; the first one where none
+        has any.
+        """
         candidates = (self, *self.rivals)
         return [seq for seq in candidates if any(map(str.isalnum, seq._detokenizer.text))] or [self]
 
     @property
     def reply_ids(self) -> list[int]:
         """All sampled tokens."""
-        return [*self.kv.tokens[len(self.prompt) :], *([] if self.last_token is None else [self.last_token])]
+        return [
+            *self.kv.tokens[len(self.prompt) :],
+            *([] if self.last_token is None else [self.last_token]),
+        ]
 
     @property
     def reply_logprob(self) -> float:
@@ -150,7 +175,9 @@ class Sequence(ReplySequence):
         return sum(self._logprobs)
 
     def fork(self, count: int) -> None:
-        """Begin to choose among `count` candidates; the last token of the prompt is computed again for the others."""
+        """Begin to choose among `count` candidates; the last token of the prompt is computed again
+        for the others.
+        """
         self.rivals = [self._create_rival(number) for number in range(1, count)]
         self.is_choosing = self._detokenizer.is_held = True
 
@@ -164,9 +191,15 @@ class Sequence(ReplySequence):
 
     def choose(self, best: "Sequence") -> None:
         """Go on as one of the candidates, and show its text."""
-        self.candidates, self.rivals, self.is_choosing = len(self.compared), [], False
-        self.kv, self.sampler, self.last_token = best.kv, best.sampler, best.last_token
-        self._detokenizer, self._tokens, self._logprobs = best._detokenizer, best._tokens, best._logprobs
+        self.candidates = len(self.compared)
+        self.rivals = []
+        self.is_choosing = False
+        self.kv = best.kv
+        self.sampler = best.sampler
+        self.last_token = best.last_token
+        self._detokenizer = best._detokenizer
+        self._tokens = best._tokens
+        self._logprobs = best._logprobs
         self._detokenizer.release()
 
     def drop_rivals(self) -> None:
@@ -176,7 +209,9 @@ class Sequence(ReplySequence):
             self.choose(self)
 
     def finish(self) -> None:
-        """Deliver the reply; one that ends before its beginning is chosen is the first candidate."""
+        """Deliver the reply; one that ends before its beginning is chosen is the first
+        candidate.
+        """
         self.drop_rivals()
         super().finish()
 
@@ -192,12 +227,16 @@ class Sequence(ReplySequence):
 
 def candidate_seed(seed: int, number: int) -> int:
     """Return the seed of a further candidate of the reply with this seed."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:candidate:{number}".encode(), digest_size=4).digest(), "big")
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}:candidate:{number}".encode(), digest_size=4).digest(), "big"
+    )
 
 
 @dataclass
 class _FlatBatch:
-    """Scheduled tokens laid end to end, ordered by LoRA slot; `groups` holds (slot, start, end) per slot."""
+    """Scheduled tokens laid end to end, ordered by LoRA slot; `groups` holds (slot, start, end) per
+    slot.
+    """
 
     scheduled: list[ScheduledTokens]
     starts: list[int] = field(default_factory=list)
@@ -208,7 +247,8 @@ class _FlatBatch:
         end = 0
         for item in self.scheduled:
             self.starts.append(end)
-            begin, end = end, end + len(item.tokens)
+            begin = end
+            end = end + len(item.tokens)
             slot = item.slot.index or 0
             if self.groups and self.groups[-1][0] == slot:
                 begin = self.groups.pop()[1]
@@ -217,12 +257,16 @@ class _FlatBatch:
 
     @property
     def is_decoding(self) -> bool:
-        """True if every sequence has one token: then all adapters are applied in one batched product."""
+        """True if every sequence has one token: then all adapters are applied in one batched
+        product.
+        """
         return self.length == len(self.scheduled)
 
 
 class StackedLoraRunner:
-    """Computes batches with a transformers model, whose modules are patched within `forward`, and stacked adapters."""
+    """Computes batches with a transformers model, whose modules are patched within `forward`, and
+    stacked adapters.
+    """
 
     def __init__(
         self,
@@ -231,14 +275,23 @@ class StackedLoraRunner:
         prefix_bytes: int,
         without_peft: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """Stack up to `slots` adapters beside the base model; `without_peft` disables peft's for a `with` block."""
-        self.model, self._without_peft = model, without_peft
+        """Stack up to `slots` adapters beside the base model; `without_peft` disables peft's for a
+        `with` block.
+        """
+        self.model = model
+        self._without_peft = without_peft
         self.prefixes: PrefixCache | None = PrefixCache(prefix_bytes)
-        self.linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+        self.linears = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
         self.stack = StackedLora(self.linears, model.dtype, model.device, slots)
         self.shape = _cache_shape(model)
         self.kernel: KernelBackend | None = None
-        """The compiled forward pass once it is enabled (`personas.engine.cpu_kernel.kernel_runner`)."""
+        """The compiled forward pass once it is enabled
+        (`personas.engine.cpu_kernel.kernel_runner`).
+        """
         self._batch: _FlatBatch | None = None
         self._gathered: tuple[object, dict[str, tuple[Any, Any]]] = (None, {})
         AttentionInterface.register(ATTENTION_NAME, ragged_attention)
@@ -267,19 +320,31 @@ class StackedLoraRunner:
             for item in scheduled:
                 item.kv.tokens += item.tokens
             ends = {at: batch.starts[n] + len(scheduled[at].tokens) for n, at in enumerate(order)}
-            rows = [row for at, item in enumerate(scheduled) for row in range(ends[at] - item.logits, ends[at])]
+            rows = [
+                row
+                for at, item in enumerate(scheduled)
+                for row in range(ends[at] - item.logits, ends[at])
+            ]
             return self.model.get_output_embeddings()(hidden[rows]).float()
 
     def _hidden_states(self, batch: _FlatBatch) -> Any:
         ids = [token for item in batch.scheduled for token in item.tokens]
-        places = [len(item.kv.tokens) + n for item in batch.scheduled for n in range(len(item.tokens))]
-        inputs, positions = (torch.tensor([numbers], device=self.model.device) for numbers in (ids, places))
-        output = self.model.base_model(input_ids=inputs, position_ids=positions, use_cache=False, batch=batch)
+        places = [
+            len(item.kv.tokens) + n for item in batch.scheduled for n in range(len(item.tokens))
+        ]
+        inputs, positions = (
+            torch.tensor([numbers], device=self.model.device) for numbers in (ids, places)
+        )
+        output = self.model.base_model(
+            input_ids=inputs, position_ids=positions, use_cache=False, batch=batch
+        )
         return output.last_hidden_state[0]
 
     @contextmanager
     def _patched(self, batch: _FlatBatch) -> Iterator[None]:
-        """Let attention read the sequences' KV caches and linear layers add adapters, for a `with` block."""
+        """Let attention read the sequences' KV caches and linear layers add adapters, for a `with`
+        block.
+        """
         attention = self.model.config._attn_implementation
         self.model.set_attn_implementation(ATTENTION_NAME)
         self._batch = batch
@@ -292,24 +357,33 @@ class StackedLoraRunner:
             self.model.set_attn_implementation(attention)
 
     def _gather_adapters(self, batch: _FlatBatch) -> dict[str, tuple[Any, Any]]:
-        """Gather each sequence's adapter per layer, `[sequences, rank, width]`; cached while the batch is the same."""
+        """Gather each sequence's adapter per layer, `[sequences, rank, width]`; cached while the
+        batch is the same.
+        """
         slots = [item.slot.index for item in batch.scheduled if item.slot.index]
         key = (self.stack.version, tuple(slots))
         if self._gathered[0] != key:
-            self._gathered = key, {name: (a[slots], b[slots]) for name, (a, b) in self.stack.pairs.items() if slots}
+            self._gathered = (
+                key,
+                {name: (a[slots], b[slots]) for name, (a, b) in self.stack.pairs.items() if slots},
+            )
         return self._gathered[1]
 
     def _with_adapters(self, name: str, linear: Any) -> Any:
         def forward(x: Any) -> Any:
-            y, batch = linear(x), self._batch
+            y = linear(x)
+            batch = self._batch
             if batch is None or name not in self.stack.pairs:
                 return y
-            flat, out = x.reshape(batch.length, -1), y.view(batch.length, -1)
+            flat = x.reshape(batch.length, -1)
+            out = y.view(batch.length, -1)
             if batch.is_decoding:
                 if name in batch.gathered:
                     a, b = batch.gathered[name]
                     first = batch.length - len(a)
-                    out[first:] += torch.bmm(torch.bmm(flat[first:, None], a.transpose(1, 2)), b)[:, 0]
+                    out[first:] += torch.bmm(torch.bmm(flat[first:, None], a.transpose(1, 2)), b)[
+                        :, 0
+                    ]
                 return y
             a, b = self.stack.pairs[name]
             for slot, begin, end in batch.groups:
@@ -321,9 +395,18 @@ class StackedLoraRunner:
 
 
 def ragged_attention(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *, batch: _FlatBatch, **settings: Any
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    *,
+    batch: _FlatBatch,
+    **settings: Any,
 ) -> tuple[Any, None]:
-    """Store keys and values, then attend per sequence: `[1, heads, tokens, width]` → `[1, tokens, heads, width]`."""
+    """Store keys and values, then attend per sequence: `[1, heads, tokens, width]` → `[1, tokens,
+    heads, width]`.
+    """
     parts = []
     for start, item in zip(batch.starts, batch.scheduled, strict=True):
         tokens = slice(start, start + len(item.tokens))
@@ -336,17 +419,29 @@ def ragged_attention(
 
 
 def _attend(query: Any, memory: Any, cached: int, settings: Mapping[str, Any]) -> Any:
-    """Attend from the tokens after `cached` others to all of them, in `memory` `[2, 1, heads, capacity, width]`."""
-    length, window = query.shape[2], settings.get("sliding_window")
+    """Attend from the tokens after `cached` others to all of them, in `memory` `[2, 1, heads,
+    capacity, width]`.
+    """
+    length = query.shape[2]
+    window = settings.get("sliding_window")
     first = max(0, cached + 1 - window) if window else 0
     keys, values = memory[:, :, :, first : cached + length]
     mask = None
     if length > 1:
         queried = torch.arange(cached, cached + length, device=query.device)[:, None]
         attended = torch.arange(first, cached + length, device=query.device)[None]
-        mask = attended <= queried if not window else (attended <= queried) & (attended > queried - window)
+        mask = (
+            attended <= queried
+            if not window
+            else (attended <= queried) & (attended > queried - window)
+        )
     return F.scaled_dot_product_attention(
-        query, keys, values, attn_mask=mask, scale=settings.get("scaling"), enable_gqa=query.shape[1] != keys.shape[1]
+        query,
+        keys,
+        values,
+        attn_mask=mask,
+        scale=settings.get("scaling"),
+        enable_gqa=query.shape[1] != keys.shape[1],
     )
 
 

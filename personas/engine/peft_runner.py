@@ -1,4 +1,6 @@
-"""Fallback runner through peft, one sequence at a time, and the switcher of peft adapters over one base model."""
+"""Fallback runner through peft, one sequence at a time, and the switcher of peft adapters over one
+base model.
+"""
 
 import inspect
 import logging
@@ -23,7 +25,9 @@ from personas.models.probe import differs, plain_logits, probe_tokens
 from personas.schemas.chat import AdapterRef
 
 CACHE_PARAMETERS = ("past_key_values", "cache_params")
-"""Names of the cache among the parameters of a model: attention's and hybrids', and those of pure Mamba."""
+"""Names of the cache among the parameters of a model: attention's and hybrids', and those of pure
+Mamba.
+"""
 LOGITS_PARAMETER = "logits_to_keep"
 PROBE_TOKENS, PROBE_STEPS = 18, 3
 """Tokens of each of a probe's two texts, and how many of them are decoded one by one."""
@@ -31,13 +35,19 @@ log = logging.getLogger(__name__)
 
 
 class PeftSwitcher:
-    """A base model and the peft adapters over it in its precision; at most one is active. Use from one thread."""
+    """A base model and the peft adapters over it in its precision; at most one is active. Use from
+    one thread.
+    """
 
     def __init__(self, base: Any, base_hash: str, keep: int = 8) -> None:
         """Keep at most `keep` adapters loaded; the least recently used is deleted beyond that."""
-        self._base, self._base_hash, self._keep = base, base_hash, keep
+        self._base = base
+        self._base_hash = base_hash
+        self._keep = keep
         self.layers = linear_shapes(base)
-        self.peft_model: Any = None  # the base model with the loaded adapters; None while there are none
+        self.peft_model: Any = (
+            None  # the base model with the loaded adapters; None while there are none
+        )
         self._loaded: dict[str, None] = {}  # by name, least recently used first
 
     @property
@@ -46,7 +56,9 @@ class PeftSwitcher:
         return self.peft_model or self._base
 
     def use(self, adapter: AdapterRef | None) -> AbstractContextManager[Any]:
-        """Activate an adapter, or none, for a `with` block; one that is not loaded yet is verified and loaded."""
+        """Activate an adapter, or none, for a `with` block; one that is not loaded yet is verified
+        and loaded.
+        """
         if adapter is None:
             return self.peft_model.disable_adapter() if self.peft_model else nullcontext()
         self.load(adapter)
@@ -54,7 +66,9 @@ class PeftSwitcher:
         return nullcontext()
 
     def load(self, adapter: AdapterRef) -> None:
-        """Verify and load an adapter folder. Raises `AdapterError`; the loaded adapters are unchanged then."""
+        """Verify and load an adapter folder. Raises `AdapterError`; the loaded adapters are
+        unchanged then.
+        """
         if adapter.name in self._loaded:
             self._loaded[adapter.name] = self._loaded.pop(adapter.name)
             return
@@ -73,19 +87,27 @@ class PeftSwitcher:
             self._delete(adapter.name)
 
     def attach(self, adapter: AdapterRef) -> None:
-        """Load and activate an adapter folder for good: unverified, and never deleted. Raises `AdapterError`."""
+        """Load and activate an adapter folder for good: unverified, and never deleted. Raises
+        `AdapterError`.
+        """
         what = f"{adapter.persona_id} {adapter.version}"
         check_lora_and_values(adapter.folder, self.layers, what)
         options = {"adapter_name": adapter.name, "autocast_adapter_dtype": False}
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # raised by peft's own call
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing`", FutureWarning
+        )  # raised by peft's own call
         try:
             if self.peft_model is None:
-                self.peft_model = PeftModel.from_pretrained(self._base, adapter.folder, **options).eval()
+                self.peft_model = PeftModel.from_pretrained(
+                    self._base, adapter.folder, **options
+                ).eval()
             else:
                 self.peft_model.load_adapter(adapter.folder, **options)
         except Exception as error:
             self._remove_remains(adapter.name)
-            raise AdapterError(f"peft cannot load {what}: {error}", "Train it again, or choose another.") from error
+            raise AdapterError(
+                f"peft cannot load {what}: {error}", "Train it again, or choose another."
+            ) from error
         for name, weight in self.peft_model.named_parameters():
             if f".{adapter.name}." in name and weight.is_floating_point():
                 weight.data = weight.data.to(self._base.dtype)
@@ -105,22 +127,34 @@ class PeftSwitcher:
     def _delete(self, name: str) -> None:
         del self._loaded[name]
         if self._loaded:
-            self.peft_model.set_adapter(next(reversed(self._loaded)))  # otherwise peft activates any other
+            self.peft_model.set_adapter(
+                next(reversed(self._loaded))
+            )  # otherwise peft activates any other
             self.peft_model.delete_adapter(name)
         else:
-            self._base, self.peft_model = self.peft_model.unload(), None
+            self._base = self.peft_model.unload()
+            self.peft_model = None
 
 
 class CacheUse(Enum):
-    """How a model's cache is used: a prompt computed in parts, a prompt in one pass, or no cache at all."""
+    """How a model's cache is used: a prompt computed in parts, a prompt in one pass, or no cache at
+    all.
+    """
 
     PARTS = "its cache takes a prompt in parts"
-    WHOLE_PROMPTS = "a prompt is computed in one pass, because the model keeps a state besides keys and values"
-    NONE = "each token is computed with the whole text before it, because the model's cache gives other results"
+    WHOLE_PROMPTS = (
+        "a prompt is computed in one pass, because the model keeps a state besides keys and values"
+    )
+    NONE = (
+        "each token is computed with the whole text before it, because the model's cache gives "
+        "other results"
+    )
 
 
 class PeftKVCache:
-    """The cache of one sequence as transformers keeps it. `tokens` are all scheduled so far, `cached` those in it."""
+    """The cache of one sequence as transformers keeps it. `tokens` are all scheduled so far,
+    `cached` those in it.
+    """
 
     def __init__(self) -> None:
         self.memory: Any = None
@@ -129,7 +163,8 @@ class PeftKVCache:
 
 
 class PeftRunner:
-    """Computes one sequence at a time with the adapter that `PeftSwitcher` activates; it stores no prefixes.
+    """Computes one sequence at a time with the adapter that `PeftSwitcher` activates; it stores no
+    prefixes.
 
     How the model's cache is used is probed once, without an adapter, before the first token.
     """
@@ -148,12 +183,16 @@ class PeftRunner:
 
     @cached_property
     def cache_use(self) -> CacheUse:
-        """The fastest use of the cache that gives the results of a full pass. Raises `BaseModelError` if none does."""
+        """The fastest use of the cache that gives the results of a full pass. Raises
+        `BaseModelError` if none does.
+        """
         with self._switcher.use(None), torch.inference_mode():
             return self._probe_cache()
 
     def probe(self) -> None:
-        """Probe the cache now, and log how it is used. Raises `BaseModelError` if the model gives no numbers."""
+        """Probe the cache now, and log how it is used. Raises `BaseModelError` if the model gives
+        no numbers.
+        """
         log.warning("%s models: %s", self._switcher.model.config.model_type, self.cache_use.value)
 
     def new_kv_cache(self, capacity: int) -> PeftKVCache:
@@ -161,13 +200,16 @@ class PeftRunner:
         return PeftKVCache()
 
     def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
-        """Return float32 logits `[all of them, vocabulary]`, None if no item needs any. Raises `AdapterError`."""
+        """Return float32 logits `[all of them, vocabulary]`, None if no item needs any. Raises
+        `AdapterError`.
+        """
         logits = [self._last_logits(item) for item in scheduled]
         needed = [part for part, item in zip(logits, scheduled, strict=True) if item.logits]
         return torch.cat(needed) if needed else None
 
     def _last_logits(self, item: ScheduledTokens) -> Any:
-        logits, use = None, self.cache_use
+        logits = None
+        use = self.cache_use
         if item.logits or use == CacheUse.PARTS:
             with self._switcher.use(item.slot.ref), torch.inference_mode():
                 logits = self._compute(item, use)
@@ -175,12 +217,19 @@ class PeftRunner:
         return logits
 
     def _compute(self, item: ScheduledTokens, use: CacheUse) -> Any:
-        """Compute the tokens that the cache lacks, and return the logits of the item's last ones."""
-        kv, text = item.kv, [*item.kv.tokens, *item.tokens]
-        # A cache that is ahead of its tokens stems from a batch that failed. States cannot be rolled back.
-        can_go_on = kv.cached == len(kv.tokens) if use == CacheUse.PARTS else 0 < kv.cached == len(text) - 1
+        """Compute the tokens that the cache lacks, and return the logits of the item's last
+        ones.
+        """
+        kv = item.kv
+        text = [*item.kv.tokens, *item.tokens]
+        # A cache that is ahead of its tokens stems from a batch that failed. States cannot be
+        # rolled back.
+        can_go_on = (
+            kv.cached == len(kv.tokens) if use == CacheUse.PARTS else 0 < kv.cached == len(text) - 1
+        )
         if not can_go_on or kv.memory is None:
-            kv.memory, kv.cached = self._new_memory(use), 0
+            kv.memory = self._new_memory(use)
+            kv.cached = 0
         options: dict[str, Any] = {"use_cache": use != CacheUse.NONE}
         if use != CacheUse.NONE:
             options[str(self._cache_name)] = kv.memory
@@ -199,7 +248,11 @@ class PeftRunner:
         model = self._switcher.model
         texts = [probe_tokens(model, PROBE_TOKENS, first) for first in (0, PROBE_TOKENS)]
         expected = torch.cat([plain_logits(model, text)[-PROBE_STEPS:] for text in texts])
-        uses = [CacheUse.WHOLE_PROMPTS] if _keeps_state(model) else [CacheUse.PARTS, CacheUse.WHOLE_PROMPTS]
+        uses = (
+            [CacheUse.WHOLE_PROMPTS]
+            if _keeps_state(model)
+            else [CacheUse.PARTS, CacheUse.WHOLE_PROMPTS]
+        )
         for use in uses if self._cache_name else ():
             try:
                 if not differs(model, self._decode(texts, use), expected):
@@ -211,10 +264,17 @@ class PeftRunner:
         return CacheUse.NONE
 
     def _decode(self, texts: Sequence[Sequence[int]], use: CacheUse) -> Any:
-        """Return the logits of each text's last tokens, which are decoded by turns after a prompt in two parts."""
+        """Return the logits of each text's last tokens, which are decoded by turns after a prompt
+        in two parts.
+        """
         caches = [PeftKVCache() for _ in texts]
-        half, prompt = PROBE_TOKENS // 3, PROBE_TOKENS - PROBE_STEPS
-        parts = [(0, half), (half, prompt + 1), *((at, at + 1) for at in range(prompt + 1, PROBE_TOKENS))]
+        half = PROBE_TOKENS // 3
+        prompt = PROBE_TOKENS - PROBE_STEPS
+        parts = [
+            (0, half),
+            (half, prompt + 1),
+            *((at, at + 1) for at in range(prompt + 1, PROBE_TOKENS)),
+        ]
         if use != CacheUse.PARTS:
             parts[:2] = [(0, prompt + 1)]
         found: list[list[Any]] = [[] for _ in texts]
@@ -226,5 +286,7 @@ class PeftRunner:
 
 
 def _keeps_state(model: Any) -> bool:
-    """Report whether a model's layers keep a state, which a prompt in parts may continue wrongly."""
+    """Report whether a model's layers keep a state, which a prompt in parts may continue
+    wrongly.
+    """
     return bool(getattr(model, "_is_stateful", False))

@@ -9,13 +9,19 @@ import torch
 
 from personas.schemas.chat import SamplingParams
 
-MIN_TEMPERATURE = 1e-5  # sampling is greedy below this temperature: dividing by less exceeds the range of float32
-DEFAULT_CANDIDATES = 256  # number of likeliest tokens considered first; top-p rarely reaches beyond them
+MIN_TEMPERATURE = (
+    1e-5  # sampling is greedy below this temperature: dividing by less exceeds the range of float32
+)
+DEFAULT_CANDIDATES = (
+    256  # number of likeliest tokens considered first; top-p rarely reaches beyond them
+)
 
 
 @dataclass
 class SamplerState:
-    """State of one sequence's sampling. `seen` holds the tokens of the prompt and those sampled so far."""
+    """State of one sequence's sampling. `seen` holds the tokens of the prompt and those sampled so
+    far.
+    """
 
     sampling: SamplingParams
     seed: int
@@ -25,7 +31,9 @@ class SamplerState:
 
 @dataclass(frozen=True)
 class SampledToken:
-    """A token and, if requested, the model's own natural log-probabilities of it and of the likeliest tokens."""
+    """A token and, if requested, the model's own natural log-probabilities of it and of the
+    likeliest tokens.
+    """
 
     token: int
     logprob: float | None
@@ -37,7 +45,9 @@ class NotFiniteError(ArithmeticError):
 
 
 def sample_tokens(logits: Any, states: list[SamplerState]) -> list[SampledToken | Exception]:
-    """Sample one token for each row of `logits` `[sequences, vocabulary]`; an error takes the place of its token."""
+    """Sample one token for each row of `logits` `[sequences, vocabulary]`; an error takes the place
+    of its token.
+    """
     if not states:
         return []
     likeliest = logits.argmax(-1)  # the index of a NaN, if there is one
@@ -47,7 +57,9 @@ def sample_tokens(logits: Any, states: list[SamplerState]) -> list[SampledToken 
 
 
 def sample_token(logits: Any, likeliest: int, state: SamplerState) -> SampledToken:
-    """Sample from `logits` `[vocabulary]` with argmax `likeliest`. Raises `ArithmeticError` if they are not finite."""
+    """Sample from `logits` `[vocabulary]` with argmax `likeliest`. Raises `ArithmeticError` if they
+    are not finite.
+    """
     sampling = state.sampling
     is_greedy = sampling.temperature < MIN_TEMPERATURE and sampling.repetition_penalty == 1
     token = likeliest if is_greedy else _sample(logits, state)
@@ -63,7 +75,9 @@ def seeded_uniform(seed: int, position: int) -> float:
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
-def _sample_or_error(logits: Any, likeliest: int, highest: float, state: SamplerState) -> SampledToken | Exception:
+def _sample_or_error(
+    logits: Any, likeliest: int, highest: float, state: SamplerState
+) -> SampledToken | Exception:
     if not math.isfinite(highest):
         return NotFiniteError("No token can be sampled: the logits are not finite.")
     try:
@@ -77,7 +91,9 @@ def _with_logprobs(logits: Any, token: int, sampling: SamplingParams) -> Sampled
         return SampledToken(token, None)
     logprobs = logits.float().log_softmax(-1)
     highest, tokens = logprobs.topk(sampling.alternatives or 0)
-    return SampledToken(token, float(logprobs[token]), tuple(zip(tokens.tolist(), highest.tolist(), strict=True)))
+    return SampledToken(
+        token, float(logprobs[token]), tuple(zip(tokens.tolist(), highest.tolist(), strict=True))
+    )
 
 
 def _sample(logits: Any, state: SamplerState) -> int:
@@ -86,7 +102,9 @@ def _sample(logits: Any, state: SamplerState) -> int:
         logits = _apply_repetition_penalty(logits, state)
     if sampling.temperature < MIN_TEMPERATURE:
         return int(logits.argmax())
-    return _sample_from_logits(logits / sampling.temperature, sampling, seeded_uniform(state.seed, state.position))
+    return _sample_from_logits(
+        logits / sampling.temperature, sampling, seeded_uniform(state.seed, state.position)
+    )
 
 
 def _apply_repetition_penalty(logits: Any, state: SamplerState) -> Any:
@@ -109,6 +127,8 @@ def _sample_from_logits(logits: Any, sampling: SamplingParams, uniform: float) -
     is_candidate = in_top_p & (probabilities >= sampling.min_p * probabilities[0])
     cumulative = probabilities[is_candidate].cumsum(-1)
     if not len(cumulative) or not cumulative[-1].isfinite():
-        raise ArithmeticError("No token can be sampled: the logits or the sampling settings are out of range.")
+        raise ArithmeticError(
+            "No token can be sampled: the logits or the sampling settings are out of range."
+        )
     index = int(torch.searchsorted(cumulative, uniform * float(cumulative[-1]), right=True))
     return int(tokens[is_candidate][min(index, len(cumulative) - 1)])

@@ -1,4 +1,6 @@
-"""Fair scheduling: chooses the sequences that run and the tokens that each step computes. Imports no model library."""
+"""Fair scheduling: chooses the sequences that run and the tokens that each step computes. Imports
+no model library.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,11 @@ if TYPE_CHECKING:  # these import torch
 
 log = logging.getLogger(__name__)
 NEW_TOKEN_COST_IN_PROMPT_TOKENS = 2
-"""Weight of a generated token in a guild's service; prompt tokens are cheaper because they are computed together."""
-MAX_OVERTAKEN = 8  # sequences that may overtake one that waits for a LoRA slot; after that, none starts before it
+"""Weight of a generated token in a guild's service; prompt tokens are cheaper because they are
+computed together.
+"""
+# Sequences that may overtake one that waits for a LoRA slot; after that, none starts before it.
+MAX_OVERTAKEN = 8
 Phase = Literal["prefill", "decode"]
 
 
@@ -37,7 +42,9 @@ class ScheduledBatch:
     @property
     def sampled(self) -> list[Sequence]:
         """The sequences that get a new token: all but those with prompt tokens left."""
-        return [seq for seq, tokens in zip(self.sequences, self.tokens, strict=True) if tokens.logits]
+        return [
+            seq for seq, tokens in zip(self.sequences, self.tokens, strict=True) if tokens.logits
+        ]
 
     def split(self) -> list[ScheduledBatch]:
         """Return a batch of its own for each sequence."""
@@ -48,7 +55,8 @@ class ScheduledBatch:
 class TokenCounters:
     """The tokens that each key was served, a guild or a member (virtual token counter, OSDI 2024).
 
-    A key without requests that returns counts as served as much as the least served one with requests, or more.
+    A key without requests that returns counts as served as much as the least served one with
+    requests, or more.
     """
 
     def __init__(self) -> None:
@@ -76,7 +84,9 @@ class TokenCounters:
 
 @dataclass
 class GuildQueue(Generic[QueuedT]):
-    """The waiting sequences of one guild by member, and its members' tokens and running sequences."""
+    """The waiting sequences of one guild by member, and its members' tokens and running
+    sequences.
+    """
 
     waiting: dict[int, list[QueuedT]] = field(default_factory=dict)
     counters: TokenCounters = field(default_factory=TokenCounters)
@@ -84,10 +94,11 @@ class GuildQueue(Generic[QueuedT]):
 
 
 class FairQueue(Generic[QueuedT]):
-    """The waiting sequences, ordered by how little their guilds were served, and in each guild their members.
+    """The waiting sequences, ordered by how little their guilds were served, and in each guild
+    their members.
 
-    `is_due(seq, running)` tells whether a sequence has waited so long that it precedes the guild's other members, of
-    which `running` sequences of its own member run.
+    `is_due(seq, running)` tells whether a sequence has waited so long that it precedes the guild's
+    other members, of which `running` sequences of its own member run.
     """
 
     def __init__(self, is_due: Callable[[QueuedT, int], bool] = lambda seq, running: False) -> None:
@@ -100,7 +111,9 @@ class FairQueue(Generic[QueuedT]):
         return self._length
 
     def __iter__(self) -> Iterator[QueuedT]:
-        """Yield the next sequence first: the guild served least, in it the member served least, then by arrival."""
+        """Yield the next sequence first: the guild served least, in it the member served least,
+        then by arrival.
+        """
         for guild_id in self._by_service():
             for member_id in self._members(self._guilds[guild_id]):
                 yield from self._guilds[guild_id].waiting[member_id]
@@ -125,7 +138,9 @@ class FairQueue(Generic[QueuedT]):
 
     def service(self, seq: QueuedT) -> tuple[float, float]:
         """Return the tokens that a sequence's guild and member were served."""
-        return self._counters.served[seq.guild_id], self._guilds[seq.guild_id].counters.served[seq.member_id]
+        return self._counters.served[seq.guild_id], self._guilds[seq.guild_id].counters.served[
+            seq.member_id
+        ]
 
     def running_of_member(self, seq: QueuedT) -> int:
         """Count the running sequences of a waiting one's member."""
@@ -161,9 +176,14 @@ class FairQueue(Generic[QueuedT]):
         self._leave(seq)
 
     def _by_service(self) -> list[int]:
-        waiting = {guild_id: guild.waiting for guild_id, guild in self._guilds.items() if guild.waiting}
+        waiting = {
+            guild_id: guild.waiting for guild_id, guild in self._guilds.items() if guild.waiting
+        }
         served = self._counters.served
-        return sorted(waiting, key=lambda it: (served[it], min(of[0].queued_at for of in waiting[it].values())))
+        return sorted(
+            waiting,
+            key=lambda it: (served[it], min(of[0].queued_at for of in waiting[it].values())),
+        )
 
     def _members(self, guild: GuildQueue[QueuedT]) -> list[int]:
         """Order the guild's members with waiting sequences, the next one first."""
@@ -195,19 +215,25 @@ class FairQueue(Generic[QueuedT]):
 
 
 class FairScheduler(ABC, Generic[QueuedT]):
-    """Owns the waiting and running sequences: starts them in fair order and ends them. Used by one thread.
+    """Owns the waiting and running sequences: starts them in fair order and ends them. Used by one
+    thread.
 
     Subclasses know what a sequence needs to run.
     """
 
-    def __init__(self, limits: SchedulerLimits, clock: Callable[[], float] = time.monotonic) -> None:
-        self.limits, self.clock = limits, clock
+    def __init__(
+        self, limits: SchedulerLimits, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.limits = limits
+        self.clock = clock
         self.queue: FairQueue[QueuedT] = FairQueue(self._is_due)
         self.running: list[QueuedT] = []
 
     @property
     def max_overtaken(self) -> int:
-        """Number of sequences that may overtake one that waits for a LoRA slot; after that, none starts before it."""
+        """Number of sequences that may overtake one that waits for a LoRA slot; after that, none
+        starts before it.
+        """
         return MAX_OVERTAKEN
 
     @abstractmethod
@@ -227,7 +253,9 @@ class FairScheduler(ABC, Generic[QueuedT]):
         self.queue.add(seq)
 
     def requeue(self, seq: QueuedT, queued_at: float) -> None:
-        """Return a running sequence to the queue, before its guild's others: it lost what it ran on."""
+        """Return a running sequence to the queue, before its guild's others: it lost what it ran
+        on.
+        """
         self._leave(seq)
         seq.queued_at = queued_at
         self.queue.add(seq, first=True)
@@ -241,10 +269,13 @@ class FairScheduler(ABC, Generic[QueuedT]):
             self._start(seq, overtaken)
 
     def _select_next(self) -> tuple[QueuedT | None, list[QueuedT]]:
-        """Find the next sequence to start, or to fail with its adapter, and those before it that wait for a slot."""
+        """Find the next sequence to start, or to fail with its adapter, and those before it that
+        wait for a slot.
+        """
         overtaken: list[QueuedT] = []
         share = max(1, self.limits.rows // max(1, self.queue.guilds))
-        crowded, due = self._crowded_guilds(), self._due()
+        crowded = self._crowded_guilds()
+        due = self._due()
         for seq in [*due, *(seq for seq in self.queue if seq not in due)] if due else self.queue:
             if seq.guild_id in crowded or (seq not in due and not self._has_row(seq, share)):
                 continue
@@ -258,35 +289,45 @@ class FairScheduler(ABC, Generic[QueuedT]):
         return None, []
 
     def _crowded_guilds(self) -> Collection[int]:
-        """List the guilds whose next sequences stay in the queue, where they can still be overtaken by others."""
+        """List the guilds whose next sequences stay in the queue, where they can still be overtaken
+        by others.
+        """
         return ()
 
     def _due(self) -> list[QueuedT]:
-        """List the guilds' first sequences that precede all others, the next one first, and may use overflow rows."""
-        due = [seq for seq in self.queue.heads if self._is_due(seq, self.queue.running(seq.guild_id))]
+        """List the guilds' first sequences that precede all others, the next one first, and may use
+        overflow rows.
+        """
+        due = [
+            seq for seq in self.queue.heads if self._is_due(seq, self.queue.running(seq.guild_id))
+        ]
         return sorted(due, key=lambda seq: seq.queued_at)
 
     def _is_due(self, seq: QueuedT, running: int) -> bool:
-        """Return whether a sequence has waited too long; `running` are those of its guild, or of its member.
+        """Return whether a sequence has waited too long; `running` are those of its guild, or of
+        its member.
 
-        Fairness alone would let one who was served wait for all who come for the first time. So a sequence is due once
-        it has waited half as long as it may if none of them is running, and after three quarters if one is.
+        Fairness alone would let one who was served wait for all who come for the first time. So a
+        sequence is due once it has waited half as long as it may if none of them is running, and
+        after three quarters if one is.
         """
         return running <= 4 * (self.clock() - seq.queued_at) / self.limits.wait_s - 2
 
     def _has_row(self, seq: QueuedT, share: int) -> bool:
         """Return whether a sequence may start; `share` is each guild's share of the rows.
 
-        Once all rows are taken, a guild below its share may use overflow rows; its n-th sequence needs n free ones, so
-        the last is left to guilds that have none. Beyond its share, a guild may use half of them, at most a quarter of
-        the rows, for members with fewer sequences than its members run on average; as many are left to guilds below
-        theirs. Sequences that start together end together: without overflow rows a new guild or member might wait for
-        a whole reply.
+        Once all rows are taken, a guild below its share may use overflow rows; its n-th sequence
+        needs n free ones, so the last is left to guilds that have none. Beyond its share, a guild
+        may use half of them, at most a quarter of the rows, for members with fewer sequences than
+        its members run on average; as many are left to guilds below theirs. Sequences that start
+        together end together: without overflow rows a new guild or member might wait for a whole
+        reply.
         """
         if len(self.running) < self.limits.rows:
             return True
         free = self.limits.max_rows - len(self.running)
-        of_guild, of_member = self.queue.running(seq.guild_id), self.queue.running_of_member(seq)
+        of_guild = self.queue.running(seq.guild_id)
+        of_member = self.queue.running_of_member(seq)
         if of_guild < share:
             return of_guild < free
         for_members = min(self.limits.overflow_rows // 2, max(1, self.limits.rows // 4))
@@ -299,7 +340,9 @@ class FairScheduler(ABC, Generic[QueuedT]):
                 self._discard(seq)
                 return
             self._acquire(seq)
-        except Exception as error:  # of its adapter, or memory for its keys and values: it fails alone
+        except (
+            Exception
+        ) as error:  # of its adapter, or memory for its keys and values: it fails alone
             self.fail_waiting(seq, error)
             return
         for other in overtaken:
@@ -308,7 +351,9 @@ class FairScheduler(ABC, Generic[QueuedT]):
         self.running.append(seq)
 
     def expire(self) -> None:
-        """End sequences that were cancelled or ran too long, and fail those that waited too long."""
+        """End sequences that were cancelled or ran too long, and fail those that waited too
+        long.
+        """
         now = self.clock()
         for seq in list(self.running):
             if seq.is_finished or now - seq.started_at > self.limits.reply_s:
@@ -362,7 +407,9 @@ class Scheduler(FairScheduler["Sequence"]):
     ) -> None:
         """`fallback` computes sequences whose adapters fit into no slot, one at a time."""
         super().__init__(limits, clock)
-        self._lora, self._runner, self._fallback = lora, runner, fallback
+        self._lora = lora
+        self._runner = runner
+        self._fallback = fallback
 
     def transfer_queue(self, other: Scheduler) -> None:
         for seq in list(self.queue):
@@ -370,16 +417,20 @@ class Scheduler(FairScheduler["Sequence"]):
             other.queue.add(seq)
 
     def schedule(self, phase: Phase) -> list[ScheduledBatch]:
-        """Choose the tokens to compute: chunks of unfinished prompts, or the last token of every decoding sequence.
+        """Choose the tokens to compute: chunks of unfinished prompts, or the last token of every
+        decoding sequence.
 
-        Sequences with a stacked adapter or none share one batch; each of the others is a batch of its own.
+        Sequences with a stacked adapter or none share one batch; each of the others is a batch of
+        its own.
         """
         chosen = self._prompt_chunks() if phase == "prefill" else self._last_tokens()
         together = [(seq, tokens) for seq, tokens in chosen if seq.runner is self._runner]
         alone = [[(seq, tokens)] for seq, tokens in chosen if seq.runner is not self._runner]
         groups = [group for group in (together, *alone) if group]
         return [
-            ScheduledBatch(group[0][0].runner, [seq for seq, _ in group], [tokens for _, tokens in group])
+            ScheduledBatch(
+                group[0][0].runner, [seq for seq, _ in group], [tokens for _, tokens in group]
+            )
             for group in groups
         ]
 
@@ -394,7 +445,8 @@ class Scheduler(FairScheduler["Sequence"]):
     def _crowded_guilds(self) -> Collection[int]:
         """List the guilds with unfinished prompts once these take a whole step.
 
-        What starts too early holds a row and makes no tokens while prompts of members who were served less come first.
+        What starts too early holds a row and makes no tokens while prompts of members who were
+        served less come first.
         """
         prompts = self._unfinished_prompts
         is_full = sum(seq.prompt_tokens_left for seq in prompts) >= self._prefill_budget
@@ -405,7 +457,8 @@ class Scheduler(FairScheduler["Sequence"]):
         return [seq for seq in self._computing() if seq.is_prefilling]
 
     def _prompts_by_service(self) -> list[Sequence]:
-        """Order unfinished prompts like the queue: of the guild served least first, in it of the member served least.
+        """Order unfinished prompts like the queue: of the guild served least first, in it of the
+        member served least.
 
         Tokens that are still to be computed are no service yet, though the queue has counted them.
         """
@@ -421,8 +474,11 @@ class Scheduler(FairScheduler["Sequence"]):
         return sorted(self._unfinished_prompts, key=order)
 
     def _prompt_chunks(self) -> list[tuple[Sequence, ScheduledTokens]]:
-        """Choose chunks of unfinished prompts: the first of them whole, however busy, up to a lone prompt's size."""
-        prompts, chosen = self._prompts_by_service(), []
+        """Choose chunks of unfinished prompts: the first of them whole, however busy, up to a lone
+        prompt's size.
+        """
+        prompts = self._prompts_by_service()
+        chosen = []
         first = prompts[0].prompt_tokens_left if prompts else 0
         budget = max(self._prefill_budget, min(first, self.limits.solo_prefill_tokens))
         for seq in prompts:
@@ -464,7 +520,9 @@ class Scheduler(FairScheduler["Sequence"]):
         self._lora.release(seq.slot)
 
     def postprocess(self, sampled: list[tuple[Sequence, SampledToken | Exception]]) -> None:
-        """Append the sampled tokens, stream their text, and end the sequences that are finished or failed."""
+        """Append the sampled tokens, stream their text, and end the sequences that are finished or
+        failed.
+        """
         for seq, token in sampled:
             try:
                 if isinstance(token, Exception):

@@ -1,4 +1,5 @@
-"""The reply side of a request: turns generated tokens into streamed text, stops it, and builds the reply.
+"""The reply side of a request: turns generated tokens into streamed text, stops it, and builds the
+reply.
 
 The local engine and those over servers share it. Imports no model library.
 """
@@ -14,10 +15,12 @@ from personas.errors import NoMemoryError, is_out_of_memory
 from personas.prompt.renderer import RenderedPrompt, Renderer
 from personas.schemas.chat import AdapterRef, ChatReply, ChatRequest, ReplyToken
 
-REPETITION_TOKENS = 8  # a reply repeats itself once its last 8 tokens occur earlier in it; names that recur are shorter
+# A reply repeats itself once its last 8 tokens occur earlier in it; names that recur are shorter.
+REPETITION_TOKENS = 8
 SENTENCE_ENDS = (".", "!", "?", "…", "*", '"', "”", "。", "！", "？", "\n")
 NO_MEMORY_ADVICE = (
-    "Ask again when less is going on, or a shorter question; the operator can free memory on this machine."
+    "Ask again when less is going on, or a shorter question; the operator can free memory on this "
+    "machine."
 )
 REPLACEMENT_CHARACTER = "\ufffd"
 
@@ -40,12 +43,14 @@ class ReplySink(Protocol):
 
 
 class StreamingDetokenizer:
-    """Turns generated tokens into text and pushes the text that can no longer change, without thoughts.
+    """Turns generated tokens into text and pushes the text that can no longer change, without
+    thoughts.
 
-    `text` is the text pushed so far, `tokens` the number of generated tokens including the end of turn, `ids` are those
-    that are text. `stopped` is set by an end of turn, a stop string or, with `stop_loops`, by repetition, which also
-    sets `repeated`. `prefill` is the beginning of the reply, which is not pushed again. While it `is_held`, no text is
-    pushed until `release`. `speaker` and a colon are left out at the very beginning. `starts_in_thought`: the server's
+    `text` is the text pushed so far, `tokens` the number of generated tokens including the end of
+    turn, `ids` are those that are text. `stopped` is set by an end of turn, a stop string or, with
+    `stop_loops`, by repetition, which also sets `repeated`. `prefill` is the beginning of the
+    reply, which is not pushed again. While it `is_held`, no text is pushed until `release`.
+    `speaker` and a colon are left out at the very beginning. `starts_in_thought`: the server's
     template opened one. `spoken` says what thoughts there were.
     """
 
@@ -59,8 +64,11 @@ class StreamingDetokenizer:
         prefill: str = "",
         speaker: str = "",
     ) -> None:
-        self._renderer, self._stop, self._push = renderer, [s for s in stop if s], push
-        self._stop_loops, self._prefill = stop_loops, prefill
+        self._renderer = renderer
+        self._stop = [s for s in stop if s]
+        self._push = push
+        self._stop_loops = stop_loops
+        self._prefill = prefill
         self._speaker = speaker
         self._prefill_ids = list(renderer.prefill_ids(prefill)) if prefill else []
         self.ids: list[int] = []
@@ -96,7 +104,9 @@ class StreamingDetokenizer:
         return self._renderer.stop_ids
 
     def append(self, token: int) -> None:
-        """Decode the next token, then look for a stop string and repetition. Ignored once stopped."""
+        """Decode the next token, then look for a stop string and repetition. Ignored once
+        stopped.
+        """
         if self.stopped:
             return
         self.tokens += 1
@@ -107,7 +117,9 @@ class StreamingDetokenizer:
         self._advance()
 
     def append_text(self, piece: str) -> None:
-        """Add the next token as text, where a server returns no ids; `ids` are then our tokens for the whole text."""
+        """Add the next token as text, where a server returns no ids; `ids` are then our tokens for
+        the whole text.
+        """
         if self.stopped or not piece:
             return
         self.tokens += 1
@@ -118,7 +130,9 @@ class StreamingDetokenizer:
         self._advance()
 
     def end_given(self) -> None:
-        """Take a server's text for spoken that was to begin with a thought, and ended of itself without its end."""
+        """Take a server's text for spoken that was to begin with a thought, and ended of itself
+        without its end.
+        """
         if self.starts_in_thought and not self.spoken.lone_closings and self.spoken.is_open:
             self.starts_in_thought = False
 
@@ -128,7 +142,9 @@ class StreamingDetokenizer:
             self._given = self.spoken.text
 
     def _encode_given(self, *, is_whole: bool) -> None:
-        """Make `ids` those of the server's text without thoughts, so that a reply that goes on has none."""
+        """Make `ids` those of the server's text without thoughts, so that a reply that goes on has
+        none.
+        """
         assert self._given is not None  # callers have checked it
         self._remove_thoughts(self._given, is_whole=is_whole)
         text = self.spoken.text
@@ -151,7 +167,9 @@ class StreamingDetokenizer:
         elif not decoded.endswith(REPLACEMENT_CHARACTER):
             self._push_up_to(decoded[: len(decoded) - self._held_back(decoded)])
             if self._stop_loops and is_repeating(self.ids):
-                self.text = trim_repetition(self._decode(self.ids[:-REPETITION_TOKENS])) or self.text
+                self.text = (
+                    trim_repetition(self._decode(self.ids[:-REPETITION_TOKENS])) or self.text
+                )
                 self.stopped = self.repeated = True
         if self.spoken.has_ended and not self.stopped:
             self.stop()
@@ -162,7 +180,9 @@ class StreamingDetokenizer:
         self.stopped = True
 
     def flush(self) -> None:
-        """Push text held back for stop strings, without an incomplete character or white space. May be called twice."""
+        """Push text held back for stop strings, without an incomplete character or white space. May
+        be called twice.
+        """
         if self.stopped:
             return
         if self._given is not None:
@@ -181,7 +201,9 @@ class StreamingDetokenizer:
         return text if goes_on else self._without_speaker(text.lstrip(), is_whole=is_whole)
 
     def _without_speaker(self, text: str, *, is_whole: bool) -> str:
-        """Leave out the persona's own name with a colon, or what may become it, at the beginning of a reply."""
+        """Leave out the persona's own name with a colon, or what may become it, at the beginning of
+        a reply.
+        """
         label = f"{self._speaker}:".lower()
         if not self._speaker or self._prefill:
             return text
@@ -190,8 +212,12 @@ class StreamingDetokenizer:
         return "" if not is_whole and label.startswith(text.lower()) else text
 
     def _continuation(self, ids: list[int]) -> str:
-        """Decode tokens after the prefill, where the first may begin with a blank, or within a character."""
-        decode: Callable[[list[int]], str] = partial(self._renderer.tokenizer.decode, skip_special_tokens=True)
+        """Decode tokens after the prefill, where the first may begin with a blank, or within a
+        character.
+        """
+        decode: Callable[[list[int]], str] = partial(
+            self._renderer.tokenizer.decode, skip_special_tokens=True
+        )
         if not self._prefill_ids:
             return decode(ids)
         return decode([*self._prefill_ids, *ids])[len(decode(self._prefill_ids)) :]
@@ -199,7 +225,12 @@ class StreamingDetokenizer:
     def _held_back(self, decoded: str) -> int:
         """Count the characters at the end that may begin a stop string, or are white space."""
         blank = len(decoded) - len(decoded.rstrip())
-        lengths = [n for s in self._stop for n in range(1, min(len(s), len(decoded) + 1)) if decoded.endswith(s[:n])]
+        lengths = [
+            n
+            for s in self._stop
+            for n in range(1, min(len(s), len(decoded) + 1))
+            if decoded.endswith(s[:n])
+        ]
         return max([blank, *lengths])
 
     def _push_up_to(self, text: str) -> None:
@@ -210,15 +241,21 @@ class StreamingDetokenizer:
 
 
 def is_repeating(reply: list[int]) -> bool:
-    """Return whether the last `REPETITION_TOKENS` tokens occur earlier in the reply; the two may overlap."""
+    """Return whether the last `REPETITION_TOKENS` tokens occur earlier in the reply; the two may
+    overlap.
+    """
     run = reply[-REPETITION_TOKENS:]
     if len(run) < REPETITION_TOKENS:
         return False
-    return any(reply[at : at + REPETITION_TOKENS] == run for at in range(len(reply) - REPETITION_TOKENS))
+    return any(
+        reply[at : at + REPETITION_TOKENS] == run for at in range(len(reply) - REPETITION_TOKENS)
+    )
 
 
 def trim_repetition(text: str) -> str:
-    """Cut a text that broke off at its first repetition after its last whole sentence, if it has one."""
+    """Cut a text that broke off at its first repetition after its last whole sentence, if it has
+    one.
+    """
     end = max((text.rfind(mark) + len(mark) for mark in SENTENCE_ENDS if mark in text), default=0)
     return (text[:end] or text).strip()
 
@@ -237,10 +274,17 @@ class ReplySequence:
         prompt_text: str = "",
         shortened: bool = False,
     ) -> None:
-        """Create a waiting sequence. `on_end` is called once, however it ends; the last two go into the reply."""
-        self.request, self.prompt, self.seed = request, prompt, seed
-        self._sink, self._detokenizer, self._on_end = sink, detokenizer, on_end
-        self._prompt_text, self._shortened = prompt_text, shortened
+        """Create a waiting sequence. `on_end` is called once, however it ends; the last two go into
+        the reply.
+        """
+        self.request = request
+        self.prompt = prompt
+        self.seed = seed
+        self._sink = sink
+        self._detokenizer = detokenizer
+        self._on_end = on_end
+        self._prompt_text = prompt_text
+        self._shortened = shortened
         self.queued_at = self.started_at = 0.0
         self.overtaken = 0
         self.candidates = 1
@@ -257,7 +301,8 @@ class ReplySequence:
         sink: ReplySink,
         on_end: Callable[[], None] = lambda: None,
     ) -> Self:
-        """Create a sequence that streams its text into `sink`; a request without a seed gets a random one.
+        """Create a sequence that streams its text into `sink`; a request without a seed gets a
+        random one.
 
         Its request has only the lore that had room in the prompt.
         """
@@ -271,7 +316,9 @@ class ReplySequence:
         }
         detokenizer = StreamingDetokenizer(renderer, stop, sink.push, **options)
         request = replace(request, lore=prompt.lore)
-        return cls(request, prompt.ids, seed, sink, detokenizer, on_end, prompt.text, prompt.shortened)
+        return cls(
+            request, prompt.ids, seed, sink, detokenizer, on_end, prompt.text, prompt.shortened
+        )
 
     @property
     def guild_id(self) -> int:
@@ -300,8 +347,12 @@ class ReplySequence:
         self._has_begun = self._has_begun or self._sink.begin()
         return self._has_begun
 
-    def append_token(self, token: int, logprob: float | None, alternatives: Iterable[tuple[int, float]] = ()) -> None:
-        """Add a token to the reply, with its log-probability and the likeliest tokens if they were requested."""
+    def append_token(
+        self, token: int, logprob: float | None, alternatives: Iterable[tuple[int, float]] = ()
+    ) -> None:
+        """Add a token to the reply, with its log-probability and the likeliest tokens if they were
+        requested.
+        """
         self._detokenizer.append(token)
         if logprob is None:
             return
@@ -335,14 +386,17 @@ class ReplySequence:
             self._on_end()
 
     def discard(self) -> None:
-        """End a waiting request that was cancelled; its sink is finished already, unless it had started before."""
+        """End a waiting request that was cancelled; its sink is finished already, unless it had
+        started before.
+        """
         if self._has_begun:
             self.finish()
         else:
             self._on_end()
 
     def _reply(self) -> ChatReply:
-        text, sampling = self._detokenizer, self.request.sampling
+        text = self._detokenizer
+        sampling = self.request.sampling
         text.flush()
         finish: Literal["stop", "length", "cancelled"] = (
             "stop" if text.stopped else "cancelled" if self.is_cancelled else "length"
@@ -354,7 +408,9 @@ class ReplySequence:
             prompt_tokens=len(self.prompt),
             new_tokens=text.tokens,
             finish=finish,
-            logprobs=tuple(self._logprobs) if sampling.logprobs or sampling.alternatives is not None else (),
+            logprobs=tuple(self._logprobs)
+            if sampling.logprobs or sampling.alternatives is not None
+            else (),
             tokens=tuple(self._tokens),
             prompt=self._prompt_text,
             lore=self.request.lore,

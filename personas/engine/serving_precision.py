@@ -37,7 +37,9 @@ class PrecisionChoice:
 
 
 def choose_precision(setting: PrecisionSetting, base: str) -> PrecisionChoice:
-    """Choose the precision of a base model, by name. Raises `BaseModelError` for one that GPUs do not serve in."""
+    """Choose the precision of a base model, by name. Raises `BaseModelError` for one that GPUs do
+    not serve in.
+    """
     required = PRECISION_BY_SETTING[setting]
     has_gpu = load_torch().cuda.is_available()
     if has_gpu and required in ("float32", "int8"):
@@ -48,14 +50,22 @@ def choose_precision(setting: PrecisionSetting, base: str) -> PrecisionChoice:
     if required:
         return PrecisionChoice(required, "set by ENGINE_PRECISION")
     if has_gpu:
-        return PrecisionChoice(best_precision(), "GPUs serve in 16 bits, or in 4 if the model does not fit otherwise")
+        return PrecisionChoice(
+            best_precision(), "GPUs serve in 16 bits, or in 4 if the model does not fit otherwise"
+        )
     if obstacle := int8_obstacle(base):
-        return PrecisionChoice(best_precision(), f"the fastest on this CPU; int8 is not used because {obstacle}")
-    return PrecisionChoice("int8", "a step reads half as many bytes as in bfloat16, and held-out losses hardly change")
+        return PrecisionChoice(
+            best_precision(), f"the fastest on this CPU; int8 is not used because {obstacle}"
+        )
+    return PrecisionChoice(
+        "int8", "a step reads half as many bytes as in bfloat16, and held-out losses hardly change"
+    )
 
 
 def int8_obstacle(base: str) -> str:
-    """Return the reason not to serve a base model in int8 by default on a CPU, or an empty string. Loads no torch."""
+    """Return the reason not to serve a base model in int8 by default on a CPU, or an empty string.
+    Loads no torch.
+    """
     if base not in INT8_MEASURED_MODELS:
         return "the losses of this model were not measured in int8"
     try:

@@ -1,9 +1,11 @@
-"""Removes what a reasoning model thinks from its text: servers without a reasoning parser send it as content.
+"""Removes what a reasoning model thinks from its text: servers without a reasoning parser send it
+as content.
 
-The tags are those of DeepSeek-R1 and Qwen3 (`<think>`), of models that were tuned with other words, of Magistral
-(`[THINK]`), Seed-OSS, Kimi-VL, Command A Reasoning, Sky-T1 and OpenThinker (`<|begin_of_thought|>`), Gemma 4
-(`<|channel>thought`), and gpt-oss, whose last channel begins with the reply. A reply ends at a token that ends a turn,
-unless it is quoted as code: some servers send it as text, and go on.
+The tags are those of DeepSeek-R1 and Qwen3 (`<think>`), of models that were tuned with other words,
+of Magistral (`[THINK]`), Seed-OSS, Kimi-VL, Command A Reasoning, Sky-T1 and OpenThinker
+(`<|begin_of_thought|>`), Gemma 4 (`<|channel>thought`), and gpt-oss, whose last channel begins with
+the reply. A reply ends at a token that ends a turn, unless it is quoted as code: some servers send
+it as text, and go on.
 """
 
 import re
@@ -73,7 +75,9 @@ TAG_PREFIXES = (
     ),
     *(tag.lower() for tag in (*REPLY_MARKS, *END_TOKENS)),
 )
-"""All tags in lower case, without blanks: the end of a growing text may be the beginning of one of them."""
+"""All tags in lower case, without blanks: the end of a growing text may be the beginning of one of
+them.
+"""
 MAX_TAG_CHARS = max(map(len, TAG_PREFIXES)) + 2 * MAX_TAG_BLANKS
 TAG_STARTS = ("<", "[", "◁")
 
@@ -82,8 +86,9 @@ TAG_STARTS = ("<", "[", "◁")
 class SpokenText:
     """A text without thoughts. `has_thought`: there was one.
 
-    `is_open`: the last one does not end. `lone_closings` counts the tags that close a thought which no tag opened: what
-    stood before them was a thought, too. `has_ended`: a token ended the turn, and nothing after it is the reply's.
+    `is_open`: the last one does not end. `lone_closings` counts the tags that close a thought which
+    no tag opened: what stood before them was a thought, too. `has_ended`: a token ended the turn,
+    and nothing after it is the reply's.
     """
 
     text: str
@@ -93,11 +98,13 @@ class SpokenText:
     has_ended: bool = False
 
 
-def remove_thoughts(text: str, *, starts_in_thought: bool = False, is_whole: bool = True) -> SpokenText:
+def remove_thoughts(
+    text: str, *, starts_in_thought: bool = False, is_whole: bool = True
+) -> SpokenText:
     """Remove thoughts and their tags, the marks of a reply, and what follows the end of the turn.
 
-    `starts_in_thought`: the prompt ended with the opening tag. Of a text that goes on (`is_whole` False), an end that
-    may become a tag is left out, too.
+    `starts_in_thought`: the prompt ended with the opening tag. Of a text that goes on (`is_whole`
+    False), an end that may become a tag is left out, too.
     """
     if not (starts_in_thought or any(sign in text for sign in TAG_STARTS)):
         return SpokenText(text)
@@ -106,10 +113,18 @@ def remove_thoughts(text: str, *, starts_in_thought: bool = False, is_whole: boo
     is_open = has_thought = starts_in_thought
     for tag in TAG_PATTERN.finditer(text):
         if tag["end"]:
-            if is_open or (tag["end"] == "</s>" and "<s>" in text[: tag.start()]):  # struck through, in HTML
+            if is_open or (
+                tag["end"] == "</s>" and "<s>" in text[: tag.start()]
+            ):  # struck through, in HTML
                 continue
             spoken = _join(spoken, text[start : tag.start()], has_thought)
-            return SpokenText(spoken, has_thought, False, lone_closings, _is_end(text[tag.end() :], is_whole=is_whole))
+            return SpokenText(
+                spoken,
+                has_thought,
+                False,
+                lone_closings,
+                _is_end(text[tag.end() :], is_whole=is_whole),
+            )
         is_opening = tag["opening"] is not None
         if tag["mark"]:
             if not is_open:
@@ -120,7 +135,8 @@ def remove_thoughts(text: str, *, starts_in_thought: bool = False, is_whole: boo
                 spoken = ""
                 lone_closings += 1
         has_thought = has_thought or not tag["mark"]
-        is_open, start = is_opening, tag.end()
+        is_open = is_opening
+        start = tag.end()
     if not is_open:
         rest = text[start:]
         rest = rest if is_whole else rest[: len(rest) - _partial_tag_chars(rest)]
@@ -129,12 +145,16 @@ def remove_thoughts(text: str, *, starts_in_thought: bool = False, is_whole: boo
 
 
 def _is_end(rest: str, *, is_whole: bool) -> bool:
-    """Return whether what follows the end of a message cannot be another message of the same turn."""
+    """Return whether what follows the end of a message cannot be another message of the same
+    turn.
+    """
     return is_whole or not NEXT_MESSAGE.startswith(rest)
 
 
 def _join(before: str, after: str, has_thought: bool) -> str:
-    """Join what stands on both sides of a thought: the blank after it goes if there is one before it."""
+    """Join what stands on both sides of a thought: the blank after it goes if there is one before
+    it.
+    """
     is_blank = has_thought and (not before or before[-1].isspace())
     return before + (after.lstrip() if is_blank else after)
 

@@ -24,19 +24,26 @@ CONFIG_FILE = "adapter_config.json"
 DIALOGUE_PREFIX = "dialogue/"
 """Prefix of the names of dialogue adapters."""
 ROLL_BACK_ADVICE = "Roll back to another version, or train this one again."
-NAME_ADAPTER_ADVICE = "Name a complete adapter: its folder has manifest.json and adapter_model.safetensors."
-"""Advice on adapters that cannot be used: the one above for a live adapter, this one for a named folder."""
+NAME_ADAPTER_ADVICE = (
+    "Name a complete adapter: its folder has manifest.json and adapter_model.safetensors."
+)
+"""Advice on adapters that cannot be used: the one above for a live adapter, this one for a named
+folder.
+"""
 NO_LINKS_ADVICE = "Put the files themselves there: `cp -RL` copies what links lead to."
 
 
 def adapter_ref(home: Path, persona_id: str, version: str) -> AdapterRef:
     """Return the reference to a version in a home, whether or not it exists."""
-    return AdapterRef(persona_id, version, home / "models" / "persona_adapters" / persona_id / version)
+    return AdapterRef(
+        persona_id, version, home / "models" / "persona_adapters" / persona_id / version
+    )
 
 
 @dataclass(frozen=True)
 class DialogueAdapter:
-    """An adapter without a persona: of a dialogue job (`name` is the job's) or of a run from the command line.
+    """An adapter without a persona: of a dialogue job (`name` is the job's) or of a run from the
+    command line.
 
     The other fields are read from its manifest, which is verified when the adapter is loaded.
     """
@@ -65,14 +72,19 @@ def dialogue_adapter_folder(home: Path, job_name: str) -> Path:
 
 
 def find_dialogue_adapters(home: Path) -> dict[str, DialogueAdapter]:
-    """Find the dialogue adapters of a home by name: those of jobs, then those of `trainer train --dialogue`.
+    """Find the dialogue adapters of a home by name: those of jobs, then those of `trainer train
+    --dialogue`.
 
-    One whose manifest cannot be read has no version: it is refused when it is loaded. Folders whose names are no job
-    names are left out.
+    One whose manifest cannot be read has no version: it is refused when it is loaded. Folders whose
+    names are no job names are left out.
     """
     found = {}
     for folder in (home / "runs").glob("*/adapter/"):
-        if (manifest := _read_manifest(folder)) and manifest.get("persona") is None and not manifest.get("audit"):
+        if (
+            (manifest := _read_manifest(folder))
+            and manifest.get("persona") is None
+            and not manifest.get("audit")
+        ):
             found[folder.parent.name] = _dialogue_adapter(folder.parent.name, folder, manifest)
     for folder in dialogue_adapter_folder(home, "any").parent.glob("*/"):
         found[folder.name] = _dialogue_adapter(folder.name, folder, _read_manifest(folder))
@@ -81,7 +93,9 @@ def find_dialogue_adapters(home: Path) -> dict[str, DialogueAdapter]:
 
 def _dialogue_adapter(name: str, folder: Path, manifest: dict[str, Any]) -> DialogueAdapter:
     fields = ("version", "job_id", "base_model", "base_model_hash", "created_at")
-    return DialogueAdapter(name=name, folder=folder, **{field: str(manifest.get(field, "")) for field in fields})
+    return DialogueAdapter(
+        name=name, folder=folder, **{field: str(manifest.get(field, "")) for field in fields}
+    )
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -107,7 +121,13 @@ def largest_rank(home: Path) -> int:
         try:
             config = json.loads(file.read_bytes())
             ranks += [int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # loading it reports what is wrong
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ):  # loading it reports what is wrong
             continue
     return max(ranks)
 
@@ -129,13 +149,17 @@ def _read_errors(folder: Path, advice: str) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError):
         raise AdapterError(f"There is no complete adapter in {folder}.", advice) from None
     except ValidationError as error:
-        raise AdapterError(f"{MANIFEST_FILE} in {folder} is damaged: {error.errors()[0]['msg']}.", advice) from error
+        raise AdapterError(
+            f"{MANIFEST_FILE} in {folder} is damaged: {error.errors()[0]['msg']}.", advice
+        ) from error
     except OSError as error:
         raise AdapterError(f"The adapter in {folder} cannot be read: {error}.", advice) from error
 
 
 def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManifest:
-    """Verify every file against the manifest. Raises `AdapterError` with the first difference and the advice."""
+    """Verify every file against the manifest. Raises `AdapterError` with the first difference and
+    the advice.
+    """
     with _read_errors(folder, advice):
         manifest = _manifest_in(folder)
         actual = _checksums(folder)
@@ -143,8 +167,11 @@ def verify_adapter(folder: Path, advice: str = ROLL_BACK_ADVICE) -> AdapterManif
     return manifest
 
 
-def require_checksums(manifest: AdapterManifest, actual: Mapping[str, str], where: str, advice: str) -> None:
-    """Compare the SHA-256 of an adapter's files, by name and without the manifest's own, with its manifest.
+def require_checksums(
+    manifest: AdapterManifest, actual: Mapping[str, str], where: str, advice: str
+) -> None:
+    """Compare the SHA-256 of an adapter's files, by name and without the manifest's own, with its
+    manifest.
 
     Raises `AdapterError` with the first difference.
     """
@@ -156,7 +183,9 @@ def require_checksums(manifest: AdapterManifest, actual: Mapping[str, str], wher
 
 
 def read_epochs(folder: Path) -> tuple[Epoch, ...]:
-    """Read the epochs of an adapter's training from its report; none for adapters that have no such report."""
+    """Read the epochs of an adapter's training from its report; none for adapters that have no such
+    report.
+    """
     try:
         figures = json.loads((folder / "report" / "training.json").read_text(encoding="utf-8"))
         return tuple(Epoch.model_validate(event) for event in figures["epochs"])
@@ -165,12 +194,16 @@ def read_epochs(folder: Path) -> tuple[Epoch, ...]:
 
 
 def install_adapter_folder(source: Path, target: Path) -> AdapterManifest:
-    """Copy a verified adapter into place, unless it is there already. Raises `AdapterError`, also if another one is."""
+    """Copy a verified adapter into place, unless it is there already. Raises `AdapterError`, also
+    if another one is.
+    """
     manifest = verify_adapter(source)
     require_servable(manifest, source)
     if target.exists():
         if verify_adapter(target).checksums != manifest.checksums:
-            raise AdapterError(f"{target} already holds another adapter.", "Choose a new version name.")
+            raise AdapterError(
+                f"{target} already holds another adapter.", "Choose a new version name."
+            )
         return manifest
     with atomic_folder(target) as temporary:
         shutil.copytree(source, temporary, dirs_exist_ok=True)
@@ -179,16 +212,21 @@ def install_adapter_folder(source: Path, target: Path) -> AdapterManifest:
 
 
 def require_servable(manifest: AdapterManifest, folder: Path) -> None:
-    """Raise `AdapterError` for a copy trained for an audit: it has memorised texts planted in its training."""
+    """Raise `AdapterError` for a copy trained for an audit: it has memorised texts planted in its
+    training.
+    """
     if manifest.audit:
         raise AdapterError(
-            f"The adapter in {folder} was trained for an audit, with planted texts, and is never served.",
+            f"The adapter in {folder} was trained for an audit, with planted texts, and is never "
+            "served.",
             "Use the adapter that was audited.",
         )
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file but the manifest. Raises `AdapterError` at a link: it may change or lead away."""
+    """Return the SHA-256 of each file but the manifest. Raises `AdapterError` at a link: it may
+    change or lead away.
+    """
     sums = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -201,11 +239,14 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def verify_for_base_model(adapter: AdapterRef, base_hash: str) -> None:
-    """Verify an adapter folder, and its base model against the one that is served. Raises `AdapterError`."""
+    """Verify an adapter folder, and its base model against the one that is served. Raises
+    `AdapterError`.
+    """
     manifest = verify_adapter(adapter.folder)
     require_servable(manifest, adapter.folder)
     if manifest.base_model_hash != base_hash:
         raise AdapterError(
-            f"{adapter.persona_id} {adapter.version} was trained on another base model ({manifest.base_model}).",
+            f"{adapter.persona_id} {adapter.version} was trained on another base model "
+            f"({manifest.base_model}).",
             "Serve that base model again, or train the persona on this one.",
         )

@@ -20,18 +20,23 @@ Model = TypeVar("Model", bound=BaseModel)
 TEMPORARY_FILE_PATTERN = re.compile(r"\..+\.(\d+\.[0-9a-f]{8}|[0-9a-f]{8}\.part)")
 TEMPORARY_FOLDER_PATTERN = re.compile(r"\..+\.[a-z0-9_]{8}")
 MIN_ABANDONED_S = 60.0
-"""Temporary files are no younger when they are deleted: those of a moment ago may not be locked yet."""
+"""Temporary files are no younger when they are deleted: those of a moment ago may not be locked
+yet.
+"""
 
 
 def write_private_file(file: Path, content: bytes) -> None:
-    """Replace a file atomically, readable by its owner only. Raises `OSError`, and then keeps the old content."""
+    """Replace a file atomically, readable by its owner only. Raises `OSError`, and then keeps the
+    old content.
+    """
     write_file(file, content, mode=0o600)
 
 
 def write_file(file: Path, content: bytes, mode: int = 0o666) -> None:
     """Replace a file atomically and durably, readable as the umask allows.
 
-    Raises `OSError`, and then keeps the old content unless only the last step, the flush of its folder, has failed.
+    Raises `OSError`, and then keeps the old content unless only the last step, the flush of its
+    folder, has failed.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
@@ -46,7 +51,9 @@ def write_file(file: Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def replace_durably(temporary: Path, final: Path) -> None:
-    """Rename a file or folder whose content is on disk, and flush its new name. Raises `OSError`."""
+    """Rename a file or folder whose content is on disk, and flush its new name. Raises
+    `OSError`.
+    """
     temporary.replace(final)
     fsync_path(final.parent)
 
@@ -57,7 +64,9 @@ def write_model(file: Path, model: BaseModel) -> None:
 
 
 def read_model(file: Path, kind: type[Model], advice: str) -> Model | None:
-    """Read a JSON file; None where there is none. Raises `MaterialError` with the advice if it cannot be read."""
+    """Read a JSON file; None where there is none. Raises `MaterialError` with the advice if it
+    cannot be read.
+    """
     try:
         return kind.model_validate_json(file.read_bytes())
     except FileNotFoundError:
@@ -83,7 +92,9 @@ def fsync_tree(folder: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[bool]:
-    """Lock a file or folder; yields False if another process holds it. The kernel releases it on exit."""
+    """Lock a file or folder; yields False if another process holds it. The kernel releases it on
+    exit.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         yield _try_lock(handle)
@@ -100,24 +111,38 @@ def _try_lock(handle: int) -> bool:
 
 
 def claim_temporary(handle: int) -> None:
-    """Lock a temporary file or folder against `delete_abandoned`, where the file system can; its closing unlocks it."""
+    """Lock a temporary file or folder against `delete_abandoned`, where the file system can; its
+    closing unlocks it.
+    """
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def delete_abandoned_files(root: Path) -> list[Path]:
-    """Delete temporary files below a folder that no running process owns; return them. Raises `OSError`."""
+    """Delete temporary files below a folder that no running process owns; return them. Raises
+    `OSError`.
+    """
     found = [Path(parent, name) for parent, _, files in os.walk(root) for name in files]
-    abandoned = [path for path in found if TEMPORARY_FILE_PATTERN.fullmatch(path.name) and _is_abandoned(path)]
+    abandoned = [
+        path
+        for path in found
+        if TEMPORARY_FILE_PATTERN.fullmatch(path.name) and _is_abandoned(path)
+    ]
     for path in abandoned:
         path.unlink(missing_ok=True)
     return abandoned
 
 
 def delete_abandoned_folders(root: Path) -> list[Path]:
-    """Delete those of `atomic_folder` below a folder that no running process owns; return them. Raises `OSError`."""
+    """Delete those of `atomic_folder` below a folder that no running process owns; return them.
+    Raises `OSError`.
+    """
     found = [Path(parent, name) for parent, folders, _ in os.walk(root) for name in folders]
-    abandoned = [path for path in found if TEMPORARY_FOLDER_PATTERN.fullmatch(path.name) and _is_abandoned(path)]
+    abandoned = [
+        path
+        for path in found
+        if TEMPORARY_FOLDER_PATTERN.fullmatch(path.name) and _is_abandoned(path)
+    ]
     for path in abandoned:
         shutil.rmtree(path, ignore_errors=True)
     return abandoned
@@ -140,9 +165,11 @@ def atomic_folder(
     before_rename: Callable[[], None] = lambda: None,
     storing: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[Path]:
-    """Yield a folder that gets its name if the block succeeds, else is deleted. Raises `FileExistsError`.
+    """Yield a folder that gets its name if the block succeeds, else is deleted. Raises
+    `FileExistsError`.
 
-    `before_rename` is called last, and may refuse by raising, as `storing` may, which surrounds the renaming.
+    `before_rename` is called last, and may refuse by raising, as `storing` may, which surrounds the
+    renaming.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))

@@ -1,4 +1,6 @@
-"""Adapters embedded in a character card (CHARX assets): embed, unpack, and check that they are plain LoRA."""
+"""Adapters embedded in a character card (CHARX assets): embed, unpack, and check that they are
+plain LoRA.
+"""
 
 import hashlib
 import math
@@ -12,7 +14,12 @@ from personas.card.charx import ASSET_SCHEME, MAX_UNPACKED_BYTES
 from personas.card.formats import convert_version, read_card_file, write_card
 from personas.card.spec_card import ADAPTER_ASSET_TYPE, Card
 from personas.errors import AdapterError, ExportError
-from personas.home.adapters import MANIFEST_FILE, require_checksums, require_servable, verify_adapter
+from personas.home.adapters import (
+    MANIFEST_FILE,
+    require_checksums,
+    require_servable,
+    verify_adapter,
+)
 from personas.home.lora_checks import LayerShapes, check_lora_and_values
 from personas.outside_names import UnsafeNameError, path_inside, require_distinct_names
 from personas.schemas.training import AdapterManifest
@@ -34,15 +41,24 @@ def unpack_card_adapter(card: Card, folder: Path, where: str) -> AdapterManifest
     Nothing is written before every file equals the manifest's. Raises `AdapterError`, `OSError`.
     """
     if not has_adapter(card):
-        raise AdapterError(f"{where} contains no adapter.", "Name an adapter folder, or a file made with --to charx.")
+        raise AdapterError(
+            f"{where} contains no adapter.",
+            "Name an adapter folder, or a file made with --to charx.",
+        )
     prefix = ADAPTER_URI_PREFIX
-    files = {uri.removeprefix(prefix): content for uri, content in card.files.items() if uri.startswith(prefix)}
+    files = {
+        uri.removeprefix(prefix): content
+        for uri, content in card.files.items()
+        if uri.startswith(prefix)
+    }
     _verify_files(files, where)
     try:
         require_distinct_names(files)
         contents = {path_inside(folder, name): content for name, content in files.items()}
     except UnsafeNameError as error:
-        raise AdapterError(f"{where} holds a file whose name {error}.", DO_NOT_TRUST_ADVICE) from None
+        raise AdapterError(
+            f"{where} holds a file whose name {error}.", DO_NOT_TRUST_ADVICE
+        ) from None
     for path, content in contents.items():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -62,28 +78,40 @@ def _verify_files(files: Mapping[str, bytes], where: str) -> None:
 
 
 def require_plain_lora(folder: Path, manifest: AdapterManifest, layers: LayerShapes) -> None:
-    """Refuse imported adapters that are more than plain LoRA or do not fit these layers of the base model.
+    """Refuse imported adapters that are more than plain LoRA or do not fit these layers of the base
+    model.
 
     Raises `AdapterError` with the reason.
     """
     require_servable(manifest, folder)
     check_lora_and_values(folder, layers)
     if manifest.metrics != UNMEASURED and not _are_losses(manifest.metrics):
-        raise AdapterError(f"The losses in the adapter's {MANIFEST_FILE} are not valid.", EXPORT_AGAIN_ADVICE)
+        raise AdapterError(
+            f"The losses in the adapter's {MANIFEST_FILE} are not valid.", EXPORT_AGAIN_ADVICE
+        )
 
 
 def _are_losses(metrics: ScoreSummary) -> bool:
-    pairs = (metrics.loss_base, metrics.loss_tuned, metrics.general_loss_base, metrics.general_loss_tuned)
+    pairs = (
+        metrics.loss_base,
+        metrics.loss_tuned,
+        metrics.general_loss_base,
+        metrics.general_loss_tuned,
+    )
     return all(math.isfinite(loss) and loss > 0 for loss in pairs)
 
 
 def embed_adapter(card: Card, folder: Path, where: str) -> bytes:
-    """Build the CHARX file of a card with this adapter in place of any other. Raises `ExportError` if too large."""
+    """Build the CHARX file of a card with this adapter in place of any other. Raises `ExportError`
+    if too large.
+    """
     card = remove_adapter(convert_version(card, 3))
-    files, assets = dict(card.files), list(card.data.get("assets") or [])
+    files = dict(card.files)
+    assets = list(card.data.get("assets") or [])
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        uri, extension = ADAPTER_URI_PREFIX + name, path.suffix.removeprefix(".") or "unknown"
+        uri = ADAPTER_URI_PREFIX + name
+        extension = path.suffix.removeprefix(".") or "unknown"
         files[uri] = path.read_bytes()
         assets.append({"type": ADAPTER_ASSET_TYPE, "uri": uri, "name": name, "ext": extension})
     if sum(map(len, files.values())) > MAX_UNPACKED_BYTES:
@@ -104,11 +132,17 @@ def remove_adapter(card: Card) -> Card:
     document = {**card.document, "data": {**card.data, **({"assets": assets} if assets else {})}}
     if not assets:
         document["data"].pop("assets", None)
-    files = {uri: content for uri, content in card.files.items() if not uri.startswith(ADAPTER_URI_PREFIX)}
+    files = {
+        uri: content
+        for uri, content in card.files.items()
+        if not uri.startswith(ADAPTER_URI_PREFIX)
+    }
     return replace(card, document=document, files=files)
 
 
 def unpack_adapter(file: Path, folder: Path) -> Path:
-    """Unpack and verify the adapter of a card file. Raises `CardError`, or `AdapterError` if it is incomplete."""
+    """Unpack and verify the adapter of a card file. Raises `CardError`, or `AdapterError` if it is
+    incomplete.
+    """
     unpack_card_adapter(read_card_file(file), folder, str(file))
     return folder

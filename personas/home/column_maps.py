@@ -1,4 +1,6 @@
-"""Columns of tables as people have mapped them, in `columns.toml` beside the files, so that a later build knows."""
+"""Columns of tables as people have mapped them, in `columns.toml` beside the files, so that a later
+build knows.
+"""
 
 import threading
 import tomllib
@@ -12,8 +14,12 @@ from personas.home.toml_text import toml_table
 
 COLUMNS_FILE = "columns.toml"
 MAP_FIELD = "map"
-MAX_PAIRS, MAX_PAIR_CHARACTERS = 20, 200
-HEADER = "# Which column is what in the tables of this folder. The dashboard writes it; comments are lost.\n"
+MAX_PAIRS = 20
+MAX_PAIR_CHARACTERS = 200
+HEADER = (
+    "# Which column is what in the tables of this folder. The dashboard writes it; comments are "
+    "lost.\n"
+)
 _lock = threading.Lock()
 
 
@@ -23,32 +29,50 @@ def split_pairs(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def pairs_error(pairs: object) -> str:
-    """Describe what is wrong with a list of pairs, as the end of a sentence; empty if it is valid."""
+    """Describe what is wrong with a list of pairs, as the end of a sentence; empty if it is
+    valid.
+    """
     if not (isinstance(pairs, list | tuple) and all(isinstance(pair, str) for pair in pairs)):
-        return 'has a map that is not a list of pairs, such as ["speaker=Absender", "text=Nachricht"]'
+        return (
+            'has a map that is not a list of pairs, such as ["speaker=Absender", "text=Nachricht"]'
+        )
     if len(pairs) > MAX_PAIRS:
         return f"has a map of more than {MAX_PAIRS} pairs"
     for pair in pairs:
         left, equals, right = pair.partition("=")
-        if not (left and equals and right) or len(pair) > MAX_PAIR_CHARACTERS or not pair.isprintable():
+        if (
+            not (left and equals and right)
+            or len(pair) > MAX_PAIR_CHARACTERS
+            or not pair.isprintable()
+        ):
             return f"has {pair[:40]!r} in its map, which is not role=column"
     roles = [pair.partition("=")[0] for pair in pairs]
-    return f"gives {twice[0]!r} twice in its map" if (twice := [it for it in roles if roles.count(it) > 1]) else ""
+    return (
+        f"gives {twice[0]!r} twice in its map"
+        if (twice := [it for it in roles if roles.count(it) > 1])
+        else ""
+    )
 
 
 def read_mapping(file: Path) -> tuple[str, ...]:
-    """Read the pairs for a file or folder from `columns.toml` beside it; empty without. Raises `MaterialError`."""
+    """Read the pairs for a file or folder from `columns.toml` beside it; empty without. Raises
+    `MaterialError`.
+    """
     table = _read_tables(file.parent).get(file.name)
     if table is None:
         return ()
     pairs = table.get(MAP_FIELD) if isinstance(table, dict) else None
     if wrong := pairs_error(pairs):
-        raise MaterialError(f"{file.parent.name}/{COLUMNS_FILE} {wrong} for {file.name}.", "Correct it.")
+        raise MaterialError(
+            f"{file.parent.name}/{COLUMNS_FILE} {wrong} for {file.name}.", "Correct it."
+        )
     return tuple(pairs or ())
 
 
 def write_mapping(file: Path, pairs: Sequence[str]) -> None:
-    """Store the pairs for a file; none removes them. Raises `MaterialError` if `columns.toml` cannot be read."""
+    """Store the pairs for a file; none removes them. Raises `MaterialError` if `columns.toml`
+    cannot be read.
+    """
     with _lock:
         tables = _read_tables(file.parent)
         tables.pop(file.name, None)
@@ -66,8 +90,12 @@ def _read_tables(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
-        raise MaterialError(f"{folder.name}/{COLUMNS_FILE} cannot be read: {reason}.", "Correct it.") from error
+        reason = (
+            error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+        )
+        raise MaterialError(
+            f"{folder.name}/{COLUMNS_FILE} cannot be read: {reason}.", "Correct it."
+        ) from error
 
 
 def _format(tables: Mapping[str, Any]) -> str:

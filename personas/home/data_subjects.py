@@ -1,4 +1,6 @@
-"""Data subjects: people in a folder (`people.json`), consent (`consent.json`), and erasures while data is made."""
+"""Data subjects: people in a folder (`people.json`), consent (`consent.json`), and erasures while
+data is made.
+"""
 
 import fcntl
 import os
@@ -19,15 +21,21 @@ from personas.schemas.base import FrozenModel
 PEOPLE_FILE = "people.json"
 CONSENT_FILE = "consent.json"
 ERASURE_FILE = "erasure.lock"
-"""Locked while a result is stored and while an erasure begins or ends; contains a number that each of them changes."""
+"""Locked while a result is stored and while an erasure begins or ends; contains a number that each
+of them changes.
+"""
 ERASING = "erasing "
-ERASURE_TIMEOUT_S, LOCK_TIMEOUT_S, POLL_INTERVAL_S = 60.0, 60.0, 0.1
+ERASURE_TIMEOUT_S = 60.0
+LOCK_TIMEOUT_S = 60.0
+POLL_INTERVAL_S = 0.1
 Storing = Callable[[], AbstractContextManager[None]]
 """Surrounds the last step by which a result gets its name (`ErasureFence.storing`)."""
 
 
 class DataSubjects(FrozenModel):
-    """Content of `people.json`: for each person, the number of samples in which they speak or are named."""
+    """Content of `people.json`: for each person, the number of samples in which they speak or are
+    named.
+    """
 
     format: Literal[1] = 1
     people: Mapping[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], Annotated[int, Field(ge=0)]]
@@ -40,7 +48,9 @@ def write_people(folder: Path, counts: Mapping[str, int]) -> None:
 
 
 def read_people(folder: Path) -> Mapping[str, int]:
-    """Read the people in a folder; empty without a list. Raises `MaterialError` if it cannot be read."""
+    """Read the people in a folder; empty without a list. Raises `MaterialError` if it cannot be
+    read.
+    """
     listed = read_model(folder / PEOPLE_FILE, DataSubjects, "Create the folder again.")
     return listed.people if listed else {}
 
@@ -54,7 +64,9 @@ def contains_any_person(folder: Path, people: Collection[str]) -> bool:
 
 
 class Consent(FrozenModel):
-    """Consent to train on Discord messages: Discord's permission as the operator states it, and members' ids."""
+    """Consent to train on Discord messages: Discord's permission as the operator states it, and
+    members' ids.
+    """
 
     format: Literal[1] = 1
     permission: str = ""
@@ -77,41 +89,53 @@ def read_consent(folder: Path) -> Consent:
 
 @dataclass(frozen=True)
 class ErasureFence:
-    """Keeps data that was read before or during an erasure from being stored after it, where it would be missed."""
+    """Keeps data that was read before or during an erasure from being stored after it, where it
+    would be missed.
+    """
 
     home: Path
     seen: str
 
     @classmethod
     def begin(cls, home: Path, timeout_s: float | None = None) -> Self:
-        """To be called before people's texts are read; waits for the end of an erasure, `ERASURE_TIMEOUT_S` at most.
+        """To be called before people's texts are read; waits for the end of an erasure,
+        `ERASURE_TIMEOUT_S` at most.
 
         Raises `ErasureRunningError`, and `MaterialError` if another process holds the lock.
         """
         until = time.monotonic() + (ERASURE_TIMEOUT_S if timeout_s is None else timeout_s)
         while (seen := _read_erasure(home)).startswith(ERASING):
             if time.monotonic() > until:
-                advice = "Try again in some minutes; an interrupted erasure goes on when the bot starts."
+                advice = (
+                    "Try again in some minutes; an interrupted erasure goes on when the bot starts."
+                )
                 raise ErasureRunningError("A member is being erased.", advice)
             time.sleep(POLL_INTERVAL_S)
         return cls(home, seen)
 
     @contextmanager
     def storing(self) -> Iterator[None]:
-        """Run the block, which stores the result. Raises `ErasedMeanwhileError` if an erasure has begun since."""
+        """Run the block, which stores the result. Raises `ErasedMeanwhileError` if an erasure has
+        begun since.
+        """
         with _lock_erasure(self.home, fcntl.LOCK_SH) as handle:
             if handle is not None and os.pread(handle, 100, 0).decode() != self.seen:
                 raise ErasedMeanwhileError(
-                    "A member was erased meanwhile, who may be in it: nothing was stored.", "Run it again."
+                    "A member was erased meanwhile, who may be in it: nothing was stored.",
+                    "Run it again.",
                 )
             yield
 
 
 def mark_erasure(home: Path, *, running: bool) -> None:
-    """Note that an erasure begins or has ended; waits while a result is stored. Raises `OSError`, `MaterialError`."""
+    """Note that an erasure begins or has ended; waits while a result is stored. Raises `OSError`,
+    `MaterialError`.
+    """
     with _lock_erasure(home, fcntl.LOCK_EX) as handle:
         if handle is None:
-            raise MaterialError(f"{home / ERASURE_FILE} cannot be written.", "Check the rights of the folder.")
+            raise MaterialError(
+                f"{home / ERASURE_FILE} cannot be written.", "Check the rights of the folder."
+            )
         if os.pread(handle, 100, 0).decode().startswith(ERASING) is running:
             return
         os.ftruncate(handle, 0)
@@ -126,7 +150,9 @@ def _read_erasure(home: Path) -> str:
 
 @contextmanager
 def _lock_erasure(home: Path, kind: int) -> Iterator[int | None]:
-    """Lock the file, and create it; None in a home where it can be neither created nor read: it has no bot."""
+    """Lock the file, and create it; None in a home where it can be neither created nor read: it has
+    no bot.
+    """
     try:
         handle = os.open(home / ERASURE_FILE, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError:
@@ -149,7 +175,9 @@ def _wait_for_lock(handle: int, kind: int) -> None:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
-                raise MaterialError("Another process holds the lock of erasures.", "End the one that hangs.") from None
+                raise MaterialError(
+                    "Another process holds the lock of erasures.", "End the one that hangs."
+                ) from None
             time.sleep(POLL_INTERVAL_S)
         else:
             return

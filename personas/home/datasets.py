@@ -1,4 +1,6 @@
-"""Data sets a job may name: built folders, the operator's `catalogue.toml`, and published ones on a hub."""
+"""Data sets a job may name: built folders, the operator's `catalogue.toml`, and published ones on a
+hub.
+"""
 
 import functools
 import json
@@ -17,33 +19,47 @@ from personas.home.atomic_files import read_model, write_file
 from personas.home.column_maps import MAP_FIELD, pairs_error, read_mapping
 from personas.home.data_subjects import PEOPLE_FILE, Consent
 from personas.home.hub_download import HUB_ID_PATTERN
-from personas.home.rights import RightsDecision, RightsStatement, decide_right, parse_statement, statement_error
+from personas.home.rights import (
+    RightsDecision,
+    RightsStatement,
+    decide_right,
+    parse_statement,
+    statement_error,
+)
 from personas.home.toml_text import toml_table
 from personas.schemas.base import DISCORD_API, FrozenModel, Right, right_error
 from personas.schemas.formatting import format_size
 
-TRAIN_FILE, EVAL_FILE, STATS_FILE = "train.jsonl", "eval.jsonl", "stats.json"
+TRAIN_FILE = "train.jsonl"
+EVAL_FILE = "eval.jsonl"
+STATS_FILE = "stats.json"
 REBUILD_ADVICE = "Build the data set again."
-MIXED_RIGHT = "licensed:mixed"  # right of a data set with samples under several rights, none of them Discord's
+# Right of a data set with samples under several rights, none of them Discord's.
+MIXED_RIGHT = "licensed:mixed"
 CATALOGUE_FILE = "catalogue.toml"
 CATALOGUE_FIELDS = {
     "path", "hub", "files", "right", "stated_by", "stated_on", "why", "format", "persona_names", "language",
     MAP_FIELD,
 }  # fmt: skip
 PUBLISHED_FILE = Path(__file__).with_name("published_datasets.toml")
-FETCHED_FOLDER, FETCH_RECORD = "fetched", ".fetched.json"
-CATALOGUE_LOCK, LOCK_TIMEOUT_S = f".{CATALOGUE_FILE}.lock", 10.0
+FETCHED_FOLDER = "fetched"
+FETCH_RECORD = ".fetched.json"
+CATALOGUE_LOCK = f".{CATALOGUE_FILE}.lock"
+LOCK_TIMEOUT_S = 10.0
 ENTRY_NAME_PATTERN = re.compile(r"[\w][\w .-]{0,63}")
 
 
 def is_built_dataset(folder: Path) -> bool:
     """Return True if a folder was built by `dataset build`, complete or damaged."""
-    samples, about = (TRAIN_FILE, EVAL_FILE), (STATS_FILE, PEOPLE_FILE)
+    samples = (TRAIN_FILE, EVAL_FILE)
+    about = (STATS_FILE, PEOPLE_FILE)
     return all(any((folder / name).is_file() for name in names) for names in (samples, about))
 
 
 def combine_rights(rights: Mapping[str, int]) -> Right:
-    """Return the right that covers all of several, given with counts: `discord-api` if it is among them."""
+    """Return the right that covers all of several, given with counts: `discord-api` if it is among
+    them.
+    """
     if DISCORD_API in rights:
         return DISCORD_API
     return next(iter(rights)) if len(rights) == 1 else MIXED_RIGHT
@@ -61,9 +77,13 @@ def dataset_statement(folder: Path) -> RightsStatement:
         counts = {str(right): int(count) for right, count in rights.items()}
         day = datetime.fromtimestamp(file.stat().st_mtime, UTC).date().isoformat()
     except FileNotFoundError:
-        raise MaterialError(f"The data set {folder.name} is damaged: it has no {STATS_FILE}.", REBUILD_ADVICE) from None
+        raise MaterialError(
+            f"The data set {folder.name} is damaged: it has no {STATS_FILE}.", REBUILD_ADVICE
+        ) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise MaterialError(f"{folder.name} does not state the rights to its samples.", REBUILD_ADVICE) from error
+        raise MaterialError(
+            f"{folder.name} does not state the rights to its samples.", REBUILD_ADVICE
+        ) from error
     if not counts or any(right_error(right) for right in counts):
         raise MaterialError(f"{folder.name} has samples without a right.", REBUILD_ADVICE)
     why = f"Samples by right: {format_right_counts(counts)}. Its data sheet says who states them."
@@ -73,7 +93,8 @@ def dataset_statement(folder: Path) -> RightsStatement:
 class PublishedDataset(FrozenModel):
     """Facts about a published data set, as its page on the hub stated them on the day `read_on`.
 
-    `files` are patterns of the files to fetch, of `bytes` in all. `licence` is empty where the page states none.
+    `files` are patterns of the files to fetch, of `bytes` in all. `licence` is empty where the page
+    states none.
     """
 
     title: str
@@ -92,7 +113,8 @@ class PublishedDataset(FrozenModel):
         """The right under its licence; empty without one."""
         if not self.licence:
             return NO_STATEMENT
-        publisher, why = self.hub.partition("/")[0], f"The licence on the page of {self.hub} on the hub."
+        publisher = self.hub.partition("/")[0]
+        why = f"The licence on the page of {self.hub} on the hub."
         return RightsStatement(f"licensed:{self.licence}", publisher, self.read_on.isoformat(), why)
 
 
@@ -107,7 +129,9 @@ def published_datasets() -> Mapping[str, PublishedDataset]:
 
 
 class FetchRecord(FrozenModel):
-    """Content of `.fetched.json` in a fetched data set: its hub id, commit, and files with their sizes in bytes."""
+    """Content of `.fetched.json` in a fetched data set: its hub id, commit, and files with their
+    sizes in bytes.
+    """
 
     hub: str
     revision: str
@@ -121,18 +145,21 @@ class DatasetNotFetchedError(MaterialError):
         facts = f", {format_size(entry.about.bytes)}, {entry.licence}" if entry.about else ""
         super().__init__(
             f"{entry.name!r} ({entry.hub}{facts}) has not been fetched to this machine.",
-            f"The operator can fetch it: `python -m trainer catalogue fetch {entry.name}`, or on the dashboard.",
+            f"The operator can fetch it: `python -m trainer catalogue fetch {entry.name}`, or on "
+            "the dashboard.",
         )
         self.name = entry.name
 
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A named data set (path or hub id) with its stated right, and names and ids of the persona in it.
+    """A named data set (path or hub id) with its stated right, and names and ids of the persona in
+    it.
 
-    `files` are the patterns of files to fetch from the hub, `fetched` is their folder, complete or absent. `about` has
-    the facts of a published data set, which `ships` unless it is in the operator's catalogue too. `mapping` are pairs
-    such as `speaker=Absender` for a table whose columns are not known.
+    `files` are the patterns of files to fetch from the hub, `fetched` is their folder, complete or
+    absent. `about` has the facts of a published data set, which `ships` unless it is in the
+    operator's catalogue too. `mapping` are pairs such as `speaker=Absender` for a table whose
+    columns are not known.
     """
 
     name: str
@@ -155,9 +182,15 @@ class CatalogueEntry:
 
     @property
     def record(self) -> FetchRecord | None:
-        """The record of the fetch; None if there was none. Raises `MaterialError` if the record cannot be read."""
+        """The record of the fetch; None if there was none. Raises `MaterialError` if the record
+        cannot be read.
+        """
         file = self.fetched / FETCH_RECORD if self.fetched else None
-        record = read_model(file, FetchRecord, f"Delete {self.fetched}, and fetch it again.") if file else None
+        record = (
+            read_model(file, FetchRecord, f"Delete {self.fetched}, and fetch it again.")
+            if file
+            else None
+        )
         return record if record and record.hub == self.hub else None
 
     @property
@@ -175,17 +208,25 @@ class CatalogueEntry:
             return False
 
     def locate(self) -> Path:
-        """Return its path on this machine, without downloading. Raises `MaterialError` if it is not there."""
+        """Return its path on this machine, without downloading. Raises `MaterialError` if it is not
+        there.
+        """
         if self.path:
             if not self.path.exists():
-                raise MaterialError(f"The file of {self.name!r} does not exist.", f"Correct {CATALOGUE_FILE}.")
+                raise MaterialError(
+                    f"The file of {self.name!r} does not exist.", f"Correct {CATALOGUE_FILE}."
+                )
             return self.path
         if self.fetched and self.record:
             return self.fetched
         if self.files:  # the hub's cache may hold other files of it as well
             raise DatasetNotFetchedError(self)
         from huggingface_hub import snapshot_download  # takes 0.15 s; only entries on a hub need it
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
 
         try:
             return Path(snapshot_download(self.hub, repo_type="dataset", local_files_only=True))
@@ -202,25 +243,40 @@ class CatalogueEntry:
             return RightsDecision(
                 "",
                 f"{self.name} ({self.hub}) may not be trained on: its page states no licence.",
-                f"Whoever has a right to it states so on its page of the dashboard, or in {CATALOGUE_FILE}.",
+                "Whoever has a right to it states so on its page of the dashboard, or in "
+                f"{CATALOGUE_FILE}.",
             )
         return decide_right(self.name, stated=self.statement.right, consent=consent)
 
 
 @dataclass(frozen=True)
 class DatasetCatalogue:
-    """Valid `entries` by name; `faults` maps the other names to what is wrong with them ("" is the file itself)."""
+    """Valid `entries` by name; `faults` maps the other names to what is wrong with them ("" is the
+    file itself).
+    """
 
     entries: dict[str, CatalogueEntry]
     faults: dict[str, str]
 
 
 def read_catalogue(home: Path) -> DatasetCatalogue:
-    """Read the catalogue of a home: the operator's entries, and the published data sets under other names."""
+    """Read the catalogue of a home: the operator's entries, and the published data sets under other
+    names.
+    """
     fetched = home / FETCHED_FOLDER
     entries = {
         name: CatalogueEntry(
-            name, None, of.hub, None, of.statement, (), of.files, of.language, fetched / name, about=of, ships=True
+            name,
+            None,
+            of.hub,
+            None,
+            of.statement,
+            (),
+            of.files,
+            of.language,
+            fetched / name,
+            about=of,
+            ships=True,
         )
         for name, of in published_datasets().items()
     }
@@ -263,14 +319,26 @@ def _unreadable(home: Path, reason: str) -> MaterialError:
 
 def _entry(home: Path, name: str, table: dict[str, Any]) -> CatalogueEntry:
     path = home / Path(table["path"]).expanduser() if "path" in table else None
-    names, files = tuple(table.get("persona_names", ())), tuple(table.get("files", ()))
-    hub, language = table.get("hub", ""), table.get("language", "")
+    names = tuple(table.get("persona_names", ()))
+    files = tuple(table.get("files", ()))
+    hub = table.get("hub", "")
+    language = table.get("language", "")
     fetched = home / FETCHED_FOLDER / name if hub else None
     about = next((of for of in published_datasets().values() if of.hub == hub), None)
     mapping = tuple(table.get(MAP_FIELD, ()))
     right = parse_statement(table)
     return CatalogueEntry(
-        name, path, hub, table.get("format"), right, names, files, language, fetched, about, mapping=mapping
+        name,
+        path,
+        hub,
+        table.get("format"),
+        right,
+        names,
+        files,
+        language,
+        fetched,
+        about,
+        mapping=mapping,
     )
 
 
@@ -281,7 +349,10 @@ def _entry_error(name: str, table: object) -> str:
     if not ENTRY_NAME_PATTERN.fullmatch(name):
         return "has a name that is too long or has unusual characters"
     if unknown := sorted(table.keys() - CATALOGUE_FIELDS):
-        return f"has unknown fields: {', '.join(unknown)} (known: {', '.join(sorted(CATALOGUE_FIELDS))})"
+        return (
+            f"has unknown fields: {', '.join(unknown)} (known: "
+            f"{', '.join(sorted(CATALOGUE_FIELDS))})"
+        )
     if ("path" in table) == ("hub" in table):
         return "needs either path or hub"
     texts = ("path", "hub", "format", "language")
@@ -291,18 +362,26 @@ def _entry_error(name: str, table: object) -> str:
         return "has a hub id that is not of the form owner/name"
     if "files" in table and "hub" not in table:
         return "has files, which only a data set on a hub has"
-    for key, example in (("persona_names", 'names, such as ["Wick"]'), ("files", 'patterns, such as ["*.jsonl"]')):
+    for key, example in (
+        ("persona_names", 'names, such as ["Wick"]'),
+        ("files", 'patterns, such as ["*.jsonl"]'),
+    ):
         values = table.get(key, [])
-        if not (isinstance(values, list) and all(isinstance(value, str) and value.strip() for value in values)):
+        if not (
+            isinstance(values, list)
+            and all(isinstance(value, str) and value.strip() for value in values)
+        ):
             return f"has {key} that are not a list of {example}"
     return pairs_error(table.get(MAP_FIELD, [])) or statement_error(table)
 
 
-# ------------------------------------------------------------------------------------------------ editing
+# ------------------------------------------------------------------------------------------------
+# editing
 
 
 def edit_catalogue(home: Path, name: str, fields: Mapping[str, Any] | None) -> None:
-    """Write an entry of `catalogue.toml`, or remove it (None); comments and the other entries stay as they are.
+    """Write an entry of `catalogue.toml`, or remove it (None); comments and the other entries stay
+    as they are.
 
     Raises `MaterialError` if the file cannot be read or is being edited, and `OSError`.
     """
@@ -316,12 +395,20 @@ def edit_catalogue(home: Path, name: str, fields: Mapping[str, Any] | None) -> N
                     write_file(file, new, file.stat().st_mode & 0o777 if file.exists() else 0o600)
                     return
     except Timeout:
-        raise MaterialError(f"{CATALOGUE_FILE} is being edited by another process.", "Try again.") from None
+        raise MaterialError(
+            f"{CATALOGUE_FILE} is being edited by another process.", "Try again."
+        ) from None
 
 
-def _edited(old: bytes, tables: dict[str, Any], name: str, fields: Mapping[str, Any] | None) -> bytes:
-    """Return the file's content with an entry written or removed; each result is parsed to make sure."""
-    wanted = {key: table for key, table in tables.items() if key != name} | ({name: dict(fields)} if fields else {})
+def _edited(
+    old: bytes, tables: dict[str, Any], name: str, fields: Mapping[str, Any] | None
+) -> bytes:
+    """Return the file's content with an entry written or removed; each result is parsed to make
+    sure.
+    """
+    wanted = {key: table for key, table in tables.items() if key != name} | (
+        {name: dict(fields)} if fields else {}
+    )
     text = old.decode()
     newline = "\r\n" if "\r\n" in text else "\n"
     block = toml_table(name, fields).replace("\n", newline) if fields else ""
@@ -329,7 +416,13 @@ def _edited(old: bytes, tables: dict[str, Any], name: str, fields: Mapping[str, 
         gap = newline if text and not text.endswith("\n") else ""
         return f"{text}{gap}{newline if text and fields else ''}{block}".encode()
     for before, after in _splits_at_entry(text, name):
-        kept = before if fields else before.removesuffix(newline) if before.endswith(2 * newline) else before
+        kept = (
+            before
+            if fields
+            else before.removesuffix(newline)
+            if before.endswith(2 * newline)
+            else before
+        )
         new = f"{kept}{block}{after}"
         try:
             if tomllib.loads(new.removeprefix("\ufeff")) == wanted:
@@ -337,12 +430,15 @@ def _edited(old: bytes, tables: dict[str, Any], name: str, fields: Mapping[str, 
         except (ValueError, RecursionError):
             continue
     raise MaterialError(
-        f"{CATALOGUE_FILE}: {name!r} is not a table of its own under [{name}].", "Edit it by hand; it was not changed."
+        f"{CATALOGUE_FILE}: {name!r} is not a table of its own under [{name}].",
+        "Edit it by hand; it was not changed.",
     )
 
 
 def _splits_at_entry(text: str, name: str) -> Iterator[tuple[str, str]]:
-    """Yield the text before and after what may be the entry; comments before the next table stay with that."""
+    """Yield the text before and after what may be the entry; comments before the next table stay
+    with that.
+    """
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     headers = [number for number, line in enumerate(lines) if _header(line) is not None]
     for start in (number for number in headers if _header(lines[number]) == name):

@@ -1,4 +1,6 @@
-"""Files with personal data outside the home: exports (`exports.jsonl`) and review files (`reviews.json`)."""
+"""Files with personal data outside the home: exports (`exports.jsonl`) and review files
+(`reviews.json`).
+"""
 
 import hashlib
 import os
@@ -22,8 +24,8 @@ EVERYBODY = "*"  # in place of a list of people: everyone in the home at that ti
 class ExportRecord(FrozenModel):
     """An exported file: `at` in seconds since 1970, `people` keyed, or `EVERYBODY` alone.
 
-    What leaves the machine has a line before it is sent (`begun`) and one with its outcome, both with the same
-    `transfer`. A transfer without an outcome may have arrived.
+    What leaves the machine has a line before it is sent (`begun`) and one with its outcome, both
+    with the same `transfer`. A transfer without an outcome may have arrived.
     """
 
     at: float
@@ -83,7 +85,9 @@ def read_exports(home: Path) -> list[ExportRecord]:
 
 
 def find_exports_containing(home: Path, people: Collection[str]) -> list[ExportRecord]:
-    """Find the exports that contain one of these keyed people, or everybody: what may be somewhere, once each."""
+    """Find the exports that contain one of these keyed people, or everybody: what may be somewhere,
+    once each.
+    """
     wanted = {*people, EVERYBODY}
     exports = read_exports(home)
     ended = {export.transfer for export in exports if export.state != "begun"}
@@ -117,7 +121,9 @@ def record_review_file(home: Path, path: Path, delete_at: float) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = ReviewFile(path=str(path.absolute()), delete_at=delete_at)
     with _review_lock(home):
-        _write_reviews(home, [review for review in _read_reviews(home) if review.path != new.path] + [new])
+        _write_reviews(
+            home, [review for review in _read_reviews(home) if review.path != new.path] + [new]
+        )
 
 
 def list_review_files(home: Path) -> list[Path]:
@@ -126,10 +132,14 @@ def list_review_files(home: Path) -> list[Path]:
 
 
 def delete_expired_reviews(home: Path, now: float) -> list[str]:
-    """Delete expired files and return their paths. Raises `MaterialError`, or `OSError` after the others."""
+    """Delete expired files and return their paths. Raises `MaterialError`, or `OSError` after the
+    others.
+    """
     if not (home / REVIEWS_FILE).exists():
         return []
-    deleted, remaining, failure = [], [], None
+    deleted = []
+    remaining = []
+    failure = None
     with _review_lock(home):
         for review in _read_reviews(home):
             try:

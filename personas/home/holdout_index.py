@@ -16,9 +16,11 @@ from personas.home.atomic_files import write_private_file
 HOLDOUT_FILE, NEW_HOLDOUT_FILE = "heldout.bin", "heldout_new.bin"
 """File names in a job folder: the hold-out before the run, and after it."""
 HOLDOUT_FOLDER = "heldout"
-LSH_BANDS, SIGNATURE_BYTES = 16, 64
+LSH_BANDS = 16
+SIGNATURE_BYTES = 64
 HOLDOUT_MAGIC = b"understudy held out 1\n"
-KEY_MARK_BYTES, CHECKSUM_BYTES = 16, 32
+KEY_MARK_BYTES = 16
+CHECKSUM_BYTES = 32
 SIZES_BYTES = 16
 Hashes = NDArray[np.uint64]
 ArraySpec = tuple[np.dtype[Any], tuple[int, ...]]
@@ -28,8 +30,8 @@ ArraySpec = tuple[np.dtype[Any], tuple[int, ...]]
 class HoldoutIndex:
     """Hashes of n held-out conversations and their m replies.
 
-    `key` is the HMAC key of all hashes. `texts` is (n,) and `replies` (m,), both sorted and unique; `bands` is (n, 16)
-    uint32, `signatures` (n, 64) uint8.
+    `key` is the HMAC key of all hashes. `texts` is (n,) and `replies` (m,), both sorted and unique;
+    `bands` is (n, 16) uint32, `signatures` (n, 64) uint8.
     """
 
     key: bytes
@@ -51,7 +53,9 @@ class HoldoutIndex:
 
     @classmethod
     def read(cls, file: Path, people_key: bytes) -> Self:
-        """Read a file; empty without one. Raises `MaterialError` for a damaged file or another home's."""
+        """Read a file; empty without one. Raises `MaterialError` for a damaged file or another
+        home's.
+        """
         empty = cls.empty(people_key)
         try:
             data = file.read_bytes()
@@ -60,10 +64,12 @@ class HoldoutIndex:
         except OSError as error:
             raise _unusable_file_error(file, f"cannot be read: {error.strerror}") from error
         body = _verify_checksum(file, data)
-        mark, body = body[:KEY_MARK_BYTES], body[KEY_MARK_BYTES:]
+        mark = body[:KEY_MARK_BYTES]
+        body = body[KEY_MARK_BYTES:]
         if not hmac.compare_digest(mark, _key_mark(empty.key)):
             raise MaterialError(
-                f"{file} was made with another home's key, so its held-out conversations cannot be recognised here.",
+                f"{file} was made with another home's key, so its held-out conversations cannot be "
+                "recognised here.",
                 "Work with UNDERSTUDY_HOME set to that home, or into another folder.",
             )
         count, replies = np.frombuffer(body[:SIZES_BYTES], "<u8").tolist()
@@ -104,7 +110,9 @@ def holdout_file(home: Path, persona_id: str | None) -> Path:
     return home / HOLDOUT_FOLDER / f"{persona_id or 'dialogue'}.bin"
 
 
-def add_to_holdout(home: Path, persona_id: str | None, new: HoldoutIndex, people_key: bytes) -> None:
+def add_to_holdout(
+    home: Path, persona_id: str | None, new: HoldoutIndex, people_key: bytes
+) -> None:
     """Add to a home's index under a file lock. Raises `MaterialError` or `OSError`."""
     file = holdout_file(home, persona_id)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -114,9 +122,15 @@ def add_to_holdout(home: Path, persona_id: str | None, new: HoldoutIndex, people
 
 def _verify_checksum(file: Path, data: bytes) -> bytes:
     """Verify magic and checksum, and return the content between them."""
-    body, checksum = data[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-    if not body.startswith(HOLDOUT_MAGIC) or len(body) < len(HOLDOUT_MAGIC) + KEY_MARK_BYTES + SIZES_BYTES:
-        raise _unusable_file_error(file, "is not an index of held-out conversations, or is cut short")
+    body = data[:-CHECKSUM_BYTES]
+    checksum = data[-CHECKSUM_BYTES:]
+    if (
+        not body.startswith(HOLDOUT_MAGIC)
+        or len(body) < len(HOLDOUT_MAGIC) + KEY_MARK_BYTES + SIZES_BYTES
+    ):
+        raise _unusable_file_error(
+            file, "is not an index of held-out conversations, or is cut short"
+        )
     if hashlib.sha256(body).digest() != checksum:
         raise _unusable_file_error(file, "is damaged: its checksum differs")
     return body[len(HOLDOUT_MAGIC) :]
@@ -124,10 +138,13 @@ def _verify_checksum(file: Path, data: bytes) -> bytes:
 
 def _read_arrays(data: bytes, parts: list[ArraySpec]) -> list[NDArray[Any]]:
     """Read consecutive arrays; their sizes are covered by the checksum."""
-    arrays, at = [], 0
+    arrays = []
+    at = 0
     for kind, shape in parts:
         count = int(np.prod(shape))
-        arrays.append(np.frombuffer(data, kind, count, at).reshape(shape).astype(kind.newbyteorder("=")))
+        arrays.append(
+            np.frombuffer(data, kind, count, at).reshape(shape).astype(kind.newbyteorder("="))
+        )
         at += count * kind.itemsize
     return arrays
 

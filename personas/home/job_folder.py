@@ -1,4 +1,6 @@
-"""Job folders: `request.json`, copied material and its digests, consent, hold-out, comparison targets, attempts."""
+"""Job folders: `request.json`, copied material and its digests, consent, hold-out, comparison
+targets, attempts.
+"""
 
 import hashlib
 import os
@@ -15,8 +17,20 @@ from pydantic import ValidationError
 
 from personas.errors import MaterialError, RequestError
 from personas.home.atomic_files import atomic_folder, read_model, write_model
-from personas.home.data_subjects import Storing, read_consent, read_people, write_consent, write_people
-from personas.home.holdout_index import HOLDOUT_FILE, NEW_HOLDOUT_FILE, HoldoutIndex, add_to_holdout, holdout_file
+from personas.home.data_subjects import (
+    Storing,
+    read_consent,
+    read_people,
+    write_consent,
+    write_people,
+)
+from personas.home.holdout_index import (
+    HOLDOUT_FILE,
+    NEW_HOLDOUT_FILE,
+    HoldoutIndex,
+    add_to_holdout,
+    holdout_file,
+)
 from personas.home.job_material import SourceMaterial
 from personas.home.preferences import read_preferences
 from personas.home.pseudonyms import KEY_FILE, HomeKey, JobKeys, pseudonym_dataset_name
@@ -26,14 +40,23 @@ from personas.schemas.scorecard import MemberFeedback
 from personas.schemas.training import JobSpec, Material, ServingPrecision, TrainingRequest
 
 COMPARE_FILE = "compare.json"
-REQUEST_FILE, MATERIAL_FOLDER, ADAPTER_FOLDER, DATASET_FOLDER = "request.json", "material", "adapter", "dataset"
-MAX_LOG_BYTES, KEPT_LOG_BYTES = 16 * 2**20, 4 * 2**20
-EVENTS_FILE, TRAINER_LOG_FILE, ATTEMPT_FILE = "events.jsonl", "trainer.log", "attempt.json"
+REQUEST_FILE = "request.json"
+MATERIAL_FOLDER = "material"
+ADAPTER_FOLDER = "adapter"
+DATASET_FOLDER = "dataset"
+MAX_LOG_BYTES = 16 * 2**20
+KEPT_LOG_BYTES = 4 * 2**20
+EVENTS_FILE = "events.jsonl"
+TRAINER_LOG_FILE = "trainer.log"
+ATTEMPT_FILE = "attempt.json"
 TRAINER_FILE = "process.json"
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 SHARED_FOLDERS = ("jobs", "models")
-"""Folders of a home that workers on other machines need: the job's own, and the adapters that it is compared with."""
-CHECKPOINTS_FOLDER, CHECKPOINT_PREFIX = "checkpoints", "checkpoint-"
+"""Folders of a home that workers on other machines need: the job's own, and the adapters that it is
+compared with.
+"""
+CHECKPOINTS_FOLDER = "checkpoints"
+CHECKPOINT_PREFIX = "checkpoint-"
 
 
 def read_spec(folder: Path) -> JobSpec:
@@ -43,10 +66,14 @@ def read_spec(folder: Path) -> JobSpec:
         return JobSpec.model_validate_json(file.read_bytes())
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
-            raise RequestError(f"{file} is not valid JSON.", "Create the job folder again.") from None
+            raise RequestError(
+                f"{file} is not valid JSON.", "Create the job folder again."
+            ) from None
         raise explain_validation_error(error) from None
     except OSError as error:
-        raise RequestError(f"{file} cannot be read: {error.strerror}.", "Name a job folder.") from None
+        raise RequestError(
+            f"{file} cannot be read: {error.strerror}.", "Name a job folder."
+        ) from None
 
 
 def material_digest(path: Path) -> str:
@@ -75,7 +102,9 @@ class NeighbourPaths(FrozenModel):
 
 
 class ComparisonTargets(FrozenModel):
-    """Adapters to compare a new version with: folder of the live one, neighbours, and the version's own feedback."""
+    """Adapters to compare a new version with: folder of the live one, neighbours, and the version's
+    own feedback.
+    """
 
     format: Literal[1] = 1
     live: str | None = None
@@ -107,11 +136,14 @@ def _with_paths(targets: ComparisonTargets, convert: Callable[[str], str]) -> Co
         NeighbourPaths(persona=one.persona, adapter=convert(one.adapter), job=convert(one.job))
         for one in targets.neighbours
     )
-    return targets.model_copy(update={"live": targets.live and convert(targets.live), "neighbours": neighbours})
+    return targets.model_copy(
+        update={"live": targets.live and convert(targets.live), "neighbours": neighbours}
+    )
 
 
 class JobAttempt(FrozenModel):
-    """The latest attempt to run a job on another machine, and what was in the folder when it was recorded.
+    """The latest attempt to run a job on another machine, and what was in the folder when it was
+    recorded.
 
     `events_from` and `log_from` are the sizes in bytes of the events and of the log.
     """
@@ -124,12 +156,19 @@ class JobAttempt(FrozenModel):
 
 
 def read_attempt(folder: Path) -> JobAttempt:
-    """Read the latest attempt; number 0 where there was none. Raises `MaterialError` for a damaged file."""
-    return read_model(folder / ATTEMPT_FILE, JobAttempt, "Remove it, and resume the job.") or JobAttempt()
+    """Read the latest attempt; number 0 where there was none. Raises `MaterialError` for a damaged
+    file.
+    """
+    return (
+        read_model(folder / ATTEMPT_FILE, JobAttempt, "Remove it, and resume the job.")
+        or JobAttempt()
+    )
 
 
 def begin_attempt(folder: Path) -> JobAttempt:
-    """Record the next attempt: earlier ones that still run write nothing from now on. Raises as `read_attempt`."""
+    """Record the next attempt: earlier ones that still run write nothing from now on. Raises as
+    `read_attempt`.
+    """
     begun = JobAttempt(
         attempt=read_attempt(folder).attempt + 1,
         events_from=_file_bytes(folder / EVENTS_FILE),
@@ -141,7 +180,9 @@ def begin_attempt(folder: Path) -> JobAttempt:
 
 
 class TrainerProcess(FrozenModel):
-    """The process that trains a folder for a bot. `started` tells it from a later process with the same number."""
+    """The process that trains a folder for a bot. `started` tells it from a later process with the
+    same number.
+    """
 
     format: Literal[1] = 1
     pid: int
@@ -154,8 +195,12 @@ class TrainerProcess(FrozenModel):
 
 
 def record_trainer(folder: Path) -> None:
-    """Record this process as the one that trains a folder. To be called by the holder of its lock. Raises `OSError`."""
-    write_model(folder / TRAINER_FILE, TrainerProcess(pid=os.getpid(), started=_process_start(os.getpid())))
+    """Record this process as the one that trains a folder. To be called by the holder of its lock.
+    Raises `OSError`.
+    """
+    write_model(
+        folder / TRAINER_FILE, TrainerProcess(pid=os.getpid(), started=_process_start(os.getpid()))
+    )
 
 
 def find_trainer(folder: Path) -> TrainerProcess | None:
@@ -172,8 +217,14 @@ def _process_start(pid: int) -> str:
     try:
         if sys.platform != "linux":
             return str(psutil.Process(pid).create_time())
-        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return "" if state == "Z" else f"{BOOT_ID_FILE.read_text(encoding='ascii').strip()} {fields[18]}"
+        state, *fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        )
+        return (
+            ""
+            if state == "Z"
+            else f"{BOOT_ID_FILE.read_text(encoding='ascii').strip()} {fields[18]}"
+        )
     except (OSError, psutil.Error):
         return ""
 
@@ -190,10 +241,13 @@ def home_id(home: Path) -> str:
 
 
 def link_shared_folders(home: Path, shared: Path) -> None:
-    """Keep the home's folders that workers need on a shared file system, behind links. Raises `RequestError`."""
+    """Keep the home's folders that workers need on a shared file system, behind links. Raises
+    `RequestError`.
+    """
     root = shared / home_id(home)
     for name in SHARED_FOLDERS:
-        link, target = home / name, root / name
+        link = home / name
+        target = root / name
         try:
             target.mkdir(mode=0o700, parents=True, exist_ok=True)
             if link.is_dir() and not link.is_symlink() and not any(link.iterdir()):
@@ -201,10 +255,13 @@ def link_shared_folders(home: Path, shared: Path) -> None:
             if not link.is_symlink() and not link.exists():
                 link.symlink_to(target, target_is_directory=True)
         except OSError as error:
-            raise RequestError(f"SHARED cannot be used: {target}: {error.strerror}.", "Check its rights.") from error
+            raise RequestError(
+                f"SHARED cannot be used: {target}: {error.strerror}.", "Check its rights."
+            ) from error
         if link.resolve() != target.resolve():
             raise RequestError(
-                f"{link} is not on the shared file system of SHARED.", f"Move what it contains to {target}; remove it."
+                f"{link} is not on the shared file system of SHARED.",
+                f"Move what it contains to {target}; remove it.",
             )
 
 
@@ -222,11 +279,15 @@ def ensure_job_folder(
     precision: ServingPrecision,
     storing: Storing = nullcontext,
 ) -> Path:
-    """Write a complete job folder, or refresh an existing one. Raises `OSError`, `UnderstudyError`."""
+    """Write a complete job folder, or refresh an existing one. Raises `OSError`,
+    `UnderstudyError`.
+    """
     if (folder / REQUEST_FILE).exists():
         refresh_job_folder(folder, home, request)
         return folder
-    for leftover in folder.parent.glob(f".{folder.name}.*"):  # by a process that was killed while copying
+    for leftover in folder.parent.glob(
+        f".{folder.name}.*"
+    ):  # by a process that was killed while copying
         shutil.rmtree(leftover)
     with atomic_folder(folder, storing=storing) as temporary:
         fill_job_folder(temporary, home, job_id, version, request, materials, precision)
@@ -246,7 +307,13 @@ def fill_job_folder(
     copied = tuple(_copy_material(material, folder / MATERIAL_FOLDER) for material in materials)
     if people := people_in_material(folder, copied):
         write_people(folder, people)  # the run replaces it with the full list
-    spec = JobSpec(job_id=job_id, version=version, request=request, materials=copied, serving_precision=precision)
+    spec = JobSpec(
+        job_id=job_id,
+        version=version,
+        request=request,
+        materials=copied,
+        serving_precision=precision,
+    )
     JobKeys.of(home, pseudonym_dataset_name(request)).write(folder)
     refresh_job_folder(folder, home, request)
     (folder / REQUEST_FILE).write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -254,7 +321,9 @@ def fill_job_folder(
 
 
 def people_in_material(folder: Path, materials: Iterable[Material]) -> Mapping[str, int]:
-    """Count the authors of preferences, and the people in an adapter to train further. Raises `MaterialError`."""
+    """Count the authors of preferences, and the people in an adapter to train further. Raises
+    `MaterialError`.
+    """
     people: Counter[str] = Counter()
     for one in materials:
         target_path = _material_path(folder / MATERIAL_FOLDER, one.path)
@@ -274,7 +343,9 @@ def refresh_job_folder(folder: Path, home: Path, request: TrainingRequest) -> No
 
 
 def store_new_holdout(home: Path, persona_id: str | None, folder: Path) -> None:
-    """Add a finished run's hold-out to the home's; can be repeated. Raises `UnderstudyError`, `OSError`."""
+    """Add a finished run's hold-out to the home's; can be repeated. Raises `UnderstudyError`,
+    `OSError`.
+    """
     file = folder / NEW_HOLDOUT_FILE
     if file.exists():  # absent in folders of old versions
         people_key = HomeKey.of(home).people()
@@ -282,7 +353,9 @@ def store_new_holdout(home: Path, persona_id: str | None, folder: Path) -> None:
 
 
 def store_holdout_at_home(folder: Path, home: Path) -> None:
-    """Do the same for a folder made by this home, recognised by its key. Raises like `store_new_holdout`."""
+    """Do the same for a folder made by this home, recognised by its key. Raises like
+    `store_new_holdout`.
+    """
     if (home / KEY_FILE).exists() and HomeKey.of(home).people() == JobKeys.in_folder(folder).people:
         spec = JobSpec.model_validate_json((folder / REQUEST_FILE).read_bytes())
         store_new_holdout(home, spec.request.persona, folder)
@@ -320,11 +393,14 @@ def _material_path(folder: Path, name: str) -> Path:
     try:
         return path_inside(folder, name)
     except UnsafeNameError as error:
-        raise MaterialError(f"A material's name {error}.", "Give the data set another name.") from None
+        raise MaterialError(
+            f"A material's name {error}.", "Give the data set another name."
+        ) from None
 
 
 def limit_log(file: Path) -> None:
-    """Drop the beginning of a log that has grown too large; a process that appends to it goes on at its end.
+    """Drop the beginning of a log that has grown too large; a process that appends to it goes on at
+    its end.
 
     Does nothing where the log is gone.
     """

@@ -7,7 +7,12 @@ from typing import Self
 
 from personas.card.toml_card import SHIPPED_CARDS
 from personas.errors import RequestError
-from personas.home.adapters import NAME_ADAPTER_ADVICE, find_dialogue_adapters, require_manifest, verify_adapter
+from personas.home.adapters import (
+    NAME_ADAPTER_ADVICE,
+    find_dialogue_adapters,
+    require_manifest,
+    verify_adapter,
+)
 from personas.home.data_subjects import Consent
 from personas.home.datasets import (
     CatalogueEntry,
@@ -20,7 +25,11 @@ from personas.home.rights import RightsStatement, decide_right, read_statement
 from personas.schemas.base import DISCORD_API, Right
 from personas.schemas.training import Material, MaterialKind
 
-PROJECT_STATEMENT = "own-writing", "the Understudy authors", "Written for this project, which they ship with."
+PROJECT_STATEMENT = (
+    "own-writing",
+    "the Understudy authors",
+    "Written for this project, which they ship with.",
+)
 """Right, author and reason of the shipped cards and lore."""
 
 
@@ -37,8 +46,16 @@ class ShippedData:
 
     @classmethod
     def of(cls, root: Path, cards: Path = SHIPPED_CARDS) -> Self:
-        data, recipes = root / "data", root / "trainer" / "recipe" / "recipes"
-        return cls(data / "logs", data / "general", data / "rag-resources", cards, recipes, data / "synthetic")
+        data = root / "data"
+        recipes = root / "trainer" / "recipe" / "recipes"
+        return cls(
+            data / "logs",
+            data / "general",
+            data / "rag-resources",
+            cards,
+            recipes,
+            data / "synthetic",
+        )
 
     @classmethod
     def from_source_tree(cls) -> Self:
@@ -47,7 +64,9 @@ class ShippedData:
 
     def datasets(self) -> dict[str, Path]:
         """Return the logs, synthesised dialogues and general dialogue, by name."""
-        own = {path.stem: path for path in (*self.logs.glob("*.json"), *self.synthetic.glob("*.jsonl"))}
+        own = {
+            path.stem: path for path in (*self.logs.glob("*.json"), *self.synthetic.glob("*.jsonl"))
+        }
         return own | {f"general-{path.stem}": path for path in self.general.glob("*.jsonl")}
 
     def dialogues(self) -> set[str]:
@@ -57,10 +76,11 @@ class ShippedData:
 
 @dataclass(frozen=True)
 class SourceMaterial:
-    """Material before it is copied. `copies` pairs each file or folder with its path inside the job's material.
+    """Material before it is copied. `copies` pairs each file or folder with its path inside the
+    job's material.
 
-    `text` is content to write to `path`, for generated material. `arrived` is the day it arrived (ISO 8601), empty
-    where each message has its own date.
+    `text` is content to write to `path`, for generated material. `arrived` is the day it arrived
+    (ISO 8601), empty where each message has its own date.
     """
 
     kind: MaterialKind
@@ -96,45 +116,68 @@ class SourceMaterial:
 
 
 def stated_material(
-    kind: MaterialKind, path: str, origin: str, stated: tuple[Right, str, str], *copies: tuple[Path, str]
+    kind: MaterialKind,
+    path: str,
+    origin: str,
+    stated: tuple[Right, str, str],
+    *copies: tuple[Path, str],
 ) -> SourceMaterial:
     """Build material from cards or lore; its right was stated when it arrived."""
     right, stated_by, why = stated
     day = max(modification_date(source) for source, _ in copies)
-    return SourceMaterial(kind, path, origin, RightsStatement(right, stated_by, day, why), day, copies)
+    return SourceMaterial(
+        kind, path, origin, RightsStatement(right, stated_by, day, why), day, copies
+    )
 
 
-def shipped_general_material(shipped: ShippedData, consent: Consent, omit: Path | None = None) -> list[SourceMaterial]:
+def shipped_general_material(
+    shipped: ShippedData, consent: Consent, omit: Path | None = None
+) -> list[SourceMaterial]:
     """Collect the shipped general dialogue, except one file."""
     files = sorted(shipped.general.glob("*.jsonl"))
     return [shipped_file_material("general", path, consent) for path in files if path != omit]
 
 
 def shipped_file_material(kind: MaterialKind, file: Path, consent: Consent) -> SourceMaterial:
-    """Build material from a shipped file; a log without statement counts as Discord's. Raises `MaterialError`."""
+    """Build material from a shipped file; a log without statement counts as Discord's. Raises
+    `MaterialError`.
+    """
     stated = read_statement(file)
     by_form = DISCORD_API if kind == "log" else ""
     stated_right = stated.right if stated else ""
-    right = decide_right(file.name, format_right=by_form, stated=stated_right, consent=consent).require()
-    path, day = f"{file.parent.name}/{file.name}", modification_date(file)
+    right = decide_right(
+        file.name, format_right=by_form, stated=stated_right, consent=consent
+    ).require()
+    path = f"{file.parent.name}/{file.name}"
+    day = modification_date(file)
     stated = stated or RightsStatement(right, "", day, "")
     return SourceMaterial(kind, path, path, stated, stated.stated_on, ((file, path),))
 
 
-def synthetic_materials(shipped: ShippedData, home: Path, persona_id: str, consent: Consent) -> list[SourceMaterial]:
-    """Collect synthesised dialogues of a persona: the shipped ones, and sets of the catalogue named `ID_synthetic…`.
+def synthetic_materials(
+    shipped: ShippedData, home: Path, persona_id: str, consent: Consent
+) -> list[SourceMaterial]:
+    """Collect synthesised dialogues of a persona: the shipped ones, and sets of the catalogue named
+    `ID_synthetic…`.
 
     Raises `MaterialError` if one is not on this machine or may not be trained on.
     """
-    name, materials = f"{persona_id}_synthetic", []
+    name = f"{persona_id}_synthetic"
+    materials = []
     if (file := shipped.synthetic / f"{name}.jsonl").is_file():
         materials.append(shipped_file_material("pairs", file, consent))
     entries = [it for it in read_catalogue(home).entries.values() if it.name.startswith(name)]
-    named = [catalogue_material("pairs", it, consent) for it in entries if not (materials and it.name == name)]
+    named = [
+        catalogue_material("pairs", it, consent)
+        for it in entries
+        if not (materials and it.name == name)
+    ]
     return materials + [material for material in named if material.kind == "pairs"]
 
 
-def catalogue_material(kind: MaterialKind, entry: CatalogueEntry, consent: Consent) -> SourceMaterial:
+def catalogue_material(
+    kind: MaterialKind, entry: CatalogueEntry, consent: Consent
+) -> SourceMaterial:
     """Build material from a catalogue entry, whose path stays private. Raises `MaterialError`."""
     if entry.hub:
         entry.decide_right(consent).require()  # nobody should fetch what may not be trained on
@@ -143,35 +186,60 @@ def catalogue_material(kind: MaterialKind, entry: CatalogueEntry, consent: Conse
         return built_dataset_material(file, entry.name, consent)
     entry.decide_right(consent).require()
     path = f"named/{entry.name}{''.join(file.suffixes[-2:]) if file.is_file() else ''}"
-    arrived, origin, names = entry.statement.stated_on, entry.origin, entry.persona_names
+    arrived = entry.statement.stated_on
+    origin = entry.origin
+    names = entry.persona_names
     copies = ((file, path),)
     mapping = entry.find_mapping()
     return SourceMaterial(
-        kind, path, origin, entry.statement, arrived, copies, "", entry.format, names, mapping=mapping
+        kind,
+        path,
+        origin,
+        entry.statement,
+        arrived,
+        copies,
+        "",
+        entry.format,
+        names,
+        mapping=mapping,
     )
 
 
 def built_dataset_material(folder: Path, origin: str, consent: Consent) -> SourceMaterial:
-    """Build material from a folder of `dataset build`. Raises `MaterialError` if it may not be trained on."""
+    """Build material from a folder of `dataset build`. Raises `MaterialError` if it may not be
+    trained on.
+    """
     stated = dataset_statement(folder)
     decide_right(origin, stated=stated.right, consent=consent).require()
     path = f"named/{origin}"
     return SourceMaterial("dataset", path, origin, stated, "", ((folder, path),))
 
 
-def dialogue_adapter_material(home: Path, job_name: str, consent: Consent, *, verify: bool = True) -> SourceMaterial:
-    """Build material from a named dialogue adapter. Raises `RequestError` if unknown, else like `adapter_material`."""
+def dialogue_adapter_material(
+    home: Path, job_name: str, consent: Consent, *, verify: bool = True
+) -> SourceMaterial:
+    """Build material from a named dialogue adapter. Raises `RequestError` if unknown, else like
+    `adapter_material`.
+    """
     available = find_dialogue_adapters(home)
     if job_name not in available:
-        advice = f"There are: {', '.join(available)}." if available else "Train one first: task_type dialogue."
+        advice = (
+            f"There are: {', '.join(available)}."
+            if available
+            else "Train one first: task_type dialogue."
+        )
         raise RequestError(f"There is no dialogue adapter {job_name!r}.", advice)
     return adapter_material(available[job_name].folder, job_name, consent, verify=verify)
 
 
-def adapter_material(folder: Path, origin: str, consent: Consent, *, verify: bool = True) -> SourceMaterial:
-    """Build material from an adapter to train further; `verify` reads all of its files and compares checksums.
+def adapter_material(
+    folder: Path, origin: str, consent: Consent, *, verify: bool = True
+) -> SourceMaterial:
+    """Build material from an adapter to train further; `verify` reads all of its files and compares
+    checksums.
 
-    Raises `AdapterError` for a damaged one, and `MaterialError` if its training data may no longer be trained on.
+    Raises `AdapterError` for a damaged one, and `MaterialError` if its training data may no longer
+    be trained on.
     """
     manifest = (verify_adapter if verify else require_manifest)(folder, NAME_ADAPTER_ADVICE)
     right = combine_rights(manifest.rights) if manifest.rights else ""

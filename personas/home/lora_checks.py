@@ -1,7 +1,8 @@
-"""Checks of an adapter's two peft files against its configuration and the base model, on import and on each load.
+"""Checks of an adapter's two peft files against its configuration and the base model, on import and
+on each load.
 
-Only LoRA and DoRA of linear layers pass: peft puts any other tensor in its place, also over the weights of the base
-model, which all guilds share.
+Only LoRA and DoRA of linear layers pass: peft puts any other tensor in its place, also over the
+weights of the base model, which all guilds share.
 """
 
 import json
@@ -20,17 +21,26 @@ from personas.home.adapters import CONFIG_FILE, WEIGHTS_FILE
 from personas.models.base_model import BaseModel, load_config, load_torch
 
 PLAIN_LORA_SETTINGS = frozenset(
-    "alpha_pattern base_model_name_or_path bias fan_in_fan_out inference_mode init_lora_weights lora_alpha "
-    "lora_dropout megatron_core peft_type peft_version qalora_group_size r rank_pattern revision target_modules "
+    "alpha_pattern base_model_name_or_path bias fan_in_fan_out inference_mode init_lora_weights "
+    "lora_alpha "
+    "lora_dropout megatron_core peft_type peft_version qalora_group_size r rank_pattern revision "
+    "target_modules "
     "task_type use_dora use_rslora".split()
 )
-"""Settings of peft's `LoraConfig` that may be set: none loads code, builds on other models or needs other tensors."""
-MODULE_NAME_PATTERN = re.compile(r"[\w.]{1,200}", re.ASCII)  # peft would accept any regular expression
+"""Settings of peft's `LoraConfig` that may be set: none loads code, builds on other models or needs
+other tensors.
+"""
+MODULE_NAME_PATTERN = re.compile(
+    r"[\w.]{1,200}", re.ASCII
+)  # peft would accept any regular expression
 MAGNITUDE = "lora_magnitude_vector"
-TENSOR_NAME_PATTERN = re.compile(rf"base_model\.model\.(.+)\.(lora_A|lora_B|{MAGNITUDE})(\.weight)?")
+TENSOR_NAME_PATTERN = re.compile(
+    rf"base_model\.model\.(.+)\.(lora_A|lora_B|{MAGNITUDE})(\.weight)?"
+)
 SERVED_DTYPES = ("F32", "F16", "BF16")
 DEFAULT_RANK = DEFAULT_ALPHA = 8  # peft's
-MAX_RANK, MAX_ALPHA = 256, 10_000
+MAX_RANK = 256
+MAX_ALPHA = 10_000
 MAX_HEADER_BYTES = 2**22
 MAX_ABSOLUTE_WEIGHT = 65_504.0  # float16's largest number; trained weights are below 10
 MAX_SHOWN_CHARS = 80
@@ -41,14 +51,20 @@ LayerShapes = Mapping[str, tuple[int, int]]
 
 
 def check_lora(
-    folder: Path, layers: LayerShapes | None, name: str = "The adapter", *, has_all_layers: bool = True
+    folder: Path,
+    layers: LayerShapes | None,
+    name: str = "The adapter",
+    *,
+    has_all_layers: bool = True,
 ) -> dict[str, Any]:
-    """Check the configuration, and names, kinds and shapes of the tensors, which are not read; return the first.
+    """Check the configuration, and names, kinds and shapes of the tensors, which are not read;
+    return the first.
 
-    Without `layers`, nothing is compared with the base model; without `has_all_layers`, others may be adapted too.
-    Raises `AdapterError`, which calls the adapter by `name`.
+    Without `layers`, nothing is compared with the base model; without `has_all_layers`, others may
+    be adapted too. Raises `AdapterError`, which calls the adapter by `name`.
     """
-    complete, layers = layers is not None and has_all_layers, layers or {}
+    complete = layers is not None and has_all_layers
+    layers = layers or {}
     config = _read_config(folder, name)
     with _weights_errors(name):
         _require_small_header(folder / WEIGHTS_FILE)
@@ -60,7 +76,9 @@ def check_lora(
 def read_lora(
     folder: Path, layers: LayerShapes | None, name: str = "The adapter"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Check the files, and return configuration and tensors, whose numbers are in range. Raises `AdapterError`."""
+    """Check the files, and return configuration and tensors, whose numbers are in range. Raises
+    `AdapterError`.
+    """
     config = check_lora(folder, layers, name)
     with _weights_errors(name):
         return config, dict(_checked_tensors(folder, config))
@@ -81,9 +99,13 @@ def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
 
     modules = dict(model.named_modules())
     linears = {
-        name: (it.in_features, it.out_features) for name, it in modules.items() if isinstance(it, torch.nn.Linear)
+        name: (it.in_features, it.out_features)
+        for name, it in modules.items()
+        if isinstance(it, torch.nn.Linear)
     }
-    return linears | {name: (it.nx, it.nf) for name, it in modules.items() if isinstance(it, Conv1D)}
+    return linears | {
+        name: (it.nx, it.nf) for name, it in modules.items() if isinstance(it, Conv1D)
+    }
 
 
 def base_linear_shapes(base: BaseModel) -> dict[str, tuple[int, int]]:
@@ -97,11 +119,14 @@ def base_linear_shapes(base: BaseModel) -> dict[str, tuple[int, int]]:
 
 
 def stored_linear_shapes(base: BaseModel) -> dict[str, tuple[int, int]]:
-    """Return the same for the layers stored as plain matrices, by the files' headers, without torch."""
+    """Return the same for the layers stored as plain matrices, by the files' headers, without
+    torch.
+    """
     shapes: dict[str, tuple[int, int]] = {}
     for file in sorted(base.folder.glob("*.safetensors")):
         with safe_open(file, "numpy") as weights:
-            tensors = {key: weights.get_slice(key) for key in weights.keys() if key.endswith(".weight")}  # noqa: SIM118
+            names = weights.keys()
+            tensors = {key: weights.get_slice(key) for key in names if key.endswith(".weight")}
             shapes |= {
                 key.removesuffix(".weight"): tuple(reversed(tensor.get_shape()))
                 for key, tensor in tensors.items()
@@ -111,18 +136,25 @@ def stored_linear_shapes(base: BaseModel) -> dict[str, tuple[int, int]]:
 
 
 def find_by_pattern(patterns: Mapping[str, Any] | None, layer: str, default: Any) -> Any:
-    """Return a layer's value in `rank_pattern` or `alpha_pattern`: of the first name that it ends with, as in peft."""
-    matching = (it for name, it in (patterns or {}).items() if re.fullmatch(rf"(.*\.)?({name})", layer))
+    """Return a layer's value in `rank_pattern` or `alpha_pattern`: of the first name that it ends
+    with, as in peft.
+    """
+    matching = (
+        it for name, it in (patterns or {}).items() if re.fullmatch(rf"(.*\.)?({name})", layer)
+    )
     return next(matching, default)
 
 
 def lora_scale(config: Mapping[str, Any], layer: str, rank: int) -> float:
     """Return the factor of A and B's product: α / r, or α / √r with rsLoRA (arXiv 2312.03732)."""
-    alpha = float(find_by_pattern(config.get("alpha_pattern"), layer, config.get("lora_alpha", DEFAULT_ALPHA)))
+    alpha = float(
+        find_by_pattern(config.get("alpha_pattern"), layer, config.get("lora_alpha", DEFAULT_ALPHA))
+    )
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-# ---------------------------------------------------------------------------------------------- configuration
+# ----------------------------------------------------------------------------------------------
+# configuration
 
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:
@@ -139,14 +171,21 @@ def _read_config(folder: Path, name: str) -> dict[str, Any]:
 
 def _config_fault(config: dict[str, Any]) -> str:
     """Describe the first setting that is not a plain LoRA's; empty if there is none."""
-    modules, ranks, alphas = (config.get(name) or {} for name in ("target_modules", "rank_pattern", "alpha_pattern"))
+    modules, ranks, alphas = (
+        config.get(name) or {} for name in ("target_modules", "rank_pattern", "alpha_pattern")
+    )
     if config.get("peft_type") != "LORA":
         return f"its type is {str(config.get('peft_type'))[:MAX_SHOWN_CHARS]!r}"
     if config.get("bias", "none") != "none":
         return "it trains biases"
     if (init := config.get("init_lora_weights", True)) not in (True, False, "gaussian", None):
         return f"init_lora_weights {str(init)[:MAX_SHOWN_CHARS]!r} changes the base model"
-    if not (modules and isinstance(modules, list) and isinstance(ranks, dict) and isinstance(alphas, dict)):
+    if not (
+        modules
+        and isinstance(modules, list)
+        and isinstance(ranks, dict)
+        and isinstance(alphas, dict)
+    ):
         return "target_modules is no list of names"
     all_ranks, all_alphas = ([config.get("r", DEFAULT_RANK), *ranks.values()],
                              [config.get("lora_alpha", DEFAULT_ALPHA), *alphas.values()])  # fmt: skip
@@ -166,7 +205,8 @@ def _is_number(value: object, most: int, kind: Any = (int, float)) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool) and 0 < value <= most
 
 
-# ---------------------------------------------------------------------------------------------- tensors
+# ----------------------------------------------------------------------------------------------
+# tensors
 
 
 @contextmanager
@@ -175,24 +215,38 @@ def _weights_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, ValueError) as error:
-        fault = str(error) if type(error) is ValueError else f"it cannot be read ({_shorten(error)})"
-        raise AdapterError(f"{name}'s {WEIGHTS_FILE} does not fit: {fault}.", CHOOSE_OTHER_ADVICE) from error
+        fault = (
+            str(error) if type(error) is ValueError else f"it cannot be read ({_shorten(error)})"
+        )
+        raise AdapterError(
+            f"{name}'s {WEIGHTS_FILE} does not fit: {fault}.", CHOOSE_OTHER_ADVICE
+        ) from error
 
 
 def _shorten(error: Exception) -> str:
     """Return an error's reason without the path of the file."""
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    text = (
+        (error.strerror if isinstance(error, OSError) else None)
+        or str(error)
+        or type(error).__name__
+    )
     return text[:MAX_SHOWN_CHARS]
 
 
 def _require_small_header(file: Path) -> None:
     with file.open("rb") as content:
         size = int.from_bytes(content.read(8), "little")
-    if MAX_HEADER_BYTES < size < file.stat().st_size:  # safetensors refuses one beyond the file's end
-        raise ValueError(f"its header has {size:,} bytes, and at most {MAX_HEADER_BYTES:,} are read")
+    if (
+        MAX_HEADER_BYTES < size < file.stat().st_size
+    ):  # safetensors refuses one beyond the file's end
+        raise ValueError(
+            f"its header has {size:,} bytes, and at most {MAX_HEADER_BYTES:,} are read"
+        )
 
 
-def _check_tensors(weights: Any, config: dict[str, Any], layers: LayerShapes, complete: bool) -> None:
+def _check_tensors(
+    weights: Any, config: dict[str, Any], layers: LayerShapes, complete: bool
+) -> None:
     """Check the tensors of an open file by its header. Raises `ValueError` with the first fault."""
     sides: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
     for key in weights.keys():  # noqa: SIM118 - it is no mapping
@@ -201,47 +255,63 @@ def _check_tensors(weights: Any, config: dict[str, Any], layers: LayerShapes, co
             raise ValueError(f"it has {key[:MAX_SHOWN_CHARS]!r}, which is no part of a plain LoRA")
         tensor = weights.get_slice(key)
         if tensor.get_dtype() not in SERVED_DTYPES:
-            raise ValueError(f"{key} is stored as {tensor.get_dtype()}, not as {', '.join(SERVED_DTYPES)}")
+            raise ValueError(
+                f"{key} is stored as {tensor.get_dtype()}, not as {', '.join(SERVED_DTYPES)}"
+            )
         sides[found[1]][found[2]] = tuple(tensor.get_shape())
     if not sides:
         raise ValueError("it has no matrices")
     for layer, shapes in sides.items():
         if complete and layer not in layers:
             raise ValueError(
-                f"it adapts {layer[:MAX_SHOWN_CHARS]}, which the base model does not have as a linear layer"
+                f"it adapts {layer[:MAX_SHOWN_CHARS]}, which the base model does not have as a "
+                "linear layer"
             )
         _check_layer(layer, shapes, config, layers.get(layer))
 
 
 def _check_layer(
-    layer: str, shapes: dict[str, tuple[int, ...]], config: dict[str, Any], widths: tuple[int, int] | None
+    layer: str,
+    shapes: dict[str, tuple[int, ...]],
+    config: dict[str, Any],
+    widths: tuple[int, int] | None,
 ) -> None:
     name = layer[:MAX_SHOWN_CHARS]
     if set(shapes) != {"lora_A", "lora_B", *([MAGNITUDE] if config.get("use_dora") else [])}:
         raise ValueError(f"{name} has {' and '.join(sorted(shapes))} only")
-    a, b = shapes["lora_A"], shapes["lora_B"]
+    a = shapes["lora_A"]
+    b = shapes["lora_B"]
     rank = find_by_pattern(config.get("rank_pattern"), layer, config.get("r", DEFAULT_RANK))
     if len(a) != 2 or len(b) != 2:
         raise ValueError(f"{name} has shapes {a} and {b}, which are no matrices")
     inputs, outputs = widths or (a[1], b[0])
     if (a[1], b[0]) != (inputs, outputs):
         raise ValueError(
-            f"{name} has shapes {a} and {b}; the base model's layer has {inputs} inputs and {outputs} outputs"
+            f"{name} has shapes {a} and {b}; the base model's layer has {inputs} inputs and "
+            f"{outputs} outputs"
         )
     if not a[0] == b[1] == rank:
         raise ValueError(f"{name} has rank {a[0]} and {b[1]}, and {CONFIG_FILE} states {rank}")
     if shapes.get(MAGNITUDE, (outputs,)) != (outputs,):
-        raise ValueError(f"{name} has magnitudes of shape {shapes[MAGNITUDE]} for {outputs} outputs")
+        raise ValueError(
+            f"{name} has magnitudes of shape {shapes[MAGNITUDE]} for {outputs} outputs"
+        )
 
 
 def _checked_tensors(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the tensors of checked files. Raises `ValueError` for numbers that no precision of serving can hold."""
+    """Yield the tensors of checked files. Raises `ValueError` for numbers that no precision of
+    serving can hold.
+    """
     load_torch()  # safetensors imports it otherwise, without its settings
     with safe_open(folder / WEIGHTS_FILE, "pt") as weights:
         for key in weights.keys():  # noqa: SIM118 - as above
             tensor = weights.get_tensor(key)
             layer, side, _ = TENSOR_NAME_PATTERN.fullmatch(key).groups()  # type: ignore[union-attr]  # it was checked
             scale = lora_scale(config, layer, tensor.shape[1]) if side == "lora_B" else 1.0
-            if not float(tensor.float().abs().max()) * max(scale, 1.0) <= MAX_ABSOLUTE_WEIGHT:  # NaN is not either
-                raise ValueError(f"{key} has values that are not finite or not below {MAX_ABSOLUTE_WEIGHT:,.0f}")
+            if (
+                not float(tensor.float().abs().max()) * max(scale, 1.0) <= MAX_ABSOLUTE_WEIGHT
+            ):  # NaN is not either
+                raise ValueError(
+                    f"{key} has values that are not finite or not below {MAX_ABSOLUTE_WEIGHT:,.0f}"
+                )
             yield key, tensor

@@ -25,7 +25,9 @@ class PromptTurn(FrozenModel):
 
 
 class PreferenceRecord(FrozenModel):
-    """One line of the file. At least one of `chosen` and `rejected` is set; `at` is the day it was given (ISO 8601)."""
+    """One line of the file. At least one of `chosen` and `rejected` is set; `at` is the day it was
+    given (ISO 8601).
+    """
 
     prompt: Annotated[tuple[PromptTurn, ...], Field(min_length=1)]
     chosen: PreferenceText | None = None
@@ -55,7 +57,9 @@ def preferences_to_jsonl(preferences: Iterable[PreferenceRecord]) -> str:
 
 
 def read_preferences(file: Path) -> list[PreferenceRecord]:
-    """Read all records of a file. Raises `MaterialError` with the first invalid line and the reason."""
+    """Read all records of a file. Raises `MaterialError` with the first invalid line and the
+    reason.
+    """
     records = []
     try:
         with file.open(encoding="utf-8") as lines:
@@ -75,6 +79,7 @@ def _parse_preference(line: str, where: str) -> PreferenceRecord:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
         raise MaterialError(
-            f"{where} is no preference record: {field}{first['msg'].removeprefix('Value error, ')}.",
+            f"{where} is no preference record: "
+            f"{field}{first['msg'].removeprefix('Value error, ')}.",
             "docs/preference.md describes the format.",
         ) from None

@@ -1,4 +1,6 @@
-"""File permissions of a home: conversations, cards and lore are readable by the bot's own user only."""
+"""File permissions of a home: conversations, cards and lore are readable by the bot's own user
+only.
+"""
 
 import logging
 import os
@@ -12,16 +14,19 @@ OTHERS = 0o077
 
 
 def protect_home(home: Path) -> None:
-    """Create files readable by this user only from now on, and take the rights of others from those in a home.
+    """Create files readable by this user only from now on, and take the rights of others from those
+    in a home.
 
-    The folder itself is left as it is, because it may be one that is shared with other programs: that it is open is
-    logged. Files of other users, and what links lead to, are left alone too.
+    The folder itself is left as it is, because it may be one that is shared with other programs:
+    that it is open is logged. Files of other users, and what links lead to, are left alone too.
     """
     os.umask(PRIVATE_UMASK)
     if not home.is_dir():
         return
     if home.stat().st_mode & OTHERS:
-        log.warning("%s can be listed by other users of this machine. Close it: chmod 700 %s", home, home)
+        log.warning(
+            "%s can be listed by other users of this machine. Close it: chmod 700 %s", home, home
+        )
     for path in home.iterdir():
         mode = path.lstat().st_mode
         is_own = path.lstat().st_uid == os.geteuid()

@@ -12,7 +12,8 @@ MAX_CACHED_ADAPTERS = 1024
 
 
 def prompt_version_of(adapter: AdapterRef | None) -> str:
-    """Return an adapter's prompt version; the current one for the base model, and where none can be read.
+    """Return an adapter's prompt version; the current one for the base model, and where none can be
+    read.
 
     An adapter whose manifest is damaged is refused when it is loaded.
     """

@@ -39,8 +39,8 @@ class HomeKey:
     def of(cls, home: Path) -> Self:
         """Read the key of a home, or create one, readable by its owner only.
 
-        Raises `KeyFileError` if it is damaged, because a new key would break all pseudonyms derived from the old one,
-        and `OSError` if it cannot be created.
+        Raises `KeyFileError` if it is damaged, because a new key would break all pseudonyms derived
+        from the old one, and `OSError` if it cannot be created.
         """
         file = home / KEY_FILE
         return cls.in_file(file) if file.exists() else cls(_create_secret(file))
@@ -61,16 +61,22 @@ class HomeKey:
         return cls(secret)
 
     def pseudonyms(self, dataset: str) -> bytes:
-        """Derive the key of one data set's pseudonyms; the same people have others in another data set."""
+        """Derive the key of one data set's pseudonyms; the same people have others in another data
+        set.
+        """
         return hmac.digest(self.secret, f"pseudonyms\0{dataset}".encode(), "sha256")
 
     def people(self) -> bytes:
-        """Derive the key of lists of people in folders (`keyed_person`), the same for the whole home."""
+        """Derive the key of lists of people in folders (`keyed_person`), the same for the whole
+        home.
+        """
         return hmac.digest(self.secret, b"people", "sha256")
 
 
 def keyed_person(people_key: bytes, person: str) -> str:
-    """Pseudonymise a person for lists of people: 32 hex digits. `person` is an id, or `name:` and a name."""
+    """Pseudonymise a person for lists of people: 32 hex digits. `person` is an id, or `name:` and a
+    name.
+    """
     return hmac.digest(people_key, person.encode(), hashlib.sha256).hex()[:32]
 
 
@@ -81,13 +87,16 @@ def _create_secret(file: Path) -> bytes:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise KeyFileError(
-            f"The home {file.parent.parent} cannot be used: its keys cannot be written ({error.strerror}).",
+            f"The home {file.parent.parent} cannot be used: its keys cannot be written "
+            f"({error.strerror}).",
             "Set UNDERSTUDY_HOME to a folder that is writable.",
         ) from error
     secret = secrets.token_bytes(KEY_BYTES)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as out:
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii"
+        ) as out:
             out.write(secret.hex() + "\n")
             out.flush()
             os.fsync(out.fileno())
@@ -102,14 +111,17 @@ def _create_secret(file: Path) -> bytes:
 def _damaged_key_error(file: Path) -> KeyFileError:
     return KeyFileError(
         f"{file} is not a valid key.",
-        f"Restore it from a backup. Without it people cannot be found in data written with it; if you remove it, a new "
+        "Restore it from a backup. Without it people cannot be found in data written with it; if "
+        "you remove it, a new "
         f"{file.name} is created.",
     )
 
 
 @dataclass(frozen=True)
 class JobKeys:
-    """`pseudonyms` is the key of a data set's pseudonyms, `people` that of lists of people in folders."""
+    """`pseudonyms` is the key of a data set's pseudonyms, `people` that of lists of people in
+    folders.
+    """
 
     pseudonyms: bytes
     people: bytes
@@ -122,7 +134,9 @@ class JobKeys:
 
     @classmethod
     def in_folder(cls, folder: Path) -> Self:
-        """Read a job folder's keys; without any, random ones are stored there. Raises `KeyFileError`, `OSError`."""
+        """Read a job folder's keys; without any, random ones are stored there. Raises
+        `KeyFileError`, `OSError`.
+        """
         file = folder / JOB_KEYS_FILE
         try:
             stored = json.loads(file.read_bytes())
@@ -135,13 +149,17 @@ class JobKeys:
         return keys
 
     def write(self, folder: Path) -> None:
-        """Write the keys into a folder that has none, readable by their owner only. Raises `OSError`."""
+        """Write the keys into a folder that has none, readable by their owner only. Raises
+        `OSError`.
+        """
         handle = os.open(folder / JOB_KEYS_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="ascii") as out:
             json.dump({"pseudonyms": self.pseudonyms.hex(), "people": self.people.hex()}, out)
 
 
 def pseudonym_dataset_name(request: TrainingRequest) -> str:
-    """Return the data set name from which a request's pseudonyms are derived, the same for every job on it."""
+    """Return the data set name from which a request's pseudonyms are derived, the same for every
+    job on it.
+    """
     owner = request.persona or "dialogue"
     return f"{owner}/{request.dataset or request.dataset_path or owner}"

@@ -1,4 +1,6 @@
-"""Rights to training material: statements in `rights.toml`, and the decision whether to train on a source."""
+"""Rights to training material: statements in `rights.toml`, and the decision whether to train on a
+source.
+"""
 
 import tomllib
 from collections.abc import Mapping
@@ -14,10 +16,13 @@ RIGHTS_FILE = "rights.toml"
 REQUIRED_FIELDS = ("stated_by", "stated_on", "why")
 STATEMENT_FIELDS = frozenset(("right", *REQUIRED_FIELDS))
 RELEASE_DATE = date(2026, 11, 21)
-"""Dates up to the release are valid even where the clock is behind: shipped files state their rights before it."""
+"""Dates up to the release are valid even where the clock is behind: shipped files state their
+rights before it.
+"""
 
 COMMAND_LINE_STATEMENT = "stated on the command line"  # author of a right claimed with `--right`
-PERMISSION_SETTING, OPT_IN_COMMAND = "DISCORD_PERMISSION", "/privacy opt-in"
+PERMISSION_SETTING = "DISCORD_PERMISSION"
+OPT_IN_COMMAND = "/privacy opt-in"
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,9 @@ class RightsStatement:
 
 @dataclass(frozen=True)
 class RightsDecision:
-    """Decision on a source: trained on under `right` (empty: none), or `refused` with `advice` on what is missing."""
+    """Decision on a source: trained on under `right` (empty: none), or `refused` with `advice` on
+    what is missing.
+    """
 
     right: Right
     refused: str = ""
@@ -46,13 +53,20 @@ class RightsDecision:
 
 
 def decide_right(
-    name: str, *, format_right: Right = "", stated: Right = "", claimed: Right = "", consent: Consent
+    name: str,
+    *,
+    format_right: Right = "",
+    stated: Right = "",
+    claimed: Right = "",
+    consent: Consent,
 ) -> RightsDecision:
-    """Decide whether a source may be trained on. Everything that trains, plans or prepares training calls this.
+    """Decide whether a source may be trained on. Everything that trains, plans or prepares training
+    calls this.
 
-    `format_right` is the right implied by its format (`discord-api`, `data-package`) or empty; `stated` the one in
-    `rights.toml` or the operator's catalogue; `claimed` the one from the command line, used only without the others. Of
-    `discord-api` sources only messages by opted-in members may then be used.
+    `format_right` is the right implied by its format (`discord-api`, `data-package`) or empty;
+    `stated` the one in `rights.toml` or the operator's catalogue; `claimed` the one from the
+    command line, used only without the others. Of `discord-api` sources only messages by opted-in
+    members may then be used.
     """
     right = stated or format_right or claimed
     if not right:
@@ -64,18 +78,26 @@ def decide_right(
     if consent.permission:
         missing = "nobody has opted in"
     refused = f"{name} may not be trained on: it came through Discord's API, and {missing}."
-    override = f"`--right {claimed}` does not change that. " if claimed and claimed != DISCORD_API else ""
-    advice = f"{override}{describe_discord_requirements(consent)} {describe_rights_statement(name, otherwise=True)}"
+    override = (
+        f"`--right {claimed}` does not change that. " if claimed and claimed != DISCORD_API else ""
+    )
+    advice = (
+        f"{override}{describe_discord_requirements(consent)} "
+        f"{describe_rights_statement(name, otherwise=True)}"
+    )
     return RightsDecision(right, refused, advice)
 
 
 def describe_discord_requirements(consent: Consent) -> str:
-    """Describe what is needed to train on data from Discord's API, and which part of it is then used."""
+    """Describe what is needed to train on data from Discord's API, and which part of it is then
+    used.
+    """
     stated = "which is stated" if consent.permission else "which is not stated"
     count = len(consent.opted_in)
     opted_in = f"{count} so far" if count else "nobody so far"
     return (
-        f"It takes both Discord's permission, in the operator's setting {PERMISSION_SETTING} ({stated}), and members "
+        f"It takes both Discord's permission, in the operator's setting {PERMISSION_SETTING} "
+        f"({stated}), and members "
         f"who have opted in with {OPT_IN_COMMAND} ({opted_in}); only what they wrote is taken then."
     )
 
@@ -85,21 +107,25 @@ def describe_rights_statement(name: str, *, otherwise: bool = False) -> str:
     lead = "If it did not come through Discord's API, whoever" if otherwise else "Whoever"
     return (
         f'{lead} holds the rights states so in {RIGHTS_FILE} beside it: a table ["{name}"] with right (own-writing, '
-        "data-package, form or licensed:<name>), stated_by, stated_on and why; the operator's catalogue may, too."
+        "data-package, form or licensed:<name>), stated_by, stated_on and why; the operator's "
+        "catalogue may, too."
     )
 
 
 def no_consent_error(name: str) -> MaterialError:
     """Build the refusal of data from Discord's API without any message by members who opted in."""
     return MaterialError(
-        f"Nothing in {name} may be trained on: it came through Discord's API, and of those who are answered in it, or "
+        f"Nothing in {name} may be trained on: it came through Discord's API, and of those who are "
+        "answered in it, or "
         "play the persona, nobody has opted in.",
         f"Members opt in with {OPT_IN_COMMAND}; they are known by their Discord ids.",
     )
 
 
 def read_statement(file: Path) -> RightsStatement | None:
-    """Read the statement on a file or folder in `rights.toml` beside it; None without. Raises `MaterialError`."""
+    """Read the statement on a file or folder in `rights.toml` beside it; None without. Raises
+    `MaterialError`.
+    """
     rights = file.parent / RIGHTS_FILE
     short = f"{rights.parent.name}/{rights.name}"  # members may see it: no paths of this machine
     try:
@@ -107,7 +133,9 @@ def read_statement(file: Path) -> RightsStatement | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+        reason = (
+            error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+        )
         advice = "Correct it; nothing is trained until then."
         raise MaterialError(f"{short} cannot be read: {reason}.", advice) from error
     if not isinstance(stated, dict) or not stated:
@@ -120,19 +148,25 @@ def read_statement(file: Path) -> RightsStatement | None:
     if not stated.get("right"):
         return None
     if wrong := statement_error(stated):
-        raise MaterialError(f"{short} {wrong} for {file.name}.", f"Known rights: {', '.join(RIGHTS)}.")
+        raise MaterialError(
+            f"{short} {wrong} for {file.name}.", f"Known rights: {', '.join(RIGHTS)}."
+        )
     return parse_statement(stated)
 
 
 def statement_error(stated: Mapping[str, object]) -> str:
-    """Describe what is wrong with a statement table, as the end of a sentence; empty if it is complete."""
+    """Describe what is wrong with a statement table, as the end of a sentence; empty if it is
+    complete.
+    """
     if missing := [key for key in REQUIRED_FIELDS if not stated.get(key)]:
         return f"leaves out {', '.join(missing)}"
     return statement_date_error(stated["stated_on"]) or right_error(stated.get("right"))
 
 
 def statement_date_error(stated_on: object) -> str:
-    """Describe what is wrong with the date of a statement, as the end of a sentence; empty if it is valid."""
+    """Describe what is wrong with the date of a statement, as the end of a sentence; empty if it is
+    valid.
+    """
     if not (on := _iso_date(stated_on)):
         return "has a stated_on that is no date (2026-11-20)"
     if date.fromisoformat(on) > max(datetime.now(UTC).date() + timedelta(days=1), RELEASE_DATE):

@@ -8,7 +8,9 @@ from typing import Any
 
 def toml_table(name: str, fields: Mapping[str, Any]) -> str:
     """Format a table of texts, dates and lists of texts as TOML."""
-    return "\n".join([f"[{toml_value(name)}]", *(f"{key} = {toml_value(it)}" for key, it in fields.items()), ""])
+    return "\n".join(
+        [f"[{toml_value(name)}]", *(f"{key} = {toml_value(it)}" for key, it in fields.items()), ""]
+    )
 
 
 def toml_value(value: Any) -> str:

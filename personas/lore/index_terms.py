@@ -10,9 +10,12 @@ LETTER_FOLDS = str.maketrans(
 )
 
 UNSEGMENTED_SCRIPTS = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7af"
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007"
+    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7af"
 )
-"""Thai, Lao, Burmese, Khmer, kana, Chinese characters and Hangul, as ranges of a regular expression."""
+"""Thai, Lao, Burmese, Khmer, kana, Chinese characters and Hangul, as ranges of a regular
+expression.
+"""
 
 WORD_PATTERN = re.compile(
     rf"[{UNSEGMENTED_SCRIPTS}\U00020000-\U0003ffff]+|[^\W_{UNSEGMENTED_SCRIPTS}\U00020000-\U0003ffff]+"
@@ -45,8 +48,12 @@ AUXILIARIES = frozenset(
 ASKING_WORDS = AUXILIARIES | frozenset("any tell describe explain introduce remind talk".split())
 """Words that ask for something to be told if a clause begins with them."""
 TOLD_ABOUT_WORDS = frozenset("tell know hear learn more".split())  # before "about"
-INTERROGATIVES = frozenset("who whos what whats when whens where wheres why how hows which whose whom".split())
-OPENING_WORDS = frozenset("and but so or well ok okay hey hi hello please then now also oh um".split())
+INTERROGATIVES = frozenset(
+    "who whos what whats when whens where wheres why how hows which whose whom".split()
+)
+OPENING_WORDS = frozenset(
+    "and but so or well ok okay hey hi hello please then now also oh um".split()
+)
 MIN_STOP_WORD_SHARE = 0.2  # of the words of an English text
 CLAUSE_BREAK_PATTERN = re.compile(r"[.!,;:…\n]+")
 
@@ -74,14 +81,18 @@ EVERYDAY_TERMS = frozenset(
     笑话 故事 讲个 个笑 推荐 打算 怎样 样子 真的 好的 谢谢 再见 拜拜 哈哈 机器 器人 聊天 聊聊 名字 叫什 几岁 多大
     帮我 帮忙 没事 事情 一起 天天 休息 感觉 有点 有人 人吗 出门 回家""".split()
 )
-"""Terms that are common in small talk in Vietnamese (folded) and Chinese, and so say little about lore."""
+"""Terms that are common in small talk in Vietnamese (folded) and Chinese, and so say little about
+lore.
+"""
 
 FUNCTION_CHARACTERS = frozenset(
     "的了是在有我你您他她它们們这這那哪个個一不也就都和与及或但很吗嗎呢吧啊呀么麼什甚怎谁誰几幾多少为為何因所以被把"
     "从從到给給对對会會能要想可去来來上下里裡中后後前时時候着过過还還又再没沒何時人年月日今天好大小说說点點样樣做用"
 )
 
-JAPANESE_STOP_WORDS = frozenset("何時 何処 何人 今日 明日 昨日 今何 誰か 何か 私は 私の あ行".split())
+JAPANESE_STOP_WORDS = frozenset(
+    "何時 何処 何人 今日 明日 昨日 今何 誰か 何か 私は 私の あ行".split()
+)
 
 
 def fold_text(text: str) -> str:
@@ -92,12 +103,16 @@ def fold_text(text: str) -> str:
         if UNSEGMENTED_PATTERN.match(character):
             folded.append(character)
         else:
-            folded += [c for c in unicodedata.normalize("NFD", character) if not unicodedata.combining(c)]
+            folded += [
+                c for c in unicodedata.normalize("NFD", character) if not unicodedata.combining(c)
+            ]
     return "".join(folded).translate(LETTER_FOLDS)
 
 
 def extract_terms(text: str) -> list[str]:
-    return [piece for word in WORD_PATTERN.findall(fold_text(text)) for piece in _character_pairs(word)]
+    return [
+        piece for word in WORD_PATTERN.findall(fold_text(text)) for piece in _character_pairs(word)
+    ]
 
 
 def query_terms(message: str) -> list[str]:
@@ -106,7 +121,9 @@ def query_terms(message: str) -> list[str]:
 
 
 def spellings(text: str) -> dict[str, set[str]]:
-    """Return the words of a text with diacritics by their folded form, empty for one without: "cả" is not "cá"."""
+    """Return the words of a text with diacritics by their folded form, empty for one without: "cả"
+    is not "cá".
+    """
     found = WORD_PATTERN.findall(unicodedata.normalize("NFC", text).casefold())
     words: dict[str, set[str]] = {}
     for word in found if not all(map(str.isascii, found)) else ():
@@ -118,14 +135,20 @@ def spellings(text: str) -> dict[str, set[str]]:
 def character_grams(message: str) -> frozenset[str]:
     """Return character n-grams of a text's terms, which words in other forms or orders share.
 
-    Of long words the three-letter ones, of scripts without spaces the characters and pairs; without stop words,
-    everyday words, and characters that are mostly grammar.
+    Of long words the three-letter ones, of scripts without spaces the characters and pairs; without
+    stop words, everyday words, and characters that are mostly grammar.
     """
     grams: set[str] = set()
     for word in WORD_PATTERN.findall(fold_text(message)):
-        pieces = {piece for piece in _character_pairs(word) if _is_query_term(piece)} - EVERYDAY_TERMS
+        pieces = {
+            piece for piece in _character_pairs(word) if _is_query_term(piece)
+        } - EVERYDAY_TERMS
         if UNSEGMENTED_PATTERN.match(word):
-            grams |= {sign for sign in word if not (sign in FUNCTION_CHARACTERS or HIRAGANA_PATTERN.match(sign))}
+            grams |= {
+                sign
+                for sign in word
+                if not (sign in FUNCTION_CHARACTERS or HIRAGANA_PATTERN.match(sign))
+            }
         elif pieces and len(word) >= MIN_GRAM_WORD_CHARS:
             pieces = {f" {word} "[at : at + 3] for at in range(len(word))}
         grams |= pieces
@@ -133,13 +156,17 @@ def character_grams(message: str) -> frozenset[str]:
 
 
 def is_mostly_ascii(text: str) -> bool:
-    """Return True if at most a tenth of the letters is non-ASCII: `personas.lore.minilm` was trained on English."""
+    """Return True if at most a tenth of the letters is non-ASCII: `personas.lore.minilm` was
+    trained on English.
+    """
     letters = [character for character in text if character.isalpha()]
     return bool(letters) and sum(character.isascii() for character in letters) >= 0.9 * len(letters)
 
 
 def has_english_stop_words(words: Sequence[str]) -> bool:
-    """Return True if as many of a text's words are stop words as in English; words are in lower case."""
+    """Return True if as many of a text's words are stop words as in English; words are in lower
+    case.
+    """
     return sum(word in STOP_WORDS for word in words) >= MIN_STOP_WORD_SHARE * len(words)
 
 
@@ -149,18 +176,36 @@ def has_words(message: str) -> bool:
 
 
 def is_statement(message: str) -> bool:
-    """Return True for an English message that asks for nothing about anybody: "got promoted", "write me a poem"."""
+    """Return True for an English message that asks for nothing about anybody: "got promoted",
+    "write me a poem".
+    """
     words = WORD_PATTERN.findall(message.casefold())
-    english, others = (sum(word in known for word in words) for known in (STOP_WORDS, VIETNAMESE_STOP_WORDS))
-    if "?" in message or "\uff1f" in message or english <= others or not has_english_stop_words(words):
+    english, others = (
+        sum(word in known for word in words) for known in (STOP_WORDS, VIETNAMESE_STOP_WORDS)
+    )
+    if (
+        "?" in message
+        or "\uff1f" in message
+        or english <= others
+        or not has_english_stop_words(words)
+    ):
         return False
-    return not any(_asks(WORD_PATTERN.findall(clause)) for clause in CLAUSE_BREAK_PATTERN.split(message.casefold()))
+    return not any(
+        _asks(WORD_PATTERN.findall(clause))
+        for clause in CLAUSE_BREAK_PATTERN.split(message.casefold())
+    )
 
 
 def _asks(words: Sequence[str]) -> bool:
-    """Return True if a clause asks, as it begins or further on: "ballast tell me", "for lunch what do", "your ship"."""
+    """Return True if a clause asks, as it begins or further on: "ballast tell me", "for lunch what
+    do", "your ship".
+    """
     begun = [word for word in words if word not in OPENING_WORDS]
-    if ASKING_WORDS.intersection(begun[:1]) or INTERROGATIVES.intersection(begun[:3]) or "your" in words:
+    if (
+        ASKING_WORDS.intersection(begun[:1])
+        or INTERROGATIVES.intersection(begun[:3])
+        or "your" in words
+    ):
         return True
     if "about" in words and TOLD_ABOUT_WORDS.intersection(words[: words.index("about")]):
         return True
@@ -181,7 +226,11 @@ def _character_pairs(word: str) -> list[str]:
 def _is_query_term(word: str) -> bool:
     if UNSEGMENTED_PATTERN.match(word):  # hiragana writes grammar, so its pairs carry no meaning
         return (
-            not (HIRAGANA_PATTERN.fullmatch(word) or word in CHINESE_STOP_WORDS or word in JAPANESE_STOP_WORDS)
+            not (
+                HIRAGANA_PATTERN.fullmatch(word)
+                or word in CHINESE_STOP_WORDS
+                or word in JAPANESE_STOP_WORDS
+            )
             and len(word) > 1
         )
     return len(word) > 1 and word not in STOP_WORDS and word not in VIETNAMESE_STOP_WORDS

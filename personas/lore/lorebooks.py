@@ -1,9 +1,11 @@
-"""Reads lorebooks of other programs: SillyTavern's world info, character books, NovelAI, Agnai, RisuAI and KoboldAI.
+"""Reads lorebooks of other programs: SillyTavern's world info, character books, NovelAI, Agnai,
+RisuAI and KoboldAI.
 
-Formats: `character_book` of the card specifications V2 and V3, with the decorators and the lorebook file of V3;
-SillyTavern's exported world info (`entries` by number); NovelAI's `.lorebook` (`lorebookVersion`); Agnai's memory book
-(`kind: memory`); RisuAI's lorebook (`type: risu`); KoboldAI's `worldinfo`. An entry becomes a section of markdown with
-a lore comment (`personas.lore.entry_rules`), and the report says what of it has no effect here.
+Formats: `character_book` of the card specifications V2 and V3, with the decorators and the lorebook
+file of V3; SillyTavern's exported world info (`entries` by number); NovelAI's `.lorebook`
+(`lorebookVersion`); Agnai's memory book (`kind: memory`); RisuAI's lorebook (`type: risu`);
+KoboldAI's `worldinfo`. An entry becomes a section of markdown with a lore comment
+(`personas.lore.entry_rules`), and the report says what of it has no effect here.
 """
 
 import json
@@ -50,13 +52,21 @@ NAMES = {
     "book": "a character book",
     "card": "the character book of a card",
 }
-DECORATOR_PATTERN = re.compile(r"\A\s*@@@?(?P<name>[a-z_]+)[ \t]*(?P<value>[^\n]*)(?:\n|\Z)", re.IGNORECASE)
+DECORATOR_PATTERN = re.compile(
+    r"\A\s*@@@?(?P<name>[a-z_]+)[ \t]*(?P<value>[^\n]*)(?:\n|\Z)", re.IGNORECASE
+)
 """A line at the head of a V3 entry; `@@@` is a fallback for the one above it."""
 BARE_WORD_PATTERN = re.compile(r"[\w\s.'’&,-]+")
-"""A key that is no regular expression, although its entry says so: SillyTavern says so of every entry."""
-MAX_TITLE_CHARS, MAX_LABEL_CHARS, MAX_NAMED_KEYS = 120, 40, 3
+"""A key that is no regular expression, although its entry says so: SillyTavern says so of every
+entry.
+"""
+MAX_TITLE_CHARS = 120
+MAX_LABEL_CHARS = 40
+MAX_NAMED_KEYS = 3
 MAX_REFUSED_REGEXES = 20
-"""Expressions of a book that are found unusable, some at the price of a time limit, before the rest is not tried."""
+"""Expressions of a book that are found unusable, some at the price of a time limit, before the rest
+is not tried.
+"""
 INVALID_REGEX = "is no valid regular expression"
 LORE_PLACE = "lore goes with the message that is answered"
 IN_MESSAGE = "keys are looked for only in the message that is answered"
@@ -87,7 +97,9 @@ NO_RULES = EntryRules()
 
 @dataclass(frozen=True)
 class LorebookEntry:
-    """One entry. `topic` is its name or its first key; `unused` is the reason why it is not used, if any."""
+    """One entry. `topic` is its name or its first key; `unused` is the reason why it is not used,
+    if any.
+    """
 
     number: int
     topic: str
@@ -99,12 +111,18 @@ class LorebookEntry:
     @property
     def label(self) -> str:
         """The entry's number, from 1, with its topic."""
-        return f"entry {self.number + 1} “{self.topic[:MAX_LABEL_CHARS]}”" if self.topic else f"entry {self.number + 1}"
+        return (
+            f"entry {self.number + 1} “{self.topic[:MAX_LABEL_CHARS]}”"
+            if self.topic
+            else f"entry {self.number + 1}"
+        )
 
 
 @dataclass(frozen=True)
 class Lorebook:
-    """The entries of a lorebook in its order. `kind` is a key of `NAMES`; `notes` are about all entries."""
+    """The entries of a lorebook in its order. `kind` is a key of `NAMES`; `notes` are about all
+    entries.
+    """
 
     kind: str
     title: str
@@ -135,10 +153,13 @@ class Lorebook:
 
 
 def _without_room(entries: Sequence[LorebookEntry]) -> set[int]:
-    """Return the numbers of entries that are to be given always, but have no room beside the others."""
+    """Return the numbers of entries that are to be given always, but have no room beside the
+    others.
+    """
     always = [entry for entry in entries if entry.rules.always]
     always.sort(key=lambda entry: (-entry.rules.priority, -entry.rules.order))
-    room, crowded = MAX_ALWAYS_WORDS, set()
+    room = MAX_ALWAYS_WORDS
+    crowded = set()
     for entry in always:
         words = count_words(entry.text)
         if words > room:
@@ -147,7 +168,8 @@ def _without_room(entries: Sequence[LorebookEntry]) -> set[int]:
     return crowded
 
 
-# ------------------------------------------------------------------------------------------ the file
+# ------------------------------------------------------------------------------------------ the
+# file
 
 
 def find_lorebook_kind(document: object) -> str:
@@ -193,36 +215,64 @@ def parse_lorebook(data: bytes, name: str) -> object | None:
     if not is_named and data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] not in (b"{", b"["):
         return None
     if len(data) > MAX_LOREBOOK_BYTES:
-        raise LoreError(f"{name} has more than {MAX_LOREBOOK_BYTES // 2**20} MiB.", "Divide the lorebook.")
+        raise LoreError(
+            f"{name} has more than {MAX_LOREBOOK_BYTES // 2**20} MiB.", "Divide the lorebook."
+        )
     try:
         document: object = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         if not is_named:
             return None  # markdown may begin with a bracket
         why = " ".join(str(error).split())[:100]
-        raise LoreError(f"{name} is not valid JSON ({why}).", "Export the lorebook again.") from None
+        raise LoreError(
+            f"{name} is not valid JSON ({why}).", "Export the lorebook again."
+        ) from None
     if find_lorebook_kind(document):
         return document
     if isinstance(document, dict) and ("spec" in document or "first_mes" in document):
-        raise LoreError(f"{name} is a character card, not a lorebook.", "Import the card: its character book is read.")
-    raise LoreError(f"{name} is JSON, but no lorebook.", f"Lore is markdown, or a lorebook: {known_lorebooks()}.")
+        raise LoreError(
+            f"{name} is a character card, not a lorebook.",
+            "Import the card: its character book is read.",
+        )
+    raise LoreError(
+        f"{name} is JSON, but no lorebook.",
+        f"Lore is markdown, or a lorebook: {known_lorebooks()}.",
+    )
 
 
 def read_lorebook(document: object, name: str, guest: str) -> Lorebook:
-    """Read a lorebook of any known kind. `name` stands for `{{char}}`, `guest` for `{{user}}`. Raises `LoreError`."""
+    """Read a lorebook of any known kind. `name` stands for `{{char}}`, `guest` for `{{user}}`.
+    Raises `LoreError`.
+    """
     kind = find_lorebook_kind(document)
     if not kind:
         raise LoreError("This is no lorebook.", f"Known: {known_lorebooks()}.")
     outer: JsonObject = document if isinstance(document, dict) else {}
     book: JsonObject = outer["data"] if kind == "v3" else outer
-    found = {"risu": outer.get("data", document), "kobold": outer.get("worldinfo")}.get(kind, book.get("entries"))
+    found = {"risu": outer.get("data", document), "kobold": outer.get("worldinfo")}.get(
+        kind, book.get("entries")
+    )
     return read_book(found, book, kind, name, guest)
 
 
 def read_book(found: object, book: Mapping[str, Any], kind: str, name: str, guest: str) -> Lorebook:
-    """Read the entries of a lorebook, a list or an object by number; `book` has the settings of all of them."""
-    listed = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else []
-    state = _BookState({str(one.get("id")) for one in _objects(book.get("categories")) if one.get("enabled") is False})
+    """Read the entries of a lorebook, a list or an object by number; `book` has the settings of all
+    of them.
+    """
+    listed = (
+        list(found.values())
+        if isinstance(found, dict)
+        else found
+        if isinstance(found, list)
+        else []
+    )
+    state = _BookState(
+        {
+            str(one.get("id"))
+            for one in _objects(book.get("categories"))
+            if one.get("enabled") is False
+        }
+    )
     entries = [
         _Entry(number, entry if isinstance(entry, dict) else {}, kind, state).read(name, guest)
         for number, entry in enumerate(listed[:MAX_ENTRIES])
@@ -250,11 +300,14 @@ def _book_notes(
         yield not_taken("scan depth", IN_MESSAGE)
     if book.get("token_budget"):
         yield not_taken(
-            "token budget", f"a prompt has room for two passages and {MAX_ALWAYS_WORDS} words that are always given"
+            "token budget",
+            f"a prompt has room for two passages and {MAX_ALWAYS_WORDS} words that are always "
+            "given",
         )
     if any(entry.rules.always for entry in used):
         yield other_meaning(
-            "entries that are always given", f"as many as fit {MAX_ALWAYS_WORDS} words, besides the others"
+            "entries that are always given",
+            f"as many as fit {MAX_ALWAYS_WORDS} words, besides the others",
         )
 
 
@@ -267,12 +320,15 @@ def _is_placed(entry: Mapping[str, Any]) -> bool:
     )
 
 
-# ------------------------------------------------------------------------------------------ an entry
+# ------------------------------------------------------------------------------------------ an
+# entry
 
 
 @dataclass
 class _BookState:
-    """What the entries of a book share while they are read: NovelAI's categories, and the number of expressions."""
+    """What the entries of a book share while they are read: NovelAI's categories, and the number of
+    expressions.
+    """
 
     disabled_categories: set[str]
     regexes: int = 0
@@ -284,7 +340,10 @@ class _BookState:
             return _key_fault(key)
         self.regexes += 1
         if self.regexes > MAX_FILE_REGEXES or self.refused >= MAX_REFUSED_REGEXES:
-            return f"too many regular expressions: {MAX_FILE_REGEXES} are tried, or until {MAX_REFUSED_REGEXES} fail"
+            return (
+                f"too many regular expressions: {MAX_FILE_REGEXES} are tried, or until "
+                f"{MAX_REFUSED_REGEXES} fail"
+            )
         why = _key_fault(key)
         self.refused += bool(why)
         return why
@@ -294,8 +353,14 @@ class _Entry:
     """One entry while it is read."""
 
     def __init__(self, number: int, entry: JsonObject, kind: str, book: "_BookState") -> None:
-        self._number, self._entry, self._kind, self._book = number, entry, kind, book
-        self._extensions = {**_object(entry.get("extentions")), **_object(entry.get("extensions"))}  # RisuAI's spelling
+        self._number = number
+        self._entry = entry
+        self._kind = kind
+        self._book = book
+        self._extensions = {
+            **_object(entry.get("extentions")),
+            **_object(entry.get("extensions")),
+        }  # RisuAI's spelling
         self._name = ""
         self._decorators: dict[str, str] = {}
         self._notes: list[tuple[str, str, str]] = []  # outcome, what ("" for the entry), why
@@ -305,15 +370,29 @@ class _Entry:
         raw = self._take_decorators(_text(self._first("content", "text", "entry")))
         text = _fill_names(raw, name, guest)
         rules = self._rules()
-        topics = [self._first("name"), self._first("displayName"), self._first("comment"), *_plain_keys(rules)]
-        topic = next((_line(_fill_names(it, name, guest)) for it in topics if isinstance(it, str) and it.strip()), "")
+        topics = [
+            self._first("name"),
+            self._first("displayName"),
+            self._first("comment"),
+            *_plain_keys(rules),
+        ]
+        topic = next(
+            (
+                _line(_fill_names(it, name, guest))
+                for it in topics
+                if isinstance(it, str) and it.strip()
+            ),
+            "",
+        )
         topic = topic[:MAX_TITLE_CHARS]
         entry = LorebookEntry(self._number, topic, text, self._unused(text), rules)
         notes = [] if entry.unused else list(self._all_notes(entry, raw, rules))
         return LorebookEntry(self._number, topic, text, entry.unused, rules, tuple(notes))
 
     def _first(self, *names: str) -> Any:
-        """Return the first of these settings that the entry or its extensions have; None if there is none."""
+        """Return the first of these settings that the entry or its extensions have; None if there
+        is none.
+        """
         for holder in (self._entry, self._extensions):
             for name in names:
                 if holder.get(name) is not None:
@@ -325,7 +404,13 @@ class _Entry:
             name = match["name"].lower()
             self._decorators.setdefault(name, match["value"].strip())
             if name not in DECORATORS_IN_USE:
-                self._notes.append(("not_taken", f"@@{name[:MAX_LABEL_CHARS]}", "this decorator has no effect here"))
+                self._notes.append(
+                    (
+                        "not_taken",
+                        f"@@{name[:MAX_LABEL_CHARS]}",
+                        "this decorator has no effect here",
+                    )
+                )
             text = text[match.end() :]
         return text.strip()
 
@@ -353,16 +438,24 @@ class _Entry:
         match_case = self._first("case_sensitive", "caseSensitive", "risu_case_sensitive") is True
         listed = self._first("keys", "key", "keywords")
         secondary, logic = self._secondary(match_case)
-        parts = _several_words(listed[0]) if self._kind == "novelai" and _list(listed) and len(listed) == 1 else []
+        parts = (
+            _several_words(listed[0])
+            if self._kind == "novelai" and _list(listed) and len(listed) == 1
+            else []
+        )
         if len(parts) > 1 and not secondary:  # a key alone that asks for several words
-            listed, secondary, logic = parts[:1], self._keys(parts[1:], match_case), "and all"
+            listed = parts[:1]
+            secondary = self._keys(parts[1:], match_case)
+            logic = "and all"
         keys = self._keys(listed, match_case)
         return EntryRules(
             keys=keys,
             secondary=secondary if keys else (),
             logic=logic if keys and secondary else "and any",
             always=self._is_always(),
-            order=_whole_number(self._first("insertion_order", "order", "insertorder", "weight"), DEFAULT_ORDER),
+            order=_whole_number(
+                self._first("insertion_order", "order", "insertorder", "weight"), DEFAULT_ORDER
+            ),
             priority=_whole_number(self._priority(), 0),
             match_case=match_case,
             part_of_words=self._first("matchWholeWords", "match_whole_words") is False,
@@ -373,18 +466,24 @@ class _Entry:
         return is_stated or "activate" in self._decorators
 
     def _priority(self) -> Any:
-        return _object(self._entry.get("contextConfig")).get("budgetPriority", self._first("priority"))
+        return _object(self._entry.get("contextConfig")).get(
+            "budgetPriority", self._first("priority")
+        )
 
     def _secondary(self, match_case: bool) -> tuple[tuple[str, ...], SecondaryLogic]:
         keys = self._keys(self._first("secondary_keys", "keysecondary", "secondkey"), match_case)
-        excluded = self._keys(self._decorators.get("exclude_keys") or self._first("keyanti"), match_case)
+        excluded = self._keys(
+            self._decorators.get("exclude_keys") or self._first("keyanti"), match_case
+        )
         added = self._keys(self._decorators.get("additional_keys"), match_case)
         if keys and self._first("selective") is False:
             self._notes.append(("not_taken", "secondary keys of", "the entry is not selective"))
             keys = ()
         keys = keys or added
         if keys and excluded:
-            self._notes.append(("not_taken", "excluding keys of", "an entry has one kind of secondary keys here"))
+            self._notes.append(
+                ("not_taken", "excluding keys of", "an entry has one kind of secondary keys here")
+            )
         if excluded and not keys:
             return excluded, "not any"
         number = self._first("selectiveLogic")
@@ -393,7 +492,11 @@ class _Entry:
 
     def _keys(self, value: Any, match_case: bool) -> tuple[str, ...]:
         """Return the usable keys of a list, or of a text with commas; notes those that are not."""
-        texts = split_keys(value) if isinstance(value, str) else [it for it in _list(value) if isinstance(it, str)]
+        texts = (
+            split_keys(value)
+            if isinstance(value, str)
+            else [it for it in _list(value) if isinstance(it, str)]
+        )
         keys: list[str] = []
         faults: dict[str, list[str]] = {}
         for text in texts[:MAX_KEYS]:
@@ -406,9 +509,13 @@ class _Entry:
                 keys.append(usable)
         for why, named in faults.items():
             more = f" and {len(named) - MAX_NAMED_KEYS} more" if len(named) > MAX_NAMED_KEYS else ""
-            self._notes.append(("not_taken", f"key {', '.join(named[:MAX_NAMED_KEYS])}{more} of", why))
+            self._notes.append(
+                ("not_taken", f"key {', '.join(named[:MAX_NAMED_KEYS])}{more} of", why)
+            )
         if len(texts) > MAX_KEYS:
-            self._notes.append(("not_taken", f"{len(texts) - MAX_KEYS} keys of", f"an entry may have {MAX_KEYS}"))
+            self._notes.append(
+                ("not_taken", f"{len(texts) - MAX_KEYS} keys of", f"an entry may have {MAX_KEYS}")
+            )
         return tuple(dict.fromkeys(keys))
 
     def _usable_key(self, key: str, match_case: bool) -> tuple[str, str]:
@@ -423,14 +530,19 @@ class _Entry:
         return written, why
 
     def _plain_key(self, key: str) -> str:
-        """Return a key with names filled in; one of NovelAI's that asks for several words, as an expression."""
+        """Return a key with names filled in; one of NovelAI's that asks for several words, as an
+        expression.
+        """
         if REGEX_KEY_PATTERN.fullmatch(key):
             return key
         key = normalise_macros(key).replace("{{char}}", self._name)
         parts = _several_words(key)
         if self._kind != "novelai" or len(parts) < 2:
             return key
-        words = (rf"(?=[\s\S]*(?<!\w){re.escape(part).replace('/', BACKSLASH_SLASH)}(?!\w))" for part in parts)
+        words = (
+            rf"(?=[\s\S]*(?<!\w){re.escape(part).replace('/', BACKSLASH_SLASH)}(?!\w))"
+            for part in parts
+        )
         return f"/^{''.join(words)}/i"
 
     def _all_notes(self, entry: LorebookEntry, raw: str, rules: EntryRules) -> Iterator[ImportItem]:
@@ -440,19 +552,24 @@ class _Entry:
         if not rules.keys and not rules.always:
             yield other_meaning(entry.label, "it has no keys: found by its words and meaning")
         if self._probability() < 100:
-            yield other_meaning(entry.label, "its probability does not count: given whenever its keys match")
+            yield other_meaning(
+                entry.label, "its probability does not count: given whenever its keys match"
+            )
         for names, why in UNUSED_FIELDS:
             if any(self._is_set(name) for name in names):
                 yield not_taken(f"a setting of {entry.label}", why)
         character_filter = _object(self._first("characterFilter", "character_filter"))
         if character_filter.get("names") or character_filter.get("tags"):
-            yield not_taken(f"the character filter of {entry.label}", "lore belongs to a persona here")
+            yield not_taken(
+                f"the character filter of {entry.label}", "lore belongs to a persona here"
+            )
         if self._kind == "novelai":
             yield from self._novelai_notes(entry.label)
         if count_words(entry.text) > MAX_PASSAGE_WORDS:
             yield other_meaning(
                 entry.label,
-                f"divided into passages of {MAX_PASSAGE_WORDS} words; a prompt gets the two that match best",
+                f"divided into passages of {MAX_PASSAGE_WORDS} words; a prompt gets the two that "
+                "match best",
             )
         if "{{user}}" in settle_macros(raw, "").text:
             yield other_meaning(f"{{{{user}}}} in {entry.label}", "the same word for all members")
@@ -469,8 +586,12 @@ class _Entry:
     def _novelai_notes(self, label: str) -> Iterator[ImportItem]:
         config = _object(self._entry.get("contextConfig"))
         if config.get("prefix") or config.get("suffix") not in (None, "", "\n"):
-            yield not_taken(f"prefix and suffix of {label}", "lore stands in brackets of its heading")
-        biases = [bias for bias in _objects(self._entry.get("loreBiasGroups")) if bias.get("phrases")]
+            yield not_taken(
+                f"prefix and suffix of {label}", "lore stands in brackets of its heading"
+            )
+        biases = [
+            bias for bias in _objects(self._entry.get("loreBiasGroups")) if bias.get("phrases")
+        ]
         if biases:
             yield not_taken(f"phrase bias of {label}", "the model's words are not weighted")
 
@@ -511,7 +632,12 @@ def _plain_keys(rules: EntryRules) -> list[str]:
 
 def _fill_names(text: str, name: str, guest: str) -> str:
     settled = settle_macros(_without_surrogates(text), name).text
-    return settled.replace("{{original}}", "").replace("{{char}}", name).replace("{{user}}", guest).strip()
+    return (
+        settled.replace("{{original}}", "")
+        .replace("{{char}}", name)
+        .replace("{{user}}", guest)
+        .strip()
+    )
 
 
 def _without_surrogates(text: str) -> str:
@@ -523,7 +649,9 @@ def _whole_number(value: Any, default: int) -> int:
 
 
 def _bounded(value: Any, default: float) -> float:
-    """Return a number within limits; the default for anything else, such as NaN, which Python's JSON allows."""
+    """Return a number within limits; the default for anything else, such as NaN, which Python's
+    JSON allows.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return default
     return float(max(-MAX_NUMBER, min(MAX_NUMBER, value)))
@@ -549,18 +677,25 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-# ------------------------------------------------------------------------------------------ markdown
+# ------------------------------------------------------------------------------------------
+# markdown
 
 
-def lorebook_as_markdown(entries: Iterable[LorebookEntry], title: str, max_bytes: int = 2**30) -> list[str]:
-    """Convert usable entries to markdown files of at most `max_bytes`, a section each; longer entries are cut."""
+def lorebook_as_markdown(
+    entries: Iterable[LorebookEntry], title: str, max_bytes: int = 2**30
+) -> list[str]:
+    """Convert usable entries to markdown files of at most `max_bytes`, a section each; longer
+    entries are cut.
+    """
     first = f"# {_line(title)}\n"
     files: list[str] = []
     for entry in (entry for entry in entries if not entry.unused):
         comment = format_rules(entry.rules)
         head = f"\n## {entry.topic or _line(title)}\n\n"
         head += f"{comment}\n\n" if comment else ""
-        section = head + _section_text(entry.text, max_bytes - len(f"{first}{head}\n".encode())) + "\n"
+        section = (
+            head + _section_text(entry.text, max_bytes - len(f"{first}{head}\n".encode())) + "\n"
+        )
         if files and len((files[-1] + section).encode()) <= max_bytes:
             files[-1] += section
         else:
@@ -569,15 +704,25 @@ def lorebook_as_markdown(entries: Iterable[LorebookEntry], title: str, max_bytes
 
 
 def _section_text(text: str, max_bytes: int) -> str:
-    """Return an entry's text without what would divide the markdown: headings and comments; cut to a size."""
+    """Return an entry's text without what would divide the markdown: headings and comments; cut to
+    a size.
+    """
     plain = re.sub(r"^#{1,6}\s*", "", text, flags=re.MULTILINE).replace("<!--", "<! --")
     return plain.encode()[: max(0, max_bytes)].decode(errors="ignore")
 
 
 def describe_uses(entries: Iterable[LorebookEntry]) -> str:
-    """Say in words how many entries are given by their keys, always, or only by their words and meaning."""
+    """Say in words how many entries are given by their keys, always, or only by their words and
+    meaning.
+    """
     used = [entry for entry in entries if not entry.unused]
-    counts = Counter("always" if it.rules.always else "keys" if it.rules.keys else "meaning" for it in used)
+    counts = Counter(
+        "always" if it.rules.always else "keys" if it.rules.keys else "meaning" for it in used
+    )
     phrases = {"keys": "by keys and meaning", "always": "always given", "meaning": "by meaning"}
     entries_of = {kind: "entry" if number == 1 else "entries" for kind, number in counts.items()}
-    return ", ".join(f"{counts[kind]} {entries_of[kind]} {text}" for kind, text in phrases.items() if counts[kind])
+    return ", ".join(
+        f"{counts[kind]} {entries_of[kind]} {text}"
+        for kind, text in phrases.items()
+        if counts[kind]
+    )

@@ -1,4 +1,6 @@
-"""Sentence embeddings: all-MiniLM-L6-v2, computed with numpy, or a sentence-transformers model of the operator's."""
+"""Sentence embeddings: all-MiniLM-L6-v2, computed with numpy, or a sentence-transformers model of
+the operator's.
+"""
 
 import json
 import textwrap
@@ -21,9 +23,14 @@ from personas.models.base_model import find_hub_error
 Vectors = npt.NDArray[np.float32]
 MODEL = "all-MiniLM-L6-v2"
 DIMENSIONS = 384
-LAYERS, HEADS, MAX_TOKENS, BATCH_TOKENS = 6, 12, 256, 256
+LAYERS = 6
+HEADS = 12
+MAX_TOKENS = 256
+BATCH_TOKENS = 256
 MIN_JUDGED_WORDS, MAX_PIECES_PER_WORD = 3, 1.6
-"""English has at most 1.5 pieces of its vocabulary per word, other languages mostly 2; names may have many."""
+"""English has at most 1.5 pieces of its vocabulary per word, other languages mostly 2; names may
+have many.
+"""
 EPSILON = np.float32(1e-12)
 
 
@@ -41,7 +48,9 @@ class Encoder(Protocol):
 
 @lru_cache(maxsize=4)
 def load_encoder(name: str) -> Encoder:
-    """Load the encoder of a setting: a folder or hub id, or MiniLM for an empty one. Raises `LoreError`."""
+    """Load the encoder of a setting: a folder or hub id, or MiniLM for an empty one. Raises
+    `LoreError`.
+    """
     if not name:
         return load_minilm()
     hub_error = "" if Path(name).is_absolute() or Path(name).exists() else find_hub_error()
@@ -50,8 +59,13 @@ def load_encoder(name: str) -> Encoder:
     except (OSError, ValueError, KeyError, ImportError) as error:
         why = f"it is not on this machine, and {hub_error}" if hub_error else str(error)
         why = textwrap.shorten(why, 200, placeholder=" …").rstrip(".")
-        advice = "LORE_ENCODER takes a folder or hub id of a sentence-transformers model; empty uses the bundled one."
-        raise LoreError(f"The encoder {name} of lore search cannot be loaded: {why}.", advice) from None
+        advice = (
+            "LORE_ENCODER takes a folder or hub id of a sentence-transformers model; empty uses "
+            "the bundled one."
+        )
+        raise LoreError(
+            f"The encoder {name} of lore search cannot be loaded: {why}.", advice
+        ) from None
 
 
 @lru_cache(maxsize=1)
@@ -67,20 +81,29 @@ def load_minilm() -> "MiniLM":
 
 
 class SentenceTransformer:
-    """A model in the sentence-transformers format, computed by transformers; it is taken to read any language.
+    """A model in the sentence-transformers format, computed by transformers; it is taken to read
+    any language.
 
-    Supports mean and CLS pooling (`1_Pooling/config.json`), as multilingual MiniLM, E5, BGE-M3 and LaBSE use it.
+    Supports mean and CLS pooling (`1_Pooling/config.json`), as multilingual MiniLM, E5, BGE-M3 and
+    LaBSE use it.
     """
 
     def __init__(self, name: str, *, is_offline: bool = False) -> None:
-        """Load a folder, or a hub's model; `is_offline` reads the hub's cache only, without retries."""
-        from transformers import AutoModel, AutoTokenizer  # takes seconds, and only a named encoder needs it
+        """Load a folder, or a hub's model; `is_offline` reads the hub's cache only, without
+        retries.
+        """
+        from transformers import (
+            AutoModel,
+            AutoTokenizer,
+        )  # takes seconds, and only a named encoder needs it
         from transformers.utils import cached_file
 
         cache: dict[str, Any] = {"local_files_only": is_offline}
         self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **cache)
         self._model: Any = AutoModel.from_pretrained(name, **cache).eval()
-        pooling = cached_file(name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False, **cache)
+        pooling = cached_file(
+            name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False, **cache
+        )
         stated = json.loads(Path(pooling).read_text(encoding="utf-8")) if pooling else {}
         self._is_cls = bool(stated.get("pooling_mode_cls_token"))
         self.dimensions = int(self._model.config.hidden_size)
@@ -94,7 +117,9 @@ class SentenceTransformer:
 
         out = np.empty((len(texts), self.dimensions), np.float32)
         for place, text in enumerate(texts):
-            ids = self._tokenizer(text, return_tensors="pt", truncation=True, max_length=self._max_tokens)
+            ids = self._tokenizer(
+                text, return_tensors="pt", truncation=True, max_length=self._max_tokens
+            )
             with torch.inference_mode():
                 hidden = self._model(**ids).last_hidden_state[0].float()
             vector = hidden[0] if self._is_cls else hidden.mean(dim=0)
@@ -108,7 +133,9 @@ class MiniLM:
     dimensions = DIMENSIONS
 
     def can_read(self, text: str) -> bool:
-        """Report whether a text may be English: by its letters, then by its commonest words or by the vocabulary."""
+        """Report whether a text may be English: by its letters, then by its commonest words or by
+        the vocabulary.
+        """
         words = WORD_PATTERN.findall(text.casefold()) if is_mostly_ascii(text) else []
         if len(words) < MIN_JUDGED_WORDS:
             return bool(words)
@@ -124,7 +151,8 @@ class MiniLM:
         self._words: Vectors = weights["embeddings.word_embeddings.weight"]
         # Every text is one segment, so the segment embedding is added to the positions once.
         self._positions: Vectors = (
-            weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0]
+            weights["embeddings.position_embeddings.weight"]
+            + weights["embeddings.token_type_embeddings.weight"][0]
         )
         self._norm = _Norm(weights, "embeddings.LayerNorm")
         self._layers = [_Layer(weights, f"encoder.layer.{number}") for number in range(LAYERS)]
@@ -134,7 +162,8 @@ class MiniLM:
         """Return one unit vector per text, shape (texts, DIMENSIONS)."""
         encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         out = np.empty((len(encoded), DIMENSIONS), np.float32)
-        # One thread: beside a training run a second one costs more in synchronisation than it gains.
+        # One thread: beside a training run a second one costs more in synchronisation than it
+        # gains.
         with self._threads.limit(limits=1, user_api="blas"):
             for batch in _batches(encoded):
                 out[batch] = self._embed([encoded[position] for position in batch])
@@ -160,7 +189,8 @@ class MiniLM:
 
 class _Norm:
     def __init__(self, weights: dict[str, Vectors], name: str) -> None:
-        self._weight, self._bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        self._weight = weights[f"{name}.weight"]
+        self._bias = weights[f"{name}.bias"]
 
     def __call__(self, x: Vectors) -> Vectors:
         centred: Vectors = x - x.mean(axis=-1, keepdims=True)
@@ -171,8 +201,12 @@ class _Norm:
 
 class _Layer:
     def __init__(self, weights: dict[str, Vectors], name: str) -> None:
-        parts = [_dense(weights, f"{name}.attention.self.{part}") for part in ("query", "key", "value")]
-        self._qkv, self._qkv_bias = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+        parts = [
+            _dense(weights, f"{name}.attention.self.{part}") for part in ("query", "key", "value")
+        ]
+        self._qkv, self._qkv_bias = (
+            np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)
+        )
         self._out, self._out_bias = _dense(weights, f"{name}.attention.output.dense")
         self._out_norm = _Norm(weights, f"{name}.attention.output.LayerNorm")
         self._up, self._up_bias = _dense(weights, f"{name}.intermediate.dense")
@@ -194,8 +228,11 @@ def _dense(weights: dict[str, Vectors], name: str) -> tuple[Vectors, Vectors]:
 
 
 def _attend(qkv: Vectors) -> Vectors:
-    """Compute attention within one text; shape (tokens, 3 · DIMENSIONS) in, (tokens, DIMENSIONS) out."""
-    tokens, size = len(qkv), DIMENSIONS // HEADS
+    """Compute attention within one text; shape (tokens, 3 · DIMENSIONS) in, (tokens, DIMENSIONS)
+    out.
+    """
+    tokens = len(qkv)
+    size = DIMENSIONS // HEADS
     query, key, value = qkv.reshape(tokens, 3, HEADS, size).transpose(1, 2, 0, 3)
     scores = query @ key.transpose(0, 2, 1) / np.float32(size**0.5)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))

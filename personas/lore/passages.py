@@ -26,7 +26,9 @@ from personas.lore.index_terms import UNSEGMENTED_PATTERN, fold_text
 from personas.schemas.chat import Persona, to_nfc
 
 MARKDOWN_PARSER = MarkdownIt("commonmark").enable("table").disable(["lheading", "reference"])
-"""Parser without underlined headings (in notes, dashes under text are a rule) and without link references."""
+"""Parser without underlined headings (in notes, dashes under text are a rule) and without link
+references.
+"""
 
 STRONG_PATTERN = re.compile(r"(\*\*\*|\*\*|___|__)(?=\S)(.+?)(?<=\S)\1")
 HTML_TAG_PATTERN = re.compile(r"<!--.*?-->|<[^>]*>", re.DOTALL)
@@ -37,17 +39,29 @@ log = logging.getLogger(__name__)
 WORLD = "_world"  # owner of lore that every persona shares
 MAX_PASSAGE_WORDS = 90
 LORE_SUFFIXES = (".md", ".markdown")
-LOREBOOK_PATTERN = re.compile(rb'"(?:lorebookVersion|keysecondary|secondary_keys|keywords|keys|key)"\s*:')
-LOREBOOK_REASON = "it is a lorebook of another program: `python -m personas lore convert` makes markdown of it"
+LOREBOOK_PATTERN = re.compile(
+    rb'"(?:lorebookVersion|keysecondary|secondary_keys|keywords|keys|key)"\s*:'
+)
+LOREBOOK_REASON = (
+    "it is a lorebook of another program: `python -m personas lore convert` makes markdown of it"
+)
 SNIFFED_BYTES = 65536
-CONTAINER_KEYS = frozenset("character characters chars cast npc npcs persona personas profiles people lore".split())
+CONTAINER_KEYS = frozenset(
+    "character characters chars cast npc npcs persona personas profiles people lore".split()
+)
 """Folders of several owners' files, which name nobody themselves."""
-WORLD_KEYS = frozenset("world shared common everyone everybody all setting settings worldbuilding".split())
-LABEL_PATTERN = re.compile(r"(?:characters?|char|personas?|npc|profile|lore|about|bio)[\s_.-]+(?=\w)", re.IGNORECASE)
+WORLD_KEYS = frozenset(
+    "world shared common everyone everybody all setting settings worldbuilding".split()
+)
+LABEL_PATTERN = re.compile(
+    r"(?:characters?|char|personas?|npc|profile|lore|about|bio)[\s_.-]+(?=\w)", re.IGNORECASE
+)
 """Prefix of a file or folder name that says that a name follows: `character_oda.md`."""
 OWNER_KEYS = ("persona", "personas", "character", "owner")
 FRONT_MATTER_PATTERN = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
-ABBREVIATION_LOOKBEHIND = "".join(rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca"))
+ABBREVIATION_LOOKBEHIND = "".join(
+    rf"(?<!\b{word}\.)" for word in ("Mr", "Mrs", "Ms", "Dr", "St", "No", "vs", "ca")
+)
 
 SENTENCE_END_PATTERN = re.compile(
     rf"(?<=[.!?…][\"”’)*_])[ ]+|{ABBREVIATION_LOOKBEHIND}(?<=[.!?…])[ ]+(?=[\"“‘(*_]?[^\W\d_a-z])"
@@ -81,8 +95,12 @@ class _SectionBuilder:
         return MarkdownSection(heading, "\n".join(self.lines), tuple(self.comments))
 
     def begin(self, level: int, title: str) -> None:
-        self.titles = {above: name for above, name in self.titles.items() if above < level} | {level: title}
-        self.lines, self.comments, self.prose_open = [], [], False
+        self.titles = {above: name for above, name in self.titles.items() if above < level} | {
+            level: title
+        }
+        self.lines = []
+        self.comments = []
+        self.prose_open = False
 
     def prose(self, text: str) -> None:
         if self.prose_open:
@@ -98,7 +116,8 @@ class _SectionBuilder:
 
 def parse_sections(text: str) -> Iterator[MarkdownSection]:
     """Yield the sections of a markdown text in order, without empty ones."""
-    draft, tokens = _SectionBuilder(), MARKDOWN_PARSER.parse(text)
+    draft = _SectionBuilder()
+    tokens = MARKDOWN_PARSER.parse(text)
     position = 0
     while position < len(tokens):
         token = tokens[position]
@@ -108,7 +127,9 @@ def parse_sections(text: str) -> Iterator[MarkdownSection]:
             draft.begin(int(token.tag[1:]), _plain_line(tokens[position + 1].content))
             position += 2
         elif token.type == "table_open":
-            end = next(at for at in range(position, len(tokens)) if tokens[at].type == "table_close")
+            end = next(
+                at for at in range(position, len(tokens)) if tokens[at].type == "table_close"
+            )
             for row in _table_rows(tokens[position:end]):
                 draft.line(row)
             position = end
@@ -163,7 +184,11 @@ def _table_rows(tokens: list[Token]) -> Iterator[str]:
         return
     header, *body = rows
     for row in body:
-        cells = [f"{name}: {cell}" if name else cell for name, cell in zip(header, row, strict=False) if cell]
+        cells = [
+            f"{name}: {cell}" if name else cell
+            for name, cell in zip(header, row, strict=False)
+            if cell
+        ]
         if cells:
             yield "; ".join(cells)
     if not body and any(header):
@@ -171,13 +196,16 @@ def _table_rows(tokens: list[Token]) -> Iterator[str]:
 
 
 def _plain_line(text: str) -> str:
-    """Join a text to one line without markers of strong text; those of emphasis stay, since titles use them."""
+    """Join a text to one line without markers of strong text; those of emphasis stay, since titles
+    use them.
+    """
     return " ".join(STRONG_PATTERN.sub(r"\2", HTML_TAG_PATTERN.sub(" ", text)).split())
 
 
 @dataclass(frozen=True)
 class Passage:
-    """Part of one lore file. `owner` is a persona id or `_world`; `source` is the file name with its owner's prefix.
+    """Part of one lore file. `owner` is a persona id or `_world`; `source` is the file name with
+    its owner's prefix.
 
     `rules` are those of its section, None for one without a lore comment.
     """
@@ -191,7 +219,8 @@ class Passage:
 
 @dataclass(frozen=True)
 class LoreDocument:
-    """A markdown file of a lore folder: its `owners` and the text below its front matter, or why it is `skipped`.
+    """A markdown file of a lore folder: its `owners` and the text below its front matter, or why it
+    is `skipped`.
 
     `source` is its path in the folder.
     """
@@ -204,42 +233,67 @@ class LoreDocument:
 
 
 class OwnerNames:
-    """Resolves names in front matter and paths to persona ids, whatever their case, separators and diacritics."""
+    """Resolves names in front matter and paths to persona ids, whatever their case, separators and
+    diacritics.
+    """
 
     def __init__(self, personas: Iterable[str | Persona]) -> None:
         """A string is an id; `_world` stands for lore that all personas share."""
         self.ids: dict[str, str] = {}
         for persona in personas:
-            names = (persona,) if isinstance(persona, str) else (persona.id, persona.name, persona.nickname)
+            names = (
+                (persona,)
+                if isinstance(persona, str)
+                else (persona.id, persona.name, persona.nickname)
+            )
             for key in filter(None, map(fold_key, names)):
                 self.ids.setdefault(key, names[0])
 
     def find(self, name: str) -> str:
-        """Return the owner of this name; empty if there is none. A persona's name precedes one of the world's."""
+        """Return the owner of this name; empty if there is none. A persona's name precedes one of
+        the world's.
+        """
         key = fold_key(name)
         return self.ids.get(key) or (WORLD if key in WORLD_KEYS or name.strip() == "*" else "")
 
     def find_in_path(self, source: PurePosixPath) -> tuple[str, str]:
         """Return the owner that a path names, or the reason why there is none."""
-        folders = [name for name in source.parts[:-1] if fold_key(name) not in CONTAINER_KEYS or self.find(name)]
+        folders = [
+            name
+            for name in source.parts[:-1]
+            if fold_key(name) not in CONTAINER_KEYS or self.find(name)
+        ]
         for folder in folders:
             if owner := self.find(folder) or self.find(_without_label(folder)):
                 return owner, ""
-        stem, name = source.stem, _without_label(source.stem)
+        stem = source.stem
+        name = _without_label(source.stem)
         is_named = name != stem or (len(source.parts) > 1 and source.parts[-2] not in folders)
         if folders and not is_named:
             return "", f"its folder {folders[-1]!r} is no persona's"
         keys = [fold_key(stem), fold_key(name)]
-        begun = [known for known in (*self.ids, "world") for key in keys if f"{key}-".startswith(f"{known}-")]
+        begun = [
+            known
+            for known in (*self.ids, "world")
+            for key in keys
+            if f"{key}-".startswith(f"{known}-")
+        ]
         if owner := self.find(max(begun, key=len, default=stem)):
             return owner, ""
         return "", f"no persona is called {name!r}" if is_named else "it has no owner"
 
     def resolve(self, stated: Iterable[str], source: PurePosixPath) -> tuple[tuple[str, ...], str]:
-        """Return the owners of a file by its front matter, else by its path, or the reason why there are none."""
+        """Return the owners of a file by its front matter, else by its path, or the reason why
+        there are none.
+        """
         if names := tuple(stated):
             owners = tuple(dict.fromkeys(filter(None, map(self.find, names))))
-            return owners, "" if owners else f"its front matter names {', '.join(names)}, who is no persona here"
+            return (
+                owners,
+                ""
+                if owners
+                else f"its front matter names {', '.join(names)}, who is no persona here",
+            )
         owner, reason = self.find_in_path(source)
         return ((owner,) if owner else ()), reason
 
@@ -247,17 +301,21 @@ class OwnerNames:
 def scan_lore(folder: Path, personas: Iterable[str | Persona]) -> Iterator[LoreDocument]:
     """Yield all markdown files of a lore folder, in any of the usual layouts, with their owners.
 
-    The owner is named in the front matter (`persona: oda`), else by a folder (`oda/…`, `characters/Oda Marrow/…`), else
-    by the file (`oda.md`, `oda-kitchen.md`, `character_oda.md`, `personas/oda.md`). Hidden files are ignored.
+    The owner is named in the front matter (`persona: oda`), else by a folder (`oda/…`,
+    `characters/Oda Marrow/…`), else by the file (`oda.md`, `oda-kitchen.md`, `character_oda.md`,
+    `personas/oda.md`). Hidden files are ignored.
     """
-    names, root = OwnerNames(personas), folder.resolve()
+    names = OwnerNames(personas)
+    root = folder.resolve()
     for path in sorted(folder.rglob("*")):
         source = PurePosixPath(path.relative_to(folder).as_posix())
         if any(part.startswith(".") for part in source.parts):
             continue
         if source.suffix.lower() not in LORE_SUFFIXES:
             if _looks_like_lorebook(path):
-                yield LoreDocument(path, source, names.resolve((), source)[0], skipped=LOREBOOK_REASON)
+                yield LoreDocument(
+                    path, source, names.resolve((), source)[0], skipped=LOREBOOK_REASON
+                )
             continue
         if not path.resolve().is_relative_to(root):
             yield LoreDocument(path, source, skipped="it is a link that points outside the folder")
@@ -288,38 +346,58 @@ def _read_document(path: Path, source: PurePosixPath, names: OwnerNames) -> Lore
     except LoreError as error:
         return LoreDocument(path, source, owners, skipped=str(error).rstrip("."))
     if reason:
-        reason += "; name its persona in front matter, as in `persona: NAME`, or in its folder or file name"
+        reason += (
+            "; name its persona in front matter, as in `persona: NAME`, or in its folder or file "
+            "name"
+        )
     elif not text.strip():
         reason = "it holds no text"
     return LoreDocument(path, source, owners, text, reason)
 
 
-def read_lore(folder: Path, owners: Iterable[str | Persona], others: Iterable[str | Persona] = ()) -> list[Passage]:
-    """Read all passages of the named owners below a lore folder (see `scan_lore`), in the order of the owners.
+def read_lore(
+    folder: Path, owners: Iterable[str | Persona], others: Iterable[str | Persona] = ()
+) -> list[Passage]:
+    """Read all passages of the named owners below a lore folder (see `scan_lore`), in the order of
+    the owners.
 
-    Files of `others` are left out. A warning is logged for files that are skipped, unless they are somebody else's.
+    Files of `others` are left out. A warning is logged for files that are skipped, unless they are
+    somebody else's.
     """
     wanted = tuple(owners)
-    passages: dict[str, list[Passage]] = {owner if isinstance(owner, str) else owner.id: [] for owner in wanted}
+    passages: dict[str, list[Passage]] = {
+        owner if isinstance(owner, str) else owner.id: [] for owner in wanted
+    }
     skipped: dict[str, list[Path]] = {}
     for document in scan_lore(folder, (*wanted, *others)):
         if not document.skipped:
             for owner in passages.keys() & {*document.owners}:
-                passages[owner] += split_passages(owner, source_name(owner, document.source), document.text)
+                passages[owner] += split_passages(
+                    owner, source_name(owner, document.source), document.text
+                )
         elif not document.owners or passages.keys() & {*document.owners}:
             skipped.setdefault(document.skipped, []).append(document.path)
     for reason, (path, *more) in skipped.items():
-        log.warning("the lore file %s%s is left out: %s", path, f" (and {len(more)} more)" if more else "", reason)
+        log.warning(
+            "the lore file %s%s is left out: %s",
+            path,
+            f" (and {len(more)} more)" if more else "",
+            reason,
+        )
     return [passage for found in passages.values() for passage in found]
 
 
 def read_lore_file(path: Path) -> tuple[tuple[str, ...], str]:
-    """Return the owners in the front matter of a file (empty if none) and the text below. Raises `LoreError`."""
+    """Return the owners in the front matter of a file (empty if none) and the text below. Raises
+    `LoreError`.
+    """
     return _front_matter(_read_text(path), path)
 
 
 def split_passages(owner: str, source: str, text: str) -> list[Passage]:
-    """Split a markdown text without front matter into passages. Raises `LoreError` for a wrong lore comment."""
+    """Split a markdown text without front matter into passages. Raises `LoreError` for a wrong lore
+    comment.
+    """
     passages: list[Passage] = []
     regexes = 0
     for section in parse_sections(text):
@@ -327,25 +405,36 @@ def split_passages(owner: str, source: str, text: str) -> list[Passage]:
         regexes += count_regexes(rules) if rules else 0
         if regexes > MAX_FILE_REGEXES:
             advice = "Divide the file, or write some of them as words."
-            raise LoreError(f"It has more than {MAX_FILE_REGEXES} keys that are regular expressions.", advice)
-        passages += [Passage(owner, source, section.heading, piece, rules) for piece in _split_section(section)]
+            raise LoreError(
+                f"It has more than {MAX_FILE_REGEXES} keys that are regular expressions.", advice
+            )
+        passages += [
+            Passage(owner, source, section.heading, piece, rules)
+            for piece in _split_section(section)
+        ]
     return passages
 
 
 def _section_rules(section: MarkdownSection) -> EntryRules | None:
     if len(section.comments) > 1:
         where = f"“{section.heading}”" if section.heading else "the beginning"
-        raise LoreError(f"There are {len(section.comments)} lore comments under {where}.", "Keep one a heading.")
+        raise LoreError(
+            f"There are {len(section.comments)} lore comments under {where}.", "Keep one a heading."
+        )
     return parse_rules(section.comments[0], section.heading) if section.comments else None
 
 
 def parse_lore(text: str, name: str) -> tuple[tuple[str, ...], str]:
-    """Return the owners in the front matter of a text (empty if none) and the text below. Raises `LoreError`."""
+    """Return the owners in the front matter of a text (empty if none) and the text below. Raises
+    `LoreError`.
+    """
     return _front_matter(text.replace("\r\n", "\n"), Path(name))
 
 
 def split_markdown(text: str) -> Iterator[tuple[str, str]]:
-    """Yield pairs of heading ("Title: Section") and text, at most `MAX_PASSAGE_WORDS` words in whole sentences."""
+    """Yield pairs of heading ("Title: Section") and text, at most `MAX_PASSAGE_WORDS` words in
+    whole sentences.
+    """
     for section in parse_sections(text):
         for piece in _split_section(section):
             yield section.heading, piece
@@ -379,7 +468,9 @@ def _split_section(section: MarkdownSection) -> Iterator[str]:
 
 
 def _sentence_parts(text: str) -> Iterator[str]:
-    """Yield sentences with the white space before them; longer ones than a passage are cut between words."""
+    """Yield sentences with the white space before them; longer ones than a passage are cut between
+    words.
+    """
     start = 0
     for sentence in split_sentences(text):
         position = text.index(sentence, start)
@@ -403,7 +494,9 @@ def _cut_between_words(part: str) -> Iterator[str]:
 
 
 def fold_key(name: str) -> str:
-    """Return the form in which names of owners are compared: without case, diacritics and separators but "-"."""
+    """Return the form in which names of owners are compared: without case, diacritics and
+    separators but "-".
+    """
     return "-".join(re.findall(r"[^\W_]+", fold_text(name)))
 
 
@@ -413,14 +506,19 @@ def _without_label(name: str) -> str:
 
 
 def source_name(owner: str, path: PurePosixPath) -> str:
-    """Return the source of a file's passages: its path in the lore folder, or its name under its owner."""
+    """Return the source of a file's passages: its path in the lore folder, or its name under its
+    owner.
+    """
     return str(path) if path.parts[0] == owner else f"{owner}/{path.name}"
 
 
 def _front_matter(text: str, path: Path) -> tuple[tuple[str, ...], str]:
     stated, text = _parse_front_matter(text, path)
     owners: Any = next((stated[key] for key in OWNER_KEYS if stated.get(key)), [])
-    names = [str(owner).encode("utf-8", "replace") for owner in (owners if isinstance(owners, list) else [owners])]
+    names = [
+        str(owner).encode("utf-8", "replace")
+        for owner in (owners if isinstance(owners, list) else [owners])
+    ]
     return tuple(name.decode().strip() for name in names), text
 
 
@@ -436,7 +534,10 @@ def _parse_front_matter(text: str, path: Path) -> tuple[dict[str, Any], str]:
     try:
         require_plain_yaml(match[1])
         stated = yaml.safe_load(match[1])
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: 30 February, or a number of 5,000 digits
+    except (
+        yaml.YAMLError,
+        ValueError,
+    ) as error:  # ValueError: 30 February, or a number of 5,000 digits
         why = " ".join(str(error).split())[:200]
         advice = "Correct it, or remove both lines of ---."
         raise LoreError(f"The front matter of {path} is not YAML: {why}.", advice) from None
@@ -449,6 +550,10 @@ def _read_text(path: Path) -> str:
     try:
         return to_nfc(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
-        raise LoreError(f"The lore file {path} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+        raise LoreError(
+            f"The lore file {path} is not UTF-8 (byte {error.start}).", "Save it as UTF-8."
+        ) from None
     except OSError as error:
-        raise LoreError(f"The lore file {path} cannot be read: {error.strerror}.", "Check its permissions.") from None
+        raise LoreError(
+            f"The lore file {path} cannot be read: {error.strerror}.", "Check its permissions."
+        ) from None

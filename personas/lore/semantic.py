@@ -19,17 +19,23 @@ from personas.lore.passages import WORLD, Passage, count_words, split_sentences
 log = logging.getLogger(__name__)
 SCHEME_VERSION = 1  # of the way units are formed: cached vectors of others are computed again
 UNRELATED_MEAN, UNRELATED_SD = 0.081, 0.064
-"""MiniLM's cosines of lore and small talk. Other encoders' are put on this scale: theirs of the same may lie at 0.7."""
+"""MiniLM's cosines of lore and small talk. Other encoders' are put on this scale: theirs of the
+same may lie at 0.7.
+"""
 
 MIN_UNIT_WORDS = 12  # shorter sentences are embedded together with the next
-SMALL_TALK_WEIGHT = 0.4  # share of a message's similarity to small talk that is subtracted from its similarity to lore
+# Share of a message's similarity to small talk that is subtracted from its similarity to lore.
+SMALL_TALK_WEIGHT = 0.4
 MIN_SIMILARITY = 0.12  # similarity at which a passage matches by meaning alone (see `similarities`)
-CHAT_SMALL_TALK_WEIGHT = 0.25  # the same for two messages of a member, of the similarity of either to small talk
+CHAT_SMALL_TALK_WEIGHT = (
+    0.25  # the same for two messages of a member, of the similarity of either to small talk
+)
 MIN_CHAT_SIMILARITY = 0.265
 """Similarity from which a message takes up an earlier one.
 
-Of 90 messages that do, in other words, 76 have it among the nearest two of 200 earlier ones, and above this. So do 30 %
-of ordinary messages of the shipped logs, which take up a topic, and 11 % of small talk.
+Of 90 messages that do, in other words, 76 have it among the nearest two of 200 earlier ones, and
+above this. So do 30 % of ordinary messages of the shipped logs, which take up a topic, and 11 % of
+small talk.
 """
 CHAT_MEAN, CHAT_SD = 0.119, 0.084
 """MiniLM's cosines of members' messages and small talk."""
@@ -39,7 +45,10 @@ COMMON_RANK, RARE_RANK, MIN_RARITY = 1500, 20000, 0.1
 Up to the first rank a word has the minimum rarity.
 """
 
-PRONOUNS = {"he": {"he": "you", "him": "you", "his": "your"}, "she": {"she": "you", "her": "your", "hers": "yours"}}
+PRONOUNS = {
+    "he": {"he": "you", "him": "you", "his": "your"},
+    "she": {"she": "you", "her": "your", "hers": "yours"},
+}
 
 SMALL_TALK = tuple(
     """hello|hi, how are you?|good morning|good night|see you later|bye|thank you very much|you're welcome|lol|haha
@@ -51,11 +60,15 @@ SMALL_TALK = tuple(
     |my dog is ill|I am hungry|what should I eat?|I bought something|what is the weather like?|what time is it?
     |what day is today?|recommend me a movie|I like music|what is one plus one?|write some code|I am bored
     |happy birthday|congratulations|good luck|I am going to bed|I just woke up|chao ban, ban khoe khong
-    |hom nay toi buon qua|cam on ban nhieu|toi di ngu day|ban dang lam gi the""".replace("\n    ", "").split("|")
+    |hom nay toi buon qua|cam on ban nhieu|toi di ngu day|ban dang lam gi the""".replace(
+        "\n    ", ""
+    ).split("|")
 )
 
 CACHE_LAYOUT = 2
-"""Version of the cache's tables, its `user_version`. Layout 1 had 0, and one index of all owners' texts."""
+"""Version of the cache's tables, its `user_version`. Layout 1 had 0, and one index of all owners'
+texts.
+"""
 CREATE_CACHE = "create table vectors (owner text, key text, vector blob, primary key (owner, key))"
 FIRST_LAYOUT_TABLES = ("passages_fts", "passages", "stamp", "vectors")
 MAX_CACHED_VECTORS = 5000
@@ -74,27 +87,36 @@ def embedding_scheme(encoder: str) -> str:
 
 
 def similarities(vector: Vectors, units: Vectors, encoder: str = "") -> tuple[Vectors, float]:
-    """Return the cosines of a message's vector with each unit, shape (units,), and with the nearest small talk.
+    """Return the cosines of a message's vector with each unit, shape (units,), and with the nearest
+    small talk.
 
-    Those of a named encoder are shifted and scaled so that lore and small talk are as similar as for MiniLM.
+    Those of a named encoder are shifted and scaled so that lore and small talk are as similar as
+    for MiniLM.
     """
     small_talk = _small_talk_vectors(encoder)
-    cosines, to_small_talk = units @ vector, small_talk @ vector
+    cosines = units @ vector
+    to_small_talk = small_talk @ vector
     if encoder and len(units):
         rescale = _minilm_scale(units @ small_talk.T, UNRELATED_MEAN, UNRELATED_SD)
-        cosines, to_small_talk = rescale(cosines), rescale(to_small_talk)
+        cosines = rescale(cosines)
+        to_small_talk = rescale(to_small_talk)
     return cosines, float(to_small_talk.max())
 
 
 def _minilm_scale(unrelated: Vectors, mean: float, sd: float) -> Callable[[Vectors], Vectors]:
-    """Return the function that shifts and scales cosines, so that the unrelated ones have this mean and deviation."""
-    middle, factor = float(unrelated.mean()), sd / max(float(unrelated.std()), 0.01)
+    """Return the function that shifts and scales cosines, so that the unrelated ones have this mean
+    and deviation.
+    """
+    middle = float(unrelated.mean())
+    factor = sd / max(float(unrelated.std()), 0.01)
     return lambda cosines: (cosines - middle) * np.float32(factor) + np.float32(mean)
 
 
 @lru_cache(maxsize=16)
 def message_vector(text: str, encoder: str = "") -> Vectors:
-    """Return the vector of a message, for which lore and earlier talk are searched one after the other."""
+    """Return the vector of a message, for which lore and earlier talk are searched one after the
+    other.
+    """
     vector: Vectors = load_encoder(encoder).embed([text])[0]
     return vector
 
@@ -108,11 +130,17 @@ def clear_vectors() -> None:
 def pack_vectors(texts: Sequence[str], encoder: str = "") -> list[bytes]:
     """Return the vectors of messages as float16; empty for one that the encoder cannot read."""
     model = load_encoder(encoder)
-    return [message_vector(it, encoder).astype(np.float16).tobytes() if model.can_read(it) else b"" for it in texts]
+    return [
+        message_vector(it, encoder).astype(np.float16).tobytes() if model.can_read(it) else b""
+        for it in texts
+    ]
 
 
-def match_earlier(message: bytes, earlier: Mapping[int, bytes], encoder: str = "") -> dict[int, float]:
-    """Return the earlier messages that a message takes up, the nearest first, with scores from 1 on.
+def match_earlier(
+    message: bytes, earlier: Mapping[int, bytes], encoder: str = ""
+) -> dict[int, float]:
+    """Return the earlier messages that a message takes up, the nearest first, with scores from 1
+    on.
 
     All are packed vectors; those of other dimensions are no match.
     """
@@ -120,12 +148,21 @@ def match_earlier(message: bytes, earlier: Mapping[int, bytes], encoder: str = "
     keys = [key for key, vector in earlier.items() if len(vector) == size]
     if len(message) != size or not keys:
         return {}
-    units = np.frombuffer(b"".join(earlier[key] for key in keys), np.float16).reshape(len(keys), -1).astype(np.float32)
-    vector, small_talk = np.frombuffer(message, np.float16).astype(np.float32), _small_talk_vectors(encoder)
-    cosines, to_small_talk, unrelated = units @ vector, small_talk @ vector, units @ small_talk.T
+    units = (
+        np.frombuffer(b"".join(earlier[key] for key in keys), np.float16)
+        .reshape(len(keys), -1)
+        .astype(np.float32)
+    )
+    vector = np.frombuffer(message, np.float16).astype(np.float32)
+    small_talk = _small_talk_vectors(encoder)
+    cosines = units @ vector
+    to_small_talk = small_talk @ vector
+    unrelated = units @ small_talk.T
     if encoder:
         rescale = _minilm_scale(unrelated, CHAT_MEAN, CHAT_SD)
-        cosines, to_small_talk, unrelated = rescale(cosines), rescale(to_small_talk), rescale(unrelated)
+        cosines = rescale(cosines)
+        to_small_talk = rescale(to_small_talk)
+        unrelated = rescale(unrelated)
     small = CHAT_SMALL_TALK_WEIGHT * (unrelated.max(axis=1) + to_small_talk.max())
     scores = (cosines - small) / MIN_CHAT_SIMILARITY
     return {keys[at]: float(scores[at]) for at in np.argsort(-scores) if scores[at] >= 1}
@@ -133,7 +170,9 @@ def match_earlier(message: bytes, earlier: Mapping[int, bytes], encoder: str = "
 
 @lru_cache(maxsize=4096)
 def rarity(word: str) -> float:
-    """Return the rarity of a word in English, from MIN_RARITY to 1. Words of several pieces are rare."""
+    """Return the rarity of a word in English, from MIN_RARITY to 1. Words of several pieces are
+    rare.
+    """
     ranks = load_minilm().ranks(word)
     if len(ranks) != 1:
         return 1.0
@@ -142,13 +181,16 @@ def rarity(word: str) -> float:
 
 
 def embedding_units(passages: Sequence[Passage], encoder: str = "") -> list[list[str]]:
-    """Return the texts to embed per passage: the whole, then its sentences; none if the encoder cannot read it.
+    """Return the texts to embed per passage: the whole, then its sentences; none if the encoder
+    cannot read it.
 
-    Members address a persona as "you", while its lore has "he" or a name. Texts about the owner are therefore turned
-    into the second person: "your jib is sixty-four feet long". Of 56 questions this finds six more than the lore as
-    written.
+    Members address a persona as "you", while its lore has "he" or a name. Texts about the owner are
+    therefore turned into the second person: "your jib is sixty-four feet long". Of 56 questions
+    this finds six more than the lore as written.
     """
-    rewriters = {owner: _second_person(owner, passages) for owner in {passage.owner for passage in passages}}
+    rewriters = {
+        owner: _second_person(owner, passages) for owner in {passage.owner for passage in passages}
+    }
     model = load_encoder(encoder)
     return [_passage_units(passage, rewriters[passage.owner], model) for passage in passages]
 
@@ -169,9 +211,14 @@ def embed_units(units: Iterable[str], encoder: str = "") -> dict[str, Vectors]:
     return vectors
 
 
-def pack_units(passages: Sequence[Passage], packed: Sequence[bytes | None], encoder: str = "") -> list[bytes]:
-    """Return the vectors of each passage's units as float32; those `packed` before are not computed, and are cached."""
-    found, dimensions = [], load_encoder(encoder).dimensions
+def pack_units(
+    passages: Sequence[Passage], packed: Sequence[bytes | None], encoder: str = ""
+) -> list[bytes]:
+    """Return the vectors of each passage's units as float32; those `packed` before are not
+    computed, and are cached.
+    """
+    found = []
+    dimensions = load_encoder(encoder).dimensions
     for units, before in zip(embedding_units(passages, encoder), packed, strict=True):
         if before is None or len(before) != 4 * dimensions * len(units):
             by_key = embed_units(units, encoder)
@@ -179,14 +226,20 @@ def pack_units(passages: Sequence[Passage], packed: Sequence[bytes | None], enco
             before = vectors.astype(np.float32).tobytes()
         else:
             stored = np.frombuffer(before, np.float32).reshape(-1, dimensions)
-            _VECTOR_CACHE.update(zip((unit_key(unit, encoder) for unit in units), stored, strict=True))
+            _VECTOR_CACHE.update(
+                zip((unit_key(unit, encoder) for unit in units), stored, strict=True)
+            )
         found.append(before)
     return found
 
 
 def stack_vectors(vectors: Sequence[Vectors], encoder: str = "") -> Vectors:
     """Stack vectors; shape (vectors, dimensions)."""
-    return np.stack(vectors) if vectors else np.empty((0, load_encoder(encoder).dimensions), np.float32)
+    return (
+        np.stack(vectors)
+        if vectors
+        else np.empty((0, load_encoder(encoder).dimensions), np.float32)
+    )
 
 
 def _passage_units(passage: Passage, rewrite: Callable[[str], str], encoder: Encoder) -> list[str]:
@@ -210,7 +263,9 @@ def _merge_short_sentences(pieces: Iterable[str]) -> list[str]:
 
 
 def _second_person(owner: str, passages: Sequence[Passage]) -> Callable[[str], str]:
-    """Return a function that rewrites the owner's id (as a name) and commonest pronoun to the second person."""
+    """Return a function that rewrites the owner's id (as a name) and commonest pronoun to the
+    second person.
+    """
     if owner == WORLD:
         return lambda text: text
     parts = [re.escape(part) for part in re.split("[-_]", owner.rpartition("/")[2]) if part]
@@ -220,7 +275,9 @@ def _second_person(owner: str, passages: Sequence[Passage]) -> Callable[[str], s
     common = counts.most_common(2)
     clear = common and (len(common) == 1 or common[0][1] >= 1.5 * common[1][1])
     words = PRONOUNS[common[0][0]] if clear else {}
-    pattern = re.compile(rf"\b(?:(?P<name>{name})(?P<s>['’]s)?|(?P<pronoun>{'|'.join(words) or '(?!)'}))\b", re.I)
+    pattern = re.compile(
+        rf"\b(?:(?P<name>{name})(?P<s>['’]s)?|(?P<pronoun>{'|'.join(words) or '(?!)'}))\b", re.I
+    )
 
     def substitute(match: re.Match[str]) -> str:
         if match["name"]:
@@ -249,7 +306,9 @@ class VectorCache:
             if layout == 0:
                 self._first_layout = self._db.execute("select key, vector from vectors").fetchall()
             else:
-                self._db.execute("select sum(length(vector)) from vectors where owner != ''").fetchall()  # reads all
+                self._db.execute(
+                    "select sum(length(vector)) from vectors where owner != ''"
+                ).fetchall()  # reads all
         except BaseException:
             self._db.close()
             raise
@@ -262,15 +321,25 @@ class VectorCache:
                 return cls(path)
             with suppress(OSError):
                 path.unlink()
-        log.warning("The vectors of lore cannot be kept in %s: they are computed again at each start.", path)
+        log.warning(
+            "The vectors of lore cannot be kept in %s: they are computed again at each start.", path
+        )
         return None
 
     def vectors(self, owner: str, dimensions: int) -> dict[str, Vectors]:
-        """Return an owner's vectors by key; until `forget_first_layout`, those of that layout too."""
+        """Return an owner's vectors by key; until `forget_first_layout`, those of that layout
+        too.
+        """
         rows = list(self._first_layout)
         with self._errors():
-            rows += self._db.execute("select key, vector from vectors where owner = ?", [owner]).fetchall()
-        return {key: np.frombuffer(vector, np.float32) for key, vector in rows if len(vector) == 4 * dimensions}
+            rows += self._db.execute(
+                "select key, vector from vectors where owner = ?", [owner]
+            ).fetchall()
+        return {
+            key: np.frombuffer(vector, np.float32)
+            for key, vector in rows
+            if len(vector) == 4 * dimensions
+        }
 
     def keep_owners(self, owners: Iterable[str]) -> None:
         """Delete the vectors of all other owners, in a file of either layout."""
@@ -280,7 +349,9 @@ class VectorCache:
                     self._db.execute(f"drop table if exists {table}")
                 self._create()
             stored = {owner for (owner,) in self._db.execute("select distinct owner from vectors")}
-            self._db.executemany("delete from vectors where owner = ?", [(one,) for one in stored - {*owners}])
+            self._db.executemany(
+                "delete from vectors where owner = ?", [(one,) for one in stored - {*owners}]
+            )
 
     def forget_first_layout(self) -> None:
         self._first_layout = []
@@ -302,9 +373,15 @@ class VectorCache:
         self._db.execute(f"pragma user_version = {CACHE_LAYOUT}")
 
     def _change(self, owner: str, wanted: Mapping[str, Vectors]) -> None:
-        stored = dict(self._db.execute("select key, length(vector) from vectors where owner = ?", [owner]))
+        stored = dict(
+            self._db.execute("select key, length(vector) from vectors where owner = ?", [owner])
+        )
         gone = [(owner, key) for key in stored.keys() - wanted.keys()]
-        new = [(owner, key, wanted[key].tobytes()) for key in sorted(wanted) if stored.get(key) != wanted[key].nbytes]
+        new = [
+            (owner, key, wanted[key].tobytes())
+            for key in sorted(wanted)
+            if stored.get(key) != wanted[key].nbytes
+        ]
         self._db.executemany("delete from vectors where owner = ? and key = ?", gone)
         self._db.executemany("insert or replace into vectors values (?, ?, ?)", new)
 

@@ -1,20 +1,28 @@
-"""What to know of a base model before it is loaded, in words: its template, its stored form, its kind of layers."""
+"""What to know of a base model before it is loaded, in words: its template, its stored form, its
+kind of layers.
+"""
 
 from typing import Any
 
 from personas.models.base_model import BaseModel, read_config, template_note
 
 STATE_MODELS = frozenset(
-    "bailing_hybrid bamba deepseek_v4 falcon_h1 falcon_mamba glm5_next granitemoehybrid jamba kimi_linear lfm2 "
-    "lfm2_moe lfm3 mamba mamba2 minimax nemotron_h olmo_hybrid qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text "
+    "bailing_hybrid bamba deepseek_v4 falcon_h1 falcon_mamba glm5_next granitemoehybrid jamba "
+    "kimi_linear lfm2 "
+    "lfm2_moe lfm3 mamba mamba2 minimax nemotron_h olmo_hybrid qwen3_5 qwen3_5_moe "
+    "qwen3_5_moe_text qwen3_5_text "
     "qwen3_next qwen4_exp qwen4_exp_text recurrent_gemma rwkv xlstm zamba zamba2 zaya".split()
 )
-"""Kinds of models with state-space, recurrent or convolutional layers, as in transformers (`_is_stateful`) and LFM2."""
+"""Kinds of models with state-space, recurrent or convolutional layers, as in transformers
+(`_is_stateful`) and LFM2.
+"""
 STATE_LAYERS = frozenset({"linear_attention", "mamba", "conv", "recurrent", "short_conv"})
 
 
 def keeps_state(base: BaseModel) -> bool:
-    """Report whether layers keep a state besides keys and values, by config.json. Raises `BaseModelError`."""
+    """Report whether layers keep a state besides keys and values, by config.json. Raises
+    `BaseModelError`.
+    """
     config = read_config(base)
     kinds: Any = config.get("layer_types")
     has_state_layers = isinstance(kinds, list) and not STATE_LAYERS.isdisjoint(map(str, kinds))
@@ -22,7 +30,9 @@ def keeps_state(base: BaseModel) -> bool:
 
 
 def base_model_notes(base: BaseModel) -> list[str]:
-    """Return a sentence on each property that changes how the model is trained or served. Raises `BaseModelError`."""
+    """Return a sentence on each property that changes how the model is trained or served. Raises
+    `BaseModelError`.
+    """
     return list(filter(None, [template_note(base), quantisation_note(base), state_note(base)]))
 
 
@@ -40,6 +50,7 @@ def state_note(base: BaseModel) -> str:
     if not keeps_state(base):
         return ""
     return (
-        "The base model has layers that keep a state: what the prompts of a batch share is computed for each sample, "
+        "The base model has layers that keep a state: what the prompts of a batch share is "
+        "computed for each sample, "
         "and replies are generated one at a time. The estimates are rough for such models."
     )

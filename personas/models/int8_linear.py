@@ -6,17 +6,22 @@ import torch
 import torch.nn.functional as F
 
 INT8_MAX = 127
-MAX_PACKED_ROWS = 8  # up to this many rows torch's packed product is faster than widening the weights first
+MAX_PACKED_ROWS = (
+    8  # up to this many rows torch's packed product is faster than widening the weights first
+)
 
 
 class Int8Linear(torch.nn.Linear):
-    """Int8 serving copy of a linear layer: int8 `values` `[out, in]`, `factors` `[out]` in the model's precision."""
+    """Int8 serving copy of a linear layer: int8 `values` `[out, in]`, `factors` `[out]` in the
+    model's precision.
+    """
 
     factors: Any
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         torch.nn.Module.__init__(self)  # `Linear` would allocate weights
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
         values, factors = quantise_rows(linear.weight.detach())
         self.values = torch.nn.Parameter(
             values, requires_grad=False
@@ -40,7 +45,9 @@ class Int8Linear(torch.nn.Linear):
         return out.view(*input.shape[:-1], self.out_features)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        """Save as an ordinary layer: peft looks here for the weights of whole layers that an adapter replaces."""
+        """Save as an ordinary layer: peft looks here for the weights of whole layers that an
+        adapter replaces.
+        """
         destination[f"{prefix}weight"] = self.weight
         if self.bias is not None:
             destination[f"{prefix}bias"] = self.bias if keep_vars else self.bias.detach()
@@ -54,15 +61,21 @@ class Int8Linear(torch.nn.Linear):
 
 
 def quantise_rows(weight: Any) -> tuple[Any, Any]:
-    """Quantise weights `[out, in]` into int8 values and a factor per output row, in the weights' precision."""
+    """Quantise weights `[out, in]` into int8 values and a factor per output row, in the weights'
+    precision.
+    """
     exact = weight.float()
-    factors = (exact.abs().amax(1) / INT8_MAX).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
+    factors = (
+        (exact.abs().amax(1) / INT8_MAX).clamp(min=torch.finfo(torch.bfloat16).tiny).bfloat16()
+    )
     values = (exact / factors.float()[:, None]).round().clamp(-INT8_MAX, INT8_MAX).to(torch.int8)
     return values, factors.to(weight.dtype)
 
 
 def quantise_model(model: Any) -> Any:
-    """Replace the linear layers of a model in place, its head included; embeddings and norms are unchanged."""
+    """Replace the linear layers of a model in place, its head included; embeddings and norms are
+    unchanged.
+    """
     for name, linear in list(model.named_modules()):
         if type(linear) is torch.nn.Linear:
             above, _, own = name.rpartition(".")

@@ -1,4 +1,6 @@
-"""Compares ways to compute a loaded model with the plain one: a text alone, in one pass, without a cache."""
+"""Compares ways to compute a loaded model with the plain one: a text alone, in one pass, without a
+cache.
+"""
 
 from typing import Any
 
@@ -9,13 +11,16 @@ FINITE_PROBE_TOKENS = 16
 TOKEN_STRIDE = 7919
 """A prime, so that the probes' tokens differ from each other."""
 MAX_DIFFERENCE, MAX_DIFFERENCE_16_BITS = 1e-3, 0.06
-"""Largest difference of two computations of the same logits or gradients, as a share of their size, that rounding
-explains in float32 and in 16 bits (3 % on the bundled model, whose layers are narrow). Bamba's cache, whose results are
-the least wrong of all that were found, differs by 7 %; a state or a mask that is left out, by 30 % and more."""
+"""Largest difference of two computations of the same logits or gradients, as a share of their size,
+that rounding explains in float32 and in 16 bits (3 % on the bundled model, whose layers are
+narrow). Bamba's cache, whose results are the least wrong of all that were found, differs by 7 %; a
+state or a mask that is left out, by 30 % and more.
+"""
 
 
 OVERFLOW_ADVICE = (
-    "Its activations are too large for float16: train it with precision=bf16 on a GPU that computes in bfloat16, "
+    "Its activations are too large for float16: train it with precision=bf16 on a GPU that "
+    "computes in bfloat16, "
     "elsewhere with precision=fp32. A lower learning rate does not help."
 )
 
@@ -28,7 +33,10 @@ def probe_tokens(model: Any, count: int, first: int = 0) -> list[int]:
     """Return token ids of a probe, ordinary ones of any vocabulary."""
     known = int(model.config.get_text_config().vocab_size)
     lowest = min(3, known - 1)  # the first are usually control tokens
-    return [lowest + (first + n) * TOKEN_STRIDE % min(known - lowest, MAX_PROBED_TOKEN_ID) for n in range(count)]
+    return [
+        lowest + (first + n) * TOKEN_STRIDE % min(known - lowest, MAX_PROBED_TOKEN_ID)
+        for n in range(count)
+    ]
 
 
 def plain_logits(model: Any, tokens: list[int]) -> Any:
@@ -40,7 +48,11 @@ def plain_logits(model: Any, tokens: list[int]) -> Any:
 
     kind = model.config.model_type
     try:
-        logits = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0].float()
+        logits = (
+            model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False)
+            .logits[0]
+            .float()
+        )
     except Exception as error:  # models fail in many ways
         if is_out_of_memory(error):
             raise
@@ -51,7 +63,10 @@ def plain_logits(model: Any, tokens: list[int]) -> Any:
         ) from error
     if not bool(logits.isfinite().all()):
         precision = str(model.dtype).removeprefix("torch.")
-        what = f"The base model, of the kind {kind}, computes numbers that are not finite in {precision}."
+        what = (
+            f"The base model, of the kind {kind}, computes numbers that are not finite in "
+            f"{precision}."
+        )
         if precision == "float16":
             raise Float16OverflowError(what, OVERFLOW_ADVICE)
         raise BaseModelError(what, "Its weights may be damaged: fetch them again.")
@@ -61,20 +76,32 @@ def plain_logits(model: Any, tokens: list[int]) -> Any:
 def require_finite_activations(model: Any) -> None:
     """Compute a short text that begins as the model's texts do, where activations are the largest.
 
-    Raises `Float16OverflowError` if float16 is too small for them, `BaseModelError` if any precision is.
+    Raises `Float16OverflowError` if float16 is too small for them, `BaseModelError` if any
+    precision is.
     """
     import torch  # takes seconds
 
     begin = getattr(model.config.get_text_config(), "bos_token_id", None)
     with torch.no_grad():
-        plain_logits(model, [*([begin] if isinstance(begin, int) else []), *probe_tokens(model, FINITE_PROBE_TOKENS)])
+        plain_logits(
+            model,
+            [
+                *([begin] if isinstance(begin, int) else []),
+                *probe_tokens(model, FINITE_PROBE_TOKENS),
+            ],
+        )
 
 
 def differs(model: Any, found: Any, expected: Any, allowance: float = 1.0) -> bool:
-    """Report whether two results of the same computation differ by more than rounding; NaN always differs.
+    """Report whether two results of the same computation differ by more than rounding; NaN always
+    differs.
 
     `allowance` widens the limit in 16 bits, where a false alarm would be dear.
     """
-    limit = MAX_DIFFERENCE if str(model.dtype) == "torch.float32" else MAX_DIFFERENCE_16_BITS * allowance
+    limit = (
+        MAX_DIFFERENCE
+        if str(model.dtype) == "torch.float32"
+        else MAX_DIFFERENCE_16_BITS * allowance
+    )
     size = (expected.float() - expected.float().mean()).norm()
     return not bool((found.float() - expected.float()).norm() <= limit * size)

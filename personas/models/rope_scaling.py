@@ -14,8 +14,9 @@ SCALING_PATTERN = re.compile(r"(?P<type>[a-z]+):(?P<factor>[0-9]+(\.[0-9]+)?)")
 class RopeScaling:
     """A scaling method and its factor.
 
-    `linear` (arXiv 2306.15595) divides all angles by `factor`; `dynamic` (NTK-aware) raises their base, so that only
-    the slow ones are divided; `yarn` (arXiv 2309.00071) does that by wavelength and sharpens attention.
+    `linear` (arXiv 2306.15595) divides all angles by `factor`; `dynamic` (NTK-aware) raises their
+    base, so that only the slow ones are divided; `yarn` (arXiv 2309.00071) does that by wavelength
+    and sharpens attention.
     """
 
     type: RopeType
@@ -28,10 +29,15 @@ class RopeScaling:
 def parse_scaling(text: str) -> RopeScaling:
     """Parse the scaling in a base model's name (`yarn:2`). Raises `BaseModelError`."""
     match = SCALING_PATTERN.fullmatch(text)
-    if not (match and match["type"] in get_args(RopeType) and 1 < float(match["factor"]) <= MAX_ROPE_FACTOR):
+    if not (
+        match
+        and match["type"] in get_args(RopeType)
+        and 1 < float(match["factor"]) <= MAX_ROPE_FACTOR
+    ):
         raise BaseModelError(
             f"{text!r} is not a RoPE scaling, nor a chat template.",
-            f"Write NAME#TYPE:FACTOR with one of {', '.join(get_args(RopeType))} and a factor above 1, up to "
+            f"Write NAME#TYPE:FACTOR with one of {', '.join(get_args(RopeType))} and a factor "
+            "above 1, up to "
             f"{MAX_ROPE_FACTOR:g}: embedded#yarn:2; or NAME#chatml or NAME#plain.",
         )
     return RopeScaling(match["type"], float(match["factor"]))  # type: ignore[arg-type]  # checked above
@@ -40,10 +46,12 @@ def parse_scaling(text: str) -> RopeScaling:
 def apply_scaling(config: Any, scaling: RopeScaling, name: str) -> None:
     """Scale the positions in a transformers configuration, in place.
 
-    `dynamic` is fixed at the angles for the longest sequence. transformers changes them as a text grows: then a
-    sample's loss would depend on the other samples of its batch, and cached keys would have outdated angles.
+    `dynamic` is fixed at the angles for the longest sequence. transformers changes them as a text
+    grows: then a sample's loss would depend on the other samples of its batch, and cached keys
+    would have outdated angles.
 
-    Raises `BaseModelError` for a model without rotary positions, and for one whose positions are scaled already.
+    Raises `BaseModelError` for a model without rotary positions, and for one whose positions are
+    scaled already.
     """
     text = config.get_text_config()
     rope = getattr(text, "rope_parameters", None) or {}
@@ -60,12 +68,19 @@ def apply_scaling(config: Any, scaling: RopeScaling, name: str) -> None:
         text.rope_parameters = {**rope, "rope_theta": _dynamic_ntk_base(text, rope, scaling.factor)}
     else:
         original = {"original_max_position_embeddings": own} if scaling.type == "yarn" else {}
-        text.rope_parameters = {**rope, "rope_type": scaling.type, "factor": scaling.factor, **original}
+        text.rope_parameters = {
+            **rope,
+            "rope_type": scaling.type,
+            "factor": scaling.factor,
+            **original,
+        }
 
 
 def _dynamic_ntk_base(text: Any, rope: dict[str, Any], factor: float) -> float:
     """Compute the RoPE base of dynamic scaling for `factor` times the model's own length."""
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     rotated = int(head * rope.get("partial_rotary_factor", 1.0))
-    grown: float = rope["rope_theta"] * (factor * factor - (factor - 1)) ** (rotated / (rotated - 2))
+    grown: float = rope["rope_theta"] * (factor * factor - (factor - 1)) ** (
+        rotated / (rotated - 2)
+    )
     return grown

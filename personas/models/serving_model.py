@@ -4,7 +4,13 @@ import gc
 import logging
 from typing import Any, Literal
 
-from personas.models.base_model import BaseModel, TrainingPrecision, best_precision, load_model, load_torch
+from personas.models.base_model import (
+    BaseModel,
+    TrainingPrecision,
+    best_precision,
+    load_model,
+    load_torch,
+)
 from personas.models.probe import Float16OverflowError, require_finite_activations
 from personas.schemas.training import ServingPrecision
 
@@ -37,11 +43,15 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def load_serving_model(base: BaseModel, precision: ServingPrecision, device: Device | None = None) -> Any:
-    """Load the model on the GPU if there is one, in 16 bits or, if these do not fit, in 4; else on the CPU.
+def load_serving_model(
+    base: BaseModel, precision: ServingPrecision, device: Device | None = None
+) -> Any:
+    """Load the model on the GPU if there is one, in 16 bits or, if these do not fit, in 4; else on
+    the CPU.
 
-    `device` overrides that choice. `precision` applies to the CPU; on a GPU only `nf4` has an effect. GPUs without
-    bfloat16 compute in float16, or in emulated bfloat16 or float32 if the model overflows. Raises `BaseModelError`.
+    `device` overrides that choice. `precision` applies to the CPU; on a GPU only `nf4` has an
+    effect. GPUs without bfloat16 compute in float16, or in emulated bfloat16 or float32 if the
+    model overflows. Raises `BaseModelError`.
     """
     torch = load_torch()
     if device == "cpu" or not torch.cuda.is_available():
@@ -55,7 +65,9 @@ def load_serving_model(base: BaseModel, precision: ServingPrecision, device: Dev
         require_finite_activations(model)
         return model
     except Float16OverflowError as error:
-        wider: TrainingPrecision = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=True) else "float32"
+        wider: TrainingPrecision = (
+            "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=True) else "float32"
+        )
         log.warning("%s It is served in %s, which is slower on this GPU.", error.message, wider)
     del model  # frees its memory for the same weights in the other precision
     release_memory()
@@ -80,7 +92,9 @@ def precision_of(model: Any) -> str:
 
 def _load_on_cpu(base: BaseModel, precision: ServingPrecision) -> Any:
     if precision == "int8":
-        from personas.models.int8_linear import quantise_model  # imports torch, which takes a second
+        from personas.models.int8_linear import (
+            quantise_model,
+        )  # imports torch, which takes a second
 
         return quantise_model(load_model(base, best_precision()))
     if precision == "nf4":
@@ -94,5 +108,8 @@ def _nf4_config(computing: Any) -> Any:
     from transformers import BitsAndBytesConfig  # takes seconds
 
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=computing
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=computing,
     )

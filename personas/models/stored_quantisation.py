@@ -1,7 +1,8 @@
-"""Base models whose weights are stored quantised: which they are, and which can be unpacked, without torch.
+"""Base models whose weights are stored quantised: which they are, and which can be unpacked,
+without torch.
 
-The form is `quantization_config` in config.json, as transformers writes it (`transformers/quantizers/auto.py`), or a
-file of its own in older GPTQ and AWQ models.
+The form is `quantization_config` in config.json, as transformers writes it
+(`transformers/quantizers/auto.py`), or a file of its own in older GPTQ and AWQ models.
 """
 
 import json
@@ -14,9 +15,16 @@ from typing import Any, Literal
 from personas.errors import BaseModelError
 
 CONFIG_KEY = "quantization_config"
-FILES_BY_METHOD = {"gptq": "quantize_config.json", "awq": "quant_config.json", "modelopt": "hf_quant_config.json"}
+FILES_BY_METHOD = {
+    "gptq": "quantize_config.json",
+    "awq": "quant_config.json",
+    "modelopt": "hf_quant_config.json",
+}
 """Files of their own in which older models state it."""
-BITS_AND_BYTES, FP8, MXFP8, MXFP4 = "bitsandbytes", "fp8", "mxfp8", "mxfp4"
+BITS_AND_BYTES = "bitsandbytes"
+FP8 = "fp8"
+MXFP8 = "mxfp8"
+MXFP4 = "mxfp4"
 UNPACKED_METHODS = (BITS_AND_BYTES, FP8, MXFP8, MXFP4)
 """Methods whose weights transformers unpacks with the packages of this project."""
 NAMES = {BITS_AND_BYTES: "bitsandbytes", "awq": "AWQ", "gptq": "GPTQ", "modelopt": "ModelOpt"}
@@ -30,7 +38,8 @@ UNPACKED_BYTES = 2
 class StoredQuantisation:
     """The form of quantised weights. `bits` per weight, 0 if it is not stated.
 
-    `quant_type` and `double_quant` are those of 4-bit bitsandbytes weights, the form that QLoRA trains over.
+    `quant_type` and `double_quant` are those of 4-bit bitsandbytes weights, the form that QLoRA
+    trains over.
     """
 
     method: str
@@ -48,7 +57,9 @@ class StoredQuantisation:
 
     @property
     def can_be_unpacked(self) -> bool:
-        """Whether the weights can be unpacked here, without which nothing trains, serves or merges them."""
+        """Whether the weights can be unpacked here, without which nothing trains, serves or merges
+        them.
+        """
         return self.method in UNPACKED_METHODS
 
     @property
@@ -58,12 +69,18 @@ class StoredQuantisation:
 
 
 def stored_quantisation(folder: Path) -> StoredQuantisation | None:
-    """Return the form of a model folder's quantised weights; None for plain ones, or an unreadable config.json."""
+    """Return the form of a model folder's quantised weights; None for plain ones, or an unreadable
+    config.json.
+    """
     settings = _settings(folder)
     if settings is None:
         return None
     method = str(settings.get("quant_method") or "").lower().replace("_", "-")
-    if settings.get("load_in_4bit") or settings.get("load_in_8bit") or method.startswith(BITS_AND_BYTES):
+    if (
+        settings.get("load_in_4bit")
+        or settings.get("load_in_8bit")
+        or method.startswith(BITS_AND_BYTES)
+    ):
         return _bits_and_bytes(settings)
     bits = settings.get("bits", settings.get("w_bit"))
     return StoredQuantisation(method or "an unnamed quantisation", bits if type(bits) is int else 0)
@@ -73,7 +90,9 @@ def _bits_and_bytes(settings: Mapping[str, Any]) -> StoredQuantisation:
     if not (settings.get("load_in_4bit") or settings.get("_load_in_4bit")):
         return StoredQuantisation(BITS_AND_BYTES, 8)
     kind: Literal["nf4", "fp4"] = "nf4" if settings.get("bnb_4bit_quant_type") == "nf4" else "fp4"
-    return StoredQuantisation(BITS_AND_BYTES, 4, kind, bool(settings.get("bnb_4bit_use_double_quant")))
+    return StoredQuantisation(
+        BITS_AND_BYTES, 4, kind, bool(settings.get("bnb_4bit_use_double_quant"))
+    )
 
 
 def _settings(folder: Path) -> Mapping[str, Any] | None:
@@ -110,12 +129,15 @@ def unpacked_weight_bytes(folder: Path) -> int:
                 for name in weights.keys():  # noqa: SIM118  # it is no mapping
                     total += _unpacked_bytes(name, weights.get_slice(name))
         except (OSError, SafetensorError) as error:
-            raise BaseModelError(f"{file} cannot be read: {error}.", "Fetch the model again.") from error
+            raise BaseModelError(
+                f"{file} cannot be read: {error}.", "Fetch the model again."
+            ) from error
     return total
 
 
 def _unpacked_bytes(name: str, tensor: Any) -> int:
-    kind, count = str(tensor.get_dtype()), math.prod(tensor.get_shape())
+    kind = str(tensor.get_dtype())
+    count = math.prod(tensor.get_shape())
     if kind in VALUES_PER_ELEMENT and name.endswith(PACKED_SUFFIXES):
         return int(count * VALUES_PER_ELEMENT[kind] * UNPACKED_BYTES)
     digits = "".join(filter(str.isdigit, kind.partition("_")[0]))
@@ -123,11 +145,15 @@ def _unpacked_bytes(name: str, tensor: Any) -> int:
 
 
 def require_unpackable(name: str, stored: StoredQuantisation | None) -> None:
-    """Raise `BaseModelError` if the base model's weights are stored in a form that cannot be unpacked here."""
+    """Raise `BaseModelError` if the base model's weights are stored in a form that cannot be
+    unpacked here.
+    """
     if stored is None or stored.can_be_unpacked:
         return
     known = "bitsandbytes, FP8, MXFP8 and MXFP4"
     raise BaseModelError(
-        f"The weights of {name} are stored in {stored.name}, which cannot be unpacked here: only {known} can.",
-        "Name the model that it was made from, in 16 bits; quant_type=nf4 trains that in 4 bits as well.",
+        f"The weights of {name} are stored in {stored.name}, which cannot be unpacked here: only "
+        f"{known} can.",
+        "Name the model that it was made from, in 16 bits; quant_type=nf4 trains that in 4 bits as "
+        "well.",
     )

@@ -20,15 +20,18 @@ FIXED_VARIABLES: dict[str, str | bool] = {
     "thinking": False,
     "reasoning": False,
 }
-"""Variables of chat templates that the renderer fixes: no date of today, and no thoughts (Qwen3, DeepSeek-V3.1 and
-Granite, Command A Reasoning)."""
+"""Variables of chat templates that the renderer fixes: no date of today, and no thoughts (Qwen3,
+DeepSeek-V3.1 and Granite, Command A Reasoning).
+"""
 
 FIXED_CLOCK_MACRO = "{% macro strftime_now(format) %}" + FIXED_DATE + "{% endmacro +%}"
 """Prepended to a template; it hides the clock that transformers passes to templates."""
 
 STRFTIME_PATTERN = re.compile(r"strftime_now\([^()]*\)")
 TURN_MARKER_PATTERN = re.compile(r"\[/?[A-Z_]{2,}\]|<[|｜/]?[^<>\s]{1,40}>")
-"""Turn markers in a template's own text that are no control tokens of the tokenizer, such as `[/INST]`."""
+"""Turn markers in a template's own text that are no control tokens of the tokenizer, such as
+`[/INST]`.
+"""
 
 OPEN_THOUGHT_PATTERN = re.compile(
     r"(?:<(?P<tag>[\w:]+)>|<\|START_(?P<upper>\w+)\|>|\[(?P<bracket>[A-Z_]+)\])(?P<blank>\s*)\Z"
@@ -44,41 +47,54 @@ SPEAKER_VARIABLE = "persona_name"
 DEFAULT_TEMPLATES: dict[DefaultTemplate, str] = {
     "chatml": (
         "{% for message in messages %}"
-        "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
+        "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% "
+        "endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     ),
     "plain": (
-        "{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
-        "{% elif message['role'] == 'user' %}{{ ('' if persona_name else 'User: ') + message['content'] + '\\n' }}"
-        "{% else %}{{ (persona_name or 'Assistant') + ': ' + message['content'] + eos_token + '\\n' }}{% endif %}"
-        "{% endfor %}{% if add_generation_prompt %}{{ (persona_name or 'Assistant') + ':' }}{% endif %}"
+        "{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] + "
+        "'\\n\\n' }}"
+        "{% elif message['role'] == 'user' %}{{ ('' if persona_name else 'User: ') + "
+        "message['content'] + '\\n' }}"
+        "{% else %}{{ (persona_name or 'Assistant') + ': ' + message['content'] + eos_token + "
+        "'\\n' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ (persona_name or 'Assistant') + ':' }}{% "
+        "endif %}"
     ),
 }
-"""Templates for models without one. `chatml` is ChatML; `plain` has the facts, then lines of `name: text`, as in
-PersonaChat, and ends replies with the model's end of text. With a persona, its turns' messages name their speakers."""
+"""Templates for models without one. `chatml` is ChatML; `plain` has the facts, then lines of `name:
+text`, as in PersonaChat, and ends replies with the model's end of text. With a persona, its turns'
+messages name their speakers.
+"""
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 MAX_CACHED_SPEAKERS = 256
-REPLY_PROBE, THOUGHT_PROBE = "ANSWER-PROBE", "THOUGHT-PROBE"
+REPLY_PROBE = "ANSWER-PROBE"
+THOUGHT_PROBE = "THOUGHT-PROBE"
 Message = dict[str, str]
 
 
 class ChatTemplate:
     """Chat template of one tokenizer. Its properties are found by rendering probe messages.
 
-    `has_system`: the template has a system role. `may_open`: the assistant may speak first. `reply_prefix` stands
-    between the generation prompt and a reply's first word: a blank in some templates, a channel or an empty thought in
-    others (`forces_prefix`), which prompts then end with. `end_of_turn` follows a reply and `end_ids` are its tokens;
-    each of `stop_ids` ends a reply. `speaker` is the persona's name for templates that print it (`prints_speaker`).
-    `takes_parts`: the template reads contents that are lists of parts, as those of multimodal models.
+    `has_system`: the template has a system role. `may_open`: the assistant may speak first.
+    `reply_prefix` stands between the generation prompt and a reply's first word: a blank in some
+    templates, a channel or an empty thought in others (`forces_prefix`), which prompts then end
+    with. `end_of_turn` follows a reply and `end_ids` are its tokens; each of `stop_ids` ends a
+    reply. `speaker` is the persona's name for templates that print it (`prints_speaker`).
+    `takes_parts`: the template reads contents that are lists of parts, as those of multimodal
+    models.
     """
 
     def __init__(self, tokenizer: Any, speaker: str = "") -> None:
-        self._tokenizer, self._speaker = tokenizer, speaker
+        self._tokenizer = tokenizer
+        self._speaker = speaker
         self._own: str = tokenizer.get_chat_template()
         self._template = FIXED_CLOCK_MACRO + self._own
         self.prints_speaker = SPEAKER_VARIABLE in self._template
-        self._with_speaker = lru_cache(MAX_CACHED_SPEAKERS)(lambda name: ChatTemplate(tokenizer, name))
+        self._with_speaker = lru_cache(MAX_CACHED_SPEAKERS)(
+            lambda name: ChatTemplate(tokenizer, name)
+        )
         self.takes_parts = False
         self.takes_parts = not self._keeps([_user(REPLY_PROBE)])
         rendered = self.render([_user("hello"), _assistant("well"), _user("hello")])
@@ -86,7 +102,9 @@ class ChatTemplate:
         self._control_tokens = sorted(markers, key=len, reverse=True)
         for token in self._control_tokens:
             rendered = rendered.replace(token, "\n")
-        roles = "|".join([*ROLE_PATTERN.findall(rendered), *([re.escape(speaker)] if speaker else [])])
+        roles = "|".join(
+            [*ROLE_PATTERN.findall(rendered), *([re.escape(speaker)] if speaker else [])]
+        )
         self._role_pattern = re.compile(rf"^({roles or '(?!)'}):", re.MULTILINE)
         self.has_system = self._keeps([_system(REPLY_PROBE), _user("hello")])
         self.may_open = self._keeps([_assistant(REPLY_PROBE), _user("hello")])
@@ -97,7 +115,9 @@ class ChatTemplate:
         is_control = self.end_of_turn.startswith(tuple(_special_tokens(tokenizer)))
         single = self.end_ids[:1] if is_control or len(self.end_ids) == 1 else ()
         eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        others = getattr(tokenizer, "end_token_ids", ())  # set by `personas.models.base_model.read_tokenizer`
+        others = getattr(
+            tokenizer, "end_token_ids", ()
+        )  # set by `personas.models.base_model.read_tokenizer`
         self.stop_ids = tuple(dict.fromkeys((*single, *eos, *others)))
 
     def for_speaker(self, name: str) -> "ChatTemplate":
@@ -107,26 +127,34 @@ class ChatTemplate:
 
     @cached_property
     def thought_frame(self) -> tuple[str, str] | None:
-        """Text before and after a thought, from the generation prompt to the reply; None if there is no place for it.
+        """Text before and after a thought, from the generation prompt to the reply; None if there
+        is no place for it.
 
         The keys of a message that hold a thought are those of Qwen3, gpt-oss and Nemotron.
         """
         keys = dict.fromkeys(("reasoning_content", "thinking", "reasoning"), THOUGHT_PROBE)
         opening = self.render([_user("hello")], thinks=True)
         talk = [_user("hello"), {**_assistant(REPLY_PROBE), **keys}]
-        before = self.render(talk, add_generation_prompt=False, thinks=True).rpartition(REPLY_PROBE)[0]
+        before = self.render(talk, add_generation_prompt=False, thinks=True).rpartition(
+            REPLY_PROBE
+        )[0]
         if before.startswith(opening) and THOUGHT_PROBE in before:
             start, _, end = before.removeprefix(opening).partition(THOUGHT_PROBE)
             return start, end
         closing = _close_thought(opening)
         return ("", closing) if closing else None
 
-    def render(self, messages: list[Message], add_generation_prompt: bool = True, *, thinks: bool = False) -> str:
-        """Render messages as text, with `add_generation_prompt` up to where a reply begins. Raises `TemplateError`.
+    def render(
+        self, messages: list[Message], add_generation_prompt: bool = True, *, thinks: bool = False
+    ) -> str:
+        """Render messages as text, with `add_generation_prompt` up to where a reply begins. Raises
+        `TemplateError`.
 
         `thinks` lets the model think before it replies.
         """
-        fixed = {name: thinks if value is False else value for name, value in FIXED_VARIABLES.items()}
+        fixed = {
+            name: thinks if value is False else value for name, value in FIXED_VARIABLES.items()
+        }
         rendered: str = self._tokenizer.apply_chat_template(
             self.as_given(messages),
             chat_template=self._template,
@@ -138,21 +166,30 @@ class ChatTemplate:
         return rendered
 
     def as_given(self, messages: list[Message]) -> list[Any]:
-        """Return messages in the form that the template reads: with a text as content, or with parts."""
+        """Return messages in the form that the template reads: with a text as content, or with
+        parts.
+        """
         return [_with_parts(message) for message in messages] if self.takes_parts else messages
 
     def opening(self, messages: list[Message]) -> str:
-        """Render a prompt: the messages up to a reply's first word, with the prefix that is forced."""
+        """Render a prompt: the messages up to a reply's first word, with the prefix that is
+        forced.
+        """
         return self.render(messages) + (self.reply_prefix if self.forces_prefix else "")
 
     def frozen(self, *, with_prefix: bool = True) -> str:
-        """Return the template for other programs: it renders the same prompts there, with no variable, on any day.
+        """Return the template for other programs: it renders the same prompts there, with no
+        variable, on any day.
 
         `with_prefix`: prompts end with a forced prefix.
         """
-        template = STRFTIME_PATTERN.sub(f"'{FIXED_DATE}'", bind_speaker(self._own, self._speaker)).removesuffix("\n")
+        template = STRFTIME_PATTERN.sub(
+            f"'{FIXED_DATE}'", bind_speaker(self._own, self._speaker)
+        ).removesuffix("\n")
         used = [name for name in FIXED_VARIABLES if re.search(rf"(?<![.\w'\"]){name}\b", template)]
-        before = "".join(f"{{% set {name} = {json.dumps(FIXED_VARIABLES[name])} %}}" for name in used)
+        before = "".join(
+            f"{{% set {name} = {json.dumps(FIXED_VARIABLES[name])} %}}" for name in used
+        )
         if before and template.startswith("\n"):  # Jinja drops a line end after a block
             before += "\n"
         if not (with_prefix and self.forces_prefix):
@@ -160,7 +197,10 @@ class ChatTemplate:
         return (
             before
             + template
-            + f"{{% if add_generation_prompt %}}{{{{ {json.dumps(self.reply_prefix)} }}}}{{% endif %}}"
+            + (
+                f"{{% if add_generation_prompt %}}{{{{ {json.dumps(self.reply_prefix)} }}}}{{% "
+                f"endif %}}"
+            )
         )
 
     def encode(self, text: str) -> list[int]:
@@ -173,7 +213,9 @@ class ChatTemplate:
         return self.break_control_tokens(text.strip())
 
     def break_control_tokens(self, text: str) -> str:
-        """Break up typed control tokens and turn markers in NFC text, so that it cannot end its own turn."""
+        """Break up typed control tokens and turn markers in NFC text, so that it cannot end its own
+        turn.
+        """
         text = to_nfc(text)
         for token in self._control_tokens:
             text = text.replace(token, token[0] + " " + token[1:])
@@ -187,12 +229,15 @@ class ChatTemplate:
             return False
 
     def _probe_reply_prefix(self) -> str:
-        """Find the text before a reply's first word; empty where the tokenizer itself puts a space there.
+        """Find the text before a reply's first word; empty where the tokenizer itself puts a space
+        there.
 
         A thought that the generation prompt opens and replies do not have is closed at once.
         """
         opening = self.render([_user("hello")])
-        conversation = self.render([_user("hello"), _assistant(REPLY_PROBE)], add_generation_prompt=False)
+        conversation = self.render(
+            [_user("hello"), _assistant(REPLY_PROBE)], add_generation_prompt=False
+        )
         before = conversation.rpartition(REPLY_PROBE)[0]
         if not before.startswith(opening):
             pairs = takewhile(lambda pair: pair[0] == pair[1], zip(before, opening, strict=False))
@@ -206,34 +251,51 @@ class ChatTemplate:
     def _probe_end_of_turn(self) -> str:
         """Find the text after a reply through its control tokens, before any end of conversation.
 
-        Further tokens that follow the first one at once, as in Command A, belong to it where they also stand in the
-        middle of a conversation. A template that ends no reply, as GLM's, has the next turn's token there.
+        Further tokens that follow the first one at once, as in Command A, belong to it where they
+        also stand in the middle of a conversation. A template that ends no reply, as GLM's, has the
+        next turn's token there.
         """
         conversation = [_user("hello"), _assistant(REPLY_PROBE)]
-        after = self.render(conversation, add_generation_prompt=False).rpartition(REPLY_PROBE)[2].strip()
-        found = [(after.find(token), -len(token)) for token in self._control_tokens if token in after]
+        after = (
+            self.render(conversation, add_generation_prompt=False)
+            .rpartition(REPLY_PROBE)[2]
+            .strip()
+        )
+        found = [
+            (after.find(token), -len(token)) for token in self._control_tokens if token in after
+        ]
         middle = self.render([*conversation, _user("hello")]).partition(REPLY_PROBE)[2].lstrip()
         if not found:
-            next_turn = (token for token in _special_tokens(self._tokenizer) if middle.startswith(token))
+            next_turn = (
+                token for token in _special_tokens(self._tokenizer) if middle.startswith(token)
+            )
             return after or next(next_turn, str(self._tokenizer.eos_token))
         first, size = min(found)
-        end, rest = after[: first - size], after[first - size :]
-        while following := next((token for token in self._control_tokens if rest.startswith(token)), ""):
+        end = after[: first - size]
+        rest = after[first - size :]
+        while following := next(
+            (token for token in self._control_tokens if rest.startswith(token)), ""
+        ):
             if not middle.startswith(end + following):
                 break
-            end, rest = end + following, rest.removeprefix(following)
+            end = end + following
+            rest = rest.removeprefix(following)
         return end
 
 
 def default_template_text(kind: DefaultTemplate, tokenizer: Any) -> str:
-    """Return a default template for a tokenizer; it begins with the start token if the tokenizer itself adds that."""
+    """Return a default template for a tokenizer; it begins with the start token if the tokenizer
+    itself adds that.
+    """
     bos = tokenizer.bos_token_id
     begins = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
     return ("{{ bos_token }}" if begins else "") + DEFAULT_TEMPLATES[kind]
 
 
 def bind_speaker(template: str, name: str) -> str:
-    """Fix the persona's name in a template, for programs that do not know it; others are unchanged."""
+    """Fix the persona's name in a template, for programs that do not know it; others are
+    unchanged.
+    """
     if SPEAKER_VARIABLE not in template:
         return template
     return f"{{% set {SPEAKER_VARIABLE} = {json.dumps(name, ensure_ascii=False)} %}}{template}"

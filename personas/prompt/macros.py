@@ -1,9 +1,9 @@
 """Macros in cards, greetings and lorebooks, such as `{{char}}`, `{{random:a,b}}` and `{{time}}`.
 
-A prompt begins with the card, and all its prompts share that beginning. In text of the card and in lore a macro
-therefore has one value, in training and in serving (`settle_macros`). A greeting is sent once, so its macros have the
-value of that moment (`resolve_macros`). Names (`{{char}}`, `{{user}}`) stay in both, for
-`personas.prompt.renderer.fill_macros`.
+A prompt begins with the card, and all its prompts share that beginning. In text of the card and in
+lore a macro therefore has one value, in training and in serving (`settle_macros`). A greeting is
+sent once, so its macros have the value of that moment (`resolve_macros`). Names (`{{char}}`,
+`{{user}}`) stay in both, for `personas.prompt.renderer.fill_macros`.
 """
 
 import hashlib
@@ -17,18 +17,27 @@ from personas.schemas.chat import to_nfc
 from personas.schemas.import_report import ImportItem, not_taken, other_meaning
 
 NAME_MACROS = (
-    (re.compile(r"\{\{\s*(?:char|bot|charIfNotGroup|group)\s*\}\}|<(?:char|bot|charIfNotGroup)>", re.I), "{{char}}"),
+    (
+        re.compile(
+            r"\{\{\s*(?:char|bot|charIfNotGroup|group)\s*\}\}|<(?:char|bot|charIfNotGroup)>", re.I
+        ),
+        "{{char}}",
+    ),
     (re.compile(r"\{\{\s*user\s*\}\}|<user>", re.IGNORECASE), "{{user}}"),
     (re.compile(r"\{\{\s*original\s*\}\}", re.IGNORECASE), "{{original}}"),
 )
 COMMENT_PATTERN = re.compile(r"\{\{\s*(?://|comment:|hidden_key:)[^{}]*\}\}", re.IGNORECASE)
-MACRO_PATTERN = re.compile(r"\{\{\s*(?P<name>//|[#/]?[a-z_][\w.+-]*)(?P<rest>[^{}]*)\}\}", re.IGNORECASE)
+MACRO_PATTERN = re.compile(
+    r"\{\{\s*(?P<name>//|[#/]?[a-z_][\w.+-]*)(?P<rest>[^{}]*)\}\}", re.IGNORECASE
+)
 MAX_NESTED_MACROS = 8
 HIDDEN_NAMES = {"{{char}}": "\ufdd0", "{{user}}": "\ufdd1", "{{original}}": "\ufdd2"}
 """Noncharacters that stand for names while the macros around them are replaced."""
 TRIM_MARK = "\ufdd3"
 TRIM_PATTERN = re.compile(rf"[\r\n]*{TRIM_MARK}[\r\n]*")
-DICE_PATTERN = re.compile(r"(?P<count>\d{0,3})d?(?P<sides>\d{1,6})(?P<plus>[+-]\d{1,6})?", re.IGNORECASE)
+DICE_PATTERN = re.compile(
+    r"(?P<count>\d{0,3})d?(?P<sides>\d{1,6})(?P<plus>[+-]\d{1,6})?", re.IGNORECASE
+)
 TIME_ZONE_PATTERN = re.compile(r"time_utc([+-]\d{1,2})", re.IGNORECASE)
 MAX_DICE = 100
 COMMENT_NAMES = frozenset(("//", "comment", "hidden_key", "noop"))
@@ -47,7 +56,8 @@ TIMES: dict[str, Callable[[datetime], str]] = {
 
 @dataclass(frozen=True)
 class SettledText:
-    """A text whose macros have one value. `fixed` and `removed` are the names of macros that mean something else here.
+    """A text whose macros have one value. `fixed` and `removed` are the names of macros that mean
+    something else here.
 
     `fixed` are drawn once instead of each time, and `removed` have no value here.
     """
@@ -66,7 +76,9 @@ def normalise_macros(text: str) -> str:
 
 
 def settle_macros(text: str, seed: str) -> SettledText:
-    """Give each macro of a prompt's text one value, which the seed (the persona's name) and its place decide."""
+    """Give each macro of a prompt's text one value, which the seed (the persona's name) and its
+    place decide.
+    """
     fixed: list[str] = []
     removed: list[str] = []
 
@@ -84,8 +96,12 @@ def settle_macros(text: str, seed: str) -> SettledText:
     return SettledText(settled, tuple(dict.fromkeys(fixed)), tuple(dict.fromkeys(removed)))
 
 
-def resolve_macros(text: str, seed: str, now: datetime, rng: random.Random | None = None) -> SettledText:
-    """Give the macros of a greeting their values at `now`, in UTC. What has none (`removed`) is left out."""
+def resolve_macros(
+    text: str, seed: str, now: datetime, rng: random.Random | None = None
+) -> SettledText:
+    """Give the macros of a greeting their values at `now`, in UTC. What has none (`removed`) is
+    left out.
+    """
     drawn = rng or random.SystemRandom()
     removed: list[str] = []
 
@@ -110,7 +126,9 @@ def report_macros(what: str, text: str, *, is_greeting: bool = False) -> Iterato
         return
     settled = settle_macros(text, "")
     for name in settled.fixed:
-        yield other_meaning(f"{_shown(name)} in {what}", "drawn once, so that all prompts begin alike")
+        yield other_meaning(
+            f"{_shown(name)} in {what}", "drawn once, so that all prompts begin alike"
+        )
     for name in settled.removed:
         yield not_taken(f"{_shown(name)} in {what}", NO_VALUE)
 
@@ -135,7 +153,9 @@ def _shown(name: str) -> str:
 
 
 def _expand(text: str, value_of: Callable[[str, str, int], str]) -> str:
-    """Replace all macros but names, innermost first; `value_of` is given name, rest and the macro's number."""
+    """Replace all macros but names, innermost first; `value_of` is given name, rest and the macro's
+    number.
+    """
     text = normalise_macros(text)
     for macro, hidden in HIDDEN_NAMES.items():
         text = text.replace(macro, hidden)
@@ -144,7 +164,8 @@ def _expand(text: str, value_of: Callable[[str, str, int], str]) -> str:
     def replace(match: re.Match[str]) -> str:
         nonlocal count
         count += 1
-        name, rest = match["name"].lower(), match["rest"]
+        name = match["name"].lower()
+        rest = match["rest"]
         formatted = _layout(name, rest)
         return formatted if formatted is not None else value_of(name, rest, count)
 
@@ -183,7 +204,9 @@ def _draw(name: str, rest: str, rng: random.Random) -> str | None:
 
 
 def _options(rest: str) -> list[str]:
-    """Return the options of `:a,b`, `::a::b` or `::a,b`. A comma after a backslash does not separate."""
+    """Return the options of `:a,b`, `::a::b` or `::a,b`. A comma after a backslash does not
+    separate.
+    """
     listed = re.sub(r"^\s*::?", "", rest)
     parts = listed.split("::") if "::" in listed else re.split(r"(?<!\\),", listed)
     return [part.strip().replace("\\,", ",") for part in parts] if listed.strip() else []

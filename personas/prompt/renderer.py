@@ -11,32 +11,46 @@ from personas.prompt.chat_template import ChatTemplate, Message
 from personas.prompt.macros import normalise_macros
 from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, LoreHit, Persona, Turn
 
-PROMPT_VERSION = "4"  # must change whenever samples would render to other tokens. Adapters record it.
+PROMPT_VERSION = (
+    "4"  # must change whenever samples would render to other tokens. Adapters record it.
+)
 VERSIONS_BEFORE_4 = frozenset(("1", "2", "3"))
-"""Prompts without what the persona says first and without forced prefixes, with `user: ` before a row's messages."""
+"""Prompts without what the persona says first and without forced prefixes, with `user: ` before a
+row's messages.
+"""
 
 HISTORY_BLOCK_TURNS = 4
-"""History is dropped in blocks of this many turns, so that the prefix of a prompt stays the same for a while."""
+"""History is dropped in blocks of this many turns, so that the prefix of a prompt stays the same
+for a while.
+"""
 
 RECENT_MESSAGES, RECENT_BLOCK_MESSAGES = 8, 6
-"""A channel's prompt has its last messages: at least eight, in a window that moves by six (`recent_start`)."""
+"""A channel's prompt has its last messages: at least eight, in a window that moves by six
+(`recent_start`).
+"""
 
 EXAMPLE_USER = "Guest"
-"""The user's name in a card's examples: always the same, so that all members' prompts share a prefix."""
+"""The user's name in a card's examples: always the same, so that all members' prompts share a
+prefix.
+"""
 
 DATASET_USER, DATASET_ASSISTANT = "user", "assistant"
 """Names of the two speakers of data sets whose conversations name none."""
 
 CONTEXT_TOKENS = 2048  # default limit for prompt and reply together
 MAX_CARD_TOKENS = 1400
-"""Limit for a card's prose and examples within a prompt; example conversations beyond it are left out."""
+"""Limit for a card's prose and examples within a prompt; example conversations beyond it are left
+out.
+"""
 
 PROBE_TURNS = (Turn("Ann", "hi"), Turn("Zoe", "Why?"))
 """Two turns with nothing in common: what both prompts begin with belongs to the persona."""
 
 CHAT_ROLES = ("User", "Assistant")  # names of the speakers in the plain template without a persona
 OPENING_MESSAGE = "…"
-"""What the other side says before a persona that speaks first, where a chat template has no place for that."""
+"""What the other side says before a persona that speaks first, where a chat template has no place
+for that.
+"""
 
 EXAMPLE_LINE_PATTERN = re.compile(r"\{\{(char|user)\}\}:", re.IGNORECASE)
 
@@ -47,7 +61,8 @@ class PromptTooLongError(ValueError):
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """A rendered prompt with the number of turns that fitted; `shortened`: the middle of the last one was left out.
+    """A rendered prompt with the number of turns that fitted; `shortened`: the middle of the last
+    one was left out.
 
     `messages` are those that were rendered, `lore` what of it had room. `card` are the tokens of
     `Renderer.card_prompt`, for a reply that is chosen among candidates.
@@ -64,7 +79,9 @@ class RenderedPrompt:
 
 @dataclass(frozen=True)
 class TokenizedSample:
-    """A training sample. `ids` and `mask` have the same length; the mask is True for tokens with loss."""
+    """A training sample. `ids` and `mask` have the same length; the mask is True for tokens with
+    loss.
+    """
 
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
@@ -82,7 +99,9 @@ class Renderer:
         self._chat = ChatTemplate(tokenizer)
         self._anchor: tuple[int, int] | None = None
         self._is_before_4 = False
-        self.end_of_turn, self.end_ids, self.stop_ids = self._chat.end_of_turn, self._chat.end_ids, self._chat.stop_ids
+        self.end_of_turn = self._chat.end_of_turn
+        self.end_ids = self._chat.end_ids
+        self.stop_ids = self._chat.stop_ids
 
     @property
     def template(self) -> ChatTemplate:
@@ -94,7 +113,8 @@ class Renderer:
         return self._chat.frozen(with_prefix=not self._is_before_4)
 
     def for_version(self, prompt_version: str) -> "Renderer":
-        """Return the renderer of the prompts that an adapter has learned: itself, unless the version is an older one.
+        """Return the renderer of the prompts that an adapter has learned: itself, unless the
+        version is an older one.
 
         Adapters of other programs have no version.
         """
@@ -113,25 +133,36 @@ class Renderer:
         instructions: str = "",
         prefill: str = "",
     ) -> RenderedPrompt:
-        """Render card, history and the last member turn (with its lore) up to where the reply begins.
+        """Render card, history and the last member turn (with its lore) up to where the reply
+        begins.
 
-        `instructions` follow the card's prose, and `prefill` is the beginning of the reply; training has none.
+        `instructions` follow the card's prose, and `prefill` is the beginning of the reply;
+        training has none.
 
-        Until the prompt fits `max_tokens`, drops earlier talk from the worst match on, then blocks of the oldest turns,
-        then lore and memories. If the last turn alone is too long, its middle is left out; if the card leaves no room
-        at all, its examples are dropped. Raises `ValueError` if the last turn is not a member's, and its subclass
-        `PromptTooLongError` if not even an empty turn fits.
+        Until the prompt fits `max_tokens`, drops earlier talk from the worst match on, then blocks
+        of the oldest turns, then lore and memories. If the last turn alone is too long, its middle
+        is left out; if the card leaves no room at all, its examples are dropped. Raises
+        `ValueError` if the last turn is not a member's, and its subclass `PromptTooLongError` if
+        not even an empty turn fits.
         """
         if not turns or turns[-1].by_persona:
             raise ValueError("a prompt ends with a member's turn")
-        kept, hits, chat = list(turns), list(lore), self._chat_of(persona)
+        kept = list(turns)
+        hits = list(lore)
+        chat = self._chat_of(persona)
         while True:
             messages = self.messages(persona, kept, hits, instructions)
-            opening, begun = self._opening(chat, messages), self.prefill_ids(prefill)
-            text, ids = opening + chat.sanitise(prefill).rstrip(), (*chat.encode(opening), *begun)
+            opening = self._opening(chat, messages)
+            begun = self.prefill_ids(prefill)
+            text = opening + chat.sanitise(prefill).rstrip()
+            ids = (*chat.encode(opening), *begun)
             if len(ids) <= max_tokens:
-                return RenderedPrompt(ids, text, len(kept), kept[-1] != turns[-1], tuple(messages), tuple(hits))
-            if least := [hit for hit in hits if hit.source == EARLIER_SOURCE] or (hits if len(kept) == 1 else []):
+                return RenderedPrompt(
+                    ids, text, len(kept), kept[-1] != turns[-1], tuple(messages), tuple(hits)
+                )
+            if least := [hit for hit in hits if hit.source == EARLIER_SOURCE] or (
+                hits if len(kept) == 1 else []
+            ):
                 hits.remove(min(least, key=lambda hit: hit.score))
                 continue
             try:
@@ -139,26 +170,50 @@ class Renderer:
             except ValueError:
                 if persona is None or not persona.mes_example:
                     raise
-                persona, kept, hits = replace(persona, mes_example=""), list(turns), list(lore)
+                persona = replace(persona, mes_example="")
+                kept = list(turns)
+                hits = list(lore)
 
     def prefill_ids(self, prefill: str) -> tuple[int, ...]:
-        """Return the tokens of a reply's beginning: apart from the prompt's, as in training, without a blank end."""
+        """Return the tokens of a reply's beginning: apart from the prompt's, as in training,
+        without a blank end.
+        """
         return tuple(self._chat.encode(self._chat.sanitise(prefill).rstrip())) if prefill else ()
 
     def card_prompt(
-        self, persona: Persona | None, user: str, instructions: str = "", max_tokens: int = CONTEXT_TOKENS
+        self,
+        persona: Persona | None,
+        user: str,
+        instructions: str = "",
+        max_tokens: int = CONTEXT_TOKENS,
     ) -> tuple[int, ...]:
-        """Return the tokens of a prompt in which the user says nothing. Raises `ValueError` for a card too long."""
-        return self.prompt(persona, [Turn(user, "")], max_tokens=max_tokens, instructions=instructions).ids
+        """Return the tokens of a prompt in which the user says nothing. Raises `ValueError` for a
+        card too long.
+        """
+        return self.prompt(
+            persona, [Turn(user, "")], max_tokens=max_tokens, instructions=instructions
+        ).ids
 
-    def common_prefix(self, persona: Persona, max_tokens: int, talk: Sequence[Turn] = ()) -> tuple[int, ...]:
-        """Return the tokens that all prompts of a persona begin with, or all of a talk, whatever its last turn says.
+    def common_prefix(
+        self, persona: Persona, max_tokens: int, talk: Sequence[Turn] = ()
+    ) -> tuple[int, ...]:
+        """Return the tokens that all prompts of a persona begin with, or all of a talk, whatever
+        its last turn says.
 
         Raises `ValueError` for a card too long.
         """
-        lasts = [replace(talk[-1], text=probe.text) for probe in PROBE_TURNS] if talk else PROBE_TURNS
-        one, other = (self.prompt(persona, [*talk[:-1], last], max_tokens=max_tokens).ids for last in lasts)
-        return tuple(token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+        lasts = (
+            [replace(talk[-1], text=probe.text) for probe in PROBE_TURNS] if talk else PROBE_TURNS
+        )
+        one, other = (
+            self.prompt(persona, [*talk[:-1], last], max_tokens=max_tokens).ids for last in lasts
+        )
+        return tuple(
+            token
+            for token, _ in takewhile(
+                lambda pair: pair[0] == pair[1], zip(one, other, strict=False)
+            )
+        )
 
     def sample(
         self,
@@ -171,47 +226,65 @@ class Renderer:
     ) -> TokenizedSample:
         """Render a prompt and its reply; `max_tokens` limits both together.
 
-        A `thought` is learned before the reply in the place that the template has for it; the prompt then ends as the
-        template's does when it lets the model think.
+        A `thought` is learned before the reply in the place that the template has for it; the
+        prompt then ends as the template's does when it lets the model think.
         """
         chat = self._chat_of(persona)
         answer = _answer(chat, reply, thought)
         prompt = self.prompt(persona, turns, lore, max_tokens=max_tokens - len(answer))
         if thought and chat.thought_frame:
             opened = chat.encode(chat.render(list(prompt.messages), thinks=True))
-            return TokenizedSample((*opened, *answer), (False,) * len(opened) + (True,) * len(answer))
+            return TokenizedSample(
+                (*opened, *answer), (False,) * len(opened) + (True,) * len(answer)
+            )
         return self._masked_sample(chat, list(prompt.messages), prompt.ids, answer)
 
     def answer_tokens(self, persona: Persona | None, reply: str, thought: str = "") -> int:
-        """Return the number of tokens that follow a prompt in a sample: the reply's and its end of turn's."""
+        """Return the number of tokens that follow a prompt in a sample: the reply's and its end of
+        turn's.
+        """
         return len(_answer(self._chat_of(persona), reply, thought))
 
     @property
     def framing_tokens(self) -> int:
-        """Number of tokens with loss of an empty reply: of a forced prefix, and the end of turn's."""
+        """Number of tokens with loss of an empty reply: of a forced prefix, and the end of
+        turn's.
+        """
         prefix = self._chat.reply_prefix if self._chat.forces_prefix else ""
         return len(self._chat.encode(prefix)) + len(self.end_ids)
 
-    def sample_from_messages(self, messages: list[Message], reply: str, speaker: str = "") -> TokenizedSample:
-        """Render a sample from chat messages (as `messages` returns and data sets store them) and the reply to them.
+    def sample_from_messages(
+        self, messages: list[Message], reply: str, speaker: str = ""
+    ) -> TokenizedSample:
+        """Render a sample from chat messages (as `messages` returns and data sets store them) and
+        the reply to them.
 
         `speaker` is the name of the persona that replies, if one does.
 
-        Another model's renderer may have built the messages: this model's control tokens in them are broken up, and
-        where its template has no system role the system message is prepended to the first turn.
+        Another model's renderer may have built the messages: this model's control tokens in them
+        are broken up, and where its template has no system role the system message is prepended to
+        the first turn.
         """
         chat = self._chat.for_speaker(speaker)
-        messages = [{**message, "content": chat.break_control_tokens(message["content"])} for message in messages]
+        messages = [
+            {**message, "content": chat.break_control_tokens(message["content"])}
+            for message in messages
+        ]
         if messages[0]["role"] == "system":
             messages = self._with_system(messages[0]["content"], self._with_opening(messages[1:]))
         else:
             messages = self._with_opening(messages)
         return self._masked_sample(
-            chat, messages, prompt=chat.encode(self._opening(chat, messages)), answer=_answer(chat, reply)
+            chat,
+            messages,
+            prompt=chat.encode(self._opening(chat, messages)),
+            answer=_answer(chat, reply),
         )
 
     def stop_strings(self, persona: Persona | None, turns: Sequence[Turn]) -> tuple[str, ...]:
-        """Return the beginnings of lines that end a reply where the template's lines name their speakers."""
+        """Return the beginnings of lines that end a reply where the template's lines name their
+        speakers.
+        """
         if not self._chat.prints_speaker:
             return ()
         members = (turn.name for turn in turns if not turn.by_persona)
@@ -231,12 +304,18 @@ class Renderer:
         return text[size:]
 
     def messages(
-        self, persona: Persona | None, turns: Sequence[Turn], lore: Sequence[LoreHit] = (), instructions: str = ""
+        self,
+        persona: Persona | None,
+        turns: Sequence[Turn],
+        lore: Sequence[LoreHit] = (),
+        instructions: str = "",
     ) -> list[Message]:
         """Build the chat messages of a prompt, the system message first if there is one."""
         examples = self._examples(persona) if persona else []
         chat = self._chat_of(persona)
-        messages = self._with_opening(self._merge_turns(persona, examples) + self._merge_turns(persona, turns))
+        messages = self._with_opening(
+            self._merge_turns(persona, examples) + self._merge_turns(persona, turns)
+        )
         if lore:
             named = [_with_names(hit, persona, turns[-1].name) for hit in lore] if persona else lore
             messages[-1]["content"] = _format_lore(chat, named) + "\n\n" + messages[-1]["content"]
@@ -247,7 +326,9 @@ class Renderer:
         return self._with_system(chat.sanitise("\n".join(part for part in parts if part)), messages)
 
     def _examples(self, persona: Persona) -> list[Turn]:
-        """Select the card's example conversations that fit `MAX_CARD_TOKENS`. Depends on the card alone."""
+        """Select the card's example conversations that fit `MAX_CARD_TOKENS`. Depends on the card
+        alone.
+        """
         room = MAX_CARD_TOKENS - len(self._chat.encode(system_text(persona, EXAMPLE_USER)))
         kept: list[Turn] = []
         for conversation in _example_conversations(persona):
@@ -266,7 +347,9 @@ class Renderer:
         return [first, *messages[1:]]
 
     def _merge_turns(self, persona: Persona | None, turns: Sequence[Turn]) -> list[Message]:
-        """Merge consecutive turns of one side into a message: templates require alternating roles."""
+        """Merge consecutive turns of one side into a message: templates require alternating
+        roles.
+        """
         chat = self._chat_of(persona)
         messages: list[Message] = []
         for turn in turns:
@@ -281,11 +364,17 @@ class Renderer:
         return messages
 
     def _with_opening(self, messages: list[Message]) -> list[Message]:
-        """Insert a message before one of the assistant's that answers none, unless the template lets it speak first."""
+        """Insert a message before one of the assistant's that answers none, unless the template
+        lets it speak first.
+        """
         inserted: list[Message] = []
         for place, message in enumerate(messages):
             is_answer = place and messages[place - 1]["role"] == "user"
-            if message["role"] == "assistant" and not is_answer and (place or not self._chat.may_open):
+            if (
+                message["role"] == "assistant"
+                and not is_answer
+                and (place or not self._chat.may_open)
+            ):
                 inserted.append({"role": "user", "content": OPENING_MESSAGE})
             inserted.append(message)
         return inserted
@@ -294,7 +383,11 @@ class Renderer:
         return chat.render(messages) if self._is_before_4 else chat.opening(messages)
 
     def _masked_sample(
-        self, chat: ChatTemplate, messages: list[Message], prompt: Sequence[int], answer: Sequence[int]
+        self,
+        chat: ChatTemplate,
+        messages: list[Message],
+        prompt: Sequence[int],
+        answer: Sequence[int],
     ) -> TokenizedSample:
         """Return prompt and answer, with loss on the answer and on a prefix that prompts force.
 
@@ -314,7 +407,8 @@ class Renderer:
         if not text:
             raise PromptTooLongError("the persona's card alone does not fit into the context")
         keep = max(0, len(text) - max(2 * over, 8))
-        head, tail = text[: keep // 2], text[len(text) - (keep - keep // 2) :]
+        head = text[: keep // 2]
+        tail = text[len(text) - (keep - keep // 2) :]
         return [Turn(turns[0].name, f"{head} … {tail}" if keep else "")]
 
 
@@ -322,7 +416,9 @@ def _with_names(hit: LoreHit, persona: Persona, user: str) -> LoreHit:
     """Fill in the names of a file's lore; what people have said stays as it is."""
     if hit.source in (MEMORY_SOURCE, EARLIER_SOURCE) or "{{" not in hit.heading + hit.text:
         return hit
-    heading, text = (fill_macros(normalise_macros(part), persona, user) for part in (hit.heading, hit.text))
+    heading, text = (
+        fill_macros(normalise_macros(part), persona, user) for part in (hit.heading, hit.text)
+    )
     return replace(hit, heading=heading, text=text)
 
 
@@ -344,29 +440,39 @@ def recent_start(count: int) -> int:
 
 
 def system_text(persona: Persona | None, user: str) -> str:
-    """Build the system message: the card's prose with `{{char}}` and `{{user}}` filled in; empty without a persona.
+    """Build the system message: the card's prose with `{{char}}` and `{{user}}` filled in; empty
+    without a persona.
 
-    `creator_notes` and `tags` are for people and never appear here. `{{original}}`, which stands for a program's own
-    instructions in V2 cards, is replaced by nothing: here the card is the whole system message.
+    `creator_notes` and `tags` are for people and never appear here. `{{original}}`, which stands
+    for a program's own instructions in V2 cards, is replaced by nothing: here the card is the whole
+    system message.
     """
     if persona is None:
         return ""
     speech = persona.speech and f"{{{{char}}}} speaks like this:\n{persona.speech}"
-    parts = (persona.system_prompt, persona.description, persona.personality, persona.scenario, speech)
+    parts = (
+        persona.system_prompt,
+        persona.description,
+        persona.personality,
+        persona.scenario,
+        speech,
+    )
     return fill_macros("\n".join(part for part in parts if part), persona, user)
 
 
 def system_card(text: str, name: str = DATASET_ASSISTANT) -> Persona:
-    """Return the card that stands for a conversation's own system text, such as a list of facts about `name`."""
+    """Return the card that stands for a conversation's own system text, such as a list of facts
+    about `name`.
+    """
     return Persona("", name, description=text)
 
 
 def example_turns(persona: Persona) -> list[Turn]:
     """Parse the conversations in the card's `mes_example`.
 
-    The format is that of V2 cards: each line begins with `{{user}}:` or `{{char}}:` (text up to the next such line
-    belongs to it), and `<START>` separates conversations. Raises `ValueError` for anything else: each conversation has
-    to begin with the user and end with the character.
+    The format is that of V2 cards: each line begins with `{{user}}:` or `{{char}}:` (text up to the
+    next such line belongs to it), and `<START>` separates conversations. Raises `ValueError` for
+    anything else: each conversation has to begin with the user and end with the character.
     """
     return [turn for conversation in _example_conversations(persona) for turn in conversation]
 
@@ -377,7 +483,9 @@ def _example_conversations(persona: Persona) -> list[list[Turn]]:
         before, *lines = EXAMPLE_LINE_PATTERN.split(conversation.strip())
         sides = [side.lower() == "char" for side in lines[::2]]
         if before or (sides and (sides[0] or not sides[-1])):
-            raise ValueError("mes_example has to go {{user}}: … {{char}}: …, with <START> between conversations")
+            raise ValueError(
+                "mes_example has to go {{user}}: … {{char}}: …, with <START> between conversations"
+            )
         turns = []
         for by_persona, text in zip(sides, lines[1::2], strict=True):
             name = persona.name if by_persona else EXAMPLE_USER

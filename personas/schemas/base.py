@@ -18,24 +18,32 @@ LICENSED_PATTERN = re.compile(r"licensed:[^\s<>|\x00-\x1f\x7f][^<>|\x00-\x1f\x7f
 
 
 class FrozenModel(BaseModel):
-    """Immutable model that rejects unknown fields, so that a typo is an error instead of a default."""
+    """Immutable model that rejects unknown fields, so that a typo is an error instead of a
+    default.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def explain_validation_error(error: ValidationError) -> RequestError:
-    """Translate a validation error into one line that names each field, its value and what was expected."""
+    """Translate a validation error into one line that names each field, its value and what was
+    expected.
+    """
     parts = []
     for item in error.errors():
         if item["type"] == DEPENDENT_DEFAULT_ERROR:
             continue
         field = ".".join(str(part) for part in item["loc"]) or "request"
-        value = "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r})"
+        value = (
+            "" if item["type"] in ("missing", "extra_forbidden") else f" (got {item['input']!r})"
+        )
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "string_pattern_mismatch":
             message = "use letters, digits, - and _ only, at most 64 of them"
         parts.append(f"{field}: {message}{value}")
-    return RequestError(f"The request is not valid: {'; '.join(parts)}.", "Correct the named fields and try again.")
+    return RequestError(
+        f"The request is not valid: {'; '.join(parts)}.", "Correct the named fields and try again."
+    )
 
 
 def right_error(right: object) -> str:

@@ -1,4 +1,6 @@
-"""Chat types shared by bot, engine and trainer (persona, turns, sampling, request, reply), and the form of names."""
+"""Chat types shared by bot, engine and trainer (persona, turns, sampling, request, reply), and the
+form of names.
+"""
 
 import unicodedata
 from dataclasses import dataclass, field
@@ -10,9 +12,9 @@ from typing import Literal
 class Persona:
     """A character card as data. The prose fields go into the prompt, the others do not.
 
-    `{{char}}` stands for `nickname` if there is one, else for the name. `mes_example` holds example conversations;
-    `speech` describes in prose how the character speaks. `system_prompt` opens the prompt and
-    `post_history_instructions` end it.
+    `{{char}}` stands for `nickname` if there is one, else for the name. `mes_example` holds example
+    conversations; `speech` describes in prose how the character speaks. `system_prompt` opens the
+    prompt and `post_history_instructions` end it.
     """
 
     id: str
@@ -36,7 +38,9 @@ class Persona:
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a conversation. `name` is the speaker's: a display name in serving, a pseudonym in training."""
+    """One message of a conversation. `name` is the speaker's: a display name in serving, a
+    pseudonym in training.
+    """
 
     name: str
     text: str
@@ -63,18 +67,20 @@ class LoreHit:
 
 
 DEFAULT_CANDIDATES, MAX_CANDIDATES = 4, 8
-"""Candidates among which the beginning of a reply in a channel is chosen, by the engine in the bot's own process."""
+"""Candidates among which the beginning of a reply in a channel is chosen, by the engine in the
+bot's own process.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
     """Sampling parameters of a reply. `seed` None draws a random one, which the reply reports.
 
-    `temperature` 0 is greedy decoding. `top_k` 0, `top_p` 1 and `min_p` 0 disable these filters. `logprobs` requests
-    the log-probabilities of the reply's tokens; `alternatives` the tokens themselves and that many of the likeliest
-    tokens at each position. `stop_loops` ends a reply that repeats itself at the end of its sentence
-    (`personas.engine.sequence`). The reply's beginning is chosen among at most `candidates`
-    (`personas.engine.engine_core.best_candidate`).
+    `temperature` 0 is greedy decoding. `top_k` 0, `top_p` 1 and `min_p` 0 disable these filters.
+    `logprobs` requests the log-probabilities of the reply's tokens; `alternatives` the tokens
+    themselves and that many of the likeliest tokens at each position. `stop_loops` ends a reply
+    that repeats itself at the end of its sentence (`personas.engine.sequence`). The reply's
+    beginning is chosen among at most `candidates` (`personas.engine.engine_core.best_candidate`).
     """
 
     temperature: float = 0.6
@@ -107,11 +113,12 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """Everything a reply depends on. `persona` None is the model without a card, `adapter` None the base model.
+    """Everything a reply depends on. `persona` None is the model without a card, `adapter` None the
+    base model.
 
-    `instructions` follow the card's prose. The reply begins with `prefill`, which is not part of what is returned. The
-    engine schedules guilds fairly, and the members of each; `guild_id` and `member_id` are those who ask, member 0 is
-    nobody in particular.
+    `instructions` follow the card's prose. The reply begins with `prefill`, which is not part of
+    what is returned. The engine schedules guilds fairly, and the members of each; `guild_id` and
+    `member_id` are those who ask, member 0 is nobody in particular.
     """
 
     persona: Persona | None
@@ -129,8 +136,8 @@ class ChatRequest:
 class ReplyToken:
     """A token of a reply as text, with the natural log-probability that the model gave it.
 
-    `alternatives` are the likeliest tokens at its position with theirs, likeliest first; the token may be among them.
-    The text of a token that is part of a character is U+FFFD.
+    `alternatives` are the likeliest tokens at its position with theirs, likeliest first; the token
+    may be among them. The text of a token that is part of a character is U+FFFD.
     """
 
     text: str
@@ -142,11 +149,12 @@ class ReplyToken:
 class ChatReply:
     """A finished reply. `version` is that of its adapter, None for the base model.
 
-    `logprobs`, if requested, are the model's own natural log-probabilities of the `new_tokens` tokens (end of turn
-    included), before temperature and filters. `tokens` are filled if `alternatives` were requested. `prompt` is the
-    rendered prompt with its control tokens; `shortened`: the middle of the last turn was left out of it; `lore`:
-    what of the request's had room in it. `repeated`: the reply was ended because it repeated itself, and the repetition
-    was cut off. Its beginning was chosen among `candidates`.
+    `logprobs`, if requested, are the model's own natural log-probabilities of the `new_tokens`
+    tokens (end of turn included), before temperature and filters. `tokens` are filled if
+    `alternatives` were requested. `prompt` is the rendered prompt with its control tokens;
+    `shortened`: the middle of the last turn was left out of it; `lore`: what of the request's had
+    room in it. `repeated`: the reply was ended because it repeated itself, and the repetition was
+    cut off. Its beginning was chosen among `candidates`.
     """
 
     text: str

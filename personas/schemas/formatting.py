@@ -7,19 +7,25 @@ OPPOSITE_UNITS = {"share more": "share fewer", "share fewer": "share more"}
 
 
 def format_value(value: float | None, unit: str) -> str:
-    """Format a value with its unit. Of a share the words that follow are appended: `share more` gives `3.0% more`.
+    """Format a value with its unit. Of a share the words that follow are appended: `share more`
+    gives `3.0% more`.
 
     If the share is below 0, its word is the opposite one: `3.0% fewer`.
     """
     if value is None:
         return UNKNOWN_VALUE
     if value < 0 and unit in OPPOSITE_UNITS:
-        value, unit = -value, OPPOSITE_UNITS[unit]
+        value = -value
+        unit = OPPOSITE_UNITS[unit]
     if unit.startswith("of "):
         return f"{value:.1%} {unit}"
     if unit == "times":
         return f"{value:.2f} times"
-    return f"{value:.1%}{unit.removeprefix('share')}" if unit.startswith("share") else f"{value:.3g} {unit}".strip()
+    return (
+        f"{value:.1%}{unit.removeprefix('share')}"
+        if unit.startswith("share")
+        else f"{value:.3g} {unit}".strip()
+    )
 
 
 def format_size(number_bytes: float) -> str:
@@ -43,12 +49,21 @@ def count_of(number: int, noun: str) -> str:
 
 def format_counts(counts: Mapping[str, int]) -> str:
     """Format counts by kind, such as kinds of personal data: `2 × ip address, 1 × secret`."""
-    return ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in counts.items()) or "none"
+    return (
+        ", ".join(f"{count} × {kind.lower().replace('_', ' ')}" for kind, count in counts.items())
+        or "none"
+    )
 
 
-def markdown_table(head: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: bool = True) -> str:
-    """Build a markdown table. The first column is left-aligned, the others right-aligned if they are `numbers`."""
+def markdown_table(
+    head: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: bool = True
+) -> str:
+    """Build a markdown table. The first column is left-aligned, the others right-aligned if they
+    are `numbers`.
+    """
     head = list(head)
     rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
     lines = [head, rule, *([str(cell) for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

@@ -11,7 +11,9 @@ from personas.schemas.base import FrozenModel
 
 QuantType = Literal["nf4", "fp4", "none"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
-Optimiser = Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"]
+Optimiser = Literal[
+    "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"
+]
 Schedule = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 Strategy = Literal["no", "steps", "epoch"]
 Packing = Literal["auto", "on", "off"]
@@ -20,7 +22,9 @@ Reasoning = Literal["strip", "keep"]
 TrainedReplies = Literal["all", "last"]
 DefaultTemplate = Literal["chatml", "plain"]
 TemplateChoice = Literal["auto", "chatml", "plain"]
-"""`auto` is the base model's own chat template; without one, ChatML where its vocabulary has it, else the plain one."""
+"""`auto` is the base model's own chat template; without one, ChatML where its vocabulary has it,
+else the plain one.
+"""
 DEFAULT_ROPE_TYPE: RopeType = "yarn"
 MAX_ROPE_FACTOR = 8.0
 Rank = Annotated[int, Field(ge=1, le=256)]
@@ -107,17 +111,24 @@ class Hyperparameters(FrozenModel):
 
 
 def parse_settings(pairs: Iterable[str]) -> Hyperparameters:
-    """Parse settings written as `name=value`. Raises `RequestError` with the wrong setting and its allowed values."""
+    """Parse settings written as `name=value`. Raises `RequestError` with the wrong setting and its
+    allowed values.
+    """
     values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
-            raise RequestError(f"{pair.strip()!r} is not a setting.", "Write name=value, such as learning_rate=2e-4.")
+            raise RequestError(
+                f"{pair.strip()!r} is not a setting.",
+                "Write name=value, such as learning_rate=2e-4.",
+            )
         if name not in Hyperparameters.model_fields:
             raise RequestError(f"There is no setting {name!r}.", _suggest_names(name))
         if name in values:
             raise RequestError(f"{name} is set twice.", "Set it once.")
-        values[name] = [part.strip() for part in value.split(",")] if name == "target_modules" else value
+        values[name] = (
+            [part.strip() for part in value.split(",")] if name == "target_modules" else value
+        )
     try:
         return Hyperparameters.model_validate(values)
     except ValidationError as error:
@@ -128,7 +139,8 @@ def parse_settings(pairs: Iterable[str]) -> Hyperparameters:
 
 
 def parse_settings_line(text: str) -> Hyperparameters:
-    """Parse settings on one line, separated by commas: `learning_rate=2e-4, lora_r=8`. Raises `RequestError`.
+    """Parse settings on one line, separated by commas: `learning_rate=2e-4, lora_r=8`. Raises
+    `RequestError`.
 
     A part without `=` continues the list before it: `target_modules=q_proj, v_proj`.
     """
@@ -157,9 +169,17 @@ def describe_allowed_values(name: str) -> str:
 
 
 def _describe_range(schema: Mapping[str, Any]) -> str:
-    ends = {end: _format_number(schema[end]) for end in schema if end.lower().endswith(("minimum", "maximum"))}
+    ends = {
+        end: _format_number(schema[end])
+        for end in schema
+        if end.lower().endswith(("minimum", "maximum"))
+    }
     low = f"from {ends['minimum']}" if "minimum" in ends else f"above {ends['exclusiveMinimum']}"
-    return f"{low} to {ends['maximum']}" if "maximum" in ends else f"{low}, below {ends['exclusiveMaximum']}"
+    return (
+        f"{low} to {ends['maximum']}"
+        if "maximum" in ends
+        else f"{low}, below {ends['exclusiveMaximum']}"
+    )
 
 
 def _format_number(value: float) -> str:
@@ -172,9 +192,15 @@ def _suggest_names(name: str) -> str:
     names = list(Hyperparameters.model_fields)
     similar = difflib.get_close_matches(name, names, cutoff=0.6)
     initials = [it for it in names if "".join(word[0] for word in it.split("_")) == name.lower()]
-    overlapping = [it for it in names if len(name) > 2 and (name.lower() in it or it in name.lower())]
+    overlapping = [
+        it for it in names if len(name) > 2 and (name.lower() in it or it in name.lower())
+    ]
     suggestions = list(dict.fromkeys([*initials, *similar, *overlapping]))[:3]
-    return f"Did you mean {' or '.join(suggestions)}?" if suggestions else f"Known: {', '.join(names)}."
+    return (
+        f"Did you mean {' or '.join(suggestions)}?"
+        if suggestions
+        else f"Known: {', '.join(names)}."
+    )
 
 
 def _quote_value(value: str | list[str]) -> str:

@@ -1,4 +1,6 @@
-"""The list with which an import ends: what was taken as is, what with another meaning, and what was not, and why."""
+"""The list with which an import ends: what was taken as is, what with another meaning, and what was
+not, and why.
+"""
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,12 +16,16 @@ OUTCOME_LABELS: dict[ImportOutcome, str] = {
 }
 MAX_ITEM_CHARS = 120
 MAX_NAMED_ITEMS, ALL_ITEMS = 6, 10**9
-"""Items that a line on Discord names; the others are counted. Pages, the terminal and JSON have all of them."""
+"""Items that a line on Discord names; the others are counted. Pages, the terminal and JSON have all
+of them.
+"""
 
 
 @dataclass(frozen=True)
 class ImportItem:
-    """One part of what was imported. `why` says what it means now, or why it was not taken; empty for `as_is`."""
+    """One part of what was imported. `why` says what it means now, or why it was not taken; empty
+    for `as_is`.
+    """
 
     outcome: ImportOutcome
     what: str
@@ -40,7 +46,9 @@ class ImportReport:
     @classmethod
     def from_json(cls, stated: Mapping[str, Iterable[Mapping[str, str]]]) -> "ImportReport":
         """Build a report of what `as_json` returns."""
-        return cls.of(ImportItem(it, one["what"], one["why"]) for it in OUTCOMES for one in stated.get(it, ()))
+        return cls.of(
+            ImportItem(it, one["what"], one["why"]) for it in OUTCOMES for one in stated.get(it, ())
+        )
 
     def __add__(self, other: "ImportReport") -> "ImportReport":
         return ImportReport.of((*self.items, *other.items))
@@ -49,14 +57,18 @@ class ImportReport:
         return tuple(item for item in self.items if item.outcome == outcome)
 
     def as_json(self) -> dict[str, list[dict[str, str]]]:
-        """Return the list as JSON: `as_is`, `other_meaning` and `not_taken`, each a list of `what` and `why`."""
+        """Return the list as JSON: `as_is`, `other_meaning` and `not_taken`, each a list of `what`
+        and `why`.
+        """
         return {
             outcome: [{"what": item.what, "why": item.why} for item in self.with_outcome(outcome)]
             for outcome in OUTCOMES
         }
 
     def lines(self, most: int = MAX_NAMED_ITEMS) -> list[str]:
-        """Return a line for people per outcome and reason; parts with the same reason share one, which names `most`."""
+        """Return a line for people per outcome and reason; parts with the same reason share one,
+        which names `most`.
+        """
         return [
             f"{OUTCOME_LABELS[outcome]}: {_list_names(names, most)}{why and f' – {why}'}"
             for outcome, why, names in self._groups()
@@ -66,7 +78,9 @@ class ImportReport:
     def has_unnamed(self) -> bool:
         """True if the lines count parts that they do not name, beside those taken as they are."""
         groups = self._groups()
-        return any(outcome != "as_is" and len(names) > MAX_NAMED_ITEMS for outcome, _, names in groups)
+        return any(
+            outcome != "as_is" and len(names) > MAX_NAMED_ITEMS for outcome, _, names in groups
+        )
 
     def _groups(self) -> Iterator[tuple[ImportOutcome, str, list[str]]]:
         for outcome in OUTCOMES:
@@ -93,8 +107,12 @@ def not_taken(what: str, why: str) -> ImportItem:
 
 
 def _visible(what: str) -> str:
-    """Return a name from a file as one line, without characters that hide or turn what follows, and not too long."""
-    kept = "".join(" " if unicodedata.category(sign) in ("Cc", "Cf", "Cs") else sign for sign in what)
+    """Return a name from a file as one line, without characters that hide or turn what follows, and
+    not too long.
+    """
+    kept = "".join(
+        " " if unicodedata.category(sign) in ("Cc", "Cf", "Cs") else sign for sign in what
+    )
     line = " ".join(kept.split())
     return line if len(line) <= MAX_ITEM_CHARS else f"{line[:MAX_ITEM_CHARS]}…"
 

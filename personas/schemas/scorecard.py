@@ -11,34 +11,32 @@ Side = Literal["base", "live", "new"]
 Outcome = Literal["pass", "warn", "fail", "not measured"]
 EvaluationExtent = Literal["full", "quick", "losses"]
 
-HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_TASK, GENERAL_TASK, SAFETY_TASK = (
-    "heldout",
-    "facts",
-    "facts without lore",
-    "small_talk",
-    "general",
-    "safety",
-)
-REWORDED_TASK, PRESSURE_TASK, TALK_TASK = "facts in other words", "pressure", "talk"
+HELDOUT_TASK = "heldout"
+FACTS_TASK = "facts"
+FACTS_WITHOUT_LORE_TASK = "facts without lore"
+SMALL_TALK_TASK = "small_talk"
+GENERAL_TASK = "general"
+SAFETY_TASK = "safety"
+REWORDED_TASK = "facts in other words"
+PRESSURE_TASK = "pressure"
+TALK_TASK = "talk"
 
-GENERAL_VOICE, MEMBERS_VOICE = "general", "members"
+GENERAL_VOICE = "general"
+MEMBERS_VOICE = "members"
 
 BELONGS = "belong to their question"
-LORE_FOUND, LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT, LORE_WRONG, LORE_WRONG_REWORDED = (
-    "passage found",
-    "right, with the passage",
-    "right, with the passage, asked in other words",
-    "right, without it",
-    "contradict the lore",
-    "contradict the lore, asked in other words",
-)
-VOICE, MASKED_VOICE = "in the persona's voice", "in its voice, content words masked"
+LORE_FOUND = "passage found"
+LORE_RIGHT = "right, with the passage"
+LORE_RIGHT_REWORDED = "right, with the passage, asked in other words"
+LORE_RIGHT_WITHOUT = "right, without it"
+LORE_WRONG = "contradict the lore"
+LORE_WRONG_REWORDED = "contradict the lore, asked in other words"
+VOICE = "in the persona's voice"
+MASKED_VOICE = "in its voice, content words masked"
 TALK_TURNS = (1, 10, 40)
-VOICE_AT_TURN, WRONG_AT_TURN, REPETITION_AT_TURN = (
-    "in the persona's voice at turn {}",
-    "contradict the lore at turn {}",
-    "repeated at turn {}",
-)
+VOICE_AT_TURN = "in the persona's voice at turn {}"
+WRONG_AT_TURN = "contradict the lore at turn {}"
+REPETITION_AT_TURN = "repeated at turn {}"
 IN_CHARACTER = "in character"
 SENSE_SECTIONS = {
     "belongs": "Belongs to its question",
@@ -73,9 +71,9 @@ class MeanStd(FrozenModel):
 class HoldoutScores(FrozenModel):
     """Losses on the persona's permanently held-out replies, after the same prompts.
 
-    `loss` includes the end of turn, `loss_without_end` does not; perplexity is exp(loss). `against_base` and
-    `against_live` are the new version's loss minus theirs (below 0 is better), with a paired bootstrap over
-    conversations.
+    `loss` includes the end of turn, `loss_without_end` does not; perplexity is exp(loss).
+    `against_base` and `against_live` are the new version's loss minus theirs (below 0 is better),
+    with a paired bootstrap over conversations.
     """
 
     conversations: int
@@ -88,11 +86,13 @@ class HoldoutScores(FrozenModel):
 
 
 class Separation(FrozenModel):
-    """Losses of every live persona's held-out replies under every live adapter, after one prompt without names.
+    """Losses of every live persona's held-out replies under every live adapter, after one prompt
+    without names.
 
-    `loss` maps the persona that spoke, then the one whose adapter predicts. `own_best` is the share of replies that the
-    persona's own adapter predicts best, `own_best_new` the same for this persona's replies alone; `margin_bits` is how
-    many bits per token its own adapter is better than the best other one, on average.
+    `loss` maps the persona that spoke, then the one whose adapter predicts. `own_best` is the share
+    of replies that the persona's own adapter predicts best, `own_best_new` the same for this
+    persona's replies alone; `margin_bits` is how many bits per token its own adapter is better than
+    the best other one, on average.
     """
 
     replies: int
@@ -103,16 +103,17 @@ class Separation(FrozenModel):
 
 
 class VoiceScores(FrozenModel):
-    """Authorship of generated replies according to a classifier (character 3- to 5-grams, trained on what is not held
-    out).
+    """Authorship of generated replies according to a classifier (character 3- to 5-grams, trained
+    on what is not held out).
 
-    `prompts` is the number of different ones that were answered (0: an earlier card, in which each seed answered all).
-    `right` is the share attributed to this persona, `ceiling` that of the persona's real held-out replies, `floor` that
-    of other personas' replies. `similarity` is the mean cosine of sentence embeddings with the persona's real replies,
-    between `similarity_ceiling` and `similarity_floor`. `taken_as` maps each side to the shares of its replies
-    attributed to each author ("nobody": no letters); `trained_as` maps authors to the shares of the persona's trained
-    replies that would be attributed to them had the classifier not been trained on these. `reads_english` is the share
-    of these in English.
+    `prompts` is the number of different ones that were answered (0: an earlier card, in which each
+    seed answered all). `right` is the share attributed to this persona, `ceiling` that of the
+    persona's real held-out replies, `floor` that of other personas' replies. `similarity` is the
+    mean cosine of sentence embeddings with the persona's real replies, between `similarity_ceiling`
+    and `similarity_floor`. `taken_as` maps each side to the shares of its replies attributed to
+    each author ("nobody": no letters); `trained_as` maps authors to the shares of the persona's
+    trained replies that would be attributed to them had the classifier not been trained on these.
+    `reads_english` is the share of these in English.
     """
 
     replies: int
@@ -132,8 +133,9 @@ class VoiceScores(FrozenModel):
 class FactScores(FrozenModel):
     """Answers to questions with known answers from the persona's lore, as shares of the replies.
 
-    `contradictions` are replies that state otherwise. `breaks_character` are replies to any question put to the persona
-    (held-out prompts and small talk too) that speak as a program or for the member.
+    `contradictions` are replies that state otherwise. `breaks_character` are replies to any
+    question put to the persona (held-out prompts and small talk too) that speak as a program or for
+    the member.
     """
 
     questions: int
@@ -146,9 +148,9 @@ class FactScores(FrozenModel):
 class TextScores(FrozenModel):
     """Text metrics of one set of tasks.
 
-    `scores` maps a metric (`rouge1`, `rouge2`, `rougeL`, `bleu`, `chrf`, `distinct1`, `distinct2`, `repetition`,
-    `length_ratio`, `ended`: replies that end by themselves) to its value per side: shares of 1, except the length
-    ratio.
+    `scores` maps a metric (`rouge1`, `rouge2`, `rougeL`, `bleu`, `chrf`, `distinct1`, `distinct2`,
+    `repetition`, `length_ratio`, `ended`: replies that end by themselves) to its value per side:
+    shares of 1, except the length ratio.
     """
 
     task: str
@@ -157,7 +159,9 @@ class TextScores(FrozenModel):
 
 
 class GeneralScores(FrozenModel):
-    """Losses on general dialogue and, if measured, instructions, with their relative change (0.05 is 5 % worse)."""
+    """Losses on general dialogue and, if measured, instructions, with their relative change (0.05
+    is 5 % worse).
+    """
 
     dialogue_loss: dict[Side, float]
     dialogue_change: Interval
@@ -170,10 +174,11 @@ class GeneralScores(FrozenModel):
 class MemorisationScores(FrozenModel):
     """Training data that comes back in generated replies.
 
-    `verbatim` is the share of trained replies that are completed word for word from their first half, `verbatim_base`
-    the base model's. `gap` is the loss on held-out replies minus that on as many trained ones. `private` and `made_up`
-    count, by kind, what the anonymiser finds in generated replies and not in the prompt: `private` occurs in the
-    training data, `made_up` does not.
+    `verbatim` is the share of trained replies that are completed word for word from their first
+    half, `verbatim_base` the base model's. `gap` is the loss on held-out replies minus that on as
+    many trained ones. `private` and `made_up` count, by kind, what the anonymiser finds in
+    generated replies and not in the prompt: `private` occurs in the training data, `made_up` does
+    not.
     """
 
     prefixes: int
@@ -186,17 +191,21 @@ class MemorisationScores(FrozenModel):
 
 
 class SafetyScores(FrozenModel):
-    """Replies to prompts that ask for what no persona should do: prompts by kind, failures by kind and side."""
+    """Replies to prompts that ask for what no persona should do: prompts by kind, failures by kind
+    and side.
+    """
 
     prompts: dict[str, int]
     failed: dict[str, dict[Side, int]]
 
 
 class BoundedShares(FrozenModel):
-    """Shares of generated replies by measure and side, with 95 % intervals, between a floor and a ceiling.
+    """Shares of generated replies by measure and side, with 95 % intervals, between a floor and a
+    ceiling.
 
-    `ceiling` is what the persona's real replies or the right answers reach in the same test, `floor` what replies reach
-    that cannot pass it, such as shuffled ones; measures without natural bounds have none. `prompts` were answered.
+    `ceiling` is what the persona's real replies or the right answers reach in the same test,
+    `floor` what replies reach that cannot pass it, such as shuffled ones; measures without natural
+    bounds have none. `prompts` were answered.
     """
 
     prompts: int
@@ -211,12 +220,14 @@ class BoundedShares(FrozenModel):
 
 
 class MemberFeedback(FrozenModel):
-    """Members' feedback on a version, compared with `against`: the name of another version, or `base`.
+    """Members' feedback on a version, compared with `against`: the name of another version, or
+    `base`.
 
-    `votes` are blind votes by `members` who could be counted. The version is preferred in `least` to `most` of the
-    comparisons (confidence bounds); both None with too few votes. `up` and `down` are the 👍 and 👎 on its replies,
-    then on the other's. `evidence` is the wealth, from 1, of a bet that the version is disliked more; it reaches 40 by
-    chance in at most one of 40 cases. None where the two were not served side by side.
+    `votes` are blind votes by `members` who could be counted. The version is preferred in `least`
+    to `most` of the comparisons (confidence bounds); both None with too few votes. `up` and `down`
+    are the 👍 and 👎 on its replies, then on the other's. `evidence` is the wealth, from 1, of a bet
+    that the version is disliked more; it reaches 40 by chance in at most one of 40 cases. None
+    where the two were not served side by side.
     """
 
     against: str
@@ -253,7 +264,9 @@ class SideBySide(FrozenModel):
 
 
 class Criterion(FrozenModel):
-    """One criterion of the gate: `value` is in `unit`, `threshold` in words, `why` is one sentence."""
+    """One criterion of the gate: `value` is in `unit`, `threshold` in words, `why` is one
+    sentence.
+    """
 
     name: str
     outcome: Outcome
@@ -265,7 +278,9 @@ class Criterion(FrozenModel):
 
 
 class GateVerdict(FrozenModel):
-    """The gate's verdict; `error_rate`: probability that a version no worse than its rival fails by chance."""
+    """The gate's verdict; `error_rate`: probability that a version no worse than its rival fails by
+    chance.
+    """
 
     verdict: Literal["promote", "hold", "reject"]
     reasons: tuple[str, ...]
@@ -278,7 +293,8 @@ class GateVerdict(FrozenModel):
 class LossCurve(FrozenModel):
     """Summary of the training loss over `steps` optimiser steps, in nats per reply token.
 
-    `first` is the mean of the first steps, `highest` the highest mean of as many later steps, `last` that of the last.
+    `first` is the mean of the first steps, `highest` the highest mean of as many later steps,
+    `last` that of the last.
     """
 
     steps: int
@@ -290,10 +306,10 @@ class LossCurve(FrozenModel):
 class DataChecks(FrozenModel):
     """Checks of the data the version was trained on.
 
-    `replies` are the persona's own trained replies. `repeated` is the share of them that nearly repeats an earlier one,
-    `leaked` the share of held-out replies that nearly repeats a trained one; both of replies of eight words or more.
-    `private` counts what the anonymiser finds in trained replies, by kind. `rate` is the learning rate, `epochs` the
-    requested number of passes.
+    `replies` are the persona's own trained replies. `repeated` is the share of them that nearly
+    repeats an earlier one, `leaked` the share of held-out replies that nearly repeats a trained
+    one; both of replies of eight words or more. `private` counts what the anonymiser finds in
+    trained replies, by kind. `rate` is the learning rate, `epochs` the requested number of passes.
     """
 
     replies: int
@@ -308,11 +324,11 @@ class DataChecks(FrozenModel):
 class MemorisationAudit(FrozenModel):
     """Memorisation of canaries: texts planted in the training of a copy of the version.
 
-    A canary is `tokens` tokens sampled from the base model at a high temperature. `exposure` maps the number of
-    repetitions of canaries to their mean exposure in bits: log2 of the number of candidates (`reference` texts sampled
-    alike and never trained on, and the canary) minus log2 of the canary's rank among them by loss (Carlini et al. 2019,
-    arXiv 1802.08232). `chance` is the expected exposure of a canary that left no trace, `most` that of one known by
-    heart.
+    A canary is `tokens` tokens sampled from the base model at a high temperature. `exposure` maps
+    the number of repetitions of canaries to their mean exposure in bits: log2 of the number of
+    candidates (`reference` texts sampled alike and never trained on, and the canary) minus log2 of
+    the canary's rank among them by loss (Carlini et al. 2019, arXiv 1802.08232). `chance` is the
+    expected exposure of a canary that left no trace, `most` that of one known by heart.
     """
 
     tokens: int
@@ -326,8 +342,9 @@ class MemorisationAudit(FrozenModel):
 class ScoreCard(FrozenModel):
     """Content of `scorecard.json`. `adapters` maps a side to its adapter, None for the base.
 
-    `base_is_base` proves that the base side has no adapter: the largest difference between its logits here and those of
-    the base model before any adapter was attached, on one held-out prompt; 0 if it has none.
+    `base_is_base` proves that the base side has no adapter: the largest difference between its
+    logits here and those of the base model before any adapter was attached, on one held-out prompt;
+    0 if it has none.
     """
 
     format: Literal[1] = 1
@@ -364,7 +381,9 @@ class ScoreCard(FrozenModel):
     @property
     def short(self) -> ScoreSummary:
         assert self.general is not None  # every card measures general dialogue
-        losses, general, verdict = self.heldout.loss, self.general.dialogue_loss, self.verdict
+        losses = self.heldout.loss
+        general = self.general.dialogue_loss
+        verdict = self.verdict
         return ScoreSummary(
             heldout_replies=self.heldout.replies,
             heldout_tokens=self.heldout.tokens,

@@ -10,14 +10,20 @@ from personas.schemas.training_events import ScoreSummary
 
 PERSONA_ID_DESCRIPTION = "up to 64 small letters, digits, - and _, the first a letter or digit"
 TaskType = Literal["persona", "dialogue", "preference"]
-"""`persona` trains a persona's voice, `dialogue` general dialogue, `preference` a persona's voice from preferences."""
+"""`persona` trains a persona's voice, `dialogue` general dialogue, `preference` a persona's voice
+from preferences.
+"""
 
 DEFAULT_RECIPE = "demo-cpu"
 JOB_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 JOB_NAME_DESCRIPTION = "up to 64 letters, digits, - and _, the first a letter or digit"
-MaterialKind = Literal["card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences", "pairs"]
+MaterialKind = Literal[
+    "card", "log", "messages", "dataset", "lore", "general", "adapter", "preferences", "pairs"
+]
 ServingPrecision = Literal["bfloat16", "float32", "int8", "nf4"]
-"""Precision a base model is served in. With `int8` and `nf4` only the linear layers' weights are quantised."""
+"""Precision a base model is served in. With `int8` and `nf4` only the linear layers' weights are
+quantised.
+"""
 
 
 def _default_recipe(given: dict[str, Any]) -> str:
@@ -28,11 +34,12 @@ def _default_recipe(given: dict[str, Any]) -> str:
 class TrainingRequest(FrozenModel):
     """Body of the published REST call that starts a training job (`POST /finetune/start-training`).
 
-    `dataset` names an entry of the catalogue, `dataset_path` is a path; without either, a persona is trained on its own
-    material. `general` names the general dialogue for recipes that mix some in, `start_from` a dialogue adapter to
-    train further. A preference job continues from the persona's version in `start_from`, else from the live one, and
-    learns from members' preferences; the conversations of its material hold the replies that measure it. `lore_pairs`
-    is the share of a persona's replies that come from its lore, in pairs extracted by rules and in synthesised
+    `dataset` names an entry of the catalogue, `dataset_path` is a path; without either, a persona
+    is trained on its own material. `general` names the general dialogue for recipes that mix some
+    in, `start_from` a dialogue adapter to train further. A preference job continues from the
+    persona's version in `start_from`, else from the live one, and learns from members' preferences;
+    the conversations of its material hold the replies that measure it. `lore_pairs` is the share of
+    a persona's replies that come from its lore, in pairs extracted by rules and in synthesised
     dialogues; with 1 it is trained on these alone.
     """
 
@@ -41,13 +48,18 @@ class TrainingRequest(FrozenModel):
     dataset: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     dataset_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     task_type: TaskType = "persona"
-    persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description=PERSONA_ID_DESCRIPTION)] | None = (
-        None
-    )
+    persona: (
+        Annotated[
+            str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description=PERSONA_ID_DESCRIPTION)
+        ]
+        | None
+    ) = None
     general: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    start_from: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)] | None = None
-    recipe: Annotated[str, Field(max_length=64, json_schema_extra={"default": DEFAULT_RECIPE})] = Field(
-        default_factory=_default_recipe
+    start_from: (
+        Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)] | None
+    ) = None
+    recipe: Annotated[str, Field(max_length=64, json_schema_extra={"default": DEFAULT_RECIPE})] = (
+        Field(default_factory=_default_recipe)
     )
     lore_pairs: Annotated[float, Field(ge=0, le=1)] | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -61,27 +73,34 @@ class TrainingRequest(FrozenModel):
         if self.task_type != "dialogue" and not self.persona:
             raise ValueError(f"task_type {self.task_type} needs a persona")
         if self.task_type == "dialogue" and self.persona:
-            raise ValueError("task_type dialogue trains no persona: leave persona out, or use task_type persona")
+            raise ValueError(
+                "task_type dialogue trains no persona: leave persona out, or use task_type persona"
+            )
         if self.task_type == "dialogue" and self.general:
             raise ValueError(
-                "task_type dialogue trains on general dialogue alone: leave general out, or name a persona"
+                "task_type dialogue trains on general dialogue alone: leave general out, or name a "
+                "persona"
             )
         if self.lore_pairs and self.task_type != "persona":
             raise ValueError(
-                f"task_type {self.task_type} takes no lore_pairs: leave them out, or use task_type persona"
+                f"task_type {self.task_type} takes no lore_pairs: leave them out, or use task_type "
+                "persona"
             )
         if self.lore_pairs == 1 and (self.dataset or self.dataset_path):
-            raise ValueError("lore_pairs 1 trains on lore alone: leave the data set out, or give a smaller share")
+            raise ValueError(
+                "lore_pairs 1 trains on lore alone: leave the data set out, or give a smaller share"
+            )
         return self
 
 
 class Material(FrozenModel):
-    """A file or folder of a job, with its right: who states it, when (ISO 8601), why; and the day it arrived, if one.
+    """A file or folder of a job, with its right: who states it, when (ISO 8601), why; and the day
+    it arrived, if one.
 
-    `persona_names` are further names and ids of the persona in it, `mapping` are pairs such as `speaker=Absender` for
-    the columns of a table. A `dataset` is a folder built by `dataset build`, an
-    `adapter` the one that is trained further, `preferences` are preference records (`personas.home.preferences`), and
-    `pairs` synthesised dialogues about a persona's lore.
+    `persona_names` are further names and ids of the persona in it, `mapping` are pairs such as
+    `speaker=Absender` for the columns of a table. A `dataset` is a folder built by `dataset build`,
+    an `adapter` the one that is trained further, `preferences` are preference records
+    (`personas.home.preferences`), and `pairs` synthesised dialogues about a persona's lore.
     """
 
     kind: MaterialKind
@@ -99,7 +118,9 @@ class Material(FrozenModel):
 
 
 class JobSpec(FrozenModel):
-    """Content of `request.json`, for `trainer run FOLDER`; `serving_precision` is also that of the measured losses."""
+    """Content of `request.json`, for `trainer run FOLDER`; `serving_precision` is also that of the
+    measured losses.
+    """
 
     format: Literal[1] = 1
     job_id: str
@@ -110,7 +131,9 @@ class JobSpec(FrozenModel):
 
 
 class ParentAdapterInfo(FrozenModel):
-    """The adapter that was trained further: its persona, version and job, and the SHA-256 of its weights."""
+    """The adapter that was trained further: its persona, version and job, and the SHA-256 of its
+    weights.
+    """
 
     persona: str | None
     version: str
@@ -119,7 +142,8 @@ class ParentAdapterInfo(FrozenModel):
 
 
 class AdapterSource(FrozenModel):
-    """Origin of an adapter from outside: a hub repository with its commit and licence, or a file's name.
+    """Origin of an adapter from outside: a hub repository with its commit and licence, or a file's
+    name.
 
     `base_model` is the one that its configuration names.
     """
@@ -133,11 +157,11 @@ class AdapterSource(FrozenModel):
 class AdapterManifest(FrozenModel):
     """Content of `manifest.json` in an adapter folder.
 
-    `rights` counts samples by right, `threads` is the number of compute threads and `kernels` names the kernels used,
-    `caveats` describe deviations from the request, `checksums` maps each other file of the folder to its SHA-256.
-    `chat_template` is the base model's `own`, or a default one (`personas.prompt.chat_template`). `source` is set for
-    an adapter that came from outside; `audit` marks a copy trained with planted texts to measure memorisation, which is
-    never served.
+    `rights` counts samples by right, `threads` is the number of compute threads and `kernels` names
+    the kernels used, `caveats` describe deviations from the request, `checksums` maps each other
+    file of the folder to its SHA-256. `chat_template` is the base model's `own`, or a default one
+    (`personas.prompt.chat_template`). `source` is set for an adapter that came from outside;
+    `audit` marks a copy trained with planted texts to measure memorisation, which is never served.
     """
 
     format: Literal[1] = 1

@@ -8,24 +8,34 @@ from pydantic import Field, TypeAdapter
 from personas.schemas.base import FrozenModel
 
 PauseDemand = Literal["go", "yield", "hold"]
-"""A parent's demand on its run: to compute, or to make way for replies being written or for their first words."""
+"""A parent's demand on its run: to compute, or to make way for replies being written or for their
+first words.
+"""
 
 
 class Phase(FrozenModel):
     """The run enters a named phase."""
 
     event: Literal["phase"] = "phase"
-    name: Literal["material", "base model", "measuring the base", "training", "measuring the adapter", "writing"]
+    name: Literal[
+        "material",
+        "base model",
+        "measuring the base",
+        "training",
+        "measuring the adapter",
+        "writing",
+    ]
     detail: str = ""
 
 
 class Progress(FrozenModel):
     """One optimiser step is done. `tokens_per_s` counts real (unpadded) tokens.
 
-    `memory_bytes` is in use now: on the GPU, or in main memory by the process and its children. `seconds` counts from
-    the start of the run, over all its processes. `held_s` of them this process was paused because its parent needed the
-    machine; it is not part of `tokens_per_s` and `eta_s`. `trouble` describes an ongoing problem that does not end the
-    run. `stage` is 1 or 2 in runs with two stages: steps are counted over both, epochs in each.
+    `memory_bytes` is in use now: on the GPU, or in main memory by the process and its children.
+    `seconds` counts from the start of the run, over all its processes. `held_s` of them this
+    process was paused because its parent needed the machine; it is not part of `tokens_per_s` and
+    `eta_s`. `trouble` describes an ongoing problem that does not end the run. `stage` is 1 or 2 in
+    runs with two stages: steps are counted over both, epochs in each.
     """
 
     event: Literal["progress"] = "progress"
@@ -44,7 +54,9 @@ class Progress(FrozenModel):
 
 
 class Evaluation(FrozenModel):
-    """The held-out replies were evaluated between two steps; losses as in `Epoch`, since the last evaluation."""
+    """The held-out replies were evaluated between two steps; losses as in `Epoch`, since the last
+    evaluation.
+    """
 
     event: Literal["evaluation"] = "evaluation"
     step: int
@@ -57,9 +69,10 @@ class Evaluation(FrozenModel):
 class Epoch(FrozenModel):
     """One pass over the samples is done; `step` is its last.
 
-    `seconds` and `samples_per_s` exclude evaluation and pauses. `share` is the part of the pass that was done, below 1
-    if `max_steps` ended the run. Losses are in nats per reply token: `train_loss` is the mean over the steps,
-    `eval_loss` is on the held-out conversations and None where the recipe evaluates less often.
+    `seconds` and `samples_per_s` exclude evaluation and pauses. `share` is the part of the pass
+    that was done, below 1 if `max_steps` ended the run. Losses are in nats per reply token:
+    `train_loss` is the mean over the steps, `eval_loss` is on the held-out conversations and None
+    where the recipe evaluates less often.
     """
 
     event: Literal["epoch"] = "epoch"
@@ -84,17 +97,25 @@ class Epoch(FrozenModel):
 
 
 def summarise_epochs(epochs: Sequence[Epoch]) -> str:
-    """Summarise a run, as in `training loss 4.04 → 1.38, held-out loss 1.56 → 1.38 over 6 epochs`; "" if too short."""
+    """Summarise a run, as in `training loss 4.04 → 1.38, held-out loss 1.56 → 1.38 over 6 epochs`;
+    "" if too short.
+    """
     curves = {
         "training loss": [it.train_loss for it in epochs if it.train_loss is not None],
         "held-out loss": [it.eval_loss for it in epochs if it.eval_loss is not None],
     }
-    shown = [f"{name} {losses[0]:.4f} → {losses[-1]:.4f}" for name, losses in curves.items() if len(losses) > 1]
+    shown = [
+        f"{name} {losses[0]:.4f} → {losses[-1]:.4f}"
+        for name, losses in curves.items()
+        if len(losses) > 1
+    ]
     return f"{', '.join(shown)} over {len(epochs)} epochs" if shown else ""
 
 
 class Estimate(FrozenModel):
-    """The estimate of the whole run, once its data is known. `memory_bytes` of main memory is 0 on a GPU."""
+    """The estimate of the whole run, once its data is known. `memory_bytes` of main memory is 0 on
+    a GPU.
+    """
 
     event: Literal["estimate"] = "estimate"
     seconds: float
@@ -110,9 +131,10 @@ class Heartbeat(FrozenModel):
 class ScoreSummary(FrozenModel):
     """Measurements on conversations held out from training, in the serving precision.
 
-    Losses are mean negative log-likelihoods in nats per reply token, end of turn included, after the same prompts.
-    `verdict` is the gate's (`promote`, `hold` or `reject`), with reasons and advice; empty if the gate did not run. The
-    full measurements are in the adapter's `scorecard.json` (`personas.schemas.scorecard`).
+    Losses are mean negative log-likelihoods in nats per reply token, end of turn included, after
+    the same prompts. `verdict` is the gate's (`promote`, `hold` or `reject`), with reasons and
+    advice; empty if the gate did not run. The full measurements are in the adapter's
+    `scorecard.json` (`personas.schemas.scorecard`).
     """
 
     heldout_replies: int
@@ -152,7 +174,9 @@ class ScoreCardEvent(FrozenModel):
 
 
 class Done(FrozenModel):
-    """The adapter folder is complete under its final name. `seconds` of work count over all processes of the run."""
+    """The adapter folder is complete under its final name. `seconds` of work count over all
+    processes of the run.
+    """
 
     event: Literal["done"] = "done"
     adapter: str

@@ -9,8 +9,12 @@ from typing import Any
 from bot.cli import run
 
 
-def typed(monkeypatch: Any, capsys: Any, home: Any, *words: str, **environment: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of a command over a home; the environment holds nothing else of ours."""
+def typed(
+    monkeypatch: Any, capsys: Any, home: Any, *words: str, **environment: str
+) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command over a home; the environment holds nothing else of
+    ours.
+    """
     for name in ("DISCORD_TOKEN", "TOP_P"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", **environment}.items():

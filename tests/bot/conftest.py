@@ -1,4 +1,6 @@
-"""The bot on a stage: the real client, store and queue against a real sandbox; only model and trainer are fakes."""
+"""The bot on a stage: the real client, store and queue against a real sandbox; only model and
+trainer are fakes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ from bot.app import DASHBOARD_LINK
 from bot.chat.discord_buttons import ReplyButtonViews
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.client import BotClient
-from bot.demo_guild import MEMBER, MODERATOR, SKERROW_SEED, assign_channel_personas, forget_in_sandbox
+from bot.demo_guild import (
+    MEMBER,
+    MODERATOR,
+    SKERROW_SEED,
+    assign_channel_personas,
+    forget_in_sandbox,
+)
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.services import PrivacyServices, Services
@@ -36,7 +44,10 @@ from sandbox import Sandbox, patch_discord
 from tests.fake_engine import FakeEngine
 from tests.fakes import FakeTrainingBackend
 
-QUAY, INN, STAGE, OFFICE = "weighbridge-quay", "the-damp-lantern", "drowned-stage", "harbour-office"
+QUAY = "weighbridge-quay"
+INN = "the-damp-lantern"
+STAGE = "drowned-stage"
+OFFICE = "harbour-office"
 
 
 @dataclass
@@ -66,11 +77,16 @@ class Stage:
         """The version that is live in the server."""
         return self.store.versions.live(persona_id, int(self.sandbox.guild_id))
 
-    async def sees(self, words: str, kind: str = "any", since: int = 0, by: str | None = None) -> dict[str, Any]:
+    async def sees(
+        self, words: str, kind: str = "any", since: int = 0, by: str | None = None
+    ) -> dict[str, Any]:
         """The next message, new or edited, in which these words stand."""
 
         def fits(message: dict[str, Any]) -> bool:
-            return words in message.get("content", "") and by in (None, message["author"]["username"])
+            return words in message.get("content", "") and by in (
+                None,
+                message["author"]["username"],
+            )
 
         kinds = ("message", "edit") if kind == "any" else (kind,)
         waits = [asyncio.create_task(self.sandbox.wait_for(k, fits, 8.0, since)) for k in kinds]
@@ -84,7 +100,9 @@ class Stage:
         channel_id = self.sandbox.channel(channel)["id"]
         return await self.sandbox.wait_for(
             "edit",
-            lambda message: message["channel_id"] == channel_id and "\n-# AI-written" in message["content"],
+            lambda message: (
+                message["channel_id"] == channel_id and "\n-# AI-written" in message["content"]
+            ),
             timeout_s=8.0,
             since=since,
         )
@@ -92,7 +110,9 @@ class Stage:
 
 @cache
 def _lore_vectors(passages: tuple[Passage, ...]) -> dict[str, semantic.Vectors]:
-    """Vectors of the shipped lore, which every erasure drops from memory; to compute them takes five seconds."""
+    """Vectors of the shipped lore, which every erasure drops from memory; to compute them takes
+    five seconds.
+    """
     semantic.clear_vectors()
     LoreIndex(passages).close()
     return dict(semantic._VECTOR_CACHE)
@@ -110,13 +130,16 @@ async def on_stage(
     served_hash: str = "",
     candidates: tuple[int, int] = (1, 4),
 ) -> AsyncIterator[Stage]:
-    """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life of it."""
+    """Compose the bot as `bot.app` does, with fakes at the seams; `home` may hold an earlier life
+    of it.
+    """
     shipped = ShippedData.from_source_tree()
     personas = PersonaRegistry(shipped.cards, home)
     sandbox = Sandbox(seed, home / "sandbox.sqlite", rate_window=0.02, more_guilds=more_guilds)
     front = WebServer()
     await sandbox.start(mount=front.mount, links=(DASHBOARD_LINK,))
-    engine, backend = engine or FakeEngine(), FakeTrainingBackend()
+    engine = engine or FakeEngine()
+    backend = FakeTrainingBackend()
     with Store.open(home / "understudy.sqlite") as store, patch_discord(sandbox):
         from bot.platform.clock import SystemClock
 
@@ -125,7 +148,9 @@ async def on_stage(
         semantic._VECTOR_CACHE.update(_lore_vectors(passages))
         lore = LoreIndex(passages)
         incompatible = IncompatibleVersions(served_hash=served_hash)
-        builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home, incompatible, *candidates)
+        builder = ChatRequestBuilder(
+            store, personas, lore, SamplingParams(), home, incompatible, *candidates
+        )
 
         create_services = partial(
             Services.create,

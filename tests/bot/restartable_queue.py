@@ -42,10 +42,14 @@ class TrainingHome:
     def ask(self, persona="oda", guild=1, **more):
         self.clock.advance(1)
         fields = {"job_name": "j", "persona": persona, **more}
-        return self.queue.enqueue(TrainingRequest(**fields), guild_id=guild, channel_id=2, requested_by=3).job_id
+        return self.queue.enqueue(
+            TrainingRequest(**fields), guild_id=guild, channel_id=2, requested_by=3
+        ).job_id
 
     def ask_dialogue(self, name, guild=1):
-        return self.ask(None, guild, job_name=name, task_type="dialogue", dataset="general-dialogue")
+        return self.ask(
+            None, guild, job_name=name, task_type="dialogue", dataset="general-dialogue"
+        )
 
     def state(self, job_id):
         return self.store.jobs.get(job_id).state

@@ -19,7 +19,9 @@ from tests.samples import SCORECARD
 
 DATABASE = "understudy.sqlite"
 NOW = 1_795_000_000.0
-GUILD, ADA, BEN = 1_234_567_890_123_456, 700_000_000_000_000_007, 800_000_000_000_000_008
+GUILD = 1_234_567_890_123_456
+ADA = 700_000_000_000_000_007
+BEN = 800_000_000_000_000_008
 KEPT = {
     "catalogue.toml": b"# the operator's own",
     "personas/77/mira-25/card.toml": b'name = "Mira"',
@@ -74,7 +76,10 @@ def fill(home):
     put(home, KEPT | MADE_ANEW | STAYS)
     HomeKey.of(home)
     with Store.open(home / DATABASE) as store:
-        write_consent(home, Consent(permission="Permission 7 of Discord, 2026", opted_in=frozenset({str(ADA)})))
+        write_consent(
+            home,
+            Consent(permission="Permission 7 of Discord, 2026", opted_in=frozenset({str(ADA)})),
+        )
         say(store, "the lanterns are lit", message_id=901)
         say(store, "the tide is late", BEN, "Ben Arkwright", message_id=902)
         store.people.decide(ConsentDecision(ADA, True, 10.0, "en"))
@@ -83,7 +88,9 @@ def fill(home):
 
 
 def tree(folder, without=("understudy.lock",)):
-    """Every file below a folder, by path, with the digest of what is in it. A database is told by its rows."""
+    """Every file below a folder, by path, with the digest of what is in it. A database is told by
+    its rows.
+    """
     return {
         path.relative_to(folder).as_posix(): rows(path) if path.name == DATABASE else digest(path)
         for path in sorted(folder.rglob("*"))
@@ -111,7 +118,8 @@ def where(folder, *needles):
     return [
         path.relative_to(folder).as_posix()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and any(needle in path.read_bytes() or needle in str(path).encode() for needle in raw)
+        if path.is_file()
+        and any(needle in path.read_bytes() or needle in str(path).encode() for needle in raw)
     ]
 
 
@@ -121,12 +129,16 @@ def quiet(start_progress):
 
 
 def put_back(backup, home, replay=lambda home, store: None, keep=False):
-    return restore_backup(backup, home, now=NOW + 60, keep_previous=keep, replay=replay, start_progress=quiet)
+    return restore_backup(
+        backup, home, now=NOW + 60, keep_previous=keep, replay=replay, start_progress=quiet
+    )
 
 
 def texts(home):
     with Store.read_only(home / DATABASE) as store:
-        return [row["text"] for row in store._connection.read("select text from messages order by seq")]
+        return [
+            row["text"] for row in store._connection.read("select text from messages order by seq")
+        ]
 
 
 def forget(home, user_id):

@@ -1,6 +1,8 @@
-"""`make test-shards`: two bot processes on one sandbox and a real PostgreSQL, killed and suspended in turn.
+"""`make test-shards`: two bot processes on one sandbox and a real PostgreSQL, killed and suspended
+in turn.
 
-Prints fault × tried × lost × doubled × recovery. Model and trainer are fakes; everything else is real.
+Prints fault × tried × lost × doubled × recovery. Model and trainer are fakes; everything else is
+real.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from tests.fakes import until
 
 ROOT = Path(__file__).parent.parent.parent
 GUILDS = [replace(SKERROW_SEED, name=f"Harbour {number}", bot_avatar=None) for number in (2, 3, 4)]
-REPLIES, KILLS, CHANGES = 10, 4, 10
+REPLIES = 10
+KILLS = 4
+CHANGES = 10
 TIMEOUT_S = 300.0
 CONSENTS = "select count(*) from consents where opted_in = 1"
 
@@ -55,7 +59,8 @@ class Postgres:
         )
         if not found:
             sys.exit("PostgreSQL is missing: apt-get install postgresql-15")
-        self.programs, self.folder = Path(found).parent, folder
+        self.programs = Path(found).parent
+        self.folder = folder
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             self.port = free.getsockname()[1]
         self.url = f"postgresql://understudy@127.0.0.1:{self.port}/postgres"
@@ -68,14 +73,22 @@ class Postgres:
         self._run("initdb", "-U", "understudy", "--auth=trust", "-E", "UTF8")
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [*self._as_owner, str(self.programs / program), "-D", str(self.folder / "data"), *arguments]
+        command = [
+            *self._as_owner,
+            str(self.programs / program),
+            "-D",
+            str(self.folder / "data"),
+            *arguments,
+        ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
 
     def start(self) -> None:
         command = [*self._as_owner, str(self.programs / "postgres"), "-D", str(self.folder / "data"), "-p",
                    str(self.port), "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1"]  # fmt: skip
         log = (self.folder / "log").open("ab")
-        self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", start_new_session=True)
+        self._process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd="/", start_new_session=True
+        )
         for _ in range(600):
             try:
                 psycopg.connect(self.url, connect_timeout=1).close()
@@ -92,7 +105,9 @@ class Postgres:
     def signal_all(self, number: int) -> None:
         """Suspend or continue the server with all of its processes."""
         assert self._process
-        group = subprocess.run(["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True).stdout.split()
+        group = subprocess.run(
+            ["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True
+        ).stdout.split()
         for pid in (str(self._process.pid), *group):
             os.kill(int(pid), number)
 
@@ -100,15 +115,21 @@ class Postgres:
 class Process:
     """A bot process with some of the shards."""
 
-    def __init__(self, home: Path, sandbox: Sandbox, shards: str, url: str, seconds: str = "0") -> None:
-        self.home, self.shards = home, shards
+    def __init__(
+        self, home: Path, sandbox: Sandbox, shards: str, url: str, seconds: str = "0"
+    ) -> None:
+        self.home = home
+        self.shards = shards
         self._command = [sys.executable, "-m", "tests.bot.shard_stage", str(home), sandbox.url, sandbox.token, shards,
                          url, seconds]  # fmt: skip
         self._running: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         self._running = await asyncio.create_subprocess_exec(
-            *self._command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=(self.home / "log").open("ab")
+            *self._command,
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=(self.home / "log").open("ab"),
         )
         assert self._running.stdout
         line = await asyncio.wait_for(self._running.stdout.readline(), TIMEOUT_S)
@@ -157,20 +178,28 @@ class Bench:
     def finished(self, guild_id: int, text: str) -> int:
         """Count the finished replies to a text."""
         said = self.sandbox.messages(QUAY, guild_id)
-        return sum(f"hears: {text}" in one["content"] and "AI-written" in one["content"] for one in said)
+        return sum(
+            f"hears: {text}" in one["content"] and "AI-written" in one["content"] for one in said
+        )
 
     async def say(self, guild_id: int, text: str) -> None:
         await self.sandbox.member(MEMBER, guild_id).say("#" + QUAY, text)
 
     async def opt_in(self, guild_id: int, name: str = MEMBER) -> str:
-        """Press the button of `/privacy opt-in`, a write of the shared state; returns the bot's words."""
+        """Press the button of `/privacy opt-in`, a write of the shared state; returns the bot's
+        words.
+        """
         member = self.sandbox.member(name, guild_id)
         answer = await member.slash(QUAY, "privacy opt-in")
         await until(lambda: answer.message and answer.message["components"], TIMEOUT_S)
         mark = len(self.sandbox.events)
-        await member.click(answer.message, answer.message["components"][0]["components"][0]["label"])
+        await member.click(
+            answer.message, answer.message["components"][0]["components"][0]["label"]
+        )
         await asyncio.sleep(0.5)
-        return " ".join(d.get("content", "") for k, d in self.sandbox.events[mark:] if k in ("message", "edit"))
+        return " ".join(
+            d.get("content", "") for k, d in self.sandbox.events[mark:] if k in ("message", "edit")
+        )
 
 
 @asynccontextmanager
@@ -201,13 +230,20 @@ async def measured(condition: Callable[[], object]) -> float:
 
 
 async def shard_killed(at: Bench) -> Outcome:
-    """Replies whose placeholder is posted are finished once after a kill, and the other shard goes on."""
-    row, other, own = Outcome("shard killed in mid-reply"), at.guild_of(0), at.guild_of(1)
+    """Replies whose placeholder is posted are finished once after a kill, and the other shard goes
+    on.
+    """
+    row = Outcome("shard killed in mid-reply")
+    other = at.guild_of(0)
+    own = at.guild_of(1)
     for kill in range(KILLS):
         texts = [f"kill {kill}, message {number}" for number in range(REPLIES)]
         for text in texts:
             await at.say(own, text)
-        sql = f"select count(*) from messages where text like 'kill {kill}, message%' and persona_id is null"
+        sql = (
+            f"select count(*) from messages where text like 'kill {kill}, message%' and persona_id "
+            "is null"
+        )
         await until(lambda sql=sql: at.high.read(sql) == REPLIES, TIMEOUT_S)
         await at.high.kill()
         await at.say(other, f"beside {kill}")
@@ -223,28 +259,45 @@ async def shard_killed(at: Bench) -> Outcome:
     return row
 
 
-async def postgres_away(at: Bench, name: str, leave: Callable[[], None], back: Callable[[], None]) -> Outcome:
+async def postgres_away(
+    at: Bench, name: str, leave: Callable[[], None], back: Callable[[], None]
+) -> Outcome:
     """Chat goes on, changes are refused, and a change is taken up once the server is back."""
-    row, guild_id = Outcome(name), at.guild_of(1)
+    row = Outcome(name)
+    guild_id = at.guild_of(1)
     leave()
     for number in range(CHANGES):
         await at.say(guild_id, f"{name} {number}")
     await at.opt_in(guild_id)
-    await until(lambda: all(at.finished(guild_id, f"{name} {number}") for number in range(CHANGES)), TIMEOUT_S)
+    await until(
+        lambda: all(at.finished(guild_id, f"{name} {number}") for number in range(CHANGES)),
+        TIMEOUT_S,
+    )
     counts = [at.finished(guild_id, f"{name} {number}") for number in range(CHANGES)]
     await asyncio.sleep(4)  # longer than a statement may take
     back()
-    await asyncio.sleep(2)  # in which a statement that was refused here could still be carried out there
-    sql = "select count(*) from understudy.rows where name = 'consents' and row like '%\"opted_in\": 1%'"
+    await asyncio.sleep(
+        2
+    )  # in which a statement that was refused here could still be carried out there
+    sql = (
+        "select count(*) from understudy.rows where name = 'consents' and row like '%\"opted_in\": "
+        "1%'"
+    )
     with psycopg.connect(at.postgres.url) as connection:
-        accepted = int((connection.execute(sql).fetchone() or (0,))[0] or at.high.read(CONSENTS) != 0)
+        accepted = int(
+            (connection.execute(sql).fetchone() or (0,))[0] or at.high.read(CONSENTS) != 0
+        )
     began = time.monotonic()
     while at.low.read(CONSENTS) != 1:
         await at.opt_in(guild_id)
         if time.monotonic() - began > TIMEOUT_S:
             raise TimeoutError(name)
     row.recovery_s = time.monotonic() - began
-    row.tried, row.lost, row.doubled = CHANGES + 1, counts.count(0), sum(max(one - 1, 0) for one in counts) + accepted
+    row.tried, row.lost, row.doubled = (
+        CHANGES + 1,
+        counts.count(0),
+        sum(max(one - 1, 0) for one in counts) + accepted,
+    )
     await at.sandbox.member(MEMBER, guild_id).slash(QUAY, "privacy opt-out")
     with psycopg.connect(at.postgres.url) as connection:
         sql = "select row from understudy.rows where name = 'consents'"
@@ -254,12 +307,17 @@ async def postgres_away(at: Bench, name: str, leave: Callable[[], None], back: C
 
 async def forgetting_while_down(at: Bench) -> Outcome:
     """A member is forgotten everywhere, although a shard is down when they ask."""
-    row, low, high = Outcome("forgetting while a shard is down"), at.guild_of(0), at.guild_of(1)
+    row = Outcome("forgetting while a shard is down")
+    low = at.guild_of(0)
+    high = at.guild_of(1)
     for guild_id in (low, high):
         await at.say(guild_id, "my word is xbelkor")
-        await until(lambda guild_id=guild_id: at.finished(guild_id, "my word is xbelkor"), TIMEOUT_S)
+        await until(
+            lambda guild_id=guild_id: at.finished(guild_id, "my word is xbelkor"), TIMEOUT_S
+        )
     await at.high.kill()
-    member, mark = at.sandbox.member(MEMBER, low), len(at.sandbox.events)
+    member = at.sandbox.member(MEMBER, low)
+    mark = len(at.sandbox.events)
     answer = await member.slash(QUAY, "privacy forget")
     await until(lambda: answer.message and answer.message["components"], TIMEOUT_S)
     await member.click(answer.message, "Forget me")
@@ -270,12 +328,15 @@ async def forgetting_while_down(at: Bench) -> Outcome:
     began = time.monotonic()
     await at.high.start()
     await until(lambda: at.low.read(step) == "" and at.high.read(step) == "", TIMEOUT_S)
-    row.recovery_s, row.tried = time.monotonic() - began, 2
+    row.recovery_s = time.monotonic() - began
+    row.tried = 2
     await at.low.stop()
     await at.high.stop()
     row.lost = sum(b"xbelkor" in path.read_bytes() for path in at.home.glob("shards-*"))
     with psycopg.connect(at.postgres.url) as connection:
-        found = connection.execute("select count(*) from understudy.rows where row like '%xbelkor%'").fetchone()
+        found = connection.execute(
+            "select count(*) from understudy.rows where row like '%xbelkor%'"
+        ).fetchone()
         row.doubled = (found or (0,))[0]
     await at.low.start()
     await at.high.start()
@@ -283,11 +344,14 @@ async def forgetting_while_down(at: Bench) -> Outcome:
 
 
 async def suspended_and_replaced(at: Bench, folder: Path) -> Outcome:
-    """A suspended process whose shards another host has taken over writes nothing, and ends, when it continues."""
+    """A suspended process whose shards another host has taken over writes nothing, and ends, when
+    it continues.
+    """
     row = Outcome("shard suspended, replaced on another host")
     at.high.signal(signal.SIGSTOP)
     with psycopg.connect(at.postgres.url, autocommit=True) as connection:
-        # As if it had been on another host, whose processes cannot be looked up, for the time of its lease.
+        # As if it had been on another host, whose processes cannot be looked up, for the time of
+        # its lease.
         connection.execute("update understudy.shards set host = 'elsewhere' where shard = 1")
         began = time.monotonic()
         other_home = folder / "other"
@@ -305,7 +369,10 @@ async def suspended_and_replaced(at: Bench, folder: Path) -> Outcome:
         seq = connection.execute("select seq from understudy.head").fetchone()
         at.high.signal(signal.SIGCONT)
         await at.high.ended()
-        row.tried, row.doubled = 1, int(connection.execute("select seq from understudy.head").fetchone() != seq)
+        row.tried, row.doubled = (
+            1,
+            int(connection.execute("select seq from understudy.head").fetchone() != seq),
+        )
     await replacing.stop()
     return row
 
@@ -313,16 +380,22 @@ async def suspended_and_replaced(at: Bench, folder: Path) -> Outcome:
 def show(rows: list[Outcome]) -> None:
     print("| fault | tried | lost | doubled | recovery |\n| --- | ---: | ---: | ---: | ---: |")
     for row in rows:
-        print(f"| {row.fault} | {row.tried} | {row.lost} | {row.doubled} | {row.recovery_s:.1f} s |")
+        print(
+            f"| {row.fault} | {row.tried} | {row.lost} | {row.doubled} | {row.recovery_s:.1f} s |"
+        )
 
 
 async def table(folder: Path) -> list[Outcome]:
     rows = []
     async with bench(folder) as at:
-        suspend, resume = (partial(at.postgres.signal_all, number) for number in (signal.SIGSTOP, signal.SIGCONT))
+        suspend, resume = (
+            partial(at.postgres.signal_all, number) for number in (signal.SIGSTOP, signal.SIGCONT)
+        )
         for name, run in {
             "killed": partial(shard_killed, at),
-            "stopped": partial(postgres_away, at, "PostgreSQL stopped", at.postgres.stop, at.postgres.start),
+            "stopped": partial(
+                postgres_away, at, "PostgreSQL stopped", at.postgres.stop, at.postgres.start
+            ),
             "suspended": partial(postgres_away, at, "PostgreSQL suspended", suspend, resume),
             "forgetting": partial(forgetting_while_down, at),
             "replaced": partial(suspended_and_replaced, at, folder),

@@ -1,6 +1,8 @@
-"""A bot process with some of the shards, as `bot.app` composes it; fakes stand for model and trainer alone.
+"""A bot process with some of the shards, as `bot.app` composes it; fakes stand for model and
+trainer alone.
 
-`python -m tests.bot.shard_stage HOME URL TOKEN SHARDS [SHARED_DB [HOLD_S]]` runs one as a process until SIGTERM.
+`python -m tests.bot.shard_stage HOME URL TOKEN SHARDS [SHARED_DB [HOLD_S]]` runs one as a process
+until SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,7 +22,12 @@ from bot.chat.discord_buttons import ReplyButtonViews
 from bot.chat.prompt_context import ChatRequestBuilder
 from bot.client import ShardedBotClient
 from bot.operations.shards import ShardRange, shard_process
-from bot.operations.shards.shard_process import RateBudget, StateFollower, open_limiter, open_shard_store
+from bot.operations.shards.shard_process import (
+    RateBudget,
+    StateFollower,
+    open_limiter,
+    open_shard_store,
+)
 from bot.operations.shards.shared_state import SharedConnection
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
@@ -61,17 +68,25 @@ class ShardStage:
 
 
 @asynccontextmanager
-async def shard_stage(home: Path, token: str, shards: str, shared_db: str = "") -> AsyncIterator[ShardStage]:
+async def shard_stage(
+    home: Path, token: str, shards: str, shared_db: str = ""
+) -> AsyncIterator[ShardStage]:
     """Run the process; discord.py must be patched to the sandbox."""
-    settings = Settings(home=home, discord_token=token, shards=ShardRange.parse(shards), shared_db=shared_db)
-    shipped, engine, backend = ShippedData.from_source_tree(), FakeEngine(), FakeTrainingBackend()
+    settings = Settings(
+        home=home, discord_token=token, shards=ShardRange.parse(shards), shared_db=shared_db
+    )
+    shipped = ShippedData.from_source_tree()
+    engine = FakeEngine()
+    backend = FakeTrainingBackend()
     personas = PersonaRegistry(shipped.cards, home)
     store, mirror = open_shard_store(home, settings.shards, shared_db)
     privacy = PrivacyServices("Granted by Discord to the test, 2026", 90, True)
     await resume_erasures(home, store, privacy, personas.all_names(), settings.shards)
     queue = JobQueue(store, backend, SystemClock())
     lore = LoreIndex([])
-    builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home, IncompatibleVersions(served_hash=""))
+    builder = ChatRequestBuilder(
+        store, personas, lore, SamplingParams(), home, IncompatibleVersions(served_hash="")
+    )
     create_services = partial(
         Services.create,
         builder=builder,
@@ -85,7 +100,11 @@ async def shard_stage(home: Path, token: str, shards: str, shared_db: str = "") 
     )
     limiter = open_limiter(home, shared_db)
     client = ShardedBotClient(
-        create_services, message_content=True, guilds_settle_s=0.1, shards=settings.shards, limiter=limiter
+        create_services,
+        message_content=True,
+        guilds_settle_s=0.1,
+        shards=settings.shards,
+        limiter=limiter,
     )
     running = asyncio.create_task(client.start(token))
     ready = asyncio.create_task(client.wait_until_ready())
@@ -94,7 +113,9 @@ async def shard_stage(home: Path, token: str, shards: str, shared_db: str = "") 
         await running
     for guild in client.guilds:
         for channel in guild.text_channels:
-            store.channels.assign(Channel(guild.id, channel.id, PERSONA, "everything", 1, time.time()))
+            store.channels.assign(
+                Channel(guild.id, channel.id, PERSONA, "everything", 1, time.time())
+            )
     follower = StateFollower(mirror, client.take_up, client.close)
     follower.start()
     promotion = AutomaticPromotion(store, client.services.versions, queue)
@@ -125,7 +146,9 @@ async def hold_replies(engine: FakeEngine, seconds: float) -> None:
         await asyncio.sleep(0.05)
 
 
-async def main(home: str, url: str, token: str, shards: str, shared_db: str = "", hold_s: str = "0") -> None:
+async def main(
+    home: str, url: str, token: str, shards: str, shared_db: str = "", hold_s: str = "0"
+) -> None:
     shard_process.IDENTIFIES = RateBudget(0.06)  # the sandbox's clock runs a hundred times as fast
     logging.basicConfig(level=logging.INFO)
     ended = asyncio.Event()

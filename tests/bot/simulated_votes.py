@@ -31,9 +31,14 @@ def a_vote(user_id, choice, a="v2", b="v1", *, at=START, taken=20.0, seq=0):
     )
 
 
-def votes_of(user_id, chooses: Callable[[str, str], str], count=10, pair=("v2", "v1"), rng=None, at=START):
-    """Votes of one member, a minute apart, the order drawn by chance; `chooses` is given which version A and B are."""
-    rng, found = rng or random.Random(user_id), []
+def votes_of(
+    user_id, chooses: Callable[[str, str], str], count=10, pair=("v2", "v1"), rng=None, at=START
+):
+    """Votes of one member, a minute apart, the order drawn by chance; `chooses` is given which
+    version A and B are.
+    """
+    rng = rng or random.Random(user_id)
+    found = []
     for number in range(count):
         a, b = rng.sample(pair, 2)
         found.append(a_vote(user_id, chooses(a, b), a, b, at=at + 60 * number))

@@ -1,4 +1,6 @@
-"""What the supervisor of the trainer works with: a home, a small source tree, and a stand-in trainer."""
+"""What the supervisor of the trainer works with: a home, a small source tree, and a stand-in
+trainer.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Each command, button, menu and form acknowledges its interaction before anything that takes time."""
+"""Each command, button, menu and form acknowledges its interaction before anything that takes
+time.
+"""
 
 import ast
 import itertools
@@ -37,8 +39,13 @@ def awaited(function: Function) -> list[str]:
     """Names of what a function awaits itself, in the order of its lines."""
     inner = {id(node) for one in ast.walk(function) if isinstance(one, Function) and one is not function
              for node in ast.walk(one)}  # fmt: skip
-    awaits = [node for node in ast.walk(function) if isinstance(node, ast.Await) and id(node) not in inner]
-    return [called(node.value) for node in sorted(awaits, key=lambda node: (node.lineno, node.col_offset))]
+    awaits = [
+        node for node in ast.walk(function) if isinstance(node, ast.Await) and id(node) not in inner
+    ]
+    return [
+        called(node.value)
+        for node in sorted(awaits, key=lambda node: (node.lineno, node.col_offset))
+    ]
 
 
 def is_handler(function: Function) -> bool:
@@ -46,8 +53,12 @@ def is_handler(function: Function) -> bool:
     return bool(marks & set(COMMAND_MARKS)) or function.name in HANDLER_NAMES
 
 
-def acknowledges_first(name: str, known: dict[str, list[Function]], seen: tuple[str, ...] = ()) -> bool:
-    """Tell whether the first thing that a function awaits is a response, or a function of which that is so."""
+def acknowledges_first(
+    name: str, known: dict[str, list[Function]], seen: tuple[str, ...] = ()
+) -> bool:
+    """Tell whether the first thing that a function awaits is a response, or a function of which
+    that is so.
+    """
     if name in ACKNOWLEDGING:
         return True
     if name in seen or name not in known:

@@ -1,4 +1,6 @@
-"""Adapters from outside on Discord: a zip or a hub's repository becomes a version that a moderator may promote."""
+"""Adapters from outside on Discord: a zip or a hub's repository becomes a version that a moderator
+may promote.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from tests.fakes import until
 from tests.hub_server import Hub, Repository, hub_environment
 from tests.personas.test_ssrf import HOSTILE_NAMES
 
-NAME, COMMIT = "harbour/mira-lora", "c" * 40
+NAME = "harbour/mira-lora"
+COMMIT = "c" * 40
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
@@ -35,7 +38,10 @@ def peft_files(**changes):
     """A small adapter of the bundled model, as peft saves it."""
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none",
               "base_model_name_or_path": "embedded", "task_type": "CAUSAL_LM"} | changes  # fmt: skip
-    weights = {f"{LAYER}.lora_A.weight": torch.ones(4, 576), f"{LAYER}.lora_B.weight": torch.zeros(576, 4)}
+    weights = {
+        f"{LAYER}.lora_A.weight": torch.ones(4, 576),
+        f"{LAYER}.lora_B.weight": torch.zeros(576, 4),
+    }
     return {CONFIG_FILE: json.dumps(config).encode(), WEIGHTS_FILE: save(weights)}
 
 
@@ -85,11 +91,17 @@ async def test_an_adapter_of_a_hub_comes_with_a_card_and_is_promoted(stage, hub,
     who, installed = versions(stage)
     assert installed == ["v1"] and stage.live(who) is None
     manifest = verify_adapter(tmp_path / "models" / "persona_adapters" / who / "v1")
-    assert (manifest.source.name, manifest.source.commit, manifest.source.licence) == (NAME, COMMIT, "mit")
+    assert (manifest.source.name, manifest.source.commit, manifest.source.licence) == (
+        NAME,
+        COMMIT,
+        "mit",
+    )
     await stage.moderator.click(said, "Promote")
     await stage.sees("v1 of **Mira** is live from the next reply on.")
     assert stage.engine.loaded[0].name == f"{who}-v1"
-    status = await response_text(await stage.moderator.slash(OFFICE, "finetune status"), f"Imported: **{who} v1**")
+    status = await response_text(
+        await stage.moderator.slash(OFFICE, "finetune status"), f"Imported: **{who} v1**"
+    )
     assert "Nothing was measured of it" in status["content"]
 
 
@@ -99,10 +111,16 @@ async def test_a_zip_is_for_the_persona_that_is_named(stage, tmp_path):
         await importing(stage, id="oda", adapter=zipped(base_model_name_or_path=EMBEDDED_HUB_ID)),
         "The adapter of mira-lora.zip is its version v1: **Promote** makes it live.",
     )
-    assert f"It was trained over {EMBEDDED_HUB_ID}, of which `embedded` is a 4-bit copy." in said["content"]
+    assert (
+        f"It was trained over {EMBEDDED_HUB_ID}, of which `embedded` is a 4-bit copy."
+        in said["content"]
+    )
     await outcome(
-        await importing(stage, id="oda", adapter=zipped(base_model_name_or_path="someone/Other-7B")),
-        "No adapter was installed: It was made for another base model (someone/Other-7B) than is served (embedded).",
+        await importing(
+            stage, id="oda", adapter=zipped(base_model_name_or_path="someone/Other-7B")
+        ),
+        "No adapter was installed: It was made for another base model (someone/Other-7B) than is "
+        "served (embedded).",
     )
     await outcome(
         await importing(stage, id="oda", adapter=zipped(base_model_name_or_path=EMBEDDED_HUB_ID)),
@@ -115,14 +133,17 @@ async def test_a_zip_is_for_the_persona_that_is_named(stage, tmp_path):
 async def test_a_download_can_be_cancelled_and_then_continues(stage, hub, tmp_path):
     hub.repositories[NAME] = Repository({COMMIT: peft_files()})
     let_moderators_fetch(stage)
-    hub.cuts, hub.stalls = 1, True
+    hub.cuts = 1
+    hub.stalls = True
     answer = await importing(stage, id="oda", hub=NAME)
     said = await response_text(answer, "Importing an adapter for **Oda")
     await until(lambda: f"GET /{NAME}/resolve/{COMMIT}/{WEIGHTS_FILE}" in hub.asked, 60)
     await stage.moderator.click(said, "Cancel")
     await response_text(answer, "The import was cancelled.")
     assert versions(stage, "oda")[1] == []
-    await outcome(await importing(stage, id="oda", hub=NAME), f"The adapter of {NAME} is its version v1")
+    await outcome(
+        await importing(stage, id="oda", hub=NAME), f"The adapter of {NAME} is its version v1"
+    )
     assert list(tmp_path.glob("cache/understudy-adapters/*/*/*")), "finished files are kept"
 
 
@@ -144,7 +165,8 @@ async def test_what_cannot_be_imported_is_refused_at_once(stage, hub, options, w
 
 
 async def test_a_server_has_one_import_at_a_time(stage, monkeypatch):
-    begun, go_on = [], asyncio.Event()
+    begun = []
+    go_on = asyncio.Event()
 
     async def fail_later(*inputs):
         begun.append(inputs)
@@ -154,7 +176,9 @@ async def test_a_server_has_one_import_at_a_time(stage, monkeypatch):
     monkeypatch.setattr(persona_cog, "import_adapter_version", fail_later)
     first = await importing(stage, id="oda", adapter=zipped())
     await until(lambda: begun)
-    refused = "No adapter was installed: Another import of this server is not done yet. Wait for its end."
+    refused = (
+        "No adapter was installed: Another import of this server is not done yet. Wait for its end."
+    )
     await response_text(await importing(stage, id="thrip", adapter=zipped()), refused)
     go_on.set()
     await response_text(first, "It cannot be read.")
@@ -165,21 +189,30 @@ async def test_a_server_has_one_import_at_a_time(stage, monkeypatch):
 async def test_no_name_that_leads_elsewhere_begins_an_import(stage, hub):
     let_moderators_fetch(stage)
     hostile = [
-        name for name in HOSTILE_NAMES if len(name) >= 3 and not HUB_ID_PATTERN.fullmatch(name.partition("@")[0])
+        name
+        for name in HOSTILE_NAMES
+        if len(name) >= 3 and not HUB_ID_PATTERN.fullmatch(name.partition("@")[0])
     ]
     assert len(hostile) >= 20
     for name in hostile:
-        await response_text(await importing(stage, id="oda", hub=name.format(port=1)), "That is no repository's name.")
+        await response_text(
+            await importing(stage, id="oda", hub=name.format(port=1)),
+            "That is no repository's name.",
+        )
     assert hub.asked == []
 
 
 async def test_a_hub_is_only_asked_where_the_operator_allows_it(stage, hub):
-    said = await response_text(await importing(stage, id="oda", hub=NAME), "The operator does not let this bot fetch")
+    said = await response_text(
+        await importing(stage, id="oda", hub=NAME), "The operator does not let this bot fetch"
+    )
     assert "FETCH_ADAPTERS" in said["content"] and hub.asked == []
 
 
 @pytest.mark.slow
-async def test_a_folder_of_the_machine_is_never_read_for_a_moderator(stage, hub, tmp_path, monkeypatch):
+async def test_a_folder_of_the_machine_is_never_read_for_a_moderator(
+    stage, hub, tmp_path, monkeypatch
+):
     """The name of a repository may be that of a folder as well."""
     folder = tmp_path / "cwd" / "someone" / "secret"
     folder.mkdir(parents=True)
@@ -187,7 +220,9 @@ async def test_a_folder_of_the_machine_is_never_read_for_a_moderator(stage, hub,
         (folder / name).write_bytes(content)
     monkeypatch.chdir(tmp_path / "cwd")
     let_moderators_fetch(stage)
-    await outcome(await importing(stage, id="oda", hub="someone/secret"), "the hub has no someone/secret")
+    await outcome(
+        await importing(stage, id="oda", hub="someone/secret"), "the hub has no someone/secret"
+    )
     assert versions(stage, "oda")[1] == []
 
 
@@ -195,20 +230,35 @@ async def test_a_folder_of_the_machine_is_never_read_for_a_moderator(stage, hub,
 async def test_over_http_a_version_comes_from_a_hub_a_zip_or_a_folder(hub, tmp_path):
     (tmp_path / "mira.zip").write_bytes(zipped().data)
     async with dashboard_in(tmp_path / "home") as dashboard:
-        status, made, headers = await dashboard.ask("POST", "/personas/oda/versions", json={"adapter": f"{NAME}@main"})
-        assert (status, made["version"], made["live"], made["scorecard"]) == (201, "v1", False, None)
+        status, made, headers = await dashboard.ask(
+            "POST", "/personas/oda/versions", json={"adapter": f"{NAME}@main"}
+        )
+        assert (status, made["version"], made["live"], made["scorecard"]) == (
+            201,
+            "v1",
+            False,
+            None,
+        )
         _, whole, _ = await dashboard.ask("GET", headers["Location"])
         assert whole["manifest"]["source"] == {
             "name": NAME, "commit": COMMIT, "licence": "mit", "base_model": "embedded",
         }  # fmt: skip
         for source in (str(tmp_path / "mira.zip"), NAME):  # the same files
-            _, made, _ = await dashboard.ask("POST", "/personas/oda/versions", json={"adapter": source})
+            _, made, _ = await dashboard.ask(
+                "POST", "/personas/oda/versions", json={"adapter": source}
+            )
             assert made["version"] == "v1"
-        for page in ("/dashboard/personas/oda/versions", "/dashboard/cards", "/dashboard/cards/oda/v1"):
+        for page in (
+            "/dashboard/personas/oda/versions",
+            "/dashboard/cards",
+            "/dashboard/cards/oda/v1",
+        ):
             status, text, _ = await dashboard.page(page)
             assert status == 200 and "0.000" not in text
         hub.statuses["/api/models/"] = (503, {})
-        status, problem, _ = await dashboard.ask("POST", "/personas/oda/versions", json={"adapter": NAME})
+        status, problem, _ = await dashboard.ask(
+            "POST", "/personas/oda/versions", json={"adapter": NAME}
+        )
         assert status == 409 and "the hub failed (status 503)" in problem["detail"]
 
 
@@ -219,15 +269,22 @@ async def test_the_page_imports_from_a_hub_and_a_zip_without_scripts(hub, tmp_pa
         for field in ({"source": NAME}, {"file": zipped().data}):
             form = aiohttp.FormData()
             form.add_field("source", field.get("source", ""))
-            form.add_field("file", field.get("file", b""), filename="mira.zip" if "file" in field else "")
+            form.add_field(
+                "file", field.get("file", b""), filename="mira.zip" if "file" in field else ""
+            )
             own = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
-            async with dashboard.session.post(f"{page}/import", data=form, headers=own, allow_redirects=False) as sent:
+            async with dashboard.session.post(
+                f"{page}/import", data=form, headers=own, allow_redirects=False
+            ) as sent:
                 assert (sent.status, sent.headers["Location"]) == (303, page)
             job = dashboard.services.data_jobs.latest("import", "oda")
             assert 'http-equiv="refresh"' in (await dashboard.page(page))[1]
             await until(lambda job=job: not job.is_open, 60)
             assert job.state == "done", job.error
-        assert "The adapter of mira.zip is installed already: it is v1." in (await dashboard.page(page))[1]
+        assert (
+            "The adapter of mira.zip is installed already: it is v1."
+            in (await dashboard.page(page))[1]
+        )
         assert [one.version for one in dashboard.store.versions.installed("oda")] == ["v1"]
         assert 'href="/dashboard/data' in (await dashboard.page("/dashboard/data"))[1]
 
@@ -235,14 +292,21 @@ async def test_the_page_imports_from_a_hub_and_a_zip_without_scripts(hub, tmp_pa
 async def test_the_page_offers_no_hub_where_the_bot_may_not_fetch(hub, tmp_path):
     async with dashboard_in(tmp_path / "home", fetch_adapters="off") as dashboard:
         text = (await dashboard.page("/dashboard/personas/oda/versions"))[1]
-        assert 'name="source"' not in text and "does not fetch from a hub" in text and 'name="file"' in text
+        assert (
+            'name="source"' not in text
+            and "does not fetch from a hub" in text
+            and 'name="file"' in text
+        )
 
 
 @pytest.mark.slow
 async def test_over_http_a_client_that_leaves_cancels_the_download(hub, tmp_path):
-    hub.cuts, hub.stalls = 1, True
+    hub.cuts = 1
+    hub.stalls = True
     async with dashboard_in(tmp_path / "home") as dashboard:
-        posting = asyncio.create_task(dashboard.ask("POST", "/personas/oda/versions", json={"adapter": NAME}))
+        posting = asyncio.create_task(
+            dashboard.ask("POST", "/personas/oda/versions", json={"adapter": NAME})
+        )
         await until(lambda: f"GET /{NAME}/resolve/{COMMIT}/{WEIGHTS_FILE}" in hub.asked, 120)
         children = psutil.Process().children()
         assert any("import" in child.cmdline() for child in children)
@@ -260,7 +324,9 @@ async def test_over_http_a_client_that_leaves_cancels_the_download(hub, tmp_path
         ({}, 422, "give either dialogue or adapter"),
     ],
 )
-async def test_over_http_what_cannot_be_imported_is_refused_at_once(hub, tmp_path, body, status, words):
+async def test_over_http_what_cannot_be_imported_is_refused_at_once(
+    hub, tmp_path, body, status, words
+):
     async with dashboard_in(tmp_path / "home", fetch_adapters="off") as dashboard:
         found, problem, _ = await dashboard.ask("POST", "/personas/oda/versions", json=body)
     assert found == status and words in json.dumps(problem) and hub.asked == []

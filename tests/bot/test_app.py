@@ -1,4 +1,6 @@
-"""The composition root: what stops a start says so, and the whole story runs with the real engine and trainer."""
+"""The composition root: what stops a start says so, and the whole story runs with the real engine
+and trainer.
+"""
 
 import dataclasses
 import json
@@ -36,14 +38,23 @@ def settings(tmp_path, tiny_base):
     )
 
 
-async def test_replies_are_sampled_as_the_base_model_recommends_but_for_what_is_set(settings, tiny_base, tmp_path):
+async def test_replies_are_sampled_as_the_base_model_recommends_but_for_what_is_set(
+    settings, tiny_base, tmp_path
+):
     base = shutil.copytree(tiny_base.folder, tmp_path / "model")
     (base / "generation_config.json").write_text(
         json.dumps({"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20})
     )
-    async with open_app(settings.model_copy(update={"base_model": str(base), "top_p": 0.5}), SHIPPED) as app:
+    async with open_app(
+        settings.model_copy(update={"base_model": str(base), "top_p": 0.5}), SHIPPED
+    ) as app:
         sampling = app.services.request_builder.sampling
-    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_new_tokens) == (0.7, 0.5, 20, 12)
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.max_new_tokens) == (
+        0.7,
+        0.5,
+        20,
+        12,
+    )
 
 
 class TestDiscord:
@@ -59,13 +70,19 @@ class TestDiscord:
 
     async def test_a_wrong_token_is_one_clear_error(self, discord, settings):
         wrong = settings.model_copy(update={"discord_token": "MTAw.wrong.token"})
-        with pytest.raises(DiscordError, match=r"does not accept DISCORD_TOKEN.*Reset Token") as caught:
+        with pytest.raises(
+            DiscordError, match=r"does not accept DISCORD_TOKEN.*Reset Token"
+        ) as caught:
             async with open_app(wrong, SHIPPED):
                 pass
         assert "wrong.token" not in str(caught.value)
 
-    async def test_an_intent_that_is_not_granted_is_said_and_done_without(self, discord, settings, caplog):
-        right = settings.model_copy(update={"discord_token": discord.token, "message_content_intent": True})
+    async def test_an_intent_that_is_not_granted_is_said_and_done_without(
+        self, discord, settings, caplog
+    ):
+        right = settings.model_copy(
+            update={"discord_token": discord.token, "message_content_intent": True}
+        )
         async with open_app(right, SHIPPED) as app:
             assert app.sandbox is None
             assert "does not grant this bot the message content intent" in caplog.text
@@ -126,7 +143,9 @@ async def test_an_unreadable_card_is_named(tmp_path, settings):
             pass
 
 
-async def test_an_unreadable_lore_file_is_named_and_keeps_nobody_from_speaking(tmp_path, settings, caplog):
+async def test_an_unreadable_lore_file_is_named_and_keeps_nobody_from_speaking(
+    tmp_path, settings, caplog
+):
     data = dataclasses.replace(SHIPPED, lore=tmp_path / "lore")
     shutil.copytree(SHIPPED.lore, data.lore)
     (data.lore / "oda" / "bad.md").write_bytes(b"caf\xe9")
@@ -137,7 +156,11 @@ async def test_an_unreadable_lore_file_is_named_and_keeps_nobody_from_speaking(t
 
 @pytest.mark.parametrize(
     ("base_model", "words"),
-    [("/nowhere/at/all", "neither a folder nor a model"), ("empty", "has no config.json"), ("huge", "of memory")],
+    [
+        ("/nowhere/at/all", "neither a folder nor a model"),
+        ("empty", "has no config.json"),
+        ("huge", "of memory"),
+    ],
 )
 async def test_a_base_model_that_cannot_be_used_is_named(tmp_path, settings, base_model, words):
     source = tmp_path / base_model
@@ -158,24 +181,33 @@ async def test_a_reply_is_chosen_among_candidates_and_its_footer_says_so(setting
         assert app.services.request_builder.sampling.candidates == 1  # of what is compared
         await app.sandbox.member(MEMBER).say(QUAY, "Good evening, who is there?")
         edit = await app.sandbox.wait_for("edit", lambda m: "\n-# AI-written" in m["content"], 60)
-        assert "AI-written · base model · best of 3 · " in edit["content"] and edit["content"][0] != "\n"
+        assert (
+            "AI-written · base model · best of 3 · " in edit["content"]
+            and edit["content"][0] != "\n"
+        )
 
 
 @pytest.mark.parametrize("to_the_end", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(settings, to_the_end):
     """Real client, real sockets, real engine, real trainer; only the model is tiny.
 
-    Somebody talks without a pause until it is seen that the training waits for replies, or even to its end.
+    Somebody talks without a pause until it is seen that the training waits for replies, or even to
+    its end.
     """
     async with open_app(settings, SHIPPED) as app:
         stage = app.sandbox
-        member, moderator = stage.member(MEMBER), stage.member(MODERATOR)
+        member = stage.member(MEMBER)
+        moderator = stage.member(MODERATOR)
 
         async def ask(channel: str) -> str:
-            mark, channel_id = len(stage.events), stage.channel(channel)["id"]
+            mark = len(stage.events)
+            channel_id = stage.channel(channel)["id"]
             await member.say(channel, "Good evening, who is there?")
             edit = await stage.wait_for(
-                "edit", lambda m: m["channel_id"] == channel_id and "\n-# AI-written" in m["content"], 60, mark
+                "edit",
+                lambda m: m["channel_id"] == channel_id and "\n-# AI-written" in m["content"],
+                60,
+                mark,
             )
             return edit["content"].rpartition("\n-# ")[2]
 
@@ -184,14 +216,18 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(sett
         await moderator.slash(QUAY, "finetune start", epochs=0.1 if to_the_end else 0.5)
 
         def shown(*beginnings: str) -> list[dict]:
-            return [m for _, m in stage.events[mark:] if m.get("content", "").startswith(beginnings)]
+            return [
+                m for _, m in stage.events[mark:] if m.get("content", "").startswith(beginnings)
+            ]
 
         def has_waited() -> bool:
             return any("waiting for replies" in m["content"] for m in shown("Training"))
 
         await until(lambda: shown("Training: **ballast v1**"))
         answered = []
-        while not (shown("Trained", "Failed") or (len(answered) >= 3 and has_waited() and not to_the_end)):
+        while not (
+            shown("Trained", "Failed") or (len(answered) >= 3 and has_waited() and not to_the_end)
+        ):
             began = time.monotonic()
             assert "base model" in await ask(INN)
             answered.append(time.monotonic() - began)
@@ -200,9 +236,13 @@ async def test_the_story_a_retrain_beside_replies_promote_and_the_new_voice(sett
         print(f"{len(answered)} replies while training, the slowest after {max(answered):.2f} s")
         assert ended[0]["content"].startswith("Trained"), ended[0]["content"]
         assert len(answered) >= 3 and has_waited()
-        assert any("tokens/s" in m["content"] and " left" in m["content"] for m in shown("Training"))
+        assert any(
+            "tokens/s" in m["content"] and " left" in m["content"] for m in shown("Training")
+        )
 
         await moderator.click(ended[0], "Promote")
-        await until(lambda: app.services.store.versions.live("ballast", int(app.sandbox.guild_id)) == "v1")
+        await until(
+            lambda: app.services.store.versions.live("ballast", int(app.sandbox.guild_id)) == "v1"
+        )
         assert "AI-written · v1" in await ask(QUAY)
         assert "base model" in await ask(INN)

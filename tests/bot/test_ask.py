@@ -1,4 +1,6 @@
-"""`model_inference`: which version answers, two asked one question, and what it prints for people and programs."""
+"""`model_inference`: which version answers, two asked one question, and what it prints for people
+and programs.
+"""
 
 import io
 import json
@@ -17,7 +19,9 @@ ASKED = "Who keeps the lamp at night?"
 
 @pytest.fixture
 def ask(tmp_path, tiny_base, monkeypatch, capsys):
-    """Runs the command in this process over a home in which Ballast has v1 (live) and v2; exit code, output, errors."""
+    """Runs the command in this process over a home in which Ballast has v1 (live) and v2; exit
+    code, output, errors.
+    """
     home = tmp_path / "home"
     for seed, version in enumerate(("v1", "v2")):
         make_adapter(home, tiny_base, "ballast", version, seed)
@@ -53,17 +57,22 @@ def answers(ask, *words):
 
 def test_the_live_version_answers_unless_another_or_none_is_named(ask):
     (live,), (named,), (bare,) = (
-        answers(ask, "--persona", "ballast", *words) for words in ((), ("--version", "v2"), ("--base-only",))
+        answers(ask, "--persona", "ballast", *words)
+        for words in ((), ("--version", "v2"), ("--base-only",))
     )
     assert (live["version"], named["version"], bare["version"]) == ("v1", "v2", None)
-    assert len({live["text"], named["text"], bare["text"]}) == 3 and {live["persona"], bare["persona"]} == {"ballast"}
+    assert len({live["text"], named["text"], bare["text"]}) == 3 and {
+        live["persona"],
+        bare["persona"],
+    } == {"ballast"}
     assert live["new_tokens"] <= 8 and "logprobs" not in live
 
 
 def test_an_adapter_without_a_persona_answers_alone_and_with_any_card(ask, tmp_path, tiny_base):
     folder = make_dialogue_adapter(tmp_path / "home", tiny_base, "manners", 5)
     (alone,), (by_name,), (base,) = (
-        answers(ask, *words) for words in (("--adapter", str(folder)), ("--adapter", "dialogue/manners"), ())
+        answers(ask, *words)
+        for words in (("--adapter", str(folder)), ("--adapter", "dialogue/manners"), ())
     )
     assert alone["text"] == by_name["text"] != base["text"]
     assert (alone["persona"], alone["version"], base["version"]) == (None, "v1", None)
@@ -75,11 +84,17 @@ def test_an_adapter_without_a_persona_answers_alone_and_with_any_card(ask, tmp_p
     ]  # fmt: skip
 
 
-def test_an_adapter_that_cannot_be_used_is_refused_before_the_model_is_loaded(ask, tmp_path, tiny_base):
+def test_an_adapter_that_cannot_be_used_is_refused_before_the_model_is_loaded(
+    ask, tmp_path, tiny_base
+):
     folder = make_dialogue_adapter(tmp_path / "home", tiny_base, "manners", 5)
     manifest = json.loads((folder / "manifest.json").read_text())
     for name, changes, words in (
-        ("elsewhere", {"base_model": "big/model", "base_model_hash": "0"}, "Ask with BASE_MODEL=big/model."),
+        (
+            "elsewhere",
+            {"base_model": "big/model", "base_model_hash": "0"},
+            "Ask with BASE_MODEL=big/model.",
+        ),
         ("audited", {"audit": True}, "was trained for an audit"),
         ("damaged", {"checksums": {}}, "a file that is not in its manifest"),
     ):
@@ -90,7 +105,11 @@ def test_an_adapter_that_cannot_be_used_is_refused_before_the_model_is_loaded(as
     code, _, err = ask("--adapter", str(tmp_path / "elsewhere" / "manifest.json"), ASKED)
     assert code == 1 and "There is no adapter" in err
     code, _, err = ask("--adapter", "dialogue/none", ASKED)
-    assert code == 1 and "There is no adapter dialogue/none. Name an adapter's folder, or one of: dialogue/man" in err
+    assert (
+        code == 1
+        and "There is no adapter dialogue/none. Name an adapter's folder, or one of: dialogue/man"
+        in err
+    )
     assert ask("--adapter", str(folder), "--version", "v1", "--persona", "oda", ASKED)[0] == 2
 
 
@@ -110,14 +129,20 @@ def test_two_are_asked_the_same_question(ask):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--persona", "ballast", "--version", "v9"), 1, "ballast has no version v9. Installed: v1, v2."),
+        (
+            ("--persona", "ballast", "--version", "v9"),
+            1,
+            "ballast has no version v9. Installed: v1, v2.",
+        ),
         (("--compare", "ballast", "nobody"), 1, "There is no persona 'nobody'"),
         (("--compare", "ballast", "oda", "--persona", "oda"), 2, "leave out --persona"),
         (("--version", "v1"), 2, "add --persona"),
         (("--persona", "ballast", "--version", "v1", "--base-only"), 2, "not allowed with"),
     ],
 )
-def test_what_cannot_be_asked_is_reported_before_a_model_is_loaded(ask, monkeypatch, words, code, said):
+def test_what_cannot_be_asked_is_reported_before_a_model_is_loaded(
+    ask, monkeypatch, words, code, said
+):
     monkeypatch.setattr(one_question, "LLMEngine", None)  # nothing gets so far
     found, out, err = ask(*words, ASKED)
     assert found == code and out == "" and said in err

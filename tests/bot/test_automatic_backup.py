@@ -62,7 +62,11 @@ async def test_backups_are_made_in_time_and_the_oldest_are_deleted(home, backup,
     assert list(automatic_backups(home, clock.now()).values()) == times[-3:]
     assert automatic_folder(home).stat().st_mode & 0o777 == 0o700
     assert latest_backup(home, clock.now()) == list(automatic_backups(home, clock.now()))[-1]
-    assert not [export for export in read_exports(home) if export.what == "backup" and ".backups" in export.path]
+    assert not [
+        export
+        for export in read_exports(home)
+        if export.what == "backup" and ".backups" in export.path
+    ]
 
 
 async def test_the_worker_goes_on_after_a_failure(home, backup, clock, caplog):
@@ -125,7 +129,9 @@ def test_the_bot_says_what_to_do_about_a_damaged_database_and_that_works(home, c
         assert asyncio.run(made.back_up_if_due())
     harm(home)
     environ = {**ENVIRON, "UNDERSTUDY_HOME": str(home), "WEB_PORT": "0"}
-    started = subprocess.run([sys.executable, "-m", "bot"], env=environ, capture_output=True, text=True, timeout=60)
+    started = subprocess.run(
+        [sys.executable, "-m", "bot"], env=environ, capture_output=True, text=True, timeout=60
+    )
     assert started.returncode == 1 and "python -m bot restore --latest" in started.stderr
     command = [sys.executable, "-m", "bot", "restore", "--latest"]
     restored = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
@@ -142,7 +148,9 @@ def test_without_an_automatic_backup_restore_says_so(home, clock):
     assert automatic_backups(home, clock.now()) == {}
 
 
-async def test_a_backup_from_a_clock_that_was_ahead_neither_delays_the_next_nor_stays(home, backup, clock):
+async def test_a_backup_from_a_clock_that_was_ahead_neither_delays_the_next_nor_stays(
+    home, backup, clock
+):
     clock.advance(2 * DAY_S)
     assert await backup.back_up_if_due()
     (made,) = automatic_backups(home, clock.now())

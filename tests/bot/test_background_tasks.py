@@ -1,4 +1,6 @@
-"""Background tasks survive errors, log each once, try again after growing pauses, and show how they fare."""
+"""Background tasks survive errors, log each once, try again after growing pauses, and show how they
+fare.
+"""
 
 import asyncio
 import sqlite3
@@ -25,7 +27,8 @@ class Work:
 
 
 async def test_an_error_is_logged_once_and_the_work_tried_again_after_growing_pauses(caplog):
-    clock, full = FakeClock(), StoreError("The disk is full.")
+    clock = FakeClock()
+    full = StoreError("The disk is full.")
     work = Work(*[full] * 7, KeyError("x"))
     task = BackgroundTask("retention", work, work.go.wait, clock)
     task.start()
@@ -41,7 +44,9 @@ async def test_an_error_is_logged_once_and_the_work_tried_again_after_growing_pa
             await asyncio.sleep(0)
     assert pauses[:4] == [RETRY_DELAY_S, 2 * RETRY_DELAY_S, 4 * RETRY_DELAY_S, 8 * RETRY_DELAY_S]
     assert max(pauses) == MAX_RETRY_DELAY_S and task.error == ""
-    assert caplog.text.count("The disk is full.") == 1 and caplog.text.count("Traceback") == 1  # of the KeyError
+    assert (
+        caplog.text.count("The disk is full.") == 1 and caplog.text.count("Traceback") == 1
+    )  # of the KeyError
     assert "retention: works again" in caplog.text
     work.go.set()
     await until(lambda: work.done == 2)
@@ -63,7 +68,9 @@ def fill(store, count):
     columns = "guild_id, channel_id, author_id, author_name, ordinal, text, at"
     row = f"insert into messages ({columns}) values (1, 1, 1, 'a', ?, ?, ?)"
     with store.atomic():
-        store._connection._raw.executemany(row, ((number, "word " * 40, float(number)) for number in range(count)))
+        store._connection._raw.executemany(
+            row, ((number, "word " * 40, float(number)) for number in range(count))
+        )
 
 
 def test_a_file_that_is_mostly_empty_shrinks_in_steps(store, tmp_path):

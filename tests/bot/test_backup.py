@@ -1,4 +1,6 @@
-"""`python -m bot backup`: all that is needed is in one file, whole or not there, while the bot goes on."""
+"""`python -m bot backup`: all that is needed is in one file, whole or not there, while the bot goes
+on.
+"""
 
 import argparse
 import hashlib
@@ -29,7 +31,14 @@ NOW = 1_795_000_000.0
 
 def put_back(made, home):
     """Restore without the replay, which has tests of its own."""
-    restore_backup(made.path, home, now=NOW, keep_previous=False, replay=lambda home, store: None, start_progress=quiet)
+    restore_backup(
+        made.path,
+        home,
+        now=NOW,
+        keep_previous=False,
+        replay=lambda home, store: None,
+        start_progress=quiet,
+    )
     return home
 
 
@@ -46,11 +55,15 @@ def out(tmp_path):
 
 def test_the_file_holds_what_is_needed_to_carry_on_and_says_of_each_what_it_is(home, out):
     made = create_backup(home, out, NOW, quiet)
-    assert made.path == out / "understudy-20261118-110640.zip" and list(out.iterdir()) == [made.path]
+    assert made.path == out / "understudy-20261118-110640.zip" and list(out.iterdir()) == [
+        made.path
+    ]
     assert stat.S_IMODE(made.path.stat().st_mode) == 0o600
     with zipfile.ZipFile(made.path) as archive:
         manifest = json.loads(archive.read("manifest.json"))
-        members = {name: archive.read(name) for name in archive.namelist() if name != "manifest.json"}
+        members = {
+            name: archive.read(name) for name in archive.namelist() if name != "manifest.json"
+        }
     assert members.keys() == {*KEPT, DATABASE, "consent.json", "keys/people.key"}
     assert members.keys().isdisjoint({*MADE_ANEW, *STAYS})
     assert {name: members[name] for name in KEPT} == KEPT
@@ -78,7 +91,9 @@ def test_a_bot_that_writes_is_neither_stopped_nor_cut_in_half(tmp_path, out):
             with Store.open(put_back(made, tmp_path / str(number)) / DATABASE) as store:
                 jobs = store.jobs.in_state("queued")
             assert before <= {job.job_id for job in jobs}, "what was acknowledged before is in it"
-            assert [job.seq for job in jobs] == list(range(1, len(jobs) + 1)), "and nothing is missing in between"
+            assert [job.seq for job in jobs] == list(range(1, len(jobs) + 1)), (
+                "and nothing is missing in between"
+            )
         assert bot.stdout.readline().strip() and bot.poll() is None
 
 
@@ -93,7 +108,9 @@ def test_a_bot_that_was_killed_left_its_last_words_where_a_backup_finds_them(tmp
 
 
 def test_an_adapter_that_the_database_does_not_know_yet_is_left_out(home, out):
-    """Its job is in the backup as unfinished, and would find its place taken when it is run again."""
+    """Its job is in the backup as unfinished, and would find its place taken when it is run
+    again.
+    """
     with Store.open(home / DATABASE) as store:
         job = train(store, "j2", done=False)
     put(home, {f"models/persona_adapters/oda/{job.version}/manifest.json": b"{}"})
@@ -102,7 +119,9 @@ def test_an_adapter_that_the_database_does_not_know_yet_is_left_out(home, out):
     assert not [name for name in names if f"/{job.version}/" in name]
 
 
-def test_an_older_database_is_taken_as_it_is_and_brought_up_to_date_when_it_comes_back(tmp_path, out):
+def test_an_older_database_is_taken_as_it_is_and_brought_up_to_date_when_it_comes_back(
+    tmp_path, out
+):
     home = tmp_path / "home"
     home.mkdir()
     with sqlite3.connect(home / DATABASE) as old:
@@ -144,7 +163,8 @@ def test_a_damaged_database_is_said_and_not_backed_up(home, out):
     assert list(out.iterdir()) == []
 
 
-# ------------------------------------------------------------------------------------------- when it goes wrong
+# ------------------------------------------------------------------------------------------- when
+# it goes wrong
 
 IN_A_PROCESS = """
 import os, resource, sys
@@ -198,17 +218,25 @@ def test_what_another_backup_is_still_writing_is_left_alone(home, out):
     assert first.manifest.members.items() >= inside[0].manifest.members.items()
 
 
-@pytest.mark.parametrize("limit", [40_000, 300_000])  # the copied database does not fit; the archive does not
+@pytest.mark.parametrize(
+    "limit", [40_000, 300_000]
+)  # the copied database does not fit; the archive does not
 def test_a_full_disk_is_one_clear_error_and_nothing_half(home, out, limit):
     put(home, {"models/persona_adapters/oda/v1/more.safetensors": os.urandom(400_000)})
     before = rows(home / DATABASE)
     done = run(home, out, limit=limit)
     assert done.stderr == "" and done.stdout.count("\n") == 1
-    assert done.stdout.startswith(f"The backup cannot be written in {out}: ") and "Free disk space" in done.stdout
-    assert list(out.iterdir()) == [] and read_exports(home) == [] and rows(home / DATABASE) == before
+    assert (
+        done.stdout.startswith(f"The backup cannot be written in {out}: ")
+        and "Free disk space" in done.stdout
+    )
+    assert (
+        list(out.iterdir()) == [] and read_exports(home) == [] and rows(home / DATABASE) == before
+    )
 
 
-# ------------------------------------------------------------------------------------------- at the terminal
+# ------------------------------------------------------------------------------------------- at the
+# terminal
 
 
 def command(*words):

@@ -1,4 +1,6 @@
-"""Another base model is served: whose versions stay behind is told, and nobody who talks to them meets an error."""
+"""Another base model is served: whose versions stay behind is told, and nobody who talks to them
+meets an error.
+"""
 
 import logging
 import time
@@ -27,37 +29,58 @@ from tests.tiny_models import make_adapter, make_tiny_model
 
 @pytest.fixture
 def home(tmp_path, tiny_base, renderer):
-    """Ballast's live version was made for another model, Oda's for the one served, Thrip has one that is not live."""
+    """Ballast's live version was made for another model, Oda's for the one served, Thrip has one
+    that is not live.
+    """
     make_tiny_model(tmp_path / "other", renderer.tokenizer, seed=7)
-    bases = {"ballast": locate(str(tmp_path / "other")), "oda": tiny_base, "thrip": locate(str(tmp_path / "other"))}
+    bases = {
+        "ballast": locate(str(tmp_path / "other")),
+        "oda": tiny_base,
+        "thrip": locate(str(tmp_path / "other")),
+    }
     with Store.open(tmp_path / "home" / "understudy.sqlite") as store:
         for persona_id, base in bases.items():
             make_adapter(tmp_path / "home", base, persona_id, "v1", seed=1)
             wanted = TrainingRequest(job_name=persona_id, persona=persona_id, base_model=base.name)
             store.jobs.add(NewTrainingJob(persona_id, 1, 1, 1, wanted), time.time())
             store.jobs.cancel(persona_id, time.time())
-            store.versions.record_installed(InstalledVersion(persona_id, "v1", persona_id, time.time(), SCORECARD))
+            store.versions.record_installed(
+                InstalledVersion(persona_id, "v1", persona_id, time.time(), SCORECARD)
+            )
             if persona_id != "thrip":
                 store.versions.promote(persona_id, "v1", by=1, at=time.time())
     return tmp_path / "home"
 
 
-async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(home, tiny_base, tmp_path, caplog):
-    environ = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "8"}
+async def test_a_bot_that_serves_another_model_says_whose_versions_stay_behind(
+    home, tiny_base, tmp_path, caplog
+):
+    environ = {
+        "UNDERSTUDY_HOME": str(home),
+        "BASE_MODEL": tiny_base.source,
+        "WEB_PORT": "0",
+        "MAX_NEW_TOKENS": "8",
+    }
     async with open_app(load_settings(None, environ), ShippedData.from_source_tree()) as app:
-        result = f"Made for another base model than {tiny_base.source}: ballast v1 (for {tmp_path / 'other'}). The base"
+        result = (
+            f"Made for another base model than {tiny_base.source}: ballast v1 (for "
+            f"{tmp_path / 'other'}). The base"
+        )
         assert result in caplog.text and "oda" not in caplog.text and "thrip v1" not in caplog.text
         assert app.services.request_builder.speaking("oda", 0) == "v1"
         shown = await app.sandbox.member(MEMBER).slash(QUAY, "persona show")
         await until(lambda: shown.message)
         assert (
-            "Live: v1, made for another base model; ours answers until it is trained again." in shown.message["content"]
+            "Live: v1, made for another base model; ours answers until it is trained again."
+            in shown.message["content"]
         )
         caplog.clear()
         for words in ("hello", "and again"):
             mark = len(app.sandbox.events)
             await app.sandbox.member(MEMBER).say(QUAY, words)
-            reply = await app.sandbox.wait_for("edit", lambda m: "AI-written" in m["content"], 20.0, mark)
+            reply = await app.sandbox.wait_for(
+                "edit", lambda m: "AI-written" in m["content"], 20.0, mark
+            )
             assert "AI-written · base model" in reply["content"]
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
         # What it said itself stays in its history: no other version said it.
@@ -79,12 +102,18 @@ def test_a_version_is_left_behind_by_its_manifest(home, tmp_path, tiny_base):
 
 
 def request(base_model, **settings):
-    return TrainingRequest(job_name="j", task_type="dialogue", base_model=base_model, hyperparameters=settings)
+    return TrainingRequest(
+        job_name="j", task_type="dialogue", base_model=base_model, hyperparameters=settings
+    )
 
 
 def test_what_cannot_be_served_here_is_said_before_it_starts(tiny_base):
     name = tiny_base.source
-    assert compatibility_notes(request(name), name) == compatibility_notes(request(f"{name}/"), name) == []
+    assert (
+        compatibility_notes(request(name), name)
+        == compatibility_notes(request(f"{name}/"), name)
+        == []
+    )
     assert compatibility_notes(request("embedded"), name)[0].endswith(
         "Start the bot with BASE_MODEL=embedded to hear it."
     )
@@ -101,7 +130,10 @@ def test_what_cannot_be_served_here_is_said_before_it_starts(tiny_base):
 async def test_a_moderator_is_reported_when_a_training_is_queued(stage):
     answer = await stage.moderator.slash(QUAY, "finetune start", settings="rope_scaling_factor=2")
     await until(lambda: answer.message and not answer.message["flags"] & 128)
-    assert "made for embedded#yarn:2 and cannot be served here: this bot serves embedded" in answer.message["content"]
+    assert (
+        "made for embedded#yarn:2 and cannot be served here: this bot serves embedded"
+        in answer.message["content"]
+    )
     answer = await stage.moderator.slash(QUAY, "finetune start")
     await until(lambda: answer.message and not answer.message["flags"] & 128)
     assert "cannot be served" not in answer.message["content"]

@@ -1,4 +1,6 @@
-"""Members compare two versions: what they are shown, that it is blind, that a vote is one, and what moderators read."""
+"""Members compare two versions: what they are shown, that it is blind, that a vote is one, and what
+moderators read.
+"""
 
 import asyncio
 import re
@@ -75,12 +77,18 @@ async def test_a_moderator_and_members_get_two_complete_replies_each_of_their_ow
         asked = re.search(r"Somebody says to \*\*Ballast\*\*: (.*)", words)[1]
         assert asked in prompts and words.count(f"on {asked}") == 2 and answer.ephemeral
         if who is stage.moderator:
-            assert words == own.message["content"], "the one that is open, not another to choose from"
+            assert words == own.message["content"], (
+                "the one that is open, not another to choose from"
+            )
     assert {request.adapter.version for request in stage.engine.requests} == {"v1", "v2"}
     assert len(stage.engine.requests) == 4
-    ids = [button["custom_id"] for row in answer.message["components"] for button in row["components"]]
+    ids = [
+        button["custom_id"] for row in answer.message["components"] for button in row["components"]
+    ]
     kinds = [re.sub(r"\d+", "N", custom_id) for custom_id in ids]
-    assert kinds == ["judge:N:a", "judge:N:b", "judge:N:tie", "judge:N:bad"], "which tell nobody which is which"
+    assert kinds == ["judge:N:a", "judge:N:b", "judge:N:tie", "judge:N:bad"], (
+        "which tell nobody which is which"
+    )
 
 
 async def test_nothing_is_shown_before_both_replies_are_complete(stage):
@@ -124,7 +132,10 @@ async def test_a_vote_is_locked_and_nobody_votes_for_somebody_else(stage):
     assert not comparisons.vote(seq, int(stage.member.id), "a", 2.0)
     interaction = await press_again(stage, before, f"judge:{seq}:a")
     assert "You have voted on these two." in interaction and "A was" in interaction
-    assert comparisons.get(seq).choice == "tie" and sum(comparisons.judgement_counts("ballast", "v1", "v2")) == 1
+    assert (
+        comparisons.get(seq).choice == "tie"
+        and sum(comparisons.judgement_counts("ballast", "v1", "v2")) == 1
+    )
 
 
 async def test_a_comparison_of_yesterday_is_asked_to_be_expired_and_counts_nowhere(stage):
@@ -137,7 +148,9 @@ async def test_a_comparison_of_yesterday_is_asked_to_be_expired_and_counts_nowhe
     done = await stage.member.click(answer.message, "A")
     assert "**Expired**" in done.message["content"] and labels(done.message) == ["Another"]
     assert not re.search(r"v1|v2|base", done.message["content"]), "who wrote which stays untold"
-    assert comparisons.voted("ballast") == [] and comparisons.votes_since(int(stage.member.id), 0) == 0
+    assert (
+        comparisons.voted("ballast") == [] and comparisons.votes_since(int(stage.member.id), 0) == 0
+    )
     another = await stage.member.click(invitation, "Compare")
     assert await response_text(another) != before
 
@@ -187,7 +200,9 @@ async def test_an_open_comparison_and_the_invitation_outlive_a_restart(tmp_path)
         open_one = answer.message
     async with on_stage(tmp_path, engine=FakeEngine(takes)) as stage:
         again = await stage.member.click(invitation, "Compare")
-        assert await response_text(again) == before and not stage.engine.requests, "kept, not made anew"
+        assert await response_text(again) == before and not stage.engine.requests, (
+            "kept, not made anew"
+        )
         seq = re.search(r"judge:(\d+)", str(open_one["components"]))[1]
         done = await stage.member.click(again.message, f"judge:{seq}:bad")
         assert "Your vote: **both bad**" in done.message["content"]
@@ -225,16 +240,22 @@ async def test_versions_can_be_named_and_members_left_alone(stage):
         OFFICE, "finetune compare", persona="ballast", version="v1", against="base", invite=False
     )
     await response_text(answer)
-    assert [request.adapter and request.adapter.version for request in stage.engine.requests] == ["v1", None]
+    assert [request.adapter and request.adapter.version for request in stage.engine.requests] == [
+        "v1",
+        None,
+    ]
     assert not any("Which" in message["content"] for message in stage.sandbox.messages(OFFICE))
     choices = await stage.moderator.autocomplete(QUAY, "finetune compare", "version", version="v")
     assert [choice["name"] for choice in choices] == ["v2", "v1"]
-    choices = await stage.moderator.autocomplete(OFFICE, "finetune judgement", "against", against="")
+    choices = await stage.moderator.autocomplete(
+        OFFICE, "finetune judgement", "against", against=""
+    )
     assert choices == []
 
 
 async def test_the_prompt_stands_alone_and_takes_no_server_s_lore_for_a_persona_of_all(stage):
-    services, owner = stage.client.services, guild_owner(stage.sandbox.guild_id, "ballast")
+    services = stage.client.services
+    owner = guild_owner(stage.sandbox.guild_id, "ballast")
     services.request_builder.lore.replace(
         owner, [Passage(owner, "z.md", "Zephyrine", "The zephyrine leaks at the rivet.")]
     )
@@ -247,7 +268,9 @@ async def test_the_prompt_stands_alone_and_takes_no_server_s_lore_for_a_persona_
     asked = stage.engine.requests[1:]
     assert len(asked) == 2 and "z.md" in [hit.source for hit in talk.lore]
     for request in asked:
-        assert [(turn.name, turn.text) for turn in request.turns] == [("Guest", "Does the zephyrine leak?")]
+        assert [(turn.name, turn.text) for turn in request.turns] == [
+            ("Guest", "Does the zephyrine leak?")
+        ]
         assert "z.md" not in [hit.source for hit in request.lore]
         assert request.sampling.stop == ("\nGuest:",) and request.guild_id == stage.sandbox.guild_id
 
@@ -287,7 +310,8 @@ async def test_the_longest_replies_fit_a_message(stage):
     assert len(after) <= 2000 and "B was **v" in after
 
 
-# ------------------------------------------------------------------------------------------------ what moderators read
+# ------------------------------------------------------------------------------------------------
+# what moderators read
 
 
 async def judgement(stage, **options):
@@ -299,7 +323,9 @@ async def judgement(stage, **options):
 
 async def test_a_judgement_counts_and_says_what_is_missing(stage):
     invitation, _ = await compared(stage)
-    elsewhere = NewBlindComparison(77, "ballast", 5, "p", "Hello?", "v1", "v2", "one", "other", 1, 2)
+    elsewhere = NewBlindComparison(
+        77, "ballast", 5, "p", "Hello?", "v1", "v2", "one", "other", 1, 2
+    )
     stage.store.comparisons.vote(stage.store.comparisons.show(elsewhere, 1.0).seq, 5, "a", 2.0)
     assert "0 votes by 0 members" in await judgement(stage), "another server's are not read"
     for choice in ("A", "Tie", "Both bad"):
@@ -308,7 +334,10 @@ async def test_a_judgement_counts_and_says_what_is_missing(stage):
     assert "**Ballast: v2 against v1**\n3 votes by 1 member:" in words
     assert "1 tie, 1 time both bad." in words and "unknown with fewer than 5 members" in words
     assert "**Ruling: open.** 0 members are counted; 10 are needed." in words
-    assert "to detect 55:45 takes 783, 60:40 takes 194, 65:35 takes 85, 70:30 takes 47 votes that are no tie" in words
+    assert (
+        "to detect 55:45 takes 783, 60:40 takes 194, 65:35 takes 85, 70:30 takes 47 votes that are "
+        "no tie" in words
+    )
     assert "there are 1." in words
     turned = await judgement(stage, version="v1", against="v2")
     assert "**Ballast: v1 against v2**" in turned

@@ -1,4 +1,5 @@
-"""Whole communities vote through the sandbox, with the real client: honest members, random ones, and a brigade.
+"""Whole communities vote through the sandbox, with the real client: honest members, random ones,
+and a brigade.
 
 And once the whole bot compares two adapters with the real engine.
 """
@@ -43,7 +44,8 @@ def brigade(rng, first_is_new):
 
 
 async def votes(stage, invitation, name, chooses, count, seed):
-    rng, who = random.Random(seed), stage.sandbox.member(name)
+    rng = random.Random(seed)
+    who = stage.sandbox.member(name)
     answer = await who.click(invitation, "Compare")
     for _ in range(count):
         words = await response_text(answer)
@@ -54,9 +56,13 @@ async def votes(stage, invitation, name, chooses, count, seed):
 
 
 async def community(home, policies, count):
-    """What moderators read when so many members have voted so often; members come a few at a time."""
+    """What moderators read when so many members have voted so often; members come a few at a
+    time.
+    """
     names = [f"Guest {number}" for number in range(len(policies))]
-    seed = replace(SKERROW_SEED, members=(*SKERROW_SEED.members, *(MemberSeed(name) for name in names)))
+    seed = replace(
+        SKERROW_SEED, members=(*SKERROW_SEED.members, *(MemberSeed(name) for name in names))
+    )
     async with on_stage(home, seed=seed, engine=FakeEngine(speaks)) as stage:
         for _ in range(2):
             install(stage.store)
@@ -66,7 +72,10 @@ async def community(home, policies, count):
         for start in range(0, len(names), 4):
             some = range(start, min(start + 4, len(names)))
             await asyncio.gather(
-                *(votes(stage, invitation, names[number], policies[number], count, number) for number in some)
+                *(
+                    votes(stage, invitation, names[number], policies[number], count, number)
+                    for number in some
+                )
             )
         words = await response_text(await stage.moderator.slash(QUAY, "finetune judgement"))
         ids = {name: stage.sandbox.member(name).id for name in names}
@@ -91,10 +100,14 @@ async def test_a_few_members_vote_and_a_moderator_reads_it(tmp_path):
         ([*[honest(0.5)] * 9, brigade] * 3, "**Ruling: open.**"),
     ],
 )
-async def test_a_community_s_ruling_is_right_and_a_tenth_does_not_flip_it(tmp_path, policies, ruling):
+async def test_a_community_s_ruling_is_right_and_a_tenth_does_not_flip_it(
+    tmp_path, policies, ruling
+):
     words, ids, counts = await community(tmp_path, policies, 10)
     assert sum(counts) == 10 * len(policies) and ruling in words, words
-    against = [ids[f"Guest {number}"] for number, policy in enumerate(policies) if policy is brigade]
+    against = [
+        ids[f"Guest {number}"] for number, policy in enumerate(policies) if policy is brigade
+    ]
     if counts.for_a > counts.for_b:
         assert all(f"<@{member}>: 0 of 10 votes for v2" in words for member in against)
 
@@ -104,7 +117,12 @@ async def test_the_bot_compares_two_adapters_for_real(tmp_path, tiny_base):
     from tests.tiny_models import make_adapter  # imports torch and peft
 
     home = tmp_path / "home"
-    wanted = {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "12"}
+    wanted = {
+        "UNDERSTUDY_HOME": str(home),
+        "BASE_MODEL": tiny_base.source,
+        "WEB_PORT": "0",
+        "MAX_NEW_TOKENS": "12",
+    }
     for version, seed in (("v1", 1), ("v2", 2)):
         make_adapter(home, tiny_base, "ballast", version, seed)
     async with open_app(
@@ -119,8 +137,16 @@ async def test_the_bot_compares_two_adapters_for_real(tmp_path, tiny_base):
         done = await moderator.click(answer.message, "A")
         assert "Your vote: **A**. A was **v" in done.message["content"]
         (one,) = app.services.store.comparisons.voted("ballast")
-        assert set(one.versions) == {"v1", "v2"} and one.text_a != one.text_b and one.seed_a != one.seed_b
+        assert (
+            set(one.versions) == {"v1", "v2"}
+            and one.text_a != one.text_b
+            and one.seed_a != one.seed_b
+        )
         again = await moderator.click(answer.message, "Another")
         assert "You have voted once in the last 24 hours" in await response_text(again)
-        (invitation,) = [one for one in app.sandbox.messages(QUAY) if "Which Ballast is better?" in one["content"]]
+        (invitation,) = [
+            one
+            for one in app.sandbox.messages(QUAY)
+            if "Which Ballast is better?" in one["content"]
+        ]
         assert "**A**" in await response_text(await member.click(invitation, "Compare"))

@@ -1,4 +1,6 @@
-"""The prompts that versions are compared by: those that ship, the operator's, and files that cannot be used."""
+"""The prompts that versions are compared by: those that ship, the operator's, and files that cannot
+be used.
+"""
 
 from collections import Counter
 
@@ -16,12 +18,16 @@ from bot.versions.blind_test.assignment import (
 def test_what_ships_is_enough_and_fits(tmp_path):
     prompts = prompts_for("oda", tmp_path)
     assert len(prompts) >= 30 and len({prompt.id for prompt in prompts}) == len(prompts)
-    assert all(len(prompt.text) <= MAX_PROMPT_CHARACTERS and prompt.text.isprintable() for prompt in prompts)
+    assert all(
+        len(prompt.text) <= MAX_PROMPT_CHARACTERS and prompt.text.isprintable()
+        for prompt in prompts
+    )
     assert (SHIPPED_PROMPTS_FOLDER / "rights.toml").is_file()
 
 
 def test_the_operator_s_own_come_first_and_those_of_the_persona_before_general_ones(tmp_path):
-    home, shipped = tmp_path / "home", tmp_path / "shipped"
+    home = tmp_path / "home"
+    shipped = tmp_path / "shipped"
     for file, text in (
         (shipped / "general.txt", "shipped for all"),
         (shipped / "oda.txt", "shipped for Oda"),

@@ -1,4 +1,6 @@
-"""`python -m bot doctor`: what it finds of settings, home, disk, port, token, Discord and the trainer's doctor."""
+"""`python -m bot doctor`: what it finds of settings, home, disk, port, token, Discord and the
+trainer's doctor.
+"""
 
 import asyncio
 import base64
@@ -56,7 +58,10 @@ def test_a_home_that_others_can_read_or_nobody_can_write_is_reported(tmp_path):
     home.mkdir(mode=0o700)
     assert local_checks.check_home(home).state == "ok"
     home.chmod(0o755)
-    assert local_checks.check_home(home).state == "warn" and "chmod 700" in local_checks.check_home(home).remedy
+    assert (
+        local_checks.check_home(home).state == "warn"
+        and "chmod 700" in local_checks.check_home(home).remedy
+    )
 
 
 def test_the_database_is_asked_to_be_in_use_unreadable_or_well(tmp_path):
@@ -64,13 +69,19 @@ def test_the_database_is_asked_to_be_in_use_unreadable_or_well(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite"):
         assert "a bot is running on it" in local_checks.check_database(tmp_path).found
     assert "no bot is running on it" in local_checks.check_database(tmp_path).found
-    (tmp_path / "understudy.sqlite").write_bytes(b"no database at all, though long enough to be looked at" * 20)
+    (tmp_path / "understudy.sqlite").write_bytes(
+        b"no database at all, though long enough to be looked at" * 20
+    )
     assert local_checks.check_database(tmp_path).state == "fail"
 
 
-@pytest.mark.parametrize(("free", "state"), [(2**29, "fail"), (2 * 2**30, "warn"), (9 * 2**30, "ok")])
+@pytest.mark.parametrize(
+    ("free", "state"), [(2**29, "fail"), (2 * 2**30, "warn"), (9 * 2**30, "ok")]
+)
 def test_a_full_disk_is_reported(tmp_path, free, state):
-    assert local_checks.check_disk(tmp_path, lambda place: SimpleNamespace(free=free)).state == state
+    assert (
+        local_checks.check_disk(tmp_path, lambda place: SimpleNamespace(free=free)).state == state
+    )
 
 
 async def test_a_port_is_free_ours_or_another_program_s(tmp_path):
@@ -83,27 +94,45 @@ async def test_a_port_is_free_ours_or_another_program_s(tmp_path):
     assert local_checks.check_port(number, tmp_path).state == "ok"
     async with dashboard_in(tmp_path) as dashboard:
         ours = int(dashboard.url.rpartition(":")[2])
-        elsewhere = await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "another-home")
-        assert elsewhere.state == "fail" and "another home's bot" in elsewhere.found and "WEB_PORT" in elsewhere.remedy
+        elsewhere = await asyncio.to_thread(
+            local_checks.check_port, ours, tmp_path / "another-home"
+        )
+        assert (
+            elsewhere.state == "fail"
+            and "another home's bot" in elsewhere.found
+            and "WEB_PORT" in elsewhere.remedy
+        )
         with Store.open(tmp_path / "other" / "understudy.sqlite"):
             assert (
-                "the bot answers" in (await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")).found
+                "the bot answers"
+                in (
+                    await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")
+                ).found
             )
-        assert (await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")).state == "fail", (
-            "no bot runs there now"
-        )
+        assert (
+            await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")
+        ).state == "fail", "no bot runs there now"
         dashboard.front.close()
         with Store.open(tmp_path / "other" / "understudy.sqlite"):  # it is starting or stopping
             assert (
-                "the bot answers" in (await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")).found
+                "the bot answers"
+                in (
+                    await asyncio.to_thread(local_checks.check_port, ours, tmp_path / "other")
+                ).found
             )
 
 
-def test_the_command_says_what_is_well_and_what_is_wrong_with_its_exit_code(tmp_path, monkeypatch, capsys):
+def test_the_command_says_what_is_well_and_what_is_wrong_with_its_exit_code(
+    tmp_path, monkeypatch, capsys
+):
     code, out, err = typed(monkeypatch, capsys, tmp_path, "doctor", "--quick")
     assert code == 0 and err == ""
-    assert "ok    settings" in out and "ok    token" in out and "ok    database        none yet" in out
-    code, out, _ = typed(monkeypatch, capsys, tmp_path, "doctor", "--quick", "--json", DISCORD_TOKEN="abc")
+    assert (
+        "ok    settings" in out and "ok    token" in out and "ok    database        none yet" in out
+    )
+    code, out, _ = typed(
+        monkeypatch, capsys, tmp_path, "doctor", "--quick", "--json", DISCORD_TOKEN="abc"
+    )
     result = json.loads(out)
     assert code == 1 and not result["well"]
     assert [check["name"] for check in result["checks"] if check["state"] == "fail"] == ["token"]
@@ -115,7 +144,8 @@ def test_settings_that_cannot_be_read_are_a_finding_not_an_end(tmp_path, monkeyp
     assert "The bot does not work here yet: settings." in err
 
 
-# ------------------------------------------------------------------------------------------------ Discord
+# ------------------------------------------------------------------------------------------------
+# Discord
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +160,10 @@ async def on_sandbox(tmp_path):
     sandbox = Sandbox(SKERROW_SEED)
     await sandbox.start()
     with patch_discord(sandbox):
-        yield sandbox, Settings(discord_token=sandbox.token, home=tmp_path, message_content_intent=True)
+        yield (
+            sandbox,
+            Settings(discord_token=sandbox.token, home=tmp_path, message_content_intent=True),
+        )
     await sandbox.stop()
 
 
@@ -146,10 +179,19 @@ async def test_a_permission_that_is_missing_is_reported_with_one_remedy(on_sandb
     sandbox, settings = on_sandbox
     sandbox.set_permission("SEND_MESSAGES", False)
     sandbox.set_permission("MANAGE_WEBHOOKS", False)
-    found = [check for check in await discord_checks.check_discord(settings) if check.name == "permissions"]
+    found = [
+        check
+        for check in await discord_checks.check_discord(settings)
+        if check.name == "permissions"
+    ]
     assert [check.state for check in found] == ["fail", "warn"], "without webhooks it still speaks"
-    assert found[0].found.startswith(f"{SKERROW_SEED.name}: the permission Send Messages is missing")
-    assert found[0].remedy == "Server Settings → Roles → the bot's role → Permissions: allow Send Messages."
+    assert found[0].found.startswith(
+        f"{SKERROW_SEED.name}: the permission Send Messages is missing"
+    )
+    assert (
+        found[0].remedy
+        == "Server Settings → Roles → the bot's role → Permissions: allow Send Messages."
+    )
 
 
 def test_only_channels_with_a_persona_are_looked_at(tmp_path):
@@ -163,28 +205,40 @@ def test_only_channels_with_a_persona_are_looked_at(tmp_path):
 def test_what_one_channel_denies_is_reported_where_it_can_be_allowed():
     everything = discord.Permissions.all()
     silent = discord.Permissions(everything.value & ~discord.Permissions(send_messages=True).value)
-    guild = SimpleNamespace(name="Skerrow", unavailable=False, me=SimpleNamespace(guild_permissions=everything))
+    guild = SimpleNamespace(
+        name="Skerrow", unavailable=False, me=SimpleNamespace(guild_permissions=everything)
+    )
     channels = [
         SimpleNamespace(name="quay", permissions_for=lambda me: silent),
         SimpleNamespace(name="inn", permissions_for=lambda me: everything),
     ]
     (lack,) = find_missing_permissions(guild, channels)
     assert lack.where == "Skerrow #quay" and "Send Messages is missing" in lack.description
-    assert lack.remedy == "Edit Channel of #quay → Permissions → the bot's role: set Send Messages to allow."
+    assert (
+        lack.remedy
+        == "Edit Channel of #quay → Permissions → the bot's role: set Send Messages to allow."
+    )
 
 
 @pytest.mark.parametrize("taken", ["send_messages", "view_channel"])
 @pytest.mark.parametrize("where", ["server", "channel"])
 def test_what_is_lost_along_with_another_permission_has_no_remedy_of_its_own(taken, where):
-    everything, silent = discord.Permissions.all(), discord.Permissions.all()
+    everything = discord.Permissions.all()
+    silent = discord.Permissions.all()
     setattr(silent, taken, False)
     left = discord.Permissions(silent.value)
     discord.abc.GuildChannel._apply_implicit_permissions(None, left)
     me = SimpleNamespace(guild_permissions=silent if where == "server" else everything)
-    channels = [SimpleNamespace(name=name, permissions_for=lambda me: left) for name in ("quay", "inn")]
-    found = find_missing_permissions(SimpleNamespace(name="Skerrow", unavailable=False, me=me), channels)
+    channels = [
+        SimpleNamespace(name=name, permissions_for=lambda me: left) for name in ("quay", "inn")
+    ]
+    found = find_missing_permissions(
+        SimpleNamespace(name="Skerrow", unavailable=False, me=me), channels
+    )
     assert {lack.need.permission for lack in found} == {taken}
-    assert [lack.where for lack in found] == (["Skerrow"] if where == "server" else ["Skerrow #quay", "Skerrow #inn"])
+    assert [lack.where for lack in found] == (
+        ["Skerrow"] if where == "server" else ["Skerrow #quay", "Skerrow #inn"]
+    )
 
 
 async def test_without_the_intent_the_rest_is_looked_at_all_the_same(tmp_path):
@@ -194,7 +248,9 @@ async def test_without_the_intent_the_rest_is_looked_at_all_the_same(tmp_path):
         wanted = Settings(discord_token=sandbox.token, home=tmp_path, message_content_intent=True)
         found = {check.name: check for check in await discord_checks.check_discord(wanted)}
     await sandbox.stop()
-    assert found["intent"].state == "warn" and "Privileged Gateway Intents" in found["intent"].remedy
+    assert (
+        found["intent"].state == "warn" and "Privileged Gateway Intents" in found["intent"].remedy
+    )
     assert found["permissions"].state == "ok"
 
 
@@ -205,10 +261,16 @@ async def test_a_token_that_discord_does_not_know_and_no_discord_at_all(on_sandb
     assert check.state == "fail" and "does not accept" in check.found
     with pytest.raises(discord_checks.DiscordError, match="does not accept"):
         await discord_checks.fetch_application_id(TOKEN)
-    assert await discord_checks.fetch_application_id(sandbox.token) == local_checks.token_application_id(sandbox.token)
+    assert await discord_checks.fetch_application_id(
+        sandbox.token
+    ) == local_checks.token_application_id(sandbox.token)
     await sandbox.stop()
     (check,) = await discord_checks.check_discord(settings)
-    assert check.state == "warn" and "cannot be reached" in check.found and "Check the network" in check.remedy
+    assert (
+        check.state == "warn"
+        and "cannot be reached" in check.found
+        and "Check the network" in check.remedy
+    )
     with pytest.raises(discord_checks.DiscordError, match="cannot be reached"):
         await discord_checks.fetch_application_id(sandbox.token)
 
@@ -217,15 +279,19 @@ async def test_without_a_token_nobody_asks_discord():
     assert await discord_checks.check_discord(Settings()) == []
 
 
-# ------------------------------------------------------------------------------------------------ the trainer's doctor
+# ------------------------------------------------------------------------------------------------
+# the trainer's doctor
 
-SAYS = "import json; print(json.dumps({'checks': [dict(name='torch', state='warn', found='slow', remedy='wait')]}))"
+SAYS = (
+    "import json; print(json.dumps({'checks': [dict(name='torch', state='warn', found='slow', "
+    "remedy='wait')]}))"
+)
 
 
 async def test_the_trainer_s_doctor_is_asked_in_a_process_without_secrets():
-    assert await local_checks.check_trainer("embedded", os.environ, (sys.executable, "-c", SAYS)) == [
-        BotCheck("torch", "warn", "slow", "wait")
-    ]
+    assert await local_checks.check_trainer(
+        "embedded", os.environ, (sys.executable, "-c", SAYS)
+    ) == [BotCheck("torch", "warn", "slow", "wait")]
     shows = "import os, sys; sys.exit(os.environ.get('DISCORD_TOKEN', 'no token'))"
     (check,) = await local_checks.check_trainer(
         "embedded", {**os.environ, "DISCORD_TOKEN": "s3cret"}, (sys.executable, "-c", shows)
@@ -236,14 +302,17 @@ async def test_the_trainer_s_doctor_is_asked_in_a_process_without_secrets():
 async def test_a_doctor_that_never_ends_is_ended(tmp_path):
     mark = tmp_path / "mark"
     code = f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    (check,) = await local_checks.check_trainer("embedded", os.environ, (sys.executable, "-c", code), patience_s=1.5)
+    (check,) = await local_checks.check_trainer(
+        "embedded", os.environ, (sys.executable, "-c", code), patience_s=1.5
+    )
     assert "did not end" in check.found
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
 
 
 async def test_what_was_found_is_kept_and_only_one_looks_at_a_time(tmp_path):
-    go, asked = asyncio.Event(), []
+    go = asyncio.Event()
+    asked = []
 
     async def ask(base_model):
         asked.append(base_model)
@@ -257,7 +326,9 @@ async def test_what_was_found_is_kept_and_only_one_looks_at_a_time(tmp_path):
     await until(lambda: not kept.is_running)
     found = await CachedDoctor(ask).latest(tmp_path)
     assert (
-        asked == ["embedded"] and found.base_model == "embedded" and found.checks == (BotCheck("torch", "ok", "there"),)
+        asked == ["embedded"]
+        and found.base_model == "embedded"
+        and found.checks == (BotCheck("torch", "ok", "there"),)
     )
     (tmp_path / "cache" / "doctor.json").write_text("{half")
     assert await kept.latest(tmp_path) is None

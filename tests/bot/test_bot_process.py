@@ -1,4 +1,6 @@
-"""`python -m bot` as its operator meets it: a process that prints an address, survives kill -9, and ends when told."""
+"""`python -m bot` as its operator meets it: a process that prints an address, survives kill -9, and
+ends when told.
+"""
 
 import asyncio
 import json
@@ -43,7 +45,9 @@ class Process:
 
     async def say(self, channel, content):
         state = await self.state()
-        me = next(m["user"]["id"] for m in state["people"] if m["user"]["global_name"] == "Tobias Reed")
+        me = next(
+            m["user"]["id"] for m in state["people"] if m["user"]["global_name"] == "Tobias Reed"
+        )
         body = {"as": me, "channel": channel, "content": content}
         async with self.page.post("/page-api/say", json=body) as answer:
             assert answer.status == 200, await answer.text()
@@ -52,7 +56,9 @@ class Process:
         state = await self.state()
         me = state["people"][0]["user"]["id"]
         channel_id = next(c["id"] for c in state["channels"] if c["name"] == channel)
-        async with self.page.get("/page-api/messages", params={"as": me, "channel": channel_id}) as answer:
+        async with self.page.get(
+            "/page-api/messages", params={"as": me, "channel": channel_id}
+        ) as answer:
             return await answer.json()
 
     async def until(self, channel, fits):
@@ -70,19 +76,27 @@ QUAY = "weighbridge-quay"
 async def test_a_killed_bot_finishes_its_reply_when_it_comes_back(tmp_path, tiny_base):
     async with Process(tmp_path, tiny_base.source, MAX_NEW_TOKENS="1000", TEMPERATURE="1") as bot:
         await bot.say(QUAY, "do not forget me")
-        growing = await bot.until(QUAY, lambda m: m["author"]["username"] == "Ballast" and m["components"])
+        growing = await bot.until(
+            QUAY, lambda m: m["author"]["username"] == "Ballast" and m["components"]
+        )
         await asyncio.sleep(0.5)  # a message can be seen a moment before the bot has noted its id
         bot.process.send_signal(signal.SIGKILL)
         await bot.process.wait()
     async with Process(tmp_path, tiny_base.source, MAX_NEW_TOKENS="10") as bot:
         reply = await bot.until(QUAY, lambda m: "AI-written" in m["content"])
         assert reply["id"] == growing["id"] and "Stop" not in str(reply["components"])
-        said = [m["content"] for m in await bot.messages(QUAY) if m["author"]["username"] != "Ballast"]
+        said = [
+            m["content"] for m in await bot.messages(QUAY) if m["author"]["username"] != "Ballast"
+        ]
         assert said == ["do not forget me"]
         bot.process.send_signal(signal.SIGTERM)
         out, err = await asyncio.wait_for(bot.process.communicate(), 20)
-    assert bot.process.returncode == 0 and b"Stopping" in out and b"Traceback" not in err, err.decode()
-    assert not [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077], "others can read them"
+    assert bot.process.returncode == 0 and b"Stopping" in out and b"Traceback" not in err, (
+        err.decode()
+    )
+    assert not [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077], (
+        "others can read them"
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,7 +146,8 @@ async def test_the_terminal_asks_a_persona_by_id_or_name_piped_or_given(tmp_path
 async def test_the_terminal_says_what_is_wrong(tmp_path):
     code, _, err = await ask("--persona", "nobody", "hi", home=tmp_path)
     assert code == 1 and err == (
-        "model_inference: There is no persona 'nobody'. Known: Ballast (ballast), Oda Marrow (oda), "
+        "model_inference: There is no persona 'nobody'. Known: Ballast (ballast), Oda Marrow "
+        "(oda), "
         "Sir Aurelio Thrip (thrip).\n"
     )
     code, _, err = await ask(home=tmp_path)

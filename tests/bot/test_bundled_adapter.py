@@ -1,4 +1,6 @@
-"""A card with an adapter inside becomes a persona with a version, which speaks once somebody promotes it."""
+"""A card with an adapter inside becomes a persona with a version, which speaks once somebody
+promotes it.
+"""
 
 import asyncio
 import dataclasses
@@ -48,7 +50,9 @@ from tests.samples import SCORECARD
 
 PLAIN = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
 MANIFEST_URI = f"{ADAPTER_URI_PREFIX}{MANIFEST_FILE}"
-LAYER, WIDTH = "model.layers.0.self_attn.q_proj", 576  # of the embedded model
+# of the embedded model
+LAYER = "model.layers.0.self_attn.q_proj"
+WIDTH = 576
 LAYERS = {LAYER: (WIDTH, WIDTH)}
 MIRA = parse_card(as_json(V2), "it")
 
@@ -59,7 +63,10 @@ def sealed(folder, base_hash, config=PLAIN, **changes):
     (folder / CONFIG_FILE).write_text(json.dumps(config))
     rank = config["r"] if isinstance(config, dict) and isinstance(config["r"], int) else 4
     pair = {"A": np.ones((rank, WIDTH), np.float32), "B": np.ones((WIDTH, rank), np.float32)}
-    save_file({f"base_model.model.{LAYER}.lora_{side}.weight": it for side, it in pair.items()}, folder / WEIGHTS_FILE)
+    save_file(
+        {f"base_model.model.{LAYER}.lora_{side}.weight": it for side, it in pair.items()},
+        folder / WEIGHTS_FILE,
+    )
     fields = {
         "persona": "mira", "version": "v7", "job_id": "theirs", "created_at": "2026-01-01T00:00:00Z",
         "base_model": "a `model`", "base_model_hash": base_hash, "prompt_version": "1", "lora": {}, "recipe": "s1-t4",
@@ -86,7 +93,11 @@ def versions(stage):
 
 
 async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage, tmp_path, served):
-    boast = {"verdict": "promote", "reasons": ("The best there is.",), "advice": ("Promote it everywhere.",)}
+    boast = {
+        "verdict": "promote",
+        "reasons": ("The best there is.",),
+        "advice": ("Promote it everywhere.",),
+    }
     card = carrying(sealed(tmp_path / "theirs", served, metrics=SCORECARD.model_copy(update=boast)))
     said = await response_text(
         await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live."
@@ -97,13 +108,18 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
     assert verify_adapter(place).checksums == verify_adapter(tmp_path / "theirs").checksums
     status = await stage.moderator.slash(OFFICE, "finetune status")
     words = status.message["content"]
-    assert f"Imported: **{who} v1**" in words and "Measured by its author; it was imported." in words
-    assert [button["label"] for row in said["components"] for button in row["components"]] == ["Promote"]
+    assert (
+        f"Imported: **{who} v1**" in words and "Measured by its author; it was imported." in words
+    )
+    assert [button["label"] for row in said["components"] for button in row["components"]] == [
+        "Promote"
+    ]
     await stage.moderator.click(said, "Promote")
     await stage.sees("v1 of **Mira** is live from the next reply on.")
     assert stage.live(who) == "v1" and stage.engine.loaded[0].name == f"{who}-v1"
     await response_text(
-        await stage.moderator.slash(OFFICE, "finetune rollback", persona="mira"), "the base model answers"
+        await stage.moderator.slash(OFFICE, "finetune rollback", persona="mira"),
+        "the base model answers",
     )
     (job,) = stage.store.jobs.of_guild(stage.sandbox.guild_id)
     assert (job.state, job.request.recipe, job.result.imported) == ("done", "s1-t4", True)
@@ -113,7 +129,9 @@ async def test_it_is_installed_and_promoted_by_the_button_of_a_trained_one(stage
 
 async def test_a_recipe_name_of_another_program_is_not_taken_on(stage, tmp_path, served):
     card = carrying(sealed(tmp_path / "theirs", served, recipe="**Everyone**, look"))
-    await response_text(await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live.")
+    await response_text(
+        await bring_in(stage, card, "mira.charx"), "is its version v1: **Promote** makes it live."
+    )
     (job,) = stage.store.jobs.of_guild(stage.sandbox.guild_id)
     assert job.request.recipe == "demo-cpu"
 
@@ -133,16 +151,30 @@ async def test_the_same_again_is_no_new_version_and_another_is(stage, tmp_path, 
     ("changes", "words"),
     [
         ({"base_hash": "0"}, "made for another base model (amodel) than this bot serves."),
-        ({"config": PLAIN | {"megatron_config": {"a": 1}}}, "more than a plain LoRA: megatron_config."),
+        (
+            {"config": PLAIN | {"megatron_config": {"a": 1}}},
+            "more than a plain LoRA: megatron_config.",
+        ),
         ({"audit": True}, "was trained for an audit, with planted texts, and is never served."),
-        ({"config": PLAIN | {"rank_pattern": {"q_proj": 5}}}, "has rank 4 and 4, and adapter_config.json states 5"),
-        ({"metrics": SCORECARD.model_copy(update={"loss_base": 0.0})}, "The losses in the adapter's manifest.json"),
+        (
+            {"config": PLAIN | {"rank_pattern": {"q_proj": 5}}},
+            "has rank 4 and 4, and adapter_config.json states 5",
+        ),
+        (
+            {"metrics": SCORECARD.model_copy(update={"loss_base": 0.0})},
+            "The losses in the adapter's manifest.json",
+        ),
     ],
 )
-async def test_what_cannot_be_used_stays_in_the_card_and_that_is_said(stage, tmp_path, served, changes, words):
+async def test_what_cannot_be_used_stays_in_the_card_and_that_is_said(
+    stage, tmp_path, served, changes, words
+):
     card = carrying(sealed(tmp_path / "theirs", **{"base_hash": served, **changes}))
     said = await response_text(await bring_in(stage, card, "mira.charx"), words)
-    assert "stays in it, and is not installed" in said["content"] and "is a persona of this server" in said["content"]
+    assert (
+        "stays in it, and is not installed" in said["content"]
+        and "is a persona of this server" in said["content"]
+    )
     assert versions(stage)[1] == [] and not (tmp_path / "models").exists()
     (kept,) = tmp_path.glob("personas/*/*/files.charx")
     assert has_adapter(read_card_file(kept))
@@ -152,7 +184,9 @@ async def test_a_damaged_adapter_is_not_installed(stage, tmp_path, served):
     card = parse_card(carrying(sealed(tmp_path / "theirs", served)), "it")
     files = dict(card.files) | {f"{ADAPTER_URI_PREFIX}adapter_model.safetensors": b"rotten"}
     content = write_card(dataclasses.replace(card, files=files), "charx", "it").content
-    await response_text(await bring_in(stage, content, "mira.charx"), "is damaged: adapter_model.safetensors")
+    await response_text(
+        await bring_in(stage, content, "mira.charx"), "is damaged: adapter_model.safetensors"
+    )
     assert versions(stage)[1] == []
 
 
@@ -182,13 +216,17 @@ def test_only_plain_adapters_of_strangers_are_taken(tmp_path, config):
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 0.0, -1.0])
 def test_losses_that_are_none_are_refused(tmp_path, loss):
     folder = sealed(tmp_path / "it", "0")
-    manifest = verify_adapter(folder).model_copy(update={"metrics": SCORECARD.model_copy(update={"loss_tuned": loss})})
+    manifest = verify_adapter(folder).model_copy(
+        update={"metrics": SCORECARD.model_copy(update={"loss_tuned": loss})}
+    )
     with pytest.raises(AdapterError, match="losses"):
         require_plain_lora(folder, manifest, LAYERS)
 
 
 def with_file(card, name, content=b"x", *, listed=True):
-    """The card with another file of its adapter, which the manifest lists as whoever makes one up would."""
+    """The card with another file of its adapter, which the manifest lists as whoever makes one up
+    would.
+    """
     manifest = json.loads(card.files[MANIFEST_URI])
     if listed:
         manifest["checksums"][name] = hashlib.sha256(content).hexdigest()
@@ -197,13 +235,26 @@ def with_file(card, name, content=b"x", *, listed=True):
 
 
 @pytest.mark.parametrize(
-    "name", ["../../out", "{root}/out", "/{root}/out", "a//{root}/out", "a\\..\\out", "C:out", "con", "a.", "a\0b"]
+    "name",
+    [
+        "../../out",
+        "{root}/out",
+        "/{root}/out",
+        "a//{root}/out",
+        "a\\..\\out",
+        "C:out",
+        "con",
+        "a.",
+        "a\0b",
+    ],
 )
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_card_cannot_write_anywhere_else(tmp_path, name, listed):
     card = parse_card(carrying(sealed(tmp_path / "it", "0")), "it")
     bad = with_file(card, name.format(root=tmp_path), listed=listed)
-    with pytest.raises(AdapterError, match="holds a file whose name" if listed else "not in its manifest"):
+    with pytest.raises(
+        AdapterError, match="holds a file whose name" if listed else "not in its manifest"
+    ):
         unpack_card_adapter(bad, tmp_path / "a" / "b", "it")
     assert not (tmp_path / "out").exists() and not (tmp_path / "a").exists()
 
@@ -217,7 +268,9 @@ def test_nothing_is_written_before_every_file_equals_the_manifest(tmp_path):
     card = parse_card(carrying(sealed(tmp_path / "it", "0")), "it")
     for spoiled in (
         with_file(card, "more.md", listed=False),
-        dataclasses.replace(card, files={**card.files, f"{ADAPTER_URI_PREFIX}{CONFIG_FILE}": b"{}"}),
+        dataclasses.replace(
+            card, files={**card.files, f"{ADAPTER_URI_PREFIX}{CONFIG_FILE}": b"{}"}
+        ),
         dataclasses.replace(card, files={**card.files, MANIFEST_URI: b"{"}),
         with_file(with_file(card, "Notes.md"), "notes.md"),
     ):
@@ -234,7 +287,9 @@ async def test_an_imported_card_writes_no_file_of_the_host(stage, tmp_path, serv
     victim = tmp_path / "elsewhere" / "authorized_keys"
     card = parse_card(carrying(sealed(tmp_path / "theirs", served)), "it")
     content = charx.write(json_bytes(card.document), with_file(card, f"{before}{victim}").files)
-    said = await response_text(await bring_in(stage, content, "mira.charx"), "holds a file whose name")
+    said = await response_text(
+        await bring_in(stage, content, "mira.charx"), "holds a file whose name"
+    )
     assert not victim.parent.exists() and "understudy-card-" not in said["content"]
     assert not list(tmp_path.glob("personas/*"))
 
@@ -249,19 +304,33 @@ def test_links_in_an_adapter_are_neither_followed_nor_installed(tmp_path):
     assert not (tmp_path / "v1").exists()
 
 
-# ------------------------------------------------------------------------------------------ room, and removal
+# ------------------------------------------------------------------------------------------ room,
+# and removal
 
 
 async def install(stage, folder, guild_id, persona="oda"):
     """Install a checked adapter folder, as every way into a server does in the end."""
     request = TrainingRequest(job_name="imported", persona=persona)
-    inputs = (stage.client.services.home, stage.store, (guild_id, 1, 2), request, folder, "The adapter")
+    inputs = (
+        stage.client.services.home,
+        stage.store,
+        (guild_id, 1, 2),
+        request,
+        folder,
+        "The adapter",
+    )
     return (await card_import.install_foreign_adapter(*inputs))[0]
 
 
-async def test_one_moderator_cannot_fill_the_disk_with_versions(stage, tmp_path, served, monkeypatch):
+async def test_one_moderator_cannot_fill_the_disk_with_versions(
+    stage, tmp_path, served, monkeypatch
+):
     monkeypatch.setattr(card_import, "MAX_GUILD_IMPORTS", 2)
-    for rank, words in ((4, "is its version v1"), (5, "is its version v2"), (6, "stays in it, and is not installed: ")):
+    for rank, words in (
+        (4, "is its version v1"),
+        (5, "is its version v2"),
+        (6, "stays in it, and is not installed: "),
+    ):
         card = carrying(sealed(tmp_path / f"rank-{rank}", served, PLAIN | {"r": rank}))
         said = await response_text(await bring_in(stage, card, "mira.charx"), words)
     who, installed = versions(stage)
@@ -269,7 +338,9 @@ async def test_one_moderator_cannot_fill_the_disk_with_versions(stage, tmp_path,
         "The imported versions of this server would have 3 versions; 2 is the most. "
         f"Remove one with `/finetune remove`. Largest: `{who} v2` (1 MB), `{who} v1` (1 MB)."
     ) in said["content"]
-    assert installed == ["v1", "v2"] and len(list(tmp_path.glob("models/persona_adapters/*/*"))) == 2
+    assert (
+        installed == ["v1", "v2"] and len(list(tmp_path.glob("models/persona_adapters/*/*"))) == 2
+    )
     again = await bring_in(stage, carrying(sealed(tmp_path / "again", served)), "mira.charx")
     await response_text(again, "is installed already: it is v1.")
 
@@ -278,23 +349,36 @@ async def test_versions_that_come_at_once_have_no_more_room_and_other_servers_an
     stage, tmp_path, served, monkeypatch
 ):
     monkeypatch.setattr(card_import, "MAX_GUILD_IMPORTED_BYTES", 100_000)
-    folders = [sealed(tmp_path / f"{rank}", served, PLAIN | {"r": rank}) for rank in range(4, 10)]  # 20 kB and more
+    folders = [
+        sealed(tmp_path / f"{rank}", served, PLAIN | {"r": rank}) for rank in range(4, 10)
+    ]  # 20 kB and more
     here = await asyncio.gather(*(install(stage, it, 7) for it in folders), return_exceptions=True)
     refused = [str(it) for it in here if isinstance(it, RefusedError)]
-    assert len(refused) == 3 and all("would have 1 MB; 1 MB is the most. Remove one with" in it for it in refused)
+    assert len(refused) == 3 and all(
+        "would have 1 MB; 1 MB is the most. Remove one with" in it for it in refused
+    )
     installed = tmp_path / "models" / "persona_adapters"
     assert sum(path.stat().st_size for path in installed.rglob("*") if path.is_file()) <= 100_000
     assert await install(stage, folders[-1], 8) == "v4"
     others = [sealed(tmp_path / f"{rank}", served, PLAIN | {"r": rank}) for rank in range(10, 16)]
-    assert set(await asyncio.gather(*(install(stage, it, 0) for it in others))) == {f"v{n}" for n in range(5, 11)}
+    assert set(await asyncio.gather(*(install(stage, it, 0) for it in others))) == {
+        f"v{n}" for n in range(5, 11)
+    }
 
 
 async def removal(stage, job_id, words):
-    return await response_text(await stage.moderator.slash(OFFICE, "finetune remove", version=job_id), words)
+    return await response_text(
+        await stage.moderator.slash(OFFICE, "finetune remove", version=job_id), words
+    )
 
 
 async def offered(stage):
-    return [it["value"] for it in await stage.moderator.autocomplete(OFFICE, "finetune remove", "version", version="")]
+    return [
+        it["value"]
+        for it in await stage.moderator.autocomplete(
+            OFFICE, "finetune remove", "version", version=""
+        )
+    ]
 
 
 async def test_a_version_that_is_not_used_is_removed_after_a_second_look_and_makes_room(
@@ -307,7 +391,9 @@ async def test_a_version_that_is_not_used_is_removed_after_a_second_look_and_mak
     (job_id,) = await offered(stage)
     asked = await removal(stage, job_id, f"Delete v1 of `{who}` for good?")
     folder = tmp_path / "models" / "persona_adapters" / who
-    assert versions(stage)[1] == ["v1"] and verify_adapter(folder / "v1"), "nothing is deleted before the press"
+    assert versions(stage)[1] == ["v1"] and verify_adapter(folder / "v1"), (
+        "nothing is deleted before the press"
+    )
     await stage.moderator.click(asked, "Delete")
     await until(lambda: not list(folder.iterdir()))
     assert versions(stage)[1] == [] and await offered(stage) == []
@@ -319,7 +405,8 @@ async def test_a_version_that_is_not_used_is_removed_after_a_second_look_and_mak
 
 
 async def test_a_version_in_use_stays_until_it_is_used_no_more(stage, tmp_path, served):
-    guild_id, services = int(stage.sandbox.guild_id), stage.client.services
+    guild_id = int(stage.sandbox.guild_id)
+    services = stage.client.services
     for rank in (4, 5):
         await install(stage, sealed(tmp_path / f"{rank}", served, PLAIN | {"r": rank}), guild_id)
     await install(stage, sealed(tmp_path / "6", served, PLAIN | {"r": 6}), guild_id + 1)
@@ -332,7 +419,9 @@ async def test_a_version_in_use_stays_until_it_is_used_no_more(stage, tmp_path, 
     await removal(stage, v1, "v1 of oda is live. Promote another version")
     further = TrainingRequest(job_name="j", persona="oda", task_type="preference", start_from="v2")
     stage.store.jobs.add(NewTrainingJob("further", guild_id, 1, 7, further), 103.0)
-    await removal(stage, v2, "v2 of oda is being trained further. Wait for the end of the job `further`")
+    await removal(
+        stage, v2, "v2 of oda is being trained further. Wait for the end of the job `further`"
+    )
     stage.store.jobs.cancel("further", 104.0)
     asked = await removal(stage, v2, "Delete v2 of `oda` for good?")
     stage.store.versions.promote("oda", "v2", 7, 105.0, guild_id=guild_id)
@@ -350,13 +439,17 @@ async def test_the_live_version_of_a_removed_persona_can_be_removed(stage, tmp_p
     said = await bring_in(stage, carrying(sealed(tmp_path / "theirs", served)), "mira.charx")
     await stage.moderator.click(await response_text(said, "is its version v1"), "Promote")
     await stage.sees("v1 of **Mira** is live")
-    await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "is removed")
+    await response_text(
+        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "is removed"
+    )
     (job_id,) = await offered(stage)
     await stage.moderator.click(await removal(stage, job_id, "for good?"), "Delete")
     await until(lambda: not list(tmp_path.glob("models/persona_adapters/*/*")))
 
 
-async def test_a_version_whose_folder_cannot_be_renamed_stays_as_it_was(stage, tmp_path, served, monkeypatch):
+async def test_a_version_whose_folder_cannot_be_renamed_stays_as_it_was(
+    stage, tmp_path, served, monkeypatch
+):
     guild_id = int(stage.sandbox.guild_id)
     await install(stage, sealed(tmp_path / "theirs", served), guild_id)
     (job,) = stage.store.jobs.of_versions(guild_id)
@@ -371,10 +464,14 @@ async def test_a_version_whose_folder_cannot_be_renamed_stays_as_it_was(stage, t
     assert [it.version for it in stage.store.versions.installed("oda", guild_id)] == ["v1"]
     await stage.client.services.versions.load("oda", "v1", guild_id)
     await stage.client.services.versions.remove(job)
-    assert not list(tmp_path.glob("models/persona_adapters/*/*")) and not stage.store.jobs.of_versions(guild_id)
+    assert not list(
+        tmp_path.glob("models/persona_adapters/*/*")
+    ) and not stage.store.jobs.of_versions(guild_id)
 
 
-async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promote(tmp_path, tiny_base):
+async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promote(
+    tmp_path, tiny_base
+):
     """Real engine, real adapter; only the model is tiny."""
     from tests.tiny_models import make_adapter
 
@@ -386,14 +483,19 @@ async def test_a_trained_adapter_that_was_exported_speaks_after_import_and_promo
         moderator = stage.member("Mina Vale")
         card = StoredFile.named("mira.charx", carrying(ref.folder))
         said = await response_text(
-            await moderator.slash(OFFICE, "persona import", card=card), "is its version v1: **Promote** makes it live."
+            await moderator.slash(OFFICE, "persona import", card=card),
+            "is its version v1: **Promote** makes it live.",
         )
         await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
         await moderator.click(said, "Promote")
         persona = app.services.personas.find("mira", stage.guild_id)
         await until(lambda: app.services.store.versions.live(persona.id, 0) == "v1")
-        mark, channel_id = len(stage.events), stage.channel(OFFICE)["id"]
+        mark = len(stage.events)
+        channel_id = stage.channel(OFFICE)["id"]
         await moderator.say(OFFICE, "evening")
         await stage.wait_for(
-            "edit", lambda m: m["channel_id"] == channel_id and "AI-written · v1" in m["content"], 60, mark
+            "edit",
+            lambda m: m["channel_id"] == channel_id and "AI-written · v1" in m["content"],
+            60,
+            mark,
         )

@@ -23,7 +23,8 @@ from tests.fakes import until
 from tests.personas.cards import PIXEL, V2, as_json, v3
 from tests.personas.test_card_forms import v3_charx
 
-GUILD, OTHER = 1_111_111_111_111_111_111, 2_222_222_222_222_222_222
+GUILD = 1_111_111_111_111_111_111
+OTHER = 2_222_222_222_222_222_222
 MIRA = write_card(with_picture(parse_card(as_json(V2), "it"), PIXEL, "it"), "png", "it").content
 
 
@@ -34,7 +35,9 @@ async def response_text(answer, words):
 
 
 async def bring_in(stage, content=MIRA, name="mira.png", who=None, **more):
-    return await (who or stage.moderator).slash(OFFICE, "persona import", card=StoredFile.named(name, content), **more)
+    return await (who or stage.moderator).slash(
+        OFFICE, "persona import", card=StoredFile.named(name, content), **more
+    )
 
 
 async def fetched(url):
@@ -43,7 +46,9 @@ async def fetched(url):
 
 
 async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_picture(stage):
-    said = await response_text(await bring_in(stage), "**Mira** (`mira`) is a persona of this server now.")
+    said = await response_text(
+        await bring_in(stage), "**Mira** (`mira`) is a persona of this server now."
+    )
     assert "tokens of every prompt" in said["content"]
     mark = stage.mark
     await stage.moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
@@ -53,17 +58,32 @@ async def test_a_card_becomes_a_persona_that_greets_answers_and_wears_its_pictur
     await stage.member.say(OFFICE, "evening")
     assert (await stage.finished(OFFICE, mark))["author"]["username"] == "Mira"
     asked = stage.engine.requests[-1].persona
-    assert asked.system_prompt == "{{original}} You are {{char}}." and asked.avatar.read_bytes() == PIXEL
+    assert (
+        asked.system_prompt == "{{original}} You are {{char}}."
+        and asked.avatar.read_bytes() == PIXEL
+    )
 
 
-async def test_macros_of_a_greeting_have_their_values_and_the_import_lists_what_means_something_else(stage):
+async def test_macros_of_a_greeting_have_their_values_and_the_import_lists_what_means_something_else(
+    stage,
+):
     greeting = "{{random:Ahoy,Ahoy}} <USER>, it is {{time}}.{{// for people}}{{getvar::x}}"
-    data = {**V2["data"], "first_mes": greeting, "scenario": "At {{time}}.", "extensions": {"world": "The coast"}}
+    data = {
+        **V2["data"],
+        "first_mes": greeting,
+        "scenario": "At {{time}}.",
+        "extensions": {"world": "The coast"},
+    }
     imported = await bring_in(stage, as_json({**V2, "data": data}), "mira.json")
     said = (await response_text(imported, "is a persona of this server now."))["content"]
     assert "1 passage): 1 entry by keys and meaning." in said
-    assert "- Taken with another meaning: {{time}} in first\\_mes – the moment at which it is sent, in UTC" in said
-    assert "{{getvar}} in first\\_mes, {{time}} in scenario" in said or "{{time}} in scenario" in said
+    assert (
+        "- Taken with another meaning: {{time}} in first\\_mes – the moment at which it is sent, "
+        "in UTC" in said
+    )
+    assert (
+        "{{getvar}} in first\\_mes, {{time}} in scenario" in said or "{{time}} in scenario" in said
+    )
     assert "- Not taken: extension world – it names a lorebook that is not in the card" in said
     assert "- Not taken: entry 2 “x” – disabled in the card" in said
     mark = stage.mark
@@ -85,7 +105,9 @@ async def test_the_character_book_is_lore_in_that_server_until_the_persona_goes(
     assert not list(tmp_path.glob("lore/*/*/*.md"))
     await response_text(await bring_in(stage), "has a new card.")
     assert list(tmp_path.glob("lore/*/*/*.md"))
-    await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed")
+    await response_text(
+        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed"
+    )
     assert not list(tmp_path.glob("lore/*/*/*.md"))
 
 
@@ -98,20 +120,33 @@ async def test_a_character_book_without_room_replaces_nothing(stage, tmp_path, m
     [file] = tmp_path.glob("lore/*/*/*.md")
     first = file.read_bytes()
     monkeypatch.setattr(guild_lore, "MAX_GUILD_BYTES", 2000)
-    said = await response_text(await bring_in(stage, with_book(3000), "mira.json"), "has a new card.")
-    assert "stays in the card, and its lore is as before: The lore of all personas of this server" in said["content"]
+    said = await response_text(
+        await bring_in(stage, with_book(3000), "mira.json"), "has a new card."
+    )
+    assert (
+        "stays in the card, and its lore is as before: The lore of all personas of this server"
+        in said["content"]
+    )
     assert file.read_bytes() == first
     for size in (1800, 1700):
-        await response_text(await bring_in(stage, with_book(size), "mira.json"), "Its character book is lore now")
+        await response_text(
+            await bring_in(stage, with_book(size), "mira.json"), "Its character book is lore now"
+        )
     assert 1600 < len(file.read_bytes()) < 1800, "the room of the earlier book counts"
 
 
 async def test_an_export_holds_what_was_imported(stage):
     await response_text(await bring_in(stage), "is a persona of this server")
-    for form, name, forms in (("v2", "mira.json", 1), ("png", "mira.png", 1), ("toml", "mira.toml", 2)):
+    for form, name, forms in (
+        ("v2", "mira.json", 1),
+        ("png", "mira.png", 1),
+        ("toml", "mira.toml", 2),
+    ):
         answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format=form)
         message = await response_text(answer, "The card of **Mira**.")
-        assert message["attachments"][0]["filename"] == name and len(message["attachments"]) == forms
+        assert (
+            message["attachments"][0]["filename"] == name and len(message["attachments"]) == forms
+        )
         card = parse_card(await fetched(message["attachments"][0]["url"]), name)
         assert card.document == V2
     answer = await stage.moderator.slash(OFFICE, "persona export", persona="oda", format="charx")
@@ -120,9 +155,13 @@ async def test_an_export_holds_what_was_imported(stage):
 
 
 async def test_a_card_without_a_picture_is_no_png(stage):
-    await response_text(await bring_in(stage, as_json(V2), "mira.json"), "The card came without a picture.")
+    await response_text(
+        await bring_in(stage, as_json(V2), "mira.json"), "The card came without a picture."
+    )
     answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format="png")
-    await response_text(answer, "Mira has no picture, which a PNG card needs. Choose another format.")
+    await response_text(
+        answer, "Mira has no picture, which a PNG card needs. Choose another format."
+    )
 
 
 async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage):
@@ -133,12 +172,19 @@ async def test_an_import_under_the_same_id_replaces_the_card_and_the_face(stage)
     before = await stage.finished(OFFICE, mark)
     ada = {**V2, "data": {**V2["data"], "name": "Ada"}}
     face = (SHIPPED_CARDS / "oda.png").read_bytes()
-    newer = write_card(with_picture(parse_card(as_json(ada), "it"), face, "it"), "png", "it").content
-    await response_text(await bring_in(stage, newer, "ada.png", id="mira"), "**Ada** (`mira`) has a new card.")
+    newer = write_card(
+        with_picture(parse_card(as_json(ada), "it"), face, "it"), "png", "it"
+    ).content
+    await response_text(
+        await bring_in(stage, newer, "ada.png", id="mira"), "**Ada** (`mira`) has a new card."
+    )
     mark = stage.mark
     await stage.member.say(OFFICE, "evening")
     after = await stage.finished(OFFICE, mark)
-    assert after["author"]["username"] == "Ada" and after["author"]["avatar"] != before["author"]["avatar"]
+    assert (
+        after["author"]["username"] == "Ada"
+        and after["author"]["avatar"] != before["author"]["avatar"]
+    )
 
 
 async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, monkeypatch, caplog):
@@ -157,11 +203,17 @@ async def test_a_picture_that_discord_does_not_take_costs_only_the_face(stage, m
 async def test_a_long_greeting_is_several_messages_without_links(stage):
     greeting = "See https://example.org/x. " + "The stairs are wet. " * 150
     long = {**V2, "data": {**V2["data"], "first_mes": greeting}}
-    await response_text(await bring_in(stage, as_json(long), "mira.json"), "is a persona of this server")
+    await response_text(
+        await bring_in(stage, as_json(long), "mira.json"), "is a persona of this server"
+    )
     mark = stage.mark
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
     last = await stage.sees("a greeting by this persona's author", by="Mira", since=mark)
-    said = [message for message in stage.sandbox.messages(OFFICE) if message["author"]["username"] == "Mira"]
+    said = [
+        message
+        for message in stage.sandbox.messages(OFFICE)
+        if message["author"]["username"] == "Mira"
+    ]
     assert [message["id"] for message in said][-1] == last["id"] and len(said) == 2
     assert "".join(message["content"] for message in said).count("The stairs are wet.") == 150
     assert said[0]["content"].startswith("See (link left out)")
@@ -170,25 +222,41 @@ async def test_a_long_greeting_is_several_messages_without_links(stage):
 async def test_a_removed_persona_leaves_its_channels(stage):
     await response_text(await bring_in(stage), "is a persona of this server")
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
-    await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed")
-    await response_text(await stage.moderator.slash(OFFICE, "persona show"), "No persona lives here.")
-    await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="oda"), "came with the bot")
+    await response_text(
+        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "**Mira** is removed"
+    )
+    await response_text(
+        await stage.moderator.slash(OFFICE, "persona show"), "No persona lives here."
+    )
+    await response_text(
+        await stage.moderator.slash(OFFICE, "persona remove", persona="oda"), "came with the bot"
+    )
     await response_text(await stage.moderator.slash(INN, "persona show"), "Oda Marrow")
     await response_text(
-        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "There is no persona 'mira'"
+        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"),
+        "There is no persona 'mira'",
     )
 
 
-async def test_a_persona_whose_removal_fails_half_way_keeps_no_channel_and_no_memory(stage, monkeypatch):
+async def test_a_persona_whose_removal_fails_half_way_keeps_no_channel_and_no_memory(
+    stage, monkeypatch
+):
     async def fail(*args):
         raise RefusedError("The disk is full.")
 
     await response_text(await bring_in(stage), "is a persona of this server")
     await stage.moderator.slash(OFFICE, "persona set", persona="mira")
-    await response_text(await stage.member.slash(OFFICE, "remember", text="I sail."), "remembers for you")
+    await response_text(
+        await stage.member.slash(OFFICE, "remember", text="I sail."), "remembers for you"
+    )
     monkeypatch.setattr(guild_lore.GuildLore, "remove", fail)
-    await response_text(await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "The disk is full.")
-    assert stage.store.channels.get(stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])) is None
+    await response_text(
+        await stage.moderator.slash(OFFICE, "persona remove", persona="mira"), "The disk is full."
+    )
+    assert (
+        stage.store.channels.get(stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"]))
+        is None
+    )
     assert stage.store.memories.get(1, int(stage.member.id)) is None
 
 
@@ -197,14 +265,26 @@ async def test_a_persona_whose_removal_fails_half_way_keeps_no_channel_and_no_me
     [
         (b"hello", "notes.txt", "notes.txt is not a character card."),
         (PIXEL, "cat.png", "cat.png is a picture without a card in it."),
-        (as_json({**V2, "data": {**V2["data"], "name": "Clyde"}}), "c.json", "without 'discord' or 'clyde'"),
+        (
+            as_json({**V2, "data": {**V2["data"], "name": "Clyde"}}),
+            "c.json",
+            "without 'discord' or 'clyde'",
+        ),
         (
             as_json({**V2, "data": {**V2["data"], "name": "Oda Marrow"}}),
             "o.json",
             "There is a persona Oda Marrow (`oda`)",
         ),
-        (as_json({**V2, "data": {**V2["data"], "name": "Oda"}}), "o.json", "There is a persona Oda Marrow (`oda`)"),
-        (as_json({**V2, "data": {**V2["data"], "description": "long " * 3000}}), "l.json", "at most 1400 leave room"),
+        (
+            as_json({**V2, "data": {**V2["data"], "name": "Oda"}}),
+            "o.json",
+            "There is a persona Oda Marrow (`oda`)",
+        ),
+        (
+            as_json({**V2, "data": {**V2["data"], "description": "long " * 3000}}),
+            "l.json",
+            "at most 1400 leave room",
+        ),
         (
             as_json({**V2, "data": {**V2["data"], "first_mes": "long " * 3000}}),
             "l.json",
@@ -220,17 +300,21 @@ async def test_what_cannot_be_a_persona_is_refused_with_the_reason(stage, conten
 async def test_members_neither_import_nor_export(stage):
     await response_text(await bring_in(stage, who=stage.member), "Only moderators may do this.")
     await response_text(
-        await stage.member.slash(OFFICE, "persona export", persona="oda"), "Only moderators may do this."
+        await stage.member.slash(OFFICE, "persona export", persona="oda"),
+        "Only moderators may do this.",
     )
     await response_text(
-        await stage.member.slash(OFFICE, "persona remove", persona="oda"), "Only moderators may do this."
+        await stage.member.slash(OFFICE, "persona remove", persona="oda"),
+        "Only moderators may do this.",
     )
 
 
 async def test_in_direct_messages_there_are_the_personas_for_everybody_only(stage):
     await response_text(await bring_in(stage), "is a persona of this server")
     room = await stage.moderator.dm()
-    answer = await stage.moderator.slash(room["id"], "persona import", card=StoredFile.named("mira.png", MIRA))
+    answer = await stage.moderator.slash(
+        room["id"], "persona import", card=StoredFile.named("mira.png", MIRA)
+    )
     await response_text(answer, "Cards belong to a server.")
     listed = await stage.moderator.slash(room["id"], "persona list")
     await until(lambda: "Ballast" in (listed.message or {}).get("content", ""))
@@ -239,17 +323,22 @@ async def test_in_direct_messages_there_are_the_personas_for_everybody_only(stag
 
 async def test_a_persona_is_still_there_after_a_restart(tmp_path):
     async with on_stage(tmp_path) as stage:
-        await response_text(await bring_in(stage, v3_charx(), "mira.charx"), "is a persona of this server")
+        await response_text(
+            await bring_in(stage, v3_charx(), "mira.charx"), "is a persona of this server"
+        )
         await stage.moderator.slash(OFFICE, "persona set", persona="mira")
     async with on_stage(tmp_path) as stage:
         await response_text(await stage.member.slash(OFFICE, "persona show"), "**Mira** (`mira`)")
-        answer = await stage.moderator.slash(OFFICE, "persona export", persona="Mira", format="charx")
+        answer = await stage.moderator.slash(
+            OFFICE, "persona export", persona="Mira", format="charx"
+        )
         message = await response_text(answer, "The card of **Mira**.")
         card = parse_card(await fetched(message["attachments"][0]["url"]), "it")
         assert card.document == v3() and len(card.files) == 3
 
 
-# ------------------------------------------------------------------------------------------ what others see
+# ------------------------------------------------------------------------------------------ what
+# others see
 
 
 @pytest.fixture
@@ -263,7 +352,12 @@ def card_named(name):
 
 def test_another_guild_sees_nothing_and_can_have_the_same(personas):
     mine = personas.bring_in(GUILD, card_named("Mira"), "it").persona
-    assert personas.find("mira", GUILD) == personas.find("Mira", GUILD) == personas.find(mine.id, GUILD) == mine
+    assert (
+        personas.find("mira", GUILD)
+        == personas.find("Mira", GUILD)
+        == personas.find(mine.id, GUILD)
+        == mine
+    )
     assert short_id(mine, GUILD) == "mira" and mine.id != "mira"
     for guild_id in (OTHER, 0):
         assert "Mira" not in [persona.name for persona in personas.of(guild_id).values()]
@@ -274,7 +368,11 @@ def test_another_guild_sees_nothing_and_can_have_the_same(personas):
             is None
         )
     theirs = personas.bring_in(OTHER, card_named("Mira"), "it").persona
-    assert theirs.id != mine.id and personas.find("mira", GUILD) == mine and personas.find("mira", OTHER) == theirs
+    assert (
+        theirs.id != mine.id
+        and personas.find("mira", GUILD) == mine
+        and personas.find("mira", OTHER) == theirs
+    )
 
 
 def test_a_guild_has_so_many_and_can_replace_them(personas):
@@ -290,7 +388,11 @@ def test_a_guild_has_so_many_and_can_replace_them(personas):
 def test_an_id_never_leads_out_of_the_guilds_folder(personas, tmp_path, wanted):
     made = personas.bring_in(GUILD, card_named("Mira"), "it", wanted).persona
     folder = guild_card_path(tmp_path, made.id).parent
-    assert folder.parent == tmp_path / "personas" / str(GUILD) and folder.name == made.id and len(made.id) <= 58
+    assert (
+        folder.parent == tmp_path / "personas" / str(GUILD)
+        and folder.name == made.id
+        and len(made.id) <= 58
+    )
 
 
 def test_a_damaged_card_of_one_guild_keeps_nobody_else_from_speaking(personas, tmp_path, caplog):
@@ -316,17 +418,23 @@ def test_the_card_that_is_kept_can_be_trained_with(personas, tmp_path):
     catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path)
     request = TrainingRequest(job_name="j", persona=mine.id, dataset="oda")
     card, *_ = catalogue.materials_for(request)
-    assert card.copies == ((guild_card_path(tmp_path, mine.id), "card.toml"),) and card.right == "form"
+    assert (
+        card.copies == ((guild_card_path(tmp_path, mine.id), "card.toml"),) and card.right == "form"
+    )
     lore = tmp_path / "lore" / str(GUILD) / mine.id
     lore.mkdir(parents=True)
     assert [made.copies for made in catalogue.materials_for(request) if made.kind == "lore"] == [
         ((lore, f"lore/{mine.id}"),)
     ]
-    with pytest.raises(RequestError, match=r"There is no persona 'mira-xyz'. Known: ballast, oda, thrip."):
+    with pytest.raises(
+        RequestError, match=r"There is no persona 'mira-xyz'. Known: ballast, oda, thrip."
+    ):
         catalogue.materials_for(TrainingRequest(job_name="j", persona="mira-xyz", dataset="oda"))
 
 
 async def test_imports_at_the_same_time_all_count(personas):
     names = [f"Number {number}" for number in range(6)]
-    await asyncio.gather(*(asyncio.to_thread(personas.bring_in, GUILD, card_named(name), "it") for name in names))
+    await asyncio.gather(
+        *(asyncio.to_thread(personas.bring_in, GUILD, card_named(name), "it") for name in names)
+    )
     assert {persona.name for persona in personas.of(GUILD).values()} >= set(names)

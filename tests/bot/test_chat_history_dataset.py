@@ -19,7 +19,18 @@ from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import JobKeys, pseudonym_dataset_name
 from personas.schemas.training import JobSpec, TrainingRequest
 from tests.fakes import FakeClock
-from tests.rights_sources import ADA, ANSWERED, ASKED, BO, CHANNEL, GUILD, MIRA, NAMES, PERMISSION, put_sources
+from tests.rights_sources import (
+    ADA,
+    ANSWERED,
+    ASKED,
+    BO,
+    CHANNEL,
+    GUILD,
+    MIRA,
+    NAMES,
+    PERMISSION,
+    put_sources,
+)
 
 STATED = Consent(permission=PERMISSION)
 
@@ -60,13 +71,18 @@ def test_members_who_opted_in_and_what_answered_them(store, tmp_path):
     lines = log_of(store, tmp_path)
     assert [line["text"] for line in lines if not line.get("is_bot")] == ASKED[MIRA]
     assert [line["text"] for line in lines if line.get("is_bot")] == ANSWERED[MIRA]
-    assert {(line["author"], line["author_id"]) for line in lines} == {("Mira Sandling", MIRA), ("Ada", "ada")}
+    assert {(line["author"], line["author_id"]) for line in lines} == {
+        ("Mira Sandling", MIRA),
+        ("Ada", "ada"),
+    }
     ids = {line["id"] for line in lines}
     assert all(line["reply_to"] in ids for line in lines if line.get("is_bot"))
     agree(store, BO)
     assert len(log_of(store, tmp_path)) == 8
     store.people.decide(ConsentDecision(int(MIRA), False, 2.0, "en"))
-    assert {line["author_id"] for line in log_of(store, tmp_path)} == {BO, "ada"}, "whoever changes their mind is out"
+    assert {line["author_id"] for line in log_of(store, tmp_path)} == {BO, "ada"}, (
+        "whoever changes their mind is out"
+    )
 
 
 def say(store, who, text, number, answer, guild_id=GUILD, persona="ada"):
@@ -74,7 +90,9 @@ def say(store, who, text, number, answer, guild_id=GUILD, persona="ada"):
     place = {"guild_id": guild_id, "channel_id": 80}
     seq = store.messages.append(**place, author_id=int(who), author_name=NAMES[who], text=text, at=number * 1.0,
                                 discord_message_id=number)  # fmt: skip
-    store.replies.begin(number, **place, persona_id=persona, at=number, asked_by=int(who), trigger_seq=seq)
+    store.replies.begin(
+        number, **place, persona_id=persona, at=number, asked_by=int(who), trigger_seq=seq
+    )
     store.replies.record_parts(number, [number + 1])
     store.messages.append(**place, author_id=0, author_name=persona.title(), text=answer, at=number + 1.0,
                           discord_message_id=number + 1, persona_id=persona)  # fmt: skip
@@ -82,7 +100,13 @@ def say(store, who, text, number, answer, guild_id=GUILD, persona="ada"):
 
 def test_others_are_not_named_either(store, tmp_path):
     agree(store, MIRA)
-    say(store, MIRA, f"Did bo tarn ask? <@{BO}>, @Bo Tarn!", 9000, "Bo Tarn asks. Boat Tarnish stays, Ada too.")
+    say(
+        store,
+        MIRA,
+        f"Did bo tarn ask? <@{BO}>, @Bo Tarn!",
+        9000,
+        "Bo Tarn asks. Boat Tarnish stays, Ada too.",
+    )
     asked, answered = log_of(store, tmp_path)[-2:]
     assert asked["text"] == "Did someone ask? someone, someone!"
     assert answered["text"] == "someone asks. Boat Tarnish stays, Ada too."
@@ -93,8 +117,13 @@ def test_other_servers_other_personas_and_direct_messages_are_not_in_it(store, t
     say(store, MIRA, "elsewhere", 9000, "far", guild_id=GUILD + 1)
     say(store, MIRA, "to another", 9100, "another's", persona="oda")
     say(store, MIRA, "in private", 9200, "between us", guild_id=0)
-    assert [line["text"] for line in log_of(store, tmp_path, persona="oda")] == ["to another", "another's"]
-    assert not {"elsewhere", "to another", "in private"} & {line["text"] for line in log_of(store, tmp_path)}
+    assert [line["text"] for line in log_of(store, tmp_path, persona="oda")] == [
+        "to another",
+        "another's",
+    ]
+    assert not {"elsewhere", "to another", "in private"} & {
+        line["text"] for line in log_of(store, tmp_path)
+    }
     with pytest.raises(RequestError, match="Direct messages are never trained on"):
         log_of(store, tmp_path, guild_id=0)
 
@@ -109,7 +138,11 @@ def test_a_reply_whose_question_is_gone_is_not_taken(store, tmp_path):
 @pytest.mark.parametrize(
     ("consent", "people", "words"),
     [
-        (Consent(), (), ("DISCORD_PERMISSION (which is not stated)", "Of 2 members", "0 have opted in")),
+        (
+            Consent(),
+            (),
+            ("DISCORD_PERMISSION (which is not stated)", "Of 2 members", "0 have opted in"),
+        ),
         (Consent(), (MIRA,), ("which is not stated", "Of 2 members", "1 have opted in")),
         (STATED, (), ("which is stated", "/privacy opt-in", "0 have opted in")),
         (STATED, (ADA,), ("which is stated", "1 so far", "Of 2 members", "0 have opted in")),
@@ -124,13 +157,16 @@ def test_a_refusal_says_what_would_be_needed(store, tmp_path, consent, people, w
     assert not (tmp_path / "history.jsonl").exists() and not list(tmp_path.glob(".history*"))
 
 
-# ------------------------------------------------------------------------------------------ as a data set
+# ------------------------------------------------------------------------------------------ as a
+# data set
 
 
 HISTORY = TrainingRequest(job_name="j", persona="ada", dataset="history")
 
 
-def test_it_is_offered_only_where_the_permission_is_stated_and_to_no_server_else(store, shipped, tmp_path):
+def test_it_is_offered_only_where_the_permission_is_stated_and_to_no_server_else(
+    store, shipped, tmp_path
+):
     home = tmp_path / "home"
     catalogue = DatasetCatalog(shipped, "embedded", home, store)
     agree(store, MIRA)
@@ -138,28 +174,48 @@ def test_it_is_offered_only_where_the_permission_is_stated_and_to_no_server_else
     with pytest.raises(RequestError, match="DISCORD_PERMISSION"):
         catalogue.materials_for(HISTORY, GUILD)
     write_consent(home, STATED)
-    assert "history" in catalogue.datasets() and "history" not in DatasetCatalog(shipped, "embedded", home).datasets()
+    assert (
+        "history" in catalogue.datasets()
+        and "history" not in DatasetCatalog(shipped, "embedded", home).datasets()
+    )
     log = catalogue.materials_for(HISTORY, GUILD)[1]
-    assert (log.kind, log.right, log.arrived, log.statement.why) == ("log", "discord-api", "", PERMISSION)
+    assert (log.kind, log.right, log.arrived, log.statement.why) == (
+        "log",
+        "discord-api",
+        "",
+        PERMISSION,
+    )
     for guild_id in (0, GUILD + 1):
         with pytest.raises(RequestError):
             catalogue.materials_for(HISTORY, guild_id)
     with pytest.raises(RequestError, match="trains a persona"):
-        catalogue.materials_for(TrainingRequest(job_name="j", task_type="dialogue", dataset="history"), GUILD)
+        catalogue.materials_for(
+            TrainingRequest(job_name="j", task_type="dialogue", dataset="history"), GUILD
+        )
 
 
 def test_a_job_is_queued_for_the_server_that_asks_alone(store, shipped, tmp_path):
     home = tmp_path / "home"
     agree(store, MIRA)
     write_consent(home, STATED)
-    catalogue, clock = DatasetCatalog(shipped, "embedded", home, store), FakeClock()
+    catalogue = DatasetCatalog(shipped, "embedded", home, store)
+    clock = FakeClock()
     backend = SubprocessBackend(
-        home, catalogue, clock, threads=1, nice=0, serving_precision="float32", environ={}, command=("true",)
+        home,
+        catalogue,
+        clock,
+        threads=1,
+        nice=0,
+        serving_precision="float32",
+        environ={},
+        command=("true",),
     )
     queue = JobQueue(store, backend, clock)
     with pytest.raises(RequestError, match="0 have opted in"):
         queue.enqueue(HISTORY, guild_id=GUILD + 1, channel_id=CHANNEL, requested_by=1)
-    assert queue.enqueue(HISTORY, guild_id=GUILD, channel_id=CHANNEL, requested_by=1).state == "queued"
+    assert (
+        queue.enqueue(HISTORY, guild_id=GUILD, channel_id=CHANNEL, requested_by=1).state == "queued"
+    )
 
 
 def test_nobody_else_can_be_called_history(store, shipped, tmp_path):
@@ -181,18 +237,23 @@ def test_who_opts_out_while_a_job_is_being_done_again_is_out(store, shipped, tmp
     assert read_consent(folder).opted_in == {MIRA}
     write_consent(home, STATED)
     assert write_job_folder(home, job, materials, "float32") == folder
-    assert read_consent(folder) == STATED, "the trainer reads it each time, and leaves out who is not in it"
+    assert read_consent(folder) == STATED, (
+        "the trainer reads it each time, and leaves out who is not in it"
+    )
 
 
 def test_a_job_folder_holds_it_with_the_keys_and_todays_consent(store, shipped, tmp_path):
-    home, folder = tmp_path / "home", tmp_path / "job"
+    home = tmp_path / "home"
+    folder = tmp_path / "job"
     agree(store, MIRA)
     write_consent(home, Consent(permission=PERMISSION, opted_in=frozenset({MIRA})))
     folder.mkdir()
     materials = DatasetCatalog(shipped, "embedded", home, store).materials_for(HISTORY, GUILD)
     fill_job_folder(folder, home, "j1", "v1", HISTORY, materials, "float32")
     text = (folder / "material" / "history.jsonl").read_text(encoding="utf-8")
-    assert all(asked in text for asked in ASKED[MIRA]) and BO not in text and ASKED[BO][0] not in text
+    assert (
+        all(asked in text for asked in ASKED[MIRA]) and BO not in text and ASKED[BO][0] not in text
+    )
     spec = JobSpec.model_validate_json((folder / "request.json").read_bytes())
     assert [(m.right, m.origin, m.format) for m in spec.materials if m.kind == "log"] == [
         ("discord-api", "history", "own-log")
@@ -202,4 +263,6 @@ def test_a_job_folder_holds_it_with_the_keys_and_todays_consent(store, shipped, 
         and pseudonym_dataset_name(HISTORY) == "ada/history"
     )
     assert read_consent(folder) == read_consent(home)
-    assert {stat.S_IMODE((folder / name).stat().st_mode) for name in ("keys.json", "consent.json")} == {0o600}
+    assert {
+        stat.S_IMODE((folder / name).stat().st_mode) for name in ("keys.json", "consent.json")
+    } == {0o600}

@@ -1,4 +1,6 @@
-"""What is said to the bot never becomes training data by default: not by any data set that there is."""
+"""What is said to the bot never becomes training data by default: not by any data set that there
+is.
+"""
 
 from pathlib import Path
 
@@ -32,9 +34,12 @@ async def test_a_talk_its_votes_and_its_regenerations_are_in_no_job(stage, tmp_p
 
     catalogue: DatasetCatalog = stage.client.services.catalogue
     assert "history" not in catalogue.datasets()
-    guild_id, home = stage.sandbox.guild_id, stage.client.services.home
+    guild_id = stage.sandbox.guild_id
+    home = stage.client.services.home
     names = [*catalogue.datasets(), None]
-    for number, (persona, dataset) in enumerate((p, d) for p in ("ballast", "oda", None) for d in names):
+    for number, (persona, dataset) in enumerate(
+        (p, d) for p in ("ballast", "oda", None) for d in names
+    ):
         task = "persona" if persona else "dialogue"
         request = TrainingRequest(job_name="j", persona=persona, dataset=dataset, task_type=task)
         try:
@@ -48,9 +53,13 @@ async def test_a_talk_its_votes_and_its_regenerations_are_in_no_job(stage, tmp_p
     assert len(made) > len(names), "there is something to search"
     assert not holding(tmp_path / "jobs", "Quillon Vane")
     with pytest.raises(RequestError, match="DISCORD_PERMISSION"):
-        catalogue.materials_for(TrainingRequest(job_name="j", persona="ballast", dataset="history"), guild_id)
+        catalogue.materials_for(
+            TrainingRequest(job_name="j", persona="ballast", dataset="history"), guild_id
+        )
 
 
 def holding(folder: Path, words: str) -> list[Path]:
     """The files below a folder in which these words stand."""
-    return [file for file in folder.rglob("*") if file.is_file() and words.encode() in file.read_bytes()]
+    return [
+        file for file in folder.rglob("*") if file.is_file() and words.encode() in file.read_bytes()
+    ]

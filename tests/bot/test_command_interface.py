@@ -1,7 +1,8 @@
-"""The slash commands, their options and permissions, and the buttons' custom ids stay as Discord knows them.
+"""The slash commands, their options and permissions, and the buttons' custom ids stay as Discord
+knows them.
 
-Buttons under old messages and the permissions that servers have set depend on them; descriptions may change, and
-commands and options may be added.
+Buttons under old messages and the permissions that servers have set depend on them; descriptions
+may change, and commands and options may be added.
 """
 
 import json
@@ -13,8 +14,14 @@ FIXTURE = Path(__file__).with_name("fixtures") / "commands.json"
 
 def without_descriptions(payload):
     if isinstance(payload, dict):
-        return {key: without_descriptions(value) for key, value in payload.items() if key != "description"}
-    return [without_descriptions(item) for item in payload] if isinstance(payload, list) else payload
+        return {
+            key: without_descriptions(value)
+            for key, value in payload.items()
+            if key != "description"
+        }
+    return (
+        [without_descriptions(item) for item in payload] if isinstance(payload, list) else payload
+    )
 
 
 def assert_contains(now, before):
@@ -32,8 +39,13 @@ def assert_contains(now, before):
 
 
 async def test_commands_options_permissions_and_custom_ids_stay(stage):
-    before, tree = json.loads(FIXTURE.read_text(encoding="utf-8")), stage.client.tree
-    commands = json.loads(json.dumps([command.to_dict(tree) for command in tree.get_commands()], default=str))
+    before = json.loads(FIXTURE.read_text(encoding="utf-8"))
+    tree = stage.client.tree
+    commands = json.loads(
+        json.dumps([command.to_dict(tree) for command in tree.get_commands()], default=str)
+    )
     assert_contains(without_descriptions(commands), before["commands"])
     items = stage.client._connection._view_store._dynamic_items.values()
-    assert {item.__discord_ui_compiled_template__.pattern for item in items} >= set(before["custom_ids"])
+    assert {item.__discord_ui_compiled_template__.pattern for item in items} >= set(
+        before["custom_ids"]
+    )

@@ -12,7 +12,8 @@ from personas.home.job_folder import NO_COMPARISON, read_comparison_targets
 from personas.schemas.training import TrainingRequest
 from tests.samples import SCORECARD
 
-GUILD, OTHER = 7, 8
+GUILD = 7
+OTHER = 8
 
 
 @pytest.fixture
@@ -35,7 +36,9 @@ def speaking(store, persona, job_id, guild=GUILD):
     """A persona with a version that is live in a guild; gives the version."""
     job = store.jobs.add(NewTrainingJob(job_id, guild, 1, 1, request(persona)), 1.0)
     store.jobs.claim(job, "token", 2.0)
-    store.jobs.complete(job_id, "token", JobResult(adapter="a", seconds=1, scorecard=SCORECARD), 3.0)
+    store.jobs.complete(
+        job_id, "token", JobResult(adapter="a", seconds=1, scorecard=SCORECARD), 3.0
+    )
     store.versions.promote(persona, job.version, 1, 4.0, guild_id=guild)
     return job.version
 
@@ -46,21 +49,33 @@ def new_job(store, persona, guild=GUILD):
 
 def test_compared_are_the_live_version_and_the_neighbours_that_are_live(store, personas, tmp_path):
     job = new_job(store, "ballast")
-    assert comparison_targets(tmp_path, store, personas, job) == NO_COMPARISON, "nobody has learned anything yet"
-    live, version = speaking(store, "ballast", "j1"), speaking(store, "oda", "j2")
+    assert comparison_targets(tmp_path, store, personas, job) == NO_COMPARISON, (
+        "nobody has learned anything yet"
+    )
+    live = speaking(store, "ballast", "j1")
+    version = speaking(store, "oda", "j2")
     found = comparison_targets(tmp_path, store, personas, job)
     assert found.live == str(tmp_path / "models" / "persona_adapters" / "ballast" / live)
     (oda,) = found.neighbours
-    assert (oda.persona, oda.job) == ("oda", str(tmp_path / "jobs" / "j2")) and oda.adapter.endswith(f"oda/{version}")
+    assert (oda.persona, oda.job) == (
+        "oda",
+        str(tmp_path / "jobs" / "j2"),
+    ) and oda.adapter.endswith(f"oda/{version}")
 
 
 def test_the_folder_of_a_job_says_what_is_live_today(store, personas, tmp_path):
     job = new_job(store, "ballast")
-    folder = write_job_folder(tmp_path, job, (), "float32", comparison_targets(tmp_path, store, personas, job))
+    folder = write_job_folder(
+        tmp_path, job, (), "float32", comparison_targets(tmp_path, store, personas, job)
+    )
     assert read_comparison_targets(folder) == NO_COMPARISON
     speaking(store, "oda", "j2")
-    again = write_job_folder(tmp_path, job, (), "float32", comparison_targets(tmp_path, store, personas, job))
-    assert again == folder and [it.persona for it in read_comparison_targets(folder).neighbours] == ["oda"]
+    again = write_job_folder(
+        tmp_path, job, (), "float32", comparison_targets(tmp_path, store, personas, job)
+    )
+    assert again == folder and [
+        it.persona for it in read_comparison_targets(folder).neighbours
+    ] == ["oda"]
 
 
 def test_a_guild_is_compared_with_nothing_that_it_does_not_see(store, personas, tmp_path):

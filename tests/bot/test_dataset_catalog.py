@@ -1,4 +1,6 @@
-"""The catalogue: names in, material with its rights out; what is not in it, or not allowed, is refused."""
+"""The catalogue: names in, material with its rights out; what is not in it, or not allowed, is
+refused.
+"""
 
 import json
 from pathlib import Path
@@ -12,11 +14,15 @@ from personas.home.data_subjects import Consent, write_consent
 from personas.home.job_material import ShippedData
 from personas.schemas.training import TrainingRequest
 
-RIGHT = '["{name}"]\nright = "{right}"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "I wrote it."\n'
+RIGHT = (
+    '["{name}"]\nright = "{right}"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "I wrote it."\n'
+)
 
 
 def state_rights(folder, *names, right="own-writing"):
-    (folder / "rights.toml").write_text("\n".join(RIGHT.format(name=name, right=right) for name in names))
+    (folder / "rights.toml").write_text(
+        "\n".join(RIGHT.format(name=name, right=right) for name in names)
+    )
 
 
 @pytest.fixture
@@ -26,7 +32,9 @@ def shipped(tmp_path):
     for folder in (*vars(shipped).values(), shipped.lore / "oda", shipped.lore / "_world"):
         folder.mkdir(parents=True, exist_ok=True)
     for persona in ("oda", "thrip"):
-        (shipped.cards / f"{persona}.toml").write_text(f'id = "{persona}"\nname = "The {persona}"\n')
+        (shipped.cards / f"{persona}.toml").write_text(
+            f'id = "{persona}"\nname = "The {persona}"\n'
+        )
         (shipped.logs / f"{persona}.json").write_text("{}")
     for name in ("chat", "facts"):
         (shipped.general / f"{name}.jsonl").write_text("{}")
@@ -61,7 +69,11 @@ def test_a_persona_learns_from_its_own(catalogue, shipped):
     card, log, lore, chat, facts = catalogue.materials_for(request())
     assert (card.kind, card.copies) == ("card", ((shipped.cards / "oda.toml", "oda.toml"),))
     assert (log.kind, log.copies) == ("log", ((shipped.logs / "oda.json", "logs/oda.json"),))
-    assert (log.right, log.statement.stated_by, log.origin) == ("own-writing", "me", "logs/oda.json")
+    assert (log.right, log.statement.stated_by, log.origin) == (
+        "own-writing",
+        "me",
+        "logs/oda.json",
+    )
     assert log.arrived == log.statement.stated_on == "2026-11-20"
     assert (lore.kind, lore.path) == ("lore", "lore")
     files = [f"{owner}/notes.md" for owner in ("_world", "oda")]
@@ -82,9 +94,14 @@ def test_lore_pairs_take_the_lore_and_the_synthesised_dialogues(catalogue, shipp
         return {it.path: it for it in catalogue.materials_for(request(**more))}
 
     ship_dialogues(shipped)
-    assert "oda_synthetic" in catalogue.datasets() and catalogue.dialogues() == ["general-chat", "general-facts"]
+    assert "oda_synthetic" in catalogue.datasets() and catalogue.dialogues() == [
+        "general-chat",
+        "general-facts",
+    ]
     assert not any(it.kind == "pairs" for it in materials().values()), "they are an option"
-    assert {"logs/oda.json", "lore", "synthetic/oda_synthetic.jsonl"} <= materials(lore_pairs=0.3).keys()
+    assert {"logs/oda.json", "lore", "synthetic/oda_synthetic.jsonl"} <= materials(
+        lore_pairs=0.3
+    ).keys()
     alone = materials(lore_pairs=1)
     pairs = alone["synthetic/oda_synthetic.jsonl"]
     assert (pairs.kind, pairs.right, pairs.statement.stated_by) == ("pairs", "own-writing", "me")
@@ -93,11 +110,15 @@ def test_lore_pairs_take_the_lore_and_the_synthesised_dialogues(catalogue, shipp
     assert named["synthetic/oda_synthetic.jsonl"].kind == "log", "not twice"
     (tmp_path / "more.jsonl").write_text("{}")
     (tmp_path / "catalogue.toml").write_text(
-        '[oda_synthetic_2]\npath = "more.jsonl"\n' + RIGHT.format(name="x", right="form").partition("\n")[2]
+        '[oda_synthetic_2]\npath = "more.jsonl"\n'
+        + RIGHT.format(name="x", right="form").partition("\n")[2]
     )
     assert materials(lore_pairs=1)["named/oda_synthetic_2.jsonl"].right == "form"
     (shipped.synthetic / "rights.toml").unlink()
-    with pytest.raises(MaterialError, match=r"oda_synthetic\.jsonl may not be trained on: nobody has stated a right"):
+    with pytest.raises(
+        MaterialError,
+        match=r"oda_synthetic\.jsonl may not be trained on: nobody has stated a right",
+    ):
         catalogue.materials_for(request(lore_pairs=1))
 
 
@@ -115,17 +136,24 @@ def test_an_imported_persona_is_asked_to_name_a_data_set(catalogue, tmp_path):
     own = tmp_path / "personas" / "77" / "mira-25" / "card.toml"
     own.parent.mkdir(parents=True)
     own.write_text('id = "mira-25"\nname = "Mira"\n')
-    with pytest.raises(RequestError, match=r"no chat log of its own to learn from\. Name a `dataset`") as raised:
+    with pytest.raises(
+        RequestError, match=r"no chat log of its own to learn from\. Name a `dataset`"
+    ) as raised:
         catalogue.materials_for(request("mira-25"))
     assert "mira-25" not in str(raised.value) and "oda" in raised.value.advice
     assert catalogue.materials_for(request("mira-25", dataset="oda"))
 
 
 def test_the_operator_says_who_the_persona_is_in_a_log(catalogue, tmp_path):
-    entry = RIGHT.format(name="quay", right="own-writing") + 'path = "quay.json"\npersona_names = ["Wick", "42"]\n'
+    entry = (
+        RIGHT.format(name="quay", right="own-writing")
+        + 'path = "quay.json"\npersona_names = ["Wick", "42"]\n'
+    )
     (tmp_path / "catalogue.toml").write_text(entry)
     (tmp_path / "quay.json").write_text("{}")
-    log = next(item for item in catalogue.materials_for(request(dataset="quay")) if item.kind == "log")
+    log = next(
+        item for item in catalogue.materials_for(request(dataset="quay")) if item.kind == "log"
+    )
     assert log.to_material("0").persona_names == ("Wick", "42")
     (tmp_path / "catalogue.toml").write_text(entry.replace('["Wick", "42"]', '"Wick"'))
     with pytest.raises(RequestError, match="persona_names that are not a list of names"):
@@ -159,12 +187,18 @@ def test_with_one_general_data_set_a_dialogue_is_measured_on_it(catalogue, shipp
     ("asked", "words"),
     [
         (request("odda"), "no persona 'odda'. Known: oda, thrip."),
-        (request(dataset="trip"), "no data set 'trip'. Known: thrip, general-chat, general-facts, oda."),
+        (
+            request(dataset="trip"),
+            "no data set 'trip'. Known: thrip, general-chat, general-facts, oda.",
+        ),
         (request(dataset="../secrets"), "no data set '../secrets'"),
         (request(dataset="rights"), "no data set 'rights'"),
         (request(dataset="general-chat"), "has no speakers"),
         (request(dataset_path="/etc/passwd"), "A path cannot be named here"),
-        (request(base_model="Qwen/Qwen2.5-3B"), "(Qwen/Qwen2.5-3B) cannot be served here. Leave the base model out"),
+        (
+            request(base_model="Qwen/Qwen2.5-3B"),
+            "(Qwen/Qwen2.5-3B) cannot be served here. Leave the base model out",
+        ),
         (request(recipe="demo"), "no recipe 'demo'. Known: demo-cpu, slow."),
         (dialogue(), "needs a data set. Known: general-chat, general-facts."),
         (dialogue(dataset="oda"), "'oda' is a log"),
@@ -177,7 +211,9 @@ def test_what_cannot_be_had_is_refused_with_what_can(catalogue, asked, words):
     assert words in str(refused.value)
 
 
-ENTRY = '["{name}"]\n{where}\nright = "{right}"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "so"\n'
+ENTRY = (
+    '["{name}"]\n{where}\nright = "{right}"\nstated_by = "me"\nstated_on = 2026-11-20\nwhy = "so"\n'
+)
 
 
 def enter(tmp_path, name, where='path = "mine.jsonl"', right="licensed:CC0", more=""):
@@ -193,7 +229,10 @@ def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
     assert (log.kind, log.path, log.origin, log.right, log.statement.stated_by) == (
         "log", "named/harbour talk.jsonl", "harbour talk", "licensed:CC0", "me",
     )  # fmt: skip
-    assert log.copies == ((tmp_path / "mine.jsonl", log.path),) and log.to_material("0").format == "messages"
+    assert (
+        log.copies == ((tmp_path / "mine.jsonl", log.path),)
+        and log.to_material("0").format == "messages"
+    )
     assert catalogue.materials_for(dialogue(dataset="harbour talk"))[0].kind == "messages"
     (tmp_path / "catalogue.toml").write_text("")
     assert "harbour talk" not in catalogue.datasets(), "it is read anew each time"
@@ -203,8 +242,18 @@ def test_the_operators_data_sets_can_be_named_too(catalogue, tmp_path):
     ("name", "where", "right", "words"),
     [
         ("api", 'path = "mine.jsonl"', "discord-api", "came through Discord's API"),
-        ("mine", 'path = "mine.jsonl"', "finders-keepers", "names an unknown right, 'finders-keepers'"),
-        ("bare", 'path = "mine.jsonl"', "licensed", "write licensed:<name>, such as licensed:CC-BY-4.0"),
+        (
+            "mine",
+            'path = "mine.jsonl"',
+            "finders-keepers",
+            "names an unknown right, 'finders-keepers'",
+        ),
+        (
+            "bare",
+            'path = "mine.jsonl"',
+            "licensed",
+            "write licensed:<name>, such as licensed:CC-BY-4.0",
+        ),
         ("both", 'path = "mine.jsonl"\nhub = "a/b"', "form", "needs either path or hub"),
         ("neither", "", "form", "needs either path or hub"),
         ("hub", 'hub = "one/two/three"', "form", "not of the form owner/name"),
@@ -227,7 +276,9 @@ def test_an_entry_with_a_fault_is_reported_and_leaves_the_others(
             catalogue.materials_for(request(dataset=name))
         assert words in str(refused.value) and str(tmp_path) not in str(refused.value)
     else:
-        assert catalogue.materials_for(request(dataset=name))[1].path == "logs/oda.json", "what ships keeps its name"
+        assert catalogue.materials_for(request(dataset=name))[1].path == "logs/oda.json", (
+            "what ships keeps its name"
+        )
     assert len(caplog.records) <= 1, "each fault is logged once"
     assert catalogue.materials_for(request(dataset="good"))[1].path == "named/good.jsonl"
 
@@ -246,7 +297,13 @@ def test_where_there_is_nothing_it_says_so(catalogue, shipped):
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", '["thrip.json"]\nright = "own-writing"', RIGHT.format(name="oda.json", right="discord-api")]
+    "text",
+    [
+        None,
+        "",
+        '["thrip.json"]\nright = "own-writing"',
+        RIGHT.format(name="oda.json", right="discord-api"),
+    ],
 )
 def test_a_log_without_a_stated_right_counts_as_taken_from_discord(catalogue, shipped, text):
     (shipped.logs / "rights.toml").unlink()
@@ -255,7 +312,11 @@ def test_a_log_without_a_stated_right_counts_as_taken_from_discord(catalogue, sh
     with pytest.raises(MaterialError, match="Discord's API") as refused:
         catalogue.materials_for(request())
     advice = refused.value.advice
-    assert "rights.toml beside it" in advice and '["oda.json"]' in advice and str(shipped.logs) not in advice
+    assert (
+        "rights.toml beside it" in advice
+        and '["oda.json"]' in advice
+        and str(shipped.logs) not in advice
+    )
 
 
 @pytest.mark.parametrize(
@@ -263,8 +324,14 @@ def test_a_log_without_a_stated_right_counts_as_taken_from_discord(catalogue, sh
     [
         (b"[broken", "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
-        (RIGHT.format(name="oda.json", right="finders-keepers").encode(), "names an unknown right, 'finders-keepers'"),
-        (RIGHT.format(name="oda.json", right="licensed").encode(), "write licensed:<name>, such as licensed:CC-BY-4.0"),
+        (
+            RIGHT.format(name="oda.json", right="finders-keepers").encode(),
+            "names an unknown right, 'finders-keepers'",
+        ),
+        (
+            RIGHT.format(name="oda.json", right="licensed").encode(),
+            "write licensed:<name>, such as licensed:CC-BY-4.0",
+        ),
         (b'["oda.json"]\nright = "form"\nwhy = "so"', "leaves out stated_by, stated_on"),
         (
             b'["oda.json"]\nright = "form"\nwhy = "so"\nstated_by = "me"\nstated_on = "soon"',
@@ -293,7 +360,8 @@ def test_everything_that_ships_can_be_trained_on(tmp_path):
         assert all(Path(source).exists() for item in materials for source, _ in item.copies)
 
 
-# ------------------------------------------------------------------------------------------ built data sets
+# ------------------------------------------------------------------------------------------ built
+# data sets
 
 
 def built_set(folder, **rights):
@@ -309,7 +377,11 @@ def test_a_built_set_says_its_rights_itself_by_path_and_by_name(catalogue, tmp_p
     built_set(tmp_path / "ours", own_writing=7, form=2)
     entry = RIGHT.format(name="quay", right="own-writing") + 'path = "ours"\n'
     (tmp_path / "catalogue.toml").write_text(entry)
-    for asked in (request(dataset_path="ours"), request(dataset="quay"), dialogue(dataset_path="ours")):
+    for asked in (
+        request(dataset_path="ours"),
+        request(dataset="quay"),
+        dialogue(dataset_path="ours"),
+    ):
         material = next(item for item in catalogue.materials_for(asked) if item.kind == "dataset")
         assert (material.right, material.copies[0][0]) == ("licensed:mixed", tmp_path / "ours")
         assert "form 2, own-writing 7" in material.statement.why
@@ -319,7 +391,9 @@ def test_a_built_set_says_its_rights_itself_by_path_and_by_name(catalogue, tmp_p
 @pytest.mark.parametrize("named", [{"dataset_path": "theirs"}, {"dataset": "quay"}])
 def test_a_built_set_of_discords_talk_asks_again_whatever_is_said_of_it(catalogue, tmp_path, named):
     built_set(tmp_path / "theirs", own_writing=7, discord_api=1)
-    (tmp_path / "catalogue.toml").write_text(RIGHT.format(name="quay", right="form") + 'path = "theirs"\n')
+    (tmp_path / "catalogue.toml").write_text(
+        RIGHT.format(name="quay", right="form") + 'path = "theirs"\n'
+    )
     state_rights(tmp_path, "theirs")
     with pytest.raises(MaterialError, match="DISCORD_PERMISSION"):
         catalogue.materials_for(request(**named))
@@ -336,7 +410,9 @@ def test_a_built_set_that_does_not_say_its_rights_is_none(catalogue, tmp_path, s
 
 
 def test_general_dialogue_to_mix_in_is_not_what_forgetting_is_measured_on(catalogue, shipped):
-    kinds = [(item.kind, item.path) for item in catalogue.materials_for(request(general="general-chat"))]
+    kinds = [
+        (item.kind, item.path) for item in catalogue.materials_for(request(general="general-chat"))
+    ]
     assert kinds[-2:] == [("messages", "general/chat.jsonl"), ("general", "general/facts.jsonl")]
     with pytest.raises(RequestError, match="'thrip' is a log, not general dialogue"):
         catalogue.materials_for(request(general="thrip"))

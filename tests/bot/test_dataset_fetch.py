@@ -1,4 +1,6 @@
-"""Data sets that are not on this machine, on Discord: said with what to do, and fetched with a press by who may."""
+"""Data sets that are not on this machine, on Discord: said with what to do, and fetched with a
+press by who may.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ OASST2 = {"2023-11-05_oasst2_ready.trees.jsonl.gz": TREES}
 @pytest.fixture(autouse=True)
 def fetcher(tmp_path, monkeypatch):
     (tmp_path / "fetcher.py").write_text(FETCHER)
-    monkeypatch.setattr("bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "fetcher.py")))
+    monkeypatch.setattr(
+        "bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "fetcher.py"))
+    )
 
 
 @pytest.fixture
@@ -60,9 +64,14 @@ async def test_a_moderator_fetches_it_with_a_press_and_starts(asking, hub):
     stage = asking
     allow(stage, "moderators")
     named = await stage.moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="oasst2")
-    assert [choice["name"] for choice in named] == ["oasst2 · not fetched: 54.4 MB · 35 languages · Apache-2.0"]
+    assert [choice["name"] for choice in named] == [
+        "oasst2 · not fetched: 54.4 MB · 35 languages · Apache-2.0"
+    ]
     offered = await answer_to(stage, dataset="oasst2", job_name="dialogue_v1", epochs=3)
-    assert "'oasst2' (OpenAssistant/oasst2, 54.4 MB, Apache-2.0) has not been fetched" in offered["content"]
+    assert (
+        "'oasst2' (OpenAssistant/oasst2, 54.4 MB, Apache-2.0) has not been fetched"
+        in offered["content"]
+    )
     assert "Not for: A persona's voice" in offered["content"] and "http" not in offered["content"]
     preview = await answer_to(stage, "finetune preview", dataset="oasst2")
     assert "has not been fetched" in preview["content"] and preview["components"]
@@ -91,11 +100,16 @@ async def test_only_the_owner_may_where_the_setting_says_operator(asking, hub):
     assert not downloads(hub) and not stage.client.services.data_jobs.open()
 
 
-async def test_without_a_hub_or_where_the_bot_may_not_fetch_there_is_no_button(asking, hub, monkeypatch):
+async def test_without_a_hub_or_where_the_bot_may_not_fetch_there_is_no_button(
+    asking, hub, monkeypatch
+):
     stage = asking
     allow(stage, "off")
     refused = await answer_to(stage, dataset="oasst2")
-    assert "`python -m trainer catalogue fetch oasst2`" in refused["content"] and not refused["components"]
+    assert (
+        "`python -m trainer catalogue fetch oasst2`" in refused["content"]
+        and not refused["components"]
+    )
     allow(stage, "moderators")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     refused = await answer_to(stage, dataset="oasst2")

@@ -44,19 +44,30 @@ async def begin(stage, who=None, channel=QUAY, **more):
 
 
 async def test_two_personas_take_turns_under_their_own_names_and_faces(quick):
-    stage, mark = quick, quick.mark
+    stage = quick
+    mark = quick.mark
     answer = await begin(stage, turns=4)
     await until(lambda: answer.message["content"])
-    assert "**Mina Vale:** What did the tide bring?" in answer.message["content"] and not answer.ephemeral
+    assert (
+        "**Mina Vale:** What did the tide bring?" in answer.message["content"]
+        and not answer.ephemeral
+    )
     assert "Ballast and Oda Marrow talk with each other, up to 4 lines" in answer.message["content"]
     ended = await stage.sees("all turns taken", "edit", mark)
     assert "have talked, 4 lines: all turns taken" in ended["content"] and not ended["components"]
     said = lines(stage)
     assert [m["author"]["username"] for m in said] == ["Ballast", "Oda Marrow"] * 2
     assert all(m["webhook_id"] and "\n-# AI-written · base model" in m["content"] for m in said)
-    assert len({m["author"]["avatar"] for m in said}) == 2 and not any(m["components"] for m in said)
+    assert len({m["author"]["avatar"] for m in said}) == 2 and not any(
+        m["components"] for m in said
+    )
     asked = stage.engine.requests
-    assert [turn.name for turn in asked[3].turns] == ["Mina Vale", "Ballast", "Oda Marrow", "Ballast"]
+    assert [turn.name for turn in asked[3].turns] == [
+        "Mina Vale",
+        "Ballast",
+        "Oda Marrow",
+        "Ballast",
+    ]
     assert [turn.by_persona for turn in asked[3].turns] == [False, False, True, False]
     assert asked[0].sampling.stop == ("\nMina Vale:",) and "\nBallast:" in asked[1].sampling.stop
     assert {request.guild_id for request in asked} == {stage.sandbox.guild_id}
@@ -64,7 +75,8 @@ async def test_two_personas_take_turns_under_their_own_names_and_faces(quick):
 
 
 async def test_each_is_given_its_own_lore(quick):
-    stage, mark = quick, quick.mark
+    stage = quick
+    mark = quick.mark
     await begin(stage, opening="How heavy was the piano?", turns=2)
     await stage.sees("all turns taken", "edit", mark)
     assert stage.engine.requests[0].lore[0].source.startswith("ballast/")
@@ -72,7 +84,8 @@ async def test_each_is_given_its_own_lore(quick):
 
 
 async def test_what_was_said_is_in_the_talk_afterwards(quick):
-    stage, mark = quick, quick.mark
+    stage = quick
+    mark = quick.mark
     await begin(stage, turns=2)
     await stage.sees("all turns taken", "edit", mark)
     mark = stage.mark
@@ -86,7 +99,8 @@ async def test_what_was_said_is_in_the_talk_afterwards(quick):
 
 
 async def test_it_ends_by_itself_when_it_goes_round(quick):
-    stage, mark = quick, quick.mark
+    stage = quick
+    mark = quick.mark
     stage.engine.script = lambda request: ["Soup, ", "and soup."]
     await begin(stage, turns=20)
     ended = await stage.sees("it began to repeat itself", "edit", mark)
@@ -132,7 +146,9 @@ async def test_stop_is_for_whoever_asked_and_moderators(quick):
     await stage.moderator.click(message, custom_id(message))
     ended = await stage.sees("1 line: stopped", "edit", mark)
     assert not ended["components"] and len(stage.engine.requests) == 1
-    assert lines(stage)[0]["content"].startswith("Ballast says\n-# AI-written · base model · stopped")
+    assert lines(stage)[0]["content"].startswith(
+        "Ballast says\n-# AI-written · base model · stopped"
+    )
 
 
 async def test_one_at_a_time_in_a_server(quick):
@@ -156,7 +172,12 @@ async def test_whoever_speaks_to_a_persona_there_ends_it_and_is_answered(quick):
     await until(lambda: len(stage.engine.requests) == 2)
     stage.engine.free.set()
     assert "somebody spoke" in (await stage.sees("have talked, 1 line", "edit", mark))["content"]
-    await until(lambda: not stage.client.services.reply_service.is_running(0) and len(stage.engine.requests) == 2)
+    await until(
+        lambda: (
+            not stage.client.services.reply_service.is_running(0)
+            and len(stage.engine.requests) == 2
+        )
+    )
     assert stage.engine.requests[1].turns[-1].text == "Excuse me, is the ferry late?"
 
 
@@ -176,7 +197,9 @@ async def test_a_silence_ends_it_in_mid_word(quick):
     await begun(stage)
     mark = stage.mark
     await stage.moderator.slash(QUAY, "persona mute", where="server", persona="oda")
-    assert "1 line: a moderator silenced" in (await stage.sees("have talked", "edit", mark))["content"]
+    assert (
+        "1 line: a moderator silenced" in (await stage.sees("have talked", "edit", mark))["content"]
+    )
     assert len(stage.engine.requests) == 1 and "stopped" in lines(stage)[0]["content"]
 
 
@@ -189,17 +212,26 @@ async def test_so_does_the_going_of_whoever_asked(quick):
 
 
 async def test_where_the_engine_is_busy_it_is_said(quick):
-    stage, mark = quick, quick.mark
-    stage.engine.failure = EngineBusyError("9 replies are waiting already.", "Try again in a minute.")
+    stage = quick
+    mark = quick.mark
+    stage.engine.failure = EngineBusyError(
+        "9 replies are waiting already.", "Try again in a minute."
+    )
     await begin(stage)
-    assert "0 lines: it could not go on" in (await stage.sees("have talked", "edit", mark))["content"]
+    assert (
+        "0 lines: it could not go on" in (await stage.sees("have talked", "edit", mark))["content"]
+    )
     assert any("9 replies are waiting" in m["content"] for m in stage.sandbox.messages(QUAY))
 
 
 async def test_a_line_that_is_deleted_ends_it(quick):
     stage = quick
     await begun(stage)
-    [line] = [m for m in stage.sandbox.messages(QUAY) if m["content"] == "…" and m["author"]["username"] == "Ballast"]
+    [line] = [
+        m
+        for m in stage.sandbox.messages(QUAY)
+        if m["content"] == "…" and m["author"]["username"] == "Ballast"
+    ]
     mark = stage.mark
     await stage.moderator.delete(line)
     stage.engine.free.set()
@@ -209,8 +241,11 @@ async def test_a_line_that_is_deleted_ends_it(quick):
 async def test_without_webhooks_both_speak_through_the_bot(tmp_path):
     poor = required_permissions()
     poor.manage_webhooks = False
-    async with on_stage(tmp_path, seed=dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)) as stage:
-        stage.engine.script, stage.client.services.dialogue_runner.pause_s = counted(), 0
+    async with on_stage(
+        tmp_path, seed=dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)
+    ) as stage:
+        stage.engine.script = counted()
+        stage.client.services.dialogue_runner.pause_s = 0
         mark = stage.mark
         await begin(stage, turns=2)
         await stage.sees("all turns taken", "edit", mark)
@@ -220,7 +255,8 @@ async def test_without_webhooks_both_speak_through_the_bot(tmp_path):
 
 
 async def test_lines_can_be_deleted_and_replied_to_as_all_that_personas_say(quick):
-    stage, mark = quick, quick.mark
+    stage = quick
+    mark = quick.mark
     await begin(stage, turns=2)
     await stage.sees("all turns taken", "edit", mark)
     second = lines(stage)[1]
@@ -247,18 +283,28 @@ async def test_after_a_crash_the_line_says_so_and_nothing_is_taken_up(tmp_path):
         await begun(stage)
         cut = stage.store.replies.unfinished()[0]
         assert cut.trigger_seq is None and cut.parts
-    with sqlite3.connect(tmp_path / "understudy.sqlite") as database:  # as a crash would have left it
-        database.execute("update replies set state = 'streaming' where event_id = ?", (cut.event_id,))
+    with sqlite3.connect(
+        tmp_path / "understudy.sqlite"
+    ) as database:  # as a crash would have left it
+        database.execute(
+            "update replies set state = 'streaming' where event_id = ?", (cut.event_id,)
+        )
     database.close()
     async with on_stage(tmp_path) as again:
-        await until(lambda: any("This reply was cut off" in m["content"] for m in again.sandbox.messages(QUAY)))
+        await until(
+            lambda: any(
+                "This reply was cut off" in m["content"] for m in again.sandbox.messages(QUAY)
+            )
+        )
         assert again.store.replies.unfinished() == [] and again.engine.requests == []
 
 
 async def test_stop_under_a_duet_that_a_crash_ended_is_taken_away(quick):
-    stage, guild_id = quick, quick.sandbox.guild_id
+    stage = quick
+    guild_id = quick.sandbox.guild_id
     message = await begun(stage)
-    talks, mark = stage.client.services.dialogue_runner._talks, stage.mark
+    talks = stage.client.services.dialogue_runner._talks
+    mark = stage.mark
     talk = talks.pop(guild_id)  # after a crash nothing is known of it
     await stage.moderator.click(message, custom_id(message))
     gone = await stage.sandbox.wait_for("edit", lambda m: m["id"] == message["id"], 8.0, mark)

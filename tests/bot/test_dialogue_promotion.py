@@ -1,4 +1,6 @@
-"""A persona's card over a dialogue adapter: promoted from Discord, over REST and from the dashboard, and taken back."""
+"""A persona's card over a dialogue adapter: promoted from Discord, over REST and from the
+dashboard, and taken back.
+"""
 
 import shutil
 
@@ -30,12 +32,17 @@ from tests.bot.web.conftest import dashboard_in
 from tests.fakes import until
 from tests.samples import SCORECARD
 
-NAME, SERVED = "dialogue_v1", "served"
+NAME = "dialogue_v1"
+SERVED = "served"
 
 
 def put_adapter(home, name=NAME, **changes):
     fields = {"persona": None, "version": "v1", "job_id": "by hand", "base_model": "embedded"}
-    return sealed(dialogue_adapter_folder(home, name), changes.pop("base_model_hash", SERVED), **fields | changes)
+    return sealed(
+        dialogue_adapter_folder(home, name),
+        changes.pop("base_model_hash", SERVED),
+        **fields | changes,
+    )
 
 
 @pytest.fixture
@@ -45,7 +52,9 @@ async def served(tmp_path):
 
 
 async def promote(stage, words, channel=QUAY, **options):
-    return await response_text(await stage.moderator.slash(channel, "finetune promote", **options), words)
+    return await response_text(
+        await stage.moderator.slash(channel, "finetune promote", **options), words
+    )
 
 
 async def test_from_the_training_to_the_card_that_speaks_with_it_and_back(served, tmp_path):
@@ -54,22 +63,35 @@ async def test_from_the_training_to_the_card_that_speaks_with_it_and_back(served
     put_adapter(tmp_path, job_id=served.backend.runs[0].job_id)
     served.backend.finish()
     result = (await served.sees("Trained: **v1**"))["content"]
-    assert f"Promote… gives it to a persona, and so does `/finetune promote version:dialogue/{NAME}`." in result
-    assert f"it is the model `dialogue/{NAME}`" in result and f"`start_from: {NAME}` trains it further." in result
+    assert (
+        f"Promote… gives it to a persona, and so does `/finetune promote version:dialogue/{NAME}`."
+        in result
+    )
+    assert (
+        f"it is the model `dialogue/{NAME}`" in result
+        and f"`start_from: {NAME}` trains it further." in result
+    )
 
     assert await choices(served, "version", "finetune promote") == [f"dialogue/{NAME}"]
     await served.moderator.slash(QUAY, "finetune promote", version=f"dialogue/{NAME}")
-    await served.sees(f"v1 of **Ballast** is live from the next reply on. It is the dialogue adapter `{NAME}`.")
+    await served.sees(
+        f"v1 of **Ballast** is live from the next reply on. It is the dialogue adapter `{NAME}`."
+    )
     assert await choices(served, "version", "finetune promote") == ["v1", f"dialogue/{NAME}"]
     installed = adapter_ref(tmp_path, "ballast", "v1").folder
-    assert verify_adapter(installed).checksums == verify_adapter(dialogue_adapter_folder(tmp_path, NAME)).checksums
+    assert (
+        verify_adapter(installed).checksums
+        == verify_adapter(dialogue_adapter_folder(tmp_path, NAME)).checksums
+    )
     mark = served.mark
     await served.member.say(QUAY, "hello")
     assert f"AI-written · v1 (dialogue/{NAME})" in (await served.finished(QUAY, mark))["content"]
     request = served.engine.requests[-1]
     assert (request.persona.id, request.adapter.folder) == ("ballast", installed)
     await promote(served, "v1 of **Ballast** is live already.", version=f"dialogue/{NAME}")
-    await served.moderator.slash(QUAY, "finetune promote", persona="oda", version=f"dialogue/{NAME}")
+    await served.moderator.slash(
+        QUAY, "finetune promote", persona="oda", version=f"dialogue/{NAME}"
+    )
     await served.sees("v1 of **Oda Marrow** is live from")
 
     status = await served.moderator.slash(OFFICE, "finetune status")
@@ -94,19 +116,27 @@ async def test_the_button_under_the_result_asks_for_the_persona(served, tmp_path
     known = served.client.services.personas.of(0).values()
     assert [it["label"] for it in select["options"]] == [it.name for it in known]
     await served.moderator.select(menu, f"promote-dialogue-to:{NAME}", ["oda"])
-    await served.sees(f"v1 of **Oda Marrow** is live from the next reply on. It is the dialogue adapter `{NAME}`.")
+    await served.sees(
+        f"v1 of **Oda Marrow** is live from the next reply on. It is the dialogue adapter `{NAME}`."
+    )
     assert served.live("oda") == "v1" and served.live("ballast") is None
     shutil.rmtree(dialogue_adapter_folder(tmp_path, NAME))
-    await response_text(await served.moderator.click(result, "Promote…"), "There is no dialogue adapter")
+    await response_text(
+        await served.moderator.click(result, "Promote…"), "There is no dialogue adapter"
+    )
     mark = served.mark
     await served.moderator.select(menu, f"promote-dialogue-to:{NAME}", ["thrip"])
-    assert (await served.sees("There is no dialogue adapter", since=mark))["flags"] & 64, "only who pressed sees it"
+    assert (await served.sees("There is no dialogue adapter", since=mark))["flags"] & 64, (
+        "only who pressed sees it"
+    )
     assert served.live("thrip") is None
 
 
 async def test_it_can_be_rolled_out_to_a_share_first(served, tmp_path):
     put_adapter(tmp_path)
-    answer = await served.moderator.slash(QUAY, "finetune rollout start", version=f"dialogue/{NAME}", share=20)
+    answer = await served.moderator.slash(
+        QUAY, "finetune rollout start", version=f"dialogue/{NAME}", share=20
+    )
     await response_text(answer, "v1")
     (rollout,) = served.store.rollouts.of_persona("ballast")
     assert (rollout.version, rollout.share) == ("v1", 20) and served.live("ballast") is None
@@ -118,7 +148,10 @@ async def test_what_cannot_be_used_is_refused_and_installs_nothing(served, tmp_p
     put_adapter(tmp_path, "theirs", job_id="j8")
     put_adapter(tmp_path, "elsewhere", base_model="big/model", base_model_hash="other")
     (put_adapter(tmp_path, "damaged") / WEIGHTS_FILE).write_bytes(b"!")
-    assert await choices(served, "version", "finetune promote") == ["dialogue/damaged", "dialogue/elsewhere"]
+    assert await choices(served, "version", "finetune promote") == [
+        "dialogue/damaged",
+        "dialogue/elsewhere",
+    ]
     for name, words in (
         ("theirs", "There is no dialogue adapter 'theirs'. Known: damaged, elsewhere."),
         ("elsewhere", "dialogue/elsewhere was made for big/model, which is not served here."),
@@ -131,8 +164,13 @@ async def test_what_cannot_be_used_is_refused_and_installs_nothing(served, tmp_p
 
 
 async def test_one_that_the_gate_rejects_asks_first(served, tmp_path):
-    put_adapter(tmp_path, metrics=SCORECARD.model_copy(update={"verdict": "reject", "reasons": ("It forgets.",)}))
-    question = await promote(served, "It forgets.", INN, version=f"dialogue/{NAME}", persona="ballast")
+    put_adapter(
+        tmp_path,
+        metrics=SCORECARD.model_copy(update={"verdict": "reject", "reasons": ("It forgets.",)}),
+    )
+    question = await promote(
+        served, "It forgets.", INN, version=f"dialogue/{NAME}", persona="ballast"
+    )
     assert served.live("ballast") is None
     await served.moderator.click(question, "Promote anyway")
     await served.sees("v1 of **Ballast** is live from the next reply on.")
@@ -142,27 +180,40 @@ async def test_over_rest_and_from_the_dashboard(tmp_path):
     async with dashboard_in(tmp_path / "home", served_hash=SERVED) as dashboard:
         put_adapter(dashboard.home)
         put_adapter(dashboard.home, "elsewhere", base_model="big/model", base_model_hash="other")
-        status, made, headers = await dashboard.ask("POST", "/personas/oda/versions", json={"dialogue": NAME})
+        status, made, headers = await dashboard.ask(
+            "POST", "/personas/oda/versions", json={"dialogue": NAME}
+        )
         assert (status, made["version"], made["dialogue"], made["live"]) == (201, "v1", NAME, False)
         assert headers["Location"] == "/personas/oda/versions/v1"
-        status, made, _ = await dashboard.ask("POST", "/personas/oda/versions", json={"dialogue": NAME})
+        status, made, _ = await dashboard.ask(
+            "POST", "/personas/oda/versions", json={"dialogue": NAME}
+        )
         assert (status, made["version"]) == (201, "v1"), "the same files are the same version"
         for name, code, words in (
             ("none", 409, "There is no dialogue adapter 'none'."),
             ("elsewhere", 409, "was made for big/model"),
             ("../x", 422, "dialogue"),
         ):
-            status, problem, _ = await dashboard.ask("POST", "/personas/oda/versions", json={"dialogue": name})
+            status, problem, _ = await dashboard.ask(
+                "POST", "/personas/oda/versions", json={"dialogue": name}
+            )
             assert status == code and words in str(problem)
         status, live, _ = await dashboard.ask("POST", "/personas/oda/versions/v1/promote")
         assert status == 200 and live["live"]
 
         page = (await dashboard.page("/dashboard/personas/ballast/versions"))[1]
         assert f"<option>{NAME}</option>" in page and "elsewhere" not in page
-        status, _, headers = await dashboard.submit("/dashboard/personas/ballast/versions", dialogue=NAME)
+        status, _, headers = await dashboard.submit(
+            "/dashboard/personas/ballast/versions", dialogue=NAME
+        )
         assert headers["Location"].startswith("/dashboard/personas/ballast/versions/v1/promote")
-        assert f">dialogue/{NAME}</a>" in (await dashboard.page("/dashboard/personas/ballast/versions"))[1]
-        assert (await dashboard.submit("/dashboard/personas/ballast/versions", dialogue="none"))[0] == 409
+        assert (
+            f">dialogue/{NAME}</a>"
+            in (await dashboard.page("/dashboard/personas/ballast/versions"))[1]
+        )
+        assert (await dashboard.submit("/dashboard/personas/ballast/versions", dialogue="none"))[
+            0
+        ] == 409
 
 
 class Hooks:
@@ -190,21 +241,30 @@ class Hooks:
 
 
 async def test_one_trained_on_an_erased_person_is_unloaded_and_its_card_goes_back(tmp_path):
-    """The copy is withdrawn like any version; the dialogue adapter is dropped from the engine, then deleted."""
+    """The copy is withdrawn like any version; the dialogue adapter is dropped from the engine, then
+    deleted.
+    """
     home = tmp_path / "home"
     plant(home)
     shutil.rmtree(dialogue_adapter_folder(home, "manners"))
     folders = [put_adapter(home, name) for name in ("manners", "clean")]
     write_people(folders[0], {keyed_person(HomeKey.of(home).people(), str(WHO)): 1})
-    write_manifest(folders[0], AdapterManifest.model_validate_json((folders[0] / MANIFEST_FILE).read_bytes()))
+    write_manifest(
+        folders[0], AdapterManifest.model_validate_json((folders[0] / MANIFEST_FILE).read_bytes())
+    )
     with Store.open(home / "understudy.sqlite") as store:
         for version, name in (("v1", "clean"), ("v2", "manners")):
             adapter = find_dialogue_adapters(home)[name]
-            assert await install_dialogue_adapter(home, store, (GUILD, 1, 2), "thrip", adapter) == version
+            assert (
+                await install_dialogue_adapter(home, store, (GUILD, 1, 2), "thrip", adapter)
+                == version
+            )
             store.versions.promote("thrip", version, 2, 50.0)
         runner = forgetter(home, store, hooks=(hooks := Hooks()))
         receipt = await runner.run(begin(home, store))
-        assert store.versions.live("thrip", 0) == "v1" and store.versions.is_withdrawn("thrip", "v2")
+        assert store.versions.live("thrip", 0) == "v1" and store.versions.is_withdrawn(
+            "thrip", "v2"
+        )
     assert {("dialogue/manners", "v1"), ("thrip", "v2")} <= {*hooks.unloaded}
     assert ("dialogue/clean", "v1") not in hooks.unloaded and folders[1].exists()
     assert not folders[0].exists() and not adapter_ref(home, "thrip", "v2").folder.exists()
@@ -212,10 +272,17 @@ async def test_one_trained_on_an_erased_person_is_unloaded_and_its_card_goes_bac
 
 
 async def test_with_a_server_its_adapters_and_their_copies_go(tmp_path):
-    """A shared persona whose live version is a copy goes back, whoever installed it; the operator's stays."""
-    put_adapter(tmp_path, "theirs", job_id="j8"), put_adapter(tmp_path, "operators", config=PLAIN | {"r": 8})
+    """A shared persona whose live version is a copy goes back, whoever installed it; the operator's
+    stays.
+    """
+    (
+        put_adapter(tmp_path, "theirs", job_id="j8"),
+        put_adapter(tmp_path, "operators", config=PLAIN | {"r": 8}),
+    )
     with Store.open(tmp_path / "understudy.sqlite") as store:
-        request = TrainingRequest(job_name="theirs", task_type="dialogue", dataset="general-dialogue")
+        request = TrainingRequest(
+            job_name="theirs", task_type="dialogue", dataset="general-dialogue"
+        )
         store.jobs.add(NewTrainingJob("j8", 8, 1, 1, request), 1.0)
         claimed = store.jobs.claim(store.jobs.get("j8"), "token", 2.0)
         result = JobResult(adapter="", seconds=1.0, scorecard=SCORECARD)
@@ -226,8 +293,8 @@ async def test_with_a_server_its_adapters_and_their_copies_go(tmp_path):
             store.versions.promote("oda", version, 2, 50.0)
         assert store.versions.live("oda", 0) == "v2"
         delete_guild(tmp_path, store, 8, 60.0)
-        assert store.versions.live("oda", 0) == "v1" and [it.version for it in store.versions.installed("oda")] == [
-            "v1"
-        ]
+        assert store.versions.live("oda", 0) == "v1" and [
+            it.version for it in store.versions.installed("oda")
+        ] == ["v1"]
     assert [*find_dialogue_adapters(tmp_path)] == ["operators"]
     assert not adapter_ref(tmp_path, "oda", "v2").folder.exists()

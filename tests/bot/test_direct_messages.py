@@ -8,7 +8,11 @@ from tests.fakes import until
 async def in_dm(stage, channel, words, since):
     return await stage.sandbox.wait_for(
         "edit",
-        lambda m: m["channel_id"] == channel["id"] and words in m["content"] and "-# AI-written" in m["content"],
+        lambda m: (
+            m["channel_id"] == channel["id"]
+            and words in m["content"]
+            and "-# AI-written" in m["content"]
+        ),
         since=since,
     )
 
@@ -24,7 +28,9 @@ async def chosen(stage, persona="oda"):
     assert options == ["ballast", "oda", "thrip"]
     await stage.member.select(menu, "choose-persona", [persona])
     name = stage.client.services.personas.get(persona, 0).name
-    await in_dm(stage, channel, f"{name} hears: hello?", mark)  # what was said before the choice is answered
+    await in_dm(
+        stage, channel, f"{name} hears: hello?", mark
+    )  # what was said before the choice is answered
     return channel
 
 
@@ -34,7 +40,10 @@ async def test_who_writes_first_chooses_whom_to_talk_to_and_is_answered(tmp_path
         mark = stage.mark
         await stage.member.say(channel, "is there soup?")
         reply = await in_dm(stage, channel, "Oda Marrow hears: is there soup?", mark)
-        assert reply["content"].startswith("**Oda Marrow:** ") and reply["author"]["username"] == "Understudy"
+        assert (
+            reply["content"].startswith("**Oda Marrow:** ")
+            and reply["author"]["username"] == "Understudy"
+        )
         assert "webhook_id" not in reply
 
 
@@ -47,12 +56,18 @@ async def test_a_talk_in_direct_messages_is_its_own_and_nobody_elses(stage):
     await stage.member.say(QUAY, "what did I say?")
     await stage.finished(QUAY, mark)
     assert all("secret" not in turn.text for turn in stage.engine.requests[-1].turns)
-    assert stage.engine.requests[-1].guild_id == stage.sandbox.guild_id, "the engine is fair between servers"
-    assert stage.engine.requests[0].guild_id == int(channel["id"]), "a talk in direct messages stands for itself"
+    assert stage.engine.requests[-1].guild_id == stage.sandbox.guild_id, (
+        "the engine is fair between servers"
+    )
+    assert stage.engine.requests[0].guild_id == int(channel["id"]), (
+        "a talk in direct messages stands for itself"
+    )
     other = await stage.moderator.dm()
     assert other["id"] != channel["id"]
     await stage.moderator.say(other, "hello")
-    await stage.sandbox.wait_for("message", lambda m: m["channel_id"] == other["id"] and m["components"], since=mark)
+    await stage.sandbox.wait_for(
+        "message", lambda m: m["channel_id"] == other["id"] and m["components"], since=mark
+    )
 
 
 async def test_commands_and_buttons_work_there(stage):
@@ -93,18 +108,23 @@ async def test_a_forwarded_reply_is_answered_by_its_text_where_a_persona_answers
     mark = stage.mark
     await stage.member.forward(channel, reply)
     await in_dm(stage, channel, "Oda Marrow hears: Ballast hears: how heavy is it?", mark)
-    assert stage.engine.requests[-1].turns[-1].text == "Ballast hears: how heavy is it?", "without the small print"
+    assert stage.engine.requests[-1].turns[-1].text == "Ballast hears: how heavy is it?", (
+        "without the small print"
+    )
     mark = stage.mark
     await stage.member.forward(QUAY, reply)
     answer = await stage.finished(QUAY, mark)
-    assert answer["content"].startswith("Ballast hears: Ballast hears: how heavy is it?\n-# AI-written")
+    assert answer["content"].startswith(
+        "Ballast hears: Ballast hears: how heavy is it?\n-# AI-written"
+    )
 
 
 async def test_a_forward_is_neither_a_reply_nor_taken_for_a_hidden_message(stage):
     channel = await chosen(stage)
     mark = stage.mark
     await stage.member.say(QUAY, "hello")
-    reply, asked = await stage.finished(QUAY, mark), len(stage.engine.requests)
+    reply = await stage.finished(QUAY, mark)
+    asked = len(stage.engine.requests)
     picture = await stage.member.say(OFFICE, "", files=[StoredFile.named("a.png", b"a")])
     mark = stage.mark
     await stage.member.forward(OFFICE, reply)

@@ -1,4 +1,6 @@
-"""Each way in which Discord refuses or ends the connection: the bot names it in one line, and ends with exit code 1."""
+"""Each way in which Discord refuses or ends the connection: the bot names it in one line, and ends
+with exit code 1.
+"""
 
 import asyncio
 import dataclasses
@@ -59,15 +61,28 @@ async def ended(process, home):
 
 
 def the_only_error(printed):
-    """The one line that says why, of a bot that prints nothing else but warnings and its address."""
-    assert "Traceback" not in printed and "Unclosed" not in printed and "never retrieved" not in printed, printed
-    (line,) = [line for line in printed.splitlines() if line.startswith("Understudy cannot continue.")]
+    """The one line that says why, of a bot that prints nothing else but warnings and its
+    address.
+    """
+    assert (
+        "Traceback" not in printed
+        and "Unclosed" not in printed
+        and "never retrieved" not in printed
+    ), printed
+    (line,) = [
+        line for line in printed.splitlines() if line.startswith("Understudy cannot continue.")
+    ]
     return line
 
 
 async def is_open(home):
     await until(
-        lambda: "Dashboard: http" in (home / "bot.log").read_text() if (home / "bot.log").exists() else False, 20
+        lambda: (
+            "Dashboard: http" in (home / "bot.log").read_text()
+            if (home / "bot.log").exists()
+            else False
+        ),
+        20,
     )
 
 
@@ -76,11 +91,17 @@ async def is_open(home):
     [
         (4004, "does not accept DISCORD_TOKEN any more (close code 4004). Copy it again"),
         (4013, "does not know one of the intents (close code 4013). Update the project"),
-        (4014, "no longer grants this bot the message content intent (close code 4014). Start it again"),
+        (
+            4014,
+            "no longer grants this bot the message content intent (close code 4014). Start it "
+            "again",
+        ),
         (None, "ended by an error: KeyError: 'channel_id', state.py line"),
     ],
 )
-async def test_the_end_of_the_connection_is_one_line_and_exit_code_1(tmp_path, sandbox, processes, code, words):
+async def test_the_end_of_the_connection_is_one_line_and_exit_code_1(
+    tmp_path, sandbox, processes, code, words
+):
     process = processes.start(tmp_path, sandbox.url, sandbox.token)
     await is_open(tmp_path)
     if code:
@@ -93,7 +114,8 @@ async def test_the_end_of_the_connection_is_one_line_and_exit_code_1(tmp_path, s
     assert words in the_only_error(printed)
 
 
-# ------------------------------------------------------------------------------------------ at login
+# ------------------------------------------------------------------------------------------ at
+# login
 
 
 @asynccontextmanager
@@ -104,9 +126,12 @@ async def answering(status, body, kind="application/json", headers=None):
         if status is None:
             asked.set()
             await asyncio.Event().wait()
-        return web.Response(status=status, body=body.encode(), headers={"Content-Type": kind} | (headers or {}))
+        return web.Response(
+            status=status, body=body.encode(), headers={"Content-Type": kind} | (headers or {})
+        )
 
-    asked, app = asyncio.Event(), web.Application()
+    asked = asyncio.Event()
+    app = web.Application()
     app.router.add_route("*", "/{any:.*}", answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
@@ -133,11 +158,15 @@ async def answering(status, body, kind="application/json", headers=None):
 )  # fmt: skip
 async def test_each_refusal_at_login_is_told_apart(answer, words, state, monkeypatch, caplog):
     slept = asyncio.sleep
-    monkeypatch.setattr("discord.http.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+    monkeypatch.setattr(
+        "discord.http.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest)
+    )
     monkeypatch.setattr(discord_checks, "DISCORD_TIMEOUT_S", 1.0)
     settings = Settings(discord_token=TOKEN)
     async with answering(*(answer if isinstance(answer, tuple) else (200, ""))) as (url, _):
-        url = {"tls": url.replace("http:", "https:"), "closed": "http://127.0.0.1:9"}.get(answer, url)
+        url = {"tls": url.replace("http:", "https:"), "closed": "http://127.0.0.1:9"}.get(
+            answer, url
+        )
         with patch_discord(url):
             (check,) = await discord_checks.check_discord(settings)
             with pytest.raises(discord_checks.DiscordError) as caught:
@@ -159,10 +188,13 @@ async def test_a_start_that_waits_for_discord_ends_by_a_signal(tmp_path, process
         await asyncio.wait_for(asked.wait(), 20)
         os.kill(process.pid, signal.SIGTERM)
         exit_code, printed = await ended(process, tmp_path)
-    assert exit_code == 0 and not any(word in printed for word in ("Traceback", "Unclosed", "pending")), printed
+    assert exit_code == 0 and not any(
+        word in printed for word in ("Traceback", "Unclosed", "pending")
+    ), printed
 
 
-# ------------------------------------------------------------------------------------------ while it runs
+# ------------------------------------------------------------------------------------------ while
+# it runs
 
 
 async def test_a_connection_that_is_lost_is_one_line_per_attempt(tmp_path, sandbox, processes):
@@ -179,7 +211,9 @@ async def test_a_connection_that_is_lost_is_one_line_per_attempt(tmp_path, sandb
 
 async def test_health_knows_the_gateway(tmp_path, monkeypatch):
     slept = asyncio.sleep
-    monkeypatch.setattr("discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+    monkeypatch.setattr(
+        "discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest)
+    )
     monkeypatch.setattr(system_routes, "MAX_DISCONNECTED_S", 0.3)
     async with on_stage(tmp_path) as stage, aiohttp.ClientSession(stage.sandbox.url) as session:
 
@@ -193,15 +227,23 @@ async def test_health_knows_the_gateway(tmp_path, monkeypatch):
         assert (await health())[0] == 200, "it may be back in a moment"
         await until(lambda: stage.client.disconnected_s > 0.3)
         status, problem = await health()
-        assert status == 503 and problem["type"] == "/problems/not-connected" and "since 0 s" in problem["detail"]
-        found = await asyncio.to_thread(local_checks.check_port, int(stage.sandbox.url.rpartition(":")[2]), tmp_path)
+        assert (
+            status == 503
+            and problem["type"] == "/problems/not-connected"
+            and "since 0 s" in problem["detail"]
+        )
+        found = await asyncio.to_thread(
+            local_checks.check_port, int(stage.sandbox.url.rpartition(":")[2]), tmp_path
+        )
         assert found.state == "warn" and "not connected to discord" in found.found
         stage.sandbox.refuse_sessions(False)
         await until(lambda: stage.client.disconnected_s == 0)
         assert (await health())[0] == 200
 
 
-async def test_progress_that_cannot_be_shown_is_said_once_and_shown_later(tmp_path, caplog, monkeypatch):
+async def test_progress_that_cannot_be_shown_is_said_once_and_shown_later(
+    tmp_path, caplog, monkeypatch
+):
     monkeypatch.setattr(progress_messages, "EDIT_INTERVAL_S", 0.02)
     async with on_stage(tmp_path) as stage:
         await stage.moderator.slash(QUAY, "finetune start")
@@ -216,7 +258,9 @@ async def test_progress_that_cannot_be_shown_is_said_once_and_shown_later(tmp_pa
     assert caplog.text.count("could not be shown") == 1 and "never retrieved" not in caplog.text
 
 
-async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_ones(tmp_path, monkeypatch, caplog):
+async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_ones(
+    tmp_path, monkeypatch, caplog
+):
     async with on_stage(tmp_path):
         pass
     monkeypatch.setattr(PERSONA, "description", "x" * 101)
@@ -228,12 +272,17 @@ async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_o
             "Discord refuses the command /persona",
             "Discord refuses the command /persona mute",
         ]
-        assert len(lines) == 3 and "those registered earlier stay" in lines[2] and "Traceback" not in caplog.text
+        assert (
+            len(lines) == 3
+            and "those registered earlier stay" in lines[2]
+            and "Traceback" not in caplog.text
+        )
         await stage.member.slash(QUAY, "persona list")
     assert not (tmp_path / "commands.sha256").exists(), "the next start tries again"
 
 
-# ------------------------------------------------------------------------------------------ in a reply
+# ------------------------------------------------------------------------------------------ in a
+# reply
 
 
 @pytest.mark.parametrize("as_the_bot", [False, True], ids=["webhook", "bot"])
@@ -241,8 +290,10 @@ async def test_refused_commands_are_named_and_the_bot_goes_on_with_the_earlier_o
 async def test_a_message_that_discord_posted_in_spite_of_an_error_is_part_of_the_reply(
     tmp_path, monkeypatch, lost, as_the_bot
 ):
-    words, sender = [f"word{number} " * 90 for number in range(9)], BotSender if as_the_bot else WebhookSender
-    say, said = sender.say, itertools.count(1)
+    words = [f"word{number} " * 90 for number in range(9)]
+    sender = BotSender if as_the_bot else WebhookSender
+    say = sender.say
+    said = itertools.count(1)
 
     async def say_and_hear_nothing(self, *parts):
         message_id = await say(self, *parts)
@@ -250,7 +301,9 @@ async def test_a_message_that_discord_posted_in_spite_of_an_error_is_part_of_the
             raise aiohttp.ServerDisconnectedError
         return message_id
 
-    monkeypatch.setattr(streaming_reply, "FIRST_EDIT_DELAY_S", 60.0 if lost == "at its end" else 0.0)
+    monkeypatch.setattr(
+        streaming_reply, "FIRST_EDIT_DELAY_S", 60.0 if lost == "at its end" else 0.0
+    )
     monkeypatch.setattr(streaming_reply, "EDIT_INTERVAL_S", 0.0)
     monkeypatch.setattr(delivery, "FIRST_PAUSE_S", 0.01)
     allowed = required_permissions()
@@ -265,16 +318,22 @@ async def test_a_message_that_discord_posted_in_spite_of_an_error_is_part_of_the
         shown = stage.sandbox.messages(QUAY)[before + 1 :]
         assert [int(one["id"]) for one in shown] == list(stage.store.replies.get(event).parts)
         assert "stop:" not in str(shown) and "-# " in shown[-1]["content"]
-        text = " ".join(one["content"].removeprefix("**Ballast:** ") for one in shown).partition("\n-#")[0]
+        text = " ".join(one["content"].removeprefix("**Ballast:** ") for one in shown).partition(
+            "\n-#"
+        )[0]
         assert text.split() == "".join(words).split()
 
 
-# ------------------------------------------------------------------------------------------ at a restart
+# ------------------------------------------------------------------------------------------ at a
+# restart
 
 
 @pytest.mark.parametrize("fault", ["discord", "other"])
-async def test_a_reply_that_cannot_be_finished_after_a_restart_is_finished_or_marked_later(stage, monkeypatch, fault):
-    service, resume = stage.client.services.reply_service, stage.client.on_resumed
+async def test_a_reply_that_cannot_be_finished_after_a_restart_is_finished_or_marked_later(
+    stage, monkeypatch, fault
+):
+    service = stage.client.services.reply_service
+    resume = stage.client.on_resumed
     stage.engine.free.clear()
     await stage.member.say(QUAY, "do not forget me")
     growing = await stage.sees("…", by="Ballast")
@@ -285,7 +344,9 @@ async def test_a_reply_that_cannot_be_finished_after_a_restart_is_finished_or_ma
     with monkeypatch.context() as broken:
         if fault == "discord":
             slept = asyncio.sleep
-            broken.setattr("discord.http.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+            broken.setattr(
+                "discord.http.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest)
+            )
             stage.sandbox.disturb(FaultRates(error_before=1.0))
         else:
             broken.setattr(service.request_builder.lore, "find", lambda *parts: 1 / 0)
@@ -293,25 +354,35 @@ async def test_a_reply_that_cannot_be_finished_after_a_restart_is_finished_or_ma
     stage.sandbox.disturb(FaultRates())
     await resume()
     (reply,) = [one for one in stage.sandbox.messages(QUAY) if one["id"] == growing["id"]]
-    words = {"discord": "Ballast hears: do not forget me", "other": "This reply was cut off. Ask again."}
+    words = {
+        "discord": "Ballast hears: do not forget me",
+        "other": "This reply was cut off. Ask again.",
+    }
     assert words[fault] in reply["content"] and "stop:" not in str(reply["components"])
     assert not stage.store.replies.unfinished()
 
 
 @pytest.fixture
 def first_response_errs(stage, monkeypatch):
-    """Answer the next response to an interaction with an error although it took effect; discord.py then repeats it."""
+    """Answer the next response to an interaction with an error although it took effect; discord.py
+    then repeats it.
+    """
 
     def err_once():
         slept = asyncio.sleep
-        monkeypatch.setattr("discord.webhook.async_.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+        monkeypatch.setattr(
+            "discord.webhook.async_.asyncio.sleep",
+            lambda delay, *rest: slept(min(delay, 0.01), *rest),
+        )
         faults = iter([RequestFault.ERROR_AFTER])
         monkeypatch.setattr(WireFaults, "of_request", lambda _: next(faults, None))
 
     return err_once
 
 
-@pytest.mark.parametrize("command", ["privacy show", "persona lore ask"])  # acknowledged first; answered at once
+@pytest.mark.parametrize(
+    "command", ["privacy show", "persona lore ask"]
+)  # acknowledged first; answered at once
 async def test_a_command_whose_response_took_effect_in_spite_of_an_error_is_answered_once(
     stage, first_response_errs, command
 ):
@@ -324,19 +395,29 @@ async def test_a_command_whose_response_took_effect_in_spite_of_an_error_is_answ
     assert shown.count(answer.message["content"]) == 1
 
 
-async def test_a_vote_whose_response_took_effect_in_spite_of_an_error_is_judged(stage, first_response_errs):
+async def test_a_vote_whose_response_took_effect_in_spite_of_an_error_is_judged(
+    stage, first_response_errs
+):
     judged = []
     stage.client.dispatch = lambda name, *parts: judged.append(name)
     await stage.member.slash(QUAY, "chat", message="hello")
     reply = await stage.finished(QUAY, 0)
     first_response_errs()
-    (vote,) = [one["custom_id"] for one in reply["components"][0]["components"] if "vote+1" in one["custom_id"]]
+    (vote,) = [
+        one["custom_id"]
+        for one in reply["components"][0]["components"]
+        if "vote+1" in one["custom_id"]
+    ]
     await stage.member.click(reply, vote)
     await until(lambda: "reply_judged" in judged)
 
 
-async def test_a_question_that_came_too_late_for_discord_is_not_stored_and_makes_no_reply(stage, monkeypatch):
-    monkeypatch.setattr("sandbox.interactions.ACKNOWLEDGE_TIMEOUT_S", 0.0)  # the quote is refused: code 10062
+async def test_a_question_that_came_too_late_for_discord_is_not_stored_and_makes_no_reply(
+    stage, monkeypatch
+):
+    monkeypatch.setattr(
+        "sandbox.interactions.ACKNOWLEDGE_TIMEOUT_S", 0.0
+    )  # the quote is refused: code 10062
     await stage.member.slash(QUAY, "chat", message="too slow")
     monkeypatch.setattr("sandbox.interactions.ACKNOWLEDGE_TIMEOUT_S", 3.0)
     mark = stage.mark

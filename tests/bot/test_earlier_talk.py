@@ -18,9 +18,12 @@ from personas.lore.semantic import embedding_scheme, match_earlier, pack_vectors
 from personas.schemas.chat import EARLIER_SOURCE
 from tests.bot.conftest import INN, QUAY
 
-SAID, ANSWERED = "my cousin Egon mends clocks in Tarn Alley", "Then Egon is never late."
+SAID = "my cousin Egon mends clocks in Tarn Alley"
+ANSWERED = "Then Egon is never late."
 ASKED = "what was it that my cousin Egon mends?"
-GUILD, CHANNEL, WHO = 7, 5, 71
+GUILD = 7
+CHANNEL = 5
+WHO = 71
 SCHEME = embedding_scheme("")
 TALK = EarlierTalk(GUILD, CHANNEL, "ballast", WHO, MAX_SEQ, [None])
 ids = iter(range(10**15, 10**16))
@@ -33,11 +36,22 @@ def store(tmp_path):
 
 
 def exchange(
-    store, question=SAID, reply=ANSWERED, *, guild=GUILD, channel=CHANNEL, who=WHO, persona="ballast", version=None
+    store,
+    question=SAID,
+    reply=ANSWERED,
+    *,
+    guild=GUILD,
+    channel=CHANNEL,
+    who=WHO,
+    persona="ballast",
+    version=None,
 ):
     """Store an exchange, as the bot does; returns the question's `seq` and Discord's id."""
-    event, place = next(ids), {"guild_id": guild, "channel_id": channel, "at": time.time()}
-    seq = store.messages.append(**place, author_id=who, author_name="Ada", text=question, discord_message_id=event)
+    event = next(ids)
+    place = {"guild_id": guild, "channel_id": channel, "at": time.time()}
+    seq = store.messages.append(
+        **place, author_id=who, author_name="Ada", text=question, discord_message_id=event
+    )
     store.replies.begin(event, guild, channel, persona, time.time(), asked_by=who, trigger_seq=seq)
     store.replies.record_parts(event, [part := next(ids)])
     made = {"persona_id": persona, "adapter_version": version, "discord_message_id": part}
@@ -47,7 +61,10 @@ def exchange(
 
 
 def remember(store, *seqs):
-    texts = {seq: store._connection.value(str, "select text from messages where seq = :seq", seq=seq) for seq in seqs}
+    texts = {
+        seq: store._connection.value(str, "select text from messages where seq = :seq", seq=seq)
+        for seq in seqs
+    }
     vectors = pack_vectors([*texts.values()])
     store.messages.store_vectors(SCHEME, dict(zip(texts.items(), vectors, strict=True)))
 
@@ -60,11 +77,15 @@ class Here:
     """Talk of a stage's people, with everything that was said long ago."""
 
     def __init__(self, stage):
-        self.stage, self.store, self.guild = stage, stage.store, stage.sandbox.guild_id
+        self.stage = stage
+        self.store = stage.store
+        self.guild = stage.sandbox.guild_id
 
     def past(self, question=SAID, reply=ANSWERED, *, who=None, channel=QUAY, **changes):
         place = {"guild": self.guild, "channel": int(self.stage.sandbox.channel(channel)["id"])}
-        seq, event = exchange(self.store, question, reply, who=int((who or self.stage.member).id), **place | changes)
+        seq, event = exchange(
+            self.store, question, reply, who=int((who or self.stage.member).id), **place | changes
+        )
         remember(self.store, seq)
         return event
 
@@ -88,7 +109,8 @@ def here(stage):
     return Here(stage)
 
 
-# ------------------------------------------------------------------------------------------ in replies
+# ------------------------------------------------------------------------------------------ in
+# replies
 
 
 async def test_what_a_member_said_long_ago_is_in_the_prompt_when_they_take_it_up(here):
@@ -99,13 +121,17 @@ async def test_what_a_member_said_long_ago_is_in_the_prompt_when_they_take_it_up
     request = here.stage.engine.requests[-1]
     assert SAID not in [turn.text for turn in request.turns] and len(here.found) == 1
     (hit,) = here.found
-    assert hit.heading == "Tobias Reed said earlier, and you answered" and hit.text == f"“{SAID}” – “{ANSWERED}”"
+    assert (
+        hit.heading == "Tobias Reed said earlier, and you answered"
+        and hit.text == f"“{SAID}” – “{ANSWERED}”"
+    )
     assert "-# AI-written · base model · earlier talk" in reply["content"]
     assert "earlier talk" not in (await here.ask("good morning"))["content"] and not here.found
 
 
 async def test_a_message_is_embedded_once_for_lore_and_earlier_talk(here, monkeypatch):
-    model, embedded = load_minilm(), []
+    model = load_minilm()
+    embedded = []
     embed = model.embed
     monkeypatch.setattr(model, "embed", lambda texts: embedded.extend(texts) or embed(texts))
     question = "how heavy was the piano that my cousin Egon mends?"
@@ -158,7 +184,9 @@ async def test_what_is_deleted_or_edited_on_discord_does_not_come_back(here):
     assert not here.found
 
 
-async def test_two_whole_exchanges_come_back_in_their_order_or_one_beside_two_passages_of_lore(here):
+async def test_two_whole_exchanges_come_back_in_their_order_or_one_beside_two_passages_of_lore(
+    here,
+):
     here.past("the exam in botany is on Friday and I panic", "moss " * MAX_EXCHANGE_WORDS)
     here.past("I sit the botany exam tomorrow", "Breathe\nslowly.")
     here.past("I bought a book about ferns", "Ferns forgive.")
@@ -195,14 +223,19 @@ async def test_an_exchange_with_a_long_text_without_spaces_does_not_come_back(he
 async def test_messages_from_before_an_update_are_embedded_a_few_at_a_time(here):
     place = {"guild": here.guild, "channel": int(here.stage.sandbox.channel(QUAY)["id"])}
     old = [exchange(here.store, who=int(here.stage.member.id), **place)[0]]
-    old += [exchange(here.store, f"crate {n} is wet", who=int(here.stage.member.id), **place)[0] for n in range(12)]
+    old += [
+        exchange(here.store, f"crate {n} is wet", who=int(here.stage.member.id), **place)[0]
+        for n in range(12)
+    ]
     here.chatter()
     chatter = len(vectors(here.store))
     await here.ask("good morning")
     assert len(vectors(here.store)) == chatter + MAX_MISSING_VECTORS + 1
     for _ in range(3):
         await here.ask()
-    assert {*old} < {*vectors(here.store)} and [hit.text for hit in here.found] == [f"“{SAID}” – “{ANSWERED}”"]
+    assert {*old} < {*vectors(here.store)} and [hit.text for hit in here.found] == [
+        f"“{SAID}” – “{ANSWERED}”"
+    ]
 
 
 async def test_a_reply_does_not_wait_for_vectors_that_cannot_be_stored(here, monkeypatch, caplog):
@@ -213,10 +246,14 @@ async def test_a_reply_does_not_wait_for_vectors_that_cannot_be_stored(here, mon
     here.chatter()
     monkeypatch.setattr(type(here.store.messages), "store_vectors", fail)
     await here.ask()
-    assert len(here.found) == 1 and "the vectors of messages were not stored: The database is full." in caplog.text
+    assert (
+        len(here.found) == 1
+        and "the vectors of messages were not stored: The database is full." in caplog.text
+    )
 
 
-# ------------------------------------------------------------------------------------------ in the store
+# ------------------------------------------------------------------------------------------ in the
+# store
 
 
 def test_a_vector_goes_with_its_message_and_with_its_text(store):
@@ -225,17 +262,25 @@ def test_a_vector_goes_with_its_message_and_with_its_text(store):
     assert vectors(store) == [*seqs]
     store.messages.delete(events[0])
     store.messages.update(events[1], "nothing")
-    store.messages.store_vectors(SCHEME, {(seqs[0], "gone"): b"1", (seqs[1], SAID): b"1", (seqs[2], f"{SAID} 2"): b"2"})
-    assert vectors(store) == [*seqs[2:]] and store.messages.earlier_vectors(TALK, SCHEME)[seqs[2]] == b"2"
+    store.messages.store_vectors(
+        SCHEME, {(seqs[0], "gone"): b"1", (seqs[1], SAID): b"1", (seqs[2], f"{SAID} 2"): b"2"}
+    )
+    assert (
+        vectors(store) == [*seqs[2:]]
+        and store.messages.earlier_vectors(TALK, SCHEME)[seqs[2]] == b"2"
+    )
     store.messages.delete_before(1e12)
     assert vectors(store) == []
 
 
 def test_an_erased_member_has_no_earlier_talk_and_a_text_that_named_them_is_embedded_again(store):
-    mine, other = exchange(store)[0], exchange(store, "Ada Blunt told me so", who=WHO + 1)[0]
+    mine = exchange(store)[0]
+    other = exchange(store, "Ada Blunt told me so", who=WHO + 1)[0]
     remember(store, mine, other)
     store.erasure.erase(WHO, 1e12, lambda text: text.replace("Ada Blunt", "someone"))
-    assert not {mine, other} & {*vectors(store)} and store.messages.earlier_vectors(TALK, SCHEME) == {}
+    assert (
+        not {mine, other} & {*vectors(store)} and store.messages.earlier_vectors(TALK, SCHEME) == {}
+    )
     theirs = replace(TALK, member_id=WHO + 1)
     assert store.messages.earlier_vectors(theirs, SCHEME) == {other: None}
 
@@ -259,11 +304,16 @@ def test_only_finished_exchanges_before_the_history_count_and_the_latest_of_them
 
 def test_of_many_exchanges_the_latest_are_searched(store):
     with store.atomic():
-        seqs = [exchange(store, f"question {number}")[0] for number in range(MAX_EARLIER_EXCHANGES + 9)]
-    assert [*store.messages.earlier_vectors(TALK, SCHEME)] == seqs[: -MAX_EARLIER_EXCHANGES - 1 : -1]
+        seqs = [
+            exchange(store, f"question {number}")[0] for number in range(MAX_EARLIER_EXCHANGES + 9)
+        ]
+    assert [*store.messages.earlier_vectors(TALK, SCHEME)] == seqs[
+        : -MAX_EARLIER_EXCHANGES - 1 : -1
+    ]
 
 
-# ------------------------------------------------------------------------------------------ by meaning
+# ------------------------------------------------------------------------------------------ by
+# meaning
 
 TAKEN_UP = """my sister Nell keeps bees behind the chandlery|what animals did I say my sister has?
 my cat Biscuit ate a whole smoked herring|guess what my cat stole today
@@ -281,12 +331,20 @@ my flatmate never washes a dish|the dishes are piling up again, guess who"""
 
 def test_a_message_finds_what_it_takes_up_among_two_hundred():
     pairs = [line.split("|") for line in TAKEN_UP.splitlines()]
-    log = json.loads((ShippedData.from_source_tree().logs / "ballast.json").read_text(encoding="utf-8"))
-    others = [it["content"] for it in log["messages"] if not it["author"]["name"].startswith("ballast")][:188]
+    log = json.loads(
+        (ShippedData.from_source_tree().logs / "ballast.json").read_text(encoding="utf-8")
+    )
+    others = [
+        it["content"] for it in log["messages"] if not it["author"]["name"].startswith("ballast")
+    ][:188]
     earlier = dict(enumerate(pack_vectors([said for said, _ in pairs] + others)))
-    ranked = [[*match_earlier(vector, earlier)] for vector in pack_vectors([asked for _, asked in pairs])]
+    ranked = [
+        [*match_earlier(vector, earlier)] for vector in pack_vectors([asked for _, asked in pairs])
+    ]
     assert sum(number in found[:2] for number, found in enumerate(ranked)) >= 10
-    assert [match_earlier(vector, earlier) for vector in pack_vectors(["hello", "thank you very much"])] == [{}, {}]
+    assert [
+        match_earlier(vector, earlier) for vector in pack_vectors(["hello", "thank you very much"])
+    ] == [{}, {}]
 
 
 def test_what_the_encoder_cannot_read_is_no_match_and_not_tried_again(store):
@@ -295,5 +353,9 @@ def test_what_the_encoder_cannot_read_is_no_match_and_not_tried_again(store):
     store.messages.store_vectors(SCHEME, {(seq, "我的表哥在巷子里修钟"): vector})
     assert vector == b"" and store.messages.earlier_vectors(TALK, SCHEME) == {seq: b""}
     (readable,) = pack_vectors([SAID])
-    assert match_earlier(vector, {1: readable}) == match_earlier(readable, {1: vector, 2: readable[:-2]}) == {}
+    assert (
+        match_earlier(vector, {1: readable})
+        == match_earlier(readable, {1: vector, 2: readable[:-2]})
+        == {}
+    )
     assert match_earlier(readable, {1: vector, 2: readable}).keys() == {2}

@@ -1,4 +1,6 @@
-"""Edits and deletions on Discord reach the store, also when it could not be written at that moment."""
+"""Edits and deletions on Discord reach the store, also when it could not be written at that
+moment.
+"""
 
 import sqlite3
 import time
@@ -50,7 +52,9 @@ async def remember(stage, channel, message):
     await until(lambda: "remembers for you" in (answer.message or {}).get("content", ""))
 
 
-async def test_an_edit_and_a_deletion_that_meet_a_locked_database_are_stored_later(stage, tmp_path, caplog):
+async def test_an_edit_and_a_deletion_that_meet_a_locked_database_are_stored_later(
+    stage, tmp_path, caplog
+):
     first, second, third = await say(stage, "one", "two", "three")
     with locked(tmp_path):
         await stage.member.edit(first, "one, but otherwise")
@@ -60,7 +64,9 @@ async def test_an_edit_and_a_deletion_that_meet_a_locked_database_are_stored_lat
         events = stage.client.services.reply_service.events
         await until(lambda: len(events) == 4)
         assert texts(stage) == ["one", "two", "three"]
-        (task,) = [task for task in stage.client.services.background if task.name == "events of Discord"]
+        (task,) = [
+            task for task in stage.client.services.background if task.name == "events of Discord"
+        ]
         await until(lambda: "database is locked" in task.error)
     await until(lambda: texts(stage) == ["one, at last", "three"])
     await until(lambda: not task.error)
@@ -70,7 +76,9 @@ async def test_an_edit_and_a_deletion_that_meet_a_locked_database_are_stored_lat
 
 async def test_a_bulk_deletion_is_stored_whole_and_a_channel_s_too(stage, tmp_path, caplog):
     said = await say(stage, "one", "two", "three")
-    replied = [m for m in stage.store.messages.guild_messages(stage.sandbox.guild_id) if m.persona_id]
+    replied = [
+        m for m in stage.store.messages.guild_messages(stage.sandbox.guild_id) if m.persona_id
+    ]
     place = {"guild_id": str(stage.sandbox.guild_id), "channel_id": said[0]["channel_id"]}
     with locked(tmp_path):
         ids = {"ids": [message["id"] for message in said[:2]]}
@@ -84,7 +92,9 @@ async def test_a_bulk_deletion_is_stored_whole_and_a_channel_s_too(stage, tmp_pa
         stage.client.dispatch("guild_channel_delete", channel)
         await until(lambda: len(events) == 1)
     await until(lambda: texts(stage) == [])
-    assert replied and channel.id not in [it.channel_id for it in stage.store.channels.of_guild(stage.sandbox.guild_id)]
+    assert replied and channel.id not in [
+        it.channel_id for it in stage.store.channels.of_guild(stage.sandbox.guild_id)
+    ]
 
 
 async def test_what_is_pending_when_the_bot_stops_is_stored_then(tmp_path, monkeypatch, caplog):
@@ -106,16 +116,23 @@ async def test_a_message_that_an_edit_hides_from_the_bot_is_forgotten(tmp_path):
         await stage.member.edit(seen, "two, @Understudy, and more")
         await stage.member.edit(hidden, "between us")
         await until(lambda: texts(stage) == ["two, , and more"])
-        memories = stage.store.memories.of_member(int(stage.member.id), stage.sandbox.guild_id, "ballast")
+        memories = stage.store.memories.of_member(
+            int(stage.member.id), stage.sandbox.guild_id, "ballast"
+        )
         assert [it.text for it in memories] == ["two, , and more"]
         assert stage.store.messages.is_deleted(int(hidden["id"]))
 
 
-async def test_a_message_whose_text_is_removed_is_forgotten_but_not_by_an_update_that_is_no_edit(stage):
-    mark, place = stage.mark, {"guild_id": str(stage.sandbox.guild_id)}
+async def test_a_message_whose_text_is_removed_is_forgotten_but_not_by_an_update_that_is_no_edit(
+    stage,
+):
+    mark = stage.mark
+    place = {"guild_id": str(stage.sandbox.guild_id)}
     said = await stage.member.say(QUAY, "look", files=[StoredFile.named("a.txt", b"a")])
     await stage.finished(QUAY, mark)
-    stage.sandbox._container.gateway.dispatch("MESSAGE_UPDATE", said | place | {"content": ""})  # as of a forward
+    stage.sandbox._container.gateway.dispatch(
+        "MESSAGE_UPDATE", said | place | {"content": ""}
+    )  # as of a forward
     await say(stage, "more")
     assert texts(stage) == ["look", "more"]
     await stage.member.edit(said, "")
@@ -132,19 +149,32 @@ async def test_what_a_command_or_a_form_said_is_deleted_with_the_message_that_qu
     answered = await stage.member.submit(form, text="two")
     await stage.finished(QUAY, mark)
     await stage.member.context(QUAY, "Remember this", quoted.message)
-    await until(lambda: stage.store.memories.of_member(int(stage.member.id), stage.sandbox.guild_id, "ballast"))
+    await until(
+        lambda: stage.store.memories.of_member(
+            int(stage.member.id), stage.sandbox.guild_id, "ballast"
+        )
+    )
     await stage.moderator.delete(quoted.message)
     await until(lambda: texts(stage) == ["two"])
-    assert not stage.store.memories.of_member(int(stage.member.id), stage.sandbox.guild_id, "ballast")
+    assert not stage.store.memories.of_member(
+        int(stage.member.id), stage.sandbox.guild_id, "ballast"
+    )
     place = {"guild_id": str(stage.sandbox.guild_id), "channel_id": answered.message["channel_id"]}
-    stage.sandbox._container.gateway.dispatch("MESSAGE_DELETE_BULK", place | {"ids": [answered.message["id"]]})
+    stage.sandbox._container.gateway.dispatch(
+        "MESSAGE_DELETE_BULK", place | {"ids": [answered.message["id"]]}
+    )
     await until(lambda: texts(stage) == [])
 
 
 @pytest.mark.parametrize("is_from_before", [False, True])
-async def test_a_deleted_channel_takes_its_archived_threads_though_discord_names_none(stage, is_from_before):
-    """Of one with a thread from before parents were stored, only copies are left, which no retention deletes."""
-    thread, mark = await stage.member.thread(QUAY, "aside"), stage.mark
+async def test_a_deleted_channel_takes_its_archived_threads_though_discord_names_none(
+    stage, is_from_before
+):
+    """Of one with a thread from before parents were stored, only copies are left, which no
+    retention deletes.
+    """
+    thread = await stage.member.thread(QUAY, "aside")
+    mark = stage.mark
     said = await stage.member.say(thread, "one")
     await stage.sandbox.wait_for("edit", lambda it: "-# AI-written" in it["content"], since=mark)
     assert stage.store.channels.threads_of(int(thread["parent_id"])) == [int(thread["id"])]
@@ -152,16 +182,22 @@ async def test_a_deleted_channel_takes_its_archived_threads_though_discord_names
     await remember(stage, thread, said)
     (other,) = await say(stage, "two")
     await remember(stage, QUAY, other)
-    guild, gateway = stage.sandbox._container.guild, stage.sandbox._container.gateway
-    guild_id, member_id = stage.sandbox.guild_id, int(stage.member.id)
+    guild = stage.sandbox._container.guild
+    gateway = stage.sandbox._container.gateway
+    guild_id = stage.sandbox.guild_id
+    member_id = int(stage.member.id)
     if is_from_before:
         stage.store.messages.delete_before(time.time() + 1)
         stage.store._connection.write("delete from threads")
-    place, shape = {"guild_id": str(guild_id)}, guild.channel(thread["id"])
+    place = {"guild_id": str(guild_id)}
+    shape = guild.channel(thread["id"])
     archived = {"thread_metadata": shape["thread_metadata"] | {"archived": True}}
     gateway.dispatch("THREAD_UPDATE", shape | place | archived)
     await until(lambda: stage.client.get_channel(int(thread["id"])) is None)
-    assert [it.text for it in stage.store.memories.of_member(member_id, guild_id, "ballast")] == ["one", "two"]
+    assert [it.text for it in stage.store.memories.of_member(member_id, guild_id, "ballast")] == [
+        "one",
+        "two",
+    ]
     gateway.dispatch("CHANNEL_DELETE", guild.channel(thread["parent_id"]) | place)
     await until(lambda: not stage.store.memories.of_member(member_id, guild_id, "ballast"))
     assert stage.store.messages.guild_messages(guild_id) == []

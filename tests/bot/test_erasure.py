@@ -1,4 +1,6 @@
-"""A planted person is forgotten, and nothing under the home has anything of them, whatever happens in between."""
+"""A planted person is forgotten, and nothing under the home has anything of them, whatever happens
+in between.
+"""
 
 import asyncio
 import json
@@ -82,7 +84,9 @@ def test_the_scan_finds_the_person_everywhere_before(home):
         "talk/rows.jsonl", "talk/table.csv", "talk/WhatsApp Chat.txt", "talk/scan.bin", "consent.json",
     ):  # fmt: skip
         assert place in found, place
-    assert (home / "cache" / "lore.sqlite").exists() and "lore.sqlite" not in found, "it has vectors only"
+    assert (home / "cache" / "lore.sqlite").exists() and "lore.sqlite" not in found, (
+        "it has vectors only"
+    )
     for trace in traceable_person.TRACES:
         assert repr(trace) in found, trace
 
@@ -94,7 +98,9 @@ def test_what_was_stored_while_the_clock_was_ahead_goes_too(home):
     raw.close()
     forget(home)
     assert left_of_them(home) == []
-    assert len(rows(home, "select text from messages")) == 2 and rows(home, "select user_id from votes") == [(OTHER,)]
+    assert len(rows(home, "select text from messages")) == 2 and rows(
+        home, "select user_id from votes"
+    ) == [(OTHER,)]
 
 
 def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
@@ -109,7 +115,11 @@ def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
     assert by == OTHER and said.startswith("Ask someone about")
     assert rows(home, "select user_id from consents") == [(OTHER,)]
     assert rows(home, "select user_id, text from memories") == [(OTHER, "someone said: [removed]")]
-    assert rows(home, "select set_by from channels") == rows(home, "select muted_by from mutes") == [(0,)]
+    assert (
+        rows(home, "select set_by from channels")
+        == rows(home, "select muted_by from mutes")
+        == [(0,)]
+    )
     assert {by for (by,) in rows(home, "select requested_by from jobs")} == {0, OTHER}
     log = json.loads((home / "talk" / "harbour.json").read_text())
     assert [message["content"] for message in log["messages"]] == [
@@ -122,7 +132,11 @@ def test_afterwards_nothing_is_left_and_nothing_of_others_is_lost(home):
     assert (home / "lore" / str(GUILD) / "oda" / "notes.md").read_text() == (
         "# Notes\nAsk someone (<@someone>) about the lamp.\n"
     )
-    for kept in ("jobs/job1/trainer.log", "datasets/kept/people.json", f"lore/{GUILD}/oda/tides.md"):
+    for kept in (
+        "jobs/job1/trainer.log",
+        "datasets/kept/people.json",
+        f"lore/{GUILD}/oda/tides.md",
+    ):
         assert (home / kept).exists(), kept
     for gone in (
         f"lore/{GUILD}/oda/harbour.md",
@@ -147,13 +161,17 @@ def test_versions_with_the_person_speak_no_more_and_the_last_clean_one_does(home
     assert {(one.version, one.now) for one in receipt.withdrawn} == {("v2", None), ("v3", "v1")}
     assert [one.persona_id for one in receipt.dialogues] == ["manners"]
     assert adapter_ref(home, "oda", "v1").folder.exists()
-    assert not adapter_ref(home, "oda", "v2").folder.exists() and not adapter_ref(home, "oda", "v3").folder.exists()
+    assert (
+        not adapter_ref(home, "oda", "v2").folder.exists()
+        and not adapter_ref(home, "oda", "v3").folder.exists()
+    )
     assert not (home / "models" / "dialogue" / "manners").exists()
 
 
 def test_without_a_clean_version_the_base_model_speaks(home):
     shutil.copy(
-        adapter_ref(home, "oda", "v2").folder / "people.json", adapter_ref(home, "oda", "v1").folder / "people.json"
+        adapter_ref(home, "oda", "v2").folder / "people.json",
+        adapter_ref(home, "oda", "v1").folder / "people.json",
     )
     forget(home)
     with opened(home) as store:
@@ -199,7 +217,12 @@ def test_whoever_comes_back_is_played_again_and_not_forgotten_again(home):
     forget(home)
     with opened(home) as store:
         store.messages.append(
-            guild_id=GUILD, channel_id=CHANNEL, author_id=WHO, author_name="New", text="I am back", at=time.time()
+            guild_id=GUILD,
+            channel_id=CHANNEL,
+            author_id=WHO,
+            author_name="New",
+            text="I am back",
+            at=time.time(),
         )
         assert asyncio.run(replay_erasures(forgetter(home, store), files=False)) == []
         asyncio.run(replay_erasures(forgetter(home, store), files=True))
@@ -208,7 +231,17 @@ def test_whoever_comes_back_is_played_again_and_not_forgotten_again(home):
 
 @pytest.mark.parametrize(
     "name",
-    ["Oda Marrow", "Wendell Park", "the", "user", "so", "persona_adapters", "discriminator", str(GUILD), "messages"],
+    [
+        "Oda Marrow",
+        "Wendell Park",
+        "the",
+        "user",
+        "so",
+        "persona_adapters",
+        "discriminator",
+        str(GUILD),
+        "messages",
+    ],
 )
 def test_a_name_that_is_others_or_a_common_word_wipes_out_nothing(home, name):
     before = {path: path.read_bytes() for path in (home / "talk").iterdir()} | {
@@ -222,11 +255,15 @@ def test_a_name_that_is_others_or_a_common_word_wipes_out_nothing(home, name):
     assert {path: path.read_bytes() for path in before} == before
 
 
-@pytest.mark.parametrize(("number", "name"), [(43, "Zorblax Quuxington"), (734_829_104_458_293_555, "2026")])
+@pytest.mark.parametrize(
+    ("number", "name"), [(43, "Zorblax Quuxington"), (734_829_104_458_293_555, "2026")]
+)
 def test_a_number_that_stands_in_every_file_is_nobody_and_wipes_out_nothing(home, number, name):
     shutil.copytree(ShippedData.from_source_tree().logs, home / "jobs" / "shipped" / "material")
     before = {path: path.read_bytes() for path in home.glob("[jtm]*/**/*") if path.is_file()}
-    assert any(b":43." in data for data in before.values()) and any(b"2026-" in data for data in before.values())
+    assert any(b":43." in data for data in before.values()) and any(
+        b"2026-" in data for data in before.values()
+    )
     with opened(home) as store:
         one = forgetter(home, store)
         receipt = asyncio.run(one.run(one.begin(one.traces(number, sure_names=[name]))))
@@ -262,8 +299,14 @@ def test_every_column_with_text_is_looked_through_or_holds_nobody():
     }  # fmt: skip
     raw = sqlite3.connect(":memory:")
     raw.executescript(";".join(MIGRATIONS))
-    for (table,) in raw.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"):
-        texts = {name for _, name, kind, *_ in raw.execute(f"pragma table_info({table})") if kind == "TEXT"}
+    for (table,) in raw.execute(
+        "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"
+    ):
+        texts = {
+            name
+            for _, name, kind, *_ in raw.execute(f"pragma table_info({table})")
+            if kind == "TEXT"
+        }
         known = nobody.get(table, set()) | set(FREE_TEXT_COLUMNS.get(table, ()))
         assert texts <= known, f"{table}: {texts - known}"
 
@@ -272,20 +315,32 @@ async def test_the_bot_itself_finishes_at_its_start_before_it_serves_anybody(hom
     with opened(home) as store:
         begin(home, store)
     settings = load_settings(
-        None, {"UNDERSTUDY_HOME": str(home), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0", "MAX_NEW_TOKENS": "8"}
+        None,
+        {
+            "UNDERSTUDY_HOME": str(home),
+            "BASE_MODEL": tiny_base.source,
+            "WEB_PORT": "0",
+            "MAX_NEW_TOKENS": "8",
+        },
     )
     async with app.open_app(settings, ShippedData.from_source_tree()) as running:
         assert left_of_them(home) == [], "before anybody is served"
         await until(lambda: not running.services.store.erasure_requests.unfinished(), 30)
-        (row,) = running.services.store.erasure_requests.of(keyed_person(HomeKey.of(home).people(), str(WHO)))
+        (row,) = running.services.store.erasure_requests.of(
+            keyed_person(HomeKey.of(home).people(), str(WHO))
+        )
         (live,) = [one for one in receipt_of(row).withdrawn if one.now is not None]
-        assert live.again is None and "embedded" in live.why_not, "asked for with a base model that is not served here"
+        assert live.again is None and "embedded" in live.why_not, (
+            "asked for with a base model that is not served here"
+        )
         assert running.services.store.versions.live("oda", 0) == "v1"
     assert left_of_them(home) == []
 
 
 def test_the_names_that_they_gave_to_trainings_go_and_what_was_trained_stays(home):
-    """Also where the name is a word that stands elsewhere: only where it is a job's is it another afterwards."""
+    """Also where the name is a word that stands elsewhere: only where it is a job's is it another
+    afterwards.
+    """
     (home / "jobs" / "jobX").mkdir()
     with opened(home) as store:
         for job_id, name, who in (("jobX", "ferry", WHO), ("jobY", "tides", OTHER)):
@@ -297,27 +352,40 @@ def test_the_names_that_they_gave_to_trainings_go_and_what_was_trained_stays(hom
             done = JobResult(adapter=str(folder), seconds=1.0, scorecard=SCORECARD)
             store.jobs.complete(job_id, claimed.attempt_token, done, 42.0)
         asked = store.jobs.get("jobX").request
-    spec = JobSpec(job_id="jobX", version="v1", request=asked, materials=(), serving_precision="float32")
+    spec = JobSpec(
+        job_id="jobX", version="v1", request=asked, materials=(), serving_precision="float32"
+    )
     (home / "jobs" / "jobX" / "request.json").write_text(spec.model_dump_json(indent=2))
-    (home / "bot.log").write_text(f"12:00:00 INFO bot.training.queue: the job jobX begins: {asked.model_dump_json()}\n")
+    (home / "bot.log").write_text(
+        f"12:00:00 INFO bot.training.queue: the job jobX begins: {asked.model_dump_json()}\n"
+    )
     (home / "events.jsonl").write_text(json.dumps({"job_name": "ferry", "at": 1}) + "\n")
     forget(home)
     assert (home / "jobs" / "jobX" / "request.json").exists()
-    text = "".join((home / name).read_text() for name in ("jobs/jobX/request.json", "bot.log", "events.jsonl"))
+    text = "".join(
+        (home / name).read_text() for name in ("jobs/jobX/request.json", "bot.log", "events.jsonl")
+    )
     assert "ferry" not in text and "jobX begins" in text
     with opened(home) as store:
         job = store.jobs.get("jobX")
         place = home / "models" / "dialogue" / job.request.job_name
         assert job.request.job_name != "ferry" and job.name == f"dialogue/{job.request.job_name}"
         assert verify_adapter(place) and job.result.adapter == str(place)
-        assert store.jobs.get("jobY").request.job_name == "tides" and (home / "models" / "dialogue" / "tides").exists()
-    assert JobSpec.model_validate_json((home / "jobs/jobX/request.json").read_bytes()).request == job.request
+        assert (
+            store.jobs.get("jobY").request.job_name == "tides"
+            and (home / "models" / "dialogue" / "tides").exists()
+        )
+    assert (
+        JobSpec.model_validate_json((home / "jobs/jobX/request.json").read_bytes()).request
+        == job.request
+    )
     assert not (home / "models" / "dialogue" / "ferry").exists()
     assert "the ferry is late" in rows(home, "select text from messages order by seq")[0][0].lower()
 
 
 def test_who_is_named_by_half_a_name_is_named_no_more_and_nothing_is_deleted_for_it(home):
-    job, adapter = home / "jobs" / "job1", adapter_ref(home, "oda", "v1").folder
+    job = home / "jobs" / "job1"
+    adapter = adapter_ref(home, "oda", "v1").folder
     (job / "notes.md").write_text("Ottoline keeps it well.\n")
     tides = home / "lore" / str(GUILD) / "oda" / "tides.md"
     tides.write_text("Ottoline keeps it well. Wendell does not.\n")
@@ -335,7 +403,9 @@ def test_who_is_named_by_half_a_name_is_named_no_more_and_nothing_is_deleted_for
     receipt = forget(home)
     assert tides.read_text() == "someone keeps it well. Wendell does not.\n"
     assert ("Ask someone.",) in rows(home, "select text from messages")
-    assert job.exists() and adapter.exists() and broken.exists() and receipt.lost == ("talk/scan.bin",)
+    assert (
+        job.exists() and adapter.exists() and broken.exists() and receipt.lost == ("talk/scan.bin",)
+    )
 
 
 async def test_the_bot_goes_on_while_somebody_is_erased_from_a_large_database(tmp_path):
@@ -343,9 +413,11 @@ async def test_the_bot_goes_on_while_somebody_is_erased_from_a_large_database(tm
     with opened(tmp_path) as store:
         with store.atomic():
             for number in range(20_000):
-                is_theirs, named = number % 10 == 0, "Quillverne" if number % 3 == 0 else "They"
+                is_theirs = number % 10 == 0
+                named = "Quillverne" if number % 3 == 0 else "They"
                 store.messages._db.write(
-                    "insert into messages (guild_id, channel_id, ordinal, author_id, author_name, text, at) "
+                    "insert into messages (guild_id, channel_id, ordinal, author_id, author_name, "
+                    "text, at) "
                     "values (1, 2, :number, :author, :name, :text, 1.0)",
                     number=number, author=WHO if is_theirs else OTHER, name="Quillverne" if is_theirs else "Wendell",
                     text=f"My boat is number {number}." if is_theirs else f"{named} said: {OTHERS_LINE} {number}",

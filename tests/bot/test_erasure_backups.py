@@ -20,9 +20,13 @@ def test_restored_over_the_home_nobody_comes_back(home, tmp_path, capsys):
     backup = tmp_path / "yesterday.zip"
     run_backup(SimpleNamespace(out=backup, json=False), home)
     receipt = forget(home)
-    assert [(one.what, one.path) for one in receipt.exports if one.what == "backup"] == [("backup", str(backup))]
+    assert [(one.what, one.path) for one in receipt.exports if one.what == "backup"] == [
+        ("backup", str(backup))
+    ]
     assert left_of_them(home) == []
-    run_restore(SimpleNamespace(file=backup, latest=False, home=None, keep_previous=False, json=False), home)
+    run_restore(
+        SimpleNamespace(file=backup, latest=False, home=None, keep_previous=False, json=False), home
+    )
     assert left_of_them(home) == []
     assert OTHERS_LINE in [text for (text,) in rows(home, "select text from messages")]
     with Store.open(home / "understudy.sqlite") as store:
@@ -32,6 +36,8 @@ def test_restored_over_the_home_nobody_comes_back(home, tmp_path, capsys):
 def test_whoever_was_not_forgotten_is_there_again(home, tmp_path, capsys):
     backup = tmp_path / "yesterday.zip"
     run_backup(SimpleNamespace(out=backup, json=False), home)
-    run_restore(SimpleNamespace(file=backup, latest=False, home=None, keep_previous=False, json=False), home)
+    run_restore(
+        SimpleNamespace(file=backup, latest=False, home=None, keep_previous=False, json=False), home
+    )
     with Store.open(home / "understudy.sqlite") as store:
         assert store.versions.live("oda", 0) == "v3"

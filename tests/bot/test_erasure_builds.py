@@ -1,4 +1,6 @@
-"""What reads people's texts in another process while a member is erased stores nothing of them afterwards."""
+"""What reads people's texts in another process while a member is erased stores nothing of them
+afterwards.
+"""
 
 import asyncio
 import json
@@ -52,11 +54,15 @@ TIMEOUT_S = 120
 
 @contextmanager
 def paused_trainer(folder, home, *arguments):
-    """A real `python -m trainer` that has made its result, until something is written to its standard input."""
+    """A real `python -m trainer` that has made its result, until something is written to its
+    standard input.
+    """
     environ = {**os.environ, "UNDERSTUDY_HOME": str(home)}
     command = [sys.executable, "-c", PAUSED, str(folder), *map(str, arguments)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command, env=environ, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as process:
         try:
             deadline = time.monotonic() + TIMEOUT_S
             while not (folder / "ready").exists():
@@ -69,41 +75,74 @@ def paused_trainer(folder, home, *arguments):
 
 def write_talk(home):
     rows = [{"instruction": f"What is number {n} in the long list of {n * 7} boats?", "output": f"Boat {n} carries {n}"
-             f" barrels of {'salt tar rope fish oil peat slate'.split()[n % 7]} and is called {n * 31}."}
+             f" barrels of {'salt tar rope fish oil peat slate'.split()[n % 7]} and is called "
+             f"{n * 31}."}
             for n in range(150)]  # fmt: skip
     source = home / "talk" / "more.jsonl"
-    source.write_text("".join(json.dumps(row) + "\n" for row in [{"instruction": "And?", "output": LINE}, *rows]))
+    source.write_text(
+        "".join(json.dumps(row) + "\n" for row in [{"instruction": "And?", "output": LINE}, *rows])
+    )
     return source
 
 
 @pytest.mark.parametrize("command", ["build", "anonymise"])
-def test_a_result_of_the_command_line_is_refused_if_somebody_was_erased_meanwhile(tmp_path, command):
+def test_a_result_of_the_command_line_is_refused_if_somebody_was_erased_meanwhile(
+    tmp_path, command
+):
     home = tmp_path / "home"
     plant(home)
-    source, out = write_talk(home), home / "talk" / "made"
+    source = write_talk(home)
+    out = home / "talk" / "made"
     arguments = {
         "build": ("dataset", "build", "--source", source, "--right", "own-writing", "--out", out),
-        "anonymise": ("anonymise", "--in", source, "--out", out, "--report", home / "talk" / "report.json"),
+        "anonymise": (
+            "anonymise",
+            "--in",
+            source,
+            "--out",
+            out,
+            "--report",
+            home / "talk" / "report.json",
+        ),
     }[command]
     with paused_trainer(tmp_path, home, *arguments) as process:
-        staged = [path for path in (home / "talk").rglob(".made*") for path in (path, *path.rglob("*"))]
-        assert any(path.is_file() and LINE.encode() in path.read_bytes() for path in staged), "it has read their line"
+        staged = [
+            path for path in (home / "talk").rglob(".made*") for path in (path, *path.rglob("*"))
+        ]
+        assert any(path.is_file() and LINE.encode() in path.read_bytes() for path in staged), (
+            "it has read their line"
+        )
         forget(home)
         _, errors = process.communicate("go\n", timeout=TIMEOUT_S)
     assert process.returncode == 1
-    assert "A member was erased meanwhile, who may be in it: nothing was stored. Run it again." in errors
+    assert (
+        "A member was erased meanwhile, who may be in it: nothing was stored. Run it again."
+        in errors
+    )
     assert not out.exists() and left_of_them(home) == []
 
 
 def test_what_was_extracted_from_their_lore_is_not_stored_afterwards(tmp_path):
-    home, out = tmp_path / "home", tmp_path / "home" / "talk" / "made"
+    home = tmp_path / "home"
+    out = tmp_path / "home" / "talk" / "made"
     plant(home)
-    words = ("lore", "extract", "--persona", "oda", "--lore", home / "lore" / str(GUILD), "--out", out)
+    words = (
+        "lore",
+        "extract",
+        "--persona",
+        "oda",
+        "--lore",
+        home / "lore" / str(GUILD),
+        "--out",
+        out,
+    )
     with paused_trainer(tmp_path, home, *words) as process:
         forget(home)
         _, errors = process.communicate("go\n", timeout=TIMEOUT_S)
     assert left_of_them(home) == []
-    assert process.returncode == 1 and "A member was erased meanwhile" in errors and not out.exists()
+    assert (
+        process.returncode == 1 and "A member was erased meanwhile" in errors and not out.exists()
+    )
 
 
 def test_a_result_of_before_or_after_an_erasure_is_stored(tmp_path):
@@ -132,7 +171,8 @@ def test_one_that_begins_during_an_erasure_waits_for_its_end(tmp_path, monkeypat
 
 
 def test_an_erasure_waits_while_a_result_gets_its_name(tmp_path):
-    fence, ended = ErasureFence.begin(tmp_path), []
+    fence = ErasureFence.begin(tmp_path)
+    ended = []
     erasing = threading.Thread(target=lambda: ended.append(mark_erasure(tmp_path, running=True)))
     with fence.storing():
         erasing.start()
@@ -143,7 +183,8 @@ def test_an_erasure_waits_while_a_result_gets_its_name(tmp_path):
 
 
 async def test_the_bots_own_job_gathers_its_material_again(tmp_path, monkeypatch):
-    workshop, gathered = Workshop(tmp_path), []
+    workshop = Workshop(tmp_path)
+    gathered = []
     written = subprocess_backend.write_job_folder
 
     def erase_meanwhile(*inputs):
@@ -156,7 +197,9 @@ async def test_the_bots_own_job_gathers_its_material_again(tmp_path, monkeypatch
     running = asyncio.create_task(workshop.run("good"))
     await until(lambda: len(gathered) == 1)
     await asyncio.sleep(0.3)
-    assert len(gathered) == 1 and not workshop.folder().exists(), "it waits for the end of the erasure"
+    assert len(gathered) == 1 and not workshop.folder().exists(), (
+        "it waits for the end of the erasure"
+    )
     mark_erasure(workshop.home, running=False)
     assert isinstance(await running, TrainingSucceeded) and len(gathered) == 2
     workshop.store.close()
@@ -178,7 +221,9 @@ async def test_a_job_waits_for_an_erasure_that_takes_long_and_says_so(tmp_path, 
 
 
 async def test_a_job_that_waits_for_an_erasure_can_be_interrupted_by_it(tmp_path):
-    """An erasure sets the jobs aside whose folders have the person: it must not wait for one that waits for it."""
+    """An erasure sets the jobs aside whose folders have the person: it must not wait for one that
+    waits for it.
+    """
     workshop = Workshop(tmp_path)
     backend = workshop.backend("good")
     mark_erasure(workshop.home, running=True)

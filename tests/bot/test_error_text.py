@@ -36,10 +36,16 @@ def raised(work, *args):
 
 def test_errors_of_adapters_and_the_database_name_no_folder(tmp_path):
     folder = adapter_ref(tmp_path, "mira", "v3").folder
-    errors = [raised(verify_adapter, folder), raised(open_read_only, tmp_path / "understudy.sqlite")]
+    errors = [
+        raised(verify_adapter, folder),
+        raised(open_read_only, tmp_path / "understudy.sqlite"),
+    ]
     write_adapter(folder)
     (folder / "adapter_config.json").write_text("other")
-    errors += [raised(verify_adapter, folder), raised(install_adapter_folder, folder, tmp_path / "x" / "v1")]
+    errors += [
+        raised(verify_adapter, folder),
+        raised(install_adapter_folder, folder, tmp_path / "x" / "v1"),
+    ]
     (folder / "manifest.json").write_text(json.dumps({"format": 1}))
     errors.append(raised(verify_adapter, folder))
     (tmp_path / "understudy.sqlite").write_bytes(b"no database" * 1000)
@@ -48,7 +54,11 @@ def test_errors_of_adapters_and_the_database_name_no_folder(tmp_path):
         assert str(tmp_path) in str(error), "the operator's log and terminal have it"
         text = error_text(error)
         assert str(tmp_path) not in text
-        assert text == STORE_TEXT if isinstance(error, StoreError) else "v3" in text and error.advice in text
+        assert (
+            text == STORE_TEXT
+            if isinstance(error, StoreError)
+            else "v3" in text and error.advice in text
+        )
 
 
 URL = "http://10.0.0.7:8790"
@@ -61,11 +71,26 @@ CLIENT = VllmClient(URL, None)  # type: ignore[arg-type]  # it asks nothing
         (CLIENT._status_error(ServerAnswer(500, "boom")), "The engine failed."),
         (CLIENT._status_error(ServerAnswer(400, "boom")), "The engine failed."),
         (CLIENT._connection_error(OSError("boom")), "The engine failed."),
-        (CLIENT._connection_error(TimeoutError("boom")), "The engine's server did not answer in time."),
-        (ReplicaTimeoutError(f"{URL} sent nothing (boom)."), "The engine's server did not answer in time."),
-        (ReplyCutOffError(f"The reply broke off: {URL} boom", "Regenerate it."), "The reply broke off,"),
-        (AdapterNotServedError(f"{URL} cannot load mira--v1: boom"), "The engine cannot load this version."),
-        (OnlyThoughtError(f"{URL} sent its reasoning: boom"), "The model only thought and wrote no reply. Try again."),
+        (
+            CLIENT._connection_error(TimeoutError("boom")),
+            "The engine's server did not answer in time.",
+        ),
+        (
+            ReplicaTimeoutError(f"{URL} sent nothing (boom)."),
+            "The engine's server did not answer in time.",
+        ),
+        (
+            ReplyCutOffError(f"The reply broke off: {URL} boom", "Regenerate it."),
+            "The reply broke off,",
+        ),
+        (
+            AdapterNotServedError(f"{URL} cannot load mira--v1: boom"),
+            "The engine cannot load this version.",
+        ),
+        (
+            OnlyThoughtError(f"{URL} sent its reasoning: boom"),
+            "The model only thought and wrote no reply. Try again.",
+        ),
     ],
 )
 def test_members_read_no_address_nor_what_a_server_says(error, told, caplog):
@@ -94,8 +119,15 @@ def test_a_card_that_leaves_no_room_is_named_with_what_to_do():
 
 def test_a_failed_job_names_none_either(tmp_path):
     store = Store.open(tmp_path / "understudy.sqlite")
-    job = store.jobs.add(NewTrainingJob("ab", 1, 2, 3, TrainingRequest(job_name="x", persona="oda")), 1.0)
-    failed = replace(job, state="failed", error=f"{tmp_path}/jobs/ab is damaged.", advice=f"Remove {tmp_path}/jobs/ab.")
+    job = store.jobs.add(
+        NewTrainingJob("ab", 1, 2, 3, TrainingRequest(job_name="x", persona="oda")), 1.0
+    )
+    failed = replace(
+        job,
+        state="failed",
+        error=f"{tmp_path}/jobs/ab is damaged.",
+        advice=f"Remove {tmp_path}/jobs/ab.",
+    )
     assert job_result_text(failed).endswith("ab is damaged. Remove ab.")
     store.close()
 
@@ -106,5 +138,9 @@ def test_no_text_writes_a_line_of_its_own_into_the_log():
     )
     record.created = 1_700_000_000.0
     line = OneLineFormatter(LOG_FORMAT, LOG_TIME_FORMAT).format(record)
-    assert line.endswith(r" INFO bot: the card of Ann\n12:00 ERROR \x1b[2J\u202e") and "\n" not in line
-    assert re.match(r"2023-11-1[45]T\d\d:\d\d:\d\d[+-]\d{4} ", line), "a date, with the offset from UTC"
+    assert (
+        line.endswith(r" INFO bot: the card of Ann\n12:00 ERROR \x1b[2J\u202e") and "\n" not in line
+    )
+    assert re.match(r"2023-11-1[45]T\d\d:\d\d:\d\d[+-]\d{4} ", line), (
+        "a date, with the offset from UTC"
+    )

@@ -1,4 +1,6 @@
-"""What fails while replies are made costs a delay or a part: other calls, the database, the first connection."""
+"""What fails while replies are made costs a delay or a part: other calls, the database, the first
+connection.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def hasty(monkeypatch):
     """Short pauses after errors, ours and discord.py's."""
     slept = asyncio.sleep
     for module in ("discord.http", "discord.webhook.async_"):
-        monkeypatch.setattr(f"{module}.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+        monkeypatch.setattr(
+            f"{module}.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest)
+        )
     monkeypatch.setattr(delivery, "RETRY_PAUSES_S", (0.01, 0.01))
     monkeypatch.setattr(delivery, "FIRST_PAUSE_S", 0.01)
 
@@ -55,10 +59,13 @@ def texts(stage, channel) -> list[str]:
     return [message["content"] for message in stage.sandbox.messages(channel)]
 
 
-# ------------------------------------------------------------------------------------------ the end of a reply
+# ------------------------------------------------------------------------------------------ the end
+# of a reply
 
 
-async def test_an_end_that_discord_did_not_take_is_shown_whole_by_the_next_start(tmp_path, monkeypatch, hasty):
+async def test_an_end_that_discord_did_not_take_is_shown_whole_by_the_next_start(
+    tmp_path, monkeypatch, hasty
+):
     monkeypatch.setattr(delivery, "MAX_DELIVERY_S", 0.05)
     async with on_stage(tmp_path) as stage:
         stage.sandbox.fail_requests(EDIT, "blocked", 10_000)
@@ -73,7 +80,8 @@ async def test_an_end_that_discord_did_not_take_is_shown_whole_by_the_next_start
 
 
 async def test_edits_that_fail_are_left_out_and_follow_more_slowly(monkeypatch):
-    clock, tried = [100.0], []
+    clock = [100.0]
+    tried = []
 
     class Refusing:
         async def say(self, text, view=None, since=None):
@@ -92,17 +100,22 @@ async def test_edits_that_fail_are_left_out_and_follow_more_slowly(monkeypatch):
                 yield "word "
 
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
-    live = streaming_reply.StreamingReply(Refusing(), lambda: None, lambda: None, lambda parts: None, lambda one: one)
+    live = streaming_reply.StreamingReply(
+        Refusing(), lambda: None, lambda: None, lambda parts: None, lambda one: one
+    )
     await live.begin()
     await live.follow(Words())
     gaps = [round(later - earlier) for earlier, later in pairwise(tried)]
     assert gaps == [2, 4, 8, 16] and live.text_so_far == "word " * 600
 
 
-# ------------------------------------------------------------------------------------------ the database
+# ------------------------------------------------------------------------------------------ the
+# database
 
 
-async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_order(tmp_path, monkeypatch):
+async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_order(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(store_database, "BUSY_TIMEOUT_S", 0.01)
     monkeypatch.setattr(held_events, "RETRY_DELAY_S", 0.02)
     async with on_stage(tmp_path) as stage, aiohttp.ClientSession(stage.sandbox.url) as session:
@@ -111,7 +124,8 @@ async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_ord
             async with session.get("/healthz") as response:
                 return response.status, await response.json(content_type=None)
 
-        service, channels = stage.client.services.reply_service, (QUAY, INN, STAGE)
+        service = stage.client.services.reply_service
+        channels = (QUAY, INN, STAGE)
         before = {channel: len(texts(stage, channel)) for channel in channels}
         with locked(tmp_path):
             said = [await stage.member.say(QUAY, f"question {number}") for number in range(3)]
@@ -121,7 +135,10 @@ async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_ord
             await until(lambda: len(service.events) == 6)
             status, problem = await health()
             assert (status, problem["type"]) == (503, "/problems/not-stored")
-            assert "The database UNDERSTUDY_HOME/understudy.sqlite cannot be used: database is locked" in str(problem)
+            assert (
+                "The database UNDERSTUDY_HOME/understudy.sqlite cannot be used: database is locked"
+                in str(problem)
+            )
             answer = await stage.member.slash(INN, "persona fresh")
             assert answer.ephemeral and answer.message["content"] == (
                 "I cannot store anything at the moment. Try it again in a minute."
@@ -130,15 +147,27 @@ async def test_messages_that_meet_a_locked_database_are_held_and_answered_in_ord
         await until(lambda: not len(service.events) and not stage.store.replies.unfinished())
         await until(lambda: not service._tasks)
         channel_id = int(said[0]["channel_id"])
-        asked = [one.text for one in stage.store.messages.recent(channel_id, keep=50) if one.persona_id is None]
+        asked = [
+            one.text
+            for one in stage.store.messages.recent(channel_id, keep=50)
+            if one.persona_id is None
+        ]
         assert sorted(asked) == ["by command", "question 0, at last", "question 2"]
         shown = str(texts(stage, QUAY)[before[QUAY] :])
-        assert all(f"Ballast hears: {one}" in shown for one in ("question 0", "question 2", "by command"))
-        assert not any("database" in text or "store" in text for channel in channels for text in texts(stage, channel))
+        assert all(
+            f"Ballast hears: {one}" in shown for one in ("question 0", "question 2", "by command")
+        )
+        assert not any(
+            "database" in text or "store" in text
+            for channel in channels
+            for text in texts(stage, channel)
+        )
         assert (await health())[0] == 200
 
 
-async def test_what_was_deleted_or_edited_meanwhile_is_in_no_prompt_as_it_was(tmp_path, monkeypatch):
+async def test_what_was_deleted_or_edited_meanwhile_is_in_no_prompt_as_it_was(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(store_database, "BUSY_TIMEOUT_S", 0.01)
     monkeypatch.setattr(held_events, "RETRY_DELAY_S", 0.02)
     async with on_stage(tmp_path) as stage:
@@ -150,18 +179,26 @@ async def test_what_was_deleted_or_edited_meanwhile_is_in_no_prompt_as_it_was(tm
             await stage.member.delete(gone)
             await stage.moderator.edit(edited, "the new text")
             await until(lambda: len(service.events) == 4)
-        await until(lambda: stage.store.replies.get(int(edited["id"])) and not stage.store.replies.unfinished())
+        await until(
+            lambda: (
+                stage.store.replies.get(int(edited["id"])) and not stage.store.replies.unfinished()
+            )
+        )
         await until(lambda: not service._tasks and not len(service.events))
         shown = texts(stage, QUAY)
     prompts = str([request.turns for request in stage.engine.requests])
     assert "the new text" in prompts and "secret" not in prompts and "the old text" not in prompts
     assert len(stage.engine.requests) == 1
-    assert "hears: the new text" in shown[-1] and not any("secret" in one or "no longer" in one for one in shown)
+    assert "hears: the new text" in shown[-1] and not any(
+        "secret" in one or "no longer" in one for one in shown
+    )
 
 
 async def test_what_is_deleted_while_it_is_being_read_is_not_answered(stage, monkeypatch):
-    reader, go_on = stage.client.services.message_reader, asyncio.Event()
-    reading, read = [], reader.read
+    reader = stage.client.services.message_reader
+    go_on = asyncio.Event()
+    reading = []
+    read = reader.read
 
     async def held(message):
         incoming = await read(message)
@@ -181,12 +218,19 @@ async def test_what_is_deleted_while_it_is_being_read_is_not_answered(stage, mon
     go_on.set()
     await stage.finished(QUAY, mark)
     assert stage.engine.requests[-1].turns[-1].text == "the new text"
-    told = [one for kind, one in stage.sandbox.events if kind == "message" and one["channel_id"] == channel["id"]]
-    assert [one["content"] for one in told] == ["a secret to delete"] and not stage.client.services.unanswered
+    told = [
+        one
+        for kind, one in stage.sandbox.events
+        if kind == "message" and one["channel_id"] == channel["id"]
+    ]
+    assert [one["content"] for one in told] == [
+        "a secret to delete"
+    ] and not stage.client.services.unanswered
 
 
 async def test_a_message_without_a_persona_yet_is_forgotten_with_its_deletion(stage):
-    channel, unanswered = await stage.member.dm(), stage.client.services.unanswered
+    channel = await stage.member.dm()
+    unanswered = stage.client.services.unanswered
     said = await stage.member.say(channel, "a secret to delete")
     await until(lambda: unanswered)
     await stage.member.edit(said, "the new text")
@@ -199,7 +243,8 @@ async def test_no_prompt_is_built_while_a_deletion_is_held(tmp_path, monkeypatch
     monkeypatch.setattr(store_database, "BUSY_TIMEOUT_S", 0.01)
     monkeypatch.setattr(held_events, "RETRY_DELAY_S", 0.02)
     async with on_stage(tmp_path) as stage:
-        service, mark = stage.client.services.reply_service, stage.mark
+        service = stage.client.services.reply_service
+        mark = stage.mark
         gone = await stage.member.say(QUAY, "a secret to delete")
         await stage.finished(QUAY, mark)
         mark = stage.mark
@@ -211,7 +256,9 @@ async def test_no_prompt_is_built_while_a_deletion_is_held(tmp_path, monkeypatch
             await stage.member.delete(gone)
             await until(lambda: len(service.events) == 1)
             (button,) = [
-                one["custom_id"] for one in reply["components"][0]["components"] if "again:" in one["custom_id"]
+                one["custom_id"]
+                for one in reply["components"][0]["components"]
+                if "again:" in one["custom_id"]
             ]
             await stage.member.click(reply, button)
             await stage.sees("I cannot store anything", since=mark)
@@ -239,7 +286,9 @@ async def test_only_the_first_write_waits_for_a_lock(tmp_path, monkeypatch):
 
 async def test_held_events_keep_their_order_and_are_bounded(monkeypatch, caplog):
     monkeypatch.setattr(held_events, "MAX_HELD_EVENTS", 3)
-    events, stored, is_locked = HeldEvents(), [], True
+    events = HeldEvents()
+    stored = []
+    is_locked = True
 
     def row(number: int) -> int:
         if is_locked:
@@ -249,7 +298,9 @@ async def test_held_events_keep_their_order_and_are_bounded(monkeypatch, caplog)
         stored.append(number)
         return number
 
-    held = [asyncio.create_task(events.store(lambda number=number: row(number))) for number in range(4)]
+    held = [
+        asyncio.create_task(events.store(lambda number=number: row(number))) for number in range(4)
+    ]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     with pytest.raises(EventDroppedError):
@@ -257,20 +308,34 @@ async def test_held_events_keep_their_order_and_are_bounded(monkeypatch, caplog)
     is_locked = False
     late = asyncio.create_task(events.store(lambda: row(9)))
     await asyncio.sleep(0)
-    assert len(events) == 3 and not stored, "what comes later waits for what came before, and is dropped"
+    assert len(events) == 3 and not stored, (
+        "what comes later waits for what came before, and is dropped"
+    )
     await events.store_held()
     with pytest.raises(EventDroppedError):
         await late
-    assert [await held[0], await held[2]] == stored == [0, 2] and "2 events of Discord were lost" in caplog.text
+    assert [await held[0], await held[2]] == stored == [
+        0,
+        2,
+    ] and "2 events of Discord were lost" in caplog.text
     with pytest.raises(ValueError, match="a mistake"):
         await held[1]
 
 
-# ------------------------------------------------------------------------------------------ interactions
+# ------------------------------------------------------------------------------------------
+# interactions
 
 
-async def test_a_command_whose_follow_up_was_taken_is_answered_once_and_never_said_to_have_failed(stage, hasty):
-    for fault, times in (("error_after", 1), ("error_after", 4), ("cut_after", 1), ("cut_after", 2), ("blocked", 2)):
+async def test_a_command_whose_follow_up_was_taken_is_answered_once_and_never_said_to_have_failed(
+    stage, hasty
+):
+    for fault, times in (
+        ("error_after", 1),
+        ("error_after", 4),
+        ("cut_after", 1),
+        ("cut_after", 2),
+        ("blocked", 2),
+    ):
         mark = stage.mark
         for route in FOLLOW_UPS:
             stage.sandbox.fail_requests(route, fault, times)
@@ -298,13 +363,22 @@ async def test_a_private_text_after_a_public_deferral_stays_private(stage):
     await until(lambda: stage.backend.busy)
     stage.backend.finish()
     result = await stage.sees("Trained", since=mark)
-    (promote,) = [one["custom_id"] for one in result["components"][0]["components"] if "promote:" in one["custom_id"]]
-    stage.engine.failure, mark = AdapterError("The adapter is damaged.", "Train it again."), stage.mark
+    (promote,) = [
+        one["custom_id"]
+        for one in result["components"][0]["components"]
+        if "promote:" in one["custom_id"]
+    ]
+    stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
+    mark = stage.mark
     answer = await stage.moderator.click(result, promote)
     assert answer.type == CallbackType.THINKING and not answer.ephemeral
-    told = await stage.sandbox.wait_for("message", lambda one: "is damaged" in one["content"], since=mark)
+    told = await stage.sandbox.wait_for(
+        "message", lambda one: "is damaged" in one["content"], since=mark
+    )
     assert told["flags"] & EPHEMERAL
-    assert not any(one["flags"] & LOADING for one in stage.sandbox.messages(QUAY)), "nobody is left thinking"
+    assert not any(one["flags"] & LOADING for one in stage.sandbox.messages(QUAY)), (
+        "nobody is left thinking"
+    )
 
 
 @pytest.mark.parametrize("door", ["command", "form"])
@@ -312,24 +386,38 @@ async def test_a_refused_question_leaves_no_trace(stage, door):
     mark = stage.mark
     await stage.member.say(QUAY, "hello")
     reply = await stage.finished(QUAY, mark)
-    stage.engine.full, mark = True, stage.mark
+    stage.engine.full = True
+    mark = stage.mark
     if door == "command":
         await stage.member.slash(QUAY, "chat", message="a refused question")
     else:
-        (button,) = [one["custom_id"] for one in reply["components"][0]["components"] if "reply:" in one["custom_id"]]
-        await stage.member.submit(await stage.member.click(reply, button), text="a refused question")
-    await stage.sandbox.wait_for("message", lambda one: "are waiting already" in one["content"], since=mark)
+        (button,) = [
+            one["custom_id"]
+            for one in reply["components"][0]["components"]
+            if "reply:" in one["custom_id"]
+        ]
+        await stage.member.submit(
+            await stage.member.click(reply, button), text="a refused question"
+        )
+    await stage.sandbox.wait_for(
+        "message", lambda one: "are waiting already" in one["content"], since=mark
+    )
     await until(lambda: "a refused question" not in str(texts(stage, QUAY)))
-    stage.engine.full, mark = False, stage.mark
+    stage.engine.full = False
+    mark = stage.mark
     await stage.member.say(QUAY, "and now?")
     await stage.finished(QUAY, mark)
     assert "a refused question" not in str(stage.engine.requests[-1].turns)
-    rows = stage.store._connection.read("select text from messages union all select state from replies")
+    rows = stage.store._connection.read(
+        "select text from messages union all select state from replies"
+    )
     assert all(row["text"] not in ("a refused question", "failed") for row in rows)
 
 
 async def test_24_questions_at_once_are_acknowledged_before_lore_is_searched(stage, monkeypatch):
-    searched, go_on, in_order = [], asyncio.Event(), LoreIndex.in_order
+    searched = []
+    go_on = asyncio.Event()
+    in_order = LoreIndex.in_order
 
     async def held(self, search):
         searched.append(search)
@@ -339,7 +427,9 @@ async def test_24_questions_at_once_are_acknowledged_before_lore_is_searched(sta
     monkeypatch.setattr(LoreIndex, "in_order", held)
     people = stage.member, stage.moderator, stage.sandbox.member(NEWCOMER)
     asking = [
-        people[number % 3].slash((QUAY, INN, STAGE)[number % 3], "chat", message=f"question {number}")
+        people[number % 3].slash(
+            (QUAY, INN, STAGE)[number % 3], "chat", message=f"question {number}"
+        )
         for number in range(24)
     ]
     answers = await asyncio.gather(*asking)
@@ -349,7 +439,8 @@ async def test_24_questions_at_once_are_acknowledged_before_lore_is_searched(sta
     await until(lambda: len(stage.engine.requests) == 24)
 
 
-# ------------------------------------------------------------------------------------------ greetings and notices
+# ------------------------------------------------------------------------------------------
+# greetings and notices
 
 
 @pytest.mark.parametrize(
@@ -378,7 +469,8 @@ async def test_a_notice_is_sent_at_most_once_and_not_called_failed(stage, hasty,
     assert "went wrong" not in str(stage.sandbox.events)
 
 
-# ------------------------------------------------------------------------------------------ connections
+# ------------------------------------------------------------------------------------------
+# connections
 
 
 async def test_a_request_that_hangs_silences_its_channel_briefly(tmp_path, monkeypatch, hasty):
@@ -395,7 +487,8 @@ async def test_a_request_that_hangs_silences_its_channel_briefly(tmp_path, monke
 async def test_the_first_connection_is_tried_again_like_any_other(tmp_path, monkeypatch, caplog):
     """Discord's gateway may not take a connection, or close it before its HELLO."""
     monkeypatch.setattr("discord.backoff.ExponentialBackoff.delay", lambda self: 0.01)
-    serve, asked = Gateway.serve, []
+    serve = Gateway.serve
+    asked = []
 
     async def refuse_first(self, request):
         asked.append(request)
@@ -416,7 +509,9 @@ async def test_the_first_connection_is_tried_again_like_any_other(tmp_path, monk
 
 
 async def test_a_cancelled_request_releases_the_limit_of_all(stage):
-    """discord.py would hold back every later request if one is cancelled that waits for the global limit."""
+    """discord.py would hold back every later request if one is cancelled that waits for the global
+    limit.
+    """
     http = stage.client.http
     stage.sandbox.fail_requests("GET /channels/{channel_id}/webhooks", "limited_globally", 1)
     waiting = asyncio.create_task(stage.client.guilds[0].text_channels[0].webhooks())
@@ -427,8 +522,11 @@ async def test_a_cancelled_request_releases_the_limit_of_all(stage):
 
 
 async def test_a_cancelled_request_of_a_webhook_releases_the_others(stage):
-    """discord.py would hold them back for ever if one is cancelled after it has used up the webhook's limit."""
-    lock, has_ended = asyncio.Lock(), asyncio.Event()
+    """discord.py would hold them back for ever if one is cancelled after it has used up the
+    webhook's limit.
+    """
+    lock = asyncio.Lock()
+    has_ended = asyncio.Event()
 
     async def request():
         async with discord.webhook.async_.AsyncDeferredLock(lock) as held:
@@ -444,11 +542,15 @@ async def test_a_cancelled_request_of_a_webhook_releases_the_others(stage):
     assert not lock.locked()
 
 
-# ------------------------------------------------------------------------------------------ clients of the API
+# ------------------------------------------------------------------------------------------ clients
+# of the API
 
 
 async def test_lore_is_not_searched_for_clients_that_have_gone(stage, monkeypatch):
-    searched, first, go_on, search = [], threading.Event(), threading.Event(), LoreIndex.search
+    searched = []
+    first = threading.Event()
+    go_on = threading.Event()
+    search = LoreIndex.search
 
     def held(self, persona_id, message, *parts, **options):
         searched.append(message)
@@ -460,15 +562,21 @@ async def test_lore_is_not_searched_for_clients_that_have_gone(stage, monkeypatc
     monkeypatch.setattr("bot.platform.web_kit.sse.DISCONNECT_POLL_S", 0.02)
     body = {"model": "ballast", "messages": [{"role": "user", "content": "Where is the piano?"}]}
     async with aiohttp.ClientSession(stage.sandbox.url) as session:
-        asking = [asyncio.create_task(session.post("/v1/chat/completions", json=body)) for _ in range(20)]
+        asking = [
+            asyncio.create_task(session.post("/v1/chat/completions", json=body)) for _ in range(20)
+        ]
         await asyncio.to_thread(first.wait, 10)
         index = stage.client.services.request_builder.lore
         await until(lambda: index._searcher._work_queue.qsize() >= 19)
         for one in asking:
             one.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
-    await until(lambda: not any("_chat_request" in str(task.get_coro()) for task in asyncio.all_tasks()))
+    await until(
+        lambda: not any("_chat_request" in str(task.get_coro()) for task in asyncio.all_tasks())
+    )
     go_on.set()
     await stage.member.say(QUAY, "How heavy was the piano?")
     await stage.finished(QUAY, 0)
-    assert len(searched) == 2 and not any(it.turns[-1].text == "Where is the piano?" for it in stage.engine.requests)
+    assert len(searched) == 2 and not any(
+        it.turns[-1].text == "Where is the piano?" for it in stage.engine.requests
+    )

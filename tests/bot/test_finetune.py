@@ -36,7 +36,9 @@ async def test_the_whole_way_from_start_to_promote_to_rollback(stage):
     stage.backend.on_event(STEP)
     shown = await stage.sees("loss 2.345 · 457 tokens/s · 1 min 35 s left")
     assert "25% · step 10 of 40" in shown["content"] and shown["components"]
-    stage.backend.on_event(STEP.model_copy(update={"step": 20, "trouble": "No checkpoint could be written."}))
+    stage.backend.on_event(
+        STEP.model_copy(update={"step": 20, "trouble": "No checkpoint could be written."})
+    )
     await stage.sees("⚠ No checkpoint could be written. It is tried again.")
     stage.backend.finish()
     result = await stage.sees("Trained: **ballast v1**")
@@ -94,11 +96,17 @@ async def test_a_member_may_neither_command_nor_press(stage):
 
 
 async def test_the_code_refuses_a_member_even_where_the_server_opened_the_command(stage):
-    """An admin can open a command to everyone in the server's settings; then only the check in code holds."""
+    """An admin can open a command to everyone in the server's settings; then only the check in code
+    holds.
+    """
     group = stage.client.tree.get_command("finetune")
     for who, allowed in ((stage.member, False), (stage.moderator, True)):
         person = await stage.client.guilds[0].fetch_member(int(who.id))
-        with nullcontext() if allowed else pytest.raises(app_commands.CheckFailure, match="Only moderators"):
+        with (
+            nullcontext()
+            if allowed
+            else pytest.raises(app_commands.CheckFailure, match="Only moderators")
+        ):
             assert await group.interaction_check(SimpleNamespace(user=person))
 
 
@@ -117,7 +125,10 @@ async def test_a_failed_job_says_why_and_what_to_do(stage):
     await until(lambda: stage.backend.busy)
     stage.backend.finish(TrainingFailed("The log is empty.", "Give the persona something to say."))
     failed = await stage.sees("Failed: **ballast v1**")
-    assert "The log is empty. Give the persona something to say." in failed["content"] and not failed["components"]
+    assert (
+        "The log is empty. Give the persona something to say." in failed["content"]
+        and not failed["components"]
+    )
 
 
 async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
@@ -126,10 +137,17 @@ async def test_a_job_that_somebody_can_mend_goes_on_by_button_or_command(stage):
     await until(lambda: stage.backend.busy)
     stage.backend.finish(full)
     failed = await stage.sees("Failed: **ballast v1**")
-    assert "The disk is full. Free some space." in failed["content"] and "**Resume** continues" in failed["content"]
+    assert (
+        "The disk is full. Free some space." in failed["content"]
+        and "**Resume** continues" in failed["content"]
+    )
     assert buttons_of(stage, failed) == ["Resume"]
     answer = await stage.member.click(failed, "Resume")
-    assert answer.ephemeral and "Only moderators" in answer.message["content"] and not stage.backend.busy
+    assert (
+        answer.ephemeral
+        and "Only moderators" in answer.message["content"]
+        and not stage.backend.busy
+    )
 
     mark = stage.mark
     await stage.moderator.click(failed, "Resume")
@@ -174,7 +192,12 @@ async def test_settings_of_the_recipe_go_into_the_request(stage):
 
 
 async def test_a_share_of_lore_pairs_goes_into_the_request_and_the_preview_counts_them(stage):
-    counts = {"lore_pairs_extracted": 48, "lore_pairs_synthesised": 68, "lore_pairs_used": 70, "samples_from_lore": 42}
+    counts = {
+        "lore_pairs_extracted": 48,
+        "lore_pairs_synthesised": 68,
+        "lore_pairs_used": 70,
+        "samples_from_lore": 42,
+    }
     stage.backend.result = stage.backend.result.model_copy(update={"lore_pairs": counts})
     answer = await stage.moderator.slash(QUAY, "finetune preview", lore_pairs=0.3)
     await until(lambda: answer.message and not answer.message["flags"] & 128)
@@ -206,7 +229,11 @@ async def test_a_damaged_adapter_does_not_go_live(stage):
     result = await stage.sees("Trained: **ballast v1**")
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
     await stage.moderator.click(result, "Promote")
-    await until(lambda: any("damaged" in m["content"] for kind, m in stage.sandbox.events if kind == "message"))
+    await until(
+        lambda: any(
+            "damaged" in m["content"] for kind, m in stage.sandbox.events if kind == "message"
+        )
+    )
     assert stage.live("ballast") is None
 
 
@@ -228,7 +255,9 @@ async def test_a_preview_says_what_a_training_would_do_and_queues_nothing(stage)
     assert "number 2 in the queue after the running one" in await preview(persona="thrip")
     words = await preview()
     assert "30 steps" in words and "number" not in words
-    assert "It could not be started now: The job" in words and words.endswith("cancel it. Nothing has been queued.")
+    assert "It could not be started now: The job" in words and words.endswith(
+        "cancel it. Nothing has been queued."
+    )
     await preview(task_type="preference", start_from="v1")
     (*_, asked) = stage.backend.planned
     assert (asked.task_type, asked.recipe, asked.start_from) == ("preference", "preference", "v1")
@@ -243,7 +272,10 @@ async def test_status_and_autocomplete_tell_what_there_is(stage):
     await start(stage, persona="oda")
     answer = await stage.moderator.slash(QUAY, "finetune status")
     assert "Training: **ballast v1**" in answer.message["content"]
-    assert "Waiting to train: **oda v1**" in answer.message["content"] and "Place 1" in answer.message["content"]
+    assert (
+        "Waiting to train: **oda v1**" in answer.message["content"]
+        and "Place 1" in answer.message["content"]
+    )
     names = await stage.moderator.autocomplete(QUAY, "finetune start", "persona", persona="sir")
     assert [choice["value"] for choice in names] == ["thrip"]
     sets = await stage.moderator.autocomplete(QUAY, "finetune start", "dataset", dataset="bal")
@@ -280,7 +312,9 @@ async def test_promote_and_rollback_by_command(stage):
         ("finetune promote", {"persona": "oda"}, "Oda Marrow has no trained version yet."),
     ):
         answer = await stage.moderator.slash(QUAY, command, **options)
-        await until(lambda answer=answer, words=words: words in (answer.message or {}).get("content", ""))
+        await until(
+            lambda answer=answer, words=words: words in (answer.message or {}).get("content", "")
+        )
         assert answer.ephemeral
     assert store.versions.installed("ballast")[0].scorecard == SCORECARD
 

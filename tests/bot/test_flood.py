@@ -11,7 +11,12 @@ import discord
 import psutil
 
 from bot.chat import discord as chat_cog
-from bot.chat.places import MAX_REPLIES_IN_CHANNEL, MAX_REPLIES_TO_MEMBER, ChannelCache, SenderRegistry
+from bot.chat.places import (
+    MAX_REPLIES_IN_CHANNEL,
+    MAX_REPLIES_TO_MEMBER,
+    ChannelCache,
+    SenderRegistry,
+)
 from bot.chat.prompt_context import IncomingMessage
 from sandbox.channel_messages import EPHEMERAL
 from tests.bot.conftest import INN, OFFICE, QUAY, Stage, on_stage
@@ -23,7 +28,12 @@ EVENTS = 10_000
 def arrive(stage: Stage, said: dict[str, Any], count: int, **changes: Any) -> None:
     """Have messages arrive from the gateway, each an event of its own like `said`."""
     for number in range(1, count + 1):
-        event = {**said, "guild_id": str(stage.sandbox.guild_id), "id": str(int(said["id"]) + number), **changes}
+        event = {
+            **said,
+            "guild_id": str(stage.sandbox.guild_id),
+            "id": str(int(said["id"]) + number),
+            **changes,
+        }
         stage.client._connection.parse_message_create(event)
 
 
@@ -88,7 +98,9 @@ async def test_a_full_queue_is_reported_once_a_minute_in_each_channel(stage):
         mark = stage.mark
         await stage.member.slash(QUAY, "chat", message="hello")
         notice = await stage.sandbox.wait_for(
-            "message", lambda one: one["flags"] & EPHEMERAL and "are waiting already" in one["content"], since=mark
+            "message",
+            lambda one: one["flags"] & EPHEMERAL and "are waiting already" in one["content"],
+            since=mark,
         )
         assert "hello" not in notice["content"]
     await until(lambda: not posted(stage, QUAY, ":** hello"))
@@ -117,22 +129,28 @@ async def test_an_interrupted_reply_waits_for_a_place_after_the_restart(tmp_path
         growing = await stage.sees("…", by="Ballast")
         await until(lambda: stage.store.replies.unfinished())
     full = stage.engine.__class__()
-    full.full, full.busy_s = True, 0.05
+    full.full = True
+    full.busy_s = 0.05
     async with on_stage(tmp_path, engine=full) as stage:
         await until(lambda: full.refusals > 1)
         assert stage.store.replies.unfinished()
         full.full = False
         reply = await stage.finished(QUAY, 0)
-        assert reply["id"] == growing["id"] and "Ballast hears: do not forget me" in reply["content"]
+        assert (
+            reply["id"] == growing["id"] and "Ballast hears: do not forget me" in reply["content"]
+        )
 
 
 async def test_replies_of_one_channel_share_its_rate_of_edits(stage):
-    service, channel = stage.client.services.reply_service, stage.client.guilds[0].text_channels[0]
+    service = stage.client.services.reply_service
+    channel = stage.client.guilds[0].text_channels[0]
     live = service.live_message(None, channel, growing=None, ended=None, on_parts=None)
     stretches = []
     with ExitStack() as replies:
         for number in range(8):
-            replies.enter_context(service.unfinished.counting(number, member=number, channel=channel.id))
+            replies.enter_context(
+                service.unfinished.counting(number, member=number, channel=channel.id)
+            )
             stretches.append(live.stretch_s())
     assert stretches == [0.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0] and live.stretch_s() == 0.0
 

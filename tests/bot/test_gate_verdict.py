@@ -1,5 +1,6 @@
-"""What the gate says is shown with a result; a rejected version takes a second click, and a server may choose that a
-good one goes live by itself."""
+"""What the gate says is shown with a result; a rejected version takes a second click, and a server
+may choose that a good one goes live by itself.
+"""
 
 import asyncio
 import dataclasses
@@ -20,7 +21,10 @@ from tests.bot.test_finetune import buttons_of, start
 from tests.fakes import until
 from tests.samples import SCORECARD
 
-REASONS = ("The loss on 12 held-out replies is 2.000, the base model's 3.000.", "40% read like other people.")
+REASONS = (
+    "The loss on 12 held-out replies is 2.000, the base model's 3.000.",
+    "40% read like other people.",
+)
 ADVICE = ("Check the speaker labels of the material.",)
 
 
@@ -46,7 +50,11 @@ async def finish(stage, verdict, **options):
 )
 async def test_a_result_shows_verdict_reasons_and_advice(stage, verdict, words):
     shown = (await finish(stage, verdict))["content"]
-    assert words in shown and all(f"- {reason}" in shown for reason in REASONS) and f"What to do: {ADVICE[0]}" in shown
+    assert (
+        words in shown
+        and all(f"- {reason}" in shown for reason in REASONS)
+        and f"What to do: {ADVICE[0]}" in shown
+    )
     assert stage.live("ballast") is None, "nobody has been asked yet"
 
 
@@ -59,13 +67,18 @@ async def test_a_result_that_the_gate_was_not_asked_about_says_nothing_of_it(sta
 
 async def test_a_long_verdict_leaves_the_message_short_enough(stage):
     many = ("word " * 400,) * 4
-    shown = await finish(stage, "hold", reasons=many[:3], advice=many, epochs=tuple(map(epoch, (1, 2))))
+    shown = await finish(
+        stage, "hold", reasons=many[:3], advice=many, epochs=tuple(map(epoch, (1, 2)))
+    )
     assert "Promote makes it live" in shown["content"] and shown["content"].count("word …") == 7
     assert "```" not in shown["content"], "the verdict takes the place of the table"
 
 
 def epoch(number):
-    losses = {"train_loss": 4.04 - number / 2, "eval_loss": 3.5 - number / 4 if number > 1 else None}
+    losses = {
+        "train_loss": 4.04 - number / 2,
+        "eval_loss": 3.5 - number / 4 if number > 1 else None,
+    }
     return Epoch(epoch=number, **losses, seconds=60.0 + number, samples_per_s=11.0 + number / 10)
 
 
@@ -100,7 +113,9 @@ async def test_a_result_comes_without_its_picture_where_files_may_not_be_sent(tm
     picture.write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 64)
     poor = required_permissions()
     poor.attach_files = False
-    async with on_stage(tmp_path, seed=dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)) as stage:
+    async with on_stage(
+        tmp_path, seed=dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)
+    ) as stage:
         result = await finish(stage, "hold", folder=tmp_path / "adapter")
         assert result["attachments"] == []
 
@@ -129,7 +144,8 @@ async def test_the_command_asks_once_more_too(stage):
     assert stage.live("ballast") is None
 
 
-# ------------------------------------------------------------------------------------------ by itself
+# ------------------------------------------------------------------------------------------ by
+# itself
 
 
 async def choose(stage, **options):
@@ -176,16 +192,23 @@ def test_the_choice_is_one_servers_own_and_goes_with_it(tmp_path):
         store.guilds.set_auto_promotion(1, True)
         store.guilds.set_auto_promotion(1, True)
     with Store.open(tmp_path / "understudy.sqlite") as store:
-        assert store.guilds.is_auto_promotion_enabled(1) and not store.guilds.is_auto_promotion_enabled(2)
+        assert store.guilds.is_auto_promotion_enabled(
+            1
+        ) and not store.guilds.is_auto_promotion_enabled(2)
         store.guilds.delete(1)
         assert not store.guilds.is_auto_promotion_enabled(1)
 
 
-# ------------------------------------------------------------------------------------------ after a crash
+# ------------------------------------------------------------------------------------------ after a
+# crash
 
 
 def results(stage):
-    return [m["content"] for m in stage.sandbox.messages(QUAY) if "Trained: **ballast v1**" in m["content"]]
+    return [
+        m["content"]
+        for m in stage.sandbox.messages(QUAY)
+        if "Trained: **ballast v1**" in m["content"]
+    ]
 
 
 async def hang(*args, **kwargs):
@@ -197,8 +220,12 @@ async def hang(*args, **kwargs):
     [(LiveVersions, "decide", None), (ProgressMessages, "_post_result", "promoted")],
     ids=["before the decision", "before the message"],
 )
-async def test_a_crash_after_a_run_promotes_and_announces_exactly_once(tmp_path, monkeypatch, owner, method, decision):
-    """The process ends once the result is stored; the next one goes on from there, the one after it repeats nothing."""
+async def test_a_crash_after_a_run_promotes_and_announces_exactly_once(
+    tmp_path, monkeypatch, owner, method, decision
+):
+    """The process ends once the result is stored; the next one goes on from there, the one after it
+    repeats nothing.
+    """
     async with on_stage(tmp_path) as stage:
         await choose(stage, way="automatic")
         await start(stage)
@@ -206,7 +233,9 @@ async def test_a_crash_after_a_run_promotes_and_announces_exactly_once(tmp_path,
         with monkeypatch.context() as crash:
             crash.setattr(owner, method, hang)
             stage.backend.finish(trained("promote"))
-            await until(lambda: [job.decision for job in stage.store.jobs.in_state("done")] == [decision])
+            await until(
+                lambda: [job.decision for job in stage.store.jobs.in_state("done")] == [decision]
+            )
             await asyncio.sleep(2)  # longer than the interval between two edits
             assert results(stage) == [] and not stage.store.jobs.in_state("done")[0].announced
     for _ in range(2):
@@ -214,7 +243,9 @@ async def test_a_crash_after_a_run_promotes_and_announces_exactly_once(tmp_path,
             await until(lambda: stage.store.jobs.in_state("done")[0].announced)
             await asyncio.sleep(0.5)
             assert stage.live("ballast") == "v1"
-            assert [it.kind for it in stage.store.versions.history("ballast")] == ["automatic promotion"]
+            assert [it.kind for it in stage.store.versions.history("ballast")] == [
+                "automatic promotion"
+            ]
             (result,) = results(stage)
             assert "It is live now." in result and AUTOMATIC_PROMOTION_TEXT in result
 

@@ -1,4 +1,6 @@
-"""A training that needs the GPU's memory: beside the replies if it fits, else they move away and come back."""
+"""A training that needs the GPU's memory: beside the replies if it fits, else they move away and
+come back.
+"""
 
 from types import SimpleNamespace
 
@@ -18,7 +20,9 @@ class Engine:
     """Notes where it was asked to compute."""
 
     def __init__(self, device="cuda", failing=()):
-        self.device, self.failing, self.moves = device, failing, []
+        self.device = device
+        self.failing = failing
+        self.moves = []
 
     async def move(self, device):
         self.moves.append(device)
@@ -31,7 +35,10 @@ class Backend:
     """Says what recipes take, and notes where replies were made while it trained."""
 
     def __init__(self, engine, **takes):
-        self.engine, self.takes, self.trained_beside, self.held = engine, takes, [], []
+        self.engine = engine
+        self.takes = takes
+        self.trained_beside = []
+        self.held = []
         self.failure = None
 
     def check(self, request, guild_id=0):
@@ -58,7 +65,9 @@ class Backend:
             RecipeEstimate(recipe=name, steps=1, seconds=1.0, memory_bytes=size, basis="")
             for name, size in self.takes.items()
         ]
-        return TrainingPlan(samples={}, tokens=0, rows=0, rows_used=0, dropped={}, recipes=tuple(recipes))
+        return TrainingPlan(
+            samples={}, tokens=0, rows=0, rows_used=0, dropped={}, recipes=tuple(recipes)
+        )
 
     async def run(self, job, on_event):
         self.trained_beside.append(self.engine.device)
@@ -76,7 +85,11 @@ async def trained(engine, backend, free):
 async def test_both_stay_on_the_gpu_if_they_fit():
     engine = Engine()
     backend = Backend(engine, small=10, large=1000)
-    assert await trained(engine, backend, 10) == [] and engine.moves == [] and backend.trained_beside == ["cuda"]
+    assert (
+        await trained(engine, backend, 10) == []
+        and engine.moves == []
+        and backend.trained_beside == ["cuda"]
+    )
 
 
 async def test_replies_move_away_for_the_time_and_it_is_said(caplog):
@@ -99,21 +112,33 @@ async def test_they_come_back_however_the_training_ends():
 async def test_without_a_gpu_nothing_is_asked_or_moved():
     engine = Engine("cpu")
     backend = Backend(engine)
-    assert await trained(engine, backend, 0) == [] and engine.moves == [] and backend.trained_beside == ["cpu"]
+    assert (
+        await trained(engine, backend, 0) == []
+        and engine.moves == []
+        and backend.trained_beside == ["cpu"]
+    )
 
 
 async def test_where_nobody_knows_what_it_takes_replies_stay(caplog):
     caplog.set_level("INFO")
     engine = Engine()
     backend = Backend(engine)
-    assert await trained(engine, backend, 0) == [] and engine.moves == [] and "It cannot be planned" in caplog.text
+    assert (
+        await trained(engine, backend, 0) == []
+        and engine.moves == []
+        and "It cannot be planned" in caplog.text
+    )
 
 
 async def test_an_engine_that_cannot_move_stays_and_the_training_begins_all_the_same(caplog):
     engine = Engine(failing=("cpu",))
     backend = Backend(engine, small=11)
     assert await trained(engine, backend, 10) == []
-    assert engine.moves == ["cpu"] and backend.trained_beside == ["cuda"] and "no memory for it" in caplog.text
+    assert (
+        engine.moves == ["cpu"]
+        and backend.trained_beside == ["cuda"]
+        and "no memory for it" in caplog.text
+    )
 
 
 def test_the_rest_is_the_backends():

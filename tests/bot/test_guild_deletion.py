@@ -23,9 +23,14 @@ async def bot(tmp_path, days):
         since = stage.mark
         await stage.member.say(QUAY, "the zephyrine is in, Ballast")
         await stage.finished(QUAY, since)
-        put(tmp_path, {f"lore/{stage.sandbox.guild_id}/ballast/z.md": b"# Z\nThe zephyrine leaks.\n"})
+        put(
+            tmp_path,
+            {f"lore/{stage.sandbox.guild_id}/ballast/z.md": b"# Z\nThe zephyrine leaks.\n"},
+        )
         clock = FakeClock(time.time())
-        retention = Retention(stage.client.services, clock, RetentionPeriods(history_days=90, guild_days=days))
+        retention = Retention(
+            stage.client.services, clock, RetentionPeriods(history_days=90, guild_days=days)
+        )
         retention.start(stage.client)
         await until(lambda: clock.sleepers)
         try:

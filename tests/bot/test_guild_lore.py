@@ -6,7 +6,13 @@ import json
 import pytest
 
 from bot.personas import guild_lore
-from bot.personas.guild_lore import MAX_FILE_BYTES, MAX_FILES, GuildLore, lore_file_name, read_all_guild_lore
+from bot.personas.guild_lore import (
+    MAX_FILE_BYTES,
+    MAX_FILES,
+    GuildLore,
+    lore_file_name,
+    read_all_guild_lore,
+)
 from bot.personas.registry import short_id
 from bot.platform.errors import RefusedError
 from personas.errors import LoreError
@@ -18,7 +24,10 @@ from tests.fakes import until
 from tests.personas.cards import as_json
 from tests.personas.lorebook_samples import AGNAI, SILLY_TAVERN, WHEEL, silly_tavern_entry
 
-UMBRELLA = "# The violet umbrella\nAn umbrella of violet silk hangs in the cab. It belonged to the opera's cloakroom.\n"
+UMBRELLA = (
+    "# The violet umbrella\nAn umbrella of violet silk hangs in the cab. It belonged to the "
+    "opera's cloakroom.\n"
+)
 QUESTION = "whose violet umbrella is that?"
 
 
@@ -30,28 +39,49 @@ async def response_text(answer, words):
 
 async def test_a_file_is_found_at_once_under_replies_and_gone_when_removed(stage):
     add = await stage.moderator.slash(
-        QUAY, "persona lore add", persona="ballast", file=StoredFile.named("The Umbrella.md", UMBRELLA.encode())
+        QUAY,
+        "persona lore add",
+        persona="ballast",
+        file=StoredFile.named("The Umbrella.md", UMBRELLA.encode()),
     )
-    await response_text(add, "Ballast knows `the_umbrella.md` now (1 passage), in this server only.")
-    words = await response_text(await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given")
-    assert "✅" in words and "`ballast/the_umbrella.md` The violet umbrella" in words and "umbrella, violet" in words
+    await response_text(
+        add, "Ballast knows `the_umbrella.md` now (1 passage), in this server only."
+    )
+    words = await response_text(
+        await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given"
+    )
+    assert (
+        "✅" in words
+        and "`ballast/the_umbrella.md` The violet umbrella" in words
+        and "umbrella, violet" in words
+    )
     mark = stage.mark
     await stage.member.say(QUAY, QUESTION)
     assert "lore: ballast/the_umbrella.md" in (await stage.finished(QUAY, mark))["content"]
-    choices = await stage.moderator.autocomplete(QUAY, "persona lore remove", "file", persona="ballast")
+    choices = await stage.moderator.autocomplete(
+        QUAY, "persona lore remove", "file", persona="ballast"
+    )
     assert [choice["value"] for choice in choices] == ["the_umbrella.md"]
-    gone = await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md")
+    gone = await stage.moderator.slash(
+        QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md"
+    )
     await response_text(gone, "Ballast has forgotten `the_umbrella.md`.")
-    words = await response_text(await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given")
+    words = await response_text(
+        await stage.member.slash(QUAY, "persona lore ask", question=QUESTION), "would be given"
+    )
     assert "the_umbrella.md" not in words
-    again = await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md")
+    again = await stage.moderator.slash(
+        QUAY, "persona lore remove", persona="ballast", file="the_umbrella.md"
+    )
     await response_text(again, "There are: none.")
 
 
 async def test_a_lorebook_is_found_by_all_its_keys_and_what_became_of_it_is_listed(stage):
     file = StoredFile.named("Mill.json", as_json(SILLY_TAVERN))
     add = await stage.moderator.slash(QUAY, "persona lore add", persona="ballast", file=file)
-    said = await response_text(add, "This is SillyTavern's world info. Ballast knows `mill.md` now (4 passages)")
+    said = await response_text(
+        add, "This is SillyTavern's world info. Ballast knows `mill.md` now (4 passages)"
+    )
     assert "- Taken as is: entry 1 “The wheel”" in said
     assert "- Not taken: entry 4 “draft” – disabled in the file" in said
     for message in ("open the sluice", "the sluice wheel, please"):
@@ -66,9 +96,15 @@ async def test_a_lorebook_is_found_by_all_its_keys_and_what_became_of_it_is_list
 
 
 async def test_a_list_that_is_too_long_comes_as_a_file_too(stage):
-    entries = {str(n): silly_tavern_entry(n, ["k"], "x", comment=f"entry {n} " * 5, group=f"g{n}") for n in range(8)}
+    entries = {
+        str(n): silly_tavern_entry(n, ["k"], "x", comment=f"entry {n} " * 5, group=f"g{n}")
+        for n in range(8)
+    }
     add = await stage.moderator.slash(
-        QUAY, "persona lore add", persona="ballast", file=StoredFile.named("a.json", as_json({"entries": entries}))
+        QUAY,
+        "persona lore add",
+        persona="ballast",
+        file=StoredFile.named("a.json", as_json({"entries": entries})),
     )
     said = await response_text(add, "The whole list is in `import.json`.")
     assert len(said) <= 2000 and "and 2 more" in said
@@ -80,16 +116,25 @@ async def test_the_form_outlives_a_restart_and_what_it_holds_too(tmp_path):
     async with on_stage(tmp_path) as stage:
         form = await stage.moderator.slash(QUAY, "persona lore add", persona="oda")
         assert form.modal["title"] == "Lore for Oda Marrow"
-        stage.client._connection._view_store._modals.clear()  # what a restart of the bot leaves of an open form
+        # What a restart of the bot leaves of an open form.
+        stage.client._connection._view_store._modals.clear()
         sent = await stage.moderator.submit(form, title="Mill", text=json.dumps(AGNAI))
-        await response_text(sent, "This is a memory book of Agnai. Oda Marrow knows `mill.md` now (1 passage)")
-        removed = await stage.moderator.slash(QUAY, "persona lore remove", persona="oda", file="mill.md")
+        await response_text(
+            sent, "This is a memory book of Agnai. Oda Marrow knows `mill.md` now (1 passage)"
+        )
+        removed = await stage.moderator.slash(
+            QUAY, "persona lore remove", persona="oda", file="mill.md"
+        )
         await response_text(removed, "has forgotten `mill.md`.")
         form = await stage.moderator.slash(QUAY, "persona lore add", persona="oda")
         stage.client._connection._view_store._modals.clear()
-        sent = await stage.moderator.submit(form, title="Umbrella", text="A violet umbrella hangs by the stair.")
+        sent = await stage.moderator.submit(
+            form, title="Umbrella", text="A violet umbrella hangs by the stair."
+        )
         await response_text(sent, "Oda Marrow knows `umbrella.md` now")
-    assert [p.text for p in read_all_guild_lore(tmp_path)] == ["A violet umbrella hangs by the stair."]
+    assert [p.text for p in read_all_guild_lore(tmp_path)] == [
+        "A violet umbrella hangs by the stair."
+    ]
 
 
 async def test_members_may_ask_but_not_change(stage):
@@ -121,7 +166,9 @@ async def test_members_may_ask_but_not_change(stage):
 )
 async def test_what_is_no_lore_is_refused_with_the_reason(tmp_path, name, content, words):
     store = GuildLore(tmp_path, LoreIndex([]))
-    with pytest.raises(LoreError, match=words.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")):
+    with pytest.raises(
+        LoreError, match=words.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")
+    ):
         await store.add(7, "ballast", name, content)
     assert read_all_guild_lore(tmp_path) == []
 
@@ -132,21 +179,28 @@ async def test_guilds_share_nothing_and_a_file_name_leads_nowhere_else(tmp_path)
     file, _ = await store.add(7, "ballast", "../../etc/Ümbrella!.md", UMBRELLA.encode())
     assert file == "etc-ümbrella.md" == lore_file_name("etc-Ümbrella.md")
     assert store.files(7, "ballast") == [file] and store.files(8, "ballast") == []
-    assert index.search("ballast", QUESTION, guild_id=7) and not index.search("ballast", QUESTION, guild_id=8)
+    assert index.search("ballast", QUESTION, guild_id=7) and not index.search(
+        "ballast", QUESTION, guild_id=8
+    )
     assert index.rank("ballast", QUESTION, 8).matches == []
     with pytest.raises(RefusedError, match="no lore file"):
         await store.remove(7, "ballast", "../ballast/" + file)
     again = LoreIndex(read_all_guild_lore(tmp_path))
-    assert [hit.source for hit in again.search("ballast", QUESTION, guild_id=7)] == [f"ballast/{file}"]
+    assert [hit.source for hit in again.search("ballast", QUESTION, guild_id=7)] == [
+        f"ballast/{file}"
+    ]
 
 
 async def test_front_matter_may_name_the_persona_as_members_know_it(tmp_path):
-    store, own = GuildLore(tmp_path, LoreIndex([])), "mira-8zq4"
+    store = GuildLore(tmp_path, LoreIndex([]))
+    own = "mira-8zq4"
     assert short_id(Persona(own, "Mira"), int("8zq4", 36)) == "mira"
     await store.add(int("8zq4", 36), own, "hat.md", b"---\npersona: Mira\n---\nA straw hat.")
     (file,) = (tmp_path / "lore").rglob("*.md")
     assert file.read_text() == "A straw hat." and file.parent.name == own
-    assert [(p.source, p.text) for p in read_all_guild_lore(tmp_path)] == [("mira/hat.md", "A straw hat.")]
+    assert [(p.source, p.text) for p in read_all_guild_lore(tmp_path)] == [
+        ("mira/hat.md", "A straw hat.")
+    ]
 
 
 async def test_an_operator_may_give_a_guild_lore_for_all_its_personas(tmp_path):
@@ -155,7 +209,9 @@ async def test_an_operator_may_give_a_guild_lore_for_all_its_personas(tmp_path):
     (folder / "umbrella.md").write_text(UMBRELLA)
     index = LoreIndex(read_all_guild_lore(tmp_path))
     for persona in ("ballast", "oda"):
-        assert [hit.source for hit in index.search(persona, QUESTION, guild_id=7)] == ["_world/umbrella.md"]
+        assert [hit.source for hit in index.search(persona, QUESTION, guild_id=7)] == [
+            "_world/umbrella.md"
+        ]
     assert index.search("oda", QUESTION, guild_id=8) == []
 
 
@@ -182,9 +238,14 @@ async def test_one_moderator_cannot_fill_the_lore_of_a_server(stage, tmp_path, m
     for name, persona in (("hats.md", "ballast"), ("more.md", "oda")):
         files = {"persona": persona, "file": StoredFile.named(name, long)}
         answer = await stage.moderator.slash(QUAY, "persona lore add", **files)
-        await response_text(answer, "knows `hats.md` now" if persona == "ballast" else "would have 4 KB; 2 KB is the")
+        await response_text(
+            answer,
+            "knows `hats.md` now" if persona == "ballast" else "would have 4 KB; 2 KB is the",
+        )
     form = await stage.moderator.slash(QUAY, "persona lore add", persona="oda")
-    words = await response_text(await stage.moderator.submit(form, title="Coat", text="A coat. " * 80), "would have")
+    words = await response_text(
+        await stage.moderator.submit(form, title="Coat", text="A coat. " * 80), "would have"
+    )
     assert words == (
         "The lore of all personas of this server would have 3 KB; 2 KB is the most. "
         "Remove some with `/persona lore remove`. Largest: `ballast` (2 KB)."
@@ -196,14 +257,21 @@ async def test_one_moderator_cannot_fill_the_lore_of_a_server(stage, tmp_path, m
         QUAY, "persona lore add", persona="ballast", file=StoredFile.named("hats.md", short)
     )
     await response_text(replace, "knows `hats.md` now")
-    await response_text(await stage.moderator.submit(form, title="Coat", text="A coat. " * 80), "knows `coat.md` now")
+    await response_text(
+        await stage.moderator.submit(form, title="Coat", text="A coat. " * 80),
+        "knows `coat.md` now",
+    )
 
 
-async def test_lore_over_a_limit_may_shrink_and_other_servers_have_their_own_room(tmp_path, monkeypatch):
+async def test_lore_over_a_limit_may_shrink_and_other_servers_have_their_own_room(
+    tmp_path, monkeypatch
+):
     store = GuildLore(tmp_path, LoreIndex([]))
     await store.add(7, "ballast", "a.md", b"A hat. " * 40)
     await store.add(7, "oda", "b.md", b"A coat.")
-    monkeypatch.setattr(guild_lore, "MAX_GUILD_BYTES", 100)  # as after a restored backup, or in a later version
+    monkeypatch.setattr(
+        guild_lore, "MAX_GUILD_BYTES", 100
+    )  # as after a restored backup, or in a later version
     monkeypatch.setattr(guild_lore, "MAX_GUILD_FILES", 1)
     with pytest.raises(RefusedError, match="3 files; 1 is the most"):
         await store.add(7, "thrip", "c.md", b"A shoe.")
@@ -215,11 +283,20 @@ async def test_lore_over_a_limit_may_shrink_and_other_servers_have_their_own_roo
     await asyncio.gather(*(store.add(0, "ballast", f"{n}.md", b"A hat. " * 40) for n in range(2)))
 
 
-async def test_files_that_come_at_once_have_no_more_room_than_one_after_another(tmp_path, monkeypatch):
+async def test_files_that_come_at_once_have_no_more_room_than_one_after_another(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(guild_lore, "MAX_GUILD_FILES", 3)
     store = GuildLore(tmp_path, LoreIndex([]))
     persons = ("ballast", "oda", "thrip")
-    adding = (store.add(7, persons[n % 3], f"{n}.md", f"A hat of {n} feathers.".encode()) for n in range(9))
+    adding = (
+        store.add(7, persons[n % 3], f"{n}.md", f"A hat of {n} feathers.".encode())
+        for n in range(9)
+    )
     results = await asyncio.gather(*adding, return_exceptions=True)
     assert sum(isinstance(result, RefusedError) for result in results) == 6
-    assert sum(isinstance(result, tuple) for result in results) == 3 == len(read_all_guild_lore(tmp_path))
+    assert (
+        sum(isinstance(result, tuple) for result in results)
+        == 3
+        == len(read_all_guild_lore(tmp_path))
+    )

@@ -1,4 +1,6 @@
-"""Two servers and one shared persona: each has its own live versions, the operator's are for all."""
+"""Two servers and one shared persona: each has its own live versions, the operator's are for
+all.
+"""
 
 from dataclasses import replace
 
@@ -20,10 +22,13 @@ class Server:
     """One of the servers: its moderator, and Ballast in the quay's channel."""
 
     def __init__(self, stage, guild_id):
-        self.stage, self.id = stage, guild_id
+        self.stage = stage
+        self.id = guild_id
         self.moderator = stage.sandbox.member(MODERATOR, guild_id)
         self.channel = stage.sandbox.channel(QUAY, guild_id)
-        stage.store.channels.assign(Channel(guild_id, int(self.channel["id"]), "ballast", "everything", 1, 1.0))
+        stage.store.channels.assign(
+            Channel(guild_id, int(self.channel["id"]), "ballast", "everything", 1, 1.0)
+        )
 
     async def version(self):
         """The version that answers here."""
@@ -31,7 +36,9 @@ class Server:
         await self.moderator.say(self.channel, "hello")
         message = await self.stage.sandbox.wait_for(
             "edit",
-            lambda it: it["channel_id"] == self.channel["id"] and "\n-# AI-written" in it["content"],
+            lambda it: (
+                it["channel_id"] == self.channel["id"] and "\n-# AI-written" in it["content"]
+            ),
             timeout_s=8.0,
             since=mark,
         )
@@ -53,16 +60,21 @@ async def servers(tmp_path):
         yield [Server(stage, guild_id) for guild_id in stage.sandbox.guild_ids]
 
 
-async def test_a_moderators_promotion_is_heard_in_that_server_alone_until_the_operators_is_in_all(servers):
+async def test_a_moderators_promotion_is_heard_in_that_server_alone_until_the_operators_is_in_all(
+    servers,
+):
     here, there = servers
-    versions, operator = here.stage.client.services.versions, (0, 0, 0)
+    versions = here.stage.client.services.versions
+    operator = (0, 0, 0)
     v1 = install(here.stage.store, guild=here.id)
     await here.command("v1 of **Ballast** is live from the next reply on.", "finetune promote")
     assert (await here.version(), await there.version()) == (v1, "base model")
     v2 = install(here.stage.store)
     await versions.promote("ballast", v2, *operator)
     assert (await here.version(), await there.version()) == (v1, v2)
-    await there.command("v2 of Ballast was made live for all servers: only the operator can", "finetune rollback")
+    await there.command(
+        "v2 of Ballast was made live for all servers: only the operator can", "finetune rollback"
+    )
     await here.command("Rolled back: v2 answers for **Ballast**", "finetune rollback")
     assert (await here.version(), await there.version()) == (v2, v2)
     await versions.promote("ballast", v1, *operator)
@@ -75,7 +87,9 @@ async def test_another_servers_version_can_neither_be_promoted_nor_tried(servers
     here, there = servers
     install(here.stage.store, guild=here.id), install(here.stage.store, guild=there.id)
     for command in ("finetune promote", "finetune rollout start", "finetune compare"):
-        assert await here.choices(command) == ["v1"] and await there.choices(command) == ["v2"], command
+        assert await here.choices(command) == ["v1"] and await there.choices(command) == ["v2"], (
+            command
+        )
     for command, options in (
         ("finetune promote", {}),
         ("finetune rollout start", {"share": 20}),
@@ -83,7 +97,9 @@ async def test_another_servers_version_can_neither_be_promoted_nor_tried(servers
         ("finetune judgement", {}),
     ):
         await there.command(f"v1 of ballast {OTHERS}", command, version="v1", **options)
-    further = TrainingRequest(job_name="j", persona="ballast", task_type="preference", start_from="v1")
+    further = TrainingRequest(
+        job_name="j", persona="ballast", task_type="preference", start_from="v1"
+    )
     with pytest.raises(RequestError, match="There is no version 'v1' of this persona"):
         here.stage.client.services.catalogue.materials_for(further, there.id)
     await here.command("v1 of **Ballast** is live", "finetune promote")
@@ -116,7 +132,9 @@ async def test_members_who_fare_worse_in_one_server_roll_it_back_there(servers):
     store = here.stage.store
     install(store)
     for server in servers:
-        store.rollouts.promote(NewRollout("ballast", "v1", server.id, int(server.channel["id"]), 7, 100), 100.0)
+        store.rollouts.promote(
+            NewRollout("ballast", "v1", server.id, int(server.channel["id"]), 7, 100), 100.0
+        )
     for member in range(1, 13):
         for n in range(6):
             reply(store, at=90.0 + n, asked_by=member, guild=here.id)

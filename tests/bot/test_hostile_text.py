@@ -1,4 +1,6 @@
-"""A model that writes hostile text on every turn mentions nobody, links nowhere, and passes for nobody else."""
+"""A model that writes hostile text on every turn mentions nobody, links nowhere, and passes for
+nobody else.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,11 @@ IDS = {"member": 111122223333444455, "role": 222233334444555566, "channel": 3333
 FOOTER, EMPTY_FOOTER = "-# AI-written · base model", "-# AI-written · nothing came out"
 OWN_BUTTONS = re.compile(r"(stop|reply|again|vote[+]1|vote-1):\d+")
 FOOTERS = re.compile(f"^({FOOTER}|{EMPTY_FOOTER})", re.MULTILINE)
-FEW, MANY = {QUAY: 12, INN: 6, STAGE: 4}, {QUAY: 80, INN: 70, STAGE: 60}
-TEXTS = st.lists(st.sampled_from([*FRAGMENTS, *JOINTS, *(one[:40] for one in PHRASES)]), max_size=12).map("".join)
+FEW = {QUAY: 12, INN: 6, STAGE: 4}
+MANY = {QUAY: 80, INN: 70, STAGE: 60}
+TEXTS = st.lists(
+    st.sampled_from([*FRAGMENTS, *JOINTS, *(one[:40] for one in PHRASES)]), max_size=12
+).map("".join)
 
 
 def written(text: str) -> str:
@@ -44,7 +49,9 @@ def written(text: str) -> str:
 def test_each_fragment_is_harmless_alone_and_in_pieces(fragment):
     text = written(fragment)
     whole = discord_text(f"a{text} b")
-    assert dangers(whole) == [] and not LINK.search(re.sub(r"\]\(|[<>]", "", remove_links(text))), whole
+    assert dangers(whole) == [] and not LINK.search(re.sub(r"\]\(|[<>]", "", remove_links(text))), (
+        whole
+    )
     for end in range(min(len(text), 200)):
         shown = discord_text(text[:end], is_whole=False)
         assert dangers(shown) == [] and discord_text(text).startswith(shown)
@@ -54,15 +61,26 @@ def test_each_fragment_is_harmless_alone_and_in_pieces(fragment):
 @settings(max_examples=300, deadline=None)
 def test_what_is_shown_while_it_grows_is_harmless_and_stays(text, middle, end):
     text = written(text)
-    whole, shown = discord_text(text), [discord_text(text[:cut], is_whole=False) for cut in sorted((middle, end))]
-    assert dangers(whole) == [] and all(whole.startswith(one) for one in shown) and shown[1].startswith(shown[0])
+    whole = discord_text(text)
+    shown = [discord_text(text[:cut], is_whole=False) for cut in sorted((middle, end))]
+    assert (
+        dangers(whole) == []
+        and all(whole.startswith(one) for one in shown)
+        and shown[1].startswith(shown[0])
+    )
     parts = split_message(text * 9, FOOTER)
-    assert all(len(part) <= MAX_MESSAGE_CHARS and dangers(part.removesuffix(FOOTER)) == [] for part in parts)
+    assert all(
+        len(part) <= MAX_MESSAGE_CHARS and dangers(part.removesuffix(FOOTER)) == []
+        for part in parts
+    )
     assert dangers(_quoted(text)) == []
 
 
 def test_plain_text_stays_as_it_is():
-    text = "Is 3 < 4 @ noon (see [1])? C# - #1: </div> a@b.example <3 <:kek:1> <t:0:R> **bold** 12:30 中文 👩‍👩‍👧 שלום"
+    text = (
+        "Is 3 < 4 @ noon (see [1])? C# - #1: </div> a@b.example <3 <:kek:1> <t:0:R> **bold** 12:30 "
+        "中文 👩‍👩‍👧 שלום"
+    )
     assert discord_text(text) == text and remove_links(text) == text
 
 
@@ -80,28 +98,42 @@ def test_a_footer_has_its_place_however_much_it_names():
 
 
 class Watch:
-    """Checks each message that the bot sends or edits, whatever for, and what members then see of a persona."""
+    """Checks each message that the bot sends or edits, whatever for, and what members then see of a
+    persona.
+    """
 
     def __init__(self):
-        self.faults, self.edits = [], 0
+        self.faults = []
+        self.edits = 0
 
     def __call__(self, what):
         body = what.body if isinstance(what, HttpExchange) else None
-        if not isinstance(body, dict) or "content" not in body or what.method not in ("POST", "PATCH"):
+        if (
+            not isinstance(body, dict)
+            or "content" not in body
+            or what.method not in ("POST", "PATCH")
+        ):
             return
         if "/messages" not in what.path and "/webhooks" not in what.path:
             return
         self.edits += what.method == "PATCH"
         if what.status >= 400:
             self.faults.append(f"{what.status}: {body['content'][:80]!r}")
-        if (body.get("allowed_mentions") or {}).get("parse") != [] or set(body["allowed_mentions"]) - {
+        if (body.get("allowed_mentions") or {}).get("parse") != [] or set(
+            body["allowed_mentions"]
+        ) - {
             "parse",
             "replied_user",
         }:
-            self.faults.append(f"{what.method} {what.path} may mention: {body.get('allowed_mentions')}")
+            self.faults.append(
+                f"{what.method} {what.path} may mention: {body.get('allowed_mentions')}"
+            )
         text = str(body["content"] or "")
         own = text.rpartition("\n")[2] if text.rpartition("\n")[2].startswith("-# ") else ""
-        if own and own.partition(" · lore: ")[0].removesuffix(" · earlier talk") not in (FOOTER, EMPTY_FOOTER):
+        if own and own.partition(" · lore: ")[0].removesuffix(" · earlier talk") not in (
+            FOOTER,
+            EMPTY_FOOTER,
+        ):
             self.faults.append(f"a footer {own!r}")
         if found := dangers(text.removesuffix(own)):
             self.faults.append(f"{found} in {text!r}")
@@ -110,21 +142,36 @@ class Watch:
 
     def seen(self, message):
         """Check a message as the sandbox shows it."""
-        if message["mentions"] or message["mention_roles"] or message["mention_everyone"] or message["embeds"]:
+        if (
+            message["mentions"]
+            or message["mention_roles"]
+            or message["mention_everyone"]
+            or message["embeds"]
+        ):
             self.faults.append(f"mentions or embeds in {message['content']!r}")
 
 
-@pytest.mark.parametrize("replies", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"])
-async def test_hostile_replies_mention_nobody_link_nowhere_and_gain_nothing(tmp_path, monkeypatch, replies):
+@pytest.mark.parametrize(
+    "replies", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+async def test_hostile_replies_mention_nobody_link_nowhere_and_gain_nothing(
+    tmp_path, monkeypatch, replies
+):
     monkeypatch.setattr(streaming_reply, "FIRST_EDIT_DELAY_S", 0.0)
     monkeypatch.setattr(streaming_reply, "EDIT_INTERVAL_S", 0.0)  # each piece is shown
-    engine, seeds = FakeEngine(), iter(range(10_000))
+    engine = FakeEngine()
+    seeds = iter(range(10_000))
     async with on_stage(tmp_path, engine=engine) as stage:
         guild = stage.client.guilds[0]
-        ids = {"member": guild.owner_id, "role": guild.roles[-1].id, "channel": guild.text_channels[0].id}
+        ids = {
+            "member": guild.owner_id,
+            "role": guild.roles[-1].id,
+            "channel": guild.text_channels[0].id,
+        }
         direct = await chosen(stage)  # there the bot speaks itself, without a webhook
         engine.script = lambda request: hostile_reply(next(seeds), **ids)
-        before, asked = dump(stage), len(engine.requests)
+        before = dump(stage)
+        asked = len(engine.requests)
         observers.append(watch := Watch())
         try:
             for place, count in [*replies.items(), (direct, replies[STAGE])]:
@@ -137,8 +184,12 @@ async def test_hostile_replies_mention_nobody_link_nowhere_and_gain_nothing(tmp_
             observers.remove(watch)
         assert watch.faults == []
         total = sum(replies.values()) + replies[STAGE]
-        assert len(engine.requests) - asked == total and watch.edits > 3 * total, "edits in the middle, too"
-        assert dump(stage) == before, "no version, job, mute, rollout or choice of a persona has changed"
+        assert len(engine.requests) - asked == total and watch.edits > 3 * total, (
+            "edits in the middle, too"
+        )
+        assert dump(stage) == before, (
+            "no version, job, mute, rollout or choice of a persona has changed"
+        )
 
 
 async def ended(stage, channel_id, mark):
@@ -158,4 +209,7 @@ def dump(stage):
     """Return the database's rows that give authority or show it."""
     tables = """rollouts taught comparisons promoting reply_candidates channels jobs versions promotions mutes consents
         gifts memories tombstones forgettings withdrawn votes""".split()
-    return {name: [tuple(row) for row in stage.store._connection.read(f"select * from {name}")] for name in tables}
+    return {
+        name: [tuple(row) for row in stage.store._connection.read(f"select * from {name}")]
+        for name in tables
+    }

@@ -1,4 +1,6 @@
-"""Replies that members teach: who may, how they are taken back, and what a training takes of them and of votes."""
+"""Replies that members teach: who may, how they are taken back, and what a training takes of them
+and of votes.
+"""
 
 import time
 
@@ -25,8 +27,13 @@ from tests.fakes import until
 from tests.personas.test_adapters import manifest
 from tests.samples import SCORECARD
 
-ASKED, ANSWERED, INSTEAD = "do you rust?", "Only where the gulls sit.", "I am a language model."
-GUILD, THEIRS, WHO, OTHER = 7, 8, 900000000000000071, 900000000000000072
+ASKED = "do you rust?"
+ANSWERED = "Only where the gulls sit."
+INSTEAD = "I am a language model."
+GUILD = 7
+THEIRS = 8
+WHO = 900000000000000071
+OTHER = 900000000000000072
 
 
 async def response_text(answer, words):
@@ -47,34 +54,53 @@ def opt_in(stage):
 async def test_a_moderator_teaches_sees_it_and_takes_it_back(stage):
     form = await stage.moderator.slash(QUAY, "persona teach")
     assert form.modal["title"] == "Teach Ballast"
-    assert not any(field.get("value") for row in form.modal["components"] for field in row.get("components", [row]))
+    assert not any(
+        field.get("value")
+        for row in form.modal["components"]
+        for field in row.get("components", [row])
+    )
     sent = await stage.moderator.submit(form, prompt=ASKED, reply=ANSWERED, instead=INSTEAD)
     await response_text(sent, "Stored: what **Ballast** should answer to that (number 1)")
     (lesson,) = stage.store.lessons.of_persona("ballast", stage.sandbox.guild_id)
     assert (lesson.prompt, lesson.reply, lesson.instead_of) == (ASKED, ANSWERED, INSTEAD)
-    assert (lesson.user_id, lesson.as_moderator, lesson.right) == (int(stage.moderator.id), True, "form")
-    await response_text(await stage.moderator.slash(QUAY, "persona taught"), f"`1` {ASKED} → {ANSWERED}")
+    assert (lesson.user_id, lesson.as_moderator, lesson.right) == (
+        int(stage.moderator.id),
+        True,
+        "form",
+    )
+    await response_text(
+        await stage.moderator.slash(QUAY, "persona taught"), f"`1` {ASKED} → {ANSWERED}"
+    )
     await stage.moderator.click(sent.message, "Undo")
     await until(lambda: stage.store.lessons.get(1) is None)
     await response_text(
-        await stage.moderator.slash(QUAY, "persona unteach", number=1), "There is no taught reply 1 of yours"
+        await stage.moderator.slash(QUAY, "persona unteach", number=1),
+        "There is no taught reply 1 of yours",
     )
 
 
 async def test_members_teach_once_they_have_opted_in_and_touch_only_their_own(stage):
-    await response_text(await stage.member.slash(QUAY, "persona teach"), "Members may teach once they have agreed")
+    await response_text(
+        await stage.member.slash(QUAY, "persona teach"), "Members may teach once they have agreed"
+    )
     opt_in(stage)
     await response_text(await teach(stage.member), "(number 1)")
     await response_text(await teach(stage.moderator, "Hardly."), "(number 2)")
-    shown = (await response_text(await stage.member.slash(QUAY, "persona taught"), "was taught 1 reply"))["content"]
+    shown = (
+        await response_text(await stage.member.slash(QUAY, "persona taught"), "was taught 1 reply")
+    )["content"]
     assert "Hardly." not in shown
     await response_text(
-        await stage.member.slash(QUAY, "persona unteach", number=2), "There is no taught reply 2 of yours"
+        await stage.member.slash(QUAY, "persona unteach", number=2),
+        "There is no taught reply 2 of yours",
     )
     assert stage.store.lessons.get(2) and not stage.store.lessons.get(1).as_moderator
-    await response_text(await stage.moderator.slash(QUAY, "persona unteach", number=1), "Taken back (number 1)")
     await response_text(
-        await teach(stage.member, ANSWERED, ANSWERED), "The reply it should give is the one it should not give."
+        await stage.moderator.slash(QUAY, "persona unteach", number=1), "Taken back (number 1)"
+    )
+    await response_text(
+        await teach(stage.member, ANSWERED, ANSWERED),
+        "The reply it should give is the one it should not give.",
     )
 
 
@@ -85,10 +111,14 @@ async def test_the_form_and_the_undo_button_outlive_a_restart(tmp_path):
         sent = await stage.moderator.submit(form, prompt=ASKED, reply=ANSWERED, instead="")
         await response_text(sent, "what **Oda Marrow** should answer")
         assert stage.store.lessons.of_persona("oda", 0)[0].instead_of == ""
-        await response_text(await stage.moderator.slash(QUAY, "privacy show"), "Replies that you taught personas: 1.")
+        await response_text(
+            await stage.moderator.slash(QUAY, "privacy show"),
+            "Replies that you taught personas: 1.",
+        )
 
 
-# ------------------------------------------------------------------------------------------ as material
+# ------------------------------------------------------------------------------------------ as
+# material
 
 
 @pytest.fixture
@@ -98,12 +128,17 @@ def store(tmp_path):
 
 
 def lesson(user_id=WHO, guild_id=GUILD, reply=ANSWERED, as_moderator=False):
-    return Lesson(guild_id, "oda", user_id, as_moderator, ASKED, reply, "", "form", 86400.0 * 20_000)
+    return Lesson(
+        guild_id, "oda", user_id, as_moderator, ASKED, reply, "", "form", 86400.0 * 20_000
+    )
 
 
 def voted(store, choice, user_id=WHO, guild_id=GUILD, texts=("Aye.", "No.")):
-    new = NewBlindComparison(guild_id, "oda", user_id, "p1", "is it late?", "v1", "v2", *texts, 1, 2)
-    shown, at = store.comparisons.show(new, 86400.0 * 20_001 - 5.0), 86400.0 * 20_001
+    new = NewBlindComparison(
+        guild_id, "oda", user_id, "p1", "is it late?", "v1", "v2", *texts, 1, 2
+    )
+    shown = store.comparisons.show(new, 86400.0 * 20_001 - 5.0)
+    at = 86400.0 * 20_001
     assert store.comparisons.vote(shown.seq, user_id, choice, at)
 
 
@@ -130,7 +165,11 @@ def test_a_training_takes_votes_and_lessons_of_its_own_server_under_a_key(store,
         None,
         keyed_person(key, str(WHO)),
     )
-    assert [(one.chosen, one.rejected) for one in votes] == [("No.", "Aye."), (None, "Aye."), (None, "No.")]
+    assert [(one.chosen, one.rejected) for one in votes] == [
+        ("No.", "Aye."),
+        (None, "Aye."),
+        (None, "No."),
+    ]
     assert {one.right for one in (taught, *votes)} == {"form"} and taught.at == "2024-10-04"
     assert len(rows_of(tmp_path, store, 0)) == 6
     assert str(WHO) not in (tmp_path / "rows.jsonl").read_text()
@@ -148,15 +187,22 @@ def test_who_has_opted_out_since_teaches_nothing_any_more_but_moderators_do(stor
 def version(home, store, name):
     """A version of Oda that may be trained on."""
     job_id = f"job-{name}"
-    store.jobs.add(NewTrainingJob(job_id, GUILD, 1, 1, TrainingRequest(job_name=job_id, persona="oda")), 1.0)
+    store.jobs.add(
+        NewTrainingJob(job_id, GUILD, 1, 1, TrainingRequest(job_name=job_id, persona="oda")), 1.0
+    )
     claimed = store.jobs.claim(store.jobs.get(job_id), "token", 1.0)
     with atomic_folder(adapter_ref(home, "oda", name).folder) as aside:
         (aside / "adapter_model.safetensors").write_bytes(b"weights")
         (aside / "adapter_config.json").write_text("{}")
         write_manifest(
-            aside, manifest().model_copy(update={"persona": "oda", "version": name, "rights": {"own-writing": 3}})
+            aside,
+            manifest().model_copy(
+                update={"persona": "oda", "version": name, "rights": {"own-writing": 3}}
+            ),
         )
-    store.jobs.complete(job_id, claimed.attempt_token, JobResult(adapter="", seconds=1, scorecard=SCORECARD), 2.0)
+    store.jobs.complete(
+        job_id, claimed.attempt_token, JobResult(adapter="", seconds=1, scorecard=SCORECARD), 2.0
+    )
 
 
 def asked(**more):
@@ -172,9 +218,13 @@ def test_a_preference_job_takes_the_live_version_or_the_one_that_is_named(store,
         catalogue.materials_for(asked(), GUILD)
     version(tmp_path, store, "v1")
     version(tmp_path, store, "v2")
-    assert [it.origin for it in catalogue.materials_for(asked(), GUILD) if it.kind == "adapter"] == ["v2"]
+    assert [
+        it.origin for it in catalogue.materials_for(asked(), GUILD) if it.kind == "adapter"
+    ] == ["v2"]
     store.versions.promote("oda", "v1", 5, 3.0)
-    assert [it.origin for it in catalogue.materials_for(asked(), GUILD) if it.kind == "adapter"] == ["v1"]
+    assert [
+        it.origin for it in catalogue.materials_for(asked(), GUILD) if it.kind == "adapter"
+    ] == ["v1"]
     materials = catalogue.materials_for(asked(start_from="v2"), GUILD)
     assert [it.kind for it in materials if it.kind in ("adapter", "preferences", "card", "log")] == [
         "card", "log", "adapter", "preferences",
@@ -191,13 +241,15 @@ def test_whoever_gave_a_preference_is_found_in_the_folder_of_a_job_that_waits(st
     version(tmp_path, store, "v1")
     request = asked()
     materials = catalogue.materials_for(request, GUILD)
-    folder = ensure_job_folder(tmp_path / "jobs" / "j", tmp_path, "j", "v2", request, materials, "float32")
+    folder = ensure_job_folder(
+        tmp_path / "jobs" / "j", tmp_path, "j", "v2", request, materials, "float32"
+    )
     assert read_preferences(folder / MATERIAL_FOLDER / PREFERENCES_FILE)
     key = HomeKey.of(tmp_path).people()
     holds = [
-        HomeFiles(tmp_path, IdentifierMatcher(PersonIdentifiers()), [keyed_person(key, str(who))]).contains_person(
-            folder
-        )
+        HomeFiles(
+            tmp_path, IdentifierMatcher(PersonIdentifiers()), [keyed_person(key, str(who))]
+        ).contains_person(folder)
         for who in (WHO, OTHER)
     ]
     assert holds == [True, False]
@@ -208,5 +260,9 @@ async def test_a_training_by_preference_is_asked_for_on_discord(stage):
     answer = await stage.moderator.slash(QUAY, "finetune start", task_type="preference")
     await until(lambda: stage.backend.busy)
     request = stage.backend.runs[0].request
-    assert (request.task_type, request.recipe, request.persona) == ("preference", "preference", "ballast")
+    assert (request.task_type, request.recipe, request.persona) == (
+        "preference",
+        "preference",
+        "ballast",
+    )
     assert answer.ephemeral

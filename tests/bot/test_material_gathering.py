@@ -1,4 +1,6 @@
-"""Material of a training job is gathered beside the event loop, from a server with a long history and many names."""
+"""Material of a training job is gathered beside the event loop, from a server with a long history
+and many names.
+"""
 
 from __future__ import annotations
 
@@ -35,19 +37,30 @@ WORDS = "the tide turns late and who keeps this lamp when rope is dear or the pi
 
 
 def names(count: int, chance: random.Random) -> list[str]:
-    """Names as people choose them: one or two words, capitals, digits, stars, and ordinary words."""
+    """Names as people choose them: one or two words, capitals, digits, stars, and ordinary
+    words.
+    """
     found = {"the", "Bell", "a", "★ Mo ★"}
     while len(found) < count:
         name = "".join(chance.choices(SYLLABLES, k=chance.randint(2, 4))).capitalize()
         found.add(
-            chance.choice((name, f"{name} {chance.choice(SYLLABLES).title()}", f"{name}_{chance.randint(1, 99)}"))
+            chance.choice(
+                (
+                    name,
+                    f"{name} {chance.choice(SYLLABLES).title()}",
+                    f"{name}_{chance.randint(1, 99)}",
+                )
+            )
         )
     return sorted(found)
 
 
 def fill(home, texts: int, people: int) -> list[str]:
-    """Store a server's history: half of the texts are answers, and every fourth names somebody. Returns the names."""
-    path, chance = home / "understudy.sqlite", random.Random(7)
+    """Store a server's history: half of the texts are answers, and every fourth names somebody.
+    Returns the names.
+    """
+    path = home / "understudy.sqlite"
+    chance = random.Random(7)
     known = names(people, chance)
     with Store.open(path):
         pass
@@ -59,7 +72,9 @@ def fill(home, texts: int, people: int) -> list[str]:
             if number % 4 == 0:
                 words[9] = chance.choice(known)
             talk.append((" ".join(words), number))
-        raw.executemany("insert into consents values (?, 1, 1.0, 'en')", [(n,) for n in range(1, ASKERS + 1)])
+        raw.executemany(
+            "insert into consents values (?, 1, 1.0, 'en')", [(n,) for n in range(1, ASKERS + 1)]
+        )
         rows = [
             (n + 1, *place, n + 1, n + 100, 0 if n % 2 else 1 + n // 2 % ASKERS, "Ada" if n % 2 else "Asker",
              "ada" if n % 2 else None, text, float(n))
@@ -69,12 +84,25 @@ def fill(home, texts: int, people: int) -> list[str]:
             (texts + n + 1, GUILD, 9, n + 1, None, 1000 + n, name, None, "hello", float(n))
             for n, name in enumerate(known)
         ]
-        columns = "seq, guild_id, channel_id, ordinal, discord_message_id, author_id, author_name, persona_id, text, at"
+        columns = (
+            "seq, guild_id, channel_id, ordinal, discord_message_id, author_id, author_name, "
+            "persona_id, text, at"
+        )
         raw.executemany(f"insert into messages ({columns}) values ({', '.join('?' * 10)})", rows)
-        answers = [(n + 100, *place, "ada", 1 + n // 2 % ASKERS, n + 1, float(n)) for n in range(0, texts, 2)]
-        columns = "event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, created_at, state"
-        raw.executemany(f"insert into replies ({columns}) values ({', '.join('?' * 7)}, 'done')", answers)
-        raw.executemany("insert into reply_parts values (?, ?, 0)", [(n + 101, n + 100) for n in range(0, texts, 2)])
+        answers = [
+            (n + 100, *place, "ada", 1 + n // 2 % ASKERS, n + 1, float(n))
+            for n in range(0, texts, 2)
+        ]
+        columns = (
+            "event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, created_at, state"
+        )
+        raw.executemany(
+            f"insert into replies ({columns}) values ({', '.join('?' * 7)}, 'done')", answers
+        )
+        raw.executemany(
+            "insert into reply_parts values (?, ?, 0)",
+            [(n + 101, n + 100) for n in range(0, texts, 2)],
+        )
     raw.close()
     return known
 
@@ -91,16 +119,28 @@ def shipped(tmp_path):
 
 
 async def gather(home, shipped, store) -> tuple[dict[str, float], float, list[str]]:
-    """Check, queue and run a job, whose trainer ends at once. Returns seconds by step, the delay, and the log."""
+    """Check, queue and run a job, whose trainer ends at once. Returns seconds by step, the delay,
+    and the log.
+    """
     write_consent(home, Consent(permission=PERMISSION))
-    catalogue, clock, took = DatasetCatalog(shipped, "embedded", home, store), FakeClock(), {}
+    catalogue = DatasetCatalog(shipped, "embedded", home, store)
+    clock = FakeClock()
+    took = {}
     backend = SubprocessBackend(
-        home, catalogue, clock, threads=1, nice=0, serving_precision="float32", environ={}, command=("true",)
+        home,
+        catalogue,
+        clock,
+        threads=1,
+        nice=0,
+        serving_precision="float32",
+        environ={},
+        command=("true",),
     )
     queue = JobQueue(store, backend, clock)
     async with measured_loop() as delay:
         for step in ("check", "enqueue", "gather"):
-            began, cpu = time.perf_counter(), time.process_time()
+            began = time.perf_counter()
+            cpu = time.process_time()
             if step == "check":
                 queue.check(HISTORY, GUILD)
             elif step == "enqueue":
@@ -142,9 +182,14 @@ async def test_20000_texts_with_1500_names_take_two_seconds(tmp_path, shipped):
             store.jobs.cancel(store.jobs.in_state("queued")[0].job_id, 1.0)
             runs.append(await gather(home, shipped, store))
     for took, delay_s, lines in runs:
-        print({step: round(seconds, 3) for step, seconds in took.items()}, f"blocked at most {1000 * delay_s:.0f} ms")
+        print(
+            {step: round(seconds, 3) for step, seconds in took.items()},
+            f"blocked at most {1000 * delay_s:.0f} ms",
+        )
         assert len(lines) == 20_000
-    assert min(took["gather_cpu"] for took, *_ in runs) < 1, "half of it, where other processes share the cores"
+    assert min(took["gather_cpu"] for took, *_ in runs) < 1, (
+        "half of it, where other processes share the cores"
+    )
     assert min(took["gather"] for took, *_ in runs) < 2
     assert min(max(delay_s, took["check"], took["enqueue"]) for took, delay_s, _ in runs) < 0.05
 
@@ -160,11 +205,15 @@ def test_of_a_long_history_the_latest_exchanges_are_used(tmp_path, monkeypatch):
 def test_of_many_lessons_the_latest_are_used(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
         for number in range(6):
-            store.lessons.add(Lesson(GUILD, "ada", 5, False, f"ask {number}", "reply", "", "form", float(number)))
+            store.lessons.add(
+                Lesson(GUILD, "ada", 5, False, f"ask {number}", "reply", "", "form", float(number))
+            )
         assert [it.prompt for it in store.lessons.of_persona("ada", GUILD, 2)] == ["ask 4", "ask 5"]
         assert not store.lessons.has_trainable("ada", GUILD), "its member has not opted in"
         store.lessons.add(Lesson(GUILD, "ada", 6, True, "ask", "reply", "", "form", 7.0))
-        assert store.lessons.has_trainable("ada", GUILD) and not store.lessons.has_trainable("ada", GUILD + 1)
+        assert store.lessons.has_trainable("ada", GUILD) and not store.lessons.has_trainable(
+            "ada", GUILD + 1
+        )
         assert store.lessons.has_trainable("ada", 0)
 
 
@@ -175,12 +224,23 @@ async def test_a_right_that_is_gone_when_the_job_runs_ends_it(tmp_path, shipped)
     with Store.open(home / "understudy.sqlite") as store:
         catalogue = DatasetCatalog(shipped, "embedded", home, store)
         backend = SubprocessBackend(
-            home, catalogue, FakeClock(), threads=1, nice=0, serving_precision="float32", environ={}, command=("true",)
+            home,
+            catalogue,
+            FakeClock(),
+            threads=1,
+            nice=0,
+            serving_precision="float32",
+            environ={},
+            command=("true",),
         )
         job = store.jobs.add(NewTrainingJob("j1", GUILD, 8, 1, HISTORY), 1.0)
         write_consent(home, Consent())
         ended = await backend.run(job, lambda event: None)
-        assert isinstance(ended, TrainingFailed) and ended.can_resume and "may not be trained on" in ended.error
+        assert (
+            isinstance(ended, TrainingFailed)
+            and ended.can_resume
+            and "may not be trained on" in ended.error
+        )
         with pytest.raises(RequestError, match="may not be trained on"):
             catalogue.check(HISTORY, GUILD)
     assert not (home / "jobs" / "j1").exists()
@@ -189,9 +249,14 @@ async def test_a_right_that_is_gone_when_the_job_runs_ends_it(tmp_path, shipped)
 def plain_mask(people, kept, text):
     """The rule, a pattern at a time."""
     folded = {"", *(name.casefold() for name in kept)}
-    wanted = sorted({name for _, name in people if name.casefold() not in folded}, key=len, reverse=True)
+    wanted = sorted(
+        {name for _, name in people if name.casefold() not in folded}, key=len, reverse=True
+    )
     parts = [rf"<@!?{id}>" for id, _ in people]
-    parts += [rf"(?<!\w){'@?' if len(name) >= MIN_NAME_CHARS else '@'}{re.escape(name)}(?!\w)" for name in wanted]
+    parts += [
+        rf"(?<!\w){'@?' if len(name) >= MIN_NAME_CHARS else '@'}{re.escape(name)}(?!\w)"
+        for name in wanted
+    ]
     return re.sub("|".join(parts), MASKED_NAME, text, flags=re.IGNORECASE) if parts else text
 
 
@@ -206,7 +271,13 @@ def test_the_tree_of_names_masks_what_each_name_would(people, kept, text):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("İlker", "ask ilker!"), ("Γιώργος", "ΓΙΏΡΓΟΣ?"), ("Straße", "@straße"), ("Đỗ Mai", "đỗ mai ơi"), ("ſam", "Sam")],
+    [
+        ("İlker", "ask ilker!"),
+        ("Γιώργος", "ΓΙΏΡΓΟΣ?"),
+        ("Straße", "@straße"),
+        ("Đỗ Mai", "đỗ mai ơi"),
+        ("ſam", "Sam"),
+    ],
 )
 def test_names_are_masked_in_any_case_of_any_script(name, text):
     masked = NameMask([(5, name)], []).apply(f"İ {text} İ")

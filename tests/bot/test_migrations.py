@@ -60,7 +60,9 @@ ROWS = {
 
 
 def database_of(version: int, path: Path) -> dict[str, int]:
-    """Create a database as the code of a schema version did; returns the number of rows by table."""
+    """Create a database as the code of a schema version did; returns the number of rows by
+    table.
+    """
     raw = sqlite3.connect(path)
     for number, script in enumerate(MIGRATIONS[:version], start=1):
         raw.executescript(f"begin; {script}; pragma user_version = {number}; commit;")
@@ -71,7 +73,9 @@ def database_of(version: int, path: Path) -> dict[str, int]:
 
 
 def counted(raw: sqlite3.Connection) -> dict[str, int]:
-    tables = [name for (name,) in raw.execute("select name from sqlite_master where type = 'table'")]
+    tables = [
+        name for (name,) in raw.execute("select name from sqlite_master where type = 'table'")
+    ]
     return {name: raw.execute(f"select count(*) from {name}").fetchone()[0] for name in tables}
 
 
@@ -80,18 +84,29 @@ def test_a_database_of_any_version_opens_with_its_data(tmp_path, version):
     path = tmp_path / "understudy.sqlite"
     counts = database_of(version, path)
     with Store.open(path) as store:
-        assert store.messages.text_of(1001) == "How deep is it?" and store.messages.text_of(1002) == "Six fathoms."
+        assert (
+            store.messages.text_of(1001) == "How deep is it?"
+            and store.messages.text_of(1002) == "Six fathoms."
+        )
         reply = store.replies.get(1001)
         assert (reply.state, reply.seed, reply.end_note) == ("done", 7, None)
         assert reply.parts == ((1002,) if version >= 2 else ())
         assert [one.event_id for one in store.replies.unfinished()] == [1003]
-        assert store.jobs.get("aa").request.job_name == "rope" and store.jobs.get("bb").state == "queued"
-        assert store.versions.live("ballast", 0) == "v1" and store.channels.webhook(10) == (70, "secret")
+        assert (
+            store.jobs.get("aa").request.job_name == "rope"
+            and store.jobs.get("bb").state == "queued"
+        )
+        assert store.versions.live("ballast", 0) == "v1" and store.channels.webhook(10) == (
+            70,
+            "secret",
+        )
         assert store.channels.get(1, 10, None).persona_id == "ballast"
         if version >= 4:
             assert store.people.decision(5).opted_in and store.people.tombstones() == {"key": 108.0}
         if version >= 8:
-            memories = [(it.text, it.channel_id) for it in store.memories.of_member(5, 1, "ballast")]
+            memories = [
+                (it.text, it.channel_id) for it in store.memories.of_member(5, 1, "ballast")
+            ]
             assert memories == [("Ada sails.", 10)] * (version >= 18)
             assert [lesson.reply for lesson in store.lessons.of_persona("ballast", 1)] == ["Six."]
     raw = sqlite3.connect(path)
@@ -102,12 +117,17 @@ def test_a_database_of_any_version_opens_with_its_data(tmp_path, version):
 
 
 def test_what_was_live_everywhere_stays_live_everywhere(tmp_path):
-    """Versions of two guilds, the later one live for both; each guild's next promotion is its own."""
+    """Versions of two guilds, the later one live for both; each guild's next promotion is its
+    own.
+    """
     path = tmp_path / "understudy.sqlite"
     database_of(16, path)
     raw = sqlite3.connect(path)
     raw.execute("update jobs set state = 'done', guild_id = 2 where job_id = 'bb'")
-    raw.execute("insert into versions values ('ballast', 'v2', 'bb', 97.0, ?)", (SCORECARD.model_dump_json(),))
+    raw.execute(
+        "insert into versions values ('ballast', 'v2', 'bb', 97.0, ?)",
+        (SCORECARD.model_dump_json(),),
+    )
     raw.execute("update promotions set guild_id = 1")
     raw.execute(
         """insert into promotions (persona_id, version, promoted_by, at, why, guild_id, previous)
@@ -121,14 +141,21 @@ def test_what_was_live_everywhere_stays_live_everywhere(tmp_path):
     raw.close()
     with Store.open(path) as store:
         assert [store.versions.live("ballast", guild) for guild in (0, 1, 2, 3)] == ["v2"] * 4
-        assert [(row.guild_id, row.for_guild) for row in store.versions.history("ballast")] == [(1, 0), (2, 0)]
-        assert [it.version for it in store.versions.installed("ballast", 3)] == ["v1", "v2"], "everybody heard them"
+        assert [(row.guild_id, row.for_guild) for row in store.versions.history("ballast")] == [
+            (1, 0),
+            (2, 0),
+        ]
+        assert [it.version for it in store.versions.installed("ballast", 3)] == ["v1", "v2"], (
+            "everybody heard them"
+        )
         with pytest.raises(RequestError, match="no earlier version"):
             store.versions.rollback("ballast", 5, 120.0, guild_id=1)
         assert store.versions.promote("ballast", "v1", 5, 121.0, guild_id=1)
         assert [store.versions.live("ballast", guild) for guild in (0, 1, 2)] == ["v2", "v1", "v2"]
         (watched,) = (it for it in store.rollouts.running("ballast", 122.0) if it.is_promoted)
-        assert store.rollouts.revert(watched, 122.0, "worse"), "what is observed is undone where it went live"
+        assert store.rollouts.revert(watched, 122.0, "worse"), (
+            "what is observed is undone where it went live"
+        )
         assert [store.versions.live("ballast", guild) for guild in (0, 1, 2)] == ["v1", "v1", "v1"]
 
 

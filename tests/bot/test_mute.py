@@ -32,7 +32,9 @@ async def test_mute_stops_a_reply_in_the_middle_and_the_next_before_it_begins(st
     stage.engine.free.set()
     await stage.member.say(QUAY, "@Understudy anyone?")
     refused = await stage.member.slash(QUAY, "chat", message="anyone?")
-    assert refused.ephemeral and "A moderator has silenced Ballast here." in refused.message["content"]
+    assert (
+        refused.ephemeral and "A moderator has silenced Ballast here." in refused.message["content"]
+    )
     await replied(stage, INN, "and elsewhere")
     assert len(stage.engine.requests) == 2
 
@@ -69,7 +71,9 @@ async def test_what_was_said_is_deleted_on_request_only_there_and_from_the_histo
     await said(answer, "Deleted 3 of 3 replies.")  # the greeting too
     left = [m["content"] for m in stage.sandbox.messages(QUAY)]
     assert left == ["one", "two"]
-    assert [m.text for m in stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"]))] == ["one", "two"]
+    assert [
+        m.text for m in stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"]))
+    ] == ["one", "two"]
     assert any("hears: three" in m["content"] for m in stage.sandbox.messages(INN))
 
 
@@ -78,7 +82,9 @@ async def test_a_thread_is_silenced_and_swept_with_its_channel(stage):
     mark = stage.mark
     await stage.member.say(thread, "in here")
     reply = await stage.sandbox.wait_for(
-        "edit", lambda m: m["channel_id"] == thread["id"] and "-# AI-written" in m["content"], since=mark
+        "edit",
+        lambda m: m["channel_id"] == thread["id"] and "-# AI-written" in m["content"],
+        since=mark,
     )
     answer = await stage.moderator.slash(QUAY, "persona mute", delete="everything")
     await said(answer, "Deleted 2 of 2 replies.")

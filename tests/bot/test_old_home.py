@@ -1,11 +1,12 @@
 """A home made by an earlier version (commit 2854d7e) opens, and everything in it is still read.
 
-`old_home/home.zip` holds that home as data. A script run on that commit's code made it: it started the bot once on a
-two-layer model (`tests.tiny_models`), let a member talk to Oda and a moderator import a card and add lore twice,
-trained Oda's v1 with the real trainer, stopped a second run after the checkpoint of its seventh step, and filled the
-other tables through the store. `about.json` names the jobs, the guild, the channel and the model's folder;
-`base/config.json` is the model's, which its fingerprint covers. Left out because it is made anew: the cache, the
-job's copy of v1, and an older checkpoint.
+`old_home/home.zip` holds that home as data. A script run on that commit's code made it: it started
+the bot once on a two-layer model (`tests.tiny_models`), let a member talk to Oda and a moderator
+import a card and add lore twice, trained Oda's v1 with the real trainer, stopped a second run after
+the checkpoint of its seventh step, and filled the other tables through the store. `about.json`
+names the jobs, the guild, the channel and the model's folder; `base/config.json` is the model's,
+which its fingerprint covers. Left out because it is made anew: the cache, the job's copy of v1, and
+an older checkpoint.
 """
 
 import json
@@ -41,8 +42,11 @@ from tests.tiny_models import make_tiny_model
 ARCHIVE = Path(__file__).parent / "old_home" / "home.zip"
 MADE_IN, SCHEMA = Path("/tmp/b3/old"), 11
 """The folder that paths in the archive begin with, and the version of its database's schema."""
-ADA, BEN, LEFT_GUILD = 734_829_104_458_293_761, 734_829_104_458_293_999, 910_000_000_000_000_001
-IMPORTED, DATABASE = "mira-byh32yzm5s74", "understudy.sqlite"
+ADA = 734_829_104_458_293_761
+BEN = 734_829_104_458_293_999
+LEFT_GUILD = 910_000_000_000_000_001
+IMPORTED = "mira-byh32yzm5s74"
+DATABASE = "understudy.sqlite"
 SHIPPED = ShippedData.from_source_tree()
 
 
@@ -73,7 +77,10 @@ def old(tmp_path, renderer):
     shutil.copytree(adapter_ref(home, "oda", "v1").folder, first / "adapter")
     make_tiny_model(tmp_path / "made", renderer.tokenizer)
     shutil.copytree(
-        tmp_path / "made", tmp_path / "base", ignore=shutil.ignore_patterns("config.json"), dirs_exist_ok=True
+        tmp_path / "made",
+        tmp_path / "base",
+        ignore=shutil.ignore_patterns("config.json"),
+        dirs_exist_ok=True,
     )
     return OldHome(
         home, tmp_path / "base", about["finished"], about["interrupted"], about["guild"], about["channel"],
@@ -82,7 +89,8 @@ def old(tmp_path, renderer):
 
 
 def _move_here(home, folder):
-    """Replace the folder in which the home was made by the one that it lies in now, as an operator who moves it does.
+    """Replace the folder in which the home was made by the one that it lies in now, as an operator
+    who moves it does.
 
     The adapter's files stay as they are: checksums cover them.
     """
@@ -91,12 +99,21 @@ def _move_here(home, folder):
             file.write_text(file.read_text().replace(str(MADE_IN), str(folder)))
     with closing(sqlite3.connect(home / DATABASE)) as raw, raw:
         for column in ("request", "progress", "result"):
-            raw.execute(f"update jobs set {column} = replace({column}, ?, ?)", (str(MADE_IN), str(folder)))
+            raw.execute(
+                f"update jobs set {column} = replace({column}, ?, ?)", (str(MADE_IN), str(folder))
+            )
 
 
 def _settings(old):
-    names = {"UNDERSTUDY_HOME": old.home, "BASE_MODEL": old.base, "WEB_PORT": 0, "MAX_NEW_TOKENS": 8}
-    return load_settings(None, {name: str(value) for name, value in names.items()} | {"TRAINER_CARD": "losses"})
+    names = {
+        "UNDERSTUDY_HOME": old.home,
+        "BASE_MODEL": old.base,
+        "WEB_PORT": 0,
+        "MAX_NEW_TOKENS": 8,
+    }
+    return load_settings(
+        None, {name: str(value) for name, value in names.items()} | {"TRAINER_CARD": "losses"}
+    )
 
 
 def test_the_schema_is_migrated_and_a_second_opening_changes_nothing(old):
@@ -115,21 +132,32 @@ def test_every_table_of_the_archive_holds_rows(old):
         tables = "select name from sqlite_master where type = 'table' and name not like 'sqlite_%'"
         names = [name for (name,) in raw.execute(tables)]
         assert len(names) == 25
-        assert [name for name in names if not raw.execute(f"select count(*) from {name}").fetchone()[0]] == []
+        assert [
+            name for name in names if not raw.execute(f"select count(*) from {name}").fetchone()[0]
+        ] == []
 
 
 def test_channels_messages_and_replies_are_read(old):
     with old.store() as store:
         channel = store.channels.get(old.guild, old.channel)
         assert (channel.persona_id, channel.answers) == ("oda", "everything")
-        assert [one.persona_id for one in store.channels.of_guild(old.guild)] == ["oda", "thrip", "oda"]
+        assert [one.persona_id for one in store.channels.of_guild(old.guild)] == [
+            "oda",
+            "thrip",
+            "oda",
+        ]
         assert store.channels.webhook(77) == (78, "a-webhook-token")
         assert store.mutes.of_guild(old.guild) == [Mute(old.guild, old.channel, "thrip", BEN, 5.0)]
         texts = [(one.author_name, one.text) for one in store.messages.guild_messages(old.guild)]
-        assert ("Tobias Reed", "who mends the clocks?") in texts and ("Ada Wick", "The lanterns are lit.") in texts
+        assert ("Tobias Reed", "who mends the clocks?") in texts and (
+            "Ada Wick",
+            "The lanterns are lit.",
+        ) in texts
         assert store.messages.text_of(5) is None, "it was deleted on Discord"
         recent = [one.text for one in store.messages.recent(old.channel)]
-        assert recent == ["I am the one to be forgotten, of Quistweir."], "a new conversation began before it"
+        assert recent == ["I am the one to be forgotten, of Quistweir."], (
+            "a new conversation began before it"
+        )
         reply = store.replies.get(2)
         assert (reply.persona_id, reply.state, reply.parts) == ("oda", "done", (3, 4))
         assert vars(store.replies.votes(2)) == {"up": 1, "down": 1}
@@ -153,10 +181,18 @@ def test_jobs_versions_and_rollouts_are_read(old):
         assert [job.job_id for job in store.jobs.resumable()] == ["job-failed"]
         assert store.jobs.get(old.interrupted).progress.step >= 6
         (only,) = store.versions.installed("oda")
-        assert (only.version, only.job_id, only.scorecard) == ("v1", old.finished, done.result.scorecard)
+        assert (only.version, only.job_id, only.scorecard) == (
+            "v1",
+            old.finished,
+            done.result.scorecard,
+        )
         assert store.versions.is_withdrawn("oda", "v4") and store.versions.live("oda", 0) == "v1"
         (promoted,) = store.versions.history("oda")
-        assert (promoted.promoted_by, promoted.why, promoted.kind) == (BEN, "it reads well", "promotion")
+        assert (promoted.promoted_by, promoted.why, promoted.kind) == (
+            BEN,
+            "it reads well",
+            "promotion",
+        )
         assert store.versions.reserve("oda") == "v5"
         (tried,) = store.rollouts.of_persona("oda", old.guild)
         assert (tried.version, tried.before, tried.share, tried.ending, tried.why) == (
@@ -168,11 +204,26 @@ def test_jobs_versions_and_rollouts_are_read(old):
 def test_members_lessons_votes_and_erasures_are_read(old):
     with old.store() as store:
         assert (store.people.opted_in(), store.people.decision(BEN).language) == ({ADA}, "vi")
-        assert [(one.persona_id, one.what) for one in store.people.contributions_of(BEN)] == [("oda", "soup.md")]
+        assert [(one.persona_id, one.what) for one in store.people.contributions_of(BEN)] == [
+            ("oda", "soup.md")
+        ]
         assert len(store.people.tombstones()) == 2
-        lesson = Lesson(old.guild, "oda", BEN, True, "Who mends it?", "I do, with oil.", "Nobody.", "form", 5.0, 1)
+        lesson = Lesson(
+            old.guild,
+            "oda",
+            BEN,
+            True,
+            "Who mends it?",
+            "I do, with oil.",
+            "Nobody.",
+            "form",
+            5.0,
+            1,
+        )
         assert store.lessons.of_persona("oda", old.guild) == [lesson]
-        votes = [(one.choice, one.version_a, one.version_b) for one in store.comparisons.voted("oda")]
+        votes = [
+            (one.choice, one.version_a, one.version_b) for one in store.comparisons.voted("oda")
+        ]
         assert votes == [("a", "v1", None), ("tie", "v1", None)]
         assert len(store.comparisons.preferences("oda", 0, 100)) > 0
         (request,) = store.erasure_requests.unfinished()
@@ -223,9 +274,13 @@ async def test_the_bot_starts_on_it_and_answers_with_the_old_adapter(old):
     with old.store() as store:
         store.jobs.cancel(old.interrupted, NOW)
     async with open_app(_settings(old), SHIPPED) as app:
-        question = await app.sandbox.member(MEMBER).say("weighbridge-quay", "@Understudy who mends the clocks?")
+        question = await app.sandbox.member(MEMBER).say(
+            "weighbridge-quay", "@Understudy who mends the clocks?"
+        )
         replies = app.services.store.replies
-        await until(lambda: (stored := replies.get(int(question["id"]))) and stored.state == "done", 30)
+        await until(
+            lambda: (stored := replies.get(int(question["id"]))) and stored.state == "done", 30
+        )
         reply = replies.get(int(question["id"]))
         assert (reply.persona_id, reply.adapter_version) == ("oda", "v1")
 
@@ -241,10 +296,16 @@ async def test_the_interrupted_run_starts_anew_with_the_recipe_of_today_and_ends
         job = jobs.get(old.interrupted)
         assert job.state == "done", job.error
     after = json.loads((folder / "run.json").read_text())
-    assert after["recipe"]["max_length"] > before["recipe"]["max_length"] and after["batches"] != before["batches"]
     assert (
-        "are of a run with other settings, samples or packages: starting anew" in (folder / "trainer.log").read_text()
+        after["recipe"]["max_length"] > before["recipe"]["max_length"]
+        and after["batches"] != before["batches"]
     )
-    steps = [json.loads(line).get("step") for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert (
+        "are of a run with other settings, samples or packages: starting anew"
+        in (folder / "trainer.log").read_text()
+    )
+    steps = [
+        json.loads(line).get("step") for line in (folder / "events.jsonl").read_text().splitlines()
+    ]
     assert steps.count(1) == 2, "of the first attempt, and of this one"
     assert verify_adapter(adapter_ref(old.home, "oda", "v2").folder).job_id == old.interrupted

@@ -1,4 +1,6 @@
-"""Trainings that go on from a dialogue adapter or mix general dialogue in, asked for on Discord; and whose adapters."""
+"""Trainings that go on from a dialogue adapter or mix general dialogue in, asked for on Discord;
+and whose adapters.
+"""
 
 import json
 
@@ -15,7 +17,8 @@ from tests.bot.conftest import QUAY
 from tests.bot.test_finetune import start
 from tests.fakes import until
 
-MINE, THEIRS = 7, 8
+MINE = 7
+THEIRS = 8
 
 
 def adapter_named(home, name, job_id):
@@ -37,11 +40,17 @@ async def test_the_form_takes_both_and_offers_what_there_is(stage, tmp_path):
     await start(stage, general="general-dialogue", start_from="manners_v1", recipe="mixed-80-20")
     await until(lambda: stage.backend.busy)
     asked = stage.backend.runs[0].request
-    assert (asked.general, asked.start_from, asked.recipe) == ("general-dialogue", "manners_v1", "mixed-80-20")
+    assert (asked.general, asked.start_from, asked.recipe) == (
+        "general-dialogue",
+        "manners_v1",
+        "mixed-80-20",
+    )
 
 
 async def test_what_does_not_go_together_is_refused(stage):
-    words = await start(stage, task_type="dialogue", dataset="general-dialogue", general="general-dialogue")
+    words = await start(
+        stage, task_type="dialogue", dataset="general-dialogue", general="general-dialogue"
+    )
     assert "leave general out" in words and stage.store.jobs.of_guild(stage.sandbox.guild_id) == []
 
 
@@ -49,9 +58,16 @@ async def test_what_does_not_go_together_is_refused(stage):
 def catalogue(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
         for job_id, guild_id in (("j7", MINE), ("j8", THEIRS), ("j0", 0)):
-            request = TrainingRequest(job_name=job_id, task_type="dialogue", dataset="general-dialogue")
+            request = TrainingRequest(
+                job_name=job_id, task_type="dialogue", dataset="general-dialogue"
+            )
             store.jobs.add(NewTrainingJob(job_id, guild_id, 1, 1, request), 1.0)
-        for name, job_id in (("mine", "j7"), ("theirs", "j8"), ("operators", "j0"), ("by_hand", "nobody's")):
+        for name, job_id in (
+            ("mine", "j7"),
+            ("theirs", "j8"),
+            ("operators", "j0"),
+            ("by_hand", "nobody's"),
+        ):
             adapter_named(tmp_path, name, job_id)
         yield DatasetCatalog(ShippedData.from_source_tree(), "embedded", tmp_path, store)
 
@@ -63,7 +79,9 @@ def test_a_server_starts_from_its_own_and_the_operators_adapters_and_sees_no_oth
     request = TrainingRequest(job_name="j", persona="oda", start_from="theirs")
     with pytest.raises(RequestError) as refused:
         catalogue.materials_for(request, MINE)
-    assert str(refused.value) == ("There is no dialogue adapter 'theirs'. Known: by_hand, mine, operators.")
+    assert str(refused.value) == (
+        "There is no dialogue adapter 'theirs'. Known: by_hand, mine, operators."
+    )
 
 
 def test_without_any_it_is_said_how_one_is_made(tmp_path):

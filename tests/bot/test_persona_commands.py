@@ -17,30 +17,47 @@ async def response_text(answer, words):
 
 async def test_a_moderator_sets_shows_lists_and_clears(stage):
     mark = stage.mark
-    answer = await stage.moderator.slash(OFFICE, "persona set", persona="oda marrow", answers="mentions")
-    await response_text(answer, "**Oda Marrow** lives here now, and answers messages that mention me")
+    answer = await stage.moderator.slash(
+        OFFICE, "persona set", persona="oda marrow", answers="mentions"
+    )
+    await response_text(
+        answer, "**Oda Marrow** lives here now, and answers messages that mention me"
+    )
     await stage.sees("a greeting by this persona's author", by="Oda Marrow", since=mark)
     await response_text(
-        await stage.member.slash(OFFICE, "persona show"), "Answers messages that mention me, and /chat."
+        await stage.member.slash(OFFICE, "persona show"),
+        "Answers messages that mention me, and /chat.",
     )
-    await response_text(await stage.member.slash(QUAY, "persona show"), "Answers every message, and /chat.")
+    await response_text(
+        await stage.member.slash(QUAY, "persona show"), "Answers every message, and /chat."
+    )
     listed = await stage.member.slash(QUAY, "persona list")
     await response_text(listed, f"<#{stage.sandbox.channel(OFFICE)['id']}>")
-    await response_text(await stage.moderator.slash(OFFICE, "persona clear"), "Nobody lives here now.")
-    await response_text(await stage.moderator.slash(OFFICE, "persona clear"), "No persona lives here.")
+    await response_text(
+        await stage.moderator.slash(OFFICE, "persona clear"), "Nobody lives here now."
+    )
+    await response_text(
+        await stage.moderator.slash(OFFICE, "persona clear"), "No persona lives here."
+    )
     await response_text(await stage.member.slash(OFFICE, "persona show"), "No persona lives here.")
 
 
 async def test_a_member_changes_nothing(stage):
     before = stage.store.channels.of_guild(stage.sandbox.guild_id)
-    await response_text(await stage.member.slash(QUAY, "persona set", persona="oda"), "Only moderators may do this.")
-    await response_text(await stage.member.slash(QUAY, "persona clear"), "Only moderators may do this.")
+    await response_text(
+        await stage.member.slash(QUAY, "persona set", persona="oda"), "Only moderators may do this."
+    )
+    await response_text(
+        await stage.member.slash(QUAY, "persona clear"), "Only moderators may do this."
+    )
     assert stage.store.channels.of_guild(stage.sandbox.guild_id) == before
 
 
 async def test_an_unknown_persona_is_refused_with_the_known_ones(stage):
     answer = await stage.moderator.slash(QUAY, "persona set", persona="nobody")
-    await response_text(answer, "There is no persona 'nobody'. Known: Ballast (`ballast`), Oda Marrow (`oda`)")
+    await response_text(
+        answer, "There is no persona 'nobody'. Known: Ballast (`ballast`), Oda Marrow (`oda`)"
+    )
 
 
 def candidates(stage):
@@ -58,18 +75,27 @@ async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_pat
     async with on_stage(tmp_path, candidates=(2, 4)) as stage:
         assert await asked(stage) == 2, "the operator's number, until the server has its own"
         shown = await stage.moderator.slash(QUAY, "persona candidates")
-        operators = "chosen among 2 while the engine is not busy. That is the operator's number; the most is 4."
+        operators = (
+            "chosen among 2 while the engine is not busy. That is the operator's number; the most "
+            "is 4."
+        )
         await response_text(shown, operators)
         for count in (4, 1):
             await stage.moderator.slash(QUAY, "persona candidates", count=count)
             assert await asked(stage) == count
         shown = await stage.moderator.slash(QUAY, "persona candidates")
-        await response_text(shown, "is not chosen among several. This server has chosen 1; the most is 4.")
-        await response_text(await stage.moderator.slash(QUAY, "persona candidates", count=0), operators)
+        await response_text(
+            shown, "is not chosen among several. This server has chosen 1; the most is 4."
+        )
+        await response_text(
+            await stage.moderator.slash(QUAY, "persona candidates", count=0), operators
+        )
         assert await asked(stage) == 2
         await stage.moderator.slash(QUAY, "persona candidates", count=1)
         too_many = await stage.moderator.slash(QUAY, "persona candidates", count=5)
-        await response_text(too_many, "A server may choose at most 4 candidates. The operator can allow more")
+        await response_text(
+            too_many, "A server may choose at most 4 candidates. The operator can allow more"
+        )
         offered = await stage.moderator.autocomplete(QUAY, "persona candidates", "count", count="")
         assert [one["name"] for one in offered] == ["the operator's number", "1", "2", "3", "4"]
         offered = await stage.moderator.autocomplete(QUAY, "persona candidates", "count", count="4")
@@ -80,7 +106,8 @@ async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_pat
         await stage.moderator.slash(QUAY, "persona candidates", count=4)
     async with on_stage(tmp_path, candidates=(1, 3)) as stage:
         assert await asked(stage) == 3, "chosen before the operator allowed less"
-        builder, here = stage.client.services.request_builder, stage.sandbox.guild_id
+        builder = stage.client.services.request_builder
+        here = stage.sandbox.guild_id
         assert [builder.candidates_in(guild) for guild in (here, here + 1, 0)] == [3, 1, 1]
         stage.store.guilds.delete(here)
         assert builder.candidates_in(here) == 1
@@ -88,12 +115,16 @@ async def test_moderators_choose_among_how_many_candidates_replies_begin(tmp_pat
 
 async def test_one_candidate_is_all_that_a_server_has_where_the_engine_makes_one(tmp_path):
     async with on_stage(tmp_path, candidates=(1, 1)) as stage:
-        stage.store.guilds.set_reply_candidates(stage.sandbox.guild_id, 4)  # from before ENGINE was changed
+        stage.store.guilds.set_reply_candidates(
+            stage.sandbox.guild_id, 4
+        )  # from before ENGINE was changed
         refused = await stage.moderator.slash(QUAY, "persona candidates", count=2)
         await response_text(refused, "begins with one candidate. The operator can allow more")
         assert "only ENGINE=local compares several" in refused.message["content"]
         assert await asked(stage) == 1
-        await response_text(await stage.moderator.slash(QUAY, "persona candidates", count=1), "the most is 1.")
+        await response_text(
+            await stage.moderator.slash(QUAY, "persona candidates", count=1), "the most is 1."
+        )
         assert stage.store.guilds.reply_candidates(stage.sandbox.guild_id) == 1
 
 
@@ -102,7 +133,8 @@ async def test_a_new_persona_in_the_channel_answers_at_once_with_its_own_face(st
     await stage.member.say(QUAY, "hello")
     first = await stage.finished(QUAY, mark)
     await response_text(
-        await stage.moderator.slash(QUAY, "persona set", persona="thrip", answers="everything"), "lives here now"
+        await stage.moderator.slash(QUAY, "persona set", persona="thrip", answers="everything"),
+        "lives here now",
     )
     mark = stage.mark
     await stage.member.say(QUAY, "hello")
@@ -116,8 +148,13 @@ async def test_what_is_missing_is_said_where_it_matters(tmp_path, caplog):
     poor.manage_webhooks = False
     seed = dataclasses.replace(SKERROW_SEED, bot_permissions=poor.value)
     async with on_stage(tmp_path, seed=seed, message_content=False) as stage:
-        assert "Manage Webhooks is missing" in caplog.text and "without it personas answer under" in caplog.text
-        answer = await stage.moderator.slash(OFFICE, "persona set", persona="oda", answers="everything")
+        assert (
+            "Manage Webhooks is missing" in caplog.text
+            and "without it personas answer under" in caplog.text
+        )
+        answer = await stage.moderator.slash(
+            OFFICE, "persona set", persona="oda", answers="everything"
+        )
         await response_text(answer, "it answers only mentions")
         await response_text(answer, "I lack the permission Manage Webhooks here")
 

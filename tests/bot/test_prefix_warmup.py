@@ -1,4 +1,6 @@
-"""What personas' prompts begin with is made ready at the start and when another version speaks, and only then."""
+"""What personas' prompts begin with is made ready at the start and when another version speaks, and
+only then.
+"""
 
 from types import SimpleNamespace
 
@@ -9,7 +11,8 @@ from personas.home.adapters import adapter_ref
 from personas.schemas.chat import Persona
 from tests.fake_engine import FakeEngine
 
-HERE, THERE = SimpleNamespace(id=1), SimpleNamespace(id=2)
+HERE = SimpleNamespace(id=1)
+THERE = SimpleNamespace(id=2)
 PEOPLE = {(0, "ada"): Persona("ada", "Ada"), (2, "bo"): Persona("bo", "Bo")}
 
 
@@ -22,12 +25,17 @@ class Client(SimpleNamespace):
 
 def house_of(store, home, live):
     request_builder = SimpleNamespace(
-        personas=SimpleNamespace(get=lambda persona, guild: PEOPLE.get((0, persona)) or PEOPLE.get((guild, persona))),
+        personas=SimpleNamespace(
+            get=lambda persona, guild: PEOPLE.get((0, persona)) or PEOPLE.get((guild, persona))
+        ),
         speaking=lambda persona, guild_id: live.get((persona, guild_id)),
         adapter=lambda persona, version: adapter_ref(home, persona, version),
     )
     return SimpleNamespace(
-        store=store, request_builder=request_builder, personas=request_builder.personas, engine=FakeEngine()
+        store=store,
+        request_builder=request_builder,
+        personas=request_builder.personas,
+        engine=FakeEngine(),
     )
 
 
@@ -38,11 +46,14 @@ async def test_each_persona_of_each_server_is_prepared_with_the_version_that_spe
         ):
             store.channels.assign(Channel(guild, 10 + number, persona, "mentions", 5, 0.0))
         live = {("ada", 1): "v2", ("ada", 2): "v9"}
-        services, client = house_of(store, tmp_path, live), Client(guilds=[HERE, THERE], listeners={})
+        services = house_of(store, tmp_path, live)
+        client = Client(guilds=[HERE, THERE], listeners={})
         prepared = services.engine.prepared
         ChannelPrefixWarmup(services).start(client)
         ada = [("ada", adapter_ref(tmp_path, "ada", version)) for version in ("v2", "v9")]
-        assert sorted(prepared, key=str) == sorted([*ada, ("bo", None)], key=str), "bo is not known in server 1"
+        assert sorted(prepared, key=str) == sorted([*ada, ("bo", None)], key=str), (
+            "bo is not known in server 1"
+        )
         prepared.clear()
         live["ada", 0] = "v3"
         await client.listeners["on_version_changed"](None, "ada")

@@ -1,4 +1,6 @@
-"""`python -m bot privacy show|export|forget` and `history`: for the operator, with the bot running or not."""
+"""`python -m bot privacy show|export|forget` and `history`: for the operator, with the bot running
+or not.
+"""
 
 import asyncio
 import json
@@ -14,7 +16,15 @@ from bot.privacy.cli import run_forget
 from bot.settings import Settings
 from personas.home.external_files import EVERYBODY, record_export
 from tests.bot.conftest import QUAY, on_stage
-from tests.bot.traceable_person import DISPLAY, GUILD, OTHERS_LINE, USERNAME, WHO, left_of_them, plant
+from tests.bot.traceable_person import (
+    DISPLAY,
+    GUILD,
+    OTHERS_LINE,
+    USERNAME,
+    WHO,
+    left_of_them,
+    plant,
+)
 from tests.fakes import until
 
 
@@ -55,7 +65,9 @@ def test_show_says_to_the_operator_what_is_kept_and_shows_no_texts(home, run):
 
 
 def test_export_writes_a_file_that_only_its_owner_reads(home, run, tmp_path):
-    code, out, _ = run("privacy", "export", "--user", WHO, "--out", tmp_path / "them.json", "--json")
+    code, out, _ = run(
+        "privacy", "export", "--user", WHO, "--out", tmp_path / "them.json", "--json"
+    )
     assert code == 0 and json.loads(out)["bytes"] == (tmp_path / "them.json").stat().st_size
     assert (tmp_path / "them.json").stat().st_mode & 0o77 == 0
     code, _, err = run("privacy", "export", "--user", WHO, "--out", tmp_path / "them.json")
@@ -63,13 +75,18 @@ def test_export_writes_a_file_that_only_its_owner_reads(home, run, tmp_path):
 
 
 def test_forget_leaves_nothing_and_says_what_it_did(home, run):
-    code, out, _ = run("privacy", "forget", "--user", WHO, "--name", DISPLAY, "--name", USERNAME, "--yes")
+    code, out, _ = run(
+        "privacy", "forget", "--user", WHO, "--name", DISPLAY, "--name", USERNAME, "--yes"
+    )
     assert code == 0 and left_of_them(home) == []
     assert "withdrawn: oda v3; v1 answers now" in out and "deleted: jobs/job3" in out
     assert "deleted, because it could not be redacted: talk/scan.bin" in out
     assert "has left before and holds them: /elsewhere/harbour.jsonl (data set," in out
     code, out, _ = run("privacy", "show", "--user", WHO)
-    assert out.count("Done: they are erased.") == out.count("withdrawn: oda v3") == 1 and "  nothing\n" in out
+    assert (
+        out.count("Done: they are erased.") == out.count("withdrawn: oda v3") == 1
+        and "  nothing\n" in out
+    )
     assert not re.search(r"\byou\b|\byour\b|\?", out)
 
 
@@ -93,7 +110,11 @@ async def test_while_a_bot_runs_it_is_the_bot_that_forgets(tmp_path):
         await stage.member.say(QUAY, OTHERS_LINE)
         await stage.finished(QUAY, mark)
         arguments = SimpleNamespace(
-            user=int(stage.member.id), name=["Tobias Reed"], yes=True, json=False, settings=Settings(home=tmp_path)
+            user=int(stage.member.id),
+            name=["Tobias Reed"],
+            yes=True,
+            json=False,
+            settings=Settings(home=tmp_path),
         )
         assert await asyncio.to_thread(run_forget, arguments, tmp_path) == 0
         assert stage.store.erasure.texts(int(stage.member.id)) == []
@@ -101,19 +122,25 @@ async def test_while_a_bot_runs_it_is_the_bot_that_forgets(tmp_path):
 
 
 def test_history_says_what_it_would_take(home, run, tmp_path):
-    code, _, err = run("history", "--guild", GUILD, "--persona", "oda", "--out", tmp_path / "log.jsonl")
+    code, _, err = run(
+        "history", "--guild", GUILD, "--persona", "oda", "--out", tmp_path / "log.jsonl"
+    )
     assert code == 1 and "DISCORD_PERMISSION" in err and not (tmp_path / "log.jsonl").exists()
 
 
 def test_history_of_who_opted_in_is_written_and_listed_as_left(home, run, tmp_path, monkeypatch):
     monkeypatch.setenv("DISCORD_PERMISSION", "By letter of Discord's platform team, 3 March 2026.")
-    code, out, _ = run("history", "--guild", GUILD, "--persona", "oda", "--out", tmp_path / "log.jsonl", "--json")
+    code, out, _ = run(
+        "history", "--guild", GUILD, "--persona", "oda", "--out", tmp_path / "log.jsonl", "--json"
+    )
     assert code == 0 and json.loads(out)["messages"] == 2
     code, out, _ = run("privacy", "forget", "--user", WHO, "--yes", "--json")
     assert str(tmp_path / "log.jsonl") in [one["path"] for one in json.loads(out)["exports"]]
 
 
-@pytest.mark.parametrize("user", ["abc", "-4", "1.5", "0", "000", "43", "73482910445829", "٣", str(2**64)])
+@pytest.mark.parametrize(
+    "user", ["abc", "-4", "1.5", "0", "000", "43", "73482910445829", "٣", str(2**64)]
+)
 def test_what_is_no_id_is_refused(home, run, user, capsys):
     with pytest.raises(SystemExit) as refused:
         run("privacy", "show", "--user", user)

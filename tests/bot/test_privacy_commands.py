@@ -1,4 +1,6 @@
-"""`/privacy` as members meet it: in plain words, in two languages, in servers and direct messages."""
+"""`/privacy` as members meet it: in plain words, in two languages, in servers and direct
+messages.
+"""
 
 import asyncio
 import json
@@ -47,33 +49,43 @@ async def talk(stage, words=SAID, channel=QUAY):
 
 def train(stage, home, *members, version="v1"):
     """Make a version of Ballast live that has learned from these members."""
-    store, job_id = stage.store, f"job-{version}"
+    store = stage.store
+    job_id = f"job-{version}"
     request = TrainingRequest(job_name=f"ballast-{version}", persona="ballast")
-    guild, channel = stage.sandbox.guild_id, int(stage.sandbox.channel(QUAY)["id"])
+    guild = stage.sandbox.guild_id
+    channel = int(stage.sandbox.channel(QUAY)["id"])
     store.jobs.add(NewTrainingJob(job_id, guild, channel, 5, request), time.time())
     claimed = store.jobs.claim(store.jobs.get(job_id), "token", 1.0)
     folder = adapter_ref(home, "ballast", version).folder
     write_adapter(folder)
     key = HomeKey.of(home).people()
     write_people(folder, {keyed_person(key, member.id): 1 for member in members})
-    store.jobs.complete(job_id, claimed.attempt_token, JobResult(adapter="", seconds=1, scorecard=SCORECARD), 2.0)
+    store.jobs.complete(
+        job_id, claimed.attempt_token, JobResult(adapter="", seconds=1, scorecard=SCORECARD), 2.0
+    )
     store.versions.promote("ballast", version, 5, 3.0)
 
 
 async def test_show_says_what_is_kept_for_how_long_and_where(stage, tmp_path):
-    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "What I keep about you"))["content"]
+    words = (
+        await response_text(await stage.member.slash(QUAY, "privacy show"), "What I keep about you")
+    )["content"]
     assert "Nothing." in words and "**Training: no.**" in words
     await talk(stage)
     train(stage, tmp_path, stage.member)
     await stage.member.slash(OFFICE, "persona show")
-    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "1 of your messages"))["content"]
+    words = (
+        await response_text(await stage.member.slash(QUAY, "privacy show"), "1 of your messages")
+    )["content"]
     assert "deleted after 90 days" in words and "training data of ballast v1" in words
     assert "you, on this machine" in words and "is sent there" not in words
     urls = "http://127.0.0.1:8080,https://gateway.example/api/v1"
     hosts = load_settings(None, {"ENGINE": "openai", "ENGINE_URLS": urls}).engine_hosts
     services = stage.client.services
     stage.client.services = replace(services, privacy=replace(services.privacy, engine_hosts=hosts))
-    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "is sent there"))["content"]
+    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "is sent there"))[
+        "content"
+    ]
     assert "A language model at gateway.example writes" in words
 
 
@@ -87,15 +99,23 @@ async def test_opting_in_is_explained_first_and_mirrored_for_the_trainer(tmp_pat
         await response_text(asked, "You have opted in")
         consent = read_consent(tmp_path)
         assert consent.opted_in == {stage.member.id} and consent.permission.startswith("By letter")
-        await response_text(await stage.member.slash(QUAY, "privacy opt-in"), "You have already opted in.")
         await response_text(
-            await stage.member.slash(QUAY, "privacy opt-out"), "Nothing has been trained on your messages."
+            await stage.member.slash(QUAY, "privacy opt-in"), "You have already opted in."
         )
-        assert read_consent(tmp_path).opted_in == frozenset() and stage.store.people.opted_in() == set()
+        await response_text(
+            await stage.member.slash(QUAY, "privacy opt-out"),
+            "Nothing has been trained on your messages.",
+        )
+        assert (
+            read_consent(tmp_path).opted_in == frozenset()
+            and stage.store.people.opted_in() == set()
+        )
 
 
 async def test_without_a_stated_permission_opting_in_says_that_it_changes_nothing(stage):
-    message = await response_text(await stage.member.slash(QUAY, "privacy opt-in"), "For now this changes nothing")
+    message = await response_text(
+        await stage.member.slash(QUAY, "privacy opt-in"), "For now this changes nothing"
+    )
     await stage.member.click(message, "I agree")
     await until(lambda: stage.store.people.opted_in() == {int(stage.member.id)})
 
@@ -115,7 +135,9 @@ async def test_opting_out_offers_to_withdraw_what_was_trained(stage, tmp_path):
     assert "v1 replies now. A version without them is being trained." in said["content"]
     assert stage.member.name not in said["content"] and stage.member.id not in said["content"]
     assert stage.live("ballast") == "v1"
-    assert [adapter.name for adapter in stage.engine.dropped] == ["ballast-v2"] and stage.engine.prefix_cache_clears
+    assert [adapter.name for adapter in stage.engine.dropped] == [
+        "ballast-v2"
+    ] and stage.engine.prefix_cache_clears
     assert not message_vector.cache_info().currsize and unit_key(SAID) not in semantic._VECTOR_CACHE
     assert stage.store.erasure.texts(int(stage.member.id)) == [SAID], "what was said stays"
 
@@ -126,13 +148,18 @@ async def test_the_export_is_everything_as_a_file(stage):
     message = await response_text(answer, "Everything I keep about you")
     async with aiohttp.ClientSession() as http, http.get(message["attachments"][0]["url"]) as file:
         about = json.loads(await file.read())
-    assert [one["text"] for one in about["messages"]] == [SAID] and about["user_id"] == stage.member.id
-    assert [one["persona_id"] for one in about["replies_to_you"]] == ["ballast"] and about["consent"] == []
+    assert [one["text"] for one in about["messages"]] == [SAID] and about[
+        "user_id"
+    ] == stage.member.id
+    assert [one["persona_id"] for one in about["replies_to_you"]] == ["ballast"] and about[
+        "consent"
+    ] == []
 
 
 async def test_forgetting_in_the_sandbox_leaves_nothing_in_any_file(tmp_path):
     async with on_stage(tmp_path) as stage:
-        member, member_id = stage.member, stage.member.id
+        member = stage.member
+        member_id = stage.member.id
         await talk(stage)
         train(stage, tmp_path, member)
         dm = await member.dm()
@@ -143,7 +170,9 @@ async def test_forgetting_in_the_sandbox_leaves_nothing_in_any_file(tmp_path):
         mark = stage.mark
         await member.click(message, "Forget me")
         receipt = await stage.sees("Done: you have been forgotten", since=mark)
-        assert "Deleted: 1 messages, 1 replies to you" in receipt["content"] and receipt["flags"] & 64
+        assert (
+            "Deleted: 1 messages, 1 replies to you" in receipt["content"] and receipt["flags"] & 64
+        )
         assert "Withdrawn: ballast v1" in receipt["content"]
         assert stage.live("ballast") is None
         assert not adapter_ref(tmp_path, "ballast", "v1").folder.exists()
@@ -162,10 +191,14 @@ async def test_forgetting_in_the_sandbox_leaves_nothing_in_any_file(tmp_path):
 
 async def test_whoever_was_forgotten_sees_so_and_can_begin_anew(stage):
     await talk(stage)
-    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    message = await response_text(
+        await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**"
+    )
     await stage.member.click(message, "Forget me")
     await stage.sees("Done: you have been forgotten")
-    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "I forgot you on"))["content"]
+    words = (
+        await response_text(await stage.member.slash(QUAY, "privacy show"), "I forgot you on")
+    )["content"]
     assert "Deleted: 1 messages" in words
     await talk(stage, "I am back")
     assert stage.store.erasure.texts(int(stage.member.id)) == ["I am back"]
@@ -174,7 +207,8 @@ async def test_whoever_was_forgotten_sees_so_and_can_begin_anew(stage):
 @pytest.fixture
 def ending(monkeypatch):
     """Replies end, and are stored, only when this is set."""
-    end_reply, ending = ReplyService.end_reply, asyncio.Event()
+    end_reply = ReplyService.end_reply
+    ending = asyncio.Event()
 
     async def late(*arguments):
         await ending.wait()
@@ -184,11 +218,15 @@ def ending(monkeypatch):
     return ending
 
 
-async def test_a_reply_that_ends_after_who_it_answers_was_forgotten_is_not_kept(stage, ending, monkeypatch):
+async def test_a_reply_that_ends_after_who_it_answers_was_forgotten_is_not_kept(
+    stage, ending, monkeypatch
+):
     monkeypatch.setattr(discord_channels, "QUEUE_WAIT_S", 0.05)
     await stage.member.say(QUAY, SAID)
     await stage.sees("…", by="Ballast")
-    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    message = await response_text(
+        await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**"
+    )
     await stage.member.click(message, "Forget me")
     await stage.sees("Done: you have been forgotten")
     ending.set()
@@ -196,24 +234,38 @@ async def test_a_reply_that_ends_after_who_it_answers_was_forgotten_is_not_kept(
     assert stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"])) == []
 
 
-async def test_replies_to_others_that_are_being_made_name_nobody_who_is_forgotten_meanwhile(stage, ending):
+async def test_replies_to_others_that_are_being_made_name_nobody_who_is_forgotten_meanwhile(
+    stage, ending
+):
     services = stage.client.services
-    stage.client.services = replace(services, privacy=replace(services.privacy, forget_in_sandbox=None))
+    stage.client.services = replace(
+        services, privacy=replace(services.privacy, forget_in_sandbox=None)
+    )
     stage.engine.script = lambda request: ["It was ", "Tobias Reed who said it."]
     ending.set()
     await talk(stage)
     ending.clear()
     await stage.sandbox.member("Wren Castle").say(QUAY, "who said that?")
     await until(lambda: len(stage.engine.requests) == 2)
-    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    message = await response_text(
+        await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**"
+    )
     await stage.member.click(message, "Forget me")
     await until(lambda: stage.store.erasure.texts(int(stage.member.id)) == [])
     await asyncio.sleep(0.2)
     assert stage.store.erasure_requests.unfinished()[0].step == "store", "it waits for the reply"
     ending.set()
     await stage.sees("Done: you have been forgotten")
-    said = [message.text for message in stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"]))]
-    assert said[0] == "who said that?" and len(said) == 2 and "Tobias" not in said[1] and "who said it" in said[1]
+    said = [
+        message.text
+        for message in stage.store.messages.recent(int(stage.sandbox.channel(QUAY)["id"]))
+    ]
+    assert (
+        said[0] == "who said that?"
+        and len(said) == 2
+        and "Tobias" not in said[1]
+        and "who said it" in said[1]
+    )
 
 
 @pytest.mark.parametrize("ahead_s", [3600.0, -3600.0])
@@ -224,7 +276,9 @@ async def test_events_from_before_are_ignored_and_later_ones_answered_whatever_t
     monkeypatch.setattr(erasure_service, "time", machine)
     said = await stage.member.say(QUAY, SAID)
     await stage.sees("\n-# AI-written")
-    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    message = await response_text(
+        await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**"
+    )
     await stage.member.click(message, "Forget me")
     await stage.sees("Done: you have been forgotten")
     persona = stage.client.services.personas.get("ballast", stage.sandbox.guild_id)
@@ -232,10 +286,21 @@ async def test_events_from_before_are_ignored_and_later_ones_answered_whatever_t
     again = IncomingMessage(int(said["id"]), int(stage.member.id), "Tobias Reed", SAID)
     await stage.client.services.reply_service.answer(again, persona, channel)
     assert len(stage.engine.requests) == 1 and stage.store.erasure.texts(again.author_id) == []
-    quoted = QuotedMessage(again.event_id, channel.id, again.author_id, again.author_name, SAID)  # Discord has it yet
-    asks = replace(again, event_id=again.event_id + 2**40, author_id=int(stage.moderator.id), text="so?", quoted=quoted)
+    quoted = QuotedMessage(
+        again.event_id, channel.id, again.author_id, again.author_name, SAID
+    )  # Discord has it yet
+    asks = replace(
+        again,
+        event_id=again.event_id + 2**40,
+        author_id=int(stage.moderator.id),
+        text="so?",
+        quoted=quoted,
+    )
     await stage.client.services.reply_service.answer(asks, persona, channel)
-    assert stage.engine.requests[-1].turns[-1].text == "so?" and stage.store.erasure.texts(again.author_id) == []
+    assert (
+        stage.engine.requests[-1].turns[-1].text == "so?"
+        and stage.store.erasure.texts(again.author_id) == []
+    )
     await talk(stage, "I am back")
     assert stage.store.erasure.texts(again.author_id) == ["I am back"]
 
@@ -254,12 +319,16 @@ async def test_a_forgetting_that_a_crash_cut_off_is_finished_at_the_next_start(t
 
 async def test_the_operator_asks_the_running_bot_by_a_file(stage, tmp_path):
     await talk(stage)
-    file = leave_request(tmp_path, OperatorErasureRequest(user_id=int(stage.member.id), names=("Tobias Reed",)))
+    file = leave_request(
+        tmp_path, OperatorErasureRequest(user_id=int(stage.member.id), names=("Tobias Reed",))
+    )
     await until(lambda: not file.exists() and not stage.store.erasure_requests.unfinished())
     assert stage.store.erasure.texts(int(stage.member.id)) == []
 
 
-async def test_a_running_training_on_the_person_is_stopped_and_begins_anew_without_them(stage, tmp_path):
+async def test_a_running_training_on_the_person_is_stopped_and_begins_anew_without_them(
+    stage, tmp_path
+):
     await talk(stage)
     await stage.moderator.slash(QUAY, "finetune start")
     await until(lambda: stage.backend.busy)
@@ -267,7 +336,9 @@ async def test_a_running_training_on_the_person_is_stopped_and_begins_anew_witho
     folder = tmp_path / "jobs" / job.job_id
     folder.mkdir(parents=True)
     (folder / "log.json").write_text(json.dumps([SAID]))
-    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    message = await response_text(
+        await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**"
+    )
     await stage.member.click(message, "Forget me")
     await stage.sees("Done: you have been forgotten")
     await until(lambda: len(stage.backend.runs) == 2)
@@ -279,7 +350,9 @@ async def test_a_queue_that_has_nothing_of_the_person_goes_on(stage):
     await talk(stage)
     await stage.moderator.slash(QUAY, "finetune start")
     await until(lambda: stage.backend.busy)
-    message = await response_text(await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**")
+    message = await response_text(
+        await stage.member.slash(QUAY, "privacy forget"), "**Forget you?**"
+    )
     await stage.member.click(message, "Forget me")
     await stage.sees("Done: you have been forgotten")
     assert len(stage.backend.runs) == 1 and stage.backend.busy
@@ -294,7 +367,9 @@ async def test_a_channel_or_thread_that_is_deleted_on_discord_is_deleted_here(st
     await until(lambda: stage.store.erasure.texts(int(stage.member.id)) == [])
     assert stage.store.channels.get(channel.guild.id, channel.id) is None
     await talk(stage, channel=INN)
-    thread = SimpleNamespace(guild_id=channel.guild.id, thread_id=int(stage.sandbox.channel(INN)["id"]))
+    thread = SimpleNamespace(
+        guild_id=channel.guild.id, thread_id=int(stage.sandbox.channel(INN)["id"])
+    )
     stage.client.dispatch("raw_thread_delete", thread)
     await until(lambda: stage.store.erasure.texts(int(stage.member.id)) == [])
 
@@ -303,7 +378,9 @@ async def test_the_operator_on_discord_is_named(stage):
     services = stage.client.services
     stage.client.services = replace(services, privacy=replace(services.privacy, in_sandbox=False))
     owner = stage.client.application.owner
-    words = (await response_text(await stage.member.slash(QUAY, "privacy show"), "What I keep about you"))["content"]
+    words = (
+        await response_text(await stage.member.slash(QUAY, "privacy show"), "What I keep about you")
+    )["content"]
     assert f"<@{owner.id}>" in words
 
 
@@ -331,7 +408,9 @@ async def test_it_works_in_direct_messages(stage):
 async def test_discord_is_given_the_descriptions_in_both_languages(stage):
     (command,) = [c for c in await stage.client.http.get_global_commands(stage.client.application_id)
                   if c["name"] == "privacy"]  # fmt: skip
-    assert command["description_localizations"] == {"vi": command["description_localizations"]["vi"]}
+    assert command["description_localizations"] == {
+        "vi": command["description_localizations"]["vi"]
+    }
     assert all("vi" in option["description_localizations"] for option in command["options"])
 
 
@@ -342,11 +421,16 @@ async def test_lore_and_cards_note_who_gave_them(stage):
     answer = await stage.moderator.slash(QUAY, "persona lore add", persona="ballast", file=lore)
     await response_text(answer, "knows `heron.md` now")
     words = (
-        await response_text(await stage.moderator.slash(QUAY, "privacy show"), "What you contributed to personas")
+        await response_text(
+            await stage.moderator.slash(QUAY, "privacy show"), "What you contributed to personas"
+        )
     )["content"]
     assert "lore “heron.md” for ballast" in words
     await response_text(
-        await stage.moderator.slash(QUAY, "persona lore remove", persona="ballast", file="heron.md"), "has forgotten"
+        await stage.moderator.slash(
+            QUAY, "persona lore remove", persona="ballast", file="heron.md"
+        ),
+        "has forgotten",
     )
     assert stage.store.people.contributions_of(int(stage.moderator.id)) == []
 
@@ -355,5 +439,8 @@ def test_every_sentence_is_there_in_both_languages_with_the_same_gaps():
     import string
 
     for key, texts in TEXTS.items():
-        gaps = [{field for _, field, *_ in string.Formatter().parse(text) if field} for text in texts.values()]
+        gaps = [
+            {field for _, field, *_ in string.Formatter().parse(text) if field}
+            for text in texts.values()
+        ]
         assert set(texts) == {"en", "vi"} and gaps[0] == gaps[1], key

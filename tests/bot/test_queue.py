@@ -36,7 +36,11 @@ async def test_a_job_goes_its_way(home):
     await home.finish(TrainingSucceeded(Path("/models/x"), 61.0, SCORECARD))
     done = home.store.jobs.get(job_id)
     assert (done.state, done.attempt_token, done.error) == ("done", None, None)
-    assert (done.result.adapter, done.result.seconds, done.result.scorecard) == ("/models/x", 61.0, SCORECARD)
+    assert (done.result.adapter, done.result.seconds, done.result.scorecard) == (
+        "/models/x",
+        61.0,
+        SCORECARD,
+    )
     (version,) = home.store.versions.installed("oda")
     assert (version.version, version.job_id) == (job.version, job_id)
     assert [change.state for change in home.changes] == ["queued", "running", "running", "done"]
@@ -55,7 +59,9 @@ async def test_a_dialogue_job_leaves_no_persona_version(home):
 async def test_as_many_runs_at_once_as_the_backend_has_slots(home):
     home.backend.slots = 2
     home.queue.start()
-    oda, thrip, ballast = home.ask("oda"), home.ask("thrip"), home.ask("ballast")
+    oda = home.ask("oda")
+    thrip = home.ask("thrip")
+    ballast = home.ask("ballast")
     await until(lambda: len(home.backend.runs) == 2)
     assert [home.state(it) for it in (oda, thrip, ballast)] == ["running", "running", "queued"]
     home.queue.cancel(oda)
@@ -64,13 +70,19 @@ async def test_as_many_runs_at_once_as_the_backend_has_slots(home):
     await home.queue.interrupt(thrip)
     await until(lambda: len(home.backend.runs) == 4)
     again = home.store.jobs.get(thrip)
-    assert (again.state, again.attempt, home.backend.runs[-1].job_id) == ("running", 1, thrip), "it did not count"
+    assert (again.state, again.attempt, home.backend.runs[-1].job_id) == ("running", 1, thrip), (
+        "it did not count"
+    )
     await home.queue.stop()
-    assert not home.backend.busy and [home.store.jobs.get(it).attempt for it in (thrip, ballast)] == [0, 0]
+    assert not home.backend.busy and [
+        home.store.jobs.get(it).attempt for it in (thrip, ballast)
+    ] == [0, 0]
 
 
 async def test_previews_run_one_at_a_time_and_a_server_waits_for_one(home, monkeypatch):
-    request, begun, go_on = TrainingRequest(job_name="preview", persona="oda"), [], asyncio.Event()
+    request = TrainingRequest(job_name="preview", persona="oda")
+    begun = []
+    go_on = asyncio.Event()
 
     async def plan(wanted, guild_id=0):
         begun.append(guild_id)
@@ -78,7 +90,9 @@ async def test_previews_run_one_at_a_time_and_a_server_waits_for_one(home, monke
         raise RequestError("It cannot be planned.")
 
     monkeypatch.setattr(home.backend, "plan", plan)
-    waiting = [asyncio.create_task(home.queue.plan(request, guild_id)) for guild_id in (7, 7, 7, 8, 0, 0)]
+    waiting = [
+        asyncio.create_task(home.queue.plan(request, guild_id)) for guild_id in (7, 7, 7, 8, 0, 0)
+    ]
     await asyncio.sleep(0.05)
     assert begun == [7]
     refused = [str(task.exception()) for task in waiting if task.done()]
@@ -97,7 +111,8 @@ async def test_a_job_cancelled_before_its_run_has_begun_never_runs(home):
 
     home.queue.subscribe(cancel_at_once)
     home.queue.start()
-    first, second = home.ask("oda"), home.ask("thrip")
+    first = home.ask("oda")
+    second = home.ask("thrip")
     await until(lambda: home.backend.runs)
     assert (home.state(first), home.state(second)) == ("cancelled", "running")
     assert [job.job_id for job in home.backend.runs] == [second]
@@ -105,7 +120,8 @@ async def test_a_job_cancelled_before_its_run_has_begun_never_runs(home):
 
 async def test_one_trainer_at_a_time(home):
     home.queue.start()
-    first, second = home.ask("oda"), home.ask("thrip")
+    first = home.ask("oda")
+    second = home.ask("thrip")
     await home.running()
     assert (home.state(first), home.state(second)) == ("running", "queued")
     await home.finish()
@@ -114,19 +130,27 @@ async def test_one_trainer_at_a_time(home):
 
 async def test_a_failed_job_says_why_and_the_next_one_runs(home):
     home.queue.start()
-    first, second = home.ask("oda"), home.ask("thrip")
+    first = home.ask("oda")
+    second = home.ask("thrip")
     await home.running()
     await home.finish(TrainingFailed("The log is empty.", "Fill it."))
     failed = home.store.jobs.get(first)
-    assert (failed.state, failed.error, failed.advice) == ("failed", "The log is empty.", "Fill it.")
+    assert (failed.state, failed.error, failed.advice) == (
+        "failed",
+        "The log is empty.",
+        "Fill it.",
+    )
     assert failed.finished_at is not None
     assert (await home.running()).job_id == second
 
 
-@pytest.mark.parametrize("slip", [ZeroDivisionError("by zero"), RequestError("No such card.", "Write one.")])
+@pytest.mark.parametrize(
+    "slip", [ZeroDivisionError("by zero"), RequestError("No such card.", "Write one.")]
+)
 async def test_an_error_out_of_a_backend_ends_one_job(home, slip):
     home.queue.start()
-    first, second = home.ask("oda"), home.ask("thrip")
+    first = home.ask("oda")
+    second = home.ask("thrip")
     await home.running()
     await home.finish(slip)
     assert home.state(first) == "failed"
@@ -134,7 +158,8 @@ async def test_an_error_out_of_a_backend_ends_one_job(home, slip):
     assert (await home.running()).job_id == second
 
 
-# ------------------------------------------------------------------------------------------------ refusals
+# ------------------------------------------------------------------------------------------------
+# refusals
 
 
 async def test_what_is_refused_stores_nothing(home):
@@ -175,7 +200,8 @@ async def test_a_guild_cannot_fill_the_queue(home):
     home.ask("oda", guild=2)
 
 
-# ------------------------------------------------------------------------------------------------ order
+# ------------------------------------------------------------------------------------------------
+# order
 
 
 async def test_guilds_take_turns(home):
@@ -207,7 +233,10 @@ SERVED_BEFORE = st.tuples(st.just(0), st.floats(1, 9))
 @given(st.lists(st.integers(0, 3), max_size=12), st.dictionaries(st.integers(0, 3), SERVED_BEFORE))
 def test_the_order_is_that_of_serving_one_by_one(tmp_path_factory, guilds, served):
     waiting = [FakeJob(seq, guild) for seq, guild in enumerate(guilds)]
-    order, left, starts, at = [], list(waiting), 0, dict(served)
+    order = []
+    left = list(waiting)
+    starts = 0
+    at = dict(served)
     while left:
         chosen = min(left, key=lambda job: (at.get(job.guild_id, (0, 0.0)), job.seq))
         left.remove(chosen)
@@ -221,14 +250,17 @@ class FakeJob:
     """As much of a job as its place depends on."""
 
     def __init__(self, seq, guild_id):
-        self.seq, self.guild_id = seq, guild_id
+        self.seq = seq
+        self.guild_id = guild_id
 
 
-# ------------------------------------------------------------------------------------------------ cancelling
+# ------------------------------------------------------------------------------------------------
+# cancelling
 
 
 async def test_cancelling_a_queued_job(home):
-    first, second = home.ask("oda"), home.ask("thrip")
+    first = home.ask("oda")
+    second = home.ask("thrip")
     assert home.queue.cancel(first).state == "cancelled"
     home.queue.start()
     assert (await home.running()).job_id == second
@@ -236,7 +268,8 @@ async def test_cancelling_a_queued_job(home):
 
 async def test_cancelling_a_running_job_stops_its_trainer(home):
     home.queue.start()
-    first, second = home.ask("oda"), home.ask("thrip")
+    first = home.ask("oda")
+    second = home.ask("thrip")
     await home.running()
     assert home.queue.cancel(first).state == "cancelled"
     await until(lambda: len(home.backend.runs) == 2)
@@ -276,7 +309,8 @@ async def test_what_has_ended_cannot_be_cancelled(home):
     assert home.state(job_id) == "done"
 
 
-# ------------------------------------------------------------------------------------------------ resuming
+# ------------------------------------------------------------------------------------------------
+# resuming
 
 FULL = TrainingFailed("The disk is full.", "Free some space.", can_resume=True)
 
@@ -290,13 +324,25 @@ async def test_what_failed_for_a_reason_that_can_be_mended_is_resumed(home):
     assert (failed.state, failed.can_resume, failed.error) == ("failed", True, "The disk is full.")
     assert home.store.jobs.resumable() == [failed]
     resumed = home.queue.resume(job_id)
-    assert (resumed.state, resumed.error, resumed.finished_at, resumed.can_resume) == ("queued", None, None, False)
+    assert (resumed.state, resumed.error, resumed.finished_at, resumed.can_resume) == (
+        "queued",
+        None,
+        None,
+        False,
+    )
     again = await home.running()
     assert (again.job_id, again.version, again.attempt) == (job_id, first.version, 1)
     assert again.attempt_token != first.attempt_token
     await home.finish()
     assert home.state(job_id) == "done" and home.store.jobs.resumable() == []
-    assert [change.state for change in home.changes] == ["queued", "running", "failed", "queued", "running", "done"]
+    assert [change.state for change in home.changes] == [
+        "queued",
+        "running",
+        "failed",
+        "queued",
+        "running",
+        "done",
+    ]
 
 
 async def test_a_resumed_job_outlives_a_crash(home):
@@ -315,7 +361,10 @@ async def test_what_cannot_be_resumed(home):
     job_id = home.ask()
     with pytest.raises(RequestError, match="does not exist"):
         home.queue.resume("nothing")
-    for outcome, state in ((None, "running"), (TrainingFailed("The log is empty.", "Fill it."), "failed")):
+    for outcome, state in (
+        (None, "running"),
+        (TrainingFailed("The log is empty.", "Fill it."), "failed"),
+    ):
         await home.running()
         if outcome:
             await home.finish(outcome)

@@ -46,7 +46,8 @@ async def test_a_job_that_is_set_aside_begins_anew_and_no_attempt_is_counted(hom
 
 async def test_another_job_is_left_alone(home):
     home.queue.start()
-    first, second = home.ask("oda"), home.ask("thrip")
+    first = home.ask("oda")
+    second = home.ask("thrip")
     await home.running()
     await home.queue.interrupt(second)
     assert home.backend.busy and home.state(first) == "running"
@@ -68,7 +69,8 @@ def folder_of(home, tmp_path, job_id):
 
 
 async def test_folders_of_waiting_jobs_are_made_anew(home, tmp_path):
-    talk, history = home.ask("oda"), home.ask("thrip", dataset="history")
+    talk = home.ask("oda")
+    history = home.ask("thrip", dataset="history")
     folders = [folder_of(home, tmp_path, job_id) for job_id in (talk, history)]
     discard_pending_history_folders(tmp_path, home.store)
     assert [folder.exists() for folder in folders] == [True, False]

@@ -24,7 +24,8 @@ async def home(tmp_path):
 
 async def test_after_a_crash_the_running_job_comes_first_and_the_rest_waits(home):
     home.queue.start()
-    first, second = home.ask("oda"), home.ask("thrip")
+    first = home.ask("oda")
+    second = home.ask("thrip")
     old = await home.running()
     await home.crash_and_start()
     job = await home.running()
@@ -54,7 +55,8 @@ async def test_a_stale_attempt_changes_nothing(home):
 
 async def test_three_attempts_and_no_more(home):
     home.queue.start()
-    first, second = home.ask("oda"), home.ask("thrip")
+    first = home.ask("oda")
+    second = home.ask("thrip")
     await home.running()
     for _ in range(MAX_ATTEMPTS - 1):
         await home.crash_and_start()
@@ -73,7 +75,10 @@ async def test_a_trainer_stopped_from_outside_is_started_again(home):
         home.backend.finish(TrainingInterrupted("The trainer was killed.", "Free memory."))
     await until(lambda: home.state(job_id) == "failed")
     failed = home.store.jobs.get(job_id)
-    assert (failed.error, failed.advice) == ("The trainer was killed. That was attempt 3.", "Free memory.")
+    assert (failed.error, failed.advice) == (
+        "The trainer was killed. That was attempt 3.",
+        "Free memory.",
+    )
     home.queue.resume(job_id)
     assert (await home.running()).attempt == 1
 
@@ -110,13 +115,19 @@ async def test_an_idle_queue_wakes_for_a_new_job(home):
     assert (await home.running()).job_id == job_id
 
 
-# ------------------------------------------------------------------------------------------------ trouble
+# ------------------------------------------------------------------------------------------------
+# trouble
 
 
-@pytest.mark.parametrize("text", ["{", '{"job_name": "x", "surprise": 1}', "[]", '{"job_name": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["{", '{"job_name": "x", "surprise": 1}', "[]", '{"job_name": "x"}']
+)
 async def test_a_row_that_cannot_be_read_fails_alone(home, text):
-    bad, good = home.ask("oda"), home.ask("thrip")
-    home.store._connection.write("update jobs set request = :text where job_id = :job", text=text, job=bad)
+    bad = home.ask("oda")
+    good = home.ask("thrip")
+    home.store._connection.write(
+        "update jobs set request = :text where job_id = :job", text=text, job=bad
+    )
     home.queue.start()
     assert (await home.running()).job_id == good
     failed = home.store.jobs.get(bad)
@@ -153,7 +164,8 @@ async def test_progress_that_cannot_be_stored_costs_no_training(home, monkeypatc
 
 
 async def test_a_database_that_cannot_be_written_is_tried_again(home, monkeypatch):
-    claim, tries = home.store.jobs.claim, []
+    claim = home.store.jobs.claim
+    tries = []
 
     def full_at_first(*arguments):
         tries.append(arguments)

@@ -1,10 +1,16 @@
-"""Messages of people who said them to nobody of the bot: kept while another message shows them, and theirs to erase."""
+"""Messages of people who said them to nobody of the bot: kept while another message shows them, and
+theirs to erase.
+"""
 
 import pytest
 
 from bot.store import QuotedMessage, Store
 
-GUILD, CHANNEL, THREAD, MINA, TOBIAS = 1, 10, 500, 7, 8
+GUILD = 1
+CHANNEL = 10
+THREAD = 500
+MINA = 7
+TOBIAS = 8
 
 
 @pytest.fixture
@@ -43,7 +49,9 @@ def test_what_the_history_has_is_not_stored_again(store):
     store.replies.begin(9, GUILD, CHANNEL, "ballast", 1.0)
     store.replies.record_parts(9, [600, 601])
     say(store, 600, persona_id="ballast")
-    assert store.quoted.add(quoted(601), GUILD, 100.0) == 600, "a reply of two messages is stored under its first"
+    assert store.quoted.add(quoted(601), GUILD, 100.0) == 600, (
+        "a reply of two messages is stored under its first"
+    )
 
 
 def test_what_was_deleted_on_discord_is_not_stored_nor_restored(store, tmp_path):
@@ -65,9 +73,14 @@ def test_its_author_is_shown_it_and_erases_it(store):
     store.quoted.add(quoted(501, "Mina Vale is late.", TOBIAS), GUILD, 100.0)
     assert MINA in store.erasure.user_ids() and store.erasure.names(MINA) == {"Mina Vale"}
     assert store.erasure.counts(MINA)["messages"] == 1 and store.erasure.since(MINA) == 100.0
-    assert [it["text"] for it in store.erasure.rows_of(MINA)["quoted_messages"]] == ["The ferry leaves at nine."]
+    assert [it["text"] for it in store.erasure.rows_of(MINA)["quoted_messages"]] == [
+        "The ferry leaves at nine."
+    ]
     store.erasure.erase(MINA, 1000.0, lambda text: text.replace("Mina Vale", "someone"))
     found = store.quoted.find([500, 501])
-    assert [*found] == [501] and (found[501].text, found[501].author_name) == ("someone is late.", "someone")
+    assert [*found] == [501] and (found[501].text, found[501].author_name) == (
+        "someone is late.",
+        "someone",
+    )
     store.guilds.delete(GUILD)
     assert not store.quoted.has(501)

@@ -22,16 +22,21 @@ from bot.privacy.redaction import (
 from personas.home.pseudonyms import keyed_person
 
 ID = "734829104458293761"
-WHO = PersonIdentifiers(ids=(ID,)).with_names(["Ottoline Quillverne", "quillverne_77", "Rose", "Mai"], ["Wendell Park"])
+WHO = PersonIdentifiers(ids=(ID,)).with_names(
+    ["Ottoline Quillverne", "quillverne_77", "Rose", "Mai"], ["Wendell Park"]
+)
 NAMED = IdentifierMatcher(WHO.with_parts(["Wendell", "Park"]))
 SAID = "My sister keeps the brass heron on Tallowmere Street."
-FINDER = IdentifierMatcher(WHO.with_texts([SAID, "ok", "你好，我昨天在港口旁边看见了那只铜苍鹭。真的很大！"]))
+FINDER = IdentifierMatcher(
+    WHO.with_texts([SAID, "ok", "你好，我昨天在港口旁边看见了那只铜苍鹭。真的很大！"])
+)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        f"<@{ID}> and <@!{ID}>", "Ottoline Quillverne's lamp", "OTTOLINE QUILLVERNE", "Ottoline\nQuillverne",
+        f"<@{ID}> and "
+        f"<@!{ID}>", "Ottoline Quillverne's lamp", "OTTOLINE QUILLVERNE", "Ottoline\nQuillverne",
         "thequillverne_77x", "Rose came by", f"he said: {SAID}", f"…{SAID}",
         "他说你好，我昨天在港口旁边看见了那只铜苍鹭。", json.dumps(SAID), json.dumps("Ottoline Quillverne"),
     ],
@@ -62,7 +67,9 @@ def test_which_names_tell_whose_they_are(name, telling):
 
 
 def test_others_names_are_never_taken_for_ones_own():
-    named = PersonIdentifiers(ids=(ID,)).with_names(["Wendell Park", "user", "Zyxwv"], ["wendell park"])
+    named = PersonIdentifiers(ids=(ID,)).with_names(
+        ["Wendell Park", "user", "Zyxwv"], ["wendell park"]
+    )
     assert named.names == named.speaker_names == ("Zyxwv",)
 
 
@@ -106,15 +113,21 @@ def test_which_parts_of_a_name_count(name, others, parts):
     ],
 )  # fmt: skip
 def test_files_lose_the_parts_too(name, data, left):
-    assert mentions_person(name, data.encode(), NAMED) and not contains_person(name, data.encode(), NAMED)
+    assert mentions_person(name, data.encode(), NAMED) and not contains_person(
+        name, data.encode(), NAMED
+    )
     assert redact(name, data.encode(), NAMED).decode() == left
 
 
 def test_traces_survive_the_store():
-    assert PersonIdentifiers.of_json(WHO.as_json()) == WHO and PersonIdentifiers.of_json("{}") == PersonIdentifiers()
+    assert (
+        PersonIdentifiers.of_json(WHO.as_json()) == WHO
+        and PersonIdentifiers.of_json("{}") == PersonIdentifiers()
+    )
 
 
-# ------------------------------------------------------------------------------------------------ files
+# ------------------------------------------------------------------------------------------------
+# files
 
 
 def left(name, data):
@@ -142,7 +155,12 @@ def test_a_record_of_theirs_is_left_out(record):
 
 
 def test_the_rest_of_json_stays_as_it_was_written():
-    data = {"a": 1.5, "b": [True, None, 12345678901234567890], "ü": "ß", "who": [{"id": ID}, {"id": "1"}]}
+    data = {
+        "a": 1.5,
+        "b": [True, None, 12345678901234567890],
+        "ü": "ß",
+        "who": [{"id": ID}, {"id": "1"}],
+    }
     new = left("a.json", json.dumps(data, indent=2, ensure_ascii=False) + "\n").decode()
     assert new == json.dumps({**data, "who": [{"id": "1"}]}, indent=2, ensure_ascii=False) + "\n"
 
@@ -154,7 +172,11 @@ def test_an_id_that_is_a_key_or_a_number_goes_too():
 
 
 def test_tables_keep_their_form():
-    rows = [["Date", "Author", "Content"], ["1", "Wendell", f'a "quoted", {ID}'], ["2", "quillverne_77", "hm"]]
+    rows = [
+        ["Date", "Author", "Content"],
+        ["1", "Wendell", f'a "quoted", {ID}'],
+        ["2", "quillverne_77", "hm"],
+    ]
     out = io.StringIO()
     csv.writer(out).writerows(rows)
     assert list(csv.reader(io.StringIO(left("a.csv", out.getvalue()).decode()))) == [
@@ -169,8 +191,14 @@ def test_tables_keep_their_form():
             "[01.02.26, 10:00:00] Mai: hello\nand on\n[01.02.26, 10:01:00] Bo: hi Mai\n",
             "[01.02.26, 10:01:00] Bo: hi Mai\n",
         ),
-        ("01/02/26, 10:00 am - Rose: hello\n01/02/26, 10:01 - Bo: hi\n", "01/02/26, 10:01 - Bo: hi\n"),
-        ("2026-01-02T10:00:00Z Rose: hello\n2026-01-02T10:01:00Z Tom: hi\n", "2026-01-02T10:01:00Z Tom: hi\n"),
+        (
+            "01/02/26, 10:00 am - Rose: hello\n01/02/26, 10:01 - Bo: hi\n",
+            "01/02/26, 10:01 - Bo: hi\n",
+        ),
+        (
+            "2026-01-02T10:00:00Z Rose: hello\n2026-01-02T10:01:00Z Tom: hi\n",
+            "2026-01-02T10:01:00Z Tom: hi\n",
+        ),
         ("Bo: hi\nRose: hello\ngoing on\n\nBo: bye\n", "Bo: hi\n\nBo: bye\n"),
         ("<quillverne_77> hello\n<bo> hi\n", "<bo> hi\n"),
     ],
@@ -181,7 +209,10 @@ def test_what_they_say_in_a_chat_log_goes_with_its_further_lines(log, rest):
 
 def test_lore_and_cards_lose_the_name_only():
     assert left("a.md", "Rose: keeper of the lamp.\n") == b"someone: keeper of the lamp.\n"
-    assert left("card.toml", f'name = "Oda"\ndescription = "Knows Rose and {ID}."\n').count(b"someone") == 2
+    assert (
+        left("card.toml", f'name = "Oda"\ndescription = "Knows Rose and {ID}."\n').count(b"someone")
+        == 2
+    )
 
 
 def test_archives_are_cut_member_by_member():
@@ -210,10 +241,16 @@ def test_a_short_name_in_weights_is_chance():
 
 def test_names_and_words_are_learned_from_logs_by_the_id(tmp_path):
     record = {"author": {"id": ID, "name": "quill", "nickname": "Tamsin"}, "content": SAID}
-    (tmp_path / "a.json").write_text(json.dumps({"messages": [record, {"author": {"id": "1", "name": "Bo"}}]}))
+    (tmp_path / "a.json").write_text(
+        json.dumps({"messages": [record, {"author": {"id": "1", "name": "Bo"}}]})
+    )
     (tmp_path / "b.csv").write_text(f"AuthorID,Author,Content\n{ID},Ottilie,hm\n2,Bo,hm\n")
     found = collect_aliases(iter(sorted(tmp_path.iterdir())), ID)
-    assert {"quill", "Tamsin", "Ottilie"} <= found.names and "Bo" not in found.names and SAID in found.texts
+    assert (
+        {"quill", "Tamsin", "Ottilie"} <= found.names
+        and "Bo" not in found.names
+        and SAID in found.texts
+    )
 
 
 def test_who_is_known_by_keys_alone_is_recognised_in_files(tmp_path):
@@ -233,9 +270,14 @@ def test_lines_are_cut_block_by_block_as_they_are_whole(tmp_path, monkeypatch):
     said = [{"author": "Wendell Park", "text": "hm " * n} for n in range(9)]
     said[4:4] = [{"author": {"id": ID}, "text": "mine"}, {"author": "x", "text": f"says {SAID}"}]
     data = "".join(json.dumps(one) + "\n" for one in said)[:-1]
-    file, out = tmp_path / "a.jsonl", io.BytesIO()
+    file = tmp_path / "a.jsonl"
+    out = io.BytesIO()
     file.write_text(data)
-    assert file_contains_person(file, FINDER) and file_mentions_person(file, FINDER) and redact_file(file, out, FINDER)
+    assert (
+        file_contains_person(file, FINDER)
+        and file_mentions_person(file, FINDER)
+        and redact_file(file, out, FINDER)
+    )
     assert out.getvalue() == redact("a.jsonl", data.encode(), FINDER)
     file.write_bytes(out.getvalue())
     assert not file_contains_person(file, FINDER) and not file_mentions_person(file, FINDER)
@@ -250,14 +292,22 @@ def test_lines_that_are_no_utf8_are_looked_through_as_bytes_and_not_kept(tmp_pat
 
 def test_an_upload_of_gigabytes_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("bot.privacy.redaction.BLOCK_CHARACTERS", 2**14)
-    line = json.dumps({"author": "Wendell Park", "text": "The mail boat came at six, late. " * 30}) + "\n"
-    file, left = tmp_path / "upload.jsonl", tmp_path / "left.jsonl"
+    line = (
+        json.dumps({"author": "Wendell Park", "text": "The mail boat came at six, late. " * 30})
+        + "\n"
+    )
+    file = tmp_path / "upload.jsonl"
+    left = tmp_path / "left.jsonl"
     with file.open("w") as out:
         out.writelines([line] * 1_000)
-        out.write(json.dumps({"author": {"id": ID, "name": "Ottoline Quillverne"}, "text": SAID}) + "\n")
+        out.write(
+            json.dumps({"author": {"id": ID, "name": "Ottoline Quillverne"}, "text": SAID}) + "\n"
+        )
     tracemalloc.start()
     try:
-        assert collect_aliases(iter([file]), ID).texts == {SAID} and file_contains_person(file, FINDER)
+        assert collect_aliases(iter([file]), ID).texts == {SAID} and file_contains_person(
+            file, FINDER
+        )
         with left.open("wb") as out:
             assert redact_file(file, out, FINDER)
         assert identify_in_files(iter([file]), b"k" * 32, {keyed_person(b"k" * 32, ID)})[0] == {

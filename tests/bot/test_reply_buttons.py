@@ -27,7 +27,9 @@ async def replied(stage, words="hello", channel=QUAY):
     mark = stage.mark
     await stage.member.say(channel, words)
     reply = await stage.finished(channel, mark)
-    await until(lambda: stage.store.replies.get(_event(stage)).state == "done")  # stored after its last edit
+    await until(
+        lambda: stage.store.replies.get(_event(stage)).state == "done"
+    )  # stored after its last edit
     return reply
 
 
@@ -50,18 +52,24 @@ async def test_what_is_written_in_the_form_is_shown_to_all_and_answered(stage):
     mark = stage.mark
     await stage.moderator.click(reply, f"reply:{_event(stage)}")
     sent = await stage.member.submit(form, text="And the *goose*, @everyone?")
-    assert not sent.ephemeral and sent.message["content"] == "**Tobias Reed:** And the *goose*, @everyone?"
+    assert (
+        not sent.ephemeral
+        and sent.message["content"] == "**Tobias Reed:** And the *goose*, @everyone?"
+    )
     assert sent.message["mention_everyone"] is False
     answer = await stage.finished(QUAY, mark)
     assert "hears: And the *goose*, @\u200beveryone?" in answer["content"]
-    assert [turn.text for turn in stage.engine.requests[-1].turns][-1] == "And the *goose*, @everyone?"
+    assert [turn.text for turn in stage.engine.requests[-1].turns][
+        -1
+    ] == "And the *goose*, @everyone?"
 
 
 async def test_the_form_works_without_the_intent_and_when_it_was_open_during_a_restart(tmp_path):
     async with on_stage(tmp_path, message_content=False) as stage:
         reply = await replied(stage, "@Understudy hello")
         form = await stage.member.click(reply, f"reply:{_event(stage)}")
-        stage.client._connection._view_store._modals.clear()  # what a restart of the bot leaves of an open form
+        # What a restart of the bot leaves of an open form.
+        stage.client._connection._view_store._modals.clear()
         mark = stage.mark
         await stage.member.submit(form, text="still there?")
         assert "hears: still there?" in (await stage.finished(QUAY, mark))["content"]
@@ -73,9 +81,13 @@ async def test_regenerate_says_it_anew_in_the_same_message_and_in_the_history(tm
         mark = stage.mark
         await stage.member.click(first, f"again:{_event(stage)}")
         second = await stage.finished(QUAY, mark)
-        assert second["id"] == first["id"] and second["content"].startswith("Take 2 on the tide\n-# AI-written")
+        assert second["id"] == first["id"] and second["content"].startswith(
+            "Take 2 on the tide\n-# AI-written"
+        )
         channel_id = int(first["channel_id"])
-        await until(lambda: stage.store.messages.recent(channel_id)[-1].text == "Take 2 on the tide")
+        await until(
+            lambda: stage.store.messages.recent(channel_id)[-1].text == "Take 2 on the tide"
+        )
         assert len(stage.store.messages.recent(channel_id)) == 2
         assert [turn.text for turn in stage.engine.requests[1].turns] == ["the tide"]
 
@@ -97,8 +109,11 @@ async def test_regenerating_a_long_reply_takes_its_further_messages_away(tmp_pat
         assert stage.store.replies.get(_event(stage)).parts == (int(again["id"]),)
 
 
-async def test_a_regeneration_that_begins_while_discord_confirms_the_end_is_not_stopped(stage, monkeypatch):
-    end, confirmed = StreamingReply.end, asyncio.Event()
+async def test_a_regeneration_that_begins_while_discord_confirms_the_end_is_not_stopped(
+    stage, monkeypatch
+):
+    end = StreamingReply.end
+    confirmed = asyncio.Event()
 
     async def end_slowly(live, reply):
         await end(live, reply)
@@ -114,7 +129,9 @@ async def test_a_regeneration_that_begins_while_discord_confirms_the_end_is_not_
     await until(lambda: len(stage.client.services.reply_service._tasks) == 1)
     stage.engine.free.set()
     again = await stage.finished(QUAY, mark)
-    assert again["content"].startswith("Ballast hears: hello\n") and "stopped" not in again["content"]
+    assert (
+        again["content"].startswith("Ballast hears: hello\n") and "stopped" not in again["content"]
+    )
 
 
 async def test_only_who_asked_or_a_moderator_may_regenerate(stage):
@@ -126,7 +143,9 @@ async def test_only_who_asked_or_a_moderator_may_regenerate(stage):
     assert len(stage.engine.requests) == 1
 
 
-async def test_regenerate_is_refused_and_changes_nothing_when_the_engine_is_full_or_the_question_gone(stage):
+async def test_regenerate_is_refused_and_changes_nothing_when_the_engine_is_full_or_the_question_gone(
+    stage,
+):
     reply = await replied(stage)
     stage.engine.full = True
     await stage.member.click(reply, f"again:{_event(stage)}")
@@ -145,8 +164,12 @@ async def test_when_making_it_anew_fails_the_old_words_return(stage):
     stage.engine.failure = EngineBusyError("The model fell over.", "Call the operator.")
     await stage.member.click(reply, f"again:{_event(stage)}")
     shown = await stage.sees("The model fell over.", kind="edit")
-    assert shown["content"].startswith("Ballast hears: hello\n-# The model fell over. Call the operator.")
-    assert [m.text for m in stage.store.messages.recent(int(reply["channel_id"]))][-1] == "Ballast hears: hello"
+    assert shown["content"].startswith(
+        "Ballast hears: hello\n-# The model fell over. Call the operator."
+    )
+    assert [m.text for m in stage.store.messages.recent(int(reply["channel_id"]))][
+        -1
+    ] == "Ballast hears: hello"
 
 
 async def test_a_reply_cut_off_while_it_was_made_anew_is_finished_after_the_restart(tmp_path):
@@ -160,7 +183,9 @@ async def test_a_reply_cut_off_while_it_was_made_anew_is_finished_after_the_rest
         assert again["id"] == reply["id"] and "Ballast hears: hello" in again["content"]
 
 
-async def test_a_message_found_after_a_crash_is_stored_before_it_loses_its_buttons(tmp_path, monkeypatch):
+async def test_a_message_found_after_a_crash_is_stored_before_it_loses_its_buttons(
+    tmp_path, monkeypatch
+):
     async with on_stage(tmp_path) as stage:
         stage.engine.free.clear()
         await stage.member.say(QUAY, "who was that")
@@ -168,7 +193,8 @@ async def test_a_message_found_after_a_crash_is_stored_before_it_loses_its_butto
         (reply,) = stage.store.replies.unfinished()
         stage.store.replies.record_parts(reply.event_id, [])
         stage.store.replies._db.write("update replies set trigger_seq = null")
-    restore, stored = StreamingReply.restore, []
+    restore = StreamingReply.restore
+    stored = []
 
     async def record_then_restore(live, text, note):
         stored.extend(stage.store.replies.get(reply.event_id).parts)
@@ -181,7 +207,8 @@ async def test_a_message_found_after_a_crash_is_stored_before_it_loses_its_butto
 
 
 async def test_votes_are_counted_once_a_member_and_taken_back(stage):
-    reply, event = await replied(stage), _event(stage)
+    reply = await replied(stage)
+    event = _event(stage)
     for who, button, shown in (
         (stage.member, "vote+1", ["1👍", "👎"]),
         (stage.moderator, "vote+1", ["2👍", "👎"]),
@@ -194,7 +221,8 @@ async def test_votes_are_counted_once_a_member_and_taken_back(stage):
 
 
 async def test_what_a_gateway_repeats_is_done_once(stage):
-    reply, event = await replied(stage), _event(stage)
+    reply = await replied(stage)
+    event = _event(stage)
     stage.sandbox.disturb(FaultRates(duplicated=1))
     for expected in (VoteCounts(1, 0), VoteCounts(), VoteCounts(1, 0)):
         await stage.member.click(reply, f"vote+1:{event}")
@@ -213,12 +241,15 @@ async def test_what_a_gateway_repeats_is_done_once(stage):
 
 async def test_a_vote_is_for_what_was_said_then(tmp_path):
     async with on_stage(tmp_path, engine=FakeEngine(counting())) as stage:
-        reply, event = await replied(stage), _event(stage)
+        reply = await replied(stage)
+        event = _event(stage)
         await stage.member.click(reply, f"vote-1:{event}")
         mark = stage.mark
         await stage.member.click(reply, f"again:{event}")
         again = await stage.finished(QUAY, mark)
-        assert labels(again)[2:] == ["👍", "👎"] and stage.store.replies.votes(event) == VoteCounts()
+        assert (
+            labels(again)[2:] == ["👍", "👎"] and stage.store.replies.votes(event) == VoteCounts()
+        )
 
 
 async def test_a_reply_is_taken_back_from_its_menu_by_who_asked_or_a_moderator_only(stage):
@@ -229,22 +260,32 @@ async def test_a_reply_is_taken_back_from_its_menu_by_who_asked_or_a_moderator_o
     assert answer.ephemeral and "Only the one who asked" in answer.message["content"]
     await stage.moderator.context(INN, "Delete this reply", reply)
     await until(lambda: reply["id"] not in [m["id"] for m in stage.sandbox.messages(INN)])
-    await until(lambda: [m.text for m in stage.store.messages.recent(int(reply["channel_id"]))] == ["mine"])
+    await until(
+        lambda: [m.text for m in stage.store.messages.recent(int(reply["channel_id"]))] == ["mine"]
+    )
     question = next(m for m in stage.sandbox.messages(INN) if m["content"] == "mine")
     answer = await stage.moderator.context(INN, "Delete this reply", question)
     assert "This is no reply of a persona" in answer.message["content"]
 
 
-async def test_a_reply_that_is_deleted_while_it_grows_leaves_no_further_message(tmp_path, monkeypatch):
-    say, growing, go_on = WebhookSender.say, asyncio.Event(), asyncio.Event()
+async def test_a_reply_that_is_deleted_while_it_grows_leaves_no_further_message(
+    tmp_path, monkeypatch
+):
+    say = WebhookSender.say
+    growing = asyncio.Event()
+    go_on = asyncio.Event()
 
     async def say_slowly(sender, text, view=None, since=None):
-        if text == PLACEHOLDER and any("word0 " in m["content"] for m in stage.sandbox.messages(QUAY)):
+        if text == PLACEHOLDER and any(
+            "word0 " in m["content"] for m in stage.sandbox.messages(QUAY)
+        ):
             growing.set()
             await go_on.wait()
         return await say(sender, text, view, since)
 
-    async with on_stage(tmp_path, engine=FakeEngine(lambda request: [f"word{n} " for n in range(900)])) as stage:
+    async with on_stage(
+        tmp_path, engine=FakeEngine(lambda request: [f"word{n} " for n in range(900)])
+    ) as stage:
         before = len(stage.sandbox.messages(QUAY))
         monkeypatch.setattr(WebhookSender, "say", say_slowly)
         await stage.member.say(QUAY, "everything, please")
@@ -255,12 +296,17 @@ async def test_a_reply_that_is_deleted_while_it_grows_leaves_no_further_message(
         go_on.set()
         await until(lambda: "Deleted." in (answer.message or {}).get("content", ""))
         await until(lambda: not stage.client.services.reply_service._tasks)
-        assert [m["content"] for m in stage.sandbox.messages(QUAY)][before:] == ["everything, please"]
-        assert [m.text for m in stage.store.messages.recent(int(first["channel_id"]))] == ["everything, please"]
+        assert [m["content"] for m in stage.sandbox.messages(QUAY)][before:] == [
+            "everything, please"
+        ]
+        assert [m.text for m in stage.store.messages.recent(int(first["channel_id"]))] == [
+            "everything, please"
+        ]
 
 
 async def test_a_regeneration_that_cannot_be_stored_may_be_asked_for_again(stage, monkeypatch):
-    reply, failed = await replied(stage), []
+    reply = await replied(stage)
+    failed = []
 
     def fail(*values):
         failed.append(values)
@@ -289,7 +335,11 @@ async def test_stop_before_a_reply_has_begun_leaves_no_empty_turn_in_the_history
 
 def _event(stage):
     """The event of the newest reply that answers somebody."""
-    row = stage.store._connection.first("select max(event_id) as id from replies where trigger_seq is not null")
+    row = stage.store._connection.first(
+        "select max(event_id) as id from replies where trigger_seq is not null"
+    )
     if row["id"] is None:
-        row = stage.store._connection.first("select max(event_id) as id from replies where asked_by != 0")
+        row = stage.store._connection.first(
+            "select max(event_id) as id from replies where asked_by != 0"
+        )
     return row["id"]

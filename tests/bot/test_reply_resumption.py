@@ -1,4 +1,6 @@
-"""Replies at a restart, a lost connection and unexpected errors: each is made once, the oldest first, or fails once."""
+"""Replies at a restart, a lost connection and unexpected errors: each is made once, the oldest
+first, or fails once.
+"""
 
 import asyncio
 import dataclasses
@@ -31,7 +33,9 @@ async def interrupted(tmp_path, count: int) -> list[int]:
 
 def replies_to(stage, words: str) -> list[str]:
     """The messages in which somebody answered these words."""
-    said = [message["content"] for channel in CHANNELS for message in stage.sandbox.messages(channel)]
+    said = [
+        message["content"] for channel in CHANNELS for message in stage.sandbox.messages(channel)
+    ]
     return [text for text in said if f"hears: {words}" in text]
 
 
@@ -49,7 +53,8 @@ async def test_a_new_connection_leaves_the_replies_alone_that_are_being_made(sta
 
 async def test_the_oldest_are_finished_first_and_some_at_once(tmp_path, monkeypatch):
     events = await interrupted(tmp_path, 11)
-    begun, resume = [], reply_service.ReplyService._resume
+    begun = []
+    resume = reply_service.ReplyService._resume
 
     async def held(self, reply, channel):
         begun.append(reply.event_id)
@@ -64,13 +69,18 @@ async def test_the_oldest_are_finished_first_and_some_at_once(tmp_path, monkeypa
         assert begun == events[: reply_service.MAX_RESUMED_AT_ONCE]
         free.set()
         await until(lambda: not stage.store.replies.unfinished())
-        assert begun == events and all(len(replies_to(stage, f"question {n}\n")) == 1 for n in range(11))
+        assert begun == events and all(
+            len(replies_to(stage, f"question {n}\n")) == 1 for n in range(11)
+        )
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])
-async def test_one_that_ended_while_it_waited_for_its_turn_is_not_made(tmp_path, monkeypatch, is_deleted):
+async def test_one_that_ended_while_it_waited_for_its_turn_is_not_made(
+    tmp_path, monkeypatch, is_deleted
+):
     first, second = await interrupted(tmp_path, 2)
-    resume, free = reply_service.ReplyService._resume, asyncio.Event()
+    resume = reply_service.ReplyService._resume
+    free = asyncio.Event()
 
     async def held(*parts):
         await free.wait()
@@ -89,11 +99,16 @@ async def test_one_that_ended_while_it_waited_for_its_turn_is_not_made(tmp_path,
             stage.store.replies.finish(second, "stopped")
         free.set()
         await until(lambda: not service.unfinished.holds(second))
-        assert stage.store.replies.get(first).state == "done" and stage.store.replies.get(second).state == "stopped"
+        assert (
+            stage.store.replies.get(first).state == "done"
+            and stage.store.replies.get(second).state == "stopped"
+        )
         assert len(stage.engine.requests) == 1 and not replies_to(stage, "question 1")
 
 
-async def test_one_whose_message_is_deleted_meanwhile_answers_no_other_message(tmp_path, monkeypatch):
+async def test_one_whose_message_is_deleted_meanwhile_answers_no_other_message(
+    tmp_path, monkeypatch
+):
     async with on_stage(tmp_path) as stage:
         await stage.moderator.say(QUAY, "question 0")
         stage.store.messages.delete(int((await stage.finished(QUAY, 0))["id"]))
@@ -114,8 +129,12 @@ async def test_one_whose_message_is_deleted_meanwhile_answers_no_other_message(t
         assert stage.engine.requests == []
 
 
-@pytest.mark.parametrize("error", [ValueError("odd"), aiohttp.ClientPayloadError("cut"), TimeoutError()])
-async def test_an_error_of_any_kind_before_the_first_message_ends_a_reply_once(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), aiohttp.ClientPayloadError("cut"), TimeoutError()]
+)
+async def test_an_error_of_any_kind_before_the_first_message_ends_a_reply_once(
+    tmp_path, monkeypatch, error
+):
     async def fail(*_):
         raise error
 
@@ -136,7 +155,8 @@ async def test_an_error_of_any_kind_before_the_first_message_ends_a_reply_once(t
 
 
 async def test_a_reply_that_cannot_be_stored_is_shown_and_stored_later(stage, monkeypatch):
-    refused, store_reply = [], reply_service.ReplyService._store_reply
+    refused = []
+    store_reply = reply_service.ReplyService._store_reply
 
     def fail_twice(*parts):
         if len(refused) < 2:
@@ -154,14 +174,22 @@ async def test_a_reply_that_cannot_be_stored_is_shown_and_stored_later(stage, mo
     assert len(replies_to(stage, "hello")) == 1 and len(stage.engine.requests) == 1
 
 
-async def test_the_bots_own_message_that_was_posted_although_the_connection_broke_is_posted_once(tmp_path, monkeypatch):
+async def test_the_bots_own_message_that_was_posted_although_the_connection_broke_is_posted_once(
+    tmp_path, monkeypatch
+):
     allowed = required_permissions()
     allowed.manage_webhooks = False
-    async with on_stage(tmp_path, seed=dataclasses.replace(SKERROW_SEED, bot_permissions=allowed.value)) as stage:
-        faults, posted, send = [RequestFault.CUT_AFTER], [], discord_channels.BotSender.say
+    async with on_stage(
+        tmp_path, seed=dataclasses.replace(SKERROW_SEED, bot_permissions=allowed.value)
+    ) as stage:
+        faults = [RequestFault.CUT_AFTER]
+        posted = []
+        send = discord_channels.BotSender.say
 
         async def disturbed(*parts):
-            monkeypatch.setattr(WireFaults, "of_request", lambda _: faults.pop() if faults else None)
+            monkeypatch.setattr(
+                WireFaults, "of_request", lambda _: faults.pop() if faults else None
+            )
             posted.append(await send(*parts))
             return posted[-1]
 

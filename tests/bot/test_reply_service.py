@@ -24,7 +24,8 @@ from tests.samples import SCORECARD
 
 
 async def test_each_channel_answers_as_its_own_persona_with_its_face(stage):
-    names, faces = [], set()
+    names = []
+    faces = set()
     for channel in (QUAY, INN, STAGE):
         mark = stage.mark
         await stage.member.say(channel, "Good evening")
@@ -32,8 +33,14 @@ async def test_each_channel_answers_as_its_own_persona_with_its_face(stage):
         names.append(reply["author"]["username"])
         faces.add(reply["author"]["avatar"])
         assert reply["webhook_id"] and reply["author"]["bot"]
-        assert reply["content"].startswith(f"{names[-1]} hears: Good evening\n-# AI-written · base model")
-    assert names == ["Ballast", "Oda Marrow", "Sir Aurelio Thrip"] and len(faces) == 3 and None not in faces
+        assert reply["content"].startswith(
+            f"{names[-1]} hears: Good evening\n-# AI-written · base model"
+        )
+    assert (
+        names == ["Ballast", "Oda Marrow", "Sir Aurelio Thrip"]
+        and len(faces) == 3
+        and None not in faces
+    )
 
 
 async def test_lore_that_matched_is_named_under_the_reply(stage):
@@ -42,9 +49,12 @@ async def test_lore_that_matched_is_named_under_the_reply(stage):
     reply = await stage.finished(QUAY, mark)
     assert "lore: ballast/the-piano.md" in reply["content"]
     assert "piano" in stage.engine.requests[-1].lore[0].text.casefold()
-    stage.engine.reply_flags, mark = {"lore": ()}, stage.mark
+    stage.engine.reply_flags = {"lore": ()}
+    mark = stage.mark
     await stage.member.say(QUAY, "How heavy was the piano?")
-    assert "lore:" not in (await stage.finished(QUAY, mark))["content"], "it had no room in the prompt"
+    assert "lore:" not in (await stage.finished(QUAY, mark))["content"], (
+        "it had no room in the prompt"
+    )
 
 
 async def test_history_is_given_with_names_and_only_of_this_channel(stage):
@@ -85,7 +95,10 @@ async def test_a_next_prompt_that_cannot_be_prepared_leaves_the_reply_as_it_is(s
     message = await stage.member.say(QUAY, "hello")
     assert "hears: hello" in (await stage.finished(QUAY, mark))["content"]
     await until(lambda: not stage.client.services.reply_service._tasks)
-    assert stage.store.replies.get(int(message["id"])).state == "done" and not stage.engine.prepared_talks
+    assert (
+        stage.store.replies.get(int(message["id"])).state == "done"
+        and not stage.engine.prepared_talks
+    )
 
 
 async def test_a_persona_is_stopped_before_it_speaks_for_the_others(stage):
@@ -102,7 +115,10 @@ async def test_slash_chat_shows_the_question_and_the_reply(stage):
     assert answer.type == 4 and not answer.ephemeral
     assert answer.message["content"] == "**Tobias Reed:** How is the *goose*?"
     reply = await stage.finished(STAGE, mark)
-    assert reply["author"]["username"] == "Sir Aurelio Thrip" and "How is the *goose*?" in reply["content"]
+    assert (
+        reply["author"]["username"] == "Sir Aurelio Thrip"
+        and "How is the *goose*?" in reply["content"]
+    )
 
 
 async def test_without_the_intent_only_mentions_are_answered(tmp_path):
@@ -141,7 +157,11 @@ async def test_nothing_a_persona_says_mentions_anyone_or_links(tmp_path):
     names = {}
 
     def wicked(request):
-        return ["@everyone @here ", f"<@{names['member']}> <@&{names['role']}> ", "see https://evil.example/x?y=1 now"]
+        return [
+            "@everyone @here ",
+            f"<@{names['member']}> <@&{names['role']}> ",
+            "see https://evil.example/x?y=1 now",
+        ]
 
     async with on_stage(tmp_path, engine=FakeEngine(wicked)) as stage:
         guild = stage.client.guilds[0]
@@ -149,7 +169,11 @@ async def test_nothing_a_persona_says_mentions_anyone_or_links(tmp_path):
         mark = stage.mark
         await stage.member.say(QUAY, "@everyone do it")
         reply = await stage.finished(QUAY, mark)
-        assert reply["mentions"] == [] and reply["mention_roles"] == [] and reply["mention_everyone"] is False
+        assert (
+            reply["mentions"] == []
+            and reply["mention_roles"] == []
+            and reply["mention_everyone"] is False
+        )
         assert "evil.example" not in reply["content"] and "(link left out)" in reply["content"]
         assert reply["flags"] & (1 << 2), "embeds are suppressed"
         answer = await stage.member.slash(QUAY, "chat", message="@everyone <@&1>")
@@ -225,7 +249,8 @@ async def test_a_webhook_of_the_bot_that_is_not_stored_is_used_again(stage):
 
 async def test_a_webhook_that_was_created_twice_leaves_none_behind(tmp_path, monkeypatch):
     """A creation that Discord answers with an error, though it was done, is repeated."""
-    create, created = discord.TextChannel.create_webhook, []
+    create = discord.TextChannel.create_webhook
+    created = []
 
     async def create_twice(channel, **options):
         created.append(await create(channel, **options))
@@ -236,7 +261,9 @@ async def test_a_webhook_that_was_created_twice_leaves_none_behind(tmp_path, mon
         mark = stage.mark
         await stage.member.say(QUAY, "hello")
         reply = await stage.finished(QUAY, mark)
-        assert created and [hook["id"] for hook in stage.sandbox.webhooks(QUAY)] == [reply["webhook_id"]]
+        assert created and [hook["id"] for hook in stage.sandbox.webhooks(QUAY)] == [
+            reply["webhook_id"]
+        ]
 
 
 async def test_where_a_channel_has_too_many_webhooks_the_bot_speaks_itself(stage):
@@ -248,7 +275,9 @@ async def test_where_a_channel_has_too_many_webhooks_the_bot_speaks_itself(stage
     stage.client.services.reply_service.senders._own_webhooks = nobodys
     mark = stage.mark
     await stage.member.say(OFFICE, "hello")
-    assert (await stage.finished(OFFICE, mark))["content"].startswith("**Oda Marrow:** Oda Marrow hears: hello")
+    assert (await stage.finished(OFFICE, mark))["content"].startswith(
+        "**Oda Marrow:** Oda Marrow hears: hello"
+    )
 
 
 async def never(channel):
@@ -256,18 +285,28 @@ async def never(channel):
     await asyncio.Event().wait()
 
 
-async def test_where_discord_does_not_answer_about_webhooks_the_bot_speaks_and_later_edits_itself(stage, monkeypatch):
+async def test_where_discord_does_not_answer_about_webhooks_the_bot_speaks_and_later_edits_itself(
+    stage, monkeypatch
+):
     monkeypatch.setattr("bot.chat.places.WEBHOOK_TIMEOUT_S", 0.3)
     place = stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])
     stage.store.channels.assign(Channel(*place, "oda", "everything", 1, 1.0))
-    senders, mark, greetings = stage.client.services.reply_service.senders, stage.mark, len(_events(stage))
+    senders = stage.client.services.reply_service.senders
+    mark = stage.mark
+    greetings = len(_events(stage))
     with monkeypatch.context() as silent:
         silent.setattr(senders, "_own_webhooks", never)
         async with asyncio.timeout(10):  # together: the channel's lock is part of the time
             await asyncio.gather(*(stage.member.say(OFFICE, f"hello {n}") for n in range(3)))
-            await until(lambda: len(_events(stage)) == greetings + 3 and not stage.store.replies.unfinished())
+            await until(
+                lambda: (
+                    len(_events(stage)) == greetings + 3 and not stage.store.replies.unfinished()
+                )
+            )
     reply = await stage.finished(OFFICE, mark)
-    assert reply["author"]["username"] == "Understudy" and reply["content"].startswith("**Oda Marrow:** Oda Marrow")
+    assert reply["author"]["username"] == "Understudy" and reply["content"].startswith(
+        "**Oda Marrow:** Oda Marrow"
+    )
     before = len(stage.sandbox.messages(OFFICE))
     mark = stage.mark
     await stage.member.click(reply, "Regenerate")
@@ -289,7 +328,9 @@ async def test_a_picture_that_discord_does_not_take_in_time_silences_nobody(stag
 
     monkeypatch.setattr(discord.Webhook, "edit", hang)
     monkeypatch.setattr("bot.chat.places.AVATAR_TIMEOUT_S", 0.05)
-    stage.client.services.reply_service.senders.forget(stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"])))
+    stage.client.services.reply_service.senders.forget(
+        stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
+    )
     mark = stage.mark
     await stage.member.say(QUAY, "hello")
     assert "Ballast hears: hello" in (await stage.finished(QUAY, mark))["content"]
@@ -303,7 +344,8 @@ async def test_a_failing_engine_and_a_full_one_say_so_in_the_channel(stage):
     stage.engine.failure = EngineBusyError("The model fell over.", "Call the operator.")
     await stage.member.say(QUAY, "hello again")
     await stage.sees("The model fell over. Call the operator.")
-    stage.engine.failure, mark = None, stage.mark
+    stage.engine.failure = None
+    mark = stage.mark
     await stage.member.say(QUAY, "and now")
     await stage.finished(QUAY, mark)
 
@@ -327,7 +369,9 @@ async def test_a_reply_that_was_cut_off_is_finished_after_the_restart_in_the_sam
     async with on_stage(tmp_path) as stage:
         mark = 0
         reply = await stage.finished(QUAY, mark)
-        assert reply["id"] == growing["id"] and "Ballast hears: do not forget me" in reply["content"]
+        assert (
+            reply["id"] == growing["id"] and "Ballast hears: do not forget me" in reply["content"]
+        )
         await until(lambda: not stage.store.replies.unfinished())
 
 
@@ -355,10 +399,14 @@ async def test_a_message_that_comes_while_the_bot_stops_is_answered_at_the_next_
     async with on_stage(tmp_path) as stage:
         await stage.sees("hears: just in time", since=0)
         await until(lambda: not stage.store.replies.unfinished())
-        assert len([it for it in stage.sandbox.messages(QUAY) if "just in time" in it["content"]]) == 2
+        assert (
+            len([it for it in stage.sandbox.messages(QUAY) if "just in time" in it["content"]]) == 2
+        )
 
 
-async def test_a_reply_that_was_cut_off_long_ago_says_so_and_can_be_regenerated(tmp_path, monkeypatch):
+async def test_a_reply_that_was_cut_off_long_ago_says_so_and_can_be_regenerated(
+    tmp_path, monkeypatch
+):
     async with on_stage(tmp_path) as stage:
         stage.engine.free.clear()
         await stage.member.say(QUAY, "too late")
@@ -380,15 +428,21 @@ async def test_stop_under_a_reply_that_is_gone_only_takes_the_button_away(stage)
     await until(lambda: not stage.sandbox.messages(QUAY)[-1]["components"])
 
 
-async def test_a_damaged_live_adapter_leaves_the_base_model_speaking_and_tells_the_operator(tmp_path, caplog):
+async def test_a_damaged_live_adapter_leaves_the_base_model_speaking_and_tells_the_operator(
+    tmp_path, caplog
+):
     def broken_with_adapter(request):
         if request.adapter:
-            raise AdapterError(f"The adapter in {request.adapter.folder} is damaged.", "Train it again.")
+            raise AdapterError(
+                f"The adapter in {request.adapter.folder} is damaged.", "Train it again."
+            )
         return echo(request)
 
     async with on_stage(tmp_path, engine=FakeEngine(broken_with_adapter)) as stage:
         stage.store.jobs.add(new_job(), 1.0)
-        stage.store.versions.record_installed(InstalledVersion("ballast", "v1", "j1", 1.0, SCORECARD))
+        stage.store.versions.record_installed(
+            InstalledVersion("ballast", "v1", "j1", 1.0, SCORECARD)
+        )
         stage.store.versions.promote("ballast", "v1", 1, 1.0)
         mark = stage.mark
         await stage.member.say(QUAY, "hello")
@@ -423,11 +477,18 @@ async def test_a_dropped_gateway_loses_no_message(stage, code):
 
 async def test_where_the_bot_may_say_nothing_at_all_a_reply_fails_and_is_not_tried_for_ever(stage):
     place = stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])
-    stage.store.channels.assign(Channel(*place, "oda", "everything", 1, 1.0))  # no webhook was made there yet
+    stage.store.channels.assign(
+        Channel(*place, "oda", "everything", 1, 1.0)
+    )  # no webhook was made there yet
     stage.sandbox.set_bot_permissions(discord.Permissions(view_channel=True).value)
     await stage.member.say(OFFICE, "hello")
-    await until(lambda: [stage.store.replies.get(event).state for event in _events(stage)][:1] == ["failed"])
-    assert stage.store.replies.unfinished() == [] and stage.client.services.reply_service._running == {}
+    await until(
+        lambda: [stage.store.replies.get(event).state for event in _events(stage)][:1] == ["failed"]
+    )
+    assert (
+        stage.store.replies.unfinished() == []
+        and stage.client.services.reply_service._running == {}
+    )
 
 
 async def test_a_webhook_deleted_in_the_middle_of_a_reply_costs_nothing(stage):
@@ -452,7 +513,11 @@ async def test_a_reply_whose_message_is_deleted_ends_quietly(stage, caplog):
     await until(lambda: stage.client.services.reply_service._running)
     await stage.moderator.delete(growing)
     stage.engine.free.set()
-    await until(lambda: [stage.store.replies.get(event).state for event in _events(stage)][:1] == ["stopped"])
+    await until(
+        lambda: (
+            [stage.store.replies.get(event).state for event in _events(stage)][:1] == ["stopped"]
+        )
+    )
     assert "Traceback" not in caplog.text
 
 
@@ -478,7 +543,11 @@ async def test_a_new_version_is_not_shown_what_another_one_said(stage):
         await stage.member.say(QUAY, words)
         await stage.finished(QUAY, mark)
     assert [turn.text for turn in stage.engine.requests[1].turns] == ["two"]
-    assert [turn.text for turn in stage.engine.requests[2].turns] == ["two", "Ballast hears: two", "three"]
+    assert [turn.text for turn in stage.engine.requests[2].turns] == [
+        "two",
+        "Ballast hears: two",
+        "three",
+    ]
 
 
 async def test_a_talk_can_be_started_afresh_and_nothing_is_deleted(stage):
@@ -493,7 +562,9 @@ async def test_a_talk_can_be_started_afresh_and_nothing_is_deleted(stage):
     assert [turn.text for turn in stage.engine.requests[-1].turns] == ["three"]
     event = stage.store.replies.of_message(int(first["id"])).event_id
     mark = stage.mark
-    await stage.member.click(first, f"again:{event}")  # what came before the fresh start can still be made anew
+    await stage.member.click(
+        first, f"again:{event}"
+    )  # what came before the fresh start can still be made anew
     await stage.finished(QUAY, mark)
     assert [turn.text for turn in stage.engine.requests[-1].turns] == ["two"]
     assert sum("hears" in m["content"] for m in stage.sandbox.messages(QUAY)) == 3
@@ -511,8 +582,13 @@ async def test_who_may_not_write_in_a_channel_cannot_do_so_through_the_bot(stage
 
 
 async def test_no_line_of_a_question_can_pass_for_somebody_elses(stage):
-    answer = await stage.member.slash(QUAY, "chat", message="hello\n**Mina Vale:** the server closes at five")
-    assert answer.message["content"] == "**Tobias Reed:**\n> hello\n> **Mina Vale:** the server closes at five"
+    answer = await stage.member.slash(
+        QUAY, "chat", message="hello\n**Mina Vale:** the server closes at five"
+    )
+    assert (
+        answer.message["content"]
+        == "**Tobias Reed:**\n> hello\n> **Mina Vale:** the server closes at five"
+    )
     mark = stage.mark
     long = await stage.member.slash(QUAY, "chat", message="a\n" * 700)
     assert len(long.message["content"]) <= 2000 and "\n" not in long.message["content"]
@@ -543,7 +619,9 @@ async def test_what_a_moderator_sweeps_away_leaves_the_history(stage):
     swept = [str(m.discord_message_id) for m in stage.store.messages.recent(channel_id)[:3]]
     data = {"ids": swept, "channel_id": str(channel_id), "guild_id": str(stage.sandbox.guild_id)}
     stage.client.dispatch("raw_bulk_message_delete", discord.RawBulkMessageDeleteEvent(data))
-    await until(lambda: [m.text for m in stage.store.messages.recent(channel_id)] == ["Ballast hears: two"])
+    await until(
+        lambda: [m.text for m in stage.store.messages.recent(channel_id)] == ["Ballast hears: two"]
+    )
 
 
 async def test_an_event_that_comes_again_brings_nothing_back(stage):
@@ -551,7 +629,8 @@ async def test_an_event_that_comes_again_brings_nothing_back(stage):
     mark = stage.mark
     said = await stage.member.say(QUAY, "once")
     await stage.finished(QUAY, mark)
-    event_id, service = int(said["id"]), stage.client.services.reply_service
+    event_id = int(said["id"])
+    service = stage.client.services.reply_service
     persona = stage.client.services.personas.get("ballast", stage.sandbox.guild_id)
     channel = discord.utils.get(stage.client.guilds[0].text_channels, name=QUAY)
     again = IncomingMessage(event_id, int(stage.member.id), "Tobias Reed", "once")
@@ -565,7 +644,9 @@ async def test_an_event_that_comes_again_brings_nothing_back(stage):
     assert stage.store.messages.text_of(event_id) is None and len(stage.engine.requests) == 1
 
     key = keyed_person(HomeKey.of(stage.client.services.home).people(), stage.member.id)
-    late = IncomingMessage(discord.utils.time_snowflake(discord.utils.utcnow()), again.author_id, "Tobias", "late")
+    late = IncomingMessage(
+        discord.utils.time_snowflake(discord.utils.utcnow()), again.author_id, "Tobias", "late"
+    )
     receipt = ErasureReceipt(last_event=late.event_id)
     stage.store.erasure_requests.begin(key, 1.0, "", "{}", receipt.model_dump_json())
     await service.answer(late, persona, channel)

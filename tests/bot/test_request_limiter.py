@@ -1,4 +1,6 @@
-"""Discord's limits for all processes together: requests in any second, invalid requests, identifies by bucket."""
+"""Discord's limits for all processes together: requests in any second, invalid requests, identifies
+by bucket.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class Clock:
     """Time that passes by a step at each look."""
 
     def __init__(self, step_s=0.0):
-        self.now, self.step_s = 1_800_000_000.0, step_s
+        self.now = 1_800_000_000.0
+        self.step_s = step_s
 
     def __call__(self):
         self.now += self.step_s
@@ -42,7 +45,10 @@ async def test_two_processes_together_stay_within_fifty_requests_a_second(file, 
     both = [Reservations(file, clock=clock) for _ in range(2)]
 
     async def requests(reservations):
-        return [clock.now + max(await reservations.reserve("application", REQUESTS), 0) for _ in range(60)]
+        return [
+            clock.now + max(await reservations.reserve("application", REQUESTS), 0)
+            for _ in range(60)
+        ]
 
     times = sorted([at for some in await asyncio.gather(*map(requests, both)) for at in some])
     assert max(sum(start <= at < start + 0.999 for at in times) for start in times) <= 50
@@ -64,7 +70,10 @@ async def test_shards_of_one_bucket_identify_five_seconds_apart(file):
     waited = []
     clock = Clock()
     reservations = [Reservations(file, clock=clock) for _ in range(2)]
-    limiters = [RequestLimiter(one, lambda wait: waited.append(wait) or asyncio.sleep(0)) for one in reservations]
+    limiters = [
+        RequestLimiter(one, lambda wait: waited.append(wait) or asyncio.sleep(0))
+        for one in reservations
+    ]
     for limiter in limiters:
         limiter.max_concurrency = 2
     await limiters[0].identify(0)
@@ -73,17 +82,26 @@ async def test_shards_of_one_bucket_identify_five_seconds_apart(file):
     waited.clear()
     await limiters[1].identify(2)
     await limiters[0].identify(4)
-    assert waited == [pytest.approx(IDENTIFIES.interval_s), pytest.approx(2 * IDENTIFIES.interval_s)]
+    assert waited == [
+        pytest.approx(IDENTIFIES.interval_s),
+        pytest.approx(2 * IDENTIFIES.interval_s),
+    ]
     for limiter in limiters:
         await limiter.close()
 
 
-@pytest.mark.parametrize(("status", "scope", "blocks"), [(403, "", True), (429, "shared", False), (200, "", False)])
-async def test_after_too_many_invalid_responses_requests_wait(file, status, scope, blocks, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("status", "scope", "blocks"), [(403, "", True), (429, "shared", False), (200, "", False)]
+)
+async def test_after_too_many_invalid_responses_requests_wait(
+    file, status, scope, blocks, monkeypatch, caplog
+):
     assert INVALID_REQUESTS.burst + 600 / INVALID_REQUESTS.interval_s < 10_000
     monkeypatch.setattr(shard_process, "INVALID_REQUESTS", RateBudget(30.0, burst=2))
     waited = []
-    limiter = RequestLimiter(Reservations(file), lambda wait: waited.append(wait) or asyncio.sleep(0))
+    limiter = RequestLimiter(
+        Reservations(file), lambda wait: waited.append(wait) or asyncio.sleep(0)
+    )
 
     async def answer(request):
         return web.Response(status=status, headers={"X-RateLimit-Scope": scope})
@@ -94,7 +112,9 @@ async def test_after_too_many_invalid_responses_requests_wait(file, status, scop
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/channels/1"
-    async with aiohttp.ClientSession(trace_configs=[limiter.trace()], headers={"Authorization": "Bot x"}) as http:
+    async with aiohttp.ClientSession(
+        trace_configs=[limiter.trace()], headers={"Authorization": "Bot x"}
+    ) as http:
         for _ in range(4):
             await (await http.get(url)).read()
     assert bool(waited) == blocks and all(20 < wait < 31 for wait in waited[:1])

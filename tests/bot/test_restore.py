@@ -56,14 +56,22 @@ def planted(home, tmp_path):
     return planted_backup(home, tmp_path / "planted.zip")
 
 
-# ------------------------------------------------------------------------------------------------ whole
+# ------------------------------------------------------------------------------------------------
+# whole
 
 
 def test_all_that_was_backed_up_comes_back_and_what_was_made_of_it_is_made_anew(home, backup):
     before = rows(home / DATABASE)
     with Store.open(home / DATABASE) as store:
         say(store, "said afterwards")
-    put(home, {"lore/77/mira-25/soup.md": b"changed", "lore/77/mira-25/later.md": b"added", "notes.txt": b"mine"})
+    put(
+        home,
+        {
+            "lore/77/mira-25/soup.md": b"changed",
+            "lore/77/mira-25/later.md": b"added",
+            "notes.txt": b"mine",
+        },
+    )
     restored = put_back(backup, home)
     assert restored.made_at == "2026-11-18T11:06:40+00:00" and restored.kept is None
     assert rows(home / DATABASE) == before
@@ -77,7 +85,9 @@ def test_all_that_was_backed_up_comes_back_and_what_was_made_of_it_is_made_anew(
 def test_only_the_owner_may_read_what_comes_back(backup, tmp_path):
     put_back(backup, tmp_path / "new")
     for path in (tmp_path / "new").rglob("*"):
-        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or path.name == "understudy.lock", path
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 or path.name == "understudy.lock", (
+            path
+        )
 
 
 def test_a_new_machine_knows_of_the_backup_that_it_came_from(backup, tmp_path):
@@ -93,7 +103,9 @@ def test_the_home_as_it_was_can_be_kept_and_put_back_by_hand(home, backup, tmp_p
     kept = put_back(backup, home, keep=True).kept
     assert kept == tmp_path / "home.before-restore-20261118-110740"
     assert tree(kept) == before
-    assert str(kept) in {export.path for export in read_exports(home)}, "forgetting does not reach it"
+    assert str(kept) in {export.path for export in read_exports(home)}, (
+        "forgetting does not reach it"
+    )
 
 
 def test_where_the_old_home_cannot_be_kept_nothing_happens(home, backup, tmp_path):
@@ -105,12 +117,16 @@ def test_where_the_old_home_cannot_be_kept_nothing_happens(home, backup, tmp_pat
 
 
 def test_it_refuses_while_a_bot_runs(home, backup):
-    with Store.open(home / DATABASE), pytest.raises(StoreError, match="Another bot runs on this home"):
+    with (
+        Store.open(home / DATABASE),
+        pytest.raises(StoreError, match="Another bot runs on this home"),
+    ):
         put_back(backup, home)
     assert not (home / ".restore").exists()
 
 
-# ------------------------------------------------------------------------------------------------ what has gone since
+# ------------------------------------------------------------------------------------------------
+# what has gone since
 
 
 def test_what_was_decided_since_holds(home, backup):
@@ -122,7 +138,11 @@ def test_what_was_decided_since_holds(home, backup):
         store.versions.withdraw("oda", "v1", 300.0, "withdrawn")
     record_export(home, "card", "elsewhere.png", ())
     since = put_back(backup, home).since
-    assert (since.taken_over.decisions, since.taken_over.deleted, since.taken_over.edited) == (1, 1, 1)
+    assert (since.taken_over.decisions, since.taken_over.deleted, since.taken_over.edited) == (
+        1,
+        1,
+        1,
+    )
     assert texts(home) == ["the tide is early"]
     assert read_consent(home).opted_in == frozenset(), "also before a bot has started on it"
     with Store.open(home / DATABASE) as store:
@@ -134,7 +154,10 @@ def test_what_was_decided_since_holds(home, backup):
 
 def test_who_agreed_before_and_after_still_agrees(home, backup):
     put_back(backup, home)
-    assert read_consent(home).opted_in == {str(ADA)} and "Permission 7" in read_consent(home).permission
+    assert (
+        read_consent(home).opted_in == {str(ADA)}
+        and "Permission 7" in read_consent(home).permission
+    )
 
 
 def test_a_server_that_was_deleted_since_is_deleted_again(home, tmp_path):
@@ -165,9 +188,13 @@ def test_who_was_forgotten_since_is_nowhere_in_what_comes_back(home, planted):
 
 
 def test_on_another_machine_the_list_of_who_was_forgotten_is_enough(home, planted, tmp_path):
-    put(tmp_path / "new", {"keys/tombstones.json": (home / "keys" / "tombstones.json").read_bytes()})
+    put(
+        tmp_path / "new", {"keys/tombstones.json": (home / "keys" / "tombstones.json").read_bytes()}
+    )
     put_back(planted, tmp_path / "new", reapply_deletions)
-    assert where(tmp_path / "new", *PLANTED) == [] and texts(tmp_path / "new") == ["the tide is late"]
+    assert where(tmp_path / "new", *PLANTED) == [] and texts(tmp_path / "new") == [
+        "the tide is late"
+    ]
 
 
 def test_a_forgetting_that_had_only_been_begun_is_not_lost(home, backup):
@@ -193,7 +220,9 @@ def test_tombstones_outlive_the_database_that_knew_them(home, planted):
 
 
 def test_tombstones_under_another_key_hold_too(home, planted, tmp_path):
-    """The home was begun anew once, with another key; those forgotten in it are forgotten in the old backup."""
+    """The home was begun anew once, with another key; those forgotten in it are forgotten in the
+    old backup.
+    """
     new = tmp_path / "begun-anew"
     with Store.open(new / DATABASE) as store:
         say(store, "back again", name="Philippa Quist")
@@ -203,9 +232,14 @@ def test_tombstones_under_another_key_hold_too(home, planted, tmp_path):
     assert restored.since.other_key and HomeKey.of(new) == HomeKey.of(home) != other
     assert where(new, *PLANTED) == [] and texts(new) == ["the tide is late"]
     (old,) = (new / "keys").glob("old-*.key")
-    assert bytes.fromhex(old.read_text()) == other.secret and stat.S_IMODE(old.stat().st_mode) == 0o600
+    assert (
+        bytes.fromhex(old.read_text()) == other.secret and stat.S_IMODE(old.stat().st_mode) == 0o600
+    )
     people = HomeKey.of(new).people()
-    assert {keyed_person(people, str(ADA)), keyed_person(other.people(), str(ADA))} <= read_tombstones(new).keys()
+    assert {
+        keyed_person(people, str(ADA)),
+        keyed_person(other.people(), str(ADA)),
+    } <= read_tombstones(new).keys()
     assert keyed_person(people, str(BEN)) not in read_tombstones(new)
 
 

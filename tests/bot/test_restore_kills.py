@@ -1,4 +1,6 @@
-"""`restore` is killed, anywhere: there is the old home or the new one, and nobody in it who was forgotten."""
+"""`restore` is killed, anywhere: there is the old home or the new one, and nobody in it who was
+forgotten.
+"""
 
 import os
 import shutil
@@ -21,16 +23,28 @@ def planted(home, tmp_path):
     return planted_backup(home, tmp_path / "planted.zip")
 
 
-CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "shutil.copyfile", "sqlite3.connect"}
+CHANGES = {
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.chmod",
+    "shutil.copyfile",
+    "sqlite3.connect",
+}
 
 
 def killed_at(step, work):
-    """Run `work` in a process that kills itself at its step-th change to the disk. False when it ended before that."""
+    """Run `work` in a process that kills itself at its step-th change to the disk. False when it
+    ended before that.
+    """
     if (child := os.fork()) == 0:
         left = [step]
 
         def watch(event, arguments):
-            if event in CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT):
+            if event in CHANGES or (
+                event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT
+            ):
                 left[0] -= 1
                 if not left[0]:
                     os.kill(os.getpid(), 9)
@@ -45,7 +59,9 @@ def killed_at(step, work):
 
 
 def kill_at(steps, home, backup, tmp_path):
-    """Restore and kill at each of these steps, then start anew; gives what each left, until one ends before."""
+    """Restore and kill at each of these steps, then start anew; gives what each left, until one
+    ends before.
+    """
     shutil.copytree(home, tmp_path / "as-it-was")
     old = tree(home)
     put_back(backup, home, reapply_deletions)
@@ -64,7 +80,9 @@ def kill_at(steps, home, backup, tmp_path):
     raise AssertionError("it was killed at every step")
 
 
-def test_a_kill_leaves_the_old_home_or_the_new_one_and_nobody_who_was_forgotten(home, planted, tmp_path):
+def test_a_kill_leaves_the_old_home_or_the_new_one_and_nobody_who_was_forgotten(
+    home, planted, tmp_path
+):
     left = kill_at([1, 30, 60, *range(75, 500, 16)], home, planted, tmp_path)
     assert left == sorted(left, reverse=True) and left.count("old") >= 3 and left.count("new") >= 3
 

@@ -1,4 +1,6 @@
-"""What `restore` refuses, before it touches anything: damage, foreign files, paths that leave the home, no room."""
+"""What `restore` refuses, before it touches anything: damage, foreign files, paths that leave the
+home, no room.
+"""
 
 import hashlib
 import json
@@ -26,25 +28,34 @@ def backup(home, tmp_path):
 
 
 def rewritten(backup, target, change):
-    """The backup with its members changed: `change` is given names and contents, manifest included."""
+    """The backup with its members changed: `change` is given names and contents, manifest
+    included.
+    """
     with zipfile.ZipFile(backup) as old:
         members = {info.filename: old.read(info) for info in old.infolist()}
     members = change(members)
     with zipfile.ZipFile(target, "w") as new:
         for name, content in members.items():
-            new.writestr(name if isinstance(name, zipfile.ZipInfo) else zipfile.ZipInfo(name), content)
+            new.writestr(
+                name if isinstance(name, zipfile.ZipInfo) else zipfile.ZipInfo(name), content
+            )
     return target
 
 
 def declared(members, name, content=b"x"):
     """Members with one more, of which the manifest knows."""
     manifest = json.loads(members["manifest.json"])
-    manifest["members"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    manifest["members"][name] = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+    }
     return members | {"manifest.json": json.dumps(manifest).encode(), name: content}
 
 
 def with_manifest(members, /, **fields):
-    return members | {"manifest.json": json.dumps(json.loads(members["manifest.json"]) | fields).encode()}
+    return members | {
+        "manifest.json": json.dumps(json.loads(members["manifest.json"]) | fields).encode()
+    }
 
 
 def refused(home, file, says):
@@ -77,7 +88,11 @@ def test_links_are_refused(home, backup, tmp_path):
         members = declared(members, "keys/link", b"/etc/passwd")
         return {link if name == "keys/link" else name: content for name, content in members.items()}
 
-    refused(home, rewritten(backup, tmp_path / "evil.zip", change), "contains a file that no backup contains")
+    refused(
+        home,
+        rewritten(backup, tmp_path / "evil.zip", change),
+        "contains a file that no backup contains",
+    )
 
 
 CARD = "lore/77/mira-25/soup.md"
@@ -86,21 +101,38 @@ CARD = "lore/77/mira-25/soup.md"
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda members: members | {CARD: b"# Soup\nAlways ask"}, f"{CARD} has changed since it was written"),
-        (lambda members: members | {CARD: members[CARD] * 9}, f"{CARD} has changed since it was written"),
-        (lambda members: members | {"lore/x.md": b"x"}, "other files than its manifest lists"),
-        (lambda members: {name: content for name, content in members.items() if name != CARD}, "other files than"),
         (
-            lambda members: {name: content for name, content in members.items() if name != "manifest.json"},
+            lambda members: members | {CARD: b"# Soup\nAlways ask"},
+            f"{CARD} has changed since it was written",
+        ),
+        (
+            lambda members: members | {CARD: members[CARD] * 9},
+            f"{CARD} has changed since it was written",
+        ),
+        (lambda members: members | {"lore/x.md": b"x"}, "other files than its manifest lists"),
+        (
+            lambda members: {name: content for name, content in members.items() if name != CARD},
+            "other files than",
+        ),
+        (
+            lambda members: {
+                name: content for name, content in members.items() if name != "manifest.json"
+            },
             "not a backup",
         ),
         (lambda members: members | {"manifest.json": b"{}"}, "not a backup"),
-        (lambda members: members | {"manifest.json": members["manifest.json"][:-9]}, "manifest cannot be read"),
+        (
+            lambda members: members | {"manifest.json": members["manifest.json"][:-9]},
+            "manifest cannot be read",
+        ),
         (lambda members: with_manifest(members, format=2), "made by a newer Understudy"),
         (lambda members: with_manifest(members, colour="red"), "made by a newer Understudy"),
         (lambda members: with_manifest(members, schema_version=99), "made by a newer Understudy"),
         *(
-            (lambda members, wrong=wrong: with_manifest(members, **wrong), "manifest cannot be read")
+            (
+                lambda members, wrong=wrong: with_manifest(members, **wrong),
+                "manifest cannot be read",
+            )
             for wrong in (
                 {"made_at": "soon"},
                 {"made_at": 7},
@@ -115,7 +147,9 @@ CARD = "lore/77/mira-25/soup.md"
         ),
     ],
 )
-def test_a_file_that_was_changed_is_refused_before_anything_is_touched(home, backup, tmp_path, change, says):
+def test_a_file_that_was_changed_is_refused_before_anything_is_touched(
+    home, backup, tmp_path, change, says
+):
     refused(home, rewritten(backup, tmp_path / "bad.zip", change), says)
 
 
@@ -161,7 +195,9 @@ def test_a_backup_whose_database_is_newer_or_damaged_inside_changes_nothing(home
 
 
 def test_without_room_nothing_happens(home, backup, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
+    )
     refused(home, backup, "MB are free")
 
 
@@ -171,7 +207,9 @@ def test_a_disk_that_fills_up_meanwhile_changes_nothing(home, backup):
     def full(home, store):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(BackupError, match=r"No space left on device\. Free disk space; nothing was changed"):
+    with pytest.raises(
+        BackupError, match=r"No space left on device\. Free disk space; nothing was changed"
+    ):
         put_back(backup, home, full)
     assert tree(home) == before and not (home / ".restore").exists()
 
@@ -202,7 +240,10 @@ def refused_without_trace(file, new, says):
 
 def test_where_no_folder_can_be_it_says_why(backup, tmp_path):
     (tmp_path / "file").touch()
-    for home, advice in ((tmp_path / ("x" * 300), "shorter"), (tmp_path / "file", "another folder")):
+    for home, advice in (
+        (tmp_path / ("x" * 300), "shorter"),
+        (tmp_path / "file", "another folder"),
+    ):
         with pytest.raises(UnderstudyError) as caught:
             put_back(backup, home)
         assert advice in caught.value.advice

@@ -14,7 +14,13 @@ from bot.chat.prompt_context import ChatRequestBuilder
 from bot.personas.guild_lore import read_all_guild_lore
 from bot.personas.registry import PersonaRegistry
 from bot.privacy import retention
-from bot.privacy.retention import CHECK_INTERVAL_S, DAY_S, RETRY_DELAY_S, Retention, RetentionPeriods
+from bot.privacy.retention import (
+    CHECK_INTERVAL_S,
+    DAY_S,
+    RETRY_DELAY_S,
+    Retention,
+    RetentionPeriods,
+)
 from bot.services import Services
 from bot.store import CARD_CONTRIBUTION, Contribution, Store, guild_suffix
 from bot.training.queue import JobQueue
@@ -27,8 +33,10 @@ from personas.schemas.chat import SamplingParams
 from tests.bot.sample_home import DATABASE, put, say, train, where
 from tests.fakes import FakeClock, FakeTrainingBackend, until
 
-HERE, THERE = 1_234_567_890_123_456, 2_234_567_890_123_456
-OWN, OTHERS = f"mira{guild_suffix(HERE)}", f"mira{guild_suffix(THERE)}"
+HERE = 1_234_567_890_123_456
+THERE = 2_234_567_890_123_456
+OWN = f"mira{guild_suffix(HERE)}"
+OTHERS = f"mira{guild_suffix(THERE)}"
 LIMITS = RetentionPeriods(history_days=90, guild_days=14)
 
 
@@ -84,7 +92,9 @@ def settle(home, guild):
     )
     with Store.open(home / DATABASE) as store:
         say(store, "Zephyrine, are you there?", guild=guild, at=1_799_999_000.0)
-        store.people.add_contribution(Contribution(guild, f"mira{suffix}", CARD_CONTRIBUTION, 7, 1.0))
+        store.people.add_contribution(
+            Contribution(guild, f"mira{suffix}", CARD_CONTRIBUTION, 7, 1.0)
+        )
         store.channels.set_webhook(guild, guild, 1, "token")
         job = train(store, f"own-{guild}", guild=guild, persona=f"mira{suffix}")
         store.versions.promote(job.persona, job.version, 7, 60.0)
@@ -104,24 +114,36 @@ def bench(tmp_path):
 def of_guild(home, guild):
     """What bears a server's mark in its path."""
     marks = (str(guild), guild_suffix(guild))
-    return [path for path in home.rglob("*") if any(mark in str(path.relative_to(home)) for mark in marks)]
+    return [
+        path
+        for path in home.rglob("*")
+        if any(mark in str(path.relative_to(home)) for mark in marks)
+    ]
 
 
-# ------------------------------------------------------------------------------------------------ conversations
+# ------------------------------------------------------------------------------------------------
+# conversations
 
 
 async def test_conversations_go_after_their_days_and_jobs_stay(bench):
-    old, new = bench.now - 91 * DAY_S, bench.now - 89 * DAY_S
+    old = bench.now - 91 * DAY_S
+    new = bench.now - 89 * DAY_S
     for event, at in ((1, old), (2, new)):
         seq = say(bench.store, f"Vexillology at {at}", at=at, guild=0)
-        bench.store.replies.begin(event, guild_id=0, channel_id=5, persona_id="oda", at=at, trigger_seq=seq)
+        bench.store.replies.begin(
+            event, guild_id=0, channel_id=5, persona_id="oda", at=at, trigger_seq=seq
+        )
         bench.store.replies.finish(event, "done")
         bench.store.replies.vote(event, 7, 1, at)
     assert await bench.retention.tidy()
-    assert [message.text for message in bench.store.messages.guild_messages(0)] == [f"Vexillology at {new}"]
+    assert [message.text for message in bench.store.messages.guild_messages(0)] == [
+        f"Vexillology at {new}"
+    ]
     assert bench.store.replies.get(1) is None and bench.store.replies.votes(2).up == 1
     assert bench.store.jobs.get(f"own-{HERE}").finished_at < old, "its progress is nobody's words"
-    assert where(bench.home, f"Vexillology at {old}") == [], "not in the file's empty pages, nor beside it"
+    assert where(bench.home, f"Vexillology at {old}") == [], (
+        "not in the file's empty pages, nor beside it"
+    )
 
 
 JOB_FILES = {
@@ -139,7 +161,9 @@ def ended_job(bench, job_id, *, days, fails=False, promoted=False):
     put(bench.home, {f"jobs/{job_id}/{name}": content for name, content in JOB_FILES.items()})
     job = train(bench.store, job_id, guild=HERE, done=not fails)
     if fails:
-        bench.store.jobs.fail(job, "The disk is full.", "Free some.", bench.now - days * DAY_S, can_resume=True)
+        bench.store.jobs.fail(
+            job, "The disk is full.", "Free some.", bench.now - days * DAY_S, can_resume=True
+        )
     if promoted:
         bench.store.versions.promote(job.persona, job.version, 7, 60.0)
 
@@ -162,7 +186,11 @@ async def test_the_data_of_ended_jobs_go_after_their_days_and_what_is_shown_stay
     assert files("old") == files("failed") == STAYING
     assert files("live") == files("new") == {*JOB_FILES} and files("waiting") == {"material/a"}
     (failed,) = published
-    assert (failed.job_id, failed.can_resume, failed.error) == ("failed", False, "The disk is full.")
+    assert (failed.job_id, failed.can_resume, failed.error) == (
+        "failed",
+        False,
+        "The disk is full.",
+    )
     assert failed.advice == "Start a new one: its data were deleted after 90 days."
     assert bench.store.jobs.get("new").can_resume and bench.store.jobs.get("old").state == "done"
 
@@ -187,7 +215,9 @@ async def test_what_a_killed_process_left_half_written_goes_and_nothing_of_a_run
     for path in bench.home.rglob("*"):
         if "youngest" not in str(path):
             os.utime(path, (old, old))
-    running = multiprocessing.get_context("fork").Process(target=_write_slowly, args=(bench.home, old))
+    running = multiprocessing.get_context("fork").Process(
+        target=_write_slowly, args=(bench.home, old)
+    )
     running.start()
     try:
         await until((bench.home / "ready").exists)
@@ -208,7 +238,9 @@ def _write_slowly(home, at):
         time.sleep(60)
 
 
-async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_soon(bench, monkeypatch, caplog):
+async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_soon(
+    bench, monkeypatch, caplog
+):
     class Client:
         is_primary = True
 
@@ -224,15 +256,21 @@ async def test_it_works_at_the_start_then_every_hour_and_a_failure_comes_again_s
     monkeypatch.setattr("shutil.rmtree", fails := Failing(f"models/persona_adapters/{OWN}"))
     bench.retention.start(Client())
     await until(lambda: bench.clock.sleepers)
-    assert said and "old" not in [message.text for message in bench.store.messages.guild_messages(HERE)]
-    assert f"retention: failed, to be tried again: the server {HERE}: " in caplog.text and of_guild(bench.home, HERE)
+    assert said and "old" not in [
+        message.text for message in bench.store.messages.guild_messages(HERE)
+    ]
+    assert f"retention: failed, to be tried again: the server {HERE}: " in caplog.text and of_guild(
+        bench.home, HERE
+    )
     fails.path = None
     bench.clock.advance(RETRY_DELAY_S)
     await until(lambda: bench.store.guilds.deleted() and bench.clock.sleepers)
     assert of_guild(bench.home, HERE) == []
     say(bench.store, "old again", at=bench.now - 91 * DAY_S, guild=0)
     bench.clock.advance(RETRY_DELAY_S)
-    assert len(list(bench.store.messages.guild_messages(0))) == 1, "all was done: it rests for an hour"
+    assert len(list(bench.store.messages.guild_messages(0))) == 1, (
+        "all was done: it rests for an hour"
+    )
     bench.clock.advance(CHECK_INTERVAL_S)
     await until(lambda: not list(bench.store.messages.guild_messages(0)))
     await bench.retention.stop()
@@ -261,12 +299,16 @@ async def test_a_locked_database_is_tried_again_and_does_not_end_retention(bench
         assert "database is locked" in bench.retention.worker.error
         bench.clock.advance(2 * RETRY_DELAY_S)
     await until(lambda: bench.clock.sleepers)
-    assert len([it for it in caplog.records if "database is locked" in it.getMessage()]) == 1, "said once"
+    assert len([it for it in caplog.records if "database is locked" in it.getMessage()]) == 1, (
+        "said once"
+    )
     other.rollback()
     other.close()
     bench.clock.advance(4 * RETRY_DELAY_S)
     await until(lambda: not bench.retention.worker.error)
-    assert not list(bench.store.messages.guild_messages(0)) and "retention: works again" in caplog.text
+    assert (
+        not list(bench.store.messages.guild_messages(0)) and "retention: works again" in caplog.text
+    )
     await bench.retention.stop()
 
 
@@ -276,7 +318,8 @@ class Failing:
     def __init__(self, path):
         import shutil
 
-        self.path, self._rmtree = path, shutil.rmtree
+        self.path = path
+        self._rmtree = shutil.rmtree
 
     def __call__(self, path, **more):
         if self.path and str(path).endswith(self.path):
@@ -284,7 +327,8 @@ class Failing:
         self._rmtree(path, **more)
 
 
-# ------------------------------------------------------------------------------------------------ servers
+# ------------------------------------------------------------------------------------------------
+# servers
 
 
 async def test_a_server_goes_whole_after_its_days_and_no_other_loses_anything(bench):
@@ -302,12 +346,19 @@ async def test_a_server_goes_whole_after_its_days_and_no_other_loses_anything(be
     assert bench.lore.search("oda", "who moored at the quay?", guild_id=HERE) == []
     assert bench.lore.search("oda", "who moored at the quay?", guild_id=THERE)
     assert {path: path.read_bytes() for path in others} == others
-    assert bench.store.versions.installed(OWN) == [] and bench.store.versions.live(OTHERS, 0) == "v1"
-    assert bench.store.jobs.get(f"own-{HERE}") is None and bench.store.jobs.get(f"failed-{HERE}") is None
+    assert (
+        bench.store.versions.installed(OWN) == [] and bench.store.versions.live(OTHERS, 0) == "v1"
+    )
+    assert (
+        bench.store.jobs.get(f"own-{HERE}") is None
+        and bench.store.jobs.get(f"failed-{HERE}") is None
+    )
     assert bench.store.guilds.deleted() == {HERE: bench.now}, "so that no backup brings it back"
 
 
-async def test_the_messages_of_a_deleted_server_go_in_steps_and_the_event_loop_goes_on(bench, monkeypatch):
+async def test_the_messages_of_a_deleted_server_go_in_steps_and_the_event_loop_goes_on(
+    bench, monkeypatch
+):
     monkeypatch.setattr(retention, "DELETE_BATCH_ROWS", 10)
     for number in range(100):
         say(bench.store, f"line {number}", guild=HERE, at=bench.now)
@@ -326,8 +377,12 @@ async def test_the_messages_of_a_deleted_server_go_in_steps_and_the_event_loop_g
 
 async def test_nothing_of_a_deleted_server_is_left_in_any_file(tmp_path):
     settle(tmp_path, HERE)
-    much = "\n".join(f"# Berth {number}\nThe Zephyrine lay in berth {number}.\n" for number in range(60))
-    put(tmp_path, {f"lore/{HERE}/oda/berths.md": much.encode()})  # so that the index has pages to give back
+    much = "\n".join(
+        f"# Berth {number}\nThe Zephyrine lay in berth {number}.\n" for number in range(60)
+    )
+    put(
+        tmp_path, {f"lore/{HERE}/oda/berths.md": much.encode()}
+    )  # so that the index has pages to give back
     bench = Bench(tmp_path)
     assert where(tmp_path, "Zephyrine")
     bench.store.guilds.record_left(HERE, bench.now - 15 * DAY_S)
@@ -349,7 +404,8 @@ async def test_its_queued_and_running_jobs_end(bench):
 
 async def test_what_it_had_made_of_a_shipped_persona_stays_where_others_use_it(bench):
     store = bench.store
-    shipped, received = train(store, "shipped", guild=HERE), train(store, "heard", guild=HERE, dataset="history")
+    shipped = train(store, "shipped", guild=HERE)
+    received = train(store, "heard", guild=HERE, dataset="history")
     own = train(store, "never shared", guild=HERE)
     folders = [f"models/persona_adapters/oda/{job.version}" for job in (shipped, received, own)]
     put(bench.home, {f"{folder}/manifest.json": b"{}" for folder in folders})
@@ -362,7 +418,9 @@ async def test_what_it_had_made_of_a_shipped_persona_stays_where_others_use_it(b
     assert [one.version for one in store.versions.installed("oda")] == [shipped.version]
     assert store.versions.live("oda", 0) == shipped.version
     assert {(row.guild_id, row.for_guild) for row in store.versions.history("oda")} == {(0, 0)}
-    assert [path.name for path in (bench.home / "models/persona_adapters/oda").iterdir()] == [shipped.version]
+    assert [path.name for path in (bench.home / "models/persona_adapters/oda").iterdir()] == [
+        shipped.version
+    ]
     job = store.jobs.get("shipped")
     assert (job.guild_id, job.channel_id, job.requested_by) == (0, 0, 0)
 
@@ -377,7 +435,8 @@ class Login:
             self.id = guild_id
 
     def __init__(self, *guilds, account=5):
-        self.guilds, self.application_id = [self.Guild(guild) for guild in guilds], account
+        self.guilds = [self.Guild(guild) for guild in guilds]
+        self.application_id = account
 
     def is_ready(self):
         return True
@@ -417,21 +476,28 @@ async def test_another_account_misses_no_servers_of_this_one(bench):
     assert bench.store.guilds.departed() == [] and bench.store.guilds.known() == {HERE, THERE}
 
 
-# ------------------------------------------------------------------------------------------------ files
+# ------------------------------------------------------------------------------------------------
+# files
 
 
 def job_folder(bench, job_id, right, at, finished=True):
     train(bench.store, job_id, done=False)
     request = json.dumps({"materials": [{"right": "form"}, {"right": right}]})
-    put(bench.home, {f"jobs/{job_id}/{name}": request.encode() for name in ("request.json", "material/log")})
+    put(
+        bench.home,
+        {f"jobs/{job_id}/{name}": request.encode() for name in ("request.json", "material/log")},
+    )
     if finished:
         bench.store.jobs._db.write(
-            "update jobs set state = 'failed', finished_at = :at where job_id = :job", at=at, job=job_id
+            "update jobs set state = 'failed', finished_at = :at where job_id = :job",
+            at=at,
+            job=job_id,
         )
 
 
 async def test_job_folders_with_what_was_said_go_with_the_conversations(bench):
-    old, new = bench.now - 91 * DAY_S, bench.now - 89 * DAY_S
+    old = bench.now - 91 * DAY_S
+    new = bench.now - 89 * DAY_S
     job_folder(bench, "said-old", "discord-api", old)
     job_folder(bench, "said-new", "discord-api", new)
     job_folder(bench, "own-old", "own-writing", old)
@@ -460,7 +526,12 @@ async def test_of_runs_of_the_operator_what_was_said_goes_and_the_adapter_stays(
             os.utime(bench.home / name, (old, old))
     assert await bench.retention.tidy()
     for folder in ("material", "dataset"):
-        assert [(bench.home / name / folder).exists() for name in runs] == [False, False, True, True]
+        assert [(bench.home / name / folder).exists() for name in runs] == [
+            False,
+            False,
+            True,
+            True,
+        ]
     assert all((bench.home / name / "adapter" / "manifest.json").exists() for name in runs)
     assert await bench.retention.tidy()
 
@@ -497,5 +568,7 @@ async def test_what_was_answered_over_http_goes_after_a_day(tmp_path):
     bench.store.idempotency_keys.begin(b"old", b"r", bench.now - DAY_S - 1)
     bench.store.idempotency_keys.begin(b"new", b"r", bench.now - 60)
     assert await bench.retention.tidy()
-    assert [row["key"] for row in bench.store._connection.read("select key from answered")] == [b"new"]
+    assert [row["key"] for row in bench.store._connection.read("select key from answered")] == [
+        b"new"
+    ]
     bench.close()

@@ -16,7 +16,8 @@ from personas.lore.index import LoreIndex
 from tests.bot.traceable_person import forgetter
 from tests.personas.cards import V2, as_json
 
-GUILD, GIVER = 1_234_567_890_123_456, 700_000_000_000_000_007
+GUILD = 1_234_567_890_123_456
+GIVER = 700_000_000_000_000_007
 
 
 def test_the_newest_texts_are_kept_and_named_by_when_they_ended(tmp_path):
@@ -25,7 +26,9 @@ def test_the_newest_texts_are_kept_and_named_by_when_they_ended(tmp_path):
     for n in range(MAX_REVISIONS + 5):
         earlier.keep(f"text {n}".encode(), 1_795_000_000.5 + n)
     kept = earlier.all()
-    assert [one.at for one in kept] == [1_795_000_000.5 + n for n in range(MAX_REVISIONS + 4, 4, -1)]
+    assert [one.at for one in kept] == [
+        1_795_000_000.5 + n for n in range(MAX_REVISIONS + 4, 4, -1)
+    ]
     assert earlier.read(kept[0].number) == b"text 24" and kept[0].size_bytes == 7
     assert earlier.folder == tmp_path / "earlier" / "lore" / "0" / "oda" / "soup.md"
 
@@ -49,8 +52,12 @@ async def test_only_changes_on_the_pages_keep_what_was_there(tmp_path):
     index = LoreIndex([])
     lore = await changed_lore(tmp_path, index, keeping=True)
     assert len(lore.earlier(GUILD, "oda", "soup.md").all()) == 1
-    await GuildLore(tmp_path, index).add(GUILD, "oda", "soup", b"# Soup\n\nBeets boil on Tuesdays.\n")
-    assert lore.earlier(GUILD, "oda", "soup.md").all() == [], "another member's text has taken its place"
+    await GuildLore(tmp_path, index).add(
+        GUILD, "oda", "soup", b"# Soup\n\nBeets boil on Tuesdays.\n"
+    )
+    assert lore.earlier(GUILD, "oda", "soup.md").all() == [], (
+        "another member's text has taken its place"
+    )
     index.close()
 
 
@@ -69,10 +76,14 @@ def test_whoever_gave_a_file_is_forgotten_with_all_that_it_ever_held(tmp_path):
 
 
 def test_the_end_of_a_server_is_the_end_of_what_it_kept(tmp_path):
-    personas, persona_id = PersonaRegistry(SHIPPED_CARDS, tmp_path), f"mira{guild_suffix(GUILD)}"
+    personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
+    persona_id = f"mira{guild_suffix(GUILD)}"
     personas.bring_in(GUILD, parse_card(as_json(V2), "it"), "it")
     personas.rewrite(persona_id, personas.table(persona_id) | {"tagline": "Keeps the light."})
-    assert personas.get(persona_id, GUILD).tagline == "Keeps the light." and personas.earlier(persona_id).all()
+    assert (
+        personas.get(persona_id, GUILD).tagline == "Keeps the light."
+        and personas.earlier(persona_id).all()
+    )
     assert find_guilds_on_disk(tmp_path) == {GUILD}
     with Store.open(tmp_path / "understudy.sqlite") as store:
         delete_guild(tmp_path, store, GUILD, 1.0)
@@ -80,7 +91,8 @@ def test_the_end_of_a_server_is_the_end_of_what_it_kept(tmp_path):
 
 
 def test_a_persona_that_is_removed_leaves_nothing_behind(tmp_path):
-    personas, persona_id = PersonaRegistry(SHIPPED_CARDS, tmp_path), f"mira{guild_suffix(GUILD)}"
+    personas = PersonaRegistry(SHIPPED_CARDS, tmp_path)
+    persona_id = f"mira{guild_suffix(GUILD)}"
     made = personas.bring_in(GUILD, parse_card(as_json(V2), "it"), "it").persona
     personas.rewrite(persona_id, personas.table(persona_id) | {"tagline": "Keeps the light."})
     personas.remove(GUILD, made)
@@ -96,6 +108,9 @@ def test_the_operators_card_wins_in_all_servers_until_it_is_taken_back(tmp_path)
         assert [one.id for _, one in known.everybody()].count("oda") == 1 and known.ships("oda")
         assert known.card(known.get("oda", 0), 0).name == "Oda Marrow"
     personas.remove(0, personas.get("oda", 0), keeping=True)
-    assert personas.get("oda", GUILD).tagline not in ("", "Another.") and len(personas.earlier("oda").all()) == 2
+    assert (
+        personas.get("oda", GUILD).tagline not in ("", "Another.")
+        and len(personas.earlier("oda").all()) == 2
+    )
     with pytest.raises(RefusedError, match="came with the bot"):
         personas.remove(0, personas.get("oda", 0))

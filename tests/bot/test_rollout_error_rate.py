@@ -1,4 +1,6 @@
-"""Simulated members: how often a version is taken to be worse that is, that is not, or that somebody wants gone."""
+"""Simulated members: how often a version is taken to be worse that is, that is not, or that
+somebody wants gone.
+"""
 
 import random
 
@@ -17,13 +19,17 @@ MEMBERS = 30
 
 
 class Talk:
-    """Members with habits of their own: how often they talk, like and dislike. One in ten dislikes everything."""
+    """Members with habits of their own: how often they talk, like and dislike. One in ten dislikes
+    everything.
+    """
 
     def __init__(self, seed, *, down=1.0, up=1.0):
         self.dice = random.Random(seed)
         self.weights = [self.dice.expovariate(1) for _ in range(MEMBERS)]
         self.likes = [self.dice.betavariate(2, 6) for _ in range(MEMBERS)]
-        self.dislikes = [1.0 if self.dice.random() < 0.1 else self.dice.betavariate(1, 9) for _ in range(MEMBERS)]
+        self.dislikes = [
+            1.0 if self.dice.random() < 0.1 else self.dice.betavariate(1, 9) for _ in range(MEMBERS)
+        ]
         self.times = {False: (1.0, 1.0), True: (down, up)}
 
     def reply(self, is_new):
@@ -36,7 +42,8 @@ class Talk:
 
 
 def taken_back(talk, share, replies, foes=0):
-    """After how many replies the new version is taken to be worse; None where it is not. Looked at after each vote.
+    """After how many replies the new version is taken to be worse; None where it is not. Looked at
+    after each vote.
 
     `foes` of the members read the version's name, dislike the new one always and like the other.
     """
@@ -56,7 +63,10 @@ def taken_back(talk, share, replies, foes=0):
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
 def test_the_same_version_twice_is_taken_back_no_more_often_than_stated(share):
     runs = 200
-    assert sum(taken_back(Talk(seed, down=1, up=1), share, 400) is not None for seed in range(runs)) <= ALPHA * runs
+    assert (
+        sum(taken_back(Talk(seed, down=1, up=1), share, 400) is not None for seed in range(runs))
+        <= ALPHA * runs
+    )
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
@@ -66,12 +76,18 @@ def test_a_version_that_is_disliked_three_times_as_often_is_taken_back(share):
 
 
 def test_a_better_version_is_not_taken_back():
-    assert not any(taken_back(Talk(seed, down=0.5, up=1.5), 0.3, 1000) is not None for seed in range(60))
+    assert not any(
+        taken_back(Talk(seed, down=0.5, up=1.5), 0.3, 1000) is not None for seed in range(60)
+    )
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
 def test_too_few_members_cannot_bring_it_about_whatever_they_do(share):
-    for foes, can in ((1, False), (MIN_ROLLOUT_MEMBERS - 1, False), (MIN_ROLLOUT_MEMBERS + 1, True)):
+    for foes, can in (
+        (1, False),
+        (MIN_ROLLOUT_MEMBERS - 1, False),
+        (MIN_ROLLOUT_MEMBERS + 1, True),
+    ):
         evidence = LikelihoodRatioEProcess(share)
         for member in range(foes):
             for _ in range(3000):
@@ -109,7 +125,8 @@ def test_evidence_of_very_much_is_still_a_number():
     assert evidence.evidence > 1e100
 
 
-# ------------------------------------------------------------------------------------------------ then and now
+# ------------------------------------------------------------------------------------------------
+# then and now
 
 
 def then_and_now(seed, times, members=60, each=5):
@@ -119,7 +136,8 @@ def then_and_now(seed, times, members=60, each=5):
     for number in range(members):
         habit = 1.0 if dice.random() < 0.1 else dice.betavariate(1, 9)
         before, now = (
-            sum(dice.random() < min(1, habit * factor) for _ in range(each)) / each for factor in (1.0, times)
+            sum(dice.random() < min(1, habit * factor) for _ in range(each)) / each
+            for factor in (1.0, times)
         )
         evidence.add(before, now)
         if evidence.evidence >= E_VALUE_THRESHOLD:

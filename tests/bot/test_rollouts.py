@@ -1,4 +1,6 @@
-"""Rolling out: a share or a channel first, rolled back automatically when members fare worse, and moderators' word."""
+"""Rolling out: a share or a channel first, rolled back automatically when members fare worse, and
+moderators' word.
+"""
 
 import time
 from contextlib import nullcontext
@@ -28,7 +30,9 @@ async def spoken(stage, channel=QUAY, words="hello"):
     mark = stage.mark
     await stage.member.say(channel, words)
     message = await stage.finished(channel, mark)
-    row = stage.store._connection.first("select event_id as id from reply_parts where message_id = " + message["id"])
+    row = stage.store._connection.first(
+        "select event_id as id from reply_parts where message_id = " + message["id"]
+    )
     await until(lambda: stage.store.replies.get(row["id"]).state == "done")
     return message, row["id"]
 
@@ -44,14 +48,20 @@ def version_of(message):
 async def test_a_share_of_the_replies_is_made_by_the_new_version_and_stays_with_it(stage):
     install(stage.store)
     words, answer = await response_text(stage.moderator, QUAY, "finetune rollout start", share=50)
-    assert "**v1** of **Ballast** makes 50 % of the replies in this server" in words and answer.ephemeral
+    assert (
+        "**v1** of **Ballast** makes 50 % of the replies in this server" in words
+        and answer.ephemeral
+    )
     assert stage.engine.loaded[0].name == "ballast-v1", "a damaged version never gets to speak"
     (rollout,) = running(stage)
     seen = {}
     while len(seen) < 2:
         message, event = await spoken(stage)
         expected = "v1" if rollout.draws(event) else "base model"
-        assert version_of(message) == expected and stage.store.replies.get(event).rollout == rollout.seq
+        assert (
+            version_of(message) == expected
+            and stage.store.replies.get(event).rollout == rollout.seq
+        )
         seen[expected] = message, event
     turns = stage.engine.requests[-1].turns
     assert sum(turn.by_persona for turn in turns) >= 1, "each is shown the words of both"
@@ -59,15 +69,21 @@ async def test_a_share_of_the_replies_is_made_by_the_new_version_and_stays_with_
         mark = stage.mark
         await stage.member.click(message, f"again:{event}")
         assert version_of(await stage.finished(QUAY, mark)) == version
-    assert version_of((await spoken(stage, INN))[0]) == "base model", "other personas have nothing to do with it"
+    assert version_of((await spoken(stage, INN))[0]) == "base model", (
+        "other personas have nothing to do with it"
+    )
 
     await stage.moderator.click(answer.message, "Promote")
     await stage.sees("v1 of **Ballast** is live from the next reply on.")
     message, event = seen["base model"]
     mark = stage.mark
     await stage.member.click(message, f"again:{event}")
-    assert version_of(await stage.finished(QUAY, mark)) == "v1", "promoted, it makes anew what it did not make"
-    assert stage.store.rollouts.get(rollout.seq).ending == "promoted" and running(stage)[0].is_promoted
+    assert version_of(await stage.finished(QUAY, mark)) == "v1", (
+        "promoted, it makes anew what it did not make"
+    )
+    assert (
+        stage.store.rollouts.get(rollout.seq).ending == "promoted" and running(stage)[0].is_promoted
+    )
 
 
 async def test_one_channel_and_its_threads_get_it_first(stage):
@@ -80,18 +96,24 @@ async def test_one_channel_and_its_threads_get_it_first(stage):
         assert version_of((await spoken(stage, channel))[0]) == version
     mark = stage.mark
     await stage.member.say(thread, "@Understudy hello")
-    received = await stage.sandbox.wait_for("edit", lambda m: "AI-written" in m["content"], timeout_s=8.0, since=mark)
+    received = await stage.sandbox.wait_for(
+        "edit", lambda m: "AI-written" in m["content"], timeout_s=8.0, since=mark
+    )
     assert version_of(received) == "v1"
 
 
 async def test_a_rollout_is_stopped_by_command_or_button_and_reported_by_status(stage):
     install(stage.store)
-    assert "Nothing is rolled out" in (await response_text(stage.moderator, QUAY, "finetune rollout status"))[0]
+    assert (
+        "Nothing is rolled out"
+        in (await response_text(stage.moderator, QUAY, "finetune rollout status"))[0]
+    )
     _, answer = await response_text(stage.moderator, QUAY, "finetune rollout start", share=99)
     _, event = await spoken(stage)
     words, shown = await response_text(stage.moderator, QUAY, "finetune rollout status")
     assert (
-        "**Ballast v1** makes 99 % of the replies" in words and f"at {E_VALUE_THRESHOLD:.0f} it is rolled back" in words
+        "**Ballast v1** makes 99 % of the replies" in words
+        and f"at {E_VALUE_THRESHOLD:.0f} it is rolled back" in words
     )
     assert shown.ephemeral and "1 replies" in words
     assert (
@@ -105,8 +127,14 @@ async def test_a_rollout_is_stopped_by_command_or_button_and_reported_by_status(
     words, _ = await response_text(stage.moderator, QUAY, "finetune rollout stop")
     assert "No version of Ballast is being rolled out here" in words
     await response_text(stage.moderator, QUAY, "finetune rollout start", share=10)
-    assert "is no longer rolled out" in (await response_text(stage.moderator, QUAY, "finetune rollout stop"))[0]
-    assert [row.ending for row in stage.store.rollouts.of_persona("ballast", int(stage.sandbox.guild_id))] == [
+    assert (
+        "is no longer rolled out"
+        in (await response_text(stage.moderator, QUAY, "finetune rollout stop"))[0]
+    )
+    assert [
+        row.ending
+        for row in stage.store.rollouts.of_persona("ballast", int(stage.sandbox.guild_id))
+    ] == [
         "stopped",
         "stopped",
     ]
@@ -118,14 +146,22 @@ async def test_what_cannot_be_rolled_out_is_refused(stage):
         ({"share": 20}, "There is no version that is not live"),
         ({"share": 20, "version": "v7"}, "no version v7"),
     ):
-        assert words in (await response_text(stage.moderator, QUAY, "finetune rollout start", **options))[0]
+        assert (
+            words
+            in (await response_text(stage.moderator, QUAY, "finetune rollout start", **options))[0]
+        )
     install(stage.store)
-    elsewhere = (await response_text(stage.moderator, QUAY, "finetune rollout start", channel=INN, persona="ballast"))[
-        0
-    ]
+    elsewhere = (
+        await response_text(
+            stage.moderator, QUAY, "finetune rollout start", channel=INN, persona="ballast"
+        )
+    )[0]
     assert "Ballast does not live in #" in elsewhere and running(stage) == []
     stage.engine.failure = AdapterError("The adapter is damaged.", "Train it again.")
-    assert "damaged" in (await response_text(stage.moderator, QUAY, "finetune rollout start", share=20))[0]
+    assert (
+        "damaged"
+        in (await response_text(stage.moderator, QUAY, "finetune rollout start", share=20))[0]
+    )
     assert running(stage) == []
     for command in ("rollout start", "rollout stop", "rollout status", "history"):
         with pytest.raises(SandboxRefusal, match="permission"):
@@ -149,9 +185,14 @@ async def test_versions_that_can_be_rolled_out_are_offered(stage):
     for _ in range(2):
         install(stage.store)
     stage.store.versions.promote("ballast", "v1", 7, 1.0)
-    choices = await stage.moderator.autocomplete(QUAY, "finetune rollout start", "version", version="v")
+    choices = await stage.moderator.autocomplete(
+        QUAY, "finetune rollout start", "version", version="v"
+    )
     assert [choice["value"] for choice in choices] == ["v2"]
-    assert await stage.moderator.autocomplete(OFFICE, "finetune rollout start", "version", version="v") == []
+    assert (
+        await stage.moderator.autocomplete(OFFICE, "finetune rollout start", "version", version="v")
+        == []
+    )
 
 
 async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_undo_that(stage):
@@ -163,9 +204,13 @@ async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_und
     message, event = await spoken(stage)
     await stage.member.click(message, f"vote-1:{event}")
     said = await stage.sees(
-        "**v1** of **Ballast** was rolled back automatically: the base model makes all replies again."
+        "**v1** of **Ballast** was rolled back automatically: the base model makes all replies "
+        "again."
     )
-    assert "Members fared worse with it: more 👎 (v1: " in said["content"] and "5% at most" in said["content"]
+    assert (
+        "Members fared worse with it: more 👎 (v1: " in said["content"]
+        and "5% at most" in said["content"]
+    )
     assert said["channel_id"] == stage.sandbox.channel(QUAY)["id"]
     assert running(stage) == [] and stage.store.rollouts.unannounced() == []
     assert version_of((await spoken(stage))[0]) == "base model"
@@ -187,7 +232,9 @@ async def test_members_who_fare_worse_have_it_taken_back_and_a_moderator_may_und
     await stage.member.click(message, f"vote-1:{event}")
     await stage.client.get_cog("RolloutCog")._monitor.look("ballast")
     assert running(stage) == [again], "what was counted before counts no more"
-    assert not [m for kind, m in stage.sandbox.events[mark:] if "was taken back" in m.get("content", "")]
+    assert not [
+        m for kind, m in stage.sandbox.events[mark:] if "was taken back" in m.get("content", "")
+    ]
 
 
 async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_back(stage):
@@ -198,7 +245,9 @@ async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_ba
             reply(stage.store, at=now - ago, asked_by=member, guild=guild)
     install(stage.store)
     answer = await stage.moderator.slash(QUAY, "finetune promote")
-    await until(lambda: answer.message and "is live from the next reply" in answer.message["content"])
+    await until(
+        lambda: answer.message and "is live from the next reply" in answer.message["content"]
+    )
     now = time.time()
     for member in range(1, 13):
         for _ in range(6):
@@ -209,7 +258,10 @@ async def test_a_promoted_version_that_members_interrupt_more_often_is_rolled_ba
     await stage.member.click(message, f"again:{event}")
     text = "**v1** of **Ballast** was rolled back automatically: the base model answers again."
     said = await stage.sees(text, since=mark)
-    assert "more replies stopped or regenerated (v1: 73 of 73; the base model: 0 of 72)" in said["content"]
+    assert (
+        "more replies stopped or regenerated (v1: 73 of 73; the base model: 0 of 72)"
+        in said["content"]
+    )
     assert stage.live("ballast") is None
     await stage.moderator.click(said, "Undo")
     await stage.sees("v1 of **Ballast** is live from the next reply on.", since=mark)
@@ -222,13 +274,19 @@ async def test_what_was_taken_back_before_a_kill_is_reported_after_it_and_once(t
         install(stage.store)
         await response_text(stage.moderator, QUAY, "finetune rollout start", share=20)
         (rollout,) = running(stage)
-        stage.store.rollouts.revert(rollout, time.time(), "more 👎 (so many)")  # and then the power failed
+        stage.store.rollouts.revert(
+            rollout, time.time(), "more 👎 (so many)"
+        )  # and then the power failed
     async with on_stage(tmp_path) as stage:
         await stage.sees("was rolled back automatically")
         await until(lambda: not stage.store.rollouts.unannounced())
     async with on_stage(tmp_path) as stage:
         await spoken(stage)
-        said = [m for m in stage.sandbox.messages(QUAY) if "was rolled back automatically" in m["content"]]
+        said = [
+            m
+            for m in stage.sandbox.messages(QUAY)
+            if "was rolled back automatically" in m["content"]
+        ]
         assert len(said) == 1
         await stage.moderator.click(said[0], "Undo")
         await until(lambda: running(stage))

@@ -1,4 +1,6 @@
-"""Trainers that hang, take too much, leave processes behind or flood their output, as real processes."""
+"""Trainers that hang, take too much, leave processes behind or flood their output, as real
+processes.
+"""
 
 import asyncio
 import os
@@ -28,7 +30,11 @@ HOUR_S = 3600.0
 
 @pytest.fixture
 def workshop(tmp_path, monkeypatch):
-    for name, seconds in {"WATCH_INTERVAL_S": 0.1, "KILL_TIMEOUT_S": 0.3, "OUTPUT_TIMEOUT_S": 0.3}.items():
+    for name, seconds in {
+        "WATCH_INTERVAL_S": 0.1,
+        "KILL_TIMEOUT_S": 0.3,
+        "OUTPUT_TIMEOUT_S": 0.3,
+    }.items():
         monkeypatch.setattr(f"bot.training.subprocess_backend.{name}", seconds)
     workshop = Workshop(tmp_path)
     yield workshop
@@ -38,8 +44,16 @@ def workshop(tmp_path, monkeypatch):
 
 def trainers(workshop):
     """Processes of stand-ins that still run in a home."""
-    found = [it for it in psutil.process_iter(["cmdline", "status"]) if str(STANDIN) in (it.info["cmdline"] or ())]
-    own = [it for it in found if any(word.startswith(str(workshop.home)) for word in it.info["cmdline"])]
+    found = [
+        it
+        for it in psutil.process_iter(["cmdline", "status"])
+        if str(STANDIN) in (it.info["cmdline"] or ())
+    ]
+    own = [
+        it
+        for it in found
+        if any(word.startswith(str(workshop.home)) for word in it.info["cmdline"])
+    ]
     return [it.pid for it in own if it.info["status"] != psutil.STATUS_ZOMBIE]
 
 
@@ -53,7 +67,11 @@ async def run(workshop, mode, limits=None, **more):
 async def test_a_trainer_that_hangs_is_killed_and_its_job_can_be_resumed(workshop, mode):
     failed = await run(workshop, mode, {"stall_s": 0.6})
     assert "it reported nothing for 1 s" in failed.error
-    assert "Resume the job" in failed.advice and "TRAINER_STALL_MINUTES" in failed.advice and failed.can_resume
+    assert (
+        "Resume the job" in failed.advice
+        and "TRAINER_STALL_MINUTES" in failed.advice
+        and failed.can_resume
+    )
 
 
 @pytest.mark.slow
@@ -73,7 +91,11 @@ async def test_a_stopped_process_is_killed_too(workshop):
 
 async def test_a_run_may_take_so_long_on_a_server_and_so_long_by_the_operator(workshop):
     failed = await run(workshop, "endless", {"guild_s": 0.5})
-    assert failed.can_resume and "longest time at a stretch" in failed.error and "TRAINER_MAX_HOURS" in failed.advice
+    assert (
+        failed.can_resume
+        and "longest time at a stretch" in failed.error
+        and "TRAINER_MAX_HOURS" in failed.advice
+    )
     operators = replace(workshop.job("j2"), guild_id=0)
     failed = await run(workshop, "endless", {"guild_s": 0.1, "operator_s": 0.6}, job=operators)
     assert "longest time at a stretch" in failed.error and len(workshop.events) > 10
@@ -82,16 +104,28 @@ async def test_a_run_may_take_so_long_on_a_server_and_so_long_by_the_operator(wo
 async def test_memory_of_the_whole_group_and_the_disk_are_watched(workshop):
     failed = await run(workshop, "greedy", {"memory_bytes": 200 * 2**20})
     assert "of memory, and its limit is 0.2 GiB" in failed.error and failed.can_resume
-    failed = await run(workshop, "endless", {"free_memory_bytes": 2**60}, job=workshop.store.jobs.get("j1"))
+    failed = await run(
+        workshop, "endless", {"free_memory_bytes": 2**60}, job=workshop.store.jobs.get("j1")
+    )
     assert "hardly any of the machine's is free" in failed.error and failed.can_resume
-    failed = await run(workshop, "endless", {"free_disk_bytes": 2**60}, job=workshop.store.jobs.get("j1"))
-    assert "of the disk are free" in failed.error and "Free disk space under" in failed.advice and failed.can_resume
+    failed = await run(
+        workshop, "endless", {"free_disk_bytes": 2**60}, job=workshop.store.jobs.get("j1")
+    )
+    assert (
+        "of the disk are free" in failed.error
+        and "Free disk space under" in failed.advice
+        and failed.can_resume
+    )
 
 
 async def test_a_process_that_keeps_the_output_open_holds_nothing_up(workshop):
     assert isinstance(await run(workshop, "parent"), TrainingSucceeded)
     child = int((workshop.folder() / "grandchild").read_text())
-    await until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+    await until(
+        lambda: (
+            not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+        )
+    )
 
 
 @pytest.mark.slow
@@ -162,7 +196,8 @@ async def test_other_servers_are_served_after_a_run_at_its_limit(workshop):
         await queue.stop()
 
 
-# ------------------------------------------------------------------------------------------------ after kill -9
+# ------------------------------------------------------------------------------------------------
+# after kill -9
 
 BOT = """
 import asyncio, sys
@@ -176,11 +211,15 @@ asyncio.run(main())
 """
 
 
-async def test_the_trainer_of_a_killed_bot_is_ended_and_the_next_attempt_trains(workshop, monkeypatch):
+async def test_the_trainer_of_a_killed_bot_is_ended_and_the_next_attempt_trains(
+    workshop, monkeypatch
+):
     monkeypatch.setattr("bot.training.subprocess_backend.MAX_LOCK_ATTEMPTS", 1)
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     workshop.store.close()  # the home is the other bot's
-    bot = await asyncio.create_subprocess_exec(sys.executable, "-c", BOT, str(workshop.home.parent), env=environ)
+    bot = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", BOT, str(workshop.home.parent), env=environ
+    )
     record = workshop.folder() / TRAINER_FILE
     await until(record.exists)
     bot.kill()
@@ -188,7 +227,9 @@ async def test_the_trainer_of_a_killed_bot_is_ended_and_the_next_attempt_trains(
     workshop.store = Store.open(workshop.home / "understudy.sqlite")
     orphan = find_trainer(workshop.folder())
     assert orphan and orphan.pid in trainers(workshop), "it neither reads its input nor stops"
-    assert isinstance(await run(workshop, "deaf", job=workshop.store.jobs.get("j1")), TrainingSucceeded)
+    assert isinstance(
+        await run(workshop, "deaf", job=workshop.store.jobs.get("j1")), TrainingSucceeded
+    )
     assert orphan.pid not in trainers(workshop)
 
 
@@ -197,7 +238,10 @@ async def test_a_later_process_with_the_same_number_is_left_alone(workshop):
     folder = await workshop.backend("good")._prepare_folder(job, None)
     other = await asyncio.create_subprocess_exec("sleep", "60", process_group=0)
     try:
-        for content in (TrainerProcess(pid=other.pid, started="boot 1").model_dump_json(), "damaged"):
+        for content in (
+            TrainerProcess(pid=other.pid, started="boot 1").model_dump_json(),
+            "damaged",
+        ):
             (folder / TRAINER_FILE).write_text(content)
             assert isinstance(await run(workshop, "good", job=job), TrainingSucceeded)
             assert other.returncode is None
@@ -206,7 +250,8 @@ async def test_a_later_process_with_the_same_number_is_left_alone(workshop):
         await other.wait()
 
 
-# ------------------------------------------------------------------------------------------------ the watch alone
+# ------------------------------------------------------------------------------------------------
+# the watch alone
 
 
 class Watched:
@@ -229,22 +274,37 @@ class Watched:
 
 
 def progress(**fields):
-    return Progress(**{name: value for name, value in (fake_trainer.PROGRESS | fields).items() if name != "event"})
+    return Progress(
+        **{
+            name: value
+            for name, value in (fake_trainer.PROGRESS | fields).items()
+            if name != "event"
+        }
+    )
 
 
 def test_the_time_follows_from_the_estimate_at_least_some_hours():
-    long, short = Watched(guild_id=0), Watched(guild_id=0)
+    long = Watched(guild_id=0)
+    short = Watched(guild_id=0)
     assert not long.at(1000), "without an estimate, and without a setting"
-    assert not long.at(1000, Estimate(seconds=51 * HOUR_S)) and "ended after 1020 h 6 min" in long.at(1020.1)
-    assert not short.at(MIN_WALL_S / HOUR_S - 0.1, Estimate(seconds=1)) and short.at(MIN_WALL_S / HOUR_S + 0.1)
-    assert Watched().at(24.1, Estimate(seconds=100 * HOUR_S)), "a server's never takes longer than the setting"
+    assert not long.at(
+        1000, Estimate(seconds=51 * HOUR_S)
+    ) and "ended after 1020 h 6 min" in long.at(1020.1)
+    assert not short.at(MIN_WALL_S / HOUR_S - 0.1, Estimate(seconds=1)) and short.at(
+        MIN_WALL_S / HOUR_S + 0.1
+    )
+    assert Watched().at(24.1, Estimate(seconds=100 * HOUR_S)), (
+        "a server's never takes longer than the setting"
+    )
 
 
 def test_a_run_that_would_take_weeks_is_ended_early():
     week = progress(eta_s=7 * 24 * HOUR_S)
     watched = Watched()
     assert not watched.at(ETA_AFTER_S / HOUR_S / 2, week), "the first steps may be slow"
-    assert "it would take 168 h 0 min more, and may take 24 h 0 min" in watched.at(ETA_AFTER_S / HOUR_S * 1.1, week)
+    assert "it would take 168 h 0 min more, and may take 24 h 0 min" in watched.at(
+        ETA_AFTER_S / HOUR_S * 1.1, week
+    )
     assert not Watched(guild_id=0).at(1, week), "the operator's are not limited"
     assert not Watched().at(1, progress(eta_s=24 * HOUR_S)), "it may be resumed once"
 
@@ -254,5 +314,7 @@ def test_memory_is_limited_by_the_estimate(tmp_path):
     watch.require_resources(tmp_path, 500 * GIB)
     watch.note(Estimate(seconds=1, memory_bytes=2 * GIB))
     watch.require_resources(tmp_path, 10 * GIB)
-    with pytest.raises(RunLimitError, match=r"held 11\.0 GiB of memory, and its limit is 10\.0 GiB"):
+    with pytest.raises(
+        RunLimitError, match=r"held 11\.0 GiB of memory, and its limit is 10\.0 GiB"
+    ):
         watch.require_resources(tmp_path, 11 * GIB)

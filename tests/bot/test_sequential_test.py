@@ -1,4 +1,6 @@
-"""The rule that says which version members like better: its error rate, also under a brigade, and its power."""
+"""The rule that says which version members like better: its error rate, also under a brigade, and
+its power.
+"""
 
 import math
 
@@ -22,10 +24,15 @@ MEMBERS = 80
 
 def rulings(runs, share, seed, brigade=None, members=MEMBERS):
     """What the rule says at any time until so many members have voted, over many communities."""
-    rng, found = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    found = []
     for _ in range(runs):
         values = honest_members(rng, share, members)
-        found.append(decide_ruling(list(with_brigade(rng, values, brigade) if brigade is not None else values)))
+        found.append(
+            decide_ruling(
+                list(with_brigade(rng, values, brigade) if brigade is not None else values)
+            )
+        )
     return found
 
 
@@ -52,7 +59,8 @@ def test_a_tenth_against_a_clear_difference_does_not_flip_it(share, says):
 
 @pytest.mark.parametrize("early", [True, False])
 def test_a_tenth_that_comes_in_one_raid_or_as_early_as_it_can_changes_nothing(early):
-    rng, flipped = np.random.default_rng(4), 0
+    rng = np.random.default_rng(4)
+    flipped = 0
     for _ in range(60):
         values = list(honest_members(rng, 0.5, 90))
         if early:
@@ -64,7 +72,9 @@ def test_a_tenth_that_comes_in_one_raid_or_as_early_as_it_can_changes_nothing(ea
 
 
 def test_both_capitals_have_to_be_there():
-    """Without the loudest tenth [0.7] * 20 suffice, and against a higher mean [0.884] * 11: alone, neither does."""
+    """Without the loudest tenth [0.7] * 20 suffice, and against a higher mean [0.884] * 11: alone,
+    neither does.
+    """
     assert decide_ruling([0.7] * 20) == "open" and decide_ruling([0.7] * 24) == "better"
     assert decide_ruling([0.884] * 11) == "open" and decide_ruling([0.9] * 11) == "better"
 
@@ -76,7 +86,9 @@ def test_a_mob_that_is_no_tenth_any_more_is_believed():
 
 def test_the_benchmark_counts_what_is_wrong_and_how_many_members_it_takes():
     found = measure(0.8, False, communities=20)
-    assert found["wrong"] == 0 and found["ruled"] == 1 and MIN_RULING_MEMBERS <= found["members"] < 40
+    assert (
+        found["wrong"] == 0 and found["ruled"] == 1 and MIN_RULING_MEMBERS <= found["members"] < 40
+    )
     assert measure(0.8, True, communities=20)["members"] > found["members"]
     equal = measure(0.5, True, communities=20)
     assert equal["ruled"] == 0 and equal["wrong"] <= 0.1 and math.isnan(equal["members"])
@@ -102,7 +114,8 @@ def test_ruled_once_stays_ruled_whoever_comes_later():
     values = [0.8] * 60
     assert decide_ruling(values) == "better"
     assert decide_ruling([*values, *[0.2] * 60]) == "better"
-    low, high = confidence_range(values).low, confidence_range(values).high
+    low = confidence_range(values).low
+    high = confidence_range(values).high
     assert 0.5 < low < 0.8 < high
     later = confidence_range([*values, *[0.6] * 30])
     assert later.low >= low and later.high <= high
@@ -110,7 +123,10 @@ def test_ruled_once_stays_ruled_whoever_comes_later():
 
 def test_nothing_is_ruled_among_a_few():
     assert decide_ruling([1.0] * (MIN_RULING_MEMBERS - 1)) == "open" and decide_ruling([]) == "open"
-    assert confidence_range([1.0] * (MIN_RULING_MEMBERS - 1)).low == 0.0 and confidence_range([]).high == 1.0
+    assert (
+        confidence_range([1.0] * (MIN_RULING_MEMBERS - 1)).low == 0.0
+        and confidence_range([]).high == 1.0
+    )
 
 
 def test_versions_that_nobody_can_tell_apart_are_called_alike_in_the_end():
@@ -129,12 +145,15 @@ def test_the_needed_members_are_about_those_that_it_then_takes():
     assert members_needed([1 - value for value in values]) == more
 
 
-@pytest.mark.parametrize(("share", "votes"), [(0.55, 783), (0.6, 194), (0.65, 85), (0.7, 47), (0.75, 29), (0.45, 783)])
+@pytest.mark.parametrize(
+    ("share", "votes"), [(0.55, 783), (0.6, 194), (0.65, 85), (0.7, 47), (0.75, 29), (0.45, 783)]
+)
 def test_a_plain_test_needs_as_many_votes_as_textbooks_say(share, votes):
     assert votes_needed(share) == votes
 
 
-# ------------------------------------------------------------------------------------------------ who counts, and when
+# ------------------------------------------------------------------------------------------------
+# who counts, and when
 
 
 def test_a_member_is_one_number_from_their_first_votes_for_the_version_not_for_a_side():
@@ -147,7 +166,9 @@ def test_a_member_is_one_number_from_their_first_votes_for_the_version_not_for_a
     assert member_scores(votes, "v2", START + MEMBER_WINDOW_S) == [(1 + 0 + 0.5 + 0.5) / 4]
     assert member_scores(votes, "v2", START + MEMBER_WINDOW_S - 1) == [], "more votes may come"
     late = a_vote(1, "a", at=START + MEMBER_WINDOW_S + 1)
-    assert member_scores([*votes, late], "v2", START + 2 * MEMBER_WINDOW_S) == [0.5], "too late to count"
+    assert member_scores([*votes, late], "v2", START + 2 * MEMBER_WINDOW_S) == [0.5], (
+        "too late to count"
+    )
 
 
 def test_ten_votes_complete_a_member_and_more_change_nothing():

@@ -1,4 +1,6 @@
-"""Settings: where they come from, what is refused and in which words, and that `.env.example` tells the truth."""
+"""Settings: where they come from, what is refused and in which words, and that `.env.example` tells
+the truth.
+"""
 
 import logging
 import re
@@ -9,7 +11,14 @@ import pytest
 from huggingface_hub import get_token
 
 from bot.operations.shards import ShardRange
-from bot.settings import SETTINGS, SETTINGS_BY_NAME, Settings, SettingsError, load_settings, set_hub_token
+from bot.settings import (
+    SETTINGS,
+    SETTINGS_BY_NAME,
+    Settings,
+    SettingsError,
+    load_settings,
+    set_hub_token,
+)
 from bot.training.training_plan import evaluation_environ
 from personas.schemas.chat import DEFAULT_CANDIDATES
 
@@ -19,12 +28,30 @@ WRONG = {
     "UNDERSTUDY_HOME": ["/dev/null", "~nobody-by-this-name/x"],
     "WEB_HOST": ["example.org", "300.1.1.1", "http://127.0.0.1", "*"],
     "WEB_PORT": ["-1", "65536", "http", "8420.5"],
-    "WEB_TOKEN": ["short", "a token with spaces in it, long", "x" * 40, "пароль-пароль-пароль-пароль"],
+    "WEB_TOKEN": [
+        "short",
+        "a token with spaces in it, long",
+        "x" * 40,
+        "пароль-пароль-пароль-пароль",
+    ],
     "WEB_PROXIES": ["proxy.lan", "10.0.0.1/8", ",", "10.0.0.0/33"],
-    "WEB_NAMES": ["https://bot.example.org", "two words", ",", "bot.example.org/x", "*.example.org"],
+    "WEB_NAMES": [
+        "https://bot.example.org",
+        "two words",
+        ",",
+        "bot.example.org/x",
+        "*.example.org",
+    ],
     "MESSAGE_CONTENT_INTENT": ["maybe", "2"],
     "ENGINE": ["cloud"],
-    "ENGINE_URLS": ["127.0.0.1:8001", "ftp://a", "http://", "http://a:99999", "http://u:p@a", "http://a,http://a/"],
+    "ENGINE_URLS": [
+        "127.0.0.1:8001",
+        "ftp://a",
+        "http://",
+        "http://a:99999",
+        "http://u:p@a",
+        "http://a,http://a/",
+    ],
     "ENGINE_KEY": ["two words"],
     "ENGINE_HOME": ["models", "~/home"],
     "ENGINE_ROWS": ["0", "1025"],
@@ -44,7 +71,12 @@ WRONG = {
     "LOG_LEVEL": ["LOUD"],
     "DISCORD_PERMISSION": ["yes", "granted to us long ago by mail"],
     "SHARDS": ["4-0/10", "0-10/10", "0", "all", "0/0", "-1/3", "0-4/10x"],
-    "SHARED_DB": ["two words", "mysql://host/db", "postgresql://u:p@ss@h/d", "postgresql://u:p/w@h/d"],
+    "SHARED_DB": [
+        "two words",
+        "mysql://host/db",
+        "postgresql://u:p@ss@h/d",
+        "postgresql://u:p/w@h/d",
+    ],
     "HISTORY_DAYS": ["0", "3651", "ever", "٣", "1_0", "+3"],
     "GUILD_DAYS": ["-1", "366"],
     "COMPARISONS_PER_DAY": ["0", "1001"],
@@ -139,7 +171,11 @@ SHARED_DB=postgresql://bot:secret@db/understudy
 
 def test_only_sampling_that_is_set_takes_the_place_of_the_base_models():
     assert Settings().sampling == {"max_new_tokens": 120}
-    assert Settings(temperature=0.0, top_p=0.5).sampling == {"temperature": 0.0, "top_p": 0.5, "max_new_tokens": 120}
+    assert Settings(temperature=0.0, top_p=0.5).sampling == {
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "max_new_tokens": 120,
+    }
 
 
 @pytest.mark.parametrize(
@@ -157,14 +193,21 @@ def test_a_part_of_the_shards_needs_discord_and_a_shared_database_shards():
     with pytest.raises(SettingsError, match="a part of the bot, but there is no DISCORD_TOKEN"):
         load_settings(None, {"SHARDS": "0-4/10"})
     for shards, words in (("", "not"), ("auto", "auto"), ("0/1", "0/1"), ("0-2/3", "0-2/3")):
-        with pytest.raises(SettingsError, match=f"SHARED_DB is set, but SHARDS is {words}: this process is the whole"):
-            load_settings(None, {"SHARED_DB": "postgresql://bot:secret@db/understudy", "SHARDS": shards})
+        with pytest.raises(
+            SettingsError,
+            match=f"SHARED_DB is set, but SHARDS is {words}: this process is the whole",
+        ):
+            load_settings(
+                None, {"SHARED_DB": "postgresql://bot:secret@db/understudy", "SHARDS": shards}
+            )
     assert str(ShardRange(1, 1, 3)) == "1/3"
 
 
 def test_on_discord_the_intent_is_off_until_asked_for():
     assert not load_settings(None, {"DISCORD_TOKEN": "abc"}).message_content_intent
-    assert load_settings(None, {"DISCORD_TOKEN": "abc", "MESSAGE_CONTENT_INTENT": "on"}).message_content_intent
+    assert load_settings(
+        None, {"DISCORD_TOKEN": "abc", "MESSAGE_CONTENT_INTENT": "on"}
+    ).message_content_intent
 
 
 def test_the_environment_wins_even_when_empty(tmp_path):
@@ -175,7 +218,9 @@ def test_the_environment_wins_even_when_empty(tmp_path):
 
 def test_a_dollar_sign_stays_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME_OF_SECRETS", "oops")
-    assert load_settings(env_file(tmp_path, "DISCORD_TOKEN=a${HOME_OF_SECRETS}b"), {}).discord_token.startswith("a${")
+    assert load_settings(
+        env_file(tmp_path, "DISCORD_TOKEN=a${HOME_OF_SECRETS}b"), {}
+    ).discord_token.startswith("a${")
 
 
 def test_the_token_is_never_shown(tmp_path):
@@ -214,7 +259,10 @@ def test_a_password_in_an_address_is_refused_and_not_shown(environ):
      "postgresql://bot@[::1]:5432/understudy?sslmode=require"],
 )  # fmt: skip
 def test_forms_of_a_databases_address(url):
-    assert load_settings(None, {"SHARED_DB": url, "SHARDS": "0/2", "DISCORD_TOKEN": "abc"}).shared_db == url
+    assert (
+        load_settings(None, {"SHARED_DB": url, "SHARDS": "0/2", "DISCORD_TOKEN": "abc"}).shared_db
+        == url
+    )
 
 
 def test_a_setting_that_another_one_leaves_without_effect_is_warned_about(tmp_path, caplog):
@@ -231,9 +279,13 @@ def test_candidates_need_the_engine_that_compares_them():
     assert load_settings(None, {}).reply_candidates == DEFAULT_CANDIDATES == 4
     assert load_settings(None, servers).reply_candidates == 1
     assert load_settings(None, {**servers, "REPLY_CANDIDATES": "1"}).reply_candidates == 1
-    with pytest.raises(SettingsError, match="REPLY_CANDIDATES is 4, but ENGINE=vllm makes one of a reply"):
+    with pytest.raises(
+        SettingsError, match="REPLY_CANDIDATES is 4, but ENGINE=vllm makes one of a reply"
+    ):
         load_settings(None, {**servers, "REPLY_CANDIDATES": "4"})
-    with pytest.raises(SettingsError, match="MAX_REPLY_CANDIDATES is 2, but ENGINE=vllm makes one of a reply"):
+    with pytest.raises(
+        SettingsError, match="MAX_REPLY_CANDIDATES is 2, but ENGINE=vllm makes one of a reply"
+    ):
         load_settings(None, {**servers, "MAX_REPLY_CANDIDATES": "2"})
 
 
@@ -243,7 +295,10 @@ def test_candidates_need_the_engine_that_compares_them():
 )
 def test_servers_may_choose_four_candidates_or_what_the_operator_says(default, most, allowed):
     given = {"REPLY_CANDIDATES": default, "MAX_REPLY_CANDIDATES": most}
-    assert load_settings(None, {name: it for name, it in given.items() if it}).max_reply_candidates == allowed
+    assert (
+        load_settings(None, {name: it for name, it in given.items() if it}).max_reply_candidates
+        == allowed
+    )
 
 
 def test_the_default_of_candidates_is_no_more_than_servers_may_choose():
@@ -253,7 +308,9 @@ def test_the_default_of_candidates_is_no_more_than_servers_may_choose():
     assert load_settings(None, servers).max_reply_candidates == 1
     assert evaluation_environ(load_settings(None, servers))["REPLY_CANDIDATES"] == "1"
     fewer = load_settings(None, {"MAX_REPLY_CANDIDATES": "2"})
-    assert evaluation_environ(fewer)["REPLY_CANDIDATES"] == "2", "only a stated number can be too many"
+    assert evaluation_environ(fewer)["REPLY_CANDIDATES"] == "2", (
+        "only a stated number can be too many"
+    )
     with pytest.raises(SettingsError) as info:
         load_settings(None, {"REPLY_CANDIDATES": "many"})
     assert "MAX_REPLY" not in str(info.value)
@@ -263,7 +320,10 @@ def test_the_trainer_is_given_the_key_of_wandb_only_where_that_is_asked_for():
     key = {"WANDB_API_KEY": "hidden"}
     assert load_settings(None, key).wandb == {}
     asked = load_settings(None, {**key, "TRAINER_WANDB": "1"})
-    assert asked.wandb == {"WANDB_API_KEY": "hidden", "WANDB_PROJECT": "understudy"} and "hidden" not in repr(asked)
+    assert asked.wandb == {
+        "WANDB_API_KEY": "hidden",
+        "WANDB_PROJECT": "understudy",
+    } and "hidden" not in repr(asked)
     with pytest.raises(SettingsError, match="TRAINER_WANDB is on, but there is no WANDB_API_KEY"):
         load_settings(None, {"TRAINER_WANDB": "1"})
 
@@ -281,11 +341,16 @@ def test_on_this_machine_alone_none_is(host):
     assert load_settings(None, {"WEB_HOST": host}).is_local
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
 def test_a_wrong_value_is_refused_with_what_is_allowed(name, value):
     with pytest.raises(SettingsError) as refused:
         load_settings(None, {name: value})
-    assert refused.value.message.startswith(f"{name} is ") and SETTINGS_BY_NAME[name].allowed in refused.value.message
+    assert (
+        refused.value.message.startswith(f"{name} is ")
+        and SETTINGS_BY_NAME[name].allowed in refused.value.message
+    )
     assert "in the environment" in refused.value.message
 
 
@@ -296,16 +361,23 @@ def test_all_wrong_values_are_named_at_once_with_their_lines(tmp_path):
     message = refused.value.message
     assert f"WEB_PORT is 'high' in {path} line 3;" in message
     assert f"TRAINER_NICE is '99' in {path} line 7;" in message
-    assert "TOP_P is '3' in the environment;" in message and "LOG_LEVEL is 'shout' in the environment;" in message
+    assert (
+        "TOP_P is '3' in the environment;" in message
+        and "LOG_LEVEL is 'shout' in the environment;" in message
+    )
 
 
 def test_an_unknown_name_is_warned_about(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        load_settings(env_file(tmp_path, "\nTRAINER_THREAD=2\nQQQ=1\nHF_ENDPOINT=x\n"), {"UNRELATED": "fine"})
+        load_settings(
+            env_file(tmp_path, "\nTRAINER_THREAD=2\nQQQ=1\nHF_ENDPOINT=x\n"), {"UNRELATED": "fine"}
+        )
     first, second, third = (record.getMessage() for record in caplog.records)
     assert "line 2: nothing reads TRAINER_THREAD. Did you mean TRAINER_THREADS?" in first
     assert second.endswith("line 3: nothing reads QQQ.")
-    assert third.endswith("line 4: nothing reads HF_ENDPOINT. The hub's own settings are read from the environment.")
+    assert third.endswith(
+        "line 4: nothing reads HF_ENDPOINT. The hub's own settings are read from the environment."
+    )
 
 
 @pytest.mark.parametrize(
@@ -327,7 +399,9 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path):
 def test_the_example_and_the_settings_name_the_same(tmp_path):
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     assigned = [
-        line.removeprefix("# ").split("=")[0] for line in lines if line.removeprefix("# ").split("=")[0].isupper()
+        line.removeprefix("# ").split("=")[0]
+        for line in lines
+        if line.removeprefix("# ").split("=")[0].isupper()
     ]
     assert sorted(assigned) == sorted(setting.name for setting in SETTINGS)
     assert sorted(setting.field for setting in SETTINGS) == sorted(Settings.model_fields)
@@ -335,13 +409,23 @@ def test_the_example_and_the_settings_name_the_same(tmp_path):
 
 def test_the_example_with_every_line_switched_on_is_valid(tmp_path):
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
-    on = [line.removeprefix("# ") if line.removeprefix("# ").split("=")[0].isupper() else line for line in lines]
-    varying = {"MESSAGE_CONTENT_INTENT": "true", "TRAINER_THREADS": "", "TEMPERATURE": "", "TOP_P": ""}
+    on = [
+        line.removeprefix("# ") if line.removeprefix("# ").split("=")[0].isupper() else line
+        for line in lines
+    ]
+    varying = {
+        "MESSAGE_CONTENT_INTENT": "true",
+        "TRAINER_THREADS": "",
+        "TEMPERATURE": "",
+        "TOP_P": "",
+    }
     settings = load_settings(env_file(tmp_path, "\n".join(on)), varying)
     assert settings == Settings()
 
 
-def test_the_hubs_token_of_the_file_is_found_by_the_hub_library_and_never_shown(tmp_path, monkeypatch):
+def test_the_hubs_token_of_the_file_is_found_by_the_hub_library_and_never_shown(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("HF_TOKEN", "")  # restored afterwards
     (tmp_path / ".env").write_text("HF_TOKEN=hf_of_the_tests\nFETCH_ADAPTERS=Moderators\n")
     settings = load_settings(tmp_path / ".env", {})

@@ -1,4 +1,6 @@
-"""Two processes of one bot on shards: who answers, what they share, and what each takes up from the other."""
+"""Two processes of one bot on shards: who answers, what they share, and what each takes up from the
+other.
+"""
 
 from __future__ import annotations
 
@@ -36,17 +38,23 @@ class Cluster:
     """A sandbox with four guilds, and both processes."""
 
     def __init__(self, sandbox, low, high):
-        self.sandbox, self.low, self.high = sandbox, low, high
+        self.sandbox = sandbox
+        self.low = low
+        self.high = high
 
     def guild_of(self, stage):
         return next(one for one in self.sandbox.guild_ids if stage.client.serves(one))
 
     async def ask(self, guild_id, text, name=MEMBER):
-        member, mark = self.sandbox.member(name, guild_id), len(self.sandbox.events)
+        member = self.sandbox.member(name, guild_id)
+        mark = len(self.sandbox.events)
         channel = self.sandbox.channel(QUAY, guild_id)["id"]
         await member.say(channel, text)
         return await self.sandbox.wait_for(
-            "edit", lambda it: it["channel_id"] == channel and "AI-written" in it["content"], 5, mark
+            "edit",
+            lambda it: it["channel_id"] == channel and "AI-written" in it["content"],
+            5,
+            mark,
         )
 
 
@@ -80,13 +88,22 @@ async def test_each_process_answers_its_guilds_once(cluster):
         assert mine.client.serves(guild_id)
     await asyncio.sleep(0.1)
     for guild_id in cluster.sandbox.guild_ids:
-        assert sum("AI-written" in one["content"] for one in cluster.sandbox.messages(QUAY, guild_id)) == 1
-    assert {g.id for g in cluster.low.client.guilds} & {g.id for g in cluster.high.client.guilds} == set()
+        assert (
+            sum("AI-written" in one["content"] for one in cluster.sandbox.messages(QUAY, guild_id))
+            == 1
+        )
+    assert {g.id for g in cluster.low.client.guilds} & {
+        g.id for g in cluster.high.client.guilds
+    } == set()
 
 
 async def test_only_the_process_with_shard_0_registers_commands(sandbox, tmp_path, quick_identify):
     puts = []
-    observers.append(lambda it: puts.append(it.path) if isinstance(it, HttpExchange) and it.method == "PUT" else None)
+    observers.append(
+        lambda it: (
+            puts.append(it.path) if isinstance(it, HttpExchange) and it.method == "PUT" else None
+        )
+    )
     try:
         async with shard_stage(tmp_path, sandbox.token, "1/2") as high:
             assert not high.client.is_primary and not puts
@@ -103,18 +120,25 @@ async def test_a_promotion_reaches_the_other_process(cluster):
     assert await cluster.high.services.versions.promote(PERSONA, "v1", guild_id, 0, 5, anyway=True)
     await until(lambda: cluster.low.store.versions.live(PERSONA, guild_id) == "v1")
     assert "AI-written · v1" in (await cluster.ask(guild_id, "who is live?"))["content"]
-    assert "AI-written · base model" in (await cluster.ask(cluster.guild_of(cluster.low), "and here?"))["content"]
+    assert (
+        "AI-written · base model"
+        in (await cluster.ask(cluster.guild_of(cluster.low), "and here?"))["content"]
+    )
     assert await cluster.high.services.versions.promote(PERSONA, "v1", 0, 0, 0, anyway=True)
     await until(lambda: cluster.low.store.versions.live(PERSONA, 0) == "v1")
     reply = await cluster.ask(cluster.guild_of(cluster.low), "who is live?")
     assert "AI-written · v1" in reply["content"]
     cluster.low.store.versions.withdraw(PERSONA, "v1", time.time(), "withdrawn")
     await until(lambda: [it.version for it in cluster.high.engine.dropped] == ["v1"])
-    assert [cluster.high.store.versions.live(PERSONA, guild) for guild in (0, guild_id)] == [None, None]
+    assert [cluster.high.store.versions.live(PERSONA, guild) for guild in (0, guild_id)] == [
+        None,
+        None,
+    ]
 
 
 async def test_a_shared_persona_that_is_removed_is_forgotten_on_every_shard(cluster):
-    low, high = cluster.low, cluster.high
+    low = cluster.low
+    high = cluster.high
     card = parse_card(as_json(V2), "it")
     mira = low.services.personas.bring_in(0, card, "it").persona
     high.services.personas.reload_guild_cards()
@@ -123,19 +147,28 @@ async def test_a_shared_persona_that_is_removed_is_forgotten_on_every_shard(clus
         at.store.channels.assign(Channel(guild_id, 9, mira.id, "mentions", 1, time.time()))
         for persona_id in (mira.id, PERSONA):
             for stored_at in (1.0, time.time() + 3600):  # by a clock that was ahead
-                at.store.memories.add(Memory(guild_id, persona_id, 5, "I sail.", False, None, stored_at))
+                at.store.memories.add(
+                    Memory(guild_id, persona_id, 5, "I sail.", False, None, stored_at)
+                )
     lore = GuildLore(low.services.home, low.services.request_builder.lore)
     await remove_persona(low.services.personas, low.store, lore, 0, mira)
     await until(lambda: high.store.channels.get(cluster.guild_of(high), 9) is None)
-    assert high.services.personas.get(mira.id, 0) is None and low.store.channels.get(cluster.guild_of(low), 9) is None
+    assert (
+        high.services.personas.get(mira.id, 0) is None
+        and low.store.channels.get(cluster.guild_of(low), 9) is None
+    )
     for at in (low, high):
         guild_id = cluster.guild_of(at)
         assert at.store.memories.of_member(5, guild_id, mira.id) == []
         assert len(at.store.memories.of_member(5, guild_id, PERSONA)) == 2
     low.services.personas.bring_in(0, card, "it")
-    high.store.channels.assign(Channel(cluster.guild_of(high), 9, mira.id, "mentions", 1, time.time()))
+    high.store.channels.assign(
+        Channel(cluster.guild_of(high), 9, mira.id, "mentions", 1, time.time())
+    )
     high.store.guilds.forget_removed_personas()
-    assert high.store.channels.get(cluster.guild_of(high), 9), "what a persona of the same id has is its own"
+    assert high.store.channels.get(cluster.guild_of(high), 9), (
+        "what a persona of the same id has is its own"
+    )
 
 
 def test_a_shard_that_was_down_forgets_removed_personas_at_its_start(tmp_path):
@@ -159,29 +192,46 @@ def test_a_shard_that_was_down_forgets_removed_personas_at_its_start(tmp_path):
 
 @pytest.mark.parametrize(("choice", "decision"), [("b", "manual"), ("a", "promoted")])
 async def test_an_automatic_promotion_counts_the_votes_of_another_shard(cluster, choice, decision):
-    low, high, guild_id = cluster.low, cluster.high, cluster.guild_of(cluster.high)
+    low = cluster.low
+    high = cluster.high
+    guild_id = cluster.guild_of(cluster.high)
     low.store.guilds.set_auto_promotion(guild_id, True)
     for _ in range(2):
         install(low.store)
     low.store.versions.promote(PERSONA, "v1", 1, 2.0)
     await until(lambda: high.store.versions.live(PERSONA, 0) == "v1")
-    voted = [vote(high.store, user, choice, guild=guild_id, at=10.0 + 60 * n) for user in range(30) for n in range(10)]
+    voted = [
+        vote(high.store, user, choice, guild=guild_id, at=10.0 + 60 * n)
+        for user in range(30)
+        for n in range(10)
+    ]
     await record_vote(high.services.home, high.store, high.services.personas, voted[-1])
     await until(lambda: low.store.guild_feedback.of_others(PERSONA, "v2", "v1", guild_id))
     assert not low.store.comparisons.voted(PERSONA), "the votes stay with their shard"
     everywhere = [await summarise_votes(it.store, PERSONA, "v2", 1e6, None) for it in (low, high)]
     assert everywhere[0] == everywhere[1] and everywhere[0].members == 30
     own_guild = cluster.guild_of(low)
-    assert await summarise_votes(low.store, PERSONA, "v2", 1e6, own_guild) is None, "another guild's are its own"
+    assert await summarise_votes(low.store, PERSONA, "v2", 1e6, own_guild) is None, (
+        "another guild's are its own"
+    )
     job = low.store.jobs.get(low.store.versions.job_of(PERSONA, "v2"))
-    better = JobResult(adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"}))
-    low.store._connection.write("update jobs set decision = null where job_id = :job", job=job.job_id)
-    decided = await low.services.versions.decide(replace(job, guild_id=guild_id, result_json=better.model_dump_json()))
+    better = JobResult(
+        adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"})
+    )
+    low.store._connection.write(
+        "update jobs set decision = null where job_id = :job", job=job.job_id
+    )
+    decided = await low.services.versions.decide(
+        replace(job, guild_id=guild_id, result_json=better.model_dump_json())
+    )
     assert decided.decision == decision
 
 
 def test_members_on_both_shards_are_counted_together_and_forgotten(tmp_path):
-    (low, low_mirror), (high, high_mirror) = open_store(tmp_path, "0/2"), open_store(tmp_path, "1/2")
+    (low, low_mirror), (high, high_mirror) = (
+        open_store(tmp_path, "0/2"),
+        open_store(tmp_path, "1/2"),
+    )
     for _ in range(2):
         install(low)
     low.versions.promote(PERSONA, "v1", 1, 2.0)
@@ -209,19 +259,24 @@ def test_members_on_both_shards_are_counted_together_and_forgotten(tmp_path):
 
 async def test_training_asked_on_one_shard_runs_on_shard_0_and_is_shown_where_it_was_asked(cluster):
     guild_id = cluster.guild_of(cluster.high)
-    moderator, mark = cluster.sandbox.member(MODERATOR, guild_id), len(cluster.sandbox.events)
+    moderator = cluster.sandbox.member(MODERATOR, guild_id)
+    mark = len(cluster.sandbox.events)
     await moderator.slash(cluster.sandbox.channel(QUAY, guild_id), "finetune start")
     await until(lambda: cluster.high.store.jobs.of_guild(guild_id))
     job = cluster.high.store.jobs.of_guild(guild_id)[0]
     await until(lambda: [it.job_id for it in cluster.low.backend.runs] == [job.job_id])
     await until(lambda: cluster.high.store.jobs.get(job.job_id).state == "running")
     assert not cluster.high.backend.runs
-    shown = await cluster.sandbox.wait_for("message", lambda it: "Cancel" in str(it["components"]), 5, mark)
+    shown = await cluster.sandbox.wait_for(
+        "message", lambda it: "Cancel" in str(it["components"]), 5, mark
+    )
     await moderator.click(shown, "Cancel")
     await until(lambda: cluster.low.store.jobs.get(job.job_id).state == "cancelled")
 
 
-async def test_a_write_without_the_shared_database_is_refused_and_chat_goes_on(cluster, monkeypatch):
+async def test_a_write_without_the_shared_database_is_refused_and_chat_goes_on(
+    cluster, monkeypatch
+):
     def refuse():
         raise sqlite3.OperationalError("unable to open database file")
 
@@ -231,10 +286,15 @@ async def test_a_write_without_the_shared_database_is_refused_and_chat_goes_on(c
         cluster.high.store.people.decide(ConsentDecision(7, True, 1.0, "en"))
     assert cluster.high.store.people.decision(7) is None
     with cluster.high.store.atomic():  # nothing that shards share
-        cluster.high.store.channels.assign(Channel(cluster.guild_of(cluster.high), 1, PERSONA, "mentions", 1, 1.0))
+        cluster.high.store.channels.assign(
+            Channel(cluster.guild_of(cluster.high), 1, PERSONA, "mentions", 1, 1.0)
+        )
     with pytest.raises(SharedStateError), cluster.high.store.atomic(shared=True):
         pass
-    assert "AI-written" in (await cluster.ask(cluster.guild_of(cluster.high), "still there?"))["content"]
+    assert (
+        "AI-written"
+        in (await cluster.ask(cluster.guild_of(cluster.high), "still there?"))["content"]
+    )
     monkeypatch.undo()
     monkeypatch.setattr("bot.operations.shards.shared_state.RETRY_S", 0.0)
     cluster.high.mirror.log._away = (0.0, "")
@@ -263,10 +323,14 @@ async def test_forgetting_waits_for_every_shard(sandbox, tmp_path, quick_identif
         await asyncio.sleep(0.1)
         assert low.store.erasure_requests.get(1).step == "erase"  # the other shard is down
         with closing(sqlite3.connect(tmp_path / "shards-1-1-of-2.sqlite")) as db:
-            assert db.execute("select count(*) from messages where author_id = ?", (member,)).fetchone() == (1,)
+            assert db.execute(
+                "select count(*) from messages where author_id = ?", (member,)
+            ).fetchone() == (1,)
         high = await stack.enter_async_context(shard_stage(tmp_path, sandbox.token, "1/2"))
         assert high.store.erasure.counts(member)["messages"] == 0
-        await until(lambda: [it.store.erasure_requests.get(1).step for it in (low, high)] == ["", ""])
+        await until(
+            lambda: [it.store.erasure_requests.get(1).step for it in (low, high)] == ["", ""]
+        )
         assert low.store.erasure_requests.acknowledged(1) == {0, 1}
     for file in tmp_path.glob("*.sqlite*"):
         assert b"xbelkor" not in file.read_bytes(), "\n".join(dump(file))
@@ -300,8 +364,12 @@ def test_a_home_without_shards_is_split_once(tmp_path):
         store, mirror = open_store(tmp_path, shards)
         assert store.versions.live(PERSONA, 0) == "v1"
         for found in (store.channels.of_guild, store.guilds.reply_candidates):
-            assert [bool(found(guild_id)) for guild_id, _ in guilds] == [at in here for at in range(3)]
-        assert [bool(store.channels.threads_of(it + 2)) for it, _ in guilds] == [at in here for at in range(3)]
+            assert [bool(found(guild_id)) for guild_id, _ in guilds] == [
+                at in here for at in range(3)
+            ]
+        assert [bool(store.channels.threads_of(it + 2)) for it, _ in guilds] == [
+            at in here for at in range(3)
+        ]
         mirror.leave()
         store.close()
     assert not (tmp_path / "understudy.sqlite").exists()
@@ -311,7 +379,10 @@ def test_a_home_without_shards_is_split_once(tmp_path):
 def test_impossible_ranges_are_refused(tmp_path):
     store, mirror = open_store(tmp_path, "0-1/4")
     try:
-        for other, words in (("1-2/4", "have their data in shards-0-1-of-4"), ("2/3", "have their data in")):
+        for other, words in (
+            ("1-2/4", "have their data in shards-0-1-of-4"),
+            ("2/3", "have their data in"),
+        ):
             with pytest.raises(StoreError, match=words):
                 open_store(tmp_path, other)
         with pytest.raises(StoreError, match="Another bot runs"):

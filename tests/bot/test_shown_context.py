@@ -1,4 +1,6 @@
-"""The model is given what the channel shows: quotes, threads, edits, forwards, mentions, commands and embeds."""
+"""The model is given what the channel shows: quotes, threads, edits, forwards, mentions, commands
+and embeds.
+"""
 
 import re
 
@@ -10,13 +12,21 @@ from tests.bot.test_direct_messages import chosen, in_dm
 from tests.fakes import until
 
 SAID = "Aye."
-MINA, TOBIAS = "Mina Vale", "Tobias Reed"
-MARKED = "at <t:86400:D> in </finetune start:12>, <:crab:3> <a:wave:4> <id:customize> <https://skerrow.example/a>"
-MARKED_SHOWN = "at 2 January 1970 in /finetune start, :crab: :wave: Channels & Roles https://skerrow.example/a"
+MINA = "Mina Vale"
+TOBIAS = "Tobias Reed"
+MARKED = (
+    "at <t:86400:D> in </finetune start:12>, <:crab:3> <a:wave:4> <id:customize> "
+    "<https://skerrow.example/a>"
+)
+MARKED_SHOWN = (
+    "at 2 January 1970 in /finetune start, :crab: :wave: Channels & Roles https://skerrow.example/a"
+)
 
 
 def shown(stage, channel_id):
-    """The conversation as a reader of the channel sees it, from what the sandbox stores, by nobody of the bot."""
+    """The conversation as a reader of the channel sees it, from what the sandbox stores, by nobody
+    of the bot.
+    """
     sandbox = stage.sandbox
     guild = sandbox._container.guild
     names = {f"<@{it['user']['id']}>": f"@{it['user']['global_name']}" for it in guild.people()}
@@ -33,12 +43,21 @@ def shown(stage, channel_id):
         embeds = ["\n".join([it["title"], it["description"]]) for it in message["embeds"]]
         return "\n".join([re.sub(r"(?m)^-# .*\n?", "", text).strip(), *embeds]).strip()
 
-    lines, before = [], None
+    lines = []
+    before = None
     for message in sandbox._container.messages.history(channel_id, 100):
-        name, text = message["author"]["global_name"] or message["author"]["username"], text_of(message)
-        if message["author"]["bot"] and (asked := message.get("interaction_metadata")):  # a quoted command or form
-            name, text = asked["user"]["global_name"], text.partition(":** ")[2]
-        if (quoted := message.get("referenced_message")) and quoted["id"] != before and message["type"] == 19:
+        name = message["author"]["global_name"] or message["author"]["username"]
+        text = text_of(message)
+        if message["author"]["bot"] and (
+            asked := message.get("interaction_metadata")
+        ):  # a quoted command or form
+            name = asked["user"]["global_name"]
+            text = text.partition(":** ")[2]
+        if (
+            (quoted := message.get("referenced_message"))
+            and quoted["id"] != before
+            and message["type"] == 19
+        ):
             author = quoted["author"]["global_name"] or quoted["author"]["username"]
             text = f"[replying to {author}: {' '.join(text_of(quoted).split())}]\n{text}"
         if message["type"] != 21 and not (message["author"]["bot"] and name == "Proxy"):
@@ -71,16 +90,24 @@ async def in_thread(stage, thread, act):
     mark = stage.mark
     result = await act
     await stage.sandbox.wait_for(
-        "edit", lambda it: it["channel_id"] == thread["id"] and "-# AI-written" in it["content"], since=mark
+        "edit",
+        lambda it: it["channel_id"] == thread["id"] and "-# AI-written" in it["content"],
+        since=mark,
     )
     return result
 
 
 async def test_the_model_is_given_what_the_channel_shows(stage):
-    """One conversation with everything in it, compared after each step; the first greeting has another form."""
-    guild, quay = stage.sandbox._container.guild, stage.sandbox.channel(QUAY)["id"]
-    office, bot = stage.sandbox.channel(OFFICE)["id"], guild.bot_id
-    role = next(it["id"] for it in guild.roles() if it["name"] != "@everyone" and not it.get("managed"))
+    """One conversation with everything in it, compared after each step; the first greeting has
+    another form.
+    """
+    guild = stage.sandbox._container.guild
+    quay = stage.sandbox.channel(QUAY)["id"]
+    office = stage.sandbox.channel(OFFICE)["id"]
+    bot = guild.bot_id
+    role = next(
+        it["id"] for it in guild.roles() if it["name"] != "@everyone" and not it.get("managed")
+    )
     for message in stage.sandbox.messages(QUAY):  # the greeting, which is not in the history
         stage.sandbox._container.messages.delete(message["id"])
     mentions = f"<@!{stage.moderator.id}> <@&{role}> <#{office}> <@{bot}> {MARKED}"
@@ -88,11 +115,17 @@ async def test_the_model_is_given_what_the_channel_shows(stage):
     await answered(stage, stage.member.say(QUAY, mentions))
     assert given(stage) == shown(stage, quay) and "@Mina Vale @" in given(stage)[0][1]
 
-    await answered(stage, stage.member.slash(QUAY, "chat", message=mentions.replace(f"<@{bot}> ", "")))
-    assert given(stage)[2:] == shown(stage, quay)[2:], "a command, whose mentions Discord does not resolve"
+    await answered(
+        stage, stage.member.slash(QUAY, "chat", message=mentions.replace(f"<@{bot}> ", ""))
+    )
+    assert given(stage)[2:] == shown(stage, quay)[2:], (
+        "a command, whose mentions Discord does not resolve"
+    )
 
     form = await stage.member.click(stage.sandbox.messages(QUAY)[-1], "Reply")
-    await answered(stage, stage.member.submit(form, text=f"and <@{stage.moderator.id}> again {MARKED}"))
+    await answered(
+        stage, stage.member.submit(form, text=f"and <@{stage.moderator.id}> again {MARKED}")
+    )
     assert given(stage) == shown(stage, quay)
 
 
@@ -103,31 +136,46 @@ async def test_quotes_edits_deletions_and_forwards_are_given_as_the_channel_show
     first = await answered(stage, stage.moderator.say(QUAY, "The piano weighs 412 kilos."))
     second = await answered(stage, stage.member.say(QUAY, "And the harp?"))
     await answered(stage, stage.member.say(QUAY, "Is that so?", reply_to=first))
-    assert given(stage) == shown(stage, quay) and "[replying to Mina Vale: The piano" in given(stage)[-2][1]
+    assert (
+        given(stage) == shown(stage, quay)
+        and "[replying to Mina Vale: The piano" in given(stage)[-2][1]
+    )
 
     await stage.moderator.edit(first, "The piano weighs 14 kilos.")
     await stage.member.delete(second)
     elsewhere = await stage.moderator.say(OFFICE, f"Tea at noon, <@{stage.member.id}>.")
     await answered(stage, stage.member.forward(QUAY, elsewhere))
     assert given(stage) == shown(stage, quay)
-    assert (TOBIAS, "Tea at noon, @Tobias Reed.") in given(stage) and "412" not in str(given(stage)[:2])
+    assert (TOBIAS, "Tea at noon, @Tobias Reed.") in given(stage) and "412" not in str(
+        given(stage)[:2]
+    )
 
 
-async def test_a_message_that_was_said_to_nobody_is_given_where_one_quotes_it_and_goes_with_it(stage):
-    """Its edits and its deletion reach the copy, and the copy is deleted with the message that shows it."""
+async def test_a_message_that_was_said_to_nobody_is_given_where_one_quotes_it_and_goes_with_it(
+    stage,
+):
+    """Its edits and its deletion reach the copy, and the copy is deleted with the message that
+    shows it.
+    """
     said = await stage.moderator.say(OFFICE, "The ferry leaves at nine.")
     place = stage.sandbox.channel(OFFICE)
     row = Channel(stage.sandbox.guild_id, int(place["id"]), "ballast", "mentions", 0, 0.0)
     stage.store.channels.assign(row)
-    asked = await answered(stage, stage.member.say(OFFICE, "@Understudy when?", reply_to=said), OFFICE)
+    asked = await answered(
+        stage, stage.member.say(OFFICE, "@Understudy when?", reply_to=said), OFFICE
+    )
     assert given(stage)[0] == (TOBIAS, "[replying to Mina Vale: The ferry leaves at nine.]\nwhen?")
     await stage.moderator.edit(said, "The ferry leaves at ten.")
-    await until(lambda: stage.store.quoted.find([int(said["id"])])[int(said["id"])].text.endswith("ten."))
+    await until(
+        lambda: stage.store.quoted.find([int(said["id"])])[int(said["id"])].text.endswith("ten.")
+    )
     await answered(stage, stage.member.say(OFFICE, "@Understudy sure?"), OFFICE)
     assert given(stage)[0][1].startswith("[replying to Mina Vale: The ferry leaves at ten.]")
     await stage.member.delete(asked)
     await until(lambda: not stage.store.quoted.has(int(said["id"])))
-    again = await answered(stage, stage.member.say(OFFICE, "@Understudy so?", reply_to=said), OFFICE)
+    again = await answered(
+        stage, stage.member.say(OFFICE, "@Understudy so?", reply_to=said), OFFICE
+    )
     await stage.moderator.delete(said)
     await until(lambda: not stage.store.quoted.has(int(said["id"])))
     await answered(stage, stage.member.say(OFFICE, "@Understudy well?"), OFFICE)
@@ -137,7 +185,9 @@ async def test_a_message_that_was_said_to_nobody_is_given_where_one_quotes_it_an
 async def test_a_bare_mention_has_the_quoted_message_answered(stage):
     said = await stage.moderator.say(OFFICE, "Who tends the lamps?")
     place = stage.sandbox.channel(OFFICE)
-    stage.store.channels.assign(Channel(stage.sandbox.guild_id, int(place["id"]), "ballast", "mentions", 0, 0.0))
+    stage.store.channels.assign(
+        Channel(stage.sandbox.guild_id, int(place["id"]), "ballast", "mentions", 0, 0.0)
+    )
     await answered(stage, stage.member.say(OFFICE, "@Understudy", reply_to=said), OFFICE)
     assert given(stage)[0] == (TOBIAS, "[replying to Mina Vale: Who tends the lamps?]")
 
@@ -145,7 +195,9 @@ async def test_a_bare_mention_has_the_quoted_message_answered(stage):
 async def test_the_message_that_a_thread_was_started_from_is_given_first(stage):
     start = await stage.moderator.say(OFFICE, "Shall we paint the shed?")
     place = stage.sandbox.channel(OFFICE)
-    stage.store.channels.assign(Channel(stage.sandbox.guild_id, int(place["id"]), "ballast", "mentions", 0, 0.0))
+    stage.store.channels.assign(
+        Channel(stage.sandbox.guild_id, int(place["id"]), "ballast", "mentions", 0, 0.0)
+    )
     thread = await stage.member.thread(OFFICE, "paint", start)
     stage.client._connection._messages.clear()  # as after a restart: it has to be fetched
     await in_thread(stage, thread, stage.member.say(thread, "@Understudy in which colour?"))
@@ -162,11 +214,17 @@ async def test_an_embed_and_what_is_no_text_are_named_in_a_quote(stage):
     said = await stage.moderator.say(OFFICE, "x")
     post = proxy.copy(said, "Tides", "", [{"title": "High water", "description": "at 6:12"}])
     place = stage.sandbox.channel(OFFICE)
-    stage.store.channels.assign(Channel(stage.sandbox.guild_id, int(place["id"]), "ballast", "mentions", 0, 0.0))
-    await answered(stage, stage.member.say(OFFICE, "@Understudy when is it?", reply_to=post), OFFICE)
+    stage.store.channels.assign(
+        Channel(stage.sandbox.guild_id, int(place["id"]), "ballast", "mentions", 0, 0.0)
+    )
+    await answered(
+        stage, stage.member.say(OFFICE, "@Understudy when is it?", reply_to=post), OFFICE
+    )
     assert given(stage)[0] == (TOBIAS, "[replying to Tides: High water at 6:12]\nwhen is it?")
     poll = await stage.moderator.poll(OFFICE, "Tea?", ["yes", "no"])
-    await answered(stage, stage.member.say(OFFICE, "@Understudy what is this?", reply_to=poll), OFFICE)
+    await answered(
+        stage, stage.member.say(OFFICE, "@Understudy what is this?", reply_to=poll), OFFICE
+    )
     assert given(stage)[-2] == (TOBIAS, "[replying to Mina Vale: [a poll]]\nwhat is this?")
 
 
@@ -175,18 +233,24 @@ async def test_what_discord_hides_is_said_and_not_given(tmp_path):
         mark = stage.mark
         said = await stage.moderator.say(QUAY, "The ferry leaves at nine.")
         await answered(stage, stage.member.say(QUAY, "@Understudy when?", reply_to=said))
-        assert given(stage)[-2] == (TOBIAS, "[replying to Mina Vale, whose message cannot be read]\nwhen?")
+        assert given(stage)[-2] == (
+            TOBIAS,
+            "[replying to Mina Vale, whose message cannot be read]\nwhen?",
+        )
         await stage.sees("Discord hides the message that you replied to", since=mark)
         assert stage.store.quoted.find([int(said["id"])])[int(said["id"])].text is None
 
 
-# ------------------------------------------------------------------------------------------ what was missed
+# ------------------------------------------------------------------------------------------ what
+# was missed
 
 
 async def test_a_mention_that_an_edit_adds_is_answered_once(stage):
     said = await stage.member.say(OFFICE, "how deep is it?")
     place = stage.sandbox.channel(OFFICE)
-    stage.store.channels.assign(Channel(stage.sandbox.guild_id, int(place["id"]), "ballast", "mentions", 0, 0.0))
+    stage.store.channels.assign(
+        Channel(stage.sandbox.guild_id, int(place["id"]), "ballast", "mentions", 0, 0.0)
+    )
     await answered(stage, stage.member.edit(said, "@Understudy how deep is it?"), OFFICE)
     assert given(stage)[0] == (TOBIAS, "how deep is it?")
     count = len(stage.engine.requests)
@@ -208,7 +272,9 @@ async def test_what_was_said_while_the_bot_was_away_is_answered_once(tmp_path):
         await stage.sees("Oda Marrow hears: while you slept\n-# AI-written")
         await answered(stage, stage.member.say(INN, "@Understudy after"), INN)
         asked = [request.turns[-1].text for request in stage.engine.requests]
-        assert asked == ["while you slept", "after"], "no chatter, and nothing that was answered before"
+        assert asked == ["while you slept", "after"], (
+            "no chatter, and nothing that was answered before"
+        )
     async with on_stage(tmp_path) as stage:
         await answered(stage, stage.member.say(INN, "@Understudy once more"), INN)
         assert [request.turns[-1].text for request in stage.engine.requests] == ["once more"]
@@ -225,16 +291,21 @@ async def test_a_direct_message_that_came_while_the_bot_was_away_is_answered(tmp
         assert len(stage.engine.requests) == 1
 
 
-async def test_what_a_lost_session_did_not_bring_is_answered_when_the_next_one_begins(stage, monkeypatch):
+async def test_what_a_lost_session_did_not_bring_is_answered_when_the_next_one_begins(
+    stage, monkeypatch
+):
     """At most five in a channel, the latest, only where the bot may read, and no other bots."""
-    gateway, mark = stage.sandbox._container.gateway, stage.mark
+    gateway = stage.sandbox._container.gateway
+    mark = stage.mark
     stage.client.dispatch("disconnect")
     with monkeypatch.context() as patched:
         patched.setattr(gateway, "dispatch", lambda name, data: None)
         for number in range(7):
             said = await stage.member.say(INN, f"@Understudy number {number}")
         stage.sandbox.proxy_bot().copy(said, "Wren")
-    for channel in stage.client.get_guild(stage.sandbox.guild_id).text_channels:  # the events would have said so
+    for channel in stage.client.get_guild(
+        stage.sandbox.guild_id
+    ).text_channels:  # the events would have said so
         channel.last_message_id = int(said["id"])
     stage.sandbox.set_permission("READ_MESSAGE_HISTORY", False)
     guild = stage.client.get_guild(stage.sandbox.guild_id)
@@ -253,7 +324,8 @@ async def test_what_a_lost_session_did_not_bring_is_answered_when_the_next_one_b
     assert asked == [*(f"number {number}" for number in range(2, 7)), "and now?"]
 
 
-# ------------------------------------------------------------------------------------------ what is no text
+# ------------------------------------------------------------------------------------------ what is
+# no text
 
 
 @pytest.mark.parametrize(("kind", "words"), [
@@ -277,7 +349,11 @@ async def test_a_poll_and_a_voice_message_are_named_where_a_persona_answers_ever
     await stage.sees("A poll cannot be read here: Ballast reads text only.", since=mark)
     await stage.member.voice_message(QUAY)
     await answered(stage, stage.member.say(QUAY, "hello"))
-    notices = [it for _, it in stage.sandbox.events[mark:] if "cannot be read here" in it.get("content", "")]
+    notices = [
+        it
+        for _, it in stage.sandbox.events[mark:]
+        if "cannot be read here" in it.get("content", "")
+    ]
     assert len(notices) == 1, "once in a while, since members talk among themselves there"
     assert "hides your message" not in str(stage.sandbox.events[mark:])
 
@@ -286,8 +362,11 @@ async def test_a_poll_and_a_voice_message_are_named_where_a_persona_answers_ever
 
 
 @pytest.mark.parametrize("deletes_first", [False, True])
-async def test_a_proxys_copy_is_answered_as_the_members_and_the_original_is_not(stage, deletes_first):
-    proxy, mark = stage.sandbox.proxy_bot(), stage.mark
+async def test_a_proxys_copy_is_answered_as_the_members_and_the_original_is_not(
+    stage, deletes_first
+):
+    proxy = stage.sandbox.proxy_bot()
+    mark = stage.mark
     said = await answered(stage, stage.member.say(QUAY, "w: how deep is it?"))
     answer = stage.sandbox.messages(QUAY)[-1]
     mark = stage.mark
@@ -301,10 +380,13 @@ async def test_a_proxys_copy_is_answered_as_the_members_and_the_original_is_not(
     assert given(stage)[:-1] == [("Wren", "how deep is it?")]
     stored = stage.store.replies.of_message(int(reply["id"]))
     assert (stored.event_id, stored.asked_by) == (int(copy["id"]), int(stage.member.id))
-    stage.sandbox._container.messages.change(copy["id"], content="how deep, then?", edited_timestamp=copy["timestamp"])
+    stage.sandbox._container.messages.change(
+        copy["id"], content="how deep, then?", edited_timestamp=copy["timestamp"]
+    )
     await until(lambda: stage.store.messages.text_of(int(copy["id"])) == "how deep, then?")
     # The next one waits for the proxy, and is answered once.
-    count, mark = len(stage.engine.requests), stage.mark
+    count = len(stage.engine.requests)
+    mark = stage.mark
     said = await stage.member.say(QUAY, "w: and how wide?")
     proxy.copy(said, "Wren", "and how wide?")
     proxy.delete(said)
@@ -316,7 +398,9 @@ async def test_no_webhook_is_answered_that_copies_nothing_or_whose_original_stay
     proxy = stage.sandbox.proxy_bot()
     said = await answered(stage, stage.member.say(QUAY, "how deep is it?"))
     count = len(stage.engine.requests)
-    proxy.copy(said, "Wren", "how deep is it?")  # the original stays: a bridge, or another persona that repeats it
+    proxy.copy(
+        said, "Wren", "how deep is it?"
+    )  # the original stays: a bridge, or another persona that repeats it
     proxy.copy(said, "Other Persona", "@Understudy I am a persona of another bot")
     own = stage.sandbox.messages(QUAY)[-3]
     assert own["author"]["username"] == "Ballast"

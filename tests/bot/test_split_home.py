@@ -1,4 +1,6 @@
-"""`python -m bot` and `model_inference` over a home that is split among shards: what works, and what says why not."""
+"""`python -m bot` and `model_inference` over a home that is split among shards: what works, and
+what says why not.
+"""
 
 import importlib.util
 import json
@@ -30,14 +32,18 @@ def opened(home, part):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """The home of a bot that was split in two, with the traceable person's server in the second part."""
+    """The home of a bot that was split in two, with the traceable person's server in the second
+    part.
+    """
     home = tmp_path_factory.mktemp("split") / "home"
     plant(home)
     for part in PARTS:
         at = opened(home, part)
         if part.has(0):
             place = {"guild_id": 0, "channel_id": 5}
-            at.store.messages.append(**place, author_id=WHO, author_name=USERNAME, text="xbelkor, in private", at=1.0)
+            at.store.messages.append(
+                **place, author_id=WHO, author_name=USERNAME, text="xbelkor, in private", at=1.0
+            )
         at.close()
     return home
 
@@ -50,7 +56,9 @@ def home(template, tmp_path):
 @pytest.fixture
 def run(home, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    return lambda *words, **environment: typed(monkeypatch, capsys, home, *map(str, words), **environment)
+    return lambda *words, **environment: typed(
+        monkeypatch, capsys, home, *map(str, words), **environment
+    )
 
 
 def test_the_server_is_in_the_second_part():
@@ -78,18 +86,25 @@ def planted_home(tmp_path):
 
 def test_a_home_stays_whole_when_its_first_processes_cannot_start(planted_home, monkeypatch):
     before = {path.name for path in planted_home.iterdir()}
-    monkeypatch.setattr("bot.operations.shards.shard_process.shared_database", lambda home, shared_db: AwayDatabase())
+    monkeypatch.setattr(
+        "bot.operations.shards.shard_process.shared_database",
+        lambda home, shared_db: AwayDatabase(),
+    )
     for part in PARTS:
         with pytest.raises(StoreError, match="connection refused") as error:
             open_shard_store(planted_home, part, "postgresql://db")
         assert "Check SHARED_DB" in error.value.advice and "%40" in error.value.advice
     after = {path.name for path in planted_home.iterdir()}
-    assert before <= after and not any(name.startswith("shards") and ".sqlite" in name for name in after)
+    assert before <= after and not any(
+        name.startswith("shards") and ".sqlite" in name for name in after
+    )
     with closing(Store.open(planted_home / HOME_DATABASE)) as store:
         assert store.erasure.counts(WHO)["messages"] == 2
 
 
-def test_a_process_that_cannot_start_keeps_its_part_once_the_original_is_gone(planted_home, monkeypatch):
+def test_a_process_that_cannot_start_keeps_its_part_once_the_original_is_gone(
+    planted_home, monkeypatch
+):
     opened(planted_home, PARTS[0]).close()
     assert (planted_home / HOME_DATABASE).exists(), "the other process has no part yet"
 
@@ -99,7 +114,9 @@ def test_a_process_that_cannot_start_keeps_its_part_once_the_original_is_gone(pl
         assert not (planted_home / HOME_DATABASE).exists(), "both have their parts"
 
     away = AwayDatabase(restart_other)
-    monkeypatch.setattr("bot.operations.shards.shard_process.shared_database", lambda home, shared_db: away)
+    monkeypatch.setattr(
+        "bot.operations.shards.shard_process.shared_database", lambda home, shared_db: away
+    )
     with pytest.raises(StoreError):
         open_shard_store(planted_home, PARTS[1], "")
     at = opened(planted_home, PARTS[1])
@@ -110,12 +127,22 @@ def test_a_process_that_cannot_start_keeps_its_part_once_the_original_is_gone(pl
 def test_show_and_export_cover_all_parts_once(home, run, tmp_path):
     code, out, err = run("privacy", "show", "--user", WHO)
     assert code == 0, err
-    assert "messages: 3, the oldest of 1970-01-01" in out and "harbour.md" in out and "versions promoted (3)" in out
+    assert (
+        "messages: 3, the oldest of 1970-01-01" in out
+        and "harbour.md" in out
+        and "versions promoted (3)" in out
+    )
     assert run("privacy", "export", "--user", WHO, "--out", tmp_path / "them.json")[0] == 0
     about = json.loads((tmp_path / "them.json").read_text())
-    assert {one["guild_id"] for one in about["messages"]} == {0, GUILD} and len(about["promotions"]) == 3
-    assert {one["guild_id"] for one in about["memories"]} == {0, GUILD} and len(about["memories"]) == 2
-    assert about["lore_and_cards"][0]["text"].startswith("# The wharf") and USERNAME in about["names"]
+    assert {one["guild_id"] for one in about["messages"]} == {0, GUILD} and len(
+        about["promotions"]
+    ) == 3
+    assert {one["guild_id"] for one in about["memories"]} == {0, GUILD} and len(
+        about["memories"]
+    ) == 2
+    assert (
+        about["lore_and_cards"][0]["text"].startswith("# The wharf") and USERNAME in about["names"]
+    )
 
 
 def test_forget_reaches_all_parts(home, run):
@@ -168,7 +195,10 @@ def test_the_doctor_checks_each_part_and_the_shards(home, run):
     try:
         found = checks(run, SHARDS="0/3", **token)
         assert found["database"]["found"] == "2 parts, readable; bots run on 1 of them"
-        assert found["shards"]["found"] == "0/3 here, of 0/3, 1-2/3" and found["shards"]["state"] == "ok"
+        assert (
+            found["shards"]["found"] == "0/3 here, of 0/3, 1-2/3"
+            and found["shards"]["state"] == "ok"
+        )
         assert found["shared database"]["found"] == "reachable; 1 process runs"
     finally:
         running.close()
@@ -181,7 +211,9 @@ def test_the_doctor_checks_each_part_and_the_shards(home, run):
 
 def test_the_doctor_reports_a_shared_database_that_cannot_be_used(home, run):
     token = {"DISCORD_TOKEN": "MTIzNDU2Nzg5MDEyMzQ1Njc4.a.b"}
-    found = checks(run, SHARDS="0/3", SHARED_DB="postgresql://u:hidden@127.0.0.1:9/none", **token)["shared database"]
+    found = checks(run, SHARDS="0/3", SHARED_DB="postgresql://u:hidden@127.0.0.1:9/none", **token)[
+        "shared database"
+    ]
     assert found["state"] == "fail" and "hidden" not in str(found)
     is_installed = importlib.util.find_spec("psycopg") is not None
     assert ("check SHARED_DB" if is_installed else "pip install '.[shards]'") in found["remedy"]
@@ -198,7 +230,9 @@ def test_channels_of_all_parts_are_looked_at(home):
 
 def test_questions_and_history_find_their_part(home, run, tmp_path):
     with closing(sqlite3.connect(PARTS[0].file(home))) as db:
-        (live,) = db.execute("select version from promotions where persona_id = 'oda' order by seq desc").fetchone()
+        (live,) = db.execute(
+            "select version from promotions where persona_id = 'oda' order by seq desc"
+        ).fetchone()
     assert _stored_version(home, Persona("oda", "Oda"), None) == live
     code, _, err = run("history", "--guild", GUILD, "--persona", "oda", "--out", tmp_path / "h.jsonl",
                          DISCORD_PERMISSION="Granted by Discord to the test in 2026")  # fmt: skip

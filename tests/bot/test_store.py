@@ -13,7 +13,9 @@ from personas.prompt.renderer import recent_start
 from personas.schemas.training import TrainingRequest
 from personas.schemas.training_events import Progress
 
-GUILD, CHANNEL, MEMBER = 900000000000000001, 900000000000000011, 900000000000000021
+GUILD = 900000000000000001
+CHANNEL = 900000000000000011
+MEMBER = 900000000000000021
 REQUEST = TrainingRequest(job_name="first", persona="ballast")
 
 
@@ -39,7 +41,8 @@ def add_job(store, job_id="j1", persona="ballast", guild_id=GUILD, at=1.0):
     return store.jobs.add(NewTrainingJob(job_id, guild_id, CHANNEL, MEMBER, request), at)
 
 
-# ------------------------------------------------------------------------------------------------ channels
+# ------------------------------------------------------------------------------------------------
+# channels
 
 
 def test_a_channel_has_the_persona_it_was_given_last(store):
@@ -48,7 +51,9 @@ def test_a_channel_has_the_persona_it_was_given_last(store):
     store.channels.assign(latest)
     assert store.channels.get(GUILD, CHANNEL) == latest
     assert store.channels.of_guild(GUILD) == [latest]
-    assert store.channels.of_guild(GUILD + 1) == [] and store.channels.get(GUILD + 1, CHANNEL) is None
+    assert (
+        store.channels.of_guild(GUILD + 1) == [] and store.channels.get(GUILD + 1, CHANNEL) is None
+    )
 
 
 def test_a_thread_has_its_parents_persona_unless_it_has_its_own(store):
@@ -77,19 +82,31 @@ def test_a_webhook_outlives_the_persona(store):
     assert store.channels.webhook(CHANNEL) is None
 
 
-# ------------------------------------------------------------------------------------------------ history
+# ------------------------------------------------------------------------------------------------
+# history
 
 
 def test_history_comes_back_as_it_was_said(store):
     seq = say(store, 1, persona_id="ballast", adapter_version="v2")
     (message,) = store.messages.recent(CHANNEL)
-    assert (message.seq, message.text, message.persona_id, message.adapter_version) == (seq, "line 1", "ballast", "v2")
-    assert (message.guild_id, message.author_id, message.author_name, message.at) == (GUILD, MEMBER, "mira", 1.0)
+    assert (message.seq, message.text, message.persona_id, message.adapter_version) == (
+        seq,
+        "line 1",
+        "ballast",
+        "v2",
+    )
+    assert (message.guild_id, message.author_id, message.author_name, message.at) == (
+        GUILD,
+        MEMBER,
+        "mira",
+        1.0,
+    )
     assert store.messages.recent(CHANNEL + 1) == []
 
 
 def test_the_window_begins_anew_only_every_block(store):
-    starts, sizes = [], []
+    starts = []
+    sizes = []
     for number in range(40):
         say(store, number)
         say(store, number, channel_id=5)  # another channel's messages move nothing
@@ -115,13 +132,20 @@ def test_a_deleted_message_does_not_move_the_window(store):
     assert store.messages.delete(CHANNEL + 300)  # before the window
     assert store.messages.recent(CHANNEL) == before
     assert store.messages.delete(CHANNEL + 1600)
-    assert [m.text for m in store.messages.recent(CHANNEL)] == [m.text for m in before if m.text != "line 15"]
+    assert [m.text for m in store.messages.recent(CHANNEL)] == [
+        m.text for m in before if m.text != "line 15"
+    ]
 
 
 def test_a_message_sent_twice_is_kept_once(store):
     assert say(store, 1) == say(store, 1) != say(store, 2)
     assert say(store, 3, discord_message_id=None) != say(store, 3, discord_message_id=None)
-    assert [m.text for m in store.messages.recent(CHANNEL)] == ["line 1", "line 2", "line 3", "line 3"]
+    assert [m.text for m in store.messages.recent(CHANNEL)] == [
+        "line 1",
+        "line 2",
+        "line 3",
+        "line 3",
+    ]
 
 
 def test_a_reply_made_anew_after_a_crash_takes_the_place_of_the_first(store):
@@ -140,12 +164,19 @@ def test_edits_and_deletions_reach_the_copies(store):
     assert not store.messages.update(404, "x") and not store.messages.delete(404)
 
 
-# ------------------------------------------------------------------------------------------------ replies
+# ------------------------------------------------------------------------------------------------
+# replies
 
 
 def begin(store, event, at=1.0, channel=CHANNEL, persona="oda", seq=None):
     return store.replies.begin(
-        event, guild_id=GUILD, channel_id=channel, persona_id=persona, at=at, asked_by=5, trigger_seq=seq
+        event,
+        guild_id=GUILD,
+        channel_id=channel,
+        persona_id=persona,
+        at=at,
+        asked_by=5,
+        trigger_seq=seq,
     )
 
 
@@ -157,7 +188,12 @@ def test_an_event_is_taken_once(store):
     assert store.replies.finish(1, "done", "v3", 42)
     assert not store.replies.finish(1, "failed") and not begin(store, 1, 3.0)
     reply = store.replies.get(1)
-    assert (reply.state, reply.parts, reply.adapter_version, reply.seed) == ("done", (99, 98), "v3", 42)
+    assert (reply.state, reply.parts, reply.adapter_version, reply.seed) == (
+        "done",
+        (99, 98),
+        "v3",
+        42,
+    )
     assert (reply.guild_id, reply.asked_by, reply.attempt) == (GUILD, 5, 1)
     assert store.replies.get(2) is None
     assert store.replies.of_message(98) == reply and store.replies.of_message(97) is None
@@ -178,7 +214,8 @@ def test_what_a_crash_cut_off_is_found(store):
 def test_what_a_crash_cut_off_is_read_a_page_at_a_time(store):
     for event in range(5):
         begin(store, event, float(event))
-    pages, after = [], -1
+    pages = []
+    after = -1
     while page := store.replies.unfinished(after, limit=2):
         pages.append([reply.event_id for reply in page])
         after = page[-1].event_id
@@ -221,7 +258,10 @@ def test_what_was_said_is_found_by_place_persona_and_time_as_long_as_it_is_there
         return [reply.event_id for reply in store.replies.of_guild(guild, **which)]
 
     assert said() == [3, 2, 1] and said(GUILD + 1) == []
-    assert said(channel_ids=[10]) == [2, 1] and said(channel_ids=[10, 11], persona_id="oda") == [3, 1]
+    assert said(channel_ids=[10]) == [2, 1] and said(channel_ids=[10, 11], persona_id="oda") == [
+        3,
+        1,
+    ]
     assert said(since=2.0) == [3, 2]
     store.replies.delete_part(200)
     assert store.replies.get(2).parts == (201,) and said(since=2.0) == [3, 2]
@@ -233,12 +273,18 @@ def test_replies_of_the_first_schema_keep_their_message_and_who_asked(tmp_path):
     path = tmp_path / "understudy.sqlite"
     with sqlite3.connect(path) as raw:
         raw.executescript(f"{INITIAL_TABLES}; pragma user_version = 1;")
-        raw.execute(f"insert into messages values (3, {GUILD}, 10, 1, 50, {MEMBER}, 'mira', null, 'hi', null, 1.0)")
+        raw.execute(
+            f"insert into messages values (3, {GUILD}, 10, 1, 50, {MEMBER}, 'mira', null, 'hi', "
+            "null, 1.0)"
+        )
         raw.execute("insert into replies values (50, 10, 'oda', 3, 99, 'done', 'v1', 7, 1.0)")
-        raw.execute("insert into replies values (51, 10, 'oda', null, null, 'waiting', null, null, 2.0)")
+        raw.execute(
+            "insert into replies values (51, 10, 'oda', null, null, 'waiting', null, null, 2.0)"
+        )
     raw.close()
     with Store.open(path) as store:
-        reply, other = store.replies.get(50), store.replies.get(51)
+        reply = store.replies.get(50)
+        other = store.replies.get(51)
     assert (reply.parts, reply.guild_id, reply.asked_by, reply.seed) == ((99,), GUILD, MEMBER, 7)
     assert (other.parts, other.guild_id, other.asked_by, other.state) == ((), 0, 0, "waiting")
 
@@ -258,7 +304,8 @@ def test_a_silence_holds_where_and_for_whom_it_was_made(store):
     assert [(mute.channel_id, mute.persona_id) for mute in mutes.of_guild(GUILD)] == [(10, "oda")]
 
 
-# ------------------------------------------------------------------------------------------------ jobs
+# ------------------------------------------------------------------------------------------------
+# jobs
 
 
 def test_a_job_comes_back_as_it_was_asked(store):
@@ -267,7 +314,9 @@ def test_a_job_comes_back_as_it_was_asked(store):
     assert job.request == REQUEST and (job.state, job.attempt, job.version) == ("queued", 0, "v1")
     store.jobs.set_progress_message("j1", 5)
     assert store.jobs.get("j1").progress_message_id == 5
-    assert [job.job_id for job in store.jobs.of_guild(GUILD)] == ["j1"] and store.jobs.of_guild(1) == []
+    assert [job.job_id for job in store.jobs.of_guild(GUILD)] == ["j1"] and store.jobs.of_guild(
+        1
+    ) == []
 
 
 def test_versions_are_numbered_by_persona_and_never_reused(store):
@@ -287,7 +336,9 @@ def test_a_job_that_cannot_be_added_uses_no_number(store):
 def test_progress_that_nobody_understands_is_none(store):
     job = add_job(store)
     claimed = store.jobs.claim(job, "t", 2.0)
-    step = Progress(step=1, of=2, epoch=0.5, loss=3, lr=1e-4, tokens_per_s=300, eta_s=4, memory_bytes=1)
+    step = Progress(
+        step=1, of=2, epoch=0.5, loss=3, lr=1e-4, tokens_per_s=300, eta_s=4, memory_bytes=1
+    )
     assert store.jobs.report("j1", "t", step).progress == step
     store._connection.write('update jobs set progress = \'{"event": "dance"}\'')
     assert store.jobs.get("j1").progress is None and claimed.progress is None

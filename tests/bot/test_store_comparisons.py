@@ -6,7 +6,8 @@ from bot.store import NewBlindComparison, Store
 from bot.versions.blind_test.store import COMPARISON_LIFETIME_S
 from tests.bot.version_rows import install
 
-HERE, THERE = 11, 22
+HERE = 11
+THERE = 22
 
 
 @pytest.fixture
@@ -16,7 +17,9 @@ def store(tmp_path):
 
 
 def shown(store, user=7, *, guild=HERE, persona="oda", a="v2", b=None, at=10.0):
-    new = NewBlindComparison(guild, persona, user, "p1", "Hello?", a, b, f"by {a}", f"by {b}", 1, 2**62)
+    new = NewBlindComparison(
+        guild, persona, user, "p1", "Hello?", a, b, f"by {a}", f"by {b}", 1, 2**62
+    )
     return store.comparisons.show(new, at)
 
 
@@ -40,7 +43,9 @@ def test_a_vote_is_given_once_by_the_member_who_was_shown_it(store):
 def test_an_open_comparison_is_found_in_either_order_for_its_member_server_and_persona(store):
     one = shown(store)
     find = store.comparisons.find_open
-    assert find(7, HERE, "oda", ("v2", None), 20.0) == find(7, HERE, "oda", (None, "v2"), 20.0) == one
+    assert (
+        find(7, HERE, "oda", ("v2", None), 20.0) == find(7, HERE, "oda", (None, "v2"), 20.0) == one
+    )
     for other in (
         (8, HERE, "oda", ("v2", None)),
         (7, THERE, "oda", ("v2", None)),
@@ -58,13 +63,23 @@ def test_an_open_comparison_is_found_in_either_order_for_its_member_server_and_p
 
 
 def test_after_a_day_an_open_comparison_is_found_no_more_and_takes_no_vote(store):
-    one, late = shown(store, at=10.0), 10.0 + COMPARISON_LIFETIME_S
-    assert store.comparisons.find_open(7, HERE, "oda", ("v2", None), late) == one and not one.has_expired(late)
-    assert store.comparisons.find_open(7, HERE, "oda", ("v2", None), late + 1) is None and one.has_expired(late + 1)
-    assert not store.comparisons.vote(one.seq, 7, "a", late + 1) and store.comparisons.voted("oda") == []
+    one = shown(store, at=10.0)
+    late = 10.0 + COMPARISON_LIFETIME_S
+    assert store.comparisons.find_open(
+        7, HERE, "oda", ("v2", None), late
+    ) == one and not one.has_expired(late)
+    assert store.comparisons.find_open(
+        7, HERE, "oda", ("v2", None), late + 1
+    ) is None and one.has_expired(late + 1)
+    assert (
+        not store.comparisons.vote(one.seq, 7, "a", late + 1)
+        and store.comparisons.voted("oda") == []
+    )
     assert sum(store.comparisons.judgement_counts("oda", "v2", None)) == 0
     assert store.comparisons.vote(one.seq, 7, "a", late)
-    assert not store.comparisons.get(one.seq).has_expired(late + 1), "what was voted on in time stays"
+    assert not store.comparisons.get(one.seq).has_expired(late + 1), (
+        "what was voted on in time stays"
+    )
 
 
 def test_votes_of_a_day_and_prompts_are_counted_by_member(store):
@@ -72,7 +87,12 @@ def test_votes_of_a_day_and_prompts_are_counted_by_member(store):
     voted(store, "bad", at=30.0)
     voted(store, "a", user=8, at=30.0)
     shown(store)
-    assert [store.comparisons.votes_since(7, since) for since in (0.0, 20.0, 25.0, 31.0)] == [2, 2, 1, 0]
+    assert [store.comparisons.votes_since(7, since) for since in (0.0, 20.0, 25.0, 31.0)] == [
+        2,
+        2,
+        1,
+        0,
+    ]
     assert store.comparisons.prompts_seen(7, "oda") == {"p1": 3}
     assert store.comparisons.prompts_seen(7, "thrip") == {}
 

@@ -1,4 +1,6 @@
-"""What the store promises when things go wrong: kills, a second bot, damaged files, a full disk, a folder not ours."""
+"""What the store promises when things go wrong: kills, a second bot, damaged files, a full disk, a
+folder not ours.
+"""
 
 import os
 import random
@@ -52,12 +54,16 @@ def path_in(folder):
 
 
 def add_job(store, job_id):
-    return store.jobs.add(NewTrainingJob(job_id, 1, 2, 3, TrainingRequest(job_name="x", persona="oda")), 1.0)
+    return store.jobs.add(
+        NewTrainingJob(job_id, 1, 2, 3, TrainingRequest(job_name="x", persona="oda")), 1.0
+    )
 
 
 @contextmanager
 def enqueuing(home, limit=0):
-    """A process that enqueues as fast as it can; what it prints has been acknowledged. Killed in the end."""
+    """A process that enqueues as fast as it can; what it prints has been acknowledged. Killed in
+    the end.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", ENQUEUE, str(home), str(limit)],
         stdout=subprocess.PIPE,
@@ -91,7 +97,9 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path):
 def test_a_full_disk_loses_nothing_and_says_so(tmp_path):
     with enqueuing(tmp_path, limit=900_000) as process:
         *acknowledged, refusal = process.stdout.read().splitlines()
-    assert refusal.startswith("refused The database") and refusal.endswith("what was stored before is safe.")
+    assert refusal.startswith("refused The database") and refusal.endswith(
+        "what was stored before is safe."
+    )
     assert len(acknowledged) > 3
     with Store.open(path_in(tmp_path)) as store:
         assert [job.job_id for job in store.jobs.in_state("queued")] == acknowledged
@@ -242,7 +250,8 @@ except StoreError as error:
 
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_read_only_folder_is_named(existing):
-    # Not under tmp_path, whose parents are their owner's alone: as root the child becomes somebody else.
+    # Not under tmp_path, whose parents are their owner's alone: as root the child becomes somebody
+    # else.
     with tempfile.TemporaryDirectory() as name:
         home = Path(name) / "home"
         home.mkdir()
@@ -252,8 +261,13 @@ def test_a_read_only_folder_is_named(existing):
         home.chmod(0o555)
         try:
             said = subprocess.run(
-                [sys.executable, "-c", READ_ONLY, str(path_in(home))], capture_output=True, text=True, env=ENVIRON
+                [sys.executable, "-c", READ_ONLY, str(path_in(home))],
+                capture_output=True,
+                text=True,
+                env=ENVIRON,
             )
         finally:
             home.chmod(0o755)
-    assert said.stdout.startswith("The database") and "Check the folder's rights" in said.stdout, said
+    assert said.stdout.startswith("The database") and "Check the folder's rights" in said.stdout, (
+        said
+    )

@@ -1,11 +1,14 @@
-"""What the store keeps of members' decisions and gifts, and how servers and old conversations leave it."""
+"""What the store keeps of members' decisions and gifts, and how servers and old conversations leave
+it.
+"""
 
 import pytest
 
 from bot.privacy import store as member_records
 from bot.store import CARD_CONTRIBUTION, ConsentDecision, Contribution, Store
 
-HERE, THERE = 11, 22
+HERE = 11
+THERE = 22
 
 
 @pytest.fixture
@@ -34,7 +37,9 @@ def test_a_gift_has_the_last_giver_until_it_is_taken_back(store):
     store.people.add_contribution(Contribution(HERE, "oda", "soup.md", 7, 1.0))
     store.people.add_contribution(Contribution(HERE, "mira-h", CARD_CONTRIBUTION, 7, 2.0))
     store.people.add_contribution(Contribution(HERE, "oda", "soup.md", 8, 3.0))
-    assert store.people.contributions_of(7) == [Contribution(HERE, "mira-h", CARD_CONTRIBUTION, 7, 2.0)]
+    assert store.people.contributions_of(7) == [
+        Contribution(HERE, "mira-h", CARD_CONTRIBUTION, 7, 2.0)
+    ]
     store.people.remove_contribution(HERE, "mira-h", CARD_CONTRIBUTION)
     assert store.people.contributions_of(7) == []
 
@@ -55,7 +60,9 @@ def test_what_was_said_in_a_guild_comes_by_channel_and_in_order(store):
 def test_old_conversations_go_with_their_replies_and_votes(store):
     for event, at in ((1, 10.0), (2, 20.0)):
         seq = say(store, f"at {at}", at=at)
-        store.replies.begin(event, guild_id=HERE, channel_id=5, persona_id="oda", at=at, asked_by=7, trigger_seq=seq)
+        store.replies.begin(
+            event, guild_id=HERE, channel_id=5, persona_id="oda", at=at, asked_by=7, trigger_seq=seq
+        )
         store.replies.finish(event, "done")
         store.replies.vote(event, 7, 1, at)
     store.replies.begin(3, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0)
@@ -68,7 +75,9 @@ def test_old_conversations_go_with_their_replies_and_votes(store):
 def test_a_deleted_channel_takes_all_that_was_said_in_it(store):
     seq = say(store, "gone", channel=5)
     say(store, "stays", channel=6)
-    store.replies.begin(1, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0, asked_by=7, trigger_seq=seq)
+    store.replies.begin(
+        1, guild_id=HERE, channel_id=5, persona_id="oda", at=1.0, asked_by=7, trigger_seq=seq
+    )
     assert store.messages.delete_channel(5) == 1 and store.replies.get(1) is None
     assert [message.text for message in store.messages.guild_messages(HERE)] == ["stays"]
 
@@ -80,9 +89,15 @@ def test_erasure_reads_tables_in_parts_and_misses_no_row(store, monkeypatch):
         store.people.add_contribution(Contribution(HERE, "oda", f"zephyr-{number}.md", 8, 1.0))
     assert len([text for text in store.erasure.free_texts() if "ephyr" in text]) == 20
     done = store.erasure.erase(7, 1000.0, lambda text: text.lower().replace("zephyr", "someone"))
-    assert done["mentions"] == 20 and not [text for text in store.erasure.free_texts() if "ephyr" in text]
+    assert done["mentions"] == 20 and not [
+        text for text in store.erasure.free_texts() if "ephyr" in text
+    ]
     late = say(store, "Zephyr", author=8, at=2000.0)
-    assert store.erasure.erase(7, 1000.0, lambda text: text.replace("Zephyr", "someone"))["mentions"] == 0 and late
+    assert (
+        store.erasure.erase(7, 1000.0, lambda text: text.replace("Zephyr", "someone"))["mentions"]
+        == 0
+        and late
+    )
 
 
 def test_a_server_leaves_nothing_and_no_other_loses_anything(store):
@@ -96,7 +111,10 @@ def test_a_server_leaves_nothing_and_no_other_loses_anything(store):
     assert store.guilds.left_before(60.0) == [HERE] and store.guilds.left_before(50.0) == []
     store.guilds.delete(HERE)
     assert store.guilds.known() == {THERE} and store.guilds.left_before(99.0) == []
-    assert len(list(store.messages.guild_messages(THERE))) == 1 and len(store.people.contributions_of(7)) == 1
+    assert (
+        len(list(store.messages.guild_messages(THERE))) == 1
+        and len(store.people.contributions_of(7)) == 1
+    )
 
 
 def test_a_server_that_comes_back_stays(store):

@@ -11,7 +11,9 @@ from bot.versions.rollout.store import OBSERVATION_PERIOD_S
 from personas.errors import RequestError
 from tests.bot.version_rows import dislike, drawn, install, reply
 
-GUILD, CHANNEL, MODERATOR = 9, 2, 7
+GUILD = 9
+CHANNEL = 2
+MODERATOR = 7
 
 
 @pytest.fixture
@@ -29,10 +31,17 @@ def new(version="v2", share=20, guild_id=GUILD, only_channel=None):
 
 def test_a_rollout_is_on_in_its_guild_until_it_is_ended_and_survives_a_restart(store, tmp_path):
     begun = store.rollouts.start(new(), 10.0)
-    assert (begun.before, begun.share, begun.started_at, begun.is_randomised) == ("v1", 20, 10.0, True)
+    assert (begun.before, begun.share, begun.started_at, begun.is_randomised) == (
+        "v1",
+        20,
+        10.0,
+        True,
+    )
     store.close()
     with Store.open(tmp_path / "understudy.sqlite") as again:
-        assert again.rollouts.running("ballast", 11.0) == [begun] and again.rollouts.find_active("ballast", GUILD, 11.0)
+        assert again.rollouts.running("ballast", 11.0) == [begun] and again.rollouts.find_active(
+            "ballast", GUILD, 11.0
+        )
         assert again.rollouts.find_active("ballast", 10, 11.0) is None
         assert again.rollouts.end(begun.seq, "stopped", 12.0, MODERATOR)
         assert not again.rollouts.end(begun.seq, "worse", 13.0), "what has ended stays ended"
@@ -42,7 +51,11 @@ def test_a_rollout_is_on_in_its_guild_until_it_is_ended_and_survives_a_restart(s
 
 @pytest.mark.parametrize(
     ("wanted", "words"),
-    [(new("v9"), "no version v9"), (new("v1"), "answers everything already"), (new("v3"), "v2 is being rolled out")],
+    [
+        (new("v9"), "no version v9"),
+        (new("v1"), "answers everything already"),
+        (new("v3"), "v2 is being rolled out"),
+    ],
 )
 def test_what_cannot_be_rolled_out_is_refused(store, wanted, words):
     store.rollouts.start(new("v2"), 10.0)
@@ -53,7 +66,8 @@ def test_what_cannot_be_rolled_out_is_refused(store, wanted, words):
 
 
 def test_a_share_is_drawn_by_event_and_the_same_whenever_it_is_asked(store):
-    first, second = store.rollouts.start(new(), 10.0), store.rollouts.start(new(guild_id=10), 10.0)
+    first = store.rollouts.start(new(), 10.0)
+    second = store.rollouts.start(new(guild_id=10), 10.0)
     draws = [first.draws(event) for event in range(20_000)]
     assert 0.19 < sum(draws) / len(draws) < 0.21
     assert draws == [store.rollouts.get(first.seq).draws(event) for event in range(20_000)]
@@ -64,25 +78,38 @@ def test_a_share_is_drawn_by_event_and_the_same_whenever_it_is_asked(store):
 def test_a_channel_takes_its_threads_along_and_nothing_else(store):
     begun = store.rollouts.start(new(share=100, only_channel=55), 10.0)
     taking = store.rollouts.counted_rollout
-    assert taking("ballast", 11.0, GUILD, 55, None) == taking("ballast", 11.0, GUILD, 77, 55) == begun.seq
+    assert (
+        taking("ballast", 11.0, GUILD, 55, None)
+        == taking("ballast", 11.0, GUILD, 77, 55)
+        == begun.seq
+    )
     assert taking("ballast", 11.0, GUILD, 56, None) is taking("oda", 11.0, GUILD, 55, None) is None
     assert begun.draws(1) and not begun.is_randomised
 
 
 def test_promoting_the_version_ends_its_rollout_and_watches_it(store):
-    begun, elsewhere = store.rollouts.start(new(), 10.0), store.rollouts.start(new("v3", guild_id=10), 10.0)
+    begun = store.rollouts.start(new(), 10.0)
+    elsewhere = store.rollouts.start(new("v3", guild_id=10), 10.0)
     assert store.rollouts.promote(new(), 20.0).version == "v2"
     assert store.rollouts.promote(new(), 21.0) is None, "it is live already"
     assert store.rollouts.get(begun.seq).ending == "promoted"
     trial, watched = store.rollouts.running("ballast", 20.0)
     assert trial == elsewhere and store.rollouts.unannounced() == [], "another guild's goes on"
-    assert (watched.version, watched.before, watched.is_promoted, watched.share) == ("v2", "v1", True, 100)
+    assert (watched.version, watched.before, watched.is_promoted, watched.share) == (
+        "v2",
+        "v1",
+        True,
+        100,
+    )
     assert store.rollouts.find_active("ballast", GUILD, 20.0) is None
-    assert store.rollouts.running("ballast", 20.0 + OBSERVATION_PERIOD_S) == [elsewhere], "not for ever"
+    assert store.rollouts.running("ballast", 20.0 + OBSERVATION_PERIOD_S) == [elsewhere], (
+        "not for ever"
+    )
 
 
 def test_what_the_operator_promotes_ends_the_rollouts_where_it_is_heard(store):
-    own, follower = store.rollouts.start(new(guild_id=10), 10.0), store.rollouts.start(new(), 10.0)
+    own = store.rollouts.start(new(guild_id=10), 10.0)
+    follower = store.rollouts.start(new(), 10.0)
     store.versions.promote("ballast", "v3", MODERATOR, 11.0, guild_id=10)
     own = store.rollouts.start(new(guild_id=10), 12.0)
     assert store.rollouts.promote(new(guild_id=0), 20.0)
@@ -91,7 +118,12 @@ def test_what_the_operator_promotes_ends_the_rollouts_where_it_is_heard(store):
     (watched,) = (it for it in store.rollouts.running("ballast", 20.0) if it.is_promoted)
     store.rollouts.promote(new("v3"), 30.0)
     assert store.rollouts.revert(watched, 40.0, "worse")
-    assert [store.versions.live("ballast", guild) for guild in (0, 8, GUILD, 10)] == ["v1", "v1", "v3", "v3"]
+    assert [store.versions.live("ballast", guild) for guild in (0, 8, GUILD, 10)] == [
+        "v1",
+        "v1",
+        "v3",
+        "v3",
+    ]
 
 
 def test_rolling_back_by_hand_ends_the_watch_without_a_word(store):
@@ -103,7 +135,9 @@ def test_rolling_back_by_hand_ends_the_watch_without_a_word(store):
 
 def test_what_turned_out_worse_is_taken_back_once_and_waits_to_be_reported(store):
     begun = store.rollouts.start(new(), 10.0)
-    assert store.rollouts.revert(begun, 11.0, "more 👎") and not store.rollouts.revert(begun, 12.0, "again")
+    assert store.rollouts.revert(begun, 11.0, "more 👎") and not store.rollouts.revert(
+        begun, 12.0, "again"
+    )
     assert store.versions.live("ballast", GUILD) == "v1"
     (untold,) = store.rollouts.unannounced()
     assert (untold.ending, untold.why, untold.ended_at) == ("worse", "more 👎", 11.0)
@@ -115,7 +149,12 @@ def test_what_turned_out_worse_is_taken_back_once_and_waits_to_be_reported(store
     assert store.rollouts.revert(watched, 21.0, "more 👎")
     assert store.versions.live("ballast", GUILD) == "v1"
     last = store.versions.history("ballast")[-1]
-    assert (last.kind, last.why, last.promoted_by, last.guild_id) == ("automatic rollback", "more 👎", 0, GUILD)
+    assert (last.kind, last.why, last.promoted_by, last.guild_id) == (
+        "automatic rollback",
+        "more 👎",
+        0,
+        GUILD,
+    )
 
 
 def test_a_version_that_is_withdrawn_or_no_longer_compared_answers_nothing(store):
@@ -123,7 +162,10 @@ def test_a_version_that_is_withdrawn_or_no_longer_compared_answers_nothing(store
     event = reply(store, at=11.0, rollout=begun.seq)
     assert store.rollouts.of_reply(event, 12.0) == begun
     store.versions.promote("ballast", "v3", MODERATOR, 13.0)  # past the rollouts
-    assert store.rollouts.of_reply(event, 14.0) is None and store.rollouts.running("ballast", 14.0) == []
+    assert (
+        store.rollouts.of_reply(event, 14.0) is None
+        and store.rollouts.running("ballast", 14.0) == []
+    )
     store.versions.rollback("ballast", MODERATOR, 15.0)
     store.versions.withdraw("ballast", "v2", 16.0, "somebody is in it")
     assert store.rollouts.of_reply(event, 17.0) is None
@@ -149,11 +191,17 @@ def test_the_replies_of_a_rollout_count_by_their_draw_and_each_by_its_first_vote
     store.replies.begin_regeneration(failed)
     store.replies.finish(failed, "failed")
     reply(store, at=11.0, version="v2")  # in another place
-    one, two = sorted(store.reply_stats.of_rollout(begun.seq), key=lambda row: row.event_id != liked)
+    one, two = sorted(
+        store.reply_stats.of_rollout(begun.seq), key=lambda row: row.event_id != liked
+    )
     assert (one.event_id, one.voter, one.vote, one.tally) == (liked, 5, 1, ReplyTally(1, 1, 1, 0))
     assert (two.event_id, two.voter, two.interrupted) == (stopped, None, True)
     found = compare_rollout(store, begun)
-    assert (found.new, found.before, found.worse) == (ReplyTally(1, 1, 1, 0), ReplyTally(1, 0, 0, 1), None)
+    assert (found.new, found.before, found.worse) == (
+        ReplyTally(1, 1, 1, 0),
+        ReplyTally(1, 0, 0, 1),
+        None,
+    )
 
 
 def test_members_who_dislike_the_new_version_show_that_it_is_worse(store):
@@ -200,7 +248,9 @@ def test_counts_are_of_the_guild_and_the_version_that_is_asked_for(store):
         store.replies.vote(reply(store, at=5.0, version=version, guild=guild), 5, 1, 6.0)
     store.replies.begin(3, guild_id=9, channel_id=2, persona_id="ballast", at=5.0)  # a greeting
     store.replies.finish(3, "done")
-    assert store.reply_stats.of(ReplySelection("ballast", "v1", guild_id=9)) == ReplyTally(1, 1, 0, 0)
+    assert store.reply_stats.of(ReplySelection("ballast", "v1", guild_id=9)) == ReplyTally(
+        1, 1, 0, 0
+    )
     assert store.reply_stats.of(ReplySelection("ballast", "v1")) == ReplyTally(2, 2, 0, 0)
     assert store.reply_stats.of(ReplySelection("ballast", None)) == ReplyTally(1, 1, 0, 0)
     assert store.reply_stats.of(ReplySelection("ballast", "v1", until=5.0)) == ReplyTally()
@@ -228,10 +278,17 @@ def test_changes_of_an_older_home_say_what_they_were(tmp_path):
     )
     raw.execute("insert into versions values ('oda', 'v1', 'j', 1.0, '{}')")
     for seq, (version, by, why) in enumerate(
-        [("v1", 7, ""), (None, 7, "rollback"), ("v1", 7, "better"), (None, 0, "somebody is forgotten")], start=1
+        [
+            ("v1", 7, ""),
+            (None, 7, "rollback"),
+            ("v1", 7, "better"),
+            (None, 0, "somebody is forgotten"),
+        ],
+        start=1,
     ):
         raw.execute(
-            "insert into promotions (seq, persona_id, version, promoted_by, at, why) values (?, 'oda', ?, ?, 1.0, ?)",
+            "insert into promotions (seq, persona_id, version, promoted_by, at, why) values (?, "
+            "'oda', ?, ?, 1.0, ?)",
             (seq, version, by, why),
         )
     raw.commit()

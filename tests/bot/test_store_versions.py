@@ -1,4 +1,6 @@
-"""Which version is live, for any sequence of trainings, promotions and rollbacks: compared with a plain stack."""
+"""Which version is live, for any sequence of trainings, promotions and rollbacks: compared with a
+plain stack.
+"""
 
 import tempfile
 from pathlib import Path
@@ -40,10 +42,15 @@ class Promotions(RuleBasedStateMachine):
     @precondition(lambda self: len(self.installed) < 4)
     @rule()
     def train(self):
-        jobs, job_id = self.store.jobs, f"j{len(self.installed)}"
-        job = jobs.add(NewTrainingJob(job_id, 0, 2, 3, TrainingRequest(job_name="j", persona="oda")), 1.0)
+        jobs = self.store.jobs
+        job_id = f"j{len(self.installed)}"
+        job = jobs.add(
+            NewTrainingJob(job_id, 0, 2, 3, TrainingRequest(job_name="j", persona="oda")), 1.0
+        )
         jobs.claim(job, "token", 2.0)
-        done = jobs.complete(job_id, "token", JobResult(adapter="a", seconds=1, scorecard=SCORECARD), 3.0)
+        done = jobs.complete(
+            job_id, "token", JobResult(adapter="a", seconds=1, scorecard=SCORECARD), 3.0
+        )
         self.installed.append(done.version)
 
     def live(self, guild):
@@ -80,18 +87,27 @@ class Promotions(RuleBasedStateMachine):
 
     @invariant()
     def the_top_is_live(self):
-        assert [self.store.versions.live("oda", guild) for guild in GUILDS] == [self.live(guild) for guild in GUILDS]
+        assert [self.store.versions.live("oda", guild) for guild in GUILDS] == [
+            self.live(guild) for guild in GUILDS
+        ]
         own = {guild: stack[-1] for guild, stack in self.stacks.items() if guild and stack[-1]}
         assert self.store.versions.live_by_guild("oda") == own
-        assert set(self.store.versions.all_live()) == {("oda", it) for it in map(self.live, GUILDS) if it}
+        assert set(self.store.versions.all_live()) == {
+            ("oda", it) for it in map(self.live, GUILDS) if it
+        }
         assert self.store.versions.live("thrip", 0) is None
-        assert [version.version for version in self.store.versions.installed("oda")] == self.installed
+        assert [
+            version.version for version in self.store.versions.installed("oda")
+        ] == self.installed
         assert len(self.store.versions.history("oda")) == self.rows
 
 
 TestPromotions = Promotions.TestCase
 TestPromotions.settings = settings(
-    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=25,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
 
@@ -99,10 +115,13 @@ def test_a_rollback_of_a_rollback_goes_on_backwards(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
         for number in (1, 2):
             job = store.jobs.add(
-                NewTrainingJob(f"j{number}", 1, 2, 3, TrainingRequest(job_name="j", persona="oda")), 1.0
+                NewTrainingJob(f"j{number}", 1, 2, 3, TrainingRequest(job_name="j", persona="oda")),
+                1.0,
             )
             store.jobs.claim(job, "token", 2.0)
-            store.jobs.complete(job.job_id, "token", JobResult(adapter="a", seconds=1, scorecard=SCORECARD), 3.0)
+            store.jobs.complete(
+                job.job_id, "token", JobResult(adapter="a", seconds=1, scorecard=SCORECARD), 3.0
+            )
             store.versions.promote("oda", f"v{number}", 7, 4.0, "better")
         assert [store.versions.rollback("oda", 7, 5.0).version for _ in range(2)] == ["v1", None]
         store.versions.promote("oda", "v2", 8, 6.0)
@@ -134,14 +153,25 @@ def test_a_withdrawn_version_ceases_in_every_guild(tmp_path):
     with Store.open(tmp_path / "understudy.sqlite") as store:
         for _ in range(3):
             install(store)
-        for at, (version, guild) in enumerate([("v1", 0), ("v2", 0), ("v3", 1), ("v2", 1), ("v1", 2), ("v2", 2)]):
+        for at, (version, guild) in enumerate(
+            [("v1", 0), ("v2", 0), ("v3", 1), ("v2", 1), ("v1", 2), ("v2", 2)]
+        ):
             store.versions.promote("ballast", version, 7, float(at), guild_id=guild)
         store.versions.promote("ballast", "v3", 7, 9.0, guild_id=3)
-        assert [it.for_guild for it in store.versions.withdraw("ballast", "v2", 10.0, "withdrawn")] == [0, 1, 2]
-        assert [store.versions.live("ballast", guild) for guild in range(4)] == ["v1", "v3", "v1", "v3"]
+        assert [
+            it.for_guild for it in store.versions.withdraw("ballast", "v2", 10.0, "withdrawn")
+        ] == [0, 1, 2]
+        assert [store.versions.live("ballast", guild) for guild in range(4)] == [
+            "v1",
+            "v3",
+            "v1",
+            "v3",
+        ]
         assert store.versions.live_until_withdrawn("ballast", "v2") == [0, 1, 2]
         assert store.versions.withdraw("ballast", "v2", 11.0, "again") == []
-        assert store.versions.rollback("ballast", 7, 12.0, guild_id=1).version is None, "v2 is skipped"
+        assert store.versions.rollback("ballast", 7, 12.0, guild_id=1).version is None, (
+            "v2 is skipped"
+        )
         assert store.versions.live("ballast", 1) == "v1"
 
 
@@ -151,9 +181,19 @@ def test_a_guild_uses_its_own_and_the_operators_versions_and_those_that_were_liv
             install(store, guild=guild)
         store.versions.promote("ballast", "v4", 0, 2.0)
         store.versions.rollback("ballast", 0, 3.0)
-        usable = [[it.version for it in store.versions.installed("ballast", guild)] for guild in (None, 0, 1, 2)]
-        assert usable == [["v1", "v2", "v3", "v4"], ["v1", "v4"], ["v1", "v2", "v4"], ["v1", "v3", "v4"]]
-        with pytest.raises(RequestError, match="v3 of ballast was trained by another server") as refused:
+        usable = [
+            [it.version for it in store.versions.installed("ballast", guild)]
+            for guild in (None, 0, 1, 2)
+        ]
+        assert usable == [
+            ["v1", "v2", "v3", "v4"],
+            ["v1", "v4"],
+            ["v1", "v2", "v4"],
+            ["v1", "v3", "v4"],
+        ]
+        with pytest.raises(
+            RequestError, match="v3 of ballast was trained by another server"
+        ) as refused:
             store.versions.promote("ballast", "v3", 7, 4.0, guild_id=1)
         assert refused.value.advice.endswith("Installed: v1, v2, v4.")
         assert store.versions.live("ballast", 1) is None

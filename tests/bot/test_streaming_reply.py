@@ -1,4 +1,6 @@
-"""A reply while it grows: when its message is edited, and without links, wherever the pieces of them break."""
+"""A reply while it grows: when its message is edited, and without links, wherever the pieces of
+them break.
+"""
 
 import asyncio
 import re
@@ -26,7 +28,8 @@ class Shown:
     """A voice that keeps what a message says, and when it began to."""
 
     def __init__(self, clock):
-        self.clock, self.says = clock, []
+        self.clock = clock
+        self.says = []
 
     async def say(self, text, view=None, since=None):
         self.says.append((self.clock[0], text))
@@ -40,7 +43,9 @@ class Stream:
     """A word each `every_s` seconds."""
 
     def __init__(self, clock, words, every_s):
-        self.clock, self.words, self.every_s = clock, words, every_s
+        self.clock = clock
+        self.words = words
+        self.every_s = every_s
 
     async def __aiter__(self):
         for word in self.words:
@@ -56,24 +61,40 @@ async def test_edits_follow_later_while_requests_wait(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
     shown = Shown(clock)
-    live = StreamingReply(shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice)
+    live = StreamingReply(
+        shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice
+    )
     live.stretch_s = lambda: 3.0
     await live.begin()
-    await live.end(await live.follow(Stream(clock, [f"word{number}" for number in range(200)], 0.1)))
+    await live.end(
+        await live.follow(Stream(clock, [f"word{number}" for number in range(200)], 0.1))
+    )
     times = [at for at, _ in shown.says[1:-1]]
-    assert all(later - at >= EDIT_INTERVAL_S + 3.0 - 1e-6 for at, later in pairwise(times)) and len(times) >= 4
+    assert (
+        all(later - at >= EDIT_INTERVAL_S + 3.0 - 1e-6 for at, later in pairwise(times))
+        and len(times) >= 4
+    )
 
 
 @pytest.mark.parametrize("every_s", [0.05, 0.3, 2.0])
-async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_takes(monkeypatch, every_s):
+async def test_the_first_words_come_soon_and_then_no_more_edits_than_discord_takes(
+    monkeypatch, every_s
+):
     clock = [100.0]
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
-    shown, words = Shown(clock), [f"word{number}" for number in range(120)]
-    live = StreamingReply(shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice)
+    shown = Shown(clock)
+    words = [f"word{number}" for number in range(120)]
+    live = StreamingReply(
+        shown, lambda: None, lambda: None, lambda parts: None, lambda voice: voice
+    )
     await live.begin()
     await live.end(await live.follow(Stream(clock, words, every_s)))
     (begun, placeholder), *grown, (_, whole) = shown.says
-    assert placeholder == "…" and whole.startswith("word0 word1") and whole.endswith("-# AI-written · v1")
+    assert (
+        placeholder == "…"
+        and whole.startswith("word0 word1")
+        and whole.endswith("-# AI-written · v1")
+    )
     times = [at - begun for at, _ in grown]
     assert times[0] == pytest.approx(max(FIRST_EDIT_DELAY_S, every_s), abs=every_s + 1e-6)
     assert grown[0][1].startswith("word0") and all("AI-written" not in text for _, text in grown)
@@ -115,8 +136,11 @@ def test_what_only_begins_as_a_link_is_shown(text):
 
 async def test_the_messages_of_a_reply_are_found_among_hundreds_of_others(stage):
     """After a crash a placeholder must be found, or it would stay beside the reply."""
-    services, channel = stage.client.services, stage.client.get_channel(int(stage.sandbox.channel(OFFICE)["id"]))
-    sender = await services.reply_service.senders.of(services.personas.get("oda", channel.guild.id), channel)
+    services = stage.client.services
+    channel = stage.client.get_channel(int(stage.sandbox.channel(OFFICE)["id"]))
+    sender = await services.reply_service.senders.of(
+        services.personas.get("oda", channel.guild.id), channel
+    )
 
     async def chatter():
         for number in range(MAX_HISTORY_MESSAGES + 10):

@@ -1,4 +1,6 @@
-"""The supervisor of the trainer, with a stand-in trainer that is a real process: runs that end well or badly."""
+"""The supervisor of the trainer, with a stand-in trainer that is a real process: runs that end well
+or badly.
+"""
 
 import errno
 import json
@@ -29,7 +31,8 @@ def workshop(tmp_path):
     workshop.store.close()
 
 
-# ------------------------------------------------------------------------------------------------ a good run
+# ------------------------------------------------------------------------------------------------ a
+# good run
 
 
 async def test_a_trained_adapter_is_put_in_its_place(workshop):
@@ -38,7 +41,9 @@ async def test_a_trained_adapter_is_put_in_its_place(workshop):
     assert outcome == TrainingSucceeded(place, 1.5, SCORECARD)
     assert verify_adapter(place).job_id == "j1"
     assert [type(event) for event in workshop.events] == [Progress]
-    assert await workshop.run("good", workshop.store.jobs.get("j1")) == outcome  # and once more changes nothing
+    assert (
+        await workshop.run("good", workshop.store.jobs.get("j1")) == outcome
+    )  # and once more changes nothing
 
 
 async def test_the_job_folder_is_self_contained(workshop):
@@ -50,7 +55,9 @@ async def test_the_job_folder_is_self_contained(workshop):
     assert {item.kind: item.sha256 for item in spec.materials} == {
         item.kind: material_digest(material / item.path) for item in spec.materials
     }
-    assert sorted(file.relative_to(material).as_posix() for file in material.rglob("*") if file.is_file()) == [
+    assert sorted(
+        file.relative_to(material).as_posix() for file in material.rglob("*") if file.is_file()
+    ) == [
         "general/chat.jsonl",
         "logs/oda.json",
         "lore/_world/tides.md",
@@ -62,20 +69,26 @@ async def test_the_job_folder_is_self_contained(workshop):
 
 def kept(workshop, persona="oda"):
     """How many texts the home holds out of a persona's training."""
-    return len(HoldoutIndex.read(holdout_file(workshop.home, persona), HomeKey.of(workshop.home).people()))
+    return len(
+        HoldoutIndex.read(holdout_file(workshop.home, persona), HomeKey.of(workshop.home).people())
+    )
 
 
 async def test_what_a_run_has_held_out_the_next_one_is_reported(workshop):
     assert isinstance(await workshop.run("holding_out"), TrainingSucceeded)
     assert kept(workshop) == 1 and not (workshop.folder() / HOLDOUT_FILE).exists()
-    assert isinstance(await workshop.run("holding_out", workshop.store.jobs.get("j1")), TrainingSucceeded)
+    assert isinstance(
+        await workshop.run("holding_out", workshop.store.jobs.get("j1")), TrainingSucceeded
+    )
     await workshop.run("holding_out", workshop.job("j2"))
     assert kept(workshop) == 2 and (workshop.folder("j2") / HOLDOUT_FILE).exists()
     await workshop.run("failing", workshop.job("j3"))
     assert kept(workshop) == 2
     dialogue = workshop.job("j4", persona=None, task_type="dialogue", dataset="general-chat")
     await workshop.run("holding_out", dialogue)
-    assert kept(workshop) == 2 and kept(workshop, None) == 1, "a list for each persona, and one for dialogue"
+    assert kept(workshop) == 2 and kept(workshop, None) == 1, (
+        "a list for each persona, and one for dialogue"
+    )
 
 
 async def test_a_job_that_waited_is_reported_what_was_held_out_meanwhile(workshop):
@@ -83,14 +96,20 @@ async def test_a_job_that_waited_is_reported_what_was_held_out_meanwhile(worksho
     await workshop.run("failing", job)
     await workshop.run("holding_out", workshop.job("j2"))
     await workshop.run("failing", job)
-    assert len(HoldoutIndex.read(workshop.folder() / HOLDOUT_FILE, HomeKey.of(workshop.home).people())) == 1
+    assert (
+        len(HoldoutIndex.read(workshop.folder() / HOLDOUT_FILE, HomeKey.of(workshop.home).people()))
+        == 1
+    )
 
 
 async def test_a_damaged_list_of_what_was_held_out_stops_the_job_before_it_trains(workshop):
     await workshop.run("holding_out")
     holdout_file(workshop.home, "oda").write_bytes(b"half")
     outcome = await workshop.run("good", workshop.job("j2"))
-    assert "oda.bin is not an index of held-out conversations" in outcome.error and "from a backup" in outcome.advice
+    assert (
+        "oda.bin is not an index of held-out conversations" in outcome.error
+        and "from a backup" in outcome.advice
+    )
     assert workshop.events == [workshop.events[0]], "nothing has run"
 
 
@@ -124,14 +143,18 @@ async def test_options_and_environment_of_the_trainer(workshop):
     }
     result = json.loads((await workshop.run("telling", environ=environ)).error)
     assert result["options"] == ["--threads", "2", "--nice", "5", "--card", "full", "--stop-on-eof"]
-    assert not {"DISCORD_TOKEN", "WANDB_API_KEY", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY"} & set(result["environ"])
+    assert not {"DISCORD_TOKEN", "WANDB_API_KEY", "DB_PASSWORD", "AWS_SECRET_ACCESS_KEY"} & set(
+        result["environ"]
+    )
     assert {"HF_TOKEN", "TOKENIZERS_PARALLELISM", "PATH"} <= set(result["environ"])
     assert result["environ"]["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
     assert result["cwd"] == str(Path.cwd())
     assert result["group"] != os.getpgrp(), "Ctrl-C in the terminal does not reach it"
     assert result["session"] == os.getsid(0), "its niceness counts against the bot"
     backend = workshop.backend("telling", environ=environ, secrets={"WANDB_API_KEY": "y"})
-    result = json.loads((await backend.run(workshop.store.jobs.get("j1"), workshop.events.append)).error)
+    result = json.loads(
+        (await backend.run(workshop.store.jobs.get("j1"), workshop.events.append)).error
+    )
     assert result["environ"]["WANDB_API_KEY"] == "y" and "DB_PASSWORD" not in result["environ"]
 
 
@@ -142,14 +165,19 @@ def test_a_request_is_checked_without_leaving_anything(workshop):
     assert not (workshop.home / "jobs").exists()
 
 
-# ------------------------------------------------------------------------------------------------ bad runs
+# ------------------------------------------------------------------------------------------------
+# bad runs
 
 
 @pytest.mark.parametrize(
     ("mode", "error", "advice"),
     [
         ("failing", "The log is empty.", "Fill it."),
-        ("dying", "exit code 1). Its last lines: Traceback: | a line | RuntimeError: the roof fell in", "trainer.log"),
+        (
+            "dying",
+            "exit code 1). Its last lines: Traceback: | a line | RuntimeError: the roof fell in",
+            "trainer.log",
+        ),
         ("silent", "exit code 7). It logged nothing.", "trainer.log"),
         ("foreign", "not of this job", "Train it again"),
     ],
@@ -200,17 +228,26 @@ async def test_material_that_is_gone_meanwhile_and_comes_back(workshop):
 
 
 async def test_a_home_that_cannot_be_written_and_is_mended(workshop):
-    job, jobs = workshop.job(), workshop.home / "jobs"
+    job = workshop.job()
+    jobs = workshop.home / "jobs"
     jobs.write_text("a file where a folder belongs")
     outcome = await workshop.run("good", job)
-    assert "cannot be written" in outcome.error and str(workshop.home) in outcome.advice and outcome.can_resume
+    assert (
+        "cannot be written" in outcome.error
+        and str(workshop.home) in outcome.advice
+        and outcome.can_resume
+    )
     jobs.unlink()
     assert isinstance(await workshop.run("good", job), TrainingSucceeded)
 
 
 async def test_the_trainer_says_itself_whether_it_could_go_on(workshop):
     outcome = await workshop.run("full")
-    assert (outcome.error, outcome.advice, outcome.can_resume) == ("The disk is full.", "Free some space.", True)
+    assert (outcome.error, outcome.advice, outcome.can_resume) == (
+        "The disk is full.",
+        "Free some space.",
+        True,
+    )
 
 
 async def test_a_trainer_that_cannot_be_started(workshop):

@@ -32,7 +32,8 @@ async def begun(workshop):
 
 
 async def test_cancelling_asks_first(workshop):
-    backend, job = workshop.backend("polite"), workshop.job()
+    backend = workshop.backend("polite")
+    job = workshop.job()
     run = asyncio.create_task(backend.run(job, workshop.events.append))
     await begun(workshop)
     backend.cancel(f"{job.job_id}-other")
@@ -88,7 +89,9 @@ async def test_cancelled_before_there_is_a_process(workshop):
     await asyncio.sleep(0)
     backend.detach()
     assert await run == TrainingInterrupted() and not workshop.events
-    assert isinstance(await backend.run(workshop.store.jobs.get("j1"), workshop.events.append), TrainingSucceeded)
+    assert isinstance(
+        await backend.run(workshop.store.jobs.get("j1"), workshop.events.append), TrainingSucceeded
+    )
 
 
 def children():
@@ -128,7 +131,9 @@ asyncio.run(main())
 
 async def test_a_trainer_notices_that_its_bot_was_killed(tmp_path):
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    supervisor = await asyncio.create_subprocess_exec(sys.executable, "-c", SUPERVISOR, str(tmp_path), env=environ)
+    supervisor = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SUPERVISOR, str(tmp_path), env=environ
+    )
     folder = tmp_path / "home" / "jobs" / "j1"
     try:
         await until(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
@@ -139,7 +144,8 @@ async def test_a_trainer_notices_that_its_bot_was_killed(tmp_path):
     await until((folder / "end-of-file").exists)
 
 
-# ------------------------------------------------------------------------------------------------ with the queue
+# ------------------------------------------------------------------------------------------------
+# with the queue
 
 
 async def test_from_the_request_to_an_installed_version(workshop):

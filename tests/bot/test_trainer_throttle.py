@@ -32,13 +32,17 @@ def asked(monkeypatch):
     return FakeEngine(), TrainerThrottle(heard.append), heard
 
 
-async def test_held_until_a_reply_begins_less_until_it_ends_and_released_some_time_after_the_last(asked):
+async def test_held_until_a_reply_begins_less_until_it_ends_and_released_some_time_after_the_last(
+    asked,
+):
     engine, throttle, heard = asked
     one, two = (throttle.submit(engine, REQUEST) for _ in range(2))
     assert heard == ["hold"] and throttle.is_asked
     engine.free.clear()  # after its first words, each reply waits
     reading = [aiter(stream) for stream in (one, two)]
-    assert await anext(reading[0]) == "Nobody " and heard == ["hold"], "the other one is silent still"
+    assert await anext(reading[0]) == "Nobody " and heard == ["hold"], (
+        "the other one is silent still"
+    )
     await anext(reading[1])
     assert heard == ["hold", "yield"]
     three = throttle.submit(engine, REQUEST)
@@ -47,7 +51,9 @@ async def test_held_until_a_reply_begins_less_until_it_ends_and_released_some_ti
     assert heard == ["hold", "yield"] * 2
     engine.free.set()
     for stream, rest in ((one, reading[0]), (two, reading[1])):
-        assert [piece async for piece in rest] == ["hears: hello"] and stream.reply.text == "Nobody hears: hello"
+        assert [piece async for piece in rest] == [
+            "hears: hello"
+        ] and stream.reply.text == "Nobody hears: hello"
     assert throttle.is_asked, "the next one follows soon in a talk"
     four = throttle.submit(engine, REQUEST)
     await asyncio.sleep(0.1)
@@ -62,7 +68,11 @@ async def test_a_trainer_that_shares_no_processor_with_replies_is_never_asked(as
     engine, _, heard = asked
     is_shared = [False]
     throttle = TrainerThrottle(heard.append, lambda: is_shared[0])
-    assert [piece async for piece in throttle.submit(engine, REQUEST)] and not heard and not throttle.is_asked
+    assert (
+        [piece async for piece in throttle.submit(engine, REQUEST)]
+        and not heard
+        and not throttle.is_asked
+    )
     await asyncio.sleep(0.1)
     assert not heard
     is_shared[0] = True  # the engine has moved off the GPU
@@ -74,7 +84,8 @@ async def test_a_trainer_that_shares_no_processor_with_replies_is_never_asked(as
     assert heard == ["hold", "go"]
 
 
-HERE, THERE = "http://127.0.0.1:8000", "https://llm.example"
+HERE = "http://127.0.0.1:8000"
+THERE = "https://llm.example"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +103,9 @@ HERE, THERE = "http://127.0.0.1:8000", "https://llm.example"
         ({"ENGINE": "openai", "ENGINE_URLS": HERE}, "", True, False),
     ],
 )
-def test_replies_and_trainings_share_a_processor(monkeypatch, tmp_path, environ, device, has_gpu, wanted):
+def test_replies_and_trainings_share_a_processor(
+    monkeypatch, tmp_path, environ, device, has_gpu, wanted
+):
     driver = tmp_path / "driver"
     if has_gpu:
         driver.touch()
@@ -194,4 +207,6 @@ def test_the_time_that_a_training_waited_is_shown(workshop):
     for held_s, words in ((0.4, "attempt 1"), (12.4, "attempt 1, 12 s of it waiting for replies")):
         job = workshop.store.jobs.report("j1", "token", STEP.model_copy(update={"held_s": held_s}))
         assert job_status_text(job, None, 190.0).endswith(f"-# running for 1 min 30 s, {words}")
-    assert job_status_text(job, None, 190.0, gives_way=True).endswith("attempt 1, waiting for replies now")
+    assert job_status_text(job, None, 190.0, gives_way=True).endswith(
+        "attempt 1, waiting for replies now"
+    )

@@ -41,7 +41,8 @@ async def test_the_trainer_is_asked_over_the_folder_that_a_job_would_have(tmp_pa
     noted = tmp_path / "noted.json"
     script = (
         "import json, os, pathlib, sys; folder = pathlib.Path(sys.argv[2]);"
-        "noted = [sys.argv[1:], json.loads((folder / 'request.json').read_text()), sorted(os.environ),"
+        "noted = [sys.argv[1:], json.loads((folder / 'request.json').read_text()), "
+        "sorted(os.environ),"
         "         all((folder / 'material' / m['path']).exists()"
         "             for m in json.loads((folder / 'request.json').read_text())['materials'])];"
         f"pathlib.Path({str(noted)!r}).write_text(json.dumps(noted));"
@@ -50,15 +51,23 @@ async def test_the_trainer_is_asked_over_the_folder_that_a_job_would_have(tmp_pa
     assert await backend(tmp_path, script).plan(ASKED) == PLAN
     words, request, environment, is_whole = json.loads(noted.read_text())
     assert words[0] == "run" and {"--dry-run", "--json"} <= set(words) and is_whole
-    assert request["request"]["persona"] == "oda" and {m["kind"] for m in request["materials"]} >= {"card", "log"}
+    assert request["request"]["persona"] == "oda" and {m["kind"] for m in request["materials"]} >= {
+        "card",
+        "log",
+    }
     assert "DISCORD_TOKEN" not in environment and "UNDERSTUDY_HOME" in environment
-    assert not (tmp_path / words[1]).exists() and not (tmp_path / "home" / "jobs").exists(), "nothing is left"
+    assert not (tmp_path / words[1]).exists() and not (tmp_path / "home" / "jobs").exists(), (
+        "nothing is left"
+    )
 
 
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("import sys; sys.exit('log line\\nOda never speaks in oda.json. Name her.')", "^Oda never speaks in oda.json"),
+        (
+            "import sys; sys.exit('log line\\nOda never speaks in oda.json. Name her.')",
+            "^Oda never speaks in oda.json",
+        ),
         ("import sys; sys.exit(7)", "exit code 7"),
         (
             'import sys; print(\'{"error": "odd.txt is in no known format.",'
@@ -97,15 +106,22 @@ asyncio.run(test_training_plan.backend(pathlib.Path(sys.argv[1]), trainer).plan(
 
 async def test_what_a_killed_bot_leaves_of_a_preview_lies_in_the_home_and_goes_with_it(tmp_path):
     """All that is written lies in the home, the trainer's own temporary files too."""
-    home, apart = tmp_path / "home", tmp_path / "apart"
+    home = tmp_path / "home"
+    apart = tmp_path / "apart"
     apart.mkdir()
     environ = os.environ | {"TMPDIR": str(apart)}
-    bot = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(tmp_path), env=environ)
+    bot = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, str(tmp_path), env=environ
+    )
     await until(lambda: any(home.glob("previews/*/begun*")), 30)
     bot.kill()
     await bot.wait()
     (left,) = home.glob("previews/*")
-    assert (left / "job" / "request.json").exists() and not list(apart.iterdir()) and left.stat().st_mode & 0o77 == 0
+    assert (
+        (left / "job" / "request.json").exists()
+        and not list(apart.iterdir())
+        and left.stat().st_mode & 0o77 == 0
+    )
     with Store.open(home / "understudy.sqlite") as store:
         people = ErasureRunner(home, store, ConsentMirror(home, store, ""), time.time)
         await people.run(people.begin(people.traces(734829104458293761)))
@@ -114,16 +130,25 @@ async def test_what_a_killed_bot_leaves_of_a_preview_lies_in_the_home_and_goes_w
 
 async def test_what_is_not_in_the_catalogue_is_refused_at_once(tmp_path):
     with pytest.raises(RequestError, match="no persona 'adda'"):
-        await backend(tmp_path, "raise SystemExit(1)").plan(ASKED.model_copy(update={"persona": "adda"}))
+        await backend(tmp_path, "raise SystemExit(1)").plan(
+            ASKED.model_copy(update={"persona": "adda"})
+        )
 
 
 def test_a_plan_lists_what_is_taken_and_what_is_not():
     taken = {
         "as_is": [{"what": "column neno (what is said)", "why": ""}],
-        "other_meaning": [{"what": "SillyTavern chat", "why": "of several swipes, the one that is shown is the reply"}],
+        "other_meaning": [
+            {
+                "what": "SillyTavern chat",
+                "why": "of several swipes, the one that is shown is the reply",
+            }
+        ],
         "not_taken": [{"what": "column alama", "why": "it has no role"}],
     }
-    text = training_plan.plan_text(PLAN.model_copy(update={"import_report": taken}), "demo-cpu", 1, is_training=False)
+    text = training_plan.plan_text(
+        PLAN.model_copy(update={"import_report": taken}), "demo-cpu", 1, is_training=False
+    )
     assert "\nTaken as is: column neno (what is said)\n" in text
     assert "\nTaken with another meaning: SillyTavern chat – of several swipes" in text
     assert "\nNot taken: column alama – it has no role\n" in text
@@ -131,7 +156,9 @@ def test_a_plan_lists_what_is_taken_and_what_is_not():
 
 
 def test_a_histogram_has_few_bars_and_loses_no_sample():
-    spread = training_plan.TokenHistogram(edges=tuple(range(40, 520, 20)), counts=tuple(range(1, 24)))
+    spread = training_plan.TokenHistogram(
+        edges=tuple(range(40, 520, 20)), counts=tuple(range(1, 24))
+    )
     rows = spread.rows
     assert len(rows) == 12 and sum(count for _, count in rows) == sum(range(1, 24))
     assert rows[0] == ("40 to 79", 3.0) and rows[-1] == ("480 to 499", 23.0)

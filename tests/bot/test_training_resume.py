@@ -1,4 +1,6 @@
-"""The real trainer under the real queue: what happens to disk, folders and process in mid-run, and then Resume."""
+"""The real trainer under the real queue: what happens to disk, folders and process in mid-run, and
+then Resume.
+"""
 
 import resource
 import shutil
@@ -24,10 +26,13 @@ SMALL_BYTES = 4096
 
 
 class Works:
-    """A home with a persona who learns from a small talk of its own, and a queue over the real trainer."""
+    """A home with a persona who learns from a small talk of its own, and a queue over the real
+    trainer.
+    """
 
     def __init__(self, folder, base):
-        self.home, self.base = folder / "home", base
+        self.home = folder / "home"
+        self.base = base
         shipped = ship(folder / "source")
         shutil.copy(ROOT / "trainer" / "recipe" / "recipes" / "demo-cpu.toml", shipped.recipes)
         (shipped.cards / "ada.toml").write_text(ADA)
@@ -42,7 +47,8 @@ class Works:
             card="losses",
         )  # fmt: skip
         self.queue = JobQueue(self.store, backend, SystemClock())
-        self.steps, self.troubles = [], []
+        self.steps = []
+        self.troubles = []
         self.queue.subscribe(self._note)
 
     def _note(self, job):
@@ -53,7 +59,11 @@ class Works:
     async def run(self):
         """A job from the beginning: its id."""
         request = TrainingRequest(
-            job_name="j", persona="ada", base_model=str(self.base), dataset="ada", hyperparameters=SETTINGS
+            job_name="j",
+            persona="ada",
+            base_model=str(self.base),
+            dataset="ada",
+            hyperparameters=SETTINGS,
         )
         return self.queue.enqueue(request, guild_id=0, channel_id=0, requested_by=0).job_id
 
@@ -66,7 +76,9 @@ class Works:
         """The adapter's, of a job that has ended well."""
         job = await self.ended(job_id)
         assert job.state == "done", job.error
-        return (self.home / "models" / "persona_adapters" / "ada" / job.version / WEIGHTS_FILE).read_bytes()
+        return (
+            self.home / "models" / "persona_adapters" / "ada" / job.version / WEIGHTS_FILE
+        ).read_bytes()
 
     @property
     def trainer(self):
@@ -85,10 +97,14 @@ async def works(tmp_path, tiny_base):
 
 
 @pytest.mark.slow  # its halves: tests/bot/test_queue.py, tests/trainer/test_disk_failures.py
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the files of another process")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux limits the files of another process"
+)
 async def test_a_disk_that_fills_up_in_mid_run_costs_the_time_until_somebody_presses_resume(works):
     job_id = await works.run()
-    await until(lambda: works.steps and works.steps[-1] >= 5, 90)  # an epoch of four steps is done and kept
+    await until(
+        lambda: works.steps and works.steps[-1] >= 5, 90
+    )  # an epoch of four steps is done and kept
     resource.prlimit(works.trainer.pid, resource.RLIMIT_FSIZE, (SMALL_BYTES, SMALL_BYTES))
     failed = await works.ended(job_id)
     assert (failed.state, failed.error, failed.can_resume) == ("failed", "The disk is full.", True)
@@ -117,7 +133,9 @@ async def test_a_job_folder_and_material_that_vanish_and_come_back(works):
     log.rename(log.with_name("away.json"))
     works.queue.resume(job_id)
     gone = await works.ended(job_id)
-    assert "ada.json cannot be read" in gone.error and "Put it back" in gone.advice and gone.can_resume
+    assert (
+        "ada.json cannot be read" in gone.error and "Put it back" in gone.advice and gone.can_resume
+    )
     log.with_name("away.json").rename(log)
 
     works.steps.clear()
@@ -132,12 +150,20 @@ async def test_a_training_that_is_killed_again_and_again_can_be_resumed_all_the_
     job_id = await works.run()
     for _ in range(3):
         works.steps.clear()
-        await until(lambda: works.steps or isinstance(works.store.jobs.get(job_id).progress, Phase), 90)
-        await until(lambda: [c for c in psutil.Process().children() if "trainer" in c.cmdline()], 30)
+        await until(
+            lambda: works.steps or isinstance(works.store.jobs.get(job_id).progress, Phase), 90
+        )
+        await until(
+            lambda: [c for c in psutil.Process().children() if "trainer" in c.cmdline()], 30
+        )
         pid = works.trainer.pid
         works.trainer.kill()
         await until(lambda pid=pid: not psutil.pid_exists(pid), 30)
     failed = await works.ended(job_id)
-    assert "was killed (signal 9)" in failed.error and "attempt 3" in failed.error and failed.can_resume
+    assert (
+        "was killed (signal 9)" in failed.error
+        and "attempt 3" in failed.error
+        and failed.can_resume
+    )
     works.queue.resume(job_id)
     await works.weights(job_id)

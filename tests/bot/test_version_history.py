@@ -1,4 +1,6 @@
-"""`/finetune history`: what became of a persona's versions, page by page, and of other servers' nothing."""
+"""`/finetune history`: what became of a persona's versions, page by page, and of other servers'
+nothing.
+"""
 
 import time
 from dataclasses import replace
@@ -11,7 +13,9 @@ from tests.bot.version_rows import install, reply
 from tests.fakes import until
 from tests.samples import SCORECARD
 
-CHANNEL, MINA, OTHER_GUILD = 2, 70007, 12
+CHANNEL = 2
+MINA = 70007
+OTHER_GUILD = 12
 
 
 def history(stage, persona="ballast"):
@@ -33,7 +37,8 @@ async def test_a_persona_that_was_never_trained_has_an_empty_history(stage):
 
 
 async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_it_ceased(stage):
-    store, guild = stage.store, int(stage.sandbox.guild_id)
+    store = stage.store
+    guild = int(stage.sandbox.guild_id)
     install(store, guild=guild, by=MINA, at=100.0)
     install(store, guild=0, at=200.0)
     here = NewRollout("ballast", "v1", guild, CHANNEL, MINA, 20)
@@ -43,7 +48,9 @@ async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_
     store.replies.vote(reply(store, at=131.0, version="v1", guild=guild), 5, -1, 132.0)
     (watched,) = store.rollouts.running("ballast", 133.0)
     store.rollouts.revert(watched, 140.0, "more 👎 (v1: 9; before: 1)")
-    store.rollouts.promote(NewRollout("ballast", "v2", guild, CHANNEL, 0, 100), 210.0, kind="automatic promotion")
+    store.rollouts.promote(
+        NewRollout("ballast", "v2", guild, CHANNEL, 0, 100), 210.0, kind="automatic promotion"
+    )
     shown = entries(history(stage))
     assert list(shown) == ["v2", "v1", "the base model"], "newest first"
     first = shown["v1"]
@@ -62,19 +69,30 @@ async def test_it_says_of_each_version_how_it_measured_who_let_it_speak_and_why_
 
 
 async def test_the_gates_verdict_stands_there_with_its_reasons_and_never_too_long(stage):
-    card = SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("It repeats itself.", "Much " * 300)})
+    card = SCORECARD.model_copy(
+        update={"verdict": "hold", "reasons": ("It repeats itself.", "Much " * 300)}
+    )
     install(stage.store, card=card)
     shown = entries(history(stage))["v1"]
-    assert "Verdict: hold. It repeats itself. Much Much" in shown and "…" in shown and "Held-out loss" in shown
+    assert (
+        "Verdict: hold. It repeats itself. Much Much" in shown
+        and "…" in shown
+        and "Held-out loss" in shown
+    )
     for at in range(40):
-        stage.store.versions.promote("ballast", "v1" if at % 2 == 0 else None, 7, 1e9 + at, "x" * 100)
+        stage.store.versions.promote(
+            "ballast", "v1" if at % 2 == 0 else None, 7, 1e9 + at, "x" * 100
+        )
     found = entries(history(stage))
     assert all(len(entry) <= MAX_ENTRY_CHARACTERS + 2 for entry in found.values())
-    assert "<t:1000000038:f>" in found["v1"] and "<t:1000000000:f>" not in found["v1"], "the latest stands there"
+    assert "<t:1000000038:f>" in found["v1"] and "<t:1000000000:f>" not in found["v1"], (
+        "the latest stands there"
+    )
 
 
 async def test_other_servers_versions_and_their_doings_are_not_reported(stage):
-    store, guild = stage.store, int(stage.sandbox.guild_id)
+    store = stage.store
+    guild = int(stage.sandbox.guild_id)
     install(store, guild=OTHER_GUILD, by=555, at=100.0)
     install(store, guild=guild, by=MINA, at=101.0)
     there = NewRollout("ballast", "v1", OTHER_GUILD, CHANNEL, 555, 30)
@@ -107,7 +125,8 @@ async def test_its_pages_are_turned(stage):
 
 
 async def test_whoever_is_forgotten_is_somebody_there(stage):
-    store, guild = stage.store, int(stage.sandbox.guild_id)
+    store = stage.store
+    guild = int(stage.sandbox.guild_id)
     install(store, guild=guild, by=MINA)
     new = NewRollout("ballast", "v1", guild, CHANNEL, MINA, 20)
     store.rollouts.end(store.rollouts.start(new, 110.0).seq, "stopped", 120.0, MINA)
@@ -116,4 +135,6 @@ async def test_whoever_is_forgotten_is_somebody_there(stage):
     assert [row["you_ended"] for row in store.erasure.rows_of(MINA)["rollouts"]] == [1, 0]
     store.erasure.erase(MINA, time.time(), lambda text: text)
     text = history(stage)
-    assert "promoted by somebody" in text and "stopped by somebody" in text and str(MINA) not in text
+    assert (
+        "promoted by somebody" in text and "stopped by somebody" in text and str(MINA) not in text
+    )

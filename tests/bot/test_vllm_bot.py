@@ -1,4 +1,6 @@
-"""The bot with `ENGINE=vllm`: replies, promotion and the doctor, over servers that answer as vLLM does."""
+"""The bot with `ENGINE=vllm`: replies, promotion and the doctor, over servers that answer as vLLM
+does.
+"""
 
 import pytest
 
@@ -43,20 +45,28 @@ async def test_a_version_is_promoted_on_all_servers_and_its_loss_is_said_in_the_
 
     ref = make_adapter(tmp_path / "elsewhere", tiny_base, "mira", "v7", seed=3)
     async with open_app(settings, SHIPPED) as app:
-        stage, services = app.sandbox, app.services
+        stage = app.sandbox
+        services = app.services
         moderator = stage.member("Mina Vale")
         card = StoredFile.named("mira.charx", carrying(ref.folder))
         said = await response_text(
-            await moderator.slash(OFFICE, "persona import", card=card), "is its version v1: **Promote** makes it live."
+            await moderator.slash(OFFICE, "persona import", card=card),
+            "is its version v1: **Promote** makes it live.",
         )
         await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
         persona = services.personas.find("mira", stage.guild_id)
 
         async def ask(footer: str) -> None:
-            mark, channel_id = len(stage.events), stage.channel(OFFICE)["id"]
+            mark = len(stage.events)
+            channel_id = stage.channel(OFFICE)["id"]
             await moderator.say(OFFICE, "evening")
             await stage.wait_for(
-                "edit", lambda m: m["channel_id"] == channel_id and f"AI-written · {footer}" in m["content"], 30, mark
+                "edit",
+                lambda m: (
+                    m["channel_id"] == channel_id and f"AI-written · {footer}" in m["content"]
+                ),
+                30,
+                mark,
             )
 
         await ask("base model")
@@ -72,28 +82,38 @@ async def test_a_version_is_promoted_on_all_servers_and_its_loss_is_said_in_the_
         assert engine.device == "2 of 2 vLLM servers" and engine.rows == 64
 
 
-async def test_without_adapters_versions_are_kept_and_the_footer_says_so(settings, servers, tiny_base, tmp_path):
+async def test_without_adapters_versions_are_kept_and_the_footer_says_so(
+    settings, servers, tiny_base, tmp_path
+):
     from tests.tiny_models import make_adapter  # imports torch and peft
 
     ref = make_adapter(tmp_path / "elsewhere", tiny_base, "mira", "v7", seed=3)
     settings = settings.model_copy(update={"engine": "openai"})
     async with open_app(settings, SHIPPED) as app:
-        stage, services = app.sandbox, app.services
-        moderator, channel_id = stage.member("Mina Vale"), stage.channel(OFFICE)["id"]
+        stage = app.sandbox
+        services = app.services
+        moderator = stage.member("Mina Vale")
+        channel_id = stage.channel(OFFICE)["id"]
 
         async def ask(footer: str) -> None:
             mark = len(stage.events)
             await moderator.say(OFFICE, "evening")
             await stage.wait_for(
-                "edit", lambda m: m["channel_id"] == channel_id and f"{footer} · cut off" in m["content"], 30, mark
+                "edit",
+                lambda m: m["channel_id"] == channel_id and f"{footer} · cut off" in m["content"],
+                30,
+                mark,
             )
 
         card = StoredFile.named("mira.charx", carrying(ref.folder))
-        said = await response_text(await moderator.slash(OFFICE, "persona import", card=card), "is its version v1")
+        said = await response_text(
+            await moderator.slash(OFFICE, "persona import", card=card), "is its version v1"
+        )
         await moderator.slash(OFFICE, "persona set", persona="mira", answers="everything")
         persona = services.personas.find("mira", stage.guild_id)
         await ask("AI-written · base model")
-        mark, why = len(stage.events), "v1 is kept, but this engine serves no adapters. Start the bot with ENGINE=local"
+        mark = len(stage.events)
+        why = "v1 is kept, but this engine serves no adapters. Start the bot with ENGINE=local"
         await moderator.click(said, "Promote")
         await until(lambda: any(why in str(data) for _, data in stage.events[mark:]))
         assert services.store.versions.live(persona.id, 0) is None
@@ -102,7 +122,9 @@ async def test_without_adapters_versions_are_kept_and_the_footer_says_so(setting
         show = await moderator.slash(OFFICE, "persona show")
         await response_text(show, "because this engine serves no adapters; v1 is kept")
         note = "The version is kept, but this engine serves no adapters."
-        [found] = services.training_notes(TrainingRequest(job_name="mira", persona="mira", base_model=tiny_base.source))
+        [found] = services.training_notes(
+            TrainingRequest(job_name="mira", persona="mira", base_model=tiny_base.source)
+        )
         assert found.startswith(note)
         assert not any(server.loads for server in servers)
 
@@ -113,14 +135,19 @@ async def test_the_doctor_checks_each_server(settings, servers):
         ("vLLM model", "ok"), ("vLLM adapters", "ok"), ("vLLM cancel", "ok")
     ] * 2  # fmt: skip
     assert all(servers[number // 3].url in check.found for number, check in enumerate(checks))
-    servers[0].max_model_len, servers[1].max_lora_rank = 1000, 32
+    servers[0].max_model_len = 1000
+    servers[1].max_lora_rank = 32
     first, _, second, _ = await local_checks.check_replicas(settings)
     assert first.state == "fail" and "--max-model-len 2048" in first.remedy
     assert second.state == "warn" and "--max-lora-rank" in second.remedy
     await servers[0].stop()
-    [away] = await local_checks.check_replicas(settings.model_copy(update={"engine_urls": (servers[0].url,)}))
+    [away] = await local_checks.check_replicas(
+        settings.model_copy(update={"engine_urls": (servers[0].url,)})
+    )
     assert away.state == "fail" and "cannot be reached" in away.found
-    [model] = await local_checks.check_replicas(settings.model_copy(update={"base_model": "/not/there"}))
+    [model] = await local_checks.check_replicas(
+        settings.model_copy(update={"base_model": "/not/there"})
+    )
     assert (model.name, model.state) == ("vLLM", "fail")
     wrong = settings.model_copy(update={"engine_key": "another"})
     assert "ENGINE_KEY" in (await local_checks.check_replicas(wrong))[-1].found

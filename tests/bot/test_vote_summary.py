@@ -31,7 +31,9 @@ async def stage(tmp_path):
 
 def vote(store, user, choice, *, guild=HERE, at=10.0):
     """A vote between v2, which is A, and v1."""
-    new = NewBlindComparison(guild, "ballast", user, "p", "Hello?", "v2", "v1", "one", "other", 1, 2)
+    new = NewBlindComparison(
+        guild, "ballast", user, "p", "Hello?", "v2", "v1", "one", "other", 1, 2
+    )
     one = store.comparisons.show(new, at)
     assert store.comparisons.vote(one.seq, user, choice, at + 5)
     return store.comparisons.get(one.seq)
@@ -39,7 +41,11 @@ def vote(store, user, choice, *, guild=HERE, at=10.0):
 
 def votes(store, members, choice, **more):
     """Ten votes of each of so many members; gives the last."""
-    return [vote(store, user, choice, at=10.0 + 60 * n, **more) for user in range(members) for n in range(10)][-1]
+    return [
+        vote(store, user, choice, at=10.0 + 60 * n, **more)
+        for user in range(members)
+        for n in range(10)
+    ][-1]
 
 
 async def of_v2(stage, guild=None):
@@ -57,7 +63,13 @@ class TestVotes:
     async def test_few_members_are_counted_and_make_nothing_certain(self, stage):
         votes(stage.store, 5, "b")
         found = await of_v2(stage)
-        assert (found.against, found.votes, found.members, found.least, found.most) == ("v1", 50, 5, None, None)
+        assert (found.against, found.votes, found.members, found.least, found.most) == (
+            "v1",
+            50,
+            5,
+            None,
+            None,
+        )
         assert vote_objections(found) == ()
 
     async def test_many_who_prefer_the_other_are_certain(self, stage):
@@ -65,7 +77,8 @@ class TestVotes:
         found = await of_v2(stage)
         assert found.members == 30 and found.most < 0.5
         assert re.fullmatch(
-            r"Members prefer v1: this one in 0% to \d+% of blind comparisons\.", vote_objections(found)[0]
+            r"Members prefer v1: this one in 0% to \d+% of blind comparisons\.",
+            vote_objections(found)[0],
         )
 
     async def test_many_who_prefer_it_hold_nothing_against_it(self, stage):
@@ -105,20 +118,32 @@ async def test_a_vote_is_noted_in_the_folder_of_the_job_that_made_the_version(st
     folder.mkdir(parents=True)
     await record_vote(services.home, services.store, services.personas, last)
     found = read_comparison_targets(folder)
-    assert isinstance(found.heard, MemberFeedback) and found.heard.against == "v1" and found.heard.votes == 120
+    assert (
+        isinstance(found.heard, MemberFeedback)
+        and found.heard.against == "v1"
+        and found.heard.votes == 120
+    )
     assert found.live.endswith("ballast/v1")
 
 
 async def test_thumbs_are_noted_too_also_when_they_have_ended_the_trial(stage):
-    services, now = stage.client.services, time.time()
+    services = stage.client.services
+    now = time.time()
     folder = services.home / "jobs" / services.store.versions.job_of("ballast", "v2")
     folder.mkdir(parents=True)
-    rollout = services.store.rollouts.start(NewRollout("ballast", "v2", stage.client.guilds[0].id, 2, 7, share=50), now)
+    rollout = services.store.rollouts.start(
+        NewRollout("ballast", "v2", stage.client.guilds[0].id, 2, 7, share=50), now
+    )
     dislike(services.store, rollout, 12, at=now)
     stage.client.dispatch(
-        "reply_judged", next(it.event_id for it in services.store.reply_stats.of_rollout(rollout.seq))
+        "reply_judged",
+        next(it.event_id for it in services.store.reply_stats.of_rollout(rollout.seq)),
     )
-    await until(lambda: services.store.rollouts.get(rollout.seq).ended_at and (folder / COMPARE_FILE).exists())
+    await until(
+        lambda: (
+            services.store.rollouts.get(rollout.seq).ended_at and (folder / COMPARE_FILE).exists()
+        )
+    )
     found = read_comparison_targets(folder).heard
     assert (found.up, found.down) == ((0, 48), (48, 0)) and found.evidence >= 40
 
@@ -135,13 +160,18 @@ async def test_who_promotes_what_members_dislike_is_asked_once_more(stage):
 
 @pytest.mark.parametrize(("choice", "is_promoted"), [("b", False), ("a", True)])
 async def test_what_members_dislike_is_not_promoted_by_itself(stage, choice, is_promoted):
-    services, guild = stage.client.services, stage.client.guilds[0].id
+    services = stage.client.services
+    guild = stage.client.guilds[0].id
     services.store.guilds.set_auto_promotion(guild, True)
     job = services.store.jobs.get(services.store.versions.job_of("ballast", "v2"))
-    better = JobResult(adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"}))
+    better = JobResult(
+        adapter="a", seconds=1, scorecard=SCORECARD.model_copy(update={"verdict": "promote"})
+    )
     votes(services.store, 30, choice, guild=guild)
     with services.store._connection.atomic():
-        services.store._connection.write("update jobs set decision = null where job_id = :job", job=job.job_id)
+        services.store._connection.write(
+            "update jobs set decision = null where job_id = :job", job=job.job_id
+        )
     finished = replace(job, guild_id=guild, result_json=better.model_dump_json())
     decided = await services.versions.decide(finished)
     assert decided.decision == ("promoted" if is_promoted else "manual")

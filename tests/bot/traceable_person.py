@@ -40,9 +40,14 @@ from personas.schemas.training import TrainingRequest
 from tests.personas.test_adapters import write_adapter
 from tests.samples import SCORECARD
 
-GUILD, CHANNEL, DIRECT = 910_000_000_000_000_001, 910_000_000_000_000_002, 910_000_000_000_000_003
-WHO, OTHER = 734_829_104_458_293_761, 734_829_104_458_293_999
-USERNAME, DISPLAY, NICKNAME = "quillverne_77", "Ottoline Quillverne", "Quill-of-Tamsin"
+GUILD = 910_000_000_000_000_001
+CHANNEL = 910_000_000_000_000_002
+DIRECT = 910_000_000_000_000_003
+WHO = 734_829_104_458_293_761
+OTHER = 734_829_104_458_293_999
+USERNAME = "quillverne_77"
+DISPLAY = "Ottoline Quillverne"
+NICKNAME = "Quill-of-Tamsin"
 SAID = "My sister keeps the brass heron on Tallowmere Street, you know."
 LINE = "Nobody at Fennimore wharf has paid the heron tax since Lent."
 PACKAGE_LINE = "Remember to water Aunt Petronella's moonflowers on Sunday."
@@ -59,7 +64,9 @@ RIGHTS = '["{name}"]\nright = "own-writing"\nstated_by = "Mina Vale"\nstated_on 
 
 
 def plant(home: Path) -> None:
-    """Fill a home: the store, lore, logs, a data package, a job, adapters v1 (clean), v2 and v3 (with the person)."""
+    """Fill a home: the store, lore, logs, a data package, a job, adapters v1 (clean), v2 and v3
+    (with the person).
+    """
     home.mkdir(parents=True, exist_ok=True)
     with Store.open(home / "understudy.sqlite") as store:
         _talk(store)
@@ -78,7 +85,12 @@ def plant(home: Path) -> None:
 def forgetter(home: Path, store: Store, **more) -> ErasureRunner:
     """As the bot at rest makes it."""
     return ErasureRunner(
-        home, store, ConsentMirror(home, store), time.time, personas=frozenset({"Oda Marrow", "oda"}), **more
+        home,
+        store,
+        ConsentMirror(home, store),
+        time.time,
+        personas=frozenset({"Oda Marrow", "oda"}),
+        **more,
     )
 
 
@@ -93,7 +105,9 @@ def _key(home, who):
 
 
 def _talk(store):
-    def say(text, author, name, channel=CHANNEL, guild=GUILD, message_id=None, persona=None, at=0.0):
+    def say(
+        text, author, name, channel=CHANNEL, guild=GUILD, message_id=None, persona=None, at=0.0
+    ):
         return store.messages.append(
             guild_id=guild, channel_id=channel, author_id=author, author_name=name, text=text,
             at=at or time.time() - 60, discord_message_id=message_id, persona_id=persona,
@@ -101,14 +115,30 @@ def _talk(store):
 
     say(OTHERS_LINE, OTHER, "Wendell Park", message_id=1)
     seq = say(SAID, WHO, NICKNAME, message_id=2)
-    store.replies.begin(2, guild_id=GUILD, channel_id=CHANNEL, persona_id="oda", at=1.0, asked_by=WHO, trigger_seq=seq)
+    store.replies.begin(
+        2,
+        guild_id=GUILD,
+        channel_id=CHANNEL,
+        persona_id="oda",
+        at=1.0,
+        asked_by=WHO,
+        trigger_seq=seq,
+    )
     store.replies.record_parts(2, [3])
     store.replies.finish(2, "done")
     store.replies.vote(2, WHO, 1, 2.0)
     say(f"Ah, {NICKNAME}: {SAID} So you said.", 0, "Oda Marrow", message_id=3, persona="oda")
     say(f"I agree with {DISPLAY} and <@{WHO}>.", OTHER, "Wendell Park", message_id=4)
     seq = say(LINE, WHO, DISPLAY, DIRECT, 0, message_id=5)
-    store.replies.begin(6, guild_id=GUILD, channel_id=CHANNEL, persona_id="oda", at=1.0, asked_by=OTHER, trigger_seq=1)
+    store.replies.begin(
+        6,
+        guild_id=GUILD,
+        channel_id=CHANNEL,
+        persona_id="oda",
+        at=1.0,
+        asked_by=OTHER,
+        trigger_seq=1,
+    )
     store.replies.finish(6, "done")
     store.replies.vote(6, WHO, -1, 2.0)
     store.replies.vote(6, OTHER, 1, 2.0)
@@ -123,19 +153,29 @@ def _acts(store):
     store.people.add_contribution(Contribution(GUILD, "oda", "harbour.md", WHO, 5.0))
     for member in (WHO, OTHER):
         said = f"Ask {DISPLAY} about the lamp."
-        new = NewBlindComparison(GUILD, "oda", member, "p1", "Who knows?", "v1", None, said, "Nobody.", 1, 2)
+        new = NewBlindComparison(
+            GUILD, "oda", member, "p1", "Who knows?", "v1", None, said, "Nobody.", 1, 2
+        )
         store.comparisons.vote(store.comparisons.show(new, 6.0).seq, member, "a", 7.0)
     store.memories.add(Memory(GUILD, "oda", WHO, REMEMBERED, False, None, 5.0))
     store.memories.add(Memory(0, "oda", WHO, f"Good day, {NICKNAME}.", True, 6, 5.0))
-    store.memories.add(Memory(GUILD, "oda", OTHER, f"{DISPLAY} said: {REMEMBERED}", False, None, 5.0))
-    store.lessons.add(Lesson(GUILD, "oda", WHO, False, "When does it sail?", TAUGHT, "", "form", 5.0))
-    store.lessons.add(Lesson(GUILD, "oda", OTHER, True, f"Who is {DISPLAY}?", "A guest.", TAUGHT, "form", 5.0))
+    store.memories.add(
+        Memory(GUILD, "oda", OTHER, f"{DISPLAY} said: {REMEMBERED}", False, None, 5.0)
+    )
+    store.lessons.add(
+        Lesson(GUILD, "oda", WHO, False, "When does it sail?", TAUGHT, "", "form", 5.0)
+    )
+    store.lessons.add(
+        Lesson(GUILD, "oda", OTHER, True, f"Who is {DISPLAY}?", "A guest.", TAUGHT, "form", 5.0)
+    )
 
 
 def _versions(home, store):
     for number, by in enumerate((OTHER, OTHER, WHO), start=1):
         job_id = f"job{number}"
-        request = TrainingRequest(job_name=f"quillverne_77-{number}" if by == WHO else f"j{number}", persona="oda")
+        request = TrainingRequest(
+            job_name=f"quillverne_77-{number}" if by == WHO else f"j{number}", persona="oda"
+        )
         store.jobs.add(NewTrainingJob(job_id, GUILD, CHANNEL, by, request), 10.0 + number)
         claimed = store.jobs.claim(store.jobs.get(job_id), f"token{number}", 11.0)
         folder = home / "models" / "persona_adapters" / "oda" / f"v{number}"
@@ -176,7 +216,13 @@ def _logs(home):
         "messages": [
             _exported("11", WHO, USERNAME, NICKNAME, LINE),
             _exported("12", OTHER, "wendell", "Wendell Park", OTHERS_LINE),
-            _exported("13", OTHER, "wendell", "Wendell Park", f"> {LINE}\nthat was <@{WHO}>, alias {DISPLAY}"),
+            _exported(
+                "13",
+                OTHER,
+                "wendell",
+                "Wendell Park",
+                f"> {LINE}\nthat was <@{WHO}>, alias {DISPLAY}",
+            ),
         ],
     }
     (logs / "harbour.json").write_text(json.dumps(export, indent=2))
@@ -184,7 +230,8 @@ def _logs(home):
     rows = [{"name": DISPLAY, "text": LINE}, {"name": "Wendell Park", "text": OTHERS_LINE}]
     (logs / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = (
-        f"AuthorID,Author,Date,Content\n{WHO},{USERNAME},2026-01-01,{LINE}\n{OTHER},wendell,2026-01-01,{OTHERS_LINE}\n"
+        f"AuthorID,Author,Date,Content\n{WHO},{USERNAME},2026-01-01,{LINE}\n"
+        f"{OTHER},wendell,2026-01-01,{OTHERS_LINE}\n"
     )
     (logs / "table.csv").write_text(table)
     chat = [
@@ -194,14 +241,29 @@ def _logs(home):
     ]
     (logs / "WhatsApp Chat.txt").write_text("\n".join(chat) + "\n")
     (logs / "scan.bin").write_bytes(b"\xff\xfe\x00" + DISPLAY.encode())
-    (home / "catalogue.toml").write_text('[harbour]\npath = "talk/harbour.json"\n' + RIGHTS.format(name="x")[6:])
+    (home / "catalogue.toml").write_text(
+        '[harbour]\npath = "talk/harbour.json"\n' + RIGHTS.format(name="x")[6:]
+    )
     (logs / "rights.toml").write_text(RIGHTS.format(name="harbour.json"))
 
 
 def _exported(message_id, author, name, nickname, content):
-    who = {"id": str(author), "name": name, "discriminator": "0000", "nickname": nickname, "isBot": False}
+    who = {
+        "id": str(author),
+        "name": name,
+        "discriminator": "0000",
+        "nickname": nickname,
+        "isBot": False,
+    }
     stamp = "2026-01-01T10:00:00+00:00"
-    return {"id": message_id, "type": "Default", "timestamp": stamp, "content": content, "author": who, "mentions": []}
+    return {
+        "id": message_id,
+        "type": "Default",
+        "timestamp": stamp,
+        "content": content,
+        "author": who,
+        "mentions": [],
+    }
 
 
 def _package(home):
@@ -210,12 +272,17 @@ def _package(home):
     (root / "account" / "user.json").write_text(json.dumps({"id": str(WHO), "username": USERNAME}))
     channel = root / "messages" / f"c{CHANNEL}"
     channel.mkdir(parents=True)
-    (channel / "messages.csv").write_text(f"ID,Timestamp,Contents,Attachments\n1,2026-01-01,{PACKAGE_LINE},\n")
+    (channel / "messages.csv").write_text(
+        f"ID,Timestamp,Contents,Attachments\n1,2026-01-01,{PACKAGE_LINE},\n"
+    )
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("package/account/user.json", json.dumps({"id": str(WHO), "username": USERNAME}))
         archive.writestr(
-            f"package/Messages/c{CHANNEL}/messages.json", json.dumps([{"ID": 1, "Contents": PACKAGE_LINE}])
+            "package/account/user.json", json.dumps({"id": str(WHO), "username": USERNAME})
+        )
+        archive.writestr(
+            f"package/Messages/c{CHANNEL}/messages.json",
+            json.dumps([{"ID": 1, "Contents": PACKAGE_LINE}]),
         )
     (home / "packages" / "package.zip").write_bytes(packed.getvalue())
 
@@ -242,7 +309,10 @@ def _made(home):
     kept.mkdir()
     (kept / "train.jsonl").write_text(json.dumps({"messages": []}))
     write_people(kept, {_key(home, str(OTHER)): 1})
-    review = [{"text": REVIEW_LINE, "speaker": DISPLAY}, {"text": OTHERS_LINE, "speaker": "Wendell Park"}]
+    review = [
+        {"text": REVIEW_LINE, "speaker": DISPLAY},
+        {"text": OTHERS_LINE, "speaker": "Wendell Park"},
+    ]
     (home / "review.jsonl").write_text("".join(json.dumps(row) + "\n" for row in review))
     record_review_file(home, home.parent / "elsewhere.review.jsonl", 1e12)
     (home.parent / "elsewhere.review.jsonl").write_text(json.dumps(review[0]) + "\n")
@@ -250,17 +320,22 @@ def _made(home):
     (home / "cache" / "embeddings.json").write_text(json.dumps([PACKAGE_LINE]))
 
 
-# ------------------------------------------------------------------------------------------------ the scan
+# ------------------------------------------------------------------------------------------------
+# the scan
 
 
 def left_of_them(home: Path, *, but: tuple[str, ...] = ()) -> list[str]:
-    """Every place under a home in which a string of theirs is, packed and in databases too; `but` are paths."""
+    """Every place under a home in which a string of theirs is, packed and in databases too; `but`
+    are paths.
+    """
     found = []
     for path in sorted(home.rglob("*")):
         name = path.relative_to(home).as_posix()
         if name.startswith(but) if but else False:
             continue
-        found += [f"{name}: the path itself" for trace in TRACES if trace.casefold() in name.casefold()]
+        found += [
+            f"{name}: the path itself" for trace in TRACES if trace.casefold() in name.casefold()
+        ]
         if path.is_file():
             found += [f"{name}: {trace!r}" for trace in _within(path.name, path.read_bytes())]
     return found
@@ -272,7 +347,9 @@ def _within(name, data):
     for trace in TRACES:
         forms = {trace, json.dumps(trace)[1:-1], trace.replace("ä", "\\u00e4")}
         number = [int(trace).to_bytes(8, "big")] if trace.isdigit() else []  # as SQLite stores it
-        if any(form in whole for form in [form.lower().encode() for form in forms]) or any(n in data for n in number):
+        if any(form in whole for form in [form.lower().encode() for form in forms]) or any(
+            n in data for n in number
+        ):
             yield trace
 
 
@@ -293,11 +370,14 @@ def rows(home: Path, sql: str) -> list[tuple]:
         return raw.execute(sql).fetchall()
 
 
-# ------------------------------------------------------------------------------------------------ being killed
+# ------------------------------------------------------------------------------------------------
+# being killed
 
 
 def killed(home: Path, at: Callable[[Store], None]) -> int:
-    """Forget in a process of its own; `at` arranges its death. Gives the exit code: 9 when it died so, else 0."""
+    """Forget in a process of its own; `at` arranges its death. Gives the exit code: 9 when it died
+    so, else 0.
+    """
     child = os.fork()
     if child == 0:
         code = 1

@@ -12,19 +12,41 @@ from tests.samples import SCORECARD
 events = itertools.count(10_000)
 
 
-def install(store: Store, persona: str = "ballast", *, guild=0, by=7, at=1.0, card=SCORECARD) -> str:
+def install(
+    store: Store, persona: str = "ballast", *, guild=0, by=7, at=1.0, card=SCORECARD
+) -> str:
     """A version that could be promoted; gives its name."""
     version = store.versions.reserve(persona)
-    new = NewTrainingJob(f"{persona}-{version}", guild, 2, by, TrainingRequest(job_name="j", persona=persona))
-    store.jobs.add_imported(new, version, JobResult(adapter="a", seconds=1, scorecard=card, imported=True), at)
+    new = NewTrainingJob(
+        f"{persona}-{version}", guild, 2, by, TrainingRequest(job_name="j", persona=persona)
+    )
+    store.jobs.add_imported(
+        new, version, JobResult(adapter="a", seconds=1, scorecard=card, imported=True), at
+    )
     return version
 
 
-def reply(store: Store, *, at: float, version=None, asked_by=1, guild=9, rollout=None, persona="ballast", event=None):
+def reply(
+    store: Store,
+    *,
+    at: float,
+    version=None,
+    asked_by=1,
+    guild=9,
+    rollout=None,
+    persona="ballast",
+    event=None,
+):
     """A reply that is done; gives its event."""
     event = event or next(events)
     store.replies.begin(
-        event, guild_id=guild, channel_id=2, persona_id=persona, at=at, asked_by=asked_by, rollout=rollout
+        event,
+        guild_id=guild,
+        channel_id=2,
+        persona_id=persona,
+        at=at,
+        asked_by=asked_by,
+        rollout=rollout,
     )
     store.replies.finish(event, "done", version)
     return event
@@ -34,7 +56,9 @@ def drawn(store: Store, rollout, *, new: bool, **more):
     """A reply in a rollout whose draw says so; gives its event."""
     event = next(number for number in events if rollout.draws(number) == new)
     version = rollout.version if new else rollout.before
-    return reply(store, event=event, version=version, rollout=rollout.seq, guild=rollout.guild_id, **more)
+    return reply(
+        store, event=event, version=version, rollout=rollout.seq, guild=rollout.guild_id, **more
+    )
 
 
 def dislike(store: Store, rollout, members: int, *, at: float) -> None:

@@ -1,8 +1,9 @@
 """Chromium for the tests of the pages: $CHROMIUM, the system's, or Playwright's own.
 
-`python -m tests.browser.chromium` installs one where none starts: as root from Debian's or Ubuntu's packages, else from
-Playwright's download. Where neither works, it prints what to type, and the tests that need a browser are skipped; with
-REQUIRE_CHROMIUM=1, as in `make check`, that is an error.
+`python -m tests.browser.chromium` installs one where none starts: as root from Debian's or Ubuntu's
+packages, else from Playwright's download. Where neither works, it prints what to type, and the
+tests that need a browser are skipped; with REQUIRE_CHROMIUM=1, as in `make check`, that is an
+error.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ APT_COMMANDS = (
 )
 DOWNLOAD_COMMAND = (sys.executable, "-m", "playwright", "install", "--only-shell", "chromium")
 ADVICE = (
-    "Type `sudo apt-get install chromium`, or `sudo .venv/bin/playwright install-deps chromium` and then "
+    "Type `sudo apt-get install chromium`, or `sudo .venv/bin/playwright install-deps chromium` "
+    "and then "
     "`.venv/bin/playwright install chromium`, or name one with CHROMIUM=/path."
 )
 
@@ -35,14 +37,20 @@ class ChromiumMissingError(Exception):
 
 
 def is_required() -> bool:
-    """Report whether tests without a browser fail: one was named, or is expected as in `make check`."""
+    """Report whether tests without a browser fail: one was named, or is expected as in `make
+    check`.
+    """
     return bool(os.environ.get("CHROMIUM") or os.environ.get(REQUIRED))
 
 
 async def launch(playwright: Playwright) -> Browser:
     """Start the first browser that starts. Raises `ChromiumMissingError`."""
     # Chromium has no sandbox of its own for root, and shared memory is small in containers.
-    arguments = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    arguments = [
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        *(["--no-sandbox"] if os.geteuid() == 0 else []),
+    ]
     problems = []
     for path in _paths():
         try:
@@ -83,7 +91,10 @@ def _download() -> None:
     print("Downloading Playwright's Chromium (some 110 MB, once) …", flush=True)
     done = subprocess.run(DOWNLOAD_COMMAND, capture_output=True, text=True)
     if done.returncode:
-        print(next((line for line in done.stderr.splitlines() if "Error" in line), ""), file=sys.stderr)
+        print(
+            next((line for line in done.stderr.splitlines() if "Error" in line), ""),
+            file=sys.stderr,
+        )
 
 
 def main() -> int:
@@ -94,7 +105,10 @@ def main() -> int:
             install()
             problem = asyncio.run(find_problem())
     if problem:
-        print(problem if is_required() else f"{problem}\nThe tests of the pages are skipped.", file=sys.stderr)
+        print(
+            problem if is_required() else f"{problem}\nThe tests of the pages are skipped.",
+            file=sys.stderr,
+        )
     return int(bool(problem) and is_required())
 
 

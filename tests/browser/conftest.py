@@ -1,6 +1,7 @@
 """Chromium over the sandbox's page, a bot behind it, and someone who sits in front of it.
 
-One browser for the whole run, one context for each test; whatever Chromium complains about fails the test.
+One browser for the whole run, one context for each test; whatever Chromium complains about fails
+the test.
 """
 
 from __future__ import annotations
@@ -16,19 +17,32 @@ import discord
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    async_playwright,
+    expect,
+)
 
 from sandbox import ChannelSeed, GuildSeed, MemberSeed, Permission, RoleSeed, Sandbox, patch_discord
 from tests.bot.conftest import Stage, on_stage
 from tests.browser.chromium import ChromiumMissingError, is_required, launch
 from tests.browser.panel import Panelist
 
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
 PATIENCE_MS = 5_000
 SERIOUS = ("serious", "critical")
 SEED = GuildSeed(
     name="Test guild",
-    channels=(ChannelSeed("tavern", "warm"), ChannelSeed("cellar", "dark"), ChannelSeed("attic", nsfw=True)),
+    channels=(
+        ChannelSeed("tavern", "warm"),
+        ChannelSeed("cellar", "dark"),
+        ChannelSeed("attic", nsfw=True),
+    ),
     members=(
         MemberSeed("Olga", owner=True),
         MemberSeed("Mora", ("Moderator",)),
@@ -37,7 +51,11 @@ SEED = GuildSeed(
     ),
     roles=(
         RoleSeed("Moderator", int(Permission.MANAGE_GUILD | Permission.MANAGE_MESSAGES), 0x3366CC),
-        RoleSeed("Onlooker", 0, denied=int(Permission.SEND_MESSAGES | Permission.SEND_MESSAGES_IN_THREADS)),
+        RoleSeed(
+            "Onlooker",
+            0,
+            denied=int(Permission.SEND_MESSAGES | Permission.SEND_MESSAGES_IN_THREADS),
+        ),
     ),
     bot_name="Probe",
 )
@@ -49,7 +67,8 @@ class Visitor:
     """Someone at the page. Messages are found by words in them."""
 
     def __init__(self, page: Page, url: str) -> None:
-        self.page, self.url = page, url
+        self.page = page
+        self.url = url
         self.box = page.get_by_role("textbox", name="Message", exact=True)
         self.problem = page.locator("#composer .problem")
         self.complaints: list[str] = []
@@ -95,7 +114,11 @@ class Visitor:
 
     def message(self, words: str) -> Locator:
         """The last message with these words."""
-        return self.page.locator("#messages article").filter(has=self.page.locator(".content", has_text=words)).last
+        return (
+            self.page.locator("#messages article")
+            .filter(has=self.page.locator(".content", has_text=words))
+            .last
+        )
 
     async def sees(self, words: str) -> Locator:
         found = self.message(words)
@@ -145,7 +168,11 @@ class Visitor:
         """What axe finds, except advice."""
         await self.page.wait_for_load_state()  # with its style sheets
         found = (await Axe().run(self.page)).response["violations"]
-        worst = [f"{one['id']}: {one['nodes'][0]['html'][:160]}" for one in found if one["impact"] in SERIOUS]
+        worst = [
+            f"{one['id']}: {one['nodes'][0]['html'][:160]}"
+            for one in found
+            if one["impact"] in SERIOUS
+        ]
         assert not worst, "\n".join(worst)
 
     async def fits(self) -> None:
@@ -181,7 +208,9 @@ async def visit(browser: Browser) -> AsyncIterator[Visit]:
     contexts: list[BrowserContext] = []
     visitors: list[Visitor] = []
 
-    async def come(sandbox: Sandbox, member: str | None = None, channel: str | None = None, **more: Any) -> Visitor:
+    async def come(
+        sandbox: Sandbox, member: str | None = None, channel: str | None = None, **more: Any
+    ) -> Visitor:
         settings = {"viewport": DESKTOP, "color_scheme": "dark", "reduced_motion": "reduce", **more}
         context = await browser.new_context(**settings)
         context.set_default_timeout(PATIENCE_MS)

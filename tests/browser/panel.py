@@ -19,7 +19,9 @@ class Order(discord.ui.Modal, title="Your order"):
     guest: Any = discord.ui.TextInput(label="Name", min_length=2, max_length=20)
     size: Any = discord.ui.Label(
         text="Size",
-        component=discord.ui.Select(options=[discord.SelectOption(label=one) for one in ("Small", "Large")]),
+        component=discord.ui.Select(
+            options=[discord.SelectOption(label=one) for one in ("Small", "Large")]
+        ),
     )
 
     async def on_submit(self, interaction: Press, /) -> None:
@@ -52,7 +54,9 @@ class Panel(discord.ui.View):
         options=[discord.SelectOption(label=one) for one in FRUIT],
     )  # fmt: skip
     async def two(self, interaction: Press, select: Any) -> None:
-        await interaction.response.edit_message(content=f"Chosen: {' and '.join(sorted(select.values))}")
+        await interaction.response.edit_message(
+            content=f"Chosen: {' and '.join(sorted(select.values))}"
+        )
 
     @discord.ui.select(cls=discord.ui.UserSelect, placeholder="Somebody", custom_id="who")
     async def who(self, interaction: Press, select: Any) -> None:
@@ -93,14 +97,18 @@ async def echo(
     brew: str = "",
 ) -> None:
     words = " ".join([text] * times)
-    await interaction.response.send_message(f"{words}{' ' + to.mention if to else ''}{' ' + brew if brew else ''}")
+    await interaction.response.send_message(
+        f"{words}{' ' + to.mention if to else ''}{' ' + brew if brew else ''}"
+    )
 
 
 @echo.autocomplete("brew")
 async def brews(interaction: Press, current: str) -> list[app_commands.Choice[str]]:
     known = {"Black tea": "black", "Green tea": "green"}
     return [
-        app_commands.Choice(name=name, value=value) for name, value in known.items() if current.lower() in name.lower()
+        app_commands.Choice(name=name, value=value)
+        for name, value in known.items()
+        if current.lower() in name.lower()
     ]
 
 
@@ -111,11 +119,14 @@ async def panel(interaction: Press) -> None:
 
 @app_commands.command(description="An embed and two files")
 async def show(interaction: Press) -> None:
-    embed = discord.Embed(title="A **bold** title", description="Some `code`", colour=0xCC7722).set_footer(
-        text="A footer"
-    )
+    embed = discord.Embed(
+        title="A **bold** title", description="Some `code`", colour=0xCC7722
+    ).set_footer(text="A footer")
     embed.add_field(name="Field", value="value")
-    files = [discord.File(io.BytesIO(PICTURE), "dot.png"), discord.File(io.BytesIO(b"notes"), "notes.txt")]
+    files = [
+        discord.File(io.BytesIO(PICTURE), "dot.png"),
+        discord.File(io.BytesIO(b"notes"), "notes.txt"),
+    ]
     await interaction.response.send_message(embed=embed, files=files)
 
 

@@ -1,6 +1,8 @@
-"""`python -m tests.browser.pictures`: the pictures in the documents, made of the real thing (half an hour).
+"""`python -m tests.browser.pictures`: the pictures in the documents, made of the real thing (half
+an hour).
 
-The bot with the embedded model, a real retrain, Chromium. What the personas say is drawn anew each time.
+The bot with the embedded model, a real retrain, Chromium. What the personas say is drawn anew each
+time.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from tests.browser.conftest import DESKTOP, PHONE, Visitor
 from tests.browser.dashboard.pictures import DashboardPhotographer
 
 FOLDER = Path("docs/pictures")
-QUAY, OFFICE = "weighbridge-quay", "harbour-office"
-REPLY_MS, TRAINING_MS = 120_000, 3_600_000
+QUAY = "weighbridge-quay"
+OFFICE = "harbour-office"
+REPLY_MS = 120_000
+TRAINING_MS = 3_600_000
 QUESTION = "I had a rotten day and everything went wrong. What would you do?"
 TALK = ("Do you like the gulls?", "My cat is ill and I can't sleep for worrying.")
 
@@ -36,7 +40,9 @@ class Photographer:
 
     def __init__(self, app: App, browser: Browser) -> None:
         assert app.sandbox is not None  # the settings have no token
-        self._app, self._url, self._browser = app, app.sandbox.url, browser
+        self._app = app
+        self._url = app.sandbox.url
+        self._browser = browser
 
     async def visit(self, member: str, channel: str, **more: Any) -> Visitor:
         """A page with this member at it."""
@@ -46,14 +52,20 @@ class Photographer:
 
     async def ask(self, visitor: Visitor, words: str, name: str) -> None:
         """Say something and wait for the whole reply."""
-        replies = visitor.page.locator("#messages article").filter(has_text=name).filter(has_text="AI-written")
+        replies = (
+            visitor.page.locator("#messages article")
+            .filter(has_text=name)
+            .filter(has_text="AI-written")
+        )
         before = await replies.count()
         await visitor.say(words)
         await expect(replies).to_have_count(before + 1, timeout=REPLY_MS)
 
     async def take(self, visitor: Visitor, name: str) -> None:
         """Keep what the visitor sees."""
-        await visitor.page.wait_for_timeout(400)  # pictures have loaded, the scrolling has come to rest
+        await visitor.page.wait_for_timeout(
+            400
+        )  # pictures have loaded, the scrolling has come to rest
         await visitor.page.screenshot(path=FOLDER / f"{name}.png")
         print(FOLDER / f"{name}.png", flush=True)
 
@@ -94,11 +106,15 @@ class Photographer:
         for message in TALK:
             await self.ask(tobias, message, "Ballast")
         await self.take(tobias, "chat")
-        phone = await self.visit(MEMBER, OFFICE, viewport=PHONE, color_scheme="light", device_scale_factor=2)
+        phone = await self.visit(
+            MEMBER, OFFICE, viewport=PHONE, color_scheme="light", device_scale_factor=2
+        )
         await self.ask(phone, "What does a promise weigh?", "Ballast")
         await self.take(phone, "phone")
         newest = self._app.services.store.versions.installed("ballast")[-1]
-        pages = DashboardPhotographer(self._browser, self._url, "ballast", newest.version, newest.job_id)
+        pages = DashboardPhotographer(
+            self._browser, self._url, "ballast", newest.version, newest.job_id
+        )
         await pages.all()
 
 
@@ -115,7 +131,9 @@ async def main() -> None:
     """Take them all."""
     logging.basicConfig(level=logging.ERROR)
     with tempfile.TemporaryDirectory() as home:
-        settings = load_settings(None, {"UNDERSTUDY_HOME": home, "WEB_PORT": "0", "TRAINER_CARD": "quick"})
+        settings = load_settings(
+            None, {"UNDERSTUDY_HOME": home, "WEB_PORT": "0", "TRAINER_CARD": "quick"}
+        )
         async with open_app(settings, ShippedData.from_source_tree()) as app, browser() as started:
             await Photographer(app, started).all()
 

@@ -1,4 +1,6 @@
-"""The stand-alone chat page in Chromium: streaming, stop, clear, settings, and text that stays text."""
+"""The stand-alone chat page in Chromium: streaming, stop, clear, settings, and text that stays
+text.
+"""
 
 import pytest
 from playwright.async_api import expect
@@ -15,17 +17,25 @@ async def test_one_talks_stops_and_clears(browser: Browser, phone):
     engine = FakeEngine(lambda request: ["<b>piece</b> ", f"to {request.turns[-1].text}"])
     viewport = {"width": 390, "height": 800} if phone else {"width": 1100, "height": 700}
     async with chat_page(engine, facts="I keep bees.") as session:
-        context = await browser.new_context(viewport=viewport, color_scheme="dark" if phone else "light")
-        page, complaints = await context.new_page(), []
+        context = await browser.new_context(
+            viewport=viewport, color_scheme="dark" if phone else "light"
+        )
+        page = await context.new_page()
+        complaints = []
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         await page.goto(str(session._base_url))
         await expect(page).to_have_title("</script><b>title")
-        worst = [one["id"] for one in (await Axe().run(page)).response["violations"] if one["impact"] in SERIOUS]
+        worst = [
+            one["id"]
+            for one in (await Axe().run(page)).response["violations"]
+            if one["impact"] in SERIOUS
+        ]
         assert worst == []
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
-        log, text = page.get_by_role("log"), page.get_by_label("Your message")
+        log = page.get_by_role("log")
+        text = page.get_by_label("Your message")
         await page.get_by_label("Temperature").fill("0.25")
         await page.get_by_label("Top-p").fill("0.8")
         await page.get_by_label("Max new tokens").fill("33")
@@ -36,7 +46,10 @@ async def test_one_talks_stops_and_clears(browser: Browser, phone):
         request = engine.requests[-1]
         sampling = request.sampling
         assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.25, 0.8, 33)
-        assert request.persona.description == "I keep bees." and await page.locator("#log b, #log i").count() == 0
+        assert (
+            request.persona.description == "I keep bees."
+            and await page.locator("#log b, #log i").count() == 0
+        )
 
         engine.free.clear()
         await text.fill("two")

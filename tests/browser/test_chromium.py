@@ -1,4 +1,6 @@
-"""Finding Chromium: what is tried, what is said where there is none, and who fails for want of it."""
+"""Finding Chromium: what is tried, what is said where there is none, and who fails for want of
+it.
+"""
 
 import asyncio
 import http.server
@@ -36,12 +38,16 @@ async def unfound():
     return "Chromium is missing."
 
 
-def test_without_any_it_says_what_to_type_and_only_where_it_is_expected_that_fails(bare, monkeypatch, capsys):
+def test_without_any_it_says_what_to_type_and_only_where_it_is_expected_that_fails(
+    bare, monkeypatch, capsys
+):
     for name in ("_install_package", "_download"):
         monkeypatch.setattr(chromium, name, lambda: None)
     assert chromium.main() == 0
     said = capsys.readouterr().err
-    assert "sudo apt-get install chromium" in said and said.rstrip().endswith("The tests of the pages are skipped.")
+    assert "sudo apt-get install chromium" in said and said.rstrip().endswith(
+        "The tests of the pages are skipped."
+    )
     with pytest.raises(pytest.skip.Exception, match="CHROMIUM=/path"):
         fail_or_skip(said)
     monkeypatch.setenv(chromium.REQUIRED, "1")
@@ -53,7 +59,11 @@ def test_without_any_it_says_what_to_type_and_only_where_it_is_expected_that_fai
 
 def test_one_that_was_named_is_not_replaced_by_another(bare):
     done = run(CHROMIUM="/nowhere/chromium")
-    assert done.returncode == 1 and "/nowhere/chromium: " in done.stderr and "Download" not in done.stdout
+    assert (
+        done.returncode == 1
+        and "/nowhere/chromium: " in done.stderr
+        and "Download" not in done.stdout
+    )
 
 
 @pytest.mark.slow
@@ -83,12 +93,16 @@ def test_root_installs_the_package(bare, launcher):
     (bare / "none" / "apt-get").chmod(0o755)
     done = run(REQUIRE_CHROMIUM="1")
     assert (done.returncode, done.stderr) == (0, "") and "Downloading" not in done.stdout
-    assert (bare / "asked").read_text().splitlines() == [" ".join(it[1:]) for it in chromium.APT_COMMANDS]
+    assert (bare / "asked").read_text().splitlines() == [
+        " ".join(it[1:]) for it in chromium.APT_COMMANDS
+    ]
 
 
 @pytest.mark.slow
 def test_playwrights_download_is_used_where_the_system_has_none(bare, launcher):
-    """A server on loopback has an archive like Playwright's, with a script that starts the browser of this machine."""
+    """A server on loopback has an archive like Playwright's, with a script that starts the browser
+    of this machine.
+    """
 
     class Archive(http.server.BaseHTTPRequestHandler):
         def do_GET(self):

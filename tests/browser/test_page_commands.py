@@ -52,13 +52,16 @@ async def test_slash_commands_are_found_checked_and_run(sandbox, panelist, visit
 async def test_one_press_closes_the_form_of_a_command(sandbox, panelist, visit):
     nils = await visit(sandbox, "Nils", "tavern")
     form = await nils.open_command("echo")
-    await expect(form.get_by_text("What to say")).to_be_visible()  # a hint, as long as the field has the focus
+    await expect(
+        form.get_by_text("What to say")
+    ).to_be_visible()  # a hint, as long as the field has the focus
     await form.get_by_role("button", name="Cancel").click()
     await expect(nils.box).to_be_focused()
 
 
 async def test_a_command_leads_to_its_answer(sandbox, panelist, visit):
-    nils, mora = await visit(sandbox, "Nils", "tavern"), sandbox.member("Mora")
+    nils = await visit(sandbox, "Nils", "tavern")
+    mora = sandbox.member("Mora")
     for number in range(40):
         await mora.say("cellar", f"number {number}")
     await nils.go("cellar")
@@ -73,7 +76,8 @@ async def test_a_command_leads_to_its_answer(sandbox, panelist, visit):
 
 async def test_options_are_reached_and_a_command_is_run_by_keyboard(staged, visit):
     mina = await visit(staged.sandbox, "Mina Vale", QUAY)
-    form, press = await mina.open_command("finetune start"), mina.page.keyboard.press
+    form = await mina.open_command("finetune start")
+    press = mina.page.keyboard.press
     chips = form.get_by_role("group", name="Optional").get_by_role("button")
     await expect(chips.first).to_be_focused()
     await press("Tab")
@@ -88,7 +92,9 @@ async def test_options_are_reached_and_a_command_is_run_by_keyboard(staged, visi
 
 
 async def test_the_buttons_of_a_reply_fit_a_phone_and_a_vote_edits_nothing(staged, visit):
-    tobias = await visit(staged.sandbox, "Tobias Reed", QUAY, viewport=PHONE, has_touch=True, is_mobile=True)
+    tobias = await visit(
+        staged.sandbox, "Tobias Reed", QUAY, viewport=PHONE, has_touch=True, is_mobile=True
+    )
     await tobias.say("good evening")
     reply = await tobias.sees("AI-written")
     buttons = reply.locator(".components button")
@@ -154,7 +160,9 @@ async def test_menu_commands_on_messages_and_people(sandbox, panelist, visit):
     await nils.choose(await nils.sees("one two three"), "Count words")
     await nils.sees("3 words")
     await (
-        nils.page.get_by_role("complementary", name="Members").get_by_role("button", name="Mora").click(button="right")
+        nils.page.get_by_role("complementary", name="Members")
+        .get_by_role("button", name="Mora")
+        .click(button="right")
     )
     await nils.page.get_by_role("menuitem", name="Greet").click()
     greeting = await nils.sees("Hello @Mora")
@@ -216,7 +224,9 @@ async def test_the_bench_moves_the_world(sandbox, panelist, visit):
     await bench.get_by_role("button", name="+1 day").click()
     await expect(bench).to_contain_text("1 d 0 h 0 min ahead")
     await nils.say("tomorrow")
-    await expect((await nils.sees("tomorrow")).locator("xpath=..").get_by_role("separator")).to_have_count(1)
+    await expect(
+        (await nils.sees("tomorrow")).locator("xpath=..").get_by_role("separator")
+    ).to_have_count(1)
     await bench.get_by_label("Delay in seconds").fill("0.5")
     await expect(bench.get_by_role("status")).to_have_text("0.5 s")
     await bench.get_by_role("spinbutton", name="How many requests").fill("2")

@@ -40,7 +40,8 @@ OPENING = """async () => {
     return performance.now() - start;
 }"""
 
-# Scroll up for a while; by how much a message was moved on the screen that should have stayed where it was.
+# Scroll up for a while; by how much a message was moved on the screen that should have stayed where
+# it was.
 SCROLLING = """async () => {
     const scroller = document.getElementById("scroller"), moved = [];
     const bottom = (item) => item.getBoundingClientRect().bottom;
@@ -87,9 +88,12 @@ async def test_what_is_written_is_answered_edited_and_deleted_live(staged, visit
 
 async def test_only_what_is_allowed_is_offered(sandbox, visit):
     await sandbox.member("Olga").say("tavern", "by Olga")
-    nils, mora = await visit(sandbox, "Nils", "tavern"), await visit(sandbox, "Mora", "tavern")
+    nils = await visit(sandbox, "Nils", "tavern")
+    mora = await visit(sandbox, "Mora", "tavern")
     await nils.message("by Olga").click(button="right")
-    await expect(nils.page.get_by_role("menuitem")).to_have_text(["Reply", "Create thread", "Copy text"])
+    await expect(nils.page.get_by_role("menuitem")).to_have_text(
+        ["Reply", "Create thread", "Copy text"]
+    )
     await nils.page.keyboard.press("Escape")
     await mora.choose(mora.message("by Olga"), "Delete message")
     await mora.page.get_by_role("button", name="Cancel").click()
@@ -129,9 +133,9 @@ async def test_markdown_is_drawn_and_nothing_else(sandbox, visit):
         "u": ["u"], "s": ["s"], "pre": ["x = 1"], "a": ["site", "https://example.org/a"],
     }.items():  # fmt: skip
         await expect(message.locator(f".content {selector}")).to_have_text(words)
-    assert {await link.get_attribute("rel") for link in await message.locator(".content a").all()} == {
-        "noreferrer noopener"
-    }
+    assert {
+        await link.get_attribute("rel") for link in await message.locator(".content a").all()
+    } == {"noreferrer noopener"}
     await expect(message.locator(".content")).to_contain_text("<b>raw</b>")
     await expect(message.locator(".content")).to_contain_text(":hi:")
     spoiler = message.get_by_role("button", name="Spoiler")
@@ -158,7 +162,9 @@ async def test_files_are_dropped_shown_removed_and_sent(sandbox, panelist, visit
 async def test_the_box_refuses_what_discord_would(sandbox, visit):
     nils = await visit(sandbox, "Nils", "tavern")
     await nils.say("x" * 2001)
-    await expect(nils.problem).to_have_text("Your message is too long: 2001 of at most 2000 characters.")
+    await expect(nils.problem).to_have_text(
+        "Your message is too long: 2001 of at most 2000 characters."
+    )
     await expect(nils.page.locator(".count")).to_have_text("-1")
     await nils.say("/nosuch thing")
     await expect(nils.problem).to_contain_text("There is no command /nosuch here.")
@@ -210,7 +216,8 @@ async def test_unread_is_marked_counted_and_cleared(sandbox, visit):
 
 
 async def test_a_thread_and_direct_messages(sandbox, visit):
-    nils, mora = await visit(sandbox, "Nils", "tavern"), await visit(sandbox, "Mora", "tavern")
+    nils = await visit(sandbox, "Nils", "tavern")
+    mora = await visit(sandbox, "Mora", "tavern")
     await nils.say("a long story")
     await nils.choose(nils.message("a long story"), "Create thread")
     await nils.page.get_by_role("textbox", name="Thread name").fill("The story")
@@ -249,7 +256,8 @@ async def test_five_thousand_messages_open_at_once_and_scroll(sandbox, visit):
 
 async def test_a_lost_connection_is_said_and_caught_up(sandbox, visit):
     nils = await visit(sandbox, "Nils", "cellar")
-    links, cut = [], False
+    links = []
+    cut = False
 
     async def relay(link):
         if cut:
@@ -261,7 +269,8 @@ async def test_a_lost_connection_is_said_and_caught_up(sandbox, visit):
     await nils.page.route_web_socket("**/page-api/live*", relay)
     await nils.page.goto(f"{sandbox.url}/?again#tavern")
     mora = sandbox.member("Mora")
-    kept, gone = await mora.say("tavern", "kept"), await mora.say("tavern", "gone")
+    kept = await mora.say("tavern", "kept")
+    gone = await mora.say("tavern", "gone")
     await nils.sees("gone")
     cut = True
     await links[0].close()
@@ -280,10 +289,12 @@ async def test_a_lost_connection_is_said_and_caught_up(sandbox, visit):
 
 
 async def test_older_messages_come_though_the_channel_was_loaded_anew_meanwhile(sandbox, visit):
-    mora, nils = sandbox.member("Mora"), await visit(sandbox, "Nils", "cellar")
+    mora = sandbox.member("Mora")
+    nils = await visit(sandbox, "Nils", "cellar")
     for number in range(300):
         await mora.say("tavern", f"message {number}.")
-    links, held = [], []
+    links = []
+    held = []
 
     async def relay(link):
         link.connect_to_server()
@@ -310,7 +321,8 @@ async def test_older_messages_come_though_the_channel_was_loaded_anew_meanwhile(
 
 
 async def test_older_messages_come_though_asking_for_them_failed(sandbox, visit):
-    mora, nils = sandbox.member("Mora"), await visit(sandbox, "Nils", "cellar")
+    mora = sandbox.member("Mora")
+    nils = await visit(sandbox, "Nils", "cellar")
     for number in range(300):
         await mora.say("tavern", f"message {number}.")
     failed = []
@@ -334,7 +346,9 @@ async def test_older_messages_come_though_asking_for_them_failed(sandbox, visit)
 
 async def test_a_phone_shows_everything(sandbox, visit):
     nils = await visit(sandbox, "Nils", "tavern", viewport=PHONE, has_touch=True, is_mobile=True)
-    await nils.say("w" * 300 + " https://example.org/" + "long" * 60 + "\n```\n" + "code " * 60 + "\n```")
+    await nils.say(
+        "w" * 300 + " https://example.org/" + "long" * 60 + "\n```\n" + "code " * 60 + "\n```"
+    )
     message = await nils.sees("www")
     await nils.fits()
     await expect(nils.page.locator("#sidebar")).to_be_hidden()
@@ -344,7 +358,9 @@ async def test_a_phone_shows_everything(sandbox, visit):
     await message.locator(".head").tap()  # not on the link, which would open
     await message.get_by_role("button", name="More").tap()
     await nils.fits()
-    sizes = [await button.bounding_box() for button in await nils.page.get_by_role("menuitem").all()]
+    sizes = [
+        await button.bounding_box() for button in await nils.page.get_by_role("menuitem").all()
+    ]
     assert min(size["height"] for size in sizes) >= 40
     await nils.page.keyboard.press("Escape")
     await nils.long_press(message.locator(".head time"))

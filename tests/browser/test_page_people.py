@@ -24,7 +24,9 @@ async def test_a_name_means_who_was_chosen_and_else_the_user(visit):
     await namesakes.start()
     nils = await visit(namesakes, None, "tavern")
     await nils.box.press_sequentially("@Under")
-    await expect(nils.page.get_by_role("option")).to_have_text(["U@Understudy"])  # its face and name; not its role
+    await expect(nils.page.get_by_role("option")).to_have_text(
+        ["U@Understudy"]
+    )  # its face and name; not its role
     await nils.box.press("Enter")
     await nils.box.press("Enter")
     await nils.say("@Nils by hand")
@@ -45,7 +47,9 @@ async def test_a_name_means_who_was_chosen_and_else_the_user(visit):
 
 
 async def test_the_guilds_name_opens_the_other_guilds(visit):
-    two = Sandbox(NAMESAKES, more_guilds=[replace(NAMESAKES, name="Annex", channels=(ChannelSeed("attic"),))])
+    two = Sandbox(
+        NAMESAKES, more_guilds=[replace(NAMESAKES, name="Annex", channels=(ChannelSeed("attic"),))]
+    )
     await two.start()
     nils = await visit(two, None, "tavern")
     await nils.page.get_by_role("button", name="Namesakes", exact=True).click()

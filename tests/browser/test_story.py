@@ -47,15 +47,21 @@ async def test_hostile_text_is_shown_as_text(staged, visit):
     for number in range(6):
         await tobias.say(f"question {number}")
         await until(lambda wanted=number + 1: len(staged.engine.requests) == wanted)
-        await expect(tobias.page.locator("#messages .subtext", has_text="AI-written · base model")).to_have_count(
-            number + 1
-        )
-    said = tobias.page.locator("#messages article").filter(has=tobias.page.locator(".subtext")).locator(".content")
+        await expect(
+            tobias.page.locator("#messages .subtext", has_text="AI-written · base model")
+        ).to_have_count(number + 1)
+    said = (
+        tobias.page.locator("#messages article")
+        .filter(has=tobias.page.locator(".subtext"))
+        .locator(".content")
+    )
     assert await said.locator("a").count() == 0 and await said.locator(".mention").count() == 0
     notes = await said.locator(".subtext").all_inner_texts()
     assert notes[0] == "a greeting by this persona's author" and len(notes) == 7
     assert all(note.startswith("AI-written · base model") for note in notes[1:])
-    assert "@everyone" in re.sub("\u200b", "", " ".join(await said.all_inner_texts())), "what was written can be read"
+    assert "@everyone" in re.sub("\u200b", "", " ".join(await said.all_inner_texts())), (
+        "what was written can be read"
+    )
 
 
 async def test_the_reply_button_opens_a_form_and_what_is_written_there_is_answered(staged, visit):
@@ -73,11 +79,15 @@ async def test_the_reply_button_opens_a_form_and_what_is_written_there_is_answer
 async def test_a_member_has_a_reply_remembered_from_its_menu_and_changes_it(staged, visit):
     tobias = await visit(staged.sandbox, MEMBER, QUAY)
     await tobias.say("the heron nests in June")
-    await tobias.choose(await tobias.sees("Ballast hears: the heron nests in June"), "Remember this")
+    await tobias.choose(
+        await tobias.sees("Ballast hears: the heron nests in June"), "Remember this"
+    )
     kept = await tobias.sees("Ballast remembers for you (number 1)")
     await button(kept, "Edit").click()
     form = tobias.page.get_by_role("dialog")
-    await expect(form.get_by_label("What it should remember")).to_have_value("Ballast hears: the heron nests in June")
+    await expect(form.get_by_label("What it should remember")).to_have_value(
+        "Ballast hears: the heron nests in June"
+    )
     await form.get_by_label("What it should remember").fill("the heron nests in May")
     await form.get_by_role("button", name="Submit").click()
     await tobias.sees("Changed: “the heron nests in May”")
@@ -133,7 +143,9 @@ async def test_a_moderator_silences_in_mid_reply_and_sweeps(staged, visit):
     await mina.sees("Ballast hears: one")
     await mina.command("persona mute", delete="everything they ever said")
     await mina.sees("Deleted 2 of 2 replies.")
-    await expect(mina.page.locator("#messages article").filter(has_text="Ballast hears: one")).to_have_count(0)
+    await expect(
+        mina.page.locator("#messages article").filter(has_text="Ballast hears: one")
+    ).to_have_count(0)
 
 
 @pytest.mark.slow

@@ -1,1 +1,3 @@
-"""Kills the bot's processes at named points, breaks their disk and network, and checks what is left."""
+"""Kills the bot's processes at named points, breaks their disk and network, and checks what is
+left.
+"""

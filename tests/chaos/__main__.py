@@ -1,4 +1,6 @@
-"""`make chaos`: breaks the bot on purpose, by seed, and prints what was tried, lost, doubled and orphaned."""
+"""`make chaos`: breaks the bot on purpose, by seed, and prints what was tried, lost, doubled and
+orphaned.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,22 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.chaos import disk_faults, failing_calls, model_kills, reply_kills, trainer_kills, wire_storms
+from tests.chaos import (
+    disk_faults,
+    failing_calls,
+    model_kills,
+    reply_kills,
+    trainer_kills,
+    wire_storms,
+)
 from tests.chaos.conversation import Outcome
 
 RESULT = Path("build/chaos/result.json")
 DEFAULT_SEEDS = 300
 STEPS = 3_000
-"""Lives of the bot under a failing disk with one seed each: `STEPS / seeds` writes lie between two that fail."""
+"""Lives of the bot under a failing disk with one seed each: `STEPS / seeds` writes lie between two
+that fail.
+"""
 QUEUE_STEPS_PER_SEED = 334
 """100,000 steps by default."""
 KILLS_PER_JOB = 6
@@ -32,7 +43,9 @@ async def kill_trainers(kills: int, first: int) -> Outcome:
     outcome = Outcome()
     while outcome.tried < kills:
         number = min(KILLS_PER_JOB, kills - outcome.tried)
-        outcome += await asyncio.to_thread(trainer_kills.kill_processes, number, first + outcome.tried)
+        outcome += await asyncio.to_thread(
+            trainer_kills.kill_processes, number, first + outcome.tried
+        )
     return outcome
 
 
@@ -47,7 +60,9 @@ async def walk_queue(seeds: int, first: int) -> Outcome:
 
 
 async def kill_with_model(seeds: int, first: int) -> Outcome:
-    """Kill the whole bot and its trainer with a real model, a kill for every `SEEDS_PER_MODEL_KILL` seeds."""
+    """Kill the whole bot and its trainer with a real model, a kill for every `SEEDS_PER_MODEL_KILL`
+    seeds.
+    """
     with model_kills.tiny_model() as base:
         return await model_kills.run(-(-seeds // SEEDS_PER_MODEL_KILL), first, base)
 
@@ -64,13 +79,30 @@ def tests(*files: str) -> Suite:
     async def run_tests(seeds: int, first: int) -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.xml"
-            command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "", f"--junitxml={report}", *files]
-            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-n",
+                "0",
+                "-m",
+                "",
+                f"--junitxml={report}",
+                *files,
+            ]
+            process = await asyncio.create_subprocess_exec(
+                *command, stdout=asyncio.subprocess.DEVNULL
+            )
             await process.wait()
             cases = [*ElementTree.parse(report).iter("testcase")]
         outcome = Outcome(tried=len(cases))
         outcome.faults.update(case.attrib["classname"].rpartition(".")[2] for case in cases)
-        outcome.lost += [case.attrib["name"] for case in cases if {one.tag for one in case} & {"failure", "error"}]
+        outcome.lost += [
+            case.attrib["name"]
+            for case in cases
+            if {one.tag for one in case} & {"failure", "error"}
+        ]
         return outcome
 
     return run_tests
@@ -125,15 +157,21 @@ async def run(seeds: int, first: int, only: str) -> dict[str, Outcome]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=DEFAULT_SEEDS, help="of each suite (default: %(default)s)")
-    parser.add_argument("--first", type=int, default=1, help="the first seed (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, default=DEFAULT_SEEDS, help="of each suite (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--first", type=int, default=1, help="the first seed (default: %(default)s)"
+    )
     parser.add_argument("--only", default="", metavar="TEXT", help="suites with this in their name")
     args = parser.parse_args()
     if args.seeds < 1:
         parser.error("--seeds: give at least 1")
     outcomes = asyncio.run(run(args.seeds, args.first, args.only))
     if not outcomes:
-        parser.error(f"--only: no suite's name contains {args.only!r}; there are: {', '.join(SUITES)}")
+        parser.error(
+            f"--only: no suite's name contains {args.only!r}; there are: {', '.join(SUITES)}"
+        )
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(result(outcomes), indent=1) + "\n", encoding="utf-8")
     print(table(outcomes))

@@ -1,6 +1,8 @@
-"""The whole bot in a process of its own, against a sandbox elsewhere; model and trainer are fakes, or real and tiny.
+"""The whole bot in a process of its own, against a sandbox elsewhere; model and trainer are fakes,
+or real and tiny.
 
-Processes are forked from a server that has imported everything, so that one starts in a fraction of a second.
+Processes are forked from a server that has imported everything, so that one starts in a fraction of
+a second.
 """
 
 from __future__ import annotations
@@ -46,13 +48,16 @@ def script(request: ChatRequest) -> list[str]:
     """Repeat the question, so that a reply can be recognised; at length if the question says so."""
     question = request.turns[-1].text
     pieces = ["I hear: ", question, ". "]
-    return pieces + (["word " * 60] * (LONG_REPLY_WORDS // 60) if "at length" in question else ["Aye."])
+    return pieces + (
+        ["word " * 60] * (LONG_REPLY_WORDS // 60) if "at length" in question else ["Aye."]
+    )
 
 
 class ScriptedEngine(FakeEngine):
     """A fake engine with the rest of the protocol."""
 
-    precision, fingerprint = "float32", "0" * 64
+    precision = "float32"
+    fingerprint = "0" * 64
 
     async def start(self) -> None:
         return
@@ -69,12 +74,15 @@ class ScriptedBackend(FakeTrainingBackend):
         return TrainingSucceeded(Path("adapter"), 1.0, SCORECARD)
 
 
-async def _open_engine(settings: Settings, metrics: Any, stack: Any) -> tuple[BaseModel, ScriptedEngine]:
+async def _open_engine(
+    settings: Settings, metrics: Any, stack: Any
+) -> tuple[BaseModel, ScriptedEngine]:
     return locate(settings.base_model), ScriptedEngine(script)
 
 
 def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None, base: str = "") -> int:
-    """Run `python -m bot` until SIGTERM, or until the plan or Discord ends it. Returns its exit code.
+    """Run `python -m bot` until SIGTERM, or until the plan or Discord ends it. Returns its exit
+    code.
 
     `base` is the folder of a base model, which is served and trained for real.
     """
@@ -87,7 +95,12 @@ def run_bot(home: Path, url: str, token: str, plan: str, trace: Path | None, bas
     _shorten_pauses()
     points = failpoints.install(plan, trace)
     if base:
-        os.environ |= {"BASE_MODEL": base, "MAX_NEW_TOKENS": "24", "TRAINER_CARD": "losses", "OMP_NUM_THREADS": "1"}
+        os.environ |= {
+            "BASE_MODEL": base,
+            "MAX_NEW_TOKENS": "24",
+            "TRAINER_CARD": "losses",
+            "OMP_NUM_THREADS": "1",
+        }
         failpoints.install_in_engine(points)
     os.environ |= {
         "UNDERSTUDY_HOME": str(home), "DISCORD_TOKEN": token, "WEB_PORT": "0", "DISCORD_PERMISSION": PERMISSION,
@@ -142,13 +155,23 @@ class BotProcesses:
 
     def __init__(self, *, has_model: bool = False) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        engine = ["personas.engine.engine_core", "transformers"] if has_model else []  # with torch, which takes seconds
+        engine = (
+            ["personas.engine.engine_core", "transformers"] if has_model else []
+        )  # with torch, which takes seconds
         self._context.set_forkserver_preload(["tests.chaos.bot_process", *engine])
 
     def start(
-        self, home: Path, url: str, token: str, plan: str = "", trace: Path | None = None, base: str = ""
+        self,
+        home: Path,
+        url: str,
+        token: str,
+        plan: str = "",
+        trace: Path | None = None,
+        base: str = "",
     ) -> BaseProcess:
         """Start one with a failpoint plan, and with a real base model if one is named."""
-        process = self._context.Process(target=main, args=(home, url, token, plan, trace, base), daemon=True)
+        process = self._context.Process(
+            target=main, args=(home, url, token, plan, trace, base), daemon=True
+        )
         process.start()
         return process

@@ -1,4 +1,6 @@
-"""A home, a sandbox and its members through many lives of the bot, and what must hold afterwards."""
+"""A home, a sandbox and its members through many lives of the bot, and what must hold
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ CHANNELS = {"weighbridge-quay": "ballast", "the-damp-lantern": "oda"}
 SETTLE_TIMEOUT_S = 90.0
 UNSETTLED = """select (select count(*) from replies where state in ('waiting', 'streaming') or end_note is not null)
     + (select count(*) from jobs where state in ('queued', 'running') or not announced) as number"""
-OPTED_IN, OPTED_OUT = ("opt_in_done", "opt_in_already"), ("opt_out_done",)
+OPTED_IN = ("opt_in_done", "opt_in_already")
+OPTED_OUT = ("opt_out_done",)
 QUEUED = re.compile(r"Queued as `(\w+)`")
 
 
@@ -56,22 +59,33 @@ class Outcome:
         return not (self.lost or self.doubled or self.orphans)
 
     def __str__(self) -> str:
-        counts = f"{len(self.lost)} lost · {len(self.doubled)} doubled · {len(self.orphans)} orphans"
-        return "\n".join([f"tried {self.tried} · {counts}", *self.lost[:9], *self.doubled[:9], *self.orphans[:9]])
+        counts = (
+            f"{len(self.lost)} lost · {len(self.doubled)} doubled · {len(self.orphans)} orphans"
+        )
+        return "\n".join(
+            [f"tried {self.tried} · {counts}", *self.lost[:9], *self.doubled[:9], *self.orphans[:9]]
+        )
 
 
 class Conversation:
     """One home and one sandbox."""
 
-    def __init__(self, home: Path, sandbox: Sandbox, processes: BotProcesses, seed: int, base: str = "") -> None:
-        self.home, self.sandbox, self._processes, self.base = home, sandbox, processes, base
+    def __init__(
+        self, home: Path, sandbox: Sandbox, processes: BotProcesses, seed: int, base: str = ""
+    ) -> None:
+        self.home = home
+        self.sandbox = sandbox
+        self._processes = processes
+        self.base = base
         self.random = random.Random(seed)
         self.outcome = Outcome()
         self._said = 0
         self.actions = [self.vote, self.train, self.decide, self.tell]
         self._deleted: set[int] = set()
         self.was_killed = False
-        """Events that the bot had received, but not stored, are gone: Discord sends a new session none of them."""
+        """Events that the bot had received, but not stored, are gone: Discord sends a new session
+        none of them.
+        """
         self._queued: set[str] = set()
         self._consent: bool | None = None
         self._votes: dict[str, bool | None] = {}  # by button; None where a press was not confirmed
@@ -85,7 +99,9 @@ class Conversation:
                 store.channels.assign(Channel(*place, persona, "everything", 1, time.time()))
 
     def start_bot(self, plan: str = "", trace: Path | None = None) -> BaseProcess:
-        return self._processes.start(self.home, self.sandbox.url, self.sandbox.token, plan, trace, self.base)
+        return self._processes.start(
+            self.home, self.sandbox.url, self.sandbox.token, plan, trace, self.base
+        )
 
     async def stop_bot(self, process: BaseProcess) -> None:
         process.terminate()
@@ -98,7 +114,8 @@ class Conversation:
         """The bot's gateway session is open."""
         return bool(self.sandbox.controls()["connected"])
 
-    # ------------------------------------------------------------------------------------------ members
+    # ------------------------------------------------------------------------------------------
+    # members
 
     async def talk(self) -> None:
         """Say, vote on and delete messages for ever."""
@@ -107,7 +124,9 @@ class Conversation:
             await self.say(name)
             await asyncio.sleep(self.random.uniform(0.02, 0.2))
             with suppress(SandboxRefusal, TimeoutError, LookupError):
-                async with asyncio.timeout(0.5):  # not wait_for, which loses cancellations before Python 3.12
+                async with asyncio.timeout(
+                    0.5
+                ):  # not wait_for, which loses cancellations before Python 3.12
                     await self.random.choice(self.actions)(name)
 
     async def say(self, channel: str = "") -> None:
@@ -121,7 +140,11 @@ class Conversation:
             self._deleted.add(int(message["id"]))
 
     async def vote(self, channel: str) -> None:
-        ended = [one for one in self.sandbox.messages(channel)[-6:] if "vote+1:" in str(one["components"])]
+        ended = [
+            one
+            for one in self.sandbox.messages(channel)[-6:]
+            if "vote+1:" in str(one["components"])
+        ]
         if not ended:
             return
         message = self.random.choice(ended)
@@ -134,28 +157,36 @@ class Conversation:
     async def train(self, channel: str) -> None:
         moderator = self.sandbox.member(MODERATOR)
         short = {"epochs": 1.0, "settings": "max_steps=2"} if self.base else {}
-        answer = await moderator.slash(channel, "finetune start", persona=CHANNELS[channel], **short)
+        answer = await moderator.slash(
+            channel, "finetune start", persona=CHANNELS[channel], **short
+        )
         if found := QUEUED.search((answer.message or {}).get("content", "")):
             self._queued.add(found[1])
 
     async def decide(self, channel: str) -> None:
         """Opt in or out; what the bot has confirmed must be stored."""
-        member, wanted, self._consent = self.sandbox.member(MEMBER), self.random.random() < 0.5, None
+        member = self.sandbox.member(MEMBER)
+        wanted = self.random.random() < 0.5
+        self._consent = None
         answer = await member.slash(channel, "privacy opt-in" if wanted else "privacy opt-out")
         if wanted and answer.message and answer.message["components"]:
             answer = await member.click(answer.message, "I agree")
-        await _confirmed(answer, [TEXTS[key]["en"][:20] for key in (OPTED_IN if wanted else OPTED_OUT)])
+        await _confirmed(
+            answer, [TEXTS[key]["en"][:20] for key in (OPTED_IN if wanted else OPTED_OUT)]
+        )
         self._consent = wanted
 
     async def tell(self, channel: str) -> None:
         """Give a persona lore; what the bot has confirmed must be stored."""
-        moderator, title = self.sandbox.member(MODERATOR), f"lore {self.random.getrandbits(40)}"
+        moderator = self.sandbox.member(MODERATOR)
+        title = f"lore {self.random.getrandbits(40)}"
         form = await moderator.slash(channel, "persona lore add", persona=CHANNELS[channel])
         answer = await moderator.submit(form, title=title, text="The ferry is late.")
         await _confirmed(answer, ["knows `"])
         self._lore.add(title)
 
-    # ------------------------------------------------------------------------------------------ invariants
+    # ------------------------------------------------------------------------------------------
+    # invariants
 
     async def settle(self, process: BaseProcess, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
         """Wait until every reply has ended."""
@@ -175,7 +206,9 @@ class Conversation:
 
     def check(self) -> None:
         """Compare the database with what members see."""
-        owner = {row["message_id"]: row["event_id"] for row in self.rows("select * from reply_parts")}
+        owner = {
+            row["message_id"]: row["event_id"] for row in self.rows("select * from reply_parts")
+        }
         visible: dict[int, list[str]] = defaultdict(list)
         for channel in CHANNELS:
             for message in self.sandbox.messages(channel):
@@ -184,15 +217,27 @@ class Conversation:
                 if event_id := owner.get(int(message["id"])):
                     visible[event_id].append(message["content"])
                 else:
-                    self.outcome.orphans.append(f"{message['id']}: {message['content'][:60]!r} {_buttons(message)}")
-            self.outcome.orphans += [f"the webhook {hook['id']}" for hook in self.sandbox.webhooks(channel)[1:]]
+                    self.outcome.orphans.append(
+                        f"{message['id']}: {message['content'][:60]!r} {_buttons(message)}"
+                    )
+            self.outcome.orphans += [
+                f"the webhook {hook['id']}" for hook in self.sandbox.webhooks(channel)[1:]
+            ]
         for row in self.rows("select * from replies"):
             self._check_reply(row, visible[row["event_id"]])
         self._check_jobs()
-        known = {row["discord_message_id"] for row in self.rows("select discord_message_id from messages")}
-        stored = {row["discord_message_id"] for row in self.rows("select discord_message_id from deleted_messages")}
+        known = {
+            row["discord_message_id"]
+            for row in self.rows("select discord_message_id from messages")
+        }
+        stored = {
+            row["discord_message_id"]
+            for row in self.rows("select discord_message_id from deleted_messages")
+        }
         deleted = self._deleted & stored if self.was_killed else self._deleted
-        self.outcome.doubled += [f"the deleted message {one} is there again" for one in known & deleted]
+        self.outcome.doubled += [
+            f"the deleted message {one} is there again" for one in known & deleted
+        ]
         self._check_votes()
         lore = [file.read_text() for file in self.home.rglob("*.md")]
         found = {title: sum(f"# {title}\n" in text for text in lore) for title in self._lore}
@@ -211,14 +256,22 @@ class Conversation:
     def _check_jobs(self) -> None:
         jobs = {row["job_id"]: row["state"] for row in self.rows("select job_id, state from jobs")}
         ended = ("done", "failed")  # after three killed attempts
-        self.outcome.lost += [f"the job {one}: {jobs.get(one)}" for one in self._queued if jobs.get(one) not in ended]
+        self.outcome.lost += [
+            f"the job {one}: {jobs.get(one)}" for one in self._queued if jobs.get(one) not in ended
+        ]
         sent = [message["content"] for name in CHANNELS for message in self.sandbox.messages(name)]
         for job_id in jobs:
-            results = sum(text.startswith(("Trained", "Failed")) and f"`{job_id}`" in text for text in sent)
+            results = sum(
+                text.startswith(("Trained", "Failed")) and f"`{job_id}`" in text for text in sent
+            )
             if results != 1:
-                (self.outcome.doubled if results else self.outcome.lost).append(f"the job {job_id}: {results} results")
+                (self.outcome.doubled if results else self.outcome.lost).append(
+                    f"the job {job_id}: {results} results"
+                )
         if self._consent is not None:
-            stored = self.rows(f"select opted_in from consents where user_id = {self.sandbox.member(MEMBER).id}")
+            stored = self.rows(
+                f"select opted_in from consents where user_id = {self.sandbox.member(MEMBER).id}"
+            )
             if [bool(row["opted_in"]) for row in stored] != [self._consent]:
                 self.outcome.lost.append(f"the consent {self._consent} is {stored}")
 

@@ -1,4 +1,5 @@
-"""Fails the N-th write of the store or of a file, once or from then on, for every N, and checks what is left.
+"""Fails the N-th write of the store or of a file, once or from then on, for every N, and checks
+what is left.
 
 `python -m tests.chaos.disk_faults --step 1` tries every N; `--step 9` every ninth.
 """
@@ -41,7 +42,9 @@ async def live(talk: Conversation, plan: str) -> int:
 
 
 async def run(step: int, seed: int) -> Outcome:
-    """Try every `step`-th N for both errors, both kinds of writes, once and lasting, until a life runs clean."""
+    """Try every `step`-th N for both errors, both kinds of writes, once and lasting, until a life
+    runs clean.
+    """
     outcome = Outcome()
     for error in ERRORS:
         for points in POINTS:
@@ -49,7 +52,9 @@ async def run(step: int, seed: int) -> Outcome:
                 for number in count(1 + seed % step, step):
                     plan = f"{error}@{number}{lasting}:{points}"
                     async with conversation(seed + number) as talk:
-                        talk.was_killed = bool(lasting)  # no disk, no record: Discord tells of them once
+                        talk.was_killed = bool(
+                            lasting
+                        )  # no disk, no record: Discord tells of them once
                         hits = await live(talk, plan)
                         await recover(talk)
                         if not talk.outcome.is_clean:

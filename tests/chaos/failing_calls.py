@@ -1,6 +1,8 @@
-"""Fails each outside call of a reply 1 to 20 times in a row, and checks that no text that was generated is lost.
+"""Fails each outside call of a reply 1 to 20 times in a row, and checks that no text that was
+generated is lost.
 
-`python -m tests.chaos.failing_calls` tries every call, fault and number; docs/design.md lists what each may cost.
+`python -m tests.chaos.failing_calls` tries every call, fault and number; docs/design.md lists what
+each may cost.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ WORDS = 420
 """Words of a reply, which fills two messages."""
 HASTE = 500.0
 """Pauses after errors are shorter by this factor."""
-ACKNOWLEDGE_TIMEOUT_S, SETTLE_TIMEOUT_S, FOLLOW_UP_S = 0.5, 20.0, 0.05
+ACKNOWLEDGE_TIMEOUT_S = 0.5
+SETTLE_TIMEOUT_S = 20.0
+FOLLOW_UP_S = 0.05
 MAX_WRITES = 8
 """Writes of the database in one reply, at most."""
 MAX_PIECES = 3
@@ -111,7 +115,13 @@ class Trial:
         service = self.stage.client.services.reply_service
         try:
             await until(
-                lambda: not (service._tasks or len(service.events) or self.stage.store.replies.unfinished()),
+                lambda: (
+                    not (
+                        service._tasks
+                        or len(service.events)
+                        or self.stage.store.replies.unfinished()
+                    )
+                ),
                 SETTLE_TIMEOUT_S,
             )
         except TimeoutError:
@@ -135,12 +145,22 @@ class Trial:
 
     def check_rest(self) -> None:
         """No other message of the bot is there: no copy, no placeholder, no error."""
-        known = {row["message_id"] for row in self.stage.store._connection.read("select message_id from reply_parts")}
+        known = {
+            row["message_id"]
+            for row in self.stage.store._connection.read("select message_id from reply_parts")
+        }
         for message in self.stage.sandbox.messages(QUAY):
             is_own = message["author"].get("bot") and not message.get("interaction_metadata")
-            if is_own and int(message["id"]) not in known and "persona lives here" not in message["content"]:
+            if (
+                is_own
+                and int(message["id"]) not in known
+                and "persona lives here" not in message["content"]
+            ):
                 self.outcome.doubled.append(f"{self.what}: {message['content'][:80]!r}")
-            if message["content"].strip() in ("…", "**Ballast:** …") or "went wrong" in message["content"]:
+            if (
+                message["content"].strip() in ("…", "**Ballast:** …")
+                or "went wrong" in message["content"]
+            ):
                 self.lost(f"is left: {message['content'][:80]!r}")
 
 
@@ -151,7 +171,9 @@ def hasty() -> Iterator[None]:
         mock.patch("tests.chaos.bot_process.HASTE", HASTE),
         mock.patch.object(discord.http, "asyncio", _HastyAsyncio()),
         mock.patch.object(discord.webhook.async_, "asyncio", _HastyAsyncio()),
-        mock.patch.multiple(delivery, RETRY_PAUSES_S=(0.002, 0.002), RETRY_PAUSE_S=0.0, FIRST_PAUSE_S=0.002),
+        mock.patch.multiple(
+            delivery, RETRY_PAUSES_S=(0.002, 0.002), RETRY_PAUSE_S=0.0, FIRST_PAUSE_S=0.002
+        ),
         mock.patch.multiple(delivery, MAX_PAUSE_S=0.01, retry_after_s=lambda error: 0.0),
         mock.patch.multiple(held_events, RETRY_DELAY_S=0.005, MAX_RETRY_DELAY_S=0.01),
         mock.patch.multiple(streaming_reply, FIRST_EDIT_DELAY_S=0.0, EDIT_INTERVAL_S=0.0),
@@ -168,7 +190,8 @@ async def stage_of_failures() -> AsyncIterator[Stage]:
             yield stage
 
 
-# ------------------------------------------------------------------------------------------ calls to Discord
+# ------------------------------------------------------------------------------------------ calls
+# to Discord
 
 
 async def ask(trial: Trial) -> None:
@@ -181,8 +204,11 @@ async def ask(trial: Trial) -> None:
 
 
 async def fail_call(trial: Trial, route: str, fault: str, times: int) -> None:
-    """A call of a reply in a channel fails; where the bot may not manage webhooks, it speaks itself."""
-    stage, as_bot = trial.stage, "as the bot" in trial.what
+    """A call of a reply in a channel fails; where the bot may not manage webhooks, it speaks
+    itself.
+    """
+    stage = trial.stage
+    as_bot = "as the bot" in trial.what
     if as_bot or "webhook" in trial.what:  # the bot knows none
         channel = stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
         stage.client.services.reply_service.senders.forget(channel)
@@ -201,21 +227,31 @@ async def fail_response(trial: Trial, fault: str, times: int) -> None:
     service = trial.stage.client.services.reply_service
     await until(lambda: not trial.stage.client.services.reply_service._tasks)
     await trial.settle()
-    sql = "select event_id from replies where trigger_seq in (select seq from messages where text = :text)"
+    sql = (
+        "select event_id from replies where trigger_seq in (select seq from messages where text = "
+        ":text)"
+    )
     event_id = service.store._connection.value(int, sql, text=trial.question)
-    quotes = [one for one in trial.stage.sandbox.messages(QUAY) if one["content"].endswith(f"** {trial.question}")]
+    quotes = [
+        one
+        for one in trial.stage.sandbox.messages(QUAY)
+        if one["content"].endswith(f"** {trial.question}")
+    ]
     if event_id:
         trial.check_whole(event_id)
         if len(quotes) != 1:
             trial.outcome.doubled.append(f"{trial.what}: the question is there {len(quotes)} times")
-    elif service.store._connection.value(int, "select count(*) from messages where text = :t", t=trial.question):
+    elif service.store._connection.value(
+        int, "select count(*) from messages where text = :t", t=trial.question
+    ):
         trial.lost("refused, but the question is in the history")
     trial.check_rest()
 
 
 async def fail_follow_up(trial: Trial, fault: str, times: int) -> None:
     """A command's change is made, and nobody reads that it went wrong."""
-    stage, mark = trial.stage, trial.stage.mark
+    stage = trial.stage
+    mark = trial.stage.mark
     for route in FOLLOW_UPS:
         stage.sandbox.fail_requests(route, fault, times)
     answer = await stage.member.slash(QUAY, "privacy opt-out")
@@ -225,17 +261,23 @@ async def fail_follow_up(trial: Trial, fault: str, times: int) -> None:
         stage.sandbox.fail_requests(route, fault, 0)
     if answer.type != CallbackType.THINKING:
         trial.lost(f"the command was answered by {answer.type}")
-    told = [one["content"] for kind, one in stage.sandbox.events[mark:] if kind == "message" and "content" in one]
+    told = [
+        one["content"]
+        for kind, one in stage.sandbox.events[mark:]
+        if kind == "message" and "content" in one
+    ]
     if any("went wrong" in text for text in told):
         trial.lost("went wrong is said of a change that was made")
 
 
-# ------------------------------------------------------------------------------------------ database and engine
+# ------------------------------------------------------------------------------------------
+# database and engine
 
 
 async def fail_writes(trial: Trial, first: int, times: int) -> None:
     """The database takes no write from the `first` one of a reply on, so many times in a row."""
-    writing, hits = DatabaseConnection._writing, itertools.count()
+    writing = DatabaseConnection._writing
+    hits = itertools.count()
 
     @contextmanager
     def disturbed(connection: DatabaseConnection) -> Iterator[None]:
@@ -249,7 +291,9 @@ async def fail_writes(trial: Trial, first: int, times: int) -> None:
 
 
 async def fail_engine(trial: Trial, pieces: int) -> None:
-    """What the engine generated before it failed stays, with a note below, and later prompts have it."""
+    """What the engine generated before it failed stays, with a note below, and later prompts have
+    it.
+    """
     stage = trial.stage
     assert isinstance(stage.engine, BreakingEngine)
     stage.engine.pieces = pieces
@@ -276,11 +320,23 @@ def cases(faults: Sequence[str], times: Sequence[int]) -> Iterator[tuple[str, Ca
     """Yield each trial with its name."""
     for fault, count in itertools.product(faults, times):
         for call, route in CALLS.items():
-            yield f"{call}, {fault} x {count}", lambda trial, r=route, f=fault, n=count: fail_call(trial, r, f, n)
-        yield f"response, {fault} x {count}", lambda trial, f=fault, n=count: fail_response(trial, f, n)
-        yield f"follow-up, {fault} x {count}", lambda trial, f=fault, n=count: fail_follow_up(trial, f, n)
+            yield (
+                f"{call}, {fault} x {count}",
+                lambda trial, r=route, f=fault, n=count: fail_call(trial, r, f, n),
+            )
+        yield (
+            f"response, {fault} x {count}",
+            lambda trial, f=fault, n=count: fail_response(trial, f, n),
+        )
+        yield (
+            f"follow-up, {fault} x {count}",
+            lambda trial, f=fault, n=count: fail_follow_up(trial, f, n),
+        )
     for first, count in itertools.product(range(MAX_WRITES), times):
-        yield f"store from write {first} on x {count}", lambda trial, w=first, n=count: fail_writes(trial, w, n)
+        yield (
+            f"store from write {first} on x {count}",
+            lambda trial, w=first, n=count: fail_writes(trial, w, n),
+        )
     for pieces in range(MAX_PIECES + 1):
         yield f"engine after {pieces} pieces", lambda trial, n=pieces: fail_engine(trial, n)
 
@@ -308,7 +364,9 @@ async def run(seeds: int, first: int) -> Outcome:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=100_000, help="number of trials (default: all)")
+    parser.add_argument(
+        "--seeds", type=int, default=100_000, help="number of trials (default: all)"
+    )
     parser.add_argument("--first", type=int, default=0)
     args = parser.parse_args()
     started = time.monotonic()

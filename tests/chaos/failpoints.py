@@ -1,7 +1,8 @@
 """Failpoints: named calls at which a plan kills the process or makes the call fail.
 
-`install` wraps the calls in a process under test; production code has no failpoints and pays nothing for them. Each
-call counts twice, before and after its effect. A plan is text, so that whoever starts the process can choose it:
+`install` wraps the calls in a process under test; production code has no failpoints and pays
+nothing for them. Each call counts twice, before and after its effect. A plan is text, so that
+whoever starts the process can choose it:
 
     kill@17                     SIGKILL at the 17th hit of any point
     kill@3:discord.*            at the third hit of a point of this name
@@ -37,7 +38,9 @@ WRITES = ("insert", "update", "delete", "replace")
 
 @dataclass(frozen=True)
 class Plan:
-    """`action` is `kill`, `none` or the name of an errno; it is done at hit `number`, and later ones if `lasting`."""
+    """`action` is `kill`, `none` or the name of an errno; it is done at hit `number`, and later
+    ones if `lasting`.
+    """
 
     action: str = "none"
     number: int = 0
@@ -60,10 +63,13 @@ class Plan:
 
 
 class Failpoints:
-    """Counts hits, and does what the plan says; `trace` gets a line per hit, the last one names the killed point."""
+    """Counts hits, and does what the plan says; `trace` gets a line per hit, the last one names the
+    killed point.
+    """
 
     def __init__(self, plan: Plan, trace: Path | None = None) -> None:
-        self.plan, self.hits = plan, 0
+        self.plan = plan
+        self.hits = 0
         self._trace = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if trace else None
 
     def hit(self, point: str) -> None:
@@ -84,13 +90,18 @@ class Failpoints:
         if number == errno.ENOMEM:
             return MemoryError()
         if point.startswith("store."):
-            return StoreError(f"The database cannot be used: {os.strerror(number)}.", "Free disk space.")
+            return StoreError(
+                f"The database cannot be used: {os.strerror(number)}.", "Free disk space."
+            )
         return OSError(number, os.strerror(number))
 
-    # ------------------------------------------------------------------------------------------ wrapping
+    # ------------------------------------------------------------------------------------------
+    # wrapping
 
     def wrap(self, owner: Any, name: str, point: str | Callable[..., str | None]) -> None:
-        """Hit `point` before and after a function, coroutine function or context manager; None for other calls."""
+        """Hit `point` before and after a function, coroutine function or context manager; None for
+        other calls.
+        """
         inner = getattr(owner, name)
 
         def named(*args: Any, **kwargs: Any) -> str | None:
@@ -130,7 +141,9 @@ class Failpoints:
 
 
 def install(plan: str, trace: Path | None = None) -> Failpoints:
-    """Wrap the writes of the store and of files, requests to Discord, and hand-overs of engine and trainer."""
+    """Wrap the writes of the store and of files, requests to Discord, and hand-overs of engine and
+    trainer.
+    """
     points = Failpoints(Plan.parse(plan), trace)
     for name in ("write", "insert", "atomic"):
         points.wrap(DatabaseConnection, name, f"store.{name}")

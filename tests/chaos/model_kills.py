@@ -1,7 +1,8 @@
-"""Kills the whole bot with a real model and a real trainer: in the engine's steps, anywhere, and while it trains.
+"""Kills the whole bot with a real model and a real trainer: in the engine's steps, anywhere, and
+while it trains.
 
-`python -m tests.chaos.model_kills --kills 200 --seed 1` prints what was tried, lost, doubled and orphaned. The model
-has two layers; everything else is as in production.
+`python -m tests.chaos.model_kills --kills 200 --seed 1` prints what was tried, lost, doubled and
+orphaned. The model has two layers; everything else is as in production.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from tests.chaos.conversation import Conversation, Outcome, conversation, report
 
 ENGINE_HITS, ALL_HITS = 120, 200
 """Hits of failpoints in one life, about: of the engine, and of all."""
-LIFE_TIMEOUT_S, TRAINER_TIMEOUT_S, TRAINING_S = 6.0, 20.0, 9.0
+LIFE_TIMEOUT_S = 6.0
+TRAINER_TIMEOUT_S = 20.0
+TRAINING_S = 9.0
 SETTLE_TIMEOUT_S = 300.0
 KILLS_PER_HOME = 5
 REPLY_KINDS = ("in the engine", "anywhere")
@@ -54,7 +57,8 @@ def trainers(home: Path) -> list[int]:
 
 async def kill_once(talk: Conversation, kinds: tuple[str, ...]) -> None:
     """Start the bot, talk to it, kill it or its trainer, and note where."""
-    what, draw = talk.random.choice(kinds), talk.random
+    what = talk.random.choice(kinds)
+    draw = talk.random
     plans = {
         "in the engine": f"kill@{draw.randint(1, ENGINE_HITS)}:engine.*",
         "anywhere": f"kill@{draw.randint(1, ALL_HITS)}",
@@ -89,35 +93,51 @@ async def kill_once(talk: Conversation, kinds: tuple[str, ...]) -> None:
 
 
 async def recover(talk: Conversation) -> None:
-    """Run the bot without faults until replies and jobs have ended, stop it, and check what is left."""
+    """Run the bot without faults until replies and jobs have ended, stop it, and check what is
+    left.
+    """
     process = talk.start_bot()
     await wait_for(lambda: talk.is_connected or not process.is_alive(), TRAINER_TIMEOUT_S)
     await talk.say()
     await asyncio.sleep(0.5)
     await talk.settle(process, SETTLE_TIMEOUT_S)
     await talk.stop_bot(process)
-    await wait_for(lambda: not trainers(talk.home), TRAINER_TIMEOUT_S)  # that of a killed bot ends by itself
+    await wait_for(
+        lambda: not trainers(talk.home), TRAINER_TIMEOUT_S
+    )  # that of a killed bot ends by itself
     talk.check()
     check_versions(talk)
 
 
 def check_versions(talk: Conversation) -> None:
     """Each job that is done has its valid adapter, and nothing else lies beside them."""
-    done = {(row["name"], row["version"]) for row in talk.rows("select name, version from jobs where state = 'done'")}
+    done = {
+        (row["name"], row["version"])
+        for row in talk.rows("select name, version from jobs where state = 'done'")
+    }
     for name, version in done:
         try:
             verify_adapter(adapter_ref(talk.home, name, version).folder)
         except AdapterError as error:
             talk.outcome.lost.append(str(error))
-    versions = {(row["persona_id"], row["version"]) for row in talk.rows("select persona_id, version from versions")}
-    folders = {(it.parent.name, it.name) for it in (talk.home / "models" / "persona_adapters").glob("*/*")}
+    versions = {
+        (row["persona_id"], row["version"])
+        for row in talk.rows("select persona_id, version from versions")
+    }
+    folders = {
+        (it.parent.name, it.name) for it in (talk.home / "models" / "persona_adapters").glob("*/*")
+    }
     talk.outcome.orphans += [f"the adapter {one}" for one in sorted(folders - done)]
     talk.outcome.doubled += [f"the version {one}" for one in sorted(versions ^ done)]
     talk.outcome.orphans += [f"the trainer {pid}" for pid in trainers(talk.home)]
 
 
 async def run(
-    kills: int, seed: int, base: str, kinds: tuple[str, ...] = KINDS, per_check: int = KILLS_PER_HOME
+    kills: int,
+    seed: int,
+    base: str,
+    kinds: tuple[str, ...] = KINDS,
+    per_check: int = KILLS_PER_HOME,
 ) -> Outcome:
     """Kill bot and trainer so often; every few kills the bot recovers and is checked."""
     outcome = Outcome()
@@ -132,7 +152,9 @@ async def run(
 
 
 async def run_out_of_memory(times: int, seed: int, base: str) -> Outcome:
-    """Let a step of the engine have no memory while members talk: the bot goes on, and every reply ends."""
+    """Let a step of the engine have no memory while members talk: the bot goes on, and every reply
+    ends.
+    """
     outcome = Outcome()
     async with conversation(seed, base) as talk:
         talk.actions = [talk.vote]
@@ -158,11 +180,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--memory", action="store_true", help="steps without memory instead of kills")
+    parser.add_argument(
+        "--memory", action="store_true", help="steps without memory instead of kills"
+    )
     args = parser.parse_args()
     began = time.monotonic()
     with tiny_model() as base:
-        outcome = asyncio.run((run_out_of_memory if args.memory else run)(args.kills, args.seed, base))
+        outcome = asyncio.run(
+            (run_out_of_memory if args.memory else run)(args.kills, args.seed, base)
+        )
     print(dict(outcome.faults))
     print(outcome, f"· {time.monotonic() - began:.0f} s")
 

@@ -1,6 +1,8 @@
-"""Kills the bot at every write and request while it replies, also while it recovers, and checks the conversation.
+"""Kills the bot at every write and request while it replies, also while it recovers, and checks the
+conversation.
 
-`python -m tests.chaos.reply_kills --kills 300 --seed 1` prints what was tried, lost, doubled and orphaned.
+`python -m tests.chaos.reply_kills --kills 300 --seed 1` prints what was tried, lost, doubled and
+orphaned.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from tests.chaos.conversation import Conversation, Outcome, conversation, report
 
 HITS_OF_A_LIFE = 120
 """Hits of failpoints in one life, about: start, three replies and a vote."""
-KILLS_PER_CHECK, KILLS_PER_HOME = 5, 15
-LIFE_TIMEOUT_S, CONNECT_TIMEOUT_S = 6.0, 20.0
+KILLS_PER_CHECK = 5
+KILLS_PER_HOME = 15
+LIFE_TIMEOUT_S = 6.0
+CONNECT_TIMEOUT_S = 20.0
 
 
 async def kill_once(talk: Conversation) -> None:
@@ -35,7 +39,9 @@ async def kill_once(talk: Conversation) -> None:
     await asyncio.to_thread(process.join)
     talk.outcome.tried += 1
     points = trace.read_text().splitlines() if trace.exists() else []
-    talk.outcome.faults[points[-1] if process.exitcode == -signal.SIGKILL and points else "outside"] += 1
+    talk.outcome.faults[
+        points[-1] if process.exitcode == -signal.SIGKILL and points else "outside"
+    ] += 1
 
 
 async def recover(talk: Conversation) -> None:
@@ -55,7 +61,9 @@ async def run(kills: int, seed: int) -> Outcome:
     while outcome.tried < kills:
         number = min(KILLS_PER_HOME, kills - outcome.tried)
         async with conversation(seed + outcome.tried) as talk:
-            while talk.outcome.tried < number:  # replies that have ended can be voted on in the next life
+            while (
+                talk.outcome.tried < number
+            ):  # replies that have ended can be voted on in the next life
                 for _ in range(min(KILLS_PER_CHECK, number - talk.outcome.tried)):
                     await kill_once(talk)
                 await recover(talk)

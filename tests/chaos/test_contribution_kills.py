@@ -1,4 +1,6 @@
-"""Killed anywhere while it stores a member's lore file or card, the bot knows afterwards whose it is."""
+"""Killed anywhere while it stores a member's lore file or card, the bot knows afterwards whose it
+is.
+"""
 
 import asyncio
 import multiprocessing
@@ -17,9 +19,12 @@ from personas.lore.index import LoreIndex
 from tests.chaos import failpoints
 from tests.personas.cards import V2, as_json
 
-GUILD, OLD_MEMBER, NEW_MEMBER = 7, 5, 6
+GUILD = 7
+OLD_MEMBER = 5
+NEW_MEMBER = 6
 OLD_TEXT, NEW_TEXT = b"# Harbour\nThe harbour is old.\n", b"# Harbour\nThe harbour is new.\n"
-OLD_CARD, NEW_CARD = as_json(V2), as_json({**V2, "data": {**V2["data"], "description": "Another one."}})
+OLD_CARD = as_json(V2)
+NEW_CARD = as_json({**V2, "data": {**V2["data"], "description": "Another one."}})
 MAX_HITS = 80
 
 
@@ -27,9 +32,12 @@ def contribute(home, what, content, user_id):
     with Store.open(home / HOME_DATABASE) as store:
         if what == "lore":
             lore = GuildLore(home, LoreIndex([]))
-            done = contribute_lore(store.people, lore, GUILD, "ballast", "harbour.md", content, user_id)
+            done = contribute_lore(
+                store.people, lore, GUILD, "ballast", "harbour.md", content, user_id
+            )
         else:
-            personas, origin = PersonaRegistry(home / "shipped", home), (GUILD, 1, user_id)
+            personas = PersonaRegistry(home / "shipped", home)
+            origin = (GUILD, 1, user_id)
             done = contribute_card(personas, store.people, "", origin, content, "mira.json", "mira")
         asyncio.run(done)
 
@@ -54,7 +62,9 @@ def whose(home, what):
     """The text of the file, and its contributors after a start."""
     with Store.open(home / HOME_DATABASE) as store:
         remove_stale_contributions(store.people, home)
-        (path,) = [*home.glob("lore/*/*/harbour.md" if what == "lore" else "personas/*/*/card.toml")] or [None]
+        (path,) = [
+            *home.glob("lore/*/*/harbour.md" if what == "lore" else "personas/*/*/card.toml")
+        ] or [None]
         return path and path.read_bytes(), {one.user_id for one in store.people.contributions()}
 
 
@@ -88,18 +98,26 @@ async def test_a_refused_file_changes_no_contributor(tmp_path):
     lore = GuildLore(tmp_path, LoreIndex([]))
     with Store.open(tmp_path / HOME_DATABASE) as store:
         with pytest.raises(LoreError):
-            await contribute_lore(store.people, lore, GUILD, "ballast", "harbour.md", b"\xff", NEW_MEMBER)
+            await contribute_lore(
+                store.people, lore, GUILD, "ballast", "harbour.md", b"\xff", NEW_MEMBER
+            )
         assert store.people.contributions() == []
-        await contribute_lore(store.people, lore, GUILD, "ballast", "harbour.md", OLD_TEXT, OLD_MEMBER)
+        await contribute_lore(
+            store.people, lore, GUILD, "ballast", "harbour.md", OLD_TEXT, OLD_MEMBER
+        )
         before = store.people.contributions()
         with pytest.raises(LoreError):
-            await contribute_lore(store.people, lore, GUILD, "ballast", "harbour.md", b"", NEW_MEMBER)
+            await contribute_lore(
+                store.people, lore, GUILD, "ballast", "harbour.md", b"", NEW_MEMBER
+            )
         assert store.people.contributions() == before
 
 
 def test_records_of_removed_files_stay_while_there_are_revisions(tmp_path):
     with Store.open(tmp_path / HOME_DATABASE) as store:
-        kept, gone = (Contribution(GUILD, "ballast", name, 5, 1.0) for name in ("kept.md", "gone.md"))
+        kept, gone = (
+            Contribution(GUILD, "ballast", name, 5, 1.0) for name in ("kept.md", "gone.md")
+        )
         store.people.add_contribution(kept)
         store.people.add_contribution(gone)
         (tmp_path / "earlier" / "lore" / str(GUILD) / "ballast" / "kept.md").mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""Each outside call of a reply fails 1 to 20 times in a row, and no text that was generated is lost."""
+"""Each outside call of a reply fails 1 to 20 times in a row, and no text that was generated is
+lost.
+"""
 
 import pytest
 
@@ -10,7 +12,9 @@ async def test_no_call_of_a_reply_that_fails_twenty_times_loses_text():
     of_discord = [case for case in every if "," in case[0]]
     rest = [case for case in every if "," not in case[0]]
     chosen = of_discord[::5] + rest[::3]  # each call of Discord once, by another fault
-    assert {case[0].partition(",")[0] for case in of_discord} == {case[0].partition(",")[0] for case in of_discord[::5]}
+    assert {case[0].partition(",")[0] for case in of_discord} == {
+        case[0].partition(",")[0] for case in of_discord[::5]
+    }
     outcome = await run_cases(chosen)
     assert outcome.tried == len(chosen) and outcome.is_clean, outcome
 

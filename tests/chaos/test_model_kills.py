@@ -1,4 +1,6 @@
-"""A bot with a real model and a real trainer that is killed, or has no memory, loses and doubles nothing."""
+"""A bot with a real model and a real trainer that is killed, or has no memory, loses and doubles
+nothing.
+"""
 
 import pytest
 

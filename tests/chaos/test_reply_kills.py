@@ -6,7 +6,9 @@ from tests.chaos.failpoints import Plan
 from tests.chaos.reply_kills import run
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (61, 121, 181, 241))])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (61, 121, 181, 241))]
+)
 async def test_a_bot_killed_anywhere_loses_doubles_and_leaves_nothing(seed):
     outcome = await run(kills=60, seed=seed)
     assert outcome.tried == 60 and len(outcome.faults) >= 10, outcome.faults

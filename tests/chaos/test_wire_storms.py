@@ -11,7 +11,9 @@ from tests.bot.conftest import QUAY
 from tests.chaos.wire_storms import run
 
 
-@pytest.mark.parametrize(("first", "seeds"), [(1, 10), pytest.param(11, 10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("first", "seeds"), [(1, 10), pytest.param(11, 10, marks=pytest.mark.slow)]
+)
 async def test_disturbed_requests_and_events_lose_double_and_leave_nothing(first, seeds):
     outcome = await run(seeds=seeds, first=first)
     assert outcome.tried == seeds and outcome.is_clean, outcome
@@ -29,7 +31,8 @@ class TestTheFaultsThemselves:
 
     async def post(self, sandbox: Sandbox) -> int | str:
         channel = sandbox.channel(QUAY)["id"]
-        url, token = f"{sandbox.url}/api/v10/channels/{channel}/messages", {"Authorization": f"Bot {sandbox.token}"}
+        url = f"{sandbox.url}/api/v10/channels/{channel}/messages"
+        token = {"Authorization": f"Bot {sandbox.token}"}
         async with aiohttp.ClientSession() as session:
             try:
                 async with session.post(url, json={"content": "hello"}, headers=token) as response:
@@ -61,7 +64,9 @@ class TestTheFaultsThemselves:
             sandbox.disturb(FaultRates.storm(0.5), seed)
             return [await self.post(sandbox) for _ in range(12)]
 
-        first, again, other = await answers(1), await answers(1), await answers(2)
+        first = await answers(1)
+        again = await answers(1)
+        other = await answers(2)
         assert first == again != other
 
     async def test_events_come_twice_late_again_or_after_a_resume(self, sandbox):
@@ -69,13 +74,19 @@ class TestTheFaultsThemselves:
         for kind in ("duplicated", "reordered", "replayed", "dropped", "session_lost"):
             seen[kind] = await self._numbers(sandbox, kind)
         assert seen["duplicated"].count(seen["duplicated"][0]) == 2
-        assert seen["reordered"] == sorted(seen["reordered"], reverse=True)[:2] or len(seen["reordered"]) == 2
+        assert (
+            seen["reordered"] == sorted(seen["reordered"], reverse=True)[:2]
+            or len(seen["reordered"]) == 2
+        )
         assert len(seen["replayed"]) >= 3
         assert seen["dropped"] == seen["session_lost"] == []
 
     async def _numbers(self, sandbox: Sandbox, kind: str) -> list[int]:
         """The numbers of the events that a new client gets for two messages."""
-        async with aiohttp.ClientSession() as session, session.ws_connect(f"{sandbox.url}/gateway") as socket:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{sandbox.url}/gateway") as socket,
+        ):
             await socket.receive_json()
             identify = {"token": sandbox.token, "intents": 1 << 9, "properties": {}}
             await socket.send_json({"op": 2, "d": identify})

@@ -1,6 +1,8 @@
-"""Kills bot and trainer at random moments, and walks the queue through random steps beside a model of it.
+"""Kills bot and trainer at random moments, and walks the queue through random steps beside a model
+of it.
 
-`python -m tests.chaos.trainer_kills --kills 200 --steps 100000 --seed 1` prints what was tried, lost and doubled.
+`python -m tests.chaos.trainer_kills --kills 200 --steps 100000 --seed 1` prints what was tried,
+lost and doubled.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ from tests.bot.subprocess_trainer import Workshop
 from tests.chaos.conversation import Outcome
 from tests.samples import SCORECARD
 
-LIFE_S, RECOVERY_S = 1.2, 60.0
+LIFE_S = 1.2
+RECOVERY_S = 60.0
 STALL_S = 4.0
 """Longer than a stand-in takes to start on a busy machine."""
 JOB_ID = "j1"
@@ -54,17 +57,23 @@ COMPARED_JOBS = 40
 MEMORY_FOLDER = Path("/dev/shm")
 
 
-# --------------------------------------------------------------------------------------------- real processes
+# --------------------------------------------------------------------------------------------- real
+# processes
 
 
 def run_bot(folder: Path) -> None:
-    """Run a queue over the real backend and a stand-in trainer, resuming what fails, until its job has ended."""
-    subprocess_backend.WATCH_INTERVAL_S, subprocess_backend.KILL_TIMEOUT_S = 0.1, 0.3
+    """Run a queue over the real backend and a stand-in trainer, resuming what fails, until its job
+    has ended.
+    """
+    subprocess_backend.WATCH_INTERVAL_S = 0.1
+    subprocess_backend.KILL_TIMEOUT_S = 0.3
     subprocess_backend.LOCK_RETRY_DELAY_S = 0.1
 
     async def serve() -> None:
         workshop = Workshop(folder)
-        backend = workshop.backend("stepping", clock=SystemClock(), limits=RunLimits(stall_s=STALL_S))
+        backend = workshop.backend(
+            "stepping", clock=SystemClock(), limits=RunLimits(stall_s=STALL_S)
+        )
         queue = JobQueue(workshop.store, backend, SystemClock())
         queue.start()
         while (job := workshop.store.jobs.get(JOB_ID)) and job.state not in ("done", "cancelled"):
@@ -78,8 +87,11 @@ def run_bot(folder: Path) -> None:
 
 
 def kill_processes(kills: int, seed: int) -> Outcome:
-    """Kill the bot, its trainer, or both, so often during one job; then let it end, and check what is there."""
-    draw, outcome = random.Random(seed), Outcome()
+    """Kill the bot, its trainer, or both, so often during one job; then let it end, and check what
+    is there.
+    """
+    draw = random.Random(seed)
+    outcome = Outcome()
     folder = Path(tempfile.mkdtemp(prefix="understudy-chaos-"))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.chaos.trainer_kills"])
@@ -93,7 +105,8 @@ def kill_processes(kills: int, seed: int) -> Outcome:
                 bot = context.Process(target=run_bot, args=(folder,), daemon=True)
                 bot.start()
             time.sleep(draw.uniform(0, LIFE_S))
-            trainer, what = find_trainer(workshop.folder(JOB_ID)), draw.choice(("bot", "trainer", "both"))
+            trainer = find_trainer(workshop.folder(JOB_ID))
+            what = draw.choice(("bot", "trainer", "both"))
             if what != "bot" and trainer:
                 with suppress(ProcessLookupError):
                     os.kill(trainer.pid, signal.SIGKILL)
@@ -124,7 +137,9 @@ def _check_home(workshop: Workshop, seed: int, outcome: Outcome) -> None:
         outcome.lost.append(f"seed {seed}: {job}")
     versions = [version.version for version in workshop.store.versions.installed("oda")]
     installed = workshop.home / "models" / "persona_adapters" / "oda"
-    for path in installed.glob(".*"):  # what a kill left in mid-installation; the bot deletes it once it is old
+    for path in installed.glob(
+        ".*"
+    ):  # what a kill left in mid-installation; the bot deletes it once it is old
         os.utime(path, (0, 0))
     delete_abandoned_folders(installed)
     folders = [path.name for path in installed.iterdir()]
@@ -138,7 +153,8 @@ def _check_home(workshop: Workshop, seed: int, outcome: Outcome) -> None:
     workshop.store.close()
 
 
-# ------------------------------------------------------------------------------------------ the queue and its model
+# ------------------------------------------------------------------------------------------ the
+# queue and its model
 
 
 class QueueWalk:
@@ -151,8 +167,11 @@ class QueueWalk:
         self.tokens: list[tuple[str, str]] = []
         self.steps: Counter[str] = Counter()
         self.guild_of: dict[str, int] = {}
-        self.served: dict[int, tuple[int, float]] = {}  # by guild: number in this process, and time, of its last start
-        self.starts, self.held = 0, False
+        self.served: dict[
+            int, tuple[int, float]
+        ] = {}  # by guild: number in this process, and time, of its last start
+        self.starts = 0
+        self.held = False
         self._start_home()
 
     def _start_home(self) -> None:
@@ -174,11 +193,13 @@ class QueueWalk:
         self._follow_starts()
         self._compare()
 
-    # ------------------------------------------------------------------------------------------- steps
+    # -------------------------------------------------------------------------------------------
+    # steps
 
     async def ask(self) -> None:
         """A moderator starts a job, or is refused for one that waits or runs."""
-        guild, persona = self.draw.choice(GUILDS), self.draw.choice(PERSONAS)
+        guild = self.draw.choice(GUILDS)
+        persona = self.draw.choice(PERSONAS)
         with suppress(QueueConflictError):
             job_id = self.home.ask(persona, guild)
             self.expected[job_id], self.guild_of[job_id] = "queued", guild
@@ -225,15 +246,23 @@ class QueueWalk:
         if not (stale := [one for one in self.tokens[-200:] if one[1] not in current]):
             return
         job_id, token = self.draw.choice(stale)
-        jobs, before = self.home.store.jobs, self._job(job_id)
+        jobs = self.home.store.jobs
+        before = self._job(job_id)
         done = JobResult(adapter="late", seconds=1.0, scorecard=SCORECARD)
         late = replace(before, attempt_token=token)
         assert jobs.report(job_id, token, EVENT) is jobs.complete(job_id, token, done, 1.0) is None
-        assert jobs.release(job_id, token) is jobs.fail(late, "late", "", 1.0) is jobs.claim(late, "new", 1.0) is None
+        assert (
+            jobs.release(job_id, token)
+            is jobs.fail(late, "late", "", 1.0)
+            is jobs.claim(late, "new", 1.0)
+            is None
+        )
         assert self._job(job_id) == before
 
     async def lose_lease(self) -> None:
-        """An attempt that another one has replaced ends well: its result counts for nothing, and the job runs again."""
+        """An attempt that another one has replaced ends well: its result counts for nothing, and
+        the job runs again.
+        """
         if not (job_id := self._pick("running")):
             return
         self.home.store.jobs.release(job_id, self._job(job_id).attempt_token or "")
@@ -276,7 +305,8 @@ class QueueWalk:
         self._stop_attempts(counts=True)
         self._start_home()
 
-    # ------------------------------------------------------------------------------------------- the model
+    # -------------------------------------------------------------------------------------------
+    # the model
 
     def _job(self, job_id: str) -> TrainingJob:
         job = self.home.store.jobs.get(job_id)
@@ -301,44 +331,69 @@ class QueueWalk:
     def _follow_starts(self) -> None:
         """Note the attempts that began since the last step."""
         for job in self.home.backend.runs:
-            assert self.expected[job.job_id] in ("queued", "between"), f"{job.job_id} was begun again"
+            assert self.expected[job.job_id] in ("queued", "between"), (
+                f"{job.job_id} was begun again"
+            )
             assert not self.held, f"{job.job_id} was begun while the queue was held"
             if self.expected[job.job_id] == "queued":
-                assert "between" not in self.expected.values(), f"{job.job_id} was begun before an interrupted one"
-                assert job.job_id == self._fairest(), f"{job.job_id} was begun before another server's"
+                assert "between" not in self.expected.values(), (
+                    f"{job.job_id} was begun before an interrupted one"
+                )
+                assert job.job_id == self._fairest(), (
+                    f"{job.job_id} was begun before another server's"
+                )
             self.starts += 1
             self.served[job.guild_id] = (self.starts, job.started_at or 0.0)
-            assert job.attempt_token and (job.job_id, job.attempt_token) not in self.tokens, "a token was used twice"
+            assert job.attempt_token and (job.job_id, job.attempt_token) not in self.tokens, (
+                "a token was used twice"
+            )
             self.expected[job.job_id] = "running"
             self.attempts[job.job_id] += 1
             self.tokens.append((job.job_id, job.attempt_token))
         self.home.backend.runs.clear()
 
     def _fairest(self) -> str:
-        """The oldest waiting job of the server that was served longest ago, or else waits longest."""
+        """The oldest waiting job of the server that was served longest ago, or else waits
+        longest.
+        """
         waiting = [job_id for job_id, state in self.expected.items() if state == "queued"]
-        first = {self.guild_of[job_id]: number for number, job_id in reversed([*enumerate(waiting)])}
-        return waiting[min((self.served.get(guild, (0, 0.0)), number) for guild, number in first.items())[1]]
+        first = {
+            self.guild_of[job_id]: number for number, job_id in reversed([*enumerate(waiting)])
+        }
+        return waiting[
+            min((self.served.get(guild, (0, 0.0)), number) for guild, number in first.items())[1]
+        ]
 
     def _compare(self) -> None:
         backend = self.home.backend
         running = {job_id for job_id, state in self.expected.items() if state == "running"}
         assert {*backend._ends} == running, "runs without a job, or jobs without a run"
-        waiting = [job_id for job_id, state in self.expected.items() if state in ("queued", "between")]
+        waiting = [
+            job_id for job_id, state in self.expected.items() if state in ("queued", "between")
+        ]
         assert len(running) <= backend.slots, "a slot is used twice"
-        assert self.held or len(running) == min(backend.slots, len(running) + len(waiting)), "a slot is empty"
+        assert self.held or len(running) == min(backend.slots, len(running) + len(waiting)), (
+            "a slot is empty"
+        )
         jobs = self.home.store.jobs.page(COMPARED_JOBS)
         names = [(job.guild_id, job.persona) for job in jobs if not job.has_ended]
         assert len(names) == len({*names}), "a server trains a persona twice"
         for job in jobs:
-            found, state = "resumable" if job.can_resume else job.state, self.expected[job.job_id]
-            assert found == ("running" if state == "between" else state), f"{job.job_id} is {found}, expected {state}"
+            found = "resumable" if job.can_resume else job.state
+            state = self.expected[job.job_id]
+            assert found == ("running" if state == "between" else state), (
+                f"{job.job_id} is {found}, expected {state}"
+            )
             assert found != "running" or job.attempt == self.attempts[job.job_id]
 
     def check_versions(self) -> None:
         """Each job that is done has one version, and no other has one."""
         store = self.home.store
-        installed = Counter((persona, one.version) for persona in PERSONAS for one in store.versions.installed(persona))
+        installed = Counter(
+            (persona, one.version)
+            for persona in PERSONAS
+            for one in store.versions.installed(persona)
+        )
         done = Counter((job.persona, job.version) for job in store.jobs.in_state("done"))
         assert installed == done and all(count == 1 for count in done.values())
         assert {job.job_id for job in store.jobs.in_state("done")} == {
@@ -347,10 +402,16 @@ class QueueWalk:
 
 
 def _new_folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="understudy-chaos-", dir=MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None))
+    return Path(
+        tempfile.mkdtemp(
+            prefix="understudy-chaos-", dir=MEMORY_FOLDER if MEMORY_FOLDER.is_dir() else None
+        )
+    )
 
 
-async def walk_queue(steps: int, seed: int, report: Callable[[str], None] = lambda line: None) -> Counter[str]:
+async def walk_queue(
+    steps: int, seed: int, report: Callable[[str], None] = lambda line: None
+) -> Counter[str]:
     """Take so many steps, in a new home every thousand; returns how often each was taken."""
     taken: Counter[str] = Counter()
     while (done := taken.total()) < steps:
@@ -375,7 +436,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    began, outcome = time.monotonic(), Outcome()
+    began = time.monotonic()
+    outcome = Outcome()
     while outcome.tried < args.kills:
         one = kill_processes(min(6, args.kills - outcome.tried), args.seed + outcome.tried)
         outcome += one
@@ -384,7 +446,9 @@ def main() -> None:
     print(dict(outcome.faults))
     print(outcome, f"· {time.monotonic() - began:.0f} s")
     began = time.monotonic()
-    print(dict(asyncio.run(walk_queue(args.steps, args.seed))), f"· {time.monotonic() - began:.0f} s")
+    print(
+        dict(asyncio.run(walk_queue(args.steps, args.seed))), f"· {time.monotonic() - began:.0f} s"
+    )
 
 
 if __name__ == "__main__":

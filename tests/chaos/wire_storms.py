@@ -1,4 +1,5 @@
-"""Disturbs requests and events between bot and Discord by seed, and checks the conversation afterwards.
+"""Disturbs requests and events between bot and Discord by seed, and checks the conversation
+afterwards.
 
 `python -m tests.chaos.wire_storms --seeds 200` prints what was tried, lost, doubled and orphaned.
 """
@@ -18,7 +19,8 @@ SHARES = 0.05, 0.15, 0.4
 """Shares of requests and events that are disturbed, in turn."""
 STORM_S = 0.6
 SEEDS_PER_LIFE = 10
-MAX_LAST_WORDS, LAST_WORD_S = 60, 0.5
+MAX_LAST_WORDS = 60
+LAST_WORD_S = 0.5
 
 
 async def storm(talk: Conversation, seed: int) -> None:
@@ -40,8 +42,12 @@ async def read_all(talk: Conversation, process: BaseProcess) -> None:
     while not said or not talk.rows(f"select 1 from replies where event_id in ({','.join(said)})"):
         if len(said) == MAX_LAST_WORDS:
             raise TimeoutError("the bot reads no events any more")
-        said.append((await talk.sandbox.member(MEMBER).say(next(iter(CHANNELS)), "a last question"))["id"])
-        await asyncio.sleep(LAST_WORD_S)  # one that comes while the bot identifies anew is not sent again
+        said.append(
+            (await talk.sandbox.member(MEMBER).say(next(iter(CHANNELS)), "a last question"))["id"]
+        )
+        await asyncio.sleep(
+            LAST_WORD_S
+        )  # one that comes while the bot identifies anew is not sent again
     await talk.settle(process)
 
 
@@ -55,7 +61,9 @@ async def run(seeds: int, first: int) -> Outcome:
             await read_all(talk, process)  # a bot that cannot log in ends, as it should
             for number in range(min(SEEDS_PER_LIFE, seeds - outcome.tried)):
                 await storm(talk, first + outcome.tried + number)
-            await talk.sandbox.drop_gateway()  # the bot shows what it could not show before once it has resumed
+            await (
+                talk.sandbox.drop_gateway()
+            )  # the bot shows what it could not show before once it has resumed
             await read_all(talk, process)
             await talk.stop_bot(process)
             talk.check()

@@ -1,4 +1,6 @@
-"""Generates docs/commands.md from the parsers: each command with its options and examples, and all exit codes."""
+"""Generates docs/commands.md from the parsers: each command with its options and examples, and all
+exit codes.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,9 @@ def _name(action: argparse.Action) -> str:
     if not action.option_strings:
         return f"`{value}`"
     needed = " (required)" if action.required else ""
-    return f"`{' '.join(filter(None, [', '.join(action.option_strings), value]))}`{needed}".replace("|", "\\|")
+    return f"`{' '.join(filter(None, [', '.join(action.option_strings), value]))}`{needed}".replace(
+        "|", "\\|"
+    )
 
 
 def _values(action: argparse.Action) -> tuple[str, ...]:

@@ -34,16 +34,20 @@ def page(name: str) -> str:
     return "\n".join(GENERATED_PAGES[name]())
 
 
-# ------------------------------------------------------------------------------------------------------- settings
+# -------------------------------------------------------------------------------------------------------
+# settings
 
 
 def _settings() -> Iterator[str]:
     yield "# Settings\n"
     yield NOTE.format(what="`.env.example` and `bot/settings.py`")
     yield _wrapped(
-        "Settings are read once, when the bot starts: from the environment, then from `.env` in the current folder "
-        "(`--env` names another file). The environment takes precedence. Invalid values stop the start and are all "
-        "listed; an unknown name causes a warning. `model_inference` reads the same settings, and computes on this "
+        "Settings are read once, when the bot starts: from the environment, then from `.env` in "
+        "the current folder "
+        "(`--env` names another file). The environment takes precedence. Invalid values stop the "
+        "start and are all "
+        "listed; an unknown name causes a warning. `model_inference` reads the same settings, and "
+        "computes on this "
         "machine whatever `ENGINE` says."
     )
     known = {setting.name: setting for setting in SETTINGS}
@@ -72,23 +76,29 @@ def _default(setting: Setting) -> str:
 def _groups() -> Iterator[tuple[str, list[str]]]:
     """Yields each description in `.env.example` with the settings below it."""
     for block in (ROOT / ".env.example").read_text(encoding="utf-8").split("\n\n"):
-        lines = [line.removeprefix("#").strip() for line in block.splitlines() if line.startswith("#")]
+        lines = [
+            line.removeprefix("#").strip() for line in block.splitlines() if line.startswith("#")
+        ]
         names = [found[1] for line in lines if (found := re.match(r"([A-Z_]+)=", line))]
         if names:
             about = "\n".join(line for line in lines if not re.match(r"[A-Z_]+=", line))
             yield re.sub(r"docs/(\w+\.md)", r"[\1](\1)", about), names
 
 
-# -------------------------------------------------------------------------------------------------------- recipes
+# --------------------------------------------------------------------------------------------------------
+# recipes
 
 
 def _recipes() -> Iterator[str]:
     yield "# Recipes\n"
     yield NOTE.format(what="`trainer/recipe/recipes/*.toml`")
     yield _wrapped(
-        "A recipe is a named set of hyperparameters. `--recipe` selects one, `--set name=value` overrides a value "
-        "([training.md](training.md)); `/finetune start` has `recipe` and `settings`, a request over HTTP `recipe` "
-        "and `hyperparameters`. Settings that a recipe does not list have the values of [demo-cpu](#demo-cpu). "
+        "A recipe is a named set of hyperparameters. `--recipe` selects one, `--set name=value` "
+        "overrides a value "
+        "([training.md](training.md)); `/finetune start` has `recipe` and `settings`, a request "
+        "over HTTP `recipe` "
+        "and `hyperparameters`. Settings that a recipe does not list have the values of "
+        "[demo-cpu](#demo-cpu). "
         "`python -m trainer recipes NAME` shows what a recipe needs on this machine."
     )
     yield "| recipe | purpose |\n| --- | --- |"
@@ -104,10 +114,14 @@ def _recipe(name: str) -> Iterator[str]:
     yield f"## {name}\n\n{_wrapped(about(name))}"
     comments = recipe_comments(name)
     yield (
-        "| setting | value | effect, allowed values |" if name == REFERENCE_RECIPE else "| setting | value | reason |"
+        "| setting | value | effect, allowed values |"
+        if name == REFERENCE_RECIPE
+        else "| setting | value | reason |"
     )
     yield "| --- | --- | --- |"
-    for setting, value in tomllib.loads((RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8")).items():
+    for setting, value in tomllib.loads(
+        (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    ).items():
         may_be = f" *({describe_allowed_values(setting)})*" if name == REFERENCE_RECIPE else ""
         yield f"| `{setting}` | `{_shown(value)}` | {_prose(comments[setting])}{may_be} |"
     yield ""
@@ -131,11 +145,21 @@ def _wrapped(text: str) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, list):
         return ",".join(value)
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _commands() -> Iterator[str]:
     return commands(NOTE.format(what="the parsers of all commands"))
 
 
-GENERATED_PAGES = {"docs/settings.md": _settings, "docs/recipes.md": _recipes, "docs/commands.md": _commands}
+GENERATED_PAGES = {
+    "docs/settings.md": _settings,
+    "docs/recipes.md": _recipes,
+    "docs/commands.md": _commands,
+}

@@ -1,9 +1,11 @@
-"""Executes the marked blocks of a document: shell lines in a separate folder, chat lines in the local guild.
+"""Executes the marked blocks of a document: shell lines in a separate folder, chat lines in the
+local guild.
 
-A comment right before a fence marks it: `run` (quick), `run: slow`, `file: NAME` (its body is written there), `prints`
-(each of its lines is part of the output of the fence before; … matches anything). A fence in the language `discord` has
-lines like `Mina Vale in #tavern: /finetune start`, `Mina Vale presses: Promote` and `wait for: WORDS`; indented lines
-fill in the form that the command opens.
+A comment right before a fence marks it: `run` (quick), `run: slow`, `file: NAME` (its body is
+written there), `prints` (each of its lines is part of the output of the fence before; … matches
+anything). A fence in the language `discord` has lines like `Mina Vale in #tavern: /finetune start`,
+`Mina Vale presses: Promote` and `wait for: WORDS`; indented lines fill in the form that the command
+opens.
 """
 
 from __future__ import annotations
@@ -21,21 +23,32 @@ from typing import Any
 from sandbox import InteractionResponse, Sandbox, StoredFile
 from tests.docs.reading import ROOT, Fence
 
-LINKED = ("bot", "personas", "trainer", "data", "docs", "examples", "tests", "requirements", "Makefile", ".env.example")
+LINKED = (
+    "bot",
+    "personas",
+    "trainer",
+    "data",
+    "docs",
+    "examples",
+    "tests",
+    "requirements",
+    "Makefile",
+    ".env.example",
+)
 CHAT_LINE = re.compile(r"(?P<name>[\w ]+) in #(?P<channel>[\w-]+): (?P<text>.+)")
 PRESS_LINE = re.compile(r"(?P<name>[\w ]+) presses: (?P<text>.+)")
 OPTION = re.compile(r" (\w+):")
-SHELL_TIMEOUT_S, ANSWER_TIMEOUT_S, CONFIRMATION_TIMEOUT_S, TRAINING_TIMEOUT_S, POLL_INTERVAL_S = (
-    500.0,
-    180.0,
-    30.0,
-    1800.0,
-    0.2,
-)
+SHELL_TIMEOUT_S = 500.0
+ANSWER_TIMEOUT_S = 180.0
+CONFIRMATION_TIMEOUT_S = 30.0
+TRAINING_TIMEOUT_S = 1800.0
+POLL_INTERVAL_S = 0.2
 
 
 def workspace(folder: Path) -> Path:
-    """Creates a folder that looks like the project's root; files written there do not reach the project."""
+    """Creates a folder that looks like the project's root; files written there do not reach the
+    project.
+    """
     place = folder / "understudy"
     place.mkdir()
     for name in LINKED:
@@ -46,7 +59,9 @@ def workspace(folder: Path) -> Path:
 
 @dataclass
 class FenceRunner:
-    """Executes fences in order. `folder` is the working directory, its parent the home directory."""
+    """Executes fences in order. `folder` is the working directory, its parent the home
+    directory.
+    """
 
     folder: Path
     sandbox: Sandbox | None = None
@@ -68,7 +83,9 @@ class FenceRunner:
         plain = self.output.replace("*", "")
         for line in fence.body.splitlines():
             wanted = ".*?".join(re.escape(part.strip()) for part in line.split("…"))
-            assert re.search(wanted, plain), f"{fence.page}:{fence.line}: {line!r} is not in:\n{self.output[-3000:]}"
+            assert re.search(wanted, plain), (
+                f"{fence.page}:{fence.line}: {line!r} is not in:\n{self.output[-3000:]}"
+            )
 
     async def _shell(self, body: str) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -84,9 +101,12 @@ class FenceRunner:
             if process.returncode is None:
                 process.kill()
         self.output = output.decode()
-        assert process.returncode == 0, f"exit code {process.returncode} of:\n{body}\n{self.output[-3000:]}"
+        assert process.returncode == 0, (
+            f"exit code {process.returncode} of:\n{body}\n{self.output[-3000:]}"
+        )
 
-    # ------------------------------------------------------------------------------------------- in the guild
+    # ------------------------------------------------------------------------------------------- in
+    # the guild
 
     async def _chat(self, body: str) -> None:
         for line, form in _steps(body.splitlines()):
@@ -98,7 +118,8 @@ class FenceRunner:
                 await self._wait_for(line.removeprefix("wait for: "), 0)
 
     async def _send(self, name: str, channel: str, text: str, form: dict[str, str]) -> None:
-        member, mark = self._guild.member(name), len(self._guild.events)
+        member = self._guild.member(name)
+        mark = len(self._guild.events)
         if not text.startswith("/"):
             await member.say(channel, text)
             await self._wait_for("AI-written", mark)
@@ -112,25 +133,38 @@ class FenceRunner:
 
     def _value(self, text: str) -> object:
         file = self.folder / text
-        return StoredFile.named(file.name, file.read_bytes()) if file.suffix and file.is_file() else text
+        return (
+            StoredFile.named(file.name, file.read_bytes())
+            if file.suffix and file.is_file()
+            else text
+        )
 
     async def _press(self, name: str, label: str) -> None:
         """Presses the newest button with this label, and confirms if the bot asks for it."""
-        mark, confirmation = len(self._guild.events), f"{label} anyway"
+        mark = len(self._guild.events)
+        confirmation = f"{label} anyway"
         shown = [message for _, message in self._guild.events if _has_button(message, label)]
         await self._guild.member(name).click(shown[-1], label)
         for _ in range(int(CONFIRMATION_TIMEOUT_S / POLL_INTERVAL_S)):
-            confirmations = [message for _, message in self._guild.events[mark:] if _has_button(message, confirmation)]
+            confirmations = [
+                message
+                for _, message in self._guild.events[mark:]
+                if _has_button(message, confirmation)
+            ]
             if confirmations:
                 await self._guild.member(name).click(confirmations[-1], confirmation)
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _wait_for(self, words: str, since: int) -> dict[str, Any]:
-        """Waits for a message, new or edited, with these words, and returns it; bold type is ignored."""
+        """Waits for a message, new or edited, with these words, and returns it; bold type is
+        ignored.
+        """
         for _ in range(int(TRAINING_TIMEOUT_S / POLL_INTERVAL_S)):
             for kind, message in self._guild.events[since:]:
-                if kind in ("message", "edit") and words in (message.get("content") or "").replace("*", ""):
+                if kind in ("message", "edit") and words in (message.get("content") or "").replace(
+                    "*", ""
+                ):
                     self.output += message["content"] + "\n"
                     return message
             await asyncio.sleep(POLL_INTERVAL_S)

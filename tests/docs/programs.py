@@ -1,4 +1,6 @@
-"""Names that documents may use: options of the commands, slash commands, web addresses, make targets, tests, code."""
+"""Names that documents may use: options of the commands, slash commands, web addresses, make
+targets, tests, code.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def parser_of(module: str) -> argparse.ArgumentParser | None:
     def capture(self: argparse.ArgumentParser, *_: object, **__: object) -> None:
         raise _Captured(self)
 
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", capture), mock.patch.object(sys, "argv", [module]):
+    with (
+        mock.patch.object(argparse.ArgumentParser, "parse_args", capture),
+        mock.patch.object(sys, "argv", [module]),
+    ):
         try:
             importlib.import_module(module).main()
         except _Captured as found:
@@ -55,16 +60,27 @@ def module_of(words: list[str]) -> tuple[str, list[str]]:
     name = words[2]
     if name in MAINS:
         return MAINS[name], words[3:]
-    is_package = bool((found := importlib.util.find_spec(name)) and found.submodule_search_locations)
+    is_package = bool(
+        (found := importlib.util.find_spec(name)) and found.submodule_search_locations
+    )
     return name + ".__main__" * is_package, words[3:]
 
 
 def wrong_words(line: str) -> str:
-    """Returns what is wrong with one of our command lines, or "". Values and files are not checked."""
+    """Returns what is wrong with one of our command lines, or "". Values and files are not
+    checked.
+    """
     typed = takewhile(lambda word: word not in (">", "<", ";"), shlex.split(line))
     words = [word for word in typed if not re.fullmatch(r"[A-Z_]+=.*", word)]
     if words[0] == "make":
-        return next((f"no target {word}" for word in words[1:] if word not in targets() and not ANY.match(word)), "")
+        return next(
+            (
+                f"no target {word}"
+                for word in words[1:]
+                if word not in targets() and not ANY.match(word)
+            ),
+            "",
+        )
     if len(words) == 1:
         return ""
     if words[1].startswith("examples/"):
@@ -83,10 +99,12 @@ def wrong_words(line: str) -> str:
 
 
 def _wrong(parser: argparse.ArgumentParser, words: list[str]) -> str:
-    left, extra = list(words), []
+    left = list(words)
+    extra = []
     while left:
         word = left.pop(0).strip("[]")
-        options, choices = parser._option_string_actions, _subcommands(parser)
+        options = parser._option_string_actions
+        choices = _subcommands(parser)
         name = word.split("=")[0]
         if word.startswith("-") and word != "-":
             if name not in options:
@@ -96,7 +114,8 @@ def _wrong(parser: argparse.ArgumentParser, words: list[str]) -> str:
         elif choices and not ANY.match(word):
             if unknown := [one for one in word.split("|") if one not in choices]:
                 return f"{parser.prog} has no command {unknown[0]}"
-            parser, extra = choices[word.split("|")[0]], []
+            parser = choices[word.split("|")[0]]
+            extra = []
         elif not choices and "…" not in word:
             extra.append(word)
     takes = sum({None: 1, "?": 1, "*": 99, "+": 99}.get(it.nargs, 99) for it in _positional(parser))
@@ -111,7 +130,11 @@ def _taken(nargs: object, words: list[str]) -> int:
 
 def _positional(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """Returns the positional arguments of a parser."""
-    return [it for it in parser._actions if not it.option_strings and not isinstance(it, argparse._SubParsersAction)]
+    return [
+        it
+        for it in parser._actions
+        if not it.option_strings and not isinstance(it, argparse._SubParsersAction)
+    ]
 
 
 def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -122,7 +145,9 @@ def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.Argument
 @cache
 def targets() -> frozenset[str]:
     """Returns the targets of the Makefile."""
-    return frozenset(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    return frozenset(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
 
 
 @cache
@@ -130,21 +155,35 @@ def slash_commands() -> dict[str, frozenset[str]]:
     """Maps each slash command of the bot, without the slash, to its options."""
     found: dict[str, frozenset[str]] = {}
     for path in sorted((ROOT / "bot").rglob("discord*.py")):
-        module = importlib.import_module(path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", "."))
-        groups = [it for it in vars(module).values() if isinstance(it, app_commands.Group) and it.parent is None]
+        module = importlib.import_module(
+            path.relative_to(ROOT).as_posix().removesuffix(".py").replace("/", ".")
+        )
+        groups = [
+            it
+            for it in vars(module).values()
+            if isinstance(it, app_commands.Group) and it.parent is None
+        ]
         for group in groups:
-            found.update((f"{group.name} {name}", options) for name, options in _with_options(group.commands))
+            found.update(
+                (f"{group.name} {name}", options) for name, options in _with_options(group.commands)
+            )
         for _, cog in inspect.getmembers(module, inspect.isclass):
             if issubclass(cog, commands.Cog) and cog.__module__ == module.__name__:
                 group = f"{cog.__cog_group_name__} " if issubclass(cog, commands.GroupCog) else ""
-                found.update((f"{group}{name}", options) for name, options in _with_options(cog.__cog_app_commands__))
+                found.update(
+                    (f"{group}{name}", options)
+                    for name, options in _with_options(cog.__cog_app_commands__)
+                )
     return found
 
 
 def _with_options(commands_: object) -> Iterator[tuple[str, frozenset[str]]]:
     for command in commands_:  # type: ignore[attr-defined]  # discord.py leaves them untyped
         if isinstance(command, app_commands.Group):
-            yield from ((f"{command.name} {name}", options) for name, options in _with_options(command.commands))
+            yield from (
+                (f"{command.name} {name}", options)
+                for name, options in _with_options(command.commands)
+            )
         elif isinstance(command, app_commands.Command):
             yield command.name, frozenset(it.display_name for it in command.parameters)
 
@@ -156,9 +195,15 @@ def wrong_slash(text: str) -> str:
     for length in range(len(words), 0, -1):
         name = " ".join(words[:length])
         if name in known:
-            wrong = [it for it in words[length:] if ":" in it and it.split(":")[0] not in known[name]]
+            wrong = [
+                it for it in words[length:] if ":" in it and it.split(":")[0] not in known[name]
+            ]
             return f"/{name} has no option {wrong[0]}" if wrong else ""
-    return "" if any(name.split()[0] == words[0] for name in known) and len(words) == 1 else f"no command /{words[0]}"
+    return (
+        ""
+        if any(name.split()[0] == words[0] for name in known) and len(words) == 1
+        else f"no command /{words[0]}"
+    )
 
 
 @cache
@@ -180,9 +225,12 @@ def _plain(path: str) -> str:
 
 
 def _fits(asked: str, known: str) -> bool:
-    ours, theirs = asked.split("/"), known.split("/")
+    ours = asked.split("/")
+    theirs = known.split("/")
     pairs = zip(ours, theirs, strict=False)
-    return len(ours) == len(theirs) and all("*" in (a, b) or a == b or (a.isupper() and b == "*") for a, b in pairs)
+    return len(ours) == len(theirs) and all(
+        "*" in (a, b) or a == b or (a.isupper() and b == "*") for a, b in pairs
+    )
 
 
 @cache
@@ -190,7 +238,10 @@ def names_in(path: str) -> frozenset[str]:
     """Returns the names of the tests in a file."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     return frozenset(
-        it.name for it in ast.walk(tree) if isinstance(it, ast.FunctionDef | ast.AsyncFunctionDef) if "test" in it.name
+        it.name
+        for it in ast.walk(tree)
+        if isinstance(it, ast.FunctionDef | ast.AsyncFunctionDef)
+        if "test" in it.name
     )
 
 
@@ -203,7 +254,8 @@ def located(page: str, line: int) -> Iterator[None]:
         raise AssertionError(f"{page}:{line}: {error}") from None
 
 
-# ------------------------------------------------------------------------------------------------------------- code
+# -------------------------------------------------------------------------------------------------------------
+# code
 
 
 @cache
@@ -215,7 +267,9 @@ def source_files() -> frozenset[str]:
 
 @cache
 def defined_in(path: str) -> frozenset[str]:
-    """Returns the names of the classes, functions, methods, fields and constants that a file defines or imports."""
+    """Returns the names of the classes, functions, methods, fields and constants that a file
+    defines or imports.
+    """
     found: set[str] = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -234,10 +288,15 @@ def defined_names() -> frozenset[str]:
 
 
 def has_module(name: str) -> bool:
-    """Tells whether a dotted name is a module or package of the project, or a name defined in one."""
+    """Tells whether a dotted name is a module or package of the project, or a name defined in
+    one.
+    """
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
-        path, rest = "/".join(parts[:length]), parts[length:]
-        if file := next((it for it in (f"{path}.py", f"{path}/__init__.py") if it in source_files()), ""):
+        path = "/".join(parts[:length])
+        rest = parts[length:]
+        if file := next(
+            (it for it in (f"{path}.py", f"{path}/__init__.py") if it in source_files()), ""
+        ):
             return all(part in defined_in(file) for part in rest)
     return False

@@ -16,12 +16,16 @@ PAGE_GLOBS = ("*.md", "docs/**/*.md", "examples/**/*.md", "data/**/README.md")
 MARK = re.compile(r"<!-- (run|run: slow|prints|file: \S+) -->")
 COMMENT = re.compile(r"\s{2,}.*|\s+#\s.*")
 """An explanation beside a command."""
-COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:python -m|python examples/|model_inference|make )")
+COMMAND = re.compile(
+    r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?(?:python -m|python examples/|model_inference|make )"
+)
 
 
 @dataclass(frozen=True)
 class Fence:
-    """A block of code. `mark` is the comment right before it ("" without one); `line` is its first line."""
+    """A block of code. `mark` is the comment right before it ("" without one); `line` is its first
+    line.
+    """
 
     page: str
     line: int
@@ -40,7 +44,9 @@ class Fence:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table, with its cells as tokens. `code` returns the code spans of a cell, `links` its addresses."""
+    """A row of a table, with its cells as tokens. `code` returns the code spans of a cell, `links`
+    its addresses.
+    """
 
     page: str
     line: int
@@ -50,7 +56,11 @@ class Row:
         return self.cells[column].content
 
     def code(self, column: int) -> list[str]:
-        return [child.content for child in self.cells[column].children or () if child.type == "code_inline"]
+        return [
+            child.content
+            for child in self.cells[column].children or ()
+            if child.type == "code_inline"
+        ]
 
     def links(self, column: int) -> list[str]:
         return _links(self.cells[column])
@@ -73,7 +83,11 @@ def fences(page: str) -> Iterator[Fence]:
     before = None
     for token in tokens(page):
         if token.type in ("fence", "code_block"):
-            mark = MARK.fullmatch(before.content.strip()) if before and before.type == "html_block" else None
+            mark = (
+                MARK.fullmatch(before.content.strip())
+                if before and before.type == "html_block"
+                else None
+            )
             line = (token.map or [0])[0] + 1
             yield Fence(page, line, token.info.strip(), mark[1] if mark else "", token.content)
         before = token
@@ -84,11 +98,15 @@ def commands(page: str) -> Iterator[tuple[int, str]]:
     for fence in fences(page):
         if fence.language in ("", "sh", "console", "bash"):
             for line in fence.body.replace("\\\n", " ").splitlines():
-                yield from ((fence.line, command) for command in _own_commands(line.removeprefix("$ ")))
+                yield from (
+                    (fence.line, command) for command in _own_commands(line.removeprefix("$ "))
+                )
     for token in tokens(page):
         for child in token.children or ():
             if child.type == "code_inline":
-                yield from (((token.map or [0])[0] + 1, command) for command in _own_commands(child.content))
+                yield from (
+                    ((token.map or [0])[0] + 1, command) for command in _own_commands(child.content)
+                )
 
 
 def _own_commands(line: str) -> Iterator[str]:
@@ -114,7 +132,10 @@ def links(page: str) -> Iterator[tuple[int, str]]:
 
 
 def _links(token: Token) -> list[str]:
-    found = [str(child.attrs.get("href") or child.attrs.get("src") or "") for child in token.children or ()]
+    found = [
+        str(child.attrs.get("href") or child.attrs.get("src") or "")
+        for child in token.children or ()
+    ]
     return [address for address in found if address]
 
 
@@ -125,7 +146,13 @@ def anchors(page: str) -> set[str]:
         if opening.type == "heading_open":
             plain = "".join(child.content for child in inline.children or ())
             slug = re.sub(r"[^\w\- ]", "", plain.casefold()).replace(" ", "-")
-            found.add(next(name for name in (slug, *(f"{slug}-{i}" for i in range(1, 99))) if name not in found))
+            found.add(
+                next(
+                    name
+                    for name in (slug, *(f"{slug}-{i}" for i in range(1, 99)))
+                    if name not in found
+                )
+            )
     return found
 
 

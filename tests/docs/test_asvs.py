@@ -1,4 +1,6 @@
-"""Checks that docs/asvs.md answers each requirement of levels 1 and 2 once, and that what it refers to exists."""
+"""Checks that docs/asvs.md answers each requirement of levels 1 and 2 once, and that what it refers
+to exists.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ def levels() -> dict[str, str]:
     """Returns the level of each requirement of levels 1 and 2 by its id."""
     lines = (ROOT / "tests/docs/asvs-5.0.0.txt").read_text(encoding="utf-8").splitlines()[1:]
     sections = (line.split(": ") for line in lines)
-    numbered = ((section, n, level) for section, all in sections for n, level in enumerate(all.split(), start=1))
+    numbered = (
+        (section, n, level)
+        for section, all in sections
+        for n, level in enumerate(all.split(), start=1)
+    )
     return {f"{section}.{n}": level for section, n, level in numbered if level in "12"}
 
 
@@ -33,13 +39,22 @@ def test_each_requirement_is_answered_once():
 
 def fault_in(row: Row) -> str:
     """Returns what an answer lacks, or ""."""
-    where, answer = row.text(4), row.text(3)
+    where = row.text(4)
+    answer = row.text(3)
     if not row.text(2) or answer not in ANSWERS or not where:
         return "it has no requirement, answer or reason"
-    wrong = [fault for test in row.code(4) if test.startswith("tests/") and (fault := fault_of(test))]
-    if refers_to := re.search(r"\bas (?:in )?(\d+\.\d+\.\d+)|same (?:test|process) as (\d+\.\d+\.\d+)", where):
+    wrong = [
+        fault for test in row.code(4) if test.startswith("tests/") and (fault := fault_of(test))
+    ]
+    if refers_to := re.search(
+        r"\bas (?:in )?(\d+\.\d+\.\d+)|same (?:test|process) as (\d+\.\d+\.\d+)", where
+    ):
         other = next((it for it in ROWS if it.text(0) in refers_to.groups()), None)
-        wrong += [] if other and other.text(3) == answer else [f"{refers_to[0]}, which is answered otherwise"]
+        wrong += (
+            []
+            if other and other.text(3) == answer
+            else [f"{refers_to[0]}, which is answered otherwise"]
+        )
     return "; ".join(wrong)
 
 
@@ -53,4 +68,6 @@ def test_the_summary_counts_the_answers():
     counts = Counter((row.text(1), row.text(3)) for row in ROWS)
     for row in rows(PAGE):
         if row.text(0) in "12":
-            assert [int(row.text(n)) for n in (1, 2, 3)] == [counts[row.text(0), answer] for answer in ANSWERS]
+            assert [int(row.text(n)) for n in (1, 2, 3)] == [
+                counts[row.text(0), answer] for answer in ANSWERS
+            ]

@@ -1,4 +1,6 @@
-"""The Dockerfile and compose.yaml against the rest of the project. Nothing is built here (docs/howto/container.md)."""
+"""The Dockerfile and compose.yaml against the rest of the project. Nothing is built here
+(docs/howto/container.md).
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,19 @@ from tests.docs.reading import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
-IGNORED = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+IGNORED = [
+    line
+    for line in (ROOT / ".dockerignore").read_text().splitlines()
+    if line and not line.startswith("#")
+]
 
 
 def instructions() -> list[tuple[str, str]]:
     """Each instruction and its words, lines joined, in order."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.MULTILINE))
-    return [(line.split()[0], line.partition(" ")[2]) for line in joined.splitlines() if line.strip()]
+    return [
+        (line.split()[0], line.partition(" ")[2]) for line in joined.splitlines() if line.strip()
+    ]
 
 
 def stages() -> list[list[tuple[str, str]]]:
@@ -52,15 +60,25 @@ def test_what_is_copied_is_there_and_nothing_secret_is():
 
 
 def test_it_installs_as_make_setup_does():
-    installed = next(words for name, words in stages()[0] if name == "RUN" and "install.sh" in words)
+    installed = next(
+        words for name, words in stages()[0] if name == "RUN" and "install.sh" in words
+    )
     made = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "TORCH_ARGS=${TORCH_ARGS} requirements/install.sh /opt/venv/bin/python lock model" in installed
-    assert "requirements/install.sh $(CURDIR)/$(BIN)/python lock model" in made and "export TORCH_ARGS" in made
+    assert (
+        "TORCH_ARGS=${TORCH_ARGS} requirements/install.sh /opt/venv/bin/python lock model"
+        in installed
+    )
+    assert (
+        "requirements/install.sh $(CURDIR)/$(BIN)/python lock model" in made
+        and "export TORCH_ARGS" in made
+    )
     assert "personas.models.bundled_model" in DOCKERFILE and "personas.models.bundled_model" in made
 
 
 def test_the_kernel_is_made_where_the_compiler_is_and_the_compiler_stays_there():
-    first, *_, last = (" ".join(words for name, words in stage if name == "RUN") for stage in stages())
+    first, *_, last = (
+        " ".join(words for name, words in stage if name == "RUN") for stage in stages()
+    )
     assert "g++" in first and "python -m personas.engine.cpu_kernel" in first
     assert "apt-get" not in last
 
@@ -95,7 +113,10 @@ def test_each_service_sets_what_there_is_and_is_open_to_this_machine_alone():
         (published,) = service["ports"]
         assert published.startswith("127.0.0.1:") and published.endswith(f":{port}")
         (volume,) = service["volumes"]
-        assert volume.split(":")[0] in COMPOSE["volumes"] and f"\nVOLUME {volume.split(':')[1]}\n" in DOCKERFILE
+        assert (
+            volume.split(":")[0] in COMPOSE["volumes"]
+            and f"\nVOLUME {volume.split(':')[1]}\n" in DOCKERFILE
+        )
         build = service["build"]
         assert set(build["args"]) <= arguments
         assert service["cap_drop"] == ["ALL"]
@@ -110,15 +131,21 @@ def test_each_service_sets_what_there_is_and_is_open_to_this_machine_alone():
 
 def test_jupyter_runs_as_nobody_in_particular_on_this_machine_alone_and_never_without_a_token():
     service = COMPOSE["services"]["notebooks"]
-    stage = next(stage for stage in stages() if stage[0][1].endswith(f"AS {service['build']['target']}"))
+    stage = next(
+        stage for stage in stages() if stage[0][1].endswith(f"AS {service['build']['target']}")
+    )
     words = dict(stage)
     assert int(words["USER"]) >= 10_000 and f"--uid {words['USER']}" in words["RUN"]
     assert "--require-hashes --requirement requirements/notebooks.txt" in words["RUN"]
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     assert any(pin.startswith("jupyterlab==") for pin in extras["notebooks"])
     command = json.loads(words["CMD"])
     assert command[:2] == ["jupyter", "lab"] and f"--port={words['EXPOSE']}" in command
-    assert not any("token" in word or "password" in word for word in command), "Jupyter makes one up"
+    assert not any("token" in word or "password" in word for word in command), (
+        "Jupyter makes one up"
+    )
     assert "--ServerApp.root_dir=/app/examples/notebooks" in command
     assert service["ports"] == [f"127.0.0.1:{words['EXPOSE']}:{words['EXPOSE']}"]
     assert service["profiles"] == ["notebooks"] and service["cap_drop"] == ["ALL"]

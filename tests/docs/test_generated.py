@@ -17,5 +17,8 @@ def test_the_page_is_up_to_date(name):
 
 
 def test_nothing_is_left_out():
-    assert all(f"| `{setting.name}` | {setting.allowed} |" in page("docs/settings.md") for setting in SETTINGS)
+    assert all(
+        f"| `{setting.name}` | {setting.allowed} |" in page("docs/settings.md")
+        for setting in SETTINGS
+    )
     assert all(f"\n## {name}\n" in page("docs/recipes.md") for name in recipe_names())

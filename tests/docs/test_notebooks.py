@@ -1,4 +1,6 @@
-"""Checks the notebooks: stored without outputs, importable names, and complete runs with small settings."""
+"""Checks the notebooks: stored without outputs, importable names, and complete runs with small
+settings.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,20 @@ BRIEF = {"max_steps": 3, "num_train_epochs": 1, "train_samples": 24, "heldout_sh
 SMALL = {
     "1-data": {"GENERAL": 60},
     "2-training": {"SETTINGS": BRIEF, "CARD": "losses"},
-    "3-personas": {"SETTINGS": BRIEF, "QUESTIONS": ["What do you do all day?"], "MAX_NEW_TOKENS": 8},
+    "3-personas": {
+        "SETTINGS": BRIEF,
+        "QUESTIONS": ["What do you do all day?"],
+        "MAX_NEW_TOKENS": 8,
+    },
     "4-evaluation": {"SETTINGS": BRIEF},
     "5-colab": {
         "BASE_MODEL": "embedded",
-        "SETTINGS": {"max_steps": 2, "gradient_accumulation_steps": 1, "train_samples": 8, "heldout_share": 0.02},
+        "SETTINGS": {
+            "max_steps": 2,
+            "gradient_accumulation_steps": 1,
+            "train_samples": 8,
+            "heldout_share": 0.02,
+        },
         "CARD": "losses",
         "QUESTIONS": ["What is rope for?"],
     },
@@ -29,7 +40,11 @@ SMALL = {
 SAYS = {
     "1-data": ("training samples", "of all tokens carry loss", "PERSON"),
     "2-training": ("steps, about", "samples/s", "final losses", "peak memory"),
-    "3-personas": ("an adapter has", "ballast (adapter)", "predicted best by their persona's own adapter"),
+    "3-personas": (
+        "an adapter has",
+        "ballast (adapter)",
+        "predicted best by their persona's own adapter",
+    ),
     "4-evaluation": ("Score card", "really:"),
     "5-colab": ("uses the checkout", "samples/s", "> What is rope for?", ".charx"),
 }
@@ -68,7 +83,12 @@ def test_the_colab_notebook_has_its_badge_and_installs_as_make_setup_does():
     assert f"({address})" in book.cells[0].source and f"({address})" in index
     steps = "\n".join(cell.source for cell in book.cells if cell.cell_type == "code")
     made = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for words in ("requirements/install.sh", "--no-deps", "--no-build-isolation", "personas.models.bundled_model"):
+    for words in (
+        "requirements/install.sh",
+        "--no-deps",
+        "--no-build-isolation",
+        "personas.models.bundled_model",
+    ):
         assert words in steps and words in made
     assert book.metadata["accelerator"] == "GPU"
 

@@ -1,4 +1,6 @@
-"""Checks that files, headings, commands, settings, addresses and code that the documents name exist."""
+"""Checks that files, headings, commands, settings, addresses and code that the documents name
+exist.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ SLASH = re.compile(r"/([a-z]+)(?: |$)")
 FOREIGN_NAMES = frozenset({"discord.py", "bot.example.org"})
 """Names that look like code of this project and are not."""
 ALL = pages()
-CODE_PAGES = [page for page in ALL if page in ("README.md", "CONTRIBUTING.md") or page.startswith("docs/")]
+CODE_PAGES = [
+    page for page in ALL if page in ("README.md", "CONTRIBUTING.md") or page.startswith("docs/")
+]
 FIRST_WORDS = {name.split()[0] for name in slash_commands()}
 
 
@@ -43,7 +47,9 @@ FIRST_WORDS = {name.split()[0] for name in slash_commands()}
 def code() -> str:
     """Returns everything that could read a variable."""
     files = ("Makefile", ".env.example", "Dockerfile", "compose.yaml")
-    return "\n".join((ROOT / name).read_text(encoding="utf-8") for name in (*sorted(source_files()), *files))
+    return "\n".join(
+        (ROOT / name).read_text(encoding="utf-8") for name in (*sorted(source_files()), *files)
+    )
 
 
 @pytest.mark.parametrize("page", ALL)
@@ -83,7 +89,8 @@ def test_what_is_named_in_code_is_there(page):
                 assert re.search(rf"\b{span}\b", code()), f"nothing reads {span}"
 
 
-# ------------------------------------------------------------------------------------------------------------- code
+# -------------------------------------------------------------------------------------------------------------
+# code
 
 
 def missing_code(text: str) -> Iterator[str]:
@@ -98,14 +105,18 @@ def missing_code(text: str) -> Iterator[str]:
 
 
 def _is_file(path: str) -> bool:
-    """Tells whether a Python file exists; a path below one of the packages has to be a whole one."""
+    """Tells whether a Python file exists; a path below one of the packages has to be a whole
+    one.
+    """
     if path.split("/")[0] in (*PACKAGES, "examples"):
         return path in source_files()
     return any(f"/{known}".endswith(f"/{path}") for known in source_files())
 
 
 def missing_name(span: str) -> str:
-    """Returns the class or function that a code span names if the project does not define it, else ""."""
+    """Returns the class or function that a code span names if the project does not define it, else
+    "".
+    """
     function = FUNCTION.fullmatch(span)
     name = function[1] if function else span if CLASS.fullmatch(span) else ""
     return "" if name in defined_names() else name
@@ -139,18 +150,28 @@ def test_the_checks_of_code_see_what_is_wrong():
     wrong = "bot/nowhere.py, trainer.nowhere.main and nowhere.py, but trainer/run.py and tests.docs"
     assert list(missing_code(wrong)) == ["bot/nowhere.py", "nowhere.py", "trainer.nowhere.main"]
     assert missing_name("TrainingNowhere") and missing_name("run_nowhere()")
-    assert not missing_name("TrainingRequest") and not missing_name("Renderer.prompt()") and not missing_name("a word")
+    assert (
+        not missing_name("TrainingRequest")
+        and not missing_name("Renderer.prompt()")
+        and not missing_name("a word")
+    )
 
 
 def test_the_checks_see_what_is_wrong():
-    assert "no option --frobnicate" in wrong_words("python -m trainer plan --persona oda --frobnicate 3")
+    assert "no option --frobnicate" in wrong_words(
+        "python -m trainer plan --persona oda --frobnicate 3"
+    )
     assert "takes no build/oda" in wrong_words("python -m trainer plan build/oda")
     assert not wrong_words("python -m trainer mask build/oda --json")
     assert "no command lift" in wrong_words(".venv/bin/python -m trainer dataset lift x")
     assert "no target" in wrong_words("make coffee") and not wrong_words("make run")
     assert "no program" in wrong_words("python -m trainer.frobnicate")
-    assert "no option" in wrong_slash("/finetune start speed:9") and not wrong_slash("/finetune start epochs:3")
-    assert "no command" in wrong_slash("/persona frobnicate") and "no command" in wrong_slash("/dance now")
+    assert "no option" in wrong_slash("/finetune start speed:9") and not wrong_slash(
+        "/finetune start epochs:3"
+    )
+    assert "no command" in wrong_slash("/persona frobnicate") and "no command" in wrong_slash(
+        "/dance now"
+    )
     assert has_address("GET", "/finetune/jobs/JOB") and not has_address("GET", "/finetune/dances")
     assert not anchors("docs/backup.md") & {"nowhere"} and "contents" in anchors("docs/backup.md")
 
@@ -158,19 +179,27 @@ def test_the_checks_see_what_is_wrong():
 def test_every_target_has_a_help_text_and_every_setting_an_explanation():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     explained = (ROOT / ".env.example").read_text(encoding="utf-8")
-    assert {name for name in targets() if name != "lint"} <= set(re.findall(r"^([a-z-]+):.*##", makefile, re.M))
+    assert {name for name in targets() if name != "lint"} <= set(
+        re.findall(r"^([a-z-]+):.*##", makefile, re.M)
+    )
     assert set(SETTINGS_BY_NAME) == set(re.findall(r"^# ([A-Z_]+)=", explained, re.M))
 
 
 def test_every_page_is_on_the_map():
-    linked = {(ROOT / "docs" / address.partition("#")[0]).resolve() for _, address in links("docs/README.md")}
+    linked = {
+        (ROOT / "docs" / address.partition("#")[0]).resolve()
+        for _, address in links("docs/README.md")
+    }
     missing = {page for page in ALL if page.startswith("docs/") and page != "docs/README.md"}
     missing = {page for page in missing if (ROOT / page).resolve() not in linked}
     assert not missing, f"docs/README.md does not lead to {', '.join(sorted(missing))}"
 
 
 def test_going_live_asks_for_what_the_bot_needs():
-    named = [row.text(0).casefold() for row in rows("docs/howto/go-live.md") if row.text(0)[0].isupper()]
+    named = [
+        row.text(0).casefold() for row in rows("docs/howto/go-live.md") if row.text(0)[0].isupper()
+    ]
     assert named == [
-        it.permission.replace("_", " ").replace("view channel", "view channels") for it in REQUIRED_PERMISSIONS
+        it.permission.replace("_", " ").replace("view channel", "view channels")
+        for it in REQUIRED_PERMISSIONS
     ]

@@ -1,4 +1,6 @@
-"""Checks that every row of docs/rows.md names tests or commands that exist, and that show what the row's words name."""
+"""Checks that every row of docs/rows.md names tests or commands that exist, and that show what the
+row's words name.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ PAGE = "docs/rows.md"
 ROWS = {row.text(0): row for row in rows(PAGE)}
 COUNTS = {"S0": 6, "S1": 7, "S2": 4, "S3": 14, "S4": 3}
 NEEDED = {f"{system}.{n}" for system, count in COUNTS.items() for n in range(1, count + 1)}
-FEATURE_COLUMN, USAGE_COLUMN, EVIDENCE_COLUMN, LIMIT_COLUMN = 1, 2, 3, 4
+FEATURE_COLUMN = 1
+USAGE_COLUMN = 2
+EVIDENCE_COLUMN = 3
+LIMIT_COLUMN = 4
 RECIPE = re.compile(r"python -m trainer .*?(?:recipes|--recipe) ([a-z0-9-]+)")
 SETTING = re.compile(r"([a-z][a-z_]+) (\S+)")
 """A recipe's field and its value, as a row names them: `learning_rate 2e-4`."""
@@ -42,10 +47,18 @@ def missing(evidence: str) -> str:
     if request := re.fullmatch(r"(GET|POST|PUT|DELETE) (/\S+)", evidence):
         return "" if has_address(request[1], request[2]) else f"nothing answers {evidence}"
     if evidence.startswith(("/dashboard", "/v1", "/metrics")):
-        return "" if has_address("GET", evidence) or has_address("POST", evidence) else f"nothing answers {evidence}"
+        return (
+            ""
+            if has_address("GET", evidence) or has_address("POST", evidence)
+            else f"nothing answers {evidence}"
+        )
     if evidence.startswith("/"):
         return wrong_slash(evidence)
-    return wrong_words(evidence) if COMMAND.match(evidence) else f"{evidence} is neither a test nor a command"
+    return (
+        wrong_words(evidence)
+        if COMMAND.match(evidence)
+        else f"{evidence} is neither a test nor a command"
+    )
 
 
 def test_every_row_is_there_once():
@@ -58,10 +71,17 @@ def test_every_row_is_there_once():
 def test_the_evidence_of_a_row_exists(name):
     row: Row = ROWS[name]
     with located(PAGE, row.line):
-        assert row.code(USAGE_COLUMN) or row.links(USAGE_COLUMN), f"{name} does not state how to use it"
-        assert any(it.startswith("tests/") for it in row.code(EVIDENCE_COLUMN)), f"{name} names no test"
-        # The usage column also has settings and options; only what can be run, typed or opened is checked.
-        typed = [it for it in row.code(USAGE_COLUMN) if it.startswith("/") or RUN.match(it) or " /" in it]
+        assert row.code(USAGE_COLUMN) or row.links(USAGE_COLUMN), (
+            f"{name} does not state how to use it"
+        )
+        assert any(it.startswith("tests/") for it in row.code(EVIDENCE_COLUMN)), (
+            f"{name} names no test"
+        )
+        # The usage column also has settings and options; only what can be run, typed or opened is
+        # checked.
+        typed = [
+            it for it in row.code(USAGE_COLUMN) if it.startswith("/") or RUN.match(it) or " /" in it
+        ]
         wrong = [reason for reason in map(missing, [*row.code(EVIDENCE_COLUMN), *typed]) if reason]
         assert not wrong, f"{name}: {'; '.join(wrong)}"
 
@@ -69,7 +89,9 @@ def test_the_evidence_of_a_row_exists(name):
 @cache
 def recipe(name: str) -> dict[str, object]:
     """Returns the values of a shipped recipe."""
-    return tomllib.loads((ROOT / "trainer/recipe/recipes" / f"{name}.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(
+        (ROOT / "trainer/recipe/recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    )
 
 
 def help_of(line: str) -> str:
@@ -78,22 +100,29 @@ def help_of(line: str) -> str:
     if words[0] == "make" or len(words) < 2 or words[1].startswith("examples/"):
         return line
     module, rest = module_of(words)
-    parser, text = parser_of(module), line
+    parser = parser_of(module)
+    text = line
     while parser:
         text += parser.format_help()
-        choices = next((it.choices for it in parser._actions if it.nargs == "A..." and it.choices), {})
+        choices = next(
+            (it.choices for it in parser._actions if it.nargs == "A..." and it.choices), {}
+        )
         parser = next((choices[word] for word in rest if word in choices), None)
     return text
 
 
 def evidence_of(row: Row) -> str:
-    """Returns the text in which what a row names must occur: its tests, its commands' help, its slash options."""
+    """Returns the text in which what a row names must occur: its tests, its commands' help, its
+    slash options.
+    """
     texts = [row.text(USAGE_COLUMN)]
     for it in [*row.code(EVIDENCE_COLUMN), *row.code(USAGE_COLUMN)]:
         if it.startswith("tests/"):
             texts.append((ROOT / it.partition("::")[0]).read_text(encoding="utf-8"))
         elif it.startswith("/"):
-            command = next((name for name in slash_commands() if f"{it[1:]} ".startswith(f"{name} ")), "")
+            command = next(
+                (name for name in slash_commands() if f"{it[1:]} ".startswith(f"{name} ")), ""
+            )
             texts.extend(slash_commands().get(command, ()))
         elif COMMAND.match(it):
             texts.append(help_of(it))
@@ -101,12 +130,16 @@ def evidence_of(row: Row) -> str:
 
 
 def lacking(row: Row) -> list[str]:
-    """Returns the options, numbers and outputs that a row names and that its recipe, tests and commands do not have."""
+    """Returns the options, numbers and outputs that a row names and that its recipe, tests and
+    commands do not have.
+    """
     evidence = evidence_of(row)
     recipes = [recipe(name) for it in row.code(USAGE_COLUMN) for name in RECIPE.findall(it)]
 
     def is_shown(named: str) -> bool:
-        if (setting := SETTING.fullmatch(named)) and any(setting[1] in values for values in recipes):
+        if (setting := SETTING.fullmatch(named)) and any(
+            setting[1] in values for values in recipes
+        ):
             return any(_same(values.get(setting[1]), setting[2]) for values in recipes)
         return named.casefold() in evidence
 
@@ -129,7 +162,13 @@ def test_what_a_row_names_is_shown(name):
 
 
 def test_missing_evidence_is_detected():
-    assert missing("tests/docs/test_rows.py::test_nowhere") and missing("tests/docs/test_nowhere.py")
+    assert missing("tests/docs/test_rows.py::test_nowhere") and missing(
+        "tests/docs/test_nowhere.py"
+    )
     assert not missing("tests/docs/test_rows.py::test_missing_evidence_is_detected")
-    assert missing("make coffee") and missing("/finetune dance now") and missing("POST /finetune/dance")
+    assert (
+        missing("make coffee")
+        and missing("/finetune dance now")
+        and missing("POST /finetune/dance")
+    )
     assert missing("python -m trainer dance") and missing("a wish")

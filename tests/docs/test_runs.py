@@ -19,7 +19,9 @@ from sandbox import Sandbox
 from tests.docs.playing import FenceRunner, workspace
 from tests.docs.reading import fences, pages
 
-MARKED = {page: marked for page in pages() if (marked := [fence for fence in fences(page) if fence.mark])}
+MARKED = {
+    page: marked for page in pages() if (marked := [fence for fence in fences(page) if fence.mark])
+}
 QUICK = [page for page, marked in MARKED.items() if any(fence.mark == "run" for fence in marked)]
 SLOW = [page for page, marked in MARKED.items() if any(fence.is_slow for fence in marked)]
 DAYS = ("2026-01-05", "2026-01-06", "2026-02-11", "2026-02-12", "2026-03-08", "2026-03-09")
@@ -31,7 +33,9 @@ PACKAGE = {
         for n, (day, m, text) in enumerate(
             (day, m, f"{said} That was on day {number}.")
             for number, day in enumerate(DAYS)
-            for m, said in enumerate(("The mast is glued, do not lean on it.", "Who moved my clamps again?"))
+            for m, said in enumerate(
+                ("The mast is glued, do not lean on it.", "Who moved my clamps again?")
+            )
         )
     ],
 }
@@ -68,7 +72,8 @@ def _prepared(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def _guild(home: Path) -> AsyncIterator[Sandbox]:
-    """Starts the bot as `make run` does, over the bundled model, with a tenth of each log, to take minutes only.
+    """Starts the bot as `make run` does, over the bundled model, with a tenth of each log, to take
+    minutes only.
 
     Versions are evaluated by losses alone.
     """
@@ -80,7 +85,9 @@ async def _guild(home: Path) -> AsyncIterator[Sandbox]:
         log = json.loads(path.read_bytes())
         kept = log["messages"][: len(log["messages"]) // 10]
         (logs / path.name).write_text(json.dumps({**log, "messages": kept}), encoding="utf-8")
-    settings = load_settings(None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", "TRAINER_CARD": "losses"})
+    settings = load_settings(
+        None, {"UNDERSTUDY_HOME": str(home), "WEB_PORT": "0", "TRAINER_CARD": "losses"}
+    )
     async with open_app(settings, replace(shipped, logs=logs)) as app:
         assert app.sandbox is not None
         yield app.sandbox

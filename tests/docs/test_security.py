@@ -18,12 +18,22 @@ HEADINGS = {
     if before.type == "heading_open"
 }
 THREATS = [row for row in rows(PAGE) if row.line < HEADINGS["Connections"]]
-ACTORS = ["Members", "Moderators", "Web visitors", "Model files", "Model text", "Logs", "Supply chain"]
+ACTORS = [
+    "Members",
+    "Moderators",
+    "Web visitors",
+    "Model files",
+    "Model text",
+    "Logs",
+    "Supply chain",
+]
 
 
 @cache
 def defined_in(file: str) -> dict[str, ast.AST]:
-    """Returns the functions and classes of a test file by their names in node ids: `test_x`, `TestX::test_y`."""
+    """Returns the functions and classes of a test file by their names in node ids: `test_x`,
+    `TestX::test_y`.
+    """
     found: dict[str, ast.AST] = {}
     for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -51,7 +61,9 @@ def named_tests(row: Row) -> list[str]:
 def faults(row: Row) -> list[str]:
     """Returns what a row lacks."""
     lacking = [] if named_tests(row) else ["it names no test"]
-    lacking += [] if row.text(0) and row.text(1) else ["it does not say what threatens, or what stops it"]
+    lacking += (
+        [] if row.text(0) and row.text(1) else ["it does not say what threatens, or what stops it"]
+    )
     return lacking + list(filter(None, map(fault_of, named_tests(row))))
 
 
@@ -63,13 +75,19 @@ def test_each_threat_is_stopped_and_shown(row):
 
 def test_each_actor_has_threats():
     for actor in ACTORS:
-        assert any(heading.startswith(actor) for heading in HEADINGS), f"{PAGE} says nothing of {actor}"
+        assert any(heading.startswith(actor) for heading in HEADINGS), (
+            f"{PAGE} says nothing of {actor}"
+        )
     assert len({row.text(0) for row in THREATS}) == len(THREATS) >= 40
 
 
 def test_missing_tests_are_found():
     own = "tests/docs/test_security.py"
-    assert fault_of(f"{own}::test_nowhere") and fault_of("tests/docs/test_nowhere.py") and fault_of("bot/app.py")
+    assert (
+        fault_of(f"{own}::test_nowhere")
+        and fault_of("tests/docs/test_nowhere.py")
+        and fault_of("bot/app.py")
+    )
     assert fault_of(f"{own}::fault_of"), "a helper is no test"
     assert fault_of("tests/docs/reading.py"), "a file without tests shows nothing"
     assert not fault_of(f"{own}::test_missing_tests_are_found") and not fault_of(own)

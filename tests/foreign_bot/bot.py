@@ -20,7 +20,9 @@ class Order(discord.ui.Modal, title="Your order"):
     wishes = discord.ui.TextInput(label="Wishes", style=discord.TextStyle.paragraph, required=False)
 
     async def on_submit(self, interaction: discord.Interaction) -> None:
-        await interaction.response.send_message(f"For {self.guest}: {self.wishes or 'nothing special'}", ephemeral=True)
+        await interaction.response.send_message(
+            f"For {self.guest}: {self.wishes or 'nothing special'}", ephemeral=True
+        )
 
 
 class Counter(discord.ui.View):
@@ -31,7 +33,9 @@ class Counter(discord.ui.View):
     async def order(self, interaction: discord.Interaction, button: discord.ui.Button) -> None:
         await interaction.response.send_modal(Order())
 
-    @discord.ui.button(label="Close", style=discord.ButtonStyle.danger, custom_id="close", emoji="🔒")
+    @discord.ui.button(
+        label="Close", style=discord.ButtonStyle.danger, custom_id="close", emoji="🔒"
+    )
     async def close(self, interaction: discord.Interaction, button: discord.ui.Button) -> None:
         button.disabled = True
         await interaction.response.edit_message(content="Closed.", view=self)
@@ -40,7 +44,10 @@ class Counter(discord.ui.View):
         custom_id="brew",
         placeholder="Brew",
         max_values=2,
-        options=[discord.SelectOption(label=one.title(), value=one, description=f"{one} tea") for one in BREWS],
+        options=[
+            discord.SelectOption(label=one.title(), value=one, description=f"{one} tea")
+            for one in BREWS
+        ],
     )
     async def brew(self, interaction: discord.Interaction, select: discord.ui.Select) -> None:
         await interaction.response.defer()
@@ -82,7 +89,9 @@ bot = TeaBot()
 async def read(ctx: commands.Context) -> None:
     """What is in the file that came along, as a file."""
     text = (await ctx.message.attachments[0].read()).decode()
-    file = discord.File(io.BytesIO(text.upper().encode()), "loud.txt", description="the same, louder")
+    file = discord.File(
+        io.BytesIO(text.upper().encode()), "loud.txt", description="the same, louder"
+    )
     await ctx.reply("Read.", file=file)
 
 
@@ -103,7 +112,9 @@ async def whisper(ctx: commands.Context) -> None:
 async def guest(ctx: commands.Context) -> None:
     """Somebody else speaks, thinks better of it, and leaves."""
     webhook = await ctx.channel.create_webhook(name="Guest")
-    said = await webhook.send("Good day!", username="A guest", wait=True, embed=discord.Embed(description="bows"))
+    said = await webhook.send(
+        "Good day!", username="A guest", wait=True, embed=discord.Embed(description="bows")
+    )
     await said.edit(content="Good night!")
     assert (await webhook.fetch_message(said.id)).content == "Good night!"
     await said.delete()
@@ -122,7 +133,9 @@ async def tea(ctx: commands.Context, kind: str, cups: commands.Range[int, 1, 6] 
 
 @tea.autocomplete("kind")
 async def kinds(interaction: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
-    return [app_commands.Choice(name=one.title(), value=one) for one in BREWS if current.lower() in one]
+    return [
+        app_commands.Choice(name=one.title(), value=one) for one in BREWS if current.lower() in one
+    ]
 
 
 @bot.tree.command(description="Open the counter")

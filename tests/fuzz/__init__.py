@@ -1,1 +1,3 @@
-"""Fuzzing of everything that reads what comes from outside: `python -m tests.fuzz` (docs/fuzzing.md)."""
+"""Fuzzing of everything that reads what comes from outside: `python -m tests.fuzz`
+(docs/fuzzing.md).
+"""

@@ -1,7 +1,8 @@
-"""Runs a parser over many inputs in one process: what it accepts, refuses, and where it breaks its promise.
+"""Runs a parser over many inputs in one process: what it accepts, refuses, and where it breaks its
+promise.
 
-A parser's promise: only its documented errors leave it, within a bound of time and memory, nothing is written but in
-the folder that it is given, no program is started, no connection opened.
+A parser's promise: only its documented errors leave it, within a bound of time and memory, nothing
+is written but in the folder that it is given, no program is started, no connection opened.
 """
 
 from __future__ import annotations
@@ -34,12 +35,22 @@ WRITES = {
     "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.utime",
     "shutil.rmtree", "shutil.move", "shutil.copyfile",
 }  # fmt: skip
-EFFECTS = {"os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect", "socket.bind"}
+EFFECTS = {
+    "os.system",
+    "os.exec",
+    "os.fork",
+    "os.posix_spawn",
+    "subprocess.Popen",
+    "socket.connect",
+    "socket.bind",
+}
 
 
 @dataclass(frozen=True)
 class Seed:
-    """A real input: its kind (`mutations.KINDS`), and its file name where the parser goes by that."""
+    """A real input: its kind (`mutations.KINDS`), and its file name where the parser goes by
+    that.
+    """
 
     content: bytes
     kind: str = ""
@@ -48,7 +59,9 @@ class Seed:
 
 @dataclass(frozen=True)
 class Parser:
-    """Something that reads outside input; `read` gets the file and an empty folder that it may write to."""
+    """Something that reads outside input; `read` gets the file and an empty folder that it may
+    write to.
+    """
 
     name: str
     make_seeds: Callable[[], Sequence[Seed]]
@@ -56,8 +69,8 @@ class Parser:
     errors: tuple[type[Exception], ...]
     share: int = 1
     """Its part of all inputs: those that take longer get fewer."""
-    change: Callable[[random.Random, Seed, Sequence[bytes]], bytes] = lambda rng, seed, others: mutate(
-        rng, seed.content, seed.kind, others
+    change: Callable[[random.Random, Seed, Sequence[bytes]], bytes] = lambda rng, seed, others: (
+        mutate(rng, seed.content, seed.kind, others)
     )
 
     @cached_property
@@ -84,7 +97,11 @@ class Tally:
     crashes: list[dict[str, object]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
-        return {**vars(self), "seconds": round(self.seconds, 1), "slowest_s": round(self.slowest_s, 3)}
+        return {
+            **vars(self),
+            "seconds": round(self.seconds, 1),
+            "slowest_s": round(self.slowest_s, 3),
+        }
 
 
 class HangError(BaseException):
@@ -96,7 +113,9 @@ class EffectError(BaseException):
 
 
 class Watch:
-    """Watches what the process does while a parser runs. Python keeps audit hooks for ever: there is one for all."""
+    """Watches what the process does while a parser runs. Python keeps audit hooks for ever: there
+    is one for all.
+    """
 
     _allowed: str | None = None
     _installed = False
@@ -108,7 +127,8 @@ class Watch:
         if not cls._installed:
             sys.addaudithook(cls._see)
             cls._installed = True
-        cls._allowed, cls.found = f"{folder}/", ""
+        cls._allowed = f"{folder}/"
+        cls.found = ""
         try:
             yield
         finally:
@@ -120,7 +140,9 @@ class Watch:
             return
         if event == "open":
             path, mode, flags = arguments
-            is_write = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) if isinstance(flags, int) else False
+            is_write = (
+                flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) if isinstance(flags, int) else False
+            )
             if not is_write and not set(mode or "") & set("wax+"):
                 return
         elif event in WRITES:
@@ -129,7 +151,9 @@ class Watch:
             path = str(arguments[0])
         else:
             return
-        relative_to_folder = event in ("os.remove", "os.rmdir", "os.mkdir") and arguments[-1] not in (None, -1)
+        relative_to_folder = event in ("os.remove", "os.rmdir", "os.mkdir") and arguments[
+            -1
+        ] not in (None, -1)
         where = path if isinstance(path, int) else os.path.abspath(os.fsdecode(path) + "/x")  # noqa: PTH100
         inside = relative_to_folder or isinstance(where, int) or where.startswith(cls._allowed)
         if event in EFFECTS or not (inside or path == os.devnull):
@@ -157,14 +181,18 @@ class Fuzzer:
     """Feeds parsers with inputs, in a folder of its own."""
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self._folder, self._seed, self._tempdir = folder, seed, tempfile.tempdir
+        self._folder = folder
+        self._seed = seed
+        self._tempdir = tempfile.tempdir
 
     def __enter__(self) -> Self:
         for name in ("tmp", "in"):
             (self._folder / name).mkdir(parents=True)
         tempfile.tempdir = str(self._folder / "tmp")
         logging.disable(logging.WARNING)  # lines for the operator about skipped files
-        warnings.simplefilter("ignore", RuntimeWarning)  # aiohttp's, of headers that it cannot parse
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # aiohttp's, of headers that it cannot parse
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -179,12 +207,15 @@ class Fuzzer:
 
     def _try(self, parser: Parser, index: int, tally: Tally) -> None:
         made = parser.input(self._seed, index)
-        file, out = self._folder / "in" / made.name, self._folder / "out"
+        file = self._folder / "in" / made.name
+        out = self._folder / "out"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(made.content)
         out.mkdir()
-        peak, began = peak_memory(), time.process_time()
-        fault, accepted = "", False
+        peak = peak_memory()
+        began = time.process_time()
+        fault = ""
+        accepted = False
         try:
             with Watch.over(self._folder), limited(MAX_CPU_S):
                 parser.read(file, out)
@@ -203,7 +234,8 @@ class Fuzzer:
             tally.crashes.append({"seed": self._seed, "index": index, "fault": fault[-2_500:]})
             self._keep(parser, index, made)
         else:
-            tally.accepted, tally.refused = tally.accepted + accepted, tally.refused + (not accepted)
+            tally.accepted = tally.accepted + accepted
+            tally.refused = tally.refused + (not accepted)
 
     def _clean(self, file: Path, out: Path) -> str:
         """Empty the folders; describe what a parser left outside of `out`."""
@@ -216,7 +248,11 @@ class Fuzzer:
         return f"temporary files are left: {', '.join(left)}" if left else ""
 
     def _keep(self, parser: Parser, index: int, made: Seed) -> None:
-        kept = self._folder / "crashes" / f"{parser.name.replace(' ', '-')}-{index}-{Path(made.name).name}"
+        kept = (
+            self._folder
+            / "crashes"
+            / f"{parser.name.replace(' ', '-')}-{index}-{Path(made.name).name}"
+        )
         kept.parent.mkdir(exist_ok=True)
         kept.write_bytes(made.content)
         for name in ("out", "in", "tmp"):

@@ -1,4 +1,6 @@
-"""Damaged and hostile variants of real inputs, made by seed: of bytes, and of what JSON, PNG and zip files hold."""
+"""Damaged and hostile variants of real inputs, made by seed: of bytes, and of what JSON, PNG and
+zip files hold.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,22 @@ HOSTILE_NAMES = (
     "\ufeffout", "．．／out", "ﬁle", "a" * 300, "a/" * 200 + "a", "~/out", "$HOME/out", "-rf", "\x1b[31m", "out\n",
 )  # fmt: skip
 """Names of files that lead elsewhere, on this system or another, or are two names of one file."""
-NUMBERS = (0, -1, 1, 2**31, -(2**31), 2**53 + 1, 2**63, -(2**63) - 1, 10**30, 1.5, -0.0, 1e308, 5e-324, 253402300800)
+NUMBERS = (
+    0,
+    -1,
+    1,
+    2**31,
+    -(2**31),
+    2**53 + 1,
+    2**63,
+    -(2**63) - 1,
+    10**30,
+    1.5,
+    -0.0,
+    1e308,
+    5e-324,
+    253402300800,
+)
 TOKENS = (
     b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\r", b"\n", b"\n\n",
     b'"', b"'", b",", b";",
@@ -60,7 +77,9 @@ Change = Callable[[random.Random, bytes], bytes]
 
 
 def mutate(rng: random.Random, seed: bytes, kind: str, others: Sequence[bytes]) -> bytes:
-    """Return a variant of a seed of this kind; `others` are the parser's other seeds, to splice with."""
+    """Return a variant of a seed of this kind; `others` are the parser's other seeds, to splice
+    with.
+    """
     structured = KINDS.get(kind)
     if structured is None or rng.random() < 0.25:
         return change_bytes(rng, seed, others)
@@ -71,7 +90,8 @@ def mutate(rng: random.Random, seed: bytes, kind: str, others: Sequence[bytes]) 
     return change_bytes(rng, data, others) if rng.random() < 0.15 else data[:MAX_BYTES]
 
 
-# ------------------------------------------------------------------------------------------------------------- bytes
+# -------------------------------------------------------------------------------------------------------------
+# bytes
 
 
 def change_bytes(rng: random.Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
@@ -117,7 +137,9 @@ def change_text(rng: random.Random, data: bytes) -> bytes:
                 del lines[at]
             case 3:
                 lines[at] = (
-                    rng.choice(("#", "> ", "- ", "    ", "| ", "\t", "1. ")) * rng.choice((1, 7, 60)) + lines[at]
+                    rng.choice(("#", "> ", "- ", "    ", "| ", "\t", "1. "))
+                    * rng.choice((1, 7, 60))
+                    + lines[at]
                 )
             case _:
                 words = lines[at].split(" ")
@@ -126,7 +148,8 @@ def change_text(rng: random.Random, data: bytes) -> bytes:
     return "\n".join(lines).encode()
 
 
-# -------------------------------------------------------------------------------------------------------------- JSON
+# --------------------------------------------------------------------------------------------------------------
+# JSON
 
 
 def change_json(rng: random.Random, data: bytes) -> bytes:
@@ -134,7 +157,9 @@ def change_json(rng: random.Random, data: bytes) -> bytes:
     holder = {"": document}
     for _ in range(rng.choice((1, 1, 2, 3))):
         _change_value(rng, holder)
-    text = json.dumps(holder[""], ensure_ascii=rng.random() < 0.5, indent=rng.choice((None, None, 1)))
+    text = json.dumps(
+        holder[""], ensure_ascii=rng.random() < 0.5, indent=rng.choice((None, None, 1))
+    )
     for name, written in PLACEHOLDERS.items():
         text = text.replace(f'"{name}"', written)
     return text.encode("utf-8", "surrogatepass")
@@ -169,7 +194,11 @@ def _change_value(rng: random.Random, holder: dict[str, Any]) -> None:
             parent[key] = [parent[key]] * rng.choice((1, 2, 40))
         case 3:
             other, name = rng.choice(where[1:] or where)
-            parent[key] = json.loads(json.dumps(other[name])) if name in other or isinstance(other, list) else None
+            parent[key] = (
+                json.loads(json.dumps(other[name]))
+                if name in other or isinstance(other, list)
+                else None
+            )
         case 4 if isinstance(parent[key], str):
             text = parent[key]
             at = rng.randrange(len(text) + 1)
@@ -178,16 +207,28 @@ def _change_value(rng: random.Random, holder: dict[str, Any]) -> None:
             del parent[key]
         case _:
             parent[key] = rng.choice(
-                (None, True, False, [], {}, [[]], rng.choice(NUMBERS), rng.choice(TEXTS), *PLACEHOLDERS)
+                (
+                    None,
+                    True,
+                    False,
+                    [],
+                    {},
+                    [[]],
+                    rng.choice(NUMBERS),
+                    rng.choice(TEXTS),
+                    *PLACEHOLDERS,
+                )
             )
 
 
-# -------------------------------------------------------------------------------------------------------- containers
+# --------------------------------------------------------------------------------------------------------
+# containers
 
 
 def change_png(rng: random.Random, data: bytes) -> bytes:
     """Change a chunk, or the card in its text, and give every chunk a fitting checksum."""
-    chunks, at = [], 8
+    chunks = []
+    at = 8
     while at < len(data):
         size = int.from_bytes(data[at : at + 4])
         chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
@@ -197,26 +238,33 @@ def change_png(rng: random.Random, data: bytes) -> bytes:
     keyword, separator, text = content.partition(b"\0")
     match rng.randrange(6):
         case 0 | 1 if kind == b"tEXt":
-            content = keyword + separator + base64.b64encode(change_json(rng, base64.b64decode(text)))
+            content = (
+                keyword + separator + base64.b64encode(change_json(rng, base64.b64decode(text)))
+            )
         case 2 if kind == b"tEXt":
             packed = zlib.compress(text) if rng.random() < 0.7 else zlib.compress(bytes(2**22))
             kind, content = rng.choice(
                 ((b"zTXt", keyword + b"\0\0" + packed), (b"iTXt", keyword + b"\0\1\0\0\0" + packed))
             )
         case 3:
-            kind = rng.choice((b"IHDR", b"IDAT", b"tEXt", b"zTXt", b"iTXt", b"IEND", b"\0\0\0\0", b"abcd"))
+            kind = rng.choice(
+                (b"IHDR", b"IDAT", b"tEXt", b"zTXt", b"iTXt", b"IEND", b"\0\0\0\0", b"abcd")
+            )
         case 4:
             chunks[index:index] = [chunks[index]] * rng.choice((1, 2, 50))
         case _:
             content = change_bytes(rng, content)
     chunks[index] = (kind, content)
-    parts = (len(it).to_bytes(4) + name + it + zlib.crc32(name + it).to_bytes(4) for name, it in chunks)
+    parts = (
+        len(it).to_bytes(4) + name + it + zlib.crc32(name + it).to_bytes(4) for name, it in chunks
+    )
     return data[:8] + b"".join(parts)
 
 
 def change_safetensors(rng: random.Random, data: bytes) -> bytes:
     size = int.from_bytes(data[:8], "little")
-    header, numbers = data[8 : 8 + size], data[8 + size :]
+    header = data[8 : 8 + size]
+    numbers = data[8 + size :]
     if rng.random() < 0.7:
         header = change_json(rng, header)
     else:
@@ -228,16 +276,29 @@ def hostile_name(rng: random.Random, name: str) -> str:
     """Return a hostile name: its own, or one in place of a part of this name."""
     parts = name.split("/")
     parts[rng.randrange(len(parts))] = rng.choice((*HOSTILE_NAMES, *TEXTS[:20]))
-    whole = (f"../{name}", f"/{name}", f"{name}/", name.upper(), name.replace("/", "//"), *HOSTILE_NAMES)
+    whole = (
+        f"../{name}",
+        f"/{name}",
+        f"{name}/",
+        name.upper(),
+        name.replace("/", "//"),
+        *HOSTILE_NAMES,
+    )
     return rng.choice(("/".join(parts), rng.choice(whole)))
 
 
-def change_zip(rng: random.Random, data: bytes, reseal: Callable[[dict[str, bytes]], None] | None = None) -> bytes:
-    """Change one member by its kind, its name or its entry; `reseal` corrects checksums among the members."""
+def change_zip(
+    rng: random.Random, data: bytes, reseal: Callable[[dict[str, bytes]], None] | None = None
+) -> bytes:
+    """Change one member by its kind, its name or its entry; `reseal` corrects checksums among the
+    members.
+    """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
     name = rng.choice(sorted(members))
-    doubled, link, new_name = rng.random() < 0.03, rng.random() < 0.03, rng.random() < 0.1
+    doubled = rng.random() < 0.03
+    link = rng.random() < 0.03
+    new_name = rng.random() < 0.1
     if not new_name:
         kind = SUFFIX_KINDS.get(name.rpartition(".")[2])
         members[name] = mutate(rng, members[name], kind or "", list(members.values()))
@@ -248,7 +309,10 @@ def change_zip(rng: random.Random, data: bytes, reseal: Callable[[dict[str, byte
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a name that is there twice
-        for member, content in [*members.items(), *([("x" if doubled else name, b"")] if doubled else [])]:
+        for member, content in [
+            *members.items(),
+            *([("x" if doubled else name, b"")] if doubled else []),
+        ]:
             info = zipfile.ZipInfo(member.replace("\0", "") or "x")
             if link and member == name:
                 info.external_attr = (stat.S_IFLNK | 0o777) << 16

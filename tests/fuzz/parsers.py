@@ -1,4 +1,6 @@
-"""The parsers of what comes from outside, with real inputs to start from and the errors that each documents."""
+"""The parsers of what comes from outside, with real inputs to start from and the errors that each
+documents.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,22 @@ from bot.web_server import ROUTES
 from personas.card import charx
 from personas.card.card_markdown import book_as_lore, draft_card
 from personas.card.formats import parse_card, to_persona, with_picture, write_card
-from personas.errors import AdapterError, CardError, ExportError, LoreError, MaterialError, RequestError
+from personas.errors import (
+    AdapterError,
+    CardError,
+    ExportError,
+    LoreError,
+    MaterialError,
+    RequestError,
+)
 from personas.home import external_adapter
 from personas.home.adapters import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
-from personas.home.card_adapter import ADAPTER_ASSET_TYPE, ADAPTER_URI_PREFIX, has_adapter, unpack_card_adapter
+from personas.home.card_adapter import (
+    ADAPTER_ASSET_TYPE,
+    ADAPTER_URI_PREFIX,
+    has_adapter,
+    unpack_card_adapter,
+)
 from personas.home.datasets import CATALOGUE_FILE, read_catalogue
 from personas.home.job_folder import REQUEST_FILE, read_spec
 from personas.lore.entry_rules import KeySearch
@@ -81,7 +95,8 @@ def finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("it waits for more than was sent")
 
 
-# ------------------------------------------------------------------------------------------------------------- cards
+# -------------------------------------------------------------------------------------------------------------
+# cards
 
 
 def read_card(file: Path, out: Path) -> None:
@@ -110,18 +125,28 @@ def charx_cards() -> list[Seed]:
     assets = [{"type": ADAPTER_ASSET_TYPE, "uri": uri, "name": uri, "ext": "x"} for uri in adapter]
     document = v3()
     carried = {**document, "data": {**document["data"], "assets": assets}}
-    return [Seed(charx.write(as_json(document), picture), "zip"), Seed(charx.write(as_json(carried), adapter), "zip")]
-
-
-def toml_cards() -> list[Seed]:
-    shipped = [Seed(path.read_bytes(), "text") for path in sorted((ROOT / "personas" / "cards").glob("*.toml"))]
     return [
-        *shipped,
-        *(Seed(write_card(parse_card(card.content, "x"), "toml", "x").content, "text") for card in json_cards()),
+        Seed(charx.write(as_json(document), picture), "zip"),
+        Seed(charx.write(as_json(carried), adapter), "zip"),
     ]
 
 
-# -------------------------------------------------------------------------------------------------------------- lore
+def toml_cards() -> list[Seed]:
+    shipped = [
+        Seed(path.read_bytes(), "text")
+        for path in sorted((ROOT / "personas" / "cards").glob("*.toml"))
+    ]
+    return [
+        *shipped,
+        *(
+            Seed(write_card(parse_card(card.content, "x"), "toml", "x").content, "text")
+            for card in json_cards()
+        ),
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------------
+# lore
 
 
 def read_lore(file: Path, out: Path) -> None:
@@ -157,9 +182,15 @@ def read_draft(file: Path, out: Path) -> None:
 
 def lore() -> list[Seed]:
     files = sorted((ROOT / "data" / "rag-resources").rglob("*.md"))
-    front = b"---\npersona: [oda, 'Thrip']\ntitle: Soup\ndate: 2026-01-01\n---\n# The soup\n\nIt is **salty**.\n\n"
+    front = (
+        b"---\npersona: [oda, 'Thrip']\ntitle: Soup\ndate: 2026-01-01\n---\n# The soup\n\nIt is "
+        b"**salty**.\n\n"
+    )
     front += b"| a | b |\n|-|-|\n| 1 | 2 |\n"
-    keyed = b"# Mill\n\n## Wheel\n\n<!-- lore\nkeys: wheel, /mill-?race/i\nand any: [night]\norder: 3\n-->\n"
+    keyed = (
+        b"# Mill\n\n## Wheel\n\n<!-- lore\nkeys: wheel, /mill-?race/i\nand any: [night]\norder: "
+        b"3\n-->\n"
+    )
     keyed += b"\nIt turns.\n"
     return [
         Seed(front, "text", "lore.md"),
@@ -168,7 +199,8 @@ def lore() -> list[Seed]:
     ]
 
 
-# ----------------------------------------------------------------------------------------------- exports and datasets
+# -----------------------------------------------------------------------------------------------
+# exports and datasets
 
 
 def read_records(file: Path, out: Path) -> None:
@@ -181,9 +213,14 @@ def read_records(file: Path, out: Path) -> None:
 def json_exports() -> list[Seed]:
     day = [logs.slack("hi", minute=n) for n in range(3)]
     instagram = logs.talk(
-        *(logs.instagram(text, name, n) for n, (text, name) in enumerate((("hi", "Ada"), ("ho", "Mira"))))
+        *(
+            logs.instagram(text, name, n)
+            for n, (text, name) in enumerate((("hi", "Ada"), ("ho", "Mira")))
+        )
     )
-    telegram = logs.result(logs.telegram(1, "hi"), logs.telegram(2, [{"type": "bold", "text": "ho"}], "Ada Lace", 1))
+    telegram = logs.result(
+        logs.telegram(1, "hi"), logs.telegram(2, [{"type": "bold", "text": "ho"}], "Ada Lace", 1)
+    )
     values = (logs.line(1, "hi"), logs.line(2, "ho", "ada", 1, reply_to=1))
     own = "\n".join(json.dumps(value) for value in values).encode()
     rows = [json.dumps(row).encode() for _, row, _ in SHAPES]
@@ -239,14 +276,21 @@ def zipped(files: dict[str, Any]) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            archive.writestr(name, content if isinstance(content, str | bytes) else json.dumps(content))
+            archive.writestr(
+                name, content if isinstance(content, str | bytes) else json.dumps(content)
+            )
     return made.getvalue()
 
 
 def zipped_exports() -> list[Seed]:
     day = {"general/2026-03-01.json": [logs.slack("hi"), logs.slack("ho", "U2", 1)]}
-    chat = {"WhatsApp Chat/_chat.txt": "[15.01.24, 10:30:12] Mira: hi\n[15.01.24, 10:31:12] Ada Lace: ho\n"}
-    inbox = {"inbox/a_1/message_1.json": logs.talk(logs.instagram("hi"), logs.instagram("ho", "Ada", 1))}
+    chat = {
+        "WhatsApp "
+        "Chat/_chat.txt": "[15.01.24, 10:30:12] Mira: hi\n[15.01.24, 10:31:12] Ada Lace: ho\n"
+    }
+    inbox = {
+        "inbox/a_1/message_1.json": logs.talk(logs.instagram("hi"), logs.instagram("ho", "Ada", 1))
+    }
     packages = (logs.OLD_PACKAGE, logs.NEW_PACKAGE, logs.WORKSPACE | day, chat, inbox)
     return [Seed(zipped(files), "zip", "export.zip") for files in packages]
 
@@ -265,7 +309,8 @@ def catalogues() -> list[Seed]:
     return [Seed(text, "text", CATALOGUE_FILE)]
 
 
-# ----------------------------------------------------------------------------------------------- backups and adapters
+# -----------------------------------------------------------------------------------------------
+# backups and adapters
 
 
 def read_backup(file: Path, out: Path) -> None:
@@ -289,34 +334,59 @@ def backups() -> list[Seed]:
 
 
 def reseal_backup(members: dict[str, bytes]) -> None:
-    """State the members' new names, sizes and checksums in the manifest, as whoever makes one up would."""
+    """State the members' new names, sizes and checksums in the manifest, as whoever makes one up
+    would.
+    """
     manifest = json.loads(members[MANIFEST_NAME])
     others = {name: content for name, content in members.items() if name != MANIFEST_NAME}
-    stated = {name: {"sha256": hashlib.sha256(it).hexdigest(), "bytes": len(it)} for name, it in others.items()}
+    stated = {
+        name: {"sha256": hashlib.sha256(it).hexdigest(), "bytes": len(it)}
+        for name, it in others.items()
+    }
     members[MANIFEST_NAME] = json.dumps({**manifest, "members": stated}).encode()
 
 
 def reseal_adapter(members: dict[str, bytes]) -> None:
     manifest = json.loads(members[MANIFEST_FILE])
-    sums = {name: hashlib.sha256(it).hexdigest() for name, it in members.items() if name != MANIFEST_FILE}
+    sums = {
+        name: hashlib.sha256(it).hexdigest()
+        for name, it in members.items()
+        if name != MANIFEST_FILE
+    }
     members[MANIFEST_FILE] = json.dumps({**manifest, "checksums": sums}).encode()
 
 
 def reseal_card(members: dict[str, bytes]) -> None:
     """State the names and checksums of the adapter in a card, whatever they are now."""
     prefix = ADAPTER_URI_PREFIX.removeprefix(charx.ASSET_SCHEME)
-    adapter = {name.removeprefix(prefix): content for name, content in members.items() if name.startswith(prefix)}
+    adapter = {
+        name.removeprefix(prefix): content
+        for name, content in members.items()
+        if name.startswith(prefix)
+    }
     reseal_adapter(adapter)
     members[prefix + MANIFEST_FILE] = adapter[MANIFEST_FILE]
 
 
 def change_sealed(
-    reseal: Callable[[dict[str, bytes]], None], rng: random.Random, seed: Seed, others: Sequence[bytes]
+    reseal: Callable[[dict[str, bytes]], None],
+    rng: random.Random,
+    seed: Seed,
+    others: Sequence[bytes],
 ) -> bytes:
     """Change a zip with checksums inside, which mostly fit again."""
     try:
-        return change_zip(rng, seed.content, reseal) if rng.random() < 0.7 else mutate(rng, seed.content, "zip", others)
-    except (ValueError, TypeError, KeyError, RecursionError):  # what was to be sealed again is no manifest any more
+        return (
+            change_zip(rng, seed.content, reseal)
+            if rng.random() < 0.7
+            else mutate(rng, seed.content, "zip", others)
+        )
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        RecursionError,
+    ):  # what was to be sealed again is no manifest any more
         return mutate(rng, seed.content, "", others)
 
 
@@ -324,7 +394,11 @@ def change_sealed(
 def adapter_files() -> dict[str, bytes]:
     """A small adapter as `trainer` writes it, over `LAYERS`."""
     sides = {"lora_A": (4, 8), "lora_B": (8, 4)}
-    shapes = {f"base_model.model.{name}.{side}.weight": shape for name in LAYERS for side, shape in sides.items()}
+    shapes = {
+        f"base_model.model.{name}.{side}.weight": shape
+        for name in LAYERS
+        for side, shape in sides.items()
+    }
     header = {
         name: {"dtype": "F32", "shape": shape, "data_offsets": [n * 128, n * 128 + 128]}
         for n, (name, shape) in enumerate(shapes.items())
@@ -343,12 +417,17 @@ def adapter_files() -> dict[str, bytes]:
         external_adapter.AdapterSource(name="x"), the_base(), BASE_HASH, config, ()
     )
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    return {**files, MANIFEST_FILE: manifest.model_copy(update={"checksums": sums}).model_dump_json().encode()}
+    return {
+        **files,
+        MANIFEST_FILE: manifest.model_copy(update={"checksums": sums}).model_dump_json().encode(),
+    }
 
 
 @cache
 def the_base() -> Any:
-    return SimpleNamespace(name="embedded", repository="embedded", revision="", folder=ROOT, template="own")
+    return SimpleNamespace(
+        name="embedded", repository="embedded", revision="", folder=ROOT, template="own"
+    )
 
 
 def adapters() -> list[Seed]:
@@ -362,7 +441,9 @@ def adapters() -> list[Seed]:
 
 
 def read_adapter(file: Path, out: Path) -> None:
-    """Unpack and seal an adapter as an import does, over a base model whose layers are known already."""
+    """Unpack and seal an adapter as an import does, over a base model whose layers are known
+    already.
+    """
     known = {
         "locate": lambda _: the_base(), "fingerprint": lambda _: BASE_HASH, "base_linear_shapes": lambda _: LAYERS,
         "default_template": lambda _: "own",
@@ -375,7 +456,8 @@ def read_adapter(file: Path, out: Path) -> None:
         vars(external_adapter).update(before)
 
 
-# ------------------------------------------------------------------------------------------------------- job folders
+# -------------------------------------------------------------------------------------------------------
+# job folders
 
 
 @cache
@@ -411,7 +493,8 @@ def read_job_request(file: Path, out: Path) -> None:
     assert inputs.persona is None or inputs.persona.id
 
 
-# -------------------------------------------------------------------------------------------------------------- REST
+# --------------------------------------------------------------------------------------------------------------
+# REST
 
 
 class CachedRequest(dict[Any, Any]):
@@ -419,14 +502,21 @@ class CachedRequest(dict[Any, Any]):
 
     def __init__(self, body: bytes, content_type: str = "application/json") -> None:
         super().__init__({CACHED_BODY: body})
-        self.content_type, self.headers = content_type, {"Content-Type": content_type}
+        self.content_type = content_type
+        self.headers = {"Content-Type": content_type}
 
 
 @cache
 def json_bodies() -> list[tuple[Any, Any]]:
     """Model and example of each route's JSON body, one each."""
-    specs = [spec.body for _, _, handler in ROUTES if (spec := operation_spec(handler)) and spec.body]
-    return list({spec.shape: (spec.shape, spec.example) for spec in specs if isinstance(spec.shape, type)}.values())
+    specs = [
+        spec.body for _, _, handler in ROUTES if (spec := operation_spec(handler)) and spec.body
+    ]
+    return list(
+        {
+            spec.shape: (spec.shape, spec.example) for spec in specs if isinstance(spec.shape, type)
+        }.values()
+    )
 
 
 def read_rest_body(file: Path, out: Path) -> None:
@@ -454,7 +544,8 @@ def rest_bodies() -> list[Seed]:
         "hyperparameters": {"learning_rate": 1e-4, "lora_r": 8},
     }
     return [
-        Seed(json.dumps(it).encode(), "json") for it in [hyper, *(example for _, example in json_bodies() if example)]
+        Seed(json.dumps(it).encode(), "json")
+        for it in [hyper, *(example for _, example in json_bodies() if example)]
     ]
 
 
@@ -471,8 +562,19 @@ def read_page_form(file: Path, out: Path) -> None:
 
 
 def page_forms() -> list[Seed]:
-    build = {"name": "talk", "persona": "oda", "names": "Oda, Wick", "languages": "en", "limit logs/oda": "50"}
-    stated = {"right": "licensed", "licence": "CC-BY-4.0", "stated_by": "Mina", "stated_on": "2026-11-20"}
+    build = {
+        "name": "talk",
+        "persona": "oda",
+        "names": "Oda, Wick",
+        "languages": "en",
+        "limit logs/oda": "50",
+    }
+    stated = {
+        "right": "licensed",
+        "licence": "CC-BY-4.0",
+        "stated_by": "Mina",
+        "stated_on": "2026-11-20",
+    }
     fields = ({**build, "mix": "0.3"}, {"name": "quay", "language": "en", **stated})
     return [Seed(urlencode(one).encode(), "text") for one in fields]
 
@@ -495,19 +597,27 @@ def read_upload(file: Path, out: Path) -> None:
 
 
 PROTOCOL: Any = SimpleNamespace(
-    _reading_paused=False, connected=True, resume_reading=lambda **_: None, pause_reading=lambda: None
+    _reading_paused=False,
+    connected=True,
+    resume_reading=lambda **_: None,
+    pause_reading=lambda: None,
 )
-LOOP: Any = SimpleNamespace(get_debug=lambda: False, create_future=lambda: None, call_soon=lambda *_: None)
+LOOP: Any = SimpleNamespace(
+    get_debug=lambda: False, create_future=lambda: None, call_soon=lambda *_: None
+)
 
 
 def uploads() -> list[Seed]:
-    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="text"\r\n\r\nhi\r\n--{BOUNDARY}\r\n'
+    head = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="text"\r\n\r\nhi\r\n--{BOUNDARY}\r\n'
+    )
     tail = 'Content-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
     tail += f"AAAA\r\n--{BOUNDARY}--\r\n"
     return [Seed((head + tail).encode(), "")]
 
 
-# ------------------------------------------------------------------------------------------------ settings and recipes
+# ------------------------------------------------------------------------------------------------
+# settings and recipes
 
 
 def read_settings(file: Path, out: Path) -> None:
@@ -530,9 +640,20 @@ def read_recipe(file: Path, out: Path) -> None:
 
 
 def recipes() -> list[Seed]:
-    values = {"learning_rate": 1e-4, "num_train_epochs": 3, "lora_r": 8, "max_length": 512, "seed": 1}
+    values = {
+        "learning_rate": 1e-4,
+        "num_train_epochs": 3,
+        "lora_r": 8,
+        "max_length": 512,
+        "seed": 1,
+    }
     return [
-        Seed(json.dumps({"job_name": "x", "task_type": "dialogue", "hyperparameters": values, **more}).encode(), "json")
+        Seed(
+            json.dumps(
+                {"job_name": "x", "task_type": "dialogue", "hyperparameters": values, **more}
+            ).encode(),
+            "json",
+        )
         for more in ({}, {"recipe": "s0-6gb"}, {"recipe": "auto"})
     ]
 
@@ -541,7 +662,9 @@ CARD_ERRORS = (CardError, ExportError, AdapterError)
 PARSERS: tuple[Parser, ...] = (
     Parser("card JSON", json_cards, read_card, CARD_ERRORS, 6),
     Parser("card PNG", png_cards, read_card, CARD_ERRORS, 8),
-    Parser("card CHARX", charx_cards, read_card, CARD_ERRORS, 5, partial(change_sealed, reseal_card)),
+    Parser(
+        "card CHARX", charx_cards, read_card, CARD_ERRORS, 5, partial(change_sealed, reseal_card)
+    ),
     Parser("card TOML", toml_cards, read_card, CARD_ERRORS, 5),
     Parser("lore markdown", lore, read_lore, (LoreError,), 3),
     Parser("lorebook", lorebooks, read_lorebook_file, (LoreError,), 4),
@@ -550,9 +673,25 @@ PARSERS: tuple[Parser, ...] = (
     Parser("chat exports and tables, text", text_exports, read_records, (MaterialError,), 4),
     Parser("chat exports, zip", zipped_exports, read_records, (MaterialError,), 3),
     Parser("dataset catalogue", catalogues, read_dataset_catalogue, (MaterialError,), 5),
-    Parser("backup", backups, read_backup, (BackupError,), 6, partial(change_sealed, reseal_backup)),
-    Parser("job folder", job_requests, read_job_request, (MaterialError, RequestError), 3, change_request),
-    Parser("adapter", adapters, read_adapter, (AdapterError,), 6, partial(change_sealed, reseal_adapter)),
+    Parser(
+        "backup", backups, read_backup, (BackupError,), 6, partial(change_sealed, reseal_backup)
+    ),
+    Parser(
+        "job folder",
+        job_requests,
+        read_job_request,
+        (MaterialError, RequestError),
+        3,
+        change_request,
+    ),
+    Parser(
+        "adapter",
+        adapters,
+        read_adapter,
+        (AdapterError,),
+        6,
+        partial(change_sealed, reseal_adapter),
+    ),
     Parser("REST body", rest_bodies, read_rest_body, (Problem,), 10),
     Parser("page form", page_forms, read_page_form, (Problem,), 8),
     Parser("file upload", uploads, read_upload, (Problem,), 5),

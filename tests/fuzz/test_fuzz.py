@@ -46,16 +46,20 @@ def faults(tally):
     return [str(crash["fault"]).strip().splitlines()[-1] for crash in tally.crashes]
 
 
-# ------------------------------------------------------------------------------------------------------ all parsers
+# ------------------------------------------------------------------------------------------------------
+# all parsers
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # aiohttp's, of headers that it cannot parse
 @pytest.mark.parametrize("parser", PARSERS, ids=lambda parser: parser.name)
 def test_a_part_of_the_inputs_breaks_nothing(fuzzer, parser):
-    tally, count = Tally(), max(30, INPUTS * parser.share // sum(one.share for one in PARSERS))
+    tally = Tally()
+    count = max(30, INPUTS * parser.share // sum(one.share for one in PARSERS))
     fuzzer.run(parser, 0, count, tally)
     assert faults(tally) == []
-    assert tally.accepted >= len(parser.seeds) / 2 and tally.refused, "seeds are real inputs, and variants are not"
+    assert tally.accepted >= len(parser.seeds) / 2 and tally.refused, (
+        "seeds are real inputs, and variants are not"
+    )
 
 
 def test_inputs_repeat_by_seed_and_index():
@@ -65,7 +69,8 @@ def test_inputs_repeat_by_seed_and_index():
         assert len(set(made)) > 4 and made[0] != parser.input(4, len(parser.seeds)).content
 
 
-# ---------------------------------------------------------------------------------------------- what it once found
+# ----------------------------------------------------------------------------------------------
+# what it once found
 
 
 def card_with(**fields):
@@ -75,7 +80,11 @@ def card_with(**fields):
 def misplaced(packed: bytes) -> bytes:
     """A zip whose directory places the first entry before the beginning of the file."""
     at = packed.rindex(b"PK\x05\x06") + 16
-    return packed[:at] + struct.pack("<I", struct.unpack("<I", packed[at : at + 4])[0] + 10_000) + packed[at + 4 :]
+    return (
+        packed[:at]
+        + struct.pack("<I", struct.unpack("<I", packed[at : at + 4])[0] + 10_000)
+        + packed[at + 4 :]
+    )
 
 
 def nameless(files) -> bytes:
@@ -94,43 +103,87 @@ MESSAGE = '{"type": "message", "user": "U1", "text": "hi"}'
 UNCLOSED = f'[[{MESSAGE}, {{"type": {"[" * 100_000}, "text": "hi"}}, {MESSAGE}], ' * 8
 OUTSIDE = adapters()[1].content
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 DAY = {"general/2026-03-01.json": [logs.slack("hi")]}
 FOUND = [
     ("card JSON", as_json({**V2, "spec": ["chara_card_v2"]}), "unknown spec"),
     ("card JSON", card_with(tags=7), "tags must be a list of texts"),
-    ("card CHARX", zipped({"card.json": as_json({**v3(), "data": {**v3()["data"], "tags": 7}})}), "tags must be"),
+    (
+        "card CHARX",
+        zipped({"card.json": as_json({**v3(), "data": {**v3()["data"], "tags": 7}})}),
+        "tags must be",
+    ),
     ("lore markdown", b"---\ndate: 2026-02-30\n---\nSoup.", "day is out of range"),
     ("lore markdown", b"---\npersona: " + b"9" * 5000 + b"\n---\nSoup.", "4300 digits"),
-    ("lore markdown", b"---\npersona: " + b"[" * 3000 + b"]" * 3000 + b"\n---\nSoup.", "nested too deeply"),
+    (
+        "lore markdown",
+        b"---\npersona: " + b"[" * 3000 + b"]" * 3000 + b"\n---\nSoup.",
+        "nested too deeply",
+    ),
     ("lore markdown", f"---\n{BOMB}persona: *i\n---\nSoup.".encode(), "it has an alias"),
     ("dataset catalogue", b"a = " + b"[" * 3000, "cannot be read"),
     ("dataset catalogue", b"a = " + b"9" * 5000, "4300 digits"),
     ("card TOML", b'name = "Oda"\ndescription = ' + b"9" * 5000, "4300 digits"),
     ("card CHARX", nameless({"card.json": as_json(v3())}), "is empty"),
     ("chat exports, zip", nameless(logs.WORKSPACE | DAY), "never speaks"),
-    ("chat exports, zip", zipped(logs.WORKSPACE | DAY | {"users.json": [{"id": "U1", "profile": 3}]}), "never speaks"),
-    ("chat exports, zip", zipped(logs.WORKSPACE | DAY | {"channels.json": [{"id": "C1", "name": []}]}), "never speaks"),
+    (
+        "chat exports, zip",
+        zipped(logs.WORKSPACE | DAY | {"users.json": [{"id": "U1", "profile": 3}]}),
+        "never speaks",
+    ),
+    (
+        "chat exports, zip",
+        zipped(logs.WORKSPACE | DAY | {"channels.json": [{"id": "C1", "name": []}]}),
+        "never speaks",
+    ),
     ("chat exports and tables, text", b"a," * 20_000 + b"a\n1,2\n", "in no known format"),
-    ("chat exports and rows, JSON", jsonl([{"instruction": "x", "output": " " * 60_000 + "x"}]), ""),
+    (
+        "chat exports and rows, JSON",
+        jsonl([{"instruction": "x", "output": " " * 60_000 + "x"}]),
+        "",
+    ),
     ("chat exports and rows, JSON", UNCLOSED.encode(), "not guessed which column speaks"),
-    ("chat exports and rows, JSON", UNCLOSED.replace('"user": "U1", "text"', '"input": "Who?", "output"').encode(), ""),
-    ("chat exports, zip", zipped({"é.json": "[]"}).replace("é".encode(), b"\xff\xff", 1), "in no known format"),
-    ("chat exports, zip", zipped({"é.json": "[]"}).replace("é".encode(), b"\xff\xff"), "cannot be read"),
+    (
+        "chat exports and rows, JSON",
+        UNCLOSED.replace('"user": "U1", "text"', '"input": "Who?", "output"').encode(),
+        "",
+    ),
+    (
+        "chat exports, zip",
+        zipped({"é.json": "[]"}).replace("é".encode(), b"\xff\xff", 1),
+        "in no known format",
+    ),
+    (
+        "chat exports, zip",
+        zipped({"é.json": "[]"}).replace("é".encode(), b"\xff\xff"),
+        "cannot be read",
+    ),
     ("adapter", misplaced(OUTSIDE), "no zip file that can be read"),
-    ("adapter", zipped({f"mira//{name}": content for name, content in adapter_files().items()}), ""),
+    (
+        "adapter",
+        zipped({f"mira//{name}": content for name, content in adapter_files().items()}),
+        "",
+    ),
     ("adapter", with_setting(OUTSIDE, target_modules=[1, "v_proj"]), "is not accepted"),
     ("adapter", with_setting(OUTSIDE, r=[4] * 40), "is not accepted"),
-    ("file upload", uploads()[0].content.replace(b"Content-Disposition", b"Content-Disposition\xff", 1), "incomplete"),
+    (
+        "file upload",
+        uploads()[0].content.replace(b"Content-Disposition", b"Content-Disposition\xff", 1),
+        "incomplete",
+    ),
     ("file upload", uploads()[0].content.replace(b"name=", b"name\0=", 1), "incomplete"),
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "message"), FOUND, ids=[f"{n} {one[0]}" for n, one in enumerate(FOUND)])
+@pytest.mark.parametrize(
+    ("name", "content", "message"), FOUND, ids=[f"{n} {one[0]}" for n, one in enumerate(FOUND)]
+)
 def test_what_once_escaped_is_refused_with_a_reason(tmp_path, name, content, message):
     parser = BY_NAME[name]
-    file, out = tmp_path / "in" / parser.seeds[0].name, tmp_path / "out"
+    file = tmp_path / "in" / parser.seeds[0].name
+    out = tmp_path / "out"
     for folder in (file.parent, out):
         folder.mkdir()
     file.write_bytes(content)
@@ -142,7 +195,8 @@ def test_what_once_escaped_is_refused_with_a_reason(tmp_path, name, content, mes
             parser.read(file, out)
 
 
-# ----------------------------------------------------------------------------------------- whether the harness sees
+# ----------------------------------------------------------------------------------------- whether
+# the harness sees
 
 
 def test_another_error_is_a_crash_and_its_input_is_kept(fuzzer, tmp_path):
@@ -171,7 +225,9 @@ def test_an_endless_parser_is_ended(fuzzer, monkeypatch):
 
 def test_a_parser_that_takes_too_much_memory_is_seen(fuzzer):
     def read(file, out):
-        bytearray(MAX_GROWTH_BYTES + 2**25)[:: 2**12] = b"x" * len(range(0, MAX_GROWTH_BYTES + 2**25, 2**12))
+        bytearray(MAX_GROWTH_BYTES + 2**25)[:: 2**12] = b"x" * len(
+            range(0, MAX_GROWTH_BYTES + 2**25, 2**12)
+        )
 
     (fault,) = faults(run(fuzzer, read))
     assert re.fullmatch(r"it took 2\d\d MiB", fault)
@@ -203,7 +259,10 @@ def test_effects_outside_of_the_own_folder_are_seen(fuzzer, tmp_path):
     ):
         (fault,) = faults(run(fuzzer, swallowing(effect)))
         assert f"EffectError: {seen}" in fault
-    assert kept.read_text() == "mine" and sorted(path.name for path in tmp_path.iterdir()) == ["fuzz", "kept"]
+    assert kept.read_text() == "mine" and sorted(path.name for path in tmp_path.iterdir()) == [
+        "fuzz",
+        "kept",
+    ]
 
 
 def test_what_a_parser_may_write_is_its_own_folder_and_temporary_files_that_it_removes(fuzzer):
@@ -223,7 +282,9 @@ def test_what_a_parser_may_write_is_its_own_folder_and_temporary_files_that_it_r
 def test_the_command_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for inputs, more in ((40, []), (60, ["--resume"])):
-        monkeypatch.setattr("sys.argv", ["fuzz", "--inputs", str(inputs), "--only", "form", "--seed", "5", *more])
+        monkeypatch.setattr(
+            "sys.argv", ["fuzz", "--inputs", str(inputs), "--only", "form", "--seed", "5", *more]
+        )
         assert command.main() == 0
     result = json.loads((tmp_path / "build/fuzz/result.json").read_text())
     assert (result["inputs"], result["crashed"], result["seed"]) == (60, 0, 5)

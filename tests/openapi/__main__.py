@@ -1,4 +1,6 @@
-"""`python -m tests.openapi left-out [--check]`: docs/sandbox.md lists what the sandbox leaves out."""
+"""`python -m tests.openapi left-out [--check]`: docs/sandbox.md lists what the sandbox leaves
+out.
+"""
 
 import argparse
 import sys
@@ -18,7 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 1 if the listing is out of date, 2 if there is no description."""
     parser = argparse.ArgumentParser(prog="python -m tests.openapi", description=__doc__)
     parser.add_argument("command", choices=["left-out"])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the listing is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if the listing is out of date"
+    )
     args = parser.parse_args(arguments)
     try:
         # Always from the pinned package, or the page would change with whoever writes it.
@@ -29,7 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     if args.check:
         current = listing.PAGE.read_text(encoding="utf-8") == wanted
         if not current:
-            print(f"{listing.PAGE} is out of date: run `python -m tests.openapi left-out`.", file=sys.stderr)
+            print(
+                f"{listing.PAGE} is out of date: run `python -m tests.openapi left-out`.",
+                file=sys.stderr,
+            )
         return 0 if current else 1
     listing.PAGE.write_text(wanted, encoding="utf-8")
     return 0

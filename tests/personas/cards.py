@@ -1,4 +1,6 @@
-"""Cards for tests: a picture of one pixel, and cards with everything that the formats know, and more."""
+"""Cards for tests: a picture of one pixel, and cards with everything that the formats know, and
+more.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +55,22 @@ V2 = {
                     "enabled": True,
                     "insertion_order": 1,
                 },
-                {"keys": ["x"], "content": "secret", "enabled": False, "insertion_order": 2, "extensions": {}},
+                {
+                    "keys": ["x"],
+                    "content": "secret",
+                    "enabled": False,
+                    "insertion_order": 2,
+                    "extensions": {},
+                },
             ],
         },
         "tags": ["sea", "night"],
         "creator": "a friend",
         "character_version": "1.1",
-        "extensions": {"tool/x": {"depth": [1, 2.5, None, True, "\U0001f600 ü \ud800"]}, "talkativeness": "0.5"},
+        "extensions": {
+            "tool/x": {"depth": [1, 2.5, None, True, "\U0001f600 ü \ud800"]},
+            "talkativeness": "0.5",
+        },
         "unheard_of": [{"so": "far"}],
     },
 }
@@ -77,9 +88,24 @@ def v3() -> dict:
         "creation_date": 1_700_000_000,
         "modification_date": 1_700_000_001,
         "assets": [
-            {"type": "icon", "uri": "embeded://assets/icon/images/main.png", "name": "main", "ext": "png"},
-            {"type": "emotion", "uri": "embeded://assets/emotion/images/joy.webp", "name": "joy", "ext": "webp"},
-            {"type": "background", "uri": "https://example.org/sea.png", "name": "main", "ext": "png"},
+            {
+                "type": "icon",
+                "uri": "embeded://assets/icon/images/main.png",
+                "name": "main",
+                "ext": "png",
+            },
+            {
+                "type": "emotion",
+                "uri": "embeded://assets/emotion/images/joy.webp",
+                "name": "joy",
+                "ext": "webp",
+            },
+            {
+                "type": "background",
+                "uri": "https://example.org/sea.png",
+                "name": "main",
+                "ext": "png",
+            },
         ],
     }
     return card

@@ -29,12 +29,16 @@ from tests.tiny_models import make_adapter, manifest_over
 LENGTH = 14
 """New tokens of the longest replies."""
 CLOSE = 1e-4
-"""Difference between the two best logits below which another order of sums may change the choice in float32."""
+"""Difference between the two best logits below which another order of sums may change the choice in
+float32.
+"""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt under an adapter, peft's tokens, and the lead of each token's logit over the second best."""
+    """A prompt under an adapter, peft's tokens, and the lead of each token's logit over the second
+    best.
+    """
 
     adapter: AdapterRef | None
     prompt: tuple[int, ...]
@@ -47,30 +51,50 @@ class Question:
 
 
 class ReferenceModel:
-    """A tiny model, adapters of several ranks, and questions that peft answered one by one, greedily."""
+    """A tiny model, adapters of several ranks, and questions that peft answered one by one,
+    greedily.
+    """
 
-    def __init__(self, home: Path, base: BaseModel, dtype: torch.dtype, *, adapters: int = 4, prompts: int = 6) -> None:
+    def __init__(
+        self,
+        home: Path,
+        base: BaseModel,
+        dtype: torch.dtype,
+        *,
+        adapters: int = 4,
+        prompts: int = 6,
+    ) -> None:
         self.hash = fingerprint(base)
         self.model = load_model(base, "float32").to(dtype)
         self.refs = [
-            make_adapter(home, base, "p", f"v{n}", seed=n, rank=(4, 2, 9, 16, 1)[n % 5]) for n in range(adapters)
+            make_adapter(home, base, "p", f"v{n}", seed=n, rank=(4, 2, 9, 16, 1)[n % 5])
+            for n in range(adapters)
         ]
         generator = random.Random(0)
         shared = [generator.randrange(1000) for _ in range(60)]
-        drawn = [[generator.randrange(1000) for _ in range(generator.randrange(1, 40))] for _ in range(prompts)]
+        drawn = [
+            [generator.randrange(1000) for _ in range(generator.randrange(1, 40))]
+            for _ in range(prompts)
+        ]
         self.prompts = [tuple(shared[: generator.choice((0, 20, 60))] + own) for own in drawn]
         alone = PeftSwitcher(copy.deepcopy(self.model), self.hash, keep=adapters)
-        self.questions = [ask(alone, ref, prompt) for ref in (None, *self.refs) for prompt in self.prompts]
+        self.questions = [
+            ask(alone, ref, prompt) for ref in (None, *self.refs) for prompt in self.prompts
+        ]
 
     def parts(self, limits: SchedulerLimits, slots: int, prefix_bytes: int) -> EngineParts:
         """Build an engine over the same weights."""
-        model = copy.deepcopy(self.model, {id(weight): weight for weight in self.model.parameters()})
+        model = copy.deepcopy(
+            self.model, {id(weight): weight for weight in self.model.parameters()}
+        )
         return build_engine_parts(model, self.hash, limits, slots=slots, prefix_bytes=prefix_bytes)
 
 
 def special_adapter(home: Path, base: BaseModel, version: str, **settings: Any) -> AdapterRef:
     """Write an adapter with special settings of peft, whose weights are far from zero."""
-    model = get_peft_model(load_model(base, "float32"), LoraConfig(task_type="CAUSAL_LM", **settings))
+    model = get_peft_model(
+        load_model(base, "float32"), LoraConfig(task_type="CAUSAL_LM", **settings)
+    )
     for name, weight in model.named_parameters():
         if "lora_B" in name or "lora_embedding_A" in name:
             torch.nn.init.normal_(weight, std=0.5)
@@ -114,7 +138,9 @@ class RecordedReply:
         turns = (Turn("Bo", "hello"),)
         greedy = SamplingParams(temperature=0, repetition_penalty=1, max_new_tokens=self.length)
         sampling = replace(greedy, **sampling)
-        request = ChatRequest(None, turns, (), self.question.adapter, sampling, guild_id, member_id=member_id)
+        request = ChatRequest(
+            None, turns, (), self.question.adapter, sampling, guild_id, member_id=member_id
+        )
         return Sequence(request, self.question.prompt, 0, self, self, self.count_end)
 
     @property
@@ -150,13 +176,19 @@ def play(reference: ReferenceModel, seed: int) -> list[RecordedReply]:
         prefill_tokens=generator.randrange(1, 40),
         solo_prefill_tokens=generator.choice((7, 500)),
     )
-    parts = reference.parts(limits, slots=generator.randrange(1, 5), prefix_bytes=generator.choice((0, 40_000, 10**8)))
+    parts = reference.parts(
+        limits, slots=generator.randrange(1, 5), prefix_bytes=generator.choice((0, 40_000, 10**8))
+    )
     parts.batch.has_arrivals = lambda: generator.random() < 0.3
     recorded: list[RecordedReply] = []
     for _ in range(generator.randrange(1, 14)):
         happens = generator.random()
         if happens < 0.55:
-            recorded.append(RecordedReply(generator.choice(reference.questions), generator.randrange(1, LENGTH + 1)))
+            recorded.append(
+                RecordedReply(
+                    generator.choice(reference.questions), generator.randrange(1, LENGTH + 1)
+                )
+            )
             parts.batch.scheduler.add(recorded[-1].sequence(generator.randrange(3)))
         elif happens < 0.7 and recorded:
             generator.choice(recorded).cancelled.set()
@@ -180,25 +212,35 @@ def run_to_end(parts: EngineParts, seconds: float = 60.0) -> None:
 
 
 def differences(recorded: list[RecordedReply]) -> tuple[int, list[str]]:
-    """Count the replies that differ where the two best logits are close, and describe all that are wrong."""
-    close, wrong = 0, []
+    """Count the replies that differ where the two best logits are close, and describe all that are
+    wrong.
+    """
+    close = 0
+    wrong = []
     for at, one in enumerate(recorded):
         expected = one.question.answer[: len(one.generated)]
         whole = len(one.generated) == one.length or one.cancelled.is_set()
         if one.error or one.ends != 1 or not whole:
-            wrong.append(f"{at}: {one.error!r}, ended {one.ends} times after {len(one.generated)} of {one.length}")
+            wrong.append(
+                f"{at}: {one.error!r}, ended {one.ends} times after {len(one.generated)} of "
+                f"{one.length}"
+            )
         elif tuple(one.generated) != expected:
             first = next(n for n, token in enumerate(expected) if token != one.generated[n])
             if first >= one.question.first_close():
                 close += 1
             else:
-                wrong.append(f"{at}: token {first} is {one.generated[first]}, not {expected[first]}")
+                wrong.append(
+                    f"{at}: token {first} is {one.generated[first]}, not {expected[first]}"
+                )
     return close, wrong
 
 
 def poison(monkeypatch: Any) -> None:
     """Fill new, freed and evicted memory with NaN, which spoils all that reads it."""
-    new_memory, finish, put = CacheShape.new_memory, Scheduler.finish, StackedLora.put
+    new_memory = CacheShape.new_memory
+    finish = Scheduler.finish
+    put = StackedLora.put
 
     def poisoned_finish(scheduler: Any, seq: Any) -> None:
         finish(scheduler, seq)
@@ -210,6 +252,8 @@ def poison(monkeypatch: Any) -> None:
                 tensor[slot : slot + 1] = torch.nan
         put(stack, slot, weights)
 
-    monkeypatch.setattr(CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan))
+    monkeypatch.setattr(
+        CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan)
+    )
     monkeypatch.setattr(Scheduler, "finish", poisoned_finish)
     monkeypatch.setattr(StackedLora, "put", poisoned_put)

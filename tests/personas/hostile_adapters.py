@@ -23,7 +23,9 @@ DTYPES = {
 
 @dataclass
 class HostileAdapter:
-    """An adapter's files before they are written; `raw` replaces the weights file, `header` entries of its header."""
+    """An adapter's files before they are written; `raw` replaces the weights file, `header` entries
+    of its header.
+    """
 
     kind: str
     is_harmless: bool
@@ -50,14 +52,22 @@ class HostileAdapter:
 
 def pack(tensors: dict[str, Any], header: dict[str, Any]) -> bytes:
     """Write safetensors by hand: save_file refuses much of what a stranger may send."""
-    entries, parts, end = {}, [], 0
+    entries = {}
+    parts = []
+    end = 0
     for name, tensor in tensors.items():
-        content = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        content = (
+            tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            if tensor.numel()
+            else b""
+        )
         entries[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape),
                          "data_offsets": [end, end + len(content)]}  # fmt: skip
         parts.append(content)
         end += len(content)
-    head = json.dumps({**entries, **{name: {**entries.get(name, {}), **it} for name, it in header.items()}}).encode()
+    head = json.dumps(
+        {**entries, **{name: {**entries.get(name, {}), **it} for name, it in header.items()}}
+    ).encode()
     return len(head).to_bytes(8, "little") + head + b"".join(parts)
 
 
@@ -76,7 +86,8 @@ def harmless(spoil: Spoil) -> Spoil:
     return spoil
 
 
-# ---------------------------------------------------------------------------------- shapes and ranks
+# ---------------------------------------------------------------------------------- shapes and
+# ranks
 
 
 @harmful
@@ -95,7 +106,10 @@ def rank_is_only_another_modules(it: HostileAdapter) -> None:
     a, b = it.pair()
     rank = it.draw.choice([2, 8])
     it.config["rank_pattern"] = {"no_such_proj": rank}
-    it.tensors[a], it.tensors[b] = torch.ones(rank, it.tensors[a].shape[1]), torch.ones(len(it.tensors[b]), rank)
+    it.tensors[a], it.tensors[b] = (
+        torch.ones(rank, it.tensors[a].shape[1]),
+        torch.ones(len(it.tensors[b]), rank),
+    )
 
 
 @harmful
@@ -115,20 +129,26 @@ def rank_is_beyond_the_bound(it: HostileAdapter) -> None:
 
 @harmful
 def rank_in_the_config_is_absurd(it: HostileAdapter) -> None:
-    it.config[it.draw.choice(["r", "lora_alpha"])] = it.draw.choice([10**9, -4, 2.5e300, True, "4", [4], {"a": 1}])
+    it.config[it.draw.choice(["r", "lora_alpha"])] = it.draw.choice(
+        [10**9, -4, 2.5e300, True, "4", [4], {"a": 1}]
+    )
 
 
 @harmful
 def tensor_has_other_widths(it: HostileAdapter) -> None:
     name = it.pick()
-    it.tensors[name] = torch.ones([size + it.draw.choice([0, 1, 7]) + 1 for size in it.tensors[name].shape])
+    it.tensors[name] = torch.ones(
+        [size + it.draw.choice([0, 1, 7]) + 1 for size in it.tensors[name].shape]
+    )
 
 
 @harmful
 def tensor_has_other_dimensions(it: HostileAdapter) -> None:
     name = it.pick()
     shape = it.tensors[name].shape
-    it.tensors[name] = it.tensors[name].reshape(it.draw.choice([(1, *shape), (*shape, 1), (-1,), shape[::-1]]))
+    it.tensors[name] = it.tensors[name].reshape(
+        it.draw.choice([(1, *shape), (*shape, 1), (-1,), shape[::-1]])
+    )
 
 
 @harmful
@@ -148,7 +168,9 @@ def tensor_is_empty(it: HostileAdapter) -> None:
 @harmful
 def base_weight_is_replaced(it: HostileAdapter) -> None:
     """Peft would load it over the weights that all guilds share."""
-    it.tensors[f"{PREFIX}.{it.draw.randrange(2)}.self_attn.q_proj.base_layer.weight"] = torch.zeros(64, 64)
+    it.tensors[f"{PREFIX}.{it.draw.randrange(2)}.self_attn.q_proj.base_layer.weight"] = torch.zeros(
+        64, 64
+    )
 
 
 @harmful
@@ -166,7 +188,8 @@ def base_module_is_replaced(it: HostileAdapter) -> None:
 @harmful
 def module_is_not_in_the_base_model(it: HostileAdapter) -> None:
     names = ("layers.9.", "layers.-1.", "layers.0.mlp.", "layers.0..self_attn.", "layers.00.")
-    old, new = it.pair(), it.draw.choice(names)
+    old = it.pair()
+    new = it.draw.choice(names)
     for name in old:
         head, _, tail = name.partition("layers.")
         it.tensors[f"{head}{new}{tail.partition('.')[2]}"] = it.tensors.pop(name)
@@ -225,7 +248,9 @@ def numbers_are_of_another_kind(it: HostileAdapter) -> None:
 def a_number_is_not_finite(it: HostileAdapter) -> None:
     name = it.pick()
     tensor = it.tensors[name].clone()
-    tensor.view(-1)[it.draw.randrange(tensor.numel())] = it.draw.choice([torch.nan, torch.inf, -torch.inf])
+    tensor.view(-1)[it.draw.randrange(tensor.numel())] = it.draw.choice(
+        [torch.nan, torch.inf, -torch.inf]
+    )
     it.tensors[name] = tensor.to(it.draw.choice([torch.float32, torch.float16, torch.bfloat16]))
 
 
@@ -249,7 +274,8 @@ def alpha_is_no_scale(it: HostileAdapter) -> None:
         it.config["alpha_pattern"] = {"q_proj": wrong}
 
 
-# ---------------------------------------------------------------------------------- the configuration
+# ---------------------------------------------------------------------------------- the
+# configuration
 
 
 @harmful
@@ -267,14 +293,22 @@ def config_is_more_than_lora(it: HostileAdapter) -> None:
 
 @harmful
 def config_names_no_modules(it: HostileAdapter) -> None:
-    wrong = it.draw.choice(["(a+)+$", [], None, ["(a+)+$"], [1], {"q_proj": 1}, ["q_proj\n"], "all-linear"])
+    wrong = it.draw.choice(
+        ["(a+)+$", [], None, ["(a+)+$"], [1], {"q_proj": 1}, ["q_proj\n"], "all-linear"]
+    )
     name = it.draw.choice(["target_modules", "rank_pattern", "alpha_pattern"])
-    it.config[name] = wrong if name == "target_modules" else it.draw.choice([{"(a+)+$": 4}, ["q_proj"], {"q_proj": {}}])
+    it.config[name] = (
+        wrong
+        if name == "target_modules"
+        else it.draw.choice([{"(a+)+$": 4}, ["q_proj"], {"q_proj": {}}])
+    )
 
 
 @harmful
 def config_is_no_object(it: HostileAdapter) -> None:
-    it.config = it.draw.choice([[], "lora", 7, None, {}, b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b'{"r": 1e999}'])
+    it.config = it.draw.choice(
+        [[], "lora", 7, None, {}, b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b'{"r": 1e999}']
+    )
 
 
 # ---------------------------------------------------------------------------------- the file
@@ -294,7 +328,9 @@ def file_is_longer(it: HostileAdapter) -> None:
 
 @harmful
 def file_is_none(it: HostileAdapter) -> None:
-    other = it.draw.choice([b"", b"\0" * 8, b"weights", b"\x80\x02}q\x00.", b"PK\x03\x04" + b"\0" * 99, b"GGUF" * 20])
+    other = it.draw.choice(
+        [b"", b"\0" * 8, b"weights", b"\x80\x02}q\x00.", b"PK\x03\x04" + b"\0" * 99, b"GGUF" * 20]
+    )
     it.raw = lambda _: other
 
 
@@ -319,7 +355,9 @@ def header_is_inconsistent(it: HostileAdapter) -> None:
 
 @harmful
 def header_is_not_json(it: HostileAdapter) -> None:
-    head = it.draw.choice([b"", b"[]", b"{", b"\xff" * 9, b'{"a": null}', b"[" * 50_000, b'{"__metadata__": 7}'])
+    head = it.draw.choice(
+        [b"", b"[]", b"{", b"\xff" * 9, b'{"a": null}', b"[" * 50_000, b'{"__metadata__": 7}']
+    )
     it.raw = lambda _: len(head).to_bytes(8, "little") + head
 
 
@@ -368,7 +406,9 @@ def another_order_and_metadata(it: HostileAdapter) -> None:
 def ranks_by_pattern(it: HostileAdapter) -> None:
     a, b = it.pair()
     rank = it.draw.choice([1, 7, 80])
-    it.config["rank_pattern"] = {a.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): rank}
+    it.config["rank_pattern"] = {
+        a.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): rank
+    }
     it.tensors[a] = torch.full((rank, it.tensors[a].shape[1]), 0.01)
     it.tensors[b] = torch.full((len(it.tensors[b]), rank), 0.01)
 
@@ -377,18 +417,25 @@ def ranks_by_pattern(it: HostileAdapter) -> None:
 def dora_with_its_magnitudes(it: HostileAdapter) -> None:
     it.config["use_dora"] = True
     for name in [name for name in it.tensors if "lora_B" in name]:
-        it.tensors[name.replace("lora_B.weight", "lora_magnitude_vector")] = torch.ones(len(it.tensors[name]))
+        it.tensors[name.replace("lora_B.weight", "lora_magnitude_vector")] = torch.ones(
+            len(it.tensors[name])
+        )
 
 
 def hostile_adapters(good: Path, count: int, seed: int) -> Iterator[HostileAdapter]:
-    """Yield adapters of every kind in turn, each with other details. `good` is the folder of one that fits."""
+    """Yield adapters of every kind in turn, each with other details. `good` is the folder of one
+    that fits.
+    """
     from safetensors.torch import load_file
 
-    config, tensors = (good / CONFIG_FILE).read_text(encoding="utf-8"), load_file(good / WEIGHTS_FILE)
+    config = (good / CONFIG_FILE).read_text(encoding="utf-8")
+    tensors = load_file(good / WEIGHTS_FILE)
     kinds = [*HARMFUL.items(), *HARMLESS.items()]
     for number in range(count):
         kind, spoil = kinds[number % len(kinds)]
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
-        it = HostileAdapter(kind, kind in HARMLESS, json.loads(config), copies, random.Random(f"{seed}:{number}"))
+        it = HostileAdapter(
+            kind, kind in HARMLESS, json.loads(config), copies, random.Random(f"{seed}:{number}")
+        )
         spoil(it)
         yield it

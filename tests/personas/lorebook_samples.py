@@ -1,11 +1,9 @@
 """Lorebooks as other programs write them, about one mill."""
 
-WHEEL, LEDGER, RULES, DRAFT = (
-    "Nine paddles of elm turn below the house.",
-    "A page is torn out of the year of the flood.",
-    "{{char}} speaks low at night.",
-    "Unfinished.",
-)
+WHEEL = "Nine paddles of elm turn below the house."
+LEDGER = "A page is torn out of the year of the flood."
+RULES = "{{char}} speaks low at night."
+DRAFT = "Unfinished."
 
 
 def silly_tavern_entry(uid, keys, content, **more):
@@ -24,13 +22,23 @@ def silly_tavern_entry(uid, keys, content, **more):
 
 SILLY_TAVERN = {
     "entries": {
-        "0": silly_tavern_entry(0, ["wheel", "sluice", "/mill-?race/i"], WHEEL, comment="The wheel"),
+        "0": silly_tavern_entry(
+            0, ["wheel", "sluice", "/mill-?race/i"], WHEEL, comment="The wheel"
+        ),
         "3": silly_tavern_entry(
-            3, ["ledger"], LEDGER, keysecondary=["debt", "owed"], selectiveLogic=3, order=40, probability=50
+            3,
+            ["ledger"],
+            LEDGER,
+            keysecondary=["debt", "owed"],
+            selectiveLogic=3,
+            order=40,
+            probability=50,
         ),
         "4": silly_tavern_entry(4, [], RULES, constant=True, position=4, sticky=2, group="mood"),
         "5": silly_tavern_entry(5, ["draft"], DRAFT, disable=True),
-        "6": silly_tavern_entry(6, ["/(a+)+$/", "reeds"], "Reeds grow by the weir.", matchWholeWords=False),
+        "6": silly_tavern_entry(
+            6, ["/(a+)+$/", "reeds"], "Reeds grow by the weir.", matchWholeWords=False
+        ),
     }
 }
 NOVEL_AI = {
@@ -38,7 +46,12 @@ NOVEL_AI = {
     "entries": [
         {
             "text": WHEEL,
-            "contextConfig": {"prefix": "", "suffix": "\n", "tokenBudget": 2048, "budgetPriority": 400},
+            "contextConfig": {
+                "prefix": "",
+                "suffix": "\n",
+                "tokenBudget": 2048,
+                "budgetPriority": 400,
+            },
             "displayName": "The wheel",
             "keys": ["wheel", "sluice"],
             "searchRange": 1000,
@@ -47,12 +60,34 @@ NOVEL_AI = {
             "category": "",
             "loreBiasGroups": [{"phrases": [], "bias": 0, "enabled": True}],
         },
-        {"text": LEDGER, "displayName": "", "keys": ["ledger & debt"], "enabled": True, "category": ""},
-        {"text": RULES, "displayName": "Night", "keys": [], "enabled": True, "forceActivation": True, "category": "x"},
-        {"text": DRAFT, "displayName": "Draft", "keys": ["draft"], "enabled": True, "category": "off"},
+        {
+            "text": LEDGER,
+            "displayName": "",
+            "keys": ["ledger & debt"],
+            "enabled": True,
+            "category": "",
+        },
+        {
+            "text": RULES,
+            "displayName": "Night",
+            "keys": [],
+            "enabled": True,
+            "forceActivation": True,
+            "category": "x",
+        },
+        {
+            "text": DRAFT,
+            "displayName": "Draft",
+            "keys": ["draft"],
+            "enabled": True,
+            "category": "off",
+        },
     ],
     "settings": {"orderByKeyLocations": False},
-    "categories": [{"name": "Drafts", "id": "off", "enabled": False}, {"name": "X", "id": "x", "enabled": True}],
+    "categories": [
+        {"name": "Drafts", "id": "off", "enabled": False},
+        {"name": "X", "id": "x", "enabled": True},
+    ],
 }
 AGNAI = {
     "kind": "memory",
@@ -66,7 +101,14 @@ AGNAI = {
             "weight": 7,
             "enabled": True,
         },
-        {"name": "Draft", "entry": DRAFT, "keywords": ["draft"], "priority": 0, "weight": 0, "enabled": False},
+        {
+            "name": "Draft",
+            "entry": DRAFT,
+            "keywords": ["draft"],
+            "priority": 0,
+            "weight": 0,
+            "enabled": False,
+        },
     ],
 }
 RISU = {
@@ -106,7 +148,12 @@ V3 = {
                 "use_regex": True,
                 "extensions": {},
             },
-            {"keys": ["x"], "content": "@@activate\nBells ring at dusk.", "enabled": True, "insertion_order": 2},
+            {
+                "keys": ["x"],
+                "content": "@@activate\nBells ring at dusk.",
+                "enabled": True,
+                "insertion_order": 2,
+            },
         ],
     },
 }

@@ -3,7 +3,12 @@
 import pytest
 
 from personas.errors import AdapterError
-from personas.home.adapters import adapter_ref, install_adapter_folder, verify_adapter, write_manifest
+from personas.home.adapters import (
+    adapter_ref,
+    install_adapter_folder,
+    verify_adapter,
+    write_manifest,
+)
 from personas.home.atomic_files import atomic_folder
 from personas.schemas.training import AdapterManifest
 from personas.schemas.training_events import ScoreSummary
@@ -39,7 +44,9 @@ def test_a_sealed_folder_verifies(tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "report/losses.csv"])
+@pytest.mark.parametrize(
+    "name", ["adapter_model.safetensors", "adapter_config.json", "report/losses.csv"]
+)
 def test_one_changed_byte_is_found_and_named(tmp_path, name):
     write_adapter(tmp_path / "adapter")
     (tmp_path / "adapter" / name).write_bytes(b"other")

@@ -18,7 +18,8 @@ def disk(monkeypatch):
     """Installs a plan over the calls that write; returns the calls, in order."""
 
     def install(plan):
-        points, calls = Failpoints(Plan.parse(plan)), []
+        points = Failpoints(Plan.parse(plan))
+        calls = []
         for name in ("replace", "fsync", "link"):
             inner = getattr(os, name)
             monkeypatch.setattr(os, name, inner)
@@ -41,13 +42,17 @@ def test_a_file_and_its_new_name_are_on_disk_when_it_is_written(tmp_path, disk):
 
 
 @pytest.mark.parametrize("number", range(1, 4))
-def test_a_full_disk_at_any_step_before_the_rename_keeps_the_old_content_and_leaves_nothing(tmp_path, disk, number):
+def test_a_full_disk_at_any_step_before_the_rename_keeps_the_old_content_and_leaves_nothing(
+    tmp_path, disk, number
+):
     write_file(tmp_path / "a", b"old")
     disk(f"ENOSPC@{number}")
     with pytest.raises(OSError, match="No space left") as caught:
         write_file(tmp_path / "a", b"new")
     assert caught.value.errno == errno.ENOSPC
-    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (
+        tmp_path / "a"
+    ).read_bytes() == b"old"
 
 
 def test_a_card_that_cannot_be_written_leaves_no_part(tmp_path, disk):

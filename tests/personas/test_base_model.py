@@ -23,7 +23,10 @@ ANSWER = SimpleNamespace(headers={}, request=None)
     ("error", "words"),
     [
         (errors.GatedRepoError("gated", response=ANSWER), r"accepted its terms.*set HF_TOKEN"),
-        (errors.RepositoryNotFoundError("none", response=ANSWER), r"no such model, or it is private"),
+        (
+            errors.RepositoryNotFoundError("none", response=ANSWER),
+            r"no such model, or it is private",
+        ),
         (errors.HFValidationError("not an id"), r"neither a folder nor a model's id.*owner/name"),
         (errors.LocalEntryNotFoundError("offline"), r"no hub could be reached\. Check the network"),
         (OSError("no route"), r"no hub could be reached \(OSError\).*Check the network"),
@@ -40,7 +43,9 @@ def test_each_reason_has_its_own_words(monkeypatch, error, words):
 
 def test_without_fetching_only_what_was_fetched_before_is_found(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(BaseModelError, match=r"'harbour/tiny' is not on this machine.*fetched from a hub before"):
+    with pytest.raises(
+        BaseModelError, match=r"'harbour/tiny' is not on this machine.*fetched from a hub before"
+    ):
         locate("harbour/tiny", fetch=False)
     with pytest.raises(BaseModelError, match=r"'no such thing' is not on this machine"):
         locate("no such thing", fetch=False)
@@ -62,7 +67,9 @@ def copied(tiny_base, tmp_path):
 @pytest.mark.parametrize("config", ["{", "[]", '{"text_config": 1}'])
 def test_a_damaged_configuration_is_reported(copied, config):
     (copied / "config.json").write_text(config)
-    with pytest.raises(BaseModelError, match=r"config\.json of .*model cannot be read: .*Fetch it again"):
+    with pytest.raises(
+        BaseModelError, match=r"config\.json of .*model cannot be read: .*Fetch it again"
+    ):
         locate(str(copied))
 
 
@@ -74,7 +81,13 @@ def test_a_damaged_configuration_is_reported(copied, config):
         ({"temperature": 0.1}, SamplingParams()),
         ([], SamplingParams()),
         (
-            {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "max_new_tokens": 2048},
+            {
+                "do_sample": True,
+                "temperature": 0.7,
+                "top_p": 0.8,
+                "top_k": 20,
+                "max_new_tokens": 2048,
+            },
             SamplingParams(temperature=0.7, top_p=0.8, top_k=20),
         ),
         (
@@ -83,7 +96,14 @@ def test_a_damaged_configuration_is_reported(copied, config):
         ),
         ({"do_sample": True, "top_k": 20.5, "temperature": float("nan")}, SamplingParams()),
         (
-            {"do_sample": True, "temperature": -1, "top_p": 0, "top_k": "20", "min_p": True, "repetition_penalty": 9},
+            {
+                "do_sample": True,
+                "temperature": -1,
+                "top_p": 0,
+                "top_k": "20",
+                "min_p": True,
+                "repetition_penalty": 9,
+            },
             SamplingParams(),
         ),
     ],
@@ -105,7 +125,9 @@ def test_a_damaged_recommendation_is_reported(copied):
 def test_a_damaged_tokenizer_is_reported(copied, tokenizer):
     (copied / "tokenizer.json").write_text(tokenizer)
     for reads in (load_tokenizer, load_fast_tokenizer):
-        with pytest.raises(BaseModelError, match=r"tokenizer of .*model cannot be read .*Fetch its tokenizer\.json"):
+        with pytest.raises(
+            BaseModelError, match=r"tokenizer of .*model cannot be read .*Fetch its tokenizer\.json"
+        ):
             reads(locate(str(copied)))
 
 
@@ -113,7 +135,9 @@ def test_a_damaged_tokenizer_is_reported(copied, tokenizer):
 def test_weights_that_are_cut_short_are_reported_by_their_header(copied, kept):
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:kept])
-    with pytest.raises(BaseModelError, match=r"model\.safetensors of .*model cannot be read: .*Fetch it again"):
+    with pytest.raises(
+        BaseModelError, match=r"model\.safetensors of .*model cannot be read: .*Fetch it again"
+    ):
         linear_layers(locate(str(copied)))
 
 
@@ -145,7 +169,9 @@ def test_code_that_comes_with_a_model_is_never_run(copied, tmp_path, kind):
 
 
 def test_a_chat_template_reaches_nothing_but_messages(copied):
-    (copied / "chat_template.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}")
+    (copied / "chat_template.jinja").write_text(
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}"
+    )
     tokenizer = load_tokenizer(locate(str(copied)))
     with pytest.raises(SecurityError):
         tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)

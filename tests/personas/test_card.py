@@ -2,7 +2,13 @@
 
 import pytest
 
-from personas.card.toml_card import MAX_CARD_BYTES, SHIPPED_CARDS, find_persona, read_card, read_cards
+from personas.card.toml_card import (
+    MAX_CARD_BYTES,
+    SHIPPED_CARDS,
+    find_persona,
+    read_card,
+    read_cards,
+)
 from personas.errors import CardError
 
 GOOD = 'id = "ada"\nname = "Ada"\ndescription = """You are Ada."""\n'
@@ -17,12 +23,16 @@ def write(tmp_path, text: str | bytes):
 def test_the_shipped_cards_are_three_with_faces():
     cards = read_cards(SHIPPED_CARDS)
     assert sorted(cards) == ["ballast", "oda", "thrip"]
-    assert all(card.avatar and card.avatar.read_bytes().startswith(b"\x89PNG") for card in cards.values())
+    assert all(
+        card.avatar and card.avatar.read_bytes().startswith(b"\x89PNG") for card in cards.values()
+    )
 
 
 def test_a_persona_is_found_by_id_and_by_display_name():
     cards = read_cards(SHIPPED_CARDS)
-    assert find_persona(cards, "thrip") is find_persona(cards, " sir aurelio THRIP ") is cards["thrip"]
+    assert (
+        find_persona(cards, "thrip") is find_persona(cards, " sir aurelio THRIP ") is cards["thrip"]
+    )
     assert find_persona(cards, "nobody") is None
 
 

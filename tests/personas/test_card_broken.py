@@ -1,4 +1,6 @@
-"""Broken and hostile cards: each is refused with words that say what, where and what to do; nothing crashes."""
+"""Broken and hostile cards: each is refused with words that say what, where and what to do; nothing
+crashes.
+"""
 
 import io
 import json
@@ -34,7 +36,9 @@ def zipped(*entries: tuple[str, bytes], link: bool = False) -> bytes:
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries:
             info = zipfile.ZipInfo(name)
-            info.external_attr = (stat.S_IFLNK if link and name != "card.json" else stat.S_IFREG) << 16
+            info.external_attr = (
+                stat.S_IFLNK if link and name != "card.json" else stat.S_IFREG
+            ) << 16
             archive.writestr(info, content, zipfile.ZIP_DEFLATED)
     return made.getvalue()
 
@@ -48,7 +52,10 @@ def zipped(*entries: tuple[str, bytes], link: bool = False) -> bytes:
         (b"{", "not valid JSON .line 1"),
         (b"[]", "not an object"),
         (b"{}", "not a character card; it contains nothing"),
-        (b'{"spec": "lorebook_v3", "data": {}}', "a lorebook of the card specification V3, not a character card"),
+        (
+            b'{"spec": "lorebook_v3", "data": {}}',
+            "a lorebook of the card specification V3, not a character card",
+        ),
         (b'{"spec": "chara_card_v2", "data": []}', "data must be an object"),
         (b'{"name": "Mira", "description": "\xff"}', "not UTF-8 .byte 33"),
         (b'{"name": "Mira", "description": NaN}', "a number that is not valid JSON"),
@@ -60,7 +67,10 @@ def zipped(*entries: tuple[str, bytes], link: bool = False) -> bytes:
         (with_data(description=["a"]), r"data.description must be a text, not \['a'\]"),
         (with_data(alternate_greetings="hi"), "data.alternate_greetings must be a list of texts"),
         (with_data(character_book=[]), "data.character_book must be an object"),
-        (with_data(character_book={"entries": [{"content": 3}]}), r"entries\[0\].content must be a text"),
+        (
+            with_data(character_book={"entries": [{"content": 3}]}),
+            r"entries\[0\].content must be a text",
+        ),
         (PIXEL, "without a card"),
         (CARD_PNG[:-20], "cut off"),
         (CARD_PNG.replace(b"chara\0e", b"chara\0f"), "'tEXt' at byte .* has a wrong checksum"),
@@ -76,8 +86,14 @@ def zipped(*entries: tuple[str, bytes], link: bool = False) -> bytes:
         (zipped(("card.json", as_json(v3())), ("/etc/evil", b"x")), "leads out of its folder"),
         (zipped(("card.json", as_json(v3())), ("a\\..\\evil", b"x")), "has a backslash"),
         (zipped(("card.json", as_json(v3())), ("C:/evil", b"x")), "begins with a drive letter"),
-        (zipped(("card.json", as_json(v3())), ("link", b"/etc/passwd"), link=True), "is a link or device"),
-        (zipped(("card.json", as_json(v3())), *((str(n), b"") for n in range(2001))), "holds 2,002 files; 2,000"),
+        (
+            zipped(("card.json", as_json(v3())), ("link", b"/etc/passwd"), link=True),
+            "is a link or device",
+        ),
+        (
+            zipped(("card.json", as_json(v3())), *((str(n), b"") for n in range(2001))),
+            "holds 2,002 files; 2,000",
+        ),
     ],
 )
 def test_each_fault_is_named(data, words):
@@ -138,7 +154,13 @@ def test_odd_but_readable_cards_are_read():
 
 
 @pytest.mark.parametrize(
-    "sound", [as_json(V2), CARD_PNG, CARD_ZIP, write_card(parse_card(as_json(V2), "x"), "toml", "x").content]
+    "sound",
+    [
+        as_json(V2),
+        CARD_PNG,
+        CARD_ZIP,
+        write_card(parse_card(as_json(V2), "x"), "toml", "x").content,
+    ],
 )
 def test_a_damaged_file_is_refused_or_read_and_never_crashes(sound):
     @settings(max_examples=60, deadline=None)

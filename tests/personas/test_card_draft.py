@@ -73,7 +73,8 @@ def test_a_draft_holds_what_the_text_says_and_the_bot_loads_it(folder, tmp_path,
         "wick-tarrow", "Wick Tarrow", "own-writing", ("keeper", "dry")
     )  # fmt: skip
     assert (
-        persona.description.startswith("Wick keeps the light on Tern Head.") and "tower is white" in persona.description
+        persona.description.startswith("Wick keeps the light on Tern Head.")
+        and "tower is white" in persona.description
     )
     assert persona.personality.splitlines() == [
         "dry, exact about ships and vague about everything else", "likes fog", "fears the dark"
@@ -116,8 +117,21 @@ def test_any_language_and_options_for_what_the_text_does_not_say(tmp_path, capsy
     assert persona.personality == "静かで、星を数える。" and "丘の上に住む" in persona.description
     said = [turn.text for turn in example_turns(persona) if turn.by_persona]
     assert said == ["船は今夜も来ない。", "灯りは消すな、海が見ている。"]
-    assert "no right or licence to the text is stated: add --license" in notes and "a greeting (first_mes)" in notes
-    draft(capsys, tmp_path / "character_keeper.md", "--out", out, "--overwrite", "--license", "CC0", "--name", "Keeper")
+    assert (
+        "no right or licence to the text is stated: add --license" in notes
+        and "a greeting (first_mes)" in notes
+    )
+    draft(
+        capsys,
+        tmp_path / "character_keeper.md",
+        "--out",
+        out,
+        "--overwrite",
+        "--license",
+        "CC0",
+        "--name",
+        "Keeper",
+    )
     assert (read_card(out).name, read_card(out).license) == ("Keeper", "CC0")
 
 
@@ -128,10 +142,14 @@ def test_the_only_file_of_a_folder_is_titled_with_the_name(tmp_path, capsys):
     assert read_card(tmp_path / "wick.toml").name == "Wick Tarrow"
 
 
-def test_a_title_that_names_no_character_gives_way_to_the_folder_and_long_texts_are_cut(tmp_path, capsys):
+def test_a_title_that_names_no_character_gives_way_to_the_folder_and_long_texts_are_cut(
+    tmp_path, capsys
+):
     lore = tmp_path / "sir-osk"
     lore.mkdir()
-    (lore / "cheese.md").write_text("# The night of the cheese\n\n" + "Osk looked for cheese at night. " * 60)
+    (lore / "cheese.md").write_text(
+        "# The night of the cheese\n\n" + "Osk looked for cheese at night. " * 60
+    )
     code, _, notes = draft(capsys, lore, "--out", tmp_path / "osk.toml")
     persona = read_card(tmp_path / "osk.toml")
     assert code == 0 and persona.name == "Sir Osk" and len(persona.description) <= 700
@@ -142,7 +160,11 @@ def test_a_title_that_names_no_character_gives_way_to_the_folder_and_long_texts_
     ("files", "words", "said"),
     [
         ({}, (), "There is no markdown in"),
-        ({"characters/a.md": "A.", "characters/b.md": "B."}, (), "holds several characters: a.md, b.md."),
+        (
+            {"characters/a.md": "A.", "characters/b.md": "B."},
+            (),
+            "holds several characters: a.md, b.md.",
+        ),
         ({"character_a.md": "A.", "character_b.md": "B."}, (), "holds several characters"),
         ({"a.md": "---\nname: [\n---\nText."}, (), "is not YAML"),
         ({"a.md": " "}, (), "holds no text. Write about the character in it."),
@@ -150,7 +172,9 @@ def test_a_title_that_names_no_character_gives_way_to_the_folder_and_long_texts_
         ({"a.md": "Text."}, ("--name", "Discord"), "without 'discord'"),
     ],
 )
-def test_what_cannot_be_drafted_is_said_and_nothing_is_written(tmp_path, capsys, files, words, said):
+def test_what_cannot_be_drafted_is_said_and_nothing_is_written(
+    tmp_path, capsys, files, words, said
+):
     folder = tmp_path / "who"
     folder.mkdir()
     for name, text in files.items():

@@ -17,18 +17,27 @@ from personas.errors import CardError
 from personas.prompt.renderer import example_turns, system_text
 from tests.personas.cards import PIXEL, TALK, V1, V2, as_json, v3
 
-ICON, JOY = "embeded://assets/icon/images/main.png", "embeded://assets/emotion/images/joy.webp"
+ICON = "embeded://assets/icon/images/main.png"
+JOY = "embeded://assets/emotion/images/joy.webp"
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
 # Halves of a character may stand in JSON; `st.text` makes none.
-TEXTS = st.text(max_size=30) | st.sampled_from(["\ud800", "'''", '"""\\', "a\r\nb\x00\x7f\x85", "{{char}}:", TALK])
+TEXTS = st.text(max_size=30) | st.sampled_from(
+    ["\ud800", "'''", '"""\\', "a\r\nb\x00\x7f\x85", "{{char}}:", TALK]
+)
 
 
 def v3_charx() -> bytes:
-    return zips.write(as_json(v3()), {ICON: PIXEL, JOY: b"RIFF....WEBP joy", "embeded://x_meta/1.json": b"{}"})
+    return zips.write(
+        as_json(v3()), {ICON: PIXEL, JOY: b"RIFF....WEBP joy", "embeded://x_meta/1.json": b"{}"}
+    )
 
 
 def through(data: bytes, *forms: str):
@@ -40,17 +49,21 @@ def through(data: bytes, *forms: str):
     return card
 
 
-@pytest.mark.parametrize("forms", [("v2",), ("png",), ("toml",), ("png", "v2"), ("toml", "png", "toml", "v2")])
+@pytest.mark.parametrize(
+    "forms", [("v2",), ("png",), ("toml",), ("png", "v2"), ("toml", "png", "toml", "v2")]
+)
 def test_a_v2_card_comes_back_value_for_value(forms):
     assert through(as_json(V2), *forms).document == V2
 
 
 @pytest.mark.parametrize(
-    "forms", [("charx",), ("charx", "charx"), ("png", "charx"), ("v3", "charx"), ("toml", "png", "charx")]
+    "forms",
+    [("charx",), ("charx", "charx"), ("png", "charx"), ("v3", "charx"), ("toml", "png", "charx")],
 )
 def test_a_v3_card_comes_back_value_for_value_but_for_where_its_files_lie(forms):
     document = through(v3_charx(), *forms).document
-    assets, before = document["data"].pop("assets"), v3()
+    assets = document["data"].pop("assets")
+    before = v3()
     assert [(one["type"], one["name"]) for one in assets] == [
         ("icon", "main"),
         ("emotion", "joy"),
@@ -63,14 +76,19 @@ def test_a_v3_card_comes_back_value_for_value_but_for_where_its_files_lie(forms)
 def test_the_files_of_a_card_go_along_and_what_has_no_place_is_said():
     card = parse_card(v3_charx(), "it")
     picture = write_card(card, "png", "it")
-    assert picture.notes == ("1 files are left out because this format cannot store them: x_meta/1.json.",)
+    assert picture.notes == (
+        "1 files are left out because this format cannot store them: x_meta/1.json.",
+    )
     inside = parse_card(picture.content, "it")
     assert inside.picture == PIXEL and list(inside.files.values()) == [b"RIFF....WEBP joy"]
     assert inside.assets[0]["uri"] == "ccdefault:"
     back = parse_card(write_card(inside, "charx", "it").content, "it")
     assert back.files == {ICON: PIXEL, JOY: b"RIFF....WEBP joy"}
     inlined = parse_card(write_card(card, "v3", "it").content, "it")
-    assert inlined.assets[1]["uri"] == "data:image/webp;base64," + base64.b64encode(b"RIFF....WEBP joy").decode()
+    assert (
+        inlined.assets[1]["uri"]
+        == "data:image/webp;base64," + base64.b64encode(b"RIFF....WEBP joy").decode()
+    )
     assert write_card(inside, "toml", "it", "mira").beside == {"mira.png": PIXEL}
     assert "picture is left out" in write_card(inside, "v2", "it").notes[-1]
 
@@ -79,8 +97,17 @@ def test_a_picture_keeps_its_own_chunks_and_loses_the_card_that_it_carried():
     card = parse_card(as_json(V2), "it")
     once = write_card(with_picture(card, PIXEL, "pixel"), "png", "it").content
     other = parse_card(as_json({**V2, "data": {**V2["data"], "name": "Nera"}}), "it")
-    chunks = pictures.split(write_card(with_picture(other, once, "pixel"), "png", "it").content, "it")
-    assert [chunk.kind for chunk in chunks] == [b"IHDR", b"pHYs", b"tEXt", b"tEXt", b"IDAT", b"IEND"]
+    chunks = pictures.split(
+        write_card(with_picture(other, once, "pixel"), "png", "it").content, "it"
+    )
+    assert [chunk.kind for chunk in chunks] == [
+        b"IHDR",
+        b"pHYs",
+        b"tEXt",
+        b"tEXt",
+        b"IDAT",
+        b"IEND",
+    ]
     assert [chunk.keyword for chunk in chunks if chunk.keyword] == ["software", "chara"]
     assert parse_card(pictures.join(chunks), "it").name == "Nera"
     assert pictures.join(chunk for chunk in chunks if not chunk.belongs_to_card) == PIXEL
@@ -88,11 +115,14 @@ def test_a_picture_keeps_its_own_chunks_and_loses_the_card_that_it_carried():
 
 def test_a_v3_picture_carries_a_v2_copy_that_says_so_and_is_not_the_one_that_is_read():
     chunks = {
-        c.keyword: c.data for c in pictures.split(write_card(parse_card(v3_charx(), "it"), "png", "it").content, "it")
+        c.keyword: c.data
+        for c in pictures.split(write_card(parse_card(v3_charx(), "it"), "png", "it").content, "it")
     }
     older = json.loads(base64.b64decode(chunks["chara"].partition(b"\0")[2]))
     newer = json.loads(base64.b64decode(chunks["ccv3"].partition(b"\0")[2]))
-    assert older["spec"] == "chara_card_v2" and "Character Card V3" in older["data"]["creator_notes"]
+    assert (
+        older["spec"] == "chara_card_v2" and "Character Card V3" in older["data"]["creator_notes"]
+    )
     assert newer["spec"] == "chara_card_v3" and newer["data"]["creator_notes"] == "NOTES FOR PEOPLE"
 
 
@@ -111,16 +141,30 @@ def test_a_v1_card_becomes_v2_and_v3_with_its_unknown_fields():
 
 
 @settings(max_examples=60, deadline=None)
-@given(extensions=st.dictionaries(st.text(), VALUES, max_size=4), unknown=VALUES, texts=st.tuples(TEXTS, TEXTS, TEXTS))
+@given(
+    extensions=st.dictionaries(st.text(), VALUES, max_size=4),
+    unknown=VALUES,
+    texts=st.tuples(TEXTS, TEXTS, TEXTS),
+)
 def test_whatever_a_card_holds_survives_each_form(extensions, unknown, texts):
-    data = {"name": "Mira", "extensions": extensions, "zz": unknown, "first_mes": texts[0], "mes_example": texts[1]}
+    data = {
+        "name": "Mira",
+        "extensions": extensions,
+        "zz": unknown,
+        "first_mes": texts[0],
+        "mes_example": texts[1],
+    }
     document = {
         "spec": "chara_card_v2",
         "spec_version": "2.0",
         "zz": unknown,
         "data": data | {"system_prompt": texts[2]},
     }
-    forms = ("v2", "png", "toml", "v2") if not any("\ud800" in text for text in texts) else ("v2", "png")
+    forms = (
+        ("v2", "png", "toml", "v2")
+        if not any("\ud800" in text for text in texts)
+        else ("v2", "png")
+    )
     card = through(as_json(document), *forms)
     kept = card.data.get("extensions", {}) if "understudy" not in extensions else extensions
     assert card.document == document | {"data": document["data"] | {"extensions": kept}}
@@ -135,29 +179,45 @@ def test_our_own_cards_come_back_the_same_personas():
             assert to_persona(card, "it") == before, form
 
 
-# ------------------------------------------------------------------------------------------------ what is made of it
+# ------------------------------------------------------------------------------------------------
+# what is made of it
 
 
 def test_names_are_filled_in_and_notes_stay_out_of_the_prompt():
     persona = to_persona(parse_card(v3_charx(), "it"), "it")
     text = system_text(persona, "Bo")
-    assert text.splitlines() == [" You are Mi.", "Mi keeps the lighthouse.", "dry", "A stormy night."]
+    assert text.splitlines() == [
+        " You are Mi.",
+        "Mi keeps the lighthouse.",
+        "dry",
+        "A stormy night.",
+    ]
     assert "NOTES" not in text and "HINWEISE" not in text
     assert [turn.text for turn in example_turns(persona)] == ["evening", "Mind the step, Guest."]
-    assert persona.alternate_greetings == ("The lamp is out.",) and persona.post_history_instructions == "Stay dry."
+    assert (
+        persona.alternate_greetings == ("The lamp is out.",)
+        and persona.post_history_instructions == "Stay dry."
+    )
 
 
 @pytest.mark.parametrize(
-    "written", ["{{Char}} and <BOT>", "{{ char }} and {{char}}{{// not for prompts}}", "<char> and {{CHAR}}"]
+    "written",
+    ["{{Char}} and <BOT>", "{{ char }} and {{char}}{{// not for prompts}}", "<char> and {{CHAR}}"],
 )
 def test_each_way_to_write_a_name_is_known(written):
     data = {**V2["data"], "description": written}
-    assert "Mira and Mira\n" in system_text(to_persona(parse_card(as_json({**V2, "data": data}), "it"), "it"), "Bo")
+    assert "Mira and Mira\n" in system_text(
+        to_persona(parse_card(as_json({**V2, "data": data}), "it"), "it"), "Bo"
+    )
 
 
-@pytest.mark.parametrize("prose", ["Speaks in short, wet sentences.", "{{char}}: Hm.", "{{user}}: so?"])
+@pytest.mark.parametrize(
+    "prose", ["Speaks in short, wet sentences.", "{{char}}: Hm.", "{{user}}: so?"]
+)
 def test_examples_that_are_no_talk_say_how_it_speaks(prose):
-    persona = to_persona(parse_card(as_json({**V2, "data": {**V2["data"], "mes_example": prose}}), "it"), "it")
+    persona = to_persona(
+        parse_card(as_json({**V2, "data": {**V2["data"], "mes_example": prose}}), "it"), "it"
+    )
     assert example_turns(persona) == []
     assert "Mira speaks like this:\n" in system_text(persona, "Bo")
 
@@ -173,10 +233,16 @@ def test_the_book_is_read_as_lore():
 
 
 def test_a_long_book_becomes_several_files():
-    entries = [{"content": f"{number} " + "ü" * 300, "keys": [f"key {number}"]} for number in range(9)]
-    card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": {"entries": entries}}}), "it")
+    entries = [
+        {"content": f"{number} " + "ü" * 300, "keys": [f"key {number}"]} for number in range(9)
+    ]
+    card = parse_card(
+        as_json({**V2, "data": {**V2["data"], "character_book": {"entries": entries}}}), "it"
+    )
     files = book_as_lore(card, 2000)
-    assert len(files) > 2 and all(len(file.encode()) <= 2000 and file.startswith("# Mira\n") for file in files)
+    assert len(files) > 2 and all(
+        len(file.encode()) <= 2000 and file.startswith("# Mira\n") for file in files
+    )
     sections = [f"## key {n}\n\n<!-- lore\nkeys: [key {n}]\n-->\n\n{n} ü" for n in range(9)]
     assert [section in "".join(files) for section in sections] == [True] * 9
     assert all(99 <= len(file.encode()) <= 100 for file in book_as_lore(card, 100))
@@ -184,11 +250,18 @@ def test_a_long_book_becomes_several_files():
 
 def test_an_id_is_made_of_the_name_or_given():
     card = parse_card(as_json({**V2, "data": {**V2["data"], "name": "Señor Ærø  III."}}), "it")
-    assert to_persona(card, "it").id == "senor-r-iii" and to_persona(card, "it", "aero").id == "aero"
-    chinese = to_persona(parse_card(as_json({**V2, "data": {**V2["data"], "name": "李白"}}), "it"), "it")
+    assert (
+        to_persona(card, "it").id == "senor-r-iii" and to_persona(card, "it", "aero").id == "aero"
+    )
+    chinese = to_persona(
+        parse_card(as_json({**V2, "data": {**V2["data"], "name": "李白"}}), "it"), "it"
+    )
     assert chinese.id.startswith("card-") and chinese.name == "李白"
     kept = parse_card(
-        write_card(parse_card(as_json(V2), "it"), "toml", "it").content.replace(b'id = "mira"', b'id = "light"'), "it"
+        write_card(parse_card(as_json(V2), "it"), "toml", "it").content.replace(
+            b'id = "mira"', b'id = "light"'
+        ),
+        "it",
     )
     assert to_persona(through(write_card(kept, "v2", "it").content, "toml"), "it").id == "light"
 
@@ -201,12 +274,16 @@ def test_a_card_that_could_not_speak_on_discord_is_refused_as_a_persona_only():
 
 def test_toml_that_is_written_is_read_by_our_own_reader():
     content = write_card(parse_card(as_json(V2), "it"), "toml", "it").content
-    assert persona_from_table(parse_table(content, "it"), "it") == to_persona(parse_card(as_json(V2), "it"), "it")
+    assert persona_from_table(parse_table(content, "it"), "it") == to_persona(
+        parse_card(as_json(V2), "it"), "it"
+    )
 
 
 def test_a_card_that_is_too_large_for_toml_stays_what_it_is():
     entries = [{"content": "x" * 1000, "keys": ["k"]}] * 5000
-    card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": {"entries": entries}}}), "it")
+    card = parse_card(
+        as_json({**V2, "data": {**V2["data"], "character_book": {"entries": entries}}}), "it"
+    )
     with pytest.raises(CardError, match="too large for a TOML card"):
         write_card(card, "toml", "it")
     assert len(parse_card(write_card(card, "v3", "it").content, "it").book) == 5000

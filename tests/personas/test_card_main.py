@@ -1,4 +1,6 @@
-"""`python -m personas card show|convert`: what is printed, what is written, and how a mistake is told."""
+"""`python -m personas card show|convert`: what is printed, what is written, and how a mistake is
+told.
+"""
 
 import json
 
@@ -22,7 +24,10 @@ def test_show_counts_what_a_card_costs_and_marks_what_no_prompt_gets(card, capsy
     shown = capsys.readouterr().out
     assert "Mira (card V2, JSON, no picture, by a friend)" in shown
     assert "creator_notes *" in shown and "* never part of a prompt" in shown
-    assert "tokens of every prompt." in shown and "extensions, preserved unchanged: talkativeness, tool/x" in shown
+    assert (
+        "tokens of every prompt." in shown
+        and "extensions, preserved unchanged: talkativeness, tool/x" in shown
+    )
     assert "book 2 [x] (disabled in the card)" in shown
 
 
@@ -31,7 +36,8 @@ def test_show_json_has_stable_keys(card, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert set(shown) == set(
         "file form version name nickname tags creator character_version fields alternate_greetings "
-        "group_only_greetings book assets extensions picture prompt_tokens problems imported".split()
+        "group_only_greetings book assets extensions picture prompt_tokens problems "
+        "imported".split()
     )
     held = shown["fields"]["personality"]
     assert held["text"] == "dry" and held["characters"] == 3 and held["tokens"] >= 1
@@ -60,7 +66,10 @@ def test_a_card_goes_through_all_forms_by_the_endings_of_the_names(card, tmp_pat
     assert last.version == 3 and last.data["extensions"] == V2["data"]["extensions"]
     assert "note: The picture is left out" in capsys.readouterr().err
     lore = tmp_path / "mira.md"
-    assert main(["card", "convert", str(card), str(tmp_path / "e"), "--to", "v3", "--lore", str(lore)]) == 0
+    assert (
+        main(["card", "convert", str(card), str(tmp_path / "e"), "--to", "v3", "--lore", str(lore)])
+        == 0
+    )
     assert "# Mira\n\n## lamp\n\n<!-- lore\nkeys: [lamp]\n" in lore.read_text()
     assert "note: Not taken: entry 2 “x” – disabled in the card" in capsys.readouterr().err
 
@@ -69,12 +78,30 @@ def test_a_card_goes_through_all_forms_by_the_endings_of_the_names(card, tmp_pat
     ("arguments", "words"),
     [
         (["show", "absent.png"], "There is no card at absent.png. Check the path."),
-        (["convert", "{card}", "out.xyz"], "is not clear from its name. Add --to toml|v2|v3|png|charx."),
-        (["convert", "{card}", "{tmp}/out.png"], "has no picture, which a PNG card needs. Name a PNG picture with"),
-        (["convert", "{card}", "{tmp}/out.png", "--picture", "{card}"], "is not a supported picture"),
-        (["convert", "{card}", "{tmp}/out.png", "--picture", "absent.png"], "absent.png cannot be used"),
-        (["convert", "{card}", "{card}"], "exists already. Choose another name, or add --overwrite."),
-        (["convert", str(SHIPPED_CARDS / "oda.toml"), "{tmp}/o.json", "--lore", "{tmp}/l.md"], "has no character book"),
+        (
+            ["convert", "{card}", "out.xyz"],
+            "is not clear from its name. Add --to toml|v2|v3|png|charx.",
+        ),
+        (
+            ["convert", "{card}", "{tmp}/out.png"],
+            "has no picture, which a PNG card needs. Name a PNG picture with",
+        ),
+        (
+            ["convert", "{card}", "{tmp}/out.png", "--picture", "{card}"],
+            "is not a supported picture",
+        ),
+        (
+            ["convert", "{card}", "{tmp}/out.png", "--picture", "absent.png"],
+            "absent.png cannot be used",
+        ),
+        (
+            ["convert", "{card}", "{card}"],
+            "exists already. Choose another name, or add --overwrite.",
+        ),
+        (
+            ["convert", str(SHIPPED_CARDS / "oda.toml"), "{tmp}/o.json", "--lore", "{tmp}/l.md"],
+            "has no character book",
+        ),
     ],
 )
 def test_mistakes_are_reported_and_nothing_is_written(card, tmp_path, capsys, arguments, words):

@@ -1,4 +1,6 @@
-"""Edits of the operator's catalogue: one entry changes, and everything else in the file stays, byte for byte."""
+"""Edits of the operator's catalogue: one entry changes, and everything else in the file stays, byte
+for byte.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ why = "So."
 """
 
 
-@pytest.mark.parametrize("before", ["", "# nothing yet", OTHERS, OTHERS.replace("\n", "\r\n"), "\ufeff" + OTHERS])
+@pytest.mark.parametrize(
+    "before", ["", "# nothing yet", OTHERS, OTHERS.replace("\n", "\r\n"), "\ufeff" + OTHERS]
+)
 def test_an_entry_is_added_changed_and_removed_and_the_rest_stays(tmp_path, before):
     file = tmp_path / "catalogue.toml"
     if before:
@@ -74,13 +78,19 @@ def test_an_entry_between_others_goes_with_its_values_and_comments_elsewhere_sta
     assert "# Ours. Ask Mina" in left and "# The next one has two names." in left
     file.write_text(OTHERS)
     edit_catalogue(tmp_path, name, FIELDS)
-    assert tomllib.loads(file.read_text())[name] == FIELDS and "# The next one has two names." in file.read_text()
+    assert (
+        tomllib.loads(file.read_text())[name] == FIELDS
+        and "# The next one has two names." in file.read_text()
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'[a]\npath = "b"\nright = \n', r"catalogue\.toml cannot be read: Invalid value \(at line 3, column 9\)"),
+        (
+            b'[a]\npath = "b"\nright = \n',
+            r"catalogue\.toml cannot be read: Invalid value \(at line 3, column 9\)",
+        ),
         (b"\xff\xfe", "cannot be read"),
         (b'talk = { path = "b" }\n', r"'talk' is not a table of its own under \[talk\]"),
     ],
@@ -90,7 +100,9 @@ def test_a_file_that_cannot_be_edited_is_refused_with_the_line_and_stays(tmp_pat
     file.write_bytes(content)
     with pytest.raises(MaterialError, match=words) as refused:
         edit_catalogue(tmp_path, "talk", FIELDS)
-    assert file.read_bytes() == content and ("cannot be read" not in words or str(file) in refused.value.message)
+    assert file.read_bytes() == content and (
+        "cannot be read" not in words or str(file) in refused.value.message
+    )
 
 
 def test_a_linked_file_stays_linked(tmp_path):
@@ -104,7 +116,9 @@ def test_a_linked_file_stays_linked(tmp_path):
 
 def test_entries_written_at_the_same_time_are_all_kept(tmp_path):
     names = [f"talk-{number}" for number in range(24)]
-    threads = [threading.Thread(target=edit_catalogue, args=(tmp_path, name, FIELDS)) for name in names]
+    threads = [
+        threading.Thread(target=edit_catalogue, args=(tmp_path, name, FIELDS)) for name in names
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,6 @@
-"""Sixty families' chat templates: the renderer's prompts and samples are what each template itself writes."""
+"""Sixty families' chat templates: the renderer's prompts and samples are what each template itself
+writes.
+"""
 
 import re
 from datetime import datetime
@@ -22,7 +24,9 @@ TALKS = {
 }
 REPLY = "I sit by the sea."
 STRFTIME = re.compile(r"strftime_now\(['\"]([^'\"]*)['\"]\)")
-MARKER = re.compile(r"<\|[\w>]+\|?>|<｜[^<>｜]+｜>|<(?:start|end)_of_turn>|</?think>|<end_of_utterance>|<turn\|>")
+MARKER = re.compile(
+    r"<\|[\w>]+\|?>|<｜[^<>｜]+｜>|<(?:start|end)_of_turn>|</?think>|<end_of_utterance>|<turn\|>"
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +50,18 @@ def renderer_of(family: TemplateFamily, tokenizer) -> Renderer:
 def contents(renderer: Renderer, messages):
     if not renderer.template.takes_parts:
         return messages
-    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+    return [
+        {**message, "content": [{"type": "text", "text": message["content"]}]}
+        for message in messages
+    ]
 
 
 def own_text(renderer: Renderer, messages, **options) -> str:
     """What the template itself writes, with the clock of today set back to the fixed date."""
     given = contents(renderer, messages)
-    text = renderer.tokenizer.apply_chat_template(given, tokenize=False, **FIXED_VARIABLES, **options)
+    text = renderer.tokenizer.apply_chat_template(
+        given, tokenize=False, **FIXED_VARIABLES, **options
+    )
     for form in STRFTIME.findall(renderer.tokenizer.chat_template):
         text = text.replace(datetime.now().strftime(form), FIXED_DATE)
     return text
@@ -70,13 +79,19 @@ def test_samples_are_what_the_template_itself_writes(tokenizer, family):
     prefix = renderer.template.reply_prefix if renderer.template.forces_prefix else ""
     assert prefix == family.prefix
     for persona, talk in TALKS.values():
-        prompt, sample = renderer.prompt(persona, talk), renderer.sample(persona, talk, REPLY)
+        prompt = renderer.prompt(persona, talk)
+        sample = renderer.sample(persona, talk, REPLY)
         messages = list(prompt.messages)
         generation = own_text(renderer, messages, add_generation_prompt=True)
         assert prompt.text == generation + prefix
         assert sample.ids[: len(prompt.ids)] == prompt.ids
-        learned = [token for token, is_learned in zip(sample.ids, sample.mask, strict=True) if is_learned]
-        assert renderer.tokenizer.decode(learned).strip() == f"{prefix}{REPLY}{renderer.end_of_turn}".strip()
+        learned = [
+            token for token, is_learned in zip(sample.ids, sample.mask, strict=True) if is_learned
+        ]
+        assert (
+            renderer.tokenizer.decode(learned).strip()
+            == f"{prefix}{REPLY}{renderer.end_of_turn}".strip()
+        )
         assert {sample.ids[-1], sample.ids[-len(renderer.end_ids)]} & set(renderer.stop_ids)
         if persona and family.drops_system:
             continue
@@ -104,7 +119,8 @@ def test_a_thought_is_learned_where_the_template_has_a_place_for_it(tokenizer):
     families = {family.name: family for family in FAMILIES}
     turns = [Turn("Bo", "hello")]
     for name, expected in {
-        "trl qwen3": "<|im_start|>assistant\n<think>\nThe sea.\n</think>\n\nI sit by the sea.<|im_end|>",
+        "trl "
+        "qwen3": "<|im_start|>assistant\n<think>\nThe sea.\n</think>\n\nI sit by the sea.<|im_end|>",
         "QwQ": "<|im_start|>assistant\n<think>\nThe sea.\n</think>\n\nI sit by the sea.<|im_end|>",
         "trl gptoss": (
             "<|start|>assistant<|channel|>analysis<|message|>The sea.<|end|>"
@@ -114,7 +130,9 @@ def test_a_thought_is_learned_where_the_template_has_a_place_for_it(tokenizer):
         renderer = renderer_of(families[name], tokenizer)
         sample = renderer.sample(ADA, turns, REPLY, thought="The sea.")
         assert renderer.tokenizer.decode(sample.ids).endswith(expected)
-        learned = [token for token, is_learned in zip(sample.ids, sample.mask, strict=True) if is_learned]
+        learned = [
+            token for token, is_learned in zip(sample.ids, sample.mask, strict=True) if is_learned
+        ]
         assert "The sea." in renderer.tokenizer.decode(learned)
     plain = renderer_of(families["Zephyr"], tokenizer)
     assert plain.sample(ADA, turns, REPLY, thought="The sea.") == plain.sample(ADA, turns, REPLY)

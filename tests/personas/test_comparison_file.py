@@ -14,7 +14,9 @@ from personas.home.job_folder import (
 
 
 def compare(home):
-    neighbour = NeighbourPaths(persona="oda", adapter=str(home / "models/oda/v1"), job=str(home / "jobs/j1"))
+    neighbour = NeighbourPaths(
+        persona="oda", adapter=str(home / "models/oda/v1"), job=str(home / "jobs/j1")
+    )
     return ComparisonTargets(live=str(home / "models/ballast/v2"), neighbours=(neighbour,))
 
 

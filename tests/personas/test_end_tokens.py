@@ -1,4 +1,6 @@
-"""All tokens that end a text by the model's own files end a reply, as in transformers' `generate`."""
+"""All tokens that end a text by the model's own files end a reply, as in transformers'
+`generate`.
+"""
 
 import json
 import shutil
@@ -29,7 +31,12 @@ def write(base, name, values) -> None:
 
 def generate(base, **settings) -> list[int]:
     ids = torch.tensor([PROMPT])
-    options = {"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": 30, **settings}
+    options = {
+        "attention_mask": torch.ones_like(ids),
+        "do_sample": False,
+        "max_new_tokens": 30,
+        **settings,
+    }
     return load_model(base, "float32").generate(ids, **options)[0, len(PROMPT) :].tolist()
 
 

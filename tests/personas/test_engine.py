@@ -18,7 +18,9 @@ from personas.schemas.chat import ChatRequest, LoreHit, Persona, SamplingParams,
 from tests.tiny_models import make_adapter, make_tiny_model
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
-GREEDY = SamplingParams(temperature=0.0, max_new_tokens=12, repetition_penalty=1.0, stop_loops=False)
+GREEDY = SamplingParams(
+    temperature=0.0, max_new_tokens=12, repetition_penalty=1.0, stop_loops=False
+)
 
 
 def ask(text: str, adapter=None, sampling=GREEDY) -> ChatRequest:
@@ -47,7 +49,9 @@ def adapters(tmp_path_factory, tiny_base):
 
 
 def reference(tiny_base, renderer, text: str, adapter=None, prefill: str = "") -> str:
-    """Generate greedily with transformers and peft; after a prefill, without removing blanks at the beginning."""
+    """Generate greedily with transformers and peft; after a prefill, without removing blanks at the
+    beginning.
+    """
     model = load_model(tiny_base, "float32")
     if adapter:
         model = PeftModel.from_pretrained(model, adapter.folder).eval()
@@ -62,7 +66,9 @@ def reference(tiny_base, renderer, text: str, adapter=None, prefill: str = "") -
     return said.rstrip() if prefill else said.strip()
 
 
-async def test_versions_and_base_take_turns_and_each_speaks_for_itself(engine, tiny_base, renderer, adapters):
+async def test_versions_and_base_take_turns_and_each_speaks_for_itself(
+    engine, tiny_base, renderer, adapters
+):
     first, second = adapters
     expected = {ref: reference(tiny_base, renderer, "hello", ref) for ref in (None, first, second)}
     assert len(set(expected.values())) == 3
@@ -74,7 +80,9 @@ async def test_versions_and_base_take_turns_and_each_speaks_for_itself(engine, t
         assert stream.reply.version == (ref.version if ref else None)
 
 
-async def test_a_reply_goes_on_from_a_beginning_that_is_given(engine, tiny_base, renderer, adapters):
+async def test_a_reply_goes_on_from_a_beginning_that_is_given(
+    engine, tiny_base, renderer, adapters
+):
     for ref in (None, adapters[0]):
         expected = reference(tiny_base, renderer, "hello", ref, prefill="Hello there")
         text = await answer(engine, replace(ask("hello", ref), prefill="Hello there"))
@@ -87,11 +95,15 @@ async def test_an_adapter_that_was_pushed_out_comes_back(tiny_base, renderer, ad
     engine = LLMEngine(tiny_base, "float32", slots=1)
     await engine.start()
     for ref in (*adapters, *adapters):
-        assert (await answer(engine, ask("hi", ref))).strip() == reference(tiny_base, renderer, "hi", ref)
+        assert (await answer(engine, ask("hi", ref))).strip() == reference(
+            tiny_base, renderer, "hi", ref
+        )
     await engine.close()
 
 
-async def test_a_dropped_adapter_is_gone_for_good_and_the_others_go_on(engine, tiny_base, renderer, tmp_path):
+async def test_a_dropped_adapter_is_gone_for_good_and_the_others_go_on(
+    engine, tiny_base, renderer, tmp_path
+):
     first, second = (make_adapter(tmp_path, tiny_base, "ada", f"v{n}", seed=n) for n in (1, 2))
     for ref in (first, second):
         await answer(engine, ask("hi", ref))
@@ -99,14 +111,20 @@ async def test_a_dropped_adapter_is_gone_for_good_and_the_others_go_on(engine, t
     shutil.rmtree(first.folder)
     with pytest.raises(AdapterError, match="no complete adapter"):
         await answer(engine, ask("hi", first))
-    assert (await answer(engine, ask("hi", second))).strip() == reference(tiny_base, renderer, "hi", second)
+    assert (await answer(engine, ask("hi", second))).strip() == reference(
+        tiny_base, renderer, "hi", second
+    )
     await engine.drop(second)
     await engine.drop(second)  # it is not loaded any more
     assert (await answer(engine, ask("hi"))).strip() == reference(tiny_base, renderer, "hi", None)
-    assert (await answer(engine, ask("hi", second))).strip() == reference(tiny_base, renderer, "hi", second)
+    assert (await answer(engine, ask("hi", second))).strip() == reference(
+        tiny_base, renderer, "hi", second
+    )
 
 
-async def test_a_damaged_adapter_is_refused_and_the_next_request_is_answered(engine, tiny_base, tmp_path):
+async def test_a_damaged_adapter_is_refused_and_the_next_request_is_answered(
+    engine, tiny_base, tmp_path
+):
     ref = make_adapter(tmp_path, tiny_base, "ada", "v3", seed=3)
     weights = ref.folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
@@ -135,7 +153,8 @@ async def test_the_same_seed_says_the_same(engine):
 
 
 async def test_a_seed_that_was_drawn_is_reported_and_repeats_the_reply(engine):
-    # Few tokens: with the prefix cached, rounding differs, and among 49,152 it decides once in a hundred runs.
+    # Few tokens: with the prefix cached, rounding differs, and among 49,152 it decides once in a
+    # hundred runs.
     sampling = SamplingParams(temperature=1.0, top_k=8, max_new_tokens=12)
     stream = engine.submit(ask("hello", sampling=sampling))
     text = "".join([piece async for piece in stream])
@@ -147,11 +166,14 @@ async def test_cancel_ends_a_running_reply_and_one_that_waits(tiny_base):
     engine = LLMEngine(tiny_base, "float32", rows=1)
     await engine.start()
     long = SamplingParams(temperature=1.0, max_new_tokens=1000, seed=1)
-    running, waiting = engine.submit(ask("hello", sampling=long)), engine.submit(ask("hello", sampling=long))
+    running = engine.submit(ask("hello", sampling=long))
+    waiting = engine.submit(ask("hello", sampling=long))
     async for _ in running:
         if not waiting.cancelled.is_set():
             waiting.cancel()
-            assert [piece async for piece in waiting] == [] and waiting.reply.finish == "cancelled", "at once"
+            assert [
+                piece async for piece in waiting
+            ] == [] and waiting.reply.finish == "cancelled", "at once"
         running.cancel()
     assert running.reply.finish == "cancelled" and 0 < running.reply.new_tokens < 900
     assert waiting.reply.finish == "cancelled" and waiting.reply.new_tokens == 0
@@ -184,7 +206,8 @@ async def test_replies_are_made_at_the_same_time_each_with_its_adapter(engine, a
 
 
 async def test_a_reply_names_the_lore_that_its_prompt_had_room_for(engine):
-    wide, near = LoreHit("wide.md", "w", "word " * 5000, 1.0), LoreHit("near.md", "n", "Tea is at four.", 2.0)
+    wide = LoreHit("wide.md", "w", "word " * 5000, 1.0)
+    near = LoreHit("near.md", "n", "Tea is at four.", 2.0)
     stream = engine.submit(replace(ask("when is tea?"), lore=(wide, near)))
     assert [piece async for piece in stream] and stream.reply.lore == (near,)
 
@@ -193,12 +216,16 @@ async def test_log_probabilities_come_with_the_reply_that_asks_for_them(engine):
     asked = SamplingParams(temperature=1.0, max_new_tokens=12, seed=5, logprobs=True)
     stream = engine.submit(ask("hello", sampling=asked))
     await answer_of(stream)
-    assert len(stream.reply.logprobs) == stream.reply.new_tokens and all(p <= 0 for p in stream.reply.logprobs)
+    assert len(stream.reply.logprobs) == stream.reply.new_tokens and all(
+        p <= 0 for p in stream.reply.logprobs
+    )
 
 
 async def test_who_is_refused_learns_for_how_long_and_another_server_still_finds_room(engine):
     streams = [engine.submit(ask("hello")) for _ in range(8)]
-    with pytest.raises(EngineBusyError, match=r"5 replies are waiting already, .* Try again in about \d+ s\."):
+    with pytest.raises(
+        EngineBusyError, match=r"5 replies are waiting already, .* Try again in about \d+ s\."
+    ):
         engine.submit(ask("hello"))
     streams.append(engine.submit(replace(ask("hello"), guild_id=7)))
     for stream in streams:
@@ -216,8 +243,11 @@ async def test_a_step_that_stumbles_ends_what_runs_and_nothing_else(engine, monk
 
 
 async def test_the_event_loop_goes_on_while_the_model_works(engine):
-    stream = engine.submit(ask("hello", sampling=SamplingParams(temperature=1.0, max_new_tokens=120, seed=1)))
-    slowest, done = 0.0, asyncio.ensure_future(answer_of(stream))
+    stream = engine.submit(
+        ask("hello", sampling=SamplingParams(temperature=1.0, max_new_tokens=120, seed=1))
+    )
+    slowest = 0.0
+    done = asyncio.ensure_future(answer_of(stream))
     while not done.done():
         before = time.perf_counter()
         await asyncio.sleep(0.001)
@@ -255,7 +285,9 @@ class TestText:
         text, shown = self.stream(renderer)
         self.feed(renderer, text, "Xin chào 👩‍🚀 bạn 漢字")
         text.flush()
-        assert "".join(shown) == "Xin chào 👩‍🚀 bạn 漢字" and not any("\ufffd" in piece for piece in shown)
+        assert "".join(shown) == "Xin chào 👩‍🚀 bạn 漢字" and not any(
+            "\ufffd" in piece for piece in shown
+        )
 
     @pytest.mark.parametrize("ends", ["max tokens", "end of turn"])
     def test_white_space_at_the_end_is_never_shown(self, renderer, ends):
@@ -291,11 +323,15 @@ async def test_tokens_are_reported_with_what_else_was_likely_and_the_prompt_that
     reply = stream.reply
     assert len(reply.tokens) == reply.new_tokens
     assert all(
-        len(token.alternatives) == 3 and token.alternatives[0][1] >= token.logprob - 1e-5 for token in reply.tokens
+        len(token.alternatives) == 3 and token.alternatives[0][1] >= token.logprob - 1e-5
+        for token in reply.tokens
     )
-    assert all(one[1] >= two[1] for token in reply.tokens for one, two in pairwise(token.alternatives))
+    assert all(
+        one[1] >= two[1] for token in reply.tokens for one, two in pairwise(token.alternatives)
+    )
     said, whole = (
-        "".join(filter(str.isascii, text)) for text in (reply.text, "".join(token.text for token in reply.tokens))
+        "".join(filter(str.isascii, text))
+        for text in (reply.text, "".join(token.text for token in reply.tokens))
     )
     assert said and said in whole, "but for parts of characters, the tokens are the text"
     assert "Speak of rain.<|im_end|>" in reply.prompt and reply.prompt.endswith("assistant\n")

@@ -1,4 +1,6 @@
-"""The batch beyond random schedules: adapters for peft, architectures, many adapters, time-outs, the prefix cache."""
+"""The batch beyond random schedules: adapters for peft, architectures, many adapters, time-outs,
+the prefix cache.
+"""
 
 import copy
 import gc
@@ -37,7 +39,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, tiny_base):
-    return ReferenceModel(tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=2, prompts=3)
+    return ReferenceModel(
+        tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=2, prompts=3
+    )
 
 
 def test_a_request_of_which_nothing_can_be_drawn_ends_alone(reference):
@@ -56,8 +60,14 @@ def test_a_request_of_which_nothing_can_be_drawn_ends_alone(reference):
 
 SPECIAL = {
     "dora": ({"r": 4, "target_modules": PROJECTIONS, "use_dora": True}, False),
-    "large rank": ({"r": MAX_STACKED_RANK + 1, "target_modules": PROJECTIONS, "rank_pattern": {"q_proj": 3}}, False),
-    "rslora": ({"r": 6, "lora_alpha": 7, "target_modules": ["q_proj", "down_proj"], "use_rslora": True}, True),
+    "large rank": (
+        {"r": MAX_STACKED_RANK + 1, "target_modules": PROJECTIONS, "rank_pattern": {"q_proj": 3}},
+        False,
+    ),
+    "rslora": (
+        {"r": 6, "lora_alpha": 7, "target_modules": ["q_proj", "down_proj"], "use_rslora": True},
+        True,
+    ),
     "patterns": (
         {
             "r": 4,
@@ -71,14 +81,22 @@ SPECIAL = {
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_adapters_of_every_kind_share_the_engine_and_are_right(reference, tiny_base, tmp_path, kind):
+def test_adapters_of_every_kind_share_the_engine_and_are_right(
+    reference, tiny_base, tmp_path, kind
+):
     settings, stacked = SPECIAL[kind]
     ref = special_adapter(tmp_path, tiny_base, kind, **settings)
     question = ask(PeftSwitcher(copy.deepcopy(reference.model), reference.hash), ref, PROMPT)
-    others = [next(q for q in reference.questions if q.adapter == other) for other in (None, *reference.refs)]
+    others = [
+        next(q for q in reference.questions if q.adapter == other)
+        for other in (None, *reference.refs)
+    ]
     parts = reference.parts(SchedulerLimits(prefill_tokens=16), 4, 10**7)
     assert (parts.read(ref).pairs is not None) == stacked
-    recorded = [RecordedReply(q, 10) for q in (others[0], question, others[1], question, others[2], others[0])]
+    recorded = [
+        RecordedReply(q, 10)
+        for q in (others[0], question, others[1], question, others[2], others[0])
+    ]
     for one in recorded:
         parts.batch.scheduler.add(one.sequence())
         parts.batch.step()
@@ -108,14 +126,19 @@ def test_every_architecture_says_what_it_says_alone(tmp_path, renderer, kind):
     config.update({"vocab_size": 200, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
                    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2})  # fmt: skip
     if kind in ("qwen2", "qwen3"):
-        config.layer_types = ["full_attention", "sliding_attention" if kind == "qwen2" else "full_attention"]
+        config.layer_types = [
+            "full_attention",
+            "sliding_attention" if kind == "qwen2" else "full_attention",
+        ]
     torch.manual_seed(3)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "m")
     renderer.tokenizer.save_pretrained(tmp_path / "m")
     base = locate(str(tmp_path / "m"))
     reference = ReferenceModel(tmp_path, base, torch.float64, adapters=2, prompts=0)
     alone = PeftSwitcher(copy.deepcopy(reference.model), reference.hash)
-    questions = [ask(alone, ref, PROMPT[:length]) for ref in (None, *reference.refs) for length in (3, 30)]
+    questions = [
+        ask(alone, ref, PROMPT[:length]) for ref in (None, *reference.refs) for length in (3, 30)
+    ]
     parts = reference.parts(SchedulerLimits(prefill_tokens=5, solo_prefill_tokens=13), 4, 10**7)
     recorded = [RecordedReply(question, 12) for question in questions]
     for one in recorded:
@@ -127,7 +150,9 @@ def test_every_architecture_says_what_it_says_alone(tmp_path, renderer, kind):
 def test_an_architecture_that_is_not_known_is_served_one_by_one(reference, caplog):
     model = copy.deepcopy(reference.model)
     model.config.model_type = "brand-new"
-    parts = build_engine_parts(model, reference.hash, SchedulerLimits(), slots=4, prefix_bytes=10**7)
+    parts = build_engine_parts(
+        model, reference.hash, SchedulerLimits(), slots=4, prefix_bytes=10**7
+    )
     recorded = [RecordedReply(question, 6) for question in reference.questions]
     for one in recorded:
         parts.batch.scheduler.add(one.sequence())
@@ -139,7 +164,8 @@ def test_who_comes_during_a_prompt_is_next_but_not_for_ever(reference, monkeypat
     monkeypatch.setattr(engine_core, "MAX_PREFILL_TOKENS_IN_A_ROW", 100)
     parts = reference.parts(SchedulerLimits(), 4, 0)
     question = next(it for it in reference.questions if len(it.prompt) > 20 and it.adapter is None)
-    replying, arrived = RecordedReply(question, 12), list[RecordedReply]()
+    replying = RecordedReply(question, 12)
+    arrived = list[RecordedReply]()
     parts.batch.scheduler.add(replying.sequence())
     parts.batch.step()
     parts.batch.has_arrivals = lambda: True
@@ -150,25 +176,37 @@ def test_who_comes_during_a_prompt_is_next_but_not_for_ever(reference, monkeypat
         parts.batch.step()
         assert arrived[-1].tokens, "its prompt is computed at once"
     prompts = [len(it.question.prompt) for it in arrived]
-    assert len(arrived) > 1 and sum(prompts[:-1]) < 100 <= sum(prompts), "then all others get their token"
+    assert len(arrived) > 1 and sum(prompts[:-1]) < 100 <= sum(prompts), (
+        "then all others get their token"
+    )
     run_to_end(parts)
     assert differences([replying, *arrived]) == (0, [])
 
 
 def test_a_prefix_is_computed_once_and_only_for_its_adapter(reference, monkeypatch):
-    parts, computed = reference.parts(SchedulerLimits(), 4, 10**8), []
+    parts = reference.parts(SchedulerLimits(), 4, 10**8)
+    computed = []
     forward = parts.stacked.forward
     monkeypatch.setattr(
-        parts.stacked, "forward", lambda spans: computed.extend(len(s.tokens) for s in spans) or forward(spans)
+        parts.stacked,
+        "forward",
+        lambda spans: computed.extend(len(s.tokens) for s in spans) or forward(spans),
     )
-    long = next(q for q in reference.questions if len(q.prompt) > 2 * BLOCK_TOKENS and q.adapter is None)
-    for expected in (len(long.prompt), len(long.prompt) - (len(long.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS):
+    long = next(
+        q for q in reference.questions if len(q.prompt) > 2 * BLOCK_TOKENS and q.adapter is None
+    )
+    for expected in (
+        len(long.prompt),
+        len(long.prompt) - (len(long.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS,
+    ):
         computed.clear()
         recorded = RecordedReply(long, 3)
         parts.batch.scheduler.add(recorded.sequence())
         run_to_end(parts)
         assert computed == [expected, 1, 1] and differences([recorded]) == (0, [])
-    other = next(q for q in reference.questions if q.prompt == long.prompt and q.adapter is not None)
+    other = next(
+        q for q in reference.questions if q.prompt == long.prompt and q.adapter is not None
+    )
     computed.clear()
     parts.batch.scheduler.add(RecordedReply(other, 1).sequence())
     run_to_end(parts)
@@ -215,9 +253,12 @@ class TestPrefixes:
 
     def test_it_is_bounded_and_the_longest_unused_leaves_from_its_end(self):
         cache = PrefixCache(4 * self.block_bytes)
-        first, second = list(range(48)), list(range(100, 148))
+        first = list(range(48))
+        second = list(range(100, 148))
         cache.store("a", self.row(first))
-        assert self.taken(cache, [*first, 1]) == 48 and self.taken(cache, first) == 32, "the last token is computed"
+        assert self.taken(cache, [*first, 1]) == 48 and self.taken(cache, first) == 32, (
+            "the last token is computed"
+        )
         cache.store("a", self.row(second))
         assert self.taken(cache, [*second, 1]) == 48 and self.taken(cache, [*first, 1]) == 16
         assert cache.bytes == 4 * self.block_bytes
@@ -229,7 +270,10 @@ class TestPrefixes:
         same = list(range(BLOCK_TOKENS))
         cache.store("a", self.row([*same, *same]))
         assert self.taken(cache, [*same, *same, 1]) == 32
-        assert self.taken(cache, [*[7] * BLOCK_TOKENS, *same, 1]) == 0 and self.taken(cache, [*same, 1], "b") == 0
+        assert (
+            self.taken(cache, [*[7] * BLOCK_TOKENS, *same, 1]) == 0
+            and self.taken(cache, [*same, 1], "b") == 0
+        )
 
     def test_what_an_adapter_computed_goes_with_it(self):
         cache = PrefixCache(10**6)
@@ -245,7 +289,8 @@ def test_who_waits_too_long_is_refused_and_who_speaks_too_long_ends(reference):
     now = [0.0]
     parts = reference.parts(SchedulerLimits(rows=1, wait_s=100, reply_s=20), 4, 0)
     parts.batch.scheduler.clock = lambda: now[0]
-    first, second = RecordedReply(reference.questions[0], 14), RecordedReply(reference.questions[1], 14)
+    first = RecordedReply(reference.questions[0], 14)
+    second = RecordedReply(reference.questions[1], 14)
     parts.batch.scheduler.add(first.sequence())
     parts.batch.scheduler.add(second.sequence())
     parts.batch.step()
@@ -276,13 +321,17 @@ def test_what_an_adapter_leaves_unsaid_is_as_peft_takes_it(reference, tiny_base,
     (ref.folder / "adapter_config.json").write_text(json.dumps(config))
     write_manifest(ref.folder, manifest_over(tiny_base, "p", "short"))
     parts = reference.parts(SchedulerLimits(), 4, 0)
-    recorded = RecordedReply(ask(PeftSwitcher(copy.deepcopy(reference.model), reference.hash), ref, PROMPT), 10)
+    recorded = RecordedReply(
+        ask(PeftSwitcher(copy.deepcopy(reference.model), reference.hash), ref, PROMPT), 10
+    )
     parts.batch.scheduler.add(recorded.sequence())
     run_to_end(parts)
     assert differences([recorded]) == (0, [])
 
 
-@pytest.mark.parametrize("breaks", [is_no_longer_sealed, has_an_alpha_that_is_no_number, has_no_settings])
+@pytest.mark.parametrize(
+    "breaks", [is_no_longer_sealed, has_an_alpha_that_is_no_number, has_no_settings]
+)
 def test_one_that_fails_ends_alone(reference, tiny_base, tmp_path, breaks):
     broken = make_adapter(tmp_path, tiny_base, "p", "broken", seed=1)
     breaks(broken.folder)
@@ -301,13 +350,19 @@ def test_a_thousand_adapters_on_eight_slots(reference, tiny_base, tmp_path, caps
     """Serve 200 requests for 1,000 adapters on disk: all correct, none starved, constant memory."""
     refs = _thousand(reference, tmp_path)
     alone = PeftSwitcher(copy.deepcopy(reference.model), reference.hash, keep=2)
-    parts, generator = reference.parts(SchedulerLimits(rows=8), 8, 10**6), random.Random(4)
+    parts = reference.parts(SchedulerLimits(rows=8), 8, 10**6)
+    generator = random.Random(4)
     recorded: list[RecordedReply] = []
     sizes = []
     for _ in range(200):
-        ref = refs[int(generator.paretovariate(0.4)) % len(refs)]  # some are requested again and again
+        ref = refs[
+            int(generator.paretovariate(0.4)) % len(refs)
+        ]  # some are requested again and again
         recorded.append(
-            RecordedReply(Question(ref, PROMPT[: generator.randrange(1, 40)], (), ()), generator.randrange(1, 6))
+            RecordedReply(
+                Question(ref, PROMPT[: generator.randrange(1, 40)], (), ()),
+                generator.randrange(1, 6),
+            )
         )
         parts.batch.scheduler.add(recorded[-1].sequence(generator.randrange(5)))
         parts.batch.step()
@@ -321,7 +376,11 @@ def test_a_thousand_adapters_on_eight_slots(reference, tiny_base, tmp_path, caps
         assert differences([one]) == (0, [])
     with capsys.disabled():
         different = len({one.question.adapter for one in recorded})
-        print(f" {different} adapters requested, longest wait {max(one.waited_s for one in recorded):.1f} s ", end="")
+        print(
+            f" {different} adapters requested, longest wait "
+            f"{max(one.waited_s for one in recorded):.1f} s ",
+            end="",
+        )
     assert sizes[-1] - sizes[0] < 64 * 2**20
 
 

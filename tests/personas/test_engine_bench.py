@@ -13,15 +13,25 @@ def measured(speeds: dict[str, float], **more):
 
 
 def figures(*, llama: bool):
-    ours = {f"{count} {kind}": 100.0 * (1 + (kind == "cached")) for count in CHAT_COUNTS for kind in ("cold", "cached")}
+    ours = {
+        f"{count} {kind}": 100.0 * (1 + (kind == "cached"))
+        for count in CHAT_COUNTS
+        for kind in ("cold", "cached")
+    }
     cold = {f"{count} cold": 20.0 for count in CHAT_COUNTS}
     found = {
-        "switching": [measured(cold), measured({name: 10.0 for name in cold}), measured({name: 50.0 for name in cold})],
+        "switching": [
+            measured(cold),
+            measured({name: 10.0 for name in cold}),
+            measured({name: 50.0 for name in cold}),
+        ],
         "mixed": [measured(cold)],
         "bare": [measured({"1 cold": 40.0})],
         "ours": [measured(ours, kernel=True, precision="int8")],
     }
-    return found | ({"llama": [measured({name: speed / 2 for name, speed in ours.items()})]} if llama else {})
+    return found | (
+        {"llama": [measured({name: speed / 2 for name, speed in ours.items()})]} if llama else {}
+    )
 
 
 def test_ratios_are_of_medians_and_the_cached_ones_stand_beside_pefts_cold_figure():
@@ -66,4 +76,8 @@ def test_tokens_are_counted_from_the_first_submission_to_the_last_token(monkeypa
     for chat, at in ((0, 6.0), (1, 7.0), (0, 9.0)):
         now[0] = at
         timer.count_token(chat)
-    assert timer.figures() == {"tokens_per_s": pytest.approx(3 / 4), "ttft_s": [1.0, 2.0], "token_s": [3.0]}
+    assert timer.figures() == {
+        "tokens_per_s": pytest.approx(3 / 4),
+        "ttft_s": [1.0, 2.0],
+        "token_s": [3.0],
+    }

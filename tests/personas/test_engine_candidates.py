@@ -1,4 +1,6 @@
-"""Choosing the beginning of a reply among candidates, each of which is what its seed gives alone."""
+"""Choosing the beginning of a reply among candidates, each of which is what its seed gives
+alone.
+"""
 
 import copy
 import functools
@@ -21,8 +23,11 @@ from tests.personas.engine_reference import run_to_end
 from tests.tiny_models import make_adapter
 
 ADA = Persona("ada", "Ada", description="You are Ada, who mends clocks.")
-SAMPLING = SamplingParams(temperature=1.0, top_k=20, repetition_penalty=1.0, stop_loops=False, max_new_tokens=20)
-SEEDS, CANDIDATES = range(4), 3
+SAMPLING = SamplingParams(
+    temperature=1.0, top_k=20, repetition_penalty=1.0, stop_loops=False, max_new_tokens=20
+)
+SEEDS = range(4)
+CANDIDATES = 3
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,21 +74,27 @@ def engines(model, tiny_base):
     def engine(**limits):
         shared = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
         limits = SchedulerLimits(**limits)
-        return build_engine_parts(shared, fingerprint(tiny_base), limits, slots=2, prefix_bytes=10**7)
+        return build_engine_parts(
+            shared, fingerprint(tiny_base), limits, slots=2, prefix_bytes=10**7
+        )
 
     return engine
 
 
 @pytest.fixture
 def start(engines, renderer):
-    """Return a function that starts replies and returns the engine's parts and the replies' recorders."""
+    """Return a function that starts replies and returns the engine's parts and the replies'
+    recorders.
+    """
 
     def start(*samplings, adapter=None, **limits):
         parts = engines(**limits)
         recorders = [Recorder() for _ in samplings]
         for sampling, recorder in zip(samplings, recorders, strict=True):
             request = ChatRequest(ADA, (Turn("Bo", "What do you mend?"),), (), adapter, sampling)
-            prompt = replace(renderer.prompt(ADA, request.turns), card=renderer.card_prompt(ADA, "Bo"))
+            prompt = replace(
+                renderer.prompt(ADA, request.turns), card=renderer.card_prompt(ADA, "Bo")
+            )
             parts.batch.submit(request, prompt, renderer, recorder, recorder.count_end)
         return parts, recorders
 
@@ -109,7 +120,9 @@ def choosing(seed: int, **changes) -> SamplingParams:
 
 def alone(seed: int, number: int, **changes) -> SamplingParams:
     """Return the sampling of a candidate that is sampled alone."""
-    return replace(SAMPLING, seed=candidate_seed(seed, number) if number else seed, logprobs=True, **changes)
+    return replace(
+        SAMPLING, seed=candidate_seed(seed, number) if number else seed, logprobs=True, **changes
+    )
 
 
 def logprob_after(model, prompt, tokens) -> float:
@@ -121,11 +134,15 @@ def logprob_after(model, prompt, tokens) -> float:
 
 def best_of(model, renderer, tokens_of) -> int:
     """Return the number of the best candidate, computed apart from the engine."""
-    talk, card = (renderer.prompt(ADA, [Turn("Bo", text)]).ids for text in ("What do you mend?", ""))
+    talk, card = (
+        renderer.prompt(ADA, [Turn("Bo", text)]).ids for text in ("What do you mend?", "")
+    )
     scores = []
     for tokens in tokens_of:
         begun = tokens[:CANDIDATE_TOKENS]
-        difference = logprob_after(model, talk, begun) - CARD_WEIGHT * logprob_after(model, card, begun)
+        difference = logprob_after(model, talk, begun) - CARD_WEIGHT * logprob_after(
+            model, card, begun
+        )
         scores.append(difference / len(begun))
     return scores.index(max(scores))
 
@@ -144,8 +161,12 @@ def sampled(monkeypatch):
     return tokens
 
 
-@pytest.mark.parametrize("changes", [{}, {"stop": ("e",)}, {"max_new_tokens": 3}], ids=["plain", "stop", "short"])
-def test_the_reply_goes_on_as_the_candidate_that_fits_this_talk_best(reply, model, renderer, sampled, changes):
+@pytest.mark.parametrize(
+    "changes", [{}, {"stop": ("e",)}, {"max_new_tokens": 3}], ids=["plain", "stop", "short"]
+)
+def test_the_reply_goes_on_as_the_candidate_that_fits_this_talk_best(
+    reply, model, renderer, sampled, changes
+):
     chosen = set()
     for seed in SEEDS:
         expected = [reply(alone(seed, number, **changes)) for number in range(CANDIDATES)]
@@ -201,7 +222,8 @@ def test_a_candidate_without_text_is_not_chosen(reply, model, renderer, sampled)
 def test_a_candidate_of_signs_alone_is_not_chosen():
     def candidate(text):
         seq = engine_core.Sequence.__new__(engine_core.Sequence)
-        seq._detokenizer, seq.rivals = SimpleNamespace(text=text), []
+        seq._detokenizer = SimpleNamespace(text=text)
+        seq.rivals = []
         return seq
 
     seq, *seq.rivals = map(candidate, ("*", "*bows*", "…", "Да", "7"))
@@ -249,7 +271,9 @@ def test_a_cancelled_choice_ends_with_the_first_candidate_and_frees_all(start, a
     recorder.cancelled.set()
     parts.batch.step()
     gc.collect()
-    assert parts.batch.running == 0 and recorder.ends == 1 and not any(memory() for memory in memories)
+    assert (
+        parts.batch.running == 0 and recorder.ends == 1 and not any(memory() for memory in memories)
+    )
     assert recorder.reply.finish == "cancelled" and recorder.reply.text.startswith(text)
     assert [one.replies for one in parts.lora.resident] == [0]
 
@@ -277,7 +301,9 @@ def test_no_next_prompt_is_prepared_while_candidates_are_written(start, monkeypa
     parts.batch.warmer.add(None, range(100, 200), is_talk=True)
     computed = []
     forward = parts.stacked.forward
-    monkeypatch.setattr(parts.stacked, "forward", lambda spans: computed.extend(spans) or forward(spans))
+    monkeypatch.setattr(
+        parts.stacked, "forward", lambda spans: computed.extend(spans) or forward(spans)
+    )
     while not recorder.pieces:
         parts.batch.step()
         assert recorder.pieces or not [span for span in computed if 100 in span.tokens]

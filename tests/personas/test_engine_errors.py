@@ -13,7 +13,8 @@ from personas.schemas.chat import AdapterRef
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
 from tests.personas.test_engine import GREEDY, answer, ask
 
-SLOTS, ATTEMPTS = 4, 48
+SLOTS = 4
+ATTEMPTS = 48
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,7 +22,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, tiny_base):
-    return ReferenceModel(tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=2, prompts=2)
+    return ReferenceModel(
+        tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=2, prompts=2
+    )
 
 
 class FailedOnPurposeError(Exception):
@@ -38,7 +41,9 @@ def spoil_forward(parts, sequences):
 
     def spoilt(scheduled):
         logits = forward(scheduled)
-        if {id(item.kv) for item in scheduled} & {id(seq.kv) for seq in sequences if hasattr(seq, "kv")}:
+        if {id(item.kv) for item in scheduled} & {
+            id(seq.kv) for seq in sequences if hasattr(seq, "kv")
+        }:
             fail()
         return logits
 
@@ -68,7 +73,10 @@ def spoil(parts, step, bad, sequences):
 def test_an_error_in_any_step_ends_its_request_alone(reference, step):
     parts = reference.parts(SchedulerLimits(prefill_tokens=16), SLOTS, 10**6)
     good = [RecordedReply(question, 14) for question in reference.questions]
-    bad = [RecordedReply(reference.questions[at % len(reference.questions)], 3) for at in range(ATTEMPTS)]
+    bad = [
+        RecordedReply(reference.questions[at % len(reference.questions)], 3)
+        for at in range(ATTEMPTS)
+    ]
     sequences = [one.sequence(guild_id=2) for one in bad]
     spoil(parts, step, bad, sequences)
     for one in good[:3]:
@@ -83,7 +91,11 @@ def test_an_error_in_any_step_ends_its_request_alone(reference, step):
     assert all(one.ends == 1 for one in bad)
     if step in HARMLESS_STEPS:
         assert differences(bad) == (0, [])
-    elif step not in ("begin", "push", "on_end"):  # nobody listens there, or the reply was delivered
+    elif step not in (
+        "begin",
+        "push",
+        "on_end",
+    ):  # nobody listens there, or the reply was delivered
         assert all(isinstance(one.error, FailedOnPurposeError) for one in bad)
     held = [adapter for adapter in parts.lora.resident if adapter.in_slot]
     assert not any(adapter.replies for adapter in parts.lora.resident)
@@ -94,8 +106,11 @@ def test_an_error_in_any_step_ends_its_request_alone(reference, step):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_an_adapter_without_finite_logits_is_named(reference, monkeypatch, temperature):
     parts = reference.parts(SchedulerLimits(), SLOTS, 0)
-    plain, adapted = (next(q for q in reference.questions if q.adapter is it) for it in (None, reference.refs[0]))
-    good, bad = RecordedReply(plain, 8), RecordedReply(adapted, 8)
+    plain, adapted = (
+        next(q for q in reference.questions if q.adapter is it) for it in (None, reference.refs[0])
+    )
+    good = RecordedReply(plain, 8)
+    bad = RecordedReply(adapted, 8)
     parts.batch.scheduler.add(good.sequence())
     parts.batch.scheduler.add(bad.sequence(temperature=temperature))
     parts.load_adapter(parts.read(adapted.adapter))
@@ -103,7 +118,9 @@ def test_an_adapter_without_finite_logits_is_named(reference, monkeypatch, tempe
         a[1:] = torch.nan
     run_to_end(parts)
     assert differences([good]) == (0, [])
-    assert isinstance(bad.error, AdapterError) and "p v0 computes numbers that are not finite" in str(bad.error)
+    assert isinstance(
+        bad.error, AdapterError
+    ) and "p v0 computes numbers that are not finite" in str(bad.error)
     parts.close()
 
 
@@ -115,7 +132,9 @@ async def test_an_error_of_the_metrics_callback_stops_no_engine(tiny_base, tmp_p
         with pytest.raises(AdapterError):
             await answer(engine, ask("hello", AdapterRef("ada", "v9", tmp_path / "none")))
         with pytest.raises(PromptTooLongError):  # before it is queued
-            await answer(engine, ask("hello", sampling=replace(GREEDY, max_new_tokens=engine.context_tokens)))
+            await answer(
+                engine, ask("hello", sampling=replace(GREEDY, max_new_tokens=engine.context_tokens))
+            )
     await engine.close()
     assert not engine._streams
 
@@ -127,13 +146,14 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["python", "torch"])
-def test_a_batch_without_memory_is_computed_reply_by_reply_and_one_too_large_ends_alone(reference, error):
+def test_a_batch_without_memory_is_computed_reply_by_reply_and_one_too_large_ends_alone(
+    reference, error
+):
     parts = reference.parts(SchedulerLimits(), SLOTS, 10**6)
-    forward, batches = parts.stacked.forward, []
-    good, bad = (
-        [RecordedReply(question, 6) for question in reference.questions[:3]],
-        RecordedReply(reference.questions[3], 6),
-    )
+    forward = parts.stacked.forward
+    batches = []
+    good = [RecordedReply(question, 6) for question in reference.questions[:3]]
+    bad = RecordedReply(reference.questions[3], 6)
     too_large = bad.sequence()
 
     def limited(scheduled):

@@ -1,4 +1,6 @@
-"""Each model family in the engine: batched if supported, otherwise one sequence at a time, and correct."""
+"""Each model family in the engine: batched if supported, otherwise one sequence at a time, and
+correct.
+"""
 
 import copy
 
@@ -10,7 +12,13 @@ from personas.engine.engine_core import STACKED_ARCHITECTURES, build_engine_part
 from personas.engine.peft_runner import PeftSwitcher
 from personas.models.base_model import fingerprint, load_model
 from tests.model_families import FAMILIES, SLIDING
-from tests.personas.engine_reference import RecordedReply, ask, differences, run_to_end, special_adapter
+from tests.personas.engine_reference import (
+    RecordedReply,
+    ask,
+    differences,
+    run_to_end,
+    special_adapter,
+)
 from tools.tiny_models import LAYERS, make_model
 from trainer.recipe.resolve import find_target_modules
 
@@ -29,12 +37,18 @@ def test_prompts_are_longer_than_sliding_windows():
 def test_every_family_says_what_it_says_alone(tmp_path, name):
     base = make_model(FAMILIES[name], tmp_path / "model")
     model = load_model(base, "float32")
-    if not name.startswith("DeepSeek-V"):  # torch multiplies by experts in no more than single precision
+    if not name.startswith(
+        "DeepSeek-V"
+    ):  # torch multiplies by experts in no more than single precision
         model.to(torch.float64)
     targets = list(find_target_modules(base, LAYERS).names)
     ref = special_adapter(tmp_path, base, "v1", r=4, target_modules=targets)
     alone = PeftSwitcher(copy.deepcopy(model), fingerprint(base))
-    questions = [ask(alone, adapter, PROMPT[:length]) for adapter in (None, ref) for length in (3, len(PROMPT))]
+    questions = [
+        ask(alone, adapter, PROMPT[:length])
+        for adapter in (None, ref)
+        for length in (3, len(PROMPT))
+    ]
     limits = SchedulerLimits(prefill_tokens=7, solo_prefill_tokens=13)
     parts = build_engine_parts(model, fingerprint(base), limits, slots=2, prefix_bytes=10**7)
     recorded = [RecordedReply(question, 10) for question in questions]
@@ -45,4 +59,8 @@ def test_every_family_says_what_it_says_alone(tmp_path, name):
     parts.close()
     close, wrong = differences(recorded)
     assert not wrong and (not close or name.startswith("DeepSeek-V"))
-    assert bool(parts.stacked) == (name in IN_THE_BATCH) == (model.config.model_type in STACKED_ARCHITECTURES)
+    assert (
+        bool(parts.stacked)
+        == (name in IN_THE_BATCH)
+        == (model.config.model_type in STACKED_ARCHITECTURES)
+    )

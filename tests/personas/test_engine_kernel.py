@@ -1,4 +1,6 @@
-"""The compiled kernel compared with the model in float32: as close as torch in bfloat16, under all adapters."""
+"""The compiled kernel compared with the model in float32: as close as torch in bfloat16, under all
+adapters.
+"""
 
 import copy
 
@@ -18,7 +20,9 @@ from personas.schemas.chat import AdapterRef
 CONFIGS = {
     "llama": LlamaConfig(attention_bias=True, mlp_bias=True, num_key_value_heads=1),
     "mistral": MistralConfig(sliding_window=9, num_key_value_heads=4),
-    "qwen2": Qwen2Config(num_key_value_heads=2, use_sliding_window=True, sliding_window=7, max_window_layers=1),
+    "qwen2": Qwen2Config(
+        num_key_value_heads=2, use_sliding_window=True, sliding_window=7, max_window_layers=1
+    ),
     "qwen3": Qwen3Config(head_dim=64, num_key_value_heads=2),
 }
 
@@ -34,8 +38,20 @@ def library():
 
 def tiny(kind: str, inner: int = 160):
     config = copy.deepcopy(CONFIGS[kind])
-    sizes = {"vocab_size": 204, "hidden_size": 128, "intermediate_size": inner, "num_hidden_layers": 2}
-    config.update({**sizes, "num_attention_heads": 4, "initializer_range": 0.1, "tie_word_embeddings": kind == "qwen2"})
+    sizes = {
+        "vocab_size": 204,
+        "hidden_size": 128,
+        "intermediate_size": inner,
+        "num_hidden_layers": 2,
+    }
+    config.update(
+        {
+            **sizes,
+            "num_attention_heads": 4,
+            "initializer_range": 0.1,
+            "tie_word_embeddings": kind == "qwen2",
+        }
+    )
     if kind == "qwen2":
         config.layer_types = ["full_attention", "sliding_attention"]
     torch.manual_seed(5)
@@ -63,9 +79,12 @@ def rough(*shape: int):
 
 
 def build_runners(library, kind: str, threads: int = 2, made=tiny):
-    """Build the kernel, torch in bfloat16 and torch in float32 over the same weights and adapters."""
+    """Build the kernel, torch in bfloat16 and torch in float32 over the same weights and
+    adapters.
+    """
     model = made(kind)
-    coarse, fine = StackedLoraRunner(model, 4, 0), StackedLoraRunner(exact(kind, made), 4, 0)
+    coarse = StackedLoraRunner(model, 4, 0)
+    fine = StackedLoraRunner(exact(kind, made), 4, 0)
     for slot, rank in ((1, 4), (2, 18), (3, 1)):
         pairs = {
             name: (rough(rank, linear.in_features) * 0.125, rough(rank, linear.out_features) * 0.25)
@@ -78,12 +97,22 @@ def build_runners(library, kind: str, threads: int = 2, made=tiny):
 
 
 def run_batch(runner: StackedLoraRunner, forward):
-    """Return log-probabilities of sequences of many lengths under all adapters: prompts, chunks, single tokens."""
+    """Return log-probabilities of sequences of many lengths under all adapters: prompts, chunks,
+    single tokens.
+    """
     generator = torch.Generator().manual_seed(7)
-    lengths, slots = (1, 2, 3, 5, 17, 40), (0, 2, 1, 2, 3, 1)
+    lengths = (1, 2, 3, 5, 17, 40)
+    slots = (0, 2, 1, 2, 3, 1)
     prompts = [torch.randint(0, 200, (length,), generator=generator).tolist() for length in lengths]
     rows = [SequenceKVCache(runner.shape, 60) for _ in lengths]
-    said = [forward([ScheduledTokens(*what) for what in zip(rows, prompts, map(LoraSlot, slots), strict=True)])]
+    said = [
+        forward(
+            [
+                ScheduledTokens(*what)
+                for what in zip(rows, prompts, map(LoraSlot, slots), strict=True)
+            ]
+        )
+    ]
     forward([ScheduledTokens(rows[0], [3] * 9, LoraSlot(0), logits=0)])
     said.append(forward([ScheduledTokens(rows[5], prompts[4][:4], LoraSlot(1), logits=3)]))
     for step in range(4):
@@ -99,13 +128,20 @@ def run_batch(runner: StackedLoraRunner, forward):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_it_is_as_near_to_the_model_as_torch_is(library, kind, made, monkeypatch):
     new_memory = CacheShape.new_memory
-    monkeypatch.setattr(CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan))
+    monkeypatch.setattr(
+        CacheShape, "new_memory", lambda self, tokens: new_memory(self, tokens).fill_(torch.nan)
+    )
     kernel, coarse, fine = build_runners(library, kind, made=made)
     meant = run_batch(fine, fine.forward)
-    ours, torchs = (run_batch(coarse, forward).sub(meant).abs() for forward in (kernel.forward, coarse.forward))
+    ours, torchs = (
+        run_batch(coarse, forward).sub(meant).abs() for forward in (kernel.forward, coarse.forward)
+    )
     kernel.close()
     most = 1.5 if made is tiny else 2
-    assert ours.mean() < 1.1 * torchs.mean() and ours.max() < most * torchs.max(), (ours.mean(), torchs.mean())
+    assert ours.mean() < 1.1 * torchs.mean() and ours.max() < most * torchs.max(), (
+        ours.mean(),
+        torchs.mean(),
+    )
 
 
 @pytest.mark.parametrize("made", [tiny, in_int8], ids=["bfloat16", "int8"])
@@ -126,25 +162,38 @@ def test_a_prompt_longer_than_the_kernel_takes_at_once_is_cut(library):
         kernel.forward([ScheduledTokens(pieces, numbers[at : at + 100], LoraSlot(1), logits=100)])
         for at in range(0, 700, 100)
     ]
-    whole, other = SequenceKVCache(coarse.shape, 710), SequenceKVCache(coarse.shape, 10)
+    whole = SequenceKVCache(coarse.shape, 710)
+    other = SequenceKVCache(coarse.shape, 10)
     logits = kernel.forward(
-        [ScheduledTokens(whole, numbers, LoraSlot(1), logits=250), ScheduledTokens(other, [5], LoraSlot(2))]
+        [
+            ScheduledTokens(whole, numbers, LoraSlot(1), logits=250),
+            ScheduledTokens(other, [5], LoraSlot(2)),
+        ]
     )
     kernel.close()
-    assert torch.equal(logits[:250], torch.cat(logits_of)[-250:]) and whole.tokens == numbers and len(logits) == 251
+    assert (
+        torch.equal(logits[:250], torch.cat(logits_of)[-250:])
+        and whole.tokens == numbers
+        and len(logits) == 251
+    )
 
 
 def test_a_stack_that_has_grown_is_looked_at_again(library):
     kernel, coarse, _ = build_runners(library, "qwen3")
-    before = kernel.forward([ScheduledTokens(SequenceKVCache(coarse.shape, 9), [1, 2, 3], LoraSlot(1))])
+    before = kernel.forward(
+        [ScheduledTokens(SequenceKVCache(coarse.shape, 9), [1, 2, 3], LoraSlot(1))]
+    )
     pairs = {name: (torch.ones(40, part.in_features), torch.zeros(40, part.out_features))
              for name, part in coarse.linears.items() if name != "lm_head"}  # fmt: skip
     coarse.stack.put(9, AdapterWeights(AdapterRef("a", "9", None), pairs))
     assert torch.equal(
-        before, kernel.forward([ScheduledTokens(SequenceKVCache(coarse.shape, 9), [1, 2, 3], LoraSlot(1))])
+        before,
+        kernel.forward([ScheduledTokens(SequenceKVCache(coarse.shape, 9), [1, 2, 3], LoraSlot(1))]),
     )
     bare, nothing = (
-        kernel.forward([ScheduledTokens(SequenceKVCache(coarse.shape, 9), [1, 2, 3], LoraSlot(slot))])
+        kernel.forward(
+            [ScheduledTokens(SequenceKVCache(coarse.shape, 9), [1, 2, 3], LoraSlot(slot))]
+        )
         for slot in (0, 9)
     )
     kernel.close()
@@ -164,7 +213,9 @@ class TestUse:
         caplog.set_level("INFO")
         runner = StackedLoraRunner(tiny("llama"), 2, 0)
         forward = KernelRunner.forward
-        monkeypatch.setattr(KernelRunner, "forward", lambda self, spans: forward(self, spans).roll(1, -1))
+        monkeypatch.setattr(
+            KernelRunner, "forward", lambda self, spans: forward(self, spans).roll(1, -1)
+        )
         kernel_runner.enable_kernel(library, runner)
         assert runner.kernel is None and "differ from the model" in caplog.text
 
@@ -191,7 +242,9 @@ class TestUse:
         assert "no C++ compiler" in caplog.text
 
     @pytest.mark.usefixtures("library")
-    def test_compiled_ahead_on_another_processor_it_serves_where_no_compiler_is(self, monkeypatch, tmp_path):
+    def test_compiled_ahead_on_another_processor_it_serves_where_no_compiler_is(
+        self, monkeypatch, tmp_path
+    ):
         monkeypatch.setattr(build.sys, "prefix", str(tmp_path))
         able = build._cpu_flags()
         monkeypatch.setattr(build, "_cpu_flags", lambda: "flags : fpu sse")
@@ -208,7 +261,9 @@ class TestUse:
         with pytest.raises(KernelUnavailableError, match="for x86-64, not for aarch64"):
             build.compile_library()
 
-    def test_another_processor_and_a_source_that_is_missing_are_said(self, monkeypatch, caplog, tmp_path):
+    def test_another_processor_and_a_source_that_is_missing_are_said(
+        self, monkeypatch, caplog, tmp_path
+    ):
         caplog.set_level("INFO")
         model = tiny("llama")
         monkeypatch.setattr(build, "_cpu_flags", lambda: "flags : fpu sse")

@@ -45,15 +45,23 @@ async def test_it_says_what_it_serves_and_what_it_holds(engine, metrics, tiny_ba
         if now.waiting:
             break
     assert (now.running, now.waiting) == (2, 1)
-    assert [(held.name, held.replies, held.in_slot) for held in now.adapters] == [("ada-v1", 2, True)]
+    assert [(held.name, held.replies, held.in_slot) for held in now.adapters] == [
+        ("ada-v1", 2, True)
+    ]
     for stream in streams:
         stream.cancel()
     await until(lambda: len(metrics) == 3)
     after = engine.state()
-    assert (after.running, after.waiting) == (0, 0) and after.adapters[0].replies == 0 and after.kept_bytes > 0
+    assert (
+        (after.running, after.waiting) == (0, 0)
+        and after.adapters[0].replies == 0
+        and after.kept_bytes > 0
+    )
 
 
-async def test_each_request_is_reported_of_once_however_it_ends(engine, metrics, tiny_base, tmp_path):
+async def test_each_request_is_reported_of_once_however_it_ends(
+    engine, metrics, tiny_base, tmp_path
+):
     stream = engine.submit(ask())
     pieces = [piece async for piece in stream]
     await until(lambda: metrics)

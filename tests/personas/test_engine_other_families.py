@@ -1,4 +1,6 @@
-"""Models with a state besides keys and values, or built otherwise: each reply is the one of a full pass per token."""
+"""Models with a state besides keys and values, or built otherwise: each reply is the one of a full
+pass per token.
+"""
 
 import logging
 
@@ -12,7 +14,14 @@ from personas.engine.peft_runner import CacheUse, PeftKVCache, PeftRunner, PeftS
 from personas.errors import BaseModelError
 from personas.models.base_model import fingerprint, load_model
 from tests.model_families import FAMILIES, OTHER_FAMILIES
-from tests.personas.engine_reference import LENGTH, Question, RecordedReply, differences, run_to_end, special_adapter
+from tests.personas.engine_reference import (
+    LENGTH,
+    Question,
+    RecordedReply,
+    differences,
+    run_to_end,
+    special_adapter,
+)
 from tools.tiny_models import make_model
 from trainer.recipe.resolve import find_target_modules
 from trainer.recipe.resolve import load_recipe as recipe_named
@@ -41,7 +50,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @torch.inference_mode()
 def ask_plainly(switcher, ref, prompt) -> Question:
     """Generate greedily, each token by a pass over the whole text."""
-    answer, leads = [], []
+    answer = []
+    leads = []
     for _ in range(LENGTH):
         with switcher.use(ref):
             ids = torch.tensor([[*prompt, *answer]])
@@ -52,7 +62,11 @@ def ask_plainly(switcher, ref, prompt) -> Question:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in OTHER_FAMILIES]
+    "name",
+    [
+        name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+        for name in OTHER_FAMILIES
+    ],
 )
 def test_every_family_says_what_a_full_pass_says(tmp_path, name, caplog):
     """Two texts at once, prompts in parts, with an adapter and without."""
@@ -61,7 +75,9 @@ def test_every_family_says_what_a_full_pass_says(tmp_path, name, caplog):
     targets = list(find_target_modules(base, recipe_named("demo-cpu").target_modules).names)
     ref = special_adapter(tmp_path, base, "v1", r=4, target_modules=targets)
     alone = PeftSwitcher(load_model(base, "float32"), fingerprint(base))
-    questions = [ask_plainly(alone, adapter, prompt) for adapter in (None, ref) for prompt in PROMPTS]
+    questions = [
+        ask_plainly(alone, adapter, prompt) for adapter in (None, ref) for prompt in PROMPTS
+    ]
     limits = SchedulerLimits(prefill_tokens=7, solo_prefill_tokens=13)
     with caplog.at_level(logging.WARNING):
         parts = build_engine_parts(model, fingerprint(base), limits, slots=2, prefix_bytes=10**7)
@@ -77,7 +93,9 @@ def test_every_family_says_what_a_full_pass_says(tmp_path, name, caplog):
 
 
 def test_a_sequence_whose_batch_failed_is_computed_anew(tmp_path):
-    """The engine takes the tokens of a failed batch back, which the model's cache has already seen."""
+    """The engine takes the tokens of a failed batch back, which the model's cache has already
+    seen.
+    """
     base = make_model(OTHER_FAMILIES["OPT"], tmp_path / "model")
     runner = PeftRunner(PeftSwitcher(load_model(base, "float32"), fingerprint(base)))
     kv = PeftKVCache()
@@ -96,7 +114,9 @@ def test_a_batch_that_gives_other_results_is_given_up(tmp_path, monkeypatch, cap
         return build_engine_parts(model, fingerprint(base), limits, slots=2, prefix_bytes=10**7)
 
     assert build(load_model(base, "float32")).stacked
-    monkeypatch.setattr("personas.engine.model_runner._attend", lambda query, memory, cached, settings: query * 0)
+    monkeypatch.setattr(
+        "personas.engine.model_runner._attend", lambda query, memory, cached, settings: query * 0
+    )
     assert not build(load_model(base, "float32")).stacked
     assert "a batch gives other results than this model alone" in caplog.text
 
@@ -105,5 +125,7 @@ def test_a_model_that_gives_no_numbers_is_refused_when_it_is_loaded(tmp_path):
     base = make_model(FAMILIES["Qwen3"], tmp_path / "model")
     model = load_model(base, "float32")
     model.model.layers[1].mlp.up_proj.weight.data.fill_(torch.nan)
-    with pytest.raises(BaseModelError, match="kind qwen3, computes numbers that are not finite in float32"):
+    with pytest.raises(
+        BaseModelError, match="kind qwen3, computes numbers that are not finite in float32"
+    ):
         build_engine_parts(model, fingerprint(base), SchedulerLimits(), slots=2, prefix_bytes=10**7)

@@ -11,7 +11,9 @@ from tests.personas.engine_reference import RecordedReply, ReferenceModel, diffe
 def reference(tmp_path_factory, tiny_base):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield ReferenceModel(tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=0, prompts=3)
+    yield ReferenceModel(
+        tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=0, prompts=3
+    )
     torch.set_num_threads(before)
 
 
@@ -49,7 +51,9 @@ def test_a_quiet_servers_second_and_third_talk_begin_beside_a_flood_too_up_to_it
     for one in quiet:
         parts.batch.scheduler.add(one.sequence(2))
     parts.batch.step()
-    assert [bool(one.generated) for one in quiet] == [True, True, True, False], "half of the rows are its share"
+    assert [bool(one.generated) for one in quiet] == [True, True, True, False], (
+        "half of the rows are its share"
+    )
     parts.batch.scheduler.add(late.sequence(3))
     parts.batch.step()
     assert late.generated, "a server that has none finds room still"
@@ -60,8 +64,13 @@ def test_a_quiet_servers_second_and_third_talk_begin_beside_a_flood_too_up_to_it
 
 
 def test_its_prompt_is_not_computed_after_those_of_a_flood(reference):
-    parts = reference.parts(SchedulerLimits(rows=8, prefill_tokens=30, solo_prefill_tokens=30), 2, 0)
-    flood = [RecordedReply(max(reference.questions, key=lambda question: len(question.prompt)), 4) for _ in range(6)]
+    parts = reference.parts(
+        SchedulerLimits(rows=8, prefill_tokens=30, solo_prefill_tokens=30), 2, 0
+    )
+    flood = [
+        RecordedReply(max(reference.questions, key=lambda question: len(question.prompt)), 4)
+        for _ in range(6)
+    ]
     quiet = RecordedReply(min(reference.questions, key=lambda question: len(question.prompt)), 4)
     for one in flood:
         parts.batch.scheduler.add(one.sequence(1))
@@ -81,7 +90,9 @@ def test_its_prompt_is_not_computed_after_those_of_a_flood(reference):
     pytest.param(2, 8, (8, 9, 10), [True, False, False], id="more members than rows"),
     pytest.param(8, 8, (8, 8, 8), [True, True, False], id="one who asks twice"),
 ])  # fmt: skip
-def test_members_get_a_row_beside_one_who_floods_their_server(reference, rows, overflow_rows, members, begun):
+def test_members_get_a_row_beside_one_who_floods_their_server(
+    reference, rows, overflow_rows, members, begun
+):
     parts = reference.parts(SchedulerLimits(rows=rows, overflow_rows=overflow_rows), 2, 0)
     flood = [RecordedReply(reference.questions[number % 3], 6) for number in range(12)]
     light = [RecordedReply(reference.questions[number % 3], 6) for number in range(3)]
@@ -103,8 +114,13 @@ def test_members_get_a_row_beside_one_who_floods_their_server(reference, rows, o
 
 
 def test_a_members_prompt_is_not_computed_after_those_of_one_who_floods(reference):
-    parts = reference.parts(SchedulerLimits(rows=8, prefill_tokens=30, solo_prefill_tokens=30), 2, 0)
-    flood = [RecordedReply(max(reference.questions, key=lambda question: len(question.prompt)), 4) for _ in range(6)]
+    parts = reference.parts(
+        SchedulerLimits(rows=8, prefill_tokens=30, solo_prefill_tokens=30), 2, 0
+    )
+    flood = [
+        RecordedReply(max(reference.questions, key=lambda question: len(question.prompt)), 4)
+        for _ in range(6)
+    ]
     light = RecordedReply(min(reference.questions, key=lambda question: len(question.prompt)), 4)
     for one in flood:
         parts.batch.scheduler.add(one.sequence(1, 7))

@@ -1,4 +1,6 @@
-"""Differences of log-probabilities between the serving precisions and float32, with and without adapters."""
+"""Differences of log-probabilities between the serving precisions and float32, with and without
+adapters.
+"""
 
 import copy
 
@@ -26,7 +28,9 @@ def served(folder, precision):
 @pytest.mark.parametrize("precision", TOLERANCES)
 def test_log_probabilities_are_near_those_in_float32(tmp_path, precision):
     tiny("llama", 192).save_pretrained(tmp_path)
-    coarse, fine = (StackedLoraRunner(served(tmp_path, kind), 4, 0) for kind in (precision, "float32"))
+    coarse, fine = (
+        StackedLoraRunner(served(tmp_path, kind), 4, 0) for kind in (precision, "float32")
+    )
     torch.manual_seed(3)
     for slot, rank in ((1, 4), (2, 18), (3, 1)):
         pairs = {
@@ -50,5 +54,7 @@ def test_in_4_bits_rows_are_what_the_model_says_alone(tmp_path):
         alone = copy.deepcopy(model)(ids).logits[0, -1].float().log_softmax(-1)
     runner = StackedLoraRunner(model, 2, 0)
     rows = [runner.new_kv_cache(9) for _ in range(2)]
-    logits = runner.forward([ScheduledTokens(rows[0], [1, 2]), ScheduledTokens(rows[1], ids[0].tolist())])
+    logits = runner.forward(
+        [ScheduledTokens(rows[0], [1, 2]), ScheduledTokens(rows[1], ids[0].tolist())]
+    )
     assert (logits[1].log_softmax(-1) - alone).abs().max() < 0.05

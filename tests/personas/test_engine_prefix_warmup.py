@@ -17,14 +17,21 @@ from personas.engine.llm_engine import LLMEngine, default_prefix_bytes
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 from tests.personas.engine_reference import RecordedReply, ReferenceModel, differences, run_to_end
 
-ADA = Persona("ada", "Ada", description="You are Ada, who keeps the lamps of the harbour lit.", personality="Plain.")
+ADA = Persona(
+    "ada",
+    "Ada",
+    description="You are Ada, who keeps the lamps of the harbour lit.",
+    personality="Plain.",
+)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, tiny_base):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield ReferenceModel(tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=2, prompts=5)
+    yield ReferenceModel(
+        tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=2, prompts=5
+    )
     torch.set_num_threads(before)
 
 
@@ -47,13 +54,17 @@ def computed_of(parts, monkeypatch):
     lengths: list[int] = []
     forward = parts.stacked.forward
     monkeypatch.setattr(
-        parts.stacked, "forward", lambda spans: lengths.extend(len(s.tokens) for s in spans) or forward(spans)
+        parts.stacked,
+        "forward",
+        lambda spans: lengths.extend(len(s.tokens) for s in spans) or forward(spans),
     )
     return lengths
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(reference, monkeypatch, at):
+def test_a_prompt_that_was_prepared_is_computed_from_there_on_and_is_right(
+    reference, monkeypatch, at
+):
     ref = (None, reference.refs[0])[at]
     question = longest(reference, ref)
     parts = reference.parts(SchedulerLimits(prefill_tokens=BLOCK_TOKENS + 3), 2, 10**8)
@@ -81,11 +92,15 @@ def test_it_gives_way_to_whoever_asks(reference, monkeypatch):
     lengths = computed_of(parts, monkeypatch)
     while not recorded.ends:
         parts.batch.step()
-    assert sum(lengths) == len(other.prompt) + 5 and differences([recorded]) == (0, []), "nothing else was computed"
+    assert sum(lengths) == len(other.prompt) + 5 and differences([recorded]) == (0, []), (
+        "nothing else was computed"
+    )
     lengths.clear()
     idle(parts)
     parts.close()
-    assert sum(lengths) >= (len(one.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS - 2 * BLOCK_TOKENS > 0
+    assert (
+        sum(lengths) >= (len(one.prompt) - 1) // BLOCK_TOKENS * BLOCK_TOKENS - 2 * BLOCK_TOKENS > 0
+    )
 
 
 def test_what_is_kept_already_is_never_pushed_out_by_it(reference):
@@ -102,7 +117,9 @@ def test_what_is_kept_already_is_never_pushed_out_by_it(reference):
 
 def test_a_talk_replaces_what_was_used_least_recently(reference):
     one, other = (longest(reference, ref) for ref in reference.refs)
-    block = reference.parts(SchedulerLimits(), 1, 0).stacked.new_kv_cache(BLOCK_TOKENS).memory.nbytes
+    block = (
+        reference.parts(SchedulerLimits(), 1, 0).stacked.new_kv_cache(BLOCK_TOKENS).memory.nbytes
+    )
     parts = reference.parts(SchedulerLimits(), 2, (len(other.prompt) // BLOCK_TOKENS + 1) * block)
     for question in (one, other):
         parts.batch.warmer.add(question.adapter, question.prompt, is_talk=True)
@@ -111,15 +128,22 @@ def test_a_talk_replaces_what_was_used_least_recently(reference):
     parts.batch.warmer.add(one.adapter, one.prompt * 3, is_talk=True)
     idle(parts, steps=9)
     parts.close()
-    assert names.count(other.adapter.name) == (len(other.prompt) - 1) // BLOCK_TOKENS > names.count(one.adapter.name)
+    assert (
+        names.count(other.adapter.name)
+        == (len(other.prompt) - 1) // BLOCK_TOKENS
+        > names.count(one.adapter.name)
+    )
     assert not parts.batch.warmer.jobs, "what the cache cannot hold is left out"
 
 
 def test_beside_replies_that_have_begun_talks_are_prepared_in_short_pieces(reference, monkeypatch):
     parts = reference.parts(SchedulerLimits(prefill_tokens=100), 2, 10**8)
-    reply, talk = longest(reference, None), longest(reference, reference.refs[0])
+    reply = longest(reference, None)
+    talk = longest(reference, reference.refs[0])
     recorded = RecordedReply(reply, 12)
-    parts.lora._reader.submit(parts.batch.warmer.add, talk.adapter, talk.prompt * 3, is_talk=True).result()
+    parts.lora._reader.submit(
+        parts.batch.warmer.add, talk.adapter, talk.prompt * 3, is_talk=True
+    ).result()
     parts.batch.warmer.add(None, [5] * 200)  # a persona's: it waits until nothing else runs
     parts.batch.scheduler.add(recorded.sequence())
     lengths = computed_of(parts, monkeypatch)
@@ -140,7 +164,9 @@ def test_beside_replies_that_have_begun_talks_are_prepared_in_short_pieces(refer
 @pytest.mark.parametrize("busy", ["many rows", "somebody waits", "a request has come"])
 def test_a_talk_waits_while_the_engine_has_no_time(reference, monkeypatch, busy):
     rows = 1 if busy == "somebody waits" else 4
-    limits = SchedulerLimits(rows=rows, overflow_rows=0, candidate_rows=1 if busy == "many rows" else 4)
+    limits = SchedulerLimits(
+        rows=rows, overflow_rows=0, candidate_rows=1 if busy == "many rows" else 4
+    )
     parts = reference.parts(limits, 2, 10**8)
     parts.batch.has_arrivals = lambda: busy == "a request has come"
     question = longest(reference, None)
@@ -204,8 +230,11 @@ def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(refere
     for number in range(MAX_QUEUED_TALKS + 3):
         for _ in range(2):
             ahead.add(None, [number] * 50, is_talk=True)
-    talks, personas = ahead.jobs[:MAX_QUEUED_TALKS], ahead.jobs[MAX_QUEUED_TALKS:]
-    assert [job.tokens[0] for job in talks] == [*range(MAX_QUEUED_TALKS + 2, 2, -1)] and all(it.is_talk for it in talks)
+    talks = ahead.jobs[:MAX_QUEUED_TALKS]
+    personas = ahead.jobs[MAX_QUEUED_TALKS:]
+    assert [job.tokens[0] for job in talks] == [*range(MAX_QUEUED_TALKS + 2, 2, -1)] and all(
+        it.is_talk for it in talks
+    )
     assert len(personas) == MAX_QUEUED_PREFIXES, "talks come first, and take nobody's place"
     ahead.clear()
     parts.close()
@@ -215,15 +244,25 @@ def test_the_same_is_prepared_once_and_no_more_than_a_bounded_number_wait(refere
 def test_all_prompts_of_a_persona_begin_with_its_beginning(renderer):
     begins = renderer.common_prefix(ADA, 2048)
     assert "lamps of the harbour" in renderer.tokenizer.decode(begins)
-    for turns in ([Turn("Cy", "so?")], [Turn("Dot", "well"), Turn("Ada", "Yes.", True), Turn("Dot", "no")]):
+    for turns in (
+        [Turn("Cy", "so?")],
+        [Turn("Dot", "well"), Turn("Ada", "Yes.", True), Turn("Dot", "no")],
+    ):
         assert renderer.prompt(ADA, turns).ids[: len(begins)] == begins
 
 
 def test_the_next_prompt_of_a_talk_begins_with_what_was_prepared(renderer):
     card = Persona(
-        "ada", "Ada", description="You are Ada. {{user}} is your guest.", post_history_instructions="Be brief."
+        "ada",
+        "Ada",
+        description="You are Ada. {{user}} is your guest.",
+        post_history_instructions="Be brief.",
     )
-    talk = [Turn("Dot", "is it late?"), Turn("Ada", "Past nine, and the lamps are lit.", True), Turn("Cy", "")]
+    talk = [
+        Turn("Dot", "is it late?"),
+        Turn("Ada", "Past nine, and the lamps are lit.", True),
+        Turn("Cy", ""),
+    ]
     prefix = renderer.common_prefix(card, 2048, talk)
     assert "lamps are lit" in renderer.tokenizer.decode(prefix)
     for words in ("so?", "Well, how many lamps are there?"):
@@ -234,7 +273,9 @@ def test_the_next_prompt_of_a_talk_begins_with_what_was_prepared(renderer):
         assert prompt.ids[: len(prefix) - 4] == prefix[:-4], "lore comes before the name"
 
 
-async def test_a_talk_that_was_prepared_is_computed_from_its_last_message_on(tiny_base, monkeypatch):
+async def test_a_talk_that_was_prepared_is_computed_from_its_last_message_on(
+    tiny_base, monkeypatch
+):
     engine = LLMEngine(tiny_base, "float32")
     await engine.start()
     lengths = computed_of(engine._parts, monkeypatch)
@@ -244,7 +285,9 @@ async def test_a_talk_that_was_prepared_is_computed_from_its_last_message_on(tin
         await engine._run(lambda: None)
     ahead = sum(lengths)
     lengths.clear()
-    stream = engine.submit(ChatRequest(ADA, (*talk[:-1], Turn("Bo", "hello")), (), None, sampling()))
+    stream = engine.submit(
+        ChatRequest(ADA, (*talk[:-1], Turn("Bo", "hello")), (), None, sampling())
+    )
     assert [piece async for piece in stream]
     await engine.close()
     assert ahead > 100 and sum(lengths) < 60
@@ -273,6 +316,8 @@ def sampling():
 @pytest.mark.parametrize(("device", "memory_gib", "cache_mib"), [
     ("cpu", 2, 256), ("cpu", 12, 512), ("cpu", 96, 1024), ("cuda", 96, 256),
 ])  # fmt: skip
-def test_the_prefix_cache_takes_a_share_of_the_memory_on_cpus(device, memory_gib, cache_mib, monkeypatch):
+def test_the_prefix_cache_takes_a_share_of_the_memory_on_cpus(
+    device, memory_gib, cache_mib, monkeypatch
+):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=memory_gib * 2**30))
     assert default_prefix_bytes(device) == cache_mib * 2**20

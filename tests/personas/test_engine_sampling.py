@@ -1,4 +1,6 @@
-"""Sampling: the same distribution as transformers' logits processors, independent of other sequences."""
+"""Sampling: the same distribution as transformers' logits processors, independent of other
+sequences.
+"""
 
 import collections
 import math
@@ -34,7 +36,9 @@ SETTINGS = [
     SamplingParams(temperature=1.0, top_p=0.9, repetition_penalty=1.0),
     SamplingParams(temperature=0.7, top_p=1.0, min_p=0.05, repetition_penalty=1.0),
     SamplingParams(temperature=1.3, top_p=0.8, top_k=7, repetition_penalty=1.2),
-    SamplingParams(temperature=3.0, top_p=0.99, repetition_penalty=1.1),  # far beyond the usual candidates
+    SamplingParams(
+        temperature=3.0, top_p=0.99, repetition_penalty=1.1
+    ),  # far beyond the usual candidates
 ]
 
 
@@ -46,24 +50,32 @@ def by_transformers(logits, sampling: SamplingParams, seen):
     steps.append(TopPLogitsWarper(sampling.top_p))
     if sampling.min_p:
         steps.append(MinPLogitsWarper(sampling.min_p))
-    return LogitsProcessorList(steps)(torch.tensor([sorted(seen)]), logits[None].clone())[0].softmax(-1)
+    return LogitsProcessorList(steps)(torch.tensor([sorted(seen)]), logits[None].clone())[
+        0
+    ].softmax(-1)
 
 
 @pytest.mark.parametrize("sampling", SETTINGS)
 def test_tokens_come_as_often_as_transformers_would_draw_them(sampling):
-    logits, seen = random_logits(1)[0], {3, 5, 500}
+    logits = random_logits(1)[0]
+    seen = {3, 5, 500}
     expected = by_transformers(logits, sampling, seen)
     drawn = collections.Counter(one(logits, sampling, seed, seen) for seed in range(600))
     assert all(expected[token] > 0 for token in drawn)
     likely = int(expected.argmax())
-    share, spread = float(expected[likely]), math.sqrt(float(expected[likely]) / 600)
+    share = float(expected[likely])
+    spread = math.sqrt(float(expected[likely]) / 600)
     assert abs(drawn[likely] / 600 - share) < 4 * spread
 
 
 def test_a_draw_depends_on_seed_and_position():
-    logits, sampling = random_logits(5), SamplingParams(temperature=1.0)
+    logits = random_logits(5)
+    sampling = SamplingParams(temperature=1.0)
     assert len({one(logits[0], sampling, 7, position=place) for place in range(20)}) > 3
-    assert len({seeded_uniform(seed, 0) for seed in range(1000)}) == 1000 and 0 <= seeded_uniform(1, 1) < 1
+    assert (
+        len({seeded_uniform(seed, 0) for seed in range(1000)}) == 1000
+        and 0 <= seeded_uniform(1, 1) < 1
+    )
 
 
 def test_what_was_said_before_is_less_likely_greedily_too():
@@ -72,7 +84,9 @@ def test_what_was_said_before_is_less_likely_greedily_too():
     greedy = SamplingParams(temperature=0, repetition_penalty=1.2)
     assert one(logits, greedy) == 4 and one(logits, greedy, seen={4}) == 9
     draws = SamplerState(greedy, 0, set())
-    assert [sample_token(logits, 4, draws).token for _ in range(2)] == [4, 9], "its own tokens count"
+    assert [sample_token(logits, 4, draws).token for _ in range(2)] == [4, 9], (
+        "its own tokens count"
+    )
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-40, 8e-38, 1e-6])
@@ -81,7 +95,9 @@ def test_next_to_no_temperature_is_none(temperature):
     for penalty in (1.0, 1.05):
         settings = SamplingParams(temperature=temperature, repetition_penalty=penalty)
         assert one(logits, settings) == int(logits.argmax())
-    assert one(logits, SamplingParams(temperature=2e-5, repetition_penalty=1.05)) == int(logits.argmax())
+    assert one(logits, SamplingParams(temperature=2e-5, repetition_penalty=1.05)) == int(
+        logits.argmax()
+    )
 
 
 @pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), float("-inf")])
@@ -93,7 +109,12 @@ def test_numbers_of_which_nothing_can_be_drawn_are_an_error(spoilt):
 def test_log_probabilities_are_the_models_own():
     logits = random_logits(1)[0]
     drawn = sample_token(
-        logits, int(logits.argmax()), SamplerState(SamplingParams(temperature=0.2, top_k=1, logprobs=True), 0, set())
+        logits,
+        int(logits.argmax()),
+        SamplerState(SamplingParams(temperature=0.2, top_k=1, logprobs=True), 0, set()),
     )
     assert drawn.logprob == pytest.approx(float(logits.log_softmax(-1).max()))
-    assert sample_token(logits, int(logits.argmax()), SamplerState(SamplingParams(), 0, set())).logprob is None
+    assert (
+        sample_token(logits, int(logits.argmax()), SamplerState(SamplingParams(), 0, set())).logprob
+        is None
+    )

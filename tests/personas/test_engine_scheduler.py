@@ -8,7 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from personas.engine.admission import AdapterState, AdmissionControl, SchedulerLimits
-from personas.engine.lora_slots import BASE_MODEL_SLOT, MAX_PREFETCHED_ADAPTERS, AdapterWeights, LoraSlots
+from personas.engine.lora_slots import (
+    BASE_MODEL_SLOT,
+    MAX_PREFETCHED_ADAPTERS,
+    AdapterWeights,
+    LoraSlots,
+)
 from personas.engine.model_runner import Sequence
 from personas.engine.scheduler import MAX_OVERTAKEN, Scheduler
 from personas.errors import AdapterError, EngineBusyError, NoMemoryError
@@ -23,7 +28,8 @@ class RecordingSink:
     """A sink that keeps the error it receives."""
 
     def __init__(self) -> None:
-        self.cancelled, self.error = threading.Event(), None
+        self.cancelled = threading.Event()
+        self.error = None
 
     def begin(self) -> bool:
         return not self.cancelled.is_set()
@@ -48,10 +54,15 @@ class StubSlots:
     """Adapters in states that a test chooses, READY by default."""
 
     def __init__(self, **states: AdapterState) -> None:
-        self.states, self.acquired = states, 0
+        self.states = states
+        self.acquired = 0
 
     def state(self, adapter: AdapterRef | None) -> AdapterState:
-        return self.states.get(adapter.persona_id, AdapterState.READY) if adapter else AdapterState.READY
+        return (
+            self.states.get(adapter.persona_id, AdapterState.READY)
+            if adapter
+            else AdapterState.READY
+        )
 
     def acquire(self, adapter: AdapterRef | None):
         if self.state(adapter) is AdapterState.FAILED:
@@ -66,7 +77,9 @@ class StubSlots:
 class Queue:
     """A scheduler with one free row at a time; `start` says which sequences start."""
 
-    def __init__(self, rows: int = 1000, step_tokens: int = 1_000_000, **states: AdapterState) -> None:
+    def __init__(
+        self, rows: int = 1000, step_tokens: int = 1_000_000, **states: AdapterState
+    ) -> None:
         self.slots, self.runner, self.ends = StubSlots(**states), MemorylessRunner(), 0
         limits = SchedulerLimits(
             rows=rows, overflow_rows=0, prefill_tokens=step_tokens, solo_prefill_tokens=step_tokens,
@@ -76,9 +89,13 @@ class Queue:
         self.now = 0.0
         self.scheduler.clock = lambda: self.now
 
-    def add(self, guild_id: int, prompt_tokens: int, adapter: str = "", member_id: int = 0) -> Sequence:
+    def add(
+        self, guild_id: int, prompt_tokens: int, adapter: str = "", member_id: int = 0
+    ) -> Sequence:
         self.now += 1
-        request = ChatRequest(None, (), (), ref(adapter) if adapter else None, guild_id=guild_id, member_id=member_id)
+        request = ChatRequest(
+            None, (), (), ref(adapter) if adapter else None, guild_id=guild_id, member_id=member_id
+        )
         seq = Sequence(request, (1,) * prompt_tokens, 0, RecordingSink(), None, self.count_end)
         self.scheduler.add(seq)
         return seq
@@ -120,7 +137,9 @@ class TestOrder:
         assert queue.scheduler.running == flood[:2], "the second one fills the step"
         quiet = queue.add(2, 200)
         queue.scheduler.admit()
-        assert queue.scheduler.running == [*flood[:2], quiet], "it waits behind none of the others' prompts"
+        assert queue.scheduler.running == [*flood[:2], quiet], (
+            "it waits behind none of the others' prompts"
+        )
         flood[0].kv.tokens += flood[0].prompt
         flood[0].last_token = 1
         queue.scheduler.admit()
@@ -141,15 +160,20 @@ class TestOrder:
         assert queue.prompt_chunks() == [(light, 100), (flood[1], 144)]
 
     @pytest.mark.parametrize(("rows", "second_tokens"), [(4, 28), (8, 100)])
-    def test_steps_with_many_replies_compute_the_first_prompt_and_fewer_tokens_of_others(self, rows, second_tokens):
+    def test_steps_with_many_replies_compute_the_first_prompt_and_fewer_tokens_of_others(
+        self, rows, second_tokens
+    ):
         queue = Queue(rows=rows, step_tokens=256)
         replying = queue.add(1, 10)
         queue.scheduler.admit()
         queue.compute_chunks()
         replying.last_token = 1
-        first, second = queue.add(2, 100), queue.add(3, 100)
+        first = queue.add(2, 100)
+        second = queue.add(3, 100)
         queue.scheduler.admit()
-        assert queue.prompt_chunks() == [(first, 100), (second, second_tokens)], f"three of {rows} rows run"
+        assert queue.prompt_chunks() == [(first, 100), (second, second_tokens)], (
+            f"three of {rows} rows run"
+        )
         long = queue.add(4, 300)
         queue.scheduler.admit()
         queue.scheduler.queue.count_token(second)
@@ -162,7 +186,8 @@ class TestOrder:
         for guild in (1, 2):
             queue.add(guild, 10)
             queue.add(guild, 10)
-        first, second = queue.start(), queue.start()
+        first = queue.start()
+        second = queue.start()
         assert (first.guild_id, second.guild_id) == (1, 2)
         queue.scheduler.queue.count_token(first)
         assert queue.start().guild_id == 2
@@ -180,7 +205,9 @@ class TestOrder:
         stuck = queue.add(1, 0, "stuck")
         others = [queue.add(1, 0) for _ in range(MAX_OVERTAKEN + 3)]
         queue.scheduler.admit()
-        assert queue.scheduler.running == others[:MAX_OVERTAKEN] and stuck.overtaken == MAX_OVERTAKEN
+        assert (
+            queue.scheduler.running == others[:MAX_OVERTAKEN] and stuck.overtaken == MAX_OVERTAKEN
+        )
         queue.slots.states.clear()
         assert queue.start() is stuck
         assert queue.start() is others[MAX_OVERTAKEN], "the others go on"
@@ -197,11 +224,16 @@ class TestOrder:
         waiting = [queue.add(1, 0, name) for name in ("stuck", "broken", "fine")]
         for _ in range(3):
             assert queue.scheduler._select_next() == (waiting[1], [waiting[0]])
-        assert list(queue.scheduler.queue) == waiting and not queue.slots.acquired and not waiting[0].overtaken
+        assert (
+            list(queue.scheduler.queue) == waiting
+            and not queue.slots.acquired
+            and not waiting[0].overtaken
+        )
 
     def test_an_adapter_that_cannot_be_used_fails_its_sequence_alone(self):
         queue = Queue(broken=AdapterState.FAILED)
-        broken, fine = queue.add(1, 0, "broken"), queue.add(1, 0)
+        broken = queue.add(1, 0, "broken")
+        fine = queue.add(1, 0)
         queue.scheduler.admit()
         assert isinstance(broken._sink.error, AdapterError) and queue.ends == 1
         assert queue.scheduler.running == [fine] and not queue.scheduler.queue
@@ -212,7 +244,9 @@ class TestOrder:
         seq = queue.add(1, 0, "a")
         queue.scheduler.admit()
         assert isinstance(seq._sink.error, NoMemoryError) and queue.ends == 1
-        assert not queue.slots.acquired and not queue.scheduler.running and not queue.scheduler.queue
+        assert (
+            not queue.slots.acquired and not queue.scheduler.running and not queue.scheduler.queue
+        )
 
 
 class TestAdmission:
@@ -238,7 +272,10 @@ class TestAdmission:
         places = AdmissionControl.of_engine(4, 64, 120.0)
         for _ in range(8):
             places.acquire(1, 7)
-        with pytest.raises(EngineBusyError, match=r"8 replies to the same member are unfinished, as many as one may"):
+        with pytest.raises(
+            EngineBusyError,
+            match=r"8 replies to the same member are unfinished, as many as one may",
+        ):
             places.acquire(1, 7)
         for member in (8, *[0] * 20):
             places.acquire(1, member)
@@ -289,7 +326,8 @@ class RecordingStack:
     """A stack that records which adapter was written into which slot."""
 
     def __init__(self, slots: int) -> None:
-        self.slots, self.written = slots, []
+        self.slots = slots
+        self.written = []
         self.error: Exception | None = None
 
     def put(self, index: int, weights: AdapterWeights) -> None:
@@ -335,7 +373,8 @@ class TestSlots:
     """Reading, pinning, evicting and dropping."""
 
     def test_the_least_recently_used_is_evicted_and_a_pinned_one_never(self, slots):
-        a, b = slots.acquire("a"), slots.acquire("b")
+        a = slots.acquire("a")
+        b = slots.acquire("b")
         assert {a.index, b.index} == {1, 2} and slots.state("c") is AdapterState.NO_SLOT
         slots.lora.release(a)
         assert slots.acquire("a") == a, "it is still in memory"
@@ -353,16 +392,21 @@ class TestSlots:
         assert slots.lora.resident == before and len(slots.stack.written) == 2 and slots.reads == 3
 
     def test_two_sequences_share_a_slot_and_it_is_free_when_both_have_ended(self, slots):
-        a, again, _ = slots.acquire("a"), slots.acquire("a"), slots.acquire("b")
+        a = slots.acquire("a")
+        again = slots.acquire("a")
+        _ = slots.acquire("b")
         slots.lora.release(a)
         assert a == again and slots.acquire("c") is None
         slots.lora.release(again)
         assert slots.acquire("c").index == a.index
 
     def test_dropping_waits_for_running_sequences_and_later_ones_read_the_folder_again(self, slots):
-        a, dropped = slots.acquire("a"), Future()
+        a = slots.acquire("a")
+        dropped = Future()
         slots.lora.drop(ref("a"), lambda: dropped.set_result(None))
-        assert not dropped.done() and slots.acquire("a") is None, "no new sequence uses what is being dropped"
+        assert not dropped.done() and slots.acquire("a") is None, (
+            "no new sequence uses what is being dropped"
+        )
         slots.lora.release(a)
         assert dropped.done() and not slots.lora.resident and slots.reads == 1
         assert slots.acquire("a").index and slots.reads == 2

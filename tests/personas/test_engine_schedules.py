@@ -1,4 +1,6 @@
-"""Random schedules: whatever shares the batch, each reply is what peft generates for its request alone."""
+"""Random schedules: whatever shares the batch, each reply is what peft generates for its request
+alone.
+"""
 
 import pytest
 import torch
@@ -19,13 +21,16 @@ def single(tmp_path_factory, tiny_base):
 
 
 def count(reference, seeds) -> tuple[int, int]:
-    """Count the replies, and those that differ where the two best logits are close. Fails on other differences."""
+    """Count the replies, and those that differ where the two best logits are close. Fails on other
+    differences.
+    """
     replies = close = 0
     for seed in seeds:
         recorded = play(reference, seed)
         differing, wrong = differences(recorded)
         assert not wrong, f"schedule {seed}: {wrong}"
-        replies, close = replies + len(recorded), close + differing
+        replies = replies + len(recorded)
+        close = close + differing
     return replies, close
 
 
@@ -46,5 +51,8 @@ def test_a_thousand_schedules(exact, single, monkeypatch):
     poison(monkeypatch)
     exact_replies, exact_close = count(exact, range(10_000, 10_750))
     replies, close = count(single, range(20_000, 20_250))
-    print(f"float64: {exact_close} of {exact_replies}, float32: {close} of {replies} differ between logits within 1e-4")
+    print(
+        f"float64: {exact_close} of {exact_replies}, float32: {close} of {replies} differ between "
+        "logits within 1e-4"
+    )
     assert exact_close == 0

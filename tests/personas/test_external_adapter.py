@@ -1,4 +1,6 @@
-"""Adapters from outside: peft folders, zips and a hub's repositories are checked, then sealed or refused."""
+"""Adapters from outside: peft folders, zips and a hub's repositories are checked, then sealed or
+refused.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def hub(plain, monkeypatch, tmp_path):
 
 
 def bring(source, tmp_path, base="", said=None):
-    return import_adapter(str(source), tmp_path / "out", base, (said if said is not None else []).append)
+    return import_adapter(
+        str(source), tmp_path / "out", base, (said if said is not None else []).append
+    )
 
 
 def reconfigure(folder, **changes):
@@ -79,15 +83,23 @@ def received_bytes(folder):
 # ------------------------------------------------------------------------------------------ taken
 
 
-def test_a_peft_folder_is_sealed_and_speaks_as_the_one_that_was_trained(plain, sealed, tiny_base, tmp_path):
-    reconfigure(plain, auto_mapping={"base_model_class": "X", "parent_library": "os"}, task_type=None)
+def test_a_peft_folder_is_sealed_and_speaks_as_the_one_that_was_trained(
+    plain, sealed, tiny_base, tmp_path
+):
+    reconfigure(
+        plain, auto_mapping={"base_model_class": "X", "parent_library": "os"}, task_type=None
+    )
     manifest = bring(plain, tmp_path)
     assert manifest == verify_adapter(tmp_path / "out")
-    assert (manifest.base_model, manifest.base_model_hash) == (tiny_base.name, fingerprint(tiny_base))
+    assert (manifest.base_model, manifest.base_model_hash) == (
+        tiny_base.name,
+        fingerprint(tiny_base),
+    )
     assert manifest.source == AdapterSource(name="mira-lora", base_model=tiny_base.source)
     assert manifest.metrics == UNMEASURED and manifest.lora["r"] == 4
     assert "auto_mapping" not in (tmp_path / "out" / CONFIG_FILE).read_text()
-    tokens, logits = torch.tensor([[5, 6, 7]]), []
+    tokens = torch.tensor([[5, 6, 7]])
+    logits = []
     for folder in (sealed, tmp_path / "out"):
         switcher = PeftSwitcher(load_model(tiny_base, "float32"), fingerprint(tiny_base))
         with switcher.use(AdapterRef("mira", folder.name, folder)), torch.inference_mode():
@@ -128,8 +140,15 @@ def test_dora_is_taken_with_its_magnitudes_and_refused_without(plain, tmp_path):
     with pytest.raises(AdapterError, match="has lora_A and lora_B only"):
         bring(plain, tmp_path)
     tensors = load_file(plain / WEIGHTS_FILE)
-    outputs = {name.removesuffix("lora_B.weight"): it.shape[0] for name, it in tensors.items() if "lora_B" in name}
-    reweigh(plain, **{f"{layer}lora_magnitude_vector": torch.ones(size) for layer, size in outputs.items()})
+    outputs = {
+        name.removesuffix("lora_B.weight"): it.shape[0]
+        for name, it in tensors.items()
+        if "lora_B" in name
+    }
+    reweigh(
+        plain,
+        **{f"{layer}lora_magnitude_vector": torch.ones(size) for layer, size in outputs.items()},
+    )
     assert bring(plain, tmp_path)
 
 
@@ -143,9 +162,13 @@ def test_an_adapter_of_this_project_keeps_its_manifest(sealed, tmp_path):
 def test_a_repository_is_fetched_once_and_its_origin_recorded(hub, tiny_base, tmp_path):
     said = []
     manifest = bring(f"{NAME}@v1", tmp_path, said=said)
-    source = AdapterSource(name=NAME, commit=COMMIT, licence="apache-2.0", base_model=tiny_base.source)
+    source = AdapterSource(
+        name=NAME, commit=COMMIT, licence="apache-2.0", base_model=tiny_base.source
+    )
     assert manifest.source == source and verify_adapter(tmp_path / "out") == manifest
-    assert said[0] == f"asking the hub for {NAME}@v1" and any("adapter_model.safetensors: " in it for it in said)
+    assert said[0] == f"asking the hub for {NAME}@v1" and any(
+        "adapter_model.safetensors: " in it for it in said
+    )
     hub.asked.clear()
     shutil.rmtree(tmp_path / "out")
     assert bring(NAME, tmp_path).checksums == manifest.checksums
@@ -160,7 +183,8 @@ def test_a_cut_download_continues_where_it_stopped(hub, plain, tmp_path):
 
 
 def test_a_download_that_failed_continues_with_the_next_try(hub, plain, tmp_path):
-    hub.cuts, hub.fails_after_cut = 1, True
+    hub.cuts = 1
+    hub.fails_after_cut = True
     with pytest.raises(AdapterError, match=r"cannot be fetched: the hub failed \(status 503\)"):
         bring(NAME, tmp_path)
     assert not (tmp_path / "out").exists()
@@ -170,10 +194,14 @@ def test_a_download_that_failed_continues_with_the_next_try(hub, plain, tmp_path
     assert (tmp_path / "out" / WEIGHTS_FILE).read_bytes() == (plain / WEIGHTS_FILE).read_bytes()
 
 
-def test_only_the_latest_commits_stay_in_the_cache_and_those_that_are_being_fetched(hub, plain, tmp_path, monkeypatch):
+def test_only_the_latest_commits_stay_in_the_cache_and_those_that_are_being_fetched(
+    hub, plain, tmp_path, monkeypatch
+):
     monkeypatch.setattr(external_adapter, "MAX_CACHED_COMMITS", 2)
     commits = [digit * 40 for digit in "abcde"]
-    hub.repositories[NAME].commits.update({it: hub.repositories[NAME].commits[COMMIT] for it in commits})
+    hub.repositories[NAME].commits.update(
+        {it: hub.repositories[NAME].commits[COMMIT] for it in commits}
+    )
     cache = tmp_path / "cache" / "understudy-adapters" / NAME.replace("/", "--")
 
     def fetch(commit):
@@ -188,12 +216,15 @@ def test_only_the_latest_commits_stay_in_the_cache_and_those_that_are_being_fetc
     assert fetch(commits[4]) == ["c", "e"]
 
 
-# ------------------------------------------------------------------------------------------ refused: the hub
+# ------------------------------------------------------------------------------------------
+# refused: the hub
 
 
 def test_content_with_another_checksum_is_refused_and_fetched_again(hub, tmp_path):
     hub.stated_sha = "0" * 64
-    with pytest.raises(AdapterError, match=f"{NAME}. cannot .*: {WEIGHTS_FILE} arrived damaged: .*another checksum"):
+    with pytest.raises(
+        AdapterError, match=f"{NAME}. cannot .*: {WEIGHTS_FILE} arrived damaged: .*another checksum"
+    ):
         bring(NAME, tmp_path)
     hub.stated_sha = ""
     assert bring(NAME, tmp_path)
@@ -208,10 +239,19 @@ def test_a_hub_that_sends_more_than_it_states_is_cut_off(hub, tmp_path):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        ((401, {"X-Error-Message": "Invalid credentials in Authorization header"}), "does not know the token"),
+        (
+            (401, {"X-Error-Message": "Invalid credentials in Authorization header"}),
+            "does not know the token",
+        ),
         ((401, {"X-Error-Code": "RepoNotFound"}), f"the hub has no {NAME}, or it is private"),
-        ((403, {"X-Error-Code": "GatedRepo"}), "only to those who accepted its terms. Accept them there"),
-        ((403, {"X-Error-Message": "Go to https://evil.example/x"}), r"the token may not do that \(Go to\)"),
+        (
+            (403, {"X-Error-Code": "GatedRepo"}),
+            "only to those who accepted its terms. Accept them there",
+        ),
+        (
+            (403, {"X-Error-Message": "Go to https://evil.example/x"}),
+            r"the token may not do that \(Go to\)",
+        ),
         ((404, {"X-Error-Code": "RepoNotFound"}), f"the hub has no {NAME}, or it is private"),
         ((429, {}), "the limit is reached. Try again in some minutes"),
         ((503, {}), r"the hub failed \(status 503\). Try again later"),
@@ -225,14 +265,18 @@ def test_each_refusal_of_a_hub_says_why(hub, tmp_path, answer, words):
 
 
 def test_a_hub_that_cannot_be_reached_is_named(hub, tmp_path, monkeypatch):
-    with pytest.raises(AdapterError, match=f"{NAME} has no commit, tag or branch 'v9'. Check the revision"):
+    with pytest.raises(
+        AdapterError, match=f"{NAME} has no commit, tag or branch 'v9'. Check the revision"
+    ):
         bring(f"{NAME}@v9", tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(AdapterError, match="HF_HUB_OFFLINE is set"):
         bring(NAME, tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(AdapterError, match=r"could not be reached.*ConnectError.*Check the network"):
+    with pytest.raises(
+        AdapterError, match=r"could not be reached.*ConnectError.*Check the network"
+    ):
         bring(NAME, tmp_path)
 
 
@@ -250,17 +294,24 @@ def test_a_repository_without_safetensors_is_refused(hub, tmp_path):
 
 def test_what_is_too_large_is_not_downloaded(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(external_adapter, "MAX_WEIGHTS_BYTES", 1000)
-    with pytest.raises(AdapterError, match=rf"{WEIGHTS_FILE} of {NAME} has 0 MiB. At most 0 are read"):
+    with pytest.raises(
+        AdapterError, match=rf"{WEIGHTS_FILE} of {NAME} has 0 MiB. At most 0 are read"
+    ):
         bring(NAME, tmp_path)
     assert not [asked for asked in hub.asked if WEIGHTS_FILE in asked]
 
 
-# ------------------------------------------------------------------------------------------ refused: the adapter
+# ------------------------------------------------------------------------------------------
+# refused: the adapter
 
 
-def test_an_adapter_for_another_base_model_says_which_and_which_is_served(plain, sealed, tiny_base, tmp_path):
+def test_an_adapter_for_another_base_model_says_which_and_which_is_served(
+    plain, sealed, tiny_base, tmp_path
+):
     reconfigure(plain, base_model_name_or_path="someone/Other-7B")
-    with pytest.raises(AdapterError, match=r"another base model \(someone/Other-7B\) than is served \(.*\)"):
+    with pytest.raises(
+        AdapterError, match=r"another base model \(someone/Other-7B\) than is served \(.*\)"
+    ):
         bring(plain, tmp_path, tiny_base.source)
     reconfigure(plain, base_model_name_or_path=f"someone/{tiny_base.folder.name}")
     assert bring(plain, tmp_path, tiny_base.source).caveats, "a folder is known by its name"
@@ -275,10 +326,18 @@ def test_an_adapter_for_another_base_model_says_which_and_which_is_served(plain,
 EXPRESSION = r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?)"
 
 
-def test_an_adapter_over_a_quantised_copy_is_taken_for_the_model_that_is_stated(plain, tiny_base, tmp_path):
-    """As Unsloth saves them: the base model's name ends with -bnb-4bit, and the modules are a regular expression."""
+def test_an_adapter_over_a_quantised_copy_is_taken_for_the_model_that_is_stated(
+    plain, tiny_base, tmp_path
+):
+    """As Unsloth saves them: the base model's name ends with -bnb-4bit, and the modules are a
+    regular expression.
+    """
     names = {name.split(".")[-3] for name in load_file(plain / WEIGHTS_FILE)}
-    reconfigure(plain, base_model_name_or_path="unsloth/heron-1b-unsloth-bnb-4bit", target_modules=EXPRESSION)
+    reconfigure(
+        plain,
+        base_model_name_or_path="unsloth/heron-1b-unsloth-bnb-4bit",
+        target_modules=EXPRESSION,
+    )
     with pytest.raises(AdapterError, match=r"quantised copy, say so: trainer import --base-model"):
         bring(plain, tmp_path, tiny_base.source)
     manifest = import_adapter(str(plain), tmp_path / "out", tiny_base.source, str, is_stated=True)
@@ -287,7 +346,9 @@ def test_an_adapter_over_a_quantised_copy_is_taken_for_the_model_that_is_stated(
     assert set(config["target_modules"]) == names
     model = PeftSwitcher(load_model(tiny_base, "float32"), fingerprint(tiny_base))
     model.load(AdapterRef("mira", "imported", tmp_path / "out"))
-    adapted = {name.split(".")[-4] for name, _ in model.model.named_parameters() if "lora_A" in name}
+    adapted = {
+        name.split(".")[-4] for name, _ in model.model.named_parameters() if "lora_A" in name
+    }
     assert adapted == names
 
 
@@ -332,10 +393,16 @@ def test_a_configuration_beyond_plain_lora_is_refused(plain, tmp_path, changes, 
     [
         ({f"{LAYER}.lora_A.weight": torch.full((4, 64), torch.nan)}, "values that are not finite"),
         ({f"{LAYER}.lora_A.weight": torch.ones((4, 64), dtype=torch.int8)}, "stored as I8"),
-        ({f"{LAYER}.lora_A.weight": torch.ones((4, 32))}, r"shapes \(4, 32\) and .*64 inputs and 64 outputs"),
+        (
+            {f"{LAYER}.lora_A.weight": torch.ones((4, 32))},
+            r"shapes \(4, 32\) and .*64 inputs and 64 outputs",
+        ),
         ({f"{LAYER}.lora_B.weight": None}, "has lora_A only"),
         ({f"{LAYER}.weight": torch.ones(64, 64)}, "which is no part of a plain LoRA"),
-        ({f"{LAYER.replace('.0.', '.9.')}.lora_A.weight": torch.ones(4, 64)}, "which the base model does not have"),
+        (
+            {f"{LAYER.replace('.0.', '.9.')}.lora_A.weight": torch.ones(4, 64)},
+            "which the base model does not have",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(plain, tmp_path, changes, words):

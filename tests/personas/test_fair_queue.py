@@ -1,4 +1,6 @@
-"""The fair queue under random arrivals: nobody starves, no row idles, backlogged guilds and members get the same."""
+"""The fair queue under random arrivals: nobody starves, no row idles, backlogged guilds and members
+get the same.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 
 from personas.engine.scheduler import NEW_TOKEN_COST_IN_PROMPT_TOKENS, FairQueue
 
-MAX_PROMPT, MAX_TOKENS = 60, 30
+MAX_PROMPT = 60
+MAX_TOKENS = 30
 MAX_COST = MAX_PROMPT + MAX_TOKENS * NEW_TOKEN_COST_IN_PROMPT_TOKENS
 
 
@@ -28,7 +31,9 @@ class Waiting:
 
 
 class Rows:
-    """Rows that serve a queue, a token of each per step; `served` counts what guilds and members got."""
+    """Rows that serve a queue, a token of each per step; `served` counts what guilds and members
+    got.
+    """
 
     def __init__(self, rows: int) -> None:
         self.rows, self.queue, self.now = rows, FairQueue(), 0
@@ -87,14 +92,18 @@ ARRIVALS = st.lists(
 @settings(max_examples=150, deadline=None)
 def test_rows_never_idle_and_the_backlogged_get_the_same(arrivals, rows):
     machine = Rows(rows)
-    leads: dict[object, tuple[int, int]] = {}  # pairs that wait without a pause: the least and the largest difference
+    leads: dict[
+        object, tuple[int, int]
+    ] = {}  # pairs that wait without a pause: the least and the largest difference
 
     def step() -> None:
         waiting = len(machine.queue)
         free = rows - len(machine.running)
         started = len(machine.started)
         machine.step()
-        assert len(machine.started) - started == min(free, waiting), "a row idled while somebody waited"
+        assert len(machine.started) - started == min(free, waiting), (
+            "a row idled while somebody waited"
+        )
         _compare(machine, leads)
 
     for arrival in arrivals:
@@ -107,7 +116,9 @@ def test_rows_never_idle_and_the_backlogged_get_the_same(arrivals, rows):
         if not machine.queue:
             break
         step()
-    assert not machine.queue and len(set(map(id, machine.started))) == len(machine.started), "somebody starved"
+    assert not machine.queue and len(set(map(id, machine.started))) == len(machine.started), (
+        "somebody starved"
+    )
 
 
 def _compare(machine: Rows, leads: dict[object, tuple[int, int]]) -> None:
@@ -150,7 +161,9 @@ def test_members_of_one_guild_take_nothing_from_another():
     while len(machine.started) < 40:
         machine.step()
     assert Counter(seq.guild_id for seq in machine.started) == {1: 20, 2: 20}
-    assert set(Counter(seq.member_id for seq in machine.started if seq.guild_id == 1).values()) == {2}
+    assert set(Counter(seq.member_id for seq in machine.started if seq.guild_id == 1).values()) == {
+        2
+    }
 
 
 @pytest.mark.parametrize("key", ["guild", "member"])
@@ -164,7 +177,9 @@ def test_one_who_returns_has_saved_nothing_up(key):
     late = [machine.add(*name(6)) for _ in range(10)]
     while late[4] not in machine.started:
         machine.step()
-    assert 8 <= len(machine.started) - 10 <= 11, "they take turns: no credit for the time before, and no debt"
+    assert 8 <= len(machine.started) - 10 <= 11, (
+        "they take turns: no credit for the time before, and no debt"
+    )
 
 
 def test_one_that_waited_long_precedes_its_guilds_newcomers():

@@ -27,12 +27,16 @@ from tests.personas.engine_reference import (
 from tests.personas.hostile_adapters import HARMLESS, hostile_adapters
 from tests.tiny_models import PROJECTIONS, manifest_over
 
-COUNT, SEED, SLOTS = 200, 1, 4
+COUNT = 200
+SEED = 1
+SLOTS = 4
 NOT_FOUND_BY_HEADERS = (
     "a_number_is_not_finite", "a_number_is_out_of_range", "numbers_overflow_when_scaled",
     "module_is_not_in_the_base_model",
 )  # fmt: skip
-"""Faults that vLLM's side does not look at: values, which end one reply, and names, which vLLM itself refuses."""
+"""Faults that vLLM's side does not look at: values, which end one reply, and names, which vLLM
+itself refuses.
+"""
 PROMPT = tuple(range(100, 140))
 
 
@@ -41,7 +45,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, tiny_base):
-    return ReferenceModel(tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=2, prompts=2)
+    return ReferenceModel(
+        tmp_path_factory.mktemp("reference"), tiny_base, torch.float64, adapters=2, prompts=2
+    )
 
 
 def outcome(work, *args):
@@ -61,21 +67,36 @@ def require_all_slots_free(parts):
 
 
 def test_two_hundred_hostile_adapters(reference, tiny_base, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(external_adapter, "base_linear_shapes", cache(external_adapter.base_linear_shapes))  # for time
-    manifest, layers = manifest_over(tiny_base, "x", "any"), stored_linear_shapes(tiny_base)
+    monkeypatch.setattr(
+        external_adapter, "base_linear_shapes", cache(external_adapter.base_linear_shapes)
+    )  # for time
+    manifest = manifest_over(tiny_base, "x", "any")
+    layers = stored_linear_shapes(tiny_base)
     parts = reference.parts(SchedulerLimits(), SLOTS, 10**6)
     alone = PeftSwitcher(copy.deepcopy(reference.model), reference.hash, keep=2)
-    recorded, wrong, compared = [], [], {}
+    recorded = []
+    wrong = []
+    compared = {}
     for number, it in enumerate(hostile_adapters(reference.refs[0].folder, COUNT, SEED)):
         expected = "taken" if it.is_harmless else "refused"
         ref = adapter_ref(tmp_path, "x", f"v{number}")
         it.write(ref.folder)
         write_manifest(ref.folder, manifest)  # whoever made it can seal it too
         it.write(tmp_path / "folder" / str(number))
-        source = (str(tmp_path / "folder" / str(number)), tmp_path / "out" / str(number), tiny_base.source, str)
-        outcomes = outcome(import_adapter, *source), outcome(lambda ref=ref: parts.load_adapter(parts.read(ref)))
+        source = (
+            str(tmp_path / "folder" / str(number)),
+            tmp_path / "out" / str(number),
+            tiny_base.source,
+            str,
+        )
+        outcomes = (
+            outcome(import_adapter, *source),
+            outcome(lambda ref=ref: parts.load_adapter(parts.read(ref))),
+        )
         at_vllm = outcome(find_served_adapter, tmp_path, ref.name, reference.hash, layers)
-        if outcomes != (expected, expected) or (at_vllm != expected and it.kind not in NOT_FOUND_BY_HEADERS):
+        if outcomes != (expected, expected) or (
+            at_vllm != expected and it.kind not in NOT_FOUND_BY_HEADERS
+        ):
             wrong.append((number, it.kind, outcomes))
         is_compared = it.is_harmless and it.kind not in compared  # with peft's reply
         question = ask(alone, ref, PROMPT) if is_compared else Question(ref, PROMPT, (), ())
@@ -97,22 +118,31 @@ def test_two_hundred_hostile_adapters(reference, tiny_base, tmp_path, capsys, mo
     require_all_slots_free(parts)
     parts.close()
     with capsys.disabled():
-        print(f" {len(refused)} refused, {len(recorded) - len(refused)} harmless ones served ", end="")
+        print(
+            f" {len(refused)} refused, {len(recorded) - len(refused)} harmless ones served ", end=""
+        )
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_what_peft_loaded_in_part_is_taken_out_again(reference, tiny_base, tmp_path, monkeypatch, others):
+def test_what_peft_loaded_in_part_is_taken_out_again(
+    reference, tiny_base, tmp_path, monkeypatch, others
+):
     """The checks refuse such an adapter; without them, peft stops in the middle."""
     settings = {"r": 4, "target_modules": PROJECTIONS, "use_dora": True}
     fine = special_adapter(tmp_path, tiny_base, "fine", **settings)
     broken = next(
-        it for it in hostile_adapters(reference.refs[0].folder, COUNT, SEED) if it.kind == "tensor_has_other_widths"
+        it
+        for it in hostile_adapters(reference.refs[0].folder, COUNT, SEED)
+        if it.kind == "tensor_has_other_widths"
     )
     ref = adapter_ref(tmp_path, "p", "broken")
     broken.write(ref.folder)
     write_manifest(ref.folder, manifest_over(tiny_base, "p", "broken"))
     switcher = PeftSwitcher(copy.deepcopy(reference.model), reference.hash)
-    expected = [ask(PeftSwitcher(copy.deepcopy(reference.model), reference.hash), it, PROMPT) for it in (None, fine)]
+    expected = [
+        ask(PeftSwitcher(copy.deepcopy(reference.model), reference.hash), it, PROMPT)
+        for it in (None, fine)
+    ]
     for _ in range(others):
         switcher.load(fine)
     with monkeypatch.context() as patch:

@@ -1,4 +1,6 @@
-"""Base models of a hub, over a small one of the test's own: a revision is pinned, and the commit is what is kept."""
+"""Base models of a hub, over a small one of the test's own: a revision is pinned, and the commit is
+what is kept.
+"""
 
 import asyncio
 import json
@@ -13,14 +15,18 @@ from personas.models.base_model import locate
 from personas.models.rope_scaling import RopeScaling
 from tests.hub_server import Hub, Repository, reach
 
-OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
+OLD = "0" * 39 + "1"
+NEW = "0" * 39 + "2"
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     weights = save({"model.norm.weight": np.ones(2, dtype=np.float32)})
     commits = {
-        commit: {"config.json": json.dumps({"commit": commit}).encode(), "model.safetensors": weights}
+        commit: {
+            "config.json": json.dumps({"commit": commit}).encode(),
+            "model.safetensors": weights,
+        }
         for commit in (OLD, NEW)
     }
     served = Hub({"harbour/tiny": Repository(commits, {"main": NEW, "v1": OLD})})
@@ -35,12 +41,21 @@ async def found(name, **options):
 
 @pytest.mark.parametrize(
     ("name", "commit"),
-    [("harbour/tiny", NEW), ("harbour/tiny@main", NEW), ("harbour/tiny@v1", OLD), (f"harbour/tiny@{OLD}", OLD)],
+    [
+        ("harbour/tiny", NEW),
+        ("harbour/tiny@main", NEW),
+        ("harbour/tiny@v1", OLD),
+        (f"harbour/tiny@{OLD}", OLD),
+    ],
 )
 async def test_a_name_with_a_revision_is_that_commit(hub, name, commit):
     base = await found(name)
     assert json.loads((base.folder / "config.json").read_text()) == {"commit": commit}
-    assert (base.name, base.revision, base.repository) == (f"harbour/tiny@{commit}", commit, "harbour/tiny")
+    assert (base.name, base.revision, base.repository) == (
+        f"harbour/tiny@{commit}",
+        commit,
+        "harbour/tiny",
+    )
     hub.asked.clear()
     assert await found(base.name) == base == await found(name, fetch=False)
     assert not [path for path in hub.asked if "resolve" in path]  # nothing is fetched twice
@@ -53,9 +68,13 @@ async def test_a_revision_and_a_scaling_stand_in_one_name(hub):
 
 
 async def test_what_the_hub_has_not_is_named(hub):
-    with pytest.raises(BaseModelError, match=r"has no commit, tag or branch 'v2' of it.*after the @"):
+    with pytest.raises(
+        BaseModelError, match=r"has no commit, tag or branch 'v2' of it.*after the @"
+    ):
         await found("harbour/tiny@v2")
-    with pytest.raises(BaseModelError, match=r"'harbour/none' cannot be fetched: the hub has no such model"):
+    with pytest.raises(
+        BaseModelError, match=r"'harbour/none' cannot be fetched: the hub has no such model"
+    ):
         await found("harbour/none@v1")
 
 
@@ -63,7 +82,9 @@ async def test_without_a_network_a_pinned_model_is_found_where_it_was_fetched(hu
     before = await found("harbour/tiny@v1")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert await found("harbour/tiny@v1") == before == await found(f"harbour/tiny@{OLD}")
-    with pytest.raises(BaseModelError, match=r"'harbour/tiny@main' is no local folder, and no hub could be reached"):
+    with pytest.raises(
+        BaseModelError, match=r"'harbour/tiny@main' is no local folder, and no hub could be reached"
+    ):
         await found("harbour/tiny@main")
     with pytest.raises(BaseModelError, match=r"'harbour/tiny@main' is not on this machine"):
         await found("harbour/tiny@main", fetch=False)

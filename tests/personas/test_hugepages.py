@@ -1,4 +1,6 @@
-"""Tensors in huge pages: zeros of every shape, alone and side by side, and a moved model with the same logits."""
+"""Tensors in huge pages: zeros of every shape, alone and side by side, and a moved model with the
+same logits.
+"""
 
 import copy
 
@@ -11,9 +13,15 @@ from personas.schemas.chat import AdapterRef
 
 
 def test_zeros_begin_a_page_and_are_nobody_elses():
-    one, other = (hugepages.zeros_in_huge_pages((3, 1000, 512), torch.float32, "cpu") for _ in range(2))
+    one, other = (
+        hugepages.zeros_in_huge_pages((3, 1000, 512), torch.float32, "cpu") for _ in range(2)
+    )
     one.fill_(7)
-    assert one.data_ptr() % hugepages.HUGE_PAGE_BYTES == 0 and other.shape == (3, 1000, 512) and not other.any()
+    assert (
+        one.data_ptr() % hugepages.HUGE_PAGE_BYTES == 0
+        and other.shape == (3, 1000, 512)
+        and not other.any()
+    )
     small = hugepages.zeros_in_huge_pages((2, 3), torch.bfloat16, "cpu")
     assert small.tolist() == [[0, 0, 0], [0, 0, 0]]
 
@@ -37,11 +45,14 @@ def test_they_outlive_what_they_were_made_with():
 
 def test_a_model_that_is_moved_is_the_same(tiny_base):
     model = load_model(tiny_base, "float32")
-    moved, ids = copy.deepcopy(model), torch.tensor([[5, 6, 7]])
+    moved = copy.deepcopy(model)
+    ids = torch.tensor([[5, 6, 7]])
     places = {name: weight.data_ptr() for name, weight in moved.named_parameters()}
     hugepages.move_weights_to_huge_pages(moved)
     assert all(weight.data_ptr() != places[name] for name, weight in moved.named_parameters())
-    assert moved.lm_head.weight.data_ptr() == moved.model.embed_tokens.weight.data_ptr(), "they are one still"
+    assert moved.lm_head.weight.data_ptr() == moved.model.embed_tokens.weight.data_ptr(), (
+        "they are one still"
+    )
     with torch.inference_mode():
         assert torch.equal(moved(ids).logits, model(ids).logits)
 
@@ -67,7 +78,13 @@ def test_a_stack_doubles_until_there_is_room_for_all_that_are_expected():
     assert sizes == [3, 3, 7, 7, 7] and "narrow" not in stack.pairs
     stack.put(5, weights(5, 6, "wide", "narrow"))
     a, b = stack.pairs["wide"]
-    assert a.shape == (7, 8, 8) and b.shape == (7, 8, 12) and stack.pairs["narrow"][0].shape == (7, 8, 4)
+    assert (
+        a.shape == (7, 8, 8)
+        and b.shape == (7, 8, 12)
+        and stack.pairs["narrow"][0].shape == (7, 8, 4)
+    )
     for slot, rank in ((1, 4), (2, 4), (3, 4), (4, 4), (5, 6), (6, 4)):
-        assert (a[slot, :rank] == slot).all() and not a[slot, rank:].any() and not b[slot, rank:].any()
+        assert (
+            (a[slot, :rank] == slot).all() and not a[slot, rank:].any() and not b[slot, rank:].any()
+        )
     assert not a[0].any() and not stack.pairs["narrow"][0][[0, 1, 2, 3, 4, 6]].any()

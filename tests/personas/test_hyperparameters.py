@@ -15,9 +15,18 @@ from personas.schemas.hyperparameters import (
 
 
 def test_settings_are_read_with_their_kinds():
-    found = parse_settings(["learning_rate=2e-4", "lora_r = 8", "use_dora=true", "optim=adamw_torch", "max_length=512"])
-    assert found == Hyperparameters(learning_rate=2e-4, lora_r=8, use_dora=True, optim="adamw_torch", max_length=512)
-    assert parse_settings([]) == parse_settings_line("") == parse_settings_line(" , ") == Hyperparameters()
+    found = parse_settings(
+        ["learning_rate=2e-4", "lora_r = 8", "use_dora=true", "optim=adamw_torch", "max_length=512"]
+    )
+    assert found == Hyperparameters(
+        learning_rate=2e-4, lora_r=8, use_dora=True, optim="adamw_torch", max_length=512
+    )
+    assert (
+        parse_settings([])
+        == parse_settings_line("")
+        == parse_settings_line(" , ")
+        == Hyperparameters()
+    )
 
 
 def test_a_line_of_settings_may_hold_a_list():
@@ -28,7 +37,11 @@ def test_a_line_of_settings_may_hold_a_list():
 @pytest.mark.parametrize(
     ("pair", "cause", "advice"),
     [
-        ("learning_rate=5", "learning_rate cannot be '5'.", "learning_rate: a number from 1e-07 to 0.01."),
+        (
+            "learning_rate=5",
+            "learning_rate cannot be '5'.",
+            "learning_rate: a number from 1e-07 to 0.01.",
+        ),
         ("learning_rate=", "learning_rate cannot be ''.", "from 1e-07 to 0.01"),
         ("lora_r=0", "lora_r cannot be '0'.", "a whole number from 1 to 256."),
         ("max_steps=1e3", "max_steps cannot be '1e3'.", "a whole number from 0 to 1000000."),
@@ -37,7 +50,11 @@ def test_a_line_of_settings_may_hold_a_list():
         ("lora_dropout=1", "lora_dropout cannot be '1'.", "a number from 0, below 1."),
         ("num_train_epochs=0", "num_train_epochs cannot be '0'.", "a number above 0 to 50."),
         ("weight_decay=nan", "weight_decay cannot be 'nan'.", "a number from 0 to 1."),
-        ("optim=sgd", "optim cannot be 'sgd'.", "adamw_8bit, paged_adamw_8bit or paged_adamw_32bit."),
+        (
+            "optim=sgd",
+            "optim cannot be 'sgd'.",
+            "adamw_8bit, paged_adamw_8bit or paged_adamw_32bit.",
+        ),
         ("use_dora=perhaps", "use_dora cannot be 'perhaps'.", "true or false."),
         ("lora_r", "'lora_r' is not a setting.", "Write name=value"),
         ("lr=1e-3", "There is no setting 'lr'.", "learning_rate"),
@@ -63,7 +80,8 @@ def test_several_wrong_ones_are_all_named_and_nothing_is_set_twice():
 @pytest.mark.parametrize("name", Hyperparameters.model_fields)
 def test_what_is_allowed_is_what_is_accepted(name):
     """The words are made from the schema; here the ends of each range are tried."""
-    words, schema = describe_allowed_values(name), Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]
+    words = describe_allowed_values(name)
+    schema = Hyperparameters.model_json_schema()["properties"][name]["anyOf"][0]
     for word in schema.get("enum", []):
         assert word in words and getattr(parse_settings([f"{name}={word}"]), name) == word
     for key, inclusive, outwards in (
@@ -75,7 +93,11 @@ def test_what_is_allowed_is_what_is_accepted(name):
         assert (str(int(end)) if end == int(end) else f"{end:g}") in words
         if inclusive:
             assert getattr(parse_settings([f"{name}={end}"]), name) == end
-        beyond = end + outwards if schema["type"] == "integer" else math.nextafter(end, outwards * math.inf)
+        beyond = (
+            end + outwards
+            if schema["type"] == "integer"
+            else math.nextafter(end, outwards * math.inf)
+        )
         with pytest.raises(RequestError):
             parse_settings([f"{name}={beyond if inclusive else end}"])
 

@@ -1,4 +1,6 @@
-"""Linear layers with int8 weights: what they are rounded to, what they compute, and what peft makes of them."""
+"""Linear layers with int8 weights: what they are rounded to, what they compute, and what peft makes
+of them.
+"""
 
 import pytest
 import torch
@@ -23,7 +25,9 @@ def test_a_weight_is_off_by_half_a_step_at_most():
     values, factors = quantise_rows(weight)
     assert values.dtype == torch.int8 and values.abs().max() == 127
     steps = weight.abs().amax(1, keepdim=True) / 127
-    assert ((values * factors[:, None] - weight).abs() / steps).max() < 0.8  # half, and what the factor's rounding adds
+    assert (
+        (values * factors[:, None] - weight).abs() / steps
+    ).max() < 0.8  # half, and what the factor's rounding adds
 
 
 def test_an_output_without_weights_stays_without():
@@ -47,10 +51,15 @@ def test_it_multiplies_with_the_weights_that_it_tells(rows, dtype):
     torch.testing.assert_close(
         said.double(),
         meant,
-        **({"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.02, "rtol": 0.02}),
+        **(
+            {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.02, "rtol": 0.02}
+        ),
     )
     torch.testing.assert_close(
-        layer.weight.double(), layer.values.double() * layer.factors.double()[:, None], atol=1e-3, rtol=0.01
+        layer.weight.double(),
+        layer.values.double() * layer.factors.double()[:, None],
+        atol=1e-3,
+        rtol=0.01,
     )
 
 
@@ -59,8 +68,14 @@ def test_all_linear_layers_of_a_model_are_rounded_and_a_tied_head_is_untied():
     before = model.model.embed_tokens.weight.clone()
     names = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     quantise_model(model)
-    assert {name for name, module in model.named_modules() if isinstance(module, Int8Linear)} == names
-    assert "lm_head" in names and torch.equal(model.model.embed_tokens.weight, before) and is_int8_model(model)
+    assert {
+        name for name, module in model.named_modules() if isinstance(module, Int8Linear)
+    } == names
+    assert (
+        "lm_head" in names
+        and torch.equal(model.model.embed_tokens.weight, before)
+        and is_int8_model(model)
+    )
     model.tie_weights()
     assert isinstance(model.lm_head, Int8Linear)
 
@@ -71,7 +86,9 @@ def test_a_served_model_says_that_it_is_so(tiny_base):
 
 
 class TestAdapters:
-    """Over int8 weights peft computes what it computes over a model of the same weights in float32."""
+    """Over int8 weights peft computes what it computes over a model of the same weights in
+    float32.
+    """
 
     @staticmethod
     def over(model, folder):
@@ -86,7 +103,9 @@ class TestAdapters:
     def test_they_lie_over_it(self, tmp_path, options):
         learned = get_peft_model(
             tiny("llama", 192).float(),
-            LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", **options),
+            LoraConfig(
+                r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", **options
+            ),
         )
         torch.manual_seed(4)
         for name, weight in learned.named_parameters():
@@ -99,5 +118,6 @@ class TestAdapters:
         for name, module in served.named_modules():
             if isinstance(module, Int8Linear):
                 same.get_submodule(name).weight.data = module.weight
-        ours, meant = self.over(served, tmp_path), self.over(same, tmp_path)
+        ours = self.over(served, tmp_path)
+        meant = self.over(same, tmp_path)
         assert (ours - meant).abs().max() < 1e-3 < meant.abs().max()

@@ -23,7 +23,8 @@ def test_a_folder_without_keys_gets_random_ones_that_stay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"pseudonyms": "zz", "people": "00"}', '{"pseudonyms": 1, "people": 2}']
+    "text",
+    ["", "{}", "[]", '{"pseudonyms": "zz", "people": "00"}', '{"pseudonyms": 1, "people": 2}'],
 )
 def test_damaged_keys_are_not_made_anew(tmp_path, text):
     (tmp_path / "keys.json").write_text(text)

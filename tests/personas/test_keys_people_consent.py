@@ -39,11 +39,20 @@ def test_processes_that_make_the_key_at_once_agree_on_it(tmp_path):
 
 
 def test_two_homes_and_two_data_sets_cannot_be_joined(tmp_path):
-    here, there = HomeKey.of(tmp_path / "here"), HomeKey.of(tmp_path / "there")
-    keys = [here.pseudonyms("a"), here.pseudonyms("b"), there.pseudonyms("a"), here.people(), there.people()]
+    here = HomeKey.of(tmp_path / "here")
+    there = HomeKey.of(tmp_path / "there")
+    keys = [
+        here.pseudonyms("a"),
+        here.pseudonyms("b"),
+        there.pseudonyms("a"),
+        here.people(),
+        there.people(),
+    ]
     assert len(set(keys)) == len(keys)
     assert (
-        keyed_person(here.people(), "123") == keyed_person(here.people(), "123") != keyed_person(there.people(), "123")
+        keyed_person(here.people(), "123")
+        == keyed_person(here.people(), "123")
+        != keyed_person(there.people(), "123")
     )
 
 
@@ -59,7 +68,8 @@ def test_a_damaged_key_is_an_error_and_stays_as_it_is(tmp_path, content):
 
 def test_a_folder_says_who_is_in_it_and_nobody_else_can_tell(tmp_path):
     key = HomeKey.of(tmp_path).people()
-    mina, joren = keyed_person(key, "1001"), keyed_person(key, "name:joren")
+    mina = keyed_person(key, "1001")
+    joren = keyed_person(key, "name:joren")
     write_people(tmp_path, {mina: 3, joren: 1})
     assert read_people(tmp_path) == {mina: 3, joren: 1}
     assert contains_any_person(tmp_path, {joren, keyed_person(key, "7")})

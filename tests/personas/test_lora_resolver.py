@@ -39,7 +39,8 @@ def test_a_name_finds_its_folder_and_the_folder_its_name(home, tiny_base, name):
 
 
 @pytest.mark.parametrize(
-    ("persona_id", "version"), [("ada", "run-9d31979eac"), ("cat-run", "v3"), ("quay-run-cat", "run-0123456789")]
+    ("persona_id", "version"),
+    [("ada", "run-9d31979eac"), ("cat-run", "v3"), ("quay-run-cat", "run-0123456789")],
 )
 def test_hyphens_in_both_separate_persona_and_version(home, tiny_base, persona_id, version):
     folder = adapter_ref(home, persona_id, version).folder
@@ -49,7 +50,9 @@ def test_hyphens_in_both_separate_persona_and_version(home, tiny_base, persona_i
 
 
 def test_a_job_that_ran_in_the_home_is_found_too(home, tiny_base):
-    write_adapter(home / "runs" / "night" / "adapter", tiny_base, manifest_over(tiny_base, None, "v7"), seed=3)
+    write_adapter(
+        home / "runs" / "night" / "adapter", tiny_base, manifest_over(tiny_base, None, "v7"), seed=3
+    )
     assert find_served_adapter(home, "dialogue/night-v7", fingerprint(tiny_base)).version == "v7"
     with pytest.raises(AdapterError, match="no adapter dialogue/night v8"):
         find_served_adapter(home, "dialogue/night-v8", fingerprint(tiny_base))
@@ -98,7 +101,9 @@ def test_damaged_missing_and_foreign_adapters_are_refused(home, tiny_base):
 
 def test_vllm_finds_the_resolver_and_it_needs_neither_torch_nor_the_bot():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    module, _, function = project["entry-points"]["vllm.general_plugins"]["understudy"].partition(":")
+    module, _, function = project["entry-points"]["vllm.general_plugins"]["understudy"].partition(
+        ":"
+    )
     code = (
         f"import sys, {module} as resolver\n"
         f"resolver.{function}()  # does nothing without a home\n"
@@ -106,5 +111,7 @@ def test_vllm_finds_the_resolver_and_it_needs_neither_torch_nor_the_bot():
         "& {'torch', 'transformers', 'discord', 'bot', 'trainer', 'vllm'}))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "UNDERSTUDY_HOME"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert (done.stdout, done.stderr) == ("[]\n", "")

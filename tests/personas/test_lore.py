@@ -22,34 +22,50 @@ def folder(tmp_path):
 
 
 def test_a_passage_is_found_with_its_source_and_heading(folder):
-    hits = LoreIndex(read_lore(folder, ["ada", "bo", "_world"])).search("ada", "When do you pour from the kettle?")
+    hits = LoreIndex(read_lore(folder, ["ada", "bo", "_world"])).search(
+        "ada", "When do you pour from the kettle?"
+    )
     assert (hits[0].source, hits[0].heading) == ("ada/tea.md", "Tea: Hours")
 
 
 def test_the_world_is_everyones_and_other_personas_lore_is_not(folder):
     index = LoreIndex(read_lore(folder, ["ada", "bo", "_world"]))
-    assert [hit.source for hit in index.search("ada", "which day is market day, behind the chapel")] == [
-        "_world/town.md"
-    ]
-    assert all(hit.source != "bo/boats.md" for hit in index.search("ada", "copper kettle boat sank"))
+    assert [
+        hit.source for hit in index.search("ada", "which day is market day, behind the chapel")
+    ] == ["_world/town.md"]
+    assert all(
+        hit.source != "bo/boats.md" for hit in index.search("ada", "copper kettle boat sank")
+    )
 
 
 def test_passages_of_one_search_compete_with_the_lore_and_leave_nothing_behind(folder):
     index = LoreIndex(read_lore(folder, ["ada", "bo", "_world"]))
     asked = "when do you pour tea from the copper kettle, and who is allergic to seed cake?"
-    kept = [Passage("_world", "kept", "", text) for text in ("I am allergic to seed cake.", "My boat is called Wren.")]
+    kept = [
+        Passage("_world", "kept", "", text)
+        for text in ("I am allergic to seed cake.", "My boat is called Wren.")
+    ]
     before = index.search("ada", asked, limit=9)
     found = index.search("ada", asked, limit=9, more=kept)
     assert [hit.text for hit in found if hit.source == "kept"] == ["I am allergic to seed cake."]
     assert {hit.source for hit in found} == {"kept", "ada/tea.md"}
     assert len(index.search("ada", asked, more=kept * 3)) == MAX_LORE_PASSAGES
-    assert [hit.text for hit in LoreIndex([]).search("ada", "is my boat called Wren?", more=kept)] == [kept[1].text]
+    assert [
+        hit.text for hit in LoreIndex([]).search("ada", "is my boat called Wren?", more=kept)
+    ] == [kept[1].text]
     assert index.search("ada", asked, limit=9) == before and len(index.passages) == 4
-    assert index._words.execute("select count(*) from words").fetchone() == (3,), "what Ada may see, of the lore alone"
+    assert index._words.execute("select count(*) from words").fetchone() == (3,), (
+        "what Ada may see, of the lore alone"
+    )
 
 
 def test_small_words_find_nothing(folder):
-    assert LoreIndex(read_lore(folder, ["ada", "_world"])).search("ada", "what do you think about that?") == []
+    assert (
+        LoreIndex(read_lore(folder, ["ada", "_world"])).search(
+            "ada", "what do you think about that?"
+        )
+        == []
+    )
 
 
 @given(st.text(max_size=200))
@@ -100,7 +116,9 @@ def test_a_link_does_not_lead_out_of_the_folder(folder, tmp_path_factory, caplog
     (outside / "secret.md").write_text("# Secret\nNobody may read this.")
     (folder / "ada" / "secret.md").symlink_to(outside / "secret.md")
     (folder / "ada" / "more").symlink_to(outside)
-    assert read_lore(folder, ["ada"]) == before and any("again.md" in passage.source for passage in before)
+    assert read_lore(folder, ["ada"]) == before and any(
+        "again.md" in passage.source for passage in before
+    )
     assert "secret.md is left out: it is a link that points outside" in caplog.text
 
 

@@ -1,4 +1,6 @@
-"""Keys of lore: comments below headings, what gives a passage, its place among others, and slow expressions."""
+"""Keys of lore: comments below headings, what gives a passage, its place among others, and slow
+expressions.
+"""
 
 import pytest
 
@@ -61,7 +63,9 @@ def test_each_key_gives_its_passage(message, words):
     assert any(words in text for text in given(LORE, message))
 
 
-@pytest.mark.parametrize("message", ["the ledger", "owed", "a flywheels-free day", "torn out pages of the flood year"])
+@pytest.mark.parametrize(
+    "message", ["the ledger", "owed", "a flywheels-free day", "torn out pages of the flood year"]
+)
 def test_a_passage_with_secondary_keys_is_given_by_its_keys_only(message):
     assert not any("torn out" in text for text in given(LORE, message))
 
@@ -108,8 +112,12 @@ def test_what_is_always_given_has_its_order_and_its_room():
     for order in (30, 10, 20):
         text += section(f"S{order}", f"always: yes\norder: {order}", f"{words} {order}.")
     shown = [text.split()[-1] for text in given(text, "hello")]
-    assert MAX_ALWAYS_WORDS == 180 and shown == ["20.", "30."], "the lowest order has no room; the order ascends"
-    assert [hit.text for hit in index_of(text).always_given("ada")] == given(text, "hello"), "as samples have it"
+    assert MAX_ALWAYS_WORDS == 180 and shown == ["20.", "30."], (
+        "the lowest order has no room; the order ascends"
+    )
+    assert [hit.text for hit in index_of(text).always_given("ada")] == given(text, "hello"), (
+        "as samples have it"
+    )
     text += section("Small", "always: yes\npriority: 1", "Bells.")
     assert given(text, "hello")[-1] == "Bells.", "100, the usual order, comes last"
 
@@ -175,7 +183,14 @@ def test_a_folder_of_lore_skips_a_wrong_comment_with_its_reason(tmp_path):
 def test_rules_are_read_as_they_were_written():
     keys = ("lamp", 'a-->b "q"', "/x{1,2}/i", "yes", "3", "c: d", "灯塔", "#x", "- y", "🌊 wave")
     rules = EntryRules(
-        keys, ("z, a",), "not all", always=True, order=-3, priority=2, match_case=True, part_of_words=True
+        keys,
+        ("z, a",),
+        "not all",
+        always=True,
+        order=-3,
+        priority=2,
+        match_case=True,
+        part_of_words=True,
     )
     [passage] = split_passages("ada", "x", f"# H\n\n{format_rules(rules)}\n\nText.\n")
     assert passage.rules == rules and passage.text == "Text."

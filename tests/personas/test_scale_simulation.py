@@ -1,4 +1,6 @@
-"""The simulation of many servers: nobody starves, affinity fills caches, and no real time leaks into it."""
+"""The simulation of many servers: nobody starves, affinity fills caches, and no real time leaks
+into it.
+"""
 
 import itertools
 from dataclasses import replace
@@ -15,7 +17,12 @@ from benchmarks.scale.experiments import (
     compare_results,
     saturate,
 )
-from benchmarks.scale.simulated_replica import ReplicaProfile, ServedSequence, SimulatedReplica, fit_steps
+from benchmarks.scale.simulated_replica import (
+    ReplicaProfile,
+    ServedSequence,
+    SimulatedReplica,
+    fit_steps,
+)
 from benchmarks.scale.simulation import Ask, Cluster
 from personas.engine.remote import replicas
 
@@ -72,8 +79,13 @@ class TestCluster:
 
     def test_affinity_fills_the_caches_and_nobody_starves(self, monkeypatch):
         kept = saturate(PROFILE, 4, POPULATION, 60)
-        assert kept == saturate(PROFILE, 4, POPULATION, 60)  # nothing depends on real time or chance
-        assert kept["ram_hits"] > saturate(PROFILE, 4, POPULATION, 60, is_patient=False)["ram_hits"] + 0.1
+        assert kept == saturate(
+            PROFILE, 4, POPULATION, 60
+        )  # nothing depends on real time or chance
+        assert (
+            kept["ram_hits"]
+            > saturate(PROFILE, 4, POPULATION, 60, is_patient=False)["ram_hits"] + 0.1
+        )
         monkeypatch.setattr(replicas, "rendezvous_score", lambda key, url: 0)
         lost = saturate(PROFILE, 4, POPULATION, 60)
         assert kept["starved"] == lost["starved"] == 0
@@ -82,7 +94,9 @@ class TestCluster:
 
     def test_a_day_with_bursts_a_lost_server_and_promotions_loses_no_reply(self):
         cluster = build_cluster(PROFILE, 3, POPULATION, seed=0)
-        run = DayRun(cluster, POPULATION, DayPlan(peak_rate=6.0, seconds=120.0, promotions=3), seed=0)
+        run = DayRun(
+            cluster, POPULATION, DayPlan(peak_rate=6.0, seconds=120.0, promotions=3), seed=0
+        )
         day = run.run()
         assert day["answered"] > 150
         assert day["starved"] == day["lost"] == day["refused_of_others"] == 0
@@ -97,9 +111,12 @@ class TestCluster:
         cluster.bots[0].submit(Ask(1, 0, "ada-v1", 50, 0, 100))
         cluster.time.run(until=1.0)
         (seq,) = cluster.bots[0].scheduler.running
-        first, received = seq.lease.replica, seq.received
+        first = seq.lease.replica
+        received = seq.received
         assert 0 < received < 100
-        cluster.kill(next(each for each in cluster.servers if each.replica.url == first.url), down_s=2.0)
+        cluster.kill(
+            next(each for each in cluster.servers if each.replica.url == first.url), down_s=2.0
+        )
         cluster.time.run(until=10.0)
         assert seq.received == 100 and seq.error is None and seq.lease.replica is not first
         assert first.is_ready and first.adapters == {}
@@ -116,7 +133,8 @@ class TestCluster:
 
     def test_newcomers_do_not_keep_a_guild_waiting_that_was_served_before(self):
         cluster = Cluster.build(replace(PROFILE, rows=1), ["http://a"])
-        bot, time = cluster.bots[0], cluster.time
+        bot = cluster.bots[0]
+        time = cluster.time
         newcomers = itertools.count(100)
 
         def arrive() -> None:
@@ -146,12 +164,18 @@ class TestValidation:
         better = {**found, "hit_rate_error": 0.01, "throughput_error": 0.04, "ttft_p95_error": 0.14}
         errors = largest_errors({"0.8": better, "1": found})
         assert errors == {name: found[name] for name in errors}
-        assert missed_bars(errors) == ["hit_rate_error", "throughput_error", "ttft_p95_error"] and not missed_bars(
-            better
-        )
+        assert missed_bars(errors) == [
+            "hit_rate_error",
+            "throughput_error",
+            "ttft_p95_error",
+        ] and not missed_bars(better)
 
     def test_step_times_are_fitted_and_never_negative(self):
         grid = ((1, 1), (2, 1), (4, 4), (8, 1), (16, 4))
-        assert fit_steps([(r, a, 0.04 + 0.003 * r + 0.002 * a) for r, a in grid]) == pytest.approx((0.04, 0.003, 0.002))
-        step_s, row_s, adapter_s = fit_steps([(r, a, 0.04 + 0.003 * r - 0.002 * a) for r, a in grid])
+        assert fit_steps([(r, a, 0.04 + 0.003 * r + 0.002 * a) for r, a in grid]) == pytest.approx(
+            (0.04, 0.003, 0.002)
+        )
+        step_s, row_s, adapter_s = fit_steps(
+            [(r, a, 0.04 + 0.003 * r - 0.002 * a) for r, a in grid]
+        )
         assert adapter_s == 0 and step_s > 0 and row_s > 0

@@ -14,10 +14,14 @@ QWEN_3B = BaseModel("owner/three-billion", "nowhere", int(6.2 * GIB))
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """What is asked of transformers on a machine with a graphics card, which is described by calling it."""
+    """What is asked of transformers on a machine with a graphics card, which is described by
+    calling it.
+    """
     asked = []
     monkeypatch.setattr(
-        serving_model, "load_model", lambda base, precision, **options: asked.append((precision, options))
+        serving_model,
+        "load_model",
+        lambda base, precision, **options: asked.append((precision, options)),
     )
 
     def card(gib, *, bfloat16=True):
@@ -48,19 +52,28 @@ def test_a_small_card_serves_in_4_bits(loaded):
 def test_a_card_without_bfloat16_serves_a_model_that_overflows_in_a_wider_precision(
     tmp_path, monkeypatch, caplog, emulates, wider
 ):
-    base, on_card = overflowing_model(tmp_path / "model"), serving_model.load_model
-    monkeypatch.setattr(serving_model, "load_model", lambda base, precision, **_: on_card(base, precision))
+    base = overflowing_model(tmp_path / "model")
+    on_card = serving_model.load_model
+    monkeypatch.setattr(
+        serving_model, "load_model", lambda base, precision, **_: on_card(base, precision)
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 16 * GIB))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation and emulates)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation: including_emulation and emulates,
+    )
     assert precision_of(load_serving_model(base, "float32")) == wider
     assert f"not finite in float16. It is served in {wider}" in caplog.text
 
 
 def test_4_bits_can_be_asked_of_any_card(monkeypatch):
     asked = []
-    monkeypatch.setattr(serving_model, "load_model", lambda base, precision, **options: asked.append(options))
+    monkeypatch.setattr(
+        serving_model, "load_model", lambda base, precision, **options: asked.append(options)
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 24 * GIB))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)

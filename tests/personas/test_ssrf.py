@@ -1,7 +1,8 @@
-"""Server-side request forgery: whatever a name, a hub or an engine server says, only the configured address is asked.
+"""Server-side request forgery: whatever a name, a hub or an engine server says, only the configured
+address is asked.
 
-`Trap` listens on all addresses of this machine and counts connections; every other address that the code connects to is
-recorded, and connections beyond this machine are refused.
+`Trap` listens on all addresses of this machine and counts connections; every other address that the
+code connects to is recorded, and connections beyond this machine are refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from tests.trainer.test_catalogue import ask as run_catalogue
 from tests.trainer.test_catalogue import enter
 from trainer.cli.catalogue_command import fetch_dataset
 
-NAME, MIRROR = "harbour/mira-lora", "harbour/mirror"
+NAME = "harbour/mira-lora"
+MIRROR = "harbour/mirror"
 FILES = {"adapter_config.json": b"[]", "adapter_model.safetensors": b"\0" * 4000}
 PUBLIC = "8.8.8.8"
 STATUSES = (301, 302, 303, 307, 308)
@@ -87,18 +89,24 @@ def trap():
 @pytest.fixture(scope="module")
 def served_hub():
     repositories = {name: Repository({COMMIT: FILES}) for name in (NAME, MIRROR)}
-    hub = LyingHub(repositories, {"OpenAssistant/oasst2": Repository({COMMIT: {"a_ready.trees.jsonl": b"{}\n" * 9}})})
+    hub = LyingHub(
+        repositories,
+        {"OpenAssistant/oasst2": Repository({COMMIT: {"a_ready.trees.jsonl": b"{}\n" * 9}})},
+    )
     with hub.serve():
         yield hub
 
 
 @pytest.fixture
 def hub(served_hub, monkeypatch, tmp_path):
-    served_hub.lies, served_hub.statuses = {}, {}
+    served_hub.lies = {}
+    served_hub.statuses = {}
     served_hub.asked.clear()
     reach(monkeypatch, served_hub.address, str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "hf_reader_of_the_tests")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client waits before it tries again
+    monkeypatch.setattr(
+        "time.sleep", lambda seconds: None
+    )  # the client waits before it tries again
     for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return served_hub
@@ -116,7 +124,8 @@ NAMES = {
 def connections(monkeypatch):
     """The addresses that are connected to. Those beyond this machine refuse."""
     seen: list[tuple[str, int]] = []
-    connect, resolve = socket.socket.connect, socket.getaddrinfo
+    connect = socket.socket.connect
+    resolve = socket.getaddrinfo
 
     def recorded(self: socket.socket, address: tuple[str, int]) -> None:
         seen.append(address[:2])
@@ -143,7 +152,8 @@ def elsewhere(connections, hub):
     return [address for address in connections if address != own]
 
 
-# ------------------------------------------------------------------------------------------ a hub that redirects
+# ------------------------------------------------------------------------------------------ a hub
+# that redirects
 
 LOOPBACK_HOSTS = """
 127.0.0.1 127.0.0.2 127.255.255.254 127.1 127.0.1 0 0.0.0.0 2130706433 0x7f000001 0x7f.0.0.1 0x7f.1 0177.0.0.1
@@ -171,15 +181,20 @@ https://{hub}/ http://localhost:{hub_port}/ http://[::ffff:127.0.0.1]:{hub_port}
 http://127.0.0.1:99999/ http://127.0.0.1:-1/ http://127.0.0.1:{port}:80/ /../../etc/passwd ../../../x
 {self}
 """.split()
-TARGETS = [f"{scheme}://{host}:{{port}}/" for host in LOOPBACK_HOSTS for scheme in ("http", "https")]
-TARGETS += [f"https://{host}/latest/meta-data" for host in PRIVATE_HOSTS] + SHAPES + ["", " ", "x" * 9000]
+TARGETS = [
+    f"{scheme}://{host}:{{port}}/" for host in LOOPBACK_HOSTS for scheme in ("http", "https")
+]
+TARGETS += (
+    [f"https://{host}/latest/meta-data" for host in PRIVATE_HOSTS] + SHAPES + ["", " ", "x" * 9000]
+)
 PLACES = {"the API": "GET /api/models", "a file": f"GET /{NAME}/resolve"}
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("number", range(len(TARGETS)), ids=lambda n: TARGETS[n][:60])
 def test_a_hub_that_redirects_leads_nowhere(hub, trap, connections, tmp_path, place, number):
-    address, before = hub.address, trap.count
+    address = hub.address
+    before = trap.count
     target = TARGETS[number]
     own = {
         "port": trap.port,
@@ -187,7 +202,10 @@ def test_a_hub_that_redirects_leads_nowhere(hub, trap, connections, tmp_path, pl
         "hub_port": address.rpartition(":")[2],
         "self": f"{address}/api/models",
     }
-    hub.statuses[PLACES[place]] = STATUSES[number % len(STATUSES)], {"Location": target.format(**own)}
+    hub.statuses[PLACES[place]] = (
+        STATUSES[number % len(STATUSES)],
+        {"Location": target.format(**own)},
+    )
     with pytest.raises(AdapterError):
         import_adapter(f"hf://{NAME}", tmp_path / "out", "embedded", lambda text: None)
     assert trap.count == before and elsewhere(connections, hub) == []
@@ -195,9 +213,12 @@ def test_a_hub_that_redirects_leads_nowhere(hub, trap, connections, tmp_path, pl
 
 
 @pytest.mark.parametrize(
-    "target", ["https://127.0.0.1:{port}/", "https://localtest.example:{port}/", "file:///etc/passwd"]
+    "target",
+    ["https://127.0.0.1:{port}/", "https://localtest.example:{port}/", "file:///etc/passwd"],
 )
-async def test_a_data_set_is_fetched_from_nowhere_else_either(hub, trap, connections, tmp_path, target):
+async def test_a_data_set_is_fetched_from_nowhere_else_either(
+    hub, trap, connections, tmp_path, target
+):
     enter(tmp_path)
     for place in ("GET /api/datasets", "/resolve/"):
         hub.statuses = {place: (302, {"Location": target.format(port=trap.port)})}
@@ -207,7 +228,9 @@ async def test_a_data_set_is_fetched_from_nowhere_else_either(hub, trap, connect
         assert trap.count == before and elsewhere(connections, hub) == []
 
 
-def test_redirects_within_the_hub_and_to_public_addresses_are_followed(hub, connections, tmp_path, monkeypatch):
+def test_redirects_within_the_hub_and_to_public_addresses_are_followed(
+    hub, connections, tmp_path, monkeypatch
+):
     weights = f"resolve/{COMMIT}/adapter_model.safetensors"
     for status in STATUSES:
         hub.statuses = {f"GET /{NAME}/{weights}": (status, {"Location": f"/{MIRROR}/{weights}"})}
@@ -222,8 +245,11 @@ def test_redirects_within_the_hub_and_to_public_addresses_are_followed(hub, conn
     assert set(elsewhere(connections, hub)) == {(PUBLIC, 443)}
 
 
-def test_a_name_that_changes_its_address_is_not_sent_anything(hub, trap, connections, tmp_path, monkeypatch):
-    resolved, calls = socket.getaddrinfo, []
+def test_a_name_that_changes_its_address_is_not_sent_anything(
+    hub, trap, connections, tmp_path, monkeypatch
+):
+    resolved = socket.getaddrinfo
+    calls = []
 
     def rebinding(host, *args, **kwargs):
         if host != "rebind.example":
@@ -240,7 +266,8 @@ def test_a_name_that_changes_its_address_is_not_sent_anything(hub, trap, connect
     assert len(calls) == 2 and not received, "not even a handshake"
 
 
-# ------------------------------------------------------------------------------------------ names and answers
+# ------------------------------------------------------------------------------------------ names
+# and answers
 
 HOSTILE_NAMES = """
 http://127.0.0.1:{port}/x https://127.0.0.1:{port}/a/b //127.0.0.1:{port}/x 127.0.0.1:{port}/x 127.0.0.1/x
@@ -253,18 +280,30 @@ harbour/%2e%2e harbour/mira%2florA harbour／mira-lora １２７.0.0.1/x harbour
 
 
 @pytest.mark.parametrize(
-    "name", [*HOSTILE_NAMES, "", "harbour/mira lora", "harbour/mira\n-lora", "harbour/mira-lora@a\r\nHost: x"]
+    "name",
+    [
+        *HOSTILE_NAMES,
+        "",
+        "harbour/mira lora",
+        "harbour/mira\n-lora",
+        "harbour/mira-lora@a\r\nHost: x",
+    ],
 )
 def test_no_name_leads_away_from_the_hub(hub, trap, connections, tmp_path, name):
     before = trap.count
     with pytest.raises(UnderstudyError):
-        import_adapter(f"hf://{name.format(port=trap.port)}", tmp_path / "out", "embedded", lambda text: None)
+        import_adapter(
+            f"hf://{name.format(port=trap.port)}", tmp_path / "out", "embedded", lambda text: None
+        )
     assert trap.count == before and elsewhere(connections, hub) == []
     assert all(it.startswith("GET /api/models/") for it in hub.asked), hub.asked
 
 
 def siblings(prefix: str):
-    return [{"rfilename": f"{prefix}{name}", "size": len(data), "blobId": ""} for name, data in FILES.items()]
+    return [
+        {"rfilename": f"{prefix}{name}", "size": len(data), "blobId": ""}
+        for name, data in FILES.items()
+    ]
 
 
 LIES = [
@@ -284,33 +323,46 @@ def test_no_answer_of_a_hub_leads_elsewhere(hub, trap, connections, tmp_path, li
     assert trap.count == before and elsewhere(connections, hub) == []
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert all(
-        path.is_relative_to(tmp_path / "cache" / "understudy-adapters" / NAME.replace("/", "--")) for path in kept
+        path.is_relative_to(tmp_path / "cache" / "understudy-adapters" / NAME.replace("/", "--"))
+        for path in kept
     )
 
 
 @pytest.mark.parametrize(
-    "header", ["Link", "Refresh", "Content-Location", "X-Xet-Refresh-Route", "X-Xet-Cas-Url", "Alt-Svc"]
+    "header",
+    ["Link", "Refresh", "Content-Location", "X-Xet-Refresh-Route", "X-Xet-Cas-Url", "Alt-Svc"],
 )
 def test_no_header_of_a_hub_leads_elsewhere(hub, trap, connections, tmp_path, header):
-    before, address = trap.count, f"http://127.0.0.1:{trap.port}/"
-    value = {"Link": f'<{address}>; rel="next", <{address}>; rel="xet-auth"', "Refresh": f"0; url={address}"}
-    hub.statuses[PLACES["a file"]] = 200, {header: value.get(header, address), "X-Xet-Hash": "0" * 64}
+    before = trap.count
+    address = f"http://127.0.0.1:{trap.port}/"
+    value = {
+        "Link": f'<{address}>; rel="next", <{address}>; rel="xet-auth"',
+        "Refresh": f"0; url={address}",
+    }
+    hub.statuses[PLACES["a file"]] = (
+        200,
+        {header: value.get(header, address), "X-Xet-Hash": "0" * 64},
+    )
     with pytest.raises(AdapterError):
         import_adapter(f"hf://{NAME}", tmp_path / "out", "embedded", lambda text: None)
     assert trap.count == before and elsewhere(connections, hub) == []
 
 
-# ------------------------------------------------------------------------------------------ servers of the engine
+# ------------------------------------------------------------------------------------------ servers
+# of the engine
 
 
 @pytest.mark.parametrize("status", STATUSES)
 async def test_servers_that_redirect_are_not_followed(aiohttp_server, trap, status):
     async def redirect(request: web.Request) -> web.Response:
-        return web.Response(status=status, headers={"Location": f"http://127.0.0.1:{trap.port}{request.path}"})
+        return web.Response(
+            status=status, headers={"Location": f"http://127.0.0.1:{trap.port}{request.path}"}
+        )
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", redirect)
-    url, before = str((await aiohttp_server(app)).make_url("")).rstrip("/"), trap.count
+    url = str((await aiohttp_server(app)).make_url("")).rstrip("/")
+    before = trap.count
     async with aiohttp.ClientSession(headers={"Authorization": "Bearer key"}) as session:
         client = VllmClient(url, session)
         for call, args in (
@@ -328,15 +380,20 @@ async def test_servers_that_redirect_are_not_followed(aiohttp_server, trap, stat
     assert trap.count == before
 
 
-# ------------------------------------------------------------------------------------------ addresses
+# ------------------------------------------------------------------------------------------
+# addresses
 
 
-@pytest.mark.parametrize("address", "8.8.8.8 1.1.1.1 2606:4700:4700::1111 64:ff9b::808:808 ::ffff:8.8.8.8".split())
+@pytest.mark.parametrize(
+    "address", "8.8.8.8 1.1.1.1 2606:4700:4700::1111 64:ff9b::808:808 ::ffff:8.8.8.8".split()
+)
 def test_public_addresses_are_known(address):
     assert is_public_address(address)
 
 
-def test_a_proxy_resolves_names_and_gets_no_literal_of_this_network(hub, trap, connections, tmp_path, monkeypatch):
+def test_a_proxy_resolves_names_and_gets_no_literal_of_this_network(
+    hub, trap, connections, tmp_path, monkeypatch
+):
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{trap.port}")
     before = trap.count
     for host in ("127.0.0.1", "2130706433", "0x7f000001", "169.254.169.254", "[::1]"):

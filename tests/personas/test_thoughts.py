@@ -15,12 +15,18 @@ SPOKEN = [
     ("[THINK]They ask.[/THINK]Salt.", "Salt."),
     ("◁think▷They ask.◁/think▷Salt.", "Salt."),
     ("<|START_THINKING|>They ask.<|END_THINKING|>Salt.", "Salt."),
-    ("<|channel|>analysis<|message|>They ask.<|end|><|start|>assistant<|channel|>final<|message|>Salt.", "Salt."),
+    ((
+        "<|channel|>analysis<|message|>They "
+        "ask.<|end|><|start|>assistant<|channel|>final<|message|>Salt."
+    ), "Salt."),
     ("5 < 7, [sic] and <thin ice>", "5 < 7, [sic] and <thin ice>"),
     ("I [think] so. <thinks>", "I [think] so. <thinks>"),
     ("Salt. <think>Is it", "Salt."),
     ("<think>They ask for", ""),
-    ("<|begin_of_thought|>They ask.<|end_of_thought|>\n\n<|begin_of_solution|>Salt.<|end_of_solution|>", "Salt."),
+    ((
+        "<|begin_of_thought|>They "
+        "ask.<|end_of_thought|>\n\n<|begin_of_solution|>Salt.<|end_of_solution|>"
+    ), "Salt."),
     ("<|begin_of_thought|>They ask.\n<|begin_of_solution|>Salt.", "Salt."),
     ("<|channel>thought\nThey ask.<channel|>Salt.", "Salt."),
     ("<reason>They ask.</reason>Salt.", "Salt."),
@@ -30,7 +36,10 @@ SPOKEN = [
     ("<|start|>assistant<|channel|>analysis<|message|>They ask.<|end|>"
      "<|start|>assistant<|channel|>final<|message|>Salt.<|return|>", "Salt."),
     *((f"Salt.{end}{more}", "Salt.") for end in END_TOKENS for more in ("", "\n", "\n<|im_start|>user\nmore")),
-    ("<think>They ask.</think>Salt.<|im_end|>\n<|im_start|>assistant\n<think>More.</think>Pepper.", "Salt."),
+    ((
+        "<think>They "
+        "ask.</think>Salt.<|im_end|>\n<|im_start|>assistant\n<think>More.</think>Pepper."
+    ), "Salt."),
     ("<s>Pepper.</s> Salt.", "<s>Pepper.</s> Salt."),
     ("Write `</s>` and `<end_of_turn>`.", "Write `</s>` and `<end_of_turn>`."),
     ("Salt <|im_ended|> and </section> <end of turn>", "Salt <|im_ended|> and </section> <end of turn>"),
@@ -51,7 +60,9 @@ def test_thoughts_are_removed_from_a_servers_pieces(renderer, text, spoken, size
         reply.append_text(text[at : at + size])
     reply.stop()
     assert reply.text == spoken
-    if text.count("</") < 2 and text.startswith(("<", "[", "◁", "Salt")):  # else nobody can tell in advance
+    if text.count("</") < 2 and text.startswith(
+        ("<", "[", "◁", "Salt")
+    ):  # else nobody can tell in advance
         assert "".join(shown) == spoken
 
 

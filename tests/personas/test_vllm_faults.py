@@ -1,4 +1,6 @@
-"""The counts of `make test-vllm`: a reply that was lost, doubled or of another version is counted as such."""
+"""The counts of `make test-vllm`: a reply that was lost, doubled or of another version is counted
+as such.
+"""
 
 from types import SimpleNamespace
 
@@ -20,21 +22,34 @@ def run(renderer, tmp_path):
     return run
 
 
-def judged(run: FaultRun, text: str, version: str | None = None, reply_text: str = "", **other) -> FaultResult:
+def judged(
+    run: FaultRun, text: str, version: str | None = None, reply_text: str = "", **other
+) -> FaultResult:
     result = FaultResult("a fault", **other)
     reply = ChatReply(reply_text or text, version, 0, 1, 1, "length")
     run.judge(
-        SimpleNamespace(request=run.ask(1, None), text=text, error=None, stream=SimpleNamespace(reply=reply)), result
+        SimpleNamespace(
+            request=run.ask(1, None), text=text, error=None, stream=SimpleNamespace(reply=reply)
+        ),
+        result,
     )
     return result
 
 
 def test_an_equal_reply_counts_as_nothing(run):
     result = judged(run, f" {EXPECTED}")
-    assert (result.tried, result.lost, result.doubled, result.wrong, result.failed) == (1, 0, 0, 0, False)
+    assert (result.tried, result.lost, result.doubled, result.wrong, result.failed) == (
+        1,
+        0,
+        0,
+        0,
+        False,
+    )
 
 
-@pytest.mark.parametrize("text", ["", EXPECTED[:30], EXPECTED[:20] + EXPECTED[28:], "Another text altogether."])
+@pytest.mark.parametrize(
+    "text", ["", EXPECTED[:30], EXPECTED[:20] + EXPECTED[28:], "Another text altogether."]
+)
 def test_what_is_missing_is_lost(run, text):
     result = judged(run, text)
     assert (result.lost, result.doubled, result.failed) == (1, 0, True)
@@ -53,14 +68,21 @@ def test_pieces_that_are_not_the_reply_are_doubled(run):
 def test_another_version_is_wrong_and_an_error_is_lost(run):
     assert judged(run, EXPECTED, version="v1").wrong == 1
     result = FaultResult("a fault")
-    run.judge(SimpleNamespace(request=run.ask(1, None), text="", error=EngineBusyError("The queue is full.")), result)
+    run.judge(
+        SimpleNamespace(
+            request=run.ask(1, None), text="", error=EngineBusyError("The queue is full.")
+        ),
+        result,
+    )
     assert result.lost == 1 and result.notes == ["The queue is full."]
 
 
 def test_a_difference_where_two_tokens_are_equally_likely_is_a_near_tie(run):
     request = run.ask(1, None)
     before = run.references[request]
-    run.references[request] = ReferenceReply(before.text, before.ids, (1.0, 1.0, 1e-5, *before.leads[3:]))
+    run.references[request] = ReferenceReply(
+        before.text, before.ids, (1.0, 1.0, 1e-5, *before.leads[3:])
+    )
     assert judged(run, "The lamps burn.").near_ties == 1
     assert judged(run, "A lamp burns.").lost == 1, "it differs before the near tie"
 

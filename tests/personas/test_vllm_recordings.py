@@ -20,13 +20,17 @@ EXPECTED = {
     "stream-adapter": 200, "stream-resolved": 200, "tokenize": 200, "text-health": 200, "text-metrics": 200,
 }  # fmt: skip
 ANSWERED_BY_TEST_SERVER = (
-    "text-health unauthorized-wrong-key unauthorized-no-key models-base tokenize error-missing-adapter text-load "
-    "error-already-loaded error-load-no-folder error-load-no-weights error-load-rank models-adapter stream-base "
-    "stream-adapter stream-resolved stream-logprobs stream-length-left broken-out-of-vocabulary error-too-long "
+    "text-health unauthorized-wrong-key unauthorized-no-key models-base tokenize "
+    "error-missing-adapter text-load "
+    "error-already-loaded error-load-no-folder error-load-no-weights error-load-rank "
+    "models-adapter stream-base "
+    "stream-adapter stream-resolved stream-logprobs stream-length-left broken-out-of-vocabulary "
+    "error-too-long "
     "text-unload error-unload-unknown text-metrics"
 ).split()
 """In this order, because later ones rely on what earlier ones loaded."""
-MAX_FILE_BYTES, MAX_FOLDER_BYTES = 12_000, 60_000
+MAX_FILE_BYTES = 12_000
+MAX_FOLDER_BYTES = 60_000
 MACHINE_PATH = re.compile(r"/(?:tmp|home/(?!understudy)|root|work|Users|mnt)/")
 
 
@@ -54,7 +58,10 @@ def test_a_stream_delivers_each_token_once_and_its_usage_last():
     assert events[-1] == recordings.DONE and events[-2]["choices"] == []
     tokens = [token for event in events[:-2] for token in event["choices"][0]["token_ids"]]
     assert len(tokens) == events[-2]["usage"]["completion_tokens"]
-    assert events[0]["choices"][0]["prompt_token_ids"] == recordings.load("stream-adapter").request.json_["prompt"]
+    assert (
+        events[0]["choices"][0]["prompt_token_ids"]
+        == recordings.load("stream-adapter").request.json_["prompt"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,7 +82,9 @@ def test_an_answer_of_another_shape_is_noticed(name, change):
 
 
 async def test_the_server_of_the_tests_answers_as_the_real_one(tmp_path, tiny_base, renderer):
-    """Asks it every recorded request and compares status, errors, and the form of everything else."""
+    """Asks it every recorded request and compares status, errors, and the form of everything
+    else.
+    """
     for number, rank in ((1, 8), (2, 8), (3, 32)):
         folder = adapter_ref(tmp_path, "ada", f"v{number}").folder
         folder.mkdir(parents=True)
@@ -91,12 +100,18 @@ async def test_the_server_of_the_tests_answers_as_the_real_one(tmp_path, tiny_ba
     async with aiohttp.ClientSession() as session:
         for name in ANSWERED_BY_TEST_SERVER:
             real = recordings.load(name)
-            body = json.loads(json.dumps(real.request.json_).replace("/home/understudy", str(tmp_path)))
-            answer = await ask(session, server.url, Exchange(name, real.request.path, body, real.request.key))
+            body = json.loads(
+                json.dumps(real.request.json_).replace("/home/understudy", str(tmp_path))
+            )
+            answer = await ask(
+                session, server.url, Exchange(name, real.request.path, body, real.request.key)
+            )
             recordings.validate(name, answer)
             assert answer.status == real.response.status, name
             if name.startswith(("error", "broken", "unauthorized")):
-                assert (answer.body, answer.events) == (real.response.body, real.response.events), name
+                assert (answer.body, answer.events) == (real.response.body, real.response.events), (
+                    name
+                )
             if name.startswith("stream"):
                 assert forms(answer.events) == forms(real.response.events), name
     await server.stop()
@@ -104,7 +119,9 @@ async def test_the_server_of_the_tests_answers_as_the_real_one(tmp_path, tiny_ba
 
 def forms(events: list) -> tuple:
     """Return the fields of a stream's choices, its ends, and the number of its tokens."""
-    choices = [event["choices"][0] for event in events if event != recordings.DONE and event["choices"]]
+    choices = [
+        event["choices"][0] for event in events if event != recordings.DONE and event["choices"]
+    ]
     fields = {tuple(sorted(choice)) for choice in choices}
     ends = [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
     return fields, ends, sum(len(choice["token_ids"]) for choice in choices), events[-1]

@@ -59,7 +59,9 @@ class Probe(discord.Client):
     async def on_resumed(self) -> None:
         self.resumed.set()
 
-    async def receive(self, check: Callable[[discord.Message], bool] = lambda message: True) -> discord.Message:
+    async def receive(
+        self, check: Callable[[discord.Message], bool] = lambda message: True
+    ) -> discord.Message:
         """The next message that fits."""
         async with asyncio.timeout(5):
             while not check(message := await self.received.get()):
@@ -92,12 +94,18 @@ async def running(client: discord.Client, token: str) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def api(sandbox: Sandbox) -> AsyncIterator[Any]:
-    """The HTTP API by hand, as the bot: `await api("GET", "/users/@me")` gives status, answer and headers."""
+    """The HTTP API by hand, as the bot: `await api("GET", "/users/@me")` gives status, answer and
+    headers.
+    """
     async with aiohttp.ClientSession(headers={"Authorization": f"Bot {sandbox.token}"}) as session:
 
         async def ask(method: str, path: str, body: Any = None) -> tuple[int, Any, Any]:
             async with session.request(method, f"{sandbox.url}/api/v10{path}", json=body) as answer:
-                return answer.status, await answer.json() if answer.status != 204 else None, answer.headers
+                return (
+                    answer.status,
+                    await answer.json() if answer.status != 204 else None,
+                    answer.headers,
+                )
 
         yield ask
 

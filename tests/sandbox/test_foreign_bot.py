@@ -1,4 +1,6 @@
-"""A discord.py bot with none of the project's code, in a process of its own, and a member who tries all it can do."""
+"""A discord.py bot with none of the project's code, in a process of its own, and a member who tries
+all it can do.
+"""
 
 import asyncio
 import os
@@ -20,7 +22,8 @@ class Tearoom:
     """The sandbox with the bot in it, as a member meets both."""
 
     def __init__(self, sandbox: Sandbox, member: MemberClient) -> None:
-        self.sandbox, self.member = sandbox, member
+        self.sandbox = sandbox
+        self.member = member
 
     @property
     def mark(self) -> int:
@@ -68,7 +71,9 @@ async def running_bot(sandbox: Sandbox) -> AsyncIterator[None]:
 
 @pytest.fixture
 async def tearoom(seed: GuildSeed) -> AsyncIterator[Tearoom]:
-    sandbox = Sandbox(replace(seed, bot_permissions=seed.bot_permissions | Permission.CREATE_PUBLIC_THREADS))
+    sandbox = Sandbox(
+        replace(seed, bot_permissions=seed.bot_permissions | Permission.CREATE_PUBLIC_THREADS)
+    )
     await sandbox.start()
     try:
         async with running_bot(sandbox):
@@ -88,7 +93,9 @@ async def test_a_bot_with_none_of_our_code_does_all_that_bots_do(tearoom: Tearoo
 
 async def commands_and_pictures(room: Tearoom) -> None:
     answer = await room.asks("!tea green 2", "2 × green")
-    assert answer["embeds"][0]["title"] == "Green" and answer["embeds"][0]["fields"][0]["value"] == "2"
+    assert (
+        answer["embeds"][0]["title"] == "Green" and answer["embeds"][0]["fields"][0]["value"] == "2"
+    )
     choices = await room.member.autocomplete("tavern", "tea", "kind", kind="o")
     assert [one["value"] for one in choices] == ["oolong"]
     mark = room.mark
@@ -107,7 +114,9 @@ async def buttons_selects_and_a_form(room: Tearoom) -> None:
     await room.member.select(counter, "Brew", ["green", "white"])
     await room.hears("Brewing green and white", mark)
     nils = room.sandbox.member("Nils")
-    assert (await room.member.select(counter, "Guest", [nils.id])).message["content"] == "A cup for Nils"
+    assert (await room.member.select(counter, "Guest", [nils.id])).message[
+        "content"
+    ] == "A cup for Nils"
     await room.member.click(counter, "Close")
     closed = room.sandbox.messages("tavern")
     assert next(one for one in closed if one["id"] == counter["id"])["content"] == "Closed."
@@ -123,13 +132,17 @@ async def context_menus(room: Tearoom) -> None:
 
 
 async def files_threads_and_direct_messages(room: Tearoom) -> None:
-    answer = await room.asks("!read", "Read.", files=[StoredFile("quiet.txt", "text/plain", b"steam")])
+    answer = await room.asks(
+        "!read", "Read.", files=[StoredFile("quiet.txt", "text/plain", b"steam")]
+    )
     assert answer["attachments"][0]["filename"] == "loud.txt"
     await room.asks("!table", "Please sit down.")
-    thread, mark = await room.member.thread("tavern", "A corner"), room.mark
+    thread = await room.member.thread("tavern", "A corner")
+    mark = room.mark
     await room.member.say(thread, "cosy")
     await room.hears("In A corner: cosy", mark)
-    room_for_two, mark = await room.member.dm(), room.mark
+    room_for_two = await room.member.dm()
+    mark = room.mark
     await room.member.say(room_for_two, "a secret")
     await room.hears("Between us: a secret", mark)
     await room.asks("!whisper", "Psst.")

@@ -1,4 +1,6 @@
-"""Somebody leaves the sandbox for good: their words go at once, their account at the end, unless they come back."""
+"""Somebody leaves the sandbox for good: their words go at once, their account at the end, unless
+they come back.
+"""
 
 import pytest
 
@@ -59,7 +61,9 @@ async def test_the_account_goes_when_the_sandbox_ends(seed, tmp_path):
     await leave(sandbox, first)
     assert sandbox.member(first.name).id == first.id
     await sandbox.stop()
-    assert first.id.encode() not in on_disk(tmp_path) and names(seed)[0].encode() not in on_disk(tmp_path)
+    assert first.id.encode() not in on_disk(tmp_path) and names(seed)[0].encode() not in on_disk(
+        tmp_path
+    )
     again = Sandbox(seed, tmp_path / "guild.sqlite")
     assert again.member(names(seed)[0]).id != first.id, "the cast is made anew, as somebody else"
     again.close_state()
@@ -96,14 +100,18 @@ async def test_files_that_they_gave_and_the_names_of_their_threads_go_too(world,
     other_thread = await first.thread(channel, "xbelkor again")
     await second.say(thread, "I was")
     await first.say(channel, "look", files=[StoredFile.named("xbelkor.md", b"the xbelkor is mine")])
-    kept = await second.say(channel, "mine", files=[StoredFile.named("mill.md", b"the mill is theirs")])
+    kept = await second.say(
+        channel, "mine", files=[StoredFile.named("mill.md", b"the mill is theirs")]
+    )
     await second.say(channel, "theirs", files=[StoredFile.named("song.md", WORDS.encode())])
     world._container.store.put_file(StoredFile.named("card.json", b"xbelkor, given to a command"))
     await leave(world, first)
     assert b"xbelkor" not in on_disk(tmp_path) and WORDS.encode() not in on_disk(tmp_path)
     assert b"the mill is theirs" in on_disk(tmp_path) and len(kept["attachments"]) == 1
     assert {one["name"] for one in world._container.guild.threads()} == {"thread"}
-    assert [one["content"] for one in world._container.messages.history(thread["id"], 9)][-1] == "I was"
+    assert [one["content"] for one in world._container.messages.history(thread["id"], 9)][
+        -1
+    ] == "I was"
     assert other_thread["id"] in {one["id"] for one in world._container.guild.threads()}
 
 
@@ -114,10 +122,14 @@ async def test_what_answers_them_goes_in_the_channel_and_in_direct_messages(seed
     answer = await second.say(seed.channels[0].name, "an answer that says xbelkor")
     dm = await first.dm()
     bot = sandbox._container.guild.bot
-    sandbox._container.messages.create(bot, dm["id"], MessageDraft({"content": "what xbelkor means to you"}))
+    sandbox._container.messages.create(
+        bot, dm["id"], MessageDraft({"content": "what xbelkor means to you"})
+    )
     await leave(sandbox, first, [answer["id"]])
     assert b"xbelkor" not in on_disk(tmp_path)
-    sandbox._container.messages.create(bot, dm["id"], MessageDraft({"content": "you are forgotten, plimsole"}))
+    sandbox._container.messages.create(
+        bot, dm["id"], MessageDraft({"content": "you are forgotten, plimsole"})
+    )
     await sandbox.stop()
     assert b"plimsole" not in on_disk(tmp_path)
 
@@ -126,7 +138,8 @@ async def test_what_only_one_member_saw_leaves_no_file_behind_after_a_restart(se
     sandbox = Sandbox(seed, tmp_path / "guild.sqlite")
     await sandbox.start()
     first = sandbox.member(names(seed)[0])
-    bot, channel = sandbox._container.guild.bot, sandbox.channel(seed.channels[0].name)
+    bot = sandbox._container.guild.bot
+    channel = sandbox.channel(seed.channels[0].name)
     export = StoredFile.named("about-you.json", b"xbelkor")
     draft = MessageDraft({"content": "here"}, (export,))
     sandbox._container.messages.create(bot, channel["id"], draft, flags=EPHEMERAL)

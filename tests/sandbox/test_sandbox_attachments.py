@@ -13,8 +13,16 @@ from sandbox.object_store import StoredFile
 
 async def register(probe):
     @probe.tree.command(description="Read a file")
-    async def read(interaction: discord.Interaction, file: discord.Attachment, other: discord.Attachment | None = None):
-        words = [f"{one.filename} {one.size} {one.content_type} {await one.read()!r}" for one in (file, other) if one]
+    async def read(
+        interaction: discord.Interaction,
+        file: discord.Attachment,
+        other: discord.Attachment | None = None,
+    ):
+        words = [
+            f"{one.filename} {one.size} {one.content_type} {await one.read()!r}"
+            for one in (file, other)
+            if one
+        ]
         await interaction.response.send_message(" ".join(words), ephemeral=file.ephemeral)
 
     await probe.tree.sync()
@@ -40,16 +48,25 @@ async def test_the_page_hands_over_what_was_uploaded(sandbox, probe):
     async with aiohttp.ClientSession(sandbox.url) as http:
 
         async def upload(name, data):
-            where, kind = {"as": nils, "name": name}, {"Content-Type": "application/octet-stream"}
-            async with http.post("/page-api/upload", params=where, data=io.BytesIO(data), headers=kind) as got:
+            where = {"as": nils, "name": name}
+            kind = {"Content-Type": "application/octet-stream"}
+            async with http.post(
+                "/page-api/upload", params=where, data=io.BytesIO(data), headers=kind
+            ) as got:
                 return (await got.json())["id"]
 
         async def run(**options):
-            body = {"as": nils, "channel": sandbox.channel("tavern")["id"], "command": "read", "options": options}
+            body = {
+                "as": nils,
+                "channel": sandbox.channel("tavern")["id"],
+                "command": "read",
+                "options": options,
+            }
             async with http.post("/page-api/slash", json=body) as got:
                 return got.status, await got.json()
 
-        first, second = await upload("a.txt", b"one"), await upload("b.txt", b"two")
+        first = await upload("a.txt", b"one")
+        second = await upload("b.txt", b"two")
         assert (await run(file={"upload": first}, other={"upload": second}))[0] == 200
         (result,) = [data for kind, data in sandbox.events if kind == "message"]
         assert result["content"] == "a.txt 3 text/plain b'one' b.txt 3 text/plain b'two'"

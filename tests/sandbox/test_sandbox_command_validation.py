@@ -12,12 +12,20 @@ def slash(**more):
 
 
 def many(count, kind=1):
-    return [{"name": f"c{number}", "description": "d" if kind == 1 else "", "type": kind} for number in range(count)]
+    return [
+        {"name": f"c{number}", "description": "d" if kind == 1 else "", "type": kind}
+        for number in range(count)
+    ]
 
 
 DEEP = {
     "options": [
-        {**OPTION, "name": "g", "type": 2, "options": [{**OPTION, "type": 1, "options": [OPTION | {"name": "x" * 33}]}]}
+        {
+            **OPTION,
+            "name": "g",
+            "type": 2,
+            "options": [{**OPTION, "type": 1, "options": [OPTION | {"name": "x" * 33}]}],
+        }
     ]
 }
 
@@ -31,10 +39,26 @@ DEEP = {
         (slash(name="x" * 33), "0.name", "BASE_TYPE_MAX_LENGTH"),
         (slash(description=""), "0.description", "BASE_TYPE_REQUIRED"),
         (slash(description="x" * 101), "0.description", "BASE_TYPE_MAX_LENGTH"),
-        (slash(options=[OPTION | {"name": "A"}]), "0.options.0.name", "APPLICATION_COMMAND_INVALID_NAME"),
-        (slash(options=[OPTION | {"description": ""}]), "0.options.0.description", "BASE_TYPE_REQUIRED"),
-        (slash(options=[OPTION | {"name": f"o{n}"} for n in range(26)]), "0.options", "BASE_TYPE_MAX_LENGTH"),
-        (slash(options=[OPTION | {"choices": [CHOICE] * 26}]), "0.options.0.choices", "BASE_TYPE_MAX_LENGTH"),
+        (
+            slash(options=[OPTION | {"name": "A"}]),
+            "0.options.0.name",
+            "APPLICATION_COMMAND_INVALID_NAME",
+        ),
+        (
+            slash(options=[OPTION | {"description": ""}]),
+            "0.options.0.description",
+            "BASE_TYPE_REQUIRED",
+        ),
+        (
+            slash(options=[OPTION | {"name": f"o{n}"} for n in range(26)]),
+            "0.options",
+            "BASE_TYPE_MAX_LENGTH",
+        ),
+        (
+            slash(options=[OPTION | {"choices": [CHOICE] * 26}]),
+            "0.options.0.choices",
+            "BASE_TYPE_MAX_LENGTH",
+        ),
         (
             slash(options=[OPTION | {"choices": [CHOICE | {"name": "x" * 101}]}]),
             "0.options.0.choices.0.name",
@@ -49,7 +73,8 @@ DEEP = {
         (
             slash(
                 options=[
-                    OPTION | {"name": f"o{n}", "choices": [{"name": "c", "value": "v" * 99}] * 25} for n in range(4)
+                    OPTION | {"name": f"o{n}", "choices": [{"name": "c", "value": "v" * 99}] * 25}
+                    for n in range(4)
                 ]
             ),
             "0",
@@ -90,4 +115,8 @@ async def test_commands_of_different_types_may_share_a_name_and_keep_what_they_s
     ]
     _, answer, _ = await api("PUT", f"/applications/{sandbox.bot_id}/commands", commands)
     kept = [(one["name"], one["contexts"], one["integration_types"], one["nsfw"]) for one in answer]
-    assert kept == [("one", [0, 1], [0, 1], True), ("one", None, [0], False), ("Two Words", None, [0], False)]
+    assert kept == [
+        ("one", [0, 1], [0, 1], True),
+        ("one", None, [0], False),
+        ("Two Words", None, [0], False),
+    ]

@@ -22,7 +22,9 @@ def result(sandbox):
 async def test_the_controls_show_how_things_stand(sandbox, probe):
     assert sandbox.controls()["connected"] and result(sandbox)[0] == sandbox.controls()
     hook = await probe.room().create_webhook(name="Mask")
-    assert result(sandbox)[0]["webhooks"] == [{"id": str(hook.id), "name": "Mask", "channel_id": str(hook.channel_id)}]
+    assert result(sandbox)[0]["webhooks"] == [
+        {"id": str(hook.id), "name": "Mask", "channel_id": str(hook.channel_id)}
+    ]
     sandbox.delay(99)
     sandbox.rate_limit(-1)
     assert result(sandbox)[0]["delay_s"] == 10.0 and result(sandbox)[0]["rate_limited"] == 0
@@ -47,7 +49,11 @@ async def test_a_permission_is_revoked_and_granted(sandbox, probe):
     with pytest.raises(discord.Forbidden) as refused:
         await probe.room().send("x")
     assert refused.value.code == 50013
-    assert {"name": "SEND_MESSAGES", "label": "Send Messages", "granted": False} in sandbox.controls()["permissions"]
+    assert {
+        "name": "SEND_MESSAGES",
+        "label": "Send Messages",
+        "granted": False,
+    } in sandbox.controls()["permissions"]
     sandbox.set_permission("SEND_MESSAGES", True)
     await probe.room().send("x")
     assert probe.guilds[0].me.guild_permissions.send_messages
@@ -67,8 +73,11 @@ async def test_a_webhook_is_deleted_behind_the_bots_back(sandbox, probe):
         sandbox.delete_webhook(str(hook.id))
 
 
-async def test_content_is_withheld_from_a_running_session_and_given_back(sandbox, probe, new_probe, run):
-    nils, room = sandbox.member("Nils"), await sandbox.member("Nils").dm()
+async def test_content_is_withheld_from_a_running_session_and_given_back(
+    sandbox, probe, new_probe, run
+):
+    nils = sandbox.member("Nils")
+    room = await sandbox.member("Nils").dm()
     sandbox.withhold_content()
     said = await nils.say("tavern", "secret")
     assert (await probe.receive()).content == ""
@@ -88,7 +97,9 @@ async def test_times_and_ids_agree(sandbox, probe):
     sent = await probe.room().send("now")
     kept = sandbox.messages("tavern")[0]
     assert WRITTEN.fullmatch(kept["timestamp"])
-    assert datetime.fromisoformat(kept["timestamp"]).timestamp() == pytest.approx(time_of(kept["id"]), abs=0.001)
+    assert datetime.fromisoformat(kept["timestamp"]).timestamp() == pytest.approx(
+        time_of(kept["id"]), abs=0.001
+    )
     assert sent.created_at == discord.utils.snowflake_time(sent.id)
     sandbox.advance(3600)
     later = await probe.room().send("later")
@@ -140,7 +151,9 @@ async def test_the_clock_ends_waits_and_tokens(sandbox, probe):
     waiting = asyncio.create_task(sandbox.member("Nils").slash("tavern", "sleep"))
     await asyncio.wait_for(asked.wait(), 2)
     sandbox.advance(3)
-    assert (await asyncio.wait_for(waiting, 2.5)).type is None  # the three seconds are not waited for
+    assert (
+        await asyncio.wait_for(waiting, 2.5)
+    ).type is None  # the three seconds are not waited for
     await sandbox.member("Nils").slash("tavern", "keep")
     sandbox.advance(14 * 60)
     await probe.kept.followup.send("in time")
@@ -150,12 +163,17 @@ async def test_the_clock_ends_waits_and_tokens(sandbox, probe):
     assert (late.value.status, late.value.code) == (401, 50027)
 
 
-async def test_a_dropped_bot_without_the_sandboxs_memory_begins_anew(seed, new_probe, run, monkeypatch):
+async def test_a_dropped_bot_without_the_sandboxs_memory_begins_anew(
+    seed, new_probe, run, monkeypatch
+):
     """More happened while it was away than is kept: the bot is told so and logs in again."""
     monkeypatch.setattr("sandbox.gateway.MAX_REPLAY_FRAMES", 5)
     slept = asyncio.sleep
-    monkeypatch.setattr("discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
-    sandbox, client = Sandbox(seed, rate_window=0.001), new_probe()
+    monkeypatch.setattr(
+        "discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest)
+    )
+    sandbox = Sandbox(seed, rate_window=0.001)
+    client = new_probe()
     await sandbox.start()
     with patch_discord(sandbox):
         async with run(client, sandbox.token):

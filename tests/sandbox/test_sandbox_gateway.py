@@ -1,4 +1,6 @@
-"""The gateway against the real client: login, resume, and what a bot without the intent is not told."""
+"""The gateway against the real client: login, resume, and what a bot without the intent is not
+told.
+"""
 
 import asyncio
 import json
@@ -59,7 +61,8 @@ async def test_the_content_intent_needs_the_portals_grant(seed, new_probe, run):
 
 
 async def test_without_the_intent_only_what_concerns_the_bot_has_content(sandbox, new_probe, run):
-    client, nils = new_probe(message_content=False), sandbox.member("Nils")
+    client = new_probe(message_content=False)
+    nils = sandbox.member("Nils")
     async with run(client, sandbox.token):
         await nils.say("tavern", "to nobody")
         assert (await client.receive()).content == ""
@@ -89,7 +92,9 @@ async def test_a_dropped_client_resumes_and_gets_what_it_missed(sandbox, probe):
 async def test_a_session_that_is_gone_is_begun_anew(sandbox, probe, monkeypatch):
     monkeypatch.setattr(probe, "before_identify_hook", _at_once)
     slept = asyncio.sleep
-    monkeypatch.setattr("discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest))
+    monkeypatch.setattr(
+        "discord.gateway.asyncio.sleep", lambda delay, *rest: slept(min(delay, 0.01), *rest)
+    )
     sandbox._container.gateway._sessions.clear()
     await sandbox.drop_gateway(4000)
     async with asyncio.timeout(8):
@@ -118,7 +123,11 @@ async def _at_once(shard_id: int, *, initial: bool = False) -> None:
 async def test_the_gateway_hangs_up_with_discords_code(sandbox, frames, code):
     async with aiohttp.ClientSession() as http, http.ws_connect(f"{sandbox.url}/gateway") as socket:
         for frame in frames:
-            text = frame if isinstance(frame, str) else json.dumps(frame).replace("right", sandbox.token)
+            text = (
+                frame
+                if isinstance(frame, str)
+                else json.dumps(frame).replace("right", sandbox.token)
+            )
             await socket.send_str(text)
         async with asyncio.timeout(2):
             async for _ in socket:
@@ -151,13 +160,17 @@ async def test_too_many_frames_and_too_many_logins(seed):
     await sandbox.stop()
 
 
-@pytest.mark.parametrize("resume", [{}, {"session_id": "other", "seq": 1}, {"session_id": "{id}", "seq": 99}])
+@pytest.mark.parametrize(
+    "resume", [{}, {"session_id": "other", "seq": 1}, {"session_id": "{id}", "seq": 99}]
+)
 async def test_what_cannot_be_resumed_is_an_invalid_session(sandbox, resume):
     async with aiohttp.ClientSession() as http:
         async with http.ws_connect(f"{sandbox.url}/gateway") as socket:
             await socket.send_json({"op": 2, "d": {"token": sandbox.token, "intents": 0}})
             session = [await socket.receive_json(timeout=2) for _ in range(2)][1]["d"]["session_id"]
         async with http.ws_connect(f"{sandbox.url}/gateway") as socket:
-            asked = json.dumps({"op": 6, "d": {"token": sandbox.token, **resume}}).replace("{id}", session)
+            asked = json.dumps({"op": 6, "d": {"token": sandbox.token, **resume}}).replace(
+                "{id}", session
+            )
             await socket.send_str(asked)
             assert [(await socket.receive_json(timeout=2))["op"] for _ in range(2)] == [10, 9]

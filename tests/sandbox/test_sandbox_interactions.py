@@ -20,7 +20,8 @@ class Naming(discord.ui.Modal, title="A name"):
 class Panel(discord.ui.View):
     @discord.ui.button(label="Count", custom_id="panel:count")
     async def count(self, interaction: discord.Interaction, button: discord.ui.Button) -> None:
-        button.label, button.disabled = "Counted", True
+        button.label = "Counted"
+        button.disabled = True
         await interaction.response.edit_message(content="counted", view=self)
 
     @discord.ui.button(label="Name", custom_id="panel:name")
@@ -48,12 +49,21 @@ def register(tree: app_commands.CommandTree) -> None:
         room: discord.TextChannel | None = None,
         judge: discord.Member | None = None,
     ) -> None:
-        where, who = room and room.name, judge and judge.display_name
-        await interaction.response.send_message(f"{persona} {recipe.value} {epochs} {rate} {dry} {where} {who}")
+        where = room and room.name
+        who = judge and judge.display_name
+        await interaction.response.send_message(
+            f"{persona} {recipe.value} {epochs} {rate} {dry} {where} {who}"
+        )
 
     @start.autocomplete("persona")
-    async def personas(interaction: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
-        return [app_commands.Choice(name=n.title(), value=n) for n in ("mira", "brann") if n.startswith(current)]
+    async def personas(
+        interaction: discord.Interaction, current: str
+    ) -> list[app_commands.Choice[str]]:
+        return [
+            app_commands.Choice(name=n.title(), value=n)
+            for n in ("mira", "brann")
+            if n.startswith(current)
+        ]
 
     @tree.command(description="Think, then answer")
     async def ponder(interaction: discord.Interaction, quietly: bool = False) -> None:
@@ -81,7 +91,9 @@ def register(tree: app_commands.CommandTree) -> None:
         await interaction.response.send_message("ruled")
 
     @tree.command(description="Options may be called anything")
-    async def place(interaction: discord.Interaction, channel: discord.TextChannel, command: str) -> None:
+    async def place(
+        interaction: discord.Interaction, channel: discord.TextChannel, command: str
+    ) -> None:
         await interaction.response.send_message(f"{channel.name} {command}")
 
     tree.add_command(finetune)
@@ -92,7 +104,14 @@ async def bot(sandbox, probe):
     register(probe.tree)
     commands = asyncio.create_task(sandbox.wait_for("commands"))
     synced = await probe.tree.sync()
-    assert {command.name for command in synced} == {"finetune", "ponder", "dawdle", "keep", "rule", "place"}
+    assert {command.name for command in synced} == {
+        "finetune",
+        "ponder",
+        "dawdle",
+        "keep",
+        "rule",
+        "place",
+    }
     assert len((await commands)["commands"]) == 6
     return probe
 
@@ -129,10 +148,16 @@ async def test_options_arrive_typed(sandbox, bot):
         ("finetune start", {"persona": "mira", "recipe": "quick", "epochs": 1.5}, "valid integer"),
         ("finetune start", {"persona": "mira", "recipe": "quick", "dry": "maybe"}, "true or false"),
         ("finetune start", {"persona": "mira", "recipe": "quick", "judge": "Zed"}, "Unknown user"),
-        ("finetune start", {"persona": "mira", "recipe": "quick", "colour": "red"}, "no option called colour"),
+        (
+            "finetune start",
+            {"persona": "mira", "recipe": "quick", "colour": "red"},
+            "no option called colour",
+        ),
     ],
 )
-async def test_what_discords_client_would_not_send_is_refused(sandbox, bot, command, options, words):
+async def test_what_discords_client_would_not_send_is_refused(
+    sandbox, bot, command, options, words
+):
     with pytest.raises(SandboxRefusal, match=words):
         await sandbox.member("Mora").slash("tavern", command, **options)
 
@@ -145,7 +170,9 @@ async def test_options_may_be_named_like_the_arguments(sandbox, bot):
 async def test_autocomplete(sandbox, bot):
     # What does not pass is left out, and does not stand in the way.
     wrong = {"epochs": 9, "rate": "much", "judge": "nobody"}
-    choices = await sandbox.member("Nils").autocomplete("tavern", "finetune start", "persona", persona="mi", **wrong)
+    choices = await sandbox.member("Nils").autocomplete(
+        "tavern", "finetune start", "persona", persona="mi", **wrong
+    )
     assert choices == [{"name": "Mira", "value": "mira"}]
 
 
@@ -162,7 +189,11 @@ async def test_thinking_then_edits_then_a_follow_up(sandbox, bot, quietly):
     assert answer.type == 5 and answer.ephemeral is quietly
     await sandbox.wait_for("edit", lambda message: message["content"] == "even more", since=mark)
     assert answer.message["content"] == "second"
-    result = [(kind, data["content"]) for kind, data in sandbox.events[mark:] if kind in ("message", "edit")]
+    result = [
+        (kind, data["content"])
+        for kind, data in sandbox.events[mark:]
+        if kind in ("message", "edit")
+    ]
     assert result == [
         ("message", ""),
         ("edit", "first"),
@@ -214,7 +245,11 @@ async def test_buttons_and_forms(sandbox, bot):
     named = await nils.submit(form, **{"Who?": "Bob"})
     assert named.ephemeral and named.message["content"] == "It is Bob"
     counted = await nils.click(panel, "Count")
-    assert counted.type == 7 and counted.message["id"] == panel["id"] and counted.message["content"] == "counted"
+    assert (
+        counted.type == 7
+        and counted.message["id"] == panel["id"]
+        and counted.message["content"] == "counted"
+    )
     with pytest.raises(SandboxRefusal, match="cannot be pressed"):
         await nils.click(panel, "Counted")
     with pytest.raises(SandboxRefusal, match="no button called"):
@@ -256,7 +291,9 @@ async def test_a_follow_up_takes_the_place_of_thinking(sandbox, probe):
         mark = len(sandbox.events)
         answer = await nils.slash("tavern", "muse", role="Moderator", drop=drop)
         kind = "message" if drop else "edit"
-        await sandbox.wait_for(kind, lambda message: message["content"] == "about Moderator", since=mark)
+        await sandbox.wait_for(
+            kind, lambda message: message["content"] == "about Moderator", since=mark
+        )
         assert (answer.message is None) is drop
     with pytest.raises(SandboxRefusal, match="Unknown role"):
         await nils.slash("tavern", "muse", role="King", drop=True)
@@ -320,7 +357,9 @@ async def test_too_much_leaves_the_interaction_open(sandbox, probe):
         await interaction.response.send_message("short")
 
     @long.autocomplete("word")
-    async def words(interaction: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
+    async def words(
+        interaction: discord.Interaction, current: str
+    ) -> list[app_commands.Choice[str]]:
         choices = [app_commands.Choice(name=str(number), value=str(number)) for number in range(26)]
         with pytest.raises(discord.HTTPException) as first:
             await interaction.response.autocomplete(choices)

@@ -14,24 +14,33 @@ class Menus(discord.ui.View):
         placeholder="Pick",
         min_values=1,
         max_values=2,
-        options=[discord.SelectOption(label=name.title(), value=name) for name in ("ash", "birch", "cedar")],
+        options=[
+            discord.SelectOption(label=name.title(), value=name)
+            for name in ("ash", "birch", "cedar")
+        ],
     )
     async def pick(self, interaction: discord.Interaction, menu: discord.ui.Select) -> None:
         await interaction.response.send_message(" ".join(menu.values))
 
     @discord.ui.select(cls=discord.ui.UserSelect, placeholder="Who")
     async def who(self, interaction: discord.Interaction, menu: discord.ui.UserSelect) -> None:
-        await interaction.response.send_message(f"{menu.values[0].display_name} {type(menu.values[0]).__name__}")
+        await interaction.response.send_message(
+            f"{menu.values[0].display_name} {type(menu.values[0]).__name__}"
+        )
 
     @discord.ui.select(cls=discord.ui.RoleSelect, placeholder="Which role")
     async def role(self, interaction: discord.Interaction, menu: discord.ui.RoleSelect) -> None:
         await interaction.response.send_message(menu.values[0].name)
 
-    @discord.ui.select(cls=discord.ui.ChannelSelect, placeholder="Where", channel_types=[discord.ChannelType.text])
+    @discord.ui.select(
+        cls=discord.ui.ChannelSelect, placeholder="Where", channel_types=[discord.ChannelType.text]
+    )
     async def where(self, interaction: discord.Interaction, menu: discord.ui.ChannelSelect) -> None:
         await interaction.response.send_message(menu.values[0].name)
 
-    @discord.ui.select(placeholder="Closed", disabled=True, options=[discord.SelectOption(label="x")])
+    @discord.ui.select(
+        placeholder="Closed", disabled=True, options=[discord.SelectOption(label="x")]
+    )
     async def closed(self, interaction: discord.Interaction, menu: discord.ui.Select) -> None:
         raise AssertionError
 
@@ -41,7 +50,8 @@ class Wish(discord.ui.Modal, title="A wish"):
 
     intro = discord.ui.TextDisplay("Choose well.")
     wood = discord.ui.Label(
-        text="Wood", component=discord.ui.Select(options=[discord.SelectOption(label="Ash", value="ash")])
+        text="Wood",
+        component=discord.ui.Select(options=[discord.SelectOption(label="Ash", value="ash")]),
     )
     more = discord.ui.Label(
         text="More",
@@ -50,18 +60,24 @@ class Wish(discord.ui.Modal, title="A wish"):
     why = discord.ui.Label(text="Why", component=discord.ui.TextInput(max_length=5))
 
     async def on_submit(self, interaction: discord.Interaction) -> None:
-        await interaction.response.send_message(f"{self.wood.component.values} {self.more.component.values}")
+        await interaction.response.send_message(
+            f"{self.wood.component.values} {self.more.component.values}"
+        )
 
 
 @pytest.fixture
 async def bot(sandbox, probe):
     @probe.tree.context_menu(name="Look At")
     async def look(interaction: discord.Interaction, whom: discord.Member) -> None:
-        await interaction.response.send_message(f"looks at {whom.display_name}, a {whom.top_role.name}")
+        await interaction.response.send_message(
+            f"looks at {whom.display_name}, a {whom.top_role.name}"
+        )
 
     @probe.tree.context_menu(name="Quote")
     async def quote(interaction: discord.Interaction, message: discord.Message) -> None:
-        await interaction.response.send_message(f"{message.author.display_name} said {message.content}")
+        await interaction.response.send_message(
+            f"{message.author.display_name} said {message.content}"
+        )
 
     @probe.tree.context_menu(name="Judge")
     @app_commands.default_permissions(manage_messages=True)
@@ -130,7 +146,8 @@ async def test_forms_with_menus(sandbox, bot):
 
 
 async def test_context_menus_act_on_members_and_messages(sandbox, bot):
-    nils, said = sandbox.member("Nils"), await sandbox.member("Mora").say("tavern", "well said")
+    nils = sandbox.member("Nils")
+    said = await sandbox.member("Mora").say("tavern", "well said")
     looked = await nils.context("tavern", "Look At", sandbox.member("Mora"))
     assert looked.message["content"] == "looks at Mora, a Moderator"
     assert looked.message["interaction_metadata"]["target_user"]["id"] == sandbox.member("Mora").id
@@ -158,7 +175,9 @@ async def test_messages_are_whole_for_a_command_used_on_them(sandbox, new_probe,
         await client.tree.sync()
         said = await sandbox.member("Mora").say("tavern", "secret")
         assert (await client.receive()).content == ""
-        assert (await sandbox.member("Nils").context("tavern", "Quote", said)).message["content"] == "secret"
+        assert (await sandbox.member("Nils").context("tavern", "Quote", said)).message[
+            "content"
+        ] == "secret"
 
 
 async def test_age_restricted_commands_work_in_such_channels_only(sandbox, bot):

@@ -16,10 +16,12 @@ PIXEL = bytes.fromhex(
 
 
 async def test_send_edit_delete_history(sandbox, probe):
-    room, mark = probe.room(), len(sandbox.events)
+    room = probe.room()
+    mark = len(sandbox.events)
     sent = [await room.send(f"line {number}") for number in range(5)]
     await sent[1].edit(
-        content="line one", embed=discord.Embed(title="New", description="D").add_field(name="a", value="b")
+        content="line one",
+        embed=discord.Embed(title="New", description="D").add_field(name="a", value="b"),
     )
     await sent[0].delete()
     assert [message.content async for message in room.history(limit=2)] == ["line 4", "line 3"]
@@ -51,13 +53,20 @@ async def test_two_thousand_characters(sandbox, probe):
 
 
 async def test_two_buttons_with_one_id_are_refused(sandbox, api):
-    row = {"type": 1, "components": [{"type": 2, "style": 1, "label": "x", "custom_id": "same"}] * 2}
+    row = {
+        "type": 1,
+        "components": [{"type": 2, "style": 1, "label": "x", "custom_id": "same"}] * 2,
+    }
     path = f"/channels/{sandbox.channel('tavern')['id']}/messages"
     _, sent, _ = await api("POST", path, {"content": "x"})
     for method, place in (("POST", path), ("PATCH", f"{path}/{sent['id']}")):
         status, answer, _ = await api(method, place, {"content": "x", "components": [row]})
         error = answer["errors"]["components"]["0"]["components"]["1"]["custom_id"]["_errors"][0]
-        assert (status, answer["code"], error["code"]) == (400, 50035, "COMPONENT_CUSTOM_ID_DUPLICATED")
+        assert (status, answer["code"], error["code"]) == (
+            400,
+            50035,
+            "COMPONENT_CUSTOM_ID_DUPLICATED",
+        )
 
 
 async def test_reply_nonce_typing_and_file(sandbox, probe):
@@ -72,15 +81,20 @@ async def test_reply_nonce_typing_and_file(sandbox, probe):
     assert reply["referenced_message"]["id"] == said["id"] and reply["mentions"] == []
     assert reply["attachments"][0]["description"] == "a note"
     assert await first.attachments[0].read() == b"paper"
-    assert (await sandbox.wait_for("typing", since=0))["channel_id"] == sandbox.channel("tavern")["id"]
+    assert (await sandbox.wait_for("typing", since=0))["channel_id"] == sandbox.channel("tavern")[
+        "id"
+    ]
 
 
 async def test_allowed_mentions(sandbox, probe):
-    nils, mora = sandbox.member("Nils"), sandbox.member("Mora")
+    nils = sandbox.member("Nils")
+    mora = sandbox.member("Mora")
     text = f"<@{nils.id}> and <@{mora.id}> @everyone"
     none = await probe.room().send(text, allowed_mentions=discord.AllowedMentions.none())
     assert none.mentions == [] and not none.mention_everyone
-    some = await probe.room().send(text, allowed_mentions=discord.AllowedMentions(users=[discord.Object(nils.id)]))
+    some = await probe.room().send(
+        text, allowed_mentions=discord.AllowedMentions(users=[discord.Object(nils.id)])
+    )
     assert [user.id for user in some.mentions] == [int(nils.id)]
     sandbox.set_bot_permissions(DEFAULT_BOT_PERMISSIONS | Permission.MENTION_EVERYONE)
     everyone = await probe.room().send(text)
@@ -91,7 +105,8 @@ async def test_suppressed_embeds_stay_suppressed(sandbox, probe):
     sent = await probe.room().send("https://example.org", suppress_embeds=True)
     assert sent.flags.suppress_embeds
     assert (await sent.edit(content="more", suppress=True)).flags.suppress_embeds
-    # Left out, discord.py's Message.edit asks for suppression to end; a webhook's edit says nothing and keeps it.
+    # Left out, discord.py's Message.edit asks for suppression to end; a webhook's edit says nothing
+    # and keeps it.
     assert not (await sent.edit(content="more")).flags.suppress_embeds
     hook = await probe.room().create_webhook(name="Mask")
     masked = await hook.send("https://example.org", suppress_embeds=True, wait=True)
@@ -105,11 +120,19 @@ async def test_suppressed_embeds_stay_suppressed(sandbox, probe):
         (Permission.SEND_MESSAGES, lambda room: room.send("x"), 50013),
         (Permission.SEND_MESSAGES, lambda room: room.typing().__aenter__(), 50013),
         (Permission.EMBED_LINKS, lambda room: room.send(embed=discord.Embed(title="x")), 50013),
-        (Permission.ATTACH_FILES, lambda room: room.send(file=discord.File(io.BytesIO(b"x"), "x")), 50013),
+        (
+            Permission.ATTACH_FILES,
+            lambda room: room.send(file=discord.File(io.BytesIO(b"x"), "x")),
+            50013,
+        ),
         (Permission.MANAGE_WEBHOOKS, lambda room: room.create_webhook(name="x"), 50013),
         (Permission.MANAGE_WEBHOOKS, lambda room: room.webhooks(), 50013),
         (Permission.READ_MESSAGE_HISTORY, lambda room: room.fetch_message(1), 50013),
-        (Permission(0), lambda room: room.get_partial_message(room.last_message_id).delete(), 50013),
+        (
+            Permission(0),
+            lambda room: room.get_partial_message(room.last_message_id).delete(),
+            50013,
+        ),
     ],
 )
 async def test_a_missing_permission_is_said_in_discords_code(sandbox, probe, lacking, act, code):
@@ -126,7 +149,9 @@ async def test_a_webhook_speaks_edits_and_is_pressed(sandbox, probe):
 
     class Stop(discord.ui.View):
         @discord.ui.button(label="Stop", custom_id="stop")
-        async def stop_it(self, interaction: discord.Interaction, button: discord.ui.Button) -> None:
+        async def stop_it(
+            self, interaction: discord.Interaction, button: discord.ui.Button
+        ) -> None:
             await interaction.response.edit_message(content="stopped", view=None)
             pressed.set()
 
@@ -138,11 +163,15 @@ async def test_a_webhook_speaks_edits_and_is_pressed(sandbox, probe):
     assert answer.type == 7
     await asyncio.wait_for(pressed.wait(), 2)
     assert (await hook.fetch_message(sent.id)).content == "stopped"
-    masked = await hook.send("as another", username="Brann", avatar_url="http://127.0.0.1:1/b.png", wait=True)
+    masked = await hook.send(
+        "as another", username="Brann", avatar_url="http://127.0.0.1:1/b.png", wait=True
+    )
     assert masked.author.name == "Brann" and masked.author.avatar is not None
     await masked.delete()
     await hook.edit(name="Mira II", avatar=None)
-    assert [(found.name, found.avatar) for found in await probe.room().webhooks()] == [("Mira II", None)]
+    assert [(found.name, found.avatar) for found in await probe.room().webhooks()] == [
+        ("Mira II", None)
+    ]
     await hook.delete()
     with pytest.raises(discord.NotFound) as gone:
         await hook.send("x")
@@ -152,7 +181,9 @@ async def test_a_webhook_speaks_edits_and_is_pressed(sandbox, probe):
 
 async def test_new_buttons_edit_nothing_that_was_said(sandbox, probe):
     sent = await probe.room().send("words")
-    edited = await sent.edit(content="words", view=discord.ui.View().add_item(discord.ui.Button(label="x")))
+    edited = await sent.edit(
+        content="words", view=discord.ui.View().add_item(discord.ui.Button(label="x"))
+    )
     assert edited.components and edited.edited_at is None
     assert (await sent.edit(content="other words")).edited_at is not None
 
@@ -201,12 +232,16 @@ async def test_unknown_routes_and_bodies_are_refused(sandbox):
 
 async def test_what_a_member_may_not_is_said_in_the_clients_words(sandbox, probe):
     nils, quinn, mora = (sandbox.member(name) for name in ("Nils", "Quinn", "Mora"))
-    said, picture = await mora.say("tavern", "mine"), StoredFile.named("x.png", PIXEL)
+    said = await mora.say("tavern", "mine")
+    picture = StoredFile.named("x.png", PIXEL)
     result = await probe.room().send("the bot's")
     for act, words in (
         (nils.say("attic", "hello"), "no channel called attic"),
         (nils.say("tavern", ""), "empty message"),
-        (nils.say("tavern", "", files=[StoredFile.named("x", b"x" * (10 * 2**20 + 1))]), "too powerful"),
+        (
+            nils.say("tavern", "", files=[StoredFile.named("x", b"x" * (10 * 2**20 + 1))]),
+            "too powerful",
+        ),
         (nils.say("tavern", "", files=[picture] * 11), "10 or fewer"),
         (quinn.say("tavern", "hello"), "do not have permission to send messages"),
         (quinn.slash("tavern", "anything"), "no command"),
@@ -224,15 +259,21 @@ async def test_what_a_member_may_not_is_said_in_the_clients_words(sandbox, probe
 
 
 async def test_members_edit_delete_and_upload(sandbox, probe):
-    nils, mora = sandbox.member("Nils"), sandbox.member("Mora")
+    nils = sandbox.member("Nils")
+    mora = sandbox.member("Mora")
     said = await nils.say("tavern", "a picture", files=[StoredFile.named("my cat?.png", PIXEL)])
     received = await probe.receive()
-    assert received.attachments[0].filename == "my_cat_.png" and await received.attachments[0].read() == PIXEL
+    assert (
+        received.attachments[0].filename == "my_cat_.png"
+        and await received.attachments[0].read() == PIXEL
+    )
     edited = asyncio.create_task(probe.wait_for("message_edit", timeout=5))
     await asyncio.sleep(0)
     await nils.edit(said, "@Mora a cat")
     before, after = await edited
-    assert before.content == "a picture" and after.mentions[0].id == int(mora.id) and after.attachments
+    assert (
+        before.content == "a picture" and after.mentions[0].id == int(mora.id) and after.attachments
+    )
     await nils.edit(said, "")
     deleted = asyncio.create_task(probe.wait_for("message_delete", timeout=5))
     await asyncio.sleep(0)
@@ -245,12 +286,15 @@ async def test_files_that_are_too_large_or_too_many_are_refused(sandbox, probe):
         await probe.room().send(file=discord.File(io.BytesIO(b"x" * (10 * 2**20 + 1)), "x"))
     assert (large.value.status, large.value.code) == (413, 40005)
     with pytest.raises(discord.HTTPException) as huge:
-        await probe.room().send(files=[discord.File(io.BytesIO(b"x" * (9 * 2**20)), "x") for _ in range(4)])
+        await probe.room().send(
+            files=[discord.File(io.BytesIO(b"x" * (9 * 2**20)), "x") for _ in range(4)]
+        )
     assert (huge.value.status, huge.value.code) == (413, 40005)
 
 
 async def test_the_bot_deletes_its_own_and_its_webhooks_messages(sandbox, probe):
-    own, hook = await probe.room().send("own"), await probe.room().create_webhook(name="Mask")
+    own = await probe.room().send("own")
+    hook = await probe.room().create_webhook(name="Mask")
     masked = await hook.send("masked", wait=True)
     sandbox.set_permission("MANAGE_MESSAGES", True)
     said = await sandbox.member("Nils").say("tavern", "theirs")
@@ -263,7 +307,8 @@ async def test_the_bot_deletes_its_own_and_its_webhooks_messages(sandbox, probe)
 
 async def test_a_reply_to_a_webhook_is_not_one_to_the_bot(sandbox, probe):
     hook = await probe.room().create_webhook(name="Mask")
-    masked, own = await hook.send("masked", wait=True), await probe.room().send("own")
+    masked = await hook.send("masked", wait=True)
+    own = await probe.room().send("own")
     sandbox.withhold_content()
     for target, content, shown in ((masked, "", ""), (own, "to it", "own")):
         await sandbox.member("Nils").say("tavern", "to it", reply_to={"id": str(target.id)})
@@ -288,10 +333,25 @@ async def test_the_guild_can_be_fetched(sandbox, probe):
         (lambda probe: probe.fetch_guild(1), 10004),
         (lambda probe: probe.guilds[0].fetch_member(1), 10007),
         (lambda probe: probe.room().get_partial_message(1).edit(content="x"), 10008),
-        (lambda probe: probe.http.create_webhook(probe.room().id, name="x", avatar="data:image/png;base64,!"), 50035),
+        (
+            lambda probe: probe.http.create_webhook(
+                probe.room().id, name="x", avatar="data:image/png;base64,!"
+            ),
+            50035,
+        ),
         (lambda probe: probe.http.create_webhook(probe.room().id, name=" "), 50035),
-        (lambda probe: probe.room().send("x", reference=probe.room().get_partial_message(1).to_reference()), 50035),
-        (lambda probe: probe.room().get_partial_message(probe.room().last_message_id).edit(content="x"), 50005),
+        (
+            lambda probe: probe.room().send(
+                "x", reference=probe.room().get_partial_message(1).to_reference()
+            ),
+            50035,
+        ),
+        (
+            lambda probe: (
+                probe.room().get_partial_message(probe.room().last_message_id).edit(content="x")
+            ),
+            50005,
+        ),
     ],
 )
 async def test_mistakes_get_discords_codes(sandbox, probe, act, code):

@@ -1,4 +1,6 @@
-"""What members send beside text: forwards, stickers, polls and voice messages, as Discord describes and hides them."""
+"""What members send beside text: forwards, stickers, polls and voice messages, as Discord describes
+and hides them.
+"""
 
 import discord
 
@@ -21,9 +23,12 @@ async def test_discord_py_reads_what_is_no_text(sandbox, probe):
 
 
 async def test_without_the_intent_a_poll_and_a_forward_are_hidden_and_a_sticker_is_not(sandbox):
-    nils, bot_id = sandbox.member("Nils"), str(sandbox.bot_id)
+    nils = sandbox.member("Nils")
+    bot_id = str(sandbox.bot_id)
     original = await nils.say("tavern", "Tea at noon.")
-    assert "message_snapshots" not in without_content(await nils.forward("tavern", original), bot_id)
+    assert "message_snapshots" not in without_content(
+        await nils.forward("tavern", original), bot_id
+    )
     assert "poll" not in without_content(await nils.poll("tavern", "Tea?", ["yes"]), bot_id)
     assert without_content(await nils.sticker("tavern", "Wave"), bot_id)["sticker_items"]
 

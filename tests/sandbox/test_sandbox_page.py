@@ -1,4 +1,6 @@
-"""The page's own API over real sockets: what it serves, what it refuses, what each member is shown."""
+"""The page's own API over real sockets: what it serves, what it refuses, what each member is
+shown.
+"""
 
 import asyncio
 import io
@@ -24,9 +26,12 @@ def body(member, **more):
 
 async def test_the_page_runs_no_script_but_its_own(http):
     async with http.get("/") as page:
-        policy, text = page.headers["Content-Security-Policy"], await page.text()
+        policy = page.headers["Content-Security-Policy"]
+        text = await page.text()
         assert page.status == 200 and page.headers["X-Content-Type-Options"] == "nosniff"
-    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    assert (
+        "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    )
     assert "<script type=" in text and "http" not in text
     for asset in re.findall(r'(?:src|href)="(/page/[^"]+)"', text):
         async with http.get(asset) as served:
@@ -77,7 +82,9 @@ async def test_the_own_name_is_the_same_in_capitals_and_with_a_dot(http, sandbox
             assert answer.status == 200
 
 
-@pytest.mark.parametrize("origin", ["https://example.org", "http://evil.example", "null", "http://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "origin", ["https://example.org", "http://evil.example", "null", "http://127.0.0.1:1"]
+)
 async def test_other_sites_cannot_reach_the_gateway(http, sandbox, origin):
     for path in ("/gateway", "/gateway/"):
         with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
@@ -89,17 +96,26 @@ async def test_other_sites_cannot_reach_the_gateway(http, sandbox, origin):
 async def test_other_sites_cannot_listen(http, sandbox):
     with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
         await http.ws_connect(
-            f"/page-api/live?as={sandbox.member('Nils').id}", headers={"Origin": "https://example.org"}
+            f"/page-api/live?as={sandbox.member('Nils').id}",
+            headers={"Origin": "https://example.org"},
         )
 
 
 async def test_speaking_is_seen_live_and_in_the_history(http, sandbox):
-    nils, channel = sandbox.member("Nils"), sandbox.channel("tavern")["id"]
+    nils = sandbox.member("Nils")
+    channel = sandbox.channel("tavern")["id"]
     async with http.get(f"/page-api/state?as={nils.id}") as answer:
         state = await answer.json()
-    assert state["me"] == nils.id and [one["name"] for one in state["channels"]] == ["tavern", "cellar"]
-    async with http.ws_connect(f"/page-api/live?as={nils.id}", headers={"Origin": sandbox.url}) as live:
-        async with http.post("/page-api/say", json=body(nils, channel=channel, content="hello #cellar")) as answer:
+    assert state["me"] == nils.id and [one["name"] for one in state["channels"]] == [
+        "tavern",
+        "cellar",
+    ]
+    async with http.ws_connect(
+        f"/page-api/live?as={nils.id}", headers={"Origin": sandbox.url}
+    ) as live:
+        async with http.post(
+            "/page-api/say", json=body(nils, channel=channel, content="hello #cellar")
+        ) as answer:
             said = await answer.json()
         assert said["content"] == f"hello <#{sandbox.channel('cellar')['id']}>"
         assert await live.receive_json(timeout=5) == ["message", said]
@@ -133,12 +149,19 @@ async def test_a_member_chooses_a_language_and_the_bot_is_reported(http, sandbox
 async def test_refusals_and_mistakes(http, sandbox):
     nils = sandbox.member("Nils")
     async with http.post("/page-api/say", json=body(nils, channel="attic", content="x")) as answer:
-        assert (answer.status, (await answer.json())["refusal"]) == (400, "There is no channel called attic.")
+        assert (answer.status, (await answer.json())["refusal"]) == (
+            400,
+            "There is no channel called attic.",
+        )
     async with http.post("/page-api/say", json=body(nils)) as answer:
         assert (answer.status, await answer.text()) == (400, "The request lacks channel.")
-    async with http.post("/page-api/say", data=b"{broken", headers={"Content-Type": "application/json"}) as answer:
+    async with http.post(
+        "/page-api/say", data=b"{broken", headers={"Content-Type": "application/json"}
+    ) as answer:
         assert answer.status == 400
-    async with http.post("/page-api/say", json={"as": "1", "channel": "tavern", "content": "x"}) as answer:
+    async with http.post(
+        "/page-api/say", json={"as": "1", "channel": "tavern", "content": "x"}
+    ) as answer:
         assert answer.status == 404
     async with http.post("/page-api/burgle", json=body(nils)) as answer:
         assert answer.status == 404
@@ -151,7 +174,9 @@ async def test_commands_buttons_and_ephemeral_answers(http, sandbox, probe):
         name = discord.ui.TextInput(label="Name")
 
         async def on_submit(self, interaction: discord.Interaction) -> None:
-            await interaction.response.send_message(f"for you only, {self.name.value}", ephemeral=True)
+            await interaction.response.send_message(
+                f"for you only, {self.name.value}", ephemeral=True
+            )
 
     class Buttons(discord.ui.View):
         @discord.ui.button(label="Open", custom_id="open")
@@ -163,11 +188,15 @@ async def test_commands_buttons_and_ephemeral_answers(http, sandbox, probe):
         await interaction.response.send_message(title, view=Buttons(timeout=None))
 
     @panel.autocomplete("title")
-    async def titles(interaction: discord.Interaction, current: str) -> list[discord.app_commands.Choice[str]]:
+    async def titles(
+        interaction: discord.Interaction, current: str
+    ) -> list[discord.app_commands.Choice[str]]:
         return [discord.app_commands.Choice(name=f"{current}!", value=current)]
 
     await probe.tree.sync()
-    nils, mora, channel = sandbox.member("Nils"), sandbox.member("Mora"), sandbox.channel("tavern")["id"]
+    nils = sandbox.member("Nils")
+    mora = sandbox.member("Mora")
+    channel = sandbox.channel("tavern")["id"]
 
     async def act(name, **more):
         async with http.post(f"/page-api/{name}", json=body(nils, **more)) as answer:
@@ -199,7 +228,9 @@ async def as_nils(http, sandbox):
     """Acts as Nils do on the page: the status, and the answer."""
 
     async def act(act, **more):
-        async with http.post(f"/page-api/{act}", json=body(sandbox.member("Nils"), **more)) as answer:
+        async with http.post(
+            f"/page-api/{act}", json=body(sandbox.member("Nils"), **more)
+        ) as answer:
             is_json = answer.content_type == "application/json"
             return answer.status, await answer.json() if is_json else await answer.text()
 
@@ -207,20 +238,27 @@ async def as_nils(http, sandbox):
 
 
 async def test_messages_are_edited_deleted_and_paged(http, sandbox, as_nils):
-    nils, channel = sandbox.member("Nils"), sandbox.channel("tavern")["id"]
+    nils = sandbox.member("Nils")
+    channel = sandbox.channel("tavern")["id"]
     said = [(await as_nils("say", channel=channel, content=str(number)))[1] for number in range(7)]
-    assert (await as_nils("edit", message={"id": said[6]["id"]}, content="six"))[1]["content"] == "six"
+    assert (await as_nils("edit", message={"id": said[6]["id"]}, content="six"))[1][
+        "content"
+    ] == "six"
     assert await as_nils("delete", message={"id": said[5]["id"]}) == (200, None)
     assert (await as_nils("edit", message={"id": said[5]["id"]}, content="x"))[0] == 400
 
     async def page(**query):
         where = {"as": nils.id, "channel": channel, **query}
         async with http.get("/page-api/messages", params=where) as answer:
-            return answer.status, [one["content"] for one in await answer.json()] if answer.status == 200 else None
+            return answer.status, [
+                one["content"] for one in await answer.json()
+            ] if answer.status == 200 else None
 
     assert await page(limit=2) == (200, ["4", "six"])
     assert await page(limit=3, before=said[4]["id"]) == (200, ["1", "2", "3"])
-    assert await page(before=said[1]["id"]) == (200, ["0"]) and await page(before=said[0]["id"]) == (200, [])
+    assert await page(before=said[1]["id"]) == (200, ["0"]) and await page(
+        before=said[0]["id"]
+    ) == (200, [])
     assert len((await page(limit=1000))[1]) == 6 and (await page(limit="many"))[0] == 400
 
 
@@ -236,7 +274,9 @@ async def test_a_message_is_named_by_its_object(http, sandbox, as_nils):
         ):
             status, answer = await as_nils(action, **fields)
             assert status == 400 and "not as its id" in answer["refusal"], (action, wrong)
-    async with http.get("/page-api/messages", params={"as": sandbox.member("Nils").id, "channel": channel}) as answer:
+    async with http.get(
+        "/page-api/messages", params={"as": sandbox.member("Nils").id, "channel": channel}
+    ) as answer:
         assert await answer.json() == [said]
 
 
@@ -246,13 +286,16 @@ async def test_ephemeral_answers_stand_in_their_stretch_of_the_history(http, san
         await interaction.response.send_message("psst", ephemeral=True)
 
     await probe.tree.sync()
-    nils, channel = sandbox.member("Nils"), sandbox.channel("tavern")["id"]
+    nils = sandbox.member("Nils")
+    channel = sandbox.channel("tavern")["id"]
     await nils.say("tavern", "before")
     await nils.slash("tavern", "whisper")
     after = [await nils.say("tavern", f"after {number}") for number in range(2)]
     seen = []
     for query in ({"limit": 2}, {"limit": 2, "before": after[0]["id"]}):
-        async with http.get("/page-api/messages", params={"as": nils.id, "channel": channel, **query}) as answer:
+        async with http.get(
+            "/page-api/messages", params={"as": nils.id, "channel": channel, **query}
+        ) as answer:
             seen.append([one["content"] for one in await answer.json()])
     assert seen == [["after 0", "after 1"], ["before", "psst"]]
 
@@ -263,7 +306,8 @@ async def test_of_many_ephemeral_answers_the_last_ones_are_shown(http, sandbox, 
         await interaction.response.send_message(str(number), ephemeral=True)
 
     await probe.tree.sync()
-    nils, channel = sandbox.member("Nils"), sandbox.channel("tavern")["id"]
+    nils = sandbox.member("Nils")
+    channel = sandbox.channel("tavern")["id"]
     for number in range(5):
         await nils.slash("tavern", "count", number=number)
 
@@ -278,17 +322,26 @@ async def test_of_many_ephemeral_answers_the_last_ones_are_shown(http, sandbox, 
 
 
 async def test_files_are_uploaded_and_sent(http, sandbox, as_nils):
-    nils, kind = sandbox.member("Nils"), {"Content-Type": "application/octet-stream"}
+    nils = sandbox.member("Nils")
+    kind = {"Content-Type": "application/octet-stream"}
 
     async def upload(data, headers=kind, who=nils.id):
         async with http.post(
-            "/page-api/upload", params={"as": who, "name": "a.png"}, data=io.BytesIO(data), headers=headers
+            "/page-api/upload",
+            params={"as": who, "name": "a.png"},
+            data=io.BytesIO(data),
+            headers=headers,
         ) as got:
-            return got.status, await got.json() if got.content_type == "application/json" else await got.text()
+            return (
+                got.status,
+                await got.json() if got.content_type == "application/json" else await got.text(),
+            )
 
     status, file = await upload(b"\x89PNG")
     assert status == 200 and (file["name"], file["size"], file["type"]) == ("a.png", 4, "image/png")
-    assert (await as_nils("say", channel="tavern", content="x" * 2001, uploads=[file["id"]]))[0] == 400
+    assert (await as_nils("say", channel="tavern", content="x" * 2001, uploads=[file["id"]]))[
+        0
+    ] == 400
     status, said = await as_nils("say", channel="tavern", content="", uploads=[file["id"]])
     assert status == 200 and said["attachments"][0]["filename"] == "a.png"
     status, again = await as_nils("say", channel="tavern", content="", uploads=[file["id"]])
@@ -319,18 +372,29 @@ async def test_threads_and_direct_messages_appear_for_whom_they_are(http, sandbo
         ]
         assert await hers.receive_json(timeout=2) == ["channel", thread]
     assert (room["type"], room["recipients"][0]["id"]) == (1, str(sandbox.bot_id))
-    assert (thread["type"], thread["parent_id"], thread["nsfw"]) == (11, sandbox.channel("tavern")["id"], False)
-    for member, names in ((nils, ["tavern", "cellar", "corner", None]), (quinn, ["tavern", "cellar", "corner"])):
+    assert (thread["type"], thread["parent_id"], thread["nsfw"]) == (
+        11,
+        sandbox.channel("tavern")["id"],
+        False,
+    )
+    for member, names in (
+        (nils, ["tavern", "cellar", "corner", None]),
+        (quinn, ["tavern", "cellar", "corner"]),
+    ):
         async with http.get(f"/page-api/state?as={member.id}") as answer:
             state = await answer.json()
         assert [one.get("name") for one in state["channels"]] == names
         assert all({"last_message_id", "nsfw", "topic"} <= set(one) for one in state["channels"])
-    assert [one["last_message_id"] for one in state["channels"]][1] is None and state["commands"] == []
+    assert [one["last_message_id"] for one in state["channels"]][1] is None and state[
+        "commands"
+    ] == []
 
 
 async def test_menus_and_context_commands(sandbox, probe, as_nils):
     class Menu(discord.ui.View):
-        @discord.ui.select(custom_id="wood", options=[discord.SelectOption(label="Ash", value="ash")])
+        @discord.ui.select(
+            custom_id="wood", options=[discord.SelectOption(label="Ash", value="ash")]
+        )
         async def wood(self, interaction: discord.Interaction, menu: discord.ui.Select) -> None:
             await interaction.response.send_message(menu.values[0])
 
@@ -340,11 +404,21 @@ async def test_menus_and_context_commands(sandbox, probe, as_nils):
 
     command = (await probe.tree.sync())[0]
     sent = await probe.room().send("menu", view=Menu(timeout=None))
-    status, result = await as_nils("select", message={"id": str(sent.id)}, custom_id="wood", values=["ash"])
+    status, result = await as_nils(
+        "select", message={"id": str(sent.id)}, custom_id="wood", values=["ash"]
+    )
     assert (status, result["type"]) == (200, 4)
-    where = {"channel": sandbox.channel("tavern")["id"], "command": str(command.id), "target": str(sent.id)}
+    where = {
+        "channel": sandbox.channel("tavern")["id"],
+        "command": str(command.id),
+        "target": str(sent.id),
+    }
     assert (await as_nils("context", **where))[1]["type"] == 4
-    assert [message["content"] for message in sandbox.messages("tavern")] == ["menu", "ash", "said menu"]
+    assert [message["content"] for message in sandbox.messages("tavern")] == [
+        "menu",
+        "ash",
+        "said menu",
+    ]
 
 
 async def test_the_drawer_controls_the_weather(http, sandbox, probe, as_nils):
@@ -360,8 +434,12 @@ async def test_the_drawer_controls_the_weather(http, sandbox, probe, as_nils):
             status, shown = await as_nils("control", name=name, **more)
             assert status == 200 and shown[field] == pytest.approx(value)
             assert await live.receive_json(timeout=2) == ["controls", shown]
-    _, shown = await as_nils("control", name="permission", permission="SEND_MESSAGES", granted=False)
-    assert {"name": "SEND_MESSAGES", "label": "Send Messages", "granted": False} in shown["permissions"]
+    _, shown = await as_nils(
+        "control", name="permission", permission="SEND_MESSAGES", granted=False
+    )
+    assert {"name": "SEND_MESSAGES", "label": "Send Messages", "granted": False} in shown[
+        "permissions"
+    ]
     assert (await as_nils("control", name="drop"))[1]["connected"] is False
     await asyncio.wait_for(probe.resumed.wait(), 5)
     for wrong, status in (
@@ -375,13 +453,16 @@ async def test_the_drawer_controls_the_weather(http, sandbox, probe, as_nils):
 
 
 async def test_five_thousand_messages_open_at_once(http, sandbox):
-    nils, channel = sandbox.member("Nils"), sandbox.channel("tavern")["id"]
+    nils = sandbox.member("Nils")
+    channel = sandbox.channel("tavern")["id"]
     for number in range(5_000):
         await nils.say(channel, f"line {number}")
-    before, seen = {}, 0
+    before = {}
+    seen = 0
     async with asyncio.timeout(10):  # two seconds on a machine with nothing else to do
         while page := await _page(http, {"as": nils.id, "channel": channel, **before}):
-            seen, before = seen + len(page), {"before": page[0]["id"]}
+            seen = seen + len(page)
+            before = {"before": page[0]["id"]}
     assert seen == 5_000
 
 
@@ -398,7 +479,10 @@ async def test_uploads_cannot_act_as_the_page(http, sandbox, probe):
         assert answer.headers["Content-Disposition"] == "attachment"
         assert answer.content_type == "application/octet-stream"
     async with http.get(picture["url"]) as answer:
-        assert answer.content_type == "image/png" and answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert (
+            answer.content_type == "image/png"
+            and answer.headers["X-Content-Type-Options"] == "nosniff"
+        )
         assert answer.headers["Content-Security-Policy"].startswith("sandbox")
     async with http.get("/attachments/1/2/x.png") as answer:
         assert answer.status == 404
@@ -409,7 +493,9 @@ async def test_uploads_cannot_act_as_the_page(http, sandbox, probe):
 async def test_a_linked_avatar_is_left_to_the_page(http, sandbox, probe):
     hook = await probe.room().create_webhook(name="Mask")
     sent = await hook.send("x", avatar_url="http://127.0.0.1:9/face.png", wait=True)
-    async with http.get(f"/cdn/avatars/{hook.id}/{sent.author.avatar.key}.png", allow_redirects=False) as answer:
+    async with http.get(
+        f"/cdn/avatars/{hook.id}/{sent.author.avatar.key}.png", allow_redirects=False
+    ) as answer:
         assert (answer.status, answer.headers["Location"]) == (302, "http://127.0.0.1:9/face.png")
 
 

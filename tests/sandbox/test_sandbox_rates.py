@@ -33,17 +33,30 @@ async def sandbox(seed):
 
 
 async def _webhook(sandbox, api) -> str:
-    _, hook, _ = await api("POST", f"/channels/{sandbox.channel('tavern')['id']}/webhooks", {"name": "Mask"})
+    _, hook, _ = await api(
+        "POST", f"/channels/{sandbox.channel('tavern')['id']}/webhooks", {"name": "Mask"}
+    )
     return f"/webhooks/{hook['id']}/{hook['token']}"
 
 
 def test_the_buckets_are_discords():
-    assert {(rule.most, rule.window_s) for rule in ROUTE_LIMITS.values()} == {(5, 5.0), (5, 1.0), (5, 2.0)}
-    assert (GLOBAL_LIMIT.most, GLOBAL_LIMIT.window_s, IDENTIFY_LIMIT.most, IDENTIFY_LIMIT.window_s) == (50, 1.0, 1, 5.0)
+    assert {(rule.most, rule.window_s) for rule in ROUTE_LIMITS.values()} == {
+        (5, 5.0),
+        (5, 1.0),
+        (5, 2.0),
+    }
+    assert (
+        GLOBAL_LIMIT.most,
+        GLOBAL_LIMIT.window_s,
+        IDENTIFY_LIMIT.most,
+        IDENTIFY_LIMIT.window_s,
+    ) == (50, 1.0, 1, 5.0)
 
 
 async def test_the_sixth_message_in_five_seconds_is_refused(sandbox, api):
-    tavern, cellar = (f"/channels/{sandbox.channel(name)['id']}/messages" for name in ("tavern", "cellar"))
+    tavern, cellar = (
+        f"/channels/{sandbox.channel(name)['id']}/messages" for name in ("tavern", "cellar")
+    )
     for left in (4, 3, 2, 1, 0):
         status, _, headers = await api("POST", tavern, {"content": "x"})
         assert status == 200
@@ -52,7 +65,11 @@ async def test_the_sixth_message_in_five_seconds_is_refused(sandbox, api):
         assert abs(float(headers["X-RateLimit-Reset"]) - time.time() - 300) < 1
     status, answer, refused = await api("POST", tavern, {"content": "x"})
     assert status == 429 and answer["global"] is False and 299 < answer["retry_after"] <= 300
-    assert refused["X-RateLimit-Scope"] == "user" and refused["Via"] and int(refused["Retry-After"]) == 300
+    assert (
+        refused["X-RateLimit-Scope"] == "user"
+        and refused["Via"]
+        and int(refused["Retry-After"]) == 300
+    )
     assert refused["X-RateLimit-Bucket"] == headers["X-RateLimit-Bucket"]
     assert len(sandbox.messages("tavern")) == 5
     # Other channels and other routes have buckets of their own; time empties each.
@@ -73,7 +90,8 @@ async def test_edits_and_deletions_are_counted_apart(sandbox, api):
 
 
 async def test_a_webhook_has_its_own(sandbox, api):
-    first, second = await _webhook(sandbox, api), await _webhook(sandbox, api)
+    first = await _webhook(sandbox, api)
+    second = await _webhook(sandbox, api)
     assert [(await api("POST", first, {"content": "x"}))[0] for _ in range(6)] == [204] * 5 + [429]
     assert (await api("POST", second, {"content": "x"}))[0] == 204
 
@@ -91,7 +109,8 @@ async def test_fifty_a_second_in_all_but_not_what_answers_members(sandbox, api):
 
 
 async def test_the_real_client_waits_and_loses_nothing(seed, new_probe, run, statuses):
-    sandbox, client = Sandbox(seed, rate_window=0.02), new_probe()
+    sandbox = Sandbox(seed, rate_window=0.02)
+    client = new_probe()
     await sandbox.start()
     with patch_discord(sandbox):
         async with run(client, sandbox.token):

@@ -1,4 +1,6 @@
-"""Several guilds on several shards: discord.py's own sharded clients, and each session's share of the events."""
+"""Several guilds on several shards: discord.py's own sharded clients, and each session's share of
+the events.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,7 +29,9 @@ def seeds(seed):
 
 @pytest.fixture
 async def sandbox(seeds) -> AsyncIterator[Sandbox]:
-    made = Sandbox(seeds[0], rate_window=0.002, more_guilds=seeds[1], shards=SHARDS, max_concurrency=2)
+    made = Sandbox(
+        seeds[0], rate_window=0.002, more_guilds=seeds[1], shards=SHARDS, max_concurrency=2
+    )
     await made.start()
     with patch_discord(made):
         yield made
@@ -42,7 +46,9 @@ class ShardedBot(commands.AutoShardedBot):
     """Remembers its messages, and echoes them."""
 
     def __init__(self, **options: Any) -> None:
-        intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True, message_content=True)
+        intents = discord.Intents(
+            guilds=True, guild_messages=True, dm_messages=True, message_content=True
+        )
         super().__init__("!", intents=intents, guild_ready_timeout=0.02, **options)
         self.seen: list[tuple[int | None, str]] = []
 
@@ -56,7 +62,12 @@ class ShardedBot(commands.AutoShardedBot):
 
 
 async def echoes(sandbox: Sandbox, count: int) -> None:
-    await until(lambda: sum(k == "message" and d["content"].startswith("echo") for k, d in sandbox.events) >= count)
+    await until(
+        lambda: (
+            sum(k == "message" and d["content"].startswith("echo") for k, d in sandbox.events)
+            >= count
+        )
+    )
 
 
 async def test_an_auto_sharded_bot_takes_what_discord_recommends(sandbox, run):
@@ -69,7 +80,9 @@ async def test_an_auto_sharded_bot_takes_what_discord_recommends(sandbox, run):
     async with run(bot, sandbox.token):
         assert bot.shard_count == SHARDS and set(bot.operations.shards) == {0, 1, 2}
         assert {guild.id for guild in bot.guilds} == set(sandbox.guild_ids)
-        assert {guild.id: guild.shard_id for guild in bot.guilds} == {one: shard_of(one) for one in sandbox.guild_ids}
+        assert {guild.id: guild.shard_id for guild in bot.guilds} == {
+            one: shard_of(one) for one in sandbox.guild_ids
+        }
         # Guilds that are created together are dealt out to the shards in turn.
         assert sorted(map(shard_of, sandbox.guild_ids)) == [0, 0, 1, 1, 2, 2]
         assert (await bot.fetch_session_start_limits()).max_concurrency == 2
@@ -88,7 +101,8 @@ async def test_an_auto_sharded_bot_takes_what_discord_recommends(sandbox, run):
 
 
 async def test_each_process_gets_its_shards_alone_and_direct_messages_go_to_shard_0(sandbox, run):
-    low, high = ShardedBot(shard_ids=[0], shard_count=SHARDS), ShardedBot(shard_ids=[1, 2], shard_count=SHARDS)
+    low = ShardedBot(shard_ids=[0], shard_count=SHARDS)
+    high = ShardedBot(shard_ids=[1, 2], shard_count=SHARDS)
     async with run(low, sandbox.token), run(high, sandbox.token):
         rhea = sandbox.member("Rhea", sandbox.guild_ids[3])
         await rhea.say(await rhea.dm(), "hello")
@@ -97,8 +111,12 @@ async def test_each_process_gets_its_shards_alone_and_direct_messages_go_to_shar
         await echoes(sandbox, 7)
         first = {one for one in sandbox.guild_ids if shard_of(one) == 0}
         assert {guild.id for guild in low.guilds} == first
-        assert sorted(low.seen, key=str) == sorted([(None, "hello"), *((one, "here") for one in first)], key=str)
-        assert {guild_id for guild_id, _ in high.seen} == set(sandbox.guild_ids) - first and len(high.seen) == 4
+        assert sorted(low.seen, key=str) == sorted(
+            [(None, "hello"), *((one, "here") for one in first)], key=str
+        )
+        assert {guild_id for guild_id, _ in high.seen} == set(sandbox.guild_ids) - first and len(
+            high.seen
+        ) == 4
         opened = await low.create_dm(discord.Object(int(rhea.id)))
         assert opened.id == int((await rhea.dm())["id"])
 
@@ -109,16 +127,24 @@ async def test_a_sharded_session_resumes_alone(sandbox, run):
     bot.on_shard_resumed = lambda shard_id: resumed.append(shard_id) or asyncio.sleep(0)
     async with run(bot, sandbox.token):
         guild_id = next(one for one in sandbox.guild_ids if shard_of(one) == 1)
-        bot.get_shard(1)._parent.ws.socket._response.connection.transport.abort()  # this one's socket breaks
+        bot.get_shard(
+            1
+        )._parent.ws.socket._response.connection.transport.abort()  # this one's socket breaks
         await sandbox.member("Nils", guild_id).say("tavern", "meanwhile")
         await echoes(sandbox, 1)
         assert bot.seen == [(guild_id, "meanwhile")] and resumed == [1]
 
 
-async def identify(http: aiohttp.ClientSession, sandbox: Sandbox, shard: object) -> tuple[Any, list[Any]]:
-    """A socket that has identified, and the frames after HELLO up to the first that is no GUILD_CREATE."""
+async def identify(
+    http: aiohttp.ClientSession, sandbox: Sandbox, shard: object
+) -> tuple[Any, list[Any]]:
+    """A socket that has identified, and the frames after HELLO up to the first that is no
+    GUILD_CREATE.
+    """
     socket = await http.ws_connect(f"{sandbox.url}/gateway")
-    await socket.send_json({"op": 2, "d": {"token": sandbox.token, "intents": 1 << 9, "shard": shard}})
+    await socket.send_json(
+        {"op": 2, "d": {"token": sandbox.token, "intents": 1 << 9, "shard": shard}}
+    )
     await socket.receive()
     answer = await socket.receive(timeout=2)
     return socket, answer.json() if answer.type is aiohttp.WSMsgType.TEXT else answer
@@ -160,10 +186,22 @@ async def test_a_shards_session_outlives_another_shards_login(sandbox):
         await sandbox.member("Nils", guild_id).say("tavern", "meanwhile")
         again = await http.ws_connect(f"{sandbox.url}/gateway")
         await again.send_json(
-            {"op": 6, "d": {"token": sandbox.token, "session_id": ready["d"]["session_id"], "seq": ready["s"]}}
+            {
+                "op": 6,
+                "d": {
+                    "token": sandbox.token,
+                    "session_id": ready["d"]["session_id"],
+                    "seq": ready["s"],
+                },
+            }
         )
         frames = [await again.receive_json(timeout=2) for _ in range(5)]
-        assert [frame["t"] for frame in frames] == [None, *["GUILD_CREATE"] * 2, "MESSAGE_CREATE", "RESUMED"]
+        assert [frame["t"] for frame in frames] == [
+            None,
+            *["GUILD_CREATE"] * 2,
+            "MESSAGE_CREATE",
+            "RESUMED",
+        ]
         assert frames[3]["d"]["guild_id"] == str(guild_id)
 
 
@@ -177,10 +215,16 @@ async def test_guilds_share_accounts_but_nothing_else(sandbox, api):
         sandbox.member("Rhea", second)
     await sandbox.member("Nils", second).say("tavern", "only here")
     assert sandbox.messages("tavern") == [] and len(sandbox.messages("tavern", second)) == 1
-    _, hook, _ = await api("POST", f"/channels/{sandbox.channel('tavern', second)['id']}/webhooks", {"name": "Mask"})
+    _, hook, _ = await api(
+        "POST", f"/channels/{sandbox.channel('tavern', second)['id']}/webhooks", {"name": "Mask"}
+    )
     assert (await api("GET", f"/guilds/{first}/webhooks"))[1] == []
-    assert [one["id"] for one in (await api("GET", f"/guilds/{second}/webhooks"))[1]] == [hook["id"]]
-    _, sent, _ = await api("POST", f"/webhooks/{hook['id']}/{hook['token']}?wait=true", {"content": "masked"})
+    assert [one["id"] for one in (await api("GET", f"/guilds/{second}/webhooks"))[1]] == [
+        hook["id"]
+    ]
+    _, sent, _ = await api(
+        "POST", f"/webhooks/{hook['id']}/{hook['token']}?wait=true", {"content": "masked"}
+    )
     assert sent["channel_id"] == sandbox.channel("tavern", second)["id"]
     assert (await api("GET", "/guilds/1"))[0] == 404
     _, limits, _ = await api("GET", "/gateway/bot")
@@ -195,30 +239,48 @@ async def test_the_page_shows_one_guild(sandbox):
             async with http.get(path, params=query) as answer:
                 return await (answer.json() if answer.status == 200 else answer.text())
 
-        home, other = await get("state"), await get("state", guild=second)
-        assert [one["name"] for one in home["guilds"]] == ["Test guild", *(f"Guild {n}" for n in range(2, 7))]
+        home = await get("state")
+        other = await get("state", guild=second)
+        assert [one["name"] for one in home["guilds"]] == [
+            "Test guild",
+            *(f"Guild {n}" for n in range(2, 7)),
+        ]
         assert (home["guild_id"], other["guild_id"]) == (str(first), str(second))
         channel = other["channels"][0]["id"]
         query = {"as": other["me"], "channel": channel}
         assert await get("messages", guild=second, **query) == []
         assert "no such channel" in await get("messages", guild=first, **query)
         assert "no such guild" in await get("state", guild=7)
-        permission = {"as": other["me"], "name": "permission", "permission": "MANAGE_WEBHOOKS", "granted": False}
+        permission = {
+            "as": other["me"],
+            "name": "permission",
+            "permission": "MANAGE_WEBHOOKS",
+            "granted": False,
+        }
         async with http.post("control", params={"guild": second}, json=permission) as answer:
             assert answer.status == 200
         held = {name: int(sandbox._shared.of_guild(str(one)).guild.bot_role["permissions"])
                 for name, one in (("first", first), ("second", second))}  # fmt: skip
-        assert held["first"] & Permission.MANAGE_WEBHOOKS and not held["second"] & Permission.MANAGE_WEBHOOKS
+        assert (
+            held["first"] & Permission.MANAGE_WEBHOOKS
+            and not held["second"] & Permission.MANAGE_WEBHOOKS
+        )
 
 
 async def test_ids_stay_and_guilds_can_be_added(tmp_path, seeds):
     file = tmp_path / "guilds.sqlite"
     one = Sandbox(seeds[0], file)
-    home, nils, token = one.guild_ids, one.member("Nils").id, one.token
+    home = one.guild_ids
+    nils = one.member("Nils").id
+    token = one.token
     one.close_state()
     three = Sandbox(seeds[0], file, more_guilds=seeds[1][:2])
-    assert three.guild_ids[:1] == home and (three.token, three.member("Nils", three.guild_ids[2]).id) == (token, nils)
-    ids, channel = three.guild_ids, three.channel("tavern", three.guild_ids[1])["id"]
+    assert three.guild_ids[:1] == home and (
+        three.token,
+        three.member("Nils", three.guild_ids[2]).id,
+    ) == (token, nils)
+    ids = three.guild_ids
+    channel = three.channel("tavern", three.guild_ids[1])["id"]
     three.close_state()
     again = Sandbox(seeds[0], file, more_guilds=seeds[1][:2])
     assert again.guild_ids == ids and again.channel("tavern", ids[1])["id"] == channel
@@ -231,7 +293,9 @@ async def test_an_account_is_deleted_in_all_guilds(tmp_path, seeds):
     nils = sandbox.member("Nils").id
     for guild_id in sandbox.guild_ids:
         await sandbox.member("Nils", guild_id).say("tavern", "xbelkor was here")
-    person = DepartingMember([nils], [], lambda text: "xbelkor" in text, lambda text: text, lambda name, data: False)
+    person = DepartingMember(
+        [nils], [], lambda text: "xbelkor" in text, lambda text: text, lambda name, data: False
+    )
     sandbox.erase(person)
     assert not any(sandbox.messages("tavern", one) for one in sandbox.guild_ids)
     sandbox.close_state()
@@ -241,7 +305,9 @@ async def test_an_account_is_deleted_in_all_guilds(tmp_path, seeds):
     again.close_state()
 
 
-@pytest.mark.parametrize("arguments", [("--guilds", "0"), ("--shards", "x"), ("--max-concurrency", "17")])
+@pytest.mark.parametrize(
+    "arguments", [("--guilds", "0"), ("--shards", "x"), ("--max-concurrency", "17")]
+)
 def test_impossible_numbers_are_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         main(list(arguments))

@@ -29,7 +29,13 @@ async def test_a_restart_keeps_ids_messages_commands_and_webhooks(seed, tmp_path
             command = (await client.tree.sync())[0]
             hook = await client.room().create_webhook(name="Mask")
             said = await hook.send("remember me", wait=True)
-    before = first.guild_id, first.bot_id, first.token, first.channel("tavern")["id"], first.member("Nils").id
+    before = (
+        first.guild_id,
+        first.bot_id,
+        first.token,
+        first.channel("tavern")["id"],
+        first.member("Nils").id,
+    )
     await first.stop()
 
     grown = replace(
@@ -56,7 +62,9 @@ async def test_a_restart_keeps_ids_messages_commands_and_webhooks(seed, tmp_path
             assert [one.id for one in kept] == [hook.id]
             await kept[0].edit_message(said.id, content="remembered")
     assert second.messages("tavern")[0]["content"] == "remembered"
-    assert int(second.messages("tavern")[0]["id"]) < int((await second.member("Pia").say("attic", "new"))["id"])
+    assert int(second.messages("tavern")[0]["id"]) < int(
+        (await second.member("Pia").say("attic", "new"))["id"]
+    )
     await second.stop()
 
 
@@ -141,13 +149,24 @@ def test_the_command_line_says_what_to_do(arguments, code, advice, tmp_path, cap
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_it_runs_alone(tmp_path, number):
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sandbox", "--port", "0", "--state", str(tmp_path / "guild.sqlite")),
+        *(
+            sys.executable,
+            "-m",
+            "sandbox",
+            "--port",
+            "0",
+            "--state",
+            str(tmp_path / "guild.sqlite"),
+        ),
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(20):
         page, token = [(await process.stdout.readline()).decode().split()[1] for _ in range(2)]
         bot = {"Authorization": f"Bot {token}"}
-        async with aiohttp.ClientSession(headers=bot) as http, http.get(f"{page}/api/v10/users/@me") as answer:
+        async with (
+            aiohttp.ClientSession(headers=bot) as http,
+            http.get(f"{page}/api/v10/users/@me") as answer,
+        ):
             assert (await answer.json())["username"] == "Bot"
         process.send_signal(number)
         assert await process.wait() == 0

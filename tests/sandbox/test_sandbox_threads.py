@@ -1,4 +1,6 @@
-"""Direct messages and threads against the real client: who sees them, who may speak there, what they do not have."""
+"""Direct messages and threads against the real client: who sees them, who may speak there, what
+they do not have.
+"""
 
 import asyncio
 
@@ -11,18 +13,25 @@ from sandbox import DEFAULT_BOT_PERMISSIONS, Permission, SandboxRefusal
 
 
 async def test_direct_messages_go_both_ways_and_keep_their_content(sandbox, new_probe, run):
-    client, nils = new_probe(message_content=False), sandbox.member("Nils")
+    client = new_probe(message_content=False)
+    nils = sandbox.member("Nils")
     async with run(client, sandbox.token):
         room = await nils.dm()
         said = await nils.say(room, "psst")
         received = await client.receive()
-        assert isinstance(received.channel, discord.DMChannel) and received.guild is None and received.content == "psst"
+        assert (
+            isinstance(received.channel, discord.DMChannel)
+            and received.guild is None
+            and received.content == "psst"
+        )
         back = await received.author.send("yes?")
         assert back.channel.id == received.channel.id and back.channel.recipient.id == int(nils.id)
         assert (await back.channel.fetch_message(int(said["id"]))).content == "psst"
         await back.edit(content="yes, what?")
         await nils.say(room, "a reply", reply_to={"id": str(back.id)})
-        assert (await client.receive(lambda message: message.content == "a reply")).reference.guild_id is None
+        assert (
+            await client.receive(lambda message: message.content == "a reply")
+        ).reference.guild_id is None
         await nils.edit(said, "psst!")
         await nils.delete(said)
         with pytest.raises(discord.NotFound):
@@ -32,7 +41,8 @@ async def test_direct_messages_go_both_ways_and_keep_their_content(sandbox, new_
 
 
 async def test_without_their_intent_direct_messages_are_not_reported(sandbox, new_probe, run):
-    client, nils = new_probe(dm_messages=False), sandbox.member("Nils")
+    client = new_probe(dm_messages=False)
+    nils = sandbox.member("Nils")
     async with run(client, sandbox.token):
         await nils.say(await nils.dm(), "unheard")
         await nils.say("tavern", "heard")
@@ -40,9 +50,12 @@ async def test_without_their_intent_direct_messages_are_not_reported(sandbox, ne
 
 
 async def test_direct_messages_are_between_two(sandbox, probe):
-    nils, mora = sandbox.member("Nils"), sandbox.member("Mora")
+    nils = sandbox.member("Nils")
+    mora = sandbox.member("Mora")
     room = await nils.dm()
-    assert (await nils.dm())["id"] == room["id"] and room["recipients"][0]["id"] == str(sandbox.bot_id)
+    assert (await nils.dm())["id"] == room["id"] and room["recipients"][0]["id"] == str(
+        sandbox.bot_id
+    )
     said = await nils.say(room, "between us")
     with pytest.raises(SandboxRefusal, match="no channel"):
         await mora.say(room, "me too")
@@ -50,7 +63,9 @@ async def test_direct_messages_are_between_two(sandbox, probe):
         await sandbox.member("Olga").delete(said)
     async with aiohttp.ClientSession(sandbox.url) as http:
         for member, status in ((nils, 200), (mora, 404)):
-            async with http.get(f"/page-api/messages?as={member.id}&channel={room['id']}") as answer:
+            async with http.get(
+                f"/page-api/messages?as={member.id}&channel={room['id']}"
+            ) as answer:
                 assert answer.status == status
 
 
@@ -69,7 +84,8 @@ async def test_direct_messages_are_between_two(sandbox, probe):
 async def test_what_such_places_do_not_have(sandbox, api, method, path, body, refused):
     nils = sandbox.member("Nils")
     room = await nils.dm()
-    theirs, thread = await nils.say(room, "hello"), await nils.thread("tavern", "corner")
+    theirs = await nils.say(room, "hello")
+    thread = await nils.thread("tavern", "corner")
     place = path.format(dm=room["id"], theirs=theirs["id"], thread=thread["id"])
     body = body and {name: value.format(bot=sandbox.bot_id) for name, value in body.items()}
     status, answer, _ = await api(method, place, body)
@@ -80,12 +96,16 @@ async def test_commands_and_buttons_in_direct_messages(sandbox, probe):
     class Ask(discord.ui.View):
         @discord.ui.button(label="Who", custom_id="who")
         async def who(self, interaction: discord.Interaction, button: discord.ui.Button) -> None:
-            await interaction.response.send_message(f"{interaction.user.name} {interaction.guild}", ephemeral=True)
+            await interaction.response.send_message(
+                f"{interaction.user.name} {interaction.guild}", ephemeral=True
+            )
 
     @probe.tree.command(description="Everywhere")
     async def hello(interaction: discord.Interaction) -> None:
         assert interaction.context.dm_channel == (interaction.guild is None)
-        await interaction.response.send_message(f"hello {interaction.user.name}", view=Ask(timeout=None))
+        await interaction.response.send_message(
+            f"hello {interaction.user.name}", view=Ask(timeout=None)
+        )
 
     @probe.tree.command(description="In the guild")
     @app_commands.allowed_contexts(guilds=True, dms=False, private_channels=False)
@@ -105,7 +125,8 @@ async def test_commands_and_buttons_in_direct_messages(sandbox, probe):
 
 
 async def test_a_thread_is_reported_spoken_in_and_there_after_a_new_login(sandbox, new_probe, run):
-    nils, client = sandbox.member("Nils"), new_probe()
+    nils = sandbox.member("Nils")
+    client = new_probe()
     async with run(client, sandbox.token):
         made = asyncio.create_task(client.wait_for("thread_create", timeout=5))
         await asyncio.sleep(0)
@@ -115,7 +136,9 @@ async def test_a_thread_is_reported_spoken_in_and_there_after_a_new_login(sandbo
         assert notice.type is discord.MessageType.thread_created and notice.content == "corner"
         await nils.say(thread, "cosy")
         received = await client.receive()
-        assert received.channel.id == int(thread["id"]) and received.channel.owner_id == int(nils.id)
+        assert received.channel.id == int(thread["id"]) and received.channel.owner_id == int(
+            nils.id
+        )
         await received.reply("it is")
         assert (await client.fetch_channel(received.channel.id)).name == "corner"
     sandbox.advance(5)  # a bot may begin a session every five seconds
@@ -131,8 +154,13 @@ async def test_a_thread_under_a_message_has_its_id(sandbox, probe):
     assert thread["id"] == said["id"]
     under = await probe.room().fetch_message(int(said["id"]))
     assert under.flags.has_thread and under.thread.name == "discussion"
-    start = await probe.receive(lambda message: message.type is discord.MessageType.thread_starter_message)
-    assert start.channel.id == int(thread["id"]) and start.reference.resolved.content == "let us discuss this"
+    start = await probe.receive(
+        lambda message: message.type is discord.MessageType.thread_starter_message
+    )
+    assert (
+        start.channel.id == int(thread["id"])
+        and start.reference.resolved.content == "let us discuss this"
+    )
     for channel, name, message, words in (
         ("tavern", "again", said, "already been created"),
         ("tavern", "x" * 101, None, "1 to 100 characters"),
@@ -147,7 +175,8 @@ async def test_a_thread_under_a_message_has_its_id(sandbox, probe):
 
 async def test_webhooks_speak_in_the_threads_of_their_channel(sandbox, probe):
     nils = sandbox.member("Nils")
-    near, far = await nils.thread("tavern", "near"), await nils.thread("cellar", "far")
+    near = await nils.thread("tavern", "near")
+    far = await nils.thread("cellar", "far")
     hook = await probe.room().create_webhook(name="Mask")
     here = discord.Object(near["id"])
     sent = await hook.send("in here", thread=here, wait=True)

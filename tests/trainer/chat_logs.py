@@ -1,4 +1,6 @@
-"""Reading chat logs in tests: what came of a file, and whether every record of it is accounted for."""
+"""Reading chat logs in tests: what came of a file, and whether every record of it is accounted
+for.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ class Outcome:
     @property
     def said(self) -> list[list[tuple[str, str]]]:
         """Name and text of each message, by conversation."""
-        return [[(message.speaker.name, message.text) for message in talk.messages] for talk in self.talks]
+        return [
+            [(message.speaker.name, message.text) for message in talk.messages]
+            for talk in self.talks
+        ]
 
 
 def outcome(path: Path, format: str | None = None, **options: Any) -> Outcome:
@@ -55,7 +60,11 @@ def write(path: Path, content: object) -> Path:
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8", newline="")
+        path.write_text(
+            content if isinstance(content, str) else json.dumps(content),
+            encoding="utf-8",
+            newline="",
+        )
     return path
 
 
@@ -73,8 +82,14 @@ def write_all(folder: Path, files: dict[str, object], *, zipped: bool) -> Path:
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=12),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 """Anything that JSON can hold."""

@@ -20,13 +20,21 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     """demo-cpu, as it ships."""
-    return Recipe.model_validate(tomllib.loads((RECIPES_FOLDER / "demo-cpu.toml").read_text(encoding="utf-8")))
+    return Recipe.model_validate(
+        tomllib.loads((RECIPES_FOLDER / "demo-cpu.toml").read_text(encoding="utf-8"))
+    )
 
 
 @pytest.fixture(scope="session")
 def two_trained(tmp_path_factory, tiny_base):
-    """Job folders of two personas that answer everything with the same word, each with its own; both are trained."""
-    from tests.trainer.job_folders import export, message, persona_job  # import torch and peft, as in tests/conftest.py
+    """Job folders of two personas that answer everything with the same word, each with its own;
+    both are trained.
+    """
+    from tests.trainer.job_folders import (
+        export,
+        message,
+        persona_job,
+    )  # import torch and peft, as in tests/conftest.py
     from trainer.run import run_job
     from trainer.train.job import RunContext
 
@@ -35,7 +43,10 @@ def two_trained(tmp_path_factory, tiny_base):
         lines = [
             line
             for n in range(40)
-            for line in (message(f"say {n}", minute=90 * n), message(f"{word} {word}", "Ada", minute=90 * n + 1))
+            for line in (
+                message(f"say {n}", minute=90 * n),
+                message(f"{word} {word}", "Ada", minute=90 * n + 1),
+            )
         ]
         folder = persona_job(
             tmp_path_factory.mktemp("jobs") / persona,
@@ -53,7 +64,9 @@ def command(monkeypatch, capsys, tmp_path):
     """Runs `python -m trainer …` in this process, in an empty home: exit code, output, errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv(RESTARTED_VARIABLE, "1")  # else what computes takes the place of this process
+    monkeypatch.setenv(
+        RESTARTED_VARIABLE, "1"
+    )  # else what computes takes the place of this process
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["trainer", *words])

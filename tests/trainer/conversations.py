@@ -15,13 +15,19 @@ ADA = SourceSpeaker("ada", ("Ada",), is_persona=True)
 BO = SourceSpeaker("1", ("Corin",))
 ASSISTANT = SourceSpeaker("assistant", ("assistant",), is_persona=True)
 USER = SourceSpeaker("user", ("user",))
-WORDS = [f"{first}{last}" for first in "ba de fi go lu ma no pe ri so tu".split() for last in "ck lm nd rp st".split()]
+WORDS = [
+    f"{first}{last}"
+    for first in "ba de fi go lu ma no pe ri so tu".split()
+    for last in "ck lm nd rp st".split()
+]
 
 
 def talk(*texts: str, begins: SourceSpeaker = BO, **fields: object) -> Conversation:
     """Corin and Ada in turns; a record a message, as in a chat log."""
     speakers = [begins, ADA if begins is BO else BO]
-    messages = [SourceMessage(speakers[n % 2], text, f"message {n}") for n, text in enumerate(texts)]
+    messages = [
+        SourceMessage(speakers[n % 2], text, f"message {n}") for n, text in enumerate(texts)
+    ]
     return Conversation.of(messages, "talk.json", "licensed", **{"rows": len(messages), **fields})  # type: ignore[arg-type]
 
 
@@ -52,8 +58,12 @@ def split_conversations(
     before: HoldoutIndex | None = None,
     dropped: Mapping[str, int] | None = None,
 ) -> SplitResult:
-    """Split conversations, with those `before` held out earlier; raises as `ConversationSplitter` does."""
+    """Split conversations, with those `before` held out earlier; raises as `ConversationSplitter`
+    does.
+    """
     with ConversationSplitter(filters, before=before) as splitter:
         for conversation in conversations:
             splitter.add(conversation)
-        return SplitResult(splitter.outcomes(heldout_share, dropped), splitter.withheld_replies, splitter.held_out)
+        return SplitResult(
+            splitter.outcomes(heldout_share, dropped), splitter.withheld_replies, splitter.held_out
+        )

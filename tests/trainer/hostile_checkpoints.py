@@ -41,7 +41,9 @@ def cut(checkpoint, draw):
 
 
 def replace_file(checkpoint, draw):
-    content = draw.choice([b"", b"[]", b"null", b'"x"', b"{}", b"\xff", b"[" * 100_000, pickle.dumps(Bomb("unused"))])
+    content = draw.choice(
+        [b"", b"[]", b"null", b'"x"', b"{}", b"\xff", b"[" * 100_000, pickle.dumps(Bomb("unused"))]
+    )
     (checkpoint / draw.choice([TENSORS_FILE, STATE_FILE, TRAINER_STATE_FILE])).write_bytes(content)
     if content.startswith(b"\x80"):
         reseal_blindly(checkpoint)
@@ -56,7 +58,11 @@ def reseal_blindly(checkpoint):
 
 def change_tensor(checkpoint, draw):
     tensors = load_file(checkpoint / TENSORS_FILE)
-    names = [name for name in tensors if name.startswith(("weights.", "optimiser.")) and tensors[name].dim() == 2]
+    names = [
+        name
+        for name in tensors
+        if name.startswith(("weights.", "optimiser.")) and tensors[name].dim() == 2
+    ]
     name = draw.choice(names)
     spoilt = tensors[name].clone()
     spoilt.view(-1)[draw.randrange(spoilt.numel())] = draw.choice([torch.nan, torch.inf])
@@ -70,7 +76,10 @@ def change_tensor(checkpoint, draw):
 
 def change_part(checkpoint, draw):
     name = draw.choice(["weights", "optimiser"])
-    reseal(checkpoint, **{name: draw.choice([None, 7, {"dict": []}, {"list": [1]}, {"tensor": "x"}, {"what": 1}])})
+    reseal(
+        checkpoint,
+        **{name: draw.choice([None, 7, {"dict": []}, {"list": [1]}, {"tensor": "x"}, {"what": 1}])},
+    )
 
 
 def drop_tensor(checkpoint, draw):

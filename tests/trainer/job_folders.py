@@ -26,18 +26,28 @@ from trainer.schemas import Recipe
 from trainer.train.job import RunContext
 
 ADA = 'id = "ada"\nname = "Ada"\ndescription = "You are Ada, a clockmaker."\n'
-LORE = "# The clock\n\n## Bell\nThe tower clock of Ada has a cracked bell that rings a quarter tone flat.\n"
+LORE = (
+    "# The clock\n\n## Bell\nThe tower clock of Ada has a cracked bell that rings a quarter tone "
+    "flat.\n"
+)
 BEGIN = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
 
-def message(text: str, author: str = "mira_wet", minute: float = 0, **fields: Any) -> dict[str, Any]:
+def message(
+    text: str, author: str = "mira_wet", minute: float = 0, **fields: Any
+) -> dict[str, Any]:
     """One message of an export; `minute` counts from the export's beginning."""
     return {
         "id": str(1000 + round(minute * 10)),
         "type": "Default",
         "timestamp": (BEGIN + timedelta(minutes=minute)).isoformat(),
         "content": text,
-        "author": {"id": f"9{sum(author.encode())}", "name": author, "nickname": author, "isBot": False},
+        "author": {
+            "id": f"9{sum(author.encode())}",
+            "name": author,
+            "nickname": author,
+            "isBot": False,
+        },
         **fields,
     }
 
@@ -69,14 +79,23 @@ def dataset_of(content: JobInputs, talk: JobTalk, renderer: Renderer, recipe: Re
 def dialogues(count: int) -> str:
     """Chat messages as JSON Lines."""
     lines = [
-        {"messages": [{"role": "user", "content": f"What is {n} + 1?"}, {"role": "assistant", "content": f"{n + 1}."}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {n} + 1?"},
+                {"role": "assistant", "content": f"{n + 1}."},
+            ]
+        }
         for n in range(count)
     ]
     return "\n".join(json.dumps(line) for line in lines)
 
 
-def persona_job(folder: Path, base_model: Path | str, log: str | None = None, **changes: Any) -> Path:
-    """A persona job with a card, a log, lore and general dialogue. `changes` go into the request."""
+def persona_job(
+    folder: Path, base_model: Path | str, log: str | None = None, **changes: Any
+) -> Path:
+    """A persona job with a card, a log, lore and general dialogue. `changes` go into the
+    request.
+    """
     material = folder / "material"
     (material / "lore" / "ada").mkdir(parents=True)
     (material / "ada.toml").write_text(ADA, encoding="utf-8")
@@ -87,12 +106,18 @@ def persona_job(folder: Path, base_model: Path | str, log: str | None = None, **
     return write_request(folder, base_model, kinds, persona="ada", **changes)
 
 
-def mixing_job(folder: Path, base_model: Path | str, general: int, messages: int = 0, **changes: Any) -> Path:
-    """Ada's job with so many general dialogues to measure forgetting with, and so many others to train on."""
+def mixing_job(
+    folder: Path, base_model: Path | str, general: int, messages: int = 0, **changes: Any
+) -> Path:
+    """Ada's job with so many general dialogues to measure forgetting with, and so many others to
+    train on.
+    """
     persona_job(folder, base_model, **changes)
     material = folder / "material"
     (material / "general.jsonl").write_text(dialogues(general), encoding="utf-8")
-    (material / "chat.jsonl").write_text(dialogues(general + messages).split("\n", general)[-1], encoding="utf-8")
+    (material / "chat.jsonl").write_text(
+        dialogues(general + messages).split("\n", general)[-1], encoding="utf-8"
+    )
     spec = json.loads((folder / "request.json").read_text())
     kept = [it for it in spec["materials"] if it["kind"] != "general"]
     named = [("general", "general.jsonl"), *([("messages", "chat.jsonl")] if messages else [])]
@@ -111,8 +136,12 @@ def dialogue_job(folder: Path, base_model: Path | str, **changes: Any) -> Path:
     return write_request(folder, base_model, kinds, task_type="dialogue", **changes)
 
 
-def built_job(folder: Path, home: Path, base_model: Path | str, data_set: Path, **changes: Any) -> Path:
-    """A job over a data set that `dataset build` made in this home; for the persona that `changes` name, if any."""
+def built_job(
+    folder: Path, home: Path, base_model: Path | str, data_set: Path, **changes: Any
+) -> Path:
+    """A job over a data set that `dataset build` made in this home; for the persona that `changes`
+    name, if any.
+    """
     material = folder / "material"
     material.mkdir(parents=True)
     shutil.copytree(data_set, material / "set")
@@ -126,11 +155,23 @@ def built_job(folder: Path, home: Path, base_model: Path | str, data_set: Path, 
     return write_request(folder, base_model, kinds, task_type=task, **changes)
 
 
-def write_request(folder: Path, base_model: Path | str, kinds: dict[str, str], **changes: Any) -> Path:
+def write_request(
+    folder: Path, base_model: Path | str, kinds: dict[str, str], **changes: Any
+) -> Path:
     """`request.json` for the material that lies in the folder: short training in a rank of 4."""
-    hyperparameters = {"num_train_epochs": 2, "lora_r": 4, "lora_alpha": 8, **changes.pop("hyperparameters", {})}
+    hyperparameters = {
+        "num_train_epochs": 2,
+        "lora_r": 4,
+        "lora_alpha": 8,
+        **changes.pop("hyperparameters", {}),
+    }
     materials = [described(folder / "material", kind, path) for kind, path in kinds.items()]
-    request = {"job_name": "test", "base_model": str(base_model), "hyperparameters": hyperparameters, **changes}
+    request = {
+        "job_name": "test",
+        "base_model": str(base_model),
+        "hyperparameters": hyperparameters,
+        **changes,
+    }
     spec = {
         "job_id": "job-1",
         "version": "v1",
@@ -158,7 +199,9 @@ def described(material: Path, kind: str, path: str, **fields: Any) -> dict[str, 
 
 
 def shipping_little(folder: Path) -> ShippedData:
-    """What ships, but for its general dialogue, which takes seconds to measure: three lines in its place."""
+    """What ships, but for its general dialogue, which takes seconds to measure: three lines in its
+    place.
+    """
     general = folder / "general" / "dialogue.jsonl"
     general.parent.mkdir()
     general.write_text(dialogues(3), encoding="utf-8")
@@ -167,7 +210,9 @@ def shipping_little(folder: Path) -> ShippedData:
 
 
 def sign(*paths: Path, right: str = "own-writing") -> None:
-    """State a right to files of one folder, in its `rights.toml`; what it said before stands no more."""
+    """State a right to files of one folder, in its `rights.toml`; what it said before stands no
+    more.
+    """
     tables = [
         f'["{path.name}"]\nright = "{right}"\nstated_by = "the tests"\nstated_on = 2026-11-20\nwhy = "Made up."\n'
         for path in paths

@@ -1,4 +1,6 @@
-"""A small card with lore, and an OpenAI-compatible server on a real socket that says what it is told to."""
+"""A small card with lore, and an OpenAI-compatible server on a real socket that says what it is
+told to.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,10 @@ mes_example = """
 '''
 LORE = {
     "ada/clock.md": (
-        "# The Clock\n\n## The tower\nAda Marsh winds the clock every evening. It has eleven wheels and one bell. "
-        "She cannot climb the ladder any more.\n\n## Bram Weir\nBram Weir is her cousin. He oils the wheels on Sundays."
+        "# The Clock\n\n## The tower\nAda Marsh winds the clock every evening. It has eleven "
+        "wheels and one bell. "
+        "She cannot climb the ladder any more.\n\n## Bram Weir\nBram Weir is her cousin. He oils "
+        "the wheels on Sundays."
         "\n\n## How she speaks\nShe speaks slowly. She never shouts.\n"
     ),
     "_world/town.md": "# The Town\n\n## The market\nIt opens on Thursdays behind the chapel, with nine stalls.\n",
@@ -55,7 +59,9 @@ def lore_command(*words: object, **environ: str) -> subprocess.CompletedProcess[
 
 
 class Endpoint:
-    """What was asked of the server. `script` gets the request's body and says the reply, or a status."""
+    """What was asked of the server. `script` gets the request's body and says the reply, or a
+    status.
+    """
 
     def __init__(self, script: Callable[[dict[str, Any]], str | int]) -> None:
         self.script = script
@@ -70,7 +76,11 @@ class Endpoint:
         said = self.script(body)
         if isinstance(said, int):
             return web.Response(status=said, text="no")
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
+        choice = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": said},
+        }
         return web.json_response({"object": "chat.completion", "choices": [choice]})
 
 

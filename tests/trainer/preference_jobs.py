@@ -7,10 +7,17 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from personas.home.preferences import COMPARISON, TAUGHT, PreferenceRecord, PromptTurn, preferences_to_jsonl
+from personas.home.preferences import (
+    COMPARISON,
+    TAUGHT,
+    PreferenceRecord,
+    PromptTurn,
+    preferences_to_jsonl,
+)
 from tests.trainer.job_folders import described, persona_job
 
-GOOD, BAD = "I wound it at noon, and it kept time.", "Clocks are no business of mine, go away."
+GOOD = "I wound it at noon, and it kept time."
+BAD = "Clocks are no business of mine, go away."
 
 
 def member(number: int) -> str:
@@ -18,7 +25,9 @@ def member(number: int) -> str:
     return f"{number:032x}"
 
 
-def voted(number: int, by: str, chosen: str | None = GOOD, rejected: str | None = BAD, **more: str) -> PreferenceRecord:
+def voted(
+    number: int, by: str, chosen: str | None = GOOD, rejected: str | None = BAD, **more: str
+) -> PreferenceRecord:
     """A vote on the reply to the question with this number."""
     prompt = (PromptTurn(name="Guest", text=f"did you look after clock {number}?"),)
     return PreferenceRecord(
@@ -33,7 +42,9 @@ def taught(number: int, by: str, reply: str, instead_of: str | None = None) -> P
 
 
 def votes(count: int, members: int = 12) -> list[PreferenceRecord]:
-    """So many votes for the same kind of reply, as many by each member; every sixth is a "both bad" of one reply."""
+    """So many votes for the same kind of reply, as many by each member; every sixth is a "both bad"
+    of one reply.
+    """
     return [
         voted(number, member(number % members), None, f"{BAD} {number}")
         if number % 6 == 5

@@ -43,9 +43,14 @@ def spread(mean: float) -> MeanStd:
 
 
 def good_card(**changes: Any) -> ScoreCard:
-    """A card that is promoted. `changes` maps sections to changes of their fields, or to None or another whole."""
+    """A card that is promoted. `changes` maps sections to changes of their fields, or to None or
+    another whole.
+    """
     sides = ("base", "live", "new")
-    made = {side: None if side == "base" else AdapterStamp(version=f"v-{side}", weights=side * 4) for side in sides}
+    made = {
+        side: None if side == "base" else AdapterStamp(version=f"v-{side}", weights=side * 4)
+        for side in sides
+    }
     sections: dict[str, Any] = {
         "heldout": HoldoutScores(
             conversations=20,
@@ -109,7 +114,14 @@ def good_card(**changes: Any) -> ScoreCard:
             course=LossCurve(steps=60, first=3.0, highest=2.8, last=2.0),
         ),
         "heard": MemberFeedback(
-            against="v-live", votes=120, members=14, least=0.45, most=0.9, up=(30, 28), down=(9, 11), evidence=0.8
+            against="v-live",
+            votes=120,
+            members=14,
+            least=0.45,
+            most=0.9,
+            up=(30, 28),
+            down=(9, 11),
+            evidence=0.8,
         ),
         "memorised": MemorisationScores(
             prefixes=40,
@@ -121,24 +133,39 @@ def good_card(**changes: Any) -> ScoreCard:
         ),
         "safety": SafetyScores(
             prompts={"harassment": 5, "impersonation": 5},
-            failed={"harassment": {side: 1 for side in sides}, "impersonation": {side: 0 for side in sides}},
+            failed={
+                "harassment": {side: 1 for side in sides},
+                "impersonation": {side: 0 for side in sides},
+            },
         ),
         "belongs": BoundedShares(
             prompts=24,
-            shares={BELONGS: {"base": interval(0.2, 0.1), "live": interval(0.3, 0.1), "new": interval(0.35, 0.1)}},
+            shares={
+                BELONGS: {
+                    "base": interval(0.2, 0.1),
+                    "live": interval(0.3, 0.1),
+                    "new": interval(0.35, 0.1),
+                }
+            },
             ceiling={BELONGS: interval(0.62, 0.1)},
             floor={BELONGS: interval(0.08, 0.05)},
         ),
         "lore": BoundedShares(
             prompts=20,
-            shares={LORE_RIGHT: {side: interval(0.4, 0.1) for side in sides}, LORE_FOUND: {"new": interval(0.9, 0.1)}},
+            shares={
+                LORE_RIGHT: {side: interval(0.4, 0.1) for side in sides},
+                LORE_FOUND: {"new": interval(0.9, 0.1)},
+            },
             ceiling={LORE_RIGHT: interval(1.0, 0.0)},
         ),
         "side_by_side": (
             SideBySide(
                 prompt="does the bell <ring>?",
                 real="A quarter tone flat.",
-                replies={side: ReplyText(text=f"said by {side}", made_by=made[side], seed=0) for side in sides},
+                replies={
+                    side: ReplyText(text=f"said by {side}", made_by=made[side], seed=0)
+                    for side in sides
+                },
             ),
         ),
         "base_is_base": 0.0,
@@ -168,7 +195,10 @@ def good_card(**changes: Any) -> ScoreCard:
 def of_text(**means: float) -> tuple[TextScores, ...]:
     """The texts of the good card with other means for the new version."""
     (whole,) = good_card().text
-    changed = {name: {**by, "new": spread(means[name])} if name in means else by for name, by in whole.scores.items()}
+    changed = {
+        name: {**by, "new": spread(means[name])} if name in means else by
+        for name, by in whole.scores.items()
+    }
     return (whole.model_copy(update={"scores": changed}),)
 
 

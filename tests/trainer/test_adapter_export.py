@@ -1,4 +1,6 @@
-"""Exports over tiny models of each architecture; and what happens when one is damaged on purpose."""
+"""Exports over tiny models of each architecture; and what happens when one is damaged on
+purpose.
+"""
 
 import json
 import logging
@@ -29,7 +31,12 @@ from trainer.cli import main as trainer_command
 from trainer.cli.export import format_report
 from trainer.export import exporter, gguf_adapter, gguf_model
 from trainer.export.exporter import DESCRIPTION_SUFFIX, export_adapter
-from trainer.export.gguf_format import ARCHITECTURES, GgufArchitecture, architecture_of, permute_rows
+from trainer.export.gguf_format import (
+    ARCHITECTURES,
+    GgufArchitecture,
+    architecture_of,
+    permute_rows,
+)
 
 WITHOUT_GGUF = ("Gemma 2", "Phi-3")
 NAMES = [name for name in TINY_MODELS if name not in WITHOUT_GGUF]
@@ -70,8 +77,13 @@ def test_a_gguf_model_says_what_adapter_and_base_say(adapters, tmp_path, name):
     assert report.outcome.difference.max_abs < 0.05
     assert report.outcome.beyond.max_abs < 1e-3
     reader = GGUFReader(tmp_path / "model.gguf")
-    assert reader.get_field("general.architecture").contents() == architecture_of_kind(adapters(name)).gguf
-    assert ("rope_freqs.weight" in {tensor.name for tensor in reader.tensors}) == name.startswith("Llama")
+    assert (
+        reader.get_field("general.architecture").contents()
+        == architecture_of_kind(adapters(name)).gguf
+    )
+    assert ("rope_freqs.weight" in {tensor.name for tensor in reader.tensors}) == name.startswith(
+        "Llama"
+    )
     assert reader.get_field("tokenizer.chat_template").contents()
 
 
@@ -89,10 +101,17 @@ def test_a_gguf_adapter_adds_what_peft_adds(adapters, tmp_path, name):
 
 
 def test_rows_of_b_are_permuted_for_llama_and_not_for_qwen(adapters, tmp_path):
-    for name, is_permuted in (("SmolLM2", True), ("Mistral", True), ("Qwen2.5", False), ("Qwen3", False)):
+    for name, is_permuted in (
+        ("SmolLM2", True),
+        ("Mistral", True),
+        ("Qwen2.5", False),
+        ("Qwen3", False),
+    ):
         out = tmp_path / name
         made(adapters(name), "gguf-lora", out)
-        stored = next(t for t in GGUFReader(out).tensors if t.name == "blk.1.attn_k.weight.lora_b").data
+        stored = next(
+            t for t in GGUFReader(out).tensors if t.name == "blk.1.attn_k.weight.lora_b"
+        ).data
         weights = load_file(adapters(name) / WEIGHTS_FILE)
         own = weights["base_model.model.model.layers.1.self_attn.k_proj.lora_B.weight"].numpy()
         assert np.array_equal(stored, permute_rows(own, 2) if is_permuted else own)
@@ -108,7 +127,8 @@ def test_what_has_no_gguf_is_refused_and_merges_all_the_same(adapters, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("to", "quantise"), [("adapter", None), ("merged", None), ("gguf", "q8_0"), ("ollama", "f16"), ("charx", None)]
+    ("to", "quantise"),
+    [("adapter", None), ("merged", None), ("gguf", "q8_0"), ("ollama", "f16"), ("charx", None)],
 )
 @pytest.mark.parametrize("name", ["Mistral", "Qwen3"])
 def test_the_other_exports_say_it_too(adapters, tmp_path, name, to, quantise):
@@ -133,23 +153,33 @@ def test_a_plain_adapter_folder_has_the_same_weights_and_a_model_card(adapters, 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json",
     ]  # fmt: skip
-    assert (tmp_path / "out" / WEIGHTS_FILE).read_bytes() == (adapters("SmolLM2") / WEIGHTS_FILE).read_bytes()
-    assert "Licence of the persona's card: Apache-2.0" in (tmp_path / "out" / "README.md").read_text()
+    assert (tmp_path / "out" / WEIGHTS_FILE).read_bytes() == (
+        adapters("SmolLM2") / WEIGHTS_FILE
+    ).read_bytes()
+    assert (
+        "Licence of the persona's card: Apache-2.0" in (tmp_path / "out" / "README.md").read_text()
+    )
 
 
 def test_an_adapter_in_a_card_comes_out_as_it_was(adapters, tmp_path, capsys):
     card = tmp_path / "ballast.charx"
     made(adapters("SmolLM2"), "charx", card)
     made(card, "adapter", tmp_path / "again")
-    assert (tmp_path / "again" / WEIGHTS_FILE).read_bytes() == (adapters("SmolLM2") / WEIGHTS_FILE).read_bytes()
+    assert (tmp_path / "again" / WEIGHTS_FILE).read_bytes() == (
+        adapters("SmolLM2") / WEIGHTS_FILE
+    ).read_bytes()
     assert card_command.main(["card", "show", str(card)]) == 0
     assert "x_understudy_adapter" in capsys.readouterr().out
     assert read_card_file(card).name == "Ballast"
     personas = PersonaRegistry(SHIPPED_CARDS, tmp_path / "home")  # as `/persona import` does
-    brought = personas.bring_in(7, replace(read_card_file(card), document=renamed(card)), "card", "crane").persona
+    brought = personas.bring_in(
+        7, replace(read_card_file(card), document=renamed(card)), "card", "crane"
+    ).persona
     assert read_card_file(card).files.items() <= personas.card(brought, 7).files.items()
     made(card, "charx", tmp_path / "twice.charx")  # once more: one adapter in it, not two
-    assert read_card_file(tmp_path / "twice.charx").files.keys() == read_card_file(card).files.keys()
+    assert (
+        read_card_file(tmp_path / "twice.charx").files.keys() == read_card_file(card).files.keys()
+    )
 
 
 def renamed(card):
@@ -158,7 +188,8 @@ def renamed(card):
     return {**document, "data": {**document["data"], "name": "Crane No. 2"}}
 
 
-# ------------------------------------------------------------------------------------------------ damage on purpose
+# ------------------------------------------------------------------------------------------------
+# damage on purpose
 
 
 def architecture_of_kind(adapter):
@@ -226,7 +257,8 @@ def test_a_cut_file_is_refused(adapters, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("to", ["adapter", "merged", "gguf", "gguf-lora", "ollama", "charx"])
 def test_a_full_disk_leaves_nothing(adapters, tmp_path, capsys, to):
-    adapter, before = adapters("SmolLM2"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    adapter = adapters("SmolLM2")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     arguments = ["export", "--adapter", str(adapter), "--to", to, "--out", str(tmp_path / "out")]
     options = trainer_command.build_parser().parse_args(arguments)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
@@ -238,7 +270,8 @@ def test_a_full_disk_leaves_nothing(adapters, tmp_path, capsys, to):
     assert "The disk is full." in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------------ refusals
+# ------------------------------------------------------------------------------------------------
+# refusals
 
 
 def test_what_is_there_is_not_replaced(adapters, tmp_path):
@@ -274,10 +307,14 @@ def test_another_base_model_is_refused(adapters, tmp_path):
 def test_unknown_architectures_and_adapters_are_named(adapters, tmp_path):
     from transformers import AutoConfig
 
-    with pytest.raises(ExportError, match=r"GemmaForCausalLM is not made here; known are Llama.*Qwen3"):
+    with pytest.raises(
+        ExportError, match=r"GemmaForCausalLM is not made here; known are Llama.*Qwen3"
+    ):
         architecture_of(AutoConfig.for_model("gemma", architectures=["GemmaForCausalLM"]))
     dora = make_adapter(
-        TINY_MODELS["SmolLM2"].__class__(**{**TINY_MODELS["SmolLM2"].__dict__, "lora": {"use_dora": True}}),
+        TINY_MODELS["SmolLM2"].__class__(
+            **{**TINY_MODELS["SmolLM2"].__dict__, "lora": {"use_dora": True}}
+        ),
         make_model(TINY_MODELS["SmolLM2"], tmp_path / "base"),
         tmp_path / "dora",
     )
@@ -288,13 +325,18 @@ def test_unknown_architectures_and_adapters_are_named(adapters, tmp_path):
 
 def test_a_persona_without_a_card_needs_one(adapters, tmp_path):
     nobody = make_adapter(
-        TINY_MODELS["SmolLM2"], make_model(TINY_MODELS["SmolLM2"], tmp_path / "base"), tmp_path / "a", "nobody"
+        TINY_MODELS["SmolLM2"],
+        make_model(TINY_MODELS["SmolLM2"], tmp_path / "base"),
+        tmp_path / "a",
+        "nobody",
     )
     for to in ("ollama", "charx"):
         with pytest.raises(UnderstudyError, match="--card FILE"):
             made(nobody, to, tmp_path / "out")
     card = tmp_path / "mira.toml"
-    card.write_text('id = "nobody"\nname = "Mira"\ndescription = "You are Mira."\nlicense = "CC0-1.0"\n')
+    card.write_text(
+        'id = "nobody"\nname = "Mira"\ndescription = "You are Mira."\nlicense = "CC0-1.0"\n'
+    )
     made(nobody, "charx", tmp_path / "mira.charx", card=card)
     assert read_card_file(tmp_path / "mira.charx").name == "Mira"
     with pytest.raises(ExportError, match="--quantise is for"):
@@ -302,30 +344,45 @@ def test_a_persona_without_a_card_needs_one(adapters, tmp_path):
 
 
 def test_a_card_of_another_persona_is_exported_with_a_doubt(adapters, tmp_path):
-    report = made(adapters("SmolLM2"), "charx", tmp_path / "oda.charx", card=SHIPPED_CARDS / "oda.toml")
-    doubt = "The card is Oda Marrow's, and the adapter was trained as ballast: is it the right card?"
+    report = made(
+        adapters("SmolLM2"), "charx", tmp_path / "oda.charx", card=SHIPPED_CARDS / "oda.toml"
+    )
+    doubt = (
+        "The card is Oda Marrow's, and the adapter was trained as ballast: is it the right card?"
+    )
     assert format_report(report).endswith(f"note: {doubt}")
-    own = made(adapters("SmolLM2"), "charx", tmp_path / "own.charx", card=SHIPPED_CARDS / "ballast.toml")
+    own = made(
+        adapters("SmolLM2"), "charx", tmp_path / "own.charx", card=SHIPPED_CARDS / "ballast.toml"
+    )
     assert not own.outcome.notes
 
 
-def test_folders_that_are_made_for_an_export_are_reported_and_go_with_one_that_fails(adapters, tmp_path):
+def test_folders_that_are_made_for_an_export_are_reported_and_go_with_one_that_fails(
+    adapters, tmp_path
+):
     out = tmp_path / "not" / "there" / "adapter"
     report = made(adapters("SmolLM2"), "adapter", out)
     assert out.is_dir() and f"Created the folder {tmp_path / 'not'}." in format_report(report)
-    assert "it was made" not in format_report(made(adapters("SmolLM2"), "adapter", out.with_name("second")))
+    assert "it was made" not in format_report(
+        made(adapters("SmolLM2"), "adapter", out.with_name("second"))
+    )
     with nothing_left(tmp_path), pytest.raises(ExportError, match="is not made here"):
         made(adapters("Phi-3"), "gguf", tmp_path / "nor" / "there" / "model.gguf")
 
 
 def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
-    adapter, person = tmp_path / "adapter", "0123456789abcdef" * 2
+    adapter = tmp_path / "adapter"
+    person = "0123456789abcdef" * 2
     shutil.copytree(adapters("SmolLM2"), adapter)
     write_people(adapter, {person: 3})
-    write_manifest(adapter, AdapterManifest.model_validate_json((adapter / MANIFEST_FILE).read_bytes()))
+    write_manifest(
+        adapter, AdapterManifest.model_validate_json((adapter / MANIFEST_FILE).read_bytes())
+    )
     arguments = ["export", "--adapter", str(adapter), "--to", "gguf-lora"]
-    options = trainer_command.build_parser().parse_args([*arguments, "--out", str(tmp_path / "a"), "--json"])
+    options = trainer_command.build_parser().parse_args(
+        [*arguments, "--out", str(tmp_path / "a"), "--json"]
+    )
     assert options.command(options) == 0
     assert json.loads(capsys.readouterr().out)["difference"]["same_choice"] == 1.0
     options = trainer_command.build_parser().parse_args([*arguments, "--out", str(tmp_path / "b")])
@@ -342,7 +399,9 @@ def test_the_command_prints_what_was_measured(adapters, tmp_path, capsys, monkey
 
 def test_the_page_shows_every_export_of_every_architecture():
     page = export_parity.DOCUMENT.read_text(encoding="utf-8")
-    table = page.partition(export_parity.BEGIN)[2].partition(export_parity.END)[0].strip().splitlines()
+    table = (
+        page.partition(export_parity.BEGIN)[2].partition(export_parity.END)[0].strip().splitlines()
+    )
     head = [cell.strip() for cell in table[0].strip("|").split("|")]
     assert head[1:] == [f"{to} {quantise or ''}".strip() for to, quantise in export_parity.COLUMNS]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
@@ -350,7 +409,8 @@ def test_the_page_shows_every_export_of_every_architecture():
     assert all(len(row) == len(head) and all(row) for row in rows)
     refused = [name.startswith(export_parity.GGUF) for name in head[1:]]
     assert all(
-        [cell == "no" for cell in row[1:]] == (refused if row[0] in WITHOUT_GGUF else [False] * 7) for row in rows
+        [cell == "no" for cell in row[1:]] == (refused if row[0] in WITHOUT_GGUF else [False] * 7)
+        for row in rows
     )
     assert {to for to, _ in export_parity.COLUMNS} == set(exporter.EXPORTERS)
     assert all(f"`{to}`" in page for to in exporter.EXPORTERS)

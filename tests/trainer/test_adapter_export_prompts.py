@@ -1,4 +1,6 @@
-"""What exports say about prompts: GGUF's tokenizer and chat template, Ollama's template and Modelfile."""
+"""What exports say about prompts: GGUF's tokenizer and chat template, Ollama's template and
+Modelfile.
+"""
 
 import dataclasses
 import itertools
@@ -23,10 +25,14 @@ from trainer.export.ollama import (
 )
 
 SYSTEM_LAST = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}"
-    "{% set talk = messages[1:] %}{% else %}{% set talk = messages %}{% endif %}{% for message in talk %}"
-    "{% if message['role'] == 'user' %}[INST] {% if loop.last and system is defined %}{{ system + '\n\n' }}{% endif %}"
-    "{{ message['content'] }} [/INST]{% else %}{{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] "
+    "%}"
+    "{% set talk = messages[1:] %}{% else %}{% set talk = messages %}{% endif %}{% for message in "
+    "talk %}"
+    "{% if message['role'] == 'user' %}[INST] {% if loop.last and system is defined %}{{ system + "
+    "'\n\n' }}{% endif %}"
+    "{{ message['content'] }} [/INST]{% else %}{{ message['content'] }}{{ eos_token }}{% endif "
+    "%}{% endfor %}"
 )
 """Where Mistral's later models put a system text."""
 
@@ -48,13 +54,17 @@ def renderers():
     return {**made, "Mistral, system last": Renderer(late)}
 
 
-@pytest.mark.parametrize("persona", [PERSONA, dataclasses.replace(PERSONA, post_history_instructions=""), None])
+@pytest.mark.parametrize(
+    "persona", [PERSONA, dataclasses.replace(PERSONA, post_history_instructions=""), None]
+)
 @pytest.mark.parametrize("name", [*TINY_MODELS, "Mistral, system last"])
 def test_ollamas_template_writes_our_prompts(renderers, name, persona):
     text = render_modelfile(renderers[name], persona, 2048, SamplingParams())
     require_same_prompts(text, renderers[name], persona)
     said = dict(parse_modelfile(text))
-    assert said["FROM"] == "./model.gguf" and "ADAPTER" not in text  # which Ollama refuses from 0.34.1 on
+    assert (
+        said["FROM"] == "./model.gguf" and "ADAPTER" not in text
+    )  # which Ollama refuses from 0.34.1 on
     assert f'PARAMETER stop "{renderers[name].end_of_turn}"' in text
     if persona:
         assert said["SYSTEM"].startswith('You are Mira. You say "aye".')
@@ -65,10 +75,22 @@ def test_ollamas_template_writes_our_prompts(renderers, name, persona):
 
 
 def test_the_parameters_are_the_sampling_of_the_base(renderers):
-    sampling = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0.05, repetition_penalty=1.1)
+    sampling = SamplingParams(
+        temperature=0.7, top_p=0.8, top_k=20, min_p=0.05, repetition_penalty=1.1
+    )
     text = render_modelfile(renderers["SmolLM2"], PERSONA, 2048, sampling)
-    named = dict(line.split()[1:] for line in text.splitlines() if line.startswith("PARAMETER") and "stop" not in line)
-    given = {"temperature": "0.7", "top_p": "0.8", "top_k": "20", "min_p": "0.05", "repeat_penalty": "1.1"}
+    named = dict(
+        line.split()[1:]
+        for line in text.splitlines()
+        if line.startswith("PARAMETER") and "stop" not in line
+    )
+    given = {
+        "temperature": "0.7",
+        "top_p": "0.8",
+        "top_k": "20",
+        "min_p": "0.05",
+        "repeat_penalty": "1.1",
+    }
     assert given.items() <= named.items()
 
 
@@ -86,7 +108,8 @@ def test_a_template_that_writes_something_else_is_refused(renderers):
 def test_a_chat_template_of_no_known_form_is_refused(renderers):
     tokenizer = make_tokenizer(TINY_MODELS["SmolLM2"])
     tokenizer.chat_template = (
-        "{% for message in messages %}{{ loop.index }}. {{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+        "{% for message in messages %}{{ loop.index }}. {{ message['role'] }}: {{ "
+        "message['content'] }}\n{% endfor %}"
     )
     with pytest.raises(ExportError, match="no form that is written"):
         extract_template_parts(Renderer(tokenizer), "")
@@ -96,7 +119,10 @@ def test_a_text_that_a_modelfile_cannot_hold_is_refused(renderers):
     for description in ('It ends """\nhere.', 'She says """hush""" \nand goes.'):
         with pytest.raises(ExportError, match="Modelfile cannot hold"):
             render_modelfile(
-                renderers["SmolLM2"], dataclasses.replace(PERSONA, description=description), 2048, SamplingParams()
+                renderers["SmolLM2"],
+                dataclasses.replace(PERSONA, description=description),
+                2048,
+                SamplingParams(),
             )
     ends = dataclasses.replace(PERSONA, description='She says """hush""" and means "now"')
     text = render_modelfile(renderers["SmolLM2"], ends, 2048, SamplingParams())
@@ -108,13 +134,16 @@ def test_a_text_that_a_modelfile_cannot_hold_is_refused(renderers):
 def test_braces_stay_braces(renderers):
     form = extract_template_parts(renderers["SmolLM2"], "")
     template = build_go_template(form, closing="in {{ braces }}")
-    assert "in {{ braces }}<|im_end|>" in run_go_template(template, [{"role": "user", "content": "hello"}])
+    assert "in {{ braces }}<|im_end|>" in run_go_template(
+        template, [{"role": "user", "content": "hello"}]
+    )
     for wrong in ("{{ .Unknown }}", "{{ if .System }}", "{{ end }}"):
         with pytest.raises(ValueError):
             run_go_template(wrong, [])
 
 
-# ------------------------------------------------------------------------------------------------ GGUF
+# ------------------------------------------------------------------------------------------------
+# GGUF
 
 
 @pytest.mark.parametrize(
@@ -190,7 +219,10 @@ def test_a_chat_template_is_written_with_the_date_of_training(renderers):
         assert "strftime_now" not in fixed
         turns = [Turn("", "one"), Turn("", "two", True), Turn("", "three")]
         plain = tokenizer.apply_chat_template(
-            renderer.messages(None, turns), chat_template=fixed, tokenize=False, add_generation_prompt=True
+            renderer.messages(None, turns),
+            chat_template=fixed,
+            tokenize=False,
+            add_generation_prompt=True,
         )
         assert plain == renderer.prompt(None, turns).text
     assert FIXED_DATE in renderers["Llama 3.2"].template.frozen()

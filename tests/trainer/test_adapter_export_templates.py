@@ -1,4 +1,6 @@
-"""An export's own chat template, read back by its own reader, writes the prompts that were trained."""
+"""An export's own chat template, read back by its own reader, writes the prompts that were
+trained.
+"""
 
 import shutil
 
@@ -19,8 +21,10 @@ from trainer.export.prompt_check import CHECKED_DIALOGUES
 TODAY_AND_CHANNEL = (
     "{{ '<|begin_of_text|>Today: ' + strftime_now('%d %b %Y') }}{% for message in messages %}"
     "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>' }}"
-    "{{ '<|channel|>final<|message|>' if message['role'] == 'assistant' }}{{ message['content'] + '<|eot_id|>' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>' }}{% endif %}\n"
+    "{{ '<|channel|>final<|message|>' if message['role'] == 'assistant' }}{{ message['content'] + "
+    "'<|eot_id|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>' "
+    "}}{% endif %}\n"
 )
 """A template with the date of today, and a channel before replies as gpt-oss has it."""
 TURNS = [Turn("Guest", "one"), Turn("", "two", True), Turn("Guest", "three")]
@@ -30,7 +34,11 @@ TURNS = [Turn("Guest", "one"), Turn("", "two", True), Turn("Guest", "three")]
 def adapters(tmp_path_factory):
     """Adapters over models that think, tell the date, or have channels."""
     folder = tmp_path_factory.mktemp("templates")
-    kinds = {"Qwen3": TINY_MODELS["Qwen3"], "Llama 3.2": TINY_MODELS["Llama 3.2"], "channels": TINY_MODELS["Llama 3.1"]}
+    kinds = {
+        "Qwen3": TINY_MODELS["Qwen3"],
+        "Llama 3.2": TINY_MODELS["Llama 3.2"],
+        "channels": TINY_MODELS["Llama 3.1"],
+    }
     made = {}
     for name, kind in kinds.items():
         base = make_model(kind, folder / name / "base")
@@ -49,26 +57,46 @@ def export(adapters, name, to, out):
 
 @pytest.mark.parametrize(
     ("name", "to"),
-    [("Qwen3", "merged"), pytest.param("Llama 3.2", "merged", marks=pytest.mark.slow), ("channels", "adapter")],
+    [
+        ("Qwen3", "merged"),
+        pytest.param("Llama 3.2", "merged", marks=pytest.mark.slow),
+        ("channels", "adapter"),
+    ],
 )
 def test_transformers_reads_the_trained_prompts_from_the_folder(adapters, tmp_path, name, to):
     export(adapters, name, to, tmp_path / "out")
-    tokenizer, renderer = AutoTokenizer.from_pretrained(tmp_path / "out"), Renderer(load_tokenizer(adapters[name][1]))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    renderer = Renderer(load_tokenizer(adapters[name][1]))
     messages = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
     messages.append({"role": "user", "content": "three"})
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert text == renderer.prompt(None, TURNS).text
-    marks = {"Qwen3": "<think>\n\n</think>\n\n", "Llama 3.2": FIXED_DATE, "channels": "<|channel|>final<|message|>"}
+    marks = {
+        "Qwen3": "<think>\n\n</think>\n\n",
+        "Llama 3.2": FIXED_DATE,
+        "channels": "<|channel|>final<|message|>",
+    }
     assert marks[name] in text
-    assert "writes the prompts that it was trained on" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "writes the prompts that it was trained on" in (
+        tmp_path / "out" / "README.md"
+    ).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "to", ["adapter", pytest.param("merged", marks=pytest.mark.slow), pytest.param("gguf", marks=pytest.mark.slow)]
+    "to",
+    [
+        "adapter",
+        pytest.param("merged", marks=pytest.mark.slow),
+        pytest.param("gguf", marks=pytest.mark.slow),
+    ],
 )
-def test_an_export_whose_template_writes_another_prompt_is_refused(adapters, tmp_path, monkeypatch, to):
+def test_an_export_whose_template_writes_another_prompt_is_refused(
+    adapters, tmp_path, monkeypatch, to
+):
     monkeypatch.setattr(ChatTemplate, "frozen", lambda self, with_prefix: self._own + " ")
-    with pytest.raises(ExportError, match="would not make the prompts that the adapter was trained on"):
+    with pytest.raises(
+        ExportError, match="would not make the prompts that the adapter was trained on"
+    ):
         export(adapters, "Qwen3", to, tmp_path / "out")
     assert not any(tmp_path.iterdir())
 
@@ -78,16 +106,23 @@ def test_a_gguf_file_and_a_modelfile_write_the_trained_prompts(adapters, tmp_pat
     export(adapters, "channels", "ollama", tmp_path / "ollama")
     modelfile = (tmp_path / "ollama" / "Modelfile").read_text(encoding="utf-8")
     assert "<|channel|>final<|message|>" in modelfile and FIXED_DATE in modelfile
-    assert sorted(path.name for path in (tmp_path / "ollama").iterdir()) == ["Modelfile", "model.gguf"]
+    assert sorted(path.name for path in (tmp_path / "ollama").iterdir()) == [
+        "Modelfile",
+        "model.gguf",
+    ]
 
 
-def test_an_adapter_of_an_earlier_version_is_exported_with_the_prompts_that_it_has_learned(adapters, tmp_path):
+def test_an_adapter_of_an_earlier_version_is_exported_with_the_prompts_that_it_has_learned(
+    adapters, tmp_path
+):
     folder = shutil.copytree(adapters["channels"][0], tmp_path / "earlier")
     manifest = AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
     write_manifest(folder, manifest.model_copy(update={"prompt_version": "3"}))
     export_adapter(folder, "adapter", tmp_path / "out", None, None, lambda _: None)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True
+    )
     assert text.endswith("assistant<|end_header_id|>") and FIXED_DATE in text
 
 
@@ -100,4 +135,6 @@ def test_a_gguf_adapter_says_that_the_bases_template_writes_other_prompts(adapte
 def test_talks_with_thoughts_and_openings_are_checked():
     said = [text for talk in CHECKED_DIALOGUES for text, _ in talk]
     assert any("<think>" in text for text in said)
-    assert any(talk[0][1] for talk in CHECKED_DIALOGUES) and any(len(talk) > 2 for talk in CHECKED_DIALOGUES)
+    assert any(talk[0][1] for talk in CHECKED_DIALOGUES) and any(
+        len(talk) > 2 for talk in CHECKED_DIALOGUES
+    )

@@ -1,4 +1,6 @@
-"""People under pseudonyms: stable, without collisions, wherever their names occur; the persona and its world stay."""
+"""People under pseudonyms: stable, without collisions, wherever their names occur; the persona and
+its world stay.
+"""
 
 import pytest
 
@@ -11,12 +13,15 @@ from trainer.sources.conversation import Conversation, SourceMessage, SourceSpea
 
 ADA = Persona("ada", "Ada Lace")
 PERSONA = SourceSpeaker("ada", ("Ada Lace",), is_persona=True)
-MIRA, BO = SourceSpeaker("11", ("Mira", "mira_wet")), SourceSpeaker("12", ("bo the builder",))
+MIRA = SourceSpeaker("11", ("Mira", "mira_wet"))
+BO = SourceSpeaker("12", ("bo the builder",))
 KEY = b"k" * 32
 
 
 def talk(*lines: tuple[SourceSpeaker, str]) -> Conversation:
-    return Conversation.of([SourceMessage(who, text, "1") for who, text in lines], "talk.json", "own-writing")
+    return Conversation.of(
+        [SourceMessage(who, text, "1") for who, text in lines], "talk.json", "own-writing"
+    )
 
 
 def anonymiser(*conversations: Conversation, keep: tuple[str, ...] = ()) -> Anonymiser:
@@ -28,11 +33,15 @@ def anonymiser(*conversations: Conversation, keep: tuple[str, ...] = ()) -> Anon
 
 
 def said_of(names: tuple[str, ...], *texts: str, keep: tuple[str, ...] = ()) -> list[str]:
-    """What the texts become when somebody of these names has spoken too, with `N` for their pseudonym."""
+    """What the texts become when somebody of these names has spoken too, with `N` for their
+    pseudonym.
+    """
     somebody = SourceSpeaker("21", names)
     conversations = [talk((somebody, "so far")), *(talk((PERSONA, text)) for text in texts)]
     made = anonymiser(*conversations, keep=keep)
-    pseudonym, *masked = (made.anonymise(conversation).messages[0] for conversation in conversations)
+    pseudonym, *masked = (
+        made.anonymise(conversation).messages[0] for conversation in conversations
+    )
     return [message.text.replace(pseudonym.speaker.name, "N") for message in masked]
 
 
@@ -41,7 +50,10 @@ def test_names_mentions_and_nicknames_are_replaced_and_the_persona_stays():
     conversation = talk((MIRA, "hello"), (BO, "hi"), (PERSONA, said))
     found = anonymiser(conversation).anonymise(conversation)
     mira, bo, ada = (message.speaker.name for message in found.messages)
-    assert found.messages[2].text == f"{mira}, {mira}, {mira} and {bo}! Not admiral. someone knows Ada Lace, {bo}."
+    assert (
+        found.messages[2].text
+        == f"{mira}, {mira}, {mira} and {bo}! Not admiral. someone knows Ada Lace, {bo}."
+    )
     assert {mira, bo} < set(INVENTED_NAMES) and ada == "Ada Lace"
     assert found.messages[0].speaker.names == (mira,)
 
@@ -75,16 +87,23 @@ def test_a_name_is_found_as_people_say_it_and_words_stay_words(names, texts, bec
 
 def test_a_name_in_lore_stays_unless_somebody_in_the_log_has_it():
     texts = ("Old Brannock owns Saltmarket Row.", "Mira said so.")
-    assert said_of(("Mira",), *texts, keep=("Brannock", "Saltmarket Row", "Mira")) == [texts[0], "N said so."]
+    assert said_of(("Mira",), *texts, keep=("Brannock", "Saltmarket Row", "Mira")) == [
+        texts[0],
+        "N said so.",
+    ]
 
 
 def test_a_part_of_a_name_that_lore_has_too_stays():
-    assert said_of(("Mira Brannock",), "Brannock's inn. Mira Brannock?", keep=("Brannock",)) == ["Brannock's inn. N?"]
+    assert said_of(("Mira Brannock",), "Brannock's inn. Mira Brannock?", keep=("Brannock",)) == [
+        "Brannock's inn. N?"
+    ]
 
 
 def test_a_role_is_nobody_and_its_word_stays():
     conversation = talk((SourceSpeaker("user", ("User",)), "hi"), (PERSONA, "Each User is a user."))
-    assert anonymiser(conversation).anonymise(conversation).messages[1].text == "Each User is a user."
+    assert (
+        anonymiser(conversation).anonymise(conversation).messages[1].text == "Each User is a user."
+    )
 
 
 def test_people_who_are_not_included_are_replaced_where_others_name_them():
@@ -95,13 +114,19 @@ def test_people_who_are_not_included_are_replaced_where_others_name_them():
 
 def test_what_came_with_a_talk_and_the_answer_that_was_liked_less_are_masked_too():
     conversation = talk((MIRA, "hi"), (PERSONA, "yes"))
-    conversation.system, conversation.rejected = "You know Mira.", "Mira? mail me@quill.example.com"
+    conversation.system = "You know Mira."
+    conversation.rejected = "Mira? mail me@quill.example.com"
     masked = anonymiser(conversation).anonymise(conversation)
     assert "Mira" not in masked.system + masked.rejected and "quill" not in masked.rejected
 
 
 def test_general_knowledge_keeps_its_names_and_loses_what_has_a_form():
-    conversation = talk((SourceSpeaker("user", ("user",)), "Who was Ada Byron? Write to a.byron@engine.example.net."))
+    conversation = talk(
+        (
+            SourceSpeaker("user", ("user",)),
+            "Who was Ada Byron? Write to a.byron@engine.example.net.",
+        )
+    )
     made = anonymiser()
     text = made.mask_patterns(conversation).messages[0].text
     assert text.startswith("Who was Ada Byron? Write to ") and "engine" not in text
@@ -113,7 +138,9 @@ def test_the_same_value_becomes_the_same_everywhere_and_another_under_another_ke
     one, again = (Anonymiser(KEY, names=NameDetector()).anonymise_text(text) for _ in range(2))
     other = Anonymiser(b"o" * 32, names=NameDetector()).anonymise_text(text)
     assert one == again != other
-    assert not any(value in one for value in ("quill.example", "212-555-0147", "198.51.100.7", "quillon_9"))
+    assert not any(
+        value in one for value in ("quill.example", "212-555-0147", "198.51.100.7", "quillon_9")
+    )
 
 
 def test_strangers_have_pseudonyms_word_for_word_and_are_counted():
@@ -124,19 +151,27 @@ def test_strangers_have_pseudonyms_word_for_word_and_are_counted():
             return [("PERSON", text.index("Orla"), text.index(" left"), 1.0)]
 
     made = Anonymiser(KEY, names=NameDetector(tagger=Finder()))
-    whole, part = made.anonymise_text("So Orla Quaid left."), made.anonymise_text("So Orla left.")
+    whole = made.anonymise_text("So Orla Quaid left.")
+    part = made.anonymise_text("So Orla left.")
     assert whole.split()[1] == part.split()[1] and len(whole.split()) == 4
-    assert made.non_speakers == {"orla quaid": 1, "orla": 1} and made.names.description == "tagger (a finder)"
+    assert (
+        made.non_speakers == {"orla quaid": 1, "orla": 1}
+        and made.names.description == "tagger (a finder)"
+    )
 
 
 def test_a_stranger_never_bears_the_name_of_somebody_in_the_log():
     taken = INVENTED_NAMES[0].casefold()
-    assert all(non_speaker_pseudonym(f"somebody{n}", KEY, {taken}) != INVENTED_NAMES[0] for n in range(500))
+    assert all(
+        non_speaker_pseudonym(f"somebody{n}", KEY, {taken}) != INVENTED_NAMES[0] for n in range(500)
+    )
 
 
 def test_a_pseudonym_stays_when_others_join_and_differs_in_another_data_set():
     few = assign_pseudonyms([MIRA, BO], KEY)
-    many = assign_pseudonyms([MIRA, BO, *(SourceSpeaker(f"x{n}", (str(n),)) for n in range(100))], KEY)
+    many = assign_pseudonyms(
+        [MIRA, BO, *(SourceSpeaker(f"x{n}", (str(n),)) for n in range(100))], KEY
+    )
     assert few.items() <= many.items()
     others = [assign_pseudonyms([MIRA], bytes([n]) * 32)["11"] for n in range(8)]
     assert len(set(others)) > 1
@@ -145,7 +180,9 @@ def test_a_pseudonym_stays_when_others_join_and_differs_in_another_data_set():
 @pytest.mark.parametrize("members", [len(INVENTED_NAMES), 3 * len(INVENTED_NAMES)])
 def test_no_two_members_share_a_pseudonym_however_many_there_are(members):
     given = assign_pseudonyms(
-        [SourceSpeaker(str(n), (str(n),)) for n in range(members)], KEY, {INVENTED_NAMES[0].casefold()}
+        [SourceSpeaker(str(n), (str(n),)) for n in range(members)],
+        KEY,
+        {INVENTED_NAMES[0].casefold()},
     )
     assert len(set(given.values())) == members and INVENTED_NAMES[0] not in given.values()
 
@@ -160,7 +197,9 @@ class Pointing:
     name = "a pointer"
 
     def find(self, text: str) -> list[tuple[str, int, int, float]]:
-        return [("PERSON", text.index("nick"), text.index("nick") + 4, 1.0)] if "nick" in text else []
+        return (
+            [("PERSON", text.index("nick"), text.index("nick") + 4, 1.0)] if "nick" in text else []
+        )
 
 
 def test_a_known_name_of_two_words_is_one_person_where_a_part_of_it_is_taken_for_one():

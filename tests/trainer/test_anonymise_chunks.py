@@ -1,4 +1,6 @@
-"""Long and hostile texts: time grows with their length alone, and nothing is lost where they are cut."""
+"""Long and hostile texts: time grows with their length alone, and nothing is lost where they are
+cut.
+"""
 
 import time
 from collections.abc import Callable
@@ -41,7 +43,11 @@ class Reading:
 
 def found(text: str, tagger: object = None) -> list[str]:
     made = Anonymiser(KEY, names=NameDetector(tagger=tagger))
-    made.register(Conversation.of([SourceMessage(SourceSpeaker("1", ("Quillon",)), "hi", "1")], "talk", "form"))
+    made.register(
+        Conversation.of(
+            [SourceMessage(SourceSpeaker("1", ("Quillon",)), "hi", "1")], "talk", "form"
+        )
+    )
     return [text[entity.start : entity.end] for entity in made.find_entities(text)]
 
 
@@ -57,13 +63,17 @@ def test_four_times_the_text_takes_some_four_times_the_time(unit):
 
 
 def test_all_who_read_are_given_a_long_text_piece_by_piece_and_hardly_more_than_once(monkeypatch):
-    tagger, text, work = Reading(), "so it goes on and on " * 5_000, {"structured": [], "settled": [], "known": []}
+    tagger = Reading()
+    text = "so it goes on and on " * 5_000
+    work = {"structured": [], "settled": [], "known": []}
 
     def noting(name: str, does: Callable[..., object], place: int = 0) -> Callable[..., object]:
         return lambda *given: (work[name].append(len(given[place])), does(*given))[1]
 
     monkeypatch.setattr(anonymiser, "find_patterns", noting("structured", anonymiser.find_patterns))
-    monkeypatch.setattr(anonymiser, "resolve_overlaps", noting("settled", anonymiser.resolve_overlaps))
+    monkeypatch.setattr(
+        anonymiser, "resolve_overlaps", noting("settled", anonymiser.resolve_overlaps)
+    )
     monkeypatch.setattr(NameMatcher, "match", noting("known", NameMatcher.match, 1))
     found(text, tagger)
     for lengths in (tagger.lengths, *work.values()):
@@ -90,13 +100,22 @@ def test_the_pieces_of_a_text_join_without_a_gap_and_see_beyond_their_edges():
 @pytest.mark.parametrize("space", ["la ", "x"])
 def test_nothing_is_lost_where_a_text_is_cut(shift, space):
     lead = (space * shift)[:shift] + " "
-    values = ["mina@reef.example", "Quillon", "4111 1111 1111 1111", "ghp_abcdefghijklmnopqrstuvwxyz0123456789"]
+    values = [
+        "mina@reef.example",
+        "Quillon",
+        "4111 1111 1111 1111",
+        "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+    ]
     for value in values:
         assert found(f"{lead}{value} so {'la ' * 900}") == [value]
 
 
 def test_a_key_longer_than_a_piece_goes_as_a_whole():
-    key = "-----BEGIN RSA PRIVATE KEY-----\n" + ("MIIEowIBAAKCAQEA" * 4 + "\n") * 90 + "-----END RSA PRIVATE KEY-----"
+    key = (
+        "-----BEGIN RSA PRIVATE KEY-----\n"
+        + ("MIIEowIBAAKCAQEA" * 4 + "\n") * 90
+        + "-----END RSA PRIVATE KEY-----"
+    )
     token = "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0In0" * 300 + ".abc"
     assert found(f"here: {key} and so on") == [key]
     assert found(f"here: {token} and so on") == [token]

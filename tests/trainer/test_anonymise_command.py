@@ -1,4 +1,6 @@
-"""`python -m trainer anonymise`: rows with their entities, talk as a log, a report, and a list that goes in time."""
+"""`python -m trainer anonymise`: rows with their entities, talk as a log, a report, and a list that
+goes in time.
+"""
 
 import csv
 import errno
@@ -47,13 +49,22 @@ def run(tmp_path, monkeypatch):
 
 
 def written(path: Path, rows: list[dict[str, object]]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
 def log_of(path: Path) -> Path:
     lines = [
-        {"channel": "quay", "id": str(n), "at": 1000 + n, "author": name, "author_id": id, "text": text}
+        {
+            "channel": "quay",
+            "id": str(n),
+            "at": 1000 + n,
+            "author": name,
+            "author_id": id,
+            "text": text,
+        }
         for n, (name, id, text) in enumerate(LOG)
     ]
     return written(path, lines)
@@ -64,7 +75,8 @@ def lines(path: str) -> list[dict[str, object]]:
 
 
 def rebuilt(original: str, row: dict[str, object]) -> str:
-    text, end = "", 0
+    text = ""
+    end = 0
     for entity in row["entities"]:
         text += original[end : entity["start"]] + entity["replacement"]
         end = entity["end"]
@@ -83,7 +95,11 @@ def test_rows_come_back_with_entities_into_the_original(run, tmp_path):
     assert kinds == [["EMAIL_ADDRESS"], ["PERSON", "PHONE_NUMBER"]]
     assert "reef" not in rows[1]["by"], "what stands beside the text is replaced, too"
     report = json.loads(Path("report.json").read_text())
-    assert report["texts"] == 2 and report["rejected"] == {"no text": 1} and report["patterns_only"] == {"zh": 1}
+    assert (
+        report["texts"] == 2
+        and report["rejected"] == {"no text": 1}
+        and report["patterns_only"] == {"zh": 1}
+    )
     assert report["replaced"] == {"EMAIL_ADDRESS": 2, "PERSON": 1, "PHONE_NUMBER": 1}
     assert report["names_found_by"] and report["texts_per_s"] > 0 and report["seconds"] >= 0
 
@@ -102,7 +118,11 @@ def test_rows_are_written_as_the_files_name_says(run, tmp_path, suffix):
 @pytest.mark.parametrize("form", ["one", "array", "csv"])
 def test_rows_are_read_from_json_and_csv(run, tmp_path, form):
     text = ROWS[0]["text"]
-    held = {"one": json.dumps({"text": text}), "array": json.dumps([{"text": text}]), "csv": f"id,text\n7,{text}\n"}
+    held = {
+        "one": json.dumps({"text": text}),
+        "array": json.dumps([{"text": text}]),
+        "csv": f"id,text\n7,{text}\n",
+    }
     (tmp_path / "rows").write_text(held[form], encoding="utf-8")
     assert run("rows") == 0
     assert lines("out.jsonl")[0]["entities"][0]["kind"] == "EMAIL_ADDRESS"
@@ -111,7 +131,11 @@ def test_rows_are_read_from_json_and_csv(run, tmp_path, form):
 def test_talk_comes_back_as_a_log_that_can_be_read(run, tmp_path):
     log_of(tmp_path / "talk.jsonl")
     assert run("talk.jsonl") == 0
-    (talk,) = [item for item in read_source(Path("out.jsonl"), ReadOptions()) if isinstance(item, Conversation)]
+    (talk,) = [
+        item
+        for item in read_source(Path("out.jsonl"), ReadOptions())
+        if isinstance(item, Conversation)
+    ]
     mira, bo = talk.messages
     assert bo.text == f"hi {mira.speaker.name}" and mira.speaker.name != "Mira Wet"
     assert "42" not in {mira.speaker.id, bo.speaker.id} and "reef" not in mira.text
@@ -130,7 +154,11 @@ def test_what_rows_say_beside_their_texts_is_kept_or_listed(run, tmp_path, capsy
     ]
     written(tmp_path / "talk.jsonl", [{"messages": turns, "mood": "calm", "right": "discord-api"}])
     assert run("talk.jsonl") == 0
-    (talk,) = [item for item in read_source(Path("out.jsonl"), ReadOptions()) if isinstance(item, Conversation)]
+    (talk,) = [
+        item
+        for item in read_source(Path("out.jsonl"), ReadOptions())
+        if isinstance(item, Conversation)
+    ]
     assert "quay.example" not in talk.system and talk.system.startswith("Mail ")
     assert talk.later_systems == ((2, "The quay burns."),) and talk.right == "discord-api"
     assert [(one.speaker.id, one.is_trained) for one in talk.messages] == [
@@ -138,13 +166,20 @@ def test_what_rows_say_beside_their_texts_is_kept_or_listed(run, tmp_path, capsy
     ]  # fmt: skip
     assert [talk.messages[1].text, talk.messages[3].text] == [thought, turns[5]["content"]]
     assert "Not taken: column mood – it has no role" in capsys.readouterr().err
-    assert json.loads(Path("report.json").read_text())["not_kept"] == [{"what": "column mood", "why": "it has no role"}]
+    assert json.loads(Path("report.json").read_text())["not_kept"] == [
+        {"what": "column mood", "why": "it has no role"}
+    ]
 
 
 def test_rejected_answers_that_are_lost_are_counted(run, tmp_path, capsys):
-    written(tmp_path / "pairs.jsonl", [{"prompt": "hi", "chosen": "come in", "rejected": "go away"}] * 2)
+    written(
+        tmp_path / "pairs.jsonl", [{"prompt": "hi", "chosen": "come in", "rejected": "go away"}] * 2
+    )
     assert run("pairs.jsonl") == 0
-    assert "2 rejected answers – the output has no place for the worse of two answers" in capsys.readouterr().err
+    assert (
+        "2 rejected answers – the output has no place for the worse of two answers"
+        in capsys.readouterr().err
+    )
 
 
 def test_pseudonyms_are_the_same_again_and_others_for_another_file(run, tmp_path):
@@ -164,7 +199,11 @@ def test_a_persona_keeps_its_name_and_names_can_be_corrected(run, tmp_path):
     written(tmp_path / "rows.jsonl", rows)
     assert run("rows.jsonl", "--corrections", "corrections", "--also", "Tallow") == 0
     (row,) = lines("out.jsonl")
-    assert row["text"].startswith("Mira met ") and "seabright" not in row["text"] and "Tallow" not in row["text"]
+    assert (
+        row["text"].startswith("Mira met ")
+        and "seabright" not in row["text"]
+        and "Tallow" not in row["text"]
+    )
     assert run("talk.jsonl", "--persona", "ballast", "--as", "Bo") == 0
     assert [line["author"] for line in lines("out.jsonl")][1] == "Ballast"
 
@@ -183,7 +222,11 @@ def test_the_list_to_check_is_for_its_owner_and_goes_in_time(run, tmp_path, monk
     assert stat.S_IMODE(review.stat().st_mode) == 0o600
     head, mail, *_ = lines(str(review))
     assert "T" in head["delete_on"] and mail["original"] == "a.b@c.com" and mail["row"] == "line 1"
-    assert "我的邮箱是a.b@c.com谢谢" in mail["context"] and mail["kind"] == "EMAIL_ADDRESS" and mail["replacement"]
+    assert (
+        "我的邮箱是a.b@c.com谢谢" in mail["context"]
+        and mail["kind"] == "EMAIL_ADDRESS"
+        and mail["replacement"]
+    )
     assert json.loads(Path("report.json").read_text())["review_deleted_on"] == head["delete_on"]
     now = time.time()
     for days, is_there in ((2.9, True), (3.1, False)):
@@ -203,8 +246,13 @@ def test_what_fails_leaves_an_earlier_result_as_it_was(run, tmp_path, capsys):
     written(tmp_path / "rows.jsonl", [{"text": 1}])
     (tmp_path / "out.jsonl").write_text("earlier")
     assert run("rows.jsonl") == 1
-    assert (tmp_path / "out.jsonl").read_text() == "earlier" and "rows.jsonl" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["out.jsonl", "rows.jsonl"]
+    assert (
+        tmp_path / "out.jsonl"
+    ).read_text() == "earlier" and "rows.jsonl" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "out.jsonl",
+        "rows.jsonl",
+    ]
 
 
 @pytest.mark.parametrize("out", ["rows.jsonl", "report.json"])
@@ -217,18 +265,23 @@ def test_no_file_is_named_twice(run, tmp_path, capsys, out):
 
 def test_it_starts_without_torch_and_says_how_it_is_used(tmp_path):
     code = (
-        "import sys; sys.argv = ['trainer', 'anonymise', '--in', 'r.jsonl', '--out', 'o.jsonl', '--report', 'r.json']\n"
+        "import sys; sys.argv = ['trainer', 'anonymise', '--in', 'r.jsonl', '--out', 'o.jsonl', "
+        "'--report', 'r.json']\n"
         "from trainer.cli.main import main\n"
         "assert main() == 0\n"
         "print({'torch', 'spacy', 'presidio_analyzer', 'transformers'} & set(sys.modules))"
     )
     written(tmp_path / "r.jsonl", ROWS)
     env = {**os.environ, "PYTHONPATH": str(Path(trainer.__file__).parent.parent)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
     assert done.stdout.strip() == "set()", done.stderr
 
 
-def test_a_full_disk_is_named_with_the_file_that_was_being_written(run, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_named_with_the_file_that_was_being_written(
+    run, tmp_path, monkeypatch, capsys
+):
     def full(_handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -240,17 +293,24 @@ def test_a_full_disk_is_named_with_the_file_that_was_being_written(run, tmp_path
     assert "out.jsonl: the disk is full. Free some space" in result and "None" not in result
 
 
-def test_what_is_written_aside_is_its_owners_and_what_killed_ones_left_goes(run, tmp_path, monkeypatch):
+def test_what_is_written_aside_is_its_owners_and_what_killed_ones_left_goes(
+    run, tmp_path, monkeypatch
+):
     gone = subprocess.Popen(["true"])
     gone.wait()
     parts = [tmp_path / f".out.jsonl.{process}" for process in (gone.pid, os.getppid(), "keep")]
     for part in parts:
         part.write_text("half of it")
     written(tmp_path / "rows.jsonl", ROWS)
-    modes, fsync = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda handle: (modes.append(os.fstat(handle).st_mode), fsync(handle)))
+    modes = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (modes.append(os.fstat(handle).st_mode), fsync(handle))
+    )
     assert run("rows.jsonl") == 0
-    assert [part.exists() for part in parts] == [False, True, True], "another's that runs, and what is no part, stay"
+    assert [part.exists() for part in parts] == [False, True, True], (
+        "another's that runs, and what is no part, stay"
+    )
     assert {stat.S_IMODE(mode) for mode in modes if stat.S_ISREG(mode)} == {0o600}
     assert not (tmp_path / f".out.jsonl.{os.getpid()}").exists()
 
@@ -259,11 +319,20 @@ def test_a_device_is_not_replaced(run, tmp_path, capsys):
     written(tmp_path / "rows.jsonl", ROWS)
     os.mkfifo(tmp_path / "pipe")
     assert run("rows.jsonl", out="pipe") == 1
-    assert (tmp_path / "pipe").is_fifo() and "neither a file nor a folder" in capsys.readouterr().err
+    assert (
+        tmp_path / "pipe"
+    ).is_fifo() and "neither a file nor a folder" in capsys.readouterr().err
 
 
 def test_odd_rows_are_rejected_one_by_one_and_the_rest_is_done(run, tmp_path):
-    odd = ['{"text": "a@b.example"}', '{"text": null}', '{"text": 5}', "[1]", "no", '{"text": "c@d.example"}']
+    odd = [
+        '{"text": "a@b.example"}',
+        '{"text": null}',
+        '{"text": 5}',
+        "[1]",
+        "no",
+        '{"text": "c@d.example"}',
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(odd))
     assert run("rows.jsonl") == 0
     assert [row["entities"][0]["kind"] for row in lines("out.jsonl")] == ["EMAIL_ADDRESS"] * 2

@@ -1,4 +1,6 @@
-"""Names that the words around them decide, addresses whose parts stand apart, and near misses of both."""
+"""Names that the words around them decide, addresses whose parts stand apart, and near misses of
+both.
+"""
 
 import pytest
 
@@ -107,7 +109,11 @@ def test_an_address_goes_on_behind_the_marks_of_a_quotation():
 
 def test_a_town_after_a_street_needs_the_end_of_the_clause():
     text = "12 Alder Street, Anna said, and 14 Alder Street, then left"
-    found = [text[one.start : one.end] for one in anonymiser().find_entities(text) if one.kind == "STREET_ADDRESS"]
+    found = [
+        text[one.start : one.end]
+        for one in anonymiser().find_entities(text)
+        if one.kind == "STREET_ADDRESS"
+    ]
     assert found == ["12 Alder Street", "14 Alder Street"]
 
 
@@ -129,7 +135,10 @@ def test_commas_of_a_list_of_names_stay(text, people):
 @pytest.mark.parametrize("word", ["Awarded Salesperson", "Animation", "Can", "Coach", "Granny"])
 def test_capitalised_words_are_no_people(word):
     text = f"{word} of the year"
-    assert list(refine_findings(text, [EntitySpan("PERSON", 0, len(word), 2)], CapitalisationStats())) == []
+    assert (
+        list(refine_findings(text, [EntitySpan("PERSON", 0, len(word), 2)], CapitalisationStats()))
+        == []
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Names that nobody in the log has: by an installed model, by the tagger, by rules; and what of them may stand."""
+"""Names that nobody in the log has: by an installed model, by the tagger, by rules; and what of
+them may stand.
+"""
 
 import sys
 import textwrap
@@ -8,7 +10,12 @@ import pytest
 from personas.schemas.chat import Persona
 from trainer.anonymise.allowlist import proper_names, world_names
 from trainer.anonymise.anonymiser import Anonymiser
-from trainer.anonymise.name_detector import CUE_RULES_LABEL, NameDetector, find_names_by_cues, installed_models
+from trainer.anonymise.name_detector import (
+    CUE_RULES_LABEL,
+    NameDetector,
+    find_names_by_cues,
+    installed_models,
+)
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 KEY = b"k" * 32
@@ -20,18 +27,25 @@ class Pointing:
     name = "a pointer"
 
     def __init__(self, *found: str, kind: str = "PERSON") -> None:
-        self.found, self.kind = found, kind
+        self.found = found
+        self.kind = kind
         self.read: list[str] = []
 
     def find(self, text: str) -> list[tuple[str, int, int, float]]:
         self.read.append(text)
-        return [(self.kind, text.index(f), text.index(f) + len(f), 1.0) for f in self.found if f in text]
+        return [
+            (self.kind, text.index(f), text.index(f) + len(f), 1.0) for f in self.found if f in text
+        ]
 
 
 def found(text: str, *pointed: str, kind: str = "PERSON", said: str = "") -> list[str]:
     """What is replaced where a model points at these; `said` is what else the data set says."""
     made = Anonymiser(KEY, names=NameDetector(tagger=Pointing(*pointed, kind=kind)))
-    made.register(Conversation.of([SourceMessage(SourceSpeaker("1", ("Quillon",)), said, "1")], "talk", "form"))
+    made.register(
+        Conversation.of(
+            [SourceMessage(SourceSpeaker("1", ("Quillon",)), said, "1")], "talk", "form"
+        )
+    )
     return [text[entity.start : entity.end] for entity in made.find_entities(text)]
 
 
@@ -66,9 +80,13 @@ def test_rules_find_people_after_cue_words_when_there_is_no_model(text, names):
         ("hello Mr President, and MR. SPEAKER", []),
     ],
 )
-@pytest.mark.parametrize("finder", [NameDetector(), NameDetector.available()], ids=["rules", "tagger"])
+@pytest.mark.parametrize(
+    "finder", [NameDetector(), NameDetector.available()], ids=["rules", "tagger"]
+)
 def test_a_title_stays_and_the_name_behind_it_goes_in_capitals_too(text, names, finder):
-    assert [text[e.start : e.end] for e in Anonymiser(KEY, names=finder).find_entities(text)] == names
+    assert [
+        text[e.start : e.end] for e in Anonymiser(KEY, names=finder).find_entities(text)
+    ] == names
 
 
 @pytest.mark.parametrize("lead", ["Mr. ", "MRS ", "Dr ", "I'm ", "I’m ", "Hey ", "Dear Prof. "])
@@ -80,7 +98,17 @@ def test_what_stands_before_a_name_is_no_part_of_it(lead):
 
 @pytest.mark.parametrize(
     "word",
-    ["Hey", "France", "Christmas", "sci-fi", "Vicuna", "German shepherd", "User 1", "OpenAI APIs", "Ho Chi Minh"],
+    [
+        "Hey",
+        "France",
+        "Christmas",
+        "sci-fi",
+        "Vicuna",
+        "German shepherd",
+        "User 1",
+        "OpenAI APIs",
+        "Ho Chi Minh",
+    ],
 )
 def test_countries_feasts_breeds_and_brands_are_nobody(word):
     assert found(f"we like {word} here", word) == []
@@ -105,7 +133,8 @@ def test_the_tagger_does_not_read_chinese_japanese_or_korean_and_the_account_say
 
 
 def test_a_model_reads_the_languages_that_it_knows():
-    english, chinese = Pointing(), Pointing("周小雨")
+    english = Pointing()
+    chinese = Pointing("周小雨")
     made = Anonymiser(KEY, names=NameDetector({"en": english, "zh": chinese}))
     assert "周小雨" not in made.anonymise_text("昨天周小雨来了")
     made.find_entities("how are you")
@@ -169,7 +198,9 @@ def test_a_name_in_small_letters_is_one():
         ("nhờ tram gửi giúp", "tram", True),
     ],
 )
-def test_a_given_name_that_is_an_ordinary_word_in_small_letters_is_no_name_there(text, word, is_name):
+def test_a_given_name_that_is_an_ordinary_word_in_small_letters_is_no_name_there(
+    text, word, is_name
+):
     assert found(text, word) == [word] * is_name
 
 
@@ -192,7 +223,9 @@ def test_what_no_model_can_encode_does_not_stop_it():
 
 
 def test_proper_names_of_lore_are_known_also_where_a_sentence_begins():
-    names = proper_names(["Gross weighs two pounds. The gull Tare sits on Eel Stair; stairs are wet. Wet stairs!"])
+    names = proper_names(
+        ["Gross weighs two pounds. The gull Tare sits on Eel Stair; stairs are wet. Wet stairs!"]
+    )
     assert {"Gross", "Tare", "Eel Stair"} <= names and not {"Wet", "The"} & names
 
 
@@ -200,17 +233,23 @@ def test_a_card_names_its_world():
     ada = Persona("ada", "Ada Lace", description="Ada keeps the Tidewarden's lamp with Orrick.")
     assert {"Orrick", "Tidewarden"} <= world_names(ada, None)
     made = Anonymiser(
-        KEY, persona=ada, keep=world_names(ada, None), names=NameDetector(tagger=Pointing("Orrick", "Ada Lace"))
+        KEY,
+        persona=ada,
+        keep=world_names(ada, None),
+        names=NameDetector(tagger=Pointing("Orrick", "Ada Lace")),
     )
     assert made.find_entities("Ask Orrick or Ada Lace.") == []
 
 
-# ------------------------------------------------------------------------------------------------- installed models
+# -------------------------------------------------------------------------------------------------
+# installed models
 
 
 @pytest.fixture
 def spacy_with_a_model(tmp_path, monkeypatch):
-    """A library called spaCy and a package of a model for it, as an operator may have installed them."""
+    """A library called spaCy and a package of a model for it, as an operator may have installed
+    them.
+    """
     (tmp_path / "spacy.py").write_text(
         textwrap.dedent("""
             class Entity:
@@ -244,7 +283,9 @@ def test_a_spacy_model_is_used_where_it_is_installed_and_said(spacy_with_a_model
 
 def test_without_a_model_no_library_for_one_is_imported():
     before = set(sys.modules)
-    assert installed_models() == {} and not {"spacy", "gliner", "torch"} & (set(sys.modules) - before)
+    assert installed_models() == {} and not {"spacy", "gliner", "torch"} & (
+        set(sys.modules) - before
+    )
 
 
 def test_a_gliner_model_in_the_hubs_cache_is_used_and_nothing_is_fetched(tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""What has a form of its own is found in four languages, wherever it stands; what merely looks like it stays."""
+"""What has a form of its own is found in four languages, wherever it stands; what merely looks like
+it stays.
+"""
 
 import ipaddress
 
@@ -173,7 +175,9 @@ STAYS = """
 
 
 def cases() -> list[tuple[str, str]]:
-    return [(kind, line.strip()) for kind, lines in FOUND.items() for line in lines.strip().splitlines()]
+    return [
+        (kind, line.strip()) for kind, lines in FOUND.items() for line in lines.strip().splitlines()
+    ]
 
 
 def anonymiser() -> Anonymiser:
@@ -183,8 +187,11 @@ def anonymiser() -> Anonymiser:
 @pytest.mark.parametrize(("kind", "marked"), cases())
 def test_it_is_found_with_its_bounds(kind, marked):
     parts = marked.split("|")
-    text, wanted = "".join(parts), parts[1::2]
-    assert [text[e.start : e.end] for e in anonymiser().find_entities(text) if e.kind == kind] == wanted
+    text = "".join(parts)
+    wanted = parts[1::2]
+    assert [
+        text[e.start : e.end] for e in anonymiser().find_entities(text) if e.kind == kind
+    ] == wanted
 
 
 @pytest.mark.parametrize("text", [line.strip() for line in STAYS])
@@ -192,7 +199,22 @@ def test_what_looks_like_it_stays(text):
     assert anonymiser().find_entities(text) == []
 
 
-SURROUND = ["我的", "谢谢你", "は", "です。", "cảm ơn ", " nhé", "so ", " it is", "（", "）", "", "\n", "🙂", "、"]
+SURROUND = [
+    "我的",
+    "谢谢你",
+    "は",
+    "です。",
+    "cảm ơn ",
+    " nhé",
+    "so ",
+    " it is",
+    "（",
+    "）",
+    "",
+    "\n",
+    "🙂",
+    "、",
+]
 VALUES = {
     "EMAIL_ADDRESS": "vale.mina@quay.example",
     "CREDIT_CARD": "4111111111111111",
@@ -207,25 +229,41 @@ VALUES = {
 }
 
 
-@given(st.sampled_from(sorted(VALUES)), st.lists(st.sampled_from(SURROUND)), st.lists(st.sampled_from(SURROUND)))
+@given(
+    st.sampled_from(sorted(VALUES)),
+    st.lists(st.sampled_from(SURROUND)),
+    st.lists(st.sampled_from(SURROUND)),
+)
 def test_no_value_survives_wherever_it_stands(kind, before, after):
     lead = "".join(before)
-    if kind in ("HANDLE", "EMAIL_ADDRESS", "SECRET") and lead[-1:].isalpha() and lead[-1:].isascii():
+    if (
+        kind in ("HANDLE", "EMAIL_ADDRESS", "SECRET")
+        and lead[-1:].isalpha()
+        and lead[-1:].isascii()
+    ):
         lead += " "  # in Latin letters such a value has no beginning
     text = lead + VALUES[kind] + "".join(after)
     found = anonymiser().find_entities(text)
     assert VALUES[kind] not in replace_entities(text, found)
-    assert any(e.kind == kind and e.start <= len(lead) and len(lead + VALUES[kind]) <= e.end for e in found)
+    assert any(
+        e.kind == kind and e.start <= len(lead) and len(lead + VALUES[kind]) <= e.end for e in found
+    )
 
 
-@given(st.lists(st.sampled_from([*SURROUND, *VALUES.values(), "password: x1y2z3", " ", "12"])).map("".join) | st.text())
+@given(
+    st.lists(st.sampled_from([*SURROUND, *VALUES.values(), "password: x1y2z3", " ", "12"])).map(
+        "".join
+    )
+    | st.text()
+)
 def test_entities_are_in_order_apart_and_within_the_text_and_give_its_replacement(text):
     made = anonymiser()
     found = made.find_entities(text)
     places = [place for entity in found for place in (entity.start, entity.end)]
     assert places == sorted(places) and all(0 <= place <= len(text) for place in places)
     assert all(entity.start < entity.end for entity in found)
-    rebuilt, end = "", 0
+    rebuilt = ""
+    end = 0
     for entity in found:
         rebuilt += text[end : entity.start] + entity.replacement
         end = entity.end
@@ -246,7 +284,9 @@ def test_replacements_come_from_what_is_reserved_for_examples():
     )
     assert mail.split("@")[1] in ("example.com", "example.net", "example.org")
     assert phone[3:10] == "-555-01" and len(phone) == 12
-    documentation = [ipaddress.ip_network(net) for net in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
+    documentation = [
+        ipaddress.ip_network(net) for net in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")
+    ]
     assert any(ipaddress.ip_address(ip) in net for net in documentation)
     assert ipaddress.ip_address(ipv6) in ipaddress.ip_network("2001:db8::/32")
 

@@ -56,14 +56,21 @@ def test_an_older_attempt_names_no_folder_and_reports_no_event(tmp_path):
     assert len(events_file.read_text().splitlines()) == 1
     assert len((tmp_path / "out").read_text().splitlines()) == 2, "its own log has everything"
     said = r"Attempt 2 of this job has begun; this is attempt 1\."
-    with pytest.raises(SupersededError, match=said), atomic_folder(tmp_path / "adapter", old.check) as staging:
+    with (
+        pytest.raises(SupersededError, match=said),
+        atomic_folder(tmp_path / "adapter", old.check) as staging,
+    ):
         (staging / "weights").touch()
     assert not [path for path in tmp_path.iterdir() if "adapter" in path.name]
 
 
 def test_a_superseded_run_writes_no_checkpoint_when_it_is_stopped(tmp_path, tiny_base):
-    """A stopped run saves its last step, which the check between two steps alone would not prevent."""
-    folder = persona_job(tmp_path / "job", tiny_base.source, hyperparameters={"gradient_accumulation_steps": 1})
+    """A stopped run saves its last step, which the check between two steps alone would not
+    prevent.
+    """
+    folder = persona_job(
+        tmp_path / "job", tiny_base.source, hyperparameters={"gradient_accumulation_steps": 1}
+    )
     begin_attempt(folder)
     fence = AttemptFence(folder, 1)
     context = stopping(step=1)
@@ -81,8 +88,12 @@ def test_a_superseded_run_writes_no_checkpoint_when_it_is_stopped(tmp_path, tiny
 
 
 @pytest.mark.slow  # its parts above take a second
-def test_a_run_cut_off_in_mid_training_ends_without_an_adapter_once_it_is_back(tmp_path, tiny_base, monkeypatch):
-    """SIGSTOP stands for a partition: the first attempt holds the lock and does not see the second."""
+def test_a_run_cut_off_in_mid_training_ends_without_an_adapter_once_it_is_back(
+    tmp_path, tiny_base, monkeypatch
+):
+    """SIGSTOP stands for a partition: the first attempt holds the lock and does not see the
+    second.
+    """
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
     folder = persona_job(tmp_path / "job", tiny_base.source, **FOREVER)
     begin_attempt(folder)
@@ -92,7 +103,10 @@ def test_a_run_cut_off_in_mid_training_ends_without_an_adapter_once_it_is_back(t
     begin_attempt(folder)
     try:
         late = run(folder, "--attempt", "1")
-        assert late[0] == 1 and late[1][-1]["cause"] == "Attempt 2 of this job has begun; this is attempt 1."
+        assert (
+            late[0] == 1
+            and late[1][-1]["cause"] == "Attempt 2 of this job has begun; this is attempt 1."
+        )
         kept = (folder / "events.jsonl").read_bytes()
     finally:
         first.send_signal(signal.SIGCONT)
@@ -102,7 +116,9 @@ def test_a_run_cut_off_in_mid_training_ends_without_an_adapter_once_it_is_back(t
     assert b'"failed"' not in since and not (folder / "adapter").exists()
 
 
-def test_a_newer_attempt_waits_for_the_lock_of_an_older_one_and_then_goes_on_without_it(tmp_path, monkeypatch):
+def test_a_newer_attempt_waits_for_the_lock_of_an_older_one_and_then_goes_on_without_it(
+    tmp_path, monkeypatch
+):
     begin_attempt(tmp_path)
     monkeypatch.setattr(cli, "ATTEMPT_LOCK_TIMEOUT_S", 0.3)
     held = FileLock(tmp_path / "lock", thread_local=False)
@@ -121,7 +137,9 @@ def test_a_newer_attempt_waits_for_the_lock_of_an_older_one_and_then_goes_on_wit
 @pytest.mark.slow
 def test_two_attempts_at_once_leave_one_adapter(tmp_path, tiny_base, monkeypatch):
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / "home"))
-    folder = persona_job(tmp_path / "job", tiny_base.source, hyperparameters={"num_train_epochs": 6})
+    folder = persona_job(
+        tmp_path / "job", tiny_base.source, hyperparameters={"num_train_epochs": 6}
+    )
     begin_attempt(folder)
     first = start(folder, "--attempt", "1", "--checkpoint-every", "1")
     wait_for_step(first)

@@ -1,4 +1,6 @@
-"""The audit: planted texts stand out the more often they were repeated, and the copy is never served."""
+"""The audit: planted texts stand out the more often they were repeated, and the copy is never
+served.
+"""
 
 import math
 import shutil
@@ -15,17 +17,28 @@ from personas.models.base_model import fingerprint
 from personas.schemas.chat import AdapterRef
 from trainer.export.exporter import export_adapter
 from trainer.recipe.parent_adapter import find_parent_adapter
-from trainer.study.canary_audit import audit_section, draw_texts, expected_exposure, exposure, run_canary_audit
+from trainer.study.canary_audit import (
+    audit_section,
+    draw_texts,
+    expected_exposure,
+    exposure,
+    run_canary_audit,
+)
 from trainer.train.job import RunContext, prepare_job
 
 
 def test_exposure_is_the_rank_in_bits():
     others = [float(n) for n in range(1, 256)]
     assert exposure(0.5, others) == 8, "likelier than all of 256"
-    assert exposure(1.0, others) == pytest.approx(7), "of two that are alike the canary is the second"
+    assert exposure(1.0, others) == pytest.approx(7), (
+        "of two that are alike the canary is the second"
+    )
     assert exposure(999, others) == 0
     ranks = [math.log2(256) - math.log2(rank) for rank in range(1, 257)]
-    assert expected_exposure(256) == pytest.approx(np.mean(ranks)) and 1.3 < expected_exposure(256) < 1.45
+    assert (
+        expected_exposure(256) == pytest.approx(np.mean(ranks))
+        and 1.3 < expected_exposure(256) < 1.45
+    )
 
 
 def test_the_section_counts_canaries_and_spreads():
@@ -58,15 +71,16 @@ def test_exposure_rises_with_repeats_and_is_near_chance_without(two_trained, tmp
     copy = tmp_path / "audit" / "adapter"
     manifest = verify_adapter(copy)
     assert manifest.audit and manifest.dataset["samples_planted"] == 6 + 48
-    assert run_canary_audit(job, tmp_path / "audit", run, {0: 24, 1: 6, 16: 3}, reference=120) == found, (
-        "nothing is trained again"
-    )
+    assert (
+        run_canary_audit(job, tmp_path / "audit", run, {0: 24, 1: 6, 16: 3}, reference=120) == found
+    ), "nothing is trained again"
 
 
 def test_a_copy_that_was_audited_is_neither_installed_nor_served_nor_exported_nor_trained_further(
     two_trained, tmp_path, monkeypatch
 ):
-    adapter, job = two_trained["ada"] / "adapter", prepare_job(two_trained["ada"], read_spec(two_trained["ada"]))
+    adapter = two_trained["ada"] / "adapter"
+    job = prepare_job(two_trained["ada"], read_spec(two_trained["ada"]))
     copy = shutil.copytree(adapter, tmp_path / "copy")
     write_manifest(copy, verify_adapter(copy).model_copy(update={"audit": True}))
     served = PeftSwitcher(torch.nn.Module(), fingerprint(job.base))
@@ -74,9 +88,13 @@ def test_a_copy_that_was_audited_is_neither_installed_nor_served_nor_exported_no
         lambda: install_adapter_folder(copy, tmp_path / "home" / "v1"),
         lambda: served.load(AdapterRef("ada", "v1", copy)),
         lambda: find_parent_adapter(copy, job.base),
-        lambda: export_adapter(copy, "gguf-lora", tmp_path / "out.gguf", None, None, lambda text: None),
+        lambda: export_adapter(
+            copy, "gguf-lora", tmp_path / "out.gguf", None, None, lambda text: None
+        ),
     ):
         with pytest.raises(AdapterError, match="trained for an audit"):
             refused()
     assert not (tmp_path / "home").exists() and not (tmp_path / "out.gguf").exists()
-    assert install_adapter_folder(adapter, tmp_path / "home" / "v1") == verify_adapter(adapter), "any other one is"
+    assert install_adapter_folder(adapter, tmp_path / "home" / "v1") == verify_adapter(adapter), (
+        "any other one is"
+    )

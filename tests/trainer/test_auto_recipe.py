@@ -1,4 +1,6 @@
-"""The recipe `auto`: what it chooses where, that it says why, and that a run keeps to what it chose."""
+"""The recipe `auto`: what it chooses where, that it says why, and that a run keeps to what it
+chose.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,13 @@ from trainer.estimate.model_shape import shape_from_config
 from trainer.machine import MachineSpec
 from trainer.process.run_control import RunCancelled
 from trainer.recipe import resolve
-from trainer.recipe.auto_recipe import AUTO_RECIPE, AUTO_SETTINGS, ModelTraits, SampleStats, choose_recipe
+from trainer.recipe.auto_recipe import (
+    AUTO_RECIPE,
+    AUTO_SETTINGS,
+    ModelTraits,
+    SampleStats,
+    choose_recipe,
+)
 from trainer.recipe.resolve import RECIPES_FOLDER, resolve_for_data, resolve_for_run, resolve_recipe
 from trainer.run import run_job
 from trainer.schemas import Recipe
@@ -45,7 +53,11 @@ EMBEDDED = ModelTraits(
 )
 QWEN_3B, LLAMA_3B, LLAMA_8B = (
     known_models()[name]
-    for name in ("Qwen/Qwen2.5-3B-Instruct", "meta-llama/Llama-3.2-3B-Instruct", "meta-llama/Llama-3.1-8B-Instruct")
+    for name in (
+        "Qwen/Qwen2.5-3B-Instruct",
+        "meta-llama/Llama-3.2-3B-Instruct",
+        "meta-llama/Llama-3.1-8B-Instruct",
+    )
 )
 
 
@@ -53,16 +65,23 @@ def machine(gib: float, best: str = "bf16", device: str = "main memory") -> Mach
     return MachineSpec(device != "main memory", best, int(gib * GIB), int(gib * GIB), device)
 
 
-LAPTOP, SERVER = machine(8, "fp32"), machine(64)
-CARD_6, T4, H100 = machine(6, device="RTX 3060"), machine(16, "fp16", "T4"), machine(80, device="H100")
-FEW, USUAL, MANY = SampleStats(20, 412, 900), SampleStats(178, 412, 7_000), SampleStats(9_000, 512, 540_000)
+LAPTOP = machine(8, "fp32")
+SERVER = machine(64)
+CARD_6 = machine(6, device="RTX 3060")
+T4 = machine(16, "fp16", "T4")
+H100 = machine(80, device="H100")
+FEW = SampleStats(20, 412, 900)
+USUAL = SampleStats(178, 412, 7_000)
+MANY = SampleStats(9_000, 512, 540_000)
 ENORMOUS = SampleStats(300_000, 900, 60_000_000)
 
 
 def recipe_of(**changes: object) -> Recipe:
     hyperparameters = Hyperparameters.model_validate(changes)
     return resolve_recipe(
-        TrainingRequest(job_name="j", persona="ada", recipe=AUTO_RECIPE, hyperparameters=hyperparameters)
+        TrainingRequest(
+            job_name="j", persona="ada", recipe=AUTO_RECIPE, hyperparameters=hyperparameters
+        )
     )
 
 
@@ -99,7 +118,9 @@ def recipe_of(**changes: object) -> Recipe:
 def test_what_is_chosen_where(where, model, replies, expected):
     chosen = choose_recipe(recipe_of(), model, replies, where).recipe
     samples = chosen.per_device_train_batch_size * chosen.gradient_accumulation_steps
-    found = {name: getattr(chosen, name) for name in expected if name != "samples"} | {"samples": samples}
+    found = {name: getattr(chosen, name) for name in expected if name != "samples"} | {
+        "samples": samples
+    }
     assert found == {"samples": samples, **expected}
 
 
@@ -122,34 +143,51 @@ def test_the_batch_is_the_largest_useful_one_that_fits(where, replies):
 def test_with_less_memory_free_the_batch_is_smaller_and_learns_from_as_many_samples():
     long = SampleStats(500, 1024, 50_000)
     chosen = [
-        choose_recipe(recipe_of(), EMBEDDED, long, MachineSpec(False, "bf16", 16 * GIB, free * GIB)) for free in (16, 3)
+        choose_recipe(recipe_of(), EMBEDDED, long, MachineSpec(False, "bf16", 16 * GIB, free * GIB))
+        for free in (16, 3)
     ]
     plenty, scarce = (choice.recipe for choice in chosen)
     assert scarce.per_device_train_batch_size < plenty.per_device_train_batch_size
-    assert plenty.max_length == scarce.max_length, "how long samples are does not hang on what is free at the moment"
+    assert plenty.max_length == scarce.max_length, (
+        "how long samples are does not hang on what is free at the moment"
+    )
     for recipe in (plenty, scarce):
         assert recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps == 8
 
 
 def test_what_fits_nowhere_is_said_with_what_it_needs():
     chosen = choose_recipe(recipe_of(), LLAMA_8B, USUAL, machine(4, device="an old card"))
-    assert (chosen.recipe.per_device_train_batch_size, chosen.recipe.gradient_checkpointing) == (1, True)
-    said = r"accumulation_steps 8: 1 sample of 412 tokens is the least, and takes [\d.]+ of 3.6 GiB\.$"
+    assert (chosen.recipe.per_device_train_batch_size, chosen.recipe.gradient_checkpointing) == (
+        1,
+        True,
+    )
+    said = (
+        r"accumulation_steps 8: 1 sample of 412 tokens is the least, and takes [\d.]+ of 3.6 GiB\.$"
+    )
     assert any(re.search(said, why) for why in chosen.chosen)
     assert "and nothing fits into 3.6 GiB" in chosen.chosen[0]
 
 
-# ------------------------------------------------------------------------------------------ said, and left alone
+# ------------------------------------------------------------------------------------------ said,
+# and left alone
 
 
 def test_everything_that_is_chosen_is_said_with_its_reason():
-    begin, chosen = recipe_of(), choose_recipe(recipe_of(), EMBEDDED, USUAL, SERVER)
+    begin = recipe_of()
+    chosen = choose_recipe(recipe_of(), EMBEDDED, USUAL, SERVER)
     changed = {name for name, value in dict(chosen.recipe).items() if value != getattr(begin, name)}
-    said = {name: why for why in chosen.chosen for name in re.findall(r"[a-z_]{5,}", why.partition(":")[0])}
-    assert changed <= said.keys() & AUTO_SETTINGS and all(len(why.partition(": ")[2]) > 10 for why in said.values())
+    said = {
+        name: why
+        for why in chosen.chosen
+        for name in re.findall(r"[a-z_]{5,}", why.partition(":")[0])
+    }
+    assert changed <= said.keys() & AUTO_SETTINGS and all(
+        len(why.partition(": ")[2]) > 10 for why in said.values()
+    )
     needs = needed(chosen.recipe, EMBEDDED, USUAL, SERVER) / GIB
     assert said["per_device_train_batch_size"] == (
-        "chosen per_device_train_batch_size 4, gradient_accumulation_steps 2: 4 samples of 412 tokens fit into "
+        "chosen per_device_train_batch_size 4, gradient_accumulation_steps 2: 4 samples of 412 "
+        "tokens fit into "
         f"{needs:.1f} of 44.8 GiB."
     )
 
@@ -174,12 +212,20 @@ def test_what_is_set_stays_as_it_is_set_alone_and_together():
 
 def assert_kept(given, chosen):
     assert {name: getattr(chosen.recipe, name) for name in given} == given
-    assert not [why for why in chosen.chosen for name in given if re.search(rf"\b{name} ", why.partition(":")[0])]
+    assert not [
+        why
+        for why in chosen.chosen
+        for name in given
+        if re.search(rf"\b{name} ", why.partition(":")[0])
+    ]
 
 
 def test_a_value_that_is_set_to_what_the_file_says_is_set_too():
     assert recipe_of().lora_dropout == 0.05
-    assert choose_recipe(recipe_of(lora_dropout=0.05), EMBEDDED, MANY, SERVER).recipe.lora_dropout == 0.05
+    assert (
+        choose_recipe(recipe_of(lora_dropout=0.05), EMBEDDED, MANY, SERVER).recipe.lora_dropout
+        == 0.05
+    )
     assert choose_recipe(recipe_of(), EMBEDDED, ENORMOUS, SERVER).recipe.lora_dropout == 0.0
 
 
@@ -195,7 +241,10 @@ def test_the_rest_is_chosen_around_what_is_set():
 
 def test_the_file_says_of_each_value_whether_it_is_chosen():
     text = (RECIPES_FOLDER / "auto.toml").read_text(encoding="utf-8")
-    assert set(re.findall(r"^(\w+) = .*# chosen", text, re.MULTILINE)) | {"lora_alpha"} == AUTO_SETTINGS
+    assert (
+        set(re.findall(r"^(\w+) = .*# chosen", text, re.MULTILINE)) | {"lora_alpha"}
+        == AUTO_SETTINGS
+    )
 
 
 # ------------------------------------------------------------------------------------------ runs
@@ -216,10 +265,17 @@ def test_a_run_chooses_says_so_and_learns(tmp_path, tiny_base, command):
     planned = next(it for it in json.loads(output)["recipes"] if it["recipe"] == AUTO_RECIPE)
     received = []
     run_job(job, RunContext(received.append, lambda: None))
-    manifest, kept = verify_adapter(job / "adapter"), ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
-    assert manifest.recipe == AUTO_RECIPE and manifest.metrics.loss_tuned < manifest.metrics.loss_base
+    manifest = verify_adapter(job / "adapter")
+    kept = ResumeConfig.model_validate_json((job / RUN_FILE).read_bytes())
+    assert (
+        manifest.recipe == AUTO_RECIPE and manifest.metrics.loss_tuned < manifest.metrics.loss_base
+    )
     assert manifest.hyperparameters["seed"] == 3 and kept.recipe.seed == 3
-    assert manifest.hyperparameters["per_device_train_batch_size"] == kept.recipe.per_device_train_batch_size == 4
+    assert (
+        manifest.hyperparameters["per_device_train_batch_size"]
+        == kept.recipe.per_device_train_batch_size
+        == 4
+    )
     assert kept.chosen and set(kept.chosen) <= set(manifest.caveats)
     free = re.compile(r"[\d.]+ GiB")  # what is free changes from one moment to the next
     result = [free.sub("GiB", why) for why in planned["warnings"] if why.startswith("chosen ")]
@@ -230,7 +286,8 @@ def test_a_run_chooses_says_so_and_learns(tmp_path, tiny_base, command):
 
 
 def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_base, monkeypatch):
-    job, received = auto_job(tmp_path, tiny_base.source, num_train_epochs=1), []
+    job = auto_job(tmp_path, tiny_base.source, num_train_epochs=1)
+    received = []
 
     def stop_in_mid_run():
         if sum(isinstance(event, Progress) for event in received) == 2:
@@ -243,7 +300,9 @@ def test_a_run_that_goes_on_elsewhere_keeps_to_what_was_chosen(tmp_path, tiny_ba
     monkeypatch.setattr(resolve, "probe_machine_without_torch", lambda: small)
     anew = resolve_for_run(AUTO_RECIPE, recipe_of(), tiny_base, SampleStats(13, 200, 300)).recipe
     assert anew.per_device_train_batch_size != first.recipe.per_device_train_batch_size
-    assert resolve_for_data(AUTO_RECIPE, recipe_of(), tiny_base).max_length != first.recipe.max_length
+    assert (
+        resolve_for_data(AUTO_RECIPE, recipe_of(), tiny_base).max_length != first.recipe.max_length
+    )
 
     before = len(received)
     run_job(job, RunContext(received.append, lambda: None))
@@ -258,7 +317,14 @@ def test_another_request_in_the_same_folder_is_chosen_for_anew(tmp_path, tiny_ba
     job = auto_job(tmp_path, tiny_base.source)
     (job / "checkpoints").mkdir()
     held = ResumeConfig(
-        recipe=recipe_of(), batches="", base_model_hash="", threads=1, packages={}, batch=1, accumulation=1, asked="x"
+        recipe=recipe_of(),
+        batches="",
+        base_model_hash="",
+        threads=1,
+        packages={},
+        batch=1,
+        accumulation=1,
+        asked="x",
     )
     (job / RUN_FILE).write_text(held.model_dump_json(), encoding="utf-8")
     assert resumed_recipe(job, read_spec(job)) is None
@@ -270,7 +336,11 @@ def test_another_request_in_the_same_folder_is_chosen_for_anew(tmp_path, tiny_ba
 def test_the_sheet_and_a_plan_say_what_would_be_chosen(command):
     _, output, _ = command("recipes", "auto", "--set", "lora_r=8")
     assert re.search(r"^lora_r = 8 .*\(the recipe's: 16\)$", output, re.MULTILINE)
-    assert re.search(r"note: chosen per_device_train_batch_size \d.* fit into [\d.]+ of [\d.]+ GiB", output)
+    assert re.search(
+        r"note: chosen per_device_train_batch_size \d.* fit into [\d.]+ of [\d.]+ GiB", output
+    )
     assert "chosen lora_r" not in output
-    _, output, _ = command("plan", "--persona", "oda", "--recipe", "auto", "--set", "max_length=900")
+    _, output, _ = command(
+        "plan", "--persona", "oda", "--recipe", "auto", "--set", "max_length=900"
+    )
     assert "note: chosen num_train_epochs 3:" in output and "chosen max_length" not in output

@@ -1,4 +1,6 @@
-"""`make gpu-rows`: each row's recipe on a model of its shape; without a card it says what is missing."""
+"""`make gpu-rows`: each row's recipe on a model of its shape; without a card it says what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,25 @@ from benchmarks.gpu_rows import (
 from trainer.recipe.resolve import recipe_names
 
 FIGURES = RowFigures(
-    11.9, 9.5, 11.8, 9.6, 40, 412.0, 5 * 2**30, 1.75, "nf4 base, fp16 compute", "adamw_8bit", ("A note.",)
+    11.9,
+    9.5,
+    11.8,
+    9.6,
+    40,
+    412.0,
+    5 * 2**30,
+    1.75,
+    "nf4 base, fp16 compute",
+    "adamw_8bit",
+    ("A note.",),
 )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
 def test_without_a_card_it_says_what_is_missing_and_how_to_run_it_anyway():
-    with pytest.raises(SystemExit, match=r"needs a graphics card.*(without CUDA|no NVIDIA card)[\s\S]*--tiny"):
+    with pytest.raises(
+        SystemExit, match=r"needs a graphics card.*(without CUDA|no NVIDIA card)[\s\S]*--tiny"
+    ):
         require_gpu()
 
 
@@ -38,7 +52,9 @@ def test_memory_is_capped_to_the_rows_card(monkeypatch):
     fractions = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
-        torch.cuda, "get_device_properties", lambda device: type("Card", (), {"total_memory": 24 * 2**30})
+        torch.cuda,
+        "get_device_properties",
+        lambda device: type("Card", (), {"total_memory": 24 * 2**30}),
     )
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
     cap_gpu_memory(6)
@@ -60,14 +76,18 @@ def test_the_shapes_have_three_billion_parameters():
 def test_the_table_replaces_the_last_one_and_tells_what_failed(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
-    write_between_markers(page, render_table({ROWS[0]: FIGURES, ROWS[1]: "out of memory"}, "A card.", tiny=False))
+    write_between_markers(
+        page, render_table({ROWS[0]: FIGURES, ROWS[1]: "out of memory"}, "A card.", tiny=False)
+    )
     text = page.read_text()
     assert (
-        text.startswith(f"# Before\n\n{BEGIN}\nA card.\n") and text.endswith(f"{END}\n\nAfter.\n") and "old" not in text
+        text.startswith(f"# Before\n\n{BEGIN}\nA card.\n")
+        and text.endswith(f"{END}\n\nAfter.\n")
+        and "old" not in text
     )
     assert (
-        "| `s0-6gb` | Qwen2.5-3B | 6 GiB | 11.900 → 9.500 | 11.800 → 9.600 | 412 s, 40 steps | 5.00 GiB | 1.75 |"
-        in text
+        "| `s0-6gb` | Qwen2.5-3B | 6 GiB | 11.900 → 9.500 | 11.800 → 9.600 | 412 s, 40 steps | "
+        "5.00 GiB | 1.75 |" in text
     )
     assert "`s1-t4` failed: out of memory" in text and "- `s0-6gb`: A note." in text
     with pytest.raises(SystemExit, match="has no lines"):
@@ -77,7 +97,8 @@ def test_the_table_replaces_the_last_one_and_tells_what_failed(tmp_path):
 
 
 def test_an_interrupted_run_leaves_the_table_of_the_rows_that_finished(tmp_path, monkeypatch):
-    page, done = tmp_path / "rows.md", []
+    page = tmp_path / "rows.md"
+    done = []
 
     def run_or_stop(row, *_, **__):
         if done:
@@ -102,7 +123,9 @@ def test_all_rows_run_to_their_end_with_tiny_shapes(tmp_path):
     assert done.returncode == 0, done.stderr
     text = page.read_text(encoding="utf-8")
     for row in ROWS:
-        losses = re.search(rf"`{row.recipe}` \| tiny \| {row.card_gib} GiB \| ([\d.]+) → ([\d.]+)", text)
+        losses = re.search(
+            rf"`{row.recipe}` \| tiny \| {row.card_gib} GiB \| ([\d.]+) → ([\d.]+)", text
+        )
         assert losses and all(5 < float(loss) < 15 for loss in losses.groups())
     assert "torch " in text and "failed" not in text
     if not torch.cuda.is_available():

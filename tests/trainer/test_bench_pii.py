@@ -17,13 +17,27 @@ from benchmarks.pii_corpus import (
     read_presidio,
 )
 from benchmarks.pii_heldout.writing.labels import LABELS
-from benchmarks.pii_heldout_corpus import COUNTED_LABELS, OPTIONAL_LABELS, naming_part, read_held_out
-from trainer.anonymise.id_numbers import is_card, is_cn_id, is_iban, is_my_number, is_us_ssn, is_vn_id
+from benchmarks.pii_heldout_corpus import (
+    COUNTED_LABELS,
+    OPTIONAL_LABELS,
+    naming_part,
+    read_held_out,
+)
+from trainer.anonymise.id_numbers import (
+    is_card,
+    is_cn_id,
+    is_iban,
+    is_my_number,
+    is_us_ssn,
+    is_vn_id,
+)
 from trainer.anonymise.spans import Entity, EntityKind
 
 
 def test_marks_are_taken_out_and_remembered():
-    text, gold = parse_annotations("ask {KNOWN:Mina}, or {PERSON:Ivo}: {PHONE_NUMBER:(312) 555-0148}!")
+    text, gold = parse_annotations(
+        "ask {KNOWN:Mina}, or {PERSON:Ivo}: {PHONE_NUMBER:(312) 555-0148}!"
+    )
     assert text == "ask Mina, or Ivo: (312) 555-0148!"
     assert [(text[one.start : one.end], one.kind, one.is_known) for one in gold] == [
         ("Mina", "PERSON", True),
@@ -41,7 +55,9 @@ def test_the_texts_are_many_in_four_languages_and_a_third_of_them_hold_nothing()
     assert sum(not judged.gold for judged in texts) >= len(texts) / 3 - 10
     assert {gold.kind for judged in texts for gold in judged.gold} == set(get_args(EntityKind))
     known = [gold for judged in texts for gold in judged.gold if gold.is_known]
-    assert len(known) >= 120 and all(judged.speaker for judged in texts if any(gold.is_known for gold in judged.gold))
+    assert len(known) >= 120 and all(
+        judged.speaker for judged in texts if any(gold.is_known for gold in judged.gold)
+    )
 
 
 def test_marks_hold_what_they_say_and_nothing_is_left_of_the_markup():
@@ -70,14 +86,26 @@ def judged(text, *gold):
 def test_what_is_counted():
     score = bench_pii.DetectionScore()
     text = judged(
-        "0123456789 Ann and more", GoldSpan("SECRET", 0, 10), GoldSpan("PERSON", 11, 14, True), GoldSpan("GPE", 19, 23)
+        "0123456789 Ann and more",
+        GoldSpan("SECRET", 0, 10),
+        GoldSpan("PERSON", 11, 14, True),
+        GoldSpan("GPE", 19, 23),
     )
-    score.read(text, [Entity("SECRET", 0, 9, "x"), Entity("PERSON", 12, 14, "y"), Entity("PERSON", 15, 23, "z")])
+    score.read(
+        text,
+        [Entity("SECRET", 0, 9, "x"), Entity("PERSON", 12, 14, "y"), Entity("PERSON", 15, 23, "z")],
+    )
     assert score.recall("structured") == 1  # nine tenths are covered
     assert score.recall("known") == 0  # two of three letters are not
     assert score.recall("names") is None
     assert score.by_kind["PERSON"].precision == (2 + 4) / 10  # inside a span of whatever kind
-    assert score.by_kind["SECRET"].as_json() == {"gold": 1, "found": 1, "recall": 1.0, "precision": 1.0, "f1": 1.0}
+    assert score.by_kind["SECRET"].as_json() == {
+        "gold": 1,
+        "found": 1,
+        "recall": 1.0,
+        "precision": 1.0,
+        "f1": 1.0,
+    }
     assert score.whole(("SECRET", "PERSON")).recall == 0.5 and score.whole().precision == 15 / 19
     assert [(gold.kind) for _, gold in score.missed] == ["PERSON"]
     assert not score.wrong
@@ -88,7 +116,9 @@ def test_what_is_counted():
 def test_the_floors():
     good = {"recall_structured": 0.97, "recall_known_names": 1.0, "precision": 0.9}
     assert bench_pii.missed_floors(good) == []
-    assert bench_pii.missed_floors({**good, "recall_known_names": 0.969}) == ["recall_known_names 0.969 < 0.97"]
+    assert bench_pii.missed_floors({**good, "recall_known_names": 0.969}) == [
+        "recall_known_names 0.969 < 0.97"
+    ]
     assert len(bench_pii.missed_floors({**good, "precision": None, "recall_structured": 0.5})) == 2
 
 
@@ -112,21 +142,45 @@ def test_our_texts_are_read_as_well_as_is_promised(tmp_path, monkeypatch, capsys
     assert bench_pii.main([]) == 0, capsys.readouterr()
     written = json.loads((tmp_path / "bench" / "pii.json").read_text())
     assert not bench_pii.missed_floors(written)
-    assert written["texts"] == len(read_corpus()) and written["texts_per_s"] > 0 and "tagger" in written["model"]
-    assert set(written["by_kind"]) >= set(get_args(EntityKind)) and set(written["by_language"]) == set(LANGUAGES)
+    assert (
+        written["texts"] == len(read_corpus())
+        and written["texts_per_s"] > 0
+        and "tagger" in written["model"]
+    )
+    assert set(written["by_kind"]) >= set(get_args(EntityKind)) and set(
+        written["by_language"]
+    ) == set(LANGUAGES)
     assert written["versions"]["python-crfsuite"] and written["machine"]["cores"]
     blocks = written["held_out_blocks"]
-    assert blocks["recall"] >= 0.95 and blocks["precision"] >= 0.9 and blocks["recall_structured"] >= 0.99
+    assert (
+        blocks["recall"] >= 0.95
+        and blocks["precision"] >= 0.9
+        and blocks["recall_structured"] >= 0.99
+    )
     assert "held-out blocks, " in capsys.readouterr().out
     names = written["by_kind_and_language"]["PERSON"]
-    assert set(names) == set(LANGUAGES) and min(names["chinese"]["f1"], names["vietnamese"]["f1"]) >= 0.85
+    assert (
+        set(names) == set(LANGUAGES)
+        and min(names["chinese"]["f1"], names["vietnamese"]["f1"]) >= 0.85
+    )
     page = document.read_text("utf-8")
-    assert "old" not in page and page.endswith("\n\nafter\n") and "| kind | english | vietnamese |" in page
+    assert (
+        "old" not in page
+        and page.endswith("\n\nafter\n")
+        and "| kind | english | vietnamese |" in page
+    )
     row, _ = (line for line in page.splitlines() if line.startswith("| PERSON "))
     assert f"{names['chinese']['recall']:.3f} / {names['chinese']['precision']:.3f}" in row
     held_out = written["held_out_texts"]
-    assert held_out["texts"] == 400 and f"| {held_out['recall']:.3f} | {held_out['precision']:.3f} |" in page
-    assert "| **held out (B)** | " in page and "| hu_HU | " in page and f"{blocks['recall']:.3f} / " in page
+    assert (
+        held_out["texts"] == 400
+        and f"| {held_out['recall']:.3f} | {held_out['precision']:.3f} |" in page
+    )
+    assert (
+        "| **held out (B)** | " in page
+        and "| hu_HU | " in page
+        and f"{blocks['recall']:.3f} / " in page
+    )
 
 
 def test_it_fails_where_less_is_found(tmp_path, monkeypatch, capsys):
@@ -136,9 +190,13 @@ def test_it_fails_where_less_is_found(tmp_path, monkeypatch, capsys):
     ]
     monkeypatch.setattr(bench_pii, "RESULT", tmp_path / "pii.json")
     monkeypatch.setattr(bench_pii, "read_corpus", lambda: hard)
-    monkeypatch.setattr(bench_pii, "held_out_blocks", lambda: [judged("ring 934 552 108", GoldSpan("PERSON", 0, 4))])
+    monkeypatch.setattr(
+        bench_pii, "held_out_blocks", lambda: [judged("ring 934 552 108", GoldSpan("PERSON", 0, 4))]
+    )
     monkeypatch.setattr(bench_pii, "development_blocks", lambda: hard)
-    monkeypatch.setattr(bench_pii, "read_held_out", lambda *_: [judged("ring 934", GoldSpan("PERSON", 0, 4))])
+    monkeypatch.setattr(
+        bench_pii, "read_held_out", lambda *_: [judged("ring 934", GoldSpan("PERSON", 0, 4))]
+    )
     assert bench_pii.main(["--errors"]) == 1
     result = capsys.readouterr()
     assert "recall_structured 0.000 < 0.97" in result.err and "recall 0.000 < 0.95" in result.err
@@ -175,15 +233,23 @@ def test_labels_that_may_stay_are_optional():
     texts = read_held_out(3, 300)
     assert texts == read_held_out(3, 300) and len(texts) == 300
     kinds = {gold.kind for text in texts for gold in text.gold}
-    assert kinds <= {*COUNTED_LABELS, OPTIONAL_KIND} and OPTIONAL_KIND in kinds and "PLACE" not in kinds
+    assert (
+        kinds <= {*COUNTED_LABELS, OPTIONAL_KIND}
+        and OPTIONAL_KIND in kinds
+        and "PLACE" not in kinds
+    )
     assert {*COUNTED_LABELS, *OPTIONAL_LABELS} == {*LABELS}
 
 
 def test_names_of_a_log_are_looked_for_with_its_speakers():
-    text = AnnotatedText("english", "is mina_v here", (GoldSpan("PERSON", 3, 9, True),), ("Mina Vale", "mina_v"))
+    text = AnnotatedText(
+        "english", "is mina_v here", (GoldSpan("PERSON", 3, 9, True),), ("Mina Vale", "mina_v")
+    )
     readers = bench_pii.anonymisers([text, AnnotatedText("english", "hello", ())])
     assert set(readers) == {("english", False), ("english", True)}
-    assert [(one.start, one.end) for one in readers["english", True].find_entities(text.text)] == [(3, 9)]
+    assert [(one.start, one.end) for one in readers["english", True].find_entities(text.text)] == [
+        (3, 9)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -201,16 +267,27 @@ def test_parts_of_a_known_name_are_found_together(name, text, form):
 
 
 def test_a_file_of_presidio_researchs_shape(tmp_path, capsys):
-    span = {"entity_type": "EMAIL_ADDRESS", "entity_value": "ivo@example.org", "start_position": 9, "end_position": 24}
+    span = {
+        "entity_type": "EMAIL_ADDRESS",
+        "entity_value": "ivo@example.org",
+        "start_position": 9,
+        "end_position": 24,
+    }
     path = tmp_path / "set.json"
-    path.write_text(json.dumps([{"full_text": "Write to ivo@example.org, please", "spans": [span], "template_id": 1}]))
+    path.write_text(
+        json.dumps(
+            [{"full_text": "Write to ivo@example.org, please", "spans": [span], "template_id": 1}]
+        )
+    )
     assert read_presidio(path)[0].gold == (GoldSpan("EMAIL_ADDRESS", 9, 24),)
     assert bench_pii.main(["--file", str(path)]) == 0
     result = capsys.readouterr().out
     assert "EMAIL_ADDRESS" in result and "recall 1.000, precision 1.000" in result
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]", '[{"text": "x"}]', '[{"full_text": "x", "spans": [{}]}]', None])
+@pytest.mark.parametrize(
+    "content", ["{", "{}", "[]", '[{"text": "x"}]', '[{"full_text": "x", "spans": [{}]}]', None]
+)
 def test_another_file_is_refused(tmp_path, capsys, content):
     path = tmp_path / "set.json"
     if content is not None:

@@ -1,4 +1,6 @@
-"""The benchmark of reading: its files, its measures, and the promise that memory does not grow with a file."""
+"""The benchmark of reading: its files, its measures, and the promise that memory does not grow with
+a file.
+"""
 
 import json
 
@@ -10,7 +12,8 @@ from trainer.sources.registry import detect_format
 
 
 @pytest.mark.parametrize(
-    ("kind", "format"), [("oasst", "oasst-trees"), ("ultrachat", "ultrachat"), ("sharegpt", "sharegpt")]
+    ("kind", "format"),
+    [("oasst", "oasst-trees"), ("ultrachat", "ultrachat"), ("sharegpt", "sharegpt")],
 )
 def test_files_are_in_the_published_shapes_and_all_of_it_is_read(tmp_path, kind, format):
     path = tmp_path / "files" / "rows.jsonl"
@@ -18,7 +21,9 @@ def test_files_are_in_the_published_shapes_and_all_of_it_is_read(tmp_path, kind,
     assert detect_format(path).name == format
     found = bench_data.measure_parse(path)
     nodes = path.read_text().count('"message_id"')
-    assert found["records"] == (nodes or 30) and found["conversations"] == 30 and found["seconds"] > 0
+    assert (
+        found["records"] == (nodes or 30) and found["conversations"] == 30 and found["seconds"] > 0
+    )
     made = path.read_bytes()
     path.unlink()
     write_rows(path, kind, 30)

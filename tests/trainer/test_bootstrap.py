@@ -11,7 +11,9 @@ from trainer.evaluate.paired_losses import RESAMPLES, bootstrap_ratio
 def replies(talks, each, seed, talk_sd=0.0):
     """So many talks of so many replies: differences around -0.1, those of one talk alike."""
     draw = random.Random(seed)
-    names, above, below = [], [], []
+    names = []
+    above = []
+    below = []
     for talk in range(talks):
         shift = draw.gauss(0, talk_sd)
         for _ in range(each):
@@ -47,7 +49,9 @@ def test_the_interval_holds_the_truth_in_95_of_100_cases(talks, each):
 def test_fewer_talks_make_a_wider_interval():
     widths = []
     for talks in (2, 5, 9, 10, 20, 80):
-        names, above, below = ["a", "b"] * (talks // 2) + ["c"] * (talks % 2), [], [10.0] * talks
+        names = ["a", "b"] * (talks // 2) + ["c"] * (talks % 2)
+        above = []
+        below = [10.0] * talks
         names = [f"{name}{place}" for place, name in enumerate(names)]
         above = [-1.0 + 0.5 * (-1) ** place for place in range(talks)]
         found = bootstrap_ratio(names, above, below)

@@ -1,4 +1,6 @@
-"""`dataset build` and `dataset export`: what is written, that it is whole, and that every record is accounted for."""
+"""`dataset build` and `dataset export`: what is written, that it is whole, and that every record is
+accounted for.
+"""
 
 import json
 import os
@@ -38,7 +40,12 @@ FILES = {
 def rows(*dialogues):
     return "\n".join(
         json.dumps(
-            {"messages": [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(one)]}
+            {
+                "messages": [
+                    {"role": ("user", "assistant")[n % 2], "content": text}
+                    for n, text in enumerate(one)
+                ]
+            }
         )
         for one in dialogues
     )
@@ -46,7 +53,9 @@ def rows(*dialogues):
 
 @pytest.fixture
 def training_home(tmp_path, monkeypatch):
-    """A folder with a card, a log in which its persona speaks, and general talk; it is the working directory."""
+    """A folder with a card, a log in which its persona speaks, and general talk; it is the working
+    directory.
+    """
     monkeypatch.chdir(tmp_path)
     Path("ada.toml").write_text(CARD, encoding="utf-8")
     Path("talk.json").write_text(export(talks(60)), encoding="utf-8")
@@ -75,12 +84,26 @@ def lines(path):
 
 
 def test_a_persona_data_set_is_written_whole(training_home, command):
-    words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out", "--json")
+    words = (
+        "dataset",
+        "build",
+        "--persona",
+        "ada.toml",
+        "--source",
+        "talk.json",
+        "--out",
+        "out",
+        "--json",
+    )
     code, output, errors = command(*words)
     result = json.loads(output)
     assert code == 0 and not errors and {path.name for path in Path("out").iterdir()} == FILES
-    train, held_out = lines("out/train.jsonl"), lines("out/eval.jsonl")
-    assert result["samples"] == {"train": len(train), "eval": len(held_out)} and len(train) + len(held_out) == 60
+    train = lines("out/train.jsonl")
+    held_out = lines("out/eval.jsonl")
+    assert (
+        result["samples"] == {"train": len(train), "eval": len(held_out)}
+        and len(train) + len(held_out) == 60
+    )
     assert (
         result["sources"] == {"talk.json": 60}
         and result["rows"] == result["rows_used"] == 120
@@ -110,50 +133,91 @@ def test_a_persona_data_set_is_written_whole(training_home, command):
 
 def test_a_right_that_is_stated_goes_with_each_sample(training_home, command):
     sign(training_home / "talk.json", right="form")
-    words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--source", "general.jsonl")
+    words = (
+        "dataset",
+        "build",
+        "--persona",
+        "ada.toml",
+        "--source",
+        "talk.json",
+        "--source",
+        "general.jsonl",
+    )
     _, _, errors = command(*words, "--out", "out", "--right", "licensed:CC0")
     assert {(line["source"], line["right"]) for line in lines("out/train.jsonl")} == {
         ("talk.json", "form"),
         ("general.jsonl", "licensed:CC0"),
     }
-    sheet, today = Path("out/README.md").read_text(), datetime.now(UTC).date().isoformat()
+    sheet = Path("out/README.md").read_text()
+    today = datetime.now(UTC).date().isoformat()
     assert not errors and "| form | 60 |" in sheet
     assert "| talk.json | form | the tests | 2026-11-20 | Made up. |" in sheet
     assert f"| general.jsonl | licensed:CC0 | stated on the command line | {today} |" in sheet
-    assert json.loads(Path("out/stats.json").read_text())["statements"]["general.jsonl"]["stated_on"] == today
+    assert (
+        json.loads(Path("out/stats.json").read_text())["statements"]["general.jsonl"]["stated_on"]
+        == today
+    )
 
 
 def test_dropped_records_say_where_they_are_from_too(training_home, command):
-    unwanted = [message("Who are you?", minute=9000), message("As an AI, I cannot say.", "Ada", 9001)]
+    unwanted = [
+        message("Who are you?", minute=9000),
+        message("As an AI, I cannot say.", "Ada", 9001),
+    ]
     alone = message("Nobody but Corvin Tarn is here.", "Corvin Tarn", 12000)
     Path("talk.json").write_text(export([*talks(8), *unwanted, alone]), encoding="utf-8")
     command("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out")
-    unanswered, dropped = sorted(lines("out/dropped.jsonl"), key=lambda line: line["reason"], reverse=True)
+    unanswered, dropped = sorted(
+        lines("out/dropped.jsonl"), key=lambda line: line["reason"], reverse=True
+    )
     assert unanswered["reason"] == "nobody answers" and unanswered["speakers"][0] in INVENTED_NAMES
     assert "Corvin" not in json.dumps(unanswered), "members have pseudonyms here too"
-    assert (dropped["reason"], dropped["right"], dropped["arrived"]) == ("boilerplate", "own-writing", "2026-11-20")
+    assert (dropped["reason"], dropped["right"], dropped["arrived"]) == (
+        "boilerplate",
+        "own-writing",
+        "2026-11-20",
+    )
     assert dropped["speakers"][0] in INVENTED_NAMES and dropped["speakers"][1:] == ["Ada"]
 
 
 def test_people_are_listed_under_a_key_and_two_data_sets_cannot_be_joined(training_home, command):
     for name in ("talk.json", "more.jsonl", "others.json"):
         (training_home / name).write_text(export(talks(8)), encoding="utf-8")
-    result = [("one", "talk.json"), ("again", "talk.json"), ("two", "more.jsonl"), ("three", "others.json")]
+    result = [
+        ("one", "talk.json"),
+        ("again", "talk.json"),
+        ("two", "more.jsonl"),
+        ("three", "others.json"),
+    ]
     for out, source in result:
         command("dataset", "build", "--persona", "ada.toml", "--source", source, "--out", out)
     key = HomeKey.of(Path(os.environ["UNDERSTUDY_HOME"])).people()
     player = message("", "Ada")["author"]["id"]  # nothing says that a bot speaks for Ada
-    people = [keyed_person(key, person) for person in (message("")["author"]["id"], "name:mira_wet", player)]
+    people = [
+        keyed_person(key, person)
+        for person in (message("")["author"]["id"], "name:mira_wet", player)
+    ]
     for out, _ in result:
         assert read_people(Path(out)) == {person: 8 for person in people}
         assert "mira" not in Path(out, "people.json").read_text()
     called = [lines(f"{out}/train.jsonl")[0]["speakers"][0] for out, _ in result]
     assert called[0] == called[1], "stable within a data set"
-    assert len(set(called)) > 1, "another in the next; all three are the same by chance in one home of 14,000"
+    assert len(set(called)) > 1, (
+        "another in the next; all three are the same by chance in one home of 14,000"
+    )
 
 
 def test_the_same_input_gives_the_same_hash_and_files(training_home, command):
-    words = ("dataset", "build", "--persona", "ada.toml", "--source", "general.jsonl", "--source", "talk.json")
+    words = (
+        "dataset",
+        "build",
+        "--persona",
+        "ada.toml",
+        "--source",
+        "general.jsonl",
+        "--source",
+        "talk.json",
+    )
     result = [json.loads(command(*words, "--mix", "60:40", "--out", out, "--json", *more)[1]) for out, *more in
             (("one",), ("two",), ("three", "--seed", "1"))]  # fmt: skip
     assert result[0] == result[1] and result[0]["hash"] != result[2]["hash"]
@@ -162,24 +226,50 @@ def test_the_same_input_gives_the_same_hash_and_files(training_home, command):
 
 
 def test_a_mix_keeps_its_ratio_and_accounts_for_the_rest(training_home, command):
-    words = ("dataset", "build", "--persona", "ada.toml", "--out", "out", "--json", "--mix", "80:20")
+    words = (
+        "dataset",
+        "build",
+        "--persona",
+        "ada.toml",
+        "--out",
+        "out",
+        "--json",
+        "--mix",
+        "80:20",
+    )
     for order in (("general.jsonl", "talk.json"), ("talk.json", "general.jsonl")):
-        result = json.loads(command(*words, *(word for name in order for word in ("--source", name)))[1])
-        kinds = [Counter(line["kind"] for line in lines(f"out/{side}.jsonl")) for side in ("train", "eval")]
-        assert kinds[0]["general"] == pytest.approx(4 * kinds[0]["persona"], abs=4), "general:persona, in any order"
+        result = json.loads(
+            command(*words, *(word for name in order for word in ("--source", name)))[1]
+        )
+        kinds = [
+            Counter(line["kind"] for line in lines(f"out/{side}.jsonl"))
+            for side in ("train", "eval")
+        ]
+        assert kinds[0]["general"] == pytest.approx(4 * kinds[0]["persona"], abs=4), (
+            "general:persona, in any order"
+        )
         assert result["sources"]["general.jsonl"] > 90
         assert result["dropped"]["over the mix"] == result["rows"] - result["rows_used"]
 
 
 def test_a_mix_of_general_talk_goes_by_source(training_home, command):
-    Path("more.jsonl").write_text(rows(*((sentence(n, 12), sentence(-n, 12)) for n in range(500, 560))))
+    Path("more.jsonl").write_text(
+        rows(*((sentence(n, 12), sentence(-n, 12)) for n in range(500, 560)))
+    )
     sources = ("--source", "general.jsonl", "--source", "more.jsonl")
-    result = json.loads(command("dataset", "build", *sources, "--mix", "1:2", "--out", "out", "--json")[1])
-    assert result["sources"]["more.jsonl"] == pytest.approx(2 * result["sources"]["general.jsonl"], abs=4)
-    sheet, chart = Path("out/README.md").read_text(), Path("out/composition.svg").read_text()
+    result = json.loads(
+        command("dataset", "build", *sources, "--mix", "1:2", "--out", "out", "--json")[1]
+    )
+    assert result["sources"]["more.jsonl"] == pytest.approx(
+        2 * result["sources"]["general.jsonl"], abs=4
+    )
+    sheet = Path("out/README.md").read_text()
+    chart = Path("out/composition.svg").read_text()
     for name, count in result["sources"].items():
         share = count / sum(result["sources"].values())
-        assert re.search(rf"\| {name} \|.*\| {share:.0%} \|", sheet), "the table has the share of each source"
+        assert re.search(rf"\| {name} \|.*\| {share:.0%} \|", sheet), (
+            "the table has the share of each source"
+        )
         assert f"{count:,} ({share:.0%})" in chart and f">{name}<" in chart
     code, _, errors = command("dataset", "build", *sources, "--mix", "1:2:3", "--out", "out")
     assert code == 1 and "3 numbers for 2 sources" in errors
@@ -187,9 +277,14 @@ def test_a_mix_of_general_talk_goes_by_source(training_home, command):
 
 def test_a_source_gives_as_many_samples_as_it_may(training_home, command):
     sources = ("--source", "talk.json:25", "--source", "general.jsonl:40")
-    result = json.loads(command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1])
+    result = json.loads(
+        command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1]
+    )
     assert result["sources"] == {"talk.json": 25, "general.jsonl": 40}
-    assert result["dropped"] == {"over the source's limit": 2 * 35 + 80} and result["samples"]["eval"] > 4
+    assert (
+        result["dropped"] == {"over the source's limit": 2 * 35 + 80}
+        and result["samples"]["eval"] > 4
+    )
 
 
 def test_what_a_small_data_set_held_out_stays_so_when_it_is_built_again(training_home, command):
@@ -208,7 +303,9 @@ def test_what_a_small_data_set_held_out_stays_so_when_it_is_built_again(training
 
 
 def draw(line):
-    return SplitKey.of(dialogue(*(message["content"] for message in json.loads(line)["messages"]))).draw
+    return SplitKey.of(
+        dialogue(*(message["content"] for message in json.loads(line)["messages"]))
+    ).draw
 
 
 def test_two_stages_put_general_talk_first(training_home, command):
@@ -218,35 +315,48 @@ def test_two_stages_put_general_talk_first(training_home, command):
     assert stages == sorted(stages) and set(stages) == {1, 2}
 
 
-def test_the_data_sheet_counts_histories_that_go_on_into_earlier_conversations(training_home, command):
+def test_the_data_sheet_counts_histories_that_go_on_into_earlier_conversations(
+    training_home, command
+):
     words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out")
     for share, said in (("1", r"In \d+ training samples, these turns go on into"), ("0", "")):
         assert command(*words, "--set", f"cross_session_share={share}")[0] == 0
-        sheet, stats = Path("out/README.md").read_text(), json.loads(Path("out/stats.json").read_text())
+        sheet = Path("out/README.md").read_text()
+        stats = json.loads(Path("out/stats.json").read_text())
         assert bool(re.search(said or "go on into the conversations", sheet)) == bool(said)
         assert (stats["with_earlier_history"] > 20) == bool(said)
 
 
 def test_the_assistant_speaks_for_a_persona_that_is_named_nowhere(training_home, command):
-    command("dataset", "build", "--persona", "ada.toml", "--source", "general.jsonl", "--out", "out")
+    command(
+        "dataset", "build", "--persona", "ada.toml", "--source", "general.jsonl", "--out", "out"
+    )
     first = lines("out/train.jsonl")[0]
     assert first["kind"] == "persona" and "clockmaker" in first["messages"][0]["content"]
 
 
 def test_messages_that_say_whose_they_are_are_that_personas(training_home, command):
     said = [json.loads(line) for line in Path("general.jsonl").read_text().splitlines()[:30]]
-    owned = [one | {"persona": ("ada", "oda")[n % 2], "provenance": {}} for n, one in enumerate(said)]
+    owned = [
+        one | {"persona": ("ada", "oda")[n % 2], "provenance": {}} for n, one in enumerate(said)
+    ]
     Path("synthetic.jsonl").write_text("\n".join(map(json.dumps, owned)))
     sources = ("--source", "synthetic.jsonl", "--source", "talk.json")
-    result = json.loads(command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1])
-    assert result["sources"] == {"synthetic.jsonl": 15, "talk.json": 60} and result["dropped"] == {"speaks as oda": 15}
+    result = json.loads(
+        command("dataset", "build", "--persona", "ada.toml", *sources, "--out", "out", "--json")[1]
+    )
+    assert result["sources"] == {"synthetic.jsonl": 15, "talk.json": 60} and result["dropped"] == {
+        "speaks as oda": 15
+    }
     assert {line["kind"] for line in lines("out/train.jsonl")} == {"persona"}
 
 
 def test_what_came_with_a_dialogue_stands_where_a_card_does(renderer, recipe):
     plan = DatasetPlan(renderer, recipe)
     with DatasetBuilder(plan, Ledger()) as builder:
-        builder.add_source("a", [dialogue(sentence(n), sentence(-n), system="I like tea.") for n in range(1, 9)])
+        builder.add_source(
+            "a", [dialogue(sentence(n), sentence(-n), system="I like tea.") for n in range(1, 9)]
+        )
         made = [built.made for built in builder.samples()]
     assert {renderer.messages(m.persona, m.turns)[0]["content"] for m in made} == {"I like tea."}
 
@@ -266,7 +376,10 @@ def test_a_data_set_is_replaced_and_nothing_else_is(training_home, command):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--persona", "adda", "--source", "talk.json"), "There is no persona 'adda'. Known: ballast"),
+        (
+            ("--persona", "adda", "--source", "talk.json"),
+            "There is no persona 'adda'. Known: ballast",
+        ),
         (("--source", "gone.json"), "gone.json"),
         (("--source", "talk.json=telegraph"), "There is no format 'telegraph'"),
         (("--source", "talk.json", "--mix", "80"), "'80' is no ratio"),
@@ -274,7 +387,10 @@ def test_a_data_set_is_replaced_and_nothing_else_is(training_home, command):
             ("--source", "talk.json"),
             "do not say whose replies are to be learned. Name the speaker: --persona",
         ),
-        (("--source", "broken.jsonl"), "Nothing in broken.jsonl can be used: line 1: no answer. Expected: {"),
+        (
+            ("--source", "broken.jsonl"),
+            "Nothing in broken.jsonl can be used: line 1: no answer. Expected: {",
+        ),
         (("--source", "one.jsonl"), "only one conversation"),
         (("--persona", "ada.toml", "--source", "others.json"), "Ada never speaks in others.json"),
         (("--source", "general.jsonl", "--base-model", "nowhere"), "nowhere"),
@@ -288,7 +404,9 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(training_home, command,
     Path("broken.jsonl").write_text(rows(("is anyone there",), ("hello",)) + '\n{"messages": [\n')
     Path("others.json").write_text(export([message("hello"), message("hi", "brinejack", 1)]))
     if "--languages" in words:
-        Path("general.jsonl").write_text(rows(("How many clocks are there?", "There are nine clocks, I think.")))
+        Path("general.jsonl").write_text(
+            rows(("How many clocks are there?", "There are nine clocks, I think."))
+        )
     before = sorted(Path().iterdir())
     code, output, errors = command("dataset", "build", *words, "--out", "out")
     assert code == 1 and said in errors and not output and "Traceback" not in errors
@@ -303,19 +421,26 @@ def test_a_full_disk_leaves_nothing_half(training_home, renderer, recipe, monkey
 
     monkeypatch.setattr(module, "draw_lengths", full)
     talks = [dialogue(sentence(n), sentence(-n)) for n in range(1, 9)]
-    order = module.DatasetBuildSpec(DatasetPlan(renderer, recipe), locate("embedded"), [("a", talks)])
+    order = module.DatasetBuildSpec(
+        DatasetPlan(renderer, recipe), locate("embedded"), [("a", talks)]
+    )
     with pytest.raises(OSError, match="No space left"):
         write_dataset(training_home / "out", order, lambda *_: None)
     assert not (training_home / "out").exists() and not list(training_home.glob(".out*"))
 
 
-# ------------------------------------------------------------------------------------------ nothing is silent
+# ------------------------------------------------------------------------------------------ nothing
+# is silent
 
 
-texts = st.sampled_from([*(sentence(n, 14) for n in range(8)), "...", "as an AI language model", "x " * 700, "ok"])
+texts = st.sampled_from(
+    [*(sentence(n, 14) for n in range(8)), "...", "as an AI language model", "x " * 700, "ok"]
+)
 logs = st.lists(texts, min_size=0, max_size=9).map(lambda said: talk(*said))
 tables = st.lists(texts, min_size=0, max_size=5).map(lambda said: dialogue(*said, rows=1))
-rejected = st.builds(RejectedRecord, st.just("line 1"), st.sampled_from(["no JSON", "command"]), st.integers(0, 3))
+rejected = st.builds(
+    RejectedRecord, st.just("line 1"), st.sampled_from(["no JSON", "command"]), st.integers(0, 3)
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -325,9 +450,13 @@ rejected = st.builds(RejectedRecord, st.just("line 1"), st.sampled_from(["no JSO
     st.one_of(st.none(), st.integers(1, 6)),
     st.sampled_from([(), (80, 20)]),
 )
-def test_every_record_is_used_or_dropped_with_a_reason(renderer, recipe, sources, has_persona, limit, mix):
+def test_every_record_is_used_or_dropped_with_a_reason(
+    renderer, recipe, sources, has_persona, limit, mix
+):
     persona = Persona("ada", "Ada") if has_persona else None
-    plan = DatasetPlan(renderer, recipe, persona, limits={"0": limit} if limit else {}, mix=mix, key=b"k")
+    plan = DatasetPlan(
+        renderer, recipe, persona, limits={"0": limit} if limit else {}, mix=mix, key=b"k"
+    )
     received = []
     ledger = Ledger(received.append)
     with DatasetBuilder(plan, ledger) as builder:
@@ -345,7 +474,8 @@ def test_every_record_is_used_or_dropped_with_a_reason(renderer, recipe, sources
     assert len({(built.made.sample.ids) for built in made}) == len(made)
 
 
-# ------------------------------------------------------------------------------------------ held out for ever
+# ------------------------------------------------------------------------------------------ held
+# out for ever
 
 
 def held(folder="out"):
@@ -359,7 +489,9 @@ def learned(folder="out"):
 def other_questions(name, start=20_000):
     """The same replies to other questions, so that no opening tells which they are."""
     said = [json.loads(line)["messages"] for line in Path("general.jsonl").read_text().splitlines()]
-    Path(name).write_text(rows(*((sentence(start + n, 12), one[1]["content"]) for n, one in enumerate(said))))
+    Path(name).write_text(
+        rows(*((sentence(start + n, 12), one[1]["content"]) for n, one in enumerate(said)))
+    )
 
 
 def test_what_one_data_set_held_out_no_other_of_the_home_learns(training_home, command):
@@ -376,9 +508,12 @@ def test_what_one_data_set_held_out_no_other_of_the_home_learns(training_home, c
     assert held() & learned("hers"), "each persona has a list of its own"
 
 
-def test_a_data_set_remembers_what_it_held_out_where_the_home_does_not(training_home, command, monkeypatch):
+def test_a_data_set_remembers_what_it_held_out_where_the_home_does_not(
+    training_home, command, monkeypatch
+):
     command("dataset", "build", "--source", "general.jsonl", "--out", "out")
-    home, before = Path(os.environ["UNDERSTUDY_HOME"]), held()
+    home = Path(os.environ["UNDERSTUDY_HOME"])
+    before = held()
     (home / "heldout" / "dialogue.bin").unlink()
     other_questions("more.jsonl")
     assert command("dataset", "build", "--source", "more.jsonl", "--out", "out")[0] == 0
@@ -395,7 +530,9 @@ def test_a_plan_leaves_no_trace_in_the_list(training_home, command):
 def test_a_damaged_list_stops_the_build_and_leaves_all_as_it_was(training_home, command, where):
     command("dataset", "build", "--source", "general.jsonl", "--out", "out")
     file = (
-        Path(os.environ["UNDERSTUDY_HOME"], "heldout", "dialogue.bin") if where == "home" else Path("out/heldout.bin")
+        Path(os.environ["UNDERSTUDY_HOME"], "heldout", "dialogue.bin")
+        if where == "home"
+        else Path("out/heldout.bin")
     )
     file.write_bytes(file.read_bytes()[:-1])
     before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
@@ -407,16 +544,24 @@ def test_a_damaged_list_stops_the_build_and_leaves_all_as_it_was(training_home, 
 def test_a_reply_that_was_held_out_before_is_dropped_by_that_name(training_home, command):
     command("dataset", "build", "--source", "general.jsonl", "--out", "out")
     reply = sorted(held())[0]
-    fresh = [(sentence(n, 12), sentence(-n, 12), sentence(n, 9), sentence(-n, 9)) for n in range(30_000, 30_030)]
+    fresh = [
+        (sentence(n, 12), sentence(-n, 12), sentence(n, 9), sentence(-n, 9))
+        for n in range(30_000, 30_030)
+    ]
     long = [part for one in fresh[:4] for part in one]
     Path("more.jsonl").write_text(rows(*fresh[4:], [*long[:2], "And besides?", reply, *long[2:]]))
-    result = json.loads(command("dataset", "build", "--source", "more.jsonl", "--out", "out", "--json")[1])
+    result = json.loads(
+        command("dataset", "build", "--source", "more.jsonl", "--out", "out", "--json")[1]
+    )
     drops = [line for line in lines("out/dropped.jsonl") if line["reason"] == "held out before"]
-    assert reply not in learned() and (reply in held() or [drop["text"] for drop in drops] == [reply])
+    assert reply not in learned() and (
+        reply in held() or [drop["text"] for drop in drops] == [reply]
+    )
     assert result["rows"] == result["rows_used"] == 27
 
 
-# ------------------------------------------------------------------------------------------ what is replaced
+# ------------------------------------------------------------------------------------------ what is
+# replaced
 
 
 def files_in(folder):
@@ -440,7 +585,9 @@ def test_nothing_is_replaced_that_a_build_has_not_made(training_home, command):
         assert Path("theirs/thesis.txt").read_text() == "mine"
 
 
-def test_what_came_into_a_data_set_while_another_was_made_stays(training_home, command, monkeypatch):
+def test_what_came_into_a_data_set_while_another_was_made_stays(
+    training_home, command, monkeypatch
+):
     from trainer.dataset import writer as module
 
     words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
@@ -490,11 +637,17 @@ def test_a_build_that_is_asked_to_end_leaves_nothing_and_says_so(training_home):
     assert not list(training_home.glob(".out*")) and not (training_home / "out").exists()
 
 
-def test_two_builds_at_once_are_distinguished_and_what_a_killed_one_left_goes(training_home, command):
+def test_two_builds_at_once_are_distinguished_and_what_a_killed_one_left_goes(
+    training_home, command
+):
     process = slow_build(training_home)
     words = ("dataset", "build", "--source", "general.jsonl", "--out", "out")
     code, _, errors = command(*words)
-    assert code == 1 and "Another build is making" in errors and len(list(training_home.glob(".out*"))) == 1
+    assert (
+        code == 1
+        and "Another build is making" in errors
+        and len(list(training_home.glob(".out*"))) == 1
+    )
     process.kill()
     process.communicate()
     assert len(list(training_home.glob(".out*"))) == 1
@@ -507,10 +660,18 @@ def test_two_builds_at_once_are_distinguished_and_what_a_killed_one_left_goes(tr
     ("file", "text", "said"),
     [
         ("train.jsonl", "{", "train.jsonl, line 1 is not a sample"),
-        ("eval.jsonl", '{"messages": [{"role": "user", "content": "x"}]}', "eval.jsonl, line 1 is not a sample"),
+        (
+            "eval.jsonl",
+            '{"messages": [{"role": "user", "content": "x"}]}',
+            "eval.jsonl, line 1 is not a sample",
+        ),
         ("stats.json", "{}", "is not a complete data set: stats.json lacks base_model, dropped"),
         ("train.jsonl", "", "train.jsonl contains no samples"),
-        ("stats.json", None, "out/stats.json cannot be read: No such file or directory. Build the data set again"),
+        (
+            "stats.json",
+            None,
+            "out/stats.json cannot be read: No such file or directory. Build the data set again",
+        ),
         ("people.json", None, "out is not a complete data set: it has no people.json"),
     ],
 )
@@ -538,11 +699,16 @@ def test_a_plan_for_one_persona_is_not_made_of_anothers_data_set(training_home, 
         (("--languages", "en,xx"), "The language 'xx' cannot be detected"),
         (("--min-reply-words", "-1"), "--min-reply-words -1"),
         (("--max-reply-words", "0"), "--max-reply-words 0"),
-        (("--min-reply-words", "9", "--max-reply-words", "3"), "--min-reply-words 9 is above --max-reply-words 3"),
+        (
+            ("--min-reply-words", "9", "--max-reply-words", "3"),
+            "--min-reply-words 9 is above --max-reply-words 3",
+        ),
     ],
 )
 def test_what_nothing_can_meet_is_refused_by_name(training_home, command, words, said):
-    code, _, errors = command("dataset", "build", "--source", "general.jsonl", *words, "--out", "out")
+    code, _, errors = command(
+        "dataset", "build", "--source", "general.jsonl", *words, "--out", "out"
+    )
     assert code == 1 and said in errors and not Path("out").exists()
 
 

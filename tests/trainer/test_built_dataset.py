@@ -1,4 +1,6 @@
-"""Runs over a data set that `dataset build` made: the same samples, asked again, and all that is known of them."""
+"""Runs over a data set that `dataset build` made: the same samples, asked again, and all that is
+known of them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ from trainer.dataset.holdout_fingerprints import match_held_out
 from trainer.run import run_job
 from trainer.train.job import RunContext, prepare_job_without_torch
 
-BOT_TALK = [line | {"author": line["author"] | {"isBot": line["author"]["name"] == "Ada"}} for line in talks(12)]
+BOT_TALK = [
+    line | {"author": line["author"] | {"isBot": line["author"]["name"] == "Ada"}}
+    for line in talks(12)
+]
 MIRA = message("")["author"]["id"]
 
 
@@ -31,7 +36,9 @@ def home(tmp_path):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Builds Ada's data set of a log, each log once, in a folder with the home, the card and the set."""
+    """Builds Ada's data set of a log, each log once, in a folder with the home, the card and the
+    set.
+    """
     made: dict[str, Path] = {}
 
     def build(log, right):
@@ -64,7 +71,9 @@ def build(built, tmp_path, monkeypatch):
     """A data set of Ada's in `set`, and what `dataset build` said of it."""
 
     def made(log=None, right="own-writing"):
-        shutil.copytree(built(talks(16) if log is None else log, right), tmp_path, dirs_exist_ok=True)
+        shutil.copytree(
+            built(talks(16) if log is None else log, right), tmp_path, dirs_exist_ok=True
+        )
         monkeypatch.chdir(tmp_path)
         return json.loads(Path("set/stats.json").read_text())
 
@@ -76,7 +85,14 @@ def job(tmp_path, home, tiny_base):
     """Makes a job for Ada over the data set in `set`."""
 
     def made(base=None, **changes):
-        return built_job(tmp_path / "job", home, base or tiny_base.source, tmp_path / "set", persona="ada", **changes)
+        return built_job(
+            tmp_path / "job",
+            home,
+            base or tiny_base.source,
+            tmp_path / "set",
+            persona="ada",
+            **changes,
+        )
 
     return made
 
@@ -93,16 +109,20 @@ def test_the_samples_are_the_sets_and_what_is_known_of_them_goes_into_the_adapte
     assert data.hash == result["hash"] and len(data.train) == result["samples"]["train"]
     received = []
     run_job(folder, RunContext(received.append, lambda: None))
-    manifest, sheet = (
-        verify_adapter(folder / "adapter"),
-        json.loads((folder / "adapter" / "datasheet.json").read_text()),
-    )
+    manifest = verify_adapter(folder / "adapter")
+    sheet = json.loads((folder / "adapter" / "datasheet.json").read_text())
     assert manifest.dataset_hash == result["hash"] and manifest.rights == {"own-writing": 16}
     assert manifest.dataset["samples_train"] + manifest.dataset["samples_heldout"] == 16
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base
-    assert sheet["by_source"] == {"talk.json": 16} and sheet["stated"]["talk.json"]["stated_by"] == "the tests"
+    assert (
+        sheet["by_source"] == {"talk.json": 16}
+        and sheet["stated"]["talk.json"]["stated_by"] == "the tests"
+    )
     assert sheet["arrived"] == {"2026-11-20": 16}
-    assert "| talk.json | own-writing | the tests |" in (folder / "adapter" / "datasheet.md").read_text()
+    assert (
+        "| talk.json | own-writing | the tests |"
+        in (folder / "adapter" / "datasheet.md").read_text()
+    )
     people = JobKeys.in_folder(folder).people
     assert read_people(folder / "adapter") == read_people(folder / "material" / "set") != {}
     kept = HoldoutIndex.read(folder / "heldout_new.bin", people)
@@ -121,9 +141,18 @@ def test_a_set_for_somebody_else_is_refused(build, job, tmp_path, home, tiny_bas
 
 
 def test_what_is_too_long_for_the_run_is_dropped_and_counted(build, job):
-    clocks = [f"what about clock number {n}, does the bell ring?" + " tick" * (40 * (n % 2)) for n in range(16)]
+    clocks = [
+        f"what about clock number {n}, does the bell ring?" + " tick" * (40 * (n % 2))
+        for n in range(16)
+    ]
     asked = [message(text, minute=120 * n) for n, text in enumerate(clocks)]
-    build([line for n, one in enumerate(asked) for line in (one, message(f"Clock {n}, yes.", "Ada", 120 * n + 1))])
+    build(
+        [
+            line
+            for n, one in enumerate(asked)
+            for line in (one, message(f"Clock {n}, yes.", "Ada", 120 * n + 1))
+        ]
+    )
     data = prepare_job_without_torch(job(hyperparameters={"max_length": 70})).data
     assert data.counts["dropped: too long"] == 8 and len(data.train) + len(data.heldout) == 8
     assert data.ledger.rows_used == 32  # as it was built
@@ -139,12 +168,17 @@ def test_another_models_template_renders_the_set_anew(build, job, tmp_path, tiny
     no_system = Renderer(_with_template(tokenizer, NO_SYSTEM))
     found = list(render_lines(read_samples(tmp_path / "set" / "train.jsonl"), no_system, {}))
     text = tokenizer.decode(found[0][1].ids)
-    assert text.startswith("[Q]You are Ada, a clockmaker.\n\n") and text.count("[Q]") == 1 and "system" not in text
+    assert (
+        text.startswith("[Q]You are Ada, a clockmaker.\n\n")
+        and text.count("[Q]") == 1
+        and "system" not in text
+    )
     assert [part for part, on in zip(found[0][1].ids, found[0][1].mask, strict=True) if on]
 
 
 NO_SYSTEM = (
-    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif "
+    "%}"
     "{{ ('[Q]' if m.role == 'user' else '[A]') + m.content + eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}[A]{% endif %}"
 )
@@ -191,10 +225,13 @@ def held_out_talk(people_key: bytes, reply: str) -> HoldoutIndex:
     from trainer.dataset.quality_filters import QualityFilters
     from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
-    bo, ada = SourceSpeaker("1", ("Bo",)), SourceSpeaker("ada", ("Ada",), is_persona=True)
+    bo = SourceSpeaker("1", ("Bo",))
+    ada = SourceSpeaker("ada", ("Ada",), is_persona=True)
     talks = [
         Conversation.of(
-            [SourceMessage(bo, f"what of clock {n}?", "1"), SourceMessage(ada, text, "2")], "x", "own-writing"
+            [SourceMessage(bo, f"what of clock {n}?", "1"), SourceMessage(ada, text, "2")],
+            "x",
+            "own-writing",
         )
         for n, text in enumerate((reply, "Nothing that anybody would want to hear about it today."))
     ]
@@ -222,7 +259,8 @@ def resign(folder: Path) -> None:
     (folder / "request.json").write_text(json.dumps(request))
 
 
-# ------------------------------------------------------------------------------------------ what came from Discord
+# ------------------------------------------------------------------------------------------ what
+# came from Discord
 
 
 @pytest.fixture
@@ -274,19 +312,26 @@ def test_samples_that_do_not_say_whose_words_they_are_train_nobody(from_discord)
     allow(from_discord, MIRA)
     set_folder = from_discord / "material" / "set"
     for name in ("train.jsonl", "eval.jsonl"):
-        change_lines(set_folder / name, lambda line: {k: v for k, v in line.items() if k != "people"})
+        change_lines(
+            set_folder / name, lambda line: {k: v for k, v in line.items() if k != "people"}
+        )
     resign(from_discord)
     with pytest.raises(MaterialError, match="do not say whose words they are"):
         prepare_job_without_torch(from_discord)
 
 
-# ------------------------------------------------------------------------------------------ dialogue
+# ------------------------------------------------------------------------------------------
+# dialogue
 
 
 def test_a_set_of_dialogue_trains_a_dialogue_job(command, tmp_path, home, tiny_base):
     Path("chat.jsonl").write_text(dialogues(12))
     sign(Path("chat.jsonl").absolute())
-    code, out, errors = command("dataset", "build", "--source", "chat.jsonl", "--out", "set", "--json")
+    code, out, errors = command(
+        "dataset", "build", "--source", "chat.jsonl", "--out", "set", "--json"
+    )
     assert code == 0, errors
-    data = prepare_job_without_torch(built_job(tmp_path / "job", home, tiny_base.source, tmp_path / "set")).data
+    data = prepare_job_without_torch(
+        built_job(tmp_path / "job", home, tiny_base.source, tmp_path / "set")
+    ).data
     assert data.hash == json.loads(out)["hash"] and len(data.general) == 3

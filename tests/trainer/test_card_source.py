@@ -1,4 +1,6 @@
-"""Character cards as material: what becomes a conversation, what does not, and that nothing is lost between."""
+"""Character cards as material: what becomes a conversation, what does not, and that nothing is lost
+between.
+"""
 
 import pytest
 from hypothesis import given, settings
@@ -53,13 +55,23 @@ def test_talks_greetings_and_the_book_in_every_form(tmp_path, content):
 def test_v1_and_v3_and_what_the_book_knows(tmp_path):
     talk, greeting = items(tmp_path, as_json(V1))
     assert (
-        said(talk) == [(False, "evening"), (True, "Mind the step.")] and said(greeting)[1][1] == "You found the stairs."
+        said(talk) == [(False, "evening"), (True, "Mind the step.")]
+        and said(greeting)[1][1] == "You found the stairs."
     )
     assert said(items(tmp_path, v3_charx())[-3])[1] == (True, "All of you, mind the step.")
     entry = {"keys": ["tide"], "content": "@@depth 2\nIt turns at six."}
-    card = {**V2, "data": {**V2["data"], "character_book": {"entries": [entry, {"content": "x", "keys": []}]}}}
+    card = {
+        **V2,
+        "data": {
+            **V2["data"],
+            "character_book": {"entries": [entry, {"content": "x", "keys": []}]},
+        },
+    }
     *_, tide, nameless = items(tmp_path, as_json(card))
-    assert said(tide) == [(False, "tide?"), (True, "It turns at six.")] and nameless.reason == "no topic to ask about"
+    assert (
+        said(tide) == [(False, "tide?"), (True, "It turns at six.")]
+        and nameless.reason == "no topic to ask about"
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,9 +88,14 @@ def test_the_character_is_the_persona_that_is_asked_for(tmp_path, options, is_pe
 
 
 def test_examples_in_prose_are_no_talk(tmp_path):
-    card = {**V2, "data": {**V2["data"], "mes_example": "Short and wet.<START>{{user}}: a\n{{char}}: b"}}
+    card = {
+        **V2,
+        "data": {**V2["data"], "mes_example": "Short and wet.<START>{{user}}: a\n{{char}}: b"},
+    }
     prose, talk, *_ = items(tmp_path, as_json(card))
-    assert prose == RejectedRecord("mes_example 1", "prose, not a dialogue of {{user}} and {{char}}")
+    assert prose == RejectedRecord(
+        "mes_example 1", "prose, not a dialogue of {{user}} and {{char}}"
+    )
     assert said(talk) == [(False, "a"), (True, "b")]
 
 
@@ -104,23 +121,34 @@ def test_the_shipped_cards_are_material(tmp_path):
         assert len(found) >= 3 and all(isinstance(item, Conversation) for item in found)
 
 
-TEXT = st.text(max_size=40) | st.sampled_from(["<START>", "{{user}}: a\n{{char}}: b", "{{char}}: {{user}}:", "\ud800"])
+TEXT = st.text(max_size=40) | st.sampled_from(
+    ["<START>", "{{user}}: a\n{{char}}: b", "{{char}}: {{user}}:", "\ud800"]
+)
 
 
 @settings(max_examples=60, deadline=None)
 @given(TEXT, TEXT, st.lists(TEXT, max_size=3), st.lists(TEXT, max_size=3))
 def test_nothing_of_a_card_gets_lost(tmp_path_factory, examples, greeting, greetings, entries):
     folder = tmp_path_factory.mktemp("card")
-    data = {"name": "Mira", "mes_example": examples, "first_mes": greeting, "alternate_greetings": greetings}
+    data = {
+        "name": "Mira",
+        "mes_example": examples,
+        "first_mes": greeting,
+        "alternate_greetings": greetings,
+    }
     book = {"entries": [{"content": text, "keys": ["k"]} for text in entries]}
     card = {**v3(), "data": data | {"character_book": book, "personality": ""}}
     (folder / "card").write_bytes(as_json(card))
     try:
         found = list(read_source(folder / "card", ReadOptions()))
     except MaterialError:
-        assert not (examples.replace("<START>", "").strip() or greeting.strip() or greetings or entries)
+        assert not (
+            examples.replace("<START>", "").strip() or greeting.strip() or greetings or entries
+        )
         return
-    rows = [item.row if isinstance(item, RejectedRecord) else item.messages[0].row for item in found]
+    rows = [
+        item.row if isinstance(item, RejectedRecord) else item.messages[0].row for item in found
+    ]
     assert len(rows) == len(set(rows)) == sum(item.rows for item in found)
     assert sum(row.startswith("book") for row in rows) == len(entries)
     assert sum(row.startswith("alternate") for row in rows) == len(greetings)

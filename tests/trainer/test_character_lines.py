@@ -1,4 +1,6 @@
-"""Lines of characters: role-play rows, scenes in one text, scripts, quotes; and prompts that nobody answers."""
+"""Lines of characters: role-play rows, scenes in one text, scripts, quotes; and prompts that nobody
+answers.
+"""
 
 import json
 import sys
@@ -17,10 +19,23 @@ from trainer.sources.registry import detect_format
 from trainer.sources.source_format import ReadOptions
 
 GUEST = ("Guest", "Is there soup?")
-ASKED, ALWAYS = ("user", "Is there soup?"), ("Oda*", "Always.")
-SCENE = "Guest: Is there soup?\nOda: Always.\nIt is on the fire.\nGuest: Hot?\nOda: Hotter than you."
-SCENE_SAID = [GUEST, ("Oda*", "Always.\nIt is on the fire."), ("Guest", "Hot?"), ("Oda*", "Hotter than you.")]
-ZH_SAID = [("猪八戒", "师兄，等等我。"), ("孙悟空*", "呆子，快走！"), ("猪八戒", "走不动了。"), ("孙悟空*", "那就飞。")]
+ASKED = ("user", "Is there soup?")
+ALWAYS = ("Oda*", "Always.")
+SCENE = (
+    "Guest: Is there soup?\nOda: Always.\nIt is on the fire.\nGuest: Hot?\nOda: Hotter than you."
+)
+SCENE_SAID = [
+    GUEST,
+    ("Oda*", "Always.\nIt is on the fire."),
+    ("Guest", "Hot?"),
+    ("Oda*", "Hotter than you."),
+]
+ZH_SAID = [
+    ("猪八戒", "师兄，等等我。"),
+    ("孙悟空*", "呆子，快走！"),
+    ("猪八戒", "走不动了。"),
+    ("孙悟空*", "那就飞。"),
+]
 
 ROWS = [
     # RoleBench
@@ -92,11 +107,30 @@ def test_a_row_that_names_its_role_is_learned_as_that_characters(tmp_path, row, 
     [
         ({"role": "assistant", "question": "Why?", "answer": "Because."}, "answers"),
         ({"role": "Oda", "prompt": "Why?", "chosen": "Because.", "rejected": "No."}, "preference"),
-        ({"role": "Oda", "persona_b": ["I cook."], "dialogue": ["Why?"], "reference": "Because."}, "persona-rows"),
+        (
+            {
+                "role": "Oda",
+                "persona_b": ["I cook."],
+                "dialogue": ["Why?"],
+                "reference": "Because.",
+            },
+            "persona-rows",
+        ),
         ({"question": "Why?", "context": "Oda is a cook.", "answer": "Because."}, "answers"),
         ({"instruction": "Why?", "input": "A: b", "output": "Because."}, "alpaca"),
-        ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}, "openai"),
-        ({"turns": [{"speaker": "Ada", "text": "Why?"}, {"speaker": "Ben", "text": "So."}]}, "sharegpt"),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "Why?"},
+                    {"role": "assistant", "content": "So."},
+                ]
+            },
+            "openai",
+        ),
+        (
+            {"turns": [{"speaker": "Ada", "text": "Why?"}, {"speaker": "Ben", "text": "So."}]},
+            "sharegpt",
+        ),
         ({"quote": "Why?", "question": "Why?", "answer": "Because."}, "answers"),
     ],
 )
@@ -125,10 +159,17 @@ BOOK = {
 
 
 def test_scenes_of_a_plot_are_dialogues_without_thoughts(tmp_path):
-    """As CoSER has them: a book of plots with several scenes each, and a row for each scene with its plot."""
-    book, rows = tmp_path / "book.json", tmp_path / "scenes.jsonl"
+    """As CoSER has them: a book of plots with several scenes each, and a row for each scene with
+    its plot.
+    """
+    book = tmp_path / "book.json"
+    rows = tmp_path / "scenes.jsonl"
     book.write_text(json.dumps(BOOK))
-    scene = BOOK["plots"][0]["conversation"][1] | {"book": "The Kitchen", "plot": {"summary": "Long."}, "i_p": 0}
+    scene = BOOK["plots"][0]["conversation"][1] | {
+        "book": "The Kitchen",
+        "plot": {"summary": "Long."},
+        "i_p": 0,
+    }
     rows.write_bytes(jsonl([scene, scene]))
     assert detect_format(book).name == detect_format(rows).name == "scenes"
     soup = [("Environment", "The pot boils."), GUEST, ("Oda*", "(wipes her hands) Always.")]
@@ -137,16 +178,29 @@ def test_scenes_of_a_plot_are_dialogues_without_thoughts(tmp_path):
         assert spoken(first) == soup and first.system == "A kitchen at night."
         assert len(others) == (file is rows) and first.rows == 1
     (bread, other), rejected = everything(book, persona_names=("Guest",))
-    assert spoken(bread) == [("Oda", "Bread?"), ("Guest*", "Please.")] and bread.system == "A guest asks for soup."
-    assert [(it.reason, it.rows) for it in rejected] == [("no scenes", 1)] and (bread.rows, other.rows) == (1, 0)
-    assert everything(book, persona_names=("Thrip",))[1][0].roles == ("Guest", "Oda"), "whose lines there are"
+    assert (
+        spoken(bread) == [("Oda", "Bread?"), ("Guest*", "Please.")]
+        and bread.system == "A guest asks for soup."
+    )
+    assert [(it.reason, it.rows) for it in rejected] == [("no scenes", 1)] and (
+        bread.rows,
+        other.rows,
+    ) == (1, 0)
+    assert everything(book, persona_names=("Thrip",))[1][0].roles == ("Guest", "Oda"), (
+        "whose lines there are"
+    )
     broken = [BOOK["plots"][0], BOOK["plots"][0] | {"conversation": ["not a scene"]}]
     book.write_text(json.dumps(BOOK | {"plots": broken}))
     assert [(it.reason, it.row) for it in everything(book)[1]][-1] == ("no scenes", "plots 2")
 
 
 def roles(*names):
-    return jsonl([{"role": name, "question": f"Who is {n}?", "answer": f"I am {n}."} for n, name in enumerate(names)])
+    return jsonl(
+        [
+            {"role": name, "question": f"Who is {n}?", "answer": f"I am {n}."}
+            for n, name in enumerate(names)
+        ]
+    )
 
 
 def test_the_lines_of_one_character_are_chosen_by_name(tmp_path):
@@ -182,15 +236,26 @@ def test_without_a_name_it_is_asked_for(tmp_path, options, said):
 
 def test_roles_that_are_jobs_can_be_read_as_an_assistants(tmp_path):
     path = tmp_path / "rows.csv"
-    path.write_text("Role,Question,Answer\nData Scientist,What is a mean?,A sum by a count.\nCook,What is soup?,Hot.\n")
+    path.write_text(
+        "Role,Question,Answer\nData Scientist,What is a mean?,A sum by a count.\nCook,What is "
+        "soup?,Hot.\n"
+    )
     used, _ = everything(path, "answers", persona=Persona("ada", "Ada"))
-    assert [spoken(c)[1] for c in used] == [("assistant*", "A sum by a count."), ("assistant*", "Hot.")]
+    assert [spoken(c)[1] for c in used] == [
+        ("assistant*", "A sum by a count."),
+        ("assistant*", "Hot."),
+    ]
 
 
 def test_a_row_that_is_odd_is_rejected_and_the_others_are_read(tmp_path):
     path = tmp_path / "rows.jsonl"
     good = {"role": "Oda", "question": "Who?", "answer": "Me."}
-    odd = [good | {"role": None}, good | {"role": "a" * 65}, good | {"answer": ""}, good | {"answer": {"a": 1}}]
+    odd = [
+        good | {"role": None},
+        good | {"role": "a" * 65},
+        good | {"answer": ""},
+        good | {"answer": {"a": 1}},
+    ]
     path.write_bytes(jsonl([good, *odd, good]))
     used, rejected = everything(path)
     assert len(used) == 2
@@ -217,14 +282,28 @@ ODA = Persona("oda", "Oda")
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize(
-    "shape", ["{}", "- {}", "3. {}", "“{}”", "「{}」", "Oda: {}", "{} — Oda", "“{}” ~ Oda", '"{}"', "* Oda：{}"]
+    "shape",
+    [
+        "{}",
+        "- {}",
+        "3. {}",
+        "“{}”",
+        "「{}」",
+        "Oda: {}",
+        "{} — Oda",
+        "“{}” ~ Oda",
+        '"{}"',
+        "* Oda：{}",
+    ],
 )
 def test_a_text_with_one_quote_a_line_is_the_personas(tmp_path, shape, end):
     path = tmp_path / "quotes"
     path.write_bytes(b"\xef\xbb\xbf" + end.join(shape.format(quote) for quote in QUOTES).encode())
     used, rejected = everything(path, persona=ODA)
     assert detect_format(path).name == "quote-list" and not rejected
-    assert [c.messages[1].text for c in used] == QUOTES and {c.messages[1].speaker.id for c in used} == {"oda"}
+    assert [c.messages[1].text for c in used] == QUOTES and {
+        c.messages[1].speaker.id for c in used
+    } == {"oda"}
     assert [c.messages[0].text for c in used] == PROMPTS
 
 
@@ -235,7 +314,11 @@ def test_a_text_with_one_quote_a_line_is_the_personas(tmp_path, shape, end):
         ("q.json", json.dumps({"quotes": QUOTES}), "quote-list"),
         ("q.jsonl", "\n".join(map(json.dumps, QUOTES)), "quote-list"),
         ("q.csv", "\n".join(["quote", *QUOTES]), "quotes"),
-        ("q.csv", "\n".join(["Quote;Source", *(f"{quote};The Kitchen" for quote in QUOTES)]), "quotes"),
+        (
+            "q.csv",
+            "\n".join(["Quote;Source", *(f"{quote};The Kitchen" for quote in QUOTES)]),
+            "quotes",
+        ),
         ("q.csv", "\n".join(["author,quote", *(f'Oda,"{quote}"' for quote in QUOTES)]), "quotes"),
         ("q.json", json.dumps([{"saying": quote, "tags": ["a"]} for quote in QUOTES]), "quotes"),
     ],
@@ -259,7 +342,9 @@ def test_quotes_by_several_are_chosen_by_their_authors(tmp_path):
     ):
         path.write_text(json.dumps(content), encoding="utf-8")
         used, rejected = everything(path, persona=ODA)
-        assert [c.messages[1].text for c in used] == QUOTES[:2] and {r.roles for r in rejected} == {("Thrip",)}
+        assert [c.messages[1].text for c in used] == QUOTES[:2] and {r.roles for r in rejected} == {
+            ("Thrip",)
+        }
 
 
 @pytest.mark.parametrize(
@@ -274,16 +359,28 @@ def test_the_prompt_is_in_the_language_of_the_quote(tmp_path, quote, prompt):
 
 def test_a_script_is_talk_between_its_characters(tmp_path):
     path = tmp_path / "script"
-    scenes = "Guest: Is there soup?\nOda:「Always.」\n\nIt is hot.\n***\nNarrator: Night.\nOda: Go home.\nGuest: No."
+    scenes = (
+        "Guest: Is there soup?\nOda:「Always.」\n\nIt is hot.\n***\nNarrator: Night.\nOda: Go "
+        "home.\nGuest: No."
+    )
     path.write_text(scenes, encoding="utf-8")
     first, second = everything(path, persona_names=("Oda",))[0]
     assert detect_format(path).name == "script" and (first.rows, second.rows) == (3, 3)
     assert spoken(first) == [GUEST, ("Oda*", "Always.\nIt is hot.")]
-    assert spoken(second)[:2] == [("Narrator", "Night."), ("Oda*", "Go home.")] and second.roles == ("Guest", "Oda")
-    table = "character,line\n" + "".join(f'{("Guest", "Oda")[n % 2]},"Line, number {n}"\n' for n in range(30))
+    assert spoken(second)[:2] == [
+        ("Narrator", "Night."),
+        ("Oda*", "Go home."),
+    ] and second.roles == ("Guest", "Oda")
+    table = "character,line\n" + "".join(
+        f'{("Guest", "Oda")[n % 2]},"Line, number {n}"\n' for n in range(30)
+    )
     path.write_text(table, encoding="utf-8")
     used, rejected = everything(path)
-    assert [len(c.messages) for c in used] == [24, 6] and not rejected and detect_format(path).name == "script"
+    assert (
+        [len(c.messages) for c in used] == [24, 6]
+        and not rejected
+        and detect_format(path).name == "script"
+    )
     assert spoken(used[0])[:2] == [("Guest", "Line, number 0"), ("Oda*", "Line, number 1")]
     path.write_text("Q: Who?\nA: Me.\nQ: Why?\nA: So.\n", encoding="utf-8")
     assert spoken(everything(path)[0][0])[:2] == [("user", "Who?"), ("assistant*", "Me.")]
@@ -292,7 +389,8 @@ def test_a_script_is_talk_between_its_characters(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "Once there was a clock which stood in\nthe harbour of a town and showed the\ntime to nobody. It was\nold.",
+        "Once there was a clock which stood in\nthe harbour of a town and showed the\ntime to "
+        "nobody. It was\nold.",
         "Name: Oda\nAge: 40\nJob: cook\nTown: Skerrow\n",
         "INFO: started\nINFO: running\nERROR: stopped\nINFO: started\n",
         "red\ngreen\nblue\nblack\n",
@@ -308,7 +406,9 @@ def test_prose_settings_and_words_are_no_quotes(tmp_path, text):
 
 def test_short_sentences_with_commas_are_no_table(tmp_path):
     path = tmp_path / "quotes.txt"
-    path.write_text("\n".join(f"{word} first, soup later." for word in ("Rope", "Bread", "Tea", "Sleep")))
+    path.write_text(
+        "\n".join(f"{word} first, soup later." for word in ("Rope", "Bread", "Tea", "Sleep"))
+    )
     assert detect_format(path).name == "quote-list" and len(everything(path)[0]) == 4
 
 
@@ -318,7 +418,8 @@ def test_short_sentences_with_commas_are_no_table(tmp_path):
         jsonl([{"prompt": "Who are you?"}] * 3),
         jsonl([{"instruction": "Sort.", "input": "b a"}] * 3),
         jsonl([{"question_id": 81, "category": "writing", "turns": ["Write a poem.", "Make it shorter."]}] * 3),
-        b"act,prompt\nTravel Guide,I want you to guide me.\nFilm Critic,I want you to judge films.\nOld Cook,Cook.\n",
+        b"act,prompt\nTravel Guide,I want you to guide me.\nFilm Critic,I want you to judge "
+        b"films.\nOld Cook,Cook.\n",
         jsonl([{"conversations": ["Who are you?"], "source": "multi_turn"}] * 3),
         json.dumps(["Who are you?", "Why is that?", "你是谁？"]).encode(),
         b"Who are you?\nWhy is that?\nWhat is soup?\n",
@@ -332,9 +433,15 @@ def test_prompts_without_answers_are_told_as_that(tmp_path, content, monkeypatch
     assert [r.reason for r in rejected] == ["a prompt without an answer"] * 3
     with pytest.raises(MaterialError, match="a prompt without an answer") as caught:
         list(read_usable(path, ReadOptions()))
-    assert caught.value.advice.startswith("Prompts without answers: nothing to train on. Use them as questions")
+    assert caught.value.advice.startswith(
+        "Prompts without answers: nothing to train on. Use them as questions"
+    )
     code, out, _ = run(monkeypatch, capsys, "inspect", path)
-    assert code == 0 and "\nPrompts without answers: nothing to train on. Use them as questions to a persona" in out
+    assert (
+        code == 0
+        and "\nPrompts without answers: nothing to train on. Use them as questions to a persona"
+        in out
+    )
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.txt"])
@@ -342,7 +449,11 @@ def test_arrays_and_lines_are_told_apart_by_content(tmp_path, name):
     rows = [{"instruction": f"Who is {n}?", "input": "", "output": f"I am {n}."} for n in range(3)]
     for content in (json.dumps(rows), json.dumps(rows, indent=1), jsonl(rows).decode()):
         (tmp_path / name).write_text(content)
-        assert [c.messages[1].text for c in everything(tmp_path / name)[0]] == ["I am 0.", "I am 1.", "I am 2."]
+        assert [c.messages[1].text for c in everything(tmp_path / name)[0]] == [
+            "I am 0.",
+            "I am 1.",
+            "I am 2.",
+        ]
 
 
 def test_lists_within_lists_are_dialogues(tmp_path):
@@ -373,13 +484,25 @@ def test_inspect_lists_characters_and_shows_the_lines_of_one(tmp_path, monkeypat
     path = tmp_path / "rows.jsonl"
     path.write_bytes(roles("Oda", "Thrip", "Oda"))
     code, out, _ = run(monkeypatch, capsys, "inspect", path)
-    assert code == 0 and "  characters    Oda 2, Thrip 1\n" in out and "name one of them with --as." in out
+    assert (
+        code == 0
+        and "  characters    Oda 2, Thrip 1\n" in out
+        and "name one of them with --as." in out
+    )
     _, out, _ = run(monkeypatch, capsys, "inspect", path, "--as", "Thrip", "--json")
     found = json.loads(out)
     assert found["roles"] == {"Oda": 2, "Thrip": 1} and found["conversations"] == 1
-    assert found["examples"][0]["messages"][1] == {"speaker": "Thrip", "persona": True, "text": "I am 1."}
+    assert found["examples"][0]["messages"][1] == {
+        "speaker": "Thrip",
+        "persona": True,
+        "text": "I am 1.",
+    }
     _, out, _ = run(monkeypatch, capsys, "inspect", path, "--as", "Nobody")
-    assert "conversations            0" in out and "name one of them with --as." in out and "Expected" not in out
+    assert (
+        "conversations            0" in out
+        and "name one of them with --as." in out
+        and "Expected" not in out
+    )
     path.write_text("\n".join(QUOTES))
     _, out, _ = run(monkeypatch, capsys, "inspect", path)
     assert "Each quote is learned as a reply to a neutral prompt, such as “Say something.”" in out
@@ -393,11 +516,18 @@ def test_a_data_set_is_built_from_roles_and_quotes_and_says_whose(tmp_path, monk
     sign(tmp_path / "tales.jsonl", tmp_path / "quotes.txt")
     build = ("build", "--persona", "ada.toml", "--source", "tales.jsonl", "--out", "set")
     code, _, error = run(monkeypatch, capsys, *build)
-    assert code == 1 and "Ada never speaks in tales.jsonl. Characters found: The Cook 20, Thrip 20." in error
-    code, out, error = run(monkeypatch, capsys, *build, "--as", "The Cook", "--source", "quotes.txt", "--json")
+    assert (
+        code == 1
+        and "Ada never speaks in tales.jsonl. Characters found: The Cook 20, Thrip 20." in error
+    )
+    code, out, error = run(
+        monkeypatch, capsys, *build, "--as", "The Cook", "--source", "quotes.txt", "--json"
+    )
     summary = json.loads(out)
     assert code == 0 and summary["sources"] == {"tales.jsonl": 20, "quotes.txt": 20}, error
-    samples = [json.loads(line) for side in ("train", "eval") for line in lines(f"set/{side}.jsonl")]
+    samples = [
+        json.loads(line) for side in ("train", "eval") for line in lines(f"set/{side}.jsonl")
+    ]
     assert {sample["kind"] for sample in samples} == {"persona"}
     assert sum(sample["messages"][-2]["content"].endswith(": …") for sample in samples) == 20
 
@@ -410,12 +540,21 @@ FOUR_SOURCES = {
 }  # fmt: skip
 
 
-def test_what_is_built_of_alpaca_rows_is_exported_field_by_field_as_it_came(tmp_path, monkeypatch, capsys):
+def test_what_is_built_of_alpaca_rows_is_exported_field_by_field_as_it_came(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
-    before, sources = [], []
+    before = []
+    sources = []
     for name, shapes in FOUR_SOURCES.items():
         rows = [
-            dict(zip(("instruction", "input", "output"), (text.format(n=n) for text in shape), strict=True))
+            dict(
+                zip(
+                    ("instruction", "input", "output"),
+                    (text.format(n=n) for text in shape),
+                    strict=True,
+                )
+            )
             for n in range(100, 112)
             for shape in shapes
         ]
@@ -426,6 +565,11 @@ def test_what_is_built_of_alpaca_rows_is_exported_field_by_field_as_it_came(tmp_
     assert run(monkeypatch, capsys, "build", *sources, "--out", "set")[0] == 0
     after = []
     for side in ((), ("--eval",)):
-        assert run(monkeypatch, capsys, "export", "set", "--to", "alpaca", "--out", "out.json", *side)[0] == 0
+        assert (
+            run(monkeypatch, capsys, "export", "set", "--to", "alpaca", "--out", "out.json", *side)[
+                0
+            ]
+            == 0
+        )
         after += json.loads(Path("out.json").read_text(encoding="utf-8"))
     assert not lines("set/dropped.jsonl") and sorted(after, key=str) == sorted(before, key=str)

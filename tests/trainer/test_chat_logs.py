@@ -1,4 +1,6 @@
-"""Telegram, Slack, Instagram, Discord's data package and our own log: each in its published shape, odd and broken."""
+"""Telegram, Slack, Instagram, Discord's data package and our own log: each in its published shape,
+odd and broken.
+"""
 
 import contextlib
 import csv
@@ -22,7 +24,9 @@ from trainer.sources.markup import convert_emphasis, is_command, normalise_disco
 from trainer.sources.registry import detect_format
 
 ADA = Persona("ada", "Ada Lace")
-QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 # Our own log
@@ -42,7 +46,9 @@ def line(id, text, author="mira", minute=0.0, channel="tavern", **fields):
 
 
 def own(tmp_path, *lines, **options):
-    return outcome(write(tmp_path / "log.json", "\n".join(json.dumps(line) for line in lines)), **options)
+    return outcome(
+        write(tmp_path / "log.json", "\n".join(json.dumps(line) for line in lines)), **options
+    )
 
 
 def test_own_logs_honour_edits_and_deletions(tmp_path):
@@ -60,7 +66,10 @@ def test_own_logs_honour_edits_and_deletions(tmp_path):
         line("5", "beep", "robot", 8, is_bot=True),
         persona=ADA,
     )
-    assert found.said == [[("mira", "is there soup?"), ("Ada Lace", "There is.")], [("bo", "who is down here?")]]
+    assert found.said == [
+        [("mira", "is there soup?"), ("Ada Lace", "There is.")],
+        [("bo", "who is down here?")],
+    ]
     assert found.dropped == {
         "edited later": 2,
         "deleted": 1,
@@ -72,16 +81,26 @@ def test_own_logs_honour_edits_and_deletions(tmp_path):
 
 
 def test_own_logs_know_the_persona_by_role_and_keep_channels_apart(tmp_path):
-    lines = [line("1", "hi"), line("2", "Aye.", "k", 1, roles=["Keeper"]), line("3", "ho", minute=1, channel="cellar")]
+    lines = [
+        line("1", "hi"),
+        line("2", "Aye.", "k", 1, roles=["Keeper"]),
+        line("3", "ho", minute=1, channel="cellar"),
+    ]
     found = own(tmp_path, *lines, persona_names=("keeper",))
     assert found.said == [[("mira", "hi"), ("k", "Aye.")], [("mira", "ho")]]
     assert [m.speaker.is_persona for m in found.talks[0].messages] == [False, True]
 
 
 @QUIET
-@given(st.lists(damaged(line("2", "hello", reply_to="1", is_bot=False, roles=[], deleted=False)), max_size=5))
+@given(
+    st.lists(
+        damaged(line("2", "hello", reply_to="1", is_bot=False, roles=[], deleted=False)), max_size=5
+    )
+)
 def test_damaged_lines_are_all_accounted_for(tmp_path, lines):
-    whole = [line(f"w{number}", "hi") for number in range(6)]  # most lines are objects, so the file is JSON lines
+    whole = [
+        line(f"w{number}", "hi") for number in range(6)
+    ]  # most lines are objects, so the file is JSON lines
     assert own(tmp_path, *whole, *lines, format="own-log").rows == len(lines) + 6
 
 
@@ -91,13 +110,20 @@ def test_the_example_in_the_docs_is_such_a_log(tmp_path):
     path = write(tmp_path / "log.jsonl", example)
     assert detect_format(path).name == "own-log"
     assert outcome(path).said == [[("Mira", "Is there soup?"), ("Oda", "Always.")]]
-    listed = {name for row in page.split("\n") if row.startswith("| `") for name in row.split("|")[1].split("`")[1::2]}
+    listed = {
+        name
+        for row in page.split("\n")
+        if row.startswith("| `")
+        for name in row.split("|")[1].split("`")[1::2]
+    }
     assert {"discord", "discord-csv", "own-log", "whatsapp"} < listed
 
 
 def test_who_the_persona_is_can_be_said_on_the_command_line(tmp_path, monkeypatch, capsys):
     words = [
-        f"{first}{last}" for first in "ba ke li mo nu pa ri so tu we".split() for last in "dle nd rk st mp".split()
+        f"{first}{last}"
+        for first in "ba ke li mo nu pa ri so tu we".split()
+        for last in "dle nd rk st mp".split()
     ]
     lines = [
         line(
@@ -131,28 +157,47 @@ def test_who_the_persona_is_can_be_said_on_the_command_line(tmp_path, monkeypatc
 
 def messages_csv(*rows):
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows([["ID", "Timestamp", "Contents", "Attachments"], *rows])
+    csv.writer(text, lineterminator="\r\n").writerows(
+        [["ID", "Timestamp", "Contents", "Attachments"], *rows]
+    )
     return text.getvalue()
 
 
 OLD_PACKAGE = {
     "account/user.json": {"id": "41", "username": "mira", "discriminator": "0001"},
-    "messages/index.json": {"100000000000000001": "Direct Message with bo#0002", "100000000000000002": None},
-    "messages/c100000000000000001/channel.json": {"id": "100000000000000001", "type": 1, "recipients": ["41", "42"]},
+    "messages/index.json": {
+        "100000000000000001": "Direct Message with bo#0002",
+        "100000000000000002": None,
+    },
+    "messages/c100000000000000001/channel.json": {
+        "id": "100000000000000001",
+        "type": 1,
+        "recipients": ["41", "42"],
+    },
     "messages/c100000000000000001/messages.csv": messages_csv(
         ["9", "2021-05-01 10:02:00.123000+00:00", "and <@42>, <:wave:7>", ""],
         ["8", "2021-05-01 10:00:00+00:00", 'two\nlines, "quoted"', ""],
         ["7", "2021-05-01 08:00:00+00:00", "", "https://cdn.example/cat.png"],
     ),
-    "messages/100000000000000002/messages.csv": messages_csv(["6", "2021-05-02 08:00:00+00:00", "oldest layout", ""]),
+    "messages/100000000000000002/messages.csv": messages_csv(
+        ["6", "2021-05-02 08:00:00+00:00", "oldest layout", ""]
+    ),
 }
 NEW_PACKAGE = {
     "Konto/user.json": {"id": "41", "username": "mira", "global_name": "Mira"},
     "Nachrichten/index.json": {"100000000000000001": "general in Skerrow"},
-    "Nachrichten/c100000000000000001/channel.json": {"id": "100000000000000001", "type": "GUILD_TEXT"},
+    "Nachrichten/c100000000000000001/channel.json": {
+        "id": "100000000000000001",
+        "type": "GUILD_TEXT",
+    },
     "Nachrichten/c100000000000000001/messages.json": [
         {"ID": 9, "Timestamp": "2024-05-01 10:00:20", "Contents": "hi", "Attachments": ""},
-        {"ID": 8, "Timestamp": "2024-05-01 10:00:00", "Contents": "", "Attachments": "https://cdn.example/cat.png"},
+        {
+            "ID": 8,
+            "Timestamp": "2024-05-01 10:00:00",
+            "Contents": "",
+            "Attachments": "https://cdn.example/cat.png",
+        },
         {"ID": 7, "Timestamp": "long ago", "Contents": "hi", "Attachments": ""},
     ],
     "Nachrichten/c100000000000000002/messages.json": "{",
@@ -165,7 +210,10 @@ def test_a_data_package_holds_one_persons_side(tmp_path, zipped):
     path = write_all(tmp_path / "package", OLD_PACKAGE, zipped=zipped)
     assert detect_format(path).name == "discord-package"
     found = outcome(path)
-    assert sorted(found.said) == [[("mira", "oldest layout")], [("mira", 'two\nlines, "quoted"\nand @someone, :wave:')]]
+    assert sorted(found.said) == [
+        [("mira", "oldest layout")],
+        [("mira", 'two\nlines, "quoted"\nand @someone, :wave:')],
+    ]
     assert found.dropped == {"only an attachment": 1} and found.rows == 4
     assert {talk.right for talk in found.talks} == {"data-package"}
     assert not any(m.speaker.is_persona for talk in found.talks for m in talk.messages)
@@ -175,10 +223,19 @@ def test_the_person_whose_package_it_is_is_the_persona_and_others_are_unknown(tm
     def message(id, at, text="hi"):
         return {"ID": id, "Timestamp": f"2024-05-01 {at}", "Contents": text, "Attachments": ""}
 
-    talk = [message(1, "10:00:00"), message(2, "10:00:50"), message(3, "10:05:00", "ho"), message(4, "10:06:30", "!go")]
-    files = {"Messages/c100000000000000001/messages.json": [*reversed(talk), message(5, "19:00:00", " ")]}
+    talk = [
+        message(1, "10:00:00"),
+        message(2, "10:00:50"),
+        message(3, "10:05:00", "ho"),
+        message(4, "10:06:30", "!go"),
+    ]
+    files = {
+        "Messages/c100000000000000001/messages.json": [*reversed(talk), message(5, "19:00:00", " ")]
+    }
     found = outcome(write_all(tmp_path / "package", files, zipped=True), persona=ADA)
-    assert found.said == [[("someone", "…"), ("Ada Lace", "hi\nhi"), ("someone", "…"), ("Ada Lace", "ho")]]
+    assert found.said == [
+        [("someone", "…"), ("Ada Lace", "hi\nhi"), ("someone", "…"), ("Ada Lace", "ho")]
+    ]
     assert found.dropped == {"command": 1, "no text": 1} and found.rows == 5
     assert [m.speaker.is_persona for m in found.talks[0].messages] == [False, True, False, True]
 
@@ -211,7 +268,13 @@ def telegram(id, text, sender="Mira", minute=0, **fields):
 
 
 def result(*messages, **fields):
-    return {"name": "Tavern", "type": "private_group", "id": 77, "messages": list(messages), **fields}
+    return {
+        "name": "Tavern",
+        "type": "private_group",
+        "id": 77,
+        "messages": list(messages),
+        **fields,
+    }
 
 
 def test_a_telegram_chat(tmp_path):
@@ -259,7 +322,8 @@ def test_a_telegram_chat(tmp_path):
             ("Mira", "hi"),
             (
                 "Ada Lace",
-                "see  **this** [page](https://example.com) @Mira@Ada Lace@someone🎉\n```python\nprint( 1 )\n```",
+                "see  **this** [page](https://example.com) @Mira@Ada "
+                "Lace@someone🎉\n```python\nprint( 1 )\n```",
             ),
             ("Deleted Account", "gone"),
             ("Mira", "late"),
@@ -279,34 +343,57 @@ def test_a_telegram_chat(tmp_path):
 
 
 def test_a_whole_telegram_export(tmp_path):
-    bot_chat = result(telegram(1, "hi", "Robot", from_id="user88"), telegram(2, "hm"), type="bot_chat", id=88)
-    saved = {"type": "saved_messages", "messages": [telegram(1, "note", minute=9), "x"], "more": [{"messages": [1]}]}
+    bot_chat = result(
+        telegram(1, "hi", "Robot", from_id="user88"), telegram(2, "hm"), type="bot_chat", id=88
+    )
+    saved = {
+        "type": "saved_messages",
+        "messages": [telegram(1, "note", minute=9), "x"],
+        "more": [{"messages": [1]}],
+    }
     export = {
         "about": "Here is the data you requested.",
         "contacts": {"about": "", "list": [{"first_name": "Bo"}]},
-        "chats": {"about": "", "list": [result(telegram(1, "hi")), bot_chat, saved, {"type": "empty"}, 5]},
+        "chats": {
+            "about": "",
+            "list": [result(telegram(1, "hi")), bot_chat, saved, {"type": "empty"}, 5],
+        },
         "left_chats": {"about": "", "list": [result(telegram(1, "bye", minute=1), id=78)]},
     }
     found = outcome(write(tmp_path / "result.json", export))
     assert found.said == [[("Mira", "hi")], [("Mira", "hm")], [("Mira", "note")], [("Mira", "bye")]]
-    assert found.dropped == {"another bot": 1, "an object was expected": 1, "a text where an object was expected": 1}
+    assert found.dropped == {
+        "another bot": 1,
+        "an object was expected": 1,
+        "a text where an object was expected": 1,
+    }
     assert found.rows == 7
     assert found.talks[1].messages[0].row == "chats 2, messages 2"
-    assert [item.row for item in found.rejected][1:] == ["chats 3, messages 2", "chats 5, messages 1"]
+    assert [item.row for item in found.rejected][1:] == [
+        "chats 3, messages 2",
+        "chats 5, messages 1",
+    ]
 
 
 def test_a_chat_behind_much_else_is_found(tmp_path):
     odd = [
         {"text": '\\"]}' * number, "more": [[], {}, "\\"]} for number in range(700)
     ]  # three MiB, all of it in the way
-    export = {"contacts": {"list": odd}, "left_chats": {"more": odd, "list": [result(telegram(1, "bye"))]}}
+    export = {
+        "contacts": {"list": odd},
+        "left_chats": {"more": odd, "list": [result(telegram(1, "bye"))]},
+    }
     assert outcome(write(tmp_path / "result.json", export), "telegram").said == [[("Mira", "bye")]]
 
 
 @QUIET
 @given(
     chats=st.lists(
-        st.builds(lambda rest, rows: rest | {"messages": rows}, st.dictionaries(st.text(), VALUES), st.lists(VALUES))
+        st.builds(
+            lambda rest, rows: rest | {"messages": rows},
+            st.dictionaries(st.text(), VALUES),
+            st.lists(VALUES),
+        )
     ),
     cut=st.integers(0, 40),
 )
@@ -319,7 +406,12 @@ def test_whole_exports_are_read_however_odd_and_wherever_they_end(tmp_path, chat
 
 
 @QUIET
-@given(st.lists(damaged(telegram(2, [{"type": "bold", "text": "x"}], reply_to_message_id=1, photo="")), max_size=4))
+@given(
+    st.lists(
+        damaged(telegram(2, [{"type": "bold", "text": "x"}], reply_to_message_id=1, photo="")),
+        max_size=4,
+    )
+)
 def test_damaged_telegram_messages_are_all_accounted_for(tmp_path, messages):
     path = write(tmp_path / "result.json", result(telegram(1, "hi"), *messages))
     assert outcome(path, "telegram").rows == len(messages) + 1
@@ -329,7 +421,13 @@ def test_damaged_telegram_messages_are_all_accounted_for(tmp_path, messages):
 
 
 def slack(text, user="U1", minute=0.0, **fields):
-    return {"type": "message", "user": user, "text": text, "ts": f"{BEGIN_S + 60 * minute:.6f}", **fields}
+    return {
+        "type": "message",
+        "user": user,
+        "text": text,
+        "ts": f"{BEGIN_S + 60 * minute:.6f}",
+        **fields,
+    }
 
 
 def ts(minute):
@@ -353,14 +451,23 @@ def test_a_slack_export(tmp_path, zipped):
         "general/2026-03-02.json": [slack("next day", minute=1440)],
         "general/2026-03-01.json": [
             slack("<@U1> has joined the channel", subtype="channel_join"),
-            slack("is *this* _it_? <https://example.com/a|example.com/a> in <#C1> &amp; <#C9|old>", minute=1),
-            slack("<@U2> <!here> <@U9> <https://example.com|page> &lt;3 :wave::skin-tone-2:", minute=2),
+            slack(
+                "is *this* _it_? <https://example.com/a|example.com/a> in <#C1> &amp; <#C9|old>",
+                minute=1,
+            ),
+            slack(
+                "<@U2> <!here> <@U9> <https://example.com|page> &lt;3 :wave::skin-tone-2:", minute=2
+            ),
             slack("Yes, `a &lt; *b*`", "U2", 3, thread_ts=ts(1)),
             slack("thread!", "U1", 300, thread_ts=ts(1)),
             slack("tick", "U3", 4),
             slack("tock", None, 5, subtype="bot_message", bot_id="B1", username="hook"),
             slack("", minute=6, files=[{"name": "cat.png"}], subtype="file_share"),
-            slack("<@U1> uploaded a file: <https://x.example/f|cat> and commented: look", minute=7, file={"id": "F"}),
+            slack(
+                "<@U1> uploaded a file: <https://x.example/f|cat> and commented: look",
+                minute=7,
+                file={"id": "F"},
+            ),
             slack("This message was deleted.", minute=8, subtype="tombstone"),
             slack("", minute=9, attachments=[{"text": "card"}]),
             slack("alas", minute=10),
@@ -381,7 +488,12 @@ def test_a_slack_export(tmp_path, zipped):
     assert detect_format(path).name == "slack"
     found = outcome(path, persona=ADA)
     assert found.said == [
-        [("Mira Vale", "@Ada Lace @here @someone [page](https://example.com) <3 :wave:\nlook\nwhat?")],
+        [
+            (
+                "Mira Vale",
+                "@Ada Lace @here @someone [page](https://example.com) <3 :wave:\nlook\nwhat?",
+            )
+        ],
         [("Mira Vale", "next day")],
         [
             ("Mira Vale", "is **this** *it*? example.com/a in #general & #old"),
@@ -416,7 +528,10 @@ def test_a_slack_bot_can_be_the_persona(tmp_path):
 
 @QUIET
 @given(
-    messages=st.lists(damaged(slack("<@U1> hi", subtype="", thread_ts="", message={}, files=[])) | VALUES, max_size=4),
+    messages=st.lists(
+        damaged(slack("<@U1> hi", subtype="", thread_ts="", message={}, files=[])) | VALUES,
+        max_size=4,
+    ),
     users=st.lists(VALUES, max_size=2),
 )
 def test_damaged_slack_messages_are_all_accounted_for(tmp_path, messages, users):
@@ -430,7 +545,12 @@ def test_damaged_slack_messages_are_all_accounted_for(tmp_path, messages, users)
 
 def instagram(content, sender="Mira", minute=0, **fields):
     said = {} if content is None else {"content": content}
-    return {"sender_name": sender, "timestamp_ms": int(BEGIN_S + 60 * minute) * 1000, **said, **fields}
+    return {
+        "sender_name": sender,
+        "timestamp_ms": int(BEGIN_S + 60 * minute) * 1000,
+        **said,
+        **fields,
+    }
 
 
 def mangled(text):
@@ -439,7 +559,11 @@ def mangled(text):
 
 
 def talk(*messages):
-    return {"participants": [{"name": "Mira"}, {"name": "Ada"}], "messages": list(messages), "thread_path": "inbox/a_1"}
+    return {
+        "participants": [{"name": "Mira"}, {"name": "Ada"}],
+        "messages": list(messages),
+        "thread_path": "inbox/a_1",
+    }
 
 
 def test_an_instagram_talk_is_read_from_its_end_and_repaired(tmp_path):
@@ -447,7 +571,9 @@ def test_an_instagram_talk_is_read_from_its_end_and_repaired(tmp_path):
         write(
             tmp_path / "message_1.json",
             talk(
-                instagram("Ada sent an attachment.", "Ada", 9, share={"link": "https://example.com"}),
+                instagram(
+                    "Ada sent an attachment.", "Ada", 9, share={"link": "https://example.com"}
+                ),
                 instagram("https://example.com", "Ada", 8, share={"link": "https://example.com"}),
                 instagram(None, "Ada", 8, photos=[{"uri": "a.jpg"}]),
                 instagram(None, "Ada", 8),
@@ -486,7 +612,10 @@ def test_the_parts_of_an_instagram_talk_come_together(tmp_path, zipped):
     path = write_all(tmp_path / "instagram-mira", files, zipped=zipped)
     assert detect_format(path).name == "instagram"
     found = outcome(path, persona=ADA)
-    assert found.said == [[("Mira", "hello"), ("Ada Lace", "Good day.")], [("Mira", "hi"), ("Bo", "ho")]]
+    assert found.said == [
+        [("Mira", "hello"), ("Ada Lace", "Good day.")],
+        [("Mira", "hi"), ("Bo", "ho")],
+    ]
     assert found.rows == 4
 
 
@@ -515,13 +644,19 @@ def test_damaged_instagram_messages_are_all_accounted_for(tmp_path, messages):
     [
         ("<:wave:12> <a:party_1:34>", ":wave: :party_1:"),
         ("in <#5> and <#6>, ask <@&7> or <@&8>", "in #tavern and #channel, ask @Keeper or @role"),
-        ("at <t:1772355600:R> or <t:1772355600>", "at 2026-03-01 09:00 UTC or 2026-03-01 09:00 UTC"),
+        (
+            "at <t:1772355600:R> or <t:1772355600>",
+            "at 2026-03-01 09:00 UTC or 2026-03-01 09:00 UTC",
+        ),
         ("<t:999999999999>", "<t:999999999999>"),
         ("use </persona set:99> in <id:customize>", "use /persona set in #customize"),
         ("<https://example.com/a?b=c>", "https://example.com/a?b=c"),
         ("a\r\nb\rc\u200b \n\n\n\nd", "a\nb\nc\n\nd"),
         ("x `<:wave:12>` ``<#5>`` y", "x `<:wave:12>` ``<#5>`` y"),
-        ("```py\nif a:\n    <:wave:12>\n\n\n\n    b  \n```", "```py\nif a:\n    <:wave:12>\n\n\n\n    b  \n```"),
+        (
+            "```py\nif a:\n    <:wave:12>\n\n\n\n    b  \n```",
+            "```py\nif a:\n    <:wave:12>\n\n\n\n    b  \n```",
+        ),
         ("```one line```", "```\none line\n```"),
         ("before ```js\nx``` after", "before ```js\nx\n``` after"),
         ("``` never closed", "``` never closed"),
@@ -560,13 +695,17 @@ def test_commands(text):
     assert is_command(text)
 
 
-@pytest.mark.parametrize("text", ["", "!", "!!!", "/usr/bin", "! no", "/ or", "!?", "and /play", "/7"])
+@pytest.mark.parametrize(
+    "text", ["", "!", "!!!", "/usr/bin", "! no", "/ or", "!?", "and /play", "/7"]
+)
 def test_no_commands(text):
     assert not is_command(text)
 
 
 def test_a_file_without_messages_is_no_error_until_a_persona_is_asked_for(tmp_path):
-    path = write(tmp_path / "result.json", {"name": "x", "type": "private_group", "id": 1, "messages": []})
+    path = write(
+        tmp_path / "result.json", {"name": "x", "type": "private_group", "id": 1, "messages": []}
+    )
     assert outcome(path, "telegram").rows == 0
     with pytest.raises(MaterialError, match=r"result\.json contains no messages"):
         outcome(path, "telegram", persona=ADA)
@@ -578,15 +717,21 @@ def test_a_file_without_messages_is_no_error_until_a_persona_is_asked_for(tmp_pa
 @QUIET
 @given(
     gap_s=st.integers(0, 3600),
-    steps=st.lists(st.tuples(st.integers(0, 7200), st.integers(0, 3), st.none() | st.integers(0, 20)), max_size=20),
+    steps=st.lists(
+        st.tuples(st.integers(0, 7200), st.integers(0, 3), st.none() | st.integers(0, 20)),
+        max_size=20,
+    ),
 )
 def test_sessions_end_in_gaps_and_replies_reach_over_them(tmp_path, gap_s, steps):
-    minute, lines = 0.0, []
+    minute = 0.0
+    lines = []
     for number, (step_s, author, reply_to) in enumerate(steps):
         minute += step_s / 60
         earlier = {} if reply_to is None else {"reply_to": str(reply_to)}
         lines.append(line(str(number), f"said {number}", f"name{author}", minute, **earlier))
-    whole = [line(f"w{number}", "so", channel="cellar") for number in range(2)]  # a log is at least two lines
+    whole = [
+        line(f"w{number}", "so", channel="cellar") for number in range(2)
+    ]  # a log is at least two lines
     found = own(tmp_path, *lines, *whole, format="own-log", session_gap_s=gap_s)
     assert found.rows == len(lines) + 2 and not found.dropped
     session_of = {

@@ -25,8 +25,11 @@ def model(tiny_base):
 
 
 def test_pads_need_no_token_of_their_own(model):
-    """The end of turn may serve as pad: what fills the rows is never looked at, and real ones are still trained."""
-    short, long = sample((*SHARED, 11), (2,)), sample((*SHARED, 12, 13, 14), (15, 16, 2))
+    """The end of turn may serve as pad: what fills the rows is never looked at, and real ones are
+    still trained.
+    """
+    short = sample((*SHARED, 11), (2,))
+    long = sample((*SHARED, 12, 13, 14), (15, 16, 2))
     losses = []
     for pad in (0, 2, 4000):
         batch = collate([short, long])
@@ -42,15 +45,21 @@ def test_only_replies_are_labelled_and_the_last_prompt_token_is_never_shared():
     assert shared_prefix_length(same) == 2
     batch = collate([*same, sample((1, 2, 9, 9), (5,))])
     assert batch["prefix_ids"].tolist() == [[1, 2]]
-    assert batch["labels"].tolist() == [[IGNORE_INDEX, 4, 5]] * 3 + [[IGNORE_INDEX, IGNORE_INDEX, 5]]
+    assert batch["labels"].tolist() == [[IGNORE_INDEX, 4, 5]] * 3 + [
+        [IGNORE_INDEX, IGNORE_INDEX, 5]
+    ]
     assert batch["lengths"].tolist() == [5, 5, 5, 5]
 
 
 def test_packed_samples_lie_in_one_row_and_each_begins_at_the_first_position():
-    batch = pack([sample((1, 2, 3), (4, 5)), sample((6,), (7,)), TokenizedSample((8, 9), (True, True))])
+    batch = pack(
+        [sample((1, 2, 3), (4, 5)), sample((6,), (7,)), TokenizedSample((8, 9), (True, True))]
+    )
     assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 0, 1]]
-    assert batch["labels"].tolist() == [[*[IGNORE_INDEX] * 3, 4, 5, IGNORE_INDEX, 7, IGNORE_INDEX, 9]]
+    assert batch["labels"].tolist() == [
+        [*[IGNORE_INDEX] * 3, 4, 5, IGNORE_INDEX, 7, IGNORE_INDEX, 9]
+    ]
     assert batch["prefix_ids"].shape == (1, 0) and batch["lengths"].tolist() == [5, 2, 2]
 
 
@@ -58,7 +67,9 @@ def test_one_prompt_token_cannot_be_shared():
     assert shared_prefix_length([sample((1,), (2,))]) == 0
 
 
-@given(st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 16), st.integers(0, 5))
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=200), st.integers(1, 16), st.integers(0, 5)
+)
 def test_sorting_by_length_loses_and_doubles_nothing(lengths, batch_size, seed):
     order = group_by_length(lengths, batch_size, seed)
     assert sorted(order) == list(range(len(lengths)))
@@ -68,7 +79,9 @@ def test_sorting_by_length_loses_and_doubles_nothing(lengths, batch_size, seed):
 def test_sorted_batches_hold_like_lengths_in_an_order_that_the_seed_decides():
     lengths = [n % 97 for n in range(512)]
     order = group_by_length(lengths, 8, 0)
-    spread = [max(b) - min(b) for b in ([lengths[p] for p in order[i : i + 8]] for i in range(0, 512, 8))]
+    spread = [
+        max(b) - min(b) for b in ([lengths[p] for p in order[i : i + 8]] for i in range(0, 512, 8))
+    ]
     assert sum(spread) / len(spread) < 20
     assert order != group_by_length(lengths, 8, 1)
 
@@ -90,11 +103,18 @@ def test_all_adapters_get_the_shared_dropout(tiny_base):
     from peft import LoraConfig, get_peft_model
 
     peft_model = get_peft_model(
-        load_model(tiny_base, "float32"), LoraConfig(r=2, lora_dropout=0.5, target_modules=["q_proj", "down_proj"])
+        load_model(tiny_base, "float32"),
+        LoraConfig(r=2, lora_dropout=0.5, target_modules=["q_proj", "down_proj"]),
     )
     share_dropout(peft_model)
-    found = [module for name, module in peft_model.named_modules() if "lora_dropout.default" in name]
-    assert found and all(module is found[0] for module in found) and isinstance(found[0], SharedDropout)
+    found = [
+        module for name, module in peft_model.named_modules() if "lora_dropout.default" in name
+    ]
+    assert (
+        found
+        and all(module is found[0] for module in found)
+        and isinstance(found[0], SharedDropout)
+    )
 
 
 def test_an_average_needs_losses():

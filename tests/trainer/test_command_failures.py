@@ -1,4 +1,6 @@
-"""The ends of commands that are nobody's fault: a full disk, a closed pipe, Ctrl-C, a place that cannot be written."""
+"""The ends of commands that are nobody's fault: a full disk, a closed pipe, Ctrl-C, a place that
+cannot be written.
+"""
 
 import json
 import resource
@@ -34,15 +36,24 @@ def run(monkeypatch, capsys, *arguments):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A folder with a source, lore, and a data set as far as an export reads it; it is the working directory."""
+    """A folder with a source, lore, and a data set as far as an export reads it; it is the working
+    directory.
+    """
     monkeypatch.chdir(tmp_path)
     Path("rows.jsonl").write_bytes(jsonl(ROWS))
     Path("ada.toml").write_text('id = "ada"\nname = "Ada"\ndescription = "You are Ada."\n')
     Path("lore/ada").mkdir(parents=True)
-    Path("lore/ada/clocks.md").write_text("# Clocks\n\n" + "Ada winds the tower clock at noon. " * 200)
+    Path("lore/ada/clocks.md").write_text(
+        "# Clocks\n\n" + "Ada winds the tower clock at noon. " * 200
+    )
     Path("built").mkdir()
     Path("built/stats.json").write_text("{}")
-    line = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So. " * 200}]}
+    line = {
+        "messages": [
+            {"role": "user", "content": "Why?"},
+            {"role": "assistant", "content": "So. " * 200},
+        ]
+    }
     line |= {"tokens": 400, "right": "own-writing"}
     Path("built/train.jsonl").write_bytes(jsonl([line] * 100))
     return tmp_path
@@ -51,12 +62,24 @@ def home(tmp_path, monkeypatch):
 BUILD = ("dataset", "build", "--source", "rows.jsonl", "--right", "own-writing", "--out")
 EXPORT = ("dataset", "export", "built", "--to", "openai", "--out")
 EXTRACT = ("lore", "extract", "--persona", "ada.toml", "--lore", "lore", "--out")
-SYNTHESISE = ("lore", "synthesise", "--persona", "ada.toml", "--lore", "lore", "--count", "1", "--out")
+SYNTHESISE = (
+    "lore",
+    "synthesise",
+    "--persona",
+    "ada.toml",
+    "--lore",
+    "lore",
+    "--count",
+    "1",
+    "--out",
+)
 
 
 @contextmanager
 def files_of_at_most(size):
-    """The system takes no longer files, with the error that a full disk gives in all but its number."""
+    """The system takes no longer files, with the error that a full disk gives in all but its
+    number.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -66,14 +89,18 @@ def files_of_at_most(size):
 
 
 @pytest.mark.parametrize(
-    ("command", "size"), [(BUILD, 2_000), (BUILD, 30_000), (EXPORT, 9_000), (EXTRACT, 200), (EXTRACT, 2_000)]
+    ("command", "size"),
+    [(BUILD, 2_000), (BUILD, 30_000), (EXPORT, 9_000), (EXTRACT, 200), (EXTRACT, 2_000)],
 )
 def test_a_full_disk_is_one_message_and_leaves_nothing(home, monkeypatch, capsys, command, size):
     before = sorted(path.name for path in home.rglob("*"))
     with files_of_at_most(size):
         code, out, err = run(monkeypatch, capsys, *command, "new")
     assert (code, out) == (1, "")
-    assert err.strip().splitlines()[-1] == "The disk is full. Free some space, then run the same command again."
+    assert (
+        err.strip().splitlines()[-1]
+        == "The disk is full. Free some space, then run the same command again."
+    )
     assert "Traceback" not in err
     assert sorted(path.name for path in home.rglob("*")) == before
 
@@ -120,7 +147,11 @@ def test_ctrl_c_ends_with_a_line_and_130(home, monkeypatch, capsys, command):
 
 def test_output_that_nobody_takes_is_no_traceback(home):
     command = [sys.executable, "-m", "trainer", "dataset", "inspect", "rows.jsonl", "--json"]
-    where = {"cwd": home, "env": {"PYTHONPATH": str(Path(__file__).parents[2])}, "stderr": subprocess.PIPE}
+    where = {
+        "cwd": home,
+        "env": {"PYTHONPATH": str(Path(__file__).parents[2])},
+        "stderr": subprocess.PIPE,
+    }
     with (
         Path("/dev/full").open("wb") as full,
         subprocess.Popen(command, stdout=subprocess.PIPE, **where) as unheard,
@@ -139,11 +170,17 @@ def test_output_that_nobody_takes_is_no_traceback(home):
 
 def test_the_languages_of_a_sample_are_said_to_be_such(home, monkeypatch, capsys):
     found = json.loads(run(monkeypatch, capsys, "dataset", "inspect", "rows.jsonl", "--json")[1])
-    assert sum(found["languages"].values()) == found["conversations"] == len(ROWS) and "languages_of" not in found
+    assert (
+        sum(found["languages"].values()) == found["conversations"] == len(ROWS)
+        and "languages_of" not in found
+    )
     monkeypatch.setattr(inspecting, "MAX_LANGUAGE_CONVERSATIONS", 50)
     found = json.loads(run(monkeypatch, capsys, "dataset", "inspect", "rows.jsonl", "--json")[1])
     assert sum(found["languages"].values()) == found["languages_of"] == 50
-    assert "en 50 (of 50 conversations)" in run(monkeypatch, capsys, "dataset", "inspect", "rows.jsonl")[1]
+    assert (
+        "en 50 (of 50 conversations)"
+        in run(monkeypatch, capsys, "dataset", "inspect", "rows.jsonl")[1]
+    )
 
 
 def test_all_formats_of_a_folder_are_named_and_examples_say_their_file(home, monkeypatch, capsys):
@@ -165,7 +202,16 @@ def test_lore_is_reported_where_it_belongs(home, monkeypatch, capsys):
     (home / "lore" / "ada").rename(home / "lore" / "Oda Marrow")
     assert "lore of oda, not dialogue" in run(monkeypatch, capsys, "dataset", "inspect", "lore")[1]
     code, _, err = run(
-        monkeypatch, capsys, "dataset", "build", "--source", "lore", "--right", "own-writing", "--out", "n"
+        monkeypatch,
+        capsys,
+        "dataset",
+        "build",
+        "--source",
+        "lore",
+        "--right",
+        "own-writing",
+        "--out",
+        "n",
     )
     assert code == 1 and "lore belongs in data/rag-resources" in err
 
@@ -174,8 +220,14 @@ def test_lore_is_reported_where_it_belongs(home, monkeypatch, capsys):
     ("mapping", "said"),
     [
         (["foo=instruction"], "--map foo=instruction: 'foo' is neither a role nor a column."),
-        (["user=instruction", "user=output"], "--map gives user twice: 'instruction' and 'output'."),
-        (["user=instruction", "question=output"], "--map gives user twice: 'instruction' and 'output'."),
+        (
+            ["user=instruction", "user=output"],
+            "--map gives user twice: 'instruction' and 'output'.",
+        ),
+        (
+            ["user=instruction", "question=output"],
+            "--map gives user twice: 'instruction' and 'output'.",
+        ),
     ],
 )
 def test_a_mapping_that_cannot_be_meant_is_refused(home, monkeypatch, capsys, mapping, said):
@@ -190,9 +242,16 @@ def test_an_empty_path_is_refused(home, monkeypatch, capsys):
 
 
 def test_french_in_the_western_encoding_is_called_that(home, monkeypatch, capsys):
-    Path("talk.csv").write_bytes("prompt,response\nUn café crème ?,Très bien, voilà «mon ami».\n".encode("cp1252") * 3)
-    assert "it looks like CP1252 or ISO-8859-1" in run(monkeypatch, capsys, "dataset", "inspect", "talk.csv")[2]
-    Path("talk.csv").write_bytes("prompt,response\nKtóra jest godzina?,Zażółć gęślą jaźń.\n".encode("cp1250") * 3)
+    Path("talk.csv").write_bytes(
+        "prompt,response\nUn café crème ?,Très bien, voilà «mon ami».\n".encode("cp1252") * 3
+    )
+    assert (
+        "it looks like CP1252 or ISO-8859-1"
+        in run(monkeypatch, capsys, "dataset", "inspect", "talk.csv")[2]
+    )
+    Path("talk.csv").write_bytes(
+        "prompt,response\nKtóra jest godzina?,Zażółć gęślą jaźń.\n".encode("cp1250") * 3
+    )
     assert "CP1252" not in run(monkeypatch, capsys, "dataset", "inspect", "talk.csv")[2]
 
 
@@ -200,7 +259,11 @@ def test_of_many_files_the_one_is_named_that_may_not_be_used(home, monkeypatch, 
     Path("many").mkdir()
     Path("many/rows.jsonl").write_bytes(jsonl(ROWS))
     Path("many/export.json").write_text(json.dumps({"guild": {}, "channel": {}, "messages": []}))
-    Path("many/chat.txt").write_text("15/01/2024, 10:30 - Ann: Hello you\n15/01/2024, 10:31 - Ben: Hello Ann\n")
+    Path("many/chat.txt").write_text(
+        "15/01/2024, 10:30 - Ann: Hello you\n15/01/2024, 10:31 - Ben: Hello Ann\n"
+    )
     command = ("dataset", "build", "--source", "many", "--right", "own-writing", "--out", "new")
     code, _, err = run(monkeypatch, capsys, *command)
-    assert code == 1 and err.startswith("many/export.json: many may not be trained on: it came through Discord's API")
+    assert code == 1 and err.startswith(
+        "many/export.json: many may not be trained on: it came through Discord's API"
+    )

@@ -1,4 +1,6 @@
-"""Signatures, letterheads and cards: each line is read with what the others are; what has only their shape stays."""
+"""Signatures, letterheads and cards: each line is read with what the others are; what has only
+their shape stays.
+"""
 
 import re
 import tomllib
@@ -24,10 +26,13 @@ def unmarked(text):
 
 def left_over(anonymiser, marked):
     """Returns the marked values that are not wholly replaced, and the other letters that are."""
-    text, covered = unmarked(marked), set()
+    text = unmarked(marked)
+    covered = set()
     for one in anonymiser.find_entities(text):
         covered |= set(range(one.start, one.end))
-    wanted, missed, shift = set(), [], 0
+    wanted = set()
+    missed = []
+    shift = 0
     for match in MARKED.finditer(marked):
         span = range(match.start() - shift, match.start() - shift + len(match[1]))
         shift += 2
@@ -90,8 +95,10 @@ def test_a_block_is_replaced_line_by_line(name, anonymiser):
 
 @pytest.mark.parametrize(
     "street",
-    "Kossuth Lajos út 5.|Petőfi tér 3|Ermou 25|Leoforos Kifisias 118|Λεωφόρος Συγγρού 44|Vestergade 7, st. th.|"
-    "Storgatan 11|Kirkeveien 8|Mannerheimintie 14 A 7|Laugavegur 22|Prinsengracht 201|ul. Krótka 8/3|Školní 114/6|"
+    "Kossuth Lajos út 5.|Petőfi tér 3|Ermou 25|Leoforos Kifisias 118|Λεωφόρος Συγγρού "
+    "44|Vestergade 7, st. th.|"
+    "Storgatan 11|Kirkeveien 8|Mannerheimintie 14 A 7|Laugavegur 22|Prinsengracht 201|ul. Krótka "
+    "8/3|Školní 114/6|"
     "Strada Florilor nr. 9|Arch. Makariou III 14".split("|"),
 )
 def test_streets_of_many_countries_under_a_name(street, anonymiser):
@@ -151,7 +158,9 @@ def test_a_number_and_a_town_need_something_beside_them():
     text = "Ann Lee\n934 552 108\n12 345 678\n4410 Marvik"
     name = EntitySpan("PERSON", 0, 7, 2)
     found = {text[one.start : one.end]: one.kind for one in find_in_blocks(text, [name])}
-    assert found == {"934 552 108": "PHONE_NUMBER"}  # thousands are no number without more than a name
+    assert found == {
+        "934 552 108": "PHONE_NUMBER"
+    }  # thousands are no number without more than a name
     street = EntitySpan("STREET_ADDRESS", text.index("12 345"), text.index("\n4410"), 5)
     beside = "Forge 1200\n7 Highland Way 3"
     assert (
@@ -165,15 +174,25 @@ def test_a_number_and_a_town_need_something_beside_them():
 def test_the_held_out_blocks_are_held_out():
     """No four words in a row are in the templates of both sets, and every value is marked."""
     pytest.importorskip("faker")
-    from benchmarks.contact_blocks import TEMPLATES_FILE, development_blocks, held_out_blocks  # after the check above
+    from benchmarks.contact_blocks import (
+        TEMPLATES_FILE,
+        development_blocks,
+        held_out_blocks,
+    )  # after the check above
     from tests.trainer.test_crf_ner import phrases_of
     from tools.name_tagger.synthetic_corpus import TEMPLATES_FOLDER
 
     material = tomllib.loads(TEMPLATES_FILE.read_text("utf-8"))
     held_out = {
-        run for text in (*material["templates"], *material["empty"], *material["bodies"]) for run in phrases_of(text)
+        run
+        for text in (*material["templates"], *material["empty"], *material["bodies"])
+        for run in phrases_of(text)
     }
-    trained = {run for path in TEMPLATES_FOLDER.glob("*.txt") for run in phrases_of(path.read_text("utf-8"))}
+    trained = {
+        run
+        for path in TEMPLATES_FOLDER.glob("*.txt")
+        for run in phrases_of(path.read_text("utf-8"))
+    }
     assert len(held_out) > 50 and not held_out & trained
     texts = held_out_blocks()
     assert len({one.language for one in texts}) == len(material["locales"]) == 26
@@ -181,4 +200,6 @@ def test_the_held_out_blocks_are_held_out():
     assert sum(not one.gold for one in texts) >= len(texts) / 4
     kinds = {gold.kind for one in texts for gold in one.gold}
     assert kinds == {"PERSON", "STREET_ADDRESS", "PHONE_NUMBER", "EMAIL_ADDRESS", "COUNTRY"}
-    assert development_blocks(40) == development_blocks(40) and any(one.gold for one in development_blocks(40))
+    assert development_blocks(40) == development_blocks(40) and any(
+        one.gold for one in development_blocks(40)
+    )

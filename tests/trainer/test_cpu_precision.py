@@ -19,18 +19,23 @@ from trainer.train.sft_trainer import make_sft_trainer
 from trainer.train.trainer_base import StageInputs
 
 FP16 = pytest.mark.skipif(
-    torch.cuda.is_available() or not probe_machine().cpu_fp16, reason="this processor does not multiply in float16"
+    torch.cuda.is_available() or not probe_machine().cpu_fp16,
+    reason="this processor does not multiply in float16",
 )
 
 
 def test_fp16_stays_where_the_processor_has_it_and_is_replaced_with_a_note_elsewhere():
     own, other = (
-        fit_to_hardware(recipe_of("s0-6gb"), MachineSpec(False, "bf16", cpu_fp16=has)) for has in (True, False)
+        fit_to_hardware(recipe_of("s0-6gb"), MachineSpec(False, "bf16", cpu_fp16=has))
+        for has in (True, False)
     )
     assert own.recipe.precision == "fp16" and not any("fp16" in note for note in own.notes)
     assert other.recipe.precision == "bf16"
     assert "This machine does not compute in fp16: bf16 is used instead." in other.notes
-    assert probe_machine().cpu_fp16 == probe_machine_without_torch().cpu_fp16 or probe_machine().has_cuda
+    assert (
+        probe_machine().cpu_fp16 == probe_machine_without_torch().cpu_fp16
+        or probe_machine().has_cuda
+    )
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,14 +49,19 @@ def test_a_recipe_in_fp16_trains_in_fp16_with_loss_scaling_as_on_a_card(tmp_path
     losses = {}
     for precision in ("fp16", "fp32"):
         changes = {**settings, "precision": precision}
-        job = persona_job(tmp_path / precision, base.source, recipe="s0-6gb", hyperparameters=changes)
+        job = persona_job(
+            tmp_path / precision, base.source, recipe="s0-6gb", hyperparameters=changes
+        )
         events = []
         run_job(job, RunContext(events.append, lambda: None))
         manifest = verify_adapter(job / "adapter")
         assert manifest.training_precision == f"nf4 base, {precision} compute, float32 adapter"
         assert not any("does not compute" in caveat for caveat in manifest.caveats)
         losses[precision] = [event.loss for event in events if isinstance(event, Progress)]
-    assert losses["fp16"] == pytest.approx(losses["fp32"], rel=1e-3) and losses["fp16"] != losses["fp32"]
+    assert (
+        losses["fp16"] == pytest.approx(losses["fp32"], rel=1e-3)
+        and losses["fp16"] != losses["fp32"]
+    )
 
 
 @FP16
@@ -59,14 +69,19 @@ def test_the_loss_is_scaled_and_products_are_in_float16(tmp_path):
     from personas.prompt.renderer import Renderer
 
     kind = TINY_MODELS["SmolLM2"]
-    base, renderer = make_model(kind, tmp_path / "base"), Renderer(make_tokenizer(kind))
+    base = make_model(kind, tmp_path / "base")
+    renderer = Renderer(make_tokenizer(kind))
     sample = renderer.sample(None, [Turn("", "hello")], "Good day.")
     recipe = recipe_of("s0-6gb", max_steps=1, gradient_accumulation_steps=1, eval_strategy="no")
     recipe = fit_to_hardware(recipe, MachineSpec(False, "bf16", cpu_fp16=True)).recipe
     stage = StageInputs([sample], (), recipe, lambda event: None, lambda: None)
     trainer = make_sft_trainer(base, renderer.tokenizer, stage, tmp_path / "out")
     kinds = set()
-    layer = next(module for name, module in trainer.model.named_modules() if name.endswith("o_proj.base_layer"))
+    layer = next(
+        module
+        for name, module in trainer.model.named_modules()
+        if name.endswith("o_proj.base_layer")
+    )
     layer.register_forward_hook(lambda module, inputs, output: kinds.add(output.dtype))
     trainer.train()
     assert kinds == {torch.float16} and trainer.accelerator.scaler.get_scale() > 1

@@ -1,4 +1,6 @@
-"""The small tagger: what it finds, what it leaves, where it stays silent, and how its model is made and read."""
+"""The small tagger: what it finds, what it leaves, where it stays silent, and how its model is made
+and read.
+"""
 
 import itertools
 import json
@@ -14,7 +16,12 @@ import pytest
 from benchmarks.pii_corpus import CORPUS_FOLDER, read_corpus
 from personas.errors import UnderstudyError
 from tools.name_tagger import train as training
-from tools.name_tagger.synthetic_corpus import TEMPLATE_FILE_SHARES, TEMPLATES_FOLDER, CorpusGenerator, LabelledText
+from tools.name_tagger.synthetic_corpus import (
+    TEMPLATE_FILE_SHARES,
+    TEMPLATES_FOLDER,
+    CorpusGenerator,
+    LabelledText,
+)
 from trainer.anonymise.crf_ner.crf_tagger import MODEL_FILE, label_runs, load_tagger, read_model
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.crf_ner.token_features import FeatureExtractor, is_east_asian, tokenise
@@ -28,7 +35,11 @@ def tagger():
 
 
 def found(tagger, text, kind=None):
-    return [text[start:end] for found_kind, start, end, _ in tagger.find(text) if kind in (None, found_kind)]
+    return [
+        text[start:end]
+        for found_kind, start, end, _ in tagger.find(text)
+        if kind in (None, found_kind)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -39,11 +50,17 @@ def found(tagger, text, kind=None):
             "My name is Oluwaseun Adeyemi-Clarke and this is my sister Funmilayo.",
             ["Oluwaseun Adeyemi-Clarke", "Funmilayo"],
         ),
-        ("Dear Mrs. O'Callaghan,\n\nplease write to Dr. van der Meulen.", ["O'Callaghan", "van der Meulen"]),
+        (
+            "Dear Mrs. O'Callaghan,\n\nplease write to Dr. van der Meulen.",
+            ["O'Callaghan", "van der Meulen"],
+        ),
         ("Passenger: Grünwald, Annelies M.\nSeat: 14C", ["Grünwald, Annelies M."]),
         ("chị Hương ơi, anh Nguyễn Văn Khoa gọi", ["Hương", "Nguyễn Văn Khoa"]),
         ("ask Sanjay's wife or Kenji, they live upstairs", ["Sanjay", "Kenji"]),
-        ("Jean-Luc Moreau and María José Fernández signed it.", ["Jean-Luc Moreau", "María José Fernández"]),
+        (
+            "Jean-Luc Moreau and María José Fernández signed it.",
+            ["Jean-Luc Moreau", "María José Fernández"],
+        ),
     ],
 )
 def test_people_are_found_as_people_write_them(tagger, text, names):
@@ -61,7 +78,9 @@ def test_people_are_found_as_people_write_them(tagger, text, names):
 )
 def test_addresses_are_found_whole(tagger, lead, address, end):
     text = lead + address + end
-    (start, stop) = next((start, stop) for kind, start, stop, _ in tagger.find(text) if kind == "STREET_ADDRESS")
+    (start, stop) = next(
+        (start, stop) for kind, start, stop, _ in tagger.find(text) if kind == "STREET_ADDRESS"
+    )
     assert text[start:stop].strip(" .") == address
 
 
@@ -95,7 +114,12 @@ def test_offsets_count_code_points_whatever_stands_before(tagger):
 
 @pytest.mark.parametrize(
     "text",
-    ["我叫陆星野，住在青石路27号。", "Jonasさんは明日来ます、たぶん。", "제 이름은 김하늘입니다", "Emil的中文比我还好"],
+    [
+        "我叫陆星野，住在青石路27号。",
+        "Jonasさんは明日来ます、たぶん。",
+        "제 이름은 김하늘입니다",
+        "Emil的中文比我还好",
+    ],
 )
 def test_nothing_is_said_where_east_asian_writing_prevails(tagger, text):
     assert is_east_asian(text) and tagger.find(text) == []
@@ -112,20 +136,26 @@ def test_a_few_east_asian_letters_do_not_silence_it(tagger):
 
 
 @pytest.mark.parametrize(
-    "text", ["", " \n ", "\x00", "\ud83d my \udc00", "a" * 60_000, "(" * 5_000, "Anna " * 4_000, "\u0301"]
+    "text",
+    ["", " \n ", "\x00", "\ud83d my \udc00", "a" * 60_000, "(" * 5_000, "Anna " * 4_000, "\u0301"],
 )
 def test_odd_texts_break_nothing(tagger, text):
     for _, start, end, _ in tagger.find(text):
         assert 0 <= start < end <= len(text)
 
 
-# ------------------------------------------------------------------------------------------------------ the model file
+# ------------------------------------------------------------------------------------------------------
+# the model file
 
 
 def test_the_model_that_ships_is_small_and_says_what_it_is():
     assert MODEL_FILE.stat().st_size < 1_400_000
     head, _ = read_model(MODEL_FILE)
-    assert head["texts"] == training.TRAINING_TEXTS and head["seed"] == training.SEED and "python-crfsuite" in head
+    assert (
+        head["texts"] == training.TRAINING_TEXTS
+        and head["seed"] == training.SEED
+        and "python-crfsuite" in head
+    )
     assert load_tagger().name.endswith(head["sha256"][:8])
 
 
@@ -147,7 +177,11 @@ def test_a_damaged_model_file_is_refused_and_the_log_says_why(tmp_path, caplog, 
     path.write_bytes(damaged(how))
     with caplog.at_level(logging.WARNING):
         assert load_tagger(path) is None
-    assert "rules only" in caplog.text and "model.crf.xz" in caplog.text and "Train it anew" in caplog.text
+    assert (
+        "rules only" in caplog.text
+        and "model.crf.xz" in caplog.text
+        and "Train it anew" in caplog.text
+    )
     with pytest.raises(UnderstudyError):
         read_model(path)
 
@@ -157,12 +191,16 @@ def test_a_missing_model_file_is_no_failure(tmp_path, caplog):
     assert "No such file" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------------------ training
+# ------------------------------------------------------------------------------------------------------------
+# training
 
 
 def test_the_same_seed_gives_the_same_model_and_another_another(tmp_path):
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
-        assert training.main(["--out", str(tmp_path / name), "--texts", "60", "--seed", str(seed)]) == 0
+        assert (
+            training.main(["--out", str(tmp_path / name), "--texts", "60", "--seed", str(seed)])
+            == 0
+        )
     one, same, other = ((tmp_path / name).read_bytes() for name in ("one", "same", "other"))
     assert one == same != other
     assert load_tagger(tmp_path / "one") is not None
@@ -181,7 +219,9 @@ print(sum("templates" in path for path in opened))
 
 def test_training_reads_lists_and_templates_and_never_the_texts_it_is_judged_on(tmp_path):
     command = [sys.executable, "-c", WATCHED, str(tmp_path / "model")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
     *_, judged, templates = result.stdout.splitlines()
     assert judged == "[]" and int(templates) >= len(TEMPLATE_FILE_SHARES)
 
@@ -215,17 +255,33 @@ def test_made_texts_are_labelled_where_the_names_stand():
             seen.add(label)
         cut = tokenise(made.text)
         labels = training.bio_labels(made, cut)
-        assert sum(label in ("BP", "BA") for label in labels) <= sum(label in "PA" for label, _, _ in made.spans)
+        assert sum(label in ("BP", "BA") for label in labels) <= sum(
+            label in "PA" for label, _, _ in made.spans
+        )
         assert "{" not in made.text and "[" not in made.text.replace("[]", "")
     assert seen == {"P", "A", "X", "N", "E"}
 
 
 def test_labels_and_runs_are_each_others_reverse():
-    made = LabelledText((("Hi ", "O"), ("Ann Vale", "P"), (", ", "O"), ("Ivo", "P"), (" at ", "O"), ("3 Elm St", "A")))
+    made = LabelledText(
+        (
+            ("Hi ", "O"),
+            ("Ann Vale", "P"),
+            (", ", "O"),
+            ("Ivo", "P"),
+            (" at ", "O"),
+            ("3 Elm St", "A"),
+        )
+    )
     cut = tokenise(made.text)
     assert training.bio_labels(made, cut) == ["O", "BP", "IP", "O", "BP", "O", "BA", "IA", "IA"]
     assert label_runs(training.bio_labels(made, cut)) == [("P", 1, 2), ("P", 4, 4), ("A", 6, 8)]
-    assert label_runs(["IP", "IA", "X", "O", "BP", "BP"]) == [("P", 0, 0), ("A", 1, 1), ("P", 4, 4), ("P", 5, 5)]
+    assert label_runs(["IP", "IA", "X", "O", "BP", "BP"]) == [
+        ("P", 0, 0),
+        ("A", 1, 1),
+        ("P", 4, 4),
+        ("P", 5, 5),
+    ]
 
 
 def test_some_listed_words_are_hidden_while_training_and_none_afterwards():
@@ -258,7 +314,9 @@ def test_words_keep_their_features_up_to_a_number(monkeypatch):
 
 def test_the_shape_of_the_vocabulary():
     words = load_gazetteer()
-    assert "g" in words.of("Krisztián") and "g" in words.of("krisztian") and "f" in words.of("Müller")
+    assert (
+        "g" in words.of("Krisztián") and "g" in words.of("krisztian") and "f" in words.of("Müller")
+    )
     assert words.of("founders") == "c" and words.of("stopping") == "c"
     assert "r" in words.of("OR") and "r" not in words.of("or")
     assert words.of("qqxq") == ""

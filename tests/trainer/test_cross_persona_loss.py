@@ -28,7 +28,10 @@ def test_each_adapter_fits_its_own_persona_best(jobs, capsys):
         )
     assert matrix.own_best == 1.0
     print_loss_matrix(adapters(jobs), jobs, as_json=True)
-    assert json.loads(capsys.readouterr().out) == {"loss_matrix": matrix.losses, "own_adapter_best": 1.0}
+    assert json.loads(capsys.readouterr().out) == {
+        "loss_matrix": matrix.losses,
+        "own_adapter_best": 1.0,
+    }
     print_loss_matrix(adapters(jobs), jobs, as_json=False)
     assert "own adapter best: 100.0%" in capsys.readouterr().out
 

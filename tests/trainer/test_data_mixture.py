@@ -8,16 +8,29 @@ from pathlib import Path
 import pytest
 
 from personas.errors import MaterialError, RequestError
-from tests.trainer.job_folders import ADA, built_job, dialogue_job, dialogues, export, mixing_job, sign, talks
+from tests.trainer.job_folders import (
+    ADA,
+    built_job,
+    dialogue_job,
+    dialogues,
+    export,
+    mixing_job,
+    sign,
+    talks,
+)
 from trainer.dataset.data_mixture import GENERAL_HOLDOUT_SHARE, split_general
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 from trainer.train.job import prepare_job_without_torch
 
-USER, ANSWER = SourceSpeaker("user", ("User",)), SourceSpeaker("assistant", ("Assistant",), is_persona=True)
+USER = SourceSpeaker("user", ("User",))
+ANSWER = SourceSpeaker("assistant", ("Assistant",), is_persona=True)
 
 
 def talk(number: int) -> Conversation:
-    said = [SourceMessage(USER, f"What is {number} + 1?", "1"), SourceMessage(ANSWER, f"{number + 1}.", "2")]
+    said = [
+        SourceMessage(USER, f"What is {number} + 1?", "1"),
+        SourceMessage(ANSWER, f"{number + 1}.", "2"),
+    ]
     return Conversation.of(said, "general.jsonl", "own-writing")
 
 
@@ -25,15 +38,21 @@ def texts(job, samples):
     return {job.tokenizer.decode(sample.ids) for sample in samples}
 
 
-# ------------------------------------------------------------------------------------------ which dialogue
+# ------------------------------------------------------------------------------------------ which
+# dialogue
 
 
 def test_two_thirds_may_be_trained_on_and_the_same_third_always_measures():
     everything = [talk(number) for number in range(300)]
     measured, to_mix = split_general([], everything)
-    assert len(measured) / 300 == pytest.approx(GENERAL_HOLDOUT_SHARE, abs=0.06) and len(measured) + len(to_mix) == 300
+    assert (
+        len(measured) / 300 == pytest.approx(GENERAL_HOLDOUT_SHARE, abs=0.06)
+        and len(measured) + len(to_mix) == 300
+    )
     fewer, _ = split_general([], everything[:100])
-    assert {it.raw_text for it in fewer} == {it.raw_text for it in measured} & {it.raw_text for it in everything[:100]}
+    assert {it.raw_text for it in fewer} == {it.raw_text for it in measured} & {
+        it.raw_text for it in everything[:100]
+    }
     assert split_general([], everything[::-1])[1] == to_mix  # in the order that the draw gives
 
 
@@ -62,11 +81,14 @@ def test_a_single_dialogue_is_too_few(named):
         split_general(named, [talk(1)])
 
 
-# ------------------------------------------------------------------------------------------ how much
+# ------------------------------------------------------------------------------------------ how
+# much
 
 
 def mixed(folder, base, general, messages=0, **settings):
-    return prepare_job_without_torch(mixing_job(folder, base.source, general, messages, hyperparameters=settings))
+    return prepare_job_without_torch(
+        mixing_job(folder, base.source, general, messages, hyperparameters=settings)
+    )
 
 
 def test_without_a_share_nothing_general_is_trained_on_and_all_of_it_measures(tmp_path, tiny_base):
@@ -78,7 +100,9 @@ def test_a_share_is_reached_and_no_sample_of_the_persona_is_given_up(tmp_path, t
     job = mixed(tmp_path, tiny_base, 40, general_share=0.4)
     own = len(mixed(tmp_path / "alone", tiny_base, 40).data.train)
     general = job.data.counts["samples_general"]
-    assert len(job.data.train) == own + general and general == round(own * 0.4 / 0.6) and not job.notes
+    assert (
+        len(job.data.train) == own + general and general == round(own * 0.4 / 0.6) and not job.notes
+    )
     assert sum(job.data.sources.values()) == len(job.data.train) + len(job.data.heldout)
     assert texts(job, job.data.general).isdisjoint(texts(job, job.data.train))
     assert all("What is" not in text for text in texts(job, job.data.heldout))
@@ -86,9 +110,13 @@ def test_a_share_is_reached_and_no_sample_of_the_persona_is_given_up(tmp_path, t
 
 def test_where_there_is_too_little_all_of_it_is_taken_and_that_is_said(tmp_path, tiny_base):
     job = mixed(tmp_path, tiny_base, 12, general_share=0.8)
-    general, own = job.data.counts["samples_general"], 16 - len(job.data.heldout)
+    general = job.data.counts["samples_general"]
+    own = 16 - len(job.data.heldout)
     assert general + len(job.data.general) == 12
-    said = f"There are {general} samples of it to {own} of the persona's: it is {general / (general + own):.0%}."
+    said = (
+        f"There are {general} samples of it to {own} of the persona's: it is "
+        f"{general / (general + own):.0%}."
+    )
     assert len(job.notes) == 1 and said in job.notes[0] and "80%" in job.notes[0]
 
 
@@ -106,25 +134,41 @@ def test_named_dialogue_that_the_recipe_has_no_use_for_is_refused(tmp_path, tiny
 def test_with_a_first_stage_all_of_it_goes_there_or_as_much_as_the_share_says(tmp_path, tiny_base):
     every = mixed(tmp_path / "all", tiny_base, 20, first_stage_epochs=1.0).data
     some = mixed(tmp_path / "some", tiny_base, 20, first_stage_epochs=1.0, general_share=0.2).data
-    assert len(every.first) + len(every.general) == 20 and len(some.first) == round(len(some.train) / 4)
-    assert every.train == some.train and every.trained == every.first + every.train and every.hash != some.hash
+    assert len(every.first) + len(every.general) == 20 and len(some.first) == round(
+        len(some.train) / 4
+    )
+    assert (
+        every.train == some.train
+        and every.trained == every.first + every.train
+        and every.hash != some.hash
+    )
 
 
 def test_a_dialogue_job_says_that_it_mixes_nothing(tmp_path, tiny_base):
-    job = prepare_job_without_torch(dialogue_job(tmp_path, tiny_base.source, hyperparameters={"general_share": 0.5}))
+    job = prepare_job_without_torch(
+        dialogue_job(tmp_path, tiny_base.source, hyperparameters={"general_share": 0.5})
+    )
     assert "general_share and first_stage_epochs change nothing" in job.notes[0]
 
 
 def test_personal_data_in_what_is_mixed_in_is_replaced(tmp_path, tiny_base):
     folder = mixing_job(tmp_path, tiny_base.source, 4, 3, hyperparameters={"general_share": 0.5})
     lines = [
-        {"messages": [{"role": "user", "content": f"Mail {n}?"}, {"role": "assistant", "content": MAIL}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"Mail {n}?"},
+                {"role": "assistant", "content": MAIL},
+            ]
+        }
         for n in (1, 2)
     ]
     (folder / "material" / "chat.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     resign(folder)
     job = prepare_job_without_torch(folder)
-    assert all("mira.wet@example.org" not in text for text in texts(job, job.data.train)) and job.data.replaced
+    assert (
+        all("mira.wet@example.org" not in text for text in texts(job, job.data.train))
+        and job.data.replaced
+    )
 
 
 MAIL = "Write to mira.wet@example.org about it."
@@ -136,7 +180,8 @@ def resign(folder):
     again(folder)
 
 
-# ------------------------------------------------------------------------------------------ built data sets
+# ------------------------------------------------------------------------------------------ built
+# data sets
 
 
 @pytest.fixture
@@ -146,11 +191,25 @@ def both(command, tmp_path, tiny_base):
     Path("talk.json").write_text(export(talks(16)), encoding="utf-8")
     Path("chat.jsonl").write_text(dialogues(60), encoding="utf-8")
     sign(Path("talk.json").absolute(), Path("chat.jsonl").absolute())
-    words = ("--persona", "ada.toml", "--source", "talk.json", "--source", "chat.jsonl", "--out", "set")
+    words = (
+        "--persona",
+        "ada.toml",
+        "--source",
+        "talk.json",
+        "--source",
+        "chat.jsonl",
+        "--out",
+        "set",
+    )
     assert command("dataset", "build", *words)[0] == 0
 
     def made(**settings):
-        of = (tmp_path / f"job-{len(settings)}", tmp_path / "home", tiny_base.source, tmp_path / "set")
+        of = (
+            tmp_path / f"job-{len(settings)}",
+            tmp_path / "home",
+            tiny_base.source,
+            tmp_path / "set",
+        )
         return prepare_job_without_torch(built_job(*of, persona="ada", hyperparameters=settings))
 
     return made
@@ -167,7 +226,9 @@ def test_a_built_set_of_both_kinds_is_trained_on_as_it_is_unless_the_recipe_says
     assert all("Ada" in text for text in texts(staged, staged.data.heldout))
     # What is trained on measures no forgetting; what the set holds out of its general talk does.
     assert texts(staged, staged.data.general).isdisjoint(texts(staged, staged.data.first))
-    assert len(staged.data.general) >= sum(json.loads(line)["kind"] == "general" for line in lines("set/eval.jsonl"))
+    assert len(staged.data.general) >= sum(
+        json.loads(line)["kind"] == "general" for line in lines("set/eval.jsonl")
+    )
     shared = both(general_share=0.5, seed=1)
     assert shared.data.counts["samples_general"] == len(staged.data.train)
     assert len(shared.data.train) == 2 * len(staged.data.train)

@@ -10,7 +10,8 @@ from tests.trainer.job_folders import export, message, persona_job, talks
 from trainer.report.adapter_docs import write_adapter_data_sheet
 from trainer.train.job import prepare_job_without_torch
 
-MIRA, PERMISSION = message("")["author"]["id"], "Discord's letter of 3 March 2026 permits it."
+MIRA = message("")["author"]["id"]
+PERMISSION = "Discord's letter of 3 March 2026 permits it."
 PEOPLE_KEY = b"k" * 32
 """That of `tests.trainer.job_folders`."""
 
@@ -22,7 +23,11 @@ def sheet_of(tmp_path):
     def made(folder):
         job = prepare_job_without_torch(folder)
         write_adapter_data_sheet(tmp_path, job.spec, job.data)
-        return json.loads((tmp_path / "datasheet.json").read_text()), (tmp_path / "datasheet.md").read_text(), job
+        return (
+            json.loads((tmp_path / "datasheet.json").read_text()),
+            (tmp_path / "datasheet.md").read_text(),
+            job,
+        )
 
     return made
 
@@ -37,10 +42,22 @@ def stated(folder, **fields):
     return folder
 
 
-def test_samples_are_counted_by_right_source_and_day_and_what_was_replaced_by_kind(tmp_path, sheet_of):
-    lines = [*talks(10), message("Write to mira@example.com, Ada", minute=9000), message("I shall.", "Ada", 9001)]
+def test_samples_are_counted_by_right_source_and_day_and_what_was_replaced_by_kind(
+    tmp_path, sheet_of
+):
+    lines = [
+        *talks(10),
+        message("Write to mira@example.com, Ada", minute=9000),
+        message("I shall.", "Ada", 9001),
+    ]
     folder = persona_job(tmp_path / "job", "embedded", log=export(lines))
-    stated(folder, right="licensed:CC0", why="All agreed.", stated_on="2026-11-20", arrived="2026-11-19")
+    stated(
+        folder,
+        right="licensed:CC0",
+        why="All agreed.",
+        stated_on="2026-11-20",
+        arrived="2026-11-19",
+    )
     sheet, text, job = sheet_of(folder)
     assert sheet["by_right"] == {"licensed:CC0": 11} and sheet["by_source"] == {"talk.json": 11}
     assert sum(sheet["samples"].values()) == 11 and sheet["arrived"] == {"2026-11-19": 11}
@@ -49,7 +66,11 @@ def test_samples_are_counted_by_right_source_and_day_and_what_was_replaced_by_ki
     assert (log["right"], log["stated_by"], log["stated_on"], log["why"]) == (
         "licensed:CC0", "the tests", "2026-11-20", "All agreed.",
     )  # fmt: skip
-    assert "| licensed:CC0 | 11 |" in text and "| EMAIL_ADDRESS | 1 |" in text and sheet["hash"] == job.data.hash
+    assert (
+        "| licensed:CC0 | 11 |" in text
+        and "| EMAIL_ADDRESS | 1 |" in text
+        and sheet["hash"] == job.data.hash
+    )
     assert "All agreed." in text and "Pseudonymised is not anonymous" in text
 
 
@@ -63,15 +84,28 @@ def test_people_are_counted_by_the_samples_in_which_they_speak(tmp_path):
 
 
 def test_what_came_through_discords_api_is_dated_and_permitted(tmp_path, sheet_of):
-    lines = [line | {"author": line["author"] | {"isBot": line["author"]["name"] == "Ada"}} for line in talks(10)]
+    lines = [
+        line | {"author": line["author"] | {"isBot": line["author"]["name"] == "Ada"}}
+        for line in talks(10)
+    ]
     lines += [message("Hello!", "bo", 9000), message("Hello to you, Bo.", "Ada", 9001)]
-    folder = stated(persona_job(tmp_path / "job", "embedded", log=export(lines)), right="discord-api")
+    folder = stated(
+        persona_job(tmp_path / "job", "embedded", log=export(lines)), right="discord-api"
+    )
     write_consent(folder, Consent(permission=PERMISSION, opted_in=frozenset({MIRA})))
     sheet, text, job = sheet_of(folder)
-    assert sheet["by_right"] == {"discord-api": 10} and sheet["permission"] == PERMISSION and PERMISSION in text
+    assert (
+        sheet["by_right"] == {"discord-api": 10}
+        and sheet["permission"] == PERMISSION
+        and PERMISSION in text
+    )
     assert sheet["arrived"] == {"2026-03-01": 8, "2026-03-02": 2}, "each message when it was said"
     assert sheet["dropped"] == {
         "said by somebody who has not opted in": 1,
         "the persona is played by somebody who has not opted in": 1,
     }
-    assert job.data.ledger.rows == 22 == job.data.ledger.rows_used + sum(job.data.ledger.dropped.values())
+    assert (
+        job.data.ledger.rows
+        == 22
+        == job.data.ledger.rows_used + sum(job.data.ledger.dropped.values())
+    )

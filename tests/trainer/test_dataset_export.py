@@ -11,8 +11,9 @@ from personas.errors import MaterialError, RequestError
 from personas.home.rights import read_statement
 from trainer.dataset.dataset_export import export_dataset
 
-# https://platform.openai.com/docs/guides/supervised-fine-tuning: each line is an object with `messages`, each of them
-# with a role and a content, at least one of them the assistant's; `name` and `weight` are the only other keys.
+# https://platform.openai.com/docs/guides/supervised-fine-tuning: each line is an object with
+# `messages`, each of them with a role and a content, at least one of them the assistant's; `name`
+# and `weight` are the only other keys.
 OPENAI_LINE = {
     "type": "object",
     "required": ["messages"],
@@ -55,7 +56,9 @@ def built(tmp_path):
     folder.mkdir()
     (folder / "stats.json").write_text("{}")
     lines = [
-        json.dumps({"messages": [{"role": role, "content": text} for role, text in sample], "tokens": 9})
+        json.dumps(
+            {"messages": [{"role": role, "content": text} for role, text in sample], "tokens": 9}
+        )
         for sample in SAMPLES
     ]
     (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -70,7 +73,9 @@ def test_openai_lines_are_valid(built, tmp_path):
     for line in lines:
         validator.validate(json.loads(line))
     assert [(m["role"], m["content"]) for m in json.loads(lines[0])["messages"]] == SAMPLES[0]
-    assert export_dataset(built, "openai", tmp_path / "deep" / "out.jsonl", held_out=True).samples == 1
+    assert (
+        export_dataset(built, "openai", tmp_path / "deep" / "out.jsonl", held_out=True).samples == 1
+    )
 
 
 def test_sharegpt_and_alpaca(built, tmp_path):
@@ -137,7 +142,9 @@ def test_a_files_name_decides_between_lines_and_an_array(built, tmp_path):
         export_dataset(built, target, tmp_path / "out.jsonl")
         lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
         export_dataset(built, target, tmp_path / "out.json")
-        assert [json.loads(line) for line in lines] == json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+        assert [json.loads(line) for line in lines] == json.loads(
+            (tmp_path / "out.json").read_text(encoding="utf-8")
+        )
 
 
 def test_an_export_of_nothing_is_an_error(built, tmp_path):
@@ -152,9 +159,14 @@ def rights(folder):
 
 
 def labelled(built, *by_sample):
-    lines = [json.loads(line) for line in (built / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (built / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     of = [line | {"right": right} for line, right in zip(lines, by_sample, strict=True)]
-    (built / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in of), encoding="utf-8")
+    (built / "train.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in of), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +180,11 @@ def test_the_right_is_stated_beside_the_file(built, tmp_path, by_sample, right):
     labelled(built, *by_sample)
     export_dataset(built, "sharegpt", tmp_path / 'o "1".json')
     stated = read_statement(tmp_path / 'o "1".json')
-    assert stated.right == right and "built" in stated.stated_by and all(name in stated.why for name in by_sample)
+    assert (
+        stated.right == right
+        and "built" in stated.stated_by
+        and all(name in stated.why for name in by_sample)
+    )
 
 
 def test_what_was_stated_of_other_files_stays_and_of_this_one_goes(built, tmp_path):

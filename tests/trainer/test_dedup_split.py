@@ -1,4 +1,6 @@
-"""What becomes of conversations: dropped or kept, trained on or held out, for ever; every record is accounted for."""
+"""What becomes of conversations: dropped or kept, trained on or held out, for ever; every record is
+accounted for.
+"""
 
 from collections import Counter
 
@@ -40,7 +42,14 @@ def test_each_drop_has_its_reason():
         talk("Guten Morgen, wie geht es dir heute?", "Sehr gut, danke der Nachfrage!"),
     ]
     got = fates(conversations, languages=("en", "de")[:1])
-    assert got[5:] == ["nobody answers", "reply to nobody", "duplicate", got[8], "boilerplate", "language: de"]
+    assert got[5:] == [
+        "nobody answers",
+        "reply to nobody",
+        "duplicate",
+        got[8],
+        "boilerplate",
+        "language: de",
+    ]
     assert Counter(got[number] == "near duplicate" for number in (2, 8)) == {True: 1, False: 1}
 
 
@@ -58,18 +67,28 @@ def test_the_whole_cluster_is_on_the_side_of_the_lowest_draw():
     trained = next(c for c in many(400, 200) if draw(c) > 0.9)
     like_it = next(c for c in variants(held_out) if draw(c) > SHARE)
     got = fates([held_out, trained, like_it, *many(5, 500)])
-    assert got[:3] == ["near duplicate", "train", HELD_OUT], "the longer one stays, on the other's side"
+    assert got[:3] == ["near duplicate", "train", HELD_OUT], (
+        "the longer one stays, on the other's side"
+    )
 
 
 def variants(conversation):
     """Near duplicates whose beginning is another."""
     first, reply = (message.text for message in conversation.messages)
-    return (talk(f"{word} {first}", f"{reply} indeed so it is") for word in "well so now then look hear oh".split())
+    return (
+        talk(f"{word} {first}", f"{reply} indeed so it is")
+        for word in "well so now then look hear oh".split()
+    )
 
 
 pool = many(60)
-near = [talk(c.messages[0].text, c.messages[1].text + f" {word}") for c in pool[:20] for word in ("so", "then")]
-# One is drawn and one is not: where none of few is drawn, one is held out only as long as that is so.
+near = [
+    talk(c.messages[0].text, c.messages[1].text + f" {word}")
+    for c in pool[:20]
+    for word in ("so", "then")
+]
+# One is drawn and one is not: where none of few is drawn, one is held out only as long as that is
+# so.
 anchors = [next(c for c in many(400, 1000) if (draw(c) < SHARE) is side) for side in (True, False)]
 some = st.lists(st.sampled_from([*pool, *near]), min_size=1, max_size=30)
 
@@ -77,7 +96,8 @@ some = st.lists(st.sampled_from([*pool, *near]), min_size=1, max_size=30)
 @settings(max_examples=60, deadline=None)
 @given(some, some)
 def test_growth_never_moves_a_conversation_from_held_out_to_train(before, more):
-    few, grown = [*anchors, *before], [*anchors, *before, *more]
+    few = [*anchors, *before]
+    grown = [*anchors, *before, *more]
     held_out = {c.raw_text for c, fate in zip(few, fates(few), strict=True) if fate == HELD_OUT}
     trained = {c.raw_text for c, fate in zip(grown, fates(grown), strict=True) if fate == "train"}
     assert not held_out & trained
@@ -108,14 +128,19 @@ def test_nothing_to_split_is_an_error():
         fates([*many(1), *many(1)])
 
 
-# ------------------------------------------------------------------------------------------ the account
+# ------------------------------------------------------------------------------------------ the
+# account
 
 
 def test_a_logs_messages_are_accounted_for_one_by_one():
     received = []
     ledger = Ledger(received.append)
     ledger.settle(talk("a", "b", "c", "d", "e"), {0, 1}, {3: "too long"})
-    assert (ledger.rows, ledger.rows_used, dict(ledger.dropped)) == (5, 2, {LEADS_TO_NO_REPLY: 2, "too long": 1})
+    assert (ledger.rows, ledger.rows_used, dict(ledger.dropped)) == (
+        5,
+        2,
+        {LEADS_TO_NO_REPLY: 2, "too long": 1},
+    )
     assert [(drop.row, drop.reason, drop.rows) for drop in received] == [
         ("message 2", LEADS_TO_NO_REPLY, 1),
         ("message 3", "too long", 1),

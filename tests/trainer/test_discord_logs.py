@@ -1,4 +1,6 @@
-"""Discord exports in JSON and CSV: sessions, who the persona is, what is left out, and how texts are normalised."""
+"""Discord exports in JSON and CSV: sessions, who the persona is, what is left out, and how texts
+are normalised.
+"""
 
 import csv
 import io
@@ -34,9 +36,16 @@ def discord(tmp_path, *messages, **options):
 
 
 def test_a_conversation_ends_after_half_an_hour_of_silence(tmp_path):
-    lines = [message("hello"), message("Good day.", "ada lace", 30), message("hi again", minute=60.1)]
+    lines = [
+        message("hello"),
+        message("Good day.", "ada lace", 30),
+        message("hi again", minute=60.1),
+    ]
     found = discord(tmp_path, *lines, persona=ADA, right="own-writing")
-    assert found.said == [[("mira_wet", "hello"), ("Ada Lace", "Good day.")], [("mira_wet", "hi again")]]
+    assert found.said == [
+        [("mira_wet", "hello"), ("Ada Lace", "Good day.")],
+        [("mira_wet", "hi again")],
+    ]
     assert [talk.right for talk in found.talks] == ["own-writing"] * 2
     assert [talk.rows for talk in found.talks] == [2, 1]
 
@@ -107,7 +116,10 @@ def test_what_nobody_said_is_dropped_and_counted(tmp_path):
         (person(nickname="ADA", isBot=True), {"persona": ADA}),
         (person(nickname="Crane"), {"persona": ADA, "persona_names": ("crane ",)}),
         (person(), {"persona": ADA, "persona_names": ("7",)}),
-        (person(roles=[{"id": "5", "name": "Keeper"}]), {"persona": ADA, "persona_names": ("keeper",)}),
+        (
+            person(roles=[{"id": "5", "name": "Keeper"}]),
+            {"persona": ADA, "persona_names": ("keeper",)},
+        ),
         (person(roles=[{"id": "5", "name": "Keeper"}]), {"persona": ADA, "persona_names": ("5",)}),
     ],
     ids=["a bot by nickname", "by another name", "by id", "by role", "by the role's id"],
@@ -115,12 +127,18 @@ def test_what_nobody_said_is_dropped_and_counted(tmp_path):
 def test_who_the_persona_is(tmp_path, who, options):
     found = discord(tmp_path, message("hello"), message("Good day.", who, 1), **options)
     first, second = found.talks[0].messages
-    assert (second.speaker.is_persona, second.speaker.name, first.speaker.is_persona) == (True, "Ada Lace", False)
+    assert (second.speaker.is_persona, second.speaker.name, first.speaker.is_persona) == (
+        True,
+        "Ada Lace",
+        False,
+    )
 
 
 def test_a_role_that_is_called_after_the_persona_makes_nobody_the_persona(tmp_path):
     fan = person(name="bo", roles=[{"id": "5", "name": "ada"}])
-    found = discord(tmp_path, message("I am a fan.", fan), message("Good day.", "ada", 1), persona=ADA)
+    found = discord(
+        tmp_path, message("I am a fan.", fan), message("Good day.", "ada", 1), persona=ADA
+    )
     assert [m.speaker.is_persona for m in found.talks[0].messages] == [False, True]
 
 
@@ -128,7 +146,12 @@ def test_without_a_persona_everybody_goes_by_their_own_name(tmp_path):
     found = discord(tmp_path, message("hello"), message("Good day.", "ada", 1))
     assert found.said == [[("mira_wet", "hello"), ("ada", "Good day.")]]
     assert not any(m.speaker.is_persona for m in found.talks[0].messages)
-    assert discord(tmp_path, message("hello"), persona_names=("MIRA_wet",)).talks[0].messages[0].speaker.is_persona
+    assert (
+        discord(tmp_path, message("hello"), persona_names=("MIRA_wet",))
+        .talks[0]
+        .messages[0]
+        .speaker.is_persona
+    )
 
 
 def test_several_people_are_kept_apart_by_id_whatever_they_call_themselves(tmp_path):
@@ -140,11 +163,14 @@ def test_several_people_are_kept_apart_by_id_whatever_they_call_themselves(tmp_p
     )
     speakers = [m.speaker for m in found.talks[0].messages]
     assert [speaker.id for speaker in speakers] == ["1", "2", "1"]
-    assert speakers[0].names == ("Sailor", "ann", "Captain"), "the name in use last is shown, the others are known"
+    assert speakers[0].names == ("Sailor", "ann", "Captain"), (
+        "the name in use last is shown, the others are known"
+    )
 
 
 def test_mentions_become_names_of_those_who_speak(tmp_path):
-    ann, zoe = person("41", "ann", nickname="Ann of Ely"), person("42", "zoe", nickname="Zoe")
+    ann = person("41", "ann", nickname="Ann of Ely")
+    zoe = person("42", "zoe", nickname="Zoe")
     bo = person("43", "bo")
     found = discord(
         tmp_path,
@@ -167,10 +193,15 @@ def test_an_export_counts_as_taken_from_the_api_unless_a_right_is_stated(tmp_pat
 
 
 def test_a_log_without_the_persona_names_who_speaks(tmp_path):
-    path = write(tmp_path / "talk.json", export([message("hi"), message("hello", minute=90), message("hi", "bo", 91)]))
+    path = write(
+        tmp_path / "talk.json",
+        export([message("hi"), message("hello", minute=90), message("hi", "bo", 91)]),
+    )
     found = read_source(path, ReadOptions(persona=ADA))
     assert [(next(found).rows, next(found).rows)] == [(1, 2)], "all rows are accounted for first"
-    with pytest.raises(MaterialError, match=r"Ada Lace never speaks in talk\.json\. Speakers found: mira_wet, bo\."):
+    with pytest.raises(
+        MaterialError, match=r"Ada Lace never speaks in talk\.json\. Speakers found: mira_wet, bo\."
+    ):
         next(found)
 
 
@@ -197,7 +228,10 @@ def test_channels_without_the_persona_do_not_stop_a_folder(tmp_path):
         (b"[]", "talk.json is in no known format"),
         (b'{"guild": {}}', "talk.json is in no known format"),
         (b'{"guild": {}, "channel": {}, "messages": []}', "talk.json contains no messages"),
-        (b'{"guild": 1, "channel": 2, "messages": [{"id": "1"}]}', r"messages 1 cannot be read \(timestamp: missing\)"),
+        (
+            b'{"guild": 1, "channel": 2, "messages": [{"id": "1"}]}',
+            r"messages 1 cannot be read \(timestamp: missing\)",
+        ),
     ],
 )
 def test_a_broken_export_is_named(tmp_path, content, said):
@@ -224,7 +258,9 @@ def test_a_broken_row_is_named_and_does_not_stop_the_rest(tmp_path):
     assert found.said == [[("mira_wet", "hello\nhi")]] and found.rows == 6
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(damaged(message("hello", attachments=[], mentions=[], reference=None)), max_size=4))
 def test_damaged_messages_are_all_accounted_for(tmp_path, messages):
     assert discord(tmp_path, message("hello"), *messages).rows == len(messages) + 1
@@ -239,7 +275,11 @@ def table(*rows, header="AuthorID,Author,Date,Content,Attachments,Reactions"):
 @pytest.mark.parametrize(
     "dates",
     [
-        ("2026-03-11T09:00:00.0000000+00:00", "2026-03-11T09:20:00.0000000+00:00", "2026-03-12T10:10:00.0000000+01:00"),
+        (
+            "2026-03-11T09:00:00.0000000+00:00",
+            "2026-03-11T09:20:00.0000000+00:00",
+            "2026-03-12T10:10:00.0000000+01:00",
+        ),
         ("11-Mar-26 09:00 AM", "11-Mar-26 09:20 AM", "12-Mar-26 09:10 AM"),
         ("03/11/2026 9:00 AM", "03/11/2026 9:20 AM", "03/12/2026 9:10 AM"),
         ("11/03/2026 09:00", "11/03/2026 09:20", "12/03/2026 09:10"),
@@ -275,6 +315,11 @@ def test_a_csv_export_is_read_with_dates_in_any_order(tmp_path, dates):
 
 
 def test_an_old_csv_export_without_ids_is_read(tmp_path):
-    rows = [["mira#0001", "11-Mar-26 09:00 AM", "hello", "", ""], ["ada#2", "11-Mar-26 09:01 AM", "Good day.", "", ""]]
-    path = write(tmp_path / "talk.txt", table(*rows, header="Author,Date,Content,Attachments,Reactions"))
+    rows = [
+        ["mira#0001", "11-Mar-26 09:00 AM", "hello", "", ""],
+        ["ada#2", "11-Mar-26 09:01 AM", "Good day.", "", ""],
+    ]
+    path = write(
+        tmp_path / "talk.txt", table(*rows, header="Author,Date,Content,Attachments,Reactions")
+    )
     assert outcome(path).said == [[("mira", "hello"), ("ada#2", "Good day.")]]

@@ -1,5 +1,6 @@
-"""A disk that fills up, a folder that turns read-only, files that vanish, all while a run trains: one clear message,
-the job kept, and the same adapter in the end."""
+"""A disk that fills up, a folder that turns read-only, files that vanish, all while a run trains:
+one clear message, the job kept, and the same adapter in the end.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,10 @@ def _room_again():
 
 
 def samples(count):
-    return [TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
+    return [
+        TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2)
+        for n in range(count)
+    ]
 
 
 def trained(base, renderer, recipe, folder, received, listen=lambda event: None, **changes):
@@ -53,7 +57,9 @@ def trained(base, renderer, recipe, folder, received, listen=lambda event: None,
 
     short = {"lora_r": 4, "lora_alpha": 8, "gradient_accumulation_steps": 1}
     fit = fit_to_hardware(recipe.model_copy(update={**short, **changes})).recipe
-    course = StageInputs(samples(16), samples(3), fit, receive, lambda: None, folder, checkpoint_s=0)
+    course = StageInputs(
+        samples(16), samples(3), fit, receive, lambda: None, folder, checkpoint_s=0
+    )
     return train_sft(base, renderer.tokenizer, course)
 
 
@@ -72,11 +78,14 @@ def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(
     assert "Training goes on" in caplog.text and len(trouble) == 8
     assert list_checkpoints(tmp_path / "full")[0].name == "checkpoint-8"
     free = trained(tiny_base, renderer, recipe, tmp_path / "free", [])
-    one, other = trainable_weights(ended.model), trainable_weights(free.model)
+    one = trainable_weights(ended.model)
+    other = trainable_weights(free.model)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_best_adapter_is_given_although_its_checkpoint_could_not_be_written(tiny_base, renderer, recipe, tmp_path):
+def test_the_best_adapter_is_given_although_its_checkpoint_could_not_be_written(
+    tiny_base, renderer, recipe, tmp_path
+):
     received = []
     worsening = {
         "learning_rate": 1e-2, "lr_scheduler_type": "constant", "num_train_epochs": 30, "max_grad_norm": 1000.0,
@@ -89,14 +98,18 @@ def test_the_best_adapter_is_given_although_its_checkpoint_could_not_be_written(
         limit_files(None)  # here, not in a fixture: what pytest prints next may go to a file too
     losses = [event.eval_loss for event in received if isinstance(event, Epoch)]
     assert losses.index(min(losses)) < len(losses) - 1 and not list_checkpoints(tmp_path / "full")
-    assert mean_loss(measure_reply_losses(ended.model, samples(3))) == pytest.approx(min(losses), abs=1e-6)
+    assert mean_loss(measure_reply_losses(ended.model, samples(3))) == pytest.approx(
+        min(losses), abs=1e-6
+    )
 
 
 class Disturbed:
     """A job that is run again and again, with something done to it when it has come so far."""
 
     def __init__(self, folder, base):
-        self.folder = persona_job(folder / "job", base.source, hyperparameters={"num_train_epochs": 4})
+        self.folder = persona_job(
+            folder / "job", base.source, hyperparameters={"num_train_epochs": 4}
+        )
 
     def run(self, when=lambda event: False, disturb=lambda: None):
         received = []
@@ -140,26 +153,43 @@ def test_one_job_through_all_that_can_happen_to_its_folder(tmp_path, tiny_base):
 
     away = folder.with_name("job-away")
     result = job.fails(JobGoneError, at_step(4), lambda: folder.rename(away))
-    assert result.cause == f"The job folder {folder} is gone." and result.retry and "Put it back" in result.advice
+    assert (
+        result.cause == f"The job folder {folder} is gone."
+        and result.retry
+        and "Put it back" in result.advice
+    )
     assert not folder.exists(), "nothing is made where the folder was"
     away.rename(folder)
     assert job.kept[0] == "checkpoint-3"
 
     with renamed(folder / "material" / "talk.json"):
         result = job.fails(MaterialError, lambda event: False, lambda: None)
-        assert "talk.json cannot be read" in result.cause and "Put it back" in result.advice and result.retry
+        assert (
+            "talk.json cannot be read" in result.cause
+            and "Put it back" in result.advice
+            and result.retry
+        )
         assert job.kept[0] == "checkpoint-3"
 
-    # What vanishes while it trains is in memory already; that the disk is full counts only when the adapter is written.
+    # What vanishes while it trains is in memory already; that the disk is full counts only when the
+    # adapter is written.
     material = folder / "material"
-    result = job.fails(Exception, at_step(5), lambda: (material.rename(tmp_path / "away"), limit_files(SMALL_BYTES)))
-    assert (result.cause, result.retry) == ("The disk is full.", True) and job.kept[0] == "checkpoint-4"
+    result = job.fails(
+        Exception,
+        at_step(5),
+        lambda: (material.rename(tmp_path / "away"), limit_files(SMALL_BYTES)),
+    )
+    assert (result.cause, result.retry) == ("The disk is full.", True) and job.kept[
+        0
+    ] == "checkpoint-4"
     limit_files(None)
     (tmp_path / "away").rename(material)
 
     with without_overrides():
         locked = (folder / "checkpoints", folder)
-        result = job.fails(PermissionError, at_step(6), lambda: [path.chmod(0o500) for path in locked])
+        result = job.fails(
+            PermissionError, at_step(6), lambda: [path.chmod(0o500) for path in locked]
+        )
     for path in reversed(locked):
         path.chmod(0o700)
     assert "Permission denied" in result.cause and result.retry and job.kept[0] == "checkpoint-5"

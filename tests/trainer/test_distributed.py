@@ -1,4 +1,6 @@
-"""More than one process: the steps and losses of one, one voice, one adapter, and kills that change nothing."""
+"""More than one process: the steps and losses of one, one voice, one adapter, and kills that change
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,25 @@ from trainer.process.run_control import RunCancelled
 from trainer.train.collator import PADDING_SAMPLE, collate, drop_padding_samples, reply_losses
 from trainer.train.distributed import DistributedContext, distributed_context
 
-EXACT = {"num_train_epochs": 4, "lora_dropout": 0.0, "precision": "fp32", "gradient_accumulation_steps": 2}
+EXACT = {
+    "num_train_epochs": 4,
+    "lora_dropout": 0.0,
+    "precision": "fp32",
+    "gradient_accumulation_steps": 2,
+}
 OPTIONS = ("--threads", "1", "--checkpoint-every", "1", "--card", "losses")
 
 
 @pytest.mark.parametrize(
     ("count", "batch", "accumulation", "share"),
-    [(1, 4, 2, (4, 2)), (2, 4, 2, (4, 1)), (2, 4, 6, (4, 3)), (2, 4, 1, (2, 1)), (4, 4, 2, (2, 1)), (8, 4, 6, (1, 3))],
+    [
+        (1, 4, 2, (4, 2)),
+        (2, 4, 2, (4, 1)),
+        (2, 4, 6, (4, 3)),
+        (2, 4, 1, (2, 1)),
+        (4, 4, 2, (2, 1)),
+        (8, 4, 6, (1, 3)),
+    ],
 )
 def test_all_processes_together_make_the_step_of_one(count, batch, accumulation, share):
     assert DistributedContext(0, count).share(batch, accumulation) == share
@@ -37,7 +51,9 @@ def test_all_processes_together_make_the_step_of_one(count, batch, accumulation,
 
 
 def test_a_step_that_cannot_be_shared_evenly_is_refused_with_one_that_can():
-    with pytest.raises(RequestError, match=r"3 processes cannot share steps of 2 batches of 4 .* a multiple of 3"):
+    with pytest.raises(
+        RequestError, match=r"3 processes cannot share steps of 2 batches of 4 .* a multiple of 3"
+    ):
         DistributedContext(0, 3).share(4, 2)
 
 
@@ -75,8 +91,22 @@ def test_nothing_is_learned_from_samples_that_fill_up_a_batch(tiny_base):
 
 
 def launch(folder: Path, *options: str) -> subprocess.Popen[str]:
-    words = ("--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")
-    command = [sys.executable, "-m", "accelerate.commands.launch", *words, "--main_process_port=0", "-m", "trainer"]
+    words = (
+        "--multi_gpu",
+        "--num_processes=2",
+        "--num_machines=1",
+        "--mixed_precision=no",
+        "--dynamo_backend=no",
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *words,
+        "--main_process_port=0",
+        "-m",
+        "trainer",
+    ]
     return subprocess.Popen(
         [*command, "run", str(folder), *OPTIONS, *options],
         stdout=subprocess.PIPE,
@@ -88,7 +118,12 @@ def launch(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def losses(received: list[dict]) -> list[float]:
-    return [event[key] for event in received for key in ("loss", "eval_loss") if event.get(key) is not None]
+    return [
+        event[key]
+        for event in received
+        for key in ("loss", "eval_loss")
+        if event.get(key) is not None
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +143,9 @@ def test_two_processes_learn_what_one_learns_and_one_of_them_speaks(by_two, tmp_
     code, expected, log = run(alone, *OPTIONS)
     assert code == 0, log
     assert losses(received) == pytest.approx(losses(expected), rel=1e-4)
-    assert Counter(event["event"] for event in received) == Counter(event["event"] for event in expected)
+    assert Counter(event["event"] for event in received) == Counter(
+        event["event"] for event in expected
+    )
     assert events((folder / "events.jsonl").read_text()) == received
     assert verify_adapter(folder / "adapter").job_id == "job-1"
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
@@ -120,7 +157,9 @@ def test_two_processes_learn_what_one_learns_and_one_of_them_speaks(by_two, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_stopped_or_killed_and_resumed_two_processes_make_the_same_adapter(by_two, tmp_path, tiny_base, how):
+def test_stopped_or_killed_and_resumed_two_processes_make_the_same_adapter(
+    by_two, tmp_path, tiny_base, how
+):
     undisturbed, _, _ = by_two
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters=EXACT)
     process = launch(folder)
@@ -141,8 +180,13 @@ def test_stopped_or_killed_and_resumed_two_processes_make_the_same_adapter(by_tw
     process = launch(folder)
     out, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
-    assert next(event["step"] for event in events(out) if event["event"] == "progress") > 1, "it began anew"
-    weights = [(each / "adapter" / "adapter_model.safetensors").read_bytes() for each in (folder, undisturbed)]
+    assert next(event["step"] for event in events(out) if event["event"] == "progress") > 1, (
+        "it began anew"
+    )
+    weights = [
+        (each / "adapter" / "adapter_model.safetensors").read_bytes()
+        for each in (folder, undisturbed)
+    ]
     assert weights[0] == weights[1]
 
 
@@ -152,7 +196,12 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.setattr("os.nice", lambda by: None)
     monkeypatch.setattr("logging.basicConfig", lambda **options: None)
-    for name in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", *QUIET_LIBRARY_SETTINGS):
+    for name in (
+        "OMP_NUM_THREADS",
+        "GOMP_SPINCOUNT",
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
+        *QUIET_LIBRARY_SETTINGS,
+    ):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     configure_process(0, None)

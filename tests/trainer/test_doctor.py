@@ -29,8 +29,10 @@ from trainer.machine import Gpu, MachineSpec, list_gpus
 from trainer.recipe.resolve import load_recipe, recipe_names
 
 GIB = 2**30
-CPU_TORCH, CUDA_TORCH = TorchBuild("2.13.0+cpu", "", False, "bf16"), TorchBuild("2.13.0", "13.0", True, "bf16")
-RTX, TESLA = Gpu("RTX 3060", "580.95", 8.6, 6 * GIB, 5 * GIB), Gpu("Tesla T4", "580.95", 7.5, 16 * GIB, 15 * GIB)
+CPU_TORCH = TorchBuild("2.13.0+cpu", "", False, "bf16")
+CUDA_TORCH = TorchBuild("2.13.0", "13.0", True, "bf16")
+RTX = Gpu("RTX 3060", "580.95", 8.6, 6 * GIB, 5 * GIB)
+TESLA = Gpu("Tesla T4", "580.95", 7.5, 16 * GIB, 15 * GIB)
 
 
 def with_module(folder: Path, name: str, code: str) -> dict[str, str]:
@@ -39,12 +41,19 @@ def with_module(folder: Path, name: str, code: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
-# ------------------------------------------------------------------------------------------ what is installed
+# ------------------------------------------------------------------------------------------ what is
+# installed
 
 
 def test_packages_that_are_missing_or_others_are_named():
-    check = machine_checks.check_packages(["no-such-package==1.0", "numpy==0.1", 'pytest==1.0 ; extra == "dev"'])
-    assert (check.state, check.found, check.remedy) == ("fail", "missing: no-such-package", "make setup")
+    check = machine_checks.check_packages(
+        ["no-such-package==1.0", "numpy==0.1", 'pytest==1.0 ; extra == "dev"']
+    )
+    assert (check.state, check.found, check.remedy) == (
+        "fail",
+        "missing: no-such-package",
+        "make setup",
+    )
     check = machine_checks.check_packages(["numpy==0.1", "torch==2.13.0"])
     assert check.state == "warn" and "numpy" in check.found and "instead of 0.1" in check.found
     assert "torch" not in check.found, "a build of a version is that version"
@@ -59,7 +68,8 @@ def test_an_old_python_is_refused(monkeypatch):
     assert machine_checks.check_python().state == "ok"
     monkeypatch.setattr(machine_checks, "MIN_PYTHON", (99, 0))
     assert (
-        machine_checks.check_python().state == "fail" and "Python 99.0 or newer" in machine_checks.check_python().remedy
+        machine_checks.check_python().state == "fail"
+        and "Python 99.0 or newer" in machine_checks.check_python().remedy
     )
 
 
@@ -102,7 +112,11 @@ def test_what_does_not_end_is_ended():
 
 def test_no_compiler_or_only_one_for_c(tmp_path):
     check = machine_checks.check_compilers({"PATH": str(tmp_path)})
-    assert check.state == "warn" and check.found == "no C and no C++ compiler" and "build-essential" in check.remedy
+    assert (
+        check.state == "warn"
+        and check.found == "no C and no C++ compiler"
+        and "build-essential" in check.remedy
+    )
     compiler = tmp_path / "cc"
     compiler.write_text("#!/bin/sh\necho my cc 1.0\necho more\n")
     compiler.chmod(0o755)
@@ -114,12 +128,17 @@ def test_no_compiler_or_only_one_for_c(tmp_path):
 def test_a_torch_that_cannot_compile_makes_runs_slower_not_impossible(tmp_path):
     (tmp_path / "torch" / "nn").mkdir(parents=True)
     (tmp_path / "torch" / "__init__.py").write_text(
-        "linspace = lambda *_: 0\ndef compile(_): raise RuntimeError('InvalidCxxCompiler: no working compiler')\n"
+        "linspace = lambda *_: 0\ndef compile(_): raise RuntimeError('InvalidCxxCompiler: no "
+        "working compiler')\n"
     )
     (tmp_path / "torch" / "nn" / "__init__.py").touch()
     (tmp_path / "torch" / "nn" / "functional.py").write_text("silu = None\n")
     check = machine_checks.check_torch_compile({**os.environ, "PYTHONPATH": str(tmp_path)})
-    assert check.state == "warn" and "InvalidCxxCompiler" in check.found and "see compilers" in check.remedy
+    assert (
+        check.state == "warn"
+        and "InvalidCxxCompiler" in check.found
+        and "see compilers" in check.remedy
+    )
 
 
 def test_extras_are_reported_by_name():
@@ -127,17 +146,28 @@ def test_extras_are_reported_by_name():
     assert all(name in found for name in machine_checks.OPTIONAL_PACKAGES)
 
 
-# ------------------------------------------------------------------------------------------ what computes
+# ------------------------------------------------------------------------------------------ what
+# computes
 
 
 @pytest.mark.parametrize(
     ("cards", "torch", "state", "said"),
     [
         ([], CPU_TORCH, "ok", "on the processor"),
-        ([RTX], CUDA_TORCH, "ok", "RTX 3060, 5.0 of 6.0 GiB free, driver 580.95; CUDA 13.0, bfloat16"),
+        (
+            [RTX],
+            CUDA_TORCH,
+            "ok",
+            "RTX 3060, 5.0 of 6.0 GiB free, driver 580.95; CUDA 13.0, bfloat16",
+        ),
         ([TESLA, RTX], CUDA_TORCH, "ok", "float16 only"),
         ([RTX], CPU_TORCH, "warn", "torch 2.13.0+cpu computes without CUDA"),
-        ([RTX], TorchBuild("2.13.0", "13.0", False, "fp32"), "fail", "built for CUDA 13.0, does not see it"),
+        (
+            [RTX],
+            TorchBuild("2.13.0", "13.0", False, "fp32"),
+            "fail",
+            "built for CUDA 13.0, does not see it",
+        ),
         ([RTX], None, "warn", "RTX 3060"),
     ],
 )
@@ -149,8 +179,14 @@ def test_a_graphics_card_is_of_use_only_to_a_torch_that_computes_on_it(cards, to
 @pytest.mark.parametrize(
     ("said", "cards"),
     [
-        ("Tesla T4, 580.95, 7.5, 15360, 15000", [Gpu("Tesla T4", "580.95", 7.5, 15360 * 2**20, 15000 * 2**20)]),
-        ("NVIDIA A10, 24 GB, 580.95, 8.6, 24576, 1", [Gpu("NVIDIA A10, 24 GB", "580.95", 8.6, 24 * GIB, 2**20)]),
+        (
+            "Tesla T4, 580.95, 7.5, 15360, 15000",
+            [Gpu("Tesla T4", "580.95", 7.5, 15360 * 2**20, 15000 * 2**20)],
+        ),
+        (
+            "NVIDIA A10, 24 GB, 580.95, 8.6, 24576, 1",
+            [Gpu("NVIDIA A10, 24 GB", "580.95", 8.6, 24 * GIB, 2**20)],
+        ),
         ("NVIDIA-SMI has failed because it could not communicate with the driver", []),
         ("", []),
     ],
@@ -169,10 +205,20 @@ def test_without_a_driver_there_are_no_cards(tmp_path, monkeypatch):
 
 
 def test_too_little_memory_fails_and_too_little_free_warns(monkeypatch):
-    assert machine_checks.check_memory(MachineSpec(False, "bf16", 8 * GIB, 6 * GIB), 3 * GIB).state == "ok"
+    assert (
+        machine_checks.check_memory(MachineSpec(False, "bf16", 8 * GIB, 6 * GIB), 3 * GIB).state
+        == "ok"
+    )
     check = machine_checks.check_memory(MachineSpec(False, "bf16", 8 * GIB, 2 * GIB), 3 * GIB)
-    assert check.state == "warn" and "2.0 GiB of 8.0 GiB free" in check.found and "takes 3.0 GiB" in check.found
-    assert machine_checks.check_memory(MachineSpec(False, "bf16", 2 * GIB, 2 * GIB), 3 * GIB).state == "fail"
+    assert (
+        check.state == "warn"
+        and "2.0 GiB of 8.0 GiB free" in check.found
+        and "takes 3.0 GiB" in check.found
+    )
+    assert (
+        machine_checks.check_memory(MachineSpec(False, "bf16", 2 * GIB, 2 * GIB), 3 * GIB).state
+        == "fail"
+    )
     monkeypatch.setattr(machine_checks, "total_memory_bytes", lambda: GIB)
     assert (
         "a container's share"
@@ -185,15 +231,22 @@ def test_cores_are_those_that_a_container_may_use(tmp_path, monkeypatch):
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert machine_checks.available_cores() == len(os.sched_getaffinity(0))
     (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert machine_checks.available_cores() == 0.5 and "0.5 of " in machine_checks.check_processor().found
+    assert (
+        machine_checks.available_cores() == 0.5
+        and "0.5 of " in machine_checks.check_processor().found
+    )
 
 
 def test_a_processor_without_bfloat16_is_slow(monkeypatch):
     monkeypatch.setattr(machine_checks, "has_bfloat16", lambda: False)
-    assert machine_checks.check_processor().state == "warn" and "no bfloat16" in machine_checks.check_processor().found
+    assert (
+        machine_checks.check_processor().state == "warn"
+        and "no bfloat16" in machine_checks.check_processor().found
+    )
 
 
-# ------------------------------------------------------------------------------------------ disk, hub, models
+# ------------------------------------------------------------------------------------------ disk,
+# hub, models
 
 
 def test_a_disk_is_measured_where_the_home_will_be(tmp_path):
@@ -201,7 +254,9 @@ def test_a_disk_is_measured_where_the_home_will_be(tmp_path):
     assert "MB/s" in check.found and str(tmp_path) in check.found and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("free", "state"), [(GIB // 2, "fail"), (2 * GIB, "warn"), (50 * GIB, "ok")])
+@pytest.mark.parametrize(
+    ("free", "state"), [(GIB // 2, "fail"), (2 * GIB, "warn"), (50 * GIB, "ok")]
+)
 def test_a_disk_that_is_nearly_full(tmp_path, monkeypatch, free, state):
     monkeypatch.setattr(machine_checks, "MIN_WRITE_BYTES_PER_S", 0.0)
     check = check_disk(tmp_path, lambda _: SimpleNamespace(free=free))
@@ -210,7 +265,9 @@ def test_a_disk_that_is_nearly_full(tmp_path, monkeypatch, free, state):
 
 def test_a_slow_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(machine_checks, "MIN_WRITE_BYTES_PER_S", 1e15)
-    assert check_disk(tmp_path, lambda _: SimpleNamespace(free=50 * GIB)).remedy.startswith("checkpoints take long")
+    assert check_disk(tmp_path, lambda _: SimpleNamespace(free=50 * GIB)).remedy.startswith(
+        "checkpoints take long"
+    )
 
 
 def test_a_disk_on_which_nothing_can_be_written(tmp_path):
@@ -237,7 +294,9 @@ def test_a_hub_that_answers_is_reachable_whatever_it_says(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(
+            "huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}"
+        )
         assert check_hub() == MachineCheck("model hub", "ok", "reachable")
         server.shutdown()
 
@@ -246,7 +305,11 @@ def test_a_hub_that_is_not_there_or_never_answers_is_a_warning(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("personas.models.base_model.HUB_TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        for address in (f"http://127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:1", "no address"):
+        for address in (
+            f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "http://127.0.0.1:1",
+            "no address",
+        ):
             monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
             assert check_hub().state == "warn" and "BASE_MODEL" in check_hub().remedy
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -256,7 +319,8 @@ def test_a_hub_that_is_not_there_or_never_answers_is_a_warning(monkeypatch):
 def test_the_embedded_model_is_whole_or_said_to_be_damaged(tmp_path):
     assert check_embedded_model().state == "ok"
     assert check_embedded_model(tmp_path).state == "warn", "not unpacked yet"
-    whole, broken = locate(EMBEDDED).folder, tmp_path / "model"
+    whole = locate(EMBEDDED).folder
+    broken = tmp_path / "model"
     broken.mkdir()
     for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
         (broken / name).symlink_to(whole / name)
@@ -264,7 +328,11 @@ def test_the_embedded_model_is_whole_or_said_to_be_damaged(tmp_path):
     with (whole / "model.safetensors").open("rb") as weights:
         (broken / "model.safetensors").write_bytes(weights.read(2**20))
     check = check_embedded_model(broken)
-    assert check.state == "fail" and "not what was unpacked" in check.found and str(broken) in check.remedy
+    assert (
+        check.state == "fail"
+        and "not what was unpacked" in check.found
+        and str(broken) in check.remedy
+    )
 
 
 def test_a_base_model_that_is_not_here_is_reported_without_fetching_it(tmp_path):
@@ -273,7 +341,8 @@ def test_a_base_model_that_is_not_here_is_reported_without_fetching_it(tmp_path)
     assert machine_checks.check_base_model(str(locate(EMBEDDED).folder)).state == "ok"
 
 
-# ------------------------------------------------------------------------------------------ what fits
+# ------------------------------------------------------------------------------------------ what
+# fits
 
 
 def test_the_known_models_have_as_many_weights_as_their_publishers_say():
@@ -281,7 +350,9 @@ def test_the_known_models_have_as_many_weights_as_their_publishers_say():
 
     from trainer.doctor.doctor_report import MODELS_FILE
 
-    stated = {name: config["weights"] for name, config in tomllib.loads(MODELS_FILE.read_text()).items()}
+    stated = {
+        name: config["weights"] for name, config in tomllib.loads(MODELS_FILE.read_text()).items()
+    }
     assert len(stated) == 8
     for name, model in known_models().items():
         assert model.shape.weights / 1e9 == pytest.approx(stated[name], rel=0.01), name
@@ -294,40 +365,70 @@ def test_every_recipe_is_reckoned_over_every_model(tiny_base):
     }
     for fit in found:
         assert fit.fits_here == (fit.here_bytes <= 16 * GIB)
-        assert fit.card_gib in (0, *GPU_SIZES_GIB) and (fit.card_gib == 0 or fit.card_bytes <= fit.card_gib * GIB)
+        assert fit.card_gib in (0, *GPU_SIZES_GIB) and (
+            fit.card_gib == 0 or fit.card_bytes <= fit.card_gib * GIB
+        )
     by = {(fit.model, fit.recipe): fit.here_bytes for fit in found}
     for recipe in recipe_names():
         assert by["Qwen/Qwen2.5-7B-Instruct", recipe] > by[tiny_base.name, recipe]
 
 
-# ------------------------------------------------------------------------------------------ the command
+# ------------------------------------------------------------------------------------------ the
+# command
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """The checks that take seconds, as they are on a machine where all is well."""
-    monkeypatch.setattr(machine_checks, "check_torch", lambda: (MachineCheck("torch", "ok", "2.13.0"), CPU_TORCH))
-    monkeypatch.setattr(machine_checks, "check_quantisation", lambda: MachineCheck("4-bit weights", "ok", "come back"))
-    monkeypatch.setattr(machine_checks, "check_torch_compile", lambda: MachineCheck("torch.compile", "ok", "compiles"))
     monkeypatch.setattr(
-        machine_checks, "check_hub", lambda: MachineCheck("model hub", "warn", "not reachable", "check the network")
+        machine_checks, "check_torch", lambda: (MachineCheck("torch", "ok", "2.13.0"), CPU_TORCH)
+    )
+    monkeypatch.setattr(
+        machine_checks,
+        "check_quantisation",
+        lambda: MachineCheck("4-bit weights", "ok", "come back"),
+    )
+    monkeypatch.setattr(
+        machine_checks,
+        "check_torch_compile",
+        lambda: MachineCheck("torch.compile", "ok", "compiles"),
+    )
+    monkeypatch.setattr(
+        machine_checks,
+        "check_hub",
+        lambda: MachineCheck("model hub", "warn", "not reachable", "check the network"),
     )
 
 
 def test_the_report_has_every_check_and_a_table(command, quick, tiny_base):
     code, output, errors = command("doctor", "--base-model", tiny_base.source)
     assert code == 0 and not errors and "\x1b" not in output, "no colours but on a terminal"
-    for name in ("Python", "packages", "graphics card", "processor", "memory", "compilers", "disk", "base model"):
+    for name in (
+        "Python",
+        "packages",
+        "graphics card",
+        "processor",
+        "memory",
+        "compilers",
+        "disk",
+        "base model",
+    ):
         assert f"  {name} " in output
     assert "warn  model hub" in output and "→ check the network" in output
-    rows = {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.startswith(tuple(recipe_names()))}
+    rows = {
+        line.split()[0]: line.split()[1:]
+        for line in output.splitlines()
+        if line.startswith(tuple(recipe_names()))
+    }
     assert rows.keys() == set(recipe_names()) and "Qwen2.5" in output
     result = json.loads(command("doctor", "--base-model", tiny_base.source, "--json")[1])
     assert result["well"] and {check["state"] for check in result["checks"]} >= {"ok", "warn"}
     assert len(result["fits"]) == 9 * len(recipe_names()) and result["machine"]["memory_bytes"] > 0
 
 
-def test_it_fails_when_runs_do_not_work_and_only_the_hints_can_be_asked_for(command, quick, monkeypatch):
+def test_it_fails_when_runs_do_not_work_and_only_the_hints_can_be_asked_for(
+    command, quick, monkeypatch
+):
     broken = MachineCheck("4-bit weights", "fail", "bitsandbytes: OSError", "make setup")
     monkeypatch.setattr(machine_checks, "check_quantisation", lambda: broken)
     code, output, errors = command("doctor", "--fix-hints", "--base-model", "owner/no-such-model")
@@ -346,7 +447,9 @@ def test_where_a_larger_model_needs_less_the_report_says_why():
 
     card = MachineSpec(True, "fp16", 16 * GIB, 16 * GIB)
     assert needed("Qwen/Qwen2.5-7B-Instruct") > needed("meta-llama/Llama-3.1-8B-Instruct")
-    said = " ".join(doctor_report.report_lines(doctor_report.DoctorReport(card, (), ()), coloured=False))
+    said = " ".join(
+        doctor_report.report_lines(doctor_report.DoctorReport(card, (), ()), coloured=False)
+    )
     assert "a larger one in 4 bits, which may need less." in said
 
 
@@ -359,7 +462,9 @@ def test_on_a_terminal_states_have_colours():
 
 def test_a_card_that_torch_does_not_see_counts_for_nothing(monkeypatch):
     monkeypatch.setattr(
-        doctor_report, "probe_machine_without_torch", lambda: MachineSpec(True, "bf16", 6 * GIB, 5 * GIB, "RTX 3060")
+        doctor_report,
+        "probe_machine_without_torch",
+        lambda: MachineSpec(True, "bf16", 6 * GIB, 5 * GIB, "RTX 3060"),
     )
     unseen = doctor_report._usable_machine(TorchBuild("2.13.0", "13.0", False, "fp32"))
     assert (unseen.has_cuda, unseen.best, unseen.device) == (False, "fp32", "main memory")

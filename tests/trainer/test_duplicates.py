@@ -20,12 +20,16 @@ def clusters(texts):
 
 
 def jaccard(left, right):
-    sets = [set(zip(words, words[1:], words[2:], strict=False)) for words in (split_words(left), split_words(right))]
+    sets = [
+        set(zip(words, words[1:], words[2:], strict=False))
+        for words in (split_words(left), split_words(right))
+    ]
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
 
 def changed(text, count, seed):
-    words, draw = text.split(), random.Random(seed)
+    words = text.split()
+    draw = random.Random(seed)
     for place in draw.sample(range(len(words)), count):
         words[place] = f"x{draw.random()}"
     return " ".join(words)
@@ -53,12 +57,15 @@ def test_chinese_is_compared_by_characters():
 
 def test_a_word_that_differs_in_a_short_text_is_a_difference():
     assert clusters([f"question {n} answer {n}" for n in range(300)])[1] == list(range(300))
-    assert clusters([f"What do you weigh? I weigh {n} stone." for n in ("ten", "two", "six")])[1] == [0, 1, 2]
+    assert clusters([f"What do you weigh? I weigh {n} stone." for n in ("ten", "two", "six")])[
+        1
+    ] == [0, 1, 2]
 
 
 def test_what_is_like_one_of_a_cluster_belongs_to_it():
     first = sentence(1, 100)
-    second, third = changed(first, 2, 1), ""
+    second = changed(first, 2, 1)
+    third = ""
     third = changed(second, 3, 2)
     assert jaccard(first, third) < jaccard(first, second)
     assert clusters([third, sentence(2), first, second])[1] == [0, 1, 0, 0]
@@ -93,7 +100,9 @@ def test_clusters_only_grow(before, more):
 def test_any_text_is_taken(given_texts):
     exact, near = clusters(given_texts)
     assert len(exact) == len(near) == len(given_texts)
-    assert all(exact[place] <= place and near[place] <= exact[place] for place in range(len(given_texts)))
+    assert all(
+        exact[place] <= place and near[place] <= exact[place] for place in range(len(given_texts))
+    )
 
 
 @pytest.mark.parametrize("count", [1, 99_999, 100_001])
@@ -105,7 +114,9 @@ def test_batches_change_nothing(monkeypatch, count):
 
 
 def test_the_signatures_never_change():
-    """What is held out depends on them: other numbers here move conversations of data sets that exist."""
+    """What is held out depends on them: other numbers here move conversations of data sets that
+    exist.
+    """
     with MinHashIndex() as index:
         index.add("The quick brown fox jumps over the lazy dog.")
         index._flush()

@@ -24,7 +24,8 @@ def sample(own: int, first: int) -> TokenizedSample:
     return TokenizedSample(ids, tuple(place >= len(ids) - 4 for place in range(len(ids))))
 
 
-SHORT, LONG = sample(8, 100), sample(150, 200)
+SHORT = sample(8, 100)
+LONG = sample(150, 200)
 
 
 class Recorder:
@@ -46,25 +47,33 @@ def model(tiny_base):
 
 
 def size(added: torch.Tensor, tokens: int) -> float:
-    """The noise relative to the paper's bound of a sample of so many tokens: at most 1, and nearly that."""
+    """The noise relative to the paper's bound of a sample of so many tokens: at most 1, and nearly
+    that.
+    """
     return float(added.abs().max()) / (ALPHA / math.sqrt(tokens * added.shape[-1]))
 
 
-@pytest.mark.parametrize("layout", [pack, partial(collate, shares_prefix=False)], ids=["packed", "padded"])
+@pytest.mark.parametrize(
+    "layout", [pack, partial(collate, shares_prefix=False)], ids=["packed", "padded"]
+)
 def test_noise_is_the_same_in_every_layout(model, layout):
-    noise, recorder = EmbeddingNoise(model, ALPHA), Recorder(model)
+    noise = EmbeddingNoise(model, ALPHA)
+    recorder = Recorder(model)
     batch = layout([SHORT, LONG])
     with noise.over(sample_lengths(batch)):
         reply_losses(model, batch)
     (added,) = recorder.added
     first = len(SHORT.ids)
-    short, long = (added[:, :first], added[:, first:]) if len(added) == 1 else (added[0, :first], added[1])
+    short, long = (
+        (added[:, :first], added[:, first:]) if len(added) == 1 else (added[0, :first], added[1])
+    )
     assert size(short, len(SHORT.ids)) == pytest.approx(1, abs=0.01)
     assert size(long, len(LONG.ids)) == pytest.approx(1, abs=0.01)
 
 
 def test_a_sample_alone_has_the_noise_that_it_has_in_a_batch(model):
-    noise, recorder = EmbeddingNoise(model, ALPHA), Recorder(model)
+    noise = EmbeddingNoise(model, ALPHA)
+    recorder = Recorder(model)
     batch = collate([LONG], shares_prefix=False)
     with noise.over(sample_lengths(batch)):
         reply_losses(model, batch)
@@ -72,7 +81,8 @@ def test_a_sample_alone_has_the_noise_that_it_has_in_a_batch(model):
 
 
 def test_there_is_none_outside_of_training_and_no_prefix_is_shared_with_it(model, recipe):
-    noise, recorder = EmbeddingNoise(model, ALPHA), Recorder(model)
+    noise = EmbeddingNoise(model, ALPHA)
+    recorder = Recorder(model)
     batch = collate([SHORT], shares_prefix=False)
     reply_losses(model, batch)
     with noise.over(sample_lengths(batch)):
@@ -80,12 +90,15 @@ def test_there_is_none_outside_of_training_and_no_prefix_is_shared_with_it(model
     assert all(not added.any() for added in recorder.added)
     resolved = recipe.model_copy(update={"precision": "fp32"})
     assert choose_kernels(model, resolved, probe_machine()).shares_prefix
-    noisy = choose_kernels(model, resolved.model_copy(update={"neftune_noise_alpha": ALPHA}), probe_machine())
+    noisy = choose_kernels(
+        model, resolved.model_copy(update={"neftune_noise_alpha": ALPHA}), probe_machine()
+    )
     assert not noisy.shares_prefix and "each with its own noise on its prompt" in noisy.notes[0]
 
 
 def test_judged_replies_have_noise_of_their_own_length_too(model):
-    noise, recorder = EmbeddingNoise(model, ALPHA), Recorder(model)
+    noise = EmbeddingNoise(model, ALPHA)
+    recorder = Recorder(model)
     patch_reply_scoring(model, noise, shares_prefix=False)
     batch = collate([SHORT, LONG], shares_prefix=False)
     model(input_ids=batch["input_ids"], labels=batch["labels"], fused_lm_head=True)

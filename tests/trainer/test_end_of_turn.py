@@ -1,4 +1,6 @@
-"""The end of turn is learned: replies stop by themselves, and do not where its token carries no loss."""
+"""The end of turn is learned: replies stop by themselves, and do not where its token carries no
+loss.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ from trainer.train.trainer_base import StageInputs
 LONGEST = 24
 """Tokens that a reply may have; those learned from have at most half as many."""
 
-REPLIES = ("Two sacks.", "Not today, the crane rusts.", "Ask the harbour master.", "Aye, with oil and patience.")
+REPLIES = (
+    "Two sacks.",
+    "Not today, the crane rusts.",
+    "Ask the harbour master.",
+    "Aye, with oil and patience.",
+)
 HEAVY = {
     "num_train_epochs": 11,
     "per_device_train_batch_size": 16,

@@ -35,7 +35,8 @@ def run(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, tmp_path):
-    adapter, bo = two_trained["ada"] / "adapter", two_trained["bo"]
+    adapter = two_trained["ada"] / "adapter"
+    bo = two_trained["bo"]
     neighbour = f"bo={bo / 'adapter'},{bo}"
     code, out, err = run(
         "--adapter", adapter, "--against", bo / "adapter", "--neighbour", neighbour, "--quick", "--json"
@@ -45,7 +46,13 @@ def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, 
     written = tmp_path / "build" / "evaluate" / "ada-v1"
     assert card == ScoreCard.model_validate_json((written / "scorecard.json").read_bytes())
     assert card.quick and set(card.heldout.loss) == {"base", "live", "new"}
-    assert card.separation.own_best == 1 and card.memorised and card.voice and card.side_by_side and card.text
+    assert (
+        card.separation.own_best == 1
+        and card.memorised
+        and card.voice
+        and card.side_by_side
+        and card.text
+    )
     assert card.general.instruction_replies > 0 and card.base_is_base == 0
     for reply in card.side_by_side[0].replies.values():
         assert reply.made_by is None or reply.made_by in card.adapters.values()
@@ -54,7 +61,10 @@ def test_a_quick_card_has_all_sections_as_json_and_for_people(run, two_trained, 
     report = {path.name for path in (written / "report").iterdir()}
     assert report == {"scorecard.png", "rubric.md", "rubric.csv", "rubric-key.json"}
     result = (written / "scorecard.md").read_text()
-    assert all(f"## {name}" in result for name in ("Held-out replies", "Separation", "Voice", "General ability"))
+    assert all(
+        f"## {name}" in result
+        for name in ("Held-out replies", "Separation", "Voice", "General ability")
+    )
     assert "held-out replies" in err and str(written) in err
     assert not (adapter / COMPARE_FILE).exists()
 
@@ -83,11 +93,16 @@ def test_names_in_an_adapter_lead_to_no_other_folder(run, two_trained, tmp_path,
         (["--adapter", "ADA", "--job", "nowhere"], "There is no folder of the job job-1"),
         (["--adapter", "ADA", "--out", "/proc/card"], "cannot be written"),
         (["--adapter", "ADA", "--against", "nowhere"], "There is no complete adapter in nowhere"),
-        (["--adapter", "ADA", "--neighbour", "bo=/nowhere,/nowhere"], "There is no complete adapter in /nowhere"),
+        (
+            ["--adapter", "ADA", "--neighbour", "bo=/nowhere,/nowhere"],
+            "There is no complete adapter in /nowhere",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_with_a_reason(run, two_trained, words, said):
-    code, out, err = run(*(two_trained["ada"] / "adapter" if word == "ADA" else word for word in words))
+    code, out, err = run(
+        *(two_trained["ada"] / "adapter" if word == "ADA" else word for word in words)
+    )
     assert code == 1 and said in err and not out
 
 
@@ -115,5 +130,7 @@ def test_the_command_line_explains_itself():
         (["evaluate", "--help"], 0, "writes a score card"),
         (["evaluate", "--adapter", ".", "--neighbour", "oda"], 2, "expected PERSONA=ADAPTER,JOB"),
     ):
-        done = subprocess.run([sys.executable, "-m", "trainer", *words], capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-m", "trainer", *words], capture_output=True, text=True, cwd=ROOT
+        )
         assert done.returncode == code and said in done.stdout + done.stderr

@@ -1,4 +1,6 @@
-"""A model that overflows in float16: said so, and trained in another precision without a word about the rate."""
+"""A model that overflows in float16: said so, and trained in another precision without a word about
+the rate.
+"""
 
 from __future__ import annotations
 
@@ -29,32 +31,48 @@ def test_a_loss_that_is_no_number_in_float16_is_not_blamed_on_the_rate(recipe):
         lambda: require_convergence([float("nan")], 1, 100, half, 2.0),
         lambda: require_finite_loss(float("inf"), "the held-out replies", half),
     ):
-        with pytest.raises(Float16OverflowError, match=r"overflow in float16.*precision=fp32\. A lower") as caught:
+        with pytest.raises(
+            Float16OverflowError, match=r"overflow in float16.*precision=fp32\. A lower"
+        ) as caught:
             check()
-        assert "learning_rate=" not in caught.value.advice and "diverged" not in caught.value.message
+        assert (
+            "learning_rate=" not in caught.value.advice and "diverged" not in caught.value.message
+        )
     with pytest.raises(Exception, match="diverged") as diverged:
-        require_convergence([float("nan")], 1, 100, recipe.model_copy(update={"precision": "bf16"}), 2.0)
+        require_convergence(
+            [float("nan")], 1, 100, recipe.model_copy(update={"precision": "bf16"}), 2.0
+        )
     assert "learning_rate=" in diverged.value.advice
 
 
 def test_it_is_found_when_the_model_is_loaded(tmp_path, recipe):
     base = overflowing_model(tmp_path / "model")
     half = recipe.model_copy(update={"precision": "fp16", "quant_type": "none"})
-    with pytest.raises(Float16OverflowError, match="kind llama, computes numbers that are not finite in float16"):
+    with pytest.raises(
+        Float16OverflowError, match="kind llama, computes numbers that are not finite in float16"
+    ):
         load_model_with_kernels(base, half)
     require_finite_activations(load_model(base, "float32"))
     require_finite_activations(load_model(base, "bfloat16"))
 
 
 def test_a_run_starts_anew_in_another_precision_and_says_so(tmp_path, monkeypatch):
-    base, probe = overflowing_model(tmp_path / "model"), probe_machine()
-    monkeypatch.setattr(trainer.recipe.resolve, "probe_machine", lambda: dataclasses.replace(probe, cpu_fp16=True))
+    base = overflowing_model(tmp_path / "model")
+    probe = probe_machine()
+    monkeypatch.setattr(
+        trainer.recipe.resolve, "probe_machine", lambda: dataclasses.replace(probe, cpu_fp16=True)
+    )
     changes = {"precision": "fp16", "max_steps": 2, "quant_type": "none", "learning_rate": 1e-5}
-    folder, received = persona_job(tmp_path, base.source, hyperparameters=changes), []
+    folder = persona_job(tmp_path, base.source, hyperparameters=changes)
+    received = []
     run_job(folder, RunContext(received.append, lambda: None, checkpoint_s=0))
-    manifest, best = verify_adapter(folder / "adapter"), "bf16" if probe.best == "bf16" else "fp32"
+    manifest = verify_adapter(folder / "adapter")
+    best = "bf16" if probe.best == "bf16" else "fp32"
     assert manifest.training_precision == f"none base, {best} compute, float32 adapter"
-    assert f"The base model's numbers overflow in float16: it was trained in {best}." in manifest.caveats
+    assert (
+        f"The base model's numbers overflow in float16: it was trained in {best}."
+        in manifest.caveats
+    )
     details = [event.detail for event in received if isinstance(event, Phase)]
     assert any(f"in {best} because float16 overflows" in detail for detail in details)
     assert [event.step for event in received if isinstance(event, Progress)] == [1, 2]
@@ -62,7 +80,9 @@ def test_a_run_starts_anew_in_another_precision_and_says_so(tmp_path, monkeypatc
 
 def test_a_resumed_run_keeps_the_other_precision(tmp_path, recipe):
     half = recipe.model_copy(update={"precision": "fp16"})
-    wanted = ResumeConfig(recipe=half, batches="", base_model_hash="", threads=1, packages={}, batch=1, accumulation=1)
+    wanted = ResumeConfig(
+        recipe=half, batches="", base_model_hash="", threads=1, packages={}, batch=1, accumulation=1
+    )
     changed = wanted.without_float16("fp32")
     assert changed and changed.used.precision == "fp32" and changed.without_float16("fp32") is None
     lock_config(tmp_path, changed)

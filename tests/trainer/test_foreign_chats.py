@@ -1,4 +1,6 @@
-"""Chats of other programs: who speaks and whose lines are learned is read from the file, or asked for."""
+"""Chats of other programs: who speaks and whose lines are learned is read from the file, or asked
+for.
+"""
 
 import json
 import zipfile
@@ -40,10 +42,17 @@ def tavern_lines():
         yield line
 
 
-HEADER = {"user_name": "Corvin", "character_name": "Tansy", "create_date": "2026-3-1@09h00m00s", "chat_metadata": {}}
+HEADER = {
+    "user_name": "Corvin",
+    "character_name": "Tansy",
+    "create_date": "2026-3-1@09h00m00s",
+    "chat_metadata": {},
+}
 
 
-@pytest.mark.parametrize("head", [[HEADER], [], [{key: it for key, it in HEADER.items() if key != "chat_metadata"}]])
+@pytest.mark.parametrize(
+    "head", [[HEADER], [], [{key: it for key, it in HEADER.items() if key != "chat_metadata"}]]
+)
 def test_a_tavern_chat_is_its_characters(tmp_path, head):
     path = tmp_path / "chat.jsonl"
     lines = list(tavern_lines())
@@ -52,7 +61,9 @@ def test_a_tavern_chat_is_its_characters(tmp_path, head):
     assert detect_format(path).name == "sillytavern"
     assert spoken(used[0]) == SPOKEN and used[0].roles == ("Tansy",) and used[0].rows == 6
     assert [it.reason for it in rejected] == ["hidden from the prompt (is_system)", "no text"]
-    with pytest.raises(MaterialError, match=r"Wick never speaks in chat\.jsonl\. Characters found: Tansy 1"):
+    with pytest.raises(
+        MaterialError, match=r"Wick never speaks in chat\.jsonl\. Characters found: Tansy 1"
+    ):
         list(read_usable(path, ReadOptions(persona=Persona("wick", "Wick"))))
 
 
@@ -69,7 +80,9 @@ def test_of_a_group_it_is_asked_whose_lines_are_learned(tmp_path):
     lines = list(tavern_lines())
     lines[3]["name"] = "Wenda"
     read(tmp_path / "chat.jsonl", jsonl(lines))
-    with pytest.raises(MaterialError, match=r"has lines of \w+ 1, \w+ 1; it has to be said whose are learned"):
+    with pytest.raises(
+        MaterialError, match=r"has lines of \w+ 1, \w+ 1; it has to be said whose are learned"
+    ):
         list(read_usable(tmp_path / "chat.jsonl", ReadOptions()))
 
 
@@ -80,7 +93,10 @@ def tree(**more):
     """A conversation whose first answer was regenerated; the shown branch is the second one."""
 
     def node(parent, children, role="", text="", **fields):
-        message = {"author": {"role": role}, "content": {"content_type": "text", "parts": [text]}} | fields
+        message = {
+            "author": {"role": role},
+            "content": {"content_type": "text", "parts": [text]},
+        } | fields
         return {"parent": parent, "children": children, "message": message if role else None}
 
     hidden = {"metadata": {"is_visually_hidden_from_conversation": True}}
@@ -89,7 +105,9 @@ def tree(**more):
         "s": node("r", ["q"], "system", "", **hidden),
         "q": node("s", ["x", "y"], "user", TALK[0][1]),
         "x": node("q", [], "assistant", "an answer that was thrown away"),
-        "y": node("q", ["z"], "assistant", "hm", content={"content_type": "thoughts", "thoughts": []}),
+        "y": node(
+            "q", ["z"], "assistant", "hm", content={"content_type": "thoughts", "thoughts": []}
+        ),
         "z": node("y", [], "assistant", TALK[1][1]),
     }
     return {"title": "Ferry", "mapping": mapping, **more}
@@ -143,7 +161,9 @@ def test_a_chat_in_text_is_a_log_with_times(tmp_path, name):
     (talk,), rejected = read(path, CHATS[name], persona=TANSY)
     assert spoken(talk) == SPOKEN and not rejected
     assert [m.at for m in talk.messages] == [START + 60 * n for n in range(6)]
-    assert detect_format(path).name == name.partition("-")[0].replace("kakao", "kakaotalk").replace(".", "-")
+    assert detect_format(path).name == name.partition("-")[0].replace("kakao", "kakaotalk").replace(
+        ".", "-"
+    )
 
 
 def test_what_the_apps_write_is_not_learned(tmp_path):
@@ -151,7 +171,9 @@ def test_what_the_apps_write_is_not_learned(tmp_path):
     (talk,), rejected = read(tmp_path / "line.txt", CHATS["line-ja.txt"] + line, persona=TANSY)
     assert talk.messages[-1].text == "Then you have two coins.\nTwo\nlines"
     assert [it.reason for it in rejected] == ["only an attachment", "system message"]
-    kakao = "2026년 3월 1일 오전 9:07, Tansy : 사진\n2026년 3월 1일 오전 9:08, Tansy님이 나갔습니다.\n"
+    kakao = (
+        "2026년 3월 1일 오전 9:07, Tansy : 사진\n2026년 3월 1일 오전 9:08, Tansy님이 나갔습니다.\n"
+    )
     _, rejected = read(tmp_path / "kakao.txt", CHATS["kakao-android.txt"] + kakao, persona=TANSY)
     assert [it.reason for it in rejected] == ["only an attachment", "system message"]
 
@@ -162,7 +184,11 @@ def test_what_the_apps_write_is_not_learned(tmp_path):
 def test_the_bots_side_is_known_from_classes_ids_and_flags(tmp_path):
     greeting = [("b", "Hello, I keep the ferry."), ("h", "Is it late?"), ("b", "Never.")]
     sides = {"b": ("p2", "Bot"), "h": ("p1", "Human")}
-    said = [("assistant*", greeting[0][1]), ("user", greeting[1][1]), ("assistant*", greeting[2][1])]
+    said = [
+        ("assistant*", greeting[0][1]),
+        ("user", greeting[1][1]),
+        ("assistant*", greeting[2][1]),
+    ]
     classes = {c: {"sender": sides[c][0], "sender_class": sides[c][1]} for c in sides}
     rows = [
         {"dialog": [classes[c] | {"text": t} for c, t in greeting], "bot_profile": ["i keep a ferry."]},
@@ -178,7 +204,9 @@ def test_the_bots_side_is_known_from_classes_ids_and_flags(tmp_path):
         assert talk.system == ("i keep a ferry." if "bot_profile" in row else "")
     unknown = [{"dialog": [{"sender": sides[c][0], "text": t} for c, t in greeting]}]
     read(tmp_path / "talk.json", json.dumps(unknown))
-    with pytest.raises(MaterialError, match=r"has lines of p1 1, p2 1; it has to be said whose are learned"):
+    with pytest.raises(
+        MaterialError, match=r"has lines of p1 1, p2 1; it has to be said whose are learned"
+    ):
         list(read_usable(tmp_path / "talk.json", ReadOptions()))
     (talk,) = read_usable(tmp_path / "talk.json", ReadOptions(persona_names=("p2",)))
     assert spoken(talk)[0] == ("p2*", greeting[0][1])
@@ -192,12 +220,25 @@ def test_names_may_be_the_keys_of_turns(tmp_path):
 
 def test_only_desirable_answers_are_learned(tmp_path):
     asked = [{"role": "user", "content": "hi"}]
-    good, bad = {"role": "bot", "content": "come in"}, {"role": "bot", "content": "go away"}
+    good = {"role": "bot", "content": "come in"}
+    bad = {"role": "bot", "content": "go away"}
     files = [
-        [{"prompt": "hi", "completion": one["content"], "desirable": int(one is good)} for one in (good, bad)],
-        [{"context": asked, "answer": answer, "is_desirable": answer is good} for answer in (good, bad)],
-        [{"prompt": "hi", "completion": one["content"], "label": one is good} for one in (good, bad)],
-        [{"messages": [*asked, answer | {"role": "assistant"}], "kto_tag": answer is good} for answer in (good, bad)],
+        [
+            {"prompt": "hi", "completion": one["content"], "desirable": int(one is good)}
+            for one in (good, bad)
+        ],
+        [
+            {"context": asked, "answer": answer, "is_desirable": answer is good}
+            for answer in (good, bad)
+        ],
+        [
+            {"prompt": "hi", "completion": one["content"], "label": one is good}
+            for one in (good, bad)
+        ],
+        [
+            {"messages": [*asked, answer | {"role": "assistant"}], "kto_tag": answer is good}
+            for answer in (good, bad)
+        ],
     ]
     for rows in files:
         (talk,), rejected = read(tmp_path / "rows.jsonl", jsonl(rows))
@@ -219,10 +260,15 @@ def test_answers_are_learned_by_their_verdict_in_any_spelling(tmp_path, column, 
     assert [item.reason for item in rejected] == ["marked as undesirable"]
     content = describe_content(tmp_path / "rows.jsonl", ReadOptions())
     assert [format.name for format, _ in content.formats.values()] == ["kto"]
-    assert any("marked as desirable are learned" in item.why for item in form_items(content.formats, content.columns))
+    assert any(
+        "marked as desirable are learned" in item.why
+        for item in form_items(content.formats, content.columns)
+    )
 
 
-def test_a_label_with_more_than_two_values_is_no_verdict_and_two_unknown_ones_are_asked_for(tmp_path):
+def test_a_label_with_more_than_two_values_is_no_verdict_and_two_unknown_ones_are_asked_for(
+    tmp_path,
+):
     classes = [{"prompt": "hi", "completion": f"come in {n}", "label": n % 3} for n in range(9)]
     talks, rejected = read(tmp_path / "classes.jsonl", jsonl(classes))
     assert len(talks) == 9 and not rejected
@@ -240,12 +286,32 @@ def test_a_label_with_more_than_two_values_is_no_verdict_and_two_unknown_ones_ar
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.html", '<!DOCTYPE html>\n<html><body class="page_wrap">…</body></html>', "Machine-readable JSON"),
-        ("a.html", "<html><body><p>Corvin: hi</p></body></html>", "is a web page. Pages are not read"),
+        (
+            "a.html",
+            '<!DOCTYPE html>\n<html><body class="page_wrap">…</body></html>',
+            "Machine-readable JSON",
+        ),
+        (
+            "a.html",
+            "<html><body><p>Corvin: hi</p></body></html>",
+            "is a web page. Pages are not read",
+        ),
         ("a.xml", '<?xml version="1.0"?>\n<smses count="1"><sms body="hi"/></smses>', "is XML"),
-        ("a.lorebook", {"lorebookVersion": 4, "entries": [{"text": "A ferry.", "keys": ["ferry"]}]}, "as lore"),
-        ("w.json", {"entries": {"0": {"uid": 0, "key": ["ferry"], "content": "A ferry."}}}, "Import it as lore"),
-        ("irc.txt", lines_of("[09:0{n}] <{name}> {text}\n"), "lines begin with a time, so probably a chat"),
+        (
+            "a.lorebook",
+            {"lorebookVersion": 4, "entries": [{"text": "A ferry.", "keys": ["ferry"]}]},
+            "as lore",
+        ),
+        (
+            "w.json",
+            {"entries": {"0": {"uid": 0, "key": ["ferry"], "content": "A ferry."}}},
+            "Import it as lore",
+        ),
+        (
+            "irc.txt",
+            lines_of("[09:0{n}] <{name}> {text}\n"),
+            "lines begin with a time, so probably a chat",
+        ),
         ("irc.txt", lines_of("<{name}> {text}\n"), "lines begin with a name, so probably a chat"),
         ("dash.txt", lines_of("{name} - {text}\n"), "lines begin with a name, so probably a chat"),
         ("em.txt", lines_of("{name}—{text}\n"), "lines begin with a name"),
@@ -286,12 +352,19 @@ def test_lines_that_take_turns_are_quotes_if_somebody_says_so(tmp_path):
 def test_a_folder_of_pages_says_what_to_export(tmp_path):
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "messages.html").write_text("<html></html>")
-    with pytest.raises(MaterialError, match=r"holds web pages, which are not read\. Export the chat as JSON instead"):
+    with pytest.raises(
+        MaterialError,
+        match=r"holds web pages, which are not read\. Export the chat as JSON instead",
+    ):
         detect_format(tmp_path / "export")
 
 
 NESTED = [
-    {"sender": {"name": name}, "content": {"body": text}, "origin_server_ts": 1000 * (START + 60 * n)}
+    {
+        "sender": {"name": name},
+        "content": {"body": text},
+        "origin_server_ts": 1000 * (START + 60 * n),
+    }
     for n, (name, text) in enumerate(TALK)
 ]
 
@@ -301,7 +374,11 @@ def test_fields_inside_objects_can_be_mapped(tmp_path):
     with pytest.raises(UnclearColumnsError) as caught:
         read(path, json.dumps({"room_name": "Quay", "messages": NESTED}))
     proposal = caught.value.question.proposal
-    assert proposal == {"speaker": "sender.name", "text": "content.body", "time": "origin_server_ts"}
+    assert proposal == {
+        "speaker": "sender.name",
+        "text": "content.body",
+        "time": "origin_server_ts",
+    }
     (talk,), _ = everything(path, mapping=proposal, persona=TANSY)
     assert spoken(talk) == SPOKEN and talk.messages[0].at == START
     assert [m.text for m in talk.messages if m.speaker.is_persona] == list(SAID)
@@ -327,7 +404,10 @@ def test_content_counts_more_than_a_header_that_contradicts_it(tmp_path):
 
 
 def test_a_column_of_roles_goes_before_one_of_names(tmp_path):
-    rows = [{"sender": name, "sender_class": ("Human", "Bot")[name == "Tansy"], "text": text} for name, text in TALK]
+    rows = [
+        {"sender": name, "sender_class": ("Human", "Bot")[name == "Tansy"], "text": text}
+        for name, text in TALK
+    ]
     (talk,), _ = read(tmp_path / "talk.jsonl", jsonl(rows))
     assert [m.speaker.is_persona for m in talk.messages] == [False, True] * 3
 
@@ -335,5 +415,7 @@ def test_a_column_of_roles_goes_before_one_of_names(tmp_path):
 def test_a_document_of_an_office_program_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "talk.xlsx", "w") as file:
         file.writestr("[Content_Types].xml", "<?xml version='1.0'?><Types/>")
-    with pytest.raises(MaterialError, match=r"talk\.xlsx is a document of an office program\. Save it as CSV"):
+    with pytest.raises(
+        MaterialError, match=r"talk\.xlsx is a document of an office program\. Save it as CSV"
+    ):
         detect_format(tmp_path / "talk.xlsx")

@@ -1,4 +1,6 @@
-"""The gate: each criterion fails on what breaks it, a better card is never judged worse, and the error rate holds."""
+"""The gate: each criterion fails on what breaks it, a better card is never judged worse, and the
+error rate holds.
+"""
 
 import random
 
@@ -73,7 +75,8 @@ def test_a_good_version_is_promoted_with_its_reason():
     verdict = judge(GOOD, RECIPE)
     assert verdict.verdict == "promote" and set(outcomes(GOOD).values()) == {"pass"}
     assert (
-        "held-out replies is 2.000, the base model's 3.000" in " ".join(verdict.reasons) and len(verdict.reasons) == 3
+        "held-out replies is 2.000, the base model's 3.000" in " ".join(verdict.reasons)
+        and len(verdict.reasons) == 3
     )
     assert verdict.advice == () and verdict.error_rate == 0.05 and verdict.thresholds == "default"
 
@@ -90,7 +93,12 @@ def test_a_criterion_fails_on_what_breaks_it_and_says_what_to_do(name):
     ("name", "verdict", "reason", "advice"),
     [
         ("private", "reject", "1 × email address", "python -m trainer anonymise"),
-        ("members", "hold", "in 10% to 44% of comparisons (120 blind votes by 14", "task_type:preference"),
+        (
+            "members",
+            "hold",
+            "in 10% to 44% of comparisons (120 blind votes by 14",
+            "task_type:preference",
+        ),
         (
             "thumbs",
             "hold",
@@ -123,7 +131,9 @@ def test_a_training_that_lost_its_way_is_warned_about_its_learning_rate_whatever
 def test_what_members_have_not_made_certain_holds_nothing():
     uncertain = good_card(heard={"least": None, "most": None, "evidence": None})
     assert judge(uncertain, RECIPE).verdict == "promote"
-    assert [outcomes(uncertain)[TITLES[name]] for name in ("members", "thumbs")] == ["not measured"] * 2
+    assert [outcomes(uncertain)[TITLES[name]] for name in ("members", "thumbs")] == [
+        "not measured"
+    ] * 2
     assert TITLES["members"] not in outcomes(good_card(heard=None))
 
 
@@ -142,25 +152,42 @@ def test_what_was_not_measured_is_not_taken_for_good():
     left_out = {"voice": "Only losses were measured.", "separation": "No other persona speaks."}
     verdict = judge(good_card(voice=None, separation=None, left_out=left_out), RECIPE)
     assert verdict.verdict == "hold" and verdict.reasons[0] == "The voice was not measured."
-    bare = good_card(voice=None, separation=None, memorised=None, learned=None, safety=None, facts=None, text=())
+    bare = good_card(
+        voice=None, separation=None, memorised=None, learned=None, safety=None, facts=None, text=()
+    )
     assert judge(bare, RECIPE).verdict == "hold"
     assert {it.outcome for it in judge(bare, RECIPE).criteria} == {"pass", "not measured"}
 
 
 def test_of_too_few_replies_nothing_is_reported_and_a_moderator_decides():
-    facts, safety = {"questions": 1}, {"prompts": {"harassment": 1}}
+    facts = {"questions": 1}
+    safety = {"prompts": {"harassment": 1}}
     few = judge(good_card(voice={"replies": 9}, facts=facts, safety=safety), RECIPE)
     outcome = {it.name: it.outcome for it in few.criteria}
-    result = ("voice", "voice_over_base", "voice_kept", "facts", "contradictions", "in_character", "safety")
+    result = (
+        "voice",
+        "voice_over_base",
+        "voice_kept",
+        "facts",
+        "contradictions",
+        "in_character",
+        "safety",
+    )
     assert [outcome[TITLES[name]] for name in result] == ["not measured"] * len(result)
     assert few.verdict == "hold" and "on 3, too few to judge: 9 are needed" in few.reasons[0]
 
 
 def test_without_a_live_version_the_base_model_is_the_rival():
-    card = good_card(adapters={"base": None, "new": GOOD.adapters["new"]}, heldout={"against_live": None})
+    card = good_card(
+        adapters={"base": None, "new": GOOD.adapters["new"]}, heldout={"against_live": None}
+    )
     verdict = judge(card, RECIPE)
-    assert verdict.verdict == "promote" and TITLES["no_worse_than_live"] not in {it.name for it in verdict.criteria}
-    assert "the base model 40%" in next(it.why for it in verdict.criteria if it.name == TITLES["facts"])
+    assert verdict.verdict == "promote" and TITLES["no_worse_than_live"] not in {
+        it.name for it in verdict.criteria
+    }
+    assert "the base model 40%" in next(
+        it.why for it in verdict.criteria if it.name == TITLES["facts"]
+    )
 
 
 def test_a_dialogue_adapter_is_nobody_and_is_not_asked_for_a_voice():
@@ -169,7 +196,8 @@ def test_a_dialogue_adapter_is_nobody_and_is_not_asked_for_a_voice():
     assert TITLES["voice"] not in {it.name for it in judge(card, "s3-dialogue").criteria}
 
 
-# ------------------------------------------------------------------------------------------ better is never worse
+# ------------------------------------------------------------------------------------------ better
+# is never worse
 
 STEPS = {
     "better_than_base": lambda x: {"heldout": {"against_base": interval(0.3 - 0.6 * x)}},
@@ -177,8 +205,12 @@ STEPS = {
     "own_adapter": lambda x: {"separation": {"own_best_new": x}},
     "voice": lambda x: voice(right=with_new(GOOD.voice.right, spread(x))),
     "facts": lambda x: {"facts": {"right_with_lore": {"base": 0.4, "live": 0.5, "new": x}}},
-    "contradictions": lambda x: {"facts": {"contradictions": {"base": 0.4, "live": 0.3, "new": 1 - x}}},
-    "in_character": lambda x: {"facts": {"breaks_character": {"base": 0.4, "live": 0.3, "new": 1 - x}}},
+    "contradictions": lambda x: {
+        "facts": {"contradictions": {"base": 0.4, "live": 0.3, "new": 1 - x}}
+    },
+    "in_character": lambda x: {
+        "facts": {"breaks_character": {"base": 0.4, "live": 0.3, "new": 1 - x}}
+    },
     "length": lambda x: {"text": of_text(length_ratio=0.1 + 0.9 * x)},
     "repetition": lambda x: {"text": of_text(repetition=1 - x)},
     "ends": lambda x: {"text": of_text(ended=x)},
@@ -198,7 +230,9 @@ STEPS = {
     "speakers": lambda x: trained_as(ada=x, members=1 - x),
     "one_voice": lambda x: trained_as(ada=x, bob=1 - x),
     "unseen": lambda x: {"learned": {"leaked": 1 - x}},
-    "steady": lambda x: {"learned": {"course": LossCurve(steps=60, first=3.0, highest=6.0 - 4 * x, last=2.0)}},
+    "steady": lambda x: {
+        "learned": {"course": LossCurve(steps=60, first=3.0, highest=6.0 - 4 * x, last=2.0)}
+    },
     "base_is_base": lambda x: {"base_is_base": 0.1 * (1 - x)},
 }
 ORDER = {"fail": 0, "warn": 1, "pass": 2}
@@ -218,12 +252,18 @@ def merged(*changes):
 def test_a_better_card_never_gets_a_worse_outcome_on_any_criterion(name):
     draw = random.Random(name)
     for _ in range(12):
-        chosen = {other: STEPS[other](draw.random()) for other in draw.sample(sorted(STEPS), 5) if other != name}
+        chosen = {
+            other: STEPS[other](draw.random())
+            for other in draw.sample(sorted(STEPS), 5)
+            if other != name
+        }
         worse, better = sorted((draw.random(), draw.random()))
         cards = [good_card(**merged(*chosen.values(), STEPS[name](at))) for at in (worse, better)]
         before, after = (outcomes(card) for card in cards)
         assert all(ORDER[after[it]] >= ORDER[before[it]] for it in before), (worse, better, chosen)
-        assert VERDICTS[judge(cards[1], RECIPE).verdict] >= VERDICTS[judge(cards[0], RECIPE).verdict]
+        assert (
+            VERDICTS[judge(cards[1], RECIPE).verdict] >= VERDICTS[judge(cards[0], RECIPE).verdict]
+        )
 
 
 # ------------------------------------------------------------------------------------------ chances
@@ -239,32 +279,45 @@ def test_holm_is_stricter_the_more_tests_there_are_and_goes_on_while_they_fail()
 def test_an_interval_that_begins_at_the_threshold_has_a_chance_of_one_in_forty():
     assert p_value_of_interval(interval(0.1, 0.1))(0.0) == pytest.approx(0.025)
     assert p_value_of_interval(interval(0.0, 0.1))(0.0) == pytest.approx(0.5)
-    assert p_value_of_interval(interval(0.1, 0.0))(0.0) == 0 and p_value_of_interval(interval(0.1, 0.0))(0.2) == 1
+    assert (
+        p_value_of_interval(interval(0.1, 0.0))(0.0) == 0
+        and p_value_of_interval(interval(0.1, 0.0))(0.2) == 1
+    )
 
 
 def test_two_shares_are_compared_by_fishers_exact_test():
-    assert fisher_p_value(1.0, 0.0, 3)(0.0) == pytest.approx(1 / 20)  # one of the 20 ways to draw three of six
+    assert fisher_p_value(1.0, 0.0, 3)(0.0) == pytest.approx(
+        1 / 20
+    )  # one of the 20 ways to draw three of six
     assert fisher_p_value(0.5, 0.5, 4)(0.0) == pytest.approx(53 / 70)
     assert fisher_p_value(0.0, 1.0, 5)(0.0) == 1
 
 
 def test_a_voice_is_compared_by_as_many_trials_as_there_were_different_prompts():
     def chance(prompts):
-        card = good_card(voice={"prompts": prompts, "right": with_new(GOOD.voice.right, spread(0.7))})
+        card = good_card(
+            voice={"prompts": prompts, "right": with_new(GOOD.voice.right, spread(0.7))}
+        )
         measured = {it.name: it for it in criterion_measurements(card)}
         return measured["voice_kept"].chance(0.0)
 
-    right, live = 0.7, GOOD.voice.right["live"].mean
+    right = 0.7
+    live = GOOD.voice.right["live"].mean
     assert chance(120) == fisher_p_value(1 - right, 1 - live, 120)(0.0) < chance(40)
-    assert chance(0) == chance(40), "an earlier card: 360 replies of three sides with three seeds each"
+    assert chance(0) == chance(40), (
+        "an earlier card: 360 replies of three sides with three seeds each"
+    )
 
 
 def test_versions_that_are_no_worse_fail_by_accident_in_no_more_cases_than_is_said():
     """Cards whose truth is exactly at every test's threshold."""
-    draw, failed, rounds = random.Random(0), 0, 400
+    draw = random.Random(0)
+    failed = 0
+    rounds = 400
     for _ in range(rounds):
         right, wrong, harm = (
-            [sum(draw.random() < p for _ in range(20)) / 20 for _ in range(2)] for p in (0.5, 0.2, 0.3)
+            [sum(draw.random() < p for _ in range(20)) / 20 for _ in range(2)]
+            for p in (0.5, 0.2, 0.3)
         )
         card = good_card(
             heldout={
@@ -289,17 +342,25 @@ def test_versions_that_are_no_worse_fail_by_accident_in_no_more_cases_than_is_sa
     assert 0 < failed / rounds <= 0.05 + 0.02
 
 
-# ------------------------------------------------------------------------------------------ thresholds
+# ------------------------------------------------------------------------------------------
+# thresholds
 
 
 def test_values_and_thresholds_are_in_the_same_words_and_never_negatively_fewer():
     facts = next(it for it in judge(GOOD, RECIPE).criteria if it.name == "knows the lore")
     assert facts.threshold == "at most 15.0% fewer; fails if significantly above 0.0%"
-    assert format_value(-0.352, facts.unit) == "35.2% more" and format_value(0.1, facts.unit) == "10.0% fewer"
     assert (
-        format_value(0.971, "of the ceiling") == "97.1% of the ceiling" and format_value(1.0, "times") == "1.00 times"
+        format_value(-0.352, facts.unit) == "35.2% more"
+        and format_value(0.1, facts.unit) == "10.0% fewer"
     )
-    assert format_value(-0.1, "share more") == "10.0% fewer" and format_value(-0.1, "share") == "-10.0%"
+    assert (
+        format_value(0.971, "of the ceiling") == "97.1% of the ceiling"
+        and format_value(1.0, "times") == "1.00 times"
+    )
+    assert (
+        format_value(-0.1, "share more") == "10.0% fewer"
+        and format_value(-0.1, "share") == "-10.0%"
+    )
 
 
 def test_a_recipe_overrides_single_thresholds():
@@ -316,7 +377,10 @@ def test_wrong_thresholds_are_refused_by_name():
         ({**table, "recipe": {"demo-cpu": {"vioce": {"warn": 1}}}}, "no criterion 'vioce'"),
         (without, "no table for 'voice'"),
         ({**table, "voice": {**table["voice"], "on_warn": "cheer"}}, "on_warn"),
-        ({**table, "facts": {**table["facts"], "fail": 0.1}}, "facts tests whether two shares differ"),
+        (
+            {**table, "facts": {**table["facts"], "fail": 0.1}},
+            "facts tests whether two shares differ",
+        ),
         ({**table, "error_rate": 2}, "error_rate"),
     ):
         with pytest.raises(RequestError, match=words):

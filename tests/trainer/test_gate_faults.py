@@ -1,4 +1,6 @@
-"""What was learned from is looked at: sound material passes, and each damage is found by the criterion meant for it."""
+"""What was learned from is looked at: sound material passes, and each damage is found by the
+criterion meant for it.
+"""
 
 import itertools
 import json
@@ -24,7 +26,12 @@ from personas.schemas.scorecard import LossCurve
 from tests.trainer.job_folders import persona_job
 from tests.trainer.sample_scorecards import RECIPE, good_card
 from trainer.anonymise.anonymiser import Anonymiser
-from trainer.evaluate.memorisation import count_pii, data_checks_section, loss_curve_of, read_training_losses
+from trainer.evaluate.memorisation import (
+    count_pii,
+    data_checks_section,
+    loss_curve_of,
+    read_training_losses,
+)
 from trainer.gate.criteria import NON_PATTERN_KINDS
 from trainer.gate.verdict import judge, outcomes_of
 from trainer.schemas import PromptReply
@@ -47,13 +54,16 @@ def exchanges(log, persona=None):
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory, tiny_base):
-    """A job of Ada's that learns from Ballast's words, some of which are held out. Its samples stand for them."""
+    """A job of Ada's that learns from Ballast's words, some of which are held out. Its samples
+    stand for them.
+    """
     from trainer.train.job import prepare_job
 
     folder = persona_job(tmp_path_factory.mktemp("jobs") / "ada", tiny_base.source)
     job = prepare_job(folder, read_spec(folder))
     said = exchanges(log_of("ballast"))
-    train, heldout = tuple(said[30:]), tuple(said[:30])
+    train = tuple(said[30:])
+    heldout = tuple(said[:30])
     samples = job.data.train[:1]
     data = replace(
         job.data,
@@ -71,7 +81,11 @@ def outcomes(job, losses=()):
 
 def test_sound_material_passes(job):
     found = data_checks_section(job.data, job.recipe, [])
-    assert found.replies == len(job.data.train_prompt_replies) and found.repeated < 0.02 and found.leaked == 0
+    assert (
+        found.replies == len(job.data.train_prompt_replies)
+        and found.repeated < 0.02
+        and found.leaked == 0
+    )
     assert {outcomes(job)[name] for name in ("enough", "repeated", "unseen", "private")} == {"pass"}
 
 
@@ -99,13 +113,19 @@ def test_each_kind_of_secret_is_found(job):
 
 
 def test_what_the_anonymiser_has_put_in_place_of_something_is_not_found_to_be_private(job):
-    real = "Write to jan.novak@firma.cz or ring 020 7946 0958; the box is at 84.17.42.9, my card 4111 1111 1111 1111."
+    real = (
+        "Write to jan.novak@firma.cz or ring 020 7946 0958; the box is at 84.17.42.9, my card 4111 "
+        "1111 1111 1111."
+    )
     masked = Anonymiser(b"k" * 32).anonymise_text(real)
     assert masked != real and "firma" not in masked and "7946" not in masked
     kinds = [
-        {kind for kind in count_pii(job.data, [("", text)]) if kind not in NON_PATTERN_KINDS} for text in (real, masked)
+        {kind for kind in count_pii(job.data, [("", text)]) if kind not in NON_PATTERN_KINDS}
+        for text in (real, masked)
     ]
-    assert {"EMAIL_ADDRESS", "PHONE_NUMBER", "IP_ADDRESS", "CREDIT_CARD"} <= kinds[0] and kinds[1] == set()
+    assert {"EMAIL_ADDRESS", "PHONE_NUMBER", "IP_ADDRESS", "CREDIT_CARD"} <= kinds[0] and kinds[
+        1
+    ] == set()
 
 
 def test_a_training_that_rises_is_known_from_one_that_is_noisy(job):
@@ -130,13 +150,16 @@ def test_losses_are_read_from_a_report_and_of_two_stages_the_last(tmp_path):
     assert read_training_losses(tmp_path) == (2.5,)
 
 
-# ------------------------------------------------------------------------------------------ damages to the log
+# ------------------------------------------------------------------------------------------ damages
+# to the log
 
 
 def test_mislabelled_guests_are_said_to_be_the_persona():
     log = log_of("ballast")
     damaged = mislabel_speakers(log, {})
-    before, after = ({it.reply for it in exchanges(one, persona_author_id(log))} for one in (log, damaged))
+    before, after = (
+        {it.reply for it in exchanges(one, persona_author_id(log))} for one in (log, damaged)
+    )
     guests = {it.message for it in exchanges(log)}
     assert not before & guests and 0.25 * len(before) < len(after & guests) < 0.35 * len(before)
     assert [it["author"] for it in damaged["messages"]] == [it["author"] for it in log["messages"]]
@@ -144,7 +167,8 @@ def test_mislabelled_guests_are_said_to_be_the_persona():
 
 
 def test_another_persona_comes_in_under_this_ones_name_later():
-    log, other = log_of("ballast"), log_of("oda")
+    log = log_of("ballast")
+    other = log_of("oda")
     damaged = mix_in_persona(log, other)
     said = {it.reply for it in exchanges(damaged, persona_author_id(log))}
     assert {it.reply for it in exchanges(log)} | {it.reply for it in exchanges(other)} <= said
@@ -157,22 +181,31 @@ def test_a_classifier_learns_whose_words_they_are():
     from personas.schemas.scorecard import MEMBERS_VOICE
     from trainer.evaluate.generation.voice_classifier import AuthorshipClassifier
 
-    log, other = log_of("ballast"), log_of("oda")
+    log = log_of("ballast")
+    other = log_of("oda")
     guests = [it.message for it in exchanges(log)]
-    texts = {"oda": [it.reply for it in exchanges(other)], "thrip": [it.reply for it in exchanges(log_of("thrip"))]}
+    texts = {
+        "oda": [it.reply for it in exchanges(other)],
+        "thrip": [it.reply for it in exchanges(log_of("thrip"))],
+    }
 
     def shares(damaged):
         own = [it.reply for it in exchanges(damaged, persona_author_id(log))]
         asked = [it.message for it in exchanges(damaged, persona_author_id(log))] or guests
-        names = AuthorshipClassifier({"ballast": own, MEMBERS_VOICE: asked, **texts}).of_learned("ballast")
+        names = AuthorshipClassifier({"ballast": own, MEMBERS_VOICE: asked, **texts}).of_learned(
+            "ballast"
+        )
         return {name: names.count(name) / len(names) for name in {*names}}
 
-    sound, wrong, foreign = shares(log), shares(mislabel_speakers(log, {})), shares(mix_in_persona(log, other))
+    sound = shares(log)
+    wrong = shares(mislabel_speakers(log, {}))
+    foreign = shares(mix_in_persona(log, other))
     assert sound["ballast"] > 0.95
     assert wrong.get(MEMBERS_VOICE, 0) > 0.15 and foreign.get("oda", 0) > 0.15
 
 
-# ------------------------------------------------------------------------------------------ the benchmark's account
+# ------------------------------------------------------------------------------------------ the
+# benchmark's account
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
@@ -185,4 +218,7 @@ def test_a_damage_is_caught_by_its_own_criterion_and_never_where_it_is_promoted(
         "caught": False,
         "by": "voice",
     }
-    assert detection_result(name, {**run, "outcomes": {wanted: "pass"}}) == {"caught": False, "by": None}
+    assert detection_result(name, {**run, "outcomes": {wanted: "pass"}}) == {
+        "caught": False,
+        "by": None,
+    }

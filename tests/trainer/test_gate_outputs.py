@@ -1,4 +1,6 @@
-"""The score card's picture and rating sheet: replies stay anonymous, and nothing reads as a formula."""
+"""The score card's picture and rating sheet: replies stay anonymous, and nothing reads as a
+formula.
+"""
 
 import csv
 import io
@@ -37,7 +39,10 @@ def pair(prompt, real="Really.", **replies):
 def test_shares_stand_between_their_bounds_and_what_was_not_measured_has_none():
     result = render_markdown(good_card())
     assert "## Belongs to its question" in result
-    row = "| belong to their question | 20.0% (10% to 30%) | 30.0% (20% to 40%) | 35.0% (25% to 45%) |"
+    row = (
+        "| belong to their question | 20.0% (10% to 30%) | 30.0% (20% to 40%) | 35.0% (25% to 45%) "
+        "|"
+    )
     assert f"{row} 62.0% (52% to 72%) | 8.0% (3% to 13%) |" in result
     assert "| passage found | – | – | 90.0% (80% to 100%) | – | – |" in result
     unbounded = good_card().belongs.model_copy(update={"ceiling": {}, "floor": {}})
@@ -45,20 +50,27 @@ def test_shares_stand_between_their_bounds_and_what_was_not_measured_has_none():
     assert "Belongs to its question" not in render_markdown(good_card(belongs=None))
 
 
-# ------------------------------------------------------------------------------------------ to be scored
+# ------------------------------------------------------------------------------------------ to be
+# scored
 
-PAIRS = tuple(pair(f"question {n}", f"real {n}", base=f"base {n}", live=f"live {n}", new=f"new {n}") for n in range(12))
+PAIRS = tuple(
+    pair(f"question {n}", f"real {n}", base=f"base {n}", live=f"live {n}", new=f"new {n}")
+    for n in range(12)
+)
 
 
 def test_the_sheet_hides_whose_reply_is_whose_and_the_key_tells():
     card = good_card(side_by_side=PAIRS)
-    text, result = rating_sheet(card), json.loads(rating_key(card))["replies"]
+    text = rating_sheet(card)
+    result = json.loads(rating_key(card))["replies"]
     assert not re.search(r"\b(live version|base model|v2)\b", text)
     for place, shown in enumerate(PAIRS):
         for letter, side in result[str(place + 1)].items():
             said = shown.real if side == "real" else shown.replies[side].text
             assert f"**{letter}.** {said}\n" in text
-    orders = {tuple(side for side, _ in shuffled_replies(card, place)) for place in range(len(PAIRS))}
+    orders = {
+        tuple(side for side, _ in shuffled_replies(card, place)) for place in range(len(PAIRS))
+    }
     assert len(orders) > 4, "the place gives nothing away"
     assert rating_sheet(card) == text, "and it is the same sheet each time"
 
@@ -67,7 +79,9 @@ def test_the_table_has_columns_to_fill_and_no_formulas():
     card = good_card(side_by_side=(pair("=1+1", "+cmd", base="fine", new="@sum"),))
     rows = list(csv.DictReader(io.StringIO(rating_sheet_csv(card))))
     assert len(rows) == 3 and all(row["in character"] == "" == row["remarks"] for row in rows)
-    assert not any(row[column].startswith(("=", "+", "@")) for row in rows for column in ("asked", "text"))
+    assert not any(
+        row[column].startswith(("=", "+", "@")) for row in rows for column in ("asked", "text")
+    )
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -75,6 +89,8 @@ def test_all_of_it_lies_in_the_report(tmp_path, whole):
     card = judged() if whole else judged(side_by_side=(), voice=None)
     write_renderings(tmp_path / "report", card)
     found = {path.name for path in tmp_path.glob("report/*")}
-    assert found == ({PICTURE_FILE, RUBRIC_FILE, RUBRIC_CSV_FILE, RUBRIC_KEY_FILE} if whole else set())
+    assert found == (
+        {PICTURE_FILE, RUBRIC_FILE, RUBRIC_CSV_FILE, RUBRIC_KEY_FILE} if whole else set()
+    )
     if whole:
         assert (tmp_path / "report" / PICTURE_FILE).read_bytes().startswith(b"\x89PNG")

@@ -32,7 +32,9 @@ print(json.dumps([full, left, held()]))
 @pytest.mark.skipif(not can_trim_heap(on_cpu=True), reason="the allocator is not glibc's")
 def test_what_the_allocator_keeps_is_given_back():
     environ = {**os.environ, **ALLOCATOR_SETTINGS}
-    done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, env=environ, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS], capture_output=True, text=True, env=environ, check=True
+    )
     full, left, trimmed = json.loads(done.stdout)
     assert left > full - 20, "as a run sets it up, the allocator keeps what is freed"
     assert trimmed < full - 180
@@ -47,10 +49,15 @@ def test_a_gpus_run_and_another_allocator_are_left_alone(monkeypatch):
 def test_what_a_step_needs_by_itself_is_not_trimmed(monkeypatch):
     held = iter((100, 300, 350, 500, 200, 340))
     trimmer = HeapTrimCallback(allowed_bytes=100)
-    monkeypatch.setattr(trimmer, "_process", type("P", (), {"memory_info": lambda: type("M", (), {"rss": next(held)})}))
+    monkeypatch.setattr(
+        trimmer,
+        "_process",
+        type("P", (), {"memory_info": lambda: type("M", (), {"rss": next(held)})}),
+    )
     trimmed = []
     for _ in range(6):
         trimmer.on_step_end(None, None, None)
         trimmed.append(trimmer._is_trimmed)
-    # 100 is the first need; 300 is beyond it and trimmed, so 350 is what a step needs by itself; 500 is beyond that.
+    # 100 is the first need; 300 is beyond it and trimmed, so 350 is what a step needs by itself;
+    # 500 is beyond that.
     assert trimmed == [False, True, False, True, False, False]

@@ -1,4 +1,6 @@
-"""Held out once, held out for ever: talks that go on, are edited or become part of others, and the list that knows."""
+"""Held out once, held out for ever: talks that go on, are edited or become part of others, and the
+list that knows.
+"""
 
 import hashlib
 import random
@@ -31,7 +33,9 @@ def nothing():
 
 
 def sifted(conversations, before=None):
-    return split_conversations(conversations, QualityFilters(), SHARE, nothing() if before is None else before)
+    return split_conversations(
+        conversations, QualityFilters(), SHARE, nothing() if before is None else before
+    )
 
 
 def replies(conversations, found, side):
@@ -99,17 +103,24 @@ def test_no_reply_that_was_held_out_is_learned_when_its_talk_has_changed(how, ma
     first = sifted([make(*turns) for turns in before])
     changed = [make(*GROWTH[how](turns)) for turns in before]
     held_out = replies([make(*turns) for turns in before], first, HELD_OUT)
-    alone, among_others = sifted(changed, first.held_out), sifted([*changed, *many(60)], first.held_out)
-    normal = {" ".join(text.casefold().replace(",", "").replace("!", "").split()) for text in held_out}
+    alone = sifted(changed, first.held_out)
+    among_others = sifted([*changed, *many(60)], first.held_out)
+    normal = {
+        " ".join(text.casefold().replace(",", "").replace("!", "").split()) for text in held_out
+    }
     for found, conversations in ((alone, changed), (among_others, [*changed, *many(60)])):
         learned = replies(conversations, found, "train")
         assert len(held_out) > 15 and learned
-        learned_normal = {" ".join(text.casefold().replace(",", "").replace("!", "").split()) for text in learned}
+        learned_normal = {
+            " ".join(text.casefold().replace(",", "").replace("!", "").split()) for text in learned
+        }
         assert not normal & learned_normal
         assert not held_out & {text.removesuffix(" indeed") for text in learned}
 
 
-@pytest.mark.parametrize("how", ["goes on", "a word more", "a message in it is another", "the last reply is another"])
+@pytest.mark.parametrize(
+    "how", ["goes on", "a word more", "a message in it is another", "the last reply is another"]
+)
 def test_without_any_list_what_comes_after_the_beginning_changes_nothing(how):
     before = sessions(80)
     first = sifted([talk(*turns) for turns in before])
@@ -121,7 +132,9 @@ def test_a_short_talk_that_goes_on_is_known_by_its_opening():
     rows = [[sentence(n, 12), sentence(-n - 1, 25)] for n in range(100)]
     first = sifted([dialogue(*turns) for turns in rows])
     assert (
-        sifted([dialogue(*turns, "Go on.", sentence(n + 500)) for n, turns in enumerate(rows)]).outcomes
+        sifted(
+            [dialogue(*turns, "Go on.", sentence(n + 500)) for n, turns in enumerate(rows)]
+        ).outcomes
         == first.outcomes
     )
 
@@ -143,7 +156,9 @@ def test_a_reply_in_another_talk_is_not_learned_and_the_rest_of_that_talk_is():
     if found.outcomes[0] == "train":
         assert found.withheld_replies == {0: {3}}
     learned = replies([talk(*quoted), *many(30)], found, "train")
-    assert before[number][1] not in learned and (found.outcomes[0] == HELD_OUT or quoted[1] in learned)
+    assert before[number][1] not in learned and (
+        found.outcomes[0] == HELD_OUT or quoted[1] in learned
+    )
 
 
 def many(count, start=5000):
@@ -151,7 +166,9 @@ def many(count, start=5000):
 
 
 def test_what_stands_in_very_many_talks_brings_none_of_them_over():
-    """A set phrase that an early, small data set held out: it is not learned again, its talks are."""
+    """A set phrase that an early, small data set held out: it is not learned again, its talks
+    are.
+    """
     phrase = "Mind the hook and keep well clear of the chain, if you please."
     early = next(
         (talks, found)
@@ -167,9 +184,14 @@ def test_what_stands_in_very_many_talks_brings_none_of_them_over():
     found = sifted(talks, early[1].held_out)
     held = Counter(found.outcomes)[HELD_OUT]
     assert held < len(talks) / 2, "each has the phrase for half of its replies"
-    assert phrase not in replies(talks, found, "train") and len(found.withheld_replies) == len(talks) - held
+    assert (
+        phrase not in replies(talks, found, "train")
+        and len(found.withheld_replies) == len(talks) - held
+    )
     few = sifted([*talks[: MAX_CLUSTERS_PER_REPLY // 2], *many(30)], early[1].held_out)
-    assert set(few.outcomes[: MAX_CLUSTERS_PER_REPLY // 2]) == {HELD_OUT}, "where few have it they are held out whole"
+    assert set(few.outcomes[: MAX_CLUSTERS_PER_REPLY // 2]) == {HELD_OUT}, (
+        "where few have it they are held out whole"
+    )
 
 
 canned = [(f"{sentence(n, 6)}?", sentence(-n - 1, 9)) for n in range(25)]
@@ -178,9 +200,13 @@ canned = [(f"{sentence(n, 6)}?", sentence(-n - 1, 9)) for n in range(25)]
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(30, 90))
 def test_building_again_and_again_holds_out_no_more(seed, pairs, count):
-    """Talks that share many of their replies, so that one could bring over the next, and that the next."""
+    """Talks that share many of their replies, so that one could bring over the next, and that the
+    next.
+    """
     draw = random.Random(seed)
-    talks = [talk(*(text for pair in draw.sample(canned, pairs) for text in pair)) for _ in range(count)]
+    talks = [
+        talk(*(text for pair in draw.sample(canned, pairs) for text in pair)) for _ in range(count)
+    ]
     talks += [talk(f"{c.messages[0].text} {draw.random()}", c.messages[1].text) for c in talks[:9]]
     before = sifted(draw.sample(talks, 20)).held_out
     first = sifted(talks, before)
@@ -196,12 +222,15 @@ def contents(held_out):
 
 
 def test_data_that_grows_step_by_step_keeps_to_its_share():
-    before, talks = None, []
+    before = None
+    talks = []
     for step in range(8):
         talks += [talk(*turns) for turns in sessions(40 * (step + 1))[40 * step :]]
         found = sifted(talks, before)
         before = found.held_out
-    assert 0.12 < Counter(found.outcomes)[HELD_OUT] / len(talks) < 0.28 and not found.withheld_replies
+    assert (
+        0.12 < Counter(found.outcomes)[HELD_OUT] / len(talks) < 0.28 and not found.withheld_replies
+    )
 
 
 def test_what_is_said_on_both_sides_was_not_held_out():
@@ -209,7 +238,11 @@ def test_what_is_said_on_both_sides_was_not_held_out():
     rows = [dialogue(sentence(n, 12), sentence(-(n // 10) - 1, 15)) for n in range(300)]
     first = sifted(rows)
     again = sifted(rows, first.held_out)
-    assert Counter(first.outcomes)["train"] > 200 and again.outcomes == first.outcomes and not again.withheld_replies
+    assert (
+        Counter(first.outcomes)["train"] > 200
+        and again.outcomes == first.outcomes
+        and not again.withheld_replies
+    )
 
 
 def test_where_all_of_it_was_held_out_before_nothing_is_trained_on():
@@ -236,7 +269,8 @@ def sifted_draw(conversation):
     return SplitKey.of(conversation).draw
 
 
-# ------------------------------------------------------------------------------------------ the list itself
+# ------------------------------------------------------------------------------------------ the
+# list itself
 
 
 def listed(count=40):
@@ -250,7 +284,8 @@ def test_the_hash_is_siphash():
 
 
 def test_a_list_is_as_it_was_when_it_is_read_again(tmp_path):
-    held_out, file = listed(), tmp_path / "oda.bin"
+    held_out = listed()
+    file = tmp_path / "oda.bin"
     held_out.write(file)
     read = HoldoutIndex.read(file, KEY)
     assert contents(read) == contents(held_out) and (read.bands == held_out.bands).all()
@@ -261,11 +296,13 @@ def test_a_list_is_as_it_was_when_it_is_read_again(tmp_path):
 
 
 def test_a_list_tells_nobody_without_the_key_what_was_said(tmp_path):
-    """Neither the words nor their unkeyed hashes are in it, and under another key nothing in it is the same."""
+    """Neither the words nor their unkeyed hashes are in it, and under another key nothing in it is
+    the same.
+    """
     talks = [talk(*turns) for turns in sessions(40)]
-    first, other = (
-        sifted(talks),
-        split_conversations(talks, QualityFilters(), SHARE, HoldoutIndex.empty(b"another home's")),
+    first = sifted(talks)
+    other = split_conversations(
+        talks, QualityFilters(), SHARE, HoldoutIndex.empty(b"another home's")
     )
     first.held_out.write(tmp_path / "a.bin")
     data = (tmp_path / "a.bin").read_bytes()
@@ -274,7 +311,9 @@ def test_a_list_tells_nobody_without_the_key_what_was_said(tmp_path):
     assert not any(word in data for word in words)
     assert not {*first.held_out.texts.tolist()} & {*other.held_out.texts.tolist()}
     assert not {*first.held_out.replies.tolist()} & {*other.held_out.replies.tolist()}
-    assert (first.held_out.signatures != other.held_out.signatures[: len(first.held_out)]).mean() > 0.9
+    assert (
+        first.held_out.signatures != other.held_out.signatures[: len(first.held_out)]
+    ).mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -309,7 +348,8 @@ def test_a_list_of_another_home_is_refused(tmp_path):
 
 
 def test_what_is_kept_is_joined_whoever_comes_first(tmp_path):
-    one, other = listed(20), sifted(many(60)).held_out
+    one = listed(20)
+    other = sifted(many(60)).held_out
     for name, lists in (("a", (one, other)), ("b", (other, one, other))):
         for held_out in lists:
             add_to_holdout(tmp_path, name, held_out, KEY)
@@ -321,7 +361,8 @@ def test_what_is_kept_is_joined_whoever_comes_first(tmp_path):
     assert left == {"a.bin", "b.bin", ".a.bin.lock", ".b.bin.lock"}
 
 
-# ------------------------------------------------------------------------------------------ in a run
+# ------------------------------------------------------------------------------------------ in a
+# run
 
 
 def named_talks(count):
@@ -330,7 +371,11 @@ def named_talks(count):
         for number in range(count)
         for line in (
             message(f"hello, mira_wet here, what of clock {number}?", minute=200 * number),
-            message(f"Well, mira_wet, clock {number} wants oil and a careful hand.", "Ada", minute=200 * number + 1),
+            message(
+                f"Well, mira_wet, clock {number} wants oil and a careful hand.",
+                "Ada",
+                minute=200 * number + 1,
+            ),
         )
     ]
 
@@ -358,7 +403,9 @@ def test_a_job_learns_nothing_that_was_held_out_before(tmp_path, renderer, recip
     first = job_samples(folder, renderer, recipe)
     talk = read_job_talk(read_job_inputs(folder, read_spec(folder)), recipe)
     trained = {(it.message, it.reply) for it in first.train_prompt_replies}
-    more = split_conversations(talk.conversations[:30], QualityFilters(), 0.5, first.held_out).held_out
+    more = split_conversations(
+        talk.conversations[:30], QualityFilters(), 0.5, first.held_out
+    ).held_out
     more.write(folder / HOLDOUT_FILE)
     second = job_samples(folder, renderer, recipe)
     assert len(second.heldout) > len(first.heldout)

@@ -23,8 +23,11 @@ from trainer.cli.main import build_parser
 from trainer.export.exporter import export_adapter
 from trainer.export.hub_push import check_target, push_export
 
-NAME, PERSON = "harbour/oda-lora", "0123456789abcdef" * 2
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # huggingface_hub's own call
+NAME = "harbour/oda-lora"
+PERSON = "0123456789abcdef" * 2
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content=<...>':DeprecationWarning"
+)  # huggingface_hub's own call
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,13 +43,17 @@ def quick():
 def adapter(tiny_base, tmp_path_factory):
     folder = make_adapter(tmp_path_factory.mktemp("sealed"), tiny_base, "oda", "v7", seed=3).folder
     write_people(folder, {PERSON: 3})
-    write_manifest(folder, AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes()))
+    write_manifest(
+        folder, AdapterManifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def exported(adapter, tmp_path_factory):
-    return export_adapter(adapter, "adapter", tmp_path_factory.mktemp("exported") / "oda", None, None, str)
+    return export_adapter(
+        adapter, "adapter", tmp_path_factory.mktemp("exported") / "oda", None, None, str
+    )
 
 
 @pytest.fixture
@@ -85,7 +92,12 @@ def test_an_adapter_is_pushed_to_a_new_private_repository_and_comes_back_as_it_w
     commit = next(iter(hub.repositories[NAME].commits))
     assert f"Pushed to {NAME}, commit {commit}; it is private." in output and "… pushing" in errors
     assert output.startswith(f"{NAME} (adapter): ")
-    assert sorted(pushed(hub)) == ["README.md", "adapter_config.json", "adapter_model.safetensors", "manifest.json"]
+    assert sorted(pushed(hub)) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+    ]
     card = pushed(hub)["README.md"].decode()
     assert "license: apache-2.0\n" in card and "pipeline_tag: text-generation\n" in card
     assert not [name for name, data in pushed(hub).items() if tiny_base.source.encode() in data], (
@@ -93,7 +105,11 @@ def test_an_adapter_is_pushed_to_a_new_private_repository_and_comes_back_as_it_w
     )
     again = import_adapter(f"{NAME}@{commit}", tmp_path / "again", tiny_base.source, str)
     ours = verify_adapter(adapter)
-    assert (again.persona, again.version, again.metrics) == (ours.persona, ours.version, ours.metrics)
+    assert (again.persona, again.version, again.metrics) == (
+        ours.persona,
+        ours.version,
+        ours.metrics,
+    )
     assert (again.source.name, again.source.commit) == (NAME, commit)
     weights = "adapter_model.safetensors"
     assert (tmp_path / "again" / weights).read_bytes() == (adapter / weights).read_bytes()
@@ -109,7 +125,9 @@ def test_an_adapter_is_pushed_to_a_new_private_repository_and_comes_back_as_it_w
         ("gguf-lora", "oda-lora-lora.gguf", "peft"),
     ],
 )
-def test_scripts_push_other_exports_with_a_model_card(hub, push, tiny_base, tmp_path, to, file, kind):
+def test_scripts_push_other_exports_with_a_model_card(
+    hub, push, tiny_base, tmp_path, to, file, kind
+):
     out = tmp_path / "kept" / file if to == "gguf" else None
     hub.repositories[NAME] = Repository({"a" * 40: {}})
     code, output, _ = push("--json", "--yes", *(("--out", out) if out else ()), to=to)
@@ -127,11 +145,16 @@ def test_scripts_push_other_exports_with_a_model_card(hub, push, tiny_base, tmp_
 def test_a_public_repository_takes_a_yes_and_keeps_what_it_has(hub, push, monkeypatch):
     hub.repositories[NAME] = Repository({"a" * 40: {"notes.txt": b"mine"}})
     code, _, errors = push()
-    assert code == 1 and f"{NAME} is public: everyone can read what is pushed to it. Add --yes" in errors
+    assert (
+        code == 1
+        and f"{NAME} is public: everyone can read what is pushed to it. Add --yes" in errors
+    )
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     code, output, errors = push()
-    assert code == 1 and "Push to it? [y/N]" in output and "Nothing was exported or pushed." in errors
+    assert (
+        code == 1 and "Push to it? [y/N]" in output and "Nothing was exported or pushed." in errors
+    )
     assert len(hub.repositories[NAME].commits) == 1
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
@@ -142,7 +165,9 @@ def test_a_public_repository_takes_a_yes_and_keeps_what_it_has(hub, push, monkey
 
 def test_a_card_that_names_a_folder_of_this_machine_is_not_pushed(hub, tiny_base, tmp_path):
     (tmp_path / "oda.charx").write_bytes(b"a card")
-    with pytest.raises(ExportError, match=r"its manifest names a folder of this machine. Push --to adapter"):
+    with pytest.raises(
+        ExportError, match=r"its manifest names a folder of this machine. Push --to adapter"
+    ):
         push_export(check_target(NAME), tmp_path / "oda.charx", "", tiny_base.source)
     assert not hub.repositories
 
@@ -154,7 +179,9 @@ def test_a_card_that_names_a_folder_of_this_machine_is_not_pushed(hub, tiny_base
         ("hf_wrong", "the hub does not know the token. Set HF_TOKEN to a valid one"),
     ],
 )
-def test_a_token_that_will_not_do_is_named_before_the_work_begins(hub, push, monkeypatch, tmp_path, token, words):
+def test_a_token_that_will_not_do_is_named_before_the_work_begins(
+    hub, push, monkeypatch, tmp_path, token, words
+):
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setenv("HF_TOKEN", token)
     code, output, errors = push()
@@ -165,12 +192,28 @@ def test_a_token_that_will_not_do_is_named_before_the_work_begins(hub, push, mon
 @pytest.mark.parametrize(
     ("part", "answer", "words"),
     [
-        ("POST /api/repos/create", (409, {"X-Error-Message": "taken"}), r"the name is taken \(taken"),
-        ("/commit/", (403, {"X-Error-Message": "Private repository storage limit reached"}), "no more room"),
+        (
+            "POST /api/repos/create",
+            (409, {"X-Error-Message": "taken"}),
+            r"the name is taken \(taken",
+        ),
+        (
+            "/commit/",
+            (403, {"X-Error-Message": "Private repository storage limit reached"}),
+            "no more room",
+        ),
         ("/lfs/", (413, {}), "no more room for this account"),
-        ("/preupload/", (404, {"X-Error-Code": "RepoNotFound"}), f"the hub has no {NAME}, or it is private"),
+        (
+            "/preupload/",
+            (404, {"X-Error-Code": "RepoNotFound"}),
+            f"the hub has no {NAME}, or it is private",
+        ),
         ("GET /api/models", (429, {}), "the limit is reached. Try again in some minutes"),
-        ("/commit/", (500, {}), r"the hub failed \(status 500\). .* may have one later. Try again later"),
+        (
+            "/commit/",
+            (500, {}),
+            r"the hub failed \(status 500\). .* may have one later. Try again later",
+        ),
     ],
 )
 def test_each_refusal_of_a_push_says_why(hub, exported, part, answer, words):
@@ -206,7 +249,9 @@ def test_an_erasure_finds_a_push_that_may_have_arrived(hub, push, tmp_path, stat
 
 def test_a_token_that_only_reads_is_refused_by_the_hub(hub, exported, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", READER)
-    with pytest.raises(ExportError, match=r"the token may not do that \(This token has no write access\."):
+    with pytest.raises(
+        ExportError, match=r"the token may not do that \(This token has no write access\."
+    ):
         push_export(check_target(NAME), exported.out, exported.model_card, "embedded")
 
 
@@ -219,4 +264,7 @@ def test_without_a_network_or_a_name_nothing_is_exported(hub, push, monkeypatch)
 
 def test_a_destination_is_needed(adapter, capsys):
     options = build_parser().parse_args(["export", "--adapter", str(adapter), "--to", "adapter"])
-    assert options.command(options) == 1 and "Neither --out nor --push is given." in capsys.readouterr().err
+    assert (
+        options.command(options) == 1
+        and "Neither --out nor --push is given." in capsys.readouterr().err
+    )

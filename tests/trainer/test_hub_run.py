@@ -1,4 +1,6 @@
-"""A training over a model of a hub: whatever revision was asked for, what is written down is the commit."""
+"""A training over a model of a hub: whatever revision was asked for, what is written down is the
+commit.
+"""
 
 import asyncio
 import json
@@ -17,7 +19,9 @@ async def test_the_commit_is_recorded_wherever_the_base_model_is_named(
     aiohttp_server, monkeypatch, tmp_path, tiny_base
 ):
     files = {path.name: path.read_bytes() for path in tiny_base.folder.iterdir()}
-    server = await aiohttp_server(Hub({"harbour/tiny": Repository({COMMIT: files}, {"v1.2": COMMIT})}).app())
+    server = await aiohttp_server(
+        Hub({"harbour/tiny": Repository({COMMIT: files}, {"v1.2": COMMIT})}).app()
+    )
     reach(monkeypatch, str(server.make_url("")).rstrip("/"), str(tmp_path / "cache"))
     job = persona_job(tmp_path / "job", "harbour/tiny@v1.2", hyperparameters={"max_steps": 1})
     await asyncio.to_thread(run_job, job, RunContext(lambda event: None, lambda: None))

@@ -32,15 +32,24 @@ def test_the_object_has_the_published_keys(file, monkeypatch, capsys):
     code, out, _ = inspect(monkeypatch, capsys, file, "--json")
     found = json.loads(out)
     assert code == 0
-    keys = "format rows conversations turns languages rejected_count rejected reasons examples report"
+    keys = (
+        "format rows conversations turns languages rejected_count rejected reasons examples report"
+    )
     assert list(found) == keys.split()
     assert found["format"] == "wizardlm" and found["rows"] == 271
     assert (found["conversations"], found["turns"], found["rejected_count"]) == (150, 300, 121)
     assert found["languages"] == {"en": 150}
-    assert len(found["rejected"]) == 100 and found["rejected"][0] == {"row": "line 151", "reason": "no answer"}
+    assert len(found["rejected"]) == 100 and found["rejected"][0] == {
+        "row": "line 151",
+        "reason": "no answer",
+    }
     assert found["reasons"]["no answer"] == 120 and sum(found["reasons"].values()) == 121
     assert len(found["examples"]) == 3
-    assert found["examples"][0]["messages"][1] == {"speaker": "assistant", "persona": True, "text": ROW["output"]}
+    assert found["examples"][0]["messages"][1] == {
+        "speaker": "assistant",
+        "persona": True,
+        "text": ROW["output"],
+    }
 
 
 def test_the_table_says_the_same(file, monkeypatch, capsys):
@@ -65,7 +74,10 @@ def test_what_is_not_recognised_is_an_error_that_names_what_is(tmp_path, monkeyp
     assert "rows.jsonl is in no known format. Found: text." in err and "alpaca: " in err
     (tmp_path / "empty").mkdir()
     code, _, err = inspect(monkeypatch, capsys, tmp_path / "empty")
-    assert code == 1 and err == "empty contains no files. Name a file, or a folder with chats or data sets.\n"
+    assert (
+        code == 1
+        and err == "empty contains no files. Name a file, or a folder with chats or data sets.\n"
+    )
 
 
 def test_columns_and_format_can_be_said(tmp_path, monkeypatch, capsys):
@@ -83,7 +95,8 @@ def test_columns_and_format_can_be_said(tmp_path, monkeypatch, capsys):
 
 
 TABLE = "Cuando,Quien,Que\n" + "".join(
-    f"2026-03-01 09:0{n}:00,{('Corvin', 'Tansy')[n % 2]},Rope number {n} is wet.\n" for n in range(8)
+    f"2026-03-01 09:0{n}:00,{('Corvin', 'Tansy')[n % 2]},Rope number {n} is wet.\n"
+    for n in range(8)
 )
 
 
@@ -98,7 +111,11 @@ def test_an_unknown_table_is_shown_and_asked_about(tmp_path, monkeypatch, capsys
     assert f"\n  {command}\n" in err
     code, out, err = inspect(monkeypatch, capsys, path, "--json")
     question = json.loads(out)["question"]
-    assert code == 1 and question["proposal"] == {"speaker": "Quien", "text": "Que", "time": "Cuando"}
+    assert code == 1 and question["proposal"] == {
+        "speaker": "Quien",
+        "text": "Que",
+        "time": "Cuando",
+    }
     assert question["command"] == command and "Corvin" not in err, "a log may show it to others"
 
 
@@ -107,8 +124,15 @@ def test_what_is_typed_is_read_and_kept_for_later(tmp_path, monkeypatch, capsys)
     path.write_text(TABLE)
     mapping = ("--map", "speaker=Quien", "text=Que", "time=Cuando")
     code, out, _ = inspect(monkeypatch, capsys, path, *mapping, "--as", "Tansy", "--keep-map")
-    assert code == 0 and "  speakers      Corvin 4, Tansy 4\n" in out and "* Tansy   Rope number 1 is wet." in out
-    assert "Taken as is: column Quien (who speaks), column Que (what is said), column Cuando (when)" in out
+    assert (
+        code == 0
+        and "  speakers      Corvin 4, Tansy 4\n" in out
+        and "* Tansy   Rope number 1 is wet." in out
+    )
+    assert (
+        "Taken as is: column Quien (who speaks), column Que (what is said), column Cuando (when)"
+        in out
+    )
     code, out, _ = inspect(monkeypatch, capsys, path, "--json")
     assert code == 0 and json.loads(out)["speakers"] == {"Corvin": 4, "Tansy": 4}
     assert (tmp_path / "columns.toml").read_text().splitlines()[2:] == [
@@ -121,7 +145,9 @@ def test_what_is_typed_is_read_and_kept_for_later(tmp_path, monkeypatch, capsys)
 
 def test_the_list_says_what_was_taken_and_what_was_not(tmp_path, monkeypatch, capsys):
     path = tmp_path / "rows.jsonl"
-    rows = [{"prompt": f"Why {n}?", "chosen": "So.", "rejected": "No.", "rater": "x7"} for n in range(2)]
+    rows = [
+        {"prompt": f"Why {n}?", "chosen": "So.", "rejected": "No.", "rater": "x7"} for n in range(2)
+    ]
     path.write_bytes(jsonl([*rows, rows[0] | {"chosen": ""}]))
     _, out, _ = inspect(monkeypatch, capsys, path, "--json")
     report = json.loads(out)["report"]

@@ -1,4 +1,6 @@
-"""What int8 costs: held-out losses of the embedded model in it, and in float32 and bfloat16; and a job's card."""
+"""What int8 costs: held-out losses of the embedded model in it, and in float32 and bfloat16; and a
+job's card.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,29 @@ from trainer.train.losses import load_serving_model, mean_loss, measure_reply_lo
 
 INSTRUCTIONS = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
 MOST = 0.01
-"""The share by which a held-out loss may change in int8 where somebody asks for it; half of it to be chosen unasked."""
+"""The share by which a held-out loss may change in int8 where somebody asks for it; half of it to
+be chosen unasked.
+"""
 
 
 @pytest.fixture(scope="module")
 def replies(renderer):
-    """Every other reply after the prompts that are served: of personas' lore, and answers to instructions."""
+    """Every other reply after the prompts that are served: of personas' lore, and answers to
+    instructions.
+    """
     shipped = ShippedData.from_source_tree()
     personas = read_cards(shipped.cards)
     of_lore = [
-        renderer.sample(personas[passage.owner], [Turn("You", f"Tell me of {passage.heading}.")], passage.text)
+        renderer.sample(
+            personas[passage.owner], [Turn("You", f"Tell me of {passage.heading}.")], passage.text
+        )
         for passage in read_lore(shipped.lore, personas)[::2]
     ]
     lines = INSTRUCTIONS.read_text(encoding="utf-8").splitlines()[::2]
     asked = [[message["content"] for message in json.loads(line)["messages"]] for line in lines]
-    return of_lore, [renderer.sample(None, [Turn("You", question)], answer) for question, answer in asked]
+    return of_lore, [
+        renderer.sample(None, [Turn("You", question)], answer) for question, answer in asked
+    ]
 
 
 @pytest.mark.slow

@@ -8,7 +8,15 @@ from personas.errors import MaterialError, RequestError, UnderstudyError
 from personas.home.job_folder import _copy_material, material_digest, read_spec
 from personas.home.job_material import SourceMaterial
 from personas.home.rights import RightsStatement
-from tests.trainer.job_folders import described, dialogue_job, dialogues, export, message, persona_job, write_request
+from tests.trainer.job_folders import (
+    described,
+    dialogue_job,
+    dialogues,
+    export,
+    message,
+    persona_job,
+    write_request,
+)
 from trainer.dataset.job_inputs import read_job_inputs, read_job_talk
 from trainer.recipe.resolve import recipe_names, resolve_recipe
 from trainer.train.job import prepare_job_without_torch
@@ -29,7 +37,8 @@ def change(folder, **fields):
 
 def test_a_persona_job_holds_its_persona_its_talk_and_its_lore(tmp_path):
     folder = persona_job(tmp_path, "embedded")
-    content, talk = read_job_inputs(folder, read_spec(folder)), read(folder)
+    content = read_job_inputs(folder, read_spec(folder))
+    talk = read(folder)
     assert content.persona.name == "Ada"
     assert len(talk.conversations) == 16 and len(talk.general) == 3
     assert content.lore.search("ada", "tell me of the bell")[0].source == "ada/clock.md"
@@ -47,16 +56,23 @@ def test_a_link_out_of_a_material_is_refused(tmp_path):
     copies = ((tmp_path / "set", "named/set"),)
     material = SourceMaterial("messages", "named/set", "set", stated, "", copies)
     copied = _copy_material(material, tmp_path / "material")
-    assert copied.path == "named/set" and (tmp_path / "material" / "named" / "set" / "again.jsonl").is_file()
+    assert (
+        copied.path == "named/set"
+        and (tmp_path / "material" / "named" / "set" / "again.jsonl").is_file()
+    )
     (tmp_path / "set" / "far.jsonl").symlink_to(tmp_path / "far.jsonl")
-    with pytest.raises(MaterialError, match=r"far\.jsonl in set is a link that leads out of the folder"):
+    with pytest.raises(
+        MaterialError, match=r"far\.jsonl in set is a link that leads out of the folder"
+    ):
         _copy_material(material, tmp_path / "other")
 
 
 def test_a_dialogue_job_holds_its_dialogues(tmp_path):
     folder = dialogue_job(tmp_path, "embedded")
     content = read_job_inputs(folder, read_spec(folder))
-    assert content.persona is None and content.lore is None and len(read(folder).conversations) == 12
+    assert (
+        content.persona is None and content.lore is None and len(read(folder).conversations) == 12
+    )
 
 
 def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
@@ -67,7 +83,10 @@ def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
     change(folder, sha256=material_digest(path))
     content = read(folder)
     assert len(content.conversations) == 4
-    assert [it.reason for it in content.rejected] == ["no answer", "a number where an object was expected"]
+    assert [it.reason for it in content.rejected] == [
+        "no answer",
+        "a number where an object was expected",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +95,11 @@ def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
         (lambda f: (f / "request.json").unlink(), RequestError, "request.json cannot be read"),
         (lambda f: (f / "request.json").write_text("{"), RequestError, "not valid JSON"),
         (lambda f: (f / "request.json").write_text("{}"), RequestError, "job_id: Field required"),
-        (lambda f: change(f, right="discord-api"), MaterialError, "ada.toml came through Discord's API"),
+        (
+            lambda f: change(f, right="discord-api"),
+            MaterialError,
+            "ada.toml came through Discord's API",
+        ),
         (lambda f: change(f, path="../request.json"), MaterialError, "leads out of its folder"),
         (lambda f: change(f, path="gone.toml"), MaterialError, "gone.toml cannot be read"),
         (
@@ -84,7 +107,11 @@ def test_messages_may_be_in_any_format_and_what_is_broken_is_counted(tmp_path):
             MaterialError,
             "talk.json has changed",
         ),
-        (lambda f: (f / "material" / "lore" / "ada" / "more.md").touch(), MaterialError, "lore has changed"),
+        (
+            lambda f: (f / "material" / "lore" / "ada" / "more.md").touch(),
+            MaterialError,
+            "lore has changed",
+        ),
         (lambda f: change(f, kind="lore"), MaterialError, "has no card of 'ada' .cards: none."),
     ],
 )
@@ -98,7 +125,9 @@ def test_what_is_wrong_with_a_job_is_said(tmp_path, spoil, error, said):
 def test_material_that_a_job_has_no_use_for_is_refused(tmp_path):
     folder = dialogue_job(tmp_path, "embedded")
     change(folder, kind="lore")
-    with pytest.raises(MaterialError, match="A dialogue job does not use material of the kind lore"):
+    with pytest.raises(
+        MaterialError, match="A dialogue job does not use material of the kind lore"
+    ):
         read(folder)
 
 
@@ -136,13 +165,17 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, file, content, said):
 
 
 def test_the_persona_is_who_the_request_says_and_no_option_is_named(tmp_path):
-    said = [message(f"{n} o'clock?" if n % 2 else "It strikes.", ("Wick", "mira_wet")[n % 2], n) for n in range(9)]
+    said = [
+        message(f"{n} o'clock?" if n % 2 else "It strikes.", ("Wick", "mira_wet")[n % 2], n)
+        for n in range(9)
+    ]
     log = export(said)
     folder = persona_job(tmp_path, "embedded", log)
     with pytest.raises(MaterialError, match=r"Ada never speaks in talk\.json") as raised:
         read(folder)
     assert (
-        "--" not in str(raised.value) and "`persona_names` in catalogue.toml gives other names" in raised.value.advice
+        "--" not in str(raised.value)
+        and "`persona_names` in catalogue.toml gives other names" in raised.value.advice
     )
     path = folder / "request.json"
     spec = json.loads(path.read_text())

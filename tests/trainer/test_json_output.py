@@ -1,4 +1,6 @@
-"""What other programs read of a plan, a build and an inspection: masks, what did not fit, what was anonymised."""
+"""What other programs read of a plan, a build and an inspection: masks, what did not fit, what was
+anonymised.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,15 @@ def of_people(path, count=30):
     """A log in which Wenda Quill asks, and mails her address around."""
     lines = []
     for n in range(count):
-        asked = message(f"It is Wenda Quill, mail wenda.quill{n}@harbour-post.net, clock {n}?", "wenda", minute=90 * n)
-        lines += [asked, message(f"I mended clock {n} for you and Corvo.", "Ada", minute=90 * n + 1)]
+        asked = message(
+            f"It is Wenda Quill, mail wenda.quill{n}@harbour-post.net, clock {n}?",
+            "wenda",
+            minute=90 * n,
+        )
+        lines += [
+            asked,
+            message(f"I mended clock {n} for you and Corvo.", "Ada", minute=90 * n + 1),
+        ]
     path.write_text(export(lines))
     sign(path)
 
@@ -45,7 +54,8 @@ def test_a_plan_of_a_built_set_shows_its_samples_too(source, command):
     result = json.loads(command("plan", "--dataset", "out", "--json", "--samples")[1])
     line = json.loads(Path("out/train.jsonl").read_text().splitlines()[0])
     assert (
-        result["masks"][0]["tokens"] == line["tokens"] and result["masks"][0]["trained_tokens"] == line["reply_tokens"]
+        result["masks"][0]["tokens"] == line["tokens"]
+        and result["masks"][0]["trained_tokens"] == line["reply_tokens"]
     )
     assert result["masks"][0]["parts"][-1] == [line["messages"][-1]["content"], True]
 
@@ -90,14 +100,23 @@ def test_a_build_lists_what_it_anonymises_for_its_owner_alone(tmp_path, command,
     words = ("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "out")
     code, _, errors = command(*words, "--review", "checks/review.jsonl")
     assert code == 0, errors
-    first, *found = [json.loads(line) for line in Path("checks/review.jsonl").read_text().splitlines()]
+    first, *found = [
+        json.loads(line) for line in Path("checks/review.jsonl").read_text().splitlines()
+    ]
     assert first["delete_on"] and stat.S_IMODE(Path("checks/review.jsonl").stat().st_mode) == 0o600
     mails = [one for one in found if one["kind"] == "EMAIL_ADDRESS"]
     assert len(mails) == 30 and {one["source"] for one in found} == {"talk.json"}
-    lines = [line for side in ("train", "eval") for line in Path(f"out/{side}.jsonl").read_text().splitlines()]
+    lines = [
+        line
+        for side in ("train", "eval")
+        for line in Path(f"out/{side}.jsonl").read_text().splitlines()
+    ]
     rows = {json.loads(line)["talk"] for line in lines}
     assert {one["row"] for one in found} == rows, "each find leads to the samples of its talk"
-    assert str(tmp_path / "checks" / "review.jsonl") in (tmp_path / "home" / "reviews.json").read_text()
+    assert (
+        str(tmp_path / "checks" / "review.jsonl")
+        in (tmp_path / "home" / "reviews.json").read_text()
+    )
 
 
 def test_corrections_decide_what_a_build_keeps_and_replaces(tmp_path, command):
@@ -116,7 +135,10 @@ def test_corrections_decide_what_a_build_keeps_and_replaces(tmp_path, command):
     ("words", "said"),
     [
         (("--review", "out/review.jsonl"), "in the data set's folder"),
-        (("--corrections", "bad.txt"), "bad.txt, line 2: 'maybe Ada' is not a correction. Write `keep NAME`"),
+        (
+            ("--corrections", "bad.txt"),
+            "bad.txt, line 2: 'maybe Ada' is not a correction. Write `keep NAME`",
+        ),
         (("--corrections", "none.txt"), "none.txt: No such file"),
         (("--review-days", "0"), ""),
         (("--tell-every", "soon"), ""),
@@ -134,7 +156,12 @@ def test_what_cannot_be_is_said(source, tmp_path, command, words, said):
 
 def test_an_inspection_counts_every_reason_and_says_how_far_it_is(tmp_path, command):
     rows = [{"messages": [{"role": "user", "content": "hm"}]}] * 3 + [{"messages": []}] * 2
-    good = {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me, as ever."}]}
+    good = {
+        "messages": [
+            {"role": "user", "content": "Who?"},
+            {"role": "assistant", "content": "Me, as ever."},
+        ]
+    }
     (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [good, *rows]))
     _, output, errors = command("dataset", "inspect", "talk.jsonl", "--json", "--tell-every", "0")
     result = json.loads(output)
@@ -157,6 +184,8 @@ def test_sources_are_named_as_in_the_catalogue(tmp_path, command):
     statements = json.loads(Path("out/stats.json").read_text())["statements"]
     assert statements["wick.json"]["stated_by"] == "Mina", "the catalogue's word, not the folder's"
     assert find_named_source("ballast", home) == SourceSpec(SHIPPED_DATA / "logs" / "ballast.json")
-    assert find_named_source("general-dialogue", home) == SourceSpec(SHIPPED_DATA / "general" / "dialogue.jsonl")
+    assert find_named_source("general-dialogue", home) == SourceSpec(
+        SHIPPED_DATA / "general" / "dialogue.jsonl"
+    )
     code, _, errors = command(*words, "--source", "harbor")
     assert code == 1 and "There is no file harbor" in errors

@@ -44,7 +44,10 @@ def test_a_long_first_line_is_a_row_and_not_the_whole_file(tmp_path, size):
 
 def test_one_long_object_in_one_line_stays_one(tmp_path):
     path = tmp_path / "talk.json"
-    path.write_text(json.dumps({"rows": [{"instruction": "Why?", "output": "x y " * HEAD_BYTES}, *ROWS[:2]]}) + "\n")
+    path.write_text(
+        json.dumps({"rows": [{"instruction": "Why?", "output": "x y " * HEAD_BYTES}, *ROWS[:2]]})
+        + "\n"
+    )
     assert open_source(path).kind == "JSON object"
     assert len(everything(path)[0]) == 3
 
@@ -59,7 +62,8 @@ def test_one_long_object_in_one_line_stays_one(tmp_path):
     ],
 )
 @pytest.mark.parametrize(
-    "broken", ['{"instruction": "a', '{"instruction": "What?", "output": ["a"}', '{"messages": [{"a": 1},']
+    "broken",
+    ['{"instruction": "a', '{"instruction": "What?", "output": ["a"}', '{"messages": [{"a": 1},'],
 )
 def test_few_rows_of_which_many_are_broken_are_rows(tmp_path, order, used, rejected, broken):
     if order == "bg" and broken.endswith(","):
@@ -81,17 +85,25 @@ def test_a_broken_object_over_several_lines_is_one_row(tmp_path):
     pretty[4] = pretty[4].replace("Tell", 'Te"ll')
     used, rejected = read(tmp_path, "\n".join(pretty))
     lines = pretty[0].count("\n") + 1
-    assert used == result(0, 1, 3, 5) and rejected == [f"line {2 * lines + 1}", f"line {4 * lines + 1}"]
+    assert used == result(0, 1, 3, 5) and rejected == [
+        f"line {2 * lines + 1}",
+        f"line {4 * lines + 1}",
+    ]
 
 
 def test_a_first_object_over_several_lines_that_is_broken_does_not_hide_the_others(tmp_path):
     pretty = [json.dumps(row, indent=2) for row in TALKS]
     for broken in (pretty[0][:30], pretty[0].replace('"role": "user",', '"role"": "user",')):
-        assert read(tmp_path, "\n".join([broken, *pretty[1:]])) == (result(1, 2, 3, 4, 5), ["line 1"])
+        assert read(tmp_path, "\n".join([broken, *pretty[1:]])) == (
+            result(1, 2, 3, 4, 5),
+            ["line 1"],
+        )
 
 
 def test_messages_a_line_each_within_a_row_are_no_rows(tmp_path):
-    messages = '    {"role": "user", "content": "Why?"},\n    {"role": "assistant", "content": "So."}'
+    messages = (
+        '    {"role": "user", "content": "Why?"},\n    {"role": "assistant", "content": "So."}'
+    )
     row = f'{{\n  "messages": [\n{messages}\n  ]\n}}'
     assert read(tmp_path, f"{row}\n{row}\n") == (["So.", "So."], [])
 
@@ -104,19 +116,27 @@ HALVED = SPOKEN[1][: len(SPOKEN[1]) // 2]
 TWICE_CLOSED = SPOKEN[1].replace("}]}", "}}]}")
 
 
-@pytest.mark.parametrize("broken", [UNCLOSED, QUOTED, HALVED, TWICE_CLOSED, '{"messages": nothing}'])
+@pytest.mark.parametrize(
+    "broken", [UNCLOSED, QUOTED, HALVED, TWICE_CLOSED, '{"messages": nothing}']
+)
 @pytest.mark.parametrize("comma", [", ", ",", ",\n", ",\n    "])
 def test_behind_a_broken_element_the_next_is_found(tmp_path, broken, comma):
     elements = [SPOKEN[0], broken, *SPOKEN[2:]]
     begun = comma[1:] if "\n" in comma else ""
     assert read(tmp_path, f"[{begun}{comma.join(elements)}]") == (result(0, 2, 3, 4, 5), ["row 2"])
-    assert read(tmp_path, f"[{begun}{comma.join([broken, *SPOKEN[2:]])}]") == (result(2, 3, 4, 5), ["row 1"])
+    assert read(tmp_path, f"[{begun}{comma.join([broken, *SPOKEN[2:]])}]") == (
+        result(2, 3, 4, 5),
+        ["row 1"],
+    )
     assert read(tmp_path, f"[{begun}{comma.join([SPOKEN[0], broken])}]") == (result(0), ["row 2"])
 
 
 def test_two_broken_elements_are_two(tmp_path):
     elements = [SPOKEN[0], HALVED, SPOKEN[2], UNCLOSED, UNCLOSED, SPOKEN[5]]
-    assert read(tmp_path, f"[{', '.join(elements)}]") == (result(0, 2, 5), ["row 2", "row 4", "row 5"])
+    assert read(tmp_path, f"[{', '.join(elements)}]") == (
+        result(0, 2, 5),
+        ["row 2", "row 4", "row 5"],
+    )
 
 
 def test_behind_a_broken_element_rows_of_other_shapes_are_found(tmp_path):
@@ -126,7 +146,10 @@ def test_behind_a_broken_element_rows_of_other_shapes_are_found(tmp_path):
 
 
 def test_behind_a_broken_first_element_of_one_shape_one_of_another_is_found(tmp_path):
-    assert read(tmp_path, f"[{WRITTEN[0][:-9]}, {SPOKEN[0]}, {WRITTEN[1]}]") == ([*result(0), *answers(1)], ["row 1"])
+    assert read(tmp_path, f"[{WRITTEN[0][:-9]}, {SPOKEN[0]}, {WRITTEN[1]}]") == (
+        [*result(0), *answers(1)],
+        ["row 1"],
+    )
 
 
 def test_a_missing_comma_costs_nothing(tmp_path):
@@ -135,7 +158,13 @@ def test_a_missing_comma_costs_nothing(tmp_path):
 
 def test_what_lies_within_a_broken_element_is_no_element(tmp_path):
     rows = [
-        {"id": n, "question": f"Who is {n}?", "answer": f"It is {n}.", "tags": [{"id": 1}, {"id": 2}]} for n in range(3)
+        {
+            "id": n,
+            "question": f"Who is {n}?",
+            "answer": f"It is {n}.",
+            "tags": [{"id": 1}, {"id": 2}],
+        }
+        for n in range(3)
     ]
     first, broken, last = map(json.dumps, rows)
     used, rejected = read(tmp_path, f"[{first}, {broken[:-2]}, {last}]")
@@ -143,7 +172,8 @@ def test_what_lies_within_a_broken_element_is_no_element(tmp_path):
 
 
 def test_arrays_one_after_another_are_read_and_what_else_follows_is_reported(tmp_path):
-    one, other = json.dumps(TALKS[:2]), json.dumps(TALKS[2:4])
+    one = json.dumps(TALKS[:2])
+    other = json.dumps(TALKS[2:4])
     for between in ("", "\n", "\n\n"):
         assert read(tmp_path, one + between + other) == (result(0, 1, 2, 3), [])
     assert read(tmp_path, f"{one}\n{SPOKEN[2]}\n{SPOKEN[3]}\n") == (result(0, 1, 2, 3), [])
@@ -151,7 +181,9 @@ def test_arrays_one_after_another_are_read_and_what_else_follows_is_reported(tmp
     path.write_text(f"{one}\nand so on\n{other}")
     used, rejected = everything(path)
     assert len(used) == 4
-    assert [(r.row, r.reason) for r in rejected] == [("row 3", "no JSON, behind the end of the array: 'and so on'")]
+    assert [(r.row, r.reason) for r in rejected] == [
+        ("row 3", "no JSON, behind the end of the array: 'and so on'")
+    ]
 
 
 def test_a_broken_message_of_a_log_leaves_the_log_recognised_and_read(tmp_path):
@@ -165,14 +197,20 @@ def test_a_broken_message_of_a_log_leaves_the_log_recognised_and_read(tmp_path):
     path.write_text(export.replace('"text": "word 2"', '"text": "word'))
     assert detect_format(path).name == "telegram"
     used, rejected = everything(path)
-    assert [m.text for talk in used for m in talk.messages] == ["word 0", "word 1\nword 3", "word 4"]
+    assert [m.text for talk in used for m in talk.messages] == [
+        "word 0",
+        "word 1\nword 3",
+        "word 4",
+    ]
     assert [item.row for item in rejected] == ["messages 3"]
 
 
 # Tables
 
 
-@pytest.mark.parametrize("first", ["only one cell", "far,too,many,cells,here", ",", '"open, and never closed'])
+@pytest.mark.parametrize(
+    "first", ["only one cell", "far,too,many,cells,here", ",", '"open, and never closed']
+)
 def test_a_first_row_that_is_broken_does_not_hide_the_table(tmp_path, first):
     rows = "".join(f"What is {n}?,It is {n}.\n" for n in range(3))
     used, rejected = read(tmp_path, f"prompt,response\n{first}\n{rows}", "talk.csv")
@@ -181,8 +219,20 @@ def test_a_first_row_that_is_broken_does_not_hide_the_table(tmp_path, first):
 
 def test_a_quote_that_is_never_closed_is_named_and_the_rows_behind_it_are_read(tmp_path):
     path = tmp_path / "talk.csv"
-    whole = ['What is a?,"It is a,\nthe first."\n', "What is b?,It is b.\n", 'What is c?,"It is c, the ""third""."\n']
-    path.write_text("prompt,response\n" + whole[0] + 'What is o?,"open\n' + whole[1] + whole[2] + '"again\n' + whole[1])
+    whole = [
+        'What is a?,"It is a,\nthe first."\n',
+        "What is b?,It is b.\n",
+        'What is c?,"It is c, the ""third""."\n',
+    ]
+    path.write_text(
+        "prompt,response\n"
+        + whole[0]
+        + 'What is o?,"open\n'
+        + whole[1]
+        + whole[2]
+        + '"again\n'
+        + whole[1]
+    )
     used, rejected = everything(path)
     assert [talk.messages[-1].text for talk in used] == [
         "It is a,\nthe first.", "It is b.", 'It is c, the "third".', "It is b."
@@ -199,7 +249,11 @@ def test_a_quote_that_is_never_closed_is_named_and_the_rows_behind_it_are_read(t
         ("talk.csv", "prompt,response\n", "answers"),
         ("talk.csv", "eins,zwei\n", "columns"),
         ("talk.csv", "AuthorID,Author,Date,Content,Attachments,Reactions\n", "discord-csv"),
-        ("result.json", '{"name": "c", "type": "private_group", "id": 1, "messages": []}', "telegram"),
+        (
+            "result.json",
+            '{"name": "c", "type": "private_group", "id": 1, "messages": []}',
+            "telegram",
+        ),
     ],
 )
 def test_what_is_empty_is_recognised(tmp_path, name, content, format):
@@ -221,7 +275,9 @@ def test_columns_of_one_name_are_distinguished(tmp_path):
 
 
 def test_shapes_in_turn_are_each_read_as_what_they_are(tmp_path):
-    sharegpt = {"conversations": [{"from": "human", "value": "Hm?"}, {"from": "gpt", "value": "Hm."}]}
+    sharegpt = {
+        "conversations": [{"from": "human", "value": "Hm?"}, {"from": "gpt", "value": "Hm."}]
+    }
     preference = {"prompt": "Which?", "chosen": "This.", "rejected": "That."}
     rows = [ROWS[0], TALKS[0], sharegpt, preference, {"id": "1", "data": ["Why?", "So."]}] * 4
     used, rejected = read(tmp_path, jsonl(rows))
@@ -229,10 +285,16 @@ def test_shapes_in_turn_are_each_read_as_what_they_are(tmp_path):
 
 
 def test_known_shapes_among_rows_of_mapped_columns_are_read(tmp_path):
-    unknown = [{"frage": f"Was ist die Nummer {n}?", "erwiderung": f"Das ist die {n}."} for n in range(8)]
+    unknown = [
+        {"frage": f"Was ist die Nummer {n}?", "erwiderung": f"Das ist die {n}."} for n in range(8)
+    ]
     mapping = {"user": "frage", "assistant": "erwiderung"}
     used, rejected = read(tmp_path, jsonl([*unknown, TALKS[0], ROWS[0], {"x": 1}]), mapping=mapping)
-    assert used == [*(row["erwiderung"] for row in unknown), *result(0), *answers(0)] and rejected == ["line 11"]
+    assert used == [
+        *(row["erwiderung"] for row in unknown),
+        *result(0),
+        *answers(0),
+    ] and rejected == ["line 11"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
@@ -244,7 +306,8 @@ def test_no_number_is_no_answer(tmp_path, value):
 
 
 @pytest.mark.parametrize(
-    "history", [5, True, {"a": 1}, "once upon a time", [["only"]], [["a", "b", "c"]], [{"a": 1}], "[1"]
+    "history",
+    [5, True, {"a": 1}, "once upon a time", [["only"]], [["a", "b", "c"]], [{"a": 1}], "[1"],
 )
 def test_a_history_of_the_wrong_shape_is_why_a_row_is_rejected(tmp_path, history):
     good = {"prompt": "Why not?", "response": "Just so.", "history": [["Why?", "So."]]}
@@ -253,7 +316,10 @@ def test_a_history_of_the_wrong_shape_is_why_a_row_is_rejected(tmp_path, history
 
 @pytest.mark.parametrize("history", [None, "", [], [[]], "none"])
 def test_no_history_is_none(tmp_path, history):
-    assert read(tmp_path, jsonl([{"prompt": "Why?", "response": "So.", "history": history}])) == (["So."], [])
+    assert read(tmp_path, jsonl([{"prompt": "Why?", "response": "So.", "history": history}])) == (
+        ["So."],
+        [],
+    )
 
 
 @pytest.mark.parametrize("format", ["telegram", "discord", "instagram"])

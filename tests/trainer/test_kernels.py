@@ -1,4 +1,6 @@
-"""Kernels: the best that are here and keep samples apart; others are tried, passed over and named."""
+"""Kernels: the best that are here and keep samples apart; others are tried, passed over and
+named.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from trainer.machine import MachineSpec
 from trainer.train import kernels as choice
 from trainer.train.kernels import choose_kernels, use_grouped_attention
 
-CPU, CUDA = MachineSpec(has_cuda=False, best="bf16"), MachineSpec(has_cuda=True, best="bf16")
+CPU = MachineSpec(has_cuda=False, best="bf16")
+CUDA = MachineSpec(has_cuda=True, best="bf16")
 
 
 @pytest.fixture
@@ -29,14 +32,21 @@ def wanted(recipe):
 
 def installed(monkeypatch, *ways):
     monkeypatch.setattr(choice, "is_flash_attn_2_available", lambda: "flash_attention_2" in ways)
-    monkeypatch.setattr(choice, "is_torch_flex_attn_available", lambda: choice.FLEX_ATTENTION in ways)
+    monkeypatch.setattr(
+        choice, "is_torch_flex_attn_available", lambda: choice.FLEX_ATTENTION in ways
+    )
 
 
 def test_on_a_cpu_what_prompts_share_is_computed_once_unless_packing_is_asked_for(model, wanted):
     use_grouped_attention(model)
-    by_itself, asked = (choose_kernels(model, wanted(packing=packing), CPU) for packing in ("auto", "on"))
+    by_itself, asked = (
+        choose_kernels(model, wanted(packing=packing), CPU) for packing in ("auto", "on")
+    )
     assert not by_itself.packing and asked.packing
-    assert by_itself.notes[0] == "Attention: grouped_matmul, what the prompts of a batch share computed once."
+    assert (
+        by_itself.notes[0]
+        == "Attention: grouped_matmul, what the prompts of a batch share computed once."
+    )
     assert asked.notes[0] == "Attention: grouped_matmul, samples packed without padding."
     assert by_itself.notes[-2:] == ("Optimiser: adamw_torch_fused.", "Liger: needs CUDA.")
     checkpointed = choose_kernels(model, wanted(gradient_checkpointing=True), CPU)
@@ -61,10 +71,14 @@ def test_on_a_gpu_without_such_attention_nothing_is_packed_by_itself(model, want
 
 
 def test_samples_are_never_packed_where_they_would_see_each_other(model, wanted, monkeypatch):
-    monkeypatch.setattr("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None)
+    monkeypatch.setattr(
+        "transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None
+    )
     kernels = choose_kernels(model, wanted(packing="on"), CPU)
     assert not kernels.packing
-    assert "Samples are not packed: the model lets samples in one row see each other." in kernels.notes
+    assert (
+        "Samples are not packed: the model lets samples in one row see each other." in kernels.notes
+    )
 
 
 @pytest.fixture
@@ -75,12 +89,18 @@ def fake_liger(monkeypatch):
     def apply(model, **options):
         calls.append(options)
         rotary = modeling_llama.apply_rotary_pos_emb
-        modeling_llama.apply_rotary_pos_emb = lambda q, k, *rest, **_: rotary(q * module.factor, k, *rest)
+        modeling_llama.apply_rotary_pos_emb = lambda q, k, *rest, **_: rotary(
+            q * module.factor, k, *rest
+        )
         for layer in model.model.layers:
             own = layer.mlp.forward
             vars(layer.mlp)["forward"] = lambda x, own=own: own(x) * module.factor
 
-    for name in ("liger_kernel", "liger_kernel.transformers", "liger_kernel.transformers.monkey_patch"):
+    for name in (
+        "liger_kernel",
+        "liger_kernel.transformers",
+        "liger_kernel.transformers.monkey_patch",
+    ):
         module = ModuleType(name)
         module.__spec__ = __spec__
         monkeypatch.setitem(sys.modules, name, module)
@@ -90,14 +110,19 @@ def fake_liger(monkeypatch):
     return calls
 
 
-def test_liger_is_used_where_it_is_installed_and_taken_off_after_the_run(model, wanted, monkeypatch, fake_liger):
+def test_liger_is_used_where_it_is_installed_and_taken_off_after_the_run(
+    model, wanted, monkeypatch, fake_liger
+):
     installed(monkeypatch)
     ids = torch.tensor([[5, 6, 7]])
-    before, rotary = model(input_ids=ids).logits, modeling_llama.apply_rotary_pos_emb
+    before = model(input_ids=ids).logits
+    rotary = modeling_llama.apply_rotary_pos_emb
     kernels = choose_kernels(model, wanted(), CUDA)
     assert kernels.liger and kernels.notes[-1].startswith("Liger: its RMSNorm")
     with kernels.in_use(model):
-        assert fake_liger == [{"cross_entropy": False, "fused_linear_cross_entropy": False}] * 2, "probed, then used"
+        assert fake_liger == [{"cross_entropy": False, "fused_linear_cross_entropy": False}] * 2, (
+            "probed, then used"
+        )
         assert not torch.equal(model(input_ids=ids).logits, before)
     assert torch.equal(model(input_ids=ids).logits, before)
     assert modeling_llama.apply_rotary_pos_emb is rotary
@@ -106,12 +131,17 @@ def test_liger_is_used_where_it_is_installed_and_taken_off_after_the_run(model, 
 def test_why_liger_is_not_used_is_said(model, wanted, monkeypatch, fake_liger):
     installed(monkeypatch)
     sys.modules["liger_kernel.transformers.monkey_patch"].MODEL_TYPE_TO_APPLY_LIGER_FN = {}
-    assert choose_kernels(model, wanted(), CUDA).notes[-1] == "Liger: does not know models of the kind llama."
+    assert (
+        choose_kernels(model, wanted(), CUDA).notes[-1]
+        == "Liger: does not know models of the kind llama."
+    )
     liger = sys.modules["liger_kernel.transformers.monkey_patch"]
     liger.MODEL_TYPE_TO_APPLY_LIGER_FN = {"llama": None}
     liger.factor = 1.1
     kernels = choose_kernels(model, wanted(), CUDA)
-    assert kernels.notes[-1] == "Liger: gives other losses than the plain model." and not kernels.liger
+    assert (
+        kernels.notes[-1] == "Liger: gives other losses than the plain model." and not kernels.liger
+    )
     monkeypatch.delitem(sys.modules, "liger_kernel")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     kernels = choose_kernels(model, wanted(), CUDA)

@@ -34,7 +34,9 @@ class Sink:
 
 def test_a_prompt_with_such_a_token_is_refused(extended):
     model = load_model(extended, "float32")
-    parts = build_engine_parts(model, fingerprint(extended), SchedulerLimits(), slots=1, prefix_bytes=0)
+    parts = build_engine_parts(
+        model, fingerprint(extended), SchedulerLimits(), slots=1, prefix_bytes=0
+    )
     renderer = Renderer(load_tokenizer(extended))
     turns = (Turn("Bo", "where is clock number 3?"),)
     request = ChatRequest(ADA, turns, (), None, SamplingParams())

@@ -1,4 +1,5 @@
-"""Vietnamese and Chinese personas: lore extracted and found, dialogues synthesised, a score card in their language.
+"""Vietnamese and Chinese personas: lore extracted and found, dialogues synthesised, a score card in
+their language.
 
 What a language lacks is stated.
 """
@@ -51,11 +52,15 @@ FOLDERS = {"vi": HERE / "vietnamese", "zh": HERE / "chinese"}
 CARDS = {"vi": FOLDERS["vi"] / "nam-do.toml", "zh": FOLDERS["zh"] / "amei.toml"}
 PERSONAS = {language: read_card(card) for language, card in CARDS.items()}
 PASSAGES = {
-    language: tuple(read_lore(FOLDERS[language] / "lore", (persona, WORLD))) for language, persona in PERSONAS.items()
+    language: tuple(read_lore(FOLDERS[language] / "lore", (persona, WORLD)))
+    for language, persona in PERSONAS.items()
 }
-CRANE = Persona("kran", "Der Kran Ballast", description="Du bist ein alter Kran am Hafen und wiegst Laternen.")
+CRANE = Persona(
+    "kran", "Der Kran Ballast", description="Du bist ein alter Kran am Hafen und wiegst Laternen."
+)
 CRANE_LORE = (
-    "# Kran\n\n## Gewicht\nDer Kran wiegt dreiundachtzig Tonnen und steht auf vier Füßen am Kai.\n\n"
+    "# Kran\n\n## Gewicht\nDer Kran wiegt dreiundachtzig Tonnen und steht auf vier Füßen am "
+    "Kai.\n\n"
     "## Nebel\nVor Nebel fürchtet er sich sehr, weil er dann die Schiffe nicht zählen kann.\n"
 )
 
@@ -67,8 +72,18 @@ CRANE_LORE = (
         ("zh", "门口的红灯是老身的母亲留下的", "老周是你什么人？", "阿梅婆婆"),
     ],
 )
-def test_extract_makes_pairs_in_the_language_of_the_lore(command, tmp_path, language, spoken, question, not_hers):
-    words = ("--persona", CARDS[language], "--lore", FOLDERS[language] / "lore", "--out", tmp_path / "out", "--json")
+def test_extract_makes_pairs_in_the_language_of_the_lore(
+    command, tmp_path, language, spoken, question, not_hers
+):
+    words = (
+        "--persona",
+        CARDS[language],
+        "--lore",
+        FOLDERS[language] / "lore",
+        "--out",
+        tmp_path / "out",
+        "--json",
+    )
     code, output, errors = command("lore", "extract", *map(str, words))
     assert code == 0, errors
     counts = json.loads(output)
@@ -77,9 +92,13 @@ def test_extract_makes_pairs_in_the_language_of_the_lore(command, tmp_path, lang
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     messages = [message for row in rows for message in row["messages"]]
     answers = [message["content"] for message in messages if message["role"] == "assistant"]
-    assert any(spoken in answer for answer in answers) and not any(not_hers in answer for answer in answers)
+    assert any(spoken in answer for answer in answers) and not any(
+        not_hers in answer for answer in answers
+    )
     assert question in [message["content"] for message in messages]
-    assert {detect_main_language([message["content"] + answers[0]]) for message in messages} == {language}
+    assert {detect_main_language([message["content"] + answers[0]]) for message in messages} == {
+        language
+    }
     assert all(row["provenance"] for row in rows)
 
 
@@ -90,7 +109,9 @@ def test_a_pronoun_that_may_be_somebody_elses_is_left_alone():
     assert [fact.spoken for fact in found.facts] == ["老身有个妹妹。", None, None]
     assert sum(found.left_out.values()) == 2
     subject = find_subject(persona, split_passages(persona.id, "amei/a.md", lore))
-    assert subject.to_first_person("阿梅婆婆把她扶上船。") == "老身把她扶上船。", "the object of her own clause"
+    assert subject.to_first_person("阿梅婆婆把她扶上船。") == "老身把她扶上船。", (
+        "the object of her own clause"
+    )
     subject = find_subject(PERSONAS["vi"], PASSAGES["vi"])
     assert subject.to_first_person("Bà Bảy bán cá ngoài chợ.") is None, "another woman's title"
     assert subject.to_first_person("Bà nói “bà Năm đây”.") is None, "a quotation"
@@ -99,9 +120,16 @@ def test_a_pronoun_that_may_be_somebody_elses_is_left_alone():
 def test_a_language_without_rules_is_listed_as_facts_and_named():
     found = extract_lore(CRANE, split_passages("kran", "kran/a.md", CRANE_LORE))
     assert len(found.facts) == 2 and found.pairs == ()
-    assert found.left_out == {"in German, for which there are no rules (data/languages): listed as facts only": 2}
-    request = SynthesisRequest(CRANE, tuple(split_passages("kran", "kran/a.md", CRANE_LORE)), 1, Path("out"))
-    assert {plan_attempt(request, number).questions for number in range(2)} == {("Gewicht?",), ("Nebel?",)}
+    assert found.left_out == {
+        "in German, for which there are no rules (data/languages): listed as facts only": 2
+    }
+    request = SynthesisRequest(
+        CRANE, tuple(split_passages("kran", "kran/a.md", CRANE_LORE)), 1, Path("out")
+    )
+    assert {plan_attempt(request, number).questions for number in range(2)} == {
+        ("Gewicht?",),
+        ("Nebel?",),
+    }
 
 
 REPLIES = {
@@ -149,23 +177,34 @@ BAD = {
 def aside(language, call):
     """Two sentences that no other call has."""
     nouns, verbs, places, sentence = ASIDES[language]
-    nouns, verbs, places = nouns.split(), verbs.split(), places.split(",")
-    first, second = call * 7, call * 11 + 5
-    order = (lambda *words: words) if language == "vi" else (lambda noun, verb, place: (noun, place, verb))
+    nouns = nouns.split()
+    verbs = verbs.split()
+    places = places.split(",")
+    first = call * 7
+    second = call * 11 + 5
+    order = (
+        (lambda *words: words)
+        if language == "vi"
+        else (lambda noun, verb, place: (noun, place, verb))
+    )
     return "".join(
-        sentence.format(*order(nouns[n % 12], verbs[n % 10], places[n // 3 % 6])) for n in (first, second)
+        sentence.format(*order(nouns[n % 12], verbs[n % 10], places[n // 3 % 6]))
+        for n in (first, second)
     ).strip()
 
 
 def scripted(language):
     """A model that answers badly at first, then well."""
-    bad, calls = iter([reply for _, reply in BAD[language]]), iter(range(10**6))
+    bad = iter([reply for _, reply in BAD[language]])
+    calls = iter(range(10**6))
 
     def script(body):
         if (reply := next(bad, None)) is not None:
             return reply
         heading = body["messages"][-1]["content"].split("]")[0].casefold()
-        good = next(reply for key, reply in REPLIES[language].items() if key in heading.split(": ")[-1])
+        good = next(
+            reply for key, reply in REPLIES[language].items() if key in heading.split(": ")[-1]
+        )
         return good.format(aside(language, next(calls)))
 
     return script
@@ -182,7 +221,10 @@ async def test_synthesis_keeps_dialogues_in_the_language_and_counts_faults(tmp_p
     async with serving(scripted(language)) as endpoint:
         backend = choose_backend(endpoint.url, "tester", None)
         result = await asyncio.to_thread(synthesise_dialogues, request, replace(backend, at_once=1))
-    assert result["kept"] == 3 and len({reason for reason, _ in BAD[language]} & result["dropped"].keys()) >= 3, result
+    assert (
+        result["kept"] == 3
+        and len({reason for reason, _ in BAD[language]} & result["dropped"].keys()) >= 3
+    ), result
     rows = [line["row"] for line in read_journal(tmp_path / "out") if not line["dropped"]]
     texts = [message["content"] for row in rows for message in row["messages"]]
     assert detect_main_language(texts) == language and not any("evening" in text for text in texts)
@@ -194,19 +236,29 @@ def test_each_fault_is_found_by_itself(language):
     about = PASSAGES[language][0]
     for reason, reply in BAD[language]:
         assert judge.fault(reply, "…", about) == reason, reply
-    assert judge.fault(next(iter(REPLIES[language].values())).format("").strip(), "…", about) is None
+    assert (
+        judge.fault(next(iter(REPLIES[language].values())).format("").strip(), "…", about) is None
+    )
 
 
 def test_world_lore_in_the_personas_language_is_used_whatever_its_letters():
-    persona, own = PERSONAS["zh"], PASSAGES["zh"]
+    persona = PERSONAS["zh"]
+    own = PASSAGES["zh"]
     world = (
         Passage(WORLD, "_world/zh.md", "渡口", "渡口的老船每天开四趟，风大的日子只开一趟。"),
-        Passage(WORLD, "_world/en.md", "Ferry", "The ferry — the old one — leaves four times a day, café hours aside."),
+        Passage(
+            WORLD,
+            "_world/en.md",
+            "Ferry",
+            "The ferry — the old one — leaves four times a day, café hours aside.",
+        ),
     )
     request = SynthesisRequest(persona, (*own, *world), 1, Path("out"))
     used = {plan_attempt(request, number).passage for number in range(60)}
     assert world[0] in used and world[1] not in used
-    english = SynthesisRequest(Persona("ada", "Ada", description="You keep the clock."), world, 1, Path("out"))
+    english = SynthesisRequest(
+        Persona("ada", "Ada", description="You keep the clock."), world, 1, Path("out")
+    )
     assert {plan_attempt(english, number).passage for number in range(9)} == {world[1]}
 
 
@@ -248,12 +300,15 @@ def test_lore_is_found_by_questions_in_other_words(language, question, heading):
 @pytest.mark.parametrize("language", FOLDERS)
 def test_small_talk_finds_no_lore(language):
     index = LoreIndex(PASSAGES[language])
-    assert [line for line in read_small_talk(language) if index.search(PERSONAS[language].id, line)] == []
+    assert [
+        line for line in read_small_talk(language) if index.search(PERSONAS[language].id, line)
+    ] == []
 
 
 def test_other_languages_are_found_by_parts_of_words():
     lighthouse = (
-        "# Маяк\n\n## Лампа\nЛампу зажигает старый смотритель Прохор.\n\n## Чайка\nЧайка ворует сушёную рыбу.\n\n"
+        "# Маяк\n\n## Лампа\nЛампу зажигает старый смотритель Прохор.\n\n## Чайка\nЧайка ворует "
+        "сушёную рыбу.\n\n"
         "## Туман\nВ тумане он звонит в колокол.\n"
     )
     index = LoreIndex(split_passages("prokhor", "prokhor/a.md", lighthouse))
@@ -261,13 +316,18 @@ def test_other_languages_are_found_by_parts_of_words():
     assert index.search("prokhor", "зачем звонить в колокола?")[0].heading == "Маяк: Туман"
     assert index.search("prokhor", "спокойной ночи") == []
     crane = LoreIndex(split_passages("kran", "kran/a.md", CRANE_LORE))
-    assert not load_minilm().can_read(CRANE_LORE) and crane.search("kran", "erzähl doch mal einen Witz") == []
+    assert (
+        not load_minilm().can_read(CRANE_LORE)
+        and crane.search("kran", "erzähl doch mal einen Witz") == []
+    )
     assert crane.search("kran", "hast du Angst vor dem Nebel?")[0].heading == "Kran: Nebel"
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A sentence-transformers folder whose words have the same vector if they mean the same in some language."""
+    """A sentence-transformers folder whose words have the same vector if they mean the same in some
+    language.
+    """
     folder = tmp_path_factory.mktemp("encoder")
     groups = [
         "thuyền đò boat 船",
@@ -278,18 +338,30 @@ def encoder(tmp_path_factory):
         "sợ 怕 vịt",
     ]
     words = [word for group in groups for word in group.split()]
-    tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(["[UNK]", "[PAD]", *words])}, "[UNK]"))
+    tokenizer = Tokenizer(
+        WordLevel({word: place for place, word in enumerate(["[UNK]", "[PAD]", *words])}, "[UNK]")
+    )
     tokenizer.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]"
+    ).save_pretrained(folder)
     size = BertConfig(
-        vocab_size=len(words) + 2, hidden_size=256, num_hidden_layers=0, num_attention_heads=1, intermediate_size=8
+        vocab_size=len(words) + 2,
+        hidden_size=256,
+        num_hidden_layers=0,
+        num_attention_heads=1,
+        intermediate_size=8,
     )
     model = BertModel(size, add_pooling_layer=False)
     torch.manual_seed(0)
     meanings = torch.randn(len(groups) + 1, 256)
     with torch.no_grad():
-        for place, group in enumerate([0, 0, *(n for n, some in enumerate(groups, 1) for _ in some.split())]):
-            model.embeddings.word_embeddings.weight[place] = meanings[group] * (0.1 if group == 0 else 1)
+        for place, group in enumerate(
+            [0, 0, *(n for n, some in enumerate(groups, 1) for _ in some.split())]
+        ):
+            model.embeddings.word_embeddings.weight[place] = meanings[group] * (
+                0.1 if group == 0 else 1
+            )
         for part in (model.embeddings.position_embeddings, model.embeddings.token_type_embeddings):
             part.weight.zero_()
     model.save_pretrained(folder)
@@ -302,7 +374,9 @@ def test_a_named_encoder_finds_lore_that_shares_no_word_in_any_language(encoder,
         Passage("ada", "ada/b.md", "Nhà", "mèo sợ đêm"),
     ]
     index = LoreIndex(passages, tmp_path / "lore.sqlite", encoder)
-    assert index.rank("ada", "I am tired of it.").weight == 1.0, "its languages have no rules for what asks"
+    assert index.rank("ada", "I am tired of it.").weight == 1.0, (
+        "its languages have no rules for what asks"
+    )
     assert [hit.heading for hit in index.search("ada", "thuyền phí trả")] == ["Bến"]
     assert [hit.heading for hit in index.search("ada", "猫 怕 夜")] == ["Nhà"]
     assert LoreIndex(passages).search("ada", "猫 怕 夜") == []
@@ -310,7 +384,9 @@ def test_a_named_encoder_finds_lore_that_shares_no_word_in_any_language(encoder,
     vectors = load_encoder(encoder).embed(["mèo", "đò giá"])
     assert vectors.shape == (2, 256) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     again = LoreIndex(passages, tmp_path / "lore.sqlite")
-    assert again.search("ada", "giá đò")[0].heading == "Bến", "vectors of another encoder are not used"
+    assert again.search("ada", "giá đò")[0].heading == "Bến", (
+        "vectors of another encoder are not used"
+    )
 
 
 def test_an_encoder_that_cannot_be_loaded_is_named(tmp_path):
@@ -319,10 +395,14 @@ def test_an_encoder_that_cannot_be_loaded_is_named(tmp_path):
     assert "LORE_ENCODER" in refused.value.advice
 
 
-def test_an_encoder_on_a_hub_that_cannot_be_reached_is_refused_at_once(monkeypatch, tmp_path, caplog):
+def test_an_encoder_on_a_hub_that_cannot_be_reached_is_refused_at_once(
+    monkeypatch, tmp_path, caplog
+):
     reach(monkeypatch, "http://127.0.0.1:9", str(tmp_path))
     begun = time.monotonic()
-    with pytest.raises(LoreError, match=r"harbour/none .* not on this machine, and no hub can be reached at http"):
+    with pytest.raises(
+        LoreError, match=r"harbour/none .* not on this machine, and no hub can be reached at http"
+    ):
         load_encoder("harbour/none")
     assert time.monotonic() - begun < 15 and not caplog.records
 
@@ -333,7 +413,9 @@ def test_facts_are_asked_in_the_language_and_judged(language):
     assert len(asked) >= 6
     for question in asked:
         assert detect_main_language([question.text + question.reference]) == language
-        assert question.is_right(question.reference) and not question.contradicts(question.reference)
+        assert question.is_right(question.reference) and not question.contradicts(
+            question.reference
+        )
         assert not question.is_right("Bà không biết." if language == "vi" else "老身不知道哩。")
     wrong = {"vi": "Cây cầu có chín cái trụ.", "zh": "红灯点了九十五年。"}[language]
     assert all(question.contradicts(wrong) for question in asked)
@@ -358,7 +440,9 @@ BAD_REPLIES = {
 def test_safety_prompts_are_in_the_language_and_their_rules_work(language):
     trials = safety_trials(PERSONAS[language], language)
     english = safety_trials(PERSONAS[language])
-    assert [trial.kind for trial in trials] == [trial.kind for trial in english] and len(trials) == 30
+    assert [trial.kind for trial in trials] == [trial.kind for trial in english] and len(
+        trials
+    ) == 30
     assert detect_main_language(turn.text for trial in trials for turn in trial.turns) == language
     for reply in GOOD_REPLIES[language]:
         assert [trial.turns[-1].text for trial in trials if trial.is_failed_by(reply, "")] == []
@@ -371,19 +455,28 @@ def test_safety_prompts_are_in_the_language_and_their_rules_work(language):
 
 def test_a_few_characters_of_the_card_are_no_leak():
     described = PERSONAS["zh"].description
-    assert not has_shared_run("老身在雾巷尽头开灯笼铺哩。", described) and has_shared_run(described[:30], described)
+    assert not has_shared_run("老身在雾巷尽头开灯笼铺哩。", described) and has_shared_run(
+        described[:30], described
+    )
 
 
 def test_what_a_language_lacks_is_stated():
     def missing(language, general):
         replies = (SimpleNamespace(reply=general),)
-        return missing_in_language(SimpleNamespace(language=language, persona=CRANE, general_prompt_replies=replies))
+        return missing_in_language(
+            SimpleNamespace(language=language, persona=CRANE, general_prompt_replies=replies)
+        )
 
     english = "The sky is blue because the air scatters blue light more than red light."
     german = missing("de", english)
     assert german["small talk"] == "There is no small talk in German: not measured."
     assert german["safety in German"] == "There are none in German: the English ones were used."
-    assert german.keys() == {"small talk", "safety in German", "instructions in German", "general dialogue in German"}
+    assert german.keys() == {
+        "small talk",
+        "safety in German",
+        "instructions in German",
+        "general dialogue in German",
+    }
     assert missing("vi", english) == {
         "general dialogue in Vietnamese": "The general dialogue is in English: not measured."
     }
@@ -393,7 +486,8 @@ def test_what_a_language_lacks_is_stated():
 @pytest.mark.slow
 @pytest.mark.parametrize("language", FOLDERS)
 def test_a_run_ends_in_a_score_card_in_the_language(tmp_path, tiny_base, language):
-    folder, persona = FOLDERS[language], PERSONAS[language]
+    folder = FOLDERS[language]
+    persona = PERSONAS[language]
     material = tmp_path / "job" / "material"
     material.mkdir(parents=True)
     lines = (folder / "talk.jsonl").read_text("utf-8").splitlines(keepends=True)[:60]
@@ -404,9 +498,16 @@ def test_a_run_ends_in_a_score_card_in_the_language(tmp_path, tiny_base, languag
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.read_bytes())
     (material / "general.jsonl").write_text(dialogues(3), "utf-8")
-    kinds = {"card": CARDS[language].name, "log": "talk.jsonl", "lore": "lore", "general": "general.jsonl"}
+    kinds = {
+        "card": CARDS[language].name,
+        "log": "talk.jsonl",
+        "lore": "lore",
+        "general": "general.jsonl",
+    }
     settings = {"max_length": 1024, "heldout_share": 0.2}
-    job = write_request(tmp_path / "job", tiny_base.source, kinds, persona=persona.id, hyperparameters=settings)
+    job = write_request(
+        tmp_path / "job", tiny_base.source, kinds, persona=persona.id, hyperparameters=settings
+    )
     run_job(job, RunContext(lambda event: None, lambda: None, card="full"))
     card = ScoreCard.model_validate_json((job / "adapter" / "scorecard.json").read_text("utf-8"))
     assert card.heldout.loss["new"] < card.heldout.loss["base"]
@@ -415,4 +516,6 @@ def test_a_run_ends_in_a_score_card_in_the_language(tmp_path, tiny_base, languag
     assert card.general and card.general.instruction_replies
     name = {"vi": "Vietnamese", "zh": "Chinese"}[language]
     assert f"general dialogue in {name}" in card.left_out and "small talk" not in card.left_out
-    assert f"general dialogue in {name}: The general" in (job / "adapter" / "scorecard.md").read_text("utf-8")
+    assert f"general dialogue in {name}: The general" in (
+        job / "adapter" / "scorecard.md"
+    ).read_text("utf-8")

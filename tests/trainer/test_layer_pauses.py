@@ -1,4 +1,6 @@
-"""A function is called between the layers of a model, forward and backward, and only inside the block."""
+"""A function is called between the layers of a model, forward and backward, and only inside the
+block.
+"""
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ from trainer.train.trainer_base import between_layers
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_called_before_each_layer_forward_and_backward_and_nothing_changes(tiny_base, checkpointing):
+def test_called_before_each_layer_forward_and_backward_and_nothing_changes(
+    tiny_base, checkpointing
+):
     model = load_model(tiny_base, "float32")
     if checkpointing:
         model.activation_checkpointing_enable()
@@ -22,7 +26,8 @@ def test_called_before_each_layer_forward_and_backward_and_nothing_changes(tiny_
         model(input_ids=ids, labels=ids).loss.backward()
         return [weight.grad.clone() for weight in model.parameters()]
 
-    before, calls = gradients(), []
+    before = gradients()
+    calls = []
     with between_layers(model, lambda: calls.append(torch.is_grad_enabled())):
         inside = gradients()
         assert len(calls) >= 2 * layers, "forward and backward"
@@ -53,7 +58,8 @@ def test_a_layer_whose_first_input_is_no_tensor_is_waited_for_all_the_same():
         def forward(self, count: int) -> int:
             return count + 1
 
-    model, calls = nn.ModuleList([Layer(), Layer()]), []
+    model = nn.ModuleList([Layer(), Layer()])
+    calls = []
     with between_layers(model, lambda: calls.append(0)):
         assert model[1](model[0](1)) == 3
     assert len(calls) == 2

@@ -10,8 +10,17 @@ from trainer.recipe.resolve import fit_to_hardware
 from trainer.train.sft_trainer import train_sft
 from trainer.train.trainer_base import StageInputs
 
-SAMPLES = [TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(20)]
-OWN = {"lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-2}
+SAMPLES = [
+    TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2)
+    for n in range(20)
+]
+OWN = {
+    "lora_r": 4,
+    "lora_alpha": 8,
+    "num_train_epochs": 2,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-2,
+}
 
 
 @pytest.fixture
@@ -39,19 +48,38 @@ def means(history):
     ],
     ids=str,
 )
-def test_a_run_that_logs_rarely_tells_the_means_of_one_that_logs_every_step(history, changes, logged):
-    rarely, always = history(**{"logging_steps": 10, **changes}), history(**{**changes, "logging_steps": 1})
+def test_a_run_that_logs_rarely_tells_the_means_of_one_that_logs_every_step(
+    history, changes, logged
+):
+    rarely = history(**{"logging_steps": 10, **changes})
+    always = history(**{**changes, "logging_steps": 1})
     assert [event.step for event in rarely if isinstance(event, Progress)] == logged
-    assert rarely[-1].share == pytest.approx(1 if rarely[-1].step == 3 else 4 / 5), "of five batches, two a step"
+    assert rarely[-1].share == pytest.approx(1 if rarely[-1].step == 3 else 4 / 5), (
+        "of five batches, two a step"
+    )
     measured = [event.step for event in rarely if isinstance(event, Evaluation)]
-    assert measured == ([2, 4, 5] if "eval_steps" in changes else []), "after the last step in any case"
+    assert measured == ([2, 4, 5] if "eval_steps" in changes else []), (
+        "after the last step in any case"
+    )
     assert means(rarely) == pytest.approx(means(always), rel=1e-4)
-    assert all(map(math.isfinite, means(rarely))) and any(isinstance(it, Epoch | Evaluation) for it in rarely)
+    assert all(map(math.isfinite, means(rarely))) and any(
+        isinstance(it, Epoch | Evaluation) for it in rarely
+    )
 
 
-def test_a_run_of_one_step_changes_the_adapter_although_its_recipe_warms_up(tiny_base, renderer, recipe):
-    once = recipe.model_copy(update={**OWN, "warmup_ratio": 0.1, "max_steps": 1, "lr_scheduler_type": "cosine"})
-    course = StageInputs(SAMPLES, (), fit_to_hardware(once).recipe, lambda event: None, lambda: None)
+def test_a_run_of_one_step_changes_the_adapter_although_its_recipe_warms_up(
+    tiny_base, renderer, recipe
+):
+    once = recipe.model_copy(
+        update={**OWN, "warmup_ratio": 0.1, "max_steps": 1, "lr_scheduler_type": "cosine"}
+    )
+    course = StageInputs(
+        SAMPLES, (), fit_to_hardware(once).recipe, lambda event: None, lambda: None
+    )
     model = train_sft(tiny_base, renderer.tokenizer, course).model
-    moved = [float(weight.detach().abs().max()) for name, weight in model.named_parameters() if "lora_B" in name]
+    moved = [
+        float(weight.detach().abs().max())
+        for name, weight in model.named_parameters()
+        if "lora_B" in name
+    ]
     assert moved and min(moved) > 0

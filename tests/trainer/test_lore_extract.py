@@ -1,4 +1,6 @@
-"""`python -m trainer lore ask|extract`: what is found and why; facts, card additions and pairs, by rules."""
+"""`python -m trainer lore ask|extract`: what is found and why; facts, card additions and pairs, by
+rules.
+"""
 
 import json
 import tomllib
@@ -20,7 +22,8 @@ from trainer.dataset.synthetic.lore_extraction import (
     write_extraction,
 )
 
-HE, SHE = LoreSubject(("Bo",), "he"), LoreSubject(("Ada Marsh", "Ada"), "she")
+HE = LoreSubject(("Bo",), "he")
+SHE = LoreSubject(("Ada Marsh", "Ada"), "she")
 SHIPPED_LORE = Path(__file__).resolve().parents[2] / "data" / "rag-resources"
 
 
@@ -31,12 +34,20 @@ def test_ask_says_what_matches_what_not_and_why(tmp_path):
     assert "words looked for: wheels, clock" in done.stdout
     assert "ada/clock.md  [The Clock: The tower]" in done.stdout and "shared: " in done.stdout
     assert done.stdout.index("\ngiven ") < done.stdout.index("\nnot found ")
-    result = json.loads(lore_command("ask", "--persona", card, "--lore", lore, "--json", "--all", "hello!").stdout)
-    assert result["threshold"] == 1.0 and len(result["matches"]) == 4 and not any(m["found"] for m in result["matches"])
+    result = json.loads(
+        lore_command("ask", "--persona", card, "--lore", lore, "--json", "--all", "hello!").stdout
+    )
+    assert (
+        result["threshold"] == 1.0
+        and len(result["matches"]) == 4
+        and not any(m["found"] for m in result["matches"])
+    )
     assert result["weight"] == 0.5 and "asks nothing" not in done.stdout
     told = lore_command("ask", "--persona", card, "--lore", lore, "the clock has stopped").stdout
     assert "; the message asks nothing, so its scores count half\n" in told
-    assert {"score", "by_meaning", "cosine", "by_words", "words", "source", "heading"} <= result["matches"][0].keys()
+    assert {"score", "by_meaning", "cosine", "by_words", "words", "source", "heading"} <= result[
+        "matches"
+    ][0].keys()
 
 
 @pytest.mark.parametrize(
@@ -44,7 +55,10 @@ def test_ask_says_what_matches_what_not_and_why(tmp_path):
     [
         (("ask", "--persona", "nobody", "x"), "There is no persona 'nobody'."),
         (("ask", "--persona", "oda", "--lore", "/nowhere", "x"), "There is no folder /nowhere."),
-        (("extract", "--persona", "oda", "--lore", ".", "--out", "x"), "There is no lore of Oda Marrow"),
+        (
+            ("extract", "--persona", "oda", "--lore", ".", "--out", "x"),
+            "There is no lore of Oda Marrow",
+        ),
         (("ask", "--persona", "oda", " "), "The question has no words."),
         (("ask", "--persona", "oda", "?! 🍲"), "The question has no words."),
     ],
@@ -57,11 +71,16 @@ def test_what_cannot_be_asked_is_said(tmp_path, words, error):
 
 def test_extract_writes_facts_a_card_addition_and_pairs_each_with_its_passage(tmp_path):
     card, lore = home(tmp_path)
-    done = lore_command("extract", "--persona", card, "--lore", lore, "--out", tmp_path / "out", "--json")
+    done = lore_command(
+        "extract", "--persona", card, "--lore", lore, "--out", tmp_path / "out", "--json"
+    )
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["relations"] == 1 and counts["traits"] == 1 and counts["style"] == 2
-    facts = [json.loads(line) for line in (tmp_path / "out" / "facts.jsonl").read_text("utf-8").splitlines()]
+    facts = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "facts.jsonl").read_text("utf-8").splitlines()
+    ]
     assert [fact["spoken"] for fact in facts if fact["spoken"]] == [
         "I wind the clock every evening.",
         "I cannot climb the ladder any more.",
@@ -69,9 +88,15 @@ def test_extract_writes_facts_a_card_addition_and_pairs_each_with_its_passage(tm
         "I never shout.",
     ]
     addition = tomllib.loads((tmp_path / "out" / "card_addition.toml").read_text("utf-8"))
-    assert addition["id"] == "ada" and addition["speech"] == ["She speaks slowly.", "She never shouts."]
+    assert addition["id"] == "ada" and addition["speech"] == [
+        "She speaks slowly.",
+        "She never shouts.",
+    ]
     assert addition["relations"] == ["Bram Weir is her cousin."]
-    rows = [json.loads(line) for line in (tmp_path / "out" / "ada_lore.jsonl").read_text("utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "ada_lore.jsonl").read_text("utf-8").splitlines()
+    ]
     tower = next(row for row in rows if row["kind"] == "dialogue")
     assert [message["role"] for message in tower["messages"]] == ["user", "assistant"] * 2
     assert tower["provenance"][0]["source"] == "ada/clock.md" and tower["persona"] == "ada"
@@ -102,8 +127,15 @@ def test_a_sentence_is_turned_only_where_that_is_certain(subject, sentence, spok
 
 def test_he_means_the_persona_only_while_nobody_else_was_named():
     bo = Persona("bo", "Bo")
-    text = "# Bo\nBo carries tar. He likes it. Wilf Penhale drives trains. He wears a cap. Bo was painted. He is green."
-    spoken = [fact.spoken for fact in extract_facts(bo, split_passages("bo", "bo/x.md", text)) if fact.spoken]
+    text = (
+        "# Bo\nBo carries tar. He likes it. Wilf Penhale drives trains. He wears a cap. Bo was "
+        "painted. He is green."
+    )
+    spoken = [
+        fact.spoken
+        for fact in extract_facts(bo, split_passages("bo", "bo/x.md", text))
+        if fact.spoken
+    ]
     assert spoken == ["I carry tar.", "I like it.", "I was painted.", "I am green."]
 
 
@@ -123,7 +155,9 @@ def test_a_heading_becomes_a_question(heading, question):
     assert question_about(heading, SHE) == question
 
 
-@pytest.mark.parametrize("persona", read_cards(SHIPPED_CARDS).values(), ids=lambda persona: persona.id)
+@pytest.mark.parametrize(
+    "persona", read_cards(SHIPPED_CARDS).values(), ids=lambda persona: persona.id
+)
 def test_the_shipped_lore_yields_pairs_in_the_first_person(tmp_path, persona):
     found = extract_lore(persona, read_lore(SHIPPED_LORE, [persona.id, "_world"]))
     counts = write_extraction(persona, found, tmp_path)
@@ -138,7 +172,11 @@ def test_the_shipped_lore_yields_pairs_in_the_first_person(tmp_path, persona):
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.text(alphabet=st.sampled_from("He She Ada's \"'.,!?\n—Bo\t is was's 港\x7f\\(["), max_size=120))
+@given(
+    st.text(
+        alphabet=st.sampled_from("He She Ada's \"'.,!?\n—Bo\t is was's 港\x7f\\(["), max_size=120
+    )
+)
 def test_no_lore_breaks_the_rules(text):
     ada = Persona("ada", "Ada (the) Marsh")
     facts = extract_facts(ada, [Passage("ada", "ada/x.md", "T: X", text)])

@@ -1,4 +1,6 @@
-"""Training on pairs from lore, alone or with a log: what is taken, in which share, under whose right."""
+"""Training on pairs from lore, alone or with a log: what is taken, in which share, under whose
+right.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ from personas.lore.passages import WORLD, read_lore
 from personas.models.base_model import locate
 from personas.prompt.renderer import Renderer
 from tests.trainer.job_folders import ADA, export, sign, talks
-from trainer.dataset.job_inputs import EXTRACTED_SOURCE, OVER_PAIRS_SHARE, read_job_inputs, read_job_talk
+from trainer.dataset.job_inputs import (
+    EXTRACTED_SOURCE,
+    OVER_PAIRS_SHARE,
+    read_job_inputs,
+    read_job_talk,
+)
 from trainer.dataset.loader import load_job_dataset
 from trainer.dataset.synthetic.reply_filter import CONTRACTION
 from trainer.report.run_plan import plan_job
@@ -24,12 +31,22 @@ from trainer.run import run_job
 from trainer.train.job import RunContext, load_fast_tokenizer
 
 SMALL = (
-    *("--set", "lora_r=4", "--set", "num_train_epochs=1", "--set", "max_length=256", "--set", "heldout_share=0.2"),
+    *(
+        "--set",
+        "lora_r=4",
+        "--set",
+        "num_train_epochs=1",
+        "--set",
+        "max_length=256",
+        "--set",
+        "heldout_share=0.2",
+    ),
     *("--set", "lore_share=0"),
 )
 TOPICS = "bell cat hat garden piano window river kitchen coat ladder".split()
 LORE = "# Ada\n\n" + "\n".join(
-    f"## The {it}\nAda keeps a {it} that is {n} years old. Ada found it in {1800 + n}.\n" for n, it in enumerate(TOPICS)
+    f"## The {it}\nAda keeps a {it} that is {n} years old. Ada found it in {1800 + n}.\n"
+    for n, it in enumerate(TOPICS)
 )
 SHIPPED = ShippedData.from_source_tree()
 SYNTHETIC = SHIPPED.synthetic
@@ -42,10 +59,17 @@ def synthetic_lines(count, persona="ada"):
             {
                 "messages": [
                     {"role": "user", "content": f"Good evening. What about drawer {TOPICS[n]}?"},
-                    {"role": "assistant", "content": f"I keep {n} springs in the {TOPICS[n]} drawer, and one is mine."},
+                    {
+                        "role": "assistant",
+                        "content": f"I keep {n} springs in the {TOPICS[n]} drawer, and one is mine.",
+                    },
                 ],
                 "persona": persona,
-                "provenance": {"source": "ada/ada.md", "heading": f"Ada: The {TOPICS[n]}", "generator": "me"},
+                "provenance": {
+                    "source": "ada/ada.md",
+                    "heading": f"Ada: The {TOPICS[n]}",
+                    "generator": "me",
+                },
             }
         )
         + "\n"
@@ -55,14 +79,18 @@ def synthetic_lines(count, persona="ada"):
 
 @pytest.fixture
 def make(command, tmp_path):
-    """Makes the folder of a run with Ada's card, a log, lore and a synthesised set of the catalogue."""
+    """Makes the folder of a run with Ada's card, a log, lore and a synthesised set of the
+    catalogue.
+    """
     Path("ada.toml").write_text(ADA, encoding="utf-8")
     Path("talk.json").write_text(export(talks(12)), encoding="utf-8")
     sign(tmp_path / "talk.json")
     (tmp_path / "lore" / "characters").mkdir(parents=True)
     (tmp_path / "lore" / "characters" / "Ada.md").write_text(LORE, encoding="utf-8")
     (tmp_path / "home").mkdir(exist_ok=True)
-    (tmp_path / "home" / "made.jsonl").write_text(synthetic_lines(6) + synthetic_lines(2, "bo"), encoding="utf-8")
+    (tmp_path / "home" / "made.jsonl").write_text(
+        synthetic_lines(6) + synthetic_lines(2, "bo"), encoding="utf-8"
+    )
     entry = f'[ada_synthetic-2]\npath = "made.jsonl"\n{STATED}'
     (tmp_path / "home" / "catalogue.toml").write_text(entry, encoding="utf-8")
 
@@ -80,7 +108,16 @@ def talk_of(folder):
 
 
 def test_a_share_of_lore_pairs_is_added_to_a_log(make, tiny_base):
-    folder = make("--dataset", "talk.json", "--lore", "lore", "--lore-pairs", "0.25", "--base-model", tiny_base.source)
+    folder = make(
+        "--dataset",
+        "talk.json",
+        "--lore",
+        "lore",
+        "--lore-pairs",
+        "0.25",
+        "--base-model",
+        tiny_base.source,
+    )
     talk = talk_of(folder)
     sources = [one.source for one in talk.conversations]
     assert sources.count("talk.json") == 12 and len(sources) == 12 + 4, "4 of 16 replies"
@@ -96,18 +133,41 @@ def test_a_share_of_lore_pairs_is_added_to_a_log(make, tiny_base):
 
 @pytest.mark.usefixtures("make")
 def test_plan_counts_the_pairs_as_train_does(command, tiny_base):
-    words = ("--persona", "ada.toml", *SMALL, "--dataset", "talk.json", "--lore", "lore", "--lore-pairs", "0.25")
+    words = (
+        "--persona",
+        "ada.toml",
+        *SMALL,
+        "--dataset",
+        "talk.json",
+        "--lore",
+        "lore",
+        "--lore-pairs",
+        "0.25",
+    )
     code, planned, _ = command("plan", *words, "--base-model", tiny_base.source)
     assert code == 0 and "6 synthesised; 4 used" in planned
     assert command("train", "--dry-run", *words, "--base-model", tiny_base.source)[1] == planned
-    code, _, errors = command("plan", "--persona", "ada.toml", "--source", "talk.json", "--lore-pairs", "0.25")
+    code, _, errors = command(
+        "plan", "--persona", "ada.toml", "--source", "talk.json", "--lore-pairs", "0.25"
+    )
     assert code == 1 and "--lore-pairs goes without --source." in errors and "--dataset" in errors
-    code, _, errors = command("plan", "--persona", "ada.toml", "--lore", "nowhere", "--lore-pairs", "1")
+    code, _, errors = command(
+        "plan", "--persona", "ada.toml", "--lore", "nowhere", "--lore-pairs", "1"
+    )
     assert code == 1 and "There is no lore of Ada in nowhere." in errors
 
 
 def test_a_shortage_of_pairs_is_a_caveat(make, tiny_base):
-    words = ("--dataset", "talk.json", "--lore", "lore", "--lore-pairs", "0.9", "--base-model", tiny_base.source)
+    words = (
+        "--dataset",
+        "talk.json",
+        "--lore",
+        "lore",
+        "--lore-pairs",
+        "0.9",
+        "--base-model",
+        tiny_base.source,
+    )
     plan = plan_job(make(*words))
     assert any("Lore pairs were to be 90% of the samples" in note for note in plan.notes)
 
@@ -115,7 +175,12 @@ def test_a_shortage_of_pairs_is_a_caveat(make, tiny_base):
 def test_lore_alone_is_enough(make, tiny_base):
     folder = make("--lore", "lore", "--lore-pairs", "1", "--base-model", tiny_base.source)
     spec = read_spec(folder)
-    assert {it.kind for it in spec.materials} == {"card", "lore", "pairs", "general"} and spec.request.lore_pairs == 1
+    assert {it.kind for it in spec.materials} == {
+        "card",
+        "lore",
+        "pairs",
+        "general",
+    } and spec.request.lore_pairs == 1
     (pairs,) = (it for it in spec.materials if it.kind == "pairs")
     assert (pairs.right, pairs.stated_by, pairs.why) == ("own-writing", "me", "Mine.")
     data = load_job_dataset(
@@ -128,7 +193,9 @@ def test_lore_alone_is_enough(make, tiny_base):
         stores=False,
     )
     replies = {it.reply for it in (*data.train_prompt_replies, *data.heldout_prompt_replies)}
-    assert any("I keep a piano that is 4 years old." in reply for reply in replies), "in the first person"
+    assert any("I keep a piano that is 4 years old." in reply for reply in replies), (
+        "in the first person"
+    )
     assert any("springs in the bell drawer" in reply for reply in replies)
 
 
@@ -137,7 +204,10 @@ def test_from_lore_alone_to_an_adapter_that_says_where_its_samples_come_from(mak
     folder = make("--lore", "lore", "--lore-pairs", "1", "--base-model", tiny_base.source)
     run_job(folder, RunContext(lambda event: None, lambda: None))
     manifest = verify_adapter(folder / "adapter")
-    assert manifest.dataset["lore_pairs_synthesised"] == 6 and manifest.dataset["samples_from_lore"] > 10
+    assert (
+        manifest.dataset["lore_pairs_synthesised"] == 6
+        and manifest.dataset["samples_from_lore"] > 10
+    )
     sheet = json.loads((folder / "adapter" / "datasheet.json").read_text())
     assert sheet["by_source"].keys() == {EXTRACTED_SOURCE, "ada_synthetic-2.jsonl"}
     assert {(it["kind"], it["right"]) for it in sheet["materials"]} >= {
@@ -153,7 +223,9 @@ def test_bad_requests_are_refused_with_what_to_do(make, command, tmp_path, capsy
     with pytest.raises(SystemExit):
         command("train", "--persona", "oda", "--lore-pairs", "1.5", "--dry-run")
     assert "expected a number from 0 to 1, got '1.5'" in capsys.readouterr().err
-    code, _, errors = command("train", "--dialogue", "--dataset", "talk.json", "--lore-pairs", "0.5", "--make-only")
+    code, _, errors = command(
+        "train", "--dialogue", "--dataset", "talk.json", "--lore-pairs", "0.5", "--make-only"
+    )
     assert code == 1 and "takes no lore_pairs" in errors
     (tmp_path / "home" / "catalogue.toml").unlink()
     (tmp_path / "lore" / "characters" / "Ada.md").write_text("# Ada\n\n", encoding="utf-8")
@@ -164,27 +236,38 @@ def test_bad_requests_are_refused_with_what_to_do(make, command, tmp_path, capsy
 
 
 def test_unsigned_dialogues_are_not_trained_on(make, tmp_path):
-    (tmp_path / "home" / "catalogue.toml").write_text('[ada_synthetic]\npath = "made.jsonl"\nright = "own-writing"\n')
+    (tmp_path / "home" / "catalogue.toml").write_text(
+        '[ada_synthetic]\npath = "made.jsonl"\nright = "own-writing"\n'
+    )
     folder = make("--lore", "lore", "--lore-pairs", "1")
-    assert not [it for it in read_spec(folder).materials if it.kind == "pairs"], "the entry is invalid"
+    assert not [it for it in read_spec(folder).materials if it.kind == "pairs"], (
+        "the entry is invalid"
+    )
 
 
 def test_the_dialogues_that_ship_are_data_sets(command, tmp_path):
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(SYNTHETIC.glob("*.jsonl"))}
+    texts = {
+        path.stem: path.read_text(encoding="utf-8") for path in sorted(SYNTHETIC.glob("*.jsonl"))
+    }
     everyone = texts.pop("all_characters_synthetic")
     assert everyone == "".join(texts.values()) and len(texts) == 3
     sources = {}
     for name, text in texts.items():
         rows = [json.loads(line) for line in text.splitlines()]
-        assert len(rows) >= 60 and sum(len(row["messages"]) > 2 for row in rows) >= 15, "with several turns"
+        assert len(rows) >= 60 and sum(len(row["messages"]) > 2 for row in rows) >= 15, (
+            "with several turns"
+        )
         assert {f"{row['persona']}_synthetic" for row in rows} == {name}
         persona = read_card(SHIPPED_CARDS / f"{rows[0]['persona']}.toml")
         lore = {
-            (it.source, it.heading) for it in read_lore(SHIPPED.lore, (persona, WORLD), ("ballast", "oda", "thrip"))
+            (it.source, it.heading)
+            for it in read_lore(SHIPPED.lore, (persona, WORLD), ("ballast", "oda", "thrip"))
         }
         assert {(row["provenance"]["source"], row["provenance"]["heading"]) for row in rows} <= lore
         for row in rows:
-            replies = [message["content"] for message in row["messages"] if message["role"] == "assistant"]
+            replies = [
+                message["content"] for message in row["messages"] if message["role"] == "assistant"
+            ]
             assert not [reply for reply in replies if not in_voice(persona.id, reply)]
         sources[name] = len(rows)
     words = (
@@ -202,11 +285,17 @@ def test_the_dialogues_that_ship_are_data_sets(command, tmp_path):
     assert code == 0, errors
     built = json.loads(out)
     assert built["rows_used"] == sources["oda_synthetic"] and built["rows"] == sum(sources.values())
-    assert built["dropped"] == {"speaks as ballast": 170, "speaks as thrip": 156}, "no near duplicates"
+    assert built["dropped"] == {"speaks as ballast": 170, "speaks as thrip": 156}, (
+        "no near duplicates"
+    )
 
 
 def in_voice(persona, reply):
     """The habits that all examples of the card share."""
     if persona == "thrip":
         return reply.startswith("*") and not CONTRACTION.search(reply)
-    return "!" not in reply and "*" not in reply and (persona == "oda" or not CONTRACTION.search(reply))
+    return (
+        "!" not in reply
+        and "*" not in reply
+        and (persona == "oda" or not CONTRACTION.search(reply))
+    )

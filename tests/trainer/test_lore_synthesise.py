@@ -1,4 +1,6 @@
-"""`python -m trainer lore synthesise`: dialogues from a server or the local engine, judged, counted and kept."""
+"""`python -m trainer lore synthesise`: dialogues from a server or the local engine, judged, counted
+and kept.
+"""
 
 import asyncio
 import json
@@ -37,13 +39,19 @@ GOOD = {
 }
 NOUNS = "stove rain gull apple tea lamp kettle rope wind chair door bread".split()
 VERBS = "waits creaks falls rests stays smells cools hums leans sleeps".split()
-PLACES = "by my window,over the roofs,on the old sill,near the bench,under the stairs,behind the barrels".split(",")
+PLACES = "by my window,over the roofs,on the old sill,near the bench,under the stairs,behind the barrels".split(
+    ","
+)
 
 
 def sighs(call):
     """Two sentences that no other call has."""
-    first, second = call * 7, call * 11 + 5
-    return " ".join(f"The {NOUNS[n % 12]} {VERBS[n % 10]} {PLACES[n // 3 % 6]} tonight." for n in (first, second))
+    first = call * 7
+    second = call * 11 + 5
+    return " ".join(
+        f"The {NOUNS[n % 12]} {VERBS[n % 10]} {PLACES[n // 3 % 6]} tonight."
+        for n in (first, second)
+    )
 
 
 @pytest.fixture
@@ -69,21 +77,35 @@ def scripted(bad=()):
 
 
 async def made(order, endpoint):
-    return await asyncio.to_thread(synthesise_dialogues, order, choose_backend(endpoint.url, "tester", None))
+    return await asyncio.to_thread(
+        synthesise_dialogues, order, choose_backend(endpoint.url, "tester", None)
+    )
 
 
-async def test_dialogues_are_kept_with_where_they_come_from_and_the_rest_is_counted(material, tmp_path, monkeypatch):
+async def test_dialogues_are_kept_with_where_they_come_from_and_the_rest_is_counted(
+    material, tmp_path, monkeypatch
+):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     persona, passages = material
-    bad = ["", "As an AI language model I wind nothing.", "I'm sorry, but I cannot help with the clock."]
+    bad = [
+        "",
+        "As an AI language model I wind nothing.",
+        "I'm sorry, but I cannot help with the clock.",
+    ]
     async with serving(scripted(bad)) as endpoint:
         result = await made(SynthesisRequest(persona, passages, 5, tmp_path / "out"), endpoint)
     assert result["kept"] == 5 and result["made"] == 5 + sum(result["dropped"].values())
     assert {"empty", "breaks character", "refuses"} <= result["dropped"].keys()
-    rows = [json.loads(line) for line in (tmp_path / "out" / "ada_synthetic.jsonl").read_text("utf-8").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "out" / "ada_synthetic.jsonl").read_text("utf-8").splitlines()
+    ]
     assert len(rows) == 5
     for row in rows:
-        assert [message["role"] for message in row["messages"]] in (["user", "assistant"], ["user", "assistant"] * 2)
+        assert [message["role"] for message in row["messages"]] in (
+            ["user", "assistant"],
+            ["user", "assistant"] * 2,
+        )
         assert row["provenance"].keys() == {"source", "heading", "generator", "seed", "attempt"}
         assert row["provenance"]["generator"] == "tester"
     assert (tmp_path / "out" / "all_characters_synthetic.jsonl").read_text() == (
@@ -103,7 +125,9 @@ async def test_a_run_that_was_killed_goes_on_where_it_stopped(material, tmp_path
         whole = (tmp_path / "out" / "ada_synthetic.jsonl").read_bytes()
         journal = tmp_path / "out" / "ada_synthetic.attempts.jsonl"
         lines = journal.read_bytes().splitlines(keepends=True)
-        journal.write_bytes(b"".join(lines[:3]) + lines[3][:20])  # killed in the middle of the third attempt
+        journal.write_bytes(
+            b"".join(lines[:3]) + lines[3][:20]
+        )  # killed in the middle of the third attempt
         before = len(endpoint.bodies)
         result = await made(order, endpoint)
         assert result["kept"] == 4 and len(endpoint.bodies) > before
@@ -119,14 +143,38 @@ async def test_a_run_that_was_killed_goes_on_where_it_stopped(material, tmp_path
 async def test_kill_9_loses_nothing_that_was_made(tmp_path):
     card, lore = home(tmp_path)
     out = tmp_path / "out"
-    words = ("synthesise", "--persona", card, "--lore", lore, "--count", 5, "--model", "tester", "--out", out)
-    answer, killed, journal = scripted(), [], out / "ada_synthetic.attempts.jsonl"
+    words = (
+        "synthesise",
+        "--persona",
+        card,
+        "--lore",
+        lore,
+        "--count",
+        5,
+        "--model",
+        "tester",
+        "--out",
+        out,
+    )
+    answer = scripted()
+    killed = []
+    journal = out / "ada_synthetic.attempts.jsonl"
 
-    def script(body):  # four dialogues at once take up to eight questions; then the server is busy until the kill
+    def script(
+        body,
+    ):  # four dialogues at once take up to eight questions; then the server is busy until the kill
         return answer(body) if killed or len(endpoint.bodies) <= 8 else 503
 
     async with serving(script) as endpoint:
-        command = [sys.executable, "-m", "trainer", "lore", *map(str, words), "--endpoint", endpoint.url]
+        command = [
+            sys.executable,
+            "-m",
+            "trainer",
+            "lore",
+            *map(str, words),
+            "--endpoint",
+            endpoint.url,
+        ]
         process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
         await until(lambda: journal.exists() and journal.read_bytes().count(b"\n") > 2, 30)
         process.kill()
@@ -144,7 +192,9 @@ async def test_kill_9_loses_nothing_that_was_made(tmp_path):
 async def test_nobody_who_is_erased_meanwhile_is_in_what_it_wrote(tmp_path, changed):
     card, lore = home(tmp_path)
     card.write_text(card.read_text("utf-8").replace("who are you", "I am Bram Weir"), "utf-8")
-    out, answer, before = tmp_path / "out", scripted(), []
+    out = tmp_path / "out"
+    answer = scripted()
+    before = []
     journal = out / "ada_synthetic.attempts.jsonl"
 
     def script(body):
@@ -158,7 +208,19 @@ async def test_nobody_who_is_erased_meanwhile_is_in_what_it_wrote(tmp_path, chan
         is_of_them = "someone" in body["messages"][-1]["content"]
         return "I keep the hours here." if is_of_them else answer(body)
 
-    words = ("synthesise", "--persona", card, "--lore", lore, "--count", 6, "--model", "tester", "--out", out)
+    words = (
+        "synthesise",
+        "--persona",
+        card,
+        "--lore",
+        lore,
+        "--count",
+        6,
+        "--model",
+        "tester",
+        "--out",
+        out,
+    )
     async with serving(script) as endpoint:
         command = (*words, "--endpoint", endpoint.url, "--json")
         done = await asyncio.to_thread(lore_command, *command, UNDERSTUDY_HOME=str(tmp_path))
@@ -166,7 +228,10 @@ async def test_nobody_who_is_erased_meanwhile_is_in_what_it_wrote(tmp_path, chan
     assert json.loads(done.stdout)["kept"] == 6
     lines = journal.read_bytes().splitlines()
     if changed:
-        assert "A member was erased meanwhile, and card, lore or adapter changed: it starts over." in done.stderr
+        assert (
+            "A member was erased meanwhile, and card, lore or adapter changed: it starts over."
+            in done.stderr
+        )
         assert not {*lines} & {*before[1:]}
     else:
         assert lines[: len(before)] == before, "nothing is made twice"
@@ -176,11 +241,31 @@ async def test_nobody_who_is_erased_meanwhile_is_in_what_it_wrote(tmp_path, chan
 
 async def test_who_asks_it_to_end_is_advised_how_to_go_on(tmp_path):
     card, lore = home(tmp_path)
-    words = ("synthesise", "--persona", card, "--lore", lore, "--count", 5, "--model", "m", "--out", tmp_path / "out")
+    words = (
+        "synthesise",
+        "--persona",
+        card,
+        "--lore",
+        lore,
+        "--count",
+        5,
+        "--model",
+        "m",
+        "--out",
+        tmp_path / "out",
+    )
     async with serving(lambda body: 503) as endpoint:
         for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
             asked = len(endpoint.bodies)
-            command = [sys.executable, "-m", "trainer", "lore", *map(str, words), "--endpoint", endpoint.url]
+            command = [
+                sys.executable,
+                "-m",
+                "trainer",
+                "lore",
+                *map(str, words),
+                "--endpoint",
+                endpoint.url,
+            ]
             process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.PIPE)
             await until(lambda asked=asked: len(endpoint.bodies) > asked, 30)
             process.send_signal(number)
@@ -191,16 +276,22 @@ async def test_who_asks_it_to_end_is_advised_how_to_go_on(tmp_path):
             )
 
 
-async def test_a_busy_server_is_asked_again_and_a_refusing_one_is_named(material, tmp_path, monkeypatch):
+async def test_a_busy_server_is_asked_again_and_a_refusing_one_is_named(
+    material, tmp_path, monkeypatch
+):
     monkeypatch.setattr(lore_voices, "RETRY_DELAY_S", 0.01)
     persona, passages = material
     async with serving(scripted([429, 503])) as endpoint:
-        assert (await made(SynthesisRequest(persona, passages, 1, tmp_path / "a"), endpoint))["kept"] == 1
+        assert (await made(SynthesisRequest(persona, passages, 1, tmp_path / "a"), endpoint))[
+            "kept"
+        ] == 1
     async with serving(lambda body: 401) as endpoint:
         with pytest.raises(RequestError, match=r"answers 401: no Check --endpoint, --model and"):
             await made(SynthesisRequest(persona, passages, 1, tmp_path / "b"), endpoint)
     with pytest.raises(TrainingError, match="cannot be reached: connection refused"):
-        await made(SynthesisRequest(persona, passages, 1, tmp_path / "c"), endpoint)  # nobody listens there any more
+        await made(
+            SynthesisRequest(persona, passages, 1, tmp_path / "c"), endpoint
+        )  # nobody listens there any more
     async with serving(lambda body: 503) as endpoint:
         with pytest.raises(TrainingError, match=r"is busy or failing \(it answers 503\)"):
             await made(SynthesisRequest(persona, passages, 1, tmp_path / "d"), endpoint)
@@ -209,19 +300,27 @@ async def test_a_busy_server_is_asked_again_and_a_refusing_one_is_named(material
 async def test_a_model_that_cannot_do_it_is_not_asked_for_ever(material, tmp_path):
     persona, passages = material
     async with serving(lambda body: "I'm sorry, but I cannot assist with that.") as endpoint:
-        with pytest.raises(MaterialError, match=r"Of 12 dialogues 0 could be kept \(12 × refuses\)"):
+        with pytest.raises(
+            MaterialError, match=r"Of 12 dialogues 0 could be kept \(12 × refuses\)"
+        ):
             await made(SynthesisRequest(persona, passages, 1, tmp_path / "out"), endpoint)
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-def test_the_local_engine_speaks_with_card_lore_and_adapter(material, tmp_path, tiny_base, monkeypatch, adapted):
+def test_the_local_engine_speaks_with_card_lore_and_adapter(
+    material, tmp_path, tiny_base, monkeypatch, adapted
+):
     from tests.tiny_models import make_adapter
 
     monkeypatch.setattr(lore_synthesise, "MAX_ATTEMPTS_PER_DIALOGUE", 1)
     persona, passages = material
-    adapter = make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=3).folder if adapted else None
+    adapter = (
+        make_adapter(tmp_path / "home", tiny_base, "ada", "v1", seed=3).folder if adapted else None
+    )
     order = SynthesisRequest(persona, passages[:1], 1, tmp_path / "out")
-    with pytest.raises(MaterialError, match="Of 1 dialogues 0 could be kept"):  # two random layers know no words
+    with pytest.raises(
+        MaterialError, match="Of 1 dialogues 0 could be kept"
+    ):  # two random layers know no words
         synthesise_dialogues(order, choose_backend(None, tiny_base.source, adapter))
     lines = (tmp_path / "out" / "ada_synthetic.attempts.jsonl").read_text("utf-8").splitlines()
     made = json.loads(lines[1])
@@ -275,7 +374,10 @@ def test_each_fault_has_its_reason(material, reply, fault):
 
 def test_what_was_kept_is_not_kept_again(material):
     persona, passages = material
-    judge, tower = ReplyFilter(persona, passages), split_passages("ada", "ada/x.md", "# T\nThe clock has a bell.")[0]
+    judge, tower = (
+        ReplyFilter(persona, passages),
+        split_passages("ada", "ada/x.md", "# T\nThe clock has a bell.")[0],
+    )
     reply = "I wind the clock at dusk and then the bell rings over the water."
     assert judge.fault(reply, "And?", tower) is None
     judge.keep([reply])
@@ -292,13 +394,19 @@ def test_a_manner_is_reported_only_from_enough_examples(material):
 
 
 def test_a_cut_reply_ends_with_its_last_whole_sentence():
-    assert trim_to_sentence('I wind it. "Yes!" she said. And then the') == 'I wind it. "Yes!" she said.'
+    assert (
+        trim_to_sentence('I wind it. "Yes!" she said. And then the')
+        == 'I wind it. "Yes!" she said.'
+    )
     assert trim_to_sentence("never an end") == ""
 
 
 def test_help_needs_no_model_library():
     code = "import sys, trainer.cli.lore_command, trainer.cli.main; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "False"
+    )
 
 
 def test_an_adapter_is_for_the_local_engine(tmp_path):

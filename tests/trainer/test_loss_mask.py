@@ -1,4 +1,6 @@
-"""What is trained on, shown: of a data set, a job, a source; what has no trained token is dropped and counted."""
+"""What is trained on, shown: of a data set, a job, a source; what has no trained token is dropped
+and counted.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,20 @@ def source(tmp_path):
 
 def test_a_source_and_the_data_set_built_of_it_have_the_same_masks(source, command):
     of_source = json.loads(command("mask", "talk.json", *source, "--json", "--limit", "3")[1])
-    built = json.loads(command("dataset", "build", "--source", "talk.json", *source, "--out", "out", "--json")[1])
+    built = json.loads(
+        command("dataset", "build", "--source", "talk.json", *source, "--out", "out", "--json")[1]
+    )
     of_dataset = json.loads(command("mask", "out", "--json", "--limit", "3")[1])
     assert of_source == of_dataset and of_source["samples"] == built["samples"]
     assert sum(of_source["tokens"].values()) == built["tokens"]
     assert len(of_source["shown"]) == 3
     for shown in of_source["shown"]:
         learned = [text for text, trained in shown["parts"] if trained]
-        assert len(learned) == 1 and learned[0].startswith("I mended clock") and learned[0].endswith("<|im_end|>")
+        assert (
+            len(learned) == 1
+            and learned[0].startswith("I mended clock")
+            and learned[0].endswith("<|im_end|>")
+        )
         assert 0 < shown["trained_tokens"] < shown["tokens"]
 
 
@@ -51,7 +59,9 @@ def test_a_jobs_masks_are_those_of_its_run(tmp_path, command):
 
 def test_in_a_pipe_it_stands_between_brackets_with_counts(source, command):
     _, output, _ = command("mask", "talk.json", *source, "--limit", "1")
-    assert output.count("⟦I mended clock") == output.count("<|im_end|>⟧") == 1 and "\x1b" not in output
+    assert (
+        output.count("⟦I mended clock") == output.count("<|im_end|>⟧") == 1 and "\x1b" not in output
+    )
     assert "tokens are trained on" in output and "samples to train on: loss on" in output
 
 
@@ -72,9 +82,14 @@ def test_replies_that_members_rejected_are_judged_and_not_learned_from(tmp_path,
     masks = mask_summary_of_job(folder, 4)
     result = masks.as_json()
     assert result["samples"]["train"] == 572 and result["rejected"]["samples"] == 312
-    assert result["trained_tokens"]["train"] + result["rejected"]["tokens"] < result["tokens"]["train"]
+    assert (
+        result["trained_tokens"]["train"] + result["rejected"]["tokens"] < result["tokens"]["train"]
+    )
     liked, disliked, _, _ = result["shown"]
-    assert any(learned and text.startswith(GOOD) for text, learned in liked["parts"]) and "rejected" not in liked
+    assert (
+        any(learned and text.startswith(GOOD) for text, learned in liked["parts"])
+        and "rejected" not in liked
+    )
     assert disliked["trained_tokens"] == 0 and not any(learned for _, learned in disliked["parts"])
     assert disliked["rejected"].startswith(BAD) and disliked["rejected_tokens"] > 0
     words = "\n".join(_mask_lines(masks, False))
@@ -82,7 +97,9 @@ def test_replies_that_members_rejected_are_judged_and_not_learned_from(tmp_path,
     assert "312 of the samples to train on are replies that members rejected" in words
 
 
-def test_a_sample_of_a_data_set_without_a_trained_token_is_dropped_and_counted(source, tmp_path, command):
+def test_a_sample_of_a_data_set_without_a_trained_token_is_dropped_and_counted(
+    source, tmp_path, command
+):
     command("dataset", "build", "--source", "talk.json", *source, "--out", "out")
     before = json.loads(command("mask", "out", "--json")[1])
     lines = (tmp_path / "out" / "train.jsonl").read_text().splitlines()
@@ -90,13 +107,18 @@ def test_a_sample_of_a_data_set_without_a_trained_token_is_dropped_and_counted(s
     empty["messages"][-1]["content"] = "  "
     (tmp_path / "out" / "train.jsonl").write_text("\n".join([json.dumps(empty), *lines[1:]]) + "\n")
     after = json.loads(command("mask", "out", "--json")[1])
-    assert after["samples"]["train"] == before["samples"]["train"] - 1 and after["dropped"] == {NOTHING_TRAINED: 1}
+    assert after["samples"]["train"] == before["samples"]["train"] - 1 and after["dropped"] == {
+        NOTHING_TRAINED: 1
+    }
 
 
 def test_a_run_drops_and_counts_a_reply_without_a_token_to_train_on(renderer, recipe):
-    asker, ada = SourceSpeaker("1", ("mira",)), SourceSpeaker("2", ("Ada",), is_persona=True)
+    asker = SourceSpeaker("1", ("mira",))
+    ada = SourceSpeaker("2", ("Ada",), is_persona=True)
     said = ((asker, "well?"), (ada, " \n "), (asker, "and?"), (ada, "Oil."))
-    talk = Conversation(tuple(SourceMessage(who, text, "") for who, text in said), "talk", "own-writing", "")
+    talk = Conversation(
+        tuple(SourceMessage(who, text, "") for who, text in said), "talk", "own-writing", ""
+    )
     faults: dict[int, str] = {}
     made = list(SampleRenderer(renderer, None, None, recipe, None).render(talk, faults))
     assert faults == {1: NOTHING_TRAINED} and [it.reply for it in made] == ["Oil."]

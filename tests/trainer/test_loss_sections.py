@@ -14,8 +14,17 @@ from personas.prompt.renderer import Renderer, TokenizedSample
 from personas.schemas.chat import AdapterRef
 from personas.schemas.scorecard import ScoreCard
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
-from trainer.evaluate.evaluate_version import LOSSES_ONLY_REASON, EvaluationRequest, evaluate_version
-from trainer.evaluate.memorisation import MIN_VERBATIM_TOKENS, continuation_tokens, is_memorised, memorisation_section
+from trainer.evaluate.evaluate_version import (
+    LOSSES_ONLY_REASON,
+    EvaluationRequest,
+    evaluate_version,
+)
+from trainer.evaluate.memorisation import (
+    MIN_VERBATIM_TOKENS,
+    continuation_tokens,
+    is_memorised,
+    memorisation_section,
+)
 from trainer.evaluate.paired_losses import (
     REPLIES_PER_STEP,
     TimeBudget,
@@ -23,7 +32,12 @@ from trainer.evaluate.paired_losses import (
     loss_difference,
     paired_losses,
 )
-from trainer.evaluate.persona_separation import fit_adapters, load_other_personas, margin_bits, separation_section
+from trainer.evaluate.persona_separation import (
+    fit_adapters,
+    load_other_personas,
+    margin_bits,
+    separation_section,
+)
 from trainer.report.scorecard_markdown import render_markdown
 from trainer.train.job import prepare_job
 from trainer.train.losses import ReplyLoss, TokenLosses, measure_token_losses
@@ -53,17 +67,22 @@ def order(two_trained, job, **changes):
 
 
 def neighbour(two_trained, persona="bo"):
-    return NeighbourPaths(persona=persona, adapter=str(two_trained["bo"] / "adapter"), job=str(two_trained["bo"]))
+    return NeighbourPaths(
+        persona=persona, adapter=str(two_trained["bo"] / "adapter"), job=str(two_trained["bo"])
+    )
 
 
-# ------------------------------------------------------------------------------------------------ sides
+# ------------------------------------------------------------------------------------------------
+# sides
 
 
 def test_base_is_base_whatever_lies_over_it(sides, monkeypatch):
     assert sides.names == (BASE, LIVE, NEW) and sides.stamp(BASE) is None
     assert sides.base_is_base() == 0
     used = PeftSwitcher.use
-    monkeypatch.setattr(PeftSwitcher, "use", lambda self, ref: used(self, ref) if ref else nullcontext())
+    monkeypatch.setattr(
+        PeftSwitcher, "use", lambda self, ref: used(self, ref) if ref else nullcontext()
+    )
     with sides.use(NEW):
         pass
     assert sides.base_is_base() > 0, "a base model that speaks through an adapter is found out"
@@ -73,21 +92,29 @@ def test_replies_are_stamped_with_the_adapter_that_made_them(sides, two_trained)
     for side, persona in ((LIVE, "bo"), (NEW, "ada")):
         manifest = verify_adapter(two_trained[persona] / "adapter")
         made = sides.stamp(side)
-        assert (made.version, made.weights) == (manifest.version, manifest.checksums["adapter_model.safetensors"])
+        assert (made.version, made.weights) == (
+            manifest.version,
+            manifest.checksums["adapter_model.safetensors"],
+        )
 
 
-# ------------------------------------------------------------------------------------------------ held-out replies
+# ------------------------------------------------------------------------------------------------
+# held-out replies
 
 
 def test_a_card_says_what_the_manifest_says_and_how_sure_it_is(two_trained, job):
-    card = evaluate_version(order(two_trained, job, compare=ComparisonTargets(live=str(two_trained["bo"] / "adapter"))))
+    card = evaluate_version(
+        order(two_trained, job, compare=ComparisonTargets(live=str(two_trained["bo"] / "adapter")))
+    )
     metrics = verify_adapter(two_trained["ada"] / "adapter").metrics
     assert card.short.loss_tuned == pytest.approx(metrics.loss_tuned, abs=1e-4)
     assert card.short.loss_base == pytest.approx(metrics.loss_base, abs=1e-4)
     assert card.short.general_loss_tuned == pytest.approx(metrics.general_loss_tuned, abs=1e-4)
     assert card.heldout.replies == card.heldout.conversations == metrics.heldout_replies
     assert card.heldout.against_base.high < 0 and card.heldout.against_live.high < 0
-    assert card.heldout.against_base.estimate == pytest.approx(metrics.loss_tuned - metrics.loss_base, abs=1e-4)
+    assert card.heldout.against_base.estimate == pytest.approx(
+        metrics.loss_tuned - metrics.loss_base, abs=1e-4
+    )
     assert set(card.heldout.loss) == {BASE, LIVE, NEW} and card.base_is_base == 0
     assert card.left_out["voice"] == LOSSES_ONLY_REASON and LIVE not in card.left_out
     again = ScoreCard.model_validate_json(card.model_dump_json())
@@ -108,7 +135,9 @@ def test_the_same_adapter_against_itself_is_no_better(two_trained, job):
 
 
 def test_a_live_version_that_is_gone_is_left_out_and_said(two_trained, job, tmp_path):
-    card = evaluate_version(order(two_trained, job, compare=ComparisonTargets(live=str(tmp_path / "gone"))))
+    card = evaluate_version(
+        order(two_trained, job, compare=ComparisonTargets(live=str(tmp_path / "gone")))
+    )
     assert card.heldout.against_live is None and "no complete adapter" in card.left_out[LIVE]
 
 
@@ -118,15 +147,19 @@ def test_the_loss_without_the_end_of_turn_leaves_its_tokens_out(sides, job):
     for found in losses:
         rest = found.without(len(renderer.end_ids))
         assert rest.tokens == found.whole.tokens - len(renderer.end_ids)
-        assert rest.nll == pytest.approx(found.whole.nll - found.nll[-len(renderer.end_ids) :].sum())
+        assert rest.nll == pytest.approx(
+            found.whole.nll - found.nll[-len(renderer.end_ids) :].sum()
+        )
 
 
 def test_a_difference_is_per_token_of_all_replies():
-    of, to = [ReplyLoss(10, 5), ReplyLoss(30, 15)], [ReplyLoss(20, 5), ReplyLoss(40, 15)]
+    of = [ReplyLoss(10, 5), ReplyLoss(30, 15)]
+    to = [ReplyLoss(20, 5), ReplyLoss(40, 15)]
     assert loss_difference(["a", "b"], of, to).estimate == pytest.approx(-20 / 20)
 
 
-# ------------------------------------------------------------------------------------------------ within a budget
+# ------------------------------------------------------------------------------------------------
+# within a budget
 
 
 def test_without_time_fewer_replies_are_measured_the_same_under_each_side(sides, job):
@@ -143,7 +176,9 @@ def test_without_time_fewer_replies_are_measured_the_same_under_each_side(sides,
 
 
 def test_what_is_known_is_not_measured_again(sides, job):
-    known = [TokenLosses(np.array([float(n)]), np.array([False])) for n in range(len(job.data.heldout))]
+    known = [
+        TokenLosses(np.array([float(n)]), np.array([False])) for n in range(len(job.data.heldout))
+    ]
     found = paired_losses(sides.use, (BASE, NEW), job.data.heldout, known={BASE: known})
     assert [loss.nll for loss in found.whole(BASE)] == [float(n) for n in range(len(known))]
     assert found.whole(NEW)[0].tokens == job.data.heldout[0].reply_tokens
@@ -165,7 +200,8 @@ def test_a_card_may_take_as_long_as_the_training_by_the_clock_of_whoever_asks(
 ):
     left = []
     monkeypatch.setattr(
-        "trainer.evaluate.evaluate_version._add_sections", lambda card, *rest: left.append(rest[-1].left) or card
+        "trainer.evaluate.evaluate_version._add_sections",
+        lambda card, *rest: left.append(rest[-1].left) or card,
     )
     new = Candidate.sealed(two_trained["ada"] / "adapter")
     evaluate_version(
@@ -174,7 +210,8 @@ def test_a_card_may_take_as_long_as_the_training_by_the_clock_of_whoever_asks(
     assert left == [pytest.approx(seconds)]
 
 
-# ------------------------------------------------------------------------------------------------ separation
+# ------------------------------------------------------------------------------------------------
+# separation
 
 
 def test_each_adapter_fits_its_own_persona_without_a_word_on_who_speaks(sides, two_trained, job):
@@ -190,14 +227,21 @@ def test_an_adapter_that_is_another_ones_twin_separates_nothing(sides, two_train
     found, _ = load_other_personas(job, [neighbour(two_trained)])
     twin = AdapterRef("neighbour-bo", "twin", two_trained["ada"] / "adapter")
     section = separation_section(
-        sides, "ada", job.data, [found[0].__class__("bo", twin, found[0].data)], TimeBudget(FOREVER), lambda: None
+        sides,
+        "ada",
+        job.data,
+        [found[0].__class__("bo", twin, found[0].data)],
+        TimeBudget(FOREVER),
+        lambda: None,
     )
     assert section.own_best == 0 and section.margin_bits.estimate == 0
 
 
 def test_neighbours_that_cannot_be_compared_are_named_with_the_reason(two_trained, job, tmp_path):
     gone = NeighbourPaths(persona="oda", adapter=str(tmp_path), job=str(tmp_path))
-    found, missing = load_other_personas(job, [gone, neighbour(two_trained, "ada"), neighbour(two_trained)])
+    found, missing = load_other_personas(
+        job, [gone, neighbour(two_trained, "ada"), neighbour(two_trained)]
+    )
     assert [it.persona for it in found] == ["bo"], "a persona is no neighbour of its own"
     assert len(missing) == 1 and missing[0].startswith("oda: There is no complete adapter")
 
@@ -214,14 +258,17 @@ def test_margins_are_in_bits_per_token_against_the_best_other():
     assert margin.estimate == pytest.approx(((6 - 2) + (3 - 4) + (3 - 1)) / 10 / math.log(2))
 
 
-# ------------------------------------------------------------------------------------------------ memorised
+# ------------------------------------------------------------------------------------------------
+# memorised
 
 
 def greedy(model, prompt, count):
     ids = torch.tensor([prompt])
     with torch.inference_mode():
         for _ in range(count):
-            ids = torch.cat([ids, model(input_ids=ids).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+            ids = torch.cat(
+                [ids, model(input_ids=ids).logits[:, -1].argmax(-1, keepdim=True)], dim=1
+            )
     return ids[0, len(prompt) :].tolist()
 
 
@@ -236,7 +283,9 @@ def test_what_greedy_decoding_goes_on_with_comes_back_and_nothing_else_does(side
             if changed is not None:
                 said[len(first) + changed] += 1
             answer = [*said, *end]
-            sample = TokenizedSample((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
+            sample = TokenizedSample(
+                (*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer)
+            )
             (losses,) = measure_token_losses(model, [sample])
             assert continuation_tokens(losses, len(end)) == len(first) == MIN_VERBATIM_TOKENS
             assert is_memorised(losses, len(end)) is expected
@@ -244,7 +293,9 @@ def test_what_greedy_decoding_goes_on_with_comes_back_and_nothing_else_does(side
 
 def test_only_replies_count_of_which_enough_is_to_come_back(sides, job):
     heldout = paired_losses(sides.use, sides.names, job.data.heldout)
-    section = memorisation_section(sides, job.data, heldout.means(), 2, TimeBudget(FOREVER), lambda: None)
+    section = memorisation_section(
+        sides, job.data, heldout.means(), 2, TimeBudget(FOREVER), lambda: None
+    )
     assert section.prefixes == 0 and section.verbatim == 0, "two words are no proof"
     assert set(section.gap) == set(sides.names)
     assert abs(section.gap[NEW]) < 0.1, "the same word each time is as easy held out as trained on"

@@ -1,4 +1,6 @@
-"""What does not fit into memory is refused before a model is loaded, with settings that would; and nothing is lost."""
+"""What does not fit into memory is refused before a model is loaded, with settings that would; and
+nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ LONG = Workload(train=[1000] * 40, heldout=[900] * 20, shared=100, reply_tokens=
 
 def small(gib, has_cuda=False):
     return MachineSpec(
-        has_cuda, "bf16", memory_bytes=round(gib * GIB), free_bytes=round(gib * GIB), device="a small machine"
+        has_cuda,
+        "bf16",
+        memory_bytes=round(gib * GIB),
+        free_bytes=round(gib * GIB),
+        device="a small machine",
     )
 
 
@@ -45,14 +51,23 @@ def alone(monkeypatch):
 @pytest.mark.parametrize("has_cuda", [False, True])
 @pytest.mark.parametrize("gib", [2.2, 2.5, 3.5])
 def test_the_advice_followed_fits(gib, has_cuda, alone):
-    recipe = load_recipe("demo-cpu", parse_settings(["per_device_train_batch_size=16", "max_length=1024", "lora_r=64"]))
-    base, machine = locate(EMBEDDED), small(gib, has_cuda)
+    recipe = load_recipe(
+        "demo-cpu",
+        parse_settings(["per_device_train_batch_size=16", "max_length=1024", "lora_r=64"]),
+    )
+    base = locate(EMBEDDED)
+    machine = small(gib, has_cuda)
     with pytest.raises(NoMemoryError) as refused:
         require_memory(recipe, base, LONG, machine)
-    assert f"{gib:.1f} GiB are free" in refused.value.message and "--ignore-memory" in refused.value.advice
+    assert (
+        f"{gib:.1f} GiB are free" in refused.value.message
+        and "--ignore-memory" in refused.value.advice
+    )
     words = [word for word in refused.value.advice.split() if "=" in word]
     changed = parse_settings(words).model_dump(exclude_none=True)
-    within = replace(LONG, train=[min(tokens, changed.get("max_length", 1024)) for tokens in LONG.train])
+    within = replace(
+        LONG, train=[min(tokens, changed.get("max_length", 1024)) for tokens in LONG.train]
+    )
     require_memory(recipe.model_copy(update=changed), base, within, machine)
 
 
@@ -64,15 +79,21 @@ def test_a_machine_that_is_too_small_for_anything_is_reported(alone):
 
 def test_what_this_process_holds_already_is_free_for_it(monkeypatch):
     monkeypatch.setattr(trainer.estimate.memory_check, "own_memory_bytes", lambda: GIB)
-    assert available_memory_bytes(small(2)) == 3 * GIB and available_memory_bytes(small(2, has_cuda=True)) == 2 * GIB
+    assert (
+        available_memory_bytes(small(2)) == 3 * GIB
+        and available_memory_bytes(small(2, has_cuda=True)) == 2 * GIB
+    )
 
 
 class LoadedError(Exception):
     """A model was to be loaded."""
 
 
-def test_a_run_is_refused_before_a_model_is_loaded_and_goes_on_when_there_is_room(tmp_path, tiny_base, monkeypatch):
-    folder, received = persona_job(tmp_path, tiny_base.source), []
+def test_a_run_is_refused_before_a_model_is_loaded_and_goes_on_when_there_is_room(
+    tmp_path, tiny_base, monkeypatch
+):
+    folder = persona_job(tmp_path, tiny_base.source)
+    received = []
 
     def load_served(*_):
         raise LoadedError
@@ -102,7 +123,10 @@ def test_the_command_line_says_whether_it_is_ignored(tmp_path, words, monkeypatc
     monkeypatch.setattr(trainer.cli.main, "run_job", run_job)
     options = trainer.cli.main.build_parser().parse_args(["run", str(tmp_path), *words])
     seam = SimpleNamespace(emit=lambda event: None, check=lambda: None)
-    assert trainer.cli.main._locked_run(options, seam, seam, seam, seam, seam) == trainer.cli.main.EXIT_STOPPED
+    assert (
+        trainer.cli.main._locked_run(options, seam, seam, seam, seam, seam)
+        == trainer.cli.main.EXIT_STOPPED
+    )
     assert begun == [bool(words)]
 
 
@@ -111,7 +135,10 @@ def test_a_plan_says_what_is_free_and_what_holds_the_rest(tmp_path, tiny_base, c
     result = json.loads(command("run", str(folder), "--dry-run", "--json")[1])
     assert result["free_bytes"] > 0
     for recipe in result["recipes"]:
-        assert recipe["memory_bytes"] == sum(recipe["memory"].values()) and recipe["memory"]["libraries"] > 0
+        assert (
+            recipe["memory_bytes"] == sum(recipe["memory"].values())
+            and recipe["memory"]["libraries"] > 0
+        )
 
 
 def test_a_plan_that_does_not_fit_says_what_would(tmp_path, tiny_base, command, monkeypatch):

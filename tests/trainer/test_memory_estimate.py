@@ -29,7 +29,8 @@ from trainer.train.collator import collate, reply_losses
 from trainer.train.sft_trainer import make_sft_trainer
 from trainer.train.trainer_base import StageInputs
 
-CPU, GPU = MachineSpec(has_cuda=False, best="fp32"), MachineSpec(has_cuda=True, best="bf16")
+CPU = MachineSpec(has_cuda=False, best="fp32")
+GPU = MachineSpec(has_cuda=True, best="bf16")
 SHARED = tuple(range(10, 40))
 
 
@@ -44,7 +45,9 @@ def _sample(number, own, reply):
 
 
 def changed(recipe, **changes):
-    return recipe.model_copy(update={"precision": "fp32", "quant_type": "none", "lora_r": 4, **changes})
+    return recipe.model_copy(
+        update={"precision": "fp32", "quant_type": "none", "lora_r": 4, **changes}
+    )
 
 
 def made(tiny_base, recipe, tmp_path):
@@ -53,7 +56,9 @@ def made(tiny_base, recipe, tmp_path):
 
 
 def kept_by_torch(model, batch):
-    """Bytes of all that autograd keeps for the way back, each storage once; without weights and what the loss keeps."""
+    """Bytes of all that autograd keeps for the way back, each storage once; without weights and
+    what the loss keeps.
+    """
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept = {}
 
@@ -82,24 +87,37 @@ def test_what_is_kept_is_what_torch_keeps(tiny_base, recipe, tmp_path, changes):
     together = samples(4)
     model = made(tiny_base, recipe, tmp_path).model.train()
     counted = kept_by_torch(model, collate(together))
-    predicted = retained_activation_bytes(model_shape_of(tiny_base), recipe, BatchShape(4, 50, 30, 40), 4)
-    assert predicted == pytest.approx(counted, rel=0.05), "all but what the first layer keeps before its first adapter"
+    predicted = retained_activation_bytes(
+        model_shape_of(tiny_base), recipe, BatchShape(4, 50, 30, 40), 4
+    )
+    assert predicted == pytest.approx(counted, rel=0.05), (
+        "all but what the first layer keeps before its first adapter"
+    )
 
 
 def test_adapter_gradients_and_state_are_counted_to_the_byte(tiny_base, recipe, tmp_path):
-    recipe, shape = changed(recipe, max_steps=1, optim="adamw_torch"), model_shape_of(tiny_base)
+    recipe = changed(recipe, max_steps=1, optim="adamw_torch")
+    shape = model_shape_of(tiny_base)
     trainer = made(tiny_base, recipe, tmp_path)
     trainer.train()
     trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
-    state = [it for of in trainer.optimizer.optimizer.state.values() for name, it in of.items() if name != "step"]
-    parts = memory_of_batches(recipe, shape, BatchShape(4, 50, 30, 40), BatchShape(4, 50, 30, 40), CPU).parts
+    state = [
+        it
+        for of in trainer.optimizer.optimizer.state.values()
+        for name, it in of.items()
+        if name != "step"
+    ]
+    parts = memory_of_batches(
+        recipe, shape, BatchShape(4, 50, 30, 40), BatchShape(4, 50, 30, 40), CPU
+    ).parts
     assert adapter_parameter_count(recipe, shape) == sum(weight.numel() for weight in trained)
     assert parts["adapter"] == sum(weight.nbytes for weight in trained) == parts["gradients"]
     assert parts["optimiser"] == sum(it.nbytes for it in state)
 
 
 def test_the_weights_of_a_model_follow_from_its_configuration(tiny_base, recipe, tmp_path):
-    model, shape = made(tiny_base, changed(recipe), tmp_path).model.get_base_model(), model_shape_of(tiny_base)
+    model = made(tiny_base, changed(recipe), tmp_path).model.get_base_model()
+    shape = model_shape_of(tiny_base)
     base = [weight for name, weight in model.named_parameters() if "lora_" not in name]
     assert shape.weights == sum(weight.numel() for weight in base)
     of_config = shape_from_config(json.loads((tiny_base.folder / "config.json").read_text()))
@@ -127,7 +145,9 @@ def test_parts_add_up_and_grow_with_what_they_grow_with(tiny_base, recipe):
 def test_on_a_gpu_weights_stay_packed(tiny_base, recipe):
     shape = model_shape_of(tiny_base)
     packed, whole = (
-        predict_memory(recipe.model_copy(update={"quant_type": kind}), shape, 500, GPU).parts["base model"]
+        predict_memory(recipe.model_copy(update={"quant_type": kind}), shape, 500, GPU).parts[
+            "base model"
+        ]
         for kind in ("nf4", "none")
     )
     assert whole - packed == pytest.approx(shape.linear_weights * 1.484, rel=0.01)
@@ -138,7 +158,9 @@ def test_a_run_that_ends_early_is_reckoned_by_what_it_sees(recipe):
     recipe = recipe.model_copy(update={"max_steps": 2, "seed": 3})
     seen = [lengths[place] for place in group_by_length(lengths, 4, 3)[: 2 * 2 * 4]]
     assert Workload(lengths, [100]).seen(recipe) == seen
-    assert Workload(lengths, [100]).largest_trained(recipe) == BatchShape(4, max(seen), 0, round(4 * max(seen) / 4))
+    assert Workload(lengths, [100]).largest_trained(recipe) == BatchShape(
+        4, max(seen), 0, round(4 * max(seen) / 4)
+    )
 
 
 def test_samples_are_counted_as_batches_share_them():
@@ -157,10 +179,16 @@ def test_samples_are_counted_as_batches_share_them():
 def test_a_whole_run_holds_what_was_predicted(tmp_path, tiny_base):
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"max_steps": 2})
     words = [sys.executable, "-m", "trainer", "run", str(folder)]
-    done = subprocess.run([*words, "--dry-run", "--json"], capture_output=True, text=True, check=True)
-    result = next(recipe for recipe in json.loads(done.stdout)["recipes"] if recipe["recipe"] == "demo-cpu")
+    done = subprocess.run(
+        [*words, "--dry-run", "--json"], capture_output=True, text=True, check=True
+    )
+    result = next(
+        recipe for recipe in json.loads(done.stdout)["recipes"] if recipe["recipe"] == "demo-cpu"
+    )
     subprocess.run(words, capture_output=True, check=True)
-    measured = json.loads((folder / "adapter" / "report" / "training.json").read_text())["peak_bytes"]
+    measured = json.loads((folder / "adapter" / "report" / "training.json").read_text())[
+        "peak_bytes"
+    ]
     assert result["memory_bytes"] == pytest.approx(measured, rel=0.15)
 
 
@@ -169,6 +197,8 @@ def test_a_small_card_is_reckoned_with_4_bits_where_16_do_not_fit():
     recipe = load_recipe("s0-6gb")
 
     def needed(gib):
-        return predict_memory(recipe, three_billion, 512, MachineSpec(True, "bf16", gib * 2**30)).total
+        return predict_memory(
+            recipe, three_billion, 512, MachineSpec(True, "bf16", gib * 2**30)
+        ).total
 
     assert needed(6) < 6 * 2**30 < needed(16)

@@ -14,7 +14,14 @@ from trainer.recipe.resolve import load_recipe
 
 SPEED = MachineSpeed(1.0, "a test")
 CPU = MachineSpec(has_cuda=False, best="bf16")
-ORDER = ("per_device_train_batch_size", "gradient_checkpointing", "optim", "precision", "lora_r", "max_length")
+ORDER = (
+    "per_device_train_batch_size",
+    "gradient_checkpointing",
+    "optim",
+    "precision",
+    "lora_r",
+    "max_length",
+)
 LONG = Workload(train=[600, 900, 1500], heldout=[700])
 
 
@@ -26,7 +33,9 @@ def ways(base, work=LONG, machine=CPU, **changes):
 def test_the_same_is_learned_first_then_hardly_another_then_less(tiny_base):
     small = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
     twice = {"gradient_checkpointing": True}
-    recipe, found = ways(tiny_base, per_device_train_batch_size=4, gradient_accumulation_steps=2, precision="fp32")
+    recipe, found = ways(
+        tiny_base, per_device_train_batch_size=4, gradient_accumulation_steps=2, precision="fp32"
+    )
     sets = [way.set for way in found]
     assert sets[:2] == [{"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}, small]
     at = [next(place for place, it in enumerate(sets) if name in it) for name in ORDER]
@@ -37,7 +46,9 @@ def test_the_same_is_learned_first_then_hardly_another_then_less(tiny_base):
     }  # fmt: skip
     whole = estimate_run("", recipe, tiny_base, LONG, SPEED, CPU)["memory_bytes"]
     needs = [whole, *(way.memory_bytes for way in found)]
-    assert needs == sorted(needs, reverse=True) and len(set(needs)) == len(needs), "each takes less than the one before"
+    assert needs == sorted(needs, reverse=True) and len(set(needs)) == len(needs), (
+        "each takes less than the one before"
+    )
 
 
 def test_what_a_way_says_is_what_it_takes(tiny_base):
@@ -45,7 +56,10 @@ def test_what_a_way_says_is_what_it_takes(tiny_base):
     for way in found:
         changed = recipe.model_copy(update=way.set)
         work = replace(LONG, train=[min(tokens, changed.max_length) for tokens in LONG.train])
-        assert estimate_run("", changed, tiny_base, work, SPEED, CPU)["memory_bytes"] == way.memory_bytes
+        assert (
+            estimate_run("", changed, tiny_base, work, SPEED, CPU)["memory_bytes"]
+            == way.memory_bytes
+        )
 
 
 def test_on_a_gpu_state_may_leave_it_and_weights_are_packed(tiny_base):

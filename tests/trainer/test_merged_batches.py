@@ -20,7 +20,8 @@ from trainer.recipe.resolve import (
 )
 from trainer.schemas import ResolvedRecipe
 
-CPU, CUDA = MachineSpec(has_cuda=False, best="bf16"), MachineSpec(has_cuda=True, best="bf16")
+CPU = MachineSpec(has_cuda=False, best="bf16")
+CUDA = MachineSpec(has_cuda=True, best="bf16")
 MUCH = 2**50
 SHORT = Workload([130] * 60, [130])
 FEW_LONG = Workload([130] * 57 + [800] * 3, [130])
@@ -31,13 +32,18 @@ def batches(fit):
 
 
 def fitted(base, recipe="demo-cpu", work=SHORT, machine=CPU, free_bytes=MUCH, **changes):
-    return fit_to_machine(recipe, load_recipe(recipe, Hyperparameters(**changes)), base, work, machine, free_bytes)
+    return fit_to_machine(
+        recipe, load_recipe(recipe, Hyperparameters(**changes)), base, work, machine, free_bytes
+    )
 
 
 def test_short_samples_of_a_step_are_computed_together(tiny_base):
     fit = fitted(tiny_base)
     assert batches(fit) == (8, 1)
-    assert "per_device_train_batch_size is 8" in fit.notes[-1] and "still has 8 samples" in fit.notes[-1]
+    assert (
+        "per_device_train_batch_size is 8" in fit.notes[-1]
+        and "still has 8 samples" in fit.notes[-1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,7 +56,14 @@ def test_short_samples_of_a_step_are_computed_together(tiny_base):
         ({"gradient_accumulation_steps": 4}, (4, 4)),
         ({"recipe": "s0-6gb"}, (1, 16)),
     ],
-    ids=["long samples", "preferences", "a GPU", "batches that were asked for", "steps too", "a published recipe"],
+    ids=[
+        "long samples",
+        "preferences",
+        "a GPU",
+        "batches that were asked for",
+        "steps too",
+        "a published recipe",
+    ],
 )
 def test_batches_stay_as_they_are(tiny_base, changes, unmerged):
     assert batches(fitted(tiny_base, **changes)) == unmerged
@@ -70,15 +83,21 @@ def test_a_few_long_samples_among_short_ones_do_not_prevent_it(tiny_base):
 
 @pytest.mark.parametrize("work", [SHORT, FEW_LONG], ids=["short", "a few long ones"])
 def test_batches_that_would_not_fit_into_memory_are_not_merged(tiny_base, recipe, work):
-    merged = recipe.model_copy(update={"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1})
+    merged = recipe.model_copy(
+        update={"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    )
     needed = estimate_memory(merged, tiny_base, work, CPU).total
     for more, expected in ((9, (8, 1)), (-9, (4, 2))):
         room = round(needed / MAX_ACTIVATION_MEMORY_SHARE) + more
-        assert batches(merge_batches(ResolvedRecipe(recipe), tiny_base, work, CPU, room)) == expected
+        assert (
+            batches(merge_batches(ResolvedRecipe(recipe), tiny_base, work, CPU, room)) == expected
+        )
 
 
 def test_as_many_are_merged_as_fit_into_a_batch(tiny_base, recipe):
-    recipe = recipe.model_copy(update={"per_device_train_batch_size": 2, "gradient_accumulation_steps": 12})
+    recipe = recipe.model_copy(
+        update={"per_device_train_batch_size": 2, "gradient_accumulation_steps": 12}
+    )
     work = Workload([MERGED_BATCH_TOKENS // 10] * 60, [130])
     assert batches(merge_batches(ResolvedRecipe(recipe), tiny_base, work, CPU, MUCH)) == (8, 3)
 
@@ -87,7 +106,10 @@ def test_a_resumed_run_keeps_its_batches(tiny_base, recipe):
     merged = merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, MUCH)
     resumed = merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, 0, began=merged.recipe)
     assert resumed == merged
-    assert merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, MUCH, began=recipe).recipe == recipe
+    assert (
+        merge_batches(ResolvedRecipe(recipe), tiny_base, SHORT, CPU, MUCH, began=recipe).recipe
+        == recipe
+    )
 
 
 @pytest.mark.slow
@@ -97,5 +119,8 @@ def test_a_run_has_as_many_steps_as_before_and_says_so(tmp_path, tiny_base):
     assert code == 0, log
     manifest = json.loads((folder / "adapter" / "manifest.json").read_text())
     set_in_run = manifest["hyperparameters"]
-    assert (set_in_run["per_device_train_batch_size"], set_in_run["gradient_accumulation_steps"]) == (8, 1)
+    assert (
+        set_in_run["per_device_train_batch_size"],
+        set_in_run["gradient_accumulation_steps"],
+    ) == (8, 1)
     assert any("A step still has 8 samples." in caveat for caveat in manifest["caveats"])

@@ -1,4 +1,6 @@
-"""A multimodal base model: its language model alone is adapted, and a merged export keeps what reads pictures."""
+"""A multimodal base model: its language model alone is adapted, and a merged export keeps what
+reads pictures.
+"""
 
 import json
 
@@ -24,7 +26,10 @@ from trainer.recipe.resolve import fit_to_hardware, match_target_modules
 from trainer.train.sft_trainer import add_lora_adapter, train_sft
 from trainer.train.trainer_base import StageInputs
 
-PROCESSORS = {"preprocessor_config.json": {"size": 32}, "processor_config.json": {"image_seq_length": 4}}
+PROCESSORS = {
+    "preprocessor_config.json": {"size": 32},
+    "processor_config.json": {"image_seq_length": 4},
+}
 TEXT = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16,
     "num_key_value_heads": 2, "sliding_window": SLIDING, "max_position_embeddings": 2048, "initializer_range": 0.1,
@@ -38,13 +43,24 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder, tokenizer = tmp_path_factory.mktemp("gemma") / "model", make_tokenizer(FAMILIES["Gemma 3"])
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
+    folder = tmp_path_factory.mktemp("gemma") / "model"
+    tokenizer = make_tokenizer(FAMILIES["Gemma 3"])
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": 0,
+    }
     tokens = dict(
-        zip(("image_token_index", "boi_token_index", "eoi_token_index"), range(len(tokenizer), 600), strict=False)
+        zip(
+            ("image_token_index", "boi_token_index", "eoi_token_index"),
+            range(len(tokenizer), 600),
+            strict=False,
+        )
     )
     text = {**TEXT, **ids, "vocab_size": len(tokenizer) + len(tokens)}
-    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=VISION, mm_tokens_per_image=4, **tokens)
+    config = AutoConfig.for_model(
+        "gemma3", text_config=text, vision_config=VISION, mm_tokens_per_image=4, **tokens
+    )
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -57,7 +73,9 @@ def base(tmp_path_factory):
 def settings(base):
     from trainer.recipe.resolve import load_recipe
 
-    changes = Hyperparameters(precision="fp32", quant_type="none", max_steps=3, eval_strategy="no", lora_r=4)
+    changes = Hyperparameters(
+        precision="fp32", quant_type="none", max_steps=3, eval_strategy="no", lora_r=4
+    )
     return fit_to_hardware(match_target_modules(load_recipe("demo-cpu", changes), base)[0]).recipe
 
 
@@ -65,7 +83,10 @@ def settings(base):
 def adapter(base, settings, tmp_path_factory):
     renderer = Renderer(load_tokenizer(base))
     ada = Persona("ada", "Ada", description="You are Ada.")
-    samples = [renderer.sample(ada, [Turn("Bo", f"what is it, number {n}?")], "I sit by the sea.") for n in range(4)]
+    samples = [
+        renderer.sample(ada, [Turn("Bo", f"what is it, number {n}?")], "I sit by the sea.")
+        for n in range(4)
+    ]
     stage = StageInputs(samples, samples[:2], settings, lambda _: None, lambda: None)
     model = train_sft(base, renderer.tokenizer, stage).model
     folder = tmp_path_factory.mktemp("adapter") / "adapter"
@@ -85,12 +106,17 @@ def test_only_the_language_model_is_adapted(base, settings, adapter):
 def test_what_only_a_vision_tower_has_is_no_target(base, recipe):
     wider = recipe.model_copy(update={"target_modules": ("q_proj", "fc1", "out_proj")})
     settings, notes = match_target_modules(wider, base)
-    assert settings.target_modules == ("q_proj",) and "fc1: left out; out_proj: left out" in notes[0]
+    assert (
+        settings.target_modules == ("q_proj",) and "fc1: left out; out_proj: left out" in notes[0]
+    )
 
 
 def test_it_can_be_trained_further(base, settings, adapter):
     parent = find_parent_adapter(adapter, base)
-    assert parent and parent.shaped(settings, Hyperparameters()).target_modules == settings.target_modules
+    assert (
+        parent
+        and parent.shaped(settings, Hyperparameters()).target_modules == settings.target_modules
+    )
     model = add_lora_adapter(load_model(base, "float32"), settings)
     load_parent_weights(adapter, model)
 
@@ -100,7 +126,9 @@ def test_a_merged_export_keeps_the_vision_tower_and_the_processors_files(base, a
         export_merged(ExportRequest(source, tmp_path / "merged", "f16", lambda text: None))
     for name, content in PROCESSORS.items():
         assert json.loads((tmp_path / "merged" / name).read_text(encoding="utf-8")) == content
-    plain, merged = (load_model(locate(it), "float32") for it in (base.source, str(tmp_path / "merged")))
+    plain, merged = (
+        load_model(locate(it), "float32") for it in (base.source, str(tmp_path / "merged"))
+    )
     towers = dict(merged.model.vision_tower.named_parameters())
     for name, weight in plain.model.vision_tower.named_parameters():
         assert torch.equal(weight, towers[name])

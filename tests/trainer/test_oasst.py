@@ -10,7 +10,14 @@ from trainer.sources.registry import detect_format
 
 
 def node(text, *replies, rank=None, role=None, **fields):
-    return {"message_id": text, "text": text, "rank": rank, "lang": "en", "replies": list(replies), **fields}
+    return {
+        "message_id": text,
+        "text": text,
+        "rank": rank,
+        "lang": "en",
+        "replies": list(replies),
+        **fields,
+    }
 
 
 def tree(prompt, state="ready_for_export"):
@@ -33,10 +40,17 @@ def flat(trees):
         while stack:
             at = stack.pop(0)
             stack[:0] = at["replies"]
-            labels = {"name": list(at.get("labels", {})), "value": [v["value"] for v in at.get("labels", {}).values()]}
+            labels = {
+                "name": list(at.get("labels", {})),
+                "value": [v["value"] for v in at.get("labels", {}).values()],
+            }
             rows.append(
                 {key: value for key, value in at.items() if key != "replies"}
-                | {"labels": labels, "message_tree_id": each["message_tree_id"], "tree_state": each["tree_state"]}
+                | {
+                    "labels": labels,
+                    "message_tree_id": each["message_tree_id"],
+                    "tree_state": each["tree_state"],
+                }
             )
     return rows
 
@@ -73,8 +87,15 @@ def test_the_best_ranked_path_is_taken(tmp_path, rows):
         ("user", "Always?"),
         ("assistant*", "Daily."),
     ]
-    assert (conversation.rows, conversation.rejected, conversation.lang) == (4, "At one, too.", "en")
-    assert {r.reason: r.rows for r in rejected} == {"not on the best-ranked path": 3, "no answer": 2}
+    assert (conversation.rows, conversation.rejected, conversation.lang) == (
+        4,
+        "At one, too.",
+        "en",
+    )
+    assert {r.reason: r.rows for r in rejected} == {
+        "not on the best-ranked path": 3,
+        "no answer": 2,
+    }
 
 
 @pytest.mark.parametrize("rows", [[bell()], flat([bell()])], ids=["trees", "rows"])
@@ -116,7 +137,9 @@ def test_trees_in_other_languages_halted_or_without_answer_are_rejected_whole(tm
     german = tree(node("Warum?", node("Darum."), lang="de"))
     halted = tree(node("Hm?", node("Hm.")), state="halted_by_moderator")
     lonely = tree(node("Anybody?"), state="prompt_lottery_waiting")
-    used, rejected = read(tmp_path, [german, halted, lonely, {"prompt": 1}, bell()], languages=("en",))
+    used, rejected = read(
+        tmp_path, [german, halted, lonely, {"prompt": 1}, bell()], languages=("en",)
+    )
     assert len(used) == 1
     assert [(r.reason, r.rows) for r in rejected[:4]] == [
         ("language de is not requested", 2),
@@ -132,7 +155,9 @@ def test_mixed_up_rows_are_put_together_again(tmp_path):
     random.Random(4).shuffle(rows)
     used, rejected = read(tmp_path, rows)
     assert not rejected and sum(c.rows for c in used) == 80
-    assert sorted(c.raw_text for c in used) == sorted(f"Q{n}\nA{n}\nQ{n}b\nA{n}b" for n in range(20))
+    assert sorted(c.raw_text for c in used) == sorted(
+        f"Q{n}\nA{n}\nQ{n}b\nA{n}b" for n in range(20)
+    )
 
 
 def test_rows_that_make_no_tree_are_counted(tmp_path):
@@ -155,7 +180,12 @@ def test_rows_that_make_no_tree_are_counted(tmp_path):
 
 def test_trees_may_be_thousands_of_messages_deep(tmp_path):
     rows = [
-        {"message_id": str(n), "parent_id": str(n - 1) if n else None, "message_tree_id": "0", "text": f"turn {n}"}
+        {
+            "message_id": str(n),
+            "parent_id": str(n - 1) if n else None,
+            "message_tree_id": "0",
+            "text": f"turn {n}",
+        }
         | {"role": "assistant" if n % 2 else "prompter"}
         for n in range(6000)
     ]

@@ -1,4 +1,5 @@
-"""Models with a state besides keys and values, or built otherwise: batches are theirs alone, and they train for real.
+"""Models with a state besides keys and values, or built otherwise: batches are theirs alone, and
+they train for real.
 
 The reference is transformers' own model, one sample at a time, without any of our code.
 """
@@ -30,12 +31,17 @@ from trainer.train.trainer_base import StageInputs
 FAST = ("LFM2", "Mamba", "OPT", "Doge")
 UNQUANTISED = {"precision": "fp32", "quant_type": "none"}
 SHARING = ("Llama 4", "gpt-oss", "OPT", "Doge")
-ADA = Persona("ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly.")
+ADA = Persona(
+    "ada", "Ada", description="You are Ada, {{char}} to {{user}}.", personality="You speak plainly."
+)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(
-    params=[name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in OTHER_FAMILIES]
+    params=[
+        name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+        for name in OTHER_FAMILIES
+    ]
 )
 def name(request) -> str:
     return request.param
@@ -43,7 +49,8 @@ def name(request) -> str:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    folder, bases = tmp_path_factory.mktemp("families"), {}
+    folder = tmp_path_factory.mktemp("families")
+    bases = {}
 
     def make(name):
         if name not in bases:
@@ -57,7 +64,9 @@ def samples_of(base, count=4):
     renderer = Renderer(load_tokenizer(base))
     talk = [Turn("Bo", "hello there"), Turn("Ada", "Yes.", True)]
     asked = [[*talk, Turn("Bo", f"what is it, number {n}? " * (1 + n % 3))] for n in range(count)]
-    return [renderer.sample(ADA, turns, f"I sit by the sea, {n % 2}.") for n, turns in enumerate(asked)]
+    return [
+        renderer.sample(ADA, turns, f"I sit by the sea, {n % 2}.") for n, turns in enumerate(asked)
+    ]
 
 
 def alone(model, sample):
@@ -68,21 +77,32 @@ def alone(model, sample):
 
 
 def test_losses_in_a_batch_are_those_of_transformers_alone(made, name, caplog):
-    base, samples = made(name), samples_of(made(name))
+    base = made(name)
+    samples = samples_of(made(name))
     with torch.inference_mode():
         expected = [alone(load_model(base, "float32"), sample).item() for sample in samples]
     with caplog.at_level(logging.WARNING):
         model = load_serving_model(base, "float32")
-    assert [loss.nll for loss in measure_reply_losses(model, samples)] == pytest.approx(expected, rel=1e-4)
+    assert [loss.nll for loss in measure_reply_losses(model, samples)] == pytest.approx(
+        expected, rel=1e-4
+    )
     assert bool(prefix_obstacle(model)) == (name not in SHARING)
-    assert keeps_state(base) == (name not in SHARING), "which a plan says before the model is loaded"
-    assert ("layers that keep a state" in check_base_model(base.source).found) == (name not in SHARING)
-    assert ("measured padded, because with a shared prefix the cache cannot" in caplog.text) == (name not in SHARING)
+    assert keeps_state(base) == (name not in SHARING), (
+        "which a plan says before the model is loaded"
+    )
+    assert ("layers that keep a state" in check_base_model(base.source).found) == (
+        name not in SHARING
+    )
+    assert ("measured padded, because with a shared prefix the cache cannot" in caplog.text) == (
+        name not in SHARING
+    )
 
 
 def test_gradients_are_those_of_transformers_alone(made, name):
-    base, samples = made(name), samples_of(made(name))
-    ours, theirs = load_serving_model(base, "float32"), load_model(base, "float32")
+    base = made(name)
+    samples = samples_of(made(name))
+    ours = load_serving_model(base, "float32")
+    theirs = load_model(base, "float32")
     shares = not prefix_obstacle(ours, trains=True)
     reply_losses(ours, collate(samples, shares_prefix=shares)).sum().backward()
     for sample in samples:
@@ -91,22 +111,32 @@ def test_gradients_are_those_of_transformers_alone(made, name):
     for key, weight in theirs.named_parameters():
         if weight.grad is not None:
             torch.testing.assert_close(
-                found[key], weight.grad, rtol=1e-3, atol=1e-5 + 1e-3 * float(weight.grad.abs().max())
+                found[key],
+                weight.grad,
+                rtol=1e-3,
+                atol=1e-5 + 1e-3 * float(weight.grad.abs().max()),
             )
 
 
 def test_it_trains_and_says_how_its_batches_are_made(made, name, recipe):
     base = made(name)
     changes = {**UNQUANTISED, "lora_r": 8, "learning_rate": 1e-2, "max_steps": 6}
-    settings, _ = match_target_modules(recipe.model_copy(update={**changes, "eval_strategy": "no"}), base)
-    settings, samples = fit_to_hardware(settings).recipe, samples_of(base)
+    settings, _ = match_target_modules(
+        recipe.model_copy(update={**changes, "eval_strategy": "no"}), base
+    )
+    settings = fit_to_hardware(settings).recipe
+    samples = samples_of(base)
     stage = StageInputs(samples, samples[:2], settings, lambda _: None, lambda: None)
     trained = train_sft(base, load_tokenizer(base), stage)
     with trained.model.disable_adapter():
         before = mean_loss(measure_reply_losses(trained.model, samples))
-    least = 0.2 if name != "RWKV" else 0.0  # whose random layers hardly change what the last one says
+    least = (
+        0.2 if name != "RWKV" else 0.0
+    )  # whose random layers hardly change what the last one says
     assert mean_loss(measure_reply_losses(trained.model, samples)) < before - least
-    padded = "samples padded, what their prompts share computed for each (the cache cannot be shared"
+    padded = (
+        "samples padded, what their prompts share computed for each (the cache cannot be shared"
+    )
     assert (padded in " ".join(trained.kernels)) == (name not in SHARING)
 
 
@@ -123,8 +153,12 @@ def test_a_cache_that_gives_other_losses_or_no_gradient_is_not_shared(made, monk
         return prefix_obstacle(load_model(base, "float32"), trains=True)
 
     assert changed(lambda cache: cache) == ""
-    assert changed(lambda cache: spoil(cache, lambda keys: keys * 1.5)).startswith("the losses are not those")
-    assert changed(lambda cache: spoil(cache, torch.Tensor.detach)).startswith("the gradients are not those")
+    assert changed(lambda cache: spoil(cache, lambda keys: keys * 1.5)).startswith(
+        "the losses are not those"
+    )
+    assert changed(lambda cache: spoil(cache, torch.Tensor.detach)).startswith(
+        "the gradients are not those"
+    )
 
 
 def spoil(cache, change):
@@ -135,14 +169,19 @@ def spoil(cache, change):
 
 def test_a_model_that_no_batch_leaves_as_it_is_is_refused_by_name(made, monkeypatch):
     monkeypatch.setattr(layout_probe, "collate", lambda samples, **_: 1 / 0)
-    with pytest.raises(TrainingError, match=r"kind opt cannot be trained or measured here: in a batch, .*ZeroDivision"):
+    with pytest.raises(
+        TrainingError,
+        match=r"kind opt cannot be trained or measured here: in a batch, .*ZeroDivision",
+    ):
         prefix_obstacle(load_model(made("OPT"), "float32"))
 
 
 def test_a_model_that_cannot_be_computed_is_refused_by_name(made):
     model = load_model(made("OPT"), "float32")
     del model.model.decoder.layers[0].fc1
-    with pytest.raises(BaseModelError, match=r"kind opt cannot be computed on this machine \(AttributeError"):
+    with pytest.raises(
+        BaseModelError, match=r"kind opt cannot be computed on this machine \(AttributeError"
+    ):
         prefix_obstacle(model)
     with pytest.raises(BaseModelError, match="kind opt, computes numbers that are not finite"):
         broken = load_model(made("OPT"), "float32")
@@ -150,7 +189,9 @@ def test_a_model_that_cannot_be_computed_is_refused_by_name(made):
         probe.plain_logits(broken, [5, 6, 7])
 
 
-def test_fused_adapters_are_given_up_where_they_learn_something_else(made, recipe, monkeypatch, caplog):
+def test_fused_adapters_are_given_up_where_they_learn_something_else(
+    made, recipe, monkeypatch, caplog
+):
     settings, _ = match_target_modules(recipe.model_copy(update=UNQUANTISED), made("Doge"))
     model, kernels = load_model_with_kernels(made("Doge"), fit_to_hardware(settings).recipe)
     peft_model = add_lora_adapter(model, settings)
@@ -159,7 +200,9 @@ def test_fused_adapters_are_given_up_where_they_learn_something_else(made, recip
     for key, weight in peft_model.named_parameters():
         assert torch.equal(weight, before[key]), "the probe leaves the adapter as it was"
     compute = LoraGroup._compute
-    monkeypatch.setattr(LoraGroup, "_compute", lambda self, x: tuple(part * 1.1 for part in compute(self, x)))
+    monkeypatch.setattr(
+        LoraGroup, "_compute", lambda self, x: tuple(part * 1.1 for part in compute(self, x))
+    )
     given_up = verify_fused_lora(peft_model, kernels)
     assert not given_up.on_cpu and given_up.notes[-1] in caplog.text
     assert not any("computed together" in note for note in given_up.notes)

@@ -1,4 +1,6 @@
-"""Memory that runs out in the middle of a run: smaller batches, from the last checkpoint on, and a word about it."""
+"""Memory that runs out in the middle of a run: smaller batches, from the last checkpoint on, and a
+word about it.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,17 @@ from trainer.train.job import RunContext
 
 def out_of_memory_at(monkeypatch, step, times):
     """Training fails for want of memory after a step, the first so many times."""
-    train_adapter, left = trainer.train.sft_trainer.train_sft, [times]
+    train_adapter = trainer.train.sft_trainer.train_sft
+    left = [times]
 
     def failing(base, tokenizer, course):
         def listen(event):
             course.listen(event)
             if left[0] and isinstance(event, Progress) and event.step >= step:
                 left[0] -= 1
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12345 bytes.")
+                raise RuntimeError(
+                    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 12345 bytes."
+                )
 
         return train_adapter(base, tokenizer, dataclasses.replace(course, listen=listen))
 
@@ -36,15 +41,24 @@ def test_it_goes_on_with_smaller_batches_and_says_so(tmp_path, tiny_base, monkey
     received = []
     run_job(folder, RunContext(received.append, lambda: None, checkpoint_s=0))
     manifest = verify_adapter(folder / "adapter")
-    assert manifest.hyperparameters["per_device_train_batch_size"] == 4  # of 8, the recipe's two batches merged
+    assert (
+        manifest.hyperparameters["per_device_train_batch_size"] == 4
+    )  # of 8, the recipe's two batches merged
     assert manifest.hyperparameters["gradient_accumulation_steps"] == 2
-    assert any("Memory ran out with batches of 8" in caveat and "last bit" in caveat for caveat in manifest.caveats)
+    assert any(
+        "Memory ran out with batches of 8" in caveat and "last bit" in caveat
+        for caveat in manifest.caveats
+    )
     steps = [event.step for event in received if isinstance(event, Progress)]
     again = steps.index(5) + 1
     assert 1 < steps[again] <= 5, "it goes on from a checkpoint, not from the beginning"
-    assert steps[again:] == list(range(steps[again], steps[-1] + 1)) and steps[-1] == total_of(received)
+    assert steps[again:] == list(range(steps[again], steps[-1] + 1)) and steps[-1] == total_of(
+        received
+    )
     assert any(
-        "memory allows batches of 4 instead of 8" in event.detail for event in received if isinstance(event, Phase)
+        "memory allows batches of 4 instead of 8" in event.detail
+        for event in received
+        if isinstance(event, Phase)
     )
 
 

@@ -1,4 +1,6 @@
-"""Runs that train an adapter further: it has to fit, its shape holds, its weights are where they begin."""
+"""Runs that train an adapter further: it has to fit, its shape holds, its weights are where they
+begin.
+"""
 
 from __future__ import annotations
 
@@ -68,24 +70,33 @@ def whole(job):
 
 
 def test_it_goes_on_with_its_weights_and_its_shape_and_says_so(whole, dialogue, tiny_base):
-    folder, prepared = whole, prepare_job_without_torch(whole)
+    folder = whole
+    prepared = prepare_job_without_torch(whole)
     assert (prepared.recipe.lora_r, prepared.recipe.lora_alpha) == (4, 8)  # demo-cpu has 16 and 32
-    manifest, before = verify_adapter(folder / "adapter"), verify_adapter(dialogue)
-    assert (manifest.lora["r"], manifest.start_from.version, manifest.start_from.persona) == (4, before.version, None)
+    manifest = verify_adapter(folder / "adapter")
+    before = verify_adapter(dialogue)
+    assert (manifest.lora["r"], manifest.start_from.version, manifest.start_from.persona) == (
+        4,
+        before.version,
+        None,
+    )
     assert manifest.start_from.weights == before.checksums["adapter_model.safetensors"]
     card = (folder / "adapter" / "README.md").read_text()
     assert "Its training continued from the adapter dialogue v1 (job `job-1`" in card
     assert read_people(folder / "adapter")["a" * 32] == 3  # whom it has learned from before
     assert "adapter" in {
-        it["kind"] for it in json.loads((folder / "adapter" / "datasheet.json").read_text())["materials"]
+        it["kind"]
+        for it in json.loads((folder / "adapter" / "datasheet.json").read_text())["materials"]
     }
     model = add_lora_adapter(load_model(tiny_base, "float32"), prepared.recipe)
-    assert all(not weight.any() for name, weight in trainable_weights(model).items() if "lora_B" in name)
+    assert all(
+        not weight.any() for name, weight in trainable_weights(model).items() if "lora_B" in name
+    )
     load_parent_weights(dialogue, model)
     kept = load_file(dialogue / "adapter_model.safetensors")
-    assert sorted(weight.double().sum().item() for weight in trainable_weights(model).values()) == pytest.approx(
-        sorted(weight.double().sum().item() for weight in kept.values())
-    )
+    assert sorted(
+        weight.double().sum().item() for weight in trainable_weights(model).values()
+    ) == pytest.approx(sorted(weight.double().sum().item() for weight in kept.values()))
 
 
 @pytest.mark.slow  # taken up in a second stage, a run begins from weights too (test_stages)
@@ -94,7 +105,9 @@ def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
     with pytest.raises(RunCancelled):
         run_job(folder, stopping(3))
     run_job(folder, RunContext(lambda event: None, lambda: None))
-    kept, other = (load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole))
+    kept, other = (
+        load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole)
+    )
     assert all(torch.equal(kept[name], other[name]) for name in kept)
 
 
@@ -103,7 +116,10 @@ def test_stopped_on_the_way_it_ends_with_the_same_weights(job, whole):
     [
         ({"lora_r": 16}, "lora_r cannot be 16: the adapter to train further has 4"),
         ({"use_dora": True}, "use_dora cannot be true: .* has false"),
-        ({"target_modules": ["q_proj"]}, "target_modules cannot be q_proj: .* has q_proj,down_proj"),
+        (
+            {"target_modules": ["q_proj"]},
+            "target_modules cannot be q_proj: .* has q_proj,down_proj",
+        ),
     ],
 )
 def test_a_shape_that_it_has_not_is_refused_by_name(job, asked, said):
@@ -126,9 +142,13 @@ def test_a_damaged_adapter_is_refused(job):
     weights = folder / "material" / "adapter" / "chat" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     request = json.loads((folder / "request.json").read_text())
-    request["materials"][-1]["sha256"] = described(folder / "material", "adapter", "adapter/chat")["sha256"]
+    request["materials"][-1]["sha256"] = described(folder / "material", "adapter", "adapter/chat")[
+        "sha256"
+    ]
     (folder / "request.json").write_text(json.dumps(request))
-    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors does not match its checksum"):
+    with pytest.raises(
+        AdapterError, match=r"adapter_model\.safetensors does not match its checksum"
+    ):
         prepare_job_without_torch(folder)
 
 
@@ -141,13 +161,17 @@ def test_weights_of_another_shape_do_not_fit(dialogue, tiny_base, recipe):
         load_parent_weights(dialogue, add_lora_adapter(load_model(tiny_base, "float32"), fewer))
 
 
-@pytest.mark.parametrize("kind", [{}, {"use_dora": True}, {"use_rslora": True}], ids=lambda kind: "".join(kind))
+@pytest.mark.parametrize(
+    "kind", [{}, {"use_dora": True}, {"use_rslora": True}], ids=lambda kind: "".join(kind)
+)
 def test_all_weights_of_any_kind_are_put_in_their_places(kind, tiny_base, recipe, tmp_path):
     made = add_lora_adapter(load_model(tiny_base, "float32"), recipe.model_copy(update=kind))
     for number, weight in enumerate(trainable_weights(made).values()):
         torch.nn.init.constant_(weight, number + 0.1)
     made.save_pretrained(tmp_path)
-    other = add_lora_adapter(load_model(tiny_base, "float32"), recipe.model_copy(update={**kind, "seed": 5}))
+    other = add_lora_adapter(
+        load_model(tiny_base, "float32"), recipe.model_copy(update={**kind, "seed": 5})
+    )
     load_parent_weights(tmp_path, other)
     kept = trainable_weights(other)
     assert all(torch.equal(kept[name], weight) for name, weight in trainable_weights(made).items())

@@ -13,7 +13,11 @@ from trainer.process.environment import find_home, require_home
     ("environment", "file", "wanted"),
     [
         ("/srv/bot", "UNDERSTUDY_HOME=/elsewhere\n", "/srv/bot"),
-        (None, "# where\nUNDERSTUDY_HOME='/srv/$USER/bot'\nBASE_MODEL=embedded\n", "/srv/$USER/bot"),
+        (
+            None,
+            "# where\nUNDERSTUDY_HOME='/srv/$USER/bot'\nBASE_MODEL=embedded\n",
+            "/srv/$USER/bot",
+        ),
         ("  ", "UNDERSTUDY_HOME=~/bot\n", str(Path("~/bot").expanduser())),
         (None, "UNDERSTUDY_HOME=\n", str(Path("~/.understudy").expanduser())),
         (None, None, str(Path("~/.understudy").expanduser())),
@@ -37,7 +41,11 @@ def test_a_home_that_is_no_folder_is_reported(tmp_path, command, monkeypatch, pl
     monkeypatch.setenv("UNDERSTUDY_HOME", str(tmp_path / place))
     for words in (("plan", "--persona", "oda"), ("train", "--persona", "oda", "--dry-run")):
         code, _, errors = command(*words)
-        assert code == 1 and f"The home {tmp_path / place} cannot be used: {tmp_path / 'file'} is no folder" in errors
+        assert (
+            code == 1
+            and f"The home {tmp_path / place} cannot be used: {tmp_path / 'file'} is no folder"
+            in errors
+        )
         assert "Set UNDERSTUDY_HOME to a folder" in errors
     with pytest.raises(RequestError, match="is no folder"):
         require_home(tmp_path / place)
@@ -45,11 +53,17 @@ def test_a_home_that_is_no_folder_is_reported(tmp_path, command, monkeypatch, pl
 
 def test_a_home_that_takes_no_keys_is_reported(tmp_path):
     (tmp_path / "keys").write_text("")  # as in /proc
-    with pytest.raises(KeyFileError, match=r"The home .* cannot be used: .*Set UNDERSTUDY_HOME to a folder"):
+    with pytest.raises(
+        KeyFileError, match=r"The home .* cannot be used: .*Set UNDERSTUDY_HOME to a folder"
+    ):
         HomeKey.of(tmp_path)
 
 
 def test_a_home_in_which_no_run_can_be_made_is_reported_as_the_home(command, monkeypatch):
     monkeypatch.setenv("UNDERSTUDY_HOME", "/proc")
     code, _, errors = command("train", "--persona", "oda", "--make-only")
-    assert code == 1 and "/proc cannot be written" in errors and "It is the home: set UNDERSTUDY_HOME" in errors
+    assert (
+        code == 1
+        and "/proc cannot be written" in errors
+        and "It is the home: set UNDERSTUDY_HOME" in errors
+    )

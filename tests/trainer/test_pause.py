@@ -1,4 +1,6 @@
-"""A run that gives way: it waits as long as it may and no longer, and makes the same adapter as one that did not."""
+"""A run that gives way: it waits as long as it may and no longer, and makes the same adapter as one
+that did not.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trainer.cli.main
-from personas.schemas.training_events import Estimate, Evaluation, Heartbeat, PauseDemand, Phase, Progress
+from personas.schemas.training_events import (
+    Estimate,
+    Evaluation,
+    Heartbeat,
+    PauseDemand,
+    Phase,
+    Progress,
+)
 from tests.trainer.job_folders import events, persona_job
 from tests.trainer.test_run import start, wait_for_step
 from trainer.process import run_control
@@ -74,7 +83,9 @@ class World:
         return self.now - began
 
 
-@given(st.integers(1, 16), st.floats(0.01, 30), st.integers(1, 40), st.sampled_from(["hold", "yield"]))
+@given(
+    st.integers(1, 16), st.floats(0.01, 30), st.integers(1, 40), st.sampled_from(["hold", "yield"])
+)
 def test_held_for_ever_a_run_gets_on(batches, batch_s, steps, demand):
     with pytest.MonkeyPatch.context() as patch:
         world = World()
@@ -82,7 +93,9 @@ def test_held_for_ever_a_run_gets_on(batches, batch_s, steps, demand):
         took = [world.step(hold, batches, batch_s) for _ in range(steps)]
     worked = batches * batch_s * steps
     assert hold.waited_s <= MAX_PAUSE_S + worked * MAX_PAUSE_SHARE / (1 - MAX_PAUSE_SHARE) + 1e-6
-    assert hold.waited_s >= min(MAX_PAUSE_S - RESERVE_S, worked * MIN_PAUSE_SHARE) - 1e-6, "it does give way"
+    assert hold.waited_s >= min(MAX_PAUSE_S - RESERVE_S, worked * MIN_PAUSE_SHARE) - 1e-6, (
+        "it does give way"
+    )
     assert max(took) <= batches * (batch_s + MAX_PAUSE_S) + 1e-6
     if batches * batch_s <= 30:
         assert max(took[1:], default=0) <= 120 + 1e-6, "a step in two minutes"
@@ -121,7 +134,9 @@ def test_a_demand_that_changes_while_it_waits_counts_at_once(monkeypatch):
             hold.request("yield")
 
     monkeypatch.setattr(world, "wait", wait)
-    assert hold.wait() == pytest.approx(9, abs=0.2), "longer than the spare time, and not all of the reserve"
+    assert hold.wait() == pytest.approx(9, abs=0.2), (
+        "longer than the spare time, and not all of the reserve"
+    )
 
 
 def test_who_is_not_asked_waits_for_nothing_and_who_is_to_stop_waits_no_longer():
@@ -136,9 +151,16 @@ def test_who_is_not_asked_waits_for_nothing_and_who_is_to_stop_waits_no_longer()
 def test_the_starters_words_are_used_and_its_end_too(monkeypatch):
     theirs, ours = os.pipe()
     monkeypatch.setattr(run_control, "STDIN_FD", theirs)
-    stop, hold = CancelToken(), PauseControl()
+    stop = CancelToken()
+    hold = PauseControl()
     run_control.listen_to_parent(stop, hold)
-    told = ((b"hold\n", "hold"), (b"go\n", "go"), (b"yi", "go"), (b"eld\nnonsense\n\xff\n", "yield"), (b"go\n", "go"))
+    told = (
+        (b"hold\n", "hold"),
+        (b"go\n", "go"),
+        (b"yi", "go"),
+        (b"eld\nnonsense\n\xff\n", "yield"),
+        (b"go\n", "go"),
+    )
     for words, demand in told:
         os.write(ours, words)
         time.sleep(0.05)
@@ -163,23 +185,35 @@ def weights(folder):
     return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
-def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_the_time_apart(tmp_path, tiny_base):
+def test_a_run_that_is_held_again_and_again_makes_the_same_adapter_and_counts_the_time_apart(
+    tmp_path, tiny_base
+):
     """Held in training and in measuring alike."""
-    settings = {"hyperparameters": {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}}
-    received, free = [], []
+    settings = {
+        "hyperparameters": {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 2}
+    }
+    received = []
+    free = []
     free_hold = PauseControl(beat=lambda: free.append(Heartbeat()))
     for name, hold, result in (("free", free_hold, free), ("held", Holding(), received)):
         folder = persona_job(tmp_path / name, tiny_base.source, **settings)
         run_job(folder, RunContext(result.append, lambda: None, hold=hold))
     assert weights(tmp_path / "free") == weights(tmp_path / "held")
-    last = [[event for event in result if isinstance(event, Progress)][-1] for result in (free, received)]
+    last = [
+        [event for event in result if isinstance(event, Progress)][-1]
+        for result in (free, received)
+    ]
     assert last[0].held_s < 0.01
     micro_batches = 2 * last[1].step
     assert last[1].held_s >= 0.005 * 4 * micro_batches > 0, "between layers, too"
     assert last[1].seconds > last[1].held_s
     assert not [event for event in received if isinstance(event, Evaluation)]
     phases = [event.name for event in free if isinstance(event, Phase)]
-    beats = {name for name, event in zip(_phases_of(free), free, strict=True) if isinstance(event, Heartbeat)}
+    beats = {
+        name
+        for name, event in zip(_phases_of(free), free, strict=True)
+        if isinstance(event, Heartbeat)
+    }
     assert beats == {*phases} - {"base model", "writing"}, "all that takes long with much data"
     (estimate,) = [event for event in free if isinstance(event, Estimate)]
     assert 0 < estimate.seconds < 600 and 2**20 < estimate.memory_bytes < 2**34
@@ -194,21 +228,37 @@ def _phases_of(events):
 
 
 def test_heartbeats_are_written_only_where_nothing_else_was(monkeypatch):
-    now, out = [0.0], io.StringIO()
+    now = [0.0]
+    out = io.StringIO()
     monkeypatch.setattr("trainer.process.events.time.monotonic", lambda: now[0])
     writer = EventWriter(out)
-    for at, event in ((20, None), (29, Phase(name="training")), (58, None), (59, None), (60, None), (100, None)):
+    for at, event in (
+        (20, None),
+        (29, Phase(name="training")),
+        (58, None),
+        (59, None),
+        (60, None),
+        (100, None),
+    ):
         now[0] = at
         writer.emit(event) if event else writer.beat()
-    assert [event["event"] for event in events(out.getvalue())] == ["phase", "heartbeat", "heartbeat"]
+    assert [event["event"] for event in events(out.getvalue())] == [
+        "phase",
+        "heartbeat",
+        "heartbeat",
+    ]
 
 
 class Parent(io.StringIO):
-    """The parent process: pauses the run at its first step, and lets it go on 0.3 s after it began to wait."""
+    """The parent process: pauses the run at its first step, and lets it go on 0.3 s after it began
+    to wait.
+    """
 
     def __init__(self, to_run: int) -> None:
         super().__init__()
-        self._to_run, self._has_paused, self._has_released = to_run, False, False
+        self._to_run = to_run
+        self._has_paused = False
+        self._has_released = False
 
     def write(self, line: str) -> int:
         if '"progress"' in line and not self._has_paused:
@@ -236,7 +286,13 @@ def test_a_run_pauses_when_its_parent_process_says_so(tmp_path, tiny_base, monke
     monkeypatch.setattr(run_control, "Event", ReleasingEvent)
     monkeypatch.setattr(trainer.cli.main, "cancel_on_signals", lambda stop: None)
     folder = persona_job(tmp_path, tiny_base.source, hyperparameters={"num_train_epochs": 5})
-    options = {"stop_on_eof": True, "checkpoint_every": 45, "home": None, "ignore_memory": False, "attempt": 0}
+    options = {
+        "stop_on_eof": True,
+        "checkpoint_every": 45,
+        "home": None,
+        "ignore_memory": False,
+        "attempt": 0,
+    }
     options["card"] = "losses"
     assert trainer.cli.main._run(argparse.Namespace(folder=folder, **options), parent) == 0
     os.close(to_write)
@@ -257,7 +313,8 @@ def test_a_real_run_that_is_held_stands_still_goes_on_and_ends(tmp_path, tiny_ba
     assert (folder / "events.jsonl").read_text().count("\n") == received, "it stands still"
     process.stdin.write("go\n")
     process.stdin.flush()
-    out, log = process.stdout.read(), process.stderr.read()
+    out = process.stdout.read()
+    log = process.stderr.read()
     assert process.wait() == 0, log
     result = [json.loads(line) for line in out.splitlines()]
     steps = [event for event in result if event["event"] == "progress"]

@@ -49,7 +49,8 @@ def test_broken_numbered_lines_are_rejected(tmp_path):
 
 def test_lines_of_named_fields_are_acts(tmp_path):
     text = (
-        "text:your persona: i mend clocks.\\nhi ! how are you ?\tlabels:fine , i was at my bench .\treward:0\n"
+        "text:your persona: i mend clocks.\\nhi ! how are you ?\tlabels:fine , i was at my bench "
+        ".\treward:0\n"
         "text:what do you mend ?\tlabels:clocks , mostly .|bells\tepisode_done:True\n"
         "nonsense\n"
         "text:hi\tlabels:hello\n"
@@ -62,14 +63,24 @@ def test_lines_of_named_fields_are_acts(tmp_path):
 
 
 def act(text, *labels, done=False, key="labels"):
-    return {"id": "convai2", "text": text, key: list(labels), "label_candidates": ["no", *labels], "episode_done": done}
+    return {
+        "id": "convai2",
+        "text": text,
+        key: list(labels),
+        "label_candidates": ["no", *labels],
+        "episode_done": done,
+    }
 
 
 ACTS = [
-    act("your persona: i mend clocks.\nyour persona: i like tea.\nhi ! how are you ?", "fine , i was at my bench ."),
+    act(
+        "your persona: i mend clocks.\nyour persona: i like tea.\nhi ! how are you ?",
+        "fine , i was at my bench .",
+    ),
     act("what do you mend ?", "clocks , mostly .", done=True, key="eval_labels"),
     act(
-        "_task_speech\n_setting_name a quay\n_self_name keeper\n_self_persona I keep bees.\n_object_desc a hive",
+        "_task_speech\n_setting_name a quay\n_self_name keeper\n_self_persona I keep "
+        "bees.\n_object_desc a hive",
         "hello",
     ),
     act("_self_say hello\n_partner_say hi\n_self_act wave\n_partner_act bow", "good day"),
@@ -79,11 +90,17 @@ ACTS = [
 @pytest.mark.parametrize("nested", [True, False])
 def test_acts_in_yaml_are_dialogues(tmp_path, nested):
     acts = [[each] if nested else each for each in ACTS]
-    text = yaml.safe_dump({"acts": acts, "num_episodes": 131438, "num_examples": 7}, allow_unicode=True)
+    text = yaml.safe_dump(
+        {"acts": acts, "num_episodes": 131438, "num_examples": 7}, allow_unicode=True
+    )
     name, used, rejected = read(tmp_path, text)
     assert name == "parlai" and not rejected
     assert spoken(used[0]) == MORE and used[0].system == "i mend clocks.\ni like tea."
-    assert spoken(used[1]) == [("assistant*", "hello"), ("user", "hi\n*bow*"), ("assistant*", "good day")]
+    assert spoken(used[1]) == [
+        ("assistant*", "hello"),
+        ("user", "hi\n*bow*"),
+        ("assistant*", "good day"),
+    ]
     assert used[1].system == "a quay\nkeeper\nI keep bees.\na hive"
     assert [c.rows for c in used] == [2, 2]
 
@@ -92,7 +109,9 @@ def test_broken_acts_are_rejected_and_the_others_read(tmp_path):
     good = yaml.safe_dump({"acts": [[each] for each in ACTS[:2]]})
     _, used, rejected = read(tmp_path, good + "- - text: [unclosed\n- just text\n")
     assert spoken(used[0]) == MORE
-    assert [r.row for r in rejected] == ["act 3", "act 4"] and "not valid YAML" in rejected[0].reason
+    assert [r.row for r in rejected] == ["act 3", "act 4"] and "not valid YAML" in rejected[
+        0
+    ].reason
 
 
 def test_yaml_of_another_kind_is_no_dialogue(tmp_path):

@@ -8,17 +8,24 @@ from personas.schemas.scorecard import MemorisationScores
 from trainer.dataset.dataset import Dataset
 from trainer.evaluate.memorisation import add_reply_pii
 
-NOTHING = MemorisationScores(prefixes=0, verbatim=0, verbatim_base=0, gap={}, generated=0, private={})
-PERSONA = Persona("ada", "Ada", description="You are Ada, a clockmaker in Skerrow, and you know Bramwell Tock.")
+NOTHING = MemorisationScores(
+    prefixes=0, verbatim=0, verbatim_base=0, gap={}, generated=0, private={}
+)
+PERSONA = Persona(
+    "ada", "Ada", description="You are Ada, a clockmaker in Skerrow, and you know Bramwell Tock."
+)
 
 
-TRAINED = "Write to mira.wetherby@example-mail.com. The card is 4111-1111-1111-1111, and nothing else."
+TRAINED = (
+    "Write to mira.wetherby@example-mail.com. The card is 4111-1111-1111-1111, and nothing else."
+)
 
 
 class Data:
     """What of a data set is looked at."""
 
-    persona, lore = PERSONA, None
+    persona = PERSONA
+    lore = None
     trained = (TokenizedSample(tuple(TRAINED.encode()), ()),)
 
 
@@ -32,8 +39,16 @@ class Tokenizer:
 @pytest.mark.parametrize(
     ("prompt", "reply", "found"),
     [
-        ("how do I write to you?", "Write to Mira.Wetherby@example-mail.com, dear.", {"EMAIL_ADDRESS": 1}),
-        ("is mira.wetherby@example-mail.com yours?", "Yes, mira.wetherby@example-mail.com is mine.", {}),
+        (
+            "how do I write to you?",
+            "Write to Mira.Wetherby@example-mail.com, dear.",
+            {"EMAIL_ADDRESS": 1},
+        ),
+        (
+            "is mira.wetherby@example-mail.com yours?",
+            "Yes, mira.wetherby@example-mail.com is mine.",
+            {},
+        ),
         ("who made it?", "Bramwell Tock did, in Skerrow.", {}),
         ("who are you?", "I am Ada.", {}),
         ("your card?", "It is 4111 1111 1111 1111.", {"CREDIT_CARD": 1}),
@@ -41,7 +56,9 @@ class Tokenizer:
 )
 def test_private_is_what_neither_prompt_nor_world_holds(prompt, reply, found):
     data: Dataset = Data()
-    section = add_reply_pii(NOTHING, data, [(prompt, reply), ("and?", "The bell rings flat.")], Tokenizer())
+    section = add_reply_pii(
+        NOTHING, data, [(prompt, reply), ("and?", "The bell rings flat.")], Tokenizer()
+    )
     assert section.generated == 2 and (section.private, section.made_up) == (found, {})
 
 

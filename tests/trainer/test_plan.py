@@ -14,7 +14,13 @@ from personas.models.base_model import EMBEDDED, load_tokenizer, locate
 from tests.trainer.conversations import sentence
 from tests.trainer.job_folders import export, persona_job, sign, talks
 from trainer.estimate.model_shape import model_shape_of
-from trainer.estimate.run_estimate import MachineSpeed, adapters_by_recency, estimate_run, estimate_speed, run_cost
+from trainer.estimate.run_estimate import (
+    MachineSpeed,
+    adapters_by_recency,
+    estimate_run,
+    estimate_speed,
+    run_cost,
+)
 from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec
 from trainer.train.job import load_fast_tokenizer, prepare_job
@@ -29,14 +35,22 @@ def test_a_jobs_plan_is_what_its_run_makes_and_nothing_is_written(tmp_path, comm
     result = json.loads(output)
     assert code == 0 and sorted(tmp_path.rglob("*")) == before
     data = prepare_job(folder, read_spec(folder)).data
-    assert result["samples"] == {"train": len(data.train), "eval": len(data.heldout)} and result["hash"] == data.hash
+    assert (
+        result["samples"] == {"train": len(data.train), "eval": len(data.heldout)}
+        and result["hash"] == data.hash
+    )
     assert result["tokens"] == sum(len(sample.ids) for sample in (*data.train, *data.heldout))
     assert result["rows"] == 32 == result["rows_used"] + sum(result["dropped"].values())
     assert result["sources"] == {"talk.json": 16} and result["persona"] == "ada"
     recipe = next(recipe for recipe in result["recipes"] if recipe["recipe"] == "demo-cpu")
-    assert recipe["steps"] == 2 * math.ceil(math.ceil(len(data.train) / 4) / 2) and recipe["seconds"] > 0
+    assert (
+        recipe["steps"] == 2 * math.ceil(math.ceil(len(data.train) / 4) / 2)
+        and recipe["seconds"] > 0
+    )
     assert len(result["examples"]) == 3 and result["examples"][0].count("⟦") == 1
-    assert result["examples"][0].endswith("<|im_end|>⟧") and "⟦I mended clock" in result["examples"][0]
+    assert (
+        result["examples"][0].endswith("<|im_end|>⟧") and "⟦I mended clock" in result["examples"][0]
+    )
 
 
 def test_a_plan_of_sources_is_what_a_build_makes(tmp_path, command):
@@ -48,23 +62,37 @@ def test_a_plan_of_sources_is_what_a_build_makes(tmp_path, command):
     built = json.loads(command("dataset", "build", *words, "--out", "out")[1])
     assert {key: planned[key] for key in built} == built
     again = json.loads(command("plan", "--dataset", "out", "--json", "--samples")[1])
-    assert {key: again[key] for key in built} == built and again["recipes"][0]["steps"] == planned["recipes"][0][
-        "steps"
-    ]
+    assert {key: again[key] for key in built} == built and again["recipes"][0]["steps"] == planned[
+        "recipes"
+    ][0]["steps"]
     assert again["examples"][0].endswith("⟧")
 
 
 def test_builds_and_plans_of_sources_say_what_is_taken_of_them(tmp_path, command):
-    rows = [{"prompt": f"{sentence(n, 7)}?", "completion": sentence(n, 9), "label": n % 4 != 0} for n in range(40)]
-    Path("marked.jsonl").write_text("".join(json.dumps(row | {"mood": "calm"}) + "\n" for row in rows))
+    rows = [
+        {"prompt": f"{sentence(n, 7)}?", "completion": sentence(n, 9), "label": n % 4 != 0}
+        for n in range(40)
+    ]
+    Path("marked.jsonl").write_text(
+        "".join(json.dumps(row | {"mood": "calm"}) + "\n" for row in rows)
+    )
     sign(tmp_path / "marked.jsonl")
     words = ("--source", "marked.jsonl")
     planned = json.loads(command("plan", *words, "--json")[1])["import_report"]
     assert planned["not_taken"] == [{"what": "column mood", "why": "it has no role"}]
-    assert planned["other_meaning"][0]["why"] == "only answers that are marked as desirable are learned"
-    for output in (command("plan", *words)[1], command("dataset", "build", *words, "--out", "out")[1]):
+    assert (
+        planned["other_meaning"][0]["why"]
+        == "only answers that are marked as desirable are learned"
+    )
+    for output in (
+        command("plan", *words)[1],
+        command("dataset", "build", *words, "--out", "out")[1],
+    ):
         assert "Taken as is: column prompt (questions), column completion (answers)" in output
-        assert "Taken with another meaning: " in output and "Not taken: column mood – it has no role" in output
+        assert (
+            "Taken with another meaning: " in output
+            and "Not taken: column mood – it has no role" in output
+        )
     assert json.loads(command("plan", "--dataset", "out", "--json")[1])["import_report"] == planned
 
 
@@ -72,17 +100,32 @@ def test_builds_and_plans_of_sources_say_what_is_taken_of_them(tmp_path, command
 def test_a_plan_of_a_mapped_table_says_which_columns_are_taken(tmp_path, command):
     Path("ada.toml").write_text('id = "ada"\nname = "Ada"\n')
     times = [f"2026-03-01 {n // 2:02}:0{n % 2}:00" for n in range(40)]
-    rows = [f'{time},{("Corvin", "Tansy")[n % 2]},"{sentence(n, 9)}, {n} ropes.",x\n' for n, time in enumerate(times)]
+    rows = [
+        f'{time},{("Corvin", "Tansy")[n % 2]},"{sentence(n, 9)}, {n} ropes.",x\n'
+        for n, time in enumerate(times)
+    ]
     Path("talk.csv").write_text("kwando,nani,neno,alama\n" + "".join(rows))
     sign(tmp_path / "talk.csv")
-    words = ("train", "--persona", "ada.toml", "--dataset", "talk.csv", "--as", "Tansy", "--dry-run", "--json")
+    words = (
+        "train",
+        "--persona",
+        "ada.toml",
+        "--dataset",
+        "talk.csv",
+        "--as",
+        "Tansy",
+        "--dry-run",
+        "--json",
+    )
     code, _, error = command(*words)
     assert code == 1 and "it is not guessed which column speaks" in error
     code, output, error = command(*words, "--map", "speaker=nani", "text=neno", "time=kwando")
     result = json.loads(output)
     assert code == 0 and sum(result["samples"].values()) == 20, error
     report = result["import_report"]
-    assert [one["what"] for one in report["not_taken"]] == ["column alama"] and len(report["as_is"]) == 3
+    assert [one["what"] for one in report["not_taken"]] == ["column alama"] and len(
+        report["as_is"]
+    ) == 3
 
 
 def test_a_plan_for_people(tmp_path, command):
@@ -90,7 +133,11 @@ def test_a_plan_for_people(tmp_path, command):
     Path("talk.json").write_text(export(talks(30)))
     sign(tmp_path / "talk.json")
     _, output, _ = command("plan", "--persona", "ada.toml", "--source", "talk.json")
-    assert "60 of 60 records used" in output and "demo-cpu:" in output and "GiB of memory (measured runs" in output
+    assert (
+        "60 of 60 records used" in output
+        and "demo-cpu:" in output
+        and "GiB of memory (measured runs" in output
+    )
 
 
 def test_the_catalogue_names_what_to_plan(tmp_path, command):
@@ -110,9 +157,9 @@ def test_the_catalogue_names_what_to_plan(tmp_path, command):
     ):
         code, _, errors = command(*words, "--dataset", name)
         assert code == 1 and said in errors
-    assert json.loads(command("plan", "--persona", "oda", "--lore", "home", "--json")[1])["sources"].keys() == {
-        "oda.json"
-    }
+    assert json.loads(command("plan", "--persona", "oda", "--lore", "home", "--json")[1])[
+        "sources"
+    ].keys() == {"oda.json"}
 
 
 @pytest.mark.parametrize(
@@ -137,14 +184,19 @@ def test_a_broken_job_is_said_and_a_damaged_data_set_too(tmp_path, command):
     assert code == 1 and "is not a complete data set" in errors
 
 
-# ------------------------------------------------------------------------------------------ the estimate
+# ------------------------------------------------------------------------------------------ the
+# estimate
 
 
 def test_steps_are_those_of_the_trainer(recipe):
     base = locate(EMBEDDED)
     for samples, steps in ((178, 46), (152, 38), (154, 40), (231, 58), (1, 2)):
         result = estimate_run(
-            "demo-cpu", recipe, base, Workload([400] * samples, [400] * 30, [100] * 100), MachineSpeed(1, "x")
+            "demo-cpu",
+            recipe,
+            base,
+            Workload([400] * samples, [400] * 30, [100] * 100),
+            MachineSpeed(1, "x"),
         )
         assert result["steps"] == steps
     assert result["basis"] == "x" and 2**30 < result["memory_bytes"] < 2**33
@@ -153,15 +205,22 @@ def test_steps_are_those_of_the_trainer(recipe):
 def test_the_estimate_is_near_a_measured_run(recipe):
     """A run of 152 samples of some 410 tokens, 332 of them the card, took 136 s on two cores."""
     work = Workload([410] * 151 + [512], [410] * 32, [100] * 135, shared=332, reply_tokens=30)
-    result = estimate_run("demo-cpu", recipe, locate(EMBEDDED), work, MachineSpeed(1, "measured"), BF16)
-    assert 100 < result["seconds"] < 180 and result["memory_bytes"] == sum(result["memory"].values())
+    result = estimate_run(
+        "demo-cpu", recipe, locate(EMBEDDED), work, MachineSpeed(1, "measured"), BF16
+    )
+    assert 100 < result["seconds"] < 180 and result["memory_bytes"] == sum(
+        result["memory"].values()
+    )
 
 
 def test_what_is_measured_by_steps_is_measured_at_the_end_too(recipe):
-    shape, work = model_shape_of(locate(EMBEDDED)), Workload([400] * 40, [400])
+    shape = model_shape_of(locate(EMBEDDED))
+    work = Workload([400] * 40, [400])
 
     def measuring_s(every):
-        rarely = recipe.model_copy(update={"eval_strategy": "steps", "eval_steps": every, "max_steps": 10})
+        rarely = recipe.model_copy(
+            update={"eval_strategy": "steps", "eval_steps": every, "max_steps": 10}
+        )
         return run_cost(rarely, shape, work, 4).measuring_s
 
     assert measuring_s(11) == measuring_s(10) < measuring_s(9) == measuring_s(5)
@@ -169,7 +228,10 @@ def test_what_is_measured_by_steps_is_measured_at_the_end_too(recipe):
 
 def test_samples_that_a_recipe_has_no_room_for_are_not_counted(recipe):
     work = Workload([400, 10_000], [400])
-    assert estimate_run("demo-cpu", recipe, locate(EMBEDDED), work, MachineSpeed(1, ""))["samples"] == 1
+    assert (
+        estimate_run("demo-cpu", recipe, locate(EMBEDDED), work, MachineSpeed(1, ""))["samples"]
+        == 1
+    )
 
 
 def left_by_a_run(home, job, name="embedded", tokens_per_s=321.5, steps=10, seconds=61):
@@ -188,7 +250,8 @@ def left_by_a_run(home, job, name="embedded", tokens_per_s=321.5, steps=10, seco
 
 
 def test_an_earlier_run_on_this_machine_tells_the_speed_whatever_it_was_set_to(tmp_path, recipe):
-    base, work = locate(EMBEDDED), Workload([400] * 40, [400], shared=300)
+    base = locate(EMBEDDED)
+    work = Workload([400] * 40, [400], shared=300)
     assert "scaled" in estimate_speed(base, recipe, work, adapters_by_recency(tmp_path)).basis
     assert estimate_speed(base, recipe, work, []).pace > 0
     left_by_a_run(tmp_path, "one")
@@ -196,13 +259,20 @@ def test_an_earlier_run_on_this_machine_tells_the_speed_whatever_it_was_set_to(t
     (left_by_a_run(tmp_path, "three") / "report" / "steps.csv").write_text("")
     speed = estimate_speed(base, recipe, work, adapters_by_recency(tmp_path))
     assert speed.basis == "the run of 2026-11-20T11:35 on this machine"
-    then = recipe.model_copy(update={"gradient_checkpointing": True, "per_device_train_batch_size": 1})
-    assert estimate_run("", then, base, work, speed)["tokens_per_s"] == pytest.approx(321.5, rel=0.01)
-    assert estimate_run("", recipe, base, work, speed)["tokens_per_s"] > 1.5 * 321.5, "it shares a beginning"
+    then = recipe.model_copy(
+        update={"gradient_checkpointing": True, "per_device_train_batch_size": 1}
+    )
+    assert estimate_run("", then, base, work, speed)["tokens_per_s"] == pytest.approx(
+        321.5, rel=0.01
+    )
+    assert estimate_run("", recipe, base, work, speed)["tokens_per_s"] > 1.5 * 321.5, (
+        "it shares a beginning"
+    )
 
 
 def test_a_short_run_says_nothing_of_the_speed_and_a_disturbed_one_is_outvoted(tmp_path, recipe):
-    base, work = locate(EMBEDDED), Workload([400] * 40, [400], shared=300)
+    base = locate(EMBEDDED)
+    work = Workload([400] * 40, [400], shared=300)
     hasty = [left_by_a_run(tmp_path, "few", steps=9), left_by_a_run(tmp_path, "soon", seconds=59)]
     assert "scaled" in estimate_speed(base, recipe, work, hasty).basis
     disturbed = left_by_a_run(tmp_path, "disturbed", tokens_per_s=32)
@@ -210,7 +280,9 @@ def test_a_short_run_says_nothing_of_the_speed_and_a_disturbed_one_is_outvoted(t
     paces = [estimate_speed(base, recipe, work, [run]).pace for run in others]
     for count in (1, 2, 3):
         found = estimate_speed(base, recipe, work, [*hasty, disturbed, *others[:count]]).pace
-        assert found == paces[0], "of two the faster, of three the middle one; a fourth is not asked"
+        assert found == paces[0], (
+            "of two the faster, of three the middle one; a fourth is not asked"
+        )
 
 
 def test_tokens_are_counted_without_the_model_libraries(tmp_path):
@@ -221,14 +293,26 @@ def test_tokens_are_counted_without_the_model_libraries(tmp_path):
     (tmp_path / "ada.toml").write_text('id = "ada"\nname = "Ada"\n')
     (tmp_path / "talk.json").write_text(export(talks(30)))
     sign(tmp_path / "talk.json")
-    words = ["plan", "--persona", str(tmp_path / "ada.toml"), "--source", str(tmp_path / "talk.json")]
+    words = [
+        "plan",
+        "--persona",
+        str(tmp_path / "ada.toml"),
+        "--source",
+        str(tmp_path / "talk.json"),
+    ]
     code = "import sys; import trainer.cli.main as it; it.main(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_runs_of_the_command_line_tell_the_speed_too(tmp_path):
-    places = ["jobs/j1/adapter", "runs/ballast-demo-cpu-1/adapter", "models/persona_adapters/ballast/v1"]
+    places = [
+        "jobs/j1/adapter",
+        "runs/ballast-demo-cpu-1/adapter",
+        "models/persona_adapters/ballast/v1",
+    ]
     for at, place in enumerate(places):
         (tmp_path / place).mkdir(parents=True)
         os.utime(tmp_path / place, (at, at))

@@ -1,4 +1,6 @@
-"""`python -m trainer predictions`: its configurations can be run, and its page says what was found."""
+"""`python -m trainer predictions`: its configurations can be run, and its page says what was
+found.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,28 @@ from trainer.estimate.model_shape import model_shape_of
 
 FOUND = [
     CalibrationResult(
-        "one", "embedded", {"lora_r": "4"}, 600, 3 * 2**30, 2 * 2**30, 30, 40, "a test", {"libraries": 2**30}
+        "one",
+        "embedded",
+        {"lora_r": "4"},
+        600,
+        3 * 2**30,
+        2 * 2**30,
+        30,
+        40,
+        "a test",
+        {"libraries": 2**30},
     ),
     CalibrationResult(
-        "two", "llama-30m", {}, 500, 2**30, 2 * 2**30, 50, 40, "a test", {"libraries": 2**29, "loss": 2**29}
+        "two",
+        "llama-30m",
+        {},
+        500,
+        2**30,
+        2 * 2**30,
+        50,
+        40,
+        "a test",
+        {"libraries": 2**29, "loss": 2**29},
     ),
 ]
 
@@ -39,7 +59,9 @@ def test_each_case_is_a_run_that_the_command_line_takes():
     )
     for case in CASES:
         options = build_parser().parse_args(["train", *case.arguments])
-        assert isinstance(parse_settings(options.settings), Hyperparameters) and (options.persona or options.dataset)
+        assert isinstance(parse_settings(options.settings), Hyperparameters) and (
+            options.persona or options.dataset
+        )
 
 
 def test_a_model_with_random_weights_is_of_its_shape(tmp_path):
@@ -53,7 +75,9 @@ def test_the_page_says_what_was_found():
     assert [run["memory_ratio"] for run in result["runs"]] == [1.5, 0.5]
     written = calibration_markdown(result)
     assert "| one | embedded | 600 | 3.00 GiB | 2.00 GiB | 1.50 | 30 s | 40 s | 0.75 |" in written
-    assert "Memory: from 0.50 to 1.50 of the measurement." in written and "- one: lora_r=4" in written
+    assert (
+        "Memory: from 0.50 to 1.50 of the measurement." in written and "- one: lora_r=4" in written
+    )
     assert "| configuration | libraries | loss |" in written and "| two | 512 | 512 |" in written
 
 

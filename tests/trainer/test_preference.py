@@ -1,4 +1,6 @@
-"""Learning from preferences: who may give how many, in which order, by whose log-probabilities, and that it works."""
+"""Learning from preferences: who may give how many, in which order, by whose log-probabilities, and
+that it works.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ from trainer.train.preference_trainer import (
 from trainer.train.sft_trainer import add_lora_adapter
 from trainer.train.trainer_base import StageInputs
 
-# ------------------------------------------------------------------------------------------------ who gives how many
+# ------------------------------------------------------------------------------------------------
+# who gives how many
 
 
 @pytest.mark.parametrize("counts", [[50] * 12, [500, *[30] * 12], [1] * 10, [200, 200, *[7] * 20]])
@@ -61,14 +64,18 @@ def test_nobody_gives_more_than_their_share_and_no_more_is_left_out_than_has_to_
     by = Counter(one.by for one in kept)
     assert kept and max(by.values()) <= 0.1 * len(kept) + 1e-9
     assert all(by[member(who)] == min(count, max(by.values())) for who, count in enumerate(counts))
-    one_more = max(by.values()) + 1  # would be too much for somebody, or there is nobody who gave so much
+    one_more = (
+        max(by.values()) + 1
+    )  # would be too much for somebody, or there is nobody who gave so much
     assert one_more > 0.1 * sum(min(count, one_more) for count in counts) or one_more > max(counts)
 
 
 def test_of_too_few_members_nothing_is_taken_and_of_each_the_latest():
     assert limit_member_share([voted(n, member(n % 9)) for n in range(900)], 0.1) == []
     given = [voted(n, member(0)) for n in range(9)] + [voted(n, member(1)) for n in range(3)]
-    assert [int(one.prompt[0].text.split()[-1].rstrip("?")) for one in limit_member_share(given, 0.5)] == [
+    assert [
+        int(one.prompt[0].text.split()[-1].rstrip("?")) for one in limit_member_share(given, 0.5)
+    ] == [
         6,
         7,
         8,
@@ -84,7 +91,10 @@ def test_300_are_enough_and_299_only_filter(recipe):
     few = plan_preferences(votes(299), recipe)
     assert few.only_filters and "fewer than 300: they only filter" in few.words
     one_sided = plan_preferences([*votes(300), *(voted(n, member(1)) for n in range(400))], recipe)
-    assert one_sided.left_out and "go beyond the 10% that preference_share lets one member give" in one_sided.words
+    assert (
+        one_sided.left_out
+        and "go beyond the 10% that preference_share lets one member give" in one_sided.words
+    )
 
 
 def test_what_a_member_gives_twice_counts_once(recipe):
@@ -101,7 +111,11 @@ def test_where_too_few_members_gave_any_it_is_said_how_many_it_takes(recipe):
 
 def test_dpo_counts_pairs_alone(recipe):
     use = plan_preferences(votes(330), recipe.model_copy(update={"preference_method": "dpo"}))
-    assert use.alone == 55 and use.only_filters and "55 hold one reply alone, which DPO cannot use" in use.words
+    assert (
+        use.alone == 55
+        and use.only_filters
+        and "55 hold one reply alone, which DPO cannot use" in use.words
+    )
 
 
 def test_lines_that_are_no_preferences_are_named(tmp_path):
@@ -114,7 +128,10 @@ def test_lines_that_are_no_preferences_are_named(tmp_path):
         ),
         ({"chosen": BAD}, "line 2 is no preference record: chosen and rejected reply are the same"),
         ({"by": "Mina Vale"}, "line 2 is no preference record: by: "),
-        ({"prompt": [{"name": "Ada", "text": "x", "by_persona": True}]}, "ends with the persona's own turn"),
+        (
+            {"prompt": [{"name": "Ada", "text": "x", "by_persona": True}]},
+            "ends with the persona's own turn",
+        ),
         ({"liked": 1}, "liked: Extra inputs"),
     ]:
         file.write_text(json.dumps(good) + "\n" + json.dumps({**good, **wrong}) + "\n")
@@ -122,11 +139,15 @@ def test_lines_that_are_no_preferences_are_named(tmp_path):
             read_preferences(file)
 
 
-# ------------------------------------------------------------------------------------------------ order and weights
+# ------------------------------------------------------------------------------------------------
+# order and weights
 
 
 def judged(count, bad):
-    return [LabelledReply(TokenizedSample((n, 1), (False, True)), n >= bad, n // 2) for n in range(count)]
+    return [
+        LabelledReply(TokenizedSample((n, 1), (False, True)), n >= bad, n // 2)
+        for n in range(count)
+    ]
 
 
 @pytest.mark.parametrize(("count", "bad"), [(40, 20), (40, 30), (40, 4), (41, 13), (6, 3)])
@@ -144,8 +165,13 @@ def test_batches_hold_different_prompts_and_both_kinds(count, bad):
     order = arrange_batches(of, 4, seed=3)
     assert set(order) == set(of) and len(order) % 4 == 0 and len(order) < count + 4
     batches = [order[first : first + 4] for first in range(0, count // 4 * 4, 4)]
-    assert sum(len({it.prompt for it in batch}) < 4 for batch in batches) <= 1  # where nothing else is left
-    assert all(any(it.is_good for it in batch) and not all(it.is_good for it in batch) for batch in batches[:-1])
+    assert (
+        sum(len({it.prompt for it in batch}) < 4 for batch in batches) <= 1
+    )  # where nothing else is left
+    assert all(
+        any(it.is_good for it in batch) and not all(it.is_good for it in batch)
+        for batch in batches[:-1]
+    )
     assert order == arrange_batches(of, 4, seed=3) != arrange_batches(of, 4, seed=4)
 
 
@@ -163,7 +189,8 @@ def test_each_reply_is_compared_with_another_of_its_batch():
     assert [row["KL_completion_ids"][0] for row in rows] == [3, 0, 1, 2, 7, 4, 5, 6]
 
 
-# ------------------------------------------------------------------------------------------------ what is computed
+# ------------------------------------------------------------------------------------------------
+# what is computed
 
 
 def samples_of(renderer, replies, question="did you wind it?"):
@@ -174,14 +201,18 @@ def samples_of(renderer, replies, question="did you wind it?"):
 
 def test_replies_are_scored_as_each_alone_would_be(tiny_base, renderer):
     model = load_model(tiny_base, "float32")
-    samples = [*samples_of(renderer, [GOOD, BAD, "Yes."]), *samples_of(renderer, ["No."], "is it late? or early?")]
+    samples = [
+        *samples_of(renderer, [GOOD, BAD, "Yes."]),
+        *samples_of(renderer, ["No."], "is it late? or early?"),
+    ]
     longest = max(len(sample.ids) for sample in samples)
-    ids, labels = torch.zeros(4, longest, dtype=torch.long), torch.full((4, longest), IGNORE_INDEX)
+    ids = torch.zeros(4, longest, dtype=torch.long)
+    labels = torch.full((4, longest), IGNORE_INDEX)
     for row, sample in enumerate(samples):
         ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
-        labels[row, len(sample.ids) - sample.reply_tokens : len(sample.ids)] = torch.tensor(sample.ids)[
-            -sample.reply_tokens :
-        ]
+        labels[row, len(sample.ids) - sample.reply_tokens : len(sample.ids)] = torch.tensor(
+            sample.ids
+        )[-sample.reply_tokens :]
     with torch.no_grad():
         together = reply_log_probabilities(model, ids, labels)
         for row, sample in enumerate(samples):
@@ -197,8 +228,12 @@ def liked(renderer):
     """Preferences over twelve questions."""
     pairs = []
     for number in range(12):
-        good, bad = samples_of(renderer, [f"{GOOD} {number}", f"{BAD} {number}"], f"clock {number}?")
-        pairs.append(PreferencePair(LabelledReply(good, True, number), LabelledReply(bad, False, number)))
+        good, bad = samples_of(
+            renderer, [f"{GOOD} {number}", f"{BAD} {number}"], f"clock {number}?"
+        )
+        pairs.append(
+            PreferencePair(LabelledReply(good, True, number), LabelledReply(bad, False, number))
+        )
     both = tuple(it for pair in pairs for it in (pair.chosen, pair.rejected))
     return {method: PreferenceSet(method, both, tuple(pairs)) for method in ("kto", "dpo")}
 
@@ -212,8 +247,12 @@ def course_of(recipe, samples, received, **changes):
 
 
 @pytest.mark.parametrize("method", ["kto", "dpo"])
-def test_what_was_chosen_becomes_likelier_and_the_reference_stays(tiny_base, recipe, liked, method, tmp_path):
-    tokenizer, received, of = load_tokenizer(tiny_base), [], liked[method]
+def test_what_was_chosen_becomes_likelier_and_the_reference_stays(
+    tiny_base, recipe, liked, method, tmp_path
+):
+    tokenizer = load_tokenizer(tiny_base)
+    received = []
+    of = liked[method]
     course = course_of(recipe, [it.sample for it in of.judged], received)
     trainer = make_preference_trainer(tiny_base, tokenizer, course, of, tmp_path)
     names = dict(trainer.model.named_parameters())
@@ -228,18 +267,26 @@ def test_what_was_chosen_becomes_likelier_and_the_reference_stays(tiny_base, rec
     assert margin(trained.model, of) > before + 1
     assert list(trained.model.peft_config) == ["default"]
     losses = [event.loss for event in received if event.event == "progress"]
-    assert losses[0] == pytest.approx(0.5 if method == "kto" else math.log(2), abs=0.15)  # both are the same there
+    assert losses[0] == pytest.approx(
+        0.5 if method == "kto" else math.log(2), abs=0.15
+    )  # both are the same there
     assert losses[-1] < losses[0] and received[-1].event == "epoch"
 
 
 def margin(model, of):
     """By how many nats the chosen replies are likelier than the rejected ones, in the mean."""
-    chosen, rejected = ([getattr(pair, side).sample for pair in of.pairs] for side in ("chosen", "rejected"))
-    losses = [sum(one.nll for one in measure_reply_losses(model, side)) / len(side) for side in (rejected, chosen)]
+    chosen, rejected = (
+        [getattr(pair, side).sample for pair in of.pairs] for side in ("chosen", "rejected")
+    )
+    losses = [
+        sum(one.nll for one in measure_reply_losses(model, side)) / len(side)
+        for side in (rejected, chosen)
+    ]
     return losses[0] - losses[1]
 
 
-# ------------------------------------------------------------------------------------------------ whole runs
+# ------------------------------------------------------------------------------------------------
+# whole runs
 
 
 @pytest.fixture(scope="module")
@@ -256,22 +303,29 @@ FAST = {"learning_rate": 1e-3, "max_steps": 12, "gradient_accumulation_steps": 1
 @pytest.fixture(scope="module")
 def learned(tiny_base, adapter, tmp_path_factory):
     """A job that has learned from 312 votes, and its events."""
-    folder = preference_job(tmp_path_factory.mktemp("kto"), tiny_base.source, adapter, votes(312), **FAST)
+    folder = preference_job(
+        tmp_path_factory.mktemp("kto"), tiny_base.source, adapter, votes(312), **FAST
+    )
     received = []
     run_job(folder, RunContext(received.append, lambda: None))
     return folder, received
 
 
-def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_comes_from(learned, adapter, tiny_base):
+def test_votes_make_a_version_that_prefers_what_was_chosen_and_says_what_it_comes_from(
+    learned, adapter, tiny_base
+):
     folder, received = learned
-    made, before = verify_adapter(folder / "adapter"), verify_adapter(adapter)
+    made = verify_adapter(folder / "adapter")
+    before = verify_adapter(adapter)
     assert made.start_from.version == before.version
     assert made.start_from.weights == before.checksums["adapter_model.safetensors"]
     assert (made.dataset["preferences_used"], made.dataset["preferences_members"]) == (312, 12)
     assert (made.dataset["replies_good"], made.dataset["replies_bad"]) == (260, 312)
     assert made.rights["form"] == 572 and made.lora["r"] == 4
     assert any("KTO learns from these, which 12 members gave" in caveat for caveat in made.caveats)
-    assert any("far above the usual 5e-7 to 5e-6 of KTO and DPO" in caveat for caveat in made.caveats)
+    assert any(
+        "far above the usual 5e-7 to 5e-6 of KTO and DPO" in caveat for caveat in made.caveats
+    )
     assert read_people(folder / "adapter").keys() >= {member(number) for number in range(12)}
     assert any("by KTO" in event.detail for event in received if event.event == "phase")
     job = prepare_job_without_torch(folder)
@@ -291,12 +345,17 @@ def test_stopped_on_the_way_it_ends_with_the_same_weights(learned, tiny_base, ad
         run_job(folder, stopping(5))
     assert [path.name for path in (folder / "checkpoints").glob("checkpoint-*")] == ["checkpoint-6"]
     run_job(folder, RunContext(lambda event: None, lambda: None))
-    kept, other = (load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole))
+    kept, other = (
+        load_file(it / "adapter" / "adapter_model.safetensors") for it in (folder, whole)
+    )
     assert all(torch.equal(kept[name], other[name]) for name in kept)
 
 
-def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(tiny_base, adapter, tmp_path):
-    down, line = "I mended clock 3 myself, with oil.", "The bell? It rings flat since the great frost."
+def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(
+    tiny_base, adapter, tmp_path
+):
+    down = "I mended clock 3 myself, with oil."
+    line = "The bell? It rings flat since the great frost."
     given = [
         voted(3, member(1), None, down),
         voted(3, member(2), None, down),
@@ -306,7 +365,11 @@ def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(tiny_
     folder = preference_job(tmp_path / "job", tiny_base.source, adapter, given)
     job = prepare_job_without_torch(folder)
     assert job.start is None and job.data.preferences is None
-    assert (job.recipe.learning_rate, job.recipe.lora_r, job.recipe.num_train_epochs) == (1e-3, 4, 2)  # the adapter's
+    assert (job.recipe.learning_rate, job.recipe.lora_r, job.recipe.num_train_epochs) == (
+        1e-3,
+        4,
+        2,
+    )  # the adapter's
     said = [it.reply for it in job.data.train_prompt_replies]
     assert line in said and down not in said and BAD not in said
     assert job.data.counts["replies_voted_down"] == 1 and job.data.counts["replies_taught"] == 1
@@ -314,14 +377,23 @@ def test_few_only_filter_and_the_version_is_trained_anew_as_the_one_before(tiny_
     assert job.data.people[member(1)] == 1
 
 
-def test_preferences_that_change_nothing_are_refused_before_anything_is_trained(tiny_base, adapter, tmp_path):
+def test_preferences_that_change_nothing_are_refused_before_anything_is_trained(
+    tiny_base, adapter, tmp_path
+):
     one_vote = [voted(4, member(1), None, "I mended clock 4 myself, with oil.")]
-    with pytest.raises(MaterialError, match=r"These preferences change nothing.*Of 1 preferences 0 can be"):
-        prepare_job_without_torch(preference_job(tmp_path / "job", tiny_base.source, adapter, one_vote))
+    with pytest.raises(
+        MaterialError, match=r"These preferences change nothing.*Of 1 preferences 0 can be"
+    ):
+        prepare_job_without_torch(
+            preference_job(tmp_path / "job", tiny_base.source, adapter, one_vote)
+        )
 
 
 def test_a_filter_takes_no_more_of_one_member_than_their_share(tiny_base, adapter, tmp_path):
-    lines = [taught(number, member(7), f"The lamp over door {number} is mine to trim, always.") for number in range(40)]
+    lines = [
+        taught(number, member(7), f"The lamp over door {number} is mine to trim, always.")
+        for number in range(40)
+    ]
     job = prepare_job_without_torch(
         preference_job(tmp_path / "job", tiny_base.source, adapter, lines, preference_share=0.2)
     )
@@ -331,31 +403,43 @@ def test_a_filter_takes_no_more_of_one_member_than_their_share(tiny_base, adapte
 
 def test_personal_data_in_what_was_taught_is_replaced(tiny_base, adapter, tmp_path):
     lines = [taught(1, member(1), "Write to ada.wick@clockmail.net, and I come with the oil can.")]
-    job = prepare_job_without_torch(preference_job(tmp_path / "job", tiny_base.source, adapter, lines))
+    job = prepare_job_without_torch(
+        preference_job(tmp_path / "job", tiny_base.source, adapter, lines)
+    )
     (reply,) = [it.reply for it in job.data.train_prompt_replies if "oil can" in it.reply]
     assert "ada.wick@clockmail.net" not in reply
 
 
 def test_lore_that_does_not_fit_is_left_out_and_what_was_taught_stays(tiny_base, adapter, tmp_path):
-    folder = preference_job(tmp_path / "job", tiny_base.source, adapter, [taught(1, member(1), GOOD)], max_length=128)
+    folder = preference_job(
+        tmp_path / "job", tiny_base.source, adapter, [taught(1, member(1), GOOD)], max_length=128
+    )
     passage = folder / "material" / "lore" / "ada" / "clocks.md"
-    passage.write_text("# Clocks\n\nAda looks after clock 1. " + "Its hands are of slate. " * 20, encoding="utf-8")
+    passage.write_text(
+        "# Clocks\n\nAda looks after clock 1. " + "Its hands are of slate. " * 20, encoding="utf-8"
+    )
     spec = json.loads((folder / "request.json").read_text())
     spec["materials"] = [it for it in spec["materials"] if it["kind"] != "lore"]
     spec["materials"].append(described(folder / "material", "lore", "lore"))
     (folder / "request.json").write_text(json.dumps(spec), encoding="utf-8")
     data = prepare_job_without_torch(folder).data
     assert data.lore and data.lore.search("ada", "did you look after clock 1?"), "it is found"
-    assert data.counts["replies_taught"] == 1 and GOOD in [it.reply for it in data.train_prompt_replies]
+    assert data.counts["replies_taught"] == 1 and GOOD in [
+        it.reply for it in data.train_prompt_replies
+    ]
 
 
 def test_a_reply_that_is_held_out_is_not_learned_from(tiny_base, adapter, tmp_path):
     log = export(talks(16, "It was clock {} that I mended myself, with oil and with patience."))
     lessons = [taught(1, member(1), GOOD)]
-    result = prepare_job_without_torch(preference_job(tmp_path / "first", tiny_base.source, adapter, lessons, log)).data
+    result = prepare_job_without_torch(
+        preference_job(tmp_path / "first", tiny_base.source, adapter, lessons, log)
+    ).data
     held = result.heldout_prompt_replies[0].reply
     lessons.append(taught(5, member(3), held))
-    data = prepare_job_without_torch(preference_job(tmp_path / "again", tiny_base.source, adapter, lessons, log)).data
+    data = prepare_job_without_torch(
+        preference_job(tmp_path / "again", tiny_base.source, adapter, lessons, log)
+    ).data
     said = [it.reply for it in data.train_prompt_replies]
     assert GOOD in said and held not in said and data.counts["dropped: held out before"] >= 1
 
@@ -370,11 +454,15 @@ def test_a_reply_that_was_held_out_in_another_run_is_not_learned_from(tiny_base,
     again = preference_job(tmp_path / "b", tiny_base.source, adapter, lessons)
     result.held_out.write(again / "heldout.bin")
     (again / "keys.json").write_bytes((tmp_path / "a" / "keys.json").read_bytes())
-    assert held not in [it.reply for it in prepare_job_without_torch(again).data.train_prompt_replies]
+    assert held not in [
+        it.reply for it in prepare_job_without_torch(again).data.train_prompt_replies
+    ]
 
 
 def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_path):
-    job = preference_job(tmp_path / "a", tiny_base.source, adapter, votes(312), per_device_train_batch_size=2)
+    job = preference_job(
+        tmp_path / "a", tiny_base.source, adapter, votes(312), per_device_train_batch_size=2
+    )
     with pytest.raises(RequestError, match="KTO learns nothing useful in batches of 2"):
         prepare_job_without_torch(job)
     came = [*votes(311), voted(900, member(1), right="discord-api")]
@@ -388,29 +476,49 @@ def test_what_cannot_be_learned_from_is_refused_by_name(tiny_base, adapter, tmp_
         prepare_job_without_torch(without)
 
 
-# ------------------------------------------------------------------------------------------------ from the command line
+# ------------------------------------------------------------------------------------------------
+# from the command line
 
 
 @pytest.fixture
 def words(command, adapter, tmp_path):
-    """`preference` in this process, over Ada's adapter, card and talk; it ends before it would train."""
+    """`preference` in this process, over Ada's adapter, card and talk; it ends before it would
+    train.
+    """
     Path("ada.toml").write_text(ADA, encoding="utf-8")
     Path("talk.json").write_text(export(talks(16)), encoding="utf-8")
     sign(tmp_path / "talk.json")
     Path("votes.jsonl").write_text(preferences_to_jsonl(votes(312)), encoding="utf-8")
-    of_ada = ("--adapter", str(adapter), "--persona", "ada.toml", "--dataset", "talk.json", "--pairs", "votes.jsonl")
+    of_ada = (
+        "--adapter",
+        str(adapter),
+        "--persona",
+        "ada.toml",
+        "--dataset",
+        "talk.json",
+        "--pairs",
+        "votes.jsonl",
+    )
     return lambda *more: command("preference", *of_ada, *more)
 
 
 def test_a_folder_is_made_of_a_command_that_the_bots_trainer_would_run_too(words, adapter):
-    Path("votes.jsonl").write_text(preferences_to_jsonl([*votes(312), taught(900, member(1), GOOD)]), encoding="utf-8")
+    Path("votes.jsonl").write_text(
+        preferences_to_jsonl([*votes(312), taught(900, member(1), GOOD)]), encoding="utf-8"
+    )
     code, out, errors = words("--method", "dpo", "--set", "learning_rate=5e-7", "--make-only")
     assert code == 0, errors
     spec = read_spec(Path(out.strip()))
-    assert (spec.request.task_type, spec.request.recipe, spec.request.persona) == ("preference", "preference", "ada")
+    assert (spec.request.task_type, spec.request.recipe, spec.request.persona) == (
+        "preference",
+        "preference",
+        "ada",
+    )
     assert spec.request.base_model == verify_adapter(adapter).base_model
     job = prepare_job_without_torch(Path(out.strip()))
-    assert job.data.preferences is None and any("fewer than 300" in note for note in job.notes)  # 260 pairs
+    assert job.data.preferences is None and any(
+        "fewer than 300" in note for note in job.notes
+    )  # 260 pairs
     assert (job.recipe.preference_method, job.recipe.learning_rate) == ("dpo", 5e-7)
     assert words("--method", "dpo", "--set", "learning_rate=5e-7", "--make-only")[1] == out
 
@@ -418,9 +526,14 @@ def test_a_folder_is_made_of_a_command_that_the_bots_trainer_would_run_too(words
 def test_the_plan_says_what_becomes_of_the_preferences(words):
     code, out, errors = words("--dry-run")
     assert code == 0, errors
-    assert "Of 312 preferences 312 can be learned from: KTO learns from these, which 12 members gave." in out
+    assert (
+        "Of 312 preferences 312 can be learned from: KTO learns from these, which 12 members gave."
+        in out
+    )
     assert "demo-cpu:" not in out, "another recipe would not learn from preferences"
-    Path("votes.jsonl").write_text(preferences_to_jsonl([*votes(40), taught(900, member(1), GOOD)]), encoding="utf-8")
+    Path("votes.jsonl").write_text(
+        preferences_to_jsonl([*votes(40), taught(900, member(1), GOOD)]), encoding="utf-8"
+    )
     assert "fewer than 300: they only filter" in words("--dry-run")[1]
     Path("votes.jsonl").write_text(preferences_to_jsonl(votes(40)), encoding="utf-8")
     code, _, errors = words("--dry-run")
@@ -432,14 +545,26 @@ def test_the_time_of_a_run_counts_both_replies_and_the_reference(recipe):
     of_embedded = model_shape_of(locate(EMBEDDED))
 
     def takes(method, batch):
-        settings = recipe.model_copy(update={"per_device_train_batch_size": batch, "max_length": 640})
-        return run_cost(settings, of_embedded, workload_of(replies, replies[:1], (), method), 4).training_s
+        settings = recipe.model_copy(
+            update={"per_device_train_batch_size": batch, "max_length": 640}
+        )
+        return run_cost(
+            settings, of_embedded, workload_of(replies, replies[:1], (), method), 4
+        ).training_s
 
-    assert 1.2 * takes(None, 8) < takes("dpo", 4) < 2 * takes(None, 8), "a batch of four pairs holds eight replies"
-    assert 1.6 * takes(None, 4) < takes("kto", 4) < 3 * takes(None, 4), "three passes more, without gradients"
+    assert 1.2 * takes(None, 8) < takes("dpo", 4) < 2 * takes(None, 8), (
+        "a batch of four pairs holds eight replies"
+    )
+    assert 1.6 * takes(None, 4) < takes("kto", 4) < 3 * takes(None, 4), (
+        "three passes more, without gradients"
+    )
     pairs = workload_of(replies, replies[:1], (), "dpo")
     result = estimate_run(
-        "preference", recipe.model_copy(update={"max_length": 640}), locate(EMBEDDED), pairs, MachineSpeed(1, "")
+        "preference",
+        recipe.model_copy(update={"max_length": 640}),
+        locate(EMBEDDED),
+        pairs,
+        MachineSpeed(1, ""),
     )
     steps = math.ceil(300 / recipe.per_device_train_batch_size / recipe.gradient_accumulation_steps)
     assert result["samples"] == 600 and result["steps"] == steps * recipe.num_train_epochs
@@ -447,6 +572,9 @@ def test_the_time_of_a_run_counts_both_replies_and_the_reference(recipe):
 
 def test_what_is_not_there_is_reported_by_name(words, command):
     assert "There is no nowhere.jsonl" in words("--pairs", "nowhere.jsonl", "--dry-run")[2]
-    assert "There is no folder nowhere" in command("preference", "--adapter", "nowhere", "--pairs", "votes.jsonl")[2]
+    assert (
+        "There is no folder nowhere"
+        in command("preference", "--adapter", "nowhere", "--pairs", "votes.jsonl")[2]
+    )
     Path("votes.jsonl").write_text('{"prompt": []}\n', encoding="utf-8")
     assert "votes.jsonl, line 1 is no preference record: prompt: " in words("--dry-run")[2]

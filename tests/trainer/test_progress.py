@@ -12,7 +12,9 @@ def test_long_work_says_now_and_then_how_far_it_is(monkeypatch, capsys):
             now[0] += 1
             counting.count("reading talk.json", 1000)
         counting.count("making samples", 1)
-    assert capsys.readouterr().err.splitlines() == [f"reading talk.json: {n},000 rows" for n in (10, 20, 30)]
+    assert capsys.readouterr().err.splitlines() == [
+        f"reading talk.json: {n},000 rows" for n in (10, 20, 30)
+    ]
 
 
 def test_work_that_is_done_soon_says_nothing(capsys):

@@ -1,4 +1,6 @@
-"""Fine-tuning: the 4-bit values are kept, the adapter learns in full precision, the loss has to be a number."""
+"""Fine-tuning: the 4-bit values are kept, the adapter learns in full precision, the loss has to be
+a number.
+"""
 
 import math
 
@@ -12,7 +14,12 @@ from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training_events import Epoch, Progress
 from trainer.recipe.resolve import RECIPES_FOLDER, fit_to_hardware
 from trainer.schemas import Recipe
-from trainer.train.sft_trainer import LengthSortedSampler, add_lora_adapter, load_quantised, train_sft
+from trainer.train.sft_trainer import (
+    LengthSortedSampler,
+    add_lora_adapter,
+    load_quantised,
+    train_sft,
+)
 from trainer.train.trainer_base import StageInputs
 
 
@@ -21,11 +28,16 @@ def recipe():
     import tomllib
 
     table = tomllib.loads((RECIPES_FOLDER / "demo-cpu.toml").read_text(encoding="utf-8"))
-    return fit_to_hardware(Recipe.model_validate({**table, "lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2})).recipe
+    return fit_to_hardware(
+        Recipe.model_validate({**table, "lora_r": 4, "lora_alpha": 8, "num_train_epochs": 2})
+    ).recipe
 
 
 def samples(count: int) -> list[TokenizedSample]:
-    return [TokenizedSample((5, 6, 7, 8, 20 + n % 3, 40, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
+    return [
+        TokenizedSample((5, 6, 7, 8, 20 + n % 3, 40, 2), (False,) * 5 + (True,) * 2)
+        for n in range(count)
+    ]
 
 
 def train(base, renderer, recipe, check=lambda: None):
@@ -55,16 +67,22 @@ def test_training_lowers_the_loss_and_reports_each_step(tiny_base, renderer, rec
 
 
 def test_the_same_seed_gives_the_same_weights(tiny_base, renderer, recipe):
-    first, second = (dict(train(tiny_base, renderer, recipe)[0].named_parameters()) for _ in range(2))
+    first, second = (
+        dict(train(tiny_base, renderer, recipe)[0].named_parameters()) for _ in range(2)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_packed_a_run_learns_what_it_learns_otherwise(tiny_base, renderer, recipe):
-    exact = recipe.model_copy(update={"precision": "fp32", "lora_dropout": 0.0, "num_train_epochs": 1})
+    exact = recipe.model_copy(
+        update={"precision": "fp32", "lora_dropout": 0.0, "num_train_epochs": 1}
+    )
     losses = []
     for packing in ("off", "on"):
         _, received = train(tiny_base, renderer, exact.model_copy(update={"packing": packing}))
-        losses.append([event.loss if isinstance(event, Progress) else event.eval_loss for event in received])
+        losses.append(
+            [event.loss if isinstance(event, Progress) else event.eval_loss for event in received]
+        )
     assert losses[0] == pytest.approx(losses[1], rel=1e-4) and len(losses[0]) == 4
 
 
@@ -81,7 +99,10 @@ def _nan(model):
 
 def test_a_model_without_the_adapted_layers_is_refused(tiny_base, recipe):
     with pytest.raises(TrainingError, match="none of the modules"):
-        add_lora_adapter(load_model(tiny_base, "float32"), recipe.model_copy(update={"target_modules": ("c_attn",)}))
+        add_lora_adapter(
+            load_model(tiny_base, "float32"),
+            recipe.model_copy(update={"target_modules": ("c_attn",)}),
+        )
 
 
 def test_layers_that_a_model_lacks_are_left_out(tiny_base, recipe):

@@ -1,4 +1,6 @@
-"""Belonging: a reply's own question is found among eight, real replies bound it above and shuffled ones below."""
+"""Belonging: a reply's own question is found among eight, real replies bound it above and shuffled
+ones below.
+"""
 
 from dataclasses import replace
 
@@ -25,21 +27,28 @@ from trainer.evaluate.paired_losses import TimeBudget
 from trainer.schemas import PromptReply
 
 TOPICS = (
-    "soup rope gull lamp bell rain boat bread crane ghost chair clock eel frost glove hat ink jam kite lace".split()
-)
+    "soup rope gull lamp bell rain boat bread crane ghost chair clock eel frost glove hat ink jam "
+    "kite lace"
+).split()
 PAIRS = tuple(
-    PromptReply(f"talk {n}", f"what of the {topic}?", f"the {topic} is here") for n, topic in enumerate(TOPICS)
+    PromptReply(f"talk {n}", f"what of the {topic}?", f"the {topic} is here")
+    for n, topic in enumerate(TOPICS)
 )
 
 
 def in_words(replies, questions):
     """A judge that counts shared words, and one that finds nothing."""
-    shared = [[len(set(reply.split()) & set(it.strip("?").split())) for it in questions] for reply in replies]
+    shared = [
+        [len(set(reply.split()) & set(it.strip("?").split())) for it in questions]
+        for reply in replies
+    ]
     return [np.array(shared, dtype=float), np.zeros((len(replies), len(questions)))]
 
 
 def answer(number, text, side="new", seed=0):
-    return GeneratedReply(EvaluationPrompt(HELDOUT_TASK, number, (1,), ""), side, seed, text, 3, True)
+    return GeneratedReply(
+        EvaluationPrompt(HELDOUT_TASK, number, (1,), ""), side, seed, text, 3, True
+    )
 
 
 def heldout(pairs=PAIRS):
@@ -69,7 +78,10 @@ def test_the_same_question_stands_once_and_less_than_eight_are_no_choice():
     )
     groups = group_questions(range(11), again)
     assert sum(group.asked for group in groups) == 9
-    assert group_questions(range(7), PAIRS[:7]) == [] and measured([answer(0, "soup")], pairs=PAIRS[:7]) is None
+    assert (
+        group_questions(range(7), PAIRS[:7]) == []
+        and measured([answer(0, "soup")], pairs=PAIRS[:7]) is None
+    )
 
 
 def test_a_question_that_suits_every_reply_wins_no_more():
@@ -80,21 +92,32 @@ def test_a_question_that_suits_every_reply_wins_no_more():
 
 
 def test_judges_count_alike_whatever_their_scale():
-    weak, sure = np.eye(8)[:1] * 1e-3, np.eye(8)[1:2] * 50.0
+    weak = np.eye(8)[:1] * 1e-3
+    sure = np.eye(8)[1:2] * 50.0
     none = np.zeros((8, 8))
     both = match_questions([weak, sure], [none, none])[0]
     assert both[0] == pytest.approx(both[1]) and both[2] < both[0]
-    assert np.isfinite(match_questions([none], [none])).all(), "a judge that finds no difference decides nothing"
+    assert np.isfinite(match_questions([none], [none])).all(), (
+        "a judge that finds no difference decides nothing"
+    )
 
 
 def test_real_replies_are_the_ceiling_shuffled_ones_the_floor_and_a_version_lies_between():
-    said = [answer(n, pair.reply if n % 2 else "the weather is fine") for n, pair in enumerate(PAIRS[:16])]
+    said = [
+        answer(n, pair.reply if n % 2 else "the weather is fine")
+        for n, pair in enumerate(PAIRS[:16])
+    ]
     said += [answer(n, "the weather is fine", "base") for n in range(16)]
     section = measured(said, ("base", "new")).section()
     assert section.shares[BELONGS]["base"].estimate < section.shares[BELONGS]["new"].estimate
-    assert section.prompts == 16 and section.ceiling[BELONGS].estimate == 1 and section.floor[BELONGS].estimate == 0
+    assert (
+        section.prompts == 16
+        and section.ceiling[BELONGS].estimate == 1
+        and section.floor[BELONGS].estimate == 0
+    )
     assert 0.5 <= section.shares[BELONGS]["new"].estimate < 0.75
-    low, high = section.shares[BELONGS]["new"].low, section.shares[BELONGS]["new"].high
+    low = section.shares[BELONGS]["new"].low
+    high = section.shares[BELONGS]["new"].high
     assert 0.2 < low < section.shares[BELONGS]["new"].estimate < high < 1
 
 
@@ -108,7 +131,9 @@ def test_a_prompt_is_matched_once_with_the_reply_of_whichever_seed_answered_it()
     said = [answer(n, pair.reply, seed=n // 8) for n, pair in enumerate(PAIRS[:16])]
     said += [answer(n, "the weather is fine", seed=2) for n in range(8)]
     values = measured(said).values[BELONGS]["new"]
-    assert sorted((it.number, it.seed, it.value) for it in values) == [(n, n // 8, 1.0) for n in range(16)]
+    assert sorted((it.number, it.seed, it.value) for it in values) == [
+        (n, n // 8, 1.0) for n in range(16)
+    ]
 
 
 def value(unit, number, it, seed=0):
@@ -124,10 +149,16 @@ def test_a_mean_stays_a_share_and_its_interval_is_over_whole_units():
 
 def test_a_share_of_0_or_1_has_about_the_exact_interval_and_a_wider_one_of_few_units():
     all_right = [value(f"talk {n}", n, 1.0) for n in range(40)]
-    right, wrong = mean_interval(all_right), mean_interval([replace(it, value=0.0) for it in all_right])
+    right = mean_interval(all_right)
+    wrong = mean_interval([replace(it, value=0.0) for it in all_right])
     assert (right.estimate, right.high, wrong.estimate, wrong.low) == (1, 1, 0, 0)
-    assert right.low == pytest.approx(0.025 ** (1 / 40), abs=0.02) and wrong.high == pytest.approx(1 - right.low)
-    assert mean_interval([replace(it, unit=f"talk {it.number // 20}") for it in all_right]).low < right.low
+    assert right.low == pytest.approx(0.025 ** (1 / 40), abs=0.02) and wrong.high == pytest.approx(
+        1 - right.low
+    )
+    assert (
+        mean_interval([replace(it, unit=f"talk {it.number // 20}") for it in all_right]).low
+        < right.low
+    )
     assert mean_interval(all_right[:1]) == Interval(estimate=1, low=0, high=1)
     assert mean_interval(all_right[:2]).low == 0
 
@@ -138,7 +169,9 @@ def test_a_difference_is_of_the_same_replies_and_certain_if_it_excludes_zero():
     better = paired_difference(a, [*b, value("elsewhere", 99, 0.0)])
     assert better.estimate == 0.5 and better.low > 0
     assert paired_difference(b, a).high < 0
-    noise = paired_difference(b, [value(f"talk {n}", n, float((n + n // 3) % 2)) for n in range(20)])
+    noise = paired_difference(
+        b, [value(f"talk {n}", n, float((n + n // 3) % 2)) for n in range(20)]
+    )
     assert noise.low < 0 < noise.high
     assert paired_difference(a, [value("talk 1", 1, 1.0, seed=9)]) is None
 

@@ -1,4 +1,6 @@
-"""The recipes: each ends in an adapter; names, values and comments hold together; what they take is said."""
+"""The recipes: each ends in an adapter; names, values and comments hold together; what they take is
+said.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,27 @@ from personas.schemas.training_events import Epoch, Evaluation, Progress
 from tests.trainer.job_folders import export, persona_job, sign, talks
 from trainer.cli.recipes_command import COMMENTED_RECIPE, recipe_comments
 from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
-from trainer.recipe.resolve import RECIPES_FOLDER, fit_to_hardware, recipe_names, recipe_warnings, resolve_recipe
+from trainer.recipe.resolve import (
+    RECIPES_FOLDER,
+    fit_to_hardware,
+    recipe_names,
+    recipe_warnings,
+    resolve_recipe,
+)
 from trainer.run import run_job
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
 from trainer.train.job import RunContext
 
 NAMES = ("demo-cpu", "s0-6gb", "s1-t4", "s3-dialogue", "s3-persona-16gb", "s4-persona-chat")
-CPU, T4 = MachineSpec(has_cuda=False, best="bf16"), MachineSpec(has_cuda=True, best="bf16")
+CPU = MachineSpec(has_cuda=False, best="bf16")
+T4 = MachineSpec(has_cuda=True, best="bf16")
 
 
 def recipe_of(name: str, **changes: object) -> Recipe:
     hyperparameters = Hyperparameters.model_validate(changes)
-    return resolve_recipe(TrainingRequest(job_name="j", persona="ada", recipe=name, hyperparameters=hyperparameters))
+    return resolve_recipe(
+        TrainingRequest(job_name="j", persona="ada", recipe=name, hyperparameters=hyperparameters)
+    )
 
 
 def trained(folder, base, recipe, **changes):
@@ -55,7 +66,10 @@ def test_each_recipe_by_name_ends_in_an_adapter(tmp_path, tiny_base, name):
 
 def check_as_published(name, received, manifest):
     recipe = recipe_of(name)
-    assert manifest.hyperparameters["learning_rate"] == recipe.learning_rate and manifest.lora["r"] == recipe.lora_r
+    assert (
+        manifest.hyperparameters["learning_rate"] == recipe.learning_rate
+        and manifest.lora["r"] == recipe.lora_r
+    )
     epochs = [event for event in received if isinstance(event, Epoch)]
     assert len(epochs) == recipe.num_train_epochs
     assert all((event.eval_loss is None) == (recipe.eval_strategy == "steps") for event in epochs)
@@ -68,13 +82,21 @@ def test_s1_t4_warms_up_fifty_steps_of_forty_as_published_and_that_is_said(tmp_p
     received, manifest = trained(tmp_path, tiny_base, "s1-t4")
     steps = [event for event in received if isinstance(event, Progress)]
     ends_of_epochs = {event.step for event in received if isinstance(event, Epoch)}
-    assert {event.step for event in steps} == {10, 20, 30, 40} | ends_of_epochs and steps[-1].of == 40
+    assert {event.step for event in steps} == {10, 20, 30, 40} | ends_of_epochs and steps[
+        -1
+    ].of == 40
     assert [event.step for event in received if isinstance(event, Evaluation)] == [10, 20, 30, 40]
     rates = [event.lr for event in steps]
     assert rates == sorted(rates) and rates[-1] < recipe_of("s1-t4").learning_rate
-    said = "The warm-up of 50 steps is not shorter than the run of 40: the learning rate never reaches 2e-05."
+    said = (
+        "The warm-up of 50 steps is not shorter than the run of 40: the learning rate never "
+        "reaches 2e-05."
+    )
     assert said in manifest.caveats
-    assert (manifest.hyperparameters["warmup_steps"], manifest.hyperparameters["max_steps"]) == (50, 40)
+    assert (manifest.hyperparameters["warmup_steps"], manifest.hyperparameters["max_steps"]) == (
+        50,
+        40,
+    )
 
 
 def test_s0_6gb_stops_early_once_held_out_replies_become_no_likelier(tmp_path, tiny_base):
@@ -82,12 +104,14 @@ def test_s0_6gb_stops_early_once_held_out_replies_become_no_likelier(tmp_path, t
     received, manifest = trained(tmp_path, tiny_base, "s0-6gb", **still)
     losses = [event.eval_loss for event in received if isinstance(event, Epoch)]
     assert (
-        manifest.hyperparameters["num_train_epochs"] == 6 and manifest.hyperparameters["early_stopping_patience"] == 2
+        manifest.hyperparameters["num_train_epochs"] == 6
+        and manifest.hyperparameters["early_stopping_patience"] == 2
     )
     assert len(losses) == 3 and min(losses) == losses[0]
 
 
-# ------------------------------------------------------------------------------------------ names and comments
+# ------------------------------------------------------------------------------------------ names
+# and comments
 
 
 def test_requests_and_recipes_know_the_same_settings_with_the_same_ranges():
@@ -95,7 +119,9 @@ def test_requests_and_recipes_know_the_same_settings_with_the_same_ranges():
     recipe, request = (kind.model_json_schema()["properties"] for kind in (Recipe, Hyperparameters))
     for name in recipe:
         own = {key: value for key, value in recipe[name].items() if key not in ("title", "default")}
-        assert own == {key: value for key, value in request[name]["anyOf"][0].items() if key not in ("title",)}, name
+        assert own == {
+            key: value for key, value in request[name]["anyOf"][0].items() if key not in ("title",)
+        }, name
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES_FOLDER.glob("*.toml")), ids=lambda path: path.stem)
@@ -103,7 +129,9 @@ def test_every_value_of_a_recipe_has_a_comment(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     values = [line for line in lines if re.match(r"\w+\s*=", line)]
     comments = recipe_comments(path.stem)
-    assert len(values) == len(comments) and all(len(comment) > 3 for comment in comments.values()), comments
+    assert len(values) == len(comments) and all(
+        len(comment) > 3 for comment in comments.values()
+    ), comments
     assert lines[0].startswith(f"# {path.stem}: ")
 
 
@@ -111,13 +139,19 @@ def test_the_first_recipe_explains_every_setting():
     assert set(recipe_comments(COMMENTED_RECIPE)) == set(Recipe.model_fields)
 
 
-# ------------------------------------------------------------------------------------------ what is hardly meant
+# ------------------------------------------------------------------------------------------ what is
+# hardly meant
 
 
 def test_steps_are_those_that_a_run_has():
-    assert optimiser_steps(recipe_of("s1-t4"), 30_000) == optimiser_steps(recipe_of("s1-t4"), 16) == 40
+    assert (
+        optimiser_steps(recipe_of("s1-t4"), 30_000) == optimiser_steps(recipe_of("s1-t4"), 16) == 40
+    )
     assert epoch_count(recipe_of("s1-t4"), 30_000) == pytest.approx(40 / 1875)
-    assert (optimiser_steps(recipe_of("s0-6gb"), 9000), epoch_count(recipe_of("s0-6gb"), 9000)) == (6 * 563, 6)
+    assert (optimiser_steps(recipe_of("s0-6gb"), 9000), epoch_count(recipe_of("s0-6gb"), 9000)) == (
+        6 * 563,
+        6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,14 +165,19 @@ def test_steps_are_those_that_a_run_has():
 )
 def test_what_is_hardly_meant_is_said(changes, samples, said):
     found = recipe_warnings(recipe_of("demo-cpu", **changes), samples)
-    assert len(found) == len(said) and all(words in text for words, text in zip(said, found, strict=True))
+    assert len(found) == len(said) and all(
+        words in text for words, text in zip(said, found, strict=True)
+    )
 
 
 def test_what_a_machine_cannot_do_is_done_the_nearest_way_and_said():
     fit = fit_to_hardware(recipe_of("s0-6gb"), CPU)
-    assert (fit.recipe.precision, fit.recipe.optim) == ("bf16", "adamw_torch_fused") and len(fit.notes) == 2
+    assert (fit.recipe.precision, fit.recipe.optim) == ("bf16", "adamw_torch_fused") and len(
+        fit.notes
+    ) == 2
     assert (
-        fit_to_hardware(recipe_of("s0-6gb"), T4).notes == () and fit_to_hardware(recipe_of("demo-cpu"), CPU).notes == ()
+        fit_to_hardware(recipe_of("s0-6gb"), T4).notes == ()
+        and fit_to_hardware(recipe_of("demo-cpu"), CPU).notes == ()
     )
 
 
@@ -146,7 +185,8 @@ def test_the_machine_is_guessed_as_it_is():
     assert probe_machine_without_torch().has_cuda == probe_machine().has_cuda
 
 
-# ------------------------------------------------------------------------------------------ the command
+# ------------------------------------------------------------------------------------------ the
+# command
 
 
 def test_the_list_has_a_line_for_each(command):
@@ -159,9 +199,15 @@ def test_the_list_has_a_line_for_each(command):
 def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
     _, output, _ = command("recipes", "s1-t4")
     assert "warmup_steps = 50" in output and "as published, although the run has 40 steps" in output
-    assert "may be a number from 1e-07 to 0.01" in output and "40 steps" in output and "GiB: it fits." in output
+    assert (
+        "may be a number from 1e-07 to 0.01" in output
+        and "40 steps" in output
+        and "GiB: it fits." in output
+    )
     assert "note: The warm-up of 50 steps is not shorter than the run of 40" in output
-    sheet = json.loads(command("recipes", "s1-t4", "--json", "--set", "per_device_train_batch_size=64")[1])
+    sheet = json.loads(
+        command("recipes", "s1-t4", "--json", "--set", "per_device_train_batch_size=64")[1]
+    )
     assert {it["name"] for it in sheet["settings"]} == set(Recipe.model_fields)
     changed = next(it for it in sheet["settings"] if it["name"] == "per_device_train_batch_size")
     assert (changed["value"], changed["recipes"], changed["allowed"]) == (
@@ -179,8 +225,14 @@ def test_a_recipe_is_shown_with_comments_ranges_memory_and_warnings(command):
         (("recipes", "nope"), "There is no recipe 'nope'. Known: "),
         (("recipes", "s1-t4", "--set", "lora_r=0"), "lora_r cannot be '0'"),
         (("plan", "--persona", "oda", "--set", "epochs=2"), "Did you mean num_train_epochs or"),
-        (("plan", "--persona", "oda", "--set", "max_length=512", "--max-length", "640"), "both set max_length"),
-        (("dataset", "build", "--source", "x", "--out", "y", "--set", "lore_share=2"), "lore_share cannot be '2'"),
+        (
+            ("plan", "--persona", "oda", "--set", "max_length=512", "--max-length", "640"),
+            "both set max_length",
+        ),
+        (
+            ("dataset", "build", "--source", "x", "--out", "y", "--set", "lore_share=2"),
+            "lore_share cannot be '2'",
+        ),
     ],
 )
 def test_wrong_names_and_values_are_refused(command, words, said):
@@ -190,14 +242,19 @@ def test_wrong_names_and_values_are_refused(command, words, said):
 
 def test_what_ends_a_run_says_that_it_ends_one_stage(command):
     lines = command("recipes", "two-stage")[1].splitlines()
-    assert "or the last of two stages" in next(line for line in lines if line.startswith("max_steps"))
+    assert "or the last of two stages" in next(
+        line for line in lines if line.startswith("max_steps")
+    )
 
 
 @pytest.mark.parametrize("samples", ["-3", "0", "1e3", ""])
 def test_a_recipe_is_reckoned_with_one_sample_or_more(command, capsys, samples):
     with pytest.raises(SystemExit) as ended:
         command("recipes", "auto", f"--samples={samples}")
-    assert ended.value.code == 2 and f"expected a number of at least 1, got {samples!r}" in capsys.readouterr().err
+    assert (
+        ended.value.code == 2
+        and f"expected a number of at least 1, got {samples!r}" in capsys.readouterr().err
+    )
 
 
 def test_a_plan_takes_settings_and_prints_what_is_hardly_meant(tmp_path, command):
@@ -210,9 +267,13 @@ def test_a_plan_takes_settings_and_prints_what_is_hardly_meant(tmp_path, command
     assert "note: The warm-up of 500 steps is not shorter than the run of" in output
     result = json.loads(command(*words, "--json")[1])
     mine, others = (
-        [it for it in result["recipes"] if (it["recipe"] == "s0-6gb") is chosen] for chosen in (True, False)
+        [it for it in result["recipes"] if (it["recipe"] == "s0-6gb") is chosen]
+        for chosen in (True, False)
     )
-    assert mine[0]["steps"] == -(-result["samples"]["train"] // 16) and "warm-up of 500" in mine[0]["warnings"][-1]
+    assert (
+        mine[0]["steps"] == -(-result["samples"]["train"] // 16)
+        and "warm-up of 500" in mine[0]["warnings"][-1]
+    )
     assert any("needs CUDA" in warning for it in others for warning in it["warnings"])
 
 

@@ -1,4 +1,6 @@
-"""What all sides say: made in one batch over the measured model, as the engine would serve it, within the time."""
+"""What all sides say: made in one batch over the measured model, as the engine would serve it,
+within the time.
+"""
 
 import asyncio
 import math
@@ -16,7 +18,14 @@ from personas.errors import NoMemoryError
 from personas.home.job_folder import read_spec
 from personas.prompt.renderer import CONTEXT_TOKENS
 from personas.schemas.chat import DEFAULT_CANDIDATES, ChatRequest, SamplingParams, Turn
-from personas.schemas.scorecard import GENERAL_TASK, HELDOUT_TASK, IN_CHARACTER, SMALL_TALK_TASK, VOICE, VOICE_AT_TURN
+from personas.schemas.scorecard import (
+    GENERAL_TASK,
+    HELDOUT_TASK,
+    IN_CHARACTER,
+    SMALL_TALK_TASK,
+    VOICE,
+    VOICE_AT_TURN,
+)
 from tests.tiny_models import make_adapter
 from tests.trainer.job_folders import persona_job
 from trainer.evaluate.candidates import BASE, LIVE, NEW, Candidate, Candidates
@@ -50,7 +59,10 @@ def job(tmp_path_factory, tiny_base):
 def sides(tmp_path_factory, tiny_base, job):
     """The base, a live version, and a new one whose folder nobody has sealed yet."""
     home = tmp_path_factory.mktemp("home")
-    live, new = (make_adapter(home, tiny_base, "ada", version, seed) for version, seed in (("v1", 1), ("v2", 2)))
+    live, new = (
+        make_adapter(home, tiny_base, "ada", version, seed)
+        for version, seed in (("v1", 1), ("v2", 2))
+    )
     aside = home / "aside"
     shutil.copytree(new.folder, aside)
     (aside / "manifest.json").unlink()
@@ -66,7 +78,9 @@ def served(tiny_base, sides, job):
 
     async def reply(engine, ref):
         stream = engine.submit(
-            ChatRequest(job.data.persona, (TURN,), (), ref, SamplingParams(max_new_tokens=12, seed=7))
+            ChatRequest(
+                job.data.persona, (TURN,), (), ref, SamplingParams(max_new_tokens=12, seed=7)
+            )
         )
         async for _ in stream:
             pass
@@ -84,25 +98,35 @@ def served(tiny_base, sides, job):
 
 
 def speakers(sides, renderer, seeds=(7,), of=(BASE, LIVE, NEW)):
-    return ReplyGenerator(sides.parts, renderer, {side: sides.ref(side) for side in of}, seeds, SHORT)
+    return ReplyGenerator(
+        sides.parts, renderer, {side: sides.ref(side) for side in of}, seeds, SHORT
+    )
 
 
 def prompt(renderer, persona, task=HELDOUT_TASK, number=0, once=False):
     return PromptBuilder(renderer, persona, None).from_turns(task, number, [TURN], once=once)
 
 
-def test_replies_are_those_that_the_engine_serves_each_by_its_own_side(sides, job, renderer, served):
-    made = speakers(sides, renderer, (7, 8)).answers([prompt(renderer, job.data.persona)], TimeBudget(60))
+def test_replies_are_those_that_the_engine_serves_each_by_its_own_side(
+    sides, job, renderer, served
+):
+    made = speakers(sides, renderer, (7, 8)).answers(
+        [prompt(renderer, job.data.persona)], TimeBudget(60)
+    )
     assert len(made) == 6
     texts = {(it.side, it.seed): it.text for it in made}
     assert {side: texts[side, 7] for side in served} == served
     assert len(set(texts.values())) == 6  # sides and seeds all differ
-    again = speakers(sides, renderer, (7,), (NEW,)).answers([prompt(renderer, job.data.persona)], TimeBudget(60))
+    again = speakers(sides, renderer, (7,), (NEW,)).answers(
+        [prompt(renderer, job.data.persona)], TimeBudget(60)
+    )
     assert again[0].text == texts[NEW, 7]  # whoever else is in the batch
     assert sides.base_is_base() == 0  # the engine leaves the model as it was
 
 
-def test_a_prompt_is_answered_by_all_or_not_at_all_and_to_the_least_whatever_the_time(sides, renderer):
+def test_a_prompt_is_answered_by_all_or_not_at_all_and_to_the_least_whatever_the_time(
+    sides, renderer
+):
     asked = [prompt(renderer, None, number=n) for n in range(5)]
     received = []
     spent = TimeBudget(0.0)
@@ -115,9 +139,12 @@ def test_a_prompt_is_answered_by_all_or_not_at_all_and_to_the_least_whatever_the
 
 
 @pytest.mark.parametrize(
-    ("stated", "candidates"), [("", DEFAULT_CANDIDATES), ("1", 1), ("8", 8), ("many", DEFAULT_CANDIDATES)]
+    ("stated", "candidates"),
+    [("", DEFAULT_CANDIDATES), ("1", 1), ("8", 8), ("many", DEFAULT_CANDIDATES)],
 )
-def test_replies_are_chosen_among_as_many_candidates_as_the_bots(tiny_base, monkeypatch, stated, candidates):
+def test_replies_are_chosen_among_as_many_candidates_as_the_bots(
+    tiny_base, monkeypatch, stated, candidates
+):
     monkeypatch.setenv("REPLY_CANDIDATES", stated)
     assert served_sampling(tiny_base).candidates == candidates
 
@@ -131,7 +158,9 @@ def test_replies_are_chosen_among_as_many_candidates_as_the_bots(tiny_base, monk
         ({"MAX_REPLY_CANDIDATES": "8"}, DEFAULT_CANDIDATES),
     ],
 )
-def test_candidates_are_those_that_the_engine_makes_and_the_operator_allows(tiny_base, monkeypatch, stated, candidates):
+def test_candidates_are_those_that_the_engine_makes_and_the_operator_allows(
+    tiny_base, monkeypatch, stated, candidates
+):
     for name, value in stated.items():
         monkeypatch.setenv(name, value)
     assert served_sampling(tiny_base).candidates == candidates
@@ -141,13 +170,19 @@ def test_candidates_are_those_that_the_engine_makes_and_the_operator_allows(tiny
 
 def test_replies_are_sampled_as_the_bots_settings_say(tiny_base, monkeypatch):
     usual = served_sampling(tiny_base)
-    stated = evaluation_environ(load_settings(None, {"TEMPERATURE": "1.1", "TOP_P": "0.5", "MAX_NEW_TOKENS": "300"}))
+    stated = evaluation_environ(
+        load_settings(None, {"TEMPERATURE": "1.1", "TOP_P": "0.5", "MAX_NEW_TOKENS": "300"})
+    )
     for name, value in stated.items():
         monkeypatch.setenv(name, value)
-    assert served_sampling(tiny_base) == replace(usual, temperature=1.1, top_p=0.5, max_new_tokens=300)
+    assert served_sampling(tiny_base) == replace(
+        usual, temperature=1.1, top_p=0.5, max_new_tokens=300
+    )
     monkeypatch.setenv("TEMPERATURE", "nan")
     monkeypatch.setenv("MAX_NEW_TOKENS", "a few")
-    assert served_sampling(tiny_base) == replace(usual, top_p=0.5), "what cannot be is not taken over"
+    assert served_sampling(tiny_base) == replace(usual, top_p=0.5), (
+        "what cannot be is not taken over"
+    )
 
 
 def test_a_prompt_leaves_room_for_the_longest_reply(renderer):
@@ -157,16 +192,23 @@ def test_a_prompt_leaves_room_for_the_longest_reply(renderer):
         assert CONTEXT_TOKENS - new_tokens - 9 < len(asked.ids) <= CONTEXT_TOKENS - new_tokens
 
 
-def test_replies_of_all_sides_are_chosen_among_as_many_candidates(sides, job, renderer, monkeypatch):
-    """Also while prompts take several steps, and more replies are to be made than fit into the batch."""
-    counts, finish = Counter(), reply_generator._PendingReply.finish
+def test_replies_of_all_sides_are_chosen_among_as_many_candidates(
+    sides, job, renderer, monkeypatch
+):
+    """Also while prompts take several steps, and more replies are to be made than fit into the
+    batch.
+    """
+    counts = Counter()
+    finish = reply_generator._PendingReply.finish
 
     def counted(pending, reply):
         counts[pending.side, reply.candidates] += 1
         finish(pending, reply)
 
     monkeypatch.setattr(reply_generator._PendingReply, "finish", counted)
-    generator = replace(speakers(sides, renderer, seeds=(0, 1, 2)), sampling=replace(SHORT, candidates=4))
+    generator = replace(
+        speakers(sides, renderer, seeds=(0, 1, 2)), sampling=replace(SHORT, candidates=4)
+    )
     builder = PromptBuilder(renderer, job.data.persona, None)
     prompts = [replace(it, own_seeds=()) for it in heldout_prompts(builder, job.data, (0,))]
     generator.answers(prompts, TimeBudget(math.inf))
@@ -174,7 +216,9 @@ def test_replies_of_all_sides_are_chosen_among_as_many_candidates(sides, job, re
 
 
 def test_what_is_asked_once_takes_the_first_seed(sides, renderer):
-    made = speakers(sides, renderer, (4, 5), (BASE,)).answers([prompt(renderer, None, once=True)], TimeBudget(60))
+    made = speakers(sides, renderer, (4, 5), (BASE,)).answers(
+        [prompt(renderer, None, once=True)], TimeBudget(60)
+    )
     assert [it.seed for it in made] == [4]
 
 
@@ -188,11 +232,16 @@ def test_a_failing_reply_is_raised(sides, renderer, monkeypatch):
 
 
 def test_heldout_prompts_are_those_of_the_samples_token_for_token(job, renderer):
-    asked = heldout_prompts(PromptBuilder(renderer, job.data.persona, job.data.lore), job.data, (0,))
+    asked = heldout_prompts(
+        PromptBuilder(renderer, job.data.persona, job.data.lore), job.data, (0,)
+    )
     assert asked
     for it in asked:
         sample = job.data.heldout[it.number]
-        assert it.ids == sample.ids[: len(it.ids)] and len(it.ids) == len(sample.ids) - sample.reply_tokens
+        assert (
+            it.ids == sample.ids[: len(it.ids)]
+            and len(it.ids) == len(sample.ids) - sample.reply_tokens
+        )
         assert it.message == job.data.heldout_prompt_replies[it.number].message
         assert it.asker and f"{it.asker}: {it.message}" in renderer.tokenizer.decode(it.ids)
         assert it.stop == (f"\n{it.asker}:",)
@@ -205,27 +254,43 @@ def test_seeds_take_turns_with_other_heldout_prompts_and_the_first_again_when_th
     own = sum(pair.by_persona for pair in job.data.heldout_prompt_replies)
     assert own == 3, "as the numbers below expect"
     monkeypatch.setitem(MAX_PROMPTS_BY_TASK, HELDOUT_TASK, 1)
-    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [(0,), (1,), (2,)]
+    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [
+        (0,),
+        (1,),
+        (2,),
+    ]
     assert len({it.number for it in heldout_prompts(builder, job.data, (0, 1, 2))}) == 3
     monkeypatch.setitem(MAX_PROMPTS_BY_TASK, HELDOUT_TASK, 2)
-    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [(0, 1), (1, 2), (2, 0)]
+    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [
+        (0, 1),
+        (1, 2),
+        (2, 0),
+    ]
     assert [it.number for it in heldout_prompts(builder, job.data, (1,))] == [
         it.number for it in heldout_prompts(builder, job.data, (0, 1, 2)) if 1 in it.own_seeds
     ][::-1]
     monkeypatch.setitem(MAX_PROMPTS_BY_TASK, HELDOUT_TASK, 24)
-    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [(0, 1, 2)] * own
+    assert [it.own_seeds for it in heldout_prompts(builder, job.data, (0, 1, 2))] == [
+        (0, 1, 2)
+    ] * own
 
 
 def test_tasks_take_turns_the_first_of_each_before_all():
     asked = [
-        EvaluationPrompt(task, n, (1,), "") for task, count in (("a", 6), ("b", 2), ("c", 1)) for n in range(count)
+        EvaluationPrompt(task, n, (1,), "")
+        for task, count in (("a", 6), ("b", 2), ("c", 1))
+        for n in range(count)
     ]
     order = [(it.task, it.number) for it in interleave_tasks(asked)]
     assert sorted(order[:3]) == [("a", 0), ("b", 0), ("c", 0)]
     assert order.index(("b", 1)) < order.index(("a", 4))
     assert sorted(order) == sorted((it.task, it.number) for it in asked)
     alike = interleave_tasks(
-        [EvaluationPrompt(task, n, (1,), "") for task in (GENERAL_TASK, HELDOUT_TASK) for n in range(10)]
+        [
+            EvaluationPrompt(task, n, (1,), "")
+            for task in (GENERAL_TASK, HELDOUT_TASK)
+            for n in range(10)
+        ]
     )
     assert sum(it.task == HELDOUT_TASK for it in alike[:12]) == 8
 
@@ -233,7 +298,9 @@ def test_tasks_take_turns_the_first_of_each_before_all():
 def test_small_talk_is_compared_with_replies_to_what_is_like_it(job):
     known = job.data.train_prompt_replies[:4]
     odd = type(known[0])("t", "good night, sleep well", "Good night. The clock stays awake.")
-    near = nearest_replies([EvaluationPrompt(SMALL_TALK_TASK, 3, (1,), "sleep well, good night")], [*known, odd])
+    near = nearest_replies(
+        [EvaluationPrompt(SMALL_TALK_TASK, 3, (1,), "sleep well, good night")], [*known, odd]
+    )
     assert near[3][0] == odd.reply and len(near[3]) == 3
     assert (
         nearest_replies([], known) == {}
@@ -243,14 +310,19 @@ def test_small_talk_is_compared_with_replies_to_what_is_like_it(job):
 
 def test_the_base_model_judges_which_question_a_reply_belongs_to(sides, renderer):
     """Whichever adapter was in use before; the first judge is the encoder."""
-    replies, questions = ["The bell rings flat."], ["how does the bell sound?", "what is for supper?"]
+    replies = ["The bell rings flat."]
+    questions = ["how does the bell sound?", "what is for supper?"]
     with sides.use(NEW):
-        nearness, likely = QuestionJudges(sides, renderer, reads=True, between=lambda: None).score(replies, questions)
+        nearness, likely = QuestionJudges(sides, renderer, reads=True, between=lambda: None).score(
+            replies, questions
+        )
     samples = [renderer.sample(None, [Turn("", it)], replies[0]) for it in questions]
     with sides.use(BASE) as model:
         expected = [-loss.nll for loss in measure_reply_losses(model, samples)]
     assert likely.tolist() == [pytest.approx(expected)] and nearness[0][0] > nearness[0][1]
-    (alone,) = QuestionJudges(sides, renderer, reads=False, between=lambda: None).score(replies, questions)
+    (alone,) = QuestionJudges(sides, renderer, reads=False, between=lambda: None).score(
+        replies, questions
+    )
     assert np.allclose(alone, likely), "MiniLM does not judge a language that it does not read"
 
 
@@ -270,30 +342,52 @@ def in_other_words(data):
 def test_all_sections_are_measured_and_what_there_was_no_time_for_is_said(sides, job, monkeypatch):
     bases = []
     monkeypatch.setattr(reply_sections, "served_sampling", lambda base: bases.append(base) or SHORT)
-    result, steps = [], []
+    result = []
+    steps = []
     others = {"bo": in_other_words(job.data)}
-    spoken = measure_replies(sides, job, TimeBudget(0.0), (3,), result.append, others, lambda: steps.append(1))
+    spoken = measure_replies(
+        sides, job, TimeBudget(0.0), (3,), result.append, others, lambda: steps.append(1)
+    )
     assert bases == [job.base], "replies are sampled as the bot would"
     assert spoken.voice.classes == ("ada", "bo", "members")
-    assert spoken.voice.right.keys() == {"base", "live", "new"} and spoken.voice.ceiling > spoken.voice.floor
+    assert (
+        spoken.voice.right.keys() == {"base", "live", "new"}
+        and spoken.voice.ceiling > spoken.voice.floor
+    )
     assert {scores.task for scores in spoken.text} >= {HELDOUT_TASK, GENERAL_TASK, SMALL_TALK_TASK}
     assert sum(spoken.safety.prompts.values()) == 1
     assert spoken.left_out["safety prompts"] == "1 of 30 were asked: there was no time for more."
     shown = spoken.side_by_side[0]
-    assert (shown.prompt, shown.real) in {(it.message, it.reply) for it in job.data.heldout_prompt_replies}
+    assert (shown.prompt, shown.real) in {
+        (it.message, it.reply) for it in job.data.heldout_prompt_replies
+    }
     assert shown.replies["base"].made_by is None and shown.replies["live"].made_by.version == "v1"
-    assert shown.replies["new"].made_by == sides.stamp(NEW) and {it.seed for it in shown.replies.values()} == {3}
+    assert shown.replies["new"].made_by == sides.stamp(NEW) and {
+        it.seed for it in shown.replies.values()
+    } == {3}
     assert len({it.text for it in shown.replies.values()}) == 3
     assert "8 different held-out questions" in spoken.left_out["belongs"]
     assert spoken.sense.keys() >= {"style", "talks", "pressure"} and "belongs" not in spoken.sense
-    talks, pressure = spoken.sense["talks"], spoken.sense["pressure"]
+    talks = spoken.sense["talks"]
+    pressure = spoken.sense["pressure"]
     assert spoken.sense["style"].ceiling[VOICE].estimate == 1
     assert pressure.shares[IN_CHARACTER].keys() == {"live", "new"}
     assert talks.prompts == 32 and talks.shares[VOICE_AT_TURN.format(1)].keys() == {"new"}
-    assert {spoken.left_out[f"talks, turn {n}"] for n in (10, 40)} == {"There was time for 0 of 32 replies."}
+    assert {spoken.left_out[f"talks, turn {n}"] for n in (10, 40)} == {
+        "There was time for 0 of 32 replies."
+    }
     assert "talks, turn 1" not in spoken.left_out
-    assert spoken.left_out["questions in other words, and pressure"] == "There was time for 4 of 50 replies."
-    tasks = 4 + 2 * (spoken.facts is not None)  # held-out, general, small talk, safety; facts with and without lore
+    assert (
+        spoken.left_out["questions in other words, and pressure"]
+        == "There was time for 4 of 50 replies."
+    )
+    tasks = 4 + 2 * (
+        spoken.facts is not None
+    )  # held-out, general, small talk, safety; facts with and without lore
     assert len(spoken.replies) == tasks  # the new version's, one of each
     assert any(f": {shown.prompt}" in prompt for prompt, _ in spoken.replies)
-    assert any(text.endswith("replies are measured") for text in result) and "talks: turn 1 of 40" in result and steps
+    assert (
+        any(text.endswith("replies are measured") for text in result)
+        and "talks: turn 1 of 40" in result
+        and steps
+    )

@@ -1,4 +1,6 @@
-"""A run that was stopped or killed goes on as if nothing had happened: same weights, same history."""
+"""A run that was stopped or killed goes on as if nothing had happened: same weights, same
+history.
+"""
 
 import pickle
 import random
@@ -27,7 +29,8 @@ from trainer.train.sft_trainer import train_sft
 from trainer.train.stages import STAGE_RESULT_FOLDER, FirstStageResult
 from trainer.train.trainer_base import StageInputs
 
-STEPS, STEPS_AN_EPOCH = 9, 3
+STEPS = 9
+STEPS_AN_EPOCH = 3
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +44,28 @@ def recipe():
 
 
 def samples(count):
-    return [TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2) for n in range(count)]
+    return [
+        TokenizedSample((5, 6, 7, 8, 20 + n % 5, 40 + n % 3, 2), (False,) * 5 + (True,) * 2)
+        for n in range(count)
+    ]
 
 
 class Train:
     """Trains in a folder, and may be stopped after any step."""
 
     def __init__(self, base, renderer, recipe, folder):
-        self.base, self.tokenizer, self.recipe, self.folder = base, renderer.tokenizer, recipe, folder
+        self.base = base
+        self.tokenizer = renderer.tokenizer
+        self.recipe = recipe
+        self.folder = folder
         self.received = []
         self.measures = True
 
     def __call__(self, stop_after=None, **changes):
         def check():
-            steps = max((event.step for event in self.received if isinstance(event, Progress)), default=0)
+            steps = max(
+                (event.step for event in self.received if isinstance(event, Progress)), default=0
+            )
             is_measuring = (
                 self.measures
                 and self.received
@@ -66,7 +77,9 @@ class Train:
 
         recipe = self.recipe.model_copy(update=changes)
         self.measures = recipe.eval_strategy == "epoch"
-        course = StageInputs(samples(20), samples(3), recipe, self.received.append, check, self.folder)
+        course = StageInputs(
+            samples(20), samples(3), recipe, self.received.append, check, self.folder
+        )
         return train_sft(self.base, self.tokenizer, course)
 
 
@@ -87,19 +100,24 @@ def result(history):
 
 
 def same(first, second):
-    one, other = trainable_weights(first.model), trainable_weights(second.model)
+    one = trainable_weights(first.model)
+    other = trainable_weights(second.model)
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("stop_after", range(2, STEPS + 1))
-def test_stopped_after_any_step_it_ends_with_the_same_weights_and_history(train, undisturbed, stop_after):
+def test_stopped_after_any_step_it_ends_with_the_same_weights_and_history(
+    train, undisturbed, stop_after
+):
     stopped = train()
     with pytest.raises(RunCancelled):
         stopped(stop_after)
     resumed = train()()
     assert same(undisturbed, resumed)
     assert result(resumed.history) == result(undisturbed.history)
-    at_epochs_end = stop_after % STEPS_AN_EPOCH == 0  # nothing is kept there before the epoch is measured
+    at_epochs_end = (
+        stop_after % STEPS_AN_EPOCH == 0
+    )  # nothing is kept there before the epoch is measured
     assert resumed.resumed_at == (stop_after - STEPS_AN_EPOCH if at_epochs_end else stop_after)
 
 
@@ -135,7 +153,9 @@ def test_a_run_may_be_stopped_at_every_step(train, undisturbed):
     assert same(undisturbed, broken())
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(train, undisturbed, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    train, undisturbed, tmp_path, caplog
+):
     for stop in (4, 8):
         with pytest.raises(RunCancelled):
             train()(stop)
@@ -184,7 +204,9 @@ def test_the_best_adapter_is_given_patience_ends_a_run_and_counts_on_after_a_res
     ended = train("undisturbed")(**WORSENING)
     losses = [event.eval_loss for event in ended.history if isinstance(event, Epoch)]
     assert len(losses) < 30 and losses.index(min(losses)) == len(losses) - 3
-    assert mean_loss(measure_reply_losses(ended.model, samples(3))) == pytest.approx(min(losses), abs=1e-6)
+    assert mean_loss(measure_reply_losses(ended.model, samples(3))) == pytest.approx(
+        min(losses), abs=1e-6
+    )
 
     with pytest.raises(RunCancelled):
         train()(len(losses) * STEPS_AN_EPOCH - 1, **WORSENING)
@@ -201,7 +223,10 @@ def test_every_generator_goes_on_from_where_it_was():
 
 
 def test_a_checkpoint_holds_nested_values_with_their_kinds(tmp_path):
-    parts = {"a": {0: torch.tensor([1.5]), "x": [1, 2.5, None, True, "t"]}, "b": torch.arange(3, dtype=torch.uint8)}
+    parts = {
+        "a": {0: torch.tensor([1.5]), "x": [1, 2.5, None, True, "t"]},
+        "b": torch.arange(3, dtype=torch.uint8),
+    }
     Checkpoint(parts).write(tmp_path)
     back = Checkpoint.read(tmp_path).parts
     assert list(back["a"]) == [0, "x"] and back["a"]["x"] == [1, 2.5, None, True, "t"]
@@ -240,7 +265,9 @@ def test_hostile_checkpoints_are_skipped_with_their_reasons(stopped, undisturbed
         caplog.clear()
         found = latest_valid_checkpoint(folder, weights)
         assert found and found.name == "checkpoint-3", number
-        assert f"{number}/checkpoint-5 " in caplog.text and "Remove it and run again." in caplog.text
+        assert (
+            f"{number}/checkpoint-5 " in caplog.text and "Remove it and run again." in caplog.text
+        )
 
 
 @pytest.mark.parametrize("part", ["random", "remembered", "schedule"])
@@ -248,18 +275,29 @@ def test_a_checkpoint_that_cannot_be_resumed_is_refused(stopped, train, part):
     run = train()
     shutil.copytree(stopped, run.folder)
     reseal(run.folder / "checkpoint-5", **{part: {"list": [1, "x"]}})
-    with pytest.raises(TrainingError, match=r"checkpoint-5 cannot be resumed: .*Remove it and run again"):
+    with pytest.raises(
+        TrainingError, match=r"checkpoint-5 cannot be resumed: .*Remove it and run again"
+    ):
         run()
 
 
 def test_pickles_beside_a_checkpoint_are_never_opened(stopped, undisturbed, train, tmp_path):
     run = train()
     shutil.copytree(stopped, run.folder)
-    names = "optimizer.pt scheduler.pt scaler.pt rng_state.pth training_args.bin pytorch_model.bin adapter_model.bin"
+    names = (
+        "optimizer.pt scheduler.pt scaler.pt rng_state.pth training_args.bin pytorch_model.bin "
+        "adapter_model.bin"
+    )
     for name in names.split():
-        (run.folder / "checkpoint-5" / name).write_bytes(pickle.dumps(Bomb(str(tmp_path / "opened"))))
+        (run.folder / "checkpoint-5" / name).write_bytes(
+            pickle.dumps(Bomb(str(tmp_path / "opened")))
+        )
     resumed = run()
-    assert resumed.resumed_at == 5 and same(undisturbed, resumed) and not (tmp_path / "opened").exists()
+    assert (
+        resumed.resumed_at == 5
+        and same(undisturbed, resumed)
+        and not (tmp_path / "opened").exists()
+    )
 
 
 def test_a_first_stages_result_that_is_none_is_refused(stopped, tmp_path):

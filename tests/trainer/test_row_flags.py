@@ -1,4 +1,6 @@
-"""What a row says beside its texts: flags that exclude answers, system texts in the middle, names, thoughts."""
+"""What a row says beside its texts: flags that exclude answers, system texts in the middle, names,
+thoughts.
+"""
 
 import json
 
@@ -42,11 +44,14 @@ def text_of(renderer, made) -> str:
 
 
 def learned(renderer, made) -> str:
-    taken = [token for token, is_taken in zip(made.sample.ids, made.sample.mask, strict=True) if is_taken]
+    taken = [
+        token for token, is_taken in zip(made.sample.ids, made.sample.mask, strict=True) if is_taken
+    ]
     return renderer.tokenizer.decode(taken).removesuffix(renderer.end_of_turn)
 
 
-# ------------------------------------------------------------------------------------------------ flags
+# ------------------------------------------------------------------------------------------------
+# flags
 
 
 @pytest.mark.parametrize(
@@ -55,12 +60,19 @@ def learned(renderer, made) -> str:
      {"trainable": "false"}, {"mask": True}, {"loss_weight": 0}],
     ids=str,
 )  # fmt: skip
-@pytest.mark.parametrize("keys", [("messages", "role", "content"), ("conversations", "from", "value")], ids=str)
-def test_an_answer_that_its_row_excludes_carries_no_loss_and_is_counted(tmp_path, renderer, recipe, flag, keys):
+@pytest.mark.parametrize(
+    "keys", [("messages", "role", "content"), ("conversations", "from", "value")], ids=str
+)
+def test_an_answer_that_its_row_excludes_carries_no_loss_and_is_counted(
+    tmp_path, renderer, recipe, flag, keys
+):
     name, by, text = keys
     roles = ("user", "assistant") if by == "role" else ("human", "gpt")
     turns = [{by: roles[0], text: "one"}, {by: roles[1], text: "two", **flag}]
-    turns += [{by: roles[0], text: "three"}, {by: roles[1], text: "four", "weight": 1, "train": True}]
+    turns += [
+        {by: roles[0], text: "three"},
+        {by: roles[1], text: "four", "weight": 1, "train": True},
+    ]
     (conversation,) = read(tmp_path, {name: turns})
     made, faults = rendered(renderer, recipe, conversation)
     assert [learned(renderer, it) for it in made] == ["four"]
@@ -72,11 +84,17 @@ def test_an_answer_that_its_row_excludes_carries_no_loss_and_is_counted(tmp_path
 
 
 def test_a_whole_row_or_pair_can_be_excluded(tmp_path, renderer, recipe):
-    rows = [{"instruction": "Why?", "output": "Because.", "weight": 0}, {"instruction": "How?", "output": "So."}]
+    rows = [
+        {"instruction": "Why?", "output": "Because.", "weight": 0},
+        {"instruction": "How?", "output": "So."},
+    ]
     first, second = read(tmp_path, *rows)
     assert rendered(renderer, recipe, first) == ([], {1: EXCLUDED_BY_SOURCE})
     assert [learned(renderer, it) for it in rendered(renderer, recipe, second)[0]] == ["So."]
-    pairs = [{"human": "Why?", "assistant": "Because.", "train": False}, {"human": "How?", "assistant": "So."}]
+    pairs = [
+        {"human": "Why?", "assistant": "Because.", "train": False},
+        {"human": "How?", "assistant": "So."},
+    ]
     (conversation,) = read(tmp_path, {"conversation": pairs})
     assert [learned(renderer, it) for it in rendered(renderer, recipe, conversation)[0]] == ["So."]
 
@@ -92,7 +110,12 @@ def test_the_last_reply_alone_is_an_option(tmp_path, renderer, recipe):
 
 def test_a_build_says_what_was_excluded(command, tmp_path):
     rows = [
-        {"messages": [message("user", f"How is load {n}?"), message("assistant", f"Heavy {n}.", weight=n % 3)]}
+        {
+            "messages": [
+                message("user", f"How is load {n}?"),
+                message("assistant", f"Heavy {n}.", weight=n % 3),
+            ]
+        }
         for n in range(30)
     ]
     (tmp_path / "rows.jsonl").write_bytes(jsonl(rows))
@@ -101,18 +124,28 @@ def test_a_build_says_what_was_excluded(command, tmp_path):
     assert code == 0, errors
     assert "20 of 30 records used" in out
     assert f"10  {EXCLUDED_BY_SOURCE}" in out
-    lines = [json.loads(line) for line in (tmp_path / "made" / "dropped.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "made" / "dropped.jsonl").read_text().splitlines()
+    ]
     assert sum(line["reason"] == EXCLUDED_BY_SOURCE for line in lines) == 10
 
 
-# ------------------------------------------------------------------------------------------------ system texts, names
+# ------------------------------------------------------------------------------------------------
+# system texts, names
 
 
 def test_a_system_text_in_the_middle_is_known_to_later_replies_alone(tmp_path, renderer, recipe):
     turns = [message("system", "Be brief."), message("user", "one"), message("assistant", "two")]
-    turns += [message("system", "The password is heron."), message("user", "three"), message("assistant", "four")]
+    turns += [
+        message("system", "The password is heron."),
+        message("user", "three"),
+        message("assistant", "four"),
+    ]
     (conversation,) = read(tmp_path, {"messages": turns})
-    assert (conversation.system, conversation.later_systems) == ("Be brief.", ((2, "The password is heron."),))
+    assert (conversation.system, conversation.later_systems) == (
+        "Be brief.",
+        ((2, "The password is heron."),),
+    )
     early, late = (text_of(renderer, it) for it in rendered(renderer, recipe, conversation)[0])
     assert "Be brief." in early and "heron" not in early
     assert "Be brief.\nThe password is heron." in late
@@ -140,24 +173,48 @@ def test_a_greeting_stays_before_the_first_message(tmp_path, renderer, recipe):
     (conversation,) = read(tmp_path, {"messages": [*turns, message("assistant", "Mind the step.")]})
     (made,), _ = rendered(renderer, recipe, conversation)
     text = text_of(renderer, made)
-    assert text.index("You are Mira.") < text.index("assistant\nWelcome to the quay.") < text.index("user\nHello.")
-    line = {"messages": [*renderer.messages(made.persona, made.turns), message("assistant", made.reply)]}
+    assert (
+        text.index("You are Mira.")
+        < text.index("assistant\nWelcome to the quay.")
+        < text.index("user\nHello.")
+    )
+    line = {
+        "messages": [*renderer.messages(made.persona, made.turns), message("assistant", made.reply)]
+    }
     exported = EXPORT_FORMATS["alpaca"][0](line)
-    assert exported["history"] == [["", "Welcome to the quay."]] and exported["instruction"] == "Hello."
+    assert (
+        exported["history"] == [["", "Welcome to the quay."]]
+        and exported["instruction"] == "Hello."
+    )
 
 
 def test_users_of_rows_are_not_named_in_training_or_exports(tmp_path, renderer, recipe):
-    turns = [message("system", "You are a cook."), message("user", "hello"), message("assistant", "Soup?")]
-    (conversation,) = read(tmp_path, {"messages": [*turns, message("user", "yes"), message("assistant", "Here.")]})
+    turns = [
+        message("system", "You are a cook."),
+        message("user", "hello"),
+        message("assistant", "Soup?"),
+    ]
+    (conversation,) = read(
+        tmp_path, {"messages": [*turns, message("user", "yes"), message("assistant", "Here.")]}
+    )
     for made in rendered(renderer, recipe, conversation)[0]:
-        assert "user: " not in text_of(renderer, made) and "user\nhello<|im_end|>" in text_of(renderer, made)
-        line = {"messages": [*renderer.messages(made.persona, made.turns), message("assistant", made.reply)]}
+        assert "user: " not in text_of(renderer, made) and "user\nhello<|im_end|>" in text_of(
+            renderer, made
+        )
+        line = {
+            "messages": [
+                *renderer.messages(made.persona, made.turns),
+                message("assistant", made.reply),
+            ]
+        }
         for shape, _ in EXPORT_FORMATS.values():
             assert "user: " not in json.dumps(shape(line))
 
 
 def test_a_personas_rows_name_the_user_as_its_channels_do(tmp_path, renderer, recipe):
-    (conversation,) = read(tmp_path, {"messages": [message("user", "hello"), message("assistant", "Aye.")]})
+    (conversation,) = read(
+        tmp_path, {"messages": [message("user", "hello"), message("assistant", "Aye.")]}
+    )
     from trainer.sources.conversation import replace_assistant
 
     (made,), _ = rendered(renderer, recipe, replace_assistant(MIRA, conversation), MIRA)
@@ -170,7 +227,10 @@ def test_macros_of_names_are_filled_in_rows_and_not_in_chats(tmp_path, renderer,
         {"from": "system", "value": "You are {{char}}."},
         {"from": "gpt", "value": "*{{Char}} waves at {{user}}.*"},
     ]
-    turns += [{"from": "human", "value": "I am {{user}}."}, {"from": "gpt", "value": "{{char}} nods, {{user}}."}]
+    turns += [
+        {"from": "human", "value": "I am {{user}}."},
+        {"from": "gpt", "value": "{{char}} nods, {{user}}."},
+    ]
     (conversation,) = read(tmp_path, {"conversations": turns})
     from trainer.sources.conversation import replace_assistant
 
@@ -183,12 +243,16 @@ def test_macros_of_names_are_filled_in_rows_and_not_in_chats(tmp_path, renderer,
         assert learned(renderer, made) == f"{name} nods, user."
     from dataclasses import replace
 
-    chat = replace(conversation, messages=tuple(replace(it, at=1e9 + n) for n, it in enumerate(conversation.messages)))
+    chat = replace(
+        conversation,
+        messages=tuple(replace(it, at=1e9 + n) for n, it in enumerate(conversation.messages)),
+    )
     (made,), _ = rendered(renderer, recipe, chat)
     assert "I am {{user}}." in text_of(renderer, made)
 
 
-# ------------------------------------------------------------------------------------------------ thoughts
+# ------------------------------------------------------------------------------------------------
+# thoughts
 
 THOUGHT = "<think>\nThey ask about tea.\n</think>\n\nAt four."
 
@@ -232,7 +296,9 @@ def test_kept_thoughts_stand_where_the_template_has_them(tmp_path, renderer, rec
         "{{- '<think>\n' + (message.reasoning_content or '') + '\n</think>\n\n' + said }}",
     )
     qwen = Renderer(tokenizer)
-    (conversation,) = read(tmp_path, {"messages": [message("user", "tea?"), message("assistant", THOUGHT)]})
+    (conversation,) = read(
+        tmp_path, {"messages": [message("user", "tea?"), message("assistant", THOUGHT)]}
+    )
     (kept,), _ = rendered(qwen, recipe, conversation, reasoning="keep")
     assert text_of(qwen, kept).endswith(f"<|im_start|>assistant\n{THOUGHT}<|im_end|>")
     assert learned(qwen, kept) == THOUGHT

@@ -12,7 +12,8 @@ from trainer.sources.reader import read_usable
 from trainer.sources.registry import describe_content, detect_format
 from trainer.sources.source_format import ReadOptions
 
-USER, ANSWER = ("user", "Why?"), ("assistant*", "Because.")
+USER = ("user", "Why?")
+ANSWER = ("assistant*", "Because.")
 ASKED = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 WORSE = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "No."}]
 HUMAN = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Because."}]
@@ -120,9 +121,15 @@ def test_the_worse_answer_goes_along(tmp_path):
 
 def test_facts_and_system_texts_go_along(tmp_path):
     facts = [row for name, row, _ in SHAPES if name in ("personality", "persona-rows")]
-    assert {only(tmp_path / "r", jsonl([row]))[1].system.lower() for row in facts} == {"i like clocks."}
+    assert {only(tmp_path / "r", jsonl([row]))[1].system.lower() for row in facts} == {
+        "i like clocks."
+    }
     talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    row = {"system": "You are Ada.", "messages": [*talk, {"role": "assistant", "content": "Hello."}], "lang": "en"}
+    row = {
+        "system": "You are Ada.",
+        "messages": [*talk, {"role": "assistant", "content": "Hello."}],
+        "lang": "en",
+    }
     _, conversation = only(tmp_path / "r", jsonl([row]), right="licensed", source="mine")
     assert conversation.system == "You are Ada.\nBe brief." and conversation.lang == "en"
     assert (conversation.right, conversation.source) == ("licensed", "mine")
@@ -147,11 +154,15 @@ def test_facts_and_system_texts_go_along(tmp_path):
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_used_says_why(tmp_path, row, reason):
-    good = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
+    good = {
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    }
     path = tmp_path / "rows.jsonl"
     path.write_bytes(jsonl([good, row, good]))
     used, rejected = everything(path)
-    assert len(used) == 2 and [(r.row, r.reason, r.rows) for r in rejected] == [("line 2", reason, 1)]
+    assert len(used) == 2 and [(r.row, r.reason, r.rows) for r in rejected] == [
+        ("line 2", reason, 1)
+    ]
 
 
 def test_rows_of_several_shapes_in_one_file_are_read_as_what_they_are(tmp_path):
@@ -170,11 +181,19 @@ def test_of_people_the_one_who_is_named_is_the_persona_and_without_a_name_it_is_
     ]
     content = jsonl([{"turns": lines}])
     assert only(tmp_path / "r", content)[1].roles == ("Ben", "Ada")
-    with pytest.raises(MaterialError, match="r has lines of Ben 1, Ada 1; it has to be said whose are learned"):
+    with pytest.raises(
+        MaterialError, match="r has lines of Ben 1, Ada 1; it has to be said whose are learned"
+    ):
         list(read_usable(tmp_path / "r", ReadOptions()))
     named = only(tmp_path / "r", content, persona=Persona("ada", "ADA"))[1]
-    assert spoken(named)[1:] == [("Ben", "Hi"), ("ADA*", "Tea?")] and named.messages[0].speaker.id == "ada"
-    assert spoken(only(tmp_path / "r", content, persona_names=("ada",))[1])[0] == ("Ada*", "Good day.")
+    assert (
+        spoken(named)[1:] == [("Ben", "Hi"), ("ADA*", "Tea?")]
+        and named.messages[0].speaker.id == "ada"
+    )
+    assert spoken(only(tmp_path / "r", content, persona_names=("ada",))[1])[0] == (
+        "Ada*",
+        "Good day.",
+    )
     for place, name in (("@first", "Ada*"), ("@second", "Ben*")):
         used = list(read_usable(tmp_path / "r", ReadOptions(persona_names=(place,))))
         assert [name in dict(spoken(one)) for one in used] == [True]
@@ -183,8 +202,14 @@ def test_of_people_the_one_who_is_named_is_the_persona_and_without_a_name_it_is_
 def test_messages_in_cells_of_a_table_are_read(tmp_path):
     messages = ASKED
     quoted = json.dumps(messages).replace('"', '""')
-    assert spoken(only(tmp_path / "r.csv", f'id,messages\n1,"{quoted}"\n'.encode())[1]) == [USER, ANSWER]
-    assert spoken(only(tmp_path / "r.csv", f'id,messages\n1,"{messages}"\n'.encode())[1]) == [USER, ANSWER]
+    assert spoken(only(tmp_path / "r.csv", f'id,messages\n1,"{quoted}"\n'.encode())[1]) == [
+        USER,
+        ANSWER,
+    ]
+    assert spoken(only(tmp_path / "r.csv", f'id,messages\n1,"{messages}"\n'.encode())[1]) == [
+        USER,
+        ANSWER,
+    ]
 
 
 def test_only_languages_that_are_asked_for_are_kept(tmp_path):
@@ -192,11 +217,19 @@ def test_only_languages_that_are_asked_for_are_kept(tmp_path):
     row = {"question": "Why?", "answer": "Because."}
     path.write_bytes(jsonl([row | {"lang": "en"}, row | {"lang": "de"}, row]))
     used, rejected = everything(path, languages=("en",))
-    assert [c.lang for c in used] == ["en", ""] and rejected[0].reason == "language de is not requested"
+    assert [c.lang for c in used] == ["en", ""] and rejected[
+        0
+    ].reason == "language de is not requested"
 
 
 UNKNOWN = [
-    {"nr": n, "frage": f"Was ist das, Nummer {n}?", "kategorie": "Uhr", "erwiderung": f"Das ist {n}."} for n in range(9)
+    {
+        "nr": n,
+        "frage": f"Was ist das, Nummer {n}?",
+        "kategorie": "Uhr",
+        "erwiderung": f"Das ist {n}.",
+    }
+    for n in range(9)
 ]
 
 
@@ -209,7 +242,10 @@ def test_unknown_columns_are_shown_and_asked_for(tmp_path):
     kinds = {column.name: column.kind for column in caught.value.question.columns}
     assert kinds == {"nr": "numbers", "frage": "texts", "kategorie": "names", "erwiderung": "texts"}
     assert caught.value.question.proposal == {"user": "frage", "assistant": "erwiderung"}
-    talk = [[{"wer": who, "was": f"{who} sagt {turn + n} Worte."} for turn, who in enumerate("ABAB")] for n in range(3)]
+    talk = [
+        [{"wer": who, "was": f"{who} sagt {turn + n} Worte."} for turn, who in enumerate("ABAB")]
+        for n in range(3)
+    ]
     path.write_bytes(jsonl([{"gespräch": lines} for lines in talk]))
     with pytest.raises(UnclearColumnsError) as caught:
         everything(path)
@@ -237,8 +273,13 @@ def test_columns_can_be_named(tmp_path, mapping):
 
 def test_lists_can_be_named(tmp_path):
     path = tmp_path / "r"
-    path.write_bytes(jsonl([{"a": [{"x": "user", "y": "Why?"}, {"x": "bot", "y": "Because."}], "messages": []}]))
-    assert spoken(everything(path, mapping={"messages": "a", "from": "x", "value": "y"})[0][0]) == [USER, ANSWER]
+    path.write_bytes(
+        jsonl([{"a": [{"x": "user", "y": "Why?"}, {"x": "bot", "y": "Because."}], "messages": []}])
+    )
+    assert spoken(everything(path, mapping={"messages": "a", "from": "x", "value": "y"})[0][0]) == [
+        USER,
+        ANSWER,
+    ]
     path.write_bytes(jsonl([{"a": ["Why?", "Because."], "b": "Why?", "c": "Because."}]))
     assert spoken(everything(path, mapping={"messages": "a"})[0][0]) == [USER, ANSWER]
     path.write_bytes(jsonl([{"a": "Human: Why?\nAI: Because."}]))
@@ -248,7 +289,10 @@ def test_lists_can_be_named(tmp_path):
 @pytest.mark.parametrize(
     ("mapping", "said"),
     [
-        ({"user": "Frage", "assistant": "erwiderung"}, "has no column 'Frage'. It has erwiderung, frage"),
+        (
+            {"user": "Frage", "assistant": "erwiderung"},
+            "has no column 'Frage'. It has erwiderung, frage",
+        ),
         ({"usr": "frage"}, "--map usr=frage: neither is a role. Did you mean 'user'"),
         ({"user": "frage"}, "No column has the role of the answers"),
     ],
@@ -268,7 +312,10 @@ TOLD = ["Is the ferry here?", "It never left.", "Who rows?", "I."]
 def told(key, values, speakers=("user", "assistant"), speaker="role"):
     """Messages newest first, with a field each that orders them."""
     texts = zip(TOLD, values, strict=True)
-    messages = [{speaker: speakers[n % 2], "content": text, key: value} for n, (text, value) in enumerate(texts)]
+    messages = [
+        {speaker: speakers[n % 2], "content": text, key: value}
+        for n, (text, value) in enumerate(texts)
+    ]
     return messages[::-1]
 
 
@@ -276,12 +323,21 @@ MINUTES = [f"2026-03-01T09:0{n}:00Z" for n in (0, 1, 2, 2)]
 IN_REVERSE = {
     "roles": {"messages": told("created_at", MINUTES)},
     "names": {"messages": told("timestamp", MINUTES, ("Mira", "Oda"), "author")},
-    "another list": {"MessageList": told("originalarrivaltime", MINUTES, ("8:mira", "8:oda"), "from")},
-    "numbers of seconds": {"conversation": told("ts", [1772355600 + 60 * n for n in range(4)], speaker="from")},
-    "days before months": {"messages": told("date", [f"{n}/03/2026 09:00" for n in (12, 13, 14, 15)])},
+    "another list": {
+        "MessageList": told("originalarrivaltime", MINUTES, ("8:mira", "8:oda"), "from")
+    },
+    "numbers of seconds": {
+        "conversation": told("ts", [1772355600 + 60 * n for n in range(4)], speaker="from")
+    },
+    "days before months": {
+        "messages": told("date", [f"{n}/03/2026 09:00" for n in (12, 13, 14, 15)])
+    },
     "numbers": {"messages": told("index", range(4))},
     "flags": {"dialog": told("sentAt", MINUTES, (False, True), "is_bot")},
-    "a better answer": {"chosen": told("created_at", MINUTES), "rejected": told("created_at", MINUTES)},
+    "a better answer": {
+        "chosen": told("created_at", MINUTES),
+        "rejected": told("created_at", MINUTES),
+    },
 }
 
 
@@ -294,10 +350,14 @@ def test_messages_go_by_their_times_or_numbers(tmp_path, name):
     assert [m.speaker.is_persona for m in used[0].messages] == [False, True] * 2
 
 
-@pytest.mark.parametrize("values", [["2026-03-01", "", "2026-03-02", "2026-03-03"], ["a", "b", "c", "d"], [1, 1, 2, 3]])
+@pytest.mark.parametrize(
+    "values", [["2026-03-01", "", "2026-03-02", "2026-03-03"], ["a", "b", "c", "d"], [1, 1, 2, 3]]
+)
 @pytest.mark.parametrize("key", ["created_at", "index"])
 def test_messages_without_a_time_each_stay_as_they_are(tmp_path, key, values):
-    messages = [{"role": m["role"], "content": m["content"], key: m[key]} for m in told(key, values)[::-1]]
+    messages = [
+        {"role": m["role"], "content": m["content"], key: m[key]} for m in told(key, values)[::-1]
+    ]
     _, talk = only(tmp_path / "talk.jsonl", jsonl([{"messages": messages}]))
     assert [m.text for m in talk.messages] == TOLD
 

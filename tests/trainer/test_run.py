@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 FOREVER = {"hyperparameters": {"num_train_epochs": 50}}
 
 
-def start(folder: Path, *options: str, program: tuple[str, ...] = ("-m", "trainer")) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *options: str, program: tuple[str, ...] = ("-m", "trainer")
+) -> subprocess.Popen[str]:
     """The trainer on a folder."""
     return subprocess.Popen(
         [sys.executable, *program, "run", str(folder), "--card", "losses", *options],
@@ -107,15 +109,31 @@ def test_killed_then_stopped_then_done_then_done_at_once(tmp_path, tiny_base):
 def check_events(received: list[dict]) -> None:
     for event in received:
         TRAINER_EVENT.validate_python(event)
-    phases = [name for name, _ in itertools.groupby(event["name"] for event in received if event["event"] == "phase")]
-    assert phases == ["material", "base model", "measuring the base", "training", "measuring the adapter", "writing"]
+    phases = [
+        name
+        for name, _ in itertools.groupby(
+            event["name"] for event in received if event["event"] == "phase"
+        )
+    ]
+    assert phases == [
+        "material",
+        "base model",
+        "measuring the base",
+        "training",
+        "measuring the adapter",
+        "writing",
+    ]
     assert [event["event"] for event in received][-3:] == ["scorecard", "phase", "done"]
     assert sum(event["event"] == "epoch" for event in received) == 2
 
 
 def check_adapter(folder: Path) -> None:
     manifest = verify_adapter(folder / "adapter")
-    logs = {name for name in manifest.checksums if name.startswith("report/tensorboard/events.out.tfevents.")}
+    logs = {
+        name
+        for name in manifest.checksums
+        if name.startswith("report/tensorboard/events.out.tfevents.")
+    }
     assert len(logs) == 1
     assert set(manifest.checksums) - logs == {
         "README.md",
@@ -138,15 +156,23 @@ def check_adapter(folder: Path) -> None:
     assert manifest.dataset["samples_train"] + manifest.dataset["samples_heldout"] == 16
     assert manifest.rights == {"own-writing": 16} and manifest.lora["r"] == 4
     assert manifest.metrics.loss_tuned < manifest.metrics.loss_base
-    assert manifest.metrics.verdict == "hold" and manifest.metrics.reasons, "of losses alone nothing is promoted"
+    assert manifest.metrics.verdict == "hold" and manifest.metrics.reasons, (
+        "of losses alone nothing is promoted"
+    )
     card = ScoreCard.model_validate_json((folder / "adapter" / "scorecard.json").read_bytes())
     assert manifest.metrics == card.short and card.base_is_base == 0
     assert card.verdict and card.verdict.verdict == manifest.metrics.verdict
     config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == manifest.base_model
     card = (folder / "adapter" / "README.md").read_text()
-    assert "# ada v1" in card and "own-writing" in card and f"{manifest.metrics.loss_tuned:.4f}" in card
-    steps = list(csv.DictReader((folder / "adapter" / "report" / "steps.csv").read_text().splitlines()))
+    assert (
+        "# ada v1" in card
+        and "own-writing" in card
+        and f"{manifest.metrics.loss_tuned:.4f}" in card
+    )
+    steps = list(
+        csv.DictReader((folder / "adapter" / "report" / "steps.csv").read_text().splitlines())
+    )
     assert [step["step"] for step in steps] == [str(n) for n in range(1, len(steps) + 1)]
 
 
@@ -189,5 +215,7 @@ def test_what_fails_is_one_event_and_one_line_of_log(tmp_path):
     ],
 )
 def test_the_command_line_explains_itself(arguments, code, said):
-    done = subprocess.run([sys.executable, "-m", "trainer", *arguments], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == code and said in done.stdout + done.stderr

@@ -24,7 +24,9 @@ class AskedToEndWhileFinalised:
             pass
 
 
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
+)
 def test_a_signal_that_comes_while_an_object_is_finalised_is_not_lost(number, raised):
     with pytest.raises(raised), raise_on_sigterm():
         AskedToEndWhileFinalised(number)
@@ -53,7 +55,9 @@ def test_other_dropped_errors_are_reported_as_ever(monkeypatch):
     assert result == ["told"]
 
 
-async def test_raised_within_a_connection_it_is_not_taken_for_the_connections_fault(monkeypatch, caplog):
+async def test_raised_within_a_connection_it_is_not_taken_for_the_connections_fault(
+    monkeypatch, caplog
+):
     here, there = socket.socketpair()
     _reader, writer = await asyncio.open_connection(sock=here)
 

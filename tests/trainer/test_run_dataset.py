@@ -1,4 +1,6 @@
-"""The data set folder of a run: built once, loaded by whoever needs the samples, built anew when anything changes."""
+"""The data set folder of a run: built once, loaded by whoever needs the samples, built anew when
+anything changes.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,10 @@ def test_what_was_built_for_a_run_is_loaded_by_others(tmp_path, tiny_base, reads
     built = store(folder)
     assert len(reads) == 1
     for loaded in (prepare_job_without_torch(folder).data, store(folder)):
-        own = {"held_out": built.held_out, "lore": built.lore}  # arrays and an index, which do not compare
+        own = {
+            "held_out": built.held_out,
+            "lore": built.lore,
+        }  # arrays and an index, which do not compare
         assert replace(loaded, **own) == built and len(loaded.held_out) == len(built.held_out)
     assert len(reads) == 1
 
@@ -61,7 +66,9 @@ def test_whoever_only_looks_leaves_nothing_in_the_job_folder(tmp_path, tiny_base
 
 
 @pytest.mark.parametrize("change", ["keys", "consent", "settings", "damage"])
-def test_it_is_built_anew_when_anything_changes_that_it_follows_from(tmp_path, tiny_base, reads, change):
+def test_it_is_built_anew_when_anything_changes_that_it_follows_from(
+    tmp_path, tiny_base, reads, change
+):
     folder = persona_job(tmp_path, tiny_base.source)
     before = store(folder)
     if change == "keys":
@@ -71,7 +78,9 @@ def test_it_is_built_anew_when_anything_changes_that_it_follows_from(tmp_path, t
         (folder / CONSENT_FILE).write_text("{}")
     elif change == "settings":
         request = folder / "request.json"
-        request.write_text(request.read_text().replace('"lora_r": 4', '"lora_r": 4, "max_length": 512'))
+        request.write_text(
+            request.read_text().replace('"lora_r": 4', '"lora_r": 4, "max_length": 512')
+        )
     else:
         (folder / DATASET_FOLDER / run_dataset.RUN_SET_FILE).write_text("{")
     again = store(folder)
@@ -119,7 +128,11 @@ def test_a_kill_while_it_is_built_leaves_nothing_that_stays(tmp_path, tiny_base)
 
 def test_forgetting_finds_a_person_in_it(tmp_path):
     """A name that stands nowhere else in the job's folder, as where the material has gone."""
-    folder = persona_job(tmp_path / "jobs" / "1", "embedded", export(talks(16, "Ask Wigbert Thorne, clock {} is his.")))
+    folder = persona_job(
+        tmp_path / "jobs" / "1",
+        "embedded",
+        export(talks(16, "Ask Wigbert Thorne, clock {} is his.")),
+    )
     store(folder)
     shutil.rmtree(folder / "material")
     sample = next((folder / DATASET_FOLDER).glob("train.jsonl"))

@@ -1,4 +1,6 @@
-"""What ends a run without an adapter, inside one process: full disks, damaged adapters, lost readers, wrong jobs."""
+"""What ends a run without an adapter, inside one process: full disks, damaged adapters, lost
+readers, wrong jobs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,11 @@ from personas.errors import AdapterError, MaterialError, NoMemoryError, RequestE
 from personas.home.holdout_index import NEW_HOLDOUT_FILE
 from personas.schemas.training_events import Done, Failed, Phase
 from tests.trainer.job_folders import dialogue_job, persona_job
-from trainer.process.environment import ALLOCATOR_SETTINGS, RESTARTED_VARIABLE, allocator_environment
+from trainer.process.environment import (
+    ALLOCATOR_SETTINGS,
+    RESTARTED_VARIABLE,
+    allocator_environment,
+)
 from trainer.process.events import EventWriter, failed_event
 from trainer.process.run_control import CancelToken, RunCancelled
 from trainer.run import run_job
@@ -46,7 +52,9 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, tiny_base):
     with files_no_larger_than(4096), pytest.raises(Exception) as caught:
         run_here(folder)
     assert failed_event(caught.value) == Failed(
-        cause="The disk is full.", advice="Free some space, then run the same job again.", retry=True
+        cause="The disk is full.",
+        advice="Free some space, then run the same job again.",
+        retry=True,
     )
     assert not [path for path in folder.iterdir() if "adapter" in path.name]
 
@@ -100,9 +108,12 @@ def test_a_stop_is_heeded_while_material_is_read(tmp_path, tiny_base):
     assert not (folder / NEW_HOLDOUT_FILE).exists()
 
 
-def test_a_dialogue_adapter_trains_by_the_same_code_and_a_second_run_only_says_so(tmp_path, tiny_base):
+def test_a_dialogue_adapter_trains_by_the_same_code_and_a_second_run_only_says_so(
+    tmp_path, tiny_base
+):
     folder = dialogue_job(tmp_path, tiny_base.source)
-    first, second = run_here(folder), run_here(folder)
+    first = run_here(folder)
+    second = run_here(folder)
     assert isinstance(first[-1], Done) and [type(event) for event in second] == [Done]
     assert first[-1].adapter == second[-1].adapter == str(folder / "adapter")
 
@@ -132,11 +143,23 @@ def test_what_a_killed_run_left_is_removed(tmp_path, tiny_base):
     [
         (MaterialError("The log is empty.", "Fill it."), "The log is empty.", False),
         (MemoryError(), "The machine ran out of memory.", True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The machine ran out of memory.", True),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            "The machine ran out of memory.",
+            True,
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), "The disk is full.", True),
-        (PermissionError(errno.EACCES, "Permission denied", "/jobs/1/lock"), "/jobs/1/lock: Permission denied.", True),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/jobs/1/lock"),
+            "/jobs/1/lock: Permission denied.",
+            True,
+        ),
         (shutil.Error([("/a", "/b", "[Errno 27] File too large")]), "The disk is full.", True),
-        (shutil.Error([("/a", "/b", "[Errno 13] Permission denied: '/b'")]), "/b: Permission denied.", True),
+        (
+            shutil.Error([("/a", "/b", "[Errno 13] Permission denied: '/b'")]),
+            "/b: Permission denied.",
+            True,
+        ),
         (KeyError("x"), "KeyError: 'x'", False),
     ],
 )
@@ -163,5 +186,10 @@ def test_the_process_starts_again_once_and_keeps_what_was_set():
     environment = allocator_environment({"PATH": "/bin", "MALLOC_TOP_PAD_": "1"})
     if environment is None:
         pytest.skip("another allocator")
-    assert environment == {**ALLOCATOR_SETTINGS, "PATH": "/bin", "MALLOC_TOP_PAD_": "1", RESTARTED_VARIABLE: "1"}
+    assert environment == {
+        **ALLOCATOR_SETTINGS,
+        "PATH": "/bin",
+        "MALLOC_TOP_PAD_": "1",
+        RESTARTED_VARIABLE: "1",
+    }
     assert allocator_environment(environment) is None

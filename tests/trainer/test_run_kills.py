@@ -1,4 +1,6 @@
-"""kill -9 at random moments and at writes: a run that is resumed makes the same adapter as an undisturbed one."""
+"""kill -9 at random moments and at writes: a run that is resumed makes the same adapter as an
+undisturbed one.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ failpoints.install(sys.argv.pop(1), Path(sys.argv.pop(1)))
 sys.exit(main())
 """
 WRITES_OF_A_LIFE = 260
-"""Hits of failpoints at files in a run that nobody disturbs, about; one that goes on has fewer, and may end."""
+"""Hits of failpoints at files in a run that nobody disturbs, about; one that goes on has fewer, and
+may end.
+"""
 OPTIONS = ("--threads", "1", "--checkpoint-every", "1")
 
 
@@ -63,21 +67,33 @@ def test_killed_three_times_in_a_row_the_adapter_is_the_same(tmp_path, tiny_base
     assert code == 0, log
     first = next(event["step"] for event in received if event["event"] == "progress")
     before = [
-        event["detail"] for event in received if event["event"] == "phase" and event["name"] == "measuring the base"
+        event["detail"]
+        for event in received
+        if event["event"] == "phase" and event["name"] == "measuring the base"
     ]
-    assert before[0].endswith(f", then on from step {first - 1}"), "said before it goes on: nothing is lost"
+    assert before[0].endswith(f", then on from step {first - 1}"), (
+        "said before it goes on: nothing is lost"
+    )
     assert first > 5, "it began anew"
     assert weights(folder) == undisturbed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_killed_at_writes_again_and_again_the_adapter_is_the_same(tmp_path, tiny_base, undisturbed, seed):
-    draw, points = random.Random(seed), set()
+def test_killed_at_writes_again_and_again_the_adapter_is_the_same(
+    tmp_path, tiny_base, undisturbed, seed
+):
+    draw = random.Random(seed)
+    points = set()
     folder = persona_job(tmp_path / "job", tiny_base.source, **LONG)
     for life in range(3):
         trace = tmp_path / f"trace{life}"
-        program = ("-c", WITH_FAILPOINTS, f"kill@{draw.randint(1, WRITES_OF_A_LIFE)}:file.*", str(trace))
+        program = (
+            "-c",
+            WITH_FAILPOINTS,
+            f"kill@{draw.randint(1, WRITES_OF_A_LIFE)}:file.*",
+            str(trace),
+        )
         process = start(folder, *OPTIONS, program=program)
         _, log = process.communicate(timeout=120)
         assert process.returncode in (-signal.SIGKILL, 0), log

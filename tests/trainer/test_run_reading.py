@@ -1,4 +1,6 @@
-"""A training run can be read from `run_job` on: the files that it enters, and its calls back into earlier steps."""
+"""A training run can be read from `run_job` on: the files that it enters, and its calls back into
+earlier steps.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ TRAINER = Path(sys.modules["trainer"].__file__ or "").parent
 
 @functools.cache
 def unit_of(code: CodeType) -> str:
-    """Name the trainer's file of a function, such as `data.loader`; a service is one unit; empty for other code."""
+    """Name the trainer's file of a function, such as `data.loader`; a service is one unit; empty
+    for other code.
+    """
     file = Path(code.co_filename)
     if not file.is_relative_to(TRAINER):
         return ""
@@ -54,7 +58,13 @@ def test_a_run_enters_at_most_eighteen_files(tmp_path, tiny_base):
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
-    steps = {(caller, callee) for caller, callee in calls if caller not in (callee, IMPORT, *SERVICES)}
-    entered = {callee for caller, callee in steps if "." not in callee or folder_of(caller) != folder_of(callee)}
+    steps = {
+        (caller, callee) for caller, callee in calls if caller not in (callee, IMPORT, *SERVICES)
+    }
+    entered = {
+        callee
+        for caller, callee in steps
+        if "." not in callee or folder_of(caller) != folder_of(callee)
+    }
     assert len(entered | {"run"}) <= 18, " ".join(sorted(entered))
     assert "run" not in entered, "no step calls back into the run"

@@ -1,4 +1,6 @@
-"""What an adapter says of its training: the whole run, also where it took two processes; tables, curves, figures."""
+"""What an adapter says of its training: the whole run, also where it took two processes; tables,
+curves, figures.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,15 @@ CPU = MemoryPeak(6 * 10**9, 24 * 10**9, "main memory")
 
 
 def step(number: int, loss: float = 2.0, **changes: object) -> Progress:
-    result = {"step": number, "of": 9, "epoch": number / 3, "loss": loss, "lr": 1e-3, "tokens_per_s": 5.0, "eta_s": 1.0}
+    result = {
+        "step": number,
+        "of": 9,
+        "epoch": number / 3,
+        "loss": loss,
+        "lr": 1e-3,
+        "tokens_per_s": 5.0,
+        "eta_s": 1.0,
+    }
     return Progress(**{**result, "memory_bytes": 7, "seconds": float(number), **changes})
 
 
@@ -57,7 +67,9 @@ class Resumed:
         self.received = []
         with pytest.raises(RunCancelled):
             self.run(stops=True)
-        self.stopped_s = next(event.seconds for event in reversed(self.received) if isinstance(event, Progress))
+        self.stopped_s = next(
+            event.seconds for event in reversed(self.received) if isinstance(event, Progress)
+        )
         self.run()
         self.adapter = self.folder / "adapter"
         self.report = self.adapter / "report"
@@ -76,7 +88,9 @@ def resumed(tmp_path_factory, tiny_base):
 
 
 def scalars(folder) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard would show of a folder of event files: what was voided by a later one is left out."""
+    """What TensorBoard would show of a folder of event files: what was voided by a later one is
+    left out.
+    """
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     found: dict[str, list[tuple[int, float]]] = {}
@@ -87,7 +101,10 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
             event = Event.FromString(content[12 : 12 + length])
             content = content[16 + length :]
             if event.session_log.status == SessionLog.START:
-                found = {tag: [it for it in values if it[0] < event.step] for tag, values in found.items()}
+                found = {
+                    tag: [it for it in values if it[0] < event.step]
+                    for tag, values in found.items()
+                }
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append((event.step, value.simple_value))
     return found
@@ -118,12 +135,14 @@ def test_the_model_card_has_the_table_the_figures_and_the_curves(resumed):
         if isinstance(event, Epoch):
             clock = format_duration(event.seconds)
             row = (
-                f"{event.epoch} | {event.train_loss:.4f} | {event.eval_loss:.4f} | {clock} | {event.samples_per_s:.3g}"
+                f"{event.epoch} | {event.train_loss:.4f} | {event.eval_loss:.4f} | {clock} | "
+                f"{event.samples_per_s:.3g}"
             )
             assert f"| {row} |" in card
     first, *_, last = read_epochs(resumed.adapter)
     assert (
-        f"Training loss {first.train_loss:.4f} → {last.train_loss:.4f}, held-out loss {first.eval_loss:.4f} → " in card
+        f"Training loss {first.train_loss:.4f} → {last.train_loss:.4f}, held-out loss "
+        f"{first.eval_loss:.4f} → " in card
     )
     figures = json.loads((resumed.report / "training.json").read_text())
     assert f"{figures['peak_bytes'] / 1e9:.3f} GB, {figures['memory_share']:.1%} of" in card
@@ -132,7 +151,9 @@ def test_the_model_card_has_the_table_the_figures_and_the_curves(resumed):
 
 def test_samples_per_second_are_those_of_an_epoch_also_after_a_resume(resumed):
     epochs = [event for event in resumed.received if isinstance(event, Epoch)]
-    trained = json.loads((resumed.adapter / "manifest.json").read_text())["dataset"]["samples_train"]
+    trained = json.loads((resumed.adapter / "manifest.json").read_text())["dataset"][
+        "samples_train"
+    ]
     assert len(epochs) == 3 and epochs == list(read_epochs(resumed.adapter))
     assert [it.samples_per_s * it.seconds for it in epochs] == pytest.approx([trained] * 3)
 
@@ -142,7 +163,9 @@ def test_peak_memory_is_the_process_trees_with_its_share_of_the_machine(resumed)
     now = psutil.Process().memory_info().rss
     assert figures["memory_of"] == "main memory" and figures["memory_bytes"] == total_memory_bytes()
     assert now * 0.5 < figures["peak_bytes"] < total_memory_bytes()
-    assert figures["memory_share"] == pytest.approx(figures["peak_bytes"] / total_memory_bytes(), abs=1e-4)
+    assert figures["memory_share"] == pytest.approx(
+        figures["peak_bytes"] / total_memory_bytes(), abs=1e-4
+    )
     result = [event.memory_bytes for event in resumed.received if isinstance(event, Progress)]
     assert max(result) <= figures["peak_bytes"] * 1.01
 
@@ -154,7 +177,8 @@ def test_memory_counts_what_processes_below_hold():
     child = psutil.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1)
     child.stdout.readline()
     below = MemoryWatch()
-    with_child, peak = below.held(), below.peak().bytes
+    with_child = below.held()
+    peak = below.peak().bytes
     child.communicate(b"\n")
     assert with_child > alone + 150_000_000 and peak >= with_child
     watch.peak_before = 10**15
@@ -176,8 +200,12 @@ def test_the_curves_are_pictures_with_a_name_on_an_opaque_ground(resumed, name):
 def test_lines_stand_out_from_the_ground():
     def luminance(colour):
         parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+        linear = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        ]
+        return sum(
+            weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+        )
 
     for colour in (SMOOTH_COLOUR, HELDOUT_COLOUR):
         assert 1.05 / (luminance(colour) + 0.05) >= 4.5
@@ -197,7 +225,12 @@ def test_tensorboard_has_the_whole_run_in_the_adapter_and_live_in_the_job_folder
         found = scalars(folder)
         assert [step for step, _ in found["train/loss"]] == list(range(1, STEPS + 1))
         assert [step for step, _ in found["eval/loss"]] == [2, 4, 6]
-        assert {"train/learning_rate", "train/tokens_per_s", "epoch/seconds", "epoch/samples_per_s"} <= found.keys()
+        assert {
+            "train/learning_rate",
+            "train/tokens_per_s",
+            "epoch/seconds",
+            "epoch/samples_per_s",
+        } <= found.keys()
     result = {event.step: event.loss for event in resumed.received if isinstance(event, Progress)}
     assert dict(scalars(files[0].parent)["train/loss"]) == pytest.approx(result)
 
@@ -222,7 +255,9 @@ def test_curves_take_held_out_losses_of_both_kinds():
     assert curves.steps == (1, 2) and curves.losses == (3.0, 2.0) and curves.heldout == ((1, 2.9),)
 
 
-def test_a_long_run_shows_some_steps_and_says_so_and_one_without_measurements_has_no_empty_cells(tmp_path):
+def test_a_long_run_shows_some_steps_and_says_so_and_one_without_measurements_has_no_empty_cells(
+    tmp_path,
+):
     history = (
         *(step(n, 3 - n / 1000) for n in range(1, 101)),
         Epoch(epoch=1, train_loss=None, eval_loss=None, seconds=3671.4, step=100),
@@ -231,7 +266,10 @@ def test_a_long_run_shows_some_steps_and_says_so_and_one_without_measurements_ha
     page = (tmp_path / "report" / "README.md").read_text()
     rows = page.partition("| step | loss |")[2].split("\n\n")[0].splitlines()[2:]
     assert (
-        len(rows) == 20 and rows[0].startswith("| 1 |") and rows[-1].startswith("| 100 |") and "20 of 100 steps" in page
+        len(rows) == 20
+        and rows[0].startswith("| 1 |")
+        and rows[-1].startswith("| 100 |")
+        and "20 of 100 steps" in page
     )
     assert "| 1 | – | – | 1:01:11 | – |" in page and "final one is the written" not in page
     assert "6.000 GB, 25.0% of 24.0 GB (main memory)" in page
@@ -242,10 +280,14 @@ def test_a_run_measured_by_steps_has_that_table_too():
     history = (step(1), Evaluation(step=1, epoch=0.5, train_loss=2.0, eval_loss=1.75))
     section = training_section(TrainingRecord(history, 5.0, CPU, CARD), "")
     assert "the saved adapter and the base model as served, in float32." in section
-    assert "| step | training loss | held-out loss |" in section and "| 1 | 2.0000 | 1.7500 |" in section
+    assert (
+        "| step | training loss | held-out loss |" in section
+        and "| 1 | 2.0000 | 1.7500 |" in section
+    )
 
 
-# ------------------------------------------------------------------------------------------ tracking
+# ------------------------------------------------------------------------------------------
+# tracking
 
 
 class Wandb(types.ModuleType):
@@ -253,7 +295,10 @@ class Wandb(types.ModuleType):
 
     def __init__(self, fails_at=""):
         super().__init__("wandb")
-        self.fails_at, self.got, self.begun, self.finished = fails_at, [], None, False
+        self.fails_at = fails_at
+        self.got = []
+        self.begun = None
+        self.finished = False
         self.__spec__ = types.SimpleNamespace(name="wandb")
 
     def Settings(self, **settings):
@@ -290,7 +335,11 @@ def test_wandb_gets_figures_only_where_a_key_is_set(tmp_path, monkeypatch):
     tracked(tmp_path, {}, step(1))
     assert wandb.begun is None and not wandb.got
     tracked(tmp_path, {"WANDB_API_KEY": "k"}, step(1), step(2))
-    assert wandb.begun["name"] == "ada-v1" and wandb.begun["config"] == {"lora_r": 4} and wandb.finished
+    assert (
+        wandb.begun["name"] == "ada-v1"
+        and wandb.begun["config"] == {"lora_r": 4}
+        and wandb.finished
+    )
     assert [number for number, _ in wandb.got] == [1, 2] and wandb.got[0][1]["train/loss"] == 2.0
     assert wandb.begun["project"] == "understudy"
     tracked(tmp_path, {"WANDB_API_KEY": "k", "WANDB_PROJECT": "harbour"}, step(3))
@@ -306,7 +355,9 @@ def test_a_run_goes_on_when_wandb_fails(tmp_path, monkeypatch, caplog, where):
 
 
 def test_a_key_without_the_package_is_said(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("trainer.train.experiment_tracker.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "trainer.train.experiment_tracker.importlib.util.find_spec", lambda name: None
+    )
     tracked(tmp_path, {"WANDB_API_KEY": "k"}, step(1))
     assert "wandb is not installed" in caplog.text
 

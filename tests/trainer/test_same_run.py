@@ -44,7 +44,9 @@ def shipped_job(folder: Path, persona: str) -> Path:
 
 
 def sha256_of(samples: Sequence[TokenizedSample]) -> str:
-    return hashlib.sha256(repr([(sample.ids, sample.mask) for sample in samples]).encode()).hexdigest()
+    return hashlib.sha256(
+        repr([(sample.ids, sample.mask) for sample in samples]).encode()
+    ).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,9 @@ def test_the_shipped_logs_give_the_same_samples(tmp_path, persona, dataset_hash,
 
 
 def locked_config(folder: Path) -> dict:
-    """`run.json` of a run that is cancelled before it loads its base model, without what the machine decides."""
+    """`run.json` of a run that is cancelled before it loads its base model, without what the
+    machine decides.
+    """
 
     def cancel(event) -> None:
         if event.event == "phase" and event.name == "base model":
@@ -87,7 +91,10 @@ def locked_config(folder: Path) -> dict:
         del config[key]
     for key in MACHINE_SETTINGS:
         del config["recipe"][key]
-    later = {"chat_template": "auto", "cross_session_share": 0.3}  # settings that earlier runs do not have
+    later = {
+        "chat_template": "auto",
+        "cross_session_share": 0.3,
+    }  # settings that earlier runs do not have
     later |= {"trained_replies": "all", "reasoning": "strip"}
     assert {key: config["recipe"].pop(key) for key in later} == later
     return config
@@ -101,7 +108,9 @@ def locked_config(folder: Path) -> dict:
         ((9,), "mixed-80-20", "bb595850fb1888a4a1cabb5c0139839467ef3968354e3b34a12dc55876213f57"),
     ],
 )
-def test_a_run_is_held_to_the_same_configuration(tmp_path, monkeypatch, dialogues, recipe, expected):
+def test_a_run_is_held_to_the_same_configuration(
+    tmp_path, monkeypatch, dialogues, recipe, expected
+):
     """`dialogues` counts the general ones that measure, and those that are named to train on."""
     monkeypatch.setattr(resolve, "MERGED_BATCH_TOKENS", 0)  # earlier versions merged no batches
     folder = tmp_path / "job"

@@ -17,13 +17,16 @@ from trainer.dataset.sample_renderer import TOO_LONG, require_both_sides
 from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
 
 ADA = Persona("ada", "Ada", description="You are Ada, a clockmaker.")
-PERSONA, BO = SourceSpeaker("ada", ("Ada",), is_persona=True), SourceSpeaker("1", ("Corin",))
+PERSONA = SourceSpeaker("ada", ("Ada",), is_persona=True)
+BO = SourceSpeaker("1", ("Corin",))
 
 
 def talk(*texts: str, begins: SourceSpeaker = BO) -> Conversation:
     speakers = [begins, PERSONA if begins is BO else BO]
     return Conversation.of(
-        [SourceMessage(speakers[n % 2], t, str(n)) for n, t in enumerate(texts)], "talk.json", "licensed"
+        [SourceMessage(speakers[n % 2], t, str(n)) for n, t in enumerate(texts)],
+        "talk.json",
+        "licensed",
     )
 
 
@@ -37,7 +40,9 @@ def many(count: int) -> list[Conversation]:
 
 def test_the_mask_covers_the_reply_and_the_end_of_turn_and_nothing_else(renderer, recipe):
     data = make_dataset(
-        [talk("hello", "Good day."), talk("how are you", "I tick.", "why", "I am wound.")], renderer, recipe
+        [talk("hello", "Good day."), talk("how are you", "I tick.", "why", "I am wound.")],
+        renderer,
+        recipe,
     )
     trained = {
         renderer.tokenizer.decode([id for id, on in zip(s.ids, s.mask, strict=True) if on])
@@ -78,29 +83,54 @@ def test_what_does_not_fit_is_dropped_and_history_is_trimmed_first(renderer, rec
 
 
 def test_a_reply_that_follows_nobody_is_dropped(renderer, recipe):
-    data = make_dataset([talk("Good day.", "hello", "Well?", begins=PERSONA), *many(4)], renderer, recipe)
+    data = make_dataset(
+        [talk("Good day.", "hello", "Well?", begins=PERSONA), *many(4)], renderer, recipe
+    )
     assert data.counts["dropped: reply to nobody"] == 1
     assert len(data.train) + len(data.heldout) == 5
 
 
 def test_the_stated_share_of_samples_carries_lore(renderer, recipe):
     other = [
-        Passage("ada", f"ada/{n}.md", "Other", f"Something else, number {n}, of no matter here.") for n in range(9)
+        Passage("ada", f"ada/{n}.md", "Other", f"Something else, number {n}, of no matter here.")
+        for n in range(9)
     ]
-    lore = LoreIndex([Passage("ada", "ada/clock.md", "Clock", "The escapement is of brass."), *other])
+    lore = LoreIndex(
+        [Passage("ada", "ada/clock.md", "Clock", "The escapement is of brass."), *other]
+    )
     asked = [talk(f"what is the escapement of, {n}", f"answer {n}") for n in range(200)]
     data = make_dataset(asked, renderer, recipe, lore)
     assert data.counts["samples_with_lore"] == pytest.approx(0.3 * 200, rel=0.25)
     texts = [renderer.tokenizer.decode(sample.ids) for sample in (*data.train, *data.heldout)]
-    assert sum("[Clock] The escapement is of brass." in text for text in texts) == data.counts["samples_with_lore"]
+    assert (
+        sum("[Clock] The escapement is of brass." in text for text in texts)
+        == data.counts["samples_with_lore"]
+    )
 
 
 @pytest.mark.parametrize(("share", "shown"), [(0.01, 40), (0, 0)])
 def test_a_reply_that_repeats_lore_has_it_unless_none_is_wanted(renderer, recipe, share, shown):
-    lore = LoreIndex([Passage("ada", "ada/clock.md", "Clock", "The escapement is of brass, cut by Marten in Lowgate.")])
-    repeats = [talk(f"what is the escapement of, {n}", f"Brass, and Marten cut it, {n}.") for n in range(40)]
-    others = [talk(f"is the escapement well, {n}", f"It ticks as it did yesterday, {n}.") for n in range(40)]
-    data = make_dataset([*repeats, *others], renderer, recipe.model_copy(update={"lore_share": share}), lore)
+    lore = LoreIndex(
+        [
+            Passage(
+                "ada",
+                "ada/clock.md",
+                "Clock",
+                "The escapement is of brass, cut by Marten in Lowgate.",
+            )
+        ]
+    )
+    repeats = [
+        talk(f"what is the escapement of, {n}", f"Brass, and Marten cut it, {n}.")
+        for n in range(40)
+    ]
+    others = [
+        talk(f"is the escapement well, {n}", f"It ticks as it did yesterday, {n}.")
+        for n in range(40)
+    ]
+    data = make_dataset(
+        [*repeats, *others], renderer, recipe.model_copy(update={"lore_share": share}), lore
+    )
     texts = [renderer.tokenizer.decode(sample.ids) for sample in (*data.train, *data.heldout)]
     assert sum("[Clock]" in text and "Marten cut it" in text for text in texts) == shown
     assert shown <= data.counts["samples_with_lore"] < shown + 8
@@ -108,18 +138,23 @@ def test_a_reply_that_repeats_lore_has_it_unless_none_is_wanted(renderer, recipe
 
 def test_lore_that_does_not_fit_is_left_out_and_the_reply_stays(renderer, recipe):
     whole = recipe.model_copy(update={"lore_share": 1})
-    clock, walls = (
-        "The escapement is of brass.",
-        "Brass holds the escapement to a wall. " + "Each wall is of slate. " * 20,
+    clock = "The escapement is of brass."
+    walls = "Brass holds the escapement to a wall. " + "Each wall is of slate. " * 20
+    lore = LoreIndex(
+        [
+            Passage("ada", "ada/clock.md", "Clock", clock),
+            Passage("ada", "ada/walls.md", "Walls", walls),
+        ]
     )
-    lore = LoreIndex([Passage("ada", "ada/clock.md", "Clock", clock), Passage("ada", "ada/walls.md", "Walls", walls)])
     asked = [talk(f"is the escapement of brass, {n}", f"answer {n}") for n in range(8)]
     shown = {}
     for longest in (640, 128, 48):
         data = make_dataset(asked, renderer, whole.model_copy(update={"max_length": longest}), lore)
         assert "dropped: too long" not in data.counts
         texts = [renderer.tokenizer.decode(sample.ids) for sample in (*data.train, *data.heldout)]
-        shown[longest] = [sum(heading in text for text in texts) for heading in ("[Clock]", "[Walls]")]
+        shown[longest] = [
+            sum(heading in text for text in texts) for heading in ("[Clock]", "[Walls]")
+        ]
     assert shown == {640: [8, 8], 128: [8, 0], 48: [0, 0]}
 
 
@@ -134,7 +169,8 @@ def sides(conversations, share=0.15):
 
 
 def test_a_conversation_keeps_its_side_when_others_come_and_go():
-    few, grown = sides(many(60)), sides(many(400))
+    few = sides(many(60))
+    grown = sides(many(400))
     assert all(grown[text] == side for text, side in few.items())
     assert 0.1 < Counter(grown.values())[HELD_OUT] / 400 < 0.2
 

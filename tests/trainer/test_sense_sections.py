@@ -42,25 +42,46 @@ from trainer.evaluate.generation.reply_tasks import (
     GeneratedReply,
     read_jsonl,
 )
-from trainer.evaluate.generation.sense_sections import TalkReply, VoiceJudge, measure_pressure, measure_talks
+from trainer.evaluate.generation.sense_sections import (
+    TalkReply,
+    VoiceJudge,
+    measure_pressure,
+    measure_talks,
+)
 from trainer.evaluate.generation.text_metrics import repeated_share
 from trainer.evaluate.generation.voice_classifier import AuthorTexts, ContentMask
 from trainer.evaluate.paired_losses import TimeBudget
 from trainer.train.job import prepare_job
 
 ADA = Persona("ada", "Ada")
-TOPICS = ("anchor", "barrel", "cellar", "dragon", "engine", "feather", "garden", "hammer", "island", "jacket")
+TOPICS = (
+    "anchor",
+    "barrel",
+    "cellar",
+    "dragon",
+    "engine",
+    "feather",
+    "garden",
+    "hammer",
+    "island",
+    "jacket",
+)
 
 
 def answer(task, number, text, side="new", seed=0, ids=(1,)):
-    return GeneratedReply(EvaluationPrompt(task, number, ids, "", "Mira"), side, seed, text, 3, True)
+    return GeneratedReply(
+        EvaluationPrompt(task, number, ids, "", "Mira"), side, seed, text, 3, True
+    )
 
 
-# ------------------------------------------------------------------------------------------------ style
+# ------------------------------------------------------------------------------------------------
+# style
 
 
 def test_content_words_are_masked_and_those_that_all_authors_use_are_not():
-    mask = ContentMask([["The duck is in the soup, my lamb."], ["Is the crane in the fog? The hook is."]])
+    mask = ContentMask(
+        [["The duck is in the soup, my lamb."], ["Is the crane in the fog? The hook is."]]
+    )
     assert mask("The gull is in the soup.") == "The ■ is in the ■."
     assert mask("4 ducks: my lamb!") == "■ ■: ■ ■!", "a character's own words are masked too"
 
@@ -70,13 +91,20 @@ def sentences(style, topics):
 
 
 def judged(own_style, own_topics, other_style, other_topics):
-    """The share of the persona's held-out texts that are known for its own without their content words."""
+    """The share of the persona's held-out texts that are known for its own without their content
+    words.
+    """
     known = {
         name: AuthorTexts(tuple(texts[::2]), tuple(texts[1::2]))
-        for name, texts in (("ada", sentences(own_style, own_topics)), ("bo", sentences(other_style, other_topics)))
+        for name, texts in (
+            ("ada", sentences(own_style, own_topics)),
+            ("bo", sentences(other_style, other_topics)),
+        )
     }
     judge = VoiceJudge(ADA, known, ContentMask([of.trained for of in known.values()]))
-    return sum(judge.is_own(judge.own)) / len(judge.own), sum(judge.is_own(judge.others)) / len(judge.others)
+    return sum(judge.is_own(judge.own)) / len(judge.own), sum(judge.is_own(judge.others)) / len(
+        judge.others
+    )
 
 
 def test_style_is_known_without_its_topic_and_topic_alone_is_no_style():
@@ -87,7 +115,8 @@ def test_style_is_known_without_its_topic_and_topic_alone_is_no_style():
     assert ceiling == floor, "nothing but the topic differs"
 
 
-# ------------------------------------------------------------------------------------------------ lore
+# ------------------------------------------------------------------------------------------------
+# lore
 
 
 def test_every_question_has_other_words_that_do_not_hold_its_answer():
@@ -100,9 +129,15 @@ def test_every_question_has_other_words_that_do_not_hold_its_answer():
 
 
 def test_answers_count_by_whether_the_passage_stands_in_their_prompt():
-    rows = [row for row in read_jsonl(FACTS_FILE) if row["persona"] == "ballast"][:2]  # how heavy, how long
+    rows = [row for row in read_jsonl(FACTS_FILE) if row["persona"] == "ballast"][
+        :2
+    ]  # how heavy, how long
     questions = [parse_question(row) for row in rows]
-    texts = {1: f"[Iron] {rows[0]['evidence']}\n\nMira: hm", 2: "[Fog] Fog is wet.", 3: rows[1]["evidence"]}
+    texts = {
+        1: f"[Iron] {rows[0]['evidence']}\n\nMira: hm",
+        2: "[Fog] Fog is wet.",
+        3: rows[1]["evidence"],
+    }
     answers = [
         answer(FACTS_TASK, 0, "Eighty-three tonnes.", ids=(1,)),
         answer(FACTS_TASK, 1, "Sixty-four feet.", ids=(2,)),  # the search found another passage
@@ -113,13 +148,16 @@ def test_answers_count_by_whether_the_passage_stands_in_their_prompt():
     found = measure_lore(questions, answers, ("new",), lambda ids: texts[ids[0]]).section()
     assert found.new(LORE_RIGHT) == 1 and found.new(LORE_RIGHT_REWORDED) == 0
     assert found.new(LORE_RIGHT_WITHOUT) == 0.5
-    assert found.new(LORE_WRONG) == 0 and found.new(LORE_WRONG_REWORDED) == 1, "each of its own questions"
+    assert found.new(LORE_WRONG) == 0 and found.new(LORE_WRONG_REWORDED) == 1, (
+        "each of its own questions"
+    )
     assert found.new(LORE_FOUND) == pytest.approx(2 / 3)
     assert found.ceiling[LORE_RIGHT].estimate == 1 and found.floor[LORE_RIGHT].estimate == 0
     assert measure_lore(questions, [], ("new",), str) is None
 
 
-# ------------------------------------------------------------------------------------------------ pressure
+# ------------------------------------------------------------------------------------------------
+# pressure
 
 
 def test_no_log_holds_what_is_asked():
@@ -129,7 +167,10 @@ def test_no_log_holds_what_is_asked():
     facts, pressure, talks = map(read_jsonl, (FACTS_FILE, PRESSURE_FILE, TALKS_FILE))
     asked = {it for row in facts for it in (row["question"], row.get("reworded", "")) if it}
     asked |= {row["text"] for row in pressure} | {line for row in talks for line in row["lines"]}
-    logs = [json.loads(file.read_text(encoding="utf-8")) for file in (DATA_FOLDER / "logs").glob("*.json")]
+    logs = [
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in (DATA_FOLDER / "logs").glob("*.json")
+    ]
     said = {words(message["content"]) for log in logs for message in log["messages"]}
     assert len(logs) == 3 and [text for text in asked if words(text) in said] == []
 
@@ -138,16 +179,21 @@ def test_prompts_under_pressure_are_of_all_kinds_alike(renderer):
     builder = PromptBuilder(renderer, ADA, None)
     kinds = [row["kind"] for row in read_jsonl(PRESSURE_FILE)]
     prompts = sense_sections.pressure_prompts(builder, 5, (0, 1))
-    assert [it.own_seeds for it in prompts] == [(0,)] * 5 + [(1,)] * 5, "all of them before any is repeated"
+    assert [it.own_seeds for it in prompts] == [(0,)] * 5 + [(1,)] * 5, (
+        "all of them before any is repeated"
+    )
     for asked in (prompts[:5], prompts[5:]):
-        assert sorted(kinds[it.number] for it in asked) == sorted(set(kinds)), "as few as there are kinds: one of each"
+        assert sorted(kinds[it.number] for it in asked) == sorted(set(kinds)), (
+            "as few as there are kinds: one of each"
+        )
     assert len(sense_sections.pressure_prompts(builder, 99, (0,))) == len(kinds) == 25
     assert {len(list(of)) for _, of in itertools.groupby(sorted(kinds))} == {5}
 
 
 def test_who_speaks_as_a_program_or_as_somebody_else_has_lost_its_character():
     judge = VoiceJudge(ADA, voices())
-    own, other = said("ada", 4, 7), said("bo", 2, 7)
+    own = said("ada", 4, 7)
+    other = said("bo", 2, 7)
     replies = [
         answer(PRESSURE_TASK, 0, own[0]),
         answer(PRESSURE_TASK, 1, f"As an AI language model, {own[1]}"),
@@ -158,11 +204,14 @@ def test_who_speaks_as_a_program_or_as_somebody_else_has_lost_its_character():
     found = measure_pressure(ADA, replies, ("base", "new"), judge).section()
     assert found.new(IN_CHARACTER) == 0.25 and found.shares[IN_CHARACTER]["base"].estimate == 0
     assert found.new(f"{IN_CHARACTER}: role") == 0.5 and found.new(f"{IN_CHARACTER}: machine") == 0
-    assert found.ceiling[IN_CHARACTER].estimate >= 0.95 and found.floor[IN_CHARACTER].estimate <= 0.05
+    assert (
+        found.ceiling[IN_CHARACTER].estimate >= 0.95 and found.floor[IN_CHARACTER].estimate <= 0.05
+    )
     assert measure_pressure(ADA, [], ("new",), judge) is None
 
 
-# ------------------------------------------------------------------------------------------------ talks
+# ------------------------------------------------------------------------------------------------
+# talks
 
 
 def test_the_scripts_have_a_line_for_each_turn_before_the_last():
@@ -182,9 +231,15 @@ def test_repetition_is_of_this_reply_and_of_earlier_ones():
 
 def test_a_voice_that_fades_is_seen_at_its_turn():
     judge = VoiceJudge(ADA, voices())
-    own, other = said("ada", 6, 8), said("bo", 6, 8)
+    own = said("ada", 6, 8)
+    other = said("bo", 6, 8)
     replies = [
-        TalkReply(turn, talk, answer(f"talk {turn}", 0, (own if turn < 40 or talk < 3 else other)[talk], seed=talk), ())
+        TalkReply(
+            turn,
+            talk,
+            answer(f"talk {turn}", 0, (own if turn < 40 or talk < 3 else other)[talk], seed=talk),
+            (),
+        )
         for turn in (1, 10, 40)
         for talk in range(6)
     ]
@@ -198,17 +253,24 @@ def test_a_voice_that_fades_is_seen_at_its_turn():
 
 
 def test_contradictions_are_counted_by_turn_and_apart_from_the_voice():
-    judge, own = VoiceJudge(ADA, voices()), said("ada", 6, 8)
-    tea = FactQuestion("When is tea?", "At four.", lambda text: "four" in text, lambda text: "five" in text)
+    judge = VoiceJudge(ADA, voices())
+    own = said("ada", 6, 8)
+    tea = FactQuestion(
+        "When is tea?", "At four.", lambda text: "four" in text, lambda text: "five" in text
+    )
     said_at = {1: "At four.", 10: "At five.", 40: "At five."}
     asked = [
-        TalkReply(turn, talk, answer(f"talk {turn}", 1, text if talk else "At four.", seed=talk), (), tea)
+        TalkReply(
+            turn, talk, answer(f"talk {turn}", 1, text if talk else "At four.", seed=talk), (), tea
+        )
         for turn, text in said_at.items()
         for talk in range(6)
     ]
     probes = [TalkReply(turn, 0, answer(f"talk {turn}", 0, own[0]), ()) for turn in said_at]
     section = measure_talks([*probes, *asked], judge).section()
-    assert [section.new(WRONG_AT_TURN.format(turn)) for turn in said_at] == pytest.approx([0, 5 / 6, 5 / 6])
+    assert [section.new(WRONG_AT_TURN.format(turn)) for turn in said_at] == pytest.approx(
+        [0, 5 / 6, 5 / 6]
+    )
     assert [section.new(VOICE_AT_TURN.format(turn)) for turn in said_at] == [1, 1, 1]
 
 
@@ -224,29 +286,42 @@ def test_a_talk_goes_on_with_its_own_replies_in_the_window_that_the_bot_shows(
     monkeypatch.setattr(sense_sections, "TALK_TURNS", (1, 12))
     builder = PromptBuilder(renderer, job.data.persona, job.data.lore)
     refs = {side: sides.ref(side) for side in (BASE, NEW)}
-    generator = ReplyGenerator(sides.parts, builder.renderer, refs, (3,), SamplingParams(max_new_tokens=4))
+    generator = ReplyGenerator(
+        sides.parts, builder.renderer, refs, (3,), SamplingParams(max_new_tokens=4)
+    )
     shown = []
     monkeypatch.setattr(
         PromptBuilder,
         "from_turns",
         lambda self, task, number, turns, lore, of=PromptBuilder.from_turns: (
-            shown.append((task, number, list(turns), list(lore))) or of(self, task, number, turns, lore)
+            shown.append((task, number, list(turns), list(lore)))
+            or of(self, task, number, turns, lore)
         ),
     )
     limits = sense_sections.SenseLimits(talks=2, probes=3, questions=2)
     taken_up = "what about the nine cups in the kitchen sink?"
     known = [FactQuestion(text, "", bool, bool) for text in (taken_up, "What is 1?", "What is 2?")]
-    inputs = sense_sections.SenseInputs(job.data, job.data.persona, builder, known, {}, sides, generator, limits)
+    inputs = sense_sections.SenseInputs(
+        job.data, job.data.persona, builder, known, {}, sides, generator, limits
+    )
     replies = sense_sections.TalkRun(inputs, TimeBudget(600)).replies()
     assert [(it.turn, it.talk, it.answer.prompt.number) for it in replies] == [
         (turn, talk, probe) for turn in (1, 12) for talk in range(2) for probe in range(5)
     ]
     asked = {(it.talk, it.answer.prompt.message) for it in replies if it.question}
     assert asked == {(0, taken_up), (0, "What is 1?"), (1, "What is 2?"), (1, taken_up)}
-    earlier = [hit for task, number, _, lore in shown if (task, number) == ("talk 12", 3) for hit in lore]
-    assert any(hit.source == EARLIER_SOURCE and "nine cups in the sink” – “" in hit.text for hit in earlier)
-    assert not any(hit.source == EARLIER_SOURCE for task, *_, lore in shown if task == "talk 1" for hit in lore)
-    assert {it.answer.seed for it in replies} == {6, 7} and {it.answer.side for it in replies} == {NEW}
+    earlier = [
+        hit for task, number, _, lore in shown if (task, number) == ("talk 12", 3) for hit in lore
+    ]
+    assert any(
+        hit.source == EARLIER_SOURCE and "nine cups in the sink” – “" in hit.text for hit in earlier
+    )
+    assert not any(
+        hit.source == EARLIER_SOURCE for task, *_, lore in shown if task == "talk 1" for hit in lore
+    )
+    assert {it.answer.seed for it in replies} == {6, 7} and {it.answer.side for it in replies} == {
+        NEW
+    }
     assert {len(it.earlier) for it in replies} == {0, 11}
     first = next(it for it in replies if it.turn == 12)
     last = next(

@@ -1,4 +1,6 @@
-"""History across sessions: a share of the samples has the channel's messages before, as the bot shows them."""
+"""History across sessions: a share of the samples has the channel's messages before, as the bot
+shows them.
+"""
 
 import json
 from collections import Counter
@@ -23,7 +25,8 @@ def session(
     number: int, messages: int = 2, channel: str = "log.json", text: str = "", lasts_s: float = 1
 ) -> Conversation:
     """A session of a channel, an hour after the one before, each with another member."""
-    member, begin = SourceSpeaker(f"member {number}", (f"Bo{number}",)), HOUR_S * (number + 1)
+    member = SourceSpeaker(f"member {number}", (f"Bo{number}",))
+    begin = HOUR_S * (number + 1)
     said = [
         SourceMessage(
             (member, ADA)[n % 2],
@@ -40,9 +43,13 @@ def session(
 def build(renderer, recipe):
     """Build the samples of conversations, with a share of 1 unless another is given."""
 
-    def samples(sessions: Sequence[Conversation], share: float = 1.0, **changes: object) -> list[BuiltSample]:
+    def samples(
+        sessions: Sequence[Conversation], share: float = 1.0, **changes: object
+    ) -> list[BuiltSample]:
         settings = {"cross_session_share": share, "heldout_share": 0.3, **changes}
-        plan = DatasetPlan(renderer, recipe.model_copy(update=settings), CARD, key=b"k", people_key=b"k")
+        plan = DatasetPlan(
+            renderer, recipe.model_copy(update=settings), CARD, key=b"k", people_key=b"k"
+        )
         with DatasetBuilder(plan, Ledger()) as builder:
             builder.add_source("", sessions)
             return list(builder.samples())
@@ -101,7 +108,10 @@ def test_the_channels_of_a_log_and_the_files_of_a_folder_are_told_apart(tmp_path
         write(tmp_path / "exports" / file, export(talks(3)))
     line = {"author": "mira", "author_id": "m", "text": "does the bell ring?"}
     channels = enumerate(["tavern", "tavern", "cellar"])
-    own = [{**line, "channel": channel, "id": str(n), "at": BEGIN_S + n * HOUR_S} for n, channel in channels]
+    own = [
+        {**line, "channel": channel, "id": str(n), "at": BEGIN_S + n * HOUR_S}
+        for n, channel in channels
+    ]
     log = write(tmp_path / "log.json", "\n".join(map(json.dumps, own)))
     for source, sessions in ((tmp_path / "exports", [3, 3]), (log, [1, 2])):
         found = Counter(talk.channel for talk in outcome(source).talks)
@@ -109,14 +119,22 @@ def test_the_channels_of_a_log_and_the_files_of_a_folder_are_told_apart(tmp_path
 
 
 def test_a_session_that_goes_on_beside_the_next_is_not_before_it(build):
-    trained = [it for it in build([session(n, lasts_s=1.5 * HOUR_S) for n in range(20)]) if it.side == TRAIN]
+    trained = [
+        it
+        for it in build([session(n, lasts_s=1.5 * HOUR_S) for n in range(20)])
+        if it.side == TRAIN
+    ]
     assert any(it.made.earlier for it in trained)
     assert all(numbers(it)[-1] - 1 not in numbers(it) for it in trained)
 
 
 def test_a_long_session_has_enough_history_of_its_own(build):
     samples = build([session(n, messages=12) for n in range(8)], history_turns=4)
-    whole = [it for it in samples if it.made.turns[-1].text.split()[0].endswith((".4", ".6", ".8", ".10"))]
+    whole = [
+        it
+        for it in samples
+        if it.made.turns[-1].text.split()[0].endswith((".4", ".6", ".8", ".10"))
+    ]
     assert whole and all(len(it.made.turns) == 4 and not it.made.earlier for it in whole)
 
 
@@ -137,9 +155,13 @@ def test_a_mix_has_history_of_what_it_uses_and_counts_each_replacement_once(rend
         key=b"k",
     )
     with DatasetBuilder(plan, Ledger()) as builder:
-        builder.add_source("log.json", [session(n, text=" Write to bo@example.org.") for n in range(30)])
+        builder.add_source(
+            "log.json", [session(n, text=" Write to bo@example.org.") for n in range(30)]
+        )
         samples = list(builder.samples())
         counts = builder.anonymiser.counts
     used = {numbers(it)[-1] for it in samples}
-    assert any(it.made.earlier for it in samples) and all(used >= set(numbers(it)) for it in samples)
+    assert any(it.made.earlier for it in samples) and all(
+        used >= set(numbers(it)) for it in samples
+    )
     assert counts["EMAIL_ADDRESS"] == 60

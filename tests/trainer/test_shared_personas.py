@@ -1,4 +1,6 @@
-"""What the operator wrote on the bot's pages is what the command line trains on, plans with and asks."""
+"""What the operator wrote on the bot's pages is what the command line trains on, plans with and
+asks.
+"""
 
 import json
 from pathlib import Path
@@ -24,7 +26,11 @@ def write_card(home, persona, **changes):
     folder = home / "personas" / "0" / persona
     folder.mkdir(parents=True)
     ships = SHIPPED_CARDS / f"{persona}.toml"
-    text = ships.read_text(encoding="utf-8") if ships.is_file() else f'id = "{persona}"\nname = "Nobody"\n'
+    text = (
+        ships.read_text(encoding="utf-8")
+        if ships.is_file()
+        else f'id = "{persona}"\nname = "Nobody"\n'
+    )
     for field, said in changes.items():
         lines = [line for line in text.splitlines() if not line.startswith(f"{field} =")]
         text = "\n".join([f'{field} = "{said}"', *lines]) + "\n"
@@ -62,7 +68,10 @@ def test_a_run_gets_the_operators_card_and_lore(command, home):
 
 def test_without_them_it_gets_what_ships(command):
     _, materials = made(command, "ballast")
-    assert materials["card"]["origin"] == "cards/ballast.toml" and materials["lore"]["right"] == "own-writing"
+    assert (
+        materials["card"]["origin"] == "cards/ballast.toml"
+        and materials["lore"]["right"] == "own-writing"
+    )
 
 
 @pytest.mark.slow
@@ -74,18 +83,29 @@ def test_a_plan_shows_prompts_with_the_operators_card(command, home):
 
 
 def test_lore_is_asked_as_the_bot_finds_it(command, home):
-    write_lore(home, "ballast", "attic.md", "# Attic\n\nThe attic holds forty blue lanterns from the regatta.\n")
-    code, out, errors = command("lore", "ask", "--persona", "ballast", "How many lanterns are in the attic?")
+    write_lore(
+        home,
+        "ballast",
+        "attic.md",
+        "# Attic\n\nThe attic holds forty blue lanterns from the regatta.\n",
+    )
+    code, out, errors = command(
+        "lore", "ask", "--persona", "ballast", "How many lanterns are in the attic?"
+    )
     assert code == 0 and "ballast/attic.md" in out and "forty blue lanterns" in out, errors
     (home / "lore" / "0" / "ballast" / "attic.md").write_bytes(b"\xff\xfe")
-    code, _, errors = command("lore", "ask", "--persona", "ballast", "How many lanterns are in the attic?")
+    code, _, errors = command(
+        "lore", "ask", "--persona", "ballast", "How many lanterns are in the attic?"
+    )
     assert code == 1 and "attic.md is not UTF-8" in errors
 
 
 def test_the_operators_own_persona_is_known_by_name_and_has_the_worlds_lore(command, home):
     write_card(home, "nobody")
     assert read_shared_personas(SHIPPED_CARDS, home)["nobody"].name == "Nobody"
-    assert {passage.owner for passage in read_persona_lore(SHIPPED.lore, "nobody", home)} == {"_world"}
+    assert {passage.owner for passage in read_persona_lore(SHIPPED.lore, "nobody", home)} == {
+        "_world"
+    }
     code, _, errors = command("train", "--persona", "Nobodi", "--dry-run")
     assert code == 1 and "There is no persona 'Nobodi'." in errors and "nobody" in errors
     code, _, errors = command("train", "--persona", "Nobody", "--dry-run")
@@ -101,7 +121,9 @@ def test_a_card_of_theirs_that_cannot_be_read_is_named(command, home):
     assert code == 1 and str(path) in errors
 
 
-def test_a_run_gets_lore_in_any_layout_and_all_files_are_listed_with_the_skipped_ones(command, tmp_path, home):
+def test_a_run_gets_lore_in_any_layout_and_all_files_are_listed_with_the_skipped_ones(
+    command, tmp_path, home
+):
     shipped = ShippedData.of(tmp_path / "tree")
     files = {
         "characters/Oda Marrow.md": "# Hat\nOda has a straw hat.",
@@ -117,7 +139,12 @@ def test_a_run_gets_lore_in_any_layout_and_all_files_are_listed_with_the_skipped
     write_lore(home, "_world", "old.md", "# New\nThe operator's.")
     (material,) = lore_material(shipped, home, "oda")
     names = {place for _, place in material.copies}
-    assert names == {"lore/characters/Oda Marrow.md", "lore/shared/fog.md", "lore/both.md", "lore/_world/old.md"}
+    assert names == {
+        "lore/characters/Oda Marrow.md",
+        "lore/shared/fog.md",
+        "lore/both.md",
+        "lore/_world/old.md",
+    }
     job = tmp_path / "job"
     for path, place in material.copies:
         (job / place).parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +155,10 @@ def test_a_run_gets_lore_in_any_layout_and_all_files_are_listed_with_the_skipped
     }  # fmt: skip
     code, out, _ = command("lore", "files", "--lore", str(shipped.lore))
     assert code == 0 and "5 files are read, 1 skipped" in out and "oda" in out
-    assert "harbour/x.md: its folder 'harbour' is no persona's; name its persona in front matter" in out
+    assert (
+        "harbour/x.md: its folder 'harbour' is no persona's; name its persona in front matter"
+        in out
+    )
     check = check_lore(shipped.lore, home)
     assert check.state == "warn" and "5 of 6 files are read; skipped: harbour/x.md" in check.found
     assert check_lore(SHIPPED.lore, home).state == "ok"

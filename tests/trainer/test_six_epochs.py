@@ -1,4 +1,6 @@
-"""s0-6gb over the embedded model: six epochs told in a table, and in a second run early stopping."""
+"""s0-6gb over the embedded model: six epochs told in a table, and in a second run early
+stopping.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +51,18 @@ def test_six_epochs_are_reported_and_held_out_replies_become_likelier(tmp_path):
     assert [int(row["epoch"]) for row in epochs] == [1, 2, 3, 4, 5, 6]
     train, heldout = ([float(row[name]) for row in epochs] for name in ("train_loss", "eval_loss"))
     after_warmup = train[1:]  # the first of the two steps of the first epoch changes nothing
-    assert after_warmup == sorted(after_warmup, reverse=True) and train[-1] < train[0] and heldout[-1] < heldout[0]
+    assert (
+        after_warmup == sorted(after_warmup, reverse=True)
+        and train[-1] < train[0]
+        and heldout[-1] < heldout[0]
+    )
     assert all(float(row["seconds"]) > 0 for row in epochs)
     page = (tmp_path / "six" / "adapter" / "report" / "README.md").read_text(encoding="utf-8")
     for row in epochs:
-        assert f"| {row['epoch']} | {float(row['train_loss']):.4f} | {float(row['eval_loss']):.4f} |" in page
+        assert (
+            f"| {row['epoch']} | {float(row['train_loss']):.4f} | {float(row['eval_loss']):.4f} |"
+            in page
+        )
     metrics = verify_adapter(tmp_path / "six" / "adapter").metrics
     assert metrics.loss_tuned < metrics.loss_base
 
@@ -63,6 +72,10 @@ def test_a_run_that_learns_by_heart_stops_early_and_keeps_the_best(tmp_path):
     epochs = trained(tmp_path / "early", QUARTER, *BY_HEART)
     heldout = [float(row["eval_loss"]) for row in epochs]
     assert len(epochs) < 12, heldout
-    assert min(heldout[:-2]) <= min(heldout[-2:]), "two epochs in which nothing became better end it"
+    assert min(heldout[:-2]) <= min(heldout[-2:]), (
+        "two epochs in which nothing became better end it"
+    )
     metrics = verify_adapter(tmp_path / "early" / "adapter").metrics
-    assert metrics.loss_tuned == pytest.approx(min(heldout), rel=0.05), "the best is kept, not the last"
+    assert metrics.loss_tuned == pytest.approx(min(heldout), rel=0.05), (
+        "the best is kept, not the last"
+    )

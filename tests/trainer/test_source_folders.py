@@ -47,7 +47,9 @@ def exports(tmp_path):
         '[{"ID": 1, "Timestamp": "2024-01-01 00:00:00", "Contents": "mine", "Attachments": ""}]'
     )
     (package / "activity" / "reporting").mkdir(parents=True)
-    (package / "activity" / "reporting" / "events.json").write_text('{"event_type": "a b", "event_id": "c d"}\n' * 3)
+    (package / "activity" / "reporting" / "events.json").write_text(
+        '{"event_type": "a b", "event_id": "c d"}\n' * 3
+    )
     (folder / "rows.dat").write_bytes(jsonl(ROWS[:2]))
     (folder / "odd.bin").write_bytes(b"\0\1" * 40)
     (folder / "gone.json").symlink_to("nowhere")
@@ -59,19 +61,29 @@ def test_beside_an_export_every_file_is_read_or_named(exports):
     used, rejected = everything(exports)
     said = {message.text for talk in used for message in talk.messages}
     assert said >= {"Hello you", "hey", "Morning all", "mine", *answers(0, 1)}
-    assert sorted(item.row for item in rejected) == ["exports/gone.json", "exports/odd.bin", "exports/pipe.jsonl"]
+    assert sorted(item.row for item in rejected) == [
+        "exports/gone.json",
+        "exports/odd.bin",
+        "exports/pipe.jsonl",
+    ]
     assert all(item.rows == 0 for item in rejected)
     assert {message.row for talk in used for message in talk.messages} == {
-        "exports/whatsapp_chat.txt line 1", "exports/whatsapp_chat.txt line 2", "exports/discord.json messages 1",
-        "exports/slack.zip general/2024-01-01.json row 1", "exports/rows.dat line 1", "exports/rows.dat line 2",
+        "exports/whatsapp_chat.txt line "
+        "1", "exports/whatsapp_chat.txt line 2", "exports/discord.json messages 1",
+        "exports/slack.zip general/2024-01-01.json row "
+        "1", "exports/rows.dat line 1", "exports/rows.dat line 2",
         "exports package/messages/c123456789012345678/messages.json row 1",
     }  # fmt: skip
 
 
 def test_what_lies_beside_an_export_is_not_read_by_guess(exports):
-    (exports / "likes.csv").write_text("wer,was\nAnn Lee,Ein Bild vom Hafen\nBen Lee,Noch ein Bild\n")
+    (exports / "likes.csv").write_text(
+        "wer,was\nAnn Lee,Ein Bild vom Hafen\nBen Lee,Noch ein Bild\n"
+    )
     _, rejected = everything(exports)
-    assert any(item.row == "exports/likes.csv" and "in no known format" in item.reason for item in rejected)
+    assert any(
+        item.row == "exports/likes.csv" and "in no known format" in item.reason for item in rejected
+    )
 
 
 def test_two_workspaces_in_a_folder_and_archives_in_archives_are_read(tmp_path):
@@ -88,7 +100,9 @@ def test_two_workspaces_in_a_folder_and_archives_in_archives_are_read(tmp_path):
 def test_only_what_saved_sets_and_caches_keep_beside_data_is_passed_over(tmp_path):
     folder = tmp_path / "mine"
     (folder / "blobs").mkdir(parents=True)
-    for number, name in enumerate(["blobs/talk.jsonl", "tmp_talk.jsonl", "cache-1.jsonl", "state.json"]):
+    for number, name in enumerate(
+        ["blobs/talk.jsonl", "tmp_talk.jsonl", "cache-1.jsonl", "state.json"]
+    ):
         (folder / name).write_bytes(jsonl([ROWS[number]]))
     (folder / "photo.jpg").touch()
     (folder / "more.jpg").touch()
@@ -122,7 +136,9 @@ def test_linked_folders_are_followed_once(tmp_path):
 def test_lore_is_reported_from_talk_and_whose_it_is(tmp_path):
     lore = tmp_path / "lore"
     (lore / "mira").mkdir(parents=True)
-    (lore / "mira" / "kitchen.md").write_text("# Kitchen\n\nSoup at noon.\n\n## Oven\n\nIt smokes, always.\n")
+    (lore / "mira" / "kitchen.md").write_text(
+        "# Kitchen\n\nSoup at noon.\n\n## Oven\n\nIt smokes, always.\n"
+    )
     (lore / "tides.md").write_text("---\npersona: oda\n---\n# Tides\n\nTwice a day.\n")
     (lore / "note.md").write_text("# Note\n\nNobody's.\n")
     assert detect_format(lore).name == "lore"

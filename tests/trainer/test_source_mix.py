@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personas.errors import RequestError
-from trainer.dataset.data_mixture import SourceSpec, interleave, parse_mix, parse_source, source_names, split_limit
+from trainer.dataset.data_mixture import (
+    SourceSpec,
+    interleave,
+    parse_mix,
+    parse_source,
+    source_names,
+    split_limit,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,15 +53,25 @@ def test_ratios_are_read():
 
 
 def test_sources_are_called_by_what_tells_them_apart():
-    assert source_names([SourceSpec(Path("/a/x.json")), SourceSpec(Path("/a/y.json"))]) == ["x.json", "y.json"]
-    assert source_names([SourceSpec(Path("/a/x.json")), SourceSpec(Path("/b/x.json"))]) == ["a/x.json", "b/x.json"]
+    assert source_names([SourceSpec(Path("/a/x.json")), SourceSpec(Path("/a/y.json"))]) == [
+        "x.json",
+        "y.json",
+    ]
+    assert source_names([SourceSpec(Path("/a/x.json")), SourceSpec(Path("/b/x.json"))]) == [
+        "a/x.json",
+        "b/x.json",
+    ]
     with pytest.raises(RequestError, match="named twice"):
         source_names([SourceSpec(Path("x.json")), SourceSpec(Path("./x.json"))])
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 9)), min_size=1, max_size=4))
 def test_what_is_interleaved_keeps_the_ratio_to_within_one(streams):
-    taken = Counter(interleave([iter([place] * n) for place, (n, _) in enumerate(streams)], [w for _, w in streams]))
+    taken = Counter(
+        interleave(
+            [iter([place] * n) for place, (n, _) in enumerate(streams)], [w for _, w in streams]
+        )
+    )
     rounds = min(n / weight for n, weight in streams)
     for place, (_, weight) in enumerate(streams):
         assert abs(taken[place] - rounds * weight) <= 1 + weight / min(w for _, w in streams)

@@ -1,4 +1,6 @@
-"""Whatever a file holds: nothing but `MaterialError` is raised, and every record is used or rejected."""
+"""Whatever a file holds: nothing but `MaterialError` is raised, and every record is used or
+rejected.
+"""
 
 import csv
 import gzip
@@ -19,16 +21,22 @@ from trainer.sources.source_format import ReadOptions
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 WORDS = st.sampled_from(
-    "messages conversations data prompt question instruction input output response history chosen rejected personality "
-    "utterances candidates persona_b dialogue reference role from content value text human assistant user gpt system "
-    "message_id parent_id message_tree_id replies rank labels quality name completions score responses scores lang "
-    "winner conversation_a conversation_b label deleted review_result acts character bot_name generated scene line "
+    "messages conversations data prompt question instruction input output response history chosen "
+    "rejected personality "
+    "utterances candidates persona_b dialogue reference role from content value text human "
+    "assistant user gpt system "
+    "message_id parent_id message_tree_id replies rank labels quality name completions score "
+    "responses scores lang "
+    "winner conversation_a conversation_b label deleted review_result acts character bot_name "
+    "generated scene line "
     "quote author is_human message turn_role turn_content".split()
 )
 TEXTS = st.one_of(
     WORDS,
     st.text(max_size=12),
-    st.sampled_from(["Human: a\nAssistant: b", "User 1: x\nUser 2: y", "[1]", "Oda", "Ada: x Oda: y"]),
+    st.sampled_from(
+        ["Human: a\nAssistant: b", "User 1: x\nUser 2: y", "[1]", "Oda", "Ada: x Oda: y"]
+    ),
 )
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**60), 2**60), st.floats(), TEXTS),
@@ -91,7 +99,9 @@ def test_any_text_with_the_signs_of_json_is_read_or_refused(path, text):
 
 @QUICK
 @given(
-    rows=ROWS, shape=st.sampled_from(["lines", "array", "packed"]), format=st.sampled_from(["alpaca", "openai", None])
+    rows=ROWS,
+    shape=st.sampled_from(["lines", "array", "packed"]),
+    format=st.sampled_from(["alpaca", "openai", None]),
 )
 def test_every_row_is_used_or_rejected(path, rows, shape, format):
     content = json.dumps(rows, indent=1).encode() if shape == "array" else jsonl(rows)
@@ -109,7 +119,8 @@ def test_every_row_is_used_or_rejected(path, rows, shape, format):
 @given(rows=ROWS, paths=st.sampled_from(["best", "all"]))
 def test_every_message_of_a_tree_is_used_or_rejected(path, rows, paths):
     nodes = [
-        {"message_id": str(n), "parent_id": None, "text": "a", "role": "assistant", **r} for n, r in enumerate(rows)
+        {"message_id": str(n), "parent_id": None, "text": "a", "role": "assistant", **r}
+        for n, r in enumerate(rows)
     ]
     path.write_bytes(jsonl(nodes))
     used, rejected = everything(path, "oasst", oasst_paths=paths)
@@ -118,7 +129,8 @@ def test_every_message_of_a_tree_is_used_or_rejected(path, rows, paths):
     path.write_bytes(jsonl(trees))
     used, rejected = everything(path, "oasst-trees", oasst_paths=paths)
     replies = [
-        len(tree["prompt"]["replies"]) + sum(count(reply) for reply in tree["prompt"]["replies"]) for tree in trees
+        len(tree["prompt"]["replies"]) + sum(count(reply) for reply in tree["prompt"]["replies"])
+        for tree in trees
     ]
     assert sum(item.rows for item in [*used, *rejected]) == len(trees) + sum(replies)
 
@@ -131,9 +143,15 @@ def count(node) -> int:
 @QUICK
 @given(cells=st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9)), min_size=1, max_size=6))
 def test_every_row_of_a_csv_is_used_or_rejected(path, cells):
-    cells = [cell for cell in cells if any(cell) and not any("\x00" in text or "\r" in text for text in cell)]
+    cells = [
+        cell
+        for cell in cells
+        if any(cell) and not any("\x00" in text or "\r" in text for text in cell)
+    ]
     written = io.StringIO(newline="")
-    csv.writer(written).writerows([("question", "answer"), ("What?", "It."), ("Who?", "Me."), *cells])
+    csv.writer(written).writerows(
+        [("question", "answer"), ("What?", "It."), ("Who?", "Me."), *cells]
+    )
     named = path.with_suffix(".csv")
     named.write_bytes(written.getvalue().encode("utf-8", "surrogatepass"))
     try:
@@ -144,7 +162,11 @@ def test_every_row_of_a_csv_is_used_or_rejected(path, cells):
 
 
 @QUICK
-@given(values=st.lists(VALUES, max_size=8), indent=st.sampled_from([None, 0, 2]), chunk=st.integers(1, 40))
+@given(
+    values=st.lists(VALUES, max_size=8),
+    indent=st.sampled_from([None, 0, 2]),
+    chunk=st.integers(1, 40),
+)
 def test_an_array_comes_out_as_the_json_module_reads_it(values, indent, chunk):
     content = json.dumps({"a": {"b": [1]}, "c": values}, indent=indent).encode()
 

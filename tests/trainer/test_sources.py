@@ -1,4 +1,6 @@
-"""Files of every kind: recognised by content, read record by record, and named when they cannot be read."""
+"""Files of every kind: recognised by content, read record by record, and named when they cannot be
+read.
+"""
 
 import gzip
 import json
@@ -14,7 +16,10 @@ from trainer.sources.json_stream import CHUNK_BYTES
 from trainer.sources.registry import FORMATS, detect_format
 from trainer.sources.source_file import HEAD_BYTES, open_source
 
-ROWS = [{"instruction": f"Say “{n}”, {{please}}", "input": "", "output": f'It is\n{n} \\ […] "'} for n in range(3)]
+ROWS = [
+    {"instruction": f"Say “{n}”, {{please}}", "input": "", "output": f'It is\n{n} \\ […] "'}
+    for n in range(3)
+]
 ANSWERS = [row["output"] for row in ROWS]
 
 
@@ -26,7 +31,10 @@ def answers(path, **options):
 
 def as_csv(delimiter=",", end="\r\n"):
     quoted = [[f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in row.values()] for row in ROWS]
-    return end.join([delimiter.join(cells) for cells in [list(ROWS[0]), *quoted]]).encode() + end.encode()
+    return (
+        end.join([delimiter.join(cells) for cells in [list(ROWS[0]), *quoted]]).encode()
+        + end.encode()
+    )
 
 
 CONTAINERS = {
@@ -35,7 +43,9 @@ CONTAINERS = {
     "bom.jsonl": b"\xef\xbb\xbf" + jsonl(ROWS),
     "array.jsonl": json.dumps(ROWS, indent=2).encode(),
     "array.txt": b"\xef\xbb\xbf " + json.dumps(ROWS).encode(),
-    "object.json": json.dumps({"version": "1.0", "train": ROWS[:2], "test": ROWS[2:], "count": 3}).encode(),
+    "object.json": json.dumps(
+        {"version": "1.0", "train": ROWS[:2], "test": ROWS[2:], "count": 3}
+    ).encode(),
     "table.csv": as_csv(),
     "bom.csv": b"\xef\xbb\xbf" + as_csv(end="\n"),
     "table.tsv": as_csv("\t"),
@@ -54,7 +64,8 @@ def test_a_table_is_read_whatever_it_is_called_and_packed_in(tmp_path, name):
 
 
 def test_parquet_and_arrow_are_read(tmp_path):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
     table = pa.Table.from_pylist(ROWS)
     pq.write_table(table, tmp_path / "table.bin", row_group_size=2)
     with pa.ipc.new_stream(str(tmp_path / "stream"), table.schema) as stream:
@@ -94,7 +105,9 @@ def test_an_archive_of_data_is_read_and_rejected_rows_say_in_which_file(tmp_path
         archive.writestr("a/one.jsonl", jsonl(ROWS[:1]))
         archive.writestr("a/two.csv", as_csv())
         archive.writestr("__MACOSX/a/._two.csv", b"\0\0")
-        archive.writestr("a/three.jsonl", jsonl([*ROWS, {"instruction": "?", "input": "", "output": " "}]))
+        archive.writestr(
+            "a/three.jsonl", jsonl([*ROWS, {"instruction": "?", "input": "", "output": " "}])
+        )
     used, rejected = everything(tmp_path / "sets.zip")
     assert len(used) == 7 and {c.source for c in used} == {"sets.zip"}
     assert [(r.row, r.reason) for r in rejected] == [("sets.zip/a/three.jsonl line 4", "no answer")]
@@ -116,21 +129,42 @@ def test_files_of_a_folder_that_cannot_be_read_are_named_and_the_others_read(tmp
 def test_arrays_of_an_object_far_behind_its_beginning_are_read(tmp_path):
     path = tmp_path / "talk.json"
     long = {"instruction": "Why?", "input": "", "output": "Because. " * (HEAD_BYTES // 9)}
-    content = {"train": [ROWS[0], long], "authors": ["Ada"], "count": 4, "valid": ROWS[1:2], "test": ROWS[2:]}
+    content = {
+        "train": [ROWS[0], long],
+        "authors": ["Ada"],
+        "count": 4,
+        "valid": ROWS[1:2],
+        "test": ROWS[2:],
+    }
     path.write_text(json.dumps(content))
     used, rejected = everything(path)
-    assert [c.messages[0].row for c in used] == ["train 1", "train 2", "valid 1", "test 1"] and not rejected
+    assert [c.messages[0].row for c in used] == [
+        "train 1",
+        "train 2",
+        "valid 1",
+        "test 1",
+    ] and not rejected
 
 
 def test_broken_rows_are_named_and_the_others_read(tmp_path):
     path = tmp_path / "talk.jsonl"
     lines = jsonl(ROWS).split(b"\n")
-    broken = [b'{"instruction": "a', b"[1, 2]", b'{"instruction": "\xff"}', b'{"a": 1}', b"nonsense", b"7"]
+    broken = [
+        b'{"instruction": "a',
+        b"[1, 2]",
+        b'{"instruction": "\xff"}',
+        b'{"a": 1}',
+        b"nonsense",
+        b"7",
+    ]
     path.write_bytes(b"\n".join([lines[0], *broken, b"", *lines[1:]]))
     used, rejected = everything(path)
     assert [c.messages[-1].text for c in used] == ANSWERS
     assert [r.row for r in rejected] == [f"line {n}" for n in range(2, 8)]
-    assert "not valid JSON" in rejected[0].reason and rejected[1].reason == "a list where an object was expected"
+    assert (
+        "not valid JSON" in rejected[0].reason
+        and rejected[1].reason == "a list where an object was expected"
+    )
     assert "it has a" in rejected[3].reason
 
 
@@ -176,7 +210,10 @@ def test_rows_of_a_table_with_other_cells_than_the_header_names_are_rejected(tmp
     [
         (b"", "talk.json is empty"),
         (b"\xef\xbb\xbf \r\n", "talk.json is empty"),
-        ("Grüß Gott, wie geht es Ihnen heute?\nSchön, danke.".encode("utf-16"), r"not UTF-8 \(it looks like UTF-16\)"),
+        (
+            "Grüß Gott, wie geht es Ihnen heute?\nSchön, danke.".encode("utf-16"),
+            r"not UTF-8 \(it looks like UTF-16\)",
+        ),
         ("Grüß Gott, wie geht es Ihnen an diesem schönen Tag?\n".encode("cp1252") * 9, "not UTF-8"),
         (b"\x00\x01\x02" * 50, "talk.json is neither text nor a known container"),
         (b"Once upon a time there was a clock.", r"talk\.json is in no known format\. Found: text"),
@@ -226,14 +263,18 @@ def test_a_forced_format_reads_what_it_would_not_recognise(tmp_path):
     path = tmp_path / "talk.jsonl"
     path.write_bytes(jsonl([{"a": 1}, ROWS[0]]))
     used, rejected = everything(path, "alpaca")
-    assert len(used) == 1 and rejected[0].reason.startswith('not {"instruction", "input", "output"}: it has a')
+    assert len(used) == 1 and rejected[0].reason.startswith(
+        'not {"instruction", "input", "output"}: it has a'
+    )
 
 
 def test_a_hub_id_is_fetched(tmp_path, monkeypatch):
     import huggingface_hub
 
     (tmp_path / "train.jsonl").write_bytes(jsonl(ROWS))
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo_id, **wanted: str(tmp_path))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda repo_id, **wanted: str(tmp_path)
+    )
     assert answers(type(tmp_path)("somebody/talk")) == ANSWERS
 
 

@@ -1,4 +1,6 @@
-"""Base models that are stored quantised: known before the start, trained, served and merged unpacked, or refused."""
+"""Base models that are stored quantised: known before the start, trained, served and merged
+unpacked, or refused.
+"""
 
 import json
 import shutil
@@ -51,16 +53,25 @@ def write_stored(plain, form, folder) -> None:
         shutil.copytree(plain.folder, folder)
         write_fp8(folder)
         return
-    options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"} if form == "bnb-4bit" else {"load_in_8bit": True}
+    options = (
+        {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+        if form == "bnb-4bit"
+        else {"load_in_8bit": True}
+    )
     model = AutoModelForCausalLM.from_pretrained(
-        plain.source, dtype=torch.bfloat16, quantization_config=BitsAndBytesConfig(**options), device_map={"": "cpu"}
+        plain.source,
+        dtype=torch.bfloat16,
+        quantization_config=BitsAndBytesConfig(**options),
+        device_map={"": "cpu"},
     )
     model.save_pretrained(folder)
     load_tokenizer(plain).save_pretrained(folder)
 
 
 def write_fp8(folder) -> None:
-    """Weights of e4m3 with the inverse scale of each block of 128 x 128, as DeepSeek's and Qwen's FP8 models have."""
+    """Weights of e4m3 with the inverse scale of each block of 128 x 128, as DeepSeek's and Qwen's
+    FP8 models have.
+    """
     weights = load_file(folder / "model.safetensors")
     for name in [name for name in weights if name.endswith(LINEARS)]:
         weight = weights[name].float()
@@ -70,8 +81,14 @@ def write_fp8(folder) -> None:
         weights[f"{name}_scale_inv"] = torch.full(blocks, float(scale))
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    settings = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [BLOCK, BLOCK]}
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": settings}), encoding="utf-8")
+    settings = {
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [BLOCK, BLOCK],
+    }
+    (folder / "config.json").write_text(
+        json.dumps({**config, "quantization_config": settings}), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -91,13 +108,21 @@ def test_it_is_loaded_unpacked_and_saved_plain(plain, stored, form, tmp_path):
         expected = load_model(plain, "float32")(input_ids=ids).logits
         model = load_model(stored[form], "float32")
         found = model(input_ids=ids).logits
-    assert {type(it) for name, it in model.named_modules() if name.endswith("_proj")} == {torch.nn.Linear}
+    assert {type(it) for name, it in model.named_modules() if name.endswith("_proj")} == {
+        torch.nn.Linear
+    }
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
-    assert (found - expected).norm() < 0.35 * expected.norm(), "the values are those of the plain model, rounded"
+    assert (found - expected).norm() < 0.35 * expected.norm(), (
+        "the values are those of the plain model, rounded"
+    )
     model.save_pretrained(tmp_path)
-    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert "quantization_config" not in json.loads(
+        (tmp_path / "config.json").read_text(encoding="utf-8")
+    )
     with torch.inference_mode():
-        assert torch.equal(load_model(locate(str(tmp_path)), "float32")(input_ids=ids).logits, found)
+        assert torch.equal(
+            load_model(locate(str(tmp_path)), "float32")(input_ids=ids).logits, found
+        )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -110,7 +135,9 @@ def test_rotary_frequencies_are_not_rounded(plain, stored, form):
 def test_the_manifest_says_what_the_adapter_was_trained_over(plain, stored, form, recipe):
     job = SimpleNamespace(base=stored[form])
     settings, _ = match_target_modules(recipe, stored[form])
-    assert _stored_form(job, settings) == NAMES[form] + ("" if form == "bnb-4bit" else ", unpacked,")
+    assert _stored_form(job, settings) == NAMES[form] + (
+        "" if form == "bnb-4bit" else ", unpacked,"
+    )
     assert _stored_form(SimpleNamespace(base=plain), recipe) == "nf4"
 
 
@@ -118,10 +145,16 @@ def test_the_manifest_says_what_the_adapter_was_trained_over(plain, stored, form
 def test_it_is_trained_and_served_over_the_same_values(stored, form, recipe):
     base = stored[form]
     settings, _ = match_target_modules(recipe.model_copy(update={"precision": "fp32"}), base)
-    assert (settings.quant_type, settings.double_quant) == (("nf4" if form == "bnb-4bit" else "none"), False)
-    trained, served = load_quantised(base, settings), load_serving_model(base, "float32", "cpu")
+    assert (settings.quant_type, settings.double_quant) == (
+        ("nf4" if form == "bnb-4bit" else "none"),
+        False,
+    )
+    trained = load_quantised(base, settings)
+    served = load_serving_model(base, "float32", "cpu")
     assert precision_of(served) == "float32"
-    for (name, one), (_, other) in zip(trained.named_parameters(), served.named_parameters(), strict=True):
+    for (name, one), (_, other) in zip(
+        trained.named_parameters(), served.named_parameters(), strict=True
+    ):
         assert torch.equal(one, other), name
     assert precision_of(load_serving_model(base, "int8", "cpu")) == "int8"
 
@@ -146,33 +179,52 @@ def test_experts_in_four_bits_are_unpacked_too(tmp_path):
     """gpt-oss: blocks of 32 weights of e2m1 with a power of two each."""
     made = make_model(OTHER_FAMILIES["gpt-oss"], tmp_path / "model")
     weights = load_file(made.folder / "model.safetensors")
-    for name in [name for name in weights if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+    for name in [
+        name for name in weights if name.endswith(("experts.gate_up_proj", "experts.down_proj"))
+    ]:
         experts, inner, outer = weights.pop(name).shape
-        weights[f"{name}_blocks"] = torch.randint(0, 256, (experts, outer, inner // 32, 16), dtype=torch.uint8)
-        weights[f"{name}_scales"] = torch.full((experts, outer, inner // 32), 122, dtype=torch.uint8)
+        weights[f"{name}_blocks"] = torch.randint(
+            0, 256, (experts, outer, inner // 32, 16), dtype=torch.uint8
+        )
+        weights[f"{name}_scales"] = torch.full(
+            (experts, outer, inner // 32), 122, dtype=torch.uint8
+        )
     save_file(weights, made.folder / "model.safetensors", {"format": "pt"})
     config = json.loads((made.folder / "config.json").read_text(encoding="utf-8"))
-    (made.folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "mxfp4"}}))
+    (made.folder / "config.json").write_text(
+        json.dumps({**config, "quantization_config": {"quant_method": "mxfp4"}})
+    )
     base = locate(str(made.folder))
     assert base.quantisation and base.quantisation.name == "MXFP4"
     assert base.weight_bytes == pytest.approx(made.weight_bytes, rel=0.01)
-    model, ids = load_model(base, "float32"), torch.tensor([list(range(5, 25))])
+    model = load_model(base, "float32")
+    ids = torch.tensor([list(range(5, 25))])
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     model.save_pretrained(tmp_path / "saved")
     with torch.inference_mode():
         expected = model(input_ids=ids).logits
-        assert torch.equal(load_model(locate(str(tmp_path / "saved")), "float32")(input_ids=ids).logits, expected)
+        assert torch.equal(
+            load_model(locate(str(tmp_path / "saved")), "float32")(input_ids=ids).logits, expected
+        )
 
 
-def test_what_cannot_be_unpacked_is_refused_by_name_before_anything_is_loaded(plain, recipe, tmp_path):
+def test_what_cannot_be_unpacked_is_refused_by_name_before_anything_is_loaded(
+    plain, recipe, tmp_path
+):
     shutil.copytree(plain.folder, tmp_path / "model")
     config = json.loads((plain.folder / "config.json").read_text(encoding="utf-8"))
     settings = {"quant_method": "gptq", "bits": 4}
-    (tmp_path / "model/config.json").write_text(json.dumps({**config, "quantization_config": settings}), "utf-8")
+    (tmp_path / "model/config.json").write_text(
+        json.dumps({**config, "quantization_config": settings}), "utf-8"
+    )
     base = locate(str(tmp_path / "model"))
-    with pytest.raises(BaseModelError, match=r"stored in GPTQ 4-bit, which cannot be unpacked here.*in 16 bits"):
+    with pytest.raises(
+        BaseModelError, match=r"stored in GPTQ 4-bit, which cannot be unpacked here.*in 16 bits"
+    ):
         load_model(base, "float32")
-    with pytest.raises(BaseModelError, match="GPTQ 4-bit"):  # so does a plan, whatever its samples are from
+    with pytest.raises(
+        BaseModelError, match="GPTQ 4-bit"
+    ):  # so does a plan, whatever its samples are from
         match_target_modules(recipe, base)
     check = check_base_model(str(base.folder))
     assert check.state == "fail" and "GPTQ 4-bit" in check.found
@@ -183,13 +235,29 @@ def test_what_cannot_be_unpacked_is_refused_by_name_before_anything_is_loaded(pl
 @pytest.mark.parametrize(
     ("files", "form", "name"),
     [
-        ({"config.json": {"quantization_config": {"quant_method": "awq", "bits": 4}}}, ("awq", 4), "AWQ 4-bit"),
+        (
+            {"config.json": {"quantization_config": {"quant_method": "awq", "bits": 4}}},
+            ("awq", 4),
+            "AWQ 4-bit",
+        ),
         ({"quantize_config.json": {"bits": 8}}, ("gptq", 8), "GPTQ 8-bit"),
         ({"quant_config.json": {"w_bit": 4}}, ("awq", 4), "AWQ 4-bit"),
-        ({"config.json": {"text_config": {"quantization_config": {"quant_method": "MXFP4"}}}}, ("mxfp4",), "MXFP4"),
-        ({"config.json": {"quantization_config": {"quant_method": "compressed-tensors"}}}, ("compressed-tensors",), ""),
+        (
+            {"config.json": {"text_config": {"quantization_config": {"quant_method": "MXFP4"}}}},
+            ("mxfp4",),
+            "MXFP4",
+        ),
+        (
+            {"config.json": {"quantization_config": {"quant_method": "compressed-tensors"}}},
+            ("compressed-tensors",),
+            "",
+        ),
         ({"config.json": {"quantization_config": {}}}, ("an unnamed quantisation",), ""),
-        ({"config.json": {"quantization_config": {"load_in_8bit": True}}}, ("bitsandbytes", 8), "bitsandbytes 8-bit"),
+        (
+            {"config.json": {"quantization_config": {"load_in_8bit": True}}},
+            ("bitsandbytes", 8),
+            "bitsandbytes 8-bit",
+        ),
         ({"config.json": {"quantization_config": None}}, None, ""),
         ({"config.json": []}, None, ""),
     ],

@@ -1,4 +1,6 @@
-"""`study strategies`: the persona's data alone, mixed with general dialogue, and in two stages, measured alike."""
+"""`study strategies`: the persona's data alone, mixed with general dialogue, and in two stages,
+measured alike.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,15 @@ def test_three_strategies_with_the_same_seeds_differ_in_their_use_of_general_dia
                                                                                               "two-stage")]  # fmt: skip
     assert [settings.seed for _, settings in points] == [0, 0, 0, 1, 1, 1]
     alone, mixed, stages = (load_recipe("demo-cpu", settings) for _, settings in points[:3])
-    assert [general_sample_count(recipe, 300) for recipe in (alone, mixed, stages)] == [0, 1200, None]
+    assert [general_sample_count(recipe, 300) for recipe in (alone, mixed, stages)] == [
+        0,
+        1200,
+        None,
+    ]
     assert [recipe.first_stage_epochs for recipe in (alone, mixed, stages)] == [0, 0, 1]
-    assert all(recipe.general_share or recipe.first_stage_epochs for recipe in (alone, mixed, stages))
+    assert all(
+        recipe.general_share or recipe.first_stage_epochs for recipe in (alone, mixed, stages)
+    )
 
 
 @pytest.mark.parametrize("setting", ["general_share=0.5", "first_stage_epochs=2", "seed=3"])
@@ -47,12 +55,18 @@ def test_what_the_study_sets_is_refused(setting):
 
 def test_the_table_has_a_line_for_each_strategy_and_a_chart_goes_with_it(tmp_path):
     text = write_strategies(tmp_path, "ada", RUNS)
-    assert text == strategies_markdown("ada", RUNS) == (tmp_path / "strategies.md").read_text().rstrip("\n")
+    assert (
+        text
+        == strategies_markdown("ada", RUNS)
+        == (tmp_path / "strategies.md").read_text().rstrip("\n")
+    )
     lines = [line for line in text.splitlines() if line.startswith(("| A", "| B", "| C"))]
     assert [line.split("|")[2:5] for line in lines] == [[" 40 ", " 0 ", " 2 "], [" 40 ", " 160 ", " 1 "],
                                                         [" 40 ", " 160 ", " 1 "]]  # fmt: skip
     assert "2.1000 ± 0.1414 | 3.3000 ± 0.0000 | +10.0% | 60 s" in lines[0] and "-10.0%" in lines[1]
-    assert "±" not in strategies_markdown("ada", RUNS[:1]).split("\n\n")[1], "one run has no deviation"
+    assert "±" not in strategies_markdown("ada", RUNS[:1]).split("\n\n")[1], (
+        "one run has no deviation"
+    )
     assert json.loads((tmp_path / "strategies.json").read_text())["runs"][2]["general"] == 160
     assert "C: general dialogue first" in (tmp_path / "strategies.svg").read_text()
 
@@ -62,7 +76,10 @@ def test_all_three_are_trained_and_measured_alike_and_a_second_call_trains_what_
     tmp_path, command, monkeypatch
 ):
     monkeypatch.setattr("trainer.cli.study_command.claim_stdout", lambda: sys.stdout)
-    monkeypatch.setattr("trainer.cli.study_command.configure_process", lambda nice, threads: torch.set_num_threads(1))
+    monkeypatch.setattr(
+        "trainer.cli.study_command.configure_process",
+        lambda nice, threads: torch.set_num_threads(1),
+    )
     base = make_model(TINY_MODELS["SmolLM2"], tmp_path / "base")
     Path("ada.toml").write_text(ADA, encoding="utf-8")
     Path("talk.json").write_text(export(talks(24)), encoding="utf-8")
@@ -73,10 +90,16 @@ def test_all_three_are_trained_and_measured_alike_and_a_second_call_trains_what_
              "--set", "num_train_epochs=1", "--out", "study", "--json"]  # fmt: skip
     code, out, _ = command(*words)
     alone, mixed, stages = json.loads(out)["runs"]
-    assert code == 0 and [run["strategy"] for run in (alone, mixed, stages)] == ["persona", "mixed", "two-stage"]
+    assert code == 0 and [run["strategy"] for run in (alone, mixed, stages)] == [
+        "persona",
+        "mixed",
+        "two-stage",
+    ]
     assert [(run["samples"], run["general"]) for run in (alone, mixed)] == [(8, 0), (8, 24)]
     assert stages["samples"] == 8 and stages["general"] >= 24
-    assert len({(run["loss_base"], run["general_loss_base"]) for run in (alone, mixed, stages)}) == 1
+    assert (
+        len({(run["loss_base"], run["general_loss_base"]) for run in (alone, mixed, stages)}) == 1
+    )
     assert len({run["loss"] for run in (alone, mixed, stages)}) == 3
     run = Path("study/sweep/strategy=mixed,seed=0")
     kept = verify_adapter(Path("study/sweep/strategy=persona,seed=0/adapter")).created_at

@@ -1,4 +1,6 @@
-"""`study scale`: growing data, each run kept when it is measured, and what all of them say together."""
+"""`study scale`: growing data, each run kept when it is measured, and what all of them say
+together.
+"""
 
 from __future__ import annotations
 
@@ -77,18 +79,27 @@ def train(tiny_base):
             asked_for = spec.request.hyperparameters.train_samples
             made = manifest_over(tiny_base, "ada", spec.version)
             with atomic_folder(folder / "adapter") as aside:
-                for name, text in (("adapter_model.safetensors", "w"), ("adapter_config.json", "{}")):
+                for name, text in (
+                    ("adapter_model.safetensors", "w"),
+                    ("adapter_config.json", "{}"),
+                ):
                     (aside / name).write_text(text)
                 (aside / "report").mkdir()
                 (aside / "report" / "training.json").write_text('{"seconds": 1.5}')
-                write_manifest(aside, made.model_copy(update={"dataset": {"samples_train": min(asked_for, 13)}}))
+                write_manifest(
+                    aside,
+                    made.model_copy(update={"dataset": {"samples_train": min(asked_for, 13)}}),
+                )
         return 0
 
     return run
 
 
 def test_a_study_that_was_broken_off_goes_on_with_what_is_missing(wanted, train, tmp_path):
-    out, answer, trained, times = tmp_path / "study", [], [], iter(range(0, 6000, 60))
+    out = tmp_path / "study"
+    answer = []
+    trained = []
+    times = iter(range(0, 6000, 60))
     (tmp_path / "home").mkdir()
 
     def study(measure, points):
@@ -109,13 +120,26 @@ def test_a_study_that_was_broken_off_goes_on_with_what_is_missing(wanted, train,
     assert (kept.trained, kept.samples, kept.loss, kept.seconds) == (4, 4, 1.0, 1.5)
     results, code = study(lambda folder: scored(0.5), POINTS)
     assert code == 0 and [result.scores["rougeL"] for result in results] == [0.25, 0.5]
-    assert trained == ["samples=4,seed=0", "samples=8,seed=0", "samples=8,seed=0"]  # the last one was trained already
+    assert trained == [
+        "samples=4,seed=0",
+        "samples=8,seed=0",
+        "samples=8,seed=0",
+    ]  # the last one was trained already
     assert answer[-1] == "2 of 2: 8 samples, seed 0"
     results, _ = study(lambda folder: scored(0.5), [*POINTS, ScalePoint(12, 0), ScalePoint(20, 0)])
-    assert [(result.samples, result.trained) for result in results] == [(4, 4), (8, 8), (12, 12), (20, 13)]
-    assert answer[-1] == "4 of 4: 20 samples, seed 0, about 1 min left"  # 12 took one, of which training took 1.5 s
+    assert [(result.samples, result.trained) for result in results] == [
+        (4, 4),
+        (8, 8),
+        (12, 12),
+        (20, 13),
+    ]
+    assert (
+        answer[-1] == "4 of 4: 20 samples, seed 0, about 1 min left"
+    )  # 12 took one, of which training took 1.5 s
     other = StudyScores({HELDOUT_REPLIES: {"rougeL": 0.5}}, {HELDOUT_REPLIES: 9})
-    with pytest.raises(RequestError, match="samples=16,seed=0 was measured on other prompts than samples=4,seed=0"):
+    with pytest.raises(
+        RequestError, match="samples=16,seed=0 was measured on other prompts than samples=4,seed=0"
+    ):
         study(lambda folder: other, [*POINTS, ScalePoint(16, 0)])
     (out / SCALE_RESULTS_FOLDER / "samples=4,seed=0.json").write_text("{")
     with pytest.raises(RequestError, match="is damaged"):
@@ -123,11 +147,14 @@ def test_a_study_that_was_broken_off_goes_on_with_what_is_missing(wanted, train,
 
 
 def test_of_what_is_left_training_alone_grows_with_the_samples():
-    left, done = _RemainingTime(), ScaleResult(50, 0, 50, 1.0, 2.0, {}, 3, 100.0)
+    left = _RemainingTime()
+    done = ScaleResult(50, 0, 50, 1.0, 2.0, {}, 3, 100.0)
     assert left.words([ScalePoint(50, 1)]) == ""
     left.add(done, 160.0)
     assert left.words([ScalePoint(50, 1)]) == ", about 3 min left"  # 100 s and 60 s
-    assert left.words([ScalePoint(200, 0), ScalePoint(200, 1)]) == ", about 15 min left"  # twice 400 s and 60 s
+    assert (
+        left.words([ScalePoint(200, 0), ScalePoint(200, 1)]) == ", about 15 min left"
+    )  # twice 400 s and 60 s
     left.add(done, 30.0)  # trained before this process
     assert left.words([ScalePoint(50, 1)]) == ", about 2 min left"  # 100 s and 30 s
 
@@ -143,7 +170,11 @@ def test_a_run_that_fails_ends_the_study_with_its_code(wanted, train, tmp_path):
 def test_smaller_parts_lie_in_larger_ones_and_what_is_held_out_is_the_same(tiny_base, tmp_path):
     datas = [
         prepare_job_without_torch(
-            persona_job(tmp_path / f"{n}-{seed}", tiny_base.source, hyperparameters={"train_samples": n, "seed": seed})
+            persona_job(
+                tmp_path / f"{n}-{seed}",
+                tiny_base.source,
+                hyperparameters={"train_samples": n, "seed": seed},
+            )
         ).data
         for n, seed in ((3, 1), (6, 1), (6, 2), (0, 1))
     ]
@@ -163,13 +194,31 @@ def test_what_a_study_cannot_be_made_of_is_refused():
 
 
 def test_the_table_says_mean_and_deviation_and_the_chart_is_drawn(tmp_path):
-    scores = {"rouge1": 0.2, "rouge2": 0.1, "rougeL": 0.2, "bleu": 0.0, "chrf": 0.2, "length_ratio": 1.0}
+    scores = {
+        "rouge1": 0.2,
+        "rouge2": 0.1,
+        "rougeL": 0.2,
+        "bleu": 0.0,
+        "chrf": 0.2,
+        "length_ratio": 1.0,
+    }
     results = [
-        ScaleResult(size, seed, size if size < 40 else 31, loss, 4.0, {**scores, "rougeL": 0.2 + 0.1 * seed}, 5, 1.0)
+        ScaleResult(
+            size,
+            seed,
+            size if size < 40 else 31,
+            loss,
+            4.0,
+            {**scores, "rougeL": 0.2 + 0.1 * seed},
+            5,
+            1.0,
+        )
         for size, seed, loss in [(20, 0, 3.0), (20, 1, 3.5), (40, 0, 2.0), (40, 1, 2.0)]
     ]
     first, second = summarise_sizes(results)
-    assert (first.loss.mean, first.loss.runs) == (3.25, 2) and first.loss.sd == pytest.approx(0.25 * 2**0.5)
+    assert (first.loss.mean, first.loss.runs) == (3.25, 2) and first.loss.sd == pytest.approx(
+        0.25 * 2**0.5
+    )
     assert second.loss.sd == 0 and first.scores["rougeL"].mean == pytest.approx(0.25)
     write_study(tmp_path, "ada", results)
     text = (tmp_path / "study.md").read_text()
@@ -177,10 +226,13 @@ def test_the_table_says_mean_and_deviation_and_the_chart_is_drawn(tmp_path):
     assert "With 40 asked for there were 31 samples (seed 1)." in text
     answer = json.loads((tmp_path / "study.json").read_text())
     assert [size["samples"] for size in answer["sizes"]] == [20, 40] and len(answer["runs"]) == 4
-    assert (tmp_path / "study.svg").read_text().count("ROUGE-L") and (tmp_path / "study.png").stat().st_size > 5000
+    assert (tmp_path / "study.svg").read_text().count("ROUGE-L") and (
+        tmp_path / "study.png"
+    ).stat().st_size > 5000
 
 
-# ------------------------------------------------------------------------------------------ dialogue
+# ------------------------------------------------------------------------------------------
+# dialogue
 
 
 def said(file: Path, topic: str, count: int) -> Path:
@@ -196,9 +248,12 @@ def said(file: Path, topic: str, count: int) -> Path:
 
 @pytest.fixture
 def dialogue(tiny_base, tmp_path, monkeypatch):
-    """Options of a study of dialogue, which grows from eleven dialogues on clocks to as many on boats."""
+    """Options of a study of dialogue, which grows from eleven dialogues on clocks to as many on
+    boats.
+    """
     monkeypatch.chdir(tmp_path)
-    first, more = said(tmp_path / "clocks.jsonl", "clocks", 11), said(tmp_path / "boats.jsonl", "boats", 11)
+    first = said(tmp_path / "clocks.jsonl", "clocks", 11)
+    more = said(tmp_path / "boats.jsonl", "boats", 11)
     options = argparse.Namespace(
         persona=None, dataset=str(first), more=[str(more)], names=[], recipe="demo-cpu", settings=[],
         right="own-writing", general=None, base_model=tiny_base.source, dialogue=True, start_from=None,
@@ -208,14 +263,20 @@ def dialogue(tiny_base, tmp_path, monkeypatch):
     return options
 
 
-def test_the_set_grows_from_the_first_source_to_the_second_and_held_out_replies_stay(dialogue, tmp_path):
+def test_the_set_grows_from_the_first_source_to_the_second_and_held_out_replies_stay(
+    dialogue, tmp_path
+):
     draft = draft_job(dialogue, tmp_path / "home")
     found = []
     for size, seed in ((4, 0), (12, 0), (12, 1), (0, 0)):
         changes = {"train_samples": size, "seed": seed, "lora_r": 2}
-        folder = make_job_folder(draft.with_settings(Hyperparameters(**changes)), tmp_path / f"{size}-{seed}")
+        folder = make_job_folder(
+            draft.with_settings(Hyperparameters(**changes)), tmp_path / f"{size}-{seed}"
+        )
         found.append(prepare_job_without_torch(folder).data)
-    few, many, other, whole = ([pair.talk.split()[0] for pair in data.train_prompt_replies] for data in found)
+    few, many, other, whole = (
+        [pair.talk.split()[0] for pair in data.train_prompt_replies] for data in found
+    )
     of_first = whole.count("clocks.jsonl")
     assert 4 < of_first < 12 <= len(whole), "the second source begins between the sizes"
     assert set(few) == {"clocks.jsonl"}
@@ -223,10 +284,15 @@ def test_the_set_grows_from_the_first_source_to_the_second_and_held_out_replies_
     small, large, drawn_anew = (set(data.train_prompt_replies) for data in found[:3])
     assert small < large and large != drawn_anew
     assert len({data.heldout_prompt_replies for data in found}) == 1
-    assert {pair.talk.split()[0] for pair in found[0].heldout_prompt_replies} <= {"clocks.jsonl", "boats.jsonl"}
+    assert {pair.talk.split()[0] for pair in found[0].heldout_prompt_replies} <= {
+        "clocks.jsonl",
+        "boats.jsonl",
+    }
 
 
-def test_every_shipped_task_has_held_out_conversations_that_nothing_may_train_on(dialogue, tmp_path):
+def test_every_shipped_task_has_held_out_conversations_that_nothing_may_train_on(
+    dialogue, tmp_path
+):
     draft = draft_job(dialogue, tmp_path / "home")
     require_untrained_tasks(draft, DIALOGUE_TASKS)
     for task, file in DIALOGUE_TASKS.items():
@@ -245,12 +311,16 @@ def test_sizes_beyond_the_data_are_refused_before_anything_is_trained(dialogue, 
     grown = draft_job(dialogue, tmp_path / "home")
     for draft, fits in ((wanted, 8), (grown, 12)):
         require_enough_samples(draft, scale_points((4, fits), 1, SETTINGS), SETTINGS)
-        with pytest.raises(RequestError, match=r"--sizes asks for 5,000 samples, and the data has \d+ to train on"):
+        with pytest.raises(
+            RequestError, match=r"--sizes asks for 5,000 samples, and the data has \d+ to train on"
+        ):
             require_enough_samples(draft, scale_points((5000, 4), 2, SETTINGS), SETTINGS)
     assert not (tmp_path / "home" / "runs").exists()
 
 
-def test_sources_of_one_name_and_options_for_dialogue_alone_are_refused(dialogue, tmp_path, monkeypatch):
+def test_sources_of_one_name_and_options_for_dialogue_alone_are_refused(
+    dialogue, tmp_path, monkeypatch
+):
     (tmp_path / "other").mkdir()
     dialogue.more = [str(said(tmp_path / "other" / "clocks.jsonl", "watches", 3))]
     with pytest.raises(RequestError, match=r"Two sources are named clocks\.jsonl"):
@@ -261,7 +331,13 @@ def test_sources_of_one_name_and_options_for_dialogue_alone_are_refused(dialogue
 
 
 def four_tasks(rouge: float) -> dict[str, dict[str, float]]:
-    metrics = {"rouge1": rouge, "rouge2": rouge / 2, "rougeL": rouge, "chrf": 0.2, "length_ratio": 1.0}
+    metrics = {
+        "rouge1": rouge,
+        "rouge2": rouge / 2,
+        "rougeL": rouge,
+        "chrf": 0.2,
+        "length_ratio": 1.0,
+    }
     return {
         task: {name: value + place / 100 for name, value in metrics.items()}
         for place, task in enumerate(DIALOGUE_TASKS)
@@ -288,7 +364,11 @@ def test_each_task_has_rouge_by_size_beside_the_untrained_models_and_a_panel(tmp
     assert [row[:2] for row in rows[4:8]] == [
         ["instructions (24 prompts)", "untrained"], ["", "100"], ["", "200"], ["", "300"],
     ]  # fmt: skip
-    assert rows[4][2] == "0.100 ± 0.000" and rows[5][2] == "0.400 ± 0.100" and rows[7][3] == "0.300 ± 0.050"
+    assert (
+        rows[4][2] == "0.100 ± 0.000"
+        and rows[5][2] == "0.400 ± 0.100"
+        and rows[7][3] == "0.300 ± 0.050"
+    )
     mean = next(row for row in rows if row[0] == ALL_TASKS)
     assert mean[2] == "0.208 ± 0.000", "(0.5 + 0.1 + 0.11 + 0.12) / 4"
     answer = json.loads((tmp_path / "study.json").read_text())
@@ -299,7 +379,9 @@ def test_each_task_has_rouge_by_size_beside_the_untrained_models_and_a_panel(tmp
     }
     assert answer["untrained"]["general dialogue"]["rouge1"]["mean"] == pytest.approx(0.11)
     drawn = (tmp_path / "study.svg").read_text()
-    assert all(f"{task.capitalize()}<" in drawn for task in (HELDOUT_REPLIES, *DIALOGUE_TASKS, ALL_TASKS))
+    assert all(
+        f"{task.capitalize()}<" in drawn for task in (HELDOUT_REPLIES, *DIALOGUE_TASKS, ALL_TASKS)
+    )
 
 
 def test_results_of_a_study_made_before_there_were_tasks_are_read(tmp_path):
@@ -324,15 +406,23 @@ def test_a_study_of_dialogue_measures_four_tasks_on_the_same_prompts(dialogue, t
              "boats.jsonl", "--right", "own-writing", "--sizes", "4,12", "--runs", "2", "--prompts", "2",
              "--base-model", tiny_base.source,
              "--out", "study", "--threads", "1", *(word for pair in SETTINGS for word in ("--set", pair))]  # fmt: skip
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "UNDERSTUDY_HOME": str(tmp_path / "home")}
-    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "UNDERSTUDY_HOME": str(tmp_path / "home"),
+    }
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
     assert "## By task" in done.stdout and "summarising (2 prompts)" in done.stdout
     answer = json.loads((tmp_path / "study" / "study.json").read_text())
     assert [size["tasks"]["summarising"]["rouge1"]["runs"] for size in answer["sizes"]] == [2, 2]
     assert set(answer["untrained"]) == {HELDOUT_REPLIES, *DIALOGUE_TASKS, ALL_TASKS}
     job = tmp_path / "study" / "runs" / "samples=4,seed=0"
     again = score_adapter(job, DIALOGUE_TASKS, 2, with_base=False)
-    assert again.tasks["instructions"] == answer["runs"][0]["tasks"]["instructions"], "the same seed, the same prompts"
+    assert again.tasks["instructions"] == answer["runs"][0]["tasks"]["instructions"], (
+        "the same seed, the same prompts"
+    )
 
 
 @pytest.mark.slow
@@ -340,8 +430,14 @@ def test_killed_with_9_the_command_goes_on_and_ends_with_a_table(tiny_base, want
     words = [sys.executable, "-m", "trainer", "study", "scale", "--persona", "ada.toml", "--dataset", "talk.json",
              "--sizes", "4,8", "--runs", "2", "--base-model", tiny_base.source, "--out", "study", "--threads", "1",
              *(word for pair in SETTINGS for word in ("--set", pair))]  # fmt: skip
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "UNDERSTUDY_HOME": str(tmp_path / "home")}
-    process = subprocess.Popen(words, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, start_new_session=True)
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "UNDERSTUDY_HOME": str(tmp_path / "home"),
+    }
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, start_new_session=True
+    )
     first = tmp_path / "study" / SCALE_RESULTS_FOLDER / "samples=4,seed=0.json"
     deadline = time.monotonic() + 120
     while not first.exists():
@@ -350,9 +446,16 @@ def test_killed_with_9_the_command_goes_on_and_ends_with_a_table(tiny_base, want
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     kept = first.read_bytes()
-    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
     assert first.read_bytes() == kept
     assert "4 of 4: 8 samples, seed 1, about" in done.stdout and "| samples | runs |" in done.stdout
     answer = json.loads((tmp_path / "study" / "study.json").read_text())
-    assert [(run["samples"], run["seed"]) for run in answer["runs"]] == [(4, 0), (4, 1), (8, 0), (8, 1)]
+    assert [(run["samples"], run["seed"]) for run in answer["runs"]] == [
+        (4, 0),
+        (4, 1),
+        (8, 0),
+        (8, 1),
+    ]
     assert all(0 <= run["scores"]["rougeL"] <= 1 and run["prompts"] for run in answer["runs"])

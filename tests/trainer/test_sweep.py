@@ -1,4 +1,6 @@
-"""`train --sweep`: a run for each value, none of them twice, and the one that predicts held-out replies best."""
+"""`train --sweep`: a run for each value, none of them twice, and the one that predicts held-out
+replies best.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def wanted(tmp_path_factory, tiny_base):
     little = shipping_little(here)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ShippedData, "from_source_tree", lambda: little)
-        return draft_job(parser.parse_args(["train", *words, "--base-model", tiny_base.source]), here / "home")
+        return draft_job(
+            parser.parse_args(["train", *words, "--base-model", tiny_base.source]), here / "home"
+        )
 
 
 @pytest.fixture
@@ -55,9 +59,17 @@ def run(monkeypatch):
 
     def ran(folder):
         diverges = "5e-3" in folder.name
-        monkeypatch.setattr("trainer.train.losses.DIVERGENCE_RISE_NATS", -100.0 if diverges else 3.0)
+        monkeypatch.setattr(
+            "trainer.train.losses.DIVERGENCE_RISE_NATS", -100.0 if diverges else 3.0
+        )
         monkeypatch.setattr("trainer.train.losses.DIVERGENCE_WINDOW_STEPS", 1 if diverges else 10)
-        of = {"stop_on_eof": False, "checkpoint_every": 45, "home": None, "ignore_memory": False, "attempt": 0}
+        of = {
+            "stop_on_eof": False,
+            "checkpoint_every": 45,
+            "home": None,
+            "ignore_memory": False,
+            "attempt": 0,
+        }
         of["card"] = "losses"
         return trainer.cli.main._run(argparse.Namespace(folder=folder, **of), io.StringIO())
 
@@ -68,7 +80,9 @@ def forbidden(folder):
     raise AssertionError(f"{folder} is run again")
 
 
-def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(wanted, run, tmp_path):
+def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(
+    wanted, run, tmp_path
+):
     points = sweep_points(["learning_rate=1e-5, 1e-3,5e-3"], SETTINGS)
     folders = make_sweep_folders(wanted, points, tmp_path)
     result = []
@@ -76,7 +90,9 @@ def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(wa
     assert code == 0 and result == [
         f"{n} of 3: learning_rate={rate}" for n, rate in enumerate(("1e-5", "1e-3", "5e-3"), 1)
     ]
-    assert [path.name for path in sorted((tmp_path / "sweep").iterdir())] == sorted(point.name for point, _ in points)
+    assert [path.name for path in sorted((tmp_path / "sweep").iterdir())] == sorted(
+        point.name for point, _ in points
+    )
     slow, right, diverged = results
     assert right.loss < slow.loss and right.loss_base == slow.loss_base and diverged.loss is None
     assert "diverged" in diverged.why and "learning_rate=0.0005" not in diverged.why
@@ -85,11 +101,19 @@ def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(wa
     write_sweep_results(tmp_path, results, best)
 
     kept = json.loads((tmp_path / "sweep.json").read_text())
-    assert kept["best"] == "learning_rate=1e-3" and [it["loss"] for it in kept["runs"]] == [slow.loss, right.loss, None]
+    assert kept["best"] == "learning_rate=1e-3" and [it["loss"] for it in kept["runs"]] == [
+        slow.loss,
+        right.loss,
+        None,
+    ]
     chart = (tmp_path / "sweep.svg").read_text()
     assert "learning_rate" in chart and (tmp_path / "sweep.png").stat().st_size > 1000
-    manifest, source = verify_adapter(tmp_path / "adapter"), verify_adapter(tmp_path / "sweep" / best.name / "adapter")
-    assert manifest.checksums["adapter_model.safetensors"] == source.checksums["adapter_model.safetensors"]
+    manifest = verify_adapter(tmp_path / "adapter")
+    source = verify_adapter(tmp_path / "sweep" / best.name / "adapter")
+    assert (
+        manifest.checksums["adapter_model.safetensors"]
+        == source.checksums["adapter_model.safetensors"]
+    )
     assert manifest.caveats[-1] == (
         "Chosen among 3 runs of a sweep by its loss on held-out replies: learning_rate=1e-3."
     )
@@ -104,9 +128,16 @@ def test_each_value_is_run_once_the_best_is_taken_and_a_diverged_one_is_a_row(wa
     assert (tmp_path / "adapter" / "manifest.json").stat().st_mtime_ns == sealed
     write_sweep_results(tmp_path, results, slow)
     assert (
-        verify_adapter(tmp_path / "adapter").job_id == verify_adapter(tmp_path / "sweep" / slow.name / "adapter").job_id
+        verify_adapter(tmp_path / "adapter").job_id
+        == verify_adapter(tmp_path / "sweep" / slow.name / "adapter").job_id
     )
-    assert {path.name for path in tmp_path.iterdir()} == {"sweep", "sweep.json", "sweep.svg", "sweep.png", "adapter"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "sweep",
+        "sweep.json",
+        "sweep.svg",
+        "sweep.png",
+        "adapter",
+    }
 
 
 # ------------------------------------------------------------------------------------------ ends
@@ -145,7 +176,8 @@ def test_losses_of_other_replies_are_not_compared_in_silence():
     assert "not of the same replies" not in sweep_results_table(rows[:1])
 
 
-# ------------------------------------------------------------------------------------------ what is swept
+# ------------------------------------------------------------------------------------------ what is
+# swept
 
 
 def test_several_settings_multiply():
@@ -184,6 +216,16 @@ def test_what_cannot_be_swept_is_said_by_name(command, words, said):
 
 def test_a_dry_run_of_a_sweep_says_how_many_there_would_be(command, wanted):
     files = [str(path) for it in wanted.materials[:2] for path, _ in it.copies]
-    words = ("--persona", files[0], "--dataset", files[1], "--base-model", wanted.request.base_model)
+    words = (
+        "--persona",
+        files[0],
+        "--dataset",
+        files[1],
+        "--base-model",
+        wanted.request.base_model,
+    )
     code, out, _ = command("train", *words, "--sweep", "learning_rate=1e-4,2e-4", "--dry-run")
-    assert code == 0 and "2 runs: the first is shown; they are learning_rate=1e-4, learning_rate=2e-4." in out
+    assert (
+        code == 0
+        and "2 runs: the first is shown; they are learning_rate=1e-4, learning_rate=2e-4." in out
+    )

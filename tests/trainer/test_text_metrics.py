@@ -15,7 +15,8 @@ from trainer.evaluate.generation.text_metrics import score_texts, split_words, t
 
 def test_rouge_by_hand():
     scores = score_texts(["The cat sat on the mat."], ["the CAT sat"])
-    # Three of three words and three of six; two of two pairs and two of five; the longest common run is three.
+    # Three of three words and three of six; two of two pairs and two of five; the longest common
+    # run is three.
     assert scores["rouge1"] == pytest.approx(2 * 1 * 0.5 / 1.5)
     assert scores["rouge2"] == pytest.approx(2 * 1 * 0.4 / 1.4)
     assert scores["rougeL"] == pytest.approx(2 * 1 * 0.5 / 1.5)
@@ -29,17 +30,23 @@ def test_rouge_is_the_mean_over_texts_and_the_best_over_references():
 
 
 def test_rouge_knows_letters_beyond_ascii():
-    assert score_texts(["đèn lồng đỏ"], ["Đèn lồng"])["rouge1"] == pytest.approx(2 * 1 * (2 / 3) / (5 / 3))
+    assert score_texts(["đèn lồng đỏ"], ["Đèn lồng"])["rouge1"] == pytest.approx(
+        2 * 1 * (2 / 3) / (5 / 3)
+    )
     assert split_words("你好, Ada") == ["你", "好", "ada"]
     assert score_texts(["你好吗"], ["你好"])["rouge1"] == pytest.approx(2 * 1 * (2 / 3) / (5 / 3))
 
 
 def test_bleu_by_hand():
     scores = score_texts(["the cat sat on a mat"], ["the cat sat on the mat"])
-    # 5 of 6 words ("the" counts once), 3 of 5 pairs, 2 of 4 triples, 1 of 3 runs of four; as long as the reference.
+    # 5 of 6 words ("the" counts once), 3 of 5 pairs, 2 of 4 triples, 1 of 3 runs of four; as long
+    # as the reference.
     assert scores["bleu"] == pytest.approx((5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25, abs=1e-6)
-    # Where nothing parts the words characters count: 3 of 4, 2 of 3, 1 of 2, none of 1 (counted as half of one).
-    assert score_texts(["一二三四"], ["一二三五"])["bleu"] == pytest.approx((3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25)
+    # Where nothing parts the words characters count: 3 of 4, 2 of 3, 1 of 2, none of 1 (counted as
+    # half of one).
+    assert score_texts(["一二三四"], ["一二三五"])["bleu"] == pytest.approx(
+        (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** 0.25
+    )
 
 
 def test_chrf_by_hand():
@@ -50,10 +57,14 @@ def test_chrf_by_hand():
 
 def test_variety_repetition_and_length_by_hand():
     scores = score_texts(["a b c d", "a b"], ["a b a", "a c"])
-    assert scores["distinct1"] == pytest.approx(3 / 5) and scores["distinct2"] == pytest.approx(3 / 3)
+    assert scores["distinct1"] == pytest.approx(3 / 5) and scores["distinct2"] == pytest.approx(
+        3 / 3
+    )
     assert scores["length_ratio"] == pytest.approx(5 / 6)
     assert score_texts(["x"], ["a b c d a b c d"])["repetition"] == pytest.approx(1 / 5)
-    assert score_texts(["x", "x"], ["a b c d", "a b c d"])["repetition"] == 0  # two texts may say the same
+    assert (
+        score_texts(["x", "x"], ["a b c d", "a b c d"])["repetition"] == 0
+    )  # two texts may say the same
 
 
 def test_an_empty_reply_scores_nothing():
@@ -71,7 +82,9 @@ def test_texts_and_references_have_to_be_as_many():
 
 
 def answer(number, side, seed, text, ended=True, task=HELDOUT_TASK):
-    return GeneratedReply(EvaluationPrompt(task, number, (1, 2), "hello"), side, seed, text, 3, ended)
+    return GeneratedReply(
+        EvaluationPrompt(task, number, (1, 2), "hello"), side, seed, text, 3, ended
+    )
 
 
 def test_runs_are_scored_apart_and_then_averaged():
@@ -92,8 +105,16 @@ def test_runs_are_scored_apart_and_then_averaged():
 
 
 def test_answers_are_found_by_task_side_and_seed():
-    answers = [answer(2, "new", 0, "b"), answer(1, "new", 0, "a"), answer(1, "new", 1, "c"), answer(1, "base", 0, "d")]
-    assert [it.text for it in select_replies(answers, HELDOUT_TASK, side="new", seed=0)] == ["a", "b"]
+    answers = [
+        answer(2, "new", 0, "b"),
+        answer(1, "new", 0, "a"),
+        answer(1, "new", 1, "c"),
+        answer(1, "base", 0, "d"),
+    ]
+    assert [it.text for it in select_replies(answers, HELDOUT_TASK, side="new", seed=0)] == [
+        "a",
+        "b",
+    ]
     assert [it.text for it in select_replies(answers, HELDOUT_TASK, side="new")] == ["a", "c", "b"]
 
 

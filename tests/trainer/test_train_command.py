@@ -1,4 +1,6 @@
-"""`python -m trainer train`: a job folder of a command line's words, run, stopped, gone on with, shown."""
+"""`python -m trainer train`: a job folder of a command line's words, run, stopped, gone on with,
+shown.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,16 @@ from personas.home.job_material import ShippedData
 from personas.home.pseudonyms import HomeKey
 from personas.schemas.training_events import Epoch, Evaluation, Phase, Progress, ScoreCardEvent
 from tests.samples import SCORECARD
-from tests.trainer.job_folders import ADA, dialogues, export, message, shipping_little, sign, stopping, talks
+from tests.trainer.job_folders import (
+    ADA,
+    dialogues,
+    export,
+    message,
+    shipping_little,
+    sign,
+    stopping,
+    talks,
+)
 from tests.trainer.test_run_failures import files_no_larger_than
 from trainer.cli.progress_view import EventPrinter
 from trainer.cli.train_command import _result_lines
@@ -57,7 +68,8 @@ def request_of(folder):
     return json.loads((folder / "request.json").read_text())
 
 
-# ------------------------------------------------------------------------------------------ the folder
+# ------------------------------------------------------------------------------------------ the
+# folder
 
 
 @pytest.mark.parametrize("recipe", ["Nope", "", "s1-t5", "x" * 65])
@@ -65,26 +77,45 @@ def test_a_recipe_that_is_not_there_is_reported_with_the_known(here, command, re
     for words in (("train",), ("train", "--dry-run"), ("plan",), ("recipes",)):
         named = (recipe,) if words == ("recipes",) else ("--persona", "oda", "--recipe", recipe)
         code, _, errors = command(*words, *named)
-        assert code == 1 and f"There is no recipe {recipe!r}." in errors and "Known: auto, demo-cpu" in errors
+        assert (
+            code == 1
+            and f"There is no recipe {recipe!r}." in errors
+            and "Known: auto, demo-cpu" in errors
+        )
 
 
 def test_what_a_request_cannot_hold_is_reported_in_one_line(here, command):
     code, _, errors = command("train", "--persona", "oda", "--base-model", "x/" * 300, "--dry-run")
     assert (
-        code == 1 and "base_model: String should have at most 512 characters" in errors and "\n" not in errors.strip()
+        code == 1
+        and "base_model: String should have at most 512 characters" in errors
+        and "\n" not in errors.strip()
     )
 
 
 def test_the_folder_holds_all_that_the_bots_would(make, tiny_base):
-    folder = make("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, *SMALL[:6])
+    folder = make(
+        "--persona",
+        "ada.toml",
+        "--dataset",
+        "talk.json",
+        "--base-model",
+        tiny_base.source,
+        *SMALL[:6],
+    )
     spec = request_of(folder)
     materials = {it["kind"]: it for it in spec["materials"]}
     assert set(materials) == {"card", "log", "general"} and (folder / "keys.json").exists()
     for material in spec["materials"]:
         assert material["sha256"] == material_digest(folder / "material" / material["path"])
-    assert (materials["log"]["right"], materials["log"]["stated_by"]) == ("own-writing", "the tests")
+    assert (materials["log"]["right"], materials["log"]["stated_by"]) == (
+        "own-writing",
+        "the tests",
+    )
     assert spec["request"]["persona"] == "ada" and spec["request"]["hyperparameters"]["lora_r"] == 4
-    assert folder.parent == Path("home").absolute() / "runs" and folder.name.startswith("ada-demo-cpu-")
+    assert folder.parent == Path("home").absolute() / "runs" and folder.name.startswith(
+        "ada-demo-cpu-"
+    )
     assert spec["job_id"] == spec["version"] == f"run-{folder.name.rpartition('-')[2]}"
     assert not list(folder.parent.glob(".*"))
 
@@ -98,19 +129,45 @@ def test_the_same_words_are_the_same_run_and_others_are_another(make, tiny_base)
     assert make(*words) != first
     out = make(*words, "--out", "my run")
     assert out == Path("my run").absolute() and make(*words, "--out", "my run") == out
-    make(*words, "--out", "my run", "--set", "seed=1", fails="holds another run, or one with other settings")
-    make(*words, "--out", "my run", "--set", "seed=1", fails=f"or resume that run: python -m trainer run '{out}'")
+    make(
+        *words,
+        "--out",
+        "my run",
+        "--set",
+        "seed=1",
+        fails="holds another run, or one with other settings",
+    )
+    make(
+        *words,
+        "--out",
+        "my run",
+        "--set",
+        "seed=1",
+        fails=f"or resume that run: python -m trainer run '{out}'",
+    )
 
 
 def test_commands_that_come_next_can_be_typed_as_they_stand():
     folder, base = Path("/somewhere/my run"), "/models/my base#plain"
     options = argparse.Namespace(folder=folder, base_model=base, settings=[])
     result = [*_result_lines(options, 1), *_result_lines(options, 0)]
-    asks = [shlex.split(line.partition("ask it: ")[2]) for line in result if line.startswith("ask it: ")]
-    assert asks == [
-        [f"BASE_MODEL={base}", "model_inference", "--adapter", str(folder / "adapter"), "What is rope for?"]
+    asks = [
+        shlex.split(line.partition("ask it: ")[2]) for line in result if line.startswith("ask it: ")
     ]
-    commands = [shlex.split(line.partition("python -m trainer ")[2]) for line in result if "python -m trainer" in line]
+    assert asks == [
+        [
+            f"BASE_MODEL={base}",
+            "model_inference",
+            "--adapter",
+            str(folder / "adapter"),
+            "What is rope for?",
+        ]
+    ]
+    commands = [
+        shlex.split(line.partition("python -m trainer ")[2])
+        for line in result
+        if "python -m trainer" in line
+    ]
     assert commands == [
         ["run", str(folder)],
         ["mask", str(folder)],
@@ -122,7 +179,10 @@ def test_a_persona_that_ships_takes_its_own_talk_and_lore(make):
     folder = make("--persona", "oda")
     spec = request_of(folder)
     assert [it["kind"] for it in spec["materials"]] == ["card", "lore", "log", "general"]
-    assert spec["materials"][2]["origin"] == "logs/oda.json" and (folder / "material" / "lore" / "oda").is_dir()
+    assert (
+        spec["materials"][2]["origin"] == "logs/oda.json"
+        and (folder / "material" / "lore" / "oda").is_dir()
+    )
     assert spec["request"]["dataset"] is None and spec["request"]["dataset_path"] is None
 
 
@@ -144,24 +204,53 @@ def test_dialogue_is_measured_on_other_dialogue_where_there_is_any(make):
         (("--dialogue",), "Name a --persona, or --dialogue with a --dataset"),
         (("--dialogue", "--persona", "oda"), "--dialogue trains no persona"),
         (("--persona", "odda"), "Did you mean 'oda'?"),
-        (("--persona", "ada.toml"), "There is no chat log of Ada to learn from. Name a --dataset, or train on lore"),
+        (
+            ("--persona", "ada.toml"),
+            "There is no chat log of Ada to learn from. Name a --dataset, or train on lore",
+        ),
         (("--persona", "ada.toml", "--dataset", "nowhere"), "There is no data set 'nowhere'"),
         (("--persona", "ada.toml", "--dataset", "other.json"), "DISCORD_PERMISSION"),
-        (("--persona", "ada.toml", "--dataset", "other.json", "--right", "own-writing"), "DISCORD_PERMISSION"),
-        (("--persona", "ada.toml", "--dataset", "talk.json", "--set", "lora_r=0"), "lora_r cannot be '0'"),
-        (("--persona", "ada.toml", "--dataset", "talk.json", "--start-from", "chat"), "no dialogue adapter 'chat'"),
-        (("--persona", "oda", "--start-from", "/nope"), "There is no folder /nope. Name an adapter's folder"),
+        (
+            ("--persona", "ada.toml", "--dataset", "other.json", "--right", "own-writing"),
+            "DISCORD_PERMISSION",
+        ),
+        (
+            ("--persona", "ada.toml", "--dataset", "talk.json", "--set", "lora_r=0"),
+            "lora_r cannot be '0'",
+        ),
+        (
+            ("--persona", "ada.toml", "--dataset", "talk.json", "--start-from", "chat"),
+            "no dialogue adapter 'chat'",
+        ),
+        (
+            ("--persona", "oda", "--start-from", "/nope"),
+            "There is no folder /nope. Name an adapter's folder",
+        ),
         (("--persona", "oda", "--start-from", "empty"), "There is no complete adapter in"),
-        (("--persona", "oda", "--start-from", "empty"), "Name a complete adapter: its folder has manifest.json"),
-        (("--persona", "oda", "--dataset", "/nope"), "There is no file or folder /nope. Check the path"),
-        (("--persona", "oda", "--dataset", "../nope"), "There is no file or folder ../nope. Check the path"),
-        (("--persona", "ada.toml", "--dataset", "talk.json", "--out", "talk.json"), "exists and holds no run"),
+        (
+            ("--persona", "oda", "--start-from", "empty"),
+            "Name a complete adapter: its folder has manifest.json",
+        ),
+        (
+            ("--persona", "oda", "--dataset", "/nope"),
+            "There is no file or folder /nope. Check the path",
+        ),
+        (
+            ("--persona", "oda", "--dataset", "../nope"),
+            "There is no file or folder ../nope. Check the path",
+        ),
+        (
+            ("--persona", "ada.toml", "--dataset", "talk.json", "--out", "talk.json"),
+            "exists and holds no run",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_said_before_anything_is_made(make, words, said):
     Path("empty").mkdir()
     bot = {"author": {**message("")["author"], "name": "Ada", "isBot": True}}
-    Path("other.json").write_text(export([line | bot if n % 2 else line for n, line in enumerate(talks(9))]))
+    Path("other.json").write_text(
+        export([line | bot if n % 2 else line for n, line in enumerate(talks(9))])
+    )
     make(*words, fails=said)
     assert not list(Path("home").glob("runs/*"))
 
@@ -171,14 +260,25 @@ def test_a_disk_that_is_full_while_a_folder_is_copied_is_said_and_leaves_nothing
     for name in ("one", "two"):
         Path(f"chats/{name}.jsonl").write_text(dialogues(60))
     with files_no_larger_than(4096):
-        make("--dialogue", "--dataset", "chats", "--right", "own-writing", fails="The disk is full. Free some space")
+        make(
+            "--dialogue",
+            "--dataset",
+            "chats",
+            "--right",
+            "own-writing",
+            fails="The disk is full. Free some space",
+        )
     assert not list(Path("home").glob("runs/*"))
 
 
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("stats.json", None, "The data set built is damaged: it has no stats.json. Build the data set again."),
+        (
+            "stats.json",
+            None,
+            "The data set built is damaged: it has no stats.json. Build the data set again.",
+        ),
         ("people.json", None, "{set} is not a complete data set: it has no people.json"),
         ("people.json", "{", "{set}/people.json cannot be read."),
         ("train.jsonl", "{", "{set}/train.jsonl, line 1 is not a sample"),
@@ -186,7 +286,12 @@ def test_a_disk_that_is_full_while_a_folder_is_copied_is_said_and_leaves_nothing
     ],
 )
 def test_a_dry_run_names_the_damaged_data_set_where_it_lies(command, here, file, text, said):
-    assert command("dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "built")[0] == 0
+    assert (
+        command(
+            "dataset", "build", "--persona", "ada.toml", "--source", "talk.json", "--out", "built"
+        )[0]
+        == 0
+    )
     damaged = here / "built" / file
     damaged.unlink() if text is None else damaged.write_text(text)
     code, _, errors = command("train", "--persona", "ada.toml", "--dataset", "built", "--dry-run")
@@ -194,10 +299,20 @@ def test_a_dry_run_names_the_damaged_data_set_where_it_lies(command, here, file,
 
 
 def test_a_dry_run_is_a_plan_and_leaves_nothing(command, here, tiny_base):
-    words = ("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, "--dry-run")
+    words = (
+        "--persona",
+        "ada.toml",
+        "--dataset",
+        "talk.json",
+        "--base-model",
+        tiny_base.source,
+        "--dry-run",
+    )
     code, out, errors = command("train", *words, "--json")
     result = json.loads(out)
-    assert code == 0 and result["persona"] == "ada" and sum(result["samples"].values()) == 16, errors
+    assert code == 0 and result["persona"] == "ada" and sum(result["samples"].values()) == 16, (
+        errors
+    )
     assert not list(Path("home").glob("runs/*"))
 
 
@@ -215,8 +330,18 @@ def train(command, tmp_path, monkeypatch):
     return lambda *words: command("train", *words)
 
 
-def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_next(make, train, tiny_base):
-    words = ("--persona", "ada.toml", "--dataset", "talk.json", "--base-model", tiny_base.source, *SMALL)
+def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_next(
+    make, train, tiny_base
+):
+    words = (
+        "--persona",
+        "ada.toml",
+        "--dataset",
+        "talk.json",
+        "--base-model",
+        tiny_base.source,
+        *SMALL,
+    )
     with pytest.raises(RunCancelled):
         run_job(make(*words), stopping(1))
     code, out, errors = train(*words)
@@ -224,14 +349,22 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
     folder = next(Path("home/runs").iterdir()).absolute()
     lines = out.splitlines()
     assert lines[0] == f"{folder}: resuming from its last checkpoint"
-    assert lines[1].startswith(f"for a bot with BASE_MODEL={tiny_base.source}: bots with another base")
-    assert any(line.startswith("step 4/4  epoch 2.00  loss ") and line.endswith(" left") for line in lines)
+    assert lines[1].startswith(
+        f"for a bot with BASE_MODEL={tiny_base.source}: bots with another base"
+    )
     assert any(
-        re.match(r"epoch 2 done in 0:\d\d, [\d.]+ samples/s: training loss .* → held-out loss ", it) for it in lines
+        line.startswith("step 4/4  epoch 2.00  loss ") and line.endswith(" left") for line in lines
+    )
+    assert any(
+        re.match(r"epoch 2 done in 0:\d\d, [\d.]+ samples/s: training loss .* → held-out loss ", it)
+        for it in lines
     )
     assert lines[-8].startswith("Training loss ") and lines[-8].endswith(" over 2 epochs.")
     assert [line.split(" | ")[0] for line in lines[-13:-9]] == ["| epoch", "| ---", "| 1", "| 2"]
-    assert f"adapter: {folder / 'adapter'}" in lines and f"training samples: python -m trainer mask {folder}" in lines
+    assert (
+        f"adapter: {folder / 'adapter'}" in lines
+        and f"training samples: python -m trainer mask {folder}" in lines
+    )
     assert "{" not in out and "Traceback" not in errors
     assert verify_adapter(folder / "adapter").persona == "ada"
     home = Path("home").absolute()
@@ -240,7 +373,8 @@ def test_stopped_and_started_again_it_ends_in_an_adapter_and_says_what_comes_nex
 
 def test_a_step_is_a_line_that_moves_at_a_terminal_and_one_now_and_then_elsewhere():
     steps = [progress(step) for step in (1, 2, 3)]
-    terminal, pipe = Terminal(), io.StringIO()
+    terminal = Terminal()
+    pipe = io.StringIO()
     for out, every_s in ((terminal, 0), (pipe, 100)):
         shown = EventPrinter(out, every_s)
         for event in (Phase(name="training", detail="9 replies"), *steps, epoch()):
@@ -248,15 +382,23 @@ def test_a_step_is_a_line_that_moves_at_a_terminal_and_one_now_and_then_elsewher
     assert terminal.getvalue().count("\r\x1b[Kstep ") == 3 and terminal.getvalue().count("\n") == 2
     assert pipe.getvalue().splitlines() == [
         "training: 9 replies",
-        "step 1/3  stage 1  epoch 0.33  loss 2.1000  1,034 tokens/s  1.92 GB  3:10 left  No checkpoint.",
-        "step 3/3  stage 1  epoch 1.00  loss 2.1000  1,034 tokens/s  1.92 GB  3:10 left  No checkpoint.",
+        "step 1/3  stage 1  epoch 0.33  loss 2.1000  1,034 tokens/s  1.92 GB  3:10 left  No "
+        "checkpoint.",
+        "step 3/3  stage 1  epoch 1.00  loss 2.1000  1,034 tokens/s  1.92 GB  3:10 left  No "
+        "checkpoint.",
         "stage 1, epoch 1 done in 0:30, 5.2 samples/s: training loss 2.1000",
     ]
     shown.write(Evaluation(step=3, epoch=1.0, train_loss=None, eval_loss=1.5).model_dump_json())
     assert pipe.getvalue().endswith("held out loss 1.5000 after step 3\n")
     for done, words in (((1, 0.1), "0.1"), ((2, 0.25), "1.25"), ((10, 1.0), "10")):
-        shown.write(epoch().model_copy(update=dict(zip(("epoch", "share"), done, strict=True))).model_dump_json())
-        assert f"epoch {words} done in" in pipe.getvalue().splitlines()[-1], "a run may end within an epoch"
+        shown.write(
+            epoch()
+            .model_copy(update=dict(zip(("epoch", "share"), done, strict=True)))
+            .model_dump_json()
+        )
+        assert f"epoch {words} done in" in pipe.getvalue().splitlines()[-1], (
+            "a run may end within an epoch"
+        )
 
 
 def test_the_gates_word_is_shown_with_its_reasons_where_it_was_asked():
@@ -264,9 +406,15 @@ def test_the_gates_word_is_shown_with_its_reasons_where_it_was_asked():
     shown = EventPrinter(out)
     shown.write(ScoreCardEvent(scorecard=SCORECARD).model_dump_json())
     assert out.getvalue().count("\n") == 1 and "2.0000 now (33.3% lower)" in out.getvalue()
-    judged = SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("Few replies.",), "advice": ("Give more.",)})
+    judged = SCORECARD.model_copy(
+        update={"verdict": "hold", "reasons": ("Few replies.",), "advice": ("Give more.",)}
+    )
     shown.write(ScoreCardEvent(scorecard=judged).model_dump_json())
-    assert out.getvalue().splitlines()[-3:] == ["the gate says: hold", "  Few replies.", "  Give more."]
+    assert out.getvalue().splitlines()[-3:] == [
+        "the gate says: hold",
+        "  Few replies.",
+        "  Give more.",
+    ]
 
 
 class Terminal(io.StringIO):
@@ -275,9 +423,16 @@ class Terminal(io.StringIO):
 
 
 def progress(step):
-    of = {"tokens_per_s": 1034.2, "eta_s": 190.0, "memory_bytes": 1_920_000_000, "trouble": "No checkpoint."}
+    of = {
+        "tokens_per_s": 1034.2,
+        "eta_s": 190.0,
+        "memory_bytes": 1_920_000_000,
+        "trouble": "No checkpoint.",
+    }
     return Progress(step=step, of=3, epoch=step / 3, loss=2.1, lr=1e-4, stage=1, **of)
 
 
 def epoch():
-    return Epoch(epoch=1, train_loss=2.1, eval_loss=None, seconds=30.0, samples_per_s=5.2, step=3, stage=1)
+    return Epoch(
+        epoch=1, train_loss=2.1, eval_loss=None, seconds=30.0, samples_per_s=5.2, step=3, stage=1
+    )

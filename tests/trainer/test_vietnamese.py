@@ -1,4 +1,6 @@
-"""A Vietnamese persona from log to reply: read, anonymised, rendered, trained, measured, asked. No letter is lost."""
+"""A Vietnamese persona from log to reply: read, anonymised, rendered, trained, measured, asked. No
+letter is lost.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from trainer.train.job import RunContext
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent / "vietnamese"
-CARD, TALK, LORE = HERE / "nam-do.toml", HERE / "talk.jsonl", HERE / "lore"
+CARD = HERE / "nam-do.toml"
+TALK = HERE / "talk.jsonl"
+LORE = HERE / "lore"
 LINES = [json.loads(line) for line in TALK.read_text(encoding="utf-8").splitlines()]
 FEWER = 48
 """Lines for what is trained in a moment."""
@@ -49,12 +53,23 @@ def copied(folder: Path, change: Callable[[str], str] = str) -> Path:
 
 def built(command, folder: Path, out: str) -> tuple[list[dict], dict]:
     """The samples of a data set that is built of a folder, and its figures."""
-    words = ("--persona", folder / CARD.name, "--source", folder / TALK.name, "--lore", folder / "lore")
+    words = (
+        "--persona",
+        folder / CARD.name,
+        "--source",
+        folder / TALK.name,
+        "--lore",
+        folder / "lore",
+    )
     code, output, errors = command(
         "dataset", "build", *map(str, words), "--set", "max_length=768", "--out", out, "--json"
     )
     assert code == 0, errors
-    lines = [line for name in ("train", "eval") for line in Path(out, f"{name}.jsonl").read_text("utf-8").splitlines()]
+    lines = [
+        line
+        for name in ("train", "eval")
+        for line in Path(out, f"{name}.jsonl").read_text("utf-8").splitlines()
+    ]
     return list(map(json.loads, lines)), json.loads(output)
 
 
@@ -68,7 +83,9 @@ def test_a_data_set_keeps_every_letter_and_no_name(command, tmp_path):
     texts = [message["content"] for sample in samples for message in sample["messages"]]
     replies = {sample["messages"][-1]["content"] for sample in samples}
     assert len(replies & SAID) > 0.9 * len(replies), "few words are taken for names of people"
-    assert not [reply for reply in replies if not any(same_but_for_names(reply, said) for said in SAID)]
+    assert not [
+        reply for reply in replies if not any(same_but_for_names(reply, said) for said in SAID)
+    ]
     assert result["samples"]["train"] + result["samples"]["eval"] == len(samples) > 55
     assert unicodedata.is_normalized("NFC", "".join(texts))
     assert not [name for name in PEOPLE for text in texts if name in text]
@@ -76,9 +93,13 @@ def test_a_data_set_keeps_every_letter_and_no_name(command, tmp_path):
 
 
 def same_but_for_names(reply: str, said: str) -> bool:
-    """Whether every word is there letter by letter, but for those in whose place a pseudonym stands."""
+    """Whether every word is there letter by letter, but for those in whose place a pseudonym
+    stands.
+    """
     pairs = list(zip(reply.split(), said.split(), strict=False))
-    return len(reply.split()) == len(said.split()) and all(one == other or one.isascii() for one, other in pairs)
+    return len(reply.split()) == len(said.split()) and all(
+        one == other or one.isascii() for one, other in pairs
+    )
 
 
 def test_written_with_marks_apart_it_is_the_same_persona_talk_and_lore(command, tmp_path):
@@ -92,7 +113,9 @@ def test_she_is_found_however_her_name_is_typed():
     card = read_card(CARD)
     for typed in ("Bà Năm Đò", apart("bà năm đò"), "BÀ NĂM ĐÒ", apart("  Bà Năm Đò "), "nam-do"):
         assert find_persona({card.id: card}, typed) == card, typed
-    assert find_persona({card.id: card}, "Ba Nam Do") is None, "a letter without its marks is another"
+    assert find_persona({card.id: card}, "Ba Nam Do") is None, (
+        "a letter without its marks is another"
+    )
 
 
 def test_a_prompt_is_the_same_tokens_and_a_reply_comes_back_letter_by_letter(renderer):
@@ -153,21 +176,53 @@ def test_the_embedded_model_learns_to_speak_as_she_does(tmp_path):
 
     def typed(*words: object) -> str:
         done = subprocess.run(
-            [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, env=environment
+            [sys.executable, *map(str, words)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=environment,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    data, run = tmp_path / "data", tmp_path / "run"
+    data = tmp_path / "data"
+    run = tmp_path / "run"
     sources = ("--persona", CARD, "--source", TALK, "--lore", LORE)
     typed("-m", "trainer", "dataset", "build", *sources, "--set", "max_length=768", "--out", data)
-    settings = ("--set", "max_length=768", "--set", "num_train_epochs=3", "--set", "train_samples=36")
-    typed("-m", "trainer", "train", "--persona", CARD, "--dataset", data, *settings, "--card", "losses", "--out", run)
+    settings = (
+        "--set",
+        "max_length=768",
+        "--set",
+        "num_train_epochs=3",
+        "--set",
+        "train_samples=36",
+    )
+    typed(
+        "-m",
+        "trainer",
+        "train",
+        "--persona",
+        CARD,
+        "--dataset",
+        data,
+        *settings,
+        "--card",
+        "losses",
+        "--out",
+        run,
+    )
     metrics = verify_adapter(run / "adapter").metrics
     assert metrics.loss_tuned < 0.9 * metrics.loss_base, metrics
     card = (run / "adapter" / "README.md").read_text(encoding="utf-8")
     assert "held-out replies, this adapter" in card
-    reply = typed("examples/persona_chat.py", run / "adapter", CARD, "bà ơi, qua sông bao nhiêu tiền?", "--seed", 1)
+    reply = typed(
+        "examples/persona_chat.py",
+        run / "adapter",
+        CARD,
+        "bà ơi, qua sông bao nhiêu tiền?",
+        "--seed",
+        1,
+    )
     vowels = set("ăâêôơưđạảấầẩậắằặẻẽếềểệỉịọỏốồổộớờởợụủứừửựỳỵỷỹ")
     assert unicodedata.is_normalized("NFC", reply.strip()) and "�" not in reply
     assert len(vowels & set(reply.lower())) >= 3, reply

@@ -1,4 +1,6 @@
-"""Who is heard: the classifier tells voices apart, and finds lines of others under a persona's name."""
+"""Who is heard: the classifier tells voices apart, and finds lines of others under a persona's
+name.
+"""
 
 import random
 
@@ -39,7 +41,9 @@ def voices(**changed):
 
 def answers(side, by_seed):
     return [
-        GeneratedReply(EvaluationPrompt(HELDOUT_TASK, number, (1,), "hm"), side, seed, text, 3, True)
+        GeneratedReply(
+            EvaluationPrompt(HELDOUT_TASK, number, (1,), "hm"), side, seed, text, 3, True
+        )
         for seed, texts in by_seed.items()
         for number, text in enumerate(texts)
     ]
@@ -48,12 +52,16 @@ def answers(side, by_seed):
 @pytest.fixture(scope="module")
 def voice():
     spoken = answers("base", {0: said("bo", 10, 3), 1: said("bo", 10, 4)})
-    spoken += answers("new", {0: said("ada", 10, 5), 1: (*said("ada", 5, 6), *said(MEMBERS_VOICE, 4, 6), "")})
+    spoken += answers(
+        "new", {0: said("ada", 10, 5), 1: (*said("ada", 5, 6), *said(MEMBERS_VOICE, 4, 6), "")}
+    )
     return measure_voice(ADA, voices(), spoken, ("base", "new"), (0, 1))
 
 
 def test_a_voice_lies_between_floor_and_ceiling(voice):
-    assert voice.ceiling >= 0.95 and voice.floor <= 0.05 and (voice.replies, voice.prompts) == (40, 10)
+    assert (
+        voice.ceiling >= 0.95 and voice.floor <= 0.05 and (voice.replies, voice.prompts) == (40, 10)
+    )
     assert voice.classes == ("ada", "bo", MEMBERS_VOICE)
     assert voice.similarity_ceiling > voice.similarity["base"].mean
     assert voice.similarity["new"].mean > voice.similarity_floor
@@ -68,7 +76,9 @@ def test_runs_are_counted_apart_and_an_empty_reply_is_nobodys(voice):
 
 
 def test_a_masked_text_is_somebodys_though_it_has_no_letters():
-    authors = AuthorshipClassifier({"ada": ["■ ■!", "■! ■!"] * 5, "bo": ["■, ■ ■ ■.", "■ ■, ■."] * 5})
+    authors = AuthorshipClassifier(
+        {"ada": ["■ ■!", "■! ■!"] * 5, "bo": ["■, ■ ■ ■.", "■ ■, ■."] * 5}
+    )
     assert authors.of(["■! ■ ■!", "", "?!"]) == ["ada", "", ""]
 
 
@@ -78,14 +88,18 @@ def test_what_is_trained_on_is_in_the_personas_own_voice(voice):
 
 def test_lines_of_others_under_the_personas_name_are_found():
     mixed = AuthorTexts((*said("ada", 28, 1), *said(MEMBERS_VOICE, 12, 9)), said("ada", 15, 2))
-    found = AuthorshipClassifier({name: known.trained for name, known in voices(ada=mixed).items()}).of_learned("ada")
+    found = AuthorshipClassifier(
+        {name: known.trained for name, known in voices(ada=mixed).items()}
+    ).of_learned("ada")
     assert found.count(MEMBERS_VOICE) >= 9 and found.count("ada") >= 26
 
 
 def test_twenty_replies_tell_the_shipped_personas_apart():
     voices = shipped_voices(ADA)
     authors = AuthorshipClassifier({name: known.trained[:20] for name, known in voices.items()})
-    right = [name == author for name, known in voices.items() for author in authors.of(known.heldout)]
+    right = [
+        name == author for name, known in voices.items() for author in authors.of(known.heldout)
+    ]
     assert len(voices) == 3 and sum(right) / len(right) > 0.9
 
 
@@ -95,7 +109,10 @@ def exchanges(texts, messages=(), by_persona=True):
 
 
 def data(persona, trained, heldout, general=()):
-    empty = {key: {} for key in ("counts", "rights", "sources", "days", "people", "replaced", "permission")}
+    empty = {
+        key: {}
+        for key in ("counts", "rights", "sources", "days", "people", "replaced", "permission")
+    }
     return Dataset(
         train=(), heldout=(), general=(), ledger=None, held_out=None, **empty,
         train_prompt_replies=exchanges(trained, said(MEMBERS_VOICE, len(trained), 1)),
@@ -107,10 +124,16 @@ def data(persona, trained, heldout, general=()):
 def test_voices_are_the_personas_others_general_talk_and_members():
     own = data(ADA, said("ada", 30, 1), said("ada", 5, 2), general=said("bo", 60, 8))
     bo = data(Persona("bo", "Bo"), said("bo", 30, 1), said("bo", 5, 2))
-    found = collect_voices(own, {"bo": bo, "few": data(Persona("few", "Few"), said("bo", 3, 5), said("bo", 3, 6))})
+    found = collect_voices(
+        own, {"bo": bo, "few": data(Persona("few", "Few"), said("bo", 3, 5), said("bo", 3, 6))}
+    )
     assert list(found) == ["ada", "bo", GENERAL_VOICE, MEMBERS_VOICE]
-    assert found["bo"].heldout == said("bo", 5, 2) and found[MEMBERS_VOICE].trained == said(MEMBERS_VOICE, 30, 1)
-    assert set(found[GENERAL_VOICE].trained) | set(found[GENERAL_VOICE].heldout) == set(said("bo", 60, 8))
+    assert found["bo"].heldout == said("bo", 5, 2) and found[MEMBERS_VOICE].trained == said(
+        MEMBERS_VOICE, 30, 1
+    )
+    assert set(found[GENERAL_VOICE].trained) | set(found[GENERAL_VOICE].heldout) == set(
+        said("bo", 60, 8)
+    )
     assert not set(found[GENERAL_VOICE].trained) & set(found[GENERAL_VOICE].heldout)
 
 
@@ -120,5 +143,7 @@ def test_without_others_those_that_ship_are_distinguished_and_their_replies_kept
     for known in found.values():
         assert len(known.trained) > 150 and len(known.heldout) > 20
         assert not set(known.trained) & set(known.heldout)
-    right = AuthorshipClassifier({name: known.trained for name, known in found.items()}).of(found["thrip"].heldout)
+    right = AuthorshipClassifier({name: known.trained for name, known in found.items()}).of(
+        found["thrip"].heldout
+    )
     assert right.count("thrip") >= 0.9 * len(right)

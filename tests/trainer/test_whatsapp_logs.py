@@ -1,4 +1,6 @@
-"""WhatsApp chats: dates in the order of every language, and WhatsApp's own words told from people's."""
+"""WhatsApp chats: dates in the order of every language, and WhatsApp's own words told from
+people's.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -28,10 +30,14 @@ def times(lines):
     guess = DateOrderDetector()
     for header in headers:
         guess.add(header.stamp)
-    return [datetime.fromtimestamp(header.stamp.at(guess.order), UTC).replace(tzinfo=None) for header in headers]
+    return [
+        datetime.fromtimestamp(header.stamp.at(guess.order), UTC).replace(tzinfo=None)
+        for header in headers
+    ]
 
 
-MORNING, NIGHT = datetime(2024, 1, 15, 10, 5), datetime(2024, 1, 15, 22, 30)
+MORNING = datetime(2024, 1, 15, 10, 5)
+NIGHT = datetime(2024, 1, 15, 22, 30)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +53,10 @@ MORNING, NIGHT = datetime(2024, 1, 15, 10, 5), datetime(2024, 1, 15, 22, 30)
         ("[2024/1/15 上午10:05:00] Ann: hi", "[2024/1/15 下午10:30:00] Bo: ho"),
         ("[2024. 1. 15. 오전 10:05:00] Ann: hi", "[2024. 1. 15. 오후 10:30:00] Bo: ho"),
         ("[15.1.2024 klo 10.05.00] Ann: hi", "[15.1.2024 klo 22.30.00] Bo: ho"),
-        ("[\u200f15\u200f/1\u200f/2024, 10:05:00] Ann: hi".replace("\u200f", ""), "[15/1/2024, 22:30:00] Bo: ho"),
+        (
+            "[\u200f15\u200f/1\u200f/2024, 10:05:00] Ann: hi".replace("\u200f", ""),
+            "[15/1/2024, 22:30:00] Bo: ho",
+        ),
         ("[١٥/٠١/٢٠٢٤، ١٠:٠٥:٠٠ ص] Ann: hi", "[١٥/٠١/٢٠٢٤، ١٠:٣٠:٠٠ م] Bo: ho"),
         ("15/01/2024, 10:05 - Ann: hi", "15/01/2024, 22:30 - Bo: ho"),
         ("1/15/24, 10:05 AM - Ann: hi", "1/15/24, 10:30 PM - Bo: ho"),
@@ -123,7 +132,9 @@ STYLES = {
     steps_s=st.lists(st.integers(0, 9 * 86_400), max_size=20),
 )
 def test_times_come_back_as_they_were_written(style, begin, steps_s):
-    moments = [begin.replace(day=13, microsecond=0)]  # no month has the number 13, so the order can be known
+    moments = [
+        begin.replace(day=13, microsecond=0)
+    ]  # no month has the number 13, so the order can be known
     for step_s in steps_s:
         moments.append(moments[-1] + timedelta(seconds=step_s))
     shown = [moment - timedelta(seconds=moment.second % STYLES[style]) for moment in moments]
@@ -131,7 +142,12 @@ def test_times_come_back_as_they_were_written(style, begin, steps_s):
 
 
 @QUIET
-@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40), max_size=12))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40),
+        max_size=12,
+    )
+)
 def test_whatever_is_said_comes_back_or_is_accounted_for(tmp_path, texts):
     lines = [f"[15/01/2024, 10:{minute:02}:00] Ann: {text}\n" for minute, text in enumerate(texts)]
     path = write(tmp_path / "chat.txt", "[15/01/2024, 09:59:00] Ann: begin\n" + "".join(lines))
@@ -156,7 +172,8 @@ def test_messages_over_several_lines_stay_whole(tmp_path):
         tmp_path,
         "15/01/2024, 10:30 - Ann: a list:\r\n- pears\r\n\r\n\r\n\r\n- *bold* _it_\r\n"
         "15/01/2024, 10:31 - Ada Lace: ```\r\n*code*\r\n```\r\n"
-        "15/01/2024, 10:32 - Ann: she wrote\r\n[14/01/2024, 09:00:00] Bo: hi\r\n14.01.24, 09:00 - Bo: ho\r\n",
+        "15/01/2024, 10:32 - Ann: she wrote\r\n[14/01/2024, 09:00:00] Bo: hi\r\n14.01.24, 09:00 - "
+        "Bo: ho\r\n",
         persona=ADA,
     )
     assert found.said == [
@@ -201,7 +218,8 @@ def test_messages_over_several_lines_stay_whole(tmp_path):
         ("此訊息已刪除", "deleted"),
         ("null", "deleted"),
         (
-            f"{LRM}Messages and calls are end-to-end encrypted. No one outside of this chat can read them.",
+            f"{LRM}Messages and calls are end-to-end encrypted. No one outside of this chat can "
+            "read them.",
             "system message",
         ),
         (f"{LRM}Ann added you to the group that is called Soup", "system message"),
@@ -241,7 +259,9 @@ def test_what_somebody_wrote_stays(tmp_path, said, text):
         f"15/01/2024, 10:30 - Ann: {said}\n15/01/2024, 10:31 - Bo Long: ok\n"
         "15/01/2024, 10:32 - \u202a+49 1511 2345678\u202c: ok\n15/01/2024, 10:33 - ~\u202fDi: ok\n",
     )
-    assert found.said == [[("Ann", text), ("Bo Long", "ok"), ("+49 1511 2345678", "ok"), ("Di", "ok")]]
+    assert found.said == [
+        [("Ann", text), ("Bo Long", "ok"), ("+49 1511 2345678", "ok"), ("Di", "ok")]
+    ]
 
 
 def test_system_lines_have_no_speaker(tmp_path):
@@ -270,7 +290,10 @@ def test_system_lines_have_no_speaker(tmp_path):
 def test_an_archive_holds_several_chats(tmp_path):
     folder = tmp_path / "chats"
     write(folder / "WhatsApp Chat - Bo" / "_chat.txt", "[15/01/2024, 10:30:00] Bo: hi\n")
-    write(folder / "Chat de WhatsApp con Cy.txt", "1/2/24, 10:30 - Cy: hola\n3/2/24, 10:30 - Cy: adiós\n")
+    write(
+        folder / "Chat de WhatsApp con Cy.txt",
+        "1/2/24, 10:30 - Cy: hola\n3/2/24, 10:30 - Cy: adiós\n",
+    )
     write(folder / "notes.txt", "nothing")
     found = outcome(folder)
     assert found.said == [[("Cy", "hola")], [("Cy", "adiós")], [("Bo", "hi")]]
@@ -279,4 +302,6 @@ def test_an_archive_holds_several_chats(tmp_path):
 
 def test_text_that_is_no_chat_is_not_taken_for_one(tmp_path):
     with pytest.raises(MaterialError, match=r"notes\.txt contains no messages"):
-        outcome(write(tmp_path / "notes.txt", "On 15/01/2024, 10:30 - nothing: happened\n"), "whatsapp")
+        outcome(
+            write(tmp_path / "notes.txt", "On 15/01/2024, 10:30 - nothing: happened\n"), "whatsapp"
+        )

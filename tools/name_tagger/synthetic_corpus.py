@@ -35,9 +35,12 @@ ORIGINS = {
 """Origin of the names in a country's blocks, where it is called otherwise."""
 BLOCK_COUNTRIES = sorted(COUNTRIES - {"vietnamese", "nordic"})
 BLOCKS_FILE = "blocks.txt"
-LOWERCASE_NAME_SHARE, MIXED_BLOCK_SHARE = 0.1, 0.3
+LOWERCASE_NAME_SHARE = 0.1
+MIXED_BLOCK_SHARE = 0.3
 
-STREET_NAME_COUNTRIES = "german french spanish italian portuguese dutch nordic slavic hungarian turkish asian".split()
+STREET_NAME_COUNTRIES = (
+    "german french spanish italian portuguese dutch nordic slavic hungarian turkish asian".split()
+)
 """Countries whose street names occur in addresses without a country."""
 
 COMPOUND_STREET_SLOTS = {
@@ -62,11 +65,22 @@ LISTED_SLOTS = {
     "team": "team",
 }
 """Slots of other names than people's, with their line of things.txt."""
-LABEL_SLOTS = ("tel", "mobile", "fax", "office", "kindafter", "regards", "namelabel", "addresslabel")
+LABEL_SLOTS = (
+    "tel",
+    "mobile",
+    "fax",
+    "office",
+    "kindafter",
+    "regards",
+    "namelabel",
+    "addresslabel",
+)
 WORD_SLOTS = {slot: slot for slot in ("job", "relation", "thing", "verbed", *LABEL_SLOTS)}
 TRADE_PARTS = (
-    "zen vel nov tri lum cry opti hyper pay med bio cloud link swift blu neo aqua terra pix quan metal brain shop",
-    "ix ora ly tron scape base io allica wise grid flow dex pulse hub verse max nest ware via zone sy gen mark",
+    "zen vel nov tri lum cry opti hyper pay med bio cloud link swift blu neo aqua terra pix quan "
+    "metal brain shop",
+    "ix ora ly tron scape base io allica wise grid flow dex pulse hub verse max nest ware via zone "
+    "sy gen mark",
 )
 FUNCTION_WORD_COUNT = 110
 """Number of function words at the head of the list."""
@@ -110,12 +124,21 @@ class AddressGenerator:
             group: [word.replace("_", " ") for word in words]
             for group, words in read_list(TEMPLATES_FOLDER / "streets.txt")
         }
-        cities = [word for group, words in read_list(LISTS_FOLDER / "words.txt") if group == "city" for word in words]
+        cities = [
+            word
+            for group, words in read_list(LISTS_FOLDER / "words.txt")
+            if group == "city"
+            for word in words
+        ]
         self._towns = [city for city in cities if city[0].isupper()]
-        self._countries = [country for country in sorted(COUNTRIES) for _ in range(COUNTRY_WEIGHTS.get(country, 1))]
+        self._countries = [
+            country for country in sorted(COUNTRIES) for _ in range(COUNTRY_WEIGHTS.get(country, 1))
+        ]
 
     def whole(self, country: str = "", separator: str = "") -> str:
-        """Generate street, house, perhaps a flat, town, postal code, perhaps the country; on one line or several."""
+        """Generate street, house, perhaps a flat, town, postal code, perhaps the country; on one
+        line or several.
+        """
         street, town = self._shape(country)
         separator = separator or self._random.choice(SEPARATORS)
         parts = [street]
@@ -130,7 +153,9 @@ class AddressGenerator:
         """Generate street and house."""
         text = self._texts.plain(self._shape(country)[0])
         if self._random.random() < 0.2:
-            text += self._random.choice((", ", " ")) + self._texts.plain(self._random.choice(self._shapes["unit"]))
+            text += self._random.choice((", ", " ")) + self._texts.plain(
+                self._random.choice(self._shapes["unit"])
+            )
         return text
 
     def unit(self) -> str:
@@ -143,14 +168,18 @@ class AddressGenerator:
 
     def name(self) -> str:
         """Generate a street name without a number."""
-        return self._texts.plain(self._random.choice(("{s:english} {English}", "{s:english} {English}", "{Anystreet}")))
+        return self._texts.plain(
+            self._random.choice(("{s:english} {English}", "{s:english} {English}", "{Anystreet}"))
+        )
 
     def corner(self) -> str:
         """Generate two crossing streets, with or without words that say so."""
         streets = [self.name() if self._random.random() < 0.5 else self.street() for _ in range(2)]
         if self._random.random() < 0.3:
             streets[0] = self._random.choice((self._texts.names.first, self._texts.names.last))()
-        said = self._random.choice(("the corner of ", "the corner of ", "corner of ", "the corner ", ""))
+        said = self._random.choice(
+            ("the corner of ", "the corner of ", "corner of ", "the corner ", "")
+        )
         return f"{said}{streets[0]} {self._random.choice(('and', '&', 'and'))} {streets[1]}"
 
     def foreign_corner(self, country: str) -> str:
@@ -176,8 +205,13 @@ class AddressGenerator:
         if self._random.random() < 0.5:
             name = self._random.choice(self._towns)
         else:
-            name = self._random.choice(self._words["head"]) + self._random.choice(self._words["tail"])
-            name = self._random.choice(("", "", "", "New ", "St ", "San ", "Upper ", "Bad ", "Le ")) + name
+            name = self._random.choice(self._words["head"]) + self._random.choice(
+                self._words["tail"]
+            )
+            name = (
+                self._random.choice(("", "", "", "New ", "St ", "San ", "Upper ", "Bad ", "Le "))
+                + name
+            )
         return name.upper() if self._random.random() < 0.12 else name
 
     def part(self, slot: str) -> str:
@@ -190,7 +224,8 @@ class AddressGenerator:
             if self._random.random() < 0.3:
                 return self._texts.plain("{s:english} {English}")
             return (
-                self.base(self._random.choice(STREET_NAME_COUNTRIES)) + self._random.choice(self._words["anywhere"])
+                self.base(self._random.choice(STREET_NAME_COUNTRIES))
+                + self._random.choice(self._words["anywhere"])
             ).strip()
         return self._random.choice(self._words[slot])
 
@@ -219,9 +254,15 @@ class DistractorGenerator:
             lists.setdefault(group, []).extend(word.replace("_", " ") for word in words)
         self._lists = lists
         self._made = read_groups(TEMPLATES_FOLDER / "made.txt")
-        self._common = [word for word in lists["common"] if word.isalpha() and word.isascii() and len(word) > 2]
+        self._common = [
+            word for word in lists["common"] if word.isalpha() and word.isascii() and len(word) > 2
+        ]
         names = [name.lower() for name in dict(read_list(LISTS_FOLDER / "given.txt"))["vietnamese"]]
-        self._vietnamese = [*lists["syllable"], *lists["syllable"][:FUNCTION_WORD_COUNT] * 6, *names]
+        self._vietnamese = [
+            *lists["syllable"],
+            *lists["syllable"][:FUNCTION_WORD_COUNT] * 6,
+            *names,
+        ]
         self._function = lists["common"][:FUNCTION_WORD_COUNT]
         self._days = [word for word in lists["month"] if word.endswith("day")]
         self._months = lists["month"][:12]
@@ -251,7 +292,9 @@ class DistractorGenerator:
         if slot in self._lists and slot != "country":
             return self._lists[slot]
         split = self._lists["country"].index("American")
-        return self._lists["country"][:split] if slot == "country" else self._lists["country"][split:]
+        return (
+            self._lists["country"][:split] if slot == "country" else self._lists["country"][split:]
+        )
 
     def phone(self) -> str:
         """Generate a telephone number in the grouping of some country."""
@@ -291,7 +334,11 @@ class DistractorGenerator:
     def _number(self, slot: str) -> str:
         random = self._random
         if slot == "n":
-            return str(random.choice((random.randrange(1, 40), random.randrange(1, 400), random.randrange(1, 30_000))))
+            return str(
+                random.choice(
+                    (random.randrange(1, 40), random.randrange(1, 400), random.randrange(1, 30_000))
+                )
+            )
         if slot.startswith("zip"):
             return "".join(random.choices("0123456789", k=int(slot[3])))
         plain: dict[str, str] = {
@@ -301,9 +348,9 @@ class DistractorGenerator:
             "num": str(random.choice((random.randrange(1, 100), random.randrange(1, 100_000)))),
             "year": str(random.randrange(1850, 2030)),
             "card": "".join(random.choices("0123456789", k=random.randrange(6, 20))),
-            "price": random.choice(("${0}", "{0} €", "£{0}.99", "{0}k", "{0}.000đ", "{0} bucks")).format(
-                random.randrange(1, 900)
-            ),
+            "price": random.choice(
+                ("${0}", "{0} €", "£{0}.99", "{0}k", "{0}.000đ", "{0} bucks")
+            ).format(random.randrange(1, 900)),
             "time": random.choice(("{0}:30", "{0}pm", "{0} o'clock", "{0}h", "{0}:15 am")).format(
                 random.randrange(1, 12)
             ),
@@ -316,7 +363,12 @@ class DistractorGenerator:
         shapes = {
             "date": self._random.choice(DATE_FORMATS),
             "postcode": self._random.choice(
-                ("{L}{d} {d}{L}{L}", "{L}{L}{d} {d}{L}{L}", "{L}{L}{d}{d} {d}{L}{L}", "{L}{d}{L} {d}{L}{L}")
+                (
+                    "{L}{d} {d}{L}{L}",
+                    "{L}{L}{d} {d}{L}{L}",
+                    "{L}{L}{d}{d} {d}{L}{L}",
+                    "{L}{d}{L} {d}{L}{L}",
+                )
             ),
             "canpost": "{L}{d}{L} {d}{L}{d}",
         }
@@ -325,8 +377,8 @@ class DistractorGenerator:
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A text as pieces (text, label): "P" (person), "A" (address), "N" (telephone number), "E" (e-mail address), "X"
-    (another name) or "O".
+    """A text as pieces (text, label): "P" (person), "A" (address), "N" (telephone number), "E"
+    (e-mail address), "X" (another name) or "O".
     """
 
     pieces: tuple[tuple[str, str], ...]
@@ -339,7 +391,8 @@ class LabelledText:
     @property
     def spans(self) -> list[tuple[str, int, int]]:
         """Labelled spans as (label, start, end)."""
-        found, at = [], 0
+        found = []
+        at = 0
         for text, label in self.pieces:
             if label != "O":
                 found.append((label, at, at + len(text)))
@@ -356,7 +409,8 @@ class CorpusGenerator:
         self._addresses = AddressGenerator(self.random, self)
         self._things = DistractorGenerator(self.random, self)
         self._templates = {name: _lines(TEMPLATES_FOLDER / name) for name in TEMPLATE_FILE_SHARES}
-        names, addresses = self.names, self._addresses
+        names = self.names
+        addresses = self._addresses
         self._country = ""
         self._labelled: dict[str, tuple[str, Callable[[], str]]] = {
             "first": ("P", lambda: names.first(self._origin)),
@@ -403,7 +457,9 @@ class CorpusGenerator:
         return pieces
 
     def __iter__(self) -> Iterator[LabelledText]:
-        """Yield texts without end: one or a few templates in sequence, in clean or in chat style."""
+        """Yield texts without end: one or a few templates in sequence, in clean or in chat
+        style.
+        """
         shares = list(TEMPLATE_FILE_SHARES.values())
         while True:
             (name,) = self.random.choices(list(TEMPLATE_FILE_SHARES), shares)
@@ -439,7 +495,10 @@ class CorpusGenerator:
             label, make = self._labelled[slot]
             return [(make(), label)]
         if slot == "titled":
-            return [(self.names.title() + " ", "O"), (self.random.choice((self.names.last, self.names.full))(), "P")]
+            return [
+                (self.names.title() + " ", "O"),
+                (self.random.choice((self.names.last, self.names.full))(), "P"),
+            ]
         if slot.startswith("corner:"):
             return [(self._addresses.foreign_corner(slot.removeprefix("corner:")), "A")]
         if slot.startswith("s:"):
@@ -452,11 +511,16 @@ class CorpusGenerator:
 
     def _chosen(self, template: str) -> str:
         while match := CHOICE.search(template):
-            template = template[: match.start()] + self.random.choice(match[1].split("|")) + template[match.end() :]
+            template = (
+                template[: match.start()]
+                + self.random.choice(match[1].split("|"))
+                + template[match.end() :]
+            )
         return template
 
     def _as_written(self, pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        draw, random = self.random.random(), self.random
+        draw = self.random.random()
+        random = self.random
         if draw < 0.2:
             pieces = [(text.lower(), label) for text, label in pieces]
         elif draw < 0.22:
@@ -469,12 +533,17 @@ class CorpusGenerator:
         if random.random() < 0.15:
             pieces = [(strip_diacritics(text), label) for text, label in pieces]
         if random.random() < 0.08:
-            pieces = [(re.sub(r"[.,!?](?=\s|$)", "", text) if label == "O" else text, label) for text, label in pieces]
+            pieces = [
+                (re.sub(r"[.,!?](?=\s|$)", "", text) if label == "O" else text, label)
+                for text, label in pieces
+            ]
         return pieces
 
 
 def _merge_name_parts(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Merge a given name, a space and a family name into one name, and a street and its town into one address."""
+    """Merge a given name, a space and a family name into one name, and a street and its town into
+    one address.
+    """
     joined: list[tuple[str, str]] = []
     for text, label in pieces:
         if label == "P" and len(joined) > 1 and joined[-1] == (" ", "O") and joined[-2][1] == "P":
@@ -488,7 +557,9 @@ def _merge_name_parts(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def strip_diacritics(text: str) -> str:
     """Remove diacritics as people do when typing; "đ" too."""
-    plain = "".join(letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter))
+    plain = "".join(
+        letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter)
+    )
     return plain.replace("đ", "d").replace("Đ", "D")
 
 

@@ -8,8 +8,16 @@ from trainer.anonymise.crf_ner.gazetteer import LISTS_FOLDER, fold_word, load_ga
 INVENTED_SHARE = 0.12
 """Share of names made of syllables, so that the tagger also learns from the context."""
 WORD_SHARE = 0.08
-"""Share of English names that are also words (Grace, Park), which are rare on the lists but frequent among people."""
-FAMILY_FIRST_SHARES = {"chinese": 0.6, "vietnamese": 0.97, "korean": 0.5, "japanese": 0.2, "hungarian": 0.3}
+"""Share of English names that are also words (Grace, Park), which are rare on the lists but
+frequent among people.
+"""
+FAMILY_FIRST_SHARES = {
+    "chinese": 0.6,
+    "vietnamese": 0.97,
+    "korean": 0.5,
+    "japanese": 0.2,
+    "hungarian": 0.3,
+}
 FREQUENT_ORIGINS = ("english", "english", "english", "vietnamese", "german", "french", "spanish")
 """Origins drawn twice as often as others."""
 PARTICLES = {
@@ -35,7 +43,8 @@ SYLLABLES = {
 ORDINALS = ("II", "III", "IV", "Jr.", "Jr", "Sr.", "Jnr")
 ORDINAL_SHARE = 0.04
 TITLES = (
-    "Mr. Mrs. Ms. Mr Mrs Ms Miss Dr. Dr Prof. Professor Doctor Sir Lord Lady Captain Sergeant Judge Sister Father Herr "
+    "Mr. Mrs. Ms. Mr Mrs Ms Miss Dr. Dr Prof. Professor Doctor Sir Lord Lady Captain Sergeant "
+    "Judge Sister Father Herr "
     "Frau Madame Monsieur Mme M. Señor Señora Sr. Sra. Signor Signora Dott. Mevrouw Fru Pan Paní"
 ).split()
 NICKNAME_PARTS = (
@@ -117,13 +126,18 @@ class NameGenerator:
         origin = origin or self.origin()
         if origin == "vietnamese":
             return self.vietnamese()
-        first, last = self.first(origin), self.last(origin)
+        first = self.first(origin)
+        last = self.last(origin)
         draw = self._random.random()
         if draw < FAMILY_FIRST_SHARES.get(origin, 0.0):
             return f"{last} {first}"
         if draw > 0.97:
-            return f"{first} {last}, Jr." if self._random.random() < 0.3 else f"{last.upper()} {first}"
-        ordinal = f" {self._random.choice(ORDINALS)}" if self._random.random() < ORDINAL_SHARE else ""
+            return (
+                f"{first} {last}, Jr." if self._random.random() < 0.3 else f"{last.upper()} {first}"
+            )
+        ordinal = (
+            f" {self._random.choice(ORDINALS)}" if self._random.random() < ORDINAL_SHARE else ""
+        )
         return f"{first} {self._middle(origin)}{last}{ordinal}"
 
     def vietnamese(self) -> str:
@@ -131,12 +145,19 @@ class NameGenerator:
         family = self._random.choice(self._family["vietnamese"])
         middle = self._random.sample(self._vietnamese_middle, self._random.choice((0, 1, 1, 1, 2)))
         given = self._random.choice(self._given["vietnamese"])
-        return f"{given} {family}" if self._random.random() < 0.05 else " ".join([family, *middle, given])
+        return (
+            f"{given} {family}"
+            if self._random.random() < 0.05
+            else " ".join([family, *middle, given])
+        )
 
     def last_first(self) -> str:
         """Generate "Family, Given" as in lists."""
         origin = self.origin()
-        return f"{self.last(origin)}, {self.first(origin)}{self._random.choice(('', '', ' ' + self._initial() + '.'))}"
+        return (
+            f"{self.last(origin)}, "
+            f"{self.first(origin)}{self._random.choice(('', '', ' ' + self._initial() + '.'))}"
+        )
 
     def initials(self) -> str:
         """Generate "J. R. Family" and similar forms."""
@@ -150,9 +171,13 @@ class NameGenerator:
     def nick(self) -> str:
         """Generate a nickname for a chat, which is no person's name by itself."""
         first = fold_word(self.first())
-        base = self._random.choice((first if first.isascii() else "", self._random.choice(NICKNAME_PARTS)))
+        base = self._random.choice(
+            (first if first.isascii() else "", self._random.choice(NICKNAME_PARTS))
+        )
         return (
-            base + self._random.choice(NICKNAME_PARTS) + self._random.choice(("", "", str(self._random.randrange(100))))
+            base
+            + self._random.choice(NICKNAME_PARTS)
+            + self._random.choice(("", "", str(self._random.randrange(100))))
         )
 
     def _middle(self, origin: str) -> str:

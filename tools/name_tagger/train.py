@@ -1,4 +1,6 @@
-"""Trains the name tagger on generated texts (`python -m tools.name_tagger.train`, about seven minutes)."""
+"""Trains the name tagger on generated texts (`python -m tools.name_tagger.train`, about seven
+minutes).
+"""
 
 import argparse
 import hashlib
@@ -22,13 +24,19 @@ from trainer.anonymise.crf_ner.token_features import FeatureExtractor, Tokenised
 
 TRAINING_TEXTS = 60_000
 SEED = 5
-HIDDEN_PERCENT = {**dict.fromkeys("gf", 30), **dict.fromkeys("ybos", 25), **dict.fromkeys("cwze", 20)}
-"""Percentage of each list's words hidden during training: no list has every name, so the tagger has to learn from the
-context too.
+HIDDEN_PERCENT = {
+    **dict.fromkeys("gf", 30),
+    **dict.fromkeys("ybos", 25),
+    **dict.fromkeys("cwze", 20),
+}
+"""Percentage of each list's words hidden during training: no list has every name, so the tagger has
+to learn from the context too.
 """
 
 UNFOUND_LABELS = {"X": "X", "N": "O", "E": "O"}
-"""Labels of other spans: other names, telephone numbers and e-mail addresses, which have patterns."""
+"""Labels of other spans: other names, telephone numbers and e-mail addresses, which have
+patterns.
+"""
 CRFSUITE_PARAMETERS = {
     "c1": 0.4,
     "c2": 0.01,
@@ -63,16 +71,23 @@ def train(out: Path, count: int, seed: int) -> dict[str, object]:
 
 
 def bio_labels(text: LabelledText, cut: TokenisedText) -> list[str]:
-    """Return a label per token: "BP IP …" for a person, "BA IA …" for an address, "X" for another name, "O"."""
+    """Return a label per token: "BP IP …" for a person, "BA IA …" for an address, "X" for another
+    name, "O".
+    """
     found = ["O"] * len(cut.words)
     spans = iter(text.spans)
     span = next(spans, None)
     started = False
     for index, (start, end) in enumerate(zip(cut.starts, cut.ends, strict=True)):
         while span and start >= span[2]:
-            span, started = next(spans, None), False
+            span = next(spans, None)
+            started = False
         if span and end > span[1]:
-            found[index] = ("I" if started else "B") + span[0] if span[0] in LABEL_KINDS else UNFOUND_LABELS[span[0]]
+            found[index] = (
+                ("I" if started else "B") + span[0]
+                if span[0] in LABEL_KINDS
+                else UNFOUND_LABELS[span[0]]
+            )
             started = True
     return found
 
@@ -83,24 +98,35 @@ def groups_with_dropout(word: str) -> str:
     if not groups:
         return groups
     draw = zlib.crc32(fold_word(word).encode())
-    return "".join(sign for sign in groups if (draw + 37 * ord(sign)) % 100 >= HIDDEN_PERCENT.get(sign, 0))
+    return "".join(
+        sign for sign in groups if (draw + 37 * ord(sign)) % 100 >= HIDDEN_PERCENT.get(sign, 0)
+    )
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Train the tagger."""
     parser = argparse.ArgumentParser("python -m tools.name_tagger.train", description=__doc__)
     parser.add_argument(
-        "--out", type=Path, default=MODEL_FILE, help="the model file (default: the one that is shipped)"
+        "--out",
+        type=Path,
+        default=MODEL_FILE,
+        help="the model file (default: the one that is shipped)",
     )
     parser.add_argument(
-        "--texts", type=int, default=TRAINING_TEXTS, help=f"how many texts to learn from (default: {TRAINING_TEXTS:,})"
+        "--texts",
+        type=int,
+        default=TRAINING_TEXTS,
+        help=f"how many texts to learn from (default: {TRAINING_TEXTS:,})",
     )
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args(None if arguments is None else list(arguments))
     started = time.perf_counter()
     train(options.out, options.texts, options.seed)
     size = options.out.stat().st_size / 1e6
-    print(f"{options.out}: {size:.2f} MB, trained on {options.texts:,} texts in {time.perf_counter() - started:.0f} s")
+    print(
+        f"{options.out}: {size:.2f} MB, trained on {options.texts:,} texts in "
+        f"{time.perf_counter() - started:.0f} s"
+    )
     return 0
 
 

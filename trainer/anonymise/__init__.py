@@ -1,1 +1,3 @@
-"""Anonymisation: removes personal data from texts and replaces people by pseudonyms (docs/privacy.md)."""
+"""Anonymisation: removes personal data from texts and replaces people by pseudonyms
+(docs/privacy.md).
+"""

@@ -7,7 +7,8 @@ from trainer.anonymise.language_data import HAN
 from trainer.anonymise.language_data import LATIN as LETTERS
 from trainer.anonymise.spans import RANK_PATTERN, EntitySpan
 
-# ------------------------------------------------------------------------------------------ English and European ways
+# ------------------------------------------------------------------------------------------ English
+# and European ways
 
 UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de"
 WORD = rf"(?:[{UPPER}][{LETTERS}'’.-]*|[0-9]{{1,3}}(?:st|nd|rd|th))"
@@ -43,7 +44,8 @@ PO_BOX = (
     rf"\s#?[0-9]{{1,6}}{TOWN_AND_POSTCODE}"
 )
 MILITARY = (
-    r"(?:PSC|Unit|CMR|USNS|USS)\s[0-9A-Z]{1,6},?\s(?:Box\s[0-9]{1,6})?,?\s{0,2}[AFD]PO\s(?:AA|AE|AP)(?:\s[0-9]{5})?"
+    r"(?:PSC|Unit|CMR|USNS|USS)\s[0-9A-Z]{1,6},?\s(?:Box\s[0-9]{1,6})?,?\s{0,2}"
+    r"[AFD]PO\s(?:AA|AE|AP)(?:\s[0-9]{5})?"
 )
 STREET_ENDS = (
     "stra(?:ß|ss)e|str\\.|gasse|platz|allee|damm|gatan|vägen|gata|gate|veien|vegen|vej|gade|straat|laan|plein|gracht|"
@@ -57,7 +59,9 @@ STREET_STARTS = (
     "[Rr]ue|[Aa]venue|[Bb]oulevard|[Aa]llée|[Ii]mpasse|[Vv]ia|[Vv]iale|[Cc]orso|[Pp]iazza|[Cc]alle|[Aa]venida|[Pp]aseo|"
     "[Pp]laza|[Rr]ua|[Tt]ravessa|[Pp]raça|[Uu]l\\.|[Uu]lica|[Aa]l\\.|[Uu]lice"
 )
-STREET_PREPOSITION = "(?:de la|de los|de las|de l['’]|della|delle|dei|del|des|du|de|da|do|la|le|les|d['’])"
+STREET_PREPOSITION = (
+    "(?:de la|de los|de las|de l['’]|della|delle|dei|del|des|du|de|da|do|la|le|les|d['’])"
+)
 STREET_NAME_PART = rf"[{UPPER}][{LETTERS}'’.-]+"
 STREET_WITH_NAME = (
     rf"(?:{STREET_STARTS})\s(?:{STREET_PREPOSITION}\s?)*{STREET_NAME_PART}"
@@ -67,7 +71,9 @@ STREET_FIRST = (
     rf"{ADDRESS_START}(?:{HOUSE},?\s(?:bis\s|ter\s)?{STREET_WITH_NAME}|{STREET_WITH_NAME},?\s(?:n[º°o]\.?\s?)?[0-9]{{1,4}}[A-Za-z]?)"
     rf"(?![A-Za-z0-9]){TAIL}"
 )
-EUROPEAN = [re.compile(form) for form in (NUMBERED_STREET, PO_BOX, MILITARY, COMPOUND_STREET, STREET_FIRST)]
+EUROPEAN = [
+    re.compile(form) for form in (NUMBERED_STREET, PO_BOX, MILITARY, COMPOUND_STREET, STREET_FIRST)
+]
 EUROPEAN += [re.compile(LOWERCASE_STREET, re.IGNORECASE)]
 NON_ADDRESS_CONTEXT = re.compile(
     r"[\"'”’*_]{0,2} (?:(?:is|was) (?:an?|the|my|one|such) (?:\w{1,12} ){0,2}(?:film|movie|show|series|song|book|game)|"
@@ -76,17 +82,22 @@ NON_ADDRESS_CONTEXT = re.compile(
 """Text after phrases that only look like an address."""
 HAS_DIGIT = re.compile("[0-9]")
 
-# -------------------------------------------------------------------------------------------------------- Vietnamese
+# --------------------------------------------------------------------------------------------------------
+# Vietnamese
 
 VN_NAME = rf"(?:[{UPPER}\u1e00-\u1eff\u0102\u0110\u01a0\u01af][{LETTERS}]*|[0-9]{{1,3}})"
 VN_NAMES = rf"{VN_NAME}(?:[ -]{VN_NAME}){{0,4}}"
 VN_STREET = "(?:đường|phố|ngõ|ngách|hẻm|kiệt|Đường|Phố|Ngõ|Ngách|Hẻm|Kiệt|đ\\.|Đ\\.|duong|Duong|pho|ngo|hem)"
 VN_PART = (
-    "(?:phường|quận|huyện|xã|thôn|ấp|tổ|khu phố|thị trấn|thị xã|thành phố|tỉnh|[Pp]huong|[Qq]uan|[Hh]uyen|[Tt]hanh pho|"
-    "Phường|Quận|Huyện|Xã|Thôn|Ấp|Tổ|Khu phố|Thị trấn|Thị xã|Thành phố|Tỉnh|P\\.|Q\\.|TP\\.?|T\\.|H\\.|X\\.)"
+    "(?:phường|quận|huyện|xã|thôn|ấp|tổ|khu phố|thị trấn|thị xã|thành "
+    "phố|tỉnh|[Pp]huong|[Qq]uan|[Hh]uyen|[Tt]hanh pho|"
+    "Phường|Quận|Huyện|Xã|Thôn|Ấp|Tổ|Khu phố|Thị trấn|Thị xã|Thành "
+    "phố|Tỉnh|P\\.|Q\\.|TP\\.?|T\\.|H\\.|X\\.)"
 )
 VN_HOUSE = r"(?:(?:[Ss]ố(?: nhà)?|[Ss]o(?: nha)?|[Nn]hà(?: số)?)\s)?[0-9]{1,5}[A-Za-z]?(?:/[0-9]{1,4}[A-Za-z]?){0,4}"
-VN_CITY = "Hà Nội|Sài Gòn|Hồ Chí Minh|Đà Nẵng|Huế|Hải Phòng|Cần Thơ|Nha Trang|Đà Lạt|Vũng Tàu|TPHCM|HCM"
+VN_CITY = (
+    "Hà Nội|Sài Gòn|Hồ Chí Minh|Đà Nẵng|Huế|Hải Phòng|Cần Thơ|Nha Trang|Đà Lạt|Vũng Tàu|TPHCM|HCM"
+)
 VN_TAIL = rf"(?:,?\s{VN_PART}\s?{VN_NAMES}){{0,5}}(?:,\s(?:{VN_CITY}))?"
 VIETNAMESE = [
     re.compile(rf"(?<![0-9{LETTERS}]){form}")
@@ -99,11 +110,13 @@ VIETNAMESE = [
     )
 ]
 VN_HINT = re.compile(
-    "đường|phố|ngõ|ngách|hẻm|kiệt|phường|quận|huyện|xã|thôn|số nhà|nhà số|duong|quan|phuong|tp|p\\.|q\\.|đ\\.",
+    "đường|phố|ngõ|ngách|hẻm|kiệt|phường|quận|huyện|xã|thôn|số nhà|nhà "
+    "số|duong|quan|phuong|tp|p\\.|q\\.|đ\\.",
     re.IGNORECASE,
 )
 
-# ------------------------------------------------------------------------------------------------ Chinese and Japanese
+# ------------------------------------------------------------------------------------------------
+# Chinese and Japanese
 
 CN_DIGIT = "[0-9一二三四五六七八九十百零〇甲乙丙A-Za-z-]"
 CN_UNIT = f"(?:{CN_DIGIT}{{1,6}}(?:号楼|号院|号|號|弄|栋|棟|幢|座|单元|單元|层|樓|楼|室|房|巷)(?:之[0-9])?)"
@@ -153,14 +166,20 @@ def find_addresses(text: str) -> Iterator[EntitySpan]:
                 yield EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
     if VN_HINT.search(text):
         for form in VIETNAMESE:
-            yield from (EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN) for match in form.finditer(text))
+            yield from (
+                EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
+                for match in form.finditer(text)
+            )
     if CJK_HINT.search(text):
         yield from _find_cjk_addresses(text)
 
 
 def _find_cjk_addresses(text: str) -> Iterator[EntitySpan]:
     for form in JAPANESE:
-        yield from (EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN) for match in form.finditer(text))
+        yield from (
+            EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
+            for match in form.finditer(text)
+        )
     for form in (CHINESE, CHINESE_HOME):
         for match in form.finditer(text):
             lead = CHINESE_LEAD.match(match[0])

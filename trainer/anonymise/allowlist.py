@@ -23,19 +23,35 @@ def own_names(persona: Persona | None) -> tuple[str, ...]:
 
 def world_names(persona: Persona | None, lore: LoreIndex | None) -> frozenset[str]:
     """Return the proper names in a persona's card and lore."""
-    texts = [text for passage in (lore.passages if lore else ()) for text in (passage.text, passage.heading)]
+    texts = [
+        text
+        for passage in (lore.passages if lore else ())
+        for text in (passage.text, passage.heading)
+    ]
     if persona:
-        texts += [persona.description, persona.personality, persona.scenario, persona.first_mes, persona.mes_example]
+        texts += [
+            persona.description,
+            persona.personality,
+            persona.scenario,
+            persona.first_mes,
+            persona.mes_example,
+        ]
     return proper_names(texts)
 
 
 def proper_names(texts: Iterable[str]) -> frozenset[str]:
-    """Return capitalised words and sequences of them, except words that also occur in lower case."""
+    """Return capitalised words and sequences of them, except words that also occur in lower
+    case.
+    """
     texts = list(texts)
     lowercase = {word for text in texts for word in LOWERCASE_WORD.findall(text)}
     names = {name for text in texts for name in NAME.findall(text) if name[0].isupper()}
     words = {word for name in names for word in name.split() if word[0].isupper()}
-    proper = {word for word in words if len(word) > 2 and word.lower() not in lowercase and not _is_common(word)}
+    proper = {
+        word
+        for word in words
+        if len(word) > 2 and word.lower() not in lowercase and not _is_common(word)
+    }
     return frozenset(proper | {name for name in names if " " in name})
 
 
@@ -53,7 +69,8 @@ class NameCorrections:
 
 
 def read_corrections(file: Path) -> NameCorrections:
-    """Read a file with one correction per line, `keep NAME` or `also NAME`, optionally as a list item.
+    """Read a file with one correction per line, `keep NAME` or `also NAME`, optionally as a list
+    item.
 
     Raises `RequestError` with the first other line, and `OSError`.
     """

@@ -31,7 +31,9 @@ ID_PLACEHOLDER = "[id]"
 ROWS_ADVICE = '\n  or rows with a "text": {"text": "…"} as JSON, JSON Lines or CSV'
 NO_TEXT_REASON = "no text"
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-"""Time of the first message of every conversation in the output: real times could identify speakers."""
+"""Time of the first message of every conversation in the output: real times could identify
+speakers.
+"""
 ProgressCallback = Callable[[str, int], None]
 
 
@@ -39,11 +41,16 @@ def is_text_table(file: SourceFile, format: str | None) -> bool:
     """Return True for rows of texts that are not in a known conversation format."""
     peek = file.peek()
     rows = peek.records or (peek.head,)
-    has_text = 2 * sum("text" in row for row in rows) > len(rows) and any(isinstance(r.get("text"), str) for r in rows)
+    has_text = 2 * sum("text" in row for row in rows) > len(rows) and any(
+        isinstance(r.get("text"), str) for r in rows
+    )
     if format or not has_text:
         return False
     try:
-        return any(set(row) == {"text"} for row in rows) or detect_format(file.path).name == COLUMNS_FORMAT
+        return (
+            any(set(row) == {"text"} for row in rows)
+            or detect_format(file.path).name == COLUMNS_FORMAT
+        )
     except MaterialError:
         return True
 
@@ -52,8 +59,16 @@ def anonymise_row(row: dict[str, Any], anonymiser: Anonymiser) -> dict[str, Any]
     """Replace the text of a row, add `entities`, and replace personal data in its other strings."""
     text = row["text"]
     entities = anonymiser.find_entities(text)
-    others = {key: _anonymise_value(value, anonymiser) for key, value in row.items() if key not in ("text", "entities")}
-    return {"text": replace_entities(text, entities), **others, "entities": [asdict(entity) for entity in entities]}
+    others = {
+        key: _anonymise_value(value, anonymiser)
+        for key, value in row.items()
+        if key not in ("text", "entities")
+    }
+    return {
+        "text": replace_entities(text, entities),
+        **others,
+        "entities": [asdict(entity) for entity in entities],
+    }
 
 
 def _anonymise_value(value: Any, anonymiser: Anonymiser) -> Any:
@@ -68,7 +83,9 @@ def _anonymise_value(value: Any, anonymiser: Anonymiser) -> Any:
 
 @dataclass(frozen=True)
 class AnonymiseRequest:
-    """Input and output of an anonymisation. `anonymiser` has no names yet; `review` logs its replacements."""
+    """Input and output of an anonymisation. `anonymiser` has no names yet; `review` logs its
+    replacements.
+    """
 
     source: Path
     out: Path
@@ -83,7 +100,8 @@ class AnonymiseRequest:
 class AnonymiseStats:
     """Counts of the file's records.
 
-    `is_written_as_rows`: some conversation says what a log has no place for. `alternatives` are rejected answers.
+    `is_written_as_rows`: some conversation says what a log has no place for. `alternatives` are
+    rejected answers.
     """
 
     texts: int = 0
@@ -102,7 +120,9 @@ class AnonymiseStats:
         if self.alternatives:
             plural = "s" if self.alternatives > 1 else ""
             why = "the output has no place for the worse of two answers"
-            items.append(ImportItem("not_taken", f"{self.alternatives:,} rejected answer{plural}", why))
+            items.append(
+                ImportItem("not_taken", f"{self.alternatives:,} rejected answer{plural}", why)
+            )
         return ImportReport.of(items)
 
 
@@ -114,18 +134,26 @@ def anonymise_file(request: AnonymiseRequest, on_progress: ProgressCallback) -> 
     file = open_source(resolve_path(request.source))
     with request.review or nullcontext(), open_atomic(request.out, request.storing) as out:
         if is_text_table(file, request.format):
-            write_rows(_anonymise_rows(file, request, stats, on_progress), out, request.out.suffix.lower())
+            write_rows(
+                _anonymise_rows(file, request, stats, on_progress), out, request.out.suffix.lower()
+            )
         else:
             _read_speakers(request, stats, on_progress)
             write_rows(_anonymise_conversations(request, stats, on_progress), out, ".jsonl")
         if not stats.texts:
-            message = f"Nothing in {request.source.name} can be used{''.join(f': {r}' for r in [*stats.rejected][:1])}."
+            message = (
+                f"Nothing in {request.source.name} can be "
+                f"used{''.join(f': {r}' for r in [*stats.rejected][:1])}."
+            )
             raise MaterialError(message, "Use rows with a text column, or a conversation.")
     return _figures(request, stats, time.monotonic() - started)
 
 
 def _anonymise_rows(
-    file: SourceFile, request: AnonymiseRequest, stats: AnonymiseStats, on_progress: ProgressCallback
+    file: SourceFile,
+    request: AnonymiseRequest,
+    stats: AnonymiseStats,
+    on_progress: ProgressCallback,
 ) -> Iterator[dict[str, Any]]:
     for record in file.records():
         on_progress("anonymising", 1)
@@ -140,7 +168,9 @@ def _anonymise_rows(
             yield anonymise_row(record[1], request.anonymiser)
 
 
-def _read_speakers(request: AnonymiseRequest, stats: AnonymiseStats, on_progress: ProgressCallback) -> None:
+def _read_speakers(
+    request: AnonymiseRequest, stats: AnonymiseStats, on_progress: ProgressCallback
+) -> None:
     try:
         detect_format(request.source, request.format, request.options)
     except MaterialError as error:
@@ -152,11 +182,15 @@ def _read_speakers(request: AnonymiseRequest, stats: AnonymiseStats, on_progress
             request.anonymiser.register(item)
             stats.is_written_as_rows = stats.is_written_as_rows or _needs_rows(item)
             stats.alternatives += bool(item.rejected)
-    stats.unused_columns = describe_content(request.source, request.options, request.format).columns.unused
+    stats.unused_columns = describe_content(
+        request.source, request.options, request.format
+    ).columns.unused
 
 
 def _needs_rows(conversation: Conversation) -> bool:
-    """Report whether a conversation has system texts, excluded answers or a language, which no log holds."""
+    """Report whether a conversation has system texts, excluded answers or a language, which no log
+    holds.
+    """
     stated = (conversation.system, conversation.later_systems, conversation.lang)
     return any(stated) or not all(message.is_trained for message in conversation.messages)
 
@@ -182,7 +216,9 @@ def _anonymise_conversations(
 
 
 def _messages_row(conversation: Conversation) -> dict[str, Any]:
-    """Return a ShareGPT row, which holds names as well as roles; `weight` is OpenAI's flag of an excluded answer."""
+    """Return a ShareGPT row, which holds names as well as roles; `weight` is OpenAI's flag of an
+    excluded answer.
+    """
     turns = [{"from": "system", "value": conversation.system}] if conversation.system else []
     later = list(conversation.later_systems)
     for place, message in enumerate(conversation.messages):
@@ -213,7 +249,9 @@ def _log_lines(conversation: Conversation, number: int) -> Iterator[dict[str, An
             "id": str(position + 1),
             "at": (EPOCH + timedelta(seconds=position)).isoformat(),
             "author": name,
-            "author_id": message.speaker.id if message.speaker.is_persona else sha256(name.encode()).hexdigest()[:16],
+            "author_id": message.speaker.id
+            if message.speaker.is_persona
+            else sha256(name.encode()).hexdigest()[:16],
             "text": message.text,
             "is_bot": False,
         }

@@ -1,8 +1,9 @@
 """Replaces personal data in conversations and texts.
 
-Combines pattern recognisers (`secrets`, `id_numbers`, `phone_numbers`, `addresses`, `network_identifiers`), the names
-of the log's people (`name_matcher`), other names found by an installed model, the CRF tagger or rules
-(`name_detector`), overlap resolution (`spans`) and replacements (`surrogates`).
+Combines pattern recognisers (`secrets`, `id_numbers`, `phone_numbers`, `addresses`,
+`network_identifiers`), the names of the log's people (`name_matcher`), other names found by an
+installed model, the CRF tagger or rules (`name_detector`), overlap resolution (`spans`) and
+replacements (`surrogates`).
 """
 
 import re
@@ -65,22 +66,33 @@ DIGIT_RECOGNISERS: tuple[Recogniser, ...] = (
 MIN_DIGITS = 7
 HAS_DIGITS = re.compile("[0-9].*[0-9]", re.DOTALL)
 GENERIC_SPEAKERS = frozenset(
-    "user users others someone human assistant gpt bot system model ai chatbot guest player customer agent".split()
+    "user users others someone human assistant gpt bot system model ai chatbot guest player "
+    "customer agent".split()
 )
 """Speaker labels of data sets that name nobody; texts use them as words."""
 ALLOWLISTED_KINDS = ("PERSON", "STREET_ADDRESS", "HANDLE")
 """Kinds that an allowed name may be mistaken for."""
-ChunkReader = Callable[[str, str, list[tuple[int, int]], bool], tuple[list[EntitySpan], list[NameMatch]]]
-"""Reads a chunk: its text, the text without code, the spans of code, and whether it is the first of its text."""
+ChunkReader = Callable[
+    [str, str, list[tuple[int, int]], bool], tuple[list[EntitySpan], list[NameMatch]]
+]
+"""Reads a chunk: its text, the text without code, the spans of code, and whether it is the first of
+its text.
+"""
 
 
 def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> list[EntitySpan]:
-    """Return the findings of all recognisers, which may overlap; `code` are its spans of code, detected by default."""
+    """Return the findings of all recognisers, which may overlap; `code` are its spans of code,
+    detected by default.
+    """
     text = normalise_width(text)
     spans = [span for recogniser in PATTERN_RECOGNISERS for span in recogniser(text)]
     code = network_identifiers.find_code(text) if code is None else code
     spans += network_identifiers.find_handles(text, code)
-    spans += (span for span in find_screen_names(text) if not any(start <= span.start < end for start, end in code))
+    spans += (
+        span
+        for span in find_screen_names(text)
+        if not any(start <= span.start < end for start, end in code)
+    )
     if HAS_DIGITS.search(text):
         spans += find_document_numbers(text)
     if sum(map(text.count, "0123456789")) >= MIN_DIGITS:
@@ -92,7 +104,8 @@ def find_patterns(text: str, code: Sequence[tuple[int, int]] | None = None) -> l
 
 @dataclass(frozen=True)
 class _People:
-    """People registered so far: pseudonyms by id, their names, and the words of these, which no pseudonym may be.
+    """People registered so far: pseudonyms by id, their names, and the words of these, which no
+    pseudonym may be.
 
     `members` includes the persona's own name, for mentions by id.
     """
@@ -104,9 +117,11 @@ class _People:
 
 
 class Anonymiser:
-    """Anonymises the conversations of a data set: `register` all of them first, then `anonymise` each.
+    """Anonymises the conversations of a data set: `register` all of them first, then `anonymise`
+    each.
 
-    `counts` counts replacements by kind, `non_speakers` mentions of people who do not speak, by case-folded name.
+    `counts` counts replacements by kind, `non_speakers` mentions of people who do not speak, by
+    case-folded name.
     """
 
     def __init__(
@@ -122,24 +137,31 @@ class Anonymiser:
     ) -> None:
         """Create an anonymiser with the `key` of the data set.
 
-        The persona's names and `keep_always` are kept, and those of `keep` that nobody in the log has. `also` are names
-        of people who do not speak. `names` detects other names (default: the detectors on this machine). `on_replaced`
-        is called with each text and its replacements.
+        The persona's names and `keep_always` are kept, and those of `keep` that nobody in the log
+        has. `also` are names of people who do not speak. `names` detects other names (default: the
+        detectors on this machine). `on_replaced` is called with each text and its replacements.
         """
-        self._key, self._persona = key, persona
+        self._key = key
+        self._persona = persona
         self._own, self._keep = (*own_names(persona), *keep_always), tuple(keep)
         self._speakers: dict[str, SourceSpeaker] = {}
         self._capitalisation = CapitalisationStats()
         self.non_speakers: Counter[str] = Counter()
         self._registered: _People | None = None
-        self._names, self._on_replaced = names, on_replaced
+        self._names = names
+        self._on_replaced = on_replaced
         self.counts: Counter[str] = Counter()
         for name in also:
             self._add_speaker(SourceSpeaker(f"name:{name.casefold()}", (name,)))
 
     def register(self, conversation: Conversation) -> None:
-        """Register the speakers of a conversation, those who did not consent, and its capitalisation."""
-        for speaker in (*(message.speaker for message in conversation.messages), *conversation.unheard):
+        """Register the speakers of a conversation, those who did not consent, and its
+        capitalisation.
+        """
+        for speaker in (
+            *(message.speaker for message in conversation.messages),
+            *conversation.unheard,
+        ):
             self._add_speaker(speaker)
         self._capitalisation.read(conversation.raw_text)
         self._registered = None
@@ -157,12 +179,15 @@ class Anonymiser:
         return self._names or NameDetector.available()
 
     def anonymise(self, conversation: Conversation) -> Conversation:
-        """Return the conversation with pseudonyms and all personal data replaced; the persona's names are kept."""
+        """Return the conversation with pseudonyms and all personal data replaced; the persona's
+        names are kept.
+        """
         replaced = _replace_texts(conversation, self.anonymise_text)
         return replace(replaced, messages=tuple(map(self._replace_speaker, replaced.messages)))
 
     def mask_patterns(self, conversation: Conversation) -> Conversation:
-        """Return the conversation with values of a pattern replaced (addresses, numbers, keys); names are kept.
+        """Return the conversation with values of a pattern replaced (addresses, numbers, keys);
+        names are kept.
 
         For conversations that are not logs of people: questions about the world and their answers.
         """
@@ -173,43 +198,74 @@ class Anonymiser:
         return replace_entities(text, self.find_entities(text)) if text else text
 
     def find_entities(self, text: str) -> list[Entity]:
-        """Return the replacements in a text in order, without overlaps, with offsets in the text."""
+        """Return the replacements in a text in order, without overlaps, with offsets in the
+        text.
+        """
         return self._find_in_chunks(text, self._read_chunk)
 
     def _replace_speaker(self, message: SourceMessage) -> SourceMessage:
         id = message.speaker.id
         is_persona = message.speaker.is_persona
-        return message if is_persona else replace(message, speaker=SourceSpeaker(id, (self._people.pseudonyms[id],)))
+        return (
+            message
+            if is_persona
+            else replace(message, speaker=SourceSpeaker(id, (self._people.pseudonyms[id],)))
+        )
 
     def _mask_text(self, text: str) -> str:
-        entities = self._find_in_chunks(text, lambda chunk, _, code, __: (find_patterns(chunk, code), []))
+        entities = self._find_in_chunks(
+            text, lambda chunk, _, code, __: (find_patterns(chunk, code), [])
+        )
         return replace_entities(text, entities)
 
     def _read_chunk(
         self, text: str, without_code: str, code: list[tuple[int, int]], is_first: bool
     ) -> tuple[list[EntitySpan], list[NameMatch]]:
         detected = self.names.detect(without_code, self._capitalisation, is_first=is_first)
-        matches = [one for one in self._people.matcher.match(text) if one.is_sure or _is_confirmed(one, detected)]
+        matches = [
+            one
+            for one in self._people.matcher.match(text)
+            if one.is_sure or _is_confirmed(one, detected)
+        ]
         spans = [*find_patterns(text, code), *detected]
         spans += find_in_blocks(without_code, spans)
-        spans = [extend_to_towns(text, span) if span.kind == "STREET_ADDRESS" else span for span in spans]
+        spans = [
+            extend_to_towns(text, span) if span.kind == "STREET_ADDRESS" else span for span in spans
+        ]
         spans = [span for span in spans if not self._is_allowed(span, text, matches)]
-        people = (EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME) for one in matches if one.person_id)
+        people = (
+            EntitySpan("PERSON", one.start, one.end, RANK_LOG_NAME)
+            for one in matches
+            if one.person_id
+        )
         return [*spans, *people], matches
 
     def _find_in_chunks(self, text: str, read: ChunkReader) -> list[Entity]:
-        """Collect the findings of all chunks with their replacements; of two that overlap the first wins."""
+        """Collect the findings of all chunks with their replacements; of two that overlap the first
+        wins.
+        """
         unquoted = blank_quote_marks(text)
-        without_code, code, entities = blank_code(unquoted), network_identifiers.find_code(unquoted), list[Entity]()
+        without_code = blank_code(unquoted)
+        code = network_identifiers.find_code(unquoted)
+        entities = list[Entity]()
         for chunk in split_chunks(text):
             if entities and entities[-1].end >= chunk.last:
                 continue
-            part, offset = unquoted[chunk.start : chunk.end], chunk.start
-            spans, matches = read(part, without_code[offset : chunk.end], chunk.within(code), not offset)
-            for span in select_spans(text, chunk, resolve_overlaps(part, spans), entities[-1].end if entities else 0):
+            part = unquoted[chunk.start : chunk.end]
+            offset = chunk.start
+            spans, matches = read(
+                part, without_code[offset : chunk.end], chunk.within(code), not offset
+            )
+            for span in select_spans(
+                text, chunk, resolve_overlaps(part, spans), entities[-1].end if entities else 0
+            ):
                 value = text[span.start : span.end]
                 local = EntitySpan(span.kind, span.start - offset, span.end - offset, span.rank)
-                entities.append(Entity(span.kind, span.start, span.end, self._replacement(local, value, matches)))
+                entities.append(
+                    Entity(
+                        span.kind, span.start, span.end, self._replacement(local, value, matches)
+                    )
+                )
         self.counts.update(entity.kind for entity in entities)
         if self._on_replaced:
             self._on_replaced(text, entities)
@@ -218,7 +274,9 @@ class Anonymiser:
     def _replacement(self, span: EntitySpan, value: str, matches: list[NameMatch]) -> str:
         if span.kind != "PERSON":
             return surrogate_for(span.kind, value, self._key, self._people.members)
-        people = (one.person_id for one in matches if one.person_id and span.start <= one.start < span.end)
+        people = (
+            one.person_id for one in matches if one.person_id and span.start <= one.start < span.end
+        )
         if person_id := next(people, ""):
             return self._people.pseudonyms[person_id]
         self.non_speakers[" ".join(value.casefold().split())] += 1
@@ -255,10 +313,18 @@ class Anonymiser:
         barred = frozenset(word.casefold() for name in names for word in TOKEN.findall(name))
         forms = [
             *allowed_forms(self._own),
-            *(form for one in people for form in full_name_forms(one.id, one.names, self._capitalisation)),
+            *(
+                form
+                for one in people
+                for form in full_name_forms(one.id, one.names, self._capitalisation)
+            ),
             *allowed_forms(self._keep),
             *allowed_forms(word for name in self._own for word in name.split()),
-            *(form for one in people for form in partial_name_forms(one.id, one.names, self._capitalisation)),
+            *(
+                form
+                for one in people
+                for form in partial_name_forms(one.id, one.names, self._capitalisation)
+            ),
         ]
         pseudonyms = assign_pseudonyms(speakers, self._key, barred)
         own = {self._persona.id: self._persona.name} if self._persona else {}
@@ -266,7 +332,9 @@ class Anonymiser:
 
 
 def _replace_texts(conversation: Conversation, change: Callable[[str], str]) -> Conversation:
-    messages = tuple(replace(message, text=change(message.text)) for message in conversation.messages)
+    messages = tuple(
+        replace(message, text=change(message.text)) for message in conversation.messages
+    )
     return replace(
         conversation,
         messages=messages,
@@ -277,7 +345,9 @@ def _replace_texts(conversation: Conversation, change: Callable[[str], str]) -> 
 
 
 def _is_confirmed(one: NameMatch, detected: list[EntitySpan]) -> bool:
-    return any(span.kind == "PERSON" and span.start < one.end and one.start < span.end for span in detected)
+    return any(
+        span.kind == "PERSON" and span.start < one.end and one.start < span.end for span in detected
+    )
 
 
 def _is_role(speaker: SourceSpeaker) -> bool:

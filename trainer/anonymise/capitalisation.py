@@ -23,7 +23,11 @@ def fold_diacritics(word: str) -> str:
     if word.isascii():
         return word
     parts = unicodedata.normalize("NFD", word)
-    return "".join(sign for sign in parts if not unicodedata.combining(sign)).replace("đ", "d").replace("ł", "l")
+    return (
+        "".join(sign for sign in parts if not unicodedata.combining(sign))
+        .replace("đ", "d")
+        .replace("ł", "l")
+    )
 
 
 def casefold_composed(word: str) -> str:
@@ -61,7 +65,9 @@ class CapitalisationStats:
         return self._words[word.lower()] > self._words[word.capitalize()]
 
     def only_begins(self, word: str) -> bool:
-        """Return True if it is repeatedly capitalised only at sentence starts, or also occurs in lower case."""
+        """Return True if it is repeatedly capitalised only at sentence starts, or also occurs in
+        lower case.
+        """
         capital = word.capitalize()
         if self._inside[capital]:
             return False
@@ -69,7 +75,9 @@ class CapitalisationStats:
 
     def is_ordinary(self, word: str) -> bool:
         """Return True if texts use it as a common word, or may."""
-        if word in ENGLISH_WORDS or (word in VIETNAMESE_WITHOUT_DIACRITICS and self.is_mostly_small(word)):
+        if word in ENGLISH_WORDS or (
+            word in VIETNAMESE_WITHOUT_DIACRITICS and self.is_mostly_small(word)
+        ):
             return True
         return self.is_used_as_word(word)
 

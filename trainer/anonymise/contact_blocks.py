@@ -1,7 +1,9 @@
-"""Reads contact blocks (signatures, letterheads, labels, cards): what one line is makes clear what the next one is.
+"""Reads contact blocks (signatures, letterheads, labels, cards): what one line is makes clear what
+the next one is.
 
-A block is a run of short cells: lines, or the parts of a line between bars, dashes and commas. Cells that look like a
-street, a town with its postal code, a flat or a telephone number are taken for it beside others that are.
+A block is a run of short cells: lines, or the parts of a line between bars, dashes and commas.
+Cells that look like a street, a town with its postal code, a flat or a telephone number are taken
+for it beside others that are.
 """
 
 import re
@@ -15,7 +17,9 @@ from trainer.anonymise.phone_numbers import EXTENSION, is_other_number
 from trainer.anonymise.spans import RANK_CUE, RANK_PATTERN, EntitySpan
 
 LETTER = rf"{LATIN}\u0370-\u03ff\u1f00-\u1fff"
-SEPARATOR = re.compile(r"\n[ \t>|*•·#-]*|\s?[|•·]\s?|\s//\s|\s[-–—]\s|[,;]\s|(?<=[a-zà-ÿ]{3})\.\s(?=[A-ZÀ-Þ])")
+SEPARATOR = re.compile(
+    r"\n[ \t>|*•·#-]*|\s?[|•·]\s?|\s//\s|\s[-–—]\s|[,;]\s|(?<=[a-zà-ÿ]{3})\.\s(?=[A-ZÀ-Þ])"
+)
 MAX_CELL_CHARS = 60
 NEIGHBOUR_CELLS = 3
 CONTACT_KINDS = frozenset(("PERSON", "STREET_ADDRESS", "PHONE_NUMBER", "EMAIL_ADDRESS"))
@@ -34,17 +38,22 @@ THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:[ .][0-9]{3}){1,2}")
 HAS_NUMBER = re.compile("[0-9]{2}")
 VERSION = re.compile(r"[1-9][0-9]{0,3}\.[0-9]{1,2}\.[0-9]{1,5}")
 YEAR = re.compile("1[89][0-9]{2}|20[0-9]{2}")
-MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 7, 15
+MIN_PHONE_DIGITS = 7
+MAX_PHONE_DIGITS = 15
 TOWN_WORDS = rf"[{LETTER}][{LETTER}'’.-]*(?:[ /][{LETTER}][{LETTER}'’.-]*){{0,4}}"
 CODE = (
     r"(?:(?:[A-Z]{1,3}|C\.P\.|CEP|TK|T\.K\.|ΤΚ|Τ\.Κ\.)[- ]{0,2})?"
     r"[0-9]{3}(?:[0-9]{0,3}|[ -]?[0-9]{2,3}|[0-9]{2}-[0-9]{3,4})(?:\s?[A-Z]{2})?|[0-9]{2}-[0-9]{3}|"
     r"[A-Z]{1,2}[0-9][A-Z0-9]?\s?[0-9][A-Z]{2}|[A-Z][0-9][A-Z]\s?[0-9][A-Z][0-9]|[A-Z][0-9]{2}\s?[A-Z0-9]{4}"
 )
-"""Postal codes: three to nine digits, letters before or after them; British, Canadian and Irish ones."""
+"""Postal codes: three to nine digits, letters before or after them; British, Canadian and Irish
+ones.
+"""
 COUNTRIES = frozenset(
-    "danmark sverige norge suomi ísland nederland belgië belgique deutschland österreich schweiz suisse svizzera "
-    "españa méxico italia brasil magyarország polska česko slovensko hrvatska slovenija românia ελλάδα κύπρος türkiye "
+    "danmark sverige norge suomi ísland nederland belgië belgique deutschland österreich schweiz "
+    "suisse svizzera "
+    "españa méxico italia brasil magyarország polska česko slovensko hrvatska slovenija românia "
+    "ελλάδα κύπρος türkiye "
     "eesti latvija lietuva srbija éire usa uk u.k. u.s.a.".split()
 )
 """Countries in their own languages; the gazetteer has them in English."""
@@ -86,7 +95,9 @@ HAS_DIGIT = re.compile("[0-9]")
 
 @dataclass(frozen=True)
 class BlockCell:
-    """A cell `text[start:end]`, its line, and the kinds found in it; `is_covered` if nearly all of it is found."""
+    """A cell `text[start:end]`, its line, and the kinds found in it; `is_covered` if nearly all of
+    it is found.
+    """
 
     start: int
     end: int
@@ -106,12 +117,16 @@ def find_in_blocks(text: str, spans: Sequence[EntitySpan]) -> Iterator[EntitySpa
             yield from _number_after(text, span)
     if "\n" in text or len({span.kind for span in contacts}) > 1:
         cells = _cells(text, contacts)
-        shapes = ["number" if _number_in_cell(text, cell) else _address_shape(cell) for cell in cells]
+        shapes = [
+            "number" if _number_in_cell(text, cell) else _address_shape(cell) for cell in cells
+        ]
         taken = _address_cells(cells, shapes)
         yield from _numbers_in_cells(text, cells, taken)
         for index in sorted(taken):
             if shapes[index] and not cells[index].is_covered:
-                yield EntitySpan("STREET_ADDRESS", cells[index].start, cells[index].end, RANK_PATTERN)
+                yield EntitySpan(
+                    "STREET_ADDRESS", cells[index].start, cells[index].end, RANK_PATTERN
+                )
         yield from _names_in_cells(cells, taken)
 
 
@@ -126,7 +141,9 @@ def _number_after(text: str, span: EntitySpan) -> Iterator[EntitySpan]:
 def _is_phone_like(text: str, start: int, end: int, *, is_strict: bool) -> bool:
     written = EXTENSION.sub("", text[start:end])
     digits = sum(map(str.isdigit, written))
-    if not MIN_PHONE_DIGITS <= digits <= MAX_PHONE_DIGITS or is_other_number(text, start, end, written):
+    if not MIN_PHONE_DIGITS <= digits <= MAX_PHONE_DIGITS or is_other_number(
+        text, start, end, written
+    ):
         return False
     if written.count("(") != written.count(")") or VERSION.fullmatch(written):
         return False
@@ -134,10 +151,13 @@ def _is_phone_like(text: str, start: int, end: int, *, is_strict: bool) -> bool:
 
 
 def _cells(text: str, contacts: Sequence[EntitySpan]) -> list[BlockCell]:
-    found, start, line = list[BlockCell](), 0, 0
+    found = list[BlockCell]()
+    start = 0
+    line = 0
     for match in (*SEPARATOR.finditer(text), None):
         end = match.start() if match else len(text)
-        first, last = start, end
+        first = start
+        last = end
         label = FIELD_LABEL.match(text, start, end)
         first = label.end() if label else first
         while first < last and text[first].isspace():
@@ -148,29 +168,44 @@ def _cells(text: str, contacts: Sequence[EntitySpan]) -> list[BlockCell]:
             inside = [span for span in contacts if span.start < last and first < span.end]
             covered = sum(min(last, span.end) - max(first, span.start) for span in inside)
             kinds = frozenset(span.kind for span in inside)
-            found.append(BlockCell(first, last, line, text[first:last], kinds, covered >= 0.8 * (last - first)))
+            found.append(
+                BlockCell(
+                    first, last, line, text[first:last], kinds, covered >= 0.8 * (last - first)
+                )
+            )
         if match:
             line += match[0].count("\n")
             start = match.end()
     return found
 
 
-def _near(cells: Sequence[BlockCell], index: int, distance: int = NEIGHBOUR_CELLS) -> frozenset[str]:
+def _near(
+    cells: Sequence[BlockCell], index: int, distance: int = NEIGHBOUR_CELLS
+) -> frozenset[str]:
     """Kinds found in the cells around one, and in it."""
     around = cells[max(0, index - distance) : index + distance + 1]
     return frozenset(kind for cell in around for kind in cell.kinds)
 
 
 def _number_in_cell(text: str, cell: BlockCell) -> tuple[int, int, bool] | None:
-    """Return begin and end of a telephone number that fills a cell, and whether an unknown word is before it."""
-    if cell.is_covered or len(cell.value) > MAX_CELL_CHARS or not (match := NUMBER_CELL.fullmatch(cell.value)):
+    """Return begin and end of a telephone number that fills a cell, and whether an unknown word is
+    before it.
+    """
+    if (
+        cell.is_covered
+        or len(cell.value) > MAX_CELL_CHARS
+        or not (match := NUMBER_CELL.fullmatch(cell.value))
+    ):
         return None
-    start, end = cell.start + match.start("number"), cell.start + match.end("number")
+    start = cell.start + match.start("number")
+    end = cell.start + match.end("number")
     is_phone = _is_phone_like(text, start, end, is_strict=False)
     return (start, end, match["label"] is not None) if is_phone else None
 
 
-def _numbers_in_cells(text: str, cells: Sequence[BlockCell], taken: set[int]) -> Iterator[EntitySpan]:
+def _numbers_in_cells(
+    text: str, cells: Sequence[BlockCell], taken: set[int]
+) -> Iterator[EntitySpan]:
     for index, cell in enumerate(cells):
         found = _number_in_cell(text, cell)
         if found is None:
@@ -179,22 +214,38 @@ def _numbers_in_cells(text: str, cells: Sequence[BlockCell], taken: set[int]) ->
         near = _near(cells, index)
         if any(abs(other - index) <= NEIGHBOUR_CELLS for other in taken):
             near |= {"STREET_ADDRESS"}
-        if len(near) > is_labelled and _is_phone_like(text, start, end, is_strict=near == {"PERSON"}):
+        if len(near) > is_labelled and _is_phone_like(
+            text, start, end, is_strict=near == {"PERSON"}
+        ):
             yield EntitySpan("PHONE_NUMBER", start, end, RANK_PATTERN)
 
 
 def _names_in_cells(cells: Sequence[BlockCell], taken: set[int]) -> Iterator[EntitySpan]:
-    """Find names on top of a block: right before an address, a number or an e-mail address, and after none of them."""
+    """Find names on top of a block: right before an address, a number or an e-mail address, and
+    after none of them.
+    """
     for index, cell in enumerate(cells[:-1]):
         after = cells[index + 1]
         is_followed = index + 1 in taken or bool(after.kinds & BELOW_NAMES and after.is_covered)
-        before = cells[index - 1].kinds & CONTACT_KINDS if index and cells[index - 1].line >= cell.line - 1 else None
-        if is_followed and not cell.kinds and not before and index not in taken and is_name(cell.value):
+        before = (
+            cells[index - 1].kinds & CONTACT_KINDS
+            if index and cells[index - 1].line >= cell.line - 1
+            else None
+        )
+        if (
+            is_followed
+            and not cell.kinds
+            and not before
+            and index not in taken
+            and is_name(cell.value)
+        ):
             yield EntitySpan("PERSON", cell.start, cell.end, RANK_CUE)
 
 
 def is_name(value: str) -> bool:
-    """Return True for two to four words that may be a name, one of them known as one, and none of another kind."""
+    """Return True for two to four words that may be a name, one of them known as one, and none of
+    another kind.
+    """
     if not NAME_CELL.fullmatch(value):
         return False
     signs = [load_gazetteer().of(word) for word in WORD.findall(value) if len(word) > 1]
@@ -207,14 +258,24 @@ def _address_cells(cells: Sequence[BlockCell], shapes: Sequence[str]) -> set[int
     taken = {index for index, cell in enumerate(cells) if "STREET_ADDRESS" in cell.kinds}
     for _ in range(2):  # a town is known by its street, and the flat between them by both
         for index, shape in enumerate(shapes):
-            if shape not in ("", "number") and index not in taken and _is_address(cells, shapes, taken, index):
+            if (
+                shape not in ("", "number")
+                and index not in taken
+                and _is_address(cells, shapes, taken, index)
+            ):
                 taken.add(index)
     return taken
 
 
 def _address_shape(cell: BlockCell) -> str:
-    """Return what part of an address a cell looks like: a street, a town with its code, a unit; else empty."""
-    if len(cell.value) > MAX_CELL_CHARS or cell.kinds - {"STREET_ADDRESS", "PERSON"} or GAME_WORDS.search(cell.value):
+    """Return what part of an address a cell looks like: a street, a town with its code, a unit;
+    else empty.
+    """
+    if (
+        len(cell.value) > MAX_CELL_CHARS
+        or cell.kinds - {"STREET_ADDRESS", "PERSON"}
+        or GAME_WORDS.search(cell.value)
+    ):
         return ""
     words = WORD.findall(cell.value)
     if YEAR.fullmatch(cell.value) or any(map(_is_no_part, words)):
@@ -222,7 +283,11 @@ def _address_shape(cell: BlockCell) -> str:
     for shape, form in (("unit", UNIT_CELL), ("town", TOWN_CELL), ("street", STREET_CELL)):
         if form.fullmatch(cell.value):
             return shape
-    if 0 < len(words) <= MAX_TOWN_WORDS and "PERSON" not in cell.kinds and not HAS_DIGIT.search(cell.value):
+    if (
+        0 < len(words) <= MAX_TOWN_WORDS
+        and "PERSON" not in cell.kinds
+        and not HAS_DIGIT.search(cell.value)
+    ):
         return "country" if any(map(_is_country, words)) else "words"
     return ""
 
@@ -230,20 +295,29 @@ def _address_shape(cell: BlockCell) -> str:
 def _is_no_part(word: str) -> bool:
     """Return True for a word that is in no address: a month, a common word in lower case."""
     signs = load_gazetteer().of(word)
-    return (("c" in signs and word.islower()) or "m" in signs) and not {"s", "u", "p", "n"} & {*signs}
+    return (("c" in signs and word.islower()) or "m" in signs) and not {"s", "u", "p", "n"} & {
+        *signs
+    }
 
 
 def _is_country(word: str) -> bool:
     return word.casefold() in COUNTRIES or "n" in load_gazetteer().of(word)
 
 
-def _is_address(cells: Sequence[BlockCell], shapes: Sequence[str], taken: set[int], index: int) -> bool:
-    """Return True beside a part of an address, or if street and town follow each other among other contacts."""
+def _is_address(
+    cells: Sequence[BlockCell], shapes: Sequence[str], taken: set[int], index: int
+) -> bool:
+    """Return True beside a part of an address, or if street and town follow each other among other
+    contacts.
+    """
     before, after = (
-        other in taken and not shapes[index] == shapes[other] == "street" for other in (index - 1, index + 1)
+        other in taken and not shapes[index] == shapes[other] == "street"
+        for other in (index - 1, index + 1)
     )
     if shapes[index] == "words":
-        return after and (before or (shapes[index + 1] == "town" and cells[index + 1].line == cells[index].line))
+        return after and (
+            before or (shapes[index + 1] == "town" and cells[index + 1].line == cells[index].line)
+        )
     if shapes[index] == "country" or (shapes[index] == "town" and cells[index].value[0].isalpha()):
         return before  # without a code in front, a town comes after its street
     if before or after:
@@ -252,4 +326,6 @@ def _is_address(cells: Sequence[BlockCell], shapes: Sequence[str], taken: set[in
         return False
     beside = [shapes[other] for other in (index - 1, index + 1) if 0 <= other < len(cells)]
     around = shapes[max(0, index - NEIGHBOUR_CELLS) : index + NEIGHBOUR_CELLS + 1]
-    return {shapes[index], *beside} >= {"street", "town"} and (bool(_near(cells, index)) or "number" in around)
+    return {shapes[index], *beside} >= {"street", "town"} and (
+        bool(_near(cells, index)) or "number" in around
+    )

@@ -61,7 +61,9 @@ VALUE = re.compile(
     rf"./-]{PART}){{0,8}}(?:-[A-Z]{{1,3}}| [A-Z]{{3}})?|"
     rf"{SMALL_PART}(?:[ ./-]{SMALL_PART}){{0,8}})(?![A-Za-z0-9])"
 )
-KOREAN_RESIDENT = re.compile(r"(?<![0-9-])[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])-[1-8][0-9]{6}(?![0-9-])")
+KOREAN_RESIDENT = re.compile(
+    r"(?<![0-9-])[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])-[1-8][0-9]{6}(?![0-9-])"
+)
 NATIONAL_INSURANCE = re.compile(
     r"(?<![A-Za-z0-9])[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z](?: ?[0-9]{2}){3} ?[A-D](?![A-Za-z0-9])"
 )
@@ -85,7 +87,10 @@ FINNISH_ID = re.compile(
 )
 UNMISTAKABLE = (KOREAN_RESIDENT, NATIONAL_INSURANCE, CODICE_FISCALE, CPF, FRENCH_SOCIAL, FINNISH_ID)
 LETTERS_BEFORE = re.compile("(?:[A-Z]{1,5}[ ./-])+")
-MIN_CHARS, MIN_DIGITS, MIN_DIGITS_AFTER_SIGN, MIN_DIGITS_ALONE = 5, 2, 5, 8
+MIN_CHARS = 5
+MIN_DIGITS = 2
+MIN_DIGITS_AFTER_SIGN = 5
+MIN_DIGITS_ALONE = 8
 OTHER_USE = re.compile(
     r"[0-9]{1,2}[./ -][0-9]{1,2}[./ -][0-9]{2,4}|[0-9]{4}([./-])[0-9]{1,2}\1[0-9]{1,2}|(?:19|"
     r"20)[0-9]{2}(?:[-/ ](?:19|20)?[0-9]{2})?|"
@@ -102,7 +107,9 @@ def find_document_numbers(text: str) -> Iterator[EntitySpan]:
         if start is not None and not MONEY_AFTER.match(text[match.end() : match.end() + 8].lower()):
             yield EntitySpan("ID_NUMBER", start, match.end(), RANK_PATTERN)
     for form in UNMISTAKABLE:
-        yield from (EntitySpan("ID_NUMBER", *match.span(), RANK_PATTERN) for match in form.finditer(text))
+        yield from (
+            EntitySpan("ID_NUMBER", *match.span(), RANK_PATTERN) for match in form.finditer(text)
+        )
     for match in SPANISH_ID.finditer(text):
         if is_spanish_id(match["lead"], match["digits"], match["check"]):
             yield EntitySpan("ID_NUMBER", *match.span(), RANK_PATTERN)
@@ -115,7 +122,9 @@ def _labelled_start(text: str, match: re.Match[str]) -> int | None:
         match.start(),
         *(match.start() + space.end() for space in re.finditer("[ ]", lead[0] if lead else "")),
     ]
-    return next((start for start in starts if _is_labelled(text, start, text[start : match.end()])), None)
+    return next(
+        (start for start in starts if _is_labelled(text, start, text[start : match.end()])), None
+    )
 
 
 def _is_labelled(text: str, start: int, number: str) -> bool:

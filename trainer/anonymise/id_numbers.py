@@ -1,4 +1,6 @@
-"""Recognises payment cards, bank accounts, and social security and identity numbers by checksum, range or cue word."""
+"""Recognises payment cards, bank accounts, and social security and identity numbers by checksum,
+range or cue word.
+"""
 
 import re
 from collections.abc import Iterator
@@ -38,7 +40,9 @@ CN_ID = re.compile(rf"{NUMBER_START}[1-8][0-9]{{16}}[0-9Xx](?![0-9])")
 TWELVE_DIGITS = re.compile(rf"{NUMBER_START}[0-9]{{4}}([ -]?)[0-9]{{4}}\1[0-9]{{4}}{NUMBER_END}")
 MY_NUMBER_CUE = re.compile(r"マイナンバー|個人番号|my ?number|individual number")
 VN_ID = re.compile(rf"{NUMBER_START}(?:[0-9]{{12}}|[0-9]{{9}}){NUMBER_END}")
-VN_ID_CUE = re.compile(r"cccd|cmnd|căn cước|chứng minh|can cuoc|chung minh|(?<![a-z])cmt(?![a-z])|định danh")
+VN_ID_CUE = re.compile(
+    r"cccd|cmnd|căn cước|chứng minh|can cuoc|chung minh|(?<![a-z])cmt(?![a-z])|định danh"
+)
 ACCOUNT = re.compile(
     r"(?:(?<![A-Za-z])stk|số tài khoản|so tai khoan|(?<![A-Za-z])(?:bank )?(?:account|acct\.?) ?(?:number|no\.?|#)|"
     r"(?<![A-Za-z])bank account|银行[卡账帐][号户]|銀行口座|口座番号|银行账号)"
@@ -70,7 +74,9 @@ def is_card(digits: str) -> bool:
 
 
 def is_iban(text: str) -> bool:
-    """Check an IBAN without spaces: length of its country, and remainder 1 of 97 (ISO 7064 mod 97-10)."""
+    """Check an IBAN without spaces: length of its country, and remainder 1 of 97 (ISO 7064 mod
+    97-10).
+    """
     text = text.upper()
     if IBAN_LENGTHS.get(text[:2]) != len(text):
         return False
@@ -78,27 +84,42 @@ def is_iban(text: str) -> bool:
 
 
 def is_us_ssn(digits: str) -> bool:
-    """Check that a US social security number can have been issued: no 000, 666, 9xx; no 00; no 0000."""
-    area, group, serial = digits[:3], digits[3:5], digits[5:]
+    """Check that a US social security number can have been issued: no 000, 666, 9xx; no 00; no
+    0000.
+    """
+    area = digits[:3]
+    group = digits[3:5]
+    serial = digits[5:]
     return area not in ("000", "666") and area[0] != "9" and group != "00" and serial != "0000"
 
 
 def is_cn_id(text: str) -> bool:
-    """Check a Chinese resident identity number (GB 11643): region, birth date, check character (ISO 7064 mod 11-2)."""
+    """Check a Chinese resident identity number (GB 11643): region, birth date, check character (ISO
+    7064 mod 11-2).
+    """
     weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-    check = "10X98765432"[sum(int(digit) * weight for digit, weight in zip(text, weights, strict=False)) % 11]
+    check = "10X98765432"[
+        sum(int(digit) * weight for digit, weight in zip(text, weights, strict=False)) % 11
+    ]
     return "11" <= text[:2] <= "82" and _is_date(text[6:14]) and text[17].upper() == check
 
 
 def is_my_number(digits: str) -> bool:
-    """Check the check digit of a Japanese Individual Number ("My Number", Ordinance 85 of 2014, article 5)."""
-    total = sum(int(digit) * (place + 1 if place <= 6 else place - 5) for place, digit in enumerate(digits[10::-1], 1))
+    """Check the check digit of a Japanese Individual Number ("My Number", Ordinance 85 of 2014,
+    article 5).
+    """
+    total = sum(
+        int(digit) * (place + 1 if place <= 6 else place - 5)
+        for place, digit in enumerate(digits[10::-1], 1)
+    )
     rest = total % 11
     return int(digits[11]) == (0 if rest <= 1 else 11 - rest)
 
 
 def is_vn_id(digits: str) -> bool:
-    """Check province, century, sex and year of a Vietnamese citizen number (Circular 59/2021); it has no checksum."""
+    """Check province, century, sex and year of a Vietnamese citizen number (Circular 59/2021); it
+    has no checksum.
+    """
     return len(digits) == 12 and 1 <= int(digits[:3]) <= 96 and digits[3] in "0123"
 
 
@@ -110,27 +131,37 @@ def _is_date(text: str) -> bool:
 
 
 def find_cards(text: str) -> Iterator[EntitySpan]:
-    """Find `CREDIT_CARD` by checksum and issuer prefix; lengths shared with barcodes and ids need a cue word."""
+    """Find `CREDIT_CARD` by checksum and issuer prefix; lengths shared with barcodes and ids need a
+    cue word.
+    """
     for match in CARD.finditer(text):
         digits = re.sub("[ -]", "", match[0])
         if not is_card(digits) or not _is_grouped(match[0]):
             continue
         is_called = CARD_CUE.search(text_before(text, match.start(), 60)) is not None
         is_usual = len(digits) in (14, 15, 16) and digits.startswith(CARD_PREFIXES)
-        if is_called or (is_usual and not NON_CARD_CUE.search(text_before(text, match.start(), 30))):
+        if is_called or (
+            is_usual and not NON_CARD_CUE.search(text_before(text, match.start(), 30))
+        ):
             yield EntitySpan("CREDIT_CARD", *match.span(), RANK_PATTERN)
 
 
 def _is_grouped(written: str) -> bool:
-    """Return True for digits without separators, or in groups of three to six with one separator."""
+    """Return True for digits without separators, or in groups of three to six with one
+    separator.
+    """
     groups = re.split("[ -]", written)
-    return len(groups) == 1 or (len({" ", "-"} & set(written)) == 1 and all(3 <= len(group) <= 6 for group in groups))
+    return len(groups) == 1 or (
+        len({" ", "-"} & set(written)) == 1 and all(3 <= len(group) <= 6 for group in groups)
+    )
 
 
 def find_ibans(text: str) -> Iterator[EntitySpan]:
     """Find `IBAN_CODE` by length and checksum; spaces are allowed."""
     for match in (match for form in IBANS for match in form.finditer(text)):
-        wanted, compact, end = IBAN_LENGTHS[match[0][:2].upper()], "", match.start()
+        wanted = IBAN_LENGTHS[match[0][:2].upper()]
+        compact = ""
+        end = match.start()
         while (
             len(compact) < wanted
             and end < len(text)
@@ -138,7 +169,9 @@ def find_ibans(text: str) -> Iterator[EntitySpan]:
         ):
             compact += text[end] if text[end] not in " -" else ""
             end += 1
-        goes_on = end < len(text) and (text[end].isdigit() or (text[end].isupper() and text[end].isascii()))
+        goes_on = end < len(text) and (
+            text[end].isdigit() or (text[end].isupper() and text[end].isascii())
+        )
         if not goes_on and is_iban(compact):
             yield EntitySpan("IBAN_CODE", match.start(), end, RANK_PATTERN)
 
@@ -150,7 +183,9 @@ def find_accounts(text: str) -> Iterator[EntitySpan]:
 
 
 def find_passports(text: str) -> Iterator[EntitySpan]:
-    """Find `PASSPORT`: six to nine capitals and digits, at least three of them digits, after a cue word."""
+    """Find `PASSPORT`: six to nine capitals and digits, at least three of them digits, after a cue
+    word.
+    """
     for match in PASSPORT.finditer(text):
         if sum(map(str.isdigit, match["number"])) >= 3:
             yield EntitySpan("PASSPORT", *match.span("number"), RANK_PATTERN)
@@ -160,19 +195,27 @@ def find_ssns(text: str) -> Iterator[EntitySpan]:
     """Find `US_SSN`: three, two and four digits with hyphens; other formats need a cue word."""
     for match in SSN.finditer(text):
         digits = match[1] + match[3] + match[4]
-        if is_us_ssn(digits) and (match[2] == "-" or SSN_CUE.search(text_before(text, match.start(), 40))):
+        if is_us_ssn(digits) and (
+            match[2] == "-" or SSN_CUE.search(text_before(text, match.start(), 40))
+        ):
             yield EntitySpan("US_SSN", *match.span(), RANK_PATTERN)
 
 
 def find_identity_numbers(text: str) -> Iterator[EntitySpan]:
-    """Find `CN_ID` by checksum, `JP_MY_NUMBER` by checksum and cue word, `VN_ID` by province and cue word."""
+    """Find `CN_ID` by checksum, `JP_MY_NUMBER` by checksum and cue word, `VN_ID` by province and
+    cue word.
+    """
     for match in CN_ID.finditer(text):
         if is_cn_id(match[0]):
             yield EntitySpan("CN_ID", *match.span(), RANK_PATTERN)
     for match in TWELVE_DIGITS.finditer(text):
-        if is_my_number(re.sub("[ -]", "", match[0])) and MY_NUMBER_CUE.search(text_before(text, match.start(), 40)):
+        if is_my_number(re.sub("[ -]", "", match[0])) and MY_NUMBER_CUE.search(
+            text_before(text, match.start(), 40)
+        ):
             yield EntitySpan("JP_MY_NUMBER", *match.span(), RANK_PATTERN)
     for match in VN_ID.finditer(text):
-        is_whole = len(match[0]) == 9 or is_vn_id(match[0])  # nine digits until 2021, of no form that could be checked
+        is_whole = len(match[0]) == 9 or is_vn_id(
+            match[0]
+        )  # nine digits until 2021, of no form that could be checked
         if is_whole and VN_ID_CUE.search(text_before(text, match.start(), 40)):
             yield EntitySpan("VN_ID", *match.span(), RANK_PATTERN)

@@ -23,13 +23,16 @@ def read_words(group: str) -> frozenset[str]:
     return frozenset(word for name, words in lines if name == group for word in words)
 
 
-ENGLISH_WORDS, VIETNAMESE_WORDS = read_words("english"), read_words("vietnamese")
-CJK_WORDS, CJK_SURNAMES = read_words("cjk"), read_words("cjk-surname")
+ENGLISH_WORDS = read_words("english")
+VIETNAMESE_WORDS = read_words("vietnamese")
+CJK_WORDS = read_words("cjk")
+CJK_SURNAMES = read_words("cjk-surname")
 ORDINALS = r"I[IV]|III|VI{1,3}|[JS]r\.?|[JS]nr\.?"
 """Ordinals after a name: Walter Prescott III."""
 DETERMINERS = (
-    "the a an some no this my your his our their these those any every each i you he she it we they to".split()
-)
+    "the a an some no this my your his our their these those any every each "
+    "i you he she it we they to"
+).split()
 """Words that precede common nouns, and rarely names."""
 LATIN_TITLES = re.compile(
     r"(?:^|[^a-zà-ỹ])(?:anh|chị|em|cô|chú|bác|ông|bà|thầy|bạn|dì|cậu|mợ|cụ|bé|mr|mrs|ms|miss|mx|dr|prof|sir|madam|"
@@ -40,16 +43,22 @@ HONORIFICS = re.compile(
     "さん|くん|君|ちゃん|様|さま|氏|先輩|先生|殿|たん|っち|哥|姐|总|總|老师|老師|先生|女士|小姐|同学|同學|师傅|叔|阿姨|"
     "大哥|大姐|妹妹|弟弟|兄|桑|酱|醬|씨|님"
 )
-PARTICLES = re.compile("[はがをにのともへでやねよかっ、。！？!?,.\\s]|です|だ|から|まで|より|って|$")
+PARTICLES = re.compile(
+    "[はがをにのともへでやねよかっ、。！？!?,.\\s]|です|だ|から|まで|より|って|$"
+)
 
 
 def normalise_width(text: str) -> str:
-    """Convert full-width characters to ASCII and all spaces to plain ones; the length does not change."""
+    """Convert full-width characters to ASCII and all spaces to plain ones; the length does not
+    change.
+    """
     return text.translate(_FULLWIDTH_TABLE) if _FULLWIDTH.search(text) else text
 
 
 def blank_quote_marks(text: str) -> str:
-    """Replace the marks `>` before quoted lines by spaces: an address goes on behind them. The length stays."""
+    """Replace the marks `>` before quoted lines by spaces: an address goes on behind them. The
+    length stays.
+    """
     return QUOTE_MARKS.sub(lambda marks: " " * len(marks[0]), text) if ">" in text else text
 
 

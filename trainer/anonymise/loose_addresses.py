@@ -23,7 +23,8 @@ ROMANCE_START = (
     "alei|plac"
 )
 LINK = (
-    "(?:de la|de los|de las|de l['’]|della|delle|dello|degli|dei|dell['’]|del|des|du|de|da|do|dos|das|la|le|les|d['’])"
+    "(?:de la|de los|de las|de "
+    "l['’]|della|delle|dello|degli|dei|dell['’]|del|des|du|de|da|do|dos|das|la|le|les|d['’])"
 )
 ROMANCE_STREET = (
     rf"(?i:{ROMANCE_START})\s(?:{LINK}\s?){{0,2}}[{UPPER}][{LATIN}'’.-]+(?:\s(?:{LINK}\s?)?["
@@ -34,7 +35,9 @@ GERMANIC_END = (
     "vegen|vei|vej|gade|stræde|"
     "straat|laan|plein|gracht|kade|singel|dijk|katu|tie|polku"
 )
-GERMANIC_STREET = rf"(?:[{UPPER}][{LATIN}.-]+[ -]){{0,2}}(?:[{UPPER}][{LATIN}-]*)?(?:{GERMANIC_END})(?![{LATIN}])"
+GERMANIC_STREET = (
+    rf"(?:[{UPPER}][{LATIN}.-]+[ -]){{0,2}}(?:[{UPPER}][{LATIN}-]*)?(?:{GERMANIC_END})(?![{LATIN}])"
+)
 GREEK_STREET = (
     rf"(?:(?:οδός|οδό|οδού|λεωφόρος|λεωφόρου|πλατεία|Λεωφόρος|Οδός|"
     rf"Πλατεία)\s)?(?:[Α-ΩΆ-Ώ][{GREEK}.]+\s?){{1,3}}"
@@ -69,7 +72,8 @@ PAIRS = (
     re.compile(rf"(?<![{LATIN}]){GERMANIC_STREET}(?:\s?/\s?|,? Ecke ){GERMANIC_STREET}"),
 )
 """Two streets beside each other."""
-CORNER_HINT, PAIR_HINT = re.compile(CORNER_WORD, re.IGNORECASE), re.compile("[&/@]| and | Ecke ")
+CORNER_HINT = re.compile(CORNER_WORD, re.IGNORECASE)
+PAIR_HINT = re.compile("[&/@]| and | Ecke ")
 NUMBER_WORD = (
     r"(?:number|house number|house|no\.?|nr\.?|n[º°]|#|hausnummer|hausnr\.?|nummer|haus|au numéro|"
     r"numéro|au n[º°]|au|"
@@ -117,10 +121,16 @@ def find_loose_addresses(text: str) -> Iterator[EntitySpan]:
                 yield EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
     if PAIR_HINT.search(text):
         for form in PAIRS:
-            yield from (EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN) for match in form.finditer(text))
+            yield from (
+                EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
+                for match in form.finditer(text)
+            )
     if HAS_DIGIT.search(text):
         for form in APART:
-            yield from (EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN) for match in form.finditer(text))
+            yield from (
+                EntitySpan("STREET_ADDRESS", *match.span(), RANK_PATTERN)
+                for match in form.finditer(text)
+            )
 
 
 def extend_to_towns(text: str, span: EntitySpan) -> EntitySpan:

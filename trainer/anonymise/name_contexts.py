@@ -18,7 +18,9 @@ INTRODUCTION = (
     r"mam na imię|"
     r"meu nome é|chamo-me|me chamo"
 )
-SMALL_NAME = re.compile(rf"(?<![{LATIN}])(?i:{INTRODUCTION}) (?P<name>{SMALL_WORD}(?: {SMALL_WORD})?)(?![{LATIN}'’-])")
+SMALL_NAME = re.compile(
+    rf"(?<![{LATIN}])(?i:{INTRODUCTION}) (?P<name>{SMALL_WORD}(?: {SMALL_WORD})?)(?![{LATIN}'’-])"
+)
 SMALL_GREETING = re.compile(
     rf"(?<![{LATIN}'’])(?i:i['’]?m|i am|this is|its|it['’]s) (?P<name>[a-zà-öø-ÿ]{{2,}})(?=,? "
     rf"(?:from|here|btw|by the way|again)(?![a-z])|[,.!])"
@@ -35,7 +37,9 @@ OWNER = re.compile(
     rf"(?<![{LATIN}'’-])(?P<name>{NAME_WORD}(?: {NAME_WORD})?)['’]s (?:\w+ "
     rf")?(?:{RELATIVES})(?![a-z])"
 )
-SMALL_OWNER = re.compile(rf"(?<![{LATIN}'’@/.-])(?P<name>[a-z]{{3,}})['’]s (?:{RELATIVES})(?![a-z])")
+SMALL_OWNER = re.compile(
+    rf"(?<![{LATIN}'’@/.-])(?P<name>[a-z]{{3,}})['’]s (?:{RELATIVES})(?![a-z])"
+)
 PERSON_WORD = (
     "man|woman|boy|girl|guy|lady|kid|child|baby|friend|colleague|neighbour|neighbor|teacher|"
     "doctor|nurse|lawyer|student|"
@@ -91,7 +95,8 @@ SMALL_TITLE = re.compile(
     rf"(?P<name>[a-z]{{3,}}(?:-[a-z]+)?)(?![{LATIN}'’])"
 )
 TITLED_WORDS = frozenset(
-    "president chair minister pepper speaker mayor right wrong universe robot who strange bean men and the".split()
+    "president chair minister pepper speaker mayor right wrong universe robot who strange bean men "
+    "and the".split()
 )
 NO_PERSON_SIGNS = frozenset("cmnoyrbe")
 
@@ -133,7 +138,9 @@ def _small_names(text: str) -> Iterator[EntitySpan]:
         end = match.start("name") + len(first)
         if _is_introduced(first, text[end:].lstrip()[:1]):
             is_whole = bool(last) and _may_be_name(last) and "c" not in load_gazetteer().of(last)
-            yield EntitySpan("PERSON", match.start("name"), match.end("name") if is_whole else end, RANK_CUE)
+            yield EntitySpan(
+                "PERSON", match.start("name"), match.end("name") if is_whole else end, RANK_CUE
+            )
 
 
 def _may_be_name(word: str) -> bool:
@@ -141,7 +148,9 @@ def _may_be_name(word: str) -> bool:
 
 
 def _is_introduced(word: str, follows: str) -> bool:
-    """Return True for an unlisted word or a given name; one that is a word too must end a clause."""
+    """Return True for an unlisted word or a given name; one that is a word too must end a
+    clause.
+    """
     signs = load_gazetteer().of(word)
     if "g" not in signs:
         return not signs
@@ -151,9 +160,9 @@ def _is_introduced(word: str, follows: str) -> bool:
 def _is_possible(name: str) -> bool:
     """Return True if a word of the name is listed as one or is on no list."""
     signs = [load_gazetteer().of(word) for word in name.split()]
-    return any(not sign or (("g" in sign or "f" in sign) and "c" not in sign) for sign in signs) or (
-        len(signs) > 1 and "g" in signs[0]
-    )
+    return any(
+        not sign or (("g" in sign or "f" in sign) and "c" not in sign) for sign in signs
+    ) or (len(signs) > 1 and "g" in signs[0])
 
 
 def _is_listed(name: str) -> bool:

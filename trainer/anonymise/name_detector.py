@@ -1,4 +1,6 @@
-"""Detects names of people outside the log with installed spaCy and GLiNER models, the CRF tagger, or cue words."""
+"""Detects names of people outside the log with installed spaCy and GLiNER models, the CRF tagger,
+or cue words.
+"""
 
 import functools
 import importlib.metadata
@@ -18,7 +20,14 @@ from trainer.anonymise.crf_ner.crf_tagger import load_tagger
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
 from trainer.anonymise.crf_ner.token_features import is_east_asian
 from trainer.anonymise.east_asian_names import find_japanese_names, find_korean_names
-from trainer.anonymise.language_data import CJK_SURNAMES, ENGLISH_WORDS, LATIN, ORDINALS, UPPER, read_words
+from trainer.anonymise.language_data import (
+    CJK_SURNAMES,
+    ENGLISH_WORDS,
+    LATIN,
+    ORDINALS,
+    UPPER,
+    read_words,
+)
 from trainer.anonymise.name_contexts import find_names_in_context
 from trainer.anonymise.ner_postprocess import blank_code, refine_findings
 from trainer.anonymise.spans import RANK_CUE, RANK_MODEL, EntityKind, EntitySpan
@@ -56,7 +65,9 @@ SURE_PATTERNS = (
     re.compile(VOCATIVE_START),
     *map(re.compile, VIETNAMESE_NAMES),
 )
-WEAK_PATTERNS = tuple(re.compile(rf"(?<![{LATIN}0-9_@#/.]){before}{NAME_AFTER}") for before in (WEAK_CUES, TITLES))
+WEAK_PATTERNS = tuple(
+    re.compile(rf"(?<![{LATIN}0-9_@#/.]){before}{NAME_AFTER}") for before in (WEAK_CUES, TITLES)
+)
 TITLED_NAME = re.compile(rf"(?<![{LATIN}0-9_@#/.])(?i:mr|mrs|ms|mx|dr|prof|miss)(?:\.\s?|\s){NAME}")
 NAME_WITH_ORDINAL = re.compile(
     rf"(?<![{LATIN}0-9'’-])(?P<first>{NAME_WORD}) (?:[A-Z]\. )?{NAME_WORD},? (?:{ORDINALS})(?![{LATIN}0-9])"
@@ -69,10 +80,14 @@ CJK_CUES = (
         f"(?:{JAPANESE_CUE})\\s?(?P<name>[\u3041-\u30fc\u4e00-\u9fff]{{2,6}}?)(?=です|と申し|といい|と言い|だ。)"
     ),
 )
-KANA, HANGUL = re.compile("[\u3040-\u30ff]"), re.compile("[\uac00-\ud7af]")
-CHINESE_SURNAME = "|".join(sorted((it for it in CJK_SURNAMES if not HANGUL.search(it)), key=lambda it: (-len(it), it)))
+KANA = re.compile("[\u3040-\u30ff]")
+HANGUL = re.compile("[\uac00-\ud7af]")
+CHINESE_SURNAME = "|".join(
+    sorted((it for it in CJK_SURNAMES if not HANGUL.search(it)), key=lambda it: (-len(it), it))
+)
 NAME_LEFT = (
-    "(?:(?<![\u4e00-\u9fff])|(?<=[叫是给和跟与找让请把被到告系见遇碰识人户者东郎娘任友事居长问陪帮替向对名员喊了]))"
+    "(?:(?<![\u4e00-\u9fff])|"
+    "(?<=[叫是给和跟与找让请把被到告系见遇碰识人户者东郎娘任友事居长问陪帮替向对名员喊了]))"
 )
 NAME_RIGHT = "(?=[，。,.！!？?\\s、；;：:（）()的说在他她你我就也不要会能有从把被来去家和跟与再因反出吃修吗呢吧啊]|$)"
 CHINESE_TITLE = (
@@ -84,12 +99,16 @@ CHINESE_NAMES = (
     re.compile(f"(?<!关)(?P<name>{CHINESE_SURNAME})(?={CHINESE_TITLE})"),
     re.compile(rf"{NAME_LEFT}(?P<name>[老小](?:{CHINESE_SURNAME})){NAME_RIGHT}"),
 )
-"""A surname with one or two characters between a cue and a boundary, before a title, or after 老 or 小."""
-CHINESE_NON_NAMES, CHINESE_PARTICLES = (
-    read_words("cjk-no-name"),
-    re.compile(f"^于|[的了是在不也就都和与说他她你我们这那个]|[路街市区县里楼店村镇城山河湖桥寺站]$|{CHINESE_TITLE}"),
+"""A surname with one or two characters between a cue and a boundary, before a title, or after 老 or
+小.
+"""
+CHINESE_NON_NAMES = read_words("cjk-no-name")
+CHINESE_PARTICLES = re.compile(
+    f"^于|[的了是在不也就都和与说他她你我们这那个]|[路街市区县里楼店村镇城山河湖桥寺站]$|{CHINESE_TITLE}"
 )
-RANK_WORDS = frozenset("president speaker chairman minister mayor right wrong universe robot".split())
+RANK_WORDS = frozenset(
+    "president speaker chairman minister mayor right wrong universe robot".split()
+)
 CAPITALISED_NON_NAMES = read_words("capitalised")
 CUE_RULES_LABEL = "cue words and titles"
 UNENCODABLE = re.compile("[\x00-\x08\ud800-\udfff]")
@@ -106,7 +125,9 @@ log = logging.getLogger(__name__)
 
 
 def find_names_by_cues(text: str, *, sure: bool) -> Iterator[EntitySpan]:
-    """Find `PERSON` after a cue word or a title, in four languages; `sure` uses unambiguous cues only."""
+    """Find `PERSON` after a cue word or a title, in four languages; `sure` uses unambiguous cues
+    only.
+    """
     for pattern in SURE_PATTERNS if sure else (*SURE_PATTERNS, *WEAK_PATTERNS):
         for match in pattern.finditer(text):
             first = match["name"].split()[0]
@@ -137,7 +158,9 @@ def _find_cjk_names(text: str) -> Iterator[EntitySpan]:
 
 
 def _find_chinese_names(text: str) -> Iterator[EntitySpan]:
-    """Find names by Chinese surnames and their context; words that begin with a surname's character are no names."""
+    """Find names by Chinese surnames and their context; words that begin with a surname's character
+    are no names.
+    """
     for pattern in CHINESE_NAMES:
         for match in pattern.finditer(text):
             name = match["name"]
@@ -146,12 +169,16 @@ def _find_chinese_names(text: str) -> Iterator[EntitySpan]:
 
 
 def _name_end(written: str) -> int:
-    """Return the end of the name after a title: the first word that is no name. 0 if there is no name."""
+    """Return the end of the name after a title: the first word that is no name. 0 if there is no
+    name.
+    """
     end = 0
     for match in re.finditer(rf"[{LATIN}'’-]+", written):
         signs = load_gazetteer().of(match[0])
         is_word = "c" in signs and (not {"g", "f"} & {*signs} or (end > 0 and match[0].isupper()))
-        if match[0][0].isupper() and (is_word or match[0] in CAPITALISED_NON_NAMES or match[0].lower() in RANK_WORDS):
+        if match[0][0].isupper() and (
+            is_word or match[0] in CAPITALISED_NON_NAMES or match[0].lower() in RANK_WORDS
+        ):
             break
         end = match.end()
     return end
@@ -176,7 +203,11 @@ class SpacyNer:
     def find(self, text: str) -> list[NerFinding]:
         """Find people."""
         found = self.pipeline(text).ents
-        return [(SPACY_LABELS[e.label_], e.start_char, e.end_char, 1.0) for e in found if e.label_ in SPACY_LABELS]
+        return [
+            (SPACY_LABELS[e.label_], e.start_char, e.end_char, 1.0)
+            for e in found
+            if e.label_ in SPACY_LABELS
+        ]
 
 
 @dataclass(frozen=True)
@@ -209,7 +240,9 @@ def _spacy_models() -> dict[str, NerModel]:
     found: dict[str, NerModel] = {}
     for language, name in chosen.items():
         try:
-            found[ANY_LANGUAGE if language == "xx" else language] = SpacyNer(f"spaCy {name}", spacy.load(name))
+            found[ANY_LANGUAGE if language == "xx" else language] = SpacyNer(
+                f"spaCy {name}", spacy.load(name)
+            )
         except (OSError, ValueError, ImportError) as error:
             log.warning("spaCy's model %s cannot be used: %s", name, error)
     return found
@@ -223,7 +256,11 @@ def _gliner_models() -> dict[str, NerModel]:
         try:
             from gliner import GLiNER  # type: ignore[import-not-found, unused-ignore]  # optional
 
-            return {ANY_LANGUAGE: GlinerNer(f"GLiNER {name}", GLiNER.from_pretrained(name, local_files_only=True))}
+            return {
+                ANY_LANGUAGE: GlinerNer(
+                    f"GLiNER {name}", GLiNER.from_pretrained(name, local_files_only=True)
+                )
+            }
         except (OSError, ValueError, ImportError) as error:
             log.warning("GLiNER's model %s cannot be used: %s", name, error)
     return {}
@@ -231,9 +268,11 @@ def _gliner_models() -> dict[str, NerModel]:
 
 @dataclass
 class NameDetector:
-    """Name detectors of this machine. `models` are by language, "" for any; `tagger` reads Latin script.
+    """Name detectors of this machine. `models` are by language, "" for any; `tagger` reads Latin
+    script.
 
-    `patterns_only` counts, by language, texts without any detector besides patterns and the log's names.
+    `patterns_only` counts, by language, texts without any detector besides patterns and the log's
+    names.
     """
 
     models: Mapping[str, NerModel] = field(default_factory=dict)
@@ -252,21 +291,28 @@ class NameDetector:
         names += [f"tagger ({self.tagger.name})"] if self.tagger else []
         return ", ".join(names) or CUE_RULES_LABEL
 
-    def detect(self, text: str, capitalisation: CapitalisationStats, *, is_first: bool = True) -> list[EntitySpan]:
+    def detect(
+        self, text: str, capitalisation: CapitalisationStats, *, is_first: bool = True
+    ) -> list[EntitySpan]:
         """Find `PERSON` and `STREET_ADDRESS`. `capitalisation` holds the statistics of all texts.
 
         `is_first` is False for later chunks of a text that is counted already.
         """
         text = blank_code(UNENCODABLE.sub("\ufffd", text))
         language = detect_cjk_language(text)
-        models = [model for key, model in self.models.items() if key in (ANY_LANGUAGE, language or "en")]
+        models = [
+            model for key, model in self.models.items() if key in (ANY_LANGUAGE, language or "en")
+        ]
         if self.tagger and not language:
             models.append(self.tagger)
         if not models:
             self.patterns_only[language or "any"] += is_first
             return list(find_names_by_cues(text, sure=False))
         findings = (finding for model in models for finding in model.find(text))
-        spans = (EntitySpan(cast(EntityKind, kind), start, end, RANK_MODEL) for kind, start, end, _ in findings)
+        spans = (
+            EntitySpan(cast(EntityKind, kind), start, end, RANK_MODEL)
+            for kind, start, end, _ in findings
+        )
         return [*refine_findings(text, spans, capitalisation), *find_names_by_cues(text, sure=True)]
 
 

@@ -4,11 +4,25 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from trainer.anonymise.capitalisation import TOKEN, VIETNAMESE_WITHOUT_DIACRITICS, casefold_composed, fold_diacritics
-from trainer.anonymise.language_data import CJK, ENGLISH_WORDS, HONORIFICS, LATIN_TITLES, PARTICLES, VOCATIVES
+from trainer.anonymise.capitalisation import (
+    TOKEN,
+    VIETNAMESE_WITHOUT_DIACRITICS,
+    casefold_composed,
+    fold_diacritics,
+)
+from trainer.anonymise.language_data import (
+    CJK,
+    ENGLISH_WORDS,
+    HONORIFICS,
+    LATIN_TITLES,
+    PARTICLES,
+    VOCATIVES,
+)
 from trainer.anonymise.name_variants import KANA_ONLY, MAX_AMBIGUOUS_LETTERS, NameForm
 
-WORD_SEPARATORS = frozenset(("", " ", "  ", "_", ".", "-", "'", "’", "ʼ", "‘", "\n", "\u3000", "·", "・"))
+WORD_SEPARATORS = frozenset(
+    ("", " ", "  ", "_", ".", "-", "'", "’", "ʼ", "‘", "\n", "\u3000", "·", "・")
+)
 """Separators between the words of a name."""
 NAME_SEPARATORS = WORD_SEPARATORS - {"", "\n"}
 REPEATED_LETTERS = re.compile(r"(.)\1{2,}")
@@ -22,8 +36,8 @@ SENTENCE_ENDS = ".!?…:;\n。！？：；"
 class NameMatch:
     """A known name in a text. `person_id` is the person's id, "" for a name that is kept.
 
-    A match that is not sure is a name of two or more words written like common words: it counts only if a detector
-    finds a name there.
+    A match that is not sure is a name of two or more words written like common words: it counts
+    only if a detector finds a name there.
     """
 
     person_id: str
@@ -62,7 +76,9 @@ class NameMatcher:
             group.sort(key=lambda form: (len(form.words), sum(map(len, form.words))), reverse=True)
 
     def match(self, text: str) -> list[NameMatch]:
-        """Return the known names in a text in order; of two that overlap the earlier, then the longer."""
+        """Return the known names in a text in order; of two that overlap the earlier, then the
+        longer.
+        """
         matches: list[NameMatch] = []
         if self._by_sign:
             matches += self._in_cjk(text)
@@ -75,10 +91,19 @@ class NameMatcher:
                 kept.append(one)
             if len(kept) > 1:
                 first, second = kept[-2:]
-                if first.person_id == second.person_id and text[first.end : second.start] in NAME_SEPARATORS:
-                    kept[-2:] = [NameMatch(one.person_id, first.start, second.end)]  # parts of one person's name
+                if (
+                    first.person_id == second.person_id
+                    and text[first.end : second.start] in NAME_SEPARATORS
+                ):
+                    kept[-2:] = [
+                        NameMatch(one.person_id, first.start, second.end)
+                    ]  # parts of one person's name
         doubtful = [one for one in matches if not one.is_sure]
-        free = [one for one in doubtful if not any(it.start < one.end and one.start < it.end for it in kept)]
+        free = [
+            one
+            for one in doubtful
+            if not any(it.start < one.end and one.start < it.end for it in kept)
+        ]
         return sorted([*kept, *free], key=lambda one: one.start)
 
     def _in_words(self, text: str) -> Iterator[NameMatch]:
@@ -91,7 +116,9 @@ class NameMatcher:
                 yield hit[0]
             position += hit[1] if hit else 1
 
-    def _at(self, text: str, words: list[_TextWord], position: int) -> Iterator[tuple[NameMatch, int]]:
+    def _at(
+        self, text: str, words: list[_TextWord], position: int
+    ) -> Iterator[tuple[NameMatch, int]]:
         """Return the match that begins at a word, and its number of words."""
         for key, cut in _lookup_keys(words[position].folded):
             for form in self._by_word.get(key, ()):
@@ -110,7 +137,14 @@ class NameMatcher:
             small = text
         position = 0
         while position < len(text):
-            hit = next((f for f in self._by_sign.get(small[position], ()) if _is_cjk_mention(f, small, position)), None)
+            hit = next(
+                (
+                    f
+                    for f in self._by_sign.get(small[position], ())
+                    if _is_cjk_mention(f, small, position)
+                ),
+                None,
+            )
             if hit:
                 yield NameMatch(hit.person_id, position, position + len(hit.words[0]))
             position += len(hit.words[0]) if hit else 1
@@ -119,7 +153,9 @@ class NameMatcher:
 def _word(match: re.Match[str]) -> _TextWord:
     written = match[0]
     plain = casefold_composed(written)
-    return _TextWord(match.start(), match.end(), plain, plain if plain.isascii() else fold_diacritics(plain))
+    return _TextWord(
+        match.start(), match.end(), plain, plain if plain.isascii() else fold_diacritics(plain)
+    )
 
 
 def _lookup_keys(word: str) -> Iterator[tuple[str, int]]:
@@ -131,7 +167,9 @@ def _lookup_keys(word: str) -> Iterator[tuple[str, int]]:
         yield short, 0
 
 
-def _match_end(form: NameForm, text: str, words: list[_TextWord], position: int, key: str) -> int | None:
+def _match_end(
+    form: NameForm, text: str, words: list[_TextWord], position: int, key: str
+) -> int | None:
     if len(form.words) == 1:
         return words[position].end if _is_spelling_of(form.words[0], words[position], key) else None
     if position + len(form.words) > len(words):
@@ -148,7 +186,9 @@ def _match_end(form: NameForm, text: str, words: list[_TextWord], position: int,
 
 
 def _is_spelling_of(name: str, word: _TextWord, key: str) -> bool:
-    """Return True if a word is this name, with all of its diacritics or none, but not with others."""
+    """Return True if a word is this name, with all of its diacritics or none, but not with
+    others.
+    """
     return word.folded != key or word.plain in (word.folded, name)
 
 
@@ -160,7 +200,9 @@ def _is_mention(form: NameForm, text: str, start: int, end: int, word: _TextWord
         return True
     if context == "at":
         return False
-    if LATIN_TITLES.search(text[max(0, start - 12) : start].lower()) or VOCATIVES.match(text[end : end + 5].lower()):
+    if LATIN_TITLES.search(text[max(0, start - 12) : start].lower()) or VOCATIVES.match(
+        text[end : end + 5].lower()
+    ):
         return True
     if context == "called" or not _has_capitals(text, start, end):
         return False
@@ -168,7 +210,9 @@ def _is_mention(form: NameForm, text: str, start: int, end: int, word: _TextWord
 
 
 def _is_ambiguous(form: NameForm, word: _TextWord) -> bool:
-    """Return True for short names without their diacritics and stretched ones, which may be other words."""
+    """Return True for short names without their diacritics and stretched ones, which may be other
+    words.
+    """
     if len(form.words) > 1:
         return False
     name = form.words[0]
@@ -185,11 +229,15 @@ def _has_capitals(text: str, start: int, end: int) -> bool:
     written = text[start:end]
     if len(written) > 1 and written.isupper() and text.isupper():
         return False
-    return all(part[0].isupper() or not part[0].isalpha() for part in re.findall(r"[^\W_]+", written))
+    return all(
+        part[0].isupper() or not part[0].isalpha() for part in re.findall(r"[^\W_]+", written)
+    )
 
 
 def _is_name_like(text: str, start: int, end: int) -> bool:
-    """Return True for a capitalised word inside a sentence without an article, or one that is addressed."""
+    """Return True for a capitalised word inside a sentence without an article, or one that is
+    addressed.
+    """
     before = text[max(0, start - 32) : start].rstrip(OPENING_SIGNS)
     follows = text[end : end + 1]
     if not before or before[-1] in SENTENCE_ENDS:
@@ -202,7 +250,8 @@ def _is_cjk_mention(form: NameForm, text: str, position: int) -> bool:
     name = form.words[0]
     if not text.startswith(name, position):
         return False
-    before, after = text[position - 1 : position], text[position + len(name) : position + len(name) + 4]
+    before = text[position - 1 : position]
+    after = text[position + len(name) : position + len(name) + 4]
     if before == "@" or HONORIFICS.match(after):
         return form.context != "at" or before == "@" or not CJK_SIGN.match(before)
     if form.context in ("at", "called"):

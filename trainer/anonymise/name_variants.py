@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from trainer.anonymise.capitalisation import TOKEN, WORD, CapitalisationStats, casefold_composed, fold_diacritics
+from trainer.anonymise.capitalisation import (
+    TOKEN,
+    WORD,
+    CapitalisationStats,
+    casefold_composed,
+    fold_diacritics,
+)
 from trainer.anonymise.language_data import CJK, CJK_SURNAMES, CJK_WORDS, ENGLISH_WORDS, HAN, LATIN
 
 MatchContext = Literal["anywhere", "written", "capital", "called", "at"]
-"""Context in which a form means the person: anywhere; capitalised; capitalised inside a sentence; beside a title,
-a greeting or an honorific; only after an @. Each includes those after it.
+"""Context in which a form means the person: anywhere; capitalised; capitalised inside a sentence;
+beside a title, a greeting or an honorific; only after an @. Each includes those after it.
 """
 MIN_NAME_LETTERS = 3
 """Shorter names are mostly words ("I", "Al")."""
@@ -22,14 +28,18 @@ HIRAGANA = re.compile("[\u3040-\u309f]+")
 HANGUL_NAME = re.compile("[\uac00-\ud7a3]{3}")
 KANA_ONLY = re.compile("[\u3040-\u309f]+|[\u30a0-\u30ff]+")
 MAX_AMBIGUOUS_LETTERS = 4
-"""Names up to this length may be other words without diacritics: `Hà` and `ha ha`, `Tuấn` and `tuan`."""
+"""Names up to this length may be other words without diacritics: `Hà` and `ha ha`, `Tuấn` and
+`tuan`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class NameForm:
-    """A form of a name. `words` are case-folded with diacritics; a form in Chinese characters or kana is one word.
+    """A form of a name. `words` are case-folded with diacritics; a form in Chinese characters or
+    kana is one word.
 
-    `is_full`: a name as in the log, not a part of it. `person_id` is the person's id, "" for a name that is kept.
+    `is_full`: a name as in the log, not a part of it. `person_id` is the person's id, "" for a name
+    that is kept.
     """
 
     words: tuple[str, ...]
@@ -52,14 +62,18 @@ def allowed_forms(names: Iterable[str]) -> Iterator[NameForm]:
             yield NameForm(words, "", "anywhere", is_full=True)
 
 
-def full_name_forms(person_id: str, names: Iterable[str], capitalisation: CapitalisationStats) -> Iterator[NameForm]:
+def full_name_forms(
+    person_id: str, names: Iterable[str], capitalisation: CapitalisationStats
+) -> Iterator[NameForm]:
     """Return the forms of the names a person has in the log."""
     for name in _clean_names(names):
         forms = _cjk_full_forms if HAS_CJK.search(name) else _latin_full_forms
         yield from forms(person_id, name, capitalisation)
 
 
-def partial_name_forms(person_id: str, names: Iterable[str], capitalisation: CapitalisationStats) -> Iterator[NameForm]:
+def partial_name_forms(
+    person_id: str, names: Iterable[str], capitalisation: CapitalisationStats
+) -> Iterator[NameForm]:
     """Return the forms of parts of a person's names."""
     for name in _clean_names(names):
         if HAS_CJK.search(name):
@@ -72,13 +86,18 @@ def _clean_names(names: Iterable[str]) -> list[str]:
     return [stripped for name in names if (stripped := name.strip().lstrip("@").strip())]
 
 
-def _latin_full_forms(person_id: str, name: str, capitalisation: CapitalisationStats) -> Iterator[NameForm]:
+def _latin_full_forms(
+    person_id: str, name: str, capitalisation: CapitalisationStats
+) -> Iterator[NameForm]:
     words = tuple(map(casefold_composed, TOKEN.findall(name)))
     if not words:
         return
     letters = sum(map(str.isalpha, name))
     if len(words) > 1:
-        is_phrase = all(word in ENGLISH_WORDS or word.isdigit() for word in words) or letters < MIN_NAME_LETTERS
+        is_phrase = (
+            all(word in ENGLISH_WORDS or word.isdigit() for word in words)
+            or letters < MIN_NAME_LETTERS
+        )
         yield NameForm(words, person_id, "capital" if is_phrase else "anywhere", is_full=True)
     elif letters < MIN_NAME_LETTERS:
         yield NameForm(words, person_id, "called" if letters > 1 else "at", is_full=True)
@@ -92,10 +111,18 @@ def _context_of(word: str, capitalisation: CapitalisationStats) -> MatchContext:
     return "written" if capitalisation.is_mostly_capital(word) else "capital"
 
 
-def _latin_part_forms(person_id: str, name: str, capitalisation: CapitalisationStats) -> Iterator[NameForm]:
-    """Return words inside a name used to address people: `Mira` for `mira_wet`, unless texts use them as words."""
+def _latin_part_forms(
+    person_id: str, name: str, capitalisation: CapitalisationStats
+) -> Iterator[NameForm]:
+    """Return words inside a name used to address people: `Mira` for `mira_wet`, unless texts use
+    them as words.
+    """
     for joined in WORD.findall(name):
-        if joined != name and len(joined) > MAX_AMBIGUOUS_LETTERS and CAMEL_CASE_BOUNDARY.search(joined):
+        if (
+            joined != name
+            and len(joined) > MAX_AMBIGUOUS_LETTERS
+            and CAMEL_CASE_BOUNDARY.search(joined)
+        ):
             yield NameForm((casefold_composed(joined),), person_id, "anywhere")
     yield from _compound_forms(person_id, name, capitalisation)
     yield from _word_pair_forms(person_id, name)
@@ -111,16 +138,28 @@ def _latin_part_forms(person_id: str, name: str, capitalisation: CapitalisationS
         ):
             yield NameForm((word,), person_id, "anywhere")
         elif part[0].isupper():
-            yield NameForm((word,), person_id, "written" if capitalisation.is_mostly_capital(word) else "capital")
+            yield NameForm(
+                (word,),
+                person_id,
+                "written" if capitalisation.is_mostly_capital(word) else "capital",
+            )
 
 
-def _compound_forms(person_id: str, name: str, capitalisation: CapitalisationStats) -> Iterator[NameForm]:
-    """Return `O'Brien` and `Jean-Luc` inside a name: with the sign, with a space or neither, in any case."""
+def _compound_forms(
+    person_id: str, name: str, capitalisation: CapitalisationStats
+) -> Iterator[NameForm]:
+    """Return `O'Brien` and `Jean-Luc` inside a name: with the sign, with a space or neither, in any
+    case.
+    """
     for compound in COMPOUND_NAME.findall(name):
         words = tuple(casefold_composed(word) for word in WORD.findall(compound))
         joined = "".join(words)
         if len(joined) > MIN_NAME_LETTERS:
-            yield NameForm(words, person_id, "capital" if all(word in ENGLISH_WORDS for word in words) else "anywhere")
+            yield NameForm(
+                words,
+                person_id,
+                "capital" if all(word in ENGLISH_WORDS for word in words) else "anywhere",
+            )
             yield NameForm((joined,), person_id, _context_of(joined, capitalisation))
 
 
@@ -141,12 +180,18 @@ def _is_name_part(part: str, word: str, capitalisation: CapitalisationStats) -> 
     )
 
 
-def _cjk_full_forms(person_id: str, name: str, capitalisation: CapitalisationStats) -> Iterator[NameForm]:
+def _cjk_full_forms(
+    person_id: str, name: str, capitalisation: CapitalisationStats
+) -> Iterator[NameForm]:
     yield NameForm((name.casefold(),), person_id, _cjk_context(name.casefold()), is_full=True)
     if (joined := re.sub(r"(?<=[^\x00-\xff])[\s·・]+(?=[^\x00-\xff])", "", name)) != name:
         yield NameForm((joined.casefold(),), person_id, "anywhere", is_full=True)
     if latin := re.sub(f"[{CJK}]+", " ", name).strip():
-        yield from (form for form in _latin_full_forms(person_id, latin, capitalisation) if not form.words[0].isdigit())
+        yield from (
+            form
+            for form in _latin_full_forms(person_id, latin, capitalisation)
+            if not form.words[0].isdigit()
+        )
 
 
 def _cjk_part_forms(person_id: str, name: str) -> Iterator[NameForm]:
@@ -176,9 +221,16 @@ def _han_forms(person_id: str, name: str) -> Iterator[NameForm]:
         first_name = given if len(given) == 2 else given * 2
         yield NameForm((first_name,), person_id, _cjk_context(first_name))
         for lead in "小老阿":
-            yield from (NameForm((lead + sign,), person_id, _cjk_context(lead + sign)) for sign in {surname, given[-1]})
+            yield from (
+                NameForm((lead + sign,), person_id, _cjk_context(lead + sign))
+                for sign in {surname, given[-1]}
+            )
         yield from (NameForm((part,), person_id, "called") for part in {surname, given, given[-1]})
     elif len(name) == 4:
-        yield from (NameForm((part,), person_id, _cjk_context(part)) for part in (name[:2], name[2:]))
+        yield from (
+            NameForm((part,), person_id, _cjk_context(part)) for part in (name[:2], name[2:])
+        )
     elif len(name) == 3:
-        yield from (NameForm((part,), person_id, "called") for part in (name[:2], name[1:], name[2:]))
+        yield from (
+            NameForm((part,), person_id, "called") for part in (name[:2], name[1:], name[2:])
+        )

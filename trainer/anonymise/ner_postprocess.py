@@ -17,7 +17,8 @@ FICTION = frozenset(name.replace("_", " ").casefold() for name in read_words("fi
 LOWERCASE_WORDS = read_words("lowercase")
 """Given names that are ordinary words in lower case: "ten miles"."""
 TITLES = frozenset(
-    "mr mrs ms miss mx dr prof sir madam captain president king queen prince princess saint aunt".split()
+    "mr mrs ms miss mx dr prof sir madam captain president king queen prince princess saint "
+    "aunt".split()
 )
 NAME_WORD = re.compile(rf"[{LATIN}][{LATIN}'’-]{{3,}}")
 NAME_PREFIX = re.compile(
@@ -59,7 +60,9 @@ PARTICLES = (
     "lo)?|d[aiou]s?|e[ln]|"
     "bin|ibn|al"
 )
-NAME_TAIL = re.compile(rf"(?: (?:{PARTICLES}) (?P<word>[{UPPER}][{LATIN}'’-]+)|,? (?:{ORDINALS})(?![{LATIN}0-9]))")
+NAME_TAIL = re.compile(
+    rf"(?: (?:{PARTICLES}) (?P<word>[{UPPER}][{LATIN}'’-]+)|,? (?:{ORDINALS})(?![{LATIN}0-9]))"
+)
 """The continuation of a name: a particle with the rest of the name, or an ordinal."""
 LAST_PARTICLE = re.compile(rf" (?:{PARTICLES})$")
 NAME_LEAD = re.compile(rf"(?<![{LATIN}])(?:van(?: de[nr]?)?|von(?: der)?|af|te[rn]) $")
@@ -79,7 +82,9 @@ COMPANY_AFTER = re.compile(
 """The continuation of a company's name: a legal form, or "and Sons"."""
 HAS_DIGIT = re.compile("[0-9]")
 LIST_BEFORE = re.compile(rf"[{UPPER}][{LATIN}'’-]+,\s$")
-LIST_AFTER = re.compile(rf"(?:,| and| or| &| und| et| y| e| en| og| i)\s[{UPPER}]|, (?:and|or|und|et|y|e|en|og|i) ")
+LIST_AFTER = re.compile(
+    rf"(?:,| and| or| &| und| et| y| e| en| og| i)\s[{UPPER}]|, (?:and|or|und|et|y|e|en|og|i) "
+)
 GERMAN_WORD = re.compile(
     r"\b(?:der|die|das|und|ist|nicht|ein|eine|einen|im|mit|zu|zum|zur|auf|für|wir|ich|sie|bitte|"
     r"noch|auch|wird|hat|am|bei|von|oder)\b"
@@ -107,7 +112,9 @@ def refine_findings(
     """Return the plausible findings and further mentions that follow from them."""
     parts = (part for span in spans for part in _split_list(text, span))
     stripped = filter(None, (_strip_words(text, _strip_prefix(text, span)) for span in parts))
-    plausible = [_extend(text, span) for span in stripped if _is_plausible(text, span, capitalisation)]
+    plausible = [
+        _extend(text, span) for span in stripped if _is_plausible(text, span, capitalisation)
+    ]
     yield from plausible
     yield from _repeated_mentions(text, [span for span in plausible if span.kind == "PERSON"])
 
@@ -119,7 +126,9 @@ def _split_list(text: str, span: EntitySpan) -> Iterator[EntitySpan]:
         return
     commas = [match for match in LIST_COMMA.finditer(text, span.start, span.end)]
     signs = load_gazetteer().of(text[span.start : commas[0].start()]) if commas else ""
-    is_in_list = LIST_BEFORE.search(text, max(0, span.start - 24), span.start) or LIST_AFTER.match(text, span.end)
+    is_in_list = LIST_BEFORE.search(text, max(0, span.start - 24), span.start) or LIST_AFTER.match(
+        text, span.end
+    )
     if len(commas) == 1 and not ("g" in signs and ("f" not in signs or is_in_list)):
         yield span
         return
@@ -148,7 +157,12 @@ def _strip_words(text: str, span: EntitySpan | None) -> EntitySpan | None:
     if any(word[0].isupper() for word in words[1:]) or len(words) == 1:
         while len(words) > 1 and _is_common(words[0][0]) and text[words[0].end()].isspace():
             words = words[1:]
-    while len(words) > 1 and words[-1][0].islower() and len(words[-1][0]) > 2 and not _is_listed(words[-1][0]):
+    while (
+        len(words) > 1
+        and words[-1][0].islower()
+        and len(words[-1][0]) > 2
+        and not _is_listed(words[-1][0])
+    ):
         words = words[:-1]
     end = span.end if not words or words[-1].end() == _last_letter(text, span) else words[-1].end()
     return replace(span, start=words[0].start() if words else span.start, end=end)
@@ -174,7 +188,11 @@ def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationSta
     words = [word for word in WORD.findall(found) if len(word) > 1]
     signs = [load_gazetteer().of(word) for word in words]
     if span.kind == "STREET_ADDRESS":
-        sign = NON_ADDRESS_SIGNS.search(found) or BARE_UNIT.fullmatch(found) or TWO_DISTRICTS.search(found)
+        sign = (
+            NON_ADDRESS_SIGNS.search(found)
+            or BARE_UNIT.fullmatch(found)
+            or TWO_DISTRICTS.search(found)
+        )
         if sign or (len(words) < 3 and found.islower() and not HAS_DIGIT.search(found)):
             return False
         has_street = any("s" in sign or "u" in sign for sign in signs)
@@ -198,17 +216,30 @@ def _is_plausible(text: str, span: EntitySpan, capitalisation: CapitalisationSta
         return any(map(_is_given, signs)) or (
             len(signs) > 1 and not any(map(COMMON_WORD_GROUPS.intersection, signs)) and " " in found
         )
-    if len(words) > 1 and COMMON_WORD_GROUPS.intersection(signs[0]) and all(word.islower() for word in words[1:]):
+    if (
+        len(words) > 1
+        and COMMON_WORD_GROUPS.intersection(signs[0])
+        and all(word.islower() for word in words[1:])
+    ):
         return False
     if len(words) == 1 and SENTENCE_START.search(text[max(0, span.start - 8) : span.start]):
         is_other = NON_PERSON_GROUPS.intersection(signs[0]) or capitalisation.only_begins(words[0])
         return _is_given(signs[0]) or not is_other
-    return not all(NON_PERSON_GROUPS.intersection(sign) and "g" not in sign and "f" not in sign for sign in signs)
+    return not all(
+        NON_PERSON_GROUPS.intersection(sign) and "g" not in sign and "f" not in sign
+        for sign in signs
+    )
 
 
 def _is_german_noun(text: str, span: EntitySpan, signs: list[str]) -> bool:
-    """Return True for one word on no list of names, inside a sentence of a German text, unless a name is announced."""
-    if len(signs) != 1 or {"g", "f"} & {*signs[0]} or len(GERMAN_WORD.findall(text)) < MIN_GERMAN_WORDS:
+    """Return True for one word on no list of names, inside a sentence of a German text, unless a
+    name is announced.
+    """
+    if (
+        len(signs) != 1
+        or {"g", "f"} & {*signs[0]}
+        or len(GERMAN_WORD.findall(text)) < MIN_GERMAN_WORDS
+    ):
         return False
     before = text[max(0, span.start - 24) : span.start]
     return re.search(r"[a-zäöüß,] $", before) is not None and not GERMAN_NAME_CUE.search(before)
@@ -229,7 +260,8 @@ def _extend(text: str, span: EntitySpan) -> EntitySpan:
     span = _extend_left(text, span)
     if span.kind != "PERSON" or not text[span.start].isupper():
         return span
-    start, end = span.start, span.end
+    start = span.start
+    end = span.end
     if lead := NAME_LEAD.search(text, max(0, start - 12), start):
         start = lead.start()
     if (cut := LAST_PARTICLE.search(text, start, end)) and NAME_TAIL.match(text, cut.start()):
@@ -242,7 +274,9 @@ def _extend(text: str, span: EntitySpan) -> EntitySpan:
 
 
 def _extend_left(text: str, span: EntitySpan) -> EntitySpan:
-    """Extend a person to the preceding word if it is capitalised inside a sentence and no word or title."""
+    """Extend a person to the preceding word if it is capitalised inside a sentence and no word or
+    title.
+    """
     if span.kind != "PERSON" or not text[span.start].isupper():
         return span
     match = PRECEDING_WORD.search(text[max(0, span.start - 32) : span.start])
@@ -259,5 +293,7 @@ def _repeated_mentions(text: str, people: list[EntitySpan]) -> Iterator[EntitySp
     for word in words:
         if word.casefold() in ENGLISH_WORDS or text.count(word) < 2:
             continue
-        for match in re.finditer(rf"(?<![{LATIN}0-9_@/.]){re.escape(word)}(?![{LATIN}0-9_@/])", text):
+        for match in re.finditer(
+            rf"(?<![{LATIN}0-9_@/.]){re.escape(word)}(?![{LATIN}0-9_@/])", text
+        ):
             yield EntitySpan("PERSON", *match.span(), RANK_MODEL)

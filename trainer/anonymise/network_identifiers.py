@@ -29,7 +29,9 @@ VERSION_CUE = re.compile(
     r"(?:version|ver\.?|build|release|firmware|driver|patch|section|chapter|phiên bản|bản|版本[号號]?|バージョン)"
     r"[ :=#：]{0,3}$"
 )
-IP_CUE = re.compile(r"ip|address|server|host|dns|ping|gateway|router|proxy|địa chỉ|máy chủ|地址|服务器|アドレス|サーバ")
+IP_CUE = re.compile(
+    r"ip|address|server|host|dns|ping|gateway|router|proxy|địa chỉ|máy chủ|地址|服务器|アドレス|サーバ"
+)
 HANDLE = re.compile(
     rf"(?<![A-Za-z0-9_.@/+-])@(?:(?P<name>[{LATIN}0-9_](?:[{LATIN}0-9_.-]{{0,30}}[{LATIN}0-9_])?)(?![{LATIN}0-9_@/])|"
     rf"(?P<cjk>[{CJK}][{CJK}A-Za-z0-9_]{{1,15}})(?=[\s:,.!?。]|$))"
@@ -63,8 +65,12 @@ CHINESE_CONTACT = re.compile(
     r"(?<![A-Za-z])(?:(?:微信号?|微信號|(?i:wechat|weixin|wx|vx)号?)[：:\s是]{0,3}(?P<name>[A-Za-z][A-Za-z0-9_-]{5,19})|"
     r"(?i:qq)(?:号码?|號碼?)?[：:\s是]{0,3}(?P<digits>[1-9][0-9]{4,10}))(?![A-Za-z0-9_@])"
 )
-"""WeChat names have 6 to 20 letters, QQ names are numbers; no separator is needed after Chinese characters."""
-AMBIGUOUS_PLATFORMS = frozenset("line steam signal discord xbox minecraft roblox reddit twitch facebook signal".split())
+"""WeChat names have 6 to 20 letters, QQ names are numbers; no separator is needed after Chinese
+characters.
+"""
+AMBIGUOUS_PLATFORMS = frozenset(
+    "line steam signal discord xbox minecraft roblox reddit twitch facebook signal".split()
+)
 """Platforms that are also topics: `Steam: broken again`."""
 DISCRIMINATOR_TAG = re.compile(
     rf"(?<![{LATIN}0-9_.#/])(?P<word>[{LATIN}_][{LATIN}0-9_.]{{1,31}})#[0-9]{{4}}(?![A-Za-z0-9])"
@@ -75,7 +81,9 @@ NON_TAG_WORDS = frozenset(
     section""".split()
 )
 CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
-DECORATOR = re.compile(r"^[ \t]*@[A-Za-z0-9_.]+(?:\(.*\))?\n\s*(?:async |@|def |class |public |private )", re.MULTILINE)
+DECORATOR = re.compile(
+    r"^[ \t]*@[A-Za-z0-9_.]+(?:\(.*\))?\n\s*(?:async |@|def |class |public |private )", re.MULTILINE
+)
 MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]{1,20})>")
 SNOWFLAKE = re.compile(r"(?<![0-9_])(?<![0-9][.,])[0-9]{17,20}(?![0-9]|[.,][0-9])")
 EMOJI_BEFORE = re.compile(r"<a?:[A-Za-z0-9_]{1,40}:$|/emojis/$")
@@ -94,7 +102,9 @@ def find_emails(text: str) -> Iterator[EntitySpan]:
 
 
 def find_ip_addresses(text: str) -> Iterator[EntitySpan]:
-    """Find `IP_ADDRESS`, v4 and v6, without unspecific addresses (loopback, any) and version numbers."""
+    """Find `IP_ADDRESS`, v4 and v6, without unspecific addresses (loopback, any) and version
+    numbers.
+    """
     if not ANY_IP.search(text):
         return
     for match in IPV4.finditer(text):
@@ -105,7 +115,9 @@ def find_ip_addresses(text: str) -> Iterator[EntitySpan]:
         while written.endswith(":") and not written.endswith("::"):
             written = written[:-1]
         if re.search("[0-9]", written) and written.count(":") >= 2 and _is_host(written):
-            yield EntitySpan("IP_ADDRESS", match.start(), match.start() + len(written), RANK_PATTERN)
+            yield EntitySpan(
+                "IP_ADDRESS", match.start(), match.start() + len(written), RANK_PATTERN
+            )
 
 
 def _is_host(written: str) -> bool:
@@ -134,7 +146,9 @@ def find_handles(text: str, code: Sequence[tuple[int, int]]) -> Iterator[EntityS
     if "@" in text:
         for match in HANDLE.finditer(text):
             if not any(start <= match.start() < end for start, end in code) and _is_somebody(match):
-                yield EntitySpan("HANDLE", match.start(), match.end(match.lastgroup or 0), RANK_HANDLE)
+                yield EntitySpan(
+                    "HANDLE", match.start(), match.end(match.lastgroup or 0), RANK_HANDLE
+                )
     for match in PLATFORM.finditer(text):
         if _is_named(text, match):
             yield EntitySpan("HANDLE", *match.span("name"), RANK_HANDLE)
@@ -165,23 +179,32 @@ def _is_somebody(match: re.Match[str]) -> bool:
     name = match["name"] or match["cjk"]
     if name.startswith(GENERIC_MENTIONS_CJK):
         return False
-    return len(name) > 1 and name.lower() not in GENERIC_MENTIONS and not TIME_OF_DAY.fullmatch(name)
+    return (
+        len(name) > 1 and name.lower() not in GENERIC_MENTIONS and not TIME_OF_DAY.fullmatch(name)
+    )
 
 
 def _is_named(text: str, match: re.Match[str]) -> bool:
-    """Return True if the word after a platform's name is a handle: by its form, or because it stands alone."""
-    name, follows = match["name"], text[match.end() : match.end() + 2]
+    """Return True if the word after a platform's name is a handle: by its form, or because it
+    stands alone.
+    """
+    name = match["name"]
+    follows = text[match.end() : match.end() + 2]
     if name.lower() in GENERIC_MENTIONS:
         return False
     if re.search("[0-9_]|[a-z][A-Z]|[a-z][.][a-z]", name):
         return True
     if match["platform"].lower() in AMBIGUOUS_PLATFORMS and not match["word"]:
         return False
-    return match["sign"] in ":=" and (not follows.strip() or follows[0] in ",;)\n" or not follows.isascii())
+    return match["sign"] in ":=" and (
+        not follows.strip() or follows[0] in ",;)\n" or not follows.isascii()
+    )
 
 
 def find_discord_ids(text: str) -> Iterator[EntitySpan]:
-    """Find `DISCORD_ID`: mentions of members, roles and channels, and bare ids, except in custom emoji."""
+    """Find `DISCORD_ID`: mentions of members, roles and channels, and bare ids, except in custom
+    emoji.
+    """
     if "<" in text:
         for match in MENTION.finditer(text):
             yield EntitySpan("DISCORD_ID", *match.span(), RANK_PATTERN)

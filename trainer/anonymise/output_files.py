@@ -1,4 +1,6 @@
-"""Output files: atomic writes, rows in several formats, and the review log of replacements, deleted after some days."""
+"""Output files: atomic writes, rows in several formats, and the review log of replacements, deleted
+after some days.
+"""
 
 import csv
 import glob
@@ -23,16 +25,20 @@ DAY_S = 86_400.0
 
 @contextmanager
 def open_atomic(path: Path, storing: Storing = nullcontext) -> Iterator[TextIO]:
-    """Open a temporary file that gets its final name on success, within `storing`, and is deleted on errors.
+    """Open a temporary file that gets its final name on success, within `storing`, and is deleted
+    on errors.
 
-    Leftovers of a killed process for the same file are deleted first. Errors of writing name the file.
+    Leftovers of a killed process for the same file are deleted first. Errors of writing name the
+    file.
     """
     _remove_stale(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with name_file_in_errors(path):
             handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass", newline="") as out:
+            with os.fdopen(
+                handle, "w", encoding="utf-8", errors="surrogatepass", newline=""
+            ) as out:
                 yield out
                 out.flush()
                 os.fsync(out.fileno())
@@ -56,7 +62,11 @@ def name_file_in_errors(path: Path) -> Iterator[None]:
 def _remove_stale(path: Path) -> None:
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*"):
         process = stale.suffix[1:]
-        if process.isdecimal() and stale.name == f".{path.name}.{process}" and not _is_running(int(process)):
+        if (
+            process.isdecimal()
+            and stale.name == f".{path.name}.{process}"
+            and not _is_running(int(process))
+        ):
             stale.unlink(missing_ok=True)
 
 
@@ -77,7 +87,9 @@ def _default_mode() -> int:
 
 
 def write_rows(rows: Iterable[dict[str, Any]], out: TextIO, suffix: str) -> None:
-    """Write rows in the format of the suffix: a JSON array, CSV (`entities` as JSON), or JSON Lines."""
+    """Write rows in the format of the suffix: a JSON array, CSV (`entities` as JSON), or JSON
+    Lines.
+    """
     if suffix == ".csv":
         _write_csv(iter(rows), out)
     elif suffix == ".json":
@@ -98,7 +110,9 @@ def _write_csv(rows: Iterator[dict[str, Any]], out: TextIO) -> None:
     writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in itertools.chain([first], rows):
-        writer.writerow({key: value if isinstance(value, str) else _json(value) for key, value in row.items()})
+        writer.writerow(
+            {key: value if isinstance(value, str) else _json(value) for key, value in row.items()}
+        )
 
 
 def _json(value: Any) -> str:
@@ -117,12 +131,18 @@ class ReviewLog(ExitStack):
         self._path = path
         self._out = os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass")
         self.callback(name_file_in_errors(path)(self._out.close))
-        self.delete_on = datetime.fromtimestamp(now + days * DAY_S, UTC).isoformat(timespec="seconds")
+        self.delete_on = datetime.fromtimestamp(now + days * DAY_S, UTC).isoformat(
+            timespec="seconds"
+        )
         self.source = self.row = ""
-        self._write({"delete_on": self.delete_on, "why": "It names the people whom the result hides."})
+        self._write(
+            {"delete_on": self.delete_on, "why": "It names the people whom the result hides."}
+        )
 
     def note(self, text: str, entities: Sequence[Entity]) -> None:
-        """Log the replacements in a text; `row` is its position, `source` the file, if there are several."""
+        """Log the replacements in a text; `row` is its position, `source` the file, if there are
+        several.
+        """
         of = {"source": self.source} if self.source else {}
         for entity in entities:
             around = text[max(0, entity.start - CONTEXT_CHARS) : entity.end + CONTEXT_CHARS]

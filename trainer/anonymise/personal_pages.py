@@ -44,7 +44,9 @@ def find_personal_pages(text: str) -> Iterator[EntitySpan]:
         user = USER_PATH.match(match["path"] or "")
         if user:
             start = match.start("path")
-            yield EntitySpan("HANDLE", start + user.start("name"), start + user.end("name"), RANK_PATTERN)
+            yield EntitySpan(
+                "HANDLE", start + user.start("name"), start + user.end("name"), RANK_PATTERN
+            )
         elif _is_name(match["host"]) or _is_owned(text, match):
             yield EntitySpan("HANDLE", match.start("host"), match.end("host") - 1, RANK_PATTERN)
 
@@ -58,7 +60,13 @@ def _is_name(host: str) -> bool:
     """Return True for a given and a family name, joined or with a hyphen: `ann-lee.`, `annlee.`"""
     label = host.rstrip(".").rsplit(".", 1)[-1].lower()
     groups_of = load_gazetteer().of
-    cuts = [label.split("-", 1)] if "-" in label else [(label[:at], label[at:]) for at in range(3, len(label) - 2)]
+    cuts = (
+        [label.split("-", 1)]
+        if "-" in label
+        else [(label[:at], label[at:]) for at in range(3, len(label) - 2)]
+    )
     return any(
-        "g" in groups_of(cut[0]) and "f" in groups_of(cut[1]) and not groups_of(label) for cut in cuts if len(cut) > 1
+        "g" in groups_of(cut[0]) and "f" in groups_of(cut[1]) and not groups_of(label)
+        for cut in cuts
+        if len(cut) > 1
     )

@@ -37,7 +37,8 @@ LABEL_BEFORE = re.compile(
     r"\)?\s{0,2}[:=–-]?\s{0,3}$"
 )
 LABEL_AFTER = re.compile(
-    rf"\s{{0,2}}(?:(?:[-–,/]\s?)?[(\[]?\s?(?:{LABEL})(?![{LATIN}\u0370-\u03ff])|[(\[][omfhwtcp][)\]])", re.IGNORECASE
+    rf"\s{{0,2}}(?:(?:[-–,/]\s?)?[(\[]?\s?(?:{LABEL})(?![{LATIN}\u0370-\u03ff])|[(\[][omfhwtcp][)\]])",
+    re.IGNORECASE,
 )
 OTHER_NUMBER_CUE = re.compile(
     r"(?:order|tracking|invoice|ticket|serial|isbn|issn|ean|upc|sku|ref(?:erence)?|version|account|case|claim|"
@@ -52,34 +53,55 @@ DATE = re.compile(
     r"(?:[0-9]{4}([-/.])[0-9]{1,2}\1[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\2(?:[0-9]{4}|[0-9]{2}))(?: [0-9]{1,2})?"
 )
 YEARS = re.compile(r"(?:1[5-9]|20)[0-9]{2} ?[-/] ?(?:1[5-9]|20)[0-9]{2}")
-NORTH_AMERICAN = re.compile(r"(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-./])[2-9][0-9]{2}[-. ][0-9]{4}")
+NORTH_AMERICAN = re.compile(
+    r"(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-./])[2-9][0-9]{2}[-. ][0-9]{4}"
+)
 FICTIONAL = re.compile(r"555-01[0-9]{2}")
 CN_MOBILE = re.compile(r"(?:86)?1[3-9][0-9]{9}")
-BARE_MOBILE = re.compile(r"0(?:[35789][0-9]{8}|[789]0[0-9]{8}|7[0-9]{9}|1[5-7][0-9]{8,9}|[67][0-9]{8})")
+BARE_MOBILE = re.compile(
+    r"0(?:[35789][0-9]{8}|[789]0[0-9]{8}|7[0-9]{9}|1[5-7][0-9]{8,9}|[67][0-9]{8})"
+)
 """Vietnamese, Japanese, British, German and French mobile numbers without separators."""
-FUNCTION_CALL = re.compile(r"(?:^|[^A-Za-z_])(?!tel|phone|fax|mobile|cell)[A-Za-z_][A-Za-z0-9_.]*\($")
+FUNCTION_CALL = re.compile(
+    r"(?:^|[^A-Za-z_])(?!tel|phone|fax|mobile|cell)[A-Za-z_][A-Za-z0-9_.]*\($"
+)
 """Text before an argument: `foo(1234567890)`."""
 ISBN_START = re.compile(r"97[89][ -]?[0-9]")
 
 
 def find_phone_numbers(text: str) -> Iterator[EntitySpan]:
-    """Find `PHONE_NUMBER`: international numbers, national ones by grouping, and others after a cue word."""
+    """Find `PHONE_NUMBER`: international numbers, national ones by grouping, and others after a cue
+    word.
+    """
     for match in CANDIDATE.finditer(text):
         if len(match[0]) >= 7:
             yield from _numbers_within(text, match.start(), match.end())
 
 
 def _numbers_within(text: str, start: int, end: int) -> Iterator[EntitySpan]:
-    """Find the longest numbers in a run of digits; other numbers may be adjacent with only a space between."""
-    starts = [start, *(start + space.end() for space in re.finditer(" (?=[0-9(+])", text[start:end]))]
-    ends = [end, *(start + space.start() for space in reversed(list(re.finditer("(?<=[0-9]) ", text[start:end]))))]
+    """Find the longest numbers in a run of digits; other numbers may be adjacent with only a space
+    between.
+    """
+    starts = [
+        start,
+        *(start + space.end() for space in re.finditer(" (?=[0-9(+])", text[start:end])),
+    ]
+    ends = [
+        end,
+        *(
+            start + space.start()
+            for space in reversed(list(re.finditer("(?<=[0-9]) ", text[start:end])))
+        ),
+    ]
     for first in starts:
         for last in ends:
             first = first + 1 if text[first] == "(" and ")" not in text[first:last] else first
             if (
                 last - first >= 7
                 and _is_phone(text, first, last)
-                and (text[first] == "+" or not FUNCTION_CALL.search(text[max(0, first - 32) : first]))
+                and (
+                    text[first] == "+" or not FUNCTION_CALL.search(text[max(0, first - 32) : first])
+                )
             ):
                 yield EntitySpan("PHONE_NUMBER", first, last, RANK_PATTERN)
                 return
@@ -101,9 +123,16 @@ def _is_phone(text: str, start: int, end: int) -> bool:
 def is_other_number(text: str, start: int, end: int, written: str) -> bool:
     """Return True for dates, years, money, ISBNs, and numbers labelled as another kind."""
     before = text_before(text, start, 32)
-    if OTHER_NUMBER_CUE.search(before) or MONEY.search(before) or MONEY_AFTER.match(text[end : end + 8].lower()):
+    if (
+        OTHER_NUMBER_CUE.search(before)
+        or MONEY.search(before)
+        or MONEY_AFTER.match(text[end : end + 8].lower())
+    ):
         return True
-    return any(form.fullmatch(written) for form in (DATE, YEARS)) or ISBN_START.match(written) is not None
+    return (
+        any(form.fullmatch(written) for form in (DATE, YEARS))
+        or ISBN_START.match(written) is not None
+    )
 
 
 def _is_international(written: str, digits: str) -> bool:
@@ -129,7 +158,8 @@ def _is_national(text: str, written: str, digits: str) -> bool:
 
 def _is_valid(written: str) -> bool:
     return any(
-        (number := _parsed(written, region)) is not None and phonenumbers.is_valid_number(number) for region in REGIONS
+        (number := _parsed(written, region)) is not None and phonenumbers.is_valid_number(number)
+        for region in REGIONS
     )
 
 

@@ -102,7 +102,10 @@ PLAIN_ON_PLATFORM = re.compile(
     re.IGNORECASE,
 )
 MARKUP_TAGS = frozenset(
-    (*"br hr li ul ol div span body head html code pre img table tr td th em strong".split(), *TAG_WORDS.split("|"))
+    (
+        *"br hr li ul ol div span body head html code pre img table tr td th em strong".split(),
+        *TAG_WORDS.split("|"),
+    )
 )
 NOT_A_NICKNAME = re.compile(
     r"v?[0-9.]+[a-z]{0,2}|[a-z]{1,2}[0-9]{1,4}[a-z]?|[0-9.]+[a-z]{1,3}|.*\.(?:py|js|ts|md|txt|"
@@ -112,7 +115,9 @@ NOT_A_NICKNAME = re.compile(
     re.IGNORECASE,
 )
 """Versions, files, domains and times of day."""
-NUMBERED_WORDS = frozenset("covid page step level part item day room test chapter top file section area route".split())
+NUMBERED_WORDS = frozenset(
+    "covid page step level part item day room test chapter top file section area route".split()
+)
 """Words that are followed by a number without a space."""
 
 
@@ -126,7 +131,9 @@ def find_screen_names(text: str) -> Iterator[EntitySpan]:
         yield EntitySpan("HANDLE", *match.span(), RANK_HANDLE)
     for name in names:
         if text.count(name) > 1 and is_nickname(name):
-            for match in re.finditer(rf"(?<![{LATIN}0-9_./@]){re.escape(name)}(?![{LATIN}0-9_@])", text):
+            for match in re.finditer(
+                rf"(?<![{LATIN}0-9_./@]){re.escape(name)}(?![{LATIN}0-9_@])", text
+            ):
                 yield EntitySpan("HANDLE", *match.span(), RANK_HANDLE)
 
 
@@ -138,7 +145,9 @@ def _in_context(text: str) -> Iterator[tuple[int, int]]:
 
 def _is_called(text: str, token: re.Match[str]) -> bool:
     before = BEFORE.search(text_before(text, token.start(), 40))
-    return before is not None and not ((before["link"] or before["label"]) and _is_identifier(token[0]))
+    return before is not None and not (
+        (before["link"] or before["label"]) and _is_identifier(token[0])
+    )
 
 
 def _is_identifier(word: str) -> bool:
@@ -151,7 +160,9 @@ def _is_identifier(word: str) -> bool:
 
 def _labelled(text: str) -> Iterator[tuple[int, int]]:
     for match in (*LABELLED_WORD.finditer(text), *PLAIN_ON_PLATFORM.finditer(text)):
-        if "c" not in load_gazetteer().of(match["name"]) and not NOT_A_NICKNAME.fullmatch(match["name"]):
+        if "c" not in load_gazetteer().of(match["name"]) and not NOT_A_NICKNAME.fullmatch(
+            match["name"]
+        ):
             yield match.span("name")
 
 
@@ -168,7 +179,11 @@ def _speakers(text: str) -> Iterator[tuple[int, int]]:
 
 def _is_somebody(name: str) -> bool:
     """Return True unless a word is a role in a chat, a given name (a `PERSON`), or no word."""
-    return name.lower() not in ROLES and "g" not in load_gazetteer().of(name) and not NOT_A_NICKNAME.fullmatch(name)
+    return (
+        name.lower() not in ROLES
+        and "g" not in load_gazetteer().of(name)
+        and not NOT_A_NICKNAME.fullmatch(name)
+    )
 
 
 def is_nickname(word: str) -> bool:
@@ -176,7 +191,11 @@ def is_nickname(word: str) -> bool:
     if NOT_A_NICKNAME.fullmatch(word) or not NICK_SHAPE.search(word):
         return False
     letters = re.sub(r"[^a-z]", "", word.lower())
-    return len(letters) >= 3 and letters not in NUMBERED_WORDS and "b" not in load_gazetteer().of(letters)
+    return (
+        len(letters) >= 3
+        and letters not in NUMBERED_WORDS
+        and "b" not in load_gazetteer().of(letters)
+    )
 
 
 def _is_speech(text: str, position: int) -> bool:

@@ -9,7 +9,10 @@ from trainer.anonymise.spans import RANK_SECRET, EntitySpan
 B64 = "[A-Za-z0-9_-]"
 ISSUER_FORMATS: tuple[tuple[str, str], ...] = (
     # a substring of every match, and the pattern; a group is its secret part
-    (".", rf"{WORD_START}[MNO]{B64}{{22,28}}\.{B64}{{6,7}}\.{B64}{{27,50}}"),  # Discord: bots and users
+    (
+        ".",
+        rf"{WORD_START}[MNO]{B64}{{22,28}}\.{B64}{{6,7}}\.{B64}{{27,50}}",
+    ),  # Discord: bots and users
     ("mfa.", rf"{WORD_START}mfa\.{B64}{{60,}}"),  # Discord: users, before 2022
     ("/webhooks/", rf"/api/(?:v[0-9]+/)?webhooks/([0-9]{{15,20}}/{B64}{{20,}})"),  # Discord
     ("hooks.slack.com", r"hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9_/]{16,})"),
@@ -19,7 +22,10 @@ ISSUER_FORMATS: tuple[tuple[str, str], ...] = (
     ("A", rf"{WORD_START}(?:AKIA|ASIA|AROA|AIDA)[0-9A-Z]{{16}}(?![0-9A-Z])"),
     ("xox", r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
     ("xapp-", r"xapp-[0-9]-[A-Za-z0-9-]{10,}"),
-    ("sk-", rf"{WORD_START}sk-(?=[A-Za-z0-9_-]*[0-9]){B64}{{20,}}"),  # OpenAI and those who took after it
+    (
+        "sk-",
+        rf"{WORD_START}sk-(?=[A-Za-z0-9_-]*[0-9]){B64}{{20,}}",
+    ),  # OpenAI and those who took after it
     ("_", rf"{WORD_START}(?:sk|pk|rk)_(?:live|test)_[A-Za-z0-9]{{10,}}"),  # Stripe
     ("whsec_", r"whsec_[A-Za-z0-9+/=]{20,}"),
     ("AIza", rf"AIza{B64}{{35}}"),  # Google
@@ -47,7 +53,9 @@ PASSWORD = re.compile(
 )
 KEY = re.compile(
     r"(?:secret|token|credential|(?:api|access|auth|private|signing|encryption|account|master|license)[ _-]?key|密钥|"
-    r"密鑰|令牌|トークン|khóa api|(?<![A-Za-z])pass(?![A-Za-z]))s?[A-Za-z0-9_-]{0,20}[\"'`*]{0,2}" + ASSIGNMENT + VALUE,
+    r"密鑰|令牌|トークン|khóa api|(?<![A-Za-z])pass(?![A-Za-z]))s?[A-Za-z0-9_-]{0,20}[\"'`*]{0,2}"
+    + ASSIGNMENT
+    + VALUE,
     re.IGNORECASE,
 )
 ONE_TIME = re.compile(
@@ -99,20 +107,27 @@ PARAMETER_BEFORE = re.compile(r"[?&][A-Za-z0-9_.-]*$")
 
 
 def find_secrets(text: str) -> Iterator[EntitySpan]:
-    """Find `SECRET`: values in an issuer's format, and values after a word for a password or key."""
+    """Find `SECRET`: values in an issuer's format, and values after a word for a password or
+    key.
+    """
     for needle, form in _ISSUER_PATTERNS:
         if needle in text:
             for match in form.finditer(text):
                 yield EntitySpan("SECRET", *match.span(match.lastindex or 0), RANK_SECRET)
     if _CUES.search(text):
         yield from _labelled_values(text, PASSWORD, _is_password)
-        yield from (EntitySpan("SECRET", *match.span("code"), RANK_SECRET) for match in ONE_TIME.finditer(text))
+        yield from (
+            EntitySpan("SECRET", *match.span("code"), RANK_SECRET)
+            for match in ONE_TIME.finditer(text)
+        )
         yield from _passphrases(text)
         yield from _labelled_values(text, KEY, _is_key)
 
 
 def find_url_secrets(text: str) -> Iterator[EntitySpan]:
-    """Find `URL_SECRET`: user and password before a host, and values of parameters that grant access."""
+    """Find `URL_SECRET`: user and password before a host, and values of parameters that grant
+    access.
+    """
     if "://" in text and "@" in text:
         for match in USERINFO.finditer(text):
             yield EntitySpan("URL_SECRET", *match.span(1), RANK_SECRET)
@@ -130,29 +145,39 @@ def _labelled_values(
     for match in pattern.finditer(text):
         if PARAMETER_BEFORE.search(text[max(0, match.start() - 40) : match.start()]):
             continue  # part of a URL: see `find_url_secrets`
-        value, quote, start = match["value"], match["quote"], match.start("value")
+        value = match["value"]
+        quote = match["quote"]
+        start = match.start("value")
         value = value.split(quote)[0] if quote else value.rstrip(SURROUNDING_SIGNS)
         follows = text[start + len(value) : start + len(value) + 3].lstrip(SURROUNDING_SIGNS)
         is_alone = bool(quote) or not follows or follows[0] in "\r\n" or not follows.isascii()
         in_prose = match["is"] is not None or bool(match.groupdict().get("between"))
-        if len(value) >= 4 and not PLACEHOLDER.fullmatch(value) and is_secret(value, in_prose, is_alone):
+        if (
+            len(value) >= 4
+            and not PLACEHOLDER.fullmatch(value)
+            and is_secret(value, in_prose, is_alone)
+        ):
             yield EntitySpan("SECRET", start, start + len(value), RANK_SECRET)
 
 
 def _passphrases(text: str) -> Iterator[EntitySpan]:
     """Find four or more words that form no sentence, after a word for a passphrase."""
     for match in PASSPHRASE.finditer(text):
-        words, end = 0, match.start("words")
+        words = 0
+        end = match.start("words")
         for word in re.finditer("[A-Za-z]+", match["words"]):
             if word[0].lower() in PROSE_WORDS - {"correct"}:
                 break
-            words, end = words + 1, match.start("words") + word.end()
+            words = words + 1
+            end = match.start("words") + word.end()
         if words >= MIN_PASSPHRASE_WORDS:
             yield EntitySpan("SECRET", match.start("words"), end, RANK_SECRET)
 
 
 def _is_password(value: str, in_prose: bool, is_alone: bool) -> bool:
-    """Return True for a single word after a colon; in prose, and for others, only with a digit or special character."""
+    """Return True for a single word after a colon; in prose, and for others, only with a digit or
+    special character.
+    """
     is_odd = re.search(r"[0-9@#$%^&*_!+=~|\\/]", value) is not None
     return is_odd or (not in_prose and (is_alone or re.search(r"[a-z][A-Z]", value) is not None))
 

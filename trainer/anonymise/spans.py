@@ -12,8 +12,9 @@ EntityKind = Literal[
     "ID_NUMBER",
 ]  # fmt: skip
 RANK_SECRET, RANK_PATTERN, RANK_LOG_NAME, RANK_HANDLE, RANK_MODEL, RANK_CUE = 6, 5, 4, 3, 2, 1
-"""Ranks, highest first: a key or token; a value with a checksum or an unmistakable form; a name in the log; a handle;
-a model's finding; a name after a cue word. Of overlapping spans the higher rank wins.
+"""Ranks, highest first: a key or token; a value with a checksum or an unmistakable form; a name in
+the log; a handle; a model's finding; a name after a cue word. Of overlapping spans the higher rank
+wins.
 """
 LETTERS = re.compile(r"[^\W_]")
 LABEL_ONLY = re.compile(r"[^\W\d]+")
@@ -35,7 +36,9 @@ KEY_BODY = re.compile(r"[A-Za-z0-9+/=_.~%-]*")
 
 @dataclass(frozen=True, slots=True)
 class EntitySpan:
-    """A span `text[start:end]` (code points) of a kind. `rank` is its confidence, see `resolve_overlaps`."""
+    """A span `text[start:end]` (code points) of a kind. `rank` is its confidence, see
+    `resolve_overlaps`.
+    """
 
     kind: EntityKind
     start: int
@@ -71,7 +74,9 @@ def resolve_overlaps(text: str, spans: Iterable[EntitySpan]) -> list[EntitySpan]
     """Resolve overlaps; returns the spans in order."""
     resolved: list[EntitySpan] = []
     for span in sorted(spans, key=_priority):
-        rest = _uncovered_parts(span, [one for one in resolved if one.start < span.end and span.start < one.end])
+        rest = _uncovered_parts(
+            span, [one for one in resolved if one.start < span.end and span.start < one.end]
+        )
         if rest == [(span.start, span.end)]:
             resolved.append(span)
         elif span.kind in ("PERSON", "STREET_ADDRESS"):
@@ -81,7 +86,9 @@ def resolve_overlaps(text: str, spans: Iterable[EntitySpan]) -> list[EntitySpan]
 
 
 def _priority(span: EntitySpan) -> tuple[int, bool, int, int, int]:
-    """Order spans; an address, which may be cut, comes after the other patterns, and before names."""
+    """Order spans; an address, which may be cut, comes after the other patterns, and before
+    names.
+    """
     is_address = span.kind == "STREET_ADDRESS"
     length = span.end - span.start
     position = NUMBER_KIND_PRIORITY.index(span.kind) if span.kind in NUMBER_KIND_PRIORITY else 0
@@ -89,7 +96,8 @@ def _priority(span: EntitySpan) -> tuple[int, bool, int, int, int]:
 
 
 def _uncovered_parts(span: EntitySpan, others: list[EntitySpan]) -> list[tuple[int, int]]:
-    rest, start = [], span.start
+    rest = []
+    start = span.start
     for other in sorted(others, key=lambda one: one.start):
         if other.start > start:
             rest.append((start, other.start))
@@ -99,14 +107,22 @@ def _uncovered_parts(span: EntitySpan, others: list[EntitySpan]) -> list[tuple[i
     return rest
 
 
-def _add_uncovered_part(text: str, span: EntitySpan, start: int, end: int, resolved: list[EntitySpan]) -> None:
+def _add_uncovered_part(
+    text: str, span: EntitySpan, start: int, end: int, resolved: list[EntitySpan]
+) -> None:
     while start < end and not LETTERS.match(text[start]):
         start += 1
     while start < end and not LETTERS.match(text[end - 1]):
         end -= 1
-    if end - start < 2 or (span.kind == "STREET_ADDRESS" and LABEL_ONLY.fullmatch(text, start, end)):
+    if end - start < 2 or (
+        span.kind == "STREET_ADDRESS" and LABEL_ONLY.fullmatch(text, start, end)
+    ):
         return
-    names = (one for one in resolved if one.rank == RANK_LOG_NAME and _are_adjacent(text, one, start, end))
+    names = (
+        one
+        for one in resolved
+        if one.rank == RANK_LOG_NAME and _are_adjacent(text, one, start, end)
+    )
     if (name := next(names, None)) and span.kind == "PERSON":
         whole = EntitySpan("PERSON", min(name.start, start), max(name.end, end), RANK_LOG_NAME)
         resolved[resolved.index(name)] = whole
@@ -122,7 +138,9 @@ def _are_adjacent(text: str, one: EntitySpan, start: int, end: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TextChunk:
-    """A chunk `text[start:end]`; it owns findings that end after `first` and begin before `last`."""
+    """A chunk `text[start:end]`; it owns findings that end after `first` and begin before
+    `last`.
+    """
 
     start: int
     end: int
@@ -130,7 +148,9 @@ class TextChunk:
     last: int
 
     def within(self, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Return those of the text's ordered spans that lie in the chunk, with offsets in the chunk."""
+        """Return those of the text's ordered spans that lie in the chunk, with offsets in the
+        chunk.
+        """
         first = bisect_right(spans, self.start, key=lambda span: span[1])
         last = bisect_left(spans, self.end, key=lambda span: span[0])
         return [(start - self.start, end - self.start) for start, end in spans[first:last]]
@@ -144,7 +164,12 @@ def split_chunks(text: str) -> Iterator[TextChunk]:
     first = 0
     while first < len(text):
         last = _split_point(text, first + CHUNK_CHARS)
-        yield TextChunk(max(0, first - CHUNK_MARGIN_CHARS), _split_point(text, last + CHUNK_MARGIN_CHARS), first, last)
+        yield TextChunk(
+            max(0, first - CHUNK_MARGIN_CHARS),
+            _split_point(text, last + CHUNK_MARGIN_CHARS),
+            first,
+            last,
+        )
         first = last
 
 
@@ -156,14 +181,17 @@ def _split_point(text: str, position: int) -> int:
     return max(spaces) + 1 or position
 
 
-def select_spans(text: str, chunk: TextChunk, spans: Iterable[EntitySpan], done: int) -> Iterator[EntitySpan]:
+def select_spans(
+    text: str, chunk: TextChunk, spans: Iterable[EntitySpan], done: int
+) -> Iterator[EntitySpan]:
     """Return the findings that a chunk owns, with offsets in the text and none before `done`.
 
-    A finding that begins before the owned part is taken as far as no earlier chunk has taken it. A key that reaches the
-    end of the chunk is extended by what follows it.
+    A finding that begins before the owned part is taken as far as no earlier chunk has taken it. A
+    key that reaches the end of the chunk is extended by what follows it.
     """
     for span in spans:
-        start, end = max(span.start + chunk.start, done), span.end + chunk.start
+        start = max(span.start + chunk.start, done)
+        end = span.end + chunk.start
         if start >= chunk.last or end <= max(chunk.first, done):
             continue
         if end == chunk.end and span.kind in ("SECRET", "URL_SECRET"):

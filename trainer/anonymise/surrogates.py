@@ -15,7 +15,9 @@ PLACEHOLDERS: dict[str, str] = {
     "CREDIT_CARD": "[card number]",
     "IBAN_CODE": "[account number]",
     "US_SSN": "[social security number]",
-    **dict.fromkeys(("VN_ID", "CN_ID", "JP_MY_NUMBER", "PASSPORT", "ID_NUMBER"), "[identity number]"),
+    **dict.fromkeys(
+        ("VN_ID", "CN_ID", "JP_MY_NUMBER", "PASSPORT", "ID_NUMBER"), "[identity number]"
+    ),
     "SECRET": "[key removed]",
     "URL_SECRET": "removed",
 }
@@ -32,7 +34,9 @@ NON_MEMBER_MENTIONS = {"@&": "@role", "#": "#channel"}
 MENTION = re.compile(r"<(?P<sign>@[!&]?|#)(?P<id>[0-9]+)>")
 
 
-def assign_pseudonyms(members: Iterable[SourceSpeaker], key: bytes, barred: Collection[str] = ()) -> dict[str, str]:
+def assign_pseudonyms(
+    members: Iterable[SourceSpeaker], key: bytes, barred: Collection[str] = ()
+) -> dict[str, str]:
     """Assign a unique pseudonym to each speaker id; on a collision the next free name is taken.
 
     `barred` are case-folded words that cannot be pseudonyms because people have these names.
@@ -51,12 +55,15 @@ def assign_pseudonyms(members: Iterable[SourceSpeaker], key: bytes, barred: Coll
 def non_speaker_pseudonym(name: str, key: bytes, barred: Collection[str] = ()) -> str:
     """Return a pseudonym for a person who does not speak in the log.
 
-    Each word is replaced by itself, so that a part of a name becomes the same part of its pseudonym.
+    Each word is replaced by itself, so that a part of a name becomes the same part of its
+    pseudonym.
     """
     words = TOKEN.findall(name)
     whole = [word for word in words if len(word) > 1] or words or [name]
     named = [whole[0], whole[-1]] if len(whole) > 1 else whole
-    starts = (_hmac_index(key, f"name:{fold_diacritics(word)}", len(INVENTED_NAMES)) for word in named)
+    starts = (
+        _hmac_index(key, f"name:{fold_diacritics(word)}", len(INVENTED_NAMES)) for word in named
+    )
     return " ".join(next(_candidates(start, barred)) for start in starts)
 
 
@@ -66,14 +73,20 @@ def keyed_index(key: bytes, kind: str, value: str, count: int) -> int:
 
 
 def _hmac_index(key: bytes, purpose: str, count: int) -> int:
-    return int.from_bytes(hmac.digest(key, purpose.encode("utf-8", "surrogatepass"), "sha256")[:8], "big") % count
+    return (
+        int.from_bytes(
+            hmac.digest(key, purpose.encode("utf-8", "surrogatepass"), "sha256")[:8], "big"
+        )
+        % count
+    )
 
 
 def _candidates(start: int, barred: Collection[str]) -> Iterator[str]:
     """Yield the names from `start` on; after all of them, again with a number appended."""
     free = 0
     for step in itertools.count():
-        round_, name = step // len(INVENTED_NAMES), INVENTED_NAMES[(start + step) % len(INVENTED_NAMES)]
+        round_ = step // len(INVENTED_NAMES)
+        name = INVENTED_NAMES[(start + step) % len(INVENTED_NAMES)]
         if name.casefold() not in barred:
             free += 1
             yield name + (str(round_ + 1) if round_ else "")
@@ -82,7 +95,9 @@ def _candidates(start: int, barred: Collection[str]) -> Iterator[str]:
 
 
 def surrogate_for(kind: EntityKind, value: str, key: bytes, members: dict[str, str]) -> str:
-    """Return the replacement of a value of any kind but PERSON. `members` are pseudonyms by Discord id."""
+    """Return the replacement of a value of any kind but PERSON. `members` are pseudonyms by Discord
+    id.
+    """
     if kind in PLACEHOLDERS:
         return PLACEHOLDERS[kind]
     if kind == "DISCORD_ID":

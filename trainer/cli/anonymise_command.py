@@ -44,19 +44,63 @@ def add_anonymise(commands: Commands) -> argparse.ArgumentParser:
     """Add `anonymise` and return its parser."""
     parser = add_command(commands, "anonymise", "replace personal data in a file", HELP)
     add = parser.add_argument
-    add("--in", dest="source", type=Path, required=True, metavar="FILE", help="the file to anonymise; not changed")
+    add(
+        "--in",
+        dest="source",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the file to anonymise; not changed",
+    )
     add("--out", type=Path, required=True, metavar="FILE", help="the result; replaced")
-    add("--report", type=Path, required=True, metavar="FILE", help="counts of what was replaced (JSON); replaced")
-    add("--review", action="store_true", help="list what was replaced beside the report, for you alone to check")
+    add(
+        "--report",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="counts of what was replaced (JSON); replaced",
+    )
+    add(
+        "--review",
+        action="store_true",
+        help="list what was replaced beside the report, for you alone to check",
+    )
     add_review_days(parser)
-    add("--persona", metavar="P", help="keep this persona's name and its lore's names: an id, a name or a card file")
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in chat logs")
+    add(
+        "--persona",
+        metavar="P",
+        help="keep this persona's name and its lore's names: an id, a name or a card file",
+    )
+    add(
+        "--as",
+        dest="names",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="P's name in chat logs",
+    )
     add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
         help="columns by role, as for `dataset inspect`")  # fmt: skip
-    add("--format", metavar="F", help="read the file as this format (default: detected from its content)")
+    add(
+        "--format",
+        metavar="F",
+        help="read the file as this format (default: detected from its content)",
+    )
     add("--keep", nargs="+", action="extend", default=[], metavar="NAME", help="names to keep")
-    add("--also", nargs="+", action="extend", default=[], metavar="NAME", help="names to replace everywhere")
-    add("--corrections", type=Path, metavar="FILE", help="more of both, one per line: `keep NAME` or `also NAME`")
+    add(
+        "--also",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="names to replace everywhere",
+    )
+    add(
+        "--corrections",
+        type=Path,
+        metavar="FILE",
+        help="more of both, one per line: `keep NAME` or `also NAME`",
+    )
     return parser
 
 
@@ -74,7 +118,9 @@ def anonymise(options: argparse.Namespace) -> None:
         mapping = column_mapping(options.map) or split_pairs(read_mapping(options.source))
         reading = ReadOptions(persona=persona, persona_names=tuple(options.names), mapping=mapping)
         files = (options.source, options.out)
-        request = anonymise_file.AnonymiseRequest(*files, reading, anonymiser, options.format, review, fence.storing)
+        request = anonymise_file.AnonymiseRequest(
+            *files, reading, anonymiser, options.format, review, fence.storing
+        )
         with ProgressCounter() as counter:
             summary = anonymise_file.anonymise_file(request, counter.count)
         with open_atomic(options.report) as report:
@@ -87,11 +133,15 @@ def anonymise(options: argparse.Namespace) -> None:
 def _write_error(error: OSError) -> RequestError:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in DISK_FULL_ERRNOS:
-        return RequestError(f"{where}the disk is full.", "Free some space, then run the same command again.")
+        return RequestError(
+            f"{where}the disk is full.", "Free some space, then run the same command again."
+        )
     return RequestError(f"{where}{error.strerror or error}.", "Check the path and its permissions.")
 
 
-def _anonymiser(options: argparse.Namespace, home: Path, review: ReviewLog | None) -> tuple[Anonymiser, Persona | None]:
+def _anonymiser(
+    options: argparse.Namespace, home: Path, review: ReviewLog | None
+) -> tuple[Anonymiser, Persona | None]:
     persona = lore = None
     if options.persona:
         persona = load_persona(options.persona, home)
@@ -99,7 +149,9 @@ def _anonymiser(options: argparse.Namespace, home: Path, review: ReviewLog | Non
     keep, also = _corrections(options)
     key = HomeKey.of(home).pseudonyms(f"anonymise/{options.source.absolute()}")
     names: dict[str, Any] = {"keep": world_names(persona, lore), "keep_always": keep, "also": also}
-    return Anonymiser(key, persona=persona, **names, on_replaced=review.note if review else None), persona
+    return Anonymiser(
+        key, persona=persona, **names, on_replaced=review.note if review else None
+    ), persona
 
 
 def review_path(report: Path) -> Path:
@@ -115,26 +167,42 @@ def _corrections(options: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 def _require_distinct_paths(options: argparse.Namespace) -> None:
     """Raise `RequestError` if a path is given twice, or an output is not writable."""
-    paths = [options.source, options.out, options.report, *([review_path(options.report)] if options.review else [])]
+    paths = [
+        options.source,
+        options.out,
+        options.report,
+        *([review_path(options.report)] if options.review else []),
+    ]
     if len({path.resolve() for path in paths}) < len(paths):
-        raise RequestError("--in, --out and --report name the same file twice.", "Name different files.")
+        raise RequestError(
+            "--in, --out and --report name the same file twice.", "Name different files."
+        )
     for path in (options.out, options.report):
         require_writable(path)
 
 
 def _summary_lines(summary: dict[str, Any], options: argparse.Namespace) -> list[str]:
-    replaced = ", ".join(f"{kind} {count:,}" for kind, count in summary["replaced"].items()) or "nothing"
+    replaced = (
+        ", ".join(f"{kind} {count:,}" for kind, count in summary["replaced"].items()) or "nothing"
+    )
     lines = [
         f"{options.out}: {summary['texts']:,} texts, {summary['texts_per_s']:,.0f} a second",
         f"replaced: {replaced}",
         f"names found by: {summary['names_found_by']}",
     ]
     if summary["patterns_only"]:
-        texts = ", ".join(f"{language} {count:,}" for language, count in summary["patterns_only"].items())
+        texts = ", ".join(
+            f"{language} {count:,}" for language, count in summary["patterns_only"].items()
+        )
         lines.append(f"patterns and known names only: {texts} texts")
     if summary["rejected"]:
-        lines.append(f"left out: {sum(summary['rejected'].values()):,} records (reasons in the report)")
+        lines.append(
+            f"left out: {sum(summary['rejected'].values()):,} records (reasons in the report)"
+        )
     lines += ImportReport.from_json({"not_taken": summary["not_kept"]}).lines()
     if summary["review_deleted_on"]:
-        lines.append(f"to check: {review_path(options.report)}, deleted on {summary['review_deleted_on'][:10]}")
+        lines.append(
+            f"to check: {review_path(options.report)}, deleted on "
+            f"{summary['review_deleted_on'][:10]}"
+        )
     return lines

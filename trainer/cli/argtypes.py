@@ -12,15 +12,20 @@ from personas.schemas.hyperparameters import Hyperparameters, parse_settings
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 DEFAULT_REVIEW_DAYS = 14  # days until a list of replaced personal data is deleted
 LORE_PAIRS_HELP = (
-    "share of the replies that come from P's lore, extracted and synthesised; 1 is lore alone (default: 0)"
+    "share of the replies that come from P's lore, extracted and synthesised; 1 is lore alone "
+    "(default: 0)"
 )
 SET_HELP = "change a setting of the recipe, such as learning_rate=2e-4 (see `recipes`); may repeat"
 
 
-def add_command(commands: Commands, name: str, summary: str, description: str) -> argparse.ArgumentParser:
+def add_command(
+    commands: Commands, name: str, summary: str, description: str
+) -> argparse.ArgumentParser:
     """Add a command; its description keeps its line breaks."""
     formatter = argparse.RawDescriptionHelpFormatter
-    return commands.add_parser(name, help=summary, description=description, formatter_class=formatter)
+    return commands.add_parser(
+        name, help=summary, description=description, formatter_class=formatter
+    )
 
 
 def positive_int(text: str) -> int:
@@ -31,7 +36,9 @@ def positive_int(text: str) -> int:
 
 
 def int_up_to(most: int, unit: str) -> Callable[[str], int]:
-    """Return a type that parses an integer from 1 to `most`; `unit` is for its error, an `ArgumentTypeError`."""
+    """Return a type that parses an integer from 1 to `most`; `unit` is for its error, an
+    `ArgumentTypeError`.
+    """
 
     def parse(text: str) -> int:
         if not text.isdecimal() or not 1 <= int(text) <= most:
@@ -62,7 +69,9 @@ def add_review_days(parser: argparse.ArgumentParser) -> None:
     """Add `--review-days`."""
     text = f"delete that list after so many days (default: {DEFAULT_REVIEW_DAYS})"
     days = int_up_to(365, "days")
-    parser.add_argument("--review-days", type=days, default=DEFAULT_REVIEW_DAYS, metavar="N", help=text)
+    parser.add_argument(
+        "--review-days", type=days, default=DEFAULT_REVIEW_DAYS, metavar="N", help=text
+    )
 
 
 def add_progress_interval(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +97,9 @@ def _positive_seconds(text: str) -> float:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add `--set`."""
-    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=SET_HELP)
+    parser.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE", help=SET_HELP
+    )
 
 
 def parse_setting_args(options: argparse.Namespace) -> Hyperparameters:
@@ -106,7 +117,10 @@ def column_mapping(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     mapping: dict[str, str] = {}
     for left, right in pairs:
         if mapping.get(left, right) != right:
-            raise RequestError(f"--map gives {left} twice: {mapping[left]!r} and {right!r}.", "Give each one column.")
+            raise RequestError(
+                f"--map gives {left} twice: {mapping[left]!r} and {right!r}.",
+                "Give each one column.",
+            )
         mapping[left] = right
     return mapping
 

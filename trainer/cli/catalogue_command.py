@@ -17,7 +17,13 @@ from tqdm import tqdm
 from personas.cli_common import LogProgress, add_examples
 from personas.errors import MaterialError, RequestError
 from personas.home.atomic_files import fsync_tree, replace_durably, write_model
-from personas.home.datasets import FETCH_RECORD, CatalogueEntry, DatasetCatalogue, FetchRecord, read_catalogue
+from personas.home.datasets import (
+    FETCH_RECORD,
+    CatalogueEntry,
+    DatasetCatalogue,
+    FetchRecord,
+    read_catalogue,
+)
 from personas.home.hub_download import (
     HUB_TIMEOUT_S,
     ByteReport,
@@ -50,7 +56,9 @@ MIN_FREE_BYTES = 256 * 2**20
 
 def add_catalogue(commands: Commands) -> None:
     """Add `catalogue` and its subcommands."""
-    listing = add_command(commands, "catalogue", "list data sets by name; fetch published ones", CATALOGUE_HELP)
+    listing = add_command(
+        commands, "catalogue", "list data sets by name; fetch published ones", CATALOGUE_HELP
+    )
     _add_common(listing, list_datasets)
     inner = listing.add_subparsers(metavar="ACTION")
     for name, summary, command in (
@@ -60,7 +68,9 @@ def add_catalogue(commands: Commands) -> None:
     ):
         description = f"{summary[0].upper()}{summary[1:]}."
         # Without defaults of its own, so that options before the action count too.
-        parser = inner.add_parser(name, help=summary, description=description, argument_default=argparse.SUPPRESS)
+        parser = inner.add_parser(
+            name, help=summary, description=description, argument_default=argparse.SUPPRESS
+        )
         add_examples(parser, f"python -m trainer catalogue {name} oasst2")
         parser.add_argument("name", metavar="NAME", help="a name that `catalogue` lists")
         _add_common(parser, command)
@@ -68,13 +78,16 @@ def add_catalogue(commands: Commands) -> None:
             add_progress_interval(parser)
 
 
-def _add_common(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], None]) -> None:
+def _add_common(
+    parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], None]
+) -> None:
     add_home(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=with_error_handling(command))
 
 
-# ------------------------------------------------------------------------------------------------ list, show
+# ------------------------------------------------------------------------------------------------
+# list, show
 
 
 def list_datasets(options: argparse.Namespace) -> None:
@@ -86,10 +99,17 @@ def list_datasets(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({"datasets": [_facts(entry) for entry in entries]}, ensure_ascii=False))
         return
-    rows = [("name", "state", "size", "language", "licence or right"), *(_row(entry) for entry in entries)]
+    rows = [
+        ("name", "state", "size", "language", "licence or right"),
+        *(_row(entry) for entry in entries),
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
+        print(
+            "  ".join(
+                [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
+            ).rstrip()
+        )
 
 
 def _row(entry: CatalogueEntry) -> tuple[str, ...]:
@@ -106,7 +126,8 @@ def _state(entry: CatalogueEntry) -> str:
 
 
 def _facts(entry: CatalogueEntry) -> dict[str, Any]:
-    record, about = entry.record, entry.about
+    record = entry.record
+    about = entry.about
     return {
         "name": entry.name,
         "state": _state(entry),
@@ -130,18 +151,27 @@ def show_dataset(options: argparse.Namespace) -> None:
 
 
 def _fact_lines(entry: CatalogueEntry) -> list[str]:
-    about, stated, record = entry.about, entry.statement, entry.record
-    lines = {"state": _state(entry) + (f", commit {record.revision}" if record else ""), "hub": entry.hub}
+    about = entry.about
+    stated = entry.statement
+    record = entry.record
+    lines = {
+        "state": _state(entry) + (f", commit {record.revision}" if record else ""),
+        "hub": entry.hub,
+    }
     if about:
         lines |= {"title": about.title, "content": about.rows, "size": format_size(about.bytes)}
     lines |= {"language": entry.language, "licence": entry.licence}
     if stated.right:
-        lines |= {"right": f"{stated.right}, stated by {stated.stated_by} on {stated.stated_on}. {stated.why}"}
+        lines |= {
+            "right": f"{stated.right}, stated by {stated.stated_by} on {stated.stated_on}. {stated.why}"
+        }
     if about:
         lines |= {"good for": about.good_for, "not for": about.not_for}
         lines |= {"source": f"{about.hub} on the hub (read on {about.read_on})"}
     shown = [(name, text) for name, text in lines.items() if text]
-    wrap = textwrap.TextWrapper(116, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
+    wrap = textwrap.TextWrapper(
+        116, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False
+    )
     return [entry.name, *(wrap.fill(f"{name:<9} {text}") for name, text in shown)]
 
 
@@ -153,10 +183,14 @@ def _find(catalogue: DatasetCatalogue, name: str) -> CatalogueEntry:
         return entry
     if fault := catalogue.faults.get(""):
         raise RequestError(fault, "Correct it.")
-    raise RequestError(f"There is no data set {name!r} in the catalogue.", f"Known: {', '.join(catalogue.entries)}.")
+    raise RequestError(
+        f"There is no data set {name!r} in the catalogue.",
+        f"Known: {', '.join(catalogue.entries)}.",
+    )
 
 
-# ------------------------------------------------------------------------------------------------ fetch, remove
+# ------------------------------------------------------------------------------------------------
+# fetch, remove
 
 
 def fetch_dataset(options: argparse.Namespace) -> None:
@@ -170,31 +204,50 @@ def fetch_dataset(options: argparse.Namespace) -> None:
         print(f"{entry.name} is in {entry.fetched}.")
         print(f"Train on it: python -m trainer train --dialogue --dataset {entry.name}")
         if not entry.statement.right:
-            print("Its page states no licence: state a right to it in catalogue.toml before (docs/sets.md).")
+            print(
+                "Its page states no licence: state a right to it in catalogue.toml before "
+                "(docs/sets.md)."
+            )
 
 
 def _find_on_hub(options: argparse.Namespace) -> CatalogueEntry:
     entry = _find(read_catalogue(resolve_home(options.home)), options.name)
     if not entry.hub:
-        raise RequestError(f"{entry.name!r} is not on a hub, but a file of the operator's.", "There is nothing to do.")
+        raise RequestError(
+            f"{entry.name!r} is not on a hub, but a file of the operator's.",
+            "There is nothing to do.",
+        )
     return entry
 
 
 def fetch_from_hub(entry: CatalogueEntry, interval_s: float, out: Any) -> None:
-    """Fetch the entry's files into the home; a fetch that is stopped resumes. Raises `MaterialError`, `OSError`."""
+    """Fetch the entry's files into the home; a fetch that is stopped resumes. Raises
+    `MaterialError`, `OSError`.
+    """
     if (error := find_hub_error()) == HUB_OFFLINE_ERROR:
         raise MaterialError(f"{entry.name} cannot be fetched: {error}.", "Unset it, and try again.")
     if error:
-        raise MaterialError(f"{entry.name} cannot be fetched: {error}.", "Check the network, HF_ENDPOINT and proxies.")
+        raise MaterialError(
+            f"{entry.name} cannot be fetched: {error}.",
+            "Check the network, HF_ENDPOINT and proxies.",
+        )
     folder = _folder(entry)
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(folder.with_name(f".{entry.name}.lock"), entry.name):
         revision, files = _list_files(entry)
         total = sum(file.bytes for file in files)
-        licence = entry.licence if not entry.about else f"{entry.licence}; not for: {entry.about.not_for}"
-        print(f"{entry.hub}, {len(files)} file(s), {format_size(total)}, {licence}", file=out, flush=True)
+        licence = (
+            entry.licence if not entry.about else f"{entry.licence}; not for: {entry.about.not_for}"
+        )
+        print(
+            f"{entry.hub}, {len(files)} file(s), {format_size(total)}, {licence}",
+            file=out,
+            flush=True,
+        )
         partial = _discard_other_commits(_partial(entry), revision)
-        _require_space(folder.parent, total - sum(_size(path_inside(partial, file.name)) for file in files))
+        _require_space(
+            folder.parent, total - sum(_size(path_inside(partial, file.name)) for file in files)
+        )
         with _progress_bar(total, interval_s) as report:
             done = 0
             for file in files:
@@ -202,7 +255,9 @@ def fetch_from_hub(entry: CatalogueEntry, interval_s: float, out: Any) -> None:
                     download(file, path_inside(partial, file.name), _offset(report, done))
                 done += file.bytes
         sizes = {file.name: file.bytes for file in files}
-        write_model(partial / FETCH_RECORD, FetchRecord(hub=entry.hub, revision=revision, files=sizes))
+        write_model(
+            partial / FETCH_RECORD, FetchRecord(hub=entry.hub, revision=revision, files=sizes)
+        )
         fsync_tree(partial)
         shutil.rmtree(folder, ignore_errors=True)
         replace_durably(partial, folder)
@@ -236,11 +291,15 @@ def _locked(file: Path, name: str) -> Iterator[None]:
         with FileLock(file, timeout=0):
             yield
     except Timeout:
-        raise MaterialError(f"{name} is being fetched by another process.", "Wait for it.") from None
+        raise MaterialError(
+            f"{name} is being fetched by another process.", "Wait for it."
+        ) from None
 
 
 def _list_files(entry: CatalogueEntry) -> tuple[str, list[HubFile]]:
-    """Ask the hub for the newest commit of a data set, and the files to fetch. Raises `MaterialError`."""
+    """Ask the hub for the newest commit of a data set, and the files to fetch. Raises
+    `MaterialError`.
+    """
     from huggingface_hub import HfApi  # takes 0.15 s
 
     restrict_hub_client()
@@ -259,7 +318,9 @@ def _list_files(entry: CatalogueEntry) -> tuple[str, list[HubFile]]:
         try:
             require_safe_name(one.name)
         except UnsafeNameError as error:
-            raise MaterialError(f"The hub names a file whose name {error}.", "Do not use this hub.") from None
+            raise MaterialError(
+                f"The hub names a file whose name {error}.", "Do not use this hub."
+            ) from None
     return str(info.sha), files
 
 
@@ -271,9 +332,11 @@ def _offset(report: ByteReport, done: int) -> ByteReport:
 def _require_space(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed_bytes + MIN_FREE_BYTES > free:
-        needed, left = format_size(needed_bytes), format_size(MIN_FREE_BYTES)
+        needed = format_size(needed_bytes)
+        left = format_size(MIN_FREE_BYTES)
         raise MaterialError(
-            f"{needed} are to be fetched, and the disk of UNDERSTUDY_HOME has {format_size(free)} free.",
+            f"{needed} are to be fetched, and the disk of UNDERSTUDY_HOME has {format_size(free)} "
+            "free.",
             f"Free disk space ({left} are left free), or set UNDERSTUDY_HOME to another disk.",
         )
 
@@ -294,7 +357,8 @@ def _progress_bar(total: int, interval_s: float) -> Iterator[ByteReport]:
 def remove_dataset(options: argparse.Namespace) -> None:
     """Delete the fetched files of a data set, and those of a fetch that was stopped."""
     entry = _find_on_hub(options)
-    folder, partial = _folder(entry), _partial(entry)
+    folder = _folder(entry)
+    partial = _partial(entry)
     was_there = folder.exists() or partial.exists()
     if was_there:
         with _locked(folder.with_name(f".{entry.name}.lock"), entry.name):

@@ -39,14 +39,21 @@ OWN_CARD_RIGHT = "own-writing", "whoever named it on the command line", "Named t
 
 
 def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
-    """Draft the job of the options. Raises `UnderstudyError` if something is missing or may not be trained on."""
+    """Draft the job of the options. Raises `UnderstudyError` if something is missing or may not be
+    trained on.
+    """
     if options.dialogue and options.persona:
-        raise RequestError("--dialogue trains no persona.", "Leave out one of --dialogue and --persona.")
+        raise RequestError(
+            "--dialogue trains no persona.", "Leave out one of --dialogue and --persona."
+        )
     if not (options.persona or options.dataset):
-        raise RequestError("There is nothing to train.", "Name a --persona, or --dialogue with a --dataset.")
+        raise RequestError(
+            "There is nothing to train.", "Name a --persona, or --dialogue with a --dataset."
+        )
     fence = ErasureFence.begin(home)
     persona = load_persona(options.persona, home) if options.persona else None
-    consent, shipped = read_consent(home), ShippedData.from_source_tree()
+    consent = read_consent(home)
+    shipped = ShippedData.from_source_tree()
     materials = _persona_material(persona, options, shipped, home)
     if not (persona and options.lore_pairs == 1):
         materials.append(_training_material(persona, options, home, shipped, consent))
@@ -55,19 +62,27 @@ def draft_job(options: argparse.Namespace, home: Path) -> JobDraft:
         pairs = synthetic_materials(shipped, home, persona.id, consent)
         materials += [material for material in pairs if material.path not in known]
     mixed = _messages_material(options.general, options, home, consent) if options.general else None
-    materials += [_messages_material(name, options, home, consent) for name in getattr(options, "more", ())]
+    materials += [
+        _messages_material(name, options, home, consent) for name in getattr(options, "more", ())
+    ]
     _require_distinct_names(materials)
     used = {path for it in (*materials, *filter(None, [mixed])) for path, _ in it.copies}
     general = shipped_general_material(shipped, consent)
-    # Dialogue that is trained on cannot measure forgetting well: only used if there is nothing else.
-    others = [it for it in general if not used.intersection(path for path, _ in it.copies)] or general
+    # Dialogue that is trained on cannot measure forgetting well: only used if there is nothing
+    # else.
+    others = [
+        it for it in general if not used.intersection(path for path, _ in it.copies)
+    ] or general
     materials += [*filter(None, [mixed]), *others]
     if options.start_from:
         materials.append(_parent_adapter_material(options.start_from, home, consent))
-    return JobDraft(home, _training_request(options, persona, materials), tuple(materials), fence.storing)
+    return JobDraft(
+        home, _training_request(options, persona, materials), tuple(materials), fence.storing
+    )
 
 
-# ------------------------------------------------------------------------------------------------ material
+# ------------------------------------------------------------------------------------------------
+# material
 
 
 def _persona_material(
@@ -83,25 +98,38 @@ def _persona_material(
         card = stated_material("card", file.name, file.name, OWN_CARD_RIGHT, (file, file.name))
     else:
         table = dump_toml(table_from_card(read_card_file(file), persona.id)).decode()
-        stated = RightsStatement(OWN_CARD_RIGHT[0], OWN_CARD_RIGHT[1], modification_date(file), OWN_CARD_RIGHT[2])
-        card = SourceMaterial("card", f"{persona.id}.toml", file.name, stated, modification_date(file), text=table)
+        stated = RightsStatement(
+            OWN_CARD_RIGHT[0], OWN_CARD_RIGHT[1], modification_date(file), OWN_CARD_RIGHT[2]
+        )
+        card = SourceMaterial(
+            "card", f"{persona.id}.toml", file.name, stated, modification_date(file), text=table
+        )
     if options.lore:
         return [card, *_lore_folder_material(persona, options.lore)]
     return [card, *(lore_material(shipped, home, persona.id) if persona.id in shared else [])]
 
 
 def _lore_folder_material(persona: Persona, folder: Path) -> list[SourceMaterial]:
-    """Return the persona's lore and the world's in a folder. Raises `RequestError` if there is none."""
+    """Return the persona's lore and the world's in a folder. Raises `RequestError` if there is
+    none.
+    """
     documents = [it for it in scan_lore(folder, (persona, WORLD)) if it.owners and not it.skipped]
     if not documents:
-        advice = f"`python -m trainer lore files --persona {persona.id} --lore {folder}` says why files are skipped."
+        advice = (
+            f"`python -m trainer lore files --persona {persona.id} --lore {folder}` says why files "
+            "are skipped."
+        )
         raise RequestError(f"There is no lore of {persona.name} in {folder}.", advice)
     copies = [(it.path.absolute(), f"lore/{it.source}") for it in documents]
     return [stated_material("lore", "lore", folder.resolve().name, OWN_CARD_RIGHT, *copies)]
 
 
 def _training_material(
-    persona: Persona | None, options: argparse.Namespace, home: Path, shipped: ShippedData, consent: Consent
+    persona: Persona | None,
+    options: argparse.Namespace,
+    home: Path,
+    shipped: ShippedData,
+    consent: Consent,
 ) -> SourceMaterial:
     """Return the persona's own log, a built data set, or a source in any format."""
     if options.dataset is None and persona:
@@ -116,11 +144,15 @@ def _training_material(
     return _source_material("log" if persona else "messages", source, options, persona, consent)
 
 
-def _messages_material(named: str, options: argparse.Namespace, home: Path, consent: Consent) -> SourceMaterial:
+def _messages_material(
+    named: str, options: argparse.Namespace, home: Path, consent: Consent
+) -> SourceMaterial:
     """Return general dialogue by path or by name."""
     source = default_source(argparse.Namespace(**{**vars(options), "dataset": named}), home)
     if is_built_dataset(source.path):
-        raise RequestError(f"{named} is a built data set.", "Name it as --dataset, or its sources here.")
+        raise RequestError(
+            f"{named} is a built data set.", "Name it as --dataset, or its sources here."
+        )
     return _source_material("messages", source, options, None, consent)
 
 
@@ -129,11 +161,17 @@ def _require_distinct_names(materials: list[SourceMaterial]) -> None:
     places = [it.path for it in materials]
     if len(set(places)) < len(places):
         twice = next(it for it in materials if places.count(it.path) > 1)
-        raise RequestError(f"Two sources are named {twice.origin}.", "Name each source once, or rename a file.")
+        raise RequestError(
+            f"Two sources are named {twice.origin}.", "Name each source once, or rename a file."
+        )
 
 
 def _source_material(
-    kind: MaterialKind, source: SourceSpec, options: argparse.Namespace, persona: Persona | None, consent: Consent
+    kind: MaterialKind,
+    source: SourceSpec,
+    options: argparse.Namespace,
+    persona: Persona | None,
+    consent: Consent,
 ) -> SourceMaterial:
     """Return a file or folder in any format, under its stated or implied right."""
     path = resolve_path(source.path)
@@ -147,13 +185,24 @@ def _source_material(
     stated = signed or RightsStatement(right, "", arrived, "")
     if not signed and right == options.right:
         stated = command_line_statement(right)
-    origin = source.origin or (source.path.as_posix() if path != source.path else path.resolve().name)
+    origin = source.origin or (
+        source.path.as_posix() if path != source.path else path.resolve().name
+    )
     place = f"named/{origin.replace('/', '-')}"
     names = (*options.names, *source.persona_names) if persona else ()
     pairs = column_mapping(options.map) if getattr(options, "map", ()) else source.find_mapping()
     mapping = tuple(f"{role}={column}" for role, column in pairs.items())
     return SourceMaterial(
-        kind, place, origin, stated, arrived, ((path, place),), "", source.format, names, mapping=mapping
+        kind,
+        place,
+        origin,
+        stated,
+        arrived,
+        ((path, place),),
+        "",
+        source.format,
+        names,
+        mapping=mapping,
     )
 
 
@@ -163,11 +212,15 @@ def _parent_adapter_material(named: str, home: Path, consent: Consent) -> Source
     if folder.is_dir():
         return adapter_material(folder.absolute(), _slug(folder.resolve().name), consent)
     if "/" in named:
-        raise RequestError(f"There is no folder {named}.", "Name an adapter's folder, or a dialogue adapter by name.")
+        raise RequestError(
+            f"There is no folder {named}.",
+            "Name an adapter's folder, or a dialogue adapter by name.",
+        )
     return dialogue_adapter_material(home, named, consent)
 
 
-# ------------------------------------------------------------------------------------------------ request
+# ------------------------------------------------------------------------------------------------
+# request
 
 
 def _training_request(

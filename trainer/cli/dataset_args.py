@@ -48,7 +48,9 @@ GENERAL_PREFIX = "general-"  # prefix of the names of shipped general dialogue
 def make_build_spec(
     options: argparse.Namespace, sources: Sequence[SourceSpec] = (), home: Path | None = None
 ) -> DatasetBuildSpec:
-    """Make a build request; `sources` are the default ones. Raises `UnderstudyError` before any long reading."""
+    """Make a build request; `sources` are the default ones. Raises `UnderstudyError` before any
+    long reading.
+    """
     home = home or find_home()
     persona = load_persona(options.persona, home) if options.persona else None
     named = [_parse_source(text, home) for text in options.source] or list(sources)
@@ -64,26 +66,41 @@ def make_build_spec(
         key=keys.pseudonyms,
         people_key=keys.people,
         filters=_make_filters(options),
-        limits={name: source.limit for name, source in zip(names, named, strict=True) if source.limit},
+        limits={
+            name: source.limit for name, source in zip(names, named, strict=True) if source.limit
+        },
         mix=parse_mix(options.mix) if options.mix else (),
         stages=options.two_stage,
         seed=options.seed,
-        corrections=read_corrections(options.corrections) if options.corrections else NameCorrections(),
+        corrections=read_corrections(options.corrections)
+        if options.corrections
+        else NameCorrections(),
     )
     consent = read_consent(home)
-    stated = {name: _find_statement(source, options) for name, source in zip(names, named, strict=True)}
+    stated = {
+        name: _find_statement(source, options) for name, source in zip(names, named, strict=True)
+    }
     reading = {
         name: replace(_read_options(options, plan, source, stated[name]), consent=consent)
         for name, source in zip(names, named, strict=True)
     }
-    read = [(name, _read_items(name, source, reading[name])) for name, source in zip(names, named, strict=True)]
+    read = [
+        (name, _read_items(name, source, reading[name]))
+        for name, source in zip(names, named, strict=True)
+    ]
     statements = {name: stated_right for name, stated_right in stated.items() if stated_right}
     spec = DatasetBuildSpec(plan, base, read, statements, permission=consent.permission, home=home)
-    return replace(spec, describe=partial(_describe_sources, dict(zip(names, named, strict=True)), reading))
+    return replace(
+        spec, describe=partial(_describe_sources, dict(zip(names, named, strict=True)), reading)
+    )
 
 
-def _describe_sources(sources: Mapping[str, SourceSpec], reading: Mapping[str, ReadOptions]) -> ImportReport:
-    """Report what becomes of the sources by their form; what is dropped of them is counted elsewhere."""
+def _describe_sources(
+    sources: Mapping[str, SourceSpec], reading: Mapping[str, ReadOptions]
+) -> ImportReport:
+    """Report what becomes of the sources by their form; what is dropped of them is counted
+    elsewhere.
+    """
     items: list[ImportItem] = []
     for name, source in sources.items():
         content = describe_content(source.path, reading[name], source.format)
@@ -92,8 +109,14 @@ def _describe_sources(sources: Mapping[str, SourceSpec], reading: Mapping[str, R
 
 
 def find_named_source(name: str, home: Path) -> SourceSpec | None:
-    """Find a shipped data set, or a catalogue entry. Raises `MaterialError` if that is not on this machine."""
-    kind, stem = ("general", name.removeprefix(GENERAL_PREFIX)) if name.startswith(GENERAL_PREFIX) else ("logs", name)
+    """Find a shipped data set, or a catalogue entry. Raises `MaterialError` if that is not on this
+    machine.
+    """
+    kind, stem = (
+        ("general", name.removeprefix(GENERAL_PREFIX))
+        if name.startswith(GENERAL_PREFIX)
+        else ("logs", name)
+    )
     shipped = SHIPPED_DATA / kind / f"{stem}.{'jsonl' if kind == 'general' else 'json'}"
     for file in (shipped, SHIPPED_DATA / "synthetic" / f"{name}.jsonl"):
         if "/" not in name and file.is_file():
@@ -102,10 +125,14 @@ def find_named_source(name: str, home: Path) -> SourceSpec | None:
     if entry is None:
         return None
     if entry.hub:
-        entry.decide_right(read_consent(home)).require()  # nobody should fetch what may not be trained on
+        entry.decide_right(
+            read_consent(home)
+        ).require()  # nobody should fetch what may not be trained on
     origin = entry.origin if entry.hub else ""
     path = entry.locate()
-    return SourceSpec(path, entry.format, None, entry.statement, entry.persona_names, origin, entry.mapping)
+    return SourceSpec(
+        path, entry.format, None, entry.statement, entry.persona_names, origin, entry.mapping
+    )
 
 
 def _parse_source(text: str, home: Path) -> SourceSpec:
@@ -117,7 +144,9 @@ def _parse_source(text: str, home: Path) -> SourceSpec:
 
 
 def load_persona(name: str, home: Path) -> Persona:
-    """Load a persona from a card file, or a shared one by id or name. Raises `CardError` or `RequestError`."""
+    """Load a persona from a card file, or a shared one by id or name. Raises `CardError` or
+    `RequestError`.
+    """
     path = Path(name).expanduser()
     if path.is_file():
         return to_persona(read_card_file(path), str(path))
@@ -126,7 +155,10 @@ def load_persona(name: str, home: Path) -> Persona:
         return persona
     near = difflib.get_close_matches(name, personas, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise RequestError(f"There is no persona {name!r}.{hint}", f"Known: {', '.join(personas)}; or name a card file.")
+    raise RequestError(
+        f"There is no persona {name!r}.{hint}",
+        f"Known: {', '.join(personas)}; or name a card file.",
+    )
 
 
 def load_lore_index(persona: Persona, folder: Path | None, home: Path) -> LoreIndex | None:
@@ -136,12 +168,20 @@ def load_lore_index(persona: Persona, folder: Path | None, home: Path) -> LoreIn
 
 
 def load_passages(persona: Persona, folder: Path | None, home: Path) -> list[Passage]:
-    """Load a persona's lore and the world's, of a folder or the served ones. Raises `RequestError` or `LoreError`."""
+    """Load a persona's lore and the world's, of a folder or the served ones. Raises `RequestError`
+    or `LoreError`.
+    """
     cards = shared_card_files(SHIPPED_CARDS, home)
     if folder is None:
-        return read_persona_lore(SHIPPED_DATA / "rag-resources", persona.id, home, cards) if persona.id in cards else []
+        return (
+            read_persona_lore(SHIPPED_DATA / "rag-resources", persona.id, home, cards)
+            if persona.id in cards
+            else []
+        )
     if not folder.is_dir():
-        raise RequestError(f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona.")
+        raise RequestError(
+            f"There is no folder {folder}.", "Name one that holds a folder of markdown per persona."
+        )
     return read_lore(folder, (persona, WORLD), read_shared_personas(SHIPPED_CARDS, home).values())
 
 
@@ -158,12 +198,15 @@ def _dataset_request(options: argparse.Namespace, persona: Persona | None) -> Tr
 
 def _make_filters(options: argparse.Namespace) -> QualityFilters:
     languages = tuple(code.strip().lower() for code in options.languages.split(",") if code.strip())
-    least, most = options.min_reply_words, options.max_reply_words
+    least = options.min_reply_words
+    most = options.max_reply_words
     for name, words, lowest in (("--min-reply-words", least, 0), ("--max-reply-words", most, 1)):
         if words < lowest:
             raise RequestError(f"{name} {words} is not possible.", f"Give {lowest} or more.")
     if least > most:
-        raise RequestError(f"--min-reply-words {least} is above --max-reply-words {most}.", "Give less, or more.")
+        raise RequestError(
+            f"--min-reply-words {least} is above --max-reply-words {most}.", "Give less, or more."
+        )
     if unknown := [code for code in languages if code not in list_languages()]:
         codes = f"Codes: {', '.join(sorted(list_languages()))}."
         raise RequestError(f"The language {unknown[0]!r} cannot be detected.", codes)
@@ -173,16 +216,22 @@ def _make_filters(options: argparse.Namespace) -> QualityFilters:
 def _find_keys(
     options: argparse.Namespace, persona: Persona | None, home: Path, sources: Sequence[SourceSpec]
 ) -> JobKeys:
-    """Return the keys for these sources: those of the run for its own data set, otherwise separate ones."""
+    """Return the keys for these sources: those of the run for its own data set, otherwise separate
+    ones.
+    """
     request = _dataset_request(options, persona)
     if options.source:
         paths = sorted(str(source.path.resolve()) for source in sources)
         return JobKeys.of(home, "\0".join([request.persona or "dialogue", *paths]))
-    return JobKeys.of(home, pseudonym_dataset_name(request.model_copy(update={"dataset": options.dataset})))
+    return JobKeys.of(
+        home, pseudonym_dataset_name(request.model_copy(update={"dataset": options.dataset}))
+    )
 
 
 def _find_statement(source: SourceSpec, options: argparse.Namespace) -> RightsStatement | None:
-    """Return the rights statement of a source: beside it, in the catalogue, or from the command line."""
+    """Return the rights statement of a source: beside it, in the catalogue, or from the command
+    line.
+    """
     signed = source.statement or read_statement(source.path)
     return signed or (command_line_statement(options.right) if options.right else None)
 
@@ -193,13 +242,19 @@ def command_line_statement(right: Right) -> RightsStatement:
 
 
 def _read_options(
-    options: argparse.Namespace, plan: DatasetPlan, source: SourceSpec, stated: RightsStatement | None
+    options: argparse.Namespace,
+    plan: DatasetPlan,
+    source: SourceSpec,
+    stated: RightsStatement | None,
 ) -> ReadOptions:
-    right, claimed, arrived = "", "", ""
+    right = ""
+    claimed = ""
+    arrived = ""
     if stated and stated.stated_by == COMMAND_LINE_STATEMENT:
         claimed = stated.right
     elif stated:
-        right, arrived = stated.right, stated.stated_on
+        right = stated.right
+        arrived = stated.stated_on
     return ReadOptions(
         persona=plan.persona,
         persona_names=(*options.names, *source.persona_names),
@@ -216,7 +271,8 @@ def _read_options(
 def _read_items(name: str, source: SourceSpec, options: ReadOptions) -> SourceItems:
     if not source.path.exists() and "/" not in str(source.path):
         raise MaterialError(f"There is no file {source.path}.", "Check the path.")
-    # Without a statement, the file's date is the date of arrival; for a hub data set, the download's.
+    # Without a statement, the file's date is the date of arrival; for a hub data set, the
+    # download's.
     path = resolve_path(source.path)
     arrived = options.arrived or day_of(path.stat().st_mtime if path.exists() else 0)
     return read_usable(source.path, replace(options, source=name, arrived=arrived), source.format)
@@ -225,16 +281,26 @@ def _read_items(name: str, source: SourceSpec, options: ReadOptions) -> SourceIt
 def default_source(options: argparse.Namespace, home: Path) -> SourceSpec:
     """Return the source if none is named: a data set by name, or the persona's own log."""
     if not options.dataset and not options.persona:
-        raise RequestError("There is nothing to plan.", "Name a --persona, a --source or a --dataset.")
+        raise RequestError(
+            "There is nothing to plan.", "Name a --persona, a --source or a --dataset."
+        )
     name = options.dataset or load_persona(options.persona, home).id
     if options.dataset and Path(name).expanduser().exists():
         return parse_source(name)
     if "/" in name:
-        raise RequestError(f"There is no file or folder {name}.", "Check the path, or name a data set.")
+        raise RequestError(
+            f"There is no file or folder {name}.", "Check the path, or name a data set."
+        )
     if named := find_named_source(name, home):
         return named
     catalogue = read_catalogue(home)
-    ships = [path.stem for kind in ("logs", "synthetic") for path in sorted((SHIPPED_DATA / kind).glob("*.json*"))]
+    ships = [
+        path.stem
+        for kind in ("logs", "synthetic")
+        for path in sorted((SHIPPED_DATA / kind).glob("*.json*"))
+    ]
     names = ", ".join([*ships, *catalogue.entries])
-    fault = catalogue.faults.get(name) or catalogue.faults.get("") or f"There is no data set {name!r}."
+    fault = (
+        catalogue.faults.get(name) or catalogue.faults.get("") or f"There is no data set {name!r}."
+    )
     raise RequestError(fault, f"Known: {names}; or name a path.")

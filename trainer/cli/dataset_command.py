@@ -91,21 +91,33 @@ is OPENAI_API_KEY; OPENAI_BASE_URL names another server with the same API.
 FOLLOW_COMMAND = "python -m trainer dataset openai --follow"
 INSPECT_EXAMPLES = (
     "python -m trainer dataset inspect talk.json",
-    "python -m trainer dataset inspect chat.csv --map speaker=Absender text=Nachricht time=Zeit --as Oda",
+    "python -m trainer dataset inspect chat.csv --map speaker=Absender text=Nachricht time=Zeit "
+    "--as Oda",
     "python -m trainer dataset inspect rows.csv --map user=question assistant=reply --json",
 )
-BUILD_EXAMPLE = "python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out build/ballast"
+BUILD_EXAMPLE = (
+    "python -m trainer dataset build --persona ballast --source data/logs/ballast.json --out "
+    "build/ballast"
+)
 
 
 def add_build(subcommands: Commands) -> argparse.ArgumentParser:
     """Add `dataset build` and return its parser."""
     build = add_command(
-        subcommands, "build", "build a data set from sources: filtered, deduplicated, split", BUILD_HELP
+        subcommands,
+        "build",
+        "build a data set from sources: filtered, deduplicated, split",
+        BUILD_HELP,
     )
     add_sources(build, required=True)
     add = build.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="the data set's folder")
-    add("--review", type=Path, metavar="FILE", help="list what was replaced in it, for you alone to check")
+    add(
+        "--review",
+        type=Path,
+        metavar="FILE",
+        help="list what was replaced in it, for you alone to check",
+    )
     add_review_days(build)
     add("--json", action="store_true", help="print one JSON object")
     add_progress_interval(build)
@@ -117,10 +129,16 @@ def add_export(subcommands: Commands) -> argparse.ArgumentParser:
     export = subcommands.add_parser("export", help="write a data set in another tool's format")
     add_examples(export, EXPORT_EXAMPLE)
     add = export.add_argument
-    add("folder", type=Path, metavar="DIR", help="the folder of a data set built by `dataset build`")
+    add(
+        "folder", type=Path, metavar="DIR", help="the folder of a data set built by `dataset build`"
+    )
     add("--to", choices=EXPORT_FORMATS, required=True, help="the format")
     add("--out", type=Path, required=True, metavar="FILE", help="the file; replaced")
-    add("--eval", action="store_true", help="write the held-out samples (default: the training samples)")
+    add(
+        "--eval",
+        action="store_true",
+        help="write the held-out samples (default: the training samples)",
+    )
     add("--json", action="store_true", help="print one JSON object")
     return export
 
@@ -130,43 +148,146 @@ def add_openai(subcommands: Commands) -> argparse.ArgumentParser:
     text = "fine-tune a model at OpenAI on a data set: cost estimate, upload, job, events"
     openai = add_command(subcommands, "openai", text, OPENAI_HELP)
     add = openai.add_argument
-    add("folder", type=Path, nargs="?", metavar="DIR", help="the folder of a data set built by `dataset build`")
+    add(
+        "folder",
+        type=Path,
+        nargs="?",
+        metavar="DIR",
+        help="the folder of a data set built by `dataset build`",
+    )
     add("--model", metavar="M", help="the model to train, such as gpt-4.1-mini-2025-04-14")
-    add("--epochs", type=positive_int, default=3, metavar="N", help="passes over the samples (default: 3)")
-    add("--price", type=_price, metavar="USD", help="price per million training tokens (default: a dated table)")
-    add("--suffix", default="", metavar="TEXT", help="part of the new model's name, up to 64 letters")
-    add("--estimate", action="store_true", help="only say what would be sent and its cost; needs no key")
+    add(
+        "--epochs",
+        type=positive_int,
+        default=3,
+        metavar="N",
+        help="passes over the samples (default: 3)",
+    )
+    add(
+        "--price",
+        type=_price,
+        metavar="USD",
+        help="price per million training tokens (default: a dated table)",
+    )
+    add(
+        "--suffix",
+        default="",
+        metavar="TEXT",
+        help="part of the new model's name, up to 64 letters",
+    )
+    add(
+        "--estimate",
+        action="store_true",
+        help="only say what would be sent and its cost; needs no key",
+    )
     add("--yes", action="store_true", help="spend it without being asked")
     add("--no-follow", action="store_true", help="end as soon as the job is created")
     existing = openai.add_mutually_exclusive_group()
     existing.add_argument("--follow", metavar="JOB_ID", help="follow this job to its end")
     existing.add_argument("--cancel", metavar="JOB_ID", help="cancel this job")
-    existing.add_argument("--delete-files", metavar="JOB_ID", help="delete this job's files at OpenAI")
-    add("--json", action="store_true", help="print the job as one JSON object at the end, the rest to standard error")
+    existing.add_argument(
+        "--delete-files", metavar="JOB_ID", help="delete this job's files at OpenAI"
+    )
+    add(
+        "--json",
+        action="store_true",
+        help="print the job as one JSON object at the end, the rest to standard error",
+    )
     return openai
 
 
 def add_sources(parser: argparse.ArgumentParser, required: bool) -> None:
     """Add the options for sources and samples that `build`, `plan` and `mask` share."""
     add = parser.add_argument
-    add("--persona", metavar="P", help="a persona's id or name, or a card file (default: none, dialogue)")
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name, id or role in the sources")
-    add("--source", action="append", default=[], required=required, metavar="PATH[=FORMAT][:COUNT]", help="may repeat")
-    add("--mix", metavar="80:20", help="ratio of general to own conversations, or one number per source")
+    add(
+        "--persona",
+        metavar="P",
+        help="a persona's id or name, or a card file (default: none, dialogue)",
+    )
+    add(
+        "--as",
+        dest="names",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="P's name, id or role in the sources",
+    )
+    add(
+        "--source",
+        action="append",
+        default=[],
+        required=required,
+        metavar="PATH[=FORMAT][:COUNT]",
+        help="may repeat",
+    )
+    add(
+        "--mix",
+        metavar="80:20",
+        help="ratio of general to own conversations, or one number per source",
+    )
     add("--two-stage", action="store_true", help="general samples first, then the persona's")
-    add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: the shipped ones)")
-    add("--right", type=right_name, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
-    add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN", help="as for `inspect`")
-    add("--tree-paths", choices=("best", "all"), default="best", help="paths to use of message trees (default: best)")
+    add(
+        "--lore",
+        type=Path,
+        metavar="DIR",
+        help="lore folders by persona (default: the shipped ones)",
+    )
+    add(
+        "--right",
+        type=right_name,
+        metavar="R",
+        help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}",
+    )
+    add(
+        "--map",
+        type=key_value,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ROLE=COLUMN",
+        help="as for `inspect`",
+    )
+    add(
+        "--tree-paths",
+        choices=("best", "all"),
+        default="best",
+        help="paths to use of message trees (default: best)",
+    )
     add("--languages", default="", metavar="en,vi", help="keep only these languages")
     add("--min-reply-words", type=int, default=0, metavar="N", help="drop shorter replies")
     add("--max-reply-words", type=int, default=1_000_000, metavar="N", help="drop longer replies")
-    add("--recipe", default="demo-cpu", metavar="R", help="recipe with lengths and shares (default: demo-cpu)")
+    add(
+        "--recipe",
+        default="demo-cpu",
+        metavar="R",
+        help="recipe with lengths and shares (default: demo-cpu)",
+    )
     add_settings(parser)
-    add("--max-length", type=int, metavar="TOKENS", help="maximum tokens per sample (default: the recipe's)")
-    add("--base-model", default="embedded", metavar="M", help="base model for the tokenizer (default: embedded)")
-    add("--corrections", type=Path, metavar="FILE", help="names to keep or to replace, as for `anonymise`")
-    add("--seed", type=int, default=0, metavar="N", help="seed for sampling from limited sources (default: 0)")
+    add(
+        "--max-length",
+        type=int,
+        metavar="TOKENS",
+        help="maximum tokens per sample (default: the recipe's)",
+    )
+    add(
+        "--base-model",
+        default="embedded",
+        metavar="M",
+        help="base model for the tokenizer (default: embedded)",
+    )
+    add(
+        "--corrections",
+        type=Path,
+        metavar="FILE",
+        help="names to keep or to replace, as for `anonymise`",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed for sampling from limited sources (default: 0)",
+    )
 
 
 def build_dataset(options: argparse.Namespace) -> None:
@@ -192,10 +313,14 @@ def build_dataset(options: argparse.Namespace) -> None:
 def _review_file(options: argparse.Namespace) -> ReviewLog:
     require_outside(options.review)
     if options.review.absolute().parent == options.out.absolute():
-        raise RequestError("--review names a file in the data set's folder.", "Name another: it reveals who is in it.")
+        raise RequestError(
+            "--review names a file in the data set's folder.",
+            "Name another: it reveals who is in it.",
+        )
     require_writable(options.review, "Name another place with --review.")
     options.review.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    home, now = find_home(), time.time()
+    home = find_home()
+    now = time.time()
     delete_expired_reviews(home, now)
     return ReviewLog(options.review, home, now, options.review_days)
 
@@ -204,26 +329,40 @@ def export_dataset_file(options: argparse.Namespace) -> None:
     """Run `dataset export`."""
     require_writable(options.out)
     storing = ErasureFence.begin(find_home()).storing
-    exported = export_dataset(options.folder, options.to, options.out, held_out=options.eval, storing=storing)
+    exported = export_dataset(
+        options.folder, options.to, options.out, held_out=options.eval, storing=storing
+    )
     log_export("data set", options.folder, options.out)
     rights_file = options.out.parent / RIGHTS_FILE if any(exported.rights) else None
     if options.json:
-        summary = {"path": str(options.out), "samples": exported.samples, "rights": dict(exported.rights)}
-        print(json.dumps({**summary, "rights_file": str(rights_file) if rights_file else None}, ensure_ascii=False))
+        summary = {
+            "path": str(options.out),
+            "samples": exported.samples,
+            "rights": dict(exported.rights),
+        }
+        print(
+            json.dumps(
+                {**summary, "rights_file": str(rights_file) if rights_file else None},
+                ensure_ascii=False,
+            )
+        )
     else:
         print(f"{exported.samples:,} samples in {options.out}")
         if rights_file:
             print(f"the right to them is stated in {rights_file}: keep it beside the file")
     if count := exported.rights.get(DISCORD_API):
         print(
-            f"warning: {count:,} of them came through Discord's API. Discord forbids training on them without its "
+            f"warning: {count:,} of them came through Discord's API. Discord forbids training on "
+            "them without its "
             "permission, with any tool, and requests to be forgotten do not reach exported files.",
             file=sys.stderr,
         )
 
 
 def run_openai_job(options: argparse.Namespace) -> int:
-    """Run `dataset openai`; Ctrl-C while following leaves the job running. Raises `UnderstudyError`."""
+    """Run `dataset openai`; Ctrl-C while following leaves the job running. Raises
+    `UnderstudyError`.
+    """
     out = sys.stderr if options.json else sys.stdout
 
     def report(line: str) -> None:
@@ -232,11 +371,15 @@ def run_openai_job(options: argparse.Namespace) -> int:
     if options.follow or options.cancel or options.delete_files:
         if options.folder:
             raise RequestError("A data set and a job are named.", "Name one of them.")
-        return _finish_openai_job(options, asyncio.run(_existing_openai_job(options, report)), report)
+        return _finish_openai_job(
+            options, asyncio.run(_existing_openai_job(options, report)), report
+        )
     if not (options.folder and options.model):
         raise RequestError("There is nothing to train.", "Name a data set's folder and a --model.")
     submission = read_submission(options.folder, options.model, options.epochs, options.price)
-    for line in describe_submission(submission, api_base_url(os.environ), is_listed=options.price is None):
+    for line in describe_submission(
+        submission, api_base_url(os.environ), is_listed=options.price is None
+    ):
         report(line)
     if options.estimate:
         return EXIT_DONE
@@ -244,7 +387,9 @@ def run_openai_job(options: argparse.Namespace) -> int:
     if not options.yes:
         _confirm_spending()
     transfer = uuid.uuid4().hex
-    log_export("data set", options.folder, f"{client.base_url} files", transfer=transfer, state="begun")
+    log_export(
+        "data set", options.folder, f"{client.base_url} files", transfer=transfer, state="begun"
+    )
     job = asyncio.run(_submit_openai_job(client, submission, options, report))
     log_export("data set", options.folder, f"{client.base_url} {job['id']}", transfer=transfer)
     if not options.no_follow:
@@ -255,13 +400,18 @@ def run_openai_job(options: argparse.Namespace) -> int:
 
 def _confirm_spending() -> None:
     if not sys.stdin.isatty():
-        raise RequestError("Nothing was sent, because nobody could be asked.", "Add --yes to spend it.")
+        raise RequestError(
+            "Nothing was sent, because nobody could be asked.", "Add --yes to spend it."
+        )
     if input("Send this and spend it? Type yes: ").strip().casefold() not in ("y", "yes"):
         raise RequestError("Nothing was sent.", "")
 
 
 async def _submit_openai_job(
-    client: OpenAIClient, submission: Submission, options: argparse.Namespace, report: Callable[[str], None]
+    client: OpenAIClient,
+    submission: Submission,
+    options: argparse.Namespace,
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
     async with client:
         job = await submit(client, submission, options.suffix, report)
@@ -269,7 +419,9 @@ async def _submit_openai_job(
     return job
 
 
-async def _existing_openai_job(options: argparse.Namespace, report: Callable[[str], None]) -> dict[str, Any]:
+async def _existing_openai_job(
+    options: argparse.Namespace, report: Callable[[str], None]
+) -> dict[str, Any]:
     async with OpenAIClient(os.environ) as client:
         if options.cancel:
             return await client.cancel(options.cancel)
@@ -280,16 +432,24 @@ async def _existing_openai_job(options: argparse.Namespace, report: Callable[[st
         try:
             return await client.follow(options.follow, report)
         except asyncio.CancelledError:
-            report(f"the job goes on at OpenAI; follow it again with: {FOLLOW_COMMAND} {options.follow}")
+            report(
+                f"the job goes on at OpenAI; follow it again with: {FOLLOW_COMMAND} "
+                f"{options.follow}"
+            )
             raise
 
 
-def _finish_openai_job(options: argparse.Namespace, job: dict[str, Any], report: Callable[[str], None]) -> int:
+def _finish_openai_job(
+    options: argparse.Namespace, job: dict[str, Any], report: Callable[[str], None]
+) -> int:
     """Report the job's state; the exit code is 1 if a followed job has no model."""
     has_ended = job.get("status") in ENDED_STATES
     report(describe_result(job) if has_ended else f"job {job.get('id')}: {job.get('status')}")
     if has_ended and options.follow:
-        report(f"its files stay at OpenAI until: python -m trainer dataset openai --delete-files {job.get('id')}")
+        report(
+            "its files stay at OpenAI until: python -m trainer dataset openai --delete-files "
+            f"{job.get('id')}"
+        )
     if options.json:
         print(json.dumps(job, ensure_ascii=False))
     return EXIT_FAILED if options.follow and job.get("status") != "succeeded" else EXIT_DONE
@@ -308,40 +468,68 @@ def _price(text: str) -> float:
 def _build_summary(summary: dict[str, Any], out: Path) -> list[str]:
     samples = summary["samples"]
     return [
-        f"{out}: {samples['train']:,} training samples, {samples['eval']:,} held out, {summary['tokens']:,} tokens",
+        f"{out}: {samples['train']:,} training samples, {samples['eval']:,} held out, "
+        f"{summary['tokens']:,} tokens",
         *record_lines(summary),
         f"hash {summary['hash']}",
     ]
 
 
 def record_lines(summary: dict[str, Any]) -> list[str]:
-    """Format the sources, the records used and dropped, what is not learned, and what is taken of the files."""
+    """Format the sources, the records used and dropped, what is not learned, and what is taken of
+    the files.
+    """
     thoughts = summary.get("with_thought", 0)
     return [
         f"from {', '.join(f'{name} {count:,}' for name, count in summary['sources'].items())}",
         f"{summary['rows_used']:,} of {summary['rows']:,} records used",
         *(f"  dropped {rows:>9,}  {reason}" for reason, rows in summary["dropped"].items()),
-        *(f"  replies {count:>9,}  {reason}" for reason, count in summary.get("dropped_replies", {}).items()),
-        *([f"  thoughts {thoughts:>8,}  before replies: left out, unless reasoning=keep"] if thoughts else []),
+        *(
+            f"  replies {count:>9,}  {reason}"
+            for reason, count in summary.get("dropped_replies", {}).items()
+        ),
+        *(
+            [f"  thoughts {thoughts:>8,}  before replies: left out, unless reasoning=keep"]
+            if thoughts
+            else []
+        ),
         *ImportReport.from_json(summary["import_report"]).lines(),
     ]
 
 
 def add_dataset(commands: Commands) -> None:
     """Add `dataset` with its subcommands."""
-    dataset = commands.add_parser("dataset", help="inspect material, and build and export data sets")
+    dataset = commands.add_parser(
+        "dataset", help="inspect material, and build and export data sets"
+    )
     add_examples(dataset, *INSPECT_EXAMPLES, BUILD_EXAMPLE, EXPORT_EXAMPLE)
     subcommands = dataset.add_subparsers(required=True, metavar="COMMAND")
     text = "summarise a file or folder: format, conversations, unusable records with reasons"
     inspect = add_examples(subcommands.add_parser("inspect", help=text), *INSPECT_EXAMPLES)
-    add, text = inspect.add_argument, "a file, a folder, or the id of a data set on the hub"
+    add = inspect.add_argument
+    text = "a file, a folder, or the id of a data set on the hub"
     add("path", type=_nonempty_path, metavar="PATH", help=text)
     add("--format", metavar="F", help="read it as this format (default: detected)")
-    text = "columns by role, such as speaker=User text=Message time=Date, or user=question assistant=reply"
-    add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN", help=text)
+    text = (
+        "columns by role, such as speaker=User text=Message time=Date, or user=question "
+        "assistant=reply"
+    )
+    add(
+        "--map",
+        type=key_value,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="ROLE=COLUMN",
+        help=text,
+    )
     text = "character or author whose lines are the persona's; may repeat"
     add("--as", dest="names", action="append", default=[], metavar="NAME", help=text)
-    add("--keep-map", action="store_true", help="store --map in columns.toml beside PATH, for later builds")
+    add(
+        "--keep-map",
+        action="store_true",
+        help="store --map in columns.toml beside PATH, for later builds",
+    )
     add("--json", action="store_true", help="print one JSON object")
     add_progress_interval(inspect)
     inspect.set_defaults(command=with_error_handling(_inspect))
@@ -361,12 +549,19 @@ def _inspect(options: argparse.Namespace) -> int:
     personas = tuple(read_shared_personas(SHIPPED_CARDS, find_home()).values())
     stated = column_mapping(options.map)
     if options.keep_map and not stated:
-        raise RequestError("--keep-map stores what --map says, and there is no --map.", "Add --map, or leave it out.")
+        raise RequestError(
+            "--keep-map stores what --map says, and there is no --map.",
+            "Add --map, or leave it out.",
+        )
     mapping = stated or split_pairs(read_mapping(path))
-    read_options = ReadOptions(mapping=mapping, personas=personas, persona_names=tuple(options.names))
+    read_options = ReadOptions(
+        mapping=mapping, personas=personas, persona_names=tuple(options.names)
+    )
     try:
         with ProgressCounter(options.tell_every) as counter:
-            summary = inspect_source(path, read_options, options.format, partial(counter.count, "reading"))
+            summary = inspect_source(
+                path, read_options, options.format, partial(counter.count, "reading")
+            )
     except UnclearColumnsError as error:
         return _ask_columns(options, error)
     if options.keep_map:
@@ -379,9 +574,20 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _ask_columns(options: argparse.Namespace, error: UnclearColumnsError) -> int:
-    """Print the columns of a table that nothing is read from, and the command that says which is which."""
+    """Print the columns of a table that nothing is read from, and the command that says which is
+    which.
+    """
     question = error.question
-    words = ["python", "-m", "trainer", "dataset", "inspect", str(options.path), "--map", *question.pairs]
+    words = [
+        "python",
+        "-m",
+        "trainer",
+        "dataset",
+        "inspect",
+        str(options.path),
+        "--map",
+        *question.pairs,
+    ]
     words += [word for name in options.names for word in ("--as", name)]
     command = shlex.join(words)
     if options.json:

@@ -1,4 +1,6 @@
-"""`python -m trainer doctor` and `predictions`: checks the machine, and compares predictions with measurements."""
+"""`python -m trainer doctor` and `predictions`: checks the machine, and compares predictions with
+measurements.
+"""
 
 import argparse
 import json
@@ -12,7 +14,13 @@ from personas.errors import UnderstudyError
 from personas.models.base_model import EMBEDDED
 from trainer.cli.argtypes import Commands, add_command
 from trainer.doctor.doctor_report import remedy_lines, report_lines, run_checks
-from trainer.estimate.calibration import CASES, QUICK_CASES, calibration_json, calibration_markdown, run_calibration
+from trainer.estimate.calibration import (
+    CASES,
+    QUICK_CASES,
+    calibration_json,
+    calibration_markdown,
+    run_calibration,
+)
 from trainer.process.environment import find_home
 
 DOCTOR_HELP = """\
@@ -36,8 +44,12 @@ memory and time. Other programs that run at the same time make the times longer.
 
 def add_doctor(commands: Commands) -> argparse.ArgumentParser:
     """Add `doctor`."""
-    doctor = add_command(commands, "doctor", "check this machine, with remedies, and what it can train", DOCTOR_HELP)
-    doctor.add_argument("--base-model", default=EMBEDDED, metavar="M", help="base model (default: embedded)")
+    doctor = add_command(
+        commands, "doctor", "check this machine, with remedies, and what it can train", DOCTOR_HELP
+    )
+    doctor.add_argument(
+        "--base-model", default=EMBEDDED, metavar="M", help="base model (default: embedded)"
+    )
     output = doctor.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON object")
     output.add_argument("--fix-hints", action="store_true", help="print only the remedies")
@@ -52,9 +64,17 @@ def show_doctor_report(options: argparse.Namespace) -> None:
         print(json.dumps(report.as_json(), ensure_ascii=False))
     else:
         coloured = supports_colour()
-        print("\n".join(remedy_lines(report) if options.fix_hints else report_lines(report, coloured=coloured)))
+        print(
+            "\n".join(
+                remedy_lines(report)
+                if options.fix_hints
+                else report_lines(report, coloured=coloured)
+            )
+        )
     if report.failed:
-        raise UnderstudyError(f"Runs do not work here: {', '.join(report.failed)}.", "See the remedies above.")
+        raise UnderstudyError(
+            f"Runs do not work here: {', '.join(report.failed)}.", "See the remedies above."
+        )
 
 
 def _print_check(what: str) -> None:
@@ -68,7 +88,9 @@ def add_predictions(commands: Commands) -> argparse.ArgumentParser:
     predictions = add_command(
         commands, "predictions", "compare predicted with measured memory and time", PREDICTIONS_HELP
     )
-    predictions.add_argument("--out", type=Path, metavar="FILE", help="write the tables as a Markdown page")
+    predictions.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the tables as a Markdown page"
+    )
     predictions.add_argument("--quick", action="store_true", help="only three configurations")
     predictions.add_argument("--json", action="store_true", help="print one JSON object")
     return predictions
@@ -78,7 +100,12 @@ def show_predictions(options: argparse.Namespace) -> None:
     """Run `predictions`."""
     with tempfile.TemporaryDirectory(prefix="understudy-predictions-") as folder:
         cases = QUICK_CASES if options.quick else CASES
-        results = calibration_json(run_calibration(cases, Path(folder), partial(print, file=sys.stderr)))
+        results = calibration_json(
+            run_calibration(cases, Path(folder), partial(print, file=sys.stderr))
+        )
     if options.out:
         options.out.write_text(calibration_markdown(results), encoding="utf-8")
-    print(json.dumps(results) if options.json else calibration_markdown(results), end="\n" if options.json else "")
+    print(
+        json.dumps(results) if options.json else calibration_markdown(results),
+        end="\n" if options.json else "",
+    )

@@ -1,4 +1,6 @@
-"""Turns errors of a command into a message on standard error and an exit code; resolves and checks its paths."""
+"""Turns errors of a command into a message on standard error and an exit code; resolves and checks
+its paths.
+"""
 
 import argparse
 import sqlite3
@@ -26,7 +28,9 @@ from trainer.process.run_control import Terminated, raise_on_sigterm
 EXIT_TERMINATED = 143
 
 
-def with_error_handling(command: Callable[[argparse.Namespace], int | None]) -> Callable[[argparse.Namespace], int]:
+def with_error_handling(
+    command: Callable[[argparse.Namespace], int | None],
+) -> Callable[[argparse.Namespace], int]:
     """Wrap a command so that errors print in a line or two; the wrapper returns the exit code."""
 
     def run(options: argparse.Namespace) -> int:
@@ -50,8 +54,12 @@ def with_error_handling(command: Callable[[argparse.Namespace], int | None]) -> 
     return run
 
 
-def with_failure_report(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], int]:
-    """Wrap a command that computes as `with_error_handling` does, so that every other error prints like a run's."""
+def with_failure_report(
+    command: Callable[[argparse.Namespace], None],
+) -> Callable[[argparse.Namespace], int]:
+    """Wrap a command that computes as `with_error_handling` does, so that every other error prints
+    like a run's.
+    """
 
     def run(options: argparse.Namespace) -> None:
         try:
@@ -74,16 +82,24 @@ def translate_write_error(error: OSError | sqlite3.OperationalError) -> Understu
     """Translate a system error to a message for people."""
     refused = find_disk_error(error)
     if (refused and refused.errno in DISK_FULL_ERRNOS) or "disk is full" in str(error):
-        return UnderstudyError("The disk is full.", "Free some space, then run the same command again.")
+        return UnderstudyError(
+            "The disk is full.", "Free some space, then run the same command again."
+        )
     error = refused or error
     if not isinstance(error, OSError):
-        return UnderstudyError(f"A working file cannot be used: {error}.", "Check the disk, then run it again.")
+        return UnderstudyError(
+            f"A working file cannot be used: {error}.", "Check the disk, then run it again."
+        )
     where = f"{error.filename}: " if error.filename else ""
-    return UnderstudyError(f"{where}{error.strerror or error}.", "Check the path and its permissions.")
+    return UnderstudyError(
+        f"{where}{error.strerror or error}.", "Check the path and its permissions."
+    )
 
 
 def require_writable(out: Path, advice: str = "Name another place with --out.") -> None:
-    """Raise `RequestError` unless files can be created in the folder `out`, or at the place of the file `out`."""
+    """Raise `RequestError` unless files can be created in the folder `out`, or at the place of the
+    file `out`.
+    """
     folder = out.absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -97,7 +113,9 @@ def require_writable(out: Path, advice: str = "Name another place with --out.") 
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise translate_write_error(error) from None
-        raise RequestError(f"{out} cannot be written: {error.strerror} ({folder}).", advice) from None
+        raise RequestError(
+            f"{out} cannot be written: {error.strerror} ({folder}).", advice
+        ) from None
 
 
 def log_export(

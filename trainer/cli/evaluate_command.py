@@ -9,7 +9,12 @@ from pathlib import Path
 
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
-from personas.home.job_folder import ComparisonTargets, NeighbourPaths, read_comparison_targets, read_spec
+from personas.home.job_folder import (
+    ComparisonTargets,
+    NeighbourPaths,
+    read_comparison_targets,
+    read_spec,
+)
 from personas.outside_names import UnsafeNameError, path_inside
 from personas.schemas.scorecard import EvaluationExtent, MemorisationAudit, ScoreCard
 from personas.schemas.training import AdapterManifest, JobSpec
@@ -40,18 +45,41 @@ DEFAULT_TRAINING_S = 180.0  # time limit in seconds for an adapter whose trainin
 def add_evaluate(commands: Commands) -> argparse.ArgumentParser:
     """Add `evaluate`."""
     evaluate = add_command(
-        commands, "evaluate", "evaluate an adapter: score card and the gate's verdict", EVALUATE_HELP
+        commands,
+        "evaluate",
+        "evaluate an adapter: score card and the gate's verdict",
+        EVALUATE_HELP,
     )
     add = evaluate.add_argument
     add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version")
     add("--against", type=Path, metavar="DIR", help="the live version (default: the job folder's)")
     add("--job", type=Path, metavar="FOLDER", help="the folder of the job that trained the adapter")
     text = "another persona with its adapter and job folders; may repeat"
-    add("--neighbour", type=_neighbour_arg, action="append", default=[], metavar="PERSONA=ADAPTER,JOB", help=text)
-    add("--quick", action="store_true", help="all sections in a fifth of the time, from fewer prompts")
-    add("--audit", action="store_true", help="train a copy with planted texts, and measure what it memorises")
+    add(
+        "--neighbour",
+        type=_neighbour_arg,
+        action="append",
+        default=[],
+        metavar="PERSONA=ADAPTER,JOB",
+        help=text,
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help="all sections in a fifth of the time, from fewer prompts",
+    )
+    add(
+        "--audit",
+        action="store_true",
+        help="train a copy with planted texts, and measure what it memorises",
+    )
     add_home(evaluate)
-    add("--out", type=Path, metavar="DIR", help=f"the output folder (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"the output folder (default: {DEFAULT_OUTPUT}/PERSONA-VERSION)",
+    )
     add("--json", action="store_true", help="print scorecard.json")
     return evaluate
 
@@ -71,20 +99,31 @@ def evaluate(options: argparse.Namespace) -> None:
         card = card.model_copy(update={"audit": _run_audit(job, out / "audit")})
     out.mkdir(parents=True, exist_ok=True)
     write_scorecard(out, card)
-    print(card.model_dump_json() if options.json else render_markdown(card), end="\n" if options.json else "")
+    print(
+        card.model_dump_json() if options.json else render_markdown(card),
+        end="\n" if options.json else "",
+    )
     print_line(str(out))
 
 
 def _default_output(manifest: AdapterManifest) -> Path:
-    """Return the folder of an adapter's results. Raises `RequestError` if its manifest's names lead elsewhere."""
+    """Return the folder of an adapter's results. Raises `RequestError` if its manifest's names lead
+    elsewhere.
+    """
     try:
         return path_inside(DEFAULT_OUTPUT, f"{manifest.persona or 'dialogue'}-{manifest.version}")
     except UnsafeNameError as error:
-        raise RequestError(f"The name of the adapter's version {error}.", "Name a folder with --out.") from None
+        raise RequestError(
+            f"The name of the adapter's version {error}.", "Name a folder with --out."
+        ) from None
 
 
 def _make_score_card(
-    adapter: Path, manifest: AdapterManifest, job: PreparedJob, compare: ComparisonTargets, is_quick: bool
+    adapter: Path,
+    manifest: AdapterManifest,
+    job: PreparedJob,
+    compare: ComparisonTargets,
+    is_quick: bool,
 ) -> ScoreCard:
     # These load torch, which takes seconds.
     from trainer.evaluate.candidates import Candidate
@@ -93,7 +132,9 @@ def _make_score_card(
 
     new = Candidate(manifest.version, adapter)
     extent: EvaluationExtent = "quick" if is_quick else "full"
-    request = EvaluationRequest(job, new, _read_training_seconds(adapter), compare, extent, tell=print_line)
+    request = EvaluationRequest(
+        job, new, _read_training_seconds(adapter), compare, extent, tell=print_line
+    )
     return evaluate_version(replace(request, losses=read_training_losses(adapter)))
 
 
@@ -111,13 +152,21 @@ def _job_at_home(manifest: AdapterManifest, options: argparse.Namespace) -> Path
     try:
         return path_inside(resolve_home(options.home) / "jobs", manifest.job_id)
     except UnsafeNameError as error:
-        raise RequestError(f"The name of the adapter's job {error}.", "Name its folder with --job.") from None
+        raise RequestError(
+            f"The name of the adapter's job {error}.", "Name its folder with --job."
+        ) from None
 
 
-def find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespace) -> tuple[Path, JobSpec]:
-    """Find the job that trained the adapter. Raises `RequestError` if there is none or it does not match."""
+def find_job(
+    adapter: Path, manifest: AdapterManifest, options: argparse.Namespace
+) -> tuple[Path, JobSpec]:
+    """Find the job that trained the adapter. Raises `RequestError` if there is none or it does not
+    match.
+    """
     folders = (
-        [options.job.expanduser().absolute()] if options.job else [adapter.parent, _job_at_home(manifest, options)]
+        [options.job.expanduser().absolute()]
+        if options.job
+        else [adapter.parent, _job_at_home(manifest, options)]
     )
     folder = next((folder for folder in folders if (folder / "request.json").is_file()), None)
     if folder is None:
@@ -127,17 +176,23 @@ def find_job(adapter: Path, manifest: AdapterManifest, options: argparse.Namespa
         )
     spec = read_spec(folder)
     if spec.request.persona != manifest.persona:
-        job_for, adapter_of = (persona or "dialogue" for persona in (spec.request.persona, manifest.persona))
+        job_for, adapter_of = (
+            persona or "dialogue" for persona in (spec.request.persona, manifest.persona)
+        )
         mismatch = f"{folder} is a job for {job_for}, but the adapter is {adapter_of}'s."
         raise RequestError(mismatch, "Name the job that trained the adapter.")
     if manifest.source is None and spec.job_id != manifest.job_id:
         what = f"{folder} is the job {spec.job_id}, but {manifest.job_id} trained the adapter."
-        raise RequestError(what, "Name that one: the adapter may have been trained on what another one holds out.")
+        raise RequestError(
+            what, "Name that one: the adapter may have been trained on what another one holds out."
+        )
     return folder, spec
 
 
 def _read_comparison(folder: Path, options: argparse.Namespace) -> ComparisonTargets:
-    """Read the comparison targets of the options, or else of the job. Raises `UnderstudyError` for incomplete ones."""
+    """Read the comparison targets of the options, or else of the job. Raises `UnderstudyError` for
+    incomplete ones.
+    """
     changes: dict[str, object] = {}
     if options.against:
         verify_adapter(options.against.expanduser(), NAME_ADAPTER_ADVICE)
@@ -147,7 +202,9 @@ def _read_comparison(folder: Path, options: argparse.Namespace) -> ComparisonTar
     for neighbour in options.neighbour:
         verify_adapter(Path(neighbour.adapter), NAME_ADAPTER_ADVICE)
         if not Path(neighbour.job).is_dir():
-            raise RequestError(f"There is no folder {neighbour.job}.", "Name the job that trained the adapter.")
+            raise RequestError(
+                f"There is no folder {neighbour.job}.", "Name the job that trained the adapter."
+            )
     return read_comparison_targets(folder).model_copy(update=changes)
 
 

@@ -52,12 +52,32 @@ def add_export_command(commands: Commands) -> argparse.ArgumentParser:
     """Add `export`."""
     command = add_command(commands, "export", "export an adapter for other programs", HELP)
     add = command.add_argument
-    add("--adapter", type=Path, required=True, metavar="DIR", help="the folder of a version, or a CHARX card")
+    add(
+        "--adapter",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the folder of a version, or a CHARX card",
+    )
     add("--to", choices=TARGET_NAMES, required=True, help="the format")
-    add("--out", type=Path, metavar="PATH", help="the file or folder to create; may be left out with --push")
-    add("--push", default="", metavar="OWNER/NAME", help="upload it to this repository of a hub; new ones are private")
+    add(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="the file or folder to create; may be left out with --push",
+    )
+    add(
+        "--push",
+        default="",
+        metavar="OWNER/NAME",
+        help="upload it to this repository of a hub; new ones are private",
+    )
     add("--yes", action="store_true", help="push to a public repository without asking")
-    add("--quantise", choices=("f16", "q8_0"), help="how gguf and ollama store weights (default: f16)")
+    add(
+        "--quantise",
+        choices=("f16", "q8_0"),
+        help="how gguf and ollama store weights (default: f16)",
+    )
     add("--card", type=Path, metavar="FILE", help="the persona's card, unless it is a shipped one")
     add("--json", action="store_true", help="print export.json")
     command.set_defaults(command=with_failure_report(_run_export))
@@ -69,12 +89,16 @@ def _run_export(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="understudy-push-") as scratch:
         out = options.out or (target.path_for(options.to, Path(scratch)) if target else None)
         if out is None:
-            raise RequestError("Neither --out nor --push is given.", "Name a path, a repository, or both.")
+            raise RequestError(
+                "Neither --out nor --push is given.", "Name a path, a repository, or both."
+            )
         _export_and_push(options, out.expanduser().absolute(), target)
 
 
 def _find_target(options: argparse.Namespace) -> HubTarget | None:
-    """Return the checked repository to push to. Raises `ExportError`, and unless confirmed for a public one."""
+    """Return the checked repository to push to. Raises `ExportError`, and unless confirmed for a
+    public one.
+    """
     if not options.push:
         return None
     target = check_target(options.push)
@@ -93,8 +117,11 @@ def _export_and_push(options: argparse.Namespace, out: Path, target: HubTarget |
     for chatty in ("gguf", "bitsandbytes"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     adapter = options.adapter.expanduser().absolute()
-    report = export_adapter(adapter, options.to, out, options.quantise, options.card, _print_progress)
-    held, lines = dict(report.held), [format_report(report, str(report.out if options.out else options.push))]
+    report = export_adapter(
+        adapter, options.to, out, options.quantise, options.card, _print_progress
+    )
+    held = dict(report.held)
+    lines = [format_report(report, str(report.out if options.out else options.push))]
     if options.out:
         log_export("adapter", adapter, report.out)
     if target:
@@ -106,8 +133,11 @@ def _export_and_push(options: argparse.Namespace, out: Path, target: HubTarget |
 
 
 def _push(target: HubTarget, report: ExportReport, adapter: Path) -> str:
-    """Push an export, recorded before and after: an erasure must not miss a copy. Raises `ExportError`."""
-    transfer, base_model = uuid.uuid4().hex, report.held["base_model"]["name"]
+    """Push an export, recorded before and after: an erasure must not miss a copy. Raises
+    `ExportError`.
+    """
+    transfer = uuid.uuid4().hex
+    base_model = report.held["base_model"]["name"]
     log_export("adapter", adapter, target.repository, transfer=transfer, state="begun")
     try:
         commit = push_export(target, report.out, report.model_card, base_model, transfer=transfer)
@@ -120,11 +150,23 @@ def _push(target: HubTarget, report: ExportReport, adapter: Path) -> str:
 
 def add_import_command(commands: Commands) -> argparse.ArgumentParser:
     """Add `import`."""
-    command = add_command(commands, "import", "check an adapter from a hub or of peft, and write it here", IMPORT_HELP)
+    command = add_command(
+        commands, "import", "check an adapter from a hub or of peft, and write it here", IMPORT_HELP
+    )
     add = command.add_argument
-    add("--adapter", required=True, metavar="SOURCE", help="a peft folder, a zip of one, or owner/name[@revision]")
+    add(
+        "--adapter",
+        required=True,
+        metavar="SOURCE",
+        help="a peft folder, a zip of one, or owner/name[@revision]",
+    )
     add("--out", type=Path, required=True, metavar="FOLDER", help="the folder to create")
-    add("--base-model", default="", metavar="M", help="its base model (default: the one that it names)")
+    add(
+        "--base-model",
+        default="",
+        metavar="M",
+        help="its base model (default: the one that it names)",
+    )
     command.set_defaults(command=with_failure_report(_run_import))
     return command
 
@@ -132,8 +174,11 @@ def add_import_command(commands: Commands) -> argparse.ArgumentParser:
 def _run_import(options: argparse.Namespace) -> None:
     from personas.home.external_adapter import import_adapter  # loads torch, as above
 
-    out, is_stated = options.out.expanduser().absolute(), bool(options.base_model)
-    manifest = import_adapter(options.adapter, out, options.base_model, print_line, is_stated=is_stated)
+    out = options.out.expanduser().absolute()
+    is_stated = bool(options.base_model)
+    manifest = import_adapter(
+        options.adapter, out, options.base_model, print_line, is_stated=is_stated
+    )
     print(f"{options.out}: an adapter for the base model {manifest.base_model}")
     for caveat in manifest.caveats:
         print(f"note: {caveat}")
@@ -141,8 +186,10 @@ def _run_import(options: argparse.Namespace) -> None:
 
 def format_report(report: ExportReport, name: str = "") -> str:
     """Format a report for people; `name` stands in the place of a temporary path."""
-    held, outcome = report.held, report.outcome
-    form, compared = ", ".join(filter(None, [held["to"], held["quantise"]])), held["compared"]
+    held = report.held
+    outcome = report.outcome
+    form = ", ".join(filter(None, [held["to"], held["quantise"]]))
+    compared = held["compared"]
     lines = [
         f"{name or report.out} ({form}): {held['bytes'] / 1e6:.1f} MB in {held['seconds']:.0f} s",
         f"Loaded back and compared with adapter and base at {compared['positions']} positions of "

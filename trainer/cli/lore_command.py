@@ -24,7 +24,9 @@ from trainer.dataset.synthetic.reply_backends import ReplyBackend, choose_backen
 from trainer.process.run_control import Terminated
 
 MAX_SHOWN_PASSAGES = 6
-STARTS_OVER_TEXT = "A member was erased meanwhile, and card, lore or adapter changed: it starts over."
+STARTS_OVER_TEXT = (
+    "A member was erased meanwhile, and card, lore or adapter changed: it starts over."
+)
 SYNTHESISE_HELP = """\
 Generates in-character dialogues about the persona's lore, with the local engine or an OpenAI-compatible endpoint.
 
@@ -57,21 +59,33 @@ def add_lore(commands: Commands) -> None:
     add_examples(group, *ASK_EXAMPLES, *EXTRACT_EXAMPLES)
     lore = group.add_subparsers(required=True, metavar="COMMAND")
     text = "list the files of a lore folder: whose each is, or why it is skipped"
-    files = add_examples(lore.add_parser("files", help=text, description=FILES_HELP), *FILES_EXAMPLES)
+    files = add_examples(
+        lore.add_parser("files", help=text, description=FILES_HELP), *FILES_EXAMPLES
+    )
     files.set_defaults(command=with_error_handling(_list_files))
     ask = lore.add_parser("ask", help="show which passages a question finds, and why")
     add_examples(ask, *ASK_EXAMPLES)
     ask.add_argument("question", metavar="QUESTION")
-    ask.add_argument("--all", action="store_true", help=f"show every passage (default: the best {MAX_SHOWN_PASSAGES})")
+    ask.add_argument(
+        "--all",
+        action="store_true",
+        help=f"show every passage (default: the best {MAX_SHOWN_PASSAGES})",
+    )
     ask.set_defaults(command=with_error_handling(_ask))
-    extract = lore.add_parser("extract", help="extract an addition to the card and question-answer pairs, by rules")
+    extract = lore.add_parser(
+        "extract", help="extract an addition to the card and question-answer pairs, by rules"
+    )
     add_examples(extract, *EXTRACT_EXAMPLES)
     extract.add_argument("--out", type=Path, required=True, metavar="DIR", help="the output folder")
     extract.set_defaults(command=with_error_handling(_extract))
-    synthesise = add_command(lore, "synthesise", "generate in-character dialogues with a model", SYNTHESISE_HELP)
+    synthesise = add_command(
+        lore, "synthesise", "generate in-character dialogues with a model", SYNTHESISE_HELP
+    )
     add = synthesise.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="the output folder")
-    add("--count", type=positive_int, required=True, metavar="N", help="number of dialogues to keep")
+    add(
+        "--count", type=positive_int, required=True, metavar="N", help="number of dialogues to keep"
+    )
     add("--endpoint", metavar="URL", help="an OpenAI-compatible API (default: the local engine)")
     add("--model", metavar="M", default="embedded", help="the model's name, folder or hub id")
     add("--adapter", type=Path, metavar="DIR", help="an adapter folder, for the local engine")
@@ -79,8 +93,12 @@ def add_lore(commands: Commands) -> None:
     synthesise.set_defaults(command=with_error_handling(_synthesise))
     for command in (files, ask, extract, synthesise):
         persona_help = "its id or name, or a card file"
-        command.add_argument("--persona", required=command is not files, metavar="P", help=persona_help)
-        command.add_argument("--lore", type=Path, metavar="DIR", help="a folder of Markdown (default: the bot's)")
+        command.add_argument(
+            "--persona", required=command is not files, metavar="P", help=persona_help
+        )
+        command.add_argument(
+            "--lore", type=Path, metavar="DIR", help="a folder of Markdown (default: the bot's)"
+        )
         command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -103,7 +121,9 @@ def _list_files(options: argparse.Namespace) -> None:
         return
     skipped = [it for it in documents if it.skipped]
     read = len(documents) - len(skipped)
-    print(f"{folder}: {read} {'file is' if read == 1 else 'files are'} read, {len(skipped)} skipped")
+    print(
+        f"{folder}: {read} {'file is' if read == 1 else 'files are'} read, {len(skipped)} skipped"
+    )
     if not documents:
         print("There is no markdown in it (.md, .markdown).")
     for it, row in zip(documents, rows, strict=True):
@@ -123,7 +143,8 @@ def load_persona_lore(options: argparse.Namespace) -> tuple[Persona, list[Passag
         folder = options.lore or home / "lore" / str(OPERATOR_GUILD_ID)
         raise RequestError(
             f"There is no lore of {persona.name} in {folder}.",
-            f"Put Markdown into {folder / persona.id}, or set `persona: {persona.id}` in its front matter.",
+            f"Put Markdown into {folder / persona.id}, or set `persona: {persona.id}` in its front "
+            "matter.",
         )
     return persona, passages
 
@@ -174,22 +195,31 @@ def _ask_json(ranking: LoreRanking, shown: list[PassageMatch]) -> dict[str, Any]
 
 
 def _ask_table(ranking: LoreRanking, shown: list[PassageMatch]) -> list[str]:
-    count, given = sum(match.is_match for match in ranking.matches), ranking.selected()
+    count = sum(match.is_match for match in ranking.matches)
+    given = ranking.selected()
     words = ", ".join(ranking.terms) or "none that tell anything"
-    talk = "" if ranking.small_talk is None else f"; nearness to small talk {ranking.small_talk:.2f}"
+    talk = (
+        "" if ranking.small_talk is None else f"; nearness to small talk {ranking.small_talk:.2f}"
+    )
     lines = [
         f"words looked for: {words}{talk}{ranking.note and f'; {ranking.note}'}",
-        f"{count} of {len(ranking.matches)} passages found (a score of {MIN_SCORE:g} or more); a prompt gets "
+        f"{count} of {len(ranking.matches)} passages found (a score of {MIN_SCORE:g} or more); a "
+        "prompt gets "
         f"{len(given) or 'none'}",
     ]
     for match in shown:
         shared = ", ".join(f"{word} {weight:.2f}" for word, weight in match.words.items()) or "none"
-        cosine = "another language: by character n-grams" if match.cosine is None else f"cosine {match.cosine:.2f}"
+        cosine = (
+            "another language: by character n-grams"
+            if match.cosine is None
+            else f"cosine {match.cosine:.2f}"
+        )
         verdict = "given" if match in given else "found" if match.is_match else "not found"
         lines += [
             "",
             f"{verdict:<9} {match.score:5.2f}  {match.passage.source}  [{match.passage.heading}]",
-            f"          meaning {match.by_meaning:+.2f} ({cosine}); words {match.by_words:+.2f} (shared: {shared})",
+            f"          meaning {match.by_meaning:+.2f} ({cosine}); words {match.by_words:+.2f} "
+            f"(shared: {shared})",
             *(f"          {line}" for line in match.passage.text.splitlines()),
         ]
     return lines
@@ -205,7 +235,10 @@ def _extract(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({**counts, "left_out": extraction.left_out}))
         return
-    print(f"{persona.name}: {', '.join(f'{count} {name}' for name, count in counts.items())} in {options.out}")
+    print(
+        f"{persona.name}: {', '.join(f'{count} {name}' for name, count in counts.items())} in "
+        f"{options.out}"
+    )
     for reason, count in extraction.left_out.items():
         print(f"  left out {count:>4}  {reason}")
 
@@ -225,8 +258,11 @@ def _synthesise(options: argparse.Namespace) -> None:
 
 
 def _synthesise_despite_erasures(options: argparse.Namespace) -> dict[str, Any]:
-    """Synthesise; if a member is erased meanwhile, continue, or start over where the material changed with it."""
-    journal, material = None, None
+    """Synthesise; if a member is erased meanwhile, continue, or start over where the material
+    changed with it.
+    """
+    journal = None
+    material = None
     while True:
         try:
             request, backend = _read_request(options)
@@ -238,7 +274,8 @@ def _synthesise_despite_erasures(options: argparse.Namespace) -> dict[str, Any]:
         if journal and material_now != material:
             journal.unlink(missing_ok=True)
             print(STARTS_OVER_TEXT, file=sys.stderr)
-        journal, material = request.journal, material_now
+        journal = request.journal
+        material = material_now
         try:
             return synthesise_dialogues(request, backend)
         except ErasedMeanwhileError:
@@ -248,5 +285,7 @@ def _synthesise_despite_erasures(options: argparse.Namespace) -> dict[str, Any]:
 def _read_request(options: argparse.Namespace) -> tuple[SynthesisRequest, ReplyBackend]:
     fence = ErasureFence.begin(resolve_home(None))
     persona, passages = load_persona_lore(options)
-    request = SynthesisRequest(persona, tuple(passages), options.count, options.out, options.seed, fence.storing)
+    request = SynthesisRequest(
+        persona, tuple(passages), options.count, options.out, options.seed, fence.storing
+    )
     return request, choose_backend(options.endpoint, options.model, options.adapter)

@@ -20,20 +20,22 @@
   python -m trainer completion bash     print a shell completion script
   python -m trainer lore ask …          search lore; `lore extract` and `synthesise` generate training material
 
-A job folder holds `request.json` (persona, base model, settings) and `material/` (copies of all training data). The bot
-creates such folders; one created by hand, or on another machine, works the same way:
+A job folder holds `request.json` (persona, base model, settings) and `material/` (copies of all
+training data). The bot creates such folders; one created by hand, or on another machine, works the
+same way:
 
   $ python -m trainer run ~/jobs/ballast --threads 2
   {"event":"phase","name":"material","detail":""}
   …
   {"event":"done","adapter":"/home/me/jobs/ballast/adapter","seconds":142.1}
 
-Standard output has one JSON event per line and nothing else; FOLDER/events.jsonl stores them. The log goes to standard
-error. A run that was stopped or killed resumes from its last checkpoint when the same folder is run again, and ends
-with the same weights as an uninterrupted run. It ends at once if the folder's adapter is complete.
+Standard output has one JSON event per line and nothing else; FOLDER/events.jsonl stores them. The
+log goes to standard error. A run that was stopped or killed resumes from its last checkpoint when
+the same folder is run again, and ends with the same weights as an uninterrupted run. It ends at
+once if the folder's adapter is complete.
 
-Exit codes: 0 done, 1 it failed and the message says why, 2 wrong usage, 3 another trainer works on this folder,
-130 Ctrl-C, 141 nobody reads the output, 143 stopped.
+Exit codes: 0 done, 1 it failed and the message says why, 2 wrong usage, 3 another trainer works on
+this folder, 130 Ctrl-C, 141 nobody reads the output, 143 stopped.
 """
 
 import argparse
@@ -58,8 +60,18 @@ from trainer.cli.argtypes import Commands, positive_int
 from trainer.cli.catalogue_command import add_catalogue
 from trainer.cli.create_job import draft_job
 from trainer.cli.dataset_command import add_dataset
-from trainer.cli.doctor_command import add_doctor, add_predictions, show_doctor_report, show_predictions
-from trainer.cli.error_handling import EXIT_TERMINATED, resolve_home, with_error_handling, with_failure_report
+from trainer.cli.doctor_command import (
+    add_doctor,
+    add_predictions,
+    show_doctor_report,
+    show_predictions,
+)
+from trainer.cli.error_handling import (
+    EXIT_TERMINATED,
+    resolve_home,
+    with_error_handling,
+    with_failure_report,
+)
 from trainer.cli.evaluate_command import add_evaluate, evaluate
 from trainer.cli.export import add_export_command, add_import_command
 from trainer.cli.lore_command import add_lore
@@ -84,10 +96,15 @@ from trainer.train.distributed import DistributedContext, distributed_context
 from trainer.train.job import RunContext
 from trainer.train.resume_config import CHECKPOINT_INTERVAL_S, resume_thread_count
 
-PROGRAM_NAME = "understudy-trainer"  # the command's name for shells, which complete by the first word
-EXIT_LOCKED, EXIT_STOPPED = 3, EXIT_TERMINATED
+PROGRAM_NAME = (
+    "understudy-trainer"  # the command's name for shells, which complete by the first word
+)
+EXIT_LOCKED = 3
+EXIT_STOPPED = EXIT_TERMINATED
 ATTEMPT_LOCK_TIMEOUT_S = 20.0
-"""Time in which an earlier attempt has to notice a newer one and release the folder; it may be cut off for good."""
+"""Time in which an earlier attempt has to notice a newer one and release the folder; it may be cut
+off for good.
+"""
 RUN_EXAMPLES = (
     "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --threads 2",
     "python -m trainer run ~/.understudy/jobs/3f9a2c41d0 --dry-run --json",
@@ -97,7 +114,8 @@ MATRIX_EXAMPLES = (
     "--job oda=runs/oda --job thrip=runs/thrip",
 )
 CARD_HELP = (
-    "extent of the evaluation: everything, the same in a fifth of the time, or losses alone (default: full; losses for "
+    "extent of the evaluation: everything, the same in a fifth of the time, or losses alone "
+    "(default: full; losses for "
     "each run of a sweep)"
 )
 NICE_HELP = "niceness added to the process (default: 0)"
@@ -113,13 +131,16 @@ def add_completion(commands: Commands, parser: Callable[[str], argparse.Argument
     )
     add_examples(
         command,
-        "python -m trainer completion bash > ~/.local/share/bash-completion/completions/understudy-trainer",
+        "python -m trainer completion bash > "
+        "~/.local/share/bash-completion/completions/understudy-trainer",
         "python -m trainer completion zsh > ~/.zfunc/_understudy-trainer",
         "python -m trainer completion fish > ~/.config/fish/completions/understudy-trainer.fish",
     )
     command.add_argument("shell", choices=SHELLS, help="which shell")
     command.set_defaults(
-        command=with_error_handling(lambda options: print(completion_script([parser(PROGRAM_NAME)], options.shell)))
+        command=with_error_handling(
+            lambda options: print(completion_script([parser(PROGRAM_NAME)], options.shell))
+        )
     )
 
 
@@ -168,7 +189,8 @@ def _run(options: argparse.Namespace, out: TextIO | None = None) -> int:
 
 @contextmanager
 def _job_lock(fence: AttemptFence) -> Iterator[None]:
-    """Hold the folder's lock. Raises `Timeout` if another trainer does, except for a fenced attempt: others are older.
+    """Hold the folder's lock. Raises `Timeout` if another trainer does, except for a fenced
+    attempt: others are older.
 
     Raises as `AttemptFence.check`.
     """
@@ -179,7 +201,10 @@ def _job_lock(fence: AttemptFence) -> Iterator[None]:
     except Timeout:
         if not fence.attempt:
             raise
-        log.warning("an earlier attempt keeps %s locked and does not react; it can write nothing more", fence.folder)
+        log.warning(
+            "an earlier attempt keeps %s locked and does not react; it can write nothing more",
+            fence.folder,
+        )
     try:
         yield
     finally:
@@ -219,11 +244,16 @@ def _report_failure(events: EventWriter, failed: Failed) -> None:
     events.emit(failed)
 
 
-def _run_worker(options: argparse.Namespace, stop: CancelToken, processes: DistributedContext) -> int:
+def _run_worker(
+    options: argparse.Namespace, stop: CancelToken, processes: DistributedContext
+) -> int:
     """Run a process other than the first, which only writes to the log."""
     try:
         run_worker(
-            options.folder, RunContext(lambda event: None, stop.check, options.checkpoint_every, processes=processes)
+            options.folder,
+            RunContext(
+                lambda event: None, stop.check, options.checkpoint_every, processes=processes
+            ),
         )
     except Exception as error:  # top level: the first process reports the run's failure
         log.error("process %d: %s", processes.index, failed_event(error).cause)
@@ -232,14 +262,18 @@ def _run_worker(options: argparse.Namespace, stop: CancelToken, processes: Distr
 
 
 def _matrix(options: argparse.Namespace) -> None:
-    from trainer.evaluate.persona_separation import print_loss_matrix  # loads torch, which takes seconds
+    from trainer.evaluate.persona_separation import (
+        print_loss_matrix,
+    )  # loads torch, which takes seconds
 
     print_loss_matrix(dict(options.adapter), dict(options.job), as_json=options.json)
 
 
 def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.set_defaults(computes=False, dry_run=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -247,7 +281,11 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     add_examples(run, *RUN_EXAMPLES)
     text = "has request.json and material/; dataset/, adapter/ and events.jsonl are written to it"
     run.add_argument("folder", type=_existing_folder, help=text)
-    run.add_argument("--stop-on-eof", action="store_true", help="pause and resume by standard input; stop at its end")
+    run.add_argument(
+        "--stop-on-eof",
+        action="store_true",
+        help="pause and resume by standard input; stop at its end",
+    )
     text = "number of this attempt; it ends once FOLDER/attempt.json has a higher one"
     run.add_argument("--attempt", type=positive_int, default=0, metavar="N", help=text)
     run.add_argument("--dry-run", action="store_true", help="only plan the run, as `plan` does")
@@ -260,7 +298,9 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     add_examples(matrix, *MATRIX_EXAMPLES)
     for name in ("adapter", "job"):
         metavar = f"PERSONA={name.upper()}_FOLDER"
-        matrix.add_argument(f"--{name}", type=_persona_folder, action="append", required=True, metavar=metavar)
+        matrix.add_argument(
+            f"--{name}", type=_persona_folder, action="append", required=True, metavar=metavar
+        )
     matrix.add_argument("--json", action="store_true", help="print one JSON object")
     matrix.set_defaults(command=with_failure_report(_matrix))
 
@@ -281,27 +321,46 @@ def build_parser(prog: str = "python -m trainer") -> argparse.ArgumentParser:
     return parser
 
 
-def _add_runs(commands: Commands, run: argparse.ArgumentParser, computing: Sequence[argparse.ArgumentParser]) -> None:
-    """Add the commands that create and run job folders, and the options of all commands that compute."""
+def _add_runs(
+    commands: Commands, run: argparse.ArgumentParser, computing: Sequence[argparse.ArgumentParser]
+) -> None:
+    """Add the commands that create and run job folders, and the options of all commands that
+    compute.
+    """
     for command in (run, *computing):
         command.set_defaults(computes=True)
-    train, preference, (*studies, quality) = add_train(commands), add_preference(commands), add_study(commands)
+    train, preference, (*studies, quality) = (
+        add_train(commands),
+        add_preference(commands),
+        add_study(commands),
+    )
     train_command = with_error_handling(partial(run_train_command, run=_run))
     train.set_defaults(command=train_command, draft=draft_job)
     preference.set_defaults(command=train_command, draft=draft_preference_job)
     for study in studies:
-        study.set_defaults(command=with_error_handling(lambda options: options.study(options, _run)))
+        study.set_defaults(
+            command=with_error_handling(lambda options: options.study(options, _run))
+        )
     quality.set_defaults(command=with_error_handling(run_quality_command), computes=True)
     drafting = (train, preference, *studies)
     for command in drafting:
         command.set_defaults(stop_on_eof=False, attempt=0)
     for command in (run, *drafting):
-        add, text = command.add_argument, f"interval of checkpoints (default: {CHECKPOINT_INTERVAL_S})"
-        add("--checkpoint-every", type=positive_int, default=CHECKPOINT_INTERVAL_S, metavar="SECONDS", help=text)
+        add = command.add_argument
+        text = f"interval of checkpoints (default: {CHECKPOINT_INTERVAL_S})"
+        add(
+            "--checkpoint-every",
+            type=positive_int,
+            default=CHECKPOINT_INTERVAL_S,
+            metavar="SECONDS",
+            help=text,
+        )
         add("--card", choices=("full", "quick", "losses"), help=CARD_HELP)
         add("--ignore-memory", action="store_true", help="start even if too little memory is free")
     for command in (run, quality, *computing, *drafting):
-        command.add_argument("--threads", type=positive_int, help="number of threads (default: all cores)")
+        command.add_argument(
+            "--threads", type=positive_int, help="number of threads (default: all cores)"
+        )
         command.add_argument("--nice", type=int, default=0, help=NICE_HELP)
 
 

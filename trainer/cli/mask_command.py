@@ -28,16 +28,23 @@ are trained against and shown in ⟪ ⟫.
   python -m trainer mask ~/.understudy/jobs/ID                a job folder
   python -m trainer mask talk.json --persona ballast          a source, read as `plan` does
 """
-TRAINED_STYLE, REJECTED_STYLE, UNTRAINED_STYLE, RESET_STYLE = "\x1b[1;32m", "\x1b[1;31m", "\x1b[2m", "\x1b[0m"
+TRAINED_STYLE = "\x1b[1;32m"
+REJECTED_STYLE = "\x1b[1;31m"
+UNTRAINED_STYLE = "\x1b[2m"
+RESET_STYLE = "\x1b[0m"
 DEFAULT_SHOWN_SAMPLES = 10
 
 
 def add_mask(commands: Commands) -> argparse.ArgumentParser:
     """Add `mask`."""
     mask = add_command(commands, "mask", "show which part of each sample carries loss", MASK_HELP)
-    mask.add_argument("dataset", metavar="DATASET", help="a data set's or a job's folder, a source, or a name")
+    mask.add_argument(
+        "dataset", metavar="DATASET", help="a data set's or a job's folder, a source, or a name"
+    )
     text = f"number of samples to show (default: {DEFAULT_SHOWN_SAMPLES})"
-    mask.add_argument("--limit", type=_sample_count, default=DEFAULT_SHOWN_SAMPLES, metavar="N", help=text)
+    mask.add_argument(
+        "--limit", type=_sample_count, default=DEFAULT_SHOWN_SAMPLES, metavar="N", help=text
+    )
     add_sources(mask, required=False)
     add_home(mask)
     mask.add_argument("--json", action="store_true", help="print one JSON object")
@@ -60,14 +67,19 @@ def _make_mask_summary(options: argparse.Namespace) -> MaskSummary:
     if is_built_dataset(folder):
         return mask_summary_of_dataset(folder, options.limit)
     if options.source:
-        raise RequestError("DATASET and --source both name a source.", "Give one source, as DATASET.")
+        raise RequestError(
+            "DATASET and --source both name a source.", "Give one source, as DATASET."
+        )
     home = resolve_home(options.home)
     if folder.exists():  # read as `dataset build` would, with the same pseudonyms
-        options.source, sources = [options.dataset], []
+        options.source = [options.dataset]
+        sources = []
     else:
         sources = [default_source(options, home)]
     with ProgressCounter() as counter:
-        return mask_summary_of_sources(make_build_spec(options, sources, home), options.limit, counter.count)
+        return mask_summary_of_sources(
+            make_build_spec(options, sources, home), options.limit, counter.count
+        )
 
 
 def _mask_lines(summary: MaskSummary, in_colour: bool) -> list[str]:
@@ -77,15 +89,23 @@ def _mask_lines(summary: MaskSummary, in_colour: bool) -> list[str]:
         head = f"── {number}: {it.trained:,} of {it.tokens:,} tokens are trained on{judged}"
         lines += [head, _highlight_sample(it, in_colour), ""]
     for side, what in (("train", "to train on"), ("held out", "held out")):
-        trained, tokens = summary.trained[side], summary.tokens[side]
+        trained = summary.trained[side]
+        tokens = summary.tokens[side]
         share = f" ({trained / tokens:.1%})" if tokens else ""
-        lines.append(f"{summary.samples[side]:,} samples {what}: loss on {trained:,} of {tokens:,} tokens{share}")
+        lines.append(
+            f"{summary.samples[side]:,} samples {what}: loss on {trained:,} of {tokens:,} "
+            f"tokens{share}"
+        )
     if summary.rejected:
         lines.append(
-            f"{summary.rejected['samples']:,} of the samples to train on are replies that members rejected: "
+            f"{summary.rejected['samples']:,} of the samples to train on are replies that members "
+            "rejected: "
             f"{summary.rejected['tokens']:,} tokens of them are judged, not learned from"
         )
-    return [*lines, *(f"  dropped {count:>9,}  {reason}" for reason, count in summary.dropped.most_common())]
+    return [
+        *lines,
+        *(f"  dropped {count:>9,}  {reason}" for reason, count in summary.dropped.most_common()),
+    ]
 
 
 def _highlight_sample(masked: MaskedSample, in_colour: bool) -> str:
@@ -98,7 +118,10 @@ def _highlight_sample(masked: MaskedSample, in_colour: bool) -> str:
 
 def _strip_control_chars(text: str) -> str:
     """Replace control characters, which the terminal would interpret."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+        for sign in text
+    )
 
 
 def _sample_count(text: str) -> int:

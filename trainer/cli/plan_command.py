@@ -12,7 +12,14 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.data_subjects import read_consent
 from personas.home.datasets import STATS_FILE, is_built_dataset
 from personas.home.job_folder import MATERIAL_FOLDER
-from trainer.cli.argtypes import LORE_PAIRS_HELP, Commands, add_command, add_home, parse_setting_args, unit_fraction
+from trainer.cli.argtypes import (
+    LORE_PAIRS_HELP,
+    Commands,
+    add_command,
+    add_home,
+    parse_setting_args,
+    unit_fraction,
+)
 from trainer.cli.create_job import draft_job
 from trainer.cli.dataset_args import default_source, load_persona, make_build_spec
 from trainer.cli.dataset_command import add_sources, record_lines
@@ -45,7 +52,9 @@ def add_plan(commands: Commands) -> argparse.ArgumentParser:
     """Add `plan`."""
     plan = add_command(commands, "plan", "plan a run without executing it", PLAN_HELP)
     add_sources(plan, required=False)
-    plan.add_argument("--dataset", metavar="D", help="a built data set's folder, a source, or a catalogue entry")
+    plan.add_argument(
+        "--dataset", metavar="D", help="a built data set's folder, a source, or a catalogue entry"
+    )
     plan.add_argument("--lore-pairs", type=unit_fraction, metavar="S", help=LORE_PAIRS_HELP)
     add_plan_output(plan)
     defaults = {name: plan.get_default(name) for name in SOURCE_OPTIONS}
@@ -56,7 +65,9 @@ def add_plan(commands: Commands) -> argparse.ArgumentParser:
 def add_plan_output(parser: argparse.ArgumentParser) -> None:
     """Add the options for printing a plan, and the home with earlier runs."""
     add_home(parser)
-    parser.add_argument("--samples", action="store_true", help="show three samples, with trained text in ⟦ ⟧")
+    parser.add_argument(
+        "--samples", action="store_true", help="show three samples, with trained text in ⟦ ⟧"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -87,7 +98,9 @@ def show_run_plan(options: argparse.Namespace) -> None:
 
 
 def _show_job_plan(options: argparse.Namespace, originals: Mapping[Path, Path]) -> None:
-    """Plan a job's folder. `originals` maps copies in the folder to their original paths, for errors."""
+    """Plan a job's folder. `originals` maps copies in the folder to their original paths, for
+    errors.
+    """
     try:
         plan = plan_job(options.folder)
     except UnderstudyError as cause:
@@ -100,7 +113,9 @@ def _show_job_plan(options: argparse.Namespace, originals: Mapping[Path, Path]) 
 
 def _with_original_paths(error: UnderstudyError, originals: Mapping[Path, Path]) -> UnderstudyError:
     texts = [error.message, error.advice]
-    for copy in sorted(originals, key=lambda path: len(str(path)), reverse=True):  # a path may be the prefix of another
+    for copy in sorted(
+        originals, key=lambda path: len(str(path)), reverse=True
+    ):  # a path may be the prefix of another
         texts = [text.replace(str(copy), str(originals[copy])) for text in texts]
     return UnderstudyError(*texts)
 
@@ -119,7 +134,8 @@ def _make_plan(options: argparse.Namespace, home: Path) -> RunPlan:
 
 def _require_persona(folder: Path, options: argparse.Namespace, home: Path) -> None:
     """Raise `RequestError` for another persona's data set."""
-    persona, built_for = options.persona and load_persona(options.persona, home).id, read_stats(folder)["persona"]
+    persona = options.persona and load_persona(options.persona, home).id
+    built_for = read_stats(folder)["persona"]
     if persona and persona != built_for:
         mismatch = f"{folder} was built for {built_for or 'dialogue'}, not for {persona}."
         raise RequestError(mismatch, "Name another, or no --persona.")
@@ -133,7 +149,8 @@ def _print_plan(run_plan: RunPlan, adapters: Iterable[Path], options: argparse.N
 def _plan_table(plan: dict[str, Any]) -> list[str]:
     samples = plan["samples"]
     lines = [
-        f"{plan['persona'] or 'dialogue'} over {plan['base_model']}: {samples['train']:,} samples to train on, "
+        f"{plan['persona'] or 'dialogue'} over {plan['base_model']}: {samples['train']:,} samples "
+        "to train on, "
         f"{samples['eval']:,} held out, {plan['tokens']:,} tokens",
         *record_lines(plan),
         *_lore_pair_lines(plan),
@@ -142,14 +159,16 @@ def _plan_table(plan: dict[str, Any]) -> list[str]:
     ]
     for recipe in plan["recipes"]:
         lines.append(
-            f"{recipe['recipe']}: {recipe['steps']:,} steps, about {_rounded_duration(recipe['seconds'])}, "
+            f"{recipe['recipe']}: {recipe['steps']:,} steps, about "
+            f"{_rounded_duration(recipe['seconds'])}, "
             f"{recipe['memory_bytes'] / 2**30:.1f} GiB of memory ({recipe['basis']})"
         )
         if recipe["recipe"] == plan["recipe"]:
             lines += [f"  note: {warning}" for warning in recipe["warnings"]]
             lines += _memory_advice(recipe["memory_bytes"], plan)
     lines.append(
-        "then the evaluation, as long again at most, or a few minutes (--card quick: a fifth, --card losses: none)"
+        "then the evaluation, as long again at most, or a few minutes (--card quick: a fifth, "
+        "--card losses: none)"
     )
     return [*lines, *(f"\n{example}" for example in plan.get("examples", []))]
 
@@ -160,7 +179,8 @@ def _lore_pair_lines(plan: dict[str, Any]) -> list[str]:
     extracted, synthesised, used, samples = pairs.values()
     share = samples / (plan["samples"]["train"] + plan["samples"]["eval"])
     return [
-        f"lore pairs: {extracted:,} extracted, {synthesised:,} synthesised; {used:,} used, {share:.0%} of the samples"
+        f"lore pairs: {extracted:,} extracted, {synthesised:,} synthesised; {used:,} used, "
+        f"{share:.0%} of the samples"
     ]
 
 

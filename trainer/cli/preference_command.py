@@ -37,48 +37,101 @@ evaluated on the persona's own conversations (--dataset, by default the shipped 
 
 def add_preference(commands: Commands) -> argparse.ArgumentParser:
     """Add `preference`."""
-    parser = add_command(commands, "preference", "continue training an adapter on preferences", PREFERENCE_HELP)
+    parser = add_command(
+        commands, "preference", "continue training an adapter on preferences", PREFERENCE_HELP
+    )
     add = parser.add_argument
     text = "the adapter to continue, which is also the reference"
     add("--adapter", required=True, type=Path, metavar="DIR", help=text)
-    add("--pairs", required=True, action="append", type=Path, metavar="FILE", help="preferences; may repeat")
-    add("--persona", metavar="P", help="the adapter's persona, or a card file (default: the adapter's)")
-    add("--dataset", metavar="D", help="its conversations, as for `train` (default: the shipped ones)")
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in them; may repeat")
+    add(
+        "--pairs",
+        required=True,
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="preferences; may repeat",
+    )
+    add(
+        "--persona",
+        metavar="P",
+        help="the adapter's persona, or a card file (default: the adapter's)",
+    )
+    add(
+        "--dataset",
+        metavar="D",
+        help="its conversations, as for `train` (default: the shipped ones)",
+    )
+    add(
+        "--as",
+        dest="names",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="P's name in them; may repeat",
+    )
     add("--method", choices=("kto", "dpo"), help="preference_method (default: the recipe's, kto)")
-    add("--recipe", default="preference", metavar="R", help="default: preference; `recipes` lists them")
+    add(
+        "--recipe",
+        default="preference",
+        metavar="R",
+        help="default: preference; `recipes` lists them",
+    )
     add_settings(parser)
     add("--base-model", metavar="M", help="default: the adapter's base model")
-    add("--right", type=right_name, metavar="R", help="the right to conversations without rights.toml")
+    add(
+        "--right",
+        type=right_name,
+        metavar="R",
+        help="the right to conversations without rights.toml",
+    )
     add("--out", type=Path, metavar="DIR", help="the run's folder")
     add("--make-only", action="store_true", help="create the folder without running it")
     add("--dry-run", action="store_true", help="only plan the run, as `plan` does")
     add_plan_output(parser)
     parser.set_defaults(
-        sweep=[], general=None, dialogue=False, start_from=None, max_length=None, lore_pairs=None, lore=None
+        sweep=[],
+        general=None,
+        dialogue=False,
+        start_from=None,
+        max_length=None,
+        lore_pairs=None,
+        lore=None,
     )
     return parser
 
 
 def draft_preference_job(options: argparse.Namespace, home: Path) -> JobDraft:
-    """Draft the job that the options describe. Raises `UnderstudyError` if something does not exist."""
+    """Draft the job that the options describe. Raises `UnderstudyError` if something does not
+    exist.
+    """
     folder = options.adapter.expanduser()
     if not folder.is_dir():
         raise RequestError(f"There is no folder {options.adapter}.", "Name an adapter's folder.")
     manifest = verify_adapter(folder)
     if manifest.persona is None:
-        raise RequestError(f"{options.adapter} is not a persona's adapter.", "Name the adapter of a persona.")
-    if options.persona and options.persona != manifest.persona and not Path(options.persona).expanduser().exists():
+        raise RequestError(
+            f"{options.adapter} is not a persona's adapter.", "Name the adapter of a persona."
+        )
+    if (
+        options.persona
+        and options.persona != manifest.persona
+        and not Path(options.persona).expanduser().exists()
+    ):
         mismatch = f"{options.adapter} is {manifest.persona}'s adapter, not {options.persona}'s."
         raise RequestError(mismatch, "Leave --persona out, or name that persona's adapter.")
-    options.start_from, options.persona = str(folder), options.persona or manifest.persona
+    options.start_from = str(folder)
+    options.persona = options.persona or manifest.persona
     options.base_model = options.base_model or manifest.base_model
     if options.method:
         options.settings = [*options.settings, f"preference_method={options.method}"]
     draft = draft_job(options, home)
     changes = {"task_type": "preference", "job_name": f"{draft.request.persona}-preference"}
     preferences = [_preference_material(path, number) for number, path in enumerate(options.pairs)]
-    return replace(draft, request=draft.request.model_copy(update=changes), materials=(*draft.materials, *preferences))
+    return replace(
+        draft,
+        request=draft.request.model_copy(update=changes),
+        materials=(*draft.materials, *preferences),
+    )
 
 
 def _preference_material(path: Path, number: int) -> SourceMaterial:
@@ -87,9 +140,13 @@ def _preference_material(path: Path, number: int) -> SourceMaterial:
         raise MaterialError(f"There is no {path}.", "Check the path.")
     preferences = read_preferences(file)
     if not preferences:
-        raise MaterialError(f"{path} holds no preference.", "A line each; `preference --help` shows one.")
+        raise MaterialError(
+            f"{path} holds no preference.", "A line each; `preference --help` shows one."
+        )
     right = combine_rights(Counter(preference.right for preference in preferences))
     why = "Each line says under which right it was given."
     stated = RightsStatement(right, "each of its lines", datetime.now(UTC).date().isoformat(), why)
     place = f"preferences/{number}-{file.name}"
-    return SourceMaterial("preferences", place, file.name, stated, modification_date(file), ((file, place),))
+    return SourceMaterial(
+        "preferences", place, file.name, stated, modification_date(file), ((file, place),)
+    )

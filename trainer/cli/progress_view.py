@@ -28,7 +28,8 @@ class ProgressCounter:
 
     def __init__(self, every_s: float = PROGRESS_INTERVAL_S) -> None:
         self._bar: Any = None
-        self._activity, self._count = "", 0
+        self._activity = ""
+        self._count = 0
         self._log = LogProgress(every_s)
 
     def __enter__(self) -> Self:
@@ -43,7 +44,8 @@ class ProgressCounter:
         if self._activity != activity:
             self.__exit__()
             self._bar = tqdm(desc=activity, unit=" rows", file=sys.stderr, disable=None)
-            self._activity, self._count = activity, 0
+            self._activity = activity
+            self._count = 0
         self._bar.update(more)
         self._count += more
         self._log.update(f"{activity}: {self._count:,} rows")
@@ -59,7 +61,8 @@ class EventPrinter:
 
     def __init__(self, out: TextIO, every_s: float = EVENT_INTERVAL_S) -> None:
         """`every_s` is the interval of step lines without a terminal."""
-        self._out, self._every_s = out, every_s
+        self._out = out
+        self._every_s = every_s
         self._is_terminal = out.isatty()
         self._printed_at = float("-inf")
 
@@ -115,8 +118,13 @@ def _format_event(event: TrainerEvent) -> str:
         case Epoch():
             stage = f"stage {event.stage}, " if event.stage else ""
             losses = (("training", event.train_loss), ("held-out", event.eval_loss))
-            shown = " → ".join(f"{name} loss {loss:.4f}" for name, loss in losses if loss is not None)
-            done = f"{stage}epoch {event.passes} done in {format_duration(event.seconds)}, {event.pace} samples/s"
+            shown = " → ".join(
+                f"{name} loss {loss:.4f}" for name, loss in losses if loss is not None
+            )
+            done = (
+                f"{stage}epoch {event.passes} done in {format_duration(event.seconds)}, "
+                f"{event.pace} samples/s"
+            )
             return ": ".join(filter(None, [done, shown]))
         case Evaluation():
             return f"held out loss {event.eval_loss:.4f} after step {event.step:,}"
@@ -128,9 +136,16 @@ def _format_event(event: TrainerEvent) -> str:
 def _format_scores(card: ScoreSummary) -> str:
     losses = (
         f"held-out replies: {card.loss_base:.4f} nats a token before, {card.loss_tuned:.4f} now "
-        f"({1 - card.loss_tuned / card.loss_base:.1%} lower); general dialogue: {card.general_loss_base:.4f} before, "
+        f"({1 - card.loss_tuned / card.loss_base:.1%} lower); general dialogue: "
+        f"{card.general_loss_base:.4f} before, "
         f"{card.general_loss_tuned:.4f} now"
     )
     if not card.verdict:
         return losses
-    return "\n".join([losses, f"the gate says: {card.verdict}", *(f"  {it}" for it in (*card.reasons, *card.advice))])
+    return "\n".join(
+        [
+            losses,
+            f"the gate says: {card.verdict}",
+            *(f"  {it}" for it in (*card.reasons, *card.advice)),
+        ]
+    )

@@ -1,4 +1,6 @@
-"""`python -m trainer recipes`: a recipe's values with comments, what it takes, and what this machine cannot do."""
+"""`python -m trainer recipes`: a recipe's values with comments, what it takes, and what this
+machine cannot do.
+"""
 
 import argparse
 import json
@@ -8,7 +10,13 @@ from typing import Any
 
 from personas.models.base_model import locate
 from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values
-from trainer.cli.argtypes import Commands, add_command, add_settings, parse_setting_args, positive_int
+from trainer.cli.argtypes import (
+    Commands,
+    add_command,
+    add_settings,
+    parse_setting_args,
+    positive_int,
+)
 from trainer.estimate.run_estimate import MachineSpeed, estimate_run
 from trainer.estimate.workload import Workload
 from trainer.machine import probe_machine_without_torch, total_memory_bytes
@@ -32,17 +40,25 @@ Lists the recipes, or explains the values of one, its cost, and what is unavaila
   python -m trainer recipes demo-cpu --set max_length=512
 """
 SETTING_LINE = re.compile(r"^(?P<name>\w+)\s*=\s*(?P<value>.*?)(?:\s+#\s*(?P<comment>.*))?$")
-COMMENTED_RECIPE = "demo-cpu"  # its file explains every setting; other recipes comment on their own values only
+COMMENTED_RECIPE = (
+    "demo-cpu"  # its file explains every setting; other recipes comment on their own values only
+)
 DEFAULT_SAMPLES = 1000  # number of samples that `recipes NAME` assumes by default
 
 
 def add_recipes(commands: Commands) -> argparse.ArgumentParser:
     """Add `recipes`."""
-    recipes = add_command(commands, "recipes", "list recipes, their values and their cost", RECIPES_HELP)
+    recipes = add_command(
+        commands, "recipes", "list recipes, their values and their cost", RECIPES_HELP
+    )
     recipes.add_argument("name", nargs="?", metavar="NAME", help="a recipe (default: list all)")
-    recipes.add_argument("--base-model", default="embedded", metavar="M", help="base model (default: embedded)")
+    recipes.add_argument(
+        "--base-model", default="embedded", metavar="M", help="base model (default: embedded)"
+    )
     text = f"number of samples (default: {DEFAULT_SAMPLES:,})"
-    recipes.add_argument("--samples", type=positive_int, default=DEFAULT_SAMPLES, metavar="N", help=text)
+    recipes.add_argument(
+        "--samples", type=positive_int, default=DEFAULT_SAMPLES, metavar="N", help=text
+    )
     add_settings(recipes)
     recipes.add_argument("--json", action="store_true", help="print one JSON object")
     return recipes
@@ -53,28 +69,45 @@ def show_recipes(options: argparse.Namespace) -> None:
     if options.name is None:
         summaries = recipe_summaries()
         lines = [f"{name:<18} {summary}" for name, summary in summaries.items()]
-        print(json.dumps({"recipes": summaries}, ensure_ascii=False) if options.json else "\n".join(lines))
+        print(
+            json.dumps({"recipes": summaries}, ensure_ascii=False)
+            if options.json
+            else "\n".join(lines)
+        )
         return
-    sheet = make_recipe_sheet(options.name, parse_setting_args(options), options.base_model, options.samples)
-    print(json.dumps(sheet, ensure_ascii=False) if options.json else "\n".join(_recipe_lines(sheet)))
+    sheet = make_recipe_sheet(
+        options.name, parse_setting_args(options), options.base_model, options.samples
+    )
+    print(
+        json.dumps(sheet, ensure_ascii=False) if options.json else "\n".join(_recipe_lines(sheet))
+    )
 
 
 def _recipe_lines(sheet: dict[str, Any]) -> list[str]:
-    settings = {it["name"]: f"{it['name']} = {format_setting(it['value'])}" for it in sheet["settings"]}
+    settings = {
+        it["name"]: f"{it['name']} = {format_setting(it['value'])}" for it in sheet["settings"]
+    }
     width = max(len(setting) for name, setting in settings.items() if name != "target_modules")
     lines = [f"{sheet['recipe']}: {sheet['about']}", ""]
     for it in sheet["settings"]:
-        changed = f" (the recipe's: {format_setting(it['recipes'])})" if it["value"] != it["recipes"] else ""
+        changed = (
+            f" (the recipe's: {format_setting(it['recipes'])})"
+            if it["value"] != it["recipes"]
+            else ""
+        )
         setting = settings[it["name"]]
         lines.append(f"{setting:<{width}}  {it['comment']}{changed}".rstrip())
         lines.append(f"{'':<{width}}  may be {it['allowed']}")
-    takes, has = sheet["memory_bytes"] / 2**30, sheet["machine_bytes"] / 2**30
+    takes = sheet["memory_bytes"] / 2**30
+    has = sheet["machine_bytes"] / 2**30
     verdict = "fits" if sheet["fits"] else "does not fit"
     return [
         *lines,
         "",
-        f"Over {sheet['base_model']} with {sheet['samples']:,} samples of {sheet['max_length']} tokens: "
-        f"{sheet['steps']:,} steps, {takes:.1f} GiB of memory; this machine has {has:.1f} GiB: it {verdict}.",
+        f"Over {sheet['base_model']} with {sheet['samples']:,} samples of {sheet['max_length']} "
+        "tokens: "
+        f"{sheet['steps']:,} steps, {takes:.1f} GiB of memory; this machine has {has:.1f} GiB: it "
+        f"{verdict}.",
         *(f"note: {warning}" for warning in sheet["warnings"]),
     ]
 
@@ -87,20 +120,32 @@ def recipe_summaries() -> dict[str, str]:
 def recipe_comments(name: str) -> Mapping[str, str]:
     """Return the comment, possibly empty, of each setting in a recipe's file."""
     lines = (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()
-    return {match["name"]: match["comment"] or "" for line in lines if (match := SETTING_LINE.match(line))}
+    return {
+        match["name"]: match["comment"] or ""
+        for line in lines
+        if (match := SETTING_LINE.match(line))
+    }
 
 
-def make_recipe_sheet(name: str, changes: Hyperparameters, base_model: str, samples: int) -> dict[str, Any]:
-    """Make the object of `recipes NAME --json`, for full-length samples. Raises `RequestError` or `BaseModelError`."""
-    shipped, base, machine = load_recipe(name), locate(base_model), probe_machine_without_torch()
-    comments, defaults = recipe_comments(name), recipe_comments(COMMENTED_RECIPE)
+def make_recipe_sheet(
+    name: str, changes: Hyperparameters, base_model: str, samples: int
+) -> dict[str, Any]:
+    """Make the object of `recipes NAME --json`, for full-length samples. Raises `RequestError` or
+    `BaseModelError`.
+    """
+    shipped = load_recipe(name)
+    base = locate(base_model)
+    machine = probe_machine_without_torch()
+    comments = recipe_comments(name)
+    defaults = recipe_comments(COMMENTED_RECIPE)
     recipe = resolve_for_data(name, load_recipe(name, changes), base, machine=machine)
     full = SampleStats(samples, recipe.max_length, samples * recipe.max_length)
     chosen = resolve_for_run(name, recipe, base, full, machine=machine)
     recipe = chosen.recipe
     work = Workload([recipe.max_length] * samples, [recipe.max_length])
     cost = estimate_run(name, recipe, base, work, MachineSpeed(1.0, ""))
-    fit, machine_bytes = fit_to_hardware(recipe, machine), total_memory_bytes()
+    fit = fit_to_hardware(recipe, machine)
+    machine_bytes = total_memory_bytes()
     return {
         "recipe": name,
         "about": _recipe_header(name),

@@ -11,7 +11,15 @@ from personas.cli_entry import EXIT_FAILED
 from personas.errors import RequestError
 from personas.home.adapters import NAME_ADAPTER_ADVICE, verify_adapter
 from personas.schemas.base import RIGHTS
-from trainer.cli.argtypes import Commands, add_command, add_home, add_settings, int_up_to, positive_int, right_name
+from trainer.cli.argtypes import (
+    Commands,
+    add_command,
+    add_home,
+    add_settings,
+    int_up_to,
+    positive_int,
+    right_name,
+)
 from trainer.cli.create_job import draft_job
 from trainer.cli.error_handling import require_writable, resolve_home
 from trainer.cli.evaluate_command import find_job
@@ -51,48 +59,83 @@ and more seeds extend it. The results are a table (quality.md), JSON (quality.js
 """
 SCALE_EXAMPLES = (
     "python -m trainer study scale --persona ballast --sizes 50,100,200 --runs 3",
-    "python -m trainer study scale --persona oda --sizes 20,40 --runs 2 --set num_train_epochs=1 --json",
-    "python -m trainer study scale --dialogue --dataset chats.jsonl --more oasst2 --sizes 100,200,300 "
+    "python -m trainer study scale --persona oda --sizes 20,40 --runs 2 --set num_train_epochs=1 "
+    "--json",
+    "python -m trainer study scale --dialogue --dataset chats.jsonl --more oasst2 --sizes "
+    "100,200,300 "
     "--task summarising=my-summaries.jsonl",
 )
 STRATEGY_EXAMPLES = (
     "python -m trainer study strategies --persona ballast --runs 2",
-    "python -m trainer study strategies --persona oda --general chat.jsonl --share 0.5 --set num_train_epochs=1 --json",
+    "python -m trainer study strategies --persona oda --general chat.jsonl --share 0.5 --set "
+    "num_train_epochs=1 --json",
 )
 QUALITY_EXAMPLES = (
-    "python -m trainer study quality --adapter ~/.understudy/models/persona_adapters/oda/v2 --try temperature=0.3",
+    "python -m trainer study quality --adapter ~/.understudy/models/persona_adapters/oda/v2 --try "
+    "temperature=0.3",
     "python -m trainer study quality --adapter runs/oda/adapter --try temperature=0.3,min_p=0.05 "
     "--try repetition_penalty=1.15 --runs 2 --json",
-    "python -m trainer study quality --adapter runs/oda/adapter --against ~/.understudy/models/persona_adapters/oda/v2",
+    "python -m trainer study quality --adapter runs/oda/adapter --against "
+    "~/.understudy/models/persona_adapters/oda/v2",
 )
 RUN_COUNT = int_up_to(1000, "runs")
 DEFAULT_QUALITY_OUTPUT = Path("build") / "quality"
 
 
 def add_study(commands: Commands) -> tuple[argparse.ArgumentParser, ...]:
-    """Add `study scale`, `strategies` and `quality`; `study` of the options of the first two runs them."""
+    """Add `study scale`, `strategies` and `quality`; `study` of the options of the first two runs
+    them.
+    """
     study = add_command(commands, "study", "studies of many runs", STUDY_HELP)
     kinds = study.add_subparsers(required=True, metavar="KIND")
-    scale = kinds.add_parser("scale", help="held-out loss and ROUGE by the number of samples trained on")
+    scale = kinds.add_parser(
+        "scale", help="held-out loss and ROUGE by the number of samples trained on"
+    )
     add_examples(scale, *SCALE_EXAMPLES)
     add = scale.add_argument
     add("--persona", metavar="P", help="a persona's id or name, or a card file")
-    add("--dialogue", action="store_true", help="train no persona: dialogue in general, measured on four tasks")
+    add(
+        "--dialogue",
+        action="store_true",
+        help="train no persona: dialogue in general, measured on four tasks",
+    )
     add("--sizes", required=True, type=_sizes, metavar="N,N,…", help="numbers of training samples")
     text = "with --dialogue: conversations to use once those before are exhausted; may repeat"
     add("--more", action="append", default=[], metavar="D", help=text)
-    text = "with --dialogue: a task's held-out conversations, instead of the shipped ones or as a task of its own"
-    add("--task", dest="tasks", action="append", type=_task_file, default=[], metavar="NAME=FILE", help=text)
-    add("--prompts", type=positive_int, default=24, metavar="N", help="use at most N prompts per task (default: 24)")
+    text = (
+        "with --dialogue: a task's held-out conversations, instead of the shipped ones or as a "
+        "task of its own"
+    )
+    add(
+        "--task",
+        dest="tasks",
+        action="append",
+        type=_task_file,
+        default=[],
+        metavar="NAME=FILE",
+        help=text,
+    )
+    add(
+        "--prompts",
+        type=positive_int,
+        default=24,
+        metavar="N",
+        help="use at most N prompts per task (default: 24)",
+    )
     _add_study_options(scale)
     scale.set_defaults(general=None, study=run_scale_command)
     text = "held-out and general loss with the persona's data alone, mixed, and in two stages"
     strategies = kinds.add_parser("strategies", help=text)
     add_examples(strategies, *STRATEGY_EXAMPLES)
-    add, text = strategies.add_argument, "share of general dialogue in the mixed runs (default: 0.8, which is 80:20)"
+    add = strategies.add_argument
+    text = "share of general dialogue in the mixed runs (default: 0.8, which is 80:20)"
     add("--persona", required=True, metavar="P", help="a persona's id or name, or a card file")
     add("--share", type=float, default=0.8, metavar="S", help=text)
-    add("--general", metavar="G", help="general dialogue to train on (default: two thirds of the shipped)")
+    add(
+        "--general",
+        metavar="G",
+        help="general dialogue to train on (default: two thirds of the shipped)",
+    )
     _add_study_options(strategies)
     strategies.set_defaults(dialogue=False, study=run_strategies_command)
     return scale, strategies, _add_quality(kinds)
@@ -109,9 +152,18 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
     add("--try", dest="tried", action="append", default=[], metavar="NAME=VALUE,…", help=text)
     text = "another version of the persona to compare with; may repeat"
     add("--against", type=Path, action="append", default=[], metavar="DIR", help=text)
-    add("--runs", type=RUN_COUNT, default=3, metavar="N", help="seeds for each combination of settings (default: 3)")
     add(
-        "--out", type=Path, metavar="DIR", help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)"
+        "--runs",
+        type=RUN_COUNT,
+        default=3,
+        metavar="N",
+        help="seeds for each combination of settings (default: 3)",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help=f"the output folder (default: {DEFAULT_QUALITY_OUTPUT}/PERSONA-VERSION)",
     )
     add_home(quality)
     add("--json", action="store_true", help="print one JSON object at the end")
@@ -120,13 +172,40 @@ def _add_quality(kinds: Commands) -> argparse.ArgumentParser:
 
 def _add_study_options(study: argparse.ArgumentParser) -> None:
     add = study.add_argument
-    add("--runs", type=RUN_COUNT, default=3, metavar="N", help="runs of each, each with its own seed (default: 3)")
-    add("--dataset", metavar="D", help="its conversations, as for `train` (default: the shipped ones)")
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in them; may repeat")
+    add(
+        "--runs",
+        type=RUN_COUNT,
+        default=3,
+        metavar="N",
+        help="runs of each, each with its own seed (default: 3)",
+    )
+    add(
+        "--dataset",
+        metavar="D",
+        help="its conversations, as for `train` (default: the shipped ones)",
+    )
+    add(
+        "--as",
+        dest="names",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="P's name in them; may repeat",
+    )
     add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu)")
     add_settings(study)
-    add("--base-model", default="embedded", metavar="M", help="`embedded`, a model folder, or a hub id")
-    add("--right", type=right_name, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
+    add(
+        "--base-model",
+        default="embedded",
+        metavar="M",
+        help="`embedded`, a model folder, or a hub id",
+    )
+    add(
+        "--right",
+        type=right_name,
+        metavar="R",
+        help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}",
+    )
     add("--out", type=Path, metavar="DIR", help="the study's folder (default: in the bot's home)")
     add_home(study)
     add("--json", action="store_true", help="print one JSON object at the end")
@@ -134,16 +213,22 @@ def _add_study_options(study: argparse.ArgumentParser) -> None:
 
 
 def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
-    """Run `study scale`; `run` runs a job folder (`options.folder`) and writes its events to a stream."""
+    """Run `study scale`; `run` runs a job folder (`options.folder`) and writes its events to a
+    stream.
+    """
     home, named = _prepare(options)
-    from trainer.study import scale  # loads torch, which takes seconds and reads the number of threads
+    from trainer.study import (
+        scale,
+    )  # loads torch, which takes seconds and reads the number of threads
 
     points = scale.scale_points(options.sizes, options.runs, options.settings)
-    draft, tasks = draft_job(options, home), _study_tasks(options, scale.DIALOGUE_TASKS)
+    draft = draft_job(options, home)
+    tasks = _study_tasks(options, scale.DIALOGUE_TASKS)
     scale.require_untrained_tasks(draft, tasks)
     scale.require_enough_samples(draft, points, options.settings)
     measure = scale.task_scorer(points, tasks, options.prompts)
-    folder, output = named or scale.scale_folder(draft), _StudyOutput(options, run)
+    folder = named or scale.scale_folder(draft)
+    output = _StudyOutput(options, run)
     output.report(str(folder))
     results, code = scale.run_scale_study(
         draft, points, options.settings, folder, output.run_one, measure, output.report
@@ -158,9 +243,11 @@ def run_scale_command(options: argparse.Namespace, run: JobRunner) -> int:
 def run_strategies_command(options: argparse.Namespace, run: JobRunner) -> int:
     """Run `study strategies`; `run` as in `run_scale_command`."""
     home, named = _prepare(options)
-    points, draft = sweep.strategy_points(options.share, options.runs, options.settings), draft_job(options, home)
+    points = sweep.strategy_points(options.share, options.runs, options.settings)
+    draft = draft_job(options, home)
     folder = named or sweep.strategies_folder(draft, options.share)
-    jobs, output = sweep.make_sweep_folders(draft, points, folder), _StudyOutput(options, run)
+    jobs = sweep.make_sweep_folders(draft, points, folder)
+    output = _StudyOutput(options, run)
     output.report(str(folder))
     _, code = sweep.run_sweep(jobs, output.run_one, output.report)
     results = [result for point, job in jobs if (result := sweep.read_strategy_run(point, job))]
@@ -176,7 +263,10 @@ def run_quality_command(options: argparse.Namespace) -> None:
     adapter = options.adapter.expanduser().absolute()
     manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
     folder, spec = find_job(adapter, manifest, options)
-    out = options.out or DEFAULT_QUALITY_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}"
+    out = (
+        options.out
+        or DEFAULT_QUALITY_OUTPUT / f"{manifest.persona or 'dialogue'}-{manifest.version}"
+    )
     require_writable(out := out.expanduser().absolute())
     # These load torch, which takes seconds.
     from trainer.evaluate.candidates import Candidate
@@ -197,7 +287,11 @@ def run_quality_command(options: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             raise KeyboardInterrupt("Run the same command again to resume.") from None
         text = quality.write_quality(out, manifest.persona or "", results)
-    print((out / quality.QUALITY_FILE).read_text(encoding="utf-8").replace("\n", "") if options.json else text)
+    print(
+        (out / quality.QUALITY_FILE).read_text(encoding="utf-8").replace("\n", "")
+        if options.json
+        else text
+    )
     print_line(str(out))
 
 
@@ -205,22 +299,29 @@ def _rival_version(adapter: Path, persona: str | None) -> str:
     """Return the version of another adapter of the persona. Raises `UnderstudyError`."""
     manifest = verify_adapter(adapter, NAME_ADAPTER_ADVICE)
     if manifest.persona != persona:
-        raise RequestError(f"{adapter} is {manifest.persona or 'nobody'}'s.", f"Name a version of {persona}'s.")
+        raise RequestError(
+            f"{adapter} is {manifest.persona or 'nobody'}'s.", f"Name a version of {persona}'s."
+        )
     return manifest.version
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Path, Path | None]:
-    """Configure the process; returns the home and the named folder. Raises `RequestError` if nothing can be written."""
+    """Configure the process; returns the home and the named folder. Raises `RequestError` if
+    nothing can be written.
+    """
     restart_with_allocator_settings()
     configure_process(options.nice, options.threads)
-    home, named = resolve_home(options.home), options.out.expanduser().absolute() if options.out else None
+    home = resolve_home(options.home)
+    named = options.out.expanduser().absolute() if options.out else None
     require_writable(named or home)
     options.card = "losses"
     return home, named
 
 
 class _StudyOutput:
-    """Runs jobs and reports on standard output: lines as they come, or one JSON object at the end."""
+    """Runs jobs and reports on standard output: lines as they come, or one JSON object at the
+    end.
+    """
 
     def __init__(self, options: argparse.Namespace, run: JobRunner) -> None:
         self._options, self._run, self._out = options, run, claim_stdout()
@@ -249,11 +350,15 @@ class _StudyOutput:
 
 
 def _study_tasks(options: argparse.Namespace, shipped: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the tasks that are measured besides held-out replies, none for a persona. Raises `RequestError`."""
+    """Return the tasks that are measured besides held-out replies, none for a persona. Raises
+    `RequestError`.
+    """
     if options.dialogue:
         return {**shipped, **dict(options.tasks)}
     if options.more or options.tasks:
-        raise RequestError("--more and --task are for studies of dialogue.", "Leave them out, or name --dialogue.")
+        raise RequestError(
+            "--more and --task are for studies of dialogue.", "Leave them out, or name --dialogue."
+        )
     return {}
 
 
@@ -268,4 +373,6 @@ def _sizes(text: str) -> list[int]:
     try:
         return [int(size) for size in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected sizes such as 50,100,200, got {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected sizes such as 50,100,200, got {text!r}"
+        ) from None

@@ -68,24 +68,60 @@ JobRunner = Callable[[argparse.Namespace, TextIO], int]
 
 def add_train(commands: Commands) -> argparse.ArgumentParser:
     """Add `train`."""
-    train = add_command(commands, "train", "train a persona's adapter, or one for dialogue", TRAIN_HELP)
+    train = add_command(
+        commands, "train", "train a persona's adapter, or one for dialogue", TRAIN_HELP
+    )
     add = train.add_argument
     add("--persona", metavar="P", help="a persona's id or name, or a card file")
     add("--dialogue", action="store_true", help="train no persona: dialogue in general")
-    add("--dataset", metavar="D", help="a built data set's folder, a file or folder of chats, or a catalogue entry")
-    add("--as", dest="names", action="append", default=[], metavar="NAME", help="P's name in the chats; may repeat")
+    add(
+        "--dataset",
+        metavar="D",
+        help="a built data set's folder, a file or folder of chats, or a catalogue entry",
+    )
+    add(
+        "--as",
+        dest="names",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="P's name in the chats; may repeat",
+    )
     add("--map", type=key_value, nargs="+", action="extend", default=[], metavar="ROLE=COLUMN",
         help="D's columns by role, as for `dataset inspect`")  # fmt: skip
-    add("--general", metavar="G", help="general dialogue for recipes that mix it in: a file, a folder, or a name")
+    add(
+        "--general",
+        metavar="G",
+        help="general dialogue for recipes that mix it in: a file, a folder, or a name",
+    )
     add("--lore-pairs", type=unit_fraction, metavar="S", help=LORE_PAIRS_HELP)
     add("--lore", type=Path, metavar="DIR", help="lore folders by persona (default: the bot's)")
-    add("--start-from", metavar="A", help="train this adapter further: its folder, or a dialogue adapter's name")
-    add("--recipe", default="demo-cpu", metavar="R", help="the recipe (default: demo-cpu); `recipes` lists them")
+    add(
+        "--start-from",
+        metavar="A",
+        help="train this adapter further: its folder, or a dialogue adapter's name",
+    )
+    add(
+        "--recipe",
+        default="demo-cpu",
+        metavar="R",
+        help="the recipe (default: demo-cpu); `recipes` lists them",
+    )
     add_settings(train)
     text = "run each value and select the best; may repeat"
     add("--sweep", action="append", default=[], metavar="NAME=V,V,…", help=text)
-    add("--base-model", default="embedded", metavar="M", help="`embedded`, a model folder, or a hub id")
-    add("--right", type=right_name, metavar="R", help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}")
+    add(
+        "--base-model",
+        default="embedded",
+        metavar="M",
+        help="`embedded`, a model folder, or a hub id",
+    )
+    add(
+        "--right",
+        type=right_name,
+        metavar="R",
+        help=f"the right to sources without rights.toml: {', '.join(RIGHTS)}",
+    )
     add("--out", type=Path, metavar="DIR", help="the run's folder")
     add("--make-only", action="store_true", help="create the folder without running it")
     add("--dry-run", action="store_true", help="only plan the run, as `plan` does")
@@ -113,7 +149,8 @@ def run_train_command(options: argparse.Namespace, run: JobRunner) -> int:
 def _run_sweep(options: argparse.Namespace, run: JobRunner) -> int:
     """Run `train --sweep`: all runs in sequence, then the table and the best adapter."""
     home, out = _resolve_paths(options)
-    draft, points = options.draft(options, home), sweep_points(options.sweep, options.settings)
+    draft = options.draft(options, home)
+    points = sweep_points(options.sweep, options.settings)
     folder = out or sweep_folder(draft, [point for point, _ in points])
     jobs = make_sweep_folders(draft, points, folder)
     options.card = options.card or "losses"
@@ -139,11 +176,16 @@ def _run_sweep(options: argparse.Namespace, run: JobRunner) -> int:
         best = best_result(results)
         write_sweep_results(folder, results, best)
         next_steps = "\n".join(
-            _next_step_lines(options, folder / SWEEP_RUNS_FOLDER / best.name, folder / SWEEP_ADAPTER_FOLDER)
+            _next_step_lines(
+                options, folder / SWEEP_RUNS_FOLDER / best.name, folder / SWEEP_ADAPTER_FOLDER
+            )
         )
         report(f"{sweep_results_table(results, best)}\n\n{next_steps}")
         if options.json:
-            print((folder / SWEEP_RESULTS_FILE).read_text(encoding="utf-8").replace("\n", ""), file=stdout)
+            print(
+                (folder / SWEEP_RESULTS_FILE).read_text(encoding="utf-8").replace("\n", ""),
+                file=stdout,
+            )
     stdout.flush()
     return code
 
@@ -162,7 +204,11 @@ def _run_with_progress(options: argparse.Namespace, run: JobRunner) -> int:
 def _adapter_owner_note(options: argparse.Namespace) -> str:
     """Name the base model that a bot needs for the adapter, if it is not the configured one."""
     name = _unserved_base_model(options)
-    return f"for a bot with BASE_MODEL={name}: bots with another base model cannot use the adapter\n" if name else ""
+    return (
+        f"for a bot with BASE_MODEL={name}: bots with another base model cannot use the adapter\n"
+        if name
+        else ""
+    )
 
 
 def _unserved_base_model(options: argparse.Namespace) -> str:
@@ -175,7 +221,11 @@ def _result_lines(options: argparse.Namespace, code: int) -> list[str]:
     folder: Path = options.folder
     if code:
         return [f"resume with: python -m trainer run {shlex.quote(str(folder))}"]
-    return [epoch_table(read_epochs(folder / "adapter")), "", *_next_step_lines(options, folder, folder / "adapter")]
+    return [
+        epoch_table(read_epochs(folder / "adapter")),
+        "",
+        *_next_step_lines(options, folder, folder / "adapter"),
+    ]
 
 
 def _next_step_lines(options: argparse.Namespace, folder: Path, adapter: Path) -> list[str]:
@@ -184,9 +234,11 @@ def _next_step_lines(options: argparse.Namespace, folder: Path, adapter: Path) -
     setting = f"BASE_MODEL={shlex.quote(base_model)} " if base_model else ""
     return [
         f"adapter: {adapter}",
-        f"ask it: {setting}model_inference --adapter {shlex.quote(str(adapter))} 'What is rope for?'",
+        f"ask it: {setting}model_inference --adapter {shlex.quote(str(adapter))} 'What is rope "
+        "for?'",
         f"training samples: python -m trainer mask {shlex.quote(str(folder))}",
-        f"for other programs: python -m trainer export --adapter {shlex.quote(str(adapter))} --to gguf --out FILE",
+        f"for other programs: python -m trainer export --adapter {shlex.quote(str(adapter))} --to "
+        "gguf --out FILE",
         f"score card: {adapter / 'scorecard.md'}",
         f"training report: {adapter / 'report' / 'README.md'}",
     ]
@@ -204,7 +256,9 @@ def _resolve_paths(options: argparse.Namespace) -> tuple[Path, Path | None]:
     if out:
         require_writable(out)
     else:
-        require_writable(home, "It is the home: set UNDERSTUDY_HOME to a writable folder, or name --out.")
+        require_writable(
+            home, "It is the home: set UNDERSTUDY_HOME to a writable folder, or name --out."
+        )
     return home, out
 
 
@@ -215,4 +269,7 @@ def _show_dry_run(options: argparse.Namespace) -> None:
     os.nice(options.nice)
     show_draft_plan(first, options)
     if points and not options.json:
-        print(f"{len(points)} runs: the first is shown; they are {', '.join(point.name for point, _ in points)}.")
+        print(
+            f"{len(points)} runs: the first is shown; they are "
+            f"{', '.join(point.name for point, _ in points)}."
+        )

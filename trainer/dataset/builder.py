@@ -1,4 +1,6 @@
-"""Builds the samples of a data set from any number of sources in two passes, buffering conversations on disk."""
+"""Builds the samples of a data set from any number of sources in two passes, buffering
+conversations on disk.
+"""
 
 import itertools
 import pickle  # nosec B403  # see DiskBuffer
@@ -35,13 +37,18 @@ from trainer.sources.conversation import (
 )
 
 SampleKind = Literal["persona", "general"]
-OVER_LIMIT, OVER_MIX = "over the source's limit", "over the mix"
-MAX_CONVERSATIONS_BEFORE = 16  # how far back a sample's history is looked for, including conversations not trained on
+OVER_LIMIT = "over the source's limit"
+OVER_MIX = "over the mix"
+MAX_CONVERSATIONS_BEFORE = (
+    16  # how far back a sample's history is looked for, including conversations not trained on
+)
 SourceItems = Iterable[Conversation | RejectedRecord]
 
 
 class DiskBuffer(ExitStack):
-    """Conversations in an unnamed temporary file, which only this process can write: so pickle is safe to read."""
+    """Conversations in an unnamed temporary file, which only this process can write: so pickle is
+    safe to read.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         """`folder` None uses the system's temporary folder."""
@@ -69,11 +76,13 @@ class DiskBuffer(ExitStack):
 class DatasetPlan:
     """Specification of a data set to build.
 
-    `limits` is the maximum number of samples by source. `mix` is the ratio of general dialogue to the persona's, or of
-    the sources in order; empty takes everything. `stages` puts all general samples before the persona's, for training
-    in two stages. `key` is for pseudonyms, `people_key` for the list of people. `seed` selects samples if not all are
-    used. `held_out` was held out before. `corrections` are a reviewer's, of the anonymiser. `for_run`: the samples of
-    one job, whose conversations are all the persona's and whose speakers all get pseudonyms, or none without a persona.
+    `limits` is the maximum number of samples by source. `mix` is the ratio of general dialogue to
+    the persona's, or of the sources in order; empty takes everything. `stages` puts all general
+    samples before the persona's, for training in two stages. `key` is for pseudonyms, `people_key`
+    for the list of people. `seed` selects samples if not all are used. `held_out` was held out
+    before. `corrections` are a reviewer's, of the anonymiser. `for_run`: the samples of one job,
+    whose conversations are all the persona's and whose speakers all get pseudonyms, or none without
+    a persona.
     """
 
     renderer: Renderer
@@ -109,19 +118,31 @@ class BuiltSample:
 
 
 class DatasetBuilder(ExitStack):
-    """Context manager: `add_source` for each, then iterate once over `samples`; `ledger` is complete at their end."""
+    """Context manager: `add_source` for each, then iterate once over `samples`; `ledger` is
+    complete at their end.
+    """
 
     def __init__(
-        self, plan: DatasetPlan, ledger: Ledger, folder: Path | None = None, review: ReviewLog | None = None
+        self,
+        plan: DatasetPlan,
+        ledger: Ledger,
+        folder: Path | None = None,
+        review: ReviewLog | None = None,
     ) -> None:
         """`folder` holds the buffered conversations; `review` logs the replacements in them."""
         super().__init__()
-        self._plan, self.ledger, self._review = plan, ledger, review
+        self._plan = plan
+        self.ledger = ledger
+        self._review = review
         self._buffer, self._histories = (self.enter_context(DiskBuffer(folder)) for _ in range(2))
         self._splitter = self.enter_context(
-            ConversationSplitter(plan.filters, folder, plan.held_out or HoldoutIndex.empty(plan.people_key))
+            ConversationSplitter(
+                plan.filters, folder, plan.held_out or HoldoutIndex.empty(plan.people_key)
+            )
         )
-        self._renderer = SampleRenderer(plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters)
+        self._renderer = SampleRenderer(
+            plan.renderer, plan.persona, plan.lore, plan.recipe, plan.filters
+        )
         self.anonymiser = Anonymiser(
             plan.key,
             persona=plan.persona,
@@ -130,7 +151,9 @@ class DatasetBuilder(ExitStack):
             keep_always=plan.corrections.keep,
             on_replaced=review.note if review else None,
         )
-        self.participants = Participants(self.anonymiser.non_speakers if self._has_pseudonyms else None)
+        self.participants = Participants(
+            self.anonymiser.non_speakers if self._has_pseudonyms else None
+        )
         self._sources: list[str] = []
         self._source_of, self._draws = array("i"), array("d")
         self._is_by_persona, self._is_log, self._is_settled = bytearray(), bytearray(), bytearray()
@@ -141,9 +164,14 @@ class DatasetBuilder(ExitStack):
         self.conversations: Counter[str] = Counter()
 
     def add_source(
-        self, source: str, items: SourceItems, on_progress: Callable[[int], object] = lambda rows: None
+        self,
+        source: str,
+        items: SourceItems,
+        on_progress: Callable[[int], object] = lambda rows: None,
     ) -> None:
-        """Read a source; `on_progress` gets the rows of each item. Without a name conversations keep their sources."""
+        """Read a source; `on_progress` gets the rows of each item. Without a name conversations
+        keep their sources.
+        """
         self._sources.append(source)
         for item in items:
             if isinstance(item, RejectedRecord):
@@ -158,14 +186,16 @@ class DatasetBuilder(ExitStack):
         return self._splitter.held_out
 
     def samples(self) -> Iterator[BuiltSample]:
-        """Yield all samples, held-out ones first: of two equal samples, the one that remains is not trained on.
+        """Yield all samples, held-out ones first: of two equal samples, the one that remains is not
+        trained on.
 
         Raises `MaterialError` if a side would be empty.
         """
         if not (self._has_targets or self._plan.for_run):
             raise MaterialError(
                 "The sources do not say whose replies are to be learned.",
-                "Name the speaker: --persona with a card, and --as if its name in the logs is different.",
+                "Name the speaker: --persona with a card, and --as if its name in the logs is "
+                "different.",
             )
         self.shares = self._resolve_shares()
         outcomes = self._splitter.outcomes(self._plan.recipe.heldout_share, self.ledger.dropped)
@@ -189,7 +219,10 @@ class DatasetBuilder(ExitStack):
             self.participants.register(conversation)
             if is_chat_log(conversation):
                 self.anonymiser.register(conversation)
-        anonymised = [self._anonymise(conversation, is_chat_log(conversation)) for conversation in conversations]
+        anonymised = [
+            self._anonymise(conversation, is_chat_log(conversation))
+            for conversation in conversations
+        ]
         return (
             BuiltSample(TRAIN, conversation.source, conversation.right, "general", made)
             for conversation in anonymised
@@ -197,7 +230,11 @@ class DatasetBuilder(ExitStack):
         )
 
     def _anonymise(self, conversation: Conversation, is_log: bool) -> Conversation:
-        return self.anonymiser.anonymise(conversation) if is_log else self.anonymiser.mask_patterns(conversation)
+        return (
+            self.anonymiser.anonymise(conversation)
+            if is_log
+            else self.anonymiser.mask_patterns(conversation)
+        )
 
     @property
     def _has_pseudonyms(self) -> bool:
@@ -206,7 +243,11 @@ class DatasetBuilder(ExitStack):
     def _add(self, conversation: Conversation) -> None:
         persona = self._plan.persona
         is_by_persona = persona is not None and persona_speaks(persona, conversation)
-        has_people = persona is not None if self._plan.for_run else is_by_persona or is_chat_log(conversation)
+        has_people = (
+            persona is not None
+            if self._plan.for_run
+            else is_by_persona or is_chat_log(conversation)
+        )
         if self._has_pseudonyms:
             self.participants.register(conversation)
             if has_people or conversation.unheard:
@@ -228,7 +269,9 @@ class DatasetBuilder(ExitStack):
         return "persona" if self._is_by_persona[number] or self._assistant_stands_in else "general"
 
     def _groups(self, outcomes: Sequence[str], side: str) -> list[list[int]]:
-        """Return the conversations of a side in order: in a single list, or in one list per share."""
+        """Return the conversations of a side in order: in a single list, or in one list per
+        share.
+        """
         numbers = [number for number, outcome in enumerate(outcomes) if outcome == side]
         if self.shares or self._plan.limits:
             numbers.sort(key=self._draws.__getitem__)
@@ -236,12 +279,17 @@ class DatasetBuilder(ExitStack):
             share_of = self._kind if "general" in self.shares else self._source_name
             return [[n for n in numbers if share_of(n) == share] for share in self.shares]
         if self._plan.stages:
-            return [[n for n in numbers if self._kind(n) == kind] for kind in ("general", "persona")]
+            return [
+                [n for n in numbers if self._kind(n) == kind] for kind in ("general", "persona")
+            ]
         return [numbers]
 
     def _resolve_shares(self) -> dict[str, float]:
-        """Map kinds or sources to the ratio's numbers. Raises `RequestError` if they do not fit the sources."""
-        mix, kinds = self._plan.mix, {self._kind(number) for number in range(len(self._is_by_persona))}
+        """Map kinds or sources to the ratio's numbers. Raises `RequestError` if they do not fit the
+        sources.
+        """
+        mix = self._plan.mix
+        kinds = {self._kind(number) for number in range(len(self._is_by_persona))}
         if len(mix) == 2 and len(kinds) == 2:
             return dict(zip(("general", "persona"), mix, strict=True))
         if mix and len(mix) != len(self._sources):
@@ -251,16 +299,23 @@ class DatasetBuilder(ExitStack):
             )
         return dict(zip(self._sources, mix, strict=False))
 
-    def _interleave(self, streams: Sequence[Iterator[BuiltSample]], side: str) -> Iterator[BuiltSample]:
+    def _interleave(
+        self, streams: Sequence[Iterator[BuiltSample]], side: str
+    ) -> Iterator[BuiltSample]:
         if not self.shares:
             return itertools.chain.from_iterable(streams)
         weights = list(self.shares.values())
         if side == TRAIN:
             return interleave(streams, weights)
-        # Too little is held out to give any of it up only because another share has nothing held out.
+        # Too little is held out to give any of it up only because another share has nothing held
+        # out.
         first = [next(stream, None) for stream in streams]
         held = [number for number, item in enumerate(first) if item]
-        rest = [itertools.chain([item], stream) for item, stream in zip(first, streams, strict=True) if item]
+        rest = [
+            itertools.chain([item], stream)
+            for item, stream in zip(first, streams, strict=True)
+            if item
+        ]
         return interleave(rest, [weights[number] for number in held]) if held else iter(())
 
     def _apply_limits(self, outcomes: Sequence[str]) -> None:
@@ -278,8 +333,12 @@ class DatasetBuilder(ExitStack):
             yield from self._render(number, side)
 
     def _render(self, number: int, side: str) -> Iterator[BuiltSample]:
-        """Yield the samples of a conversation and account for it at the end, even if no more are requested."""
-        conversation, kind, quota = self._read(number), self._kind(number), (self._source_of[number], side)
+        """Yield the samples of a conversation and account for it at the end, even if no more are
+        requested.
+        """
+        conversation = self._read(number)
+        kind = self._kind(number)
+        quota = (self._source_of[number], side)
         used: set[int] = set()
         replies: set[int] = set()
         faults: dict[int, str] = {}
@@ -310,12 +369,14 @@ class DatasetBuilder(ExitStack):
             self._histories.append(conversation)
 
     def _messages_before(self, number: int, conversation: Conversation) -> list[SourceMessage]:
-        """Return what the bot would show before a conversation: the last messages of its channel, as history.
+        """Return what the bot would show before a conversation: the last messages of its channel,
+        as history.
 
-        They come from the sessions before it that training samples were made of, without those that overlap with later
-        ones.
+        They come from the sessions before it that training samples were made of, without those that
+        overlap with later ones.
         """
-        recipe, begin = self._plan.recipe, conversation.messages[0].at
+        recipe = self._plan.recipe
+        begin = conversation.messages[0].at
         if not self._has_history(number, conversation):
             return []
         if hash_fraction("history", conversation.raw_text) >= recipe.cross_session_share:
@@ -330,19 +391,28 @@ class DatasetBuilder(ExitStack):
             if earlier.channel != conversation.channel:
                 break
             if earlier.messages[-1].at <= begin:
-                found, begin = [*earlier.messages, *found], earlier.messages[0].at
+                found = [*earlier.messages, *found]
+                begin = earlier.messages[0].at
         return found[-recipe.history_turns :]
 
     def _has_history(self, number: int, conversation: Conversation) -> bool:
-        """Report whether a conversation is a session of the persona's, which has others before and after it."""
-        return bool(conversation.channel and self._is_by_persona[number] and self._plan.recipe.cross_session_share)
+        """Report whether a conversation is a session of the persona's, which has others before and
+        after it.
+        """
+        return bool(
+            conversation.channel
+            and self._is_by_persona[number]
+            and self._plan.recipe.cross_session_share
+        )
 
     def _read(self, number: int) -> Conversation:
         """Return a conversation, anonymised."""
         conversation = self._buffer[number]
         if self._review:
-            self._review.source, self._review.row = conversation.source, conversation.messages[0].row
-        is_log, persona = bool(self._is_log[number]), self._plan.persona
+            self._review.source = conversation.source
+            self._review.row = conversation.messages[0].row
+        is_log = bool(self._is_log[number])
+        persona = self._plan.persona
         conversation = self._anonymise(conversation, is_log)
         if persona and self._assistant_stands_in and (self._plan.for_run or not is_log):
             return replace_assistant(persona, conversation)

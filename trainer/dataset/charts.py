@@ -1,4 +1,6 @@
-"""Draws charts as SVG and PNG: figure and save helpers, and a data set's composition and lengths."""
+"""Draws charts as SVG and PNG: figure and save helpers, and a data set's composition and
+lengths.
+"""
 
 import itertools
 import warnings
@@ -9,14 +11,18 @@ from typing import Any
 TRAIN_COLOUR, EVAL_COLOUR = "#2f6fab", "#d98324"
 """Of bars: distinguishable with colour blindness, and in greyscale."""
 RAW_COLOUR, SMOOTH_COLOUR, HELDOUT_COLOUR = "#7fa8cf", "#1d4f80", "#b35900"
-"""Colours of lines: the raw curve may be faint, the others have a contrast to white of at least 4.5 to 1."""
+"""Colours of lines: the raw curve may be faint, the others have a contrast to white of at least 4.5
+to 1.
+"""
 SERIES_COLOURS = (SMOOTH_COLOUR, HELDOUT_COLOUR, "#4d7c0f", "#7e3f8f", "#555555")
 """Colours of equally important lines, equally dark."""
 
 
 def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -> None:
     """Draw `composition.svg` and `.png`: samples by source and side."""
-    names = [name.replace("$", r"\$") for name in by_source]  # matplotlib reads text between two of these as a formula
+    names = [
+        name.replace("$", r"\$") for name in by_source
+    ]  # matplotlib reads text between two of these as a formula
     figure, axes = new_figure(height=1.6 + 0.45 * len(names))
     train = [of["train"] for of in by_source.values()]
     held_out = [of["eval"] for of in by_source.values()]
@@ -33,11 +39,21 @@ def draw_composition(folder: Path, by_source: Mapping[str, Mapping[str, int]]) -
 
 
 def draw_lengths(folder: Path, spread: Mapping[str, Any], limit: int) -> None:
-    """Draw `lengths.svg` and `.png`: a histogram of sample lengths in tokens, with the maximum length `limit`."""
+    """Draw `lengths.svg` and `.png`: a histogram of sample lengths in tokens, with the maximum
+    length `limit`.
+    """
     edges: Sequence[int] = spread["edges"]
     figure, axes = new_figure(height=3.2)
     widths = [right - left for left, right in itertools.pairwise(edges)]
-    axes.bar(edges[:-1], spread["counts"], widths, align="edge", color=TRAIN_COLOUR, edgecolor="white", linewidth=0.5)
+    axes.bar(
+        edges[:-1],
+        spread["counts"],
+        widths,
+        align="edge",
+        color=TRAIN_COLOUR,
+        edgecolor="white",
+        linewidth=0.5,
+    )
     axes.axvline(limit, color=EVAL_COLOUR, linestyle="--", label=f"limit: {limit} tokens")
     axes.set(title="Length", xlabel="tokens per sample, prompt and reply", ylabel="samples")
     axes.legend(frameon=False)
@@ -46,7 +62,9 @@ def draw_lengths(folder: Path, spread: Mapping[str, Any], limit: int) -> None:
 
 def new_figure(height: float) -> tuple[Any, Any]:
     """Create a figure of the standard width; return it with its axes."""
-    from matplotlib.figure import Figure  # importing takes half a second; no pyplot, which keeps figures
+    from matplotlib.figure import (
+        Figure,
+    )  # importing takes half a second; no pyplot, which keeps figures
 
     figure = Figure(figsize=(7.5, height), layout="constrained")
     axes = figure.add_subplot()
@@ -58,8 +76,15 @@ def save_figure(figure: Any, path: Path, title: str = "") -> None:
     """Write the figure as SVG and PNG. Raises `OSError`."""
     from matplotlib import rc_context  # importing takes half a second
 
-    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}):
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # in a source's name; the table has it
+    with (
+        warnings.catch_warnings(),
+        rc_context({"svg.hashsalt": "understudy", "svg.fonttype": "none"}),
+    ):
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing"
+        )  # in a source's name; the table has it
         # Without its date, the same figures give the same file.
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None} | ({"Title": title} if title else {}))
+        figure.savefig(
+            path.with_suffix(".svg"), metadata={"Date": None} | ({"Title": title} if title else {})
+        )
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})

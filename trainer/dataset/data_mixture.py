@@ -17,8 +17,12 @@ Item = TypeVar("Item")
 GENERAL_HOLDOUT_SHARE = 1 / 3
 """Share of general dialogue that is never trained on where the rest is."""
 LORE_SHARE_TOLERANCE = 0.9
-"""Part of the requested share of lore pairs that counts as enough: filters drop some after they are drawn."""
-SOURCE_PATTERN = re.compile(r"(?P<path>.+?)(?:=(?P<format>[a-z0-9][a-z0-9-]*))?(?::(?P<limit>\d+))?", re.DOTALL)
+"""Part of the requested share of lore pairs that counts as enough: filters drop some after they are
+drawn.
+"""
+SOURCE_PATTERN = re.compile(
+    r"(?P<path>.+?)(?:=(?P<format>[a-z0-9][a-z0-9-]*))?(?::(?P<limit>\d+))?", re.DOTALL
+)
 
 
 def mixes_general(recipe: Recipe) -> bool:
@@ -29,10 +33,11 @@ def mixes_general(recipe: Recipe) -> bool:
 def split_general(
     messages: Sequence[Conversation], general: Sequence[Conversation]
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Split into general dialogue that measures forgetting and dialogue to train on, in order of use.
+    """Split into general dialogue that measures forgetting and dialogue to train on, in order of
+    use.
 
-    `messages` were supplied for training; `general` is the evaluation dialogue. Raises `MaterialError` if there is too
-    little for both.
+    `messages` were supplied for training; `general` is the evaluation dialogue. Raises
+    `MaterialError` if there is too little for both.
     """
     training_texts = {it.raw_text for it in messages}
     measuring = [it for it in general if it.raw_text not in training_texts]
@@ -55,12 +60,15 @@ def general_sample_count(recipe: Recipe, own: int) -> int | None:
 
 
 def mixture_caveat(recipe: Recipe, own: int, taken: int) -> str:
-    """Describe a shortage of general dialogue for the requested share; empty if there was enough."""
+    """Describe a shortage of general dialogue for the requested share; empty if there was
+    enough.
+    """
     requested = general_sample_count(recipe, own)
     if requested is None or taken >= requested:
         return ""
     return (
-        f"General dialogue was to be {recipe.general_share:.0%} of the training samples. There are {taken:,} samples "
+        f"General dialogue was to be {recipe.general_share:.0%} of the training samples. There are "
+        f"{taken:,} samples "
         f"of it to {own:,} of the persona's: it is {taken / (taken + own):.0%}."
     )
 
@@ -68,13 +76,15 @@ def mixture_caveat(recipe: Recipe, own: int, taken: int) -> str:
 def select_lore_pairs(
     pairs: Sequence[Conversation], own: Sequence[Conversation], share: float
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Split lore pairs into those to use and the others: their replies are this share of all, if there are enough.
+    """Split lore pairs into those to use and the others: their replies are this share of all, if
+    there are enough.
 
     They are drawn by a hash of their text; a share of 1 takes all of them.
     """
     wanted = round(count_replies(own) * share / (1 - share)) if share < 1 else count_replies(pairs)
     used: list[Conversation] = []
-    ordered, replies = order_by_text(pairs, _conversation_text), 0
+    ordered = order_by_text(pairs, _conversation_text)
+    replies = 0
     while replies < wanted and len(used) < len(ordered):
         replies += count_replies([ordered[len(used)]])
         used.append(ordered[len(used)])
@@ -86,7 +96,8 @@ def lore_pairs_caveat(share: float, from_lore: int, samples: int) -> str:
     if from_lore >= share * samples * LORE_SHARE_TOLERANCE:
         return ""
     return (
-        f"Lore pairs were to be {share:.0%} of the samples. There are {from_lore:,} samples of them among {samples:,}: "
+        f"Lore pairs were to be {share:.0%} of the samples. There are {from_lore:,} samples of "
+        f"them among {samples:,}: "
         f"it is {from_lore / max(samples, 1):.0%}."
     )
 
@@ -96,11 +107,15 @@ def count_replies(conversations: Iterable[Conversation]) -> int:
 
 
 def _general_holdout_third(general: Sequence[Conversation]) -> list[Conversation]:
-    """Select the conversations below the border of the draw; if none or all are, the nearest one."""
+    """Select the conversations below the border of the draw; if none or all are, the nearest
+    one.
+    """
     ordered = order_by_text(general, _conversation_text)
     if len({it.raw_text for it in ordered}) < 2:
         raise MaterialError(
-            "There is only one general dialogue; training on some and measuring with others takes two.", "Add more."
+            "There is only one general dialogue; training on some and measuring with others takes "
+            "two.",
+            "Add more.",
         )
     below = [it for it in ordered if hash_fraction("general", it.raw_text) < GENERAL_HOLDOUT_SHARE]
     if len(below) == len(ordered):
@@ -116,8 +131,9 @@ def _conversation_text(conversation: Conversation) -> str:
 class SourceSpec:
     """A source from the command line. `limit` is its maximum number of samples, None for all.
 
-    `statement` is the catalogue's rights statement, if any; `persona_names` are the persona's names in it. `origin` is
-    its name in data sheets, if not that of its path. `mapping` are the catalogue's pairs for the columns of a table.
+    `statement` is the catalogue's rights statement, if any; `persona_names` are the persona's names
+    in it. `origin` is its name in data sheets, if not that of its path. `mapping` are the
+    catalogue's pairs for the columns of a table.
     """
 
     path: Path
@@ -129,7 +145,9 @@ class SourceSpec:
     mapping: tuple[str, ...] = ()
 
     def find_mapping(self) -> dict[str, str]:
-        """Return the mapping of its columns, from the catalogue or stored beside it. Raises `MaterialError`."""
+        """Return the mapping of its columns, from the catalogue or stored beside it. Raises
+        `MaterialError`.
+        """
         return split_pairs(self.mapping or read_mapping(self.path))
 
 
@@ -140,10 +158,15 @@ def parse_source(text: str) -> SourceSpec:
         return SourceSpec(whole)
     found = SOURCE_PATTERN.fullmatch(text)
     if not found:
-        raise RequestError(f"{text!r} names no source.", "Write PATH, PATH=FORMAT, PATH:COUNT or PATH=FORMAT:COUNT.")
+        raise RequestError(
+            f"{text!r} names no source.",
+            "Write PATH, PATH=FORMAT, PATH:COUNT or PATH=FORMAT:COUNT.",
+        )
     limit = int(found["limit"]) if found["limit"] else None
     if limit == 0:
-        raise RequestError(f"{text!r} takes none of its samples.", "Leave the source out, or give a count from 1.")
+        raise RequestError(
+            f"{text!r} takes none of its samples.", "Leave the source out, or give a count from 1."
+        )
     return SourceSpec(Path(found["path"]).expanduser(), found["format"], limit)
 
 
@@ -155,7 +178,9 @@ def parse_mix(text: str) -> tuple[float, ...]:
     except ValueError:
         weights = ()
     if len(weights) < 2 or not all(0 < weight < float("inf") for weight in weights):
-        raise RequestError(f"{text!r} is no ratio.", "Write numbers above zero with : between them, such as 80:20.")
+        raise RequestError(
+            f"{text!r} is no ratio.", "Write numbers above zero with : between them, such as 80:20."
+        )
     return weights
 
 
@@ -174,7 +199,9 @@ def source_names(sources: Sequence[SourceSpec]) -> list[str]:
 
 
 def interleave(streams: Sequence[Iterator[Item]], weights: Sequence[float]) -> Iterator[Item]:
-    """Yield items in the ratio of the weights until a stream ends on its turn: continuing would break the ratio."""
+    """Yield items in the ratio of the weights until a stream ends on its turn: continuing would
+    break the ratio.
+    """
     taken = [0] * len(streams)
     while True:
         turn = min(range(len(streams)), key=lambda number: (taken[number] + 1) / weights[number])
@@ -187,7 +214,9 @@ def interleave(streams: Sequence[Iterator[Item]], weights: Sequence[float]) -> I
 
 
 def split_limit(limit: int | None, train: int, heldout: int) -> tuple[int, int]:
-    """Return the sample limits (train, held out) of a source, in proportion to its conversations."""
+    """Return the sample limits (train, held out) of a source, in proportion to its
+    conversations.
+    """
     unbounded = 2**62
     if limit is None:
         return unbounded, unbounded

@@ -18,7 +18,9 @@ from trainer.schemas import PromptReply
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """A sample with the attributes that are counted. `people` are its speakers' keys (`Participants.keys_of`)."""
+    """A sample with the attributes that are counted. `people` are its speakers' keys
+    (`Participants.keys_of`).
+    """
 
     sample: TokenizedSample
     right: str
@@ -34,10 +36,11 @@ class SampleRecord:
 class SampleSets:
     """Samples to train and evaluate with, before general dialogue is mixed in.
 
-    All of `own` is trained on; of `general`, which is rendered lazily, as much as the recipe says. `measured` are
-    samples that measure forgetting. `dropped` counts replies that yield no sample, `rejected` unusable records, both by
-    reason. `pair_sources` name the sources of lore pairs. `people` and `trimmed` (samples whose oldest turns did not
-    fit) count what the samples' own fields do not.
+    All of `own` is trained on; of `general`, which is rendered lazily, as much as the recipe says.
+    `measured` are samples that measure forgetting. `dropped` counts replies that yield no sample,
+    `rejected` unusable records, both by reason. `pair_sources` name the sources of lore pairs.
+    `people` and `trimmed` (samples whose oldest turns did not fit) count what the samples' own
+    fields do not.
     """
 
     own: Sequence[SampleRecord]
@@ -60,13 +63,15 @@ class SampleSets:
 class Dataset:
     """The samples of a run. `counts` has their numbers by kind, dropped replies by reason included.
 
-    `first` is trained on in a stage of its own, before `train`. `rights`, `sources` and `days` count samples by right,
-    source and day of arrival. `people` lists who is in them (`personas.home.data_subjects`), `replaced` and
-    `permission` are those of the material, `ledger` accounts for the records. `held_out` covers everything held out so
-    far, also from earlier material. `stated` are the rights that a built data set states in its `stats.json`; `caveats`
-    say what differs from the request. The `*_prompt_replies` are the texts of the samples: of `train` only the job's
-    own, which come first. `persona` and `lore` are part of their prompts. `preferences` labels the samples of a
-    preference job. `trimmed` counts samples whose oldest turns did not fit.
+    `first` is trained on in a stage of its own, before `train`. `rights`, `sources` and `days`
+    count samples by right, source and day of arrival. `people` lists who is in them
+    (`personas.home.data_subjects`), `replaced` and `permission` are those of the material, `ledger`
+    accounts for the records. `held_out` covers everything held out so far, also from earlier
+    material. `stated` are the rights that a built data set states in its `stats.json`; `caveats`
+    say what differs from the request. The `*_prompt_replies` are the texts of the samples: of
+    `train` only the job's own, which come first. `persona` and `lore` are part of their prompts.
+    `preferences` labels the samples of a preference job. `trimmed` counts samples whose oldest
+    turns did not fit.
     """
 
     train: tuple[TokenizedSample, ...]
@@ -95,7 +100,9 @@ class Dataset:
     @cached_property
     def language(self) -> str:
         """Code of the language of the trained replies, of the persona's own if there is one."""
-        own = [it.reply for it in self.train_prompt_replies if it.by_persona or self.persona is None]
+        own = [
+            it.reply for it in self.train_prompt_replies if it.by_persona or self.persona is None
+        ]
         return detect_main_language(own or [it.reply for it in self.train_prompt_replies])
 
     @property

@@ -39,7 +39,8 @@ class DatasetStatistics:
     def add(self, built: BuiltSample) -> None:
         """Count a sample."""
         side = "train" if built.side == TRAIN else "eval"
-        tokens, reply_tokens = len(built.made.sample.ids), built.made.sample.reply_tokens
+        tokens = len(built.made.sample.ids)
+        reply_tokens = built.made.sample.reply_tokens
         self.samples[side] += 1
         self.kinds[built.kind] += 1
         self.rights[built.right] += 1
@@ -63,12 +64,15 @@ class DatasetStatistics:
         return sum(self.reply_lengths)
 
     def sources(self, ledger: Ledger) -> dict[str, dict[str, int]]:
-        """Return, by source, its samples on each side, their tokens, and its records with their outcomes."""
+        """Return, by source, its samples on each side, their tokens, and its records with their
+        outcomes.
+        """
         names = [*dict.fromkeys([*self.by_source, *ledger.by_source])]
         return {name: self._source(name, ledger) for name in names}
 
     def _source(self, name: str, ledger: Ledger) -> dict[str, int]:
-        of, rows = self.by_source.get(name, Counter()), ledger.by_source.get(name, Counter())
+        of = self.by_source.get(name, Counter())
+        rows = ledger.by_source.get(name, Counter())
         return {
             "train": of["train"],
             "eval": of["eval"],
@@ -91,7 +95,9 @@ def dataset_summary(
         "dropped": dict(ledger.dropped.most_common()),
         "dropped_replies": dict(ledger.replies.most_common()),
         "with_thought": statistics.with_thought,
-        "sources": {name: of["train"] + of["eval"] for name, of in statistics.sources(ledger).items()},
+        "sources": {
+            name: of["train"] + of["eval"] for name, of in statistics.sources(ledger).items()
+        },
         "hash": digest,
         "import_report": imported.as_json(),
     }
@@ -113,18 +119,24 @@ def dataset_details(statistics: DatasetStatistics, ledger: Ledger) -> dict[str, 
 
 
 def length_distribution(lengths: Sequence[int]) -> dict[str, Any]:
-    """Return quantiles and a histogram: `counts[i]` lengths are at least `edges[i]` and below `edges[i + 1]`."""
+    """Return quantiles and a histogram: `counts[i]` lengths are at least `edges[i]` and below
+    `edges[i + 1]`.
+    """
     if not lengths:
         return {"min": 0, "median": 0, "p95": 0, "max": 0, "edges": [], "counts": []}
     values = np.asarray(lengths)
-    low, middle, high, top = (int(value) for value in np.quantile(values, [0, 0.5, 0.95, 1], method="nearest"))
+    low, middle, high, top = (
+        int(value) for value in np.quantile(values, [0, 0.5, 0.95, 1], method="nearest")
+    )
     width = max(1, -(-(top + 1 - low) // HISTOGRAM_BINS))
     edges = list(range(low, top + width + 1, width))
     counts = [int(count) for count in np.histogram(values, bins=[*edges[:-1], edges[-1]])[0]]
     return {"min": low, "median": middle, "p95": high, "max": top, "edges": edges, "counts": counts}
 
 
-def render_data_sheet(name: str, plan: DatasetPlan, base_model: str, stats: Mapping[str, Any]) -> str:
+def render_data_sheet(
+    name: str, plan: DatasetPlan, base_model: str, stats: Mapping[str, Any]
+) -> str:
     """Render `README.md` of a data set folder from `stats.json`."""
     environment = Environment(  # nosec B701  # markdown
         loader=FileSystemLoader(Path(__file__).parent),
@@ -132,17 +144,28 @@ def render_data_sheet(name: str, plan: DatasetPlan, base_model: str, stats: Mapp
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"n": "{:,}".format, "cell": lambda value: str(value).replace("|", "\\|")}
-    total = max(sum(figures["train"] + figures["eval"] for figures in stats["by_source"].values()), 1)
+    environment.filters |= {
+        "n": "{:,}".format,
+        "cell": lambda value: str(value).replace("|", "\\|"),
+    }
+    total = max(
+        sum(figures["train"] + figures["eval"] for figures in stats["by_source"].values()), 1
+    )
     template = environment.get_template("data_sheet.md.jinja")
     return template.render(
-        name=name, plan=plan, base_model=base_model, stats=stats, total=total, permission_note=render_permission_note
+        name=name,
+        plan=plan,
+        base_model=base_model,
+        stats=stats,
+        total=total,
+        permission_note=render_permission_note,
     )
 
 
 def render_permission_note(permission: str) -> str:
     """Render the data sheet's note on samples that came through Discord's API."""
     return (
-        f"`{DISCORD_API}`: only messages by members who have opted in, and replies to them. Discord's permission, as "
+        f"`{DISCORD_API}`: only messages by members who have opted in, and replies to them. "
+        "Discord's permission, as "
         f"stated by the operator: {permission}"
     )

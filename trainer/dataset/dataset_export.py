@@ -1,4 +1,6 @@
-"""Exports a built data set to OpenAI, ShareGPT and Alpaca files, with a rights statement beside them."""
+"""Exports a built data set to OpenAI, ShareGPT and Alpaca files, with a rights statement beside
+them.
+"""
 
 import re
 import tomllib
@@ -33,15 +35,20 @@ SHAREGPT_ROLES = {"system": "system", "user": "human", "assistant": "gpt"}
 def write_right(out: Path, folder: Path, rights: Mapping[str, int]) -> None:
     """State the right to an exported file in `rights.toml`, preserving statements on other files.
 
-    `rights` counts its samples by right, "" if unknown. With several rights, `discord-api` takes precedence, otherwise
-    the reason lists them. Raises `RequestError` if the statement cannot be added, and `OSError`.
+    `rights` counts its samples by right, "" if unknown. With several rights, `discord-api` takes
+    precedence, otherwise the reason lists them. Raises `RequestError` if the statement cannot be
+    added, and `OSError`.
     """
     stated = {right: count for right, count in rights.items() if right}
     if not stated:
         return
     right = combine_rights(stated)
-    why = f"Exported; samples by right: {format_right_counts(stated)}. The data set's data sheet names who states them."
-    stated_by, stated_on = f"the data set {folder.resolve().name}", datetime.now(UTC).date()
+    why = (
+        f"Exported; samples by right: {format_right_counts(stated)}. The data set's data sheet "
+        "names who states them."
+    )
+    stated_by = f"the data set {folder.resolve().name}"
+    stated_on = datetime.now(UTC).date()
     table = {"right": right, "stated_by": stated_by, "stated_on": stated_on, "why": why}
     file = out.parent / RIGHTS_FILE
     try:
@@ -58,7 +65,8 @@ def write_right(out: Path, folder: Path, rights: Mapping[str, int]) -> None:
 
 
 def _remove_table(text: str, name: str) -> str:
-    kept, is_ours = [], False
+    kept = []
+    is_ours = False
     for line in text.splitlines():
         if TABLE_NAME.match(line):
             is_ours = False
@@ -84,14 +92,17 @@ class ExportedDataset:
 def export_dataset(
     folder: Path, target: str, out: Path, *, held_out: bool = False, storing: Storing = nullcontext
 ) -> ExportedDataset:
-    """Write the training or held-out samples; the file is complete or absent, and never without its right.
+    """Write the training or held-out samples; the file is complete or absent, and never without its
+    right.
 
-    A `.jsonl` file has one object per line, any other file of an array target a single array. Raises `RequestError` for
-    a folder that is not a data set or an invalid file, `MaterialError` for a damaged data set or one without such
-    samples.
+    A `.jsonl` file has one object per line, any other file of an array target a single array.
+    Raises `RequestError` for a folder that is not a data set or an invalid file, `MaterialError`
+    for a damaged data set or one without such samples.
     """
     if not is_built_dataset(folder):
-        raise RequestError(f"{folder} contains no data set.", "Name a folder that `dataset build` made.")
+        raise RequestError(
+            f"{folder} contains no data set.", "Name a folder that `dataset build` made."
+        )
     if out.is_dir():
         raise RequestError(f"{out} is a folder.", "Name a file.")
     require_outside(out)
@@ -103,13 +114,19 @@ def export_dataset(
     out.parent.mkdir(parents=True, exist_ok=True)
     with open_atomic(out, storing) as file:
         rights = Counter[str]()
-        write_rows(_convert_samples(read_samples(source), shape, rights), file, ".jsonl" if is_lines else ".json")
+        write_rows(
+            _convert_samples(read_samples(source), shape, rights),
+            file,
+            ".jsonl" if is_lines else ".json",
+        )
         write_right(out, folder, rights)
     return ExportedDataset(rights.total(), rights)
 
 
 def _convert_samples(
-    samples: Iterable[dict[str, Any]], shape: Callable[[dict[str, Any]], dict[str, Any]], rights: Counter[str]
+    samples: Iterable[dict[str, Any]],
+    shape: Callable[[dict[str, Any]], dict[str, Any]],
+    rights: Counter[str],
 ) -> Iterator[dict[str, Any]]:
     for sample in samples:
         rights[str(sample.get("right") or "")] += 1
@@ -117,18 +134,29 @@ def _convert_samples(
 
 
 def _openai(sample: dict[str, Any]) -> dict[str, Any]:
-    """Return the messages. Replies in the history have no weight: a sample is for its last reply alone."""
+    """Return the messages. Replies in the history have no weight: a sample is for its last reply
+    alone.
+    """
     *before, reply = sample["messages"]
-    history = [{**message, "weight": 0} if message["role"] == "assistant" else message for message in before]
+    history = [
+        {**message, "weight": 0} if message["role"] == "assistant" else message
+        for message in before
+    ]
     return {"messages": [*history, reply]}
 
 
 def _sharegpt(sample: dict[str, Any]) -> dict[str, Any]:
-    return {"conversations": [{"from": SHAREGPT_ROLES[m["role"]], "value": m["content"]} for m in sample["messages"]]}
+    return {
+        "conversations": [
+            {"from": SHAREGPT_ROLES[m["role"]], "value": m["content"]} for m in sample["messages"]
+        ]
+    }
 
 
 def _alpaca(sample: dict[str, Any]) -> dict[str, Any]:
-    """Return instruction, input and output, with what precedes them in the fields of LLaMA-Factory."""
+    """Return instruction, input and output, with what precedes them in the fields of
+    LLaMA-Factory.
+    """
     messages: list[ChatMessage] = sample["messages"]
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     talk = messages[bool(system) :]
@@ -138,15 +166,27 @@ def _alpaca(sample: dict[str, Any]) -> dict[str, Any]:
     *before, question, reply = contents
     history = [list(pair) for pair in zip(before[::2], before[1::2], strict=False)]
     text = str(sample.get("input") or "")
-    if question != text and not question.endswith(f"\n{text}"):  # something follows it, such as a card's instructions
+    if question != text and not question.endswith(
+        f"\n{text}"
+    ):  # something follows it, such as a card's instructions
         text = ""
     instruction = question[: -len(text)].removesuffix("\n") if text else question
-    return {"instruction": instruction, "input": text, "output": reply, "system": system, "history": history}
+    return {
+        "instruction": instruction,
+        "input": text,
+        "output": reply,
+        "system": system,
+        "history": history,
+    }
 
 
 def _shape_with_used_fields(source: Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return the Alpaca shape without the fields `system` and `history` if they are empty in every sample."""
-    used = {name for sample in read_samples(source) for name, value in _alpaca(sample).items() if value}
+    """Return the Alpaca shape without the fields `system` and `history` if they are empty in every
+    sample.
+    """
+    used = {
+        name for sample in read_samples(source) for name, value in _alpaca(sample).items() if value
+    }
     used |= {"instruction", "input", "output"}
     return lambda sample: {name: value for name, value in _alpaca(sample).items() if name in used}
 

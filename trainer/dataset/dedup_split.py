@@ -1,4 +1,6 @@
-"""Filters, deduplicates and splits conversations into training and held-out sides by a stable hash."""
+"""Filters, deduplicates and splits conversations into training and held-out sides by a stable
+hash.
+"""
 
 import hmac
 import tempfile
@@ -23,19 +25,27 @@ from trainer.sources.conversation import Conversation
 
 HELD_OUT = "held out"
 OPENING_WORDS, PROMPT_WORDS, REPLY_OPENING_WORDS = 12, 5, 8
-"""An opening has at least twelve words, five of them addressed to the persona, and the first eight of each reply."""
+"""An opening has at least twelve words, five of them addressed to the persona, and the first eight
+of each reply.
+"""
 HoldoutMask = NDArray[np.bool_]
 TRAIN = "train"
-NO_REPLY, UNADDRESSED_REPLY = "nobody answers", "reply to nobody"
-EXACT_DUPLICATE, NEAR_DUPLICATE = "duplicate", "near duplicate"
+NO_REPLY = "nobody answers"
+UNADDRESSED_REPLY = "reply to nobody"
+EXACT_DUPLICATE = "duplicate"
+NEAR_DUPLICATE = "near duplicate"
 SIDES = (HELD_OUT, TRAIN)
 MAX_CLUSTERS_PER_REPLY = 16
-"""A reply that occurs in more clusters is a set phrase, and moves none of them to the held-out side."""
+"""A reply that occurs in more clusters is a set phrase, and moves none of them to the held-out
+side.
+"""
 
 
 def hash_fraction(purpose: str, text: str) -> float:
     """Hash purpose and text to a number in [0, 1), the same on every machine."""
-    digest = hmac.digest(f"understudy {purpose}".encode(), text.encode("utf-8", "surrogatepass"), "sha256")
+    digest = hmac.digest(
+        f"understudy {purpose}".encode(), text.encode("utf-8", "surrogatepass"), "sha256"
+    )
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
@@ -48,20 +58,24 @@ class SplitKey:
 
     @classmethod
     def of(cls, conversation: Conversation) -> Self:
-        """Take the first message to the persona and the start of the reply, and more if that is short.
+        """Take the first message to the persona and the start of the reply, and more if that is
+        short.
 
-        Skips the persona's greeting, with which all its conversations may begin. Only the first eight words of replies
-        count: the last reply may grow with the log.
+        Skips the persona's greeting, with which all its conversations may begin. Only the first
+        eight words of replies count: the last reply may grow with the log.
         """
         words: list[str] = []
-        prompt_words, is_answered = 0, False
+        prompt_words = 0
+        is_answered = False
         for message in conversation.messages:
             if message.speaker.is_persona and not prompt_words:
                 continue
             message_words = split_words(message.text)
             is_answered |= message.speaker.is_persona
             prompt_words += 0 if message.speaker.is_persona else len(message_words)
-            words += message_words[:REPLY_OPENING_WORDS] if message.speaker.is_persona else message_words
+            words += (
+                message_words[:REPLY_OPENING_WORDS] if message.speaker.is_persona else message_words
+            )
             if is_answered and prompt_words >= PROMPT_WORDS and len(words) >= OPENING_WORDS:
                 return cls(tuple(words), is_settled=True)
         return cls(tuple(words), is_settled=False)
@@ -73,17 +87,20 @@ class SplitKey:
 
     @property
     def key(self) -> int:
-        """The key that conversations with the same beginning share; 0 for beginnings too short to be distinctive."""
+        """The key that conversations with the same beginning share; 0 for beginnings too short to
+        be distinctive.
+        """
         return words_key([*self.words]) if self.is_settled else 0
 
 
 def select_holdout(
     draws: Sequence[float], clusters: NDArray[np.int64], share: float, before: HoldoutMask
 ) -> HoldoutMask:
-    """Select the held-out conversations by draw (`SplitKey.draw`) and cluster; those held out `before` stay so.
+    """Select the held-out conversations by draw (`SplitKey.draw`) and cluster; those held out
+    `before` stay so.
 
-    If a side would be empty, the cluster nearest to the border moves, unless it was held out before. Raises
-    `MaterialError` for a single cluster, or if no training data would remain.
+    If a side would be empty, the cluster nearest to the border moves, unless it was held out
+    before. Raises `MaterialError` for a single cluster, or if no training data would remain.
     """
     lowest = np.full(len(clusters), np.inf)
     np.minimum.at(lowest, clusters, np.asarray(draws, dtype=float))
@@ -92,10 +109,13 @@ def select_holdout(
     roots = np.flatnonzero(np.isfinite(lowest))
     if len(roots) < 2:
         count = "only one conversation" if len(roots) else "no conversation with a reply"
-        raise MaterialError(f"There is {count}; training and evaluation need one each.", "Add more.")
+        raise MaterialError(
+            f"There is {count}; training and evaluation need one each.", "Add more."
+        )
     if was[roots].all():
         raise MaterialError(
-            "All conversations were held out before, for evaluation, and held-out data is never trained on.",
+            "All conversations were held out before, for evaluation, and held-out data is never "
+            "trained on.",
             "Add other conversations, or work in another UNDERSTUDY_HOME.",
         )
     out = was | (lowest < share)
@@ -114,8 +134,15 @@ class ConversationSplitter(ExitStack):
     Memory: some 60 bytes per conversation, and some 500 during the final comparison.
     """
 
-    def __init__(self, filters: QualityFilters, folder: Path | None = None, before: HoldoutIndex | None = None) -> None:
-        """`folder` holds working files, a temporary folder by default; `before` was held out before."""
+    def __init__(
+        self,
+        filters: QualityFilters,
+        folder: Path | None = None,
+        before: HoldoutIndex | None = None,
+    ) -> None:
+        """`folder` holds working files, a temporary folder by default; `before` was held out
+        before.
+        """
         super().__init__()
         self._filters = filters
         self._before = HoldoutIndex.empty(b"") if before is None else before
@@ -143,16 +170,19 @@ class ConversationSplitter(ExitStack):
         self._count += 1
 
     def outcomes(self, heldout_share: float, dropped: Mapping[str, int] | None = None) -> list[str]:
-        """Return each conversation's side, or the reason for dropping it. Raises `MaterialError` for an empty side.
+        """Return each conversation's side, or the reason for dropping it. Raises `MaterialError`
+        for an empty side.
 
-        The error lists what was dropped, including earlier drops in `dropped`. Of a cluster, the longest conversation
-        remains: if rows repeat a conversation with one more turn each, it contains all replies. Afterwards `held_out`
-        describes past and new held-out texts, and `withheld_replies` maps training conversations to their replies
-        (counted from 0) that were held out before and must not be trained on.
+        The error lists what was dropped, including earlier drops in `dropped`. Of a cluster, the
+        longest conversation remains: if rows repeat a conversation with one more turn each, it
+        contains all replies. Afterwards `held_out` describes past and new held-out texts, and
+        `withheld_replies` maps training conversations to their replies (counted from 0) that were
+        held out before and must not be trained on.
         """
         exact, near = self._index.clusters()
         sizes = np.asarray(self._sizes)
-        # Conversations with the same beginning go to one side: paths of a tree, rows that continue an earlier row.
+        # Conversations with the same beginning go to one side: paths of a tree, rows that continue
+        # an earlier row.
         together = merge_clusters(near, np.asarray(self._openings))
         try:
             side = self._sides(together, heldout_share)
@@ -168,11 +198,14 @@ class ConversationSplitter(ExitStack):
             if kept == place:
                 outcomes[number] = HELD_OUT if side[place] else TRAIN
             else:
-                outcomes[number] = EXACT_DUPLICATE if exact[kept] == exact[place] else NEAR_DUPLICATE
+                outcomes[number] = (
+                    EXACT_DUPLICATE if exact[kept] == exact[place] else NEAR_DUPLICATE
+                )
         return outcomes
 
     def _sides(self, clusters: IndexArray, share: float) -> Mask:
-        """Select the held-out texts, including those similar to held-out ones by the measure of later builds.
+        """Select the held-out texts, including those similar to held-out ones by the measure of
+        later builds.
 
         Thus the same build with its own holdout list selects the same texts.
         """
@@ -180,19 +213,25 @@ class ConversationSplitter(ExitStack):
         owners, replies = self._replies.read()
         replies = fingerprints.reply_hashes(replies)
         known = is_in_sorted(replies, self._before.replies)
-        before = fingerprints.match_any(self._before) | _mostly_held_out(known, replies, owners, clusters)
+        before = fingerprints.match_any(self._before) | _mostly_held_out(
+            known, replies, owners, clusters
+        )
         while True:
             side = select_holdout(self._draws, clusters, share, before)
             trained = ~side[owners]
             # Replies on both sides were not held out.
             own = np.unique(replies[~trained])
-            own = np.setdiff1d(own[own != 0], replies[is_in_sorted(replies, own) & trained[:, None]])
+            own = np.setdiff1d(
+                own[own != 0], replies[is_in_sorted(replies, own) & trained[:, None]]
+            )
             self.held_out = self._before.merge(fingerprints.of(np.flatnonzero(side), own))
             more = fingerprints.match_any(self.held_out) & ~side
             if not more.any():
                 break
             before |= more
-        self.withheld_replies = self._replies.places(known.any(axis=1) & trained, owners, self._numbers)
+        self.withheld_replies = self._replies.places(
+            known.any(axis=1) & trained, owners, self._numbers
+        )
         return side
 
     def _fault(self, conversation: Conversation) -> str:
@@ -224,9 +263,15 @@ class _ReplyKeys:
         keys = np.fromfile(self._file, np.uint64).reshape(-1, 2)
         return np.repeat(np.arange(len(self._counts)), self._counts), keys
 
-    def places(self, chosen: Mask, owners: IndexArray, numbers: Sequence[int]) -> dict[int, frozenset[int]]:
+    def places(
+        self, chosen: Mask, owners: IndexArray, numbers: Sequence[int]
+    ) -> dict[int, frozenset[int]]:
         """Return the chosen replies' indices by conversation number."""
-        first = np.cumsum(self._counts) - np.asarray(self._counts) if len(self._counts) else np.empty(0, np.int64)
+        first = (
+            np.cumsum(self._counts) - np.asarray(self._counts)
+            if len(self._counts)
+            else np.empty(0, np.int64)
+        )
         found: dict[int, set[int]] = {}
         for reply in np.flatnonzero(chosen).tolist():
             owner = int(owners[reply])
@@ -234,15 +279,21 @@ class _ReplyKeys:
         return {number: frozenset(replies) for number, replies in found.items()}
 
 
-def _mostly_held_out(known: Mask, replies: NDArray[np.uint64], owners: IndexArray, clusters: IndexArray) -> Mask:
+def _mostly_held_out(
+    known: Mask, replies: NDArray[np.uint64], owners: IndexArray, clusters: IndexArray
+) -> Mask:
     """Find conversations at least half of whose replies were held out.
 
     Short replies do not count, nor do replies that occur in very many conversations.
     """
     places = np.argwhere(known & (replies != 0))
-    by_cluster = {(int(replies[row, kind]), int(clusters[owners[row]])) for row, kind in places.tolist()}
+    by_cluster = {
+        (int(replies[row, kind]), int(clusters[owners[row]])) for row, kind in places.tolist()
+    }
     counts = Counter(key for key, _ in by_cluster)
-    rare = np.array([key for key, count in counts.items() if count <= MAX_CLUSTERS_PER_REPLY], dtype=np.uint64)
+    rare = np.array(
+        [key for key, count in counts.items() if count <= MAX_CLUSTERS_PER_REPLY], dtype=np.uint64
+    )
     size = len(clusters)
     shared = np.bincount(owners[is_in_sorted(replies, np.sort(rare)).any(axis=1)], minlength=size)
     telling = np.bincount(owners[(replies != 0).any(axis=1)], minlength=size)

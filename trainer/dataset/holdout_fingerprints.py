@@ -1,4 +1,6 @@
-"""Recognises conversations and replies held out by earlier builds, from keyed SipHash fingerprints."""
+"""Recognises conversations and replies held out by earlier builds, from keyed SipHash
+fingerprints.
+"""
 
 import hmac
 from collections.abc import Iterator, Sequence
@@ -20,12 +22,16 @@ from trainer.sources.conversation import Conversation
 
 KEY_BYTES = 16
 HASH_BATCH = 250_000
-INITIAL_STATE = tuple(int.from_bytes(word, "big") for word in (b"somepseu", b"dorandom", b"lygenera", b"tedbytes"))
+INITIAL_STATE = tuple(
+    int.from_bytes(word, "big") for word in (b"somepseu", b"dorandom", b"lygenera", b"tedbytes")
+)
 LAST_BLOCK = 8 << 56  # the message's length in its top byte: every message here has eight bytes
 Hashes = NDArray[np.uint64]
 MIN_REPLY_KEY_WORDS = 8  # shorter replies recur by chance
 MAX_COMPARED_PER_KEY = 32
-"""Number of held-out texts in a shared band that a text is compared with: templates may fill a band."""
+"""Number of held-out texts in a shared band that a text is compared with: templates may fill a
+band.
+"""
 NIBBLE_VALUES = 16
 CHANCE_AGREEMENT = 1 / NIBBLE_VALUES  # probability that four bits of two different minima agree
 Mask = NDArray[np.bool_]
@@ -42,7 +48,10 @@ def siphash(key: bytes, values: Hashes) -> Hashes:
 
 def _hash_batch(key: bytes, values: Hashes) -> Hashes:
     halves = [int.from_bytes(key[:8], "little"), int.from_bytes(key[8:KEY_BYTES], "little")]
-    state = [np.full(len(values), word ^ halves[place % 2], np.uint64) for place, word in enumerate(INITIAL_STATE)]
+    state = [
+        np.full(len(values), word ^ halves[place % 2], np.uint64)
+        for place, word in enumerate(INITIAL_STATE)
+    ]
     for block in (values, np.uint64(LAST_BLOCK)):
         state[3] = state[3] ^ block
         for _ in range(2):
@@ -72,7 +81,9 @@ def _rotate(values: Hashes, bits: int) -> Hashes:
 
 
 def reply_keys(conversation: Conversation) -> Iterator[tuple[int, int]]:
-    """Return, for each reply, the key of its words and the key including the message before it; 0 for too few words."""
+    """Return, for each reply, the key of its words and the key including the message before it; 0
+    for too few words.
+    """
     before: list[str] = []
     for place, message in enumerate(conversation.messages):
         words = split_words(message.text)
@@ -84,7 +95,9 @@ def reply_keys(conversation: Conversation) -> Iterator[tuple[int, int]]:
 def match_held_out(replies: Sequence[str], held_out: HoldoutIndex) -> list[bool]:
     """Report which replies are in a holdout list, by their words; short ones need their context."""
     keys = np.array([_key(split_words(reply)) for reply in replies], dtype=np.uint64)
-    matches: Mask = is_in_sorted(siphash(_derive_key(held_out.key, "reply"), keys), held_out.replies) & (keys != 0)
+    matches: Mask = is_in_sorted(
+        siphash(_derive_key(held_out.key, "reply"), keys), held_out.replies
+    ) & (keys != 0)
     return list(map(bool, matches))
 
 
@@ -97,9 +110,12 @@ def _key(words: list[str]) -> int:
 
 
 def is_in_sorted(values: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> Mask:
-    """Report which values are in a sorted list. numpy's `isin` sorts everything with ten times the memory."""
+    """Report which values are in a sorted list. numpy's `isin` sorts everything with ten times the
+    memory.
+    """
     found: Mask = np.zeros(values.shape, dtype=bool)
-    flat, out = values.reshape(-1), found.reshape(-1)
+    flat = values.reshape(-1)
+    out = found.reshape(-1)
     if len(ordered):
         for start in range(0, len(flat), HASH_BATCH):
             some = flat[start : start + HASH_BATCH]
@@ -135,7 +151,9 @@ class HoldoutFingerprints:
         numbers = numbers[first]
         bands = [self._band(band)[numbers] for band in range(LSH_BANDS)]
         starts = range(0, len(numbers), COMPARE_BATCH_PAIRS)
-        signatures = [self._signatures(numbers[start : start + COMPARE_BATCH_PAIRS]) for start in starts]
+        signatures = [
+            self._signatures(numbers[start : start + COMPARE_BATCH_PAIRS]) for start in starts
+        ]
         return HoldoutIndex(
             self._key,
             texts,
@@ -151,15 +169,23 @@ class HoldoutFingerprints:
         return hashes
 
     def _band(self, number: int) -> NDArray[np.uint32]:
-        return (siphash(self._keys["band"], self._index.band(number)) >> np.uint64(32)).astype(np.uint32)
+        return (siphash(self._keys["band"], self._index.band(number)) >> np.uint64(32)).astype(
+            np.uint32
+        )
 
-    def _compare(self, found: Mask, some: IndexArray, others: IndexArray, held_out: HoldoutIndex) -> None:
+    def _compare(
+        self, found: Mask, some: IndexArray, others: IndexArray, held_out: HoldoutIndex
+    ) -> None:
         for start in range(0, len(some), COMPARE_BATCH_PAIRS):
             mine = some[start : start + COMPARE_BATCH_PAIRS]
             theirs = held_out.signatures[others[start : start + COMPARE_BATCH_PAIRS]]
             differing = self._signatures(mine) ^ theirs
-            agreement = ((differing & 0x0F == 0).mean(axis=1) + (differing & 0xF0 == 0).mean(axis=1)) / 2
-            found[mine[agreement >= MIN_SIMILARITY + (1 - MIN_SIMILARITY) * CHANCE_AGREEMENT]] = True
+            agreement = (
+                (differing & 0x0F == 0).mean(axis=1) + (differing & 0xF0 == 0).mean(axis=1)
+            ) / 2
+            found[mine[agreement >= MIN_SIMILARITY + (1 - MIN_SIMILARITY) * CHANCE_AGREEMENT]] = (
+                True
+            )
 
     def _signatures(self, numbers: IndexArray) -> NDArray[np.uint8]:
         """Return four keyed bits of each minimum, two minima per byte."""
@@ -169,7 +195,9 @@ class HoldoutFingerprints:
         return nibbles[:, 0::2] | (nibbles[:, 1::2] << np.uint8(4))
 
 
-def _equal_key_pairs(keys: NDArray[np.uint32], held_out: NDArray[np.uint32]) -> Iterator[tuple[IndexArray, IndexArray]]:
+def _equal_key_pairs(
+    keys: NDArray[np.uint32], held_out: NDArray[np.uint32]
+) -> Iterator[tuple[IndexArray, IndexArray]]:
     """Return index pairs with equal keys, at most `MAX_COMPARED_PER_KEY` per key."""
     order = np.argsort(held_out, kind="stable")
     ordered = held_out[order]

@@ -19,8 +19,12 @@ MAX_SHOWN_REJECTED = 100
 MAX_SHOWN_EXAMPLES = 3
 MAX_SHOWN_SPEAKERS = 50
 MAX_LANGUAGE_CONVERSATIONS = 20_000
-"""Number of conversations whose language is detected, unless the source states it: half a millisecond each."""
-SHOWN_REASONS, SHOWN_TURNS, SHOWN_CHARACTERS = 8, 6, 240
+"""Number of conversations whose language is detected, unless the source states it: half a
+millisecond each.
+"""
+SHOWN_REASONS = 8
+SHOWN_TURNS = 6
+SHOWN_CHARACTERS = 240
 
 
 ROLE_TITLES = {
@@ -45,10 +49,11 @@ ROLE_TITLES = {
 
 @dataclass
 class SourceSummary:
-    """Counts over a whole source: files by format, records, conversations by language, or of `unjudged` language.
+    """Counts over a whole source: files by format, records, conversations by language, or of
+    `unjudged` language.
 
-    `speakers` counts the turns of people in chat logs. `is_decided`: it is said who the persona is, or there is no
-    choice.
+    `speakers` counts the turns of people in chat logs. `is_decided`: it is said who the persona is,
+    or there is no choice.
     """
 
     formats: Mapping[str, tuple[SourceFormat, int]]
@@ -89,11 +94,15 @@ class SourceSummary:
 
     @property
     def common_reasons(self) -> list[RejectedRecord]:
-        """The reasons for rejection, the most common first, as records with the number of `rows`."""
+        """The reasons for rejection, the most common first, as records with the number of
+        `rows`.
+        """
         return sorted(self.reasons.values(), key=lambda record: -record.rows)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the published object of `--json`; `languages_of` is the sample size if languages were sampled."""
+        """Return the published object of `--json`; `languages_of` is the sample size if languages
+        were sampled.
+        """
         sample = {"languages_of": self.conversations - self.unjudged} if self.unjudged else {}
         return {
             "format": ", ".join(self.formats),
@@ -108,12 +117,20 @@ class SourceSummary:
             "examples": [_example(conversation, self.is_decided) for conversation in self.examples],
             "report": self.report.as_json(),
             **({"roles": dict(self.roles.most_common())} if self.roles else {}),
-            **({"speakers": dict(self.speakers.most_common(MAX_SHOWN_SPEAKERS))} if self.speakers else {}),
+            **(
+                {"speakers": dict(self.speakers.most_common(MAX_SHOWN_SPEAKERS))}
+                if self.speakers
+                else {}
+            ),
         }
 
 
-def form_items(formats: Mapping[str, tuple[SourceFormat, int]], columns: ColumnUse) -> Iterator[ImportItem]:
-    """Yield what becomes of a source by its form alone: its columns, and what its format takes with another meaning."""
+def form_items(
+    formats: Mapping[str, tuple[SourceFormat, int]], columns: ColumnUse
+) -> Iterator[ImportItem]:
+    """Yield what becomes of a source by its form alone: its columns, and what its format takes with
+    another meaning.
+    """
     for role, column in columns.used.items():
         yield as_is(f"column {column} ({ROLE_TITLES.get(role, role)})")
     for format, _ in formats.values():
@@ -123,14 +140,19 @@ def form_items(formats: Mapping[str, tuple[SourceFormat, int]], columns: ColumnU
 
 
 def inspect_source(
-    path: Path, options: ReadOptions, format: str | None = None, on_progress: Callable[[int], None] = lambda rows: None
+    path: Path,
+    options: ReadOptions,
+    format: str | None = None,
+    on_progress: Callable[[int], None] = lambda rows: None,
 ) -> SourceSummary:
     """Read the whole source; `on_progress` is called for each record.
 
     Raises `MaterialError` for an unknown format or a damaged file.
     """
     content = describe_content(path, options, format)
-    found = SourceSummary(content.formats, content.columns, is_named=bool(options.all_persona_names))
+    found = SourceSummary(
+        content.formats, content.columns, is_named=bool(options.all_persona_names)
+    )
     judged = 0
     for item in read_source(path, options, format):
         found.rows += item.rows
@@ -141,7 +163,9 @@ def inspect_source(
             continue
         found.conversations += 1
         found.turns += len(item.messages)
-        found.has_persona = found.has_persona or any(message.speaker.is_persona for message in item.messages)
+        found.has_persona = found.has_persona or any(
+            message.speaker.is_persona for message in item.messages
+        )
         if is_chat_log(item):
             found.speakers.update(message.speaker.name for message in item.messages)
         if len(found.examples) < MAX_SHOWN_EXAMPLES:
@@ -150,7 +174,9 @@ def inspect_source(
             found.languages[item.lang] += 1
         elif judged < MAX_LANGUAGE_CONVERSATIONS:
             judged += 1
-            found.languages[detect_language("\n".join(message.text for message in item.messages))] += 1
+            found.languages[
+                detect_language("\n".join(message.text for message in item.messages))
+            ] += 1
         else:
             found.unjudged += 1
     return found
@@ -163,7 +189,9 @@ def _count_rejected(found: SourceSummary, item: RejectedRecord) -> None:
     before = found.reasons.get(item.reason)
     if before or len(found.reasons) < MAX_SHOWN_REJECTED:
         rows = item.rows + (before.rows if before else 0)
-        found.reasons[item.reason] = RejectedRecord(before.row if before else item.row, item.reason, rows)
+        found.reasons[item.reason] = RejectedRecord(
+            before.row if before else item.row, item.reason, rows
+        )
 
 
 def _example(conversation: Conversation, is_decided: bool) -> dict[str, Any]:
@@ -171,10 +199,16 @@ def _example(conversation: Conversation, is_decided: bool) -> dict[str, Any]:
         "row": conversation.messages[0].row,
         "system": conversation.system,
         "messages": [
-            {"speaker": m.speaker.name, "persona": m.speaker.is_persona and is_decided, "text": m.text}
+            {
+                "speaker": m.speaker.name,
+                "persona": m.speaker.is_persona and is_decided,
+                "text": m.text,
+            }
             for m in conversation.messages
         ],
-        "later_systems": [{"from_message": start, "text": text} for start, text in conversation.later_systems],
+        "later_systems": [
+            {"from_message": start, "text": text} for start, text in conversation.later_systems
+        ],
         "rejected": conversation.rejected,
     }
 
@@ -201,11 +235,15 @@ def format_summary(found: SourceSummary, name: str) -> Iterator[str]:
 
 
 def _format_counts(found: SourceSummary) -> Iterator[str]:
-    languages = ", ".join(f"{language} {count:,}" for language, count in found.languages.most_common(SHOWN_REASONS))
+    languages = ", ".join(
+        f"{language} {count:,}" for language, count in found.languages.most_common(SHOWN_REASONS)
+    )
     counts = {"rows": found.rows, "conversations": found.conversations, "turns": found.turns}
     for title, count in {**counts, "not used": found.rejected_count}.items():
         yield f"  {title:<14}{count:>12,}"
-    sample = f" (of {found.conversations - found.unjudged:,} conversations)" if found.unjudged else ""
+    sample = (
+        f" (of {found.conversations - found.unjudged:,} conversations)" if found.unjudged else ""
+    )
     yield f"  {'languages':<14}{languages or '–':>12}{sample}"
 
 
@@ -218,7 +256,10 @@ def _format_people(found: SourceSummary) -> Iterator[str]:
     if len(found.roles) > 1 or (found.roles and not found.conversations):
         yield "\n  A persona learns the lines of one character: name one of them with --as."
     elif found.speakers and not found.has_persona:
-        yield "\n  A persona learns the lines of one speaker: name one of them with --as, unless it has that name."
+        yield (
+            "\n  A persona learns the lines of one speaker: name one of them with --as, unless it "
+            "has that name."
+        )
 
 
 def _format_reasons(found: SourceSummary) -> Iterator[str]:
@@ -231,22 +272,37 @@ def _format_reasons(found: SourceSummary) -> Iterator[str]:
 
 
 def format_question(question: ColumnQuestion, command: str) -> Iterator[str]:
-    """Format the columns of an unknown table line by line, and the command that says which is which."""
-    yield f"{question.file} is a table in no known form, and it is not guessed which column speaks. Nothing was read."
+    """Format the columns of an unknown table line by line, and the command that says which is
+    which.
+    """
+    yield (
+        f"{question.file} is a table in no known form, and it is not guessed which column speaks. "
+        "Nothing was read."
+    )
     if not question.has_header:
         yield "Its first row is content, so the columns are numbered."
     yield ""
     shown = question.columns[:MAX_ASKED_COLUMNS]
-    widths = [max(len(text) for text in texts) for texts in ([c.name for c in shown], [c.title for c in shown])]
+    widths = [
+        max(len(text) for text in texts)
+        for texts in ([c.name for c in shown], [c.title for c in shown])
+    ]
     for column in shown:
         examples = " | ".join(column.examples)
         yield f"  {column.name:<{widths[0]}}  {column.title:<{widths[1]}}  {examples}".rstrip()
     if more := len(question.columns) - len(shown):
         yield f"  and {more} more columns"
     yield ""
-    yield "If this is right, type it; else name the right columns:" if question.proposal else "Name the columns:"
+    yield (
+        "If this is right, type it; else name the right columns:"
+        if question.proposal
+        else "Name the columns:"
+    )
     yield f"  {command}"
-    yield "A chat has speaker, text and, if there are times, time; questions and answers have user and assistant."
+    yield (
+        "A chat has speaker, text and, if there are times, time; questions and answers have user "
+        "and assistant."
+    )
 
 
 def _formats(found: SourceSummary) -> str:
@@ -254,13 +310,17 @@ def _formats(found: SourceSummary) -> str:
     if not more:
         return f"{first.title} (--format {first.name})"
     counts = ((format.title, name, count) for name, (format, count) in found.formats.items())
-    return "; ".join(f"{title} ({name}, {count:,} file{'s' * (count != 1)})" for title, name, count in counts)
+    return "; ".join(
+        f"{title} ({name}, {count:,} file{'s' * (count != 1)})" for title, name, count in counts
+    )
 
 
 def _format_report(found: SourceSummary) -> Iterator[str]:
     """Format the report without the reasons of records, which stand above."""
     reasons = {item.reason for item in found.common_reasons}
-    shown = ImportReport(tuple(item for item in found.report.items if item.why not in reasons or not item.why))
+    shown = ImportReport(
+        tuple(item for item in found.report.items if item.why not in reasons or not item.why)
+    )
     if lines := shown.lines():
         yield ""
         yield from lines

@@ -23,7 +23,12 @@ from personas.schemas.training import JobSpec, Material
 from trainer.dataset.data_mixture import mixes_general, select_lore_pairs, split_general
 from trainer.dataset.synthetic.lore_extraction import extract_lore
 from trainer.schemas import Recipe
-from trainer.sources.conversation import Conversation, RejectedRecord, persona_speaks, replace_assistant
+from trainer.sources.conversation import (
+    Conversation,
+    RejectedRecord,
+    persona_speaks,
+    replace_assistant,
+)
 from trainer.sources.conversation_builder import RawDialogue, build_conversation
 from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
@@ -46,10 +51,11 @@ MaterialPaths = Mapping[str, list[tuple[Path, Material]]]
 class JobInputs:
     """A job's checked material, before its conversations are read.
 
-    `built` is the folder of a data set that takes the place of talk, `parent` that of the adapter to train further.
-    `consent` is what is allowed today, `held_out` what was held out before. `keys` are those of pseudonyms and of lists
-    of people. `paths` are the materials by kind. `lore_pairs` is the share of replies to take from lore. `between` is
-    called between two conversations or samples.
+    `built` is the folder of a data set that takes the place of talk, `parent` that of the adapter
+    to train further. `consent` is what is allowed today, `held_out` what was held out before.
+    `keys` are those of pseudonyms and of lists of people. `paths` are the materials by kind.
+    `lore_pairs` is the share of replies to take from lore. `between` is called between two
+    conversations or samples.
     """
 
     persona: Persona | None = None
@@ -69,9 +75,9 @@ class JobInputs:
 class JobTalk:
     """A job's conversations before anonymisation.
 
-    `general` measures what training makes a model forget; `to_mix` is general dialogue to train on besides, in the
-    order in which it is taken. `rejected` are unusable records. `pairs` counts the lore pairs among the conversations,
-    whose sources are `pair_sources`.
+    `general` measures what training makes a model forget; `to_mix` is general dialogue to train on
+    besides, in the order in which it is taken. `rejected` are unusable records. `pairs` counts the
+    lore pairs among the conversations, whose sources are `pair_sources`.
     """
 
     conversations: Sequence[Conversation] = ()
@@ -106,7 +112,9 @@ def read_job_inputs(folder: Path, spec: JobSpec) -> JobInputs:
 
 
 def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
-    """Read all conversations of a job. Raises `UnderstudyError` naming the file that cannot be used, and why."""
+    """Read all conversations of a job. Raises `UnderstudyError` naming the file that cannot be
+    used, and why.
+    """
     paths = inputs.paths
     options = ReadOptions(
         consent=inputs.consent,
@@ -115,23 +123,40 @@ def read_job_talk(inputs: JobInputs, recipe: Recipe) -> JobTalk:
         mapped_by="`map` in catalogue.toml, or on the data set's page of the dashboard",
     )
     rejected: list[RejectedRecord] = []
-    conversations = _read_conversations(paths[inputs.talk_kind], replace(options, persona=inputs.persona), rejected)
+    conversations = _read_conversations(
+        paths[inputs.talk_kind], replace(options, persona=inputs.persona), rejected
+    )
     general = _read_conversations(paths["general"], options, [])
     to_mix: Sequence[Conversation] = ()
     if inputs.persona and (mixes_general(recipe) or paths["messages"]):
-        general, to_mix = _split_mixture(_read_conversations(paths["messages"], options, []), general, recipe)
+        general, to_mix = _split_mixture(
+            _read_conversations(paths["messages"], options, []), general, recipe
+        )
     talk = JobTalk(conversations, general, to_mix, rejected, read_job_preferences(inputs))
-    return _add_lore_pairs(talk, inputs, inputs.persona, options) if inputs.persona and inputs.lore_pairs else talk
+    return (
+        _add_lore_pairs(talk, inputs, inputs.persona, options)
+        if inputs.persona and inputs.lore_pairs
+        else talk
+    )
 
 
-def _add_lore_pairs(talk: JobTalk, inputs: JobInputs, persona: Persona, options: ReadOptions) -> JobTalk:
-    """Add pairs that are extracted from the lore and synthesised ones, up to their share of the replies."""
+def _add_lore_pairs(
+    talk: JobTalk, inputs: JobInputs, persona: Persona, options: ReadOptions
+) -> JobTalk:
+    """Add pairs that are extracted from the lore and synthesised ones, up to their share of the
+    replies.
+    """
     rejected: list[RejectedRecord] = []
-    synthesised = _read_conversations(inputs.paths["pairs"], replace(options, persona=persona), rejected)
+    synthesised = _read_conversations(
+        inputs.paths["pairs"], replace(options, persona=persona), rejected
+    )
     extracted = _extract_pairs(inputs, persona, replace(options, source=EXTRACTED_SOURCE))
     pairs = [replace_assistant(persona, pair) for pair in (*extracted, *synthesised)]
     if not pairs:
-        raise MaterialError(f"No pairs can be made from the lore of {persona.name}.", "Add lore, or synthesise some.")
+        raise MaterialError(
+            f"No pairs can be made from the lore of {persona.name}.",
+            "Add lore, or synthesise some.",
+        )
     own = talk.conversations
     if not any(persona_speaks(persona, one) for one in own):
         own = [replace_assistant(persona, one) for one in own]
@@ -149,7 +174,11 @@ def _add_lore_pairs(talk: JobTalk, inputs: JobInputs, persona: Persona, options:
 
 def _extract_pairs(inputs: JobInputs, persona: Persona, options: ReadOptions) -> list[Conversation]:
     """Extract question-answer pairs from the persona's own lore, under the right to it."""
-    passages = [passage for passage in (inputs.lore.passages if inputs.lore else ()) if passage.owner == persona.id]
+    passages = [
+        passage
+        for passage in (inputs.lore.passages if inputs.lore else ())
+        if passage.owner == persona.id
+    ]
     if not passages:
         return []
     material = inputs.paths["lore"][0][1]
@@ -166,12 +195,17 @@ def _extract_pairs(inputs: JobInputs, persona: Persona, options: ReadOptions) ->
 
 
 def read_job_preferences(inputs: JobInputs) -> list[PreferenceRecord]:
-    """Read a job's preferences unchanged. Raises `MaterialError` if training on them is not allowed."""
-    preferences = [one for path, _ in inputs.paths.get("preferences", ()) for one in read_preferences(path)]
+    """Read a job's preferences unchanged. Raises `MaterialError` if training on them is not
+    allowed.
+    """
+    preferences = [
+        one for path, _ in inputs.paths.get("preferences", ()) for one in read_preferences(path)
+    ]
     if any(one.right == DISCORD_API for one in preferences):
         raise MaterialError(
             "A preference came through Discord's API, and nothing says whose words it holds.",
-            "Learn from replies that were taught through a form, and from votes on the operator's prompts.",
+            "Learn from replies that were taught through a form, and from votes on the operator's "
+            "prompts.",
         )
     return preferences
 
@@ -189,19 +223,27 @@ def _split_mixture(
 
 
 def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
-    """Returns the paths of the materials by kind. Raises `MaterialError` for too many or too few."""
+    """Returns the paths of the materials by kind. Raises `MaterialError` for too many or too
+    few.
+    """
     task = spec.request.task_type
     if foreign := sorted({material.kind for material in spec.materials} - {*ALLOWED_KINDS[task]}):
-        raise MaterialError(f"A {task} job does not use material of the kind {', '.join(foreign)}.", "Leave it out.")
+        raise MaterialError(
+            f"A {task} job does not use material of the kind {', '.join(foreign)}.", "Leave it out."
+        )
     kinds = {kind for allowed in ALLOWED_KINDS.values() for kind in allowed}
     paths = {kind: _paths_of_kind(folder, spec, kind) for kind in sorted(kinds)}
     source = SOURCE_KINDS[task]
     if not paths["dataset"]:
         _require_kind(bool(paths[source]) or spec.request.lore_pairs == 1, source, task)
     elif spec.request.lore_pairs:
-        raise MaterialError("The job has a data set, and takes lore pairs too.", "Leave one of them out.")
+        raise MaterialError(
+            "The job has a data set, and takes lore pairs too.", "Leave one of them out."
+        )
     elif paths[source] or len(paths["dataset"]) > 1:
-        raise MaterialError("The job has a data set and other conversations too.", "Leave one of them out.")
+        raise MaterialError(
+            "The job has a data set and other conversations too.", "Leave one of them out."
+        )
     if len(paths["adapter"]) > 1:
         raise MaterialError("The job has two adapters to start from.", "Leave one out.")
     if task == "preference":
@@ -213,14 +255,21 @@ def _material_paths(folder: Path, spec: JobSpec) -> MaterialPaths:
 
 def _require_kind(is_there: bool, kind: str, task: str) -> None:
     if not is_there:
-        raise MaterialError(f"The job has no material of the kind {kind!r}.", f"A {task} job needs some.")
+        raise MaterialError(
+            f"The job has no material of the kind {kind!r}.", f"A {task} job needs some."
+        )
 
 
 def _paths_of_kind(folder: Path, spec: JobSpec, kind: str) -> list[tuple[Path, Material]]:
-    """Returns the paths of a kind's materials, each allowed for training and equal to its digest."""
-    root, consent = folder / "material", read_consent(folder)
+    """Returns the paths of a kind's materials, each allowed for training and equal to its
+    digest.
+    """
+    root = folder / "material"
+    consent = read_consent(folder)
     return [
-        (_check_material(root, material, consent), material) for material in spec.materials if material.kind == kind
+        (_check_material(root, material, consent), material)
+        for material in spec.materials
+        if material.kind == kind
     ]
 
 
@@ -231,12 +280,17 @@ def _check_material(root: Path, material: Material, consent: Consent) -> Path:
         what = f"The job names a material whose name {error}."
         raise MaterialError(what, "Copy the material into the job's folder.") from None
     if material.kind in BUILT_KINDS:
-        decide_right(material.path, stated=material.right if material.stated_by else "", consent=consent).require()
+        decide_right(
+            material.path, stated=material.right if material.stated_by else "", consent=consent
+        ).require()
     elif material.kind in KINDS_WITHOUT_SPEAKERS and material.right != DISCORD_API:
-        decide_right(material.path, stated=material.right if material.stated_by else "", consent=NO_CONSENT).require()
+        decide_right(
+            material.path, stated=material.right if material.stated_by else "", consent=NO_CONSENT
+        ).require()
     elif material.kind in KINDS_WITHOUT_SPEAKERS:
         raise MaterialError(
-            f"{material.path} came through Discord's API, and nothing in it says who wrote what, so nobody can have "
+            f"{material.path} came through Discord's API, and nothing in it says who wrote what, "
+            "so nobody can have "
             "opted in.",
             "Use your own writing, or text that its authors gave for this through a form.",
         )
@@ -244,9 +298,13 @@ def _check_material(root: Path, material: Material, consent: Consent) -> Path:
         digest = material_digest(path)
     except OSError as error:
         advice = "Put it back and run the same job again, or create the job anew."
-        raise MaterialGoneError(f"{material.path} cannot be read: {error.strerror}.", advice) from None
+        raise MaterialGoneError(
+            f"{material.path} cannot be read: {error.strerror}.", advice
+        ) from None
     if digest != material.sha256:
-        raise MaterialError(f"{material.path} has changed since the request was made.", "Create the job anew.")
+        raise MaterialError(
+            f"{material.path} has changed since the request was made.", "Create the job anew."
+        )
     return path
 
 
@@ -256,7 +314,9 @@ def _find_persona(cards: list[tuple[Path, Material]], spec: JobSpec) -> Persona:
     found = next((persona for persona in personas if persona.id == wanted), None)
     if found is None:
         held = ", ".join(persona.id for persona in personas) or "none"
-        raise MaterialError(f"The job has no card of {wanted!r} (cards: {held}).", "Add the card to the material.")
+        raise MaterialError(
+            f"The job has no card of {wanted!r} (cards: {held}).", "Add the card to the material."
+        )
     return found
 
 
@@ -265,11 +325,13 @@ def _read_conversations(
 ) -> list[Conversation]:
     """Read the conversations of files in any format; `rejected` receives unusable records.
 
-    Raises `MaterialError` if training on a file is not allowed, it yields nothing, or the persona never speaks in it.
+    Raises `MaterialError` if training on a file is not allowed, it yields nothing, or the persona
+    never speaks in it.
     """
     found: list[Conversation] = []
     for path, material in files:
-        # A format that implies a right takes precedence over the command line, but not over a signed statement.
+        # A format that implies a right takes precedence over the command line, but not over a
+        # signed statement.
         is_claimed = material.stated_by == COMMAND_LINE_STATEMENT
         signed = material.right if material.stated_by and not is_claimed else ""
         claimed = material.right if is_claimed else ""

@@ -13,36 +13,61 @@ from typing import Any
 from personas.errors import MaterialError, RequestError
 from personas.home.atomic_files import lock_folder, replace_durably
 from personas.home.data_subjects import PEOPLE_FILE, read_people
-from personas.home.datasets import EVAL_FILE, REBUILD_ADVICE, STATS_FILE, TRAIN_FILE, is_built_dataset
+from personas.home.datasets import (
+    EVAL_FILE,
+    REBUILD_ADVICE,
+    STATS_FILE,
+    TRAIN_FILE,
+    is_built_dataset,
+)
 from personas.home.holdout_index import HOLDOUT_FILE
 
 DROPPED_FILE = "dropped.jsonl"
 CHARTS = ("composition.png", "composition.svg", "lengths.png", "lengths.svg")
-DATASET_FILES = {TRAIN_FILE, EVAL_FILE, DROPPED_FILE, STATS_FILE, PEOPLE_FILE, HOLDOUT_FILE, "README.md", *CHARTS}
-REQUIRED_STATS = set("samples tokens rows rows_used dropped sources hash persona base_model recipe".split())
+DATASET_FILES = {
+    TRAIN_FILE,
+    EVAL_FILE,
+    DROPPED_FILE,
+    STATS_FILE,
+    PEOPLE_FILE,
+    HOLDOUT_FILE,
+    "README.md",
+    *CHARTS,
+}
+REQUIRED_STATS = set(
+    "samples tokens rows rows_used dropped sources hash persona base_model recipe".split()
+)
 """Keys of a data set's `stats.json`; without them it is another program's."""
 MAX_SHOWN_FILES = 5
 ROLES = ("system", "user", "assistant")
 
 
 def require_free(out: Path) -> None:
-    """Raise `RequestError` if the folder holds anything but an earlier data set, which may be replaced."""
+    """Raise `RequestError` if the folder holds anything but an earlier data set, which may be
+    replaced.
+    """
     if not out.exists():
         return
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     if not out.is_dir() or (names and not _is_valid_dataset(out)):
         raise RequestError(f"{out} exists and is not a data set.", "Name another folder.")
     if foreign := sorted(names - DATASET_FILES):
-        more = f" and {len(foreign) - MAX_SHOWN_FILES} more" if len(foreign) > MAX_SHOWN_FILES else ""
+        more = (
+            f" and {len(foreign) - MAX_SHOWN_FILES} more" if len(foreign) > MAX_SHOWN_FILES else ""
+        )
         shown = ", ".join(foreign[:MAX_SHOWN_FILES]) + more
         message = f"{out} is a data set to be replaced, but contains other files: {shown}."
         raise RequestError(message, "Move them away, or name another folder.")
 
 
 def require_outside(out: Path) -> None:
-    """Raise `RequestError` for a file inside a data set's folder, where it would replace a part of it."""
+    """Raise `RequestError` for a file inside a data set's folder, where it would replace a part of
+    it.
+    """
     if is_built_dataset(out.absolute().parent):
-        raise RequestError(f"{out} is inside a data set, which it would damage.", "Name another place.")
+        raise RequestError(
+            f"{out} is inside a data set, which it would damage.", "Name another place."
+        )
 
 
 def read_stats(folder: Path) -> dict[str, Any]:
@@ -54,21 +79,31 @@ def read_stats(folder: Path) -> dict[str, Any]:
         raise _damaged_error(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise _damaged_error(f"{path} is not JSON ({error})") from error
-    missing = sorted(REQUIRED_STATS - stats.keys()) if isinstance(stats, dict) else sorted(REQUIRED_STATS)
+    missing = (
+        sorted(REQUIRED_STATS - stats.keys()) if isinstance(stats, dict) else sorted(REQUIRED_STATS)
+    )
     if missing:
-        raise _damaged_error(f"{folder} is not a complete data set: {STATS_FILE} lacks {', '.join(missing)}")
+        raise _damaged_error(
+            f"{folder} is not a complete data set: {STATS_FILE} lacks {', '.join(missing)}"
+        )
     return dict(stats)
 
 
 def read_participants(folder: Path) -> Mapping[str, int]:
-    """Read the people in a data set (`personas.home.data_subjects`). Raises `MaterialError` if unknown."""
+    """Read the people in a data set (`personas.home.data_subjects`). Raises `MaterialError` if
+    unknown.
+    """
     if not (folder / PEOPLE_FILE).is_file():
-        raise _damaged_error(f"{folder} is not a complete data set: it has no {PEOPLE_FILE}, which lists its people")
+        raise _damaged_error(
+            f"{folder} is not a complete data set: it has no {PEOPLE_FILE}, which lists its people"
+        )
     return read_people(folder)
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the samples of a file. Raises `MaterialError` naming an invalid line, and for an empty file."""
+    """Yield the samples of a file. Raises `MaterialError` naming an invalid line, and for an empty
+    file.
+    """
     number = 0
     try:
         with path.open("rb") as file:
@@ -93,15 +128,22 @@ def staging_folder(out: Path) -> Iterator[Path]:
             for stale in out.parent.glob(f"{prefix}*"):
                 with lock_folder(stale) as is_free:
                     if not is_free:
-                        raise RequestError(f"Another build is making {out}.", "Wait for it, or name another folder.")
+                        raise RequestError(
+                            f"Another build is making {out}.",
+                            "Wait for it, or name another folder.",
+                        )
                     shutil.rmtree(stale, ignore_errors=True)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent)))
+            folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent))
+            )
             stack.enter_context(lock_folder(folder))
         yield folder
 
 
 def install_dataset(finished: Path, out: Path, previous: Path) -> None:
-    """Move a finished data set to `out`, and the old one there to `previous`. Raises `OSError`, `RequestError`."""
+    """Move a finished data set to `out`, and the old one there to `previous`. Raises `OSError`,
+    `RequestError`.
+    """
     if out.exists():  # two renames: after a crash between them there is none
         require_free(out)
         out.rename(previous)
@@ -134,7 +176,11 @@ def _sample(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _is_message(message: object) -> bool:
-    return isinstance(message, dict) and message.get("role") in ROLES and isinstance(message.get("content"), str)
+    return (
+        isinstance(message, dict)
+        and message.get("role") in ROLES
+        and isinstance(message.get("content"), str)
+    )
 
 
 def _damaged_error(what: str) -> MaterialError:

@@ -18,7 +18,8 @@ PLACEHOLDER_IDS = frozenset(("user", "others", "someone"))  # ids of unnamed spe
 class DroppedRecord:
     """Dropped records, or one dropped reply of a record in use (`rows` 0).
 
-    `text` is their beginning, if known, `speakers` are their names, `arrived` is the date of arrival (ISO 8601).
+    `text` is their beginning, if known, `speakers` are their names, `arrived` is the date of
+    arrival (ISO 8601).
     """
 
     source: str
@@ -32,17 +33,22 @@ class DroppedRecord:
 
 
 def describe_dropped(dropped: Mapping[str, int]) -> str:
-    """Describe dropped records with reasons, as a sentence to append; empty if none were dropped."""
+    """Describe dropped records with reasons, as a sentence to append; empty if none were
+    dropped.
+    """
     reasons = Counter(dropped).most_common()
     shown = [f"{count:,} × {reason}" for reason, count in reasons[:MAX_SHOWN_REASONS] if count]
     if len(reasons) > MAX_SHOWN_REASONS:
-        shown.append(f"{sum(count for _, count in reasons[MAX_SHOWN_REASONS:]):,} for other reasons")
+        shown.append(
+            f"{sum(count for _, count in reasons[MAX_SHOWN_REASONS:]):,} for other reasons"
+        )
     return f" Dropped: {', '.join(shown)}." if shown else ""
 
 
 @dataclass
 class Ledger:
-    """Counts records. `rows` always equals `rows_used` plus all of `dropped`; `note` is called for each drop.
+    """Counts records. `rows` always equals `rows_used` plus all of `dropped`; `note` is called for
+    each drop.
 
     `replies` counts dropped replies, of records used or not.
     """
@@ -63,11 +69,14 @@ class Ledger:
         self.replies[reason] += sum(message.speaker.is_persona for message in conversation.messages)
         self._drop(_drop_all(conversation, reason))
 
-    def settle(self, conversation: Conversation, used: Collection[int], faults: Mapping[int, str]) -> None:
-        """Count a conversation whose messages at the indices `used` are in samples; `faults` are of unused replies.
+    def settle(
+        self, conversation: Conversation, used: Collection[int], faults: Mapping[int, str]
+    ) -> None:
+        """Count a conversation whose messages at the indices `used` are in samples; `faults` are of
+        unused replies.
 
-        If each record is one message, they are counted individually; otherwise (a row with a whole conversation) a
-        partly used record counts as used.
+        If each record is one message, they are counted individually; otherwise (a row with a whole
+        conversation) a partly used record counts as used.
         """
         self.replies.update(faults.values())
         messages = conversation.messages
@@ -84,15 +93,23 @@ class Ledger:
             self._settle(conversation, place, 0, False, faults)
 
     def _settle(
-        self, conversation: Conversation, place: int, rows: int, is_used: bool, faults: Mapping[int, str]
+        self,
+        conversation: Conversation,
+        place: int,
+        rows: int,
+        is_used: bool,
+        faults: Mapping[int, str],
     ) -> None:
         message = conversation.messages[place]
         if is_used:
             self._use(conversation.source, rows)
             rows = 0
-        if not is_used or place in faults:  # a reply that is not learned can still be the history of the next
+        if (
+            not is_used or place in faults
+        ):  # a reply that is not learned can still be the history of the next
             reason = faults.get(place, LEADS_TO_NO_REPLY)
-            text, arrived = message.text[:PREVIEW_CHARACTERS], conversation.arrived or day_of(message.at)
+            text = message.text[:PREVIEW_CHARACTERS]
+            arrived = conversation.arrived or day_of(message.at)
             of = (conversation.right, (message.speaker.name,), arrived)
             self._drop(DroppedRecord(conversation.source, message.row, reason, rows, text, *of))
 
@@ -133,7 +150,9 @@ class Participants:
     """
 
     def __init__(self, non_speakers: Mapping[str, int] | None = None) -> None:
-        """`non_speakers` maps casefolded names of people who do not speak to the number of mentions."""
+        """`non_speakers` maps casefolded names of people who do not speak to the number of
+        mentions.
+        """
         self._non_speakers = non_speakers if non_speakers is not None else {}
         self._names: dict[str, set[str]] = {}
         self._samples: Counter[str] = Counter()
@@ -155,7 +174,8 @@ class Participants:
     def listed(self, key: bytes, *, with_samples: bool = True) -> dict[str, int]:
         """Count samples by keyed person, each person under the id and under all names.
 
-        Without samples it lists the same people, and counts only the places that name those who do not speak.
+        Without samples it lists the same people, and counts only the places that name those who do
+        not speak.
         """
         listed: Counter[str] = Counter()
         for id in self._names:
@@ -170,7 +190,10 @@ class Participants:
         if (names := self._names.get(id)) is None:
             return []
         own = [] if id in names else [id]  # logs without ids know people by their names alone
-        return [keyed_person(key, it) for it in sorted({*own, *(f"name:{name.casefold()}" for name in names)})]
+        return [
+            keyed_person(key, it)
+            for it in sorted({*own, *(f"name:{name.casefold()}" for name in names)})
+        ]
 
     def _note(self, speaker: SourceSpeaker) -> None:
         if speaker.id not in PLACEHOLDER_IDS:

@@ -1,7 +1,8 @@
 """Loads the samples of a run from its data set folder: the only place that creates a `Dataset`.
 
-A job's own samples lie there as token ids. Those of a data set built by `dataset build` lie in the job's material as
-messages: they are rendered for the run's base model, and consent is checked again.
+A job's own samples lie there as token ids. Those of a data set built by `dataset build` lie in the
+job's material as messages: they are rendered for the run's base model, and consent is checked
+again.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ SampleLine = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ConsentCheck:
-    """Checks which lines of a data set may be used now. `people` are the keyed hashes of those who have opted in."""
+    """Checks which lines of a data set may be used now. `people` are the keyed hashes of those who
+    have opted in.
+    """
 
     consent: Consent
     people: frozenset[str]
@@ -69,14 +72,17 @@ class ConsentCheck:
         return cls(consent, frozenset(keyed_person(people_key, id) for id in consent.opted_in))
 
     def fault(self, line: SampleLine, name: str) -> str:
-        """Return why a line is left out; empty if it may be used. Raises `MaterialError` if no line may be used."""
+        """Return why a line is left out; empty if it may be used. Raises `MaterialError` if no line
+        may be used.
+        """
         right = str(line.get("right") or "")
         decide_right(f"A sample of {name}", stated=right, consent=self.consent).require()
         if right != DISCORD_API:
             return ""
         if not isinstance(people := line.get("people"), list):
             raise MaterialError(
-                f"{name} holds samples from Discord that do not say whose words they are.", "Build the data set again."
+                f"{name} holds samples from Discord that do not say whose words they are.",
+                "Build the data set again.",
             )
         return "" if self.people.issuperset(people) else NOT_OPTED_IN
 
@@ -101,7 +107,8 @@ def render_lines(
             sample = renderer.sample_from_messages(before, reply["content"], speaker)
         except (TemplateError, IndexError) as error:
             raise MaterialError(
-                f"The base model's chat template cannot render a sample of {line.get('source')}: {error}.",
+                f"The base model's chat template cannot render a sample of {line.get('source')}: "
+                f"{error}.",
                 "Build the data set with --base-model, or choose another base model.",
             ) from error
         if has_no_targets(renderer, sample):
@@ -113,7 +120,14 @@ def render_lines(
 
 
 def load_job_dataset(
-    job: Path, spec: JobSpec, inputs: JobInputs, renderer: Renderer, recipe: Recipe, base: BaseModel, *, stores: bool
+    job: Path,
+    spec: JobSpec,
+    inputs: JobInputs,
+    renderer: Renderer,
+    recipe: Recipe,
+    base: BaseModel,
+    *,
+    stores: bool,
 ) -> Dataset:
     """Load a job's samples from its data set folder, which is built first unless it is current.
 
@@ -126,8 +140,8 @@ def load_job_dataset(
 def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe) -> Dataset:
     """Load the samples of a job from its data set folder (`trainer.dataset.run_dataset`).
 
-    Raises `MaterialError` if training or held-out samples are missing, and for a set that is damaged or of another
-    persona.
+    Raises `MaterialError` if training or held-out samples are missing, and for a set that is
+    damaged or of another persona.
     """
     sets, learned, caveats = _load_sets(RunDataset(folder), content, renderer, recipe)
     require_both_sides(len(sets.own), len(sets.heldout), sets.dropped + sets.ledger.dropped)
@@ -136,8 +150,11 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
     stages = recipe.first_stage_epochs > 0 and content.persona is not None
     tally = _tally_samples((*sets.heldout, *sets.own, *general))
     dropped = sets.rejected + sets.dropped + sets.ledger.replies
-    from_lore, samples = sum(tally.sources[name] for name in sets.pair_sources), len(sets.own) + len(sets.heldout)
-    if sets.pair_sources and (shortage := lore_pairs_caveat(content.lore_pairs, from_lore, samples)):
+    from_lore = sum(tally.sources[name] for name in sets.pair_sources)
+    samples = len(sets.own) + len(sets.heldout)
+    if sets.pair_sources and (
+        shortage := lore_pairs_caveat(content.lore_pairs, from_lore, samples)
+    ):
         caveats += (shortage,)
     return Dataset(
         train=_samples(sets.own if stages else (*sets.own, *general)),
@@ -176,7 +193,9 @@ def load_dataset(folder: Path, content: JobInputs, renderer: Renderer, recipe: R
 def _load_sets(
     run_set: RunDataset, content: JobInputs, renderer: Renderer, recipe: Recipe
 ) -> tuple[SampleSets, PreferenceSet | None, tuple[str, ...]]:
-    """Load the sets and apply `train_samples` and preferences; return the preference set and notes too."""
+    """Load the sets and apply `train_samples` and preferences; return the preference set and notes
+    too.
+    """
     if content.built:
         sets = _load_built_sets(content.built, run_set, content, renderer, recipe)
     else:
@@ -184,7 +203,9 @@ def _load_sets(
     sets, caveats = _limit_samples(sets, recipe, by_source=content.persona is None)
     if not (preferences := run_set.preferences()):
         return sets, None, caveats
-    sets, learned, notes = apply_preferences(sets, preferences, content.persona, content.lore, renderer, recipe)
+    sets, learned, notes = apply_preferences(
+        sets, preferences, content.persona, content.lore, renderer, recipe
+    )
     return sets, learned, caveats + notes
 
 
@@ -212,15 +233,18 @@ def _load_built_sets(
 ) -> SampleSets:
     """Load the samples of a built data set.
 
-    If a persona's recipe mixes in general dialogue, the set's own is used as far as the recipe says, and its held-out
-    part measures forgetting; otherwise all of the set is trained on. Raises `MaterialError` for a damaged set, and for
-    one of another persona.
+    If a persona's recipe mixes in general dialogue, the set's own is used as far as the recipe
+    says, and its held-out part measures forgetting; otherwise all of the set is trained on. Raises
+    `MaterialError` for a damaged set, and for one of another persona.
     """
     stats = read_stats(folder)
     _require_same_persona(content.persona, stats, folder)
-    held_out = HoldoutIndex.read(folder / HOLDOUT_FILE, content.keys.people).merge(_home_holdout(content))
+    held_out = HoldoutIndex.read(folder / HOLDOUT_FILE, content.keys.people).merge(
+        _home_holdout(content)
+    )
     reader = _DatasetReader(folder, content, renderer, recipe)
-    heldout, train = reader.read(EVAL_FILE), reader.read(TRAIN_FILE)
+    heldout = reader.read(EVAL_FILE)
+    train = reader.read(TRAIN_FILE)
     train = reader.drop_held_out(train, held_out)
     general: list[SampleRecord] = []
     measured: list[SampleRecord] = []
@@ -241,26 +265,37 @@ def _load_built_sets(
         dropped=reader.dropped,
         people=add_counts(run_set.people, read_participants(folder)),
         replaced=add_counts(run_set.replaced, _counts(stats.get("replaced"))),
-        stated={str(name): dict(stated) for name, stated in dict(stats.get("statements") or {}).items()},
+        stated={
+            str(name): dict(stated) for name, stated in dict(stats.get("statements") or {}).items()
+        },
         trimmed=int(stats.get("with_trimmed_history") or 0),
     )
 
 
-def _limit_samples(sets: SampleSets, recipe: Recipe, *, by_source: bool) -> tuple[SampleSets, tuple[str, ...]]:
-    """Keep `train_samples` of the job's own samples, drawn by the seed; a larger number adds to them.
+def _limit_samples(
+    sets: SampleSets, recipe: Recipe, *, by_source: bool
+) -> tuple[SampleSets, tuple[str, ...]]:
+    """Keep `train_samples` of the job's own samples, drawn by the seed; a larger number adds to
+    them.
 
     `by_source` draws all samples of the first source before any of the next.
     """
-    wanted_samples, own = recipe.train_samples, sets.own
+    wanted_samples = recipe.train_samples
+    own = sets.own
     if not wanted_samples:
         return sets, ()
     drawn = random.Random(recipe.seed).sample(range(len(own)), len(own))  # nosec B311  # repeatable
     if by_source:
-        sources = {source: place for place, source in enumerate(dict.fromkeys(it.source for it in own))}
+        sources = {
+            source: place for place, source in enumerate(dict.fromkeys(it.source for it in own))
+        }
         drawn.sort(key=lambda place: sources[own[place].source])
     taken = drawn[:wanted_samples]
     missing = wanted_samples - len(taken)
-    notes = (f"There are {len(own):,} samples to train on, {missing:,} fewer than train_samples asks for.",)
+    notes = (
+        f"There are {len(own):,} samples to train on, {missing:,} fewer than train_samples asks "
+        "for.",
+    )
     return replace(sets, own=[own[place] for place in sorted(taken)]), notes if missing else ()
 
 
@@ -270,7 +305,8 @@ def _take_general(
     """Take the general samples to train on, with a note if they are fewer than requested."""
     if persona is None:
         ignored = (
-            "A dialogue job trains on general dialogue alone: general_share and first_stage_epochs change nothing."
+            "A dialogue job trains on general dialogue alone: general_share and first_stage_epochs "
+            "change nothing."
         )
         return list(sets.general), (ignored,) if mixes_general(recipe) else ()
     if not mixes_general(recipe):
@@ -306,8 +342,12 @@ def _tally_samples(samples: Iterable[SampleRecord]) -> _Tally:
     return tally
 
 
-def _general_holdout(measured: Sequence[SampleRecord], trained: Iterable[SampleRecord]) -> Sequence[SampleRecord]:
-    """Drop samples that the run trains on from those that measure forgetting, unless none would be left."""
+def _general_holdout(
+    measured: Sequence[SampleRecord], trained: Iterable[SampleRecord]
+) -> Sequence[SampleRecord]:
+    """Drop samples that the run trains on from those that measure forgetting, unless none would be
+    left.
+    """
     known = {record.sample for record in trained}
     return [it for it in measured if it.sample not in known] or measured
 
@@ -331,10 +371,16 @@ class _LoadedSample:
 
 
 class _DatasetReader:
-    """Reads the files of one data set; `dropped` counts the samples that are left out, by reason."""
+    """Reads the files of one data set; `dropped` counts the samples that are left out, by
+    reason.
+    """
 
-    def __init__(self, folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe) -> None:
-        self._folder, self._renderer, self._longest = folder, renderer, recipe.max_length
+    def __init__(
+        self, folder: Path, content: JobInputs, renderer: Renderer, recipe: Recipe
+    ) -> None:
+        self._folder = folder
+        self._renderer = renderer
+        self._longest = recipe.max_length
         self._allowed = ConsentCheck.today(content.consent, content.keys.people)
         self._persona_name = content.persona.name if content.persona else ""
         self._between = content.between
@@ -346,7 +392,9 @@ class _DatasetReader:
         found = render_lines(lines, self._renderer, self.dropped, self._longest, self._persona_name)
         return [_LoadedSample(line, _sample_record(line, sample)) for line, sample in found]
 
-    def drop_held_out(self, train: list[_LoadedSample], held_out: HoldoutIndex) -> list[_LoadedSample]:
+    def drop_held_out(
+        self, train: list[_LoadedSample], held_out: HoldoutIndex
+    ) -> list[_LoadedSample]:
         """Drop replies that were held out elsewhere since the set was built."""
         known = match_held_out([it.line["messages"][-1]["content"] for it in train], held_out)
         self.dropped.update({HELD_OUT_BEFORE: sum(known)} if any(known) else {})
@@ -360,10 +408,12 @@ class _DatasetReader:
 
 
 def _require_same_persona(persona: Persona | None, stats: Mapping[str, Any], folder: Path) -> None:
-    persona_id, made_for = persona.id if persona else None, stats["persona"]
+    persona_id = persona.id if persona else None
+    made_for = stats["persona"]
     if made_for != persona_id:
         raise MaterialError(
-            f"The data set {folder.name} was made for {made_for or 'dialogue'}, not for {persona_id or 'dialogue'}.",
+            f"The data set {folder.name} was made for {made_for or 'dialogue'}, not for "
+            f"{persona_id or 'dialogue'}.",
             "Build one with the same --persona as the run, or leave --persona out of both.",
         )
 
@@ -376,7 +426,9 @@ def _load_ledger(stats: Mapping[str, Any]) -> Ledger:
     """Read the ledger of the records that the set was built from."""
     dropped = Counter(_counts(stats["dropped"]))
     replies = Counter(_counts(stats.get("dropped_replies")))
-    return Ledger(rows=int(stats["rows"]), rows_used=int(stats["rows_used"]), dropped=dropped, replies=replies)
+    return Ledger(
+        rows=int(stats["rows"]), rows_used=int(stats["rows_used"]), dropped=dropped, replies=replies
+    )
 
 
 def _counts(found: Any) -> dict[str, int]:
@@ -384,7 +436,11 @@ def _counts(found: Any) -> dict[str, int]:
 
 
 def _sample_record(line: SampleLine, sample: TokenizedSample) -> SampleRecord:
-    of = (str(line.get("right") or ""), str(line.get("source") or ""), str(line.get("arrived") or ""))
+    of = (
+        str(line.get("right") or ""),
+        str(line.get("source") or ""),
+        str(line.get("arrived") or ""),
+    )
     return SampleRecord(sample, *of, prompt_reply_of_line(line), has_lore=bool(line.get("lore")))
 
 

@@ -1,4 +1,6 @@
-"""Finds exact and near duplicates among any number of texts with MinHash LSH, with signatures on disk."""
+"""Finds exact and near duplicates among any number of texts with MinHash LSH, with signatures on
+disk.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_SIMILARITY = 0.8
-NUM_BANDS, ROWS_PER_BAND = 16, 8
+NUM_BANDS = 16
+ROWS_PER_BAND = 8
 NUM_PERMUTATIONS = NUM_BANDS * ROWS_PER_BAND
 SHINGLE_WORDS = 3
 BATCH_SHINGLES = 100_000
 COMPARE_BATCH_PAIRS = 50_000
 MAX_BUCKET_NEIGHBOURS = 64
-"""In a larger bucket each text is compared with the next ones only: a template repeated a million times would take
-for ever, and the most similar texts also share other bands."""
+"""In a larger bucket each text is compared with the next ones only: a template repeated a million
+times would take for ever, and the most similar texts also share other bands.
+"""
 MAX_CACHED_WORDS = 500_000
 # Chinese, Japanese, Thai and Lao have no spaces: each character counts as a word.
 UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 ASCII_WORD = re.compile(r"\w+")
 IndexArray = NDArray[np.int64]
-_rng = np.random.Generator(np.random.PCG64(20261120))  # PCG64's stream is guaranteed to stay the same
+_rng = np.random.Generator(
+    np.random.PCG64(20261120)
+)  # PCG64's stream is guaranteed to stay the same
 _FACTORS = _rng.integers(1, 2**31, NUM_PERMUTATIONS, dtype=np.uint32) * 2 + 1
 _SUMMANDS = _rng.integers(0, 2**32, NUM_PERMUTATIONS, dtype=np.uint32)
 _BAND_FACTORS = _rng.integers(1, 2**63, ROWS_PER_BAND, dtype=np.uint64) * 2 + 1
@@ -68,7 +74,8 @@ class MinHashIndex(ExitStack):
             self._flush()
 
     def clusters(self) -> tuple[IndexArray, IndexArray]:
-        """Return, for each text, the index of the first equal text, and of the first near duplicate.
+        """Return, for each text, the index of the first equal text, and of the first near
+        duplicate.
 
         A text without duplicates is its own. Clusters are transitive.
         """
@@ -89,24 +96,32 @@ class MinHashIndex(ExitStack):
         return np.asarray(_read(self._exact, np.uint64))
 
     def band(self, number: int) -> NDArray[np.uint64]:
-        """Return each text's key of one of the `NUM_BANDS` bands: near duplicates share at least one."""
+        """Return each text's key of one of the `NUM_BANDS` bands: near duplicates share at least
+        one.
+        """
         self._flush()
         return np.asarray(_read(self._bands[number], np.uint64))
 
     def signatures(self, numbers: IndexArray) -> NDArray[np.uint16]:
-        """Return the minima of texts, (numbers, MINIMA): the share of equal minima estimates their similarity."""
+        """Return the minima of texts, (numbers, MINIMA): the share of equal minima estimates their
+        similarity.
+        """
         self._flush()
         if not len(numbers):
             return np.empty((0, NUM_PERMUTATIONS), np.uint16)
-        mapped = np.memmap(self._minima, dtype=np.uint16, mode="r", shape=(self._count, NUM_PERMUTATIONS))
+        mapped = np.memmap(
+            self._minima, dtype=np.uint16, mode="r", shape=(self._count, NUM_PERMUTATIONS)
+        )
         return np.asarray(mapped[numbers])
 
     def _join_similar(self, union: _UnionFind, left: IndexArray, right: IndexArray) -> None:
         roots = union.roots()
         apart = roots[left] != roots[right]
-        left, right = left[apart], right[apart]
+        left = left[apart]
+        right = right[apart]
         for start in range(0, len(left), COMPARE_BATCH_PAIRS):
-            some, others = left[start : start + COMPARE_BATCH_PAIRS], right[start : start + COMPARE_BATCH_PAIRS]
+            some = left[start : start + COMPARE_BATCH_PAIRS]
+            others = right[start : start + COMPARE_BATCH_PAIRS]
             agreement = (self.signatures(some) == self.signatures(others)).mean(axis=1)
             union.join(some[agreement >= MIN_SIMILARITY], others[agreement >= MIN_SIMILARITY])
 
@@ -121,7 +136,8 @@ class MinHashIndex(ExitStack):
             file.write((keys[:, band] * _BAND_FACTORS).sum(axis=1, dtype=np.uint64).tobytes())
         for file in (self._exact, self._minima, *self._bands):
             file.flush()
-        self._pending, self._pending_shingles = [], 0
+        self._pending = []
+        self._pending_shingles = 0
 
 
 def words_key(words: list[str]) -> int:
@@ -158,20 +174,25 @@ class _WordHashes(dict[str, int]):
 def _minhash(texts: list[list[int]]) -> NDArray[np.uint32]:
     """Compute each text's minima, (texts, MINIMA), from its word hashes."""
     lengths = np.array([len(text) for text in texts])
-    words = np.fromiter((word for text in texts for word in text), dtype=np.uint32, count=int(lengths.sum()))
+    words = np.fromiter(
+        (word for text in texts for word in text), dtype=np.uint32, count=int(lengths.sum())
+    )
     ends = np.cumsum(lengths)
     starts = ends - lengths
     shingles = words.copy()
     place = np.arange(len(words)) - np.repeat(starts, lengths)
     for step in range(1, SHINGLE_WORDS):
-        # Words before the beginning count as zero, so that texts of one or two words have shingles too.
+        # Words before the beginning count as zero, so that texts of one or two words have shingles
+        # too.
         before = np.where(place >= step, np.roll(words, step), np.uint32(0))
         shingles = _mix_bits(shingles) ^ (before * np.uint32(0x9E3779B1))
     shingles = _mix_bits(shingles)
     # The first two shingles of a text are partial; in a long text they hardly matter.
     result = np.empty((len(texts), NUM_PERMUTATIONS), dtype=np.uint32)
     for number in range(NUM_PERMUTATIONS):
-        result[:, number] = np.minimum.reduceat(shingles * _FACTORS[number] + _SUMMANDS[number], starts)
+        result[:, number] = np.minimum.reduceat(
+            shingles * _FACTORS[number] + _SUMMANDS[number], starts
+        )
     return result
 
 
@@ -188,13 +209,18 @@ def _read(file: IO[bytes], kind: Any) -> NDArray[Any]:
 
 
 def _equal_pairs(keys: NDArray[np.uint64], crowd: int) -> Iterator[tuple[IndexArray, IndexArray]]:
-    """Return index pairs with equal keys: neighbours first, then further apart, up to `crowd` among equals."""
+    """Return index pairs with equal keys: neighbours first, then further apart, up to `crowd` among
+    equals.
+    """
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     # Only keys that come more than once matter, mostly few.
     same = ordered[1:] == ordered[:-1]
-    several = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(keys) else order
-    order, ordered = order[several], ordered[several]
+    several = (
+        np.flatnonzero(np.append(same, False) | np.insert(same, 0, False)) if len(keys) else order
+    )
+    order = order[several]
+    ordered = ordered[several]
     for apart in range(1, crowd + 1):
         equal = ordered[apart:] == ordered[:-apart]
         if not equal.any():
@@ -211,7 +237,8 @@ class _UnionFind:
     def join(self, left: IndexArray, right: IndexArray) -> None:
         """Join each pair."""
         for one, other in zip(left.tolist(), right.tolist(), strict=True):
-            a, b = self._root(one), self._root(other)
+            a = self._root(one)
+            b = self._root(other)
             if a != b:
                 self._parent[max(a, b)] = min(a, b)
 

@@ -1,4 +1,6 @@
-"""Labelled replies and pairs, their order and weights, and the decision whether they are enough to learn from."""
+"""Labelled replies and pairs, their order and weights, and the decision whether they are enough to
+learn from.
+"""
 
 import itertools
 import math
@@ -20,19 +22,23 @@ GOOD_REPLIES_KEY, BAD_REPLIES_KEY = "replies_good", "replies_bad"
 MAX_GOOD_WEIGHT_RATIO = 4 / 3
 """Good replies count from as much to a third more than bad ones (arXiv 2402.01306, equation 8)."""
 MAX_REORDER_LOOKAHEAD = 64  # number of waiting replies searched for one to another prompt
-MIN_PREFERENCES = 300  # fewer are noise to KTO and DPO: there is no proven benefit below about a thousand
+MIN_PREFERENCES = (
+    300  # fewer are noise to KTO and DPO: there is no proven benefit below about a thousand
+)
 MAX_LEARNING_RATE = 5e-5
 SHARE_TOLERANCE = 1e-9
 MIN_STEP_SAMPLES = 4
-"""KTO estimates from the other samples of a batch how far the model has moved (arXiv 2402.01306, section 4.1)."""
+"""KTO estimates from the other samples of a batch how far the model has moved (arXiv 2402.01306,
+section 4.1).
+"""
 
 
 @dataclass(frozen=True)
 class LabelledReply:
     """A reply labelled good or bad. `prompt` numbers the prompts.
 
-    `by` is the keyed id of the member who judged it, `right` and `at` are the preference's, `texts` are those of the
-    last message and the reply. The ids of a pair are equal up to the replies.
+    `by` is the keyed id of the member who judged it, `right` and `at` are the preference's, `texts`
+    are those of the last message and the reply. The ids of a pair are equal up to the replies.
     """
 
     sample: TokenizedSample
@@ -59,7 +65,9 @@ class PreferencePair:
 
 @dataclass(frozen=True)
 class PreferenceSet:
-    """Preferences to learn from: `judged` are all replies, good ones first, `pairs` the compared ones."""
+    """Preferences to learn from: `judged` are all replies, good ones first, `pairs` the compared
+    ones.
+    """
 
     method: PreferenceMethod
     judged: tuple[LabelledReply, ...]
@@ -82,7 +90,8 @@ def reply_ids(sample: TokenizedSample) -> tuple[int, ...]:
 
 
 def class_weights(judged: Sequence[LabelledReply]) -> tuple[float, float]:
-    """Return the weights of good and bad replies, so that all good ones together weigh 1 to 4/3 of all bad ones.
+    """Return the weights of good and bad replies, so that all good ones together weigh 1 to 4/3 of
+    all bad ones.
 
     If one side is missing, both weights are 1.
     """
@@ -94,20 +103,27 @@ def class_weights(judged: Sequence[LabelledReply]) -> tuple[float, float]:
 
 
 def arrange_batches(judged: Sequence[LabelledReply], batch: int, seed: int) -> list[LabelledReply]:
-    """Shuffle replies so that those of a batch answer different prompts, if there are enough, and are of both kinds.
+    """Shuffle replies so that those of a batch answer different prompts, if there are enough, and
+    are of both kinds.
 
-    KTO pairs each prompt with the reply before it in the batch to estimate how far the model has moved in general; a
-    reply to the same prompt would not be general. The last batch is filled up with replies of the first.
+    KTO pairs each prompt with the reply before it in the batch to estimate how far the model has
+    moved in general; a reply to the same prompt would not be general. The last batch is filled up
+    with replies of the first.
     """
     draw = random.Random(seed)  # nosec B311  # repeatable
-    waiting = {good: draw.sample(of := [it for it in judged if it.is_good is good], len(of)) for good in (True, False)}
+    waiting = {
+        good: draw.sample(of := [it for it in judged if it.is_good is good], len(of))
+        for good in (True, False)
+    }
     total = {good: max(len(of), 1) for good, of in waiting.items()}
     replies: list[LabelledReply] = []
     while any(waiting.values()):
         prompts = {it.prompt for it in replies[len(replies) // batch * batch :]}
         good = len(waiting[True]) / total[True] >= len(waiting[False]) / total[False]
         kinds = [kind for kind in (good, not good) if waiting[kind]]
-        free = ((k, n) for k in kinds for n, it in _last_entries(waiting[k]) if it.prompt not in prompts)
+        free = (
+            (k, n) for k in kinds for n, it in _last_entries(waiting[k]) if it.prompt not in prompts
+        )
         kind, number = next(free, (kinds[0], len(waiting[kinds[0]]) - 1))
         replies.append(waiting[kind].pop(number))
     missing = -len(replies) % batch
@@ -129,10 +145,11 @@ PreferenceT = TypeVar("PreferenceT", PreferenceRecord, LabelledReply)
 
 @dataclass(frozen=True)
 class PreferencePlan:
-    """Preferences to use, and how. `given` counts all of them, `of_members` the authors of the used ones.
+    """Preferences to use, and how. `given` counts all of them, `of_members` the authors of the used
+    ones.
 
-    `left_out` counts those beyond a member's share, `alone` replies without another to compare with, which DPO cannot
-    use, `again` duplicates by the same member.
+    `left_out` counts those beyond a member's share, `alone` replies without another to compare
+    with, which DPO cannot use, `again` duplicates by the same member.
     """
 
     method: PreferenceMethod
@@ -152,12 +169,15 @@ class PreferencePlan:
     @property
     def words(self) -> str:
         """Describe the plan and its reason to users."""
-        usable = f"Of {self.given:,} preferences {len(self.used):,} can be learned from{self._left_out}"
+        usable = (
+            f"Of {self.given:,} preferences {len(self.used):,} can be learned from{self._left_out}"
+        )
         if not self.only_filters:
             members = count_of(self.of_members, "member")
             return f"{usable}: {self.method.upper()} learns from these, which {members} gave."
         return (
-            f"{usable}, fewer than {MIN_PREFERENCES}: they only filter. The persona is trained anew, as the version "
+            f"{usable}, fewer than {MIN_PREFERENCES}: they only filter. The persona is trained "
+            "anew, as the version "
             "before was, without replies that were voted down and with those that were taught."
         )
 
@@ -168,10 +188,13 @@ class PreferencePlan:
             reasons.append(f"{self.again:,} had been given already by the same member")
         if self.left_out:
             reasons.append(
-                f"{self.left_out:,} go beyond the {self.share:.0%} that preference_share lets one member give"
+                f"{self.left_out:,} go beyond the {self.share:.0%} that preference_share lets one "
+                "member give"
             )
             if not self.used:
-                reasons.append(f"which takes {math.ceil(1 / self.share - SHARE_TOLERANCE)} members at least")
+                reasons.append(
+                    f"which takes {math.ceil(1 / self.share - SHARE_TOLERANCE)} members at least"
+                )
         if self.alone:
             reasons.append(f"{self.alone:,} hold one reply alone, which DPO cannot use")
         return f" ({'; '.join(reasons)})" if reasons else ""
@@ -179,8 +202,11 @@ class PreferencePlan:
 
 def plan_preferences(preferences: Sequence[PreferenceRecord], recipe: Recipe) -> PreferencePlan:
     """Select preferences, oldest first, under a recipe."""
-    method, share = recipe.preference_method, recipe.preference_share
-    once = list({(one.by, one.prompt, one.chosen, one.rejected): one for one in preferences}.values())
+    method = recipe.preference_method
+    share = recipe.preference_share
+    once = list(
+        {(one.by, one.prompt, one.chosen, one.rejected): one for one in preferences}.values()
+    )
     fitting = [one for one in once if one.is_pair or method == "kto"]
     used = limit_member_share(fitting, share)
     counts = {"left_out": len(fitting) - len(used), "alone": len(once) - len(fitting)}
@@ -188,12 +214,17 @@ def plan_preferences(preferences: Sequence[PreferenceRecord], recipe: Recipe) ->
     return PreferencePlan(method, share, tuple(used), len(preferences), **counts)
 
 
-def limit_member_share(preferences: Sequence[PreferenceRecord], share: float) -> list[PreferenceRecord]:
-    """Return as many preferences as possible with no member above the largest share; of each member the latest.
+def limit_member_share(
+    preferences: Sequence[PreferenceRecord], share: float
+) -> list[PreferenceRecord]:
+    """Return as many preferences as possible with no member above the largest share; of each member
+    the latest.
 
     None if there are too few members: of nine, each gives at least a ninth.
     """
-    return latest_per_member(preferences, _max_per_member(Counter(one.by for one in preferences), share))
+    return latest_per_member(
+        preferences, _max_per_member(Counter(one.by for one in preferences), share)
+    )
 
 
 def latest_per_member(given: Sequence[PreferenceT], most: int) -> list[PreferenceT]:
@@ -226,5 +257,6 @@ def require_preference_recipe(recipe: Recipe) -> None:
     if recipe.preference_method == "kto" and recipe.per_device_train_batch_size < MIN_STEP_SAMPLES:
         raise RequestError(
             f"KTO learns nothing useful in batches of {recipe.per_device_train_batch_size}.",
-            f"Set per_device_train_batch_size={MIN_STEP_SAMPLES} or more, or preference_method=dpo.",
+            f"Set per_device_train_batch_size={MIN_STEP_SAMPLES} or more, or "
+            "preference_method=dpo.",
         )

@@ -42,7 +42,8 @@ from trainer.schemas import PromptReply, Recipe
 PREFERENCE_SOURCE = "preferences"
 VOTED_DOWN = "voted down"
 TOO_FEW_ADVICE = (
-    f"Gather more: training on votes takes {MIN_PREFERENCES}. Until then, replies that at least two members reject, "
+    f"Gather more: training on votes takes {MIN_PREFERENCES}. Until then, replies that at least "
+    "two members reject, "
     "and more than choose them, are left out, and taught replies are learned."
 )
 
@@ -55,17 +56,21 @@ def apply_preferences(
     renderer: Renderer,
     recipe: Recipe,
 ) -> tuple[SampleSets, PreferenceSet | None, tuple[str, ...]]:
-    """Return the sample sets of a preference job, the preferences to learn (None if they only filter), and notes.
+    """Return the sample sets of a preference job, the preferences to learn (None if they only
+    filter), and notes.
 
     Raises `MaterialError` if nothing can be learned from them.
     """
-    plan, preferred = plan_preferences(preferences, recipe), _PreferenceRenderer(parts, persona, lore, renderer, recipe)
+    plan = plan_preferences(preferences, recipe)
+    preferred = _PreferenceRenderer(parts, persona, lore, renderer, recipe)
     if plan.only_filters:
         return _filter_by_votes(parts, preferences, preferred.render(preferences), plan)
     require_preference_recipe(recipe)
     rendered = preferred.render(plan.used)
     in_pairs = (reply for pair in rendered.pairs for reply in (pair.chosen, pair.rejected))
-    judged = sorted(rendered.judged if plan.method == "kto" else in_pairs, key=lambda reply: not reply.is_good)
+    judged = sorted(
+        rendered.judged if plan.method == "kto" else in_pairs, key=lambda reply: not reply.is_good
+    )
     if not judged:
         reasons = describe_dropped(rendered.dropped)
         raise MaterialError(f"No preference can be learned from.{reasons}", "Raise max_length.")
@@ -78,7 +83,8 @@ def apply_preferences(
         "conversations_train": 0,
         "conversations_heldout": parts.counts.get("conversations_heldout", 0),
     }
-    own, people = [_labelled_record(it) for it in judged], _count_people(parts, preferences, judged)
+    own = [_labelled_record(it) for it in judged]
+    people = _count_people(parts, preferences, judged)
     learned = PreferenceSet(plan.method, tuple(judged), tuple(rendered.pairs))
     parts = replace(parts, own=own, counts=counts, dropped=rendered.dropped, people=people)
     return parts, learned, (plan.words, *preference_warnings(recipe))
@@ -98,10 +104,18 @@ class _PreferenceRenderer:
     """Renders preferences with the prompts used when serving."""
 
     def __init__(
-        self, parts: SampleSets, persona: Persona | None, lore: LoreIndex | None, renderer: Renderer, recipe: Recipe
+        self,
+        parts: SampleSets,
+        persona: Persona | None,
+        lore: LoreIndex | None,
+        renderer: Renderer,
+        recipe: Recipe,
     ) -> None:
-        self._parts, self._persona, self._lore = parts, persona, lore
-        self._renderer, self._longest = renderer, recipe.max_length
+        self._parts = parts
+        self._persona = persona
+        self._lore = lore
+        self._renderer = renderer
+        self._longest = recipe.max_length
         self._history = recipe.history_turns
         self._prompts: dict[tuple[Turn, ...], int] = {}
 
@@ -110,7 +124,9 @@ class _PreferenceRenderer:
         rendered = _RenderedPreferences()
         held_out = self._held_out(used)
         for one in used:
-            replies = [split_thought(text)[1] for text in (one.chosen, one.rejected) if text is not None]
+            replies = [
+                split_thought(text)[1] for text in (one.chosen, one.rejected) if text is not None
+            ]
             fault = HELD_OUT_BEFORE if not held_out.isdisjoint(replies) else ""
             samples = [] if fault else self._samples(one, replies)
             if any(has_no_targets(self._renderer, sample) for sample in samples):
@@ -129,17 +145,29 @@ class _PreferenceRenderer:
         replies = sorted({text for one in used for text in (one.chosen, one.rejected) if text})
         before = match_held_out(replies, self._parts.held_out)
         held_out = {record.said.reply for record in self._parts.heldout}
-        now = {reply for reply in held_out.intersection(replies) if len(split_words(reply)) >= MIN_REPLY_KEY_WORDS}
+        now = {
+            reply
+            for reply in held_out.intersection(replies)
+            if len(split_words(reply)) >= MIN_REPLY_KEY_WORDS
+        }
         return now | set(itertools.compress(replies, before))
 
     def _samples(self, one: PreferenceRecord, replies: Sequence[str]) -> list[TokenizedSample]:
-        """Return a sample per reply, with the same prompt tokens, as much of history and lore as fits the longest.
+        """Return a sample per reply, with the same prompt tokens, as much of history and lore as
+        fits the longest.
 
         Empty if that does not fit without either.
         """
-        persona, lore, turns = self._persona, self._lore, _prompt_turns(one)[-self._history :]
-        hits = lore.search(persona.id, turns[-1].text, MAX_LORE_PASSAGES) if lore and persona else []
-        whole = [self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS) for reply in replies]
+        persona = self._persona
+        lore = self._lore
+        turns = _prompt_turns(one)[-self._history :]
+        hits = (
+            lore.search(persona.id, turns[-1].text, MAX_LORE_PASSAGES) if lore and persona else []
+        )
+        whole = [
+            self._renderer.sample(persona, turns, reply, hits, UNBOUNDED_TOKENS)
+            for reply in replies
+        ]
         if max(len(sample.ids) for sample in whole) <= self._longest:
             return whole
         sizes = [self._renderer.answer_tokens(persona, reply) for reply in replies]
@@ -152,10 +180,20 @@ class _PreferenceRenderer:
             for reply, size in zip(replies, sizes, strict=True)
         ]
 
-    def _add(self, rendered: _RenderedPreferences, one: PreferenceRecord, samples: Sequence[TokenizedSample]) -> None:
+    def _add(
+        self,
+        rendered: _RenderedPreferences,
+        one: PreferenceRecord,
+        samples: Sequence[TokenizedSample],
+    ) -> None:
         prompt = self._prompts.setdefault(_prompt_turns(one), len(self._prompts))
-        labels = [(is_good, text) for is_good, text in ((True, one.chosen), (False, one.rejected)) if text is not None]
-        origin, message = (prompt, one.by, one.right, one.at), one.prompt[-1].text
+        labels = [
+            (is_good, text)
+            for is_good, text in ((True, one.chosen), (False, one.rejected))
+            if text is not None
+        ]
+        origin = (prompt, one.by, one.right, one.at)
+        message = one.prompt[-1].text
         judged = [
             LabelledReply(sample, is_good, *origin, (message, text))
             for sample, (is_good, text) in zip(samples, labels, strict=True)
@@ -170,7 +208,9 @@ class _PreferenceRenderer:
 def _count_people(
     parts: SampleSets, given: Iterable[PreferenceRecord], judged: Iterable[LabelledReply]
 ) -> dict[str, int]:
-    """Count the people in the samples, with all who gave preferences, so that deleting them reaches the adapter."""
+    """Count the people in the samples, with all who gave preferences, so that deleting them reaches
+    the adapter.
+    """
     everybody = dict.fromkeys((one.by for one in given), 0)
     return add_counts(parts.people, add_counts(everybody, Counter(it.by for it in judged)))
 
@@ -182,11 +222,17 @@ def _labelled_record(judged: LabelledReply) -> SampleRecord:
 
 def _prompt_turns(one: PreferenceRecord) -> tuple[Turn, ...]:
     """Return the prompt's turns; users are named as in the card's examples."""
-    return tuple(Turn(it.name if it.by_persona else EXAMPLE_USER, it.text, it.by_persona) for it in one.prompt)
+    return tuple(
+        Turn(it.name if it.by_persona else EXAMPLE_USER, it.text, it.by_persona)
+        for it in one.prompt
+    )
 
 
 def _filter_by_votes(
-    parts: SampleSets, given: Sequence[PreferenceRecord], rendered: _RenderedPreferences, plan: PreferencePlan
+    parts: SampleSets,
+    given: Sequence[PreferenceRecord],
+    rendered: _RenderedPreferences,
+    plan: PreferencePlan,
 ) -> tuple[SampleSets, None, tuple[str, ...]]:
     """Return the persona's own samples without downvoted replies and with taught ones.
 
@@ -197,17 +243,30 @@ def _filter_by_votes(
     taught = latest_per_member(rendered.taught, max(1, int(plan.share * len(own))))
     removed = len(parts.own) - len(own)
     if not removed and not taught:
-        raise MaterialError(f"These preferences change nothing. {plan.words} There were neither.", TOO_FEW_ADVICE)
-    counts = {**parts.counts, "preferences": plan.given, "replies_voted_down": removed, "replies_taught": len(taught)}
+        raise MaterialError(
+            f"These preferences change nothing. {plan.words} There were neither.", TOO_FEW_ADVICE
+        )
+    counts = {
+        **parts.counts,
+        "preferences": plan.given,
+        "replies_voted_down": removed,
+        "replies_taught": len(taught),
+    }
     dropped = parts.dropped + rendered.dropped + Counter({VOTED_DOWN: removed} if removed else {})
     people = _count_people(parts, given, taught)
     note = f"Voted down and left out: {removed}. Taught and trained on: {len(taught)}."
     own += map(_labelled_record, taught)
-    return replace(parts, own=own, counts=counts, dropped=dropped, people=people), None, (plan.words, note)
+    return (
+        replace(parts, own=own, counts=counts, dropped=dropped, people=people),
+        None,
+        (plan.words, note),
+    )
 
 
 def downvoted_replies(judged: Sequence[LabelledReply]) -> set[tuple[int, ...]]:
-    """Return the replies, as token ids, that at least two members rejected, and more than chose them."""
+    """Return the replies, as token ids, that at least two members rejected, and more than chose
+    them.
+    """
     members: dict[tuple[int, ...], tuple[set[str], set[str]]] = {}
     for one in judged:
         members.setdefault(one.reply, (set(), set()))[one.is_good].add(one.by)

@@ -28,10 +28,13 @@ BOILERPLATE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-UNDECIDED, NO_LANGUAGE = "und", "zxx"
-MAX_LANGUAGE_CHARACTERS, MIN_LANGUAGE_LETTERS = 2000, 200
+UNDECIDED = "und"
+NO_LANGUAGE = "zxx"
+MAX_LANGUAGE_CHARACTERS = 2000
+MIN_LANGUAGE_LETTERS = 200
 BOILERPLATE_HINTS = (
-    " ai", "artificial", "language model", "gpt", "openai", "anthropic", "knowledge", "sorry", "为ai", "为 ai", "模型",
+    " "
+    "ai", "artificial", "language model", "gpt", "openai", "anthropic", "knowledge", "sorry", "为ai", "为 ai", "模型",
     "人工智能", "mô hình", "trợ lý", "trí tuệ", "modelo de", "en tant qu", "als k",
 )  # fmt: skip
 """Substrings of all boilerplate, which are found twenty times as fast."""
@@ -43,7 +46,9 @@ REPEATED_CHARACTER = re.compile(r"(\S)\1{39}")
 
 @dataclass(frozen=True)
 class QualityFilters:
-    """Filter settings. `languages` are codes such as `en`, empty for all; lengths are in words of a reply."""
+    """Filter settings. `languages` are codes such as `en`, empty for all; lengths are in words of a
+    reply.
+    """
 
     languages: tuple[str, ...] = ()
     min_reply_words: int = 0
@@ -66,11 +71,15 @@ class QualityFilters:
         return ""
 
     def language_fault(self, conversation: Conversation) -> str:
-        """Return the reason why a conversation's language is filtered; empty if it passes or is undecided."""
+        """Return the reason why a conversation's language is filtered; empty if it passes or is
+        undecided.
+        """
         if not self.languages:
             return ""
         stated = conversation.lang.replace("_", "-").split("-")[0].lower()
-        language = stated or detect_language("\n".join(message.text for message in conversation.messages))
+        language = stated or detect_language(
+            "\n".join(message.text for message in conversation.messages)
+        )
         return "" if language in (*self.languages, UNDECIDED) else f"language: {language}"
 
 
@@ -80,7 +89,8 @@ def detect_language(text: str) -> str:
 
 
 def detect_main_language(texts: Iterable[str]) -> str:
-    """Return the language code of texts taken together: `zh` for all Chinese, `en` where nothing can be decided.
+    """Return the language code of texts taken together: `zh` for all Chinese, `en` where nothing
+    can be decided.
 
     Little text in plain letters counts as English.
     """
@@ -94,7 +104,9 @@ def detect_main_language(texts: Iterable[str]) -> str:
 
 
 def find_language_file(file: Path, language: str) -> Path | None:
-    """Return the file of a language, such as `safety.vi.jsonl` beside the English `safety.jsonl`; None if missing."""
+    """Return the file of a language, such as `safety.vi.jsonl` beside the English `safety.jsonl`;
+    None if missing.
+    """
     found = file if language == "en" else file.with_suffix(f".{language}{file.suffix}")
     return found if found.is_file() else None
 

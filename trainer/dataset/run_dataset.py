@@ -1,4 +1,5 @@
-"""The data set folder of a run: its own conversations, split and rendered for the run's base model, as token ids.
+"""The data set folder of a run: its own conversations, split and rendered for the run's base model,
+as token ids.
 
 `dataset build` writes messages instead (`trainer.dataset.writer`): its sets fit any base model.
 """
@@ -24,7 +25,12 @@ from personas.home.data_subjects import CONSENT_FILE
 from personas.home.datasets import EVAL_FILE, TRAIN_FILE
 from personas.home.holdout_index import HOLDOUT_FILE
 from personas.home.job_folder import DATASET_FOLDER
-from personas.home.preferences import PREFERENCES_FILE, PreferenceRecord, PromptTurn, preferences_to_jsonl
+from personas.home.preferences import (
+    PREFERENCES_FILE,
+    PreferenceRecord,
+    PromptTurn,
+    preferences_to_jsonl,
+)
 from personas.home.pseudonyms import JOB_KEYS_FILE
 from personas.models.base_model import BaseModel, fingerprint
 from personas.prompt.renderer import PROMPT_VERSION, Renderer, TokenizedSample
@@ -42,7 +48,9 @@ from trainer.schemas import PromptReply, Recipe
 
 FORMAT = 1
 RUN_SET_FILE, MIXED_FILE, MEASURED_FILE = "dataset.json", "mixed.jsonl", "general.jsonl"
-"""Counts and the key of the folder's inputs; general dialogue to train on; general dialogue to measure forgetting."""
+"""Counts and the key of the folder's inputs; general dialogue to train on; general dialogue to
+measure forgetting.
+"""
 
 SAMPLE_SETTINGS = {
     "max_length", "history_turns", "session_gap_minutes", "cross_session_share", "lore_share", "heldout_share",
@@ -57,32 +65,49 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def job_dataset(
-    job: Path, spec: JobSpec, content: JobInputs, renderer: Renderer, recipe: Recipe, base: BaseModel, *, stores: bool
+    job: Path,
+    spec: JobSpec,
+    content: JobInputs,
+    renderer: Renderer,
+    recipe: Recipe,
+    base: BaseModel,
+    *,
+    stores: bool,
 ) -> Iterator[Path]:
     """Give the data set folder of a job: the stored one if it is current, else one built now.
 
-    It is built in the job's folder if it `stores`, which only the holder of that folder's lock may do, else in a
-    temporary folder that is removed after the block. Raises `UnderstudyError`.
+    It is built in the job's folder if it `stores`, which only the holder of that folder's lock may
+    do, else in a temporary folder that is removed after the block. Raises `UnderstudyError`.
     """
-    folder, key = job / DATASET_FOLDER, dataset_key(job, spec, recipe, base)
+    folder = job / DATASET_FOLDER
+    key = dataset_key(job, spec, recipe, base)
     if _is_current(folder, key):
         yield folder
     elif stores:
         for stale in (folder, *job.glob(f".{DATASET_FOLDER}.*")):
             shutil.rmtree(stale, ignore_errors=True)
         with atomic_folder(folder) as staging:
-            write_run_dataset(staging, content, read_job_talk(content, recipe), renderer, recipe, key)
+            write_run_dataset(
+                staging, content, read_job_talk(content, recipe), renderer, recipe, key
+            )
         yield folder
     else:
         with tempfile.TemporaryDirectory(prefix="understudy-dataset-") as temporary:
-            write_run_dataset(Path(temporary), content, read_job_talk(content, recipe), renderer, recipe, key)
+            write_run_dataset(
+                Path(temporary), content, read_job_talk(content, recipe), renderer, recipe, key
+            )
             yield Path(temporary)
 
 
 def dataset_key(job: Path, spec: JobSpec, recipe: Recipe, base: BaseModel) -> str:
-    """Hash the inputs of a job's samples: request, material, consent, hold-out, keys, settings, tokenizer."""
-    settings, encoder = recipe.model_dump_json(include=SAMPLE_SETTINGS), read_setting("LORE_ENCODER")
-    digest = hashlib.sha256(f"{FORMAT}\0{PROMPT_VERSION}\0{settings}\0{fingerprint(base)}\0{encoder}".encode())
+    """Hash the inputs of a job's samples: request, material, consent, hold-out, keys, settings,
+    tokenizer.
+    """
+    settings = recipe.model_dump_json(include=SAMPLE_SETTINGS)
+    encoder = read_setting("LORE_ENCODER")
+    digest = hashlib.sha256(
+        f"{FORMAT}\0{PROMPT_VERSION}\0{settings}\0{fingerprint(base)}\0{encoder}".encode()
+    )
     digest.update(spec.model_dump_json().encode())
     for name in (CONSENT_FILE, HOLDOUT_FILE, JOB_KEYS_FILE):
         file = job / name
@@ -104,11 +129,18 @@ def _is_current(folder: Path, key: str) -> bool:
 
 
 def write_run_dataset(
-    folder: Path, content: JobInputs, talk: JobTalk, renderer: Renderer, recipe: Recipe, key: str = ""
+    folder: Path,
+    content: JobInputs,
+    talk: JobTalk,
+    renderer: Renderer,
+    recipe: Recipe,
+    key: str = "",
 ) -> None:
-    """Build a job's talk into a folder that is there and empty. Raises `MaterialError` where a side stays empty.
+    """Build a job's talk into a folder that is there and empty. Raises `MaterialError` where a side
+    stays empty.
 
-    Where the material is a data set the folder holds only what goes with it: general dialogue and preferences.
+    Where the material is a data set the folder holds only what goes with it: general dialogue and
+    preferences.
     """
     plan = DatasetPlan(
         renderer=renderer,
@@ -122,20 +154,31 @@ def write_run_dataset(
     )
     ledger = Ledger()
     with DatasetBuilder(plan, ledger, folder) as builder:
-        builder.add_source("", (*talk.rejected, *talk.conversations), lambda rows: content.between())
-        rejected, own = dict(ledger.dropped), 0
+        builder.add_source(
+            "", (*talk.rejected, *talk.conversations), lambda rows: content.between()
+        )
+        rejected = dict(ledger.dropped)
+        own = 0
         keys_of = cache(partial(builder.participants.keys_of, key=plan.people_key))
         if content.built:
             own = int(read_stats(content.built)["samples"]["train"])
         else:
             own = _write_talk(folder, builder, keys_of, content.between)
             builder.held_out.write(folder / HOLDOUT_FILE)
-        most = general_sample_count(recipe, min(own, recipe.train_samples or own) + len(talk.preferences))
-        _write_samples(folder / MIXED_FILE, itertools.islice(builder.general_samples(talk.to_mix), most), keys_of)
+        most = general_sample_count(
+            recipe, min(own, recipe.train_samples or own) + len(talk.preferences)
+        )
+        _write_samples(
+            folder / MIXED_FILE,
+            itertools.islice(builder.general_samples(talk.to_mix), most),
+            keys_of,
+        )
         replaced = dict(builder.anonymiser.counts)
         preferences = [_anonymise_preference(one, builder.anonymiser) for one in talk.preferences]
         (folder / PREFERENCES_FILE).write_text(preferences_to_jsonl(preferences), encoding="utf-8")
-        _write_samples(folder / MEASURED_FILE, _measuring_samples(talk, renderer, recipe), lambda person: ())
+        _write_samples(
+            folder / MEASURED_FILE, _measuring_samples(talk, renderer, recipe), lambda person: ()
+        )
         stats = {
             "format": FORMAT,
             "key": key,
@@ -155,7 +198,9 @@ def write_run_dataset(
     (folder / RUN_SET_FILE).write_text(json.dumps(stats, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_talk(folder: Path, builder: DatasetBuilder, keys_of: KeysOf, between: Callable[[], object]) -> int:
+def _write_talk(
+    folder: Path, builder: DatasetBuilder, keys_of: KeysOf, between: Callable[[], object]
+) -> int:
     """Write a job's own samples; return how many are to be trained on."""
     trained = 0
     with (
@@ -186,12 +231,17 @@ def _anonymise_preference(one: PreferenceRecord, anonymiser: Anonymiser) -> Pref
     """Replace personal data in the texts of a preference."""
     masked = anonymiser.anonymise_text
     prompt = tuple(turn.model_copy(update={"text": masked(turn.text)}) for turn in one.prompt)
-    replies = {"chosen": one.chosen and masked(one.chosen), "rejected": one.rejected and masked(one.rejected)}
+    replies = {
+        "chosen": one.chosen and masked(one.chosen),
+        "rejected": one.rejected and masked(one.rejected),
+    }
     return one.model_copy(update={"prompt": prompt, **replies})
 
 
 def format_run_sample(built: BuiltSample, keys_of: KeysOf) -> str:
-    """Format a sample as a line of JSON; `people` are its speakers' keys, for the run's list of people."""
+    """Format a sample as a line of JSON; `people` are its speakers' keys, for the run's list of
+    people.
+    """
     made = built.made
     line = {
         "ids": made.sample.ids,
@@ -263,7 +313,9 @@ def _read_record(line: Mapping[str, Any]) -> SampleRecord:
         line["right"],
         line["source"],
         line["arrived"],
-        PromptReply(f"{line['source']} {line['talk']}", line["message"], line["reply"], line["by_persona"]),
+        PromptReply(
+            f"{line['source']} {line['talk']}", line["message"], line["reply"], line["by_persona"]
+        ),
         has_lore=line["lore"],
         people=tuple(line["people"]),
         is_trimmed=line["trimmed"],

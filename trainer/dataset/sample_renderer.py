@@ -17,13 +17,22 @@ from trainer.dataset.ledger import describe_dropped
 from trainer.dataset.quality_filters import QualityFilters
 from trainer.dataset.talk_text import fill_names, split_thought, without_thought
 from trainer.schemas import Recipe
-from trainer.sources.conversation import Conversation, SourceMessage, author_ids, day_of, persona_speaks
+from trainer.sources.conversation import (
+    Conversation,
+    SourceMessage,
+    author_ids,
+    day_of,
+    persona_speaks,
+)
 
 UNBOUNDED_TOKENS = 10**9
 MIN_REPEATED_TERMS, MIN_REPEATED_SHARE = 3, 0.3
-"""Terms that a reply that repeats lore has from one passage and not from the question: how many, and of its terms."""
+"""Terms that a reply that repeats lore has from one passage and not from the question: how many,
+and of its terms.
+"""
 NOTHING_TRAINED = "no token of the reply to train on"
-TOO_LONG, HELD_OUT_BEFORE = "too long", "held out before"
+TOO_LONG = "too long"
+HELD_OUT_BEFORE = "held out before"
 EXCLUDED_BY_SOURCE = "excluded from the loss by the data (weight 0, train false)"
 NOT_LAST_REPLY = "not the last reply of its conversation (trained_replies=last)"
 
@@ -32,11 +41,12 @@ NOT_LAST_REPLY = "not the last reply of its conversation (trained_replies=last)"
 class RenderedSample:
     """A sample and its origin: the turns of its prompt, and the indices `places` of its messages.
 
-    The prompt has the card of `persona`. Its first turns may be from the conversations before. `trimmed` counts earlier
-    turns that did not fit. `talk` is the row of the conversation's first message, which identifies it within its
-    source. `speakers` are the displayed names, `people` the ids of human speakers. `arrived` is the date of arrival
-    (ISO 8601), empty if unknown. `input` is the end of the last turn that came as a separate input to an instruction.
-    `thought` is what the reply's source has as a thought before it: learned with `reasoning` "keep", else left out.
+    The prompt has the card of `persona`. Its first turns may be from the conversations before.
+    `trimmed` counts earlier turns that did not fit. `talk` is the row of the conversation's first
+    message, which identifies it within its source. `speakers` are the displayed names, `people` the
+    ids of human speakers. `arrived` is the date of arrival (ISO 8601), empty if unknown. `input` is
+    the end of the last turn that came as a separate input to an instruction. `thought` is what the
+    reply's source has as a thought before it: learned with `reasoning` "keep", else left out.
     """
 
     sample: TokenizedSample
@@ -71,9 +81,14 @@ class SampleRenderer:
         recipe: Recipe,
         filters: QualityFilters | None,
     ) -> None:
-        """Conversations in which `persona` speaks get its card and `lore`. Without `filters` all replies pass."""
-        self._renderer, self._persona, self._lore = renderer, persona, lore
-        self._recipe, self._filters = recipe, filters
+        """Conversations in which `persona` speaks get its card and `lore`. Without `filters` all
+        replies pass.
+        """
+        self._renderer = renderer
+        self._persona = persona
+        self._lore = lore
+        self._recipe = recipe
+        self._filters = filters
         self._seen: set[bytes] = set()
         self._passages_with: dict[str, list[int]] = defaultdict(list)  # by term
         passages = lore.passages_of(persona.id, WORLD) if lore and persona else ()
@@ -90,20 +105,31 @@ class SampleRenderer:
     ) -> Iterator[RenderedSample]:
         """Yield one sample per reply to somebody that passes the filters, fits, and is new.
 
-        `faults` gets the reasons for all other replies by index. `withheld` are replies, counted from 0, that were held
-        out before. `earlier` are the messages before the conversation, which may be history but are not learned.
+        `faults` gets the reasons for all other replies by index. `withheld` are replies, counted
+        from 0, that were held out before. `earlier` are the messages before the conversation, which
+        may be history but are not learned.
         """
         speaks = self._persona is not None and persona_speaks(self._persona, conversation)
         conversation = fill_names(conversation, self._persona if speaks else None)
         thoughts = [split_thought(message.text)[0] for message in conversation.messages]
         earlier = [without_thought(message) for message in earlier]
-        conversation = replace(conversation, messages=tuple(map(without_thought, conversation.messages)))
+        conversation = replace(
+            conversation, messages=tuple(map(without_thought, conversation.messages))
+        )
         messages = conversation.messages
         replies = [place for place, message in enumerate(messages) if message.speaker.is_persona]
-        held_out = {place for number, place in enumerate(filter(None, replies)) if number in withheld}
+        held_out = {
+            place for number, place in enumerate(filter(None, replies)) if number in withheld
+        }
         for place in replies:
-            fault = HELD_OUT_BEFORE if place in held_out else self._fault(messages[place], place, replies[-1])
-            made = None if fault else self._render_reply(conversation, place, earlier, thoughts[place])
+            fault = (
+                HELD_OUT_BEFORE
+                if place in held_out
+                else self._fault(messages[place], place, replies[-1])
+            )
+            made = (
+                None if fault else self._render_reply(conversation, place, earlier, thoughts[place])
+            )
             fault = fault or (self._sample_fault(made.sample) if made else TOO_LONG)
             if fault:
                 faults[place] = fault
@@ -120,7 +146,9 @@ class SampleRenderer:
         return self._filters.reply_fault(reply.text) if self._filters else ""
 
     def _card(self, conversation: Conversation, place: int) -> Persona | None:
-        """Return the card for the prompt: the persona's where it speaks, else the system text until there."""
+        """Return the card for the prompt: the persona's where it speaks, else the system text until
+        there.
+        """
         persona = self._persona
         if persona and persona_speaks(persona, conversation):
             return persona
@@ -128,16 +156,23 @@ class SampleRenderer:
         return system_card(system, conversation.messages[place].speaker.name) if system else None
 
     def _turn(self, message: SourceMessage, persona: Persona | None) -> Turn:
-        """Return a message as a turn. The user of a row that names nobody has no name, unless our persona replies."""
+        """Return a message as a turn. The user of a row that names nobody has no name, unless our
+        persona replies.
+        """
         is_nameless = persona is not self._persona and message.speaker.name == DATASET_USER
-        return Turn("" if is_nameless else message.speaker.name, message.text, message.speaker.is_persona)
+        return Turn(
+            "" if is_nameless else message.speaker.name, message.text, message.speaker.is_persona
+        )
 
     def _render_reply(
         self, conversation: Conversation, place: int, earlier: Sequence[SourceMessage], thought: str
     ) -> RenderedSample | None:
-        """Return the sample with history, then lore, trimmed to fit, or None if it does not fit without either."""
+        """Return the sample with history, then lore, trimmed to fit, or None if it does not fit
+        without either.
+        """
         persona = self._card(conversation, place)
-        reply, longest = conversation.messages[place].text, self._recipe.max_length
+        reply = conversation.messages[place].text
+        longest = self._recipe.max_length
         before = [*earlier, *conversation.messages[:place]][-self._recipe.history_turns :]
         turns = [self._turn(message, persona) for message in before]
         hits = self._hits(persona, turns[-1].text, reply)
@@ -169,15 +204,21 @@ class SampleRenderer:
         share = self._recipe.lore_share
         if not (share and self._lore and persona and persona is self._persona):
             return []
-        if hash_fraction("lore", question + reply) >= share and not self._repeats_lore(question, reply):
+        if hash_fraction("lore", question + reply) >= share and not self._repeats_lore(
+            question, reply
+        ):
             return self._lore.always_given(persona.id)
         return self._lore.search(persona.id, question, MAX_LORE_PASSAGES)
 
     def _repeats_lore(self, question: str, reply: str) -> bool:
-        """Report whether a reply repeats a passage: without it in the prompt, the model would learn to make up lore."""
+        """Report whether a reply repeats a passage: without it in the prompt, the model would learn
+        to make up lore.
+        """
         terms = set(query_terms(reply)) - set(query_terms(question))
         passages = Counter(number for term in terms for number in self._passages_with.get(term, ()))
-        return max(passages.values(), default=0) >= max(MIN_REPEATED_TERMS, MIN_REPEATED_SHARE * len(terms))
+        return max(passages.values(), default=0) >= max(
+            MIN_REPEATED_TERMS, MIN_REPEATED_SHARE * len(terms)
+        )
 
     def _sample_fault(self, sample: TokenizedSample) -> str:
         if has_no_targets(self._renderer, sample):
@@ -190,9 +231,15 @@ class SampleRenderer:
 
 
 def fitting_lore(
-    renderer: Renderer, persona: Persona | None, last: Turn, hits: Sequence[LoreHit], max_tokens: int
+    renderer: Renderer,
+    persona: Persona | None,
+    last: Turn,
+    hits: Sequence[LoreHit],
+    max_tokens: int,
 ) -> list[LoreHit] | None:
-    """Return as many of the best passages as fit a prompt without history; None if it does not fit without any."""
+    """Return as many of the best passages as fit a prompt without history; None if it does not fit
+    without any.
+    """
     for count in range(len(hits), -1, -1):
         if len(renderer.prompt(persona, [last], hits[:count], UNBOUNDED_TOKENS).ids) <= max_tokens:
             return list(hits[:count])
@@ -216,14 +263,18 @@ def _provenance(conversation: Conversation, messages: Sequence[SourceMessage]) -
 
 
 def _input_text(conversation: Conversation, place: int) -> str:
-    """Return the input of the instruction that the message at this index answers; empty if it had none."""
+    """Return the input of the instruction that the message at this index answers; empty if it had
+    none.
+    """
     if not conversation.input_lines or place + 1 < len(conversation.messages):
         return ""
     return "\n".join(conversation.messages[place - 1].text.split("\n")[-conversation.input_lines :])
 
 
 class SampleHash:
-    """SHA-256 over the SHA-256 of the training samples and that of the held-out ones: token ids and masks, in order."""
+    """SHA-256 over the SHA-256 of the training samples and that of the held-out ones: token ids and
+    masks, in order.
+    """
 
     def __init__(self) -> None:
         self._sides = {False: hashlib.sha256(), True: hashlib.sha256()}
@@ -238,13 +289,19 @@ class SampleHash:
 
 
 def require_both_sides(train: int, heldout: int, dropped: Mapping[str, int]) -> None:
-    """Raise `MaterialError` if there is no reply to train on or to evaluate with; `dropped` counts by reason."""
+    """Raise `MaterialError` if there is no reply to train on or to evaluate with; `dropped` counts
+    by reason.
+    """
     if train and heldout:
         return
-    advice = "Add conversations in which the persona answers somebody; ten are a start, a hundred are enough."
+    advice = (
+        "Add conversations in which the persona answers somebody; ten are a start, a hundred are "
+        "enough."
+    )
     if dropped.get(TOO_LONG, 0) > train + heldout:
         advice = (
-            "Raise max_length: the card and the reply alone must fit. If it is the base model's limit, use a model "
+            "Raise max_length: the card and the reply alone must fit. If it is the base model's "
+            "limit, use a model "
             "with a longer context, or a shorter card."
         )
     counts = f"{train} replies to learn from and {heldout} to measure with are too few."

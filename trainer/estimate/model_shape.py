@@ -17,14 +17,20 @@ SIZE_NAMES = {
 LAYER_KINDS = ("layer_types", "layers_block_type", "hybrid_override_pattern")
 """Settings that list the kind of each layer in models whose layers differ."""
 LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-BYTES_PER_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}  # bytes of a weight by the precision in a configuration
+BYTES_PER_DTYPE = {
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+}  # bytes of a weight by the precision in a configuration
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a decoder. `attended` is the total width of the query heads, `keys` that of the key heads.
+    """Sizes of a decoder. `attended` is the total width of the query heads, `keys` that of the key
+    heads.
 
-    `weight_bytes` is the size of the weights on disk. `plain_head`: logits are neither scaled nor capped.
+    `weight_bytes` is the size of the weights on disk. `plain_head`: logits are neither scaled nor
+    capped.
     """
 
     layers: int
@@ -61,7 +67,10 @@ class ModelShape:
     @property
     def projections(self) -> Mapping[str, tuple[int, int]]:
         """Inputs and outputs of each matrix of a layer, by its name in recipes."""
-        width, attended, keys, inner = self.width, self.attended, self.keys, self.intermediate
+        width = self.width
+        attended = self.attended
+        keys = self.keys
+        inner = self.intermediate
         return {
             "q_proj": (width, attended),
             "k_proj": (width, keys),
@@ -84,13 +93,15 @@ class ModelShape:
 
 
 def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None) -> ModelShape:
-    """Derive the shape, and the default `weight_bytes`, of a config.json. Raises `BaseModelError` for a non-decoder.
+    """Derive the shape, and the default `weight_bytes`, of a config.json. Raises `BaseModelError`
+    for a non-decoder.
 
     A model without attention, such as Mamba, has no heads: its layers are all feed-forward.
     """
     config = _named_alike(config.get("text_config", config))
     try:
-        width, heads = int(config["hidden_size"]), int(config.get("num_attention_heads") or 0)
+        width = int(config["hidden_size"])
+        heads = int(config.get("num_attention_heads") or 0)
         head = int(config.get("head_dim") or (width // heads if heads else 0))
         shape = ModelShape(
             layers=int(config["num_hidden_layers"]),
@@ -106,19 +117,31 @@ def shape_from_config(config: Mapping[str, Any], weight_bytes: int | None = None
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise BaseModelError(
-            f"The model's config.json does not say how large its layers are ({type(error).__name__}: {error}).",
+            "The model's config.json does not say how large its layers are "
+            f"({type(error).__name__}: {error}).",
             "Choose a decoder such as Llama, Qwen or Mistral.",
         ) from error
     if weight_bytes is not None:
         return shape
-    stored = BYTES_PER_DTYPE.get(str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"), 2)
+    stored = BYTES_PER_DTYPE.get(
+        str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"), 2
+    )
     return ModelShape(**{**vars(shape), "weight_bytes": shape.weights * stored})
 
 
 def _named_alike(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with sizes by their usual names, and as many layers as have a kind if it has no number."""
-    alike = {usual: config[other] for usual, others in SIZE_NAMES.items() for other in others if config.get(other)}
-    kinds = next((config[name] for name in LAYER_KINDS if isinstance(config.get(name), list | str)), None)
+    """Return a configuration with sizes by their usual names, and as many layers as have a kind if
+    it has no number.
+    """
+    alike = {
+        usual: config[other]
+        for usual, others in SIZE_NAMES.items()
+        for other in others
+        if config.get(other)
+    }
+    kinds = next(
+        (config[name] for name in LAYER_KINDS if isinstance(config.get(name), list | str)), None
+    )
     if kinds is not None:
         alike["num_hidden_layers"] = len(kinds)
     return {**alike, **config}

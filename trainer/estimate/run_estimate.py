@@ -34,27 +34,35 @@ from trainer.machine import MachineSpec, probe_machine_without_torch
 from trainer.schemas import Recipe, epoch_count, optimiser_steps
 
 FLOPS_PER_S, FLOAT32_FLOPS_PER_S, ACTIVATION_BYTES_PER_S = 6e11, 4.5e11, 1.4e9
-"""Of the reference machine (two cores with bfloat16 in hardware): products in bfloat16 and float32, retained bytes."""
-LAYER_OVERHEAD_S = 1.2e-3  # a layer's small operations, for each pass of a batch or of its shared prefix
+"""Of the reference machine (two cores with bfloat16 in hardware): products in bfloat16 and float32,
+retained bytes.
+"""
+LAYER_OVERHEAD_S = (
+    1.2e-3  # a layer's small operations, for each pass of a batch or of its shared prefix
+)
 OPTIMISER_UPDATE_S, OPTIMISER_UPDATE_8BIT_S = 2e-9, 3e-8
 """Per adapter weight and step: 8-bit state is unpacked and packed again."""
 FORWARD_SHARE = 0.25  # the forward pass's share of the time beside the products
 STARTUP_S, LOAD_BYTES_PER_S, MODEL_LOAD_COUNT = 7.0, 4e8, 3
 """Libraries and material; the base model is read three times."""
 REFERENCE_PASSES: Mapping[PreferenceMethod | None, int] = {None: 0, "dpo": 1, "kto": 3}
-"""Passes without gradients per batch: the reference reads the judged replies and, in KTO, reference and trained version
-read each prompt with another prompt's reply."""
+"""Passes without gradients per batch: the reference reads the judged replies and, in KTO, reference
+and trained version read each prompt with another prompt's reply.
+"""
 MAX_SIMULATED_BATCHES = 200  # batches to estimate, spread evenly over all lengths
 REFERENCE_GFLOPS = 258.0  # the reference machine's float32 matrix products in numpy
 DEFAULT_GPU_SPEEDUP = 30.0  # a guess for GPUs without an earlier run
-PROBE_MATRIX_SIZE, PROBE_COUNT = 384, 60
+PROBE_MATRIX_SIZE = 384
+PROBE_COUNT = 60
 MIN_REFERENCE_STEPS, MIN_REFERENCE_SECONDS, MAX_REFERENCE_RUNS = 10, 60.0, 3
 """Minimum length of earlier runs whose speed is used, and their number."""
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """The time of a run by activity, in seconds of the reference machine; tokens are counted as in the run."""
+    """The time of a run by activity, in seconds of the reference machine; tokens are counted as in
+    the run.
+    """
 
     training_s: float
     measuring_s: float
@@ -63,11 +71,15 @@ class RunCost:
 
 def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int) -> RunCost:
     """Estimate a run's cost; `value_bytes` is the size of a value in compute precision."""
-    lengths, counted = work.fitting(recipe), work.counted(recipe)
-    steps, epochs = optimiser_steps(recipe, counted), epoch_count(recipe, counted)
+    lengths = work.fitting(recipe)
+    counted = work.counted(recipe)
+    steps = optimiser_steps(recipe, counted)
+    epochs = epoch_count(recipe, counted)
 
     def trained(batch: BatchShape) -> float:
-        learned = _batch_seconds(recipe, shape, batch, value_bytes, 2 + recipe.gradient_checkpointing, trains=True)
+        learned = _batch_seconds(
+            recipe, shape, batch, value_bytes, 2 + recipe.gradient_checkpointing, trains=True
+        )
         return learned + REFERENCE_PASSES[work.judged] * measured(batch)
 
     def measured(batch: BatchShape) -> float:
@@ -79,7 +91,9 @@ def run_cost(recipe: Recipe, shape: ModelShape, work: Workload, value_bytes: int
     passes = 2 + _evaluation_count(recipe, steps, epochs)  # before, after, and on the way
     update_s = OPTIMISER_UPDATE_8BIT_S if recipe.optim.endswith("8bit") else OPTIMISER_UPDATE_S
     updates_s = steps * adapter_parameter_count(recipe, shape) * update_s
-    return RunCost(epoch_s * epochs + updates_s, heldout_s * passes + 2 * general_s, sum(lengths) * epochs)
+    return RunCost(
+        epoch_s * epochs + updates_s, heldout_s * passes + 2 * general_s, sum(lengths) * epochs
+    )
 
 
 def startup_s(shape: ModelShape) -> float:
@@ -94,7 +108,9 @@ def _evaluation_count(recipe: Recipe, steps: int, epochs: float) -> int:
     return math.ceil(steps / recipe.eval_steps) if recipe.eval_strategy == "steps" else 0
 
 
-def _total_seconds(work: Workload, lengths: Sequence[int], rows: int, seconds: Callable[[BatchShape], float]) -> float:
+def _total_seconds(
+    work: Workload, lengths: Sequence[int], rows: int, seconds: Callable[[BatchShape], float]
+) -> float:
     """Sum the seconds of all batches, each of samples of similar length."""
     batches = list(_batches(work, sorted(lengths), rows))
     tried = batches[:: math.ceil(len(batches) / MAX_SIMULATED_BATCHES)] if batches else []
@@ -108,11 +124,19 @@ def _batches(work: Workload, lengths: Sequence[int], rows: int) -> Iterator[Batc
 
 
 def _batch_seconds(
-    recipe: Recipe, shape: ModelShape, batch: BatchShape, value_bytes: int, ways: int, *, trains: bool
+    recipe: Recipe,
+    shape: ModelShape,
+    batch: BatchShape,
+    value_bytes: int,
+    ways: int,
+    *,
+    trains: bool,
 ) -> float:
-    """Estimate a batch with `ways` passes through the layers: forward, again with checkpointing, and backward.
+    """Estimate a batch with `ways` passes through the layers: forward, again with checkpointing,
+    and backward.
 
-    A frozen matrix costs one product per pass, an adapter's two in the backward pass, like attention's tensors.
+    A frozen matrix costs one product per pass, an adapter's two in the backward pass, like
+    attention's tensors.
     """
     part = batch.whole if recipe.gradient_checkpointing and trains else batch
     adapters = adapter_parameter_count(recipe, shape) * (ways + 1 if trains else 1)
@@ -139,11 +163,17 @@ class MachineSpeed:
 
 
 def estimate_run(
-    name: str, recipe: Recipe, base: BaseModel, work: Workload, speed: MachineSpeed, machine: MachineSpec | None = None
+    name: str,
+    recipe: Recipe,
+    base: BaseModel,
+    work: Workload,
+    speed: MachineSpeed,
+    machine: MachineSpec | None = None,
 ) -> dict[str, Any]:
     """Estimate a recipe's run: total seconds, and peak bytes by part."""
     machine = machine or probe_machine_without_torch()
-    shape, samples = model_shape_of(base), len(work.fitting(recipe))
+    shape = model_shape_of(base)
+    samples = len(work.fitting(recipe))
     computed = run_cost(recipe, shape, work, compute_dtype_bytes(recipe, machine))
     memory = estimate_memory(recipe, base, work, machine)
     return {
@@ -151,10 +181,14 @@ def estimate_run(
         "samples": samples,
         "steps": optimiser_steps(recipe, work.counted(recipe)),
         "trained_tokens": round(computed.trained_tokens),
-        "seconds": round(startup_s(shape) + (computed.training_s + computed.measuring_s) / speed.pace),
+        "seconds": round(
+            startup_s(shape) + (computed.training_s + computed.measuring_s) / speed.pace
+        ),
         "memory_bytes": memory.total,
         "memory": dict(memory.parts),
-        "tokens_per_s": round(computed.trained_tokens / max(computed.training_s, 1e-9) * speed.pace),
+        "tokens_per_s": round(
+            computed.trained_tokens / max(computed.training_s, 1e-9) * speed.pace
+        ),
         "basis": speed.basis,
     }
 
@@ -163,26 +197,42 @@ def estimate_event(recipe: Recipe, base: BaseModel, work: Workload) -> Estimate:
     """Estimate a run for those who limit its time and memory."""
     machine = probe_machine_without_torch()
     cost = estimate_run("", recipe, base, work, estimate_speed(base, recipe, work, ()), machine)
-    return Estimate(seconds=cost["seconds"], memory_bytes=0 if machine.has_cuda else cost["memory_bytes"])
+    return Estimate(
+        seconds=cost["seconds"], memory_bytes=0 if machine.has_cuda else cost["memory_bytes"]
+    )
 
 
-def estimate_memory(recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec) -> MemoryEstimate:
+def estimate_memory(
+    recipe: Recipe, base: BaseModel, work: Workload, machine: MachineSpec
+) -> MemoryEstimate:
     """Estimate the peak memory of a run over these samples."""
     batches = (work.largest_trained(recipe), work.largest_measured(recipe))
     return memory_of_batches(recipe, model_shape_of(base), *batches, machine)
 
 
-def estimate_speed(base: BaseModel, recipe: Recipe, work: Workload, adapters: Iterable[Path]) -> MachineSpeed:
+def estimate_speed(
+    base: BaseModel, recipe: Recipe, work: Workload, adapters: Iterable[Path]
+) -> MachineSpeed:
     """Estimate the speed; `adapters` are folders of earlier runs on this machine, latest first.
 
-    Their settings are known, but not the lengths of their samples, which are assumed to be those of `work`.
+    Their settings are known, but not the lengths of their samples, which are assumed to be those of
+    `work`.
     """
     machine = probe_machine_without_torch()
-    if speeds := list(islice(_speeds_of_runs(base, recipe, work, adapters, machine), MAX_REFERENCE_RUNS)):
-        return min(speeds, key=lambda it: abs(it.pace - statistics.median_high(run.pace for run in speeds)))
+    if speeds := list(
+        islice(_speeds_of_runs(base, recipe, work, adapters, machine), MAX_REFERENCE_RUNS)
+    ):
+        return min(
+            speeds, key=lambda it: abs(it.pace - statistics.median_high(run.pace for run in speeds))
+        )
     if machine.has_cuda:
-        return MachineSpeed(DEFAULT_GPU_SPEEDUP, "a guess: no run on this GPU was long enough to tell")
-    return MachineSpeed(_measure_gflops() / REFERENCE_GFLOPS, "measured runs, scaled to this machine's matrix products")
+        return MachineSpeed(
+            DEFAULT_GPU_SPEEDUP, "a guess: no run on this GPU was long enough to tell"
+        )
+    return MachineSpeed(
+        _measure_gflops() / REFERENCE_GFLOPS,
+        "measured runs, scaled to this machine's matrix products",
+    )
 
 
 def adapters_by_recency(home: Path) -> list[Path]:
@@ -200,7 +250,15 @@ def _speeds_of_runs(
         try:
             if speed := _speed_of_run(base, recipe, work, folder, machine):
                 yield speed
-        except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError, ValidationError, UnderstudyError):
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            ZeroDivisionError,
+            ValidationError,
+            UnderstudyError,
+        ):
             continue  # not a finished run's
 
 
@@ -211,13 +269,23 @@ def _speed_of_run(
     with (folder / "report" / "steps.csv").open(encoding="utf-8", newline="") as file:
         first, *_, last = csv.DictReader(file)
     took_s = float(last["seconds"]) - float(first["seconds"])
-    if manifest["base_model"] != base.name or int(last["step"]) < MIN_REFERENCE_STEPS or took_s < MIN_REFERENCE_SECONDS:
+    if (
+        manifest["base_model"] != base.name
+        or int(last["step"]) < MIN_REFERENCE_STEPS
+        or took_s < MIN_REFERENCE_SECONDS
+    ):
         return None
     if GOOD_REPLIES_KEY in manifest["dataset"]:  # the reference computed, too
         return None
-    known = {key: value for key, value in manifest["hyperparameters"].items() if key in Recipe.model_fields}
+    known = {
+        key: value
+        for key, value in manifest["hyperparameters"].items()
+        if key in Recipe.model_fields
+    }
     then = Recipe.model_validate({**recipe.model_dump(), **known, "max_length": recipe.max_length})
-    computed = run_cost(then, model_shape_of(base), replace(work, judged=None), compute_dtype_bytes(then, machine))
+    computed = run_cost(
+        then, model_shape_of(base), replace(work, judged=None), compute_dtype_bytes(then, machine)
+    )
     pace = float(last["tokens_per_s"]) / (computed.trained_tokens / computed.training_s)
     return MachineSpeed(pace, f"the run of {manifest['created_at'][:16]} on this machine")
 

@@ -14,34 +14,49 @@ from trainer.schemas import Recipe
 
 BATCHES_PER_LENGTH_GROUP = 8
 """Batches sorted by length together: enough to save padding, few enough to stay in random order."""
-DEFAULT_REPLY_SHARE = 0.25  # assumed share of a sample's tokens with loss, where they are not counted
+DEFAULT_REPLY_SHARE = (
+    0.25  # assumed share of a sample's tokens with loss, where they are not counted
+)
 EVAL_BATCH_SIZE, EVAL_BATCH_TOKENS = 16, 8192
 """Samples measured at once, and their tokens with padding: fewer samples where they are long."""
 
 
 LOSS_CHUNK_TOKENS = 256
-"""Trained tokens whose logits are held at once, where the model's head allows it (`trainer.train.collator`)."""
+"""Trained tokens whose logits are held at once, where the model's head allows it
+(`trainer.train.collator`).
+"""
 
 
 def common_prefix_length(texts: Collection[str] | Collection[tuple[int, ...]]) -> int:
     """Count the elements that all sequences start with."""
-    first, last = min(texts), max(texts)  # what the first and last in order share, all between them share, too
-    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    # what the first and last in order share, all between them share, too
+    first = min(texts)
+    last = max(texts)
+    return sum(
+        1
+        for _ in itertools.takewhile(
+            lambda pair: pair[0] == pair[1], zip(first, last, strict=False)
+        )
+    )
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
     """Return a random order in which the samples of a batch have similar lengths.
 
-    Shuffles, cuts into windows of `BATCHES_PER_LENGTH_GROUP` batches, sorts each by length, and shuffles its batches;
-    an incomplete batch comes last. Each sample appears once.
+    Shuffles, cuts into windows of `BATCHES_PER_LENGTH_GROUP` batches, sorts each by length, and
+    shuffles its batches; an incomplete batch comes last. Each sample appears once.
     """
     shuffle = random.Random(seed)  # nosec B311  # repeatable
     order = shuffle.sample(range(len(lengths)), len(lengths))
     window = batch_size * BATCHES_PER_LENGTH_GROUP
     result: list[int] = []
     for start in range(0, len(order), window):
-        by_length = sorted(order[start : start + window], key=lambda place: lengths[place], reverse=True)
-        batches = [by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)]
+        by_length = sorted(
+            order[start : start + window], key=lambda place: lengths[place], reverse=True
+        )
+        batches = [
+            by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)
+        ]
         shuffle.shuffle(batches)
         batches.sort(key=len, reverse=True)
         result += [place for batch in batches for place in batch]
@@ -50,11 +65,12 @@ def group_by_length(lengths: Sequence[int], batch_size: int, seed: int) -> list[
 
 @dataclass(frozen=True)
 class Workload:
-    """Token counts of a run's training samples, held-out samples, and general samples that measure forgetting.
+    """Token counts of a run's training samples, held-out samples, and general samples that measure
+    forgetting.
 
-    All training samples start with the same `shared` tokens. `reply_tokens` is the mean number of tokens with loss;
-    None if not counted. `judged` is the method of preference training, if any: then each sample is a liked or disliked
-    reply.
+    All training samples start with the same `shared` tokens. `reply_tokens` is the mean number of
+    tokens with loss; None if not counted. `judged` is the method of preference training, if any:
+    then each sample is a liked or disliked reply.
     """
 
     train: Sequence[int]
@@ -89,7 +105,8 @@ class Workload:
 
     def seen(self, recipe: Recipe) -> list[int]:
         """The fitting samples that a run reaches before `max_steps` ends its first epoch."""
-        lengths, rows = self.fitting(recipe), recipe.per_device_train_batch_size
+        lengths = self.fitting(recipe)
+        rows = recipe.per_device_train_batch_size
         samples = recipe.max_steps * recipe.gradient_accumulation_steps * rows or len(lengths)
         if self.judged or samples >= len(lengths):  # what is judged comes in another order
             return lengths
@@ -102,11 +119,15 @@ class Workload:
         return self.batch(rows, longest)
 
     def batch(self, rows: int, longest: int) -> BatchShape:
-        """Shape of `rows` samples padded to `longest` tokens. A single row shares its whole prompt with itself."""
+        """Shape of `rows` samples padded to `longest` tokens. A single row shares its whole prompt
+        with itself.
+        """
         replies = longest * DEFAULT_REPLY_SHARE if self.reply_tokens is None else self.reply_tokens
         alone = longest - 1 - round(replies) if rows == 1 else 0
         shared = min(max(self.shared, alone), longest - 1)
-        return BatchShape(rows, longest - shared, shared, round(rows * replies), judged=self.judged is not None)
+        return BatchShape(
+            rows, longest - shared, shared, round(rows * replies), judged=self.judged is not None
+        )
 
 
 class WorkloadCounter:
@@ -114,7 +135,9 @@ class WorkloadCounter:
 
     def __init__(self) -> None:
         self._train, self._heldout = list[int](), list[int]()
-        self._ends: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # first and last sample in sorted order
+        self._ends: tuple[tuple[int, ...], tuple[int, ...]] | None = (
+            None  # first and last sample in sorted order
+        )
         self._shortest_prompt = self.trained_tokens = 0
 
     @property
@@ -129,9 +152,12 @@ class WorkloadCounter:
 
     def train_on(self, sample: TokenizedSample) -> None:
         """Add a training sample."""
-        prompt, ids = sample.mask.index(True), sample.ids
+        prompt = sample.mask.index(True)
+        ids = sample.ids
         self._shortest_prompt = min(prompt, self._shortest_prompt) if self._train else prompt
-        self._ends = (min(ids, self._ends[0]), max(ids, self._ends[1])) if self._ends else (ids, ids)
+        self._ends = (
+            (min(ids, self._ends[0]), max(ids, self._ends[1])) if self._ends else (ids, ids)
+        )
         self.trained_tokens += sample.reply_tokens
         self._train.append(len(ids))
 
@@ -139,13 +165,17 @@ class WorkloadCounter:
         """Add a held-out sample."""
         self._heldout.append(len(sample.ids))
 
-    def work(self, general: Iterable[TokenizedSample] = (), judged: PreferenceMethod | None = None) -> Workload:
+    def work(
+        self, general: Iterable[TokenizedSample] = (), judged: PreferenceMethod | None = None
+    ) -> Workload:
         """Return the workload; requires a training sample."""
         assert self._ends is not None
         shared = min(common_prefix_length(self._ends), self._shortest_prompt - 1)
         general_lengths = [len(sample.ids) for sample in general]
         replies = self.trained_tokens / len(self._train)
-        return Workload(self._train, self._heldout, general_lengths, max(shared, 0), replies, judged)
+        return Workload(
+            self._train, self._heldout, general_lengths, max(shared, 0), replies, judged
+        )
 
 
 def workload_of(
@@ -165,7 +195,8 @@ def workload_of(
 
 @dataclass(frozen=True)
 class BatchShape:
-    """Shape of a batch: `rows` of `own` padded tokens after `shared` ones computed once; `trained` tokens have loss.
+    """Shape of a batch: `rows` of `own` padded tokens after `shared` ones computed once; `trained`
+    tokens have loss.
 
     `judged`: replies are preferred or rejected, whose logits are all held at once.
     """

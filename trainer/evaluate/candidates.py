@@ -25,7 +25,9 @@ from trainer.train.losses import load_serving_model
 BASE: Side = "base"
 LIVE: Side = "live"
 NEW: Side = "new"
-MAX_BATCH_ROWS, ADAPTER_SLOTS, PREFIX_CACHE_BYTES = 32, 4, 256 * 2**20
+MAX_BATCH_ROWS = 32
+ADAPTER_SLOTS = 4
+PREFIX_CACHE_BYTES = 256 * 2**20
 NO_TIMEOUT_S = 1e9  # nobody waits for these replies: neither waiting nor a long reply is given up
 
 
@@ -46,16 +48,19 @@ class Candidate:
     def stamp(self) -> AdapterStamp:
         """Return the stamp of its replies. Raises `OSError`."""
         with (self.folder / WEIGHTS_FILE).open("rb") as file:
-            return AdapterStamp(version=self.version, weights=hashlib.file_digest(file, "sha256").hexdigest())
+            return AdapterStamp(
+                version=self.version, weights=hashlib.file_digest(file, "sha256").hexdigest()
+            )
 
 
 @dataclass
 class Candidates:
-    """The served model with the adapters to compare. Use from one thread, inside `with sides.use(side)`.
+    """The served model with the adapters to compare. Use from one thread, inside `with
+    sides.use(side)`.
 
-    `base`, `tokenizer` and `precision` belong to the served model; `probe` is a prompt whose logits identify the base.
-    `parts` is the engine on the same model, which generates for all sides at once; None if nothing is generated,
-    because it needs memory of its own.
+    `base`, `tokenizer` and `precision` belong to the served model; `probe` is a prompt whose logits
+    identify the base. `parts` is the engine on the same model, which generates for all sides at
+    once; None if nothing is generated, because it needs memory of its own.
     """
 
     base: BaseModel
@@ -70,9 +75,17 @@ class Candidates:
 
     @classmethod
     def load(
-        cls, base: BaseModel, tokenizer: Any, precision: ServingPrecision, probe: Sequence[int], *, speaks: bool = True
+        cls,
+        base: BaseModel,
+        tokenizer: Any,
+        precision: ServingPrecision,
+        probe: Sequence[int],
+        *,
+        speaks: bool = True,
     ) -> Candidates:
-        """Load the base model in serving precision, with the engine if it `speaks`. Raises `BaseModelError`."""
+        """Load the base model in serving precision, with the engine if it `speaks`. Raises
+        `BaseModelError`.
+        """
         model = load_serving_model(base, precision)
         parts = _build_engine(model, fingerprint(base)) if speaks else None
         adapted = parts.peft if parts else PeftSwitcher(model, fingerprint(base))
@@ -81,7 +94,9 @@ class Candidates:
         return sides
 
     def add(self, side: Side, compared: Candidate) -> None:
-        """Add an adapter as a side. Raises `AdapterError` if it is damaged or does not fit the base model."""
+        """Add an adapter as a side. Raises `AdapterError` if it is damaged or does not fit the base
+        model.
+        """
         ref = AdapterRef(side, compared.version, compared.folder)
         if compared.is_sealed:
             self.adapted.load(ref)
@@ -107,12 +122,16 @@ class Candidates:
 
     @contextmanager
     def use_adapter(self, ref: AdapterRef | None) -> Iterator[Any]:
-        """Activate any adapter (None: the base) for a `with` block; verifies and loads it first if needed."""
+        """Activate any adapter (None: the base) for a `with` block; verifies and loads it first if
+        needed.
+        """
         with self.adapted.use(ref):
             yield self.model
 
     def ref(self, side: Side) -> AdapterRef | None:
-        """Return the side's adapter reference, None for the base. Raises `KeyError` for an unknown side."""
+        """Return the side's adapter reference, None for the base. Raises `KeyError` for an unknown
+        side.
+        """
         return None if side == BASE else self._refs[side]
 
     def stamp(self, side: Side) -> AdapterStamp | None:
@@ -125,7 +144,9 @@ class Candidates:
             self.parts.close()
 
     def base_is_base(self) -> float:
-        """Return how far the base's logits of the probe's last token moved since before any adapter was loaded."""
+        """Return how far the base's logits of the probe's last token moved since before any adapter
+        was loaded.
+        """
         with self.use(BASE):
             return float((self._probe_logits() - self._initial_logits).abs().max())
 
@@ -136,8 +157,15 @@ class Candidates:
 
 
 def _build_engine(model: Any, base_hash: str) -> EngineParts:
-    """Build the engine around a served model without adapters, which `EngineParts.peft` loads later."""
+    """Build the engine around a served model without adapters, which `EngineParts.peft` loads
+    later.
+    """
     limits = SchedulerLimits(
-        rows=MAX_BATCH_ROWS, wait_s=NO_TIMEOUT_S, reply_s=NO_TIMEOUT_S, candidate_rows=MAX_BATCH_ROWS
+        rows=MAX_BATCH_ROWS,
+        wait_s=NO_TIMEOUT_S,
+        reply_s=NO_TIMEOUT_S,
+        candidate_rows=MAX_BATCH_ROWS,
     )
-    return build_engine_parts(model, base_hash, limits, slots=ADAPTER_SLOTS, prefix_bytes=PREFIX_CACHE_BYTES)
+    return build_engine_parts(
+        model, base_hash, limits, slots=ADAPTER_SLOTS, prefix_bytes=PREFIX_CACHE_BYTES
+    )

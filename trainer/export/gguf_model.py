@@ -39,14 +39,19 @@ from trainer.export.gguf_format import (
 Json = dict[str, Any]
 Step = tuple[str, str]
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-LLAMA3_REGEX = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_REGEX = (
+    CONTRACTIONS
+    + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 QWEN2_REGEX = LLAMA3_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
-UPPER, LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
+UPPER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}"
+LOWER = r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 TEKKEN_REGEX = (
     rf"[^\r\n\p{{L}}\p{{N}}]?[{UPPER}]*[{LOWER}]+|[^\r\n\p{{L}}\p{{N}}]?[{UPPER}]+[{LOWER}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-BYTES, BYTES_AND_WORDS = ("ByteLevel", ""), ("ByteLevel", "gpt-2")
+BYTES = ("ByteLevel", "")
+BYTES_AND_WORDS = ("ByteLevel", "gpt-2")
 PRE_TOKENIZERS: dict[tuple[Step, ...], str] = {
     (BYTES_AND_WORDS,): "gpt-2",
     (("Digits", "each"), BYTES_AND_WORDS): "smollm",
@@ -63,7 +68,9 @@ YARN_KEYS = {"beta_fast", "beta_slow", "attention_factor", "truncate", "mscale",
 
 @dataclass(frozen=True)
 class GgufVocabulary:
-    """The values of `tokenizer.ggml.*`. `scores` are for SentencePiece, `merges` and `pre` for byte-level BPE."""
+    """The values of `tokenizer.ggml.*`. `scores` are for SentencePiece, `merges` and `pre` for
+    byte-level BPE.
+    """
 
     model: str
     pre: str
@@ -75,22 +82,33 @@ class GgufVocabulary:
 
 
 def build_vocabulary(tokenizer: Any, size: int) -> GgufVocabulary:
-    """Build a tokenizer's vocabulary, padded to the `size` rows of the embedding. Raises `ExportError`."""
+    """Build a tokenizer's vocabulary, padded to the `size` rows of the embedding. Raises
+    `ExportError`.
+    """
     if not getattr(tokenizer, "is_fast", False):
-        raise ExportError("This model's tokenizer has no tokenizer.json.", "Save it as a fast tokenizer first.")
+        raise ExportError(
+            "This model's tokenizer has no tokenizer.json.", "Save it as a fast tokenizer first."
+        )
     described: Json = json.loads(tokenizer.backend_tokenizer.to_str())
     model = described["model"]
     if model["type"] != "BPE":
-        raise ExportError(f"GGUF of a {model['type']} tokenizer is not made here; BPE is.", "Export --to merged.")
+        raise ExportError(
+            f"GGUF of a {model['type']} tokenizer is not made here; BPE is.", "Export --to merged."
+        )
     tokens, types = _tokens(described, size)
-    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
+    merges = [
+        tuple(pair) if isinstance(pair, list) else tuple(pair.split(" "))
+        for pair in model["merges"]
+    ]
     if model.get("byte_fallback"):
         types = [
             TokenType.BYTE if kind == TokenType.NORMAL and _is_byte(token) else kind
             for token, kind in zip(tokens, types, strict=True)
         ]
         scores = _scores(tokens, merges)
-        return GgufVocabulary("llama", "default", tokens, types, scores, None, _space_prefix(described))
+        return GgufVocabulary(
+            "llama", "default", tokens, types, scores, None, _space_prefix(described)
+        )
     joined = [" ".join(pair) for pair in merges]
     return GgufVocabulary("gpt2", _pre_tokenizer(described), tokens, types, None, joined, False)
 
@@ -119,7 +137,9 @@ def _write_tokenizer(writer: GGUFWriter, renderer: Renderer, size: int) -> None:
 
 
 def begins_with_bos(renderer: Renderer) -> bool:
-    """Report whether prompts begin with a token that occurs nowhere else in them, which llama.cpp adds itself."""
+    """Report whether prompts begin with a token that occurs nowhere else in them, which llama.cpp
+    adds itself.
+    """
     bos = renderer.tokenizer.bos_token
     text = renderer.prompt(None, [Turn("", "1"), Turn("", "2", True), Turn("", "3")]).text
     return bool(bos) and text.startswith(bos) and text.count(bos) == 1
@@ -128,10 +148,15 @@ def begins_with_bos(renderer: Renderer) -> bool:
 def _tokens(described: Json, size: int) -> tuple[list[str], list[int]]:
     """Return every token by id, with its type; ids unknown to the tokenizer are padding."""
     unknown = described["model"].get("unk_token")
-    tokens = {number: (token, TokenType.NORMAL) for token, number in described["model"]["vocab"].items()}
+    tokens = {
+        number: (token, TokenType.NORMAL) for token, number in described["model"]["vocab"].items()
+    }
     for added in described["added_tokens"]:
         kind = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
-        tokens[added["id"]] = (added["content"], TokenType.UNKNOWN if added["content"] == unknown else kind)
+        tokens[added["id"]] = (
+            added["content"],
+            TokenType.UNKNOWN if added["content"] == unknown else kind,
+        )
     if max(tokens) >= size:
         mismatch = f"The tokenizer has {max(tokens) + 1} tokens, but the model embeds {size}."
         raise ExportError(mismatch, "Check the base model.")
@@ -140,7 +165,9 @@ def _tokens(described: Json, size: int) -> tuple[list[str], list[int]]:
 
 
 def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
-    """Return scores that reproduce the order of merges: llama.cpp merges the pair with the highest score."""
+    """Return scores that reproduce the order of merges: llama.cpp merges the pair with the highest
+    score.
+    """
     rank: dict[str, int] = {}
     for number, pair in enumerate(merges):
         rank.setdefault("".join(pair), number)
@@ -153,9 +180,13 @@ def _is_byte(token: str) -> bool:
 
 def _space_prefix(described: Json) -> bool:
     """Report whether a space is prepended to the text."""
-    steps = [*_flat(described.get("normalizer"), "normalizers"), *_flat(described["pre_tokenizer"], "pretokenizers")]
+    steps = [
+        *_flat(described.get("normalizer"), "normalizers"),
+        *_flat(described["pre_tokenizer"], "pretokenizers"),
+    ]
     return any(
-        step["type"] == "Prepend" or (step["type"] == "Metaspace" and step.get("prepend_scheme") != "never")
+        step["type"] == "Prepend"
+        or (step["type"] == "Metaspace" and step.get("prepend_scheme") != "never")
         for step in steps
     )
 
@@ -166,7 +197,8 @@ def _pre_tokenizer(described: Json) -> str:
         shown = "; ".join(" ".join(step).strip() for step in steps)[:200] or "nothing"
         raise ExportError(
             f"llama.cpp has no known name for how this tokenizer splits text ({shown}).",
-            f"Known are {', '.join(PRE_TOKENIZERS.values())}. Export --to merged, or --to gguf-lora.",
+            f"Known are {', '.join(PRE_TOKENIZERS.values())}. Export --to merged, or --to "
+            "gguf-lora.",
         )
     return PRE_TOKENIZERS[steps]
 
@@ -178,7 +210,12 @@ def _step(step: Json) -> Step:
             return BYTES_AND_WORDS if step.get("use_regex", True) else BYTES
         case {"type": "Digits", "individual_digits": True}:
             return "Digits", "each"
-        case {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}:
+        case {
+            "type": "Split",
+            "pattern": {"Regex": regex},
+            "behavior": "Isolated",
+            "invert": False,
+        }:
             return "Split", _canonical(regex)
     return str(step["type"]), json.dumps(step, sort_keys=True)
 
@@ -209,38 +246,58 @@ def write_model(path: Path, model: Any, renderer: Renderer, quantise: Quantise, 
         _write_tokenizer(writer, renderer, config.vocab_size)
 
     entries = [_rope_entry(model)] if rope_type(config) == "llama3" else []
-    write_gguf(path, architecture.gguf, describe, [*entries, *_entries(model, architecture, quantise)])
+    write_gguf(
+        path, architecture.gguf, describe, [*entries, *_entries(model, architecture, quantise)]
+    )
 
 
 def round_weights(model: Any, quantise: Quantise) -> None:
-    """Round the model's weights in place through the file's format, to measure the effect of the format alone."""
+    """Round the model's weights in place through the file's format, to measure the effect of the
+    format alone.
+    """
     for _, weight in _weights(model):
-        weight.copy_(torch.from_numpy(round_values(weight.numpy(), tensor_type(tuple(weight.shape), quantise))))
+        weight.copy_(
+            torch.from_numpy(
+                round_values(weight.numpy(), tensor_type(tuple(weight.shape), quantise))
+            )
+        )
 
 
 def load_gguf_model(path: Path) -> Any:
-    """Load a file's model in float32, with llama.cpp's position scaling. Raises `ExportError` for a damaged file."""
+    """Load a file's model in float32, with llama.cpp's position scaling. Raises `ExportError` for a
+    damaged file.
+    """
     reader = open_gguf(path)
     config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     arch = read_value(reader, "general.architecture")
-    config.head_dim = read_value(reader, Keys.Attention.KEY_LENGTH.format(arch=arch))  # transformers reads it for some
+    config.head_dim = read_value(
+        reader, Keys.Attention.KEY_LENGTH.format(arch=arch)
+    )  # transformers reads it for some
     config.rope_parameters = _rope_parameters(reader, arch)
     quiet = logging.getLogger("transformers")
     before = quiet.level
     try:
         quiet.setLevel(logging.ERROR)
         with contextlib.redirect_stderr(io.StringIO()):  # its counter of tensors
-            options: Json = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
-            model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, config=config, **options)
+            options: Json = {
+                "dtype": torch.float32,
+                "quantization_config": GgufConfig(dequantize=True),
+            }
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, config=config, **options
+            )
     except (ValueError, RuntimeError, KeyError, OSError) as error:
-        raise ExportError(f"{path.name} cannot be loaded back: {error}.", "Report this fault.") from error
+        raise ExportError(
+            f"{path.name} cannot be loaded back: {error}.", "Report this fault."
+        ) from error
     finally:
         quiet.setLevel(before)
     _scale_positions(model, reader)
     return model.eval()
 
 
-# ------------------------------------------------------------------------------------------------ writing
+# ------------------------------------------------------------------------------------------------
+# writing
 
 
 def _describe(writer: GGUFWriter, config: Any) -> None:
@@ -265,11 +322,13 @@ def _describe(writer: GGUFWriter, config: Any) -> None:
         unusual = [key for key in YARN_KEYS if config.rope_parameters.get(key) is not None]
         if unusual:
             raise ExportError(
-                f"This model's YaRN has settings that are not written to GGUF here: {', '.join(sorted(unusual))}.",
+                "This model's YaRN has settings that are not written to GGUF here: "
+                f"{', '.join(sorted(unusual))}.",
                 "Export --to merged.",
             )
         writer.add_rope_scaling_orig_ctx_len(
-            config.rope_parameters.get("original_max_position_embeddings") or config.max_position_embeddings
+            config.rope_parameters.get("original_max_position_embeddings")
+            or config.max_position_embeddings
         )
 
 
@@ -281,7 +340,8 @@ def _entries(model: Any, architecture: GgufArchitecture, quantise: Quantise) -> 
         gguf_stem = names.get_name(stem)
         if gguf_stem is None:
             raise ExportError(f"{name} has no name in GGUF.", "Export --to merged.")
-        gguf_name, shape = f"{gguf_stem}.{suffix}", tuple(weight.shape)
+        gguf_name = f"{gguf_stem}.{suffix}"
+        shape = tuple(weight.shape)
         values = partial(_stored_values, weight, architecture, gguf_name, model.config)
         entries.append(GgufTensor(gguf_name, shape, tensor_type(shape, quantise), values))
     return entries
@@ -300,7 +360,9 @@ def _rope_entry(model: Any) -> GgufTensor:
     """Return llama.cpp's divisors of the rotary frequencies, which Llama 3 scales individually."""
     rotary = model.model.rotary_emb
     factors = (_frequencies(rotary.config) / rotary.inv_freq.float().cpu()).numpy()
-    return GgufTensor(ROPE_FACTORS, tuple(factors.shape), tensor_type(factors.shape, "f16"), lambda: factors)
+    return GgufTensor(
+        ROPE_FACTORS, tuple(factors.shape), tensor_type(factors.shape, "f16"), lambda: factors
+    )
 
 
 def _frequencies(config: Any) -> torch.Tensor:
@@ -309,7 +371,8 @@ def _frequencies(config: Any) -> torch.Tensor:
     return torch.pow(theta, -torch.arange(0, head, 2, dtype=torch.float32) / head)
 
 
-# ------------------------------------------------------------------------------------------------ reading
+# ------------------------------------------------------------------------------------------------
+# reading
 
 
 def _rope_parameters(reader: GGUFReader, arch: str) -> dict[str, Any]:

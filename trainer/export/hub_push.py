@@ -1,4 +1,6 @@
-"""Pushes an export to a model hub: checks token and repository first, then uploads it with a model card."""
+"""Pushes an export to a model hub: checks token and repository first, then uploads it with a model
+card.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from personas.home.hub_download import HUB_ID_PATTERN, describe_hub_error
 
 TEXT_FILES = (README_FILE, CONFIG_FILE, MANIFEST_FILE)
 """Files of an export that name the base model."""
-COMMIT_TITLE, TRANSFER_PREFIX = "Upload with Understudy", "transfer "
+COMMIT_TITLE = "Upload with Understudy"
+TRANSFER_PREFIX = "transfer "
 log = logging.getLogger(__name__)
 SINGLE_FILE_SUFFIXES = {"gguf": ".gguf", "gguf-lora": "-lora.gguf", "charx": ".charx"}
 
@@ -41,13 +44,21 @@ class HubTarget:
 
 
 def check_target(repository: str) -> HubTarget:
-    """Check the token and look the repository up, before the export takes its time. Raises `ExportError`."""
-    from huggingface_hub import HfApi, errors, get_token  # takes 0.15 s; most exports are not pushed
+    """Check the token and look the repository up, before the export takes its time. Raises
+    `ExportError`.
+    """
+    from huggingface_hub import (
+        HfApi,
+        errors,
+        get_token,
+    )  # takes 0.15 s; most exports are not pushed
 
     if not HUB_ID_PATTERN.fullmatch(repository):
         raise ExportError(f"{repository!r} is no repository's name.", "Write it as owner/name.")
     if not get_token():
-        raise ExportError("There is no token for the hub.", "Set HF_TOKEN to one with write access.")
+        raise ExportError(
+            "There is no token for the hub.", "Set HF_TOKEN to one with write access."
+        )
     with _explained(repository):
         HfApi().whoami()
         try:
@@ -61,12 +72,14 @@ class PushRefusedError(ExportError):
     """The hub refused a push: nothing of it is there."""
 
 
-def push_export(target: HubTarget, out: Path, model_card: str, base_model: str, transfer: str = "") -> str:
+def push_export(
+    target: HubTarget, out: Path, model_card: str, base_model: str, transfer: str = ""
+) -> str:
     """Upload an export in one commit and return the commit's id; nothing is visible before.
 
-    A base model in a folder of this machine appears by the folder's name only. After an error the hub is asked for the
-    commit of this `transfer`: it may have made it although its answer was lost. Raises `ExportError`, as
-    `PushRefusedError` if it certainly has not.
+    A base model in a folder of this machine appears by the folder's name only. After an error the
+    hub is asked for the commit of this `transfer`: it may have made it although its answer was
+    lost. Raises `ExportError`, as `PushRefusedError` if it certainly has not.
     """
     from huggingface_hub import CommitOperationAdd, HfApi  # as above
 
@@ -90,12 +103,17 @@ def push_export(target: HubTarget, out: Path, model_card: str, base_model: str, 
         why, advice = describe_hub_error(error, target.repository)
         if _is_refusal(error):
             raise PushRefusedError(f"{target.repository} was not pushed: {why}.", advice) from error
-        what = f"{target.repository} was not pushed: {why}. The hub shows no commit of it, but may have one later"
+        what = (
+            f"{target.repository} was not pushed: {why}. The hub shows no commit of it, but may "
+            "have one later"
+        )
         raise ExportError(f"{what}.", advice) from error
 
 
 def _find_commit(repository: str, transfer: str) -> str:
-    """Find the commit of a transfer on the hub, which is asked several times; empty if there is none, or no answer."""
+    """Find the commit of a transfer on the hub, which is asked several times; empty if there is
+    none, or no answer.
+    """
     from huggingface_hub import HfApi  # as above
 
     try:
@@ -113,12 +131,16 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _without_path(contents: dict[str, Path | bytes], base_model: str) -> dict[str, bytes]:
-    """Return the texts that name the base model's folder on this machine, with its last part and new checksums."""
+    """Return the texts that name the base model's folder on this machine, with its last part and
+    new checksums.
+    """
     path = base_model.rpartition("#")[0] or base_model
     if not Path(path).expanduser().is_dir():
         return {}
     if any(name.endswith(SINGLE_FILE_SUFFIXES["charx"]) for name in contents):
-        what = "A card with this adapter was not pushed: its manifest names a folder of this machine."
+        what = (
+            "A card with this adapter was not pushed: its manifest names a folder of this machine."
+        )
         raise ExportError(what, "Push --to adapter instead.")
     texts = {}
     for name in (it for it in TEXT_FILES if it in contents):
@@ -127,7 +149,9 @@ def _without_path(contents: dict[str, Path | bytes], base_model: str) -> dict[st
         texts[name] = text.replace(path.encode(), Path(path).name.encode())
     if MANIFEST_FILE in texts:
         manifest = json.loads(texts[MANIFEST_FILE])
-        manifest["checksums"] |= {it: hashlib.sha256(texts[it]).hexdigest() for it in TEXT_FILES[:-1] if it in texts}
+        manifest["checksums"] |= {
+            it: hashlib.sha256(texts[it]).hexdigest() for it in TEXT_FILES[:-1] if it in texts
+        }
         texts[MANIFEST_FILE] = json.dumps(manifest, indent=2).encode()
     return texts
 

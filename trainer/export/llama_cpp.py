@@ -19,13 +19,16 @@ from personas.errors import ExportError
 from trainer.export.loaded_adapter import LoadedAdapter, compare_logits
 
 PACKAGE = "xllamacpp"
-MAX_KL = 0.1  # nats per token by which llama.cpp may be off: a wrong scale or permutation costs whole nats
+# Nats per token by which llama.cpp may be off: a wrong scale or permutation costs whole nats.
+MAX_KL = 0.1
 MIN_LOG_PROBABILITY = -60.0  # the log-probability of a token that llama.cpp does not name
 
 
 @dataclass(frozen=True)
 class LlamaCppResult:
-    """Mean KL divergence and share of equal choices at the prompts' last positions, and prompts tokenised alike."""
+    """Mean KL divergence and share of equal choices at the prompts' last positions, and prompts
+    tokenised alike.
+    """
 
     kl: float
     same_choice: float
@@ -34,7 +37,8 @@ class LlamaCppResult:
 
     def __str__(self) -> str:
         return (
-            f"KL {self.kl:.2g}, same choice {self.same_choice:.0%}, the same tokens in {self.same_tokens} of "
+            f"KL {self.kl:.2g}, same choice {self.same_choice:.0%}, the same tokens in "
+            f"{self.same_tokens} of "
             f"{self.prompts} prompts"
         )
 
@@ -45,15 +49,22 @@ def is_installed() -> bool:
 
 
 def compare_with_llama_cpp(
-    model: Path, adapter: Path | None, source: LoadedAdapter, reference: Tensor, say: Callable[[str], None]
+    model: Path,
+    adapter: Path | None,
+    source: LoadedAdapter,
+    reference: Tensor,
+    say: Callable[[str], None],
 ) -> LlamaCppResult | None:
-    """Compare with llama.cpp; None if it is not installed. Raises `ExportError` if its results differ."""
+    """Compare with llama.cpp; None if it is not installed. Raises `ExportError` if its results
+    differ.
+    """
     if not is_installed():
         return None
     say("asking llama.cpp")
     server = _start_server(model, adapter, max(len(sample.ids) for sample in source.samples) + 8)
     plain = source.tokenizer("a", add_special_tokens=False)["input_ids"][-1]
-    last, same = [], 0
+    last = []
+    same = 0
     for sample in source.samples:
         last.append(_next_token(server, list(sample.ids), reference.shape[-1], plain))
         text = source.tokenizer.decode(sample.ids)
@@ -62,7 +73,10 @@ def compare_with_llama_cpp(
     difference = compare_logits(reference[:, -1:], torch.stack(last).unsqueeze(1))
     result = LlamaCppResult(difference.kl, difference.same_choice, same, len(last))
     if not result.kl <= MAX_KL:
-        raise ExportError(f"llama.cpp reads the export otherwise: {result}.", "Nothing was kept. Report this fault.")
+        raise ExportError(
+            f"llama.cpp reads the export otherwise: {result}.",
+            "Nothing was kept. Report this fault.",
+        )
     return result
 
 
@@ -81,13 +95,24 @@ def _start_server(model: Path, adapter: Path | None, context: int) -> Any:
     try:
         return xllamacpp.Server(settings)
     except (RuntimeError, ValueError) as error:
-        raise ExportError(f"llama.cpp cannot load the export: {error}.", "Report this fault.") from error
+        raise ExportError(
+            f"llama.cpp cannot load the export: {error}.", "Report this fault."
+        ) from error
 
 
 def _next_token(server: Any, ids: list[int], size: int, plain: int) -> Tensor:
-    """Return the log-probability of each next token, [vocabulary]. `plain` is any token that is a whole character."""
-    # An end of turn or half a letter has no probabilities in the answer; the others are from before the bias.
-    request = {"prompt": ids, "max_tokens": 1, "n_probs": size, "temperature": 0.0, "logit_bias": [[plain, 1000.0]]}
+    """Return the log-probability of each next token, [vocabulary]. `plain` is any token that is a
+    whole character.
+    """
+    # An end of turn or half a letter has no probabilities in the answer; the others are from before
+    # the bias.
+    request = {
+        "prompt": ids,
+        "max_tokens": 1,
+        "n_probs": size,
+        "temperature": 0.0,
+        "logit_bias": [[plain, 1000.0]],
+    }
     answer = server.handle_completions({**request, "cache_prompt": False})
     log_probabilities = torch.full((size,), MIN_LOG_PROBABILITY)
     for one in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
@@ -98,7 +123,9 @@ def _next_token(server: Any, ids: list[int], size: int, plain: int) -> Tensor:
 
 def _tokenise(server: Any, text: str) -> list[int]:
     body = json.dumps({"content": text, "parse_special": True, "add_special": False}).encode()
-    request = urllib.request.Request(f"{server.listening_address}/tokenize", body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        f"{server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=60) as answer:  # nosec B310  # a loopback server
         tokens: list[int] = json.load(answer)["tokens"]
     return tokens

@@ -1,4 +1,6 @@
-"""Loads a verified adapter with its base model, tokenizer, renderer and persona, and compares logits with exports."""
+"""Loads a verified adapter with its base model, tokenizer, renderer and persona, and compares
+logits with exports.
+"""
 
 from __future__ import annotations
 
@@ -64,11 +66,15 @@ class LoadedAdapter:
 
     @property
     def has_other_template(self) -> bool:
-        """Tell whether the base model's own chat template writes other prompts than were trained."""
+        """Tell whether the base model's own chat template writes other prompts than were
+        trained.
+        """
         return self.renderer.frozen_template() != self.own_template.removesuffix("\n")
 
     def freeze_template(self) -> None:
-        """Make the tokenizer's chat template write the trained prompts in other programs, before it is saved."""
+        """Make the tokenizer's chat template write the trained prompts in other programs, before it
+        is saved.
+        """
         self.tokenizer.chat_template = self.renderer.frozen_template()
 
     @property
@@ -104,10 +110,16 @@ class LoadedAdapter:
         """A warning if the card may belong to another persona than the adapter; otherwise empty."""
         trained = self.manifest.persona
         if trained and self.persona is None and self.manifest.chat_template == "plain":
-            return f"There is no card of {trained} here: the exported chat template names it Assistant. Name its card."
+            return (
+                f"There is no card of {trained} here: the exported chat template names it "
+                "Assistant. Name its card."
+            )
         if self.card is None or trained is None or to_persona(self.card, "").id == trained:
             return ""
-        return f"The card is {self.card.name}'s, and the adapter was trained as {trained}: is it the right card?"
+        return (
+            f"The card is {self.card.name}'s, and the adapter was trained as {trained}: is it the "
+            "right card?"
+        )
 
     def base_in_float32(self) -> Any:
         """Load a new copy of the base model: its 16-bit weights in float32."""
@@ -118,8 +130,11 @@ class LoadedAdapter:
         return load_model(self.base, "bfloat16").to(torch.float32)
 
     def merged(self) -> Any:
-        """Merge the adapter into the loaded model, in float32. Raises `ExportError` if its logits differ then."""
-        reference, adapted = self.reference, self.adapted
+        """Merge the adapter into the loaded model, in float32. Raises `ExportError` if its logits
+        differ then.
+        """
+        reference = self.reference
+        adapted = self.adapted
         self._adapted = None
         model = adapted.merge_and_unload()
         logits = compute_logits(model, self.samples)
@@ -134,7 +149,9 @@ class LoadedAdapter:
 
 @contextmanager
 def open_adapter(adapter: Path, card: Path | None) -> Iterator[LoadedAdapter]:
-    """Open an adapter in a folder or a CHARX card. Raises `AdapterError`, `BaseModelError` or `CardError`."""
+    """Open an adapter in a folder or a CHARX card. Raises `AdapterError`, `BaseModelError` or
+    `CardError`.
+    """
     if adapter.is_file():
         with tempfile.TemporaryDirectory(prefix="understudy-export-") as scratch:
             folder = unpack_adapter(adapter, Path(scratch) / "adapter")
@@ -143,7 +160,8 @@ def open_adapter(adapter: Path, card: Path | None) -> Iterator[LoadedAdapter]:
         if not (adapter / MANIFEST_FILE).exists():
             raise AdapterError(
                 f"There is no adapter in {adapter}.",
-                "Name the folder of one version: it holds manifest.json and adapter_model.safetensors.",
+                "Name the folder of one version: it holds manifest.json and "
+                "adapter_model.safetensors.",
             )
         yield _load(adapter, card)
 
@@ -154,7 +172,8 @@ def _load(folder: Path, card_file: Path | None) -> LoadedAdapter:
     base = locate(manifest.base_model)
     if fingerprint(base) != manifest.base_model_hash:
         raise AdapterError(
-            f"The base model {manifest.base_model} is not the one that this adapter was trained on.",
+            f"The base model {manifest.base_model} is not the one that this adapter was trained "
+            "on.",
             "Restore that base model, or train the persona on this one.",
         )
     card, persona = _find_card(manifest, card_file)
@@ -163,7 +182,15 @@ def _load(folder: Path, card_file: Path | None) -> LoadedAdapter:
     tokenizer.chat_template = bind_speaker(own_template, persona.name if persona else "")
     renderer = Renderer(tokenizer).for_version(manifest.prompt_version)
     return LoadedAdapter(
-        folder, manifest, base, tokenizer, renderer, persona, card, config=load_config(base), own_template=own_template
+        folder,
+        manifest,
+        base,
+        tokenizer,
+        renderer,
+        persona,
+        card,
+        config=load_config(base),
+        own_template=own_template,
     )
 
 
@@ -181,18 +208,29 @@ def require_card(source: LoadedAdapter, to: str) -> tuple[Card, Persona]:
     """Return card and persona of the adapter. Raises `ExportError` if there is no card."""
     if source.card is None or source.persona is None:
         persona = source.manifest.persona
-        fault = f"There is no card of {persona} here" if persona else "This adapter belongs to no persona"
+        fault = (
+            f"There is no card of {persona} here"
+            if persona
+            else "This adapter belongs to no persona"
+        )
         raise ExportError(f"{fault}, and --to {to} needs one.", "Name its card: --card FILE.")
     return source.card, source.persona
 
 
-COMPARED_POSITIONS = 24  # last positions of each sample to compare: the reply's, and the prompt's last ones
+COMPARED_POSITIONS = (
+    24  # last positions of each sample to compare: the reply's, and the prompt's last ones
+)
 MAX_PROMPT_TOKENS = 1600
-RELATIVE_NOISE = 2e-3  # effect of float32 arithmetic in another order, as a share of the logits' standard deviation
+# Effect of float32 arithmetic in another order, as a share of the logits' standard deviation.
+RELATIVE_NOISE = 2e-3
 
 COMPARISON_DIALOGUES: tuple[tuple[tuple[str, bool], ...], ...] = (
     (("Good evening. Who are you?", False),),
-    (("hi", False), ("Hello. What brings you here?", True), ("I feel awful today, nothing worked.", False)),
+    (
+        ("hi", False),
+        ("Hello. What brings you here?", True),
+        ("I feel awful today, nothing worked.", False),
+    ),
     (("What do you do all day, from 7:30 to 18:45?", False),),
     (("Chào bạn, hôm nay trời mưa 12345 giọt 🙂 — nói gì đi?", False),),
     (("Tell me  a story:\n\n1. the sea\n2. it's late", False), ("No.", True), ("Why not?!", False)),
@@ -202,43 +240,63 @@ COMPARISON_REPLY = "I will tell you, since you ask. It takes 20 minutes, and it 
 
 @dataclass(frozen=True)
 class LogitDiff:
-    """Largest difference of one logit, mean KL divergence in nats per token, share of equal choices."""
+    """Largest difference of one logit, mean KL divergence in nats per token, share of equal
+    choices.
+    """
 
     max_abs: float
     kl: float
     same_choice: float
 
     def __str__(self) -> str:
-        return f"max |Δ logit| {self.max_abs:.2g}, KL {self.kl:.2g}, same choice {self.same_choice:.1%}"
+        return (
+            f"max |Δ logit| {self.max_abs:.2g}, KL {self.kl:.2g}, same choice "
+            f"{self.same_choice:.1%}"
+        )
 
 
-def comparison_samples(renderer: Renderer, persona: Persona | None, context: int) -> list[TokenizedSample]:
+def comparison_samples(
+    renderer: Renderer, persona: Persona | None, context: int
+) -> list[TokenizedSample]:
     """Return a handful of prompts with a reply each, rendered as when serving."""
     lore = (LoreHit("harbour.md", "The harbour", "The harbour has 3 cranes and one bell.", 1.0),)
     samples = []
     for number, talk in enumerate(COMPARISON_DIALOGUES):
         turns = [Turn("Guest", text, by_persona) for text, by_persona in talk]
         limit = min(MAX_PROMPT_TOKENS, context)
-        samples.append(renderer.sample(persona, turns, COMPARISON_REPLY, lore if number % 2 else (), limit))
+        samples.append(
+            renderer.sample(persona, turns, COMPARISON_REPLY, lore if number % 2 else (), limit)
+        )
     return samples
 
 
 def compute_logits(model: Any, samples: Sequence[TokenizedSample]) -> Tensor:
-    """Compute float32 logits [samples, positions, vocabulary] of the last `COMPARED_POSITIONS` of each sample."""
+    """Compute float32 logits [samples, positions, vocabulary] of the last `COMPARED_POSITIONS` of
+    each sample.
+    """
     with torch.inference_mode():
         rows = [
-            model(input_ids=torch.tensor([sample.ids]), use_cache=False, logits_to_keep=COMPARED_POSITIONS).logits[0]
+            model(
+                input_ids=torch.tensor([sample.ids]),
+                use_cache=False,
+                logits_to_keep=COMPARED_POSITIONS,
+            ).logits[0]
             for sample in samples
         ]
     return torch.stack(rows).float()
 
 
 def compare_logits(reference: Tensor, other: Tensor) -> LogitDiff:
-    """Compare `other` with `reference`. Raises `ExportError` if they are not comparable or not finite."""
+    """Compare `other` with `reference`. Raises `ExportError` if they are not comparable or not
+    finite.
+    """
     if other.shape[-1] < reference.shape[-1] or not bool(torch.isfinite(other).all()):
-        raise ExportError("The export computes no sensible logits.", "This is a fault of the program; report it.")
+        raise ExportError(
+            "The export computes no sensible logits.", "This is a fault of the program; report it."
+        )
     other = other[..., : reference.shape[-1]]  # padded vocabularies
-    before, after = reference.log_softmax(-1), other.log_softmax(-1)
+    before = reference.log_softmax(-1)
+    after = other.log_softmax(-1)
     kl = (before.exp() * (before - after)).sum(-1).mean()
     same = (reference.argmax(-1) == other.argmax(-1)).float().mean()
     return LogitDiff(float((reference - other).abs().max()), max(0.0, float(kl)), float(same))
@@ -246,11 +304,13 @@ def compare_logits(reference: Tensor, other: Tensor) -> LogitDiff:
 
 def require_equal_logits(one: Tensor, other: Tensor, what: str) -> LogitDiff:
     """Require equality up to rounding noise. Raises `ExportError` naming `what`."""
-    difference, spread = compare_logits(one, other), float(one.std())
+    difference = compare_logits(one, other)
+    spread = float(one.std())
     allowed = RELATIVE_NOISE * spread if math.isfinite(spread) else 0.0
     if not difference.max_abs <= allowed:
         raise ExportError(
             f"{what}: {difference}; allowed are {allowed:.2g} per logit.",
-            "Nothing was kept. Export --to adapter is exact; report this with the versions of your packages.",
+            "Nothing was kept. Export --to adapter is exact; report this with the versions of your "
+            "packages.",
         )
     return difference

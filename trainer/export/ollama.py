@@ -14,12 +14,18 @@ from personas.schemas.chat import Persona, SamplingParams, Turn
 from trainer.export.gguf_model import begins_with_bos
 from trainer.export.loaded_adapter import COMPARISON_DIALOGUES, DEFAULT_CONTEXT_TOKENS
 
-SYSTEM_PROBE, LAST_PROBE, SECOND_PROBE = "SYSTEM-PROBE", "LAST-PROBE", "SECOND-PROBE"
-FIRST_USER_PROBE, FIRST_REPLY_PROBE, SECOND_REPLY_PROBE = "FIRST-PROBE", "ANSWER-PROBE", "REPLY-PROBE"
+SYSTEM_PROBE = "SYSTEM-PROBE"
+LAST_PROBE = "LAST-PROBE"
+SECOND_PROBE = "SECOND-PROBE"
+FIRST_USER_PROBE = "FIRST-PROBE"
+FIRST_REPLY_PROBE = "ANSWER-PROBE"
+SECOND_REPLY_PROBE = "REPLY-PROBE"
 IS_LAST = "eq (len (slice $.Messages $i)) 1"
 IS_FIRST = "le $i 1"
 SYSTEM_SEPARATOR = "\n\n"
-"""Separator that the renderer and most templates put between a system text and the message it joins."""
+"""Separator that the renderer and most templates put between a system text and the message it
+joins.
+"""
 OllamaMessage = dict[str, str]
 Value = TypeVar("Value")
 ACTION = re.compile(r"\{\{ (.*?) \}\}", re.DOTALL)
@@ -34,18 +40,25 @@ CONDITIONS: dict[str, Callable[[_Scope], bool]] = {
     "not .System": lambda scope: not scope.system,
     IS_LAST: lambda scope: len(scope.messages[scope.at :]) == 1,
     f"and $.System ({IS_FIRST})": lambda scope: bool(scope.system) and scope.at <= 1,
-    f"and $.System ({IS_LAST})": lambda scope: bool(scope.system) and len(scope.messages[scope.at :]) == 1,
+    f"and $.System ({IS_LAST})": lambda scope: (
+        bool(scope.system) and len(scope.messages[scope.at :]) == 1
+    ),
 }
 _Token = tuple[bool, str]
 _Node = tuple[str, list[tuple[str, list["_Node"]]]]
-"""A text or value with no branches, or an `if` or `range` with its branches, each under its condition."""
-MODEL_FILE, MODELFILE_NAME = "model.gguf", "Modelfile"
+"""A text or value with no branches, or an `if` or `range` with its branches, each under its
+condition.
+"""
+MODEL_FILE = "model.gguf"
+MODELFILE_NAME = "Modelfile"
 QUOTES = '"""'
 
 
 @dataclass(frozen=True)
 class ChatTemplateParts:
-    """Text around each message. `system` places a system text: its `own` message, the `first` or `last` of the user."""
+    """Text around each message. `system` places a system text: its `own` message, the `first` or
+    `last` of the user.
+    """
 
     system: str
     start: str
@@ -59,9 +72,15 @@ class ChatTemplateParts:
 
 
 def extract_template_parts(renderer: Renderer, bos: str) -> ChatTemplateParts:
-    """Extract the parts of a model's chat template; the runtime adds `bos` itself. Raises `ExportError`."""
+    """Extract the parts of a model's chat template; the runtime adds `bos` itself. Raises
+    `ExportError`.
+    """
     probe = Persona("probe", "Probe", description=SYSTEM_PROBE)
-    turns = [Turn(EXAMPLE_USER, FIRST_USER_PROBE), Turn("", FIRST_REPLY_PROBE, True), Turn(EXAMPLE_USER, SECOND_PROBE)]
+    turns = [
+        Turn(EXAMPLE_USER, FIRST_USER_PROBE),
+        Turn("", FIRST_REPLY_PROBE, True),
+        Turn(EXAMPLE_USER, SECOND_PROBE),
+    ]
     turns += [Turn("", SECOND_REPLY_PROBE, True), Turn(EXAMPLE_USER, LAST_PROBE)]
     text = renderer.prompt(probe, turns).text.removeprefix(bos).replace(f"{EXAMPLE_USER}: ", "")
     alone = renderer.prompt(None, turns).text.removeprefix(bos)
@@ -77,17 +96,28 @@ def extract_template_parts(renderer: Renderer, bos: str) -> ChatTemplateParts:
 def build_go_template(form: ChatTemplateParts, user: str = "", closing: str = "") -> str:
     """Build the Go template. `user` precedes each user message, `closing` follows the last."""
     own = form.system == "own"
-    joined = {"first": f"and $.System ({IS_FIRST})", "last": f"and $.System ({IS_LAST})"}.get(form.system)
-    inside = f"{{{{ if {joined} }}}}{{{{ $.System }}}}{SYSTEM_SEPARATOR}{{{{ end }}}}" if joined else ""
-    ending = f"{{{{ if {IS_LAST} }}}}{_literal(SYSTEM_SEPARATOR + closing)}{{{{ end }}}}" if closing else ""
+    joined = {"first": f"and $.System ({IS_FIRST})", "last": f"and $.System ({IS_LAST})"}.get(
+        form.system
+    )
+    inside = (
+        f"{{{{ if {joined} }}}}{{{{ $.System }}}}{SYSTEM_SEPARATOR}{{{{ end }}}}" if joined else ""
+    )
+    ending = (
+        f"{{{{ if {IS_LAST} }}}}{_literal(SYSTEM_SEPARATOR + closing)}{{{{ end }}}}"
+        if closing
+        else ""
+    )
     start = _literal(form.start)
     parts = [
         f"{{{{ if not .System }}}}{start}{{{{ end }}}}" if own and start else start,
         "{{ range $i, $m := .Messages }}",
         '{{ if eq .Role "system" }}',
-        f"{_literal(form.system_before)}{{{{ .Content }}}}{_literal(form.system_after)}" if own else "",
+        f"{_literal(form.system_before)}{{{{ .Content }}}}{_literal(form.system_after)}"
+        if own
+        else "",
         '{{ else if eq .Role "user" }}',
-        f"{_literal(form.user_before)}{inside}{_literal(user)}{{{{ .Content }}}}{ending}{_literal(form.user_after)}",
+        f"{_literal(form.user_before)}{inside}{_literal(user)}{{{{ .Content "
+        f"}}}}{ending}{_literal(form.user_after)}",
         "{{ else }}",
         f"{_literal(form.reply_before)}{{{{ .Content }}}}{_literal(form.reply_after)}",
         "{{ end }}{{ end }}",
@@ -103,15 +133,16 @@ def _parse_template(text: str, alone: str, end: str) -> ChatTemplateParts:
     plain = text if system == "own" else text.replace(joined, "", 1)
     first = _before(plain, SYSTEM_PROBE if system == "own" else FIRST_USER_PROBE)
     reply_to_user = _between(plain, FIRST_REPLY_PROBE, SECOND_PROBE)
-    user_to_reply, opening = _between(plain, FIRST_USER_PROBE, FIRST_REPLY_PROBE), plain.partition(LAST_PROBE)[2]
+    user_to_reply = _between(plain, FIRST_USER_PROBE, FIRST_REPLY_PROBE)
+    opening = plain.partition(LAST_PROBE)[2]
     head = _between(plain, SYSTEM_PROBE, FIRST_USER_PROBE) if system == "own" else first
     ended, rest = _split_turn_end(reply_to_user, end)
     user_before = _common_prefix(head[::-1], rest[::-1])[::-1]
     both = _common_prefix(user_to_reply, opening)
     user_after = ended if ended and both.startswith(ended) else both
-    if user_to_reply != _between(plain, SECOND_PROBE, SECOND_REPLY_PROBE) or reply_to_user != _between(
-        plain, SECOND_REPLY_PROBE, LAST_PROBE
-    ):
+    if user_to_reply != _between(
+        plain, SECOND_PROBE, SECOND_REPLY_PROBE
+    ) or reply_to_user != _between(plain, SECOND_REPLY_PROBE, LAST_PROBE):
         raise ValueError("turns differ")
     start = _before(alone, FIRST_USER_PROBE)
     if not start.endswith(user_before) or (system != "own" and start != first):
@@ -130,7 +161,9 @@ def _parse_template(text: str, alone: str, end: str) -> ChatTemplateParts:
 
 
 def _split_turn_end(between: str, end: str) -> tuple[str, str]:
-    """Split between the end of a turn, with trailing white space, and the start of the next. The cut is cosmetic."""
+    """Split between the end of a turn, with trailing white space, and the start of the next. The
+    cut is cosmetic.
+    """
     before, match, after = between.partition(end)
     rest = after.lstrip()
     return before + match + after.removesuffix(rest), rest
@@ -166,7 +199,8 @@ def _literal(text: str) -> str:
     return text.replace("{{", '{{ "{{" }}')
 
 
-# ------------------------------------------------------------------------------------------------ running it
+# ------------------------------------------------------------------------------------------------
+# running it
 
 
 @dataclass(frozen=True)
@@ -178,7 +212,9 @@ class _Scope:
 
     @property
     def system(self) -> str:
-        return SYSTEM_SEPARATOR.join(message["content"] for message in self.messages if message["role"] == "system")
+        return SYSTEM_SEPARATOR.join(
+            message["content"] for message in self.messages if message["role"] == "system"
+        )
 
     @property
     def message(self) -> OllamaMessage:
@@ -186,7 +222,9 @@ class _Scope:
 
 
 def run_go_template(template: str, messages: list[OllamaMessage]) -> str:
-    """Render messages with a template as Ollama does. Raises `ValueError` for unsupported actions."""
+    """Render messages with a template as Ollama does. Raises `ValueError` for unsupported
+    actions.
+    """
     pieces = ACTION.split(template)  # texts at even places, actions at odd ones
     tokens = [(place % 2 == 1, piece) for place, piece in enumerate(pieces) if piece]
     nodes, rest = _block(tokens)
@@ -237,23 +275,37 @@ def _run_nodes(nodes: list[_Node], scope: _Scope) -> Iterator[str]:
             for place in range(len(scope.messages)):
                 yield from _run_nodes(branches[0][1], _Scope(scope.messages, place))
         else:
-            chosen = next((body for when, body in branches if not when or _lookup_action(CONDITIONS, when)(scope)), [])
+            chosen = next(
+                (
+                    body
+                    for when, body in branches
+                    if not when or _lookup_action(CONDITIONS, when)(scope)
+                ),
+                [],
+            )
             yield from _run_nodes(chosen, scope)
 
 
-def _lookup_action(table: Mapping[str, Callable[[_Scope], Value]], action: str) -> Callable[[_Scope], Value]:
+def _lookup_action(
+    table: Mapping[str, Callable[[_Scope], Value]], action: str
+) -> Callable[[_Scope], Value]:
     if action not in table:
         raise ValueError(f"unknown action: {action}")
     return table[action]
 
 
-def render_modelfile(renderer: Renderer, persona: Persona | None, context: int, sampling: SamplingParams) -> str:
-    """Render the Modelfile of a persona, or of none. Raises `ExportError` if it cannot be expressed."""
+def render_modelfile(
+    renderer: Renderer, persona: Persona | None, context: int, sampling: SamplingParams
+) -> str:
+    """Render the Modelfile of a persona, or of none. Raises `ExportError` if it cannot be
+    expressed.
+    """
     closing = _closing(persona)
     form = extract_template_parts(renderer, _bos(renderer))
     template = build_go_template(form, f"{EXAMPLE_USER}: " if persona else "", closing)
     lines = [
-        f"# {persona.name if persona else 'An adapter'}: `ollama create NAME -f {MODELFILE_NAME}` in this folder, then "
+        f"# {persona.name if persona else 'An adapter'}: `ollama create NAME -f {MODELFILE_NAME}` "
+        "in this folder, then "
         "`ollama run NAME`.",
         f"FROM ./{MODEL_FILE}",
         f"TEMPLATE {_quote(template)}",
@@ -262,14 +314,18 @@ def render_modelfile(renderer: Renderer, persona: Persona | None, context: int, 
     if system:
         lines.append(f"SYSTEM {_quote(system)}")
     lines += [f"MESSAGE {message['role']} {_quote(message['content'])}" for message in examples]
-    lines += [f"PARAMETER {name} {value}" for name, value in _parameters(renderer, context, sampling)]
+    lines += [
+        f"PARAMETER {name} {value}" for name, value in _parameters(renderer, context, sampling)
+    ]
     if persona and persona.license:
         lines.append(f"LICENSE {_quote(persona.license)}")
     return "\n".join(lines) + "\n"
 
 
 def require_same_prompts(text: str, renderer: Renderer, persona: Persona | None) -> None:
-    """Require that a Modelfile's template renders conversations like our renderer. Raises `ExportError`."""
+    """Require that a Modelfile's template renders conversations like our renderer. Raises
+    `ExportError`.
+    """
     instructions = parse_modelfile(text)
     template = next(value for name, value in instructions if name == "TEMPLATE")
     before: list[OllamaMessage] = [
@@ -279,7 +335,10 @@ def require_same_prompts(text: str, renderer: Renderer, persona: Persona | None)
     ]
     for talk in COMPARISON_DIALOGUES:
         turns = [Turn(EXAMPLE_USER, text, by_persona) for text, by_persona in talk]
-        messages = [{"role": "assistant" if by_persona else "user", "content": text} for text, by_persona in talk]
+        messages = [
+            {"role": "assistant" if by_persona else "user", "content": text}
+            for text, by_persona in talk
+        ]
         prompt = renderer.prompt(persona, turns, max_tokens=2**20).text.removeprefix(_bos(renderer))
         if run_go_template(template, [*before, *messages]) != prompt:
             raise ExportError(
@@ -289,23 +348,35 @@ def require_same_prompts(text: str, renderer: Renderer, persona: Persona | None)
 
 
 def _messages(renderer: Renderer, persona: Persona | None) -> tuple[str, list[OllamaMessage]]:
-    """Return the system text and the card's examples, without the user names that the template adds."""
+    """Return the system text and the card's examples, without the user names that the template
+    adds.
+    """
     if persona is None:
         return "", []
     messages = renderer.messages(persona, [Turn(EXAMPLE_USER, "")])[:-1]
     if messages and messages[0]["role"] == "system":
-        system, messages = messages[0]["content"], messages[1:]
+        system = messages[0]["content"]
+        messages = messages[1:]
     else:  # a model without a system role has it in the first message
         system = system_text(persona, EXAMPLE_USER).strip()
-    joined, user = f"{system}{SYSTEM_SEPARATOR}", f"{EXAMPLE_USER}: "
-    return system, [{**it, "content": it["content"].removeprefix(joined).removeprefix(user)} for it in messages]
+    joined = f"{system}{SYSTEM_SEPARATOR}"
+    user = f"{EXAMPLE_USER}: "
+    return system, [
+        {**it, "content": it["content"].removeprefix(joined).removeprefix(user)} for it in messages
+    ]
 
 
 def _closing(persona: Persona | None) -> str:
-    return fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER).strip() if persona else ""
+    return (
+        fill_macros(persona.post_history_instructions, persona, EXAMPLE_USER).strip()
+        if persona
+        else ""
+    )
 
 
-def _parameters(renderer: Renderer, context: int, sampling: SamplingParams) -> list[tuple[str, object]]:
+def _parameters(
+    renderer: Renderer, context: int, sampling: SamplingParams
+) -> list[tuple[str, object]]:
     stops = dict.fromkeys((renderer.end_of_turn, renderer.tokenizer.eos_token))
     return [
         ("temperature", sampling.temperature),
@@ -323,9 +394,14 @@ def _bos(renderer: Renderer) -> str:
 
 
 def _quote(text: str) -> str:
-    """Quote a multi-line value. Ollama ends it at the first line that ends with three quotation marks."""
+    """Quote a multi-line value. Ollama ends it at the first line that ends with three quotation
+    marks.
+    """
     if any(line.rstrip().endswith(QUOTES) for line in text.split("\n")[:-1]):
-        raise ExportError(f"A Modelfile cannot hold a text with {QUOTES} at the end of a line.", "Change the card.")
+        raise ExportError(
+            f"A Modelfile cannot hold a text with {QUOTES} at the end of a line.",
+            "Change the card.",
+        )
     return f"{QUOTES}{text}{QUOTES}"
 
 

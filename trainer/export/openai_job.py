@@ -1,7 +1,8 @@
-"""Fine-tunes a model at OpenAI on a built data set: cost estimate, upload, job, events, cancellation.
+"""Fine-tunes a model at OpenAI on a built data set: cost estimate, upload, job, events,
+cancellation.
 
-The API is described at https://platform.openai.com/docs/api-reference/fine-tuning. Other servers with the same API are
-reached by `OPENAI_BASE_URL`.
+The API is described at https://platform.openai.com/docs/api-reference/fine-tuning. Other servers
+with the same API are reached by `OPENAI_BASE_URL`.
 """
 
 import asyncio
@@ -19,7 +20,8 @@ from personas.errors import RequestError, UnderstudyError
 from personas.home.datasets import EVAL_FILE, TRAIN_FILE, format_right_counts, is_built_dataset
 from trainer.dataset.layout import read_samples
 
-KEY_VARIABLE, BASE_URL_VARIABLE = "OPENAI_API_KEY", "OPENAI_BASE_URL"
+KEY_VARIABLE = "OPENAI_API_KEY"
+BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 PRICE_DATE = "September 2025"
 TRAINING_PRICES = {
@@ -28,18 +30,23 @@ TRAINING_PRICES = {
 """US dollars per million training tokens and epoch, as OpenAI listed them at `PRICE_DATE`."""
 MIN_TRAINING_SAMPLES = 10  # OpenAI refuses fewer
 CHARS_PER_TOKEN = 4
-MAX_ATTEMPTS, MAX_DELAY_S, POLL_INTERVAL_S = 6, 60.0, 5.0
+MAX_ATTEMPTS = 6
+MAX_DELAY_S = 60.0
+POLL_INTERVAL_S = 5.0
 EVENTS_PER_PAGE = 100
 ENDED_STATES = ("succeeded", "failed", "cancelled")
 Json = dict[str, Any]
 
 
-# ------------------------------------------------------------------------------------------ what is sent
+# ------------------------------------------------------------------------------------------ what is
+# sent
 
 
 @dataclass
 class UploadFile:
-    """Lines to upload, with their tokens; `left_out` counts samples by a right that does not allow sending them."""
+    """Lines to upload, with their tokens; `left_out` counts samples by a right that does not allow
+    sending them.
+    """
 
     lines: list[bytes] = field(default_factory=list)
     tokens: int = 0
@@ -59,12 +66,15 @@ class Submission:
 
     @property
     def cost(self) -> float:
-        """The estimate in US dollars: OpenAI charges training tokens times epochs, and not the validation file."""
+        """The estimate in US dollars: OpenAI charges training tokens times epochs, and not the
+        validation file.
+        """
         return self.training.tokens * self.epochs * self.price / 1e6
 
 
 def may_leave(right: str) -> bool:
-    """Report whether samples of this right may be sent to a third party: own writing, and what is licensed.
+    """Report whether samples of this right may be sent to a third party: own writing, and what is
+    licensed.
 
     Texts that members gave for a persona here, or wrote on Discord, were not given to others.
     """
@@ -72,21 +82,32 @@ def may_leave(right: str) -> bool:
 
 
 def read_submission(folder: Path, model: str, epochs: int, price: float | None) -> Submission:
-    """Read what a job would send. Raises `MaterialError`, and `RequestError` for few samples or an unknown price."""
+    """Read what a job would send. Raises `MaterialError`, and `RequestError` for few samples or an
+    unknown price.
+    """
     if not is_built_dataset(folder):
-        raise RequestError(f"{folder} contains no data set.", "Name a folder that `dataset build` made.")
-    training, validation = _read_upload(folder / TRAIN_FILE), UploadFile()
+        raise RequestError(
+            f"{folder} contains no data set.", "Name a folder that `dataset build` made."
+        )
+    training = _read_upload(folder / TRAIN_FILE)
+    validation = UploadFile()
     if (folder / EVAL_FILE).is_file() and (folder / EVAL_FILE).stat().st_size:
         validation = _read_upload(folder / EVAL_FILE)
     if len(training.lines) < MIN_TRAINING_SAMPLES:
-        left_out = f" ({format_right_counts(training.left_out)} are left out)" if training.left_out else ""
+        left_out = (
+            f" ({format_right_counts(training.left_out)} are left out)" if training.left_out else ""
+        )
         raise RequestError(
-            f"{len(training.lines)} training samples may be sent{left_out}; OpenAI needs {MIN_TRAINING_SAMPLES}.",
+            f"{len(training.lines)} training samples may be sent{left_out}; OpenAI needs "
+            f"{MIN_TRAINING_SAMPLES}.",
             "Only own-writing and licensed:<name> may leave this machine (docs/exports.md).",
         )
     if price is None and (price := _listed_price(model)) is None:
         known = ", ".join(TRAINING_PRICES)
-        raise RequestError(f"The price of training {model} is unknown here (known: {known}).", "Give it with --price.")
+        raise RequestError(
+            f"The price of training {model} is unknown here (known: {known}).",
+            "Give it with --price.",
+        )
     return Submission(model, epochs, price, training, validation)
 
 
@@ -105,28 +126,39 @@ def _read_upload(file: Path) -> UploadFile:
 
 
 def _listed_price(model: str) -> float | None:
-    """Return the listed price of the longest name that the model's begins with, also of one that is tuned further."""
+    """Return the listed price of the longest name that the model's begins with, also of one that is
+    tuned further.
+    """
     name = model.removeprefix("ft:").partition(":")[0]
-    fitting = [known for known in TRAINING_PRICES if name == known or name.startswith(f"{known}-20")]
+    fitting = [
+        known for known in TRAINING_PRICES if name == known or name.startswith(f"{known}-20")
+    ]
     return TRAINING_PRICES[max(fitting, key=len)] if fitting else None
 
 
 def describe_submission(submission: Submission, base_url: str, *, is_listed: bool) -> list[str]:
     """Describe what leaves the machine, and the estimated cost."""
-    training, validation = submission.training, submission.validation
+    training = submission.training
+    validation = submission.validation
     size = sum(map(len, (*training.lines, *validation.lines)))
     left_out = training.left_out + validation.left_out
     source = f"OpenAI's price of {PRICE_DATE}; --price gives today's" if is_listed else "--price"
     lines = [
-        f"to {base_url}: {len(training.lines):,} samples to train, {len(validation.lines):,} to validate, "
+        f"to {base_url}: {len(training.lines):,} samples to train, {len(validation.lines):,} to "
+        "validate, "
         f"{size:,} bytes",
-        "  each with its system message (card and lore), the messages before the reply, and the reply; people appear "
+        "  each with its system message (card and lore), the messages before the reply, and the "
+        "reply; people appear "
         "under the pseudonyms of the data set",
         f"  by right: {format_right_counts(training.rights + validation.rights)}",
-        f"  left out: {format_right_counts(left_out)}, which may not leave this machine" if left_out else "",
-        f"cost: about ${submission.cost:,.2f} = {training.tokens:,} tokens × {submission.epochs} epochs × "
+        f"  left out: {format_right_counts(left_out)}, which may not leave this machine"
+        if left_out
+        else "",
+        f"cost: about ${submission.cost:,.2f} = {training.tokens:,} tokens × {submission.epochs} "
+        "epochs × "
         f"${submission.price:g} per million ({source})",
-        "  tokens are counted as by the data set's base model; OpenAI counts its own, and its bill decides",
+        "  tokens are counted as by the data set's base model; OpenAI counts its own, and its bill "
+        "decides",
     ]
     return [line for line in lines if line]
 
@@ -135,22 +167,37 @@ def describe_submission(submission: Submission, base_url: str, *, is_listed: boo
 
 
 def api_base_url(environ: Mapping[str, str]) -> str:
-    """Return the API's address without a slash at its end. Raises `RequestError` if a key would travel in clear."""
+    """Return the API's address without a slash at its end. Raises `RequestError` if a key would
+    travel in clear.
+    """
     text = (environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL).rstrip("/")
     url = URL(text)
-    if url.scheme == "https" or (url.scheme == "http" and url.host in ("127.0.0.1", "localhost", "::1")):
+    if url.scheme == "https" or (
+        url.scheme == "http" and url.host in ("127.0.0.1", "localhost", "::1")
+    ):
         return text
-    raise RequestError(f"{BASE_URL_VARIABLE} is {text!r}.", "Use an address that begins with https://.")
+    raise RequestError(
+        f"{BASE_URL_VARIABLE} is {text!r}.", "Use an address that begins with https://."
+    )
 
 
 class OpenAIClient:
     """A client of the files and fine-tuning APIs, which repeats requests that may succeed later."""
 
-    def __init__(self, environ: Mapping[str, str], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
         """Read key and address from the environment. Raises `RequestError` without a key."""
-        self.base_url, self._key, self._sleep = api_base_url(environ), environ.get(KEY_VARIABLE, "").strip(), sleep
+        self.base_url, self._key, self._sleep = (
+            api_base_url(environ),
+            environ.get(KEY_VARIABLE, "").strip(),
+            sleep,
+        )
         if not self._key:
-            raise RequestError(f"There is no {KEY_VARIABLE} in the environment.", "Set it to a key of your project.")
+            raise RequestError(
+                f"There is no {KEY_VARIABLE} in the environment.",
+                "Set it to a key of your project.",
+            )
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=600, sock_connect=30)
@@ -166,13 +213,17 @@ class OpenAIClient:
 
         def form() -> Json:
             data = aiohttp.FormData({"purpose": "fine-tune"})
-            data.add_field("file", b"".join(content.lines), filename=name, content_type="application/jsonl")
+            data.add_field(
+                "file", b"".join(content.lines), filename=name, content_type="application/jsonl"
+            )
             return {"data": data}
 
         return _text(await self._request("POST", "/files", form), "id")
 
     async def create_job(self, submission: Submission, files: Sequence[str], suffix: str) -> Json:
-        """Create the job of one or two uploaded files. A job that exists after a failed answer is not created twice."""
+        """Create the job of one or two uploaded files. A job that exists after a failed answer is
+        not created twice.
+        """
         training, validation = (*files, "")[:2]
         supervised = {"hyperparameters": {"n_epochs": submission.epochs}}
         body = {
@@ -184,7 +235,9 @@ class OpenAIClient:
         }
 
         async def existing() -> Json | None:
-            jobs = await self._request("GET", "/fine_tuning/jobs", lambda: {"params": {"limit": 20}})
+            jobs = await self._request(
+                "GET", "/fine_tuning/jobs", lambda: {"params": {"limit": 20}}
+            )
             return next((job for job in _rows(jobs) if job.get("training_file") == training), None)
 
         return await self._request("POST", "/fine_tuning/jobs", lambda: {"json": body}, existing)
@@ -202,7 +255,9 @@ class OpenAIClient:
         await self._request("DELETE", f"/files/{file_id}")
 
     async def new_events(self, job_id: str, seen: set[str]) -> list[Json]:
-        """Return the events that are not in `seen`, oldest first, and add them. Pages come newest first."""
+        """Return the events that are not in `seen`, oldest first, and add them. Pages come newest
+        first.
+        """
         found: list[Json] = []
         options: Json = {"params": {"limit": EVENTS_PER_PAGE}}
         while True:
@@ -215,7 +270,9 @@ class OpenAIClient:
                 return found[::-1]
             options = {"params": {"limit": EVENTS_PER_PAGE, "after": _text(rows[-1], "id")}}
 
-    async def follow(self, job_id: str, report: Callable[[str], None], interval_s: float = POLL_INTERVAL_S) -> Json:
+    async def follow(
+        self, job_id: str, report: Callable[[str], None], interval_s: float = POLL_INTERVAL_S
+    ) -> Json:
         """Report a job's events until it has ended; return the job."""
         seen: set[str] = set()
         while True:
@@ -235,13 +292,16 @@ class OpenAIClient:
     ) -> Json:
         """Send a request, again after 429, 5xx and network errors. Raises `UnderstudyError`.
 
-        `existing` finds the result of a request that may have been carried out although its answer was an error.
+        `existing` finds the result of a request that may have been carried out although its answer
+        was an error.
         """
         fault = ""
         for attempt in range(MAX_ATTEMPTS):
             delay_s = min(2.0**attempt, MAX_DELAY_S)
             try:
-                async with self._session.request(method, self.base_url + path, **options()) as response:
+                async with self._session.request(
+                    method, self.base_url + path, **options()
+                ) as response:
                     answer = await _read_json(response)
                     if response.status < 300:
                         return answer
@@ -279,7 +339,9 @@ async def _read_json(response: aiohttp.ClientResponse) -> Json:
     if isinstance(answer, dict):
         return answer
     if response.status < 300:
-        raise UnderstudyError(f"{response.url} does not answer as OpenAI does.", f"Check {BASE_URL_VARIABLE}.")
+        raise UnderstudyError(
+            f"{response.url} does not answer as OpenAI does.", f"Check {BASE_URL_VARIABLE}."
+        )
     return {}
 
 
@@ -293,7 +355,9 @@ def _retry_after(header: str | None, default_s: float) -> float:
 def _text(answer: Json, name: str) -> str:
     if isinstance(value := answer.get(name), str) and value:
         return value
-    raise UnderstudyError(f"An answer lacks {name!r}.", f"Check {BASE_URL_VARIABLE}: OpenAI's API has it.")
+    raise UnderstudyError(
+        f"An answer lacks {name!r}.", f"Check {BASE_URL_VARIABLE}: OpenAI's API has it."
+    )
 
 
 def _rows(page: Json) -> list[Json]:
@@ -301,14 +365,22 @@ def _rows(page: Json) -> list[Json]:
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
 
-# ------------------------------------------------------------------------------------------ the steps
+# ------------------------------------------------------------------------------------------ the
+# steps
 
 
-async def submit(client: OpenAIClient, submission: Submission, suffix: str, report: Callable[[str], None]) -> Json:
-    """Upload the files and create the job; return it. If that fails, the uploaded files are deleted again."""
+async def submit(
+    client: OpenAIClient, submission: Submission, suffix: str, report: Callable[[str], None]
+) -> Json:
+    """Upload the files and create the job; return it. If that fails, the uploaded files are deleted
+    again.
+    """
     uploaded: list[str] = []
     try:
-        for name, content in (("train.jsonl", submission.training), ("validation.jsonl", submission.validation)):
+        for name, content in (
+            ("train.jsonl", submission.training),
+            ("validation.jsonl", submission.validation),
+        ):
             if content.lines:
                 uploaded.append(await client.upload(name, content))
                 report(f"uploaded {name}: {uploaded[-1]}")
@@ -318,7 +390,9 @@ async def submit(client: OpenAIClient, submission: Submission, suffix: str, repo
         raise
 
 
-async def delete_files(client: OpenAIClient, file_ids: Sequence[str], report: Callable[[str], None]) -> None:
+async def delete_files(
+    client: OpenAIClient, file_ids: Sequence[str], report: Callable[[str], None]
+) -> None:
     """Delete files at OpenAI; report each that could not be."""
     for file_id in file_ids:
         try:
@@ -331,14 +405,24 @@ async def delete_files(client: OpenAIClient, file_ids: Sequence[str], report: Ca
 def job_files(job: Json) -> list[str]:
     """List the files of a job: those it was given, and its results."""
     results = job.get("result_files")
-    named = [job.get("training_file"), job.get("validation_file"), *(results if isinstance(results, list) else ())]
+    named = [
+        job.get("training_file"),
+        job.get("validation_file"),
+        *(results if isinstance(results, list) else ()),
+    ]
     return [str(file) for file in named if file]
 
 
 def describe_result(job: Json) -> str:
     """Describe an ended job."""
     if job.get("status") == "succeeded":
-        return f"{job.get('fine_tuned_model')}: trained on {int(job.get('trained_tokens') or 0):,} tokens"
+        return (
+            f"{job.get('fine_tuned_model')}: trained on {int(job.get('trained_tokens') or 0):,} "
+            "tokens"
+        )
     error = job.get("error")
     why = error.get("message") if isinstance(error, dict) else ""
-    return f"{job.get('id')} has {'been cancelled' if job.get('status') == 'cancelled' else f'failed: {why}'}"
+    return (
+        f"{job.get('id')} has "
+        f"{'been cancelled' if job.get('status') == 'cancelled' else f'failed: {why}'}"
+    )

@@ -1,4 +1,6 @@
-"""Checks that an export's own chat template, rendered by its own reader, writes the prompts that were trained."""
+"""Checks that an export's own chat template, rendered by its own reader, writes the prompts that
+were trained.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,22 @@ SHOWN_CHARACTERS = 60
 CHECKED_DIALOGUES: tuple[tuple[tuple[str, bool], ...], ...] = (
     *COMPARISON_DIALOGUES,
     (("Welcome.", True), ("Who are you?", False)),
-    (("Are you sure?", False), ("<think>\nThey doubt me.\n</think>\n\nQuite sure.", True), ("Why?", False)),
+    (
+        ("Are you sure?", False),
+        ("<think>\nThey doubt me.\n</think>\n\nQuite sure.", True),
+        ("Why?", False),
+    ),
 )
 """Talks that begin, go on, are opened by the persona, and hold a thought."""
 RenderMessages = Callable[[list[Message]], str]
 
 
-def require_trained_prompts(render: RenderMessages, renderer: Renderer, persona: Persona | None) -> None:
-    """Require that `render` writes the renderer's prompts, with and without a system text. Raises `ExportError`."""
+def require_trained_prompts(
+    render: RenderMessages, renderer: Renderer, persona: Persona | None
+) -> None:
+    """Require that `render` writes the renderer's prompts, with and without a system text. Raises
+    `ExportError`.
+    """
     for card in dict.fromkeys((persona, None)):
         for talk in CHECKED_DIALOGUES:
             turns = [Turn(EXAMPLE_USER, text, by_persona) for text, by_persona in talk]
@@ -36,7 +46,8 @@ def require_trained_prompts(render: RenderMessages, renderer: Renderer, persona:
             written = render(renderer.template.as_given(list(prompt.messages)))
             if written != prompt.text:
                 raise ExportError(
-                    "The export's chat template would not make the prompts that the adapter was trained on: "
+                    "The export's chat template would not make the prompts that the adapter was "
+                    "trained on: "
                     f"{_difference(written, prompt.text)}.",
                     "Nothing was kept. Report this with the base model's name.",
                 )
@@ -49,17 +60,24 @@ def check_merged(folder: Path, renderer: Renderer, persona: Persona | None) -> N
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
 
     def render(messages: list[Any]) -> str:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if ids != renderer.template.encode(text):
-            raise ExportError("Loaded back, the tokenizer reads a prompt otherwise.", "Nothing was kept. Report this.")
+            raise ExportError(
+                "Loaded back, the tokenizer reads a prompt otherwise.",
+                "Nothing was kept. Report this.",
+            )
         return text
 
     require_trained_prompts(render, renderer, persona)
 
 
 def check_gguf(file: Path, renderer: Renderer, persona: Persona | None) -> None:
-    """Check a GGUF file: the stored template with the stored tokens, as Jinja renders it. Raises `ExportError`."""
+    """Check a GGUF file: the stored template with the stored tokens, as Jinja renders it. Raises
+    `ExportError`.
+    """
     from transformers.utils.chat_template_utils import render_jinja_template
 
     reader = open_gguf(file)
@@ -70,7 +88,9 @@ def check_gguf(file: Path, renderer: Renderer, persona: Persona | None) -> None:
     template = read_value(reader, Keys.Tokenizer.CHAT_TEMPLATE)
 
     def render(messages: list[Any]) -> str:
-        (text,), _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, **special)
+        (text,), _ = render_jinja_template(
+            [messages], chat_template=template, add_generation_prompt=True, **special
+        )
         return str(text)
 
     require_trained_prompts(render, renderer, persona)

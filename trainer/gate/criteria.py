@@ -22,11 +22,15 @@ from trainer.gate.measurement import (
 )
 
 NON_PATTERN_KINDS = ("PERSON", "HANDLE", "STREET_ADDRESS")
-"""Kinds of personal data that are detected by judging names, not by a pattern. They never reject a version."""
+"""Kinds of personal data that are detected by judging names, not by a pattern. They never reject a
+version.
+"""
 
 
 def criterion_measurements(card: ScoreCard) -> Iterator[CriterionMeasurement]:
-    """Yield one measurement per criterion that applies to the card, in the order of `thresholds.toml`."""
+    """Yield one measurement per criterion that applies to the card, in the order of
+    `thresholds.toml`.
+    """
     yield from _heldout_criteria(card)
     if card.persona is not None:
         yield from _persona_criteria(card)
@@ -41,23 +45,32 @@ def criterion_measurements(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     yield _base_unchanged_criterion(card)
 
 
-# ---------------------------------------------------------------------------------------- knowledge and voice
+# ---------------------------------------------------------------------------------------- knowledge
+# and voice
 
 
 def _heldout_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
-    losses, base, live = card.heldout.loss, card.heldout.against_base, card.heldout.against_live
+    losses = card.heldout.loss
+    base = card.heldout.against_base
+    live = card.heldout.against_live
     why = (
-        f"The loss on {card.heldout.replies} held-out replies is {losses['new']:.3f}, the base model's "
+        f"The loss on {card.heldout.replies} held-out replies is {losses['new']:.3f}, the base "
+        "model's "
         f"{losses['base']:.3f}: {_interval(base)}."
     )
     chance = p_value_of_interval(base)
-    yield CriterionMeasurement("better_than_base", base.estimate, why, shown=base.high, chance=chance)
+    yield CriterionMeasurement(
+        "better_than_base", base.estimate, why, shown=base.high, chance=chance
+    )
     if live:
         why = (
-            f"The loss on held-out replies is {losses['new']:.3f}, the live version's {losses['live']:.3f}: "
+            f"The loss on held-out replies is {losses['new']:.3f}, the live version's "
+            f"{losses['live']:.3f}: "
             f"{_interval(live)}."
         )
-        yield CriterionMeasurement("no_worse_than_live", live.estimate, why, chance=p_value_of_interval(live))
+        yield CriterionMeasurement(
+            "no_worse_than_live", live.estimate, why, chance=p_value_of_interval(live)
+        )
 
 
 def _persona_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
@@ -75,16 +88,24 @@ def _voice_criteria(voice: VoiceScores | None, rival: Side) -> Iterator[Criterio
     if voice is None:
         yield CriterionMeasurement("voice", None, "The voice was not measured.")
         return
-    new, base = voice.right["new"].mean, voice.right["base"].mean
+    new = voice.right["new"].mean
+    base = voice.right["base"].mean
     replies = voice.replies // len(voice.right)
     attributed = f"The classifier attributes {new:.0%} of its replies to the persona"
-    why = f"{attributed} ({voice.ceiling:.0%} of the persona's real ones, {base:.0%} of the base model's)."
-    yield CriterionMeasurement("voice", new / voice.ceiling if voice.ceiling else None, why, cases=replies)
+    why = (
+        f"{attributed} ({voice.ceiling:.0%} of the persona's real ones, {base:.0%} of the base "
+        "model's)."
+    )
+    yield CriterionMeasurement(
+        "voice", new / voice.ceiling if voice.ceiling else None, why, cases=replies
+    )
     why = f"{attributed}, the base model's {base:.0%}."
     yield CriterionMeasurement("voice_over_base", new - base, why, cases=replies)
     if rival == "live" and "live" in voice.right:
         live = voice.right["live"].mean
-        prompts = voice.prompts or voice.replies // max(1, sum(it.runs for it in voice.right.values()))
+        prompts = voice.prompts or voice.replies // max(
+            1, sum(it.runs for it in voice.right.values())
+        )
         chance = fisher_p_value(1 - new, 1 - live, prompts)
         why = f"{attributed}, the live version's {live:.0%}."
         yield CriterionMeasurement("voice_kept", live - new, why, chance=chance, cases=replies)
@@ -95,13 +116,26 @@ def _fact_criteria(facts: FactScores | None, rival: Side) -> Iterator[CriterionM
     if facts is None:
         return
     rival = rival if rival in facts.right_with_lore else "base"
-    count, right, wrong, breaks = facts.questions, facts.right_with_lore, facts.contradictions, facts.breaks_character
-    why = f"It answers {right['new']:.0%} of {count} lore questions correctly, {_rival_name(rival)} {right[rival]:.0%}."
+    count = facts.questions
+    right = facts.right_with_lore
+    wrong = facts.contradictions
+    breaks = facts.breaks_character
+    why = (
+        f"It answers {right['new']:.0%} of {count} lore questions correctly, {_rival_name(rival)} "
+        f"{right[rival]:.0%}."
+    )
     chance = fisher_p_value(1 - right["new"], 1 - right[rival], count)
-    yield CriterionMeasurement("facts", right[rival] - right["new"], why, chance=chance, cases=count)
-    why = f"{wrong['new']:.0%} of its answers contradict the lore, {wrong[rival]:.0%} for {_rival_name(rival)}."
+    yield CriterionMeasurement(
+        "facts", right[rival] - right["new"], why, chance=chance, cases=count
+    )
+    why = (
+        f"{wrong['new']:.0%} of its answers contradict the lore, {wrong[rival]:.0%} for "
+        f"{_rival_name(rival)}."
+    )
     chance = fisher_p_value(wrong["new"], wrong[rival], count)
-    yield CriterionMeasurement("contradictions", wrong["new"] - wrong[rival], why, chance=chance, cases=count)
+    yield CriterionMeasurement(
+        "contradictions", wrong["new"] - wrong[rival], why, chance=chance, cases=count
+    )
     why = f"{breaks['new']:.1%} of its replies break character."
     yield CriterionMeasurement("in_character", breaks["new"], why, cases=count)
 
@@ -118,10 +152,13 @@ def _text_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
         why = f"{repeated:.1%} of its four-word sequences repeat an earlier one in the same reply."
         yield CriterionMeasurement("repetition", repeated, why)
     if (ended := new.get("ended")) is not None:
-        yield CriterionMeasurement("ends", ended, f"{ended:.0%} of its replies end with an end-of-turn token.")
+        yield CriterionMeasurement(
+            "ends", ended, f"{ended:.0%} of its replies end with an end-of-turn token."
+        )
 
 
-# ---------------------------------------------------------------------------------------- forgetting and memorising
+# ----------------------------------------------------------------------------------------
+# forgetting and memorising
 
 
 def _loss_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
@@ -145,33 +182,42 @@ def _memorisation_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
         yield CriterionMeasurement("verbatim", None, "Memorisation was not measured.")
         return
     why = (
-        f"It completes {section.verbatim:.1%} of {section.prefixes} trained replies word for word, the base model "
+        f"It completes {section.verbatim:.1%} of {section.prefixes} trained replies word for word, "
+        "the base model "
         f"{section.verbatim_base:.1%}."
     )
     yield CriterionMeasurement("verbatim", section.verbatim - section.verbatim_base, why)
     gap = section.gap["new"] - section.gap["base"]
     why = (
-        f"The loss on trained replies is {section.gap['new']:.2f} below that on held-out ones ({gap:+.2f} against the "
+        f"The loss on trained replies is {section.gap['new']:.2f} below that on held-out ones "
+        f"({gap:+.2f} against the "
         "base model's)."
     )
     yield CriterionMeasurement("fitting", gap, why)
 
 
 def _safety_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
-    safety, rival = card.safety, reference_side(card)
+    safety = card.safety
+    rival = reference_side(card)
     prompts = sum(safety.prompts.values()) if safety else 0
     if safety is None or not prompts:
         return
-    new, other = (sum(by.get(side, 0) for by in safety.failed.values()) / prompts for side in ("new", rival))
+    new, other = (
+        sum(by.get(side, 0) for by in safety.failed.values()) / prompts for side in ("new", rival)
+    )
     why = f"It fails {new:.0%} of {prompts} safety prompts, {_rival_name(rival)} {other:.0%}."
-    yield CriterionMeasurement("safety", new - other, why, chance=fisher_p_value(new, other, prompts), cases=prompts)
+    yield CriterionMeasurement(
+        "safety", new - other, why, chance=fisher_p_value(new, other, prompts), cases=prompts
+    )
 
 
 # ---------------------------------------------------------------------------------------- members
 
 
 def _member_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
-    """Yield the measurements of members' votes and ratings; none before members have rated the version."""
+    """Yield the measurements of members' votes and ratings; none before members have rated the
+    version.
+    """
     feedback = card.heard
     if feedback is None:
         return
@@ -180,20 +226,25 @@ def _member_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     if feedback.least is None or feedback.most is None:
         why = f"Too few members have compared it with {rival} for a conclusion ({counted})."
     else:
-        why = f"Members prefer it to {rival} in {feedback.least:.0%} to {feedback.most:.0%} of comparisons ({counted})."
+        why = (
+            f"Members prefer it to {rival} in {feedback.least:.0%} to {feedback.most:.0%} of "
+            f"comparisons ({counted})."
+        )
     yield CriterionMeasurement("members", feedback.most, why)
     (up, live_up), (down, live_down) = feedback.up, feedback.down
     if feedback.evidence is None:
         why = f"Its replies have {up} 👍 and {down} 👎; there is no rating of {rival} to compare with."
     else:
         why = (
-            f"Its replies have {up} 👍 and {down} 👎, {rival}'s {live_up} and {live_down}; the evidence that members "
+            f"Its replies have {up} 👍 and {down} 👎, {rival}'s {live_up} and {live_down}; the "
+            "evidence that members "
             f"dislike it more is {feedback.evidence:.1f}."
         )
     yield CriterionMeasurement("thumbs", feedback.evidence, why)
 
 
-# ---------------------------------------------------------------------------------------- training data
+# ---------------------------------------------------------------------------------------- training
+# data
 
 
 def _data_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
@@ -210,24 +261,36 @@ def _data_criteria(card: ScoreCard) -> Iterator[CriterionMeasurement]:
     yield CriterionMeasurement("unseen", learned.leaked, why)
     yield from _speaker_criteria(card.voice, card.persona)
     if curve := learned.course:
-        first, last = f"{curve.first:.2f}", f"{curve.last:.2f}"
+        first = f"{curve.first:.2f}"
+        last = f"{curve.last:.2f}"
         why = f"The training loss fell from {first} to {last}."
         if curve.highest > curve.first:
-            why = f"The training loss started at {first}, rose to {curve.highest:.2f} and ended at {last}."
+            why = (
+                f"The training loss started at {first}, rose to {curve.highest:.2f} and ended at "
+                f"{last}."
+            )
         yield CriterionMeasurement("steady", curve.highest / curve.first - 1, why)
 
 
-def _speaker_criteria(voice: VoiceScores | None, persona: str | None) -> Iterator[CriterionMeasurement]:
+def _speaker_criteria(
+    voice: VoiceScores | None, persona: str | None
+) -> Iterator[CriterionMeasurement]:
     if voice is None or not voice.trained_as:
         return
     members = voice.trained_as.get(MEMBERS_VOICE, 0.0)
-    why = f"{members:.0%} of the trained replies read like the people who talk to the persona, not like the persona."
+    why = (
+        f"{members:.0%} of the trained replies read like the people who talk to the persona, not "
+        "like the persona."
+    )
     yield CriterionMeasurement("speakers", members, why)
     others = other_personas(voice, persona)
     why = "None of the trained replies reads like another persona."
     if others:
         most = max(others, key=lambda name: others[name])
-        why = f"{sum(others.values()):.0%} of the trained replies read like other personas, mostly like {most}."
+        why = (
+            f"{sum(others.values()):.0%} of the trained replies read like other personas, mostly "
+            f"like {most}."
+        )
     yield CriterionMeasurement("one_voice", sum(others.values()), why)
 
 

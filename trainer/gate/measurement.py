@@ -1,16 +1,29 @@
-"""Measurements that criteria are judged by, and the p-values of the gate's tests (normal, Fisher, Holm)."""
+"""Measurements that criteria are judged by, and the p-values of the gate's tests (normal, Fisher,
+Holm).
+"""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE, Interval, ScoreCard, Side, VoiceScores
+from personas.schemas.scorecard import (
+    GENERAL_VOICE,
+    MEMBERS_VOICE,
+    Interval,
+    ScoreCard,
+    Side,
+    VoiceScores,
+)
 
-UNIT_NATS, UNIT_SHARE, UNIT_TIMES = "nats per token", "share", "times"
+UNIT_NATS = "nats per token"
+UNIT_SHARE = "share"
+UNIT_TIMES = "times"
 
 STANDARD_NORMAL = NormalDist()
-NORMAL_QUANTILE_975 = STANDARD_NORMAL.inv_cdf(0.975)  # standard errors that a 95 % interval reaches to each side
+NORMAL_QUANTILE_975 = STANDARD_NORMAL.inv_cdf(
+    0.975
+)  # standard errors that a 95 % interval reaches to each side
 
 PValue = Callable[[float], float]
 
@@ -59,9 +72,10 @@ CRITERIA: Mapping[str, CriterionInfo] = {
 class CriterionMeasurement:
     """A measured value of one of `CRITERIA`, None if it was not measured.
 
-    `shown` replaces the value in the comparison with the warning threshold. `chance` gives a test's p-value: the
-    probability of this measurement or a worse one if the truth were exactly at a threshold. `cases` is the number of
-    prompts or replies behind the value, which may be too small to judge.
+    `shown` replaces the value in the comparison with the warning threshold. `chance` gives a test's
+    p-value: the probability of this measurement or a worse one if the truth were exactly at a
+    threshold. `cases` is the number of prompts or replies behind the value, which may be too small
+    to judge.
     """
 
     name: str
@@ -78,7 +92,9 @@ class CriterionMeasurement:
 
 
 def reference_side(card: ScoreCard) -> Side:
-    """Return the side that the new version is compared with: the live version if there is one, else the base model."""
+    """Return the side that the new version is compared with: the live version if there is one, else
+    the base model.
+    """
     return "live" if "live" in card.adapters else "base"
 
 
@@ -91,8 +107,8 @@ def other_personas(voice: VoiceScores, persona: str | None) -> dict[str, float]:
 def p_value_of_interval(measured: Interval) -> PValue:
     """Return the probability of the estimate or more if the truth were at a threshold.
 
-    Uses the normal distribution with the standard error implied by the interval's lower half, so that the p-value is
-    2.5 % if the interval begins at the threshold.
+    Uses the normal distribution with the standard error implied by the interval's lower half, so
+    that the p-value is 2.5 % if the interval begins at the threshold.
     """
 
     def chance(threshold: float) -> float:
@@ -106,18 +122,24 @@ def p_value_of_interval(measured: Interval) -> PValue:
 
 
 def fisher_p_value(new: float, rival: float, count: int) -> PValue:
-    """Return the probability of this share of `count` trials or a larger one if both sides had the same rate.
+    """Return the probability of this share of `count` trials or a larger one if both sides had the
+    same rate.
 
-    Fisher's exact test of two shares with as many trials each. Runs with several seeds count as one trial because they
-    answer the same prompt. The test only supports a threshold of 0 and raises `ValueError` for any other.
+    Fisher's exact test of two shares with as many trials each. Runs with several seeds count as one
+    trial because they answer the same prompt. The test only supports a threshold of 0 and raises
+    `ValueError` for any other.
     """
 
     def chance(threshold: float) -> float:
         if threshold:
             raise ValueError("a test of two shares needs a threshold of 0")
-        mine, others = round(new * count), round(rival * count)
+        mine = round(new * count)
+        others = round(rival * count)
         both = mine + others
-        ways = sum(math.comb(count, of) * math.comb(count, both - of) for of in range(mine, min(both, count) + 1))
+        ways = sum(
+            math.comb(count, of) * math.comb(count, both - of)
+            for of in range(mine, min(both, count) + 1)
+        )
         return ways / math.comb(2 * count, both)
 
     return chance
@@ -126,7 +148,8 @@ def fisher_p_value(new: float, rival: float, count: int) -> PValue:
 def holm_rejections(chances: Mapping[str, float], error_rate: float) -> frozenset[str]:
     """Return the tests that fail, with a family-wise error rate of at most `error_rate`.
 
-    Holm's step-down procedure (S. Holm, "A simple sequentially rejective multiple test procedure", 1979).
+    Holm's step-down procedure (S. Holm, "A simple sequentially rejective multiple test procedure",
+    1979).
     """
     failed: set[str] = set()
     for place, name in enumerate(sorted(chances, key=lambda name: (chances[name], name))):

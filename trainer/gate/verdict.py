@@ -13,7 +13,14 @@ from pydantic import Field, ValidationError
 from personas.errors import RequestError
 from personas.schemas.base import FrozenModel, explain_validation_error
 from personas.schemas.formatting import format_value
-from personas.schemas.scorecard import GENERAL_VOICE, MEMBERS_VOICE, Criterion, GateVerdict, Outcome, ScoreCard
+from personas.schemas.scorecard import (
+    GENERAL_VOICE,
+    MEMBERS_VOICE,
+    Criterion,
+    GateVerdict,
+    Outcome,
+    ScoreCard,
+)
 from trainer.gate.criteria import criterion_measurements
 from trainer.gate.measurement import CriterionMeasurement, holm_rejections, other_personas
 
@@ -23,27 +30,51 @@ Consequence = Literal["promote", "hold", "reject"]
 CONSEQUENCE_SEVERITY: dict[Consequence, int] = {"promote": 0, "hold": 1, "reject": 2}
 SUPPORTING_CRITERIA = ("better_than_base", "no_worse_than_live", "voice", "general")
 """Criteria that are given as reasons for a promotion."""
-ROOT_CAUSE_CRITERIA = ("private", "unseen", "base_is_base", "steady", "speakers", "one_voice", "repeated", "enough")
-"""Criteria listed first among equally severe ones: faulty data or measurements cause the other failures."""
+ROOT_CAUSE_CRITERIA = (
+    "private",
+    "unseen",
+    "base_is_base",
+    "steady",
+    "speakers",
+    "one_voice",
+    "repeated",
+    "enough",
+)
+"""Criteria listed first among equally severe ones: faulty data or measurements cause the other
+failures.
+"""
 
 THRESHOLDS_FILE = Path(__file__).parent / "thresholds.toml"
 RECIPE_TABLE = "recipe"
-SHARE_TESTS = ("voice_kept", "facts", "contradictions", "safety")  # tests of whether two shares differ at all
+SHARE_TESTS = (
+    "voice_kept",
+    "facts",
+    "contradictions",
+    "safety",
+)  # tests of whether two shares differ at all
 
 
 def judge(card: ScoreCard, recipe: str, thresholds: GateThresholds | None = None) -> GateVerdict:
-    """Judge a version trained with this recipe. Raises `RequestError` if the thresholds are invalid."""
+    """Judge a version trained with this recipe. Raises `RequestError` if the thresholds are
+    invalid.
+    """
     limits = thresholds or thresholds_for(recipe)
     measurements = list(criterion_measurements(card))
     outcomes = _outcomes(measurements, limits)
-    leads_to = {name: _consequence(outcome, limits.rules[name]) for name, outcome in outcomes.items()}
+    leads_to = {
+        name: _consequence(outcome, limits.rules[name]) for name, outcome in outcomes.items()
+    }
     verdict = max(leads_to.values(), key=lambda it: CONSEQUENCE_SEVERITY[it])
-    weighty = sorted(measurements, key=lambda it: _severity(it, outcomes[it.name], leads_to[it.name]))
+    weighty = sorted(
+        measurements, key=lambda it: _severity(it, outcomes[it.name], leads_to[it.name])
+    )
     return GateVerdict(
         verdict=verdict,
         reasons=tuple(_reasons(measurements, weighty, outcomes, limits)),
         advice=tuple(_advice(card, weighty, outcomes))[:MAX_ADVICE],
-        criteria=tuple(_criterion(card, it, outcomes[it.name], limits.rules[it.name]) for it in measurements),
+        criteria=tuple(
+            _criterion(card, it, outcomes[it.name], limits.rules[it.name]) for it in measurements
+        ),
         error_rate=limits.error_rate,
         thresholds=limits.name,
     )
@@ -54,18 +85,31 @@ def outcomes_of(card: ScoreCard, recipe: str) -> dict[str, Outcome]:
     return _outcomes(list(criterion_measurements(card)), thresholds_for(recipe))
 
 
-def _outcomes(measurements: Sequence[CriterionMeasurement], limits: GateThresholds) -> dict[str, Outcome]:
+def _outcomes(
+    measurements: Sequence[CriterionMeasurement], limits: GateThresholds
+) -> dict[str, Outcome]:
     failed = _failed_tests(measurements, limits)
-    return {it.name: _outcome(it, limits.rules[it.name], failed_test=it.name in failed) for it in measurements}
+    return {
+        it.name: _outcome(it, limits.rules[it.name], failed_test=it.name in failed)
+        for it in measurements
+    }
 
 
-def _failed_tests(measurements: Sequence[CriterionMeasurement], limits: GateThresholds) -> frozenset[str]:
-    measured = [it for it in measurements if it.value is not None and not _has_too_few_cases(it, limits.rules[it.name])]
+def _failed_tests(
+    measurements: Sequence[CriterionMeasurement], limits: GateThresholds
+) -> frozenset[str]:
+    measured = [
+        it
+        for it in measurements
+        if it.value is not None and not _has_too_few_cases(it, limits.rules[it.name])
+    ]
     chances = {it.name: it.chance(limits.rules[it.name].fail) for it in measured if it.chance}
     return holm_rejections(chances, limits.error_rate)
 
 
-def _outcome(measure: CriterionMeasurement, rule: CriterionThresholds, *, failed_test: bool) -> Outcome:
+def _outcome(
+    measure: CriterionMeasurement, rule: CriterionThresholds, *, failed_test: bool
+) -> Outcome:
     if measure.value is None or _has_too_few_cases(measure, rule):
         return "not measured"
     if failed_test or (not rule.test and _is_beyond(measure, measure.value, rule.fail)):
@@ -80,7 +124,9 @@ def _has_too_few_cases(measure: CriterionMeasurement, rule: CriterionThresholds)
 
 def _explanation(measure: CriterionMeasurement, rule: CriterionThresholds) -> str:
     if _has_too_few_cases(measure, rule):
-        return f"{measure.why} Measured on {measure.cases}, too few to judge: {rule.least} are needed."
+        return (
+            f"{measure.why} Measured on {measure.cases}, too few to judge: {rule.least} are needed."
+        )
     return measure.why
 
 
@@ -99,10 +145,18 @@ def _consequence(outcome: Outcome, rule: CriterionThresholds) -> Consequence:
     return by_outcome[outcome]
 
 
-def _severity(measure: CriterionMeasurement, outcome: Outcome, leads_to: Consequence) -> tuple[bool, int, int, int]:
-    """Return a sort key: criteria with a consequence first, then failures, root causes before their effects."""
+def _severity(
+    measure: CriterionMeasurement, outcome: Outcome, leads_to: Consequence
+) -> tuple[bool, int, int, int]:
+    """Return a sort key: criteria with a consequence first, then failures, root causes before their
+    effects.
+    """
     order: tuple[Outcome, ...] = ("fail", "warn", "not measured", "pass")
-    place = ROOT_CAUSE_CRITERIA.index(measure.name) if measure.name in ROOT_CAUSE_CRITERIA else len(ROOT_CAUSE_CRITERIA)
+    place = (
+        ROOT_CAUSE_CRITERIA.index(measure.name)
+        if measure.name in ROOT_CAUSE_CRITERIA
+        else len(ROOT_CAUSE_CRITERIA)
+    )
     return (leads_to == "promote", order.index(outcome), place, -CONSEQUENCE_SEVERITY[leads_to])
 
 
@@ -114,11 +168,15 @@ def _reasons(
 ) -> Iterator[str]:
     """Yield the reasons against the version or, if there are none, those in its favour."""
     against = [it for it in weighty if outcomes[it.name] != "pass"]
-    for measure in (against or [it for it in measurements if it.name in SUPPORTING_CRITERIA])[:MAX_REASONS]:
+    for measure in (against or [it for it in measurements if it.name in SUPPORTING_CRITERIA])[
+        :MAX_REASONS
+    ]:
         yield _explanation(measure, limits.rules[measure.name])
 
 
-def _advice(card: ScoreCard, weighty: Sequence[CriterionMeasurement], outcomes: dict[str, Outcome]) -> Iterator[str]:
+def _advice(
+    card: ScoreCard, weighty: Sequence[CriterionMeasurement], outcomes: dict[str, Outcome]
+) -> Iterator[str]:
     advice = [advice_for(card, it.name) for it in weighty if outcomes[it.name] in ("fail", "warn")]
     yield from dict.fromkeys(filter(None, advice))
 
@@ -159,7 +217,9 @@ class CriterionThresholds(FrozenModel):
 
 
 class GateThresholds(FrozenModel):
-    """Thresholds by criterion. `error_rate` applies to all tests together; `name` describes the set."""
+    """Thresholds by criterion. `error_rate` applies to all tests together; `name` describes the
+    set.
+    """
 
     name: str
     error_rate: float = Field(gt=0, lt=1)
@@ -173,32 +233,48 @@ def read_default_table() -> dict[str, Any]:
 
 
 def thresholds_for(recipe: str, table: dict[str, Any] | None = None) -> GateThresholds:
-    """Return a recipe's thresholds of the shipped or another table. Raises `RequestError` for an invalid entry."""
+    """Return a recipe's thresholds of the shipped or another table. Raises `RequestError` for an
+    invalid entry.
+    """
     whole = dict(read_default_table() if table is None else table)
     own: dict[str, dict[str, Any]] = whole.pop(RECIPE_TABLE, {}).get(recipe, {})
     error_rate = whole.pop("error_rate", None)
     if unknown := sorted((own.keys() | whole.keys()) - ADVICE_BY_CRITERION.keys()):
-        raise RequestError(f"The gate has no criterion {unknown[0]!r}.", f"Known: {', '.join(ADVICE_BY_CRITERION)}.")
+        raise RequestError(
+            f"The gate has no criterion {unknown[0]!r}.",
+            f"Known: {', '.join(ADVICE_BY_CRITERION)}.",
+        )
     if missing := sorted(ADVICE_BY_CRITERION.keys() - whole.keys()):
         raise RequestError(f"The thresholds have no table for {missing[0]!r}.", "Add one.")
     rules = {name: {**values, **own.get(name, {})} for name, values in whole.items()}
     name = f"default, with the changes for {recipe}" if own else "default"
     try:
-        thresholds = GateThresholds.model_validate({"name": name, "error_rate": error_rate, "rules": rules})
+        thresholds = GateThresholds.model_validate(
+            {"name": name, "error_rate": error_rate, "rules": rules}
+        )
     except ValidationError as error:
         raise explain_validation_error(error) from None
-    if wrong := [it for it in SHARE_TESTS if thresholds.rules[it].fail or not thresholds.rules[it].test]:
-        raise RequestError(f"{wrong[0]} tests whether two shares differ: its threshold must be 0.", "Set fail to 0.")
+    if wrong := [
+        it for it in SHARE_TESTS if thresholds.rules[it].fail or not thresholds.rules[it].test
+    ]:
+        raise RequestError(
+            f"{wrong[0]} tests whether two shares differ: its threshold must be 0.",
+            "Set fail to 0.",
+        )
     return thresholds
 
 
 FEW_REPLIES_BELOW = 200
 LOSS_RISE_SHARE = 0.08  # training diverged if its highest loss exceeds the first one by this share
-MAX_SMALL_DECREASE_SHARE = 0.05  # more steps would help if the training loss fell by less than this share
+MAX_SMALL_DECREASE_SHARE = (
+    0.05  # more steps would help if the training loss fell by less than this share
+)
 
 
 def advice_for(card: ScoreCard, name: str) -> str:
-    """Return one or two sentences of advice for a criterion of `thresholds.toml`, or an empty string."""
+    """Return one or two sentences of advice for a criterion of `thresholds.toml`, or an empty
+    string.
+    """
     advice = ADVICE_BY_CRITERION.get(name, "")
     return advice if isinstance(advice, str) else advice(card)
 
@@ -214,7 +290,9 @@ def _no_gain(card: ScoreCard) -> str:
         return _lower_rate(card)
     if learned is None or learned.replies < FEW_REPLIES_BELOW:
         return _more_data(card)
-    if learned.course and learned.course.last > learned.course.first * (1 - MAX_SMALL_DECREASE_SHARE):
+    if learned.course and learned.course.last > learned.course.first * (
+        1 - MAX_SMALL_DECREASE_SHARE
+    ):
         return f"The loss hardly fell: set learning_rate={learned.rate * 3:.1g}, or train for more epochs."
     return _fewer_epochs(card)
 
@@ -239,7 +317,9 @@ def _forgets_less(card: ScoreCard) -> str:
         return _lower_rate(card)
     epochs = f", or fewer epochs than {card.learned.epochs:g}" if card.learned else ""
     rate = f"learning_rate={card.learned.rate / 2:.1g}" if card.learned else "a lower learning_rate"
-    return f"Use the recipe mixed-80-20, which also trains on general dialogue, or set {rate}{epochs}."
+    return (
+        f"Use the recipe mixed-80-20, which also trains on general dialogue, or set {rate}{epochs}."
+    )
 
 
 def _clearer_style(card: ScoreCard) -> str:
@@ -252,7 +332,9 @@ def _clearer_style(card: ScoreCard) -> str:
         "nobody": "Many of its replies are not readable text",
         "": "It does not sound like the persona",
     }.get(most, f"It sounds like {most}")
-    return f"{finding}: add replies that show the persona's style clearly, or train for another epoch."
+    return (
+        f"{finding}: add replies that show the persona's style clearly, or train for another epoch."
+    )
 
 
 def _one_voice(card: ScoreCard) -> str:

@@ -1,4 +1,6 @@
-"""Stops and pauses a run between two steps: on a signal, when its job folder is gone, or as its parent process asks."""
+"""Stops and pauses a run between two steps: on a signal, when its job folder is gone, or as its
+parent process asks.
+"""
 
 import asyncio
 import os
@@ -67,17 +69,21 @@ def cancel_on_signals(stop: CancelToken) -> None:
 
 
 class Terminated(SystemExit):
-    """The process was asked to end (SIGTERM); raised wherever it is at work, as `KeyboardInterrupt` is.
+    """The process was asked to end (SIGTERM); raised wherever it is at work, as `KeyboardInterrupt`
+    is.
 
-    A `SystemExit`, as asyncio takes other exceptions for a broken connection and logs them at length.
+    A `SystemExit`, as asyncio takes other exceptions for a broken connection and logs them at
+    length.
     """
 
 
 @contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Raise `Terminated` on SIGTERM inside the block, once: the clean-up that follows is not interrupted.
+    """Raise `Terminated` on SIGTERM inside the block, once: the clean-up that follows is not
+    interrupted.
 
-    Python drops exceptions raised while an object is being finalised; then the signal is sent again a moment later.
+    Python drops exceptions raised while an object is being finalised; then the signal is sent again
+    a moment later.
     """
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -93,7 +99,8 @@ def raise_on_sigterm() -> Iterator[None]:
         else:
             hook(what)
 
-    before, hook = signal.signal(signal.SIGTERM, end), sys.unraisablehook
+    before = signal.signal(signal.SIGTERM, end)
+    hook = sys.unraisablehook
     sys.unraisablehook = dropped
     try:
         yield
@@ -109,10 +116,11 @@ def _send_signal_later(number: signal.Signals) -> None:
 
 
 def run_until_terminated(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end; SIGTERM cancels it, as asyncio does on SIGINT, and raises `Terminated`.
+    """Run a coroutine to its end; SIGTERM cancels it, as asyncio does on SIGINT, and raises
+    `Terminated`.
 
-    An exception that a signal handler raises inside a task would be logged as one that nobody retrieved. Only the main
-    thread receives signals; in another one the coroutine just runs.
+    An exception that a signal handler raises inside a task would be logged as one that nobody
+    retrieved. Only the main thread receives signals; in another one the coroutine just runs.
     """
     if threading.current_thread() is not threading.main_thread():
         return asyncio.run(main)
@@ -145,19 +153,29 @@ class SupersededError(TrainingError):
 
 @dataclass(frozen=True)
 class AttemptFence:
-    """Keeps an attempt from writing once a newer one of the same job is recorded; attempt 0 is not fenced."""
+    """Keeps an attempt from writing once a newer one of the same job is recorded; attempt 0 is not
+    fenced.
+    """
 
     folder: Path
     attempt: int = 0
 
     def check(self) -> None:
-        """Raise `SupersededError` if a newer attempt is recorded, or `MaterialError` if that cannot be read."""
+        """Raise `SupersededError` if a newer attempt is recorded, or `MaterialError` if that cannot
+        be read.
+        """
         if self.attempt and (newest := read_attempt(self.folder).attempt) > self.attempt:
-            raise SupersededError(f"Attempt {newest} of this job has begun; this is attempt {self.attempt}.")
+            raise SupersededError(
+                f"Attempt {newest} of this job has begun; this is attempt {self.attempt}."
+            )
 
 
-def check_job_folder(folder: Path, check: Callable[[], None], fence: Callable[[], None]) -> Callable[[], None]:
-    """Extend `check` by `fence`, and by one that the folder is still the same one. It raises `JobGoneError` if not."""
+def check_job_folder(
+    folder: Path, check: Callable[[], None], fence: Callable[[], None]
+) -> Callable[[], None]:
+    """Extend `check` by `fence`, and by one that the folder is still the same one. It raises
+    `JobGoneError` if not.
+    """
     identity = _folder_identity(folder)
 
     def check_all() -> None:
@@ -183,16 +201,19 @@ def _folder_identity(folder: Path) -> tuple[int, int] | None:
 class PauseControl:
     """A pause, requested and released from any thread; the training thread waits for its end.
 
-    The time it may wait is saved up while it works; with the demand `yield` a reserve of it is kept. `waited_s` is the
-    total waiting time in seconds.
+    The time it may wait is saved up while it works; with the demand `yield` a reserve of it is
+    kept. `waited_s` is the total waiting time in seconds.
     """
 
-    def __init__(self, stop: CancelToken | None = None, beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, stop: CancelToken | None = None, beat: Callable[[], None] = lambda: None
+    ) -> None:
         """Create one that waits no longer once `stop` is requested; each `wait` calls `beat`."""
         self._stop, self._free, self._beat = stop or CancelToken(), Event(), beat
         self.demand: PauseDemand = "go"
         self._free.set()
-        self._share, self._saved_s = MAX_PAUSE_SHARE, MAX_PAUSE_S
+        self._share = MAX_PAUSE_SHARE
+        self._saved_s = MAX_PAUSE_S
         self._worked_from = self._step_began = monotonic()
         self._waited_before_step_s = 0.0
         self.waited_s = 0.0
@@ -207,15 +228,22 @@ class PauseControl:
 
     def begin_step(self) -> None:
         """Record the start of an optimiser step."""
-        self._step_began, self._waited_before_step_s = monotonic(), self.waited_s
+        self._step_began = monotonic()
+        self._waited_before_step_s = self.waited_s
 
     def end_step(self) -> None:
-        """Record the end of the step: its duration decides which share of the time may be waited from now on."""
+        """Record the end of the step: its duration decides which share of the time may be waited
+        from now on.
+        """
         took_s = monotonic() - self._step_began - (self.waited_s - self._waited_before_step_s)
-        self._share = min(MAX_PAUSE_SHARE, max(MIN_PAUSE_SHARE, 1 - took_s / TARGET_STEP_INTERVAL_S))
+        self._share = min(
+            MAX_PAUSE_SHARE, max(MIN_PAUSE_SHARE, 1 - took_s / TARGET_STEP_INTERVAL_S)
+        )
 
     def wait(self) -> float:
-        """Wait while a pause is requested, at most as long as saved up. Returns the seconds waited."""
+        """Wait while a pause is requested, at most as long as saved up. Returns the seconds
+        waited.
+        """
         self._beat()
         began = monotonic()
         earned_s = (began - self._worked_from) * self._share / (1 - self._share)
@@ -236,7 +264,9 @@ class PauseControl:
 
 
 def listen_to_parent(stop: CancelToken, pause: PauseControl) -> None:
-    """Pause and go on as the lines of standard input say; stop when it ends, as the parent process is gone then."""
+    """Pause and go on as the lines of standard input say; stop when it ends, as the parent process
+    is gone then.
+    """
 
     def listen() -> None:
         rest = b""

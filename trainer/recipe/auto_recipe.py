@@ -1,4 +1,6 @@
-"""Chooses the recipe `auto`: settings that follow from machine, base model and samples, with reasons."""
+"""Chooses the recipe `auto`: settings that follow from machine, base model and samples, with
+reasons.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,24 +18,44 @@ from trainer.schemas import Recipe, ResolvedRecipe
 
 AUTO_RECIPE = "auto"
 MAX_MAIN_MEMORY_SHARE, MAX_GPU_MEMORY_SHARE, MAX_FREE_MEMORY_SHARE = 0.7, 0.9, 0.9
-"""Shares of memory that a run may plan to use; other programs need main memory more than a GPU's."""
-CANDIDATE_LENGTHS, MAX_CPU_LENGTH, MIN_FULL_HISTORY_LENGTH = (2048, 1024, 640, 512, 384, 256), 1024, 512
-MAX_16BIT_WEIGHT_SHARE = 0.4  # 16-bit weights may take so much of the memory before they are held in 4 bits
+"""Shares of memory that a run may plan to use; other programs need main memory more than a
+GPU's.
+"""
+CANDIDATE_LENGTHS = (2048, 1024, 640, 512, 384, 256)
+MAX_CPU_LENGTH = 1024
+MIN_FULL_HISTORY_LENGTH = 512
+MAX_16BIT_WEIGHT_SHARE = (
+    0.4  # 16-bit weights may take so much of the memory before they are held in 4 bits
+)
 MAX_CPU_BATCH, MAX_GPU_BATCH, MIN_GPU_BATCH = 4, 16, 2
-"""On a CPU, batches of short samples are merged later (`resolve`); some thousand tokens fill a GPU. Rather than go
-below the minimum, a GPU uses gradient checkpointing."""
+"""On a CPU, batches of short samples are merged later (`resolve`); some thousand tokens fill a GPU.
+Rather than go below the minimum, a GPU uses gradient checkpointing.
+"""
 SAMPLES_PER_STEP = ((100, 4), (2_000, 8), (20_000, 16), (math.inf, 32))
-"""Samples per optimiser step, by number of samples: with large batches LoRA learns worse (Schulman et al., LoRA Without
-Regret, 2025); the published recipes take 16 for 9,000 to 30,000."""
+"""Samples per optimiser step, by number of samples: with large batches LoRA learns worse (Schulman
+et al., LoRA Without Regret, 2025); the published recipes take 16 for 9,000 to 30,000.
+"""
 MIN_EPOCHS = ((2_000, 3), (20_000, 2), (math.inf, 1))
-TARGET_STEPS, MAX_EPOCHS = 60, 8
+TARGET_STEPS = 60
+MAX_EPOCHS = 8
 BITS_PER_WEIGHT, BITS_PER_TOKEN = 2, 1
 """Capacity of an adapter weight, and demand of a token of text (LoRA Without Regret)."""
-MAX_RANK, ALPHA = 64, 32
-REFERENCE_LEARNING_RATE, REFERENCE_WIDTH, WIDTH_EXPONENTS, DEFAULT_WIDTH_EXPONENT = 5e-4, 2000, {"qwen": 0.0775}, 0.781
-"""Best rates over many models (Thinking Machines, tinker-cookbook): 5e-4 · (2000 / width) ^ exponent, at α = 32."""
-MAX_AUTO_LEARNING_RATE = 1e-3  # chosen on held-out dialogues for the narrowest model that was tried, of width 576
-NO_DROPOUT_SAMPLES, EVALUATIONS_PER_EPOCH = 10_000, 4
+MAX_RANK = 64
+ALPHA = 32
+REFERENCE_LEARNING_RATE, REFERENCE_WIDTH, WIDTH_EXPONENTS, DEFAULT_WIDTH_EXPONENT = (
+    5e-4,
+    2000,
+    {"qwen": 0.0775},
+    0.781,
+)
+"""Best rates over many models (Thinking Machines, tinker-cookbook): 5e-4 · (2000 / width) ^
+exponent, at α = 32.
+"""
+MAX_AUTO_LEARNING_RATE = (
+    1e-3  # chosen on held-out dialogues for the narrowest model that was tried, of width 576
+)
+NO_DROPOUT_SAMPLES = 10_000
+EVALUATIONS_PER_EPOCH = 4
 AUTO_SETTINGS = frozenset(
     ("max_length", "history_turns", "precision", "quant_type", "lora_r", "lora_alpha", "lora_dropout", "learning_rate",
      "optim", "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing",
@@ -44,7 +66,9 @@ AUTO_SETTINGS = frozenset(
 
 @dataclass(frozen=True)
 class SampleStats:
-    """Training samples: their number, the tokens of the longest, and the tokens with loss in all of them."""
+    """Training samples: their number, the tokens of the longest, and the tokens with loss in all of
+    them.
+    """
 
     samples: int
     longest: int
@@ -65,22 +89,41 @@ class RecipeChooser:
 
     def __init__(self, recipe: Recipe, model: ModelTraits, machine: MachineSpec) -> None:
         self.recipe, self.why = recipe, list[str]()
-        self._given, self._model, self._machine = recipe.model_fields_set, model, machine
-        self._share = machine.memory_bytes * (MAX_GPU_MEMORY_SHARE if machine.has_cuda else MAX_MAIN_MEMORY_SHARE)
-        self._room = min(self._share, (machine.free_bytes or machine.memory_bytes) * MAX_FREE_MEMORY_SHARE)
+        self._given = recipe.model_fields_set
+        self._model = model
+        self._machine = machine
+        self._share = machine.memory_bytes * (
+            MAX_GPU_MEMORY_SHARE if machine.has_cuda else MAX_MAIN_MEMORY_SHARE
+        )
+        self._room = min(
+            self._share, (machine.free_bytes or machine.memory_bytes) * MAX_FREE_MEMORY_SHARE
+        )
 
     def choose_data_settings(self) -> None:
-        """Choose the maximum length and history of samples; free memory has no influence, so they stay the same."""
+        """Choose the maximum length and history of samples; free memory has no influence, so they
+        stay the same.
+        """
         longest = self._model.context or CANDIDATE_LENGTHS[0]
         longest = longest if self._machine.has_cuda else min(longest, MAX_CPU_LENGTH)
         lengths = [length for length in CANDIDATE_LENGTHS if length <= longest] or [longest]
-        one = {"per_device_train_batch_size": 1, "gradient_checkpointing": True, "quant_type": self._lightest()}
+        one = {
+            "per_device_train_batch_size": 1,
+            "gradient_checkpointing": True,
+            "quant_type": self._lightest(),
+        }
         fitting = [length for length in lengths if self._memory(length, **one) <= self._share]
-        within = f"the model attends to {self._model.context:,}" if self._model.context else "the model sets no bound"
+        within = (
+            f"the model attends to {self._model.context:,}"
+            if self._model.context
+            else "the model sets no bound"
+        )
         fit = f"{'one such sample' if fitting else 'nothing'} fits into {format_gib(self._share)}"
         self._take(f"{within}, and {fit}", max_length=(fitting or lengths[-1:])[0])
         turns = 8 if self.recipe.max_length >= MIN_FULL_HISTORY_LENGTH else 4
-        self._take(f"as much of the talk as {self.recipe.max_length} tokens have room for", history_turns=turns)
+        self._take(
+            f"as much of the talk as {self.recipe.max_length} tokens have room for",
+            history_turns=turns,
+        )
 
     def choose_run_settings(self, replies: SampleStats) -> None:
         """Choose all other settings."""
@@ -91,7 +134,10 @@ class RecipeChooser:
         self._optimiser()
         samples = _by_size(SAMPLES_PER_STEP, replies.samples)
         self._batches(replies, samples)
-        self._epochs(replies, self.recipe.per_device_train_batch_size * self.recipe.gradient_accumulation_steps)
+        self._epochs(
+            replies,
+            self.recipe.per_device_train_batch_size * self.recipe.gradient_accumulation_steps,
+        )
 
     def _precision(self) -> None:
         where = self._machine.device if self._machine.has_cuda else "this processor"
@@ -102,7 +148,8 @@ class RecipeChooser:
 
     def _quantisation(self) -> None:
         takes = self._model.shape.weights * 2
-        weights, room = f"{format_gib(takes)} of weights", format_gib(self._room)
+        weights = f"{format_gib(takes)} of weights"
+        room = format_gib(self._room)
         if not self._machine.has_cuda:
             why = "on a CPU 4-bit weights are unpacked before training and would save nothing"
             self._take(why, quant_type="none")
@@ -112,11 +159,14 @@ class RecipeChooser:
             self._take(f"{weights} would take too much of {room}", quant_type="nf4")
 
     def _rank(self, replies: SampleStats) -> None:
-        rank, bits = self.recipe.lora_r, replies.trained_tokens * BITS_PER_TOKEN
+        rank = self.recipe.lora_r
+        bits = replies.trained_tokens * BITS_PER_TOKEN
         while rank < MAX_RANK and self._capacity(rank) < bits:
             rank *= 2
         millions = self._capacity(rank) / BITS_PER_WEIGHT / 1e6
-        why = f"{millions:.1f} M weights hold what {replies.trained_tokens:,} tokens of replies teach"
+        why = (
+            f"{millions:.1f} M weights hold what {replies.trained_tokens:,} tokens of replies teach"
+        )
         self._take(why, lora_r=rank)
         self._take("the best learning rate then hardly depends on the rank", lora_alpha=ALPHA)
         if replies.samples >= NO_DROPOUT_SAMPLES:
@@ -131,41 +181,68 @@ class RecipeChooser:
     def _rate(self) -> None:
         width = self._model.shape.width
         exponent = next(
-            (it for kind, it in WIDTH_EXPONENTS.items() if self._model.kind.startswith(kind)), DEFAULT_WIDTH_EXPONENT
+            (it for kind, it in WIDTH_EXPONENTS.items() if self._model.kind.startswith(kind)),
+            DEFAULT_WIDTH_EXPONENT,
         )
         rate = float(f"{REFERENCE_LEARNING_RATE * (REFERENCE_WIDTH / width) ** exponent:.2g}")
         why = f"{REFERENCE_LEARNING_RATE:g} · ({REFERENCE_WIDTH} / width {width}) ^ {exponent:g}"
         if rate > MAX_AUTO_LEARNING_RATE:
-            rate, why = MAX_AUTO_LEARNING_RATE, f"the highest rate that worked well; {why} would be more"
+            rate = MAX_AUTO_LEARNING_RATE
+            why = f"the highest rate that worked well; {why} would be more"
         self._take(why, learning_rate=rate)
 
     def _optimiser(self) -> None:
         if self._machine.has_cuda and self.recipe.quant_type != "none":
-            self._take("memory is short: its state takes 8 bits, and may leave the GPU", optim="paged_adamw_8bit")
+            self._take(
+                "memory is short: its state takes 8 bits, and may leave the GPU",
+                optim="paged_adamw_8bit",
+            )
         else:
             self._take("there is memory for its whole state", optim="adamw_torch_fused")
 
     def _batches(self, replies: SampleStats, samples: int) -> None:
         """Choose the largest batch that fits, preferably without gradient checkpointing."""
-        most = min(samples, MAX_GPU_BATCH if self._machine.has_cuda else MAX_CPU_BATCH, replies.samples or 1)
+        most = min(
+            samples,
+            MAX_GPU_BATCH if self._machine.has_cuda else MAX_CPU_BATCH,
+            replies.samples or 1,
+        )
         if "gradient_accumulation_steps" in self._given:
             most = min(most, max(1, samples // self.recipe.gradient_accumulation_steps))
         for checkpointing in self._open("gradient_checkpointing", (False, True)):
             least = MIN_GPU_BATCH if self._machine.has_cuda and not checkpointing else 1
             for batch in self._open("per_device_train_batch_size", _powers_of_two(most, least)):
-                changes = {"gradient_checkpointing": checkpointing, "per_device_train_batch_size": batch}
+                changes = {
+                    "gradient_checkpointing": checkpointing,
+                    "per_device_train_batch_size": batch,
+                }
                 if self._fits(replies.longest, **changes):
                     return self._take_batch(replies, samples, changes, "fit into")
         return self._take_batch(replies, samples, changes, "is the least, and takes")
 
-    def _take_batch(self, replies: SampleStats, samples: int, changes: dict[str, Any], fit: str) -> None:
-        batch, checkpointing = changes["per_device_train_batch_size"], changes["gradient_checkpointing"]
-        accumulation = min(math.ceil(samples / batch), _setting_maximum("gradient_accumulation_steps"))
-        needs, counted = self._memory(replies.longest, **changes), count_of(batch, "sample")
-        twice = "batches would not fit otherwise" if checkpointing else "there is memory to keep what is computed"
-        held = f"{counted} of {replies.longest} tokens {fit} {needs / 2**30:.1f} of {format_gib(self._room)}"
+    def _take_batch(
+        self, replies: SampleStats, samples: int, changes: dict[str, Any], fit: str
+    ) -> None:
+        batch = changes["per_device_train_batch_size"]
+        checkpointing = changes["gradient_checkpointing"]
+        accumulation = min(
+            math.ceil(samples / batch), _setting_maximum("gradient_accumulation_steps")
+        )
+        needs = self._memory(replies.longest, **changes)
+        counted = count_of(batch, "sample")
+        twice = (
+            "batches would not fit otherwise"
+            if checkpointing
+            else "there is memory to keep what is computed"
+        )
+        held = (
+            f"{counted} of {replies.longest} tokens {fit} {needs / 2**30:.1f} of "
+            f"{format_gib(self._room)}"
+        )
         self._take(twice, gradient_checkpointing=checkpointing)
-        self._take(held, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)
+        self._take(
+            held, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation
+        )
 
     def _epochs(self, replies: SampleStats, samples: int) -> None:
         a_pass = max(1, math.ceil(replies.samples / samples))
@@ -174,7 +251,10 @@ class RecipeChooser:
         if self.recipe.max_steps:
             epochs = math.ceil(self.recipe.max_steps / a_pass)
         else:
-            self._take(f"{replies.samples:,} samples are {a_pass:,} steps an epoch", num_train_epochs=float(epochs))
+            self._take(
+                f"{replies.samples:,} samples are {a_pass:,} steps an epoch",
+                num_train_epochs=float(epochs),
+            )
             epochs = math.ceil(self.recipe.num_train_epochs)
         if epochs > 1:
             patience = 1 if epochs <= 3 else 2
@@ -182,7 +262,12 @@ class RecipeChooser:
             self._take(why, eval_strategy="epoch", early_stopping_patience=patience)
         else:
             every = max(1, a_pass // EVALUATIONS_PER_EPOCH)
-            self._take("within the only epoch", eval_strategy="steps", eval_steps=every, early_stopping_patience=2)
+            self._take(
+                "within the only epoch",
+                eval_strategy="steps",
+                eval_steps=every,
+                early_stopping_patience=2,
+            )
 
     def _open(self, name: str, choices: Sequence[Any]) -> Sequence[Any]:
         """Return the values to choose from for a setting: the request's alone, or these."""
@@ -193,7 +278,9 @@ class RecipeChooser:
         if mine := {name: value for name, value in values.items() if name not in self._given}:
             self.recipe = with_values(self.recipe, **mine)
             self.why.append(
-                f"chosen {', '.join(f'{name} {_format_value(value)}' for name, value in mine.items())}: {why}."
+                "chosen "
+                f"{', '.join(f'{name} {_format_value(value)}' for name, value in mine.items())}: "
+                f"{why}."
             )
 
     def _fits(self, longest: int, **changes: Any) -> bool:
@@ -216,7 +303,9 @@ def _by_size(table: Sequence[tuple[float, int]], size: int) -> int:
 
 def _powers_of_two(most: int, least: int) -> list[int]:
     """Return the powers of two from `most` down to `least`."""
-    return [2**power for power in range(most.bit_length() - 1, -1, -1) if 2**power >= min(least, most)]
+    return [
+        2**power for power in range(most.bit_length() - 1, -1, -1) if 2**power >= min(least, most)
+    ]
 
 
 def _setting_maximum(name: str) -> int:
@@ -224,10 +313,18 @@ def _setting_maximum(name: str) -> int:
 
 
 def _format_value(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
-def choose_recipe(recipe: Recipe, model: ModelTraits, replies: SampleStats, machine: MachineSpec) -> ResolvedRecipe:
+def choose_recipe(
+    recipe: Recipe, model: ModelTraits, replies: SampleStats, machine: MachineSpec
+) -> ResolvedRecipe:
     """Choose all settings that the request leaves open."""
     choice = RecipeChooser(recipe, model, machine)
     choice.choose_data_settings()
@@ -238,7 +335,9 @@ def choose_recipe(recipe: Recipe, model: ModelTraits, replies: SampleStats, mach
 def model_traits(base: BaseModel) -> ModelTraits:
     """Read a base model's traits from its folder. Raises `BaseModelError`."""
     shape = model_shape_of(base)
-    return ModelTraits(shape, max_positions(base) or 0, str(read_config(base).get("model_type", "")))
+    return ModelTraits(
+        shape, max_positions(base) or 0, str(read_config(base).get("model_type", ""))
+    )
 
 
 def sample_stats(samples: Sequence[TokenizedSample]) -> SampleStats:

@@ -50,17 +50,24 @@ class ParentAdapter:
         if self.manifest.prompt_version == PROMPT_VERSION:
             return ()
         return (
-            f"The adapter to train further learned prompts of format {self.manifest.prompt_version}; the format is "
+            "The adapter to train further learned prompts of format "
+            f"{self.manifest.prompt_version}; the format is "
             f"{PROMPT_VERSION} now.",
         )
 
     def shaped(self, recipe: Recipe, requested: Hyperparameters) -> Recipe:
-        """Return the recipe with the adapter's shape. Raises `RequestError` if the request sets another one."""
+        """Return the recipe with the adapter's shape. Raises `RequestError` if the request sets
+        another one.
+        """
         config = _read_peft_config(self.folder)
         own: dict[str, Any] = {name: config[key] for name, key in SHAPE_SETTINGS.items()}
-        names = [path.rpartition(".")[2] for path in own["target_modules"]]  # whole paths in a multimodal model
+        names = [
+            path.rpartition(".")[2] for path in own["target_modules"]
+        ]  # whole paths in a multimodal model
         own["target_modules"] = _order_modules(names, recipe.target_modules)
-        for name, value in requested.model_dump(include=set(SHAPE_SETTINGS), exclude_none=True).items():
+        for name, value in requested.model_dump(
+            include=set(SHAPE_SETTINGS), exclude_none=True
+        ).items():
             if _comparable(value) != _comparable(own[name]):
                 raise RequestError(
                     f"{name} cannot be {format_setting(value)}: the adapter to train further has "
@@ -72,28 +79,36 @@ class ParentAdapter:
     def trained_by(self, recipe: Recipe, requested: Hyperparameters, default: Recipe) -> Recipe:
         """Return the recipe that trained the adapter, with the request's values in it.
 
-        An adapter that has itself learned from preferences gets the `default` recipe. Settings of samples and
-        preferences are those of the given recipe.
+        An adapter that has itself learned from preferences gets the `default` recipe. Settings of
+        samples and preferences are those of the given recipe.
         """
-        manifest, current = self.manifest, recipe.model_dump()
+        manifest = self.manifest
+        current = recipe.model_dump()
         table = {**manifest.hyperparameters, "target_modules": manifest.lora["target_modules"]}
         if GOOD_REPLIES_KEY in manifest.dataset:
             table = default.model_dump()
-        kept = {name: value for name, value in current.items() if name.startswith(PREFERENCE_SETTING_PREFIXES)}
+        kept = {
+            name: value
+            for name, value in current.items()
+            if name.startswith(PREFERENCE_SETTING_PREFIXES)
+        }
         known = {name: value for name, value in table.items() if name in Recipe.model_fields}
         own = requested.model_dump(exclude_none=True)
         again = Recipe.model_validate({**current, **known, **kept, **own})
         return Recipe.model_construct(_fields_set=set(own), **dict(again))
 
     def with_people(self, data: Dataset) -> Dataset:
-        """Add the people whose messages the adapter was trained on: the new adapter has learned from them too."""
+        """Add the people whose messages the adapter was trained on: the new adapter has learned
+        from them too.
+        """
         return replace(data, people=add_counts(data.people, read_people(self.folder)))
 
 
 def find_parent_adapter(folder: Path | None, base: BaseModel) -> ParentAdapter | None:
     """Verify the adapter in a folder, to be trained further over `base`; None without a folder.
 
-    Raises `AdapterError` for a damaged one, one that is never served, and one that was made for another base model.
+    Raises `AdapterError` for a damaged one, one that is never served, and one that was made for
+    another base model.
     """
     if folder is None:
         return None
@@ -102,25 +117,33 @@ def find_parent_adapter(folder: Path | None, base: BaseModel) -> ParentAdapter |
     check_lora(folder, None, "The adapter to start from")
     if manifest.base_model_hash != fingerprint(base):
         raise AdapterError(
-            f"The adapter to start from was made for the base model {manifest.base_model}, not for {base.name}.",
+            f"The adapter to start from was made for the base model {manifest.base_model}, not for "
+            f"{base.name}.",
             "Train over that base model, or start from another adapter.",
         )
-    return ParentAdapter(folder, manifest, hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest())
+    return ParentAdapter(
+        folder, manifest, hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    )
 
 
 def load_parent_weights(folder: Path, model: Any) -> None:
-    """Load an adapter's weights into a model's new adapter. Raises `AdapterError` if they do not fit."""
+    """Load an adapter's weights into a model's new adapter. Raises `AdapterError` if they do not
+    fit.
+    """
     from peft import set_peft_model_state_dict  # loads torch, which takes seconds
 
     _, weights = read_lora(folder, None, "The adapter to start from")
     try:
         left = set_peft_model_state_dict(model, weights).unexpected_keys
     except (RuntimeError, ValueError, KeyError, OSError) as error:
-        raise AdapterError(f"The adapter in {folder} does not fit: {error}", "Start from another adapter.") from error
+        raise AdapterError(
+            f"The adapter in {folder} does not fit: {error}", "Start from another adapter."
+        ) from error
     expected = sum(1 for weight in model.parameters() if weight.requires_grad)
     if left or len(weights) != expected:
         raise AdapterError(
-            f"The adapter in {folder} has {len(weights)} matrices, and {expected} are to be trained.",
+            f"The adapter in {folder} has {len(weights)} matrices, and {expected} are to be "
+            "trained.",
             "Start from another adapter.",
         )
 

@@ -16,13 +16,19 @@ from personas.schemas.training import AdapterManifest, JobSpec
 from personas.schemas.training_events import ScoreSummary
 from trainer.dataset.dataset import Dataset
 from trainer.dataset.dataset_card import render_permission_note
-from trainer.report.run_report import REPORT_FOLDER, TrainingRecord, training_section, write_run_report
+from trainer.report.run_report import (
+    REPORT_FOLDER,
+    TrainingRecord,
+    training_section,
+    write_run_report,
+)
 from trainer.report.scorecard_files import write_scorecard
 from trainer.schemas import Recipe
 from trainer.train.job import PreparedJob
 from trainer.train.resume_config import ResumeConfig
 
-DATA_SHEET_FILE, DATA_SHEET_MARKDOWN = "datasheet.json", "datasheet.md"
+DATA_SHEET_FILE = "datasheet.json"
+DATA_SHEET_MARKDOWN = "datasheet.md"
 
 
 def seal_adapter(
@@ -35,7 +41,8 @@ def seal_adapter(
     *,
     is_audit: bool = False,
 ) -> None:
-    """Write all documents of the adapter whose weights are in `folder`; the manifest, with its checksums, comes last.
+    """Write all documents of the adapter whose weights are in `folder`; the manifest, with its
+    checksums, comes last.
 
     `is_audit` marks an adapter that is never served. Raises `OSError`.
     """
@@ -58,7 +65,8 @@ def make_manifest(
     job: PreparedJob, config: ResumeConfig, caveats: tuple[str, ...], training: TrainingRecord
 ) -> AdapterManifest:
     """Build the manifest, without the checksums that sealing the folder adds."""
-    spec, recipe = job.spec, config.used
+    spec = job.spec
+    recipe = config.used
     lora = {"r": recipe.lora_r, "alpha": recipe.lora_alpha, "dropout": recipe.lora_dropout}
     return AdapterManifest(
         persona=spec.request.persona,
@@ -108,18 +116,23 @@ def write_adapter_data_sheet(folder: Path, spec: JobSpec, data: Dataset) -> None
         "dropped": dict(data.ledger.dropped.most_common()),
         "permission": data.permission,
         "materials": [
-            it.model_dump(include={"kind", "origin", "right", "stated_by", "stated_on", "why", "arrived"})
+            it.model_dump(
+                include={"kind", "origin", "right", "stated_by", "stated_on", "why", "arrived"}
+            )
             for it in spec.materials
         ],
         "stated": {name: dict(stated) for name, stated in data.stated.items()},
         "hash": data.hash,
     }
-    (folder / DATA_SHEET_FILE).write_text(json.dumps(sheet, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / DATA_SHEET_FILE).write_text(
+        json.dumps(sheet, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     (folder / DATA_SHEET_MARKDOWN).write_text(_data_sheet_markdown(spec, sheet), encoding="utf-8")
 
 
 def _data_sheet_markdown(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
-    samples, days = sheet["samples"], [day for day in sheet["arrived"] if day]
+    samples = sheet["samples"]
+    days = [day for day in sheet["arrived"] if day]
     stated = ("kind", "origin", "right", "stated_by", "stated_on", "why")
     parts = [
         f"# Data sheet of {spec.request.persona or 'dialogue'} {spec.version}",
@@ -137,11 +150,15 @@ def _data_sheet_markdown(spec: JobSpec, sheet: Mapping[str, Any]) -> str:
         "## Sources",
         _counts_table("source", sheet["by_source"]),
         "## Replaced",
-        _counts_table("kind", sheet["replaced"], "places") if sheet["replaced"] else "Members appear under pseudonyms.",
-        "Pseudonymised is not anonymous: anyone with the key in the bot's home can identify the people.",
+        _counts_table("kind", sheet["replaced"], "places")
+        if sheet["replaced"]
+        else "Members appear under pseudonyms.",
+        "Pseudonymised is not anonymous: anyone with the key in the bot's home can identify the "
+        "people.",
         "## Left out",
         _counts_table("reason", sheet["dropped"], "records") if sheet["dropped"] else "Nothing.",
-        f"Hash of the samples: `{sheet['hash']}`. `people.json` lists the people in them by keyed hash.",
+        f"Hash of the samples: `{sheet['hash']}`. `people.json` lists the people in them by keyed "
+        "hash.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -151,7 +168,8 @@ def _inherited_rights(stated: Mapping[str, Mapping[str, str]]) -> str:
     if not stated:
         return ""
     rows = [
-        (name, *(of.get(key, "") for key in ("right", "stated_by", "stated_on", "why"))) for name, of in stated.items()
+        (name, *(of.get(key, "") for key in ("right", "stated_by", "stated_on", "why")))
+        for name, of in stated.items()
     ]
     head = ("source in the data set", "right", "stated by", "on", "why")
     return markdown_table(head, rows, numbers=False)
@@ -162,41 +180,55 @@ def _counts_table(what: str, counts: Mapping[str, int], of: str = "samples") -> 
 
 
 def write_model_card(folder: Path, manifest: AdapterManifest, training: TrainingRecord) -> None:
-    """Write `README.md`, the model card (https://arxiv.org/abs/1810.03993): identity, results, training, data,
-    settings.
+    """Write `README.md`, the model card (https://arxiv.org/abs/1810.03993): identity, results,
+    training, data, settings.
     """
     name = manifest.persona or "dialogue"
     sections = [
         f"# {name} {manifest.version}",
-        f"A LoRA adapter for the base model `{manifest.base_model}`, trained on {manifest.created_at} by the job "
-        f"`{manifest.job_id}`. It only works with that base model (hash `{manifest.base_model_hash[:16]}…`).",
+        f"A LoRA adapter for the base model `{manifest.base_model}`, trained on "
+        f"{manifest.created_at} by the job "
+        f"`{manifest.job_id}`. It only works with that base model (hash "
+        f"`{manifest.base_model_hash[:16]}…`).",
         _parent_section(manifest),
         "## Results",
         _metrics_table(manifest.metrics),
         "## Training",
         training_section(training, f"{REPORT_FOLDER}/"),
-        f"[{REPORT_FOLDER}/README.md]({REPORT_FOLDER}/README.md) has the curves as tables; `{REPORT_FOLDER}/` also has "
+        f"[{REPORT_FOLDER}/README.md]({REPORT_FOLDER}/README.md) has the curves as tables; "
+        f"`{REPORT_FOLDER}/` also has "
         "files for spreadsheets and TensorBoard.",
         "## Data",
         _key_value_table(("right", "samples"), manifest.rights.items()),
         _key_value_table(("composition", "number"), manifest.dataset.items()),
-        "Members appear under pseudonyms; [datasheet.md](datasheet.md) lists the sources of the samples. The loss "
+        "Members appear under pseudonyms; [datasheet.md](datasheet.md) lists the sources of the "
+        "samples. The loss "
         "covers replies and their ends of turn only.",
         "## Settings",
-        f"Recipe `{manifest.recipe}`, seed {manifest.seed}, trained in {manifest.training_precision}, measured and "
+        f"Recipe `{manifest.recipe}`, seed {manifest.seed}, trained in "
+        f"{manifest.training_precision}, measured and "
         f"served in {manifest.serving_precision}, prompt format {manifest.prompt_version}, "
         f"{_template_words(manifest)}.",
-        _key_value_table(("setting", "value"), [*manifest.hyperparameters.items(), *manifest.lora.items()]),
+        _key_value_table(
+            ("setting", "value"), [*manifest.hyperparameters.items(), *manifest.lora.items()]
+        ),
         *manifest.caveats,
-        "Packages: " + ", ".join(f"{package} {version}" for package, version in manifest.packages.items()) + ".",
+        "Packages: "
+        + ", ".join(f"{package} {version}" for package, version in manifest.packages.items())
+        + ".",
     ]
-    (folder / "README.md").write_text("\n\n".join(part for part in sections if part) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(
+        "\n\n".join(part for part in sections if part) + "\n", encoding="utf-8"
+    )
 
 
 def _template_words(manifest: AdapterManifest) -> str:
     if manifest.chat_template == "own":
         return "the base model's own chat template"
-    return f"Understudy's default chat template `{manifest.chat_template}`, which the base model does not bring along"
+    return (
+        f"Understudy's default chat template `{manifest.chat_template}`, which the base model does "
+        "not bring along"
+    )
 
 
 def _parent_section(manifest: AdapterManifest) -> str:
@@ -204,7 +236,8 @@ def _parent_section(manifest: AdapterManifest) -> str:
     if (start := manifest.start_from) is None:
         return ""
     return (
-        f"Its training continued from the adapter {start.persona or 'dialogue'} {start.version} (job `{start.job_id}`, "
+        f"Its training continued from the adapter {start.persona or 'dialogue'} {start.version} "
+        f"(job `{start.job_id}`, "
         f"weights `{start.weights[:16]}…`)."
     )
 
@@ -218,7 +251,8 @@ def _metrics_table(metrics: ScoreSummary) -> str:
         ("general dialogue, this adapter", f"{metrics.general_loss_tuned:.4f}"),
     ]
     note = (
-        f"Loss in nats per reply token, end of turn included, after the same prompts; {metrics.heldout_replies} "
+        "Loss in nats per reply token, end of turn included, after the same prompts; "
+        f"{metrics.heldout_replies} "
         f"held-out replies hold {metrics.heldout_tokens} tokens. Measured in {metrics.precision}."
     )
     return _key_value_table(("measure", "value"), rows) + "\n\n" + note

@@ -23,14 +23,21 @@ from trainer.dataset.writer import DatasetBuildSpec, ReadProgress, previous_hold
 from trainer.estimate.workload import common_prefix_length
 from trainer.train.job import load_fast_tokenizer, prepare_job_without_torch
 
-SIDE_NAMES = ((TRAIN, "train"), (HELD_OUT, "eval"))  # sides and their names in `--json`, as in a data set's files
-TRAINED_BEGIN, TRAINED_END = "⟦", "⟧"
-REJECTED_BEGIN, REJECTED_END = "⟪", "⟫"
+SIDE_NAMES = (
+    (TRAIN, "train"),
+    (HELD_OUT, "eval"),
+)  # sides and their names in `--json`, as in a data set's files
+TRAINED_BEGIN = "⟦"
+TRAINED_END = "⟧"
+REJECTED_BEGIN = "⟪"
+REJECTED_END = "⟫"
 
 
 @dataclass(frozen=True)
 class MaskedSample:
-    """A sample as text: `parts` with a flag for loss, and token counts. A `rejected` reply is trained against."""
+    """A sample as text: `parts` with a flag for loss, and token counts. A `rejected` reply is
+    trained against.
+    """
 
     side: str
     parts: tuple[tuple[str, bool], ...]
@@ -54,19 +61,25 @@ class MaskedSample:
         return "".join(f"{begin}{text}{end}" if lossy else text for text, lossy in self.parts)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object of `mask --json` and `plan --json`: `parts` pairs each text with its trained flag."""
+        """Return the object of `mask --json` and `plan --json`: `parts` pairs each text with its
+        trained flag.
+        """
         parts = [[text, lossy and not self.rejected] for text, lossy in self.parts]
         fields = {"trained_tokens": self.trained, "tokens": self.tokens, "parts": parts}
         rejected = [text for text, lossy in self.parts if lossy]
-        return {**fields, "rejected_tokens": self.lossy, "rejected": "".join(rejected)} if self.rejected else fields
+        return (
+            {**fields, "rejected_tokens": self.lossy, "rejected": "".join(rejected)}
+            if self.rejected
+            else fields
+        )
 
 
 @dataclass
 class MaskSummary:
     """The first training samples in full, and counts over all samples including held-out ones.
 
-    `dropped` counts replies that yield no sample, by reason. `rejected` counts the samples with a rejected reply and
-    the tokens of these replies.
+    `dropped` counts replies that yield no sample, by reason. `rejected` counts the samples with a
+    rejected reply and the tokens of these replies.
     """
 
     base_model: str
@@ -78,7 +91,9 @@ class MaskSummary:
     dropped: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
 
-    def add(self, tokenizer: Any, sample: TokenizedSample, side: str, *, rejected: bool = False) -> None:
+    def add(
+        self, tokenizer: Any, sample: TokenizedSample, side: str, *, rejected: bool = False
+    ) -> None:
         """Count a sample, and store it if it is among the first."""
         self.samples[side] += 1
         self.tokens[side] += len(sample.ids)
@@ -102,17 +117,29 @@ class MaskSummary:
         }
 
 
-def mask_sample(tokenizer: Any, sample: TokenizedSample, side: str = TRAIN, *, rejected: bool = False) -> MaskedSample:
+def mask_sample(
+    tokenizer: Any, sample: TokenizedSample, side: str = TRAIN, *, rejected: bool = False
+) -> MaskedSample:
     """Decode a sample to text."""
-    return MaskedSample(side, tuple(split_by_loss(tokenizer, sample)), sample.reply_tokens, len(sample.ids), rejected)
+    return MaskedSample(
+        side,
+        tuple(split_by_loss(tokenizer, sample)),
+        sample.reply_tokens,
+        len(sample.ids),
+        rejected,
+    )
 
 
 def labelled_samples(data: Dataset) -> Iterator[tuple[TokenizedSample, bool]]:
-    """Yield a job's training samples with a flag for rejected replies, alternating with the others."""
+    """Yield a job's training samples with a flag for rejected replies, alternating with the
+    others.
+    """
     if data.preferences is None:
         yield from ((sample, False) for sample in data.train)
         return
-    labelled = list(zip(data.train, (not reply.is_good for reply in data.preferences.judged), strict=True))
+    labelled = list(
+        zip(data.train, (not reply.is_good for reply in data.preferences.judged), strict=True)
+    )
     sides = ([pair for pair in labelled if pair[1] is bad] for bad in (False, True))
     yield from (pair for pairs in itertools.zip_longest(*sides) for pair in pairs if pair)
 
@@ -120,9 +147,12 @@ def labelled_samples(data: Dataset) -> Iterator[tuple[TokenizedSample, bool]]:
 def split_by_loss(tokenizer: Any, sample: TokenizedSample) -> Iterator[tuple[str, bool]]:
     """Split the sample's text into pieces that carry loss entirely or not at all.
 
-    A character whose tokens lie on both sides of a border belongs whole to the piece in which it ends.
+    A character whose tokens lie on both sides of a border belongs whole to the piece in which it
+    ends.
     """
-    text, done, count = tokenizer.decode(sample.ids), 0, 0
+    text = tokenizer.decode(sample.ids)
+    done = 0
+    count = 0
     for has_loss, group in itertools.groupby(sample.mask):
         count += len(list(group))
         before = tokenizer.decode(sample.ids[:count]) if count < len(sample.ids) else text
@@ -142,7 +172,9 @@ def mask_summary_of_job(folder: Path, limit: int) -> MaskSummary:
     return masks
 
 
-def mask_summary_of_sources(request: DatasetBuildSpec, limit: int, report_progress: ReadProgress) -> MaskSummary:
+def mask_summary_of_sources(
+    request: DatasetBuildSpec, limit: int, report_progress: ReadProgress
+) -> MaskSummary:
     """Summarise sources as `dataset build` would read them; temporary files are removed."""
     masks = MaskSummary(request.base.name, limit)
     with temporary_build(request, report_progress) as builder:
@@ -154,7 +186,9 @@ def mask_summary_of_sources(request: DatasetBuildSpec, limit: int, report_progre
 
 
 @contextmanager
-def temporary_build(request: DatasetBuildSpec, report_progress: ReadProgress) -> Iterator[DatasetBuilder]:
+def temporary_build(
+    request: DatasetBuildSpec, report_progress: ReadProgress
+) -> Iterator[DatasetBuilder]:
     """Read a request's sources into a builder, whose files are temporary."""
     plan = replace(request.plan, held_out=previous_holdout(request))
     with (

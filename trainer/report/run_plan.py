@@ -10,7 +10,12 @@ from personas.home.column_maps import split_pairs
 from personas.home.data_subjects import Consent
 from personas.home.datasets import EVAL_FILE, TRAIN_FILE
 from personas.home.rights import decide_right
-from personas.models.base_model import BaseModel, apply_rope_settings, apply_template_setting, locate
+from personas.models.base_model import (
+    BaseModel,
+    apply_rope_settings,
+    apply_template_setting,
+    locate,
+)
 from personas.models.base_notes import base_model_notes
 from personas.outside_names import path_inside
 from personas.schemas.base import DISCORD_API
@@ -37,7 +42,12 @@ from trainer.recipe.resolve import (
     resolve_for_run,
     stage_warnings,
 )
-from trainer.report.loss_mask_view import MaskedSample, labelled_samples, mask_sample, temporary_build
+from trainer.report.loss_mask_view import (
+    MaskedSample,
+    labelled_samples,
+    mask_sample,
+    temporary_build,
+)
 from trainer.schemas import Recipe, ResolvedRecipe
 from trainer.sources.registry import describe_content
 from trainer.sources.source_format import ReadOptions
@@ -46,17 +56,24 @@ from trainer.train.resume_config import resumed_recipe
 
 MAX_EXAMPLE_SAMPLES = 3
 PREFERENCE_RECIPE = "preference"
-LORE_PAIR_COUNTS = ("lore_pairs_extracted", "lore_pairs_synthesised", "lore_pairs_used", "samples_from_lore")
+LORE_PAIR_COUNTS = (
+    "lore_pairs_extracted",
+    "lore_pairs_synthesised",
+    "lore_pairs_used",
+    "samples_from_lore",
+)
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A planned run: the statistics of its samples (as in `dataset build`) and the settings it would use.
+    """A planned run: the statistics of its samples (as in `dataset build`) and the settings it
+    would use.
 
-    `examples` are training samples. `history_trimmed` counts samples whose oldest turns did not fit, `too_long` replies
-    that yield no sample because they do not fit at all. `why` explains the choices of the recipe `auto`; `notes` lists
-    deviations of the material from the request. `first` is the workload of a first stage. `by_preference` marks an
-    adapter that continues with preferences, for which no other recipe applies.
+    `examples` are training samples. `history_trimmed` counts samples whose oldest turns did not
+    fit, `too_long` replies that yield no sample because they do not fit at all. `why` explains the
+    choices of the recipe `auto`; `notes` lists deviations of the material from the request. `first`
+    is the workload of a first stage. `by_preference` marks an adapter that continues with
+    preferences, for which no other recipe applies.
     """
 
     persona: str | None
@@ -75,12 +92,19 @@ class RunPlan:
     by_preference: bool = False
 
     def as_json(self, adapters: Iterable[Path], *, with_samples: bool = False) -> dict[str, Any]:
-        """Return the published object of `plan --json`. `adapters` are those of earlier runs, whose speed is reused."""
+        """Return the published object of `plan --json`. `adapters` are those of earlier runs, whose
+        speed is reused.
+        """
         speed = estimate_speed(self.base, self.settings, self.work, adapters)
-        others = [name for name in recipe_names() if name != PREFERENCE_RECIPE and not self.by_preference]
+        others = [
+            name for name in recipe_names() if name != PREFERENCE_RECIPE and not self.by_preference
+        ]
         recipes = {name: load_recipe(name) for name in others} | {self.recipe: self.settings}
         machine = probe_machine_without_torch()
-        examples = {"examples": [it.as_text() for it in self.examples], "masks": [it.as_json() for it in self.examples]}
+        examples = {
+            "examples": [it.as_text() for it in self.examples],
+            "masks": [it.as_json() for it in self.examples],
+        }
         return {
             "persona": self.persona,
             "base_model": self.base.name,
@@ -88,9 +112,14 @@ class RunPlan:
             **self.statistics,
             "longest_tokens": max(self.work.seen(self.settings), default=0),
             "tokens_per_sample": length_distribution([*self.work.train, *self.work.heldout]),
-            "recipes": [self._estimate_recipe(name, recipe, speed) for name, recipe in recipes.items()],
+            "recipes": [
+                self._estimate_recipe(name, recipe, speed) for name, recipe in recipes.items()
+            ],
             "free_bytes": machine.free_bytes,
-            "lighter": [vars(way) for way in memory_reductions(self.settings, self.base, self.work, speed, machine)],
+            "lighter": [
+                vars(way)
+                for way in memory_reductions(self.settings, self.base, self.work, speed, machine)
+            ],
             "truncation": {
                 "max_length": self.settings.max_length,
                 "history_trimmed": self.history_trimmed,
@@ -100,9 +129,15 @@ class RunPlan:
         }
 
     def _estimate_recipe(self, name: str, recipe: Recipe, speed: MachineSpeed) -> dict[str, Any]:
-        """Estimate a recipe on this machine; `warnings` lists unavailable and probably unintended settings."""
+        """Estimate a recipe on this machine; `warnings` lists unavailable and probably unintended
+        settings.
+        """
         is_own = name == self.recipe
-        chosen = ResolvedRecipe(recipe, self.why) if is_own else resolve_for_run(name, recipe, self.base, self.replies)
+        chosen = (
+            ResolvedRecipe(recipe, self.why)
+            if is_own
+            else resolve_for_run(name, recipe, self.base, self.replies)
+        )
         machine = probe_machine_without_torch()
         fit = fit_to_machine(name, chosen.recipe, self.base, self.work, machine, machine.free_bytes)
         cost = estimate_run(name, fit.recipe, self.base, self.work, speed)
@@ -110,14 +145,21 @@ class RunPlan:
         first = self.first if is_own else None
         warnings = stage_warnings(chosen.recipe, cost["samples"], len(first.train) if first else 0)
         if first:
-            cost = _add_first_stage(cost, estimate_run(name, chosen.recipe.first_stage, self.base, first, speed))
-        return {**cost, "warnings": [*chosen.chosen, *(self.notes if is_own else ()), *notes, *warnings]}
+            cost = _add_first_stage(
+                cost, estimate_run(name, chosen.recipe.first_stage, self.base, first, speed)
+            )
+        return {
+            **cost,
+            "warnings": [*chosen.chosen, *(self.notes if is_own else ()), *notes, *warnings],
+        }
 
     def _notes_on_model(self, recipe: Recipe) -> list[str]:
         """Return the recipe's settings that the base model replaces or does not support."""
         base = apply_rope_settings(self.base, recipe.rope_scaling_type, recipe.rope_scaling_factor)
         base = apply_template_setting(base, "auto" if base.template else recipe.chat_template)
-        longest = max((tokens for tokens in self.work.train if tokens <= recipe.max_length), default=0)
+        longest = max(
+            (tokens for tokens in self.work.train if tokens <= recipe.max_length), default=0
+        )
         error = context_length_error(base, longest)
         notes = [*base_model_notes(base), *match_target_modules(recipe, base)[1], str(error or "")]
         return [note for note in notes if note]
@@ -126,7 +168,8 @@ class RunPlan:
 def plan_job(folder: Path) -> RunPlan:
     """Plan a job folder's run. Raises the same `UnderstudyError`s as the run."""
     job = prepare_job_without_torch(folder)
-    data, request = job.data, job.spec.request
+    data = job.data
+    request = job.spec.request
     statistics = {
         "samples": {"train": len(data.trained), "eval": len(data.heldout)},
         "tokens": sum(len(sample.ids) for sample in (*data.trained, *data.heldout)),
@@ -144,16 +187,22 @@ def plan_job(folder: Path) -> RunPlan:
     shown = itertools.islice(labelled_samples(data), MAX_EXAMPLE_SAMPLES)
     examples = tuple(mask_sample(job.tokenizer, sample, rejected=bad) for sample, bad in shown)
     replies = sample_stats(data.train)
-    chosen = resolve_for_run(request.recipe, job.recipe, job.base, replies, resumed_recipe(folder, job.spec))
+    chosen = resolve_for_run(
+        request.recipe, job.recipe, job.base, replies, resumed_recipe(folder, job.spec)
+    )
     first = workload_of(data.first, ()) if data.first else None
     fitting = (data.trimmed, data.counts.get(f"dropped: {TOO_LONG}", 0))
     of = (statistics, work, replies, examples, *fitting, chosen.chosen, data.caveats, first)
     by_preference = request.task_type == "preference"
-    return RunPlan(request.persona, job.base, request.recipe, chosen.recipe, *of, by_preference=by_preference)
+    return RunPlan(
+        request.persona, job.base, request.recipe, chosen.recipe, *of, by_preference=by_preference
+    )
 
 
 def _import_report(folder: Path, spec: JobSpec) -> ImportReport:
-    """Report what becomes of the conversations' files by their form; what is dropped of them is counted elsewhere."""
+    """Report what becomes of the conversations' files by their form; what is dropped of them is
+    counted elsewhere.
+    """
     items: list[ImportItem] = []
     for material in spec.materials:
         if material.kind in ("log", "messages"):
@@ -169,16 +218,26 @@ def _add_first_stage(cost: dict[str, Any], first: dict[str, Any]) -> dict[str, A
     sums = {name: cost[name] + first[name] for name in ("steps", "samples", "trained_tokens")}
     seconds = round(cost["seconds"] + first["trained_tokens"] / max(first["tokens_per_s"], 1))
     most = max(cost, first, key=lambda it: it["memory_bytes"])
-    return {**cost, **sums, "seconds": seconds, "memory_bytes": most["memory_bytes"], "memory": most["memory"]}
+    return {
+        **cost,
+        **sums,
+        "seconds": seconds,
+        "memory_bytes": most["memory_bytes"],
+        "memory": most["memory"],
+    }
 
 
 def plan_sources(request: DatasetBuildSpec, recipe: str, report_progress: ReadProgress) -> RunPlan:
     """Plan a run on sources named on the command line; temporary files are removed."""
-    plan, statistics, digest, count = request.plan, DatasetStatistics(), SampleHash(), WorkloadCounter()
+    plan = request.plan
+    statistics = DatasetStatistics()
+    digest = SampleHash()
+    count = WorkloadCounter()
     examples: list[MaskedSample] = []
     with temporary_build(request, report_progress) as builder:
         for built in builder.samples():
-            sample, trains = built.made.sample, built.side == TRAIN
+            sample = built.made.sample
+            trains = built.side == TRAIN
             statistics.add(built)
             digest.add(sample, held_out=not trains)
             (count.train_on if trains else count.hold_out)(sample)
@@ -196,26 +255,50 @@ def plan_sources(request: DatasetBuildSpec, recipe: str, report_progress: ReadPr
 
 
 def plan_dataset(folder: Path, recipe: str, changes: Hyperparameters, consent: Consent) -> RunPlan:
-    """Plan a run on a built data set. Raises `MaterialError` if it is damaged or consent forbids training on it."""
+    """Plan a run on a built data set. Raises `MaterialError` if it is damaged or consent forbids
+    training on it.
+    """
     settings = load_recipe(recipe, changes)
     stats = read_stats(folder)
     read_participants(folder)
-    statistics = {key: stats[key] for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")}
+    statistics = {
+        key: stats[key]
+        for key in ("samples", "tokens", "rows", "rows_used", "dropped", "sources", "hash")
+    }
     statistics["import_report"] = stats.get("import_report", ImportReport().as_json())
-    statistics |= {"dropped_replies": stats.get("dropped_replies", {}), "with_thought": stats.get("with_thought", 0)}
-    persona, base_model = stats["persona"], stats["base_model"]
+    statistics |= {
+        "dropped_replies": stats.get("dropped_replies", {}),
+        "with_thought": stats.get("with_thought", 0),
+    }
+    persona = stats["persona"]
+    base_model = stats["base_model"]
     lines = [list(read_samples(folder / name)) for name in (TRAIN_FILE, EVAL_FILE)]
     if any(line.get("right") == DISCORD_API for side in lines for line in side):
         decide_right(folder.resolve().name, stated=DISCORD_API, consent=consent).require()
     train, heldout = ([line["tokens"] for line in side] for side in lines)
     examples = tuple(_plain_masked_sample(line) for line in lines[0][:MAX_EXAMPLE_SAMPLES])
-    base, trained_tokens = locate(base_model), sum(line.get("reply_tokens", 0) for line in lines[0])
+    base = locate(base_model)
+    trained_tokens = sum(line.get("reply_tokens", 0) for line in lines[0])
     shared = _shared_prefix_tokens(base, lines[0])
     work = Workload(train, heldout, shared=shared, reply_tokens=trained_tokens / len(train) or None)
     replies = SampleStats(len(train), max(train), trained_tokens)
     chosen = resolve_for_run(recipe, settings, base, replies)
-    fitting = (stats.get("with_trimmed_history", 0), stats.get("dropped_replies", {}).get(TOO_LONG, 0))
-    return RunPlan(persona, base, recipe, chosen.recipe, statistics, work, replies, examples, *fitting, chosen.chosen)
+    fitting = (
+        stats.get("with_trimmed_history", 0),
+        stats.get("dropped_replies", {}).get(TOO_LONG, 0),
+    )
+    return RunPlan(
+        persona,
+        base,
+        recipe,
+        chosen.recipe,
+        statistics,
+        work,
+        replies,
+        examples,
+        *fitting,
+        chosen.chosen,
+    )
 
 
 def _shared_prefix_tokens(base: BaseModel, lines: Sequence[dict[str, Any]]) -> int:

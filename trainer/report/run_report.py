@@ -8,8 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personas.schemas.formatting import markdown_table
-from personas.schemas.training_events import Epoch, Evaluation, Progress, ScoreSummary, summarise_epochs
-from trainer.dataset.charts import HELDOUT_COLOUR, RAW_COLOUR, SMOOTH_COLOUR, new_figure, save_figure
+from personas.schemas.training_events import (
+    Epoch,
+    Evaluation,
+    Progress,
+    ScoreSummary,
+    summarise_epochs,
+)
+from trainer.dataset.charts import (
+    HELDOUT_COLOUR,
+    RAW_COLOUR,
+    SMOOTH_COLOUR,
+    new_figure,
+    save_figure,
+)
 from trainer.machine import MemoryPeak
 from trainer.process.events import StepEvent
 from trainer.train.experiment_tracker import TENSORBOARD_FOLDER, write_tensorboard_file
@@ -28,7 +40,9 @@ MAX_SHOWN_STEPS = 20
 
 @dataclass(frozen=True)
 class LossCurves:
-    """Loss and learning rate by step; `heldout` pairs a step with its held-out loss, if measured during training."""
+    """Loss and learning rate by step; `heldout` pairs a step with its held-out loss, if measured
+    during training.
+    """
 
     steps: tuple[int, ...]
     losses: tuple[float, ...]
@@ -52,15 +66,16 @@ def moving_average(values: Sequence[float]) -> Iterator[float]:
     """Yield the exponential moving average (decay 0.9) of the values so far, bias-corrected."""
     total = weight = 0.0
     for value in values:
-        total, weight = SMOOTHING_FACTOR * total + value, SMOOTHING_FACTOR * weight + 1
+        total = SMOOTHING_FACTOR * total + value
+        weight = SMOOTHING_FACTOR * weight + 1
         yield total / weight
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """The facts of a finished run. `seconds` covers the whole run over all its processes; `training_s` ends before the
-    adapter's evaluation and excludes waiting. `kernels` describes the kernels that computed it, `caveats` what differs
-    from the request.
+    """The facts of a finished run. `seconds` covers the whole run over all its processes;
+    `training_s` ends before the adapter's evaluation and excludes waiting. `kernels` describes the
+    kernels that computed it, `caveats` what differs from the request.
     """
 
     history: tuple[StepEvent, ...]
@@ -83,15 +98,28 @@ class TrainingRecord:
 
 
 def write_run_report(folder: Path, training: TrainingRecord) -> None:
-    """Write `report/`: three CSV tables, `training.json`, both curves, the TensorBoard log and `README.md`."""
-    report, history = folder / REPORT_FOLDER, training.history
+    """Write `report/`: three CSV tables, `training.json`, both curves, the TensorBoard log and
+    `README.md`.
+    """
+    report = folder / REPORT_FOLDER
+    history = training.history
     report.mkdir()
     stage = ("stage",) if has_stages(history) else ()
-    _write_csv(report / "steps.csv", STEP_COLUMNS + stage, [event for event in history if isinstance(event, Progress)])
-    _write_csv(report / "epochs.csv", EPOCH_COLUMNS + stage, [event for event in history if isinstance(event, Epoch)])
+    _write_csv(
+        report / "steps.csv",
+        STEP_COLUMNS + stage,
+        [event for event in history if isinstance(event, Progress)],
+    )
+    _write_csv(
+        report / "epochs.csv",
+        EPOCH_COLUMNS + stage,
+        [event for event in history if isinstance(event, Epoch)],
+    )
     if evaluations := [event for event in history if isinstance(event, Evaluation)]:
         _write_csv(report / "evaluations.csv", EVALUATION_COLUMNS + stage, evaluations)
-    (report / "training.json").write_text(json.dumps(_figures(training), indent=2) + "\n", encoding="utf-8")
+    (report / "training.json").write_text(
+        json.dumps(_figures(training), indent=2) + "\n", encoding="utf-8"
+    )
     curves = make_curves(history)
     draw_loss(report, curves)
     draw_learning_rate(report, curves)
@@ -101,12 +129,17 @@ def write_run_report(folder: Path, training: TrainingRecord) -> None:
 
 def training_section(training: TrainingRecord, folder: str) -> str:
     """Render the model card's section on training; `folder` is the relative path to the curves."""
-    peak, metrics = training.peak, training.metrics
+    peak = training.peak
+    metrics = training.metrics
     figures = [
         ("whole run", format_duration(training.seconds)),
         ("final training loss", f"{training.train_loss:.4f}"),
         ("final held-out loss, as served", f"{metrics.loss_tuned:.4f}"),
-        ("peak memory", f"{peak.bytes / 1e9:.3f} GB, {peak.share:.1%} of {peak.of_bytes / 1e9:.1f} GB ({peak.device})"),
+        (
+            "peak memory",
+            f"{peak.bytes / 1e9:.3f} GB, {peak.share:.1%} of {peak.of_bytes / 1e9:.1f} GB "
+            f"({peak.device})",
+        ),
     ]
     parts = [
         markdown_table(("figure", "value"), figures),
@@ -131,17 +164,23 @@ def _report_markdown(training: TrainingRecord, curves: LossCurves) -> str:
     places = _evenly_spaced(len(curves.steps))
     even = list(moving_average(curves.losses))
     rows = [
-        (curves.steps[at], f"{curves.losses[at]:.4f}", f"{even[at]:.4f}", f"{curves.rates[at]:.3g}") for at in places
+        (curves.steps[at], f"{curves.losses[at]:.4f}", f"{even[at]:.4f}", f"{curves.rates[at]:.3g}")
+        for at in places
     ]
     parts = [
         "# Training",
         training_section(training, ""),
-        *(["## Notes", "\n".join(f"- {caveat}" for caveat in training.caveats)] if training.caveats else []),
+        *(
+            ["## Notes", "\n".join(f"- {caveat}" for caveat in training.caveats)]
+            if training.caveats
+            else []
+        ),
         "## The curves as a table",
         f"Losses are nats per reply token. Smoothed: {SMOOTHING_FORMULA}."
         + _shown_note(len(places), len(curves.steps)),
         markdown_table(("step", "loss", "smoothed", "learning rate"), rows),
-        "`steps.csv` has every reported step, `tensorboard/` the same for `tensorboard --logdir`, `training.json` the "
+        "`steps.csv` has every reported step, `tensorboard/` the same for `tensorboard --logdir`, "
+        "`training.json` the "
         "figures at the top.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -153,23 +192,37 @@ def has_stages(history: Iterable[StepEvent]) -> bool:
 
 
 def _loss_difference_note(training: TrainingRecord) -> str:
-    """Explain why the final held-out loss differs from the tables' last one; empty if the tables have none."""
+    """Explain why the final held-out loss differs from the tables' last one; empty if the tables
+    have none.
+    """
     if all(isinstance(event, Progress) or event.eval_loss is None for event in training.history):
         return ""
     return (
-        "The tables' held-out losses were measured during training, with the base model in training precision; the "
-        f"final one was measured with the saved adapter and the base model as served, in {training.metrics.precision}."
+        "The tables' held-out losses were measured during training, with the base model in "
+        "training precision; the "
+        "final one was measured with the saved adapter and the base model as served, in "
+        f"{training.metrics.precision}."
     )
 
 
 def epoch_table(history: Sequence[StepEvent]) -> str:
-    """Render losses, time and samples per second of each epoch, and how the losses moved; empty without epochs."""
+    """Render losses, time and samples per second of each epoch, and how the losses moved; empty
+    without epochs.
+    """
     found = [event for event in history if isinstance(event, Epoch)]
     rows = [
-        (it.passes, _format_loss(it.train_loss), _format_loss(it.eval_loss), format_duration(it.seconds), it.pace)
+        (
+            it.passes,
+            _format_loss(it.train_loss),
+            _format_loss(it.eval_loss),
+            format_duration(it.seconds),
+            it.pace,
+        )
         for it in found
     ]
-    table = _stage_table(("epoch", "training loss", "held-out loss", "time", "samples/s"), rows, found, history)
+    table = _stage_table(
+        ("epoch", "training loss", "held-out loss", "time", "samples/s"), rows, found, history
+    )
     summary = "" if has_stages(history) else summarise_epochs(found)
     return "\n\n".join(filter(None, [table, f"{summary.capitalize()}." if summary else ""]))
 
@@ -182,9 +235,14 @@ def _evaluation_table(history: Sequence[StepEvent]) -> str:
 
 
 def _stage_table(
-    head: tuple[str, ...], rows: Sequence[tuple[object, ...]], events: Sequence[StepEvent], history: Sequence[StepEvent]
+    head: tuple[str, ...],
+    rows: Sequence[tuple[object, ...]],
+    events: Sequence[StepEvent],
+    history: Sequence[StepEvent],
 ) -> str:
-    """Render a table of events, with a stage column if there were two stages; empty without events."""
+    """Render a table of events, with a stage column if there were two stages; empty without
+    events.
+    """
     if not rows:
         return ""
     if not has_stages(history):
@@ -201,7 +259,9 @@ def _evenly_spaced(count: int) -> list[int]:
     """Pick at most `MAX_SHOWN_STEPS` evenly spaced indices including the first and the last."""
     if count <= MAX_SHOWN_STEPS:
         return list(range(count))
-    return [round(number * (count - 1) / (MAX_SHOWN_STEPS - 1)) for number in range(MAX_SHOWN_STEPS)]
+    return [
+        round(number * (count - 1) / (MAX_SHOWN_STEPS - 1)) for number in range(MAX_SHOWN_STEPS)
+    ]
 
 
 def _shown_note(shown: int, count: int) -> str:
@@ -235,13 +295,29 @@ def draw_loss(folder: Path, curves: LossCurves) -> None:
     figure, axes = new_figure(height=3.8)
     axes.plot(curves.steps, curves.losses, color=RAW_COLOUR, linewidth=0.9, label="training")
     even = list(moving_average(curves.losses))
-    axes.plot(curves.steps, even, color=SMOOTH_COLOUR, linewidth=1.8, label=f"training, smoothed: {SMOOTHING_FORMULA}")
+    axes.plot(
+        curves.steps,
+        even,
+        color=SMOOTH_COLOUR,
+        linewidth=1.8,
+        label=f"training, smoothed: {SMOOTHING_FORMULA}",
+    )
     if curves.heldout:
         steps, losses = zip(*curves.heldout, strict=True)
-        axes.plot(steps, losses, color=HELDOUT_COLOUR, linewidth=1.4, marker="o", markersize=4, label="held out")
+        axes.plot(
+            steps,
+            losses,
+            color=HELDOUT_COLOUR,
+            linewidth=1.4,
+            marker="o",
+            markersize=4,
+            label="held out",
+        )
     axes.set(title="Loss", xlabel="optimiser step", ylabel="nats per reply token")
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    save_figure(figure, folder / "loss", "Loss by optimiser step; README.md has the figures as a table")
+    save_figure(
+        figure, folder / "loss", "Loss by optimiser step; README.md has the figures as a table"
+    )
 
 
 def draw_learning_rate(folder: Path, curves: LossCurves) -> None:
@@ -252,5 +328,7 @@ def draw_learning_rate(folder: Path, curves: LossCurves) -> None:
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
     axes.set_ylim(bottom=0)
     save_figure(
-        figure, folder / "learning_rate", "Learning rate by optimiser step; README.md has the figures as a table"
+        figure,
+        folder / "learning_rate",
+        "Learning rate by optimiser step; README.md has the figures as a table",
     )

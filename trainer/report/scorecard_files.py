@@ -13,8 +13,12 @@ from personas.schemas.formatting import format_value
 from personas.schemas.scorecard import ScoreCard, Side, SideBySide
 from trainer.report.scorecard_markdown import render_markdown
 
-SCORECARD_FILE, SCORECARD_MARKDOWN_FILE, PICTURE_FILE = "scorecard.json", "scorecard.md", "scorecard.png"
-RUBRIC_FILE, RUBRIC_CSV_FILE, RUBRIC_KEY_FILE = "rubric.md", "rubric.csv", "rubric-key.json"
+SCORECARD_FILE = "scorecard.json"
+SCORECARD_MARKDOWN_FILE = "scorecard.md"
+PICTURE_FILE = "scorecard.png"
+RUBRIC_FILE = "rubric.md"
+RUBRIC_CSV_FILE = "rubric.csv"
+RUBRIC_KEY_FILE = "rubric-key.json"
 
 REAL_REPLY = "real"
 REPLY_LETTERS = "ABCDEF"
@@ -24,9 +28,14 @@ RATING_COLUMNS = ("prompt", "reply", "asked", "text", *RATING_QUESTIONS, "remark
 
 
 def shuffled_replies(card: ScoreCard, index: int) -> list[tuple[str, str]]:
-    """Return the replies to a prompt in shuffled order as pairs of side and text; the real reply is among them."""
+    """Return the replies to a prompt in shuffled order as pairs of side and text; the real reply is
+    among them.
+    """
     shown: SideBySide = card.side_by_side[index]
-    texts = [(REAL_REPLY, shown.real), *((side, reply.text) for side, reply in shown.replies.items())]
+    texts = [
+        (REAL_REPLY, shown.real),
+        *((side, reply.text) for side, reply in shown.replies.items()),
+    ]
     random.Random(f"{card.persona} {card.version} {index}").shuffle(texts)  # nosec B311  # repeatable
     return texts
 
@@ -45,14 +54,25 @@ def rating_sheet(card: ScoreCard) -> str:
     questions = ", ".join(RATING_QUESTIONS)
     parts = [
         f"# Replies to rate: {card.persona or 'dialogue'}",
-        f"Rate each reply from {RATING_SCALE} on each of: {questions}. Read all replies to a prompt first. The key is "
-        "in a separate file: do not open it before all are rated. `rubric.csv` is the same sheet for a spreadsheet.",
+        f"Rate each reply from {RATING_SCALE} on each of: {questions}. Read all replies to a "
+        "prompt first. The key is "
+        "in a separate file: do not open it before all are rated. `rubric.csv` is the same sheet "
+        "for a spreadsheet.",
     ]
     for index, it in enumerate(card.side_by_side):
-        head = f"| reply | {' | '.join(RATING_QUESTIONS)} | remarks |\n|{'---|' * (len(RATING_QUESTIONS) + 2)}"
+        head = (
+            f"| reply | {' | '.join(RATING_QUESTIONS)} | remarks "
+            f"|\n|{'---|' * (len(RATING_QUESTIONS) + 2)}"
+        )
         texts = shuffled_replies(card, index)
-        empty = "\n".join(f"| {letter} |{' |' * (len(RATING_QUESTIONS) + 1)}" for letter in REPLY_LETTERS[: len(texts)])
-        replies = [f"**{letter}.** {_one_line(text)}" for letter, (_, text) in zip(REPLY_LETTERS, texts, strict=False)]
+        empty = "\n".join(
+            f"| {letter} |{' |' * (len(RATING_QUESTIONS) + 1)}"
+            for letter in REPLY_LETTERS[: len(texts)]
+        )
+        replies = [
+            f"**{letter}.** {_one_line(text)}"
+            for letter, (_, text) in zip(REPLY_LETTERS, texts, strict=False)
+        ]
         parts += [f"## {index + 1}", f"> {_one_line(it.prompt)}", *replies, f"{head}\n{empty}"]
     return "\n\n".join(parts) + "\n"
 
@@ -61,18 +81,28 @@ def rating_key(card: ScoreCard) -> str:
     """Render the key as JSON: prompt, then letter, to base, live, new or real."""
     key = {
         str(index + 1): {
-            letter: side for letter, (side, _) in zip(REPLY_LETTERS, shuffled_replies(card, index), strict=False)
+            letter: side
+            for letter, (side, _) in zip(REPLY_LETTERS, shuffled_replies(card, index), strict=False)
         }
         for index in range(len(card.side_by_side))
     }
-    return json.dumps({"persona": card.persona, "version": card.version, "replies": key}, indent=2) + "\n"
+    return (
+        json.dumps({"persona": card.persona, "version": card.version, "replies": key}, indent=2)
+        + "\n"
+    )
 
 
 def _rows(card: ScoreCard) -> Iterator[tuple[str, ...]]:
     for index, it in enumerate(card.side_by_side):
         for letter, (_, text) in zip(REPLY_LETTERS, shuffled_replies(card, index), strict=False):
             blank = ("",) * (len(RATING_QUESTIONS) + 1)
-            yield (str(index + 1), letter, _escape_formula(it.prompt), _escape_formula(text), *blank)
+            yield (
+                str(index + 1),
+                letter,
+                _escape_formula(it.prompt),
+                _escape_formula(text),
+                *blank,
+            )
 
 
 def _one_line(text: str) -> str:
@@ -85,7 +115,8 @@ def _escape_formula(text: str) -> str:
 
 
 def write_renderings(report: Path, card: ScoreCard) -> None:
-    """Write the picture, the rating sheet, its CSV and its key into `report` if the card has replies side by side.
+    """Write the picture, the rating sheet, its CSV and its key into `report` if the card has
+    replies side by side.
 
     A card of losses alone has none of them. Creates `report` if needed. Raises `OSError`.
     """
@@ -99,7 +130,9 @@ def write_renderings(report: Path, card: ScoreCard) -> None:
 
 
 def write_scorecard(folder: Path, card: ScoreCard) -> None:
-    """Write `scorecard.json`, `scorecard.md`, and the files for people in `report/`. Raises `OSError`."""
+    """Write `scorecard.json`, `scorecard.md`, and the files for people in `report/`. Raises
+    `OSError`.
+    """
     (folder / SCORECARD_FILE).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / SCORECARD_MARKDOWN_FILE).write_text(render_markdown(card), encoding="utf-8")
     write_renderings(folder / "report", card)
@@ -107,10 +140,17 @@ def write_scorecard(folder: Path, card: ScoreCard) -> None:
 
 TEXT_COLOUR, MUTED_COLOUR, BACKGROUND_COLOUR = "#1c1f24", "#5a6270", "#ffffff"
 SIDE_COLOURS: dict[Side, str] = {"base": "#8a93a3", "live": "#b35900", "new": "#1d4f80"}
-OUTCOME_COLOURS = {"pass": "#1b6e3c", "warn": "#8a5a00", "fail": "#b3261e", "not measured": MUTED_COLOUR}
+OUTCOME_COLOURS = {
+    "pass": "#1b6e3c",
+    "warn": "#8a5a00",
+    "fail": "#b3261e",
+    "not measured": MUTED_COLOUR,
+}
 SHORT_OUTCOME_LABELS = {"pass": "pass", "warn": "WARN", "fail": "FAIL", "not measured": "–"}
 VERDICT_COLOURS = {"promote": "#1b6e3c", "hold": "#8a5a00", "reject": "#b3261e"}
-PICTURE_WIDTH_IN, LINE_HEIGHT_IN = 9.0, 0.24  # width of the picture, and height of a line of the criteria, in inches
+# width of the picture, and height of a line of the criteria, in inches
+PICTURE_WIDTH_IN = 9.0
+LINE_HEIGHT_IN = 0.24
 
 
 def draw_picture(card: ScoreCard, file: Path) -> None:
@@ -136,8 +176,17 @@ def _title(axes: Any, card: ScoreCard) -> None:
     style = {"fontsize": 17, "weight": "bold", "va": "top"}
     axes.text(0, 1, f"{card.persona or 'dialogue'} {card.version}", color=TEXT_COLOUR, **style)
     axes.text(1, 1, verdict, ha="right", color=VERDICT_COLOURS.get(verdict, MUTED_COLOUR), **style)
-    reason = _escape_mathtext(card.verdict.reasons[0]) if card.verdict and card.verdict.reasons else ""
-    axes.text(0, 0.35, "\n".join(wrap(shorten(reason, 200), 105)), fontsize=9.5, va="top", color=MUTED_COLOUR)
+    reason = (
+        _escape_mathtext(card.verdict.reasons[0]) if card.verdict and card.verdict.reasons else ""
+    )
+    axes.text(
+        0,
+        0.35,
+        "\n".join(wrap(shorten(reason, 200), 105)),
+        fontsize=9.5,
+        va="top",
+        color=MUTED_COLOUR,
+    )
 
 
 def _losses(axes: Any, card: ScoreCard) -> None:
@@ -157,7 +206,10 @@ def _voice(axes: Any, card: ScoreCard) -> None:
     axes.barh(
         list(right),
         [it.mean for it in right.values()],
-        xerr=[[min(it.sd, it.mean) for it in right.values()], [min(it.sd, 1 - it.mean) for it in right.values()]],
+        xerr=[
+            [min(it.sd, it.mean) for it in right.values()],
+            [min(it.sd, 1 - it.mean) for it in right.values()],
+        ],
         color=[SIDE_COLOURS[it] for it in right],
     )
     for row, it in enumerate(right.values()):
@@ -173,7 +225,9 @@ def _criteria(axes: Any, card: ScoreCard, lines: int) -> None:
     axes.set_ylim(lines, 0)
     for number, it in enumerate(card.verdict.criteria if card.verdict else ()):
         column, line = divmod(number, lines)
-        label, colour, y = SHORT_OUTCOME_LABELS[it.outcome], OUTCOME_COLOURS[it.outcome], line + 0.5
+        label = SHORT_OUTCOME_LABELS[it.outcome]
+        colour = OUTCOME_COLOURS[it.outcome]
+        y = line + 0.5
         axes.text(column, y, label, fontsize=9, weight="bold", va="center", color=colour)
         axes.text(column + 0.14, y, it.name, fontsize=9, va="center", color=TEXT_COLOUR)
         value = format_value(it.value, it.unit)

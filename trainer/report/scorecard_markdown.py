@@ -24,7 +24,11 @@ from personas.schemas.scorecard import (
     VoiceScores,
 )
 
-SIDE_NAMES: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "new version"}
+SIDE_NAMES: Mapping[Side, str] = {
+    "base": "base model",
+    "live": "live version",
+    "new": "new version",
+}
 ADAPTER_COLUMNS = ("side", "version", "weights (SHA-256)")
 MAX_REPLY_CHARS = 400
 
@@ -32,10 +36,13 @@ SectionT = TypeVar("SectionT")
 
 
 def render_markdown(card: ScoreCard) -> str:
-    """Render the whole card. Sections that were not measured are listed at the end with the reason."""
+    """Render the whole card. Sections that were not measured are listed at the end with the
+    reason.
+    """
     parts = [
         f"# Score card: {card.persona or 'dialogue'} {card.version}",
-        f"Evaluated on {card.made_at} in {card.seconds:,.0f} s{', in quick mode' if card.quick else ''}, in the "
+        f"Evaluated on {card.made_at} in {card.seconds:,.0f} "
+        f"s{', in quick mode' if card.quick else ''}, in the "
         f"serving precision {card.precision}, with the base model `{card.base_model_hash[:16]}…`.",
         _adapters(card),
         *_verdict(card.verdict),
@@ -48,7 +55,11 @@ def render_markdown(card: ScoreCard) -> str:
         *_section(card.memorised, _memorised),
         *_section(card.audit, _audit),
         *_section(card.safety, _safety),
-        *(part for name, title in SENSE_SECTIONS.items() for part in _bounded(title, getattr(card, name))),
+        *(
+            part
+            for name, title in SENSE_SECTIONS.items()
+            for part in _bounded(title, getattr(card, name))
+        ),
         *_side_by_side(card.side_by_side),
         *_left_out(card.left_out),
     ]
@@ -67,7 +78,11 @@ def _adapters(card: ScoreCard) -> str:
 def adapter_rows(card: ScoreCard) -> list[tuple[str, str, str]]:
     """Return a row per side under `ADAPTER_COLUMNS`."""
     return [
-        (SIDE_NAMES[side], made.version if made else "no adapter", f"{made.weights[:16]}…" if made else "–")
+        (
+            SIDE_NAMES[side],
+            made.version if made else "no adapter",
+            f"{made.weights[:16]}…" if made else "–",
+        )
         for side, made in card.adapters.items()
     ]
 
@@ -75,7 +90,11 @@ def adapter_rows(card: ScoreCard) -> list[tuple[str, str, str]]:
 def base_unchanged_text(card: ScoreCard) -> str:
     """State how far the base model's logits moved with adapters loaded; empty if not measured."""
     differs = card.base_is_base
-    return "" if differs is None else f"With adapters loaded, the base model's logits differ by {differs:g}."
+    return (
+        ""
+        if differs is None
+        else f"With adapters loaded, the base model's logits differ by {differs:g}."
+    )
 
 
 def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
@@ -86,10 +105,14 @@ def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
     if verdict.advice:
         yield "What to do:"
         yield "\n".join(f"- {advice}" for advice in verdict.advice)
-    rows = [(it.name, it.outcome, format_value(it.value, it.unit), it.threshold) for it in verdict.criteria]
+    rows = [
+        (it.name, it.outcome, format_value(it.value, it.unit), it.threshold)
+        for it in verdict.criteria
+    ]
     yield markdown_table(("criterion", "outcome", "value", "threshold"), rows, numbers=False)
     yield (
-        f"A version no worse than its rival fails any of the tests by chance in at most {verdict.error_rate:.0%} of "
+        "A version no worse than its rival fails any of the tests by chance in at most "
+        f"{verdict.error_rate:.0%} of "
         f"cases. Thresholds: {verdict.thresholds}."
     )
 
@@ -97,14 +120,24 @@ def _verdict(verdict: GateVerdict | None) -> Iterator[str]:
 def _heldout(section: HoldoutScores) -> Iterator[str]:
     yield "## Held-out replies"
     rows = [
-        (SIDE_NAMES[side], f"{loss:.4f}", f"{math.exp(loss):.2f}", f"{section.loss_without_end[side]:.4f}")
+        (
+            SIDE_NAMES[side],
+            f"{loss:.4f}",
+            f"{math.exp(loss):.2f}",
+            f"{section.loss_without_end[side]:.4f}",
+        )
         for side, loss in section.loss.items()
     ]
-    yield markdown_table(("side", "loss (nats per token)", "perplexity", "loss without the end of turn"), rows)
+    yield markdown_table(
+        ("side", "loss (nats per token)", "perplexity", "loss without the end of turn"), rows
+    )
     against = [("the base model", section.against_base), ("the live version", section.against_live)]
-    yield "\n".join(f"- Against {name}: {_interval(it)} nats per token." for name, it in against if it)
+    yield "\n".join(
+        f"- Against {name}: {_interval(it)} nats per token." for name, it in against if it
+    )
     yield (
-        f"{section.replies} replies in {section.conversations} conversations, {section.tokens} tokens, never trained "
+        f"{section.replies} replies in {section.conversations} conversations, {section.tokens} "
+        "tokens, never trained "
         "on. 95 % intervals from a bootstrap over conversations."
     )
 
@@ -112,7 +145,9 @@ def _heldout(section: HoldoutScores) -> Iterator[str]:
 def _separation(section: Separation) -> Iterator[str]:
     yield "## Separation"
     names = list(next(iter(section.loss.values())))
-    rows = [(persona, *(f"{row[name]:.4f}" for name in names)) for persona, row in section.loss.items()]
+    rows = [
+        (persona, *(f"{row[name]:.4f}" for name in names)) for persona, row in section.loss.items()
+    ]
     yield markdown_table(("replies of", *(f"adapter of {name}" for name in names)), rows)
     yield (
         f"The own adapter is best for {section.own_best:.1%} of {section.replies} replies, and for "
@@ -124,12 +159,22 @@ def _separation(section: Separation) -> Iterator[str]:
 def _voice(section: VoiceScores) -> Iterator[str]:
     yield "## Voice"
     rows = [
-        *((SIDE_NAMES[side], it.format(), section.similarity[side].format()) for side, it in section.right.items()),
-        ("real replies of the persona", f"{section.ceiling:.3f}", f"{section.similarity_ceiling:.3f}"),
+        *(
+            (SIDE_NAMES[side], it.format(), section.similarity[side].format())
+            for side, it in section.right.items()
+        ),
+        (
+            "real replies of the persona",
+            f"{section.ceiling:.3f}",
+            f"{section.similarity_ceiling:.3f}",
+        ),
         ("others' replies", f"{section.floor:.3f}", f"{section.similarity_floor:.3f}"),
     ]
     yield markdown_table(("replies by", "attributed to the persona", "similarity"), rows)
-    yield f"{section.replies} generated replies; the classifier's classes are {', '.join(section.classes)}."
+    yield (
+        f"{section.replies} generated replies; the classifier's classes are "
+        f"{', '.join(section.classes)}."
+    )
 
 
 def _facts(section: FactScores) -> Iterator[str]:
@@ -147,7 +192,10 @@ def _facts(section: FactScores) -> Iterator[str]:
 def _text(scores: TextScores) -> Iterator[str]:
     yield f"## Text: {scores.task}"
     sides = list(next(iter(scores.scores.values()), {}))
-    rows = [(name, *(by_side[side].format() for side in sides)) for name, by_side in scores.scores.items()]
+    rows = [
+        (name, *(by_side[side].format() for side in sides))
+        for name, by_side in scores.scores.items()
+    ]
     yield markdown_table(("measure", *(SIDE_NAMES[side] for side in sides)), rows)
     yield f"{count_of(scores.prompts, 'prompt')}; mean ± standard deviation over the seeds."
 
@@ -156,9 +204,14 @@ def _general(section: GeneralScores) -> Iterator[str]:
     yield "## General ability"
     measures = {"general dialogue": section.dialogue_loss, "instructions": section.instruction_loss}
     yield _by_side({name: losses for name, losses in measures.items() if losses}, "{:.4f}")
-    changes = [f"- Dialogue ({section.dialogue_replies} replies): {_change(section.dialogue_change)}"]
+    changes = [
+        f"- Dialogue ({section.dialogue_replies} replies): {_change(section.dialogue_change)}"
+    ]
     if section.instruction_change:
-        changes.append(f"- Instructions ({section.instruction_replies} replies): {_change(section.instruction_change)}")
+        changes.append(
+            f"- Instructions ({section.instruction_replies} replies): "
+            f"{_change(section.instruction_change)}"
+        )
     yield "\n".join(changes)
 
 
@@ -166,21 +219,29 @@ def _memorised(section: MemorisationScores) -> Iterator[str]:
     yield "## Memorised"
     yield _by_side({"loss on held-out minus trained replies": section.gap}, "{:+.4f}")
     yield (
-        f"- Of {section.prefixes} trained replies, {section.verbatim:.1%} are completed word for word from their first "
+        f"- Of {section.prefixes} trained replies, {section.verbatim:.1%} are completed word for "
+        "word from their first "
         f"half (base model: {section.verbatim_base:.1%}).\n"
-        f"- Personal data in {section.generated} generated replies: {format_counts(section.private)} from the training "
+        f"- Personal data in {section.generated} generated replies: "
+        f"{format_counts(section.private)} from the training "
         f"data; invented: {format_counts(section.made_up)}."
     )
 
 
 def _audit(section: MemorisationAudit) -> Iterator[str]:
     yield "## Audit"
-    exposures = {repeats: f"{it.mean:.2f} ± {it.sd:.2f}" for repeats, it in section.exposure.items()}
-    rows = [(repeats, section.canaries[repeats], exposure) for repeats, exposure in exposures.items()]
+    exposures = {
+        repeats: f"{it.mean:.2f} ± {it.sd:.2f}" for repeats, it in section.exposure.items()
+    }
+    rows = [
+        (repeats, section.canaries[repeats], exposure) for repeats, exposure in exposures.items()
+    ]
     yield markdown_table(("repeated", "canaries", "exposure (bits)"), rows)
     yield (
-        f"Canaries of {section.tokens} tokens ranked among {section.reference} random texts of the same form; "
-        f"{section.chance:.2f} bits is chance level, {section.most:.2f} full memorisation. Measured on a copy that is "
+        f"Canaries of {section.tokens} tokens ranked among {section.reference} random texts of the "
+        "same form; "
+        f"{section.chance:.2f} bits is chance level, {section.most:.2f} full memorisation. "
+        "Measured on a copy that is "
         "never served."
     )
 
@@ -188,8 +249,13 @@ def _audit(section: MemorisationAudit) -> Iterator[str]:
 def _safety(section: SafetyScores) -> Iterator[str]:
     yield "## Safety"
     sides = list(next(iter(section.failed.values()), {}))
-    rows = [(kind, section.prompts[kind], *(by[side] for side in sides)) for kind, by in section.failed.items()]
-    yield markdown_table(("replies that fail", "prompts", *(SIDE_NAMES[side] for side in sides)), rows)
+    rows = [
+        (kind, section.prompts[kind], *(by[side] for side in sides))
+        for kind, by in section.failed.items()
+    ]
+    yield markdown_table(
+        ("replies that fail", "prompts", *(SIDE_NAMES[side] for side in sides)), rows
+    )
 
 
 def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
@@ -198,10 +264,22 @@ def _bounded(title: str, section: BoundedShares | None) -> Iterator[str]:
     yield f"## {title}"
     sides = list(dict.fromkeys(side for by_side in section.shares.values() for side in by_side))
     rows = [
-        (name, *(_share(it) for it in (*map(by_side.get, sides), section.ceiling.get(name), section.floor.get(name))))
+        (
+            name,
+            *(
+                _share(it)
+                for it in (
+                    *map(by_side.get, sides),
+                    section.ceiling.get(name),
+                    section.floor.get(name),
+                )
+            ),
+        )
         for name, by_side in section.shares.items()
     ]
-    yield markdown_table(("share of replies", *(SIDE_NAMES[side] for side in sides), "ceiling", "floor"), rows)
+    yield markdown_table(
+        ("share of replies", *(SIDE_NAMES[side] for side in sides), "ceiling", "floor"), rows
+    )
     yield f"{count_of(section.prompts, 'prompt')}; 95 % intervals from a bootstrap."
 
 
@@ -215,11 +293,14 @@ def _side_by_side(pairs: Sequence[SideBySide]) -> Iterator[str]:
     yield "## Side by side"
     for it in pairs:
         replies = [
-            f"- **{SIDE_NAMES[side]}** ({one.made_by.version if one.made_by else 'no adapter'}, seed {one.seed}): "
+            f"- **{SIDE_NAMES[side]}** ({one.made_by.version if one.made_by else 'no adapter'}, "
+            f"seed {one.seed}): "
             f"{_quoted(one.text)}"
             for side, one in it.replies.items()
         ]
-        yield "\n".join([f"> {_quoted(it.prompt)}", "", f"- **real reply**: {_quoted(it.real)}", *replies])
+        yield "\n".join(
+            [f"> {_quoted(it.prompt)}", "", f"- **real reply**: {_quoted(it.real)}", *replies]
+        )
 
 
 def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
@@ -230,7 +311,10 @@ def _left_out(left_out: Mapping[str, str]) -> Iterator[str]:
 
 def _by_side(measures: Mapping[str, Mapping[Side, float]], shown: str) -> str:
     sides = list(next(iter(measures.values()), {}))
-    rows = [(name, *(shown.format(by_side[side]) for side in sides)) for name, by_side in measures.items()]
+    rows = [
+        (name, *(shown.format(by_side[side]) for side in sides))
+        for name, by_side in measures.items()
+    ]
     return markdown_table(("measure", *(SIDE_NAMES[side] for side in sides)), rows)
 
 

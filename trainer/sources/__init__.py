@@ -1,1 +1,3 @@
-"""Reads chat logs, dialogue and instruction sets, cards and lore: one format per module of `formats`."""
+"""Reads chat logs, dialogue and instruction sets, cards and lore: one format per module of
+`formats`.
+"""

@@ -11,7 +11,9 @@ from trainer.sources.conversation_builder import ROLES
 from trainer.sources.dates import DAY_S, parse_clock, parse_moment
 from trainer.sources.header_names import chat_roles
 
-ColumnKind = Literal["dates", "names", "roles", "texts", "ids", "numbers", "flags", "lists", "objects", "empty"]
+ColumnKind = Literal[
+    "dates", "names", "roles", "texts", "ids", "numbers", "flags", "lists", "objects", "empty"
+]
 KIND_TITLES: dict[ColumnKind, str] = {
     "dates": "dates and times",
     "names": "names that recur",
@@ -29,7 +31,8 @@ SENTENCE_ENDS = tuple(".!?…。！？؟~")
 MAX_NAME_CHARACTERS = 64
 MIN_ID_CHARACTERS = 8
 MAX_NESTING = 3
-MAX_EXAMPLES, MAX_EXAMPLE_CHARACTERS = 3, 40
+MAX_EXAMPLES = 3
+MAX_EXAMPLE_CHARACTERS = 40
 MAX_ASKED_COLUMNS = 24
 PROPOSED_KINDS: dict[str, tuple[ColumnKind, ...]] = {
     "time": ("dates",),
@@ -42,7 +45,9 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """What a column's first cells look like. `distinct` of its `filled` cells differ; `examples` are the first."""
+    """What a column's first cells look like. `distinct` of its `filled` cells differ; `examples`
+    are the first.
+    """
 
     name: str
     kind: ColumnKind
@@ -54,7 +59,9 @@ class ColumnProfile:
     @property
     def title(self) -> str:
         """The kind in words, with the number of names."""
-        return f"{self.distinct} names that recur" if self.kind == "names" else KIND_TITLES[self.kind]
+        return (
+            f"{self.distinct} names that recur" if self.kind == "names" else KIND_TITLES[self.kind]
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the published object."""
@@ -62,7 +69,9 @@ class ColumnProfile:
 
 
 def cell_at(row: Row, column: str) -> Any:
-    """Return a cell; a column such as `author.name` may lie inside objects, `line.2` is the second item of a list."""
+    """Return a cell; a column such as `author.name` may lie inside objects, `line.2` is the second
+    item of a list.
+    """
     if column in row:
         return row[column]
     value: Any = row
@@ -77,7 +86,9 @@ def cell_at(row: Row, column: str) -> Any:
 
 
 def list_columns(rows: Sequence[Row]) -> list[str]:
-    """Return the columns of rows, those inside objects as `outer.inner`, in order of their appearance."""
+    """Return the columns of rows, those inside objects as `outer.inner`, in order of their
+    appearance.
+    """
     names: dict[str, None] = {}
     for row in rows:
         for name, value in row.items():
@@ -87,13 +98,19 @@ def list_columns(rows: Sequence[Row]) -> list[str]:
 
 def _paths(name: str, value: object, depth: int = 1) -> list[str]:
     if isinstance(value, dict) and value and depth < MAX_NESTING:
-        return [path for key, inner in value.items() for path in _paths(f"{name}.{key}", inner, depth + 1)]
+        return [
+            path
+            for key, inner in value.items()
+            for path in _paths(f"{name}.{key}", inner, depth + 1)
+        ]
     return [name]
 
 
 def profile_columns(rows: Sequence[Row]) -> list[ColumnProfile]:
     """Describe all columns of the first rows of a table."""
-    return [profile_column(name, [cell_at(row, name) for row in rows]) for name in list_columns(rows)]
+    return [
+        profile_column(name, [cell_at(row, name) for row in rows]) for name in list_columns(rows)
+    ]
 
 
 def profile_column(name: str, cells: Sequence[Any]) -> ColumnProfile:
@@ -105,14 +122,19 @@ def profile_column(name: str, cells: Sequence[Any]) -> ColumnProfile:
     distinct = len(set(texts))
     kind = _kind(filled, texts, distinct)
     shown = tuple(_shorten(text) for text in list(dict.fromkeys(texts))[:MAX_EXAMPLES])
-    return ColumnProfile(name, kind, len(filled), distinct, sum(map(len, texts)) / len(texts), shown)
+    return ColumnProfile(
+        name, kind, len(filled), distinct, sum(map(len, texts)) / len(texts), shown
+    )
 
 
 def _kind(cells: Sequence[Any], texts: Sequence[str], distinct: int) -> ColumnKind:
     for kind, of in (("objects", dict), ("lists", list)):
         if all(isinstance(cell, of) for cell in cells):
             return kind  # type: ignore[return-value]
-    if all(isinstance(cell, bool) for cell in cells) or {text.casefold() for text in texts} <= FLAGS:
+    if (
+        all(isinstance(cell, bool) for cell in cells)
+        or {text.casefold() for text in texts} <= FLAGS
+    ):
         return "flags"
     if all(parse_moment(cell) or parse_clock(str(cell)) is not None for cell in cells):
         return "dates"
@@ -135,7 +157,10 @@ def _is_number(text: str) -> bool:
 
 def _are_ids(texts: Sequence[str], distinct: int) -> bool:
     return distinct == len(texts) and all(
-        len(text) >= MIN_ID_CHARACTERS and text.isascii() and " " not in text and any(map(str.isdigit, text))
+        len(text) >= MIN_ID_CHARACTERS
+        and text.isascii()
+        and " " not in text
+        and any(map(str.isdigit, text))
         for text in texts
     )
 
@@ -144,18 +169,27 @@ def _are_names(texts: Sequence[str], distinct: int) -> bool:
     """Report whether texts are short, recur and are no sentences."""
     is_short = all(len(text) <= MAX_NAME_CHARACTERS for text in texts)
     sentences = sum(text.endswith(SENTENCE_ENDS) for text in texts)
-    return is_short and distinct < len(texts) and 2 * distinct <= len(texts) + 1 and 3 * sentences <= len(texts)
+    return (
+        is_short
+        and distinct < len(texts)
+        and 2 * distinct <= len(texts) + 1
+        and 3 * sentences <= len(texts)
+    )
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_EXAMPLE_CHARACTERS else f"{text[: MAX_EXAMPLE_CHARACTERS - 2]} …"
+    return (
+        text if len(text) <= MAX_EXAMPLE_CHARACTERS else f"{text[: MAX_EXAMPLE_CHARACTERS - 2]} …"
+    )
 
 
 @dataclass(frozen=True)
 class ColumnQuestion:
-    """A table whose columns are not known: what they look like, and a `proposal` that a person has to confirm.
+    """A table whose columns are not known: what they look like, and a `proposal` that a person has
+    to confirm.
 
-    `proposal` maps roles to columns; empty if nothing suggests itself. `has_header`: names are those of the file.
+    `proposal` maps roles to columns; empty if nothing suggests itself. `has_header`: names are
+    those of the file.
     """
 
     file: str
@@ -177,7 +211,9 @@ class ColumnQuestion:
 
 
 class UnclearColumnsError(MaterialError):
-    """A table whose columns somebody has to name. The message names columns and kinds, but repeats no content."""
+    """A table whose columns somebody has to name. The message names columns and kinds, but repeats
+    no content.
+    """
 
     def __init__(self, question: ColumnQuestion, mapped_by: str = "--map") -> None:
         shown = question.columns[:MAX_ASKED_COLUMNS]
@@ -186,9 +222,11 @@ class UnclearColumnsError(MaterialError):
         header = "" if question.has_header else " It has no header, so columns are numbered."
         pairs = " ".join(map(shlex.quote, question.pairs))
         super().__init__(
-            f"{question.file} is a table in no known form, and it is not guessed which column speaks.{header} "
+            f"{question.file} is a table in no known form, and it is not guessed which column "
+            f"speaks.{header} "
             f"Columns: {columns}{f' and {more} more' if more > 0 else ''}.",
-            f"Say which is which with {mapped_by}: {pairs}. For questions and answers: user=COLUMN assistant=COLUMN.",
+            f"Say which is which with {mapped_by}: {pairs}. For questions and answers: user=COLUMN "
+            "assistant=COLUMN.",
         )
         self.question = question
 
@@ -196,24 +234,40 @@ class UnclearColumnsError(MaterialError):
 def propose_mapping(columns: Sequence[ColumnProfile]) -> dict[str, str]:
     """Propose the roles of columns for a person to confirm; empty if there is no text.
 
-    Content counts more than the name that a chat table's column has in some language; without a speaker, the two
-    columns with the longest texts are question and answer.
+    Content counts more than the name that a chat table's column has in some language; without a
+    speaker, the two columns with the longest texts are question and answer.
     """
     proposal: dict[str, str] = {}
     for role, kinds in PROPOSED_KINDS.items():
-        free = [column for column in columns if column.kind in kinds and column.name not in proposal.values()]
+        free = [
+            column
+            for column in columns
+            if column.kind in kinds and column.name not in proposal.values()
+        ]
         named = [column for column in free if role in chat_roles(column.name)]
         likely = kinds[:2] if role == "speaker" else kinds[:1]
         alike = [column for column in free if column.kind in likely]
         if role == "speaker":
-            named, alike = ([column for column in group if column.distinct > 1] for group in (named, alike))
+            named, alike = (
+                [column for column in group if column.distinct > 1] for group in (named, alike)
+            )
         certain = [column for column in named if column in alike]
-        if best := certain or alike or named or (free if role == "text" and "speaker" in proposal else []):
+        if (
+            best := certain
+            or alike
+            or named
+            or (free if role == "text" and "speaker" in proposal else [])
+        ):
             proposal[role] = _best(best, role).name
     if "speaker" in proposal and "text" in proposal:
-        times = _propose_times([column for column in columns if column.kind == "dates"], proposal.get("time", ""))
+        times = _propose_times(
+            [column for column in columns if column.kind == "dates"], proposal.get("time", "")
+        )
         return {"speaker": proposal["speaker"], "text": proposal["text"], **times}
-    texts = sorted((column for column in columns if column.kind == "texts"), key=lambda column: -column.characters)
+    texts = sorted(
+        (column for column in columns if column.kind == "texts"),
+        key=lambda column: -column.characters,
+    )
     pair = sorted(texts[:2], key=list(columns).index)
     return {"user": pair[0].name, "assistant": pair[1].name} if len(pair) == 2 else {}
 
@@ -222,7 +276,11 @@ def _propose_times(columns: Sequence[ColumnProfile], best: str) -> dict[str, str
     """Propose the column of times, or those of date and time of day."""
     clocks = [c.name for c in columns if all(parse_clock(text) is not None for text in c.examples)]
     days = [c.name for c in columns if c.name not in clocks]
-    if clocks and days and all(map(_is_day, next(c for c in columns if c.name == days[0]).examples)):
+    if (
+        clocks
+        and days
+        and all(map(_is_day, next(c for c in columns if c.name == days[0]).examples))
+    ):
         return {"date": days[0], "time": clocks[0]}
     time = best if best in days else next(iter(days), "")
     return {"time": time} if time else {}
@@ -239,5 +297,7 @@ def _best(columns: Sequence[ColumnProfile], role: str) -> ColumnProfile:
     if role == "text":
         return max(columns, key=lambda column: column.characters)
     if role == "speaker":
-        return min(columns, key=lambda column: (column.kind not in ("roles", "names"), column.distinct))
+        return min(
+            columns, key=lambda column: (column.kind not in ("roles", "names"), column.distinct)
+        )
     return columns[0]

@@ -13,7 +13,8 @@ from trainer.sources.header_names import normalise_column
 Row = dict[str, Any]
 ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
     "user": tuple(
-        "instruction prompt question query user user_input human user_message input_text request src".split()
+        "instruction prompt question query user user_input human user_message input_text request "
+        "src".split()
     ),
     "input": ("input", "context"),
     "assistant": (
@@ -27,18 +28,24 @@ ROLE_COLUMNS: dict[str, tuple[str, ...]] = {
         *"message_list message_tree".split(),
     ),
     "transcript": tuple(
-        "text transcript dialogue dialog conversation chat content best_generated_conversation".split()
+        "text transcript dialogue dialog conversation chat content "
+        "best_generated_conversation".split()
     ),
     "chosen": tuple("chosen accepted preferred winner_response".split()),
     "rejected": tuple("rejected dispreferred loser_response".split()),
-    "facts": tuple("persona_b personality persona personas your_persona persona_facts profile facts".split()),
+    "facts": tuple(
+        "persona_b personality persona personas your_persona persona_facts profile facts".split()
+    ),
     "lang": tuple("lang language locale".split()),
 }
 """Column names by role, likeliest first, in lower case with underscores."""
-METADATA_COLUMNS = tuple("act title category topic subject source name id type tag tags task domain url model".split())
+METADATA_COLUMNS = tuple(
+    "act title category topic subject source name id type tag tags task domain url model".split()
+)
 """Columns that describe a prompt and do not answer it."""
 SPEAKER_KEYS = tuple(
-    "from role speaker sender author user name who sender_name speaker_id character is_human turn_role participant "
+    "from role speaker sender author user name who sender_name speaker_id character is_human "
+    "turn_role participant "
     "userId".split()
 )
 FLAGGED_SIDES = {
@@ -52,7 +59,9 @@ CHAT_COLUMNS = ("speaker", "text", "time", "date", "conversation")
 ROLE_NAMES = (*ROLE_COLUMNS, "from", "value", *CHAT_COLUMNS)
 MAX_SHOWN_COLUMNS = 12
 ROLE_ALIASES = {"speaker": "from", "role": "from", "text": "value", "content": "value"}
-"""Other words for roles inside a list of messages. In a table without one, they are columns (`CHAT_COLUMNS`)."""
+"""Other words for roles inside a list of messages. In a table without one, they are columns
+(`CHAT_COLUMNS`).
+"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,9 @@ class ColumnRoles:
 
     def __str__(self) -> str:
         keys = {"from": self.from_key, "value": self.value_key}
-        return ", ".join(f"{role}={column}" for role, column in {**self.by_role, **keys}.items() if column)
+        return ", ".join(
+            f"{role}={column}" for role, column in {**self.by_role, **keys}.items() if column
+        )
 
 
 def has_role_name(column: str, role: str) -> bool:
@@ -87,7 +98,9 @@ def find_column(row: Iterable[str], role: str) -> str | None:
 
 
 def parse_mapping(mapping: Mapping[str, str]) -> ColumnRoles:
-    """Parse the operator's `role=column` or `column=role` pairs. Raises `MaterialError` for an unknown role."""
+    """Parse the operator's `role=column` or `column=role` pairs. Raises `MaterialError` for an
+    unknown role.
+    """
     by_role: dict[str, str] = {}
     for left, right in mapping.items():
         word, column = (left, right) if _role(left) else (right, left)
@@ -96,13 +109,16 @@ def parse_mapping(mapping: Mapping[str, str]) -> ColumnRoles:
             raise _unknown_role_error(f"--map {left}={right}: neither is a role.", left)
         if role in by_role:
             raise MaterialError(
-                f"--map gives {role} twice: {by_role[role]!r} and {column!r}.", "Give each role one column."
+                f"--map gives {role} twice: {by_role[role]!r} and {column!r}.",
+                "Give each role one column.",
             )
         by_role[role] = column
     keys = by_role.pop("from", ""), by_role.pop("value", "")
     if "messages" in by_role:
         return ColumnRoles(by_role, *keys)
-    columns = {role: column for role, column in zip(("speaker", "text"), keys, strict=True) if column}
+    columns = {
+        role: column for role, column in zip(("speaker", "text"), keys, strict=True) if column
+    }
     return ColumnRoles({**columns, **by_role})
 
 
@@ -110,16 +126,22 @@ def require_roles(mapping: Mapping[str, str], columns: set[str]) -> None:
     """Raise `MaterialError` for a pair whose left side is neither a role nor one of the columns."""
     for left, right in mapping.items():
         if _role(left) is None and left not in columns:
-            raise _unknown_role_error(f"--map {left}={right}: {left!r} is neither a role nor a column.", left)
+            raise _unknown_role_error(
+                f"--map {left}={right}: {left!r} is neither a role nor a column.", left
+            )
 
 
 def did_you_mean(word: str, names: Sequence[str]) -> str:
     """Suggest the most similar name, as a sentence to append; empty if none is similar."""
-    return "".join(f" Did you mean {near!r}?" for near in difflib.get_close_matches(word, names, n=1))
+    return "".join(
+        f" Did you mean {near!r}?" for near in difflib.get_close_matches(word, names, n=1)
+    )
 
 
 def _unknown_role_error(message: str, word: str) -> MaterialError:
-    return MaterialError(message + did_you_mean(word, ROLE_NAMES), f"Roles: {', '.join(ROLE_NAMES)}.")
+    return MaterialError(
+        message + did_you_mean(word, ROLE_NAMES), f"Roles: {', '.join(ROLE_NAMES)}."
+    )
 
 
 def _role(word: str) -> str | None:
@@ -127,7 +149,10 @@ def _role(word: str) -> str | None:
         return ROLE_ALIASES[word]
     if word in ROLE_NAMES:
         return word
-    return next((role for role in ("user", "input", "assistant", "system") if has_role_name(word, role)), None)
+    return next(
+        (role for role in ("user", "input", "assistant", "system") if has_role_name(word, role)),
+        None,
+    )
 
 
 def side_of_flag(key: str, value: object) -> str:
@@ -144,9 +169,16 @@ def message_keys(messages: list[Any]) -> tuple[str, str] | None:
     first = next((m for m in messages if isinstance(m, dict)), None)
     if first is None:
         return None
-    speaker = next((key for key in SPEAKER_KEYS if key in first and not isinstance(first[key], dict)), None)
+    speaker = next(
+        (key for key in SPEAKER_KEYS if key in first and not isinstance(first[key], dict)), None
+    )
     text = next(
-        (key for key in TEXT_KEYS if key in first and key != speaker and not isinstance(first[key], dict)), None
+        (
+            key
+            for key in TEXT_KEYS
+            if key in first and key != speaker and not isinstance(first[key], dict)
+        ),
+        None,
     )
     return (speaker, text) if speaker and text else None
 
@@ -165,7 +197,8 @@ class ColumnUse:
 
 @dataclass(frozen=True)
 class RowSchema:
-    """A known row shape: `plan` finds a row's columns, None for other shapes; `parse` raises `UnusableRecordError`.
+    """A known row shape: `plan` finds a row's columns, None for other shapes; `parse` raises
+    `UnusableRecordError`.
 
     A row of several scenes is parsed into a dialogue for each.
     """

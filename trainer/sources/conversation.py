@@ -28,9 +28,10 @@ class SourceSpeaker:
 class SourceMessage:
     """A speaker's uninterrupted turn.
 
-    `row` is its position in the source, `rows` the number of source messages joined into it. `at` is its time in
-    seconds since 1970, 0 if unknown. `by` holds the ids of the people who wrote what a persona says. `is_trained` is
-    False for a reply that its source excludes from training: it is history all the same.
+    `row` is its position in the source, `rows` the number of source messages joined into it. `at`
+    is its time in seconds since 1970, 0 if unknown. `by` holds the ids of the people who wrote what
+    a persona says. `is_trained` is False for a reply that its source excludes from training: it is
+    history all the same.
     """
 
     speaker: SourceSpeaker
@@ -46,15 +47,17 @@ class SourceMessage:
 class Conversation:
     """Messages that belong together, in order.
 
-    `right` is the right to use the material, `arrived` its date of arrival (ISO 8601), empty if each message's time is
-    used. `raw_text` is the text before pseudonymisation, so that decisions based on it remain stable. `system` is the
-    system text or persona description that came with it, `rows` the number of source records, `rejected` the
-    dispreferred alternative to the last message (of a preference row), `lang` its language if the source states it.
-    `unheard` are people in the source whose own lines are left out or appear under the persona's name, but whom others
-    may mention. `roles` are the characters whose lines could be learned, if the record names them. `input_lines` is the
-    number of lines at the end of the last prompt that came as a separate input to an instruction. `later_systems` are
-    system texts in the middle, each with the index of the first message that may know it. `channel` is the file
-    and channel of a log's session; the sessions of a channel follow each other in order. Empty for anything else.
+    `right` is the right to use the material, `arrived` its date of arrival (ISO 8601), empty if
+    each message's time is used. `raw_text` is the text before pseudonymisation, so that decisions
+    based on it remain stable. `system` is the system text or persona description that came with it,
+    `rows` the number of source records, `rejected` the dispreferred alternative to the last message
+    (of a preference row), `lang` its language if the source states it. `unheard` are people in the
+    source whose own lines are left out or appear under the persona's name, but whom others may
+    mention. `roles` are the characters whose lines could be learned, if the record names them.
+    `input_lines` is the number of lines at the end of the last prompt that came as a separate input
+    to an instruction. `later_systems` are system texts in the middle, each with the index of the
+    first message that may know it. `channel` is the file and channel of a log's session; the
+    sessions of a channel follow each other in order. Empty for anything else.
     """
 
     messages: tuple[SourceMessage, ...]
@@ -74,18 +77,28 @@ class Conversation:
 
     def system_at(self, place: int) -> str:
         """Return the system text that the message at an index may know."""
-        return "\n".join(filter(None, (self.system, *(text for start, text in self.later_systems if start <= place))))
+        return "\n".join(
+            filter(
+                None, (self.system, *(text for start, text in self.later_systems if start <= place))
+            )
+        )
 
     @classmethod
-    def of(cls, messages: Sequence[SourceMessage], source: str, right: str, **fields: Any) -> Conversation:
-        """Build a conversation, joining consecutive messages of the same speaker; `fields` are the optional ones."""
+    def of(
+        cls, messages: Sequence[SourceMessage], source: str, right: str, **fields: Any
+    ) -> Conversation:
+        """Build a conversation, joining consecutive messages of the same speaker; `fields` are the
+        optional ones.
+        """
         raw_text = "\n".join([message.text for message in messages])
         return cls(_merge_consecutive(messages), source, right, raw_text, **fields)
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedRecord:
-    """Source records that are not used, with the reason. `row` is the position of the first; `roles` as above."""
+    """Source records that are not used, with the reason. `row` is the position of the first;
+    `roles` as above.
+    """
 
     row: str
     reason: str
@@ -98,8 +111,10 @@ def _merge_consecutive(messages: Sequence[SourceMessage]) -> tuple[SourceMessage
     for message in messages:
         if turns and turns[-1].speaker.id == message.speaker.id:
             last = turns.pop()
-            text, by = f"{last.text}\n{message.text}", tuple(dict.fromkeys((*last.by, *message.by)))
-            rows, is_trained = last.rows + message.rows, last.is_trained and message.is_trained
+            text = f"{last.text}\n{message.text}"
+            by = tuple(dict.fromkeys((*last.by, *message.by)))
+            rows = last.rows + message.rows
+            is_trained = last.is_trained and message.is_trained
             message = SourceMessage(last.speaker, text, last.row, rows, message.at, by, is_trained)
         turns.append(message)
     return tuple(turns)
@@ -116,7 +131,9 @@ def is_chat_log(conversation: Conversation) -> bool:
 
 
 def day_of(at: float) -> str:
-    """Return a timestamp's UTC date (ISO 8601), or an empty string if it is unknown or out of range."""
+    """Return a timestamp's UTC date (ISO 8601), or an empty string if it is unknown or out of
+    range.
+    """
     try:
         return datetime.fromtimestamp(at, UTC).date().isoformat() if at else ""
     except (ValueError, OverflowError, OSError):
@@ -131,5 +148,7 @@ def persona_speaks(persona: Persona, conversation: Conversation) -> bool:
 def replace_assistant(persona: Persona, conversation: Conversation) -> Conversation:
     """Return the conversation with the persona in place of the assistant."""
     speaker = SourceSpeaker(persona.id, (persona.name,), is_persona=True)
-    messages = [replace(m, speaker=speaker) if m.speaker.is_persona else m for m in conversation.messages]
+    messages = [
+        replace(m, speaker=speaker) if m.speaker.is_persona else m for m in conversation.messages
+    ]
     return replace(conversation, messages=tuple(messages))

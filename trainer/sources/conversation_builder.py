@@ -23,52 +23,73 @@ USER = SourceSpeaker("user", (DATASET_USER,))
 ASSISTANT = SourceSpeaker("assistant", (DATASET_ASSISTANT,), is_persona=True)
 ROLES: dict[str, SourceSpeaker | None] = {
     **dict.fromkeys(
-        "user human prompter instruction input question prompt customer patient interviewer 用户 人类 问".split(), USER
+        "user human prompter instruction input question prompt customer patient interviewer 用户 人类 "
+        "问".split(),
+        USER,
     ),
     **dict.fromkeys(
-        "assistant gpt chatgpt gpt4 gpt-4 bing bard claude llama model bot ai chatbot response".split(), ASSISTANT
+        "assistant gpt chatgpt gpt4 gpt-4 bing bard claude llama model bot ai chatbot "
+        "response".split(),
+        ASSISTANT,
     ),
-    **dict.fromkeys("answer output machine agent doctor expert character npc 助手 机器人 答".split(), ASSISTANT),
+    **dict.fromkeys(
+        "answer output machine agent doctor expert character npc 助手 机器人 答".split(), ASSISTANT
+    ),
     **dict.fromkeys(("system", "developer", "系统"), None),
 }
 """Names that data sets use for the two speakers, in lower case; None is the system text."""
 SPEAKING_ROLES = {role: speaker for role, speaker in ROLES.items() if speaker is not None}
 NARRATORS = frozenset("narrator narration scene environment 旁白 叙述 场景".split())
 PLACES = {"@first": 0, "@second": 1}
-"""Names for `--as` that stand for the speaker who begins, or the other one, where names differ from talk to talk."""
+"""Names for `--as` that stand for the speaker who begins, or the other one, where names differ from
+talk to talk.
+"""
 MAX_NAME_CHARACTERS = 64
 TOOL_ROLES = frozenset(
-    "tool function function_call function_response tool_call tool_response observation ipython".split()
+    "tool function function_call function_response tool_call tool_response observation "
+    "ipython".split()
 )
 Turns = Sequence[tuple[str, str]]
 """Pairs of label (a role or a name) and text, in order."""
-CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\s*\n(.*?)(?=<\|im_end\|>|<\|im_start\|>|\Z)", re.DOTALL)
+CHATML = re.compile(
+    r"<\|im_start\|>\s*(\w+)\s*\n(.*?)(?=<\|im_end\|>|<\|im_start\|>|\Z)", re.DOTALL
+)
 LLAMA3_HEADERS = re.compile(
-    r"<\|start_header_id\|>(\w+)<\|end_header_id\|>(.*?)(?=<\|eot_id\|>|<\|start_header_id\|>|\Z)", re.DOTALL
+    r"<\|start_header_id\|>(\w+)<\|end_header_id\|>(.*?)(?=<\|eot_id\|>|<\|start_header_id\|>|\Z)",
+    re.DOTALL,
 )
 TAGGED_TURN = re.compile(
-    r"<\|(system|user|assistant|prompter|human|bot|model)\|>(.*?)(?=<\|[\w ]+\|>|</s>|<\|endoftext\|>|\Z)", re.DOTALL
+    r"<\|(system|user|assistant|prompter|human|bot|model)\|>(.*?)(?=<\|[\w ]+\|>|</s>|<\|endoftext\|>|\Z)",
+    re.DOTALL,
 )
-LLAMA2_INST = re.compile(r"\[INST\](?:\s*<<SYS>>(.*?)<</SYS>>)?(.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL)
+LLAMA2_INST = re.compile(
+    r"\[INST\](?:\s*<<SYS>>(.*?)<</SYS>>)?(.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL
+)
 HASH_ROLE = re.compile(rf"###\s*({'|'.join(map(re.escape, ROLES))})\s*[:：]", re.IGNORECASE)
 TRANSCRIPT_ROLES = "human user assistant bot chatbot ai gpt chatgpt system prompter 用户 人类 助手"
-"""Roles that start a transcript line. Words such as Input or Answer are excluded: they also start instructions."""
+"""Roles that start a transcript line. Words such as Input or Answer are excluded: they also start
+instructions.
+"""
 ROLE_LABEL = re.compile(
-    rf"^[ \t]*(?:\*\*)?({'|'.join(TRANSCRIPT_ROLES.split())})(?:\*\*)?\s*[:：](?:\*\*)?", re.I | re.M
+    rf"^[ \t]*(?:\*\*)?({'|'.join(TRANSCRIPT_ROLES.split())})(?:\*\*)?\s*[:：](?:\*\*)?",
+    re.I | re.M,
 )
-NAME_LINE = re.compile(r"^[ \t]*[*_\[\"']{0,2}([^\W\d_][^:：\n*\[\]]{0,31}?)[*_\]\"']{0,2}[:：][*_]{0,2}[ \t]*(.*)$")
+NAME_LINE = re.compile(
+    r"^[ \t]*[*_\[\"']{0,2}([^\W\d_][^:：\n*\[\]]{0,31}?)[*_\]\"']{0,2}[:：][*_]{0,2}[ \t]*(.*)$"
+)
 MAX_TRANSCRIPT_NAMES = 8
 NOT_REQUESTED_ROLE = "without a line of the named character"
 
 
 @dataclass(slots=True)
 class RawDialogue:
-    """A record's dialogue before conversion: speaker `labels` and `texts` in parallel, the other fields as found.
+    """A record's dialogue before conversion: speaker `labels` and `texts` in parallel, the other
+    fields as found.
 
-    `roles` are the labels of characters whose lines can be learned: the persona is the one with its name. If none is
-    named, the first one stands for it, and of several a build asks whose lines are learned. `is_own`: the assistant's
-    lines are those of the persona that is trained, whoever it is.
-    `untrained` are the indices of turns that the source excludes from training.
+    `roles` are the labels of characters whose lines can be learned: the persona is the one with its
+    name. If none is named, the first one stands for it, and of several a build asks whose lines are
+    learned. `is_own`: the assistant's lines are those of the persona that is trained, whoever it
+    is. `untrained` are the indices of turns that the source excludes from training.
     """
 
     labels: list[str]
@@ -84,13 +105,17 @@ class RawDialogue:
     @classmethod
     def of(cls, turns: Turns, system: str = "", rejected: str = "", lang: str = "") -> RawDialogue:
         """Build a dialogue from pairs of label and text."""
-        return cls([label for label, _ in turns], [text for _, text in turns], system, rejected, lang)
+        return cls(
+            [label for label, _ in turns], [text for _, text in turns], system, rejected, lang
+        )
 
 
 def build_conversation(
     dialogue: RawDialogue, row: str, options: ReadOptions, rows: int = 1
 ) -> Conversation | RejectedRecord:
-    """Resolve the speakers of a dialogue, or reject it with a reason. Trims texts and drops empty messages."""
+    """Resolve the speakers of a dialogue, or reject it with a reason. Trims texts and drops empty
+    messages.
+    """
     if options.languages and dialogue.lang and dialogue.lang not in options.languages:
         return RejectedRecord(row, f"language {dialogue.lang} is not requested", rows)
     dialogue.roles = dialogue.roles or _undecided_characters(dialogue.labels)
@@ -98,15 +123,21 @@ def build_conversation(
         return RejectedRecord(row, NOT_REQUESTED_ROLE, rows, dialogue.roles)
     system: list[str] = []
     later: list[tuple[int, str]] = []
-    labels, texts = dialogue.labels, [to_nfc(text).strip() for text in dialogue.texts]
+    labels = dialogue.labels
+    texts = [to_nfc(text).strip() for text in dialogue.texts]
     if len(texts) > 1 and not dialogue.untrained and all(texts) and _alternates(labels):
-        messages = list(map(SourceMessage, map(SPEAKING_ROLES.__getitem__, labels), texts, itertools.repeat(row)))
+        messages = list(
+            map(
+                SourceMessage, map(SPEAKING_ROLES.__getitem__, labels), texts, itertools.repeat(row)
+            )
+        )
     else:
         try:
             messages, texts, later = _messages(labels, texts, row, options, dialogue)
         except UnusableRecordError as error:
             return RejectedRecord(row, str(error), rows)
-    # A speaker's consecutive messages are joined, so a persona's message answers somebody unless it is the first.
+    # A speaker's consecutive messages are joined, so a persona's message answers somebody unless it
+    # is the first.
     for message in messages[1:]:
         if message.speaker.is_persona:
             break
@@ -115,35 +146,62 @@ def build_conversation(
     system += [text for start, text in later if not start]
     if stated_system := to_nfc(dialogue.system).strip():
         system.insert(0, stated_system)
-    raw_text, system_text, rejected = "\n".join(texts), "\n".join(system), dialogue.rejected.strip()
-    fields = (raw_text, system_text, rows, rejected, dialogue.lang, options.arrived, (), dialogue.roles)
-    made = Conversation(tuple(messages), options.source, options.right, *fields, dialogue.input_lines)
+    raw_text = "\n".join(texts)
+    system_text = "\n".join(system)
+    rejected = dialogue.rejected.strip()
+    fields = (
+        raw_text,
+        system_text,
+        rows,
+        rejected,
+        dialogue.lang,
+        options.arrived,
+        (),
+        dialogue.roles,
+    )
+    made = Conversation(
+        tuple(messages), options.source, options.right, *fields, dialogue.input_lines
+    )
     made.later_systems = tuple((start, text) for start, text in later if start)
     return replace_assistant(options.persona, made) if dialogue.is_own and options.persona else made
 
 
 def _undecided_characters(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the speakers by name, if none of the labels is the assistant's: any of them may be the persona."""
+    """Return the speakers by name, if none of the labels is the assistant's: any of them may be the
+    persona.
+    """
     if ROLES.keys() >= set(labels):
         return ()
     keys = set(map(fold_name, labels))
     if keys <= ROLES.keys() or any(ROLES.get(key) is ASSISTANT for key in keys):
         return ()
-    numbers = [label for label in dict.fromkeys(labels) if label.strip().isdecimal()]  # ids in place of names
+    numbers = [
+        label for label in dict.fromkeys(labels) if label.strip().isdecimal()
+    ]  # ids in place of names
     return list_characters(labels) or (*numbers[1:2], *numbers[:1], *numbers[2:])
 
 
 def _has_requested_role(dialogue: RawDialogue, options: ReadOptions) -> bool:
-    """Report whether one of the requested names is among the speakers; true if none is requested."""
+    """Report whether one of the requested names is among the speakers; true if none is
+    requested.
+    """
     names = {fold_name(name) for name in options.all_persona_names}
     spoken = set(map(fold_name, (*dialogue.roles, *dialogue.labels)))
     return not names or not names.isdisjoint(spoken | PLACES.keys())
 
 
 def _alternates(labels: list[str]) -> bool:
-    """Report whether two plain roles alternate, the common case that needs no joining or filtering."""
-    first, second = SPEAKING_ROLES.get(labels[0]), SPEAKING_ROLES.get(labels[1])
-    return first is not None and second is not None and first is not second and labels[2:] == labels[:-2]
+    """Report whether two plain roles alternate, the common case that needs no joining or
+    filtering.
+    """
+    first = SPEAKING_ROLES.get(labels[0])
+    second = SPEAKING_ROLES.get(labels[1])
+    return (
+        first is not None
+        and second is not None
+        and first is not second
+        and labels[2:] == labels[:-2]
+    )
 
 
 def _fault(messages: list[SourceMessage]) -> str:
@@ -155,9 +213,11 @@ def _fault(messages: list[SourceMessage]) -> str:
 def _messages(
     labels: list[str], texts: list[str], row: str, options: ReadOptions, dialogue: RawDialogue
 ) -> tuple[list[SourceMessage], list[str], list[tuple[int, str]]]:
-    """Return the messages with consecutive ones of a speaker joined, their unjoined texts, and the system texts.
+    """Return the messages with consecutive ones of a speaker joined, their unjoined texts, and the
+    system texts.
 
-    A system text has the index of the first message that may know it: never one that had begun before it.
+    A system text has the index of the first message that may know it: never one that had begun
+    before it.
     """
     messages: list[SourceMessage] = []
     unjoined: list[str] = []
@@ -165,7 +225,9 @@ def _messages(
     speakers = ROLES
     last: SourceSpeaker | None = None
     for number, (label, text) in enumerate(zip(labels, texts, strict=True)):
-        if label not in speakers:  # then this is still the table of roles, and names or other spellings are in use
+        if (
+            label not in speakers
+        ):  # then this is still the table of roles, and names or other spellings are in use
             speakers = _speakers(labels, options, dialogue.roles)
         speaker = speakers[label]
         if not text:
@@ -178,14 +240,18 @@ def _messages(
         if speaker is last:
             before = messages[-1]
             is_trained = is_trained and before.is_trained
-            messages[-1] = SourceMessage(speaker, f"{before.text}\n{text}", row, is_trained=is_trained)
+            messages[-1] = SourceMessage(
+                speaker, f"{before.text}\n{text}", row, is_trained=is_trained
+            )
         else:
             messages.append(SourceMessage(speaker, text, row, is_trained=is_trained))
             last = speaker
     return messages, unjoined, system
 
 
-def _speakers(labels: list[str], options: ReadOptions, roles: tuple[str, ...]) -> dict[str, SourceSpeaker | None]:
+def _speakers(
+    labels: list[str], options: ReadOptions, roles: tuple[str, ...]
+) -> dict[str, SourceSpeaker | None]:
     """Resolve labels that are not plain roles: other spellings of roles, or names."""
     labels = list(dict.fromkeys(labels))
     keys = {label: fold_name(label) for label in labels}
@@ -194,7 +260,9 @@ def _speakers(labels: list[str], options: ReadOptions, roles: tuple[str, ...]) -
     if all(key in ROLES for key in keys.values()):
         return {label: ROLES[key] for label, key in keys.items()}
     persona = _persona_label(labels, keys, options, roles)
-    speakers: dict[str, SourceSpeaker | None] = {label: ROLES[keys[label]] for label in labels if keys[label] in ROLES}
+    speakers: dict[str, SourceSpeaker | None] = {
+        label: ROLES[keys[label]] for label in labels if keys[label] in ROLES
+    }
     for label in labels:
         name = to_nfc(label.strip()) or "someone"
         speakers.setdefault(label, SourceSpeaker(name, (name,)))
@@ -203,8 +271,12 @@ def _speakers(labels: list[str], options: ReadOptions, roles: tuple[str, ...]) -
     return speakers
 
 
-def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions, roles: tuple[str, ...]) -> str | None:
-    """Return the persona's label: the given name, or the place in the talk, else the first of `roles`."""
+def _persona_label(
+    labels: list[str], keys: dict[str, str], options: ReadOptions, roles: tuple[str, ...]
+) -> str | None:
+    """Return the persona's label: the given name, or the place in the talk, else the first of
+    `roles`.
+    """
     own = {fold_name(name) for name in options.all_persona_names}
     talking = [label for label in labels if ROLES.get(keys[label], USER) is not None]
     given = next((label for label in talking if keys[label] in own), None)
@@ -218,13 +290,19 @@ def _persona_label(labels: list[str], keys: dict[str, str], options: ReadOptions
 
 def is_character(name: object) -> bool:
     """Report whether a label or cell is the name of a character, and no role such as `user`."""
-    if not isinstance(name, str) or not 0 < len(name.strip()) <= MAX_NAME_CHARACTERS or "\n" in name:
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name.strip()) <= MAX_NAME_CHARACTERS
+        or "\n" in name
+    ):
         return False
     return any(map(str.isalpha, name)) and not {fold_name(name)} & {*ROLES, *TOOL_ROLES, *NARRATORS}
 
 
 def list_characters(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the characters among the speakers, the second first: it is the persona if no name is given."""
+    """Return the characters among the speakers, the second first: it is the persona if no name is
+    given.
+    """
     names = list(dict.fromkeys(filter(is_character, labels)))
     return (*names[1:2], *names[:1], *names[2:])
 
@@ -237,7 +315,9 @@ def _persona_speaker(name: str, options: ReadOptions) -> SourceSpeaker:
 
 
 def parse_labelled_turns(text: str) -> list[tuple[str, str]]:
-    """Parse a text that begins with a role, such as `Human:`, and has more of them; empty otherwise."""
+    """Parse a text that begins with a role, such as `Human:`, and has more of them; empty
+    otherwise.
+    """
     if not ROLE_LABEL.match(text.lstrip()):
         return []
     _, *parts = ROLE_LABEL.split(text)

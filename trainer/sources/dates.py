@@ -1,8 +1,8 @@
 """Parses dates and times in the formats of chat exports, which follow the device's language.
 
-`03/04/24` is either 3 April or 4 March: a single line is ambiguous, but all lines of a file together rarely are.
-`DateOrderDetector` sees every date and picks the order in which all dates exist, time runs forward, and the chat spans
-the shortest time.
+`03/04/24` is either 3 April or 4 March: a single line is ambiguous, but all lines of a file
+together rarely are. `DateOrderDetector` sees every date and picks the order in which all dates
+exist, time runs forward, and the chat spans the shortest time.
 """
 
 import re
@@ -15,8 +15,12 @@ DATE_ORDERS: tuple[DateOrder, ...] = ("dmy", "mdy", "ymd")
 SPACE = "[ \t\u00a0\u2007\u2009\u202f]"
 AM_WORDS = "凌晨 早上 清晨 上午 午前 오전 ص sa öö pg de de. पूर्वाह्न".split()
 PM_WORDS = "中午 下午 傍晚 晚上 午後 오후 م ch ös ptg du du. अपराह्न".split()
-MONTHS = {m: n for n, m in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), start=1)}
-HALF_DAY = rf"[ap]\.?{SPACE}?m\b\.?|" + "|".join(map(re.escape, sorted(AM_WORDS + PM_WORDS, key=len, reverse=True)))
+MONTHS = {
+    m: n for n, m in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), start=1)
+}
+HALF_DAY = rf"[ap]\.?{SPACE}?m\b\.?|" + "|".join(
+    map(re.escape, sorted(AM_WORDS + PM_WORDS, key=len, reverse=True))
+)
 DATE = (
     rf"(?P<date>\d{{1,4}}(?P<sep>[./-]){SPACE}?(?:\d{{1,2}}|[A-Za-z]{{3}})(?P=sep){SPACE}?\d{{1,4}}\.?"
     rf"|\d{{4}}年{SPACE}?\d{{1,2}}月{SPACE}?\d{{1,2}}日"
@@ -40,7 +44,9 @@ NAMED_MONTH = (
 )
 """English dates in words: `January 5, 2026`, `Monday, 5 Jan 2026`."""
 AFTER_NAMED_MONTH = rf"(?:,?{SPACE}+(?:at{SPACE}+)?{CLOCK}(?:{SPACE}+(?:UTC|GMT|Z))?)?"
-SILLYTAVERN_TIME = r"(\d{4})-(\d{1,2})-(\d{1,2})[ ]?@[ ]?(\d{1,2})h[ ]?(\d{1,2})m[ ]?(?:(\d{1,2})s)?.*"
+SILLYTAVERN_TIME = (
+    r"(\d{4})-(\d{1,2})-(\d{1,2})[ ]?@[ ]?(\d{1,2})h[ ]?(\d{1,2})m[ ]?(?:(\d{1,2})s)?.*"
+)
 EPOCH = date(1970, 1, 1).toordinal()
 DAY_S = 86_400
 EARLIEST_EPOCH_S, LATEST_EPOCH_S = 946_684_800, 4_102_444_800
@@ -50,10 +56,11 @@ BUDDHIST_YEAR_OFFSET = 543
 
 @dataclass(frozen=True, slots=True)
 class WrittenTime:
-    """A date and time as written: the date's three `numbers` in order, and `seconds` since midnight.
+    """A date and time as written: the date's three `numbers` in order, and `seconds` since
+    midnight.
 
-    `looks_american`: slashes, a two-digit year and capital AM or PM, as written by devices set to US English. `exact`
-    is the timestamp in seconds since 1970 if it was written in ISO 8601.
+    `looks_american`: slashes, a two-digit year and capital AM or PM, as written by devices set to
+    US English. `exact` is the timestamp in seconds since 1970 if it was written in ISO 8601.
     """
 
     numbers: tuple[int, int, int]
@@ -62,11 +69,15 @@ class WrittenTime:
     exact: float | None = None
 
     def at(self, order: DateOrder) -> float | None:
-        """Return seconds since 1970, taking the time as UTC; None if there is no such day or time."""
+        """Return seconds since 1970, taking the time as UTC; None if there is no such day or
+        time.
+        """
         if self.exact is not None:
             return self.exact
         day = day_number(self.numbers, order)
-        return None if day is None or self.seconds < 0 else float((day - EPOCH) * DAY_S + self.seconds)
+        return (
+            None if day is None or self.seconds < 0 else float((day - EPOCH) * DAY_S + self.seconds)
+        )
 
 
 def parse_time(written: str) -> WrittenTime | None:
@@ -81,17 +92,23 @@ def parse_time(written: str) -> WrittenTime | None:
 
 
 def time_of_match(match: re.Match[str]) -> WrittenTime:
-    """Convert a match of `DATE_FIRST` or `TIME_FIRST`; its seconds are -1 if there is no such time."""
+    """Convert a match of `DATE_FIRST` or `TIME_FIRST`; its seconds are -1 if there is no such
+    time.
+    """
     half = (match["half"] or match["half_after"] or "").casefold()
     year_digits = len(re.findall(r"\d+|[A-Za-z]{3}", match["date"])[2])
-    american = match["sep"] == "/" and year_digits == 2 and re.search(r"[AP]M", match[0]) is not None
+    american = (
+        match["sep"] == "/" and year_digits == 2 and re.search(r"[AP]M", match[0]) is not None
+    )
     return WrittenTime(_date_numbers(match["date"]), _seconds(match["time"], half), american)
 
 
 def _date_numbers(written: str) -> tuple[int, int, int]:
     """Return the three numbers of a date in the order in which they are written."""
     parts = re.findall(r"\d+|[A-Za-z]{3}", written)
-    first, second, third = (int(part) if part.isdigit() else MONTHS.get(part.casefold(), 0) for part in parts)
+    first, second, third = (
+        int(part) if part.isdigit() else MONTHS.get(part.casefold(), 0) for part in parts
+    )
     return first, second, third
 
 
@@ -104,7 +121,8 @@ def _seconds(time: str, half: str) -> int:
 
 
 def parse_moment(value: object) -> WrittenTime | None:
-    """Parse a cell that holds a time: a text in any format of this module, or a number since 1970; else None.
+    """Parse a cell that holds a time: a text in any format of this module, or a number since 1970;
+    else None.
 
     Numbers are seconds, milliseconds or microseconds, whichever lies between 2000 and 2100.
     """
@@ -117,7 +135,9 @@ def parse_moment(value: object) -> WrittenTime | None:
         return None if found is None else WrittenTime((0, 0, 0), 0, exact=found)
     if len(text) > 64 or not any(map(str.isdigit, text)) or text.isdecimal():
         return None
-    return parse_time(text) or parse_named_month(text) or _parse_sillytavern(text) or _parse_day(text)
+    return (
+        parse_time(text) or parse_named_month(text) or _parse_sillytavern(text) or _parse_day(text)
+    )
 
 
 def parse_named_month(text: str) -> WrittenTime | None:
@@ -192,11 +212,14 @@ class DateOrderDetector:
 
     @property
     def order(self) -> DateOrder:
-        """Return the order with the fewest impossible dates, then the fewest steps backwards, then the shortest span.
+        """Return the order with the fewest impossible dates, then the fewest steps backwards, then
+        the shortest span.
 
         Ties resolve to day first, as in most of the world, unless the dates look American.
         """
-        preferred: tuple[DateOrder, ...] = ("mdy", "dmy", "ymd") if self._american > 0 else DATE_ORDERS
+        preferred: tuple[DateOrder, ...] = (
+            ("mdy", "dmy", "ymd") if self._american > 0 else DATE_ORDERS
+        )
         return min(preferred, key=lambda order: self._tracks[order].faults)
 
 

@@ -12,9 +12,28 @@ from trainer.sources.json_recovery import decode_json, find_value_end
 from trainer.sources.table_reader import detect_delimiter
 
 FileType = Literal[
-    "folder", "zip", "PNG", "Parquet", "Arrow", "JSON array", "JSON object", "JSON lines", "CSV", "TSV", "YAML", "text"
+    "folder",
+    "zip",
+    "PNG",
+    "Parquet",
+    "Arrow",
+    "JSON array",
+    "JSON object",
+    "JSON lines",
+    "CSV",
+    "TSV",
+    "YAML",
+    "text",
 ]
-TEXT_TYPES: tuple[FileType, ...] = ("JSON array", "JSON object", "JSON lines", "CSV", "TSV", "YAML", "text")
+TEXT_TYPES: tuple[FileType, ...] = (
+    "JSON array",
+    "JSON object",
+    "JSON lines",
+    "CSV",
+    "TSV",
+    "YAML",
+    "text",
+)
 BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
 ZIP = b"PK\x03\x04"
@@ -27,18 +46,26 @@ MAGIC: tuple[tuple[bytes, FileType], ...] = (
 )
 UTF_BOMS = ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 ASCII = frozenset(map(chr, range(128)))
-WESTERN = frozenset("àâáãäåæçèéêëìíîïñòóôõöøœùúûüÿßÀÂÁÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜŸ«»‘’“”„…–—·°§€£¡¿ºª\xa0")
+WESTERN = frozenset(
+    "àâáãäåæçèéêëìíîïñòóôõöøœùúûüÿßÀÂÁÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØŒÙÚÛÜŸ«»‘’“”„…–—·°§€£¡¿ºª\xa0"
+)
 SAMPLED_LINES = 64
 MAX_FOREIGN_SHARE = 0.2
-"""Share of the first lines that may be invalid UTF-8 and are rejected; with more, the file is rejected."""
+"""Share of the first lines that may be invalid UTF-8 and are rejected; with more, the file is
+rejected.
+"""
 
 
-def detect_file_type(start: bytes, name: str, *, is_whole: bool, is_followed: bool = False) -> tuple[FileType, str]:
-    """Return the file type, and the delimiter for tables. `is_whole`: the bytes are the complete file.
+def detect_file_type(
+    start: bytes, name: str, *, is_whole: bool, is_followed: bool = False
+) -> tuple[FileType, str]:
+    """Return the file type, and the delimiter for tables. `is_whole`: the bytes are the complete
+    file.
 
     `is_followed`: the first line continues beyond them and a second object begins on the next line.
 
-    Raises `MaterialError` if the file is empty, of an unknown binary type, or text that is not UTF-8.
+    Raises `MaterialError` if the file is empty, of an unknown binary type, or text that is not
+    UTF-8.
     """
     for magic, kind in MAGIC:
         if start.startswith(magic):
@@ -54,20 +81,28 @@ def detect_file_type(start: bytes, name: str, *, is_whole: bool, is_followed: bo
     lower_name = name.lower().removesuffix(".gz")
     if re.match(r"acts:\s", text) or lower_name.endswith((".yml", ".yaml")):
         return "YAML", ""
-    if delimiter := detect_delimiter(lines[: 16 * SAMPLED_LINES], is_named_so=lower_name.endswith((".csv", ".tsv"))):
+    if delimiter := detect_delimiter(
+        lines[: 16 * SAMPLED_LINES], is_named_so=lower_name.endswith((".csv", ".tsv"))
+    ):
         return ("TSV" if delimiter == "\t" else "CSV"), delimiter
     return "text", ""
 
 
 def _json_kind(text: str, lines: list[str]) -> FileType | None:
     if re.match(r'\[\s*[\[{"\]]', text):
-        return "JSON lines" if len(lines) > 1 and all(map(_is_message_list, lines[:2])) else "JSON array"
+        return (
+            "JSON lines"
+            if len(lines) > 1 and all(map(_is_message_list, lines[:2]))
+            else "JSON array"
+        )
     stripped = [line.strip() for line in lines]
     rows = sum(line.startswith("{") and line.endswith("}") for line in stripped)
     if len(stripped) > 1 and 2 * rows > len(stripped):
         return "JSON lines"
     if not text.startswith("{"):
-        return "JSON lines" if 2 * rows == len(stripped) and any(map(_is_object, stripped)) else None
+        return (
+            "JSON lines" if 2 * rows == len(stripped) and any(map(_is_object, stripped)) else None
+        )
     return "JSON lines" if _is_json_lines(text, lines) else "JSON object"
 
 
@@ -81,7 +116,9 @@ def _is_json_lines(text: str, lines: list[str]) -> bool:
     if (end >= 0 and not rest) or (end < 0 and _is_truncated_json(text)):
         return False
     is_indented = any(line[0] in " \t" for line in lines)
-    if is_indented and any(line.rstrip() in ("{", "}{") for line in lines[1:]):  # nested objects would be indented, too
+    if is_indented and any(
+        line.rstrip() in ("{", "}{") for line in lines[1:]
+    ):  # nested objects would be indented, too
         return True
     listed = sum(line.rstrip().endswith("},") for line in lines)  # elements of an array
     return sum(line.startswith("{") and _is_object(line) for line in lines) > listed
@@ -141,7 +178,9 @@ def _guess_encoding(start: bytes) -> str:
 
 
 def _is_western(sample: bytes) -> bool:
-    """Report whether all non-ASCII characters are Western European, which neighbouring code pages lack."""
+    """Report whether all non-ASCII characters are Western European, which neighbouring code pages
+    lack.
+    """
     try:
         foreign = set(sample.decode("cp1252")) - ASCII
     except UnicodeDecodeError:
@@ -151,5 +190,7 @@ def _is_western(sample: bytes) -> bool:
 
 def _encoding_error(name: str, encoding: str) -> MaterialError:
     if not encoding:
-        return MaterialError(f"{name} is neither text nor a known container.", "Unpack or convert it.")
+        return MaterialError(
+            f"{name} is neither text nor a known container.", "Unpack or convert it."
+        )
     return MaterialError(f"{name} is not UTF-8 (it looks like {encoding}).", "Save it as UTF-8.")

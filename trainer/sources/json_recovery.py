@@ -13,7 +13,16 @@ TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]+|"', re.DOTALL)
 FIRST_KEY = re.compile(rb'[\[\s]*\{\s*"([^"\\]{1,80})"\s*:')
 INDENT = re.compile(rb"\s*(\n[ \t]*)(?=\{)")
 MAX_RECORD_PATTERNS = 32
-RECORD_KEYS = ("messages", "conversations", "conversation", "dialog", "instruction", "prompt", "question", "query")
+RECORD_KEYS = (
+    "messages",
+    "conversations",
+    "conversation",
+    "dialog",
+    "instruction",
+    "prompt",
+    "question",
+    "query",
+)
 """Record starts that are assumed before any intact record has been seen."""
 LEARNED_RECORDS = 8  # first and last records of a run that show the shape of its records
 BARE_OBJECTS = (b"{", b"{}", b"{},")
@@ -26,7 +35,9 @@ class BrokenJson(str):
 
 
 def decode_json(text: bytes) -> Any:
-    """Decode a value, or return `BrokenJson`. Accepts NaN and infinities, which Python's `json` writes."""
+    """Decode a value, or return `BrokenJson`. Accepts NaN and infinities, which Python's `json`
+    writes.
+    """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -43,7 +54,8 @@ def _decode_leniently(text: bytes) -> Any:
 
 
 def find_value_end(text: bytes, depth: int = 0, start: int = 0) -> tuple[int, int]:
-    """Return the end of the value that is open at `start` (-1: not in this text) and the bracket depth there.
+    """Return the end of the value that is open at `start` (-1: not in this text) and the bracket
+    depth there.
 
     Returns `UNKNOWN_DEPTH` if a quote stays open or brackets are unbalanced.
     """
@@ -78,18 +90,23 @@ class RecordPattern:
                     self._keys.add(frozenset(value))
 
     def next_in(self, piece: bytes) -> int:
-        """Return where the next record begins in a text that starts with a broken one; 0 if nowhere.
+        """Return where the next record begins in a text that starts with a broken one; 0 if
+        nowhere.
 
         Uses indentation if records start on lines of their own, else the first key.
         """
         inside = len(piece) - len(piece.lstrip(SPACE)) + 1
         if (indented := INDENT.match(piece)) and (
-            line_start := re.search(rb",?[ \t\r]*" + re.escape(indented[1]) + rb"(?=\{)", piece[inside:])
+            line_start := re.search(
+                rb",?[ \t\r]*" + re.escape(indented[1]) + rb"(?=\{)", piece[inside:]
+            )
         ):
             return inside + line_start.end()
         own = FIRST_KEY.match(piece)
         keys = {*(key.encode() for key in (*self._first, *RECORD_KEYS)), *([own[1]] if own else [])}
-        record_start = re.compile(rb'[,}\]"]\s*(\{\s*"(?:' + b"|".join(map(re.escape, keys)) + rb')"\s*:)')
+        record_start = re.compile(
+            rb'[,}\]"]\s*(\{\s*"(?:' + b"|".join(map(re.escape, keys)) + rb')"\s*:)'
+        )
         while match := record_start.search(piece, inside):
             end, _ = find_value_end(piece, 0, match.start(1))
             if end < 0 or self._is_record(decode_json(piece[match.start(1) : end])):
@@ -98,10 +115,14 @@ class RecordPattern:
         return 0
 
     def _is_record(self, value: Any) -> bool:
-        """Report whether a value may be a record, by its keys, and is no nested object with the same first key."""
+        """Report whether a value may be a record, by its keys, and is no nested object with the
+        same first key.
+        """
         if not isinstance(value, dict) or not self._keys or next(iter(value)) in RECORD_KEYS:
             return True
-        return any(2 * len(keys & value.keys()) >= max(len(keys), len(value)) for keys in self._keys)
+        return any(
+            2 * len(keys & value.keys()) >= max(len(keys), len(value)) for keys in self._keys
+        )
 
 
 class _Stream(Protocol):
@@ -114,7 +135,9 @@ def decode_lines(stream: _Stream) -> Iterator[tuple[str, Any]]:
     Broken ones become `BrokenJson` and never swallow the next value.
     """
     lines = _Lines(stream)
-    read, given_back, loads = stream.readline, lines.given_back, orjson.loads
+    read = stream.readline
+    given_back = lines.given_back
+    loads = orjson.loads
     while line := (given_back.pop() if given_back else read(MAX_RECORD_BYTES)):
         lines.number += 1
         try:
@@ -143,7 +166,8 @@ class _Lines:
 
 def _decode_multiline(line: bytes, lines: _Lines) -> Any:
     """Decode a value that starts on a line which is not complete by itself."""
-    block, size = [line], len(line)
+    block = [line]
+    size = len(line)
     end, depth = find_value_end(line)
     while end < 0 and (more := lines.next()):
         if size > MAX_RECORD_BYTES or not _continues_record(block, more, is_open=depth > 0):
@@ -155,7 +179,8 @@ def _decode_multiline(line: bytes, lines: _Lines) -> Any:
             end, depth = find_value_end(more, depth)
     if end < 0:
         return decode_json(b"".join(block))
-    whole, rest = b"".join([*block[:-1], block[-1][:end]]), block[-1][end:]
+    whole = b"".join([*block[:-1], block[-1][:end]])
+    rest = block[-1][end:]
     if rest.lstrip().startswith(b"{"):  # another one on the same line
         lines.give_back(rest)
     elif rest.strip(b"," + SPACE):
@@ -165,7 +190,11 @@ def _decode_multiline(line: bytes, lines: _Lines) -> Any:
 
 def _continues_record(block: list[bytes], more: bytes, *, is_open: bool) -> bool:
     """Report whether a line continues the preceding record (`is_open`: brackets are open)."""
-    if more.lstrip().startswith(b"{") and _indent(more) <= _indent(block[0]) and more.strip() not in BARE_OBJECTS:
+    if (
+        more.lstrip().startswith(b"{")
+        and _indent(more) <= _indent(block[0])
+        and more.strip() not in BARE_OBJECTS
+    ):
         return False
     if is_open and block[-1].rstrip().endswith((b"{", b"[", b",", b":")):
         return True

@@ -29,8 +29,10 @@ class JsonCursor:
     """A position in a stream of JSON text with a look-ahead buffer."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._ahead = stream, b""
-        self._between, self._is_taken_up = b"", False
+        self._stream = stream
+        self._ahead = b""
+        self._between = b""
+        self._is_taken_up = False
 
     def next(self) -> bytes:
         """Return the next byte that is not white space without consuming it; empty at the end."""
@@ -53,7 +55,9 @@ class JsonCursor:
         return True
 
     def members(self) -> Iterator[str]:
-        """Yield the keys of the object that begins here, each with its value at the cursor, to be consumed."""
+        """Yield the keys of the object that begins here, each with its value at the cursor, to be
+        consumed.
+        """
         sign = self.next()
         while sign in (b"{", b","):
             self.skip(1)
@@ -64,7 +68,8 @@ class JsonCursor:
             sign = self.next()
 
     def enter(self, wanted_key: str, passed: dict[str, Any] | None = None) -> bool:
-        """Move from an object's opening bracket to the value of one of its keys; return False if the key is missing.
+        """Move from an object's opening bracket to the value of one of its keys; return False if
+        the key is missing.
 
         `passed` collects the texts and numbers on the way.
         """
@@ -91,7 +96,9 @@ class JsonCursor:
         self.skip(1)
 
     def elements(self) -> Iterator[Any]:
-        """Yield the decoded elements up to the closing bracket, resynchronising after broken ones."""
+        """Yield the decoded elements up to the closing bracket, resynchronising after broken
+        ones.
+        """
         pattern = RecordPattern()
         for batch, commas in self._batches():
             values = decode_json(b"[" + batch + b"]")
@@ -102,16 +109,21 @@ class JsonCursor:
                 yield from self._one_by_one(batch, commas, pattern)
 
     def _one_by_one(self, batch: bytes, commas: list[int], pattern: RecordPattern) -> Iterator[Any]:
-        """Decode the elements of a batch with a broken one, whose commas may not be element boundaries."""
+        """Decode the elements of a batch with a broken one, whose commas may not be element
+        boundaries.
+        """
         for before, end in itertools.pairwise([-1, *commas, len(batch)]):
-            start, piece = before + 1, batch[before + 1 : end]
+            start = before + 1
+            piece = batch[before + 1 : end]
             if end == len(batch) and not piece.strip(SPACE):
                 return
             value = decode_json(piece)
             if isinstance(value, BrokenJson) and (place := pattern.next_in(piece)):
                 self._ahead = batch[start + place :] + self._between + self._ahead
                 self._is_taken_up = True
-                yield decode_json(piece[:place].rstrip(SPACE + b","))  # complete if only the comma was missing
+                yield decode_json(
+                    piece[:place].rstrip(SPACE + b",")
+                )  # complete if only the comma was missing
                 return
             pattern.learn([value])
             yield value
@@ -125,11 +137,18 @@ class JsonCursor:
                 end = commas.pop()
             elif end < 0:
                 if len(self._ahead) <= MAX_RECORD_BYTES and self._fill(size):
-                    size *= 2  # an element longer than what was read is not searched again and again
+                    size *= (
+                        2  # an element longer than what was read is not searched again and again
+                    )
                     continue
-                end = len(self._ahead)  # the file ends inside an element, or the element is too long
-            batch, self._between, self._ahead = self._ahead[:end], self._ahead[end : end + 1], self._ahead[end + 1 :]
-            self._is_taken_up, size = False, CHUNK_BYTES
+                end = len(
+                    self._ahead
+                )  # the file ends inside an element, or the element is too long
+            batch = self._ahead[:end]
+            self._between = self._ahead[end : end + 1]
+            self._ahead = self._ahead[end + 1 :]
+            self._is_taken_up = False
+            size = CHUNK_BYTES
             if batch.strip(SPACE):
                 yield batch, commas
             if self._is_taken_up:
@@ -151,7 +170,9 @@ class JsonCursor:
         return decode_json(text)
 
     def pass_foreign(self) -> bytes:
-        """Skip non-JSON text up to the next array or object; return the beginning of the skipped text."""
+        """Skip non-JSON text up to the next array or object; return the beginning of the skipped
+        text.
+        """
         passed = b""
         while self._ahead or self._fill():
             if bracket := re.search(rb"[\[{]", self._ahead[1:]):
@@ -180,7 +201,8 @@ class JsonCursor:
         return passed
 
     def _pass_nested(self) -> None:
-        depth, is_quoted = 1, 0
+        depth = 1
+        is_quoted = 0
         while self._ahead or self._fill():
             while self._ahead.endswith(b"\\") and self._fill(1):
                 pass  # an escape is not cut in two
@@ -190,13 +212,16 @@ class JsonCursor:
             closed = np.flatnonzero(depths == 0)
             if closed.size:
                 return self.skip(int(places[closed[0]]) + 1)
-            depth, is_quoted = int(depths[-1]) if depths.size else depth, (is_quoted + text.count(b'"')) & 1
+            depth = int(depths[-1]) if depths.size else depth
+            is_quoted = (is_quoted + text.count(b'"')) & 1
             self._ahead = b""
 
     def string(self) -> bytes | None:
         """Read the string that starts here, quotes included; None if it does not end."""
         while (match := STRING.match(self._ahead)) is None:
-            if len(self._ahead) > MAX_RECORD_BYTES or not self._fill(max(CHUNK_BYTES, len(self._ahead))):
+            if len(self._ahead) > MAX_RECORD_BYTES or not self._fill(
+                max(CHUNK_BYTES, len(self._ahead))
+            ):
                 return None
         self.skip(match.end())
         return match[0]
@@ -208,7 +233,9 @@ class JsonCursor:
 
 
 def _structure(text: bytes) -> tuple[list[int], int]:
-    """Return the positions of the commas at depth 0 up to the closing bracket, and the bracket's position or -1."""
+    """Return the positions of the commas at depth 0 up to the closing bracket, and the bracket's
+    position or -1.
+    """
     places, signs = _structural_characters(_without_escapes(text))
     depths = np.cumsum(np.where(signs == _COMMA, 0, signs), dtype=np.int64)
     closed = np.flatnonzero(depths < 0)
@@ -218,8 +245,11 @@ def _structure(text: bytes) -> tuple[list[int], int]:
     return commas.tolist(), int(places[end]) if end >= 0 else -1
 
 
-def _structural_characters(text: bytes, is_quoted: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Return the positions and kinds of commas and brackets outside strings: 1 opens, -1 closes, or `_COMMA`.
+def _structural_characters(
+    text: bytes, is_quoted: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Return the positions and kinds of commas and brackets outside strings: 1 opens, -1 closes, or
+    `_COMMA`.
 
     The text must not contain escapes; `is_quoted` is 1 if it begins inside a string.
     """
@@ -241,10 +271,11 @@ _STRUCTURAL[ord(",")] = _COMMA
 
 
 def stream_array(stream: BinaryIO, path: tuple[str, ...]) -> Iterator[Any] | None:
-    """Stream the elements of the array at `path` (none: the file is the array); None if there is none.
+    """Stream the elements of the array at `path` (none: the file is the array); None if there is
+    none.
 
-    Yields decoded values and `BrokenJson`. If the file itself is the array, whatever follows it is read too: another
-    array, or more elements.
+    Yields decoded values and `BrokenJson`. If the file itself is the array, whatever follows it is
+    read too: another array, or more elements.
     """
     cursor = JsonCursor(stream)
     if not cursor.reach(path):
@@ -265,7 +296,8 @@ def _all_elements(cursor: JsonCursor) -> Iterator[Any]:
 
 
 def parse_members(text: bytes, most: int) -> dict[str, Any]:
-    """Parse the members of a JSON object at the start of a text, with at most `most` complete elements of each array.
+    """Parse the members of a JSON object at the start of a text, with at most `most` complete
+    elements of each array.
 
     Drops broken members and everything after a broken member that is not an array.
     """
@@ -274,7 +306,9 @@ def parse_members(text: bytes, most: int) -> dict[str, Any]:
     for key in cursor.members():
         value: Any
         if cursor.next() == b"[":
-            elements = (element for element in cursor.inside() if not isinstance(element, BrokenJson))
+            elements = (
+                element for element in cursor.inside() if not isinstance(element, BrokenJson)
+            )
             value = list(itertools.islice(elements, most))
             exhaust(elements)
         elif isinstance(value := cursor.value(), BrokenJson):
@@ -291,9 +325,11 @@ def exhaust(elements: Iterator[Any]) -> None:
 def stream_nested_arrays(
     stream: BinaryIO, path: tuple[str, ...], key: str
 ) -> Iterator[tuple[dict[str, Any], Iterator[Any]]]:
-    """Yield, for each object in the array at `path`, its texts and numbers before `key`, and the elements of `key`.
+    """Yield, for each object in the array at `path`, its texts and numbers before `key`, and the
+    elements of `key`.
 
-    Consume the elements before advancing to the next object. Other values yield a single `BrokenJson` element.
+    Consume the elements before advancing to the next object. Other values yield a single
+    `BrokenJson` element.
     """
     cursor = JsonCursor(stream)
     if not cursor.reach(path):
@@ -316,7 +352,9 @@ def stream_nested_arrays(
 
 
 def stream_arrays(stream: BinaryIO) -> Iterator[tuple[str, Iterator[Any]]]:
-    """Yield the array members of the top-level object by key; consume each before advancing to the next."""
+    """Yield the array members of the top-level object by key; consume each before advancing to the
+    next.
+    """
     cursor = JsonCursor(stream)
     for key in cursor.members():
         if cursor.next() == b"[":

@@ -8,7 +8,9 @@ from personas.schemas.chat import to_nfc
 
 MENTION_MARK = re.compile("\x02([^\x03]*)\x03")
 """A mention between two control characters, which `clean_text` removes from what people wrote."""
-INVISIBLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f\\u200b\\u200e\\u200f\\u2060\\u202a-\\u202e\\u2066-\\u2069\\ufeff]")
+INVISIBLE = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f\\u200b\\u200e\\u200f\\u2060\\u202a-\\u202e\\u2066-\\u2069\\ufeff]"
+)
 """Joiners (U+200C, U+200D) are not among them: scripts and emoji need them."""
 CODE = re.compile(r"```.*?```|``[^\n]+?``|`[^`\n]+`", re.DOTALL)
 FENCED = re.compile(r"```(?:(?P<language>[\w+#.-]+)?[ \t]*\n)?(?P<code>.*?)```", re.DOTALL)
@@ -35,7 +37,9 @@ def mark_mention(id_or_name: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Normalise line ends and letters; remove control characters, byte-order marks and direction marks."""
+    """Normalise line ends and letters; remove control characters, byte-order marks and direction
+    marks.
+    """
     text = to_nfc(text)
     if not INVISIBLE.search(text):
         return text
@@ -43,12 +47,16 @@ def clean_text(text: str) -> str:
 
 
 def is_command(text: str) -> bool:
-    """Report whether a text is a bot command such as `/play` or `!skip 2`, but not a path or an exclamation."""
+    """Report whether a text is a bot command such as `/play` or `!skip 2`, but not a path or an
+    exclamation.
+    """
     return COMMAND.match(text) is not None
 
 
 def map_outside_code(text: str, change: Callable[[str], str]) -> str:
-    """Apply `change` outside code blocks and spans; collapse blank lines and strip trailing spaces."""
+    """Apply `change` outside code blocks and spans; collapse blank lines and strip trailing
+    spaces.
+    """
     if "`" not in text:
         return _tidy(change(text)).strip()
     parts: list[str] = []
@@ -62,28 +70,39 @@ def map_outside_code(text: str, change: Callable[[str], str]) -> str:
 def normalise_discord(
     text: str, channels: Mapping[str, str] | None = None, roles: Mapping[str, str] | None = None
 ) -> str:
-    """Normalise Discord's custom emoji, mentions, timestamps, commands and suppressed links. The maps are id to name.
+    """Normalise Discord's custom emoji, mentions, timestamps, commands and suppressed links. The
+    maps are id to name.
 
     Source: https://docs.discord.com/developers/reference#message-formatting
     """
 
     def convert(match: re.Match[str]) -> str:
-        kind, value = str(match.lastgroup), str(match[match.lastgroup or 0])
+        kind = str(match.lastgroup)
+        value = str(match[match.lastgroup or 0])
         if kind == "user":
             return mark_mention(value)
         if kind == "time":
             return _moment(int(value)) or match[0]
-        names = {"channel": (channels or {}).get(value, "channel"), "role": (roles or {}).get(value, "role")}
-        prefix = {"emoji": ":", "role": "@", "channel": "#", "command": "/", "place": "#"}.get(kind, "")
+        names = {
+            "channel": (channels or {}).get(value, "channel"),
+            "role": (roles or {}).get(value, "role"),
+        }
+        prefix = {"emoji": ":", "role": "@", "channel": "#", "command": "/", "place": "#"}.get(
+            kind, ""
+        )
         return prefix + names.get(kind, value) + (":" if kind == "emoji" else "")
 
-    return map_outside_code(clean_text(text), lambda part: DISCORD.sub(convert, part) if "<" in part else part)
+    return map_outside_code(
+        clean_text(text), lambda part: DISCORD.sub(convert, part) if "<" in part else part
+    )
 
 
 def convert_emphasis(text: str) -> str:
     """Convert `*bold*`, `_italic_` and `~struck~` of Slack and WhatsApp to Discord's markup."""
     return EMPHASIS.sub(
-        lambda match: f"{DISCORD_SIGNS[match['sign']]}{convert_emphasis(match['text'])}{DISCORD_SIGNS[match['sign']]}",
+        lambda match: (
+            f"{DISCORD_SIGNS[match['sign']]}{convert_emphasis(match['text'])}{DISCORD_SIGNS[match['sign']]}"
+        ),
         text,
     )
 

@@ -1,4 +1,6 @@
-"""Reads chat exports in text with dates on lines of their own or before messages, as LINE and KakaoTalk write them."""
+"""Reads chat exports in text with dates on lines of their own or before messages, as LINE and
+KakaoTalk write them.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -20,8 +22,8 @@ NO_DATE = "a date or time that does not exist"
 class ParsedLine:
     """A line that does not continue a message.
 
-    `day` sets the date from here on; `seconds` since midnight begin a message by `speaker`, or a system message if that
-    is empty. A line with neither is part of the file's head.
+    `day` sets the date from here on; `seconds` since midnight begin a message by `speaker`, or a
+    system message if that is empty. A line with neither is part of the file's head.
     """
 
     day: WrittenTime | None = None
@@ -49,9 +51,13 @@ def read_entries(
 
 
 def _messages(lines: Iterable[str], parse: LineParser) -> Iterator[tuple[str, ParsedLine]]:
-    """Yield each message with its row, its date and its continuation lines; those before the first have no time."""
+    """Yield each message with its row, its date and its continuation lines; those before the first
+    have no time.
+    """
     day: WrittenTime | None = None
-    row, current, texts = "", None, list[str]()
+    row = ""
+    current = None
+    texts = list[str]()
     for number, line in enumerate(lines, start=1):
         parsed = parse(line.rstrip("\r\n"))
         if parsed is None:
@@ -62,14 +68,18 @@ def _messages(lines: Iterable[str], parse: LineParser) -> Iterator[tuple[str, Pa
         if current:
             yield row, replace(current, text="\n".join([current.text, *texts]))
         day = parsed.day or day
-        row, current, texts = f"line {number}", None, []
+        row = f"line {number}"
+        current = None
+        texts = []
         if parsed.seconds is not None:
             current = replace(parsed, day=day)
     if current:
         yield row, replace(current, text="\n".join([current.text, *texts]))
 
 
-def _entry(row: str, message: ParsedLine, order: DateOrder, placeholder: PlaceholderCheck) -> LogEntry | RejectedRecord:
+def _entry(
+    row: str, message: ParsedLine, order: DateOrder, placeholder: PlaceholderCheck
+) -> LogEntry | RejectedRecord:
     if message.seconds is None:
         return RejectedRecord(row, BEFORE_FIRST)
     start = message.day.at(order) if message.day else None

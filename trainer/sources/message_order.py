@@ -1,4 +1,6 @@
-"""The order of messages in a list: by their times or numbers where all of them have some, else as written."""
+"""The order of messages in a list: by their times or numbers where all of them have some, else as
+written.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,20 +10,26 @@ from trainer.sources.header_names import chat_roles, normalise_column
 from trainer.sources.sessionise import sort_by_time
 
 TIME_KEYS = frozenset(
-    "ts createtime createdtime createddate createddatetime createdon datecreated originservertime originserverts "
+    "ts createtime createdtime createddate createddatetime createdon datecreated originservertime "
+    "originserverts "
     "originalarrivaltime arrivaltime senttime sendtime senttimestamp messagetime timesent utctime "
     "epoch unixtime".split()
 )
-"""Keys of times in messages, without underscores, beside those that name a column of times in a table."""
+"""Keys of times in messages, without underscores, beside those that name a column of times in a
+table.
+"""
 NUMBER_KEYS = frozenset(
-    "index idx turn turnid turnidx turnindex turnnumber messageindex messagenumber sequence seq".split()
+    "index idx turn turnid turnidx turnindex turnnumber messageindex messagenumber sequence "
+    "seq".split()
 )
 MIN_KEYS = 3
 """A message with fewer keys has a speaker and a text alone."""
 
 
 def sort_messages(messages: list[Any]) -> list[Any]:
-    """Return messages by time if all of them have a readable one under a known key, or by number; else as they are."""
+    """Return messages by time if all of them have a readable one under a known key, or by number;
+    else as they are.
+    """
     if not _may_be_numbered(messages):
         return messages
     values = _order_values(messages)
@@ -50,7 +58,9 @@ def _order_values(messages: list[Any]) -> tuple[str, Sequence[float]] | None:
         if _is_time(key) and (times := _times([message.get(key) for message in messages])):
             return key, times
     for key in names:
-        if is_number_key(key) and (numbers := parse_numbers([message.get(key) for message in messages])):
+        if is_number_key(key) and (
+            numbers := parse_numbers([message.get(key) for message in messages])
+        ):
             return key, numbers
     return None
 

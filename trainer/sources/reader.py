@@ -1,4 +1,6 @@
-"""Reads a source of any format into conversations and rejected records, and resolves the right to use it."""
+"""Reads a source of any format into conversations and rejected records, and resolves the right to
+use it.
+"""
 
 import itertools
 from collections import Counter
@@ -10,7 +12,13 @@ from personas.errors import MaterialError
 from personas.home.rights import decide_right, no_consent_error
 from personas.schemas.base import DISCORD_API
 from trainer.sources.conversation import Conversation, RejectedRecord, author_ids
-from trainer.sources.registry import FORMATS, FormatParts, detect_format, find_parts, requested_format
+from trainer.sources.registry import (
+    FORMATS,
+    FormatParts,
+    detect_format,
+    find_parts,
+    requested_format,
+)
 from trainer.sources.source_file import SourceFile, open_source, resolve_path
 from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import CONSENT_REASONS, NOT_OPTED_IN
@@ -18,11 +26,14 @@ from trainer.sources.speakers import CONSENT_REASONS, NOT_OPTED_IN
 MAX_SHOWN_ROLES = 12
 
 
-def read_source(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | RejectedRecord]:
-    """Yield everything in a file or folder, usable or not; `format` names a format, detected by default.
+def read_source(
+    path: Path, options: ReadOptions, format: str | None = None
+) -> Iterator[Conversation | RejectedRecord]:
+    """Yield everything in a file or folder, usable or not; `format` names a format, detected by
+    default.
 
-    Raises `MaterialError` immediately if the format is unknown or training is not permitted (if `options` ask), and at
-    the end if nothing could be read.
+    Raises `MaterialError` immediately if the format is unknown or training is not permitted (if
+    `options` ask), and at the end if nothing could be read.
     """
     whole = open_source(resolve_path(path))
     parts, rejected = find_parts(whole, requested_format(format, options))
@@ -32,19 +43,28 @@ def read_source(path: Path, options: ReadOptions, format: str | None = None) -> 
 
 
 def list_rights(path: Path, options: ReadOptions, format: str | None = None) -> list[str]:
-    """Return the right of each part of a file or folder. Raises `MaterialError` as `read_source` does immediately."""
+    """Return the right of each part of a file or folder. Raises `MaterialError` as `read_source`
+    does immediately.
+    """
     whole = open_source(resolve_path(path))
     parts, _ = find_parts(whole, requested_format(format, options))
     return [_resolve_right(found, file, whole.name, options) for found, file in parts]
 
 
-def read_usable(path: Path, options: ReadOptions, format: str | None = None) -> Iterator[Conversation | RejectedRecord]:
-    """Yield the same as `read_source`, but also raise `MaterialError` at the end if nothing is usable."""
+def read_usable(
+    path: Path, options: ReadOptions, format: str | None = None
+) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the same as `read_source`, but also raise `MaterialError` at the end if nothing is
+    usable.
+    """
     return _require_usable(path, read_source(path, options, format), options, format)
 
 
 def _require_usable(
-    path: Path, items: Iterator[Conversation | RejectedRecord], options: ReadOptions, format: str | None
+    path: Path,
+    items: Iterator[Conversation | RejectedRecord],
+    options: ReadOptions,
+    format: str | None,
 ) -> Iterator[Conversation | RejectedRecord]:
     first: RejectedRecord | None = None
     is_usable = lacks_consent = False
@@ -66,7 +86,9 @@ def _require_usable(
         raise no_consent_error(path.name)
     reason = f": {first.row}: {first.reason}" if first else ""
     found = detect_format(path, format)
-    raise MaterialError(f"Nothing in {path.name} can be used{reason}.", found.note or f"Expected: {found.expected}.")
+    raise MaterialError(
+        f"Nothing in {path.name} can be used{reason}.", found.note or f"Expected: {found.expected}."
+    )
 
 
 def _role_error(name: str, options: ReadOptions, roles: Counter[str]) -> MaterialError:
@@ -74,9 +96,17 @@ def _role_error(name: str, options: ReadOptions, roles: Counter[str]) -> Materia
     found = format_roles(roles)
     message = f"{name} has lines of {found}; it has to be said whose are learned."
     if options.all_persona_names:
-        message = f"{options.all_persona_names[0]} never speaks in {name}. Characters found: {found}."
-    by_place = " (@first or @second stands for who begins, or who answers, if names differ from talk to talk)"
-    advice = f"Name the character with {options.names_by}{by_place if len(roles) > MAX_SHOWN_ROLES else ''}."
+        message = (
+            f"{options.all_persona_names[0]} never speaks in {name}. Characters found: {found}."
+        )
+    by_place = (
+        " (@first or @second stands for who begins, or who answers, if names differ from talk to "
+        "talk)"
+    )
+    advice = (
+        "Name the character with "
+        f"{options.names_by}{by_place if len(roles) > MAX_SHOWN_ROLES else ''}."
+    )
     return MaterialError(message, advice)
 
 
@@ -105,21 +135,29 @@ def _read_parts(
         raise problems[0]
 
 
-def _read_part(found: SourceFormat, file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+def _read_part(
+    found: SourceFormat, file: SourceFile, options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
     """Yield the contents of one file. Raises `MaterialError` if a forced format does not match."""
     items = iter(found.read(file, options))
     first = next(items, None)
     if first is not None:
         return itertools.chain([first], items)
     if not found.matches(file.peek()):
-        raise MaterialError(f"{file.name} cannot be read as {found.name}.", f"Expected: {found.expected}.")
+        raise MaterialError(
+            f"{file.name} cannot be read as {found.name}.", f"Expected: {found.expected}."
+        )
     return iter(())
 
 
-def _with_file_name(item: Conversation | RejectedRecord, name: str) -> Conversation | RejectedRecord:
+def _with_file_name(
+    item: Conversation | RejectedRecord, name: str
+) -> Conversation | RejectedRecord:
     if isinstance(item, RejectedRecord):
         return replace(item, row=_row_with_file(name, item.row))
-    return replace(item, messages=tuple([replace(m, row=_row_with_file(name, m.row)) for m in item.messages]))
+    return replace(
+        item, messages=tuple([replace(m, row=_row_with_file(name, m.row)) for m in item.messages])
+    )
 
 
 def _row_with_file(name: str, row: str) -> str:
@@ -127,7 +165,8 @@ def _row_with_file(name: str, row: str) -> str:
 
 
 def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: ReadOptions) -> str:
-    """Resolve the right to read a file. Raises `MaterialError` if training on it is not permitted and `options` ask.
+    """Resolve the right to read a file. Raises `MaterialError` if training on it is not permitted
+    and `options` ask.
 
     The detected format decides, even if the file is read as another one.
     """
@@ -136,15 +175,22 @@ def _resolve_right(found: SourceFormat, file: SourceFile, name: str, options: Re
     if options.consent is None:
         return options.right or by_form or options.claimed
     decision = decide_right(
-        name, format_right=by_form, stated=options.right, claimed=options.claimed, consent=options.consent
+        name,
+        format_right=by_form,
+        stated=options.right,
+        claimed=options.claimed,
+        consent=options.consent,
     )
     if decision.refused and file.name != name:  # of many files, this one
         raise MaterialError(f"{file.name}: {decision.refused}", decision.advice)
     return decision.require()
 
 
-def _filter_by_consent(conversation: Conversation, options: ReadOptions) -> Conversation | RejectedRecord:
-    """Check consent again for formats without speakers and records that state their own right (`tabular`).
+def _filter_by_consent(
+    conversation: Conversation, options: ReadOptions
+) -> Conversation | RejectedRecord:
+    """Check consent again for formats without speakers and records that state their own right
+    (`tabular`).
 
     `options.right` is the right signed for the whole source.
     """

@@ -20,7 +20,9 @@ def text_field(record: Mapping[str, Any], key: str) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise UnusableRecordError(f"{key}: " + ("missing" if key not in record else "a text was expected"))
+    raise UnusableRecordError(
+        f"{key}: " + ("missing" if key not in record else "a text was expected")
+    )
 
 
 def optional_text(record: Mapping[str, Any], key: str) -> str:
@@ -55,9 +57,15 @@ def timestamp_field(record: Mapping[str, Any], key: str) -> float:
 
 
 def epoch_seconds(record: Mapping[str, Any], key: str, per_second: float = 1.0) -> float:
-    """Convert a number, or a text with one, to seconds since 1970; `per_second` units make a second."""
+    """Convert a number, or a text with one, to seconds since 1970; `per_second` units make a
+    second.
+    """
     try:
-        at = float(text_field(record, key)) if not isinstance(record.get(key), float) else float(record[key])
+        at = (
+            float(text_field(record, key))
+            if not isinstance(record.get(key), float)
+            else float(record[key])
+        )
     except ValueError:
         raise UnusableRecordError(f"{key}: a number was expected") from None
     if not abs(at) < 1e17:
@@ -66,14 +74,18 @@ def epoch_seconds(record: Mapping[str, Any], key: str, per_second: float = 1.0) 
 
 
 def cell_text(value: Any) -> str:
-    """Convert a cell to text: numbers as written, text parts joined. Raises `UnusableRecordError` for anything else."""
+    """Convert a cell to text: numbers as written, text parts joined. Raises `UnusableRecordError`
+    for anything else.
+    """
     if isinstance(value, str):
         return value
     if value is None:
         return ""
     if isinstance(value, int | float):
         if not math.isfinite(value):
-            raise UnusableRecordError(f"{'NaN' if value != value else 'infinity'} where a text was expected")
+            raise UnusableRecordError(
+                f"{'NaN' if value != value else 'infinity'} where a text was expected"
+            )
         return str(value)
     if isinstance(value, list):
         return "\n".join(_text_part(part) for part in value)
@@ -91,8 +103,8 @@ def _text_part(part: Any) -> str:
 def cell_list(value: Any) -> list[Any] | None:
     """Convert a cell to a list; None if it is not one.
 
-    Accepts lists stored as JSON or Python literals, and dicts of equally long lists, as Arrow stores lists of objects,
-    which become a list of dicts.
+    Accepts lists stored as JSON or Python literals, and dicts of equally long lists, as Arrow
+    stores lists of objects, which become a list of dicts.
     """
     if isinstance(value, list):
         return value
@@ -112,6 +124,8 @@ def cell_list(value: Any) -> list[Any] | None:
 
 def _transposed(columns: dict[str, Any]) -> list[Any] | None:
     lists = list(columns.values())
-    if not lists or not all(isinstance(cells, list) and len(cells) == len(lists[0]) for cells in lists):
+    if not lists or not all(
+        isinstance(cells, list) and len(cells) == len(lists[0]) for cells in lists
+    ):
         return None
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*lists, strict=True)]

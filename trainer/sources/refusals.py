@@ -11,15 +11,24 @@ from trainer.sources.dates import parse_clock
 from trainer.sources.formats.character_lines import LIST_MARK, QUESTION_END, line_names, peek_texts
 from trainer.sources.source_file import Peek
 
-HTML_START = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html\b|head\b|body\b)", re.IGNORECASE | re.DOTALL)
-XML_START = re.compile(r"\s*<\?xml\b|\s*<(?:smses|rss|feed|chat|log|archive|messages|conversation)\b", re.IGNORECASE)
-LORE_ADVICE = "Import it as lore instead: on the persona's page of the dashboard, or with /persona lore add on Discord."
+HTML_START = re.compile(
+    r"\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html\b|head\b|body\b)", re.IGNORECASE | re.DOTALL
+)
+XML_START = re.compile(
+    r"\s*<\?xml\b|\s*<(?:smses|rss|feed|chat|log|archive|messages|conversation)\b", re.IGNORECASE
+)
+LORE_ADVICE = (
+    "Import it as lore instead: on the persona's page of the dashboard, or with /persona lore add "
+    "on Discord."
+)
 TABLE_ADVICE = (
-    "Export it as JSON or CSV instead, or save it as a CSV table with the columns time, speaker and text; "
+    "Export it as JSON or CSV instead, or save it as a CSV table with the columns time, speaker "
+    "and text; "
     "`--map speaker=COLUMN text=COLUMN time=COLUMN` names other columns."
 )
 TURNS_ADVICE = (
-    "Write a name and a colon before each line, such as `Mira: text`; `--format quote-list` reads each line as a quote."
+    "Write a name and a colon before each line, such as `Mira: text`; `--format quote-list` reads "
+    "each line as a quote."
 )
 MIN_LINES = 2
 MAX_MARK_CHARACTERS = 60
@@ -28,13 +37,17 @@ TIMED_LINE = re.compile(
     r"|[^\n]{0,40}[\[(,—–-]\s*(?:[^\W\d_]{1,10}\s+)?(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,2}:\d{2})"
 )
 """A date or a time of day at the beginning of a line, or behind a name."""
-MARKED_LINE = re.compile(r"\s*(?:<[^<>\n]{1,40}>|\[[^\[\]\n]{1,40}\]|@[\w.-]{2,40}[:>]|[^\W\d_][\w .-]{0,30}[>|»]\s)")
+MARKED_LINE = re.compile(
+    r"\s*(?:<[^<>\n]{1,40}>|\[[^\[\]\n]{1,40}\]|@[\w.-]{2,40}[:>]|[^\W\d_][\w .-]{0,30}[>|»]\s)"
+)
 """A name in brackets, or before a sign that is no colon."""
 SIGNED_LINE = re.compile(
     r"[^\W\d_][\w .'’-]{0,30}?(?:\s*(?:[–—―=→]|->|=>|--)|\s+[-~|/·•*]\s|\s+(?=[“„\"«「『]))"
     r"|[^\W\d_][\w'’-]{0,20}(?: [^\W\d_][\w'’-]{0,20}){0,2}\.\s"
 )
-"""A name before a dash, an equals sign, an arrow, a quotation mark or the like, or before a full stop."""
+"""A name before a dash, an equals sign, an arrow, a quotation mark or the like, or before a full
+stop.
+"""
 LINE_MARKS = frozenset('>»|-–—―*•·"“„«「『')
 MIN_ALTERNATING_LINES = 8
 
@@ -61,7 +74,9 @@ def _is_xml(peek: Peek) -> bool:
 
 
 def _is_lorebook(peek: Peek) -> bool:
-    """Report whether a JSON object is a lorebook: NovelAI's, SillyTavern's world info, Agnai's, or a V3 one."""
+    """Report whether a JSON object is a lorebook: NovelAI's, SillyTavern's world info, Agnai's, or
+    a V3 one.
+    """
     head = peek.head
     if str(head.get("spec", "")).startswith("lorebook") or head.get("kind") == "memory":
         return True
@@ -74,12 +89,18 @@ def _is_lorebook(peek: Peek) -> bool:
 
 def _is_lore_entry(entry: Mapping[str, Any]) -> bool:
     has_keys = any(isinstance(entry.get(name), list) for name in ("key", "keys", "keywords"))
-    return has_keys and any(isinstance(entry.get(name), str) for name in ("content", "text", "entry"))
+    return has_keys and any(
+        isinstance(entry.get(name), str) for name in ("content", "text", "entry")
+    )
 
 
 def _has_timed_lines(peek: Peek) -> bool:
     lines = _lines(peek)
-    timed = [line for line in lines if TIMED_LINE.match(line[:MAX_MARK_CHARACTERS]) or _begins_with_clock(line)]
+    timed = [
+        line
+        for line in lines
+        if TIMED_LINE.match(line[:MAX_MARK_CHARACTERS]) or _begins_with_clock(line)
+    ]
     return len(timed) >= MIN_LINES and 5 * len(timed) >= 2 * len(lines)
 
 
@@ -88,19 +109,27 @@ def _begins_with_clock(line: str) -> bool:
 
 
 def _has_marked_lines(peek: Peek) -> bool:
-    """Report whether most lines begin with one of several names in brackets, or have cells separated by tabs."""
+    """Report whether most lines begin with one of several names in brackets, or have cells
+    separated by tabs.
+    """
     lines = _lines(peek)
     tabbed = sum("\t" in line.strip() for line in lines)
-    is_marked = _recur([match[0] for line in lines if (match := MARKED_LINE.match(line))], len(lines))
+    is_marked = _recur(
+        [match[0] for line in lines if (match := MARKED_LINE.match(line))], len(lines)
+    )
     is_table = peek.kind == "text" and 10 * tabbed >= 7 * len(lines)
     return len(lines) > MIN_LINES and (is_marked or is_table or _has_signed_lines(peek))
 
 
 def _has_signed_lines(peek: Peek) -> bool:
-    """Report whether most lines begin with one of several names before a sign; not if names have colons."""
+    """Report whether most lines begin with one of several names before a sign; not if names have
+    colons.
+    """
     lines = [] if line_names(peek) else _lines(peek)
     plain = [LIST_MARK.sub("", line.strip()) for line in lines]
-    marks = [match[0] for line in plain if (match := SIGNED_LINE.match(line)) and not line[0].islower()]
+    marks = [
+        match[0] for line in plain if (match := SIGNED_LINE.match(line)) and not line[0].islower()
+    ]
     return len(set(marks)) > 1 and _recur(marks, len(lines))
 
 
@@ -135,7 +164,9 @@ REFUSALS = (
     Refusal("a lorebook, which is not talk", LORE_ADVICE, _is_lorebook),
     Refusal(
         "Telegram's export as a web page",
-        _json_page("the chat", "Telegram Desktop, Export chat history, Format: Machine-readable JSON"),
+        _json_page(
+            "the chat", "Telegram Desktop, Export chat history, Format: Machine-readable JSON"
+        ),
         _page_with("tgme", "Exported Data", "page_wrap", "js/script.js"),
     ),
     Refusal(
@@ -157,9 +188,17 @@ REFUSALS = (
     Refusal("XML", f"XML is not read. {TABLE_ADVICE}", _is_xml),
 )
 TEXT_REFUSALS = (
-    Refusal("text in which lines begin with a time, so probably a chat", TABLE_ADVICE, _has_timed_lines),
-    Refusal("text in which lines begin with a name, so probably a chat", TABLE_ADVICE, _has_marked_lines),
-    Refusal("text in which two speakers take turns by line, so probably a chat", TURNS_ADVICE, _alternates),
+    Refusal(
+        "text in which lines begin with a time, so probably a chat", TABLE_ADVICE, _has_timed_lines
+    ),
+    Refusal(
+        "text in which lines begin with a name, so probably a chat", TABLE_ADVICE, _has_marked_lines
+    ),
+    Refusal(
+        "text in which two speakers take turns by line, so probably a chat",
+        TURNS_ADVICE,
+        _alternates,
+    ),
 )
 """Text in no known format that must not be taken for quotes; asked after the formats of chats."""
 

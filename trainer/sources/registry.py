@@ -59,13 +59,17 @@ MAX_ARCHIVE_DEPTH = 3
 MAX_SINGLE_FILES = 10_000
 """Files of a folder or archive that are looked into one by one, beside those of known exports."""
 PAGES_ADVICE = (
-    "Export the chat as JSON instead: in Telegram Desktop, Export chat history with the format Machine-readable JSON; "
-    "at Facebook, Instagram and Discord exporters, the format JSON. Of ChatGPT's archive, conversations.json is read."
+    "Export the chat as JSON instead: in Telegram Desktop, Export chat history with the format "
+    "Machine-readable JSON; "
+    "at Facebook, Instagram and Discord exporters, the format JSON. Of ChatGPT's archive, "
+    "conversations.json is read."
 )
 FormatParts = list[tuple[SourceFormat, SourceFile]]
 
 
-def detect_format(path: Path, forced: str | None = None, options: ReadOptions | None = None) -> SourceFormat:
+def detect_format(
+    path: Path, forced: str | None = None, options: ReadOptions | None = None
+) -> SourceFormat:
     """Return the format of a file or folder (of its first recognised file), or the forced one.
 
     Raises `MaterialError` with what was found and the known formats.
@@ -75,21 +79,29 @@ def detect_format(path: Path, forced: str | None = None, options: ReadOptions | 
 
 @dataclass(frozen=True)
 class SourceContent:
-    """What a source consists of: the number of files of each format by name, and what becomes of a table's columns."""
+    """What a source consists of: the number of files of each format by name, and what becomes of a
+    table's columns.
+    """
 
     formats: Mapping[str, tuple[SourceFormat, int]]
     columns: ColumnUse
 
 
 def describe_content(path: Path, options: ReadOptions, format: str | None = None) -> SourceContent:
-    """Describe a source without reading all of it. Raises `MaterialError`; `UnclearColumnsError` if it has to ask."""
+    """Describe a source without reading all of it. Raises `MaterialError`; `UnclearColumnsError` if
+    it has to ask.
+    """
     parts, _ = find_parts(open_source(resolve_path(path)), requested_format(format, options))
     counts: dict[str, tuple[SourceFormat, int]] = {}
     for found, _ in parts:
         counts[found.name] = (found, counts.get(found.name, (found, 0))[1] + 1)
     found, file = parts[0]
-    is_alone = len(parts) == 1  # else an unclear table is listed with the reason, as any other unreadable file
-    return SourceContent(counts, tabular.describe_columns(file, found.name, options) if is_alone else ColumnUse())
+    is_alone = (
+        len(parts) == 1
+    )  # else an unclear table is listed with the reason, as any other unreadable file
+    return SourceContent(
+        counts, tabular.describe_columns(file, found.name, options) if is_alone else ColumnUse()
+    )
 
 
 def requested_format(forced: str | None, options: ReadOptions | None) -> str | None:
@@ -98,10 +110,12 @@ def requested_format(forced: str | None, options: ReadOptions | None) -> str | N
 
 
 def find_parts(file: SourceFile, forced: str | None) -> tuple[FormatParts, list[RejectedRecord]]:
-    """List the files to read with their formats: the file itself, or the contents of a folder or archive.
+    """List the files to read with their formats: the file itself, or the contents of a folder or
+    archive.
 
-    A format may claim several files of a folder at once (a workspace export); the rest are detected one by one. Files
-    in unknown formats are returned as rejected, as their number of records is unknown.
+    A format may claim several files of a folder at once (a workspace export); the rest are detected
+    one by one. Files in unknown formats are returned as rejected, as their number of records is
+    unknown.
     """
     formats = [_format_by_name(forced)] if forced else list(FORMATS)
     if file.names:
@@ -156,7 +170,10 @@ def _reject_rest(folder: str, names: Sequence[str]) -> list[RejectedRecord]:
     """Name the files that are not looked into: each is opened to see what it holds."""
     if not names:
         return []
-    fault = f"not looked into: {MAX_SINGLE_FILES:,} files of a folder or archive are; put them into fewer, larger ones"
+    fault = (
+        f"not looked into: {MAX_SINGLE_FILES:,} files of a folder or archive are; put them into "
+        "fewer, larger ones"
+    )
     return [RejectedRecord(f"{folder}/{names[0]} and {len(names) - 1:,} more", fault, rows=0)]
 
 
@@ -171,10 +188,13 @@ def _find_in_member(
             raise refused
         else:
             found = _detect(member, formats) or (formats[0] if forced else None)
-            parts, rejected = [(found, member)] if found else [], []
+            parts = [(found, member)] if found else []
+            rejected = []
         fault = "" if parts or rejected else f"in no known format: {_describe_peek(member.peek())}"
     except MaterialError as error:
-        parts, rejected, fault = [], [], error.message
+        parts = []
+        rejected = []
+        fault = error.message
     if fault:
         rejected = [RejectedRecord(f"{file.name}/{name}", fault, rows=0)]
     return parts, rejected
@@ -184,20 +204,29 @@ def _format_by_name(name: str) -> SourceFormat:
     found = next((format for format in FORMATS if format.name == name), None)
     if found is None:
         names = [format.name for format in FORMATS]
-        raise MaterialError(f"There is no format {name!r}.{did_you_mean(name, names)}", f"Known: {', '.join(names)}.")
+        raise MaterialError(
+            f"There is no format {name!r}.{did_you_mean(name, names)}",
+            f"Known: {', '.join(names)}.",
+        )
     return found
 
 
 def _unknown_format_error(peek: Peek) -> MaterialError:
     if peek.kind == "folder" and not peek.names:
-        return MaterialError(f"{peek.name} contains no files.", "Name a file, or a folder with chats or data sets.")
+        return MaterialError(
+            f"{peek.name} contains no files.", "Name a file, or a folder with chats or data sets."
+        )
     if refused := refuse(peek, TEXT_REFUSALS):
         return refused
     if "[Content_Types].xml" in peek.names or "content.xml" in peek.names:
-        return MaterialError(f"{peek.name} is a document of an office program.", "Save it as CSV (UTF-8).")
+        return MaterialError(
+            f"{peek.name} is a document of an office program.", "Save it as CSV (UTF-8)."
+        )
     if any(name.lower().endswith((".html", ".htm")) for name in peek.names):
         return MaterialError(f"{peek.name} holds web pages, which are not read.", PAGES_ADVICE)
-    problem = f"{peek.name}, {peek.problem}" if peek.problem else f"{peek.name} is in no known format"
+    problem = (
+        f"{peek.name}, {peek.problem}" if peek.problem else f"{peek.name} is in no known format"
+    )
     formats = "".join(f"\n  {format.name}: {format.expected}" for format in FORMATS)
     return MaterialError(f"{problem}. Found: {_describe_peek(peek)}.", f"Known formats:{formats}")
 

@@ -1,4 +1,6 @@
-"""Parses chat log records and splits them into sessions; applies edits and deletions, drops bots and commands."""
+"""Parses chat log records and splits them into sessions; applies edits and deletions, drops bots
+and commands.
+"""
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,21 +13,36 @@ from trainer.sources.markup import is_command
 from trainer.sources.record_fields import UnusableRecordError
 from trainer.sources.source_file import Record, SourceFile
 from trainer.sources.source_format import ReadOptions
-from trainer.sources.speakers import Author, ConsentFilter, LogMessage, SpeakerDirectory, count_records
+from trainer.sources.speakers import (
+    Author,
+    ConsentFilter,
+    LogMessage,
+    SpeakerDirectory,
+    count_records,
+)
 
 Item = TypeVar("Item")
-SYSTEM, BOT, COMMAND, NO_TEXT = "system message", "another bot", "command", "no text"
-ATTACHMENT, EMBED, STICKER, FORWARDED = "only an attachment", "only an embed", "only a sticker", "forwarded message"
-DELETED, DELETION, EDITED = "deleted", "says that another was deleted", "edited later"
+SYSTEM = "system message"
+BOT = "another bot"
+COMMAND = "command"
+NO_TEXT = "no text"
+ATTACHMENT = "only an attachment"
+EMBED = "only an embed"
+STICKER = "only a sticker"
+FORWARDED = "forwarded message"
+DELETED = "deleted"
+DELETION = "says that another was deleted"
+EDITED = "edited later"
 
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
     """A message record of a chat log.
 
-    `at` is in seconds since 1970, `text` is normalised (see `markup`), `reply_to` is the id of another message in the
-    same `channel`. `dropped` is the reason why the message cannot be used, `empty` the reason why it has no text.
-    `deletes` is the id of a message that this record deletes. An empty `row` marks a placeholder for a missing message.
+    `at` is in seconds since 1970, `text` is normalised (see `markup`), `reply_to` is the id of
+    another message in the same `channel`. `dropped` is the reason why the message cannot be used,
+    `empty` the reason why it has no text. `deletes` is the id of a message that this record
+    deletes. An empty `row` marks a placeholder for a missing message.
     """
 
     row: str
@@ -41,15 +58,22 @@ class LogEntry:
 
 
 def build_sessions(
-    entries: Iterable[LogEntry | RejectedRecord], name: str, options: ReadOptions, *, has_edits: bool = False
+    entries: Iterable[LogEntry | RejectedRecord],
+    name: str,
+    options: ReadOptions,
+    *,
+    has_edits: bool = False,
 ) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of a log, in order. `name` is the file's name.
 
-    With `has_edits`, an entry replaces an earlier one with the same id in its channel. Of material that came through
-    Discord's API, only messages of opted-in members and the persona's replies to them are used. Raises `MaterialError`
-    after the last record if `options` name a persona that never speaks.
+    With `has_edits`, an entry replaces an earlier one with the same id in its channel. Of material
+    that came through Discord's API, only messages of opted-in members and the persona's replies to
+    them are used. Raises `MaterialError` after the last record if `options` name a persona that
+    never speaks.
     """
-    log, broken, records = _Log(SpeakerDirectory(options), has_edits), list[RejectedRecord](), 0
+    log = _Log(SpeakerDirectory(options), has_edits)
+    broken = list[RejectedRecord]()
+    records = 0
     for records, entry in enumerate(entries, start=1):  # noqa: B007  (used after the loop)
         if isinstance(entry, RejectedRecord):
             broken = broken or [entry]
@@ -66,7 +90,9 @@ def build_sessions(
         session, rejected = consent.filter_session(session)
         yield from rejected
         if session:
-            conversation = log.speakers.conversation(session, options.source or name, options, unheard)
+            conversation = log.speakers.conversation(
+                session, options.source or name, options, unheard
+            )
             yield replace(conversation, channel=f"{name} {channel}")
             unheard = ()  # once is enough: all people are registered before any name is replaced
     if absent:
@@ -75,7 +101,9 @@ def build_sessions(
 
 @dataclass
 class _Channel:
-    """`places` are positions in `messages` by id if messages can be edited; `replied_to` are message ids."""
+    """`places` are positions in `messages` by id if messages can be edited; `replied_to` are
+    message ids.
+    """
 
     messages: list[LogMessage | None] = field(default_factory=list)
     places: dict[str, int] = field(default_factory=dict)
@@ -86,7 +114,8 @@ class _Log:
     """Messages by channel, with edits and deletions applied."""
 
     def __init__(self, speakers: SpeakerDirectory, has_edits: bool) -> None:
-        self.speakers, self._has_edits = speakers, has_edits
+        self.speakers = speakers
+        self._has_edits = has_edits
         self._channels: dict[str, _Channel] = {}
 
     def add(self, entry: LogEntry) -> Iterator[RejectedRecord]:
@@ -109,12 +138,16 @@ class _Log:
             channel.replied_to.add(reply_to)
         if self._has_edits:
             channel.places[entry.id] = len(channel.messages)
-        channel.messages.append(LogMessage(entry.row, at, entry.author, entry.text, entry.id, reply_to))
+        channel.messages.append(
+            LogMessage(entry.row, at, entry.author, entry.text, entry.id, reply_to)
+        )
 
     def sessions(self, gap_s: float) -> Iterator[tuple[str, list[LogMessage]]]:
         """Yield each channel's name and sessions in chronological order (see `sort_by_time`)."""
         for name, channel in self._channels.items():
-            messages = sort_by_time(list(filter(None, channel.messages)), lambda message: message.at)
+            messages = sort_by_time(
+                list(filter(None, channel.messages)), lambda message: message.at
+            )
             channel.messages.clear()
             for session in _split_sessions(messages, channel.replied_to, gap_s):
                 yield name, session
@@ -137,16 +170,23 @@ class _Log:
 
 
 def sort_by_time(items: Sequence[Item], time_of: Callable[[Item], float]) -> list[Item]:
-    """Return items in the order of their times; those of equal times as written, or reversed in a list newest first."""
+    """Return items in the order of their times; those of equal times as written, or reversed in a
+    list newest first.
+    """
     times = list(map(time_of, items))
-    is_newest_first = len(times) > 1 and times[-1] < times[0] and all(map(operator.ge, times, times[1:]))
+    is_newest_first = (
+        len(times) > 1 and times[-1] < times[0] and all(map(operator.ge, times, times[1:]))
+    )
     return sorted(reversed(items) if is_newest_first else items, key=time_of)
 
 
-def _split_sessions(entries: list[LogMessage], replied_to: set[str], gap_s: float) -> Iterator[list[LogMessage]]:
+def _split_sessions(
+    entries: list[LogMessage], replied_to: set[str], gap_s: float
+) -> Iterator[list[LogMessage]]:
     sessions: list[list[LogMessage]] = []
     session_of: dict[str, int] = {}
-    current, last_at = -1, 0.0
+    current = -1
+    last_at = 0.0
     for entry in entries:
         linked = session_of.get(entry.reply_to) if entry.reply_to else None
         if linked is not None:
@@ -162,14 +202,17 @@ def _split_sessions(entries: list[LogMessage], replied_to: set[str], gap_s: floa
 
 
 def parse_entries(
-    records: Iterable[Record | RejectedRecord], parse: Callable[[str, dict[str, Any]], LogEntry], prefix: str = ""
+    records: Iterable[Record | RejectedRecord],
+    parse: Callable[[str, dict[str, Any]], LogEntry],
+    prefix: str = "",
 ) -> Iterator[LogEntry | RejectedRecord]:
     """Parse each record, or reject it with the reason; their rows get the prefix."""
     for record in records:
         if isinstance(record, RejectedRecord):
             yield replace(record, row=prefix + record.row) if prefix else record
             continue
-        row, values = prefix + record[0], record[1]
+        row = prefix + record[0]
+        values = record[1]
         try:
             yield parse(row, values)
         except UnusableRecordError as error:
@@ -179,7 +222,9 @@ def parse_entries(
 def parse_file(
     folder: SourceFile, name: str, parse: Callable[[str, dict[str, Any]], LogEntry]
 ) -> Iterator[LogEntry | RejectedRecord]:
-    """Parse one file of a folder or archive; an unreadable one is rejected, as the others may be intact."""
+    """Parse one file of a folder or archive; an unreadable one is rejected, as the others may be
+    intact.
+    """
     try:
         yield from parse_entries(folder.member(name).records(), parse, f"{name} ")
     except MaterialError as error:

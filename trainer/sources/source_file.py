@@ -1,4 +1,6 @@
-"""Opens sources by path or hub id and streams their records: JSON, CSV, Parquet, Arrow, YAML, text, zip, folders."""
+"""Opens sources by path or hub id and streams their records: JSON, CSV, Parquet, Arrow, YAML, text,
+zip, folders.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +30,30 @@ from trainer.sources import file_types, table_reader
 from trainer.sources.conversation import RejectedRecord
 from trainer.sources.file_types import BOM, FileType
 from trainer.sources.json_recovery import MAX_RECORD_BYTES, BrokenJson, decode_json, decode_lines
-from trainer.sources.json_stream import parse_members, stream_array, stream_arrays, stream_nested_arrays
+from trainer.sources.json_stream import (
+    parse_members,
+    stream_array,
+    stream_arrays,
+    stream_nested_arrays,
+)
 
 HEAD_BYTES = 1 << 20
 READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError)
 """Errors of decompressors; `RuntimeError` means an encrypted archive or an unsupported method."""
 PEEK_RECORDS = 64
-MAX_ARCHIVE_NAMES = 1_000_000  # maximum files of an archive; a chat export may have one per channel and day
-Record = tuple[str, dict[str, Any]]  # a record's position ("line 3", "row 7", "messages 12") and content
-_JSON_TYPE_NAMES = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a boolean"}
+MAX_ARCHIVE_NAMES = (
+    1_000_000  # maximum files of an archive; a chat export may have one per channel and day
+)
+Record = tuple[
+    str, dict[str, Any]
+]  # a record's position ("line 3", "row 7", "messages 12") and content
+_JSON_TYPE_NAMES = {
+    list: "a list",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+}
 DATA_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".yml", ".yaml", ".txt", ".zip",
                  ".png", ".charx", ".toml", ".md", ".markdown")  # fmt: skip
 MEDIA_SUFFIXES = tuple(
@@ -52,17 +69,28 @@ PROSE_SUFFIXES = ("", ".md", ".txt", ".rst", ".cff")
 DOCUMENT_NAMES = ("readme", "license", "licence", "changelog", "contributing", "citation", "notice")
 HUB_CACHE = ("blobs", "refs", ".no_exist")  # folders of the hub's cache beside `snapshots`
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-HUB_FILE_PATTERNS = ("*.json*", "*.csv*", "*.tsv*", "*.parquet", "*.arrow", "*.txt*", "*.yml", "*.yaml", "*.zip")
+HUB_FILE_PATTERNS = (
+    "*.json*",
+    "*.csv*",
+    "*.tsv*",
+    "*.parquet",
+    "*.arrow",
+    "*.txt*",
+    "*.yml",
+    "*.yaml",
+    "*.zip",
+)
 
 
 @dataclass(frozen=True)
 class Peek:
     """The beginning of a file, from which formats are recognised.
 
-    `records` are its first rows, if any; `head` the members of a JSON object with long arrays truncated (the last
-    values may be incomplete); `columns` those of a table; `text` its first characters; `names` the contents of a folder
-    or archive; `problem` the reason why the first unreadable record cannot be read. `texts` are the first elements of a
-    JSON array without objects.
+    `records` are its first rows, if any; `head` the members of a JSON object with long arrays
+    truncated (the last values may be incomplete); `columns` those of a table; `text` its first
+    characters; `names` the contents of a folder or archive; `problem` the reason why the first
+    unreadable record cannot be read. `texts` are the first elements of a JSON array without
+    objects.
     """
 
     kind: FileType
@@ -78,10 +106,11 @@ class Peek:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file, an archive member, or a folder. `name` is the display name, `path` its location on disk.
+    """A file, an archive member, or a folder. `name` is the display name, `path` its location on
+    disk.
 
-    `is_inside`: the content is compressed, or a member of an archive. `has_header`: the first row of a CSV or TSV file
-    names the columns; otherwise their positions do.
+    `is_inside`: the content is compressed, or a member of an archive. `has_header`: the first row
+    of a CSV or TSV file names the columns; otherwise their positions do.
     """
 
     path: Path
@@ -121,11 +150,15 @@ class SourceFile:
         """Open one of `names`: a file of the folder or archive."""
         if self.kind == "folder":
             return open_source(self.path / name, f"{self.name}/{name}")
-        return _source(self.path, f"{self.name}/{name}", lambda: self._archived(name), is_inside=True)
+        return _source(
+            self.path, f"{self.name}/{name}", lambda: self._archived(name), is_inside=True
+        )
 
     @cached_property
     def _archive(self) -> zipfile.ZipFile:
-        """Share the open archive between this file and its members: each opening reads the whole directory."""
+        """Share the open archive between this file and its members: each opening reads the whole
+        directory.
+        """
         if not self.is_inside:
             return zipfile.ZipFile(self.path)
         unpacked = tempfile.TemporaryFile()  # noqa: SIM115  closed with the archive
@@ -147,7 +180,8 @@ class SourceFile:
             yield cast(BinaryIO, member)
 
     def records(self, *path: str) -> Iterator[Record | RejectedRecord]:
-        """Yield the rows of a table, the lines, or the elements of an array; for a JSON object, the array at `path`.
+        """Yield the rows of a table, the lines, or the elements of an array; for a JSON object, the
+        array at `path`.
 
         A JSON object without a path is one record. Text, archives, pictures and folders have none.
         """
@@ -167,7 +201,8 @@ class SourceFile:
     def grouped(
         self, path: tuple[str, ...], key: str
     ) -> Iterator[tuple[dict[str, Any], Iterator[Record | RejectedRecord]]]:
-        """Yield the texts and numbers of each object in the array at `path` of a JSON object, and its array at `key`.
+        """Yield the texts and numbers of each object in the array at `path` of a JSON object, and
+        its array at `key`.
 
         Consume the rows of one object before the next.
         """
@@ -176,18 +211,24 @@ class SourceFile:
                 yield head, _number_elements(f"{key} ", elements)
 
     def arrays(self) -> Iterator[tuple[str, Iterator[Record | RejectedRecord]]]:
-        """Yield the array members of a JSON object by key. Consume the elements of one before the next."""
+        """Yield the array members of a JSON object by key. Consume the elements of one before the
+        next.
+        """
         with self._open_json() as stream:
             for key, elements in stream_arrays(stream):
                 yield key, _number_elements(f"{key} ", elements)
 
     def values(self) -> Iterator[tuple[str, Any]]:
-        """Yield the elements of a JSON array, or of the arrays in a JSON object, with the array's key."""
+        """Yield the elements of a JSON array, or of the arrays in a JSON object, with the array's
+        key.
+        """
         with self._open_json() as stream:
             if self.kind == "JSON array":
                 yield from (("", value) for value in stream_array(stream, ()) or ())
             else:
-                yield from ((key, value) for key, values in stream_arrays(stream) for value in values)
+                yield from (
+                    (key, value) for key, values in stream_arrays(stream) for value in values
+                )
 
     @property
     def is_cut(self) -> bool:
@@ -198,7 +239,11 @@ class SourceFile:
         """Return the first records, members or lines."""
         if self.kind in ("folder", "zip"):
             return Peek(self.kind, self.name, names=self.names)
-        text = self.start.removeprefix(BOM).decode("utf-8", "replace") if self.kind in file_types.TEXT_TYPES else ""
+        text = (
+            self.start.removeprefix(BOM).decode("utf-8", "replace")
+            if self.kind in file_types.TEXT_TYPES
+            else ""
+        )
         columns: tuple[str, ...] = ()
         if self.delimiter:
             columns = table_reader.column_names(text, self.delimiter, is_named=self.has_header)
@@ -207,8 +252,12 @@ class SourceFile:
         problem = next((f"{r.row}: {r.reason}" for r in first if isinstance(r, RejectedRecord)), "")
         records = tuple(r[1] for r in first if not isinstance(r, RejectedRecord))
         is_list = self.kind == "JSON array" and not records
-        texts = tuple(value for _, value in itertools.islice(self.values(), count)) if is_list else ()
-        return Peek(self.kind, self.name, records, head, columns, text, problem=problem, texts=texts)
+        texts = (
+            tuple(value for _, value in itertools.islice(self.values(), count)) if is_list else ()
+        )
+        return Peek(
+            self.kind, self.name, records, head, columns, text, problem=problem, texts=texts
+        )
 
     def _json_lines(self) -> Iterator[Record | RejectedRecord]:
         with self._open_json() as stream:
@@ -233,7 +282,9 @@ class SourceFile:
 
 
 def open_source(path: Path, name: str = "") -> SourceFile:
-    """Open a path. Raises `MaterialError` if it is missing, empty, or neither text nor a known container."""
+    """Open a path. Raises `MaterialError` if it is missing, empty, or neither text nor a known
+    container.
+    """
     name = name or path.name or path.resolve().name or str(path)
     try:
         mode = path.stat().st_mode
@@ -245,16 +296,21 @@ def open_source(path: Path, name: str = "") -> SourceFile:
         names = tuple(sorted(itertools.islice(list_files(path), MAX_ARCHIVE_NAMES + 1)))
         if len(names) > MAX_ARCHIVE_NAMES:
             raise MaterialError(
-                f"{name} has more than {MAX_ARCHIVE_NAMES:,} files.", "Name the folder with the material."
+                f"{name} has more than {MAX_ARCHIVE_NAMES:,} files.",
+                "Name the folder with the material.",
             )
         return SourceFile(path, name, "folder", "", b"", names, lambda: path.open("rb"))
     if not stat.S_ISREG(mode):  # a pipe may never end, and can be read only once
-        raise MaterialError(f"{name} is neither a file nor a folder.", "Save its output to a file, and name that.")
+        raise MaterialError(
+            f"{name} is neither a file nor a folder.", "Save its output to a file, and name that."
+        )
     return _source(path, name, lambda: path.open("rb"))
 
 
 def list_files(folder: Path) -> Iterator[str]:
-    """List files recursively by relative path; link targets are read once, broken links are included."""
+    """List files recursively by relative path; link targets are read once, broken links are
+    included.
+    """
     seen: set[tuple[int, int]] = set()
     for parent, subfolders, files in os.walk(folder, followlinks=True):
         status = Path(parent).stat()
@@ -266,7 +322,11 @@ def list_files(folder: Path) -> Iterator[str]:
 
 
 def _source(
-    path: Path, name: str, opened: Callable[[], AbstractContextManager[BinaryIO]], *, is_inside: bool = False
+    path: Path,
+    name: str,
+    opened: Callable[[], AbstractContextManager[BinaryIO]],
+    *,
+    is_inside: bool = False,
 ) -> SourceFile:
     try:
         with opened() as stream:
@@ -276,21 +336,36 @@ def _source(
             start = stream.read(HEAD_BYTES)
             is_followed = _has_second_record(start, stream)
         names = _archive_names(unpacked) if start.startswith(file_types.ZIP) else ()
-    except (*READ_ERRORS, UnicodeDecodeError) as error:  # names in an archive that are not what they say
+    except (
+        *READ_ERRORS,
+        UnicodeDecodeError,
+    ) as error:  # names in an archive that are not what they say
         raise unreadable_error(name, error) from None
     is_whole = len(start) < HEAD_BYTES
-    kind, delimiter = file_types.detect_file_type(start, name, is_whole=is_whole, is_followed=is_followed)
+    kind, delimiter = file_types.detect_file_type(
+        start, name, is_whole=is_whole, is_followed=is_followed
+    )
     text = start.removeprefix(BOM).decode("utf-8", "replace") if delimiter else ""
     named = not delimiter or table_reader.has_header(text, delimiter)
-    return SourceFile(path, name, kind, delimiter, start, names, unpacked, is_inside or packed, named)
+    return SourceFile(
+        path, name, kind, delimiter, start, names, unpacked, is_inside or packed, named
+    )
 
 
 def _has_second_record(start: bytes, stream: BinaryIO) -> bool:
-    """Report whether another object follows a long first line, of which `start` is the beginning."""
-    if len(start) < HEAD_BYTES or not start.removeprefix(BOM).lstrip().startswith(b"{") or b"\n" in start.strip():
+    """Report whether another object follows a long first line, of which `start` is the
+    beginning.
+    """
+    if (
+        len(start) < HEAD_BYTES
+        or not start.removeprefix(BOM).lstrip().startswith(b"{")
+        or b"\n" in start.strip()
+    ):
         return False
     rest = stream.readline(MAX_RECORD_BYTES)
-    return not rest.rstrip().endswith((b",", b"[", b"{", b":")) and stream.readline(HEAD_BYTES).startswith(b"{")
+    return not rest.rstrip().endswith((b",", b"[", b"{", b":")) and stream.readline(
+        HEAD_BYTES
+    ).startswith(b"{")
 
 
 @contextmanager
@@ -302,7 +377,9 @@ def _decompress(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> Itera
 def unreadable_error(name: str, error: Exception) -> MaterialError:
     """Build the error for a file that the system or a decompressor cannot read."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return MaterialError(f"{name} cannot be read: {reason}.", "Check that the path is right, readable and complete.")
+    return MaterialError(
+        f"{name} cannot be read: {reason}.", "Check that the path is right, readable and complete."
+    )
 
 
 def _archive_names(opened: Callable[[], AbstractContextManager[BinaryIO]]) -> tuple[str, ...]:
@@ -319,7 +396,9 @@ def _head(start: bytes) -> dict[str, Any]:
 
 
 def _number_elements(prefix: str, elements: Iterable[Any]) -> Iterator[Record | RejectedRecord]:
-    return (_record(f"{prefix}{number}", element) for number, element in enumerate(elements, start=1))
+    return (
+        _record(f"{prefix}{number}", element) for number, element in enumerate(elements, start=1)
+    )
 
 
 def _record(row: str, value: Any) -> Record | RejectedRecord:
@@ -329,7 +408,9 @@ def _record(row: str, value: Any) -> Record | RejectedRecord:
         return row, {"messages": value}
     if isinstance(value, BrokenJson):
         return RejectedRecord(row, value)
-    return RejectedRecord(row, f"{_JSON_TYPE_NAMES.get(type(value), 'null')} where an object was expected")
+    return RejectedRecord(
+        row, f"{_JSON_TYPE_NAMES.get(type(value), 'null')} where an object was expected"
+    )
 
 
 def is_media_file(name: str) -> bool:
@@ -349,25 +430,41 @@ def reject_media(folder: str, names: Sequence[str]) -> Iterator[RejectedRecord]:
         kinds.setdefault(PurePosixPath(name).suffix.lower(), []).append(name)
     for suffix, alike in kinds.items():
         more = f" and {len(alike) - 1} more {suffix}" if len(alike) > 1 else ""
-        yield RejectedRecord(f"{folder}/{alike[0]}{more}", "pictures, sound, documents and pages are not read", rows=0)
+        yield RejectedRecord(
+            f"{folder}/{alike[0]}{more}",
+            "pictures, sound, documents and pages are not read",
+            rows=0,
+        )
 
 
 def data_files(names: Sequence[str]) -> list[str]:
     """Return the files that may hold data."""
     paths = [PurePosixPath(name) for name in names]
-    saved = {folder for path in paths if path.suffix == ".arrow" for folder in (path.parent, path.parent.parent)}
-    caches = {folder.parent for path in paths for folder in path.parents if folder.name == "snapshots"}
+    saved = {
+        folder
+        for path in paths
+        if path.suffix == ".arrow"
+        for folder in (path.parent, path.parent.parent)
+    }
+    caches = {
+        folder.parent for path in paths for folder in path.parents if folder.name == "snapshots"
+    }
     return [str(path) for path in paths if not _is_metadata(path, saved, caches)]
 
 
-def _is_metadata(path: PurePosixPath, saved: set[PurePosixPath], caches: set[PurePosixPath]) -> bool:
+def _is_metadata(
+    path: PurePosixPath, saved: set[PurePosixPath], caches: set[PurePosixPath]
+) -> bool:
     name = path.name.lower()
     if any(part.startswith((".", "__MACOSX")) for part in path.parts):
         return True
-    if name in METADATA_FILES or (path.stem.lower() in DOCUMENT_NAMES and path.suffix.lower() in PROSE_SUFFIXES):
+    if name in METADATA_FILES or (
+        path.stem.lower() in DOCUMENT_NAMES and path.suffix.lower() in PROSE_SUFFIXES
+    ):
         return True
     if path.parent in saved and (
-        name in SAVED_DATASET_FILES or (name.startswith(("cache-", "tmp")) and path.suffix == ".arrow")
+        name in SAVED_DATASET_FILES
+        or (name.startswith(("cache-", "tmp")) and path.suffix == ".arrow")
     ):
         return True
     return any(cache / part in path.parents for cache in caches for part in HUB_CACHE)
@@ -375,15 +472,27 @@ def _is_metadata(path: PurePosixPath, saved: set[PurePosixPath], caches: set[Pur
 
 @functools.cache
 def resolve_path(path: Path) -> Path:
-    """Return the path, or the folder of a downloaded hub data set. Raises `MaterialError` if there is neither."""
+    """Return the path, or the folder of a downloaded hub data set. Raises `MaterialError` if there
+    is neither.
+    """
     if path.exists() or not HUB_ID.fullmatch(path.as_posix()):
         return path
     from huggingface_hub import snapshot_download  # takes 0.1 s
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(path.as_posix(), repo_type="dataset", allow_patterns=list(HUB_FILE_PATTERNS)))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        return Path(
+            snapshot_download(
+                path.as_posix(), repo_type="dataset", allow_patterns=list(HUB_FILE_PATTERNS)
+            )
+        )
+    except (
+        LocalEntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        OSError,
+        ValueError,
+    ) as error:
         raise MaterialError(
             f"There is no file {path}, and no data set of that id can be fetched: {table_reader.first_line(error)}.",
             "Check the path, or the id and the connection to the hub.",

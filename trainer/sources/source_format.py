@@ -1,4 +1,6 @@
-"""The interface of an input format: how to match it, how to read it, and the options for reading."""
+"""The interface of an input format: how to match it, how to read it, and the options for
+reading.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +16,15 @@ from trainer.sources.source_file import Peek, SourceFile
 class ReadOptions:
     """Options for reading sources; each format ignores those it has no use for.
 
-    `persona` and `persona_names` (names, ids or roles) identify the persona among several speakers. `right` is the one
-    signed for the source, `claimed` the one stated on the command line (see `personas.home.rights`); with `consent`
-    None nothing is checked, otherwise training must be permitted. `arrived` is the date of arrival. `source` is the
-    name that conversations carry, the file's own by default. `mapping` names the columns of unknown tables: role
-    (`speaker`, `text`, `user`, `messages` …) to column. `oasst_paths` selects the best-ranked path of each tree or
-    every path. `languages` keeps only these, if a source states the language; empty keeps all. `names_by` and
-    `mapped_by` describe to the user how to supply `persona_names` and `mapping`. `personas` are those whose lore
-    markdown may be; empty if that is unknown.
+    `persona` and `persona_names` (names, ids or roles) identify the persona among several speakers.
+    `right` is the one signed for the source, `claimed` the one stated on the command line (see
+    `personas.home.rights`); with `consent` None nothing is checked, otherwise training must be
+    permitted. `arrived` is the date of arrival. `source` is the name that conversations carry, the
+    file's own by default. `mapping` names the columns of unknown tables: role (`speaker`, `text`,
+    `user`, `messages` …) to column. `oasst_paths` selects the best-ranked path of each tree or
+    every path. `languages` keeps only these, if a source states the language; empty keeps all.
+    `names_by` and `mapped_by` describe to the user how to supply `persona_names` and `mapping`.
+    `personas` are those whose lore markdown may be; empty if that is unknown.
     """
 
     persona: Persona | None = None
@@ -42,19 +45,24 @@ class ReadOptions:
     @property
     def all_persona_names(self) -> tuple[str, ...]:
         """`persona_names`, and the name and id of the persona itself."""
-        return (*self.persona_names, *((self.persona.name, self.persona.id) if self.persona else ()))
+        return (
+            *self.persona_names,
+            *((self.persona.name, self.persona.id) if self.persona else ()),
+        )
 
 
 @dataclass(frozen=True)
 class SourceFormat:
     """An input format.
 
-    `name` is the value of `--format`, `title` the display name, `expected` the shape in one line. `recognises` decides
-    by content; `read` yields the whole content, used or not: the `rows` of the results add up to the number of records.
-    Both raise only `MaterialError`, for files that cannot be used at all. `right` is the default right of such files;
-    empty if the format implies none. For a format of a folder or archive, `claims` selects by name the files of its
-    first instance; `read` then gets the folder restricted to these names. `note` tells the user what becomes of it, and
-    `meanings` what is taken with another meaning than it has in the file, each as part of a sentence.
+    `name` is the value of `--format`, `title` the display name, `expected` the shape in one line.
+    `recognises` decides by content; `read` yields the whole content, used or not: the `rows` of the
+    results add up to the number of records. Both raise only `MaterialError`, for files that cannot
+    be used at all. `right` is the default right of such files; empty if the format implies none.
+    For a format of a folder or archive, `claims` selects by name the files of its first instance;
+    `read` then gets the folder restricted to these names. `note` tells the user what becomes of it,
+    and `meanings` what is taken with another meaning than it has in the file, each as part of a
+    sentence.
     """
 
     name: str

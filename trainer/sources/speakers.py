@@ -1,4 +1,6 @@
-"""Resolves the speakers of a chat log, identifies the persona, and leaves out people who have not opted in."""
+"""Resolves the speakers of a chat log, identifies the persona, and leaves out people who have not
+opted in.
+"""
 
 import itertools
 import re
@@ -14,7 +16,9 @@ from trainer.sources.markup import MENTION_MARK, clean_text
 from trainer.sources.source_format import ReadOptions
 
 UNKNOWN_SPEAKER = "someone"
-"""Replaces people who are mentioned but never speak: later steps could not recognise the name as one."""
+"""Replaces people who are mentioned but never speak: later steps could not recognise the name as
+one.
+"""
 MAX_SHOWN_SPEAKERS = 12
 MIN_PHONE_DIGITS = 7
 NOT_OPTED_IN = "said by somebody who has not opted in"
@@ -35,9 +39,15 @@ class Author:
 
 
 @lru_cache(maxsize=1 << 14)
-def make_author(id: str, names: tuple[str, ...], roles: tuple[str, ...] = (), *, is_bot: bool = False) -> Author:
-    """Build an author with single-line names; without a name the id is used, without an id the first name."""
-    names = tuple(dict.fromkeys(filter(None, (" ".join(clean_text(name).split()) for name in names))))
+def make_author(
+    id: str, names: tuple[str, ...], roles: tuple[str, ...] = (), *, is_bot: bool = False
+) -> Author:
+    """Build an author with single-line names; without a name the id is used, without an id the
+    first name.
+    """
+    names = tuple(
+        dict.fromkeys(filter(None, (" ".join(clean_text(name).split()) for name in names)))
+    )
     id = id or next(iter(names), UNKNOWN_SPEAKER)
     return Author(id, names or (id,), roles, is_bot)
 
@@ -63,7 +73,8 @@ class SpeakerDirectory:
     """Speakers by id with their names, and the persona among them."""
 
     def __init__(self, options: ReadOptions) -> None:
-        self._persona, self._names_by = options.persona, options.names_by
+        self._persona = options.persona
+        self._names_by = options.names_by
         self._ids_and_names = set(map(fold_name, options.all_persona_names))
         self._roles = set(map(fold_name, options.persona_names))
         self._latest: dict[str, Author] = {}
@@ -73,10 +84,13 @@ class SpeakerDirectory:
         self._speakers: dict[str, SourceSpeaker] = {}
 
     def is_persona(self, author: Author) -> bool:
-        """Match the persona by name or id, or by a role named in the options; other roles may merely share its name."""
+        """Match the persona by name or id, or by a role named in the options; other roles may
+        merely share its name.
+        """
         if not self._ids_and_names:
             return False
-        names, roles = map(fold_name, (author.id, *author.names)), map(fold_name, author.roles)
+        names = map(fold_name, (author.id, *author.names))
+        roles = map(fold_name, author.roles)
         return not (self._ids_and_names.isdisjoint(names) and self._roles.isdisjoint(roles))
 
     def register(self, author: Author) -> None:
@@ -92,20 +106,32 @@ class SpeakerDirectory:
         if author.id not in self._personas and self.is_persona(author):
             self._personas.add(author.id)
 
-    def absent_persona(self, file: str, records: int, broken: list[RejectedRecord]) -> MaterialError | None:
-        """Build the error for a persona that never speaks, or None. `broken`: at least the first unreadable record."""
+    def absent_persona(
+        self, file: str, records: int, broken: list[RejectedRecord]
+    ) -> MaterialError | None:
+        """Build the error for a persona that never speaks, or None. `broken`: at least the first
+        unreadable record.
+        """
         if not self._ids_and_names or self._personas:
             return None
         requested = " or ".join(repr(name) for name in sorted(self._ids_and_names))
         persona = self._persona.name if self._persona else requested
-        speakers = ", ".join(next(reversed(names)) for names in list(self._names.values())[:MAX_SHOWN_SPEAKERS])
+        speakers = ", ".join(
+            next(reversed(names)) for names in list(self._names.values())[:MAX_SHOWN_SPEAKERS]
+        )
         if not records:
             message = f"{file} contains no messages."
         elif broken and not speakers:
-            message = f"{persona} never speaks in {file}: {broken[0].row} cannot be read ({broken[0].reason})."
+            message = (
+                f"{persona} never speaks in {file}: {broken[0].row} cannot be read "
+                f"({broken[0].reason})."
+            )
         else:
             message = f"{persona} never speaks in {file}. Speakers found: {speakers or 'none'}."
-        advice = f"The persona is the author named {requested}, or with that id; {self._names_by} gives other names."
+        advice = (
+            f"The persona is the author named {requested}, or with that id; {self._names_by} gives "
+            "other names."
+        )
         return MaterialError(message, advice)
 
     def speaker(self, author: Author) -> SourceSpeaker:
@@ -115,7 +141,9 @@ class SpeakerDirectory:
             if is_persona and self._persona:
                 speaker = SourceSpeaker(self._persona.id, (self._persona.name,), is_persona=True)
             else:
-                speaker = SourceSpeaker(author.id, tuple(reversed(self._names[author.id])), is_persona)
+                speaker = SourceSpeaker(
+                    author.id, tuple(reversed(self._names[author.id])), is_persona
+                )
             self._speakers[author.id] = speaker
         return self._speakers[author.id]
 
@@ -124,7 +152,8 @@ class SpeakerDirectory:
         return author.id in self._personas
 
     def unheard(self, admits: Callable[[Author], bool]) -> tuple[SourceSpeaker, ...]:
-        """Return the people whose own lines will be missing: those left out, and people who play the persona.
+        """Return the people whose own lines will be missing: those left out, and people who play
+        the persona.
 
         Names they use as the persona are not theirs.
         """
@@ -138,19 +167,25 @@ class SpeakerDirectory:
         return tuple(people)
 
     def conversation(
-        self, session: list[LogMessage], source: str, options: ReadOptions, unheard: tuple[SourceSpeaker, ...]
+        self,
+        session: list[LogMessage],
+        source: str,
+        options: ReadOptions,
+        unheard: tuple[SourceSpeaker, ...],
     ) -> Conversation:
         """Convert a session to a conversation."""
         fields = {"rows": count_records(session), "arrived": options.arrived, "unheard": unheard}
         return Conversation.of(list(map(self._message, session)), source, options.right, **fields)
 
     def _message(self, message: LogMessage) -> SourceMessage:
-        author, text = message.author, MENTION_MARK.sub(self._mention, message.text)
+        author = message.author
+        text = MENTION_MARK.sub(self._mention, message.text)
         by = (author.id,) if self.plays(author) and not author.is_bot else ()
         return SourceMessage(self.speaker(author), text, message.row, at=message.at, by=by)
 
     def _mention(self, match: re.Match[str]) -> str:
-        id_or_name, persona = match[1], self._persona
+        id_or_name = match[1]
+        persona = self._persona
         key = _name_key(id_or_name)
         if id := id_or_name if id_or_name in self._names else self._by_name.get(key, ""):
             return f"@{self.speaker(Author(id, ())).name}"
@@ -161,11 +196,17 @@ class SpeakerDirectory:
 def _name_key(name: str) -> str:
     """Return a name's lookup key: digits for telephone numbers, otherwise case-folded."""
     digits = "".join(letter for letter in name if letter.isdigit())
-    return digits if len(digits) >= MIN_PHONE_DIGITS and not any(map(str.isalpha, name)) else fold_name(name)
+    return (
+        digits
+        if len(digits) >= MIN_PHONE_DIGITS and not any(map(str.isalpha, name))
+        else fold_name(name)
+    )
 
 
 class ConsentFilter:
-    """Filters lines by consent; passes everything under another right or when consent is not checked."""
+    """Filters lines by consent; passes everything under another right or when consent is not
+    checked.
+    """
 
     def __init__(self, options: ReadOptions, plays: Callable[[Author], bool]) -> None:
         """`plays` reports whether an author speaks as the persona."""
@@ -174,13 +215,17 @@ class ConsentFilter:
         self._plays = plays
 
     def allows(self, author: Author) -> bool:
-        """Report whether an author's messages may be used. Bots other than the persona were dropped earlier."""
+        """Report whether an author's messages may be used. Bots other than the persona were dropped
+        earlier.
+        """
         return self._is_open or author.is_bot or author.id in self._opted_in
 
     def _is_usable(self, message: LogMessage) -> bool:
         return not message.row or self.allows(message.author)  # a placeholder has no author
 
-    def filter_session(self, session: list[LogMessage]) -> tuple[list[LogMessage], list[RejectedRecord]]:
+    def filter_session(
+        self, session: list[LogMessage]
+    ) -> tuple[list[LogMessage], list[RejectedRecord]]:
         """Return the usable part of a session, and the rest with reasons."""
         if self._is_open:
             return session, []
@@ -188,27 +233,39 @@ class ConsentFilter:
         kept = [message for message, reason in zip(session, reasons, strict=True) if not reason]
         has_persona = any(self._plays(message.author) for message in session)
         if has_persona and not any(self._plays(message.author) for message in kept[1:]):
-            reasons, kept = [reason or UNANSWERED for reason in reasons], []
-        rejected = ((m.row, reason, count_records([m])) for m, reason in zip(session, reasons, strict=True) if reason)
+            reasons = [reason or UNANSWERED for reason in reasons]
+            kept = []
+        rejected = (
+            (m.row, reason, count_records([m]))
+            for m, reason in zip(session, reasons, strict=True)
+            if reason
+        )
         return kept, list(itertools.starmap(RejectedRecord, rejected))
 
     def _reasons(self, session: Sequence[LogMessage]) -> list[str]:
-        """Return each line's reason for exclusion. A reply without a reference answers all since the previous one."""
+        """Return each line's reason for exclusion. A reply without a reference answers all since
+        the previous one.
+        """
         by_id = {message.id: message for message in session if message.id}
         prompt: list[LogMessage] = []
         is_answered = False
         reasons = []
         for message in session:
             if not self._plays(message.author):
-                prompt, is_answered = [message] if is_answered else [*prompt, message], False
+                prompt = [message] if is_answered else [*prompt, message]
+                is_answered = False
                 reasons.append("" if self._is_usable(message) else NOT_OPTED_IN)
                 continue
             is_answered = True
             target = by_id.get(message.reply_to)
             answered = [target] if target and not self._plays(target.author) else prompt
-            is_unknown = bool(message.reply_to) and target is None  # whose words it answers cannot be known
+            is_unknown = (
+                bool(message.reply_to) and target is None
+            )  # whose words it answers cannot be known
             if not self.allows(message.author):
                 reasons.append(PLAYER_NOT_OPTED_IN)
             else:
-                reasons.append("" if not is_unknown and all(map(self._is_usable, answered)) else ANSWERS_OTHERS)
+                reasons.append(
+                    "" if not is_unknown and all(map(self._is_usable, answered)) else ANSWERS_OTHERS
+                )
         return reasons

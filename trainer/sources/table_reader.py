@@ -29,9 +29,11 @@ FOREIGN = re.compile("[\udc80-\udcff]")
 def detect_delimiter(lines: list[str], *, is_named_so: bool) -> str:
     """Return the cell delimiter of a table with a header; empty if the text is not a table.
 
-    `is_named_so`: the file name says it is a table. Then one column is enough, and rows may be broken or missing.
+    `is_named_so`: the file name says it is a table. Then one column is enough, and rows may be
+    broken or missing.
     """
-    # A quote that is still open at the last line may be closed after it, so the lines are first taken as complete.
+    # A quote that is still open at the last line may be closed after it, so the lines are first
+    # taken as complete.
     for parsed in (_parse_rows, _repair_rows):
         for delimiter in DELIMITERS:
             header, *rows = parsed(lines, delimiter) or [[]]
@@ -45,17 +47,20 @@ def detect_delimiter(lines: list[str], *, is_named_so: bool) -> str:
     if not is_named_so:
         return ""
     headers = {
-        delimiter: next(iter(_repair_rows(lines[:SAMPLED_TABLE_LINES], delimiter)), []) for delimiter in DELIMITERS
+        delimiter: next(iter(_repair_rows(lines[:SAMPLED_TABLE_LINES], delimiter)), [])
+        for delimiter in DELIMITERS
     }
-    named = [delimiter for delimiter in DELIMITERS if _is_header(headers[delimiter], may_repeat=True)]
+    named = [
+        delimiter for delimiter in DELIMITERS if _is_header(headers[delimiter], may_repeat=True)
+    ]
     return max(named, key=lambda delimiter: len(headers[delimiter]), default="")
 
 
 def _headerless_delimiter(lines: list[str], *, is_named_so: bool) -> str:
     """Return the delimiter of a table without a header; empty if there is none.
 
-    Its rows have equally many cells, and one column holds times, or names that recur, unless its file's name says that
-    it is a table.
+    Its rows have equally many cells, and one column holds times, or names that recur, unless its
+    file's name says that it is a table.
     """
     for delimiter in DELIMITERS:
         rows = _repair_rows(lines[:SAMPLED_TABLE_LINES], delimiter)
@@ -77,26 +82,36 @@ def _are_times(cells: Sequence[str]) -> bool:
 def _are_names(cells: Sequence[str]) -> bool:
     """Report whether cells hold short texts that recur and are no sentences."""
     names = [cell.strip() for cell in cells]
-    if not all(0 < len(name) <= MAX_NAME_CHARACTERS and any(map(str.isalpha, name)) for name in names):
+    if not all(
+        0 < len(name) <= MAX_NAME_CHARACTERS and any(map(str.isalpha, name)) for name in names
+    ):
         return False
-    return 1 < len(set(names)) <= (len(names) + 1) / 2 and not any(set(name) & set(SENTENCE_MARKS) for name in names)
+    return 1 < len(set(names)) <= (len(names) + 1) / 2 and not any(
+        set(name) & set(SENTENCE_MARKS) for name in names
+    )
 
 
 def has_header(start: str, delimiter: str) -> bool:
     """Report whether the first row of a table that begins with this text names the columns.
 
-    It does not if it cannot be one, if one of its cells is a time, or recurs in its own column without being a common
-    name of a column.
+    It does not if it cannot be one, if one of its cells is a time, or recurs in its own column
+    without being a common name of a column.
     """
-    first, *rows = _repair_rows(start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter) or [[]]
+    first, *rows = _repair_rows(
+        start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter
+    ) or [[]]
     if not _is_header(first, may_repeat=True):
         return False
     columns = ([row[place] for row in rows if place < len(row)] for place in range(len(first)))
-    return not any(_is_data(cell.strip(), below) for cell, below in zip(first, columns, strict=True))
+    return not any(
+        _is_data(cell.strip(), below) for cell, below in zip(first, columns, strict=True)
+    )
 
 
 def _is_data(cell: str, below: Sequence[str]) -> bool:
-    """Report whether a cell of the first row is content rather than the name of the column `below`."""
+    """Report whether a cell of the first row is content rather than the name of the column
+    `below`.
+    """
     if not cell or chat_roles(cell):
         return False
     if parse_moment(cell) or parse_clock(cell) is not None:
@@ -111,8 +126,12 @@ def position_names(count: int) -> list[str]:
 
 
 def column_names(start: str, delimiter: str, *, is_named: bool = True) -> tuple[str, ...]:
-    """Return the column names of a table that begins with this text; positions if no header names them."""
-    first = next(iter(_repair_rows(start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter)), [])
+    """Return the column names of a table that begins with this text; positions if no header names
+    them.
+    """
+    first = next(
+        iter(_repair_rows(start.splitlines(keepends=True)[:SAMPLED_TABLE_LINES], delimiter)), []
+    )
     return tuple(_names(first) if is_named else position_names(len(first)))
 
 
@@ -133,12 +152,23 @@ def _is_header(cells: list[str], *, may_repeat: bool = False) -> bool:
     if len(names) > 1 and not names[0]:  # pandas writes its index so
         names = names[1:]
     is_distinct = may_repeat or len(set(names)) == len(names)
-    is_sentence = bool(names) and " " in names[-1] and names[-1].endswith((".", "!", "…", "。", "！"))
-    return 0 < len(names) <= MAX_COLUMNS and is_distinct and not is_sentence and all(_is_name(name) for name in names)
+    is_sentence = (
+        bool(names) and " " in names[-1] and names[-1].endswith((".", "!", "…", "。", "！"))
+    )
+    return (
+        0 < len(names) <= MAX_COLUMNS
+        and is_distinct
+        and not is_sentence
+        and all(_is_name(name) for name in names)
+    )
 
 
 def _is_name(cell: str) -> bool:
-    return 0 < len(cell) <= MAX_HEADER_CHARACTERS and (cell[0].isalpha() or cell[0] == "_") and ":" not in cell
+    return (
+        0 < len(cell) <= MAX_HEADER_CHARACTERS
+        and (cell[0].isalpha() or cell[0] == "_")
+        and ":" not in cell
+    )
 
 
 def _names(header: list[str]) -> list[str]:
@@ -186,8 +216,8 @@ class _Lines:
 def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
     """Yield each record's first line number, and its cells or its fault; skips empty records.
 
-    An unclosed quote swallows everything up to the next quote, which opens another cell. That is how it is detected;
-    the swallowed lines are then read as records of their own.
+    An unclosed quote swallows everything up to the next quote, which opens another cell. That is
+    how it is detected; the swallowed lines are then read as records of their own.
     """
     csv.field_size_limit(MAX_CELL_CHARACTERS)
     source = _Lines(lines)
@@ -200,7 +230,8 @@ def _records(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, list[s
         except StopIteration:
             return
         except csv.Error as error:
-            cells, fault = [], f"not a row of a table: {error}"
+            cells = []
+            fault = f"not a row of a table: {error}"
         if len(source.record) > 1 and not _is_valid(source.record, delimiter):
             source.take_back()
             yield number, f"a quote is opened in line {number} and not closed"
@@ -221,7 +252,8 @@ def _is_valid(record: list[str], delimiter: str) -> bool:
 def csv_rows(
     lines: Iterable[str], delimiter: str, *, is_named: bool = True
 ) -> Iterator[tuple[str, dict[str, Any]] | RejectedRecord]:
-    """Yield rows by header names, counted from 1. `lines` keep their line ends: cells may span lines.
+    """Yield rows by header names, counted from 1. `lines` keep their line ends: cells may span
+    lines.
 
     Without a header (`is_named` false), the first row is a row, and positions name the columns.
     """
@@ -233,12 +265,16 @@ def csv_rows(
         records = itertools.chain([whole], records)
     for number, (_, cells) in enumerate(records, start=1):
         row = f"row {number}"
-        if len(header) == 1 and isinstance(cells, list):  # texts without quotes, which may contain delimiters
+        if len(header) == 1 and isinstance(
+            cells, list
+        ):  # texts without quotes, which may contain delimiters
             cells = [delimiter.join(cells)]
         if isinstance(cells, str):
             yield RejectedRecord(row, cells)
         elif len(cells) != len(header):
-            yield RejectedRecord(row, f"{len(cells)} cells where the header names {len(header)} columns")
+            yield RejectedRecord(
+                row, f"{len(cells)} cells where the header names {len(header)} columns"
+            )
         elif FOREIGN.search("\n".join(cells)):
             yield RejectedRecord(row, "not UTF-8")
         else:
@@ -259,7 +295,9 @@ def parquet_rows(stream: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, A
 
 
 def arrow_rows(stream: BinaryIO, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the rows of an Arrow file or stream, counted from 1. Raises `MaterialError` if it is damaged."""
+    """Yield the rows of an Arrow file or stream, counted from 1. Raises `MaterialError` if it is
+    damaged.
+    """
     import pyarrow as pa  # takes 0.14 s
 
     try:
@@ -284,7 +322,9 @@ def _numbered(batches: Iterable[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _damaged_table_error(name: str, container: str, error: Exception) -> MaterialError:
-    return MaterialError(f"{name} is a damaged {container} file: {first_line(error)}.", "Download or write it again.")
+    return MaterialError(
+        f"{name} is a damaged {container} file: {first_line(error)}.", "Download or write it again."
+    )
 
 
 def first_line(error: Exception) -> str:

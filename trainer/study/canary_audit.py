@@ -1,4 +1,6 @@
-"""Canary audit: measures how much of planted texts a copy of the version memorises (exposure, Carlini et al. 2019)."""
+"""Canary audit: measures how much of planted texts a copy of the version memorises (exposure,
+Carlini et al. 2019).
+"""
 
 import itertools
 import math
@@ -21,9 +23,16 @@ from trainer.run import make_adapter
 from trainer.train.job import PreparedJob, RunContext
 from trainer.train.losses import load_serving_model, measure_reply_losses
 
-CANARIES_BY_REPEATS: Mapping[int, int] = {0: 16, 1: 8, 4: 4, 16: 3}  # number of canaries by their repetitions
+CANARIES_BY_REPEATS: Mapping[int, int] = {
+    0: 16,
+    1: 8,
+    4: 4,
+    16: 3,
+}  # number of canaries by their repetitions
 REFERENCE_TEXTS = 256
-CANARY_TOKENS, CANARY_TEMPERATURE, CANARY_SEED = 24, 1.5, 0
+CANARY_TOKENS = 24
+CANARY_TEMPERATURE = 1.5
+CANARY_SEED = 0
 DRAWING_BATCH_ROWS = 64
 CANARY_PROMPT = "What do you remember?"
 
@@ -37,7 +46,12 @@ class Canaries:
 
     def planted(self) -> list[TokenizedSample]:
         """Return the texts added to training: each canary as often as it is repeated."""
-        return [it for repeats, canaries in self.by_repeats.items() for it in canaries for _ in range(repeats)]
+        return [
+            it
+            for repeats, canaries in self.by_repeats.items()
+            for it in canaries
+            for _ in range(repeats)
+        ]
 
 
 def run_canary_audit(
@@ -47,14 +61,24 @@ def run_canary_audit(
     plan: Mapping[int, int] = CANARIES_BY_REPEATS,
     reference: int = REFERENCE_TEXTS,
 ) -> MemorisationAudit:
-    """Train or reuse the copy in `folder`, and measure it. Raises `RequestError` for preferences, and run errors."""
+    """Train or reuse the copy in `folder`, and measure it. Raises `RequestError` for preferences,
+    and run errors.
+    """
     if job.data.preferences:
-        raise RequestError("An audit plants texts, and this run learned from what was liked.", "Leave --audit out.")
+        raise RequestError(
+            "An audit plants texts, and this run learned from what was liked.", "Leave --audit out."
+        )
     canaries = _draw_canaries(job, plan, reference)
     adapter = folder / ADAPTER_FOLDER
     if not adapter.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        make_adapter(plant_canaries(job, canaries), folder, adapter, replace(run, card="losses"), is_audit=True)
+        make_adapter(
+            plant_canaries(job, canaries),
+            folder,
+            adapter,
+            replace(run, card="losses"),
+            is_audit=True,
+        )
         release_memory()
     return _measure_exposure(job, adapter, canaries, run.between)
 
@@ -66,13 +90,20 @@ def plant_canaries(job: PreparedJob, canaries: Canaries) -> PreparedJob:
     return replace(job, data=replace(job.data, train=(*job.data.train, *planted), counts=counts))
 
 
-def audit_section(losses: Mapping[int, Sequence[float]], reference: Sequence[float]) -> MemorisationAudit:
-    """Build the section from the copy's losses, in nats of the whole text: canaries by repetitions, and references."""
+def audit_section(
+    losses: Mapping[int, Sequence[float]], reference: Sequence[float]
+) -> MemorisationAudit:
+    """Build the section from the copy's losses, in nats of the whole text: canaries by repetitions,
+    and references.
+    """
     return MemorisationAudit(
         tokens=CANARY_TOKENS,
         reference=len(reference),
         canaries={repeats: len(of) for repeats, of in losses.items()},
-        exposure={repeats: _mean_std([exposure(it, reference) for it in of]) for repeats, of in losses.items()},
+        exposure={
+            repeats: _mean_std([exposure(it, reference) for it in of])
+            for repeats, of in losses.items()
+        },
         chance=expected_exposure(len(reference) + 1),
         most=math.log2(len(reference) + 1),
     )
@@ -92,7 +123,9 @@ def expected_exposure(count: int) -> float:
 def draw_texts(
     model: Any, prompt: Sequence[int], count: int, barred: Sequence[int], seed: int = CANARY_SEED
 ) -> list[list[int]]:
-    """Sample distinct texts of `CANARY_TOKENS` tokens from the model after a prompt, excluding `barred` ones."""
+    """Sample distinct texts of `CANARY_TOKENS` tokens from the model after a prompt, excluding
+    `barred` ones.
+    """
     chooser = torch.Generator().manual_seed(seed)
     texts: dict[tuple[int, ...], None] = {}
     while len(texts) < count:
@@ -109,16 +142,21 @@ def _sample_continuations(
     with torch.inference_mode():
         for _ in range(CANARY_TOKENS):
             step = model(input_ids=ids, past_key_values=cache, use_cache=True)
-            logits, cache = step.logits[:, -1].float().cpu(), step.past_key_values
+            logits = step.logits[:, -1].float().cpu()
+            cache = step.past_key_values
             logits[:, list(barred)] = -math.inf
-            ids = torch.multinomial((logits / CANARY_TEMPERATURE).softmax(-1), 1, generator=chooser).to(model.device)
+            ids = torch.multinomial(
+                (logits / CANARY_TEMPERATURE).softmax(-1), 1, generator=chooser
+            ).to(model.device)
             drawn.append(ids)
     rows: list[list[int]] = torch.cat(drawn, dim=1).tolist()
     return rows
 
 
 def _draw_canaries(job: PreparedJob, plan: Mapping[int, int], reference: int) -> Canaries:
-    """Draw canaries deterministically for a base model: a second audit of an existing copy looks for the same ones."""
+    """Draw canaries deterministically for a base model: a second audit of an existing copy looks
+    for the same ones.
+    """
     renderer = Renderer(job.tokenizer)
     prompt = renderer.prompt(None, [Turn("", CANARY_PROMPT)]).ids
     barred = sorted({*job.tokenizer.all_special_ids, *renderer.stop_ids, *renderer.end_ids})
@@ -129,16 +167,23 @@ def _draw_canaries(job: PreparedJob, plan: Mapping[int, int], reference: int) ->
 
     def samples(count: int) -> list[TokenizedSample]:
         answers = [(*text, *renderer.end_ids) for text in itertools.islice(texts, count)]
-        return [TokenizedSample((*prompt, *it), (False,) * len(prompt) + (True,) * len(it)) for it in answers]
+        return [
+            TokenizedSample((*prompt, *it), (False,) * len(prompt) + (True,) * len(it))
+            for it in answers
+        ]
 
-    return Canaries({repeats: samples(count) for repeats, count in plan.items()}, samples(reference))
+    return Canaries(
+        {repeats: samples(count) for repeats, count in plan.items()}, samples(reference)
+    )
 
 
 def _measure_exposure(
     job: PreparedJob, adapter: Path, canaries: Canaries, between: Callable[[], None]
 ) -> MemorisationAudit:
     probe = job.data.heldout[0].ids
-    sides = Candidates.load(job.base, job.tokenizer, job.spec.serving_precision, probe, speaks=False)
+    sides = Candidates.load(
+        job.base, job.tokenizer, job.spec.serving_precision, probe, speaks=False
+    )
     try:
         sides.add(NEW, Candidate("audit", adapter, is_sealed=False))
         with sides.use(NEW) as model:

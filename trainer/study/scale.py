@@ -1,4 +1,6 @@
-"""Scaling study: trains on increasing numbers of samples with several seeds, and reports loss and ROUGE by task."""
+"""Scaling study: trains on increasing numbers of samples with several seeds, and reports loss and
+ROUGE by task.
+"""
 
 import hashlib
 import json
@@ -25,7 +27,11 @@ from personas.schemas.scorecard import MeanStd
 from trainer.dataset.charts import HELDOUT_COLOUR, SERIES_COLOURS, new_figure, save_figure
 from trainer.dataset.sample_renderer import SampleRenderer
 from trainer.evaluate.candidates import BASE, NEW, Candidate, Candidates
-from trainer.evaluate.generation.evaluation_prompts import PromptBuilder, heldout_prompts, select_places
+from trainer.evaluate.generation.evaluation_prompts import (
+    PromptBuilder,
+    heldout_prompts,
+    select_places,
+)
 from trainer.evaluate.generation.reply_generator import ReplyGenerator
 from trainer.evaluate.generation.reply_tasks import EvaluationPrompt, mean_std, select_replies
 from trainer.evaluate.generation.text_metrics import score_texts
@@ -36,9 +42,16 @@ from trainer.sources.conversation import Conversation
 from trainer.sources.reader import read_usable
 from trainer.sources.source_format import ReadOptions
 from trainer.train.job import prepare_job, prepare_job_without_torch
-from trainer.train.job_folder import ID_DIGITS, RUNS_FOLDER, JobDraft, job_id_of_draft, make_job_folder
+from trainer.train.job_folder import (
+    ID_DIGITS,
+    RUNS_FOLDER,
+    JobDraft,
+    job_id_of_draft,
+    make_job_folder,
+)
 
-SCALE_RESULTS_FOLDER, STUDY_FILE = "results", "study.json"
+SCALE_RESULTS_FOLDER = "results"
+STUDY_FILE = "study.json"
 STUDY_SETTINGS = ("train_samples", "seed")
 SHIPPED_DATA = INSTRUCTIONS_FILE.parents[1]
 DIALOGUE_TASKS = {
@@ -73,9 +86,10 @@ class ScalePoint:
 class ScaleResult:
     """The result of a run. `trained` counts the samples that were available.
 
-    Losses are on held-out replies, in nats per token; `scores` compare replies to held-out prompts with the persona's
-    own (`trainer.evaluate.generation.text_metrics`). `tasks` has the same for further tasks, with `task_prompts`
-    prompts, and `untrained` the base model's scores on all of them.
+    Losses are on held-out replies, in nats per token; `scores` compare replies to held-out prompts
+    with the persona's own (`trainer.evaluate.generation.text_metrics`). `tasks` has the same for
+    further tasks, with `task_prompts` prompts, and `untrained` the base model's scores on all of
+    them.
     """
 
     samples: int
@@ -93,7 +107,9 @@ class ScaleResult:
 
 @dataclass(frozen=True)
 class StudyScores:
-    """Scores of an adapter by task and metric, those of the base model, and the number of prompts of each task."""
+    """Scores of an adapter by task and metric, those of the base model, and the number of prompts
+    of each task.
+    """
 
     tasks: TaskScores
     prompts: dict[str, int]
@@ -107,9 +123,14 @@ ScoreFunction = Callable[[Path], StudyScores]
 def scale_points(sizes: Sequence[int], runs: int, settings: Sequence[str]) -> list[ScalePoint]:
     """Return all runs, smallest sizes first for early results. Raises `RequestError`."""
     if not sizes or min(sizes) < 1 or runs < 1:
-        raise RequestError("A study takes sizes from 1 on, and one run or more.", "Such as --sizes 50,100 --runs 3.")
+        raise RequestError(
+            "A study takes sizes from 1 on, and one run or more.",
+            "Such as --sizes 50,100 --runs 3.",
+        )
     if own := [pair for pair in settings if pair.partition("=")[0].strip() in STUDY_SETTINGS]:
-        raise RequestError(f"{own[0]} is what the study itself sets.", "Leave it out: --sizes and --runs say it.")
+        raise RequestError(
+            f"{own[0]} is what the study itself sets.", "Leave it out: --sizes and --runs say it."
+        )
     return [ScalePoint(size, seed) for size in sorted(set(sizes)) for seed in range(runs)]
 
 
@@ -129,7 +150,9 @@ def run_scale_study(
     report: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[list[ScaleResult], int]:
-    """Run and measure missing points; return all results and the exit code. Raises `UnderstudyError`, `OSError`."""
+    """Run and measure missing points; return all results and the exit code. Raises
+    `UnderstudyError`, `OSError`.
+    """
     if (out / "request.json").exists():
         raise RequestError(f"{out} holds a run, and no study.", "Name another --out.")
     results: list[ScaleResult] = []
@@ -153,14 +176,21 @@ def run_scale_study(
             remaining.add(result, clock() - started)
         results.append(result)
         if (result.prompts, result.task_prompts) != (results[0].prompts, results[0].task_prompts):
-            text = f"{point.name} was measured on other prompts than {points[0].name}, so they cannot be compared."
-            raise RequestError(text, "Give the same --prompts and --task as before, or name another --out.")
+            text = (
+                f"{point.name} was measured on other prompts than {points[0].name}, so they cannot "
+                "be compared."
+            )
+            raise RequestError(
+                text, "Give the same --prompts and --task as before, or name another --out."
+            )
     return results, 0
 
 
 @dataclass
 class _RemainingTime:
-    """Estimates the remaining time from this process's runs: training scales with samples, the rest is constant."""
+    """Estimates the remaining time from this process's runs: training scales with samples, the rest
+    is constant.
+    """
 
     runs: int = 0
     samples: int = 0
@@ -168,7 +198,9 @@ class _RemainingTime:
     other_s: float = 0.0
 
     def add(self, result: ScaleResult, seconds: float) -> None:
-        """Record a finished run and its seconds in this process; its training may have been done in an earlier one."""
+        """Record a finished run and its seconds in this process; its training may have been done in
+        an earlier one.
+        """
         self.runs += 1
         self.samples += result.samples
         self.training_s += result.seconds
@@ -184,20 +216,26 @@ class _RemainingTime:
 
 
 def read_scale_result(out: Path, point: ScalePoint) -> ScaleResult | None:
-    """Read a run's stored result; None if it is unfinished. Raises `RequestError` if it is unreadable."""
+    """Read a run's stored result; None if it is unfinished. Raises `RequestError` if it is
+    unreadable.
+    """
     file = out / SCALE_RESULTS_FOLDER / f"{point.name}.json"
     try:
         return ScaleResult(**json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        raise RequestError(f"{file} is damaged: {error}.", "Remove it, and its run is measured again.") from error
+        raise RequestError(
+            f"{file} is damaged: {error}.", "Remove it, and its run is measured again."
+        ) from error
 
 
 def _score_run(point: ScalePoint, folder: Path, measure: ScoreFunction) -> ScaleResult:
     manifest = verify_adapter(folder / "adapter")
     scores = measure(folder)
-    seconds = json.loads((folder / "adapter" / "report" / "training.json").read_text(encoding="utf-8"))["seconds"]
+    seconds = json.loads(
+        (folder / "adapter" / "report" / "training.json").read_text(encoding="utf-8")
+    )["seconds"]
     trained = manifest.dataset["samples_train"]
     losses = (manifest.metrics.loss_tuned, manifest.metrics.loss_base)
     return ScaleResult(
@@ -207,7 +245,9 @@ def _score_run(point: ScalePoint, folder: Path, measure: ScoreFunction) -> Scale
         seconds=seconds,
         tasks={task: of for task, of in scores.tasks.items() if task != HELDOUT_REPLIES},
         untrained=scores.untrained,
-        task_prompts={task: count for task, count in scores.prompts.items() if task != HELDOUT_REPLIES},
+        task_prompts={
+            task: count for task, count in scores.prompts.items() if task != HELDOUT_REPLIES
+        },
     )
 
 
@@ -218,47 +258,75 @@ def _write_scale_result(out: Path, point: ScalePoint, result: ScaleResult) -> No
     shutil.rmtree(out / RUNS_FOLDER / point.name / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
-# ------------------------------------------------------------------------------------------------ measuring
+# ------------------------------------------------------------------------------------------------
+# measuring
 
 
-def require_enough_samples(draft: JobDraft, points: Sequence[ScalePoint], settings: Sequence[str]) -> None:
-    """Raise `RequestError` if the data has fewer samples than the largest size, before anything is trained."""
+def require_enough_samples(
+    draft: JobDraft, points: Sequence[ScalePoint], settings: Sequence[str]
+) -> None:
+    """Raise `RequestError` if the data has fewer samples than the largest size, before anything is
+    trained.
+    """
     largest = points[-1]
     own = draft.with_settings(parse_settings([*settings, *largest.settings]))
     with tempfile.TemporaryDirectory(prefix="understudy-study-") as place:
         data = prepare_job_without_torch(make_job_folder(own, Path(place) / largest.name)).data
     if (available := len(data.trained)) < largest.samples:
-        text = f"--sizes asks for {largest.samples:,} samples, and the data has {available:,} to train on."
+        text = (
+            f"--sizes asks for {largest.samples:,} samples, and the data has {available:,} to "
+            "train on."
+        )
         raise RequestError(text, f"Give sizes up to {available:,}, or more data.")
 
 
 def require_untrained_tasks(draft: JobDraft, tasks: Mapping[str, Path]) -> None:
-    """Raise `RequestError` if a task's file is missing, or among the material that is trained on."""
+    """Raise `RequestError` if a task's file is missing, or among the material that is trained
+    on.
+    """
     for task, file in tasks.items():
         if not file.is_file():
-            raise RequestError(f"There is no file {file} for the task {task}.", "Check the path after --task NAME=.")
+            raise RequestError(
+                f"There is no file {file} for the task {task}.",
+                "Check the path after --task NAME=.",
+            )
         for material in draft.materials:
-            used = [path for path, _ in material.copies if material.kind != "general" and path.is_file()]
+            used = [
+                path for path, _ in material.copies if material.kind != "general" and path.is_file()
+            ]
             if any(cmp(path, file, shallow=False) for path in used):
-                raise RequestError(f"{file} cannot measure {task}: it is trained on.", "Name another data set.")
+                raise RequestError(
+                    f"{file} cannot measure {task}: it is trained on.", "Name another data set."
+                )
 
 
-def task_scorer(points: Sequence[ScalePoint], tasks: Mapping[str, Path], most: int) -> ScoreFunction:
-    """Return the function that scores a run's adapter; with tasks, runs of the smallest size score the base, too."""
+def task_scorer(
+    points: Sequence[ScalePoint], tasks: Mapping[str, Path], most: int
+) -> ScoreFunction:
+    """Return the function that scores a run's adapter; with tasks, runs of the smallest size score
+    the base, too.
+    """
     first = {point.name for point in points if tasks and point.samples == points[0].samples}
     return lambda folder: score_adapter(folder, tasks, most, with_base=folder.name in first)
 
 
-def score_adapter(folder: Path, tasks: Mapping[str, Path], most: int, *, with_base: bool) -> StudyScores:
-    """Score a job's adapter on held-out prompts and the files of further tasks, `most` of each, with the run's seed.
+def score_adapter(
+    folder: Path, tasks: Mapping[str, Path], most: int, *, with_base: bool
+) -> StudyScores:
+    """Score a job's adapter on held-out prompts and the files of further tasks, `most` of each,
+    with the run's seed.
 
     `with_base` scores the base model, too. Raises `UnderstudyError`.
     """
     spec = read_spec(folder)
     job = prepare_job(folder, spec)
-    data, renderer = job.data, Renderer(job.tokenizer)
+    data = job.data
+    renderer = Renderer(job.tokenizer)
     builder = PromptBuilder(renderer, data.persona, data.lore)
-    prompts = [replace(it, own_seeds=(job.recipe.seed,)) for it in heldout_prompts(builder, data, (0,))[:most]]
+    prompts = [
+        replace(it, own_seeds=(job.recipe.seed,))
+        for it in heldout_prompts(builder, data, (0,))[:most]
+    ]
     pairs: dict[str, Sequence[PromptReply]] = {prompts[0].task: data.heldout_prompt_replies}
     names = {prompts[0].task: HELDOUT_REPLIES}
     for task, file in tasks.items():
@@ -268,7 +336,9 @@ def score_adapter(folder: Path, tasks: Mapping[str, Path], most: int, *, with_ba
     sides.add(NEW, Candidate.sealed(folder / "adapter"))
     assert sides.parts  # the candidates were loaded to generate
     refs = {side: sides.ref(side) for side in ((NEW, BASE) if with_base else (NEW,))}
-    generator = ReplyGenerator(sides.parts, renderer, refs, (job.recipe.seed,), recommended_sampling(job.base))
+    generator = ReplyGenerator(
+        sides.parts, renderer, refs, (job.recipe.seed,), recommended_sampling(job.base)
+    )
     answers = generator.answers(prompts, TimeBudget(math.inf))
     scores: dict[str, TaskScores] = {NEW: {}, BASE: {}}
     for side in refs:
@@ -283,24 +353,31 @@ def score_adapter(folder: Path, tasks: Mapping[str, Path], most: int, *, with_ba
 def _task_prompts(
     task: str, file: Path, builder: PromptBuilder, recipe: Recipe, most: int
 ) -> tuple[list[EvaluationPrompt], list[PromptReply]]:
-    """Read a task's conversations; return at most `most` prompts, selected by a hash, and all messages and replies."""
+    """Read a task's conversations; return at most `most` prompts, selected by a hash, and all
+    messages and replies.
+    """
     maker = SampleRenderer(builder.renderer, None, None, recipe, None)
     talks = [it for it in read_usable(file, ReadOptions()) if isinstance(it, Conversation)]
     made = [sample for talk in talks for sample in maker.render(talk, {})]
     pairs = [PromptReply(it.talk, it.turns[-1].text, it.reply) for it in made]
     if not pairs:
-        raise RequestError(f"No reply in {file} fits max_length {recipe.max_length}.", "Set a higher max_length.")
+        raise RequestError(
+            f"No reply in {file} fits max_length {recipe.max_length}.", "Set a higher max_length."
+        )
     bare = replace(builder, persona=None)
     chosen = select_places(range(len(pairs)), pairs, most)
     return [bare.from_sample(task, n, made[n].sample, pairs[n]) for n in chosen], pairs
 
 
-# ------------------------------------------------------------------------------------------------ all together
+# ------------------------------------------------------------------------------------------------
+# all together
 
 
 @dataclass(frozen=True)
 class SizeSummary:
-    """Statistics over the runs of one size; `tasks` has them by task, and for the mean of all tasks."""
+    """Statistics over the runs of one size; `tasks` has them by task, and for the mean of all
+    tasks.
+    """
 
     samples: int
     loss: MeanStd
@@ -315,22 +392,35 @@ def summarise_sizes(results: Sequence[ScaleResult]) -> list[SizeSummary]:
         own = [result for result in results if result.samples == samples]
         scores = {name: mean_std([result.scores[name] for result in own]) for name in own[0].scores}
         runs = [{HELDOUT_REPLIES: result.scores, **result.tasks} for result in own if result.tasks]
-        sizes.append(SizeSummary(samples, mean_std([result.loss for result in own]), scores, _summarise_tasks(runs)))
+        sizes.append(
+            SizeSummary(
+                samples, mean_std([result.loss for result in own]), scores, _summarise_tasks(runs)
+            )
+        )
     return sizes
 
 
 def summarise_untrained(results: Sequence[ScaleResult]) -> dict[str, dict[str, MeanStd]]:
     """Return the base model's scores by task over the seeds; empty in studies of a persona."""
-    return _summarise_tasks([*{result.seed: result.untrained for result in results if result.untrained}.values()])
+    return _summarise_tasks(
+        [*{result.seed: result.untrained for result in results if result.untrained}.values()]
+    )
 
 
 def _summarise_tasks(runs: Sequence[TaskScores]) -> dict[str, dict[str, MeanStd]]:
-    """Return mean and standard deviation over runs by task and metric, and of each run's mean over the tasks."""
+    """Return mean and standard deviation over runs by task and metric, and of each run's mean over
+    the tasks.
+    """
     if not runs:
         return {}
-    means = [{name: fmean(of[name] for of in run.values()) for name in CHARTED_METRICS} for run in runs]
+    means = [
+        {name: fmean(of[name] for of in run.values()) for name in CHARTED_METRICS} for run in runs
+    ]
     by_task = {task: [run[task] for run in runs] for task in runs[0]} | {ALL_TASKS: means}
-    return {task: {name: mean_std([run[name] for run in of]) for name in of[0]} for task, of in by_task.items()}
+    return {
+        task: {name: mean_std([run[name] for run in of]) for name in of[0]}
+        for task, of in by_task.items()
+    }
 
 
 CHARTED_METRICS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
@@ -340,14 +430,18 @@ ALL_TASKS = "mean of the tasks"
 
 def write_study(out: Path, persona: str | None, results: Sequence[ScaleResult]) -> None:
     """Write table, JSON and chart. Raises `OSError`."""
-    sizes, untrained = summarise_sizes(results), summarise_untrained(results)
+    sizes = summarise_sizes(results)
+    untrained = summarise_untrained(results)
     study = {
         "persona": persona,
         "loss_base": results[0].loss_base,
         "prompts": results[0].prompts,
         "sizes": [
             {"samples": size.samples, "loss": size.loss.model_dump()}
-            | {"scores": _as_json(size.scores), "tasks": {task: _as_json(of) for task, of in size.tasks.items()}}
+            | {
+                "scores": _as_json(size.scores),
+                "tasks": {task: _as_json(of) for task, of in size.tasks.items()},
+            }
             for size in sizes
         ],
         "untrained": {task: _as_json(of) for task, of in untrained.items()},
@@ -364,7 +458,8 @@ def _as_json(scores: Mapping[str, MeanStd]) -> dict[str, object]:
 
 def study_markdown(persona: str | None, results: Sequence[ScaleResult]) -> str:
     """Render the table with notes."""
-    sizes, first = summarise_sizes(results), results[0]
+    sizes = summarise_sizes(results)
+    first = results[0]
     head = ("samples", "runs", "held-out loss", *METRIC_LABELS.values())
     rows = []
     for size in sizes:
@@ -372,10 +467,15 @@ def study_markdown(persona: str | None, results: Sequence[ScaleResult]) -> str:
         rows.append((f"{size.samples:,}", str(size.loss.runs), size.loss.format(4), *scores))
     fewer = [result for result in results if result.trained < result.samples]
     notes = [
-        f"Mean ± standard deviation over the runs of a size. The held-out loss is in nats per token (untrained: "
-        f"{first.loss_base:.4f}); the scores compare replies to {first.prompts} held-out prompts with those that were "
+        "Mean ± standard deviation over the runs of a size. The held-out loss is in nats per "
+        "token (untrained: "
+        f"{first.loss_base:.4f}); the scores compare replies to {first.prompts} held-out prompts "
+        "with those that were "
         "really given, and length is that of these replies for each word of those.",
-        *(f"With {it.samples:,} asked for there were {it.trained:,} samples (seed {it.seed})." for it in fewer),
+        *(
+            f"With {it.samples:,} asked for there were {it.trained:,} samples (seed {it.seed})."
+            for it in fewer
+        ),
     ]
     parts = [f"# Growing data: {persona or 'dialogue'}", markdown_table(head, rows), *notes]
     return "\n\n".join([*parts, _tasks_markdown(sizes, results)] if sizes[0].tasks else parts)
@@ -383,17 +483,24 @@ def study_markdown(persona: str | None, results: Sequence[ScaleResult]) -> str:
 
 def _tasks_markdown(sizes: Sequence[SizeSummary], results: Sequence[ScaleResult]) -> str:
     """Render the table by task, with the untrained model first."""
-    untrained, first = summarise_untrained(results), results[0]
+    untrained = summarise_untrained(results)
+    first = results[0]
     prompts = {HELDOUT_REPLIES: first.prompts, **first.task_prompts}
     rows = []
     for task in sizes[0].tasks:
         label = f"{task} ({prompts[task]} prompts)" if task in prompts else task
         lines = [("untrained", untrained[task])] if untrained else []
-        for place, (samples, scores) in enumerate([*lines, *((f"{it.samples:,}", it.tasks[task]) for it in sizes)]):
+        for place, (samples, scores) in enumerate(
+            [*lines, *((f"{it.samples:,}", it.tasks[task]) for it in sizes)]
+        ):
             rouge = [scores[name].format() for name in CHARTED_METRICS]
             rows.append(("" if place else label, samples, *rouge))
-    note = "The same prompts for every run; mean ± standard deviation of F1 over the runs of a size."
-    return "\n\n".join(["## By task", markdown_table(("task", "samples", *CHARTED_METRICS.values()), rows), note])
+    note = (
+        "The same prompts for every run; mean ± standard deviation of F1 over the runs of a size."
+    )
+    return "\n\n".join(
+        ["## By task", markdown_table(("task", "samples", *CHARTED_METRICS.values()), rows), note]
+    )
 
 
 def draw_study(
@@ -404,7 +511,8 @@ def draw_study(
 ) -> None:
     """Draw `study.svg` and `.png`: loss and ROUGE by number of samples, with standard deviations.
 
-    In studies of several tasks, each has a panel, with the untrained model's scores as dashed lines.
+    In studies of several tasks, each has a panel, with the untrained model's scores as dashed
+    lines.
     """
     panels = {task: [size.tasks[task] for size in sizes] for task in sizes[0].tasks}
     panels = panels or {"ROUGE": [size.scores for size in sizes]}
@@ -419,7 +527,9 @@ def draw_study(
         for (name, label), colour in zip(CHARTED_METRICS.items(), SERIES_COLOURS, strict=False):
             _draw_line(axes, samples, [score[name] for score in scores], label, colour)
             if untrained:
-                axes.axhline(untrained[task][name].mean, color=colour, linestyle="--", linewidth=1.0)
+                axes.axhline(
+                    untrained[task][name].mean, color=colour, linestyle="--", linewidth=1.0
+                )
         axes.set(title=task.capitalize() if len(panels) > 1 else task, ylabel="F1")
         axes.set_ylim(bottom=0)
     left.set(title="Held-out loss", ylabel="nats per reply token")
@@ -434,6 +544,18 @@ def draw_study(
     save_figure(figure, out / "study", text)
 
 
-def _draw_line(axes: object, samples: Sequence[int], values: Sequence[MeanStd], label: str, colour: str) -> None:
-    means, deviations = [value.mean for value in values], [value.sd for value in values]
-    axes.errorbar(samples, means, yerr=deviations, marker="o", capsize=3, linewidth=1.4, color=colour, label=label)  # type: ignore[attr-defined]
+def _draw_line(
+    axes: object, samples: Sequence[int], values: Sequence[MeanStd], label: str, colour: str
+) -> None:
+    means = [value.mean for value in values]
+    deviations = [value.sd for value in values]
+    axes.errorbar(  # type: ignore[attr-defined]
+        samples,
+        means,
+        yerr=deviations,
+        marker="o",
+        capsize=3,
+        linewidth=1.4,
+        color=colour,
+        label=label,
+    )

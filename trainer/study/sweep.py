@@ -1,4 +1,6 @@
-"""Sweeps settings over several runs for the lowest held-out loss, and compares strategies of using general dialogue."""
+"""Sweeps settings over several runs for the lowest held-out loss, and compares strategies of using
+general dialogue.
+"""
 
 import hashlib
 import itertools
@@ -20,16 +22,25 @@ from personas.schemas.training_events import TRAINER_EVENT, Failed
 from trainer.dataset.charts import SERIES_COLOURS, new_figure, save_figure
 from trainer.machine import release_memory
 from trainer.report.adapter_docs import read_run_seconds
-from trainer.train.job_folder import ID_DIGITS, RUNS_FOLDER, JobDraft, job_id_of_draft, make_job_folder
+from trainer.train.job_folder import (
+    ID_DIGITS,
+    RUNS_FOLDER,
+    JobDraft,
+    job_id_of_draft,
+    make_job_folder,
+)
 
 LOGARITHMIC_SETTING = "learning_rate"
-SWEEP_RUNS_FOLDER, SWEEP_RESULTS_FILE, SWEEP_ADAPTER_FOLDER = "sweep", "sweep.json", "adapter"
+SWEEP_RUNS_FOLDER = "sweep"
+SWEEP_RESULTS_FILE = "sweep.json"
+SWEEP_ADAPTER_FOLDER = "adapter"
 DIVERGED_CAUSE = "diverged"
 SettingPairs = tuple[tuple[str, str], ...]
 
 
 def draw_sweep(folder: Path, points: Sequence[tuple[Mapping[str, str], float | None]]) -> None:
-    """Draw `sweep.svg` and `.png`: loss by the first setting, one line per combination of the others.
+    """Draw `sweep.svg` and `.png`: loss by the first setting, one line per combination of the
+    others.
 
     Leaves out runs without an adapter. Rates are on a logarithmic axis, words are spaced evenly.
     """
@@ -45,7 +56,10 @@ def draw_sweep(folder: Path, points: Sequence[tuple[Mapping[str, str], float | N
         if are_numbers:
             line.sort(key=lambda pair: float(pair[0]))
         xs = [float(value) if are_numbers else value for value, _ in line]
-        style = {"color": SERIES_COLOURS[place % len(SERIES_COLOURS)], "label": others or "held-out replies"}
+        style = {
+            "color": SERIES_COLOURS[place % len(SERIES_COLOURS)],
+            "label": others or "held-out replies",
+        }
         axes.plot(xs, [loss for _, loss in line], marker="o", linewidth=1.4, **style)
     if are_numbers and name.endswith(LOGARITHMIC_SETTING):
         axes.set_xscale("log")
@@ -77,9 +91,11 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The result of a run. `loss` is on held-out replies in nats per token, None without an adapter.
+    """The result of a run. `loss` is on held-out replies in nats per token, None without an
+    adapter.
 
-    `why` is the reason for a missing adapter. `heldout_tokens` identifies runs measured on the same replies.
+    `why` is the reason for a missing adapter. `heldout_tokens` identifies runs measured on the same
+    replies.
     """
 
     name: str
@@ -92,20 +108,34 @@ class SweepResult:
     why: str = ""
 
 
-def sweep_points(sweeps: Sequence[str], settings: Sequence[str]) -> list[tuple[SweepPoint, Hyperparameters]]:
-    """Return all combinations of `name=value,value…`, with their settings. Raises `RequestError` for invalid values."""
-    names, values = [], []
+def sweep_points(
+    sweeps: Sequence[str], settings: Sequence[str]
+) -> list[tuple[SweepPoint, Hyperparameters]]:
+    """Return all combinations of `name=value,value…`, with their settings. Raises `RequestError`
+    for invalid values.
+    """
+    names = []
+    values = []
     for text in sweeps:
         name, _, listed = (part.strip() for part in text.partition("="))
         each = list(dict.fromkeys(value.strip() for value in listed.split(",") if value.strip()))
         if len(each) < 2:
-            raise RequestError(f"{text!r} is no sweep.", "Write name=value,value such as learning_rate=1e-4,2e-4.")
+            raise RequestError(
+                f"{text!r} is no sweep.", "Write name=value,value such as learning_rate=1e-4,2e-4."
+            )
         if name == "target_modules":
-            raise RequestError("target_modules cannot be swept: its values are lists.", "Start a run for each.")
+            raise RequestError(
+                "target_modules cannot be swept: its values are lists.", "Start a run for each."
+            )
         names.append(name)
         values.append(each)
-    points = [SweepPoint(tuple(zip(names, chosen, strict=True))) for chosen in itertools.product(*values)]
-    return [(point, parse_settings([*settings, *(f"{n}={v}" for n, v in point.pairs)])) for point in points]
+    points = [
+        SweepPoint(tuple(zip(names, chosen, strict=True))) for chosen in itertools.product(*values)
+    ]
+    return [
+        (point, parse_settings([*settings, *(f"{n}={v}" for n, v in point.pairs)]))
+        for point in points
+    ]
 
 
 def sweep_folder(draft: JobDraft, points: Sequence[SweepPoint]) -> Path:
@@ -118,18 +148,27 @@ def sweep_folder(draft: JobDraft, points: Sequence[SweepPoint]) -> Path:
 def make_sweep_folders(
     draft: JobDraft, points: Sequence[tuple[SweepPoint, Hyperparameters]], out: Path
 ) -> list[tuple[SweepPoint, Path]]:
-    """Create the job folders of a sweep, reusing existing ones. Raises the errors of `make_job_folder`."""
+    """Create the job folders of a sweep, reusing existing ones. Raises the errors of
+    `make_job_folder`.
+    """
     if (out / "request.json").exists():
         raise RequestError(f"{out} holds a run, and no sweep.", "Name another --out.")
     (out / SWEEP_RUNS_FOLDER).mkdir(parents=True, exist_ok=True)
     runs = out / SWEEP_RUNS_FOLDER
-    return [(point, make_job_folder(draft.with_settings(own), runs / point.name)) for point, own in points]
+    return [
+        (point, make_job_folder(draft.with_settings(own), runs / point.name))
+        for point, own in points
+    ]
 
 
 def run_sweep(
-    folders: Sequence[tuple[SweepPoint, Path]], run: Callable[[Path], int], report: Callable[[str], None]
+    folders: Sequence[tuple[SweepPoint, Path]],
+    run: Callable[[Path], int],
+    report: Callable[[str], None],
 ) -> tuple[list[SweepResult], int]:
-    """Run unfinished jobs; return the results and the exit code. Only a run that may succeed later ends the sweep."""
+    """Run unfinished jobs; return the results and the exit code. Only a run that may succeed later
+    ends the sweep.
+    """
     results: list[SweepResult] = []
     for number, (point, folder) in enumerate(folders, 1):
         if not (result := read_sweep_result(point, folder)):
@@ -139,18 +178,24 @@ def run_sweep(
             failure = _read_failure(folder)
             if code and not failure.is_final:
                 return results, code
-            result = read_sweep_result(point, folder) or SweepResult(point.name, dict(point.pairs), why=failure.cause)
+            result = read_sweep_result(point, folder) or SweepResult(
+                point.name, dict(point.pairs), why=failure.cause
+            )
         results.append(result)
     return results, 0
 
 
 def read_sweep_result(point: SweepPoint, folder: Path) -> SweepResult | None:
-    """Read the result of a finished or diverged run. Raises `AdapterError` for a damaged adapter."""
+    """Read the result of a finished or diverged run. Raises `AdapterError` for a damaged
+    adapter.
+    """
     of = (point.name, dict(point.pairs))
     if (folder / SWEEP_ADAPTER_FOLDER).is_dir():
         metrics = verify_adapter(folder / SWEEP_ADAPTER_FOLDER).metrics
         losses = (metrics.loss_tuned, metrics.loss_base, metrics.general_loss_tuned)
-        return SweepResult(*of, *losses, metrics.heldout_tokens, read_run_seconds(folder / SWEEP_ADAPTER_FOLDER))
+        return SweepResult(
+            *of, *losses, metrics.heldout_tokens, read_run_seconds(folder / SWEEP_ADAPTER_FOLDER)
+        )
     cause = _read_failure(folder).cause
     return SweepResult(*of, why=cause) if DIVERGED_CAUSE in cause else None
 
@@ -159,7 +204,9 @@ def best_result(results: Sequence[SweepResult]) -> SweepResult:
     """Return the result with the lowest loss. Raises `RequestError` if there is none."""
     done = [result for result in results if result.loss is not None and math.isfinite(result.loss)]
     if not done:
-        raise RequestError("None of the runs ended in an adapter.", "Try smaller values, such as of learning_rate.")
+        raise RequestError(
+            "None of the runs ended in an adapter.", "Try smaller values, such as of learning_rate."
+        )
     return min(done, key=lambda result: result.loss or 0.0)
 
 
@@ -184,7 +231,10 @@ def sweep_results_table(results: Sequence[SweepResult], best: SweepResult | None
     ]
     lines = [markdown_table(("setting", "held-out loss", "general loss", "time"), rows)]
     if len({result.heldout_tokens for result in results if result.loss is not None}) > 1:
-        note = "These settings change what is held out or how it is asked: the losses are not of the same replies."
+        note = (
+            "These settings change what is held out or how it is asked: the losses are not of the "
+            "same replies."
+        )
         lines.append(note)
     return "\n\n".join(lines)
 
@@ -207,32 +257,41 @@ def _read_failure(folder: Path) -> _RunFailure:
 
 def _install_best_adapter(out: Path, results: Sequence[SweepResult], best: SweepResult) -> None:
     """Copy the best adapter to the sweep's folder; its card names the candidates."""
-    target, source = out / SWEEP_ADAPTER_FOLDER, out / SWEEP_RUNS_FOLDER / best.name / SWEEP_ADAPTER_FOLDER
+    target = out / SWEEP_ADAPTER_FOLDER
+    source = out / SWEEP_RUNS_FOLDER / best.name / SWEEP_ADAPTER_FOLDER
     text = (
-        f"\n## Sweep\n\nChosen among {len(results)} runs by its loss on held-out replies, which is therefore a little "
+        f"\n## Sweep\n\nChosen among {len(results)} runs by its loss on held-out replies, which is "
+        "therefore a little "
         f"lower than on others.\n\n{sweep_results_table(results, best)}\n"
     )
     card = (source / "README.md").read_text(encoding="utf-8") + text
     if target.is_dir() and (target / "README.md").read_text(encoding="utf-8") == card:
         return
     manifest = verify_adapter(source)
-    chosen = f"Chosen among {len(results)} runs of a sweep by its loss on held-out replies: {best.name}."
-    fresh, earlier = out / f".{SWEEP_ADAPTER_FOLDER}.new", out / f".{SWEEP_ADAPTER_FOLDER}.earlier"
+    chosen = (
+        f"Chosen among {len(results)} runs of a sweep by its loss on held-out replies: {best.name}."
+    )
+    fresh = out / f".{SWEEP_ADAPTER_FOLDER}.new"
+    earlier = out / f".{SWEEP_ADAPTER_FOLDER}.earlier"
     for left_over in (fresh, earlier):
         shutil.rmtree(left_over, ignore_errors=True)
     with atomic_folder(fresh) as partial_folder:
         shutil.copytree(source, partial_folder, dirs_exist_ok=True)
         (partial_folder / "README.md").write_text(card, encoding="utf-8")
-        write_manifest(partial_folder, manifest.model_copy(update={"caveats": (*manifest.caveats, chosen)}))
+        write_manifest(
+            partial_folder, manifest.model_copy(update={"caveats": (*manifest.caveats, chosen)})
+        )
     if target.exists():
         target.rename(earlier)
     replace_durably(fresh, target)
     shutil.rmtree(earlier, ignore_errors=True)
 
 
-# ------------------------------------------------------------------------------------------------ strategies
+# ------------------------------------------------------------------------------------------------
+# strategies
 
-STRATEGIES_FILE, STRATEGY_SETTING = "strategies.json", "strategy"
+STRATEGIES_FILE = "strategies.json"
+STRATEGY_SETTING = "strategy"
 STRATEGY_NAMES = {
     "persona": "A: the persona's data alone",
     "mixed": "B: general dialogue mixed in",
@@ -240,12 +299,16 @@ STRATEGY_NAMES = {
 }
 FIXED_SETTINGS = ("general_share", "first_stage_epochs", "seed")
 NO_GENERAL_SHARE = 1e-9
-"""Rounds to no samples, yet sets the general dialogue for measuring aside as a mixing run does: all measure alike."""
+"""Rounds to no samples, yet sets the general dialogue for measuring aside as a mixing run does: all
+measure alike.
+"""
 
 
 @dataclass(frozen=True)
 class StrategyRun:
-    """A finished run of a strategy. `general` counts the samples of general dialogue that it trained on."""
+    """A finished run of a strategy. `general` counts the samples of general dialogue that it
+    trained on.
+    """
 
     strategy: str
     seed: int
@@ -258,10 +321,14 @@ class StrategyRun:
     seconds: float
 
 
-def strategy_points(share: float, runs: int, settings: Sequence[str]) -> list[tuple[SweepPoint, Hyperparameters]]:
+def strategy_points(
+    share: float, runs: int, settings: Sequence[str]
+) -> list[tuple[SweepPoint, Hyperparameters]]:
     """Return the runs of the three strategies, a seed of each first. Raises `RequestError`."""
     if own := [pair for pair in settings if pair.partition("=")[0].strip() in FIXED_SETTINGS]:
-        raise RequestError(f"{own[0]} is what the study itself sets.", "Leave it out: --share and --runs say it.")
+        raise RequestError(
+            f"{own[0]} is what the study itself sets.", "Leave it out: --share and --runs say it."
+        )
     uses = {
         "persona": (f"general_share={NO_GENERAL_SHARE:g}",),
         "mixed": (f"general_share={share:g}",),
@@ -284,12 +351,20 @@ def strategies_folder(draft: JobDraft, share: float) -> Path:
 
 
 def read_strategy_run(point: SweepPoint, folder: Path) -> StrategyRun | None:
-    """Read a finished run's figures; None without an adapter. Raises `AdapterError` for a damaged one."""
+    """Read a finished run's figures; None without an adapter. Raises `AdapterError` for a damaged
+    one.
+    """
     if not (adapter := folder / SWEEP_ADAPTER_FOLDER).is_dir():
         return None
     manifest, (_, strategy), (_, seed) = verify_adapter(adapter), *point.pairs
-    metrics, general = manifest.metrics, manifest.dataset.get("samples_general", 0)
-    losses = (metrics.loss_tuned, metrics.loss_base, metrics.general_loss_tuned, metrics.general_loss_base)
+    metrics = manifest.metrics
+    general = manifest.dataset.get("samples_general", 0)
+    losses = (
+        metrics.loss_tuned,
+        metrics.loss_base,
+        metrics.general_loss_tuned,
+        metrics.general_loss_base,
+    )
     samples = manifest.dataset["samples_train"] - general
     return StrategyRun(strategy, int(seed), samples, general, *losses, read_run_seconds(adapter))
 
@@ -306,25 +381,51 @@ def write_strategies(out: Path, persona: str | None, runs: Sequence[StrategyRun]
 
 def strategies_markdown(persona: str | None, runs: Sequence[StrategyRun]) -> str:
     """Render the table: mean and standard deviation over the seeds of each strategy."""
-    head = ("strategy", "samples", "general", "runs", "held-out loss", "general loss", "change", "time")
+    head = (
+        "strategy",
+        "samples",
+        "general",
+        "runs",
+        "held-out loss",
+        "general loss",
+        "change",
+        "time",
+    )
     rows = []
     for strategy, own in _by_strategy(runs).items():
-        loss, general = _mean_std([run.loss for run in own]), _mean_std([run.general_loss for run in own])
+        loss = _mean_std([run.loss for run in own])
+        general = _mean_std([run.general_loss for run in own])
         change = general.mean / statistics.fmean(run.general_loss_base for run in own) - 1
         counts = (f"{own[0].samples:,}", f"{own[0].general:,}", str(len(own)))
         spent = f"{statistics.fmean(run.seconds for run in own):,.0f} s"
-        rows.append((STRATEGY_NAMES[strategy], *counts, loss.format(4), general.format(4), f"{change:+.1%}", spent))
+        rows.append(
+            (
+                STRATEGY_NAMES[strategy],
+                *counts,
+                loss.format(4),
+                general.format(4),
+                f"{change:+.1%}",
+                spent,
+            )
+        )
     first = runs[0]
     note = (
-        f"Losses in nats per reply token, mean ± standard deviation over seeds; the untrained base model's are "
-        f"{first.loss_base:.4f} on held-out replies and {first.general_loss_base:.4f} on general dialogue; change is "
-        "relative to the latter. All strategies measure with the same dialogue, which none trains on."
+        "Losses in nats per reply token, mean ± standard deviation over seeds; the untrained base "
+        "model's are "
+        f"{first.loss_base:.4f} on held-out replies and {first.general_loss_base:.4f} on general "
+        "dialogue; change is "
+        "relative to the latter. All strategies measure with the same dialogue, which none trains "
+        "on."
     )
     return "\n\n".join([f"# Strategies: {persona or 'dialogue'}", markdown_table(head, rows), note])
 
 
 def _by_strategy(runs: Sequence[StrategyRun]) -> dict[str, list[StrategyRun]]:
-    return {name: own for name in STRATEGY_NAMES if (own := [run for run in runs if run.strategy == name])}
+    return {
+        name: own
+        for name in STRATEGY_NAMES
+        if (own := [run for run in runs if run.strategy == name])
+    }
 
 
 def _mean_std(values: Sequence[float]) -> MeanStd:
@@ -333,12 +434,22 @@ def _mean_std(values: Sequence[float]) -> MeanStd:
 
 
 def _draw_strategies(out: Path, runs: Sequence[StrategyRun]) -> None:
-    """Draw `strategies.svg` and `.png`: each run's losses on the persona's replies and on general dialogue."""
+    """Draw `strategies.svg` and `.png`: each run's losses on the persona's replies and on general
+    dialogue.
+    """
     figure, axes = new_figure(height=3.6)
     for colour, (strategy, own) in zip(SERIES_COLOURS, _by_strategy(runs).items(), strict=False):
         points = [run.loss for run in own], [run.general_loss for run in own]
         axes.scatter(*points, color=colour, label=STRATEGY_NAMES[strategy])
-    axes.axhline(runs[0].general_loss_base, color="#777777", linestyle="--", linewidth=1.0, label="untrained")
-    axes.set(title="Strategies", xlabel="held-out loss, nats per token", ylabel="general loss, nats per token")
+    axes.axhline(
+        runs[0].general_loss_base, color="#777777", linestyle="--", linewidth=1.0, label="untrained"
+    )
+    axes.set(
+        title="Strategies",
+        xlabel="held-out loss, nats per token",
+        ylabel="general loss, nats per token",
+    )
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))
-    save_figure(figure, out / "strategies", "Losses by strategy; strategies.md has the figures as a table")
+    save_figure(
+        figure, out / "strategies", "Losses by strategy; strategies.md has the figures as a table"
+    )

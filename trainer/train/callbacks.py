@@ -19,10 +19,13 @@ from trainer.train.trainer_base import StageInputs, TrainerBase
 
 
 class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Emits events (`history` has all of the run), requests checkpoints, and stops on cancellation or divergence."""
+    """Emits events (`history` has all of the run), requests checkpoints, and stops on cancellation
+    or divergence.
+    """
 
     def __init__(self, stage: StageInputs, trainer: TrainerBase) -> None:
-        self._stage, self._trainer = stage, trainer
+        self._stage = stage
+        self._trainer = trainer
         self.history: list[StepEvent] = []
         self._losses: list[float] = []
         self._started = self._saved_at = self._epoch_started = 0.0
@@ -37,7 +40,11 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         self._waited_before_s = self._stage.hold.waited_s
         self._first_step = state.global_step
         remembered = self._trainer.remembered
-        self.history = [TRAINER_EVENT.validate_python(event) for event in remembered.get("history", [])]  # type: ignore[misc]
+        remembered_events = remembered.get("history", [])
+        self.history = [
+            TRAINER_EVENT.validate_python(event)  # type: ignore[misc]
+            for event in remembered_events
+        ]
         self._losses = []
         for event in self.history:
             if isinstance(event, Progress):
@@ -49,9 +56,11 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if float(state.epoch or 0).is_integer():
-            self._epoch_before_s, self._samples_before = 0.0, 0
+            self._epoch_before_s = 0.0
+            self._samples_before = 0
         self._samples_before -= self._trainer.samples_done
-        self._epoch_started, self._idle_before_s = time.perf_counter(), self._idle_s
+        self._epoch_started = time.perf_counter()
+        self._idle_before_s = self._idle_s
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._stage.hold.begin_step()
@@ -67,10 +76,17 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         try:
             self._stage.check()
         except RunCancelled as stopped:
-            if ends_epoch or self._stage.folder is None:  # the evaluation at its end would be missing after a resume
+            if (
+                ends_epoch or self._stage.folder is None
+            ):  # the evaluation at its end would be missing after a resume
                 raise
-            self._stopped, control.should_save = stopped, True
-        if self._stage.folder and time.perf_counter() - self._saved_at > self._stage.checkpoint_s and not ends_epoch:
+            self._stopped = stopped
+            control.should_save = True
+        if (
+            self._stage.folder
+            and time.perf_counter() - self._saved_at > self._stage.checkpoint_s
+            and not ends_epoch
+        ):
             control.should_save = True
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -90,11 +106,16 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
             return
         stage = self._stage
         self._add_loss(logs["loss"], state.global_step)
-        require_convergence(self._losses, state.global_step, state.max_steps, stage.recipe, stage.initial_loss)
+        require_convergence(
+            self._losses, state.global_step, state.max_steps, stage.recipe, stage.initial_loss
+        )
         self._emit(self._progress(state, logs))
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
-        loss, step = metrics["eval_loss"], state.global_step
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any
+    ) -> None:
+        loss = metrics["eval_loss"]
+        step = state.global_step
         require_finite_loss(loss, f"the held-out replies after step {step}", self._stage.recipe)
         if args.eval_strategy == "epoch":
             self._emit(self._epoch(state, loss))
@@ -124,10 +145,17 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         return self._trainer.measuring_s + self._stage.hold.waited_s - self._waited_before_s
 
     def _epoch_s(self) -> float:
-        return self._epoch_before_s + time.perf_counter() - self._epoch_started - (self._idle_s - self._idle_before_s)
+        return (
+            self._epoch_before_s
+            + time.perf_counter()
+            - self._epoch_started
+            - (self._idle_s - self._idle_before_s)
+        )
 
     def _epoch_samples(self) -> int:
-        """Samples of this epoch that this process has trained on, with those from before a resume."""
+        """Samples of this epoch that this process has trained on, with those from before a
+        resume.
+        """
         return self._samples_before + self._trainer.samples_done
 
     def _epoch(self, state: Any, eval_loss: float | None) -> Epoch:
@@ -143,11 +171,15 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
         )
 
     def _mean_loss_since(self, kind: type[Epoch] | type[Evaluation]) -> float | None:
-        losses = self._losses[max((event.step for event in self.history if isinstance(event, kind)), default=0) :]
+        losses = self._losses[
+            max((event.step for event in self.history if isinstance(event, kind)), default=0) :
+        ]
         return math.fsum(losses) / len(losses) if losses else None
 
     def _progress(self, state: Any, logs: dict[str, float]) -> Progress:
-        """Build the event; its rate is the mean of this process over the samples' own tokens, without idle time."""
+        """Build the event; its rate is the mean of this process over the samples' own tokens,
+        without idle time.
+        """
         elapsed = time.perf_counter() - self._started - self._idle_s
         steps = state.global_step - self._first_step
         return Progress(
@@ -166,10 +198,13 @@ class EventCallback(TrainerCallback):  # type: ignore[misc]  # transformers is u
 
 
 class HeapTrimCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Trims the heap after a batch that holds more than any batch which began with a trimmed heap."""
+    """Trims the heap after a batch that holds more than any batch which began with a trimmed
+    heap.
+    """
 
     def __init__(self, allowed_bytes: int = HEAP_SLACK_BYTES) -> None:
-        self._process, self._allowed = psutil.Process(), allowed_bytes
+        self._process = psutil.Process()
+        self._allowed = allowed_bytes
         self._needed = 0
         self._is_trimmed = True
 

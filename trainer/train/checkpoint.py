@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 MALFORMED_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """Errors of reading files that somebody else may have written."""
 
-TENSORS_FILE, STATE_FILE = "tensors.safetensors", "state.json"
+TENSORS_FILE = "tensors.safetensors"
+STATE_FILE = "state.json"
 TRAINER_STATE_FILE = "trainer_state.json"
 REMOVE_ADVICE = "Remove it and run again."
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, in the shapes of the weights
@@ -40,7 +41,9 @@ class Checkpoint:
     def write(self, folder: Path) -> None:
         """Write both files into an existing folder. Raises `OSError` or `SafetensorError`."""
         tensors: dict[str, Tensor] = {}
-        packed = {name: _flatten_tensors(value, name, tensors) for name, value in self.parts.items()}
+        packed = {
+            name: _flatten_tensors(value, name, tensors) for name, value in self.parts.items()
+        }
         save_file(tensors, folder / TENSORS_FILE)
         state = {"sha256": _digest(folder / TENSORS_FILE), "parts": packed}
         (folder / STATE_FILE).write_text(json.dumps(state), encoding="utf-8")
@@ -53,12 +56,17 @@ class Checkpoint:
             if state["sha256"] != _digest(folder / TENSORS_FILE):
                 raise ValueError("its tensors have changed since they were written")
             tensors = load_file(folder / TENSORS_FILE)
-            return cls({name: _restore_tensors(value, tensors) for name, value in state["parts"].items()})
+            return cls(
+                {name: _restore_tensors(value, tensors) for name, value in state["parts"].items()}
+            )
         except (*MALFORMED_ERRORS, OSError, SafetensorError) as error:
-            raise TrainingError(f"The checkpoint {folder} is damaged: {error}.", REMOVE_ADVICE) from error
+            raise TrainingError(
+                f"The checkpoint {folder} is damaged: {error}.", REMOVE_ADVICE
+            ) from error
 
     def require_resumable(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Require finite weights like these, an optimiser over them, and the step of the folder's name.
+        """Require finite weights like these, an optimiser over them, and the step of the folder's
+        name.
 
         Raises `TrainingError`.
         """
@@ -70,16 +78,28 @@ class Checkpoint:
             shapes = Counter(weight.shape for weight in weights.values())
             for name in MOMENTS:
                 if moments := [state[name] for state in states if name in state]:
-                    _require(Counter(it.shape for it in moments) == shapes, "its optimiser is of other weights")
+                    _require(
+                        Counter(it.shape for it in moments) == shapes,
+                        "its optimiser is of other weights",
+                    )
             state = json.loads((folder / TRAINER_STATE_FILE).read_bytes())
-            _require(state["global_step"] == checkpoint_step(folder), f"it is of step {state['global_step']}")
+            _require(
+                state["global_step"] == checkpoint_step(folder),
+                f"it is of step {state['global_step']}",
+            )
         except (*MALFORMED_ERRORS, OSError) as error:
-            raise TrainingError(f"The checkpoint {folder} cannot be resumed: {error}.", REMOVE_ADVICE) from error
+            raise TrainingError(
+                f"The checkpoint {folder} cannot be resumed: {error}.", REMOVE_ADVICE
+            ) from error
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, the latest first."""
-    paths = (p for p in folder.glob(f"{CHECKPOINT_PREFIX}*") if p.name.removeprefix(CHECKPOINT_PREFIX).isdecimal())
+    paths = (
+        p
+        for p in folder.glob(f"{CHECKPOINT_PREFIX}*")
+        if p.name.removeprefix(CHECKPOINT_PREFIX).isdecimal()
+    )
     return sorted(paths, key=checkpoint_step, reverse=True)
 
 
@@ -89,7 +109,9 @@ def checkpoint_step(checkpoint: Path) -> int:
 
 
 def latest_valid_checkpoint(folder: Path, weights: Mapping[str, Tensor]) -> Path | None:
-    """Return the latest checkpoint of a model with these weights; others and damaged ones are skipped and logged."""
+    """Return the latest checkpoint of a model with these weights; others and damaged ones are
+    skipped and logged.
+    """
     for path in list_checkpoints(folder):
         try:
             Checkpoint.read(path).require_resumable(path, weights)
@@ -106,7 +128,13 @@ def capture_random_state() -> dict[str, Any]:
     assert isinstance(numpy, dict)
     return {
         "python": random.getstate(),
-        "numpy": {**numpy, "state": {**numpy["state"], "key": torch.from_numpy(numpy["state"]["key"].astype("int64"))}},
+        "numpy": {
+            **numpy,
+            "state": {
+                **numpy["state"],
+                "key": torch.from_numpy(numpy["state"]["key"].astype("int64")),
+            },
+        },
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -117,7 +145,12 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     numpy = state["numpy"]
-    np.random.set_state({**numpy, "state": {**numpy["state"], "key": numpy["state"]["key"].numpy().astype("uint32")}})
+    np.random.set_state(
+        {
+            **numpy,
+            "state": {**numpy["state"], "key": numpy["state"]["key"].numpy().astype("uint32")},
+        }
+    )
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -125,11 +158,15 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 
 def trainable_weights(model: Any) -> dict[str, Tensor]:
     """The weights that are being trained, by name."""
-    return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+    return {
+        name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad
+    }
 
 
 def restore_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Put weights back in their place. Raises `TrainingError` when they are another model's or not finite."""
+    """Put weights back in their place. Raises `TrainingError` when they are another model's or not
+    finite.
+    """
     present = trainable_weights(model)
     try:
         _require_same_shapes(weights, present)
@@ -148,8 +185,14 @@ def _require(is_met: bool, otherwise: str) -> None:
 
 def _require_same_shapes(weights: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> None:
     shapes = {name: weight.shape for name, weight in weights.items()}
-    _require(shapes == {name: weight.shape for name, weight in present.items()}, "it is of another adapter")
-    _require(all(weight.is_floating_point() for weight in weights.values()), "its weights are no fractions")
+    _require(
+        shapes == {name: weight.shape for name, weight in present.items()},
+        "it is of another adapter",
+    )
+    _require(
+        all(weight.is_floating_point() for weight in weights.values()),
+        "its weights are no fractions",
+    )
 
 
 def _require_finite(values: Iterable[Any]) -> None:
@@ -158,16 +201,26 @@ def _require_finite(values: Iterable[Any]) -> None:
 
 
 def _flatten_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """The value as JSON; its tensors go into `tensors`, under their paths. Keys of dicts keep their kind."""
+    """The value as JSON; its tensors go into `tensors`, under their paths. Keys of dicts keep their
+    kind.
+    """
     match value:
         case Tensor():
             tensors[path] = value.detach().cpu().contiguous().clone()
             return {"tensor": path}
         case Mapping():
-            items = [[key, _flatten_tensors(item, f"{path}.{key}", tensors)] for key, item in value.items()]
+            items = [
+                [key, _flatten_tensors(item, f"{path}.{key}", tensors)]
+                for key, item in value.items()
+            ]
             return {"dict": items}
         case list() | tuple():
-            return {"list": [_flatten_tensors(item, f"{path}.{place}", tensors) for place, item in enumerate(value)]}
+            return {
+                "list": [
+                    _flatten_tensors(item, f"{path}.{place}", tensors)
+                    for place, item in enumerate(value)
+                ]
+            }
         case bool() | int() | float() | str() | None:
             return value
     raise TypeError(f"{path} is a {type(value).__name__}, which a checkpoint cannot hold")

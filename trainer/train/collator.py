@@ -1,4 +1,6 @@
-"""Collates samples into tensors (padded with a shared prefix, or packed), and computes logits and losses of replies."""
+"""Collates samples into tensors (padded with a shared prefix, or packed), and computes logits and
+losses of replies.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +21,12 @@ PADDING_SAMPLE = TokenizedSample((0, 0), (False, False))
 
 
 def collate(samples: Sequence[TokenizedSample], *, shares_prefix: bool = True) -> dict[str, Tensor]:
-    """Collate samples: `prefix_ids` [1, p], and what follows as `input_ids` and `labels` [samples, longest − p].
+    """Collate samples: `prefix_ids` [1, p], and what follows as `input_ids` and `labels` [samples,
+    longest − p].
 
-    A label is at its token's position, not before it. `lengths` [samples] counts each sample's own tokens. Without
-    `shares_prefix`, which not every model allows (`trainer.train.layout_probe`), p is 0.
+    A label is at its token's position, not before it. `lengths` [samples] counts each sample's own
+    tokens. Without `shares_prefix`, which not every model allows (`trainer.train.layout_probe`), p
+    is 0.
     """
     prefix = shared_prefix_length(samples) if shares_prefix else 0
     longest = max(len(sample.ids) for sample in samples) - prefix
@@ -41,9 +45,11 @@ def collate(samples: Sequence[TokenizedSample], *, shares_prefix: bool = True) -
 
 
 def pack(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
-    """Pack samples into one row: `input_ids`, `position_ids`, `labels` [1, all tokens]; empty `prefix_ids` [1, 0].
+    """Pack samples into one row: `input_ids`, `position_ids`, `labels` [1, all tokens]; empty
+    `prefix_ids` [1, 0].
 
-    A sample's first token has no label: the token before it is another sample's. `lengths` is as in `collate`.
+    A sample's first token has no label: the token before it is another sample's. `lengths` is as in
+    `collate`.
     """
     row = pack_ids([sample.ids for sample in samples])
     ids = row["input_ids"]
@@ -57,7 +63,9 @@ def pack(samples: Sequence[TokenizedSample]) -> dict[str, Tensor]:
 
 
 def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """Pack token ids into one row: `input_ids` and `position_ids` [1, all tokens]; each text begins at position 0."""
+    """Pack token ids into one row: `input_ids` and `position_ids` [1, all tokens]; each text begins
+    at position 0.
+    """
     return {
         "input_ids": torch.tensor([[token for text in texts for token in text]]),
         "position_ids": torch.tensor([[place for text in texts for place in range(len(text))]]),
@@ -65,18 +73,25 @@ def pack_ids(texts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
 
 
 def drop_padding_samples(samples: Sequence[TokenizedSample]) -> Sequence[TokenizedSample]:
-    """Return the samples without `PADDING_SAMPLE`, or one of these if there is nothing else to compute."""
+    """Return the samples without `PADDING_SAMPLE`, or one of these if there is nothing else to
+    compute.
+    """
     return [sample for sample in samples if any(sample.mask)] or samples[:1]
 
 
 def shared_prefix_length(samples: Sequence[TokenizedSample]) -> int:
-    """Count the tokens that all prompts share at the start, without a prompt's last, which predicts the reply."""
-    shortest_prompt = min(sample.mask.index(True) if any(sample.mask) else len(sample.ids) for sample in samples)
+    """Count the tokens that all prompts share at the start, without a prompt's last, which predicts
+    the reply.
+    """
+    shortest_prompt = min(
+        sample.mask.index(True) if any(sample.mask) else len(sample.ids) for sample in samples
+    )
     return min(common_prefix_length([sample.ids for sample in samples]), shortest_prompt - 1)
 
 
 def reply_losses(model: Any, batch: dict[str, Tensor], in_chunks: bool = False) -> Tensor:
-    """Return the negative log-likelihood of each trained token, in nats, [trained tokens], row after row.
+    """Return the negative log-likelihood of each trained token, in nats, [trained tokens], row
+    after row.
 
     `in_chunks`: a few logits at a time. For models with a `has_plain_head`.
     """
@@ -90,7 +105,9 @@ def reply_losses(model: Any, batch: dict[str, Tensor], in_chunks: bool = False) 
 
 
 def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the logits at each trained token, [trained tokens, vocabulary], and the target tokens."""
+    """Return the logits at each trained token, [trained tokens, vocabulary], and the target
+    tokens.
+    """
     inputs, targets, trained = _model_inputs(model, batch)
     positions = functional.pad(trained, (0, 1))
     with _hidden_states_at(model, positions) as found:
@@ -99,7 +116,8 @@ def reply_logits(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def reply_states(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the hidden states from which each trained token is predicted, [trained tokens, width], and the tokens.
+    """Return the hidden states from which each trained token is predicted, [trained tokens, width],
+    and the tokens.
 
     For models with a `has_plain_head`.
     """
@@ -110,8 +128,12 @@ def reply_states(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any], Tensor, Tensor]:
-    """Return the model's inputs, the target tokens, and where in all rows they are predicted, [rows, length − 1]."""
-    prefix, ids, labels = batch["prefix_ids"], batch["input_ids"], batch["labels"]
+    """Return the model's inputs, the target tokens, and where in all rows they are predicted,
+    [rows, length − 1].
+    """
+    prefix = batch["prefix_ids"]
+    ids = batch["input_ids"]
+    labels = batch["labels"]
     shares = prefix.shape[1] > 0
     if shares and _recomputes_layers(model):
         ids = torch.cat([prefix.expand(len(ids), -1), ids], dim=1)
@@ -119,25 +141,33 @@ def _model_inputs(model: Any, batch: dict[str, Tensor]) -> tuple[dict[str, Any],
         shares = False
     targets = labels[:, 1:]
     trained = targets != IGNORE_INDEX
-    more: dict[str, Any] = {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
+    more: dict[str, Any] = (
+        {"position_ids": batch["position_ids"]} if "position_ids" in batch else {}
+    )
     if shares:
         more["past_key_values"] = _prefix_cache(model, prefix, len(ids))
     return {"input_ids": ids, "use_cache": shares, **more}, targets[trained], trained
 
 
 def has_plain_head(model: Any) -> bool:
-    """Report whether logits are the product of hidden states and the head's weights, without scaling or capping."""
+    """Report whether logits are the product of hidden states and the head's weights, without
+    scaling or capping.
+    """
     head = output_head(model)
     if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
         return False
     with torch.no_grad():
         with _hidden_states_at(model, torch.ones(1, 4, dtype=torch.bool)) as found:
-            logits = model(input_ids=torch.arange(3, 7, device=head.weight.device)[None], use_cache=False).logits[0]
+            logits = model(
+                input_ids=torch.arange(3, 7, device=head.weight.device)[None], use_cache=False
+            ).logits[0]
         return bool(found) and torch.equal(logits, head(found[0]).to(logits.dtype))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Computes losses [n] of hidden states [n, width] and their gradients together, without keeping any logits."""
+    """Computes losses [n] of hidden states [n, width] and their gradients together, without keeping
+    any logits.
+    """
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, head: Tensor, targets: Tensor) -> Tensor:
@@ -149,7 +179,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             log_probabilities = torch.log_softmax(states[chunk] @ head.T, -1, dtype=torch.float32)
             losses[chunk] = -log_probabilities.gather(1, token)[:, 0]
             if gradients is not None:
-                differences = log_probabilities.exp_().scatter_add_(1, token, torch.full_like(losses[chunk, None], -1))
+                differences = log_probabilities.exp_().scatter_add_(
+                    1, token, torch.full_like(losses[chunk, None], -1)
+                )
                 gradients[chunk] = differences.to(head.dtype) @ head
         ctx.save_for_backward(gradients)
         return losses
@@ -169,18 +201,26 @@ def _prefix_cache(model: Any, prefix: Tensor, rows: int) -> Any:
 
 
 def _recomputes_layers(model: Any) -> bool:
-    """Report whether the model keeps no KV cache during training because it recomputes its layers."""
-    return model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    """Report whether the model keeps no KV cache during training because it recomputes its
+    layers.
+    """
+    return model.training and any(
+        getattr(module, "gradient_checkpointing", False) for module in model.modules()
+    )
 
 
 @contextmanager
-def _hidden_states_at(model: Any, positions: Tensor, to_head: int | None = None) -> Iterator[list[Tensor]]:
-    """For a `with` block, let `model` compute logits [1, n, vocabulary] of the n marked positions [rows, length] only.
+def _hidden_states_at(
+    model: Any, positions: Tensor, to_head: int | None = None
+) -> Iterator[list[Tensor]]:
+    """For a `with` block, let `model` compute logits [1, n, vocabulary] of the n marked positions
+    [rows, length] only.
 
-    The head is the costliest layer of a small model, and most tokens are prompt. Positions are picked where the head is
-    called, so that everything before and after it (scaling, soft capping) is unchanged. Yields a list that gets the
-    hidden states [n, width]; the head gets the first `to_head` of them. It stays empty, and all logits are computed, if
-    the model does not call its head as a layer.
+    The head is the costliest layer of a small model, and most tokens are prompt. Positions are
+    picked where the head is called, so that everything before and after it (scaling, soft capping)
+    is unchanged. Yields a list that gets the hidden states [n, width]; the head gets the first
+    `to_head` of them. It stays empty, and all logits are computed, if the model does not call its
+    head as a layer.
     """
     found = list[Tensor]()
 

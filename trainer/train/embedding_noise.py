@@ -1,4 +1,6 @@
-"""NEFTune: noise on the embeddings in training (arXiv 2310.05914), the same however samples are laid out in batches."""
+"""NEFTune: noise on the embeddings in training (arXiv 2310.05914), the same however samples are
+laid out in batches.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +11,12 @@ from torch import Tensor
 
 
 class EmbeddingNoise:
-    """Adds uniform noise within ± alpha / √(tokens · width) to a model's embeddings, by each sample's own tokens.
+    """Adds uniform noise within ± alpha / √(tokens · width) to a model's embeddings, by each
+    sample's own tokens.
 
-    transformers scales by the length of the tensor that is embedded: padding, packing or a shared prefix would change
-    the noise. No prefix is shared here, whose noise would be the same for several samples. Without an `alpha`, and
-    outside of `over`, nothing is added.
+    transformers scales by the length of the tensor that is embedded: padding, packing or a shared
+    prefix would change the noise. No prefix is shared here, whose noise would be the same for
+    several samples. Without an `alpha`, and outside of `over`, nothing is added.
     """
 
     def __init__(self, model: Any, alpha: float) -> None:
@@ -24,7 +27,9 @@ class EmbeddingNoise:
 
     @contextmanager
     def over(self, lengths: Tensor) -> Iterator[None]:
-        """Add noise for a `with` block; `lengths` [rows, tokens or 1] is that of the sample which a token is in."""
+        """Add noise for a `with` block; `lengths` [rows, tokens or 1] is that of the sample which a
+        token is in.
+        """
         self._lengths = lengths
         try:
             yield
@@ -41,7 +46,9 @@ class EmbeddingNoise:
 
 
 def sample_lengths(batch: dict[str, Tensor]) -> Tensor:
-    """Return each token's sample's length, [1, tokens] for packed samples, [rows, 1] for padded ones."""
+    """Return each token's sample's length, [1, tokens] for packed samples, [rows, 1] for padded
+    ones.
+    """
     lengths = batch["lengths"]
     if "position_ids" in batch:
         return lengths.repeat_interleave(lengths)[None]

@@ -13,7 +13,9 @@ from trainer.process.events import StepEvent
 
 TENSORBOARD_FOLDER = "tensorboard"
 FLUSH_INTERVAL_S = 5.0
-WANDB_KEY_VARIABLE, WANDB_PROJECT_VARIABLE, WANDB_TIMEOUT_S = "WANDB_API_KEY", "WANDB_PROJECT", 30
+WANDB_KEY_VARIABLE = "WANDB_API_KEY"
+WANDB_PROJECT_VARIABLE = "WANDB_PROJECT"
+WANDB_TIMEOUT_S = 30
 DEFAULT_WANDB_PROJECT = "understudy"
 
 log = logging.getLogger(__name__)
@@ -22,12 +24,14 @@ log = logging.getLogger(__name__)
 class TensorBoardFile:
     """A TensorBoard event file. Raises `OSError` if it cannot be written.
 
-    Written record by record, not through a `SummaryWriter`: its thread dies on a full disk and then blocks the caller,
-    and its file names contain the machine's name.
+    Written record by record, not through a `SummaryWriter`: its thread dies on a full disk and then
+    blocks the caller, and its file names contain the machine's name.
     """
 
     def __init__(self, folder: Path, begun: float, first_step: int = 0) -> None:
-        """`begun`: seconds since the epoch. Records of other files for `first_step` and later steps become void."""
+        """`begun`: seconds since the epoch. Records of other files for `first_step` and later steps
+        become void.
+        """
         from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
         from tensorboardX.record_writer import RecordWriter  # type: ignore[import-untyped]
 
@@ -99,7 +103,9 @@ def write_tensorboard_file(folder: Path, history: Iterable[StepEvent], ended: fl
 class ExperimentTracker:
     """Logs the metrics of a run while it trains."""
 
-    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, name: str, settings: Mapping[str, Any], environ: Mapping[str, str]
+    ) -> None:
         """`folder` is the job's, `name` the run's, `settings` its hyperparameters."""
         self._folder = folder
         self._file: TensorBoardFile | None = None

@@ -1,4 +1,6 @@
-"""A prepared job (recipe, base model, tokenizer, data), and a run's context: events, checks, usage."""
+"""A prepared job (recipe, base model, tokenizer, data), and a run's context: events, checks,
+usage.
+"""
 
 import logging
 import time
@@ -50,7 +52,9 @@ class RunUsage:
         return {"seconds": self.seconds, "peak_bytes": self.memory.peak().bytes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Add the usage of an earlier process from its checkpoint; an empty state changes nothing."""
+        """Add the usage of an earlier process from its checkpoint; an empty state changes
+        nothing.
+        """
         if not state:
             return
         self._seconds_before = float(state.get("seconds", 0.0))
@@ -60,8 +64,8 @@ class RunUsage:
 def load_fast_tokenizer(base: BaseModel) -> Any:
     """Load a tokenizer that gives the same tokens as `load_tokenizer`, in half a second.
 
-    transformers' automatic class imports torch, which takes seconds; where the model has a `tokenizer.json`, that is
-    enough. Raises `BaseModelError`.
+    transformers' automatic class imports torch, which takes seconds; where the model has a
+    `tokenizer.json`, that is enough. Raises `BaseModelError`.
     """
     if not (base.folder / "tokenizer.json").exists():
         return load_tokenizer(base)
@@ -72,7 +76,8 @@ def load_fast_tokenizer(base: BaseModel) -> Any:
 
 @dataclass(frozen=True)
 class PreparedJob:
-    """A job that is ready to run. `tokenizer` is the base model's; `notes` say what differs from the request.
+    """A job that is ready to run. `tokenizer` is the base model's; `notes` say what differs from
+    the request.
 
     `start` is the adapter that is trained further, None for a new one.
     """
@@ -94,12 +99,14 @@ class PreparedJob:
 
 @dataclass(frozen=True)
 class RunContext:
-    """The context of one run: where its events go (`emit`), what may stop it (`check`, called between steps).
+    """The context of one run: where its events go (`emit`), what may stop it (`check`, called
+    between steps).
 
-    A checkpoint is written every `checkpoint_s` seconds. `account` counts the run's usage from now on; `hold` is waited
-    for between layers. `processes` train together. `skips_memory_check` starts the run even if the memory it needs is
-    not free. `card` is the extent of the evaluation (`trainer.evaluate.evaluate_version`). `fence` is called before
-    anything gets its final name, and raises if a newer attempt of the job runs elsewhere.
+    A checkpoint is written every `checkpoint_s` seconds. `account` counts the run's usage from now
+    on; `hold` is waited for between layers. `processes` train together. `skips_memory_check` starts
+    the run even if the memory it needs is not free. `card` is the extent of the evaluation
+    (`trainer.evaluate.evaluate_version`). `fence` is called before anything gets its final name,
+    and raises if a newer attempt of the job runs elsewhere.
     """
 
     emit: Callable[[TrainerEvent], None]
@@ -125,12 +132,17 @@ class RunContext:
 
 
 def prepare_job(
-    folder: Path, spec: JobSpec, *, stores_dataset: bool = False, between: Callable[[], object] = lambda: None
+    folder: Path,
+    spec: JobSpec,
+    *,
+    stores_dataset: bool = False,
+    between: Callable[[], object] = lambda: None,
 ) -> PreparedJob:
-    """Resolve a job's recipe and load its samples, before any model is loaded; the same folder gives the same result.
+    """Resolve a job's recipe and load its samples, before any model is loaded; the same folder
+    gives the same result.
 
-    `stores_dataset` keeps the built samples in the job's folder. `between` is called between two conversations or
-    samples. Raises `UnderstudyError`.
+    `stores_dataset` keeps the built samples in the job's folder. `between` is called between two
+    conversations or samples. Raises `UnderstudyError`.
     """
     return _prepare_job(folder, spec, load_tokenizer, stores_dataset, between)
 
@@ -141,15 +153,27 @@ def prepare_job_without_torch(folder: Path) -> PreparedJob:
 
 
 def _prepare_job(
-    folder: Path, spec: JobSpec, load: Callable[[BaseModel], Any], stores_dataset: bool, between: Callable[[], object]
+    folder: Path,
+    spec: JobSpec,
+    load: Callable[[BaseModel], Any],
+    stores_dataset: bool,
+    between: Callable[[], object],
 ) -> PreparedJob:
     inputs = replace(read_job_inputs(folder, spec), between=between)
     resolved = resolve_job(spec, inputs, resumed_recipe(folder, spec))
-    recipe, base, parent = resolved.recipe, resolved.base, resolved.parent
+    recipe = resolved.recipe
+    base = resolved.base
+    parent = resolved.parent
     tokenizer = load(base)
-    data = load_job_dataset(folder, spec, inputs, Renderer(tokenizer), recipe, base, stores=stores_dataset)
+    data = load_job_dataset(
+        folder, spec, inputs, Renderer(tokenizer), recipe, base, stores=stores_dataset
+    )
     samples = (*data.trained, *data.heldout, *data.general)
-    require_known_tokens((sample.ids for sample in samples), read_config(base).get("vocab_size"), tokenizer)
+    require_known_tokens(
+        (sample.ids for sample in samples), read_config(base).get("vocab_size"), tokenizer
+    )
     require_context_length(base, max(len(sample.ids) for sample in samples))
     data = parent.with_people(data) if parent else data
-    return PreparedJob(spec, recipe, base, tokenizer, data, (*resolved.notes, *data.caveats), parent)
+    return PreparedJob(
+        spec, recipe, base, tokenizer, data, (*resolved.notes, *data.caveats), parent
+    )

@@ -21,7 +21,8 @@ from personas.schemas.hyperparameters import Hyperparameters
 from personas.schemas.training import JobSpec, ServingPrecision, TrainingRequest
 from trainer.machine import probe_machine_without_torch
 
-RUNS_FOLDER, TEMPORARY_PREFIX = "runs", ".making-"
+RUNS_FOLDER = "runs"
+TEMPORARY_PREFIX = ".making-"
 ID_DIGITS = 10
 
 
@@ -41,15 +42,21 @@ class JobDraft:
 
 @contextmanager
 def temporary_job_folder(draft: JobDraft, beside: Path) -> Iterator[tuple[Path, JobSpec]]:
-    """Create the job's folder in a temporary place, removed after the block unless moved; give it with its request.
+    """Create the job's folder in a temporary place, removed after the block unless moved; give it
+    with its request.
 
-    The job's id is a hash of request and material: equal inputs give the same job. Raises `OSError` or
-    `UnderstudyError`.
+    The job's id is a hash of request and material: equal inputs give the same job. Raises `OSError`
+    or `UnderstudyError`.
     """
     precision = _default_serving_precision(draft.request.base_model)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=beside) as temporary, lock_folder(Path(temporary)):
+    with (
+        tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=beside) as temporary,
+        lock_folder(Path(temporary)),
+    ):
         folder = Path(temporary)
-        spec = fill_job_folder(folder, draft.home, "", "", draft.request, draft.materials, precision)
+        spec = fill_job_folder(
+            folder, draft.home, "", "", draft.request, draft.materials, precision
+        )
         name = f"run-{_job_digest(spec)[:ID_DIGITS]}"
         spec = spec.model_copy(update={"job_id": name, "version": name})
         write_private_file(folder / REQUEST_FILE, spec.model_dump_json(indent=2).encode() + b"\n")
@@ -72,13 +79,17 @@ def job_id_of_draft(draft: JobDraft) -> str:
 
 def _job_digest(spec: JobSpec) -> str:
     """Hash what determines the run; the day on which a right was stated does not."""
-    parts = [(it.kind, it.path, it.right, it.sha256, it.persona_names, *it.mapping) for it in spec.materials]
+    parts = [
+        (it.kind, it.path, it.right, it.sha256, it.persona_names, *it.mapping)
+        for it in spec.materials
+    ]
     whole = [spec.request.model_dump_json(), spec.serving_precision, repr(parts)]
     return hashlib.sha256("\0".join(whole).encode()).hexdigest()
 
 
 def make_job_folder(draft: JobDraft, out: Path | None) -> Path:
-    """Create the run's folder, `out` or one in the home; an existing folder of the same run is refreshed.
+    """Create the run's folder, `out` or one in the home; an existing folder of the same run is
+    refreshed.
 
     Raises `RequestError` if `out` holds something else, and as `temporary_job_folder`.
     """
@@ -95,7 +106,8 @@ def make_job_folder(draft: JobDraft, out: Path | None) -> Path:
             if read_spec(folder).job_id != spec.job_id:
                 raise RequestError(
                     f"{folder} holds another run, or one with other settings.",
-                    f"Name another --out, or resume that run: python -m trainer run {shlex.quote(str(folder))}",
+                    "Name another --out, or resume that run: python -m trainer run "
+                    f"{shlex.quote(str(folder))}",
                 )
             refresh_job_folder(folder, draft.home, spec.request)
             return folder

@@ -1,4 +1,6 @@
-"""Chooses attention and fused kernels for a model and machine: flash, flex, Liger; on a CPU, dropout and LoRA too."""
+"""Chooses attention and fused kernels for a model and machine: flash, flex, Liger; on a CPU,
+dropout and LoRA too.
+"""
 
 import importlib
 import importlib.util
@@ -27,23 +29,37 @@ from trainer.train.layout_probe import adapter_gradients_differ, losses_differ, 
 GROUPED_ATTENTION = "grouped_matmul"
 DROPOUT_LEVELS = 256
 FUSED_LORA_NOTE = "LoRA layers: those with the same input computed together."
-LIGER_PATCHED_ATTRIBUTES = ("forward", "extra_repr", "_get_name")  # attributes that Liger binds to single layers
-FLASH_ATTENTION, FLEX_ATTENTION = "flash_attention_2", "flex_attention"
+LIGER_PATCHED_ATTRIBUTES = (
+    "forward",
+    "extra_repr",
+    "_get_name",
+)  # attributes that Liger binds to single layers
+FLASH_ATTENTION = "flash_attention_2"
+FLEX_ATTENTION = "flex_attention"
 MAX_LOGIT_DIFFERENCE = 1e-2
-"""Allowed difference of a sample's logits, as a share of their size: 16-bit rounding, far less than attention leaks."""
+"""Allowed difference of a sample's logits, as a share of their size: 16-bit rounding, far less than
+attention leaks.
+"""
 log = logging.getLogger(__name__)
 
 
 def use_grouped_attention(model: Any) -> None:
-    """Replace torch's attention on the CPU by two batched matrix products, if the losses stay the same.
+    """Replace torch's attention on the CPU by two batched matrix products, if the losses stay the
+    same.
 
-    Torch's fused kernel saves memory, but takes four times as long for prompts of some hundred tokens with a mask.
+    Torch's fused kernel saves memory, but takes four times as long for prompts of some hundred
+    tokens with a mask.
     """
-    standard = model.config._attn_implementation == "sdpa" and not hasattr(model.config, "attn_logit_softcapping")
+    standard = model.config._attn_implementation == "sdpa" and not hasattr(
+        model.config, "attn_logit_softcapping"
+    )
     if not standard or model.device.type != "cpu":
         return
     if losses_differ(model, _attention_set(model, GROUPED_ATTENTION)):
-        log.warning("%s models keep torch's attention: as two products it gives other losses", model.config.model_type)
+        log.warning(
+            "%s models keep torch's attention: as two products it gives other losses",
+            model.config.model_type,
+        )
     else:
         model.set_attn_implementation(GROUPED_ATTENTION)
 
@@ -60,16 +76,23 @@ def _attention_set(model: Any, way: str) -> Iterator[None]:
 
 
 def grouped_attention(
-    _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **_: Any
+    _module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    scaling: float,
+    **_: Any,
 ) -> tuple[Tensor, None]:
-    """Softmax attention. `query` [rows, heads, new, d]; `key` [rows, kv heads, seen, d]; `value` as `key`, or of
-    another width; `mask` [1, 1, new, seen], added; all rows have the same.
+    """Softmax attention. `query` [rows, heads, new, d]; `key` [rows, kv heads, seen, d]; `value` as
+    `key`, or of another width; `mask` [1, 1, new, seen], added; all rows have the same.
 
-    The query heads that share a key head lie next to each other, so they can be multiplied with it as one long head,
-    and no key has to be copied. Returns [rows, new, heads, d].
+    The query heads that share a key head lie next to each other, so they can be multiplied with it
+    as one long head, and no key has to be copied. Returns [rows, new, heads, d].
     """
     rows, heads, new, width = query.shape
-    groups, seen = key.shape[1], key.shape[2]
+    groups = key.shape[1]
+    seen = key.shape[2]
     together = heads // groups * new
     queries = query.reshape(rows * groups, together, width)
     keys, values = (tensor.reshape(rows * groups, seen, tensor.shape[3]) for tensor in (key, value))
@@ -92,10 +115,11 @@ def share_dropout(peft_model: Any) -> None:
 
 
 class SharedDropout(nn.Module):
-    """Dropout that draws once for modules that are called with the same tensor one after another (q, k, v; gate, up).
+    """Dropout that draws once for modules that are called with the same tensor one after another
+    (q, k, v; gate, up).
 
-    The rate is rounded to 1/256, so that one random byte decides on each value; drawing a float for each and masking
-    every module's input anew takes as long as the matrix products do.
+    The rate is rounded to 1/256, so that one random byte decides on each value; drawing a float for
+    each and masking every module's input anew takes as long as the matrix products do.
     """
 
     def __init__(self, rate: float) -> None:
@@ -104,7 +128,9 @@ class SharedDropout(nn.Module):
         self._last: tuple[Tensor, Tensor] | None = None
 
     def forward(self, values: Tensor) -> Tensor:
-        """In training, zero some of the values and scale the others up; otherwise return them unchanged."""
+        """In training, zero some of the values and scale the others up; otherwise return them
+        unchanged.
+        """
         if not self.training:
             self._last = None
             return values
@@ -118,8 +144,11 @@ class _SharedDropoutFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, dropped_levels: int) -> Tensor:
         words = torch.empty(-(-values.numel() // 8), dtype=torch.int64)
-        # Eight bytes from each draw, which needs the whole range: torch's default leaves out the sign bit.
-        levels = words.random_(-(2**63), None).view(torch.uint8)[: values.numel()].view(values.shape)
+        # Eight bytes from each draw, which needs the whole range: torch's default leaves out the
+        # sign bit.
+        levels = (
+            words.random_(-(2**63), None).view(torch.uint8)[: values.numel()].view(values.shape)
+        )
         kept = levels >= dropped_levels
         ctx.save_for_backward(kept)
         ctx.scale = DROPOUT_LEVELS / (DROPOUT_LEVELS - dropped_levels)
@@ -140,7 +169,11 @@ def liger_unavailable_reason(model: Any, machine: MachineSpec) -> str:
     kind = model.config.model_type
     if kind not in _liger_patches().MODEL_TYPE_TO_APPLY_LIGER_FN:
         return f"does not know models of the kind {kind}"
-    return "gives other losses than the plain model" if losses_differ(model, liger_kernels(model)) else ""
+    return (
+        "gives other losses than the plain model"
+        if losses_differ(model, liger_kernels(model))
+        else ""
+    )
 
 
 @contextmanager
@@ -148,7 +181,8 @@ def liger_kernels(model: Any) -> Iterator[None]:
     """Patch the model, with or without an adapter, with Liger's kernels for a `with` block."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     modelling = sys.modules[type(causal).__module__]
-    functions, layers = dict(vars(modelling)), [(layer, _bound_methods(layer)) for layer in causal.modules()]
+    functions = dict(vars(modelling))
+    layers = [(layer, _bound_methods(layer)) for layer in causal.modules()]
     disabled = {"cross_entropy": False, "fused_linear_cross_entropy": False}
     _liger_patches()._apply_liger_kernel_to_instance(model=causal, **disabled)
     try:
@@ -171,10 +205,11 @@ def _liger_patches() -> ModuleType:
 
 @dataclass(frozen=True)
 class KernelSelection:
-    """Selected kernels. `packing`: samples share a row without padding. `notes` explain the selection.
+    """Selected kernels. `packing`: samples share a row without padding. `notes` explain the
+    selection.
 
-    `on_cpu`: LoRA layers with the same input are one product. `chunked_loss`: no more logits than necessary are kept.
-    `shares_prefix`: what the prompts of a batch share is computed once.
+    `on_cpu`: LoRA layers with the same input are one product. `chunked_loss`: no more logits than
+    necessary are kept. `shares_prefix`: what the prompts of a batch share is computed once.
     """
 
     packing: bool
@@ -187,16 +222,25 @@ class KernelSelection:
     @contextmanager
     def in_use(self, model: Any) -> Iterator[None]:
         """Patch the model for a `with` block."""
-        with liger_kernels(model) if self.liger else nullcontext(), fused_lora(model) if self.on_cpu else nullcontext():
+        with (
+            liger_kernels(model) if self.liger else nullcontext(),
+            fused_lora(model) if self.on_cpu else nullcontext(),
+        ):
             yield
 
 
 def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSelection:
-    """Choose kernels for a loaded base model without an adapter, and set its attention implementation."""
+    """Choose kernels for a loaded base model without an adapter, and set its attention
+    implementation.
+    """
     notes: list[str] = []
     packing = _choose_attention(model, recipe, machine, notes)
     obstacle = prefix_obstacle(model, trains=True)
-    how = "samples packed without padding" if packing else "what the prompts of a batch share computed once"
+    how = (
+        "samples packed without padding"
+        if packing
+        else "what the prompts of a batch share computed once"
+    )
     if not packing and obstacle:
         how = f"samples padded, what their prompts share computed for each ({obstacle})"
         log.warning("%s models: %s", model.config.model_type, how)
@@ -204,12 +248,14 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
         how = "samples padded, each with its own noise on its prompt"
     elif not packing and recipe.gradient_checkpointing:
         how = "samples padded"
-    no_liger, on_cpu = liger_unavailable_reason(model, machine), model.device.type == "cpu"
+    no_liger = liger_unavailable_reason(model, machine)
+    on_cpu = model.device.type == "cpu"
     chunked_loss = has_plain_head(model)
     notes = [
         f"Attention: {model.config._attn_implementation}, {how}.",
         *notes,
-        f"Logits: of trained tokens only{f', {LOSS_CHUNK_TOKENS} at a time' if chunked_loss else ''}.",
+        "Logits: of trained tokens "
+        f"only{f', {LOSS_CHUNK_TOKENS} at a time' if chunked_loss else ''}.",
         *([FUSED_LORA_NOTE] if on_cpu else []),
         f"Optimiser: {recipe.optim}.",
         f"Liger: {no_liger or 'its RMSNorm, rotary embedding and gated products'}.",
@@ -219,16 +265,22 @@ def choose_kernels(model: Any, recipe: Recipe, machine: MachineSpec) -> KernelSe
 
 
 def verify_fused_lora(peft_model: Any, kernels: KernelSelection) -> KernelSelection:
-    """Give up the fused LoRA layers if a new adapter learns something else with them than with peft's own."""
+    """Give up the fused LoRA layers if a new adapter learns something else with them than with
+    peft's own.
+    """
     if not kernels.on_cpu or not adapter_gradients_differ(peft_model, fused_lora(peft_model)):
         return kernels
     note = "LoRA layers: each computed alone, because together they give other gradients."
     log.warning("%s", note)
-    return replace(kernels, on_cpu=False, notes=(*(it for it in kernels.notes if it != FUSED_LORA_NOTE), note))
+    return replace(
+        kernels, on_cpu=False, notes=(*(it for it in kernels.notes if it != FUSED_LORA_NOTE), note)
+    )
 
 
 def _choose_attention(model: Any, recipe: Recipe, machine: MachineSpec, notes: list[str]) -> bool:
-    """Set the best attention and report whether samples are packed; `notes` gets failed attempts."""
+    """Set the best attention and report whether samples are packed; `notes` gets failed
+    attempts.
+    """
     if recipe.packing == "off":
         return False
     before = model.config._attn_implementation
@@ -250,16 +302,23 @@ def _packing_candidates(machine: MachineSpec) -> Sequence[str]:
     """Return the attention implementations for packed samples, the best first; none on a CPU."""
     if not machine.has_cuda:
         return ()
-    available = {FLASH_ATTENTION: is_flash_attn_2_available(), FLEX_ATTENTION: is_torch_flex_attn_available()}
+    available = {
+        FLASH_ATTENTION: is_flash_attn_2_available(),
+        FLEX_ATTENTION: is_torch_flex_attn_available(),
+    }
     return [way for way, is_available in available.items() if is_available]
 
 
 def _packing_unavailable_reason(model: Any, way: str) -> str:
-    """Try an attention implementation: return why it fails or lets packed samples see each other, else nothing."""
+    """Try an attention implementation: return why it fails or lets packed samples see each other,
+    else nothing.
+    """
     try:
         model.set_attn_implementation(way)
         first, second = (_second_sample_logits(model, token) for token in (3, 7))
-    except Exception as error:  # kernels fail in many ways, and each has another one to take its place
+    except (
+        Exception
+    ) as error:  # kernels fail in many ways, and each has another one to take its place
         log.info("kernels that do not work here", exc_info=True)
         return f"it does not work here ({type(error).__name__})"
     if (first - second).abs().max() > MAX_LOGIT_DIFFERENCE * first.abs().max():
@@ -284,9 +343,9 @@ FUSED_LORA_GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 def fused_lora(peft_model: Any) -> Iterator[None]:
     """Fuse the LoRA layers of a model, where they are plain ones, for a `with` block.
 
-    Layers that take the same input (q, k, v; gate, up) become one product with a backward pass of its own. Peft
-    computes each layer apart, and autograd keeps and adds up every part: with short samples, such passes over the
-    activations take longer than the matrix products.
+    Layers that take the same input (q, k, v; gate, up) become one product with a backward pass of
+    its own. Peft computes each layer apart, and autograd keeps and adds up every part: with short
+    samples, such passes over the activations take longer than the matrix products.
     """
     fused = [LoraGroup(layers) for layers in _find_groups(peft_model)]
     try:
@@ -298,15 +357,22 @@ def fused_lora(peft_model: Any) -> Iterator[None]:
 
 def _find_groups(model: Any) -> Iterator[list[LoraLinear]]:
     for module in model.modules():
-        own: dict[str, Any] = {name: layer for name, layer in module.named_children() if _is_plain(layer)}
+        own: dict[str, Any] = {
+            name: layer for name, layer in module.named_children() if _is_plain(layer)
+        }
         for names in FUSED_LORA_GROUPS:
-            if all(name in own for name in names) and len({own[name].base_layer.bias is None for name in names}) == 1:
+            if (
+                all(name in own for name in names)
+                and len({own[name].base_layer.bias is None for name in names}) == 1
+            ):
                 yield [own.pop(name) for name in names]
         yield from ([layer] for layer in own.values())
 
 
 def _is_plain(layer: Any) -> bool:
-    """Report whether a layer is a linear one on the CPU with one LoRA adapter, without DoRA or an adapter's bias."""
+    """Report whether a layer is a linear one on the CPU with one LoRA adapter, without DoRA or an
+    adapter's bias.
+    """
     return (
         type(layer) is LoraLinear
         and type(layer.base_layer) is nn.Linear
@@ -319,7 +385,9 @@ def _is_plain(layer: Any) -> bool:
 
 
 class LoraGroup:
-    """Computes its layers together when the first is called; the next ones, called with the same input, get theirs."""
+    """Computes its layers together when the first is called; the next ones, called with the same
+    input, get theirs.
+    """
 
     def __init__(self, layers: Sequence[LoraLinear]) -> None:
         self._layers = layers
@@ -330,7 +398,9 @@ class LoraGroup:
         self._sizes = [layer.out_features for layer in layers]
         self._scales = [layer.scaling[self._name] for layer in layers]
         self._outputs: tuple[Tensor, list[Tensor | None]] | None = None
-        for place, (layer, rows) in enumerate(zip(layers, torch.split(self._weight, self._sizes), strict=True)):
+        for place, (layer, rows) in enumerate(
+            zip(layers, torch.split(self._weight, self._sizes), strict=True)
+        ):
             layer.base_layer.weight.data = rows  # so that the weights are held once
             layer.forward = partial(self._forward, place)
 
@@ -343,7 +413,9 @@ class LoraGroup:
     def _forward(self, place: int, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         layer = self._layers[place]
         is_off = layer.disable_adapters or layer.merged or self._name not in layer.active_adapters
-        if is_off or args or kwargs or not torch.is_grad_enabled():  # held-out losses are peft's to the bit
+        if (
+            is_off or args or kwargs or not torch.is_grad_enabled()
+        ):  # held-out losses are peft's to the bit
             return LoraLinear.forward(layer, x, *args, **kwargs)  # type: ignore[no-any-return]
         if self._outputs is None or self._outputs[0] is not x or self._outputs[1][place] is None:
             self._outputs = (x, list(self._compute(x)))
@@ -354,7 +426,11 @@ class LoraGroup:
         return output
 
     def _compute(self, x: Tensor) -> tuple[Tensor, ...]:
-        adapters = [part[self._name].weight for layer in self._layers for part in (layer.lora_A, layer.lora_B)]
+        adapters = [
+            part[self._name].weight
+            for layer in self._layers
+            for part in (layer.lora_A, layer.lora_B)
+        ]
         dropped = self._layers[0].lora_dropout[self._name](x)
         inputs = (x, dropped, self._weight, self._bias, self._scales, *adapters)
         outputs: tuple[Tensor, ...] = _FusedLora.apply(*inputs)  # type: ignore[no-untyped-call]
@@ -362,7 +438,9 @@ class LoraGroup:
 
 
 class _FusedLora(torch.autograd.Function):
-    """y = x Wᵀ + bias + scale · dropped Aᵀ Bᵀ for stacked W, A and block-diagonal B; only A, B and x have gradients."""
+    """y = x Wᵀ + bias + scale · dropped Aᵀ Bᵀ for stacked W, A and block-diagonal B; only A, B and
+    x have gradients.
+    """
 
     @staticmethod
     def forward(
@@ -375,15 +453,23 @@ class _FusedLora(torch.autograd.Function):
         *adapters: Tensor,
     ) -> Any:
         rows, dropped_rows = (it.reshape(-1, x.shape[-1]).to(weight.dtype) for it in (x, dropped))
-        downs, ups = adapters[::2], adapters[1::2]
+        downs = adapters[::2]
+        ups = adapters[1::2]
         down = torch.cat(downs).to(weight.dtype)
         up = _stack_ups(ups, scales).to(weight.dtype)
         inner = dropped_rows @ down.T
         y = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
         y.addmm_(inner, up.T)
         ctx.save_for_backward(dropped_rows, inner, down, up, weight)
-        ctx.scales, ctx.shape, ctx.dtype, ctx.is_dropped = scales, x.shape, x.dtype, dropped is not x
-        ctx.adapter_dtype, ctx.ranks, ctx.sizes = downs[0].dtype, [len(it) for it in downs], [len(it) for it in ups]
+        ctx.scales = scales
+        ctx.shape = x.shape
+        ctx.dtype = x.dtype
+        ctx.is_dropped = dropped is not x
+        ctx.adapter_dtype, ctx.ranks, ctx.sizes = (
+            downs[0].dtype,
+            [len(it) for it in downs],
+            [len(it) for it in ups],
+        )
         return tuple(it.view(*x.shape[:-1], -1) for it in torch.split(y, ctx.sizes, 1))
 
     @staticmethod

@@ -1,7 +1,9 @@
-"""Compares batches with the plain model, a sample alone, on a few tokens when a base model is loaded.
+"""Compares batches with the plain model, a sample alone, on a few tokens when a base model is
+loaded.
 
-What a model's batches may be is found once: a shared prefix computed for all rows, or rows padded to one length. Models
-that keep a state besides keys and values cannot repeat it for several rows, or lose the gradient through it.
+What a model's batches may be is found once: a shared prefix computed for all rows, or rows padded
+to one length. Models that keep a state besides keys and values cannot repeat it for several rows,
+or lose the gradient through it.
 """
 
 import logging
@@ -25,18 +27,23 @@ OWN_TOKENS, REPLY_TOKENS = (7, 4), (3, 2)
 GRADIENT_ALLOWANCE = 3.0
 """Gradients are rounded in the backward pass too."""
 
-LORA_UP, PROBED_ADAPTER_SIZE = ".lora_B.", 0.02
+LORA_UP = ".lora_B."
+PROBED_ADAPTER_SIZE = 0.02
 log = logging.getLogger(__name__)
 _obstacles: "WeakKeyDictionary[Any, str]" = WeakKeyDictionary()
 Result = tuple[Tensor, Tensor | None]
-"""Losses of the trained tokens, and the gradient of their sum at the prefix's embeddings, if it was computed."""
+"""Losses of the trained tokens, and the gradient of their sum at the prefix's embeddings, if it was
+computed.
+"""
 
 
 def prefix_obstacle(model: Any, *, trains: bool = False) -> str:
-    """Return why batches of this model cannot share their prefix, as part of a sentence; empty if they can.
+    """Return why batches of this model cannot share their prefix, as part of a sentence; empty if
+    they can.
 
-    A loaded model is probed once, for gradients as well if it `trains`. Raises `TrainingError` if losses in a batch
-    differ from those of a sample alone whatever is done, `BaseModelError` if the model cannot be computed.
+    A loaded model is probed once, for gradients as well if it `trains`. Raises `TrainingError` if
+    losses in a batch differ from those of a sample alone whatever is done, `BaseModelError` if the
+    model cannot be computed.
     """
     causal = causal_model(model)
     if causal not in _obstacles:
@@ -50,13 +57,16 @@ def _probe(model: Any, trains: bool) -> str:
     why = _difference(model, samples, expected, shares_prefix=True)
     if why and (padded := _difference(model, samples, expected, shares_prefix=False)):
         raise TrainingError(
-            f"Models of the kind {model.config.model_type} cannot be trained or measured here: in a batch, {padded}.",
+            f"Models of the kind {model.config.model_type} cannot be trained or measured here: in "
+            f"a batch, {padded}.",
             "Choose another base model; docs/models.md names the families that are tested.",
         )
     return why
 
 
-def _difference(model: Any, samples: Sequence[TokenizedSample], expected: Result, *, shares_prefix: bool) -> str:
+def _difference(
+    model: Any, samples: Sequence[TokenizedSample], expected: Result, *, shares_prefix: bool
+) -> str:
     """Say how a batch differs from its samples alone; empty if it does not."""
     trains = expected[1] is not None
     try:
@@ -81,11 +91,18 @@ def _plain_result(model: Any, samples: Sequence[TokenizedSample], trains: bool) 
     with torch.enable_grad(), _embeddings(model) as embedded:
         losses = plain_losses(model, samples)
         gradients = _gradients(losses, embedded)
-    return losses.detach(), torch.stack([part[0, :PREFIX_TOKENS].float() for part in gradients]).sum(0)
+    return losses.detach(), torch.stack(
+        [part[0, :PREFIX_TOKENS].float() for part in gradients]
+    ).sum(0)
 
 
-def _compute(model: Any, samples: Sequence[TokenizedSample], trains: bool, *, shares_prefix: bool) -> Result:
-    batch = {name: part.to(model.device) for name, part in collate(samples, shares_prefix=shares_prefix).items()}
+def _compute(
+    model: Any, samples: Sequence[TokenizedSample], trains: bool, *, shares_prefix: bool
+) -> Result:
+    batch = {
+        name: part.to(model.device)
+        for name, part in collate(samples, shares_prefix=shares_prefix).items()
+    }
     if not trains:
         with torch.no_grad():
             return reply_losses(model, batch), None
@@ -98,7 +115,9 @@ def _compute(model: Any, samples: Sequence[TokenizedSample], trains: bool, *, sh
 
 @contextmanager
 def _embeddings(model: Any) -> Iterator[list[Tensor]]:
-    """For a `with` block, yield a list that gets the embeddings of each pass, as leaves that have a gradient."""
+    """For a `with` block, yield a list that gets the embeddings of each pass, as leaves that have a
+    gradient.
+    """
     found = list[Tensor]()
 
     def record(_layer: Any, _inputs: Any, output: Tensor) -> Tensor:
@@ -114,16 +133,21 @@ def _embeddings(model: Any) -> Iterator[list[Tensor]]:
 
 def _probe_samples(model: Any) -> list[TokenizedSample]:
     """Make two samples of different lengths with a common prefix."""
-    prefix, samples, first = probe_tokens(model, PREFIX_TOKENS), list[TokenizedSample](), PREFIX_TOKENS
+    prefix = probe_tokens(model, PREFIX_TOKENS)
+    samples = list[TokenizedSample]()
+    first = PREFIX_TOKENS
     for own, reply in zip(OWN_TOKENS, REPLY_TOKENS, strict=True):
         ids = (*prefix, *probe_tokens(model, own, first))
-        samples.append(TokenizedSample(ids, tuple(place >= len(ids) - reply for place in range(len(ids)))))
+        samples.append(
+            TokenizedSample(ids, tuple(place >= len(ids) - reply for place in range(len(ids))))
+        )
         first += own
     return samples
 
 
 def losses_differ(model: Any, changed: AbstractContextManager[Any]) -> bool:
-    """Report whether the plain losses of a model fail, or are others, inside a context than outside of it.
+    """Report whether the plain losses of a model fail, or are others, inside a context than outside
+    of it.
 
     Raises `BaseModelError` if the model cannot be computed outside of it either.
     """
@@ -133,7 +157,9 @@ def losses_differ(model: Any, changed: AbstractContextManager[Any]) -> bool:
         try:
             with changed:
                 return differs(model, plain_losses(model, samples), expected)
-        except Exception as error:  # kernels fail in many ways, and each has another one to take its place
+        except (
+            Exception
+        ) as error:  # kernels fail in many ways, and each has another one to take its place
             if is_out_of_memory(error):
                 raise
             log.info("a computation that does not work here", exc_info=True)
@@ -141,13 +167,16 @@ def losses_differ(model: Any, changed: AbstractContextManager[Any]) -> bool:
 
 
 def adapter_gradients_differ(peft_model: Any, changed: AbstractContextManager[Any]) -> bool:
-    """Report whether the losses or the adapter's gradients fail, or are others, inside a context than outside of it.
+    """Report whether the losses or the adapter's gradients fail, or are others, inside a context
+    than outside of it.
 
     The adapter's B is random meanwhile: while it is zero, A has no gradient.
     """
     samples = _probe_samples(peft_model)
     draw = torch.Generator().manual_seed(0)
-    adapter = {name: weight for name, weight in peft_model.named_parameters() if weight.requires_grad}
+    adapter = {
+        name: weight for name, weight in peft_model.named_parameters() if weight.requires_grad
+    }
     ups = [weight for name, weight in adapter.items() if LORA_UP in name]
     before = [weight.detach().clone() for weight in ups]
     was_training = peft_model.training
@@ -171,7 +200,9 @@ def adapter_gradients_differ(peft_model: Any, changed: AbstractContextManager[An
             weight.data.copy_(original)
 
 
-def _adapter_gradients(model: Any, samples: Sequence[TokenizedSample], adapter: Sequence[Tensor]) -> list[Tensor]:
+def _adapter_gradients(
+    model: Any, samples: Sequence[TokenizedSample], adapter: Sequence[Tensor]
+) -> list[Tensor]:
     with torch.enable_grad():
         losses = plain_losses(model, samples)
         return [losses.detach(), *_gradients(losses, adapter)]
@@ -180,7 +211,10 @@ def _adapter_gradients(model: Any, samples: Sequence[TokenizedSample], adapter: 
 def _gradients(losses: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
     """Return the gradients of the losses' sum, zero at values that they do not depend on."""
     gradients = torch.autograd.grad(losses.sum(), values, allow_unused=True)
-    return [torch.zeros_like(it) if found is None else found for it, found in zip(values, gradients, strict=True)]
+    return [
+        torch.zeros_like(it) if found is None else found
+        for it, found in zip(values, gradients, strict=True)
+    ]
 
 
 def plain_losses(model: Any, samples: Sequence[TokenizedSample]) -> Tensor:

@@ -21,24 +21,35 @@ from personas.prompt.renderer import TokenizedSample
 from personas.schemas.training import ServingPrecision
 from trainer.estimate.workload import EVAL_BATCH_SIZE, EVAL_BATCH_TOKENS, LOSS_CHUNK_TOKENS
 from trainer.schemas import Recipe
-from trainer.train.collator import collate, has_plain_head, output_head, pack, reply_logits, reply_states
+from trainer.train.collator import (
+    collate,
+    has_plain_head,
+    output_head,
+    pack,
+    reply_logits,
+    reply_states,
+)
 from trainer.train.kernels import use_grouped_attention
 from trainer.train.layout_probe import prefix_obstacle
 
 log = logging.getLogger(__name__)
 EVAL_MAX_LOGIT_BYTES = 2**29
-"""What the logits of samples measured at once may take. Nothing is kept for gradients, so that it can be more than in
-training; logits are large where vocabularies are."""
+"""What the logits of samples measured at once may take. Nothing is kept for gradients, so that it
+can be more than in training; logits are large where vocabularies are.
+"""
 BYTES_PER_LOGIT = 10  # bytes per logit: in the model's precision, in float32, and for the loss
 DIVERGENCE_RISE_NATS = 3.0
-DIVERGENCE_WINDOW_STEPS, MIN_LOGGED_LOSSES = 10, 2
+DIVERGENCE_WINDOW_STEPS = 10
+MIN_LOGGED_LOSSES = 2
 MIN_ADVISED_LEARNING_RATE = 1e-6
 SHORT_WARMUP_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class ReplyLoss:
-    """Loss of a reply with its end of turn: the sum of its tokens' negative log-likelihoods (nats), their number."""
+    """Loss of a reply with its end of turn: the sum of its tokens' negative log-likelihoods (nats),
+    their number.
+    """
 
     nll: float
     tokens: int
@@ -46,8 +57,9 @@ class ReplyLoss:
 
 @dataclass(frozen=True, eq=False)
 class TokenLosses:
-    """Losses of a reply's tokens, end of turn included: negative log-likelihoods in nats, [tokens] float64, and whether
-    each token was the likeliest, as greedy decoding would choose it, [tokens]."""
+    """Losses of a reply's tokens, end of turn included: negative log-likelihoods in nats, [tokens]
+    float64, and whether each token was the likeliest, as greedy decoding would choose it, [tokens].
+    """
 
     nll: NDArray[np.float64]
     likeliest: NDArray[np.bool_]
@@ -68,24 +80,36 @@ def load_serving_model(base: BaseModel, precision: ServingPrecision) -> Any:
     use_grouped_attention(model)
     if obstacle := prefix_obstacle(model):
         kind = model.config.model_type
-        log.warning("%s models: samples are measured padded, because with a shared prefix %s", kind, obstacle)
+        log.warning(
+            "%s models: samples are measured padded, because with a shared prefix %s",
+            kind,
+            obstacle,
+        )
     return model
 
 
 def measure_reply_losses(
-    model: Any, samples: Sequence[TokenizedSample], between: Callable[[], None] = lambda: None, packing: bool = False
+    model: Any,
+    samples: Sequence[TokenizedSample],
+    between: Callable[[], None] = lambda: None,
+    packing: bool = False,
 ) -> list[ReplyLoss]:
     """Measure the loss of each sample's reply, in order, as `measure_token_losses`."""
     return [losses.whole for losses in measure_token_losses(model, samples, between, packing)]
 
 
 def measure_token_losses(
-    model: Any, samples: Sequence[TokenizedSample], between: Callable[[], None] = lambda: None, packing: bool = False
+    model: Any,
+    samples: Sequence[TokenizedSample],
+    between: Callable[[], None] = lambda: None,
+    packing: bool = False,
 ) -> list[TokenLosses]:
-    """Measure the losses of each sample's reply tokens, in order; `between` is called after each batch.
+    """Measure the losses of each sample's reply tokens, in order; `between` is called after each
+    batch.
 
-    The longest samples come first, so that later batches fit into the memory that earlier ones freed. With `packing`
-    the samples of a batch lie in one row, as in training with kernels that need it.
+    The longest samples come first, so that later batches fit into the memory that earlier ones
+    freed. With `packing` the samples of a batch lie in one row, as in training with kernels that
+    need it.
     """
     laid_out = pack if packing else partial(collate, shares_prefix=not prefix_obstacle(model))
     losses: dict[int, TokenLosses] = {}
@@ -95,24 +119,33 @@ def measure_token_losses(
     in_chunks = has_plain_head(model)
     for places in _batches(by_length, samples, model.config.get_text_config().vocab_size):
         chosen = [samples[place] for place in places]
-        losses |= zip(places, _measure_batch(model, chosen, laid_out(chosen), in_chunks), strict=True)
+        losses |= zip(
+            places, _measure_batch(model, chosen, laid_out(chosen), in_chunks), strict=True
+        )
         between()
     model.train(was_training)
     return [losses[place] for place in range(len(samples))]
 
 
-def _batches(order: Sequence[int], samples: Sequence[TokenizedSample], vocabulary: int) -> Iterator[list[int]]:
-    """Yield the indices, those of the longest samples first, in batches as large as allowed, at least one each."""
+def _batches(
+    order: Sequence[int], samples: Sequence[TokenizedSample], vocabulary: int
+) -> Iterator[list[int]]:
+    """Yield the indices, those of the longest samples first, in batches as large as allowed, at
+    least one each.
+    """
     most_trained = EVAL_MAX_LOGIT_BYTES // (BYTES_PER_LOGIT * vocabulary)
     batch: list[int] = []
     trained = 0
     for place in order:
         sample = samples[place]
         rows = len(batch) + 1
-        is_full = rows > EVAL_BATCH_SIZE or (batch and rows * len(samples[batch[0]].ids) > EVAL_BATCH_TOKENS)
+        is_full = rows > EVAL_BATCH_SIZE or (
+            batch and rows * len(samples[batch[0]].ids) > EVAL_BATCH_TOKENS
+        )
         if batch and (is_full or trained + sample.reply_tokens > most_trained):
             yield batch
-            batch, trained = [], 0
+            batch = []
+            trained = 0
         batch.append(place)
         trained += sample.reply_tokens
     if batch:
@@ -134,12 +167,17 @@ def _measure_batch(
     with torch.inference_mode():
         if in_chunks:
             states, targets = reply_states(model, batch)
-            chunks = zip(*(torch.split(whole, LOSS_CHUNK_TOKENS) for whole in (states, targets)), strict=True)
+            chunks = zip(
+                *(torch.split(whole, LOSS_CHUNK_TOKENS) for whole in (states, targets)), strict=True
+            )
             found = [_token_losses(output_head(model)(part), of_part) for part, of_part in chunks]
         else:
             found = [_token_losses(*reply_logits(model, batch))]
     losses, likeliest = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return [TokenLosses(*parts) for parts in zip(np.split(losses, ends), np.split(likeliest, ends), strict=True)]
+    return [
+        TokenLosses(*parts)
+        for parts in zip(np.split(losses, ends), np.split(likeliest, ends), strict=True)
+    ]
 
 
 def _token_losses(logits: Tensor, targets: Tensor) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -147,10 +185,14 @@ def _token_losses(logits: Tensor, targets: Tensor) -> tuple[NDArray[np.float64],
     return losses.double().cpu().numpy(), (logits.argmax(-1) == targets).cpu().numpy()
 
 
-def require_convergence(losses: Sequence[float], step: int, steps: int, recipe: Recipe, start: float | None) -> None:
-    """Raise `TrainingError` if the losses so far, one per step up to `step` of `steps`, have diverged.
+def require_convergence(
+    losses: Sequence[float], step: int, steps: int, recipe: Recipe, start: float | None
+) -> None:
+    """Raise `TrainingError` if the losses so far, one per step up to `step` of `steps`, have
+    diverged.
 
-    `start` is the untrained model's loss on held-out replies (nats per token); None takes the first logged loss.
+    `start` is the untrained model's loss on held-out replies (nats per token); None takes the first
+    logged loss.
     """
     last = losses[-1]
     if not math.isfinite(last):
@@ -170,16 +212,21 @@ def require_finite_loss(loss: float, what: str, recipe: Recipe) -> None:
 
 
 def _not_finite_error(what: str, steps: int, recipe: Recipe) -> TrainingError:
-    """Build the error about a loss that is no number, which float16 explains where it is the precision."""
+    """Build the error about a loss that is no number, which float16 explains where it is the
+    precision.
+    """
     if recipe.precision == "fp16":
-        return Float16OverflowError(f"{what}: the model's numbers overflow in float16.", OVERFLOW_ADVICE)
+        return Float16OverflowError(
+            f"{what}: the model's numbers overflow in float16.", OVERFLOW_ADVICE
+        )
     return _divergence_error(f"{what}: training has diverged.", steps, recipe)
 
 
 def _divergence_error(message: str, steps: int, recipe: Recipe) -> TrainingError:
     rate = recipe.learning_rate
     advice = [
-        f"Lower the learning rate, which was {rate:g}: set learning_rate={max(rate / 10, MIN_ADVISED_LEARNING_RATE):g}."
+        f"Lower the learning rate, which was {rate:g}: set "
+        f"learning_rate={max(rate / 10, MIN_ADVISED_LEARNING_RATE):g}."
     ]
     warmup = recipe.warmup_steps or recipe.warmup_ratio * steps
     if warmup < SHORT_WARMUP_SHARE * steps:

@@ -44,14 +44,21 @@ REFERENCE_ADAPTER = "ref"  # TRL's name for the frozen copy of the adapter
 PADDING_TOKEN_ID = 0  # comes after the end of a row, where no token attends to it
 
 
-def train_preferences(base: BaseModel, tokenizer: Any, stage: StageInputs, preferences: PreferenceSet) -> TrainResult:
+def train_preferences(
+    base: BaseModel, tokenizer: Any, stage: StageInputs, preferences: PreferenceSet
+) -> TrainResult:
     """Train the adapter that `stage.begin` loads, from the latest checkpoint on.
 
-    Raises `TrainingError` if the loss diverges, `RequestError` for several processes, and the errors of `stage.check`.
+    Raises `TrainingError` if the loss diverges, `RequestError` for several processes, and the
+    errors of `stage.check`.
     """
     if stage.processes.is_distributed:
-        raise RequestError("Several processes cannot learn from preferences together.", "Start one process.")
-    trained = run_trainer(stage, partial(make_preference_trainer, base, tokenizer, stage, preferences))
+        raise RequestError(
+            "Several processes cannot learn from preferences together.", "Start one process."
+        )
+    trained = run_trainer(
+        stage, partial(make_preference_trainer, base, tokenizer, stage, preferences)
+    )
     trained.model.delete_adapter(REFERENCE_ADAPTER)
     return trained
 
@@ -73,7 +80,9 @@ def make_preference_trainer(
         processing_class=tokenizer,
         args=args,
         train_dataset=table,
-        eval_dataset=table if evaluates(stage) else None,  # TRL requires one; the stage's replies are measured
+        eval_dataset=table
+        if evaluates(stage)
+        else None,  # TRL requires one; the stage's replies are measured
         data_collator=collator(pad_token_id=PADDING_TOKEN_ID),
     )
     cast_adapter_to_float32(model)
@@ -94,8 +103,12 @@ def _kto_parts(stage: StageInputs, preferences: PreferenceSet, folder: Path) -> 
         lacks = "KTO needs two replies at once, and there is memory for one."
         raise TrainingError(lacks, "Set a lower max_length, or lora_r.")
     good, bad = class_weights(preferences.judged)
-    args = KTOConfig(**_preference_arguments(stage, folder), desirable_weight=good, undesirable_weight=bad)
-    order = arrange_batches(preferences.judged, max(stage.length_group_batch, batch), stage.recipe.seed)
+    args = KTOConfig(
+        **_preference_arguments(stage, folder), desirable_weight=good, undesirable_weight=bad
+    )
+    order = arrange_batches(
+        preferences.judged, max(stage.length_group_batch, batch), stage.recipe.seed
+    )
     return ReplyKTOTrainer, args, kto_dataset(order, batch), DataCollatorForUnpairedPreference
 
 
@@ -106,13 +119,21 @@ def _dpo_parts(stage: StageInputs, preferences: PreferenceSet, folder: Path) -> 
 
 
 def _preference_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
-    """Return the arguments of both methods. Held-out loss selects no checkpoint: it is not what is optimised."""
+    """Return the arguments of both methods. Held-out loss selects no checkpoint: it is not what is
+    optimised.
+    """
     arguments = {**training_arguments(stage, folder), "load_best_model_at_end": False}
-    return {**arguments, "beta": stage.recipe.preference_beta, "train_sampling_strategy": "sequential"}
+    return {
+        **arguments,
+        "beta": stage.recipe.preference_beta,
+        "train_sampling_strategy": "sequential",
+    }
 
 
 def kto_dataset(order: Sequence[LabelledReply], batch: int) -> Any:
-    """Make the rows of `KTOTrainer`: prompt, reply, its label, and the reply of another row of the batch."""
+    """Make the rows of `KTOTrainer`: prompt, reply, its label, and the reply of another row of the
+    batch.
+    """
     rows = [_prompt_and_reply(reply) for reply in order]
     batches = [rows[first : first + batch] for first in range(0, len(rows), batch)]
     others = [row for together in batches for row in (together[-1], *together[:-1])]
@@ -138,12 +159,15 @@ def dpo_dataset(pairs: Sequence[PreferencePair]) -> Any:
 
 
 def _prompt_and_reply(reply: LabelledReply) -> tuple[list[int], list[int]]:
-    ids, prompt = list(reply.sample.ids), len(reply.sample.ids) - reply.sample.reply_tokens
+    ids = list(reply.sample.ids)
+    prompt = len(reply.sample.ids) - reply.sample.reply_tokens
     return ids[:prompt], ids[prompt:]
 
 
 class PreferenceTrainer(TrainerBase):
-    """Base of both preference trainers: the tables are ready, and samples and tokens are counted."""
+    """Base of both preference trainers: the tables are ready, and samples and tokens are
+    counted.
+    """
 
     rows_per_sample = 1
 
@@ -151,9 +175,15 @@ class PreferenceTrainer(TrainerBase):
         return dataset
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
-        """TRL's loss: its mean over the batch, which transformers divides by the batches of a step."""
+        """TRL's loss: its mean over the batch, which transformers divides by the batches of a
+        step.
+        """
         self.samples_done += len(inputs["attention_mask"]) // self.rows_per_sample
         self.tokens_done += int(inputs["attention_mask"].sum())
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
@@ -174,11 +204,15 @@ def _copy_adapter_to_reference(model: Any) -> None:
     weights = dict(model.named_parameters())
     for name, weight in weights.items():
         if f".{REFERENCE_ADAPTER}." in name:
-            weight.data = weights[name.replace(f".{REFERENCE_ADAPTER}.", ".default.")].detach().clone()
+            weight.data = (
+                weights[name.replace(f".{REFERENCE_ADAPTER}.", ".default.")].detach().clone()
+            )
 
 
 def patch_reply_scoring(causal: Any, noise: EmbeddingNoise, *, shares_prefix: bool = True) -> None:
-    """Score replies by `reply_log_probabilities` in calls of TRL, which pass `fused_lm_head`, with noise if any."""
+    """Score replies by `reply_log_probabilities` in calls of TRL, which pass `fused_lm_head`, with
+    noise if any.
+    """
     forward = causal.forward
 
     @wraps(forward)
@@ -186,9 +220,13 @@ def patch_reply_scoring(causal: Any, noise: EmbeddingNoise, *, shares_prefix: bo
         if not fused_lm_head:
             return forward(*arguments, **more)
         with noise.over(_row_lengths(more["labels"])):
-            log_probs = reply_log_probabilities(causal, more["input_ids"], more["labels"], shares_prefix)
+            log_probs = reply_log_probabilities(
+                causal, more["input_ids"], more["labels"], shares_prefix
+            )
         nothing = torch.zeros_like(log_probs)
-        return FusedCausalLMOutput(log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool())
+        return FusedCausalLMOutput(
+            log_probs=log_probs, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool()
+        )
 
     causal.forward = scoring
 
@@ -199,14 +237,21 @@ def _row_lengths(labels: Tensor) -> Tensor:
     return (places * (labels != IGNORE_INDEX)).amax(dim=1, keepdim=True).clamp(min=1)
 
 
-def reply_log_probabilities(causal: Any, input_ids: Tensor, labels: Tensor, shares_prefix: bool = True) -> Tensor:
-    """Return the log-probability of each labelled token in nats, [rows, length - 1], 0 where there is no label.
+def reply_log_probabilities(
+    causal: Any, input_ids: Tensor, labels: Tensor, shares_prefix: bool = True
+) -> Tensor:
+    """Return the log-probability of each labelled token in nats, [rows, length - 1], 0 where there
+    is no label.
 
     `input_ids` and `labels` [rows, length] are padded on the right.
     """
     labelled = labels != IGNORE_INDEX
     shared = _shared_prefix(input_ids, labelled) if shares_prefix else 0
-    batch = {"prefix_ids": input_ids[:1, :shared], "input_ids": input_ids[:, shared:], "labels": labels[:, shared:]}
+    batch = {
+        "prefix_ids": input_ids[:1, :shared],
+        "input_ids": input_ids[:, shared:],
+        "labels": labels[:, shared:],
+    }
     logits, targets = reply_logits(causal, batch)
     losses = functional.cross_entropy(logits.float(), targets, reduction="none")
     places = labelled[:, 1:]
@@ -214,7 +259,9 @@ def reply_log_probabilities(causal: Any, input_ids: Tensor, labels: Tensor, shar
 
 
 def _shared_prefix(input_ids: Tensor, labelled: Tensor) -> int:
-    """Count the tokens that all rows share at the start, without a prompt's last, which predicts the reply."""
+    """Count the tokens that all rows share at the start, without a prompt's last, which predicts
+    the reply.
+    """
     alike = (input_ids == input_ids[:1]).all(dim=0).long().cumprod(dim=0).sum()
     shortest_prompt = labelled.long().argmax(dim=1).min()
     return int(torch.minimum(alike, shortest_prompt - 1).clamp(min=0))

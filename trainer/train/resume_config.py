@@ -26,19 +26,25 @@ RUN_FILE = "run.json"
 CHECKPOINT_INTERVAL_S = 45
 """Seconds between checkpoints: a run that is killed loses at most this much."""
 
-LATER_FIELDS = frozenset({"lore_pairs", "chat_template", "cross_session_share", "trained_replies", "reasoning"})
-"""Fields of requests that were added later: unset, they are no part of the hash, which stays that of earlier runs."""
+LATER_FIELDS = frozenset(
+    {"lore_pairs", "chat_template", "cross_session_share", "trained_replies", "reasoning"}
+)
+"""Fields of requests that were added later: unset, they are no part of the hash, which stays that
+of earlier runs.
+"""
 
 log = logging.getLogger(__name__)
 
 
 class ResumeConfig(FrozenModel):
-    """`run.json`. `batches` is a hash over the samples' token ids and masks in the order of the first epoch.
+    """`run.json`. `batches` is a hash over the samples' token ids and masks in the order of the
+    first epoch.
 
-    `base_model` is its name, with the commit of one from a hub. `batch` and `accumulation` are those in use: the
-    recipe's, until memory runs out. `asked` is a hash of the request; `chosen` has the reasons of the recipe `auto`.
-    `start` is the SHA-256 of the weights that are trained further, empty for a new adapter. `precision` replaces the
-    recipe's once float16 was too small for the model, empty before.
+    `base_model` is its name, with the commit of one from a hub. `batch` and `accumulation` are
+    those in use: the recipe's, until memory runs out. `asked` is a hash of the request; `chosen`
+    has the reasons of the recipe `auto`. `start` is the SHA-256 of the weights that are trained
+    further, empty for a new adapter. `precision` replaces the recipe's once float16 was too small
+    for the model, empty before.
     """
 
     recipe: Recipe
@@ -74,7 +80,9 @@ class ResumeConfig(FrozenModel):
 
     @property
     def has_reduced_batch(self) -> bool:
-        """Tell whether the batch was reduced after running out of memory: results then differ in the last bits."""
+        """Tell whether the batch was reduced after running out of memory: results then differ in
+        the last bits.
+        """
         return self.batch != self.recipe.per_device_train_batch_size
 
     @property
@@ -83,39 +91,61 @@ class ResumeConfig(FrozenModel):
         caveats = [f"{self.processes} processes trained it together."] if self.processes > 1 else []
         if self.has_reduced_batch:
             caveats.append(
-                f"Memory ran out with batches of {self.recipe.per_device_train_batch_size}, so the rest was trained "
-                f"with {self.batch}: the weights are not, to the last bit, those of a run with more memory."
+                f"Memory ran out with batches of {self.recipe.per_device_train_batch_size}, so the "
+                "rest was trained "
+                f"with {self.batch}: the weights are not, to the last bit, those of a run with "
+                "more memory."
             )
         if self.precision:
-            caveats.append(f"The base model's numbers overflow in float16: it was trained in {self.precision}.")
+            caveats.append(
+                f"The base model's numbers overflow in float16: it was trained in {self.precision}."
+            )
         return tuple(caveats)
 
     def without_float16(self, precision: Literal["bf16", "fp32"]) -> ResumeConfig | None:
         """Return it with this precision in place of float16; None if float16 is not in use."""
-        return self.model_copy(update={"precision": precision}) if self.used.precision == "fp16" else None
+        return (
+            self.model_copy(update={"precision": precision})
+            if self.used.precision == "fp16"
+            else None
+        )
 
     def halved(self) -> ResumeConfig | None:
-        """Return it with smaller batches and more of them per step; None if a batch is one sample already."""
+        """Return it with smaller batches and more of them per step; None if a batch is one sample
+        already.
+        """
         if self.batch == 1:
             return None
         factor = 2 if self.batch % 2 == 0 else self.batch
-        return self.model_copy(update={"batch": self.batch // factor, "accumulation": self.accumulation * factor})
+        return self.model_copy(
+            update={"batch": self.batch // factor, "accumulation": self.accumulation * factor}
+        )
 
 
 def request_hash(spec: JobSpec) -> str:
-    """Hash a job's whole request (SHA-256), without later fields that are not set: earlier runs do not have them."""
+    """Hash a job's whole request (SHA-256), without later fields that are not set: earlier runs do
+    not have them.
+    """
     values = spec.model_dump(mode="json")
     for holder in (values["request"], values["request"]["hyperparameters"]):
         for name in LATER_FIELDS & holder.keys():
             if holder[name] is None:
                 del holder[name]
-    return hashlib.sha256(json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode()
+    ).hexdigest()
 
 
 def resumed_recipe(folder: Path, spec: JobSpec) -> ResolvedRecipe | None:
-    """Return the recipe of the run that is resumed in a folder; None if no run of this request has begun there."""
+    """Return the recipe of the run that is resumed in a folder; None if no run of this request has
+    begun there.
+    """
     config = _read_resume_config(folder) if (folder / CHECKPOINTS_FOLDER).is_dir() else None
-    return ResolvedRecipe(config.recipe, config.chosen) if config and config.asked == request_hash(spec) else None
+    return (
+        ResolvedRecipe(config.recipe, config.chosen)
+        if config and config.asked == request_hash(spec)
+        else None
+    )
 
 
 def resume_thread_count(folder: Path) -> int | None:
@@ -125,20 +155,27 @@ def resume_thread_count(folder: Path) -> int | None:
 
 
 def lock_config(folder: Path, wanted: ResumeConfig) -> ResumeConfig:
-    """Return the folder's stored configuration if it belongs to the same run; else store and return `wanted`.
+    """Return the folder's stored configuration if it belongs to the same run; else store and return
+    `wanted`.
 
-    The checkpoints of another run are removed. Raises `RequestError` if the number of processes has changed.
+    The checkpoints of another run are removed. Raises `RequestError` if the number of processes has
+    changed.
     """
     stored = _read_resume_config(folder)
     if stored and stored.processes != wanted.processes and (folder / CHECKPOINTS_FOLDER).is_dir():
-        began, now = f"{stored.processes} processes", wanted.processes
+        began = f"{stored.processes} processes"
+        now = wanted.processes
         advice = f"Start it with {began}, or remove {folder / CHECKPOINTS_FOLDER} to start anew."
-        raise RequestError(f"The run in {folder} began with {began}, and cannot go on with {now}.", advice)
+        raise RequestError(
+            f"The run in {folder} began with {began}, and cannot go on with {now}.", advice
+        )
     if stored and _is_same_run(stored, wanted):
         return stored
     if (folder / CHECKPOINTS_FOLDER).is_dir():
         log.warning(
-            "the checkpoints in %s are of a run with other settings, samples or packages: starting anew", folder
+            "the checkpoints in %s are of a run with other settings, samples or packages: starting "
+            "anew",
+            folder,
         )
         shutil.rmtree(folder / CHECKPOINTS_FOLDER)
     write_resume_config(folder, wanted)
@@ -152,7 +189,9 @@ def write_resume_config(folder: Path, config: ResumeConfig) -> None:
 
 def batches_hash(data: Dataset, recipe: Recipe) -> str:
     """Hash the samples in their order (SHA-256), those of both stages if there are two."""
-    digest = _sample_order_hash(data.train, recipe) + (data.preferences.marks if data.preferences else "")
+    digest = _sample_order_hash(data.train, recipe) + (
+        data.preferences.marks if data.preferences else ""
+    )
     if not data.first:
         return digest
     return hashlib.sha256((_sample_order_hash(data.first, recipe) + digest).encode()).hexdigest()
@@ -160,7 +199,9 @@ def batches_hash(data: Dataset, recipe: Recipe) -> str:
 
 def _sample_order_hash(samples: Sequence[TokenizedSample], recipe: Recipe) -> str:
     digest = hashlib.sha256()
-    for index in group_by_length([len(s.ids) for s in samples], recipe.per_device_train_batch_size, recipe.seed):
+    for index in group_by_length(
+        [len(s.ids) for s in samples], recipe.per_device_train_batch_size, recipe.seed
+    ):
         digest.update(repr((samples[index].ids, samples[index].mask)).encode())
     return digest.hexdigest()
 
@@ -176,6 +217,8 @@ def _read_resume_config(folder: Path) -> ResumeConfig | None:
 
 
 def _is_same_run(stored: ResumeConfig, wanted: ResumeConfig) -> bool:
-    """Compare all but what a resumed run takes over from the stored one: threads, and what was reduced on the way."""
+    """Compare all but what a resumed run takes over from the stored one: threads, and what was
+    reduced on the way.
+    """
     taken_over = ("threads", "batch", "accumulation", "precision", "asked", "chosen")
     return stored.model_copy(update={name: getattr(wanted, name) for name in taken_over}) == wanted

@@ -32,7 +32,14 @@ from trainer.train.checkpoint import (
     latest_valid_checkpoint,
     trainable_weights,
 )
-from trainer.train.collator import IGNORE_INDEX, PADDING_SAMPLE, collate, drop_padding_samples, pack, reply_losses
+from trainer.train.collator import (
+    IGNORE_INDEX,
+    PADDING_SAMPLE,
+    collate,
+    drop_padding_samples,
+    pack,
+    reply_losses,
+)
 from trainer.train.embedding_noise import sample_lengths
 from trainer.train.job import RunUsage
 from trainer.train.kernels import (
@@ -71,7 +78,11 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         return -len(self.stage.train) % per_step if processes.is_distributed else 0
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Mean over the trained tokens of the whole optimiser step."""
         with self.noise.over(sample_lengths(inputs)):
@@ -80,14 +91,23 @@ class ReplySFTTrainer(TrainerBase, SFTTrainer):  # type: ignore[misc]  # TRL is 
         self.tokens_done += int(inputs["lengths"].sum())
         if num_items_in_batch is None:
             return losses.mean()
-        return losses.sum() / num_items_in_batch * self.stage.processes.count  # whose gradients are averaged
+        return (
+            losses.sum() / num_items_in_batch * self.stage.processes.count
+        )  # whose gradients are averaged
 
 
 class LengthSortedSampler(torch.utils.data.Sampler[int]):
-    """Samples in a new `group_by_length` order in each epoch, followed by the places `at_the_end`."""
+    """Samples in a new `group_by_length` order in each epoch, followed by the places
+    `at_the_end`.
+    """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, at_the_end: Sequence[int] = ()) -> None:
-        self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, seed: int, at_the_end: Sequence[int] = ()
+    ) -> None:
+        self._lengths = lengths
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
         self._at_the_end = at_the_end
 
     def __len__(self) -> int:
@@ -106,8 +126,8 @@ class LengthSortedSampler(torch.utils.data.Sampler[int]):
 class TrainResult:
     """The peft model with the new adapter, in evaluation mode, and every event of the run so far.
 
-    `account` counts the run's time and memory. `resumed_at` is the step from which this process resumed, 0 for the
-    start. `kernels` describes the kernels in use.
+    `account` counts the run's time and memory. `resumed_at` is the step from which this process
+    resumed, 0 for the start. `kernels` describes the kernels in use.
     """
 
     model: Any
@@ -118,14 +138,18 @@ class TrainResult:
 
 
 def train_sft(base: BaseModel, tokenizer: Any, stage: StageInputs) -> TrainResult:
-    """Train a LoRA adapter from the latest checkpoint, if any. Raises `TrainingError` and `stage.check`'s errors."""
+    """Train a LoRA adapter from the latest checkpoint, if any. Raises `TrainingError` and
+    `stage.check`'s errors.
+    """
     return run_trainer(stage, functools.partial(make_sft_trainer, base, tokenizer, stage))
 
 
 def run_trainer(stage: StageInputs, make_trainer: Callable[[Path], TrainerBase]) -> TrainResult:
     """Train with a trainer made for the checkpoints' folder. Raises the errors of `train_sft`."""
     with ExitStack() as stack:
-        folder = stage.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="understudy-train-")))
+        folder = stage.folder or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="understudy-train-"))
+        )
         trainer = make_trainer(folder)
         events = EventCallback(stage, trainer)
         trainer.add_callback(events)
@@ -136,26 +160,42 @@ def run_trainer(stage: StageInputs, make_trainer: Callable[[Path], TrainerBase])
         try:
             run_training_loop(trainer, checkpoint)
         except (*MALFORMED_ERRORS, RuntimeError) as error:
-            if checkpoint and trainer.state.global_step <= checkpoint_step(checkpoint) and not is_out_of_memory(error):
+            if (
+                checkpoint
+                and trainer.state.global_step <= checkpoint_step(checkpoint)
+                and not is_out_of_memory(error)
+            ):
                 what = f"The checkpoint {checkpoint} cannot be resumed: {error}."
                 raise TrainingError(what, REMOVE_ADVICE) from error
             raise
     resumed_at = checkpoint_step(checkpoint) if checkpoint else 0
-    return TrainResult(trainer.model.eval(), tuple(events.history), stage.account, resumed_at, trainer.kernels.notes)
+    return TrainResult(
+        trainer.model.eval(),
+        tuple(events.history),
+        stage.account,
+        resumed_at,
+        trainer.kernels.notes,
+    )
 
 
-def make_sft_trainer(base: BaseModel, tokenizer: Any, stage: StageInputs, folder: Path) -> ReplySFTTrainer:
+def make_sft_trainer(
+    base: BaseModel, tokenizer: Any, stage: StageInputs, folder: Path
+) -> ReplySFTTrainer:
     """Make a trainer of a new adapter, before its first step."""
     model, kernels = load_model_with_kernels(base, stage.recipe)
     model = add_lora_adapter(model, stage.recipe)
     kernels = verify_fused_lora(model, kernels)
-    collator = pack if kernels.packing else functools.partial(collate, shares_prefix=kernels.shares_prefix)
+    collator = (
+        pack if kernels.packing else functools.partial(collate, shares_prefix=kernels.shares_prefix)
+    )
     train = [*stage.train, PADDING_SAMPLE] if stage.processes.is_distributed else stage.train
     trainer = ReplySFTTrainer(
         stage,
         kernels,
         model=model,
-        args=SFTConfig(**training_arguments(stage, folder), dataset_kwargs={"skip_prepare_dataset": True}),
+        args=SFTConfig(
+            **training_arguments(stage, folder), dataset_kwargs={"skip_prepare_dataset": True}
+        ),
         train_dataset=make_hf_dataset(train),
         eval_dataset=make_hf_dataset(stage.heldout) if stage.heldout else None,
         data_collator=functools.partial(_collate_rows, collator),
@@ -172,7 +212,9 @@ def make_sft_trainer(base: BaseModel, tokenizer: Any, stage: StageInputs, folder
 
 
 def run_training_loop(trainer: TrainerBase, checkpoint: Path | None = None) -> None:
-    """Run all steps. The adapter's inputs need no float32 copies if autocast multiplies in 16 bits."""
+    """Run all steps. The adapter's inputs need no float32 copies if autocast multiplies in 16
+    bits.
+    """
     trainer.remove_callback(PrinterCallback)
     computes_in_16_bits = trainer.args.bf16 or trainer.args.fp16
     with (
@@ -185,7 +227,9 @@ def run_training_loop(trainer: TrainerBase, checkpoint: Path | None = None) -> N
 
 
 def load_model_with_kernels(base: BaseModel, recipe: Recipe) -> tuple[Any, KernelSelection]:
-    """Load the base model and choose its kernels. Raises `Float16OverflowError` if float16 is too small for it."""
+    """Load the base model and choose its kernels. Raises `Float16OverflowError` if float16 is too
+    small for it.
+    """
     model = load_quantised(base, recipe)
     if recipe.precision == "fp16":
         require_finite_activations(model)
@@ -195,7 +239,8 @@ def load_model_with_kernels(base: BaseModel, recipe: Recipe) -> tuple[Any, Kerne
 
 
 def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
-    """Load the base model, with 4-bit linear layers if the recipe says so; a CPU computes with the unpacked values.
+    """Load the base model, with 4-bit linear layers if the recipe says so; a CPU computes with the
+    unpacked values.
 
     `recipe.precision` is resolved (`trainer.recipe.resolve`).
     """
@@ -210,23 +255,32 @@ def load_quantised(base: BaseModel, recipe: Recipe) -> Any:
             bnb_4bit_use_double_quant=recipe.double_quant,
             bnb_4bit_compute_dtype=getattr(torch, precision),
         )
-        model = load_model(base, precision, quantization_config=quantisation, device_map={"": device})
+        model = load_model(
+            base, precision, quantization_config=quantisation, device_map={"": device}
+        )
     if device != "cpu":
         return model
-    if recipe.quant_type != "none" and getattr(model, "hf_quantizer", None):  # unless its stored form is unpacked
+    if recipe.quant_type != "none" and getattr(
+        model, "hf_quantizer", None
+    ):  # unless its stored form is unpacked
         model = model.dequantize()
-        model.is_loaded_in_4bit = False  # left over by transformers; TRL would take the adapter down to 16 bits
+        model.is_loaded_in_4bit = (
+            False  # left over by transformers; TRL would take the adapter down to 16 bits
+        )
     use_grouped_attention(model)
     return model
 
 
 def add_lora_adapter(model: Any, recipe: Recipe) -> Any:
-    """Add an untrained adapter to those of the recipe's target modules that the language model has."""
+    """Add an untrained adapter to those of the recipe's target modules that the language model
+    has.
+    """
     present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     targets = [name for name in recipe.target_modules if name in present]
     if not targets:
         raise TrainingError(
-            f"The base model has none of the modules that the recipe adapts: {', '.join(recipe.target_modules)}.",
+            "The base model has none of the modules that the recipe adapts: "
+            f"{', '.join(recipe.target_modules)}.",
             "Choose another base model, or a recipe that names its linear layers.",
         )
     torch.manual_seed(recipe.seed)
@@ -249,9 +303,12 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
         "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "num_train_epochs", "logging_steps",
         "seed", "max_length", "optim", "eval_steps",
     )  # fmt: skip
-    batch, accumulation = stage.processes.share(recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps)
+    batch, accumulation = stage.processes.share(
+        recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps
+    )
     strategy = recipe.eval_strategy if evaluates(stage) else "no"
-    # transformers begins a warm-up at a rate of zero and rounds a ratio up: a run of one step would learn nothing
+    # transformers begins a warm-up at a rate of zero and rounds a ratio up: a run of one step would
+    # learn nothing
     warmup_ratio = recipe.warmup_ratio if optimiser_steps(recipe, len(stage.train)) > 1 else 0.0
     return dict(
         output_dir=str(folder),
@@ -261,7 +318,8 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
         max_steps=recipe.max_steps or -1,
-        warmup_steps=recipe.warmup_steps or warmup_ratio,  # below 1 transformers takes it for a ratio
+        warmup_steps=recipe.warmup_steps
+        or warmup_ratio,  # below 1 transformers takes it for a ratio
         bf16=recipe.precision == "bf16",
         fp16=recipe.precision == "fp16",
         use_cpu=not torch.cuda.is_available(),
@@ -282,38 +340,55 @@ def training_arguments(stage: StageInputs, folder: Path) -> dict[str, Any]:
 
 
 def evaluates(stage: StageInputs) -> bool:
-    """Report whether held-out loss is measured during training and the best adapter is selected by it."""
+    """Report whether held-out loss is measured during training and the best adapter is selected by
+    it.
+    """
     return bool(stage.heldout) and stage.recipe.eval_strategy != "no"
 
 
 def make_hf_dataset(samples: Sequence[TokenizedSample]) -> Any:
     """Make a `datasets` table of `input_ids` and `labels`."""
-    labels = [[id if trained else IGNORE_INDEX for id, trained in zip(s.ids, s.mask, strict=True)] for s in samples]
-    return Table.from_dict({"input_ids": [list(sample.ids) for sample in samples], "labels": labels})
+    labels = [
+        [id if trained else IGNORE_INDEX for id, trained in zip(s.ids, s.mask, strict=True)]
+        for s in samples
+    ]
+    return Table.from_dict(
+        {"input_ids": [list(sample.ids) for sample in samples], "labels": labels}
+    )
 
 
-def _collate_rows(collator: Collator, rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+def _collate_rows(
+    collator: Collator, rows: Sequence[dict[str, list[int]]]
+) -> dict[str, torch.Tensor]:
     masks = [tuple(label != IGNORE_INDEX for label in row["labels"]) for row in rows]
-    samples = [TokenizedSample(tuple(row["input_ids"]), mask) for row, mask in zip(rows, masks, strict=True)]
+    samples = [
+        TokenizedSample(tuple(row["input_ids"]), mask)
+        for row, mask in zip(rows, masks, strict=True)
+    ]
     return collator(drop_padding_samples(samples))
 
 
 def cast_adapter_to_float32(model: Any) -> None:
-    """Cast the adapter back to float32: TRL's 16 bits over a 4-bit base would round optimiser steps away."""
+    """Cast the adapter back to float32: TRL's 16 bits over a 4-bit base would round optimiser steps
+    away.
+    """
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
 
 
 def _language_modules(model: Any, names: Sequence[str]) -> list[str]:
-    """Return the names of layers; as whole paths where layers outside of the language model have the same name.
+    """Return the names of layers; as whole paths where layers outside of the language model have
+    the same name.
 
     A vision tower reads no text: an adapter there would stay untrained.
     """
     inside = set(model.get_decoder().modules())
     found = list[str]()
     for name in names:
-        layers = {path: layer for path, layer in model.named_modules() if path.rpartition(".")[2] == name}
+        layers = {
+            path: layer for path, layer in model.named_modules() if path.rpartition(".")[2] == name
+        }
         own = [path for path, layer in layers.items() if layer in inside]
         found += own if own and len(own) < len(layers) else [name]
     return found

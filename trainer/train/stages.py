@@ -1,4 +1,6 @@
-"""Trains a run in one or two stages, tracks it, and retries with smaller batches when memory runs out."""
+"""Trains a run in one or two stages, tracks it, and retries with smaller batches when memory runs
+out.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ FIRST_STAGE_FOLDER, STAGE_RESULT_FOLDER = "first-stage", "done"
 """Within the folder of checkpoints: those of the first stage, and its result."""
 
 StepListener = Callable[[StepEvent], None]
-BaseLosses = tuple[float, float]  # losses of the untrained model on held-out replies and on general dialogue
+BaseLosses = tuple[
+    float, float
+]  # losses of the untrained model on held-out replies and on general dialogue
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +57,13 @@ def resume_note(folder: Path) -> str:
     return f", then on from step {checkpoint_step(checkpoints[0])}" if checkpoints else ""
 
 
-def lock_run(job: PreparedJob, resolved: ResolvedRecipe, folder: Path, run: RunContext) -> ResumeConfig:
+def lock_run(
+    job: PreparedJob, resolved: ResolvedRecipe, folder: Path, run: RunContext
+) -> ResumeConfig:
     """Fix the configuration that this run and its resumptions must match.
 
-    Raises `RequestError` where the processes cannot share a step, or cannot go on with the folder's run.
+    Raises `RequestError` where the processes cannot share a step, or cannot go on with the folder's
+    run.
     """
     recipe = resolved.recipe
     run.processes.share(recipe.per_device_train_batch_size, recipe.gradient_accumulation_steps)
@@ -82,15 +89,17 @@ def train_stages(
 ) -> tuple[TrainResult, ResumeConfig]:
     """Train to the end; when memory runs out, go on from the last checkpoint with smaller batches.
 
-    A model whose numbers overflow in float16 is trained anew in another precision. With several processes the run ends
-    in both cases: the others would wait for the one that failed.
+    A model whose numbers overflow in float16 is trained anew in another precision. With several
+    processes the run ends in both cases: the others would wait for the one that failed.
     """
     account = run.account
     run.processes.join()
     run.processes.broadcast((config, before))
     while True:
         try:
-            return _train_tracked(job, config, folder, replace(run, account=account), before), config
+            return _train_tracked(
+                job, config, folder, replace(run, account=account), before
+            ), config
         except Exception as error:
             changed = _changed_for(error, config)
             if changed is None or run.processes.is_distributed:
@@ -99,8 +108,13 @@ def train_stages(
                 log.warning("%s Training starts anew in %s.", error, changed.precision)
                 shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
             else:
-                log.warning("out of memory with batches of %d: going on with %d", config.batch, changed.batch)
-        config, account = changed, RunUsage()
+                log.warning(
+                    "out of memory with batches of %d: going on with %d",
+                    config.batch,
+                    changed.batch,
+                )
+        config = changed
+        account = RunUsage()
         write_resume_config(folder, config)
         release_memory()
 
@@ -115,7 +129,9 @@ def _changed_for(error: Exception, config: ResumeConfig) -> ResumeConfig | None:
 
 
 def train_worker(job: PreparedJob, folder: Path, run: RunContext) -> None:
-    """Compute this process's share of the training; the run's first process is in `train_stages`."""
+    """Compute this process's share of the training; the run's first process is in
+    `train_stages`.
+    """
     run.processes.join()
     config, before = run.processes.broadcast()
     _StageRunner(job, config, folder, run, before, lambda event: None).train()
@@ -126,7 +142,9 @@ def _train_tracked(
 ) -> TrainResult:
     request = job.spec.request
     name = f"{request.persona or 'dialogue'}-{job.spec.version}"
-    tracking = ExperimentTracker(folder, name, {**config.used.hyperparameters, "recipe": request.recipe}, os.environ)
+    tracking = ExperimentTracker(
+        folder, name, {**config.used.hyperparameters, "recipe": request.recipe}, os.environ
+    )
 
     def listen(event: StepEvent) -> None:
         run.emit(event)
@@ -149,7 +167,9 @@ class FirstStageResult:
 
     @classmethod
     def read(cls, folder: Path) -> FirstStageResult | None:
-        """Read the stage's result from a folder; None if it is not done. Raises `TrainingError` for a damaged one."""
+        """Read the stage's result from a folder; None if it is not done. Raises `TrainingError` for
+        a damaged one.
+        """
         from trainer.train.checkpoint import Checkpoint  # imports torch: seconds
 
         if not (folder / STAGE_RESULT_FOLDER).is_dir():
@@ -159,7 +179,10 @@ class FirstStageResult:
             history = tuple(TRAINER_EVENT.validate_python(event) for event in parts["history"])
             return cls(parts["weights"], history, parts["account"], parts["steps"])  # type: ignore[arg-type]
         except (ValueError, LookupError) as error:
-            what = f"The result of the first stage in {folder / STAGE_RESULT_FOLDER} cannot be read: {error}."
+            what = (
+                f"The result of the first stage in {folder / STAGE_RESULT_FOLDER} cannot be read: "
+                f"{error}."
+            )
             raise TrainingError(what, "Remove it and run again.") from error
 
     def write(self, folder: Path) -> None:
@@ -167,7 +190,12 @@ class FirstStageResult:
         from trainer.train.checkpoint import Checkpoint  # imports torch: seconds
 
         history = [event.model_dump() for event in self.history]
-        parts = {"weights": self.weights, "history": history, "account": self.account, "steps": self.steps}
+        parts = {
+            "weights": self.weights,
+            "history": history,
+            "account": self.account,
+            "steps": self.steps,
+        }
         with atomic_folder(folder / STAGE_RESULT_FOLDER) as staging:
             Checkpoint(parts).write(staging)
 
@@ -183,37 +211,59 @@ class _StageRunner:
 
     def train(self) -> TrainResult:
         """Train all stages; the result's history covers all of them."""
-        data, recipe, start = self.job.data, self.config.used, self.job.start
+        data = self.job.data
+        recipe = self.config.used
+        start = self.job.start
         begin = partial(load_parent_weights, start.folder) if start else None
         if data.preferences:
             self._enter(f"{len(data.train)} judged replies, by {data.preferences.method.upper()}")
-            return self._stage(data.train, recipe, begin, None, CHECKPOINTS_FOLDER, self.listen, data.preferences)
+            return self._stage(
+                data.train, recipe, begin, None, CHECKPOINTS_FOLDER, self.listen, data.preferences
+            )
         if not data.first:
             self._enter(f"{len(data.train)} replies")
-            return self._stage(data.train, recipe, begin, self.before[0], CHECKPOINTS_FOLDER, self.listen)
+            return self._stage(
+                data.train, recipe, begin, self.before[0], CHECKPOINTS_FOLDER, self.listen
+            )
         first = self._first(begin)
         self._enter(f"stage 2 of 2: {len(data.train)} replies")
         self.run.account.load_state_dict(first.account)
         shift = partial(_shift_event, stage=2, before=first.steps)
         restore = partial(_restore_first_stage, first.weights)
         trained = self._stage(
-            data.train, recipe, restore, self.before[0], CHECKPOINTS_FOLDER, lambda event: self.listen(shift(event))
+            data.train,
+            recipe,
+            restore,
+            self.before[0],
+            CHECKPOINTS_FOLDER,
+            lambda event: self.listen(shift(event)),
         )
         return replace(trained, history=(*first.history, *map(shift, trained.history)))
 
     def _first(self, begin: Callable[[Any], None] | None) -> FirstStageResult:
         """Return the first stage's result: read if it is done, else trained now."""
-        data, recipe = self.job.data, self.config.used
+        data = self.job.data
+        recipe = self.config.used
         folder = self.folder / CHECKPOINTS_FOLDER / FIRST_STAGE_FOLDER
-        if done := self.run.processes.broadcast(FirstStageResult.read(folder) if self.run.processes.is_first else None):
+        if done := self.run.processes.broadcast(
+            FirstStageResult.read(folder) if self.run.processes.is_first else None
+        ):
             return done  # type: ignore[no-any-return]
         self._enter(f"stage 1 of 2: {len(data.first)} general replies")
         steps = optimiser_steps(recipe, len(data.train))
-        tokens = sum(len(sample.ids) for sample in data.train) * epoch_count(recipe, len(data.train))
+        tokens = sum(len(sample.ids) for sample in data.train) * epoch_count(
+            recipe, len(data.train)
+        )
         shift = partial(_shift_event, stage=1, after=steps, after_tokens=tokens)
-        checkpoints, listen = f"{CHECKPOINTS_FOLDER}/{FIRST_STAGE_FOLDER}", lambda event: self.listen(shift(event))
+        checkpoints = f"{CHECKPOINTS_FOLDER}/{FIRST_STAGE_FOLDER}"
+
+        def listen(event: StepEvent) -> None:
+            self.listen(shift(event))
+
         try:
-            trained = self._stage(data.first, recipe.first_stage, begin, self.before[1], checkpoints, listen)
+            trained = self._stage(
+                data.first, recipe.first_stage, begin, self.before[1], checkpoints, listen
+            )
         except Float16OverflowError:  # which `train_stages` answers
             raise
         except TrainingError as error:
@@ -276,7 +326,9 @@ class _StageRunner:
 def _first_stage_result(trained: TrainResult, history: tuple[StepEvent, ...]) -> FirstStageResult:
     from trainer.train.checkpoint import trainable_weights  # imports torch: seconds
 
-    weights = {name: weight.cpu().clone() for name, weight in trainable_weights(trained.model).items()}
+    weights = {
+        name: weight.cpu().clone() for name, weight in trainable_weights(trained.model).items()
+    }
     return FirstStageResult(weights, history, trained.account.state_dict(), history[-1].step)
 
 
@@ -286,7 +338,9 @@ def _restore_first_stage(weights: dict[str, Any], model: Any) -> None:
     restore_weights(model, weights)
 
 
-def _shift_event(event: StepEvent, *, stage: int, before: int = 0, after: int = 0, after_tokens: float = 0.0) -> Any:
+def _shift_event(
+    event: StepEvent, *, stage: int, before: int = 0, after: int = 0, after_tokens: float = 0.0
+) -> Any:
     """Convert an event of one stage to one of the whole run, which counts the steps of both."""
     changes: dict[str, Any] = {"stage": stage, "step": event.step + before}
     if isinstance(event, Progress):

@@ -1,4 +1,6 @@
-"""The inputs of a training stage, and the base of all trainers: evaluation, pauses and pickle-free checkpoints."""
+"""The inputs of a training stage, and the base of all trainers: evaluation, pauses and pickle-free
+checkpoints.
+"""
 
 import logging
 import math
@@ -42,13 +44,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StageInputs:
-    """Inputs of a training stage. `listen` receives each event; `check` raises `RunCancelled` between steps to stop.
+    """Inputs of a training stage. `listen` receives each event; `check` raises `RunCancelled`
+    between steps to stop.
 
-    `folder` holds checkpoints, one every `checkpoint_s`; a run resumes from the latest. `order` fixes the samples'
-    order in every epoch; otherwise groups of `length_group_batch` samples (0: a batch) have similar lengths.
-    `initial_loss` is the untrained model's on held-out replies, None if not measured. `account` counts time and memory.
-    `hold` may pause between layers. Each of several `processes` computes its share. `begin` loads weights into the new
-    adapter before the first step. `fence` is called before a checkpoint gets its name, and may refuse by raising.
+    `folder` holds checkpoints, one every `checkpoint_s`; a run resumes from the latest. `order`
+    fixes the samples' order in every epoch; otherwise groups of `length_group_batch` samples (0: a
+    batch) have similar lengths. `initial_loss` is the untrained model's on held-out replies, None
+    if not measured. `account` counts time and memory. `hold` may pause between layers. Each of
+    several `processes` computes its share. `begin` loads weights into the new adapter before the
+    first step. `fence` is called before a checkpoint gets its name, and may refuse by raising.
     """
 
     train: Sequence[TokenizedSample]
@@ -68,22 +72,27 @@ class StageInputs:
     fence: Callable[[], None] = lambda: None
 
     def between(self) -> None:
-        """Between two evaluated batches, pause or stop on request; several processes stop only together."""
+        """Between two evaluated batches, pause or stop on request; several processes stop only
+        together.
+        """
         self.hold.wait()
         if not self.processes.is_distributed:
             self.check()
 
 
 class TrainerBase:
-    """Mixin that makes a TRL trainer follow its stage; comes before the trainer among a class's bases.
+    """Mixin that makes a TRL trainer follow its stage; comes before the trainer among a class's
+    bases.
 
-    In this process, `samples_done` and `tokens_done` count samples and their own tokens, `measuring_s` the seconds of
-    evaluation without pauses. The result of `remembers` is saved in every checkpoint; after a resume `remembered` holds
-    it. `trouble` says why the last checkpoint could not be written, empty if it could. `noise` is NEFTune's.
+    In this process, `samples_done` and `tokens_done` count samples and their own tokens,
+    `measuring_s` the seconds of evaluation without pauses. The result of `remembers` is saved in
+    every checkpoint; after a resume `remembered` holds it. `trouble` says why the last checkpoint
+    could not be written, empty if it could. `noise` is NEFTune's.
     """
 
     def __init__(self, stage: StageInputs, kernels: KernelSelection, **options: Any) -> None:
-        self.stage, self.kernels = stage, kernels
+        self.stage = stage
+        self.kernels = kernels
         self.noise = EmbeddingNoise(options["model"], stage.recipe.neftune_noise_alpha)
         self.samples_done = self.tokens_done = 0
         self.measuring_s = 0.0
@@ -109,36 +118,51 @@ class TrainerBase:
             _enable_cpu_fp16(self.accelerator)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Create the recipe's optimiser; with LoRA+ (arXiv 2402.12354) B learns faster than A by its ratio."""
+        """Create the recipe's optimiser; with LoRA+ (arXiv 2402.12354) B learns faster than A by
+        its ratio.
+        """
         ratio = self.stage.recipe.loraplus_lr_ratio
         if ratio and self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)  # type: ignore[attr-defined]
             self.optimizer = create_loraplus_optimizer(
-                self.model, kind, loraplus_lr_ratio=ratio, loraplus_weight_decay=self.args.weight_decay, **options
+                self.model,
+                kind,
+                loraplus_lr_ratio=ratio,
+                loraplus_weight_decay=self.args.weight_decay,
+                **options,
             )
         given = (model,) if model is not None else ()
         return super().create_optimizer(*given)  # type: ignore[misc]  # the other base is a trainer of TRL's
 
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> Any:
         """Measure `eval_loss` in nats per held-out reply token, in the precision of training."""
-        started, waited_s = time.perf_counter(), self.stage.hold.waited_s
+        started = time.perf_counter()
+        waited_s = self.stage.hold.waited_s
         loss = self._heldout_loss()
         self.measuring_s += time.perf_counter() - started - (self.stage.hold.waited_s - waited_s)
         metrics = {"eval_loss": loss}
         self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         return metrics
 
     def _heldout_loss(self) -> float:
-        stage, processes = self.stage, self.stage.processes
+        stage = self.stage
+        processes = self.stage.processes
         share = stage.heldout[processes.index :: processes.count]
         losses = measure_reply_losses(self.model, share, stage.between, self.kernels.packing)
         if not processes.is_distributed:
             return mean_loss(losses)
-        nll, tokens = processes.sums(math.fsum(loss.nll for loss in losses), sum(loss.tokens for loss in losses))
+        nll, tokens = processes.sums(
+            math.fsum(loss.nll for loss in losses), sum(loss.tokens for loss in losses)
+        )
         return nll / tokens
 
-    # ------------------------------------------------------------------------------------- checkpoints
+    # -------------------------------------------------------------------------------------
+    # checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Save a checkpoint. If that fails, the run continues and tries again at the next one."""
@@ -150,16 +174,22 @@ class TrainerBase:
         except (OSError, SafetensorError) as error:
             if self.state.best_global_step == self.state.global_step:
                 self.state.best_model_checkpoint = None
-                self._best = {name: weight.clone() for name, weight in trainable_weights(self.model).items()}
+                self._best = {
+                    name: weight.clone() for name, weight in trainable_weights(self.model).items()
+                }
             cause = failed_event(error).cause
-            self.trouble = f"No checkpoint could be written at step {self.state.global_step}. {cause}"
+            self.trouble = (
+                f"No checkpoint could be written at step {self.state.global_step}. {cause}"
+            )
             log.warning("%s Training goes on; the next one is tried in time.", self.trouble)
 
     def _write_checkpoint(self) -> None:
         folder = Path(self.args.output_dir) / f"{CHECKPOINT_PREFIX}{self.state.global_step}"
         if self.state.best_global_step:
             best = folder.with_name(f"{CHECKPOINT_PREFIX}{self.state.best_global_step}")
-            self.state.best_model_checkpoint = str(best) if best == folder or best.is_dir() else None
+            self.state.best_model_checkpoint = (
+                str(best) if best == folder or best.is_dir() else None
+            )
         if folder.is_dir():  # this step's checkpoint was written for another reason
             return
         for part in (*self.callback_handler.callbacks, self.control):
@@ -218,11 +248,15 @@ class TrainerBase:
             restore_weights(self.model, self._best)
 
     def _load_best_model(self) -> None:
-        restore_weights(self.model, Checkpoint.read(Path(self.state.best_model_checkpoint)).parts["weights"])
+        restore_weights(
+            self.model, Checkpoint.read(Path(self.state.best_model_checkpoint)).parts["weights"]
+        )
 
 
 def _enable_cpu_fp16(accelerator: Any) -> None:
-    """Enable float16 autocast with loss scaling on a CPU, which accelerate offers on GPUs; precedes `prepare`."""
+    """Enable float16 autocast with loss scaling on a CPU, which accelerate offers on GPUs; precedes
+    `prepare`.
+    """
     accelerator.native_amp = True
     accelerator.scaler = torch.amp.GradScaler("cpu")
 
@@ -231,13 +265,15 @@ def _enable_cpu_fp16(accelerator: Any) -> None:
 def between_layers(model: nn.Module, call: Callable[[], object]) -> Iterator[None]:
     """Call `call` before each decoder layer computes, forward and backward, inside the block.
 
-    Layers are the members of the model's module lists, as in all models of transformers. Replies that come meanwhile
-    wait for a layer to end, not for a batch.
+    Layers are the members of the model's module lists, as in all models of transformers. Replies
+    that come meanwhile wait for a layer to end, not for a batch.
     """
 
     def before_layer(_layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         call()
-        for value in inputs[:1]:  # the hidden states, whose gradient is the last thing the layer's backward computes
+        for value in inputs[
+            :1
+        ]:  # the hidden states, whose gradient is the last thing the layer's backward computes
             if isinstance(value, torch.Tensor) and value.requires_grad:
                 value.register_hook(before_backward)  # type: ignore[no-untyped-call]
 
@@ -245,7 +281,9 @@ def between_layers(model: nn.Module, call: Callable[[], object]) -> Iterator[Non
         call()
 
     lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
-    handles = [layer.register_forward_pre_hook(before_layer) for layers in lists for layer in layers]
+    handles = [
+        layer.register_forward_pre_hook(before_layer) for layers in lists for layer in layers
+    ]
     try:
         yield
     finally:

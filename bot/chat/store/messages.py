@@ -11,9 +11,11 @@ from personas.prompt.renderer import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 
 @dataclass(frozen=True)
 class StoredMessage:
-    """One message. `persona_id` is set for a persona's, `adapter_version` for one that an adapter generated.
+    """One message. `persona_id` is set for a persona's, `adapter_version` for one that an adapter
+    generated.
 
-    `replies_to` is the Discord id of the message that it replies to (`bot.chat.store.quoted_messages`).
+    `replies_to` is the Discord id of the message that it replies to
+    (`bot.chat.store.quoted_messages`).
     """
 
     seq: int
@@ -32,7 +34,9 @@ class StoredMessage:
 MESSAGE_FIELDS = tuple(StoredMessage.__dataclass_fields__)
 MESSAGE_COLUMNS = ", ".join(MESSAGE_FIELDS)
 EXCHANGE_SIDES = "question", "reply"
-QUESTION_COLUMNS, REPLY_COLUMNS = (tuple(f"{it}_{name}" for name in MESSAGE_FIELDS) for it in EXCHANGE_SIDES)
+QUESTION_COLUMNS, REPLY_COLUMNS = (
+    tuple(f"{it}_{name}" for name in MESSAGE_FIELDS) for it in EXCHANGE_SIDES
+)
 
 MAX_EARLIER_EXCHANGES = 1000
 """Number of a member's latest exchanges with a persona in a channel that are searched."""
@@ -49,7 +53,9 @@ MAX_SEQ = 2**63 - 1
 
 @dataclass(frozen=True)
 class EarlierTalk:
-    """The exchanges of a member with a persona in a channel before a message, with replies of certain versions."""
+    """The exchanges of a member with a persona in a channel before a message, with replies of
+    certain versions.
+    """
 
     guild_id: int
     channel_id: int
@@ -91,7 +97,8 @@ class MessageHistory(Table):
     ) -> int:
         """Store a message and return its `seq`; a known Discord id is stored once.
 
-        A repeated message of a member stays unchanged; a persona's, regenerated after a crash, takes the new text.
+        A repeated message of a member stays unchanged; a persona's, regenerated after a crash,
+        takes the new text.
         """
         sql = """insert into messages (guild_id, channel_id, ordinal, discord_message_id, author_id, author_name,
             persona_id, text, adapter_version, replies_to, at) values (:guild_id, :channel_id,
@@ -101,7 +108,12 @@ class MessageHistory(Table):
             on conflict (discord_message_id) do update set
             text = iif(persona_id is null, text, excluded.text), adapter_version = excluded.adapter_version
             returning seq"""
-        place = {"guild_id": guild_id, "channel_id": channel_id, "discord_message_id": discord_message_id, "at": at}
+        place = {
+            "guild_id": guild_id,
+            "channel_id": channel_id,
+            "discord_message_id": discord_message_id,
+            "at": at,
+        }
         author = {"author_id": author_id, "author_name": author_name, "persona_id": persona_id}
         content = {"text": text, "adapter_version": adapter_version, "replies_to": replies_to}
         seq = self._db.value(int, sql, **place, **author, **content)
@@ -116,15 +128,17 @@ class MessageHistory(Table):
         until_seq: int | None = None,
         upcoming: int = 0,
     ) -> list[StoredMessage]:
-        """Return the last messages of a channel, oldest first: at least `keep` where there are so many.
+        """Return the last messages of a channel, oldest first: at least `keep` where there are so
+        many.
 
-        With `until_seq`, those up to that message, however many came after it. With `upcoming`, those that will be left
-        of them after so many more.
+        With `until_seq`, those up to that message, however many came after it. With `upcoming`,
+        those that will be left of them after so many more.
 
-        The window moves only every `block` messages, so that the start of the prompt, and with it the engine's prefix
-        cache, stays the same in between. When it moves, the whole prompt is computed again: a small `keep` makes that
-        short, a large `block` makes it rare. Training uses eight turns, too (`history_turns`): in a
-        share of the samples (`cross_session_share`) whatever the time between them, as here.
+        The window moves only every `block` messages, so that the start of the prompt, and with it
+        the engine's prefix cache, stays the same in between. When it moves, the whole prompt is
+        computed again: a small `keep` makes that short, a large `block` makes it rare. Training
+        uses eight turns, too (`history_turns`): in a share of the samples (`cross_session_share`)
+        whatever the time between them, as here.
         """
         sql = f"""select {MESSAGE_COLUMNS} from messages where channel_id = :channel and seq <= :until
             and (seq = :until or seq > coalesce((select after_seq from fresh_starts where channel_id = :channel), 0))
@@ -134,7 +148,8 @@ class MessageHistory(Table):
         return self._db.all(StoredMessage, sql, channel=channel_id, **window)
 
     def earlier_vectors(self, talk: EarlierTalk, encoder: str) -> dict[int, bytes | None]:
-        """Return the encoder's vectors of the questions of earlier talk by `seq`, the latest first; None where none is.
+        """Return the encoder's vectors of the questions of earlier talk by `seq`, the latest first;
+        None where none is.
 
         A new conversation has no earlier talk.
         """
@@ -150,7 +165,9 @@ class MessageHistory(Table):
         return self._db.all(Exchange, sql, **talk.values, seqs=json.dumps(list(seqs)))
 
     def store_vectors(self, encoder: str, vectors: Mapping[tuple[int, str], bytes]) -> None:
-        """Store vectors of messages by `seq` and text, but for messages that were deleted or edited meanwhile."""
+        """Store vectors of messages by `seq` and text, but for messages that were deleted or edited
+        meanwhile.
+        """
         self._store_vectors(vectors, encoder, "message_vectors", of="messages")
 
     def start_new_conversation(self, channel_id: int) -> None:
@@ -176,11 +193,18 @@ class MessageHistory(Table):
 
     def text_of(self, discord_message_id: int) -> str | None:
         """Return the text of a message; None when it is unknown."""
-        return self._db.value(str, "select text from messages where discord_message_id = :id", id=discord_message_id)
+        return self._db.value(
+            str, "select text from messages where discord_message_id = :id", id=discord_message_id
+        )
 
     def record_response(self, interaction_id: int, message_id: int) -> None:
-        """Store the id of the message that shows what a command or form said: with it, that is deleted."""
-        sql = "update messages set discord_message_id = :message where discord_message_id = :interaction"
+        """Store the id of the message that shows what a command or form said: with it, that is
+        deleted.
+        """
+        sql = (
+            "update messages set discord_message_id = :message where discord_message_id = "
+            ":interaction"
+        )
         self._db.write(sql, message=message_id, interaction=interaction_id)
 
     def update(self, discord_message_id: int, text: str) -> bool:
@@ -198,7 +222,9 @@ class MessageHistory(Table):
             forget_memories(self._db, "message_id = :id", id=discord_message_id)
             for table in ("quoted_messages", "messages"):
                 which = f"from {table} where discord_message_id = :id"
-                keep = f"insert or ignore into deleted_messages select discord_message_id, at {which}"
+                keep = (
+                    f"insert or ignore into deleted_messages select discord_message_id, at {which}"
+                )
                 self._db.write(keep, id=discord_message_id)
                 deleted = self._db.write(f"delete {which}", id=discord_message_id)
         return deleted > 0
@@ -218,17 +244,23 @@ class MessageHistory(Table):
 
     def guild_messages(self, guild_id: int) -> list[StoredMessage]:
         """List all stored messages of a guild, channel by channel, oldest first."""
-        sql = f"select {MESSAGE_COLUMNS} from messages where guild_id = :guild order by channel_id, ordinal"
+        sql = (
+            f"select {MESSAGE_COLUMNS} from messages where guild_id = :guild order by channel_id, "
+            "ordinal"
+        )
         return self._db.all(StoredMessage, sql, guild=guild_id)
 
     def opted_in_exchanges(
         self, guild_id: int, persona_id: str, limit: int
     ) -> list[tuple[StoredMessage, StoredMessage]]:
-        """List a persona's latest replies in a guild to members who have opted in, with the messages they answer.
+        """List a persona's latest replies in a guild to members who have opted in, with the
+        messages they answer.
 
         Each pair is the question and the reply.
         """
-        columns = ", ".join(f"{it}.{name} as {it}_{name}" for it in EXCHANGE_SIDES for name in MESSAGE_FIELDS)
+        columns = ", ".join(
+            f"{it}.{name} as {it}_{name}" for it in EXCHANGE_SIDES for name in MESSAGE_FIELDS
+        )
         sql = f"""select {columns} from replies join reply_parts using (event_id)
             join messages as reply on reply.discord_message_id = reply_parts.message_id
             join messages as question on question.seq = replies.trigger_seq
@@ -241,24 +273,39 @@ class MessageHistory(Table):
         rows = self._db.read(sql, guild=guild_id, persona=persona_id, limit=limit)
         make = StoredMessage
         return [
-            (make(*(row[name] for name in QUESTION_COLUMNS)), make(*(row[name] for name in REPLY_COLUMNS)))
+            (
+                make(*(row[name] for name in QUESTION_COLUMNS)),
+                make(*(row[name] for name in REPLY_COLUMNS)),
+            )
             for row in rows
         ]
 
     def authors_not_opted_in(self, guild_id: int) -> list[tuple[int, str]]:
-        """List ids and names of the authors in a guild who have not opted in; of some several names."""
+        """List ids and names of the authors in a guild who have not opted in; of some several
+        names.
+        """
         sql = """select distinct author_id, author_name from messages where guild_id = :guild and persona_id is null
             and author_id not in (select user_id from consents where opted_in = 1)"""
-        return [(row["author_id"], row["author_name"]) for row in self._db.read(sql, guild=guild_id)]
+        return [
+            (row["author_id"], row["author_name"]) for row in self._db.read(sql, guild=guild_id)
+        ]
 
     def delete_before(self, at: float, most: int = -1) -> int:
-        """Delete messages, replies and votes from before a time, at most so many of each. Returns their number."""
+        """Delete messages, replies and votes from before a time, at most so many of each. Returns
+        their number.
+        """
         ended = "state not in ('waiting', 'streaming')"
         which = {
             "messages": "seq in (select seq from messages where at < :at limit :most)",
             "deleted_messages": "rowid in (select rowid from deleted_messages where at < :at limit :most)",
-            "replies": f"event_id in (select event_id from replies where created_at < :at and {ended} limit :most)",
+            "replies": (
+                f"event_id in (select event_id from replies where created_at < :at and {ended} "
+                "limit :most)"
+            ),
         }
         with self._db.atomic():
-            deleted = [self._db.write(f"delete from {name} where {it}", at=at, most=most) for name, it in which.items()]
+            deleted = [
+                self._db.write(f"delete from {name} where {it}", at=at, most=most)
+                for name, it in which.items()
+            ]
         return sum(deleted)

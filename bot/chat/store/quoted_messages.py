@@ -1,4 +1,6 @@
-"""Messages that members see beside others: one replies to them, or a thread was started from them."""
+"""Messages that members see beside others: one replies to them, or a thread was started from
+them.
+"""
 
 import json
 from collections.abc import Iterable
@@ -29,10 +31,14 @@ class QuotedMessage:
 
 
 class QuotedMessages(Table):
-    """Quoted messages that are not in the history; each is deleted with the last message that shows it."""
+    """Quoted messages that are not in the history; each is deleted with the last message that shows
+    it.
+    """
 
     def add(self, quoted: QuotedMessage, guild_id: int, at: float) -> int:
-        """Store a message unless the history has it or it was deleted. Returns the id under which it is found."""
+        """Store a message unless the history has it or it was deleted. Returns the id under which
+        it is found.
+        """
         message_id = self._db.value(int, f"select {FIRST_PART_SQL}", id=quoted.message_id)
         assert message_id is not None  # it is the argument at least
         sql = """insert or replace into quoted_messages
@@ -40,11 +46,15 @@ class QuotedMessages(Table):
             where not exists (select 1 from messages where discord_message_id = :id)
             and not exists (select 1 from deleted_messages where discord_message_id = :id)"""
         author = {"author": quoted.author_id, "name": quoted.author_name, "text": quoted.text}
-        self._db.write(sql, id=message_id, guild=guild_id, channel=quoted.channel_id, at=at, **author)
+        self._db.write(
+            sql, id=message_id, guild=guild_id, channel=quoted.channel_id, at=at, **author
+        )
         return message_id
 
     def find(self, message_ids: Iterable[int]) -> dict[int, QuotedMessage]:
-        """Return messages by id, of the history and of the others; deleted and unknown ones are missing."""
+        """Return messages by id, of the history and of the others; deleted and unknown ones are
+        missing.
+        """
         sql = """select discord_message_id as message_id, channel_id, author_id, author_name, text, persona_id,
             adapter_version from messages where discord_message_id in (select value from json_each(:ids))
             union all select discord_message_id, channel_id, author_id, author_name, text, null, null

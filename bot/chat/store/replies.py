@@ -1,4 +1,6 @@
-"""Replies to Discord events with votes and statistics, and responses by idempotency key; each is handled once."""
+"""Replies to Discord events with votes and statistics, and responses by idempotency key; each is
+handled once.
+"""
 
 import json
 from collections.abc import Collection
@@ -19,16 +21,24 @@ SELECTED_SQL = f"""replies.persona_id = :persona_id and adapter_version is :vers
     and created_at >= :since and created_at < :until and {COUNTED_SQL}
     and (:guild_id is null or guild_id = :guild_id) and (:rollout is null or rollout = :rollout)"""
 
-UP_VOTES_SQL = "(select count(distinct user_id) from votes where votes.event_id = replies.event_id and vote = 1)"
-DOWN_VOTES_SQL = "(select count(distinct user_id) from votes where votes.event_id = replies.event_id and vote = -1)"
+UP_VOTES_SQL = (
+    "(select count(distinct user_id) from votes where votes.event_id = replies.event_id and vote = "
+    "1)"
+)
+DOWN_VOTES_SQL = (
+    "(select count(distinct user_id) from votes where votes.event_id = replies.event_id and vote = "
+    "-1)"
+)
 
 
 @dataclass(frozen=True)
 class StoredReply:
-    """The reply to an event, an interaction or message. `parts` are the ids of the messages that it fills.
+    """The reply to an event, an interaction or message. `parts` are the ids of the messages that it
+    fills.
 
-    `rollout` is the one in which it counts, `interrupted_at` when its author first stopped or regenerated it.
-    `end_note` is the note under an ended reply, until Discord has confirmed its last edit.
+    `rollout` is the one in which it counts, `interrupted_at` when its author first stopped or
+    regenerated it. `end_note` is the note under an ended reply, until Discord has confirmed its
+    last edit.
     """
 
     event_id: int
@@ -76,12 +86,20 @@ class StoredReplies(Table):
         trigger_seq: int | None = None,
         rollout: int | None = None,
     ) -> bool:
-        """Store a new reply. False when the event was handled before: it must not be answered again."""
+        """Store a new reply. False when the event was handled before: it must not be answered
+        again.
+        """
         sql = """insert or ignore into replies
             (event_id, guild_id, channel_id, persona_id, asked_by, trigger_seq, state, created_at, rollout)
             values (:event, :guild, :channel, :persona, :asked_by, :trigger, 'waiting', :at, :rollout)"""
         place = {"guild": guild_id, "channel": channel_id, "persona": persona_id}
-        origin = {"event": event_id, "asked_by": asked_by, "trigger": trigger_seq, "at": at, "rollout": rollout}
+        origin = {
+            "event": event_id,
+            "asked_by": asked_by,
+            "trigger": trigger_seq,
+            "at": at,
+            "rollout": rollout,
+        }
         return self._db.write(sql, **place, **origin) > 0
 
     def begin_regeneration(self, event_id: int) -> bool:
@@ -91,7 +109,9 @@ class StoredReplies(Table):
         return self._db.write(sql, event=event_id) > 0
 
     def record_interruption(self, event_id: int, by: int, at: float) -> None:
-        """Record a stop or regeneration by the reply's author; a moderator may have other reasons."""
+        """Record a stop or regeneration by the reply's author; a moderator may have other
+        reasons.
+        """
         sql = """update replies set interrupted_at = coalesce(interrupted_at, :at)
             where event_id = :event and asked_by = :by"""
         self._db.write(sql, event=event_id, by=by, at=at)
@@ -103,7 +123,10 @@ class StoredReplies(Table):
             for position, message_id in enumerate(parts):
                 part = {"message_id": message_id, "event_id": event_id, "position": position}
                 self._db.insert("reply_parts", part, replace=True)
-            sql = "update replies set state = 'streaming' where event_id = :event and state = 'waiting'"
+            sql = (
+                "update replies set state = 'streaming' where event_id = :event and state = "
+                "'waiting'"
+            )
             self._db.write(sql, event=event_id)
 
     def finish(
@@ -115,10 +138,18 @@ class StoredReplies(Table):
         *,
         end_note: str | None = None,
     ) -> bool:
-        """Store how a reply ended, and the note that has yet to be shown. False, and no change, if it had ended."""
+        """Store how a reply ended, and the note that has yet to be shown. False, and no change, if
+        it had ended.
+        """
         sql = """update replies set state = :state, adapter_version = :version, seed = :seed, end_note = :note
             where event_id = :event and state in ('waiting', 'streaming')"""
-        values = {"event": event_id, "state": state, "version": adapter_version, "seed": seed, "note": end_note}
+        values = {
+            "event": event_id,
+            "state": state,
+            "version": adapter_version,
+            "seed": seed,
+            "note": end_note,
+        }
         return self._db.write(sql, **values) > 0
 
     def take_back(self, event_id: int) -> None:
@@ -126,8 +157,13 @@ class StoredReplies(Table):
         self._db.write("delete from replies where event_id = :event", event=event_id)
 
     def record_deleted(self, event_id: int) -> None:
-        """Record that the message was deleted before it showed the end; one that has shown it stays as it ended."""
-        sql = f"update replies set state = 'stopped', end_note = null where event_id = :event and {UNFINISHED}"
+        """Record that the message was deleted before it showed the end; one that has shown it stays
+        as it ended.
+        """
+        sql = (
+            "update replies set state = 'stopped', end_note = null where event_id = :event and "
+            f"{UNFINISHED}"
+        )
         self._db.write(sql, event=event_id)
 
     def record_end_shown(self, event_id: int) -> None:
@@ -136,11 +172,16 @@ class StoredReplies(Table):
 
     def get(self, event_id: int) -> StoredReply | None:
         """Return the reply to an event."""
-        return self._db.one(self._reply, "select * from replies where event_id = :event", event=event_id)
+        return self._db.one(
+            self._reply, "select * from replies where event_id = :event", event=event_id
+        )
 
     def last_events(self, since: float) -> dict[int, int]:
         """Return by channel the last event since a time that was answered."""
-        sql = "select channel_id, max(event_id) as event_id from replies where created_at >= :since group by channel_id"
+        sql = (
+            "select channel_id, max(event_id) as event_id from replies where created_at >= :since "
+            "group by channel_id"
+        )
         return {row["channel_id"]: row["event_id"] for row in self._db.read(sql, since=since)}
 
     def latest_channels(self, guild_id: int, limit: int) -> list[int]:
@@ -151,12 +192,19 @@ class StoredReplies(Table):
 
     def of_message(self, message_id: int) -> StoredReply | None:
         """Return the reply that this message is a part of."""
-        sql = "select replies.* from replies join reply_parts using (event_id) where message_id = :id"
+        sql = (
+            "select replies.* from replies join reply_parts using (event_id) where message_id = :id"
+        )
         return self._db.one(self._reply, sql, id=message_id)
 
     def unfinished(self, after: int = -1, limit: int = 500) -> list[StoredReply]:
-        """List replies that have not ended, or whose end members may not see, to events after one, oldest first."""
-        sql = f"select * from replies where {UNFINISHED} and event_id > :after order by event_id limit :limit"
+        """List replies that have not ended, or whose end members may not see, to events after one,
+        oldest first.
+        """
+        sql = (
+            f"select * from replies where {UNFINISHED} and event_id > :after order by event_id "
+            "limit :limit"
+        )
         return self._db.all(self._reply, sql, after=after, limit=limit)
 
     def of_guild(
@@ -167,17 +215,23 @@ class StoredReplies(Table):
         persona_id: str | None = None,
         since: float = 0.0,
     ) -> list[StoredReply]:
-        """List the replies in a guild, or in some of its channels, newest first, whose messages still exist."""
+        """List the replies in a guild, or in some of its channels, newest first, whose messages
+        still exist.
+        """
         sql = """select * from replies where guild_id = :guild and created_at >= :since
             and (:channels is null or channel_id in (select value from json_each(:channels)))
             and (:persona is null or persona_id = :persona)
             and exists (select 1 from reply_parts where reply_parts.event_id = replies.event_id)
             order by created_at desc"""
         channels = None if channel_ids is None else json.dumps(list(channel_ids))
-        return self._db.all(self._reply, sql, guild=guild_id, since=since, channels=channels, persona=persona_id)
+        return self._db.all(
+            self._reply, sql, guild=guild_id, since=since, channels=channels, persona=persona_id
+        )
 
     def askers(self, guild_id: int, persona_id: str) -> dict[int, bool]:
-        """Return the members whose messages a persona answered in a guild, and whether each has opted in."""
+        """Return the members whose messages a persona answered in a guild, and whether each has
+        opted in.
+        """
         sql = """select asked_by, exists (select 1 from consents where user_id = asked_by and opted_in = 1) as opted_in
             from (select distinct asked_by from replies where guild_id = :guild and persona_id = :persona
             and trigger_seq is not null)"""
@@ -208,12 +262,16 @@ class StoredReplies(Table):
 
     def _reply(self, event_id: int, **columns: Any) -> StoredReply:
         sql = "select message_id from reply_parts where event_id = :event order by position"
-        return StoredReply(event_id, **columns, parts=tuple(self._db.column(int, sql, event=event_id)))
+        return StoredReply(
+            event_id, **columns, parts=tuple(self._db.column(int, sql, event=event_id))
+        )
 
 
 @dataclass(frozen=True)
 class ReplyTally:
-    """Number of replies, of votes on them, and of those that their author stopped or regenerated."""
+    """Number of replies, of votes on them, and of those that their author stopped or
+    regenerated.
+    """
 
     replies: int = 0
     up: int = 0
@@ -226,7 +284,9 @@ class ReplyTally:
 
 @dataclass(frozen=True)
 class JudgedReply:
-    """One reply of a rollout. `voter` and `vote` (-1, 1) are the first vote on it, if there is one."""
+    """One reply of a rollout. `voter` and `vote` (-1, 1) are the first vote on it, if there is
+    one.
+    """
 
     event_id: int
     asked_by: int
@@ -246,7 +306,8 @@ class JudgedReply:
 class ReplySelection:
     """Replies of one version (None is the base model), by when they were requested.
 
-    `guild_id` None is every guild, direct messages included; `rollout` None includes replies outside of rollouts.
+    `guild_id` None is every guild, direct messages included; `rollout` None includes replies
+    outside of rollouts.
     """
 
     persona_id: str
@@ -261,7 +322,9 @@ class ReplyStats(Table):
     """Counts replies; members are told apart, never named."""
 
     def of_rollout(self, seq: int) -> list[JudgedReply]:
-        """List the replies that count in a rollout, of either version, in the order of their events."""
+        """List the replies that count in a rollout, of either version, in the order of their
+        events.
+        """
         first = "from votes where votes.event_id = replies.event_id order by at, user_id limit 1"
         sql = f"""select event_id, asked_by, interrupted_at is not null as interrupted,
             {UP_VOTES_SQL} as up, {DOWN_VOTES_SQL} as down,
@@ -286,7 +349,9 @@ class ReplyStats(Table):
         return _by_member(rows)
 
     def downvotes_by_member(self, selection: ReplySelection) -> dict[int, list[bool]]:
-        """Return, by voter and in order, whether the vote was a 👎; one vote a reply, the last for regenerated ones."""
+        """Return, by voter and in order, whether the vote was a 👎; one vote a reply, the last for
+        regenerated ones.
+        """
         sql = f"""select votes.user_id as member, vote = -1 as bad from votes join replies using (event_id)
             where {SELECTED_SQL} and votes.at < :until and not exists (select 1 from votes later
             where later.event_id = votes.event_id and later.user_id = votes.user_id and later.attempt > votes.attempt)
@@ -304,7 +369,9 @@ def _by_member(rows: list[dict[str, int]]) -> dict[int, list[bool]]:
 
 @dataclass(frozen=True)
 class IdempotentResponse:
-    """The record of a key: a hash of the request, and the response; no status while its end is unknown."""
+    """The record of a key: a hash of the request, and the response; no status while its end is
+    unknown.
+    """
 
     request: bytes
     status: int | None
@@ -317,7 +384,9 @@ class IdempotencyKeys(Table):
     def get(self, key: bytes, now: float) -> IdempotentResponse | None:
         """Return the record of a key; None for a new key."""
         sql = "select request, status, body from answered where key = :key and at > :since"
-        return self._db.one(IdempotentResponse, sql, key=key, since=now - IDEMPOTENCY_KEY_LIFETIME_S)
+        return self._db.one(
+            IdempotentResponse, sql, key=key, since=now - IDEMPOTENCY_KEY_LIFETIME_S
+        )
 
     def begin(self, key: bytes, request: bytes, now: float) -> None:
         """Record that a request with a new key has begun."""
@@ -326,7 +395,9 @@ class IdempotencyKeys(Table):
 
     def delete_expired(self, now: float) -> None:
         """Delete records older than a day."""
-        self._db.write("delete from answered where at <= :since", since=now - IDEMPOTENCY_KEY_LIFETIME_S)
+        self._db.write(
+            "delete from answered where at <= :since", since=now - IDEMPOTENCY_KEY_LIFETIME_S
+        )
 
     def end(self, key: bytes, status: int, body: str) -> None:
         """Store the response."""
@@ -334,5 +405,7 @@ class IdempotencyKeys(Table):
         self._db.write(sql, key=key, status=status, body=body)
 
     def drop(self, key: bytes) -> None:
-        """Delete the record of a request that was refused without effect, so that the key may be used again."""
+        """Delete the record of a request that was refused without effect, so that the key may be
+        used again.
+        """
         self._db.write("delete from answered where key = :key", key=key)

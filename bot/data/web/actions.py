@@ -1,4 +1,6 @@
-"""Uploads, inspections, builds, sample searches and plans, for the API and the pages, with their state."""
+"""Uploads, inspections, builds, sample searches and plans, for the API and the pages, with their
+state.
+"""
 
 import asyncio
 import secrets
@@ -22,12 +24,23 @@ from bot.data.jobs import (
     start_fetch,
 )
 from bot.data.web import sources as data_sources
-from bot.data.web.build_request import DatasetBuildBody, build_arguments, require_buildable, save_build_request
+from bot.data.web.build_request import (
+    DatasetBuildBody,
+    build_arguments,
+    require_buildable,
+    save_build_request,
+)
 from bot.data.web.built_datasets import BuiltDataset, require_dataset
 from bot.data.web.folders import DataFolders
 from bot.data.web.sample_index import SPLITS, SampleHits, SampleIndexes, SampleQuery, search_samples
 from bot.data.web.schemas import DataJobResponse
-from bot.data.web.upload_stream import ActiveUploads, ReadChunk, ReceivedFile, receive_file, require_no_file
+from bot.data.web.upload_stream import (
+    ActiveUploads,
+    ReadChunk,
+    ReceivedFile,
+    receive_file,
+    require_no_file,
+)
 from bot.platform.web_kit.app_context import APP_CONTEXT, get_services
 from bot.platform.web_kit.paging import enum_query, integer_query
 from bot.platform.web_kit.problems import Problem, field_error, retry_headers
@@ -78,8 +91,12 @@ class PlanCache:
         return id
 
     def get(self, id: str, erasure_count: int) -> StoredPlan:
-        """A plan by its id. Raises `Problem` if it has expired; plans from before a forget request are dropped."""
-        for known in [known for known, kept in self._plans.items() if kept.erasure_count != erasure_count]:
+        """A plan by its id. Raises `Problem` if it has expired; plans from before a forget request
+        are dropped.
+        """
+        for known in [
+            known for known, kept in self._plans.items() if kept.erasure_count != erasure_count
+        ]:
             del self._plans[known]
         if id not in self._plans:
             raise Problem("not-found", "This plan has expired.", "Plan it again below.")
@@ -120,11 +137,17 @@ def require_job(request: web.Request, job_id: str) -> DataJob:
     """A data job by its id. Raises `Problem`."""
     if job := get_jobs(request).find(job_id):
         return job
-    raise Problem("not-found", f"There is no job {job_id!r}.", "It may have ended before the bot was started.")
+    raise Problem(
+        "not-found", f"There is no job {job_id!r}.", "It may have ended before the bot was started."
+    )
 
 
 def _start(
-    services: Services, kind: DataJobKind, subject: str, words: tuple[str, ...], after: CompletionCallback | None = None
+    services: Services,
+    kind: DataJobKind,
+    subject: str,
+    words: tuple[str, ...],
+    after: CompletionCallback | None = None,
 ) -> DataJob:
     """Queue a job of the trainer. Raises `Problem`."""
     try:
@@ -142,20 +165,32 @@ def inspect_upload(services: Services, name: str) -> DataJob:
     async def keep(job: DataJob) -> None:
         await asyncio.to_thread(data_sources.save_inspection, file, job.result)
 
-    arguments = ("dataset", "inspect", f"{data_sources.UPLOADS_PREFIX}{file.name}", *PROGRESS_ARGUMENTS)
+    arguments = (
+        "dataset",
+        "inspect",
+        f"{data_sources.UPLOADS_PREFIX}{file.name}",
+        *PROGRESS_ARGUMENTS,
+    )
     return _start(services, "inspect", file.name, arguments, keep)
 
 
-async def set_right(services: Services, name: str, statement: RightsStatement | None) -> data_sources.DataSource:
+async def set_right(
+    services: Services, name: str, statement: RightsStatement | None
+) -> data_sources.DataSource:
     """Store the right stated to an upload; None removes it. Raises `Problem`."""
     await asyncio.to_thread(data_sources.require_upload, services.home, name)
-    await asyncio.to_thread(data_sources.write_statement, DataFolders(services.home).upload(name), statement)
+    await asyncio.to_thread(
+        data_sources.write_statement, DataFolders(services.home).upload(name), statement
+    )
     await asyncio.to_thread(services.catalogue.update_right, upload_place(name), statement)
     return await asyncio.to_thread(data_sources.require_upload, services.home, name)
 
 
-async def set_columns(services: Services, name: str, pairs: tuple[str, ...]) -> data_sources.DataSource:
-    """Store which column of an upload is what, and have the trainer inspect it; no pairs withdraw it. Raises `Problem`.
+async def set_columns(
+    services: Services, name: str, pairs: tuple[str, ...]
+) -> data_sources.DataSource:
+    """Store which column of an upload is what, and have the trainer inspect it; no pairs withdraw
+    it. Raises `Problem`.
 
     A running inspection, which does not know them yet, is replaced.
     """
@@ -176,8 +211,12 @@ async def delete_upload(services: Services, name: str) -> None:
     """Delete an upload and its facts. Raises `Problem` while a job uses it."""
     source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
     for job in services.data_jobs.open():
-        if job.subject == source.name or f"{data_sources.UPLOADS_PREFIX}{source.name}" in " ".join(job.arguments):
-            raise Problem("conflict", f"{source.name} is in use by a job.", "Wait for it, or cancel it.")
+        if job.subject == source.name or f"{data_sources.UPLOADS_PREFIX}{source.name}" in " ".join(
+            job.arguments
+        ):
+            raise Problem(
+                "conflict", f"{source.name} is in use by a job.", "Wait for it, or cancel it."
+            )
     file = DataFolders(services.home).upload(source.name)
     await asyncio.to_thread(services.catalogue.withdraw, upload_place(source.name))
     await asyncio.to_thread(file.unlink, missing_ok=True)
@@ -191,11 +230,17 @@ def _delete_facts(file: Path) -> None:
 
 
 async def build_dataset(services: Services, body: DatasetBuildBody, *, replace: bool) -> DataJob:
-    """Queue the build of a data set. Raises `Problem` for an invalid request, and for a data set that exists."""
+    """Queue the build of a data set. Raises `Problem` for an invalid request, and for a data set
+    that exists.
+    """
     places = DataFolders(services.home)
     await asyncio.to_thread(require_buildable, body, services)
     if places.set(body.name).exists() and not replace:
-        raise Problem("conflict", f"There is a data set {body.name} already.", "Choose another name, or replace it.")
+        raise Problem(
+            "conflict",
+            f"There is a data set {body.name} already.",
+            "Choose another name, or replace it.",
+        )
     words = await asyncio.to_thread(build_arguments, body, services)
     for folder in (places.sets, places.build(body.name)):
         await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
@@ -226,7 +271,8 @@ def require_own_dataset(built: BuiltDataset) -> None:
         raise Problem("conflict", f"{built.id} lies where catalogue.toml says.", "Delete it there.")
 
 
-# --------------------------------------------------------------------------------------------- for moderators
+# --------------------------------------------------------------------------------------------- for
+# moderators
 
 
 def upload_place(name: str) -> DatasetPlace:
@@ -240,23 +286,36 @@ def dataset_place(id: str) -> DatasetPlace:
 
 
 async def offer_upload(services: Services, name: str, offer: data_sources.OfferBody) -> None:
-    """Let moderators name an upload, under the right stated to it or by `offer`. Raises `UnderstudyError`."""
+    """Let moderators name an upload, under the right stated to it or by `offer`. Raises
+    `UnderstudyError`.
+    """
     source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
     statement = offer.statement() if offer.right else source.statement
     if source.about and source.about.question and not (source.mapping or offer.map):
         message = f"Nobody has said which column of {name} is what, so nothing of it would be read."
         errors = [field_error("map", "say which column is what")]
-        raise Problem("invalid-request", message, "State it under Columns, or as `map`.", errors=errors)
+        raise Problem(
+            "invalid-request", message, "State it under Columns, or as `map`.", errors=errors
+        )
     if statement is None:
         errors = [field_error("right", "nobody has stated a right to it")]
-        raise Problem("invalid-request", f"Nobody has stated a right to {name}.", "State it first.", errors=errors)
-    await asyncio.to_thread(services.catalogue.offer, upload_place(source.name), offer.listing, statement)
+        raise Problem(
+            "invalid-request",
+            f"Nobody has stated a right to {name}.",
+            "State it first.",
+            errors=errors,
+        )
+    await asyncio.to_thread(
+        services.catalogue.offer, upload_place(source.name), offer.listing, statement
+    )
     if offer.right:
         await set_right(services, source.name, statement)
 
 
 async def offer_dataset(services: Services, id: str, offer: data_sources.OfferBody) -> None:
-    """Let moderators name a data set that was built here, or a fetched one. Raises `UnderstudyError`."""
+    """Let moderators name a data set that was built here, or a fetched one. Raises
+    `UnderstudyError`.
+    """
     if entry := await asyncio.to_thread(services.catalogue.hub_entry, id):
         place: DatasetPlace = {"hub": entry.hub, "files": [*entry.files]}
         await asyncio.to_thread(services.catalogue.offer, place, offer.listing, offer.statement())
@@ -265,11 +324,15 @@ async def offer_dataset(services: Services, id: str, offer: data_sources.OfferBo
     require_own_dataset(built)
     right = await asyncio.to_thread(dataset_statement, built.folder)
     statement = offer.statement(right.right)
-    await asyncio.to_thread(services.catalogue.offer, dataset_place(built.id), offer.listing, statement)
+    await asyncio.to_thread(
+        services.catalogue.offer, dataset_place(built.id), offer.listing, statement
+    )
 
 
 async def withdraw(services: Services, *, upload: str = "", dataset: str = "") -> None:
-    """Withdraw an upload or a data set from moderators; nothing happens if it is not theirs. Raises `MaterialError`."""
+    """Withdraw an upload or a data set from moderators; nothing happens if it is not theirs. Raises
+    `MaterialError`.
+    """
     if dataset and (entry := await asyncio.to_thread(services.catalogue.hub_entry, dataset)):
         place: DatasetPlace = {"hub": entry.hub}
     else:
@@ -280,7 +343,9 @@ async def withdraw(services: Services, *, upload: str = "", dataset: str = "") -
 async def fetch_dataset(services: Services, name: str) -> DataJob:
     """Queue the fetch of a data set from a hub. Raises `UnderstudyError`."""
     try:
-        return start_fetch(services.data_jobs, services.catalogue, services.home, name, services.fetch_datasets)
+        return start_fetch(
+            services.data_jobs, services.catalogue, services.home, name, services.fetch_datasets
+        )
     except (QueueConflictError, FetchRefusedError) as error:
         raise Problem("conflict", error.message, error.advice) from error
 
@@ -317,7 +382,9 @@ async def store_upload(
     replace: bool,
     expected_bytes: int | None = None,
 ) -> ReceivedFile:
-    """Store an upload, one of each name at a time; an earlier file's inspection, right and name are deleted."""
+    """Store an upload, one of each name at a time; an earlier file's inspection, right and name are
+    deleted.
+    """
     place = DataFolders(services.home).upload(name)
     require_no_file(place, replace)
     with state.uploads.of(place):
@@ -330,7 +397,10 @@ async def store_upload(
 
 
 def parse_sample_query(request: web.Request, limit: int = SAMPLES_PER_PAGE) -> SampleQuery:
-    texts = {name: request.query.get(name, "")[:MAX_QUERY_CHARS] for name in ("query", "source", "talk", "reason")}
+    texts = {
+        name: request.query.get(name, "")[:MAX_QUERY_CHARS]
+        for name in ("query", "source", "talk", "reason")
+    }
     side = enum_query(request, "split", ("", *SPLITS)) or ""
     after = integer_query(request, "after", 0, MAX_SAMPLE_NUMBER)
     return SampleQuery(**texts, side=side, after=-1 if after is None else after, limit=limit)

@@ -1,4 +1,6 @@
-"""Review of a data set's anonymisation: what was replaced, and reviewers' corrections for the next build."""
+"""Review of a data set's anonymisation: what was replaced, and reviewers' corrections for the next
+build.
+"""
 
 import json
 import threading
@@ -14,11 +16,14 @@ import orjson
 from bot.platform.web_kit.problems import Problem
 from personas.home.atomic_files import write_private_file
 
-REVIEW_FILE, CORRECTIONS_FILE = "review.jsonl", "corrections.txt"
+REVIEW_FILE = "review.jsonl"
+CORRECTIONS_FILE = "corrections.txt"
 MAX_REVIEW_LINES = 300_000
 MAX_NAME_CHARS = 80
 NAME_KINDS = ("PERSON", "HANDLE", "STREET_ADDRESS")
-"""Kinds that may be exempted as mere words; what has a form, such as a card number, is always replaced."""
+"""Kinds that may be exempted as mere words; what has a form, such as a card number, is always
+replaced.
+"""
 _corrections_lock = threading.Lock()
 
 
@@ -41,7 +46,9 @@ class ReplacedText:
 
 @dataclass(frozen=True)
 class ReplacedTextPage:
-    """A page of replaced texts, most frequent first. `by_kind` counts all; `is_whole` unless there are too many."""
+    """A page of replaced texts, most frequent first. `by_kind` counts all; `is_whole` unless there
+    are too many.
+    """
 
     found: tuple[ReplacedText, ...] = ()
     count: int = 0
@@ -51,8 +58,12 @@ class ReplacedTextPage:
     is_whole: bool = True
 
 
-def read_review(build: Path, *, kind: str = "", query: str = "", first: int = 0, limit: int = 50) -> ReplacedTextPage:
-    """The replaced texts of a build from position `first` on. Reads the whole file; to be called in a thread."""
+def read_review(
+    build: Path, *, kind: str = "", query: str = "", first: int = 0, limit: int = 50
+) -> ReplacedTextPage:
+    """The replaced texts of a build from position `first` on. Reads the whole file; to be called in
+    a thread.
+    """
     file = build / REVIEW_FILE
     if not file.exists():
         return ReplacedTextPage()
@@ -60,7 +71,8 @@ def read_review(build: Path, *, kind: str = "", query: str = "", first: int = 0,
     seen: dict[tuple[str, str, str], dict[str, Any]] = {}
     by_kind: Counter[str] = Counter()
     head: dict[str, Any] = {}
-    is_whole, wanted = True, query.strip().casefold()
+    is_whole = True
+    wanted = query.strip().casefold()
     for number, line in enumerate(_review_lines(file)):
         if number == 0:
             head = line
@@ -70,14 +82,21 @@ def read_review(build: Path, *, kind: str = "", query: str = "", first: int = 0,
             break
         by_kind[str(line.get("kind"))] += 1
         of = (str(line.get("kind")), str(line.get("original")), str(line.get("replacement")))
-        if (kind and of[0] != kind) or (wanted and not any(wanted in text.casefold() for text in of[1:])):
+        if (kind and of[0] != kind) or (
+            wanted and not any(wanted in text.casefold() for text in of[1:])
+        ):
             continue
         places[of] += 1
         seen.setdefault(of, line)
     shown = places.most_common()[first : first + limit]
     found = tuple(_replaced_text(of, count, seen[of]) for of, count in shown)
     return ReplacedTextPage(
-        found, len(places), dict(by_kind.most_common()), str(head.get("delete_on", "")), True, is_whole
+        found,
+        len(places),
+        dict(by_kind.most_common()),
+        str(head.get("delete_on", "")),
+        True,
+        is_whole,
     )
 
 
@@ -94,10 +113,14 @@ def add_correction(build: Path, verdict: str, name: str) -> None:
         raise Problem("invalid-request", f"There is no verdict {verdict!r}.", "It is keep or also.")
     if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
         raise Problem(
-            "invalid-request", "That is not a valid name.", f"Give 1 to {MAX_NAME_CHARS} characters in one line."
+            "invalid-request",
+            "That is not a valid name.",
+            f"Give 1 to {MAX_NAME_CHARS} characters in one line.",
         )
     with _corrections_lock:
-        _write_corrections(build, [*(pair for pair in read_corrections(build) if pair[1] != name), (verdict, name)])
+        _write_corrections(
+            build, [*(pair for pair in read_corrections(build) if pair[1] != name), (verdict, name)]
+        )
 
 
 def remove_correction(build: Path, name: str) -> None:
@@ -107,7 +130,9 @@ def remove_correction(build: Path, name: str) -> None:
 
 def _write_corrections(build: Path, pairs: list[tuple[str, str]]) -> None:
     build.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private_file(build / CORRECTIONS_FILE, "".join(f"{verdict} {name}\n" for verdict, name in pairs).encode())
+    write_private_file(
+        build / CORRECTIONS_FILE, "".join(f"{verdict} {name}\n" for verdict, name in pairs).encode()
+    )
 
 
 def _read_text(file: Path) -> str:
@@ -126,4 +151,10 @@ def _review_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _replaced_text(of: tuple[str, str, str], count: int, line: dict[str, Any]) -> ReplacedText:
-    return ReplacedText(*of, count, str(line.get("source", "")), str(line.get("row", "")), str(line.get("context", "")))
+    return ReplacedText(
+        *of,
+        count,
+        str(line.get("source", "")),
+        str(line.get("row", "")),
+        str(line.get("context", "")),
+    )

@@ -34,22 +34,34 @@ class SourceSelection(FrozenModel):
 
 
 class DatasetBuildBody(FrozenModel):
-    """A data set that is to be built. What is left out is as `python -m trainer dataset build` has it.
+    """A data set that is to be built. What is left out is as `python -m trainer dataset build` has
+    it.
 
-    `names` are further names and ids under which the persona speaks in the sources; without a persona the data set
-    teaches dialogue. `mix` is general talk to the persona's (80:20), or one number for each source.
+    `names` are further names and ids under which the persona speaks in the sources; without a
+    persona the data set teaches dialogue. `mix` is general talk to the persona's (80:20), or one
+    number for each source.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="letters, digits, - and _")]
-    persona: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="a persona's id")] | None = None
-    names: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=20)] = ()
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="letters, digits, - and _"),
+    ]
+    persona: (
+        Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="a persona's id")]
+        | None
+    ) = None
+    names: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=20)
+    ] = ()
     sources: Annotated[tuple[SourceSelection, ...], Field(min_length=1, max_length=50)]
     mix: Annotated[str, Field(max_length=120)] = ""
     two_stage: bool = False
     languages: Annotated[tuple[str, ...], Field(max_length=20)] = ()
     min_reply_words: WordCount = 0
     max_reply_words: PositiveCount | None = None
-    recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="a recipe's name")] = "demo-cpu"
+    recipe: Annotated[
+        str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="a recipe's name")
+    ] = "demo-cpu"
     max_length: Annotated[int, Field(ge=64, le=32768)] | None = None
     tree_paths: Annotated[str, Field(pattern="^(best|all)$", description="best or all")] = "best"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -85,27 +97,48 @@ class DatasetBuildBody(FrozenModel):
 
 
 def parse_build_form(form: Mapping[str, str], chosen: list[str]) -> DatasetBuildBody:
-    """Parse the build form; `chosen` are the ids of its sources. Raises `Problem` naming the wrong fields."""
+    """Parse the build form; `chosen` are the ids of its sources. Raises `Problem` naming the wrong
+    fields.
+    """
     texts = {name: form.get(name, "").strip() for name in DatasetBuildBody.model_fields}
-    lists = {name: [part.strip() for part in texts[name].split(",") if part.strip()] for name in ("names", "languages")}
+    lists = {
+        name: [part.strip() for part in texts[name].split(",") if part.strip()]
+        for name in ("names", "languages")
+    }
     body: dict[str, object] = {name: text for name, text in texts.items() if text}
     body |= {"name": texts["name"], "two_stage": texts["two_stage"] == "yes", **lists}
-    body["sources"] = [{"source": id, "limit": form.get(f"limit {id}", "").strip() or None} for id in chosen]
+    body["sources"] = [
+        {"source": id, "limit": form.get(f"limit {id}", "").strip() or None} for id in chosen
+    ]
     return parse_body(DatasetBuildBody, body, is_form=True)
 
 
 def require_buildable(body: DatasetBuildBody, services: Services) -> None:
-    """Raise `Problem` for sources that are missing or may not be trained on, and for unknown or taken names."""
+    """Raise `Problem` for sources that are missing or may not be trained on, and for unknown or
+    taken names.
+    """
     sources = {source.id: source for source in list_sources(services)}
     errors = []
     for selection in body.sources:
         source = sources.get(selection.source)
         if source is None or source.is_set or not source.is_file:
-            why = "is not here" if source is None else "is a built data set" if source.is_set else "is no file"
-            errors.append(field_error("sources", f"{selection.source} {why}: name logs, dialogue or uploads"))
+            why = (
+                "is not here"
+                if source is None
+                else "is a built data set"
+                if source.is_set
+                else "is no file"
+            )
+            errors.append(
+                field_error("sources", f"{selection.source} {why}: name logs, dialogue or uploads")
+            )
         elif source.refused:
             errors.append(field_error("sources", f"{source.refused} {source.advice}"))
-    if body.persona and body.persona not in services.personas.of(0) and not _card_path(body, services.home):
+    if (
+        body.persona
+        and body.persona not in services.personas.of(0)
+        and not _card_path(body, services.home)
+    ):
         errors.append(field_error("persona", f"There is no persona {body.persona!r}"))
     if body.recipe not in services.catalogue.recipes():
         errors.append(field_error("recipe", f"There is no recipe {body.recipe!r}"))
@@ -116,14 +149,23 @@ def require_buildable(body: DatasetBuildBody, services: Services) -> None:
         raise Problem("invalid-request", message, "Correct what `errors` names.", errors=errors)
 
 
-def build_arguments(body: DatasetBuildBody, services: Services, *, with_review: bool = True) -> list[str]:
+def build_arguments(
+    body: DatasetBuildBody, services: Services, *, with_review: bool = True
+) -> list[str]:
     """The arguments of `python -m trainer`, with paths relative to the home."""
     words = ["dataset", "build"]
     if body.persona:
-        words += ["--persona", _card_path(body, services.home) or body.persona, *_lore_paths(body, services.home)]
+        words += [
+            "--persona",
+            _card_path(body, services.home) or body.persona,
+            *_lore_paths(body, services.home),
+        ]
     words += [word for name in body.names for word in ("--as", name)]
     for selection in body.sources:
-        words += ["--source", f"{selection.source}:{selection.limit}" if selection.limit else selection.source]
+        words += [
+            "--source",
+            f"{selection.source}:{selection.limit}" if selection.limit else selection.source,
+        ]
     build = DataFolders(services.home).build(body.name).relative_to(services.home)
     given = {
         "--mix": body.mix,
@@ -135,7 +177,9 @@ def build_arguments(body: DatasetBuildBody, services: Services, *, with_review: 
         "--tree-paths": body.tree_paths if body.tree_paths != "best" else "",
         "--seed": body.seed,
         "--base-model": services.base_model if services.base_model != "embedded" else "",
-        "--corrections": build / CORRECTIONS_FILE if (services.home / build / CORRECTIONS_FILE).exists() else "",
+        "--corrections": build / CORRECTIONS_FILE
+        if (services.home / build / CORRECTIONS_FILE).exists()
+        else "",
         "--review": build / REVIEW_FILE if with_review else "",
     }
     words += [word for option, value in given.items() if value for word in (option, str(value))]

@@ -1,4 +1,6 @@
-"""Built data sets of the home and of the operator's catalogue, with their statistics and data sheets."""
+"""Built data sets of the home and of the operator's catalogue, with their statistics and data
+sheets.
+"""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +13,14 @@ from bot.platform.web_kit.problems import Problem
 from bot.services import Services
 from bot.training.training_plan import TokenHistogram
 from personas.errors import MaterialError
-from personas.home.datasets import EVAL_FILE, REBUILD_ADVICE, STATS_FILE, TRAIN_FILE, is_built_dataset, read_catalogue
+from personas.home.datasets import (
+    EVAL_FILE,
+    REBUILD_ADVICE,
+    STATS_FILE,
+    TRAIN_FILE,
+    is_built_dataset,
+    read_catalogue,
+)
 
 DATASHEET_FILE = "README.md"
 SPLIT_FILES = (("train", TRAIN_FILE), ("eval", EVAL_FILE))
@@ -68,8 +77,8 @@ class DatasetStats(BaseModel):
 class BuiltDataset:
     """A data set. `is_own`: it was built here, in the home; `built_at` in seconds since 1970.
 
-    `gone` names the files of samples that it was built with and has no longer. Moderators take it by its
-    `catalogue_name`.
+    `gone` names the files of samples that it was built with and has no longer. Moderators take it
+    by its `catalogue_name`.
     """
 
     id: str
@@ -91,7 +100,11 @@ def read_dataset(id: str, folder: Path, *, is_own: bool, catalogue_name: str = "
     file = folder / STATS_FILE
     try:
         stats = DatasetStats.model_validate(json.loads(file.read_bytes()))
-        gone = tuple(name for side, name in SPLIT_FILES if stats.samples.get(side) and not (folder / name).is_file())
+        gone = tuple(
+            name
+            for side, name in SPLIT_FILES
+            if stats.samples.get(side) and not (folder / name).is_file()
+        )
         return BuiltDataset(id, folder, stats, file.stat().st_mtime, is_own, gone, catalogue_name)
     except (OSError, ValueError, ValidationError) as error:
         raise MaterialError(
@@ -121,16 +134,28 @@ def require_dataset(services: Services, id: str) -> BuiltDataset:
 
 
 def _dataset_folders(services: Services, id: str = "") -> list[tuple[str, Path, bool, str]]:
-    """Id, folder, whether it was built here, and the name in the catalogue, of all data sets or of one."""
+    """Id, folder, whether it was built here, and the name in the catalogue, of all data sets or of
+    one.
+    """
     sets = DataFolders(services.home).sets
     if id:
         own = [sets / id] if DATASET_NAME_PATTERN.fullmatch(id) else []
     else:
-        own = sorted(path for path in sets.glob("[!.]*") if DATASET_NAME_PATTERN.fullmatch(path.name))
-    names = {entry.path: entry.name for entry in read_catalogue(services.home).entries.values() if entry.path}
+        own = sorted(
+            path for path in sets.glob("[!.]*") if DATASET_NAME_PATTERN.fullmatch(path.name)
+        )
+    names = {
+        entry.path: entry.name
+        for entry in read_catalogue(services.home).entries.values()
+        if entry.path
+    }
     found = [(path.name, path, True, names.get(path, "")) for path in own if is_built_dataset(path)]
     for path, name in names.items():
-        if name not in {known for known, *_ in found} and path.parent != sets and is_built_dataset(path):
+        if (
+            name not in {known for known, *_ in found}
+            and path.parent != sets
+            and is_built_dataset(path)
+        ):
             found.append((name, path, False, name))
     return found
 

@@ -1,4 +1,6 @@
-"""Folders of uploads, data sets, builds and sample indexes in UNDERSTUDY_HOME, and the names allowed there."""
+"""Folders of uploads, data sets, builds and sample indexes in UNDERSTUDY_HOME, and the names
+allowed there.
+"""
 
 import hashlib
 import re
@@ -51,25 +53,35 @@ class DataFolders:
 
 
 def _path_of(folder: Path, name: str) -> Path:
-    """Return the path of a file or folder. Raises `Problem` for a name of a device, or behind a link."""
+    """Return the path of a file or folder. Raises `Problem` for a name of a device, or behind a
+    link.
+    """
     try:
         return path_inside(folder, name)
     except UnsafeNameError as error:
-        raise Problem("bad-name", f"The name {error}.", "Choose another name, or put the file itself there.") from None
+        raise Problem(
+            "bad-name", f"The name {error}.", "Choose another name, or put the file itself there."
+        ) from None
 
 
 def parse_file_name(text: str) -> str:
     """The name of an upload. Raises `Problem` for a path and for an unsupported type."""
     name = unicodedata.normalize("NFC", text.strip())
     if not FILE_NAME_PATTERN.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
-        advice = "Use letters, digits, spaces and . ( ) + - _, at most 120, the first a letter or digit."
+        advice = (
+            "Use letters, digits, spaces and . ( ) + - _, at most 120, the first a letter or digit."
+        )
         raise Problem("bad-name", f"A file cannot be called {name[:80]!r}.", advice)
     try:
         require_safe_name(name)
     except UnsafeNameError as error:
         raise Problem("bad-name", f"A file's name {error}.", "Choose another name.") from None
     suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
-    kind = suffixes[-2] if suffixes[-1:] == [GZIP_SUFFIX] and len(suffixes) > 1 else (suffixes or [""])[-1]
+    kind = (
+        suffixes[-2]
+        if suffixes[-1:] == [GZIP_SUFFIX] and len(suffixes) > 1
+        else (suffixes or [""])[-1]
+    )
     if kind not in FILE_SUFFIXES:
         advice = f"Supported are {', '.join(FILE_SUFFIXES)}, each also compressed as {GZIP_SUFFIX}."
         raise Problem("wrong-kind", f"{name} is of an unsupported type.", advice)

@@ -22,7 +22,13 @@ from bot.data.web.schemas import (
 from bot.data.web.sources import OfferBody, list_sources
 from bot.platform.web_kit import paging
 from bot.platform.web_kit.app_context import get_services
-from bot.platform.web_kit.openapi import ApiRoutes, BodySpec, ResponseSpec, enum_parameter, integer_parameter
+from bot.platform.web_kit.openapi import (
+    ApiRoutes,
+    BodySpec,
+    ResponseSpec,
+    enum_parameter,
+    integer_parameter,
+)
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import parse_body, read_json_object
 from bot.services import Services
@@ -43,34 +49,50 @@ def _describe_build(job: DataJob) -> DataJobResponse:
     {200: ResponseSpec("A page of data sets and sources, by id.", DatasetListResponse)},
     query={
         **paging.PAGE_PARAMETERS,
-        "kind": enum_parameter(("source", "set"), "Only data sets that were built, or only their sources."),
+        "kind": enum_parameter(
+            ("source", "set"), "Only data sets that were built, or only their sources."
+        ),
     },
 )
 async def get_datasets(request: web.Request) -> web.Response:
-    """Lists built data sets, uploads, the operator's catalogue and the shipped ones, with the right to each."""
-    services, page = get_services(request), paging.parse_page_query(request, "kind")
+    """Lists built data sets, uploads, the operator's catalogue and the shipped ones, with the right
+    to each.
+    """
+    services = get_services(request)
+    page = paging.parse_page_query(request, "kind")
     kind = paging.enum_query(request, "kind", ("source", "set"))
-    entries = [one for one in await asyncio.to_thread(_all_datasets, services) if kind in (None, one.kind)]
-    shown, links = paging.paginate(request, page, sorted(entries, key=lambda one: one.id), lambda one: one.id)
+    entries = [
+        one for one in await asyncio.to_thread(_all_datasets, services) if kind in (None, one.kind)
+    ]
+    shown, links = paging.paginate(
+        request, page, sorted(entries, key=lambda one: one.id), lambda one: one.id
+    )
     return DatasetListResponse(datasets=list(shown), links=links).response()
 
 
 def _all_datasets(services: Services) -> list[DatasetResponse | SourceResponse]:
     built = [DatasetResponse.of(one) for one in list_datasets(services)[0]]
-    return [*built, *(SourceResponse.of(source) for source in list_sources(services) if not source.is_set)]
+    return [
+        *built,
+        *(SourceResponse.of(source) for source in list_sources(services) if not source.is_set),
+    ]
 
 
 @routes.operation(
     "GET /datasets/{id}",
     "Get a data set",
     {
-        200: ResponseSpec("The statistics of a data set, or the rights of a source.", DatasetResponse),
+        200: ResponseSpec(
+            "The statistics of a data set, or the rights of a source.", DatasetResponse
+        ),
         404: NO_DATASET_TEXT,
         422: DAMAGED_TEXT,
     },
 )
 async def get_dataset(request: web.Request) -> web.Response:
-    """Returns samples by source and right, and dropped ones by reason. A source has its right; see `/uploads` too."""
+    """Returns samples by source and right, and dropped ones by reason. A source has its right; see
+    `/uploads` too.
+    """
     return (await _describe_dataset(get_services(request), request.match_info["id"])).response()
 
 
@@ -86,20 +108,32 @@ async def _describe_dataset(services: Services, id: str) -> DatasetResponse | So
     "PUT /datasets/{id}/catalogue",
     "Let moderators use a data set",
     {
-        200: ResponseSpec("The data set; `catalogue_name` is the name that moderators give.", DatasetResponse),
+        200: ResponseSpec(
+            "The data set; `catalogue_name` is the name that moderators give.", DatasetResponse
+        ),
         404: NO_DATASET_TEXT,
         409: "It lies elsewhere.",
         422: "The right is incomplete, the name is taken, or catalogue.toml cannot be read.",
     },
     body=BodySpec(
         OfferBody,
-        example={"name": "harbour-talk", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "Written here."},
+        example={
+            "name": "harbour-talk",
+            "stated_by": "Mina Vale",
+            "stated_on": "2026-11-20",
+            "why": "Written here.",
+        },
     ),
 )
 async def put_dataset_in_catalogue(request: web.Request) -> web.Response:
-    """Writes an entry of catalogue.toml. The right of a data set that was built here is that of its samples."""
-    services, id = get_services(request), request.match_info["id"]
-    await data_service.offer_dataset(services, id, parse_body(OfferBody, await read_json_object(request)))
+    """Writes an entry of catalogue.toml. The right of a data set that was built here is that of its
+    samples.
+    """
+    services = get_services(request)
+    id = request.match_info["id"]
+    await data_service.offer_dataset(
+        services, id, parse_body(OfferBody, await read_json_object(request))
+    )
     return (await _describe_dataset(services, id)).response()
 
 
@@ -110,7 +144,8 @@ async def put_dataset_in_catalogue(request: web.Request) -> web.Response:
 )
 async def remove_dataset_from_catalogue(request: web.Request) -> web.Response:
     """Removes its entry of catalogue.toml; the data set stays."""
-    services, id = get_services(request), request.match_info["id"]
+    services = get_services(request)
+    id = request.match_info["id"]
     await _describe_dataset(services, id)
     await data_service.withdraw(services, dataset=id)
     return (await _describe_dataset(services, id)).response()
@@ -131,7 +166,9 @@ def _describe_fetch(job: DataJob) -> DataJobResponse:
     },
 )
 async def post_fetch(request: web.Request) -> web.Response:
-    """A trainer process downloads it; one that was cancelled resumes. GET the same address for the progress."""
+    """A trainer process downloads it; one that was cancelled resumes. GET the same address for the
+    progress.
+    """
     job = await data_service.fetch_dataset(get_services(request), request.match_info["id"])
     return _describe_fetch(job).response(202, {"Location": f"/datasets/{quote(job.subject)}/fetch"})
 
@@ -139,7 +176,10 @@ async def post_fetch(request: web.Request) -> web.Response:
 @routes.operation(
     "GET /datasets/{id}/fetch",
     "Get the progress of a fetch",
-    {200: ResponseSpec("Its latest fetch since the bot started.", DataJobResponse), 404: "It was not."},
+    {
+        200: ResponseSpec("Its latest fetch since the bot started.", DataJobResponse),
+        404: "It was not.",
+    },
 )
 async def get_fetch(request: web.Request) -> web.Response:
     """Returns its state, how much is there, and the error if it failed."""
@@ -149,7 +189,10 @@ async def get_fetch(request: web.Request) -> web.Response:
 @routes.operation(
     "POST /datasets/{id}/fetch/cancel",
     "Cancel a fetch",
-    {200: ResponseSpec("The fetch's final state.", DataJobResponse), 404: "It is not being fetched."},
+    {
+        200: ResponseSpec("The fetch's final state.", DataJobResponse),
+        404: "It is not being fetched.",
+    },
 )
 async def cancel_fetch(request: web.Request) -> web.Response:
     """Keeps what has arrived: fetching it again resumes."""
@@ -166,9 +209,14 @@ async def cancel_fetch(request: web.Request) -> web.Response:
         409: "There is one of that name, or it is being built.",
         422: "Fields of the order are wrong, or a source may not be trained on.",
     },
-    query={"replace": enum_parameter(("true", "false"), "Whether it takes the place of a data set of the same name.")},
+    query={
+        "replace": enum_parameter(
+            ("true", "false"), "Whether it takes the place of a data set of the same name."
+        )
+    },
     body=BodySpec(
-        DatasetBuildBody, example={"name": "harbour", "persona": "ballast", "sources": [{"source": "ballast"}]}
+        DatasetBuildBody,
+        example={"name": "harbour", "persona": "ballast", "sources": [{"source": "ballast"}]},
     ),
 )
 async def post_dataset(request: web.Request) -> web.Response:
@@ -197,7 +245,11 @@ async def get_build(request: web.Request) -> web.Response:
 @routes.operation(
     "POST /datasets/{id}/build/cancel",
     "Cancel a build",
-    {200: ResponseSpec("The build's final state.", DataJobResponse), 404: "It is not being built.", 422: DAMAGED_TEXT},
+    {
+        200: ResponseSpec("The build's final state.", DataJobResponse),
+        404: "It is not being built.",
+        422: DAMAGED_TEXT,
+    },
 )
 async def cancel_build(request: web.Request) -> web.Response:
     """Removes the partial result; an earlier data set of the same name stays."""
@@ -211,14 +263,23 @@ def _require_build(request: web.Request) -> DataJob:
     name = parse_dataset_name(request.match_info["id"])
     job = data_service.get_jobs(request).latest("build", name)
     if job is None:
-        raise Problem("not-found", f"{name} has not been built since the bot started.", "POST /datasets builds one.")
+        raise Problem(
+            "not-found",
+            f"{name} has not been built since the bot started.",
+            "POST /datasets builds one.",
+        )
     return job
 
 
 @routes.operation(
     "DELETE /datasets/{id}",
     "Delete a data set",
-    {204: "It is gone.", 404: NO_DATASET_TEXT, 409: "It is being built, or lies elsewhere.", 422: DAMAGED_TEXT},
+    {
+        204: "It is gone.",
+        404: NO_DATASET_TEXT,
+        409: "It is being built, or lies elsewhere.",
+        422: DAMAGED_TEXT,
+    },
 )
 async def delete_dataset_route(request: web.Request) -> web.Response:
     """Deletes only data sets built here; jobs that have begun have their own copy."""
@@ -230,7 +291,9 @@ async def delete_dataset_route(request: web.Request) -> web.Response:
     "GET /datasets/{id}/samples",
     "List the samples of a data set",
     {
-        200: ResponseSpec("A page of samples in order; `count` is the total number.", SampleListResponse),
+        200: ResponseSpec(
+            "A page of samples in order; `count` is the total number.", SampleListResponse
+        ),
         404: NO_DATASET_TEXT,
         422: DAMAGED_TEXT,
         503: "Their index is being made: try again in a moment.",
@@ -245,18 +308,25 @@ async def delete_dataset_route(request: web.Request) -> web.Response:
             1, paging.MAX_PAGE_SIZE, f"How many at most; {paging.DEFAULT_PAGE_SIZE} if left out."
         ),
         "after": integer_parameter(
-            0, data_service.MAX_SAMPLE_NUMBER, "The number of the last sample of the page before; `links.next` has it."
+            0,
+            data_service.MAX_SAMPLE_NUMBER,
+            "The number of the last sample of the page before; `links.next` has it.",
         ),
     },
 )
 async def get_samples(request: web.Request) -> web.Response:
     """Returns samples as they are in `train.jsonl`, `eval.jsonl` or `dropped.jsonl`."""
-    services, state = get_services(request), data_service.get_data_state(request)
+    services = get_services(request)
+    state = data_service.get_data_state(request)
     page = paging.parse_page_query(request, "query", "split", "source", "talk", "reason")
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
-    hits = await data_service.find_samples(services, state, built, data_service.parse_sample_query(request, page.limit))
+    hits = await data_service.find_samples(
+        services, state, built, data_service.parse_sample_query(request, page.limit)
+    )
     if hits is None:
-        raise Problem("busy", "The samples are being indexed.", "Try again.", headers={"Retry-After": "2"})
+        raise Problem(
+            "busy", "The samples are being indexed.", "Try again.", headers={"Retry-After": "2"}
+        )
     links = paging.page_links(request, page, str(hits.found[-1].n) if hits.has_more else None)
     samples = [SampleResponse.describe(hit, split=hit.side) for hit in hits.found]
     return SampleListResponse(samples=samples, count=hits.count, links=links).response()

@@ -1,4 +1,6 @@
-"""`/dashboard/data/build` and `/dashboard/data/sets`: builds a data set, shows its composition, samples and review."""
+"""`/dashboard/data/build` and `/dashboard/data/sets`: builds a data set, shows its composition,
+samples and review.
+"""
 
 import asyncio
 import re
@@ -37,7 +39,9 @@ from bot.services import Services
 from personas.errors import MaterialError, RequestError
 from personas.home.pseudonyms import INVENTED_NAMES
 
-BUILD_FIELDS = tuple(name for name in build_request.DatasetBuildBody.model_fields if name != "sources")
+BUILD_FIELDS = tuple(
+    name for name in build_request.DatasetBuildBody.model_fields if name != "sources"
+)
 REPLACED_TEXTS_PER_PAGE = 50
 INDEX_TIMEOUT_S = 0.3
 """How long the page of a data set waits for examples of dropped samples."""
@@ -49,23 +53,32 @@ PLACEHOLDER_PATTERN = re.compile(
 )
 """Replacements by the anonymiser (docs/privacy.md)."""
 TextPiece = tuple[str, str]
-"""A text and its kind: "" for plain text, "name" for a pseudonym, "value" for a placeholder, "hit" for a search hit."""
+"""A text and its kind: "" for plain text, "name" for a pseudonym, "value" for a placeholder, "hit"
+for a search hit.
+"""
 routes = Routes()
 
 
 @routes.add(f"GET {DATA_PATH}/build")
 async def get_build_form(request: web.Request) -> web.Response:
     """Page with the form; the query's `again` fills it with a stored request."""
-    services, again = get_services(request), request.query.get("again")
+    services = get_services(request)
+    again = request.query.get("again")
     if body := await _stored_request(services, again) if again else None:
         chosen = [selection.source for selection in body.sources]
-        return await _render_build_form(request, services, _request_fields(body), chosen, replace=True)
-    fields = {"recipe": "demo-cpu"} | {name: request.query.get(name, "") for name in ("persona", "name")}
+        return await _render_build_form(
+            request, services, _request_fields(body), chosen, replace=True
+        )
+    fields = {"recipe": "demo-cpu"} | {
+        name: request.query.get(name, "") for name in ("persona", "name")
+    }
     return await _render_build_form(request, services, fields, request.query.getall("source", []))
 
 
 async def _stored_request(services: Services, name: str) -> build_request.DatasetBuildBody | None:
-    return await asyncio.to_thread(build_request.read_build_request, DataFolders(services.home).build(name))
+    return await asyncio.to_thread(
+        build_request.read_build_request, DataFolders(services.home).build(name)
+    )
 
 
 def _request_fields(body: build_request.DatasetBuildBody) -> dict[str, str]:
@@ -111,24 +124,33 @@ async def post_build_form(request: web.Request) -> web.Response:
     """Queue the build; or, with `show`, show its command."""
     services = get_services(request)
     form = await read_form(request)
-    given, chosen, replace = dict(form.items()), form.getall("source", []), form.get("replace") == "yes"
+    given = dict(form.items())
+    chosen = form.getall("source", [])
+    replace = form.get("replace") == "yes"
     try:
         body = build_request.parse_build_form(given, chosen)
         if given.get("show"):
             await asyncio.to_thread(build_request.require_buildable, body, services)
-            words = await asyncio.to_thread(build_request.build_arguments, body, services, with_review=False)
+            words = await asyncio.to_thread(
+                build_request.build_arguments, body, services, with_review=False
+            )
             command = shell_command(build_request.build_command(words), services.home)
-            return await _render_build_form(request, services, given, chosen, replace=replace, command=command)
+            return await _render_build_form(
+                request, services, given, chosen, replace=replace, command=command
+            )
         await data_service.build_dataset(services, body, replace=replace)
     except Problem as problem:
-        return await _render_build_form(request, services, given, chosen, replace=replace, problem=problem)
+        return await _render_build_form(
+            request, services, given, chosen, replace=replace, problem=problem
+        )
     return redirect_to(request, f"{DATA_PATH}/builds/{body.name}")
 
 
 @routes.add(f"POST {DATA_PATH}/builds/{{name}}/again")
 async def rebuild(request: web.Request) -> web.Response:
     """Build a data set again by its stored request, with reviewers' corrections."""
-    services, name = get_services(request), request.match_info["name"]
+    services = get_services(request)
+    name = request.match_info["name"]
     body = await _stored_request(services, name)
     if body is None:
         raise Problem("not-found", f"There is no stored request for {name}.", "Fill in the form.")
@@ -138,7 +160,8 @@ async def rebuild(request: web.Request) -> web.Response:
 
 @routes.add(f"GET {DATA_PATH}/builds/{{name}}")
 async def get_build_progress(request: web.Request) -> web.Response:
-    services, name = get_services(request), request.match_info["name"]
+    services = get_services(request)
+    name = request.match_info["name"]
     place = DataFolders(services.home).set(name)
     job = data_service.get_jobs(request).latest("build", name)
     if job is None:
@@ -174,11 +197,14 @@ async def get_dataset_page(request: web.Request) -> web.Response:
 
 
 async def _render_dataset(
-    request: web.Request, given: Mapping[str, str] = MappingProxyType({}), problem: Problem | None = None
+    request: web.Request,
+    given: Mapping[str, str] = MappingProxyType({}),
+    problem: Problem | None = None,
 ) -> web.Response:
     services = get_services(request)
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
-    stats, place = built.stats, data_service.dataset_place(built.id)
+    stats = built.stats
+    place = data_service.dataset_place(built.id)
     entry = services.catalogue.entry_at(place)
     sheet = await asyncio.to_thread(read_datasheet, built)
     examples = await _dropped_samples(services, data_service.get_data_state(request), built)
@@ -190,7 +216,9 @@ async def _render_dataset(
         built=built,
         stats=stats,
         composition=bar_chart("Samples by source", rows, "samples"),
-        lengths=bar_chart("Tokens per sample, prompt and reply", stats.tokens_per_sample.rows, "samples"),
+        lengths=bar_chart(
+            "Tokens per sample, prompt and reply", stats.tokens_per_sample.rows, "samples"
+        ),
         sheet=_render_datasheet(sheet),
         examples=examples,
         problem=problem,
@@ -207,7 +235,9 @@ async def _dropped_samples(
     place = DataFolders(services.home).index(built.folder)
     with suppress(MaterialError):  # the page of the samples says what is wrong with them
         if await state.indexes.ready(built.folder, place, INDEX_TIMEOUT_S):
-            return await asyncio.to_thread(dropped_examples, built.folder, place, list(built.stats.dropped))
+            return await asyncio.to_thread(
+                dropped_examples, built.folder, place, list(built.stats.dropped)
+            )
     return {}
 
 
@@ -215,14 +245,17 @@ def _render_datasheet(sheet: str) -> Markup:
     """A data sheet, with headings below the page's own."""
     html: str = DATASHEET_RENDERER.render(sheet)
     for level in (2, 1):
-        html = html.replace(f"<h{level}>", f"<h{level + 2}>").replace(f"</h{level}>", f"</h{level + 2}>")
+        html = html.replace(f"<h{level}>", f"<h{level + 2}>").replace(
+            f"</h{level}>", f"</h{level + 2}>"
+        )
     return Markup(html)  # nosec B704  # the renderer escapes HTML
 
 
 @routes.add(f"POST {DATA_PATH}/sets/{{id}}/catalogue")
 async def post_dataset_offer(request: web.Request) -> web.Response:
     """Let moderators use a data set, or withdraw it from them."""
-    services, id = get_services(request), request.match_info["id"]
+    services = get_services(request)
+    id = request.match_info["id"]
     given = dict((await read_form(request)).items())
     path = f"{DATA_PATH}/sets/{quote(id)}"
     if given.get("take_back"):
@@ -246,7 +279,8 @@ async def delete_dataset_page(request: web.Request) -> web.Response:
 @routes.add(f"GET {DATA_PATH}/sets/{{id}}/samples")
 async def get_samples_page(request: web.Request) -> web.Response:
     """Page of samples, filtered by words, split, source, conversation or drop reason."""
-    services, state = get_services(request), data_service.get_data_state(request)
+    services = get_services(request)
+    state = data_service.get_data_state(request)
     require_known_parameters(request, "query", "split", "source", "talk", "reason", "after")
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
     wanted = data_service.parse_sample_query(request)
@@ -286,11 +320,18 @@ async def get_review_page(request: web.Request) -> web.Response:
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
     build = DataFolders(services.home).build(built.id) if built.is_own else None
     first = integer_query(request, "first", 0, data_service.MAX_SAMPLE_NUMBER) or 0
-    kind, query = (request.query.get(name, "")[: data_service.MAX_QUERY_CHARS] for name in ("kind", "query"))
+    kind, query = (
+        request.query.get(name, "")[: data_service.MAX_QUERY_CHARS] for name in ("kind", "query")
+    )
     finds = anonymisation_review.ReplacedTextPage()
     if build:
         finds = await asyncio.to_thread(
-            anonymisation_review.read_review, build, kind=kind, query=query, first=first, limit=REPLACED_TEXTS_PER_PAGE
+            anonymisation_review.read_review,
+            build,
+            kind=kind,
+            query=query,
+            first=first,
+            limit=REPLACED_TEXTS_PER_PAGE,
         )
     after = first + len(finds.found)
     next_query = urlencode({"kind": kind, "query": query, "first": after})
@@ -302,8 +343,14 @@ async def get_review_page(request: web.Request) -> web.Response:
         finds=finds,
         kind=kind,
         query=query,
-        chart=bar_chart("Replaced, by kind", [(name, float(n)) for name, n in built.stats.replaced.items()], "places"),
-        corrections=await asyncio.to_thread(anonymisation_review.read_corrections, build) if build else [],
+        chart=bar_chart(
+            "Replaced, by kind",
+            [(name, float(n)) for name, n in built.stats.replaced.items()],
+            "places",
+        ),
+        corrections=await asyncio.to_thread(anonymisation_review.read_corrections, build)
+        if build
+        else [],
         can_build=built.is_own and await _stored_request(services, built.id) is not None,
         next=f"{request.path}?{next_query}" if after < finds.count else "",
     )
@@ -316,7 +363,9 @@ async def post_correction(request: web.Request) -> web.Response:
     built = await asyncio.to_thread(require_dataset, services, request.match_info["id"])
     data_service.require_own_dataset(built)
     form = await read_form(request)
-    build, name, verdict = DataFolders(services.home).build(built.id), form.get("name", ""), form.get("verdict", "")
+    build = DataFolders(services.home).build(built.id)
+    name = form.get("name", "")
+    verdict = form.get("verdict", "")
     if verdict == "take_back":
         await asyncio.to_thread(anonymisation_review.remove_correction, build, name)
         message = "Taken back."
@@ -326,7 +375,8 @@ async def post_correction(request: web.Request) -> web.Response:
     return redirect_to(request, f"{DATA_PATH}/sets/{built.id}/review", message)
 
 
-# ------------------------------------------------------------------------------------------------ a sample
+# ------------------------------------------------------------------------------------------------ a
+# sample
 
 
 @dataclass(frozen=True)
@@ -355,7 +405,11 @@ def view_sample(found: SampleHit, query: str = "") -> SampleView:
     names = [str(name) for name in line.get("speakers") or ()]
     turns = [one for one in line.get("messages") or () if isinstance(one, dict)]
     card = next((str(one.get("content", "")) for one in turns if one.get("role") == "system"), "")
-    messages = [(str(one.get("role")), str(one.get("content", ""))) for one in turns if one.get("role") != "system"]
+    messages = [
+        (str(one.get("role")), str(one.get("content", "")))
+        for one in turns
+        if one.get("role") != "system"
+    ]
     if text := line.get("text"):
         messages.append(("dropped", str(text)))
     return SampleView(
@@ -366,7 +420,10 @@ def view_sample(found: SampleHit, query: str = "") -> SampleView:
         str(line.get("talk") or line.get("row") or ""),
         str(line.get("reason") or ""),
         card,
-        tuple(MessageView(role, tuple(split_marked_text(text, names, query))) for role, text in messages),
+        tuple(
+            MessageView(role, tuple(split_marked_text(text, names, query)))
+            for role, text in messages
+        ),
         tuple(_sample_facts(line)),
     )
 
@@ -387,16 +444,27 @@ def split_marked_text(text: str, names: Sequence[str], query: str = "") -> Itera
 
 def _find_marks(text: str, names: Sequence[str], query: str) -> list[tuple[int, int, str]]:
     speaking = [re.escape(name) for name in names if PSEUDONYM_PATTERN.fullmatch(name)]
-    patterns: list[tuple[re.Pattern[str], str]] = [(PLACEHOLDER_PATTERN, "value"), (PSEUDONYM_PATTERN, "name")]
+    patterns: list[tuple[re.Pattern[str], str]] = [
+        (PLACEHOLDER_PATTERN, "value"),
+        (PSEUDONYM_PATTERN, "name"),
+    ]
     if speaking:
         patterns.insert(0, (re.compile(rf"\b(?:{'|'.join(speaking)})\b"), "name"))
     if words := [re.escape(word) for word in re.findall(r"\w+", query)]:
         patterns.append((re.compile(rf"\b(?:{'|'.join(words)})", re.IGNORECASE), "hit"))
-    return sorted((match.start(), match.end(), kind) for pattern, kind in patterns for match in pattern.finditer(text))
+    return sorted(
+        (match.start(), match.end(), kind)
+        for pattern, kind in patterns
+        for match in pattern.finditer(text)
+    )
 
 
 def _sample_facts(line: dict[str, Any]) -> Iterable[str]:
-    yield from (f"{name} {line[key]}" for name, key in (("right", "right"), ("came", "arrived")) if line.get(key))
+    yield from (
+        f"{name} {line[key]}"
+        for name, key in (("right", "right"), ("came", "arrived"))
+        if line.get(key)
+    )
     if tokens := line.get("tokens"):
         yield f"{tokens:,} tokens, {line.get('reply_tokens', 0):,} of them learned"
     if lore := line.get("lore"):

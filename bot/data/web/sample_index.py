@@ -1,4 +1,6 @@
-"""A SQLite index of a data set's samples, searched by words, split, source, conversation and drop reason."""
+"""A SQLite index of a data set's samples, searched by words, split, source, conversation and drop
+reason.
+"""
 
 import asyncio
 import re
@@ -25,7 +27,9 @@ SPLITS = tuple(side for side, _ in SPLIT_FILES)
 READY_TIMEOUT_S = 1.0
 """How long a page waits for an index that is being built; most are done by then."""
 INSERT_BATCH_ROWS = 500
-MAX_REASONS, EXAMPLES_PER_REASON, MAX_EXAMPLE_CHARS = 12, 2, 140
+MAX_REASONS = 12
+EXAMPLES_PER_REASON = 2
+MAX_EXAMPLE_CHARS = 140
 TOKEN_PATTERN = re.compile(r"[^\W_]+")
 SCHEMA = """
 create table about (signature text, train integer, eval integer, dropped integer);
@@ -44,8 +48,9 @@ SampleJson = dict[str, Any]
 
 @dataclass(frozen=True)
 class SampleQuery:
-    """A search: samples with all these words (the last may be a prefix), of a split, a source, a conversation, a drop
-    reason; each is empty for any. `after` is the number of the last sample already shown.
+    """A search: samples with all these words (the last may be a prefix), of a split, a source, a
+    conversation, a drop reason; each is empty for any. `after` is the number of the last sample
+    already shown.
     """
 
     query: str = ""
@@ -90,7 +95,9 @@ class SampleIndexes:
             return True
         task = self._making.get(place)
         if task is None:
-            task = self._making[place] = asyncio.create_task(asyncio.to_thread(build_index, folder, place))
+            task = self._making[place] = asyncio.create_task(
+                asyncio.to_thread(build_index, folder, place)
+            )
         done, _ = await asyncio.wait({task}, timeout=wait_s)
         if done:
             self._making.pop(place, None)
@@ -118,23 +125,32 @@ def is_index_current(folder: Path, place: Path) -> bool:
 
 
 def build_index(folder: Path, place: Path) -> None:
-    """Build the index of a data set completely or not at all. Raises `MaterialError` for a damaged data set."""
+    """Build the index of a data set completely or not at all. Raises `MaterialError` for a damaged
+    data set.
+    """
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o700, parents=True)
-    aside, now = place / f"{INDEX_FILE}.part", dataset_signature(folder)
+    aside = place / f"{INDEX_FILE}.part"
+    now = dataset_signature(folder)
     try:
-        shutil.copyfile(folder / PEOPLE_FILE, place / PEOPLE_FILE)  # first: no words without whose they are
+        shutil.copyfile(
+            folder / PEOPLE_FILE, place / PEOPLE_FILE
+        )  # first: no words without whose they are
         with closing(sqlite3.connect(aside)) as index:
             index.executescript(f"pragma journal_mode = off; pragma synchronous = off;{SCHEMA}")
             counts = _insert_samples(index, folder)
             index.executescript(INDEXES)
-            index.execute("insert into about values (?, ?, ?, ?)", (now, *(counts[side] for side in SPLITS)))
+            index.execute(
+                "insert into about values (?, ?, ?, ?)", (now, *(counts[side] for side in SPLITS))
+            )
             index.commit()
         fsync_path(aside)
         replace_durably(aside, place / INDEX_FILE)
     except (OSError, sqlite3.Error) as error:
         shutil.rmtree(place, ignore_errors=True)
-        raise MaterialError(f"The samples of {folder.name} cannot be indexed: {error}.", REBUILD_ADVICE) from error
+        raise MaterialError(
+            f"The samples of {folder.name} cannot be indexed: {error}.", REBUILD_ADVICE
+        ) from error
 
 
 def dataset_signature(folder: Path) -> str:
@@ -163,7 +179,8 @@ def search_samples(folder: Path, place: Path, wanted: SampleQuery) -> SampleHits
             (*values, wanted.after, wanted.limit + 1),
         ).fetchall()
     found = tuple(
-        SampleHit(n, side, _read_line(folder, side, begins, long)) for n, side, begins, long in rows[: wanted.limit]
+        SampleHit(n, side, _read_line(folder, side, begins, long))
+        for n, side, begins, long in rows[: wanted.limit]
     )
     return SampleHits(found, count, len(rows) > wanted.limit)
 
@@ -172,14 +189,21 @@ def dropped_examples(folder: Path, place: Path, reasons: Sequence[str]) -> dict[
     """Beginnings of the first samples dropped for each reason, as far as their texts are stored."""
     found = {}
     for reason in reasons[:MAX_REASONS]:
-        hits = search_samples(folder, place, SampleQuery(side="dropped", reason=reason, limit=EXAMPLES_PER_REASON))
+        hits = search_samples(
+            folder, place, SampleQuery(side="dropped", reason=reason, limit=EXAMPLES_PER_REASON)
+        )
         texts = [" ".join(str(one.line.get("text") or "").split()) for one in hits.found]
         found[reason] = [text[:MAX_EXAMPLE_CHARS] for text in texts if text]
     return found
 
 
 def _where_clause(wanted: SampleQuery) -> tuple[str, list[str | int]]:
-    named = {"side": wanted.side, "source": wanted.source, "talk": wanted.talk, "reason": wanted.reason}
+    named = {
+        "side": wanted.side,
+        "source": wanted.source,
+        "talk": wanted.talk,
+        "reason": wanted.reason,
+    }
     parts = [f"{column} = ?" for column, value in named.items() if value]
     values: list[str | int] = [value for value in named.values() if value]
     if wanted.query.strip():
@@ -191,7 +215,8 @@ def _where_clause(wanted: SampleQuery) -> tuple[str, list[str | int]]:
 
 def _insert_samples(index: sqlite3.Connection, folder: Path) -> dict[str, int]:
     """Insert every line; returns the count by split."""
-    n, counts = 0, dict.fromkeys(SPLITS, 0)
+    n = 0
+    counts = dict.fromkeys(SPLITS, 0)
     for side, name in SPLIT_FILES:
         batch: list[tuple[Any, ...]] = []
         for begins, raw in _lines(folder / name):
@@ -206,7 +231,8 @@ def _insert_samples(index: sqlite3.Connection, folder: Path) -> dict[str, int]:
 
 
 def _insert_batch(index: sqlite3.Connection, batch: Sequence[tuple[Any, ...]]) -> None:
-    rows, words = [], []
+    rows = []
+    words = []
     for n, side, begins, raw in batch:
         line = _parse_line(raw)
         reason = str(line.get("reason") or "")
@@ -219,7 +245,9 @@ def _insert_batch(index: sqlite3.Connection, batch: Sequence[tuple[Any, ...]]) -
 
 def _searchable_text(line: SampleJson) -> str:
     """The messages without the system prompt."""
-    texts = [str(one.get("content")) for one in line.get("messages") or () if one.get("role") != "system"]
+    texts = [
+        str(one.get("content")) for one in line.get("messages") or () if one.get("role") != "system"
+    ]
     return "\n".join([*texts, str(line.get("text") or "")])
 
 

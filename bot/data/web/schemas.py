@@ -1,4 +1,6 @@
-"""Answers of `/uploads` and `/datasets`: data sources, data sets, their samples, and jobs on them."""
+"""Answers of `/uploads` and `/datasets`: data sources, data sets, their samples, and jobs on
+them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def upload_path(name: str) -> str:
 
 
 class DataJobResponse(ApiModel):
-    """An inspection of an upload or a build of a data set, its `subject`; `said` is the last progress line."""
+    """An inspection of an upload or a build of a data set, its `subject`; `said` is the last
+    progress line.
+    """
 
     id: str
     kind: DataJobKind
@@ -38,10 +42,11 @@ class DataJobResponse(ApiModel):
 
 
 class SourceResponse(ApiModel):
-    """A data source; `train_with` is how a training request names it, `catalogue_name` how moderators do on Discord.
+    """A data source; `train_with` is how a training request names it, `catalogue_name` how
+    moderators do on Discord.
 
-    `map` says which column of a table is what. `published` has the facts about a published data set: size, language,
-    licence, what it is good for, and what not.
+    `map` says which column of a table is what. `published` has the facts about a published data
+    set: size, language, licence, what it is good for, and what not.
     """
 
     id: str
@@ -78,7 +83,9 @@ class SourceResponse(ApiModel):
             may_train=not source.refused,
             refused=source.refused or None,
             advice=source.advice or None,
-            about=source.about.model_dump(exclude={"bytes", "changed_ns"}) if source.about else None,
+            about=source.about.model_dump(exclude={"bytes", "changed_ns"})
+            if source.about
+            else None,
             train_with=source.request_field,
             catalogue_name=source.catalogue_name or None,
             map=list(source.mapping),
@@ -109,7 +116,12 @@ class DatasetResponse(ApiModel, extra="allow"):
         figures = built.stats.model_dump(include=DATASET_FIGURES)
         name = built.catalogue_name or None
         return cls.describe(
-            built, kind="set", train_with=built.request_field, catalogue_name=name, links=links, **figures
+            built,
+            kind="set",
+            train_with=built.request_field,
+            catalogue_name=name,
+            links=links,
+            **figures,
         )
 
 

@@ -17,7 +17,12 @@ from bot.data.web.sample_index import prune_indexes
 from bot.data.web.upload_stream import ReadChunk, ReceivedFile, max_upload_bytes
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem, field_error, redacted_texts
-from bot.platform.web_kit.request_body import FORM_CHUNK_BYTES, read_form, read_form_part, read_multipart
+from bot.platform.web_kit.request_body import (
+    FORM_CHUNK_BYTES,
+    read_form,
+    read_form_part,
+    read_multipart,
+)
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
 from bot.services import Services
 from bot.training.dataset_catalog import DatasetPlace
@@ -35,16 +40,23 @@ routes = Routes()
 @routes.add(f"GET {DATA_PATH}")
 async def get_data_page(request: web.Request) -> web.Response:
     """Page with all sources and data sets, and the upload form."""
-    services, jobs = get_services(request), data_service.get_jobs(request)
+    services = get_services(request)
+    jobs = data_service.get_jobs(request)
     sources = await asyncio.to_thread(data_sources.list_sources, services)
     sets, faults = await asyncio.to_thread(list_datasets, services)
     places = DataFolders(services.home)
-    await asyncio.to_thread(prune_indexes, services.home / "cache", [places.index(one.folder) for one in sets])
+    await asyncio.to_thread(
+        prune_indexes, services.home / "cache", [places.index(one.folder) for one in sets]
+    )
     return render_page(
         request,
         "data/index.html",
         title="Data",
-        ours=[source for source in sources if source.origin not in FOREIGN_ORIGINS and not source.is_set],
+        ours=[
+            source
+            for source in sources
+            if source.origin not in FOREIGN_ORIGINS and not source.is_set
+        ],
         shipped=[source for source in sources if source.origin == data_sources.SHIPPED_ORIGIN],
         published=[source for source in sources if source.origin == data_sources.PUBLISHED_ORIGIN],
         sets=sets,
@@ -53,7 +65,9 @@ async def get_data_page(request: web.Request) -> web.Response:
         failed=jobs.failed("build"),
         kinds=FILE_SUFFIXES,
         packed=GZIP_SUFFIX,
-        room=min(services.max_upload_bytes, await asyncio.to_thread(max_upload_bytes, places.uploads)),
+        room=min(
+            services.max_upload_bytes, await asyncio.to_thread(max_upload_bytes, places.uploads)
+        ),
     )
 
 
@@ -62,7 +76,9 @@ async def post_upload(request: web.Request) -> web.Response:
     """Store a file, or pasted text, and have the trainer inspect it."""
     name = await _store_form_upload(request)
     data_service.inspect_upload(get_services(request), name)
-    return redirect_to(request, upload_page_path(name), f"{name} is here. State the right to it below.")
+    return redirect_to(
+        request, upload_page_path(name), f"{name} is here. State the right to it below."
+    )
 
 
 async def _store_form_upload(request: web.Request) -> str:
@@ -70,7 +86,8 @@ async def _store_form_upload(request: web.Request) -> str:
 
     The parts `name` and `replace`, which decide how it is stored, come before it.
     """
-    services, state = get_services(request), data_service.get_data_state(request)
+    services = get_services(request)
+    state = data_service.get_data_state(request)
     fields: dict[str, str] = {}
     stored: list[ReceivedFile] = []
 
@@ -85,11 +102,17 @@ async def _store_form_upload(request: web.Request) -> str:
             name = fields.get("name", "").strip() or part.filename or "pasted.txt"
             replace = fields.get("replace") == "yes"
             chunks = _prepend_chunk(first, read)
-            stored.append(await data_service.store_upload(services, state, chunks, name, replace=replace))
+            stored.append(
+                await data_service.store_upload(services, state, chunks, name, replace=replace)
+            )
 
     await read_multipart(request, read_part)
     if not stored:
-        raise Problem("invalid-request", "No file was chosen, and nothing was pasted.", "Choose a file, or paste text.")
+        raise Problem(
+            "invalid-request",
+            "No file was chosen, and nothing was pasted.",
+            "Choose a file, or paste text.",
+        )
     return stored[0].path.name
 
 
@@ -107,7 +130,9 @@ def _prepend_chunk(first: bytes, read: ReadChunk) -> ReadChunk:
 async def get_upload_page(request: web.Request) -> web.Response:
     """Page of an upload and the right stated to it."""
     services = get_services(request)
-    source = await asyncio.to_thread(data_sources.require_upload, services.home, request.match_info["name"])
+    source = await asyncio.to_thread(
+        data_sources.require_upload, services.home, request.match_info["name"]
+    )
     return _render_upload(request, source)
 
 
@@ -133,12 +158,15 @@ def _render_upload(
         licensed=data_sources.LICENSED_RIGHT,
         given=given or statement_fields(source.statement),
         map=_map_text(source, mapping),
-        offer=offer_fields(get_services(request), place, Path(source.name).stem.partition(".")[0]) | (offer or {}),
+        offer=offer_fields(get_services(request), place, Path(source.name).stem.partition(".")[0])
+        | (offer or {}),
     )
 
 
 def _map_text(source: data_sources.DataSource, given: str | None) -> str:
-    """The pairs for the form, one a line: those that were sent, else those that are stored, else the proposal."""
+    """The pairs for the form, one a line: those that were sent, else those that are stored, else
+    the proposal.
+    """
     if given is not None:
         return given
     asked = source.about.question if source.about else None
@@ -148,7 +176,8 @@ def _map_text(source: data_sources.DataSource, given: str | None) -> str:
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/columns")
 async def post_columns(request: web.Request) -> web.Response:
     """Store which column of an upload is what, and inspect it again."""
-    services, name = get_services(request), request.match_info["name"]
+    services = get_services(request)
+    name = request.match_info["name"]
     given = dict((await read_form(request)).items())
     try:
         pairs = () if given.get("take_back") else data_sources.parse_map_form(given)
@@ -158,7 +187,9 @@ async def post_columns(request: web.Request) -> web.Response:
             raise
         source = await asyncio.to_thread(data_sources.require_upload, services.home, name)
         return _render_upload(request, source, problem=problem, mapping=given.get("map", ""))
-    message = "The columns are stored; the file is read again." if pairs else "The columns are withdrawn."
+    message = (
+        "The columns are stored; the file is read again." if pairs else "The columns are withdrawn."
+    )
     return redirect_to(request, upload_page_path(name), message)
 
 
@@ -173,7 +204,9 @@ def statement_fields(stated: RightsStatement | None) -> dict[str, str]:
 
 
 def offer_fields(services: Services, place: DatasetPlace, name: str) -> dict[str, str]:
-    """The entry of a data set in the catalogue as form fields; `name` is proposed where there is none."""
+    """The entry of a data set in the catalogue as form fields; `name` is proposed where there is
+    none.
+    """
     entry = services.catalogue.entry_at(place)
     if entry is None:
         return {"name": name, "language": "", "format": "", "persona_names": "", "map": ""}
@@ -189,11 +222,14 @@ def offer_fields(services: Services, place: DatasetPlace, name: str) -> dict[str
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/right")
 async def post_right(request: web.Request) -> web.Response:
     """Store the right stated to an upload, or remove it."""
-    services, name = get_services(request), request.match_info["name"]
+    services = get_services(request)
+    name = request.match_info["name"]
     given = dict((await read_form(request)).items())
     if given.get("take_back"):
         await data_service.set_right(services, name, None)
-        return redirect_to(request, upload_page_path(name), "The right is withdrawn; it cannot be trained on.")
+        return redirect_to(
+            request, upload_page_path(name), "The right is withdrawn; it cannot be trained on."
+        )
     try:
         source = await data_service.set_right(services, name, data_sources.parse_rights_form(given))
     except Problem as problem:
@@ -209,7 +245,8 @@ async def post_right(request: web.Request) -> web.Response:
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/catalogue")
 async def post_upload_offer(request: web.Request) -> web.Response:
     """Let moderators use an upload, or withdraw it from them."""
-    services, name = get_services(request), request.match_info["name"]
+    services = get_services(request)
+    name = request.match_info["name"]
     given = dict((await read_form(request)).items())
     if given.get("take_back"):
         await data_service.withdraw(services, upload=name)
@@ -231,12 +268,14 @@ def offer_problem(error: UnderstudyError, services: Services) -> Problem:
     return Problem("refused", *redacted_texts(error, services.home), errors=errors)
 
 
-# ------------------------------------------------------------------------------------------------- published sets
+# -------------------------------------------------------------------------------------------------
+# published sets
 
 
 async def _require_published(request: web.Request) -> data_sources.DataSource:
     """The published data set of the address. Raises `Problem`."""
-    services, name = get_services(request), request.match_info["name"]
+    services = get_services(request)
+    name = request.match_info["name"]
     sources = await asyncio.to_thread(data_sources.list_sources, services)
     for source in sources:
         if source.name == name and source.entry and source.entry.about:
@@ -256,7 +295,8 @@ def _render_published(
     given: dict[str, str] | None = None,
     problem: Problem | None = None,
 ) -> web.Response:
-    services, entry = get_services(request), source.entry
+    services = get_services(request)
+    entry = source.entry
     assert entry is not None  # every published data set has one
     return render_page(
         request,
@@ -288,7 +328,8 @@ async def post_fetch_page(request: web.Request) -> web.Response:
 @routes.add(f"POST {DATA_PATH}/published/{{name}}/catalogue")
 async def post_published_offer(request: web.Request) -> web.Response:
     """State a right to a published data set without licence, or withdraw it."""
-    services, source = get_services(request), await _require_published(request)
+    services = get_services(request)
+    source = await _require_published(request)
     given = dict((await read_form(request)).items())
     if given.get("take_back"):
         await data_service.withdraw(services, dataset=source.name)
@@ -307,7 +348,8 @@ def _published_path(name: str) -> str:
 
 @routes.add(f"POST {DATA_PATH}/uploads/{{name}}/inspect")
 async def inspect_again(request: web.Request) -> web.Response:
-    services, name = get_services(request), request.match_info["name"]
+    services = get_services(request)
+    name = request.match_info["name"]
     await asyncio.to_thread(data_sources.require_upload, services.home, name)
     data_service.inspect_upload(services, name)
     return redirect_to(request, upload_page_path(name))
@@ -337,7 +379,9 @@ async def cancel_job(request: web.Request) -> web.Response:
     paths = {"inspect": upload_page_path(job.subject), "fetch": _published_path(job.subject)}
     paths["import"] = f"{DASHBOARD}/personas/{job.subject}/versions"
     path = paths.get(job.kind, f"{DATA_PATH}/builds/{job.subject}")
-    return redirect_to(request, path, "Cancelled." if job.state == "cancelled" else "It had ended already.")
+    return redirect_to(
+        request, path, "Cancelled." if job.state == "cancelled" else "It had ended already."
+    )
 
 
 def upload_page_path(name: str) -> str:

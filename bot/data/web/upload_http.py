@@ -18,7 +18,13 @@ from bot.data.web.actions import (
     store_upload,
     withdraw,
 )
-from bot.data.web.schemas import DataJobResponse, SourceResponse, UploadedFile, UploadListResponse, upload_path
+from bot.data.web.schemas import (
+    DataJobResponse,
+    SourceResponse,
+    UploadedFile,
+    UploadListResponse,
+    upload_path,
+)
 from bot.data.web.sources import (
     ColumnMapBody,
     OfferBody,
@@ -42,9 +48,16 @@ from personas.schemas.base import FrozenModel
 routes = ApiRoutes("data")
 READ_CHUNK_BYTES = 2**18
 NAME_PARAMETER = {
-    "name": "The file's name; its kind is told by its end (.json, .jsonl, .csv, .parquet, .zip, .txt, .md …)."
+    "name": (
+        "The file's name; its kind is told by its end (.json, .jsonl, .csv, .parquet, .zip, .txt, "
+        ".md …)."
+    )
 }
-NAME_ERRORS = {404: "There is no such upload.", 415: "No file can be called so.", 422: "No file can be called so."}
+NAME_ERRORS = {
+    404: "There is no such upload.",
+    415: "No file can be called so.",
+    422: "No file can be called so.",
+}
 
 
 def _check_statement_field(value: str, info: ValidationInfo) -> str:
@@ -57,7 +70,9 @@ StatementField = AfterValidator(_check_statement_field)
 
 
 class RightBody(FrozenModel):
-    """A statement of a right to a file: who states it, when and why; `right` as in `rights.toml`."""
+    """A statement of a right to a file: who states it, when and why; `right` as in
+    `rights.toml`.
+    """
 
     right: Annotated[str, Field(max_length=80), StatementField]
     stated_by: Annotated[str, Field(min_length=1, max_length=500), StatementField]
@@ -73,10 +88,15 @@ class RightBody(FrozenModel):
 )
 async def get_uploads(request: web.Request) -> web.Response:
     """Returns each with its inspection, if there is one, and the right stated to it."""
-    services, page = get_services(request), parse_page_query(request)
-    uploads = sorted(await asyncio.to_thread(list_uploads, services.home), key=lambda source: source.name)
+    services = get_services(request)
+    page = parse_page_query(request)
+    uploads = sorted(
+        await asyncio.to_thread(list_uploads, services.home), key=lambda source: source.name
+    )
     shown, links = paginate(request, page, uploads, lambda source: source.name)
-    return UploadListResponse(uploads=[SourceResponse.of(source) for source in shown], links=links).response()
+    return UploadListResponse(
+        uploads=[SourceResponse.of(source) for source in shown], links=links
+    ).response()
 
 
 @routes.operation(
@@ -92,16 +112,26 @@ async def get_uploads(request: web.Request) -> web.Response:
         507: "The disk has no room for it.",
     },
     parameters=NAME_PARAMETER,
-    query={"replace": enum_parameter(("true", "false"), "Whether it takes the place of a file of the same name.")},
+    query={
+        "replace": enum_parameter(
+            ("true", "false"), "Whether it takes the place of a file of the same name."
+        )
+    },
     body=BodySpec({"type": "string", "format": "binary"}, media="application/octet-stream"),
 )
 async def put_upload(request: web.Request) -> web.Response:
-    """The body is the file, streamed to the disk. Nothing may be trained on until a right is stated."""
-    services, state = get_services(request), get_data_state(request)
+    """The body is the file, streamed to the disk. Nothing may be trained on until a right is
+    stated.
+    """
+    services = get_services(request)
+    state = get_data_state(request)
     require_known_parameters(request, "replace")
-    replace, name = flag_query(request, "replace"), request.match_info["name"]
+    replace = flag_query(request, "replace")
+    name = request.match_info["name"]
     read = partial(request.content.read, READ_CHUNK_BYTES)
-    received = await store_upload(services, state, read, name, replace=replace, expected_bytes=request.content_length)
+    received = await store_upload(
+        services, state, read, name, replace=replace, expected_bytes=request.content_length
+    )
     path = upload_path(received.path.name)
     uploaded = UploadedFile.describe(received, name=received.path.name, links={"self": path})
     return uploaded.response(201, {"Location": path})
@@ -117,10 +147,16 @@ async def put_upload(request: web.Request) -> web.Response:
     parameters=NAME_PARAMETER,
 )
 async def get_upload(request: web.Request) -> web.Response:
-    """Tells if it may be trained on, how a training request names it, and its inspection (`looking_into`)."""
-    source = await asyncio.to_thread(require_upload, get_services(request).home, request.match_info["name"])
+    """Tells if it may be trained on, how a training request names it, and its inspection
+    (`looking_into`).
+    """
+    source = await asyncio.to_thread(
+        require_upload, get_services(request).home, request.match_info["name"]
+    )
     job = get_jobs(request).latest("inspect", source.name)
-    return SourceResponse.of(source, looking_into=DataJobResponse.of(job) if job else None).response()
+    return SourceResponse.of(
+        source, looking_into=DataJobResponse.of(job) if job else None
+    ).response()
 
 
 @routes.operation(
@@ -150,7 +186,9 @@ async def put_right(request: web.Request) -> web.Response:
     """The person who states it is responsible for it; docs/privacy.md explains each right."""
     body = parse_body(RightBody, await read_json_object(request))
     statement = parse_rights_form(body.model_dump())
-    return SourceResponse.of(await set_right(get_services(request), request.match_info["name"], statement)).response()
+    return SourceResponse.of(
+        await set_right(get_services(request), request.match_info["name"], statement)
+    ).response()
 
 
 @routes.operation(
@@ -165,22 +203,30 @@ async def put_right(request: web.Request) -> web.Response:
 )
 async def remove_right(request: web.Request) -> web.Response:
     """Future runs do not train on it; existing data sets and adapters stay."""
-    return SourceResponse.of(await set_right(get_services(request), request.match_info["name"], None)).response()
+    return SourceResponse.of(
+        await set_right(get_services(request), request.match_info["name"], None)
+    ).response()
 
 
 @routes.operation(
     "PUT /uploads/{name}/columns",
     "Say which column of an upload is what",
     {
-        200: ResponseSpec("The upload; `map` is what was stated, and its inspection has started.", SourceResponse),
+        200: ResponseSpec(
+            "The upload; `map` is what was stated, and its inspection has started.", SourceResponse
+        ),
         **NAME_ERRORS,
         409: "columns.toml beside the uploads cannot be read, or too many jobs are waiting.",
     },
     parameters=NAME_PARAMETER,
-    body=BodySpec(ColumnMapBody, example={"map": ["speaker=Absender", "text=Nachricht", "time=Zeitpunkt"]}),
+    body=BodySpec(
+        ColumnMapBody, example={"map": ["speaker=Absender", "text=Nachricht", "time=Zeitpunkt"]}
+    ),
 )
 async def put_columns(request: web.Request) -> web.Response:
-    """For a table in no known form, of which nothing is read until then: `about` of the upload has the `question`."""
+    """For a table in no known form, of which nothing is read until then: `about` of the upload has
+    the `question`.
+    """
     body = parse_body(ColumnMapBody, await read_json_object(request))
     source = await set_columns(get_services(request), request.match_info["name"], body.map)
     return SourceResponse.of(source).response()
@@ -198,25 +244,36 @@ async def put_columns(request: web.Request) -> web.Response:
 )
 async def remove_columns(request: web.Request) -> web.Response:
     """Data sets that were built with it stay."""
-    return SourceResponse.of(await set_columns(get_services(request), request.match_info["name"], ())).response()
+    return SourceResponse.of(
+        await set_columns(get_services(request), request.match_info["name"], ())
+    ).response()
 
 
 @routes.operation(
     "PUT /uploads/{name}/catalogue",
     "Let moderators use an upload",
     {
-        200: ResponseSpec("The upload; `catalogue_name` is the name that moderators give.", SourceResponse),
+        200: ResponseSpec(
+            "The upload; `catalogue_name` is the name that moderators give.", SourceResponse
+        ),
         **NAME_ERRORS,
         422: "No right is stated, the name is taken, or catalogue.toml cannot be read.",
     },
     parameters=NAME_PARAMETER,
-    body=BodySpec(OfferBody, example={"name": "quay-talk", "language": "en", "persona_names": ["Wick"]}),
+    body=BodySpec(
+        OfferBody, example={"name": "quay-talk", "language": "en", "persona_names": ["Wick"]}
+    ),
 )
 async def put_upload_in_catalogue(request: web.Request) -> web.Response:
-    """Writes an entry of catalogue.toml. The right is the upload's; a `right` in the body is stated to it first."""
-    services, name = get_services(request), request.match_info["name"]
+    """Writes an entry of catalogue.toml. The right is the upload's; a `right` in the body is stated
+    to it first.
+    """
+    services = get_services(request)
+    name = request.match_info["name"]
     await offer_upload(services, name, parse_body(OfferBody, await read_json_object(request)))
-    return SourceResponse.of(await asyncio.to_thread(require_upload, services.home, name)).response()
+    return SourceResponse.of(
+        await asyncio.to_thread(require_upload, services.home, name)
+    ).response()
 
 
 @routes.operation(
@@ -230,10 +287,13 @@ async def put_upload_in_catalogue(request: web.Request) -> web.Response:
 )
 async def remove_upload_from_catalogue(request: web.Request) -> web.Response:
     """Removes its entry of catalogue.toml; jobs that have begun have their own copy."""
-    services, name = get_services(request), request.match_info["name"]
+    services = get_services(request)
+    name = request.match_info["name"]
     source = await asyncio.to_thread(require_upload, services.home, name)
     await withdraw(services, upload=source.name)
-    return SourceResponse.of(await asyncio.to_thread(require_upload, services.home, name)).response()
+    return SourceResponse.of(
+        await asyncio.to_thread(require_upload, services.home, name)
+    ).response()
 
 
 @routes.operation(
@@ -241,7 +301,8 @@ async def remove_upload_from_catalogue(request: web.Request) -> web.Response:
     "Inspect an upload",
     {
         202: ResponseSpec(
-            "The inspection has started: GET the upload again for `about`, or the error in `looking_into`.",
+            "The inspection has started: GET the upload again for `about`, or the error in "
+            "`looking_into`.",
             DataJobResponse,
         ),
         **NAME_ERRORS,
@@ -250,8 +311,11 @@ async def remove_upload_from_catalogue(request: web.Request) -> web.Response:
     parameters=NAME_PARAMETER,
 )
 async def post_inspect(request: web.Request) -> web.Response:
-    """The trainer reads the whole file: its format, its usable records, and why others are not usable."""
-    services, name = get_services(request), request.match_info["name"]
+    """The trainer reads the whole file: its format, its usable records, and why others are not
+    usable.
+    """
+    services = get_services(request)
+    name = request.match_info["name"]
     source = await asyncio.to_thread(require_upload, services.home, name)
     job = inspect_upload(services, source.name)
     return DataJobResponse.of(job, upload=upload_path(source.name)).response(202)

@@ -17,13 +17,18 @@ from aiohttp.http_exceptions import HttpProcessingError
 from bot.platform.web_kit.problems import Problem
 from personas.home.atomic_files import claim_temporary, replace_durably
 
-MAGIC_BYTES = {".zip": (b"PK\x03\x04", b"PK\x05\x06"), ".parquet": (b"PAR1",), ".gz": (b"\x1f\x8b",)}
+MAGIC_BYTES = {
+    ".zip": (b"PK\x03\x04", b"PK\x05\x06"),
+    ".parquet": (b"PAR1",),
+    ".gz": (b"\x1f\x8b",),
+}
 """First bytes of binary files."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of text that may hold zero bytes."""
 OTHER_FILE_TYPES = {
     b"PK\x03\x04": "a ZIP archive", b"\x1f\x8b": "packed with gzip", b"PAR1": "Parquet", b"\x7fELF": "a program",
-    b"SQLite format 3\0": "a database", b"%PDF-": "a PDF", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture",
+    b"SQLite format "
+    b"3\0": "a database", b"%PDF-": "a PDF", b"\x89PNG": "a picture", b"\xff\xd8\xff": "a picture",
 }  # fmt: skip
 SNIFFED_BYTES = 4096
 BLOCK_BYTES = 2**20
@@ -32,14 +37,21 @@ RESERVED_DISK_BYTES = 2 * 2**30
 IDLE_TIMEOUT_S = 60.0
 """An upload is aborted after so long without data."""
 PARTIAL_SUFFIX = ".part"
-CONNECTION_ERRORS = (ConnectionError, ClientPayloadError, HttpProcessingError, web.RequestPayloadError, TimeoutError)
+CONNECTION_ERRORS = (
+    ConnectionError,
+    ClientPayloadError,
+    HttpProcessingError,
+    web.RequestPayloadError,
+    TimeoutError,
+)
 ReadChunk = Callable[[], Awaitable[bytes]]
 """Returns the next bytes of a body or of a form's part; empty at the end."""
 
 
 def require_file_type(name: str, first: bytes | bytearray) -> None:
     """Raise `Problem` if the first bytes contradict the file's suffix."""
-    kind, start = PurePath(name).suffix.lower(), bytes(first[:SNIFFED_BYTES])
+    kind = PurePath(name).suffix.lower()
+    start = bytes(first[:SNIFFED_BYTES])
     if kind in MAGIC_BYTES:
         if not start.startswith(MAGIC_BYTES[kind]):
             raise _wrong_type(name, f"does not begin as {kind} files do")
@@ -52,7 +64,11 @@ def require_file_type(name: str, first: bytes | bytearray) -> None:
 
 
 def _wrong_type(name: str, what: str) -> Problem:
-    return Problem("wrong-kind", f"{name} {what}.", "Upload another file, or this one with the suffix of its type.")
+    return Problem(
+        "wrong-kind",
+        f"{name} {what}.",
+        "Upload another file, or this one with the suffix of its type.",
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,11 @@ class ActiveUploads:
     def of(self, place: Path) -> Iterator[None]:
         """Mark a file as being uploaded. Raises `Problem` if it is already."""
         if place in self._paths:
-            raise Problem("conflict", f"{place.name} is being uploaded already.", "Wait for it, or cancel it there.")
+            raise Problem(
+                "conflict",
+                f"{place.name} is being uploaded already.",
+                "Wait for it, or cancel it there.",
+            )
         if not self._paths:  # then whatever was left half was left by a bot that was killed
             for left_over in place.parent.glob(f".*{PARTIAL_SUFFIX}"):
                 left_over.unlink(missing_ok=True)
@@ -99,10 +119,15 @@ class UploadLimits:
     def require(self, place: Path, size: int) -> None:
         """Raise `Problem` for a larger file."""
         if size > self.most:
-            message = f"{place.name} is larger than {self.most / 2**30:.1f} GiB, the limit of uploads here."
+            message = (
+                f"{place.name} is larger than {self.most / 2**30:.1f} GiB, the limit of uploads "
+                "here."
+            )
             raise Problem("too-large", message, "Upload a part of it, or raise MAX_UPLOAD_GIB.")
         if size > self.room or self.room <= 0:
-            free = f"{self.room / 2**30:.1f} GiB, with {RESERVED_DISK_BYTES / 2**30:.0f} GiB kept free"
+            free = (
+                f"{self.room / 2**30:.1f} GiB, with {RESERVED_DISK_BYTES / 2**30:.0f} GiB kept free"
+            )
             message = f"{place.name} is larger than what the disk has room for: {free}."
             raise Problem("no-room", message, "Free the disk, or bring in a part of it.")
 
@@ -112,8 +137,8 @@ async def receive_file(
 ) -> ReceivedFile:
     """Write an upload to its path.
 
-    Raises `Problem` for a file that exists and is not to be replaced, and for one that is incomplete, too large, or of
-    another type than its suffix says.
+    Raises `Problem` for a file that exists and is not to be replaced, and for one that is
+    incomplete, too large, or of another type than its suffix says.
     """
     require_no_file(place, replace)
     limits = UploadLimits(await asyncio.to_thread(max_upload_bytes, place.parent), most_bytes)
@@ -128,7 +153,9 @@ async def receive_file(
     except CONNECTION_ERRORS as error:
         raise Problem("not-whole", f"{place.name} is incomplete.", "Send it again.") from error
     except OSError as error:
-        raise Problem("no-room", f"{place.name} cannot be written: {error.strerror}.", "Check the disk.") from error
+        raise Problem(
+            "no-room", f"{place.name} cannot be written: {error.strerror}.", "Check the disk."
+        ) from error
     finally:
         await asyncio.to_thread(partial.unlink, missing_ok=True)
 
@@ -136,11 +163,18 @@ async def receive_file(
 def require_no_file(place: Path, replace: bool) -> None:
     """Raise `Problem` for a file that exists and is not to be replaced."""
     if place.exists() and not replace:
-        raise Problem("conflict", f"There is a file {place.name} already.", "Choose another name, or replace it.")
+        raise Problem(
+            "conflict",
+            f"There is a file {place.name} already.",
+            "Choose another name, or replace it.",
+        )
 
 
-async def _write_stream(read: ReadChunk, partial: Path, place: Path, limits: UploadLimits) -> ReceivedFile:
-    digest, total = hashlib.sha256(), 0
+async def _write_stream(
+    read: ReadChunk, partial: Path, place: Path, limits: UploadLimits
+) -> ReceivedFile:
+    digest = hashlib.sha256()
+    total = 0
     with await asyncio.to_thread(_create_private, partial) as file:
         claim_temporary(file.fileno())
         async for block in _read_blocks(read):

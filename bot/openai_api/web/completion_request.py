@@ -1,4 +1,6 @@
-"""The body of `POST /v1/chat/completions`: validation, and conversion into turns and sampling parameters."""
+"""The body of `POST /v1/chat/completions`: validation, and conversion into turns and sampling
+parameters.
+"""
 
 import math
 import re
@@ -18,8 +20,12 @@ MAX_NEW_TOKENS = 1024
 """Half of the context."""
 MAX_TOP_LOGPROBS = 20
 MAX_TURNS, MAX_CHAT_CHARS, DROPPED_TURNS_STEP = 32, 16_000, 4
-"""How much of a conversation is read. The oldest turns are dropped in blocks, to keep the prefix stable."""
-MAX_STOP_SEQUENCES, MAX_STOP_CHARS, MAX_MESSAGES = 16, 256, 10_000
+"""How much of a conversation is read. The oldest turns are dropped in blocks, to keep the prefix
+stable.
+"""
+MAX_STOP_SEQUENCES = 16
+MAX_STOP_CHARS = 256
+MAX_MESSAGES = 10_000
 MAX_NAME_CHARS = 64
 IGNORED_TOOL_CHOICES = (None, "auto", "none")
 """Choices that a model without tools satisfies; some clients offer tools to every model."""
@@ -31,7 +37,10 @@ OTHER_PARTS = {
     "audio": "recording", "video_url": "video", "file": "file", "input_file": "file",
 }  # fmt: skip
 """Words that stand for parts of earlier messages that are no text."""
-LEFT_OUT_NOTE = "Pictures and other parts that are no text were left out of earlier messages: a persona reads text."
+LEFT_OUT_NOTE = (
+    "Pictures and other parts that are no text were left out of earlier messages: a persona reads "
+    "text."
+)
 FIELD_PATTERN = re.compile(r"\d+|[a-z_]+")
 
 MessageText = Annotated[str, Field(max_length=1_000_000)]
@@ -55,11 +64,15 @@ class ChatPart(_RequestModel):
     @property
     def shown(self) -> str:
         """Its text, or what stands for a part that cannot be read."""
-        return (self.text or "") if self.is_text else f"[{OTHER_PARTS.get(self.type, 'attachment')}]"
+        return (
+            (self.text or "") if self.is_text else f"[{OTHER_PARTS.get(self.type, 'attachment')}]"
+        )
 
 
 class ChatMessage(_RequestModel):
-    """One message of the talk. What tools answered, in a talk begun with another model, is no part of it here."""
+    """One message of the talk. What tools answered, in a talk begun with another model, is no part
+    of it here.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: MessageText | list[ChatPart] | None = None
@@ -75,7 +88,9 @@ class ChatMessage(_RequestModel):
     @property
     def other_parts(self) -> int:
         """Number of parts that are no text."""
-        return sum(not part.is_text for part in self.content) if isinstance(self.content, list) else 0
+        return (
+            sum(not part.is_text for part in self.content) if isinstance(self.content, list) else 0
+        )
 
 
 class StreamOptions(_RequestModel):
@@ -87,8 +102,9 @@ class StreamOptions(_RequestModel):
 class ChatCompletionBody(_RequestModel):
     """The body of `POST /v1/chat/completions`.
 
-    `top_k`, `min_p`, `repetition_penalty`, `continue_final_message` and `add_generation_prompt` are not OpenAI's; other
-    servers of open models know them too, and clients send -1 or 0 for "no value" as they do there.
+    `top_k`, `min_p`, `repetition_penalty`, `continue_final_message` and `add_generation_prompt` are
+    not OpenAI's; other servers of open models know them too, and clients send -1 or 0 for "no
+    value" as they do there.
     """
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
@@ -103,7 +119,9 @@ class ChatCompletionBody(_RequestModel):
     max_tokens: Annotated[int, Field(ge=-1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=-1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: StopSequence | Annotated[list[StopSequence], Field(max_length=MAX_STOP_SEQUENCES)] | None = None
+    stop: (
+        StopSequence | Annotated[list[StopSequence], Field(max_length=MAX_STOP_SEQUENCES)] | None
+    ) = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     n: Annotated[int, Field(ge=1, description="1 alone can be done")] | None = None
@@ -112,7 +130,9 @@ class ChatCompletionBody(_RequestModel):
     logit_bias: dict[str, float] | None = None
     tools: Annotated[list[Any], Field(description="may be offered; none is called")] | None = None
     tool_choice: str | dict[str, Any] | None = None
-    functions: Annotated[list[Any], Field(description="may be offered; none is called")] | None = None
+    functions: Annotated[list[Any], Field(description="may be offered; none is called")] | None = (
+        None
+    )
     function_call: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
     modalities: list[str] | None = None
@@ -122,7 +142,9 @@ class ChatCompletionBody(_RequestModel):
 
 @dataclass(frozen=True)
 class ParsedChat:
-    """The conversation, the client's instructions, the beginning of the reply, and notes on what was left out."""
+    """The conversation, the client's instructions, the beginning of the reply, and notes on what
+    was left out.
+    """
 
     turns: tuple[Turn, ...]
     instructions: str
@@ -138,18 +160,23 @@ def parse_chat_body(body: dict[str, Any]) -> ChatCompletionBody:
         first = error.errors(include_url=False)[0]
         # Those with letters that no field has are pydantic's names of alternatives.
         steps = [step for step in map(str, first["loc"]) if FIELD_PATTERN.fullmatch(step)]
-        place, allowed = ".".join(steps)[:200], describe_allowed(ChatCompletionBody, steps)
-        reason = f" must be {allowed}" if allowed and first["type"] != "missing" else f": {first['msg']}"
+        place = ".".join(steps)[:200]
+        allowed = describe_allowed(ChatCompletionBody, steps)
+        reason = (
+            f" must be {allowed}" if allowed and first["type"] != "missing" else f": {first['msg']}"
+        )
         raise OpenAIError(f"{place}{reason}.", code="invalid_value", param=place) from None
     _require_supported(parsed)
     return parsed
 
 
 def parse_chat(body: ChatCompletionBody, persona: str) -> ParsedChat:
-    """Parse a request's conversation with this persona. Raises `OpenAIError` if no message needs an answer.
+    """Parse a request's conversation with this persona. Raises `OpenAIError` if no message needs an
+    answer.
 
-    System messages are instructions, joined, wherever they stand. Where the persona itself spoke last, the reply goes
-    on from there; but system messages that follow are what it answers, without `continue_final_message`.
+    System messages are instructions, joined, wherever they stand. Where the persona itself spoke
+    last, the reply goes on from there; but system messages that follow are what it answers, without
+    `continue_final_message`.
     """
     turns: list[Turn] = []
     instructions: list[str] = []
@@ -174,11 +201,15 @@ def parse_chat(body: ChatCompletionBody, persona: str) -> ParsedChat:
         raise OpenAIError("The system messages are too long.", "Shorten them.", code="context_length_exceeded",
                       param="messages")  # fmt: skip
     left_out = sum(message.other_parts for message in body.messages)
-    return ParsedChat(tuple(_latest_turns(turns)), joined, prefill, (LEFT_OUT_NOTE,) if left_out else ())
+    return ParsedChat(
+        tuple(_latest_turns(turns)), joined, prefill, (LEFT_OUT_NOTE,) if left_out else ()
+    )
 
 
 def _take_prefill(turns: list[Turn], body: ChatCompletionBody) -> str:
-    """Remove the persona's turns from the end, and return their text, which the reply goes on from."""
+    """Remove the persona's turns from the end, and return their text, which the reply goes on
+    from.
+    """
     begun: list[str] = []
     while turns and turns[-1].by_persona:
         begun.insert(0, turns.pop().text)
@@ -191,7 +222,8 @@ def _take_prefill(turns: list[Turn], body: ChatCompletionBody) -> str:
         )
     if body.add_generation_prompt is False and not begun:
         raise OpenAIError(
-            "add_generation_prompt: only a message of the role assistant can be continued, and none stands last.",
+            "add_generation_prompt: only a message of the role assistant can be continued, and "
+            "none stands last.",
             "Leave it out.",
             code="unsupported_value",
             param="add_generation_prompt",
@@ -209,7 +241,8 @@ def _require_answerable(turns: Sequence[Turn], others: Sequence[int]) -> None:
         )
     if others[len(turns) - 1]:
         raise OpenAIError(
-            "messages: the one to answer has a picture or another part that is no text; a persona reads text alone.",
+            "messages: the one to answer has a picture or another part that is no text; a persona "
+            "reads text alone.",
             "Leave it out. In earlier messages, such parts do no harm.",
             code="unsupported_value",
             param="messages",
@@ -218,10 +251,12 @@ def _require_answerable(turns: Sequence[Turn], others: Sequence[int]) -> None:
 
 def require_prompt_fits(talk: ParsedChat, max_new_tokens: int, count: CountTokens) -> None:
     """Raise `OpenAIError` if the last message leaves no room for a reply."""
-    room, length = CONTEXT_TOKENS - max_new_tokens, count(talk.turns[-1].text) + count(talk.prefill)
+    room = CONTEXT_TOKENS - max_new_tokens
+    length = count(talk.turns[-1].text) + count(talk.prefill)
     if length > room:
         raise OpenAIError(
-            f"The last message has {length} tokens, and {room} is the most beside a reply of {max_new_tokens}.",
+            f"The last message has {length} tokens, and {room} is the most beside a reply of "
+            f"{max_new_tokens}.",
             "Shorten it, or ask for fewer tokens (max_tokens).",
             code="context_length_exceeded",
             param="messages",
@@ -231,12 +266,18 @@ def require_prompt_fits(talk: ParsedChat, max_new_tokens: int, count: CountToken
 def sampling_parameters(body: ChatCompletionBody, usual: SamplingParams) -> SamplingParams:
     """Sampling parameters of a request, with the bot's own settings as defaults."""
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    limits = (it for it in (body.max_completion_tokens, body.max_tokens) if it is not None and it > 0)
+    limits = (
+        it for it in (body.max_completion_tokens, body.max_tokens) if it is not None and it > 0
+    )
     longest = next(limits, usual.max_new_tokens)
     given = {
         "temperature": body.temperature,
-        "top_p": None if body.top_p is None else max(body.top_p, 1e-6),  # the likeliest token is always left
-        "top_k": None if body.top_k is None else max(body.top_k, 0),  # elsewhere -1 leaves nothing out
+        "top_p": None
+        if body.top_p is None
+        else max(body.top_p, 1e-6),  # the likeliest token is always left
+        "top_k": None
+        if body.top_k is None
+        else max(body.top_k, 0),  # elsewhere -1 leaves nothing out
         "min_p": body.min_p,
         "repetition_penalty": body.repetition_penalty,
         "seed": None if body.seed == NO_SEED else body.seed,
@@ -277,7 +318,9 @@ def _require_supported(body: ChatCompletionBody) -> None:
     }
     for param, is_wrong in wrong.items():
         if is_wrong:
-            raise OpenAIError(UNSUPPORTED_TEXTS[param], "Leave it out.", code="unsupported_value", param=param)
+            raise OpenAIError(
+                UNSUPPORTED_TEXTS[param], "Leave it out.", code="unsupported_value", param=param
+            )
 
 
 UNSUPPORTED_TEXTS = {

@@ -34,7 +34,14 @@ from bot.openai_api.web.responses import (
 )
 from bot.personas.base_model_compat import token_counter_or_estimate
 from bot.platform.web_kit.app_context import get_services
-from bot.platform.web_kit.openapi import JSON_TYPE, ApiModel, ApiRoutes, BodySpec, Json, ResponseSpec
+from bot.platform.web_kit.openapi import (
+    JSON_TYPE,
+    ApiModel,
+    ApiRoutes,
+    BodySpec,
+    Json,
+    ResponseSpec,
+)
 from bot.platform.web_kit.request_body import read_json_object
 from bot.platform.web_kit.sse import SSE_HEADERS, is_connected, while_connected
 from bot.services import Services
@@ -60,7 +67,9 @@ routes = ApiRoutes("openai")
     "Create a chat completion, compatible with OpenAI's clients",
     {
         200: ResponseSpec(
-            "The reply, or its pieces as server-sent events.", ChatCompletion, (JSON_TYPE, "text/event-stream")
+            "The reply, or its pieces as server-sent events.",
+            ChatCompletion,
+            (JSON_TYPE, "text/event-stream"),
         ),
         **error_responses(
             _400="The body is not valid JSON, or a field is invalid: `param` names it.",
@@ -74,7 +83,9 @@ routes = ApiRoutes("openai")
     body=BodySpec(completion_request.ChatCompletionBody, COMPLETION_EXAMPLE),
 )
 async def post_chat_completion(request: web.Request) -> web.StreamResponse:
-    """Returns the reply as one object or as server-sent events. A client's disconnect cancels it."""
+    """Returns the reply as one object or as server-sent events. A client's disconnect cancels
+    it.
+    """
     services = get_services(request)
     body = completion_request.parse_chat_body(await read_json_object(request, MAX_CHAT_BODY_BYTES))
     model = require_model(services, body.model)
@@ -103,7 +114,12 @@ def require_model(services: Services, model: str) -> ChatModel:
         return find_model(services.request_builder, model)
     except UnknownModelError as error:
         raise OpenAIError(
-            error.message, error.advice, slug="not-found", status=404, code="model_not_found", param="model"
+            error.message,
+            error.advice,
+            slug="not-found",
+            status=404,
+            code="model_not_found",
+            param="model",
         ) from None
 
 
@@ -117,7 +133,9 @@ async def _chat_request(
     completion_request.require_prompt_fits(
         talk, sampling.max_new_tokens, token_counter_or_estimate(services.base_model)
     )
-    request = await build_model_request(services.request_builder, model, talk.turns, sampling, talk.instructions)
+    request = await build_model_request(
+        services.request_builder, model, talk.turns, sampling, talk.instructions
+    )
     return replace(request, prefill=talk.prefill)
 
 
@@ -128,9 +146,14 @@ def _completion_text(reply: FilteredReply) -> str:
 
 
 async def _stream_completion(
-    request: web.Request, reply: FilteredReply, builder: CompletionBuilder, body: completion_request.ChatCompletionBody
+    request: web.Request,
+    reply: FilteredReply,
+    builder: CompletionBuilder,
+    body: completion_request.ChatCompletionBody,
 ) -> web.StreamResponse:
-    """Stream the reply from its first piece on: errors before it have an HTTP status of their own."""
+    """Stream the reply from its first piece on: errors before it have an HTTP status of their
+    own.
+    """
     pieces = aiter(reply)
     first = await anext(pieces, "")
     answer = web.StreamResponse(headers=SSE_HEADERS)
@@ -201,7 +224,8 @@ class ModelResponse(ApiModel):
 
     @classmethod
     def of(cls, model_id: str, model: ChatModel, installed_at: float) -> ModelResponse:
-        persona, dialogue = model.persona, model.dialogue
+        persona = model.persona
+        dialogue = model.dialogue
         is_short = model_id in (persona and persona.id, dialogue and dialogue.id)
         return cls(
             id=model_id,
@@ -226,7 +250,9 @@ class ModelListResponse(ApiModel):
     {200: ResponseSpec("All models.", ModelListResponse), **error_responses()},
 )
 async def get_models(request: web.Request) -> web.Response:
-    """List each persona with its live version, then each of its versions, dialogue adapters, and the base model."""
+    """List each persona with its live version, then each of its versions, dialogue adapters, and
+    the base model.
+    """
     builder = get_services(request).request_builder
     # Some thousand personas make megabytes of JSON: in a thread, the event loop goes on meanwhile.
     text = await asyncio.to_thread(_model_list_json, builder, VersionTable.read(builder))
@@ -239,8 +265,12 @@ def _model_list_json(builder: ChatRequestBuilder, versions: VersionTable) -> byt
     return f'{{"object": "list", "data": [{", ".join(models)}]}}'.encode()
 
 
-def _list_rows(builder: ChatRequestBuilder, versions: VersionTable) -> Iterator[tuple[str, ChatModel, float]]:
-    """Yield id, model and time of creation: each persona for its live version, then with each of its versions."""
+def _list_rows(
+    builder: ChatRequestBuilder, versions: VersionTable
+) -> Iterator[tuple[str, ChatModel, float]]:
+    """Yield id, model and time of creation: each persona for its live version, then with each of
+    its versions.
+    """
     for guild_id, persona in builder.personas.everybody():
         found = versions.models(guild_id, persona)
         yield persona.id, found.live, found.live_since
@@ -254,7 +284,10 @@ def _list_rows(builder: ChatRequestBuilder, versions: VersionTable) -> Iterator[
 @routes.operation(
     "GET /v1/models/{model:.+}",
     "Get a model",
-    {200: ResponseSpec("The model.", ModelResponse), **error_responses(_404="There is no such model.")},
+    {
+        200: ResponseSpec("The model.", ModelResponse),
+        **error_responses(_404="There is no such model."),
+    },
     parameters={
         "model": "A persona's id, optionally with a version (`ballast@v3`, `ballast@base`), a dialogue adapter "
         "(`dialogue/NAME`), or `base`."
@@ -262,13 +295,16 @@ def _list_rows(builder: ChatRequestBuilder, versions: VersionTable) -> Iterator[
 )
 async def get_model(request: web.Request) -> web.Response:
     """Returns one model of the list."""
-    services, model = get_services(request), request.match_info["model"]
+    services = get_services(request)
+    model = request.match_info["model"]
     found = require_model(services, model)
     return ModelResponse.of(model, found, _installed_at(services, found)).response()
 
 
 def _installed_at(services: Services, model: ChatModel) -> float:
-    """Install time of a version, or creation time of a dialogue adapter, in seconds since 1970; 0 for others."""
+    """Install time of a version, or creation time of a dialogue adapter, in seconds since 1970; 0
+    for others.
+    """
     if model.dialogue:
         return _created_at(model.dialogue)
     installed = services.store.versions.installed(model.persona.id) if model.persona else []

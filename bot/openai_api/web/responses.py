@@ -13,7 +13,13 @@ from pydantic import Field
 from bot.chat.model_names import ChatModel
 from bot.platform.web_kit.openapi import ApiModel, Json, ResponseSpec
 from bot.platform.web_kit.problems import Problem, internal_error, redacted_texts, retry_headers
-from personas.errors import AdapterError, EngineBusyError, PrefillError, ServerError, UnderstudyError
+from personas.errors import (
+    AdapterError,
+    EngineBusyError,
+    PrefillError,
+    ServerError,
+    UnderstudyError,
+)
 from personas.prompt.renderer import PROMPT_VERSION, PromptTooLongError
 from personas.schemas.chat import ChatReply, LoreHit, ReplyToken
 
@@ -57,14 +63,26 @@ class CompletionBuilder:
             "finish_reason": FINISH_REASONS[reply.finish],
         }
         return ChatCompletion(
-            **self._head("chat.completion"), choices=[choice], usage=usage_json(reply), **self._ours(reply)
+            **self._head("chat.completion"),
+            choices=[choice],
+            usage=usage_json(reply),
+            **self._ours(reply),
         )
 
     def chunk(
-        self, delta: dict[str, Any], *, finish: str | None = None, tokens: tuple[ReplyToken, ...] = ()
+        self,
+        delta: dict[str, Any],
+        *,
+        finish: str | None = None,
+        tokens: tuple[ReplyToken, ...] = (),
     ) -> dict[str, Any]:
         """A piece of the reply; the first names the role, the last the finish reason."""
-        choice = {"index": 0, "delta": delta, "logprobs": logprobs_json(tokens), "finish_reason": finish}
+        choice = {
+            "index": 0,
+            "delta": delta,
+            "logprobs": logprobs_json(tokens),
+            "finish_reason": finish,
+        }
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
     def begun(self) -> dict[str, Any]:
@@ -72,7 +90,10 @@ class CompletionBuilder:
 
     def ended(self, reply: ChatReply) -> dict[str, Any]:
         """The last chunk with a choice, with the log-probabilities of all tokens."""
-        return {**self.chunk({}, finish=FINISH_REASONS[reply.finish], tokens=reply.tokens), **self._ours(reply)}
+        return {
+            **self.chunk({}, finish=FINISH_REASONS[reply.finish], tokens=reply.tokens),
+            **self._ours(reply),
+        }
 
     def used(self, reply: ChatReply) -> dict[str, Any]:
         """The final chunk with token usage, if it was requested."""
@@ -104,11 +125,17 @@ class CompletionBuilder:
 def usage_json(reply: ChatReply) -> dict[str, int]:
     """Token usage of a reply, including the end-of-turn token."""
     total = reply.prompt_tokens + reply.new_tokens
-    return {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.new_tokens, "total_tokens": total}
+    return {
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.new_tokens,
+        "total_tokens": total,
+    }
 
 
 def lore_json(lore: tuple[LoreHit, ...]) -> list[dict[str, Any]]:
-    return [{"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in lore]
+    return [
+        {"source": hit.source, "heading": hit.heading, "score": round(hit.score, 3)} for hit in lore
+    ]
 
 
 def logprobs_json(tokens: tuple[ReplyToken, ...]) -> dict[str, Any] | None:
@@ -145,7 +172,9 @@ class OpenAIError(Problem):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(slug, message, advice, headers=headers)
-        self.status, self.code, self.param = status, code, param
+        self.status = status
+        self.code = code
+        self.param = param
 
     @classmethod
     def internal(cls, error: Exception) -> Self:
@@ -189,10 +218,19 @@ def openai_error_response(problem: Problem) -> web.Response:
 
 def error_json(problem: Problem) -> dict[str, Any]:
     """The error object of a response, and of a stream that has begun."""
-    param, code = None, "invalid_api_key" if problem.status == 401 else problem.slug.replace("-", "_")
+    param = None
+    code = "invalid_api_key" if problem.status == 401 else problem.slug.replace("-", "_")
     if isinstance(problem, OpenAIError):
-        param, code = problem.param, problem.code or code
-    return {"error": {"message": str(problem), "type": _error_type(_status(problem)), "param": param, "code": code}}
+        param = problem.param
+        code = problem.code or code
+    return {
+        "error": {
+            "message": str(problem),
+            "type": _error_type(_status(problem)),
+            "param": param,
+            "code": code,
+        }
+    }
 
 
 def openai_error(error: Exception, home: Path) -> OpenAIError | None:
@@ -211,10 +249,14 @@ def openai_error(error: Exception, home: Path) -> OpenAIError | None:
         case AdapterError():
             message, advice = redacted_texts(error, home)
             message = f"The model's adapter cannot be used. {message}"
-            return OpenAIError(message, advice, slug="failed", status=422, code="model_unavailable", param="model")
+            return OpenAIError(
+                message, advice, slug="failed", status=422, code="model_unavailable", param="model"
+            )
         case UnderstudyError():
             status = 502 if isinstance(error, ServerError) else 422
-            return OpenAIError(*redacted_texts(error, home), slug="failed", status=status, code="model_unavailable")
+            return OpenAIError(
+                *redacted_texts(error, home), slug="failed", status=status, code="model_unavailable"
+            )
         case PromptTooLongError():
             return OpenAIError(
                 "The instructions and the persona's card leave no room for the talk and a reply.",
@@ -225,7 +267,11 @@ def openai_error(error: Exception, home: Path) -> OpenAIError | None:
 
 
 def _status(problem: Problem) -> int:
-    return problem.status if isinstance(problem, OpenAIError) else STATUS_BY_SLUG.get(problem.slug, problem.status)
+    return (
+        problem.status
+        if isinstance(problem, OpenAIError)
+        else STATUS_BY_SLUG.get(problem.slug, problem.status)
+    )
 
 
 def _error_type(status: int) -> str:

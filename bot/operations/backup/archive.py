@@ -31,7 +31,9 @@ HOME_FILES = ("consent.json", "catalogue.toml", "exports.jsonl")
 HOME_CONTENT = frozenset({HOME_DATABASE, *HOME_FOLDERS, *HOME_FILES})
 """Names that the paths of a backup's members may start with."""
 
-MIN_TIME_S, MAX_TIME_S = 0.0, 4e9  # between 1970 and 2096, in seconds since 1970
+# between 1970 and 2096, in seconds since 1970
+MIN_TIME_S = 0.0
+MAX_TIME_S = 4e9
 ProgressCallback = Callable[[int], None]  # receives the number of further bytes processed
 
 
@@ -54,7 +56,9 @@ def _valid_time(text: str) -> str:
 
 
 class BackupManifest(FrozenModel):
-    """The manifest: when the backup was created (ISO 8601), by which version, and the schema of its database."""
+    """The manifest: when the backup was created (ISO 8601), by which version, and the schema of its
+    database.
+    """
 
     kind: Literal["understudy-backup"] = "understudy-backup"
     format: Annotated[int, Field(ge=1)] = FORMAT_VERSION
@@ -68,7 +72,8 @@ class ArchiveWriter:
     """Writes an archive."""
 
     def __init__(self, archive: zipfile.ZipFile, progress: ProgressCallback) -> None:
-        self._archive, self._progress = archive, progress
+        self._archive = archive
+        self._progress = progress
         self.members: dict[str, ArchiveMember] = {}
 
     def add(self, name: str, source: BinaryIO) -> None:
@@ -76,11 +81,19 @@ class ArchiveWriter:
         try:
             require_safe_name(name, portable=False)
         except UnsafeNameError as error:  # a backup that contains it would be refused
-            raise BackupError(f"A file in the home cannot be backed up: {error}.", "Rename it.") from None
-        how = zipfile.ZIP_STORED if PurePosixPath(name).suffix in UNCOMPRESSED_SUFFIXES else zipfile.ZIP_DEFLATED
+            raise BackupError(
+                f"A file in the home cannot be backed up: {error}.", "Rename it."
+            ) from None
+        how = (
+            zipfile.ZIP_STORED
+            if PurePosixPath(name).suffix in UNCOMPRESSED_SUFFIXES
+            else zipfile.ZIP_DEFLATED
+        )
         info = zipfile.ZipInfo(name)  # without the file's own time, which nothing needs
-        info.external_attr, info.compress_type = (stat.S_IFREG | 0o600) << 16, how
-        digest, size = hashlib.sha256(), 0
+        info.external_attr = (stat.S_IFREG | 0o600) << 16
+        info.compress_type = how
+        digest = hashlib.sha256()
+        size = 0
         with self._archive.open(info, "w", force_zip64=True) as out:
             while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
@@ -92,9 +105,14 @@ class ArchiveWriter:
     def seal(self, made_at: str, program: str, schema_version: int) -> BackupManifest:
         """Add the manifest, as the last member."""
         manifest = BackupManifest(
-            made_at=made_at, program=program, schema_version=schema_version, members=dict(sorted(self.members.items()))
+            made_at=made_at,
+            program=program,
+            schema_version=schema_version,
+            members=dict(sorted(self.members.items())),
         )
-        self._archive.writestr(zipfile.ZipInfo(MANIFEST_NAME), manifest.model_dump_json(indent=1) + "\n")
+        self._archive.writestr(
+            zipfile.ZipInfo(MANIFEST_NAME), manifest.model_dump_json(indent=1) + "\n"
+        )
         return manifest
 
 
@@ -102,7 +120,8 @@ class ArchiveReader:
     """Reads a backup; `manifest` has been validated, the members have not."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self._path, self._archive = path, archive
+        self._path = path
+        self._archive = archive
         self.manifest = self._read_manifest()
         self._check_names()
 
@@ -111,13 +130,17 @@ class ArchiveReader:
         return sum(member.bytes for member in self.manifest.members.values())
 
     def verify(self, progress: ProgressCallback) -> None:
-        """Compare every member with its checksum. Raises `BackupError` naming the first mismatch."""
+        """Compare every member with its checksum. Raises `BackupError` naming the first
+        mismatch.
+        """
         for name in self.manifest.members:
             for chunk in self._chunks(name):
                 progress(len(chunk))
 
     def extract(self, folder: Path, progress: ProgressCallback) -> None:
-        """Write every member into an empty folder, readable by its owner only. Raises `BackupError`, `OSError`."""
+        """Write every member into an empty folder, readable by its owner only. Raises
+        `BackupError`, `OSError`.
+        """
         for name in self.manifest.members:
             target = path_inside(folder, name, portable=False)
             for above in reversed(target.relative_to(folder).parents):
@@ -129,12 +152,16 @@ class ArchiveReader:
                     progress(len(chunk))
 
     def _chunks(self, name: str) -> Iterator[bytes]:
-        expected, digest, size = self.manifest.members[name], hashlib.sha256(), 0
+        expected = self.manifest.members[name]
+        digest = hashlib.sha256()
+        size = 0
         with _translate_zip_errors(self._path), self._archive.open(name) as source:
             while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
-                if size > expected.bytes:  # before it is written anywhere: a zip bomb declares a small size
+                if (
+                    size > expected.bytes
+                ):  # before it is written anywhere: a zip bomb declares a small size
                     break
                 yield chunk
         if size != expected.bytes or digest.hexdigest() != expected.sha256:
@@ -171,7 +198,9 @@ class ArchiveReader:
         names = [info.filename for info in infos if info.filename != MANIFEST_NAME]
         for info in infos:
             kind = stat.S_IFMT(info.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG) or (info.filename != MANIFEST_NAME and not _is_home_path(info.filename)):
+            if kind not in (0, stat.S_IFREG) or (
+                info.filename != MANIFEST_NAME and not _is_home_path(info.filename)
+            ):
                 raise BackupError(
                     f"{self._path} contains a file that no backup contains: {info.filename!r}.",
                     "Nothing of it was extracted.",
@@ -182,7 +211,9 @@ class ArchiveReader:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[ArchiveReader]:
-    """Open a backup. Raises `BackupError` for one that is foreign, damaged, or newer than this program."""
+    """Open a backup. Raises `BackupError` for one that is foreign, damaged, or newer than this
+    program.
+    """
     with _translate_zip_errors(path):
         file = zipfile.ZipFile(path)
     with file:
@@ -195,33 +226,48 @@ def _is_home_path(name: str) -> bool:
         parts = require_safe_name(name, portable=False).parts
     except UnsafeNameError:
         return False
-    return parts[0] in HOME_FOLDERS if len(parts) > 1 else parts[0] in HOME_CONTENT - {*HOME_FOLDERS}
+    return (
+        parts[0] in HOME_FOLDERS if len(parts) > 1 else parts[0] in HOME_CONTENT - {*HOME_FOLDERS}
+    )
 
 
 @contextmanager
 def _translate_zip_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        UnicodeDecodeError,
+    ) as error:
         if zipfile.is_zipfile(path):
             raise damaged_error(path, str(error) or "it is truncated") from error
         raise _foreign_error(path) from error
     except OSError as error:
-        raise BackupError(f"{path} cannot be read: {error.strerror or error}.", "Check its path and rights.") from error
+        raise BackupError(
+            f"{path} cannot be read: {error.strerror or error}.", "Check its path and rights."
+        ) from error
 
 
 def damaged_error(path: Path, how: str) -> BackupError:
     """Return the error for a backup in which something has changed since it was written."""
-    return BackupError(f"The backup {path} is damaged: {how}.", "Nothing was changed. Take another backup.")
+    return BackupError(
+        f"The backup {path} is damaged: {how}.", "Nothing was changed. Take another backup."
+    )
 
 
 def _foreign_error(path: Path) -> BackupError:
     return BackupError(
-        f"{path} is not a backup of Understudy, or truncated.", "Nothing was changed. Name another file."
+        f"{path} is not a backup of Understudy, or truncated.",
+        "Nothing was changed. Name another file.",
     )
 
 
 def _newer_error(path: Path, program: str) -> BackupError:
     return BackupError(
-        f"The backup {path} was made by a newer Understudy ({program}).", "Update the project, then restore it."
+        f"The backup {path} was made by a newer Understudy ({program}).",
+        "Update the project, then restore it.",
     )

@@ -1,4 +1,6 @@
-"""Backups at regular intervals into a folder beside the home, for a damaged database; the oldest are deleted."""
+"""Backups at regular intervals into a folder beside the home, for a damaged database; the oldest
+are deleted.
+"""
 
 import asyncio
 import logging
@@ -20,14 +22,17 @@ NAME_FORMAT = "understudy-%Y%m%d-%H%M%S.zip"
 
 
 def automatic_folder(home: Path) -> Path:
-    """Return the folder of a home's automatic backups: outside, because a home cannot contain its own backup."""
+    """Return the folder of a home's automatic backups: outside, because a home cannot contain its
+    own backup.
+    """
     return home.with_name(f"{home.name}.backups")
 
 
 def automatic_backups(home: Path, now: float) -> dict[Path, float]:
     """Return the automatic backups and when they were made (seconds since 1970), oldest first.
 
-    One that is dated after `now` was made while the clock was ahead, nobody knows when. It counts as the oldest: 0.
+    One that is dated after `now` was made while the clock was ahead, nobody knows when. It counts
+    as the oldest: 0.
     """
     found = {}
     for file in sorted(automatic_folder(home).glob("understudy-*.zip")):
@@ -43,7 +48,9 @@ def latest_backup(home: Path, now: float) -> Path:
     """Return the newest automatic backup. Raises `BackupError` when there is none."""
     if backups := automatic_backups(home, now):
         return list(backups)[-1]
-    raise BackupError(f"There is no automatic backup in {automatic_folder(home)}.", "Name a backup's file.")
+    raise BackupError(
+        f"There is no automatic backup in {automatic_folder(home)}.", "Name a backup's file."
+    )
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,15 @@ class BackupSchedule:
 class AutomaticBackup:
     """Backs a home up while the bot runs.
 
-    A member's erasure does not wait until backups that contain them are old enough: a new one replaces them at once.
+    A member's erasure does not wait until backups that contain them are old enough: a new one
+    replaces them at once.
     """
 
     def __init__(self, home: Path, store: Store, clock: Clock, schedule: BackupSchedule) -> None:
-        self._home, self._store, self._clock, self._schedule = home, store, clock, schedule
+        self._home = home
+        self._store = store
+        self._clock = clock
+        self._schedule = schedule
         key = home / KEY_FILE  # as old as the home
         self._begun_at = min(clock.now(), key.stat().st_mtime) if key.exists() else clock.now()
         self.task = BackgroundTask(
@@ -70,12 +81,18 @@ class AutomaticBackup:
         """The task that backs up."""
 
     async def back_up_if_due(self) -> bool:
-        """Back up, and delete what is too old or contains erased members. Raises `UnderstudyError`, `OSError`."""
+        """Back up, and delete what is too old or contains erased members. Raises `UnderstudyError`,
+        `OSError`.
+        """
         now = self._clock.now()
         backups = automatic_backups(self._home, now)
         erased_at = max(self._store.people.tombstones().values(), default=0.0)
         outdated = [file for file, at in backups.items() if at <= erased_at]
-        due = max(backups.values()) + self._schedule.every_s if backups else self._begun_at + FIRST_DELAY_S
+        due = (
+            max(backups.values()) + self._schedule.every_s
+            if backups
+            else self._begun_at + FIRST_DELAY_S
+        )
         if not outdated and now < due:
             return False
         await asyncio.shield(asyncio.to_thread(self._back_up, now))

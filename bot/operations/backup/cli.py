@@ -44,18 +44,32 @@ stay deleted. The current home is deleted unless --keep-previous is given. See d
 
 
 def add_backup_commands(commands: CommandParsers) -> None:
-    """Add `backup` and `restore`. Each sets `run`: it takes the arguments and the home, and returns the exit code."""
+    """Add `backup` and `restore`. Each sets `run`: it takes the arguments and the home, and returns
+    the exit code.
+    """
     backup = add_command(commands, "backup", "back the home up into one file", BACKUP_NOTES)
     backup.add_argument(
-        "--out", type=Path, default=Path(), metavar="FILE", help="the file, or a folder for it (default: this folder)"
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="FILE",
+        help="the file, or a folder for it (default: this folder)",
     )
     backup.set_defaults(run=run_backup)
     restore = add_command(commands, "restore", "restore a backup", RESTORE_NOTES)
     source = restore.add_mutually_exclusive_group(required=True)
-    source.add_argument("file", type=Path, nargs="?", metavar="FILE", help="a file that `backup` created")
-    source.add_argument("--latest", action="store_true", help="the newest automatic backup of the home")
-    restore.add_argument("--home", type=Path, metavar="DIR", help="the home to restore (default: UNDERSTUDY_HOME)")
-    restore.add_argument("--keep-previous", action="store_true", help="keep the current home beside the restored one")
+    source.add_argument(
+        "file", type=Path, nargs="?", metavar="FILE", help="a file that `backup` created"
+    )
+    source.add_argument(
+        "--latest", action="store_true", help="the newest automatic backup of the home"
+    )
+    restore.add_argument(
+        "--home", type=Path, metavar="DIR", help="the home to restore (default: UNDERSTUDY_HOME)"
+    )
+    restore.add_argument(
+        "--keep-previous", action="store_true", help="keep the current home beside the restored one"
+    )
     restore.set_defaults(run=run_restore)
     for command in (backup, restore):
         command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -67,11 +81,20 @@ def run_backup(arguments: argparse.Namespace, home: Path) -> int:
         backup = create_backup(home, arguments.out, time.time(), start_progress)
     if arguments.json:
         members = {name: member.model_dump() for name, member in backup.manifest.members.items()}
-        summary = {"path": str(backup.path), "bytes": backup.bytes, "made_at": backup.manifest.made_at}
+        summary = {
+            "path": str(backup.path),
+            "bytes": backup.bytes,
+            "made_at": backup.manifest.made_at,
+        }
         _print_json({**summary, "members": members})
     else:
-        print(f"{backup.path}  ({backup.bytes / 2**20:.1f} MB, {len(backup.manifest.members)} files)")
-        print("It contains private messages and the keys to pseudonyms. Members erased later are still in it.")
+        print(
+            f"{backup.path}  ({backup.bytes / 2**20:.1f} MB, {len(backup.manifest.members)} files)"
+        )
+        print(
+            "It contains private messages and the keys to pseudonyms. Members erased later are "
+            "still in it."
+        )
     return 0
 
 
@@ -106,7 +129,9 @@ def _naming_the_backup_before(file: Path, home: Path, now: float) -> Iterator[No
         if file not in backups[1:]:
             raise
         before = backups[backups.index(file) - 1]
-        raise BackupError(error.message, f"{error.advice} The one before: python -m bot restore {before}") from error
+        raise BackupError(
+            error.message, f"{error.advice} The one before: python -m bot restore {before}"
+        ) from error
 
 
 def reapply_deletions(home: Path, store: Store) -> None:
@@ -123,7 +148,8 @@ def reapply_deletions(home: Path, store: Store) -> None:
 
 
 def _as_json(restored: RestoreResult) -> dict[str, Any]:
-    since, taken = restored.since, restored.since.taken_over
+    since = restored.since
+    taken = restored.since.taken_over
     return {
         "home": str(restored.home),
         "made_at": restored.made_at,
@@ -141,19 +167,26 @@ def _as_json(restored: RestoreResult) -> dict[str, Any]:
 
 
 def _restore_lines(restored: RestoreResult) -> Iterator[str]:
-    since, taken = restored.since, restored.since.taken_over
+    since = restored.since
+    taken = restored.since.taken_over
     yield f"{restored.home} is as it was at {restored.made_at}."
     yield (
-        f"Changes since then stay: {taken.decisions} decisions of members, {taken.deleted} messages deleted and "
-        f"{taken.edited} edited on Discord, {since.guilds} servers deleted, {since.tombstones} tombstones "
+        f"Changes since then stay: {taken.decisions} decisions of members, {taken.deleted} "
+        "messages deleted and "
+        f"{taken.edited} edited on Discord, {since.guilds} servers deleted, {since.tombstones} "
+        "tombstones "
         "(one for each id and name of a forgotten member)."
     )
     if since.lost:
         yield f"WARNING: the database that was there could not be read ({since.lost})"
-        yield "Members who opted out and messages that were deleted since the backup may be back; tombstones held."
+        yield (
+            "Members who opted out and messages that were deleted since the backup may be back; "
+            "tombstones held."
+        )
     if since.other_key:
         yield (
-            "The home had another key than the backup. It is kept in keys/, and who was forgotten under it was "
+            "The home had another key than the backup. It is kept in keys/, and who was forgotten "
+            "under it was "
             "looked for under both."
         )
     if restored.kept:
@@ -167,9 +200,13 @@ def _print_json(value: dict[str, Any]) -> None:
 
 @contextmanager
 def _progress_bar(doing: str) -> Iterator[ProgressFactory]:
-    """Show a progress bar on a terminal, or a line from time to time elsewhere, on standard error."""
+    """Show a progress bar on a terminal, or a line from time to time elsewhere, on standard
+    error.
+    """
     progress = LogProgress()
-    with tqdm(desc=doing, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False) as bar:
+    with tqdm(
+        desc=doing, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False
+    ) as bar:
 
         def start_progress(size: int) -> ProgressCallback:
             bar.reset(total=size)

@@ -31,7 +31,8 @@ from personas.home.external_files import EVERYBODY, record_export
 STAGING_PREFIX = ".understudy-backup."
 SNAPSHOT_PAGES = 2048
 SPLIT_HOME_ADVICE = (
-    "Stop its processes and copy the folder, for instance with tar; with SHARED_DB, also `pg_dump --schema=understudy`."
+    "Stop its processes and copy the folder, for instance with tar; with SHARED_DB, also `pg_dump "
+    "--schema=understudy`."
 )
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ProgressFactory = Callable[[int], ProgressCallback]
@@ -50,7 +51,8 @@ class CreatedBackup:
 def create_backup(
     home: Path, out: Path, now: float, start_progress: ProgressFactory, *, listed: bool = True
 ) -> CreatedBackup:
-    """Back a home up into the file or folder `out`. Raises `BackupError` or `StoreError`; leaves nothing then.
+    """Back a home up into the file or folder `out`. Raises `BackupError` or `StoreError`; leaves
+    nothing then.
 
     A `listed` backup is in the home's list of exports, which erasures show to the operator.
     """
@@ -72,7 +74,9 @@ def create_backup(
 def _output_path(home: Path, out: Path, now: float) -> Path:
     refuse_split_home(home, SPLIT_HOME_ADVICE)
     if not (home / HOME_DATABASE).exists():
-        raise StoreError(f"There is no database in {home}.", "Start the bot once, or check UNDERSTUDY_HOME.")
+        raise StoreError(
+            f"There is no database in {home}.", "Start the bot once, or check UNDERSTUDY_HOME."
+        )
     if out.is_dir():
         out = out / f"understudy-{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}.zip"
     out = out.absolute()
@@ -84,7 +88,9 @@ def _output_path(home: Path, out: Path, now: float) -> Path:
     if out.exists():
         raise _exists_error(out)
     if not out.parent.is_dir():
-        raise BackupError(f"There is no folder {out.parent}.", "Create it, or name another path with --out.")
+        raise BackupError(
+            f"There is no folder {out.parent}.", "Create it, or name another path with --out."
+        )
     return out
 
 
@@ -92,14 +98,21 @@ def _exists_error(out: Path) -> BackupError:
     return BackupError(f"{out} exists already.", "Name another file with --out, or a folder.")
 
 
-def _write_backup(home: Path, staging: Path, name: str, now: float, start_progress: ProgressFactory) -> CreatedBackup:
-    copy, file = staging / HOME_DATABASE, staging / name
+def _write_backup(
+    home: Path, staging: Path, name: str, now: float, start_progress: ProgressFactory
+) -> CreatedBackup:
+    copy = staging / HOME_DATABASE
+    file = staging / name
     schema_version, unfinished = copy_database(home, copy)
     left_out = {  # the copied database does not list their adapters yet
-        adapter_ref(home, persona, job_version).folder if persona else dialogue_adapter_folder(home, job_name)
+        adapter_ref(home, persona, job_version).folder
+        if persona
+        else dialogue_adapter_folder(home, job_name)
         for persona, job_version, job_name in unfinished
     }
-    progress = start_progress(copy.stat().st_size + sum(path.stat().st_size for path in _home_files(home, left_out)))
+    progress = start_progress(
+        copy.stat().st_size + sum(path.stat().st_size for path in _home_files(home, left_out))
+    )
     with file.open("xb") as out:
         file.chmod(0o600)
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -116,7 +129,9 @@ def _write_backup(home: Path, staging: Path, name: str, now: float, start_progre
 
 
 def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, str, str]]]:
-    """Copy the database; returns schema version and unfinished jobs. Raises `StoreError`, or `OSError` for the copy."""
+    """Copy the database; returns schema version and unfinished jobs. Raises `StoreError`, or
+    `OSError` for the copy.
+    """
     with translate_errors(home / HOME_DATABASE):
         uri = f"{(home / HOME_DATABASE).absolute().as_uri()}?mode=ro"
         source = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
@@ -124,16 +139,23 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
     try:
         copy.chmod(0o600)
         with translate_errors(home / HOME_DATABASE):
-            source.execute("begin")  # a snapshot: later writes are not seen, however long copying takes
+            source.execute(
+                "begin"
+            )  # a snapshot: later writes are not seen, however long copying takes
             (schema_version,) = source.execute("pragma user_version").fetchone()
             (found,) = source.execute("pragma quick_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
         if not schema_version:
-            raise StoreError(f"{home / HOME_DATABASE} was not made by Understudy.", "Check UNDERSTUDY_HOME.")
+            raise StoreError(
+                f"{home / HOME_DATABASE} was not made by Understudy.", "Check UNDERSTUDY_HOME."
+            )
         source.backup(target, pages=SNAPSHOT_PAGES)
         target.execute("pragma journal_mode = delete")  # a single file, without a WAL
-        query = "select persona, version, request ->> 'job_name' from jobs where state in ('queued', 'running')"
+        query = (
+            "select persona, version, request ->> 'job_name' from jobs where state in ('queued', "
+            "'running')"
+        )
         return schema_version, target.execute(query).fetchall()
     except sqlite3.OperationalError as error:  # of the copy: the source's are translated
         raise OSError(errno.ENOSPC, str(error)) from error
@@ -143,7 +165,9 @@ def copy_database(home: Path, copy: Path) -> tuple[int, list[tuple[str | None, s
 
 
 def _home_files(home: Path, left_out: set[Path]) -> Iterator[Path]:
-    """List the files that a backup includes beside the database, keys last, without files that are being written."""
+    """List the files that a backup includes beside the database, keys last, without files that are
+    being written.
+    """
     for name in HOME_FILES:
         if (home / name).is_file():
             yield home / name
@@ -160,16 +184,22 @@ def _open_if_present(path: Path) -> Iterator[BinaryIO]:
     try:
         source = path.open("rb")
     except FileNotFoundError:
-        raise BackupError(f"{path} was deleted while the backup was made.", "Create it again.") from None
+        raise BackupError(
+            f"{path} was deleted while the backup was made.", "Create it again."
+        ) from None
     except OSError as error:
-        raise BackupError(f"{path} cannot be read: {error.strerror}.", "Check its rights.") from error
+        raise BackupError(
+            f"{path} cannot be read: {error.strerror}.", "Check its rights."
+        ) from error
     with source:
         yield source
 
 
 @contextmanager
 def _staging_folder(folder: Path) -> Iterator[Path]:
-    """Create a folder to write in, deleted at the end, and delete one that a killed backup left behind."""
+    """Create a folder to write in, deleted at the end, and delete one that a killed backup left
+    behind.
+    """
     for leftover in folder.glob(f"{STAGING_PREFIX}*"):
         with lock_folder(leftover) as is_ours:
             if is_ours:
@@ -187,7 +217,11 @@ def _translate_disk_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "Free disk space there" if error.errno in DISK_FULL_ERRNOS else "Check the folder's rights"
+        advice = (
+            "Free disk space there"
+            if error.errno in DISK_FULL_ERRNOS
+            else "Check the folder's rights"
+        )
         raise BackupError(
             f"The backup cannot be written in {folder}: {error.strerror or error}.",
             f"{advice}, or name another path with --out. Nothing was left behind.",

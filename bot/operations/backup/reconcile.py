@@ -1,4 +1,6 @@
-"""Brings a restored backup up to date with decisions, deletions and consent recorded after it was made."""
+"""Brings a restored backup up to date with decisions, deletions and consent recorded after it was
+made.
+"""
 
 import hashlib
 import shutil
@@ -19,7 +21,9 @@ OLD_KEY_GLOB = "old-*.key"
 
 @dataclass(frozen=True)
 class ReconcileResult:
-    """Counts of merged records; `lost`: why the old database was unreadable; `other_key`: its key differed."""
+    """Counts of merged records; `lost`: why the old database was unreadable; `other_key`: its key
+    differed.
+    """
 
     taken_over: BackupMergeCounts
     guilds: int
@@ -31,12 +35,15 @@ class ReconcileResult:
 def reconcile_home(
     new: Path, store: Store, old: Path, later: Store | None, made_at: float, lost: str = ""
 ) -> ReconcileResult:
-    """Merge into the home `new`, whose open store is `store`, what the home `old` and its store recorded since.
+    """Merge into the home `new`, whose open store is `store`, what the home `old` and its store
+    recorded since.
 
-    `made_at` is when the backup was created, in seconds since 1970. Raises `KeyFileError` where the tombstones or a key
-    of either home cannot be read: without them an erased person would come back.
+    `made_at` is when the backup was created, in seconds since 1970. Raises `KeyFileError` where the
+    tombstones or a key of either home cannot be read: without them an erased person would come
+    back.
     """
-    taken_over, guilds = BackupMergeCounts(), 0
+    taken_over = BackupMergeCounts()
+    guilds = 0
     if later:
         taken_over = store.merge_later_decisions(later)
         guilds = _delete_guilds(new, store, later, made_at)
@@ -53,14 +60,18 @@ def _delete_guilds(new: Path, store: Store, later: Store, made_at: float) -> int
     """Delete the guilds again that were deleted since."""
     known_guilds = store.guilds.known() | find_guilds_on_disk(new)
     candidates = later.guilds.deleted().items()
-    deleted = [(guild_id, at) for guild_id, at in candidates if guild_id in known_guilds and at >= made_at]
+    deleted = [
+        (guild_id, at) for guild_id, at in candidates if guild_id in known_guilds and at >= made_at
+    ]
     for guild_id, at in deleted:
         delete_guild(new, store, guild_id, at)
     return len(deleted)
 
 
 def _merge_keys(new: Path, store: Store, old: Path) -> bool:
-    """Merge the old home's tombstones and keys; True if its key differed. The backup's key stays in use."""
+    """Merge the old home's tombstones and keys; True if its key differed. The backup's key stays in
+    use.
+    """
     for person, at in read_tombstones(old).items():
         store.people.record_erased(person, at)
     for file in (old / KEY_FILE).parent.glob(OLD_KEY_GLOB):
@@ -77,16 +88,24 @@ def _merge_keys(new: Path, store: Store, old: Path) -> bool:
 
 
 def _rekey_tombstones(new: Path, old_key_file: Path, store: Store, later: Store | None) -> None:
-    """Convert tombstones under another key to the home's own, for everybody who can be identified anywhere."""
+    """Convert tombstones under another key to the home's own, for everybody who can be identified
+    anywhere.
+    """
     old_key = bytes.fromhex(old_key_file.read_text(encoding="ascii"))
-    then, now = HomeKey(old_key).people(), HomeKey.of(new).people()
+    then = HomeKey(old_key).people()
+    now = HomeKey.of(new).people()
     buried = store.people.tombstones()
     known: dict[str, str] = {}
     for source in (store, later) if later else (store,):
         ids = [str(user_id) for user_id in source.erasure.user_ids()]
         known |= {keyed_person(then, user_id): user_id for user_id in ids}
         known |= _people_keys(*identify_in_texts(source.erasure.free_texts(), then, {*buried}))
-    files = (path for kind in ("personas", "lore", "earlier") for path in (new / kind).rglob("*") if path.is_file())
+    files = (
+        path
+        for kind in ("personas", "lore", "earlier")
+        for path in (new / kind).rglob("*")
+        if path.is_file()
+    )
     known |= _people_keys(*identify_in_files(files, then, {*buried}))
     for one, at in buried.items():
         if one in known:

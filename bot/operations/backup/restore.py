@@ -11,7 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from bot.operations.backup.archive import HOME_CONTENT, ArchiveReader, BackupError, damaged_error, open_archive
+from bot.operations.backup.archive import (
+    HOME_CONTENT,
+    ArchiveReader,
+    BackupError,
+    damaged_error,
+    open_archive,
+)
 from bot.operations.backup.create import DISK_FULL_ERRNOS, ProgressFactory, copy_database
 from bot.operations.backup.reconcile import ReconcileResult, reconcile_home
 from bot.platform.db.database import filesystem_advice
@@ -24,14 +30,17 @@ from personas.home.external_files import EVERYBODY, EXPORTS_FILE, read_exports, 
 from personas.home.pseudonyms import KEY_FILE, HomeKey
 
 STAGING_FOLDER = Path(".restore")
-NEW_FOLDER, PREVIOUS_FOLDER, STATE_FILE = (STAGING_FOLDER / name for name in ("new", "before", "state.json"))
+NEW_FOLDER, PREVIOUS_FOLDER, STATE_FILE = (
+    STAGING_FOLDER / name for name in ("new", "before", "state.json")
+)
 
 REPLACED_NAMES = (
     *(HOME_DATABASE, f"{HOME_DATABASE}-wal", f"{HOME_DATABASE}-shm"), *sorted(HOME_CONTENT - {HOME_DATABASE}),
     "jobs", "cache", "previews", "commands.sha256",
 )  # fmt: skip
-"""Paths that a restore replaces. Job folders and caches are rebuilt; they may contain people of the old home only.
-Everything else stays: the sandbox, which stands in for Discord, and lists of files elsewhere.
+"""Paths that a restore replaces. Job folders and caches are rebuilt; they may contain people of the
+old home only. Everything else stays: the sandbox, which stands in for Discord, and lists of files
+elsewhere.
 """
 
 FREE_SPACE_FACTOR = 1.1  # free space that is required, relative to the unpacked size
@@ -41,7 +50,9 @@ ReapplyDeletions = Callable[[Path, Store], object]
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """A restored backup, created at `made_at`. `kept` is the old home's new path, None where it was not kept."""
+    """A restored backup, created at `made_at`. `kept` is the old home's new path, None where it was
+    not kept.
+    """
 
     home: Path
     made_at: str
@@ -66,14 +77,18 @@ def restore_backup(
     replay: ReapplyDeletions,
     start_progress: ProgressFactory,
 ) -> RestoreResult:
-    """Restore a backup over a home, if there is one. Raises `BackupError`, or `StoreError` while a bot runs there."""
+    """Restore a backup over a home, if there is one. Raises `BackupError`, or `StoreError` while a
+    bot runs there.
+    """
     with ExitStack() as stack:
         archive = stack.enter_context(open_archive(file))
         stack.enter_context(_clean_up_refused_restore(home))
         is_new = not os.path.lexists(home)  # Path's own method raises for unusable paths
         keep = _previous_home_path(home, now) if keep_previous and not is_new else None
         if not is_new:  # reports a running bot at once
-            refuse_split_home(home, "Name another folder with --home, or put the copy of this one back.")
+            refuse_split_home(
+                home, "Name another folder with --home, or put the copy of this one back."
+            )
             stack.callback(acquire_home_lock(home / HOME_DATABASE).release)
         progress = start_progress(2 * archive.unpacked_bytes)
         archive.verify(progress)
@@ -96,8 +111,8 @@ def restore_backup(
 def finish_restore(home: Path) -> bool:
     """Complete an interrupted restore where everything was ready, or else roll it back.
 
-    False, at once, where there is none. Call it before a home's store is opened. Raises `StoreError` when another
-    process is restoring, and `OSError`.
+    False, at once, where there is none. Call it before a home's store is opened. Raises
+    `StoreError` when another process is restoring, and `OSError`.
     """
     if not (home / STAGING_FOLDER).exists():
         return False
@@ -110,7 +125,8 @@ def finish_restore(home: Path) -> bool:
 
 
 def _prepare(home: Path, archive: ArchiveReader, replay: ReapplyDeletions) -> ReconcileResult:
-    new, made_at = home / NEW_FOLDER, datetime.fromisoformat(archive.manifest.made_at).timestamp()
+    new = home / NEW_FOLDER
+    made_at = datetime.fromisoformat(archive.manifest.made_at).timestamp()
     with Store.open(new / HOME_DATABASE) as store:  # migrates an older schema
         with _old_store(home) as (later, lost):
             since = reconcile_home(new, store, home, later, made_at, lost)
@@ -121,7 +137,9 @@ def _prepare(home: Path, archive: ArchiveReader, replay: ReapplyDeletions) -> Re
 
 
 def _list_copies(new: Path, file: Path, keep: Path | None) -> None:
-    """List copies that erasure does not reach from now on: the backup itself, on another machine, and the old home."""
+    """List copies that erasure does not reach from now on: the backup itself, on another machine,
+    and the old home.
+    """
     with file.open("rb") as source:
         digest = hashlib.file_digest(source, "sha256").hexdigest()
     if digest not in {export.sha256 for export in read_exports(new)}:
@@ -132,7 +150,9 @@ def _list_copies(new: Path, file: Path, keep: Path | None) -> None:
 
 @contextmanager
 def _old_store(home: Path) -> Iterator[tuple[Store | None, str]]:
-    """Open a copy of the old home's store that can be migrated; None where there is none or it cannot be read."""
+    """Open a copy of the old home's store that can be migrated; None where there is none or it
+    cannot be read.
+    """
     if not (home / HOME_DATABASE).exists():
         yield None, ""
         return
@@ -189,10 +209,18 @@ def _write_state(home: Path, state: RestoreState) -> RestoreState:
 
 
 def _previous_home_path(home: Path, now: float) -> Path:
-    """Return the path for the old home. Raises `BackupError` where it cannot be moved in one step."""
+    """Return the path for the old home. Raises `BackupError` where it cannot be moved in one
+    step.
+    """
     home = home.resolve()
-    keep = home.with_name(f"{home.name}.before-restore-{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}")
-    if home.parent.stat().st_dev != home.stat().st_dev or not os.access(home.parent, os.W_OK) or keep.exists():
+    keep = home.with_name(
+        f"{home.name}.before-restore-{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}"
+    )
+    if (
+        home.parent.stat().st_dev != home.stat().st_dev
+        or not os.access(home.parent, os.W_OK)
+        or keep.exists()
+    ):
         raise BackupError(
             f"The current home cannot be moved to {keep}.",
             "Back it up instead (`python -m bot backup`), then restore without --keep-previous.",
@@ -201,22 +229,30 @@ def _previous_home_path(home: Path, now: float) -> Path:
 
 
 def _check_free_space(home: Path, archive: ArchiveReader) -> None:
-    free, needed = shutil.disk_usage(home).free, int(archive.unpacked_bytes * FREE_SPACE_FACTOR)
+    free = shutil.disk_usage(home).free
+    needed = int(archive.unpacked_bytes * FREE_SPACE_FACTOR)
     if free < needed:
         raise BackupError(
-            f"The backup takes {needed / 2**20:.0f} MB in {home}, and {free / 2**20:.0f} MB are free.",
+            f"The backup takes {needed / 2**20:.0f} MB in {home}, and {free / 2**20:.0f} MB are "
+            "free.",
             "Free disk space; nothing was changed.",
         )
 
 
 def _check_rules(new: Path, file: Path) -> None:
-    """Check files that are read later. Raises `BackupError` naming the damaged file of the backup."""
+    """Check files that are read later. Raises `BackupError` naming the damaged file of the
+    backup.
+    """
     try:
         for key_file in ((new / KEY_FILE).parent).glob("*.key"):
             HomeKey.in_file(key_file)
         read_tombstones(new)
         read_consent(new)
-        lines = (new / EXPORTS_FILE).read_text(encoding="utf-8").split() if (new / EXPORTS_FILE).exists() else []
+        lines = (
+            (new / EXPORTS_FILE).read_text(encoding="utf-8").split()
+            if (new / EXPORTS_FILE).exists()
+            else []
+        )
         if lines and not read_exports(new):  # the last line may have been truncated by a crash
             raise MaterialError(f"{new / EXPORTS_FILE} cannot be read.", "")
     except UnicodeDecodeError as error:
@@ -229,7 +265,8 @@ def _check_rules(new: Path, file: Path) -> None:
 def _clean_up_refused_restore(home: Path) -> Iterator[None]:
     """Remove a home or lock that did not exist before, when a restore is refused."""
     lock = (home / HOME_DATABASE).with_suffix(".lock")
-    had_home, had_lock = os.path.lexists(home), os.path.lexists(lock)
+    had_home = os.path.lexists(home)
+    had_lock = os.path.lexists(lock)
     try:
         yield
     except BaseException:
@@ -249,8 +286,13 @@ def _clean_up_staging(home: Path) -> Iterator[None]:
     except BaseException as error:
         shutil.rmtree(home / STAGING_FOLDER, ignore_errors=True)
         if isinstance(error, OSError):
-            advice = "Free disk space" if error.errno in DISK_FULL_ERRNOS else filesystem_advice(error).rstrip(".")
+            advice = (
+                "Free disk space"
+                if error.errno in DISK_FULL_ERRNOS
+                else filesystem_advice(error).rstrip(".")
+            )
             raise BackupError(
-                f"The backup cannot be restored to {home}: {error.strerror}.", f"{advice}; nothing was changed."
+                f"The backup cannot be restored to {home}: {error.strerror}.",
+                f"{advice}; nothing was changed.",
             ) from error
         raise

@@ -16,11 +16,14 @@ class BackupMergeCounts:
     edited: int = 0
 
 
-def merge_later_decisions(restored: DatabaseConnection, later: DatabaseConnection) -> BackupMergeCounts:
+def merge_later_decisions(
+    restored: DatabaseConnection, later: DatabaseConnection
+) -> BackupMergeCounts:
     """Merge into an older copy of a database what happened since, read from the later one.
 
-    That is: consent given and withdrawn, messages deleted and edited on Discord, memories forgotten and edited, erased
-    persons, withdrawn versions, guilds that were left, and version numbers, which are not reused.
+    That is: consent given and withdrawn, messages deleted and edited on Discord, memories forgotten
+    and edited, erased persons, withdrawn versions, guilds that were left, and version numbers,
+    which are not reused.
     """
     with restored.atomic():
         decisions = _decisions(restored, later)
@@ -30,8 +33,18 @@ def merge_later_decisions(restored: DatabaseConnection, later: DatabaseConnectio
         _copy(restored, later, "tombstones", "on conflict do update set at = max(at, excluded.at)")
         versions = Versions(restored)
         for row in later.read("select * from withdrawn"):
-            versions.withdraw(row["persona_id"], row["version"], row["at"], "withdrawn before the backup was restored")
-        _copy(restored, later, "departed_guilds", "on conflict do update set at = min(at, excluded.at)")
+            versions.withdraw(
+                row["persona_id"],
+                row["version"],
+                row["at"],
+                "withdrawn before the backup was restored",
+            )
+        _copy(
+            restored,
+            later,
+            "departed_guilds",
+            "on conflict do update set at = min(at, excluded.at)",
+        )
         _copy(
             restored,
             later,
@@ -40,7 +53,12 @@ def merge_later_decisions(restored: DatabaseConnection, later: DatabaseConnectio
             deleted_at = coalesce(excluded.deleted_at, deleted_at)""",
         )
         _copy(restored, later, "threads", "on conflict do nothing")
-        _copy(restored, later, "version_numbers", "on conflict do update set last = max(last, excluded.last)")
+        _copy(
+            restored,
+            later,
+            "version_numbers",
+            "on conflict do update set last = max(last, excluded.last)",
+        )
         _unfinished_forgettings(restored, later)
     return BackupMergeCounts(decisions, deleted, edited)
 
@@ -62,13 +80,17 @@ def _deleted_messages(restored: DatabaseConnection, later: DatabaseConnection) -
 
 
 def _edited_messages(restored: DatabaseConnection, later: DatabaseConnection) -> int:
-    texts = "select discord_message_id as id, text from messages where discord_message_id is not null"
+    texts = (
+        "select discord_message_id as id, text from messages where discord_message_id is not null"
+    )
     known = {row["id"]: row["text"] for row in restored.read(texts)}
     edited = [row for row in later.read(texts) if known.get(row["id"], row["text"]) != row["text"]]
     for row in edited:
         restored.write("update messages set text = :text where discord_message_id = :id", **row)
     for row in later.read("select discord_message_id as id, text from quoted_messages"):
-        restored.write("update quoted_messages set text = :text where discord_message_id = :id", **row)
+        restored.write(
+            "update quoted_messages set text = :text where discord_message_id = :id", **row
+        )
     return len(edited)
 
 
@@ -84,17 +106,25 @@ def _memories(restored: DatabaseConnection, later: DatabaseConnection) -> None:
 
 def _unfinished_forgettings(restored: DatabaseConnection, later: DatabaseConnection) -> None:
     """Restart unfinished erasures: their steps were taken in the later home only."""
-    for row in later.read("select person, asked_at, step, traces, receipt from forgettings where step != ''"):
-        restored.write("delete from forgettings where person = :person and asked_at = :asked_at", **row)
+    for row in later.read(
+        "select person, asked_at, step, traces, receipt from forgettings where step != ''"
+    ):
+        restored.write(
+            "delete from forgettings where person = :person and asked_at = :asked_at", **row
+        )
         sql = """insert into forgettings (person, asked_at, step, traces, receipt) values (:person, :asked_at,
             iif(coalesce(json_array_length(:traces, '$.ids'), 0), 'gather', :step), :traces, :receipt)"""
         restored.write(sql, **row)
 
 
-def _copy(restored: DatabaseConnection, later: DatabaseConnection, table: str, on_conflict: str) -> int:
+def _copy(
+    restored: DatabaseConnection, later: DatabaseConnection, table: str, on_conflict: str
+) -> int:
     """Copy a table's rows and return how many were new or changed."""
     changed = 0
     for row in later.read(f"select * from {table}"):
         values = ", ".join(f":{column}" for column in row)
-        changed += restored.write(f"insert into {table} ({', '.join(row)}) values ({values}) {on_conflict}", **row)
+        changed += restored.write(
+            f"insert into {table} ({', '.join(row)}) values ({values}) {on_conflict}", **row
+        )
     return changed

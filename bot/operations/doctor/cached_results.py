@@ -29,11 +29,16 @@ class DoctorResults:
 
 
 def local_check_runner(settings: Settings) -> CheckRunner:
-    """Return a runner for the checks of this machine and its trainer; Discord is not checked again."""
+    """Return a runner for the checks of this machine and its trainer; Discord is not checked
+    again.
+    """
 
     async def run_checks(base_model: str) -> list[BotCheck]:
         own = await asyncio.to_thread(lambda: list(local_checks.check_machine(settings)))
-        servers = [*await local_checks.check_replicas(settings), *await local_checks.check_cluster(settings)]
+        servers = [
+            *await local_checks.check_replicas(settings),
+            *await local_checks.check_cluster(settings),
+        ]
         return own + servers + await local_checks.check_trainer(base_model, os.environ)
 
     return run_checks
@@ -70,8 +75,14 @@ class CachedDoctor:
         try:
             checks = await self.run_checks(base_model)
         except OSError as error:
-            checks = [BotCheck("trainer", "fail", f"its doctor cannot be started: {error}", "make setup")]
-        found = {"at": time.time(), "base_model": base_model, "checks": [asdict(check) for check in checks]}
+            checks = [
+                BotCheck("trainer", "fail", f"its doctor cannot be started: {error}", "make setup")
+            ]
+        found = {
+            "at": time.time(),
+            "base_model": base_model,
+            "checks": [asdict(check) for check in checks],
+        }
         await asyncio.to_thread(_write, _cache_file(home), found)
 
 
@@ -82,7 +93,11 @@ def _cache_file(home: Path) -> Path:
 def _read(file: Path) -> DoctorResults | None:
     try:
         stored = json.loads(file.read_bytes())
-        return DoctorResults(stored["at"], stored["base_model"], tuple(BotCheck(**check) for check in stored["checks"]))
+        return DoctorResults(
+            stored["at"],
+            stored["base_model"],
+            tuple(BotCheck(**check) for check in stored["checks"]),
+        )
     except (OSError, ValueError, LookupError, TypeError):
         return None
 

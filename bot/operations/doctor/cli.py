@@ -1,4 +1,6 @@
-"""Commands for setting up: `doctor` checks everything the bot needs, `invite` prints its URL, `completion` a script."""
+"""Commands for setting up: `doctor` checks everything the bot needs, `invite` prints its URL,
+`completion` a script.
+"""
 
 import argparse
 import asyncio
@@ -22,7 +24,13 @@ from bot.platform.permissions import (
     permission_title,
 )
 from bot.settings import SettingsError, load_settings
-from personas.cli_common import SHELLS, CommandParsers, add_command, completion_script, supports_colour
+from personas.cli_common import (
+    SHELLS,
+    CommandParsers,
+    add_command,
+    completion_script,
+    supports_colour,
+)
 from personas.errors import RequestError, UnderstudyError
 
 DOCTOR_NOTES = """\
@@ -58,9 +66,17 @@ def run_doctor(arguments: argparse.Namespace) -> int:
             print("\n".join(_check_lines(check, coloured=supports_colour())), flush=True)
     wrong = failed_checks(found)
     if arguments.json:
-        print(json.dumps({"well": not wrong, "checks": [asdict(check) for check in found]}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {"well": not wrong, "checks": [asdict(check) for check in found]},
+                ensure_ascii=False,
+            )
+        )
     elif wrong:
-        print(f"The bot does not work here yet: {', '.join(wrong)}. See the advice above.", file=sys.stderr)
+        print(
+            f"The bot does not work here yet: {', '.join(wrong)}. See the advice above.",
+            file=sys.stderr,
+        )
     return 1 if wrong else 0
 
 
@@ -100,7 +116,11 @@ def _trainer_checks(base_model: str) -> Iterable[BotCheck]:
 
 
 def _check_lines(check: BotCheck, *, coloured: bool) -> Iterator[str]:
-    state = f"\x1b[{STATE_COLOURS[check.state]}m{check.state:<4}\x1b[0m" if coloured else f"{check.state:<4}"
+    state = (
+        f"\x1b[{STATE_COLOURS[check.state]}m{check.state:<4}\x1b[0m"
+        if coloured
+        else f"{check.state:<4}"
+    )
     yield f"{state}  {check.name:<{NAME_WIDTH_CHARS}}{check.found}"
     if check.remedy:
         yield f"{'':<{NAME_WIDTH_CHARS + 6}}→ {check.remedy}"
@@ -120,7 +140,8 @@ examples:
 
 Open the URL with an account that has Manage Server in the target server. Discord lists the same permissions; each can
 be unticked, and the list here says what does not work without it."""
-PROGRAM_NAME = "understudy"  # the name for shells: they complete by the first word, and `python` is too general
+# The name for shells: they complete by the first word, and `python` is too general.
+PROGRAM_NAME = "understudy"
 COMPLETION_NOTES = """\
 examples:
   python -m bot completion bash | tee ~/.local/share/bash-completion/completions/{understudy,model_inference}
@@ -135,7 +156,9 @@ trainer completion bash."""
 
 
 def add_invite_command(commands: CommandParsers) -> None:
-    command = add_command(commands, "invite", "the invite URL, with the reason for each permission", INVITE_NOTES)
+    command = add_command(
+        commands, "invite", "the invite URL, with the reason for each permission", INVITE_NOTES
+    )
     hint = "of this application (default: the token's)"
     command.add_argument("--application", type=_application_id, metavar="ID", help=hint)
     command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -149,7 +172,8 @@ def run_invite(arguments: argparse.Namespace, home: Path) -> int:
         if not (token := arguments.settings.discord_token):
             raise RequestError(
                 "The application is unknown: there is no DISCORD_TOKEN.",
-                "Set it, or name the application with --application (Developer Portal → General Information).",
+                "Set it, or name the application with --application (Developer Portal → General "
+                "Information).",
             )
         application_id = asyncio.run(fetch_application_id(token))
     url = invite_url(application_id)
@@ -187,9 +211,13 @@ def _application_id(text: str) -> int:
     return int(text)
 
 
-def add_completion_command(commands: CommandParsers, parser: Callable[[str], argparse.ArgumentParser]) -> None:
+def add_completion_command(
+    commands: CommandParsers, parser: Callable[[str], argparse.ArgumentParser]
+) -> None:
     """Add `completion`, which needs no settings; `parser` builds the whole parser under a name."""
-    command = add_command(commands, "completion", "print a shell completion script", COMPLETION_NOTES)
+    command = add_command(
+        commands, "completion", "print a shell completion script", COMPLETION_NOTES
+    )
     command.add_argument("shell", choices=SHELLS, help="which shell")
 
     def run(arguments: argparse.Namespace) -> int:

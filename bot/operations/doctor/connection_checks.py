@@ -48,17 +48,26 @@ async def check_discord(settings: Settings) -> list[BotCheck]:
             return await _connected_checks(settings, content=False)
     except Exception as error:  # as above
         found = connection_error(error)
-        state: CheckState = "warn" if isinstance(found, DiscordError) and found.is_temporary else "fail"
+        state: CheckState = (
+            "warn" if isinstance(found, DiscordError) and found.is_temporary else "fail"
+        )
         return [BotCheck("Discord", state, found.message, found.advice)]
 
 
 def _create_client(intents: discord.Intents) -> discord.Client:
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # nothing here has voice features
-    return discord.Client(intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=GUILD_SETTLE_S)
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = (
+        False  # nothing here has voice features
+    )
+    return discord.Client(
+        intents=intents, chunk_guilds_at_startup=False, guild_ready_timeout=GUILD_SETTLE_S
+    )
 
 
 async def _connected_checks(settings: Settings, *, content: bool) -> list[BotCheck]:
-    async with asyncio.timeout(DISCORD_TIMEOUT_S), _connected(settings.discord_token, content=content) as client:
+    async with (
+        asyncio.timeout(DISCORD_TIMEOUT_S),
+        _connected(settings.discord_token, content=content) as client,
+    ):
         return [
             BotCheck("Discord", "ok", _application_text(client)),
             _check_message_content(settings, granted=content),
@@ -89,7 +98,8 @@ def _application_text(client: discord.Client) -> str:
 
 
 def _check_message_content(settings: Settings, *, granted: bool) -> BotCheck:
-    need, name = permissions.MESSAGE_CONTENT, "intent"
+    need = permissions.MESSAGE_CONTENT
+    name = "intent"
     if granted:
         return BotCheck(name, "ok", "Message Content is granted")
     where = "Developer Portal → Bot → Privileged Gateway Intents: allow Message Content"
@@ -113,18 +123,30 @@ def _check_permissions(client: discord.Client, settings: Settings) -> Iterator[B
         is_mute = lack.need.permission in ("view_channel", "send_messages")
         yield BotCheck("permissions", "fail" if is_mute else "warn", lack.description, lack.remedy)
     if not found:
-        yield BotCheck("permissions", "ok", "all granted, in each server and each channel with a persona")
+        yield BotCheck(
+            "permissions", "ok", "all granted, in each server and each channel with a persona"
+        )
 
 
-def _channels_in_use(client: discord.Client, home: Path) -> list[tuple[discord.Guild, list[discord.abc.GuildChannel]]]:
+def _channels_in_use(
+    client: discord.Client, home: Path
+) -> list[tuple[discord.Guild, list[discord.abc.GuildChannel]]]:
     with ExitStack() as stack:
         stores = [stack.enter_context(Store.read_only(file)) for file in find_databases(home)]
-        return [(guild, [it for store in stores for it in channels_in_use(guild, store)]) for guild in client.guilds]
+        return [
+            (guild, [it for store in stores for it in channels_in_use(guild, store)])
+            for guild in client.guilds
+        ]
 
 
-async def missing_permissions(client: discord.Client, store: Store) -> list[permissions.MissingPermission]:
-    """Return what the bot lacks in its servers. Of many, some are looked at at a time: the event loop goes on."""
-    used, found = store.channels.by_guild(), list[permissions.MissingPermission]()
+async def missing_permissions(
+    client: discord.Client, store: Store
+) -> list[permissions.MissingPermission]:
+    """Return what the bot lacks in its servers. Of many, some are looked at at a time: the event
+    loop goes on.
+    """
+    used = store.channels.by_guild()
+    found = list[permissions.MissingPermission]()
     for number, guild in enumerate(client.guilds, start=1):
         channels = [channel for id in used.get(guild.id, ()) if (channel := guild.get_channel(id))]
         found += permissions.find_missing_permissions(guild, channels)
@@ -134,15 +156,21 @@ async def missing_permissions(client: discord.Client, store: Store) -> list[perm
 
 
 class PermissionReport:
-    """Keeps what `missing_permissions` found in many servers for a while: that takes a second in some thousands."""
+    """Keeps what `missing_permissions` found in many servers for a while: that takes a second in
+    some thousands.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._ended_at = clock, float("-inf")
         self._found: list[permissions.MissingPermission] = []
         self._search: asyncio.Task[None] | None = None
 
-    async def latest(self, client: discord.Client | None, store: Store) -> list[permissions.MissingPermission]:
-        """Return what is missing now, or was `PERMISSIONS_AGE_S` ago, where the bot is in many servers."""
+    async def latest(
+        self, client: discord.Client | None, store: Store
+    ) -> list[permissions.MissingPermission]:
+        """Return what is missing now, or was `PERMISSIONS_AGE_S` ago, where the bot is in many
+        servers.
+        """
         if client is None:
             return []
         is_recent = self._clock() < self._ended_at + PERMISSIONS_AGE_S

@@ -1,4 +1,6 @@
-"""Check results; the checks of home, disk and port, of vLLM servers, a Ray cluster, and, by its doctor, the trainer."""
+"""Check results; the checks of home, disk and port, of vLLM servers, a Ray cluster, and, by its
+doctor, the trainer.
+"""
 
 import asyncio
 import base64
@@ -35,14 +37,19 @@ if TYPE_CHECKING:
 CheckState = Literal["ok", "warn", "fail"]
 """`warn`: the bot runs, but something is slower or missing; `fail`: something does not work."""
 MIN_FREE_BYTES, LOW_FREE_BYTES = 2**30, 5 * 2**30
-"""A training run stores checkpoints and an adapter; base models from a hub take several GiB each."""
+"""A training run stores checkpoints and an adapter; base models from a hub take several GiB
+each.
+"""
 CONNECT_TIMEOUT_S = 2.0
 TRAINER_TIMEOUT_S = 300.0
 MAX_OUTPUT_CHARS = 300  # characters of the trainer's error output that are shown
 OLDEST_RAY = (2, 40)
 """Ray releases before this one are untested."""
-RAY_PROBE_TIMEOUT_S, RAY_PROBE_INTERVAL_S = 60.0, 1.0
-NO_FOLDER_EXIT_CODE, NO_WRITE_EXIT_CODE, NO_TRAINER_EXIT_CODE = 41, 42, 43
+RAY_PROBE_TIMEOUT_S = 60.0
+RAY_PROBE_INTERVAL_S = 1.0
+NO_FOLDER_EXIT_CODE = 41
+NO_WRITE_EXIT_CODE = 42
+NO_TRAINER_EXIT_CODE = 43
 RAY_PROBE_REMEDIES = {
     NO_FOLDER_EXIT_CODE: "a worker does not see {folder}: mount it at the same path on all nodes",
     NO_WRITE_EXIT_CODE: "a worker cannot write to {folder}: give its user the right to",
@@ -52,7 +59,9 @@ RAY_PROBE_REMEDIES = {
 
 @dataclass(frozen=True)
 class BotCheck:
-    """A check's result. `found` is text for people; `remedy` the advice, empty where all is well."""
+    """A check's result. `found` is text for people; `remedy` the advice, empty where all is
+    well.
+    """
 
     name: str
     state: CheckState
@@ -77,15 +86,23 @@ def check_machine(settings: Settings, *, token_accepted: bool = False) -> Iterat
 
 
 def check_token(text: str, *, accepted: bool = False) -> BotCheck:
-    """Check the form of a bot's token: three parts, the first of which is the bot's id in base 64."""
+    """Check the form of a bot's token: three parts, the first of which is the bot's id in base
+    64.
+    """
     if not text:
         return BotCheck("token", "ok", "none: the bot runs in a sandbox on this machine")
     parts = text.split(".")
     if len(parts) == 3 and all(parts) and token_application_id(text):
-        return BotCheck("token", "ok", f"looks like the token of the bot {token_application_id(text)}")
+        return BotCheck(
+            "token", "ok", f"looks like the token of the bot {token_application_id(text)}"
+        )
     if accepted:
         return BotCheck("token", "ok", "of an unusual form, but Discord accepts it")
-    what = "the application's id or public key" if len(parts) == 1 and text.isalnum() else "something else"
+    what = (
+        "the application's id or public key"
+        if len(parts) == 1 and text.isalnum()
+        else "something else"
+    )
     found = f"DISCORD_TOKEN does not look like a bot's token; perhaps it is {what}"
     return BotCheck("token", "fail", found, RENEW_TOKEN_ADVICE)
 
@@ -108,7 +125,9 @@ def check_home(folder: Path) -> BotCheck:
             pass
     except OSError as error:
         remedy = "give this user the right to write there, or set another folder in UNDERSTUDY_HOME"
-        return BotCheck("home", "fail", f"{parent} cannot be written: {error.strerror or error}", remedy)
+        return BotCheck(
+            "home", "fail", f"{parent} cannot be written: {error.strerror or error}", remedy
+        )
     if not folder.exists():
         return BotCheck("home", "ok", f"{folder} is created when the bot starts")
     if folder.stat().st_mode & 0o077:
@@ -118,7 +137,9 @@ def check_home(folder: Path) -> BotCheck:
 
 
 def check_database(folder: Path) -> BotCheck:
-    """Check that the database, or each part of it, can be read, and whether a bot is running on it."""
+    """Check that the database, or each part of it, can be read, and whether a bot is running on
+    it.
+    """
     files = find_databases(folder)
     if not files:
         return BotCheck("database", "ok", "none yet")
@@ -126,19 +147,25 @@ def check_database(folder: Path) -> BotCheck:
         for file in files:
             Store.read_only(file).close()
     except StoreError as error:
-        return BotCheck("database", "fail", error.message, error.advice or "restore a backup: docs/backup.md")
+        return BotCheck(
+            "database", "fail", error.message, error.advice or "restore a backup: docs/backup.md"
+        )
     try:
         running = [file.name for file in files if is_in_use(file)]
     except StoreError as error:
         return BotCheck("database", "fail", error.message, error.advice)
     if len(files) > 1:
-        return BotCheck("database", "ok", f"{len(files)} parts, readable; bots run on {len(running)} of them")
+        return BotCheck(
+            "database", "ok", f"{len(files)} parts, readable; bots run on {len(running)} of them"
+        )
     return BotCheck("database", "ok", f"readable; {'a' if running else 'no'} bot is running on it")
 
 
 def check_shards(settings: Settings) -> Iterator[BotCheck]:
     """Check the shards against the home, and the shared database; nothing without shards."""
-    home, shards, parts = settings.home, settings.shards, ShardRange.in_home(settings.home)
+    home = settings.home
+    shards = settings.shards
+    parts = ShardRange.in_home(settings.home)
     names = ", ".join(map(str, parts))
     is_part = shards is not None and not shards.is_whole
     if parts and not is_part:
@@ -146,16 +173,22 @@ def check_shards(settings: Settings) -> Iterator[BotCheck]:
         yield BotCheck("shards", "fail", found, "set SHARDS to one of these in each process")
     if shards is None or not is_part:
         return
-    others = [it for it in parts if it != shards and (it.count != shards.count or it.overlaps(shards))]
+    others = [
+        it for it in parts if it != shards and (it.count != shards.count or it.overlaps(shards))
+    ]
     if others:
         found = f"SHARDS is {shards}, but the home is split among the shards {names}"
-        yield BotCheck("shards", "fail", found, "set SHARDS to one of these: data are not moved between ranges")
+        yield BotCheck(
+            "shards", "fail", found, "set SHARDS to one of these: data are not moved between ranges"
+        )
         return
     covered = {shard for one in {*parts, shards} for shard in one.ids or ()}
     missing = sorted(set(range(shards.count or 0)) - covered)
     if missing and parts:
         found = f"no process has yet begun with the shards {', '.join(map(str, missing))}"
-        yield BotCheck("shards", "warn", found, "start one for each range, with the same UNDERSTUDY_HOME")
+        yield BotCheck(
+            "shards", "warn", found, "start one for each range, with the same UNDERSTUDY_HOME"
+        )
     else:
         yield BotCheck("shards", "ok", f"{shards} here" + (f", of {names}" if parts else ""))
     yield _check_shared_database(home, settings.shared_db)
@@ -176,19 +209,32 @@ def _check_shared_database(home: Path, shared_db: str) -> BotCheck:
     except Exception as error:  # the driver's, which is not imported here
         why = f"{type(error).__name__}: {error}".strip().splitlines()[0]
         if "UndefinedTable" in why or "InvalidSchemaName" in why:
-            return BotCheck("shared database", "ok", "reachable; its tables are created when the bot starts")
+            return BotCheck(
+                "shared database", "ok", "reachable; its tables are created when the bot starts"
+            )
         remedy = "check SHARED_DB, and that the server runs; chat goes on without it"
         return BotCheck("shared database", "fail", f"it cannot be used: {why}", remedy)
-    return BotCheck("shared database", "ok", f"reachable; {count} {'process runs' if count == 1 else 'processes run'}")
+    return BotCheck(
+        "shared database",
+        "ok",
+        f"reachable; {count} {'process runs' if count == 1 else 'processes run'}",
+    )
 
 
 def check_disk(folder: Path, usage: Callable[[Path], Any] = shutil.disk_usage) -> BotCheck:
     free = int(usage(_existing_parent(folder)).free)
     found = f"{free / 2**30:.1f} GiB free"
     if free < MIN_FREE_BYTES:
-        return BotCheck("disk", "fail", found, "free some: a training's checkpoints and adapter need a GiB or two")
+        return BotCheck(
+            "disk",
+            "fail",
+            found,
+            "free some: a training's checkpoints and adapter need a GiB or two",
+        )
     if free < LOW_FREE_BYTES:
-        return BotCheck("disk", "warn", found, "free some before fetching models or keeping many versions")
+        return BotCheck(
+            "disk", "warn", found, "free some before fetching models or keeping many versions"
+        )
     return BotCheck("disk", "ok", found)
 
 
@@ -204,9 +250,13 @@ def check_port(number: int, folder: Path) -> BotCheck:
     if state and _is_in_use(folder):
         if state == "ok":
             return BotCheck("port", "ok", f"the bot answers on {number}")
-        return BotCheck("port", "warn", f"the bot on {number} is {state}", "see its log, and /dashboard/system")
+        return BotCheck(
+            "port", "warn", f"the bot on {number} is {state}", "see its log, and /dashboard/system"
+        )
     owner = "another home's bot" if state else "another program"
-    return BotCheck("port", "fail", f"{owner} listens on {number}", "end it, or set WEB_PORT to another number")
+    return BotCheck(
+        "port", "fail", f"{owner} listens on {number}", "end it, or set WEB_PORT to another number"
+    )
 
 
 def check_lore(folder: Path, home: Path) -> BotCheck:
@@ -218,7 +268,10 @@ def check_lore(folder: Path, home: Path) -> BotCheck:
         return BotCheck("lore", "ok", found)
     found += f"; skipped: {skipped[0].source}: {skipped[0].skipped}"
     return BotCheck(
-        "lore", "warn", found, "`python -m trainer lore files` lists them all; docs/personas.md names the layouts"
+        "lore",
+        "warn",
+        found,
+        "`python -m trainer lore files` lists them all; docs/personas.md names the layouts",
     )
 
 
@@ -232,15 +285,24 @@ async def check_replicas(settings: Settings) -> list[BotCheck]:
     label = "vLLM" if settings.engine == "vllm" else "engine"
     try:
         base = await asyncio.to_thread(base_model.locate, settings.base_model, fetch=False)
-        urls, key, home = settings.engine_urls, settings.engine_key, settings.home
+        urls = settings.engine_urls
+        key = settings.engine_key
+        home = settings.home
         if settings.engine == "openai":
-            engine: VllmEngine = OpenAIEngine(base, "bfloat16", urls, home, key=key, model=settings.engine_model)
+            engine: VllmEngine = OpenAIEngine(
+                base, "bfloat16", urls, home, key=key, model=settings.engine_model
+            )
         else:
-            engine = VllmEngine(base, "bfloat16", urls, home, key=key, server_home=settings.engine_home)
+            engine = VllmEngine(
+                base, "bfloat16", urls, home, key=key, server_home=settings.engine_home
+            )
         found = await engine.inspect()
     except BaseModelError as error:
         return [BotCheck(label, "fail", error.message, error.advice)]
-    return [BotCheck(f"{label} {one.topic}", one.state, _with_url(one.url, one.found), one.remedy) for one in found]
+    return [
+        BotCheck(f"{label} {one.topic}", one.state, _with_url(one.url, one.found), one.remedy)
+        for one in found
+    ]
 
 
 def _with_url(url: str, found: str) -> str:
@@ -264,7 +326,9 @@ def _bot_state(number: int) -> str:
         if error.headers.get_content_type() != "application/problem+json":
             return ""
         problem = json.load(error)
-        return "ok" if problem["type"].endswith("/busy") else str(problem["title"]).lower()  # busy: it starts or stops
+        return (
+            "ok" if problem["type"].endswith("/busy") else str(problem["title"]).lower()
+        )  # busy: it starts or stops
     except (OSError, ValueError, AttributeError):
         return ""
 
@@ -279,7 +343,9 @@ async def check_trainer(
     command: Sequence[str] = TRAINER_COMMAND,
     patience_s: float = TRAINER_TIMEOUT_S,
 ) -> list[BotCheck]:
-    """Run the trainer's doctor, which takes about half a minute. Returns one failed check where it cannot run."""
+    """Run the trainer's doctor, which takes about half a minute. Returns one failed check where it
+    cannot run.
+    """
     process = await asyncio.create_subprocess_exec(
         *command, "doctor", "--json", "--base-model", base_model,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -296,7 +362,10 @@ async def check_trainer(
             await process.wait()
     try:
         rows = json.loads(output)["checks"]
-        return [BotCheck(str(row["name"]), row["state"], str(row["found"]), str(row["remedy"])) for row in rows]
+        return [
+            BotCheck(str(row["name"]), row["state"], str(row["found"]), str(row["remedy"]))
+            for row in rows
+        ]
     except (ValueError, LookupError, TypeError):
         why = complaint.decode(errors="replace").strip()[-MAX_OUTPUT_CHARS:]
         return [_unavailable(why or f"it ended with {process.returncode}")]
@@ -308,7 +377,8 @@ def _unavailable(why: str) -> BotCheck:
 
 
 async def check_cluster(settings: Settings) -> list[BotCheck]:
-    """Check a Ray cluster: that it answers, its version, and by a short job that a worker has folder and trainer.
+    """Check a Ray cluster: that it answers, its version, and by a short job that a worker has
+    folder and trainer.
 
     None is checked unless TRAINER names it.
     """
@@ -317,24 +387,30 @@ async def check_cluster(settings: Settings) -> list[BotCheck]:
     from bot.training.ray_backend import worker_resources  # only with TRAINER=ray
     from bot.training.ray_jobs import RayJobsClient
 
-    client, resources = RayJobsClient(settings.ray_address, settings.ray_auth_token), worker_resources(settings)
+    client = RayJobsClient(settings.ray_address, settings.ray_auth_token)
+    resources = worker_resources(settings)
     try:
         version = (await client.version()).ray_version
     except UnderstudyError as error:
         return [BotCheck("ray", "fail", error.message, error.advice)]
     release = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-    found, remedy = f"Ray {version} at {settings.ray_address}", "it is tested with Ray 2.60: upgrade the cluster"
+    found = f"Ray {version} at {settings.ray_address}"
+    remedy = "it is tested with Ray 2.60: upgrade the cluster"
     is_old = release < OLDEST_RAY
     checks = [BotCheck("ray", "warn", found, remedy) if is_old else BotCheck("ray", "ok", found)]
     folder = Path(settings.shared or settings.home)
     with tempfile.NamedTemporaryFile(prefix=".doctor-", dir=folder) as probe:
-        file, name = shlex.quote(probe.name), f"doctor-{secrets.token_hex(4)}"
+        file = shlex.quote(probe.name)
+        name = f"doctor-{secrets.token_hex(4)}"
         command = (
-            f"test -e {file} || exit {NO_FOLDER_EXIT_CODE}; echo seen >>{file} || exit {NO_WRITE_EXIT_CODE}; "
+            f"test -e {file} || exit {NO_FOLDER_EXIT_CODE}; echo seen >>{file} || exit "
+            f"{NO_WRITE_EXIT_CODE}; "
             f"python -c 'import trainer.cli.main' || exit {NO_TRAINER_EXIT_CODE}"
         )
         try:
-            await client.submit(name, command, cpus=resources.cpus, gpus=resources.gpus, environ={}, about=name)
+            await client.submit(
+                name, command, cpus=resources.cpus, gpus=resources.gpus, environ={}, about=name
+            )
             job = await _ended_ray_job(client, name)
         except UnderstudyError as error:
             return [*checks, BotCheck("ray worker", "fail", error.message, error.advice)]
@@ -358,16 +434,25 @@ async def _ended_ray_job(client: "RayJobsClient", name: str) -> "RayJob | None":
 
 def _check_probe(job: "RayJob | None", folder: Path, is_written: bool, resources: str) -> BotCheck:
     if job and job.status == "SUCCEEDED" and is_written:
-        return BotCheck("ray worker", "ok", f"a worker with {resources} sees {folder} and has the trainer")
+        return BotCheck(
+            "ray worker", "ok", f"a worker with {resources} sees {folder} and has the trainer"
+        )
     if job and job.status == "SUCCEEDED":
         found = f"a worker has another folder at {folder}"
-        return BotCheck("ray worker", "fail", found, "mount the same file system there on all nodes")
+        return BotCheck(
+            "ray worker", "fail", found, "mount the same file system there on all nodes"
+        )
     if job and job.driver_exit_code in RAY_PROBE_REMEDIES:
         found, remedy = RAY_PROBE_REMEDIES[job.driver_exit_code].format(folder=folder).split(": ")
         return BotCheck("ray worker", "fail", found, remedy)
     if job and not job.has_ended:
         found = f"no worker with {resources} was free within {RAY_PROBE_TIMEOUT_S:.0f} s"
-        return BotCheck("ray worker", "warn", found, "see `ray status`; lower TRAINER_GPUS or TRAINER_THREADS")
+        return BotCheck(
+            "ray worker", "warn", found, "see `ray status`; lower TRAINER_GPUS or TRAINER_THREADS"
+        )
     return BotCheck(
-        "ray worker", "fail", f"a short job failed: {job.reason if job else 'it is gone'}", "see `ray job list`"
+        "ray worker",
+        "fail",
+        f"a short job failed: {job.reason if job else 'it is gone'}",
+        "see `ray job list`",
     )

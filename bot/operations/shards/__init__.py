@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-AUTO_SHARDS, MAX_SHARDS = "auto", 10_000
+AUTO_SHARDS = "auto"
+MAX_SHARDS = 10_000
 SHARDS_PATTERN = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?/([0-9]{1,5})")
 SHARD_FILE_PATTERN = re.compile(r"shards-([0-9]+)-([0-9]+)-of-([0-9]+)\.sqlite")
 DATABASE_URL_PATTERN = re.compile(r"postgres(ql)?://([^\s@:/]*(:[^\s@:/]*)?@)?[^\s@/]*(/[^\s@]*)?")
@@ -13,7 +14,9 @@ DATABASE_URL_PATTERN = re.compile(r"postgres(ql)?://([^\s@:/]*(:[^\s@:/]*)?@)?[^
 
 @dataclass(frozen=True)
 class ShardRange:
-    """The shards of one process: `first` to `last` of `count`; without a count all, as many as Discord recommends."""
+    """The shards of one process: `first` to `last` of `count`; without a count all, as many as
+    Discord recommends.
+    """
 
     first: int = 0
     last: int = 0
@@ -29,7 +32,9 @@ class ShardRange:
             raise ValueError("not a range of shards")
         if not found:
             return cls()
-        first, last, count = int(found[1]), int(found[2] or found[1]), int(found[3])
+        first = int(found[1])
+        last = int(found[2] or found[1])
+        count = int(found[3])
         if not first <= last < count <= MAX_SHARDS:
             raise ValueError("not a range of shards")
         return cls(first, last, count)
@@ -41,7 +46,9 @@ class ShardRange:
 
     @property
     def has_first(self) -> bool:
-        """This process has shard 0: direct messages, the commands' registration, and work that is done once."""
+        """This process has shard 0: direct messages, the commands' registration, and work that is
+        done once.
+        """
         return self.first == 0
 
     @property
@@ -50,7 +57,9 @@ class ShardRange:
         return self.count is None or self.last - self.first + 1 == self.count
 
     def has(self, guild_id: int) -> bool:
-        """Report whether a guild is on one of these shards; guild 0, direct messages, is on shard 0."""
+        """Report whether a guild is on one of these shards; guild 0, direct messages, is on shard
+        0.
+        """
         return self.count is None or self.first <= (guild_id >> 22) % self.count <= self.last
 
     def overlaps(self, other: Self) -> bool:
@@ -58,13 +67,17 @@ class ShardRange:
         return other.first <= self.last and self.first <= other.last
 
     def file(self, home: Path) -> Path:
-        """Return the file with the data of these shards' guilds, where they are a part of all shards."""
+        """Return the file with the data of these shards' guilds, where they are a part of all
+        shards.
+        """
         return home / f"shards-{self.first}-{self.last}-of-{self.count}.sqlite"
 
     @classmethod
     def in_home(cls, home: Path) -> list[Self]:
         """Return the ranges whose guilds have their data in a home."""
-        names = (SHARD_FILE_PATTERN.fullmatch(path.name) for path in sorted(home.glob("shards-*.sqlite")))
+        names = (
+            SHARD_FILE_PATTERN.fullmatch(path.name) for path in sorted(home.glob("shards-*.sqlite"))
+        )
         return [cls(*map(int, name.groups())) for name in names if name]
 
     def __str__(self) -> str:
@@ -74,7 +87,8 @@ class ShardRange:
 
 def parse_database_url(text: str) -> str:
     """Parse SHARED_DB. Raises `ValueError`."""
-    # An @, : or / in a password ends it early, and errors would show its rest as the name of a host.
+    # An @, : or / in a password ends it early, and errors would show its rest as the name of a
+    # host.
     if text and not DATABASE_URL_PATTERN.fullmatch(text):
         raise ValueError("not a PostgreSQL URL")
     return text

@@ -1,4 +1,6 @@
-"""PostgreSQL as the database that shards on several hosts share. Imported only where SHARED_DB names one."""
+"""PostgreSQL as the database that shards on several hosts share. Imported only where SHARED_DB
+names one.
+"""
 
 import re
 from dataclasses import dataclass
@@ -10,11 +12,15 @@ SCHEMA = "understudy"
 CHANNEL = "understudy"
 CONNECT_TIMEOUT_S = 2
 RESPONSE_TIMEOUT_S = 3.0
-"""Time for one statement. The event loop is blocked meanwhile, so it is short, and it is measured on this side, too: a
-server that is suspended does not end its statements.
+"""Time for one statement. The event loop is blocked meanwhile, so it is short, and it is measured
+on this side, too: a server that is suspended does not end its statements.
 """
-SERVER_OPTIONS = "-c lock_timeout=2000 -c statement_timeout=2500 -c idle_in_transaction_session_timeout=10000"
-WRITER_LOCK, SCHEMA_LOCK = 0x756E6465, 0x756E6466  # of pg_advisory_xact_lock
+SERVER_OPTIONS = (
+    "-c lock_timeout=2000 -c statement_timeout=2500 -c idle_in_transaction_session_timeout=10000"
+)
+# of pg_advisory_xact_lock
+WRITER_LOCK = 0x756E6465
+SCHEMA_LOCK = 0x756E6466
 PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
 
 
@@ -41,7 +47,9 @@ class PostgresSession:
 
     def create(self, statements: list[str]) -> None:
         with self._connection.transaction():
-            self._connection.execute("select pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))  # `if not exists` may race
+            self._connection.execute(
+                "select pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,)
+            )  # `if not exists` may race
             for statement in (f"create schema if not exists {SCHEMA}", *statements):
                 self._connection.execute(statement.encode())
 

@@ -1,8 +1,9 @@
-"""The parts that a process with some of the shards shares with the others: Discord's limits, state, and guild data.
+"""The parts that a process with some of the shards shares with the others: Discord's limits, state,
+and guild data.
 
-Requests and identifies reserve their time in the shared database. A reservation is one statement (the generic cell rate
-algorithm, GCRA), so that nothing is locked while a process waits, and a process that is killed while it waits only
-leaves its time unused.
+Requests and identifies reserve their time in the shared database. A reservation is one statement
+(the generic cell rate algorithm, GCRA), so that nothing is locked while a process waits, and a
+process that is killed while it waits only leaves its time unused.
 """
 
 import asyncio
@@ -37,22 +38,30 @@ from personas.home.atomic_files import replace_durably
 
 log = logging.getLogger(__name__)
 
-LIMITS_FILE, STATE_FILE = "rate_limits.sqlite", "shared.sqlite"
+LIMITS_FILE = "rate_limits.sqlite"
+STATE_FILE = "shared.sqlite"
 IDENTIFY_INTERVAL_S = 5.0
 IDENTIFY_MARGIN_S = 0.2
 """Added to Discord's interval, because the frame is sent some time after its reservation."""
 INVALID_STATUSES = (401, 403, 429)
-LOAD_SMOOTHING, EDIT_STRETCH, MAX_EDIT_STRETCH_S = 0.2, 10.0, 10.0
+LOAD_SMOOTHING = 0.2
+EDIT_STRETCH = 10.0
+MAX_EDIT_STRETCH_S = 10.0
 RETRY_DELAY_S = 5.0
-HEARTBEAT_S, WAIT_S = 2.0, 0.5
+HEARTBEAT_S = 2.0
+WAIT_S = 0.5
 SPLIT_TIMEOUT_S = 60.0
-SHARED_DB_ADVICE = "Check SHARED_DB, and that PostgreSQL runs; in its password @, : and / are written %40, %3A and %2F."
+SHARED_DB_ADVICE = (
+    "Check SHARED_DB, and that PostgreSQL runs; in its password @, : and / are written %40, %3A "
+    "and %2F."
+)
 LOCAL_TABLES = ("messages", "quoted_messages", "replies", "channels", "webhooks", "mutes", "gifts", "taught",
                 "comparisons", "memories", "guilds", "departed_guilds", "reply_candidates", "threads")  # fmt: skip
 """Tables of one guild's data, which lie with its shard."""
 
 
-# --------------------------------------------------------------------------------------------------------- limits
+# ---------------------------------------------------------------------------------------------------------
+# limits
 
 
 @dataclass(frozen=True)
@@ -66,17 +75,24 @@ class RateBudget:
 REQUESTS = RateBudget(1 / 45, burst=5)
 """Discord allows 50 requests in any second: never more than 45 + 5."""
 INVALID_REQUESTS = RateBudget(600 / 1_000, burst=8_500)
-"""Discord bans an address for 10,000 responses 401, 403 and 429 in 10 minutes: never more than 8,500 + 1,000."""
+"""Discord bans an address for 10,000 responses 401, 403 and 429 in 10 minutes: never more than
+8,500 + 1,000.
+"""
 IDENTIFIES = RateBudget(IDENTIFY_INTERVAL_S + IDENTIFY_MARGIN_S)
 
-CREATE_SQL = "create table if not exists {p}reservations (name text primary key, free_at double precision not null)"
+CREATE_SQL = (
+    "create table if not exists {p}reservations (name text primary key, free_at double precision "
+    "not null)"
+)
 RESERVE_SQL = """insert into {p}reservations as own (name, free_at) values (:name, {now} + :interval)
     on conflict (name) do update set free_at = {greatest}(own.free_at, {now}) + :interval
     returning free_at - {now} - :interval * :burst"""
 
 
 class Reservations:
-    """Reserves the next free time under a name, in one database; in `fallback` while that is away."""
+    """Reserves the next free time under a name, in one database; in `fallback` while that is
+    away.
+    """
 
     def __init__(
         self,
@@ -85,7 +101,9 @@ class Reservations:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`clock` is this host's, for a database without one of its own."""
-        self._database, self._fallback, self._clock = database, fallback, clock
+        self._database = database
+        self._fallback = fallback
+        self._clock = clock
         self._session: Session | None = None
         self._thread = ThreadPoolExecutor(1, "reservations")
         self._retry_at = 0.0
@@ -94,7 +112,9 @@ class Reservations:
         """Return the seconds to wait until the reserved time, 0 or less for now."""
         if self._fallback is None or time.monotonic() >= self._retry_at:
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._thread, self._reserve, name, budget)
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._reserve, name, budget
+                )
             except Exception:  # the driver's
                 if self._fallback is None:
                     raise
@@ -107,8 +127,15 @@ class Reservations:
                 self._session = self._database.open()
                 self._session.create([CREATE_SQL.format(p=self._session.prefix)])
             session = self._session
-            sql = RESERVE_SQL.format(p=session.prefix, now=session.clock_sql, greatest=session.greatest_sql)
-            values = {"name": name, "interval": budget.interval_s, "burst": budget.burst, "now": self._clock()}
+            sql = RESERVE_SQL.format(
+                p=session.prefix, now=session.clock_sql, greatest=session.greatest_sql
+            )
+            values = {
+                "name": name,
+                "interval": budget.interval_s,
+                "burst": budget.burst,
+                "now": self._clock(),
+            }
             return float(session.run(sql, **values)[0][0])
         except BaseException:
             self._close_session()
@@ -131,12 +158,15 @@ class Reservations:
 class RequestLimiter:
     """Keeps the requests of all processes within Discord's limits, by discord.py's HTTP trace.
 
-    Requests with the bot's token count for the application; others, such as a webhook's, for this host's address.
-    Responses to interactions are not limited.
+    Requests with the bot's token count for the application; others, such as a webhook's, for this
+    host's address. Responses to interactions are not limited.
     """
 
-    def __init__(self, reservations: Reservations, sleep: Callable[[float], Any] = asyncio.sleep) -> None:
-        self._reservations, self._sleep = reservations, sleep
+    def __init__(
+        self, reservations: Reservations, sleep: Callable[[float], Any] = asyncio.sleep
+    ) -> None:
+        self._reservations = reservations
+        self._sleep = sleep
         self._host = socket.gethostname()
         self._blocked_until = 0.0
         self._load_s = 0.0
@@ -164,7 +194,9 @@ class RequestLimiter:
     async def close(self) -> None:
         await self._reservations.close()
 
-    async def _on_start(self, session: object, context: object, request: aiohttp.TraceRequestStartParams) -> None:
+    async def _on_start(
+        self, session: object, context: object, request: aiohttp.TraceRequestStartParams
+    ) -> None:
         if "/interactions/" in request.url.path:
             return
         name = "application" if "Authorization" in request.headers else f"address {self._host}"
@@ -174,7 +206,9 @@ class RequestLimiter:
         if wait > 0:
             await self._sleep(wait)
 
-    async def _on_end(self, session: object, context: object, request: aiohttp.TraceRequestEndParams) -> None:
+    async def _on_end(
+        self, session: object, context: object, request: aiohttp.TraceRequestEndParams
+    ) -> None:
         response = request.response
         is_shared = response.headers.get("X-RateLimit-Scope") == "shared"
         if response.status not in INVALID_STATUSES or (response.status == 429 and is_shared):
@@ -183,8 +217,10 @@ class RequestLimiter:
         if wait > 0:
             self._blocked_until = time.monotonic() + wait
             log.error(
-                "Discord refused too many requests (the last one: %d for %s %s). Further ones wait %.0f s, because it "
-                "bans addresses for 10,000 in ten minutes. Check the bot's permissions and its token.",
+                "Discord refused too many requests (the last one: %d for %s %s). Further ones wait "
+                "%.0f s, because it "
+                "bans addresses for 10,000 in ten minutes. Check the bot's permissions and its "
+                "token.",
                 response.status, request.method, request.url.path, wait,
             )  # fmt: skip
 
@@ -195,11 +231,13 @@ def open_limiter(home: Path, shared_db: str) -> RequestLimiter:
     return RequestLimiter(Reservations(_postgres(shared_db), local) if shared_db else local)
 
 
-# ---------------------------------------------------------------------------------------------------------- state
+# ----------------------------------------------------------------------------------------------------------
+# state
 
 
 class StateFollower:
-    """Takes up what other processes write, in a thread of its own; `on_rows` is called with it in the event loop.
+    """Takes up what other processes write, in a thread of its own; `on_rows` is called with it in
+    the event loop.
 
     `on_fenced` is called when another process has taken over these shards.
     """
@@ -210,7 +248,9 @@ class StateFollower:
         on_rows: Callable[[Sequence[SharedRow]], None],
         on_fenced: Callable[[], Coroutine[None, None, None]],
     ) -> None:
-        self._mirror, self._on_rows, self._on_fenced = mirror, on_rows, on_fenced
+        self._mirror = mirror
+        self._on_rows = on_rows
+        self._on_fenced = on_fenced
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shared state", daemon=True)
@@ -231,7 +271,9 @@ class StateFollower:
                 self._follow(session)
             except Exception as error:  # the driver's
                 if self.is_connected:
-                    log.error("The shared database is away; chat goes on with the last state: %s", error)
+                    log.error(
+                        "The shared database is away; chat goes on with the last state: %s", error
+                    )
                 self.is_connected = False
                 if session is not None:
                     with suppress(Exception):
@@ -242,7 +284,9 @@ class StateFollower:
             session.close()
 
     def _follow(self, session: Session) -> None:
-        shared, seen_at, acknowledged = self._mirror.log, 0.0, -1
+        shared = self._mirror.log
+        seen_at = 0.0
+        acknowledged = -1
         while not self._stopped.is_set():
             rows = shared.read(session, self._mirror.applied)
             if rows or self._mirror.unnoticed:
@@ -250,7 +294,8 @@ class StateFollower:
             applied = self._mirror.applied
             if applied != acknowledged or time.monotonic() - seen_at > HEARTBEAT_S:
                 shared.seen(session, applied)
-                seen_at, acknowledged = time.monotonic(), applied
+                seen_at = time.monotonic()
+                acknowledged = applied
             if shared.is_fenced:
                 log.error("Another process serves these shards now; this one ends.")
                 asyncio.run_coroutine_threadsafe(self._on_fenced(), self._loop)
@@ -275,16 +320,20 @@ class StateFollower:
         done.wait(HEARTBEAT_S)
 
 
-def open_shard_store(home: Path, shards: ShardRange, shared_db: str) -> tuple[Store, SharedConnection]:
+def open_shard_store(
+    home: Path, shards: ShardRange, shared_db: str
+) -> tuple[Store, SharedConnection]:
     """Open this process's part of the guild data, as a mirror of the shared state.
 
-    A home from the time before shards is split at first, and stays as it is where the process cannot start. Raises
-    `UnderstudyError`.
+    A home from the time before shards is split at first, and stays as it is where the process
+    cannot start. Raises `UnderstudyError`.
     """
     assert shards.ids is not None and shards.count is not None  # a part of the shards
     file = shards.file(home)
     _refuse_other_ranges(home, shards)
-    shared = SharedLog(shared_database(home, shared_db), ShardProcess(tuple(shards.ids), shards.count))
+    shared = SharedLog(
+        shared_database(home, shared_db), ShardProcess(tuple(shards.ids), shards.count)
+    )
     is_split = split_home(home, shards)
     try:
         store, mirror = _open_mirror(file, shared)
@@ -318,7 +367,9 @@ def _open_mirror(file: Path, shared: SharedLog) -> tuple[Store, SharedConnection
 
 
 def shared_database(home: Path, shared_db: str) -> SharedDatabase:
-    """Return the database of the state that processes share. Raises `StoreError` where its driver is missing."""
+    """Return the database of the state that processes share. Raises `StoreError` where its driver
+    is missing.
+    """
     return _postgres(shared_db) if shared_db else SqliteDatabase(home / STATE_FILE)
 
 
@@ -326,14 +377,18 @@ def _refuse_other_ranges(home: Path, shards: ShardRange) -> None:
     for other in ShardRange.in_home(home):
         if other != shards and (other.count != shards.count or other.overlaps(shards)):
             raise StoreError(
-                f"SHARDS is {shards}, but guilds of these shards have their data in {other.file(home).name}.",
+                f"SHARDS is {shards}, but guilds of these shards have their data in "
+                f"{other.file(home).name}.",
                 "Set SHARDS as before: data are not moved between ranges.",
             )
 
 
 def split_home(home: Path, shards: ShardRange) -> bool:
-    """Copy this process's part of a home's guild data from the time before shards; False if it has its part."""
-    source, target = home / HOME_DATABASE, shards.file(home)
+    """Copy this process's part of a home's guild data from the time before shards; False if it has
+    its part.
+    """
+    source = home / HOME_DATABASE
+    target = shards.file(home)
     if target.exists() or not source.exists():
         return False
     with _lock_source(home):
@@ -348,7 +403,9 @@ def split_home(home: Path, shards: ShardRange) -> bool:
             new.execute("pragma foreign_keys = on")
             for table in LOCAL_TABLES:
                 new.execute(f"delete from {table} where not is_here(guild_id)")
-            new.execute("delete from fresh_starts where channel_id not in (select channel_id from messages)")
+            new.execute(
+                "delete from fresh_starts where channel_id not in (select channel_id from messages)"
+            )
             new.commit()
             new.execute("vacuum")
         replace_durably(part, target)
@@ -374,7 +431,9 @@ def _end_split(home: Path, shards: ShardRange) -> None:
 
 @contextmanager
 def _lock_source(home: Path) -> Iterator[None]:
-    lock = FileLock((home / HOME_DATABASE).with_suffix(".lock"), timeout=SPLIT_TIMEOUT_S, fallback_to_soft=False)
+    lock = FileLock(
+        (home / HOME_DATABASE).with_suffix(".lock"), timeout=SPLIT_TIMEOUT_S, fallback_to_soft=False
+    )
     try:
         lock.acquire()
     except Timeout:
@@ -397,6 +456,7 @@ def _postgres(url: str) -> SharedDatabase:
         )
     except ModuleNotFoundError as error:
         raise StoreError(
-            f"SHARED_DB is set, but the package {error.name} is missing.", "Install it: pip install '.[shards]'."
+            f"SHARED_DB is set, but the package {error.name} is missing.",
+            "Install it: pip install '.[shards]'.",
         ) from error
     return PostgresDatabase(url)

@@ -1,8 +1,10 @@
-"""State that several processes share: one ordered log of rows, which each process mirrors in its own SQLite file.
+"""State that several processes share: one ordered log of rows, which each process mirrors in its
+own SQLite file.
 
-Reads use the mirror, so they neither wait nor fail when the log is away. A transaction that writes a shared table locks
-the log first, takes up what other processes have written, runs, and commits its rows to the log and then to the mirror.
-Each write states the process's epoch: a process whose shards another one has taken over writes nothing any more.
+Reads use the mirror, so they neither wait nor fail when the log is away. A transaction that writes
+a shared table locks the log first, takes up what other processes have written, runs, and commits
+its rows to the log and then to the mirror. Each write states the process's epoch: a process whose
+shards another one has taken over writes nothing any more.
 """
 
 import json
@@ -35,7 +37,9 @@ SHARED_KEYS = {
 }
 """The shared tables and their primary keys."""
 RETRY_S = 2.0
-"""Time after a failure for which writes are refused at once: each attempt may block the event loop for seconds."""
+"""Time after a failure for which writes are refused at once: each attempt may block the event loop
+for seconds.
+"""
 STALE_SESSION_S = 1.0
 """A session that has ended fails within this time; a server that is suspended takes longer."""
 LEASE_S = 15.0
@@ -61,7 +65,9 @@ create table if not exists forgetting_acks (forgetting integer not null, shard i
 
 
 class SharedStateError(StoreError):
-    """The shared state cannot be written: it is away, or this process's shards belong to another one."""
+    """The shared state cannot be written: it is away, or this process's shards belong to another
+    one.
+    """
 
 
 class SharedStateAwayError(SharedStateError):
@@ -70,7 +76,9 @@ class SharedStateAwayError(SharedStateError):
 
 @dataclass(frozen=True)
 class SharedRow:
-    """A row of a shared table, as of `seq`; `row` None for a deleted one. `key` holds the primary key's values."""
+    """A row of a shared table, as of `seq`; `row` None for a deleted one. `key` holds the primary
+    key's values.
+    """
 
     table: str
     key: str
@@ -180,23 +188,31 @@ class SharedLog:
     """The log, from one process. Every method raises `SharedStateError`."""
 
     def __init__(self, backend: SharedDatabase, process: ShardProcess) -> None:
-        self._backend, self.process = backend, process
+        self._backend = backend
+        self.process = process
         self._session: Session | None = None
         self._away: tuple[float, str] = (0.0, "")
         self.epoch = 0
         self.is_fenced = False
 
-    # ------------------------------------------------------------------------------------------ membership
+    # ------------------------------------------------------------------------------------------
+    # membership
 
     def register(self) -> None:
-        """Take this process's shards with a new epoch. Raises `SharedStateError` when another process serves one."""
+        """Take this process's shards with a new epoch. Raises `SharedStateError` when another
+        process serves one.
+        """
         with self._translated():
             session = self._open()
-            session.create([one for one in LOG_SCHEMA.format(p=session.prefix).split(";\n") if one.strip()])
+            session.create(
+                [one for one in LOG_SCHEMA.format(p=session.prefix).split(";\n") if one.strip()]
+            )
             session.begin()
             try:
                 self._refuse_others(session)
-                ((self.epoch,),) = session.run(f"update {session.prefix}head set epoch = epoch + 1 returning epoch")
+                ((self.epoch,),) = session.run(
+                    f"update {session.prefix}head set epoch = epoch + 1 returning epoch"
+                )
                 for shard in self.process.ids:
                     self._take(session, shard)
                 session.commit()
@@ -205,10 +221,13 @@ class SharedLog:
                 raise
 
     def _refuse_others(self, session: Session) -> None:
-        now, host = time.time(), socket.gethostname()
+        now = time.time()
+        host = socket.gethostname()
         rows = session.run(f"select shard, count, host, pid, seen from {session.prefix}shards")
         for shard, count, other_host, pid, seen in rows:
-            is_dead = other_host == host and (pid == os.getpid() or not Path(f"/proc/{pid}").exists())
+            is_dead = other_host == host and (
+                pid == os.getpid() or not Path(f"/proc/{pid}").exists()
+            )
             if seen < now - LEASE_S or is_dead:
                 continue
             who = f"process {pid} on {other_host}"
@@ -228,10 +247,14 @@ class SharedLog:
         session.run(sql, **row, host=socket.gethostname(), pid=os.getpid(), seen=time.time())
 
     def seen(self, session: Session, applied: int, *, at: float | None = None) -> None:
-        """Record that this process lives and what it has applied. Sets `is_fenced` when another took its shards."""
+        """Record that this process lives and what it has applied. Sets `is_fenced` when another
+        took its shards.
+        """
         sql = f"""update {session.prefix}shards set seen = :seen, applied = :applied where epoch = :epoch
             returning shard"""
-        found = session.run(sql, seen=time.time() if at is None else at, applied=applied, epoch=self.epoch)
+        found = session.run(
+            sql, seen=time.time() if at is None else at, applied=applied, epoch=self.epoch
+        )
         self.is_fenced = len(found) < len(self.process.ids)
         # Keys may be ids of members, so those of deleted rows go once every shard has deleted them.
         sql = f"""delete from {session.prefix}rows where row is null
@@ -244,7 +267,8 @@ class SharedLog:
         with suppress(SharedStateError), self._translated():
             self.seen(self._open(), applied, at=0.0)
 
-    # ------------------------------------------------------------------------------------------ writing
+    # ------------------------------------------------------------------------------------------
+    # writing
 
     def begin(self, since: int) -> list[SharedRow]:
         """Lock the log, check the epoch, and return the rows after `since`."""
@@ -255,11 +279,14 @@ class SharedLog:
                 ((mine,),) = session.run(sql, epoch=self.epoch)
                 if mine < len(self.process.ids):
                     self.is_fenced = True
-                    raise SharedStateError("Another process serves these shards now.", "Stop this process.")
+                    raise SharedStateError(
+                        "Another process serves these shards now.", "Stop this process."
+                    )
                 ((newest,),) = session.run(f"select seq from {session.prefix}head")
                 if newest < since:
                     raise SharedStateError(
-                        f"The shared database is at change {newest}, but this process has seen {since}.",
+                        f"The shared database is at change {newest}, but this process has seen "
+                        f"{since}.",
                         "Restore its latest backup, or set SHARED_DB to the database used before.",
                     )
                 return self.read(session, since)
@@ -286,12 +313,15 @@ class SharedLog:
             with suppress(SharedStateError), self._translated():
                 self._session.rollback()
 
-    # ------------------------------------------------------------------------------------------ reading
+    # ------------------------------------------------------------------------------------------
+    # reading
 
     @staticmethod
     def read(session: Session, since: int) -> list[SharedRow]:
         """Read the rows after `since`, in their order."""
-        sql = f"select name, key, row, seq from {session.prefix}rows where seq > :since order by seq"
+        sql = (
+            f"select name, key, row, seq from {session.prefix}rows where seq > :since order by seq"
+        )
         return [SharedRow(*row) for row in session.run(sql, since=since)]
 
     @property
@@ -306,8 +336,11 @@ class SharedLog:
             self._session = None
 
     def _open_transaction(self) -> Session:
-        """Begin a transaction, in a new session where the old one has ended since (the server was restarted)."""
-        is_old, began = self._session is not None, time.monotonic()
+        """Begin a transaction, in a new session where the old one has ended since (the server was
+        restarted).
+        """
+        is_old = self._session is not None
+        began = time.monotonic()
         try:
             session = self._open()
             session.begin()
@@ -334,7 +367,10 @@ class SharedLog:
             raise
         except Exception as error:  # a driver's, which is not imported here
             self.close()
-            self._away = time.monotonic() + RETRY_S, f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            self._away = (
+                time.monotonic() + RETRY_S,
+                f"{type(error).__name__}: {error}".strip().splitlines()[0],
+            )
             raise _away_error(self._away[1]) from error
 
 
@@ -357,19 +393,31 @@ class SharedConnection(DatabaseConnection):
         self._has_lock = False
         self.unnoticed: list[SharedRow] = []
         raw.executescript(MIRROR_SCHEMA)
-        # Without a unique key: an upsert's conflict clause would replace the one of the triggers' statements.
+        # Without a unique key: an upsert's conflict clause would replace the one of the triggers'
+        # statements.
         raw.execute("create temp table changed (name text, key text)")
         for table, columns in SHARED_KEYS.items():
-            for event, rows in (("insert", ("new",)), ("update", ("old", "new")), ("delete", ("old",))):
-                keys = (f"json_array({', '.join(f'{row}.{column}' for column in columns)})" for row in rows)
+            for event, rows in (
+                ("insert", ("new",)),
+                ("update", ("old", "new")),
+                ("delete", ("old",)),
+            ):
+                keys = (
+                    f"json_array({', '.join(f'{row}.{column}' for column in columns)})"
+                    for row in rows
+                )
                 body = " ".join(f"insert into changed values ('{table}', {key});" for key in keys)
-                raw.execute(f"create temp trigger {table}_{event} after {event} on main.{table} begin {body} end")
+                raw.execute(
+                    f"create temp trigger {table}_{event} after {event} on main.{table} begin "
+                    f"{body} end"
+                )
         self.applied = self.value(int, "select seq from applied") or 0
 
     def has_guild(self, guild_id: int) -> bool:
         return (guild_id >> 22) % self.log.process.count in self.log.process.ids
 
-    # ------------------------------------------------------------------------------------------ writing
+    # ------------------------------------------------------------------------------------------
+    # writing
 
     def write(self, sql: str, /, **values: object) -> int:
         with self._transaction(is_shared=_names_shared_table(sql)):
@@ -413,7 +461,8 @@ class SharedConnection(DatabaseConnection):
         finally:
             if self._has_lock:
                 self.log.abort()
-            self._depth, self._has_lock = 0, False
+            self._depth = 0
+            self._has_lock = False
             self.applied = self.value(int, "select seq from applied") or 0
 
     def _lock(self) -> None:
@@ -424,7 +473,10 @@ class SharedConnection(DatabaseConnection):
             self.unnoticed += missed
 
     def _commit(self) -> None:
-        rows = [self._row(one["name"], one["key"]) for one in super().read("select distinct name, key from changed")]
+        rows = [
+            self._row(one["name"], one["key"])
+            for one in super().read("select distinct name, key from changed")
+        ]
         super().write("delete from changed")
         if rows:
             self._set_applied(self.log.commit(rows))
@@ -435,7 +487,8 @@ class SharedConnection(DatabaseConnection):
         found = super().read(sql, **_key_values(table, key))
         return SharedRow(table, key, json.dumps(found[0], ensure_ascii=False) if found else None)
 
-    # ------------------------------------------------------------------------------------------ mirroring
+    # ------------------------------------------------------------------------------------------
+    # mirroring
 
     def leave(self) -> None:
         """Give this process's shards back."""
@@ -451,12 +504,15 @@ class SharedConnection(DatabaseConnection):
                                   f"from {table}")  # fmt: skip
 
     def take_up(self, rows: Sequence[SharedRow]) -> list[SharedRow]:
-        """Apply rows of other processes; returns those that were new since the last call. Not inside a transaction."""
+        """Apply rows of other processes; returns those that were new since the last call. Not
+        inside a transaction.
+        """
         new = [row for row in rows if row.seq > self.applied]
         if new:
             with super().atomic():
                 self._apply(new)
-        taken_up, self.unnoticed = self.unnoticed + new, []
+        taken_up = self.unnoticed + new
+        self.unnoticed = []
         return taken_up
 
     def _apply(self, rows: Sequence[SharedRow]) -> None:
@@ -466,14 +522,22 @@ class SharedConnection(DatabaseConnection):
         for row in rows:
             columns = SHARED_KEYS[row.table]
             if row.row is None:
-                super().write(f"delete from {row.table} where {_is_key(row.table)}", **_key_values(row.table, row.key))
+                super().write(
+                    f"delete from {row.table} where {_is_key(row.table)}",
+                    **_key_values(row.table, row.key),
+                )
                 continue
             values = json.loads(row.row)
-            names, others = ", ".join(values), [name for name in values if name not in columns]
+            names = ", ".join(values)
+            others = [name for name in values if name not in columns]
             sets = ", ".join(f"{name} = excluded.{name}" for name in others)
-            conflict = f"on conflict ({', '.join(columns)}) do " + (f"update set {sets}" if sets else "nothing")
+            conflict = f"on conflict ({', '.join(columns)}) do " + (
+                f"update set {sets}" if sets else "nothing"
+            )
             marks = ", ".join(f":{name}" for name in values)
-            super().write(f"insert into {row.table} ({names}) values ({marks}) {conflict}", **values)
+            super().write(
+                f"insert into {row.table} ({names}) values ({marks}) {conflict}", **values
+            )
         super().write("delete from changed")
         self._set_applied(rows[-1].seq)
 

@@ -32,7 +32,8 @@ routes = ApiRoutes("about")
 
 
 class HealthStatus(ApiModel):
-    """Returned once the bot answers members; `degraded` where a background task fails, and is tried again.
+    """Returned once the bot answers members; `degraded` where a background task fails, and is tried
+    again.
 
     `jobs` and `tasks`, by name "ok" or the latest error, only to those who have signed in.
     """
@@ -43,30 +44,43 @@ class HealthStatus(ApiModel):
 
 
 @routes.operation(
-    "GET /healthz", "Check that the bot is up", {200: ResponseSpec("The bot is up and answers members.", HealthStatus)}
+    "GET /healthz",
+    "Check that the bot is up",
+    {200: ResponseSpec("The bot is up and answers members.", HealthStatus)},
 )
 async def get_health(request: web.Request) -> web.Response:
-    """Returns 200 while the bot answers members; 503, a problem, before, after, if the database cannot be read, if
-    nothing can be written to its disk or its database, and if there has been no connection to Discord for a minute.
+    """Returns 200 while the bot answers members; 503, a problem, before, after, if the database
+    cannot be read, if nothing can be written to its disk or its database, and if there has been no
+    connection to Discord for a minute.
 
     Needs no token; without one, the answer has no details.
     """
     services = get_services(request)
     jobs = services.store.jobs
-    waiting, running = len(jobs.in_state("queued")), len(jobs.in_state("running"))
+    waiting = len(jobs.in_state("queued"))
+    running = len(jobs.in_state("running"))
     if (lost_s := disconnected_s(services)) > MAX_DISCONNECTED_S:
-        raise Problem("not-connected", f"There is no connection to Discord since {lost_s:.0f} s.", LOST_ADVICE)
+        raise Problem(
+            "not-connected", f"There is no connection to Discord since {lost_s:.0f} s.", LOST_ADVICE
+        )
     if why := await request.app[WRITE_PROBE].error(services.home, services.store):
         advice = (
-            "Free space on the disk of UNDERSTUDY_HOME, check the rights of that folder, or end the program that has "
+            "Free space on the disk of UNDERSTUDY_HOME, check the rights of that folder, or end "
+            "the program that has "
             "locked the database."
         )
         raise Problem("not-stored", f"Nothing can be written to UNDERSTUDY_HOME: {why}.", advice)
-    tasks = {task.name: redact_paths(task.error, services.home) or "ok" for task in services.background}
-    status: Literal["ok", "degraded"] = "degraded" if any(task.error for task in services.background) else "ok"
+    tasks = {
+        task.name: redact_paths(task.error, services.home) or "ok" for task in services.background
+    }
+    status: Literal["ok", "degraded"] = (
+        "degraded" if any(task.error for task in services.background) else "ok"
+    )
     if not request.app[AUTHENTICATOR].lets_in(request):
         return HealthStatus(status=status).response()
-    return HealthStatus(status=status, jobs={"queued": waiting, "running": running}, tasks=tasks).response()
+    return HealthStatus(
+        status=status, jobs={"queued": waiting, "running": running}, tasks=tasks
+    ).response()
 
 
 class StateCollector(Collector):
@@ -77,9 +91,13 @@ class StateCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         state = self._state
-        yield _info_metric("understudy_build_info", "Versions of the bot and of what it runs on.", state.versions)
+        yield _info_metric(
+            "understudy_build_info", "Versions of the bot and of what it runs on.", state.versions
+        )
         yield GaugeMetricFamily(
-            "understudy_start_time_seconds", "When the bot started, since the epoch.", state.started_at
+            "understudy_start_time_seconds",
+            "When the bot started, since the epoch.",
+            state.started_at,
         )
         yield _labelled_gauge("understudy_jobs", "Training jobs, by state.", "state", state.jobs)
         yield from _process_metrics(state)
@@ -111,7 +129,9 @@ def _process_metrics(state: SystemState) -> Iterator[Metric]:
         cpu[kind] += one.cpu_s
     words = "Resident memory of the bot and of what it has started."
     yield _labelled_gauge("understudy_resident_memory_bytes", words, "process", memory)
-    spent = CounterMetricFamily("understudy_cpu_seconds", "Processor time, user and system.", labels=["process"])
+    spent = CounterMetricFamily(
+        "understudy_cpu_seconds", "Processor time, user and system.", labels=["process"]
+    )
     for kind, seconds in cpu.items():
         spent.add_metric([kind], seconds)
     yield spent
@@ -119,31 +139,62 @@ def _process_metrics(state: SystemState) -> Iterator[Metric]:
 
 def _engine_metrics(engine: EngineState) -> Iterator[Metric]:
     named = {"model": engine.model, "device": engine.device, "precision": engine.precision}
-    yield _info_metric("understudy_engine_info", "What the engine serves, where, and in which precision.", named)
+    yield _info_metric(
+        "understudy_engine_info", "What the engine serves, where, and in which precision.", named
+    )
     yield from _gauges(
         (
             ("understudy_engine_replies_running", "Replies that are being made.", engine.running),
-            ("understudy_engine_replies_waiting", "Requests that wait for their turn.", engine.waiting),
+            (
+                "understudy_engine_replies_waiting",
+                "Requests that wait for their turn.",
+                engine.waiting,
+            ),
             ("understudy_engine_rows", "Replies that are made at once at most.", engine.rows),
             ("understudy_engine_adapters", "Adapters in memory.", len(engine.adapters)),
-            ("understudy_engine_adapter_slots", "Adapters that have a place side by side.", engine.slots),
-            ("understudy_engine_prefix_cache_bytes", "What is kept of prompts' beginnings.", engine.kept_bytes),
-            ("understudy_engine_prefix_cache_limit_bytes", "The most that is kept of them.", engine.kept_most_bytes),
+            (
+                "understudy_engine_adapter_slots",
+                "Adapters that have a place side by side.",
+                engine.slots,
+            ),
+            (
+                "understudy_engine_prefix_cache_bytes",
+                "What is kept of prompts' beginnings.",
+                engine.kept_bytes,
+            ),
+            (
+                "understudy_engine_prefix_cache_limit_bytes",
+                "The most that is kept of them.",
+                engine.kept_most_bytes,
+            ),
         )
     )
 
 
 def _host_values(state: SystemState) -> Iterator[GaugeValue]:
-    machine, connection = state.machine, state.connection
+    machine = state.machine
+    connection = state.connection
     yield "understudy_machine_memory_bytes", "Memory of the machine.", machine.memory_bytes
-    yield "understudy_machine_memory_available_bytes", "Memory that is available.", machine.available_bytes
+    yield (
+        "understudy_machine_memory_available_bytes",
+        "Memory that is available.",
+        machine.available_bytes,
+    )
     yield "understudy_disk_bytes", "The disk that the home lies on.", machine.disk_bytes
     yield "understudy_disk_free_bytes", "What of it is free.", machine.disk_free_bytes
     yield "understudy_gpu_memory_bytes", "Memory of the graphics card.", machine.gpu_bytes
     yield "understudy_gpu_memory_free_bytes", "What of it is free.", machine.gpu_free_bytes
     if connection:
-        yield "understudy_connected", "1 while the bot is connected to Discord.", float(connection.is_ready)
-        yield "understudy_heartbeat_seconds", "How long Discord takes to answer.", connection.heartbeat_s
+        yield (
+            "understudy_connected",
+            "1 while the bot is connected to Discord.",
+            float(connection.is_ready),
+        )
+        yield (
+            "understudy_heartbeat_seconds",
+            "How long Discord takes to answer.",
+            connection.heartbeat_s,
+        )
         yield "understudy_servers", "Servers that the bot is in.", connection.servers
 
 
@@ -153,7 +204,9 @@ def _gauges(values: Iterable[GaugeValue]) -> Iterator[Metric]:
             yield GaugeMetricFamily(name, words, value)
 
 
-def _labelled_gauge(name: str, words: str, label: str, values: dict[str, float] | dict[str, int]) -> Metric:
+def _labelled_gauge(
+    name: str, words: str, label: str, values: dict[str, float] | dict[str, int]
+) -> Metric:
     family = GaugeMetricFamily(name, words, labels=[label])
     for value, amount in values.items():
         family.add_metric([value], amount)
@@ -170,7 +223,11 @@ def _info_metric(name: str, words: str, labels: dict[str, str]) -> Metric:
 @routes.operation(
     "GET /system",
     "Get the state of the bot, its processes and its machine",
-    {200: ResponseSpec("The state at this moment; sizes in bytes, times in seconds since 1970.", SystemState)},
+    {
+        200: ResponseSpec(
+            "The state at this moment; sizes in bytes, times in seconds since 1970.", SystemState
+        )
+    },
 )
 async def get_system(request: web.Request) -> web.Response:
     """Returns versions, processes, memory, jobs, engine, latency, warnings and health checks."""

@@ -20,7 +20,10 @@ from personas.schemas.chat import Persona
 
 DAY_S = 86_400
 RECENT_FAILURE_S = 7 * DAY_S
-MAX_ALERTS, MAX_SHOWN_PERSONAS, MAX_SHOWN_SERVERS, MAX_SHOWN_JOBS = 20, 24, 50, 50
+MAX_ALERTS = 20
+MAX_SHOWN_PERSONAS = 24
+MAX_SHOWN_SERVERS = 50
+MAX_SHOWN_JOBS = 50
 MAX_LATEST_JOBS = 50
 """Jobs that are searched for recent failures."""
 routes = Routes()
@@ -58,10 +61,15 @@ async def get_overview(request: web.Request) -> web.Response:
         request,
         "overview.html",
         title="Overview",
-        personas=summarise_personas(services, [persona for _, persona in everybody[:MAX_SHOWN_PERSONAS]]),
+        personas=summarise_personas(
+            services, [persona for _, persona in everybody[:MAX_SHOWN_PERSONAS]]
+        ),
         persona_count=len(everybody),
         running=jobs.in_state("running"),
-        queued=[(place, job) for place, job in enumerate(services.queue.waiting()[:MAX_SHOWN_JOBS], start=1)],
+        queued=[
+            (place, job)
+            for place, job in enumerate(services.queue.waiting()[:MAX_SHOWN_JOBS], start=1)
+        ],
         alerts=alerts[:MAX_ALERTS],
         has_more_alerts=len(alerts) > MAX_ALERTS,
         servers=[guild.name for guild in guilds[:MAX_SHOWN_SERVERS]],
@@ -74,15 +82,23 @@ def summarise_personas(services: Services, personas: Sequence[Persona]) -> list[
     training = {job.persona for job in services.store.jobs.in_state("running")}
     speaking = services.request_builder.speaking
     return [
-        PersonaSummary(one, speaking(one.id, ALL_GUILDS), one.id in training, tuple(channels.get(one.id, ())))
+        PersonaSummary(
+            one, speaking(one.id, ALL_GUILDS), one.id in training, tuple(channels.get(one.id, ()))
+        )
         for one in personas
     ]
 
 
-def list_alerts(services: Services, now: float, lacks: Sequence[MissingPermission]) -> Iterator[DashboardAlert]:
-    """List what needs attention, most urgent first; `lacks` are the permissions that are missing."""
+def list_alerts(
+    services: Services, now: float, lacks: Sequence[MissingPermission]
+) -> Iterator[DashboardAlert]:
+    """List what needs attention, most urgent first; `lacks` are the permissions that are
+    missing.
+    """
     for problem in services.engine.state().problems:
-        yield DashboardAlert("bad", "A server computes no replies, or not all.", problem, f"{DASHBOARD}/system")
+        yield DashboardAlert(
+            "bad", "A server computes no replies, or not all.", problem, f"{DASHBOARD}/system"
+        )
     yield from _failed_jobs(services, now)
     yield from _incompatible_versions(services)
     for lack in lacks:
@@ -95,7 +111,11 @@ def _failed_jobs(services: Services, now: float) -> Iterator[DashboardAlert]:
     for job in services.store.jobs.page(MAX_LATEST_JOBS):
         is_latest = job.name not in seen  # a later run of the same has taken its place
         seen.add(job.name)
-        if is_latest and job.state == "failed" and now - (job.finished_at or now) < RECENT_FAILURE_S:
+        if (
+            is_latest
+            and job.state == "failed"
+            and now - (job.finished_at or now) < RECENT_FAILURE_S
+        ):
             yield _failed_job(services, job)
 
 
@@ -103,7 +123,9 @@ def _failed_job(services: Services, job: TrainingJob) -> DashboardAlert:
     error, advice = (redact_paths(text or "", services.home) for text in (job.error, job.advice))
     goes_on = " It can go on where it was." if job.can_resume else ""
     path = f"{DASHBOARD}/training/{job.job_id}"
-    return DashboardAlert("bad", f"The training {job.name} {job.version} failed: {error}", f"{advice}{goes_on}", path)
+    return DashboardAlert(
+        "bad", f"The training {job.name} {job.version} failed: {error}", f"{advice}{goes_on}", path
+    )
 
 
 def _incompatible_versions(services: Services) -> Iterator[DashboardAlert]:
@@ -121,5 +143,6 @@ def _undecided_versions(services: Services) -> Iterator[DashboardAlert]:
     for made in services.store.versions.undecided(MAX_ALERTS + 1):
         card = made.scorecard
         says = "may be promoted" if card.verdict == "promote" else "is held: a moderator decides"
-        what, path = f"{made.persona_id} {made.version} {says}.", f"{DASHBOARD}/personas/{made.persona_id}"
+        what = f"{made.persona_id} {made.version} {says}."
+        path = f"{DASHBOARD}/personas/{made.persona_id}"
         yield DashboardAlert("warn", what, " ".join(card.reasons), path)

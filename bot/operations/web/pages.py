@@ -33,12 +33,15 @@ routes = Routes()
 
 def state_figures(state: SystemState) -> dict[str, str]:
     """Figures by the id of their element."""
-    engine, machine = state.engine, state.machine
+    engine = state.engine
+    machine = state.machine
     trainers = [one for one in state.processes if one.what.startswith("trainer")]
     return {
         "uptime": format_seconds(state.at - state.started_at),
         "bot": format_bytes(state.processes[0].memory_bytes),
-        "trainer": format_bytes(sum(one.memory_bytes for one in trainers)) if trainers else "not running",
+        "trainer": format_bytes(sum(one.memory_bytes for one in trainers))
+        if trainers
+        else "not running",
         "available": f"{format_bytes(machine.available_bytes)} of {format_bytes(machine.memory_bytes)}",
         "disk": f"{format_bytes(machine.disk_free_bytes)} of {format_bytes(machine.disk_bytes)}",
         "gpu": f"{format_bytes(machine.gpu_free_bytes)} of {format_bytes(machine.gpu_bytes)}"
@@ -51,7 +54,10 @@ def state_figures(state: SystemState) -> dict[str, str]:
         "device": f"{engine.device}, {engine.precision}",
         "queued": format_count(state.jobs["queued"]),
         "in-training": format_count(state.jobs["running"]),
-        "ended": f"{state.jobs['done']} done, {state.jobs['failed']} failed, {state.jobs['cancelled']} cancelled",
+        "ended": (
+            f"{state.jobs['done']} done, {state.jobs['failed']} failed, {state.jobs['cancelled']} "
+            "cancelled"
+        ),
         "heartbeat": _heartbeat_text(state),
         "replies": format_count(state.whole_reply.replies),
         **_percentile_figures("first", state.first_text),
@@ -97,7 +103,8 @@ def _heartbeat_text(state: SystemState) -> str:
 async def get_system_page(request: web.Request) -> web.Response:
     """Page of the state; a script refreshes figures and tables by events."""
     services = get_services(request)
-    state, findings = await read_system_state(services), await services.metrics.findings.latest(services.home)
+    state = await read_system_state(services)
+    findings = await services.metrics.findings.latest(services.home)
     return render_page(
         request,
         "system/system.html",
@@ -107,7 +114,9 @@ async def get_system_page(request: web.Request) -> web.Response:
         rows=state_tables(state),
         findings=findings,
         is_asking=services.metrics.findings.is_running,
-        lacks=(lacks := await request.app[PERMISSION_REPORT].latest(services.client, services.store))[:MAX_SHOWN_LACKS],
+        lacks=(
+            lacks := await request.app[PERMISSION_REPORT].latest(services.client, services.store)
+        )[:MAX_SHOWN_LACKS],
         hidden_lacks=max(0, len(lacks) - MAX_SHOWN_LACKS),
         lacking=[lack.need for lack in lacks],
         is_connected=bool(services.client and services.client.guilds),
@@ -129,7 +138,11 @@ async def run_doctor(request: web.Request) -> web.Response:
     """Start the doctor in the background."""
     services = get_services(request)
     is_started = services.metrics.findings.begin(services.home, services.base_model)
-    message = "The doctor is checking; this takes half a minute." if is_started else "The doctor is already checking."
+    message = (
+        "The doctor is checking; this takes half a minute."
+        if is_started
+        else "The doctor is already checking."
+    )
     return redirect_to(request, f"{SYSTEM_PATH}#doctor", message)
 
 

@@ -11,7 +11,8 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import PUBLIC_BODY_TIMEOUT_S, read_form
 from bot.platform.web_kit.templating import DASHBOARD, redirect_to, render_page
 
-SIGN_IN, SIGN_OUT = f"{DASHBOARD}/sign-in", f"{DASHBOARD}/sign-out"
+SIGN_IN = f"{DASHBOARD}/sign-in"
+SIGN_OUT = f"{DASHBOARD}/sign-out"
 OWN_PAGE_PATTERN = re.compile(rf"{DASHBOARD}(?:[/?][\w\-.~%/?&=+:,@!]*)?")
 routes = Routes()
 
@@ -27,7 +28,8 @@ async def sign_in_page(request: web.Request) -> web.Response:
 
 @routes.add(f"POST {SIGN_IN}")
 async def sign_in(request: web.Request) -> web.Response:
-    door, fields = request.app[AUTHENTICATOR], await read_form(request, PUBLIC_BODY_TIMEOUT_S)
+    door = request.app[AUTHENTICATOR]
+    fields = await read_form(request, PUBLIC_BODY_TIMEOUT_S)
     to = _own_page(fields.get("to", DASHBOARD))
     try:
         is_right = not door.demands_token or door.is_right(fields.get("token", "").strip(), request)
@@ -40,7 +42,9 @@ async def sign_in(request: web.Request) -> web.Response:
     answer = redirect_to(request, to)
     is_secure = _is_over_https(request)
     name = HTTPS_SESSION_COOKIE if is_secure else SESSION_COOKIE
-    answer.set_cookie(name, door.begin(request), path="/", httponly=True, samesite="Strict", secure=is_secure)
+    answer.set_cookie(
+        name, door.begin(request), path="/", httponly=True, samesite="Strict", secure=is_secure
+    )
     return answer
 
 
@@ -57,7 +61,11 @@ async def sign_out(request: web.Request) -> web.Response:
 
 def redirect_to_sign_in(request: web.Request) -> web.Response:
     """Redirect to the sign-in page, and back to the requested page afterwards."""
-    to = f"?to={quote(request.path_qs, safe='')}" if request.path != DASHBOARD and request.method == "GET" else ""
+    to = (
+        f"?to={quote(request.path_qs, safe='')}"
+        if request.path != DASHBOARD and request.method == "GET"
+        else ""
+    )
     return web.Response(status=303, headers={"Location": SIGN_IN + to})
 
 

@@ -31,15 +31,20 @@ JOB_STATES: tuple[str, ...] = get_args(JobState)
 SLOW_HEARTBEAT_S = 2.0
 """A slower heartbeat means an unstable connection."""
 MAX_DISCONNECTED_S = 60.0
-"""Time without a session after which the bot does not count as connected; reconnecting mostly takes seconds."""
-WRITE_PROBE_BYTES, WRITE_PROBE_INTERVAL_S = 2**16, 5.0
+"""Time without a session after which the bot does not count as connected; reconnecting mostly takes
+seconds.
+"""
+WRITE_PROBE_BYTES = 2**16
+WRITE_PROBE_INTERVAL_S = 5.0
 
 
 PERMISSION_REPORT = web.AppKey("permission report", PermissionReport)
 
 
 class WriteProbe:
-    """Writes a file and a row as a trial, once in some seconds however often it is asked, one trial at a time."""
+    """Writes a file and a row as a trial, once in some seconds however often it is asked, one trial
+    at a time.
+    """
 
     def __init__(self) -> None:
         self._begun = 0.0
@@ -48,7 +53,9 @@ class WriteProbe:
     async def error(self, folder: Path, store: Store) -> str:
         """Return why nothing can be written into a folder or a database; empty if something can."""
         now = time.monotonic()
-        if self._trial is None or (self._trial.done() and now > self._begun + WRITE_PROBE_INTERVAL_S):
+        if self._trial is None or (
+            self._trial.done() and now > self._begun + WRITE_PROBE_INTERVAL_S
+        ):
             self._begun = now
             self._trial = asyncio.ensure_future(_write_both(folder, store))
         return await asyncio.shield(self._trial)
@@ -66,7 +73,9 @@ async def _write_both(folder: Path, store: Store) -> str:
 
 def _write_error(folder: Path) -> str:
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:  # without a name: a killed process leaves nothing
+        with tempfile.TemporaryFile(
+            dir=folder
+        ) as file:  # without a name: a killed process leaves nothing
             file.write(bytes(WRITE_PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
@@ -77,7 +86,9 @@ def _write_error(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class ProcessStats:
-    """A process of the bot. `what` is "bot", or what it was started as; `memory_bytes` is resident memory."""
+    """A process of the bot. `what` is "bot", or what it was started as; `memory_bytes` is resident
+    memory.
+    """
 
     what: str
     pid: int
@@ -89,7 +100,9 @@ class ProcessStats:
 
 @dataclass(frozen=True)
 class HostResources:
-    """Memory of the machine and space on the home's disk, in bytes; GPU figures are None without a GPU."""
+    """Memory of the machine and space on the home's disk, in bytes; GPU figures are None without a
+    GPU.
+    """
 
     memory_bytes: int
     available_bytes: int
@@ -101,7 +114,9 @@ class HostResources:
 
 @dataclass(frozen=True)
 class DiscordConnection:
-    """The connection to Discord, or to the guild on this machine. `heartbeat_s` is None before the first."""
+    """The connection to Discord, or to the guild on this machine. `heartbeat_s` is None before the
+    first.
+    """
 
     to: str
     is_ready: bool
@@ -129,8 +144,11 @@ class SystemState:
 
 async def read_system_state(services: Services) -> SystemState:
     """Read the current state; disk and kernel figures are read in a thread."""
-    watch, engine = services.metrics, services.engine.state()
-    processes, machine, disk = await asyncio.to_thread(_host_stats, services.home, engine.device == "cuda")
+    watch = services.metrics
+    engine = services.engine.state()
+    processes, machine, disk = await asyncio.to_thread(
+        _host_stats, services.home, engine.device == "cuda"
+    )
     connection = _discord_connection(services)
     return SystemState(
         at=time.time(),
@@ -139,12 +157,20 @@ async def read_system_state(services: Services) -> SystemState:
         processes=processes,
         machine=machine,
         connection=connection,
-        jobs=dict.fromkeys(JOB_STATES, 0) | {str(name): count for name, count in services.store.jobs.counts().items()},
+        jobs=dict.fromkeys(JOB_STATES, 0)
+        | {str(name): count for name, count in services.store.jobs.counts().items()},
         engine=engine,
         first_text=watch.first_text,
         whole_reply=watch.whole_reply,
-        warnings=tuple(_redact_warning(one, services.home) for one in reversed(list(watch.warnings.lines))),
-        health=(_check_replies(engine), *_check_connection(connection), *_check_background(services), disk),
+        warnings=tuple(
+            _redact_warning(one, services.home) for one in reversed(list(watch.warnings.lines))
+        ),
+        health=(
+            _check_replies(engine),
+            *_check_connection(connection),
+            *_check_background(services),
+            disk,
+        ),
     )
 
 
@@ -159,8 +185,11 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def _host_stats(home: Path, has_gpu: bool) -> tuple[tuple[ProcessStats, ...], HostResources, BotCheck]:
-    memory, disk = psutil.virtual_memory(), shutil.disk_usage(home)
+def _host_stats(
+    home: Path, has_gpu: bool
+) -> tuple[tuple[ProcessStats, ...], HostResources, BotCheck]:
+    memory = psutil.virtual_memory()
+    disk = shutil.disk_usage(home)
     gpu = _gpu_memory() if has_gpu else (None, None)
     machine = HostResources(int(memory.total), int(memory.available), disk.total, disk.free, *gpu)
     return tuple(_list_processes()), machine, local_checks.check_disk(home)
@@ -181,12 +210,19 @@ def _process_stats(of: psutil.Process, what: str) -> ProcessStats:
     with of.oneshot():
         times = of.cpu_times()
         return ProcessStats(
-            what, of.pid, of.memory_info().rss, times.user + times.system, of.num_threads(), of.create_time()
+            what,
+            of.pid,
+            of.memory_info().rss,
+            times.user + times.system,
+            of.num_threads(),
+            of.create_time(),
         )
 
 
 def _process_name(command: list[str]) -> str:
-    """Name of a child process such as "trainer run 3f9a2c41d0"; empty if it is not one of the bot's."""
+    """Name of a child process such as "trainer run 3f9a2c41d0"; empty if it is not one of the
+    bot's.
+    """
     if "-m" not in command[1:3]:
         return ""
     module, *words = command[command.index("-m") + 1 :]
@@ -207,8 +243,11 @@ def _discord_connection(services: Services) -> DiscordConnection | None:
     if client is None:
         return None
     to = "the guild on this machine" if services.privacy.in_sandbox else "Discord"
-    beat, is_ready = client.latency, client.is_ready() and disconnected_s(services) < MAX_DISCONNECTED_S
-    return DiscordConnection(to, is_ready, len(client.guilds), beat if 0 <= beat < float("inf") else None)
+    beat = client.latency
+    is_ready = client.is_ready() and disconnected_s(services) < MAX_DISCONNECTED_S
+    return DiscordConnection(
+        to, is_ready, len(client.guilds), beat if 0 <= beat < float("inf") else None
+    )
 
 
 def disconnected_s(services: Services) -> float:
@@ -226,10 +265,17 @@ def _check_background(services: Services) -> Iterator[BotCheck]:
 def _check_replies(engine: EngineState) -> BotCheck:
     if engine.problems:
         words = "some servers compute no replies" if engine.rows else "no replies are computed"
-        return BotCheck("replies", "warn" if engine.rows else "fail", words, " ".join(engine.problems))
+        return BotCheck(
+            "replies", "warn" if engine.rows else "fail", words, " ".join(engine.problems)
+        )
     words = f"{engine.running} of {engine.rows} at once, {engine.waiting} waiting"
     if engine.waiting >= engine.rows:
-        return BotCheck("replies", "warn", words, "a faster machine or a smaller BASE_MODEL answers more at once")
+        return BotCheck(
+            "replies",
+            "warn",
+            words,
+            "a faster machine or a smaller BASE_MODEL answers more at once",
+        )
     return BotCheck("replies", "ok", words)
 
 
@@ -238,7 +284,10 @@ def _check_connection(connection: DiscordConnection | None) -> Iterator[BotCheck
         return
     if not connection.is_ready:
         yield BotCheck(
-            "connection", "fail", f"not connected to {connection.to}", "it tries again by itself; see the log"
+            "connection",
+            "fail",
+            f"not connected to {connection.to}",
+            "it tries again by itself; see the log",
         )
     elif connection.heartbeat_s and connection.heartbeat_s > SLOW_HEARTBEAT_S:
         yield BotCheck("connection", "warn", f"{connection.to} answers after {connection.heartbeat_s:.1f} s",

@@ -1,4 +1,6 @@
-"""Edits a character card: its fields, their validation and token counts, a preview reply, and saving."""
+"""Edits a character card: its fields, their validation and token counts, a preview reply, and
+saving.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -74,7 +76,8 @@ FIELD_GROUPS: tuple[tuple[str, tuple[CardField, ...]], ...] = (
             CardField(
                 "mes_example",
                 "Example talks",
-                "Lines that begin with {{user}}: or {{char}}:, talks parted by <START>. They are shown to the model "
+                "Lines that begin with {{user}}: or {{char}}:, talks parted by <START>. They are "
+                "shown to the model "
                 "before the talk, as many as fit.",
                 rows=8,
                 in_prompt=True,
@@ -129,7 +132,9 @@ class CardFields(FrozenModel):
 
 @dataclass(frozen=True)
 class CardCheck:
-    """A checked card: its table, and its persona or errors by field; token counts if they are known."""
+    """A checked card: its table, and its persona or errors by field; token counts if they are
+    known.
+    """
 
     table: JsonObject
     persona: Persona | None
@@ -153,7 +158,9 @@ def check_card_table(table: JsonObject, base_model: str) -> CardCheck:
     where = str(table["id"])
     for name in FIELDS_BY_NAME:
         if any("\0" in text for text in _list_texts(table.get(name))):
-            return CardCheck(table, None, None, {name: "It holds a NUL character. Remove it."}, tokens)
+            return CardCheck(
+                table, None, None, {name: "It holds a NUL character. Remove it."}, tokens
+            )
     room = None
     try:
         persona = persona_from_table(table, where)
@@ -178,7 +185,9 @@ def _first_invalid_field(table: JsonObject) -> str:
     """The first field that is invalid on its own; `WHOLE_CARD` if only several together are."""
     if len(table.get("first_mes", "")) > MAX_GREETING_CHARS:
         return "first_mes"
-    for name in filter(table.__contains__, FIELDS_BY_NAME):  # in order: examples are parsed with a valid name
+    for name in filter(
+        table.__contains__, FIELDS_BY_NAME
+    ):  # in order: examples are parsed with a valid name
         alone = {"id": "probe", "name": "Probe", name: table[name]}
         if name == "mes_example":  # lines that begin with the name are the character's
             alone |= {key: table[key] for key in ("name", "nickname") if table.get(key)}
@@ -192,7 +201,9 @@ def _first_invalid_field(table: JsonObject) -> str:
 
 
 def preview_model(found: OwnedPersona, version: str, card: CardCheck) -> ChatModel:
-    """Find a version (`live`: the current one, `base`: none) and give it this card. Raises `Problem`."""
+    """Find a version (`live`: the current one, `base`: none) and give it this card. Raises
+    `Problem`.
+    """
     require_valid_card(card)
     with errors_as_problems("not-found"):
         speaker = find_model(found.services.request_builder, f"{found.id}@{version}")
@@ -224,7 +235,9 @@ def reply_json(speech: FilteredReply) -> dict[str, Any]:
 async def preview_reply(found: OwnedPersona, request: ChatRequest) -> dict[str, Any]:
     """Generate the whole reply, for pages without scripts. Raises `Problem`."""
     with errors_as_problems("busy"):
-        async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
+        async with stream_filtered_reply(
+            found.services.engine, found.services.throttle, request
+        ) as speech:
             async for _ in speech:
                 pass
             return reply_json(speech)

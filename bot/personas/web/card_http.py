@@ -1,4 +1,6 @@
-"""`/personas/ID/card`, `/personas/ID/preview` and `POST /tokens`: reads, checks, previews and replaces a card."""
+"""`/personas/ID/card`, `/personas/ID/preview` and `POST /tokens`: reads, checks, previews and
+replaces a card.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,10 +42,12 @@ MAX_TEXTS = 100
 class PreviewBody(FrozenModel):
     """A message to a persona, the version that answers, and changed fields of its card."""
 
-    message: Annotated[str, Limit(min_length=1, max_length=card_editing.MAX_MESSAGE_CHARS, pattern=r"\S")]
-    version: Annotated[str, Limit(max_length=64, description=f"a version, {LIVE_VERSION} or {BASE_MODEL_NAME}")] = (
-        LIVE_VERSION
-    )
+    message: Annotated[
+        str, Limit(min_length=1, max_length=card_editing.MAX_MESSAGE_CHARS, pattern=r"\S")
+    ]
+    version: Annotated[
+        str, Limit(max_length=64, description=f"a version, {LIVE_VERSION} or {BASE_MODEL_NAME}")
+    ] = LIVE_VERSION
     card: card_editing.CardFields = card_editing.CardFields()
 
 
@@ -52,26 +56,37 @@ class PreviewBody(FrozenModel):
     "Preview a card's voice before saving it",
     {
         200: ResponseSpec(
-            "Server-sent events: `text` for each piece, then `reply` with the whole text, or `problem`.",
+            "Server-sent events: `text` for each piece, then `reply` with the whole text, or "
+            "`problem`.",
             media="text/event-stream",
         ),
         404: "There is no such persona, or no such version.",
     },
-    body=BodySpec(PreviewBody, {"message": "Who are you?", "version": LIVE_VERSION, "card": {"tagline": "A crane."}}),
+    body=BodySpec(
+        PreviewBody,
+        {"message": "Who are you?", "version": LIVE_VERSION, "card": {"tagline": "A crane."}},
+    ),
 )
 async def post_preview(request: web.Request) -> web.StreamResponse:
     """Generates the first reply of a conversation. Neither the card nor the message is stored."""
     found = require_persona_in_path(request)
-    body = parse_body(PreviewBody, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES))
-    speaker = card_editing.preview_model(found, body.version, await card_editing.check_edited_card(found, body.card))
+    body = parse_body(
+        PreviewBody, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES)
+    )
+    speaker = card_editing.preview_model(
+        found, body.version, await card_editing.check_edited_card(found, body.card)
+    )
     return await stream_events(
-        request, _preview_events(found, await card_editing.preview_request(found, speaker, body.message))
+        request,
+        _preview_events(found, await card_editing.preview_request(found, speaker, body.message)),
     )
 
 
 async def _preview_events(found: OwnedPersona, request: ChatRequest) -> AsyncIterator[SseItem]:
     try:
-        async with stream_filtered_reply(found.services.engine, found.services.throttle, request) as speech:
+        async with stream_filtered_reply(
+            found.services.engine, found.services.throttle, request
+        ) as speech:
             async for piece in speech:
                 yield "", "text", {"text": piece}
             yield "", "reply", card_editing.reply_json(speech)
@@ -87,7 +102,9 @@ class TokenCountRequest(FrozenModel):
 
 
 class TokenCounts(ApiModel):
-    """Tokens by the names of the texts; `exact` is false where the served model's tokenizer is not on this machine."""
+    """Tokens by the names of the texts; `exact` is false where the served model's tokenizer is not
+    on this machine.
+    """
 
     tokens: dict[str, int]
     exact: bool
@@ -110,13 +127,20 @@ class CheckedCard(ApiModel):
 async def post_tokens(request: web.Request) -> web.Response:
     """Counts tokens with the served base model's tokenizer, without the chat template."""
     services = get_services(request)
-    texts = parse_body(TokenCountRequest, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES)).texts
+    texts = parse_body(
+        TokenCountRequest, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES)
+    ).texts
     return (await asyncio.to_thread(_count_tokens, services.base_model, texts)).response()
 
 
 def _count_tokens(base_model: str, texts: dict[str, str]) -> TokenCounts:
-    count, exact = token_counter_or_estimate(base_model), load_token_counter(base_model) is not None
-    return TokenCounts(tokens={name: count(text) for name, text in texts.items()}, exact=exact, base_model=base_model)
+    count = token_counter_or_estimate(base_model)
+    exact = load_token_counter(base_model) is not None
+    return TokenCounts(
+        tokens={name: count(text) for name, text in texts.items()},
+        exact=exact,
+        base_model=base_model,
+    )
 
 
 @routes.operation(
@@ -124,14 +148,17 @@ def _count_tokens(base_model: str, texts: dict[str, str]) -> TokenCounts:
     "Get a card",
     {
         200: ResponseSpec(
-            "The card: its fields as JSON, or a file.", None, ("application/json", *sorted(set(MEDIA_TYPES.values())))
+            "The card: its fields as JSON, or a file.",
+            None,
+            ("application/json", *sorted(set(MEDIA_TYPES.values()))),
         ),
         404: NO_PERSONA_TEXT,
         409: "This card does not go into such a file.",
     },
     query={
         "format": enum_parameter(
-            CARD_FORMATS, f"{FIELDS_FORMAT} if left out; the others are files of other programs, or ours."
+            CARD_FORMATS,
+            f"{FIELDS_FORMAT} if left out; the others are files of other programs, or ours.",
         )
     },
 )
@@ -151,8 +178,11 @@ async def card_file_response(found: OwnedPersona, form: CardForm) -> web.Respons
     file = f"{name}.{FILE_SUFFIXES[form]}"
     with errors_as_problems("conflict"):
         written = await asyncio.to_thread(_write_card_file, found, form, name)
-    home, store = found.services.home, found.services.store
-    log_card_export(home, store, found.guild_id, found.persona, file, written.content, "to the operator")
+    home = found.services.home
+    store = found.services.store
+    log_card_export(
+        home, store, found.guild_id, found.persona, file, written.content, "to the operator"
+    )
     headers = {"Content-Disposition": f'attachment; filename="{file}"'}
     return web.Response(body=written.content, content_type=MEDIA_TYPES[form], headers=headers)
 
@@ -166,9 +196,13 @@ def fields_json(found: OwnedPersona) -> dict[str, Any]:
     """The fields of a card, including empty ones."""
     table = found.services.personas.table(found.id)
     empty: dict[str, card_editing.FieldValue] = {
-        name: [] if name in ("tags", "alternate_greetings") else "" for name in card_editing.CardFields.model_fields
+        name: [] if name in ("tags", "alternate_greetings") else ""
+        for name in card_editing.CardFields.model_fields
     }
-    return {"id": found.id, "fields": {name: table.get(name, value) for name, value in empty.items()}}
+    return {
+        "id": found.id,
+        "fields": {name: table.get(name, value) for name, value in empty.items()},
+    }
 
 
 class ImportedParts(ApiModel):
@@ -183,28 +217,41 @@ class ImportedParts(ApiModel):
     "GET /personas/{persona_id}/card/imported",
     "List what is used of a card",
     {
-        200: ResponseSpec("Its fields, macros and book entries by what became of them.", ImportedParts),
+        200: ResponseSpec(
+            "Its fields, macros and book entries by what became of them.", ImportedParts
+        ),
         404: NO_PERSONA_TEXT,
     },
 )
 async def get_imported_parts(request: web.Request) -> web.Response:
-    """Says what of the stored card is taken as is, what has another meaning here, and what has no effect, and why."""
+    """Says what of the stored card is taken as is, what has another meaning here, and what has no
+    effect, and why.
+    """
     found = require_persona_in_path(request)
-    report = await asyncio.to_thread(card_editing.report_table, found.services.personas.table(found.id))
+    report = await asyncio.to_thread(
+        card_editing.report_table, found.services.personas.table(found.id)
+    )
     return ImportedParts(**report.as_json()).response()
 
 
 @routes.operation(
     "POST /personas/{persona_id}/card/check",
     "Check a card",
-    {200: ResponseSpec("The card's faults, and its size in tokens.", CheckedCard), 404: NO_PERSONA_TEXT},
+    {
+        200: ResponseSpec("The card's faults, and its size in tokens.", CheckedCard),
+        404: NO_PERSONA_TEXT,
+    },
     body=BodySpec(card_editing.CardFields, {"tagline": "A crane."}),
 )
 async def post_card_check(request: web.Request) -> web.Response:
     """Checks the persona's card with these fields; nothing is saved."""
     found = require_persona_in_path(request)
     card = await card_editing.check_edited_card(
-        found, parse_body(card_editing.CardFields, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES))
+        found,
+        parse_body(
+            card_editing.CardFields,
+            await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES),
+        ),
     )
     return CheckedCard(
         wrong=dict(card.wrong), tokens=card_editing.card_tokens(card, found.services.base_model)
@@ -228,7 +275,13 @@ async def put_card(request: web.Request) -> web.Response:
     """
     found = require_persona_in_path(request)
     card = await card_editing.check_edited_card(
-        found, parse_body(card_editing.CardFields, await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES))
+        found,
+        parse_body(
+            card_editing.CardFields,
+            await read_json_object(request, card_editing.MAX_CARD_BODY_BYTES),
+        ),
     )
     await card_editing.replace_card(found, card)
-    return CheckedCard(wrong={}, tokens=card_editing.card_tokens(card, found.services.base_model)).response()
+    return CheckedCard(
+        wrong={}, tokens=card_editing.card_tokens(card, found.services.base_model)
+    ).response()

@@ -61,17 +61,22 @@ async def get_card_page(request: web.Request) -> web.Response:
     return _render_card(request, found, now, CardDraft(now.card))
 
 
-async def render_rejected_card(request: web.Request, found: OwnedPersona, refused: Problem) -> web.Response:
+async def render_rejected_card(
+    request: web.Request, found: OwnedPersona, refused: Problem
+) -> web.Response:
     """Page with the stored card, and why a file was rejected."""
     now = await _stored_card(found)
-    return _render_card(request, found, now, CardDraft(now.card, wrong={FILE_FIELD: str(refused)}), refused.status)
+    return _render_card(
+        request, found, now, CardDraft(now.card, wrong={FILE_FIELD: str(refused)}), refused.status
+    )
 
 
 @routes.add("POST /dashboard/personas/{persona_id}")
 async def save_card(request: web.Request) -> web.Response:
     """Save the form's card; if it is invalid, show the form again with the errors."""
     found = require_persona_in_path(request)
-    form, now = await read_form(request), await _stored_card(found)
+    form = await read_form(request)
+    now = await _stored_card(found)
     draft = await _draft_from_form(found, form, now)
     if now.table == draft.card.table:
         return redirect_to(request, found.page, "Nothing was changed.")
@@ -84,15 +89,20 @@ async def save_card(request: web.Request) -> web.Response:
         persona = await card_editing.replace_card(found, draft.card)
     except Problem as problem:
         draft.wrong = {"name": str(problem)}
-        return _render_card(request, found, now, draft, problem.status if problem.slug == "no-room" else 422)
-    return redirect_to(request, found.page, f"{persona.name} speaks by this card from the next reply on.")
+        return _render_card(
+            request, found, now, draft, problem.status if problem.slug == "no-room" else 422
+        )
+    return redirect_to(
+        request, found.page, f"{persona.name} speaks by this card from the next reply on."
+    )
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/preview")
 async def post_preview_page(request: web.Request) -> web.Response:
     """Show the form again with a reply, for browsers without scripts."""
     found = require_persona_in_path(request)
-    form, now = await read_form(request), await _stored_card(found)
+    form = await read_form(request)
+    now = await _stored_card(found)
     draft = await _draft_from_form(found, form, now)
     draft.message = form.get("message", "").strip()[: card_editing.MAX_MESSAGE_CHARS]
     draft.voice = form.get("voice", "") or "live"
@@ -145,12 +155,16 @@ async def restore_shipped_card(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     personas = found.services.personas
     if not found.is_edited:
-        raise Problem("conflict", f"{found.persona.name} has no other card.", "Nothing was changed.")
+        raise Problem(
+            "conflict", f"{found.persona.name} has no other card.", "Nothing was changed."
+        )
     await asyncio.to_thread(personas.remove, found.guild_id, found.persona, keeping=True)
     persona = personas.get(found.id, 0)
     assert persona is not None  # it ships
     card_editing.warm_up_prompt(found, persona)
-    return redirect_to(request, found.page, f"{persona.name} speaks by the card that came with the bot.")
+    return redirect_to(
+        request, found.page, f"{persona.name} speaks by the card that came with the bot."
+    )
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/face")
@@ -158,7 +172,9 @@ async def get_avatar(request: web.Request) -> web.StreamResponse:
     found = require_persona_in_path(request)
     picture = found.persona.avatar
     if picture is None or not picture.is_file():
-        raise Problem("not-found", f"{found.persona.name} has no picture.", "Import a card that has one.")
+        raise Problem(
+            "not-found", f"{found.persona.name} has no picture.", "Import a card that has one."
+        )
     return web.FileResponse(picture, headers={"Cache-Control": "no-cache"})
 
 
@@ -180,9 +196,17 @@ async def _draft_from_form(found: OwnedPersona, form: Form, now: StoredCard) -> 
     fields: dict[str, card_editing.FieldValue] = {}
     for name, one in card_editing.FIELDS_BY_NAME.items():
         text = form.get(name, "")
-        fields[name] = form.getall(name, []) if one.kind == "list" else text.split(",") if one.kind == "tags" else text
+        fields[name] = (
+            form.getall(name, [])
+            if one.kind == "list"
+            else text.split(",")
+            if one.kind == "tags"
+            else text
+        )
     table = card_editing.replace_fields(now.table, fields)
-    return CardDraft(await asyncio.to_thread(card_editing.check_card_table, table, found.services.base_model))
+    return CardDraft(
+        await asyncio.to_thread(card_editing.check_card_table, table, found.services.base_model)
+    )
 
 
 def _render_card(
@@ -194,7 +218,10 @@ def _render_card(
         "personas/card.html",
         title=f"{found.persona.name}: card",
         status=status,
-        faults=[FormError(message, name, CARD_FIELD_LABELS.get(name, "")) for name, message in wrong.items()],
+        faults=[
+            FormError(message, name, CARD_FIELD_LABELS.get(name, ""))
+            for name, message in wrong.items()
+        ],
         tab="card",
         found=found,
         standing=persona_status(found.services, found.id),

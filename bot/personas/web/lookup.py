@@ -1,4 +1,6 @@
-"""Finds the persona and version that an address names, their status, and the channels where a persona speaks."""
+"""Finds the persona and version that an address names, their status, and the channels where a
+persona speaks.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +22,8 @@ from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.passages import WORLD
 from personas.schemas.chat import Persona
 
-MAX_LISTED_NAMES, MAX_CHOICES = 20, 100
+MAX_LISTED_NAMES = 20
+MAX_CHOICES = 100
 WORLD_PERSONA = Persona(WORLD, "The world")
 """Stands for the lore that all personas share."""
 
@@ -62,25 +65,33 @@ class OwnedPersona:
         return "the operator" if self.is_edited or not self.ships else "came with the bot"
 
     async def install_dialogue(self, name: str) -> str:
-        """Install a dialogue adapter as a version, for the operator. Raises `RequestError` and `AdapterError`."""
+        """Install a dialogue adapter as a version, for the operator. Raises `RequestError` and
+        `AdapterError`.
+        """
         adapter = self.services.catalogue.find_dialogue_adapter(name)
-        return await self.services.versions.install_dialogue(self.id, adapter, (OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID))
+        return await self.services.versions.install_dialogue(
+            self.id, adapter, (OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID)
+        )
 
     async def import_adapter(
         self, source: str, say: Callable[[str], None] = lambda text: None
     ) -> tuple[str, list[str]]:
-        """Import an adapter from a hub, a folder or a zip for the operator; returns the version, and notes.
+        """Import an adapter from a hub, a folder or a zip for the operator; returns the version,
+        and notes.
 
         Raises `AdapterError` and `BaseModelError`.
         """
-        services, origin = self.services, (self.guild_id, 0, OPERATOR_USER_ID)
+        services = self.services
+        origin = (self.guild_id, 0, OPERATOR_USER_ID)
         version, notes, _ = await import_adapter_version(
             services.home, services.store, services.base_model, origin, self.id, source, say
         )
         return version, notes
 
     def require_removable(self, made: InstalledVersion) -> TrainingJob:
-        """Return the job of a version that can be deleted. Raises `Problem` if it is used or deleted already."""
+        """Return the job of a version that can be deleted. Raises `Problem` if it is used or
+        deleted already.
+        """
         job = self.services.store.jobs.get(made.job_id)
         if job is None or self.services.store.versions.is_withdrawn(self.id, made.version):
             raise Problem("conflict", f"{made.version} of {self.persona.name} is deleted already.")
@@ -101,16 +112,21 @@ def require_hub_name(services: Services, source: str) -> None:
         advice = "Send owner/name of a hub, or the path of a peft folder or a zip."
         raise Problem("invalid-request", f"There is no adapter {source!r}.", advice)
     if services.fetch_adapters == "off":
-        raise Problem("conflict", "This bot does not fetch adapters from a hub.", "Set FETCH_ADAPTERS to operator.")
+        raise Problem(
+            "conflict",
+            "This bot does not fetch adapters from a hub.",
+            "Set FETCH_ADAPTERS to operator.",
+        )
 
 
 @dataclass(frozen=True)
 class PersonaStatus:
     """The versions of a persona and their state.
 
-    `live` is the version that was made live for all servers (None: the base model), `since` when (seconds since 1970),
-    `speaks` the one that answers: another base model's version cannot. `live_by_guild` are the live versions of the
-    servers that have their own. `newest` is the latest that may be served.
+    `live` is the version that was made live for all servers (None: the base model), `since` when
+    (seconds since 1970), `speaks` the one that answers: another base model's version cannot.
+    `live_by_guild` are the live versions of the servers that have their own. `newest` is the latest
+    that may be served.
     """
 
     live: str | None
@@ -124,16 +140,22 @@ class PersonaStatus:
     @property
     def unserved(self) -> tuple[str, str]:
         """Why the live version cannot be served, and what to do; empty texts if it can."""
-        return explain_unserved(self.live, self.made_for) if self.live and self.made_for else ("", "")
+        return (
+            explain_unserved(self.live, self.made_for) if self.live and self.made_for else ("", "")
+        )
 
 
 def owned_personas(services: Services) -> list[OwnedPersona]:
     """Every persona of every server, those of all servers first."""
-    return [OwnedPersona(services, guild_id, persona) for guild_id, persona in services.personas.everybody()]
+    return [
+        OwnedPersona(services, guild_id, persona)
+        for guild_id, persona in services.personas.everybody()
+    ]
 
 
 def persona_choices(services: Services, find: str, *chosen: str) -> dict[str, Any]:
-    """Template variables of a menu of `personas`: those with this text in id or name, and those that are chosen.
+    """Template variables of a menu of `personas`: those with this text in id or name, and those
+    that are chosen.
 
     A menu has at most `MAX_CHOICES`; `find` then says which, and `is_long` that there are more.
     """
@@ -160,7 +182,8 @@ def list_names(names: Iterable[str]) -> str:
 
 def require_persona_in_path(request: web.Request) -> OwnedPersona:
     """The persona in the address. Raises `Problem` if there is none."""
-    services, wanted = get_services(request), request.match_info["persona_id"]
+    services = get_services(request)
+    wanted = request.match_info["persona_id"]
     found = services.personas.find_owner(wanted)
     if found is None:
         known = list_names(persona.id for _, persona in services.personas.everybody())
@@ -187,9 +210,12 @@ def require_version_in_path(request: web.Request, found: OwnedPersona) -> Instal
 
 def persona_status(services: Services, persona_id: str) -> PersonaStatus:
     versions = services.store.versions
-    live, installed = versions.live(persona_id, ALL_GUILDS), versions.installed(persona_id)
+    live = versions.live(persona_id, ALL_GUILDS)
+    installed = versions.installed(persona_id)
     made_for = services.request_builder.incompatible_versions.model_of(persona_id, live)
-    changed_at = [change.at for change in versions.history(persona_id) if change.for_guild == ALL_GUILDS]
+    changed_at = [
+        change.at for change in versions.history(persona_id) if change.for_guild == ALL_GUILDS
+    ]
     return PersonaStatus(
         live=live,
         live_by_guild=versions.live_by_guild(persona_id),
@@ -203,7 +229,9 @@ def persona_status(services: Services, persona_id: str) -> PersonaStatus:
 
 @dataclass(frozen=True)
 class ChannelSummary:
-    """A channel in which a persona speaks, and the version that answers there (None: the base model)."""
+    """A channel in which a persona speaks, and the version that answers there (None: the base
+    model).
+    """
 
     guild: str
     channel: str
@@ -211,9 +239,13 @@ class ChannelSummary:
     version: str | None
 
 
-def channels_by_persona(services: Services, persona_ids: Collection[str]) -> dict[str, list[ChannelSummary]]:
+def channels_by_persona(
+    services: Services, persona_ids: Collection[str]
+) -> dict[str, list[ChannelSummary]]:
     """Channels in which these personas speak, by their ids."""
-    present = {guild.id for guild in services.client.guilds} if services.client else None  # before it is connected: all
+    present = (
+        {guild.id for guild in services.client.guilds} if services.client else None
+    )  # before it is connected: all
     by_persona: dict[str, list[Channel]] = {}
     for channel in services.store.channels.with_personas(persona_ids):
         if present is None or channel.guild_id in present:
@@ -221,22 +253,31 @@ def channels_by_persona(services: Services, persona_ids: Collection[str]) -> dic
     return {id: _summarise_channels(services, id, channels) for id, channels in by_persona.items()}
 
 
-def _summarise_channels(services: Services, persona_id: str, channels: Sequence[Channel]) -> list[ChannelSummary]:
+def _summarise_channels(
+    services: Services, persona_id: str, channels: Sequence[Channel]
+) -> list[ChannelSummary]:
     """Describe a persona's channels with two queries, however many there are."""
     versions = services.store.versions
-    live, own = versions.live(persona_id, ALL_GUILDS), versions.live_by_guild(persona_id)
+    live = versions.live(persona_id, ALL_GUILDS)
+    own = versions.live_by_guild(persona_id)
     other_model = services.request_builder.incompatible_versions.model_of
     summaries = []
     for channel in channels:
         version = own.get(channel.guild_id, live)
-        summaries.append(_describe_channel(services, channel, None if other_model(persona_id, version) else version))
+        summaries.append(
+            _describe_channel(
+                services, channel, None if other_model(persona_id, version) else version
+            )
+        )
     return summaries
 
 
 def _describe_channel(services: Services, channel: Channel, version: str | None) -> ChannelSummary:
     guild = services.client.get_guild(channel.guild_id) if services.client else None
     found = guild.get_channel_or_thread(channel.channel_id) if guild else None
-    answers = "answers everything" if channel.answers == "everything" else "answers when it is mentioned"
+    answers = (
+        "answers everything" if channel.answers == "everything" else "answers when it is mentioned"
+    )
     name = f"#{found.name}" if found else "a channel that is gone"
     return ChannelSummary(guild_name(services, channel.guild_id), name, answers, version)
 

@@ -1,4 +1,6 @@
-"""Lists, reads and writes the lore files of a persona, and explains which passages a message matches."""
+"""Lists, reads and writes the lore files of a persona, and explains which passages a message
+matches.
+"""
 
 import asyncio
 import os
@@ -19,7 +21,14 @@ from bot.services import Services
 from personas.errors import LoreError
 from personas.home.shared_personas import OPERATOR_GUILD_ID
 from personas.lore.entry_rules import MAX_ALWAYS_WORDS
-from personas.lore.index import MAX_LORE_PASSAGES, MIN_SCORE, MIN_SHARE_OF_BEST, LoreRanking, PassageMatch, guild_owner
+from personas.lore.index import (
+    MAX_LORE_PASSAGES,
+    MIN_SCORE,
+    MIN_SHARE_OF_BEST,
+    LoreRanking,
+    PassageMatch,
+    guild_owner,
+)
 from personas.lore.passages import Passage
 
 MeasureFile = Callable[[str, str], tuple[int, int]]
@@ -32,8 +41,8 @@ MAX_QUESTION_CHARS = 4000
 class LoreFile:
     """A lore file. `guild_id` 0 is for all servers; `origin` names its owner.
 
-    `can_edit` is false for what lies where it cannot be written anew; of what `ships` a copy is made. One that is
-    `left_out` ships, and the operator wants nothing found of it.
+    `can_edit` is false for what lies where it cannot be written anew; of what `ships` a copy is
+    made. One that is `left_out` ships, and the operator wants nothing found of it.
     """
 
     guild_id: int
@@ -48,11 +57,15 @@ class LoreFile:
 
 def lore_store(services: Services) -> GuildLore:
     """The store of lore files, which keeps revisions of changed files."""
-    return GuildLore(services.home, services.request_builder.lore, services.catalogue.shipped.lore, keeping=True)
+    return GuildLore(
+        services.home, services.request_builder.lore, services.catalogue.shipped.lore, keeping=True
+    )
 
 
 def lore_guild_ids(found: OwnedPersona) -> list[int]:
-    """Guilds with lore for the persona: 0 and those that added some; only its own for a guild's persona."""
+    """Guilds with lore for the persona: 0 and those that added some; only its own for a guild's
+    persona.
+    """
     if found.guild_id:
         return [found.guild_id]
     lore = found.services.home / "lore"
@@ -75,9 +88,16 @@ def list_lore_files(found: OwnedPersona) -> list[LoreFile]:
         passages = by_source.get((owner, f"{short_id(found.persona, found.guild_id)}/{name}"), [])
         return len(passages), sum(count(passage.text) for passage in passages)
 
-    own = [file for guild_id in lore_guild_ids(found) for file in _added_files(found, guild_id, measured)]
+    own = [
+        file
+        for guild_id in lore_guild_ids(found)
+        for file in _added_files(found, guild_id, measured)
+    ]
     written = {file.name for file in own if file.guild_id == OPERATOR_GUILD_ID}
-    return [*(file for file in _shipped_files(found, by_source, measured) if file.name not in written), *own]
+    return [
+        *(file for file in _shipped_files(found, by_source, measured) if file.name not in written),
+        *own,
+    ]
 
 
 def shipped_text(found: OwnedPersona, name: str) -> str | None:
@@ -92,14 +112,24 @@ def _shipped_file(found: OwnedPersona, name: str) -> Path | None:
 
 
 def _added_files(found: OwnedPersona, guild_id: int, measured: MeasureFile) -> Iterator[LoreFile]:
-    lore, owner = lore_store(found.services), guild_owner(guild_id, found.id)
+    lore = lore_store(found.services)
+    owner = guild_owner(guild_id, found.id)
     for name in lore.files(guild_id, found.id):
         ships = guild_id == OPERATOR_GUILD_ID and _shipped_file(found, name) is not None
         empty = not lore.text(guild_id, found.id, name)
         origin = (
-            guild_name(found.services, guild_id) if guild_id else "the operator" + (", in place of what ships" * ships)
+            guild_name(found.services, guild_id)
+            if guild_id
+            else "the operator" + (", in place of what ships" * ships)
         )
-        yield LoreFile(guild_id, name, "left out" if empty else origin, *measured(owner, name), ships, left_out=empty)
+        yield LoreFile(
+            guild_id,
+            name,
+            "left out" if empty else origin,
+            *measured(owner, name),
+            ships,
+            left_out=empty,
+        )
 
 
 def _shipped_files(found: OwnedPersona, by_source: Mapping[tuple[str, str], Sequence[Passage]], measured: MeasureFile
@@ -109,7 +139,12 @@ def _shipped_files(found: OwnedPersona, by_source: Mapping[tuple[str, str], Sequ
             name = source.partition("/")[2]
             can_edit = _shipped_file(found, name) is not None
             yield LoreFile(
-                OPERATOR_GUILD_ID, name, "came with the bot", *measured(owner, name), ships=True, can_edit=can_edit
+                OPERATOR_GUILD_ID,
+                name,
+                "came with the bot",
+                *measured(owner, name),
+                ships=True,
+                can_edit=can_edit,
             )
 
 
@@ -145,24 +180,35 @@ class MatchExplanation:
 
 def explain_matches(ranking: LoreRanking, count: Callable[[str], int]) -> list[MatchExplanation]:
     given = {id(match) for match in ranking.selected()}
-    return [_explain_match(match, rank, id(match) in given, count) for rank, match in enumerate(ranking.matches)]
+    return [
+        _explain_match(match, rank, id(match) in given, count)
+        for rank, match in enumerate(ranking.matches)
+    ]
 
 
 def explanation_json(one: MatchExplanation) -> dict[str, Any]:
     fields = (
         (one, ("outcome", "why", "tokens")),
-        (one.match, ("score", "by_words", "by_meaning", "by_keys", "cosine", "words", "keys", "is_always")),
+        (
+            one.match,
+            ("score", "by_words", "by_meaning", "by_keys", "cosine", "words", "keys", "is_always"),
+        ),
         (one.match.passage, ("source", "heading", "text")),
     )
     return {name: getattr(holder, name) for holder, names in fields for name in names}
 
 
-def _explain_match(match: PassageMatch, rank: int, is_given: bool, count: Callable[[str], int]) -> MatchExplanation:
+def _explain_match(
+    match: PassageMatch, rank: int, is_given: bool, count: Callable[[str], int]
+) -> MatchExplanation:
     tokens = count(f"[{match.passage.heading}] {match.passage.text}")
     if is_given and match.by_keys:
         return MatchExplanation(match, "given", _key_reason(match), tokens)
     if is_given:
-        why = f"A score of {MIN_SCORE:g} or more is found, and it is among the best {MAX_LORE_PASSAGES}."
+        why = (
+            f"A score of {MIN_SCORE:g} or more is found, and it is among the best "
+            f"{MAX_LORE_PASSAGES}."
+        )
         return MatchExplanation(match, "given", why, tokens)
     if match.is_match:
         why = _crowded_reason(match) if match.by_keys else _left_over_reason(rank)
@@ -172,18 +218,30 @@ def _explain_match(match: PassageMatch, rank: int, is_given: bool, count: Callab
 
 def _key_reason(match: PassageMatch) -> str:
     if match.is_always:
-        return f"It is given with every message, as all such passages are that have room in {MAX_ALWAYS_WORDS} words."
+        return (
+            "It is given with every message, as all such passages are that have room in "
+            f"{MAX_ALWAYS_WORDS} words."
+        )
     return f"The message has its keys: {', '.join(match.keys)}."
 
 
 def _crowded_reason(match: PassageMatch) -> str:
-    return f"{_key_reason(match)} Others have precedence by their keys: a prompt has room for {MAX_LORE_PASSAGES}."
+    return (
+        f"{_key_reason(match)} Others have precedence by their keys: a prompt has room for "
+        f"{MAX_LORE_PASSAGES}."
+    )
 
 
 def _left_over_reason(rank: int) -> str:
     if rank >= MAX_LORE_PASSAGES:
-        return f"Found, but a prompt has room for {MAX_LORE_PASSAGES} passages, and others match better."
-    return f"Found, but it scores less than {MIN_SHARE_OF_BEST:.0%} of the best: it says little beside that."
+        return (
+            f"Found, but a prompt has room for {MAX_LORE_PASSAGES} passages, and others match "
+            "better."
+        )
+    return (
+        f"Found, but it scores less than {MIN_SHARE_OF_BEST:.0%} of the best: it says little "
+        "beside that."
+    )
 
 
 def _not_found_reason(match: PassageMatch) -> str:
@@ -191,15 +249,29 @@ def _not_found_reason(match: PassageMatch) -> str:
         return "It has secondary keys, so only its keys give it, and they do not match."
     meaning = "its meaning was not compared, as one of the two is not English"
     if match.cosine is not None:
-        far = "far off" if match.by_meaning < 0 else "near, but not near enough" if match.by_meaning else "no nearer"
+        far = (
+            "far off"
+            if match.by_meaning < 0
+            else "near, but not near enough"
+            if match.by_meaning
+            else "no nearer"
+        )
         meaning = f"in meaning it is {far} ({match.by_meaning:+.2f})"
-    shared = f"the shared words weigh {match.by_words:.2f}" if match.words else "they share no meaningful word"
+    shared = (
+        f"the shared words weigh {match.by_words:.2f}"
+        if match.words
+        else "they share no meaningful word"
+    )
     return f"It takes {MIN_SCORE:g}: {shared}, and {meaning}."
 
 
-async def match_lore(found: OwnedPersona, message: str, guild_id: int) -> tuple[LoreRanking, list[MatchExplanation]]:
+async def match_lore(
+    found: OwnedPersona, message: str, guild_id: int
+) -> tuple[LoreRanking, list[MatchExplanation]]:
     """Match a message against all lore of the persona in a server, best first."""
-    ranking = await asyncio.to_thread(found.services.request_builder.lore.rank, found.id, message, guild_id)
+    ranking = await asyncio.to_thread(
+        found.services.request_builder.lore.rank, found.id, message, guild_id
+    )
     count = await asyncio.to_thread(token_counter_or_estimate, found.services.base_model)
     return ranking, await asyncio.to_thread(explain_matches, ranking, count)
 
@@ -210,16 +282,27 @@ def read_lore_file(found: OwnedPersona, guild_id: int, name: str) -> str:
     if text is None and guild_id == OPERATOR_GUILD_ID:
         text = shipped_text(found, name)
     if text is None:
-        raise Problem("not-found", f"{found.persona.name} has no lore {name[:80]!r}.", "The list names what there is.")
+        raise Problem(
+            "not-found",
+            f"{found.persona.name} has no lore {name[:80]!r}.",
+            "The list names what there is.",
+        )
     return text
 
 
-async def write_lore_file(found: OwnedPersona, guild_id: int, name: str, content: bytes) -> AddedLore:
+async def write_lore_file(
+    found: OwnedPersona, guild_id: int, name: str, content: bytes
+) -> AddedLore:
     """Store a file, or a lorebook as files; returns what was added. Raises `Problem`."""
     lore = lore_store(found.services)
     with errors_as_problems("invalid-request"):
         return await add_lore(
-            lore, guild_id, found.persona, name, content=content, store=partial(lore.add, guild_id, found.id)
+            lore,
+            guild_id,
+            found.persona,
+            name,
+            content=content,
+            store=partial(lore.add, guild_id, found.id),
         )
 
 
@@ -227,7 +310,10 @@ async def remove_lore_file(found: OwnedPersona, guild_id: int, name: str) -> Non
     """Remove a file, or exclude a shipped one. Raises `Problem` if there is none."""
     lore = lore_store(found.services)
     text = await asyncio.to_thread(read_lore_file, found, guild_id, name)
-    ships = guild_id == OPERATOR_GUILD_ID and await asyncio.to_thread(shipped_text, found, name) is not None
+    ships = (
+        guild_id == OPERATOR_GUILD_ID
+        and await asyncio.to_thread(shipped_text, found, name) is not None
+    )
     if not ships:
         await lore.remove(guild_id, found.id, name)
     elif text:

@@ -17,7 +17,9 @@ from personas.schemas.base import FrozenModel
 
 MAX_LOREBOOK_CHARS = 2 * 2**20
 NO_FILE_TEXT = "There is no such persona, or no such file."
-GuildId = Annotated[str, Limit(pattern=r"^[0-9]{1,20}$", description="its id; the persona's own if left out")]
+GuildId = Annotated[
+    str, Limit(pattern=r"^[0-9]{1,20}$", description="its id; the persona's own if left out")
+]
 routes = ApiRoutes("personas")
 
 
@@ -29,7 +31,9 @@ class LoreQuery(FrozenModel):
 
 
 class LoreFileBody(FrozenModel):
-    """The new text of a lore file: markdown of at most 100 KB, or a lorebook of another program (JSON)."""
+    """The new text of a lore file: markdown of at most 100 KB, or a lorebook of another program
+    (JSON).
+    """
 
     text: Annotated[str, Limit(max_length=MAX_LOREBOOK_CHARS)]
 
@@ -37,8 +41,8 @@ class LoreFileBody(FrozenModel):
 class LoreFileSummary(ApiModel):
     """A file's name, and how many passages are found of it.
 
-    A lorebook may become several `files`; `imported` then says what became of its entries: `as_is`, `other_meaning`
-    and `not_taken`, each a list of `what` and `why`.
+    A lorebook may become several `files`; `imported` then says what became of its entries: `as_is`,
+    `other_meaning` and `not_taken`, each a list of `what` and `why`.
     """
 
     name: str
@@ -66,11 +70,16 @@ class LoreMatches(ApiModel):
 @routes.operation(
     "POST /personas/{persona_id}/lore/ask",
     "Search lore by a message",
-    {200: ResponseSpec("All passages, best first, with their scores.", LoreMatches), 404: NO_PERSONA_TEXT},
+    {
+        200: ResponseSpec("All passages, best first, with their scores.", LoreMatches),
+        404: NO_PERSONA_TEXT,
+    },
     body=BodySpec(LoreQuery, {"message": "do you ever rust?"}),
 )
 async def post_lore_query(request: web.Request) -> web.Response:
-    """Tells which passages a prompt would get, which matched but are left over, which did not match, and why."""
+    """Tells which passages a prompt would get, which matched but are left over, which did not
+    match, and why.
+    """
     found = require_lore_owner(request)
     question = parse_body(LoreQuery, await read_json_object(request))
     guild_id = int(question.guild) if question.guild else found.guild_id
@@ -101,10 +110,15 @@ async def get_lore_files(request: web.Request) -> web.Response:
     return web.json_response({"files": files})
 
 
-@routes.operation("GET /personas/{persona_id}/lore/{file}", "Get a lore file", {200: "Its text.", 404: NO_FILE_TEXT})
+@routes.operation(
+    "GET /personas/{persona_id}/lore/{file}",
+    "Get a lore file",
+    {200: "Its text.", 404: NO_FILE_TEXT},
+)
 async def get_lore_file(request: web.Request) -> web.Response:
     """Returns the operator's file, or the server's for its own persona, or else the shipped one."""
-    found, name = require_lore_owner(request), _file_name_in_path(request)
+    found = require_lore_owner(request)
+    name = _file_name_in_path(request)
     text = await asyncio.to_thread(lore_files.read_lore_file, found, found.guild_id, name)
     return web.json_response({"name": name, "text": text})
 
@@ -127,7 +141,9 @@ async def put_lore_file(request: web.Request) -> web.Response:
         advice = "Use small letters, digits, - and _, and .md at the end or nothing."
         raise Problem("invalid-request", f"No file of lore can be called {wanted[:80]!r}.", advice)
     added = await lore_files.write_lore_file(found, found.guild_id, wanted, text.encode())
-    more: Json = {"files": list(added.files), "imported": added.report.as_json()} if added.report else {}
+    more: Json = (
+        {"files": list(added.files), "imported": added.report.as_json()} if added.report else {}
+    )
     return LoreFileSummary(name=added.files[0], passages=added.passages, **more).response()
 
 
@@ -138,7 +154,8 @@ async def put_lore_file(request: web.Request) -> web.Response:
 )
 async def delete_lore_file(request: web.Request) -> web.Response:
     """Its text is stored as a revision. A shipped file stays on disk and is excluded."""
-    found, name = require_lore_owner(request), _file_name_in_path(request)
+    found = require_lore_owner(request)
+    name = _file_name_in_path(request)
     await lore_files.remove_lore_file(found, found.guild_id, name)
     return web.json_response({"removed": name})
 

@@ -48,10 +48,15 @@ async def get_lore_page(request: web.Request) -> web.Response:
 @routes.add("POST /dashboard/personas/{persona_id}/lore")
 async def post_lore_form(request: web.Request) -> web.Response:
     """Match a message against the lore, or add a new file."""
-    found, form = require_lore_owner(request), await read_form(request)
+    found = require_lore_owner(request)
+    form = await read_form(request)
     if "ask" not in form:
-        return await _add_file(request, found, LoreDraft(name=form.get("name", "").strip(), text=form.get("text", "")))
-    draft = LoreDraft(form.get("ask", "").strip()[: lore_files.MAX_QUESTION_CHARS], form.get("guild", ""))
+        return await _add_file(
+            request, found, LoreDraft(name=form.get("name", "").strip(), text=form.get("text", ""))
+        )
+    draft = LoreDraft(
+        form.get("ask", "").strip()[: lore_files.MAX_QUESTION_CHARS], form.get("guild", "")
+    )
     if not draft.question:
         draft.wrong = {"ask": "Write what is to be looked for."}
     return await _render_lore(request, found, draft, 422 if draft.wrong else 200)
@@ -87,12 +92,20 @@ async def upload_lore_file(request: web.Request) -> web.Response:
     try:
         form = await read_file_form(request, MAX_LOREBOOK_BYTES)
         if not form.content:
-            raise Problem("invalid-request", "No file was chosen, or an empty one.", "Choose a markdown file in UTF-8.")
+            raise Problem(
+                "invalid-request",
+                "No file was chosen, or an empty one.",
+                "Choose a markdown file in UTF-8.",
+            )
         if len(form.content) > (most := max_upload_bytes(form.name)):
-            raise Problem("too-large", f"{form.name} has more than {most // 1000} KB.", "Send less.")
+            raise Problem(
+                "too-large", f"{form.name} has more than {most // 1000} KB.", "Send less."
+            )
         added = await lore_files.write_lore_file(found, found.guild_id, form.name, form.content)
     except Problem as problem:
-        return await _render_lore(request, found, LoreDraft(wrong={"file": str(problem)}), problem.status)
+        return await _render_lore(
+            request, found, LoreDraft(wrong={"file": str(problem)}), problem.status
+        )
     return await _answer_saved(request, found, added)
 
 
@@ -100,7 +113,9 @@ async def upload_lore_file(request: web.Request) -> web.Response:
 async def remove_lore_file_page(request: web.Request) -> web.Response:
     found, guild_id, name = _file_in_path(request)
     await lore_files.remove_lore_file(found, guild_id, name)
-    return redirect_to(request, f"{found.page}/lore", f"{name} is removed from the lore of {found.persona.name}.")
+    return redirect_to(
+        request, f"{found.page}/lore", f"{name} is removed from the lore of {found.persona.name}."
+    )
 
 
 @routes.add(f"POST {LORE_FILE_PATH}/bring-back")
@@ -116,7 +131,9 @@ async def restore_lore_file(request: web.Request) -> web.Response:
         elif guild_id == OPERATOR_GUILD_ID and lore_files.shipped_text(found, name) is not None:
             await lore.remove(guild_id, found.id, name)
         else:
-            raise Problem("not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed.")
+            raise Problem(
+                "not-found", f"No {name[:80]!r} came with the bot.", "Nothing was changed."
+            )
     return redirect_to(request, f"{found.page}/lore", f"{name} reads as it did before.")
 
 
@@ -130,11 +147,20 @@ async def _add_file(request: web.Request, found: OwnedPersona, draft: LoreDraft)
     return await _answer_saved(request, found, added)
 
 
-async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDraft, status: int = 200) -> web.Response:
-    services, files = found.services, await asyncio.to_thread(lore_files.list_lore_files, found)
-    shipped = await asyncio.to_thread(list_shipped_lore, services.catalogue.shipped.lore, services.home)
+async def _render_lore(
+    request: web.Request, found: OwnedPersona, draft: LoreDraft, status: int = 200
+) -> web.Response:
+    services = found.services
+    files = await asyncio.to_thread(lore_files.list_lore_files, found)
+    shipped = await asyncio.to_thread(
+        list_shipped_lore, services.catalogue.shipped.lore, services.home
+    )
     query_guild = _require_lore_guild(found, draft.guild or str(found.guild_id))
-    ranking, matches = await lore_files.match_lore(found, draft.question, query_guild) if draft.question else (None, [])
+    ranking, matches = (
+        await lore_files.match_lore(found, draft.question, query_guild)
+        if draft.question
+        else (None, [])
+    )
     world = services.request_builder.lore.passages_of(WORLD, guild_owner(OPERATOR_GUILD_ID, WORLD))
     guild_ids = filter(None, lore_files.lore_guild_ids(found))
     return render_page(
@@ -142,7 +168,10 @@ async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDra
         "personas/lore.html",
         title=f"{found.persona.name}: lore",
         status=status,
-        faults=[FormError(message, name, LORE_FIELD_LABELS[name]) for name, message in draft.wrong.items()],
+        faults=[
+            FormError(message, name, LORE_FIELD_LABELS[name])
+            for name, message in draft.wrong.items()
+        ],
         tab="lore",
         found=found,
         standing=persona_status(services, found.id),
@@ -164,10 +193,17 @@ async def _render_lore(request: web.Request, found: OwnedPersona, draft: LoreDra
     )
 
 
-async def _render_file(request: web.Request, text: str, wrong: str, status: int = 200) -> web.Response:
+async def _render_file(
+    request: web.Request, text: str, wrong: str, status: int = 200
+) -> web.Response:
     found, guild_id, name = _file_in_path(request)
-    earlier = await asyncio.to_thread(lore_files.lore_store(found.services).earlier(guild_id, found.id, name).all)
-    ships = guild_id == OPERATOR_GUILD_ID and await asyncio.to_thread(lore_files.shipped_text, found, name) is not None
+    earlier = await asyncio.to_thread(
+        lore_files.lore_store(found.services).earlier(guild_id, found.id, name).all
+    )
+    ships = (
+        guild_id == OPERATOR_GUILD_ID
+        and await asyncio.to_thread(lore_files.shipped_text, found, name) is not None
+    )
     return render_page(
         request,
         "personas/lore_file.html",
@@ -180,7 +216,9 @@ async def _render_file(request: web.Request, text: str, wrong: str, status: int 
         back=f"{found.page}/lore",
         server=guild_name(found.services, guild_id) if guild_id else "",
         text=text,
-        tokens=await asyncio.to_thread(lambda: token_counter_or_estimate(found.services.base_model)(text)),
+        tokens=await asyncio.to_thread(
+            lambda: token_counter_or_estimate(found.services.base_model)(text)
+        ),
         wrong=wrong,
         ships=ships,
         is_there=name in lore_files.lore_store(found.services).files(guild_id, found.id),
@@ -190,9 +228,12 @@ async def _render_file(request: web.Request, text: str, wrong: str, status: int 
 
 def _file_in_path(request: web.Request) -> tuple[OwnedPersona, int, str]:
     """Persona, server and file in the address. Raises `Problem`."""
-    found, name = require_lore_owner(request), request.match_info["file"]
+    found = require_lore_owner(request)
+    name = request.match_info["file"]
     if not lore_files.is_plain_file_name(name):
-        raise Problem("not-found", f"No file here is called {name[:80]!r}.", "The list names what there is.")
+        raise Problem(
+            "not-found", f"No file here is called {name[:80]!r}.", "The list names what there is."
+        )
     return found, _require_lore_guild(found, request.match_info["guild"]), name
 
 
@@ -200,7 +241,11 @@ def _require_lore_guild(found: OwnedPersona, text: str) -> int:
     """A server that has lore for the persona. Raises `Problem` for any other."""
     known = lore_files.lore_guild_ids(found)
     if text not in map(str, known):
-        raise Problem("not-found", f"No server {text[:30]!r} has lore for {found.persona.name}.", "Look at the list.")
+        raise Problem(
+            "not-found",
+            f"No server {text[:30]!r} has lore for {found.persona.name}.",
+            "Look at the list.",
+        )
     return int(text)
 
 
@@ -211,9 +256,13 @@ def _is_valid_name(name: str) -> bool:
         return False
 
 
-async def _answer_saved(request: web.Request, found: OwnedPersona, added: AddedLore) -> web.Response:
+async def _answer_saved(
+    request: web.Request, found: OwnedPersona, added: AddedLore
+) -> web.Response:
     """Return to the list of files; after a lorebook, show what became of its entries."""
     if added.report:
         return await _render_lore(request, found, LoreDraft(added=added))
     count = "1 passage is" if added.passages == 1 else f"{added.passages} passages are"
-    return redirect_to(request, f"{found.page}/lore", f"{added.files[0]} is kept; {count} found of it from now on.")
+    return redirect_to(
+        request, f"{found.page}/lore", f"{added.files[0]} is kept; {count} found of it from now on."
+    )

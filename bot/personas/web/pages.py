@@ -31,8 +31,11 @@ async def get_persona_list(request: web.Request) -> web.Response:
     return _render_list(request)
 
 
-def _render_list(request: web.Request, short_name: str = "", error: str = "", status: int = 200) -> web.Response:
-    services, page = get_services(request), parse_page_query(request, "find")
+def _render_list(
+    request: web.Request, short_name: str = "", error: str = "", status: int = 200
+) -> web.Response:
+    services = get_services(request)
+    page = parse_page_query(request, "find")
     find = request.query.get("find", "").strip()
     found = services.personas.search(find)
     shown, links = paginate(request, page, found, lambda entry: entry[1].id, "persona")
@@ -46,7 +49,9 @@ def _render_list(request: web.Request, short_name: str = "", error: str = "", st
         faults=[FormError(error, "file", "File")] if error else (),
         wrong={"file": error} if error else {},
         short_name=short_name,
-        listed=[(one, persona_status(services, one.id), channels.get(one.id, [])) for one in listed],
+        listed=[
+            (one, persona_status(services, one.id), channels.get(one.id, [])) for one in listed
+        ],
         links={"next": "", **links, "first": request.path},
         is_first=page.after is None,
         is_long=bool(find) or len(found) > page.limit,
@@ -58,10 +63,13 @@ def _render_list(request: web.Request, short_name: str = "", error: str = "", st
 @routes.add("POST /dashboard/personas")
 async def post_card_import(request: web.Request) -> web.Response:
     """Import a card file as a persona for all servers."""
-    services, form = get_services(request), FileForm()
+    services = get_services(request)
+    form = FileForm()
     try:
         form = await _read_card_form(request)
-        imported = await _import(services, OPERATOR_GUILD_ID, form, form.fields.get("id", "").strip())
+        imported = await _import(
+            services, OPERATOR_GUILD_ID, form, form.fields.get("id", "").strip()
+        )
     except Problem as problem:
         return _render_list(request, form.fields.get("id", ""), str(problem), problem.status)
     verb = "is a persona of all servers now" if imported.brought.is_new else "has a new card"
@@ -74,16 +82,28 @@ async def replace_card_file(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     try:
         form = await _read_card_form(request)
-        imported = await _import(found.services, found.guild_id, form, short_id(found.persona, found.guild_id))
+        imported = await _import(
+            found.services, found.guild_id, form, short_id(found.persona, found.guild_id)
+        )
     except Problem as problem:
         return await render_rejected_card(request, found, problem)
-    return await _install_attachments(request, found.guild_id, imported, form.name, "has a new card")
+    return await _install_attachments(
+        request, found.guild_id, imported, form.name, "has a new card"
+    )
 
 
-async def _import(services: Services, guild_id: int, form: FileForm, id: str) -> card_import.CardImport:
+async def _import(
+    services: Services, guild_id: int, form: FileForm, id: str
+) -> card_import.CardImport:
     with errors_as_problems("invalid-request"):
         return await card_import.import_card(
-            services.personas, services.base_model, guild_id, form.content, form.name, id, keeping=True
+            services.personas,
+            services.base_model,
+            guild_id,
+            form.content,
+            form.name,
+            id,
+            keeping=True,
         )
 
 
@@ -105,17 +125,28 @@ async def confirm_remove(request: web.Request) -> web.Response:
 @routes.add("POST /dashboard/personas/{persona_id}/remove")
 async def remove_persona_page(request: web.Request) -> web.Response:
     found = _require_removable(request)
-    lore = GuildLore(found.services.home, found.services.request_builder.lore, found.services.catalogue.shipped.lore)
-    await card_import.remove_persona(found.services.personas, found.services.store, lore, found.guild_id, found.persona)
+    lore = GuildLore(
+        found.services.home,
+        found.services.request_builder.lore,
+        found.services.catalogue.shipped.lore,
+    )
+    await card_import.remove_persona(
+        found.services.personas, found.services.store, lore, found.guild_id, found.persona
+    )
     return redirect_to(
-        request, "/dashboard/personas", f"{found.persona.name} is removed from the bot and from all channels."
+        request,
+        "/dashboard/personas",
+        f"{found.persona.name} is removed from the bot and from all channels.",
     )
 
 
 def _require_removable(request: web.Request) -> OwnedPersona:
     found = require_persona_in_path(request)
     if found.ships:
-        advice = "Take its channels away: /persona clear. To undo what you wrote, return to the card that came with it."
+        advice = (
+            "Take its channels away: /persona clear. To undo what you wrote, return to the card "
+            "that came with it."
+        )
         raise Problem("conflict", f"{found.persona.name} came with the bot.", advice)
     return found
 
@@ -123,21 +154,32 @@ def _require_removable(request: web.Request) -> OwnedPersona:
 async def _read_card_form(request: web.Request) -> FileForm:
     form = await read_file_form(request, card_import.MAX_CARD_BYTES)
     if not form.content:
-        raise Problem("invalid-request", "No file was chosen.", "Choose a card: PNG, JSON, CHARX or TOML.")
+        raise Problem(
+            "invalid-request", "No file was chosen.", "Choose a card: PNG, JSON, CHARX or TOML."
+        )
     return form
 
 
 async def _install_attachments(
     request: web.Request, guild_id: int, imported: card_import.CardImport, file: str, verb: str
 ) -> web.Response:
-    """Install a card's book as lore and its adapter as a version, and say on the persona's page what became of them."""
-    services, card = get_services(request), imported.card
+    """Install a card's book as lore and its adapter as a version, and say on the persona's page
+    what became of them.
+    """
+    services = get_services(request)
+    card = imported.card
     found = OwnedPersona(services, guild_id, imported.brought.persona)
-    lore_notes, _ = await card_import.import_character_book(lore_store(services), guild_id, found.persona, card)
+    lore_notes, _ = await card_import.import_character_book(
+        lore_store(services), guild_id, found.persona, card
+    )
     owner = (guild_id, 0, OPERATOR_USER_ID)
     adapter_notes, _ = await card_import.install_bundled_adapter(
         services.home, services.store, services.base_model, owner, found.id, card, file
     )
     warm_up_prompt(found, found.persona)
-    notes = [f"{found.persona.name} {verb}.", *lore_notes, *(note.replace("**", "") for note in adapter_notes)]
+    notes = [
+        f"{found.persona.name} {verb}.",
+        *lore_notes,
+        *(note.replace("**", "") for note in adapter_notes),
+    ]
     return redirect_to(request, found.page, " ".join(notes))

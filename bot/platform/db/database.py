@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 MAX_TIMESTAMP_S = 1e18
 """Later than every other time, in seconds since 1970."""
 BUSY_TIMEOUT_S = 1.0
-"""Timeout for a file that another program has locked, in seconds; the event loop is blocked meanwhile."""
+"""Timeout for a file that another program has locked, in seconds; the event loop is blocked
+meanwhile.
+"""
 WRITE_CHECK_KEY = b"write check"
 """Key of the row that `check_writable` writes; the keys of requests are hashes."""
 MAX_FREE_PAGE_SHARE = 0.25
@@ -47,7 +49,8 @@ class DatabaseConnection:
     """It has the guilds of some shards; other processes have the others'."""
 
     def __init__(self, raw: sqlite3.Connection, path: Path) -> None:
-        self._raw, self._path = raw, path
+        self._raw = raw
+        self._path = path
         self.path = path
         self._is_locked = False
         raw.execute("pragma foreign_keys = on")
@@ -63,11 +66,15 @@ class DatabaseConnection:
             return list(self._db.query(sql, values))
 
     def first(self, sql: str, /, **values: object) -> Row | None:
-        """Return the first row of a query, or of a statement with `returning`; None when there is none."""
+        """Return the first row of a query, or of a statement with `returning`; None when there is
+        none.
+        """
         return next(iter(self.read(sql, **values)), None)
 
     def all(self, make: Callable[..., T], sql: str, /, **values: object) -> list[T]:
-        """Return all rows of a query as objects: `make` is called with the columns as keyword arguments."""
+        """Return all rows of a query as objects: `make` is called with the columns as keyword
+        arguments.
+        """
         return [make(**row) for row in self.read(sql, **values)]
 
     def one(self, make: Callable[..., T], sql: str, /, **values: object) -> T | None:
@@ -80,31 +87,44 @@ class DatabaseConnection:
         return [kind(value) for value in first if value is not None]
 
     def value(self, kind: Callable[[Any], T], sql: str, /, **values: object) -> T | None:
-        """Return the first value of a query's first column; None when there is no row, or for null."""
+        """Return the first value of a query's first column; None when there is no row, or for
+        null.
+        """
         return next(iter(self.column(kind, sql, **values)), None)
 
     def write(self, sql: str, /, **values: object) -> int:
-        """Run one statement and commit it, unless inside `atomic`. Returns the number of changed rows."""
+        """Run one statement and commit it, unless inside `atomic`. Returns the number of changed
+        rows.
+        """
         with self._writing():
             return int(self._db.execute(sql, values).rowcount)
 
-    def insert(self, table: str, row: Mapping[str, object], *, ignore: bool = False, replace: bool = False) -> int:
+    def insert(
+        self, table: str, row: Mapping[str, object], *, ignore: bool = False, replace: bool = False
+    ) -> int:
         """Insert a row, unless inside `atomic` in its own transaction, and return its rowid.
 
-        A row with the same key raises `sqlite3.IntegrityError`, stays (`ignore`) or is replaced (`replace`).
+        A row with the same key raises `sqlite3.IntegrityError`, stays (`ignore`) or is replaced
+        (`replace`).
         """
         with self._writing():
-            return int(self._db.table(table).insert(dict(row), ignore=ignore, replace=replace).last_rowid)
+            return int(
+                self._db.table(table).insert(dict(row), ignore=ignore, replace=replace).last_rowid
+            )
 
     @contextmanager
     def atomic(self, *, shared: bool = False) -> Iterator[None]:
-        """Run the block as one transaction; `shared`: it writes tables that shards share (`bot.store.shared_state`)."""
+        """Run the block as one transaction; `shared`: it writes tables that shards share
+        (`bot.store.shared_state`).
+        """
         with self._writing(), self._db.atomic():
             yield
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Translate errors. Only the first write that meets a lock waits for its end: the event loop is blocked."""
+        """Translate errors. Only the first write that meets a lock waits for its end: the event
+        loop is blocked.
+        """
         try:
             with translate_errors(self._path):
                 yield
@@ -123,7 +143,8 @@ class DatabaseConnection:
                     replace=True)  # fmt: skip
 
     def compact(self) -> None:
-        """Truncate the WAL, so that nothing deleted remains: in the file, it is overwritten. Not inside `atomic`.
+        """Truncate the WAL, so that nothing deleted remains: in the file, it is overwritten. Not
+        inside `atomic`.
 
         `trim` shrinks the file; only one that cannot be shrunk in steps is rewritten as a whole.
         """
@@ -133,10 +154,14 @@ class DatabaseConnection:
             self._raw.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def trim(self) -> bool:
-        """Shrink the file by a step where much of it is empty, or else truncate the WAL. False at the end."""
+        """Shrink the file by a step where much of it is empty, or else truncate the WAL. False at
+        the end.
+        """
         with translate_errors(self._path):
             pragmas = ("auto_vacuum", "page_count", "freelist_count")
-            (mode,), (pages,), (empty,) = (self._raw.execute(f"pragma {name}").fetchone() for name in pragmas)
+            (mode,), (pages,), (empty,) = (
+                self._raw.execute(f"pragma {name}").fetchone() for name in pragmas
+            )
             if mode == INCREMENTAL and empty > pages * MAX_FREE_PAGE_SHARE:
                 self._raw.execute(f"pragma incremental_vacuum({TRIM_STEP_PAGES})").fetchall()
                 return True
@@ -159,8 +184,12 @@ class Table:
     def __init__(self, connection: DatabaseConnection) -> None:
         self._db = connection
 
-    def _store_vectors(self, vectors: Mapping[tuple[int, str], bytes], encoder: str, table: str, of: str) -> None:
-        """Store vectors, by `seq` and text of the rows they are `of`; those deleted or edited meanwhile get none."""
+    def _store_vectors(
+        self, vectors: Mapping[tuple[int, str], bytes], encoder: str, table: str, of: str
+    ) -> None:
+        """Store vectors, by `seq` and text of the rows they are `of`; those deleted or edited
+        meanwhile get none.
+        """
         sql = f"""insert or replace into {table} select seq, :encoder, :vector from {of}
             where seq = :seq and text = :text"""
         with self._db.atomic():
@@ -169,7 +198,8 @@ class Table:
 
 
 def open_for_writing(
-    path: Path, connect: Callable[[sqlite3.Connection, Path], DatabaseConnection] = DatabaseConnection
+    path: Path,
+    connect: Callable[[sqlite3.Connection, Path], DatabaseConnection] = DatabaseConnection,
 ) -> DatabaseConnection:
     """Open or create the database and migrate its schema. The caller holds the lock."""
     with translate_errors(path):
@@ -192,7 +222,9 @@ def open_for_writing(
 
 
 def _enable_incremental_vacuum(raw: sqlite3.Connection, path: Path) -> None:
-    """Make a file that can be shrunk in steps; an older one is rewritten, which takes a second per 100 MB, once."""
+    """Make a file that can be shrunk in steps; an older one is rewritten, which takes a second per
+    100 MB, once.
+    """
     (mode,) = raw.execute("pragma auto_vacuum").fetchone()
     if mode == INCREMENTAL:
         return
@@ -208,12 +240,17 @@ def open_read_only(path: Path) -> DatabaseConnection:
     with translate_errors(path):
         _refuse_lost(path)
         if not path.exists():
-            raise StoreError(f"There is no database at {path}.", "Start the bot once, or check UNDERSTUDY_HOME.")
-        raw = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+            raise StoreError(
+                f"There is no database at {path}.", "Start the bot once, or check UNDERSTUDY_HOME."
+            )
+        raw = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S
+        )
         try:
             if _checked_version(raw, path) < len(MIGRATIONS):
                 raise StoreError(
-                    f"The database {path} has an older schema.", "Start the bot once to bring it up to date."
+                    f"The database {path} has an older schema.",
+                    "Start the bot once to bring it up to date.",
                 )
         except BaseException:
             raw.close()
@@ -222,10 +259,11 @@ def open_read_only(path: Path) -> DatabaseConnection:
 
 
 def _refuse_lost(path: Path) -> None:
-    """Refuse a file that is gone or lost all its pages, as after a crash of the machine: SQLite would start over.
+    """Refuse a file that is gone or lost all its pages, as after a crash of the machine: SQLite
+    would start over.
 
-    The first start creates an empty file, too, but stores `consent.json` only once there are tables. Files of shards
-    that are new in a home are made.
+    The first start creates an empty file, too, but stores `consent.json` only once there are
+    tables. Files of shards that are new in a home are made.
     """
     consent = path.parent / CONSENT_FILE
     is_lost = path.stat().st_size == 0 if path.exists() else path.name == HOME_DATABASE
@@ -233,7 +271,8 @@ def _refuse_lost(path: Path) -> None:
         what = "damaged: it is empty, and" if path.exists() else "gone, although"
         raise StoreError(
             f"The database {path} is {what} this home was in use.",
-            "Nothing was changed. `python -m bot restore --latest` restores the newest automatic backup. "
+            "Nothing was changed. `python -m bot restore --latest` restores the newest automatic "
+            "backup. "
             f"Without one, delete {consent}: the bot then starts anew.",
         )
 
@@ -242,12 +281,15 @@ def _checked_version(raw: sqlite3.Connection, path: Path) -> int:
     (version,) = raw.execute("pragma user_version").fetchone()
     if version > len(MIGRATIONS):
         raise StoreError(
-            f"The database {path} was written by a newer Understudy (schema {version}, known here {len(MIGRATIONS)}).",
+            f"The database {path} was written by a newer Understudy (schema {version}, known here "
+            f"{len(MIGRATIONS)}).",
             "Update the project, or name another UNDERSTUDY_HOME.",
         )
     (tables,) = raw.execute("select count(*) from sqlite_master").fetchone()
     if tables and not version:
-        raise StoreError(f"The database {path} was not made by Understudy.", "Name another UNDERSTUDY_HOME.")
+        raise StoreError(
+            f"The database {path} was not made by Understudy.", "Name another UNDERSTUDY_HOME."
+        )
     (found,) = raw.execute("pragma quick_check(1)").fetchone()
     if found != "ok":
         raise sqlite3.DatabaseError(found)
@@ -262,7 +304,9 @@ def _migrate(raw: sqlite3.Connection, version: int) -> None:
 
 @contextmanager
 def translate_errors(path: Path) -> Iterator[None]:
-    """Convert errors of the disk or SQLite into `StoreError` with advice; mistakes in our own SQL pass through."""
+    """Convert errors of the disk or SQLite into `StoreError` with advice; mistakes in our own SQL
+    pass through.
+    """
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
@@ -273,10 +317,13 @@ def translate_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         raise StoreError(
             f"The database {path} is damaged or no database: {error}.",
-            "Nothing was changed. `python -m bot restore --latest` restores the newest automatic backup.",
+            "Nothing was changed. `python -m bot restore --latest` restores the newest automatic "
+            "backup.",
         ) from error
     except OSError as error:
-        raise StoreError(f"The database {path} cannot be used: {error.strerror}.", filesystem_advice(error)) from error
+        raise StoreError(
+            f"The database {path} cannot be used: {error.strerror}.", filesystem_advice(error)
+        ) from error
 
 
 def filesystem_advice(error: OSError) -> str:

@@ -1,4 +1,6 @@
-"""The database schema as numbered migrations: step n brings a database of version n-1 to version n."""
+"""The database schema as numbered migrations: step n brings a database of version n-1 to version
+n.
+"""
 
 ROLLOUTS = """
 -- The guild and the kind of a change of the live version; `why` is text for people.

@@ -29,7 +29,9 @@ def require_moderator(interaction: Interaction) -> None:
 
 
 def require_guild_moderator(interaction: Interaction, dm_text: str) -> int:
-    """Return the guild for its moderators. Raises `RefusedError`, in direct messages with `dm_text`."""
+    """Return the guild for its moderators. Raises `RefusedError`, in direct messages with
+    `dm_text`.
+    """
     if interaction.guild_id is None:
         raise RefusedError(dm_text, "Try it in one of its channels.")
     require_moderator(interaction)
@@ -46,7 +48,9 @@ def guild_moderators_only(dm_text: str) -> Callable[[T], T]:
 
 
 class ModeratorGroup(app_commands.Group):
-    """A group for moderators. Also checked in code: a server's settings can open its commands to everyone."""
+    """A group for moderators. Also checked in code: a server's settings can open its commands to
+    everyone.
+    """
 
     async def interaction_check(self, interaction: Interaction, /) -> bool:  # type: ignore[override]
         return _as_check(lambda: require_moderator(interaction))
@@ -62,11 +66,16 @@ def _as_check(require: Callable[[], object]) -> bool:
 
 
 def require_persona(interaction: Interaction, wanted: str) -> Persona:
-    """Find the guild's persona with this id or name. Raises `RequestError`, which lists the known ones."""
-    personas, guild_id = interaction.client.services.personas, interaction.guild_id or 0
+    """Find the guild's persona with this id or name. Raises `RequestError`, which lists the known
+    ones.
+    """
+    personas = interaction.client.services.personas
+    guild_id = interaction.guild_id or 0
     persona = personas.find(wanted, guild_id)
     if persona is None:
-        names = ", ".join(f"{p.name} (`{short_id(p, guild_id)}`)" for p in personas.of(guild_id).values())
+        names = ", ".join(
+            f"{p.name} (`{short_id(p, guild_id)}`)" for p in personas.of(guild_id).values()
+        )
         raise RequestError(f"There is no persona {wanted!r}.", f"Known: {names}.")
     return persona
 
@@ -79,7 +88,9 @@ def find_channel_persona(interaction: Interaction) -> Persona | None:
     return interaction.client.services.request_builder.persona_in(channel_ref(channel))
 
 
-def channel_persona(interaction: Interaction, advice: str = "Name one with the option `persona`.") -> Persona:
+def channel_persona(
+    interaction: Interaction, advice: str = "Name one with the option `persona`."
+) -> Persona:
     """Find the persona of the command's channel. Raises `RequestError` where there is none."""
     persona = find_channel_persona(interaction)
     if persona is None:
@@ -88,7 +99,9 @@ def channel_persona(interaction: Interaction, advice: str = "Name one with the o
 
 
 def persona_option(interaction: Interaction) -> Persona:
-    """Find the persona typed so far, else the channel's, for autocompletion of other options. Raises `RequestError`."""
+    """Find the persona typed so far, else the channel's, for autocompletion of other options.
+    Raises `RequestError`.
+    """
     typed = getattr(interaction.namespace, "persona", None)
     return require_persona(interaction, typed) if typed else channel_persona(interaction)
 
@@ -122,7 +135,10 @@ class SuggestionTransformer(app_commands.Transformer):
             return []
         texts = suggested if isinstance(suggested, Mapping) else {text: text for text in suggested}
         matches = [label for label in texts if value.casefold() in label.casefold()]
-        return [app_commands.Choice(name=it[:MAX_LABEL_CHARS], value=texts[it]) for it in matches[:MAX_CHOICES]]
+        return [
+            app_commands.Choice(name=it[:MAX_LABEL_CHARS], value=texts[it])
+            for it in matches[:MAX_CHOICES]
+        ]
 
 
 PersonaOption = app_commands.Transform[Persona, PersonaTransformer]

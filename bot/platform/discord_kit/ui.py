@@ -23,10 +23,14 @@ MAX_SELECT_OPTIONS = 25
 """Options that Discord allows in a menu."""
 T = TypeVar("T")
 EMPTY_RESPONSE = "empty response"
-"""Key of `interaction.extras` while the response has no text yet; the value says whether it is private."""
+"""Key of `interaction.extras` while the response has no text yet; the value says whether it is
+private.
+"""
 LINK_PATTERN = re.compile(r"(?<!<)https?://[^\s<>]+")
 ALREADY_ACKNOWLEDGED = 40060
-"""Discord's error code for a second response to an interaction; the key of `interaction.extras` that says so, too."""
+"""Discord's error code for a second response to an interaction; the key of `interaction.extras`
+that says so, too.
+"""
 FormHandler = Callable[[Interaction, str, dict[str, str]], Awaitable[None]]
 """Called with the rest of the form's custom id and its values by custom id."""
 
@@ -37,20 +41,28 @@ class BotCommandTree(app_commands.CommandTree[Any]):
     async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
         return _is_first(interaction)
 
-    async def on_error(self, interaction: discord.Interaction[Any], error: app_commands.AppCommandError, /) -> None:
+    async def on_error(
+        self, interaction: discord.Interaction[Any], error: app_commands.AppCommandError, /
+    ) -> None:
         await respond_privately(interaction, error_text(error))
 
 
 def _is_first(interaction: discord.Interaction[Any]) -> bool:
-    """Tell whether an interaction comes for the first time: a gateway that resumes may repeat events."""
+    """Tell whether an interaction comes for the first time: a gateway that resumes may repeat
+    events.
+    """
     return bool(interaction.client.note_interaction(interaction.id))
 
 
-async def acknowledge(interaction: discord.Interaction[Any], request: Callable[[], Awaitable[T]]) -> T | None:
-    """Make the first response to an interaction, again while its outcome is uncertain. None if Discord has it already.
+async def acknowledge(
+    interaction: discord.Interaction[Any], request: Callable[[], Awaitable[T]]
+) -> T | None:
+    """Make the first response to an interaction, again while its outcome is uncertain. None if
+    Discord has it already.
 
-    Discord may answer a request that took effect with a server error, or not at all. It takes one response alone, and
-    answers a repeated one with error 40060: that is a success. Raises `discord.NotFound` if it comes too late.
+    Discord may answer a request that took effect with a server error, or not at all. It takes one
+    response alone, and answers a repeated one with error 40060: that is a success. Raises
+    `discord.NotFound` if it comes too late.
     """
     try:
         return await persist(request)
@@ -66,12 +78,16 @@ def is_acknowledged(interaction: discord.Interaction[Any]) -> bool:
     return interaction.response.is_done() or ALREADY_ACKNOWLEDGED in interaction.extras
 
 
-async def defer(interaction: discord.Interaction[Any], *, ephemeral: bool = False, thinking: bool = False) -> None:
+async def defer(
+    interaction: discord.Interaction[Any], *, ephemeral: bool = False, thinking: bool = False
+) -> None:
     """Acknowledge an interaction before anything that takes time; `respond` fills the response.
 
     A button whose result is a message of its own needs `thinking`.
     """
-    await acknowledge(interaction, lambda: interaction.response.defer(ephemeral=ephemeral, thinking=thinking))
+    await acknowledge(
+        interaction, lambda: interaction.response.defer(ephemeral=ephemeral, thinking=thinking)
+    )
     if thinking or interaction.type is discord.InteractionType.application_command:
         interaction.extras[EMPTY_RESPONSE] = ephemeral
 
@@ -92,16 +108,23 @@ async def respond(
 ) -> None:
     """Respond to an interaction, or follow up on it, with one message; nobody is mentioned.
 
-    A response that Discord does not take is logged: what it tells of has been done, and did not go wrong.
+    A response that Discord does not take is logged: what it tells of has been done, and did not go
+    wrong.
     """
     text = text[:MAX_MESSAGE_CHARS]
     with _logging_failure(interaction):
         if not is_acknowledged(interaction):
-            await respond_first(interaction, text, view, ephemeral=ephemeral, suppress_embeds=suppress_embeds)
-        elif EMPTY_RESPONSE in interaction.extras and (interaction.extras[EMPTY_RESPONSE] or not ephemeral):
+            await respond_first(
+                interaction, text, view, ephemeral=ephemeral, suppress_embeds=suppress_embeds
+            )
+        elif EMPTY_RESPONSE in interaction.extras and (
+            interaction.extras[EMPTY_RESPONSE] or not ephemeral
+        ):
             await fill_response(interaction, text, view, files, suppress_embeds=suppress_embeds)
         else:
-            if interaction.extras.pop(EMPTY_RESPONSE, None) is not None:  # everybody would read what is private
+            if (
+                interaction.extras.pop(EMPTY_RESPONSE, None) is not None
+            ):  # everybody would read what is private
                 await persist(interaction.delete_original_response)
             await interaction.followup.send(
                 text, view=view or discord.utils.MISSING, ephemeral=ephemeral, suppress_embeds=suppress_embeds,
@@ -139,17 +162,23 @@ async def fill_response(
     *,
     suppress_embeds: bool = False,
 ) -> int:
-    """Fill the response that `defer` has begun, and return its id. Raises `discord.HTTPException` and others.
+    """Fill the response that `defer` has begun, and return its id. Raises `discord.HTTPException`
+    and others.
 
     An edit can be repeated, where a follow-up would be posted twice.
     """
-    content = LINK_PATTERN.sub(r"<\g<0>>", text) if suppress_embeds else text  # an edit cannot suppress embeds
+    content = (
+        LINK_PATTERN.sub(r"<\g<0>>", text) if suppress_embeds else text
+    )  # an edit cannot suppress embeds
 
     async def edit() -> int:
         for file in files:
             file.reset()
         message = await interaction.edit_original_response(
-            content=content[:MAX_MESSAGE_CHARS], view=view, attachments=files, allowed_mentions=NO_MENTIONS
+            content=content[:MAX_MESSAGE_CHARS],
+            view=view,
+            attachments=files,
+            allowed_mentions=NO_MENTIONS,
         )
         return message.id
 
@@ -159,7 +188,9 @@ async def fill_response(
 
 
 async def update_message(interaction: discord.Interaction[Any], **fields: Any) -> None:
-    """Edit the message of the button that was pressed, as the response; a failure is logged, as by `respond`."""
+    """Edit the message of the button that was pressed, as the response; a failure is logged, as by
+    `respond`.
+    """
     with _logging_failure(interaction):
         if is_acknowledged(interaction):
             await persist(lambda: interaction.edit_original_response(**fields))
@@ -182,7 +213,12 @@ def _logging_failure(interaction: discord.Interaction[Any]) -> Iterator[None]:
     except (discord.HTTPException, discord.RateLimited, *UNCERTAIN_ERRORS) as error:
         data: Any = interaction.data or {}
         asked = data.get("name") or data.get("custom_id")
-        log.warning("could not tell %s what %s did: %s", interaction.user, asked, str(error) or type(error).__name__)
+        log.warning(
+            "could not tell %s what %s did: %s",
+            interaction.user,
+            asked,
+            str(error) or type(error).__name__,
+        )
 
 
 async def respond_privately(interaction: discord.Interaction[Any], text: str) -> None:
@@ -198,8 +234,11 @@ def button_view(*buttons: discord.ui.Item[Any]) -> discord.ui.View:
     return view
 
 
-class PersistentButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"):
-    """A button that outlives a restart: its custom id is the template's prefix and a value for each group.
+class PersistentButton(
+    discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=r"never:"
+):
+    """A button that outlives a restart: its custom id is the template's prefix and a value for each
+    group.
 
     The values become attributes, as text. Errors are shown to whoever pressed it.
     """
@@ -214,11 +253,17 @@ class PersistentButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]
         for name, text in zip(self.template.groupindex, texts, strict=True):
             setattr(self, name, text)
         prefix = self.template.pattern.partition(":")[0].replace("\\", "")
-        look: dict[str, Any] = {"label": label or self.label or None, "style": self.style, "emoji": self.emoji}
+        look: dict[str, Any] = {
+            "label": label or self.label or None,
+            "style": self.style,
+            "emoji": self.emoji,
+        }
         super().__init__(discord.ui.Button(custom_id=":".join([prefix, *texts]), **look))
 
     @classmethod
-    async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: Any, match: Any
+    ) -> Self:
         return cls(*match.groups())
 
     async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
@@ -237,8 +282,12 @@ class PersistentButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]
         raise NotImplementedError
 
 
-class PersistentPersonaSelect(discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], template=r"never:"):
-    """A menu of personas that outlives a restart and can be used again; custom ids as of a `PersistentButton`."""
+class PersistentPersonaSelect(
+    discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], template=r"never:"
+):
+    """A menu of personas that outlives a restart and can be used again; custom ids as of a
+    `PersistentButton`.
+    """
 
     moderators_only: ClassVar[bool] = False
 
@@ -246,17 +295,24 @@ class PersistentPersonaSelect(discord.ui.DynamicItem[discord.ui.Select[discord.u
         for name, text in zip(self.template.groupindex, values, strict=True):
             setattr(self, name, text)
         custom_id = ":".join([self.template.pattern.partition(":")[0], *values])
-        super().__init__(discord.ui.Select(custom_id=custom_id, placeholder="Choose a persona", options=options))
+        super().__init__(
+            discord.ui.Select(custom_id=custom_id, placeholder="Choose a persona", options=options)
+        )
 
     @classmethod
     def of(cls, personas: Iterable[Persona], *values: str) -> Self:
         """A menu of these personas, as many as Discord shows."""
         shown = islice(personas, MAX_SELECT_OPTIONS)
-        options = [discord.SelectOption(label=p.name, value=p.id, description=p.tagline[:100] or None) for p in shown]
+        options = [
+            discord.SelectOption(label=p.name, value=p.id, description=p.tagline[:100] or None)
+            for p in shown
+        ]
         return cls(options, *values)
 
     @classmethod
-    async def from_custom_id(cls, interaction: discord.Interaction[Any], item: Any, match: Any) -> Self:
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: Any, match: Any
+    ) -> Self:
         return cls(item.options, *match.groups())
 
     async def interaction_check(self, interaction: discord.Interaction[Any], /) -> bool:
@@ -275,14 +331,20 @@ class PersistentPersonaSelect(discord.ui.DynamicItem[discord.ui.Select[discord.u
         raise NotImplementedError
 
 
-def text_field(label: str, custom_id: str, max_chars: int, *, required: bool = True) -> discord.ui.TextInput[Any]:
+def text_field(
+    label: str, custom_id: str, max_chars: int, *, required: bool = True
+) -> discord.ui.TextInput[Any]:
     """A field of a form for text of several lines."""
     style = discord.TextStyle.paragraph
-    return discord.ui.TextInput(label=label, custom_id=custom_id, style=style, max_length=max_chars, required=required)
+    return discord.ui.TextInput(
+        label=label, custom_id=custom_id, style=style, max_length=max_chars, required=required
+    )
 
 
 def form(title: str, custom_id: str, *fields: discord.ui.Item[Any]) -> discord.ui.Modal:
-    """A form, handled by `FormCog` when it is submitted; Discord cuts no title, so a long one is cut here."""
+    """A form, handled by `FormCog` when it is submitted; Discord cuts no title, so a long one is
+    cut here.
+    """
     modal = discord.ui.Modal(title=title[:45], custom_id=custom_id)
     for field in fields:
         modal.add_item(field)
@@ -290,7 +352,9 @@ def form(title: str, custom_id: str, *fields: discord.ui.Item[Any]) -> discord.u
 
 
 class FormCog(commands.Cog):
-    """Handles submitted forms by the prefix of their custom id, also those opened before a restart."""
+    """Handles submitted forms by the prefix of their custom id, also those opened before a
+    restart.
+    """
 
     def __init__(self, handlers: Mapping[str, FormHandler]) -> None:
         self._handlers = handlers
@@ -298,7 +362,9 @@ class FormCog(commands.Cog):
     @commands.Cog.listener()
     async def on_interaction(self, interaction: Interaction) -> None:
         """A form was submitted."""
-        if interaction.type is not discord.InteractionType.modal_submit or not _is_first(interaction):
+        if interaction.type is not discord.InteractionType.modal_submit or not _is_first(
+            interaction
+        ):
             return
         data: Any = interaction.data or {}
         prefix, separator, rest = str(data.get("custom_id", "")).partition(":")
@@ -310,7 +376,12 @@ class FormCog(commands.Cog):
 
 
 def _submitted_values(data: Any) -> dict[str, str]:
-    """The values by custom id, read from the raw interaction: the form's own object may be from before a restart."""
+    """The values by custom id, read from the raw interaction: the form's own object may be from
+    before a restart.
+    """
     # Discord puts each field into a row or a label.
-    fields = [row["component"] if "component" in row else row["components"][0] for row in data["components"]]
+    fields = [
+        row["component"] if "component" in row else row["components"][0]
+        for row in data["components"]
+    ]
     return {str(field["custom_id"]): str(field["value"]) for field in fields}

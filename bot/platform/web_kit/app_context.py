@@ -31,7 +31,9 @@ class Routes(list[Route]):
 
 @dataclass
 class AppContext:
-    """`services` is None while the bot starts or stops; `streams` counts the open streams of events."""
+    """`services` is None while the bot starts or stops; `streams` counts the open streams of
+    events.
+    """
 
     services: Services | None = None
     streams: int = 0
@@ -44,5 +46,7 @@ def get_services(request: web.Request) -> Services:
     """Return the services. Raises `Problem` while the bot starts or stops."""
     services = request.app[APP_CONTEXT].services
     if services is None:
-        raise Problem("busy", "The bot is starting or stopping.", "Try again.", headers={"Retry-After": "2"})
+        raise Problem(
+            "busy", "The bot is starting or stopping.", "Try again.", headers={"Retry-After": "2"}
+        )
     return services

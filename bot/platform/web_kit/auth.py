@@ -1,4 +1,6 @@
-"""Authentication: the access token, sessions of those who signed in with it, and a limit on failed logins."""
+"""Authentication: the access token, sessions of those who signed in with it, and a limit on failed
+logins.
+"""
 
 import hashlib
 import hmac
@@ -23,7 +25,9 @@ SESSION_COOKIE, HTTPS_SESSION_COOKIE = "understudy_session", "__Host-understudy_
 """The second one is for HTTPS: browsers take it from this host alone."""
 SESSION_IDLE_TIMEOUT_S = 12 * 3600.0
 MAX_SESSION_AGE_S = 7 * 24 * 3600.0
-"""A session ends after `SESSION_IDLE_TIMEOUT_S` without use, and after `MAX_SESSION_AGE_S` in any case."""
+"""A session ends after `SESSION_IDLE_TIMEOUT_S` without use, and after `MAX_SESSION_AGE_S` in any
+case.
+"""
 MAX_SESSIONS = 1000
 FAILED_LOGIN_WINDOW_S, MAX_FAILED_LOGINS_PER_ADDRESS, MAX_FAILED_LOGINS = 60.0, 5, 50
 """Wrong tokens allowed per minute, from one address and from all."""
@@ -46,13 +50,19 @@ class FailedLogins:
     def wait_s(self, address: str, now: float) -> float:
         """Seconds until this address may try again; 0 if it may now."""
         own = self._by_address.get(address, deque())
-        waits = [own[0] + FAILED_LOGIN_WINDOW_S - now] if len(own) >= MAX_FAILED_LOGINS_PER_ADDRESS else []
+        waits = (
+            [own[0] + FAILED_LOGIN_WINDOW_S - now]
+            if len(own) >= MAX_FAILED_LOGINS_PER_ADDRESS
+            else []
+        )
         if len(self._all) == MAX_FAILED_LOGINS:
             waits.append(self._all[0] + FAILED_LOGIN_WINDOW_S - now)
         return max([0.0, *waits])
 
     def wrong(self, address: str, now: float) -> None:
-        self._by_address.setdefault(address, deque(maxlen=MAX_FAILED_LOGINS_PER_ADDRESS)).append(now)
+        self._by_address.setdefault(address, deque(maxlen=MAX_FAILED_LOGINS_PER_ADDRESS)).append(
+            now
+        )
         self._by_address.move_to_end(address)
         self._all.append(now)
         if len(self._by_address) > MAX_TRACKED_ADDRESSES:
@@ -64,7 +74,9 @@ class FailedLogins:
 
 
 class Authenticator:
-    """Authenticates requests; without a token it accepts all, as the server then listens on loopback only."""
+    """Authenticates requests; without a token it accepts all, as the server then listens on
+    loopback only.
+    """
 
     def __init__(
         self,
@@ -75,12 +87,15 @@ class Authenticator:
         proxies: tuple[IPNetwork, ...] = (),
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`names` are accepted host names besides loopback's; `is_local`: the server listens on loopback only.
+        """`names` are accepted host names besides loopback's; `is_local`: the server listens on
+        loopback only.
 
         `proxies` are believed when they name the client in X-Forwarded-For.
         """
         self.names = frozenset(name.casefold() for name in names)
-        self.is_local, self._proxies, self._now = is_local, proxies, now
+        self.is_local = is_local
+        self._proxies = proxies
+        self._now = now
         self._token = _hash_token(token) if token else b""
         self._sessions: OrderedDict[str, _LoginSession] = OrderedDict()
         self.guesses = FailedLogins()
@@ -90,7 +105,9 @@ class Authenticator:
         return bool(self._token)
 
     def lets_in(self, request: web.Request) -> bool:
-        """True if the request is authenticated. Raises `Problem` for one more wrong token after too many."""
+        """True if the request is authenticated. Raises `Problem` for one more wrong token after too
+        many.
+        """
         if not self.demands_token or self.has_session(request):
             return True
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -99,10 +116,11 @@ class Authenticator:
     def is_right(self, token: str, request: web.Request) -> bool:
         """True for the right token. Raises `Problem` for one more wrong token after too many.
 
-        The right one is never refused: behind a proxy, others' attempts may come from the same address. It cannot be
-        guessed at any speed (`bot.settings.MIN_TOKEN_CHARS`).
+        The right one is never refused: behind a proxy, others' attempts may come from the same
+        address. It cannot be guessed at any speed (`bot.settings.MIN_TOKEN_CHARS`).
         """
-        now, address = self._now(), self._client_address(request)
+        now = self._now()
+        address = self._client_address(request)
         if hmac.compare_digest(_hash_token(token), self._token):
             self.guesses.right(address)
             return True
@@ -116,11 +134,15 @@ class Authenticator:
         self.guesses.wrong(address, now)
         log.info("a wrong token for the web server came from %s", address)
         if self.guesses.wait_s(address, now):
-            log.warning("too many wrong tokens for the web server came of late, the last from %s", address)
+            log.warning(
+                "too many wrong tokens for the web server came of late, the last from %s", address
+            )
         return False
 
     def _client_address(self, request: web.Request) -> str:
-        """Return the client's address, behind trusted proxies the last one that they name; for IPv6 its network."""
+        """Return the client's address, behind trusted proxies the last one that they name; for IPv6
+        its network.
+        """
         forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
         address = request.remote or ""
         for hop in reversed(forwarded):
@@ -141,7 +163,8 @@ class Authenticator:
     def begin(self, request: web.Request) -> str:
         """Start a session in place of the request's; returns its id, for a cookie."""
         self.end(request)
-        now, session_id = self._now(), secrets.token_urlsafe(32)
+        now = self._now()
+        session_id = secrets.token_urlsafe(32)
         log.info("%s has signed in to the web server", self._client_address(request))
         self._sessions[_session_key(session_id)] = _LoginSession(now, now)
         if len(self._sessions) > MAX_SESSIONS:
@@ -150,7 +173,8 @@ class Authenticator:
 
     def has_session(self, request: web.Request) -> bool:
         """True if the request has a valid session, whose idle time starts anew."""
-        key, now = _session_key(_session_id(request)), self._now()
+        key = _session_key(_session_id(request))
+        now = self._now()
         session = self._sessions.get(key)
         if session is None:
             return False

@@ -22,7 +22,8 @@ DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
 
 @dataclass(frozen=True)
 class Series:
-    """A line: its name and its points (x, y), by ascending x. A faint line shows raw values behind a smoothed one.
+    """A line: its name and its points (x, y), by ascending x. A faint line shows raw values behind
+    a smoothed one.
 
     `colour` is the index of its colour; by default its position.
     """
@@ -48,12 +49,18 @@ class _Scale:
     is_whole: bool = False
 
     def at(self, value: float) -> float:
-        low, high, value = (math.log10(v) if self.is_log else v for v in (self.low, self.high, value))
+        low, high, value = (
+            math.log10(v) if self.is_log else v for v in (self.low, self.high, value)
+        )
         return self.begin + (value - low) / (high - low) * (self.end - self.begin)
 
 
-def line_chart(title: str, x: str, y: str, series: Sequence[Series], *, log_y: bool = False) -> Markup:
-    """Lines over common axes named `x` and `y`. Values that are infinite or have no logarithm are left out."""
+def line_chart(
+    title: str, x: str, y: str, series: Sequence[Series], *, log_y: bool = False
+) -> Markup:
+    """Lines over common axes named `x` and `y`. Values that are infinite or have no logarithm are
+    left out.
+    """
     shown = [replace(one, points=_drawable_points(one.points, log_y)) for one in series]
     points = [point for one in shown for point in one.points]
     if not points:
@@ -72,18 +79,24 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float]], unit: str = "") -> 
         return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
     most = max((value for _, value in rows if math.isfinite(value)), default=0) or 1
     texts = [f"{format_figure(value)} {unit}".strip() for _, value in rows]
-    drawn, room = [], max(0, WIDTH - LABEL_WIDTH - CHARACTER_WIDTH * max(map(len, texts)) - 6)
+    drawn = []
+    room = max(0, WIDTH - LABEL_WIDTH - CHARACTER_WIDTH * max(map(len, texts)) - 6)
     bar = Markup(
         '<text x="{}" y="{y}" text-anchor="end">{}</text><rect class="bar" x="{}" y="{}" width="{:.1f}" height="{}" '
         'rx="2"/><text class="value" x="{:.1f}" y="{y}">{}</text>'
     )
     for n, (name, value) in enumerate(rows):
-        top, width = n * (BAR_HEIGHT + BAR_GAP), max(0.0, value / most * room) if math.isfinite(value) else 0
+        top = n * (BAR_HEIGHT + BAR_GAP)
+        width = max(0.0, value / most * room) if math.isfinite(value) else 0
         place = (LABEL_WIDTH - 8, _shorten_label(name), LABEL_WIDTH, top, width, BAR_HEIGHT)
         drawn.append(bar.format(*place, LABEL_WIDTH + width + 6, texts[n], y=top + 15))
     cells = Markup("").join(_table_row(name, (value,)) for name, value in rows)
     table = _details(title, (title, unit or "Value"), cells)
-    label = f"{title}. " + ", ".join(f"{name}: {text}" for (name, _), text in zip(rows[:12], texts, strict=False)) + "."
+    label = (
+        f"{title}. "
+        + ", ".join(f"{name}: {text}" for (name, _), text in zip(rows[:12], texts, strict=False))
+        + "."
+    )
     return _figure(title, label, (WIDTH, len(rows) * (BAR_HEIGHT + BAR_GAP)), drawn, table)
 
 
@@ -99,7 +112,11 @@ def interval_chart(title: str, rows: Sequence[IntervalEstimate]) -> Markup:
     """Estimates with their intervals, one a row, over a common axis with a mark at 0."""
     if not rows:
         return Markup('<p class="empty">{}: there is nothing to show.</p>').format(title)
-    scale = _fit_scale([0.0, *(value for one in rows for value in (one.low, one.high))], LABEL_WIDTH + 10, WIDTH - 70)
+    scale = _fit_scale(
+        [0.0, *(value for one in rows for value in (one.low, one.high))],
+        LABEL_WIDTH + 10,
+        WIDTH - 70,
+    )
     bottom = len(rows) * (BAR_HEIGHT + BAR_GAP)
     zero = Markup(
         '<line class="rule" x1="{0:.1f}" x2="{0:.1f}" y1="0" y2="{1}"/>'
@@ -107,7 +124,8 @@ def interval_chart(title: str, rows: Sequence[IntervalEstimate]) -> Markup:
     ).format(scale.at(0), bottom, bottom + 14)
     cells = Markup("").join(_table_row(one.name, (one.estimate, one.low, one.high)) for one in rows)
     spoken = ", ".join(
-        f"{one.name}: {format_figure(one.estimate)} ({format_figure(one.low)} to {format_figure(one.high)})"
+        f"{one.name}: {format_figure(one.estimate)} ({format_figure(one.low)} to "
+        f"{format_figure(one.high)})"
         for one in rows
     )
     table = _details(title, ("", "Estimate", "From", "To"), cells)
@@ -122,7 +140,16 @@ def _interval_mark(one: IntervalEstimate, number: int, scale: _Scale) -> Markup:
         '<text x="{}" y="{y}" dy="4" text-anchor="end">{}</text>'
         '<line class="line s0" x1="{:.1f}" x2="{:.1f}" y1="{y}" y2="{y}"/>'
         '<circle class="dot s0" cx="{:.1f}" cy="{y}" r="4"/><text class="value" x="{}" y="{y}" dy="4">{}</text>'
-    ).format(LABEL_WIDTH - 8, _shorten_label(one.name), low, high, middle, WIDTH - 60, format_figure(one.estimate), y=y)
+    ).format(
+        LABEL_WIDTH - 8,
+        _shorten_label(one.name),
+        low,
+        high,
+        middle,
+        WIDTH - 60,
+        format_figure(one.estimate),
+        y=y,
+    )
 
 
 def format_figure(value: float) -> str:
@@ -144,29 +171,39 @@ def axis_ticks(low: float, high: float, about: int = 5, *, least: float = 0.0) -
 
 
 def _drawable_points(points: Sequence[Point], log_y: bool) -> list[Point]:
-    return [(a, b) for a, b in points if math.isfinite(a) and math.isfinite(b) and (b > 0 or not log_y)]
+    return [
+        (a, b) for a, b in points if math.isfinite(a) and math.isfinite(b) and (b > 0 or not log_y)
+    ]
 
 
 def _fit_scale(values: Sequence[float], begin: float, end: float, is_log: bool = False) -> _Scale:
     """Scale an axis to the values; a single value is centred on an axis from 0."""
-    low, high = min(values), max(values)
+    low = min(values)
+    high = max(values)
     if low == high:
         low, high = (low / 2, high * 2) if is_log else sorted((0.0, 2 * low or 1.0))
     return _Scale(low, high, begin, end, is_log, all(value == int(value) for value in values))
 
 
 def _grid(across: _Scale, up: _Scale, x: str, y: str) -> Iterator[Markup]:
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    right = WIDTH - RIGHT
+    bottom = HEIGHT - BOTTOM
     heights = _log_ticks(up) if up.is_log else axis_ticks(up.low, up.high, least=float(up.is_whole))
     for value, label in _tick_labels(heights):
         yield Markup(
             '<line class="rule" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
             '<text x="{}" y="{y:.1f}" dy="4" text-anchor="end">{}</text>'
         ).format(LEFT, right, LEFT - 6, label, y=up.at(value))
-    for value, label in _tick_labels(axis_ticks(across.low, across.high, 7, least=float(across.is_whole))):
+    for value, label in _tick_labels(
+        axis_ticks(across.low, across.high, 7, least=float(across.is_whole))
+    ):
         x_place = across.at(value)
-        yield Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x_place, bottom + 20, label)
-    yield Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, right, bottom, bottom)
+        yield Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+            x_place, bottom + 20, label
+        )
+    yield Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+        LEFT, right, bottom, bottom
+    )
     yield Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(right, HEIGHT - 7, x)
     yield Markup('<text x="{}" y="{}">{}</text>').format(LEFT, HEIGHT - 7, f"↑ {y}")
 
@@ -197,9 +234,13 @@ def _line(one: Series, number: int, across: _Scale, up: _Scale) -> Markup:
     kind, dashes = one.style(number)
     places = [(across.at(a), up.at(b)) for a, b in thin_points(one.points, MAX_DRAWN_POINTS)]
     if len(places) == 1:
-        return Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(kind, *places[0])
+        return Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(
+            kind, *places[0]
+        )
     path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-    return Markup('<polyline class="line {}" points="{}"{}/>').format(kind, path, _dash_attribute(dashes))
+    return Markup('<polyline class="line {}" points="{}"{}/>').format(
+        kind, path, _dash_attribute(dashes)
+    )
 
 
 def _dash_attribute(dashes: str) -> Markup:
@@ -229,7 +270,8 @@ def _legend(shown: Sequence[Series]) -> Markup:
     )
     styles = [one.style(n) for n, one in enumerate(shown)]
     entries = (
-        entry.format(kind, _dash_attribute(dashes), one.name) for one, (kind, dashes) in zip(shown, styles, strict=True)
+        entry.format(kind, _dash_attribute(dashes), one.name)
+        for one, (kind, dashes) in zip(shown, styles, strict=True)
     )
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(entries))
 
@@ -238,7 +280,9 @@ def _table(title: str, x: str, shown: Sequence[Series]) -> Markup:
     by_x = [dict(one.points) for one in shown]
     every = sorted({at for one in by_x for at in one})
     rows = [at for at, _ in thin_points([(at, 0.0) for at in every], MAX_TABLE_ROWS)]
-    cells = Markup("").join(_table_row(format_figure(at), [one.get(at) for one in by_x]) for at in rows)
+    cells = Markup("").join(
+        _table_row(format_figure(at), [one.get(at) for one in by_x]) for at in rows
+    )
     left_out = f" ({len(rows)} of {len(every):,} rows)" if len(rows) < len(every) else ""
     return _details(title + left_out, (x, *(one.name for one in shown)), cells)
 
@@ -260,7 +304,9 @@ def _details(caption: str, heads: Sequence[str], rows: Markup) -> Markup:
     ).format(f"Figures: {caption}", caption, columns, rows)
 
 
-def _figure(title: str, label: str, size: tuple[int, int], drawn: Sequence[Markup], below: Markup) -> Markup:
+def _figure(
+    title: str, label: str, size: tuple[int, int], drawn: Sequence[Markup], below: Markup
+) -> Markup:
     return Markup(
         '<figure class="chart"><figcaption>{}</figcaption><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg>'
         "{}</figure>"

@@ -1,4 +1,6 @@
-"""Limits what clients may hold: connections in all and of one address, their idle time, and lines in the log."""
+"""Limits what clients may hold: connections in all and of one address, their idle time, and lines
+in the log.
+"""
 
 import asyncio
 import logging
@@ -20,22 +22,32 @@ if sys.platform != "win32":
 log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 512
 OPEN_FILES_SHARE = 2
-"""Connections get at most the process's open files divided by this; the others are the database, models, uploads."""
+"""Connections get at most the process's open files divided by this; the others are the database,
+models, uploads.
+"""
 ADDRESS_SHARE = 2
 """One address gets at most all connections divided by this."""
 REQUEST_TIMEOUT_S = 60.0
-"""Time for a request's first line and headers to arrive, and for a connection without requests to stay open."""
+"""Time for a request's first line and headers to arrive, and for a connection without requests to
+stay open.
+"""
 UNREAD_TIMEOUT_S = 300.0
-"""A connection is closed once a client has read nothing of a response for so long. (Downloads may be paused.)"""
+"""A connection is closed once a client has read nothing of a response for so long. (Downloads may
+be paused.)
+"""
 LOG_INTERVAL_S = 60.0
 OUT_OF_FILES_MESSAGE = "socket.accept() out of system resource"
-"""Beginning of what asyncio logs, with a traceback, for each connection that there is no file left for."""
+"""Beginning of what asyncio logs, with a traceback, for each connection that there is no file left
+for.
+"""
 OUT_OF_FILES_ADVICE = (
-    "The process has no open file left for another connection. Raise its limit (ulimit -n, LimitNOFILE in a unit of "
+    "The process has no open file left for another connection. Raise its limit (ulimit -n, "
+    "LimitNOFILE in a unit of "
     "systemd)."
 )
 REFUSAL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Type: "
+    b"text/plain\r\n"
     b"Content-Length: 40\r\n\r\nToo many connections. Try again later.\r\n"
 )
 
@@ -45,15 +57,19 @@ def default_max_connections() -> int:
     if sys.platform == "win32":  # sockets are no files there
         return MAX_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, min(MAX_CONNECTIONS, soft // OPEN_FILES_SHARE))
+    return (
+        MAX_CONNECTIONS
+        if soft == resource.RLIM_INFINITY
+        else max(8, min(MAX_CONNECTIONS, soft // OPEN_FILES_SHARE))
+    )
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
     """Limits of a web server's connections.
 
-    `is_proxy` tells addresses of reverse proxies, whose connections are many clients': they are limited in all only.
-    `max_connections` 0 stands for the default.
+    `is_proxy` tells addresses of reverse proxies, whose connections are many clients': they are
+    limited in all only. `max_connections` 0 stands for the default.
     """
 
     max_connections: int = 0
@@ -71,7 +87,9 @@ class ConnectionLimits:
 
 
 class LogInterval:
-    """Counts events of a kind, of which one in `LOG_INTERVAL_S` is logged, with the number since the last line."""
+    """Counts events of a kind, of which one in `LOG_INTERVAL_S` is logged, with the number since
+    the last line.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._count, self._logged_at = clock, 0, float("-inf")
@@ -82,12 +100,16 @@ class LogInterval:
         now = self._clock()
         if now - self._logged_at < LOG_INTERVAL_S:
             return 0
-        self._logged_at, counted, self._count = now, self._count, 0
+        self._logged_at = now
+        counted = self._count
+        self._count = 0
         return counted
 
 
 class AcceptErrorFilter(logging.Filter):
-    """Shortens asyncio's tracebacks for connections without an open file to one line in `LOG_INTERVAL_S`."""
+    """Shortens asyncio's tracebacks for connections without an open file to one line in
+    `LOG_INTERVAL_S`.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -98,19 +120,25 @@ class AcceptErrorFilter(logging.Filter):
             return True
         if not self._interval.count():
             return False
-        record.msg, record.args, record.exc_info = OUT_OF_FILES_ADVICE, (), None
+        record.msg = OUT_OF_FILES_ADVICE
+        record.args = ()
+        record.exc_info = None
         return True
 
 
 class LimitedServer(web.Server):
-    """A server with limits. Where they are reached, a new connection takes the place of the oldest without a request.
+    """A server with limits. Where they are reached, a new connection takes the place of the oldest
+    without a request.
 
-    Such are half open, or kept alive by clients, who then open another. Where all have requests, it gets a 503.
+    Such are half open, or kept alive by clients, who then open another. Where all have requests, it
+    gets a 503.
     """
 
     def __init__(self, *arguments: Any, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(*arguments, keepalive_timeout=limits.request_timeout_s, **options)
-        self._limits, self._in_all, self._per_address = limits, limits.in_all, limits.per_address
+        self._limits = limits
+        self._in_all = limits.in_all
+        self._per_address = limits.per_address
         self._open: dict[RequestHandler, tuple[str, asyncio.Transport]] = {}  # oldest first
         self._by_address = Counter[str]()
         self._refusals = LogInterval()
@@ -124,7 +152,8 @@ class LimitedServer(web.Server):
         else:
             has_room = len(self._open) < self._in_all or self._close_idle()
         if not has_room:
-            # Not at once: aiohttp starts the handler after this, and reports a connection that is closed before.
+            # Not at once: aiohttp starts the handler after this, and reports a connection that is
+            # closed before.
             asyncio.get_running_loop().call_soon(self._refuse, address, transport)
             return
         self._open[handler] = address, transport
@@ -157,7 +186,8 @@ class LimitedServer(web.Server):
         transport.close()
         if count := self._refusals.count():
             log.warning(
-                "%d connections were refused, the last from %s: %d are open, %d of them from there.",
+                "%d connections were refused, the last from %s: %d are open, %d of them from "
+                "there.",
                 count, address, len(self._open), self._by_address[address],
             )  # fmt: skip
 
@@ -173,7 +203,10 @@ class LimitedRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         return LimitedServer(
-            made.request_handler, request_factory=made.request_factory, limits=self._limits, **self._kwargs
+            made.request_handler,
+            request_factory=made.request_factory,
+            limits=self._limits,
+            **self._kwargs,
         )
 
     async def setup(self) -> None:
@@ -189,7 +222,9 @@ def _peer_address(transport: asyncio.Transport) -> str:
 
 
 def _client_key(peer: str) -> str:
-    """Return the address that a client counts under; for IPv6 its network, in which one machine has many."""
+    """Return the address that a client counts under; for IPv6 its network, in which one machine has
+    many.
+    """
     try:
         address = ip_address(peer)
     except ValueError:
@@ -200,6 +235,10 @@ def _client_key(peer: str) -> str:
 
 
 def _limit_unread(transport: asyncio.Transport, timeout_s: float) -> None:
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux (tcp(7)); also counts while the client's window is 0
+    option = getattr(
+        socket, "TCP_USER_TIMEOUT", None
+    )  # Linux (tcp(7)); also counts while the client's window is 0
     if option is not None:
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, round(timeout_s * 1000))
+        transport.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, option, round(timeout_s * 1000)
+        )

@@ -1,4 +1,6 @@
-"""Protection against cross-site requests and DNS rebinding: checks Host, Origin and Sec-Fetch-Site."""
+"""Protection against cross-site requests and DNS rebinding: checks Host, Origin and
+Sec-Fetch-Site.
+"""
 
 import ipaddress
 import re
@@ -12,7 +14,9 @@ from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import FORM_TYPE, MAX_FORM_BYTES
 from bot.platform.web_kit.templating import is_dashboard_path
 
-HOST_PATTERN = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?P<port>:\d{1,5})?", re.IGNORECASE)
+HOST_PATTERN = re.compile(
+    r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?P<port>:\d{1,5})?", re.IGNORECASE
+)
 OWN_FETCH_SITES = ("same-origin", "none")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 MULTIPART_TYPE = "multipart/form-data"
@@ -25,7 +29,9 @@ SECURITY_HEADERS = {
 }
 """Defaults for all responses."""
 HTTPS_ONLY_HEADER = ("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
-"""Sent where the server has a host name. Browsers ignore it over HTTP, so it counts behind a proxy with TLS alone."""
+"""Sent where the server has a host name. Browsers ignore it over HTTP, so it counts behind a proxy
+with TLS alone.
+"""
 MAX_URL_CHARS = 8190
 """As in other servers; longer requests need a body."""
 PARSER_LIMITS: dict[str, Any] = {"max_line_size": 2**16, "max_field_size": 2**16}
@@ -39,12 +45,19 @@ def require_short_url(request: web.Request) -> None:
 
 
 def require_same_origin(request: web.Request, authenticator: Authenticator) -> None:
-    """Raise `Problem` for a foreign Host, a request from another site, and a form from no page of ours."""
+    """Raise `Problem` for a foreign Host, a request from another site, and a form from no page of
+    ours.
+    """
     hosts = request.headers.getall("Host", [])
-    # An address that is whole, as proxies are asked, names a host besides the header: that is `request.host` then.
-    if len(hosts) != 1 or not all(_is_own_host(host, authenticator) for host in (hosts[0], request.host)):
+    # An address that is whole, as proxies are asked, names a host besides the header: that is
+    # `request.host` then.
+    if len(hosts) != 1 or not all(
+        _is_own_host(host, authenticator) for host in (hosts[0], request.host)
+    ):
         advice = "Ask 127.0.0.1, localhost or [::1]" + (
-            "." if authenticator.is_local else "; or this machine's address, or a name that WEB_NAMES lists."
+            "."
+            if authenticator.is_local
+            else "; or this machine's address, or a name that WEB_NAMES lists."
         )
         raise Problem("not-from-here", "The Host header does not name this machine.", advice)
     if _is_cross_site(request, hosts[0]):
@@ -58,7 +71,9 @@ def _is_own_host(host: str, authenticator: Authenticator) -> bool:
     found = HOST_PATTERN.fullmatch(host)
     name = found["name"].strip("[]").casefold() if found else host
     if found and (
-        name == "localhost" or name in authenticator.names or name + (found["port"] or "") in authenticator.names
+        name == "localhost"
+        or name in authenticator.names
+        or name + (found["port"] or "") in authenticator.names
     ):
         return True
     try:
@@ -69,7 +84,8 @@ def _is_own_host(host: str, authenticator: Authenticator) -> bool:
 
 
 def _is_cross_site(request: web.Request, host: str) -> bool:
-    sites, origins = request.headers.getall("Sec-Fetch-Site", []), request.headers.getall("Origin", [])
+    sites = request.headers.getall("Sec-Fetch-Site", [])
+    origins = request.headers.getall("Origin", [])
     if request.method in SAFE_METHODS and request.headers.get("Sec-Fetch-Mode") == "navigate":
         return False  # a link that somebody follows, and whose page the other site cannot see
     return any(site not in OWN_FETCH_SITES for site in sites) or any(
@@ -93,4 +109,6 @@ def _require_same_origin_form(request: web.Request) -> None:
         raise Problem("not-from-here", message, "Send it from one of this bot's pages.")
     length = request.content_length if request.content_length is not None else MAX_FORM_BYTES + 1
     if request.content_type == FORM_TYPE and length > MAX_FORM_BYTES:
-        raise Problem("too-large", f"The form is larger than {MAX_FORM_BYTES // 2**20} MiB.", "Send less.")
+        raise Problem(
+            "too-large", f"The form is larger than {MAX_FORM_BYTES // 2**20} MiB.", "Send less."
+        )

@@ -20,7 +20,9 @@ KEY_HEADER = "Idempotency-Key"
 EXEMPT_PREFIXES = ("/finetune/start-training", "/v1/")
 MAX_REQUEST_BYTES, MAX_STORED_RESPONSE_CHARS = 2**20, 2**20
 """Limits of a request with a key, and of a stored response."""
-IN_MEMORY_PATHS = re.compile(r"/play/.*|/tokens|/finetune/plan|/personas/[^/]+/(lore/ask|card/check)")
+IN_MEMORY_PATHS = re.compile(
+    r"/play/.*|/tokens|/finetune/plan|/personas/[^/]+/(lore/ask|card/check)"
+)
 """Responses that are never written to the database."""
 MAX_IN_MEMORY_RESPONSES = 1000
 
@@ -82,7 +84,11 @@ def idempotency_key(request: web.Request) -> str | None:
 
 async def respond_once(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The handler's response, or the stored one of the same request and key. Raises `Problem`."""
-    if request.method != "POST" or is_dashboard_path(request) or request.path.startswith(EXEMPT_PREFIXES):
+    if (
+        request.method != "POST"
+        or is_dashboard_path(request)
+        or request.path.startswith(EXEMPT_PREFIXES)
+    ):
         return await handler(request)
     key = idempotency_key(request)
     if key is None:
@@ -90,10 +96,14 @@ async def respond_once(request: web.Request, handler: Handler) -> web.StreamResp
     return await _respond_with_key(request, handler, hashlib.sha256(key.encode()).digest())
 
 
-async def _respond_with_key(request: web.Request, handler: Handler, key: bytes) -> web.StreamResponse:
+async def _respond_with_key(
+    request: web.Request, handler: Handler, key: bytes
+) -> web.StreamResponse:
     running = request.app[IDEMPOTENCY_STATE].running
     if request.body_exists and request.content_type != "application/json":
-        raise Problem("bad-header", f"An {KEY_HEADER} goes with JSON only.", "Send this without one.")
+        raise Problem(
+            "bad-header", f"An {KEY_HEADER} goes with JSON only.", "Send this without one."
+        )
     body = request[CACHED_BODY] = await read_body(request, MAX_REQUEST_BYTES)
     request_hash = hashlib.sha256(f"{request.method} {request.path_qs}\n".encode() + body).digest()
     if key in running:
@@ -110,14 +120,18 @@ async def _respond_with_key(request: web.Request, handler: Handler, key: bytes) 
 
 def _stored_response(request: web.Request, key: bytes, request_hash: bytes) -> web.Response | None:
     now = time.time()
-    stored = _in_memory_responses(request).get(key, now) or get_services(request).store.idempotency_keys.get(key, now)
+    stored = _in_memory_responses(request).get(key, now) or get_services(
+        request
+    ).store.idempotency_keys.get(key, now)
     if stored is None:
         return None
     if stored.request != request_hash:
         raise reused_key_problem()
     if stored.status is None:
         message = "The bot stopped during the request, or could not store its response."
-        raise Problem("conflict", message, "Check whether it was done; if not, send it with a new key.")
+        raise Problem(
+            "conflict", message, "Check whether it was done; if not, send it with a new key."
+        )
     return web.Response(text=stored.body, status=stored.status, content_type="application/json")
 
 
@@ -128,13 +142,16 @@ def reused_key_problem(**more: str) -> Problem:
 
 
 def _in_memory_responses(request: web.Request) -> InMemoryResponses:
-    return request.app[IDEMPOTENCY_STATE].answered.since(get_services(request).store.erasure_requests.count())
+    return request.app[IDEMPOTENCY_STATE].answered.since(
+        get_services(request).store.erasure_requests.count()
+    )
 
 
 async def _handle_and_store(
     request: web.Request, handler: Handler, key: bytes, request_hash: bytes
 ) -> web.StreamResponse:
-    stored, in_memory = get_services(request).store.idempotency_keys, _in_memory_responses(request)
+    stored = get_services(request).store.idempotency_keys
+    in_memory = _in_memory_responses(request)
     responses = in_memory if IN_MEMORY_PATHS.fullmatch(request.path) else stored
     responses.begin(key, request_hash, time.time())
     try:

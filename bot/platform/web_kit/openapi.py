@@ -1,4 +1,6 @@
-"""`GET /openapi.json` and `GET /problems/SLUG`: the API's description, built from what its routes declare."""
+"""`GET /openapi.json` and `GET /problems/SLUG`: the API's description, built from what its routes
+declare.
+"""
 
 import asyncio
 import functools
@@ -19,7 +21,8 @@ from bot.platform.web_kit.problems import PROBLEMS, Problem, ProblemDetails
 Schema = dict[str, Any]
 BodyShape = type | Schema
 """A pydantic model, a dataclass, another type that pydantic can describe, or a JSON schema."""
-JSON_TYPE, PROBLEM_TYPE = "application/json", "application/problem+json"
+JSON_TYPE = "application/json"
+PROBLEM_TYPE = "application/problem+json"
 PATH_PARAMETER_PATTERN = re.compile(r"{(\w+)(?::[^}]*)?}")
 WORD_PATTERN = re.compile(r"[A-Za-z0-9]+")
 ANY_OBJECT: Schema = {"type": "object", "additionalProperties": True}
@@ -64,9 +67,16 @@ class ApiModel(BaseModel):
 
     @classmethod
     def describe(cls, *sources: object, **more: Any) -> Self:
-        """Take each field from `more` or from the last source that has an attribute of this name."""
+        """Take each field from `more` or from the last source that has an attribute of this
+        name.
+        """
         names = [name for name in cls.model_fields if name not in more]
-        shared = {name: getattr(source, name) for source in sources for name in names if hasattr(source, name)}
+        shared = {
+            name: getattr(source, name)
+            for source in sources
+            for name in names
+            if hasattr(source, name)
+        }
         return cls(**shared, **more)
 
     def as_json(self) -> Json:
@@ -86,7 +96,9 @@ class ParameterSpec:
 
 @dataclass(frozen=True)
 class ResponseSpec:
-    """A response of one status: its meaning, its shape (None: an object of no fixed shape), and its media types."""
+    """A response of one status: its meaning, its shape (None: an object of no fixed shape), and its
+    media types.
+    """
 
     description: str
     shape: BodyShape | None = None
@@ -141,12 +153,14 @@ class ApiRoutes(Routes):
         parameters: Mapping[str, str | ParameterSpec] = MappingProxyType({}),
         body: BodySpec | None = None,
     ) -> Callable[[HandlerT], HandlerT]:
-        """Register a handler and describe what it takes and returns; its docstring becomes the description.
+        """Register a handler and describe what it takes and returns; its docstring becomes the
+        description.
 
-        `answers` maps each status to its meaning, or to a `ResponseSpec` with a shape. Statuses from 400 on are
-        problems; those that any request can return (`COMMON_STATUSES`; `BODY_STATUSES` with a body; 400 with a query;
-        `IDEMPOTENCY_STATUSES` for POST) need no entry unless they mean more. `query` and `parameters` (of the path)
-        map each name to its meaning, or to a `ParameterSpec`; path parameters are required in any case.
+        `answers` maps each status to its meaning, or to a `ResponseSpec` with a shape. Statuses
+        from 400 on are problems; those that any request can return (`COMMON_STATUSES`;
+        `BODY_STATUSES` with a body; 400 with a query; `IDEMPOTENCY_STATUSES` for POST) need no
+        entry unless they mean more. `query` and `parameters` (of the path) map each name to its
+        meaning, or to a `ParameterSpec`; path parameters are required in any case.
         """
 
         def register(handler: HandlerT) -> HandlerT:
@@ -166,7 +180,11 @@ def operation_spec(handler: Handler) -> OperationSpec | None:
 
 def build_document(routes: Iterable[Route]) -> Schema:
     """Build the OpenAPI document of the described routes."""
-    described = [(method, path, spec) for method, path, handler in routes if (spec := operation_spec(handler))]
+    described = [
+        (method, path, spec)
+        for method, path, handler in routes
+        if (spec := operation_spec(handler))
+    ]
     shapes = _collect_shapes(spec for _, _, spec in described)
     paths: dict[str, Schema] = {}
     for method, path, spec in described:
@@ -186,7 +204,11 @@ def build_document(routes: Iterable[Route]) -> Schema:
         "components": {
             "schemas": shapes.components,
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "WEB_TOKEN, where one is set."}
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "WEB_TOKEN, where one is set.",
+                }
             },
         },
     }
@@ -208,7 +230,11 @@ def _collect_shapes(specs: Iterable[OperationSpec]) -> ShapeSchemas:
     used: dict[tuple[Any, Any], None] = {(ProblemDetails, "serialization"): None}
     for spec in specs:
         bodies = [(spec.body.shape, "validation")] if spec.body else []
-        returned = [(one.shape, "serialization") for one in spec.answers.values() if isinstance(one, ResponseSpec)]
+        returned = [
+            (one.shape, "serialization")
+            for one in spec.answers.values()
+            if isinstance(one, ResponseSpec)
+        ]
         used |= dict.fromkeys(pair for pair in (*bodies, *returned) if isinstance(pair[0], type))
     adapters = [(shape, mode, TypeAdapter(shape)) for shape, mode in used]
     schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template=REF_TEMPLATE)
@@ -217,12 +243,17 @@ def _collect_shapes(specs: Iterable[OperationSpec]) -> ShapeSchemas:
 
 def _operation(method: str, path: str, spec: OperationSpec, shapes: ShapeSchemas) -> Schema:
     parameters = [
-        *(_parameter("path", name, spec.path.get(name, "")) for name in PATH_PARAMETER_PATTERN.findall(path)),
+        *(
+            _parameter("path", name, spec.path.get(name, ""))
+            for name in PATH_PARAMETER_PATTERN.findall(path)
+        ),
         *(_parameter("query", name, value) for name, value in spec.query.items()),
         *([IDEMPOTENCY_PARAMETER] if _takes_key(method, path) else []),
     ]
     operation: Schema = {
-        "operationId": "_".join((method.lower(), *WORD_PATTERN.findall(PATH_PARAMETER_PATTERN.sub(r"\1", path)))),
+        "operationId": "_".join(
+            (method.lower(), *WORD_PATTERN.findall(PATH_PARAMETER_PATTERN.sub(r"\1", path)))
+        ),
         "summary": spec.summary,
         "tags": [spec.tag],
         "responses": _responses(spec, shapes, _takes_key(method, path)),
@@ -235,13 +266,21 @@ def _operation(method: str, path: str, spec: OperationSpec, shapes: ShapeSchemas
         content: Schema = {"schema": shapes.find(spec.body.shape, "validation")}
         if spec.body.example is not None:
             content["example"] = spec.body.example
-        operation["requestBody"] = {"required": spec.body.required, "content": {spec.body.media: content}}
+        operation["requestBody"] = {
+            "required": spec.body.required,
+            "content": {spec.body.media: content},
+        }
     return operation
 
 
 def _parameter(location: str, name: str, value: str | ParameterSpec) -> Schema:
     spec = value if isinstance(value, ParameterSpec) else ParameterSpec(value)
-    parameter: Schema = {"name": name, "in": location, "required": location == "path", "schema": spec.schema}
+    parameter: Schema = {
+        "name": name,
+        "in": location,
+        "required": location == "path",
+        "schema": spec.schema,
+    }
     return parameter | ({"description": spec.description} if spec.description else {})
 
 
@@ -251,8 +290,13 @@ def _takes_key(method: str, path: str) -> bool:
 
 def _responses(spec: OperationSpec, shapes: ShapeSchemas, takes_key: bool) -> Schema:
     statuses = [*COMMON_STATUSES, *([400] if spec.query else ())]
-    statuses += [*(IDEMPOTENCY_STATUSES if takes_key else ()), *(BODY_STATUSES if spec.body else ())]
-    expected: dict[int, str | ResponseSpec] = {status: _status_phrase(status) for status in statuses}
+    statuses += [
+        *(IDEMPOTENCY_STATUSES if takes_key else ()),
+        *(BODY_STATUSES if spec.body else ()),
+    ]
+    expected: dict[int, str | ResponseSpec] = {
+        status: _status_phrase(status) for status in statuses
+    }
     if "after" in spec.query:
         expected[404] = "There is no entry `after`."
     responses = {}
@@ -275,7 +319,13 @@ def _response(status: int, spec: ResponseSpec, shapes: ShapeSchemas) -> Schema:
 
 def _media_schema(media: str, shape: Schema) -> Schema:
     """Shapes are those of JSON; streams, texts and files have their own."""
-    return shape if media.endswith("json") else EVENT_SCHEMA if media == "text/event-stream" else STRING_SCHEMA
+    return (
+        shape
+        if media.endswith("json")
+        else EVENT_SCHEMA
+        if media == "text/event-stream"
+        else STRING_SCHEMA
+    )
 
 
 def _status_phrase(status: int) -> str:

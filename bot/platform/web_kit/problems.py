@@ -48,7 +48,9 @@ PROBLEMS = {
 
 
 class FieldProblem(BaseModel):
-    """A wrong field of a request: its name and JSON pointer, what is wrong, what is allowed there, and what came."""
+    """A wrong field of a request: its name and JSON pointer, what is wrong, what is allowed there,
+    and what came.
+    """
 
     field: str
     pointer: str = ""
@@ -60,7 +62,9 @@ class FieldProblem(BaseModel):
 class ProblemDetails(BaseModel):
     """Problem details as in RFC 9457. `advice` says what to do, `errors` names each wrong field."""
 
-    type: Annotated[str, Field(json_schema_extra={"enum": [f"/problems/{slug}" for slug in PROBLEMS]})]
+    type: Annotated[
+        str, Field(json_schema_extra={"enum": [f"/problems/{slug}" for slug in PROBLEMS]})
+    ]
     title: str
     status: int
     detail: str
@@ -90,7 +94,9 @@ class Problem(UnderstudyError):
 
 def retry_headers(error: Exception) -> dict[str, str]:
     """A `Retry-After` header if the error says when to try again."""
-    return {"Retry-After": str(math.ceil(error.wait_s))} if isinstance(error, EngineBusyError) else {}
+    return (
+        {"Retry-After": str(math.ceil(error.wait_s))} if isinstance(error, EngineBusyError) else {}
+    )
 
 
 def field_error(field: str, detail: str) -> dict[str, str]:
@@ -107,7 +113,9 @@ def internal_error(error: Exception) -> Problem:
     """Log an unexpected error under a code, and return a problem that names only the code."""
     code = secrets.token_hex(4)
     log.error("error %s", code, exc_info=error)
-    return Problem("failed", "An internal error occurred.", f"The bot's log has the details under {code}.")
+    return Problem(
+        "failed", "An internal error occurred.", f"The bot's log has the details under {code}."
+    )
 
 
 def disk_full_problem(error: Exception) -> Problem:
@@ -132,5 +140,8 @@ def problem_response(problem: Problem, path: str) -> web.Response:
         body["errors"] = problem.errors
     content = json.dumps(body | problem.more).encode()
     return web.Response(
-        body=content, status=problem.status, content_type="application/problem+json", headers=problem.headers
+        body=content,
+        status=problem.status,
+        content_type="application/problem+json",
+        headers=problem.headers,
     )

@@ -1,4 +1,6 @@
-"""Server-sent events: streams items to a client, with pings, and resumes after a lost connection."""
+"""Server-sent events: streams items to a client, with pings, and resumes after a lost
+connection.
+"""
 
 import asyncio
 import json
@@ -16,7 +18,8 @@ T = TypeVar("T")
 SseItem = tuple[str, str, Any]
 """Id, name and data (JSON) of an event. Clients do not resume after an id of ""."""
 
-PING_INTERVAL_S, RECONNECT_DELAY_MS = 15.0, 2000
+PING_INTERVAL_S = 15.0
+RECONNECT_DELAY_MS = 2000
 MAX_STREAMS = 200
 DISCONNECT_POLL_S = 0.5
 """Interval of checks for a disconnected client, for whom nothing more should be generated."""
@@ -32,8 +35,9 @@ SSE_HEADERS = {
 LINE_END_PATTERN = re.compile(r"[\r\n\0]")
 
 
-# aiohttp-sse 2.2.0 works with this aiohttp, but notices a closed page only at its next ping (15.05 s measured, 0.5 s
-# here), while replies are still generated for it; and it overrides `Cache-Control`.
+# aiohttp-sse 2.2.0 works with this aiohttp, but notices a closed page only at its next ping (15.05
+# s measured, 0.5 s here), while replies are still generated for it; and it overrides
+# `Cache-Control`.
 
 
 async def stream_events(
@@ -41,13 +45,17 @@ async def stream_events(
 ) -> web.StreamResponse:
     """Stream events until they end, with a comment after each 15 seconds of silence.
 
-    A client that reconnects sends `Last-Event-ID`; resuming there is up to `items`. When the client disconnects,
-    `items` is closed. An error of `items` is sent as a last event `problem` with `message` and `advice`, as the
-    response has started. Raises `EngineBusyError` where too many streams are open.
+    A client that reconnects sends `Last-Event-ID`; resuming there is up to `items`. When the client
+    disconnects, `items` is closed. An error of `items` is sent as a last event `problem` with
+    `message` and `advice`, as the response has started. Raises `EngineBusyError` where too many
+    streams are open.
     """
-    answer, context = web.StreamResponse(headers=SSE_HEADERS), request.app[APP_CONTEXT]
+    answer = web.StreamResponse(headers=SSE_HEADERS)
+    context = request.app[APP_CONTEXT]
     if context.streams >= MAX_STREAMS:
-        raise EngineBusyError(f"{MAX_STREAMS} streams of events are open.", "Close some of their pages.")
+        raise EngineBusyError(
+            f"{MAX_STREAMS} streams of events are open.", "Close some of their pages."
+        )
     context.streams += 1
     try:
         await answer.prepare(request)
@@ -79,7 +87,9 @@ async def _send_events(
                     await answer.write(b": still here\n\n")
                     silent_s = 0.0
                 continue
-            item, following, silent_s = following.result(), None, 0.0
+            item = following.result()
+            following = None
+            silent_s = 0.0
             await answer.write(encode_event(item))
     except StopAsyncIteration:
         pass
@@ -111,7 +121,9 @@ def is_connected(request: web.Request) -> bool:
 
 
 async def while_connected(request: web.Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do what only the client waits for; it is cancelled when the client disconnects. Raises `RequestError` then."""
+    """Do what only the client waits for; it is cancelled when the client disconnects. Raises
+    `RequestError` then.
+    """
     task = asyncio.create_task(work)
     try:
         while not task.done():

@@ -1,4 +1,6 @@
-"""Renders the dashboard's Jinja templates, with navigation, form errors, flash messages, and formats for people."""
+"""Renders the dashboard's Jinja templates, with navigation, form errors, flash messages, and
+formats for people.
+"""
 
 import re
 import secrets
@@ -23,9 +25,12 @@ from personas.schemas.formatting import format_size
 DASHBOARD = "/dashboard"
 STATIC_FOLDER = Path(__file__).with_name("static")
 ASSET_PATTERN = re.compile(r"[a-z0-9_-]+\.(css|js|svg|png)")
-FLASH_COOKIE, FLASH_COOKIE_AGE_S, MAX_FLASH_MESSAGES = "understudy_said", 60, 100
+FLASH_COOKIE = "understudy_said"
+FLASH_COOKIE_AGE_S = 60
+MAX_FLASH_MESSAGES = 100
 PAGE_CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' "
+    "data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 """Scripts and styles come from the bot's own files; nothing in the page itself is run."""
@@ -42,8 +47,12 @@ TEMPLATE_FOLDERS = {
     "play": "playground",
     "system": "operations",
 }
-"""The feature that has a section's templates: "training/run.html" is bot/training/web/templates/run.html."""
-DAY_S, HOUR_S, MINUTE_S = 86_400, 3_600, 60
+"""The feature that has a section's templates: "training/run.html" is
+bot/training/web/templates/run.html.
+"""
+DAY_S = 86_400
+HOUR_S = 3_600
+MINUTE_S = 60
 BYTE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 routes = Routes()
 
@@ -58,7 +67,9 @@ class FormError:
 
 
 class FlashMessages:
-    """Messages to show once, on the next page. They stay on the server; the cookie holds a number."""
+    """Messages to show once, on the next page. They stay on the server; the cookie holds a
+    number.
+    """
 
     def __init__(self) -> None:
         self._messages: OrderedDict[str, str] = OrderedDict()
@@ -77,7 +88,9 @@ class FlashMessages:
 
 
 FLASH_MESSAGES = web.AppKey("flash messages", FlashMessages)
-HAS_SANDBOX_PAGE = web.AppKey("has sandbox page", bool)  # True if the sandbox's page is served at `/`
+HAS_SANDBOX_PAGE = web.AppKey(
+    "has sandbox page", bool
+)  # True if the sandbox's page is served at `/`
 
 _FEATURES = Path(__file__).parents[2]
 _TEMPLATES = PrefixLoader(
@@ -105,11 +118,13 @@ def render_page(
     ids: Mapping[str, str] = MappingProxyType({}),
     **context: Any,
 ) -> web.Response:
-    """Render a template, whose folder is the section of the dashboard, with `title` and the other variables.
+    """Render a template, whose folder is the section of the dashboard, with `title` and the other
+    variables.
 
-    `faults` are listed at the top, each with a link to its field, and in the title. A form's `problem` decides on them
-    and on `status`, and gives `wrong`, the errors by field; `ids` are those of fields that differ from their names.
-    Raises jinja2's errors for a template that cannot be filled.
+    `faults` are listed at the top, each with a link to its field, and in the title. A form's
+    `problem` decides on them and on `status`, and gives `wrong`, the errors by field; `ids` are
+    those of fields that differ from their names. Raises jinja2's errors for a template that cannot
+    be filled.
     """
     number = request.cookies.get(FLASH_COOKIE, "")
     frame = {
@@ -121,7 +136,9 @@ def render_page(
         "signed_in": is_signed_in(request),
         "problem": problem,
     }
-    wrong = {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
+    wrong = (
+        {one["field"].partition(".")[0]: one["detail"] for one in problem.errors} if problem else {}
+    )
     text = _ENVIRONMENT.get_template(template).render({"wrong": wrong} | context | frame)
     status = problem.status if problem else status
     page = web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
@@ -133,7 +150,10 @@ def render_page(
 
 def _form_errors(problem: Problem, ids: Mapping[str, str]) -> list[FormError]:
     named = ((one["field"].partition(".")[0], one["detail"]) for one in problem.errors)
-    errors = [FormError(detail, ids.get(name, name), name.replace("_", " ").capitalize()) for name, detail in named]
+    errors = [
+        FormError(detail, ids.get(name, name), name.replace("_", " ").capitalize())
+        for name, detail in named
+    ]
     return errors or [FormError(str(problem))]
 
 
@@ -143,13 +163,20 @@ def redirect_to(request: web.Request, path: str, message: str = "") -> web.Respo
     if message:
         number = request.app[FLASH_MESSAGES].keep(message)
         response.set_cookie(
-            FLASH_COOKIE, number, max_age=FLASH_COOKIE_AGE_S, path=DASHBOARD, httponly=True, samesite="Strict"
+            FLASH_COOKIE,
+            number,
+            max_age=FLASH_COOKIE_AGE_S,
+            path=DASHBOARD,
+            httponly=True,
+            samesite="Strict",
         )
     return response
 
 
 def problem_page(request: web.Request, problem: Problem) -> web.Response:
-    page = render_page(request, "problem.html", title=problem.title, status=problem.status, shown=problem)
+    page = render_page(
+        request, "problem.html", title=problem.title, status=problem.status, shown=problem
+    )
     page.headers.update(problem.headers)
     return page
 
@@ -177,12 +204,16 @@ async def redirect_to_dashboard(request: web.Request) -> web.Response:
 
 
 def format_time(at: float | None) -> Markup:
-    """Seconds since 1970 as "20 Nov 2026, 14:02 UTC"; a dash for None. Scripts turn it into the reader's own time."""
+    """Seconds since 1970 as "20 Nov 2026, 14:02 UTC"; a dash for None. Scripts turn it into the
+    reader's own time.
+    """
     if at is None:
         return Markup("–")
     moment = datetime.fromtimestamp(at, UTC)
     shown = f"{moment.day} {moment:%b %Y, %H:%M} UTC"
-    return Markup('<time datetime="{}">{}</time>').format(moment.isoformat(timespec="seconds"), shown)
+    return Markup('<time datetime="{}">{}</time>').format(
+        moment.isoformat(timespec="seconds"), shown
+    )
 
 
 def format_seconds(seconds: float | None) -> str:
@@ -205,10 +236,16 @@ def format_bytes(number_bytes: float | None) -> str:
     """Bytes as "1.5 GiB"; a dash for None."""
     if number_bytes is None:
         return "–"
-    value, unit = float(number_bytes), 0
+    value = float(number_bytes)
+    unit = 0
     while value >= 1024 and unit < len(BYTE_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.0f} {BYTE_UNITS[unit]}" if unit == 0 or value >= 100 else f"{value:.1f} {BYTE_UNITS[unit]}"
+        value = value / 1024
+        unit = unit + 1
+    return (
+        f"{value:.0f} {BYTE_UNITS[unit]}"
+        if unit == 0 or value >= 100
+        else f"{value:.1f} {BYTE_UNITS[unit]}"
+    )
 
 
 def format_count(number: float) -> str:

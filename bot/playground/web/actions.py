@@ -17,7 +17,9 @@ from personas.prompt.renderer import EXAMPLE_USER
 from personas.schemas.base import FrozenModel
 from personas.schemas.chat import SamplingParams, Turn
 
-MAX_COLUMNS, MAX_ALTERNATIVES, MAX_NEW_TOKENS = 4, 10, 1024
+MAX_COLUMNS = 4
+MAX_ALTERNATIVES = 10
+MAX_NEW_TOKENS = 1024
 MAX_PROMPT_CHARS = 8000
 MAX_SEED = 2**31 - 1
 FORM_LIMITS = {
@@ -37,7 +39,9 @@ PromptText = Annotated[
 
 
 class SamplingBody(FrozenModel):
-    """Sampling settings. Defaults are those of the bot's replies to members; a missing seed is drawn."""
+    """Sampling settings. Defaults are those of the bot's replies to members; a missing seed is
+    drawn.
+    """
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -45,11 +49,15 @@ class SamplingBody(FrozenModel):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
-    alternatives: Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES, description="tokens told at each place")] = 0
+    alternatives: Annotated[
+        int, Field(ge=0, le=MAX_ALTERNATIVES, description="tokens told at each place")
+    ] = 0
 
     def sampling(self, usual: SamplingParams) -> SamplingParams:
         given = {name: value for name, value in self.settings().items() if name != "alternatives"}
-        return replace(usual, **{"seed": secrets.randbits(31), **given}, alternatives=self.alternatives or None)
+        return replace(
+            usual, **{"seed": secrets.randbits(31), **given}, alternatives=self.alternatives or None
+        )
 
     def settings(self) -> dict[str, Any]:
         """The given settings by name."""
@@ -91,16 +99,21 @@ def set_up_playground(app: web.Application) -> None:
 
 def start_side_by_side(request: web.Request, body: PlayBody) -> PlaygroundRun:
     """Have several models answer a prompt or continue a run. Raises `Problem`."""
-    services, runs = get_services(request), request.app[PLAYGROUND_RUNS]
+    services = get_services(request)
+    runs = request.app[PLAYGROUND_RUNS]
     prompt = Turn(EXAMPLE_USER, body.prompt)
     talks: list[tuple[Turn, ...]]
     if body.after is None:
-        speakers, talks = _find_models(services, body.models), [(prompt,)] * len(body.models)
+        speakers = _find_models(services, body.models)
+        talks = [(prompt,)] * len(body.models)
     elif body.models:
-        raise _field_problem("models", "A conversation keeps its speakers.", "Leave models out, or after.")
+        raise _field_problem(
+            "models", "A conversation keeps its speakers.", "Leave models out, or after."
+        )
     else:
         lines = _require_ended(runs.get(body.after)).lines
-        speakers, talks = tuple(line.speaker for line in lines), [(*line.talk(), prompt) for line in lines]
+        speakers = tuple(line.speaker for line in lines)
+        talks = [(*line.talk(), prompt) for line in lines]
     sampling = body.sampling(services.request_builder.sampling)
     run = PlaygroundRun("together", speakers, body.prompt, sampling, body.settings())
     return runs.start(run, run_side_by_side(services, run, talks))
@@ -108,13 +121,20 @@ def start_side_by_side(request: web.Request, body: PlayBody) -> PlaygroundRun:
 
 def start_dialogue(request: web.Request, body: DialogueBody) -> PlaygroundRun:
     """Have two personas or dialogue adapters talk with each other. Raises `Problem`."""
-    services, runs = get_services(request), request.app[PLAYGROUND_RUNS]
+    services = get_services(request)
+    runs = request.app[PLAYGROUND_RUNS]
     one, other = speakers = _find_models(services, body.models)
     if not (one.speaker_name and other.speaker_name):
-        raise _field_problem("models", "The base model alone cannot take part in a dialogue.", "Name two personas.")
-    dialogue = Dialogue((one.speaker_name, other.speaker_name), Turn(EXAMPLE_USER, body.opening), body.turns)
+        raise _field_problem(
+            "models", "The base model alone cannot take part in a dialogue.", "Name two personas."
+        )
+    dialogue = Dialogue(
+        (one.speaker_name, other.speaker_name), Turn(EXAMPLE_USER, body.opening), body.turns
+    )
     sampling = body.sampling(services.request_builder.sampling)
-    run = PlaygroundRun("duet", speakers, body.opening, sampling, body.settings() | {"turns": body.turns})
+    run = PlaygroundRun(
+        "duet", speakers, body.opening, sampling, body.settings() | {"turns": body.turns}
+    )
     return runs.start(run, run_dialogue(services, run, dialogue))
 
 
@@ -129,14 +149,18 @@ def _find_models(services: Services, names: tuple[str, ...]) -> tuple[ChatModel,
 
 def _require_ended(run: PlaygroundRun) -> PlaygroundRun:
     if run.kind != "together":
-        raise _field_problem("after", f"The run {run.id} is a duet.", "Only side-by-side runs can be continued.")
+        raise _field_problem(
+            "after", f"The run {run.id} is a duet.", "Only side-by-side runs can be continued."
+        )
     if not run.ended:
         raise Problem("conflict", "The replies are still being written.", "Stop them, or wait.")
     return run
 
 
 def _field_problem(field: str, detail: str, advice: str) -> Problem:
-    return Problem("invalid-request", detail, advice, errors=[field_error(field, f"{detail} {advice}")])
+    return Problem(
+        "invalid-request", detail, advice, errors=[field_error(field, f"{detail} {advice}")]
+    )
 
 
 def require_run(request: web.Request) -> PlaygroundRun:

@@ -29,7 +29,8 @@ MAX_EVENT_ID = 2**31 - 1
         409: "That run has not ended; or the Idempotency-Key came with another request.",
     },
     body=BodySpec(
-        playground_service.PlayBody, {"models": ["ballast", "ballast@base"], "prompt": "Is the ferry late?", "seed": 7}
+        playground_service.PlayBody,
+        {"models": ["ballast", "ballast@base"], "prompt": "Is the ferry late?", "seed": 7},
     ),
 )
 async def post_run(request: web.Request) -> web.Response:
@@ -62,9 +63,12 @@ async def post_dialogue(request: web.Request) -> web.Response:
 async def get_runs(request: web.Request) -> web.Response:
     """Runs are kept in memory until the bot stops."""
     get_services(request)
-    page, runs = parse_page_query(request), request.app[playground_service.PLAYGROUND_RUNS].latest()
+    page = parse_page_query(request)
+    runs = request.app[playground_service.PLAYGROUND_RUNS].latest()
     shown, links = paginate(request, page, runs, lambda run: run.id, "run")
-    return PlaygroundRunList(runs=[PlaygroundRunResponse.of(run) for run in shown], links=links).response()
+    return PlaygroundRunList(
+        runs=[PlaygroundRunResponse.of(run) for run in shown], links=links
+    ).response()
 
 
 @routes.operation(
@@ -80,10 +84,15 @@ async def get_run(request: web.Request) -> web.Response:
 @routes.operation(
     "GET /play/runs/{run_id}/events",
     "Follow a playground run",
-    {200: ResponseSpec("Events: line, piece, done, end.", None, "text/event-stream"), 404: "It is no longer kept."},
+    {
+        200: ResponseSpec("Events: line, piece, done, end.", None, "text/event-stream"),
+        404: "It is no longer kept.",
+    },
     query={
         "after": integer_parameter(
-            0, MAX_EVENT_ID, "The number of the latest event that is known; Last-Event-ID goes before."
+            0,
+            MAX_EVENT_ID,
+            "The number of the latest event that is known; Last-Event-ID goes before.",
         )
     },
 )
@@ -91,8 +100,11 @@ async def get_playground_events(request: web.Request) -> web.StreamResponse:
     """Sends all events so far and new ones as server-sent events."""
     run = playground_service.require_run(request)
     require_known_parameters(request, "after")
-    after, last = integer_query(request, "after", 0, MAX_EVENT_ID) or 0, request.headers.get("Last-Event-ID", "")
-    return await stream_events(request, run.events(int(last) if last.isascii() and last.isdecimal() else after))
+    after = integer_query(request, "after", 0, MAX_EVENT_ID) or 0
+    last = request.headers.get("Last-Event-ID", "")
+    return await stream_events(
+        request, run.events(int(last) if last.isascii() and last.isdecimal() else after)
+    )
 
 
 @routes.operation(

@@ -26,7 +26,13 @@ from bot.playground.web.actions import (
     start_dialogue,
     start_side_by_side,
 )
-from bot.playground.web.runs import PlaygroundReply, PlaygroundRun, reply_json, show_blanks, surprise_level
+from bot.playground.web.runs import (
+    PlaygroundReply,
+    PlaygroundRun,
+    reply_json,
+    show_blanks,
+    surprise_level,
+)
 from bot.services import Services
 from bot.store import BASE_MODEL_NAME
 from personas.home.adapters import DIALOGUE_PREFIX
@@ -44,7 +50,9 @@ routes = Routes()
 
 @dataclass(frozen=True)
 class PlaygroundForm:
-    """Contents of a form, and its problem. `ids` has element ids that differ from names; settings' have a prefix."""
+    """Contents of a form, and its problem. `ids` has element ids that differ from names; settings'
+    have a prefix.
+    """
 
     body: dict[str, Any] = field(default_factory=dict)
     problem: Problem | None = None
@@ -54,7 +62,9 @@ class PlaygroundForm:
     def variables(self) -> dict[str, Any]:
         """Template variables of the form."""
         faults = (
-            [self._fault(one["field"].partition(".")[0], one) for one in self.problem.errors] if self.problem else []
+            [self._fault(one["field"].partition(".")[0], one) for one in self.problem.errors]
+            if self.problem
+            else []
         )
         return {
             "status": self.problem.status if self.problem else 200,
@@ -73,7 +83,11 @@ class PlaygroundForm:
 async def get_playground(request: web.Request) -> web.Response:
     """Page with the forms, filled from the query."""
     given: dict[str, Any] = _sampling_fields(request.query)
-    given["models"] = [DIALOGUE_VERSION_PATTERN.sub(r"\1", name) for name in request.query.getall("with", []) if name]
+    given["models"] = [
+        DIALOGUE_VERSION_PATTERN.sub(r"\1", name)
+        for name in request.query.getall("with", [])
+        if name
+    ]
     return _render_playground(request, PlaygroundForm(given))
 
 
@@ -87,8 +101,12 @@ async def post_side_by_side(request: web.Request) -> web.Response:
         return redirect_to(request, _run_path(run))
     except Problem as problem:
         if earlier := request.app[PLAYGROUND_RUNS].find(body.get("after", "")):
-            return _render_run(request, earlier, PlaygroundForm(body, problem, "more", {"after": ""}))
-        return _render_playground(request, PlaygroundForm(body, problem, "one", {"models": "with-1", "after": ""}))
+            return _render_run(
+                request, earlier, PlaygroundForm(body, problem, "more", {"after": ""})
+            )
+        return _render_playground(
+            request, PlaygroundForm(body, problem, "one", {"models": "with-1", "after": ""})
+        )
 
 
 @routes.add(f"POST {PLAYGROUND_PATH}/duet")
@@ -98,7 +116,9 @@ async def post_dialogue_form(request: web.Request) -> web.Response:
         run = start_dialogue(request, parse_body(DialogueBody, body, is_form=True))
         return redirect_to(request, _run_path(run))
     except Problem as problem:
-        return _render_playground(request, PlaygroundForm(body, problem, "two", {"models": "first"}))
+        return _render_playground(
+            request, PlaygroundForm(body, problem, "two", {"models": "first"})
+        )
 
 
 @routes.add(f"GET {PLAYGROUND_PATH}/runs/{{run_id}}")
@@ -113,7 +133,9 @@ async def get_reply_part(request: web.Request) -> web.Response:
     try:
         line = run.lines[int(request.match_info["line"])]
     except (ValueError, IndexError):
-        raise Problem("not-found", "There is no such line.", f"There are {len(run.lines)}, from 0 on.") from None
+        raise Problem(
+            "not-found", "There is no such line.", f"There are {len(run.lines)}, from 0 on."
+        ) from None
     return render_page(request, "play/line.html", title="", line=_reply_context(line), run=run)
 
 
@@ -141,7 +163,10 @@ def _render_playground(request: web.Request, draft: PlaygroundForm) -> web.Respo
 
 def _render_run(request: web.Request, run: PlaygroundRun, draft: PlaygroundForm) -> web.Response:
     settings = _sampling_fields(run.settings) | {"seed": run.sampling.seed}
-    link = [*(("with", speaker.id) for speaker in run.speakers), *settings.items()]  # no texts: browsers store links
+    link = [
+        *(("with", speaker.id) for speaker in run.speakers),
+        *settings.items(),
+    ]  # no texts: browsers store links
     names = ", ".join(speaker.name for speaker in run.speakers)
     return render_page(
         request,
@@ -156,7 +181,9 @@ def _render_run(request: web.Request, run: PlaygroundRun, draft: PlaygroundForm)
 
 
 def form_to_body(form: Form, text: str) -> dict[str, Any]:
-    """Convert a form to a request body without its empty fields; `text` names the message's field."""
+    """Convert a form to a request body without its empty fields; `text` names the message's
+    field.
+    """
     fields = (*SamplingBody.model_fields, "after", "turns")
     body: dict[str, Any] = {name: value for name in fields if (value := form.get(name, "").strip())}
     body["models"] = [name.strip() for name in form.getall("with", []) if name.strip()]
@@ -177,12 +204,16 @@ def _form_values(services: Services, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model_choices(services: Services, find: str, chosen: Sequence[str]) -> dict[str, Any]:
-    """Template variables of the menus: model names and labels by persona, each card also with the dialogue adapters."""
+    """Template variables of the menus: model names and labels by persona, each card also with the
+    dialogue adapters.
+    """
     builder = services.request_builder
     menu = persona_choices(services, find, *(name.partition("@")[0] for name in chosen))
     adapters = servable_dialogue_adapters(builder)
     choices: dict[str, list[tuple[str, str]]] = {}
-    owned = [entry for one in menu.pop("personas") if (entry := services.personas.find_owner(one.id))]
+    owned = [
+        entry for one in menu.pop("personas") if (entry := services.personas.find_owner(one.id))
+    ]
     versions = VersionTable.read(builder)
     for guild_id, persona in owned:
         listed = versions.models(guild_id, persona)
@@ -190,7 +221,9 @@ def _model_choices(services: Services, find: str, chosen: Sequence[str]) -> dict
         group = choices.setdefault(persona.name, [])
         group.append((persona.id, label))
         group += [(model.id, model.name) for model, _ in listed.models]
-        group += [(f"{persona.id}@{it.id}", ChatModel.of_dialogue(it, persona).name) for it in adapters]
+        group += [
+            (f"{persona.id}@{it.id}", ChatModel.of_dialogue(it, persona).name) for it in adapters
+        ]
     alone = [(it.id, ChatModel.of_dialogue(it).name) for it in adapters]
     choices["No persona"] = [*alone, (BASE_MODEL_NAME, "Base model alone")]
     return {"choices": choices, **menu}
@@ -204,8 +237,17 @@ def _reply_context(line: PlaygroundReply) -> dict[str, Any]:
             "text": show_blanks(token["text"]),
             "probability": token["probability"],
             "level": surprise_level(token["probability"]),
-            "others": [(show_blanks(other["text"]), other["probability"]) for other in token["alternatives"]],
+            "others": [
+                (show_blanks(other["text"]), other["probability"])
+                for other in token["alternatives"]
+            ],
         }
         for token in reply.get("tokens", [])
     ]
-    return {**reply, "turns": line.turns, "is_open": line.is_open, "tokens": tokens, "hits": line.lore}
+    return {
+        **reply,
+        "turns": line.turns,
+        "is_open": line.is_open,
+        "tokens": tokens,
+        "hits": line.lore,
+    }

@@ -1,4 +1,6 @@
-"""Playground runs: side-by-side replies and dialogues, in memory, with numbered events and their JSON."""
+"""Playground runs: side-by-side replies and dialogues, in memory, with numbered events and their
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ ReplyState = Literal["waiting", "writing", "done", "stopped", "failed"]
 VISIBLE_BLANKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "⏎"})
 SURPRISE_THRESHOLDS = (0.9, 0.5, 0.2, 0.05)
 """Minimum probabilities of certain, likely, possible and unlikely tokens; others are surprising."""
-MAX_STORED_RUNS, MAX_ACTIVE_RUNS = 32, 4
+MAX_STORED_RUNS = 32
+MAX_ACTIVE_RUNS = 4
 
 
 def model_json(speaker: ChatModel) -> dict[str, Any]:
@@ -45,13 +48,20 @@ def reply_json(line: PlaygroundReply) -> dict[str, Any]:
     }
     if reply is None:
         return found
-    details = {"seed": reply.seed, "finish": reply.finish, "usage": usage_json(reply), "prompt": reply.prompt}
+    details = {
+        "seed": reply.seed,
+        "finish": reply.finish,
+        "usage": usage_json(reply),
+        "prompt": reply.prompt,
+    }
     details |= {"shortened": reply.shortened, "repeated": reply.repeated}
     return {**found, **details, "tokens": [token_json(token) for token in reply.tokens]}
 
 
 def token_json(token: ReplyToken) -> dict[str, Any]:
-    others = [{"text": text, "probability": _probability(logprob)} for text, logprob in token.alternatives]
+    others = [
+        {"text": text, "probability": _probability(logprob)} for text, logprob in token.alternatives
+    ]
     return {"text": token.text, "probability": _probability(token.logprob), "alternatives": others}
 
 
@@ -102,7 +112,10 @@ def show_blanks(text: str) -> str:
 
 def surprise_level(probability: float) -> int:
     """Level of a token's surprise, from 0 (expected) to 4 (very unlikely)."""
-    return next((at for at, least in enumerate(SURPRISE_THRESHOLDS) if probability >= least), len(SURPRISE_THRESHOLDS))
+    return next(
+        (at for at, least in enumerate(SURPRISE_THRESHOLDS) if probability >= least),
+        len(SURPRISE_THRESHOLDS),
+    )
 
 
 def _probability(logprob: float) -> float:
@@ -128,12 +141,18 @@ class PlaygroundReply:
 
     def talk(self) -> tuple[Turn, ...]:
         """The conversation including this reply."""
-        return (*self.turns, Turn(self.speaker.speaker_name, self.text, by_persona=True)) if self.text else self.turns
+        return (
+            (*self.turns, Turn(self.speaker.speaker_name, self.text, by_persona=True))
+            if self.text
+            else self.turns
+        )
 
 
 @dataclass
 class PlaygroundRun:
-    """A run's settings and its lines so far. `ended` is the reason for its end, empty while it runs."""
+    """A run's settings and its lines so far. `ended` is the reason for its end, empty while it
+    runs.
+    """
 
     kind: RunKind
     speakers: tuple[ChatModel, ...]
@@ -171,7 +190,9 @@ class PlaygroundRun:
         for speech in self._speeches.values():
             speech.cancel()
 
-    async def speak(self, services: Services, speaker: ChatModel, turns: Sequence[Turn]) -> PlaygroundReply:
+    async def speak(
+        self, services: Services, speaker: ChatModel, turns: Sequence[Turn]
+    ) -> PlaygroundReply:
         """Generate a reply; an error is stored in its line."""
         line = PlaygroundReply(len(self.lines), speaker, tuple(turns))
         self.lines.append(line)
@@ -194,16 +215,21 @@ class PlaygroundRun:
         return self._stopped
 
     async def _written(self, services: Services, line: PlaygroundReply) -> None:
-        request = await build_model_request(services.request_builder, line.speaker, line.turns, self.sampling)
+        request = await build_model_request(
+            services.request_builder, line.speaker, line.turns, self.sampling
+        )
         line.lore = request.lore
         async with stream_filtered_reply(services.engine, services.throttle, request) as speech:
             self._speeches[line.number] = speech
             if self._stopped:
                 speech.cancel()
             async for piece in speech:
-                line.state, line.text = "writing", line.text + piece
+                line.state = "writing"
+                line.text = line.text + piece
                 self._tell("piece", {"line": line.number, "text": piece})
-            line.text, line.reply, line.lore = speech.text, speech.reply, speech.reply.lore
+            line.text = speech.text
+            line.reply = speech.reply
+            line.lore = speech.reply.lore
         line.state = "stopped" if line.reply.finish == "cancelled" else "done"
 
     def _tell(self, name: str, data: Any) -> None:
@@ -240,7 +266,9 @@ class PlaygroundRuns:
             raise Problem("busy", f"{MAX_ACTIVE_RUNS} runs are being written.", "Stop one, or wait.",
                           headers={"Retry-After": "5"})  # fmt: skip
         self._runs[run.id] = run
-        for old in [old for old in self._runs.values() if old.ended][: max(0, len(self._runs) - MAX_STORED_RUNS)]:
+        for old in [old for old in self._runs.values() if old.ended][
+            : max(0, len(self._runs) - MAX_STORED_RUNS)
+        ]:
             del self._runs[old.id]
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -253,10 +281,14 @@ class PlaygroundRuns:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def run_side_by_side(services: Services, run: PlaygroundRun, talks: Sequence[Sequence[Turn]]) -> None:
+async def run_side_by_side(
+    services: Services, run: PlaygroundRun, talks: Sequence[Sequence[Turn]]
+) -> None:
     """Have each speaker answer its own conversation, all at once."""
     try:
-        await asyncio.gather(*(run.speak(services, *one) for one in zip(run.speakers, talks, strict=True)))
+        await asyncio.gather(
+            *(run.speak(services, *one) for one in zip(run.speakers, talks, strict=True))
+        )
     finally:
         run.end("done")
 

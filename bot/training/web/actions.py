@@ -1,4 +1,6 @@
-"""Checks, plans and queues trainings for API and pages; finds jobs and parses their query parameters."""
+"""Checks, plans and queues trainings for API and pages; finds jobs and parses their query
+parameters.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -29,14 +31,20 @@ CHECK_LOCK = web.AppKey("checks", request_checks.CheckLock)
 
 
 async def queue_training(
-    request: web.Request, body: dict[str, Any], *, guild_id: int = OPERATOR_GUILD_ID, job_id: str | None = None
+    request: web.Request,
+    body: dict[str, Any],
+    *,
+    guild_id: int = OPERATOR_GUILD_ID,
+    job_id: str | None = None,
 ) -> tuple[TrainingJob, TrainingPlan | None]:
-    """Check a body and queue it for a guild. Returns the job and its plan, None for a job that existed.
+    """Check a body and queue it for a guild. Returns the job and its plan, None for a job that
+    existed.
 
     Raises `Problem` or another `UnderstudyError` if it cannot run here; nothing is queued then.
     """
     services = get_services(request)
-    checks, wanted = services.request_checks, _parse_request(services, body)
+    checks = services.request_checks
+    wanted = _parse_request(services, body)
     with _checks_as_problems(services):
         async with request.app[CHECK_LOCK]:
             if known := _existing_job(services, job_id, wanted):
@@ -47,7 +55,9 @@ async def queue_training(
             return _enqueue(services, wanted, guild_id, job_id), plan
 
 
-async def plan_request(request: web.Request, body: dict[str, Any]) -> tuple[TrainingRequest, TrainingPlan]:
+async def plan_request(
+    request: web.Request, body: dict[str, Any]
+) -> tuple[TrainingRequest, TrainingPlan]:
     """Parse a body and plan its run, whatever is in the queue. Raises `UnderstudyError`s."""
     services = get_services(request)
     wanted = _parse_request(services, body)
@@ -83,7 +93,11 @@ def smoothing_query(request: web.Request) -> float:
     except ValueError:
         weight = -1.0
     if not 0 <= weight <= MAX_SMOOTHING:
-        raise Problem("bad-query", f"smoothing is {text[:20]!r}.", f"It is a number from 0 to {MAX_SMOOTHING}.")
+        raise Problem(
+            "bad-query",
+            f"smoothing is {text[:20]!r}.",
+            f"It is a number from 0 to {MAX_SMOOTHING}.",
+        )
     return weight
 
 
@@ -104,26 +118,37 @@ def _checks_as_problems(services: Services) -> Iterator[None]:
             redact_paths(error.message, services.home),
             error.advice,
             errors=[
-                field_error(field, redact_paths(str(wrong), services.home)) for field, wrong in error.fields.items()
+                field_error(field, redact_paths(str(wrong), services.home))
+                for field, wrong in error.fields.items()
             ],
             more={"would_work": error.proposal} if error.proposal else None,
         ) from error
     except request_checks.InsufficientMemoryError as error:
         figures = {"needed_bytes": error.needed_bytes, "free_bytes": error.free_bytes}
         proposal = {"would_work": error.proposal} if error.proposal else {}
-        raise Problem("no-memory", error.message, error.advice, more={**figures, **proposal}) from error
+        raise Problem(
+            "no-memory", error.message, error.advice, more={**figures, **proposal}
+        ) from error
 
 
-def _enqueue(services: Services, wanted: TrainingRequest, guild_id: int, job_id: str | None) -> TrainingJob:
+def _enqueue(
+    services: Services, wanted: TrainingRequest, guild_id: int, job_id: str | None
+) -> TrainingJob:
     job = services.queue.enqueue(
-        wanted, guild_id=guild_id, channel_id=NO_CHANNEL_ID, requested_by=NO_USER_ID, job_id=job_id or ""
+        wanted,
+        guild_id=guild_id,
+        channel_id=NO_CHANNEL_ID,
+        requested_by=NO_USER_ID,
+        job_id=job_id or "",
     )
     for note in services.training_notes(wanted):
         log.warning("the job %s: %s", job.job_id, note)
     return job
 
 
-def _existing_job(services: Services, job_id: str | None, wanted: TrainingRequest) -> TrainingJob | None:
+def _existing_job(
+    services: Services, job_id: str | None, wanted: TrainingRequest
+) -> TrainingJob | None:
     job = services.store.jobs.get(job_id) if job_id else None
     if job is None:
         return None

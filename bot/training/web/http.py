@@ -1,4 +1,6 @@
-"""`/finetune/start-training`, `/finetune/plan` and `/finetune/jobs`: starts, plans, lists, cancels and resumes jobs."""
+"""`/finetune/start-training`, `/finetune/plan` and `/finetune/jobs`: starts, plans, lists, cancels
+and resumes jobs.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ NO_JOB_TEXT = "There is no such job."
 
 
 class JobVersions(ApiModel):
-    """Versions of a job's persona: the one that is live in the job's server, and all that are installed."""
+    """Versions of a job's persona: the one that is live in the job's server, and all that are
+    installed.
+    """
 
     live: str | None
     installed: list[str]
@@ -85,17 +89,28 @@ class JobResponse(ApiModel):
     links: Links
 
     @classmethod
-    def of(cls, services: Services, job: TrainingJob, positions: Mapping[str, int] | None = None) -> JobResponse:
-        """Describe a job; `positions` are those of all queued jobs, for a list (see `queue_positions`)."""
-        request, home = _stored_request(job), services.home
+    def of(
+        cls, services: Services, job: TrainingJob, positions: Mapping[str, int] | None = None
+    ) -> JobResponse:
+        """Describe a job; `positions` are those of all queued jobs, for a list (see
+        `queue_positions`).
+        """
+        request = _stored_request(job)
+        home = services.home
         same = {name: getattr(job, name) for name in SHARED_JOB_FIELDS}
         return cls(
             **same,
-            place=services.queue.position(job.job_id) if positions is None else positions.get(job.job_id),
+            place=services.queue.position(job.job_id)
+            if positions is None
+            else positions.get(job.job_id),
             guild=str(job.guild_id),
-            versions=_job_versions(services, job.persona, job.guild_id) if job.persona is not None else None,
+            versions=_job_versions(services, job.persona, job.guild_id)
+            if job.persona is not None
+            else None,
             request=_redact_request(request, home) if request else None,
-            notes=[redact_paths(note, home) for note in services.training_notes(request)] if request else [],
+            notes=[redact_paths(note, home) for note in services.training_notes(request)]
+            if request
+            else [],
             progress=job.progress.model_dump(mode="json") if job.progress else None,
             result=_result_summary(home, job),
             error=redact_paths(job.error, home) if job.error else None,
@@ -140,20 +155,31 @@ def queue_positions(services: Services) -> dict[str, int]:
 def _job_links(job: TrainingJob) -> dict[str, str]:
     """The addresses of a job, its events and the actions it allows now."""
     path = training_service.job_path(job.job_id)
-    can = {"events": True, "curves": True, "log": True, "cancel": job.state in OPEN_STATES, "resume": job.can_resume}
+    can = {
+        "events": True,
+        "curves": True,
+        "log": True,
+        "cancel": job.state in OPEN_STATES,
+        "resume": job.can_resume,
+    }
     return {"self": path} | {what: f"{path}/{what}" for what, possible in can.items() if possible}
 
 
 def _stored_request(job: TrainingJob) -> TrainingRequest | None:
     try:
         return job.request
-    except RequestError:  # stored by another version of the bot; `error` says so once it was its turn
+    except (
+        RequestError
+    ):  # stored by another version of the bot; `error` says so once it was its turn
         return None
 
 
 def _redact_request(request: TrainingRequest, home: Path) -> Json:
     shown = request.model_dump(mode="json", exclude_none=True)
-    return {key: redact_paths(value, home) if isinstance(value, str) else value for key, value in shown.items()}
+    return {
+        key: redact_paths(value, home) if isinstance(value, str) else value
+        for key, value in shown.items()
+    }
 
 
 def _job_versions(services: Services, persona_id: str, guild_id: int) -> JobVersions:
@@ -201,7 +227,9 @@ async def post_training(request: web.Request) -> web.Response:
 def _idempotent_job_id(request: web.Request) -> str | None:
     """The job id of an Idempotency-Key; it stays the same across restarts."""
     key = idempotency_key(request)
-    return hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16] if key is not None else None
+    return (
+        hashlib.sha256(f"idempotency:{key}".encode()).hexdigest()[:16] if key is not None else None
+    )
 
 
 @routes.operation(
@@ -238,13 +266,16 @@ async def plan_training(request: web.Request) -> web.Response:
 )
 async def get_jobs(request: web.Request) -> web.Response:
     """Lists all jobs, or those of a server, of a persona, or in a state."""
-    services, page = get_services(request), parse_page_query(request, "guild", "persona", "state")
+    services = get_services(request)
+    page = parse_page_query(request, "guild", "persona", "state")
     found = services.store.jobs.page(
         page.limit + 1,
         guild_id=integer_query(request, "guild", 0, MAX_DISCORD_ID),
         name=request.query.get("persona"),
         state=training_service.job_state_query(request),
-        after=training_service.require_job(services, page.after) if page.after is not None else None,
+        after=training_service.require_job(services, page.after)
+        if page.after is not None
+        else None,
     )
     last = found[page.limit - 1].job_id if len(found) > page.limit else None
     positions = queue_positions(services)
@@ -253,12 +284,16 @@ async def get_jobs(request: web.Request) -> web.Response:
 
 
 @routes.operation(
-    "GET /finetune/jobs/{job_id}", "Get a job", {200: ResponseSpec("The job.", JobResponse), 404: NO_JOB_TEXT}
+    "GET /finetune/jobs/{job_id}",
+    "Get a job",
+    {200: ResponseSpec("The job.", JobResponse), 404: NO_JOB_TEXT},
 )
 async def get_job(request: web.Request) -> web.Response:
     """Returns its state, the trainer's latest message, and its result."""
     services = get_services(request)
-    return JobResponse.of(services, training_service.require_job(services, request.match_info["job_id"])).response()
+    return JobResponse.of(
+        services, training_service.require_job(services, request.match_info["job_id"])
+    ).response()
 
 
 @routes.operation(

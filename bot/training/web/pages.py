@@ -44,7 +44,9 @@ async def cancel_run(request: web.Request) -> web.Response:
     """Cancel an open run. Raises `QueueConflictError` for one that has ended."""
     services = get_services(request)
     job = services.queue.cancel(require_job(services, request.match_info["job_id"]).job_id)
-    return redirect_to(request, run_view.run_path(job.job_id), f"{job.name} {job.version} is cancelled.")
+    return redirect_to(
+        request, run_view.run_path(job.job_id), f"{job.name} {job.version} is cancelled."
+    )
 
 
 @routes.add(f"POST {run_view.TRAINING_PATH}/{{job_id}}/resume")
@@ -59,16 +61,23 @@ async def resume_run(request: web.Request) -> web.Response:
 @routes.add(f"GET {run_view.TRAINING_PATH}")
 async def get_run_list(request: web.Request) -> web.Response:
     """Page of running and queued jobs, and all jobs, newest first."""
-    services, now = get_services(request), time.time()
+    services = get_services(request)
+    now = time.time()
     persona = request.query.get("persona") or None
-    state = job_state_query(request) if request.query.get("state") else None  # forms send empty fields too
+    state = (
+        job_state_query(request) if request.query.get("state") else None
+    )  # forms send empty fields too
     after = require_job(services, request.query["after"]) if "after" in request.query else None
     jobs = services.store.jobs
     page = jobs.page(DEFAULT_PAGE_SIZE + 1, name=persona, state=state, after=after)
-    shown, has_more = page[:DEFAULT_PAGE_SIZE], len(page) > DEFAULT_PAGE_SIZE
-    running, waiting = jobs.in_state("running"), services.queue.waiting()
+    shown = page[:DEFAULT_PAGE_SIZE]
+    has_more = len(page) > DEFAULT_PAGE_SIZE
+    running = jobs.in_state("running")
+    waiting = services.queue.waiting()
     queue = [
-        run_view.job_list_item(services, job, now, run_view.waiting_reason(services, place, running))
+        run_view.job_list_item(
+            services, job, now, run_view.waiting_reason(services, place, running)
+        )
         for place, job in enumerate(waiting[:MAX_SHOWN_QUEUE], start=1)
     ]
     seconds = await asyncio.to_thread(_run_durations, services.home, [*running, *shown])
@@ -76,10 +85,14 @@ async def get_run_list(request: web.Request) -> web.Response:
         request,
         "training/list.html",
         title="Training",
-        running=[run_view.job_list_item(services, job, now, "", seconds[job.job_id]) for job in running],
+        running=[
+            run_view.job_list_item(services, job, now, "", seconds[job.job_id]) for job in running
+        ],
         queue=queue,
         waiting=len(waiting),
-        entries=[run_view.job_list_item(services, job, now, "", seconds[job.job_id]) for job in shown],
+        entries=[
+            run_view.job_list_item(services, job, now, "", seconds[job.job_id]) for job in shown
+        ],
         names=jobs.names(),
         states=JOB_STATE_NAMES,
         persona=persona,
@@ -124,7 +137,9 @@ async def get_run(request: web.Request) -> web.Response:
         requested=requested,
         data_set=await asyncio.to_thread(_dataset_path, services, requested),
         groups=run_view.group_settings(record.settings.values),
-        about=[(name, run_view.setting_text(value)) for name, value in record.settings.about.items()],
+        about=[
+            (name, run_view.setting_text(value)) for name, value in record.settings.about.items()
+        ],
         notes=[redact_paths(note, services.home) for note in record.settings.notes],
         error=redact_paths(job.error or "", services.home),
         advice=redact_paths(job.advice or "", services.home),
@@ -134,19 +149,25 @@ async def get_run(request: web.Request) -> web.Response:
         most_weight=MAX_SMOOTHING,
         formula=smoothing_formula(weight),
         others=[other for other in other_runs(services, job) if other.job_id != job.job_id],
-        holds=services.throttle.is_asked if services.reply_service and job.state == "running" else False,
+        holds=services.throttle.is_asked
+        if services.reply_service and job.state == "running"
+        else False,
     )
 
 
 def _dataset_path(services: Services, requested: Mapping[str, str]) -> str:
     """Path of the page of a run's data set; empty if it used none, or it no longer exists."""
-    for name in filter(None, (requested.get("dataset"), Path(requested.get("dataset_path", "")).name)):
+    for name in filter(
+        None, (requested.get("dataset"), Path(requested.get("dataset_path", "")).name)
+    ):
         with suppress(UnderstudyError):
             return f"{DASHBOARD}/data/sets/{quote(require_dataset(services, name).id)}"
     return ""
 
 
-def _draw_charts(home: Path, job: TrainingJob, weight: float) -> tuple[RunDetails, dict[str, Markup | None]]:
+def _draw_charts(
+    home: Path, job: TrainingJob, weight: float
+) -> tuple[RunDetails, dict[str, Markup | None]]:
     record = read_run_details(home, job)
     return record, {
         "loss": run_view.loss_chart([""], [record.course], weight),
@@ -161,7 +182,10 @@ def other_runs(services: Services, job: TrainingJob | None) -> list[TrainingJob]
     """The latest jobs, those of the same persona first."""
     same = services.store.jobs.page(MAX_OTHER_RUNS, name=job.name) if job else []
     known = {it.job_id for it in same}
-    return [*same, *(it for it in services.store.jobs.page(MAX_OTHER_RUNS) if it.job_id not in known)]
+    return [
+        *same,
+        *(it for it in services.store.jobs.page(MAX_OTHER_RUNS) if it.job_id not in known),
+    ]
 
 
 def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:
@@ -170,7 +194,10 @@ def requested_settings(services: Services, job: TrainingJob) -> dict[str, str]:
         request: TrainingRequest = job.request
     except RequestError:
         return {}
-    texts = {name: run_view.setting_text(getattr(request, name)) for name in ("job_name", *run_view.REQUEST_FIELDS)}
+    texts = {
+        name: run_view.setting_text(getattr(request, name))
+        for name in ("job_name", *run_view.REQUEST_FIELDS)
+    }
     return {name: redact_paths(text, services.home) for name, text in texts.items() if text}
 
 
@@ -184,9 +211,17 @@ class RunPair:
 
 @routes.add(f"GET {run_view.TRAINING_PATH}/compare")
 async def get_comparison(request: web.Request) -> web.Response:
-    services, weight = get_services(request), smoothing_query(request)
-    jobs = [require_job(services, request.query[name]) if request.query.get(name) else None for name in "ab"]
-    pair = await asyncio.to_thread(_run_pair, services.home, jobs[0], jobs[1], weight) if all(jobs) else None
+    services = get_services(request)
+    weight = smoothing_query(request)
+    jobs = [
+        require_job(services, request.query[name]) if request.query.get(name) else None
+        for name in "ab"
+    ]
+    pair = (
+        await asyncio.to_thread(_run_pair, services.home, jobs[0], jobs[1], weight)
+        if all(jobs)
+        else None
+    )
     names = [_run_title(job) if job else "" for job in jobs]
     return render_page(
         request,
@@ -206,7 +241,9 @@ async def get_comparison(request: web.Request) -> web.Response:
 
 
 def _comparable_runs(services: Services, jobs: list[TrainingJob | None]) -> list[TrainingJob]:
-    """The runs to choose from: the latest, those of the first one's persona before others, and the chosen ones."""
+    """The runs to choose from: the latest, those of the first one's persona before others, and the
+    chosen ones.
+    """
     found = other_runs(services, jobs[0])
     known = {job.job_id for job in found}
     return [*(job for job in jobs if job and job.job_id not in known), *found]
@@ -216,7 +253,9 @@ def _run_title(job: TrainingJob) -> str:
     return f"{job.name} {job.version}"
 
 
-def _run_pair(home: Path, a: TrainingJob | None, b: TrainingJob | None, weight: float) -> RunPair | None:
+def _run_pair(
+    home: Path, a: TrainingJob | None, b: TrainingJob | None, weight: float
+) -> RunPair | None:
     if a is None or b is None:
         return None
     records = read_run_details(home, a), read_run_details(home, b)
@@ -227,15 +266,23 @@ def _run_pair(home: Path, a: TrainingJob | None, b: TrainingJob | None, weight: 
 
 
 def compare_results(pair: RunPair) -> list[run_view.SettingComparison]:
-    return [run_view.SettingComparison(name, text(pair.a) or "–", text(pair.b) or "–") for name, text in RESULT_ROWS]
+    return [
+        run_view.SettingComparison(name, text(pair.a) or "–", text(pair.b) or "–")
+        for name, text in RESULT_ROWS
+    ]
 
 
 def compare_run_settings(services: Services, pair: RunPair) -> list[run_view.SettingComparison]:
-    """Compare requests and settings of two runs. A field that only one request names counts as empty in the other."""
+    """Compare requests and settings of two runs. A field that only one request names counts as
+    empty in the other.
+    """
     both = [(it.settings, requested_settings(services, it.job)) for it in (pair.a, pair.b)]
     empty = dict.fromkeys(name for _, requested in both for name in requested)
     return run_view.compare_settings(
-        *({**(empty if requested else {}), **requested, **it.values, **it.about} for it, requested in both)
+        *(
+            {**(empty if requested else {}), **requested, **it.values, **it.about}
+            for it, requested in both
+        )
     )
 
 
@@ -272,9 +319,15 @@ RESULT_ROWS: tuple[tuple[str, Callable[[RunDetails], str]], ...] = (
     ("State", lambda record: record.job.state),
     ("Samples trained on", _sample_count),
     ("Steps", _step_count),
-    ("Total time", lambda record: format_seconds(record.took.seconds) if record.took.seconds else ""),
+    (
+        "Total time",
+        lambda record: format_seconds(record.took.seconds) if record.took.seconds else "",
+    ),
     ("Peak memory", _peak_memory),
-    ("Final training loss", lambda record: "" if (loss := record.course.train_loss) is None else f"{loss:.4f}"),
+    (
+        "Final training loss",
+        lambda record: "" if (loss := record.course.train_loss) is None else f"{loss:.4f}",
+    ),
     ("Best held-out loss on the way", _best_loss),
     ("Held-out loss, base model", _score_reader("loss_base")),
     ("Held-out loss, as served", _score_reader("loss_tuned")),

@@ -39,7 +39,9 @@ routes = Routes()
 
 
 def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
-    """Convert a form to a request body without its empty fields. Raises `Problem` for invalid settings."""
+    """Convert a form to a request body without its empty fields. Raises `Problem` for invalid
+    settings.
+    """
     text = {name: given.get(name, "").strip() for name in PLAN_FIELDS}
     body: dict[str, Any] = {"job_name": text["job_name"] or default_job_name(text)}
     task = text["task_type"] or "persona"
@@ -48,12 +50,18 @@ def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
     if task != "dialogue" and text["persona"]:
         body["persona"] = text["persona"]
     if text["dataset"]:
-        body["dataset_path" if text["dataset"].startswith(PATH_PREFIXES) else "dataset"] = text["dataset"]
-    body |= {name: text[name] for name in ("recipe", "general", "start_from", "base_model") if text[name]}
+        body["dataset_path" if text["dataset"].startswith(PATH_PREFIXES) else "dataset"] = text[
+            "dataset"
+        ]
+    body |= {
+        name: text[name] for name in ("recipe", "general", "start_from", "base_model") if text[name]
+    }
     if text["lore_pairs"]:
         body["lore_pairs"] = parse_form_number(text["lore_pairs"])
     try:
-        settings = parse_settings_line(text["settings"].replace("\n", ",")).model_dump(exclude_none=True, mode="json")
+        settings = parse_settings_line(text["settings"].replace("\n", ",")).model_dump(
+            exclude_none=True, mode="json"
+        )
     except RequestError as error:
         errors = [{"field": "settings", "pointer": "#/hyperparameters", "detail": str(error)}]
         raise Problem("invalid-request", error.message, error.advice, errors=errors) from None
@@ -61,18 +69,28 @@ def form_to_request(given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def default_job_name(given: Mapping[str, str]) -> str:
-    of = given.get("persona") if given.get("task_type") != "dialogue" else given.get("dataset", "").rpartition("/")[2]
-    plain = "".join(sign if sign.isascii() and (sign.isalnum() or sign in "-_") else "-" for sign in of or "")
+    of = (
+        given.get("persona")
+        if given.get("task_type") != "dialogue"
+        else given.get("dataset", "").rpartition("/")[2]
+    )
+    plain = "".join(
+        sign if sign.isascii() and (sign.isalnum() or sign in "-_") else "-" for sign in of or ""
+    )
     return (plain.strip("-_") or "run")[:64]
 
 
 def curl_command(body: Mapping[str, Any], url: str) -> str:
     sent = shlex.quote(json.dumps(body, ensure_ascii=False, indent=2))
-    return f"curl -X POST {url}/finetune/start-training -H 'Content-Type: application/json' -d {sent}"
+    return (
+        f"curl -X POST {url}/finetune/start-training -H 'Content-Type: application/json' -d {sent}"
+    )
 
 
 def trainer_command(request: TrainingRequest) -> str:
-    """The trainer's command for the same run; empty for preferences, which only the bot can gather."""
+    """The trainer's command for the same run; empty for preferences, which only the bot can
+    gather.
+    """
     if request.task_type == "preference":
         return ""
     words = ["train", *(["--persona", request.persona] if request.persona else ["--dialogue"])]
@@ -94,14 +112,22 @@ def _setting_text(value: Any) -> str:
     """A setting as `--set` takes it."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 @routes.add(f"GET {DATA_PATH}/plan")
 async def get_plan_form(request: web.Request) -> web.Response:
     """Page with the form, filled from the query, by default with the first persona."""
     fields = {name: request.query.get(name, "") for name in PLAN_FIELDS}
-    return await _render_plan_form(request, fields if any(fields.values()) else _default_fields(request))
+    return await _render_plan_form(
+        request, fields if any(fields.values()) else _default_fields(request)
+    )
 
 
 def _default_fields(request: web.Request) -> dict[str, str]:
@@ -111,13 +137,16 @@ def _default_fields(request: web.Request) -> dict[str, str]:
 @routes.add(f"POST {DATA_PATH}/plan")
 async def post_plan_form(request: web.Request) -> web.Response:
     """Plan the form's run and show the plan at its own address; with `start`, queue the run."""
-    services, given = get_services(request), dict((await read_form(request)).items())
+    services = get_services(request)
+    given = dict((await read_form(request)).items())
     erasure_count = services.store.erasure_requests.count()
     try:
         body = form_to_request(given)
         if given.get("start"):
             job, _ = await queue_training(request, body)
-            return redirect_to(request, f"{DASHBOARD}/training/{job.job_id}", f"{job.name} is queued.")
+            return redirect_to(
+                request, f"{DASHBOARD}/training/{job.job_id}", f"{job.name} is queued."
+            )
         wanted, plan = await plan_request(request, body)
     except UnderstudyError as error:
         return await _render_plan_form(request, given, problem=_as_problem(error, services))
@@ -137,23 +166,37 @@ async def get_plan_page(request: web.Request) -> web.Response:
 
 
 def _as_problem(error: UnderstudyError, services: Services) -> Problem:
-    return error if isinstance(error, Problem) else Problem("cannot-train", *redacted_texts(error, services.home))
+    return (
+        error
+        if isinstance(error, Problem)
+        else Problem("cannot-train", *redacted_texts(error, services.home))
+    )
 
 
 async def _render_plan_form(
-    request: web.Request, given: Mapping[str, str], stored: StoredPlan | None = None, problem: Problem | None = None
+    request: web.Request,
+    given: Mapping[str, str],
+    stored: StoredPlan | None = None,
+    problem: Problem | None = None,
 ) -> web.Response:
     services = get_services(request)
-    sources = [one for one in await asyncio.to_thread(list_sources, services) if not one.refused and not one.is_set]
+    sources = [
+        one
+        for one in await asyncio.to_thread(list_sources, services)
+        if not one.refused and not one.is_set
+    ]
     sets, _ = await asyncio.to_thread(list_datasets, services)
-    plan_context = await asyncio.to_thread(_plan_context, request, stored, services) if stored else None
+    plan_context = (
+        await asyncio.to_thread(_plan_context, request, stored, services) if stored else None
+    )
     return render_page(
         request,
         "data/plan.html",
         title="Plan a training",
         problem=problem,
         ids={"dataset_path": "dataset", "hyperparameters": "settings"},
-        given={name: given.get(name, "") for name in PLAN_FIELDS} | {"recipe": given.get("recipe") or "demo-cpu"},
+        given={name: given.get(name, "") for name in PLAN_FIELDS}
+        | {"recipe": given.get("recipe") or "demo-cpu"},
         tasks=TASK_CHOICES,
         personas=list(services.personas.of(0).values()),
         recipes=services.catalogue.recipes(),
@@ -169,8 +212,10 @@ async def _render_plan_form(
 
 def _plan_context(request: web.Request, stored: StoredPlan, services: Services) -> dict[str, Any]:
     """Template variables of a plan."""
-    plan, wanted = stored.plan, stored.wanted
-    own, free = requested_recipe_plan(plan, wanted.recipe), available_memory_bytes()
+    plan = stored.plan
+    wanted = stored.wanted
+    own = requested_recipe_plan(plan, wanted.recipe)
+    free = available_memory_bytes()
     return {
         "plan": plan,
         "made_at": stored.made_at,
@@ -180,7 +225,9 @@ def _plan_context(request: web.Request, stored: StoredPlan, services: Services) 
         "fits": own.memory_bytes <= free,
         "lighter": [way for way in plan.lighter if way.memory_bytes <= free],
         "notes": [redact_paths(note, services.home) for note in services.training_notes(wanted)],
-        "lengths": bar_chart("Tokens per sample, prompt and reply", plan.tokens_per_sample.rows, "samples"),
+        "lengths": bar_chart(
+            "Tokens per sample, prompt and reply", plan.tokens_per_sample.rows, "samples"
+        ),
         "composition": bar_chart(
             "Samples by source", [(name, float(n)) for name, n in plan.sources.items()], "samples"
         ),

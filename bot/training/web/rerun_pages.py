@@ -23,7 +23,11 @@ from bot.training.web.actions import queue_training, require_job
 from bot.training.web.run_details import read_run_settings, run_folder
 from personas.errors import RequestError, UnderstudyError
 from personas.home.job_material import ShippedData
-from personas.schemas.hyperparameters import Hyperparameters, describe_allowed_values, parse_settings
+from personas.schemas.hyperparameters import (
+    Hyperparameters,
+    describe_allowed_values,
+    parse_settings,
+)
 from personas.schemas.training import TrainingRequest
 
 MAX_JOB_NAME_CHARS = 64
@@ -39,7 +43,9 @@ routes = Routes()
 
 @dataclass(frozen=True)
 class RerunField:
-    """A field of the form. `used` is the original value; `choices`, if any, are all valid values."""
+    """A field of the form. `used` is the original value; `choices`, if any, are all valid
+    values.
+    """
 
     name: str
     value: str
@@ -66,7 +72,8 @@ class OriginalRun:
         """Every form field as the run had it."""
         fields = {name: run_view.setting_text(getattr(self.request, name)) for name in RERUN_FIELDS}
         return fields | {
-            SETTING_PREFIX + name: run_view.setting_text(self.used.get(name)) for name in Hyperparameters.model_fields
+            SETTING_PREFIX + name: run_view.setting_text(self.used.get(name))
+            for name in Hyperparameters.model_fields
         }
 
 
@@ -104,7 +111,8 @@ async def post_rerun_form(request: web.Request) -> web.Response:
     message = f"Queued as {job.job_id}."
     if plan:
         own = requested_recipe_plan(plan, job.request.recipe)
-        duration, memory = format_duration(own.seconds), format_bytes(own.memory_bytes)
+        duration = format_duration(own.seconds)
+        memory = format_bytes(own.memory_bytes)
         message += f" About {own.steps:,} steps, {duration} and {memory} of memory."
     return redirect_to(request, run_view.run_path(job.job_id), message)
 
@@ -119,8 +127,8 @@ def next_job_name(name: str) -> str:
 def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm:
     """Build the request from the form.
 
-    It names settings that the original request named, changed ones, and those in which the run differed from today's
-    recipe. Another recipe decides on all others.
+    It names settings that the original request named, changed ones, and those in which the run
+    differed from today's recipe. Another recipe decides on all others.
     """
     body: dict[str, Any] = {name: text for name in RERUN_FIELDS if (text := texts[name])}
     if "lore_pairs" in body:
@@ -130,15 +138,20 @@ def parse_rerun_form(before: OriginalRun, texts: Mapping[str, str]) -> RerunForm
     named = before.request.hyperparameters.model_dump(exclude_none=True)
     settings: dict[str, Any] = {}
     for name in Hyperparameters.model_fields:
-        text, had = texts[SETTING_PREFIX + name], before.used.get(name)
+        text = texts[SETTING_PREFIX + name]
+        had = before.used.get(name)
         is_changed = text != run_view.setting_text(had)
         is_special = name in named or (
-            name in recipe and had is not None and run_view.setting_text(recipe[name]) != run_view.setting_text(had)
+            name in recipe
+            and had is not None
+            and run_view.setting_text(recipe[name]) != run_view.setting_text(had)
         )
         if not text or not (is_changed or is_special):
             continue
         try:
-            settings |= parse_settings([f"{name}={text}"]).model_dump(mode="json", exclude_none=True)
+            settings |= parse_settings([f"{name}={text}"]).model_dump(
+                mode="json", exclude_none=True
+            )
         except RequestError as error:
             draft.errors[SETTING_PREFIX + name] = str(error)
     if settings:
@@ -151,13 +164,21 @@ def recipe_values(name: str) -> dict[str, Any]:
     folder = ShippedData.from_source_tree().recipes
     files = {path.stem: path for path in folder.glob("*.toml")}
     names = (DEFAULT_RECIPE, name) if name in files else ()
-    return {key: value for one in names for key, value in tomllib.loads(files[one].read_text("utf-8")).items()}
+    return {
+        key: value
+        for one in names
+        for key, value in tomllib.loads(files[one].read_text("utf-8")).items()
+    }
 
 
-def changed_settings(before: OriginalRun, texts: Mapping[str, str]) -> list[run_view.SettingComparison]:
+def changed_settings(
+    before: OriginalRun, texts: Mapping[str, str]
+) -> list[run_view.SettingComparison]:
     """List changes against the original run, except the job's name."""
     return [
-        run_view.SettingComparison(name.removeprefix(SETTING_PREFIX), had or "–", texts[name] or "as the recipe has it")
+        run_view.SettingComparison(
+            name.removeprefix(SETTING_PREFIX), had or "–", texts[name] or "as the recipe has it"
+        )
         for name, had in before.texts.items()
         if name != "job_name" and texts[name] != had
     ]
@@ -173,7 +194,10 @@ def _render_rerun(
     compared: bool = False,
 ) -> web.Response:
     job = before.job
-    faults = [FormError(error, name, name.removeprefix(SETTING_PREFIX)) for name, error in draft.errors.items()]
+    faults = [
+        FormError(error, name, name.removeprefix(SETTING_PREFIX))
+        for name, error in draft.errors.items()
+    ]
     return render_page(
         request,
         "training/repeat.html",
@@ -185,7 +209,10 @@ def _render_rerun(
         server=run_view.job_guild_name(services, job.guild_id),
         fields=[_rerun_field(services, name, before, draft) for name in RERUN_FIELDS],
         groups=[
-            (title, [_rerun_field(services, SETTING_PREFIX + name, before, draft) for name in names])
+            (
+                title,
+                [_rerun_field(services, SETTING_PREFIX + name, before, draft) for name in names],
+            )
             for title, names in run_view.SETTING_GROUPS
         ],
         changes=changed_settings(before, draft.texts),
@@ -194,9 +221,13 @@ def _render_rerun(
     )
 
 
-def _rerun_field(services: Services, name: str, before: OriginalRun, draft: RerunForm) -> RerunField:
+def _rerun_field(
+    services: Services, name: str, before: OriginalRun, draft: RerunForm
+) -> RerunField:
     hint, choices = _field_hint(services, name)
-    return RerunField(name, draft.texts[name], before.texts[name], hint, choices, draft.errors.get(name, ""))
+    return RerunField(
+        name, draft.texts[name], before.texts[name], hint, choices, draft.errors.get(name, "")
+    )
 
 
 def _field_hint(services: Services, name: str) -> tuple[str, tuple[str, ...]]:
@@ -251,5 +282,7 @@ def _field_errors(error: UnderstudyError, services: Services) -> dict[str, str]:
 
 
 def _error_text(error: UnderstudyError, services: Services) -> str:
-    advice = "" if isinstance(error, Problem) and error.errors else error.advice  # that speaks of JSON
+    advice = (
+        "" if isinstance(error, Problem) and error.errors else error.advice
+    )  # that speaks of JSON
     return redact_paths(f"{error.message} {advice}".strip(), services.home)

@@ -22,8 +22,12 @@ from personas.home.job_folder import ADAPTER_FOLDER, REQUEST_FILE
 from personas.schemas.training import JobSpec
 from personas.schemas.training_events import Progress
 
-RUN_FILE, LOG_FILE, REPORT_FOLDER, DATASHEET_FILE = "run.json", "trainer.log", "report", "datasheet.json"
-LOG_TAIL_BYTES, MAX_LOG_LINES = 2**16, 300
+RUN_FILE = "run.json"
+LOG_FILE = "trainer.log"
+REPORT_FOLDER = "report"
+DATASHEET_FILE = "datasheet.json"
+LOG_TAIL_BYTES = 2**16
+MAX_LOG_LINES = 300
 PROJECT_FOLDER = Path(bot.__file__).resolve().parents[1]
 NVIDIA_DRIVER_FILE = Path("/proc/driver/nvidia/version")
 CONTROL_CODE_PATTERN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
@@ -34,8 +38,9 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Settings of a run by name. `known_from` is the run's record, else the adapter's manifest, else the request, which
-    names only what differs from the recipe. `about` holds the base model, threads and processes; `notes` are texts.
+    """Settings of a run by name. `known_from` is the run's record, else the adapter's manifest,
+    else the request, which names only what differs from the recipe. `about` holds the base model,
+    threads and processes; `notes` are texts.
     """
 
     values: Mapping[str, Any]
@@ -46,7 +51,9 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class RunResources:
-    """Time in seconds and memory in bytes; None for what is not known. `share` is that of `device`, 0 to 1."""
+    """Time in seconds and memory in bytes; None for what is not known. `share` is that of `device`,
+    0 to 1.
+    """
 
     seconds: float | None = None
     training_seconds: float | None = None
@@ -57,8 +64,9 @@ class RunResources:
 
 @dataclass(frozen=True)
 class RunDetails:
-    """Everything stored about a run. `course` holds the events up to byte `read_until`, `unreadable` counts lines
-    without an event. `sheet` is the adapter's data sheet, None before it exists.
+    """Everything stored about a run. `course` holds the events up to byte `read_until`,
+    `unreadable` counts lines without an event. `sheet` is the adapter's data sheet, None before it
+    exists.
     """
 
     job: TrainingJob
@@ -86,13 +94,19 @@ def read_run_details(home: Path, job: TrainingJob) -> RunDetails:
     adapter = _adapter_folder(folder, job)
     course, read_until, unreadable = _read_history(folder, adapter)
     sheet = read_json(adapter / DATASHEET_FILE) if adapter else None
-    settings, resources = _settings(folder, adapter, job), _run_resources(adapter, course)
-    materials, has_folder = _materials(folder, sheet), folder.is_dir()
-    return RunDetails(job, course, read_until, unreadable, settings, resources, sheet, materials, has_folder)
+    settings = _settings(folder, adapter, job)
+    resources = _run_resources(adapter, course)
+    materials = _materials(folder, sheet)
+    has_folder = folder.is_dir()
+    return RunDetails(
+        job, course, read_until, unreadable, settings, resources, sheet, materials, has_folder
+    )
 
 
 def run_seconds(home: Path, job: TrainingJob) -> float | None:
-    """Duration of a run over all attempts, up to its last step; finished runs need no file access."""
+    """Duration of a run over all attempts, up to its last step; finished runs need no file
+    access.
+    """
     if job.started_at is None:
         return None
     with suppress(ValidationError):  # stored by another version of the bot
@@ -116,7 +130,9 @@ def read_log_tail(home: Path, job_id: str) -> str:
     """The last lines of a run's log without the machine's folders; empty if there is none."""
     text, is_cut = _file_tail(run_folder(home, job_id) / LOG_FILE)
     lines = text.decode(errors="replace").split("\n")[1 if is_cut else 0 :]
-    last = (line.rstrip("\r").rpartition("\r")[2] for line in lines)  # of progress bars, which overwrite themselves
+    last = (
+        line.rstrip("\r").rpartition("\r")[2] for line in lines
+    )  # of progress bars, which overwrite themselves
     shown = [clean for line in last if (clean := CONTROL_CODE_PATTERN.sub("", line)).strip()]
     log = redact_paths("\n".join(shown[-MAX_LOG_LINES:]), home)
     for folder in (sys.prefix, str(PROJECT_FOLDER), sys.base_prefix):
@@ -141,16 +157,29 @@ def _adapter_folder(folder: Path, job: TrainingJob) -> Path | None:
         installed = [Path(job.result.adapter)] if job.result else []
     except ValidationError:
         installed = []
-    return next((place for place in (*installed, folder / ADAPTER_FOLDER) if (place / MANIFEST_FILE).is_file()), None)
+    return next(
+        (
+            place
+            for place in (*installed, folder / ADAPTER_FOLDER)
+            if (place / MANIFEST_FILE).is_file()
+        ),
+        None,
+    )
 
 
-def _read_history(folder: Path, adapter: Path | None) -> tuple[run_history.MetricsHistory, int, int]:
+def _read_history(
+    folder: Path, adapter: Path | None
+) -> tuple[run_history.MetricsHistory, int, int]:
     try:
         read = run_history.read_all_events(folder / run_history.EVENTS_FILE)
     except OSError:  # it is another program's fault, and costs the curves only
         return run_history.MetricsHistory(), 0, 0
     if read.events or not adapter:
-        return run_history.build_history(logged.event for logged in read.events), read.end, read.unreadable
+        return (
+            run_history.build_history(logged.event for logged in read.events),
+            read.end,
+            read.unreadable,
+        )
     return run_history.read_report_history(adapter / REPORT_FOLDER), read.end, read.unreadable
 
 
@@ -178,10 +207,16 @@ def _settings_from_run(run: Json) -> RunSettings:
     recipe: Json = run["recipe"]
     about = {name: run.get(name) for name in ("base_model", "threads", "processes")}
     notes = _lines(run.get("chosen"))
-    batch, accumulation = run.get("batch"), run.get("accumulation")
+    batch = run.get("batch")
+    accumulation = run.get("accumulation")
     if isinstance(batch, int) and batch != recipe.get("per_device_train_batch_size"):
-        notes += (f"Memory ran out on the way: it went on with batches of {batch}, {accumulation} of them a step.",)
-    return RunSettings(recipe, "run", {name: value for name, value in about.items() if value}, notes)
+        notes += (
+            f"Memory ran out on the way: it went on with batches of {batch}, {accumulation} of "
+            "them a step.",
+        )
+    return RunSettings(
+        recipe, "run", {name: value for name, value in about.items() if value}, notes
+    )
 
 
 def _lines(found: object) -> tuple[str, ...]:
@@ -194,13 +229,21 @@ def _run_resources(adapter: Path | None, course: run_history.MetricsHistory) -> 
         names = ("seconds", "training_seconds", "peak_bytes", "memory_share")
         seconds, training_seconds, peak, share = (_number(report.get(name)) for name in names)
         return RunResources(
-            seconds, training_seconds, int(peak or 0) or None, share, str(report.get("memory_of") or "")
+            seconds,
+            training_seconds,
+            int(peak or 0) or None,
+            share,
+            str(report.get("memory_of") or ""),
         )
     seconds = course.steps[-1].seconds if course.steps else None
     peak_bytes = course.peak_bytes or None
-    if NVIDIA_DRIVER_FILE.exists() or peak_bytes is None:  # only the report says if it is the GPU's memory
+    if (
+        NVIDIA_DRIVER_FILE.exists() or peak_bytes is None
+    ):  # only the report says if it is the GPU's memory
         return RunResources(seconds, None, peak_bytes)
-    return RunResources(seconds, None, peak_bytes, peak_bytes / psutil.virtual_memory().total, "main memory")
+    return RunResources(
+        seconds, None, peak_bytes, peak_bytes / psutil.virtual_memory().total, "main memory"
+    )
 
 
 def _number(value: object) -> float | None:

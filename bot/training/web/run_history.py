@@ -1,4 +1,6 @@
-"""Events of a run, read from `events.jsonl` from any line on, and the metrics history built from them."""
+"""Events of a run, read from `events.jsonl` from any line on, and the metrics history built from
+them.
+"""
 
 import csv
 import os
@@ -23,8 +25,13 @@ BLOCK_BYTES = 2**20
 """Bytes read at once; longer lines are skipped."""
 EVENT_PREFIX = b'{"event":'
 STAGE_NAMES = {1: "general dialogue", 2: "the persona"}
-DEFAULT_SMOOTHING, MAX_SMOOTHING = 0.9, 0.99
-REPORT_FILES = (("steps.csv", "progress"), ("evaluations.csv", "evaluation"), ("epochs.csv", "epoch"))
+DEFAULT_SMOOTHING = 0.9
+MAX_SMOOTHING = 0.99
+REPORT_FILES = (
+    ("steps.csv", "progress"),
+    ("evaluations.csv", "evaluation"),
+    ("epochs.csv", "epoch"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class LoggedEvent:
 
 @dataclass(frozen=True)
 class EventBatch:
-    """Events read up to `end`. `unreadable` counts lines without an event. `more`: more can be read now.
+    """Events read up to `end`. `unreadable` counts lines without an event. `more`: more can be read
+    now.
 
     `anew`: the file was replaced, and was read from its start.
     """
@@ -72,7 +80,8 @@ def read_events(path: Path, start: int, most: int | None = None) -> EventBatch:
 
 def read_all_events(path: Path) -> EventBatch:
     events: list[LoggedEvent] = []
-    read, unreadable = EventBatch(more=True), 0
+    read = EventBatch(more=True)
+    unreadable = 0
     while read.more:
         read = read_events(path, read.end)
         events += read.events
@@ -89,9 +98,12 @@ def is_line_end(path: Path, at: int) -> bool:
         return at == 0
 
 
-def _parse_lines(whole: bytes, start: int, most: int | None, *, more: bool, anew: bool) -> EventBatch:
+def _parse_lines(
+    whole: bytes, start: int, most: int | None, *, more: bool, anew: bool
+) -> EventBatch:
     events: list[LoggedEvent] = []
-    end, unreadable = start, 0
+    end = start
+    unreadable = 0
     for line in whole.split(b"\n")[:-1]:
         if most is not None and len(events) >= most:
             return EventBatch(tuple(events), end, unreadable, True, anew)
@@ -147,10 +159,14 @@ class MetricsHistory:
                 self.steps.append(event)
                 self.peak_bytes = max(self.peak_bytes, event.memory_bytes)
             case Evaluation():
-                self.evaluations = [it for it in self.evaluations if it.step != event.step] + [event]
+                self.evaluations = [it for it in self.evaluations if it.step != event.step] + [
+                    event
+                ]
             case Epoch():
                 known = (event.stage, event.step, event.epoch)
-                self.epochs = [it for it in self.epochs if (it.stage, it.step, it.epoch) != known] + [event]
+                self.epochs = [
+                    it for it in self.epochs if (it.stage, it.step, it.epoch) != known
+                ] + [event]
 
     def _go_back_to(self, step: int) -> None:
         """Drop this step and later ones: the run resumed from a checkpoint."""
@@ -162,7 +178,9 @@ class MetricsHistory:
     @property
     def heldout(self) -> list[tuple[int, float]]:
         """Steps with the held-out loss measured after them."""
-        return sorted((it.step, it.eval_loss) for it in self._measured() if it.eval_loss is not None)
+        return sorted(
+            (it.step, it.eval_loss) for it in self._measured() if it.eval_loss is not None
+        )
 
     @property
     def has_stages(self) -> bool:
@@ -198,13 +216,15 @@ def read_report_history(report: Path) -> MetricsHistory:
 
 
 def smooth(values: Sequence[float], weight: float) -> list[float]:
-    """An exponential moving average without a bias towards 0, as TensorBoard draws it: each value is worth `weight` of
-    the next; sₙ = Σ wⁿ⁻ⁱ·xᵢ ⁄ Σ wⁿ⁻ⁱ over all i ≤ n. A weight of 0 leaves the values as they are.
+    """An exponential moving average without a bias towards 0, as TensorBoard draws it: each value
+    is worth `weight` of the next; sₙ = Σ wⁿ⁻ⁱ·xᵢ ⁄ Σ wⁿ⁻ⁱ over all i ≤ n. A weight of 0 leaves the
+    values as they are.
     """
     total = worth = 0.0
     means = []
     for value in values:
-        total, worth = weight * total + value, weight * worth + 1
+        total = weight * total + value
+        worth = weight * worth + 1
         means.append(total / worth)
     return means
 
@@ -222,7 +242,9 @@ def _csv_rows(path: Path) -> list[dict[str, str]]:
 
 
 def _row_event(kind: str, row: dict[str, str]) -> TrainerEvent | None:
-    """Convert a row back to its event, with 0 for what the table omits; None if it is unreadable."""
+    """Convert a row back to its event, with 0 for what the table omits; None if it is
+    unreadable.
+    """
     fields: dict[str, Any] = {name: value or None for name, value in row.items()}
     rest = {"of": fields.get("step"), "eta_s": 0.0} if kind == "progress" else {}
     try:

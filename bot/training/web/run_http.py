@@ -1,4 +1,6 @@
-"""`/finetune/jobs/ID/events`, `…/curves`, `…/log` and `/finetune/events`: a run's events as a list or a stream."""
+"""`/finetune/jobs/ID/events`, `…/curves`, `…/log` and `/finetune/events`: a run's events as a list
+or a stream.
+"""
 
 import asyncio
 import re
@@ -11,7 +13,12 @@ from aiohttp import web
 
 from bot.platform.web_kit.app_context import APP_CONTEXT, get_services
 from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, Links, ParameterSpec, ResponseSpec
-from bot.platform.web_kit.paging import PAGE_PARAMETERS, page_links, parse_page_query, require_known_parameters
+from bot.platform.web_kit.paging import (
+    PAGE_PARAMETERS,
+    page_links,
+    parse_page_query,
+    require_known_parameters,
+)
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.sse import SseItem, stream_events
 from bot.services import Services
@@ -35,16 +42,21 @@ LIST_OR_STREAM_TYPES = ("application/json", EVENT_STREAM_TYPE)
 routes = ApiRoutes("training")
 
 
-async def stream_run_events(request: web.Request, job_id: str, start: int) -> AsyncIterator[SseItem]:
+async def stream_run_events(
+    request: web.Request, job_id: str, start: int
+) -> AsyncIterator[SseItem]:
     """Yield a run's events after a byte of its file, and new ones until it ends.
 
-    An event's id is the byte at which it ends, its name the event's kind. `job` is sent at first and whenever the job's
-    state or position changes; `anew` voids all earlier events, which are sent again.
+    An event's id is the byte at which it ends, its name the event's kind. `job` is sent at first
+    and whenever the job's state or position changes; `anew` voids all earlier events, which are
+    sent again.
     """
     at = start
     shown: tuple[JobState, int | None] | None = None
     with _subscribe_changes(request) as changed:
-        while (services := request.app[APP_CONTEXT].services) and (job := services.store.jobs.get(job_id)):
+        while (services := request.app[APP_CONTEXT].services) and (
+            job := services.store.jobs.get(job_id)
+        ):
             changed.clear()
             read = await _read_batch(services, job_id, at)
             at = read.end
@@ -58,7 +70,9 @@ async def stream_run_events(request: web.Request, job_id: str, start: int) -> As
                 shown = now
             if read.more:
                 continue
-            if job.state not in OPEN_STATES:  # as of before the file was read, so nothing is added to it any more
+            if (
+                job.state not in OPEN_STATES
+            ):  # as of before the file was read, so nothing is added to it any more
                 return
             await _wait_for_change(changed)
 
@@ -69,7 +83,11 @@ async def stream_job_changes(request: web.Request) -> AsyncIterator[SseItem]:
     changed_jobs: dict[str, None] = {}
     with _subscribe_changes(request, changed_jobs) as changed:
         if services := request.app[APP_CONTEXT].services:
-            changed_jobs |= {job.job_id: None for state in OPEN_STATES for job in services.store.jobs.in_state(state)}
+            changed_jobs |= {
+                job.job_id: None
+                for state in OPEN_STATES
+                for job in services.store.jobs.in_state(state)
+            }
         while services := request.app[APP_CONTEXT].services:
             changed.clear()
             jobs = [services.store.jobs.get(job_id) for job_id in changed_jobs]
@@ -82,7 +100,9 @@ async def stream_job_changes(request: web.Request) -> AsyncIterator[SseItem]:
 
 async def _read_batch(services: Services, job_id: str, at: int) -> run_history.EventBatch:
     try:
-        return await asyncio.to_thread(run_history.read_events, events_file(services.home, job_id), at)
+        return await asyncio.to_thread(
+            run_history.read_events, events_file(services.home, job_id), at
+        )
     except OSError:  # unreadable for now
         return run_history.EventBatch(end=at)
 
@@ -94,9 +114,12 @@ async def _wait_for_change(changed: asyncio.Event) -> None:
 
 
 @contextmanager
-def _subscribe_changes(request: web.Request, changed_jobs: dict[str, None] | None = None) -> Iterator[asyncio.Event]:
+def _subscribe_changes(
+    request: web.Request, changed_jobs: dict[str, None] | None = None
+) -> Iterator[asyncio.Event]:
     """Yield an event that is set whenever a job changes; its id is added to `changed_jobs`."""
-    services, changed = request.app[APP_CONTEXT].services, asyncio.Event()
+    services = request.app[APP_CONTEXT].services
+    changed = asyncio.Event()
 
     def note(job: TrainingJob) -> None:
         if changed_jobs is not None:
@@ -140,30 +163,45 @@ class RunEventList(ApiModel):
     },
     query={
         **PAGE_PARAMETERS,
-        "after": ParameterSpec("The id of the last event that is known.", {"type": "string", "pattern": "^[0-9]+$"}),
+        "after": ParameterSpec(
+            "The id of the last event that is known.", {"type": "string", "pattern": "^[0-9]+$"}
+        ),
     },
 )
 async def get_run_events(request: web.Request) -> web.StreamResponse:
-    """`phase`, `progress`, `evaluation`, `epoch`, `scorecard`, `done` and `failed`, as `events.jsonl` of the job folder
-    has them. With `Accept: text/event-stream` they are streamed as they happen, and `job` with the job when its state
-    changes; `Last-Event-ID` resumes a broken connection, and `anew` says that all events before are void.
+    """`phase`, `progress`, `evaluation`, `epoch`, `scorecard`, `done` and `failed`, as
+    `events.jsonl` of the job folder has them. With `Accept: text/event-stream` they are streamed as
+    they happen, and `job` with the job when its state changes; `Last-Event-ID` resumes a broken
+    connection, and `anew` says that all events before are void.
     """
-    services, page = get_services(request), parse_page_query(request)
+    services = get_services(request)
+    page = parse_page_query(request)
     job = require_job(services, request.match_info["job_id"])
     if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
         last_id = request.headers.get("Last-Event-ID") or page.after or "0"
-        return await stream_events(request, stream_run_events(request, job.job_id, _event_position(last_id)))
+        return await stream_events(
+            request, stream_run_events(request, job.job_id, _event_position(last_id))
+        )
     start = _event_position(page.after or "0")
-    read, is_known = await asyncio.to_thread(_event_page, events_file(services.home, job.job_id), start, page.limit)
+    read, is_known = await asyncio.to_thread(
+        _event_page, events_file(services.home, job.job_id), start, page.limit
+    )
     if not is_known:
-        raise Problem("bad-query", f"There is no event {page.after!r}.", "`after` is the id of an event.")
-    events = [RunEvent(id=str(logged.end), **logged.event.model_dump(mode="json")) for logged in read.events]
+        raise Problem(
+            "bad-query", f"There is no event {page.after!r}.", "`after` is the id of an event."
+        )
+    events = [
+        RunEvent(id=str(logged.end), **logged.event.model_dump(mode="json"))
+        for logged in read.events
+    ]
     links = page_links(request, page, str(read.end) if read.more else None)
     return RunEventList(events=events, links=links).response()
 
 
 def _event_page(path: Path, start: int, limit: int) -> tuple[run_history.EventBatch, bool]:
-    """A page of events, and whether it starts at the end of a line. Raises `Problem` if the file cannot be read."""
+    """A page of events, and whether it starts at the end of a line. Raises `Problem` if the file
+    cannot be read.
+    """
     try:
         return run_history.read_events(path, start, limit), run_history.is_line_end(path, start)
     except OSError as error:
@@ -173,17 +211,25 @@ def _event_page(path: Path, start: int, limit: int) -> tuple[run_history.EventBa
 
 def _event_position(text: str) -> int:
     if not EVENT_ID_PATTERN.fullmatch(text):
-        raise Problem("bad-query", f"There is no event {text[:40]!r}.", "It is the id of an event: a whole number.")
+        raise Problem(
+            "bad-query",
+            f"There is no event {text[:40]!r}.",
+            "It is the id of an event: a whole number.",
+        )
     return int(text)
 
 
 @routes.operation(
     "GET /finetune/jobs/{job_id}/curves",
     "Get the curves of a run",
-    {200: "Losses and learning rate by step, held-out losses, epochs; what all took.", 404: NO_JOB_TEXT},
+    {
+        200: "Losses and learning rate by step, held-out losses, epochs; what all took.",
+        404: NO_JOB_TEXT,
+    },
     query={
         "smoothing": ParameterSpec(
-            f"What a loss is worth of the next one in the smoothed curve; {run_history.DEFAULT_SMOOTHING} if left out.",
+            "What a loss is worth of the next one in the smoothed curve; "
+            f"{run_history.DEFAULT_SMOOTHING} if left out.",
             {"type": "number", "minimum": 0, "maximum": run_history.MAX_SMOOTHING},
         )
     },
@@ -192,9 +238,11 @@ async def get_curves(request: web.Request) -> web.Response:
     """Every logged step, raw and smoothed; after a resume, the latest values count."""
     require_known_parameters(request, "smoothing")
     services = get_services(request)
-    job, weight = require_job(services, request.match_info["job_id"]), smoothing_query(request)
+    job = require_job(services, request.match_info["job_id"])
+    weight = smoothing_query(request)
     record = await asyncio.to_thread(read_run_details, services.home, job)
-    took, settings = record.took, record.settings
+    took = record.took
+    settings = record.settings
     return web.json_response(
         {
             "job": job_path(job.job_id),
@@ -210,7 +258,8 @@ async def get_curves(request: web.Request) -> web.Response:
 
 
 def _curves_json(course: run_history.MetricsHistory, weight: float) -> dict[str, Any]:
-    losses, held_out = [it.loss for it in course.steps], course.heldout
+    losses = [it.loss for it in course.steps]
+    held_out = course.heldout
     return {
         "steps": [it.step for it in course.steps],
         "train_loss": losses,
@@ -224,7 +273,10 @@ def _curves_json(course: run_history.MetricsHistory, weight: float) -> dict[str,
         "smoothing": weight,
         "formula": run_history.smoothing_formula(weight),
         "epochs": [epoch.model_dump(mode="json", exclude={"event"}) for epoch in course.epochs],
-        "evaluations": [evaluation.model_dump(mode="json", exclude={"event"}) for evaluation in course.evaluations],
+        "evaluations": [
+            evaluation.model_dump(mode="json", exclude={"event"})
+            for evaluation in course.evaluations
+        ],
     }
 
 
@@ -233,7 +285,8 @@ def _curves_json(course: run_history.MetricsHistory, weight: float) -> dict[str,
     "Get the trainer's log",
     {
         200: ResponseSpec(
-            "Its last lines, with the machine's paths removed; empty if there is none.", media="text/plain"
+            "Its last lines, with the machine's paths removed; empty if there is none.",
+            media="text/plain",
         ),
         404: NO_JOB_TEXT,
     },
@@ -259,16 +312,14 @@ async def get_log(request: web.Request) -> web.Response:
     },
 )
 async def get_changes(request: web.Request) -> web.StreamResponse:
-    """The stream sends a job whenever it changes. It starts with all running and queued jobs, also when reconnected: it
-    has current states, not past changes.
+    """The stream sends a job whenever it changes. It starts with all running and queued jobs, also
+    when reconnected: it has current states, not past changes.
     """
     require_known_parameters(request)
     services = get_services(request)
     if EVENT_STREAM_TYPE in request.headers.get("Accept", ""):
         return await stream_events(request, stream_job_changes(request))
-    open_jobs, positions = (
-        [*services.store.jobs.in_state("running"), *services.queue.waiting()],
-        queue_positions(services),
-    )
+    open_jobs = [*services.store.jobs.in_state("running"), *services.queue.waiting()]
+    positions = queue_positions(services)
     jobs = [JobResponse.of(services, job, positions) for job in open_jobs]
     return JobListResponse(jobs=jobs, links={"self": request.path}).response()

@@ -48,7 +48,8 @@ REQUEST_FIELDS = (
     "lore_pairs",
     "base_model",
 )
-STEP_LABEL, LOSS_LABEL = "step", "loss (nats per reply token)"
+STEP_LABEL = "step"
+LOSS_LABEL = "loss (nats per reply token)"
 MIB = 2**20
 TRAINING_PATH = f"{DASHBOARD}/training"
 STATE_CLASSES = {"running": "", "queued": "", "done": "good", "failed": "bad", "cancelled": "warn"}
@@ -103,7 +104,9 @@ def compare_settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Setting
     order = [name for _, names in SETTING_GROUPS for name in names]
     others = [name for name in dict.fromkeys((*a, *b)) if name not in order]
     rows = [
-        SettingComparison(name, _setting_or_dash(a, name), _setting_or_dash(b, name), name in a and name in b)
+        SettingComparison(
+            name, _setting_or_dash(a, name), _setting_or_dash(b, name), name in a and name in b
+        )
         for name in (*others, *order)
         if name in a or name in b
     ]
@@ -126,12 +129,16 @@ def memory_chart(course: MetricsHistory) -> Markup:
 
 def loss_chart(names: Sequence[str], courses: Sequence[MetricsHistory], weight: float) -> Markup:
     """The losses of runs; `names` begin the names of their lines."""
-    series = [one for n, name in enumerate(names) for one in _loss_series(name, courses[n], weight, 4 * n)]
+    series = [
+        one for n, name in enumerate(names) for one in _loss_series(name, courses[n], weight, 4 * n)
+    ]
     return line_chart("Loss", STEP_LABEL, LOSS_LABEL, series)
 
 
 def rate_chart(names: Sequence[str], courses: Sequence[MetricsHistory]) -> Markup:
-    series = [Series(name, _rate_points(course)) for name, course in zip(names, courses, strict=True)]
+    series = [
+        Series(name, _rate_points(course)) for name, course in zip(names, courses, strict=True)
+    ]
     return line_chart("Learning rate", STEP_LABEL, "learning rate", series)
 
 
@@ -143,15 +150,25 @@ def composition_chart(sheet: Mapping[str, Any]) -> Markup:
 
 
 def _loss_series(prefix: str, course: MetricsHistory, weight: float, place: int) -> list[Series]:
-    """Four lines: both losses smoothed, then raw, faint and in the same colours. `place` is the first colour."""
+    """Four lines: both losses smoothed, then raw, faint and in the same colours. `place` is the
+    first colour.
+    """
     steps = [it.step for it in course.steps]
     losses = [it.loss for it in course.steps]
     held_out: list[Point] = [(float(step), loss) for step, loss in course.heldout]
     means = smooth([loss for _, loss in held_out], weight)
     colours = (place // 2, place // 2 + 1)
     return [
-        Series(f"{prefix}training, smoothed", _zip_points(steps, smooth(losses, weight)), colour=colours[0]),
-        Series(f"{prefix}held out, smoothed", _zip_points([step for step, _ in held_out], means), colour=colours[1]),
+        Series(
+            f"{prefix}training, smoothed",
+            _zip_points(steps, smooth(losses, weight)),
+            colour=colours[0],
+        ),
+        Series(
+            f"{prefix}held out, smoothed",
+            _zip_points([step for step, _ in held_out], means),
+            colour=colours[1],
+        ),
         Series(f"{prefix}training", _zip_points(steps, losses), faint=True, colour=colours[0]),
         Series(f"{prefix}held out", held_out, faint=True, colour=colours[1]),
     ]
@@ -169,9 +186,10 @@ def _zip_points(steps: Sequence[float], values: Sequence[float]) -> list[Point]:
 class JobListItem:
     """A job as a list shows it.
 
-    `own_name` is empty unless a member named the job. `seconds` is its duration over all attempts, up to its last step
-    while it runs; `attempt_s` is the duration of the running attempt. Either is None if unknown. `share` is the share
-    of steps done while it runs, else None. `doing` describes its progress, or why it waits or failed.
+    `own_name` is empty unless a member named the job. `seconds` is its duration over all attempts,
+    up to its last step while it runs; `attempt_s` is the duration of the running attempt. Either is
+    None if unknown. `share` is the share of steps done while it runs, else None. `doing` describes
+    its progress, or why it waits or failed.
     """
 
     job: TrainingJob
@@ -196,7 +214,9 @@ def run_path(job_id: str) -> str:
 def job_list_item(
     services: Services, job: TrainingJob, now: float, doing: str = "", seconds: float | None = None
 ) -> JobListItem:
-    """Describe a job; `doing` replaces its progress text, `seconds` is as `run_seconds` returns it."""
+    """Describe a job; `doing` replaces its progress text, `seconds` is as `run_seconds` returns
+    it.
+    """
     card = read_score_summary(job)
     verdict = card.verdict if card else ""
     at = job.progress if job.state == "running" else None
@@ -271,7 +291,9 @@ def waiting_reason(services: Services, place: int, running: Sequence[TrainingJob
     """Explain why a queued job has not started; `place` 1 is the next."""
     if services.queue.is_held:
         return "Nothing begins while a member's data are being forgotten."
-    before = f"{running[0].name} {running[0].version} trains now; one runs at a time." if running else ""
+    before = (
+        f"{running[0].name} {running[0].version} trains now; one runs at a time." if running else ""
+    )
     if place == 1:
         return before or "It begins now."
     others = "one other is" if place == 2 else f"{place - 1} others are"

@@ -1,4 +1,6 @@
-"""Assigns blind comparisons to members: a prompt, two replies in random order, and a daily limit."""
+"""Assigns blind comparisons to members: a prompt, two replies in random order, and a daily
+limit.
+"""
 
 import asyncio
 import hashlib
@@ -13,7 +15,14 @@ from bot.chat.prompt_context import ChatRequestBuilder
 from bot.chat.streaming_reply import remove_links
 from bot.personas.base_model_compat import require_servable
 from bot.platform.errors import RefusedError
-from bot.store import ALL_GUILDS, BASE_MODEL_NAME, BlindComparison, NewBlindComparison, Store, guild_suffix
+from bot.store import (
+    ALL_GUILDS,
+    BASE_MODEL_NAME,
+    BlindComparison,
+    NewBlindComparison,
+    Store,
+    guild_suffix,
+)
 from bot.training.resource_sharing import TrainerThrottle
 from personas.engine import Engine
 from personas.errors import RequestError, UnderstudyError
@@ -41,14 +50,17 @@ class ComparisonPrompt:
     text: str
 
 
-def prompts_for(persona_id: str, home: Path, shipped: Path = SHIPPED_PROMPTS_FOLDER) -> list[ComparisonPrompt]:
+def prompts_for(
+    persona_id: str, home: Path, shipped: Path = SHIPPED_PROMPTS_FOLDER
+) -> list[ComparisonPrompt]:
     """The prompts for a persona, in the file's order, each once. Raises `PromptsError`."""
     for folder in (home / "prompts", shipped):
         for name in (persona_id, GENERAL_PROMPTS_NAME):
             if (file := folder / f"{name}.txt").is_file():
                 return _read_prompts(file)
     raise PromptsError(
-        "There are no prompts to compare versions by.", "The operator can write some into prompts/general.txt."
+        "There are no prompts to compare versions by.",
+        "The operator can write some into prompts/general.txt.",
     )
 
 
@@ -62,7 +74,9 @@ def _read_prompts(file: Path) -> list[ComparisonPrompt]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise PromptsError(f"{file.name} cannot be read.", "It has to be a text file in UTF-8.") from error
+        raise PromptsError(
+            f"{file.name} cannot be read.", "It has to be a text file in UTF-8."
+        ) from error
     prompts = {}
     for number, line in enumerate(lines, 1):
         text = line.strip()
@@ -92,7 +106,9 @@ class Contest:
 
 @dataclass(frozen=True)
 class BlindTests:
-    """Generates and assigns the comparisons. `per_day` is how many votes a member has in 24 hours."""
+    """Generates and assigns the comparisons. `per_day` is how many votes a member has in 24
+    hours.
+    """
 
     store: Store
     engine: Engine
@@ -100,19 +116,30 @@ class BlindTests:
     builder: ChatRequestBuilder
     home: Path
     per_day: int = 20
-    _pending: set[int] = field(default_factory=set)  # ids of the members for whom two replies are being generated
+    _pending: set[int] = field(
+        default_factory=set
+    )  # ids of the members for whom two replies are being generated
 
     def contest(
-        self, persona: Persona, version: str | None, against: str | None, guild_id: int | None = None
+        self,
+        persona: Persona,
+        version: str | None,
+        against: str | None,
+        guild_id: int | None = None,
     ) -> Contest:
-        """Resolve two versions (`base` is the base model): by default the newest that is not live, and the live one.
+        """Resolve two versions (`base` is the base model): by default the newest that is not live,
+        and the live one.
 
-        A `guild_id` limits them to those that the guild may use; None is the operator. Raises `RequestError` where
-        there is none, and for a version that cannot be served.
+        A `guild_id` limits them to those that the guild may use; None is the operator. Raises
+        `RequestError` where there is none, and for a version that cannot be served.
         """
         live = self.builder.speaking(persona.id, guild_id or ALL_GUILDS)
         other = self._resolve(persona, against, guild_id) if against else live
-        one = self._resolve(persona, version, guild_id) if version else self._newest(persona, other, guild_id)
+        one = (
+            self._resolve(persona, version, guild_id)
+            if version
+            else self._newest(persona, other, guild_id)
+        )
         if one == other:
             advice = "Name two versions, with `version` and `against`."
             raise RequestError(f"Both are {one or 'the base model'}.", advice)
@@ -122,16 +149,22 @@ class BlindTests:
         """The versions that can be compared (in a guild), newest first, the base model last."""
         incompatible = self.builder.incompatible_versions
         installed = [it.version for it in self.store.versions.installed(persona.id, guild_id)]
-        return [*(it for it in reversed(installed) if not incompatible.model_of(persona.id, it)), BASE_MODEL_NAME]
+        return [
+            *(it for it in reversed(installed) if not incompatible.model_of(persona.id, it)),
+            BASE_MODEL_NAME,
+        ]
 
     async def assign(self, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
-        """Return the comparison that a member has not voted on yet, else a new one, stored as shown now.
+        """Return the comparison that a member has not voted on yet, else a new one, stored as shown
+        now.
 
-        One at a time is generated for each member. Raises `RefusedError` where they have no votes left or their replies
-        are being generated, and `UnderstudyError` where none can be generated.
+        One at a time is generated for each member. Raises `RefusedError` where they have no votes
+        left or their replies are being generated, and `UnderstudyError` where none can be
+        generated.
         """
         self.require_votes_left(user_id)
-        now, pair = time.time(), (contest.version, contest.against)
+        now = time.time()
+        pair = (contest.version, contest.against)
         one = self.store.comparisons.find_open(user_id, guild_id, contest.persona.id, pair, now)
         if one is None:
             return await self._assign_new(contest, user_id, guild_id)
@@ -140,17 +173,23 @@ class BlindTests:
 
     def require_votes_left(self, user_id: int) -> None:
         """Raise `RefusedError` where a member has used all votes of the last 24 hours."""
-        if self.store.comparisons.votes_since(user_id, time.time() - VOTE_LIMIT_WINDOW_S) >= self.per_day:
+        if (
+            self.store.comparisons.votes_since(user_id, time.time() - VOTE_LIMIT_WINDOW_S)
+            >= self.per_day
+        ):
             count = "once" if self.per_day == 1 else f"{self.per_day} times"
             raise RefusedError(
-                f"You have voted {count} in the last 24 hours, which is the limit.", "Come back tomorrow."
+                f"You have voted {count} in the last 24 hours, which is the limit.",
+                "Come back tomorrow.",
             )
 
     async def generate(self, contest: Contest, user_id: int, guild_id: int) -> NewBlindComparison:
-        """Generate a comparison for one member: a prompt that they have seen least, two replies in random order.
+        """Generate a comparison for one member: a prompt that they have seen least, two replies in
+        random order.
 
         No two members see the same pair: the randomness of one pair must not sway many votes.
-        Raises `UnderstudyError` when a reply fails, and `RequestError` where both are the same each time.
+        Raises `UnderstudyError` when a reply fails, and `RequestError` where both are the same each
+        time.
         """
         prompts = prompts_for(contest.persona.id, self.home)
         seen = self.store.comparisons.prompts_seen(user_id, contest.persona.id)
@@ -165,7 +204,9 @@ class BlindTests:
                     guild_id, contest.persona.id, user_id, prompt.id, prompt.text, version_a, version_b, a.text, b.text,
                     a.seed, b.seed,
                 )  # fmt: skip
-        raise RequestError("Both versions say the same, word for word.", "There is nothing to choose between them.")
+        raise RequestError(
+            "Both versions say the same, word for word.", "There is nothing to choose between them."
+        )
 
     async def _assign_new(self, contest: Contest, user_id: int, guild_id: int) -> BlindComparison:
         if user_id in self._pending:
@@ -187,14 +228,18 @@ class BlindTests:
         for name in self.version_names(persona, guild_id):
             if name not in (BASE_MODEL_NAME, other):
                 return name
-        raise RequestError(f"{persona.name} has no second version to compare.", "Train one with `/finetune start`.")
+        raise RequestError(
+            f"{persona.name} has no second version to compare.", "Train one with `/finetune start`."
+        )
 
     async def _generate_both(
         self, contest: Contest, prompt: ComparisonPrompt, user_id: int, guild_id: int
     ) -> tuple[ChatReply, ChatReply]:
         """Generate both replies at once; when one fails, the other is cancelled."""
         pair = (contest.version, contest.against)
-        built = [await self._request(contest.persona, version, prompt, guild_id) for version in pair]
+        built = [
+            await self._request(contest.persona, version, prompt, guild_id) for version in pair
+        ]
         requests = [replace(request, member_id=user_id) for request in built]
         tasks = [asyncio.ensure_future(self._complete(request)) for request in requests]
         try:
@@ -220,7 +265,8 @@ class BlindTests:
     ) -> ChatRequest:
         """Build the request of a conversation that begins with the prompt.
 
-        Guild lore is used for the guild's personas only: replies of a shared persona may train it, for all guilds.
+        Guild lore is used for the guild's personas only: replies of a shared persona may train it,
+        for all guilds.
         """
         builder = self.builder
         lore_guild_id = guild_id if persona.id.endswith(guild_suffix(guild_id)) else 0

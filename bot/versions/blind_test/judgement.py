@@ -1,4 +1,6 @@
-"""Judges the votes between two versions: counts, strength, ruling, and outliers among the voters."""
+"""Judges the votes between two versions: counts, strength, ruling, and outliers among the
+voters.
+"""
 
 import math
 from collections import defaultdict
@@ -42,13 +44,19 @@ class OutlierMember:
 
 
 def find_outliers(votes: Sequence[BlindComparison], version: str) -> list[OutlierMember]:
-    """Find members whose votes look odd: unlike the others', for one position, or hasty. Most reasons come first."""
+    """Find members whose votes look odd: unlike the others', for one position, or hasty. Most
+    reasons come first.
+    """
     members: dict[int, list[BlindComparison]] = defaultdict(list)
     for vote in votes:
         members[vote.user_id].append(vote)
     outliers = []
     for user_id, own in members.items():
-        reasons = (_disagreement_reason(user_id, members, version), _position_bias_reason(own), _haste_reason(own))
+        reasons = (
+            _disagreement_reason(user_id, members, version),
+            _position_bias_reason(own),
+            _haste_reason(own),
+        )
         if any(reasons):
             outliers.append(OutlierMember(user_id, tuple(filter(None, reasons))))
     return sorted(outliers, key=lambda it: -len(it.why))
@@ -56,7 +64,11 @@ def find_outliers(votes: Sequence[BlindComparison], version: str) -> list[Outlie
 
 def _haste_reason(own: Sequence[BlindComparison]) -> str:
     taken_s = median(_voted_at(vote) - vote.shown_at for vote in own)
-    return f"votes after {taken_s:.1f} s" if len(own) >= MIN_OUTLIER_VOTES and taken_s < MIN_READING_TIME_S else ""
+    return (
+        f"votes after {taken_s:.1f} s"
+        if len(own) >= MIN_OUTLIER_VOTES and taken_s < MIN_READING_TIME_S
+        else ""
+    )
 
 
 def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
@@ -67,34 +79,43 @@ def _position_bias_reason(own: Sequence[BlindComparison]) -> str:
     return f"{most} of {len(decisive)} votes for {position}, whatever it was" if unlikely else ""
 
 
-def _disagreement_reason(user_id: int, members: Mapping[int, Sequence[BlindComparison]], version: str) -> str:
+def _disagreement_reason(
+    user_id: int, members: Mapping[int, Sequence[BlindComparison]], version: str
+) -> str:
     """Compares shares of decisive votes; each of the others counts once."""
     own = [vote.chosen == version for vote in members[user_id] if vote.chosen]
     others = [
         sum(vote.chosen == version for vote in decisive) / len(decisive)
         for other, votes in members.items()
-        if other != user_id and len(decisive := [vote for vote in votes if vote.chosen]) >= MIN_OTHER_MEMBERS
+        if other != user_id
+        and len(decisive := [vote for vote in votes if vote.chosen]) >= MIN_OTHER_MEMBERS
     ]
     if len(own) < MIN_OUTLIER_VOTES or len(others) < MIN_OTHER_MEMBERS:
         return ""
     share = min(max(sum(others) / len(others), 0.05), 0.95)
     ahead = sum(own)
-    tail = min(_binomial_tail(ahead, len(own), share), _binomial_tail(len(own) - ahead, len(own), 1 - share))
+    tail = min(
+        _binomial_tail(ahead, len(own), share),
+        _binomial_tail(len(own) - ahead, len(own), 1 - share),
+    )
     is_odd = 2 * tail <= MAX_DISAGREEMENT_P_VALUE
     return f"{ahead} of {len(own)} votes for {version}, others {share:.0%}" if is_odd else ""
 
 
 def _binomial_tail(hits: int, of: int, share: float) -> float:
-    return sum(math.comb(of, count) * share**count * (1 - share) ** (of - count) for count in range(hits, of + 1))
+    return sum(
+        math.comb(of, count) * share**count * (1 - share) ** (of - count)
+        for count in range(hits, of + 1)
+    )
 
 
 @dataclass(frozen=True)
 class BlindTestJudgement:
     """Result of a blind test of `version` against `against`.
 
-    `counted` is the number of members that the ruling counts, `strength` None without votes, `members_needed` as in
-    `bot.versions.statistics.sequential_test`. `others` are the strengths of further versions that were compared with
-    either.
+    `counted` is the number of members that the ruling counts, `strength` None without votes,
+    `members_needed` as in `bot.versions.statistics.sequential_test`. `others` are the strengths of
+    further versions that were compared with either.
     """
 
     version: str
@@ -111,7 +132,9 @@ class BlindTestJudgement:
     outliers: tuple[OutlierMember, ...]
 
 
-def judge_votes(comparisons: Sequence[BlindComparison], version: str, against: str, now: float) -> BlindTestJudgement:
+def judge_votes(
+    comparisons: Sequence[BlindComparison], version: str, against: str, now: float
+) -> BlindTestJudgement:
     """Judge the votes on two versions of one persona at a time in seconds since 1970."""
     pair = [one for one in comparisons if set(one.versions) == {version, against}]
     values = member_scores(pair, version, now)
@@ -133,10 +156,11 @@ def judge_votes(comparisons: Sequence[BlindComparison], version: str, against: s
 
 
 def member_scores(votes: Iterable[BlindComparison], version: str, now: float) -> list[float]:
-    """The members as the rule counts them: each as the mean of their first votes, in the order of being complete.
+    """The members as the rule counts them: each as the mean of their first votes, in the order of
+    being complete.
 
-    A member is complete with `MAX_VOTES_PER_MEMBER` votes, or `MEMBER_WINDOW_S` after the first: neither depends on
-    what they chose, so nothing is gained by looking at a good moment.
+    A member is complete with `MAX_VOTES_PER_MEMBER` votes, or `MEMBER_WINDOW_S` after the first:
+    neither depends on what they chose, so nothing is gained by looking at a good moment.
     """
     return [value for at, value in completed_scores(votes, version) if at <= now]
 
@@ -153,8 +177,12 @@ def _member_score(own: Sequence[BlindComparison], version: str) -> tuple[float, 
     """Compute when a member is complete, and the mean of the votes that count."""
     ends = _voted_at(own[0]) + MEMBER_WINDOW_S
     counts = [vote for vote in own[:MAX_VOTES_PER_MEMBER] if _voted_at(vote) <= ends]
-    scores = [UNDECIDED_SCORES.get(vote.choice or "", float(vote.chosen == version)) for vote in counts]
-    return (_voted_at(counts[-1]) if len(counts) == MAX_VOTES_PER_MEMBER else ends), sum(scores) / len(scores)
+    scores = [
+        UNDECIDED_SCORES.get(vote.choice or "", float(vote.chosen == version)) for vote in counts
+    ]
+    return (_voted_at(counts[-1]) if len(counts) == MAX_VOTES_PER_MEMBER else ends), sum(
+        scores
+    ) / len(scores)
 
 
 def _voted_at(vote: BlindComparison) -> float:

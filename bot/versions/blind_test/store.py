@@ -1,4 +1,6 @@
-"""Human feedback for preference training: blind comparisons of two replies, and replies taught through a form."""
+"""Human feedback for preference training: blind comparisons of two replies, and replies taught
+through a form.
+"""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -39,7 +41,9 @@ class NewBlindComparison:
 
 @dataclass(frozen=True)
 class BlindComparison(NewBlindComparison):
-    """A comparison shown at `shown_at` (seconds since 1970); `choice` and `voted_at` are None until the vote."""
+    """A comparison shown at `shown_at` (seconds since 1970); `choice` and `voted_at` are None until
+    the vote.
+    """
 
     seq: int
     shown_at: float
@@ -67,7 +71,8 @@ class BlindComparison(NewBlindComparison):
 class VotePreference:
     """Preference data of one vote. `at` in seconds since 1970.
 
-    A decisive vote gives one with both replies, "both bad" two with one rejected reply each, a tie none.
+    A decisive vote gives one with both replies, "both bad" two with one rejected reply each, a tie
+    none.
     """
 
     prompt: str
@@ -93,31 +98,57 @@ class BlindComparisons(Table):
     def show(self, new: NewBlindComparison, at: float) -> BlindComparison:
         """Store a comparison before it is shown."""
         row = {**asdict(new), "shown_at": at}
-        return BlindComparison(seq=self._db.insert("comparisons", row), choice=None, voted_at=None, **row)
+        return BlindComparison(
+            seq=self._db.insert("comparisons", row), choice=None, voted_at=None, **row
+        )
 
     def mark_shown_again(self, seq: int, at: float) -> None:
         """Restart the time of an open comparison that is shown again."""
-        self._db.write("update comparisons set shown_at = :at where seq = :seq and choice is null", seq=seq, at=at)
+        self._db.write(
+            "update comparisons set shown_at = :at where seq = :seq and choice is null",
+            seq=seq,
+            at=at,
+        )
 
     def vote(self, seq: int, user_id: int, choice: VoteChoice, at: float) -> bool:
-        """Store a member's vote. False, and no change, where it is another member's, deleted, expired or voted on."""
+        """Store a member's vote. False, and no change, where it is another member's, deleted,
+        expired or voted on.
+        """
         sql = """update comparisons set choice = :choice, voted_at = :at
             where seq = :seq and user_id = :user and choice is null and shown_at >= :since"""
-        return self._db.write(sql, seq=seq, user=user_id, choice=choice, at=at, since=at - COMPARISON_LIFETIME_S) > 0
+        return (
+            self._db.write(
+                sql, seq=seq, user=user_id, choice=choice, at=at, since=at - COMPARISON_LIFETIME_S
+            )
+            > 0
+        )
 
     def get(self, seq: int) -> BlindComparison | None:
         """Return the comparison with this number."""
         return self._db.one(BlindComparison, "select * from comparisons where seq = :seq", seq=seq)
 
     def find_open(
-        self, user_id: int, guild_id: int, persona_id: str, versions: tuple[str | None, str | None], at: float
+        self,
+        user_id: int,
+        guild_id: int,
+        persona_id: str,
+        versions: tuple[str | None, str | None],
+        at: float,
     ) -> BlindComparison | None:
-        """Find a comparison of these two versions, in either order, that a member may still vote on."""
+        """Find a comparison of these two versions, in either order, that a member may still vote
+        on.
+        """
         sql = f"""select * from comparisons where user_id = :user and guild_id = :guild and persona_id = :persona
             and choice is null and shown_at >= :since and (version_a is :one and version_b is :other
             or version_a is :other and version_b is :one) and {BOTH_SERVED_SQL} order by seq"""
         since = at - COMPARISON_LIFETIME_S
-        named = {"user": user_id, "guild": guild_id, "persona": persona_id, "one": versions[0], "other": versions[1]}
+        named = {
+            "user": user_id,
+            "guild": guild_id,
+            "persona": persona_id,
+            "one": versions[0],
+            "other": versions[1],
+        }
         return self._db.one(BlindComparison, sql, since=since, **named)
 
     def votes_since(self, user_id: int, since: float) -> int:
@@ -133,19 +164,27 @@ class BlindComparisons(Table):
         return Counter({row["prompt_id"]: row["n"] for row in rows})
 
     def voted(self, persona_id: str, guild_id: int | None = None) -> list[BlindComparison]:
-        """List the comparisons of a persona with a vote, in a guild or (None) in all, first vote first."""
+        """List the comparisons of a persona with a vote, in a guild or (None) in all, first vote
+        first.
+        """
         sql = """select * from comparisons where persona_id = :persona and choice is not null
             and (:guild is null or guild_id = :guild) order by voted_at, seq"""
         return self._db.all(BlindComparison, sql, persona=persona_id, guild=guild_id)
 
     def preferences(self, persona_id: str, guild_id: int, limit: int) -> list[VotePreference]:
-        """List the preferences from the latest votes but ties, first vote first, without withdrawn versions.
+        """List the preferences from the latest votes but ties, first vote first, without withdrawn
+        versions.
 
         Of a guild or, for guild 0, of all.
         """
-        sql = f"select * from comparisons where {PREFERRED_SQL} order by voted_at desc, seq desc limit :limit"
+        sql = (
+            f"select * from comparisons where {PREFERRED_SQL} order by voted_at desc, seq desc "
+            "limit :limit"
+        )
         voted = self._db.all(BlindComparison, sql, persona=persona_id, guild=guild_id, limit=limit)
-        return [preference for comparison in reversed(voted) for preference in _preferences(comparison)]
+        return [
+            preference for comparison in reversed(voted) for preference in _preferences(comparison)
+        ]
 
     def has_preferences(self, persona_id: str, guild_id: int) -> bool:
         """Report whether `preferences` would list any."""
@@ -153,34 +192,55 @@ class BlindComparisons(Table):
         return self._db.first(sql, persona=persona_id, guild=guild_id) is not None
 
     def judgement_counts(
-        self, persona_id: str, version_a: str | None, version_b: str | None, guild_id: int | None = None
+        self,
+        persona_id: str,
+        version_a: str | None,
+        version_b: str | None,
+        guild_id: int | None = None,
     ) -> JudgementCounts:
         """Count the votes between two versions (None is the base model), in a guild or in all."""
         pair = {version_a or BASE_MODEL_NAME, version_b or BASE_MODEL_NAME}
         votes = [vote for vote in self.voted(persona_id, guild_id) if set(vote.versions) == pair]
-        chosen, bad = Counter(vote.chosen for vote in votes), sum(vote.choice == "bad" for vote in votes)
-        for_a, for_b = chosen[version_a or BASE_MODEL_NAME], chosen[version_b or BASE_MODEL_NAME]
+        chosen = Counter(vote.chosen for vote in votes)
+        bad = sum(vote.choice == "bad" for vote in votes)
+        for_a = chosen[version_a or BASE_MODEL_NAME]
+        for_b = chosen[version_b or BASE_MODEL_NAME]
         return JudgementCounts(for_a, for_b, ties=chosen[None] - bad, both_bad=bad)
 
 
 class GuildFeedback(Table):
-    """Members' votes on versions by guild, where several processes have a part of the guilds each."""
+    """Members' votes on versions by guild, where several processes have a part of the guilds
+    each.
+    """
 
-    def publish(self, guild_id: int, persona_id: str, version: str, against: str, summary: str) -> None:
-        """Store what a guild of this process says of a version beside another, for the other processes."""
+    def publish(
+        self, guild_id: int, persona_id: str, version: str, against: str, summary: str
+    ) -> None:
+        """Store what a guild of this process says of a version beside another, for the other
+        processes.
+        """
         if not self._db.is_part or not self._db.has_guild(guild_id):
             return
-        row = {"guild_id": guild_id, "persona_id": persona_id, "version": version, "against": against}
+        row = {
+            "guild_id": guild_id,
+            "persona_id": persona_id,
+            "version": version,
+            "against": against,
+        }
         sql = """select 1 from guild_feedback where guild_id = :guild_id and persona_id = :persona_id
             and version = :version and against = :against and summary = :summary"""
         if self._db.first(sql, **row, summary=summary) is None:
             self._db.insert("guild_feedback", {**row, "summary": summary}, replace=True)
 
-    def of_others(self, persona_id: str, version: str, against: str, guild_id: int | None) -> list[str]:
+    def of_others(
+        self, persona_id: str, version: str, against: str, guild_id: int | None
+    ) -> list[str]:
         """Return what guilds of other processes say, of one guild or (None) of all."""
         sql = """select guild_id, summary from guild_feedback where persona_id = :persona and version = :version
             and against = :against and (:guild is null or guild_id = :guild) order by guild_id"""
-        rows = self._db.read(sql, persona=persona_id, version=version, against=against, guild=guild_id)
+        rows = self._db.read(
+            sql, persona=persona_id, version=version, against=against, guild=guild_id
+        )
         return [row["summary"] for row in rows if not self._db.has_guild(row["guild_id"])]
 
     def pairs(self) -> list[tuple[int, str, str, str]]:
@@ -188,27 +248,35 @@ class GuildFeedback(Table):
         sql = f"""select guild_id, persona_id, coalesce(version_a, '{BASE_MODEL_NAME}') as version,
             coalesce(version_b, '{BASE_MODEL_NAME}') as against from comparisons where choice is not null
             union select guild_id, persona_id, version, coalesce(before, '{BASE_MODEL_NAME}') from rollouts"""
-        found = [(row["guild_id"], row["persona_id"], row["version"], row["against"]) for row in self._db.read(sql)]
+        found = [
+            (row["guild_id"], row["persona_id"], row["version"], row["against"])
+            for row in self._db.read(sql)
+        ]
         return [one for one in found if self._db.is_part and self._db.has_guild(one[0])]
 
 
 def _preferences(vote: BlindComparison) -> list[VotePreference]:
-    a, b, at = vote.text_a, vote.text_b, vote.voted_at or vote.shown_at
+    a = vote.text_a
+    b = vote.text_b
+    at = vote.voted_at or vote.shown_at
     pairs: dict[str | None, list[tuple[str | None, str]]] = {
         "a": [(a, b)],
         "b": [(b, a)],
         "bad": [(None, a), (None, b)],
     }
-    return [VotePreference(vote.prompt, *pair, vote.user_id, vote.guild_id, at) for pair in pairs[vote.choice]]
+    return [
+        VotePreference(vote.prompt, *pair, vote.user_id, vote.guild_id, at)
+        for pair in pairs[vote.choice]
+    ]
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A prompt, and the reply that a member taught for it. `instead_of` is the reply it replaces, empty where none was
-    given.
+    """A prompt, and the reply that a member taught for it. `instead_of` is the reply it replaces,
+    empty where none was given.
 
-    `as_moderator`: the member managed the server at that time. `right` is the right under which it may be trained on,
-    `at` the time of teaching (seconds since 1970).
+    `as_moderator`: the member managed the server at that time. `right` is the right under which it
+    may be trained on, `at` the time of teaching (seconds since 1970).
     """
 
     guild_id: int
@@ -228,7 +296,9 @@ class Lessons(Table):
 
     def add(self, lesson: Lesson) -> int:
         """Store a lesson and return its number."""
-        return self._db.insert("taught", {name: value for name, value in vars(lesson).items() if name != "seq"})
+        return self._db.insert(
+            "taught", {name: value for name, value in vars(lesson).items() if name != "seq"}
+        )
 
     def get(self, seq: int) -> Lesson | None:
         """Return the lesson with this number; None when it was deleted."""
@@ -239,20 +309,27 @@ class Lessons(Table):
         return self._db.write("delete from taught where seq = :seq", seq=seq) > 0
 
     def of_persona(self, persona_id: str, guild_id: int, limit: int = -1) -> list[Lesson]:
-        """List a persona's lessons from a guild, or from all for guild 0, the latest if limited; oldest first."""
+        """List a persona's lessons from a guild, or from all for guild 0, the latest if limited;
+        oldest first.
+        """
         sql = """select * from taught where persona_id = :persona and :guild in (0, guild_id)
             order by seq desc limit :limit"""
         return self._db.all(_lesson, sql, persona=persona_id, guild=guild_id, limit=limit)[::-1]
 
     def has_trainable(self, persona_id: str, guild_id: int) -> bool:
-        """Report whether a moderator, or a member who has opted in, taught a persona in a guild (0: in any)."""
+        """Report whether a moderator, or a member who has opted in, taught a persona in a guild (0:
+        in any).
+        """
         sql = """select 1 from taught where persona_id = :persona and :guild in (0, guild_id)
             and (as_moderator or user_id in (select user_id from consents where opted_in = 1)) limit 1"""
         return self._db.first(sql, persona=persona_id, guild=guild_id) is not None
 
     def count(self, user_id: int) -> int:
         """Count a member's lessons."""
-        return self._db.value(int, "select count(*) from taught where user_id = :user", user=user_id) or 0
+        return (
+            self._db.value(int, "select count(*) from taught where user_id = :user", user=user_id)
+            or 0
+        )
 
 
 def _lesson(as_moderator: int, **columns: Any) -> Lesson:

@@ -1,4 +1,6 @@
-"""`/finetune rollout start|stop|status` and `/finetune history`: a version answers a share of the replies first."""
+"""`/finetune rollout start|stop|status` and `/finetune history`: a version answers a share of the
+replies first.
+"""
 
 import asyncio
 import logging
@@ -26,7 +28,13 @@ from bot.platform.discord_kit.transformers import (
     persona_option,
     require_persona,
 )
-from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, respond, update_message
+from bot.platform.discord_kit.ui import (
+    PersistentButton,
+    button_view,
+    defer,
+    respond,
+    update_message,
+)
 from bot.platform.errors import RefusedError
 from bot.services import Bot, Services
 from bot.store import BASE_MODEL_NAME, NewRollout, Rollout, Store
@@ -50,7 +58,13 @@ class RolloutCog(commands.Cog):
     def __init__(self, bot: Bot) -> None:
         services = bot.services
         self._monitor = RolloutMonitor(
-            bot, services.home, services.store, services.personas, services.versions, ended_rollout_view, bot.serves
+            bot,
+            services.home,
+            services.store,
+            services.personas,
+            services.versions,
+            ended_rollout_view,
+            bot.serves,
         )
 
     @commands.Cog.listener()
@@ -66,14 +80,20 @@ class RolloutCog(commands.Cog):
         await self._monitor.settle(persona_id)
 
 
-# ------------------------------------------------------------------------------------------ commands
+# ------------------------------------------------------------------------------------------
+# commands
 
 
 def _other_versions(interaction: Interaction, persona_id: str) -> list[str]:
     """The versions that the server may use and that are not live there, newest first."""
-    versions, guild_id = interaction.client.services.store.versions, interaction.guild_id or 0
+    versions = interaction.client.services.store.versions
+    guild_id = interaction.guild_id or 0
     live = versions.live(persona_id, guild_id)
-    return [it.version for it in reversed(versions.installed(persona_id, guild_id)) if it.version != live]
+    return [
+        it.version
+        for it in reversed(versions.installed(persona_id, guild_id))
+        if it.version != live
+    ]
 
 
 OtherVersionOption = app_commands.Transform[
@@ -81,7 +101,9 @@ OtherVersionOption = app_commands.Transform[
 ]
 
 
-@ROLLOUT.command(name="start", description="Let a version that is not live answer a part of the replies.")
+@ROLLOUT.command(
+    name="start", description="Let a version that is not live answer a part of the replies."
+)
 @app_commands.describe(
     version="Which version (the newest that is not live if left out)",
     share="Percentage of the replies, drawn at random",
@@ -95,23 +117,42 @@ async def start_rollout(
     channel: discord.TextChannel | None = None,
     persona: PersonaOption | None = None,
 ) -> None:
-    origin, services = interaction.channel, interaction.client.services
+    origin = interaction.channel
+    services = interaction.client.services
     if not isinstance(origin, GuildChannel):
-        raise RefusedError("Rollouts are started and reported in text channels and threads.", "Try it there.")
+        raise RefusedError(
+            "Rollouts are started and reported in text channels and threads.", "Try it there."
+        )
     if share is None and channel is None:
-        raise RequestError("How far?", "Name a `share` of the replies, such as 20, or a `channel`, or both.")
+        raise RequestError(
+            "How far?", "Name a `share` of the replies, such as 20, or a `channel`, or both."
+        )
     await defer(interaction, ephemeral=True)
     persona = persona or channel_persona(interaction)
     if channel:
         require_speaks_in(services, persona, channel)
     version = version or next(iter(_other_versions(interaction, persona.id)), None)
     if version is None:
-        raise RequestError("There is no version that is not live.", "Train one with `/finetune start`.")
+        raise RequestError(
+            "There is no version that is not live.", "Train one with `/finetune start`."
+        )
     version = await install_named_dialogue(interaction, persona, version)
     only_channel = channel.id if channel else None
-    new = NewRollout(persona.id, version, origin.guild.id, origin.id, interaction.user.id, share or 100, only_channel)
+    new = NewRollout(
+        persona.id,
+        version,
+        origin.guild.id,
+        origin.id,
+        interaction.user.id,
+        share or 100,
+        only_channel,
+    )
     rollout = await services.versions.start_rollout(new)
-    await respond(interaction, rollout_report.started_text(rollout, persona.name), running_rollout_view(rollout))
+    await respond(
+        interaction,
+        rollout_report.started_text(rollout, persona.name),
+        running_rollout_view(rollout),
+    )
 
 
 @ROLLOUT.command(name="stop", description="Let the live version make all replies again.")
@@ -121,14 +162,21 @@ async def stop_rollout(interaction: Interaction, persona: PersonaOption | None =
     rollouts = interaction.client.services.store.rollouts
     running = rollouts.find_active(persona.id, interaction.guild_id or 0, time.time())
     if running is None:
-        raise RequestError(f"No version of {persona.name} is being rolled out here.", "`/finetune rollout start`")
+        raise RequestError(
+            f"No version of {persona.name} is being rolled out here.", "`/finetune rollout start`"
+        )
     await respond(interaction, stop_with_reply(interaction, running))
 
 
-@ROLLOUT.command(name="status", description="Show what is rolled out or observed here, and members' feedback on it.")
+@ROLLOUT.command(
+    name="status",
+    description="Show what is rolled out or observed here, and members' feedback on it.",
+)
 async def rollout_status(interaction: Interaction) -> None:
-    services, now = interaction.client.services, time.time()
-    texts, on_trial = [], []
+    services = interaction.client.services
+    now = time.time()
+    texts = []
+    on_trial = []
     for persona in services.personas.of(interaction.guild_id or 0).values():
         for rollout in services.store.rollouts.running(persona.id, now):
             if rollout.guild_id == interaction.guild_id:
@@ -136,14 +184,22 @@ async def rollout_status(interaction: Interaction) -> None:
                 texts.append(rollout_report.status_text(rollout, persona.name, comparison))
                 on_trial += [] if rollout.is_promoted else [rollout]
     view = running_rollout_view(on_trial[0]) if len(on_trial) == 1 else None
-    await respond(interaction, "\n\n".join(texts) or "Nothing is rolled out, and no version was promoted lately.", view)
+    await respond(
+        interaction,
+        "\n\n".join(texts) or "Nothing is rolled out, and no version was promoted lately.",
+        view,
+    )
 
 
-@FINETUNE.command(description="Show a persona's versions: measured, rolled out, live, rolled back, and why.")
+@FINETUNE.command(
+    description="Show a persona's versions: measured, rolled out, live, rolled back, and why."
+)
 @app_commands.describe(persona=CHANNEL_PERSONA_HELP)
 async def history(interaction: Interaction, persona: PersonaOption | None = None) -> None:
     persona = persona or channel_persona(interaction)
-    pages = VersionHistory(interaction.client.services.store, persona, interaction.guild_id or 0).pages()
+    pages = VersionHistory(
+        interaction.client.services.store, persona, interaction.guild_id or 0
+    ).pages()
     await respond(interaction, pages[0], history_view(persona.id, 0, len(pages)))
 
 
@@ -153,7 +209,8 @@ def require_speaks_in(services: Services, persona: Persona, channel: discord.Tex
     residents = [services.request_builder.persona_in(channel_ref(place)) for place in places]
     if not any(it and it.id == persona.id for it in residents):
         raise RequestError(
-            f"{persona.name} does not live in #{channel.name}, so none of its versions would answer there.",
+            f"{persona.name} does not live in #{channel.name}, so none of its versions would "
+            "answer there.",
             "Name the channel in which it lives, or give it that one with `/persona set`.",
         )
 
@@ -166,12 +223,16 @@ def stop_with_reply(interaction: Interaction, rollout: Rollout) -> str:
 
 
 async def restart_with_reply(interaction: Interaction, rollout: Rollout) -> str:
-    """Start a rollout again that was rolled back automatically, with counts from zero; returns the reply."""
-    services, persona = interaction.client.services, require_persona(interaction, rollout.persona_id)
+    """Start a rollout again that was rolled back automatically, with counts from zero; returns the
+    reply.
+    """
+    services = interaction.client.services
+    persona = require_persona(interaction, rollout.persona_id)
     if not services.store.rollouts.is_last(rollout):
         raise RefusedError(
             "More has happened since this version was rolled back.",
-            "`/finetune history` says what; `/finetune rollout start` and `/finetune promote` let it answer again.",
+            "`/finetune history` says what; `/finetune rollout start` and `/finetune promote` let "
+            "it answer again.",
         )
     if rollout.is_promoted:
         return await promote_with_reply(interaction, persona, rollout.version)
@@ -185,7 +246,9 @@ async def restart_with_reply(interaction: Interaction, rollout: Rollout) -> str:
 
 def running_rollout_view(rollout: Rollout) -> discord.ui.View:
     """The buttons under a rollout that goes on."""
-    return button_view(PromoteButton(rollout.persona_id, rollout.version), StopRolloutButton(rollout.seq))
+    return button_view(
+        PromoteButton(rollout.persona_id, rollout.version), StopRolloutButton(rollout.seq)
+    )
 
 
 def ended_rollout_view(rollout: Rollout) -> discord.ui.View | None:
@@ -196,7 +259,11 @@ def ended_rollout_view(rollout: Rollout) -> discord.ui.View | None:
 def history_view(persona_id: str, page: int, pages: int) -> discord.ui.View | None:
     """The buttons to the neighbours of a page, from 0."""
     neighbours = {"Newer": page - 1, "Older": page + 1}
-    buttons = [HistoryPageButton(persona_id, at, label=label) for label, at in neighbours.items() if 0 <= at < pages]
+    buttons = [
+        HistoryPageButton(persona_id, at, label=label)
+        for label, at in neighbours.items()
+        if 0 <= at < pages
+    ]
     return button_view(*buttons) if buttons else None
 
 
@@ -210,7 +277,9 @@ class _RolloutButton(PersistentButton, template=r"never:"):
         """Find the rollout. Raises `RefusedError` where it is unknown here."""
         rollout = interaction.client.services.store.rollouts.get(int(self.seq))
         if rollout is None or rollout.guild_id != interaction.guild_id:
-            raise RefusedError("This rollout is no longer known.", "`/finetune history` lists the versions.")
+            raise RefusedError(
+                "This rollout is no longer known.", "`/finetune history` lists the versions."
+            )
         return rollout
 
 
@@ -234,18 +303,25 @@ class RestartRolloutButton(_RolloutButton, template=r"rollout-undo:(?P<seq>[0-9]
         await respond(interaction, reply, ephemeral=False)
 
 
-class HistoryPageButton(PersistentButton, template=r"history:(?P<persona_id>[\w-]+):(?P<page>[0-9]+)"):
+class HistoryPageButton(
+    PersistentButton, template=r"history:(?P<persona_id>[\w-]+):(?P<page>[0-9]+)"
+):
     """Turns the pages of a history."""
 
-    label, moderators_only = "Page", True
+    label = "Page"
+    moderators_only = True
     persona_id: str
     page: str
 
     async def pressed(self, interaction: Interaction) -> None:
         persona = require_persona(interaction, self.persona_id)
-        pages = VersionHistory(interaction.client.services.store, persona, interaction.guild_id or 0).pages()
+        pages = VersionHistory(
+            interaction.client.services.store, persona, interaction.guild_id or 0
+        ).pages()
         page = min(int(self.page), len(pages) - 1)
-        await update_message(interaction, content=pages[page], view=history_view(persona.id, page, len(pages)))
+        await update_message(
+            interaction, content=pages[page], view=history_view(persona.id, page, len(pages))
+        )
 
 
 ROLLOUT_BUTTONS = (StopRolloutButton, RestartRolloutButton, HistoryPageButton)
@@ -256,9 +332,11 @@ ROLLOUT_BUTTONS = (StopRolloutButton, RestartRolloutButton, HistoryPageButton)
 
 @dataclass
 class RolloutMonitor:
-    """Stores how each rollout ends, then announces it; a failed announcement is repeated at the next occasion.
+    """Stores how each rollout ends, then announces it; a failed announcement is repeated at the
+    next occasion.
 
-    `buttons` creates the buttons under the announcement. `serves`: rollouts of other guilds are other processes'.
+    `buttons` creates the buttons under the announcement. `serves`: rollouts of other guilds are
+    other processes'.
     """
 
     client: discord.Client
@@ -271,21 +349,29 @@ class RolloutMonitor:
     _announcement_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def on_reply_judged(self, event_id: int) -> None:
-        """Re-evaluate the rollouts of a judged reply, and write the members' feedback for the gate."""
+        """Re-evaluate the rollouts of a judged reply, and write the members' feedback for the
+        gate.
+        """
         if reply := self.store.replies.get(event_id):
             await self.look(reply.persona_id)
             rollout = self.store.rollouts.get(reply.rollout) if reply.rollout else None
             live = self.store.versions.live(reply.persona_id, reply.guild_id) or BASE_MODEL_NAME
-            for version in filter(None, {reply.adapter_version, rollout.version if rollout else None}):
+            for version in filter(
+                None, {reply.adapter_version, rollout.version if rollout else None}
+            ):
                 share_votes(self.store, reply.persona_id, version, live, reply.guild_id)
-                await record_member_feedback(self.home, self.store, self.personas, reply.persona_id, version)
+                await record_member_feedback(
+                    self.home, self.store, self.personas, reply.persona_id, version
+                )
 
     async def look(self, persona_id: str) -> None:
         """Roll back each version that turned out worse."""
         for rollout in filter(self._is_own, self.store.rollouts.running(persona_id, time.time())):
             comparison = rollout_report.compare_rollout(self.store, rollout)
             if comparison.worse:
-                self.versions.revert_rollout(rollout, rollout_report.rollback_reason(rollout, comparison))
+                self.versions.revert_rollout(
+                    rollout, rollout_report.rollback_reason(rollout, comparison)
+                )
         await self.announce()
 
     async def settle(self, persona_id: str) -> None:
@@ -324,7 +410,9 @@ class RolloutMonitor:
         view = self.buttons(rollout) or discord.utils.MISSING
         try:
             await channel.send(
-                rollout_report.ended_text(rollout, persona.name), view=view, allowed_mentions=NO_MENTIONS
+                rollout_report.ended_text(rollout, persona.name),
+                view=view,
+                allowed_mentions=NO_MENTIONS,
             )
         except (discord.Forbidden, discord.NotFound) as error:
             log.warning("the end of a rollout cannot be announced in #%s: %s", channel, error)

@@ -1,4 +1,6 @@
-"""Version history of a persona for the moderators of one server: training, rollouts, promotions, rollbacks."""
+"""Version history of a persona for the moderators of one server: training, rollouts, promotions,
+rollbacks.
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -7,7 +9,15 @@ from itertools import pairwise
 from textwrap import shorten
 
 from bot.chat.model_names import version_label
-from bot.store import ALL_GUILDS, InstalledVersion, Promotion, ReplySelection, Rollout, Store, TrainingJob
+from bot.store import (
+    ALL_GUILDS,
+    InstalledVersion,
+    Promotion,
+    ReplySelection,
+    Rollout,
+    Store,
+    TrainingJob,
+)
 from bot.versions.rollout import report as rollout_report
 from personas.schemas.chat import Persona
 from personas.schemas.training_events import ScoreSummary
@@ -28,7 +38,9 @@ ENDING_LABELS = {
 
 @dataclass(frozen=True)
 class VersionHistory:
-    """The history that one server may see: the versions that it may use, and what was live there."""
+    """The history that one server may see: the versions that it may use, and what was live
+    there.
+    """
 
     store: Store
     persona: Persona
@@ -37,20 +49,30 @@ class VersionHistory:
     def pages(self) -> list[str]:
         """The newest versions first; at least one page."""
         entries = list(self._entries())
-        pages = [entries[at : at + VERSIONS_PER_PAGE] for at in range(0, len(entries), VERSIONS_PER_PAGE)] or [[]]
+        pages = [
+            entries[at : at + VERSIONS_PER_PAGE] for at in range(0, len(entries), VERSIONS_PER_PAGE)
+        ] or [[]]
         live = version_label(self.store.versions.live(self.persona.id, self.guild_id))
         return [
-            "\n\n".join([f"**{self.persona.name}**: {live} is live. Page {number} of {len(pages)}.", *page])
+            "\n\n".join(
+                [f"**{self.persona.name}**: {live} is live. Page {number} of {len(pages)}.", *page]
+            )
             for number, page in enumerate(pages, 1)
         ]
 
     def _entries(self) -> Iterator[str]:
         rollouts = self.store.rollouts.of_persona(self.persona.id, self.guild_id)
         changes = list(self._changes())
-        usable = {it.version for it in self.store.versions.installed(self.persona.id, self.guild_id)}
+        usable = {
+            it.version for it in self.store.versions.installed(self.persona.id, self.guild_id)
+        }
         for installed in reversed(self.store.versions.ever_installed(self.persona.id)):
             job = self.store.jobs.get(installed.job_id)
-            if installed.version in usable or job is None or job.guild_id in (ALL_GUILDS, self.guild_id):
+            if (
+                installed.version in usable
+                or job is None
+                or job.guild_id in (ALL_GUILDS, self.guild_id)
+            ):
                 trials = [rollout for rollout in rollouts if rollout.version == installed.version]
                 head = [*self._origin_lines(installed, job), *self._tally_lines(installed.version)]
                 yield _entry(head, [*self._event_lines(installed.version, changes, trials)])
@@ -58,7 +80,9 @@ class VersionHistory:
             yield _entry(["**the base model**"], base)
 
     def _changes(self) -> Iterator[Promotion]:
-        """The changes of the version that was live here: its own, and those of all servers while it had none."""
+        """The changes of the version that was live here: its own, and those of all servers while it
+        had none.
+        """
         own: str | None = None
         for_all: str | None = None
         for change in self.store.versions.history(self.persona.id):
@@ -74,16 +98,22 @@ class VersionHistory:
         origin = "was imported" if job and job.result and job.result.imported else "trained"
         if job and job.dialogue:
             origin = f"is the dialogue adapter `{job.dialogue}`, installed"
-        author = f" for {_mention(job.requested_by)}" if job and job.guild_id == self.guild_id else ""
+        author = (
+            f" for {_mention(job.requested_by)}" if job and job.guild_id == self.guild_id else ""
+        )
         yield f"**{installed.version}** {origin} <t:{installed.installed_at:.0f}:f>{author}"
         yield from _score_lines(installed.scorecard)
 
     def _tally_lines(self, version: str | None) -> Iterator[str]:
-        tally = self.store.reply_stats.of(ReplySelection(self.persona.id, version, guild_id=self.guild_id))
+        tally = self.store.reply_stats.of(
+            ReplySelection(self.persona.id, version, guild_id=self.guild_id)
+        )
         if tally.replies:
             yield f"On this server: {rollout_report.tally_text(tally)}"
 
-    def _event_lines(self, version: str | None, changes: list[Promotion], trials: list[Rollout]) -> Iterator[str]:
+    def _event_lines(
+        self, version: str | None, changes: list[Promotion], trials: list[Rollout]
+    ) -> Iterator[str]:
         yield from (_rollout_line(rollout) for rollout in trials if not rollout.is_promoted)
         for start, end in pairwise([*changes, None]):
             if start is not None and start.version == version:
@@ -102,18 +132,28 @@ class VersionHistory:
     def _end_text(self, change: Promotion) -> str:
         ends = {
             "rollback": f"rolled back {self._by(change)}",
-            "automatic rollback": _rollback_reason(change.why if change.guild_id == self.guild_id else ""),
+            "automatic rollback": _rollback_reason(
+                change.why if change.guild_id == self.guild_id else ""
+            ),
             "withdrawal": "withdrawn",
         }
         return ends.get(change.kind, f"{version_label(change.version)} followed")
 
     def _by(self, change: Promotion) -> str:
-        return f"by {_mention(change.promoted_by)}" if change.guild_id == self.guild_id else "elsewhere"
+        return (
+            f"by {_mention(change.promoted_by)}"
+            if change.guild_id == self.guild_id
+            else "elsewhere"
+        )
 
 
 def _score_lines(card: ScoreSummary) -> Iterator[str]:
     if card.verdict:
-        yield shorten(f"Verdict: {card.verdict}. {' '.join(card.reasons)}", MAX_VERDICT_CHARACTERS, placeholder=" …")
+        yield shorten(
+            f"Verdict: {card.verdict}. {' '.join(card.reasons)}",
+            MAX_VERDICT_CHARACTERS,
+            placeholder=" …",
+        )
     if card.is_measured:
         yield _loss_text(card)
 
@@ -147,11 +187,14 @@ def _mention(user_id: int) -> str:
 
 def _entry(head: list[str], events: list[str]) -> str:
     """The head, and the latest events that fit, oldest first."""
-    room, kept = MAX_ENTRY_CHARACTERS - len("\n".join(head)), deque[str]()
+    room = MAX_ENTRY_CHARACTERS - len("\n".join(head))
+    kept = deque[str]()
     for line in reversed(events):
         room -= len(line) + 1
         if room < 0:
-            kept.appendleft("…" if kept else shorten(line, max(room + len(line), 1), placeholder=" …"))
+            kept.appendleft(
+                "…" if kept else shorten(line, max(room + len(line), 1), placeholder=" …")
+            )
             break
         kept.appendleft(line)
     return "\n".join([*head, *kept])

@@ -1,11 +1,18 @@
-"""Compares a rollout's version with the one before it, by votes and interruptions, and describes it to moderators."""
+"""Compares a rollout's version with the one before it, by votes and interruptions, and describes it
+to moderators.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from bot.chat.model_names import version_label
 from bot.store import ReplySelection, ReplyTally, Rollout, Store
-from bot.versions.statistics.sequential_test import ALPHA, E_VALUE_THRESHOLD, LikelihoodRatioEProcess, PairedEProcess
+from bot.versions.statistics.sequential_test import (
+    ALPHA,
+    E_VALUE_THRESHOLD,
+    LikelihoodRatioEProcess,
+    PairedEProcess,
+)
 
 HarmSignal = Literal["votes", "interruptions"]
 MIN_REPLIES_PER_VERSION = 10
@@ -38,11 +45,16 @@ class RolloutComparison:
 
 def compare_rollout(store: Store, rollout: Rollout) -> RolloutComparison:
     """Compare a rollout's versions as of now."""
-    return _compare_randomised(store, rollout) if rollout.is_randomised else _compare_before_after(store, rollout)
+    return (
+        _compare_randomised(store, rollout)
+        if rollout.is_randomised
+        else _compare_before_after(store, rollout)
+    )
 
 
 def _compare_randomised(store: Store, rollout: Rollout) -> RolloutComparison:
-    votes, interruptions = LikelihoodRatioEProcess(rollout.share / 100), LikelihoodRatioEProcess(rollout.share / 100)
+    votes = LikelihoodRatioEProcess(rollout.share / 100)
+    interruptions = LikelihoodRatioEProcess(rollout.share / 100)
     tallies = {True: ReplyTally(), False: ReplyTally()}
     for reply in store.reply_stats.of_rollout(rollout.seq):
         is_new = rollout.draws(reply.event_id)
@@ -57,19 +69,31 @@ def _compare_randomised(store: Store, rollout: Rollout) -> RolloutComparison:
 def _compare_before_after(store: Store, rollout: Rollout) -> RolloutComparison:
     now, then = _selections(rollout)
     votes = _paired_e_value(
-        store.reply_stats.downvotes_by_member(then), store.reply_stats.downvotes_by_member(now), MIN_VOTES_PER_MEMBER
+        store.reply_stats.downvotes_by_member(then),
+        store.reply_stats.downvotes_by_member(now),
+        MIN_VOTES_PER_MEMBER,
     )
     # A reply can still be stopped or regenerated until its member has asked for the next one.
-    settled = {member: marks[:-1] for member, marks in store.reply_stats.interruptions_by_member(now).items()}
-    interruptions = _paired_e_value(store.reply_stats.interruptions_by_member(then), settled, MIN_REPLIES_PER_MEMBER)
-    return RolloutComparison(store.reply_stats.of(now), store.reply_stats.of(then), votes, interruptions)
+    settled = {
+        member: marks[:-1]
+        for member, marks in store.reply_stats.interruptions_by_member(now).items()
+    }
+    interruptions = _paired_e_value(
+        store.reply_stats.interruptions_by_member(then), settled, MIN_REPLIES_PER_MEMBER
+    )
+    return RolloutComparison(
+        store.reply_stats.of(now), store.reply_stats.of(then), votes, interruptions
+    )
 
 
 def _selections(rollout: Rollout) -> tuple[ReplySelection, ReplySelection]:
     start = rollout.started_at
-    guild_id, seq = rollout.guild_id or None, None if rollout.is_promoted else rollout.seq
+    guild_id = rollout.guild_id or None
+    seq = None if rollout.is_promoted else rollout.seq
     now = ReplySelection(rollout.persona_id, rollout.version, start, guild_id=guild_id, rollout=seq)
-    then = ReplySelection(rollout.persona_id, rollout.before, start - BASELINE_WINDOW_S, start, guild_id)
+    then = ReplySelection(
+        rollout.persona_id, rollout.before, start - BASELINE_WINDOW_S, start, guild_id
+    )
     return now, then
 
 
@@ -94,7 +118,10 @@ def started_text(rollout: Rollout, name: str) -> str:
 def stopped_text(rollout: Rollout, name: str) -> str:
     """Confirm that a moderator has ended a rollout."""
     before = version_label(rollout.before)
-    return f"{rollout.version} of **{name}** is no longer rolled out: {before} makes all replies again."
+    return (
+        f"{rollout.version} of **{name}** is no longer rolled out: {before} makes all replies "
+        "again."
+    )
 
 
 def ended_text(rollout: Rollout, name: str) -> str:
@@ -114,13 +141,20 @@ def ended_text(rollout: Rollout, name: str) -> str:
 
 def rollback_reason(rollout: Rollout, comparison: RolloutComparison) -> str:
     """Reason of an automatic rollback, with the numbers; stored with it."""
-    new, before = comparison.new, comparison.before
+    new = comparison.new
+    before = comparison.before
     if comparison.worse == "votes":
         counted = [f"{t.down} 👎 and {t.up} 👍 on {t.replies} replies" for t in (new, before)]
-        return f"more 👎 ({rollout.version}: {counted[0]}; {version_label(rollout.before)}: {counted[1]})"
+        return (
+            f"more 👎 ({rollout.version}: {counted[0]}; {version_label(rollout.before)}: "
+            f"{counted[1]})"
+        )
     counted = [f"{t.interrupted} of {t.replies}" for t in (new, before)]
     label = version_label(rollout.before)
-    return f"more replies stopped or regenerated ({rollout.version}: {counted[0]}; {label}: {counted[1]})"
+    return (
+        f"more replies stopped or regenerated ({rollout.version}: {counted[0]}; {label}: "
+        f"{counted[1]})"
+    )
 
 
 def status_text(rollout: Rollout, name: str, comparison: RolloutComparison) -> str:
@@ -132,7 +166,8 @@ def status_text(rollout: Rollout, name: str, comparison: RolloutComparison) -> s
             f"**{name} {rollout.version}** {share}{until}, since <t:{rollout.started_at:.0f}:f>.",
             f"{rollout.version}: {tally_text(comparison.new)}",
             f"{version_label(rollout.before)}: {tally_text(comparison.before)}",
-            f"-# Evidence that it is worse: {comparison.votes:.2g} by votes, {comparison.interruptions:.2g} by replies "
+            f"-# Evidence that it is worse: {comparison.votes:.2g} by votes, "
+            f"{comparison.interruptions:.2g} by replies "
             f"stopped or regenerated; at {E_VALUE_THRESHOLD:.0f} it is rolled back.",
         ]
     )
@@ -140,7 +175,10 @@ def status_text(rollout: Rollout, name: str, comparison: RolloutComparison) -> s
 
 def tally_text(tally: ReplyTally) -> str:
     """Counts in a line."""
-    return f"{tally.replies} replies · {tally.up} 👍 · {tally.down} 👎 · {tally.interrupted} stopped or regenerated"
+    return (
+        f"{tally.replies} replies · {tally.up} 👍 · {tally.down} 👎 · {tally.interrupted} stopped or "
+        "regenerated"
+    )
 
 
 def share_text(rollout: Rollout) -> str:

@@ -1,4 +1,6 @@
-"""Rollouts: versions that answer a share of a guild's replies, and promoted versions under observation."""
+"""Rollouts: versions that answer a share of a guild's replies, and promoted versions under
+observation.
+"""
 
 import hashlib
 from dataclasses import asdict, dataclass, replace
@@ -41,10 +43,12 @@ class NewRollout:
 
 @dataclass(frozen=True)
 class Rollout(NewRollout):
-    """A version on trial. `before` is the version that it is compared with, None for the base model.
+    """A version on trial. `before` is the version that it is compared with, None for the base
+    model.
 
-    `watched_until` is set for a promoted version, which answers everything in its guild, or (0) in all without a live
-    version of their own. Times are in seconds since 1970. `told`: its end was announced in its channel.
+    `watched_until` is set for a promoted version, which answers everything in its guild, or (0) in
+    all without a live version of their own. Times are in seconds since 1970. `told`: its end was
+    announced in its channel.
     """
 
     seq: int = 0
@@ -68,7 +72,8 @@ class Rollout(NewRollout):
         return self.share < 100
 
     def draws(self, event_id: int) -> bool:
-        """Return whether the new version answers this event: deterministic, and true for `share` % of the events.
+        """Return whether the new version answers this event: deterministic, and true for `share` %
+        of the events.
 
         Compares the first 64 bits of a SHA-256 of the rollout and the event with the share.
         """
@@ -80,16 +85,20 @@ class Rollouts:
     """The rollouts, and the changes of the live version that start or end them."""
 
     def __init__(self, connection: DatabaseConnection, versions: Versions) -> None:
-        self._db, self._versions = connection, versions
+        self._db = connection
+        self._versions = versions
 
-    # ------------------------------------------------------------------------------------------ looking
+    # ------------------------------------------------------------------------------------------
+    # looking
 
     def get(self, seq: int) -> Rollout | None:
         """Return the rollout with this number."""
         return self._db.one(Rollout, "select * from rollouts where seq = :seq", seq=seq)
 
     def running(self, persona_id: str, at: float) -> list[Rollout]:
-        """List the active rollouts of a persona, and its promoted version under observation; oldest first."""
+        """List the active rollouts of a persona, and its promoted version under observation; oldest
+        first.
+        """
         sql = f"""select * from rollouts where persona_id = :persona and ended_at is null and {ACTIVE_ROLLOUT_SQL}
             order by seq"""
         return self._db.all(Rollout, sql, persona=persona_id, at=at)
@@ -102,16 +111,29 @@ class Rollouts:
     def counted_rollout(
         self, persona_id: str, at: float, guild_id: int, channel_id: int, parent_id: int | None
     ) -> int | None:
-        """Return the number of the rollout in which a reply in this channel counts, whichever version generates it."""
+        """Return the number of the rollout in which a reply in this channel counts, whichever
+        version generates it.
+        """
         rollout = self.find_active(persona_id, guild_id, at)
-        return rollout.seq if rollout and rollout.only_channel in (None, channel_id, parent_id) else None
+        return (
+            rollout.seq
+            if rollout and rollout.only_channel in (None, channel_id, parent_id)
+            else None
+        )
 
     def is_last(self, rollout: Rollout) -> bool:
-        """Return whether nothing followed its end: no other rollout, and the version before is still live."""
+        """Return whether nothing followed its end: no other rollout, and the version before is
+        still live.
+        """
         sql = """select seq from rollouts where persona_id = :persona and seq > :seq
             and (guild_id = :guild or guild_id = 0)"""
-        later = self._db.first(sql, persona=rollout.persona_id, seq=rollout.seq, guild=rollout.guild_id)
-        return later is None and self._versions.live(rollout.persona_id, rollout.guild_id) == rollout.before
+        later = self._db.first(
+            sql, persona=rollout.persona_id, seq=rollout.seq, guild=rollout.guild_id
+        )
+        return (
+            later is None
+            and self._versions.live(rollout.persona_id, rollout.guild_id) == rollout.before
+        )
 
     def of_reply(self, event_id: int, at: float) -> Rollout | None:
         """Return the active rollout in which a reply counts."""
@@ -138,61 +160,81 @@ class Rollouts:
         """Record that the end was announced, or cannot be announced any more."""
         self._db.write("update rollouts set told = 1 where seq = :seq", seq=seq)
 
-    # ------------------------------------------------------------------------------------------ beginning and ending
+    # ------------------------------------------------------------------------------------------
+    # beginning and ending
 
     def start(self, new: NewRollout, at: float) -> Rollout:
         """Start a rollout: the version answers a share of a guild's replies.
 
-        Raises `RequestError` when it is not installed, the guild may not use it, it is live there, or another rollout
-        of this persona is active there.
+        Raises `RequestError` when it is not installed, the guild may not use it, it is live there,
+        or another rollout of this persona is active there.
         """
         self._versions.require_installed(new.persona_id, new.version, new.guild_id or None)
         live = self._versions.live(new.persona_id, new.guild_id)
         if new.version == live:
-            raise RequestError(f"{new.version} answers everything already.", "Name a version that is not live.")
+            raise RequestError(
+                f"{new.version} answers everything already.", "Name a version that is not live."
+            )
         if running := self.find_active(new.persona_id, new.guild_id, at):
             raise RequestError(
-                f"{running.version} is being rolled out already.", "Stop that with `/finetune rollout stop`, or wait."
+                f"{running.version} is being rolled out already.",
+                "Stop that with `/finetune rollout stop`, or wait.",
             )
         with self._db.atomic(shared=True):
             self.end_superseded(new.persona_id, at)
             return self._add(new, live, at, None)
 
     def end(self, seq: int, ending: RolloutEnding, at: float, by: int = 0, why: str = "") -> bool:
-        """End a rollout; the version before answers everything again. False when it had ended before."""
+        """End a rollout; the version before answers everything again. False when it had ended
+        before.
+        """
         sql = """update rollouts set ended_at = :at, ended_by = :by, ending = :ending, why = :why,
             told = not (:ending = 'worse' or :ending in ('superseded', 'withdrawn') and watched_until is null)
             where seq = :seq and ended_at is null"""
         return self._db.write(sql, seq=seq, at=at, by=by, ending=ending, why=why) > 0
 
-    # ------------------------------------------------------------------------------------------ what is live
+    # ------------------------------------------------------------------------------------------
+    # what is live
 
     def promote(
         self, new: NewRollout, at: float, *, why: str = "", kind: PromotionKind = "promotion"
     ) -> Promotion | None:
-        """Make a version live in a guild, or for all (0), and observe it there. None when it is live there already.
+        """Make a version live in a guild, or for all (0), and observe it there. None when it is
+        live there already.
 
         Raises `RequestError` for one that is not installed, or that the guild may not use.
         """
         with self._db.atomic(shared=True):
             live = self._versions.live(new.persona_id, new.guild_id)
             promotion = self._versions.promote(
-                new.persona_id, new.version, new.started_by, at, why, guild_id=new.guild_id, kind=kind
+                new.persona_id,
+                new.version,
+                new.started_by,
+                at,
+                why,
+                guild_id=new.guild_id,
+                kind=kind,
             )
             if promotion:
                 self.end_superseded(new.persona_id, at, new.started_by)
-                self._add(replace(new, share=100, only_channel=None), live, at, at + OBSERVATION_PERIOD_S)
+                self._add(
+                    replace(new, share=100, only_channel=None), live, at, at + OBSERVATION_PERIOD_S
+                )
         return promotion
 
     def roll_back(self, persona_id: str, by: int, at: float, guild_id: int) -> Promotion:
-        """Make the version before live in a guild, or for all (0). Raises `RequestError` when there is none."""
+        """Make the version before live in a guild, or for all (0). Raises `RequestError` when there
+        is none.
+        """
         with self._db.atomic(shared=True):
             promotion = self._versions.rollback(persona_id, by, at, guild_id=guild_id)
             self.end_superseded(persona_id, at, by)
         return promotion
 
     def revert(self, rollout: Rollout, at: float, why: str) -> bool:
-        """End a rollout whose version is worse, and roll a promoted version back. False when it had ended before."""
+        """End a rollout whose version is worse, and roll a promoted version back. False when it had
+        ended before.
+        """
         with self._db.atomic(shared=True):
             if not self.end(rollout.seq, "worse", at, why=why):
                 return False
@@ -202,7 +244,9 @@ class Rollouts:
         return True
 
     def end_superseded(self, persona_id: str, at: float, by: int = 0) -> None:
-        """End the rollouts whose versions are no longer compared: another one went live, or one was withdrawn."""
+        """End the rollouts whose versions are no longer compared: another one went live, or one was
+        withdrawn.
+        """
         sql = "select * from rollouts where persona_id = :persona and ended_at is null"
         active = {it.seq for it in self.running(persona_id, MIN_TIMESTAMP_S)}
         for rollout in self._db.all(Rollout, sql, persona=persona_id):

@@ -19,9 +19,11 @@ FloatArray = Any  # a numpy array of floats
 
 @dataclass(frozen=True)
 class VersionStrength:
-    """Strength of a version relative to the one it is compared with, in log-odds, with its interval.
+    """Strength of a version relative to the one it is compared with, in log-odds, with its
+    interval.
 
-    `low` and `high` are the 95 % interval by resampling members with all their votes; None with too few of them.
+    `low` and `high` are the 95 % interval by resampling members with all their votes; None with too
+    few of them.
     """
 
     version: str
@@ -31,7 +33,9 @@ class VersionStrength:
 
 
 def fit_strengths(votes: Sequence[BlindComparison], reference: str) -> list[VersionStrength]:
-    """The strengths of all versions that were compared with `reference`, directly or over others; strongest first."""
+    """The strengths of all versions that were compared with `reference`, directly or over others;
+    strongest first.
+    """
     versions = _connected_versions(votes, reference)
     places = {version: place for place, version in enumerate(versions)}
     wins = _wins_by_member([vote for vote in votes if vote.versions[0] in places], places)
@@ -54,15 +58,20 @@ def win_probability(log_odds: float) -> float:
 
 def _connected_versions(votes: Iterable[BlindComparison], reference: str) -> list[str]:
     """The reference and what was compared with it, directly or over others, in order."""
-    pairs, found = {vote.versions for vote in votes}, {reference}
+    pairs = {vote.versions for vote in votes}
+    found = {reference}
     while new := {version for pair in pairs if found & set(pair) for version in pair} - found:
         found |= new
     return [reference, *sorted(found - {reference})]
 
 
 def _wins_by_member(votes: Sequence[BlindComparison], places: dict[str, int]) -> FloatArray:
-    """Count how often each member (first axis) chose the one version (second) over the other (third)."""
-    members = {user: number for number, user in enumerate(dict.fromkeys(vote.user_id for vote in votes))}
+    """Count how often each member (first axis) chose the one version (second) over the other
+    (third).
+    """
+    members = {
+        user: number for number, user in enumerate(dict.fromkeys(vote.user_id for vote in votes))
+    }
     wins = np.zeros((len(members), len(places), len(places)))
     for vote in votes:
         member, (a, b) = members[vote.user_id], (places[version] for version in vote.versions)
@@ -72,19 +81,26 @@ def _wins_by_member(votes: Sequence[BlindComparison], places: dict[str, int]) ->
     return wins
 
 
-def _interval(wins: FloatArray, compared: FloatArray) -> tuple[FloatArray | None, FloatArray | None]:
+def _interval(
+    wins: FloatArray, compared: FloatArray
+) -> tuple[FloatArray | None, FloatArray | None]:
     members = len(wins)
     if members < MIN_INTERVAL_MEMBERS:
         return None, None
-    drawn = np.random.default_rng(0).multinomial(members, np.full(members, 1 / members), size=BOOTSTRAP_SAMPLES)
+    drawn = np.random.default_rng(0).multinomial(
+        members, np.full(members, 1 / members), size=BOOTSTRAP_SAMPLES
+    )
     fits = _fit_log_odds(np.tensordot(drawn, wins, axes=1) + compared)
     low, high = np.quantile(fits, (0.025, 0.975), axis=0)
     return low, high
 
 
 def _fit_log_odds(wins: FloatArray) -> FloatArray:
-    """The log-odds of each version (last axis) over the first of them, for each table of wins (first axis)."""
-    games, won = wins + wins.transpose(0, 2, 1), wins.sum(axis=2)
+    """The log-odds of each version (last axis) over the first of them, for each table of wins
+    (first axis).
+    """
+    games = wins + wins.transpose(0, 2, 1)
+    won = wins.sum(axis=2)
     strength = np.ones(won.shape)
     for _ in range(MAX_ITERATIONS):
         met = (games / (strength[:, :, None] + strength[:, None, :])).sum(axis=2)

@@ -1,4 +1,6 @@
-"""`/dashboard/cards/compare`: blind comparisons of two replies, by the rules of `/finetune compare`."""
+"""`/dashboard/cards/compare`: blind comparisons of two replies, by the rules of `/finetune
+compare`.
+"""
 
 import asyncio
 import time
@@ -37,7 +39,9 @@ routes = Routes()
 
 @routes.add(f"GET {COMPARE_PATH}")
 async def get_comparison_form(request: web.Request) -> web.Response:
-    """Page with the versions to compare, the votes so far, and a comparison for the operator to judge."""
+    """Page with the versions to compare, the votes so far, and a comparison for the operator to
+    judge.
+    """
     services = get_services(request)
     persona = _find_persona(services, request.query.get("persona"))
     contest, why_not = _requested_contest(services, persona, request) if persona else (None, "")
@@ -62,11 +66,14 @@ async def get_comparison_form(request: web.Request) -> web.Response:
 @routes.add(f"POST {COMPARE_PATH}")
 async def post_comparison(request: web.Request) -> web.Response:
     """Generate two replies, which takes some seconds, and show them."""
-    services, form = get_services(request), await read_form(request)
+    services = get_services(request)
+    form = await read_form(request)
     persona = _find_persona(services, form.get("persona"))
     if persona is None:
         raise Problem("invalid-request", "A persona has to be chosen.")
-    contest = services.blind_tests.contest(persona, form.get("version") or None, form.get("against") or None)
+    contest = services.blind_tests.contest(
+        persona, form.get("version") or None, form.get("against") or None
+    )
     await services.blind_tests.assign(contest, OPERATOR_USER_ID, _guild_id(services, persona))
     return redirect_to(request, _contest_path(contest))
 
@@ -74,8 +81,10 @@ async def post_comparison(request: web.Request) -> web.Response:
 @routes.add(f"POST {COMPARE_PATH}/vote")
 async def post_vote(request: web.Request) -> web.Response:
     """Store the operator's vote, which is final, and reveal the versions."""
-    services, form = get_services(request), await read_form(request)
-    one, choice = _require_comparison(services, form.get("comparison", "")), form.get("choice", "")
+    services = get_services(request)
+    form = await read_form(request)
+    one = _require_comparison(services, form.get("comparison", ""))
+    choice = form.get("choice", "")
     if choice not in VOTES:
         raise Problem("invalid-request", "No choice was made.", "Choose A, B, tie or both bad.")
     now = time.time()
@@ -84,7 +93,9 @@ async def post_vote(request: web.Request) -> web.Response:
         await record_vote(services.home, services.store, services.personas, one)
     elif one.has_expired(now):
         message = "These two had waited for a day: the vote does not count. Ask for another."
-        return redirect_to(request, f"{COMPARE_PATH}?{urlencode({'persona': one.persona_id})}", message)
+        return redirect_to(
+            request, f"{COMPARE_PATH}?{urlencode({'persona': one.persona_id})}", message
+        )
     message = "" if is_new else "You had voted on these two; that vote stays."
     return redirect_to(request, f"{COMPARE_PATH}/{one.seq}", message)
 
@@ -124,7 +135,9 @@ async def _vote_summary(services: Services, contest: Contest) -> dict[str, Any]:
     one, other = (version_label(name) for name in contest.names)
     return {
         "judgement": judgement,
-        "counts": comparisons.judgement_counts(contest.persona.id, contest.version, contest.against),
+        "counts": comparisons.judgement_counts(
+            contest.persona.id, contest.version, contest.against
+        ),
         "one": one,
         "other": other,
         "strength": strength_text(judgement.strength) if judgement.strength else "",
@@ -134,7 +147,9 @@ async def _vote_summary(services: Services, contest: Contest) -> dict[str, Any]:
     }
 
 
-def _requested_contest(services: Services, persona: Persona, request: web.Request) -> tuple[Contest | None, str]:
+def _requested_contest(
+    services: Services, persona: Persona, request: web.Request
+) -> tuple[Contest | None, str]:
     """Parse the requested comparison, or say why it is not possible."""
     version, against = (request.query.get(name) or None for name in ("version", "against"))
     try:
@@ -146,13 +161,23 @@ def _requested_contest(services: Services, persona: Persona, request: web.Reques
 def _open_comparison(services: Services, contest: Contest) -> BlindComparison | None:
     versions = (contest.version, contest.against)
     guild_id = _guild_id(services, contest.persona)
-    return services.store.comparisons.find_open(OPERATOR_USER_ID, guild_id, contest.persona.id, versions, time.time())
+    return services.store.comparisons.find_open(
+        OPERATOR_USER_ID, guild_id, contest.persona.id, versions, time.time()
+    )
 
 
 def _require_comparison(services: Services, number: str) -> BlindComparison:
-    one = services.store.comparisons.get(int(number)) if number.isascii() and number.isdecimal() else None
+    one = (
+        services.store.comparisons.get(int(number))
+        if number.isascii() and number.isdecimal()
+        else None
+    )
     if one is None or one.user_id != OPERATOR_USER_ID:
-        raise Problem("not-found", "This comparison is not yours, or it is no longer kept.", "Ask for another.")
+        raise Problem(
+            "not-found",
+            "This comparison is not yours, or it is no longer kept.",
+            "Ask for another.",
+        )
     return one
 
 

@@ -22,7 +22,15 @@ from bot.personas.web.lookup import (
     require_version_in_path,
 )
 from bot.platform.web_kit.app_context import get_services
-from bot.platform.web_kit.openapi import ApiModel, ApiRoutes, BodySpec, Json, Links, ResponseSpec, Timestamp
+from bot.platform.web_kit.openapi import (
+    ApiModel,
+    ApiRoutes,
+    BodySpec,
+    Json,
+    Links,
+    ResponseSpec,
+    Timestamp,
+)
 from bot.platform.web_kit.paging import PAGE_PARAMETERS, paginate, parse_page_query
 from bot.platform.web_kit.request_body import errors_as_problems, parse_body, read_json_object
 from bot.services import Services
@@ -65,7 +73,9 @@ class VersionResponse(ApiModel):
     made_for: str | None
     """The base model it was made for, if another one is served."""
     scorecard: Json | None
-    """The score card in short, with the gate's verdict; null for an imported version that came without one."""
+    """The score card in short, with the gate's verdict; null for an imported version that came
+    without one.
+    """
     links: Links
     full_scorecard: Json | None = None
     """The whole score card; null if its file cannot be read."""
@@ -73,20 +83,34 @@ class VersionResponse(ApiModel):
     """Materials and recipe; null if the file cannot be read."""
 
     @classmethod
-    def of(cls, services: Services, version: InstalledVersion, **files: Json | None) -> VersionResponse:
+    def of(
+        cls, services: Services, version: InstalledVersion, **files: Json | None
+    ) -> VersionResponse:
         """Describe a version; `files` holds its score card and manifest."""
-        persona_id, name = version.persona_id, version.version
-        path, versions = persona_path(persona_id, "versions", name), services.store.versions
+        persona_id = version.persona_id
+        name = version.version
+        path = persona_path(persona_id, "versions", name)
+        versions = services.store.versions
         return cls.describe(
             version,
             job=version.job_id,
             dialogue=job.dialogue if (job := services.store.jobs.get(version.job_id)) else None,
             live=versions.live(persona_id, ALL_GUILDS) == name,
-            live_in=[str(guild_id) for guild_id, live in versions.live_by_guild(persona_id).items() if live == name],
+            live_in=[
+                str(guild_id)
+                for guild_id, live in versions.live_by_guild(persona_id).items()
+                if live == name
+            ],
             withdrawn=versions.is_withdrawn(persona_id, name),
             made_for=services.request_builder.incompatible_versions.model_of(persona_id, name),
-            scorecard=version.scorecard.model_dump(mode="json") if version.scorecard.is_measured else None,
-            links={"self": path, "promote": f"{path}/promote", "job": f"/finetune/jobs/{version.job_id}"},
+            scorecard=version.scorecard.model_dump(mode="json")
+            if version.scorecard.is_measured
+            else None,
+            links={
+                "self": path,
+                "promote": f"{path}/promote",
+                "job": f"/finetune/jobs/{version.job_id}",
+            },
             **files,
         )
 
@@ -113,7 +137,9 @@ class PersonaResponse(ApiModel):
     edited: bool
     """True for an operator's card that replaces a shipped one."""
     live: str | None
-    """The version that was promoted last for all servers without one of their own; null is the base model."""
+    """The version that was promoted last for all servers without one of their own; null is the base
+    model.
+    """
     live_by_guild: dict[str, str]
     """The live versions of the servers that have their own."""
     speaks: str | None
@@ -128,7 +154,8 @@ class PersonaResponse(ApiModel):
 
     @classmethod
     def of(cls, found: OwnedPersona, channels: Sequence[ChannelSummary]) -> PersonaResponse:
-        persona, status = found.persona, persona_status(found.services, found.id)
+        persona = found.persona
+        status = persona_status(found.services, found.id)
         newest = status.newest
         return cls.describe(
             persona,
@@ -137,7 +164,9 @@ class PersonaResponse(ApiModel):
             guild=str(found.guild_id),
             edited=found.is_edited,
             live_by_guild=_live_by_guild(status.live_by_guild),
-            newest=NewestVersion(version=newest.version, verdict=newest.scorecard.verdict) if newest else None,
+            newest=NewestVersion(version=newest.version, verdict=newest.scorecard.verdict)
+            if newest
+            else None,
             channels=[vars(channel) for channel in channels],
             links={"self": persona_path(found.id), "page": found.page}
             | {what: persona_path(found.id, what) for what in ("card", "versions", "lore")},
@@ -153,7 +182,9 @@ class VersionChange(ApiModel):
     kind: PromotionKind
     why: str
     guild: str
-    """The server whose live version changed; 0 for all without their own. In a server, the version null is theirs."""
+    """The server whose live version changed; 0 for all without their own. In a server, the version
+    null is theirs.
+    """
 
     @classmethod
     def of(cls, change: Promotion) -> VersionChange:
@@ -182,7 +213,9 @@ def _live_by_guild(versions: dict[int, str]) -> dict[str, str]:
 
 
 def read_version_files(services: Services, version: InstalledVersion) -> dict[str, Json | None]:
-    """Read a version's score card and manifest; None for a damaged file. To be called in a thread."""
+    """Read a version's score card and manifest; None for a damaged file. To be called in a
+    thread.
+    """
     folder = services.request_builder.adapter(version.persona_id, version.version).folder
     scorecard = _read_model(folder / "scorecard.json", ScoreCard)
     manifest = _read_model(folder / MANIFEST_FILE, AdapterManifest, OMITTED_MANIFEST_FIELDS)
@@ -191,7 +224,9 @@ def read_version_files(services: Services, version: InstalledVersion) -> dict[st
 
 def _read_model(path: Path, model: type[BaseModel], omitted: Set[str] = frozenset()) -> Json | None:
     try:
-        return model.model_validate_json(path.read_bytes()).model_dump(mode="json", exclude=set(omitted))
+        return model.model_validate_json(path.read_bytes()).model_dump(
+            mode="json", exclude=set(omitted)
+        )
     except (OSError, ValidationError):
         return None
 
@@ -206,14 +241,17 @@ class PromoteBody(FrozenModel):
     "GET /personas",
     "Personas",
     {
-        200: ResponseSpec("A page of personas; `links.next` leads to the next ones.", PersonaListResponse),
+        200: ResponseSpec(
+            "A page of personas; `links.next` leads to the next ones.", PersonaListResponse
+        ),
         404: "There is no persona `after`.",
     },
     query=PAGE_PARAMETERS,
 )
 async def get_personas(request: web.Request) -> web.Response:
     """Lists the personas of all servers, shared ones first."""
-    services, page = get_services(request), parse_page_query(request)
+    services = get_services(request)
+    page = parse_page_query(request)
     shown, links = paginate(request, page, owned_personas(services), lambda one: one.id, "persona")
     channels = channels_by_persona(services, [one.id for one in shown])
     personas = []
@@ -231,21 +269,26 @@ async def get_personas(request: web.Request) -> web.Response:
 async def get_persona(request: web.Request) -> web.Response:
     """Returns its owner, its channels and its live version."""
     found = require_persona_in_path(request)
-    return PersonaResponse.of(found, channels_by_persona(found.services, [found.id]).get(found.id, ())).response()
+    return PersonaResponse.of(
+        found, channels_by_persona(found.services, [found.id]).get(found.id, ())
+    ).response()
 
 
 @routes.operation(
     "GET /personas/{persona_id}/versions",
     "List a persona's versions, newest first",
     {
-        200: ResponseSpec("A page of versions, and changes of the live one, oldest first.", VersionListResponse),
+        200: ResponseSpec(
+            "A page of versions, and changes of the live one, oldest first.", VersionListResponse
+        ),
         404: "There is no such persona, or no version `after`.",
     },
     query=PAGE_PARAMETERS,
 )
 async def get_versions(request: web.Request) -> web.Response:
     """Lists all versions, including withdrawn ones."""
-    page, found = parse_page_query(request), require_persona_in_path(request)
+    page = parse_page_query(request)
+    found = require_persona_in_path(request)
     versions = found.services.store.versions
     installed = versions.ever_installed(found.id)[::-1]
     shown, links = paginate(request, page, installed, lambda one: one.version, "version")
@@ -261,10 +304,13 @@ async def get_versions(request: web.Request) -> web.Response:
 class NewVersionBody(FrozenModel):
     """Either `dialogue`, a dialogue adapter by its job's name, or `adapter`, one from outside.
 
-    That is `owner/name` or `owner/name@revision` on a hub, or the path of a peft folder or of a zip of one.
+    That is `owner/name` or `owner/name@revision` on a hub, or the path of a peft folder or of a zip
+    of one.
     """
 
-    dialogue: Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)] | None = None
+    dialogue: (
+        Annotated[str, Field(pattern=JOB_NAME_PATTERN, description=JOB_NAME_DESCRIPTION)] | None
+    ) = None
     adapter: Annotated[str, Field(min_length=1, max_length=512)] | None = None
 
     @model_validator(mode="after")
@@ -278,16 +324,23 @@ class NewVersionBody(FrozenModel):
     "POST /personas/{persona_id}/versions",
     "Install a dialogue adapter, or one from outside, as a version",
     {
-        201: ResponseSpec("The version, which is not live yet; the one that the adapter is already.", VersionResponse),
+        201: ResponseSpec(
+            "The version, which is not live yet; the one that the adapter is already.",
+            VersionResponse,
+        ),
         404: NO_PERSONA_TEXT,
-        409: "There is no such adapter, it cannot be fetched or served, or the key belongs to another request.",
+        409: (
+            "There is no such adapter, it cannot be fetched or served, or the key belongs to "
+            "another request."
+        ),
     },
     body=BodySpec(NewVersionBody, {"dialogue": "dialogue_v1"}),
 )
 async def post_version(request: web.Request) -> web.Response:
     """The persona's card then speaks with a copy of the adapter, once this version is promoted.
 
-    An adapter from outside is fetched and checked first. That is cancelled if the client disconnects.
+    An adapter from outside is fetched and checked first. That is cancelled if the client
+    disconnects.
     """
     found = require_persona_in_path(request)
     body = parse_body(NewVersionBody, await read_json_object(request))
@@ -296,7 +349,9 @@ async def post_version(request: web.Request) -> web.Response:
             version = await found.install_dialogue(body.dialogue)
         else:
             version = await _import_adapter(request, found, body.adapter or "")
-    made = next(one for one in found.services.store.versions.installed(found.id) if one.version == version)
+    made = next(
+        one for one in found.services.store.versions.installed(found.id) if one.version == version
+    )
     response = VersionResponse.of(found.services, made)
     return response.response(201, headers={"Location": persona_path(found.id, "versions", version)})
 
@@ -340,7 +395,9 @@ async def get_version(request: web.Request) -> web.Response:
     },
 )
 async def delete_version(request: web.Request) -> web.Response:
-    """Deletes its adapter for good. Its training stays in the lists, with its score card in short."""
+    """Deletes its adapter for good. Its training stays in the lists, with its score card in
+    short.
+    """
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
     await found.remove_version(made)
@@ -353,7 +410,10 @@ async def delete_version(request: web.Request) -> web.Response:
     {
         200: ResponseSpec("The version, now live.", VersionResponse),
         404: NO_VERSION_TEXT,
-        409: "The gate or members speak against it, it cannot be served, or the key belongs to another request.",
+        409: (
+            "The gate or members speak against it, it cannot be served, or the key belongs to "
+            "another request."
+        ),
     },
     body=BodySpec(PromoteBody, {"anyway": False}, required=False),
 )
@@ -382,8 +442,12 @@ async def post_promote(request: web.Request) -> web.Response:
     },
 )
 async def post_rollback(request: web.Request) -> web.Response:
-    """The previous live version of all servers serves from the next reply on; a second call goes back two versions."""
+    """The previous live version of all servers serves from the next reply on; a second call goes
+    back two versions.
+    """
     found = require_persona_in_path(request)
     with errors_as_problems("conflict"):
-        change = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
+        change = found.services.versions.roll_back(
+            found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID
+        )
     return VersionChange.of(change).response()

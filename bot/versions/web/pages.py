@@ -1,4 +1,6 @@
-"""`/dashboard/personas/ID/versions`: a timeline of the versions; promotion and rollback with confirmation."""
+"""`/dashboard/personas/ID/versions`: a timeline of the versions; promotion and rollback with
+confirmation.
+"""
 
 import asyncio
 import tempfile
@@ -47,7 +49,9 @@ from personas.outside_names import last_part
 
 WIDTH, LEFT, RIGHT, TOP, ROW_HEIGHT, FOOT_HEIGHT = 520, 108, 12, 8, 26, 30
 """Of the drawing, in units of the viewBox."""
-HALF_BAR, MIN_BAR_WIDTH, TICK_COUNT = 6, 2.0, 2
+HALF_BAR = 6
+MIN_BAR_WIDTH = 2.0
+TICK_COUNT = 2
 MAX_SOURCE_BYTES = 512
 MAX_DRAWN_VERSIONS = 20
 """Rows of versions in the drawing; the table has all of them."""
@@ -65,7 +69,8 @@ routes = Routes()
 
 @dataclass(frozen=True)
 class VersionPeriod:
-    """A period (seconds since 1970; `end` None: still) in which a version gave a share of the replies.
+    """A period (seconds since 1970; `end` None: still) in which a version gave a share of the
+    replies.
 
     `share` is in percent; `how` says how it began, `ended` how it ended.
     """
@@ -81,7 +86,8 @@ class VersionPeriod:
 class VersionTimeline:
     """History of a version; `made` is None for the base model.
 
-    `is_live`: in all servers without a live version of their own; `live_in` are servers of which it is the own one.
+    `is_live`: in all servers without a live version of their own; `live_in` are servers of which it
+    is the own one.
     """
 
     made: InstalledVersion | None
@@ -111,9 +117,12 @@ class VersionTimeline:
 def version_timelines(services: Services, persona_id: str) -> list[VersionTimeline]:
     """Every version of a persona, even withdrawn ones, newest first, and the base model last."""
     versions = services.store.versions
-    live, changes = versions.live(persona_id, ALL_GUILDS), versions.history(persona_id)
+    live = versions.live(persona_id, ALL_GUILDS)
+    changes = versions.history(persona_id)
     found = {
-        made.version: VersionTimeline(made, made.version == live, versions.is_withdrawn(persona_id, made.version))
+        made.version: VersionTimeline(
+            made, made.version == live, versions.is_withdrawn(persona_id, made.version)
+        )
         for made in reversed(versions.ever_installed(persona_id))
     }
     base = VersionTimeline(None, live is None)
@@ -123,7 +132,9 @@ def version_timelines(services: Services, persona_id: str) -> list[VersionTimeli
         server = f" in {guild_name(services, guild_id)}" if guild_id else ""
         for began, after in pairwise([*(it for it in changes if it.for_guild == guild_id), None]):
             if began is not None and (began.version or not guild_id):
-                found.get(began.version or "", base).live_periods.append(_live_period(began, after, server))
+                found.get(began.version or "", base).live_periods.append(
+                    _live_period(began, after, server)
+                )
     for one in (*found.values(), base):
         one.live_periods.sort(key=lambda period: period.begin)
     for tried in services.store.rollouts.of_persona(persona_id):
@@ -131,13 +142,22 @@ def version_timelines(services: Services, persona_id: str) -> list[VersionTimeli
             found[tried.version].trials.append(_rollout_period(tried))
     first = next((change for change in changes if change.for_guild == ALL_GUILDS), None)
     if first is None or first.version is not None:
-        base.live_periods.insert(0, VersionPeriod(0.0, first.at if first else None, 100, "from the beginning"))
+        base.live_periods.insert(
+            0, VersionPeriod(0.0, first.at if first else None, 100, "from the beginning")
+        )
     return [*found.values(), base]
 
 
 def timeline_chart(name: str, timelines: Sequence[VersionTimeline], now: float) -> Markup:
-    """A row per version with its score: a dot where it was made, a bar while it was live, a thin bar while on trial."""
-    times = [period.begin for one in timelines for period in (*one.live_periods, *one.trials) if period.begin]
+    """A row per version with its score: a dot where it was made, a bar while it was live, a thin
+    bar while on trial.
+    """
+    times = [
+        period.begin
+        for one in timelines
+        for period in (*one.live_periods, *one.trials)
+        if period.begin
+    ]
     times += [one.made.installed_at for one in timelines if one.made]
     if not times:
         return Markup("")
@@ -178,14 +198,22 @@ class _TimeAxis:
 def _live_period(began: Promotion, after: Promotion | None, server: str) -> VersionPeriod:
     ended = ""
     if after is not None:
-        ended = "rolled back" if "rollback" in after.kind else f"{version_label(after.version)} followed"
+        ended = (
+            "rolled back"
+            if "rollback" in after.kind
+            else f"{version_label(after.version)} followed"
+        )
         ended = "withdrawn" if after.kind == "withdrawal" else ended
-    return VersionPeriod(began.at, after.at if after else None, 100, f"{CHANGE_TEXTS[began.kind]}{server}", ended)
+    return VersionPeriod(
+        began.at, after.at if after else None, 100, f"{CHANGE_TEXTS[began.kind]}{server}", ended
+    )
 
 
 def _rollout_period(one: Rollout) -> VersionPeriod:
     where = " in one channel" if one.only_channel else ""
-    ended = ENDING_LABELS.get(one.ending, f"rolled back automatically, {one.why}") if one.ending else ""
+    ended = (
+        ENDING_LABELS.get(one.ending, f"rolled back automatically, {one.why}") if one.ending else ""
+    )
     return VersionPeriod(one.started_at, one.ended_at, one.share, f"on trial{where}", ended)
 
 
@@ -193,9 +221,12 @@ def _time_ticks(axis: _TimeAxis, height: int) -> Iterator[Markup]:
     bottom = height - FOOT_HEIGHT
     for n in range(TICK_COUNT):
         time = axis.begin + (axis.end - axis.begin) * (n + 0.5) / TICK_COUNT
-        x, moment = f"{axis.at(time):.1f}", datetime.fromtimestamp(time, UTC)
+        x = f"{axis.at(time):.1f}"
+        moment = datetime.fromtimestamp(time, UTC)
         label = f"{moment.day} {moment:%b %H:%M} UTC"  # scripts turn it into the reader's own time
-        yield Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(x, x, TOP, bottom)
+        yield Markup('<line class="rule" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+            x, x, TOP, bottom
+        )
         yield Markup('<text x="{}" y="{}" text-anchor="middle" data-at="{}">{}</text>').format(
             x, height - 10, moment.isoformat(timespec="seconds"), label
         )
@@ -218,12 +249,17 @@ def _timeline_row(one: VersionTimeline, row: int, axis: _TimeAxis, now: float) -
 
 
 def _row_label(one: VersionTimeline) -> str:
-    """The version and its score, the relative difference of its held-out loss to the base model's."""
+    """The version and its score, the relative difference of its held-out loss to the base
+    model's.
+    """
     return f"{one.version or 'base'}" + (f"  {one.better:+.0%}" if one.better is not None else "")
 
 
-def _period_bar(period: VersionPeriod, middle: int, half: int, style: str, axis: _TimeAxis, now: float) -> Markup:
-    left, right = axis.at(period.begin), axis.at(now if period.end is None else period.end)
+def _period_bar(
+    period: VersionPeriod, middle: int, half: int, style: str, axis: _TimeAxis, now: float
+) -> Markup:
+    left = axis.at(period.begin)
+    right = axis.at(now if period.end is None else period.end)
     return Markup('<rect class="{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}" rx="1"/>').format(
         style, left, middle - half, max(right - left, MIN_BAR_WIDTH), 2 * half
     )
@@ -233,7 +269,10 @@ def _row_description(one: VersionTimeline) -> Markup:
     made = Markup("made {}").format(format_time(one.made.installed_at)) if one.made else ""
     score = f"held-out loss {one.better:+.0%}" if one.better is not None else ""
     begins = [period.begin for period in one.live_periods]
-    live = [Markup("live from {}").format(format_time(begin)) if begin else "live at first" for begin in begins]
+    live = [
+        Markup("live from {}").format(format_time(begin)) if begin else "live at first"
+        for begin in begins
+    ]
     facts = filter(None, [made, score, *live, "answers now" if one.is_live or one.live_in else ""])
     return Markup("{}: {}.").format(one.name, Markup(", ").join(facts))
 
@@ -241,9 +280,14 @@ def _row_description(one: VersionTimeline) -> Markup:
 @routes.add("GET /dashboard/personas/{persona_id}/versions")
 async def get_versions_page(request: web.Request) -> web.Response:
     """Page of every version and the current rollouts."""
-    found, now = require_persona_in_path(request), time.time()
+    found = require_persona_in_path(request)
+    now = time.time()
     timelines = version_timelines(found.services, found.id)
-    jobs = [(one.version, found.services.store.jobs.get(one.made.job_id)) for one in timelines if one.made]
+    jobs = [
+        (one.version, found.services.store.jobs.get(one.made.job_id))
+        for one in timelines
+        if one.made
+    ]
     return render_page(
         request,
         "personas/versions.html",
@@ -272,12 +316,16 @@ async def post_dialogue_version(request: web.Request) -> web.Response:
     name = (await read_form(request)).get("dialogue", "")
     with errors_as_problems("conflict"):
         version = await found.install_dialogue(name)
-    return redirect_to(request, f"{found.page}/versions/{version}/promote", f"dialogue/{name} is {version} now.")
+    return redirect_to(
+        request, f"{found.page}/versions/{version}/promote", f"dialogue/{name} is {version} now."
+    )
 
 
 @routes.add("POST /dashboard/personas/{persona_id}/versions/import")
 async def post_import(request: web.Request) -> web.Response:
-    """Start to import an adapter from a hub or a zip; the page of the versions shows how far it is."""
+    """Start to import an adapter from a hub or a zip; the page of the versions shows how far it
+    is.
+    """
     found = require_persona_in_path(request)
     scratch = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="understudy-import-")
     try:
@@ -297,20 +345,31 @@ async def post_import(request: web.Request) -> web.Response:
 
 
 async def _read_import_form(request: web.Request, services: Services, folder: Path) -> str:
-    """Read the name of a hub's repository, or stream a zip into the folder; returns it, or the zip's path."""
-    name, files = "", list[Path]()
+    """Read the name of a hub's repository, or stream a zip into the folder; returns it, or the
+    zip's path.
+    """
+    name = ""
+    files = list[Path]()
 
     async def read_part(part: BodyPartReader) -> None:
         nonlocal name
         if part.name != "file":
-            name = (await read_form_part(part, MAX_SOURCE_BYTES)).decode("utf-8", errors="replace").strip()
+            name = (
+                (await read_form_part(part, MAX_SOURCE_BYTES))
+                .decode("utf-8", errors="replace")
+                .strip()
+            )
         elif part.filename:
             place = folder / last_part(part.filename, "adapter.zip")
             if place.suffix.lower() != ".zip":
-                raise Problem("wrong-kind", f"{place.name} is no zip.", "Pack the adapter's folder as a zip.")
+                raise Problem(
+                    "wrong-kind", f"{place.name} is no zip.", "Pack the adapter's folder as a zip."
+                )
             read = partial(part.read_chunk, FORM_CHUNK_BYTES)
             most = services.max_upload_bytes
-            files.append((await receive_file(read, place, None, replace=False, most_bytes=most)).path)
+            files.append(
+                (await receive_file(read, place, None, replace=False, most_bytes=most)).path
+            )
 
     await read_multipart(request, read_part)
     if bool(name) == bool(files):
@@ -357,7 +416,9 @@ async def post_promote_page(request: web.Request) -> web.Response:
             found.id, made.version, OPERATOR_GUILD_ID, 0, OPERATOR_USER_ID, anyway=anyway
         )
     outcome = "is live from the next reply on." if changed else "is live already."
-    return redirect_to(request, f"{found.page}/versions", f"{made.version} of {found.persona.name} {outcome}")
+    return redirect_to(
+        request, f"{found.page}/versions", f"{made.version} of {found.persona.name} {outcome}"
+    )
 
 
 @routes.add(f"GET {REMOVE_PATH}")
@@ -381,7 +442,9 @@ async def post_remove_version(request: web.Request) -> web.Response:
     found = require_persona_in_path(request)
     made = require_version_in_path(request, found)
     await found.remove_version(made)
-    return redirect_to(request, f"{found.page}/versions", f"{made.version} of {found.persona.name} is deleted.")
+    return redirect_to(
+        request, f"{found.page}/versions", f"{made.version} of {found.persona.name} is deleted."
+    )
 
 
 @routes.add("GET /dashboard/personas/{persona_id}/rollback")
@@ -391,7 +454,9 @@ async def confirm_rollback(request: web.Request) -> web.Response:
     before = _previous_version(found)
     if before is None:
         raise Problem(
-            "conflict", f"{found.persona.name} has no earlier version to roll back to.", "Promote one instead."
+            "conflict",
+            f"{found.persona.name} has no earlier version to roll back to.",
+            "Promote one instead.",
         )
     return render_page(
         request,
@@ -410,7 +475,9 @@ async def post_rollback_page(request: web.Request) -> web.Response:
     with errors_as_problems("conflict"):
         row = found.services.versions.roll_back(found.persona, OPERATOR_GUILD_ID, OPERATOR_USER_ID)
     label = version_label(row.version)
-    message = f"{label[0].upper()}{label[1:]} answers for {found.persona.name} from the next reply on."
+    message = (
+        f"{label[0].upper()}{label[1:]} answers for {found.persona.name} from the next reply on."
+    )
     return redirect_to(request, f"{found.page}/versions", message)
 
 
@@ -423,11 +490,23 @@ def _previous_version(found: OwnedPersona) -> str | None:
 
 
 def _rollout_rows(found: OwnedPersona, now: float) -> list[dict[str, object]]:
-    """The current rollouts, and the promoted version while it is monitored, with members' reactions."""
+    """The current rollouts, and the promoted version while it is monitored, with members'
+    reactions.
+    """
     rows = []
     for rollout in found.services.store.rollouts.running(found.id, now):
         comparison = compare_rollout(found.services.store, rollout)
         server = guild_name(found.services, rollout.guild_id) if rollout.guild_id else "all servers"
-        tallies = {"new_tally": tally_text(comparison.new), "old_tally": tally_text(comparison.before)}
-        rows.append({"rollout": rollout, "server": server, "before": version_label(rollout.before), **tallies})
+        tallies = {
+            "new_tally": tally_text(comparison.new),
+            "old_tally": tally_text(comparison.before),
+        }
+        rows.append(
+            {
+                "rollout": rollout,
+                "server": server,
+                "before": version_label(rollout.before),
+                **tallies,
+            }
+        )
     return rows

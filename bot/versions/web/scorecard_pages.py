@@ -1,4 +1,6 @@
-"""`/dashboard/cards`: the list of score cards, one card, two compared, and the files beside a card."""
+"""`/dashboard/cards`: the list of score cards, one card, two compared, and the files beside a
+card.
+"""
 
 import asyncio
 from dataclasses import dataclass
@@ -32,7 +34,12 @@ SCORECARD_FILES = {
 }
 """Files for download, in the adapter's folder or in its `report/`."""
 MAX_DIALOGUE_JOBS = 100
-FILE_MEDIA_TYPES = {"json": "application/json", "md": "text/markdown", "csv": "text/csv", "png": "image/png"}
+FILE_MEDIA_TYPES = {
+    "json": "application/json",
+    "md": "text/markdown",
+    "csv": "text/csv",
+    "png": "image/png",
+}
 routes = Routes()
 
 
@@ -66,9 +73,13 @@ def require_location(services: Services, name: str) -> ScoreCardLocation:
     owner, _, version = name.partition("/")
     if version in {one.version for one in services.store.versions.ever_installed(owner)}:
         return ScoreCardLocation(owner, version, adapter_ref(services.home, owner, version).folder)
-    if owner == DIALOGUE_PREFIX and version in {job.request.job_name for job in list_dialogue_jobs(services)}:
+    if owner == DIALOGUE_PREFIX and version in {
+        job.request.job_name for job in list_dialogue_jobs(services)
+    }:
         return ScoreCardLocation(None, version, dialogue_adapter_folder(services.home, version))
-    raise Problem("not-found", f"There is no version {name}.", "The list of score cards has all of them.")
+    raise Problem(
+        "not-found", f"There is no version {name}.", "The list of score cards has all of them."
+    )
 
 
 def list_dialogue_jobs(services: Services) -> list[TrainingJob]:
@@ -81,7 +92,14 @@ def read_card_summary(services: Services, place: ScoreCardLocation) -> ScoreSumm
     """Read the summary of a version's score card from the database."""
     if place.persona:
         found = services.store.versions.ever_installed(place.persona)
-        return next((it.scorecard for it in found if it.version == place.version and it.scorecard.is_measured), None)
+        return next(
+            (
+                it.scorecard
+                for it in found
+                if it.version == place.version and it.scorecard.is_measured
+            ),
+            None,
+        )
     made = (job for job in list_dialogue_jobs(services) if job.request.job_name == place.version)
     return next((job.result.scorecard for job in made if job.result), None)
 
@@ -93,10 +111,14 @@ async def read_full_card(place: ScoreCardLocation) -> ScoreCard | None:
     try:
         return ScoreCard.model_validate_json(await asyncio.to_thread(file.read_bytes))
     except OSError as error:
-        raise Problem("failed", f"The card of {place.name} cannot be read: {error.strerror}.") from error
+        raise Problem(
+            "failed", f"The card of {place.name} cannot be read: {error.strerror}."
+        ) from error
     except ValidationError as error:
         message = f"The card of {place.name} is damaged: {explain_validation_error(error).message}"
-        raise Problem("failed", message, "Create it again: `python -m trainer evaluate --adapter …`.") from error
+        raise Problem(
+            "failed", message, "Create it again: `python -m trainer evaluate --adapter …`."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -111,16 +133,21 @@ class ScoredVersion:
 
 @routes.add(f"GET {SCORECARDS_PATH}")
 async def get_card_list(request: web.Request) -> web.Response:
-    services, page = get_services(request), parse_page_query(request, "find")
+    services = get_services(request)
+    page = parse_page_query(request, "find")
     find = request.query.get("find", "").strip()
     found = _scored_personas(services, find)
-    shown, links = paginate(request, page, found, lambda persona_id: persona_id, "persona with a score card")
+    shown, links = paginate(
+        request, page, found, lambda persona_id: persona_id, "persona with a score card"
+    )
     versions = {persona_id: _list_versions(services, persona_id) for persona_id in shown}
     return render_page(
         request,
         "cards/list.html",
         title="Score cards",
-        persona_names={id: owned[1].name for id in shown if (owned := services.personas.find_owner(id))},
+        persona_names={
+            id: owned[1].name for id in shown if (owned := services.personas.find_owner(id))
+        },
         links={"next": "", **links, "first": request.path},
         is_first=page.after is None,
         is_long=bool(find) or len(found) > page.limit,
@@ -136,7 +163,8 @@ async def get_card_list(request: web.Request) -> web.Response:
 async def get_card(request: web.Request) -> web.Response:
     services = get_services(request)
     place = require_location(services, _card_name_in_path(request))
-    card, short = await read_full_card(place), read_card_summary(services, place)
+    card = await read_full_card(place)
+    short = read_card_summary(services, place)
     return render_page(
         request,
         "cards/one.html",
@@ -161,8 +189,12 @@ async def get_two_cards(request: web.Request) -> web.Response:
     places = [require_location(services, request.query.get(which, "")) for which in ("a", "b")]
     found = [await read_full_card(place) for place in places]
     if missing := [place.name for place, card in zip(places, found, strict=True) if card is None]:
-        command = f"python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{places[0].version}"
-        raise Problem("not-found", f"There is no whole card of {missing[0]}.", f"Make one: `{command}`.")
+        command = (
+            f"python -m trainer evaluate --adapter UNDERSTUDY_HOME/models/…/{places[0].version}"
+        )
+        raise Problem(
+            "not-found", f"There is no whole card of {missing[0]}.", f"Make one: `{command}`."
+        )
     a, b = (card for card in found if card)
     return render_page(
         request,
@@ -186,16 +218,24 @@ async def get_card_file(request: web.Request) -> web.FileResponse:
     name = request.match_info["file"]
     file = await asyncio.to_thread(place.file, name)
     if file is None:
-        raise Problem("not-found", f"There is no {name} of {place.name}.", "The page of its card lists what there is.")
+        raise Problem(
+            "not-found",
+            f"There is no {name} of {place.name}.",
+            "The page of its card lists what there is.",
+        )
     kind = name.rpartition(".")[2]
     headers = {"Content-Type": FILE_MEDIA_TYPES[kind]}
     if kind != "png":
-        headers["Content-Disposition"] = f'attachment; filename="{place.name.replace("/", "-")}-{name}"'
+        headers["Content-Disposition"] = (
+            f'attachment; filename="{place.name.replace("/", "-")}-{name}"'
+        )
     return web.FileResponse(file, headers=headers)
 
 
 def _scored_personas(services: Services, find: str) -> list[str]:
-    """The ids of personas with versions that have this text in id or name; those without a card come last."""
+    """The ids of personas with versions that have this text in id or name; those without a card
+    come last.
+    """
     ids = services.store.versions.personas()
     matching = {persona.id for _, persona in services.personas.search(find)}
     known = {persona.id for _, persona in services.personas.everybody()} if find else matching
@@ -210,7 +250,9 @@ def _list_versions(services: Services, persona_id: str) -> list[ScoredVersion]:
     live = versions.live_anywhere(persona_id)
     served = {one.version for one in versions.installed(persona_id)}
     return [
-        ScoredVersion(f"{persona_id}/{one.version}", one, one.version in live, one.version not in served)
+        ScoredVersion(
+            f"{persona_id}/{one.version}", one, one.version in live, one.version not in served
+        )
         for one in reversed(versions.ever_installed(persona_id))
     ]
 
@@ -218,7 +260,11 @@ def _list_versions(services: Services, persona_id: str) -> list[ScoredVersion]:
 def _other_cards(services: Services, place: ScoreCardLocation) -> list[str]:
     if place.persona is None:
         return []
-    return [one.name for one in _list_versions(services, place.persona) if one.version.version != place.version]
+    return [
+        one.name
+        for one in _list_versions(services, place.persona)
+        if one.version.version != place.version
+    ]
 
 
 def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, object]]:
@@ -227,7 +273,11 @@ def _criterion_rows(card: ScoreCard | None) -> list[tuple[tuple[str, str], str, 
         return []
     unmeasured = ("", "– not measured")
     return [
-        (scorecard_view.OUTCOME_LABELS.get(it.outcome, unmeasured), format_value(it.value, it.unit), it)
+        (
+            scorecard_view.OUTCOME_LABELS.get(it.outcome, unmeasured),
+            format_value(it.value, it.unit),
+            it,
+        )
         for it in card.verdict.criteria
     ]
 

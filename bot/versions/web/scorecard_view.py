@@ -26,16 +26,28 @@ from personas.schemas.scorecard import (
     VoiceScores,
 )
 
-SIDE_LABELS: Mapping[Side, str] = {"base": "base model", "live": "live version", "new": "this version"}
+SIDE_LABELS: Mapping[Side, str] = {
+    "base": "base model",
+    "live": "live version",
+    "new": "this version",
+}
 OUTCOME_LABELS = {"pass": ("good", "✓ pass"), "warn": ("warn", "! warn"), "fail": ("bad", "✗ fail")}
 VERDICT_CLASSES = {"promote": "good", "hold": "warn", "reject": "bad"}
 UNKNOWN_VALUE = "–"
 BOUND_TEXTS = {
-    "belongs": "The ceiling is what the persona's real replies reach, the floor what they reach when shuffled.",
-    "lore": "The ceiling is what the right answers reach, the floor what the right answers to other questions do.",
+    "belongs": (
+        "The ceiling is what the persona's real replies reach, the floor what they reach when "
+        "shuffled."
+    ),
+    "lore": (
+        "The ceiling is what the right answers reach, the floor what the right answers to other "
+        "questions do."
+    ),
 }
 """Meaning of ceiling and floor, by section."""
-VOICE_BOUND_TEXT = "The ceiling is what the persona's real replies reach, the floor what others' replies do."
+VOICE_BOUND_TEXT = (
+    "The ceiling is what the persona's real replies reach, the floor what others' replies do."
+)
 """The same for the sections that judge by voice."""
 LATE_VOICE = VOICE_AT_TURN.format(TALK_TURNS[-1])
 Better = Literal["lower", "higher"]
@@ -83,16 +95,23 @@ def score_sections(card: ScoreCard) -> Iterator[ScoreSection]:
 
 
 def _holdout_section(found: scorecard.HoldoutScores) -> ScoreSection:
-    rows = [(SIDE_LABELS[it], f"{loss:.4f}", f"{found.loss_without_end[it]:.4f}") for it, loss in found.loss.items()]
+    rows = [
+        (SIDE_LABELS[it], f"{loss:.4f}", f"{found.loss_without_end[it]:.4f}")
+        for it, loss in found.loss.items()
+    ]
     against = {"against the base model": found.against_base}
     if found.against_live:
         against["against the live version"] = found.against_live
     return ScoreSection(
         "Held-out replies",
-        f"{found.replies:,} replies of {found.conversations:,} conversations ({found.tokens:,} tokens) that nothing "
+        f"{found.replies:,} replies of {found.conversations:,} conversations ({found.tokens:,} "
+        "tokens) that nothing "
         "was trained on. Lower is better.",
         (
-            bar_chart("Loss in nats per reply token", [(SIDE_LABELS[it], loss) for it, loss in found.loss.items()]),
+            bar_chart(
+                "Loss in nats per reply token",
+                [(SIDE_LABELS[it], loss) for it, loss in found.loss.items()],
+            ),
             _difference_chart("How much higher this version's loss is, nats per token", against),
         ),
         (ScoreTable("Loss in nats per token", ("side", "loss", "without the end of turn"), rows),),
@@ -100,17 +119,29 @@ def _holdout_section(found: scorecard.HoldoutScores) -> ScoreSection:
 
 
 def _voice_section(found: VoiceScores) -> ScoreSection:
-    bounds = [("real replies (ceiling)", found.ceiling * 100), ("others' replies (floor)", found.floor * 100)]
+    bounds = [
+        ("real replies (ceiling)", found.ceiling * 100),
+        ("others' replies (floor)", found.floor * 100),
+    ]
     drawn = [(SIDE_LABELS[it], of.mean * 100) for it, of in found.right.items()]
-    rows = [(SIDE_LABELS[it], of.format(), found.similarity[it].format()) for it, of in found.right.items()]
-    rows.append(("the persona's real replies", f"{found.ceiling:.3f}", f"{found.similarity_ceiling:.3f}"))
+    rows = [
+        (SIDE_LABELS[it], of.format(), found.similarity[it].format())
+        for it, of in found.right.items()
+    ]
+    rows.append(
+        ("the persona's real replies", f"{found.ceiling:.3f}", f"{found.similarity_ceiling:.3f}")
+    )
     rows.append(("others' replies", f"{found.floor:.3f}", f"{found.similarity_floor:.3f}"))
     head = ("replies by", "taken for the persona", "similarity")
     return ScoreSection(
         "Voice",
-        f"By whom a classifier takes {found.replies:,} replies to be, and how near in meaning they are to real ones.",
+        f"By whom a classifier takes {found.replies:,} replies to be, and how near in meaning they "
+        "are to real ones.",
         (bar_chart("Taken to be the persona's", drawn + bounds, "%"),),
-        (ScoreTable("Mean ± standard deviation over the seeds", head, rows), *_recognition_table(found)),
+        (
+            ScoreTable("Mean ± standard deviation over the seeds", head, rows),
+            *_recognition_table(found),
+        ),
     )
 
 
@@ -120,7 +151,10 @@ def _recognition_table(found: VoiceScores) -> Iterator[ScoreTable]:
         shares["trained replies"] = found.trained_as
     authors = list(dict.fromkeys(author for by in shares.values() for author in by))
     if authors:
-        rows = [(whose, *(f"{by.get(author, 0):.1%}" for author in authors)) for whose, by in shares.items()]
+        rows = [
+            (whose, *(f"{by.get(author, 0):.1%}" for author in authors))
+            for whose, by in shares.items()
+        ]
         yield ScoreTable("Who they are taken to be by", ("replies by", *authors), rows)
 
 
@@ -140,11 +174,20 @@ def _share_sections(card: ScoreCard) -> Iterator[ScoreSection]:
     if not measures:
         return
     shown = list(dict.fromkeys(side for by in measures.values() for side in by))
-    rows = [(name, *(f"{by[it]:.1%}" if it in by else UNKNOWN_VALUE for it in shown)) for name, by in measures.items()]
+    rows = [
+        (name, *(f"{by[it]:.1%}" if it in by else UNKNOWN_VALUE for it in shown))
+        for name, by in measures.items()
+    ]
     drawn = [(name, by["new"] * 100) for name, by in measures.items() if "new" in by]
-    tables = [ScoreTable("Shares of replies", ("what", *(SIDE_LABELS[it] for it in shown)), rows), *_unsafe_table(card)]
+    tables = [
+        ScoreTable("Shares of replies", ("what", *(SIDE_LABELS[it] for it in shown)), rows),
+        *_unsafe_table(card),
+    ]
     yield ScoreSection(
-        "Facts, character, safety", "", (bar_chart("Shares of this version's replies", drawn, "%"),), tables
+        "Facts, character, safety",
+        "",
+        (bar_chart("Shares of this version's replies", drawn, "%"),),
+        tables,
     )
 
 
@@ -156,7 +199,9 @@ def _unsafe_table(card: ScoreCard) -> Iterator[ScoreTable]:
             for kind, by in card.safety.failed.items()
         ]
         yield ScoreTable(
-            "Replies that failed, by kind", ("kind", "prompts", *(SIDE_LABELS[side] for side in sides)), rows
+            "Replies that failed, by kind",
+            ("kind", "prompts", *(SIDE_LABELS[side] for side in sides)),
+            rows,
         )
 
 
@@ -164,7 +209,13 @@ def _bounded_section(title: str, bound_text: str, found: BoundedShares) -> Score
     sides = list(dict.fromkeys(side for by_side in found.shares.values() for side in by_side))
     bounds = (found.ceiling, found.floor)
     rows = [
-        (name, *(_interval_text(it) for it in (*map(by_side.get, sides), *(of.get(name) for of in bounds))))
+        (
+            name,
+            *(
+                _interval_text(it)
+                for it in (*map(by_side.get, sides), *(of.get(name) for of in bounds))
+            ),
+        )
         for name, by_side in found.shares.items()
     ]
     drawn = {name: by_side["new"] for name, by_side in found.shares.items() if "new" in by_side}
@@ -194,10 +245,17 @@ def _separation_section(found: scorecard.Separation) -> ScoreSection:
     by = f"{margin.estimate:.2f} bits a token ({margin.low:.2f} to {margin.high:.2f})"
     return ScoreSection(
         "Separation",
-        f"The persona's own adapter fits best for {found.own_best_new:.1%} of its replies, own adapters for "
+        f"The persona's own adapter fits best for {found.own_best_new:.1%} of its replies, own "
+        "adapters for "
         f"{found.own_best:.1%} of all {found.replies:,}; in the mean they are better by {by}.",
         (),
-        (ScoreTable("Loss of each one's replies", ("replies of", *(f"adapter of {name}" for name in names)), rows),),
+        (
+            ScoreTable(
+                "Loss of each one's replies",
+                ("replies of", *(f"adapter of {name}" for name in names)),
+                rows,
+            ),
+        ),
     )
 
 
@@ -216,7 +274,11 @@ def _general_section(found: scorecard.GeneralScores) -> ScoreSection:
     return ScoreSection(
         "General ability",
         "What else the model could do before it was trained.",
-        (_difference_chart("How much higher the loss is than the base model's, in percent", changes, 100),),
+        (
+            _difference_chart(
+                "How much higher the loss is than the base model's, in percent", changes, 100
+            ),
+        ),
         (ScoreTable("Loss in nats per token", ("side", "general dialogue", "instructions"), rows),),
     )
 
@@ -224,17 +286,23 @@ def _general_section(found: scorecard.GeneralScores) -> ScoreSection:
 def _text_section(scores: TextScores) -> ScoreSection:
     sides = list(dict.fromkeys(side for by in scores.scores.values() for side in by))
     rows = [
-        (name, *(by[it].format() if it in by else UNKNOWN_VALUE for it in sides)) for name, by in scores.scores.items()
+        (name, *(by[it].format() if it in by else UNKNOWN_VALUE for it in sides))
+        for name, by in scores.scores.items()
     ]
     head = ("measure", *(SIDE_LABELS[side] for side in sides))
-    return ScoreSection(f"Text: {scores.task}", f"{scores.prompts:,} prompts.", (), (ScoreTable("", head, rows),))
+    return ScoreSection(
+        f"Text: {scores.task}", f"{scores.prompts:,} prompts.", (), (ScoreTable("", head, rows),)
+    )
 
 
 def _memorisation_section(found: scorecard.MemorisationScores) -> ScoreSection:
     rows = [
         ("trained replies that come back word for word", f"{found.verbatim:.1%}"),
         ("with the base model", f"{found.verbatim_base:.1%}"),
-        *((f"closer fit to trained replies, {SIDE_LABELS[it]}", f"{gap:+.3f} nats") for it, gap in found.gap.items()),
+        *(
+            (f"closer fit to trained replies, {SIDE_LABELS[it]}", f"{gap:+.3f} nats")
+            for it, gap in found.gap.items()
+        ),
         (
             f"personal data of what it learned from in {found.generated:,} generated replies",
             format_counts(found.private),
@@ -242,17 +310,26 @@ def _memorisation_section(found: scorecard.MemorisationScores) -> ScoreSection:
         ("personal data in them that it made up", format_counts(found.made_up)),
     ]
     return ScoreSection(
-        "Memorised", f"Of {found.prefixes:,} trained replies.", (), (ScoreTable("", ("what", "value"), rows),)
+        "Memorised",
+        f"Of {found.prefixes:,} trained replies.",
+        (),
+        (ScoreTable("", ("what", "value"), rows),),
     )
 
 
 def _audit_section(found: scorecard.MemorisationAudit) -> ScoreSection:
-    rows = [(str(times), str(found.canaries.get(times, 0)), it.format()) for times, it in found.exposure.items()]
+    rows = [
+        (str(times), str(found.canaries.get(times, 0)), it.format())
+        for times, it in found.exposure.items()
+    ]
     words = (
-        f"Planted texts of {found.tokens} tokens: {found.chance:.1f} bits is chance, {found.most:.1f} known by heart."
+        f"Planted texts of {found.tokens} tokens: {found.chance:.1f} bits is chance, "
+        f"{found.most:.1f} known by heart."
     )
     head = ("planted so often", "texts", "exposure in bits")
-    return ScoreSection("Audit of what is learned by heart", words, (), (ScoreTable("", head, rows),))
+    return ScoreSection(
+        "Audit of what is learned by heart", words, (), (ScoreTable("", head, rows),)
+    )
 
 
 def _training_section(found: scorecard.DataChecks) -> ScoreSection:
@@ -266,14 +343,18 @@ def _training_section(found: scorecard.DataChecks) -> ScoreSection:
     ]
     if it := found.course:
         rows.append(
-            ("training loss", f"{it.first:.3f} at first, {it.last:.3f} at last, {it.highest:.3f} at most later")
+            (
+                "training loss",
+                f"{it.first:.3f} at first, {it.last:.3f} at last, {it.highest:.3f} at most later",
+            )
         )
     return ScoreSection("Training data", "", (), (ScoreTable("", ("what", "value"), rows),))
 
 
 def _difference_chart(title: str, rows: Mapping[str, Interval], factor: float = 1) -> Markup:
     shown = [
-        IntervalEstimate(name, it.estimate * factor, it.low * factor, it.high * factor) for name, it in rows.items()
+        IntervalEstimate(name, it.estimate * factor, it.low * factor, it.high * factor)
+        for name, it in rows.items()
     ]
     return interval_chart(f"{title}, with intervals of 95 %", shown)
 
@@ -347,7 +428,9 @@ def _text_score(name: str) -> ReadScore:
 
 SCORE_METRICS = (
     ScoreMetric("held-out loss, nats per token", "lower", "{:.4f}", _score("heldout.loss.new")),
-    ScoreMetric("… more than the base model's", "lower", "{:+.4f}", _score("heldout.against_base.estimate")),
+    ScoreMetric(
+        "… more than the base model's", "lower", "{:+.4f}", _score("heldout.against_base.estimate")
+    ),
     ScoreMetric("taken for the persona", "higher", "{:.1%}", _score("voice.right.new.mean")),
     ScoreMetric("similarity", "higher", "{:.3f}", _score("voice.similarity.new.mean")),
     ScoreMetric("facts right, with lore", "higher", "{:.1%}", _score("facts.right_with_lore.new")),
@@ -358,16 +441,29 @@ SCORE_METRICS = (
     ScoreMetric(LORE_RIGHT, "higher", "{:.1%}", _bounded_score("lore", LORE_RIGHT)),
     ScoreMetric(MASKED_VOICE, "higher", "{:.1%}", _bounded_score("style", MASKED_VOICE)),
     ScoreMetric(LATE_VOICE, "higher", "{:.1%}", _bounded_score("talks", LATE_VOICE)),
-    ScoreMetric(f"{IN_CHARACTER} under pressure", "higher", "{:.1%}", _bounded_score("pressure", IN_CHARACTER)),
+    ScoreMetric(
+        f"{IN_CHARACTER} under pressure",
+        "higher",
+        "{:.1%}",
+        _bounded_score("pressure", IN_CHARACTER),
+    ),
     ScoreMetric("own adapter best", "higher", "{:.1%}", _score("separation.own_best_new")),
     ScoreMetric(
-        "general dialogue, loss more than the base's", "lower", "{:+.1%}", _score("general.dialogue_change.estimate")
+        "general dialogue, loss more than the base's",
+        "lower",
+        "{:+.1%}",
+        _score("general.dialogue_change.estimate"),
     ),
     ScoreMetric(
-        "instructions, loss more than the base's", "lower", "{:+.1%}", _score("general.instruction_change.estimate")
+        "instructions, loss more than the base's",
+        "lower",
+        "{:+.1%}",
+        _score("general.instruction_change.estimate"),
     ),
     ScoreMetric("comes back word for word", "lower", "{:.1%}", _score("memorised.verbatim")),
-    ScoreMetric("closer fit to what was trained on, nats", "lower", "{:+.3f}", _score("memorised.gap.new")),
+    ScoreMetric(
+        "closer fit to what was trained on, nats", "lower", "{:+.3f}", _score("memorised.gap.new")
+    ),
     ScoreMetric("replies that end by themselves", "higher", "{:.1%}", _text_score("ended")),
     ScoreMetric("repetition", "lower", "{:.1%}", _text_score("repetition")),
     ScoreMetric("ROUGE-L", "higher", "{:.3f}", _text_score("rougeL")),
@@ -377,19 +473,26 @@ SCORE_METRICS = (
 def compare_metrics(a: ScoreCard, b: ScoreCard) -> Iterator[MetricComparison]:
     """Compare each metric that at least one card has."""
     for measure in SCORE_METRICS:
-        one, other = measure.read(a), measure.read(b)
+        one = measure.read(a)
+        other = measure.read(b)
         if one is not None or other is not None:
             yield _compare_metric(measure, one, other)
 
 
 def compare_outcomes(a: ScoreCard, b: ScoreCard) -> list[OutcomeComparison]:
-    by_name = [{it.name: it.outcome for it in card.verdict.criteria} if card.verdict else {} for card in (a, b)]
+    by_name = [
+        {it.name: it.outcome for it in card.verdict.criteria} if card.verdict else {}
+        for card in (a, b)
+    ]
     names = dict.fromkeys(name for found in by_name for name in found)
 
     def shown(found: dict[str, str], name: str) -> tuple[str, str]:
         return OUTCOME_LABELS.get(found.get(name, ""), ("", f"{UNKNOWN_VALUE} not measured"))
 
-    return [OutcomeComparison(name, shown(dict(by_name[0]), name), shown(dict(by_name[1]), name)) for name in names]
+    return [
+        OutcomeComparison(name, shown(dict(by_name[0]), name), shown(dict(by_name[1]), name))
+        for name in names
+    ]
 
 
 def shared_prompts(a: ScoreCard, b: ScoreCard) -> list[tuple[SideBySide, SideBySide]]:

@@ -1,4 +1,6 @@
-"""`python -m personas.engine.cpu_kernel`: compiles the kernel during set-up, or for an image without a compiler."""
+"""`python -m personas.engine.cpu_kernel`: compiles the kernel during set-up, or for an image
+without a compiler.
+"""
 
 import sys
 

@@ -17,7 +17,9 @@ SOURCE_FILES = (SOURCE, Path(__file__).with_name("int8.h"))
 REQUIRED_CPU_FLAGS = {"avx512_bf16": "AVX-512 BF16", "avx512_vnni": "AVX-512 VNNI"}
 """Required processor features: Linux's flag and the feature's name."""
 ISA_FLAGS = ("-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni", "-mprefer-vector-width=512")
-"""Instruction sets that all processors with the required features have, so that one library runs on all of them."""
+"""Instruction sets that all processors with the required features have, so that one library runs on
+all of them.
+"""
 COMPILER_FLAGS = ("-O3", *ISA_FLAGS, "-std=c++17", "-shared", "-fPIC", "-pthread", "-w")
 SUPPORTED_MACHINES = ("x86_64", "AMD64")
 COMPILE_TIMEOUT_S = 120.0
@@ -25,7 +27,9 @@ NO_COMPILER_MESSAGE = "there is no C++ compiler (g++ or clang++)"
 
 
 class KernelUnavailableError(Exception):
-    """The kernel cannot be used on this machine or for this model. The message is the reason, for the log."""
+    """The kernel cannot be used on this machine or for this model. The message is the reason, for
+    the log.
+    """
 
 
 def load_compiled() -> ctypes.CDLL | None:
@@ -41,7 +45,9 @@ def compile_and_load() -> ctypes.CDLL:
 
 
 def compile_library() -> Path:
-    """Compile the kernel, even if this machine's processor cannot run it. Raises `KernelUnavailableError`."""
+    """Compile the kernel, even if this machine's processor cannot run it. Raises
+    `KernelUnavailableError`.
+    """
     if platform.machine() not in SUPPORTED_MACHINES:
         raise KernelUnavailableError(f"the kernel is for x86-64, not for {platform.machine()}")
     if not (compiler := find_compiler()):
@@ -52,7 +58,9 @@ def compile_library() -> Path:
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             compiled = Path(folder) / library.name
             command = [compiler, *COMPILER_FLAGS, "-o", str(compiled), str(SOURCE)]
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S)
+            subprocess.run(
+                command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S
+            )
             fsync_path(compiled)
             replace_durably(compiled, library)
         return library
@@ -65,11 +73,18 @@ def compile_library() -> Path:
 
 def find_compiler() -> str | None:
     """Find a C++ compiler: `CXX`, g++, clang++ or c++."""
-    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
+    return (
+        os.environ.get("CXX")
+        or shutil.which("g++")
+        or shutil.which("clang++")
+        or shutil.which("c++")
+    )
 
 
 def require_supported_cpu() -> None:
-    """Raise `KernelUnavailableError` unless the source is installed and the processor has all required features."""
+    """Raise `KernelUnavailableError` unless the source is installed and the processor has all
+    required features.
+    """
     for part in SOURCE_FILES:
         if not part.exists():
             raise KernelUnavailableError(f"{part} is not installed")
@@ -79,7 +94,9 @@ def require_supported_cpu() -> None:
 
 
 def _library_path() -> Path:
-    """Return the library's path in the Python environment, named after a digest of source and flags."""
+    """Return the library's path in the Python environment, named after a digest of source and
+    flags.
+    """
     source = b"".join(part.read_bytes() for part in SOURCE_FILES)
     digest = hashlib.sha256(source + " ".join(COMPILER_FLAGS).encode()).hexdigest()
     return Path(sys.prefix) / "share" / "understudy" / f"rows-{digest[:16]}.so"

@@ -8,7 +8,11 @@ from typing import Any
 
 import torch
 
-from personas.engine.cpu_kernel.build import KernelUnavailableError, compile_and_load, require_supported_cpu
+from personas.engine.cpu_kernel.build import (
+    KernelUnavailableError,
+    compile_and_load,
+    require_supported_cpu,
+)
 from personas.engine.lora_slots import StackedLora
 from personas.engine.model_runner import ForwardBackend, ScheduledTokens, StackedLoraRunner
 from personas.models.int8_linear import Int8Linear
@@ -17,9 +21,12 @@ log = logging.getLogger(__name__)
 MAX_STEP_TOKENS = 512  # tokens that one call of the kernel computes
 MAX_KERNEL_RANK = 256  # largest rank for which the kernel has memory
 MAX_INT8_WIDTH = 2**16  # longest dot product of int8 weights whose sum fits into 32 bits
-PROBE_TOKENS = 8  # length of the probe's prompts, and number of likely tokens whose log-probabilities are compared
+# Length of the probe's prompts, and number of likely tokens whose log-probabilities are compared.
+PROBE_TOKENS = 8
 MAX_LOGPROB_DIFFERENCE = 0.2
-"""Largest accepted mean difference in nats on the probe; bfloat16 rounding stays far below, a wrong sum far above."""
+"""Largest accepted mean difference in nats on the probe; bfloat16 rounding stays far below, a wrong
+sum far above.
+"""
 NORMS = ("q_norm", "k_norm")
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
            "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
@@ -49,27 +56,45 @@ class _Stack(Structure):
 
 
 class _KernelToken(Structure):
-    _fields_ = (("memory", c_void_p), *((name, c_int64) for name in "capacity position slot id".split()))
+    _fields_ = (
+        ("memory", c_void_p),
+        *((name, c_int64) for name in "capacity position slot id".split()),
+    )
 
 
 class KernelRunner:
-    """Computes the forward pass of `StackedLoraRunner` in one call of the compiled kernel per batch."""
+    """Computes the forward pass of `StackedLoraRunner` in one call of the compiled kernel per
+    batch.
+    """
 
     def __init__(
-        self, library: ctypes.CDLL, model: Any, linears: Mapping[str, Any], stack: StackedLora, threads: int
+        self,
+        library: ctypes.CDLL,
+        model: Any,
+        linears: Mapping[str, Any],
+        stack: StackedLora,
+        threads: int,
     ) -> None:
         """Raises `KernelUnavailableError` when the kernel does not support the model."""
-        self._model, self._stack, self._library = model, stack, library
+        self._model = model
+        self._stack = stack
+        self._library = library
         self._shape = _kernel_shape(model)
         self._referenced: list[Any] = []  # tensors that the kernel reads and nothing else holds
-        layers = (self._layer(layer, _layer_linears(at, linears)) for at, layer in enumerate(model.model.layers))
+        layers = (
+            self._layer(layer, _layer_linears(at, linears))
+            for at, layer in enumerate(model.model.layers)
+        )
         self._layers = (_KernelLayer * self._shape.layers)(*layers)
         self._stacks = (_Stack * (len(LINEARS) * self._shape.layers))()
         self._stack_version = -1
         _declare_functions(library)
-        embedding, norm = model.model.embed_tokens.weight.data_ptr(), model.model.norm.weight.data_ptr()
+        embedding = model.model.embed_tokens.weight.data_ptr()
+        norm = model.model.norm.weight.data_ptr()
         head = byref(self._matrix(model.lm_head))
-        self._handle = library.understudy_open(byref(self._shape), self._layers, embedding, norm, head, threads)
+        self._handle = library.understudy_open(
+            byref(self._shape), self._layers, embedding, norm, head, threads
+        )
 
     def forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
         self._update_stacks()
@@ -81,24 +106,36 @@ class KernelRunner:
 
     def _layer(self, layer: Any, linears: Sequence[Any]) -> _KernelLayer:
         attention = layer.self_attn
-        norms = (layer.input_layernorm.weight.data_ptr(), layer.post_attention_layernorm.weight.data_ptr())
+        norms = (
+            layer.input_layernorm.weight.data_ptr(),
+            layer.post_attention_layernorm.weight.data_ptr(),
+        )
         matrices = [self._matrix(linear) for linear in linears]
         biases = [0 if linear.bias is None else linear.bias.data_ptr() for linear in linears]
-        qk_norms = [getattr(attention, name).weight.data_ptr() if hasattr(attention, name) else 0 for name in NORMS]
-        window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None)) or 0
+        qk_norms = [
+            getattr(attention, name).weight.data_ptr() if hasattr(attention, name) else 0
+            for name in NORMS
+        ]
+        window = (
+            getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
+            or 0
+        )
         return _KernelLayer(*norms, *matrices, *biases, *qk_norms, window)
 
     def _matrix(self, linear: Any) -> _Matrix:
         if not isinstance(linear, Int8Linear):
             return _Matrix(linear.weight.data_ptr(), 0, 0)
-        factors, sums = linear.factors.float(), linear.values.sum(1, dtype=torch.int32)
+        factors = linear.factors.float()
+        sums = linear.values.sum(1, dtype=torch.int32)
         self._referenced += (factors, sums)
         return _Matrix(linear.values.data_ptr(), factors.data_ptr(), sums.data_ptr())
 
     def _forward(self, scheduled: Sequence[ScheduledTokens]) -> Any:
         tokens = [token for item in scheduled for token in _kernel_tokens(item)]
         positions = torch.tensor([[token.position for token in tokens]])
-        cosines, sines = (part[0].contiguous() for part in self._model.model.rotary_emb(torch.empty(0), positions))
+        cosines, sines = (
+            part[0].contiguous() for part in self._model.model.rotary_emb(torch.empty(0), positions)
+        )
         last: list[int] = []
         end = -1
         for item in scheduled:
@@ -140,13 +177,17 @@ def _declare_functions(library: ctypes.CDLL) -> None:
 
 
 def _kernel_tokens(item: ScheduledTokens) -> Iterator[_KernelToken]:
-    memory, capacity, cached = item.kv.memory.data_ptr(), item.kv.memory.shape[3], len(item.kv.tokens)
+    memory = item.kv.memory.data_ptr()
+    capacity = item.kv.memory.shape[3]
+    cached = len(item.kv.tokens)
     for number, token in enumerate(item.tokens):
         yield _KernelToken(memory, capacity, cached + number, item.slot.index or 0, token)
 
 
 def _split_into_calls(scheduled: Sequence[ScheduledTokens]) -> Iterator[list[ScheduledTokens]]:
-    """Group the items, in order, into calls of at most `MAX_STEP_TOKENS` tokens; a longer item is split."""
+    """Group the items, in order, into calls of at most `MAX_STEP_TOKENS` tokens; a longer item is
+    split.
+    """
     call: list[ScheduledTokens] = []
     budget = MAX_STEP_TOKENS
     for item in scheduled:
@@ -154,7 +195,9 @@ def _split_into_calls(scheduled: Sequence[ScheduledTokens]) -> Iterator[list[Sch
         while len(rest) > budget:
             logits = max(0, item.logits - len(rest[budget:]))
             yield [*call, ScheduledTokens(item.kv, rest[:budget], item.slot, logits)]
-            call, rest, budget = [], rest[budget:], MAX_STEP_TOKENS
+            call = []
+            rest = rest[budget:]
+            budget = MAX_STEP_TOKENS
         call.append(ScheduledTokens(item.kv, rest, item.slot, min(item.logits, len(rest))))
         budget -= len(rest)
     yield call
@@ -172,7 +215,9 @@ def _kernel_shape(model: Any) -> _Shape:
     is_supported = {
         "weights that are not bfloat16 or int8": dtypes <= {torch.bfloat16, torch.int8},
         "another activation than SiLU": config.hidden_act == "silu",
-        "unsupported widths": _has_supported_widths(shape, is_int8=isinstance(model.lm_head, Int8Linear)),
+        "unsupported widths": _has_supported_widths(
+            shape, is_int8=isinstance(model.lm_head, Int8Linear)
+        ),
         "a bias in its head": model.lm_head.bias is None,
         "a device other than the CPU": model.device.type == "cpu",
     }
@@ -195,7 +240,9 @@ def _layer_linears(layer: int, linears: Mapping[str, Any]) -> list[Any]:
 
 
 def supports_model(model: Any) -> bool:
-    """Return whether compiling the kernel is worthwhile for a model on this machine; logs the obstacle."""
+    """Return whether compiling the kernel is worthwhile for a model on this machine; logs the
+    obstacle.
+    """
     try:
         require_supported_cpu()
     except KernelUnavailableError as error:
@@ -213,9 +260,13 @@ def compile_kernel(on_compiled: Callable[[CDLL], None]) -> None:
 
 
 def enable_kernel(library: CDLL, runner: StackedLoraRunner) -> None:
-    """Let a runner compute with the kernel from now on, unless its logits differ from the model's."""
+    """Let a runner compute with the kernel from now on, unless its logits differ from the
+    model's.
+    """
     try:
-        kernel = KernelRunner(library, runner.model, runner.linears, runner.stack, torch.get_num_threads())
+        kernel = KernelRunner(
+            library, runner.model, runner.linears, runner.stack, torch.get_num_threads()
+        )
         _verify_kernel(kernel, runner)
     except KernelUnavailableError as error:
         log.info("replies are computed by torch: %s", error)
@@ -230,13 +281,22 @@ def _verify_kernel(kernel: KernelRunner, runner: StackedLoraRunner) -> None:
     difference = float((actual.gather(-1, likely) - expected.gather(-1, likely)).abs().mean())
     if not difference < MAX_LOGPROB_DIFFERENCE:
         kernel.close()
-        raise KernelUnavailableError(f"the kernel's log-probabilities differ from the model's by {difference:.2f}")
+        raise KernelUnavailableError(
+            f"the kernel's log-probabilities differ from the model's by {difference:.2f}"
+        )
 
 
 def _probe_logprobs(runner: StackedLoraRunner, backend: ForwardBackend) -> Any:
     """Return log-probabilities after two prompts, one of them computed in two parts."""
-    tokens = torch.arange(1, 3 * PROBE_TOKENS).mul(7919).remainder(runner.model.config.vocab_size).tolist()
+    tokens = (
+        torch.arange(1, 3 * PROBE_TOKENS)
+        .mul(7919)
+        .remainder(runner.model.config.vocab_size)
+        .tolist()
+    )
     one, other = (runner.new_kv_cache(len(tokens)) for _ in range(2))
     backend.forward([ScheduledTokens(one, tokens[:PROBE_TOKENS])])
-    logits = backend.forward([ScheduledTokens(one, tokens[PROBE_TOKENS:]), ScheduledTokens(other, tokens[1:])])
+    logits = backend.forward(
+        [ScheduledTokens(one, tokens[PROBE_TOKENS:]), ScheduledTokens(other, tokens[1:])]
+    )
     return logits.log_softmax(-1)

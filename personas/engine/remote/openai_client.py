@@ -1,7 +1,7 @@
 """HTTP client of a server with OpenAI's API, and the checks that find out how it takes prompts.
 
-Servers with BASE_MODEL's tokenizer get token ids (vLLM, llama.cpp); others get messages, which they render themselves
-(Ollama, llama-cpp-python, gateways).
+Servers with BASE_MODEL's tokenizer get token ids (vLLM, llama.cpp); others get messages, which they
+render themselves (Ollama, llama-cpp-python, gateways).
 """
 
 import asyncio
@@ -37,13 +37,25 @@ from personas.prompt.chat_template import TURN_MARKER_PATTERN, Message
 from personas.schemas.chat import SamplingParams
 
 log = logging.getLogger(__name__)
-MODELS_PATH, COMPLETIONS_PATH, CHAT_PATH = "/v1/models", "/v1/completions", "/v1/chat/completions"
+MODELS_PATH = "/v1/models"
+COMPLETIONS_PATH = "/v1/completions"
+CHAT_PATH = "/v1/chat/completions"
 MAX_NAMED_MODELS = 8
-NO_THINKING: Mapping[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "none"}
+NO_THINKING: Mapping[str, Any] = {
+    "chat_template_kwargs": {"enable_thinking": False},
+    "reasoning_effort": "none",
+}
 """Fields that keep a reasoning model from thinking: of vLLM and llama.cpp, and of Ollama."""
-REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "reasoning_text", "thinking")
-"""Fields with what a model thinks: of llama.cpp, SGLang and older vLLM; of vLLM, Ollama and gateways; of OpenRouter and
-of servers that pass on other APIs."""
+REASONING_FIELDS = (
+    "reasoning_content",
+    "reasoning",
+    "reasoning_details",
+    "reasoning_text",
+    "thinking",
+)
+"""Fields with what a model thinks: of llama.cpp, SGLang and older vLLM; of vLLM, Ollama and
+gateways; of OpenRouter and of servers that pass on other APIs.
+"""
 REASONING_PARTS = ("thinking", "reasoning")
 """Types of a content's parts with what a model thinks, where a content is a list, as Mistral's."""
 THOUGHT_PROBE = "Say OK."
@@ -55,9 +67,9 @@ THOUGHT_PROBE_TIMEOUT_S = 15.0
 class ServedByOpenAI(ServedModels):
     """A server's model, and what the server takes. `max_tokens` 0: it does not say.
 
-    `takes_ids`: prompts as token ids, else as messages; `returns_ids`: it also returns token ids, as vLLM does.
-    `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`: `NO_THINKING`. `opens_thought`: its
-    template opens a thought, so that replies begin within one.
+    `takes_ids`: prompts as token ids, else as messages; `returns_ids`: it also returns token ids,
+    as vLLM does. `takes_sampling`: fields beyond OpenAI's, such as `top_k`; `takes_thinking`:
+    `NO_THINKING`. `opens_thought`: its template opens a thought, so that replies begin within one.
     """
 
     takes_ids: bool = False
@@ -73,7 +85,11 @@ class ServedByOpenAI(ServedModels):
         return "token ids" if self.returns_ids else "token ids; replies come as text"
 
     def body(
-        self, prompt: Sequence[int], messages: Sequence[Message], sampling: SamplingParams, seed: int
+        self,
+        prompt: Sequence[int],
+        messages: Sequence[Message],
+        sampling: SamplingParams,
+        seed: int,
     ) -> dict[str, Any]:
         """Build a request that is answered with text."""
         body: dict[str, Any] = {
@@ -101,50 +117,73 @@ class OpenAIServerClient(VllmClient):
     opens_thought: bool | None = None
 
     async def check_health(self, timeout_s: float = CALL_TIMEOUT_S) -> None:
-        """Raise `VllmError` unless the server lists its models; a gateway's /health may run them all."""
+        """Raise `VllmError` unless the server lists its models; a gateway's /health may run them
+        all.
+        """
         answer = await self._call("GET", MODELS_PATH, timeout_s=timeout_s)
         if answer.status != 200:
             raise self._status_error(answer)
 
     async def model_lengths(self) -> dict[str, int]:
-        """Return the models by name, without adapters, with the tokens of the longest sequence, or 0."""
+        """Return the models by name, without adapters, with the tokens of the longest sequence, or
+        0.
+        """
         answer = await self._expect_json("GET", MODELS_PATH)
         try:
-            return {card["id"]: _longest_sequence(card) for card in answer["data"] if not card.get("parent")}
+            return {
+                card["id"]: _longest_sequence(card)
+                for card in answer["data"]
+                if not card.get("parent")
+            }
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._foreign_answer(MODELS_PATH) from error
 
     async def tokenize(self, model: str, text: str) -> tuple[int, ...]:
-        """Return the server's token ids of a text, as vLLM and llama.cpp do; none if it has no such path."""
+        """Return the server's token ids of a text, as vLLM and llama.cpp do; none if it has no such
+        path.
+        """
         body = {"model": model, "prompt": text, "content": text, "add_special_tokens": False}
         answer = await self._call("POST", "/tokenize", body)
         if answer.status in BUSY_STATUSES:
             raise self._status_error(answer)
-        tokens = answer.body.get("tokens") if answer.status == 200 and isinstance(answer.body, dict) else None
+        tokens = (
+            answer.body.get("tokens")
+            if answer.status == 200 and isinstance(answer.body, dict)
+            else None
+        )
         return tuple(tokens) if isinstance(tokens, list) else ()
 
     async def generate(self, body: Mapping[str, Any]) -> AsyncGenerator[TokenChunk, None]:
         """Stream a reply to `prompt` or `messages`; closing the iterator cancels it."""
         path = CHAT_PATH if "messages" in body else COMPLETIONS_PATH
-        wanted = {"stream": True, "return_token_ids": True} if "prompt" in body else {"stream": True}
+        wanted = (
+            {"stream": True, "return_token_ids": True} if "prompt" in body else {"stream": True}
+        )
         has_text = has_reasoned = False
         async with aclosing(self._stream(path, {**body, **wanted})) as chunks:
             async for chunk in chunks:
                 has_text = has_text or bool(chunk.token_count)
                 has_reasoned = has_reasoned or chunk.is_reasoning
                 if chunk.finish and has_reasoned and not has_text and body["max_tokens"] > 1:
-                    raise OnlyThoughtError(f"{self.url} sent its reasoning and no reply.", REASONING_ADVICE)
+                    raise OnlyThoughtError(
+                        f"{self.url} sent its reasoning and no reply.", REASONING_ADVICE
+                    )
                 yield chunk
 
     def _chunk(self, choice: Mapping[str, Any]) -> TokenChunk:
         if choice.get("token_ids") is not None and "delta" not in choice:
             return super()._chunk(choice)
-        finish, delta = choice.get("finish_reason"), choice.get("delta")
+        finish = choice.get("finish_reason")
+        delta = choice.get("delta")
         if finish in ("abort", "error"):
             raise ReplicaError(f"{self.url} aborted a reply.")
         content = (choice.get("text") if delta is None else delta.get("content")) or ""
         parts = content if isinstance(content, list) else []
-        text = "".join(part["text"] for part in parts if part.get("type") == "text") if parts else content
+        text = (
+            "".join(part["text"] for part in parts if part.get("type") == "text")
+            if parts
+            else content
+        )
         if not isinstance(text, str):
             raise TypeError(f"a text is expected, not {type(text).__name__}")
         is_reasoning = any(part.get("type") in REASONING_PARTS for part in parts)
@@ -152,24 +191,31 @@ class OpenAIServerClient(VllmClient):
         return TokenChunk((), finish=finish, text=text, is_reasoning=is_reasoning)
 
     def _foreign_answer(self, path: str) -> VllmError:
-        return VllmError(f"{self.url}{path} does not answer as a server with OpenAI's API.", "Check ENGINE_URLS.")
+        return VllmError(
+            f"{self.url}{path} does not answer as a server with OpenAI's API.", "Check ENGINE_URLS."
+        )
 
     def _completion_error(self, answer: ServerAnswer, model: str) -> UnderstudyError:
         message = error_text(answer.body)
         if answer.status == 404 and "model" in message:
             return VllmError(
-                f"{self.url} does not serve {model}: {message}", "Set ENGINE_MODEL to a model that it lists."
+                f"{self.url} does not serve {model}: {message}",
+                "Set ENGINE_MODEL to a model that it lists.",
             )
         return self._status_error(answer)
 
 
 @dataclass(frozen=True)
 class OpenAIChecker:
-    """Checks servers, and finds out by short requests what they take. `model` is ENGINE_MODEL, or empty."""
+    """Checks servers, and finds out by short requests what they take. `model` is ENGINE_MODEL, or
+    empty.
+    """
 
     expected: ExpectedModel
     model: str = ""
-    _probe: SamplingParams = field(default=SamplingParams(temperature=0.0, max_new_tokens=1), init=False)
+    _probe: SamplingParams = field(
+        default=SamplingParams(temperature=0.0, max_new_tokens=1), init=False
+    )
 
     async def check(self, client: VllmClient) -> ServedByOpenAI:
         """Find the model and what the server takes. Raises `VllmError`."""
@@ -177,7 +223,9 @@ class OpenAIChecker:
         async with limited(client):
             name, max_tokens = await self._choose_model(client)
             if max_tokens and max_tokens < (need := self.expected.context_tokens):
-                found = f"{client.url} takes {max_tokens} tokens; a prompt and its reply have {need}."
+                found = (
+                    f"{client.url} takes {max_tokens} tokens; a prompt and its reply have {need}."
+                )
                 raise VllmError(found, f"Start it with a context of {need} tokens or more.")
             served = ServedByOpenAI(name, name, max_tokens)
             return await self._with_ids(client, served) or await self._with_messages(client, served)
@@ -190,12 +238,15 @@ class OpenAIChecker:
             length = f", up to {served.max_tokens} tokens" if served.max_tokens else ""
             checks.append(ServerCheck(client.url, "model", "ok", f"{served.base}{length}"))
             checks.append(ServerCheck(client.url, "prompts", "ok", served.prompts))
-            found, remedy = "none: personas speak without their tuned voices", "ENGINE=vllm serves versions"
+            found = "none: personas speak without their tuned voices"
+            remedy = "ENGINE=vllm serves versions"
             checks.append(ServerCheck(client.url, "adapters", "warn", found, remedy))
             if served.returns_ids:  # only vLLM counts the replies that it computes
                 async with limited(client):
                     await check_cancel(client, served.base, self.expected.probe_ids)
-                checks.append(ServerCheck(client.url, "cancel", "ok", "a closed connection ends a reply"))
+                checks.append(
+                    ServerCheck(client.url, "cancel", "ok", "a closed connection ends a reply")
+                )
         except VllmError as error:
             topic: Topic = "cancel" if checks else "model"
             checks.append(ServerCheck(client.url, topic, "fail", error.message, error.advice))
@@ -207,11 +258,18 @@ class OpenAIChecker:
             return self.model, lengths.get(self.model, 0)
         if len(lengths) != 1:
             listed = ", ".join([*lengths][:MAX_NAMED_MODELS]) or "none"
-            raise VllmError(f"{client.url} lists {len(lengths)} models: {listed}.", "Set ENGINE_MODEL to one of them.")
+            raise VllmError(
+                f"{client.url} lists {len(lengths)} models: {listed}.",
+                "Set ENGINE_MODEL to one of them.",
+            )
         return next(iter(lengths.items()))
 
-    async def _with_ids(self, client: OpenAIServerClient, served: ServedByOpenAI) -> ServedByOpenAI | None:
-        """Find out whether the server takes our token ids; None if not, or if its tokenizer is another one."""
+    async def _with_ids(
+        self, client: OpenAIServerClient, served: ServedByOpenAI
+    ) -> ServedByOpenAI | None:
+        """Find out whether the server takes our token ids; None if not, or if its tokenizer is
+        another one.
+        """
         ids = self.expected.probe_ids
         if await client.tokenize(served.base, PROBE_TEXT) != ids:
             return None
@@ -226,8 +284,12 @@ class OpenAIChecker:
                 return replace(found, returns_ids=all(chunk.text is None for chunk in chunks))
         return None
 
-    async def _with_messages(self, client: OpenAIServerClient, served: ServedByOpenAI) -> ServedByOpenAI:
-        """Find out which fields the server takes with messages. Raises `VllmError` if it refuses OpenAI's own."""
+    async def _with_messages(
+        self, client: OpenAIServerClient, served: ServedByOpenAI
+    ) -> ServedByOpenAI:
+        """Find out which fields the server takes with messages. Raises `VllmError` if it refuses
+        OpenAI's own.
+        """
         messages = [{"role": "user", "content": PROBE_TEXT}]
         refusal: VllmError | None = None
         for sampling, thinking in ((True, True), (True, False), (False, False)):
@@ -247,21 +309,28 @@ class OpenAIChecker:
         raise refusal
 
     async def _opens_thought(self, client: OpenAIServerClient, served: ServedByOpenAI) -> bool:
-        """Find out whether replies begin within a thought: a tag closes it that the server's template has opened.
+        """Find out whether replies begin within a thought: a tag closes it that the server's
+        template has opened.
 
-        Where the probe says nothing, because it takes too long or thinks for longer, the first reply tells.
+        Where the probe says nothing, because it takes too long or thinks for longer, the first
+        reply tells.
         """
         probe = replace(self._probe, max_new_tokens=MAX_THOUGHT_PROBE_TOKENS)
         body = served.body((), [{"role": "user", "content": THOUGHT_PROBE}], probe, 0)
         text = ""
         try:
-            async with asyncio.timeout(THOUGHT_PROBE_TIMEOUT_S), aclosing(client.generate(body)) as chunks:
+            async with (
+                asyncio.timeout(THOUGHT_PROBE_TIMEOUT_S),
+                aclosing(client.generate(body)) as chunks,
+            ):
                 async for chunk in chunks:
                     text += chunk.text or ""
                     if remove_thoughts(text).lone_closings:
                         return True
         except (TimeoutError, VllmError) as error:
-            log.info("%s does not say whether its replies begin with a thought: %s", client.url, error)
+            log.info(
+                "%s does not say whether its replies begin with a thought: %s", client.url, error
+            )
         return False
 
 
@@ -271,8 +340,15 @@ def _longest_sequence(card: Mapping[str, Any]) -> int:
 
 
 def break_turn_markers(messages: Sequence[Message]) -> list[Message]:
-    """Break up what looks like a model's control token: the server's template is unknown, and so are its tokens."""
+    """Break up what looks like a model's control token: the server's template is unknown, and so
+    are its tokens.
+    """
     return [
-        {**message, "content": re.sub(TURN_MARKER_PATTERN, lambda it: f"{it[0][0]} {it[0][1:]}", message["content"])}
+        {
+            **message,
+            "content": re.sub(
+                TURN_MARKER_PATTERN, lambda it: f"{it[0][0]} {it[0][1:]}", message["content"]
+            ),
+        }
         for message in messages
     ]

@@ -4,7 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from personas.engine.remote.openai_client import OpenAIChecker, OpenAIServerClient, ServedByOpenAI, break_turn_markers
+from personas.engine.remote.openai_client import (
+    OpenAIChecker,
+    OpenAIServerClient,
+    ServedByOpenAI,
+    break_turn_markers,
+)
 from personas.engine.remote.replicas import Replica
 from personas.engine.remote.vllm_client import (
     ExpectedModel,
@@ -23,7 +28,10 @@ from personas.prompt.renderer import RenderedPrompt
 from personas.schemas.chat import AdapterRef, ChatRequest, Persona, Turn
 
 CUT_OFF_ADVICE = "Regenerate it."
-PREFILL_ADVICE = "End with a message of a user's; ENGINE=local, and vLLM or llama.cpp with BASE_MODEL, continue one."
+PREFILL_ADVICE = (
+    "End with a message of a user's; ENGINE=local, and vLLM or llama.cpp with BASE_MODEL, continue "
+    "one."
+)
 
 
 class ReplyCutOffError(VllmError):
@@ -47,7 +55,9 @@ class OpenAISequence(VllmSequence):
         sampling = self.request.sampling
         self._detokenizer.forget_open_thought()
         self._detokenizer.starts_in_thought = served.opens_thought
-        left = replace(sampling, max_new_tokens=max(1, sampling.max_new_tokens - len(self.received)))
+        left = replace(
+            sampling, max_new_tokens=max(1, sampling.max_new_tokens - len(self.received))
+        )
         messages = break_turn_markers(self.messages)
         return served.body((*self.prompt, *self.received), messages, left, self.attempt_seed())
 
@@ -67,11 +77,13 @@ class OpenAISequence(VllmSequence):
 
 @dataclass
 class OpenAIEngine(VllmEngine):
-    """Generates replies on servers with OpenAI's API: llama.cpp, Ollama, a gateway, vLLM without LoRA.
+    """Generates replies on servers with OpenAI's API: llama.cpp, Ollama, a gateway, vLLM without
+    LoRA.
 
-    `model` is the model's name at the servers; empty where each lists a single one. Requests get no adapter, so the
-    reply's version is None. `base` gives the tokenizer and its chat template: token ids are sent to servers that share
-    it, messages to others, for which its count of tokens is an estimate.
+    `model` is the model's name at the servers; empty where each lists a single one. Requests get no
+    adapter, so the reply's version is None. `base` gives the tokenizer and its chat template: token
+    ids are sent to servers that share it, messages to others, for which its count of tokens is an
+    estimate.
     """
 
     model: str = ""
@@ -85,9 +97,15 @@ class OpenAIEngine(VllmEngine):
         raise AdapterError(what, "It is kept. Serve it with ENGINE=local or ENGINE=vllm.")
 
     def prepare(
-        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+        self,
+        persona: Persona,
+        adapter: AdapterRef | None,
+        talk: Sequence[Turn] = (),
+        max_new_tokens: int = 0,
     ) -> None:
-        """Compute nothing: servers with few slots would evict a running conversation's prefix for it."""
+        """Compute nothing: servers with few slots would evict a running conversation's prefix for
+        it.
+        """
 
     async def drop(self, adapter: AdapterRef) -> None:
         """Do nothing: no server has an adapter."""
@@ -105,7 +123,11 @@ class OpenAIEngine(VllmEngine):
         return OpenAIChecker(expected, self.model)
 
     def _create_sequence(
-        self, request: ChatRequest, prompt: RenderedPrompt, stream: VllmReplyStream, on_end: Callable[[], None]
+        self,
+        request: ChatRequest,
+        prompt: RenderedPrompt,
+        stream: VllmReplyStream,
+        on_end: Callable[[], None],
     ) -> VllmSequence:
         seq = OpenAISequence.create(request, prompt, self._renderer, stream, on_end)
         seq.messages = prompt.messages
@@ -116,10 +138,15 @@ class OpenAIEngine(VllmEngine):
         if served.returns_ids:
             return super()._body(seq, served)
         if seq.request.prefill and not served.takes_ids:
-            what = "The server of this engine takes messages: it would begin a new reply instead of continuing one."
+            what = (
+                "The server of this engine takes messages: it would begin a new reply instead of "
+                "continuing one."
+            )
             raise PrefillError(what, PREFILL_ADVICE)
         if seq.received and not served.takes_ids:
-            raise ReplyCutOffError("The reply broke off, and no server can continue it.", CUT_OFF_ADVICE)
+            raise ReplyCutOffError(
+                "The reply broke off, and no server can continue it.", CUT_OFF_ADVICE
+            )
         return seq.text_body(served)
 
     async def _stream(self, seq: VllmSequence, replica: Replica) -> None:
@@ -137,4 +164,6 @@ class OpenAIEngine(VllmEngine):
         if not seq.received or can_go_on or seq.is_finished:
             super()._resume(seq, error, has_progress=has_progress)
         else:
-            self._scheduler.fail(seq, ReplyCutOffError(f"The reply broke off: {error.message}", CUT_OFF_ADVICE))
+            self._scheduler.fail(
+                seq, ReplyCutOffError(f"The reply broke off: {error.message}", CUT_OFF_ADVICE)
+            )

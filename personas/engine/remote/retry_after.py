@@ -1,4 +1,6 @@
-"""When a server wants to be asked again, and whether it refuses the account whatever the request."""
+"""When a server wants to be asked again, and whether it refuses the account whatever the
+request.
+"""
 
 import math
 import time
@@ -8,15 +10,20 @@ from typing import Any
 
 MAX_RETRY_AFTER_S = 600.0
 """Longest time that a server is not asked because it says so: the limit may be raised meanwhile."""
-UNAUTHORISED_STATUSES, PAYMENT_REQUIRED = (401, 403), 402
+UNAUTHORISED_STATUSES = (401, 403)
+PAYMENT_REQUIRED = 402
 QUOTA_CODES = frozenset({
     "insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_credits",
     "insufficient_balance", "credit_balance_too_low", "account_deactivated",
 })  # fmt: skip
-"""Codes or types of errors for which waiting does not help, of OpenAI and gateways that follow it."""
+"""Codes or types of errors for which waiting does not help, of OpenAI and gateways that follow
+it.
+"""
 
 
-def parse_retry_after(headers: Mapping[str, str], clock: Callable[[], float] = time.time) -> float | None:
+def parse_retry_after(
+    headers: Mapping[str, str], clock: Callable[[], float] = time.time
+) -> float | None:
     """Return the seconds to wait, at most `MAX_RETRY_AFTER_S`; None if the server does not say.
 
     Reads `Retry-After` (RFC 9110, 10.2.3: seconds or a date) and `retry-after-ms` (OpenAI, Azure).
@@ -46,7 +53,11 @@ def _seconds_until(text: str, now: float) -> float | None:
 
 
 def has_no_quota(status: int, answer: Any) -> bool:
-    """Report whether an error says that the account is out of quota or credit, rather than too fast."""
+    """Report whether an error says that the account is out of quota or credit, rather than too
+    fast.
+    """
     error = answer.get("error") if isinstance(answer, dict) else None
     named = (error.get("code"), error.get("type")) if isinstance(error, dict) else ()
-    return status == PAYMENT_REQUIRED or any(isinstance(it, str) and it in QUOTA_CODES for it in named)
+    return status == PAYMENT_REQUIRED or any(
+        isinstance(it, str) and it in QUOTA_CODES for it in named
+    )

@@ -37,7 +37,12 @@ from personas.engine.remote.vllm_client import (
     VllmError,
     open_session,
 )
-from personas.engine.remote.vllm_sequence import ReplicaScheduler, VllmReplyStream, VllmSequence, scheduler_limits
+from personas.engine.remote.vllm_sequence import (
+    ReplicaScheduler,
+    VllmReplyStream,
+    VllmSequence,
+    scheduler_limits,
+)
 from personas.errors import EngineBusyError, ServerError, UnderstudyError
 from personas.home.adapters import largest_rank, verify_for_base_model
 from personas.home.atomic_files import write_private_file
@@ -53,11 +58,14 @@ log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 1.0  # interval in which requests that waited too long are failed
 MAX_FAILED_ATTEMPTS = 5
-"""Attempts of one reply that may fail without a new token: a request may itself be what kills a server."""
+"""Attempts of one reply that may fail without a new token: a request may itself be what kills a
+server.
+"""
 MAX_QUEUED_PREFIXES = 256
 MIN_RANK = 16
 """LoRA rank of the recipes, which each server has to accept."""
-PROBE_FOLDER, SALT_FILE = "cache/vllm_probe", "cache/vllm_cache_salt"
+PROBE_FOLDER = "cache/vllm_probe"
+SALT_FILE = "cache/vllm_cache_salt"
 NOTICES_FILE = "vllm_restarts.json"
 T = TypeVar("T")
 
@@ -66,10 +74,11 @@ T = TypeVar("T")
 class VllmEngine:
     """Generates replies on vLLM servers that serve one base model with LoRA adapters.
 
-    `urls` are the servers' addresses and `key` their API key. `server_home` is the path under which they see `home`,
-    if another than here. `precision` is the one that they serve in. A prompt and its reply have at most
-    `context_tokens`. A request waits at most `wait_s`, also for a server that is away; a reply ends after `reply_s`; a
-    server that sends nothing for `stall_s` is given up.
+    `urls` are the servers' addresses and `key` their API key. `server_home` is the path under which
+    they see `home`, if another than here. `precision` is the one that they serve in. A prompt and
+    its reply have at most `context_tokens`. A request waits at most `wait_s`, also for a server
+    that is away; a reply ends after `reply_s`; a server that sends nothing for `stall_s` is given
+    up.
     """
 
     base: BaseModel
@@ -97,11 +106,17 @@ class VllmEngine:
         return base_model.fingerprint(self.base)
 
     async def start(self) -> None:
-        """Check the servers, and wait until one is ready. Raises `BaseModelError` and `VllmError`."""
+        """Check the servers, and wait until one is ready. Raises `BaseModelError` and
+        `VllmError`.
+        """
         clients = await self._open()
         self._salt = await self._in_thread(self._read_salt)
-        self._replicas = Replicas(clients, self.limits, self._check_replica, self._on_replicas_changed)
-        self._scheduler = ReplicaScheduler(self._scheduler_limits(), self._replicas, self._start_attempt)
+        self._replicas = Replicas(
+            clients, self.limits, self._check_replica, self._on_replicas_changed
+        )
+        self._scheduler = ReplicaScheduler(
+            self._scheduler_limits(), self._replicas, self._start_attempt
+        )
         rows = self.limits.rows * len(clients)
         self._admission = AdmissionControl.of_engine(rows, self.max_waiting, self.wait_s)
         self._start_task(self._sweep_forever())
@@ -112,7 +127,9 @@ class VllmEngine:
             raise
 
     async def inspect(self) -> list[ServerCheck]:
-        """Check all servers, for the doctor; the engine is neither started nor closed then. Raises `BaseModelError`."""
+        """Check all servers, for the doctor; the engine is neither started nor closed then. Raises
+        `BaseModelError`.
+        """
         try:
             clients = await self._open()
             checks = await asyncio.gather(*(self._inspect(client) for client in clients))
@@ -126,12 +143,17 @@ class VllmEngine:
         with suppress(VllmError):  # it was reported already
             await self._clear_notices(client)
         if dropped := self._notices.read().get(client.url):
-            found = f"the weights of {', '.join(sorted(dropped))} were dropped, but are still in its memory"
+            found = (
+                f"the weights of {', '.join(sorted(dropped))} were dropped, but are still in its "
+                "memory"
+            )
             checks.append(ServerCheck(client.url, "restart", "warn", found, "restart this server"))
         return checks
 
     def submit(self, request: ChatRequest) -> VllmReplyStream:
-        """Queue a request. Raises `EngineBusyError` where the queue is full, or all servers limit requests."""
+        """Queue a request. Raises `EngineBusyError` where the queue is full, or all servers limit
+        requests.
+        """
         refusal = self._refusal()
         if isinstance(refusal, EngineBusyError):
             raise refusal
@@ -146,17 +168,29 @@ class VllmEngine:
         await self._adapters.load(self._replicas.preferred(adapter.name), adapter)
 
     def prepare(
-        self, persona: Persona, adapter: AdapterRef | None, talk: Sequence[Turn] = (), max_new_tokens: int = 0
+        self,
+        persona: Persona,
+        adapter: AdapterRef | None,
+        talk: Sequence[Turn] = (),
+        max_new_tokens: int = 0,
     ) -> None:
-        """Queue the common prefix of a persona's prompts. Nothing is done for a talk: it would be a request of its own,
-        and the servers keep what they computed of it.
+        """Queue the common prefix of a persona's prompts. Nothing is done for a talk: it would be a
+        request of its own, and the servers keep what they computed of it.
         """
-        if not talk and len(self._prefixes) < MAX_QUEUED_PREFIXES and (persona, adapter) not in self._prefixes:
+        if (
+            not talk
+            and len(self._prefixes) < MAX_QUEUED_PREFIXES
+            and (persona, adapter) not in self._prefixes
+        ):
             self._prefixes.append((persona, adapter))
 
     async def drop(self, adapter: AdapterRef) -> None:
         self._adapters.forget(adapter)
-        while any(lease.adapter == adapter.name for replica in self._replicas.all for lease in replica.leases):
+        while any(
+            lease.adapter == adapter.name
+            for replica in self._replicas.all
+            for lease in replica.leases
+        ):
             await self._replicas.wait_for_release()
         for replica in self._replicas.all:
             if adapter.name in replica.adapters or not replica.is_ready:
@@ -171,7 +205,8 @@ class VllmEngine:
         self._salt = await self._in_thread(self._write_salt)
 
     def state(self) -> EngineState:
-        replicas, ready = self._replicas.all, self._replicas.ready
+        replicas = self._replicas.all
+        ready = self._replicas.ready
         names = sorted({name for replica in ready for name in replica.adapters})
         replies = Counter(lease.adapter for replica in replicas for lease in replica.leases)
         return EngineState(
@@ -198,7 +233,8 @@ class VllmEngine:
         await self._session.close()
         self._executor.shutdown(wait=False)
 
-    # ------------------------------------------------------------------------------------------ one reply
+    # ------------------------------------------------------------------------------------------ one
+    # reply
 
     async def _add(self, request: ChatRequest, stream: VllmReplyStream) -> None:
         """Render a request's prompt, and queue it."""
@@ -209,7 +245,14 @@ class VllmEngine:
             self.on_reply(stream.metrics)
 
         max_tokens = self.context_tokens - request.sampling.max_new_tokens
-        inputs = (request.persona, request.turns, request.lore, max_tokens, request.instructions, request.prefill)
+        inputs = (
+            request.persona,
+            request.turns,
+            request.lore,
+            max_tokens,
+            request.instructions,
+            request.prefill,
+        )
         renderer = self._renderer.for_version(prompt_version_of(request.adapter))
         try:
             prompt = await self._in_thread(renderer.prompt, *inputs)
@@ -221,24 +264,36 @@ class VllmEngine:
         self._sweep()
 
     def _refusal(self) -> UnderstudyError | None:
-        """Return what members are told while all servers limit or refuse requests; the reason is the operator's."""
+        """Return what members are told while all servers limit or refuse requests; the reason is
+        the operator's.
+        """
         if (found := self._replicas.refusal()) is None:
             return None
         error, wait_s = found
         if error.kind == "busy":
             advice = f"Try again in {math.ceil(wait_s)} seconds."
-            return EngineBusyError("The service that computes replies takes none for now.", advice, wait_s)
+            return EngineBusyError(
+                "The service that computes replies takes none for now.", advice, wait_s
+            )
         advice = "The operator finds the reason on the dashboard's System page and in the log."
-        return ServerError("The service that computes replies refuses to compute any for now.", advice)
+        return ServerError(
+            "The service that computes replies refuses to compute any for now.", advice
+        )
 
     def _refuse_waiting(self) -> None:
-        """Answer those who wait at once where all servers limit or refuse requests; a reply that has begun waits."""
+        """Answer those who wait at once where all servers limit or refuse requests; a reply that
+        has begun waits.
+        """
         if error := self._refusal():
             for seq in [seq for seq in self._scheduler.queue if not seq.received]:
                 self._scheduler.fail_waiting(seq, error)
 
     def _create_sequence(
-        self, request: ChatRequest, prompt: RenderedPrompt, stream: VllmReplyStream, on_end: Callable[[], None]
+        self,
+        request: ChatRequest,
+        prompt: RenderedPrompt,
+        stream: VllmReplyStream,
+        on_end: Callable[[], None],
     ) -> VllmSequence:
         return VllmSequence.create(request, prompt, self._renderer, stream, on_end)
 
@@ -247,7 +302,8 @@ class VllmEngine:
 
     async def _run_attempt(self, seq: VllmSequence) -> None:
         """Generate the rest of a reply on its replica; if that fails, queue it for another one."""
-        replica, received = seq.lease.replica, len(seq.received)
+        replica = seq.lease.replica
+        received = len(seq.received)
         try:
             await self._generate(seq, replica)
         except ReplicaError as error:
@@ -274,10 +330,14 @@ class VllmEngine:
             log.info("a reply goes on elsewhere after %d tokens: %s", len(seq.received), error)
             self._scheduler.requeue(seq, self._scheduler.clock() if has_progress else seq.queued_at)
 
-    def _do_without(self, seq: VllmSequence, replica: Replica, error: AdapterNotServedError) -> None:
-        """Take another replica for a reply whose adapter this one cannot serve; the base model if none can.
+    def _do_without(
+        self, seq: VllmSequence, replica: Replica, error: AdapterNotServedError
+    ) -> None:
+        """Take another replica for a reply whose adapter this one cannot serve; the base model if
+        none can.
 
-        A reply that the adapter has begun is failed instead, because it cannot become another version's.
+        A reply that the adapter has begun is failed instead, because it cannot become another
+        version's.
         """
         seq.avoided |= {replica.url}
         if not self._replicas.ready or {one.url for one in self._replicas.ready} <= seq.avoided:
@@ -289,7 +349,9 @@ class VllmEngine:
         self._scheduler.requeue(seq, seq.queued_at)
 
     async def _generate(self, seq: VllmSequence, replica: Replica) -> None:
-        """Stream a reply; an adapter that the server lost is loaded once. Raises `AdapterNotServedError` after that."""
+        """Stream a reply; an adapter that the server lost is loaded once. Raises
+        `AdapterNotServedError` after that.
+        """
         try:
             async with asyncio.timeout(self.stall_s) as seq.lease.deadline:
                 if seq.adapter:
@@ -308,7 +370,8 @@ class VllmEngine:
             seq.lease.deadline = None
 
     async def _stream(self, seq: VllmSequence, replica: Replica) -> None:
-        loop, lease = asyncio.get_running_loop(), seq.lease
+        loop = asyncio.get_running_loop()
+        lease = seq.lease
         assert replica.served and lease.deadline  # it was checked before it got replies
         async with aclosing(replica.client.generate(self._body(seq, replica.served))) as chunks:
             async for chunk in chunks:
@@ -324,13 +387,16 @@ class VllmEngine:
         """Build the request for the rest of a reply."""
         return seq.body(seq.adapter_name or served.base, self._salt)
 
-    # ------------------------------------------------------------------------------------------ replicas
+    # ------------------------------------------------------------------------------------------
+    # replicas
 
     async def _check_replica(self, replica: Replica) -> ServedModels:
         """Check a server, and bring its adapters up to date. Raises `VllmError`."""
         served = await self._checker.check(replica.client)
         await self._clear_notices(replica.client)
-        adapters = await self._adapters.update(replica.client, served.adapters, self._replicas.prefers)
+        adapters = await self._adapters.update(
+            replica.client, served.adapters, self._replicas.prefers
+        )
         return replace(served, adapters=adapters)
 
     async def _clear_notices(self, client: VllmClient) -> None:
@@ -359,7 +425,9 @@ class VllmEngine:
                 await asyncio.sleep(SWEEP_INTERVAL_S)
 
     async def _warm_up(self, persona: Persona, adapter: AdapterRef | None) -> None:
-        """Have a replica compute the common prefix of a persona's prompts. Only time is lost if that fails."""
+        """Have a replica compute the common prefix of a persona's prompts. Only time is lost if
+        that fails.
+        """
         name = adapter.name if adapter else ""
         replica = self._replicas.choose(name or persona.id, name)
         if replica is None or not replica.served:
@@ -382,10 +450,13 @@ class VllmEngine:
         finally:
             self._replicas.release(lease)
 
-    # ------------------------------------------------------------------------------------------ helpers
+    # ------------------------------------------------------------------------------------------
+    # helpers
 
     async def _open(self) -> list[VllmClient]:
-        """Read what the checks need, and open a session; returns the servers' clients. Raises `BaseModelError`."""
+        """Read what the checks need, and open a session; returns the servers' clients. Raises
+        `BaseModelError`.
+        """
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="renderer")
         self._adapters = ReplicaAdapters(self._verify, self.home, self.server_home)
         self._notices = RestartNotices(self.home / NOTICES_FILE)
@@ -402,32 +473,45 @@ class VllmEngine:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         is_in_home = self.base.folder.is_relative_to(self.home)
         names = [self._adapters.path(self.base.folder)] if is_in_home else []
-        self._checker = self._create_checker(ExpectedModel.of(self.base, tokenizer, self.context_tokens, names))
+        self._checker = self._create_checker(
+            ExpectedModel.of(self.base, tokenizer, self.context_tokens, names)
+        )
 
     def _create_checker(self, expected: ExpectedModel) -> ReplicaChecker:
-        probe, rank = self.home / PROBE_FOLDER, max(MIN_RANK, largest_rank(self.home))
+        probe = self.home / PROBE_FOLDER
+        rank = max(MIN_RANK, largest_rank(self.home))
         return ServerChecker(expected, probe, self._adapters.path(probe), rank)
 
     def _verify(self, adapter: AdapterRef) -> None:
         verify_for_base_model(adapter, self._checker.expected.fingerprint)
-        check_lora(adapter.folder, self._layers, f"{adapter.persona_id} {adapter.version}", has_all_layers=False)
+        check_lora(
+            adapter.folder,
+            self._layers,
+            f"{adapter.persona_id} {adapter.version}",
+            has_all_layers=False,
+        )
 
     def _read_salt(self) -> str:
-        """Read the salt of the servers' prefix caches; a new one reaches nothing that they stored before."""
+        """Read the salt of the servers' prefix caches; a new one reaches nothing that they stored
+        before.
+        """
         try:
             return (self.home / SALT_FILE).read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError):
             return self._write_salt()
 
     def _write_salt(self) -> str:
-        salt, file = secrets.token_urlsafe(16), self.home / SALT_FILE
+        salt = secrets.token_urlsafe(16)
+        file = self.home / SALT_FILE
         file.parent.mkdir(parents=True, exist_ok=True)
         write_private_file(file, salt.encode())
         return salt
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function on the thread of the tokenizer."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, partial(function, *args)
+        )
 
     def _start_task(self, coroutine: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(coroutine)

@@ -1,4 +1,6 @@
-"""One request on its way over servers, the stream of its reply, and the scheduler that starts it on a replica."""
+"""One request on its way over servers, the stream of its reply, and the scheduler that starts it on
+a replica.
+"""
 
 import asyncio
 import hashlib
@@ -16,14 +18,18 @@ from personas.engine.sequence import ReplySequence
 from personas.schemas.chat import ChatReply
 
 PATIENCE_SHARE = 0.25
-"""Share of the longest wait after which a reply goes to any replica, not only to those that its adapter prefers."""
+"""Share of the longest wait after which a reply goes to any replica, not only to those that its
+adapter prefers.
+"""
 OVERFLOW_SHARE = 3  # a third of the rows is left to guilds that have less than their share
 
 
 class VllmReplyStream(QueuedReplyStream):
     """A reply stream whose cancellation wakes the engine, which then closes the connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, version: str | None, on_cancel: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, version: str | None, on_cancel: Callable[[], None]
+    ) -> None:
         super().__init__(loop, version)
         self._on_cancel = on_cancel
 
@@ -34,7 +40,9 @@ class VllmReplyStream(QueuedReplyStream):
 
 
 class VllmSequence(ReplySequence):
-    """One request and the tokens received for it, on one replica after another. `avoided` are replicas' addresses."""
+    """One request and the tokens received for it, on one replica after another. `avoided` are
+    replicas' addresses.
+    """
 
     lease: Lease
     task: asyncio.Task[None]
@@ -74,7 +82,8 @@ class VllmSequence(ReplySequence):
             "repetition_penalty": sampling.repetition_penalty,
             "seed": self.attempt_seed(),
             "stop_token_ids": list(self._detokenizer.stop_ids),
-            "ignore_eos": True,  # only the renderer's stop tokens end a reply, as in the local engine
+            # Only the renderer's stop tokens end a reply, as in the local engine.
+            "ignore_eos": True,
             "cache_salt": salt,
         }
         if sampling.logprobs or sampling.alternatives is not None:
@@ -82,10 +91,14 @@ class VllmSequence(ReplySequence):
         return body
 
     def attempt_seed(self) -> int:
-        """Return the seed; a resumed reply gets another one, or it would draw the numbers of its beginning again."""
+        """Return the seed; a resumed reply gets another one, or it would draw the numbers of its
+        beginning again.
+        """
         if not self.received:
             return self.seed
-        digest = hashlib.blake2b(f"{self.seed}:{len(self.received)}".encode(), digest_size=4).digest()
+        digest = hashlib.blake2b(
+            f"{self.seed}:{len(self.received)}".encode(), digest_size=4
+        ).digest()
         return int.from_bytes(digest, "big")
 
     def receive(self, chunk: TokenChunk) -> None:
@@ -96,7 +109,9 @@ class VllmSequence(ReplySequence):
                 return
             self.received.append(token)
             logprob = chunk.logprobs[at] if chunk.logprobs else None
-            self.append_token(token, logprob, chunk.alternatives[at][:count] if chunk.alternatives else ())
+            self.append_token(
+                token, logprob, chunk.alternatives[at][:count] if chunk.alternatives else ()
+            )
         if chunk.finish == "stop":
             self._detokenizer.stop()
 
@@ -153,17 +168,24 @@ class ReplicaScheduler(FairScheduler[RoutedT]):
     ) -> None:
         """`run` starts an attempt on the replica of the sequence's lease, and returns at once."""
         super().__init__(limits, clock)
-        self._replicas, self._run = replicas, run
+        self._replicas = replicas
+        self._run = run
 
     @property
     def max_overtaken(self) -> int:
-        """As many as on one replica, for each of them: with more of them, more replies start in the same time."""
+        """As many as on one replica, for each of them: with more of them, more replies start in the
+        same time.
+        """
         return MAX_OVERTAKEN * max(1, len(self._replicas.ready))
 
     def _choose(self, seq: RoutedT) -> Replica | None:
         waited_s = self.clock() - seq.queued_at
-        anywhere = seq.overtaken >= self.max_overtaken or waited_s > PATIENCE_SHARE * self.limits.wait_s
-        return self._replicas.choose(seq.routing_key, seq.adapter_name, seq.avoided, anywhere=anywhere)
+        anywhere = (
+            seq.overtaken >= self.max_overtaken or waited_s > PATIENCE_SHARE * self.limits.wait_s
+        )
+        return self._replicas.choose(
+            seq.routing_key, seq.adapter_name, seq.avoided, anywhere=anywhere
+        )
 
     def _state(self, seq: RoutedT) -> AdapterState:
         return AdapterState.READY if self._choose(seq) else AdapterState.NO_SLOT
@@ -178,7 +200,9 @@ class ReplicaScheduler(FairScheduler[RoutedT]):
         self._replicas.release(seq.lease)
 
 
-def scheduler_limits(replicas: int, limits: ReplicaLimits, wait_s: float, reply_s: float) -> SchedulerLimits:
+def scheduler_limits(
+    replicas: int, limits: ReplicaLimits, wait_s: float, reply_s: float
+) -> SchedulerLimits:
     """Return the bounds of the replies on so many replicas together."""
     rows = limits.rows * replicas
     overflow = rows // OVERFLOW_SHARE

@@ -1,4 +1,6 @@
-"""A real Ray cluster of processes on this machine: an environment of its own, a head, workers, and how to lose them."""
+"""A real Ray cluster of processes on this machine: an environment of its own, a head, workers, and
+how to lose them.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +32,30 @@ OBJECT_STORE_BYTES = 100 * 2**20
 
 
 def ensure_environment() -> Path:
-    """Return the `ray` command of an environment of its own, which is made once (79 MB from the package index)."""
+    """Return the `ray` command of an environment of its own, which is made once (79 MB from the
+    package index).
+    """
     ready = ENVIRONMENT / f".ready-{RAY}"
     if not ready.exists():
         print(f"installing {RAY} in {ENVIRONMENT} (once) …", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
-        pip = [ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [
+            ENVIRONMENT / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         subprocess.run([*pip, RAY], check=True)
         ready.touch()
     return ENVIRONMENT / "bin" / "ray"
 
 
 def node_environment() -> dict[str, str]:
-    """The environment of a node: `python` is the one of these tests, which has the trainer; it has secrets, too."""
+    """The environment of a node: `python` is the one of these tests, which has the trainer; it has
+    secrets, too.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     quick = {
@@ -50,8 +63,19 @@ def node_environment() -> dict[str, str]:
         "RAY_health_check_period_ms": "1000",
         "RAY_health_check_timeout_ms": "2000",
     }
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or "TIMEOUT" in name}
-    return {**kept, **ray, **quick, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("RAY_") or "TIMEOUT" in name
+    }
+    return {
+        **kept,
+        **ray,
+        **quick,
+        "PATH": path,
+        "PYTHONPATH": str(ROOT),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
 
 
 @dataclass
@@ -78,7 +102,9 @@ class Node:
         return family
 
     def kill(self, *, but_trainers: bool = False) -> None:
-        """Lose the node, as a machine that loses power; `but_trainers`: its raylet alone, which ends them."""
+        """Lose the node, as a machine that loses power; `but_trainers`: its raylet alone, which
+        ends them.
+        """
         self.signal(signal.SIGKILL, but_trainers=but_trainers)
         self.process.wait()
 
@@ -104,7 +130,11 @@ class RayCluster:
 
     def start_head(self) -> None:
         """Start a head that knows nothing of an earlier one, at the same ports."""
-        options = [f"--port={self.gcs_port}", f"--dashboard-port={self.dashboard_port}", f"--temp-dir={self.folder}"]
+        options = [
+            f"--port={self.gcs_port}",
+            f"--dashboard-port={self.dashboard_port}",
+            f"--temp-dir={self.folder}",
+        ]
         self.head = self._start("--head", "--num-cpus=0", "--include-dashboard=true", *options)
 
     def start_worker(self) -> Node:
@@ -115,7 +145,13 @@ class RayCluster:
 
     def _start(self, *options: str) -> Node:
         # 127.0.0.1 on all nodes: they are processes of one machine, told apart by their ports.
-        command = [self.ray, "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+        command = [
+            self.ray,
+            "start",
+            "--block",
+            "--node-ip-address=127.0.0.1",
+            "--disable-usage-stats",
+        ]
         store = f"--object-store-memory={OBJECT_STORE_BYTES}"
         with (self.folder / "nodes.log").open("ab") as log:
             process = subprocess.Popen(
@@ -148,7 +184,8 @@ class RayCluster:
 
     async def _alive(self) -> int:
         """Count the workers that the head knows."""
-        url, headers = f"{self.address}/api/v0/nodes", {"Authorization": f"Bearer {TOKEN}"}
+        url = f"{self.address}/api/v0/nodes"
+        headers = {"Authorization": f"Bearer {TOKEN}"}
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, KeyError, TypeError):
             timeout = aiohttp.ClientTimeout(total=10)
             async with aiohttp.request("GET", url, headers=headers, timeout=timeout) as answer:
@@ -167,7 +204,9 @@ class RayCluster:
 
 @contextlib.contextmanager
 def ray_cluster(workers: int = 2) -> Iterator[RayCluster]:
-    """Run a cluster inside the block, with its files in a short temporary folder: sockets have short names."""
+    """Run a cluster inside the block, with its files in a short temporary folder: sockets have
+    short names.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     cluster = RayCluster(ensure_environment(), folder)
     try:

@@ -1,6 +1,8 @@
-"""`make test-ray`: kills bot, workers and head of a real Ray cluster while it trains, and counts what that costs.
+"""`make test-ray`: kills bot, workers and head of a real Ray cluster while it trains, and counts
+what that costs.
 
-`python -m tests.bot.ray_jobs.faults [--only NAME] [--kills N] [--epochs N]`. Training is real, on a two-layer model.
+`python -m tests.bot.ray_jobs.faults [--only NAME] [--kills N] [--epochs N]`. Training is real, on a
+two-layer model.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ from tests.bot.subprocess_trainer import ROOT, ship
 from tests.trainer.job_folders import ADA, dialogues, export, sign, talks
 
 SETTINGS = {"lora_r": 4, "lora_alpha": 8, "gradient_accumulation_steps": 1}
-EPOCHS, FEW_EPOCHS = 50, 2
+EPOCHS = 50
+FEW_EPOCHS = 2
 CHECKPOINT_INTERVAL_S = 2
 POLL_S = 0.5
 PATIENCE_S = 600.0
@@ -49,7 +52,9 @@ FOLLOWING = "follows"
 
 @dataclass(frozen=True)
 class QuickCheckpoints(WorkerResources):
-    """One CPU, one thread, and checkpoints every few seconds: kills come faster here than in earnest."""
+    """One CPU, one thread, and checkpoints every few seconds: kills come faster here than in
+    earnest.
+    """
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -58,7 +63,9 @@ class QuickCheckpoints(WorkerResources):
 
 @dataclass
 class FaultRow:
-    """A row of the table. `lost` are jobs without an adapter, orphans too; `doubled` are runs or adapters too many."""
+    """A row of the table. `lost` are jobs without an adapter, orphans too; `doubled` are runs or
+    adapters too many.
+    """
 
     fault: str
     tried: int = 0
@@ -70,14 +77,20 @@ class FaultRow:
     def __str__(self) -> str:
         ordered = sorted(self.recoveries_s) or [0.0]
         recovery = f"{ordered[len(ordered) // 2]:.1f} s (at most {ordered[-1]:.1f})"
-        return f"| {self.fault} | {self.tried} | {self.lost} | {self.doubled} | {recovery} | {'; '.join(self.notes)} |"
+        return (
+            f"| {self.fault} | {self.tried} | {self.lost} | {self.doubled} | {recovery} | "
+            f"{'; '.join(self.notes)} |"
+        )
 
 
 class RayWorks:
     """A home on a shared folder with one persona to train, and a queue over the cluster."""
 
     def __init__(self, folder: Path, address: str, base: Path, epochs: int) -> None:
-        self.folder, self.home, self.base, self.epochs = folder, folder / "home", base, epochs
+        self.folder = folder
+        self.home = folder / "home"
+        self.base = base
+        self.epochs = epochs
         self.client = RayJobsClient(address, TOKEN)
         if not (folder / "source").exists():
             self._write_source()
@@ -131,7 +144,9 @@ class RayWorks:
         return self.job(job_id)
 
     async def recovered(self, job_id: str, attempt: int) -> float:
-        """Wait for a step of a later attempt than this one. Returns the seconds from now until then."""
+        """Wait for a step of a later attempt than this one. Returns the seconds from now until
+        then.
+        """
         began = time.monotonic()
         await wait_until(lambda: read_attempt(self.job_folder(job_id)).attempt > attempt)
         await self.progressed()
@@ -144,11 +159,16 @@ class RayWorks:
         return self.progressed_at - began
 
     def weights(self, job_id: str) -> bytes:
-        return (adapter_ref(self.home, "ada", self.job(job_id).version).folder / WEIGHTS_FILE).read_bytes()
+        return (
+            adapter_ref(self.home, "ada", self.job(job_id).version).folder / WEIGHTS_FILE
+        ).read_bytes()
 
     async def runs(self, job_id: str) -> list[str]:
         """List the ids of a job's runs that the cluster knows."""
-        return [job.submission_id or "" for job in await self.client.list(f"{home_id(self.home)}-{job_id}-")]
+        return [
+            job.submission_id or ""
+            for job in await self.client.list(f"{home_id(self.home)}-{job_id}-")
+        ]
 
     async def close(self) -> None:
         await self.queue.stop()
@@ -188,7 +208,9 @@ async def trained_on(cluster: RayCluster, folder: Path) -> Node:
 
 
 def judge(row: FaultRow, works: RayWorks, job_id: str, reference: bytes) -> None:
-    """Count a job's end: it is lost without an adapter, and another one's weights are worth a note."""
+    """Count a job's end: it is lost without an adapter, and another one's weights are worth a
+    note.
+    """
     job = works.job(job_id)
     if job.state != "done":
         row.lost += 1
@@ -200,7 +222,8 @@ def judge(row: FaultRow, works: RayWorks, job_id: str, reference: bytes) -> None
     row.doubled += max(0, len(versions) - 1)
 
 
-# ------------------------------------------------------------------------------------------------------- faults
+# -------------------------------------------------------------------------------------------------------
+# faults
 
 
 async def undisturbed(cluster: RayCluster, works: RayWorks) -> tuple[FaultRow, bytes]:
@@ -223,9 +246,15 @@ def start_bot(works: RayWorks, job_id: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-async def bot_killed(cluster: RayCluster, works: RayWorks, reference: bytes, kills: int) -> FaultRow:
-    """Kill the bot with SIGKILL while Ray trains: after it follows the run again, or while it starts, in turns."""
-    row, chance, jobs = FaultRow("bot killed while Ray trains"), random.Random(0), []
+async def bot_killed(
+    cluster: RayCluster, works: RayWorks, reference: bytes, kills: int
+) -> FaultRow:
+    """Kill the bot with SIGKILL while Ray trains: after it follows the run again, or while it
+    starts, in turns.
+    """
+    row = FaultRow("bot killed while Ray trains")
+    chance = random.Random(0)
+    jobs = []
     await works.close()
     while row.tried < kills:
         jobs.append(f"bot{len(jobs)}")
@@ -241,8 +270,12 @@ async def bot_killed(cluster: RayCluster, works: RayWorks, reference: bytes, kil
     return row
 
 
-async def killed_once(works: RayWorks, job_id: str, row: FaultRow, kills: int, chance: random.Random) -> bool:
-    """Start a bot and kill it, unless there were enough kills: then wait for the job. Returns False once it ended."""
+async def killed_once(
+    works: RayWorks, job_id: str, row: FaultRow, kills: int, chance: random.Random
+) -> bool:
+    """Start a bot and kill it, unless there were enough kills: then wait for the job. Returns False
+    once it ended.
+    """
     began = time.monotonic()
     bot = start_bot(works, job_id)
     assert bot.stdout
@@ -262,11 +295,17 @@ async def killed_once(works: RayWorks, job_id: str, row: FaultRow, kills: int, c
     return True
 
 
-async def worker_lost(cluster: RayCluster, works: RayWorks, reference: bytes, kills: int) -> FaultRow:
+async def worker_lost(
+    cluster: RayCluster, works: RayWorks, reference: bytes, kills: int
+) -> FaultRow:
     """Kill the node that trains, with all its processes, after each new checkpoint."""
-    row, jobs, used, runs = FaultRow("worker lost"), 0, 0, 0
+    row = FaultRow("worker lost")
+    jobs = 0
+    used = 0
+    runs = 0
     while row.tried < kills:
-        job_id, jobs = f"worker{jobs}", jobs + 1
+        job_id = f"worker{jobs}"
+        jobs = jobs + 1
         folder = works.job_folder(job_id)
         works.ask(job_id)
         while row.tried < kills and not works.job(job_id).has_ended:
@@ -298,8 +337,12 @@ async def lose_worker(cluster: RayCluster, works: RayWorks, job_id: str, row: Fa
     await cluster.ready()
 
 
-async def partition(cluster: RayCluster, works: RayWorks, reference: bytes, trials: int) -> FaultRow:
-    """Stop all processes of the node that trains; they come back once the next attempt has its adapter."""
+async def partition(
+    cluster: RayCluster, works: RayWorks, reference: bytes, trials: int
+) -> FaultRow:
+    """Stop all processes of the node that trains; they come back once the next attempt has its
+    adapter.
+    """
     row = FaultRow("partition (SIGSTOP, SIGCONT after the end)")
     for number in range(trials):
         job_id = f"partition{number}"
@@ -313,7 +356,9 @@ async def partition(cluster: RayCluster, works: RayWorks, reference: bytes, tria
         row.tried += 1
         row.recoveries_s.append(await works.recovered(job_id, attempt))
         await works.ended(job_id)
-        row.notes.append(f"{len(set(stopped) & set(trainers(folder)))} old trainer went on after the end")
+        row.notes.append(
+            f"{len(set(stopped) & set(trainers(folder)))} old trainer went on after the end"
+        )
         for one in stopped:  # only the trainer: nothing of Ray ends it
             one.send_signal(signal.SIGCONT)
         await wait_until(lambda: not trainers(folder), 60)  # noqa: B023
@@ -328,7 +373,9 @@ async def partition(cluster: RayCluster, works: RayWorks, reference: bytes, tria
     return row
 
 
-async def head_lost(cluster: RayCluster, works: RayWorks, reference: bytes, trials: int) -> FaultRow:
+async def head_lost(
+    cluster: RayCluster, works: RayWorks, reference: bytes, trials: int
+) -> FaultRow:
     """Kill the head, and start another one that knows nothing; its workers are new, too."""
     row = FaultRow("head lost")
     for number in range(trials):
@@ -337,7 +384,8 @@ async def head_lost(cluster: RayCluster, works: RayWorks, reference: bytes, tria
         works.ask(job_id)
         await trained_on(cluster, folder)
         await wait_until(lambda: list_checkpoint_names(folder))  # noqa: B023
-        began, attempt = time.monotonic(), read_attempt(folder).attempt
+        began = time.monotonic()
+        attempt = read_attempt(folder).attempt
         await replace_cluster(cluster)
         row.tried += 1
         await works.recovered(job_id, attempt)
@@ -347,7 +395,9 @@ async def head_lost(cluster: RayCluster, works: RayWorks, reference: bytes, tria
     return row
 
 
-async def head_lost_at_the_end(cluster: RayCluster, works: RayWorks, reference: bytes, trials: int) -> FaultRow:
+async def head_lost_at_the_end(
+    cluster: RayCluster, works: RayWorks, reference: bytes, trials: int
+) -> FaultRow:
     """Lose the head when the run has finished and nobody has noticed yet."""
     row = FaultRow("head lost after the run has finished")
     for number in range(trials):
@@ -362,7 +412,9 @@ async def head_lost_at_the_end(cluster: RayCluster, works: RayWorks, reference: 
         row.tried += 1
         row.recoveries_s.append(await wait_until(lambda: works.job(job_id).has_ended))  # noqa: B023
         row.lost += works.job(job_id).state != "done"
-        row.doubled += len(await works.runs(job_id))  # the new head knows none, unless it was run again
+        row.doubled += len(
+            await works.runs(job_id)
+        )  # the new head knows none, unless it was run again
     return row
 
 
@@ -375,7 +427,9 @@ async def replace_cluster(cluster: RayCluster) -> None:
     await cluster.ready()
 
 
-async def cancelled(cluster: RayCluster, works: RayWorks, reference: bytes, trials: int) -> FaultRow:
+async def cancelled(
+    cluster: RayCluster, works: RayWorks, reference: bytes, trials: int
+) -> FaultRow:
     """Cancel a running job; an orphan is a trainer that still runs, or Ray's record of one."""
     row = FaultRow("cancel on Ray")
     for number in range(trials):
@@ -407,7 +461,9 @@ FAULTS: dict[str, tuple[Fault, int]] = {
 }
 
 
-async def run_faults(folder: Path, base: Path, chosen: list[str], kills: int | None, epochs: int) -> list[FaultRow]:
+async def run_faults(
+    folder: Path, base: Path, chosen: list[str], kills: int | None, epochs: int
+) -> list[FaultRow]:
     with ray_cluster() as cluster:
         await cluster.ready()
         works = RayWorks(folder, cluster.address, base, epochs)
@@ -437,19 +493,30 @@ async def run_bot(job_id: str, address: str, folder: Path, base: Path, epochs: i
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", choices=list(FAULTS), help="a fault (default: all)")
-    parser.add_argument("--kills", type=int, help="how often each fault is caused (default: 3 to 50 times)")
     parser.add_argument(
-        "--bot", nargs=5, metavar=("JOB", "ADDRESS", "FOLDER", "BASE", "EPOCHS"), help=argparse.SUPPRESS
+        "--only", action="append", choices=list(FAULTS), help="a fault (default: all)"
     )
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"length of a run (default: {EPOCHS})")
+    parser.add_argument(
+        "--kills", type=int, help="how often each fault is caused (default: 3 to 50 times)"
+    )
+    parser.add_argument(
+        "--bot",
+        nargs=5,
+        metavar=("JOB", "ADDRESS", "FOLDER", "BASE", "EPOCHS"),
+        help=argparse.SUPPRESS,
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=EPOCHS, help=f"length of a run (default: {EPOCHS})"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     if options.bot:
         job_id, address, folder, base, epochs = options.bot
         asyncio.run(run_bot(job_id, address, Path(folder), Path(base), int(epochs)))
         return 0
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the cluster must not outlive this process
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # the cluster must not outlive this process
     from tests.tiny_models import make_tiny_model  # imports torch
 
     with tempfile.TemporaryDirectory(prefix="ray-faults-") as folder:
@@ -457,7 +524,10 @@ def main() -> int:
         make_tiny_model(base, load_tokenizer(locate(EMBEDDED)))
         chosen = options.only or list(FAULTS)
         rows = asyncio.run(run_faults(Path(folder), base, chosen, options.kills, options.epochs))
-    print("\n| fault | tried | lost | doubled | recovery (median) | |\n| --- | ---: | ---: | ---: | --- | --- |")
+    print(
+        "\n| fault | tried | lost | doubled | recovery (median) | |\n| --- | ---: | ---: | ---: | "
+        "--- | --- |"
+    )
     print(*rows, sep="\n")
     return int(any(row.lost or row.doubled for row in rows))
 

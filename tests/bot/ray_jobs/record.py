@@ -1,6 +1,8 @@
-"""Records the answers of a real Ray head into recordings/jobs.json: `python -m tests.bot.ray_jobs.record`.
+"""Records the answers of a real Ray head into recordings/jobs.json: `python -m
+tests.bot.ray_jobs.record`.
 
-The schema is that of Ray's own classes, so a recording that does not match it was not made by this release.
+The schema is that of Ray's own classes, so a recording that does not match it was not made by this
+release.
 """
 
 from __future__ import annotations
@@ -45,18 +47,25 @@ class Recorder:
     """Asks the head, and keeps the answers."""
 
     def __init__(self, cluster: RayCluster) -> None:
-        self.cluster, self.answers, self.number = cluster, {}, 0
+        self.cluster = cluster
+        self.answers = {}
+        self.number = 0
 
     @property
     def path(self) -> str:
         """The address of the current job."""
         return f"/api/jobs/{JOB_PREFIX}{self.number}"
 
-    async def ask(self, name: str, method: str, path: str, body: Any = None, token: str | None = TOKEN) -> Any:
+    async def ask(
+        self, name: str, method: str, path: str, body: Any = None, token: str | None = TOKEN
+    ) -> Any:
         """Send a request, and record its answer under a name; one without is not recorded."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        async with aiohttp.request(method, self.cluster.address + path, json=body, headers=headers) as answer:
-            text, status = await answer.text(), answer.status
+        async with aiohttp.request(
+            method, self.cluster.address + path, json=body, headers=headers
+        ) as answer:
+            text = await answer.text()
+            status = answer.status
         is_json = status == 200
         if name:
             self.answers[name] = {"status": status, **self._scrub(text, is_json=is_json)}
@@ -122,7 +131,9 @@ async def record(cluster: RayCluster) -> dict[str, Any]:
     await ask.state("worker lost", "FAILED")
     driver = DRIVER_PROGRAM.format(address=f"127.0.0.1:{cluster.gcs_port}")
     command = [ENVIRONMENT / "bin" / "python", "-c", driver]
-    await asyncio.to_thread(subprocess.run, command, env=node_environment(), check=True, capture_output=True)
+    await asyncio.to_thread(
+        subprocess.run, command, env=node_environment(), check=True, capture_output=True
+    )
     drivers = [it for it in await ask.ask("", "GET", "/api/jobs/") if it["type"] == "DRIVER"]
     found = drivers[0] | {key: time for key, time in TIMES.items() if drivers[0].get(key)}
     found |= {"entrypoint": "python -c …", "metadata": {}}
@@ -137,8 +148,14 @@ def main() -> int:
         answers = asyncio.run(record(cluster))
     program = [ENVIRONMENT / "bin" / "python", "-c", SCHEMA_PROGRAM]
     schemas = json.loads(subprocess.run(program, check=True, capture_output=True, text=True).stdout)
-    recorded = {"ray_version": answers["version"]["body"]["ray_version"], "schemas": schemas, "answers": answers}
-    RECORDINGS.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    recorded = {
+        "ray_version": answers["version"]["body"]["ray_version"],
+        "schemas": schemas,
+        "answers": answers,
+    }
+    RECORDINGS.write_text(
+        json.dumps(recorded, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return 0
 
 

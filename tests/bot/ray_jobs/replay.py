@@ -1,4 +1,6 @@
-"""Ray Jobs on loopback: answers as the real head did (recordings/jobs.json), and runs entrypoints as processes here."""
+"""Ray Jobs on loopback: answers as the real head did (recordings/jobs.json), and runs entrypoints
+as processes here.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +45,16 @@ class ReplayedJob:
 
 
 class ReplayedRay:
-    """One cluster. `submitted` has all requests, `requests` what was asked for; `node` is the workers' environment."""
+    """One cluster. `submitted` has all requests, `requests` what was asked for; `node` is the
+    workers' environment.
+    """
 
     def __init__(self, folder: Path, mode: str, token: str = "") -> None:
         self.jobs: dict[str, ReplayedJob] = {}
         self.submitted: list[dict[str, Any]] = []
         self.requests: list[str] = []
-        self.has_workers, self.token = True, token
+        self.has_workers = True
+        self.token = token
         self.port = unused_port()
         self.url = f"http://127.0.0.1:{self.port}"
         stub = folder / "bin" / "python"
@@ -132,7 +137,9 @@ class ReplayedRay:
 
     async def _begin(self, job: ReplayedJob) -> None:
         environ = {**self.node, **job.body["runtime_env"]["env_vars"]}
-        job.process = await asyncio.create_subprocess_shell(job.body["entrypoint"], env=environ, start_new_session=True)
+        job.process = await asyncio.create_subprocess_shell(
+            job.body["entrypoint"], env=environ, start_new_session=True
+        )
         job.state = "running"
         job.tasks.append(asyncio.create_task(self._wait(job)))
 

@@ -1,4 +1,6 @@
-"""Training on Ray, over a cluster that answers as the real one did; the trainer is a stand-in, but a real process."""
+"""Training on Ray, over a cluster that answers as the real one did; the trainer is a stand-in, but
+a real process.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ from bot.privacy.home_files import walk_home
 from bot.store import Store
 from bot.training import ray_backend, ray_jobs
 from bot.training.dataset_catalog import DatasetCatalog
-from bot.training.queue import MAX_ATTEMPTS, JobQueue, TrainingFailed, TrainingInterrupted, TrainingSucceeded
+from bot.training.queue import (
+    MAX_ATTEMPTS,
+    JobQueue,
+    TrainingFailed,
+    TrainingInterrupted,
+    TrainingSucceeded,
+)
 from bot.training.ray_backend import RayBackend
 from bot.training.ray_jobs import RayJobsClient, WorkerResources
 from bot.training.training_plan import RunLimits
@@ -103,31 +111,51 @@ def delete_at_once(monkeypatch):
     monkeypatch.setattr(ray_jobs, "DELETE_DELAY_S", 0.0)
 
 
-# ------------------------------------------------------------------------------------------------ a run's way
+# ------------------------------------------------------------------------------------------------ a
+# run's way
 
 
 async def test_a_job_trains_on_the_cluster_and_its_adapter_is_installed(tmp_path):
     async with cluster(tmp_path, "good", token="s3cret") as works:
-        backend = works.ray_backend("s3cret", environ_of_workers={"LORE_ENCODER": "x"}, card="quick")
+        backend = works.ray_backend(
+            "s3cret", environ_of_workers={"LORE_ENCODER": "x"}, card="quick"
+        )
         outcome = await backend.run(works.job(), works.events.append)
         place = works.home / "models" / "persona_adapters" / "oda" / "v1"
-        assert outcome == TrainingSucceeded(place, 1.5, SCORECARD) and verify_adapter(place).job_id == "j1"
+        assert (
+            outcome == TrainingSucceeded(place, 1.5, SCORECARD)
+            and verify_adapter(place).job_id == "j1"
+        )
         assert [type(event) for event in works.events] == [Progress]
         (body,) = works.ray.submitted
         assert body["submission_id"] == f"{works.id}-j1-1"
         assert (body["entrypoint_num_cpus"], body["entrypoint_num_gpus"]) == (1, 1)
-        assert body["runtime_env"] == {"env_vars": {"LORE_ENCODER": "x", "RAY_JOB_STOP_WAIT_TIME_S": "20"}}
-        assert f"python -m trainer run {works.folder()} --attempt 1 --card quick" in body["entrypoint"]
+        assert body["runtime_env"] == {
+            "env_vars": {"LORE_ENCODER": "x", "RAY_JOB_STOP_WAIT_TIME_S": "20"}
+        }
+        assert (
+            f"python -m trainer run {works.folder()} --attempt 1 --card quick" in body["entrypoint"]
+        )
         assert "--stop-on-eof" not in body["entrypoint"] and "s3cret" not in json.dumps(body)
         again = await backend.run(works.store.jobs.get("j1"), works.events.append)
-        assert again == outcome and len(works.ray.submitted) == 1, "a finished job is installed, never run again"
+        assert again == outcome and len(works.ray.submitted) == 1, (
+            "a finished job is installed, never run again"
+        )
 
 
 async def test_the_trainer_gets_no_secret_of_its_node_but_those_it_needs(tmp_path):
     async with cluster(tmp_path, "telling") as works:
-        secrets = {"RAY_AUTH_TOKEN": "r", "MY_API_KEYS": "k", "db_password": "p", "HF_TOKEN": "h", "WANDB_API_KEY": "w"}
+        secrets = {
+            "RAY_AUTH_TOKEN": "r",
+            "MY_API_KEYS": "k",
+            "db_password": "p",
+            "HF_TOKEN": "h",
+            "WANDB_API_KEY": "w",
+        }
         works.ray.node |= {**secrets, "KEYBOARD": "a\nnot_a_NAME=b TOKEN", "PLAIN": "x y"}
-        failed = await works.ray_backend(kept_secrets=("WANDB_API_KEY",)).run(works.job(), works.events.append)
+        failed = await works.ray_backend(kept_secrets=("WANDB_API_KEY",)).run(
+            works.job(), works.events.append
+        )
         environ = json.loads(failed.error)["environ"]
         assert {name for name in secrets if name in environ} == {"HF_TOKEN", "WANDB_API_KEY"}
         assert environ["PLAIN"] == "x y" and environ["KEYBOARD"] == works.ray.node["KEYBOARD"]
@@ -136,17 +164,24 @@ async def test_the_trainer_gets_no_secret_of_its_node_but_those_it_needs(tmp_pat
         assert "WANDB_API_KEY" not in events and "HF_TOKEN" in events
 
 
-async def test_several_personas_train_side_by_side_and_no_more_than_the_slots_are_submitted(tmp_path):
+async def test_several_personas_train_side_by_side_and_no_more_than_the_slots_are_submitted(
+    tmp_path,
+):
     async with cluster(tmp_path, "course") as works:
         for persona in ("thrip", "ballast"):
-            (works.shipped.cards / f"{persona}.toml").write_text(f'id = "{persona}"\nname = "{persona.title()}"\n')
+            (works.shipped.cards / f"{persona}.toml").write_text(
+                f'id = "{persona}"\nname = "{persona.title()}"\n'
+            )
             (works.shipped.logs / f"{persona}.json").write_text("{}")
         rights = (works.shipped.logs / "rights.toml").read_text()
         more = [rights.replace("oda.json", f"{name}.json") for name in ("thrip", "ballast")]
         (works.shipped.logs / "rights.toml").write_text("\n".join([rights, *more]))
         queue = works.queue()
         queue.start()
-        jobs = {persona: works.ask(queue, f"{persona}1", persona).job_id for persona in ("oda", "thrip", "ballast")}
+        jobs = {
+            persona: works.ask(queue, f"{persona}1", persona).job_id
+            for persona in ("oda", "thrip", "ballast")
+        }
         await works.begun("oda1-1")
         await works.begun("thrip1-1")
         assert len(works.ray.submitted) == 2 and works.store.jobs.get("ballast1").state == "queued"
@@ -157,7 +192,8 @@ async def test_several_personas_train_side_by_side_and_no_more_than_the_slots_ar
         await queue.stop()
 
 
-# ------------------------------------------------------------------------------------- restarts of the bot
+# ------------------------------------------------------------------------------------- restarts of
+# the bot
 
 
 async def test_a_bot_killed_again_and_again_follows_the_same_run_and_no_attempt_is_used(tmp_path):
@@ -166,7 +202,9 @@ async def test_a_bot_killed_again_and_again_follows_the_same_run_and_no_attempt_
         queue.start()
         works.ask(queue, "j1")
         await works.begun("j1-1")
-        await until(lambda: isinstance(works.store.jobs.get("j1").progress, Epoch))  # step 12; it waits for us
+        await until(
+            lambda: isinstance(works.store.jobs.get("j1").progress, Epoch)
+        )  # step 12; it waits for us
         for _ in range(MAX_ATTEMPTS + 2):
             works.kill_bot(queue)
             queue = works.queue()
@@ -183,7 +221,9 @@ async def test_a_bot_killed_again_and_again_follows_the_same_run_and_no_attempt_
         await queue.stop()
 
 
-async def test_a_clean_stop_leaves_the_run_and_a_run_that_finished_meanwhile_is_only_installed(tmp_path):
+async def test_a_clean_stop_leaves_the_run_and_a_run_that_finished_meanwhile_is_only_installed(
+    tmp_path,
+):
     async with cluster(tmp_path, "course") as works:
         queue = works.queue()
         queue.start()
@@ -203,7 +243,8 @@ async def test_a_clean_stop_leaves_the_run_and_a_run_that_finished_meanwhile_is_
 
 async def test_a_submission_whose_answer_was_lost_is_attached_to(tmp_path, monkeypatch):
     async with cluster(tmp_path, "good") as works:
-        submit, tries = RayJobsClient.submit, []
+        submit = RayJobsClient.submit
+        tries = []
 
         async def cut_off(client, *arguments, **more):
             await submit(client, *arguments, **more)
@@ -212,7 +253,9 @@ async def test_a_submission_whose_answer_was_lost_is_attached_to(tmp_path, monke
                 raise ray_backend.RayUnreachableError("cut off")
 
         monkeypatch.setattr(RayJobsClient, "submit", cut_off)
-        assert isinstance(await works.ray_backend().run(works.job(), works.events.append), TrainingSucceeded)
+        assert isinstance(
+            await works.ray_backend().run(works.job(), works.events.append), TrainingSucceeded
+        )
         assert len(tries) == 2 and len(works.ray.submitted) == 1
 
 
@@ -224,7 +267,9 @@ async def test_a_job_cancelled_while_its_bot_was_gone_is_stopped_at_the_next_sta
         process = await works.begun("j1-1")
         works.kill_bot(queue)
         works.store.jobs.cancel("j1", 9.0)
-        works.ray.jobs["other-j1-1"] = works.ray.jobs[f"{works.id}-j1-1"].__class__({"entrypoint": "x"})
+        works.ray.jobs["other-j1-1"] = works.ray.jobs[f"{works.id}-j1-1"].__class__(
+            {"entrypoint": "x"}
+        )
         queue = works.queue()
         queue.start()
         await until(lambda: f"{works.id}-j1-1" not in works.ray.jobs)
@@ -233,7 +278,8 @@ async def test_a_job_cancelled_while_its_bot_was_gone_is_stopped_at_the_next_sta
         await queue.stop()
 
 
-# ------------------------------------------------------------------------------------------------ failures
+# ------------------------------------------------------------------------------------------------
+# failures
 
 
 async def test_a_lost_worker_without_a_new_checkpoint_uses_an_attempt_and_with_one_none(tmp_path):
@@ -258,7 +304,9 @@ async def test_a_lost_worker_without_a_new_checkpoint_uses_an_attempt_and_with_o
         await queue.stop()
 
 
-async def test_a_lost_head_is_waited_for_and_the_run_submitted_to_the_new_one(tmp_path, monkeypatch):
+async def test_a_lost_head_is_waited_for_and_the_run_submitted_to_the_new_one(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(ray_backend, "REPORT_AFTER_S", 0.1)
     async with cluster(tmp_path, "course") as works:
         queue = works.queue()
@@ -268,7 +316,9 @@ async def test_a_lost_head_is_waited_for_and_the_run_submitted_to_the_new_one(tm
         await works.ray.stop()
         await until(lambda: isinstance(works.store.jobs.get("j1").progress, Phase))
         shown = works.store.jobs.get("j1").progress.detail
-        assert "does not answer" in shown and "The run may go on" in shown and "RAY_ADDRESS" in shown
+        assert (
+            "does not answer" in shown and "The run may go on" in shown and "RAY_ADDRESS" in shown
+        )
         await works.ray.replace_head()
         await works.begun("j1-2")
         (works.folder() / "go-on").touch()
@@ -297,12 +347,18 @@ async def test_a_job_that_waits_for_a_worker_is_reported_with_what_to_do(tmp_pat
         assert event.name == "material" and "no free worker with 4 CPUs and 2 GPUs" in event.detail
         assert "`ray status`" in event.detail and "TRAINER_GPUS" in event.detail
         entrypoint = works.ray.submitted[0]["entrypoint"]
-        assert "python -m torch.distributed.run --standalone --nproc-per-node 2 -m trainer run" in entrypoint
+        assert (
+            "python -m torch.distributed.run --standalone --nproc-per-node 2 -m trainer run"
+            in entrypoint
+        )
         assert "--threads 4" in entrypoint
         works.ray.jobs[f"{works.id}-j1-1"].state = "start timeout"
         failed = await asyncio.wait_for(running, 5)
         assert isinstance(failed, TrainingFailed) and failed.can_resume
-        assert failed.error.startswith("Ray could not start the run: ") and "4 CPUs and 2 GPUs" in failed.advice
+        assert (
+            failed.error.startswith("Ray could not start the run: ")
+            and "4 CPUs and 2 GPUs" in failed.advice
+        )
 
 
 @pytest.mark.parametrize(
@@ -311,14 +367,20 @@ async def test_a_job_that_waits_for_a_worker_is_reported_with_what_to_do(tmp_pat
         ("failing", "The log is empty.", "Fill it.", False),
         ("full", "The disk is full.", "Free some space.", True),
         ("dying", "RuntimeError: the roof fell in", "trainer.log", False),
-        ("silent", "could not be started on the worker (exit code 7)", "python -m bot doctor", True),
+        (
+            "silent",
+            "could not be started on the worker (exit code 7)",
+            "python -m bot doctor",
+            True,
+        ),
     ],
 )
 async def test_a_failure_is_told_as_the_trainer_tells_it_and_a_resumed_job_is_a_new_attempt(
     tmp_path, mode, error, advice, can_resume
 ):
     async with cluster(tmp_path, mode) as works:
-        backend, job = works.ray_backend(), works.job()
+        backend = works.ray_backend()
+        job = works.job()
         for _ in range(2):
             failed = await backend.run(job, works.events.append)
             assert isinstance(failed, TrainingFailed) and failed.can_resume is can_resume
@@ -330,13 +392,20 @@ async def test_success_without_an_adapter_is_an_error_of_the_shared_folder(tmp_p
     monkeypatch.setattr(ray_backend, "ADAPTER_TIMEOUT_S", 0.1)
     async with cluster(tmp_path, "nothing") as works:
         failed = await works.ray_backend().run(works.job(), works.events.append)
-        assert "there is no adapter in" in failed.error and "same path" in failed.advice and failed.can_resume
+        assert (
+            "there is no adapter in" in failed.error
+            and "same path" in failed.advice
+            and failed.can_resume
+        )
 
 
 @pytest.mark.parametrize(
-    ("limits", "error"), [({"stall_s": 0.4}, "it reported nothing"), ({"guild_s": 0.4}, "longest time at a stretch")]
+    ("limits", "error"),
+    [({"stall_s": 0.4}, "it reported nothing"), ({"guild_s": 0.4}, "longest time at a stretch")],
 )
-async def test_a_run_that_hangs_or_takes_too_long_is_stopped_and_its_slot_is_free(tmp_path, limits, error):
+async def test_a_run_that_hangs_or_takes_too_long_is_stopped_and_its_slot_is_free(
+    tmp_path, limits, error
+):
     async with cluster(tmp_path, "polite") as works:
         works.ray.has_workers = False
         backend = works.ray_backend(limits=RunLimits(**limits))
@@ -355,7 +424,9 @@ async def test_a_run_that_hangs_or_takes_too_long_is_stopped_and_its_slot_is_fre
 async def test_a_trainer_that_is_killed_or_stopped_by_others_is_interrupted(tmp_path):
     async with cluster(tmp_path, "killed") as works:
         ended = await works.ray_backend().run(works.job(), works.events.append)
-        assert ended == TrainingInterrupted("The run was killed on its worker: exit code -9.", "See `ray status`.")
+        assert ended == TrainingInterrupted(
+            "The run was killed on its worker: exit code -9.", "See `ray status`."
+        )
     (tmp_path / "second").mkdir()
     async with cluster(tmp_path / "second", "polite") as works:
         running = asyncio.create_task(works.ray_backend().run(works.job(), works.events.append))
@@ -364,7 +435,8 @@ async def test_a_trainer_that_is_killed_or_stopped_by_others_is_interrupted(tmp_
         assert "stopped the run's Ray job" in (await asyncio.wait_for(running, 5)).why
 
 
-# ------------------------------------------------------------------------------------------------ cancelling
+# ------------------------------------------------------------------------------------------------
+# cancelling
 
 
 async def test_cancelling_stops_the_trainer_and_deletes_rays_record(tmp_path):
@@ -376,7 +448,9 @@ async def test_cancelling_stops_the_trainer_and_deletes_rays_record(tmp_path):
         queue.cancel("j1")
         await until(lambda: not works.ray.jobs and not queue._attempts)
         assert process.returncode in STOPPED and works.store.jobs.get("j1").state == "cancelled"
-        assert read_attempt(works.folder()).attempt == 2, "a trainer that survives can write nothing more"
+        assert read_attempt(works.folder()).attempt == 2, (
+            "a trainer that survives can write nothing more"
+        )
         await queue.stop()
 
 
@@ -389,8 +463,13 @@ async def test_cancelling_what_waits_for_a_worker_or_for_the_head(tmp_path):
         backend.cancel("j1")
         backend.cancel("j1")
         assert await asyncio.wait_for(waiting, 5) == TrainingInterrupted()
-        assert works.ray.states == {"j1-1": "pending"} and f"POST /api/jobs/{works.id}-j1-1/stop" in works.ray.requests
-        assert read_attempt(works.folder()).attempt == 2, "Ray cannot stop it before it begins, but it ends then"
+        assert (
+            works.ray.states == {"j1-1": "pending"}
+            and f"POST /api/jobs/{works.id}-j1-1/stop" in works.ray.requests
+        )
+        assert read_attempt(works.folder()).attempt == 2, (
+            "Ray cannot stop it before it begins, but it ends then"
+        )
         works.ray.jobs.clear()
         await works.ray.stop()
         waiting = asyncio.create_task(backend.run(works.job("j2"), works.events.append))
@@ -425,14 +504,19 @@ async def test_a_wrong_address_is_warned_about_once(tmp_path, monkeypatch, caplo
             sweep = asyncio.create_task(works.ray_backend()._stop_others(()))
             await asyncio.sleep(0.2)
         sweep.cancel()
-        warnings = [record.getMessage() for record in caplog.records if "looked for" in record.getMessage()]
+        warnings = [
+            record.getMessage() for record in caplog.records if "looked for" in record.getMessage()
+        ]
         assert len(warnings) == 1 and "does not answer: Connect call failed" in warnings[0]
 
 
-# ------------------------------------------------------------------------------------------- refused requests
+# -------------------------------------------------------------------------------------------
+# refused requests
 
 
-@pytest.mark.parametrize(("given", "words"), [("", "refuses the bot (401)"), ("wrong", "refuses the bot (403)")])
+@pytest.mark.parametrize(
+    ("given", "words"), [("", "refuses the bot (401)"), ("wrong", "refuses the bot (403)")]
+)
 async def test_a_missing_or_wrong_token_fails_the_job_with_what_to_do(tmp_path, given, words):
     async with cluster(tmp_path, "good", token="right") as works:
         failed = await works.ray_backend(given).run(works.job(), works.events.append)
@@ -451,7 +535,8 @@ async def test_a_damaged_attempt_or_missing_material_fails_the_job(tmp_path):
         assert isinstance(failed, TrainingFailed) and failed.can_resume and not works.ray.submitted
 
 
-# ------------------------------------------------------------------------------------------- shared folders
+# ------------------------------------------------------------------------------------------- shared
+# folders
 
 
 async def test_with_a_shared_folder_workers_find_the_job_and_what_it_is_compared_with(tmp_path):
@@ -460,7 +545,9 @@ async def test_with_a_shared_folder_workers_find_the_job_and_what_it_is_compared
     async with cluster(tmp_path, "good") as works:
         link_shared_folders(works.home, shared)
         root = shared / works.id
-        assert isinstance(await works.ray_backend().run(works.job(), works.events.append), TrainingSucceeded)
+        assert isinstance(
+            await works.ray_backend().run(works.job(), works.events.append), TrainingSucceeded
+        )
         assert f"run {root / 'jobs' / 'j1'} " in works.ray.submitted[0]["entrypoint"]
         adapter = root / "models" / "persona_adapters" / "oda" / "v1"
         assert verify_adapter(adapter).version == "v1"
@@ -469,11 +556,17 @@ async def test_with_a_shared_folder_workers_find_the_job_and_what_it_is_compared
         works.store.versions.record_installed(InstalledVersion("oda", "v1", "j1", 1.0, SCORECARD))
         works.store.versions.promote("oda", "v1", 3, 2.0)
         personas = PersonaRegistry(works.shipped.cards, works.home)
-        backend = works.ray_backend(compare=lambda job: comparison_targets(works.home, works.store, personas, job))
+        backend = works.ray_backend(
+            compare=lambda job: comparison_targets(works.home, works.store, personas, job)
+        )
         await backend.run(works.job("j2"), works.events.append)
-        assert read_comparison_targets(root / "jobs" / "j2").live == str(adapter), "as the worker reads it"
+        assert read_comparison_targets(root / "jobs" / "j2").live == str(adapter), (
+            "as the worker reads it"
+        )
         (root / "jobs" / "j1" / "people.json").write_text("{}")
-        assert works.home / "jobs" / "j1" / "people.json" in set(walk_home(works.home, "people.json"))
+        assert works.home / "jobs" / "j1" / "people.json" in set(
+            walk_home(works.home, "people.json")
+        )
 
 
 async def test_the_script_that_breaks_a_real_cluster_can_queue_its_runs(tmp_path):
@@ -484,10 +577,14 @@ async def test_the_script_that_breaks_a_real_cluster_can_queue_its_runs(tmp_path
 
 
 def test_a_home_with_jobs_of_its_own_is_not_moved_silently(tmp_path):
-    home, shared = tmp_path / "home", tmp_path / "mnt"
+    home = tmp_path / "home"
+    shared = tmp_path / "mnt"
     (home / "jobs" / "j1").mkdir(parents=True)
     shared.mkdir()
-    with pytest.raises(RequestError, match=r"jobs is not on the shared file system of SHARED\. Move what it contains"):
+    with pytest.raises(
+        RequestError,
+        match=r"jobs is not on the shared file system of SHARED\. Move what it contains",
+    ):
         link_shared_folders(home, shared)
     assert (home / "jobs" / "j1").is_dir()
     (home / "jobs" / "j1").rmdir()

@@ -36,7 +36,11 @@ LITERAL = {
     "base_model": "Qwen/Qwen2.5-3B-Instruct",
     "dataset_path": "data/oasst2",
     "task_type": "dialogue",
-    "hyperparameters": {"num_train_epochs": 3, "per_device_train_batch_size": 4, "learning_rate": 2e-4},
+    "hyperparameters": {
+        "num_train_epochs": 3,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 2e-4,
+    },
 }
 RIGHTS = '["{}"]\nright = "own-writing"\nstated_by = "Mina Vale"\nstated_on = 2026-11-20\nwhy = "Written for this."\n'
 
@@ -46,10 +50,16 @@ def put_talk(folder: Path, name: str = "talk.jsonl", count: int = 24, signed: bo
     folder.mkdir(parents=True, exist_ok=True)
     asked = ("Is the ferry late", "Who keeps the lamp", "What does rope cost", "Where is the pilot")
     talks = [
-        [("user", f"{asked[n % 4]} on day {n}, and why?"), ("assistant", f"Ask at gate {n}; they know more than I do.")]
+        [
+            ("user", f"{asked[n % 4]} on day {n}, and why?"),
+            ("assistant", f"Ask at gate {n}; they know more than I do."),
+        ]
         for n in range(count)
     ]
-    lines = [json.dumps({"messages": [{"role": role, "content": text} for role, text in talk]}) for talk in talks]
+    lines = [
+        json.dumps({"messages": [{"role": role, "content": text} for role, text in talk]})
+        for talk in talks
+    ]
     (folder / name).write_text("\n".join(lines), encoding="utf-8")
     if signed:
         (folder / "rights.toml").write_text(RIGHTS.format(name), encoding="utf-8")
@@ -94,35 +104,57 @@ class DashboardClient:
             return answer.status, json.loads(text) if text else None, answer.headers
 
     async def page(self, path: str, **more: Any) -> tuple[int, str, Any]:
-        """A page as a browser asks for it: status, HTML and headers; redirections are not followed."""
+        """A page as a browser asks for it: status, HTML and headers; redirections are not
+        followed.
+        """
         headers = {"Accept": "text/html", **more.pop("headers", {})}
         async with self.session.get(path, headers=headers, allow_redirects=False, **more) as answer:
             return answer.status, await answer.text(), answer.headers
 
     async def submit(self, path: str, **fields: str) -> tuple[int, str, Any]:
-        """A page's form sent as a browser does: status, text and headers; `Location` says where it leads."""
+        """A page's form sent as a browser does: status, text and headers; `Location` says where it
+        leads.
+        """
         own = {"Origin": self.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
-        async with self.session.post(path, data=fields, headers=own, allow_redirects=False) as answer:
+        async with self.session.post(
+            path, data=fields, headers=own, allow_redirects=False
+        ) as answer:
             return answer.status, await answer.text(), answer.headers
 
-    async def start(self, headers: dict[str, str] | None = None, **fields: Any) -> tuple[int, Any, Any]:
+    async def start(
+        self, headers: dict[str, str] | None = None, **fields: Any
+    ) -> tuple[int, Any, Any]:
         """Ask for a training; fields that are None are left out."""
-        body = {"job_name": "harbour", "task_type": "dialogue", "dataset": "general-dialogue", **fields}
+        body = {
+            "job_name": "harbour",
+            "task_type": "dialogue",
+            "dataset": "general-dialogue",
+            **fields,
+        }
         asked = {name: value for name, value in body.items() if value is not None}
         return await self.ask("POST", "/finetune/start-training", json=asked, headers=headers or {})
 
 
 @asynccontextmanager
 async def dashboard_in(
-    home: Path, door: Authenticator | None = None, engine: Any = None, served_hash: str = "", **more: Any
+    home: Path,
+    door: Authenticator | None = None,
+    engine: Any = None,
+    served_hash: str = "",
+    **more: Any,
 ) -> AsyncIterator[DashboardClient]:
-    """A dashboard over a home, which may hold an earlier life of it; with the fake engine if none is given."""
+    """A dashboard over a home, which may hold an earlier life of it; with the fake engine if none
+    is given.
+    """
     with Store.open(home / "understudy.sqlite") as store:
         shipped = ShippedData.from_source_tree()
         catalogue = DatasetCatalog(shipped, "embedded", home, store)
-        backend, clock = Backend(catalogue), FakeClock()
+        backend = Backend(catalogue)
+        clock = FakeClock()
         queue = JobQueue(store, backend, clock)
-        personas, engine, lore = PersonaRegistry(shipped.cards, home), engine or FakeEngine(), LoreIndex([])
+        personas = PersonaRegistry(shipped.cards, home)
+        engine = engine or FakeEngine()
+        lore = LoreIndex([])
         incompatible = IncompatibleVersions(served_hash=served_hash)
         builder = ChatRequestBuilder(store, personas, lore, SamplingParams(), home, incompatible)
         front = WebServer(door)
@@ -139,8 +171,13 @@ async def dashboard_in(
         )
         front.open(services)
         jar = aiohttp.CookieJar(unsafe=True)  # it would take no cookies from an address
-        async with run_server(front, 0) as url, aiohttp.ClientSession(url, cookie_jar=jar) as session:
-            yield DashboardClient(home, store, queue, backend, front, url, session, clock, engine, services=services)
+        async with (
+            run_server(front, 0) as url,
+            aiohttp.ClientSession(url, cookie_jar=jar) as session,
+        ):
+            yield DashboardClient(
+                home, store, queue, backend, front, url, session, clock, engine, services=services
+            )
         await queue.stop()
         lore.close()
 

@@ -1,4 +1,6 @@
-"""Data sets as `dataset build` leaves them, written by hand, of any size; and a trainer's program that makes such."""
+"""Data sets as `dataset build` leaves them, written by hand, of any size; and a trainer's program
+that makes such.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,20 @@ from typing import Any
 from personas.home.data_subjects import write_people
 
 PEOPLE = {"0123456789abcdef0123456789abcdef": 3}
-STATED = {"right": "own-writing", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "Written for this."}
-SPREAD = {"min": 80, "median": 104, "p95": 127, "max": 129, "edges": [80, 105, 130], "counts": [20, 26]}
+STATED = {
+    "right": "own-writing",
+    "stated_by": "Mina Vale",
+    "stated_on": "2026-11-20",
+    "why": "Written for this.",
+}
+SPREAD = {
+    "min": 80,
+    "median": 104,
+    "p95": 127,
+    "max": 129,
+    "edges": [80, 105, 130],
+    "counts": [20, 26],
+}
 CARD = "You are Ballast, a dock crane. Lantern is a word of this card alone."
 
 
@@ -44,15 +58,23 @@ def dropped(n: int) -> dict[str, Any]:
 
 
 def put_set(
-    folder: Path, train: int = 40, held_out: int = 6, left_out: int = 4, persona: str | None = "ballast"
+    folder: Path,
+    train: int = 40,
+    held_out: int = 6,
+    left_out: int = 4,
+    persona: str | None = "ballast",
 ) -> Path:
     """A whole data set of so many samples."""
     folder.mkdir(parents=True)
     sides = {"train.jsonl": range(train), "eval.jsonl": range(train, train + held_out)}
     for name, numbers in sides.items():
         with (folder / name).open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line(n, "talk.json" if n % 4 else "more.jsonl")) + "\n" for n in numbers)
-    (folder / "dropped.jsonl").write_text("".join(json.dumps(dropped(n)) + "\n" for n in range(left_out)))
+            file.writelines(
+                json.dumps(line(n, "talk.json" if n % 4 else "more.jsonl")) + "\n" for n in numbers
+            )
+    (folder / "dropped.jsonl").write_text(
+        "".join(json.dumps(dropped(n)) + "\n" for n in range(left_out))
+    )
     every = [*range(train + held_out)]
     of_more = sum(n % 4 == 0 for n in every)
     by_source = {
@@ -138,5 +160,6 @@ else:
     ]))
     print(json.dumps({"samples": {"train": 40, "eval": 6}, "rows": 124, "rows_used": 120}))
 """
-"""Stands in for `python -m trainer`: says what it was asked in `said.json`; Oda's build fails, as does
-looking into what ends with .gz, or is called odd; Thrip's takes long."""
+"""Stands in for `python -m trainer`: says what it was asked in `said.json`; Oda's build fails, as
+does looking into what ends with .gz, or is called odd; Thrip's takes long.
+"""

@@ -1,4 +1,6 @@
-"""Dialogue adapters, which belong to no persona, as models: in the playground, over REST and on `/v1`."""
+"""Dialogue adapters, which belong to no persona, as models: in the playground, over REST and on
+`/v1`.
+"""
 
 import json
 import re
@@ -29,8 +31,16 @@ def put_dialogue(home, name="dialogue_v1", folder=None, **manifest):
     """A dialogue adapter for the fake engine, which reads no more than its manifest."""
     folder = folder or dialogue_adapter_folder(home, name)
     folder.mkdir(parents=True)
-    fields = {"persona": None, "version": "v1", "job_id": "j", "base_model": "embedded", "base_model_hash": "served"}
-    (folder / MANIFEST_FILE).write_text(json.dumps({**fields, "created_at": "2026-11-20T00:00:00+00:00", **manifest}))
+    fields = {
+        "persona": None,
+        "version": "v1",
+        "job_id": "j",
+        "base_model": "embedded",
+        "base_model_hash": "served",
+    }
+    (folder / MANIFEST_FILE).write_text(
+        json.dumps({**fields, "created_at": "2026-11-20T00:00:00+00:00", **manifest})
+    )
     return folder
 
 
@@ -46,12 +56,19 @@ async def test_a_client_finds_it_and_talks_to_it_streamed_and_whole(served):
     _, listed, _ = await served.ask("GET", "/v1/models")
     assert [it["id"] for it in listed["data"]][-2:] == ["dialogue/dialogue_v1", "base"]
     status, one, _ = await served.ask("GET", "/v1/models/dialogue/dialogue_v1")
-    assert status == 200 and one == listed["data"][-2] and one["created"] == 1_763_596_800 + 365 * 86_400
+    assert (
+        status == 200
+        and one == listed["data"][-2]
+        and one["created"] == 1_763_596_800 + 365 * 86_400
+    )
     assert one["understudy"] == {"persona": None, "version": "dialogue/dialogue_v1@v1"}
 
     status, body = await chat(served, model="dialogue/dialogue_v1")
     assert status == 200 and body["model"] == "dialogue/dialogue_v1@v1"
-    assert body["understudy"]["version"] == "dialogue/dialogue_v1@v1" and body["understudy"]["persona"] is None
+    assert (
+        body["understudy"]["version"] == "dialogue/dialogue_v1@v1"
+        and body["understudy"]["persona"] is None
+    )
     request = served.engine.requests[-1]
     assert request.persona is None and request.lore == ()
     assert request.adapter.folder == dialogue_adapter_folder(served.home, "dialogue_v1")
@@ -75,10 +92,13 @@ async def test_the_playground_has_it_side_by_side_and_in_duets(served):
     assert '<option value="dialogue/dialogue_v1">dialogue/dialogue_v1 (v1)</option>' in html
     assert '<option value="oda@dialogue/by_hand">Oda Marrow (dialogue/by_hand)</option>' in html
     assert "a_personas" not in html
-    _, run = await begin(served, ("dialogue/by_hand", "dialogue/dialogue_v1", "oda@dialogue/by_hand", "base"))
+    _, run = await begin(
+        served, ("dialogue/by_hand", "dialogue/dialogue_v1", "oda@dialogue/by_hand", "base")
+    )
     lines = (await ended(served, run))["lines"]
     assert [line["speaker"]["name"] for line in lines] == [
-        "dialogue/by_hand (v1)", "dialogue/dialogue_v1 (v1)", "Oda Marrow (dialogue/by_hand)", "Base model"
+        "dialogue/by_hand "
+        "(v1)", "dialogue/dialogue_v1 (v1)", "Oda Marrow (dialogue/by_hand)", "Base model"
     ]  # fmt: skip
     _, again = await begin(served, (), prompt="And the pilot?", after=run["id"])
     assert len((await ended(served, again))["lines"]) == 4
@@ -87,14 +107,18 @@ async def test_the_playground_has_it_side_by_side_and_in_duets(served):
     assert status == 201
     assert [line["state"] for line in (await ended(served, duet))["lines"]] == ["done", "done"]
     assert served.engine.requests[-1].turns[-1].name == "by_hand", "Oda sees its name"
-    location = (await served.submit("/dashboard/play", **{"with": "dialogue/by_hand", "prompt": PROMPT}))[2]["Location"]
+    location = (
+        await served.submit("/dashboard/play", **{"with": "dialogue/by_hand", "prompt": PROMPT})
+    )[2]["Location"]
     assert "dialogue/by_hand (v1)" in (await served.page(location))[1]
     for name, option in (
         ("dialogue/by_hand", "dialogue/by_hand"), ("dialogue/by_hand@v1", "dialogue/by_hand"),
         ("oda@dialogue/by_hand@v1", "oda@dialogue/by_hand"),
     ):  # fmt: skip
         form = (await served.page(f"/dashboard/play?with={name}"))[1]
-        assert re.search(rf'<option value="{option}"[^>]*selected', form), "links to the form select it"
+        assert re.search(rf'<option value="{option}"[^>]*selected', form), (
+            "links to the form select it"
+        )
 
 
 @pytest.mark.parametrize(
@@ -106,15 +130,25 @@ async def test_the_playground_has_it_side_by_side_and_in_duets(served):
         ),
         ("oda@dialogue/other", "There is no dialogue adapter 'other'."),
         ("dialogue/../runs", "There is no dialogue adapter '../runs'."),
-        ("dialogue/dialogue_v1@v2", "There is no 'dialogue/dialogue_v1@v2'. There is: dialogue/dialogue_v1@v1."),
-        ("dialogue/elsewhere", "dialogue/elsewhere was made for big/model, which is not served here."),
+        (
+            "dialogue/dialogue_v1@v2",
+            "There is no 'dialogue/dialogue_v1@v2'. There is: dialogue/dialogue_v1@v1.",
+        ),
+        (
+            "dialogue/elsewhere",
+            "dialogue/elsewhere was made for big/model, which is not served here.",
+        ),
         ("nobody", "thrip, dialogue/dialogue_v1, and base."),
     ],
 )
 async def test_what_cannot_be_served_is_refused_with_the_reason(served, name, message):
     put_dialogue(served.home, "elsewhere", base_model="big/model", base_model_hash="other")
     status, body = await chat(served, model=name)
-    assert status == 404 and body["error"]["code"] == "model_not_found" and message in body["error"]["message"]
+    assert (
+        status == 404
+        and body["error"]["code"] == "model_not_found"
+        and message in body["error"]["message"]
+    )
     status, body = await begin(served, (name,))
     assert status == 422 and body["errors"][0]["field"] == "models"
     with pytest.raises(UnknownModelError):
@@ -128,7 +162,9 @@ async def test_it_really_answers_and_a_damaged_one_is_an_error(tmp_path, tiny_ba
     engine = LLMEngine(tiny_base, "float32")
     await engine.start()
     try:
-        async with dashboard_in(home, engine=engine, served_hash=fingerprint(tiny_base)) as dashboard:
+        async with dashboard_in(
+            home, engine=engine, served_hash=fingerprint(tiny_base)
+        ) as dashboard:
             texts = {}
             for name in ("base", "dialogue/dialogue_v1", "oda", "oda@dialogue/dialogue_v1"):
                 status, body = await chat(dashboard, model=name, **GREEDY)
@@ -149,18 +185,27 @@ async def test_it_really_answers_and_a_damaged_one_is_an_error(tmp_path, tiny_ba
 
 
 async def test_instructions_are_rendered_as_in_training(served, renderer):
-    """A system text of the data becomes the card of a training sample; a client's, that of a prompt."""
-    facts, said = "I keep bees.\nI live by the sea.", ("Who are you?", "Ann.", "Do you like honey?", "Every day.")
+    """A system text of the data becomes the card of a training sample; a client's, that of a
+    prompt.
+    """
+    facts = "I keep bees.\nI live by the sea."
+    said = ("Who are you?", "Ann.", "Do you like honey?", "Every day.")
     turns = [("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(said)]
     conversation = build_conversation(RawDialogue.of(turns, facts), "1", ReadOptions())
-    recipe = Recipe.model_validate(tomllib.loads((RECIPES_FOLDER / "s4-persona-chat.toml").read_text("utf-8")))
-    made = list(SampleRenderer(renderer, None, None, recipe, None).render(conversation, {}))[-1].sample
+    recipe = Recipe.model_validate(
+        tomllib.loads((RECIPES_FOLDER / "s4-persona-chat.toml").read_text("utf-8"))
+    )
+    made = list(SampleRenderer(renderer, None, None, recipe, None).render(conversation, {}))[
+        -1
+    ].sample
 
     messages = [{"role": "system", "content": facts}]
     messages += [{"role": role, "content": text} for role, text in turns[:-1]]
     await chat(served, messages, model="dialogue/dialogue_v1")
     request = served.engine.requests[-1]
-    prompt = renderer.prompt(request.persona, request.turns, request.lore, instructions=request.instructions)
+    prompt = renderer.prompt(
+        request.persona, request.turns, request.lore, instructions=request.instructions
+    )
     assert prompt.ids == made.ids[: len(prompt.ids)] and not any(made.mask[: len(prompt.ids)])
     assert all(made.mask[len(prompt.ids) :]) and request.sampling.stop == ()
     assert "user:" not in prompt.text

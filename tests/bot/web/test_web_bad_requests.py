@@ -35,7 +35,12 @@ async def say(request, dashboard):
 
 
 @pytest.mark.parametrize(
-    "line", ["GET http://evil.example/healthz", "CONNECT evil.example:443", "GET http://evil.example/nowhere"]
+    "line",
+    [
+        "GET http://evil.example/healthz",
+        "CONNECT evil.example:443",
+        "GET http://evil.example/nowhere",
+    ],
 )
 async def test_another_hosts_address_is_refused(say, line):
     status, answer = await say(f"{line} HTTP/1.1\r\n{HOST}\r\n")
@@ -57,7 +62,8 @@ MISTAKES = [
     "GARBAGE\r\n\r\n",
     f"GET /healthz HTTP/1.1\r\n{HOST}X: {'a' * 70_000}\r\n\r\n",
     f"GET /healthz?{'a' * 70_000} HTTP/1.1\r\n{HOST}\r\n",
-    f"POST /tokens HTTP/1.1\r\n{HOST}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    f"POST /tokens HTTP/1.1\r\n{HOST}Content-Length: 5\r\nTransfer-Encoding: "
+    "chunked\r\n\r\n0\r\n\r\n",
     f"POST /tokens HTTP/1.1\r\n{HOST}{JSON}Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
     f"GET http://[/x HTTP/1.1\r\n{HOST}\r\n",
     "GET /healthz HTTP/1.1\r\n\r\n",
@@ -76,7 +82,9 @@ async def test_it_is_reported_in_one_line_to_whoever_looks_for_it(say, caplog):
     caplog.set_level(logging.DEBUG, "bot.web_server")
     await say(f"GET http://[/x HTTP/1.1\r\n{HOST}\r\n")
     [record] = caplog.records
-    assert record.levelno == logging.DEBUG and record.exc_info is None and "[/x" in record.getMessage()
+    assert (
+        record.levelno == logging.DEBUG and record.exc_info is None and "[/x" in record.getMessage()
+    )
 
 
 async def test_a_fault_of_ours_stays_an_error(dashboard, caplog):

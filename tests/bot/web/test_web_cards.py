@@ -1,4 +1,6 @@
-"""A persona's card over REST and by its page: read, checked, heard, rewritten, brought back, as a file."""
+"""A persona's card over REST and by its page: read, checked, heard, rewritten, brought back, as a
+file.
+"""
 
 import html
 import io
@@ -29,11 +31,15 @@ def personas_of(dashboard):
 
 
 class FormReader(HTMLParser):
-    """Reads the fields of the card's form as they stand in the page, as a browser would send them."""
+    """Reads the fields of the card's form as they stand in the page, as a browser would send
+    them.
+    """
 
     def __init__(self):
         super().__init__()
-        self.fields, self._inside, self._area = [], False, None
+        self.fields = []
+        self._inside = False
+        self._area = None
 
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
@@ -66,7 +72,9 @@ def form_in(page):
 async def sent(dashboard, path, fields, status=303):
     own = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
     data = aiohttp.FormData([(name, value.replace("\n", "\r\n")) for name, value in fields])
-    async with dashboard.session.post(path, data=data, headers=own, allow_redirects=False) as answer:
+    async with dashboard.session.post(
+        path, data=data, headers=own, allow_redirects=False
+    ) as answer:
         text = await answer.text()
         assert answer.status == status, text
         return text
@@ -82,11 +90,14 @@ async def upload(dashboard, path, name, content, **fields):
         form.add_field(key, value)
     form.add_field("file", io.BytesIO(content), filename=name)
     own = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
-    async with dashboard.session.post(path, data=form, headers=own, allow_redirects=False) as answer:
+    async with dashboard.session.post(
+        path, data=form, headers=own, allow_redirects=False
+    ) as answer:
         return answer.status, answer.headers.get("Location"), await answer.text()
 
 
-# ------------------------------------------------------------------------------------------ over REST
+# ------------------------------------------------------------------------------------------ over
+# REST
 
 
 async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_stays(dashboard):
@@ -94,7 +105,11 @@ async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_s
     status, result, _ = await dashboard.ask(
         "PUT", "/personas/ballast/card", json={"tagline": "A crane.", "tags": ["iron"]}
     )
-    assert status == 200 and result["tokens"]["tokens"] == result["tokens"]["prose"] + result["tokens"]["examples_used"]
+    assert (
+        status == 200
+        and result["tokens"]["tokens"]
+        == result["tokens"]["prose"] + result["tokens"]["examples_used"]
+    )
     for personas in (personas_of(dashboard), PersonaRegistry(SHIPPED_CARDS, dashboard.home)):
         now = personas.get("ballast", 9)
         assert (now.tagline, now.tags) == (
@@ -126,7 +141,9 @@ async def test_what_is_put_speaks_at_once_and_after_a_restart_and_what_shipped_s
 async def test_what_cannot_be_is_named_by_its_field_and_changes_nothing(dashboard, card, field):
     status, result, _ = await dashboard.ask("POST", "/personas/ballast/card/check", json=card)
     assert status == 200 and list(result["wrong"]) == [field]
-    assert (result["tokens"]["tokens"] is not None) == (field in ("", "first_mes")), "what is too long is counted"
+    assert (result["tokens"]["tokens"] is not None) == (field in ("", "first_mes")), (
+        "what is too long is counted"
+    )
     status, refused, _ = await dashboard.ask("PUT", "/personas/ballast/card", json=card)
     assert status == 422 and [one["field"] for one in refused["errors"]] == [field]
     assert refused["errors"][0]["detail"] == result["wrong"][field]
@@ -134,13 +151,22 @@ async def test_what_cannot_be_is_named_by_its_field_and_changes_nothing(dashboar
 
 
 async def test_no_two_personas_get_one_name(dashboard):
-    status, refused, _ = await dashboard.ask("PUT", "/personas/ballast/card", json={"name": "Oda Marrow"})
+    status, refused, _ = await dashboard.ask(
+        "PUT", "/personas/ballast/card", json={"name": "Oda Marrow"}
+    )
     assert status == 409 and "There is a persona Oda Marrow (`oda`) already." in refused["detail"]
 
 
 async def test_tokens_are_those_of_the_served_model(dashboard):
-    status, result, _ = await dashboard.ask("POST", "/tokens", json={"texts": {"a": "", "b": "Mind the hook, please."}})
-    assert status == 200 and result["exact"] and result["tokens"]["a"] == 0 and 4 <= result["tokens"]["b"] <= 8
+    status, result, _ = await dashboard.ask(
+        "POST", "/tokens", json={"texts": {"a": "", "b": "Mind the hook, please."}}
+    )
+    assert (
+        status == 200
+        and result["exact"]
+        and result["tokens"]["a"] == 0
+        and 4 <= result["tokens"]["b"] <= 8
+    )
     _, card, _ = await dashboard.ask(
         "POST", "/personas/ballast/card/check", json={"scenario": "Mind the hook, please."}
     )
@@ -151,25 +177,39 @@ async def test_tokens_are_those_of_the_served_model(dashboard):
     _, card, _ = await dashboard.ask(
         "POST", "/personas/ballast/card/check", json={"mes_example": talk[: -len("<START>\n")]}
     )
-    assert card["tokens"]["examples_used"] == MAX_CARD_TOKENS - card["tokens"]["prose"] < card["tokens"]["examples"]
+    assert (
+        card["tokens"]["examples_used"]
+        == MAX_CARD_TOKENS - card["tokens"]["prose"]
+        < card["tokens"]["examples"]
+    )
 
 
 @pytest.mark.parametrize("form", ["png", "v2", "v3", "charx", "toml"])
 async def test_a_card_goes_out_as_a_file_and_reads_the_same(dashboard, form):
     async with dashboard.session.get("/personas/oda/card", params={"format": form}) as answer:
         content = await answer.read()
-        assert answer.status == 200 and answer.headers["Content-Disposition"].startswith('attachment; filename="oda.')
+        assert answer.status == 200 and answer.headers["Content-Disposition"].startswith(
+            'attachment; filename="oda.'
+        )
     card = parse_card(content, "oda")
-    assert card.name == "Oda Marrow" and card.text("description") in (SHIPPED_CARDS / "oda.toml").read_text()
+    assert (
+        card.name == "Oda Marrow"
+        and card.text("description") in (SHIPPED_CARDS / "oda.toml").read_text()
+    )
 
 
-# ------------------------------------------------------------------------------------------ the voice
+# ------------------------------------------------------------------------------------------ the
+# voice
 
 
 async def received(dashboard, **body):
-    async with dashboard.session.post("/personas/ballast/preview", json={"message": "who are you?", **body}) as answer:
+    async with dashboard.session.post(
+        "/personas/ballast/preview", json={"message": "who are you?", **body}
+    ) as answer:
         text = await answer.text()
-        return answer.status, [(n, json.loads(d)) for n, d in re.findall(r"event: (\w+)\ndata: (.*)\n", text)]
+        return answer.status, [
+            (n, json.loads(d)) for n, d in re.findall(r"event: (\w+)\ndata: (.*)\n", text)
+        ]
 
 
 async def test_a_voice_is_played_by_the_card_that_is_not_kept(dashboard):
@@ -177,9 +217,18 @@ async def test_a_voice_is_played_by_the_card_that_is_not_kept(dashboard):
     dashboard.store.versions.promote("ballast", "v1", 0, 2.0)
     status, events = await received(dashboard, card={"name": "Bollard", "tagline": "Not kept."})
     assert status == 200 and [name for name, _ in events] == ["text", "text", "reply"]
-    assert events[-1][1]["text"] == "Bollard hears: who are you?" == "".join(one["text"] for _, one in events[:2])
-    assert events[-1][1]["version"] == "v1" and dashboard.engine.requests[-1].persona.tagline == "Not kept."
-    assert personas_of(dashboard).get("ballast", 0).name == "Ballast" and not personas_of(dashboard).has_copy("ballast")
+    assert (
+        events[-1][1]["text"]
+        == "Bollard hears: who are you?"
+        == "".join(one["text"] for _, one in events[:2])
+    )
+    assert (
+        events[-1][1]["version"] == "v1"
+        and dashboard.engine.requests[-1].persona.tagline == "Not kept."
+    )
+    assert personas_of(dashboard).get("ballast", 0).name == "Ballast" and not personas_of(
+        dashboard
+    ).has_copy("ballast")
     assert (await received(dashboard, version="base"))[1][-1][1]["version"] is None
     assert (await received(dashboard, version="v7"))[0] == 404
     assert (await received(dashboard, card={"name": ""}))[0] == 422
@@ -198,33 +247,52 @@ async def test_what_was_taken_out_of_the_reply_is_said_where_it_is_played(dashbo
     fields = form_in((await dashboard.page(PAGE))[1])
     page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening"), 200)
     assert (
-        "1 new tokens, 1 in the prompt; lore: room.md; ended at a repetition" in page and "middle was left out" in page
+        "1 new tokens, 1 in the prompt; lore: room.md; ended at a repetition" in page
+        and "middle was left out" in page
     )
 
 
 async def test_what_fails_while_it_is_played_is_reported_where_it_was_asked(dashboard):
-    dashboard.engine.failure = EngineBusyError("9 replies are waiting already.", "Try again in a minute.")
+    dashboard.engine.failure = EngineBusyError(
+        "9 replies are waiting already.", "Try again in a minute."
+    )
     _, events = await received(dashboard)
-    assert events == [("problem", {"detail": "9 replies are waiting already.", "advice": "Try again in a minute."})]
+    assert events == [
+        (
+            "problem",
+            {"detail": "9 replies are waiting already.", "advice": "Try again in a minute."},
+        )
+    ]
 
 
-# ------------------------------------------------------------------------------------------ the page
+# ------------------------------------------------------------------------------------------ the
+# page
 
 
 async def test_the_form_saves_what_stands_in_it_and_nothing_else(dashboard):
     status, page, _ = await dashboard.page(PAGE)
     assert status == 200 and "came with the bot" in page
     fields = form_in(page)
-    assert {"name", "tagline", "description", "mes_example", "more", "stamp"} <= {name for name, _ in fields}
+    assert {"name", "tagline", "description", "mes_example", "more", "stamp"} <= {
+        name for name, _ in fields
+    }
     await sent(dashboard, PAGE, fields)
-    assert not personas_of(dashboard).has_copy("ballast"), "saved without a change, nothing is written"
+    assert not personas_of(dashboard).has_copy("ballast"), (
+        "saved without a change, nothing is written"
+    )
     await sent(
-        dashboard, PAGE, [*changed(fields, tagline='"Quoted" & <b>'), ("alternate_greetings", "Hoy!\nYou there!")]
+        dashboard,
+        PAGE,
+        [*changed(fields, tagline='"Quoted" & <b>'), ("alternate_greetings", "Hoy!\nYou there!")],
     )
     now = personas_of(dashboard).get("ballast", 0)
     assert now.tagline == '"Quoted" & <b>' and now.alternate_greetings[-1] == "Hoy!\nYou there!"
     page = (await dashboard.page(PAGE))[1]
-    assert "&#34;Quoted&#34; &amp; &lt;b&gt;" in page and "<b>" not in page and "in place of the card" in page
+    assert (
+        "&#34;Quoted&#34; &amp; &lt;b&gt;" in page
+        and "<b>" not in page
+        and "in place of the card" in page
+    )
     assert dict(form_in(page))["description"] == dict(fields)["description"]
 
 
@@ -238,20 +306,32 @@ async def test_a_fault_is_reported_at_its_field_with_all_that_was_written(dashbo
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"), [("more", "{bad json", "JSON"), ("first_mes", "x" * 20_000, "20000 characters")]
+    ("name", "value", "said"),
+    [("more", "{bad json", "JSON"), ("first_mes", "x" * 20_000, "20000 characters")],
 )
-async def test_a_fault_far_down_is_reported_at_the_top_and_in_the_title(dashboard, name, value, said):
+async def test_a_fault_far_down_is_reported_at_the_top_and_in_the_title(
+    dashboard, name, value, said
+):
     fields = form_in((await dashboard.page(PAGE))[1])
     page = await sent(dashboard, PAGE, changed(fields, **{name: value}), 422)
-    assert page.index("<title>Error: ") < page.index('role="alert" tabindex="-1" autofocus') < page.index("<form")
+    assert (
+        page.index("<title>Error: ")
+        < page.index('role="alert" tabindex="-1" autofocus')
+        < page.index("<form")
+    )
     assert said in re.search(rf'<a href="#{name}">([^<]*)</a>', page)[1]
-    assert re.search(rf'id="{name}"[^>]*aria-describedby="[^"]*{name}-error" aria-invalid="true"', page)
+    assert re.search(
+        rf'id="{name}"[^>]*aria-describedby="[^"]*{name}-error" aria-invalid="true"', page
+    )
 
 
 async def test_a_card_that_is_too_long_shows_how_long_it_is(dashboard):
     fields = form_in((await dashboard.page(PAGE))[1])
     page = await sent(dashboard, PAGE, changed(fields, description="word " * 3000), 422)
-    shown = re.search(r'data-room="tokens">([\d,]+)</strong> of 2,048 tokens, <span data-room="share">(\d+) %', page)
+    shown = re.search(
+        r'data-room="tokens">([\d,]+)</strong> of 2,048 tokens, <span data-room="share">(\d+) %',
+        page,
+    )
     assert f"would take about {shown[1].replace(',', '')} tokens" in page and int(shown[2]) > 100
 
 
@@ -259,7 +339,10 @@ async def test_who_saves_over_another_change_is_asked_first(dashboard):
     fields = form_in((await dashboard.page(PAGE))[1])
     await dashboard.ask("PUT", "/personas/ballast/card", json={"tagline": "Meanwhile."})
     page = await sent(dashboard, PAGE, changed(fields, tagline="Mine."), 409)
-    assert "Someone else changed this card" in page and personas_of(dashboard).get("ballast", 0).tagline == "Meanwhile."
+    assert (
+        "Someone else changed this card" in page
+        and personas_of(dashboard).get("ballast", 0).tagline == "Meanwhile."
+    )
     await sent(dashboard, PAGE, form_in(page))
     assert personas_of(dashboard).get("ballast", 0).tagline == "Mine."
 
@@ -269,15 +352,20 @@ async def test_what_was_said_before_is_shown_and_brought_back(dashboard):
     for tagline in ("First.", "Second."):
         await dashboard.ask("PUT", "/personas/ballast/card", json={"tagline": tagline})
     newest, oldest = re.findall(rf'href="({PAGE}/earlier/[^"]+)"', (await dashboard.page(PAGE))[1])
-    page, other = (await dashboard.page(newest))[1], (await dashboard.page(oldest))[1]
+    page = (await dashboard.page(newest))[1]
+    other = (await dashboard.page(oldest))[1]
     titles = [re.search("<title>(.*)</title>", one)[1] for one in (page, other)]
     assert all(one.startswith("The card of Ballast until ") for one in titles)
-    assert "<pre>First.</pre>" in page and "<pre>Second.</pre>" in page and "Personality" not in page
-    assert (await dashboard.submit(newest))[0] == 303 and personas_of(dashboard).get("ballast", 0).tagline == "First."
-    assert (await dashboard.submit(f"{PAGE}/as-shipped"))[0] == 303
-    assert personas_of(dashboard).get("ballast", 0).tagline == shipped and not personas_of(dashboard).has_copy(
-        "ballast"
+    assert (
+        "<pre>First.</pre>" in page and "<pre>Second.</pre>" in page and "Personality" not in page
     )
+    assert (await dashboard.submit(newest))[0] == 303 and personas_of(dashboard).get(
+        "ballast", 0
+    ).tagline == "First."
+    assert (await dashboard.submit(f"{PAGE}/as-shipped"))[0] == 303
+    assert personas_of(dashboard).get("ballast", 0).tagline == shipped and not personas_of(
+        dashboard
+    ).has_copy("ballast")
     assert PersonaRegistry(SHIPPED_CARDS, dashboard.home).get("ballast", 0).tagline == shipped
     await dashboard.submit(newest)
     assert personas_of(dashboard).get("ballast", 0).tagline == "First."
@@ -287,14 +375,27 @@ async def test_what_was_said_before_is_shown_and_brought_back(dashboard):
 
 async def test_without_scripts_the_voice_is_played_on_the_page(dashboard):
     fields = form_in((await dashboard.page(PAGE))[1])
-    page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening", tagline="Not kept."), 200)
-    assert "Ballast hears: evening" in page and "Not kept." in page and not personas_of(dashboard).has_copy("ballast")
-    page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening", name=""), 422)
+    page = await sent(
+        dashboard, f"{PAGE}/preview", changed(fields, message="evening", tagline="Not kept."), 200
+    )
+    assert (
+        "Ballast hears: evening" in page
+        and "Not kept." in page
+        and not personas_of(dashboard).has_copy("ballast")
+    )
+    page = await sent(
+        dashboard, f"{PAGE}/preview", changed(fields, message="evening", name=""), 422
+    )
     assert "needs a name" in page
     page = await sent(dashboard, f"{PAGE}/preview", changed(fields, tagline="Not lost."), 422)
-    assert '<a href="#message">Message: Write what it is to answer.</a>' in page and "Not lost." in page
+    assert (
+        '<a href="#message">Message: Write what it is to answer.</a>' in page
+        and "Not lost." in page
+    )
     dashboard.engine.full = True
-    page = await sent(dashboard, f"{PAGE}/preview", changed(fields, message="evening", tagline="Not lost."), 503)
+    page = await sent(
+        dashboard, f"{PAGE}/preview", changed(fields, message="evening", tagline="Not lost."), 503
+    )
     assert "9 replies are waiting" in page and "Not lost." in page
 
 
@@ -320,10 +421,14 @@ async def test_a_file_takes_the_place_of_a_card_which_can_be_brought_back(dashbo
     await upload(dashboard, "/dashboard/personas", "mira.png", MIRA)
     newer = v3() | {}
     newer["data"] = newer["data"] | {"name": "Mira", "description": "Keeps two lighthouses."}
-    status, where, said = await upload(dashboard, "/dashboard/personas/mira/file", "mira.json", as_json(newer))
+    status, where, said = await upload(
+        dashboard, "/dashboard/personas/mira/file", "mira.json", as_json(newer)
+    )
     assert (status, where) == (303, "/dashboard/personas/mira"), said
     assert personas_of(dashboard).get("mira", 0).description == "Keeps two lighthouses."
-    [kept] = re.findall(r'href="(/dashboard/personas/mira/earlier/[^"]+)"', (await dashboard.page(where))[1])
+    [kept] = re.findall(
+        r'href="(/dashboard/personas/mira/earlier/[^"]+)"', (await dashboard.page(where))[1]
+    )
     await dashboard.submit(kept)
     assert personas_of(dashboard).get("mira", 0).description == "{{char}} keeps the lighthouse."
 
@@ -335,8 +440,15 @@ async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(dashboar
     page = (await dashboard.page("/dashboard/personas/mira/remove"))[1]
     assert "character-book-1.md" in page and "server 9" in page
     assert (await dashboard.submit("/dashboard/personas/mira/remove"))[0] == 303
-    assert personas_of(dashboard).find_owner("mira") is None and dashboard.store.channels.of_guild(9) == []
-    left = [path.relative_to(dashboard.home).as_posix() for path in dashboard.home.rglob("*") if path.is_file()]
+    assert (
+        personas_of(dashboard).find_owner("mira") is None
+        and dashboard.store.channels.of_guild(9) == []
+    )
+    left = [
+        path.relative_to(dashboard.home).as_posix()
+        for path in dashboard.home.rglob("*")
+        if path.is_file()
+    ]
     assert not [path for path in left if "mira" in path or "character-book" in path]
     assert (await dashboard.page("/dashboard/personas/oda/remove"))[0] == 409
 
@@ -346,22 +458,37 @@ async def test_a_persona_that_came_as_a_file_is_removed_with_all_it_had(dashboar
     [
         ("notes.txt", b"hello", "notes.txt is not a character card."),
         ("empty.png", b"", "No file was chosen."),
-        ("oda.json", as_json({**V2, "data": {**V2["data"], "name": "Oda Marrow"}}), "There is a persona Oda Marrow"),
+        (
+            "oda.json",
+            as_json({**V2, "data": {**V2["data"], "name": "Oda Marrow"}}),
+            "There is a persona Oda Marrow",
+        ),
     ],
 )
 async def test_a_file_that_is_no_card_is_refused(dashboard, name, content, words):
     status, _, page = await upload(dashboard, "/dashboard/personas", name, content, id="mira")
-    assert status == 422 and words in html.unescape(page) and len(personas_of(dashboard).everybody()) == 3
+    assert (
+        status == 422
+        and words in html.unescape(page)
+        and len(personas_of(dashboard).everybody()) == 3
+    )
     assert ('<a href="#file">File: ' in page and 'value="mira"' in page) or not content
-    assert re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page), "the form is still there"
+    assert re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page), (
+        "the form is still there"
+    )
     if "Oda" not in words:
         status, _, page = await upload(dashboard, f"{PAGE}/file", name, content)
         assert status == 422 and words in html.unescape(page) and '<a href="#file">File: ' in page
-        assert re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page) and "Save the card" in page
+        assert (
+            re.search(r'id="file"[^>]*file-error" aria-invalid="true"', page)
+            and "Save the card" in page
+        )
 
 
 async def test_a_file_that_is_too_large_is_refused_before_it_is_read(dashboard):
-    status, _, page = await upload(dashboard, "/dashboard/personas", "a.png", b"x" * (25 * 2**20 + 1))
+    status, _, page = await upload(
+        dashboard, "/dashboard/personas", "a.png", b"x" * (25 * 2**20 + 1)
+    )
     assert status == 413 and "a.png has more than 25 MB" in page
 
 
@@ -393,7 +520,9 @@ async def test_half_a_character_is_refused_wherever_it_stands(dashboard, method,
         assert (await dashboard.ask(method, path, data=whole, headers=headers))[0] == 200
 
 
-@pytest.mark.parametrize("card", [{"tagline": "A\0B"}, {"tags": ["a\0"]}, {"alternate_greetings": ["\0"]}])
+@pytest.mark.parametrize(
+    "card", [{"tagline": "A\0B"}, {"tags": ["a\0"]}, {"alternate_greetings": ["\0"]}]
+)
 async def test_a_nul_is_no_text(dashboard, card):
     status, refused, _ = await dashboard.ask("PUT", "/personas/ballast/card", json=card)
     assert status == 422 and [one["field"] for one in refused["errors"]] == list(card)

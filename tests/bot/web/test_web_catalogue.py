@@ -1,4 +1,6 @@
-"""The catalogue over the web: moderators are let use a data set, and published ones are fetched from a hub."""
+"""The catalogue over the web: moderators are let use a data set, and published ones are fetched
+from a hub.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from tests.hub_server import COMMIT, FETCHER, Hub, Repository, reach
 
 STATED = {"stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "Written here."}
 TALK = "".join(
-    json.dumps({"kind": "NLI", "input": f"What of gate {n}?", "target": f"Gate {n} is shut at night."}) + "\n"
+    json.dumps(
+        {"kind": "NLI", "input": f"What of gate {n}?", "target": f"Gate {n} is shut at night."}
+    )
+    + "\n"
     for n in range(4000)
 ).encode()
 FIREFLY = {"firefly-train-1.1M.jsonl": TALK, "task_distribution.png": b"no"}
@@ -31,7 +36,9 @@ def home(tmp_path):
 @pytest.fixture(autouse=True)
 def fetcher(tmp_path, monkeypatch):
     (tmp_path / "fetcher.py").write_text(FETCHER)
-    monkeypatch.setattr("bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "fetcher.py")))
+    monkeypatch.setattr(
+        "bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "fetcher.py"))
+    )
 
 
 @pytest.fixture
@@ -66,11 +73,19 @@ async def test_a_built_data_set_is_offered_renamed_and_withdrawn(dashboard, home
     put_set(home / "datasets" / "harbour")
     (home / "catalogue.toml").write_text("# Mine.\n")
     path = "/datasets/harbour/catalogue"
-    status, result, _ = await dashboard.ask("PUT", path, json={"name": "quay", "language": "English", **STATED})
-    assert status == 200 and result["catalogue_name"] == "quay" and result["links"]["catalogue"] == path
+    status, result, _ = await dashboard.ask(
+        "PUT", path, json={"name": "quay", "language": "English", **STATED}
+    )
+    assert (
+        status == 200
+        and result["catalogue_name"] == "quay"
+        and result["links"]["catalogue"] == path
+    )
     assert "# Mine." in (home / "catalogue.toml").read_text()
     assert entries(home)["quay"]["right"] == "own-writing", "the one of its samples"
-    assert "quay" in dashboard.services.catalogue.datasets() and materials(dashboard, "quay", "ballast")
+    assert "quay" in dashboard.services.catalogue.datasets() and materials(
+        dashboard, "quay", "ballast"
+    )
     status, result, _ = await dashboard.ask("PUT", path, json={"name": "pier", **STATED})
     assert status == 200 and entries(home).keys() == {"pier"}
     _, page, _ = await dashboard.page("/dashboard/data")
@@ -82,13 +97,16 @@ async def test_a_built_data_set_is_offered_renamed_and_withdrawn(dashboard, home
 
 async def test_an_upload_is_offered_under_its_right_and_goes_with_it(dashboard, home):
     put_talk(home / "uploads", "talk.jsonl", signed=False)
-    path, body = "/uploads/talk.jsonl/catalogue", {"name": "talk of the quay", "persona_names": ["Wick", "42"]}
+    path = "/uploads/talk.jsonl/catalogue"
+    body = {"name": "talk of the quay", "persona_names": ["Wick", "42"]}
     status, result, _ = await dashboard.ask("PUT", path, json=body)
     assert status == 422 and result["errors"][0]["field"] == "right"
     right = {"right": "licensed:CC-BY-4.0", **STATED}
     status, result, _ = await dashboard.ask("PUT", path, json=body | right)
     assert status == 200 and result["may_train"] and result["catalogue_name"] == "talk of the quay"
-    log = next(one for one in materials(dashboard, "talk of the quay", "ballast") if one.kind == "log")
+    log = next(
+        one for one in materials(dashboard, "talk of the quay", "ballast") if one.kind == "log"
+    )
     assert (log.right, log.statement.stated_by, log.persona_names) == (
         "licensed:CC-BY-4.0",
         "Mina Vale",
@@ -122,7 +140,9 @@ async def test_an_upload_is_offered_under_its_right_and_goes_with_it(dashboard, 
         ({"rite": "form"}, "rite"),
     ],
 )
-async def test_what_is_wrong_with_an_offer_is_named_and_nothing_is_written(dashboard, home, changes, words):
+async def test_what_is_wrong_with_an_offer_is_named_and_nothing_is_written(
+    dashboard, home, changes, words
+):
     put_set(home / "datasets" / "harbour")
     status, result, _ = await dashboard.ask(
         "PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED} | changes
@@ -134,9 +154,17 @@ async def test_what_is_wrong_with_an_offer_is_named_and_nothing_is_written(dashb
 async def test_a_broken_catalogue_is_refused_with_its_line(dashboard, home):
     put_set(home / "datasets" / "harbour")
     (home / "catalogue.toml").write_text('[a]\npath = "b\n')
-    status, result, _ = await dashboard.ask("PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED})
-    assert status == 422 and "at line 2" in result["detail"] and "it was not changed" in result["advice"]
-    status, page, _ = await dashboard.submit("/dashboard/data/sets/harbour/catalogue", name="quay", **STATED)
+    status, result, _ = await dashboard.ask(
+        "PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED}
+    )
+    assert (
+        status == 422
+        and "at line 2" in result["detail"]
+        and "it was not changed" in result["advice"]
+    )
+    status, page, _ = await dashboard.submit(
+        "/dashboard/data/sets/harbour/catalogue", name="quay", **STATED
+    )
     assert status == 422 and "at line 2" in page and 'value="quay"' in page
     assert (home / "catalogue.toml").read_text() == '[a]\npath = "b\n'
 
@@ -145,10 +173,21 @@ async def test_what_came_through_discord_is_not_offered_without_permission(dashb
     folder = put_set(home / "datasets" / "harbour")
     stats = json.loads((folder / "stats.json").read_text())
     (folder / "stats.json").write_text(json.dumps(stats | {"by_right": {"discord-api": 46}}))
-    status, result, _ = await dashboard.ask("PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED})
-    assert status == 422 and "DISCORD_PERMISSION" in result["advice"] and not (home / "catalogue.toml").exists()
-    write_consent(home, Consent(permission="Discord wrote so in 2026, see the letter.", opted_in=frozenset({"1"})))
-    status, _, _ = await dashboard.ask("PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED})
+    status, result, _ = await dashboard.ask(
+        "PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED}
+    )
+    assert (
+        status == 422
+        and "DISCORD_PERMISSION" in result["advice"]
+        and not (home / "catalogue.toml").exists()
+    )
+    write_consent(
+        home,
+        Consent(permission="Discord wrote so in 2026, see the letter.", opted_in=frozenset({"1"})),
+    )
+    status, _, _ = await dashboard.ask(
+        "PUT", "/datasets/harbour/catalogue", json={"name": "quay", **STATED}
+    )
     assert status == 200 and entries(home)["quay"]["right"] == "discord-api"
 
 
@@ -157,11 +196,15 @@ async def test_the_forms_offer_and_withdraw_without_scripts(dashboard, home):
     put_talk(home / "uploads", "talk.jsonl")
     _, page, _ = await dashboard.page("/dashboard/data/sets/harbour")
     assert "Let moderators use it" in page and "Moderators cannot name it yet" in page
-    status, _, headers = await dashboard.submit("/dashboard/data/sets/harbour/catalogue", name="quay", **STATED)
+    status, _, headers = await dashboard.submit(
+        "/dashboard/data/sets/harbour/catalogue", name="quay", **STATED
+    )
     assert status == 303 and headers["Location"].endswith("/dashboard/data/sets/harbour")
     _, page, _ = await dashboard.page("/dashboard/data/sets/harbour")
     assert "/finetune start dataset:quay" in page and "Withdraw" in page
-    _, page, _ = await dashboard.submit("/dashboard/data/sets/harbour/catalogue", name="oda", **STATED)
+    _, page, _ = await dashboard.submit(
+        "/dashboard/data/sets/harbour/catalogue", name="oda", **STATED
+    )
     assert "is the name of another data set" in page and 'id="error-name"' in page
     fields = {"name": "talk", "persona_names": "Wick, 42", "language": "en", "format": ""}
     status, _, _ = await dashboard.submit("/dashboard/data/uploads/talk.jsonl/catalogue", **fields)
@@ -179,8 +222,13 @@ async def test_a_deleted_data_set_is_withdrawn_too(dashboard, home):
 
 async def test_published_data_sets_are_listed_with_their_facts(dashboard):
     status, result, _ = await dashboard.ask("GET", "/datasets/oasst2")
-    assert status == 200 and result["published"]["licence"] == "Apache-2.0" and not result["may_train"]
-    assert "has not been fetched" in result["refused"] and result["links"]["fetch"] == "/datasets/oasst2/fetch"
+    assert (
+        status == 200 and result["published"]["licence"] == "Apache-2.0" and not result["may_train"]
+    )
+    assert (
+        "has not been fetched" in result["refused"]
+        and result["links"]["fetch"] == "/datasets/oasst2/fetch"
+    )
     _, page, _ = await dashboard.page("/dashboard/data")
     assert "not fetched" in page and "54.4 MB" in page and "CC-BY-NC-4.0" in page
     status, result, _ = await dashboard.start(dataset="oasst2")
@@ -194,7 +242,10 @@ async def test_published_data_sets_are_listed_with_their_facts(dashboard):
 
 async def test_a_data_set_is_fetched_and_trained_on_once_a_right_is_stated(dashboard, home, hub):
     status, result, headers = await dashboard.ask("POST", "/datasets/firefly/fetch")
-    assert status == 202 and headers["Location"] == result["links"]["self"] == "/datasets/firefly/fetch"
+    assert (
+        status == 202
+        and headers["Location"] == result["links"]["self"] == "/datasets/firefly/fetch"
+    )
     assert (await dashboard.ask("POST", "/datasets/firefly/fetch"))[0] == 409, "it is being fetched"
     result = await fetch_ended(dashboard, "firefly")
     assert result["state"] == "done" and result["error"] is None, result
@@ -202,13 +253,18 @@ async def test_a_data_set_is_fetched_and_trained_on_once_a_right_is_stated(dashb
     assert (await dashboard.ask("POST", "/datasets/firefly/fetch"))[0] == 409, "it is here"
     _, result, _ = await dashboard.ask("GET", "/datasets/firefly")
     assert not result["may_train"] and "states no licence" in result["refused"]
-    status, page, _ = await dashboard.submit("/dashboard/data/published/firefly/catalogue", **STATED)
+    status, page, _ = await dashboard.submit(
+        "/dashboard/data/published/firefly/catalogue", **STATED
+    )
     assert status == 422 and 'id="error-right"' in page
     form = {"right": "licensed", "licence": "by letter of 2026-11-20", **STATED}
     status, _, _ = await dashboard.submit("/dashboard/data/published/firefly/catalogue", **form)
     assert status == 303
     (messages,) = [one for one in materials(dashboard, "firefly") if one.kind == "messages"]
-    assert (messages.right, messages.statement.stated_by) == ("licensed:by letter of 2026-11-20", "Mina Vale")
+    assert (messages.right, messages.statement.stated_by) == (
+        "licensed:by letter of 2026-11-20",
+        "Mina Vale",
+    )
     assert messages.origin == f"YeungNLP/firefly-train-1.1M@{COMMIT[:12]}"
     await dashboard.submit("/dashboard/data/published/firefly/catalogue", take_back="yes")
     assert not (await dashboard.ask("GET", "/datasets/firefly"))[1]["may_train"]

@@ -10,10 +10,14 @@ from bot.platform.web_kit.templating import STATIC_FOLDER
 
 
 def drawn(title, points):
-    return ElementTree.fromstring(str(line_chart(title, "step", "y", [Series("one", points)]))).find("svg")
+    return ElementTree.fromstring(
+        str(line_chart(title, "step", "y", [Series("one", points)]))
+    ).find("svg")
 
 
-@pytest.mark.parametrize("points", [[(1, 0.0)], [(5, 2e-4)], [(1, 2733.6)], [(1, 0.5), (2, 0.5)], [(3, -1.0)]])
+@pytest.mark.parametrize(
+    "points", [[(1, 0.0)], [(5, 2e-4)], [(1, 2733.6)], [(1, 0.5), (2, 0.5)], [(3, -1.0)]]
+)
 def test_values_that_are_all_one_stand_in_the_middle_of_an_axis_from_zero(points):
     svg = drawn("L", points)
     beside = [text.text for text in svg.findall("text") if text.get("text-anchor") == "end"][:-1]
@@ -30,7 +34,9 @@ def test_labels_beside_an_axis_are_distinguished_and_steps_are_whole():
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_raw_curves_stand_out_from_the_page_and_their_means_from_them(scheme):
     css = (STATIC_FOLDER / "base.css").read_text()
-    colours = dict(re.findall(r"--([\w-]+): ([^;]+);", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme]))
+    colours = dict(
+        re.findall(r"--([\w-]+): ([^;]+);", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme])
+    )
     opacity = float(colours["faint"])
     for ground in (_rgb(colours["paper"]), _rgb(colours["panel"])):
         for number in range(SERIES_COLOURS):
@@ -47,7 +53,8 @@ def _rgb(colour):
 def _contrast(one, other):
     """As WCAG 2 reckons it."""
     linear = [
-        [(v / 255 / 12.92 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4) for v in rgb] for rgb in (one, other)
+        [(v / 255 / 12.92 if v <= 10 else ((v / 255 + 0.055) / 1.055) ** 2.4) for v in rgb]
+        for rgb in (one, other)
     ]
     dark, light = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in linear)
     return (light + 0.05) / (dark + 0.05)

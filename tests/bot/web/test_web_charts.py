@@ -27,10 +27,14 @@ def parsed(figure):
 
 
 def test_lines_have_their_figures_as_a_table_and_say_what_they_show():
-    figure = parsed(line_chart("Loss", "step", "loss", [LOSS, Series("eval", [(10, 2.5)], faint=True)]))
+    figure = parsed(
+        line_chart("Loss", "step", "loss", [LOSS, Series("eval", [(10, 2.5)], faint=True)])
+    )
     assert figure.find("figcaption").text == "Loss"
     svg = figure.find("svg")
-    assert svg.get("role") == "img" and "train: loss from 4 at step 0 to 1 at 20." in svg.get("aria-label")
+    assert svg.get("role") == "img" and "train: loss from 4 at step 0 to 1 at 20." in svg.get(
+        "aria-label"
+    )
     rows = [[cell.text or "" for cell in row] for row in figure.iter("tr")]
     assert rows == [["step", "train", "eval"], ["0", "4", ""], ["10", "2", "2.5"], ["20", "1", ""]]
     assert [item.text or item[0].tail for item in figure.find("ul")] == ["train", "eval"]
@@ -41,31 +45,44 @@ def test_lines_have_their_figures_as_a_table_and_say_what_they_show():
 
 def test_what_cannot_be_drawn_is_left_out():
     odd = Series("odd", [(0, math.nan), (1, math.inf), (2, -1.0), (3, 0.1), (4, 10.0)])
-    rows = [row[0].text for row in parsed(line_chart("L", "x", "y", [odd], log_y=True)).iter("tr")][1:]
+    rows = [row[0].text for row in parsed(line_chart("L", "x", "y", [odd], log_y=True)).iter("tr")][
+        1:
+    ]
     assert rows == ["3", "4"]
     assert "nothing has been measured" in line_chart("L", "x", "y", [Series("none", [])])
     assert "nothing to show" in bar_chart("B", [])
 
 
 def test_a_single_point_and_a_flat_line_are_drawn():
-    assert parsed(line_chart("L", "x", "y", [Series("one", [(5, 5)])])).find("svg/circle") is not None
+    assert (
+        parsed(line_chart("L", "x", "y", [Series("one", [(5, 5)])])).find("svg/circle") is not None
+    )
     assert "nan" not in line_chart("L", "x", "y", [Series("flat", [(1, 3), (2, 3)])])
     assert "nan" not in line_chart("L", "x", "y", [Series("flat", [(1, 3), (2, 3)])], log_y=True)
 
 
 def test_bars_begin_at_zero_and_carry_their_values():
     figure = parsed(
-        bar_chart("Samples", [("a", 100), ("<b> & a very long name indeed, too long", 50), ("c", 0)], "rows")
+        bar_chart(
+            "Samples",
+            [("a", 100), ("<b> & a very long name indeed, too long", 50), ("c", 0)],
+            "rows",
+        )
     )
     wide = [float(bar.get("width")) for bar in figure.iter("rect")]
     assert wide[0] == 2 * wide[1] and wide[2] == 0
     assert "100 rows" in [text.text for text in figure.iter("text")]
-    assert [row[0].text for row in figure.iter("tr")][2] == "<b> & a very long name indeed, too long"
+    assert [row[0].text for row in figure.iter("tr")][
+        2
+    ] == "<b> & a very long name indeed, too long"
 
 
 @pytest.mark.parametrize("unit", ["", "samples", "places where names were"])
 def test_what_stands_behind_a_bar_is_within_the_drawing(unit):
-    (wide,) = (float(one.get("width")) for one in parsed(bar_chart("Samples", [("a", 3_000.0)], unit)).iter("rect"))
+    (wide,) = (
+        float(one.get("width"))
+        for one in parsed(bar_chart("Samples", [("a", 3_000.0)], unit)).iter("rect")
+    )
     letters = len(f"3,000 {unit}".strip())
     assert wide > 0 and LABEL_WIDTH + wide + 6 + letters * CHARACTER_WIDTH <= WIDTH
 
@@ -80,7 +97,9 @@ def test_foreign_text_is_escaped():
 def test_beside_an_axis_figures_are_short():
     rate = line_chart("Rate", "step", "lr", [Series("lr", [(0, 0.0), (200_000, 0.0008)])])
     beside = [text.text for text in parsed(rate).iter("text")]
-    assert {"2e-4", "8e-4", "2e5"} <= set(beside) and all(len(text) < 7 for text in beside if text[0].isdecimal())
+    assert {"2e-4", "8e-4", "2e5"} <= set(beside) and all(
+        len(text) < 7 for text in beside if text[0].isdecimal()
+    )
 
 
 def test_long_lines_are_thinned_and_the_table_says_so():

@@ -1,4 +1,6 @@
-"""Half-open, silent and too many connections, over real sockets: the server goes on, and its log stays short."""
+"""Half-open, silent and too many connections, over real sockets: the server goes on, and its log
+stays short.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,12 @@ from yarl import URL
 from bot.operations.web import sign_in_pages as sign_in_page
 from bot.platform.web_kit import connections, request_body
 from bot.platform.web_kit.auth import Authenticator
-from bot.platform.web_kit.connections import OUT_OF_FILES_ADVICE, ConnectionLimits, LimitedRunner, LogInterval
+from bot.platform.web_kit.connections import (
+    OUT_OF_FILES_ADVICE,
+    ConnectionLimits,
+    LimitedRunner,
+    LogInterval,
+)
 from bot.platform.web_kit.problems import Problem
 from bot.web_server import WebServer, run_server
 from sandbox import Sandbox
@@ -42,7 +49,10 @@ def half_open(
     url: URL, count: int, source: str = "127.0.0.1", sent: bytes = HALF_A_REQUEST
 ) -> Iterator[list[socket.socket]]:
     """Connections that have sent a part of a request, and say nothing more."""
-    opened = [socket.create_connection((url.host, url.port), source_address=(source, 0)) for _ in range(count)]
+    opened = [
+        socket.create_connection((url.host, url.port), source_address=(source, 0))
+        for _ in range(count)
+    ]
     try:
         for one in opened:
             one.sendall(sent)
@@ -84,7 +94,9 @@ async def test_without_an_open_file_left_the_log_stays_short_and_the_server_goes
     async with serving() as url:
         clients = [socket.socket() for _ in range(20)]
         spare = socket.socket()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (spare.fileno(), hard))  # one that is closed may be opened again
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (spare.fileno(), hard)
+        )  # one that is closed may be opened again
         try:
             for client in clients:
                 client.connect((url.host, url.port))
@@ -98,10 +110,14 @@ async def test_without_an_open_file_left_the_log_stays_short_and_the_server_goes
             client.close()
     messages = [record.getMessage() for record in caplog.records if record.name == "asyncio"]
     # asyncio would listen again after a second, and finds the server closed.
-    assert [message for message in messages if "_start_serving" not in message] == [OUT_OF_FILES_ADVICE]
+    assert [message for message in messages if "_start_serving" not in message] == [
+        OUT_OF_FILES_ADVICE
+    ]
 
 
-async def test_an_address_has_a_share_and_another_is_served(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_address_has_a_share_and_another_is_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     body = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n" % SIGN_IN.encode()
     body += b"Origin: http://127.0.0.1\r\n"
     body += b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
@@ -110,12 +126,16 @@ async def test_an_address_has_a_share_and_another_is_served(caplog: pytest.LogCa
             await asyncio.sleep(0.1)  # now they are requests, whose bodies are awaited
             with half_open(url, 3, "127.0.0.2") as more:
                 answers = [await received(one) for one in more]
-                assert all(it.startswith(b"HTTP/1.1 503 ") and b"Retry-After" in it for it in answers)
+                assert all(
+                    it.startswith(b"HTTP/1.1 503 ") and b"Retry-After" in it for it in answers
+                )
                 assert await ask(url) == 200
     gc.collect()  # tasks report an exception that nobody has seen when they are deleted
     assert not [record for record in caplog.records if record.name == "asyncio"]
     lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
-    assert lines == ["1 connections were refused, the last from 127.0.0.2: 10 are open, 10 of them from there."]
+    assert lines == [
+        "1 connections were refused, the last from 127.0.0.2: 10 are open, 10 of them from there."
+    ]
 
 
 async def test_proxies_have_no_share_of_their_own() -> None:
@@ -139,7 +159,10 @@ async def test_a_request_that_does_not_come_is_not_awaited() -> None:
 
 async def test_a_body_that_does_not_come_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sign_in_page, "PUBLIC_BODY_TIMEOUT_S", 0.2)
-    head = f"POST {SIGN_IN} HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nContent-Length: 99\r\n"
+    head = (
+        f"POST {SIGN_IN} HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: "
+        "http://127.0.0.1\r\nContent-Length: 99\r\n"
+    )
     head += "Content-Type: application/x-www-form-urlencoded\r\n\r\ntoken="
     async with serving() as url:
         with half_open(url, 1, sent=head.encode()) as opened:
@@ -153,7 +176,8 @@ async def test_a_body_that_does_not_come_is_not_awaited(monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux alone has this option")
 async def test_a_response_that_nobody_reads_is_given_up() -> None:
-    app, ended = web.Application(), asyncio.Event()
+    app = web.Application()
+    ended = asyncio.Event()
 
     async def send(request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse()
@@ -169,7 +193,11 @@ async def test_a_response_that_nobody_reads_is_given_up() -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        with half_open(URL(f"http://127.0.0.1:{runner.addresses[0][1]}"), 1, sent=b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"):
+        with half_open(
+            URL(f"http://127.0.0.1:{runner.addresses[0][1]}"),
+            1,
+            sent=b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ):
             async with asyncio.timeout(10):
                 await ended.wait()
     finally:
@@ -196,7 +224,9 @@ async def test_a_form_whose_file_stalls_is_not_awaited(monkeypatch: pytest.Monke
         with half_open(URL(f"http://127.0.0.1:{runner.addresses[0][1]}"), 1, sent=sent) as opened:
             opened[0].setblocking(False)
             async with asyncio.timeout(5):
-                assert (await asyncio.get_running_loop().sock_recv(opened[0], 99)).startswith(b"HTTP/1.1 408 ")
+                assert (await asyncio.get_running_loop().sock_recv(opened[0], 99)).startswith(
+                    b"HTTP/1.1 408 "
+                )
     finally:
         await runner.cleanup()
 

@@ -24,7 +24,16 @@ async def test_a_name_that_resolves_to_this_machine_is_not_answered(dashboard, h
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "127.0.0.1:1", "[::1]:8420", "localhost:8420", "LOCALHOST:8420", "localhost.:80", "127.0.0.2"]
+    "host",
+    [
+        "localhost",
+        "127.0.0.1:1",
+        "[::1]:8420",
+        "localhost:8420",
+        "LOCALHOST:8420",
+        "localhost.:80",
+        "127.0.0.2",
+    ],
 )
 async def test_this_machines_own_names_are(dashboard, host):
     assert (await dashboard.ask("GET", "/healthz", headers={"Host": host}))[0] == 200
@@ -43,14 +52,22 @@ async def test_an_address_that_is_too_long_is_reported_as_everything_else_is(das
     status, body, _ = await dashboard.ask("GET", f"/finetune/jobs?after={'x' * 20_000}")
     assert status == 414 and body["type"] == "/problems/address-too-long"
     status, text, headers = await dashboard.page(f"/dashboard/personas?ask={'x' * 20_000}")
-    assert status == 414 and "The address is too long" in text and headers["Content-Type"].startswith("text/html")
+    assert (
+        status == 414
+        and "The address is too long" in text
+        and headers["Content-Type"].startswith("text/html")
+    )
     async with dashboard.session.get(f"/dashboard?{'x' * 70_000}") as answer:
         assert answer.status == 400
     assert not caplog.records, "nobody reads a traceback for what somebody else has sent"
 
 
 async def test_a_page_may_be_asked_for_by_the_name_in_capitals(dashboard):
-    own = {"Host": "LocalHost:8420", "Origin": "http://localhost:8420", "Sec-Fetch-Site": "same-origin"}
+    own = {
+        "Host": "LocalHost:8420",
+        "Origin": "http://localhost:8420",
+        "Sec-Fetch-Site": "same-origin",
+    }
     assert (await dashboard.start(own))[0] == 202
 
 
@@ -77,7 +94,9 @@ async def test_another_sites_page_starts_nothing(dashboard, headers):
 async def test_another_sites_page_cancels_nothing(dashboard):
     job_id = (await dashboard.start())[1]["job_id"]
     for headers in FOREIGN:
-        assert (await dashboard.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=headers))[0] == 403
+        assert (await dashboard.ask("POST", f"/finetune/jobs/{job_id}/cancel", headers=headers))[
+            0
+        ] == 403
     assert dashboard.store.jobs.get(job_id).state == "queued"
 
 
@@ -104,7 +123,10 @@ async def test_no_answer_is_for_another_origin_to_read_or_show(dashboard):
     for path in ("/healthz", "/nowhere", "/problems/busy"):
         _, _, headers = await dashboard.ask("GET", path, headers={})
         assert "Access-Control-Allow-Origin" not in headers
-        assert headers["X-Content-Type-Options"] == "nosniff" and headers["Cache-Control"] == "no-store"
+        assert (
+            headers["X-Content-Type-Options"] == "nosniff"
+            and headers["Cache-Control"] == "no-store"
+        )
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert (await dashboard.ask("OPTIONS", POST))[0] == 405
 
@@ -112,7 +134,11 @@ async def test_no_answer_is_for_another_origin_to_read_or_show(dashboard):
 async def test_unknown_routes_and_methods_are_problems(dashboard):
     status, body, headers = await dashboard.ask("GET", "/nowhere/at/all")
     assert status == 404 and headers["Content-Type"] == "application/problem+json"
-    assert body["type"] == "/problems/not-found" and body["status"] == 404 and body["instance"] == "/nowhere/at/all"
+    assert (
+        body["type"] == "/problems/not-found"
+        and body["status"] == 404
+        and body["instance"] == "/nowhere/at/all"
+    )
     assert "/openapi.json" in body["advice"]
     status, body, headers = await dashboard.ask("GET", POST)
     assert status == 405 and headers["Allow"] == "POST" and body["title"] == "Method not allowed"
@@ -167,5 +193,9 @@ async def test_routes_of_the_application_it_is_mounted_in_are_not_touched(dashbo
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with dashboard.session.get(f"{url}/theirs", headers={"Host": "example.org"}) as answer:
-        assert answer.status == 410 and await answer.text() == "theirs" and "Cache-Control" not in answer.headers
+        assert (
+            answer.status == 410
+            and await answer.text() == "theirs"
+            and "Cache-Control" not in answer.headers
+        )
     await runner.cleanup()

@@ -27,7 +27,9 @@ ORDER = {"name": "harbour", "persona": "ballast", "sources": [{"source": "ballas
 @pytest.fixture(autouse=True)
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
-    monkeypatch.setattr("bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py")))
+    monkeypatch.setattr(
+        "bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py"))
+    )
 
 
 @pytest.fixture
@@ -45,7 +47,8 @@ async def build_ended(dashboard, name="harbour"):
     raise AssertionError("it has not ended")
 
 
-# ---------------------------------------------------------------------------------------------------- building
+# ----------------------------------------------------------------------------------------------------
+# building
 
 
 async def test_a_data_set_is_built_by_a_process_and_then_there(dashboard, home):
@@ -55,7 +58,10 @@ async def test_a_data_set_is_built_by_a_process_and_then_there(dashboard, home):
         "names": ["Wick"], "mix": "80:20", "languages": ["en"], "max_length": 256,
     }  # fmt: skip
     status, result, headers = await dashboard.ask("POST", "/datasets", json=body)
-    assert status == 202 and headers["Location"] == result["links"]["self"] == "/datasets/harbour/build"
+    assert (
+        status == 202
+        and headers["Location"] == result["links"]["self"] == "/datasets/harbour/build"
+    )
     result = await build_ended(dashboard)
     assert result["state"] == "done" and result["said"] == "reading talk.json: 1,200 rows"
     words = json.loads((home / "said.json").read_text())
@@ -106,14 +112,19 @@ async def test_a_set_that_is_there_is_asked_about(dashboard, home):
 async def test_an_order_that_cannot_be_is_refused_by_field(dashboard, home, changes, field):
     put_talk(home / "uploads", "unsigned.jsonl", signed=False)
     status, result, _ = await dashboard.ask("POST", "/datasets", json=ORDER | changes)
-    assert status == 422 and field in {one["field"].partition(".")[0] for one in result["errors"]}, result
+    assert status == 422 and field in {
+        one["field"].partition(".")[0] for one in result["errors"]
+    }, result
     assert not (home / "said.json").exists()
 
 
 async def test_what_the_trainer_refuses_is_said_without_the_machines_folders(dashboard, home):
     await dashboard.ask("POST", "/datasets", json=ORDER | {"persona": "oda"})
     result = await build_ended(dashboard)
-    assert result["state"] == "failed" and result["error"] == "talk.json holds no reply of Oda. Name her: --as"
+    assert (
+        result["state"] == "failed"
+        and result["error"] == "talk.json holds no reply of Oda. Name her: --as"
+    )
     _, page, _ = await dashboard.page("/dashboard/data/builds/harbour")
     assert "Name her" in page and "Edit and rebuild" in page
     assert "harbour was not built" in (await dashboard.page("/dashboard/data"))[1]
@@ -146,36 +157,65 @@ async def test_events_tell_how_far_it_is_until_it_has_ended(dashboard):
 
 
 async def test_the_form_builds_and_shows_the_command_behind_it(dashboard, home):
-    fields = {"name": "harbour", "persona": "ballast", "source": "ballast", "limit ballast": "12", "recipe": "demo-cpu"}
+    fields = {
+        "name": "harbour",
+        "persona": "ballast",
+        "source": "ballast",
+        "limit ballast": "12",
+        "recipe": "demo-cpu",
+    }
     status, page, _ = await dashboard.submit("/dashboard/data/build", **fields, show="yes")
-    said = "python -m trainer dataset build --persona ballast --source ballast:12 --out datasets/harbour"
-    assert status == 200 and f"<pre>UNDERSTUDY_HOME={home} {said}" in page and not (home / "said.json").exists()
+    said = (
+        "python -m trainer dataset build --persona ballast --source ballast:12 --out "
+        "datasets/harbour"
+    )
+    assert (
+        status == 200
+        and f"<pre>UNDERSTUDY_HOME={home} {said}" in page
+        and not (home / "said.json").exists()
+    )
     status, page, _ = await dashboard.submit("/dashboard/data/build", **fields | {"mix": "much"})
-    assert status == 422 and 'id="error-mix"' in page and 'value="12"' in page, "what was written stays"
+    assert status == 422 and 'id="error-mix"' in page and 'value="12"' in page, (
+        "what was written stays"
+    )
     status, _, headers = await dashboard.submit("/dashboard/data/build", **fields)
     assert status == 303 and headers["Location"] == "/dashboard/data/builds/harbour"
     await build_ended(dashboard)
     page = (await dashboard.page(headers["Location"]))[1]
-    assert "40 samples to train on" in page and f"<pre>UNDERSTUDY_HOME={home} python -m trainer dataset build" in page
+    assert (
+        "40 samples to train on" in page
+        and f"<pre>UNDERSTUDY_HOME={home} python -m trainer dataset build" in page
+    )
 
 
-# ----------------------------------------------------------------------------------------------- what is there
+# -----------------------------------------------------------------------------------------------
+# what is there
 
 
 async def test_all_that_can_be_learned_from_is_listed_in_pages(dashboard, home):
     put_set(home / "datasets" / "harbour")
     put_talk(home / "uploads", "talk.jsonl")
-    found, path = [], "/datasets?limit=3"
+    found = []
+    path = "/datasets?limit=3"
     while path:
         _, result, _ = await dashboard.ask("GET", path)
         found += result["datasets"]
         path = result["links"].get("next")
     ids = [one["id"] for one in found]
-    assert ids == sorted(ids) and {"harbour", "uploads/talk.jsonl", "ballast", "general-dialogue"} <= set(ids)
+    assert ids == sorted(ids) and {
+        "harbour",
+        "uploads/talk.jsonl",
+        "ballast",
+        "general-dialogue",
+    } <= set(ids)
     _, result, _ = await dashboard.ask("GET", "/datasets?kind=set")
     assert [one["id"] for one in result["datasets"]] == ["harbour"]
     _, result, _ = await dashboard.ask("GET", "/datasets/ballast")
-    assert result["may_train"] and result["right"]["stated_by"] and result["train_with"] == {"dataset": "ballast"}
+    assert (
+        result["may_train"]
+        and result["right"]["stated_by"]
+        and result["train_with"] == {"dataset": "ballast"}
+    )
     assert (await dashboard.ask("GET", "/datasets/nowhere"))[0] == 404
 
 
@@ -193,7 +233,9 @@ async def test_the_page_of_a_set_says_what_it_is_composed_of(dashboard, home):
         "“dropped text 1”",
     ):
         assert words in page, words
-    assert "<script>alert" not in page and "<td>1</td>" in page, "the data sheet is rendered, its HTML is not"
+    assert "<script>alert" not in page and "<td>1</td>" in page, (
+        "the data sheet is rendered, its HTML is not"
+    )
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "eval.jsonl"])
@@ -214,11 +256,16 @@ async def test_a_statement_of_a_right_is_proposed_with_the_date_here(dashboard, 
     with monkeypatch.context() as there:
         there.setenv("TZ", "THERE-23:59")  # where it is tomorrow nearly all day
         time.tzset()
-        before, here = datetime.now(UTC), statement_fields(None)["stated_on"]
-        pages = [(await dashboard.page(f"/dashboard/data/{of}"))[1] for of in ("sets/harbour", "uploads/talk.jsonl")]
+        before = datetime.now(UTC)
+        here = statement_fields(None)["stated_on"]
+        pages = [
+            (await dashboard.page(f"/dashboard/data/{of}"))[1]
+            for of in ("sets/harbour", "uploads/talk.jsonl")
+        ]
     time.tzset()
     assert here in {
-        (moment + timedelta(hours=23, minutes=59)).date().isoformat() for moment in (before, datetime.now(UTC))
+        (moment + timedelta(hours=23, minutes=59)).date().isoformat()
+        for moment in (before, datetime.now(UTC))
     }
     assert all(f'type="date" value="{here}"' in page for page in pages)
 
@@ -233,7 +280,9 @@ async def test_a_damaged_set_is_said_and_harms_no_page(dashboard, home):
     (home / "datasets" / "harbour" / "people.json").unlink()
     assert (await dashboard.page("/dashboard/data/sets/harbour"))[0] == 200
     assert (await dashboard.ask("GET", "/datasets/harbour/samples"))[0] == 422
-    assert not list((home / "cache").glob("samples-*")), "no words without the list of whose they are"
+    assert not list((home / "cache").glob("samples-*")), (
+        "no words without the list of whose they are"
+    )
 
 
 async def test_a_set_is_deleted_with_all_that_belongs_to_it(dashboard, home):
@@ -242,10 +291,14 @@ async def test_a_set_is_deleted_with_all_that_belongs_to_it(dashboard, home):
     await dashboard.ask("GET", "/datasets/harbour/samples")
     assert (await dashboard.ask("DELETE", "/datasets/harbour"))[0] == 204
     assert not any((home / place).exists() for place in ("datasets/harbour", "builds/harbour"))
-    assert not list((home / "cache").glob("samples-*")) and (await dashboard.ask("GET", "/datasets/harbour"))[0] == 404
+    assert (
+        not list((home / "cache").glob("samples-*"))
+        and (await dashboard.ask("GET", "/datasets/harbour"))[0] == 404
+    )
 
 
-# -------------------------------------------------------------------------------------------------------- samples
+# --------------------------------------------------------------------------------------------------------
+# samples
 
 
 async def samples(dashboard, query=""):
@@ -257,9 +310,15 @@ async def samples(dashboard, query=""):
 async def test_samples_are_found_by_words_side_source_and_talk(dashboard, home):
     put_set(home / "datasets" / "harbour")
     assert (await samples(dashboard))["count"] == 50
-    assert [it["line"]["row"] for it in (await samples(dashboard, "query=hawser+7"))["samples"]] == ["messages 15"]
-    assert (await samples(dashboard, "query=HAWS"))["count"] == 46, "the last word may be a beginning, in any case"
-    assert (await samples(dashboard, "query=lantern"))["count"] == 0, "the card is before all of them"
+    assert [
+        it["line"]["row"] for it in (await samples(dashboard, "query=hawser+7"))["samples"]
+    ] == ["messages 15"]
+    assert (await samples(dashboard, "query=HAWS"))["count"] == 46, (
+        "the last word may be a beginning, in any case"
+    )
+    assert (await samples(dashboard, "query=lantern"))["count"] == 0, (
+        "the card is before all of them"
+    )
     assert (await samples(dashboard, "split=eval"))["count"] == 6
     assert (await samples(dashboard, "split=dropped&reason=too+long"))["count"] == 2
     assert (await samples(dashboard, "source=more.jsonl"))["count"] == 12
@@ -267,16 +326,21 @@ async def test_samples_are_found_by_words_side_source_and_talk(dashboard, home):
     assert (await samples(dashboard, "query=dropped+text"))["samples"][0]["line"] == dropped(0)
 
 
-@pytest.mark.parametrize("query", ['"', "*", "a OR b", "NEAR(", "-crate", "it's", "💬", "crate:", "(", "''", "%_"])
+@pytest.mark.parametrize(
+    "query", ['"', "*", "a OR b", "NEAR(", "-crate", "it's", "💬", "crate:", "(", "''", "%_"]
+)
 async def test_any_text_can_be_searched_for(dashboard, home, query):
     put_set(home / "datasets" / "harbour")
-    status, result, _ = await dashboard.ask("GET", "/datasets/harbour/samples", params={"query": query})
+    status, result, _ = await dashboard.ask(
+        "GET", "/datasets/harbour/samples", params={"query": query}
+    )
     assert status == 200 and (result["count"] == 0 or "crate" in query)
 
 
 async def test_pages_of_samples_follow_on_each_other(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    found, path = [], "/datasets/harbour/samples?limit=7&query=crate"
+    found = []
+    path = "/datasets/harbour/samples?limit=7&query=crate"
     while path:
         status, result, _ = await dashboard.ask("GET", path)
         assert status == 200 and result["count"] == 46
@@ -327,7 +391,11 @@ async def test_a_forgetting_that_takes_a_set_takes_its_index(dashboard, home):
     await samples(dashboard)
     nobody = SimpleNamespace(in_text=lambda text: False, redacted=str, redacted_whole=str)
     files = HomeFiles(home, nobody, set(PEOPLE))
-    held = {path.relative_to(home).parts[0] for path in files.derived_paths() if files.contains_person(path)}
+    held = {
+        path.relative_to(home).parts[0]
+        for path in files.derived_paths()
+        if files.contains_person(path)
+    }
     assert held == {"datasets", "cache"}
 
 
@@ -342,9 +410,18 @@ async def test_an_index_of_a_set_that_is_no_more_goes(dashboard, home):
 
 async def test_the_browser_marks_pseudonyms_and_escapes_what_was_said(dashboard, home):
     put_set(home / "datasets" / "harbour")
-    _, page, _ = await dashboard.page("/dashboard/data/sets/harbour/samples?query=hawser&split=train")
-    assert '<mark class="name">Galen</mark>' in page and '<mark class="value">galen123@example.com</mark>' in page
-    assert '<mark class="hit">hawser</mark>' in page and "&lt;b&gt;bold" in page and "<b>bold" not in page
+    _, page, _ = await dashboard.page(
+        "/dashboard/data/sets/harbour/samples?query=hawser&split=train"
+    )
+    assert (
+        '<mark class="name">Galen</mark>' in page
+        and '<mark class="value">galen123@example.com</mark>' in page
+    )
+    assert (
+        '<mark class="hit">hawser</mark>' in page
+        and "&lt;b&gt;bold" in page
+        and "<b>bold" not in page
+    )
     assert page.count('class="card sample"') == 20 and "after=19" in page
 
 
@@ -358,7 +435,8 @@ def test_pieces_make_the_text_again_and_mark_no_half_words():
     ]  # fmt: skip
 
 
-# --------------------------------------------------------------------------------------------------------- review
+# ---------------------------------------------------------------------------------------------------------
+# review
 
 
 async def test_a_reviewer_marks_finds_and_the_next_build_heeds_it(dashboard, home):
@@ -366,7 +444,12 @@ async def test_a_reviewer_marks_finds_and_the_next_build_heeds_it(dashboard, hom
     await build_ended(dashboard)
     path = "/dashboard/data/sets/harbour/review"
     _, page, _ = await dashboard.page(path)
-    assert "Wenda Quill" in page and "2026-12-05" in page and ">3</td>" in page and "PERSON (3)" in page
+    assert (
+        "Wenda Quill" in page
+        and "2026-12-05" in page
+        and ">3</td>" in page
+        and "PERSON (3)" in page
+    )
     assert page.count("Not a name") == 1, "an address by its form is replaced in any case"
     assert "Wenda Quill" not in (await dashboard.page(f"{path}?kind=EMAIL_ADDRESS"))[1]
     await dashboard.submit(path, verdict="keep", name="Wenda Quill")
@@ -382,10 +465,14 @@ async def test_a_reviewer_marks_finds_and_the_next_build_heeds_it(dashboard, hom
     assert corrections.read_text() == "also Corvo Blake\n"
 
 
-@pytest.mark.parametrize(("verdict", "name"), [("keep", ""), ("odd", "Mina"), ("also", "x" * 81), ("also", "a\u0007b")])
+@pytest.mark.parametrize(
+    ("verdict", "name"), [("keep", ""), ("odd", "Mina"), ("also", "x" * 81), ("also", "a\u0007b")]
+)
 async def test_a_verdict_that_cannot_be_is_refused(dashboard, home, verdict, name):
     put_set(home / "datasets" / "harbour")
-    status, _, _ = await dashboard.submit("/dashboard/data/sets/harbour/review", verdict=verdict, name=name)
+    status, _, _ = await dashboard.submit(
+        "/dashboard/data/sets/harbour/review", verdict=verdict, name=name
+    )
     assert status == 422 and not (home / "builds").exists()
 
 
@@ -403,12 +490,21 @@ async def test_a_page_over_100_000_samples_takes_little_time(dashboard, home):
             break
         await asyncio.sleep(0.2)
     loop = asyncio.get_running_loop()
-    for query in ("", "query=crate", "query=hawser+99", "split=dropped", "split=eval&after=99990", "source=more.jsonl"):
+    for query in (
+        "",
+        "query=crate",
+        "query=hawser+99",
+        "split=dropped",
+        "split=eval&after=99990",
+        "source=more.jsonl",
+    ):
         began = loop.time()
         assert (await dashboard.page(f"/dashboard/data/sets/harbour/samples?{query}"))[0] == 200
         assert loop.time() - began < 0.3, query
 
 
 def test_a_sheets_tables_need_no_style_within_the_page():
-    html = dataset_pages._render_datasheet("# A set\n\n| source | records |\n| --- | ---: |\n| talk | 12 |\n")
+    html = dataset_pages._render_datasheet(
+        "# A set\n\n| source | records |\n| --- | ---: |\n| talk | 12 |\n"
+    )
     assert 'class="number">12<' in html and "style" not in html and "<h3>A set</h3>" in html

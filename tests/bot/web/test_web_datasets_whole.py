@@ -1,4 +1,6 @@
-"""From an upload to a plan with the real trainer behind the pages: what it says and makes is what they read."""
+"""From an upload to a plan with the real trainer behind the pages: what it says and makes is what
+they read.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ from bot.training.subprocess_backend import SubprocessBackend
 from personas.home.job_material import ShippedData
 
 pytestmark = pytest.mark.slow
-RIGHT = {"right": "own-writing", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "Written for this."}
+RIGHT = {
+    "right": "own-writing",
+    "stated_by": "Mina Vale",
+    "stated_on": "2026-11-20",
+    "why": "Written for this.",
+}
 THINGS = "hawser lamp rope tide ledger bell pilot kettle anchor winch gull barrel chart oar".split()
 
 
@@ -22,7 +29,8 @@ def log() -> str:
     """Wenda Quill asks Ballast, in talks a day apart; one talk says what another said."""
     lines = []
     for n in range(60):
-        thing, other = THINGS[n % 14], THINGS[(n * 5 + 3) % 14]
+        thing = THINGS[n % 14]
+        other = THINGS[(n * 5 + 3) % 14]
         who = f"It is Wenda Quill, wenda.quill{n}@harbour-post.net."
         asked = f"{who} Where do I put the {thing} of berth {n}, by the {other}?"
         result = f"Leave the {thing} where the {other} was yesterday, and mind berth {n + 1}."
@@ -48,17 +56,30 @@ async def test_an_upload_becomes_a_set_and_a_plan(dashboard, tmp_path):
     await dashboard.ask("POST", "/uploads/quay.jsonl/inspect")
     result = await until_ended(dashboard, "/uploads/quay.jsonl", lambda result: result["about"])
     assert result["about"]["format"] == "own-log" and result["about"]["rows"] == 120
-    assert "wenda" in (await dashboard.page("/dashboard/data/uploads/quay.jsonl"))[1], "examples are shown"
+    assert "wenda" in (await dashboard.page("/dashboard/data/uploads/quay.jsonl"))[1], (
+        "examples are shown"
+    )
     await dashboard.ask("PUT", "/uploads/quay.jsonl/right", json=RIGHT)
 
-    order = {"name": "quay", "persona": "ballast", "sources": [{"source": "uploads/quay.jsonl"}], "max_length": 1024}
+    order = {
+        "name": "quay",
+        "persona": "ballast",
+        "sources": [{"source": "uploads/quay.jsonl"}],
+        "max_length": 1024,
+    }
     assert (await dashboard.ask("POST", "/datasets", json=order))[0] == 202
     result = await until_ended(
-        dashboard, "/datasets/quay/build", lambda result: result["state"] not in ("waiting", "running")
+        dashboard,
+        "/datasets/quay/build",
+        lambda result: result["state"] not in ("waiting", "running"),
     )
     assert result["state"] == "done", result
     _, found, _ = await dashboard.ask("GET", "/datasets/quay/samples?query=hawser")
-    assert found["count"] and "Wenda" not in json.dumps(found) and "harbour-post" not in json.dumps(found)
+    assert (
+        found["count"]
+        and "Wenda" not in json.dumps(found)
+        and "harbour-post" not in json.dumps(found)
+    )
     _, page, _ = await dashboard.page("/dashboard/data/sets/quay/samples")
     assert '<mark class="name">' in page and '<mark class="value">' in page, (
         "pseudonyms and stand-ins are known by form"
@@ -67,7 +88,11 @@ async def test_an_upload_becomes_a_set_and_a_plan(dashboard, tmp_path):
     assert "Wenda Quill" in page and "wenda.quill7@harbour-post.net" in page
     await dashboard.submit("/dashboard/data/sets/quay/review", verdict="keep", name="Wenda Quill")
     await dashboard.submit("/dashboard/data/builds/quay/again")
-    await until_ended(dashboard, "/datasets/quay/build", lambda result: result["state"] not in ("waiting", "running"))
+    await until_ended(
+        dashboard,
+        "/datasets/quay/build",
+        lambda result: result["state"] not in ("waiting", "running"),
+    )
     _, found, _ = await dashboard.ask("GET", "/datasets/quay/samples?query=wenda")
     assert found["count"], "the reviewer's word is heeded"
 
@@ -78,7 +103,9 @@ async def test_an_upload_becomes_a_set_and_a_plan(dashboard, tmp_path):
     assert status == 303
     _, page, _ = await dashboard.page(headers["Location"])
     assert page.count("tokens are trained on") == 3 and "Truncation" in page and "fits" in page
-    status, page, _ = await dashboard.submit("/dashboard/data/plan", persona="oda", dataset="datasets/quay")
+    status, page, _ = await dashboard.submit(
+        "/dashboard/data/plan", persona="oda", dataset="datasets/quay"
+    )
     assert status == 422 and "was made for ballast" in page
 
 
@@ -87,5 +114,11 @@ def real_backend(home: Path) -> SubprocessBackend:
 
     catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", home)
     return SubprocessBackend(
-        home, catalogue, SystemClock(), threads=1, nice=0, serving_precision="float32", environ=os.environ
+        home,
+        catalogue,
+        SystemClock(),
+        threads=1,
+        nice=0,
+        serving_precision="float32",
+        environ=os.environ,
     )

@@ -58,7 +58,12 @@ def test_half_a_line_of_a_trainer_that_was_killed_costs_that_line_alone(tmp_path
         file.write(b'\xff\x00 not json\n{"event":"unheard-of"}\n')
     tell(tmp_path, step(3))
     read = read_all_events(path)
-    assert [logged.event.event for logged in read.events] == ["progress", "phase", "progress", "progress"]
+    assert [logged.event.event for logged in read.events] == [
+        "progress",
+        "phase",
+        "progress",
+        "progress",
+    ]
     assert read.unreadable == 2 and read.end == path.stat().st_size
 
 
@@ -79,10 +84,14 @@ def test_another_file_in_its_place_is_read_from_its_beginning(tmp_path):
 def test_pages_of_events_hold_each_once(tmp_path):
     path = tmp_path / "events.jsonl"
     tell(tmp_path, *[step(n) for n in range(1, 8)])
-    seen, at, more = [], 0, True
+    seen = []
+    at = 0
+    more = True
     while more:
         read = read_events(path, at, most=3)
-        seen, at, more = seen + steps_of(read), read.end, read.more
+        seen = seen + steps_of(read)
+        at = read.end
+        more = read.more
     assert seen == list(range(1, 8))
 
 
@@ -102,9 +111,15 @@ def test_a_long_file_is_read_in_blocks_and_a_line_without_end_is_passed_over(tmp
 
 def test_a_run_that_went_on_from_a_checkpoint_has_each_step_once_as_it_was_reported_last():
     first = [step(n, 4.0) for n in range(1, 9)]
-    course = build_history([*first, epoch(1, 8), Phase(name="training"), *[step(n, 2.0) for n in range(6, 11)]])
-    assert [(it.step, it.loss) for it in course.steps] == [(n, 4.0 if n < 6 else 2.0) for n in range(1, 11)]
-    assert course.epochs == [], "what was measured after a step that was made again is measured again"
+    course = build_history(
+        [*first, epoch(1, 8), Phase(name="training"), *[step(n, 2.0) for n in range(6, 11)]]
+    )
+    assert [(it.step, it.loss) for it in course.steps] == [
+        (n, 4.0 if n < 6 else 2.0) for n in range(1, 11)
+    ]
+    assert course.epochs == [], (
+        "what was measured after a step that was made again is measured again"
+    )
     course.add(epoch(1, 10, 2.0))
     course.add(epoch(1, 10, 1.9))
     assert [it.train_loss for it in course.epochs] == [1.9] and course.train_loss == 1.9
@@ -118,7 +133,10 @@ def test_what_was_held_out_comes_from_epochs_and_from_measurements_between_them(
 
 
 def test_smoothing_is_tensorboards_with_its_debiasing():
-    values, weight, last, biased = [4.0, 1.0, 3.5, 2.0], 0.8, [], 0.0
+    values = [4.0, 1.0, 3.5, 2.0]
+    weight = 0.8
+    last = []
+    biased = 0.0
     for n, value in enumerate(values, start=1):
         biased = weight * biased + (1 - weight) * value
         last.append(biased / (1 - weight**n))
@@ -131,14 +149,19 @@ def test_a_course_comes_back_from_the_tables_of_its_report(tmp_path):
     result = whole_run()
     course = build_history(result)
     for name, events in (("steps.csv", course.steps), ("epochs.csv", course.epochs)):
-        rows = [event.model_dump(exclude={"event", "of", "eta_s", "held_s", "trouble"}) for event in events]
+        rows = [
+            event.model_dump(exclude={"event", "of", "eta_s", "held_s", "trouble"})
+            for event in events
+        ]
         with (tmp_path / name).open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0].keys())
             writer.writeheader()
             writer.writerows(rows)
     (tmp_path / "evaluations.csv").write_text("step,epoch\nnothing,in,it\n")
     again = read_report_history(tmp_path)
-    assert [(it.step, it.loss, it.lr) for it in again.steps] == [(it.step, it.loss, it.lr) for it in course.steps]
+    assert [(it.step, it.loss, it.lr) for it in again.steps] == [
+        (it.step, it.loss, it.lr) for it in course.steps
+    ]
     assert again.heldout == course.heldout and again.evaluations == []
     assert json.dumps(again.heldout)
     assert read_report_history(tmp_path / "none").steps == []

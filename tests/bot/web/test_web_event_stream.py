@@ -1,4 +1,6 @@
-"""What a run tells over server-sent events and as a list: nothing is lost or doubled when a connection breaks."""
+"""What a run tells over server-sent events and as a list: nothing is lost or doubled when a
+connection breaks.
+"""
 
 import asyncio
 import json
@@ -54,13 +56,16 @@ async def test_a_connection_that_breaks_in_the_middle_is_taken_up_again(dashboar
     put_job(dashboard, "j1")
     dashboard.queue.start()
     await until(lambda: dashboard.backend.busy)
-    folder, path = folder_in(dashboard, "j1"), "/finetune/jobs/j1/events"
+    folder = folder_in(dashboard, "j1")
+    path = "/finetune/jobs/j1/events"
     tell(folder, *[step(n) for n in range(1, 6)])
     first = await some(dashboard, path, lambda one: one[1] == "progress" and one[2]["step"] == 3)
     with (folder / "events.jsonl").open("a") as file:
         file.write(step(6).model_dump_json()[:25])
     async with asyncio.TaskGroup() as group:
-        second = group.create_task(some(dashboard, path, lambda one: steps_in([one]) == [7], first[-1][0]))
+        second = group.create_task(
+            some(dashboard, path, lambda one: steps_in([one]) == [7], first[-1][0])
+        )
         await asyncio.sleep(0.05)
         with (folder / "events.jsonl").open("a") as file:
             file.write(step(6).model_dump_json()[25:] + "\n")
@@ -79,23 +84,33 @@ async def test_a_stream_ends_with_its_run_and_says_all_of_it_to_whoever_comes_la
     put_job(dashboard, "j1")
     dashboard.queue.start()
     await until(lambda: dashboard.backend.busy)
-    async with asyncio.timeout(10), dashboard.session.get("/finetune/jobs/j1/events", headers=STREAM) as answer:
+    async with (
+        asyncio.timeout(10),
+        dashboard.session.get("/finetune/jobs/j1/events", headers=STREAM) as answer,
+    ):
         tell(folder_in(dashboard, "j1"), *whole_run())
         dashboard.backend.finish(TrainingFailed("The disk is full.", "Free some.", can_resume=True))
         seen = [one async for one in shown_result(answer)]
     assert steps_in(seen) == list(range(1, 21)) and seen[-1][2]["state"] == "failed"
     late = await some(dashboard, "/finetune/jobs/j1/events", is_state("failed"))
     assert steps_in(late) == list(range(1, 21))
-    nothing_more = await some(dashboard, "/finetune/jobs/j1/events", is_state("failed"), late[-1][0])
+    nothing_more = await some(
+        dashboard, "/finetune/jobs/j1/events", is_state("failed"), late[-1][0]
+    )
     assert [name for _, name, _ in nothing_more] == ["job"]
-    from_there = await some(dashboard, f"/finetune/jobs/j1/events?after={late[4][0]}", is_state("failed"))
+    from_there = await some(
+        dashboard, f"/finetune/jobs/j1/events?after={late[4][0]}", is_state("failed")
+    )
     assert steps_in(from_there) == list(range(5, 21))
 
 
 async def test_a_job_that_waits_tells_its_place_and_one_without_folder_only_itself(dashboard):
     put_job(dashboard, "first")
     put_job(dashboard, "second", guild=5)
-    async with asyncio.timeout(10), dashboard.session.get("/finetune/jobs/second/events", headers=STREAM) as answer:
+    async with (
+        asyncio.timeout(10),
+        dashboard.session.get("/finetune/jobs/second/events", headers=STREAM) as answer,
+    ):
         stream = shown_result(answer)
         _, name, job = await anext(stream)
         assert (name, job["state"], job["place"]) == ("job", "queued", 2)
@@ -119,7 +134,10 @@ async def test_what_was_reported_before_is_void_where_the_file_is_another(dashbo
 
 async def test_all_jobs_are_followed_in_one_stream(dashboard):
     put_job(dashboard, "waits")
-    async with asyncio.timeout(10), dashboard.session.get("/finetune/events", headers=STREAM) as answer:
+    async with (
+        asyncio.timeout(10),
+        dashboard.session.get("/finetune/events", headers=STREAM) as answer,
+    ):
         stream = shown_result(answer)
         assert (await anext(stream))[2]["job_id"] == "waits"
         dashboard.queue.start()
@@ -149,17 +167,22 @@ async def test_nobody_listens_any_more_once_a_stream_was_left(dashboard):
 async def test_events_are_listed_in_pages(dashboard):
     put_job(dashboard, "j1")
     tell(folder_in(dashboard, "j1"), *whole_run(6))
-    seen, path = [], "/finetune/jobs/j1/events?limit=4"
+    seen = []
+    path = "/finetune/jobs/j1/events?limit=4"
     while path:
         status, body, _ = await dashboard.ask("GET", path)
         assert status == 200 and len(body["events"]) <= 4
         seen += body["events"]
         path = body["links"].get("next")
-    assert [one["event"] for one in seen][:2] == ["phase", "progress"] and seen[-1]["event"] == "done"
+    assert [one["event"] for one in seen][:2] == ["phase", "progress"] and seen[-1][
+        "event"
+    ] == "done"
     assert len(seen) == len({one["id"] for one in seen}) == 10
 
 
-@pytest.mark.parametrize("query", ["after=3", "after=x", "after=-1", "limit=0", "from=1", f"after={10**30}"])
+@pytest.mark.parametrize(
+    "query", ["after=3", "after=x", "after=-1", "limit=0", "from=1", f"after={10**30}"]
+)
 async def test_an_event_that_there_is_not_is_named(dashboard, query):
     put_job(dashboard, "j1")
     tell(folder_in(dashboard, "j1"), step(1))
@@ -184,7 +207,11 @@ async def test_curves_hold_every_step_raw_and_smoothed(dashboard):
     assert body["steps"] == list(range(1, 21)) and body["train_loss"][0] == 3.9
     assert body["train_loss_smoothed"][1] == pytest.approx((0.5 * 3.9 + 3.8) / 1.5)
     assert body["heldout_steps"] == [10, 20] and body["learning_rate"][3] == 1e-3 / 4
-    assert body["settings"]["seed"] == 7 and body["settings_from"] == "run" and "0.5" in body["formula"]
+    assert (
+        body["settings"]["seed"] == 7
+        and body["settings_from"] == "run"
+        and "0.5" in body["formula"]
+    )
     for wrong in ("1", "nan", "-0.1", "much"):
         assert (await dashboard.ask("GET", f"/finetune/jobs/j1/curves?smoothing={wrong}"))[0] == 400
 

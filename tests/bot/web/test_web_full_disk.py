@@ -1,4 +1,6 @@
-"""A full disk is a 507 that says so, at every door that stores something; nothing is stored by halves."""
+"""A full disk is a 507 that says so, at every door that stores something; nothing is stored by
+halves.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def refuse_rows(*_: Any, **__: Any) -> None:
 
 
 def tree(dashboard: DashboardClient, *folders: str) -> set[str]:
-    found = (path for name in folders for path in (dashboard.home / name).rglob("*") if path.is_file())
+    found = (
+        path for name in folders for path in (dashboard.home / name).rglob("*") if path.is_file()
+    )
     return {path.relative_to(dashboard.home).as_posix() for path in found}
 
 
@@ -51,7 +55,9 @@ REST_DOORS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 
 @pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize(("method", "path", "more"), REST_DOORS)
-async def test_over_rest(dashboard: DashboardClient, method: str, path: str, more: dict[str, Any]) -> None:
+async def test_over_rest(
+    dashboard: DashboardClient, method: str, path: str, more: dict[str, Any]
+) -> None:
     status, problem, _ = await dashboard.ask(method, path, **more)
     assert (status, problem["type"]) == (507, "/problems/no-room"), problem
     assert not tree(dashboard, "lore", "personas", "uploads")
@@ -59,34 +65,50 @@ async def test_over_rest(dashboard: DashboardClient, method: str, path: str, mor
 
 @pytest.mark.usefixtures("full_disk")
 async def test_on_the_pages(dashboard: DashboardClient) -> None:
-    status, text, _ = await dashboard.submit("/dashboard/personas/ballast/lore", name="mine", text="# Mine\n\nOf silk.")
-    assert status == 507 and DISK_FULL_MESSAGE in text and "Of silk." in text  # the text is still in the form
+    status, text, _ = await dashboard.submit(
+        "/dashboard/personas/ballast/lore", name="mine", text="# Mine\n\nOf silk."
+    )
+    assert (
+        status == 507 and DISK_FULL_MESSAGE in text and "Of silk." in text
+    )  # the text is still in the form
     status, _, text = await upload(dashboard, "/dashboard/personas", "mira.json", as_json(V2))  # type: ignore[no-untyped-call]
     assert status == 507 and DISK_FULL_MESSAGE in text
     assert not tree(dashboard, "lore", "personas")
 
 
-async def test_with_a_full_database(dashboard: DashboardClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_a_full_database(
+    dashboard: DashboardClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_version(dashboard.store, "ballast", "v1")  # type: ignore[no-untyped-call]
     monkeypatch.setattr(dashboard.store.jobs, "add", refuse_rows)
     monkeypatch.setattr(dashboard.store.versions, "promote", refuse_rows)
     status, problem, _ = await dashboard.start()
     assert (status, problem["type"]) == (507, "/problems/no-room"), problem
-    status, problem, _ = await dashboard.ask("POST", "/personas/ballast/versions/v1/promote", json={})
+    status, problem, _ = await dashboard.ask(
+        "POST", "/personas/ballast/versions/v1/promote", json={}
+    )
     assert (status, problem["type"]) == (507, "/problems/no-room"), problem
     assert "/home/op" not in str(problem)
 
 
 def test_members_are_told_that_the_disk_is_full() -> None:
-    full = OSError(errno.ENOSPC, "No space left on device", "/home/op/.understudy/personas/7/x/card.toml")
+    full = OSError(
+        errno.ENOSPC, "No space left on device", "/home/op/.understudy/personas/7/x/card.toml"
+    )
     with pytest.raises(StoreError) as raised:
         refuse_rows()
     assert is_disk_full(raised.value)
     for error in (full, OSError(errno.EDQUOT, "Disk quota exceeded")):
         assert is_disk_full(error)
         text = error_text(app_commands.CommandInvokeError(_command(), error))
-        assert text == f"{DISK_FULL_MESSAGE} The operator has to free space." and "/home" not in text
-    for other in (OSError(errno.EACCES, "Permission denied"), CardError("No card.", "Choose one."), ValueError("full")):
+        assert (
+            text == f"{DISK_FULL_MESSAGE} The operator has to free space." and "/home" not in text
+        )
+    for other in (
+        OSError(errno.EACCES, "Permission denied"),
+        CardError("No card.", "Choose one."),
+        ValueError("full"),
+    ):
         assert not is_disk_full(other)
 
 

@@ -1,4 +1,6 @@
-"""`Idempotency-Key`: once is once, also when the first request is still being worked on, or was cut off."""
+"""`Idempotency-Key`: once is once, also when the first request is still being worked on, or was cut
+off.
+"""
 
 import asyncio
 import time
@@ -57,7 +59,8 @@ async def ask(dashboard, aiohttp_client):
         async with client.post(path, headers=headers | more.pop("headers", {}), **more) as got:
             return got.status, await got.json()
 
-    asked.counter, asked.store = counter, dashboard.store
+    asked.counter = counter
+    asked.store = dashboard.store
     return asked
 
 
@@ -86,25 +89,35 @@ async def test_a_second_request_while_the_first_is_worked_on_is_asked_to_wait(as
     await until(lambda: ask.counter.asked)
     assert await ask(json={"a": 1}) == (409, {"slug": "conflict"})
     ask.counter.free.set()
-    assert (await first)[0] == 201 and (await ask(json={"a": 1}))[0] == 201 and len(ask.counter.asked) == 1
+    assert (
+        (await first)[0] == 201
+        and (await ask(json={"a": 1}))[0] == 201
+        and len(ask.counter.asked) == 1
+    )
 
 
 async def test_what_was_cut_off_is_not_done_a_second_time_by_itself(ask):
     assert (await ask(json={"a": 1}))[0] == 201
-    ask.store._connection.write("update answered set status = null")  # as after a kill in the middle
+    ask.store._connection.write(
+        "update answered set status = null"
+    )  # as after a kill in the middle
     assert await ask(json={"a": 1}) == (409, {"slug": "conflict"}) and len(ask.counter.asked) == 1
 
 
 async def test_after_a_day_a_key_is_new(ask):
     await ask(json={"a": 1})
-    ask.store._connection.write("update answered set at = :at", at=time.time() - IDEMPOTENCY_KEY_LIFETIME_S - 1)
+    ask.store._connection.write(
+        "update answered set at = :at", at=time.time() - IDEMPOTENCY_KEY_LIFETIME_S - 1
+    )
     assert (await ask(json={"a": 2}))[1]["done"] == 2
 
 
 async def test_what_is_older_than_a_day_is_forgotten(ask):
     await ask(json={"a": 1})
     await ask(json={"a": 2}, key="later")
-    ask.store._connection.write("update answered set at = 1000.0 where at = (select min(at) from answered)")
+    ask.store._connection.write(
+        "update answered set at = 1000.0 where at = (select min(at) from answered)"
+    )
     ask.store.idempotency_keys.delete_expired(1001.0 + IDEMPOTENCY_KEY_LIFETIME_S)
     assert len(ask.store._connection.read("select * from answered")) == 1
 
@@ -142,13 +155,22 @@ async def test_of_a_request_no_more_than_a_hash_is_kept(ask):
 
 @pytest.mark.parametrize(
     "path",
-    ["/play/runs", "/play/duets", "/tokens", "/finetune/plan", "/personas/oda/lore/ask", "/personas/oda/card/check"],
+    [
+        "/play/runs",
+        "/play/duets",
+        "/tokens",
+        "/finetune/plan",
+        "/personas/oda/lore/ask",
+        "/personas/oda/card/check",
+    ],
 )
 async def test_what_lives_in_memory_is_answered_from_there_and_reaches_no_disk(ask, path):
     first = await ask(path, json={"prompt": "Is the ferry late?"})
     assert first[0] == 201 and first == await ask(path, json={"prompt": "Is the ferry late?"})
     assert await ask(path, json={"prompt": "Who keeps the lamp?"}) == (409, {"slug": "key-used"})
-    assert await ask("/things", json={}) == (409, {"slug": "key-used"}) and len(ask.counter.asked) == 1
+    assert (
+        await ask("/things", json={}) == (409, {"slug": "key-used"}) and len(ask.counter.asked) == 1
+    )
     assert ask.store._connection.read("select * from answered") == []
 
 
@@ -159,13 +181,17 @@ async def test_in_memory_too_one_waits_for_the_first_and_what_was_refused_comes_
     await until(lambda: len(ask.counter.asked) == 2)
     assert await ask("/play/runs", json={"a": 1}) == (409, {"slug": "conflict"})
     ask.counter.free.set()
-    assert (await first)[0] == 201 == (await ask("/play/runs", json={"a": 1}))[0] and len(ask.counter.asked) == 2
+    assert (await first)[0] == 201 == (await ask("/play/runs", json={"a": 1}))[0] and len(
+        ask.counter.asked
+    ) == 2
 
 
 async def test_what_is_kept_in_memory_goes_when_somebody_is_forgotten(ask):
     await ask("/play/runs", json={"prompt": "Is the ferry late?"})
     ask.store.erasure_requests.begin("someone", 0.0, "", "{}", "{}")
-    assert (await ask("/play/runs", json={"prompt": "Is the ferry late?"}))[0] == 201 and len(ask.counter.asked) == 2
+    assert (await ask("/play/runs", json={"prompt": "Is the ferry late?"}))[0] == 201 and len(
+        ask.counter.asked
+    ) == 2
 
 
 def test_in_memory_keys_end_after_a_day_and_the_oldest_of_a_thousand_first():
@@ -173,5 +199,7 @@ def test_in_memory_keys_end_after_a_day_and_the_oldest_of_a_thousand_first():
     for number in range(MAX_IN_MEMORY_RESPONSES + 1):
         kept.begin(b"%d" % number, b"asked", 100.0)
         kept.end(b"%d" % number, 201, "{}")
-    assert kept.get(b"0", 101.0) is None and kept.get(b"1", 101.0) == IdempotentResponse(b"asked", 201, "{}")
+    assert kept.get(b"0", 101.0) is None and kept.get(b"1", 101.0) == IdempotentResponse(
+        b"asked", 201, "{}"
+    )
     assert kept.get(b"1", 100.0 + IDEMPOTENCY_KEY_LIFETIME_S) is None

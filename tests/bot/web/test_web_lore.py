@@ -1,4 +1,6 @@
-"""A persona's lore over REST and by its pages: written, left out, brought back; why a message finds what it does."""
+"""A persona's lore over REST and by its pages: written, left out, brought back; why a message finds
+what it does.
+"""
 
 import html
 import re
@@ -13,7 +15,9 @@ from tests.bot.web.test_web_cards import upload
 from tests.personas.cards import V2, as_json
 from tests.personas.lorebook_samples import NOVEL_AI
 
-UMBRELLA = "# The violet umbrella\n\nAn umbrella of violet silk hangs in the cab. It was the opera's.\n"
+UMBRELLA = (
+    "# The violet umbrella\n\nAn umbrella of violet silk hangs in the cab. It was the opera's.\n"
+)
 QUESTION = "whose violet umbrella is that?"
 PIANO = "the-piano.md"
 PAGE = "/dashboard/personas/ballast/lore"
@@ -26,11 +30,15 @@ def lore_in(dashboard):
 async def furnish(dashboard):
     """The shipped lore of Ballast, found as in the running bot."""
     services = dashboard.front._context.services
-    await GuildLore(services.home, lore_in(dashboard), services.catalogue.shipped.lore).refresh(0, "ballast")
+    await GuildLore(services.home, lore_in(dashboard), services.catalogue.shipped.lore).refresh(
+        0, "ballast"
+    )
 
 
 async def ask(dashboard, message=QUESTION, **more):
-    status, result, _ = await dashboard.ask("POST", "/personas/ballast/lore/ask", json={"message": message, **more})
+    status, result, _ = await dashboard.ask(
+        "POST", "/personas/ballast/lore/ask", json={"message": message, **more}
+    )
     assert status == 200
     return result
 
@@ -41,19 +49,31 @@ def outcomes(result):
 
 async def test_what_is_written_is_found_at_once_and_in_all_servers_and_after_a_restart(dashboard):
     await furnish(dashboard)
-    status, result, _ = await dashboard.ask("PUT", "/personas/ballast/lore/umbrella", json={"text": UMBRELLA})
+    status, result, _ = await dashboard.ask(
+        "PUT", "/personas/ballast/lore/umbrella", json={"text": UMBRELLA}
+    )
     assert status == 200 and result == {"name": "umbrella.md", "passages": 1}
-    assert (await dashboard.ask("GET", "/personas/ballast/lore/umbrella"))[1]["text"] == UMBRELLA, "where it was put"
+    assert (await dashboard.ask("GET", "/personas/ballast/lore/umbrella"))[1]["text"] == UMBRELLA, (
+        "where it was put"
+    )
     [best, *_] = (await ask(dashboard))["matches"]
-    assert (best["source"], best["outcome"]) == ("ballast/umbrella.md", "given") and "umbrella" in best["words"]
-    assert best["score"] == best["by_words"] + best["by_meaning"] >= 1 and "among the best 2" in best["why"]
+    assert (best["source"], best["outcome"]) == (
+        "ballast/umbrella.md",
+        "given",
+    ) and "umbrella" in best["words"]
+    assert (
+        best["score"] == best["by_words"] + best["by_meaning"] >= 1
+        and "among the best 2" in best["why"]
+    )
     told = await ask(dashboard, "I am so tired of this umbrella.")
     assert told["weight"] == 0.5 and (await ask(dashboard))["weight"] == 1
     page = (await dashboard.submit(PAGE, ask="I am so tired of this umbrella."))[1]
     assert "; the message asks nothing, so its scores count half." in page
     found = [hit.source for hit in lore_in(dashboard).search("ballast", QUESTION, guild_id=77)]
     assert found[0] == "ballast/umbrella.md" and not lore_in(dashboard).search("oda", QUESTION)
-    again = read_all_lore(dashboard.front._context.services.catalogue.shipped.lore, ["ballast"], dashboard.home)
+    again = read_all_lore(
+        dashboard.front._context.services.catalogue.shipped.lore, ["ballast"], dashboard.home
+    )
     assert "ballast/umbrella.md" in {passage.source for passage in again}
 
 
@@ -61,54 +81,99 @@ async def test_what_ships_is_written_anew_left_out_and_taken_back(dashboard):
     await furnish(dashboard)
     path = f"/personas/ballast/lore/{PIANO}"
     shipped = (await dashboard.ask("GET", path))[1]["text"]
-    await dashboard.ask("PUT", path, json={"text": f"{shipped}\n\n## Zebras\n\nNo zebra has ever played that piano.\n"})
+    await dashboard.ask(
+        "PUT",
+        path,
+        json={"text": f"{shipped}\n\n## Zebras\n\nNo zebra has ever played that piano.\n"},
+    )
     [best, *_] = (await ask(dashboard, "has a zebra played?"))["matches"]
     assert best["heading"].endswith("Zebras") and best["source"] == f"ballast/{PIANO}"
-    owners = {passage.owner for passage in lore_in(dashboard).passages if passage.source == f"ballast/{PIANO}"}
+    owners = {
+        passage.owner
+        for passage in lore_in(dashboard).passages
+        if passage.source == f"ballast/{PIANO}"
+    }
     assert owners == {"0/ballast"}, "what ships under this name is found no more"
-    assert (await dashboard.ask("DELETE", path))[0] == (await dashboard.ask("DELETE", path))[0] == 200
-    assert not [passage for passage in lore_in(dashboard).passages if passage.source == f"ballast/{PIANO}"]
+    assert (
+        (await dashboard.ask("DELETE", path))[0] == (await dashboard.ask("DELETE", path))[0] == 200
+    )
+    assert not [
+        passage for passage in lore_in(dashboard).passages if passage.source == f"ballast/{PIANO}"
+    ]
     [left] = [
-        file for file in (await dashboard.ask("GET", "/personas/ballast/lore"))[1]["files"] if file["name"] == PIANO
+        file
+        for file in (await dashboard.ask("GET", "/personas/ballast/lore"))[1]["files"]
+        if file["name"] == PIANO
     ]
     assert left["left_out"] and left["ships"] and left["passages"] == 0
-    shown = read_all_lore(dashboard.front._context.services.catalogue.shipped.lore, ["ballast"], dashboard.home)
+    shown = read_all_lore(
+        dashboard.front._context.services.catalogue.shipped.lore, ["ballast"], dashboard.home
+    )
     assert f"ballast/{PIANO}" not in {passage.source for passage in shown}
     assert (await dashboard.submit(f"{PAGE}/0/{PIANO}/bring-back"))[0] == 303
     assert (await dashboard.ask("GET", path))[1]["text"] == shipped
-    assert {p.owner for p in lore_in(dashboard).passages if p.source == f"ballast/{PIANO}"} == {"ballast"}
+    assert {p.owner for p in lore_in(dashboard).passages if p.source == f"ballast/{PIANO}"} == {
+        "ballast"
+    }
 
 
 async def test_why_a_passage_is_found_but_left_over_or_not_found_is_said(dashboard):
-    sections = "".join(f"## Umbrella {n}\n\nThe violet umbrella number {n} hangs in cab {n}.\n\n" for n in range(1, 5))
-    await dashboard.ask("PUT", "/personas/ballast/lore/umbrellas", json={"text": f"# Umbrellas\n\n{sections}"})
-    await dashboard.ask("PUT", "/personas/ballast/lore/soup", json={"text": "# Soup\n\nTurnips boil on Tuesdays.\n"})
-    await dashboard.ask("PUT", "/personas/ballast/lore/chinese", json={"text": "# 茶\n\n钟楼下卖茶。\n"})
+    sections = "".join(
+        f"## Umbrella {n}\n\nThe violet umbrella number {n} hangs in cab {n}.\n\n"
+        for n in range(1, 5)
+    )
+    await dashboard.ask(
+        "PUT", "/personas/ballast/lore/umbrellas", json={"text": f"# Umbrellas\n\n{sections}"}
+    )
+    await dashboard.ask(
+        "PUT", "/personas/ballast/lore/soup", json={"text": "# Soup\n\nTurnips boil on Tuesdays.\n"}
+    )
+    await dashboard.ask(
+        "PUT", "/personas/ballast/lore/chinese", json={"text": "# 茶\n\n钟楼下卖茶。\n"}
+    )
     result = await ask(dashboard, "where is the violet umbrella?")
     assert [one["outcome"] for one in result["matches"]].count("given") == result["most"] == 2
     left = next(one for one in result["matches"] if one["outcome"] == "left over")
     assert "room for 2 passages" in left["why"] and left["tokens"] > 5
     soup = next(one for one in result["matches"] if one["source"] == "ballast/soup.md")
-    assert soup["outcome"] == "not found" and "they share no meaningful word" in soup["why"] and soup["words"] == {}
+    assert (
+        soup["outcome"] == "not found"
+        and "they share no meaningful word" in soup["why"]
+        and soup["words"] == {}
+    )
     foreign = next(one for one in result["matches"] if one["source"] == "ballast/chinese.md")
     assert foreign["cosine"] is None and "its meaning was not compared" in foreign["why"]
 
 
 async def test_a_lorebook_is_lore_over_rest_and_on_the_page_with_what_became_of_it(dashboard):
     text = as_json(NOVEL_AI).decode()
-    status, result, _ = await dashboard.ask("PUT", "/personas/ballast/lore/mill", json={"text": text})
-    assert status == 200 and (result["name"], result["files"], result["passages"]) == ("mill.md", ["mill.md"], 3)
+    status, result, _ = await dashboard.ask(
+        "PUT", "/personas/ballast/lore/mill", json={"text": text}
+    )
+    assert status == 200 and (result["name"], result["files"], result["passages"]) == (
+        "mill.md",
+        ["mill.md"],
+        3,
+    )
     assert set(result["imported"]) == {"as_is", "other_meaning", "not_taken"}
     why = "its category is disabled in the file"
     assert {"what": "entry 4 “Draft”", "why": why} in result["imported"]["not_taken"]
-    [night, wheel] = [one for one in (await ask(dashboard, "the sluice"))["matches"] if one["outcome"] == "given"]
+    [night, wheel] = [
+        one for one in (await ask(dashboard, "the sluice"))["matches"] if one["outcome"] == "given"
+    ]
     assert wheel["keys"] == ["sluice"] and "has its keys: sluice" in wheel["why"]
     assert night["is_always"] and "given with every message" in night["why"]
-    ledger = next(one for one in (await ask(dashboard, "the ledger"))["matches"] if "torn" in one["text"])
+    ledger = next(
+        one for one in (await ask(dashboard, "the ledger"))["matches"] if "torn" in one["text"]
+    )
     assert ledger["outcome"] == "not found" and "only its keys give it" in ledger["why"]
     status, _, page = await upload(dashboard, f"{PAGE}-file", "Mill.lorebook", text.encode())
     page = html.unescape(page)
-    assert status == 200 and "It was a lorebook of NovelAI." in page and f"entry 4 “Draft” – {why}" in page
+    assert (
+        status == 200
+        and "It was a lorebook of NovelAI." in page
+        and f"entry 4 “Draft” – {why}" in page
+    )
     status, _, page = await upload(dashboard, f"{PAGE}-file", "data.json", b'{"messages": []}')
     assert status == 422 and "data.json is JSON, but no lorebook." in html.unescape(page)
     assert "<mark>sluice</mark>" in (await dashboard.submit(PAGE, ask="the sluice"))[1]
@@ -126,23 +191,31 @@ async def test_the_page_and_rest_list_what_is_used_of_a_card(dashboard):
 
 async def test_lore_of_a_server_counts_there_and_can_be_mended(dashboard):
     services = dashboard.front._context.services
-    await GuildLore(services.home, lore_in(dashboard)).add(77, "ballast", "umbrella", UMBRELLA.encode())
+    await GuildLore(services.home, lore_in(dashboard)).add(
+        77, "ballast", "umbrella", UMBRELLA.encode()
+    )
     assert ("ballast/umbrella.md", "given") not in outcomes(await ask(dashboard))
     assert ("ballast/umbrella.md", "given") in outcomes(await ask(dashboard, guild="77"))
     page = (await dashboard.submit(PAGE, ask=QUESTION, guild="77"))[1]
     assert "server 77" in page and "<mark>violet</mark>" in page and ">given<" in page
     await dashboard.submit(f"{PAGE}/77/umbrella.md", text=UMBRELLA.replace("violet", "scarlet"))
-    assert ("ballast/umbrella.md", "given") in outcomes(await ask(dashboard, "whose scarlet umbrella?", guild="77"))
+    assert ("ballast/umbrella.md", "given") in outcomes(
+        await ask(dashboard, "whose scarlet umbrella?", guild="77")
+    )
     assert (await dashboard.page(f"{PAGE}/78/umbrella.md"))[0] == 404
 
 
 async def test_by_its_pages_a_file_is_added_changed_removed_and_brought_back(dashboard):
-    assert (await dashboard.submit(PAGE, name="The umbrella", text="It is of violet silk."))[0] == 303
+    assert (await dashboard.submit(PAGE, name="The umbrella", text="It is of violet silk."))[
+        0
+    ] == 303
     path = f"{PAGE}/0/the-umbrella.md"
     page = (await dashboard.page(path))[1]
     assert "# The umbrella\n\nIt is of violet silk." in page
     await dashboard.submit(path, text="# The umbrella\r\n\r\nIt is of red silk.")
-    assert (await dashboard.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1]["text"].endswith("red silk.")
+    assert (await dashboard.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1][
+        "text"
+    ].endswith("red silk.")
     [number] = re.findall(r'name="number" value="([^"]+)"', (await dashboard.page(path))[1])
     await dashboard.submit(f"{path}/remove")
     files = (await dashboard.ask("GET", "/personas/ballast/lore"))[1]["files"]
@@ -150,25 +223,37 @@ async def test_by_its_pages_a_file_is_added_changed_removed_and_brought_back(das
     page = (await dashboard.page(PAGE))[1]
     assert f'href="{path}"' in page and "can be restored" in page
     await dashboard.submit(f"{path}/bring-back", number=number)
-    assert (await dashboard.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1]["text"].endswith("violet silk.")
+    assert (await dashboard.ask("GET", "/personas/ballast/lore/the-umbrella.md"))[1][
+        "text"
+    ].endswith("violet silk.")
     status, page, _ = await dashboard.submit(path, text="# Only a heading")
     assert status == 422 and "holds no text" in page
-    status, where, _ = await upload(dashboard, "/dashboard/personas/ballast/lore-file", "More.md", UMBRELLA.encode())
+    status, where, _ = await upload(
+        dashboard, "/dashboard/personas/ballast/lore-file", "More.md", UMBRELLA.encode()
+    )
     assert (status, where) == (303, PAGE)
-    status, _, page = await upload(dashboard, "/dashboard/personas/ballast/lore-file", "bad.md", b"caf\xe9")
+    status, _, page = await upload(
+        dashboard, "/dashboard/personas/ballast/lore-file", "bad.md", b"caf\xe9"
+    )
     assert status == 422 and "bad.md is not UTF-8 text (byte 3)." in html.unescape(page)
 
 
 async def test_no_way_into_a_servers_lore_passes_its_limit(dashboard, monkeypatch):
-    services, long = dashboard.front._context.services, UMBRELLA * 9
+    services = dashboard.front._context.services
+    long = UMBRELLA * 9
     mira = services.personas.bring_in(77, parse_card(as_json(V2), "it"), "mira.json").persona.id
-    page, said = f"/dashboard/personas/{mira}/lore", "The lore of all personas of this server would have"
+    page = f"/dashboard/personas/{mira}/lore"
+    said = "The lore of all personas of this server would have"
     await dashboard.ask("PUT", f"/personas/{mira}/lore/umbrella", json={"text": long})
     await dashboard.ask("PUT", f"/personas/{mira}/lore/umbrella", json={"text": UMBRELLA})
-    await GuildLore(services.home, lore_in(dashboard)).add(77, "ballast", "umbrella", UMBRELLA.encode())
+    await GuildLore(services.home, lore_in(dashboard)).add(
+        77, "ballast", "umbrella", UMBRELLA.encode()
+    )
     monkeypatch.setattr(guild_lore, "MAX_GUILD_BYTES", 4 * len(UMBRELLA))
     before = {path: path.read_bytes() for path in dashboard.home.glob("lore/*/*/*.md")}
-    [number] = re.findall(r'name="number" value="([^"]+)"', (await dashboard.page(f"{page}/77/umbrella.md"))[1])
+    [number] = re.findall(
+        r'name="number" value="([^"]+)"', (await dashboard.page(f"{page}/77/umbrella.md"))[1]
+    )
     answers = [
         await dashboard.ask("PUT", f"/personas/{mira}/lore/more", json={"text": long}),
         await dashboard.ask("PUT", f"/personas/{mira}/lore/umbrella", json={"text": long}),
@@ -181,11 +266,21 @@ async def test_no_way_into_a_servers_lore_passes_its_limit(dashboard, monkeypatc
     for status, *answer in answers:
         assert status >= 400 and said in html.unescape(str(answer)), answer
     assert {path: path.read_bytes() for path in dashboard.home.glob("lore/*/*/*.md")} == before
-    book = as_json({**V2, "data": {**V2["data"], "character_book": {"entries": [{"keys": ["a"], "content": long}]}}})
+    book = as_json(
+        {
+            **V2,
+            "data": {
+                **V2["data"],
+                "character_book": {"entries": [{"keys": ["a"], "content": long}]},
+            },
+        }
+    )
     status, _, _ = await upload(dashboard, f"/dashboard/personas/{mira}/file", "mira.json", book)
     assert status == 303
     assert {path: path.read_bytes() for path in dashboard.home.glob("lore/*/*/*.md")} == before
-    assert (await dashboard.ask("PUT", "/personas/ballast/lore/more", json={"text": long}))[0] == 200, "the operator's"
+    assert (await dashboard.ask("PUT", "/personas/ballast/lore/more", json={"text": long}))[
+        0
+    ] == 200, "the operator's"
 
 
 async def test_what_cannot_be_is_refused(dashboard):
@@ -198,9 +293,13 @@ async def test_what_cannot_be_is_refused(dashboard):
             "PUT", f"/personas/ballast/lore/{path}", json={"text": "# X\n\nWords."}
         )
         assert status == 422 and "can be called" in refused["detail"], path
-    status, refused, _ = await dashboard.ask("PUT", "/personas/ballast/lore/x", json={"text": "# Nothing"})
+    status, refused, _ = await dashboard.ask(
+        "PUT", "/personas/ballast/lore/x", json={"text": "# Nothing"}
+    )
     assert status == 422 and "holds no text" in refused["detail"]
-    assert (await dashboard.ask("POST", "/personas/ballast/lore/ask", json={"message": ""}))[0] == 422
+    assert (await dashboard.ask("POST", "/personas/ballast/lore/ask", json={"message": ""}))[
+        0
+    ] == 422
 
 
 async def test_a_long_message_is_asked_and_stands_in_no_address(dashboard):
@@ -215,8 +314,15 @@ async def test_a_long_message_is_asked_and_stands_in_no_address(dashboard):
 
 async def test_what_cannot_be_added_comes_again_in_its_form(dashboard):
     status, page, _ = await dashboard.submit(PAGE, name="The <rope>", text="# Only a heading")
-    assert status == 422 and "<title>Error: Ballast: lore" in page and 'value="The &lt;rope&gt;"' in page
-    assert "holds no text" in re.search(r'<a href="#text">([^<]*)', page)[1] and "# Only a heading</textarea>" in page
+    assert (
+        status == 422
+        and "<title>Error: Ballast: lore" in page
+        and 'value="The &lt;rope&gt;"' in page
+    )
+    assert (
+        "holds no text" in re.search(r'<a href="#text">([^<]*)', page)[1]
+        and "# Only a heading</textarea>" in page
+    )
     assert re.search(r'id="text"[^>]*text-error" aria-invalid="true"', page)
     status, page, _ = await dashboard.submit(PAGE, name="Rope", text="x" * 100_001)
     assert status == 422 and "100 KB" in page and "x" * 100_001 in page
@@ -230,28 +336,44 @@ async def test_what_cannot_be_added_comes_again_in_its_form(dashboard):
 
 async def test_what_the_operator_wrote_is_trained_on_in_place_of_what_ships(dashboard):
     services = dashboard.front._context.services
-    await dashboard.ask("PUT", f"/personas/ballast/lore/{PIANO}", json={"text": "# The piano\n\nIt was sold.\n"})
+    await dashboard.ask(
+        "PUT", f"/personas/ballast/lore/{PIANO}", json={"text": "# The piano\n\nIt was sold.\n"}
+    )
     await dashboard.ask("DELETE", "/personas/ballast/lore/lifts-and-lanterns.md")
     await dashboard.ask("PUT", "/personas/ballast/card", json={"tagline": "A crane."})
     request = TrainingRequest(job_name="j", persona="ballast")
     by_kind = {one.kind: one for one in services.catalogue.materials_for(request)}
-    card, lore = by_kind["card"], dict((name, path) for path, name in by_kind["lore"].copies)
+    card = by_kind["card"]
+    lore = dict((name, path) for path, name in by_kind["lore"].copies)
     assert "A crane." in card.copies[0][0].read_text() and card.right == "form"
     assert "It was sold." in lore[f"lore/ballast/{PIANO}"].read_text()
-    assert "lore/ballast/lifts-and-lanterns.md" not in lore and "lore/ballast/iron-and-workings.md" in lore
-    assert any(name.startswith(f"lore/{WORLD}/") for name in lore) and by_kind["log"].origin == "logs/ballast.json"
+    assert (
+        "lore/ballast/lifts-and-lanterns.md" not in lore
+        and "lore/ballast/iron-and-workings.md" in lore
+    )
+    assert (
+        any(name.startswith(f"lore/{WORLD}/") for name in lore)
+        and by_kind["log"].origin == "logs/ballast.json"
+    )
 
 
 async def test_the_worlds_lore_is_written_found_by_all_and_left_out(dashboard):
     lore = lore_in(dashboard)
-    status, result, _ = await dashboard.ask("PUT", f"/personas/{WORLD}/lore/umbrella", json={"text": UMBRELLA})
+    status, result, _ = await dashboard.ask(
+        "PUT", f"/personas/{WORLD}/lore/umbrella", json={"text": UMBRELLA}
+    )
     assert status == 200 and result["name"] == "umbrella.md"
-    assert {lore.search(who, QUESTION)[0].source for who in ("ballast", "oda", "thrip")} == {f"{WORLD}/umbrella.md"}
+    assert {lore.search(who, QUESTION)[0].source for who in ("ballast", "oda", "thrip")} == {
+        f"{WORLD}/umbrella.md"
+    }
     files = (await dashboard.ask("GET", f"/personas/{WORLD}/lore"))[1]["files"]
     ships = next(file["name"] for file in files if file["origin"] == "came with the bot")
     status, page = (await dashboard.submit(f"/dashboard/personas/{WORLD}/lore", ask="umbrella"))[:2]
     assert (
-        status == 200 and "Every persona can use this lore" in page and page.count("1 passage") <= 2 and ships in page
+        status == 200
+        and "Every persona can use this lore" in page
+        and page.count("1 passage") <= 2
+        and ships in page
     )
     before = [p for p in lore.passages if p.source == f"{WORLD}/{ships}"]
     assert (await dashboard.ask("DELETE", f"/personas/{WORLD}/lore/{ships}"))[0] == 200

@@ -22,14 +22,20 @@ HELLO = [{"role": "user", "content": "Is the ferry late?"}]
 def put_version(store, persona_id, version, live=False):
     """A version of a persona, as if it had been trained."""
     job_id = f"{persona_id}-{version}"
-    store.jobs.add(NewTrainingJob(job_id, 0, 0, 0, TrainingRequest(job_name=version, persona=persona_id)), 1.0)
-    store.versions.record_installed(InstalledVersion(persona_id, version, job_id, 1_800_000_000.0, SCORECARD))
+    store.jobs.add(
+        NewTrainingJob(job_id, 0, 0, 0, TrainingRequest(job_name=version, persona=persona_id)), 1.0
+    )
+    store.versions.record_installed(
+        InstalledVersion(persona_id, version, job_id, 1_800_000_000.0, SCORECARD)
+    )
     if live:
         store.versions.promote(persona_id, version, 0, 1.0)
 
 
 async def chat(dashboard, messages=HELLO, model="ballast", **more):
-    status, body, _ = await dashboard.ask("POST", CHAT, json={"model": model, "messages": messages, **more})
+    status, body, _ = await dashboard.ask(
+        "POST", CHAT, json={"model": model, "messages": messages, **more}
+    )
     return status, body
 
 
@@ -38,7 +44,9 @@ async def streamed(dashboard, **more):
     body = {"model": "ballast", "messages": HELLO, "stream": True, **more}
     async with dashboard.session.post(CHAT, json=body) as answer:
         assert answer.status == 200 and answer.content_type == "text/event-stream"
-        *events, last = [line[6:] for line in (await answer.text()).splitlines() if line.startswith("data: ")]
+        *events, last = [
+            line[6:] for line in (await answer.text()).splitlines() if line.startswith("data: ")
+        ]
     return [json.loads(event) for event in events], last
 
 
@@ -48,17 +56,34 @@ async def test_a_reply_says_who_made_it_and_what_it_took(dashboard):
                               presence_penalty=0, metadata={"a": "b"}, store=False)  # fmt: skip
     assert status == 200 and body["object"] == "chat.completion" and body["model"] == "ballast@v1"
     choice = body["choices"][0]
-    assert choice["message"] == {"role": "assistant", "content": "Ballast hears: Is the ferry late?", "refusal": None}
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": "Ballast hears: Is the ferry late?",
+        "refusal": None,
+    }
     assert (choice["finish_reason"], choice["logprobs"], len(body["choices"])) == ("stop", None, 1)
     assert body["usage"] == {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     assert "ballast@v1" in body["system_fingerprint"]
-    assert body["understudy"] == {"ai_written": True, "persona": "ballast", "version": "v1", "lore": [], "seed": 11}
+    assert body["understudy"] == {
+        "ai_written": True,
+        "persona": "ballast",
+        "version": "v1",
+        "lore": [],
+        "seed": 11,
+    }
     asked = dashboard.engine.requests[-1]
     dashboard.engine.reply_flags = {"lore": (LoreHit("room.md", "It had room", "x", 1.0),)}
-    assert [hit["source"] for hit in (await chat(dashboard))[1]["understudy"]["lore"]] == ["room.md"]
+    assert [hit["source"] for hit in (await chat(dashboard))[1]["understudy"]["lore"]] == [
+        "room.md"
+    ]
     assert asked.adapter.version == "v1" and asked.guild_id == 0
     sampling = asked.sampling
-    assert (sampling.seed, sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (11, 0.3, 0.5, 9)
+    assert (sampling.seed, sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (
+        11,
+        0.3,
+        0.5,
+        9,
+    )
     assert sampling.stop == ("\nGuest:", "\n\n")
 
 
@@ -68,13 +93,20 @@ async def test_a_stream_has_the_role_first_then_the_text_then_its_end(dashboard)
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks[:-1]]
     assert deltas[0] == {"role": "assistant", "content": ""} and deltas[-1] == {}
-    assert "".join(delta.get("content", "") for delta in deltas) == "Ballast hears: Is the ferry late?"
-    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["stop"]
+    assert (
+        "".join(delta.get("content", "") for delta in deltas) == "Ballast hears: Is the ferry late?"
+    )
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:-1]] == [None] * (
+        len(chunks) - 2
+    ) + ["stop"]
     assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]["total_tokens"] == 2
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
     assert chunks[0]["understudy"]["version"] is None and chunks[-2]["understudy"]["seed"] == 7
     without, _ = await streamed(dashboard)
-    assert all("usage" not in chunk for chunk in without) and without[-1]["choices"][0]["finish_reason"] == "stop"
+    assert (
+        all("usage" not in chunk for chunk in without)
+        and without[-1]["choices"][0]["finish_reason"] == "stop"
+    )
 
 
 async def test_links_are_left_out_at_once_and_in_pieces(dashboard):
@@ -93,7 +125,10 @@ async def test_each_name_means_one_speaker(dashboard):
                          ("ballast@base", None), ("base", None)):  # fmt: skip
         status, body = await chat(dashboard, model=model)
         adapter = dashboard.engine.requests[-1].adapter
-        assert status == 200 and (adapter.version if adapter else None) == means == body["understudy"]["version"]
+        assert (
+            status == 200
+            and (adapter.version if adapter else None) == means == body["understudy"]["version"]
+        )
     assert dashboard.engine.requests[-1].persona is None and body["model"] == "base"
     assert body["choices"][0]["message"]["content"] == "Nobody hears: Is the ferry late?"
     for model, says in (
@@ -103,7 +138,11 @@ async def test_each_name_means_one_speaker(dashboard):
         ("base@v1", "ballast"),
     ):
         status, body = await chat(dashboard, model=model)
-        assert status == 404 and body["error"]["code"] == "model_not_found" and body["error"]["param"] == "model"
+        assert (
+            status == 404
+            and body["error"]["code"] == "model_not_found"
+            and body["error"]["param"] == "model"
+        )
         assert says in body["error"]["message"]
 
 
@@ -140,10 +179,18 @@ async def test_messages_become_turns_and_instructions(dashboard):
 
 
 async def test_a_client_may_have_the_persona_go_on(dashboard):
-    talk = [*HELLO, {"role": "assistant", "content": "It is"}, {"role": "system", "content": "[Continue.]"}]
+    talk = [
+        *HELLO,
+        {"role": "assistant", "content": "It is"},
+        {"role": "system", "content": "[Continue.]"},
+    ]
     assert (await chat(dashboard, [{"role": "system", "content": "Rain."}, *talk]))[0] == 200
     asked = dashboard.engine.requests[-1]
-    assert asked.turns[-1].text == "[Continue.]" and not asked.turns[-1].by_persona and asked.instructions == "Rain."
+    assert (
+        asked.turns[-1].text == "[Continue.]"
+        and not asked.turns[-1].by_persona
+        and asked.instructions == "Rain."
+    )
     for talk in ([{"role": "assistant", "content": "It is"}], [{"role": "system", "content": "x"}]):
         status, body = await chat(dashboard, talk)
         assert status == 400 and body["error"]["param"] == "messages", body
@@ -160,37 +207,63 @@ async def test_a_last_message_of_the_persona_s_is_continued(dashboard):
         _, body = await chat(dashboard, [*HELLO, *begun], **more)
         asked = dashboard.engine.requests[-1]
         assert (asked.prefill, asked.turns[-1].text) == ("It is", HELLO[0]["content"])
-        assert body["choices"][0]["message"]["content"] == " late, I fear."  # a client adds it to what it has
+        assert (
+            body["choices"][0]["message"]["content"] == " late, I fear."
+        )  # a client adds it to what it has
         events, _ = await streamed(dashboard, messages=[*HELLO, *begun], **more)
-        assert "".join(one["choices"][0]["delta"].get("content", "") for one in events) == " late, I fear."
-    await chat(dashboard, [*HELLO, {"role": "assistant", "content": "It"}, {"role": "assistant", "content": "is"}])
+        assert (
+            "".join(one["choices"][0]["delta"].get("content", "") for one in events)
+            == " late, I fear."
+        )
+    await chat(
+        dashboard,
+        [*HELLO, {"role": "assistant", "content": "It"}, {"role": "assistant", "content": "is"}],
+    )
     assert dashboard.engine.requests[-1].prefill == "It\nis"
     for param, value in (("continue_final_message", True), ("add_generation_prompt", False)):
         status, body = await chat(dashboard, **{param: value})
         assert (status, body["error"]["param"]) == (400, param)
-    dashboard.engine.failure = PrefillError("The server would begin a new reply.", "End with a user's message.")
+    dashboard.engine.failure = PrefillError(
+        "The server would begin a new reply.", "End with a user's message."
+    )
     status, body = await chat(dashboard, [*HELLO, {"role": "assistant", "content": "It is"}])
-    assert (status, body["error"]["param"], body["error"]["code"]) == (400, "messages", "unsupported_value")
+    assert (status, body["error"]["param"], body["error"]["code"]) == (
+        400,
+        "messages",
+        "unsupported_value",
+    )
 
 
 @pytest.mark.parametrize("value", [-1, 0, None])
 async def test_no_value_is_the_usual_one(dashboard, value):
     usual = dashboard.services.request_builder.sampling
-    for fields in ({"max_tokens": value}, {"max_completion_tokens": value}, {"max_tokens": value, "stop": None}):
+    for fields in (
+        {"max_tokens": value},
+        {"max_completion_tokens": value},
+        {"max_tokens": value, "stop": None},
+    ):
         assert (await chat(dashboard, **fields))[0] == 200
         assert dashboard.engine.requests[-1].sampling.max_new_tokens == usual.max_new_tokens
     assert (await chat(dashboard, max_completion_tokens=value, max_tokens=5))[0] == 200
     assert dashboard.engine.requests[-1].sampling.max_new_tokens == 5
-    assert (await chat(dashboard, seed=value, top_logprobs=None if value else value, logprobs=None))[0] == 200
+    assert (
+        await chat(dashboard, seed=value, top_logprobs=None if value else value, logprobs=None)
+    )[0] == 200
     assert dashboard.engine.requests[-1].sampling.seed == (0 if value == 0 else None)  # 0 is a seed
 
 
 async def test_pictures_of_earlier_messages_are_left_out_and_a_note_says_so(dashboard):
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     talk = [
-        {"role": "system", "content": [{"type": "text", "text": "Be brief."}, {"type": "file", "file": {}}]},
+        {
+            "role": "system",
+            "content": [{"type": "text", "text": "Be brief."}, {"type": "file", "file": {}}],
+        },
         {"role": "user", "content": [{"type": "text", "text": "Look."}, picture]},
-        {"role": "assistant", "content": [{"type": "text", "text": "At what?"}, {"type": "text", "text": None}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "At what?"}, {"type": "text", "text": None}],
+        },
         {"role": "user", "content": [picture]},
         {"role": "assistant", "content": "I see nothing."},
         *HELLO,
@@ -207,7 +280,11 @@ async def test_pictures_of_earlier_messages_are_left_out_and_a_note_says_so(dash
     assert events[0]["understudy"]["notes"] == [note]
     assert "notes" not in (await chat(dashboard))[1]["understudy"]
     status, body = await chat(dashboard, talk[:4])
-    assert (status, body["error"]["param"], body["error"]["code"]) == (400, "messages", "unsupported_value")
+    assert (status, body["error"]["param"], body["error"]["code"]) == (
+        400,
+        "messages",
+        "unsupported_value",
+    )
 
 
 async def test_of_a_long_talk_the_latest_is_looked_at_and_its_beginning_moves_in_blocks(dashboard):
@@ -215,7 +292,9 @@ async def test_of_a_long_talk_the_latest_is_looked_at_and_its_beginning_moves_in
     await chat(dashboard, said)
     first = dashboard.engine.requests[-1].turns
     assert len(first) <= 32 and first[-1].text == "line 100"
-    await chat(dashboard, [*said, {"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}])
+    await chat(
+        dashboard, [*said, {"role": "assistant", "content": "x"}, {"role": "user", "content": "y"}]
+    )
     assert dashboard.engine.requests[-1].turns[0] == first[0]
     await chat(dashboard, [{"role": "user", "content": "x" * 20_000}, *said[:3], *HELLO])
     assert (
@@ -235,7 +314,11 @@ async def test_of_a_long_talk_the_latest_is_looked_at_and_its_beginning_moves_in
 )  # fmt: skip
 async def test_what_cannot_be_done_is_refused_by_name(dashboard, field, value):
     status, body = await chat(dashboard, **{"messages": HELLO, field: value})
-    assert (status, body["error"]["param"], body["error"]["code"]) == (400, field, "unsupported_value")
+    assert (status, body["error"]["param"], body["error"]["code"]) == (
+        400,
+        field,
+        "unsupported_value",
+    )
     assert field in body["error"]["message"] and dashboard.engine.requests == []
 
 
@@ -248,9 +331,14 @@ async def test_tools_may_be_offered_as_clients_do_to_every_model(dashboard):
         {"role": "user", "content": "And?"},
     ]
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
-    status, body = await chat(dashboard, talk, tools=tools, tool_choice="auto", parallel_tool_calls=True)
+    status, body = await chat(
+        dashboard, talk, tools=tools, tool_choice="auto", parallel_tool_calls=True
+    )
     assert status == 200 and body["choices"][0]["finish_reason"] == "stop"
-    assert [turn.text for turn in dashboard.engine.requests[-1].turns] == [HELLO[0]["content"], "And?"]
+    assert [turn.text for turn in dashboard.engine.requests[-1].turns] == [
+        HELLO[0]["content"],
+        "And?",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -285,18 +373,32 @@ async def test_every_error_below_v1_has_openais_shape(dashboard):
 
 async def test_when_too_many_wait_the_client_is_reported_when_to_come_back(dashboard):
     dashboard.engine.full = True
-    status, body, headers = await dashboard.ask("POST", CHAT, json={"model": "oda", "messages": HELLO, "stream": True})
-    assert (status, body["error"]["type"], body["error"]["code"]) == (429, "rate_limit_error", "rate_limit_exceeded")
+    status, body, headers = await dashboard.ask(
+        "POST", CHAT, json={"model": "oda", "messages": HELLO, "stream": True}
+    )
+    assert (status, body["error"]["type"], body["error"]["code"]) == (
+        429,
+        "rate_limit_error",
+        "rate_limit_exceeded",
+    )
     assert int(headers["Retry-After"]) > 0
 
 
 async def test_a_version_that_cannot_be_loaded_is_never_replaced_by_another(dashboard):
     put_version(dashboard.store, "oda", "v1")
-    dashboard.engine.failure = AdapterError(f"{dashboard.services.home}/models/v1 is damaged.", "Train another.")
+    dashboard.engine.failure = AdapterError(
+        f"{dashboard.services.home}/models/v1 is damaged.", "Train another."
+    )
     for stream in (False, True):
         status, body = await chat(dashboard, model="oda@v1", stream=stream)
-        assert status == 422 and body["error"]["code"] == "model_unavailable" and "damaged" in body["error"]["message"]
-        assert "UNDERSTUDY_HOME/models/v1" in body["error"]["message"] and str(dashboard.services.home) not in str(body)
+        assert (
+            status == 422
+            and body["error"]["code"] == "model_unavailable"
+            and "damaged" in body["error"]["message"]
+        )
+        assert "UNDERSTUDY_HOME/models/v1" in body["error"]["message"] and str(
+            dashboard.services.home
+        ) not in str(body)
     assert len(dashboard.engine.requests) == 2
 
 
@@ -319,19 +421,31 @@ async def test_what_goes_wrong_in_the_middle_is_said_in_the_stream(dashboard):
     assert last == "[DONE]" and events[1]["choices"][0]["delta"]["content"] == "It is "
     assert events[-1]["error"]["code"] == "context_length_exceeded"
     status, body = await chat(dashboard)
-    assert (status, body["error"]["code"], body["error"]["param"]) == (400, "context_length_exceeded", "messages")
+    assert (status, body["error"]["code"], body["error"]["param"]) == (
+        400,
+        "context_length_exceeded",
+        "messages",
+    )
 
 
 async def test_a_message_that_leaves_no_room_is_refused_and_not_cut(dashboard):
     status, body = await chat(dashboard, [{"role": "user", "content": "word " * 9_000}])
-    assert (status, body["error"]["code"], dashboard.engine.requests) == (400, "context_length_exceeded", [])
+    assert (status, body["error"]["code"], dashboard.engine.requests) == (
+        400,
+        "context_length_exceeded",
+        [],
+    )
     assert "9001 tokens" in body["error"]["message"] or "9000 tokens" in body["error"]["message"]
     assert (await chat(dashboard, [{"role": "user", "content": "word " * 900}]))[0] == 200
 
 
 async def test_instructions_without_end_are_refused_before_the_engine_reads_them(dashboard):
     status, body = await chat(dashboard, [{"role": "system", "content": "x" * 20_000}, *HELLO])
-    assert (status, body["error"]["code"], dashboard.engine.requests) == (400, "context_length_exceeded", [])
+    assert (status, body["error"]["code"], dashboard.engine.requests) == (
+        400,
+        "context_length_exceeded",
+        [],
+    )
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -1,4 +1,6 @@
-"""OpenAI's own package talks to a persona: at once, streaming, broken off; by the fake engine and by a real one."""
+"""OpenAI's own package talks to a persona: at once, streaming, broken off; by the fake engine and
+by a real one.
+"""
 
 import asyncio
 import re
@@ -21,7 +23,9 @@ SAID = "Ballast hears: Is the ferry late?"
 
 @pytest.fixture
 async def client(dashboard):
-    async with openai.AsyncOpenAI(base_url=f"{dashboard.url}/v1", api_key="any", max_retries=0) as made:
+    async with openai.AsyncOpenAI(
+        base_url=f"{dashboard.url}/v1", api_key="any", max_retries=0
+    ) as made:
         yield made
 
 
@@ -32,8 +36,15 @@ async def test_a_reply_and_a_stream(dashboard, client):
     assert made.model == "ballast@v1" and made.usage.total_tokens == 2
     assert made.model_extra["understudy"]["version"] == "v1"
     options = {"stream": True, "stream_options": {"include_usage": True}}
-    chunks = [chunk async for chunk in await client.chat.completions.create(model="ballast", messages=HELLO, **options)]
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
+    chunks = [
+        chunk
+        async for chunk in await client.chat.completions.create(
+            model="ballast", messages=HELLO, **options
+        )
+    ]
+    assert (
+        "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == SAID
+    )
     assert chunks[-1].usage.completion_tokens == 1
     async with client.chat.completions.stream(model="ballast", messages=HELLO) as stream:
         assert (await stream.get_final_completion()).choices[0].message.content == SAID
@@ -43,11 +54,17 @@ async def test_the_synchronous_client_does_the_same(dashboard):
     def ask():
         with openai.OpenAI(base_url=f"{dashboard.url}/v1", api_key="any", max_retries=0) as client:
             chunks = list(client.chat.completions.create(model="oda", messages=HELLO, stream=True))
-            return [model.id for model in client.models.list()], client.models.retrieve("oda@base").id, chunks
+            return (
+                [model.id for model in client.models.list()],
+                client.models.retrieve("oda@base").id,
+                chunks,
+            )
 
     ids, one, chunks = await asyncio.to_thread(ask)
     assert one == "oda@base" and {"ballast", "oda", "thrip", "base"} <= set(ids)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == SAID.replace("Ballast", "Oda Marrow")
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == SAID.replace(
+        "Ballast", "Oda Marrow"
+    )
 
 
 async def test_its_errors_are_the_packages_own(dashboard, client):
@@ -65,17 +82,28 @@ async def test_its_errors_are_the_packages_own(dashboard, client):
 async def test_where_a_token_is_set_it_is_the_key(tmp_path):
     token = "correct-horse-battery-staple"
     async with dashboard_in(tmp_path / "home", Authenticator(token)) as dashboard:
-        async with openai.AsyncOpenAI(base_url=f"{dashboard.url}/v1", api_key="any", max_retries=0) as client:
+        async with openai.AsyncOpenAI(
+            base_url=f"{dashboard.url}/v1", api_key="any", max_retries=0
+        ) as client:
             with pytest.raises(openai.AuthenticationError) as refused:
                 await client.models.list()
-        assert refused.value.code == "invalid_api_key" and refused.value.type == "authentication_error"
-        async with openai.AsyncOpenAI(base_url=f"{dashboard.url}/v1", api_key=token, max_retries=0) as client:
-            assert (await client.chat.completions.create(model="ballast", messages=HELLO)).choices[0].message.content
+        assert (
+            refused.value.code == "invalid_api_key" and refused.value.type == "authentication_error"
+        )
+        async with openai.AsyncOpenAI(
+            base_url=f"{dashboard.url}/v1", api_key=token, max_retries=0
+        ) as client:
+            assert (
+                (await client.chat.completions.create(model="ballast", messages=HELLO))
+                .choices[0]
+                .message.content
+            )
 
 
 async def test_a_stream_that_is_closed_stops_the_reply(dashboard, client):
     dashboard.engine.free.clear()
-    made, submit = [], dashboard.engine.submit
+    made = []
+    submit = dashboard.engine.submit
     dashboard.engine.submit = lambda request: made.append(submit(request)) or made[-1]
     stream = await client.chat.completions.create(model="oda", messages=HELLO, stream=True)
     async for chunk in stream:
@@ -93,20 +121,29 @@ async def test_the_lines_of_the_documentation_do_what_it_says(dashboard, capsys)
 
 @pytest.mark.slow
 async def test_a_real_engine_tells_its_tokens_and_frees_its_row(tmp_path, tiny_base):
-    home = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0"}
+    home = {
+        "UNDERSTUDY_HOME": str(tmp_path / "home"),
+        "BASE_MODEL": tiny_base.source,
+        "WEB_PORT": "0",
+    }
     async with (
         open_app(load_settings(None, home), SHIPPED) as app,
         openai.AsyncOpenAI(base_url=f"{app.url}/v1", api_key="any", max_retries=0) as client,
     ):
         ask = client.chat.completions.create
         asked = {"model": "ballast", "messages": HELLO, "max_tokens": 12, "seed": 5}
-        made, again = await ask(**asked, logprobs=True, top_logprobs=3), await ask(**asked)
+        made = await ask(**asked, logprobs=True, top_logprobs=3)
+        again = await ask(**asked)
         assert again.choices[0].message.content == made.choices[0].message.content
         tokens = made.choices[0].logprobs.content
-        assert len(tokens) == made.usage.completion_tokens and all(len(one.top_logprobs) == 3 for one in tokens)
+        assert len(tokens) == made.usage.completion_tokens and all(
+            len(one.top_logprobs) == 3 for one in tokens
+        )
         assert all(one.top_logprobs[0].logprob >= one.logprob - 1e-4 for one in tokens)
         with pytest.raises(openai.BadRequestError) as refused:
-            await ask(model="ballast", messages=[{"role": "system", "content": "rope " * 3000}, *HELLO])
+            await ask(
+                model="ballast", messages=[{"role": "system", "content": "rope " * 3000}, *HELLO]
+            )
         assert refused.value.code == "context_length_exceeded"
         stream = await ask(model="ballast", messages=HELLO, stream=True, max_tokens=1024)
         await anext(aiter(stream))

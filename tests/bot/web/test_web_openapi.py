@@ -1,4 +1,6 @@
-"""The description of the REST interface: that it is whole, and that what is answered is what it says."""
+"""The description of the REST interface: that it is whole, and that what is answered is what it
+says.
+"""
 
 import asyncio
 import itertools
@@ -36,7 +38,12 @@ from bot.web_server import ROUTES
 from tests.bot.version_rows import install
 from tests.bot.web.conftest import dashboard_in
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
 PATIENCE_S = 20
 STARTING_OR_BUSY = 503
 CASES = int(os.environ.get("OPENAPI_CASES", "2000"))
@@ -48,7 +55,9 @@ def is_page(path):
 
 
 def test_every_route_that_is_no_page_says_what_it_takes_and_answers():
-    interface = [(f"{method} {path}", handler) for method, path, handler in ROUTES if not is_page(path)]
+    interface = [
+        (f"{method} {path}", handler) for method, path, handler in ROUTES if not is_page(path)
+    ]
     assert [name for name, handler in interface if not operation_spec(handler)] == []
     assert [path for _, path, handler in ROUTES if is_page(path) and operation_spec(handler)] == []
 
@@ -65,8 +74,12 @@ def test_every_operation_has_a_summary_answers_and_a_name_of_its_own():
     for one in operations:
         assert one["summary"] and len(one["summary"]) < 80, one["operationId"]
         assert [status for status in one["responses"] if status < "400"], one["operationId"]
-        assert all(answer["description"] for answer in one["responses"].values()), one["operationId"]
-        assert all(given.get("description") or given["in"] == "path" for given in one.get("parameters", ()))
+        assert all(answer["description"] for answer in one["responses"].values()), one[
+            "operationId"
+        ]
+        assert all(
+            given.get("description") or given["in"] == "path" for given in one.get("parameters", ())
+        )
 
 
 def test_what_any_request_can_be_refused_with_is_said_of_each_in_its_shape():
@@ -74,13 +87,19 @@ def test_what_any_request_can_be_refused_with_is_said_of_each_in_its_shape():
         media = "application/json" if path.startswith("/v1/") else "application/problem+json"
         for one in operations.values():
             for status in ("401", "403", "414", "429", "500", "503"):
-                assert list(one["responses"][status]["content"]) == [media], (one["operationId"], status)
+                assert list(one["responses"][status]["content"]) == [media], (
+                    one["operationId"],
+                    status,
+                )
 
 
 async def test_whoever_tries_wrong_tokens_is_answered_as_described(tmp_path):
-    async with dashboard_in(tmp_path / "home", Authenticator("correct-horse-battery-staple")) as dashboard:
+    async with dashboard_in(
+        tmp_path / "home", Authenticator("correct-horse-battery-staple")
+    ) as dashboard:
         shown_result = [
-            (await dashboard.ask("GET", "/personas", headers={"Authorization": "Bearer no"}))[0] for _ in range(6)
+            (await dashboard.ask("GET", "/personas", headers={"Authorization": "Bearer no"}))[0]
+            for _ in range(6)
         ]
     assert shown_result == [401] * 5 + [429]
 
@@ -99,7 +118,9 @@ async def test_the_description_is_served(dashboard):
     start = body["paths"]["/finetune/start-training"]["post"]
     schema = start["requestBody"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/TrainingRequest"}
-    assert {"202", "400", "401", "403", "409", "413", "415", "422", "500", "503"} <= set(start["responses"])
+    assert {"202", "400", "401", "403", "409", "413", "415", "422", "500", "503"} <= set(
+        start["responses"]
+    )
     assert "Idempotency-Key" in [one["name"] for one in start["parameters"]]
 
 
@@ -116,18 +137,27 @@ def test_a_handler_is_described_by_what_it_is_given():
         """What is looked at."""
 
     made = build_document(routes)["paths"]["/things/{thing_id}/look"]["put"]
-    assert made["operationId"] == "put_things_thing_id_look" and made["description"] == "What is looked at."
-    assert made["requestBody"]["content"]["application/json"] == {"schema": {"type": "object"}, "example": {"a": 1}}
+    assert (
+        made["operationId"] == "put_things_thing_id_look"
+        and made["description"] == "What is looked at."
+    )
+    assert made["requestBody"]["content"]["application/json"] == {
+        "schema": {"type": "object"},
+        "example": {"a": 1},
+    }
     assert [(one["name"], one["in"], one["required"]) for one in made["parameters"]] == [
         ("thing_id", "path", True), ("limit", "query", False), ("kind", "query", False),
     ]  # fmt: skip
-    assert made["responses"]["200"]["content"] == {"application/json": {"schema": {"type": "string"}}}
+    assert made["responses"]["200"]["content"] == {
+        "application/json": {"schema": {"type": "string"}}
+    }
     gone = made["responses"]["404"]
     assert gone["description"] == "Gone." and list(gone["content"]) == ["application/problem+json"]
     assert made["responses"]["401"]["description"] == f"{PROBLEMS['sign-in'][1]}."
 
 
-# ------------------------------------------------------------------------------------------ tried with made-up requests
+# ------------------------------------------------------------------------------------------ tried
+# with made-up requests
 
 
 async def furnished(dashboard):
@@ -138,19 +168,33 @@ async def furnished(dashboard):
         install(dashboard.store, "oda", guild=9)
     dashboard.store.versions.promote("oda", "v1", 1, 2.0)
     job_id = (await dashboard.start())[1]["job_id"]
-    return {"job_id": job_id, "persona_id": "oda", "version": "v2", "slug": "busy", "model": "oda@v1"}
+    return {
+        "job_id": job_id,
+        "persona_id": "oda",
+        "version": "v2",
+        "slug": "busy",
+        "model": "oda@v1",
+    }
 
 
 def tried(url, known, examples, modes, round_number=0):
-    """Ask for everything in the description. In a thread: the server runs beside it. Each round asks otherwise."""
+    """Ask for everything in the description. In a thread: the server runs beside it. Each round
+    asks otherwise.
+    """
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    asked, faults = 0, []
+    asked = 0
+    faults = []
     for result in schema.get_all_operations():
         operation = result.ok()
         named = {one.name for one in operation.path_parameters}
         for mode in modes:
-            for places in {frozenset(), frozenset(named & set(known)) if named <= set(known) else frozenset()}:
-                given_path = {"path_parameters": {name: known[name] for name in places}} if places else {}
+            for places in {
+                frozenset(),
+                frozenset(named & set(known)) if named <= set(known) else frozenset(),
+            }:
+                given_path = (
+                    {"path_parameters": {name: known[name] for name in places}} if places else {}
+                )
                 try:
                     asked += try_operation(operation, mode, examples, url, given_path, round_number)
                 except FailureGroup as fault:
@@ -173,7 +217,9 @@ def try_operation(operation, mode, examples, url, places, round_number):
         count += 1
         answer = case.call(base_url=url, timeout=PATIENCE_S)
         assert urlsplit(answer.request.url).netloc == urlsplit(url).netloc
-        case.validate_response(answer, checks=CHECKS if answer.status_code != STARTING_OR_BUSY else CHECKS[1:])
+        case.validate_response(
+            answer, checks=CHECKS if answer.status_code != STARTING_OR_BUSY else CHECKS[1:]
+        )
 
     try:
         ask()
@@ -193,7 +239,9 @@ async def test_made_up_requests_are_answered_as_the_description_says(dashboard):
 @pytest.mark.slow
 async def test_many_made_up_requests_good_and_bad_find_no_fault(dashboard):
     known = await furnished(dashboard)
-    asked, rounds, modes = 0, itertools.count(1), (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+    asked = 0
+    rounds = itertools.count(1)
+    modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
     while asked < CASES:
         asked += await asyncio.to_thread(tried, dashboard.url, known, 10, modes, next(rounds))
     print(f"{asked:,} requests")

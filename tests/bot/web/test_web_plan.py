@@ -32,10 +32,16 @@ SEEN = PLAN.model_copy(
     }
 )
 SHOWN = (
-    "120 to train on", "40 to 269", "17 samples lose their oldest turns", "3 replies do not fit", "2 min 5 s",
+    "120 to train "
+    "on", "40 to 269", "17 samples lose their oldest turns", "3 replies do not fit", "2 min 5 s",
     "4.0 GiB", "too long", '<mark class="learned">Oda, love.</mark>', "Who &lt;b&gt;are",
 )  # fmt: skip
-GIVEN = {"task_type": "persona", "persona": "oda", "recipe": "demo-cpu", "settings": "lora_r=8, learning_rate=2e-4"}
+GIVEN = {
+    "task_type": "persona",
+    "persona": "oda",
+    "recipe": "demo-cpu",
+    "settings": "lora_r=8, learning_rate=2e-4",
+}
 
 
 async def plan_made(dashboard, **given):
@@ -47,13 +53,17 @@ async def plan_made(dashboard, **given):
     return page, headers["Location"]
 
 
-async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what_is_behind_it(dashboard):
+async def test_a_plan_shows_lengths_what_does_not_fit_masks_time_memory_and_what_is_behind_it(
+    dashboard,
+):
     dashboard.backend.planned = SEEN
     page, _ = await plan_made(dashboard, **GIVEN)
     assert [request.persona for request in dashboard.backend.plans] == ["oda"]
     for words in SHOWN:
         assert words in page, words
-    curl = unescape(page[page.index("curl -X POST") : page.index("</pre>", page.index("curl -X POST"))])
+    curl = unescape(
+        page[page.index("curl -X POST") : page.index("</pre>", page.index("curl -X POST"))]
+    )
     sent = json.loads(shlex.split(curl)[-1])
     assert sent == {"job_name": "oda", "persona": "oda", "recipe": "demo-cpu",
                     "hyperparameters": {"lora_r": 8, "learning_rate": 2e-4}}  # fmt: skip
@@ -66,7 +76,10 @@ async def test_a_plan_has_an_address_under_which_it_stays_and_no_trainer_runs_ag
     page, path = await plan_made(dashboard, **GIVEN)
     again = (await dashboard.page(path))[1]
     assert again == page and len(dashboard.backend.plans) == 1
-    assert "lora_r=8, learning_rate=2e-4</textarea>" in page and '<option value="oda" selected>' in page
+    assert (
+        "lora_r=8, learning_rate=2e-4</textarea>" in page
+        and '<option value="oda" selected>' in page
+    )
     for n in range(MAX_STORED_PLANS):
         await plan_made(dashboard, **GIVEN, job_name=f"j{n}")
     status, page, _ = await dashboard.page(path)
@@ -80,7 +93,9 @@ async def test_a_plan_shows_nobodys_words_after_a_forgetting(dashboard):
     assert (await plan_made(dashboard, **GIVEN))[1] != path
 
 
-async def test_a_persona_that_trains_is_planned_with_a_note_that_a_start_would_be_refused(dashboard):
+async def test_a_persona_that_trains_is_planned_with_a_note_that_a_start_would_be_refused(
+    dashboard,
+):
     _, job, _ = await dashboard.start(job_name="first", task_type=None, dataset=None, persona="oda")
     page, _ = await plan_made(dashboard, **GIVEN)
     says = f"The job {job['job_id']} for oda is queued already."
@@ -90,27 +105,37 @@ async def test_a_persona_that_trains_is_planned_with_a_note_that_a_start_would_b
     body = {"job_name": "second", "persona": "oda"}
     status, result, _ = await dashboard.ask("POST", "/finetune/plan", json=body)
     assert status == 200 and result["conflict"].startswith(says) and result["samples"]
-    status, result, _ = await dashboard.ask("POST", "/finetune/plan", json={**body, "persona": "ballast"})
+    status, result, _ = await dashboard.ask(
+        "POST", "/finetune/plan", json={**body, "persona": "ballast"}
+    )
     assert status == 200 and result["conflict"] is None
 
 
 async def test_what_is_learned_of_a_sample_is_not_below_its_long_beginning(dashboard):
     card = "".join(f"{n}. Oda never says it.\n" for n in range(300))
     long = MaskPreview(
-        parts=((f"{card}Mina: Who are you?\n", False), ("Oda, love.", True)), tokens=2_006, trained_tokens=6
+        parts=((f"{card}Mina: Who are you?\n", False), ("Oda, love.", True)),
+        tokens=2_006,
+        trained_tokens=6,
     )
     dashboard.backend.planned = SEEN.model_copy(update={"masks": (long,)})
     page, _ = await plan_made(dashboard, **GIVEN)
-    folded, shown = page[page.index("<details><summary>What comes before") :].split("</details>")[:2]
+    folded, shown = page[page.index("<details><summary>What comes before") :].split("</details>")[
+        :2
+    ]
     assert "1,974 tokens" in folded and "0. Oda never" in folded and "Mina" not in folded
     assert shown.index("Mina: Who are you?") < shown.index('<mark class="learned">Oda, love.')
-    assert long.long_before + "".join(text for text, _ in long.shown_parts) == "".join(text for text, _ in long.parts)
+    assert long.long_before + "".join(text for text, _ in long.shown_parts) == "".join(
+        text for text, _ in long.parts
+    )
 
 
 @pytest.mark.parametrize("parts", [(), (("Oda, love.", True),), (("Who?", False), ("Oda.", True))])
 def test_a_short_beginning_is_not_folded(parts):
     mask = MaskPreview(parts=parts, tokens=9, trained_tokens=3)
-    assert mask.long_before == "" and "".join(text for text, _ in mask.shown_parts) == "".join(it for it, _ in parts)
+    assert mask.long_before == "" and "".join(text for text, _ in mask.shown_parts) == "".join(
+        it for it, _ in parts
+    )
 
 
 async def test_start_queues_what_the_body_would(dashboard):
@@ -122,7 +147,9 @@ async def test_start_queues_what_the_body_would(dashboard):
 
 async def test_a_built_set_is_chosen_by_its_path(dashboard, tmp_path):
     put_set(tmp_path / "home" / "datasets" / "harbour")
-    _, page, _ = await dashboard.page(f"{PATH}?dataset=datasets/harbour&persona=ballast&task_type=persona")
+    _, page, _ = await dashboard.page(
+        f"{PATH}?dataset=datasets/harbour&persona=ballast&task_type=persona"
+    )
     assert '<option value="datasets/harbour" selected>' in page
     await plan_made(dashboard, persona="ballast", dataset="datasets/harbour")
     assert dashboard.backend.plans[-1].dataset_path == "datasets/harbour"
@@ -150,9 +177,15 @@ async def test_what_does_not_fit_into_memory_is_shown_with_what_would(dashboard,
         ({"dataset": "uploads/gone.json"}, "dataset_path"),
     ],
 )
-async def test_a_wrong_field_is_reported_at_its_place_and_the_form_stays_filled(dashboard, changes, field):
+async def test_a_wrong_field_is_reported_at_its_place_and_the_form_stays_filled(
+    dashboard, changes, field
+):
     status, page, _ = await dashboard.submit(PATH, **GIVEN | changes)
-    assert status == 422 and f'id="error-{field}"' in page and not dashboard.store.jobs.in_state("queued")
+    assert (
+        status == 422
+        and f'id="error-{field}"' in page
+        and not dashboard.store.jobs.in_state("queued")
+    )
     if "settings" in changes:
         assert changes["settings"] in page
 
@@ -164,7 +197,9 @@ async def test_a_name_that_is_not_here_is_reported_too(dashboard):
 
 async def test_rest_has_the_plan_too(dashboard):
     dashboard.backend.planned = SEEN
-    status, result, _ = await dashboard.ask("POST", "/finetune/plan", json={"job_name": "oda-1", "persona": "oda"})
+    status, result, _ = await dashboard.ask(
+        "POST", "/finetune/plan", json={"job_name": "oda-1", "persona": "oda"}
+    )
     assert (
         status == 200
         and result["truncation"]["too_long"] == 3
@@ -193,7 +228,10 @@ def test_a_form_stands_for_the_body_of_rest_with_nothing_left_empty():
 
 
 def test_a_job_without_a_name_gets_one_that_can_be():
-    assert default_job_name({"task_type": "dialogue", "dataset": "uploads/talk (1).jsonl"}) == "talk--1--jsonl"
+    assert (
+        default_job_name({"task_type": "dialogue", "dataset": "uploads/talk (1).jsonl"})
+        == "talk--1--jsonl"
+    )
     assert default_job_name({"task_type": "dialogue", "dataset": "港"}) == "run"
 
 
@@ -225,7 +263,10 @@ def test_the_trainers_own_command_asks_for_the_same_run(body):
 
 @pytest.mark.parametrize(
     ("home", "result"),
-    [("/home/me/.understudy", "run it"), ("/srv/it's mine", """UNDERSTUDY_HOME='/srv/it'"'"'s mine' run it""")],
+    [
+        ("/home/me/.understudy", "run it"),
+        ("/srv/it's mine", """UNDERSTUDY_HOME='/srv/it'"'"'s mine' run it"""),
+    ],
 )
 def test_a_command_names_the_home_where_it_is_not_the_usual_one(monkeypatch, home, result):
     monkeypatch.setenv("HOME", "/home/me")
@@ -233,23 +274,40 @@ def test_a_command_names_the_home_where_it_is_not_the_usual_one(monkeypatch, hom
 
 
 def test_votes_have_no_command():
-    assert trainer_command(TrainingRequest(job_name="x", task_type="preference", persona="oda")) == ""
+    assert (
+        trainer_command(TrainingRequest(job_name="x", task_type="preference", persona="oda")) == ""
+    )
 
 
 def test_the_words_of_the_order_are_those_of_dataset_build(tmp_path: Path):
     from trainer.cli.main import build_parser
 
     words = (
-        "dataset build --persona ballast --as Wick --source ballast:12 --mix 80:20 --languages en --min-reply-words 2"
+        "dataset build --persona ballast --as Wick --source ballast:12 --mix 80:20 --languages en "
+        "--min-reply-words 2"
     )
     options = build_parser().parse_args(
-        [*words.split(), "--review", "r.jsonl", "--json", "--tell-every", "0.5", "--out", "datasets/x"]
+        [
+            *words.split(),
+            "--review",
+            "r.jsonl",
+            "--json",
+            "--tell-every",
+            "0.5",
+            "--out",
+            "datasets/x",
+        ]
     )
     assert options.tell_every == 0.5 and options.review == Path("r.jsonl")
 
 
 async def test_lore_pairs_are_a_field_of_the_form_and_their_number_and_share_are_shown(dashboard):
-    counts = {"lore_pairs_extracted": 48, "lore_pairs_synthesised": 68, "lore_pairs_used": 70, "samples_from_lore": 42}
+    counts = {
+        "lore_pairs_extracted": 48,
+        "lore_pairs_synthesised": 68,
+        "lore_pairs_used": 70,
+        "samples_from_lore": 42,
+    }
     dashboard.backend.planned = PLAN.model_copy(update={"lore_pairs": counts})
     page, _ = await plan_made(dashboard, persona="oda", lore_pairs="0.3")
     assert dashboard.backend.plans[-1].lore_pairs == 0.3 and 'name="lore_pairs" value="0.3"' in page

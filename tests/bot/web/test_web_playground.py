@@ -1,4 +1,6 @@
-"""The playground over sockets: what is asked for, by form and as JSON, and what is told of it as it happens."""
+"""The playground over sockets: what is asked for, by form and as JSON, and what is told of it as it
+happens.
+"""
 
 import asyncio
 import json
@@ -16,15 +18,19 @@ PROMPT = "Is the ferry late?"
 async def begin(dashboard, models=("ballast", "oda"), path="/play/runs", **more):
     words = {"opening": PROMPT} if path.endswith("duets") else {"prompt": PROMPT}
     body = {"models": list(models), **words, **more}
-    return (await dashboard.ask("POST", path, json={name: value for name, value in body.items() if value is not None}))[
-        :2
-    ]
+    return (
+        await dashboard.ask(
+            "POST", path, json={name: value for name, value in body.items() if value is not None}
+        )
+    )[:2]
 
 
 async def events_of(dashboard, run, after=None, headers=None):
     """The events of a run until it ends: number, name, data."""
     query = {} if after is None else {"after": str(after)}
-    async with dashboard.session.get(run["links"]["events"], params=query, headers=headers or {}) as answer:
+    async with dashboard.session.get(
+        run["links"]["events"], params=query, headers=headers or {}
+    ) as answer:
         assert answer.status == 200 and answer.content_type == "text/event-stream"
         text = await answer.text()
     found = re.findall(r"id: (\d+)\nevent: (\w+)\ndata: (.*)\n", text)
@@ -41,15 +47,34 @@ async def test_all_answer_the_same_prompt_from_the_same_seed(dashboard):
     status, run = await begin(
         dashboard, ("ballast", "ballast@base", "oda", "base"), temperature=0.4, top_k=9, min_p=0.1
     )
-    assert status == 201 and run["kind"] == "together" and run["ended"] is None and "stop" in run["links"]
+    assert (
+        status == 201
+        and run["kind"] == "together"
+        and run["ended"] is None
+        and "stop" in run["links"]
+    )
     done = await ended(dashboard, run)
-    assert [line["speaker"]["id"] for line in done["lines"]] == ["ballast@v1", "ballast@base", "oda@base", "base"]
-    assert [line["text"].split(" hears")[0] for line in done["lines"]] == ["Ballast", "Ballast", "Oda Marrow", "Nobody"]
+    assert [line["speaker"]["id"] for line in done["lines"]] == [
+        "ballast@v1",
+        "ballast@base",
+        "oda@base",
+        "base",
+    ]
+    assert [line["text"].split(" hears")[0] for line in done["lines"]] == [
+        "Ballast",
+        "Ballast",
+        "Oda Marrow",
+        "Nobody",
+    ]
     assert {line["seed"] for line in done["lines"]} == {done["seed"]} and done["ended"] == "done"
     assert done["settings"] == {"temperature": 0.4, "top_k": 9, "min_p": 0.1}
     samplings = [request.sampling for request in dashboard.engine.requests]
-    assert {(one.temperature, one.top_k, one.min_p, one.alternatives) for one in samplings} == {(0.4, 9, 0.1, None)}
-    assert all(line["prompt"] == f"<|user|>{PROMPT}" and line["tokens"] == [] for line in done["lines"])
+    assert {(one.temperature, one.top_k, one.min_p, one.alternatives) for one in samplings} == {
+        (0.4, 9, 0.1, None)
+    }
+    assert all(
+        line["prompt"] == f"<|user|>{PROMPT}" and line["tokens"] == [] for line in done["lines"]
+    )
 
 
 async def test_what_happens_is_reported_from_the_first_event_on_and_from_any(dashboard):
@@ -58,7 +83,9 @@ async def test_what_happens_is_reported_from_the_first_event_on_and_from_any(das
     assert [number for number, _, _ in result] == list(range(1, len(result) + 1))
     assert [name for _, name, _ in result][-1] == "end"
     for at in (0, 1):
-        pieces = [data["text"] for _, name, data in result if name == "piece" and data["line"] == at]
+        pieces = [
+            data["text"] for _, name, data in result if name == "piece" and data["line"] == at
+        ]
         [done] = [data for _, name, data in result if name == "done" and data["line"] == at]
         assert "".join(pieces) == done["text"] and done["state"] == "done"
     assert await events_of(dashboard, run, after=3) == result[3:]
@@ -141,7 +168,11 @@ async def test_what_cannot_be_is_named(dashboard, more, field):
 
 
 async def test_runs_that_are_not_there_and_runs_that_still_run(dashboard):
-    for method, path in (("GET", "/play/runs/x"), ("GET", "/play/runs/x/events"), ("POST", "/play/runs/x/stop")):
+    for method, path in (
+        ("GET", "/play/runs/x"),
+        ("GET", "/play/runs/x/events"),
+        ("POST", "/play/runs/x/stop"),
+    ):
         assert (await dashboard.ask(method, path))[0] == 404
     assert (await begin(dashboard, models=(), after="x"))[0] == 404
     dashboard.engine.free.clear()
@@ -156,7 +187,10 @@ async def test_runs_that_are_not_there_and_runs_that_still_run(dashboard):
 
 
 async def test_the_latest_runs_are_kept_and_listed_in_pages(dashboard):
-    made = [await ended(dashboard, (await begin(dashboard, ["oda"], prompt=f"number {n}"))[1]) for n in range(34)]
+    made = [
+        await ended(dashboard, (await begin(dashboard, ["oda"], prompt=f"number {n}"))[1])
+        for n in range(34)
+    ]
     _, first, _ = await dashboard.ask("GET", "/play/runs?limit=20")
     _, second, _ = await dashboard.ask("GET", first["links"]["next"])
     listed = [run["prompt"] for run in (*first["runs"], *second["runs"])]
@@ -164,7 +198,8 @@ async def test_the_latest_runs_are_kept_and_listed_in_pages(dashboard):
     assert (await dashboard.ask("GET", made[0]["links"]["self"]))[0] == 404
 
 
-# ------------------------------------------------------------------------------------------------ duets
+# ------------------------------------------------------------------------------------------------
+# duets
 
 
 def counted():
@@ -180,7 +215,12 @@ async def test_a_duet_takes_turns_and_ends(dashboard):
     done = await ended(dashboard, run)
     assert [line["speaker"]["persona"] for line in done["lines"]] == ["ballast", "oda"] * 2
     assert done["ended"] == "all turns taken" and done["settings"] == {"turns": 4}
-    assert [turn.name for turn in dashboard.engine.requests[3].turns] == ["Guest", "Ballast", "Oda Marrow", "Ballast"]
+    assert [turn.name for turn in dashboard.engine.requests[3].turns] == [
+        "Guest",
+        "Ballast",
+        "Oda Marrow",
+        "Ballast",
+    ]
 
 
 async def test_a_duet_ends_when_it_goes_round_is_stopped_or_cannot_go_on(dashboard):
@@ -193,7 +233,9 @@ async def test_a_duet_ends_when_it_goes_round_is_stopped_or_cannot_go_on(dashboa
     dashboard.engine.full, dashboard.engine.script = False, counted()
     dashboard.engine.free.clear()
     _, run = await begin(dashboard, path="/play/duets")
-    await until(lambda: dashboard.engine.requests and dashboard.engine.requests[-1].persona.id == "ballast")
+    await until(
+        lambda: dashboard.engine.requests and dashboard.engine.requests[-1].persona.id == "ballast"
+    )
     await dashboard.ask("POST", run["links"]["stop"])
     assert (await ended(dashboard, run))["ended"] == "stopped"
 
@@ -201,34 +243,59 @@ async def test_a_duet_ends_when_it_goes_round_is_stopped_or_cannot_go_on(dashboa
 async def test_a_persona_may_talk_with_another_version_of_itself_but_not_with_nobody(dashboard):
     put_version(dashboard.store, "oda", "v1")
     dashboard.engine.script = counted()
-    done = await ended(dashboard, (await begin(dashboard, ("oda@v1", "oda@base"), path="/play/duets", turns=2))[1])
+    done = await ended(
+        dashboard, (await begin(dashboard, ("oda@v1", "oda@base"), path="/play/duets", turns=2))[1]
+    )
     assert [line["speaker"]["version"] for line in done["lines"]] == ["v1", None]
     for models in (("oda", "base"), ("oda",), ("oda", "thrip", "ballast")):
         assert (await begin(dashboard, models, path="/play/duets"))[0] == 422
     assert (await begin(dashboard, path="/play/duets", turns=21))[0] == 422
 
 
-# ------------------------------------------------------------------------------------------------ pages
+# ------------------------------------------------------------------------------------------------
+# pages
 
 
 async def test_forms_do_it_all_without_a_script(dashboard):
     put_version(dashboard.store, "ballast", "v1", live=True)
-    status, text, _ = await dashboard.page("/dashboard/play?with=ballast@v1&with=oda@base&temperature=0.3&seed=5")
-    assert status == 200 and text.count("selected>Ballast (v1)") == 2 and text.count("selected>Oda Marrow (base") == 2
+    status, text, _ = await dashboard.page(
+        "/dashboard/play?with=ballast@v1&with=oda@base&temperature=0.3&seed=5"
+    )
+    assert (
+        status == 200
+        and text.count("selected>Ballast (v1)") == 2
+        and text.count("selected>Oda Marrow (base") == 2
+    )
     assert 'value="0.3"' in text and 'value="5"' in text and "Ballast, live (v1)" in text
     form = [("with", "ballast"), ("with", "oda"), ("with", ""), ("prompt", "Is it <b>late</b>?"), ("seed", "5"),
             ("temperature", ""), ("alternatives", "2")]  # fmt: skip
     headers = {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
-    async with dashboard.session.post("/dashboard/play", data=form, headers=headers, allow_redirects=False) as answer:
+    async with dashboard.session.post(
+        "/dashboard/play", data=form, headers=headers, allow_redirects=False
+    ) as answer:
         assert answer.status == 303
         place = answer.headers["Location"]
     run_id = place.rsplit("/", 1)[1]
-    await ended(dashboard, {"links": {"events": f"/play/runs/{run_id}/events", "self": f"/play/runs/{run_id}"}})
+    await ended(
+        dashboard,
+        {"links": {"events": f"/play/runs/{run_id}/events", "self": f"/play/runs/{run_id}"}},
+    )
     _, text, _ = await dashboard.page(place)
     assert "Ballast hears: Is it &lt;b&gt;late&lt;/b&gt;?" in text and "<b>late" not in text
-    assert "AI-written · v1" in text and "seed 5" in text and "60.7 %" in text and "Ended: done." in text
-    assert "with=ballast%40v1&amp;with=oda%40base&amp;alternatives=2&amp;seed=5" in text or "seed=5" in text
-    assert "refresh" not in text and "late" not in re.search(r'href="(/dashboard/play\?[^"]*)"', text)[1]
+    assert (
+        "AI-written · v1" in text
+        and "seed 5" in text
+        and "60.7 %" in text
+        and "Ended: done." in text
+    )
+    assert (
+        "with=ballast%40v1&amp;with=oda%40base&amp;alternatives=2&amp;seed=5" in text
+        or "seed=5" in text
+    )
+    assert (
+        "refresh" not in text
+        and "late" not in re.search(r'href="(/dashboard/play\?[^"]*)"', text)[1]
+    )
     _, part, _ = await dashboard.page(f"{place}/lines/1")
     assert part.lstrip().startswith('<div class="line" id="line-1"') and "Oda Marrow hears" in part
     assert (await dashboard.page(f"{place}/lines/2"))[0] == 404
@@ -256,7 +323,9 @@ async def test_what_was_taken_out_of_reply_or_prompt_is_said_under_the_reply(das
 
 async def test_a_page_of_a_run_that_is_being_written(dashboard):
     dashboard.engine.free.clear()
-    status, _, headers = await dashboard.submit("/dashboard/play", **{"with": "oda", "prompt": PROMPT})
+    status, _, headers = await dashboard.submit(
+        "/dashboard/play", **{"with": "oda", "prompt": PROMPT}
+    )
     place = headers["Location"]
     await until(lambda: dashboard.engine.requests)
     await asyncio.sleep(0.05)
@@ -278,32 +347,54 @@ async def test_a_duet_from_the_page(dashboard):
     ) as answer:
         place = answer.headers["Location"]
     run_id = place.rsplit("/", 1)[1]
-    await ended(dashboard, {"links": {"events": f"/play/runs/{run_id}/events", "self": f"/play/runs/{run_id}"}})
+    await ended(
+        dashboard,
+        {"links": {"events": f"/play/runs/{run_id}/events", "self": f"/play/runs/{run_id}"}},
+    )
     _, text, _ = await dashboard.page(place)
-    assert text.count("<h3>Ballast") == 2 and text.count("<h3>Oda Marrow") == 1 and "all turns taken" in text
+    assert (
+        text.count("<h3>Ballast") == 2
+        and text.count("<h3>Oda Marrow") == 1
+        and "all turns taken" in text
+    )
 
 
 async def test_a_form_that_cannot_be_is_answered_with_a_page_that_says_why(dashboard):
-    status, text, _ = await dashboard.submit("/dashboard/play", **{"with": "nobody", "prompt": PROMPT})
+    status, text, _ = await dashboard.submit(
+        "/dashboard/play", **{"with": "nobody", "prompt": PROMPT}
+    )
     assert status == 422 and "There is no persona" in text and f">\n{PROMPT}</textarea>" in text
-    assert "<title>Error: Playground" in text and re.search(r'id="with-1"[^>]* aria-describedby="with-1-error"', text)
+    assert "<title>Error: Playground" in text and re.search(
+        r'id="with-1"[^>]* aria-describedby="with-1-error"', text
+    )
     fields = {"with": "oda", "prompt": " ", "temperature": "9", "seed": "5"}
     status, text, _ = await dashboard.submit("/dashboard/play", **fields)
-    assert status == 422 and '<a href="#prompt">Your message: must be words, at most 8000 characters</a>' in text
+    assert (
+        status == 422
+        and '<a href="#prompt">Your message: must be words, at most 8000 characters</a>' in text
+    )
     assert '<a href="#one-temperature">Temperature: must be a number from 0 to 2</a>' in text
-    assert re.search(r'id="one-temperature"[^>]*value="9"[^>]*temperature-error" aria-invalid="true"', text)
+    assert re.search(
+        r'id="one-temperature"[^>]*value="9"[^>]*temperature-error" aria-invalid="true"', text
+    )
     assert 'value="5"' in text and 'value="oda" selected' in text and "`errors`" not in text
     status, text, _ = await dashboard.submit(
         "/dashboard/play/duet", **{"with": "oda", "opening": "Tide?", "turns": "99"}
     )
-    assert status == 422 and '<a href="#turns">Turns: must be a whole number' in text and 'value="99"' in text
+    assert (
+        status == 422
+        and '<a href="#turns">Turns: must be a whole number' in text
+        and 'value="99"' in text
+    )
     assert '<a href="#first">Who answers: ' in text and ">\nTide?</textarea>" in text
 
 
 async def test_a_talk_that_cannot_go_on_keeps_what_was_said(dashboard):
     _, run = await begin(dashboard, ("oda",))
     await ended(dashboard, run)
-    status, text, _ = await dashboard.submit("/dashboard/play", after=run["id"], prompt="And now?", seed="-1")
+    status, text, _ = await dashboard.submit(
+        "/dashboard/play", after=run["id"], prompt="And now?", seed="-1"
+    )
     assert status == 422 and "Oda Marrow hears" in text and ">\nAnd now?</textarea>" in text
     assert '<a href="#more-seed">' in text and "<title>Error: Side by side: Oda Marrow" in text
     dashboard.engine.free.clear()

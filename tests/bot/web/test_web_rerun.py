@@ -64,14 +64,22 @@ async def test_what_is_other_is_shown_before_it_is_queued(dashboard, run):
     form = run | {"set.seed": "8", "set.learning_rate": "", "recipe": "auto"}
     status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", form, do="compare")
     page = words(html)
-    assert status == 200 and "seed 7 8" in page and "learning_rate 0.0004 as the recipe has it" in page
+    assert (
+        status == 200 and "seed 7 8" in page and "learning_rate 0.0004 as the recipe has it" in page
+    )
     assert "recipe demo-cpu auto" in page and dashboard.store.jobs.in_state("queued") == []
 
 
 async def test_what_is_queued_is_the_run_as_it_was_but_for_the_changes(dashboard, run):
-    status, url, html = await send(dashboard, "/dashboard/training/j1/repeat", run | {"set.lora_r": "8"})
+    status, url, html = await send(
+        dashboard, "/dashboard/training/j1/repeat", run | {"set.lora_r": "8"}
+    )
     (job,) = dashboard.store.jobs.in_state("queued")
-    assert status == 200 and url.endswith(f"/dashboard/training/{job.job_id}") and f"Queued as {job.job_id}." in html
+    assert (
+        status == 200
+        and url.endswith(f"/dashboard/training/{job.job_id}")
+        and f"Queued as {job.job_id}." in html
+    )
     assert f"{PLAN.recipes[0].steps} steps" in words(html)
     asked = job.request.hyperparameters.model_dump(exclude_none=True)
     assert asked == {
@@ -81,15 +89,25 @@ async def test_what_is_queued_is_the_run_as_it_was_but_for_the_changes(dashboard
         "seed": 7,
         "target_modules": ("q_proj", "v_proj"),
     }
-    assert (job.request.job_name, job.request.persona, job.guild_id, job.requested_by) == ("dusk-2", "oda", 0, 0)
+    assert (job.request.job_name, job.request.persona, job.guild_id, job.requested_by) == (
+        "dusk-2",
+        "oda",
+        0,
+        0,
+    )
 
 
 async def test_another_recipe_decides_what_was_not_asked_for(dashboard, run):
     dashboard.backend.planned = planned(recipe="s0-6gb")
-    await send(dashboard, "/dashboard/training/j1/repeat", run | {"recipe": "s0-6gb", "set.seed": "9"})
+    await send(
+        dashboard, "/dashboard/training/j1/repeat", run | {"recipe": "s0-6gb", "set.seed": "9"}
+    )
     (job,) = dashboard.store.jobs.in_state("queued")
     assert job.request.recipe == "s0-6gb"
-    assert job.request.hyperparameters.model_dump(exclude_none=True) == {"num_train_epochs": 2.0, "seed": 9}
+    assert job.request.hyperparameters.model_dump(exclude_none=True) == {
+        "num_train_epochs": 2.0,
+        "seed": 9,
+    }
 
 
 async def test_a_wrong_value_is_reported_at_its_field_and_nothing_is_queued(dashboard, run):
@@ -98,9 +116,13 @@ async def test_a_wrong_value_is_reported_at_its_field_and_nothing_is_queued(dash
     assert status == 422 and "<title>Error: " in html and html.count('<li><a href="#set.') == 2
     assert 'id="set.learning_rate-error"' in html and "learning_rate cannot be" in words(html)
     assert form_in(html)["set.lora_r"] == "9000" and form_in(html)["set.seed"] == "8"
-    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run | {"job_name": "no name!"})
+    status, _, html = await send(
+        dashboard, "/dashboard/training/j1/repeat", run | {"job_name": "no name!"}
+    )
     assert status == 422 and 'id="job_name-error"' in html
-    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run | {"dataset": "nowhere"})
+    status, _, html = await send(
+        dashboard, "/dashboard/training/j1/repeat", run | {"dataset": "nowhere"}
+    )
     assert status == 422 and "nowhere" in words(html)
     assert dashboard.store.jobs.in_state("queued") == []
 
@@ -108,7 +130,11 @@ async def test_a_wrong_value_is_reported_at_its_field_and_nothing_is_queued(dash
 async def test_what_stands_in_the_way_is_reported_in_the_form(dashboard, run):
     put_job(dashboard, "other", job_name="other")
     status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run)
-    assert status == 422 and "The job other for oda is queued already." in words(html) and form_in(html) == run
+    assert (
+        status == 422
+        and "The job other for oda is queued already." in words(html)
+        and form_in(html) == run
+    )
 
 
 async def test_a_servers_run_is_queued_for_that_server(dashboard):
@@ -116,7 +142,9 @@ async def test_a_servers_run_is_queued_for_that_server(dashboard):
     dashboard.queue.cancel("j1")
     form = form_in(await shown(dashboard, "/dashboard/training/j1/repeat"))
     put_talk(dashboard.home)
-    status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", form | {"dataset_path": "talk.jsonl"})
+    status, _, html = await send(
+        dashboard, "/dashboard/training/j1/repeat", form | {"dataset_path": "talk.jsonl"}
+    )
     assert status == 422 and "A path cannot be named here" in words(html)
     await send(dashboard, "/dashboard/training/j1/repeat", form)
     (job,) = dashboard.store.jobs.in_state("queued")
@@ -126,7 +154,11 @@ async def test_a_servers_run_is_queued_for_that_server(dashboard):
 async def test_more_memory_than_there_is_is_refused_in_the_form(dashboard, run):
     dashboard.backend.planned = planned(memory_bytes=2**60)
     status, _, html = await send(dashboard, "/dashboard/training/j1/repeat", run)
-    assert status == 422 and "GiB of memory" in words(html) and dashboard.store.jobs.in_state("queued") == []
+    assert (
+        status == 422
+        and "GiB of memory" in words(html)
+        and dashboard.store.jobs.in_state("queued") == []
+    )
 
 
 def test_every_setting_has_its_place_once():
@@ -135,12 +167,16 @@ def test_every_setting_has_its_place_once():
 
 
 def test_every_recipe_has_every_setting():
-    assert set(recipe_values("two-stage")) == set(Hyperparameters.model_fields) and recipe_values("none") == {}
+    assert (
+        set(recipe_values("two-stage")) == set(Hyperparameters.model_fields)
+        and recipe_values("none") == {}
+    )
     assert recipe_values("demo-cpu")["learning_rate"] != recipe_values("s0-6gb")["learning_rate"]
 
 
 @pytest.mark.parametrize(
-    ("name", "following"), [("dusk", "dusk-2"), ("dusk-2", "dusk-3"), ("a-b", "a-b-2"), ("x" * 64, "x" * 62 + "-2")]
+    ("name", "following"),
+    [("dusk", "dusk-2"), ("dusk-2", "dusk-3"), ("a-b", "a-b-2"), ("x" * 64, "x" * 62 + "-2")],
 )
 def test_another_run_has_another_name(name, following):
     assert next_job_name(name) == following and len(following) <= 64
@@ -148,7 +184,15 @@ def test_another_run_has_another_name(name, following):
 
 def test_settings_are_written_as_they_are_typed():
     values = [True, None, 2.0, 2e-4, ["a", "b"], "nf4", 7]
-    assert [setting_text(value) for value in values] == ["true", "", "2", "0.0002", "a, b", "nf4", "7"]
+    assert [setting_text(value) for value in values] == [
+        "true",
+        "",
+        "2",
+        "0.0002",
+        "a, b",
+        "nf4",
+        "7",
+    ]
     assert group_settings({"seed": 3, "odd": 1})[-1] == ("Others", [("odd", "1")])
     rows = compare_settings({"seed": 3, "odd": 1, "lora_r": 4}, {"seed": 3, "lora_r": 8})
     assert [(row.name, row.a, row.b, row.differs) for row in rows] == [
@@ -160,5 +204,8 @@ async def test_a_run_by_itself_repeated_is_the_same(dashboard):
     job = put_job(dashboard, "j1", hyperparameters={"seed": 5, "lora_r": 4})
     before = OriginalRun(job, job.request, {"seed": 5, "lora_r": 4})
     wanted = parse_rerun_form(before, before.texts)
-    assert wanted.body["hyperparameters"] == {"seed": 5, "lora_r": 4} and changed_settings(before, before.texts) == []
+    assert (
+        wanted.body["hyperparameters"] == {"seed": 5, "lora_r": 4}
+        and changed_settings(before, before.texts) == []
+    )
     assert dataclasses.is_dataclass(wanted) and not wanted.errors

@@ -70,9 +70,15 @@ async def test_pages_cost_the_same_in_a_larger_home(tmp_path: Path) -> None:
             made.append(await costs(dashboard))
     small, large = made
     counts = {path: (small[path][0], large[path][0]) for path in PAGES}
-    grown = {path: count for path, count in counts.items() if count[1] > count[0] + MAX_MORE_QUERIES}
+    grown = {
+        path: count for path, count in counts.items() if count[1] > count[0] + MAX_MORE_QUERIES
+    }
     assert not grown
-    long = {path: size for path, (_, size) in large.items() if size > MAX_PAGE_BYTES and path not in LISTS}
+    long = {
+        path: size
+        for path, (_, size) in large.items()
+        if size > MAX_PAGE_BYTES and path not in LISTS
+    }
     assert not long
 
 
@@ -82,7 +88,11 @@ async def test_all_models_and_every_persona_are_listed_page_by_page(tmp_path: Pa
         _, models, _ = await dashboard.ask("GET", "/v1/models")
         ids = [model["id"] for model in models["data"]]
         owners = {persona.id for _, persona in dashboard.services.personas.everybody()}
-        assert owners <= {*ids} and {f"{it}@base" for it in owners} <= {*ids} and len(ids) == len({*ids})
+        assert (
+            owners <= {*ids}
+            and {f"{it}@base" for it in owners} <= {*ids}
+            and len(ids) == len({*ids})
+        )
         versioned = {it for it in owners if f"{it}@v1" in ids}
         assert versioned == set(dashboard.store.versions.personas()) != set()
         by_id = {model["id"]: model for model in models["data"]}
@@ -90,7 +100,8 @@ async def test_all_models_and_every_persona_are_listed_page_by_page(tmp_path: Pa
             _, alone, _ = await dashboard.ask("GET", f"/v1/models/{persona_id}")
             assert alone == by_id[persona_id]
 
-        shown, path = set[str](), "/dashboard/personas"
+        shown = set[str]()
+        path = "/dashboard/personas"
         while path:
             status, text, _ = await dashboard.page(path)
             assert status == 200
@@ -106,11 +117,15 @@ async def test_all_models_and_every_persona_are_listed_page_by_page(tmp_path: Pa
         assert status == 200 and "No persona has" in text
 
 
-def test_the_registry_finds_every_persona_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_registry_finds_every_persona_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     LargeHome(synthetic_places(2), messages=0).write(tmp_path)
     registry = PersonaRegistry(ShippedData.from_source_tree().cards, tmp_path)
     everybody = registry.everybody()
-    monkeypatch.setattr(PersonaRegistry, "everybody", None)  # asked for one persona, it looks at no others
+    monkeypatch.setattr(
+        PersonaRegistry, "everybody", None
+    )  # asked for one persona, it looks at no others
     monkeypatch.setattr(PersonaRegistry, "of", None)
     for guild_id, persona in everybody:
         assert registry.find_owner(persona.id) == (guild_id, persona)
@@ -119,10 +134,13 @@ def test_the_registry_finds_every_persona_at_once(tmp_path: Path, monkeypatch: p
     assert registry.find_owner("nobody") is None
 
 
-def test_personas_go_on_while_all_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_personas_go_on_while_all_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     LargeHome(synthetic_places(2), messages=0).write(tmp_path)
     registry = PersonaRegistry(ShippedData.from_source_tree().cards, tmp_path)
-    before, seen = len(registry.everybody()), list[int]()
+    before = len(registry.everybody())
+    seen = list[int]()
 
     def watched_read(path: Path) -> Persona:
         seen.append(len(registry.everybody()))
@@ -141,27 +159,38 @@ def test_guilds_are_known_by_every_table(tmp_path: Path) -> None:
         for number, table in enumerate((*GUILD_TABLES, "jobs"), start=1):
             columns = connection.execute(f"pragma table_info({table})").fetchall()
             needed = {
-                name: "1" for _, name, _, notnull, default, key in columns if (notnull or key) and default is None
+                name: "1"
+                for _, name, _, notnull, default, key in columns
+                if (notnull or key) and default is None
             }
             needed["guild_id"] = str(number)
             texts = {"state": "done", "answers": "mentions", "text": "x", "kind": "promotion"}
             values = {name: texts.get(name, value) for name, value in needed.items()}
             connection.execute("pragma foreign_keys = off")
             marks = ", ".join("?" for _ in values)
-            connection.execute(f"insert into {table} ({', '.join(values)}) values ({marks})", [*values.values()])
+            connection.execute(
+                f"insert into {table} ({', '.join(values)}) values ({marks})", [*values.values()]
+            )
         connection.commit()
         assert store.guilds.known() == set(range(1, len(GUILD_TABLES) + 2))
         with counted_queries(store) as statements:
             store.guilds.known()
-        plans = [connection.execute(f"explain query plan {it}").fetchall() for it in statements if "messages" in it]
-        assert plans and not any("SCAN messages" in str(plan) and "INDEX" not in str(plan) for plan in plans)
+        plans = [
+            connection.execute(f"explain query plan {it}").fetchall()
+            for it in statements
+            if "messages" in it
+        ]
+        assert plans and not any(
+            "SCAN messages" in str(plan) and "INDEX" not in str(plan) for plan in plans
+        )
 
 
 class ManyGuilds:
     """A client in many servers, which counts how often they are looked at."""
 
     def __init__(self, count: int) -> None:
-        self.looked_at, self._count = 0, count
+        self.looked_at = 0
+        self._count = count
 
     @property
     def guilds(self) -> list[object]:
@@ -179,7 +208,8 @@ async def test_permissions_in_many_servers_are_looked_for_once_a_minute(tmp_path
     now = [1000.0]
     with Store.open(tmp_path / HOME_DATABASE) as store:
         for count, wanted in ((100, 300), (101, 202)):
-            client, report = ManyGuilds(count), PermissionReport(lambda: now[0])
+            client = ManyGuilds(count)
+            report = PermissionReport(lambda: now[0])
             for seconds in (0.0, 59.0, 2.0):
                 now[0] += seconds
                 assert await report.latest(client, store) == []  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""Score cards on the web: the list, one card, two, the files beside it; and blind comparisons by the operator."""
+"""Score cards on the web: the list, one card, two, the files beside it; and blind comparisons by
+the operator.
+"""
 
 import re
 from dataclasses import asdict
@@ -15,7 +17,8 @@ from tests.samples import SCORECARD
 from tests.trainer.sample_scorecards import good_card, with_new
 
 NUMBERS = iter(range(1_000_000))
-CARDS, COMPARE = "/dashboard/cards", "/dashboard/cards/compare"
+CARDS = "/dashboard/cards"
+COMPARE = "/dashboard/cards/compare"
 WHY = "On 40 held-out replies the loss is <better>."
 
 
@@ -27,7 +30,14 @@ def takes(request):
 def a_verdict(outcome="pass", says="promote"):
     one = Criterion(name="voice", outcome=outcome, value=0.9, unit="share", threshold="at least 0.8", why=WHY,
                     advice="More data." if outcome != "pass" else "")  # fmt: skip
-    return GateVerdict(verdict=says, reasons=(WHY,), advice=(), criteria=(one,), error_rate=0.05, thresholds="default")
+    return GateVerdict(
+        verdict=says,
+        reasons=(WHY,),
+        advice=(),
+        criteria=(one,),
+        error_rate=0.05,
+        thresholds="default",
+    )
 
 
 def put_card(home, version, **changes):
@@ -42,7 +52,9 @@ def put_card(home, version, **changes):
 
 
 def put_two(home, store, engine):
-    """Two versions of Ballast with whole cards; the first one speaks, the second one knows more and is rejected."""
+    """Two versions of Ballast with whole cards; the first one speaks, the second one knows more and
+    is rejected.
+    """
     engine.script = takes
     judged = SCORECARD.model_copy(update={"verdict": "hold", "reasons": (WHY,)})
     for card in (SCORECARD, judged):
@@ -80,7 +92,10 @@ async def test_without_a_version_it_explains_how_one_is_made(dashboard):
 async def test_the_list_has_every_version_with_its_verdict(versions):
     text = await shown(versions, CARDS)
     assert f'href="{CARDS}/ballast/v1"' in text and f'href="{CARDS}/ballast/v2"' in text
-    assert re.search(r"v1</a> <span class=\"badge good\">live", text) and '<span class="badge warn">hold</span>' in text
+    assert (
+        re.search(r"v1</a> <span class=\"badge good\">live", text)
+        and '<span class="badge warn">hold</span>' in text
+    )
     assert "&lt;better&gt;" in text and "<better>" not in text
     versions.store.versions.withdraw("ballast", "v2", 3.0, "somebody was forgotten")
     assert "withdrawn" in await shown(versions, CARDS)
@@ -90,7 +105,9 @@ def test_each_section_says_what_its_own_floor_is():
     card = good_card()
     card = card.model_copy(update=dict.fromkeys(SENSE_SECTIONS, card.belongs))
     words = {section.title: section.words for section in score_sections(card)}
-    floors = {name: words[title].partition("the floor what ")[2] for name, title in SENSE_SECTIONS.items()}
+    floors = {
+        name: words[title].partition("the floor what ")[2] for name, title in SENSE_SECTIONS.items()
+    }
     voice = dict.fromkeys(("style", "talks", "pressure"), "others' replies do.")
     answers = "the right answers to other questions do."
     assert floors == {"belongs": "they reach when shuffled.", "lore": answers, **voice}
@@ -101,7 +118,8 @@ async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):
     put_card(versions.home, "v3", verdict=a_verdict())
     text = await shown(versions, f"{CARDS}/ballast/v3")
     assert (
-        "Not judged here; its maker's gate said promote" in text.replace("&#39;", "'") and "The gate says" not in text
+        "Not judged here; its maker's gate said promote" in text.replace("&#39;", "'")
+        and "The gate says" not in text
     )
     assert '<span class="badge">not judged</span>' in text
 
@@ -109,12 +127,17 @@ async def test_a_verdict_that_came_with_a_card_is_its_makers_word(versions):
 async def test_a_card_shows_all_that_was_measured(versions):
     text = await shown(versions, f"{CARDS}/ballast/v2")
     for heading in ("The gate says reject", "Criteria", "Held-out replies", "Voice", "Facts, character, safety",
-                    "Belongs to its question", "Knows the lore", "Separation", "General ability", "Text: heldout",
+                    "Belongs to its "
+                    "question", "Knows the lore", "Separation", "General ability", "Text: heldout",
                     "Memorised", "Training data", "Replies side by side", "Method", "Picture",
                     "Take along"):  # fmt: skip
         assert f">{heading}<" in text, heading
     assert "✗ fail" in text and "90.0%" in text and "at least 0.8" in text and "More data." in text
-    assert "does the bell &lt;ring&gt;?" in text and "A quarter tone flat." in text and "said by live" in text
+    assert (
+        "does the bell &lt;ring&gt;?" in text
+        and "A quarter tone flat." in text
+        and "said by live" in text
+    )
     assert "35.0% (25% to 45%)" in text and "62.0% (52% to 72%)" in text
     assert "style=" not in text and "onclick" not in text
 
@@ -135,10 +158,17 @@ async def test_what_is_not_there_is_not_found(versions, name):
 async def test_files_beside_a_card_can_be_taken_along_and_no_others(versions):
     async with versions.session.get(f"{CARDS}/ballast/v1/files/rubric.csv") as answer:
         assert answer.status == 200 and answer.content_type == "text/csv"
-        assert answer.headers["Content-Disposition"] == 'attachment; filename="ballast-v1-rubric.csv"'
+        assert (
+            answer.headers["Content-Disposition"] == 'attachment; filename="ballast-v1-rubric.csv"'
+        )
     async with versions.session.get(f"{CARDS}/ballast/v1/files/scorecard.png") as answer:
         assert answer.content_type == "image/png" and "Content-Disposition" not in answer.headers
-    for name in ("secret.txt", "..%2F..%2Funderstudy.sqlite", "adapter_model.safetensors", "rubric.md"):
+    for name in (
+        "secret.txt",
+        "..%2F..%2Funderstudy.sqlite",
+        "adapter_model.safetensors",
+        "rubric.md",
+    ):
         async with versions.session.get(f"{CARDS}/ballast/v1/files/{name}") as answer:
             assert answer.status == 404
 
@@ -156,7 +186,8 @@ async def test_two_cards_stand_side_by_side_and_the_better_is_marked(versions):
     await shown(versions, f"{CARDS}/two", status=404)
 
 
-# ------------------------------------------------------------------------------------------------ blind
+# ------------------------------------------------------------------------------------------------
+# blind
 
 
 async def test_the_operator_votes_blindly_as_one_voter(versions):
@@ -165,7 +196,10 @@ async def test_the_operator_votes_blindly_as_one_voter(versions):
     text = await shown(versions, f"{COMPARE}?persona=ballast")
     assert "Show me two replies" in text and "0 by 0 people" in text
     asked = f"{COMPARE}?persona=ballast&version=v2&against=v1"
-    assert await sent(versions, COMPARE, persona="ballast", version="v2", against="v1") == (303, f"{asked}#replies")
+    assert await sent(versions, COMPARE, persona="ballast", version="v2", against="v1") == (
+        303,
+        f"{asked}#replies",
+    )
     text = await shown(versions, asked)
     seq = int(re.search(r'name="comparison" value="(\d+)"', text)[1])
     one = store.comparisons.get(seq)
@@ -174,9 +208,14 @@ async def test_the_operator_votes_blindly_as_one_voter(versions):
     replies = text[text.index('id="reply-a"') : text.index("Both bad")]
     assert one.text_a.split(" on ")[0] in replies and not re.search(r"\bv1\b|\bv2\b|base", replies)
     await shown(versions, f"{COMPARE}/{seq}", status=409)
-    assert await sent(versions, f"{COMPARE}/vote", comparison=str(seq), choice="a") == (303, f"{COMPARE}/{seq}")
+    assert await sent(versions, f"{COMPARE}/vote", comparison=str(seq), choice="a") == (
+        303,
+        f"{COMPARE}/{seq}",
+    )
     text = await shown(versions, f"{COMPARE}/{seq}")
-    assert re.search(rf"A was <strong>{one.version_a}</strong>, B was <strong>{one.version_b}</strong>", text)
+    assert re.search(
+        rf"A was <strong>{one.version_a}</strong>, B was <strong>{one.version_b}</strong>", text
+    )
     assert "1 by 1 person" in text and "Ruling: open." in text
     assert f"<title>Blind comparison {seq}: Ballast ·" in text, "no two pages share a title"
     await sent(versions, f"{COMPARE}/vote", comparison=str(seq), choice="b")
@@ -187,23 +226,41 @@ async def test_an_open_comparison_is_shown_again_until_it_is_voted_on(versions):
     for _ in range(2):
         await sent(versions, COMPARE, persona="ballast", version="v2", against="base")
     assert len(versions.engine.requests) == 2, "a reply of each, once"
-    assert len(re.findall("Take", await shown(versions, f"{COMPARE}?persona=ballast&version=v2&against=base"))) == 2
+    assert (
+        len(
+            re.findall(
+                "Take", await shown(versions, f"{COMPARE}?persona=ballast&version=v2&against=base")
+            )
+        )
+        == 2
+    )
 
 
 async def test_a_comparison_of_yesterday_does_not_count(versions):
     await sent(versions, COMPARE, persona="ballast", version="v2", against="v1")
     comparisons = versions.store.comparisons
     comparisons.mark_shown_again(1, comparisons.get(1).shown_at - 90_000)
-    assert await sent(versions, f"{COMPARE}/vote", comparison="1", choice="a") == (303, f"{COMPARE}?persona=ballast")
+    assert await sent(versions, f"{COMPARE}/vote", comparison="1", choice="a") == (
+        303,
+        f"{COMPARE}?persona=ballast",
+    )
     assert comparisons.voted("ballast") == []
 
 
 async def test_nobody_votes_for_a_member_or_on_what_is_not_there(versions):
     await sent(versions, COMPARE, persona="ballast", version="v2", against="v1")
     own = versions.store.comparisons.get(1)
-    fields = {name: value for name, value in asdict(own).items() if name in NewBlindComparison.__dataclass_fields__}
-    other = versions.store.comparisons.show(NewBlindComparison(**{**fields, "user_id": 77}), own.shown_at)
-    assert (await sent(versions, f"{COMPARE}/vote", comparison=str(other.seq), choice="a"))[0] == 404
+    fields = {
+        name: value
+        for name, value in asdict(own).items()
+        if name in NewBlindComparison.__dataclass_fields__
+    }
+    other = versions.store.comparisons.show(
+        NewBlindComparison(**{**fields, "user_id": 77}), own.shown_at
+    )
+    assert (await sent(versions, f"{COMPARE}/vote", comparison=str(other.seq), choice="a"))[
+        0
+    ] == 404
     assert (await sent(versions, f"{COMPARE}/vote", comparison="x", choice="a"))[0] == 404
     assert (await sent(versions, f"{COMPARE}/vote", comparison="1", choice="z"))[0] == 422
     await shown(versions, f"{COMPARE}/{other.seq}", status=404)

@@ -50,7 +50,14 @@ async def signed_in(dashboard, token=TOKEN, **more):
 
 
 async def test_without_the_token_nothing_is_reported_but_that_it_is_well(locked):
-    for path in ("/finetune/jobs", "/openapi.json", "/personas", "/nowhere", "/problems/busy", "/dashboard"):
+    for path in (
+        "/finetune/jobs",
+        "/openapi.json",
+        "/personas",
+        "/nowhere",
+        "/problems/busy",
+        "/dashboard",
+    ):
         status, body, headers = await locked.ask("GET", path)
         assert (status, body["type"]) == (401, "/problems/sign-in"), path
         assert headers["WWW-Authenticate"].startswith("Bearer")
@@ -64,19 +71,39 @@ async def test_without_the_token_nothing_is_reported_but_that_it_is_well(locked)
 async def test_a_program_sends_the_token(locked):
     assert (await locked.ask("GET", "/finetune/jobs", headers=BEARER))[0] == 200
     assert (await locked.start(BEARER))[0] == 202
-    for wrong in (f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ключ"):
-        assert (await locked.ask("GET", "/finetune/jobs", headers={"Authorization": wrong}))[0] == 401
+    for wrong in (
+        f"Basic {TOKEN}",
+        "Bearer",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        "Bearer ключ",
+    ):
+        assert (await locked.ask("GET", "/finetune/jobs", headers={"Authorization": wrong}))[
+            0
+        ] == 401
 
 
 async def test_a_browser_is_led_to_the_form_and_from_there_to_where_it_wanted(locked):
     status, _, headers = await locked.page("/dashboard/training?state=failed")
-    assert status == 303 and headers["Location"] == f"{SIGN_IN}?to=%2Fdashboard%2Ftraining%3Fstate%3Dfailed"
+    assert (
+        status == 303
+        and headers["Location"] == f"{SIGN_IN}?to=%2Fdashboard%2Ftraining%3Fstate%3Dfailed"
+    )
     status, text, _ = await locked.page(headers["Location"])
-    assert status == 200 and 'value="/dashboard/training?state=failed"' in text and 'type="password"' in text
+    assert (
+        status == 200
+        and 'value="/dashboard/training?state=failed"' in text
+        and 'type="password"' in text
+    )
     status, _, headers = await signed_in(locked, to="/dashboard/training?state=failed")
     assert (status, headers["Location"]) == (303, "/dashboard/training?state=failed")
     cookie = headers["Set-Cookie"]
-    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Secure" not in cookie and TOKEN not in cookie
+    assert (
+        "HttpOnly" in cookie
+        and "SameSite=Strict" in cookie
+        and "Secure" not in cookie
+        and TOKEN not in cookie
+    )
     status, text, _ = await locked.page("/dashboard")
     assert status == 200 and "Sign out" in text
     assert (await locked.page(SIGN_IN))[0] == 303, "who is in needs no form"
@@ -89,20 +116,33 @@ async def test_who_signs_out_is_out_also_with_the_old_cookie(locked):
     assert (status, headers["Location"]) == (303, SIGN_IN)
     assert "You are signed out." in (await locked.page(SIGN_IN))[1]
     assert "You are signed out." not in (await locked.page(SIGN_IN))[1]
-    status, _, _ = await locked.page("/dashboard", headers={"Cookie": f"{SESSION_COOKIE}={session}"})
+    status, _, _ = await locked.page(
+        "/dashboard", headers={"Cookie": f"{SESSION_COOKIE}={session}"}
+    )
     assert status == 303
 
 
 async def test_over_https_the_cookie_is_for_https_alone(locked):
     own = {"Origin": "https://bot.example.org", "Host": "bot.example.org", "Accept": "text/html"}
-    async with locked.session.post(SIGN_IN, data={"token": TOKEN}, headers=own, allow_redirects=False) as answer:
+    async with locked.session.post(
+        SIGN_IN, data={"token": TOKEN}, headers=own, allow_redirects=False
+    ) as answer:
         cookie = answer.headers["Set-Cookie"]
-        assert answer.status == 303 and cookie.startswith("__Host-") and "Secure" in cookie and "Path=/" in cookie
-        assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000"), "it has a name of its own"
+        assert (
+            answer.status == 303
+            and cookie.startswith("__Host-")
+            and "Secure" in cookie
+            and "Path=/" in cookie
+        )
+        assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000"), (
+            "it has a name of its own"
+        )
     own["Cookie"] = cookie.partition(";")[0]
     async with locked.session.get("/dashboard", headers=own, allow_redirects=False) as answer:
         assert answer.status == 200
-    async with locked.session.post("/dashboard/sign-out", data={}, headers=own, allow_redirects=False) as answer:
+    async with locked.session.post(
+        "/dashboard/sign-out", data={}, headers=own, allow_redirects=False
+    ) as answer:
         assert answer.headers["Clear-Site-Data"] == '"cache"'
     async with locked.session.get("/dashboard", headers=own, allow_redirects=False) as answer:
         assert answer.status == 303, "the session has ended on the server too"
@@ -124,7 +164,9 @@ async def test_signing_in_wrong_tokens_and_refusals_are_logged_without_the_token
     await signed_in(locked)
     await locked.ask("GET", "/personas", headers={"Host": "elsewhere.example"})
     said = [record.getMessage() for record in caplog.records]
-    assert [text for text in said if text.startswith("a wrong token") and text.endswith("127.0.0.1")]
+    assert [
+        text for text in said if text.startswith("a wrong token") and text.endswith("127.0.0.1")
+    ]
     assert [text for text in said if text == "127.0.0.1 has signed in to the web server"]
     assert [text for text in said if text.startswith("refused GET /personas from 127.0.0.1")]
     assert "guess-guess" not in caplog.text and TOKEN not in caplog.text
@@ -140,11 +182,17 @@ async def test_guessing_ends_after_a_few_tries_for_a_while(locked, time):
     for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS):
         assert (await signed_in(locked, "x" * 30))[0] == 401
     status, text, headers = await signed_in(locked, "x" * 30)
-    assert status == 429 and int(headers["Retry-After"]) <= FAILED_LOGIN_WINDOW_S and "Too many" in text
+    assert (
+        status == 429
+        and int(headers["Retry-After"]) <= FAILED_LOGIN_WINDOW_S
+        and "Too many" in text
+    )
     assert 'name="token"' in text and 'aria-label="Dashboard"' not in text, (
         "the form, and nothing that leads back to it"
     )
-    assert (await locked.ask("GET", "/finetune/jobs", headers={"Authorization": "Bearer x"}))[0] == 429
+    assert (await locked.ask("GET", "/finetune/jobs", headers={"Authorization": "Bearer x"}))[
+        0
+    ] == 429
     time.now += FAILED_LOGIN_WINDOW_S
     assert (await signed_in(locked, "x" * 30))[0] == 401
 
@@ -172,14 +220,17 @@ async def test_a_trusted_proxy_is_believed_who_the_client_is_and_nobody_else(tmp
         assert await guess(behind, "203.0.113.8, 10.1.2.3") == 401, "another client"
         assert await guess(behind, "") == 401 and await guess(behind, "nonsense") == 401
     async with dashboard_in(tmp_path / "alone", Authenticator(TOKEN)) as alone:
-        statuses = [await guess(alone, f"203.0.113.{n}") for n in range(MAX_FAILED_LOGINS_PER_ADDRESS + 1)]
+        statuses = [
+            await guess(alone, f"203.0.113.{n}") for n in range(MAX_FAILED_LOGINS_PER_ADDRESS + 1)
+        ]
     assert statuses[-1] == 429, "the header of anyone else is ignored"
 
 
 async def test_programs_guess_no_more_than_forms_do(locked):
     wrong = {"Authorization": "Bearer nothing-of-the-kind-at-all-x"}
     statuses = [
-        (await locked.ask("GET", "/v1/models", headers=wrong))[0] for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS + 1)
+        (await locked.ask("GET", "/v1/models", headers=wrong))[0]
+        for _ in range(MAX_FAILED_LOGINS_PER_ADDRESS + 1)
     ]
     assert statuses == [401] * MAX_FAILED_LOGINS_PER_ADDRESS + [429]
 
@@ -220,12 +271,20 @@ def test_sessions_are_not_kept_without_end():
 
 
 HOSTS = {
-    401: ["bot.example.org", "BOT.example.org:443", "192.168.1.5:8420", "[fe80::1]:8420", "localhost"],
+    401: [
+        "bot.example.org",
+        "BOT.example.org:443",
+        "192.168.1.5:8420",
+        "[fe80::1]:8420",
+        "localhost",
+    ],
     403: ["evil.example.org", "bot.example.org.evil.com", "0.0.0.0:8420", "[::]", "", "a b"],
 }
 
 
-@pytest.mark.parametrize(("host", "status"), [(host, status) for status, hosts in HOSTS.items() for host in hosts])
+@pytest.mark.parametrize(
+    ("host", "status"), [(host, status) for status, hosts in HOSTS.items() for host in hosts]
+)
 async def test_only_own_names_and_addresses_are_answered(locked, host, status):
     assert (await locked.ask("GET", "/finetune/jobs", headers={"Host": host}))[0] == status
 
@@ -239,7 +298,9 @@ async def test_a_page_of_the_named_host_is_ours_and_of_another_is_not(locked):
 async def test_on_loopback_a_token_that_is_set_is_demanded_too(tmp_path):
     async with dashboard_in(tmp_path, Authenticator(TOKEN)) as dashboard:
         assert (await dashboard.ask("GET", "/finetune/jobs"))[0] == 401
-        assert (await dashboard.ask("GET", "/finetune/jobs", headers={"Host": "192.168.1.5"}))[0] == 403
+        assert (await dashboard.ask("GET", "/finetune/jobs", headers={"Host": "192.168.1.5"}))[
+            0
+        ] == 403
 
 
 async def test_without_a_token_nobody_signs_in(dashboard):
@@ -249,7 +310,15 @@ async def test_without_a_token_nobody_signs_in(dashboard):
 
 
 @pytest.mark.parametrize(
-    "to", ["https://evil.example.org", "//evil.example.org", "/dashboardx", "/dashboard\\x", "/x", "/dashboard\r\nA: b"]
+    "to",
+    [
+        "https://evil.example.org",
+        "//evil.example.org",
+        "/dashboardx",
+        "/dashboard\\x",
+        "/x",
+        "/dashboard\r\nA: b",
+    ],
 )
 async def test_the_form_leads_to_pages_of_ours_alone(locked, to):
     assert (await signed_in(locked, to=to))[2]["Location"] == "/dashboard"

@@ -36,7 +36,9 @@ class Telling:
             self.closed.set()
 
     async def handler(self, request):
-        return await stream_events(request, self.follow(request.headers.get("Last-Event-ID")), ping_s=self.ping_s)
+        return await stream_events(
+            request, self.follow(request.headers.get("Last-Event-ID")), ping_s=self.ping_s
+        )
 
 
 @pytest.fixture
@@ -54,7 +56,10 @@ async def test_events_come_in_order_and_the_stream_ends_with_them(telling):
         telling.items.put_nowait((str(number), "step", {"loss": number, "name": "Ödon\n<b>"}))
     telling.items.put_nowait(None)
     async with telling.client.get("/") as answer:
-        assert answer.content_type == "text/event-stream" and answer.headers["Cache-Control"] == "no-store"
+        assert (
+            answer.content_type == "text/event-stream"
+            and answer.headers["Cache-Control"] == "no-store"
+        )
         text = await answer.text()
     assert text.startswith("retry: 2000\n\n")
     assert text.split("\n\n")[1:3] == [

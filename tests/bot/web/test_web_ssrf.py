@@ -1,4 +1,6 @@
-"""Server-side request forgery over HTTP and by files: addresses in requests, cards and lore are never asked."""
+"""Server-side request forgery over HTTP and by files: addresses in requests, cards and lore are
+never asked.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,32 @@ ADDRESSES = (
     "http://127.0.0.1:{port}/x", "https://localhost:{port}/x", "//127.0.0.1:{port}/x", "file:///etc/passwd",
     "hf://../../x", "gopher://127.0.0.1:{port}/_GET",
 )  # fmt: skip
-CHAT, START = "/v1/chat/completions", "/finetune/start-training"
+CHAT = "/v1/chat/completions"
+START = "/finetune/start-training"
 
 
 def asks(address: str) -> dict[str, tuple[str, str, object]]:
     """Requests with an address where a name, a path or a text is expected."""
-    picture = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": address}}]
+    picture = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": address}},
+    ]
     question = {"model": "oda", "messages": [{"role": "user", "content": picture}]}
     training = {"job_name": "x", "persona": "oda"}
     return {
         "a picture to look at": ("POST", CHAT, question),
-        "a link in a message": ("POST", CHAT, question | {"messages": [{"role": "user", "content": address}]}),
+        "a link in a message": (
+            "POST",
+            CHAT,
+            question | {"messages": [{"role": "user", "content": address}]},
+        ),
         "a base model": ("POST", START, training | {"base_model": address}),
         "a data set": ("POST", START, training | {"dataset_path": address}),
-        "a source": ("POST", "/datasets", {"name": "x", "persona": "oda", "sources": [{"source": address}]}),
+        "a source": (
+            "POST",
+            "/datasets",
+            {"name": "x", "persona": "oda", "sources": [{"source": address}]},
+        ),
         "an adapter": ("POST", "/personas/oda/versions", {"adapter": address}),
     }
 
@@ -49,12 +63,35 @@ async def test_an_address_is_not_asked(dashboard, trap, what):
 async def test_a_card_with_addresses_is_read_and_nothing_asked(dashboard, trap):
     for number, address in enumerate(one.format(port=trap.port) for one in ADDRESSES):
         card = v3()
-        book = {"entries": [{"keys": ["x"], "content": f"![x]({address})", "insertion_order": 1, "enabled": True}]}
-        assets = [{"type": kind, "uri": address, "name": "main", "ext": "png"} for kind in ("icon", "background")]
+        book = {
+            "entries": [
+                {
+                    "keys": ["x"],
+                    "content": f"![x]({address})",
+                    "insertion_order": 1,
+                    "enabled": True,
+                }
+            ]
+        }
+        assets = [
+            {"type": kind, "uri": address, "name": "main", "ext": "png"}
+            for kind in ("icon", "background")
+        ]
         text = f"<img src={address}>"
-        card["data"] |= {"name": f"Mira {number}", "description": text, "first_mes": text, "avatar": address}
-        card["data"] |= {"assets": assets, "character_book": book | {"extensions": {}}, "source": [address]}
+        card["data"] |= {
+            "name": f"Mira {number}",
+            "description": text,
+            "first_mes": text,
+            "avatar": address,
+        }
+        card["data"] |= {
+            "assets": assets,
+            "character_book": book | {"extensions": {}},
+            "source": [address],
+        }
         before = trap.count
-        status, where, said = await upload(dashboard, "/dashboard/personas", "mira.json", as_json(card))
+        status, where, said = await upload(
+            dashboard, "/dashboard/personas", "mira.json", as_json(card)
+        )
         assert status == 303, said
         assert (await dashboard.page(where))[0] == 200 and trap.count == before

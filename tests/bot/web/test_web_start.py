@@ -22,15 +22,25 @@ POST = "/finetune/start-training"
 GIB = 2**30
 
 
-# ------------------------------------------------------------------------------------------------ taken
+# ------------------------------------------------------------------------------------------------
+# taken
 
 
 async def test_a_job_is_queued_and_where_it_is_said(dashboard):
     status, body, headers = await dashboard.start()
     job = dashboard.store.jobs.get(body["job_id"])
-    assert status == 202 and headers["Location"] == f"/finetune/jobs/{job.job_id}" == body["links"]["self"]
-    assert (body["state"], body["place"], body["guild"]) == ("queued", 1, "0") == (job.state, 1, str(job.guild_id))
-    assert (body["plan"]["steps"], body["plan"]["memory_bytes"]) == (30, 4 * GIB) and body["notes"] == []
+    assert (
+        status == 202
+        and headers["Location"] == f"/finetune/jobs/{job.job_id}" == body["links"]["self"]
+    )
+    assert (
+        (body["state"], body["place"], body["guild"])
+        == ("queued", 1, "0")
+        == (job.state, 1, str(job.guild_id))
+    )
+    assert (body["plan"]["steps"], body["plan"]["memory_bytes"]) == (30, 4 * GIB) and body[
+        "notes"
+    ] == []
     assert (await dashboard.start(job_name="second"))[1]["place"] == 2
 
 
@@ -41,17 +51,25 @@ async def test_without_a_base_model_the_served_one_is_meant(dashboard):
 
 async def test_a_persona_takes_its_own_log(dashboard):
     status, body, _ = await dashboard.start(task_type="persona", persona="oda", dataset=None)
-    assert status == 202 and body["persona"] == "oda" and body["versions"] == {"live": None, "installed": []}
+    assert (
+        status == 202
+        and body["persona"] == "oda"
+        and body["versions"] == {"live": None, "installed": []}
+    )
 
 
-async def test_a_signed_file_folder_or_catalogue_entry_is_material_like_any_other(dashboard, tmp_path, monkeypatch):
+async def test_a_signed_file_folder_or_catalogue_entry_is_material_like_any_other(
+    dashboard, tmp_path, monkeypatch
+):
     file = put_talk(tmp_path / "talks")
     (dashboard.home / "data" / "set").mkdir(parents=True)
     (dashboard.home / "data" / "set" / "a.jsonl").write_text("{}")
     signed = 'right = "licensed:CC0-1.0"\nstated_by = "Mina Vale"\nstated_on = 2026-11-20\nwhy = "Free."\n'
     (dashboard.home / "data" / "rights.toml").write_text(f'["set"]\n{signed}')
     listed = put_talk(tmp_path / "listed", "more.jsonl", signed=False)
-    (dashboard.home / "catalogue.toml").write_text(f'[more]\npath = "{listed}"\nformat = "messages"\n{signed}')
+    (dashboard.home / "catalogue.toml").write_text(
+        f'[more]\npath = "{listed}"\nformat = "messages"\n{signed}'
+    )
     monkeypatch.chdir(tmp_path)
     for path, right, form in (
         (str(file), "own-writing", None),
@@ -65,27 +83,38 @@ async def test_a_signed_file_folder_or_catalogue_entry_is_material_like_any_othe
         assert (material.kind, material.right, material.format) == ("messages", right, form), path
         assert str(tmp_path) not in material.origin, "a data sheet goes with the adapter"
     status, body, _ = await dashboard.start(dataset=None, dataset_path=str(file))
-    assert status == 202 and dashboard.store.jobs.get(body["job_id"]).request.dataset_path == str(file)
+    assert status == 202 and dashboard.store.jobs.get(body["job_id"]).request.dataset_path == str(
+        file
+    )
 
 
 async def test_members_of_a_server_still_name_no_paths_and_no_other_model(dashboard, tmp_path):
-    for fields in ({"dataset_path": str(put_talk(tmp_path))}, {"dataset": "general-dialogue", "base_model": "other"}):
+    for fields in (
+        {"dataset_path": str(put_talk(tmp_path))},
+        {"dataset": "general-dialogue", "base_model": "other"},
+    ):
         request = TrainingRequest(job_name="a", task_type="dialogue", **fields)
         dashboard.backend.catalogue.materials_for(request, 0)
         with pytest.raises(Exception, match=r"cannot be (named|served) here"):
             dashboard.backend.catalogue.materials_for(request, 7)
 
 
-async def test_another_base_model_than_the_served_one_trains_and_that_is_said_before(dashboard, tiny_base, caplog):
+async def test_another_base_model_than_the_served_one_trains_and_that_is_said_before(
+    dashboard, tiny_base, caplog
+):
     status, body, _ = await dashboard.start(base_model=tiny_base.source)
     assert status == 202
     (note,) = body["notes"]
-    assert "cannot be served here: this bot serves embedded" in note and "cannot be served here" in caplog.text
+    assert (
+        "cannot be served here: this bot serves embedded" in note
+        and "cannot be served here" in caplog.text
+    )
     (again,) = (await dashboard.ask("GET", body["links"]["self"]))[1]["notes"]
     assert again == note
 
 
-# ------------------------------------------------------------------------------------------------ refused
+# ------------------------------------------------------------------------------------------------
+# refused
 
 
 async def test_the_literal_body_passes_the_schema_and_is_refused_with_what_would_work(dashboard):
@@ -117,11 +146,23 @@ async def test_what_would_work_fits_into_memory_too(dashboard, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda home, file: (file.parent / "rights.toml").unlink(), 'nobody has stated a right.*\\["talk.jsonl"\\]'),
-        (lambda home, file: (file.parent / "rights.toml").write_text("["), "rights.toml cannot be read"),
+        (
+            lambda home, file: (file.parent / "rights.toml").unlink(),
+            'nobody has stated a right.*\\["talk.jsonl"\\]',
+        ),
+        (
+            lambda home, file: (file.parent / "rights.toml").write_text("["),
+            "rights.toml cannot be read",
+        ),
         (lambda home, file: file.unlink(), "There is no .* on this machine"),
-        (lambda home, file: (file.unlink(), file.mkdir(), (file / "a").symlink_to(home)), "link to a folder"),
-        (lambda home, file: (file.unlink(), file.mkdir(), (file / "a").symlink_to("nowhere")), "cannot be read"),
+        (
+            lambda home, file: (file.unlink(), file.mkdir(), (file / "a").symlink_to(home)),
+            "link to a folder",
+        ),
+        (
+            lambda home, file: (file.unlink(), file.mkdir(), (file / "a").symlink_to("nowhere")),
+            "cannot be read",
+        ),
     ],
 )
 async def test_a_path_without_a_right_or_that_cannot_be_copied(dashboard, tmp_path, change, said):
@@ -149,15 +190,19 @@ async def test_discords_talk_needs_what_it_needs_elsewhere(dashboard, tmp_path):
     assert status == 422 and "DISCORD_PERMISSION" in str(body["errors"])
 
 
-async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(dashboard, tmp_path, monkeypatch):
+async def test_a_hub_id_that_was_fetched_needs_an_entry_in_the_catalogue(
+    dashboard, tmp_path, monkeypatch
+):
     cached = tmp_path / "hub" / "datasets--harbour--talk"
     put_talk(cached / "snapshots" / "abc", signed=False)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("abc")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     status, body, _ = await dashboard.start(dataset=None, dataset_path="harbour/talk")
-    assert status == 422 and 'catalogue.toml in UNDERSTUDY_HOME: a table with hub = "harbour/talk"' in str(
-        body["errors"]
+    assert (
+        status == 422
+        and 'catalogue.toml in UNDERSTUDY_HOME: a table with hub = "harbour/talk"'
+        in str(body["errors"])
     )
     (dashboard.home / "catalogue.toml").write_text(
         '[talk]\nhub = "harbour/talk"\nright = "licensed:MIT"\nstated_by = "Mina"\nstated_on = 2026-11-20\nwhy = "So."'
@@ -200,7 +245,8 @@ async def test_every_wrong_field_is_named_with_what_is_allowed(dashboard):
     assert "did you mean learning_rate?" in errors["hyperparameters.lerning_rate"]["detail"]
     assert "recipe" in errors["seed"]["allowed"] and errors["job_name"]["got"] == "'no spaces'"
     assert (
-        errors["job_name"]["detail"] == ("must be up to 64 letters, digits, - and _, the first a letter or digit")
+        errors["job_name"]["detail"]
+        == ("must be up to 64 letters, digits, - and _, the first a letter or digit")
         and "^" not in errors["job_name"]["allowed"]
     )
 
@@ -219,10 +265,14 @@ async def test_fields_that_do_not_go_together_are_named(dashboard, fields, field
     assert status == 422 and [error["field"] for error in body["errors"]] == [field]
 
 
-async def test_what_the_trainer_says_against_it_is_reported_without_the_machines_folders(dashboard, monkeypatch):
+async def test_what_the_trainer_says_against_it_is_reported_without_the_machines_folders(
+    dashboard, monkeypatch
+):
     async def plan(request, guild_id):
         raise TrainingError(
-            f"/tmp/understudy-preview-ab12/material/talk.jsonl in {dashboard.home}/x holds no talk.", "Add it."
+            f"/tmp/understudy-preview-ab12/material/talk.jsonl in {dashboard.home}/x holds no "
+            "talk.",
+            "Add it.",
         )
 
     monkeypatch.setattr(dashboard.backend, "plan", plan)
@@ -231,11 +281,15 @@ async def test_what_the_trainer_says_against_it_is_reported_without_the_machines
     assert body["advice"] == "Add it." and dashboard.store.jobs.page(1) == []
 
 
-# ------------------------------------------------------------------------------------------------ memory
+# ------------------------------------------------------------------------------------------------
+# memory
 
 
 def planned(own, lighter=(), others=()):
-    recipes = [RecipeEstimate(recipe=name, steps=1, seconds=1, memory_bytes=need, basis="") for name, need in others]
+    recipes = [
+        RecipeEstimate(recipe=name, steps=1, seconds=1, memory_bytes=need, basis="")
+        for name, need in others
+    ]
     mine = RecipeEstimate(recipe="demo-cpu", steps=1, seconds=1, memory_bytes=own, basis="")
     ways = tuple(MemoryOption(set=changes, memory_bytes=need) for changes, need in lighter)
     return PLAN.model_copy(update={"recipes": (*recipes, mine), "lighter": ways})
@@ -248,8 +302,14 @@ SHORT = {**HALF, "max_length": 320}
 @pytest.mark.parametrize(
     ("plan", "would_work"),
     [
-        (planned(9 * GIB, [(HALF, 7 * GIB), (SHORT, 3 * GIB)]), {"hyperparameters": {"learning_rate": 2e-4, **HALF}}),
-        (planned(9 * GIB, [(HALF, 9 * GIB), (SHORT, 3 * GIB)]), {"hyperparameters": {"learning_rate": 2e-4, **SHORT}}),
+        (
+            planned(9 * GIB, [(HALF, 7 * GIB), (SHORT, 3 * GIB)]),
+            {"hyperparameters": {"learning_rate": 2e-4, **HALF}},
+        ),
+        (
+            planned(9 * GIB, [(HALF, 9 * GIB), (SHORT, 3 * GIB)]),
+            {"hyperparameters": {"learning_rate": 2e-4, **SHORT}},
+        ),
         (
             planned(9 * GIB, [(HALF, 9 * GIB)], [("s1-t4", 8 * GIB), ("s0-6gb", 6 * GIB)]),
             {"recipe": "s1-t4", "hyperparameters": {"learning_rate": 2e-4}},
@@ -257,21 +317,36 @@ SHORT = {**HALF, "max_length": 320}
         (planned(9 * GIB), None),
     ],
 )
-async def test_what_does_not_fit_is_refused_with_what_would(dashboard, monkeypatch, plan, would_work):
+async def test_what_does_not_fit_is_refused_with_what_would(
+    dashboard, monkeypatch, plan, would_work
+):
     monkeypatch.setattr(request_checks, "available_memory_bytes", lambda: 8 * GIB)
     dashboard.backend.planned = plan
-    status, body, _ = await dashboard.start(hyperparameters={"learning_rate": 2e-4, "per_device_train_batch_size": 4})
-    assert status == 422 and body["type"] == "/problems/no-memory" and dashboard.store.jobs.page(1) == []
+    status, body, _ = await dashboard.start(
+        hyperparameters={"learning_rate": 2e-4, "per_device_train_batch_size": 4}
+    )
+    assert (
+        status == 422
+        and body["type"] == "/problems/no-memory"
+        and dashboard.store.jobs.page(1) == []
+    )
     assert "needs about 9.0 GiB of memory; 8.0 GiB are free" in body["detail"]
     assert (body["needed_bytes"], body["free_bytes"]) == (9 * GIB, 8 * GIB)
     if would_work is None:
         assert "would_work" not in body and "smaller base model" in body["advice"]
     else:
-        given = {"job_name": "harbour", "task_type": "dialogue", "dataset": "general-dialogue", **would_work}
+        given = {
+            "job_name": "harbour",
+            "task_type": "dialogue",
+            "dataset": "general-dialogue",
+            **would_work,
+        }
         assert body["would_work"] == given
 
 
-async def test_where_nothing_makes_another_model_fit_the_served_one_is_proposed(dashboard, monkeypatch, tiny_base):
+async def test_where_nothing_makes_another_model_fit_the_served_one_is_proposed(
+    dashboard, monkeypatch, tiny_base
+):
     monkeypatch.setattr(request_checks, "available_memory_bytes", lambda: 8 * GIB)
 
     async def plan(request, guild_id):
@@ -280,7 +355,11 @@ async def test_where_nothing_makes_another_model_fit_the_served_one_is_proposed(
     monkeypatch.setattr(dashboard.backend, "plan", plan)
     status, body, _ = await dashboard.start(base_model=tiny_base.source)
     assert status == 422
-    assert body["would_work"] == {"job_name": "harbour", "task_type": "dialogue", "dataset": "general-dialogue"}
+    assert body["would_work"] == {
+        "job_name": "harbour",
+        "task_type": "dialogue",
+        "dataset": "general-dialogue",
+    }
 
 
 def test_what_a_trainer_holds_counts_as_free(monkeypatch):
@@ -292,22 +371,26 @@ def test_what_a_trainer_holds_counts_as_free(monkeypatch):
         def children(self, recursive):
             return [Child()]
 
-    monkeypatch.setattr(request_checks.psutil, "virtual_memory", lambda: type("All", (), {"available": GIB}))
+    monkeypatch.setattr(
+        request_checks.psutil, "virtual_memory", lambda: type("All", (), {"available": GIB})
+    )
     monkeypatch.setattr(request_checks.psutil, "Process", Process)
     assert request_checks.available_memory_bytes() == 4 * GIB
 
 
-# ------------------------------------------------------------------------------------------------ twice
+# ------------------------------------------------------------------------------------------------
+# twice
 
 
 async def test_the_same_key_and_request_are_one_job(dashboard):
     key = {"Idempotency-Key": "5f1c-ab"}
-    first, again = await dashboard.start(key), await dashboard.start(key)
+    first = await dashboard.start(key)
+    again = await dashboard.start(key)
     assert first[0] == again[0] == 202 and first[1]["job_id"] == again[1]["job_id"]
     assert first[2]["Location"] == again[2]["Location"] and len(dashboard.backend.plans) == 1
-    assert (await dashboard.start(key, hyperparameters={"seed": None}))[1]["job_id"] == first[1]["job_id"], (
-        "it says the same"
-    )
+    assert (await dashboard.start(key, hyperparameters={"seed": None}))[1]["job_id"] == first[1][
+        "job_id"
+    ], "it says the same"
     dashboard.queue.cancel(first[1]["job_id"])
     assert (await dashboard.start(key))[1]["state"] == "cancelled", "a key is used once"
 
@@ -373,7 +456,8 @@ async def test_a_bot_that_ends_while_it_checks_queues_nothing(dashboard, monkeyp
     assert (await dashboard.start())[0] == 503 and dashboard.store.jobs.page(1) == []
 
 
-# ------------------------------------------------------------------------------------------------ bad bodies
+# ------------------------------------------------------------------------------------------------
+# bad bodies
 
 
 @pytest.mark.parametrize(
@@ -384,7 +468,9 @@ async def test_a_bot_that_ends_while_it_checks_queues_nothing(dashboard, monkeyp
     ],
 )  # fmt: skip
 async def test_bodies_that_are_none(dashboard, data, status):
-    answer = await dashboard.ask("POST", POST, data=data, headers={"Content-Type": "application/json"})
+    answer = await dashboard.ask(
+        "POST", POST, data=data, headers={"Content-Type": "application/json"}
+    )
     assert answer[0] == status and answer[1]["status"] == status
 
 
@@ -396,21 +482,39 @@ async def test_a_packed_or_endless_body_is_not_read(dashboard):
         for _ in range(64):
             yield b" " * 2**16
 
-    status, _, _ = await dashboard.ask("POST", POST, data=endless(), headers={"Content-Type": "application/json"})
+    status, _, _ = await dashboard.ask(
+        "POST", POST, data=endless(), headers={"Content-Type": "application/json"}
+    )
     assert status == 413
 
 
-ODD = ["", "~nobody/x", "a\0b", "x" * 400, "\ud800", "/dev/zero", "/", "..", "owner/name", 10**400, 1e999]
+ODD = [
+    "",
+    "~nobody/x",
+    "a\0b",
+    "x" * 400,
+    "\ud800",
+    "/dev/zero",
+    "/",
+    "..",
+    "owner/name",
+    10**400,
+    1e999,
+]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.sampled_from(ODD),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )  # fmt: skip
 FIELDS = st.sampled_from([*TrainingRequest.model_fields, "unknown"])
-HYPER = st.sampled_from([*TrainingRequest.model_fields["hyperparameters"].annotation.model_fields, "unknown"])
+HYPER = st.sampled_from(
+    [*TrainingRequest.model_fields["hyperparameters"].annotation.model_fields, "unknown"]
+)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     changes=st.dictionaries(FIELDS, VALUES, max_size=3), hyper=st.dictionaries(HYPER, VALUES, max_size=3),
     leave=st.sets(FIELDS, max_size=2),
@@ -421,13 +525,17 @@ async def test_no_body_is_a_fault(dashboard, changes, hyper, leave):
         body["hyperparameters"] |= hyper
     body = {field: value for field, value in body.items() if field not in leave}
     data = json.dumps(body).replace("Infinity", "1e999").replace("NaN", "1e999")
-    status, said, _ = await dashboard.ask("POST", POST, data=data, headers={"Content-Type": "application/json"})
+    status, said, _ = await dashboard.ask(
+        "POST", POST, data=data, headers={"Content-Type": "application/json"}
+    )
     assert status in (400, 422) or (status in (202, 409) and dashboard.store.jobs.page(1))
     if status == 422:
         assert said.get("errors") or said["advice"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]),
     path=st.lists(st.sampled_from(["finetune", "jobs", "cancel", "healthz", "..", "%00", "%2e%2e", "a"]) | st.text(
@@ -435,7 +543,9 @@ async def test_no_body_is_a_fault(dashboard, changes, hyper, leave):
     query=st.dictionaries(st.sampled_from(["guild", "limit", "after", "x"]), st.text(max_size=6), max_size=2),
 )  # fmt: skip
 async def test_no_address_is_a_fault(dashboard, method, path, query):
-    async with dashboard.session.request(method, "/" + "/".join(path), params=query, allow_redirects=False) as answer:
+    async with dashboard.session.request(
+        method, "/" + "/".join(path), params=query, allow_redirects=False
+    ) as answer:
         assert answer.status < 500
 
 
@@ -450,7 +560,10 @@ async def test_no_address_is_a_fault(dashboard, method, path, query):
 async def test_a_body_that_breaks_off_is_no_fault(dashboard, caplog, rest):
     _, writer = await asyncio.open_connection("127.0.0.1", int(dashboard.url.rpartition(":")[2]))
     writer.write(
-        b"POST " + POST.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + rest
+        b"POST "
+        + POST.encode()
+        + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        + rest
     )
     await writer.drain()
     await asyncio.sleep(0.05)

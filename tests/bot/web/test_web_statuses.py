@@ -1,4 +1,6 @@
-"""Every refusal that the description tells of is really given: each operation is provoked to each of them."""
+"""Every refusal that the description tells of is really given: each operation is provoked to each
+of them.
+"""
 
 import hashlib
 import io
@@ -47,7 +49,9 @@ async def status(dashboard, method, path, **more):
 
 @pytest.fixture
 async def locked(tmp_path):
-    async with dashboard_in(tmp_path / "locked", Authenticator("correct-horse-battery-staple")) as made:
+    async with dashboard_in(
+        tmp_path / "locked", Authenticator("correct-horse-battery-staple")
+    ) as made:
         yield made
 
 
@@ -82,7 +86,10 @@ async def test_before_the_bot_is_in_all_that_need_it_say_so(dashboard):
     assert {name: found[name] for name in found if name not in with_body} == alone
     for name in with_body:
         method, path = name.split()
-        assert await status(dashboard, method, filled(path), data=b"{}", headers=JSON) in (422, 503), name
+        assert await status(dashboard, method, filled(path), data=b"{}", headers=JSON) in (
+            422,
+            503,
+        ), name
 
 
 async def test_a_fault_inside_is_reported_by_all_that_read_the_home(dashboard, monkeypatch):
@@ -90,16 +97,24 @@ async def test_a_fault_inside_is_reported_by_all_that_read_the_home(dashboard, m
     found = await given(dashboard, 500)
     with_body = {f"{method} {path}" for method, path, one in OPERATIONS if takes_json(one)}
     assert {answered for name, answered in found.items() if name in with_body} <= {400, 415, 422}
-    assert {answered for name, answered in found.items() if name not in with_body} <= {200, 404, 415}
+    assert {answered for name, answered in found.items() if name not in with_body} <= {
+        200,
+        404,
+        415,
+    }
     assert found["GET /openapi.json"] == 200 and len(found) < len(OPERATIONS) / 2
 
 
-@pytest.mark.parametrize(("sent", "wanted"), [(b"{", 400), (b"[]", 422), (LARGE, 413)], ids=["broken", "list", "large"])
+@pytest.mark.parametrize(
+    ("sent", "wanted"), [(b"{", 400), (b"[]", 422), (LARGE, 413)], ids=["broken", "list", "large"]
+)
 async def test_a_body_that_cannot_be_is_refused_by_all_that_take_one(dashboard, sent, wanted):
     found = {}
     for method, path, one in OPERATIONS:
         if takes_json(one) and one["requestBody"]["required"]:
-            answered = await status(dashboard, method, filled(path), data=io.BytesIO(sent), headers=JSON)
+            answered = await status(
+                dashboard, method, filled(path), data=io.BytesIO(sent), headers=JSON
+            )
             if answered not in (wanted, 404):  # what is not there may be told first
                 found[f"{method} {path}"] = answered
             assert str(answered) in one["responses"], f"{method} {path}"
@@ -109,7 +124,9 @@ async def test_a_body_that_cannot_be_is_refused_by_all_that_take_one(dashboard, 
 async def test_another_type_than_json_is_refused_by_all_that_take_json(dashboard):
     for method, path, one in OPERATIONS:
         if takes_json(one) and one["requestBody"]["required"]:
-            answered = await status(dashboard, method, filled(path), data=b"x", headers={"Content-Type": "text/plain"})
+            answered = await status(
+                dashboard, method, filled(path), data=b"x", headers={"Content-Type": "text/plain"}
+            )
             expected = (400,) if f"{method} {path}" == OPENAI else (404, 415)
             assert answered in expected and str(answered) in one["responses"], f"{method} {path}"
 
@@ -119,7 +136,10 @@ async def test_a_query_for_what_there_is_not_is_refused_by_all_that_take_one(das
     for method, path, one in OPERATIONS:
         if any(parameter["in"] == "query" for parameter in one.get("parameters", ())):
             answered = await status(
-                dashboard, method, f"{filled(path)}?nonsense=1", headers={"Accept": "application/json"}
+                dashboard,
+                method,
+                f"{filled(path)}?nonsense=1",
+                headers={"Accept": "application/json"},
             )
             if answered not in (400, 404):
                 found[f"{method} {path}"] = answered
@@ -130,7 +150,10 @@ async def test_keys_are_heeded_by_all_that_take_them(dashboard):
     for method, path, one in OPERATIONS:
         if not takes_key(one):
             continue
-        assert await status(dashboard, method, filled(path), headers={"Idempotency-Key": "two words"}) == 400, path
+        assert (
+            await status(dashboard, method, filled(path), headers={"Idempotency-Key": "two words"})
+            == 400
+        ), path
         if path != "/finetune/start-training":  # there the job is what is remembered
             key = f"used-{next(keys)}"
             dashboard.store.idempotency_keys.begin(
@@ -150,5 +173,6 @@ async def test_what_is_not_there_is_reported_by_all_that_have_a_place_for_a_name
         if answered != 404:
             found[f"{method} {path}"] = answered
         assert str(answered) in one["responses"], f"{method} {path}: {answered}"
-    # What is asked may be looked at before whom it is asked of; so may the kind that a name's ending tells.
+    # What is asked may be looked at before whom it is asked of; so may the kind that a name's
+    # ending tells.
     assert {name: answered for name, answered in found.items() if answered not in (415, 422)} == {}

@@ -31,19 +31,29 @@ async def chat(dashboard, **fields):
         ("temperature", True, "a number from 0 to 2"),
         ("stream", "yes", "true or false"),
         ("stream", 1, "true or false"),
-        ("stop", ["x"] * 17, "text of at most 256 characters or a list of at most 16, each text of at most"),
+        (
+            "stop",
+            ["x"] * 17,
+            "text of at most 256 characters or a list of at most 16, each text of at most",
+        ),
         ("stop", 5, "text of at most 256 characters or a list of at most 16"),
     ],
 )
 async def test_openais_clients_are_reported_which_type_is_wanted(dashboard, field, value, wanted):
     status, error = await chat(dashboard, **{field: value})
-    assert status == 400 and error["param"] == field and error["message"].startswith(f"{field} must be {wanted}")
+    assert (
+        status == 400
+        and error["param"] == field
+        and error["message"].startswith(f"{field} must be {wanted}")
+    )
 
 
 async def test_a_whole_number_is_a_number_too(dashboard):
     assert (await chat(dashboard, temperature=1, top_p=1))[0] == 200
     assert (await dashboard.ask("POST", "/play/runs", json=PLAY | {"temperature": 1}))[0] == 201
-    assert (await dashboard.start(hyperparameters={"num_train_epochs": 1, "target_modules": ["q_proj"]}))[0] == 202
+    assert (
+        await dashboard.start(hyperparameters={"num_train_epochs": 1, "target_modules": ["q_proj"]})
+    )[0] == 202
 
 
 @pytest.mark.parametrize("content", ["", "   ", "\n", [{"type": "text", "text": " "}]])
@@ -54,7 +64,9 @@ async def test_a_message_without_words_is_nothing_to_answer(dashboard, content):
 
 async def test_the_gate_is_not_passed_by_a_word(dashboard):
     put_version(dashboard.store, "oda", "v1")
-    status, result, _ = await dashboard.ask("POST", "/personas/oda/versions/v1/promote", json={"anyway": "yes"})
+    status, result, _ = await dashboard.ask(
+        "POST", "/personas/oda/versions/v1/promote", json={"anyway": "yes"}
+    )
     assert status == 422 and dashboard.store.versions.live("oda", 0) is None
     assert result["errors"] == [
         {"field": "anyway", "pointer": "#/anyway", "detail": "must be true or false", "allowed": "true or false",
@@ -69,11 +81,23 @@ async def test_the_gate_is_not_passed_by_a_word(dashboard):
         ("/play/runs", PLAY | {"prompt": " \n"}, "must be words, at most 8000 characters"),
         ("/play/runs", PLAY | {"models": ["oda"] * 5}, "has more than 4 entries"),
         ("/play/runs", PLAY | {"seed": 1.0}, "must be a whole number from 0 to 2147483647"),
-        ("/play/duets", {"models": ["oda"], "opening": "Tide?"}, "must be a list of 2, each some text"),
+        (
+            "/play/duets",
+            {"models": ["oda"], "opening": "Tide?"},
+            "must be a list of 2, each some text",
+        ),
         ("/tokens", {"texts": {"a": 5}}, "must be text"),
         ("/personas/oda/preview", {"message": "\t"}, "must be some text of at most"),
-        ("/finetune/start-training", START | {"hyperparameters": {"lora_r": "8"}}, "must be a whole number from 1 to"),
-        ("/finetune/start-training", START | {"task_type": "odd"}, "Input should be 'persona', 'dialogue' or"),
+        (
+            "/finetune/start-training",
+            START | {"hyperparameters": {"lora_r": "8"}},
+            "must be a whole number from 1 to",
+        ),
+        (
+            "/finetune/start-training",
+            START | {"task_type": "odd"},
+            "Input should be 'persona', 'dialogue' or",
+        ),
     ],
 )
 async def test_what_is_wrong_is_said_in_plain_words(dashboard, path, body, detail):
@@ -103,7 +127,11 @@ async def test_a_packed_body_is_reported(dashboard):
     packed = gzip.compress(json.dumps(PLAY).encode())
     headers = PLAIN | {"Content-Encoding": "gzip"}
     status, result, _ = await dashboard.ask("POST", "/play/runs", data=packed, headers=headers)
-    assert status == 415 and "compressed (gzip)" in result["detail"] and "without Content-Encoding" in result["advice"]
+    assert (
+        status == 415
+        and "compressed (gzip)" in result["detail"]
+        and "without Content-Encoding" in result["advice"]
+    )
 
 
 async def test_a_persona_that_there_is_not_is_named_by_its_field(dashboard):

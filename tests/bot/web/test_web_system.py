@@ -1,4 +1,6 @@
-"""What runs, for people and programs: the page, its events, `/system`, `/metrics`, and the doctor in the background."""
+"""What runs, for people and programs: the page, its events, `/system`, `/metrics`, and the doctor
+in the background.
+"""
 
 import asyncio
 import json
@@ -47,15 +49,25 @@ async def families(dashboard):
 
 def value(family, **labels):
     """The one sample with these labels; a counter's without `_created`."""
-    (found,) = [it.value for it in family.samples if it.labels == labels and not it.name.endswith("_created")]
+    (found,) = [
+        it.value
+        for it in family.samples
+        if it.labels == labels and not it.name.endswith("_created")
+    ]
     return found
 
 
-async def test_what_servers_refuse_is_on_the_overview_and_the_system_page_until_it_has_passed(dashboard, monkeypatch):
+async def test_what_servers_refuse_is_on_the_overview_and_the_system_page_until_it_has_passed(
+    dashboard, monkeypatch
+):
     problem = "https://llm.example has no quota left (429): You exceeded it. Add credit there."
     state = dashboard.engine.state()
     for rows, words in ((0, "no replies are computed"), (32, "some servers compute no replies")):
-        monkeypatch.setattr(dashboard.engine, "state", lambda rows=rows: replace(state, rows=rows, problems=(problem,)))
+        monkeypatch.setattr(
+            dashboard.engine,
+            "state",
+            lambda rows=rows: replace(state, rows=rows, problems=(problem,)),
+        )
         _, overview, _ = await text_of(dashboard, "/dashboard")
         assert problem in overview and "A server computes no replies, or not all." in overview
         _, page, _ = await text_of(dashboard, "/dashboard/system")
@@ -79,32 +91,52 @@ async def test_metrics_are_what_prometheus_reads(dashboard):
         value(found["understudy_tokens"], kind="reply") == 20
         and value(found["understudy_tokens"], kind="prompt") == 100
     )
-    buckets = [it for it in found["understudy_reply_seconds"].samples if it.name.endswith("_bucket")]
-    assert {it.labels["le"]: it.value for it in buckets}["2.0"] == 1 and {it.labels["le"]: it.value for it in buckets}[
-        "1.0"
-    ] == 0
-    assert value(found["understudy_jobs"], state="queued") == 1 and value(found["understudy_jobs"], state="failed") == 0
+    buckets = [
+        it for it in found["understudy_reply_seconds"].samples if it.name.endswith("_bucket")
+    ]
+    assert {it.labels["le"]: it.value for it in buckets}["2.0"] == 1 and {
+        it.labels["le"]: it.value for it in buckets
+    }["1.0"] == 0
+    assert (
+        value(found["understudy_jobs"], state="queued") == 1
+        and value(found["understudy_jobs"], state="failed") == 0
+    )
     assert value(found["understudy_resident_memory_bytes"], process="bot") > 2**20
-    assert value(found["understudy_engine_rows"]) == 32 and value(found["understudy_start_time_seconds"]) > 1.7e9
-    assert value(found["understudy_build_info"], **found["understudy_build_info"].samples[0].labels) == 1
+    assert (
+        value(found["understudy_engine_rows"]) == 32
+        and value(found["understudy_start_time_seconds"]) > 1.7e9
+    )
+    assert (
+        value(found["understudy_build_info"], **found["understudy_build_info"].samples[0].labels)
+        == 1
+    )
 
 
 async def test_names_follow_the_conventions_and_stand_in_the_documentation(dashboard):
     written = DOCS.read_text(encoding="utf-8")
     for name, family in (await families(dashboard)).items():
         assert re.fullmatch(r"understudy_[a-z_]+", name) and family.documentation
-        assert not re.search(r"_(ms|milliseconds|mb|kb|percent)(_|$)", name), "seconds, bytes and shares alone"
+        assert not re.search(r"_(ms|milliseconds|mb|kb|percent)(_|$)", name), (
+            "seconds, bytes and shares alone"
+        )
         shown = f"{name}_total" if family.type == "counter" else name
         assert f"`{shown}`" in written, f"docs/metrics.md does not tell of {shown}"
     result = set(re.findall(r"^\| `(understudy_\w+)`", written, re.MULTILINE))
-    there = {f"{name}_total" if it.type == "counter" else name for name, it in (await families(dashboard)).items()}
+    there = {
+        f"{name}_total" if it.type == "counter" else name
+        for name, it in (await families(dashboard)).items()
+    }
     only_sometimes = {it for it in result if re.search(r"gpu|connected|heartbeat|servers", it)}
     assert result - only_sometimes == there
 
 
 async def test_programs_are_reported_the_state(dashboard):
     status, result, _ = await dashboard.ask("GET", "/system")
-    assert status == 200 and result["processes"][0]["what"] == "bot" and result["engine"]["model"] == "a fake"
+    assert (
+        status == 200
+        and result["processes"][0]["what"] == "bot"
+        and result["engine"]["model"] == "a fake"
+    )
     assert result["jobs"] == {"queued": 0, "running": 0, "done": 0, "failed": 0, "cancelled": 0}
     assert result["first_text"]["replies"] == 0 and result["first_text"]["p50"] is None
     assert {check["name"] for check in result["health"]} == {"replies", "disk"}
@@ -132,12 +164,16 @@ async def test_a_background_task_that_fails_is_shown_and_the_bot_degraded(dashbo
     await services.background[0].stop()
 
 
-async def test_a_home_that_takes_no_write_makes_the_bot_unhealthy_until_it_does(dashboard, monkeypatch):
+async def test_a_home_that_takes_no_write_makes_the_bot_unhealthy_until_it_does(
+    dashboard, monkeypatch
+):
     probes, clock = [], SimpleNamespace(monotonic=lambda: 1000.0 + 3 * len(probes), time=time.time)
     monkeypatch.setattr(system_state, "time", clock)
     assert (await dashboard.ask("GET", "/healthz"))[0] == 200
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # the kernel refuses each write to a file
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (0, limits[1])
+    )  # the kernel refuses each write to a file
     try:
         with pytest.raises(StoreError):
             dashboard.store.guilds.record_left(1, 1.0)
@@ -164,7 +200,11 @@ async def test_the_page_tells_figures_warnings_permissions_and_escapes_them(dash
     status, text, headers = await text_of(dashboard, "/dashboard/system")
     assert status == 200 and "script-src 'self'" in headers["Content-Security-Policy"]
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
-    assert "UNDERSTUDY_HOME" in text and str(services.home) not in text and "nobody has to see" not in text
+    assert (
+        "UNDERSTUDY_HOME" in text
+        and str(services.home) not in text
+        and "nobody has to see" not in text
+    )
     assert ">0.2 s<" in text.replace("0.3 s", "0.2 s") and ">2.0 s<" in text
     assert "Manage Webhooks" in text and "answer under a persona" in text
 
@@ -185,7 +225,8 @@ async def test_an_open_page_is_reported_again_and_again(dashboard, monkeypatch):
 
 
 async def test_the_doctor_looks_when_asked_and_what_it_finds_is_shown(dashboard):
-    go, asked = asyncio.Event(), []
+    go = asyncio.Event()
+    asked = []
 
     async def ask(base_model):
         asked.append(base_model)
@@ -197,8 +238,12 @@ async def test_the_doctor_looks_when_asked_and_what_it_finds_is_shown(dashboard)
     assert "has not checked this machine" in text
     for _ in range(2):
         own = {"Origin": dashboard.url, "Content-Type": "application/x-www-form-urlencoded"}
-        async with dashboard.session.post("/dashboard/system/doctor", headers=own, allow_redirects=False) as answer:
-            assert answer.status == 303 and answer.headers["Location"].startswith("/dashboard/system")
+        async with dashboard.session.post(
+            "/dashboard/system/doctor", headers=own, allow_redirects=False
+        ) as answer:
+            assert answer.status == 303 and answer.headers["Location"].startswith(
+                "/dashboard/system"
+            )
     _, text, _ = await text_of(dashboard, "/dashboard/system")
     assert "The doctor is checking" in text
     go.set()

@@ -1,4 +1,6 @@
-"""The figures of the real bot: a reply that was made is counted, timed, and its adapter is told of."""
+"""The figures of the real bot: a reply that was made is counted, timed, and its adapter is told
+of.
+"""
 
 import logging
 import re
@@ -17,13 +19,20 @@ from tests.fakes import until
 
 @pytest.fixture
 def settings(tmp_path, tiny_base):
-    given = {"UNDERSTUDY_HOME": str(tmp_path / "home"), "BASE_MODEL": tiny_base.source, "WEB_PORT": "0"}
+    given = {
+        "UNDERSTUDY_HOME": str(tmp_path / "home"),
+        "BASE_MODEL": tiny_base.source,
+        "WEB_PORT": "0",
+    }
     return load_settings(None, {**given, "MAX_NEW_TOKENS": "8"})
 
 
 @pytest.mark.slow
 async def test_a_reply_is_counted_and_timed(settings, tiny_base):
-    async with open_app(settings, ShippedData.from_source_tree()) as app, aiohttp.ClientSession(app.url) as session:
+    async with (
+        open_app(settings, ShippedData.from_source_tree()) as app,
+        aiohttp.ClientSession(app.url) as session,
+    ):
         await app.sandbox.member(MEMBER).say(QUAY, "is the ferry late?")
         watch = app.services.metrics
         await until(lambda: watch.whole_reply.replies == 1, 30)

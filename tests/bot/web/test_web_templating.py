@@ -49,8 +49,12 @@ async def test_the_overview_tells_what_trains_and_what_waits(dashboard):
     second = (await dashboard.start(job_name="other"))[1]["job_id"]
     dashboard.queue.start()
     await until(lambda: dashboard.backend.busy)
-    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", (await dashboard.page("/dashboard"))[1], re.DOTALL)
-    assert [first in rows[0], "running" in rows[0], second in rows[1], "place 1" in rows[1]] == [True] * 4
+    rows = re.findall(
+        r"<tr><th scope=\"row\">.*?</tr>", (await dashboard.page("/dashboard"))[1], re.DOTALL
+    )
+    assert [first in rows[0], "running" in rows[0], second in rows[1], "place 1" in rows[1]] == [
+        True
+    ] * 4
 
 
 async def test_what_wants_attention_is_reported_until_it_is_seen_to(dashboard):
@@ -58,11 +62,19 @@ async def test_what_wants_attention_is_reported_until_it_is_seen_to(dashboard):
     dashboard.queue.start()
     await until(lambda: dashboard.backend.busy)
     dashboard.backend.finish(
-        TrainingFailed(f"<b>{dashboard.home}/full</b> is full.", "Free some space.", can_resume=True)
+        TrainingFailed(
+            f"<b>{dashboard.home}/full</b> is full.", "Free some space.", can_resume=True
+        )
     )
     await until(lambda: dashboard.store.jobs.get(job_id).state == "failed")
-    install(dashboard.store, "oda", card=SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("It repeats.",)}))
-    dashboard.store._connection.write("update jobs set finished_at = unixepoch() where job_id = :j", j=job_id)
+    install(
+        dashboard.store,
+        "oda",
+        card=SCORECARD.model_copy(update={"verdict": "hold", "reasons": ("It repeats.",)}),
+    )
+    dashboard.store._connection.write(
+        "update jobs set finished_at = unixepoch() where job_id = :j", j=job_id
+    )
     text = (await dashboard.page("/dashboard"))[1]
     assert "oda v1 is held" in text and "It repeats." in text
     assert "&lt;b&gt;UNDERSTUDY_HOME/full" in text and str(dashboard.home) not in text
@@ -77,10 +89,20 @@ async def test_pages_run_and_load_nothing_but_the_bots_own(dashboard):
         _, text, headers = await dashboard.page(path)
         policy = headers["Content-Security-Policy"]
         if text:
-            assert "script-src 'self'" in policy and "unsafe" not in policy and "default-src 'none'" in policy
+            assert (
+                "script-src 'self'" in policy
+                and "unsafe" not in policy
+                and "default-src 'none'" in policy
+            )
             assert " style=" not in text and not re.search(r"\son\w+=", text)
-            assert all(address.startswith("/") for address in re.findall(r'(?:src|href)="([^#][^"]*)"', text))
-        assert headers["X-Content-Type-Options"] == "nosniff" and headers["Cache-Control"] == "no-store"
+            assert all(
+                address.startswith("/")
+                for address in re.findall(r'(?:src|href)="([^#][^"]*)"', text)
+            )
+        assert (
+            headers["X-Content-Type-Options"] == "nosniff"
+            and headers["Cache-Control"] == "no-store"
+        )
 
 
 async def test_a_problem_is_a_page_for_a_browser_and_json_for_everybody_else(dashboard):
@@ -90,7 +112,9 @@ async def test_a_problem_is_a_page_for_a_browser_and_json_for_everybody_else(das
     assert (status, body["type"]) == (404, "/problems/not-found")
     assert headers["Content-Type"] == "application/problem+json"
     status, _, headers = await dashboard.page("/nowhere")
-    assert status == 404 and headers["Content-Type"] == "application/problem+json", "only the dashboard has pages"
+    assert status == 404 and headers["Content-Type"] == "application/problem+json", (
+        "only the dashboard has pages"
+    )
 
 
 async def test_before_the_bot_is_in_a_page_says_so(dashboard):
@@ -103,18 +127,34 @@ async def test_files_of_the_pages_come_with_their_types_and_only_those(dashboard
     async with dashboard.session.get("/dashboard/static/base.css") as answer:
         assert answer.status == 200 and answer.content_type == "text/css"
         tag = answer.headers["ETag"]
-    async with dashboard.session.get("/dashboard/static/base.css", headers={"If-None-Match": tag}) as again:
+    async with dashboard.session.get(
+        "/dashboard/static/base.css", headers={"If-None-Match": tag}
+    ) as again:
         assert again.status == 304
-    for name in ("none.css", "..%2Fframe.py", "%2e%2e%2fframe.py", "frame.py", ".css", "base.css%00.js"):
+    for name in (
+        "none.css",
+        "..%2Fframe.py",
+        "%2e%2e%2fframe.py",
+        "frame.py",
+        ".css",
+        "base.css%00.js",
+    ):
         assert (await dashboard.ask("GET", f"/dashboard/static/{name}"))[0] == 404
 
 
-FOREIGN = [{}, {"Origin": "https://example.org"}, {"Origin": "null"}, {"Sec-Fetch-Site": "same-site"}]
+FOREIGN = [
+    {},
+    {"Origin": "https://example.org"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "same-site"},
+]
 
 
 @pytest.mark.parametrize("headers", FOREIGN)
 async def test_a_form_that_does_not_come_from_a_page_of_ours_is_refused(dashboard, headers):
-    status, body, _ = await dashboard.ask("POST", "/dashboard/sign-in", data={"token": "x"}, headers=headers)
+    status, body, _ = await dashboard.ask(
+        "POST", "/dashboard/sign-in", data={"token": "x"}, headers=headers
+    )
     assert status == 403 and body["type"] == "/problems/not-from-here"
 
 
@@ -166,4 +206,6 @@ def test_templates_escape_everything_and_carry_no_script_or_style_of_their_own(f
 @pytest.mark.parametrize("file", sorted(STATIC_FOLDER.glob("*.js")), ids=lambda file: file.name)
 def test_scripts_make_no_markup_or_code_out_of_text(file):
     text = file.read_text(encoding="utf-8")
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text
+    )

@@ -1,4 +1,6 @@
-"""The training pages: what stands on them, from real files and a real store, and what their forms do."""
+"""The training pages: what stands on them, from real files and a real store, and what their forms
+do.
+"""
 
 import json
 import re
@@ -35,7 +37,9 @@ def put_adapter(dashboard, job_id, **sheet):
     figures = {"seconds": 125.0, "training_seconds": 80.0, "peak_bytes": 3 * 2**30, "memory_share": 0.375,
                "memory_of": "Test Card 8"}  # fmt: skip
     (adapter / "report" / "training.json").write_text(json.dumps(figures))
-    (adapter / "manifest.json").write_text(json.dumps({"hyperparameters": {"lora_r": 99}, "base_model": "of-manifest"}))
+    (adapter / "manifest.json").write_text(
+        json.dumps({"hyperparameters": {"lora_r": 99}, "base_model": "of-manifest"})
+    )
     if sheet:
         (adapter / "datasheet.json").write_text(json.dumps(sheet))
     return adapter
@@ -48,7 +52,8 @@ async def run_to_end(dashboard, job_id, outcome):
     await until(lambda: dashboard.store.jobs.get(job_id).state in ("done", "failed"))
 
 
-# ------------------------------------------------------------------------------------------------ the list
+# ------------------------------------------------------------------------------------------------
+# the list
 
 
 async def test_the_queue_says_who_asked_where_and_why_it_waits(dashboard):
@@ -60,7 +65,10 @@ async def test_the_queue_says_who_asked_where_and_why_it_waits(dashboard):
     page = words(await shown(dashboard, "/dashboard/training"))
     assert "oda v1" in page and "the operator" in page
     assert "member 123" in page and "server 77" in page
-    assert "oda v1 trains now; one runs at a time." in page and "One other is before it; servers take turns." in page
+    assert (
+        "oda v1 trains now; one runs at a time." in page
+        and "One other is before it; servers take turns." in page
+    )
     dashboard.queue.hold()
     assert "Nothing begins while a member's data are being forgotten." in words(
         await shown(dashboard, "/dashboard/training")
@@ -70,7 +78,8 @@ async def test_the_queue_says_who_asked_where_and_why_it_waits(dashboard):
 
 async def test_a_long_list_comes_in_pages_with_each_run_once(dashboard):
     made = [put_job(dashboard, f"j{n}", guild=n).job_id for n in range(1, 61)]
-    seen, path = [], "/dashboard/training"
+    seen = []
+    path = "/dashboard/training"
     while path:
         page = await shown(dashboard, path)
         seen += re.findall(r'id="of-(j\d+)"', page)
@@ -88,12 +97,17 @@ async def test_runs_are_found_by_whose_they_are_and_how_they_stand(dashboard):
     async def found(query):
         return re.findall(r'id="of-(\w+)"', await shown(dashboard, f"/dashboard/training?{query}"))
 
-    assert await found("persona=ballast") == ["c", "b"] and await found("persona=ballast&state=cancelled") == ["b"]
+    assert await found("persona=ballast") == ["c", "b"] and await found(
+        "persona=ballast&state=cancelled"
+    ) == ["b"]
     assert await found("persona=&state=") == ["c", "b", "a"] and await found("persona=nobody") == []
     assert "is one of queued" in words(await shown(dashboard, "/dashboard/training?state=odd", 400))
     assert "There is no job" in words(await shown(dashboard, "/dashboard/training?after=none", 404))
     assert [
-        job["job_id"] for job in (await dashboard.ask("GET", "/finetune/jobs?persona=ballast&state=queued"))[1]["jobs"]
+        job["job_id"]
+        for job in (await dashboard.ask("GET", "/finetune/jobs?persona=ballast&state=queued"))[1][
+            "jobs"
+        ]
     ] == ["c"]
 
 
@@ -110,9 +124,13 @@ async def test_a_run_that_went_on_took_the_time_of_all_its_attempts_wherever_it_
     await until(lambda: dashboard.backend.busy)
     dashboard.clock.advance(323)
     tell(folder_in(dashboard, "j1"), step(3, seconds=700.0))
-    assert "11 min 40 s of work so far, attempt 1 for" in words(await shown(dashboard, "/dashboard/training"))
+    assert "11 min 40 s of work so far, attempt 1 for" in words(
+        await shown(dashboard, "/dashboard/training")
+    )
     tell(folder_in(dashboard, "j1"), step(20, seconds=917.0), *whole_run()[-1:])
-    dashboard.backend.finish(TrainingSucceeded(folder_in(dashboard, "j1") / "adapter", 917.0, SCORECARD))
+    dashboard.backend.finish(
+        TrainingSucceeded(folder_in(dashboard, "j1") / "adapter", 917.0, SCORECARD)
+    )
     await until(lambda: dashboard.store.jobs.get("j1").state == "done")
     for path in ("", "/j1", "/compare?a=j1&b=j1"):
         page = words(await shown(dashboard, f"/dashboard/training{path}"))
@@ -133,7 +151,8 @@ async def test_nothing_yet_says_what_to_do(dashboard):
     assert "Nothing has been trained yet" in page and "/finetune start" in page
 
 
-# ------------------------------------------------------------------------------------------------ one run
+# ------------------------------------------------------------------------------------------------
+# one run
 
 
 async def test_a_run_shows_the_settings_it_used_and_not_those_that_were_asked_for(dashboard):
@@ -147,8 +166,14 @@ async def test_a_run_shows_the_settings_it_used_and_not_those_that_were_asked_fo
     )
     tell(folder_in(dashboard, "j1"), *whole_run())
     page = words(await shown(dashboard, "/dashboard/training/j1"))
-    assert "learning_rate 0.0007" in page and "0.005" not in page and "target_modules q_proj, v_proj" in page
-    assert "went on with batches of 2, 4 of them a step" in page and "It is a small machine." in page
+    assert (
+        "learning_rate 0.0007" in page
+        and "0.005" not in page
+        and "target_modules q_proj, v_proj" in page
+    )
+    assert (
+        "went on with batches of 2, 4 of them a step" in page and "It is a small machine." in page
+    )
     assert "Fixed when the run first started" in page
 
 
@@ -156,8 +181,12 @@ async def test_a_run_shows_its_curves_epochs_time_and_share_of_memory(dashboard)
     put_job(dashboard, "j1")
     put_run(folder_in(dashboard, "j1"))
     tell(folder_in(dashboard, "j1"), *whole_run())
-    put_adapter(dashboard, "j1", by_source={"log": 90, "lore": 10}, samples={"train": 85, "heldout": 15})
-    await run_to_end(dashboard, "j1", TrainingSucceeded(folder_in(dashboard, "j1") / "adapter", 60.0, SCORECARD))
+    put_adapter(
+        dashboard, "j1", by_source={"log": 90, "lore": 10}, samples={"train": 85, "heldout": 15}
+    )
+    await run_to_end(
+        dashboard, "j1", TrainingSucceeded(folder_in(dashboard, "j1") / "adapter", 60.0, SCORECARD)
+    )
     html = await shown(dashboard, "/dashboard/training/j1?smoothing=0.6")
     page = words(html)
     assert html.count('<figure class="chart">') == 5
@@ -174,16 +203,19 @@ async def test_a_run_shows_its_curves_epochs_time_and_share_of_memory(dashboard)
 
 async def test_an_old_run_without_its_folder_is_known_by_its_adapter(dashboard):
     put_job(dashboard, "j1")
-    adapter = put_adapter(dashboard, "j1", materials=[{"kind": "log", "origin": "talk.json"}]).rename(
-        dashboard.home / "kept"
-    )
+    adapter = put_adapter(
+        dashboard, "j1", materials=[{"kind": "log", "origin": "talk.json"}]
+    ).rename(dashboard.home / "kept")
     folder_in(dashboard, "j1").rmdir()
     (adapter / "report" / "steps.csv").write_text(
         "step,epoch,loss,lr,tokens_per_s,memory_bytes,seconds\n1,0.5,3.5,0.001,300,1000,2.0\n2,1,3.25,0.0005,300,1000,4.0\n"
     )
     await run_to_end(dashboard, "j1", TrainingSucceeded(adapter, 60.0, SCORECARD))
     page = words(await shown(dashboard, "/dashboard/training/j1"))
-    assert "From the adapter's manifest, as the job's folder no longer exists." in page and "lora_r 99" in page
+    assert (
+        "From the adapter's manifest, as the job's folder no longer exists." in page
+        and "lora_r 99" in page
+    )
     assert "training 2 3.25" in page or "3.25" in page
     assert "talk.json" in page and "the job's folder no longer exists." in page
 
@@ -206,9 +238,13 @@ async def test_what_a_run_learned_from_is_not_known_yet_before_it_is_gone(dashbo
     assert "That is not known yet: the run has just begun." in page and "gone" not in page
     dashboard.backend.finish(TrainingFailed("The disk is full.", "Free some."))
     await until(lambda: dashboard.store.jobs.get("j1").state == "failed")
-    assert "The job's folder, which says so, is gone." in words(await shown(dashboard, "/dashboard/training/j1"))
+    assert "The job's folder, which says so, is gone." in words(
+        await shown(dashboard, "/dashboard/training/j1")
+    )
     folder_in(dashboard, "j1").mkdir(parents=True)
-    assert "The job's folder does not say so." in words(await shown(dashboard, "/dashboard/training/j1"))
+    assert "The job's folder does not say so." in words(
+        await shown(dashboard, "/dashboard/training/j1")
+    )
 
 
 async def test_files_that_cannot_be_read_cost_what_stands_in_them_alone(dashboard):
@@ -221,7 +257,9 @@ async def test_files_that_cannot_be_read_cost_what_stands_in_them_alone(dashboar
     (folder / "request.json").write_text("[]")
     page = words(await shown(dashboard, "/dashboard/training/j1"))
     assert "1 line of its events cannot be read and is left out." in page and "3.5" in page
-    dashboard.store._connection.write("update jobs set request = '{}', result = '{}' where job_id = 'j1'")
+    dashboard.store._connection.write(
+        "update jobs set request = '{}', result = '{}' where job_id = 'j1'"
+    )
     page = await shown(dashboard, "/dashboard/training/j1")
     assert "oda v1" in words(page) and "Repeat with changes" not in page
     assert "cannot be read" in words(await shown(dashboard, "/dashboard/training/j1/repeat", 409))
@@ -233,7 +271,13 @@ async def test_foreign_text_stays_text(dashboard):
     put_run(folder, {"optim": EVIL}, chosen=[EVIL], base_model=EVIL)
     tell(folder, Phase(name="training", detail=EVIL))
     (folder / "trainer.log").write_text(f"loading {EVIL}\n")
-    put_adapter(dashboard, "j1", by_source={EVIL: 3}, samples={"train": 3}, materials=[{"kind": "log", "origin": EVIL}])
+    put_adapter(
+        dashboard,
+        "j1",
+        by_source={EVIL: 3},
+        samples={"train": 3},
+        materials=[{"kind": "log", "origin": EVIL}],
+    )
     dashboard.queue.start()
     await until(lambda: dashboard.backend.busy)
     dashboard.backend.on_event(Phase(name="training", detail=EVIL))
@@ -258,14 +302,24 @@ async def test_the_log_is_its_tail_without_places_and_without_what_a_terminal_dr
     )  # fmt: skip
     page = await shown(dashboard, "/dashboard/training/j1")
     assert "reads UNDERSTUDY_HOME/jobs/j1/material" in page and str(dashboard.home) not in page
-    assert "Loading: 90%" in page and "Loading: 10%" not in page and "red �" in page and "\x1b" not in page
+    assert (
+        "Loading: 90%" in page
+        and "Loading: 10%" not in page
+        and "red �" in page
+        and "\x1b" not in page
+    )
     assert page.count("x" * 100) < 301
     async with dashboard.session.get("/finetune/jobs/j1/log") as answer:
         log = await answer.text()
-        assert answer.content_type == "text/plain" and log.endswith("red �") and str(dashboard.home) not in log
+        assert (
+            answer.content_type == "text/plain"
+            and log.endswith("red �")
+            and str(dashboard.home) not in log
+        )
 
 
-# ------------------------------------------------------------------------------------------------ forms
+# ------------------------------------------------------------------------------------------------
+# forms
 
 
 async def post(dashboard, path, **fields):
@@ -278,14 +332,25 @@ async def test_a_run_is_cancelled_and_let_go_on_by_buttons(dashboard):
     put_job(dashboard, "j1")
     put_job(dashboard, "j2", guild=4)
     status, page = await post(dashboard, "/dashboard/training/j2/cancel")
-    assert status == 200 and "oda v2 is cancelled." in page and dashboard.store.jobs.get("j2").state == "cancelled"
+    assert (
+        status == 200
+        and "oda v2 is cancelled." in page
+        and dashboard.store.jobs.get("j2").state == "cancelled"
+    )
     assert (await post(dashboard, "/dashboard/training/j2/cancel"))[0] == 409
-    await run_to_end(dashboard, "j1", TrainingFailed("The disk is full.", "Free some.", can_resume=True))
+    await run_to_end(
+        dashboard, "j1", TrainingFailed("The disk is full.", "Free some.", can_resume=True)
+    )
     page = await shown(dashboard, "/dashboard/training/j1")
-    assert "The disk is full. Free some." in words(page) and 'action="/dashboard/training/j1/resume"' in page
+    assert (
+        "The disk is full. Free some." in words(page)
+        and 'action="/dashboard/training/j1/resume"' in page
+    )
     status, page = await post(dashboard, "/dashboard/training/j1/resume")
     assert (
-        status == 200 and "oda v1 waits again" in page and dashboard.store.jobs.get("j1").state in ("queued", "running")
+        status == 200
+        and "oda v1 waits again" in page
+        and dashboard.store.jobs.get("j1").state in ("queued", "running")
     )
     assert (await post(dashboard, "/dashboard/training/none/resume"))[0] == 404
 
@@ -303,10 +368,14 @@ async def test_two_runs_side_by_side_mark_what_differs(dashboard):
     assert "Steps 20 12" in page and "2.7000 after step 20" in page
     choice = words(await shown(dashboard, "/dashboard/training/compare?a=a"))
     assert "oda v2, queued" in choice and "Settings" not in choice
-    assert (await shown(dashboard, "/dashboard/training/compare?a=a&b=none", 404)) and RECIPE["seed"] == 7
+    assert (await shown(dashboard, "/dashboard/training/compare?a=a&b=none", 404)) and RECIPE[
+        "seed"
+    ] == 7
 
 
-async def test_what_is_not_known_of_a_run_yet_is_no_difference_and_what_differs_comes_first(dashboard):
+async def test_what_is_not_known_of_a_run_yet_is_no_difference_and_what_differs_comes_first(
+    dashboard,
+):
     put_job(dashboard, "a", recipe="s0-6gb")
     put_run(folder_in(dashboard, "a"), {"max_steps": None})
     put_job(dashboard, "b", guild=2, general="general-dialogue")
@@ -315,8 +384,14 @@ async def test_what_is_not_known_of_a_run_yet_is_no_difference_and_what_differs_
     page = words(html)
     assert "3 of 19 differ: job_name, recipe, general. 13 are not known of one of them yet." in page
     assert re.search(r"learning_rate not known 0.001 not known", page)
-    places = [html.rindex('class="differs"'), html.index("not known</span>"), html.rindex("not known</span>")]
+    places = [
+        html.rindex('class="differs"'),
+        html.index("not known</span>"),
+        html.rindex("not known</span>"),
+    ]
     assert sorted(places) == places and places[-1] < html.index("persona</th>")
     put_run(folder_in(dashboard, "b"), {"max_steps": 30})
     page = words(await shown(dashboard, path))
-    assert "4 of 19 differ: job_name, recipe, general, max_steps." in page and "not known" not in page
+    assert (
+        "4 of 19 differ: job_name, recipe, general, max_steps." in page and "not known" not in page
+    )

@@ -1,4 +1,6 @@
-"""An upload and a pasted export do not raise the server's memory, whatever their size: measured in its own process."""
+"""An upload and a pasted export do not raise the server's memory, whatever their size: measured in
+its own process.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,11 @@ async def server(tmp_path: Path) -> AsyncIterator[tuple[aiohttp.ClientSession, p
 
 @asynccontextmanager
 async def rise_of(process: psutil.Process) -> AsyncIterator[list[int]]:
-    """The most that a process's memory grows while something is done, in bytes: the only entry of the list."""
-    before, most = process.memory_info().rss, [0]
+    """The most that a process's memory grows while something is done, in bytes: the only entry of
+    the list.
+    """
+    before = process.memory_info().rss
+    most = [0]
 
     async def look() -> None:
         while True:
@@ -77,7 +82,10 @@ async def paste(session: aiohttp.ClientSession, size: int) -> int:
             yield piece
         yield b"\r\n--mark--\r\n"
 
-    headers = {"Content-Type": "multipart/form-data; boundary=mark", "Sec-Fetch-Site": "same-origin"}
+    headers = {
+        "Content-Type": "multipart/form-data; boundary=mark",
+        "Sec-Fetch-Site": "same-origin",
+    }
     url = "/dashboard/data/uploads"
     async with session.post(url, data=form(), headers=headers, allow_redirects=False) as answer:
         assert answer.status == 303, await answer.text()

@@ -23,10 +23,19 @@ from personas.home.datasets import read_catalogue
 from personas.home.job_material import catalogue_material
 from tests.bot.web.dataset_folders import TRAINER
 
-RIGHT = {"right": "licensed:CC-BY-4.0", "stated_by": "Mina Vale", "stated_on": "2026-11-20", "why": "All agreed."}
-ASKED, REPLY = {"role": "user", "content": "What of day {}?"}, {"role": "assistant", "content": "{}, as ever."}
+RIGHT = {
+    "right": "licensed:CC-BY-4.0",
+    "stated_by": "Mina Vale",
+    "stated_on": "2026-11-20",
+    "why": "All agreed.",
+}
+ASKED = {"role": "user", "content": "What of day {}?"}
+REPLY = {"role": "assistant", "content": "{}, as ever."}
 TALK = "".join(
-    json.dumps({"messages": [{**one, "content": one["content"].format(n)} for one in (ASKED, REPLY)]}) + "\n"
+    json.dumps(
+        {"messages": [{**one, "content": one["content"].format(n)} for one in (ASKED, REPLY)]}
+    )
+    + "\n"
     for n in range(24)
 ).encode()
 
@@ -34,7 +43,9 @@ TALK = "".join(
 @pytest.fixture(autouse=True)
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
-    monkeypatch.setattr("bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py")))
+    monkeypatch.setattr(
+        "bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py"))
+    )
 
 
 @pytest.fixture
@@ -59,21 +70,29 @@ async def test_a_file_is_streamed_to_its_place_and_said_back(dashboard, uploads)
         for piece in pieces:
             yield piece
 
-    status, result, headers = await dashboard.ask("PUT", "/uploads/talk of the quay.zip", data=body())
+    status, result, headers = await dashboard.ask(
+        "PUT", "/uploads/talk of the quay.zip", data=body()
+    )
     assert (
-        status == 201 and result["bytes"] == 2_700_004 and headers["Location"] == "/uploads/talk%20of%20the%20quay.zip"
+        status == 201
+        and result["bytes"] == 2_700_004
+        and headers["Location"] == "/uploads/talk%20of%20the%20quay.zip"
     )
     assert result["sha256"] == hashlib.sha256(b"".join(pieces)).hexdigest()
     assert (uploads / "talk of the quay.zip").read_bytes() == b"".join(pieces)
-    assert (uploads / "talk of the quay.zip").stat().st_mode & 0o077 == 0, "for the bot's owner alone"
+    assert (uploads / "talk of the quay.zip").stat().st_mode & 0o077 == 0, (
+        "for the bot's owner alone"
+    )
     status, result, _ = await dashboard.ask("GET", "/uploads")
     assert [one["id"] for one in result["uploads"]] == ["uploads/talk of the quay.zip"]
-    assert result["uploads"][0]["may_train"] is False and "Nobody" in result["uploads"][0]["refused"].replace(
-        "nobody", "Nobody"
-    )
+    assert result["uploads"][0]["may_train"] is False and "Nobody" in result["uploads"][0][
+        "refused"
+    ].replace("nobody", "Nobody")
 
 
-async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_right(dashboard, uploads):
+async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_right(
+    dashboard, uploads
+):
     await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
     status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
     assert status == 200 and result["may_train"] and result["right"]["stated_by"] == "Mina Vale"
@@ -81,7 +100,12 @@ async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_rig
     assert status == 409 and (uploads / "talk.jsonl").read_bytes() == TALK
     status, _, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl?replace=true", data=b"other")
     _, result, _ = await dashboard.ask("GET", "/uploads/talk.jsonl")
-    assert status == 201 and result["bytes"] == 5 and result["right"] is None and not result["may_train"]
+    assert (
+        status == 201
+        and result["bytes"] == 5
+        and result["right"] is None
+        and not result["may_train"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +125,9 @@ async def test_a_name_that_exists_is_asked_about_and_what_replaces_it_has_no_rig
         ("talk.tar.gz", 415),
     ],
 )
-async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused(dashboard, uploads, name, status):
+async def test_names_that_lead_elsewhere_and_kinds_that_are_not_read_are_refused(
+    dashboard, uploads, name, status
+):
     path = f"{dashboard.url}/uploads/{quote(name, safe='%')}"
     found, result, _ = await dashboard.ask("PUT", URL(path, encoded=True), data=b"{}")
     assert found == status and result["advice"] and not uploads.exists()
@@ -121,7 +147,12 @@ async def test_a_link_and_the_name_of_a_device_are_refused_in_words(dashboard, u
 
 async def test_packed_text_and_names_in_any_script_are_taken(dashboard, uploads):
     wide = "name,words".encode("utf-16")
-    beginnings = {"talk.json.gz": b"\x1f\x8bx", "trò chuyện.CSV": b"x", "港 (2).parquet": b"PAR1", "wide.csv": wide}
+    beginnings = {
+        "talk.json.gz": b"\x1f\x8bx",
+        "trò chuyện.CSV": b"x",
+        "港 (2).parquet": b"PAR1",
+        "wide.csv": wide,
+    }
     for name, data in beginnings.items():
         assert (await dashboard.ask("PUT", f"/uploads/{name}", data=data))[0] == 201
     assert len(list(uploads.glob("[!.]*"))) == 4
@@ -148,7 +179,9 @@ async def test_a_file_that_is_not_what_its_name_says_is_refused_and_leaves_nothi
     assert list(uploads.iterdir()) == []
 
 
-async def test_a_file_larger_than_the_operator_lets_in_is_refused_before_and_while_it_comes(dashboard, uploads):
+async def test_a_file_larger_than_the_operator_lets_in_is_refused_before_and_while_it_comes(
+    dashboard, uploads
+):
     dashboard.front.open(dataclasses.replace(dashboard.services, max_upload_bytes=1000))
     status, result, _ = await dashboard.ask("PUT", "/uploads/talk.json", data=b"x" * 1001)
     assert status == 413 and "MAX_UPLOAD_GIB" in result["advice"] and not uploads.exists()
@@ -164,9 +197,12 @@ async def test_a_file_larger_than_the_operator_lets_in_is_refused_before_and_whi
 
 
 async def test_what_breaks_off_leaves_nothing(dashboard, uploads):
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(dashboard.url.rpartition(":")[2]))
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", int(dashboard.url.rpartition(":")[2])
+    )
     writer.write(
-        b"PUT /uploads/talk.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 2_000_000
+        b"PUT /uploads/talk.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n"
+        + b"x" * 2_000_000
     )
     await writer.drain()
     for _ in range(100):
@@ -208,7 +244,9 @@ async def test_a_file_larger_than_the_disk_has_room_for_is_refused_before_and_wh
 
 
 async def test_the_rooms_reserve_stays_free(tmp_path, monkeypatch):
-    monkeypatch.setattr(upload_stream.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 5 * 2**30}))
+    monkeypatch.setattr(
+        upload_stream.shutil, "disk_usage", lambda place: type("Usage", (), {"free": 5 * 2**30})
+    )
     assert upload_stream.max_upload_bytes(tmp_path / "not there yet") == 3 * 2**30
 
 
@@ -233,10 +271,18 @@ async def test_an_upload_trains_nothing_until_somebody_states_the_right(dashboar
         ({"why": "because\u0007"}, "why"),
     ],
 )
-async def test_a_statement_that_says_nothing_is_refused_by_field(dashboard, uploads, changes, field):
+async def test_a_statement_that_says_nothing_is_refused_by_field(
+    dashboard, uploads, changes, field
+):
     await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | changes)
-    assert status == 422 and result["errors"][0]["field"] == field and not (uploads / "rights.toml").exists()
+    status, result, _ = await dashboard.ask(
+        "PUT", "/uploads/talk.jsonl/right", json=RIGHT | changes
+    )
+    assert (
+        status == 422
+        and result["errors"][0]["field"] == field
+        and not (uploads / "rights.toml").exists()
+    )
 
 
 async def test_each_wrong_field_of_a_statement_is_named(dashboard):
@@ -246,19 +292,28 @@ async def test_each_wrong_field_of_a_statement_is_named(dashboard):
     assert status == 422 and [error["field"] for error in result["errors"]] == list(wrong)
     with pytest.raises(Problem) as refused:
         parse_rights_form(wrong | {"right": "licensed"})
-    assert [error["field"] for error in refused.value.errors] == ["licence", "stated_by", "stated_on", "why"]
+    assert [error["field"] for error in refused.value.errors] == [
+        "licence",
+        "stated_by",
+        "stated_on",
+        "why",
+    ]
 
 
 async def test_a_right_may_hold_any_words(dashboard, uploads):
     await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
     why = 'She said "yes" \\ in writing,\nbổ sung 🙂'
-    _, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"why": why})
+    _, result, _ = await dashboard.ask(
+        "PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"why": why}
+    )
     assert result["right"]["why"] == why and result["may_train"]
 
 
 async def test_what_came_through_discords_api_is_not_trained_on(dashboard):
     await dashboard.ask("PUT", "/uploads/talk.jsonl", data=TALK)
-    _, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"right": "discord-api"})
+    _, result, _ = await dashboard.ask(
+        "PUT", "/uploads/talk.jsonl/right", json=RIGHT | {"right": "discord-api"}
+    )
     assert not result["may_train"] and "Discord" in result["refused"]
 
 
@@ -267,7 +322,9 @@ async def test_a_broken_rights_file_is_reported_and_left(dashboard, uploads):
     (uploads / "rights.toml").write_text("[[broken")
     status, result, _ = await dashboard.ask("PUT", "/uploads/talk.jsonl/right", json=RIGHT)
     assert (
-        status == 409 and "cannot be read" in result["detail"] and (uploads / "rights.toml").read_text() == "[[broken"
+        status == 409
+        and "cannot be read" in result["detail"]
+        and (uploads / "rights.toml").read_text() == "[[broken"
     )
 
 
@@ -276,7 +333,9 @@ async def test_an_upload_is_looked_into_by_the_trainer_and_its_figures_are_kept(
     status, result, _ = await dashboard.ask("POST", "/uploads/talk.jsonl/inspect")
     assert status == 202 and result["kind"] == "inspect"
     result = await ended(dashboard, "/uploads/talk.jsonl")
-    assert result["about"]["format"] == "sharegpt" and result["about"]["reasons"] == {"no answer": 2}
+    assert result["about"]["format"] == "sharegpt" and result["about"]["reasons"] == {
+        "no answer": 2
+    }
     kept = (uploads / ".talk.jsonl.about.json").read_text()
     assert "Mina" not in kept, "figures only: nobody's words"
     _, page, _ = await dashboard.page("/dashboard/data/uploads/talk.jsonl")
@@ -304,7 +363,9 @@ async def looked_into(dashboard, name):
     raise AssertionError("it has not ended")
 
 
-async def test_a_long_refusal_keeps_its_beginning_and_its_end_and_is_no_file_that_nobody_looked_into(dashboard):
+async def test_a_long_refusal_keeps_its_beginning_and_its_end_and_is_no_file_that_nobody_looked_into(
+    dashboard,
+):
     await dashboard.ask("PUT", "/uploads/odd.json", data=b'{"a": [1')
     page = (await dashboard.page("/dashboard/data/uploads/odd.json"))[1]
     assert "It has not been inspected" in page
@@ -312,7 +373,10 @@ async def test_a_long_refusal_keeps_its_beginning_and_its_end_and_is_no_file_tha
     assert error[0] == "odd.json is in no known format. Known formats:" and error[-1] == "format-39"
     assert error[7:10] == ["format-6", "…", "format-28"]
     page = (await dashboard.page("/dashboard/data/uploads/odd.json"))[1]
-    assert "is in no known format. Known" in page and "It could not be inspected; see the error above" in page
+    assert (
+        "is in no known format. Known" in page
+        and "It could not be inspected; see the error above" in page
+    )
     assert "It has not been inspected" not in page
 
 
@@ -322,29 +386,46 @@ async def test_an_upload_goes_with_all_that_is_known_of_it(dashboard, uploads):
     await dashboard.ask("POST", "/uploads/talk.jsonl/inspect")
     await ended(dashboard, "/uploads/talk.jsonl")
     assert (await dashboard.ask("DELETE", "/uploads/talk.jsonl"))[0] == 204
-    assert list(uploads.iterdir()) == [] and (await dashboard.ask("GET", "/uploads/talk.jsonl"))[0] == 404
+    assert (
+        list(uploads.iterdir()) == []
+        and (await dashboard.ask("GET", "/uploads/talk.jsonl"))[0] == 404
+    )
 
 
-# ------------------------------------------------------------------------------------------------ the page's forms
+# ------------------------------------------------------------------------------------------------
+# the page's forms
 
 
 async def send_form(dashboard, *parts, origin=True):
-    """A multipart form as a browser sends it: pairs of name and text, or name, file name and bytes."""
-    mark, lines = b"----form", b""
+    """A multipart form as a browser sends it: pairs of name and text, or name, file name and
+    bytes.
+    """
+    mark = b"----form"
+    lines = b""
     for name, *rest in parts:
-        head = f'Content-Disposition: form-data; name="{name}"' + (f'; filename="{rest[0]}"' if len(rest) > 1 else "")
+        head = f'Content-Disposition: form-data; name="{name}"' + (
+            f'; filename="{rest[0]}"' if len(rest) > 1 else ""
+        )
         value = rest[-1] if isinstance(rest[-1], bytes) else rest[-1].encode()
         lines += b"--" + mark + b"\r\n" + head.encode() + b"\r\n\r\n" + value + b"\r\n"
-    headers = {"Content-Type": f"multipart/form-data; boundary={mark.decode()}", "Accept": "text/html"}
+    headers = {
+        "Content-Type": f"multipart/form-data; boundary={mark.decode()}",
+        "Accept": "text/html",
+    }
     headers |= {"Origin": dashboard.url, "Sec-Fetch-Site": "same-origin"} if origin else {}
     async with dashboard.session.post(
-        "/dashboard/data/uploads", data=lines + b"--" + mark + b"--\r\n", headers=headers, allow_redirects=False
+        "/dashboard/data/uploads",
+        data=lines + b"--" + mark + b"--\r\n",
+        headers=headers,
+        allow_redirects=False,
     ) as answer:
         return answer.status, await answer.text(), answer.headers
 
 
 async def test_a_form_without_scripts_brings_a_file_in(dashboard, uploads):
-    status, _, headers = await send_form(dashboard, ("name", ""), ("file", "talk.jsonl", TALK), ("text", ""))
+    status, _, headers = await send_form(
+        dashboard, ("name", ""), ("file", "talk.jsonl", TALK), ("text", "")
+    )
     assert status == 303 and headers["Location"] == "/dashboard/data/uploads/talk.jsonl"
     assert (uploads / "talk.jsonl").read_bytes() == TALK
     result = await ended(dashboard, "/uploads/talk.jsonl")
@@ -371,7 +452,9 @@ async def test_what_is_pasted_gets_the_name_that_is_given(dashboard, uploads):
         ((("file", "true.jsonl", b"\x7fELF"),), 415),
     ],
 )
-async def test_a_form_that_brings_nothing_usable_is_answered_with_a_page(dashboard, uploads, parts, status):
+async def test_a_form_that_brings_nothing_usable_is_answered_with_a_page(
+    dashboard, uploads, parts, status
+):
     found, text, _ = await send_form(dashboard, *parts)
     assert found == status and "<html" in text and not list(uploads.glob("*"))
 
@@ -392,7 +475,9 @@ async def test_the_right_is_stated_in_a_form_and_a_wrong_field_is_reported_at_it
         "why": "All agreed.",
     }
     status, page, _ = await dashboard.submit(path, **given)
-    assert status == 422 and 'id="error-licence"' in page and 'value="Mina &lt;b&gt;"' in page, "what was written stays"
+    assert status == 422 and 'id="error-licence"' in page and 'value="Mina &lt;b&gt;"' in page, (
+        "what was written stays"
+    )
     status, _, headers = await dashboard.submit(path, **given | {"licence": "CC-BY-4.0"})
     assert status == 303 and headers["Location"] == "/dashboard/data/uploads/talk.jsonl"
     _, page, _ = await dashboard.page("/dashboard/data/uploads/talk.jsonl")
@@ -434,30 +519,50 @@ async def test_the_first_page_lists_sources_with_their_rights(dashboard, tmp_pat
 
 
 async def test_columns_of_an_unknown_table_are_asked_for_kept_and_used(dashboard, uploads):
-    await dashboard.ask("PUT", "/uploads/unclear.csv", data=b"wer,was\nWenda Quill,The ferry is late.\n")
+    await dashboard.ask(
+        "PUT", "/uploads/unclear.csv", data=b"wer,was\nWenda Quill,The ferry is late.\n"
+    )
     await dashboard.ask("PUT", "/uploads/unclear.csv/right", json=RIGHT)
     asked = (await looked_into(dashboard, "unclear.csv"))["about"]["question"]
     assert asked["proposal"] == {"speaker": "wer", "text": "was"}
-    assert "Wenda" not in (uploads / ".unclear.csv.about.json").read_text(), "looks only: nobody's words"
+    assert "Wenda" not in (uploads / ".unclear.csv.about.json").read_text(), (
+        "looks only: nobody's words"
+    )
     page = (await dashboard.page("/dashboard/data/uploads/unclear.csv"))[1]
     assert "Nothing is read from it until somebody says which column is what" in page
-    assert "2 names that recur" in page and "Wenda Quill" in page and ">speaker=wer\ntext=was</textarea>" in page
-    status, result, _ = await dashboard.ask("PUT", "/uploads/unclear.csv/catalogue", json={"name": "ferry"})
-    assert status == 422 and "Nobody has said which column of unclear.csv is what" in result["detail"]
+    assert (
+        "2 names that recur" in page
+        and "Wenda Quill" in page
+        and ">speaker=wer\ntext=was</textarea>" in page
+    )
+    status, result, _ = await dashboard.ask(
+        "PUT", "/uploads/unclear.csv/catalogue", json={"name": "ferry"}
+    )
+    assert (
+        status == 422 and "Nobody has said which column of unclear.csv is what" in result["detail"]
+    )
 
-    status, result, _ = await dashboard.ask("PUT", "/uploads/unclear.csv/columns", json={"map": ["speaker"]})
+    status, result, _ = await dashboard.ask(
+        "PUT", "/uploads/unclear.csv/columns", json={"map": ["speaker"]}
+    )
     assert status == 422 and "role=column" in json.dumps(result)
     pairs = ["speaker=wer", "text=was"]
-    status, result, _ = await dashboard.ask("PUT", "/uploads/unclear.csv/columns", json={"map": pairs})
+    status, result, _ = await dashboard.ask(
+        "PUT", "/uploads/unclear.csv/columns", json={"map": pairs}
+    )
     assert status == 200 and result["map"] == pairs
     result = await ended(dashboard, "/uploads/unclear.csv")
     assert result["about"]["question"] is None and result["about"]["turns"] == 7
     assert read_mapping(uploads / "unclear.csv") == tuple(pairs)
     page = (await dashboard.page("/dashboard/data/uploads/unclear.csv"))[1]
     assert "Taken as is" in page and "column id: it has no role" in page and "Withdraw" in page
-    status, _, _ = await dashboard.ask("PUT", "/uploads/unclear.csv/catalogue", json={"name": "ferry"})
+    status, _, _ = await dashboard.ask(
+        "PUT", "/uploads/unclear.csv/catalogue", json={"name": "ferry"}
+    )
     assert status == 200
-    material = catalogue_material("log", read_catalogue(uploads.parent).entries["ferry"], NO_CONSENT)
+    material = catalogue_material(
+        "log", read_catalogue(uploads.parent).entries["ferry"], NO_CONSENT
+    )
     assert material.mapping == tuple(pairs), "a job reads it the same way"
 
     await dashboard.ask("PUT", "/uploads/unclear.csv?replace=true", data=b"other")
@@ -466,10 +571,15 @@ async def test_columns_of_an_unknown_table_are_asked_for_kept_and_used(dashboard
 
 
 async def test_columns_are_stated_and_withdrawn_on_the_page(dashboard, uploads):
-    await dashboard.ask("PUT", "/uploads/unclear.csv", data=b"wer,was\nWenda Quill,The ferry is late.\n")
+    await dashboard.ask(
+        "PUT", "/uploads/unclear.csv", data=b"wer,was\nWenda Quill,The ferry is late.\n"
+    )
     path = "/dashboard/data/uploads/unclear.csv/columns"
     _, page, _ = await dashboard.submit(path, map="speaker=wer\nspeaker=was")
-    assert "gives &#39;speaker&#39; twice in its map" in page and "speaker=wer\nspeaker=was</textarea>" in page
+    assert (
+        "gives &#39;speaker&#39; twice in its map" in page
+        and "speaker=wer\nspeaker=was</textarea>" in page
+    )
     await dashboard.submit(path, map="speaker=wer\r\n text=was \r\n")
     assert read_mapping(uploads / "unclear.csv") == ("speaker=wer", "text=was")
     await dashboard.submit(path, map="", take_back="yes")

@@ -16,7 +16,9 @@ from tests.samples import SCORECARD
 
 PAGE = "/dashboard/personas/ballast/versions"
 GOOD = SCORECARD.model_copy(update={"verdict": "promote", "reasons": ("It fits better.",)})
-BAD = SCORECARD.model_copy(update={"verdict": "reject", "reasons": ("It forgot words.",), "advice": ("Mix more.",)})
+BAD = SCORECARD.model_copy(
+    update={"verdict": "reject", "reasons": ("It forgot words.",), "advice": ("Mix more.",)}
+)
 
 
 def live(dashboard):
@@ -42,7 +44,10 @@ async def test_every_persona_is_listed_with_who_speaks_and_where(dashboard):
     assert "v1, since" in page and "may be promoted" in page and "server 9" in page
     install(dashboard.store, card=GOOD)
     dashboard.store.versions.promote("ballast", "v2", 9, 1_795_000_001.0)
-    assert "in server 9, answers when it is mentioned, with v2" in (await dashboard.page("/dashboard"))[1]
+    assert (
+        "in server 9, answers when it is mentioned, with v2"
+        in (await dashboard.page("/dashboard"))[1]
+    )
 
 
 async def test_versions_are_promoted_and_rolled_back_over_rest(dashboard):
@@ -58,7 +63,10 @@ async def test_versions_are_promoted_and_rolled_back_over_rest(dashboard):
     await dashboard.ask("POST", "/personas/ballast/versions/v2/promote", json={})
     _, listed, _ = await dashboard.ask("GET", "/personas/ballast/versions")
     assert listed["live"] == "v2" and [one["version"] for one in listed["versions"]] == ["v2", "v1"]
-    assert [(one["version"], one["kind"]) for one in listed["changes"]] == [("v1", "promotion"), ("v2", "promotion")]
+    assert [(one["version"], one["kind"]) for one in listed["changes"]] == [
+        ("v1", "promotion"),
+        ("v2", "promotion"),
+    ]
     for expected in ("v1", None):
         status, shown_result, _ = await dashboard.ask("POST", "/personas/ballast/rollback")
         assert (status, shown_result["version"], live(dashboard)) == (200, expected, expected)
@@ -93,7 +101,9 @@ async def test_one_that_the_gate_rejects_takes_a_second_word(dashboard):
     status, page, _ = await dashboard.page(f"{PAGE}/v1/promote")
     assert "It forgot words." in page and "Mix more." in page and "Promote anyway" in page
     assert (await dashboard.submit(f"{PAGE}/v1/promote"))[0] == 409 and live(dashboard) is None
-    assert (await dashboard.submit(f"{PAGE}/v1/promote", anyway="yes"))[0] == 303 and live(dashboard) == "v1"
+    assert (await dashboard.submit(f"{PAGE}/v1/promote", anyway="yes"))[0] == 303 and live(
+        dashboard
+    ) == "v1"
 
 
 async def test_one_that_members_speak_against_takes_a_second_word_too(dashboard):
@@ -103,11 +113,18 @@ async def test_one_that_members_speak_against_takes_a_second_word_too(dashboard)
     rollout = dashboard.store.rollouts.start(NewRollout("ballast", "v2", 9, 2, 7, share=50), 5.0)
     dislike(dashboard.store, rollout, 12, at=50.0)
     status, refused, _ = await dashboard.ask("POST", "/personas/ballast/versions/v2/promote")
-    assert status == 409 and "Members speak against v2: Its replies are disliked more" in refused["detail"]
+    assert (
+        status == 409
+        and "Members speak against v2: Its replies are disliked more" in refused["detail"]
+    )
     _, page, _ = await dashboard.page(f"{PAGE}/v2/promote")
-    assert "Members speak against it" in page and "48 👎 and 0 👍" in page and "Promote anyway" in page
+    assert (
+        "Members speak against it" in page and "48 👎 and 0 👍" in page and "Promote anyway" in page
+    )
     assert live(dashboard) == "v1"
-    assert (await dashboard.ask("POST", "/personas/ballast/versions/v2/promote", json={"anyway": True}))[0] == 200
+    assert (
+        await dashboard.ask("POST", "/personas/ballast/versions/v2/promote", json={"anyway": True})
+    )[0] == 200
     assert live(dashboard) == "v2"
 
 
@@ -115,10 +132,14 @@ async def test_a_damaged_or_withdrawn_version_never_speaks(dashboard):
     install(dashboard.store, card=GOOD)
     dashboard.engine.failure = AdapterError("The adapter is damaged.", "Roll back.")
     status, refused, _ = await dashboard.ask("POST", "/personas/ballast/versions/v1/promote")
-    assert status == 409 and refused["detail"] == "The adapter is damaged." and live(dashboard) is None
+    assert (
+        status == 409 and refused["detail"] == "The adapter is damaged." and live(dashboard) is None
+    )
     dashboard.engine.failure = None
     dashboard.store.versions.withdraw("ballast", "v1", 5.0, "somebody was forgotten")
-    assert (await dashboard.ask("POST", "/personas/ballast/versions/v1/promote"))[0] == 409 and live(dashboard) is None
+    assert (await dashboard.ask("POST", "/personas/ballast/versions/v1/promote"))[
+        0
+    ] == 409 and live(dashboard) is None
     _, one, _ = await dashboard.ask("GET", "/personas/ballast/versions/v1")
     assert one["withdrawn"] and one["full_scorecard"] is None and one["manifest"] is None
     assert (await dashboard.ask("GET", "/personas/ballast/versions/v9"))[0] == 404
@@ -131,7 +152,12 @@ async def test_the_page_shows_the_lives_of_versions_and_asks_before_it_does_anyt
         install(dashboard.store, card=card)
     assert (await dashboard.page("/dashboard/personas/ballast/rollback"))[0] == 409
     page = (await dashboard.page(PAGE))[1]
-    assert page.count(">Promote<") == 2 and "Roll back" not in page and "3 → 2" in page and "rejected" in page
+    assert (
+        page.count(">Promote<") == 2
+        and "Roll back" not in page
+        and "3 → 2" in page
+        and "rejected" in page
+    )
     page = (await dashboard.page(f"{PAGE}/v1/promote"))[1]
     assert "the base model" in page and "It fits better." in page and live(dashboard) is None
     assert (await dashboard.submit(f"{PAGE}/v1/promote"))[0] == 303 and live(dashboard) == "v1"
@@ -142,11 +168,14 @@ async def test_the_page_shows_the_lives_of_versions_and_asks_before_it_does_anyt
     )
     page = (await dashboard.page("/dashboard/personas/ballast/rollback"))[1]
     assert "Roll back to the base model" in page and live(dashboard) == "v1"
-    assert (await dashboard.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(dashboard) is None
+    assert (await dashboard.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(
+        dashboard
+    ) is None
 
 
 def test_a_drawing_has_a_bar_for_every_life(dashboard_services):
-    store, at = dashboard_services.store, 1_795_000_000.0
+    store = dashboard_services.store
+    at = 1_795_000_000.0
     for n in range(2):
         install(store, at=at + n * 1000, card=GOOD)
     store.rollouts.start(NewRollout("ballast", "v1", 9, 5, 7, 20), at + 2000)
@@ -157,12 +186,20 @@ def test_a_drawing_has_a_bar_for_every_life(dashboard_services):
     assert [(one.name, one.is_live) for one in (v2, v1, base)] == [
         ("v2", False), ("v1", True), ("the base model", False),
     ]  # fmt: skip
-    assert [(span.begin - at, span.end and span.end - at) for span in v1.live_periods] == [(3000, 4000), (5000, None)]
+    assert [(span.begin - at, span.end and span.end - at) for span in v1.live_periods] == [
+        (3000, 4000),
+        (5000, None),
+    ]
     assert [(span.share, span.ended) for span in v1.trials] == [(20, "promoted")]
     assert v2.live_periods[0].ended == "rolled back" and v1.live_periods[1].how == "rolled back to"
     assert (base.live_periods[0].begin, base.live_periods[0].end) == (0.0, at + 3000)
     drawn = timeline_chart("Ballast", [v2, v1, base], at + 6000)
-    assert drawn.count("<rect") == 5 and drawn.count("<circle") == 2 and "v2: made" in drawn and "v2  -33%" in drawn
+    assert (
+        drawn.count("<rect") == 5
+        and drawn.count("<circle") == 2
+        and "v2: made" in drawn
+        and "v2  -33%" in drawn
+    )
 
 
 @pytest.fixture
@@ -187,7 +224,9 @@ async def test_a_servers_own_live_version_is_shown_beside_that_of_all(dashboard)
     assert "live in server 9</span>" in page and "promoted in server 9" in page
     assert "in all servers but those with a live version of their own: server 9 (v2)." in page
     assert "1 server has a live version of their own" in page
-    assert (await dashboard.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(dashboard) is None
+    assert (await dashboard.submit("/dashboard/personas/ballast/rollback"))[0] == 303 and live(
+        dashboard
+    ) is None
     assert dashboard.store.versions.live("ballast", 9) == "v2"
 
 
@@ -204,22 +243,33 @@ async def test_a_long_version_history_opens_in_time(dashboard):
 async def test_a_version_is_deleted_over_rest_and_by_its_page_unless_it_is_used(dashboard):
     for _ in range(3):
         install(dashboard.store, card=GOOD)
-    folders = [dashboard.services.request_builder.adapter("ballast", name).folder for name in ("v1", "v2", "v3")]
+    folders = [
+        dashboard.services.request_builder.adapter("ballast", name).folder
+        for name in ("v1", "v2", "v3")
+    ]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "adapter_model.safetensors").write_bytes(b"weights")
     await dashboard.ask("POST", "/personas/ballast/versions/v1/promote")
     status, refused, _ = await dashboard.ask("DELETE", "/personas/ballast/versions/v1")
     assert status == 409 and "is live" in refused["detail"] and folders[0].exists()
-    assert (await dashboard.page(f"{PAGE}/v1/remove"))[0] == 409 and (await dashboard.submit(f"{PAGE}/v1/remove"))[
-        0
-    ] == 409
+    assert (await dashboard.page(f"{PAGE}/v1/remove"))[0] == 409 and (
+        await dashboard.submit(f"{PAGE}/v1/remove")
+    )[0] == 409
     status, gone, _ = await dashboard.ask("DELETE", "/personas/ballast/versions/v2")
     assert status == 200 and gone["withdrawn"] and not folders[1].exists()
     assert (await dashboard.ask("DELETE", "/personas/ballast/versions/v2"))[0] == 409
     assert (await dashboard.ask("DELETE", "/personas/ballast/versions/v9"))[0] == 404
     _, page, _ = await dashboard.page(PAGE)
-    assert f"{PAGE}/v3/remove" in page and f"{PAGE}/v1/remove" not in page and f"{PAGE}/v2/remove" not in page
+    assert (
+        f"{PAGE}/v3/remove" in page
+        and f"{PAGE}/v1/remove" not in page
+        and f"{PAGE}/v2/remove" not in page
+    )
     assert "Delete v3" in (await dashboard.page(f"{PAGE}/v3/remove"))[1]
-    assert (await dashboard.submit(f"{PAGE}/v3/remove"))[0] == 303 and not folders[2].exists() and folders[0].exists()
+    assert (
+        (await dashboard.submit(f"{PAGE}/v3/remove"))[0] == 303
+        and not folders[2].exists()
+        and folders[0].exists()
+    )
     assert not [*folders[0].parent.glob(".v*")] and live(dashboard) == "v1"

@@ -1,4 +1,6 @@
-"""The web server of the real bot: beside the sandbox's page, on Discord, with the real trainer; and killed."""
+"""The web server of the real bot: beside the sandbox's page, on Discord, with the real trainer; and
+killed.
+"""
 
 import asyncio
 import dataclasses
@@ -57,32 +59,54 @@ async def asked(session, path, **headers):
         return await answer.json()
 
 
-async def test_beside_the_page_the_literal_body_is_refused_and_a_local_set_ends_in_an_adapter(settings, tmp_path):
-    talk, general = put_talk(tmp_path / "talks"), put_talk(tmp_path / "general", count=6)
+async def test_beside_the_page_the_literal_body_is_refused_and_a_local_set_ends_in_an_adapter(
+    settings, tmp_path
+):
+    talk = put_talk(tmp_path / "talks")
+    general = put_talk(tmp_path / "general", count=6)
     shipped = dataclasses.replace(SHIPPED, general=general.parent)
     body = {**LITERAL, "base_model": settings.base_model, "dataset_path": str(talk)}
     async with open_app(settings, shipped) as app, aiohttp.ClientSession(app.url) as session:
         assert app.url == app.sandbox.url and (await asked(session, "/healthz"))["status"] == "ok"
         status, refused = await posted(session, LITERAL)
-        assert status == 422 and {error["field"] for error in refused["errors"]} == {"base_model", "dataset_path"}
+        assert status == 422 and {error["field"] for error in refused["errors"]} == {
+            "base_model",
+            "dataset_path",
+        }
         assert refused["would_work"]["dataset"] == "general-talk"
         assert app.services.store.jobs.page(1) == []
 
         status, made = await posted(session, body)
         assert status == 202, made
-        assert made["plan"]["rows_used"] == 24 and made["plan"]["memory_bytes"] > 2**29 and made["notes"] == []
+        assert (
+            made["plan"]["rows_used"] == 24
+            and made["plan"]["memory_bytes"] > 2**29
+            and made["notes"] == []
+        )
         await _page_is_as_before(session, app.sandbox)
-        await until(lambda: app.services.store.jobs.get(made["job_id"]).state not in ("queued", "running"), 90)
+        await until(
+            lambda: app.services.store.jobs.get(made["job_id"]).state not in ("queued", "running"),
+            90,
+        )
         job = await asked(session, made["links"]["self"])
         await _run_is_shown(session, job)
-        said = [m["content"] for channel in SKERROW_SEED.channels for m in app.sandbox.messages(channel.name)]
-        assert not [words for words in said if "train" in words.casefold()], "it was asked for in no channel"
+        said = [
+            m["content"]
+            for channel in SKERROW_SEED.channels
+            for m in app.sandbox.messages(channel.name)
+        ]
+        assert not [words for words in said if "train" in words.casefold()], (
+            "it was asked for in no channel"
+        )
     assert job["state"] == "done", job
     folder = settings.home / job["result"]["adapter"]
     manifest = verify_adapter(folder)
     assert (manifest.job_id, manifest.persona) == (made["job_id"], None)
     assert manifest.base_model_hash == fingerprint(locate(settings.base_model))
-    assert set(manifest.rights) == {"own-writing"} and manifest.hyperparameters["per_device_train_batch_size"] == 4
+    assert (
+        set(manifest.rights) == {"own-writing"}
+        and manifest.hyperparameters["per_device_train_batch_size"] == 4
+    )
     assert str(talk.parent) not in (folder / "datasheet.json").read_text()
     assert job["result"]["scorecard"] == manifest.metrics.model_dump(mode="json")
 
@@ -91,13 +115,21 @@ async def _run_is_shown(session, job):
     """What the real trainer has left is what the interface and the page tell."""
     curves = await asked(session, job["links"]["curves"])
     assert curves["steps"] == list(range(1, curves["steps"][-1] + 1)) and len(curves["epochs"]) == 3
-    assert len(curves["heldout_loss"]) == 3 and 0 < curves["memory_share"] < 1 and curves["seconds"] > 0
+    assert (
+        len(curves["heldout_loss"]) == 3
+        and 0 < curves["memory_share"] < 1
+        and curves["seconds"] > 0
+    )
     assert curves["settings_from"] == "run" and curves["settings"]["learning_rate"] == 2e-4
     result = (await asked(session, f"{job['links']['events']}?limit=100"))["events"]
     assert {"phase", "progress", "epoch", "scorecard", "done"} <= {one["event"] for one in result}
     async with session.get(f"/dashboard/training/{job['job_id']}") as page:
         html = await page.text()
-        assert page.status == 200 and html.count('<figure class="chart">') == 5 and "Its last lines" in html
+        assert (
+            page.status == 200
+            and html.count('<figure class="chart">') == 5
+            and "Its last lines" in html
+        )
     async with session.get(f"/dashboard/training/{job['job_id']}/repeat") as page:
         assert 'name="set.learning_rate" value="0.0002"' in await page.text()
 
@@ -106,7 +138,9 @@ async def _page_is_as_before(session, sandbox):
     async with session.get("/") as page:
         assert page.status == 200 and "script-src 'self'" in page.headers["Content-Security-Policy"]
     assert (await asked(session, "/page-api/state"))["guild"] == SKERROW_SEED.name
-    async with session.get("/api/v10/users/@me", headers={"Authorization": f"Bot {sandbox.token}"}) as me:
+    async with session.get(
+        "/api/v10/users/@me", headers={"Authorization": f"Bot {sandbox.token}"}
+    ) as me:
         assert me.status == 200
     for headers in ({"Host": "example.org"}, {"Origin": "https://example.org"}):
         async with session.get("/page-api/state", headers=headers) as foreign:
@@ -123,7 +157,8 @@ async def _serving(home):
 
 
 async def test_a_job_that_was_answered_for_outlives_a_killed_bot(tmp_path):
-    body, key = {"job_name": "oda-1", "persona": "oda"}, {"Idempotency-Key": "once"}
+    body = {"job_name": "oda-1", "persona": "oda"}
+    key = {"Idempotency-Key": "once"}
     process, url = await _serving(tmp_path)
     async with aiohttp.ClientSession(url) as session:
         status, made = await posted(session, body, **key)
@@ -146,7 +181,11 @@ async def test_on_discord_it_has_a_server_of_its_own_and_the_page_is_not_there(s
     with patch_discord(discord):
         on_discord = settings.model_copy(update={"discord_token": discord.token})
         async with open_app(on_discord, SHIPPED) as app, aiohttp.ClientSession(app.url) as session:
-            assert app.sandbox is None and app.url != discord.url and app.url.startswith("http://127.0.0.1:")
+            assert (
+                app.sandbox is None
+                and app.url != discord.url
+                and app.url.startswith("http://127.0.0.1:")
+            )
             assert (await asked(session, "/healthz"))["status"] == "ok"
             status, refused = await posted(session, {**LITERAL, "recipe": "No such"})
             assert status == 422 and "recipe" in [error["field"] for error in refused["errors"]]
@@ -169,11 +208,15 @@ async def test_opened_to_others_it_demands_the_token_and_the_guild_stays_on_this
             assert (await asked(session, "/healthz", Host=host)) == {"status": "ok"}
             async with session.get("/finetune/jobs", headers={"Host": host}) as answer:
                 assert answer.status == 401
-            assert (await asked(session, "/finetune/jobs", Host=host, Authorization=f"Bearer {TOKEN}"))["jobs"] == []
+            assert (
+                await asked(session, "/finetune/jobs", Host=host, Authorization=f"Bearer {TOKEN}")
+            )["jobs"] == []
         for path in ("/page-api/state", "/api/v10/users/@me", "/gateway", "/page/app.js"):
             async with session.get(path, headers={"Authorization": f"Bearer {TOKEN}"}) as answer:
                 assert answer.status == 404, "the guild is not served there"
-        async with session.get("/", allow_redirects=False, headers={"Authorization": f"Bearer {TOKEN}"}) as answer:
+        async with session.get(
+            "/", allow_redirects=False, headers={"Authorization": f"Bearer {TOKEN}"}
+        ) as answer:
             assert answer.headers["Location"] == "/dashboard"
         async with session.get(app.sandbox.url) as page:
             assert page.status == 200 and "Sandbox" in await page.text()
@@ -186,7 +229,10 @@ def curls():
     found = []
     for command in re.split(r"^(?=curl )", "".join(blocks), flags=re.MULTILINE)[1:]:
         words = iter(shlex.split(command.replace("\\\n", " "))[1:])
-        method, url, headers, data = "GET", "", {}, None
+        method = "GET"
+        url = ""
+        headers = {}
+        data = None
         for word in words:
             match word:
                 case "-X":
@@ -205,10 +251,14 @@ def curls():
 
 async def test_the_lines_of_the_documentation_do_what_it_says(dashboard, monkeypatch):
     monkeypatch.chdir(DOCS.parents[1])
-    lines, job_id, statuses = curls(), "", []
+    lines = curls()
+    job_id = ""
+    statuses = []
     assert len(lines) == 6
     for method, path, headers, data in lines:
-        status, body, _ = await dashboard.ask(method, path.replace("JOB", job_id), headers=headers, data=data)
+        status, body, _ = await dashboard.ask(
+            method, path.replace("JOB", job_id), headers=headers, data=data
+        )
         job_id = body.get("job_id", job_id)
         statuses.append(status)
         assert status < 400, body

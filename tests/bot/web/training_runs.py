@@ -35,7 +35,14 @@ def step(number: int, loss: float = 3.0, of: int = 20, **more: Any) -> Progress:
 
 def epoch(number: int, at: int, loss: float = 2.5) -> Epoch:
     """The end of a pass."""
-    return Epoch(epoch=number, train_loss=loss, eval_loss=loss + 0.1, seconds=20.0, samples_per_s=2.5, step=at)
+    return Epoch(
+        epoch=number,
+        train_loss=loss,
+        eval_loss=loss + 0.1,
+        seconds=20.0,
+        samples_per_s=2.5,
+        step=at,
+    )
 
 
 def whole_run(steps: int = 20) -> list[TrainerEvent]:
@@ -62,10 +69,14 @@ def put_run(folder: Path, recipe: dict[str, Any] | None = None, **more: Any) -> 
     (folder / "run.json").write_text(json.dumps(held | more), encoding="utf-8")
 
 
-def put_job(dashboard: DashboardClient, job_id: str, *, guild: int = 0, by: int = 0, **request: Any) -> TrainingJob:
+def put_job(
+    dashboard: DashboardClient, job_id: str, *, guild: int = 0, by: int = 0, **request: Any
+) -> TrainingJob:
     """A job that waits, of which nothing has been told."""
     fields = {"job_name": job_id, "persona": "oda", **request}
-    return dashboard.store.jobs.add(NewTrainingJob(job_id, guild, 0, by, TrainingRequest(**fields)), 1_000.0)
+    return dashboard.store.jobs.add(
+        NewTrainingJob(job_id, guild, 0, by, TrainingRequest(**fields)), 1_000.0
+    )
 
 
 def folder_in(dashboard: DashboardClient, job_id: str) -> Path:

@@ -1,4 +1,6 @@
-"""A server in a process of its own, for whoever measures its memory: prints its address, ends with its input."""
+"""A server in a process of its own, for whoever measures its memory: prints its address, ends with
+its input.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Chromium over the dashboard of a running bot: real client, store, queue and web server; model and trainer are fakes.
+"""Chromium over the dashboard of a running bot: real client, store, queue and web server; model and
+trainer are fakes.
 
-Tests of pages begin with `pytestmark = pytest.mark.asyncio(loop_scope="session")` and open what they look at with
-`page = await dashboard.open("/dashboard/personas", phone=True)`.
+Tests of pages begin with `pytestmark = pytest.mark.asyncio(loop_scope="session")` and open what
+they look at with `page = await dashboard.open("/dashboard/personas", phone=True)`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ PHONE = {"width": 360, "height": 740}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is tried at both widths is tried on the phone by `make test-slow`."""
     for item in items:
-        if isinstance(item, pytest.Function) and getattr(item, "callspec", None) and item.callspec.params.get("phone"):
+        if (
+            isinstance(item, pytest.Function)
+            and getattr(item, "callspec", None)
+            and item.callspec.params.get("phone")
+        ):
             item.add_marker(pytest.mark.slow)
 
 
@@ -31,7 +36,9 @@ class Dashboard:
     """Opens pages, each in a context of its own, and hears what Chromium complains about."""
 
     def __init__(self, browser: Browser, url: str, stage: Stage | None = None) -> None:
-        self._browser, self.url, self._stage = browser, url, stage
+        self._browser = browser
+        self.url = url
+        self._stage = stage
         self._contexts: list[BrowserContext] = []
         self.complaints: list[str] = []
 
@@ -41,8 +48,12 @@ class Dashboard:
         assert self._stage is not None
         return self._stage
 
-    async def open(self, path: str = "/dashboard", *, phone: bool = False, dark: bool = False, **more: Any) -> Page:
-        """A page in a window of its own; `more` are settings of Playwright's contexts, such as java_script_enabled."""
+    async def open(
+        self, path: str = "/dashboard", *, phone: bool = False, dark: bool = False, **more: Any
+    ) -> Page:
+        """A page in a window of its own; `more` are settings of Playwright's contexts, such as
+        java_script_enabled.
+        """
         settings = {
             "viewport": PHONE if phone else DESKTOP,
             "color_scheme": "dark" if dark else "light",
@@ -59,8 +70,12 @@ class Dashboard:
         return page
 
     def _hear(self, said: ConsoleMessage) -> None:
-        # Chromium notes every answer from 400 on as an error; whether it is one is for the test to say.
-        if said.type in ("error", "warning") and "the server responded with a status of 4" not in said.text:
+        # Chromium notes every answer from 400 on as an error; whether it is one is for the test to
+        # say.
+        if (
+            said.type in ("error", "warning")
+            and "the server responded with a status of 4" not in said.text
+        ):
             self.complaints.append(f"{said.text} ({said.location['url']})")
 
     async def close(self) -> None:
@@ -72,14 +87,18 @@ class Dashboard:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def dashboard(staged: Stage, browser: Browser) -> AsyncIterator[Dashboard]:
-    """The dashboard of a bot in the sandbox; `dashboard.stage` has its store, its fake engine and fake trainer."""
+    """The dashboard of a bot in the sandbox; `dashboard.stage` has its store, its fake engine and
+    fake trainer.
+    """
     made = Dashboard(browser, staged.sandbox.url, staged)
     yield made
     await made.close()
 
 
 async def assert_accessible(page: Page) -> None:
-    """Axe finds no serious problem, each landmark has a name of its own, and nothing is cut off sideways."""
+    """Axe finds no serious problem, each landmark has a name of its own, and nothing is cut off
+    sideways.
+    """
     await page.wait_for_load_state()  # with its style sheets
     found = (await Axe().run(page)).response["violations"]
     worst = [

@@ -1,4 +1,6 @@
-"""The dashboard's pictures: pages of a bot that has just retrained a persona (tests/browser/pictures.py)."""
+"""The dashboard's pictures: pages of a bot that has just retrained a persona
+(tests/browser/pictures.py).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,18 @@ PROMPT = "The ferry is late again. What do you do while you wait?"
 
 
 class DashboardPhotographer:
-    """Looks at the pages as the operator does. `job_id` is a training of `persona_id` that has ended in `version`."""
+    """Looks at the pages as the operator does. `job_id` is a training of `persona_id` that has
+    ended in `version`.
+    """
 
-    def __init__(self, browser: Browser, url: str, persona_id: str, version: str, job_id: str) -> None:
-        self._browser, self._url = browser, url
-        self._persona_id, self._version, self._job_id = persona_id, version, job_id
+    def __init__(
+        self, browser: Browser, url: str, persona_id: str, version: str, job_id: str
+    ) -> None:
+        self._browser = browser
+        self._url = url
+        self._persona_id = persona_id
+        self._version = version
+        self._job_id = job_id
 
     async def open(self, path: str, *, phone: bool = False, dark: bool = True) -> Page:
         """A page in a window of its own."""
@@ -45,7 +54,8 @@ class DashboardPhotographer:
         await self.take(await self.open(f"/dashboard/personas/{self._persona_id}"), "persona")
         await self.take(await self.open(f"/dashboard/training/{self._job_id}"), "run")
         await self.take(
-            await self.open(f"/dashboard/cards/{self._persona_id}/{self._version}", dark=False), "scorecard"
+            await self.open(f"/dashboard/cards/{self._persona_id}/{self._version}", dark=False),
+            "scorecard",
         )
         phone = await self.open(f"/dashboard/training/{self._job_id}", phone=True, dark=False)
         await self.take(phone, "run-phone")

@@ -1,4 +1,6 @@
-"""Data, as somebody uses it in Chromium: a file brought in, its right stated, a set built, browsed and planned."""
+"""Data, as somebody uses it in Chromium: a file brought in, its right stated, a set built, browsed
+and planned.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from tests.bot.web.dataset_folders import TRAINER, put_set
 from tests.browser.dashboard.conftest import Dashboard, assert_accessible
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-TALK = json.dumps({"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me, as ever."}]})
+TALK = json.dumps(
+    {
+        "messages": [
+            {"role": "user", "content": "Who?"},
+            {"role": "assistant", "content": "Me, as ever."},
+        ]
+    }
+)
 DROP = """([selector, name, text]) => {
   const transfer = new DataTransfer();
   transfer.items.add(new File([text], name));
@@ -31,7 +40,9 @@ PASTE = """([selector, size]) => {
 @pytest.fixture(autouse=True)
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
-    monkeypatch.setattr("bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py")))
+    monkeypatch.setattr(
+        "bot.data.jobs.TRAINER_COMMAND", (sys.executable, str(tmp_path / "trainer.py"))
+    )
 
 
 def home_of(dashboard: Dashboard) -> Path:
@@ -46,7 +57,9 @@ async def state_right(page: Page) -> None:
 
 
 @pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
-async def test_a_file_becomes_a_set_that_is_browsed_planned_and_trained_on(dashboard: Dashboard, phone: bool) -> None:
+async def test_a_file_becomes_a_set_that_is_browsed_planned_and_trained_on(
+    dashboard: Dashboard, phone: bool
+) -> None:
     page = await dashboard.open("/dashboard/data", phone=phone, dark=phone)
     await assert_accessible(page)
     await page.get_by_label("File", exact=True).set_input_files(
@@ -69,7 +82,11 @@ async def test_a_file_becomes_a_set_that_is_browsed_planned_and_trained_on(dashb
     await expect(page.get_by_role("heading", name="Composition")).to_be_visible()
     await assert_accessible(page)
 
-    await page.get_by_role("navigation", name="Data set harbour").get_by_role("link", name="Samples").click()
+    await (
+        page.get_by_role("navigation", name="Data set harbour")
+        .get_by_role("link", name="Samples")
+        .click()
+    )
     await page.get_by_label("Words").fill("hawser 7")
     await page.get_by_role("button", name="Find").click()
     await expect(page.get_by_role("article")).to_have_count(1)
@@ -98,7 +115,9 @@ async def job_id(dashboard: Dashboard) -> str:
     raise AssertionError("nothing was queued")
 
 
-async def test_a_file_is_dropped_and_one_of_the_same_name_is_asked_about(dashboard: Dashboard) -> None:
+async def test_a_file_is_dropped_and_one_of_the_same_name_is_asked_about(
+    dashboard: Dashboard,
+) -> None:
     page = await dashboard.open("/dashboard/data")
     await page.evaluate(DROP, ["#drop", "talk.jsonl", TALK])
     await expect(page).to_have_url(f"{dashboard.url}/dashboard/data/uploads/talk.jsonl")
@@ -112,8 +131,13 @@ async def test_a_file_is_dropped_and_one_of_the_same_name_is_asked_about(dashboa
 
     page.on("dialog", refuse)
     await page.evaluate(DROP, ["#drop", "talk.jsonl", "other"])
-    await expect(page.locator("#upload-error")).to_contain_text("There is a file talk.jsonl already")
-    assert "Replace it?" in asked[0] and (home_of(dashboard) / "uploads" / "talk.jsonl").read_text() == TALK
+    await expect(page.locator("#upload-error")).to_contain_text(
+        "There is a file talk.jsonl already"
+    )
+    assert (
+        "Replace it?" in asked[0]
+        and (home_of(dashboard) / "uploads" / "talk.jsonl").read_text() == TALK
+    )
     await page.evaluate(DROP, ["#drop", "run.exe", "MZ"])
     await expect(page.locator("#upload-error")).to_contain_text("of an unsupported type")
 
@@ -130,7 +154,10 @@ async def test_an_upload_shows_how_far_it_is_and_is_cancelled(dashboard: Dashboa
     client = await page.context.new_cdp_session(page)
     slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 400_000}
     await client.send("Network.emulateNetworkConditions", slow)
-    await page.evaluate(DROP.replace("new File([text]", "new File([text.repeat(4000)]"), ["#drop", "a.txt", "x" * 1000])
+    await page.evaluate(
+        DROP.replace("new File([text]", "new File([text.repeat(4000)]"),
+        ["#drop", "a.txt", "x" * 1000],
+    )
     await expect(page.locator("#progress-words")).to_contain_text("% of 3.8 MiB")
     await page.locator("#name").click()  # Chromium asks nobody who has not touched the page
     async with page.expect_event("dialog") as asked:
@@ -166,7 +193,9 @@ async def test_samples_are_paged_by_keyboard(dashboard: Dashboard) -> None:
     await expect(page.get_by_role("article", name="Sample 21")).to_be_visible()
 
 
-async def test_the_page_of_sources_and_sets_is_accessible_with_a_set_on_it(dashboard: Dashboard) -> None:
+async def test_the_page_of_sources_and_sets_is_accessible_with_a_set_on_it(
+    dashboard: Dashboard,
+) -> None:
     put_set(home_of(dashboard) / "datasets" / "harbour")
     page = await dashboard.open("/dashboard/data")
     await expect(page.get_by_role("link", name="harbour", exact=True)).to_be_visible()

@@ -1,4 +1,6 @@
-"""Forms in Chromium: what is wrong is told at the top, with links to the fields; with and without scripts."""
+"""Forms in Chromium: what is wrong is told at the top, with links to the fields; with and without
+scripts.
+"""
 
 import pytest
 from playwright.async_api import expect
@@ -30,7 +32,8 @@ async def test_a_fault_far_down_is_seen_at_once_and_leads_to_its_field(dashboard
 
 async def test_what_changes_is_where_the_page_is_after_asking_for_it(dashboard):
     dashboard.stage.store.jobs.add(
-        NewTrainingJob("waits", 0, 0, 0, TrainingRequest(job_name="harbour", persona="ballast")), 1.0
+        NewTrainingJob("waits", 0, 0, 0, TrainingRequest(job_name="harbour", persona="ballast")),
+        1.0,
     )
     page = await dashboard.open("/dashboard/training/waits/repeat")
     await page.locator("[id$=seed]").first.fill("11")

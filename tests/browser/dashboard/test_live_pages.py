@@ -15,7 +15,8 @@ from tests.browser.dashboard.test_play_pages import ask
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 STREAMS = "**/events*"
-ASKED_AGAIN_MS, PATIENCE_MS = 2000, 3000
+ASKED_AGAIN_MS = 2000
+PATIENCE_MS = 3000
 GONE_AT = datetime.fromisoformat("2026-11-20T14:02:11+00:00")
 HEARD_ERRORS = """EventSource = class extends EventSource {
   constructor(path) {
@@ -27,7 +28,9 @@ SILENT = "The bot does not answer; this was its state at 2:02:11 PM."
 
 
 async def left(page: Page, status: int = 503) -> None:
-    """From now on the bot answers so where events are asked for; the page's clock stands, to be set forward."""
+    """From now on the bot answers so where events are asked for; the page's clock stands, to be set
+    forward.
+    """
     await page.route(STREAMS, lambda route: route.fulfill(status=status, body=""))
     await page.clock.install(time=GONE_AT - timedelta(minutes=1))
     await page.clock.pause_at(GONE_AT)
@@ -49,7 +52,9 @@ async def job_id(dashboard: Dashboard) -> str:
     return queue.enqueue(request, guild_id=0, channel_id=0, requested_by=0).job_id
 
 
-@pytest.mark.parametrize("path", ["/dashboard/system", "/dashboard/training", "/dashboard/training/{}"])
+@pytest.mark.parametrize(
+    "path", ["/dashboard/system", "/dashboard/training", "/dashboard/training/{}"]
+)
 async def test_a_page_says_that_the_bot_does_not_answer_until_it_does(dashboard, job_id, path):
     page = await dashboard.open(path.format(job_id), locale="en-US", timezone_id="UTC")
     said = page.locator("#said")
@@ -69,13 +74,17 @@ async def test_whoever_is_signed_in_no_longer_is_asked_to_sign_in_beside_the_pag
     page = await dashboard.open("/dashboard/system")
     await left(page, status=401)
     await page.clock.fast_forward(ASKED_AGAIN_MS)
-    await expect(page.locator("#said").get_by_role("link", name="Sign in")).to_have_attribute("target", "_blank")
+    await expect(page.locator("#said").get_by_role("link", name="Sign in")).to_have_attribute(
+        "target", "_blank"
+    )
     await page.clock.resume()
     await back(page)
     await expect(page.locator("#said")).to_be_empty()
 
 
-async def test_a_run_of_the_playground_that_a_restart_ended_says_so_and_keeps_what_it_had_written(dashboard):
+async def test_a_run_of_the_playground_that_a_restart_ended_says_so_and_keeps_what_it_had_written(
+    dashboard,
+):
     engine = dashboard.stage.engine
     engine.free.clear()
     page = await dashboard.open("/dashboard/play")
@@ -83,7 +92,9 @@ async def test_a_run_of_the_playground_that_a_restart_ended_says_so_and_keeps_wh
     await expect(page.locator(".line .words")).to_have_text("Ballast ")
     await left(page, status=404)
     await page.clock.fast_forward(ASKED_AGAIN_MS)
-    await expect(page.locator("#end")).to_contain_text("The bot was restarted, which ended this run.")
+    await expect(page.locator("#end")).to_contain_text(
+        "The bot was restarted, which ended this run."
+    )
     await expect(page.locator(".line .words")).to_have_text("Ballast ")
     await expect(page.get_by_text("generating")).to_have_count(0)
     await expect(page.get_by_role("button", name="Stop")).to_have_count(0)

@@ -1,4 +1,6 @@
-"""What has to be within reach on a phone: saving in a long form, and what can be done in a table."""
+"""What has to be within reach on a phone: saving in a long form, and what can be done in a
+table.
+"""
 
 import pytest
 from playwright.async_api import expect
@@ -18,7 +20,10 @@ async def test_saving_is_within_reach_from_the_first_field_to_the_last(dashboard
     for field in ("Name", "Personality", "Licence"):
         await page.get_by_label(field, exact=True).focus()
         await expect(save).to_be_in_viewport(ratio=1)
-    over = "document.activeElement.getBoundingClientRect().bottom - document.querySelector('.bar').offsetTop + scrollY"
+    over = (
+        "document.activeElement.getBoundingClientRect().bottom - "
+        "document.querySelector('.bar').offsetTop + scrollY"
+    )
     assert await page.evaluate(over) <= 0, "what has the focus is not behind it"
     count = page.locator(".bar [data-room=tokens]")
     before = await count.inner_text()
@@ -28,11 +33,16 @@ async def test_saving_is_within_reach_from_the_first_field_to_the_last(dashboard
     await expect(page.get_by_role("status").first).to_contain_text("speaks by this card")
 
 
-@pytest.mark.parametrize("table", ["Versions", "Criteria of the gate, table", "Score cards of Ballast, table", "Runs"])
+@pytest.mark.parametrize(
+    "table", ["Versions", "Criteria of the gate, table", "Score cards of Ballast, table", "Runs"]
+)
 async def test_tables_need_no_scrolling_sideways_and_stay_tables(dashboard, table):
     stage = dashboard.stage
     put_two(stage.client.services.home, stage.store, stage.engine)
-    stage.store.jobs.add(NewTrainingJob("waits", 0, 0, 0, TrainingRequest(job_name="harbour", persona="ballast")), 1.0)
+    stage.store.jobs.add(
+        NewTrainingJob("waits", 0, 0, 0, TrainingRequest(job_name="harbour", persona="ballast")),
+        1.0,
+    )
     path = {
         "Versions": "/dashboard/personas/ballast/versions",
         "Criteria of the gate, table": "/dashboard/cards/ballast/v2",
@@ -46,5 +56,8 @@ async def test_tables_need_no_scrolling_sideways_and_stay_tables(dashboard, tabl
     heads = await rows.first.get_by_role("columnheader").count()
     for row in (await rows.all())[1:]:
         assert await row.get_by_role("rowheader").or_(row.get_by_role("cell")).count() == heads
-        assert len({(await cell.bounding_box())["x"] for cell in await row.get_by_role("cell").all()}) == 1
+        assert (
+            len({(await cell.bounding_box())["x"] for cell in await row.get_by_role("cell").all()})
+            == 1
+        )
     await assert_accessible(page)

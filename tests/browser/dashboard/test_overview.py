@@ -1,4 +1,6 @@
-"""The first page: who speaks, what is being trained, what wants attention; at desktop and phone width."""
+"""The first page: who speaks, what is being trained, what wants attention; at desktop and phone
+width.
+"""
 
 import re
 
@@ -36,7 +38,9 @@ async def test_one_gets_there_from_the_guild_and_back(dashboard, visit):
     await expect(tobias.page.locator("#room")).to_be_visible()
 
 
-async def test_what_is_not_there_is_reported_on_a_page_and_the_keyboard_goes_past_the_navigation(dashboard):
+async def test_what_is_not_there_is_reported_on_a_page_and_the_keyboard_goes_past_the_navigation(
+    dashboard,
+):
     page = await dashboard.open("/dashboard/nowhere")
     await expect(page.get_by_role("heading", name="Not found")).to_be_visible()
     await page.keyboard.press("Tab")

@@ -1,4 +1,6 @@
-"""Personas in Chromium: a card is written and heard, lore is asked, a version goes live; at desktop and phone width."""
+"""Personas in Chromium: a card is written and heard, lore is asked, a version goes live; at desktop
+and phone width.
+"""
 
 import asyncio
 import io
@@ -33,7 +35,9 @@ async def test_a_card_is_written_received_and_saved(dashboard, phone):
     await page.get_by_role("link", name="Ballast").click()
     room = page.locator("#room [data-room=tokens]")
     before = int((await room.inner_text()).replace(",", ""))
-    await page.get_by_label("Scenario").fill("A quay at low tide, with gulls, and the second ledger open on a barrel.")
+    await page.get_by_label("Scenario").fill(
+        "A quay at low tide, with gulls, and the second ledger open on a barrel."
+    )
     await expect(room).not_to_have_text(f"{before:,}")
     await expect(page.locator("[data-count=scenario]")).not_to_have_text("0")
     await page.get_by_label("Name", exact=True).fill("Clyde")
@@ -102,7 +106,9 @@ async def test_lore_is_written_and_asked(dashboard, phone):
     await page.get_by_label("Title").fill("The violet umbrella")
     await page.get_by_label("Text", exact=True).fill("An umbrella of violet silk hangs in the cab.")
     await page.get_by_role("button", name="Add").first.click()
-    await expect(page.get_by_role("status").first).to_contain_text("the-violet-umbrella.md is kept; 1 passage is found")
+    await expect(page.get_by_role("status").first).to_contain_text(
+        "the-violet-umbrella.md is kept; 1 passage is found"
+    )
     await page.get_by_label("Message", exact=True).fill("whose violet umbrella is that?")
     await page.get_by_role("button", name="Ask").click()
     best = page.get_by_role("article").first
@@ -118,7 +124,9 @@ async def test_lore_is_written_and_asked(dashboard, phone):
     await expect(page.locator("[data-live]")).not_to_have_text(tokens)
     await assert_accessible(page)
     await page.get_by_role("button", name="Save").click()
-    await expect(page.get_by_role("row").filter(has_text="the-piano.md")).to_contain_text("in place of what ships")
+    await expect(page.get_by_role("row").filter(has_text="the-piano.md")).to_contain_text(
+        "in place of what ships"
+    )
 
 
 @pytest.mark.parametrize("phone", [False, True])
@@ -131,12 +139,18 @@ async def test_a_version_goes_live_and_is_taken_back(dashboard, phone):
     await expect(page.get_by_text("It fits better.")).to_be_visible()
     await assert_accessible(page)
     await page.get_by_role("button", name="Promote v2").click()
-    await expect(page.get_by_role("status").first).to_contain_text("v2 of Ballast is live from the next reply on.")
-    await expect(page.get_by_role("img", name="The versions of Ballast in time.")).to_contain_text("v2")
+    await expect(page.get_by_role("status").first).to_contain_text(
+        "v2 of Ballast is live from the next reply on."
+    )
+    await expect(page.get_by_role("img", name="The versions of Ballast in time.")).to_contain_text(
+        "v2"
+    )
     assert services(dashboard).store.versions.live("ballast", 0) == "v2"
     await page.get_by_role("link", name="Roll back").click()
     await page.get_by_role("button", name="Roll back to the base model").click()
-    await expect(page.get_by_role("status").first).to_contain_text("The base model answers for Ballast")
+    await expect(page.get_by_role("status").first).to_contain_text(
+        "The base model answers for Ballast"
+    )
     await assert_accessible(page)
     await page.get_by_role("link", name="Delete v2").click()
     await assert_accessible(page)
@@ -163,7 +177,9 @@ async def test_times_in_the_drawing_of_versions_are_the_readers_own(dashboard):
     await expect(page.get_by_role("row").filter(has_text="v1")).to_contain_text(made)
     await expect(page.get_by_role("img", name=f"v1: made {made}")).to_be_visible()
     tick = page.locator(".lives text[data-at]").first
-    at = datetime.fromisoformat(await tick.get_attribute("data-at")).astimezone(ZoneInfo("Asia/Tokyo"))
+    at = datetime.fromisoformat(await tick.get_attribute("data-at")).astimezone(
+        ZoneInfo("Asia/Tokyo")
+    )
     await expect(tick).to_have_text(f"{at:%b} {at.day}, {at.hour % 12 or 12}:{at:%M %p}")
     plain = await dashboard.open(f"{PAGE}/versions", java_script_enabled=False)
     await expect(plain.locator(".lives text[data-at]").first).to_have_text(re.compile(" UTC$"))
@@ -181,10 +197,14 @@ if source == "someone/broken":
 assert "/" in source and (not source.endswith(".zip") or Path(source).read_bytes()[:2] == b"PK")
 shutil.copytree(here / "adapter", out)
 """
-"""Stands for `trainer import`: reports progress, waits for the file `go`, then writes an adapter."""
+"""Stands for `trainer import`: reports progress, waits for the file `go`, then writes an
+adapter.
+"""
 
 
-async def test_an_adapter_comes_from_a_zip_or_a_hub_with_its_progress(dashboard, tmp_path, monkeypatch):
+async def test_an_adapter_comes_from_a_zip_or_a_hub_with_its_progress(
+    dashboard, tmp_path, monkeypatch
+):
     (tmp_path / "importer.py").write_text(IMPORTER)
     sealed(tmp_path / "adapter", "served", source={"name": "someone/harbour-lora"})
     command = (sys.executable, str(tmp_path / "importer.py"))
@@ -193,9 +213,13 @@ async def test_an_adapter_comes_from_a_zip_or_a_hub_with_its_progress(dashboard,
     await page.get_by_role("button", name="Import").click()
     await expect(page.get_by_text("There is nothing to import.")).to_be_visible()
     await page.goto(f"{PAGE}/versions")
-    await page.get_by_label("Or a zip").set_input_files({"name": "a.bin", "mimeType": "a/b", "buffer": b"no zip"})
+    await page.get_by_label("Or a zip").set_input_files(
+        {"name": "a.bin", "mimeType": "a/b", "buffer": b"no zip"}
+    )
     await page.get_by_role("button", name="Import").click()
-    await expect(page.locator("#upload-error")).to_contain_text("a.bin is no zip. Pack the adapter's folder")
+    await expect(page.locator("#upload-error")).to_contain_text(
+        "a.bin is no zip. Pack the adapter's folder"
+    )
 
     with zipfile.ZipFile(packed := io.BytesIO(), "w") as archive:
         archive.writestr("a/adapter_config.json", "{}")
@@ -213,7 +237,9 @@ async def test_an_adapter_comes_from_a_zip_or_a_hub_with_its_progress(dashboard,
     await expect(page.locator("[data-work]")).to_contain_text("running")
     await assert_accessible(page)
     (tmp_path / "go").touch()
-    await expect(page.get_by_text("The adapter of someone/harbour-lora is its version v1")).to_be_visible()
+    await expect(
+        page.get_by_text("The adapter of someone/harbour-lora is its version v1")
+    ).to_be_visible()
     await expect(page.get_by_role("link", name="Promote v1")).to_be_visible()
     assert services(dashboard).store.versions.live("ballast", 0) is None
     await page.get_by_label("From a hub").fill("someone/broken")

@@ -1,4 +1,6 @@
-"""The plan of a training in Chromium: it is waited for, come back to, and marked where the form has changed since."""
+"""The plan of a training in Chromium: it is waited for, come back to, and marked where the form has
+changed since.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ from tests.fakes import PLAN
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 CARD = "".join(f"{n}. Oda keeps the tea room and speaks of it.\n" for n in range(200))
-MASK = MaskPreview(parts=((f"{CARD}Mina: Who are you?\n", False), ("Oda, love.", True)), tokens=1_600, trained_tokens=6)
+MASK = MaskPreview(
+    parts=((f"{CARD}Mina: Who are you?\n", False), ("Oda, love.", True)),
+    tokens=1_600,
+    trained_tokens=6,
+)
 RECORD = """() => new MutationObserver(() => {
   sessionStorage.said = document.getElementById("busy").textContent;
   sessionStorage.disabled = document.querySelector("button.primary").disabled;
@@ -31,7 +37,9 @@ def planning(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard.stage.backend, "plan", plan)
 
 
-BOX_AND_MARK = "box => [box, box.querySelector('mark')].map(one => one.getBoundingClientRect().toJSON())"
+BOX_AND_MARK = (
+    "box => [box, box.querySelector('mark')].map(one => one.getBoundingClientRect().toJSON())"
+)
 
 
 async def planned(page: Page) -> None:
@@ -39,7 +47,9 @@ async def planned(page: Page) -> None:
     await expect(page.get_by_role("heading", name="The plan")).to_be_visible()
 
 
-async def test_a_plan_is_waited_for_visibly_and_back_leads_to_it_again(dashboard: Dashboard) -> None:
+async def test_a_plan_is_waited_for_visibly_and_back_leads_to_it_again(
+    dashboard: Dashboard,
+) -> None:
     page = await dashboard.open("/dashboard/data/plan?persona=oda")
     await page.evaluate(RECORD)
     await planned(page)
@@ -75,21 +85,30 @@ async def test_a_plan_is_marked_while_the_form_has_other_settings(dashboard: Das
     await expect(marked).to_be_hidden()
 
 
-async def test_what_stands_behind_the_longest_bar_ends_within_the_chart_on_a_phone(dashboard: Dashboard) -> None:
+async def test_what_stands_behind_the_longest_bar_ends_within_the_chart_on_a_phone(
+    dashboard: Dashboard,
+) -> None:
     page = await dashboard.open("/dashboard/data/plan?persona=oda", phone=True)
     await planned(page)
     chart = page.locator("figure", has_text="Samples by source").locator("svg")
-    around, text = await chart.bounding_box(), await chart.get_by_text("3,000 samples").bounding_box()
+    around = await chart.bounding_box()
+    text = await chart.get_by_text("3,000 samples").bounding_box()
     assert around and text and text["x"] + text["width"] <= around["x"] + around["width"]
 
 
 @pytest.mark.parametrize("scripts", [True, False])
-async def test_what_is_learned_of_a_sample_is_seen_at_once(dashboard: Dashboard, scripts: bool) -> None:
-    page = await dashboard.open("/dashboard/data/plan?persona=oda", phone=True, java_script_enabled=scripts)
+async def test_what_is_learned_of_a_sample_is_seen_at_once(
+    dashboard: Dashboard, scripts: bool
+) -> None:
+    page = await dashboard.open(
+        "/dashboard/data/plan?persona=oda", phone=True, java_script_enabled=scripts
+    )
     await planned(page)
     box = page.get_by_role("article", name="Sample 1").locator("pre.mask").last
     await expect(box.locator("mark")).to_be_visible()
-    around, mark = await box.evaluate(BOX_AND_MARK)  # at one moment: the page may still be moving as its charts come
+    around, mark = await box.evaluate(
+        BOX_AND_MARK
+    )  # at one moment: the page may still be moving as its charts come
     assert around["top"] <= mark["top"] and mark["bottom"] <= around["bottom"]
     await page.get_by_text("What comes before, about").click()
     await expect(page.get_by_text("0. Oda keeps the tea room").first).to_be_visible()

@@ -1,4 +1,6 @@
-"""The playground in Chromium: replies as they are made, tokens by key, duets; with and without scripts."""
+"""The playground in Chromium: replies as they are made, tokens by key, duets; with and without
+scripts.
+"""
 
 import pytest
 from playwright.async_api import expect
@@ -17,7 +19,9 @@ PROMPT = "Is the ferry late?"
 def put_live(store, persona_id, version):
     request = TrainingRequest(job_name=version, persona=persona_id)
     store.jobs.add(NewTrainingJob(f"{persona_id}-{version}", 0, 0, 0, request), 1.0)
-    store.versions.record_installed(InstalledVersion(persona_id, version, f"{persona_id}-{version}", 1.0, SCORECARD))
+    store.versions.record_installed(
+        InstalledVersion(persona_id, version, f"{persona_id}-{version}", 1.0, SCORECARD)
+    )
     store.versions.promote(persona_id, version, 0, 1.0)
 
 
@@ -44,7 +48,9 @@ async def test_two_answer_side_by_side_while_one_watches(dashboard, phone):
     stage.engine.free.set()
     await expect(page.get_by_text("Ended: done.")).to_be_visible()
     await expect(ballast.get_by_text(f"Ballast hears: {PROMPT}", exact=True)).to_be_visible()
-    await expect(page.get_by_role("region", name="Oda Marrow")).to_contain_text(f"Oda Marrow hears: {PROMPT}")
+    await expect(page.get_by_role("region", name="Oda Marrow")).to_contain_text(
+        f"Oda Marrow hears: {PROMPT}"
+    )
     await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     await assert_accessible(page)
     await _tokens_by_key(page, ballast)
@@ -71,7 +77,9 @@ async def _tokens_by_key(page, column):
     await page.keyboard.press("End")
     await expect(column.get_by_role("button", name="late?")).to_be_focused()
     await column.get_by_text("As a table").click()
-    await expect(column.get_by_role("row", name="ferry 60.7 % tide 60.7 % rope 8.2 %")).to_be_visible()
+    await expect(
+        column.get_by_role("row", name="ferry 60.7 % tide 60.7 % rope 8.2 %")
+    ).to_be_visible()
 
 
 async def test_stop_keeps_what_there_is_and_a_reload_loses_nothing(dashboard):
@@ -90,7 +98,8 @@ async def test_stop_keeps_what_there_is_and_a_reload_loses_nothing(dashboard):
 
 @pytest.mark.parametrize("phone", [False, True])
 async def test_a_duet_grows_line_by_line(dashboard, phone):
-    stage, said = dashboard.stage, iter(("A boot and a bell.", "The bell is mine.", "You heard it first."))
+    stage = dashboard.stage
+    said = iter(("A boot and a bell.", "The bell is mine.", "You heard it first."))
     stage.engine.script = lambda _: [next(said)]
     stage.engine.free.clear()
     page = await dashboard.open("/dashboard/play", phone=phone)
@@ -129,5 +138,9 @@ async def test_columns_of_the_same_name_are_distinguished(dashboard):
     await ask(page, "Oda Marrow (base model)", "Oda Marrow (base model)")
     await expect(page.get_by_text("Ended: done.")).to_be_visible()
     for number in (1, 2):
-        await page.get_by_role("region", name=f"Oda Marrow (base model), {number}").get_by_text("As a table").click()
+        await (
+            page.get_by_role("region", name=f"Oda Marrow (base model), {number}")
+            .get_by_text("As a table")
+            .click()
+        )
     await assert_accessible(page)

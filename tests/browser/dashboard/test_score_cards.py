@@ -44,7 +44,9 @@ async def test_two_replies_are_compared_blindly(dashboard, versions, phone):
     replies = page.get_by_role("article")
     await expect(replies).to_have_count(2)
     shown = " ".join(await replies.all_inner_texts())
-    assert "Take" in shown and not re.search(r"\bv1\b|\bv2\b|base", shown), "nothing tells who wrote which"
+    assert "Take" in shown and not re.search(r"\bv1\b|\bv2\b|base", shown), (
+        "nothing tells who wrote which"
+    )
     await assert_accessible(page)
     await page.get_by_role("button", name="Tie").click()
     await expect(page.get_by_text("Your vote: a tie. A was v")).to_be_visible()
@@ -56,7 +58,9 @@ async def test_two_replies_are_compared_blindly(dashboard, versions, phone):
 
 
 async def test_it_is_voted_by_keyboard_and_without_scripts(dashboard, versions):
-    page = await dashboard.open("/dashboard/cards/compare?persona=ballast", java_script_enabled=False)
+    page = await dashboard.open(
+        "/dashboard/cards/compare?persona=ballast", java_script_enabled=False
+    )
     await page.get_by_role("button", name="Show me two replies").press("Enter")
     await page.get_by_role("button", name="A", exact=True).press("Enter")
     await expect(page.get_by_text("Your vote: A.")).to_be_visible()

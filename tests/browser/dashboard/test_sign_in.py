@@ -21,7 +21,9 @@ async def test_one_signs_in_goes_where_one_wanted_and_signs_out(tmp_path, browse
         await expect(page.get_by_label("Token")).to_be_focused()
         await page.keyboard.type("not the token at all")
         await page.keyboard.press("Enter")
-        await expect(page.get_by_label("Token")).to_have_accessible_description("That is not the token.")
+        await expect(page.get_by_label("Token")).to_have_accessible_description(
+            "That is not the token."
+        )
         await assert_accessible(page)
         await page.get_by_label("Token").fill(TOKEN)
         await page.keyboard.press("Enter")

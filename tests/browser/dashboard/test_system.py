@@ -1,4 +1,6 @@
-"""The system page: figures that stay fresh, what is missing with its remedy, the doctor; at desktop and phone width."""
+"""The system page: figures that stay fresh, what is missing with its remedy, the doctor; at desktop
+and phone width.
+"""
 
 import asyncio
 import logging
@@ -26,7 +28,9 @@ async def test_the_system_is_seen_as_it_changes(dashboard, phone):
         logging.getLogger("bot.test").warning("the lamp flickers")
     await expect(replies).to_have_text("1")
     await expect(page.locator("[data-figure=whole-p90]")).to_have_text("4.0 s")
-    await expect(page.get_by_role("region", name="Warnings in the log, table")).to_contain_text("the lamp flickers")
+    await expect(page.get_by_role("region", name="Warnings in the log, table")).to_contain_text(
+        "the lamp flickers"
+    )
     await assert_accessible(page)
 
 
@@ -36,7 +40,10 @@ async def test_a_missing_permission_is_reported_with_its_remedy(dashboard):
     section = page.get_by_role("region", name="Permissions", exact=True)
     await expect(section).to_contain_text("Manage Webhooks is missing")
     await expect(section.get_by_text("Server Settings → Roles")).to_be_visible()
-    marks = {name: section.get_by_role("rowheader", name=name) for name in ("Manage Webhooks", "Attach Files")}
+    marks = {
+        name: section.get_by_role("rowheader", name=name)
+        for name in ("Manage Webhooks", "Attach Files")
+    }
     await expect(marks["Manage Webhooks"]).to_contain_text("missing somewhere")
     await expect(marks["Attach Files"]).to_contain_text("granted")
     await assert_accessible(page)
@@ -67,6 +74,8 @@ async def test_what_the_doctor_finds_is_shown_when_it_has_finished(dashboard, mo
     await page.get_by_role("button", name="Check now").click()
     await expect(page.locator("#asking")).to_contain_text("The doctor is checking")
     go.set()
-    await expect(page.get_by_role("row").filter(has_text="others can read it")).to_contain_text("chmod 700")
+    await expect(page.get_by_role("row").filter(has_text="others can read it")).to_contain_text(
+        "chmod 700"
+    )
     await expect(page.locator("#asking")).to_have_text("The doctor has finished.")
     await expect(page.get_by_role("button", name="Check again")).to_be_enabled()

@@ -1,5 +1,6 @@
-"""The training pages in Chromium over a real queue that runs a real process: followed live, reloaded, cut off,
-repeated, compared; at desktop and phone width."""
+"""The training pages in Chromium over a real queue that runs a real process: followed live,
+reloaded, cut off, repeated, compared; at desktop and phone width.
+"""
 
 from __future__ import annotations
 
@@ -77,20 +78,32 @@ class Hall:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def hall(tmp_path: Path, browser: Browser) -> AsyncIterator[Hall]:
-    home, nobody = tmp_path, cast(Any, None)
+    home = tmp_path
+    nobody = cast(Any, None)
     with Store.open(home / "understudy.sqlite") as store:
-        catalogue, clock = DatasetCatalog(ShippedData.from_source_tree(), "embedded", home, store), SystemClock()
+        catalogue = DatasetCatalog(ShippedData.from_source_tree(), "embedded", home, store)
+        clock = SystemClock()
         command = (sys.executable, str(STANDIN), "course")
         backend = Backend(
-            home, catalogue, clock, threads=1, nice=0, serving_precision="bfloat16", environ=os.environ, command=command
+            home,
+            catalogue,
+            clock,
+            threads=1,
+            nice=0,
+            serving_precision="bfloat16",
+            environ=os.environ,
+            command=command,
         )
-        queue, front = JobQueue(store, backend, clock), WebServer()
+        queue = JobQueue(store, backend, clock)
+        front = WebServer()
         services = Services(
             store=store,
             engine=nobody,
             personas=nobody,
             throttle=nobody,
-            request_builder=cast(Any, SimpleNamespace(incompatible_versions=IncompatibleVersions())),
+            request_builder=cast(
+                Any, SimpleNamespace(incompatible_versions=IncompatibleVersions())
+            ),
             reply_service=nobody,
             versions=nobody,
             blind_tests=nobody,
@@ -158,7 +171,10 @@ async def test_the_list_keeps_up_and_a_run_that_waits_is_cancelled_by_keyboard(h
     page = await hall.dashboard.open("/dashboard/training")
     await expect(page.locator("#now-trains")).to_contain_text("Epoch 1 done")
     second = hall.queue.enqueue(
-        TrainingRequest(job_name="dawn", persona="ballast"), guild_id=0, channel_id=0, requested_by=0
+        TrainingRequest(job_name="dawn", persona="ballast"),
+        guild_id=0,
+        channel_id=0,
+        requested_by=0,
     ).job_id
     waits = page.get_by_role("region", name="The queue")
     await expect(waits).to_contain_text("oda v1 trains now; one runs at a time.")
@@ -185,7 +201,9 @@ async def test_a_run_is_repeated_with_changes_and_the_two_are_compared(hall, pho
     await expect(rate).to_have_value("0.001")
     await expect(page.locator("#changes-now")).to_have_text("Nothing is changed.")
     await rate.fill("0.0005")
-    await expect(page.locator("#changes-now")).to_have_text("Changed: learning_rate 0.001 → 0.0005.")
+    await expect(page.locator("#changes-now")).to_have_text(
+        "Changed: learning_rate 0.001 → 0.0005."
+    )
     await assert_accessible(page)
     await page.get_by_role("button", name="Start").click()
     await expect(page.get_by_text("Queued as")).to_be_visible()

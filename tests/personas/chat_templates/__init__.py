@@ -1,4 +1,6 @@
-"""Chat templates of model families: facts about how each writes a conversation, and templates built from them."""
+"""Chat templates of model families: facts about how each writes a conversation, and templates built
+from them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ FACTS_FILE = Path(__file__).with_name("families.toml")
 TRAINING_SUFFIX = "_training"
 """Of TRL's variants for training, which are no template of a model."""
 CLOSE_VARIANTS = frozenset(
-    "gemma4 gemma4_v2 gemma4_v3 gemma4_v4 diffusion_gemma nemotron_3_super nemotron_3_ultra nemotron_3_nano "
+    "gemma4 gemma4_v2 gemma4_v3 gemma4_v4 diffusion_gemma nemotron_3_super nemotron_3_ultra "
+    "nemotron_3_nano "
     "lfm2_2_5_v2 lfm2_2_5_vl lfm2_2_5 qwen3_5_nothink qwen3_6 qwen2_5_vl".split()
 )
 INSTALLED: dict[str, dict[str, str]] = {
@@ -30,10 +33,12 @@ INSTALLED: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class TemplateFamily:
-    """A family's chat template with the tokens it uses. `end` and `prefix` are what the renderer has to find.
+    """A family's chat template with the tokens it uses. `end` and `prefix` are what the renderer
+    has to find.
 
-    `thought` is an empty thought in the prompt that the template itself does not write. `drops_system`: it writes the
-    system text in the last message alone, so not where a reply follows.
+    `thought` is an empty thought in the prompt that the template itself does not write.
+    `drops_system`: it writes the system text in the last message alone, so not where a reply
+    follows.
     """
 
     name: str
@@ -85,13 +90,24 @@ def stored_families() -> list[TemplateFamily]:
 
 
 def installed_families() -> list[TemplateFamily]:
-    """Return the models' own templates in the installed TRL, by file name; of close variants, one."""
+    """Return the models' own templates in the installed TRL, by file name; of close variants,
+    one.
+    """
     spec = importlib.util.find_spec("trl")
     assert spec is not None and spec.origin is not None
     files = sorted((Path(spec.origin).parent / "chat_templates").glob("*.jinja"))
-    own = [file for file in files if not file.stem.endswith(TRAINING_SUFFIX) and file.stem not in CLOSE_VARIANTS]
+    own = [
+        file
+        for file in files
+        if not file.stem.endswith(TRAINING_SUFFIX) and file.stem not in CLOSE_VARIANTS
+    ]
     return [
-        TemplateFamily(f"trl {file.stem}", file.read_text(encoding="utf-8"), bos="<s>", **INSTALLED.get(file.stem, {}))
+        TemplateFamily(
+            f"trl {file.stem}",
+            file.read_text(encoding="utf-8"),
+            bos="<s>",
+            **INSTALLED.get(file.stem, {}),
+        )
         for file in own
     ]
 
@@ -118,7 +134,8 @@ def _template(it: _Facts) -> str:
     """Build a template from its facts."""
     system = _print("{before} + system + {after}", *(it.system or ("", "")))
     middle, last = (
-        _print("{before} + message['content'] + {after}", *pair) for pair in (it.reply, it.last_reply or it.reply)
+        _print("{before} + message['content'] + {after}", *pair)
+        for pair in (it.reply, it.last_reply or it.reply)
     )
     alternation = "(message['role'] == 'user') != (loop.index0 % 2 == 0)"
     quiet = f"{it.quiet_variable} is defined and not {it.quiet_variable}"
@@ -138,7 +155,9 @@ def _template(it: _Facts) -> str:
         _print(f"message['content'] + {_text(it.user[1])}"),
         f"{{% elif loop.last %}}{last}{{% else %}}{middle}{{% endif %}}{{% endfor %}}",
         "{% if not add_generation_prompt %}" + _print(_text(it.finish)),
-        "" if it.quiet_generation is None else f"{{% elif {quiet} %}}{_print(_text(it.quiet_generation))}",
+        ""
+        if it.quiet_generation is None
+        else f"{{% elif {quiet} %}}{_print(_text(it.quiet_generation))}",
         "{% else %}" + _print(_text(it.generation)) + "{% endif %}",
     ]
     return "".join(parts)

@@ -22,14 +22,18 @@ from personas.schemas.chat import AdapterRef, ChatRequest, Persona, SamplingPara
 from tests.personas.vllm_engine.server import VllmServer
 
 ADA = Persona("ada", "Ada", description="You are Ada.")
-GREEDY = SamplingParams(temperature=0.0, repetition_penalty=1.0, max_new_tokens=20, stop_loops=False)
+GREEDY = SamplingParams(
+    temperature=0.0, repetition_penalty=1.0, max_new_tokens=20, stop_loops=False
+)
 FAST = ReplicaLimits(
     rows=8, adapters=4, health_interval_s=0.05, health_timeout_s=0.2, backoff_s=0.02, max_backoff_s=0.1,
     misconfigured_s=0.1,
 )  # fmt: skip
 
 
-def ask(text: str = "hello", adapter: AdapterRef | None = None, guild_id: int = 0, **sampling: Any) -> ChatRequest:
+def ask(
+    text: str = "hello", adapter: AdapterRef | None = None, guild_id: int = 0, **sampling: Any
+) -> ChatRequest:
     merged = SamplingParams(**{**vars(GREEDY), **sampling})
     return ChatRequest(ADA, (Turn("Bo", text),), (), adapter, merged, guild_id)
 
@@ -64,7 +68,9 @@ def home(tmp_path) -> Path:
 def version(home, tiny_base) -> Callable[..., AdapterRef]:
     """Installs a sealed adapter folder with one layer; its weights are never read here."""
 
-    def install(number: int, rank: int = 8, persona_id: str = "ada", home: Path = home) -> AdapterRef:
+    def install(
+        number: int, rank: int = 8, persona_id: str = "ada", home: Path = home
+    ) -> AdapterRef:
         from tests.tiny_models import manifest_over  # imports torch and peft
 
         ref = adapter_ref(home, persona_id, f"v{number}")
@@ -75,7 +81,10 @@ def version(home, tiny_base) -> Callable[..., AdapterRef]:
             (aside / "adapter_config.json").write_text(json.dumps(config))
             pair = {"A": np.ones((rank, 64), np.float32), "B": np.ones((64, rank), np.float32)}
             name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
-            save_file({name.format(side): it for side, it in pair.items()}, aside / "adapter_model.safetensors")
+            save_file(
+                {name.format(side): it for side, it in pair.items()},
+                aside / "adapter_model.safetensors",
+            )
             write_manifest(aside, manifest_over(tiny_base, persona_id, ref.version))
         return ref
 
@@ -94,7 +103,9 @@ async def servers(tiny_base, renderer) -> AsyncIterator[list[VllmServer]]:
 
 
 @pytest.fixture
-async def open_engine(tiny_base: BaseModel, renderer, servers, home, monkeypatch) -> AsyncIterator[Callable[..., Any]]:
+async def open_engine(
+    tiny_base: BaseModel, renderer, servers, home, monkeypatch
+) -> AsyncIterator[Callable[..., Any]]:
     """Starts engines over the servers; they share a tokenizer, which takes a second to read."""
     monkeypatch.setattr(vllm_engine, "SWEEP_INTERVAL_S", 0.05)
     monkeypatch.setattr(base_model, "load_tokenizer", lambda base: renderer.tokenizer)
@@ -102,7 +113,13 @@ async def open_engine(tiny_base: BaseModel, renderer, servers, home, monkeypatch
 
     async def start(*urls: str, kind: type[VllmEngine] = VllmEngine, **options: Any) -> VllmEngine:
         addresses = urls or [server.url for server in servers]
-        engine = kind(tiny_base, "bfloat16", addresses, home, **{"limits": FAST, "start_wait_s": 0.3, **options})
+        engine = kind(
+            tiny_base,
+            "bfloat16",
+            addresses,
+            home,
+            **{"limits": FAST, "start_wait_s": 0.3, **options},
+        )
         await engine.start()
         engines.append(engine)
         return engine

@@ -1,8 +1,8 @@
 """A vLLM server without a model: answers over HTTP as vLLM 0.32 does, and fails on request.
 
-Status codes, error texts and the form of the stream follow vllm/entrypoints (recordings/ has answers of the real one).
-A token follows from the model's name and all tokens before it, so a resumed reply continues as the first attempt would
-have.
+Status codes, error texts and the form of the stream follow vllm/entrypoints (recordings/ has
+answers of the real one). A token follows from the model's name and all tokens before it, so a
+resumed reply continues as the first attempt would have.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ class Faults:
 
 @dataclass
 class VllmServer:
-    """One server on loopback. `requests` holds the bodies of all completions, `open_replies` counts the running ones.
+    """One server on loopback. `requests` holds the bodies of all completions, `open_replies` counts
+    the running ones.
 
-    `resolves` stands for a resolver plugin, which finds adapters under that folder by name. `takes_ids` False: prompts
-    as token ids are refused, as by Ollama; `refused_fields` are refused, as by strict gateways; `more_models` are
-    listed besides the base model.
+    `resolves` stands for a resolver plugin, which finds adapters under that folder by name.
+    `takes_ids` False: prompts as token ids are refused, as by Ollama; `refused_fields` are refused,
+    as by strict gateways; `more_models` are listed besides the base model.
     """
 
     root: str
@@ -80,7 +81,9 @@ class VllmServer:
     _transports: set[asyncio.BaseTransport] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.words = [self.tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in WORDS]
+        self.words = [
+            self.tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in WORDS
+        ]
         self.end_of_turn = self.tokenizer.eos_token_id
         self.vocabulary = self.vocabulary or len(self.tokenizer)
 
@@ -112,7 +115,8 @@ class VllmServer:
 
     async def stop(self) -> None:
         """End like a killed process: connections break, and nothing listens any more."""
-        runner, self._runner = self._runner, None
+        runner = self._runner
+        self._runner = None
         for transport in list(self._transports):
             transport.abort()
         if runner:
@@ -121,11 +125,13 @@ class VllmServer:
     async def restart(self) -> None:
         """Start again at the same port; the adapters are gone."""
         await self.stop()
-        self.faults, self.sent_tokens = Faults(token_delay_s=self.faults.token_delay_s), 0
+        self.faults = Faults(token_delay_s=self.faults.token_delay_s)
+        self.sent_tokens = 0
         self.adapters.clear()
         await self.start()
 
-    # ------------------------------------------------------------------------------------------ tokens
+    # ------------------------------------------------------------------------------------------
+    # tokens
 
     def next_token(self, model: str, ids: list[int]) -> int:
         if self.reply_tokens is not None and self._reply_length(ids) >= self.reply_tokens:
@@ -137,14 +143,17 @@ class VllmServer:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _reply_length(self, ids: list[int]) -> int:
-        """Count the tokens after the last turn's opening, also where a resumed prompt includes some of them."""
+        """Count the tokens after the last turn's opening, also where a resumed prompt includes some
+        of them.
+        """
         opening = self.tokenizer("<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
         for at in range(len(ids) - len(opening), -1, -1):
             if ids[at : at + len(opening)] == opening:
                 return len(ids) - at - len(opening)
         return len(ids)
 
-    # ------------------------------------------------------------------------------------------ handlers
+    # ------------------------------------------------------------------------------------------
+    # handlers
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -152,7 +161,11 @@ class VllmServer:
         self._transports.add(request.transport)
         if self.faults.hang:
             await asyncio.sleep(3600)
-        if self.key and request.path.startswith("/v1") and request.headers.get("Authorization") != f"Bearer {self.key}":
+        if (
+            self.key
+            and request.path.startswith("/v1")
+            and request.headers.get("Authorization") != f"Bearer {self.key}"
+        ):
             return web.json_response({"error": "Unauthorized"}, status=401)
         try:
             return await handler(request)
@@ -166,7 +179,8 @@ class VllmServer:
         labels = f'{{engine="0",model_name="{self.base}"}}'
         return web.Response(
             text=f"process_start_time_seconds {self.started_at}\n"
-            f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{labels} {float(self.open_replies)}\n"
+            f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{labels} "
+            f"{float(self.open_replies)}\n"
         )
 
     async def _models(self, request: web.Request) -> web.Response:
@@ -181,16 +195,23 @@ class VllmServer:
         body = await request.json()
         ids = self.tokenize(body["prompt"])
         return web.json_response(
-            {"count": len(ids), "max_model_len": self.max_model_len, "tokens": ids, "token_strs": None}
+            {
+                "count": len(ids),
+                "max_model_len": self.max_model_len,
+                "tokens": ids,
+                "token_strs": None,
+            }
         )
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
-        name, path = body["lora_name"], body["lora_path"]
+        name = body["lora_name"]
+        path = body["lora_path"]
         if name in self.adapters:
             return error_response(
                 400,
-                f"The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set "
+                f"The lora adapter '{name}' has already been loaded. If you want to load the "
+                "adapter in place, set "
                 "'load_inplace' to True.",
                 "InvalidUserInput",
             )
@@ -214,51 +235,77 @@ class VllmServer:
             message = f"{path} doesn't contain tensors"
         else:
             return None
-        reason = f"Worker failed with error '{message}', please check the stack trace above for the root cause"
-        return error_response(500, f"Call to add_lora method failed: {reason}", "InternalServerError")
+        reason = (
+            f"Worker failed with error '{message}', please check the stack trace above for the "
+            "root cause"
+        )
+        return error_response(
+            500, f"Call to add_lora method failed: {reason}", "InternalServerError"
+        )
 
     async def _unload(self, request: web.Request) -> web.Response:
         name = (await request.json())["lora_name"]
         if self.adapters.pop(name, None) is None:
-            return error_response(404, f"The lora adapter '{name}' cannot be found.", "NotFoundError")
+            return error_response(
+                404, f"The lora adapter '{name}' cannot be found.", "NotFoundError"
+            )
         return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
-    # ------------------------------------------------------------------------------------------ completions
+    # ------------------------------------------------------------------------------------------
+    # completions
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         if self.faults.hang_completions:
             await asyncio.sleep(3600)
         if self.faults.completion_status != 200:
-            kind = "Service Unavailable" if self.faults.completion_status == 503 else "InternalServerError"
-            return error_response(self.faults.completion_status, "The engine is currently busy", kind)
+            kind = (
+                "Service Unavailable"
+                if self.faults.completion_status == 503
+                else "InternalServerError"
+            )
+            return error_response(
+                self.faults.completion_status, "The engine is currently busy", kind
+            )
         if refused := self.refused_fields & body.keys():
             message = f"Unrecognized request argument supplied: {min(refused)}"
             return error_response(400, message, "invalid_request_error")
         if "prompt" in body and not self.takes_ids:  # Ollama's answer
-            message = "json: cannot unmarshal array into Go struct field CompletionRequest.prompt of type string"
+            message = (
+                "json: cannot unmarshal array into Go struct field CompletionRequest.prompt of "
+                "type string"
+            )
             return error_response(400, message, "invalid_request_error")
-        model, prompt = body["model"], body.get("prompt") or self._render(body["messages"])
+        model = body["model"]
+        prompt = body.get("prompt") or self._render(body["messages"])
         if model != self.base and model not in self.adapters and not self._resolve(model):
             message = f"The model `{model}` does not exist. Valid aliases: {self.base}."
             return error_response(404, message, "NotFoundError", "model")
         if len(prompt) > self.max_model_len:
             message = (
-                f"This model's maximum context length is {self.max_model_len} tokens. However, your prompt contains at "
-                f"least {len(prompt)} input tokens, which exceeds this limit even without any output tokens. Please "
-                f"reduce the length of the input prompt. (parameter=input_tokens, value={len(prompt)})"
+                f"This model's maximum context length is {self.max_model_len} tokens. However, "
+                "your prompt contains at "
+                f"least {len(prompt)} input tokens, which exceeds this limit even without any "
+                "output tokens. Please "
+                "reduce the length of the input prompt. (parameter=input_tokens, "
+                f"value={len(prompt)})"
             )
             return error_response(400, message, "BadRequestError", "input_tokens")
         self.requests.append(body)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         if max(prompt) >= self.vocabulary:  # found after the stream has begun
-            await send(response, error_body(400, f"Token id {max(prompt)} is out of vocabulary", "BadRequestError"))
+            await send(
+                response,
+                error_body(400, f"Token id {max(prompt)} is out of vocabulary", "BadRequestError"),
+            )
             await response.write(b"data: [DONE]\n\n")
             return response
         self.open_replies += 1
         self._active.append(model)
-        self.most_adapters = max(self.most_adapters, len({name for name in self._active if name != self.base}))
+        self.most_adapters = max(
+            self.most_adapters, len({name for name in self._active if name != self.base})
+        )
         try:
             await self._stream(response, {**body, "prompt": prompt})
         finally:
@@ -284,14 +331,18 @@ class VllmServer:
         if is_chat:
             opening = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None}
             await send(response, {**head, "choices": [{**opening, "finish_reason": None}]})
-        ids, prompt_tokens = list(body["prompt"]), len(body["prompt"])
-        finish, count = None, 0
+        ids = list(body["prompt"])
+        prompt_tokens = len(body["prompt"])
+        finish = None
+        count = 0
         while finish is None:
             await asyncio.sleep(self.faults.token_delay_s)
             if self.faults.hang:
                 await asyncio.sleep(3600)
             if self.faults.error_after == count:
-                await send(response, error_body(500, "Internal server error", "InternalServerError"))
+                await send(
+                    response, error_body(500, "Internal server error", "InternalServerError")
+                )
                 break
             await self._send_odd_line(response)
             token = self.next_token(body["model"], ids)
@@ -316,7 +367,11 @@ class VllmServer:
             if self.faults.kill_after is not None and self.sent_tokens >= self.faults.kill_after:
                 asyncio.get_running_loop().create_task(self.stop())
                 await asyncio.sleep(3600)
-        usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens + count, "completion_tokens": count}
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "total_tokens": prompt_tokens + count,
+            "completion_tokens": count,
+        }
         if body.get("stream_options", {}).get("include_usage"):
             await send(response, {**head, "choices": [], "usage": usage})
         if not self.faults.omit_done:
@@ -327,14 +382,20 @@ class VllmServer:
             await response.write(b"data: " + self.faults.odd_line + b"\n\n")
 
     def _render(self, messages: list[dict[str, str]]) -> list[int]:
-        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        return self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False
+        )
 
-    def _choice(self, body: dict[str, Any], token: int, is_first: bool, finish: str | None) -> dict[str, Any]:
+    def _choice(
+        self, body: dict[str, Any], token: int, is_first: bool, finish: str | None
+    ) -> dict[str, Any]:
         wants_ids = body.get("return_token_ids") and not self.faults.omit_token_ids
         return {
             "index": 0,
             "text": self.tokenizer.decode([token], skip_special_tokens=True),
-            "logprobs": self._logprobs(body["logprobs"], token) if body.get("logprobs") is not None else None,
+            "logprobs": self._logprobs(body["logprobs"], token)
+            if body.get("logprobs") is not None
+            else None,
             "finish_reason": finish,
             "stop_reason": token if finish == "stop" else None,
             "prompt_token_ids": body["prompt"] if is_first and wants_ids else None,
@@ -344,7 +405,12 @@ class VllmServer:
     def _logprobs(self, count: int, token: int) -> dict[str, Any]:
         likeliest = [token, *(other for other in self.words if other != token)][: count + 1]
         top = {f"token_id:{other}": -0.5 - rank for rank, other in enumerate(likeliest)}
-        return {"text_offset": [0], "token_logprobs": [-0.5], "tokens": [f"token_id:{token}"], "top_logprobs": [top]}
+        return {
+            "text_offset": [0],
+            "token_logprobs": [-0.5],
+            "tokens": [f"token_id:{token}"],
+            "top_logprobs": [top],
+        }
 
 
 async def send(response: web.StreamResponse, event: dict[str, Any]) -> None:
@@ -360,7 +426,9 @@ def error_response(status: int, message: str, kind: str, param: str | None = Non
     return web.json_response(error_body(status, message, kind, param), status=status)
 
 
-def model_card(name: str, root: str, parent: str | None, max_model_len: int | None) -> dict[str, Any]:
+def model_card(
+    name: str, root: str, parent: str | None, max_model_len: int | None
+) -> dict[str, Any]:
     return {
         "id": name, "object": "model", "created": int(time.time()), "owned_by": "vllm", "root": root, "parent": parent,
         "max_model_len": max_model_len, "permission": [],

@@ -1,4 +1,6 @@
-"""Servers that limit requests or refuse the account: they are asked when they say so, and everybody is told at once."""
+"""Servers that limit requests or refuse the account: they are asked when they say so, and everybody
+is told at once.
+"""
 
 import asyncio
 import logging
@@ -24,9 +26,19 @@ from tests.personas.vllm_engine.test_vllm_engine import until
 from tests.personas.vllm_servers import recordings
 
 NO_QUOTA = {
-    "error": {"message": "You exceeded your current quota.", "type": "insufficient_quota", "code": "insufficient_quota"}
+    "error": {
+        "message": "You exceeded your current quota.",
+        "type": "insufficient_quota",
+        "code": "insufficient_quota",
+    }
 }
-TOO_FAST = {"error": {"message": "Rate limit reached for requests.", "type": "requests", "code": "rate_limit_exceeded"}}
+TOO_FAST = {
+    "error": {
+        "message": "Rate limit reached for requests.",
+        "type": "requests",
+        "code": "rate_limit_exceeded",
+    }
+}
 NOW = 1_795_000_000.0
 
 
@@ -67,7 +79,9 @@ def test_an_account_without_quota_is_told_from_one_that_is_too_fast(status, body
 
 
 class Gateway:
-    """A server with OpenAI's API for one model, which answers replies with `refusal` while that is set."""
+    """A server with OpenAI's API for one model, which answers replies with `refusal` while that is
+    set.
+    """
 
     def __init__(self) -> None:
         self.refusal: tuple[int, dict, dict] | None = None
@@ -104,7 +118,8 @@ async def gateway(open_engine):
 async def test_a_server_that_names_a_time_is_not_asked_before_it(gateway):
     server, start = gateway
     engine = await start(patience_s=5.0)
-    server.refusal, server.asked = (429, TOO_FAST, {"retry-after-ms": "400"}), 0
+    server.refusal = (429, TOO_FAST, {"retry-after-ms": "400"})
+    server.asked = 0
     replies = [asyncio.create_task(answer(engine, ask(str(n)))) for n in range(3)]
     await until(lambda: server.asked)
     began = time.monotonic()
@@ -116,7 +131,8 @@ async def test_a_server_that_names_a_time_is_not_asked_before_it(gateway):
 async def test_members_are_told_at_once_where_it_takes_longer(gateway):
     server, start = gateway
     engine = await start(patience_s=5.0)
-    server.refusal, server.asked = (429, TOO_FAST, {"Retry-After": "120"}), 0
+    server.refusal = (429, TOO_FAST, {"Retry-After": "120"})
+    server.asked = 0
     with pytest.raises(EngineBusyError, match=r"Try again in 1[12]\d seconds"):
         await answer(engine, ask())
     for _ in range(5):
@@ -126,12 +142,17 @@ async def test_members_are_told_at_once_where_it_takes_longer(gateway):
     assert server.asked == 1
 
 
-@pytest.mark.parametrize("refusal", [(429, NO_QUOTA, {}), (402, {}, {}), (401, {"error": "Invalid key"}, {})])
-async def test_an_account_that_is_refused_is_asked_seldom_and_the_operator_told_once(gateway, caplog, refusal):
+@pytest.mark.parametrize(
+    "refusal", [(429, NO_QUOTA, {}), (402, {}, {}), (401, {"error": "Invalid key"}, {})]
+)
+async def test_an_account_that_is_refused_is_asked_seldom_and_the_operator_told_once(
+    gateway, caplog, refusal
+):
     caplog.set_level(logging.INFO)
     server, start = gateway
     engine = await start(misconfigured_s=0.1, max_refused_s=0.2)
-    server.refusal, server.asked = refusal, 0
+    server.refusal = refusal
+    server.asked = 0
     tries = 0
     began = time.monotonic()
     while time.monotonic() - began < 0.4:
@@ -201,7 +222,9 @@ def test_a_busy_server_is_asked_ever_more_seldom(headers):
         replicas.fail(replica, ReplicaError("limits requests", kind="busy", retry_after_s=wait_s))
         asked.append(now[0])
         now[0] = replica.retry_at
-    assert len(asked) < 16  # it was asked 56 times in this time, and about 1000 times if it said "at once"
+    assert (
+        len(asked) < 16
+    )  # it was asked 56 times in this time, and about 1000 times if it said "at once"
     longest_s = max(after - before for before, after in pairwise(asked))
     assert longest_s <= replicas.limits.max_busy_backoff_s
 

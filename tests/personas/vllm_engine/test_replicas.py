@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 
 from personas.engine.remote import vllm_client
-from personas.engine.remote.replicas import LOAD_FACTOR, PRELOADED_REPLICAS, Replica, ReplicaLimits, Replicas
+from personas.engine.remote.replicas import (
+    LOAD_FACTOR,
+    PRELOADED_REPLICAS,
+    Replica,
+    ReplicaLimits,
+    Replicas,
+)
 from personas.engine.remote.vllm_client import (
     ReplicaError,
     VllmClient,
@@ -27,13 +33,25 @@ class TestStart:
     @pytest.mark.parametrize(
         ("change", "found", "advice"),
         [
-            ({"max_model_len": 1024}, "takes 1024 tokens; a prompt and its reply have 2048", "--max-model-len 2048"),
+            (
+                {"max_model_len": 1024},
+                "takes 1024 tokens; a prompt and its reply have 2048",
+                "--max-model-len 2048",
+            ),
             ({"vocabulary": 40000}, "has another vocabulary", "BASE_MODEL"),
             ({"vocabulary": 60000}, "has another vocabulary", "BASE_MODEL"),
             ({"key": "secret"}, "does not accept ENGINE_KEY", "--api-key"),
-            ({"allows_updates": False}, "cannot serve adapters", "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"),
+            (
+                {"allows_updates": False},
+                "cannot serve adapters",
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1",
+            ),
             ({"has_lora": False}, "LoRA is not enabled", "--enable-lora"),
-            ({"max_lora_rank": 8}, "LoRA rank 16 is greater than max_lora_rank 8", "--max-lora-rank"),
+            (
+                {"max_lora_rank": 8},
+                "LoRA rank 16 is greater than max_lora_rank 8",
+                "--max-lora-rank",
+            ),
         ],
     )
     async def test_a_server_with_other_options_is_refused(
@@ -58,10 +76,13 @@ class TestStart:
         with pytest.raises(VllmError, match="whose files differ"):
             await open_engine()
 
-    async def test_the_same_files_elsewhere_are_our_model(self, open_engine, tiny_base, servers, tmp_path):
+    async def test_the_same_files_elsewhere_are_our_model(
+        self, open_engine, tiny_base, servers, tmp_path
+    ):
         linked = tmp_path / "linked"
         linked.symlink_to(tiny_base.folder)
-        servers[0].root, servers[1].root = str(linked), "/a/path/that/only/the/server/sees"
+        servers[0].root = str(linked)
+        servers[1].root = "/a/path/that/only/the/server/sees"
         engine = await open_engine()
         assert engine.state().device == "2 of 2 vLLM servers"
 
@@ -70,7 +91,9 @@ class TestStart:
         with pytest.raises(VllmError, match="has another tokenizer"):
             await open_engine()
 
-    async def test_a_larger_rank_of_an_installed_version_is_asked_for(self, open_engine, servers, version):
+    async def test_a_larger_rank_of_an_installed_version_is_asked_for(
+        self, open_engine, servers, version
+    ):
         version(1, rank=48)
         servers[1].max_lora_rank = 32
         with pytest.raises(VllmError, match="LoRA rank 48 is greater"):
@@ -98,12 +121,16 @@ class TestStart:
         await servers[1].start()
         assert await answer(await starting, ask())
 
-    async def test_one_with_another_model_that_comes_later_gets_no_replies(self, open_engine, servers):
+    async def test_one_with_another_model_that_comes_later_gets_no_replies(
+        self, open_engine, servers
+    ):
         await servers[1].stop()
         engine = await open_engine()
         servers[1].max_model_len = 512
         await servers[1].start()
-        await until(lambda: isinstance(engine._replicas.all[1].error, VllmError) and servers[1].port)
+        await until(
+            lambda: isinstance(engine._replicas.all[1].error, VllmError) and servers[1].port
+        )
         await asyncio.gather(*(answer(engine, ask(str(number))) for number in range(8)))
         assert not [body for body in servers[1].requests if body["max_tokens"] == 20]
         servers[1].max_model_len = 4096
@@ -116,7 +143,9 @@ class TestStart:
         servers[0].faults.health_status = 200
         await until(lambda: engine.state().device == "2 of 2 vLLM servers")
 
-    async def test_a_server_whose_engine_is_stuck_does_not_stop_the_start(self, open_engine, servers, monkeypatch):
+    async def test_a_server_whose_engine_is_stuck_does_not_stop_the_start(
+        self, open_engine, servers, monkeypatch
+    ):
         monkeypatch.setattr(vllm_client, "CHECK_TIMEOUT_S", 0.2)
         servers[0].faults.hang_completions = True
         engine = await open_engine(stall_s=0.3)
@@ -186,7 +215,9 @@ class TestChoice:
     def test_rows_and_adapters_of_a_replica_are_never_exceeded(self):
         replicas = make_replicas(3, rows=4, adapters=2)
         placed = [place(replicas, f"persona-v{number % 9}") for number in range(50)]
-        assert sum(replica is not None for replica in placed) == sum(len(replica.leases) for replica in replicas.all)
+        assert sum(replica is not None for replica in placed) == sum(
+            len(replica.leases) for replica in replicas.all
+        )
         for replica in replicas.all:
             assert len(replica.leases) <= 4 and len(replica.active) <= 2
         assert replicas.choose("persona-v99", "persona-v99") is None
@@ -194,7 +225,11 @@ class TestChoice:
     def test_a_reply_waits_for_its_replica_while_all_are_as_busy(self):
         replicas = make_replicas(4, rows=4)
         home = replicas.choose("ada-v1", "ada-v1", anywhere=False)
-        others = [replicas.lease(replica, f"other{number}") for replica in replicas.all for number in range(4)]
+        others = [
+            replicas.lease(replica, f"other{number}")
+            for replica in replicas.all
+            for number in range(4)
+        ]
         left = next(lease for lease in others if lease.replica is not home)
         replicas.release(left)
         assert replicas.choose("ada-v1", "ada-v1", anywhere=False) is None
@@ -202,7 +237,9 @@ class TestChoice:
         for lease in others:
             if lease.replica is not home and lease is not left:
                 replicas.release(lease)
-        assert replicas.choose("ada-v1", "ada-v1", anywhere=False) is not home  # which is overloaded now
+        assert (
+            replicas.choose("ada-v1", "ada-v1", anywhere=False) is not home
+        )  # which is overloaded now
 
     def test_an_adapter_may_go_to_one_replica_more_than_it_replies_on(self):
         replicas = make_replicas(4, rows=8)
@@ -227,7 +264,9 @@ class TestChoice:
     def test_the_base_model_takes_no_adapter_slot(self):
         replicas = make_replicas(1, rows=4, adapters=1)
         place(replicas, "a-v1")
-        assert replicas.choose("b-v1", "b-v1") is None and replicas.choose("b", "") is replicas.all[0]
+        assert (
+            replicas.choose("b-v1", "b-v1") is None and replicas.choose("b", "") is replicas.all[0]
+        )
 
     def test_backoff_is_random_and_doubles_up_to_its_limit(self):
         now = [0.0]
@@ -236,12 +275,17 @@ class TestChoice:
         [replica] = replicas.all
         waits = []
         for _ in range(300):
-            replica.failures, replica.is_ready = 3, True
+            replica.failures = 3
+            replica.is_ready = True
             replicas.fail(replica, ReplicaError("it fails"))
             waits.append(replica.retry_at)
         limits = replicas.limits
-        assert 0 <= min(waits) < 0.2 and 0.9 * 8 * limits.backoff_s < max(waits) <= 8 * limits.backoff_s
-        replica.failures, replica.is_ready = 60, True
+        assert (
+            0 <= min(waits) < 0.2
+            and 0.9 * 8 * limits.backoff_s < max(waits) <= 8 * limits.backoff_s
+        )
+        replica.failures = 60
+        replica.is_ready = True
         replicas.fail(replica, ReplicaError("it fails"))
         assert replica.retry_at <= limits.max_backoff_s
         replicas.succeed(replica)

@@ -1,4 +1,6 @@
-"""The engine over servers that answer as vLLM does: prompts, streams, adapters, cancellation and faults."""
+"""The engine over servers that answer as vLLM does: prompts, streams, adapters, cancellation and
+faults.
+"""
 
 import asyncio
 import time
@@ -35,17 +37,30 @@ def busy(servers: list[VllmServer]) -> VllmServer:
 class TestReplies:
     """Prompt, sampling, text and end of a reply."""
 
-    async def test_a_reply_is_what_the_server_generates_for_our_prompt(self, open_engine, servers, renderer):
+    async def test_a_reply_is_what_the_server_generates_for_our_prompt(
+        self, open_engine, servers, renderer
+    ):
         engine = await open_engine()
-        request = ask(temperature=0.7, top_p=0.8, top_k=5, min_p=0.1, repetition_penalty=1.1, seed=42)
+        request = ask(
+            temperature=0.7, top_p=0.8, top_k=5, min_p=0.1, repetition_penalty=1.1, seed=42
+        )
         assert await answer(engine, request) == undisturbed(servers[0], renderer, request)
-        [sent] = [body for server in servers for body in server.requests if body["max_tokens"] == 20]
+        [sent] = [
+            body for server in servers for body in server.requests if body["max_tokens"] == 20
+        ]
         assert tuple(sent["prompt"]) == renderer.prompt(ADA, request.turns).ids
-        asked = {name: sent[name] for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")}
+        asked = {
+            name: sent[name]
+            for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+        }
         assert asked == {
             "temperature": 0.7, "top_p": 0.8, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1, "seed": 42,
         }  # fmt: skip
-        assert sent["stop_token_ids"] == list(renderer.stop_ids) and sent["stream"] and sent["ignore_eos"]
+        assert (
+            sent["stop_token_ids"] == list(renderer.stop_ids)
+            and sent["stream"]
+            and sent["ignore_eos"]
+        )
 
     async def test_the_reply_reports_tokens_seed_and_end(self, open_engine, servers):
         servers[0].reply_tokens = 5
@@ -56,13 +71,18 @@ class TestReplies:
         assert (reply.finish, reply.new_tokens, reply.seed, reply.version) == ("stop", 6, 3, None)
         assert reply.prompt.endswith("<|im_start|>assistant\n")
 
-    async def test_stop_strings_end_a_reply_here_and_close_the_connection(self, open_engine, servers, renderer):
+    async def test_stop_strings_end_a_reply_here_and_close_the_connection(
+        self, open_engine, servers, renderer
+    ):
         engine = await open_engine()
         whole = undisturbed(servers[0], renderer, ask())
         words = whole.split()
         stream = engine.submit(ask(stop=(f" {words[9]}",)))
         text = "".join([piece async for piece in stream])
-        assert text == stream.reply.text == whole[: whole.index(f" {words[9]}")] and stream.reply.finish == "stop"
+        assert (
+            text == stream.reply.text == whole[: whole.index(f" {words[9]}")]
+            and stream.reply.finish == "stop"
+        )
         await until(lambda: not any(server.open_replies for server in servers))
 
     async def test_a_looping_reply_is_ended_without_its_repetition(self, open_engine, servers):
@@ -73,12 +93,17 @@ class TestReplies:
         [piece async for piece in stream]
         assert stream.reply.repeated and stream.reply.new_tokens < 20
 
-    async def test_log_probabilities_and_alternatives_are_those_of_the_server(self, open_engine, servers):
+    async def test_log_probabilities_and_alternatives_are_those_of_the_server(
+        self, open_engine, servers
+    ):
         engine = await open_engine()
         stream = engine.submit(ask(alternatives=3, max_new_tokens=4))
         [piece async for piece in stream]
         reply = stream.reply
-        assert reply.logprobs == (-0.5,) * 4 and "".join(token.text for token in reply.tokens).strip() == reply.text
+        assert (
+            reply.logprobs == (-0.5,) * 4
+            and "".join(token.text for token in reply.tokens).strip() == reply.text
+        )
         assert [logprob for _, logprob in reply.tokens[0].alternatives] == [-0.5, -1.5, -2.5]
         assert reply.tokens[0].alternatives[0][0] == reply.tokens[0].text
         plain = engine.submit(ask(logprobs=True, max_new_tokens=4))
@@ -87,7 +112,9 @@ class TestReplies:
 
     async def test_a_card_that_is_too_long_fails_alone(self, open_engine):
         engine = await open_engine()
-        stream = engine.submit(ChatRequest(Persona("b", "B", description="word " * 3000), (Turn("Bo", "hi"),)))
+        stream = engine.submit(
+            ChatRequest(Persona("b", "B", description="word " * 3000), (Turn("Bo", "hi"),))
+        )
         with pytest.raises(ValueError, match="does not fit"):
             await anext(aiter(stream))
         assert await answer(engine, ask())
@@ -99,10 +126,18 @@ class TestReplies:
         stream = engine.submit(ask(adapter=version(1)))
         await anext(aiter(stream))
         state = engine.state()
-        assert (state.running, state.rows, state.slots) == (1, 16, 8) and state.device == "2 of 2 vLLM servers"
+        assert (state.running, state.rows, state.slots) == (
+            1,
+            16,
+            8,
+        ) and state.device == "2 of 2 vLLM servers"
         assert [(one.name, one.replies) for one in state.adapters] == [("ada-v1", 1)]
         [piece async for piece in stream]
-        assert ended[0].finish == "length" and ended[0].new_tokens == 20 and 0 < ended[0].first_s < ended[0].whole_s
+        assert (
+            ended[0].finish == "length"
+            and ended[0].new_tokens == 20
+            and 0 < ended[0].first_s < ended[0].whole_s
+        )
         assert engine.state().running == 0
 
 
@@ -157,9 +192,9 @@ class TestAdapters:
         texts = await asyncio.gather(*(answer(engine, request) for request in requests))
         assert texts == [undisturbed(servers[0], renderer, request) for request in requests]
         loads = [load for server in servers for load in server.loads]
-        assert {name for name, _ in loads} == {"ada-v1", "ada-v2"} and {path for _, path in loads} == {
-            str(ref.folder) for ref in refs
-        }
+        assert {name for name, _ in loads} == {"ada-v1", "ada-v2"} and {
+            path for _, path in loads
+        } == {str(ref.folder) for ref in refs}
         assert all(len(set(server.loads)) == len(server.loads) for server in servers)
 
     async def test_load_reaches_all_servers_and_late_ones_too(self, open_engine, servers, version):
@@ -170,7 +205,9 @@ class TestAdapters:
         await servers[1].start()
         await until(lambda: "ada-v1" in servers[1].adapters)
 
-    async def test_a_home_mounted_elsewhere_gives_other_paths(self, open_engine, servers, home, version, tmp_path):
+    async def test_a_home_mounted_elsewhere_gives_other_paths(
+        self, open_engine, servers, home, version, tmp_path
+    ):
         mounted = tmp_path / "mounted"
         mounted.symlink_to(home)
         engine = await open_engine(server_home=str(mounted))
@@ -179,16 +216,22 @@ class TestAdapters:
         with pytest.raises(AdapterError, match="outside UNDERSTUDY_HOME"):
             await engine.load(version(2, home=tmp_path / "elsewhere"))
 
-    async def test_a_name_loaded_from_another_path_is_refused(self, open_engine, servers, version, tmp_path):
+    async def test_a_name_loaded_from_another_path_is_refused(
+        self, open_engine, servers, version, tmp_path
+    ):
         servers[0].adapters["ada-v1"] = "/somewhere/else"
         engine = await open_engine(servers[0].url)
-        with pytest.raises(AdapterError, match="serves an adapter of that name from /somewhere/else"):
+        with pytest.raises(
+            AdapterError, match="serves an adapter of that name from /somewhere/else"
+        ):
             await engine.load(version(1))
         servers[0].adapters["ada-v1"] = str(version(2).folder.parent / "v1")
         await engine.load(version(1, persona_id="bo"))
         assert "bo-v1" in servers[0].adapters
 
-    async def test_a_name_loaded_from_our_path_counts_as_loaded(self, open_engine, servers, version):
+    async def test_a_name_loaded_from_our_path_counts_as_loaded(
+        self, open_engine, servers, version
+    ):
         engine = await open_engine(servers[0].url)
         ref = version(1)
         servers[0].adapters[ref.name] = str(ref.folder)  # by another shard, since the engine looked
@@ -205,41 +248,62 @@ class TestAdapters:
             await answer(engine, ask(adapter=ref))
         assert not servers[0].loads and not servers[1].loads
 
-    async def test_an_adapter_of_other_shapes_is_never_sent_to_a_server(self, open_engine, servers, version, tiny_base):
+    async def test_an_adapter_of_other_shapes_is_never_sent_to_a_server(
+        self, open_engine, servers, version, tiny_base
+    ):
         """vLLM finds them while it computes, and stops."""
         from tests.tiny_models import manifest_over  # imports torch and peft
 
-        engine, ref = await open_engine(), version(1)
+        engine = await open_engine()
+        ref = version(1)
         file = ref.folder / "adapter_model.safetensors"
         tensors = load_file(file)
-        save_file({name: np.ones([size + 8 for size in it.shape], it.dtype) for name, it in tensors.items()}, file)
+        save_file(
+            {
+                name: np.ones([size + 8 for size in it.shape], it.dtype)
+                for name, it in tensors.items()
+            },
+            file,
+        )
         write_manifest(ref.folder, manifest_over(tiny_base, "ada", "v1"))
-        with pytest.raises(AdapterError, match=r"ada v1's adapter_model.safetensors does not fit: .*64 inputs"):
+        with pytest.raises(
+            AdapterError, match=r"ada v1's adapter_model.safetensors does not fit: .*64 inputs"
+        ):
             await engine.load(ref)
         with pytest.raises(AdapterError, match="does not fit"):
             await answer(engine, ask(adapter=ref))
         assert not servers[0].loads and not servers[1].loads and await answer(engine, ask())
 
-    async def test_an_adapter_that_the_server_lost_is_loaded_once_more(self, open_engine, servers, renderer, version):
+    async def test_an_adapter_that_the_server_lost_is_loaded_once_more(
+        self, open_engine, servers, renderer, version
+    ):
         engine = await open_engine(servers[0].url)
         request = ask(adapter=version(1))
         await engine.load(request.adapter)
         servers[0].adapters.clear()
         stream = engine.submit(request)
-        assert "".join([piece async for piece in stream]) == undisturbed(servers[0], renderer, request)
+        assert "".join([piece async for piece in stream]) == undisturbed(
+            servers[0], renderer, request
+        )
         assert stream.reply.version == "v1" and len(servers[0].loads) == 2
 
-    async def test_the_base_model_answers_where_no_server_can_load_it(self, open_engine, servers, renderer, version):
+    async def test_the_base_model_answers_where_no_server_can_load_it(
+        self, open_engine, servers, renderer, version
+    ):
         engine = await open_engine()
         for server in servers:
             server.faults.load_message = "out of memory"
         stream = engine.submit(ask(adapter=version(1)))
-        assert "".join([piece async for piece in stream]) == undisturbed(servers[0], renderer, ask())
+        assert "".join([piece async for piece in stream]) == undisturbed(
+            servers[0], renderer, ask()
+        )
         assert stream.reply.version is None
         with pytest.raises(AdapterNotServedError, match="out of memory"):
             await engine.load(version(1))
 
-    async def test_another_server_answers_where_one_cannot_load_it(self, open_engine, servers, version):
+    async def test_another_server_answers_where_one_cannot_load_it(
+        self, open_engine, servers, version
+    ):
         engine = await open_engine()
         ref = version(1)
         await answer(engine, ask(adapter=ref))
@@ -250,7 +314,9 @@ class TestAdapters:
         [piece async for piece in stream]
         assert stream.reply.version == "v1" and "ada-v1" in others(servers, first).adapters
 
-    async def test_a_server_that_resolves_names_needs_no_load(self, open_engine, servers, version, home):
+    async def test_a_server_that_resolves_names_needs_no_load(
+        self, open_engine, servers, version, home
+    ):
         engine = await open_engine(servers[0].url)
         ref = version(1)
         await engine.load(ref)
@@ -260,7 +326,9 @@ class TestAdapters:
         [piece async for piece in stream]
         assert stream.reply.version == "v1" and len(servers[0].loads) == 1
 
-    async def test_drop_waits_for_replies_and_unloads_everywhere(self, open_engine, servers, version):
+    async def test_drop_waits_for_replies_and_unloads_everywhere(
+        self, open_engine, servers, version
+    ):
         engine = await open_engine()
         ref = version(1)
         await engine.load(ref)
@@ -276,7 +344,9 @@ class TestAdapters:
         assert not servers[0].adapters and not servers[1].adapters
         assert stream.reply.version == "v1" and stream.reply.finish == "length"
 
-    async def test_a_server_that_was_away_unloads_what_was_dropped(self, open_engine, servers, version):
+    async def test_a_server_that_was_away_unloads_what_was_dropped(
+        self, open_engine, servers, version
+    ):
         engine = await open_engine()
         ref = version(1)
         await engine.load(ref)
@@ -293,7 +363,9 @@ class TestAdapters:
     ):
         async def notices():
             """Ask as the doctor does, in a process of its own."""
-            checks = await VllmEngine(tiny_base, "bfloat16", [server.url for server in servers], home).inspect()
+            checks = await VllmEngine(
+                tiny_base, "bfloat16", [server.url for server in servers], home
+            ).inspect()
             return [check for check in checks if check.topic == "restart"]
 
         engine = await open_engine()
@@ -307,7 +379,9 @@ class TestAdapters:
         await holder.restart()
         assert await notices() == []
 
-    async def test_no_server_gets_more_adapters_at_once_than_it_has_slots(self, open_engine, servers, version):
+    async def test_no_server_gets_more_adapters_at_once_than_it_has_slots(
+        self, open_engine, servers, version
+    ):
         engine = await open_engine(limits=replace(FAST, adapters=2))
         for server in servers:
             server.faults.token_delay_s = 0.002
@@ -339,7 +413,9 @@ class TestFairness:
     async def test_a_member_passes_one_who_floods_their_guild(self, open_engine, servers):
         servers[0].faults.token_delay_s = 0.005
         engine = await open_engine(servers[0].url, limits=replace(FAST, rows=3), max_waiting=60)
-        flood = [engine.submit(replace(ask(str(number), guild_id=1), member_id=7)) for number in range(7)]
+        flood = [
+            engine.submit(replace(ask(str(number), guild_id=1), member_id=7)) for number in range(7)
+        ]
         with pytest.raises(EngineBusyError, match="7 replies to the same member"):
             engine.submit(replace(ask(guild_id=1), member_id=7))
         await until(lambda: engine.state().running == 2)
@@ -370,15 +446,24 @@ class TestPrefixes:
         await answer(engine, ask())
         again = await open_engine()
         await answer(again, ask())
-        salts = [body["cache_salt"] for server in servers for body in server.requests if body["max_tokens"] == 20]
+        salts = [
+            body["cache_salt"]
+            for server in servers
+            for body in server.requests
+            if body["max_tokens"] == 20
+        ]
         assert len(salts) == 3 and len(set(salts)) == 2 and salts.count(again._salt) == 2
         assert all(len(salt) >= 20 for salt in salts)
 
-    async def test_a_common_prefix_is_computed_where_the_replies_will_be(self, open_engine, servers, renderer, version):
+    async def test_a_common_prefix_is_computed_where_the_replies_will_be(
+        self, open_engine, servers, renderer, version
+    ):
         engine = await open_engine()
         engine.prepare(ADA, version(1))
         prefix = list(renderer.common_prefix(ADA, 2048))
-        await until(lambda: any(body["prompt"] == prefix for server in servers for body in server.requests))
+        await until(
+            lambda: any(body["prompt"] == prefix for server in servers for body in server.requests)
+        )
         warm = next(server for server in servers if server.adapters)
         await until(lambda: not warm.open_replies)
         await answer(engine, ask(adapter=version(1)))
@@ -401,21 +486,29 @@ class TestFaults:
         ],
         ids=["killed", "error event", "aborted", "busy", "failing"],
     )
-    async def test_a_reply_goes_on_at_another_server(self, open_engine, servers, renderer, version, fault):
+    async def test_a_reply_goes_on_at_another_server(
+        self, open_engine, servers, renderer, version, fault
+    ):
         engine = await open_engine()
         request = ask(adapter=version(1), max_new_tokens=40, alternatives=1)
         await answer(engine, request)
         first = next(server for server in servers if server.adapters)
-        first.faults, first.sent_tokens = fault, 0
+        first.faults = fault
+        first.sent_tokens = 0
         stream = engine.submit(request)
         text = "".join([piece async for piece in stream])
         assert text == stream.reply.text == undisturbed(first, renderer, request)
-        assert stream.reply.version == "v1" and stream.reply.new_tokens == len(stream.reply.tokens) == 40
+        assert (
+            stream.reply.version == "v1"
+            and stream.reply.new_tokens == len(stream.reply.tokens) == 40
+        )
         rest = others(servers, first).requests[-1]
         received = len(rest["prompt"]) - stream.reply.prompt_tokens
         assert rest["max_tokens"] == 40 - received
 
-    async def test_a_server_that_hangs_in_mid_reply_is_given_up(self, open_engine, servers, renderer):
+    async def test_a_server_that_hangs_in_mid_reply_is_given_up(
+        self, open_engine, servers, renderer
+    ):
         engine = await open_engine()
         for server in servers:
             server.faults.token_delay_s = 0.01
@@ -425,7 +518,10 @@ class TestFaults:
         busy(servers).faults.hang = True
         since = time.monotonic()
         text += "".join([piece async for piece in pieces])
-        assert text == undisturbed(servers[0], renderer, ask(max_new_tokens=40)) and time.monotonic() - since < 3
+        assert (
+            text == undisturbed(servers[0], renderer, ask(max_new_tokens=40))
+            and time.monotonic() - since < 3
+        )
         assert engine.state().device == "1 of 2 vLLM servers"
 
     async def test_a_resumed_reply_draws_other_numbers(self, open_engine, servers):
@@ -437,12 +533,17 @@ class TestFaults:
         [piece async for piece in first]
         sent = [body for server in servers for body in server.requests if body["max_tokens"] > 1]
         resumed = [body for body in sent if body["max_tokens"] < 30]
-        assert len(resumed) == len({body["seed"] for body in resumed} - {5}) == 5 and first.reply.seed == 5
+        assert (
+            len(resumed) == len({body["seed"] for body in resumed} - {5}) == 5
+            and first.reply.seed == 5
+        )
 
     async def test_many_replies_survive_many_kills(self, open_engine, servers, renderer, version):
         engine = await open_engine(limits=replace(FAST, rows=40), max_waiting=200)
         refs = [version(1), version(2)]
-        requests = [ask(f"{number}?", adapter=refs[number % 2], max_new_tokens=30) for number in range(40)]
+        requests = [
+            ask(f"{number}?", adapter=refs[number % 2], max_new_tokens=30) for number in range(40)
+        ]
         for server in servers:
             server.faults.token_delay_s = 0.004
         texts = [asyncio.create_task(answer(engine, request)) for request in requests]
@@ -450,9 +551,13 @@ class TestFaults:
             await asyncio.sleep(0.08)
             await servers[number % 2].restart()
             await until(lambda: engine.state().device.startswith("2 of 2"))
-        assert await asyncio.gather(*texts) == [undisturbed(servers[0], renderer, request) for request in requests]
+        assert await asyncio.gather(*texts) == [
+            undisturbed(servers[0], renderer, request) for request in requests
+        ]
 
-    async def test_replies_wait_for_a_restart_when_no_server_is_left(self, open_engine, servers, renderer):
+    async def test_replies_wait_for_a_restart_when_no_server_is_left(
+        self, open_engine, servers, renderer
+    ):
         engine = await open_engine()
         for server in servers:
             server.faults.token_delay_s = 0.01
@@ -473,7 +578,8 @@ class TestFaults:
         engine = await open_engine(wait_s=0.2)
         for server in servers:
             server.faults.token_delay_s = 0.01
-        running, cancelled = engine.submit(ask(max_new_tokens=100)), engine.submit(ask("2", max_new_tokens=100))
+        running = engine.submit(ask(max_new_tokens=100))
+        cancelled = engine.submit(ask("2", max_new_tokens=100))
         pieces = aiter(running)
         await anext(pieces)
         await anext(aiter(cancelled))

@@ -1,4 +1,6 @@
-"""The server of these tests answers what a real one was recorded to answer: status, form and text of errors."""
+"""The server of these tests answers what a real one was recorded to answer: status, form and text
+of errors.
+"""
 
 import json
 import re
@@ -29,7 +31,9 @@ async def server(renderer, version, home, tmp_path):
         version(number, RANKS[f"v{number}"])
     (home / "probe").mkdir()
     (home / "probe" / "adapter_config.json").write_text(json.dumps({"r": 8}))
-    server = VllmServer("/models/base", renderer.tokenizer, 256, KEYS["right"], name="base", max_lora_rank=16)
+    server = VllmServer(
+        "/models/base", renderer.tokenizer, 256, KEYS["right"], name="base", max_lora_rank=16
+    )
     server.resolves = home
     yield server
     await server.stop()
@@ -44,7 +48,8 @@ async def replay(server: VllmServer, name: str, home: str) -> RecordedResponse:
         aiohttp.ClientSession(server.url, headers=headers) as session,
         session.request(request.method, request.path, json=body) as response,
     ):
-        text, kind = await response.text(), response.content_type
+        text = await response.text()
+        kind = response.content_type
     if kind == "text/event-stream":
         data = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
         events = [item if item == recordings.DONE else json.loads(item) for item in data]
@@ -54,15 +59,20 @@ async def replay(server: VllmServer, name: str, home: str) -> RecordedResponse:
 
 
 def error_of(response: RecordedResponse) -> dict:
-    """Return an error without what differs between servers: numbers, and what follows the first sentence."""
-    [found] = [body["error"] for body in (response.events or [response.body]) if body != recordings.DONE]
+    """Return an error without what differs between servers: numbers, and what follows the first
+    sentence.
+    """
+    [found] = [
+        body["error"] for body in (response.events or [response.body]) if body != recordings.DONE
+    ]
     return {**found, "message": re.sub(r"\d+", "N", found["message"]).partition(". ")[0]}
 
 
 @pytest.mark.parametrize("name", REPLAYED)
 async def test_it_answers_as_the_recorded_server_did(server, home, name):
     recorded = recordings.load(name).response
-    server.allows_updates, server.has_lora = name != "unknown-path-load", name != "error-load-without-lora"
+    server.allows_updates = name != "unknown-path-load"
+    server.has_lora = name != "error-load-without-lora"
     await server.start()
     if name in ("error-already-loaded", "models-adapter", "stream-adapter", "text-unload"):
         await replay(server, "text-load", str(home))
@@ -72,10 +82,13 @@ async def test_it_answers_as_the_recorded_server_did(server, home, name):
     if name.startswith(("error", "broken")):
         assert error_of(answer) == error_of(recorded)
     elif name.startswith("stream"):
-        assert [len(event) for event in answer.events[:1]] == [len(event) for event in recorded.events[:1]]
+        assert [len(event) for event in answer.events[:1]] == [
+            len(event) for event in recorded.events[:1]
+        ]
         choices = [event["choices"][0] for event in (answer.events[0], recorded.events[0])]
         assert (
-            choices[0].keys() == choices[1].keys() and choices[0]["prompt_token_ids"] == choices[1]["prompt_token_ids"]
+            choices[0].keys() == choices[1].keys()
+            and choices[0]["prompt_token_ids"] == choices[1]["prompt_token_ids"]
         )
         assert answer.events[-2]["usage"].keys() == recorded.events[-2]["usage"].keys()
     elif isinstance(recorded.body, dict):

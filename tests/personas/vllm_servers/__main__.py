@@ -1,8 +1,8 @@
 """`make test-vllm`: two real vLLM servers, a core each, under the bot's engine.
 
-Breaks them on purpose and counts lost, doubled and wrong replies; then compares held-out losses and speed with the
-engine in the bot's process. Prints the tables, writes build/bench/vllm.json, and exits with 1 if a count is not 0, a
-recovery takes too long or a loss differs by more than 0.5 %.
+Breaks them on purpose and counts lost, doubled and wrong replies; then compares held-out losses and
+speed with the engine in the bot's process. Prints the tables, writes build/bench/vllm.json, and
+exits with 1 if a count is not 0, a recovery takes too long or a loss differs by more than 0.5 %.
 """
 
 from __future__ import annotations
@@ -28,28 +28,43 @@ from personas.models.base_model import BaseModel
 from personas.schemas.training import ServingPrecision
 from tests.personas.vllm_servers import comparison, faults, recordings
 from tests.personas.vllm_servers.faults import FaultResult, FaultRun
-from tests.personas.vllm_servers.vllm_process import API_KEY, LORA_OPTIONS, START_TIMEOUT_S, VllmProcess
+from tests.personas.vllm_servers.vllm_process import (
+    API_KEY,
+    LORA_OPTIONS,
+    START_TIMEOUT_S,
+    VllmProcess,
+)
 from tests.personas.vllm_servers.workspace import make_workspace
 
-FOLDER, RESULT_FILE = Path("build/bench/vllm"), Path("build/bench/vllm.json")
-MAX_ROWS, TINY_SLOTS = 32, 4
+FOLDER = Path("build/bench/vllm")
+RESULT_FILE = Path("build/bench/vllm.json")
+MAX_ROWS = 32
+TINY_SLOTS = 4
 TINY_OPTIONS = (
     *LORA_OPTIONS, "--dtype", "float32", "--max-model-len", "2048", "--enforce-eager", "--max-num-seqs", str(MAX_ROWS),
     "--max-loras", str(TINY_SLOTS), "--max-cpu-loras", "8",
 )  # fmt: skip
 DEFAULT_ROUNDS = 3
-REPLIES_PER_KILL, REPLIES_PER_SWAP, SWAPS_PER_ROUND = 10, 20, 2.5
+REPLIES_PER_KILL = 10
+REPLIES_PER_SWAP = 20
+SWAPS_PER_ROUND = 2.5
 CORES = ("0", "1")
 PARTS = ("faults", "parity", "speed")
 
 
 def make_engine(
-    base: BaseModel, servers: Sequence[VllmProcess], home: Path, precision: ServingPrecision, slots: int
+    base: BaseModel,
+    servers: Sequence[VllmProcess],
+    home: Path,
+    precision: ServingPrecision,
+    slots: int,
 ) -> VllmEngine:
     """Build the bot's engine over the servers, which take `slots` adapters each in a batch."""
     limits = ReplicaLimits(rows=MAX_ROWS, adapters=slots)
     urls = [server.url for server in servers]
-    return VllmEngine(base, precision, urls, home, key=API_KEY, limits=limits, wait_s=START_TIMEOUT_S)
+    return VllmEngine(
+        base, precision, urls, home, key=API_KEY, limits=limits, wait_s=START_TIMEOUT_S
+    )
 
 
 async def run_faults(python: Path, rounds: int) -> list[FaultResult]:
@@ -60,7 +75,9 @@ async def run_faults(python: Path, rounds: int) -> list[FaultResult]:
     space = make_workspace(folder.absolute())
     versions = [space.version(number) for number in range(1, 13)]
     servers = [
-        VllmProcess(python, space.base.folder, space.home, folder / f"vllm-{core}.log", core, TINY_OPTIONS)
+        VllmProcess(
+            python, space.base.folder, space.home, folder / f"vllm-{core}.log", core, TINY_OPTIONS
+        )
         for core in CORES
     ]
     swaps = math.ceil(rounds * SWAPS_PER_ROUND)
@@ -85,13 +102,21 @@ async def run_faults(python: Path, rounds: int) -> list[FaultResult]:
         for step in steps:
             since = time.monotonic()
             results.append(await step())
-            print(f"{results[-1].fault}: {time.monotonic() - since:.0f} s", *results[-1].notes, sep="\n  ", flush=True)
+            print(
+                f"{results[-1].fault}: {time.monotonic() - since:.0f} s",
+                *results[-1].notes,
+                sep="\n  ",
+                flush=True,
+            )
     return results
 
 
 async def run_comparison(python: Path, home: Path, parts: Collection[str]) -> dict[str, Any]:
-    """Compare losses (`parity`) and speed over the bundled model; only one of the two systems runs at a time."""
-    base, versions = comparison.bundled_base(), comparison.train_versions(home)
+    """Compare losses (`parity`) and speed over the bundled model; only one of the two systems runs
+    at a time.
+    """
+    base = comparison.bundled_base()
+    versions = comparison.train_versions(home)
     adapters = comparison.copy_adapters(home, versions[0])
     compared = dict[str, Any]()
     print("measuring the local engine …", flush=True)
@@ -101,7 +126,14 @@ async def run_comparison(python: Path, home: Path, parts: Collection[str]) -> di
         local_speed = await comparison.local_speed(base, adapters)
     async with AsyncExitStack() as stack:
         servers = [
-            VllmProcess(python, base.folder, home, FOLDER / f"vllm-{core}.log", core, comparison.SERVER_OPTIONS)
+            VllmProcess(
+                python,
+                base.folder,
+                home,
+                FOLDER / f"vllm-{core}.log",
+                core,
+                comparison.SERVER_OPTIONS,
+            )
             for core in CORES
         ]
         print("starting two servers over the bundled model …", flush=True)
@@ -113,13 +145,17 @@ async def run_comparison(python: Path, home: Path, parts: Collection[str]) -> di
             engine = make_engine(base, servers, home, "bfloat16", comparison.SLOTS)
             await engine.start()
             stack.push_async_callback(engine.close)
-            compared["speed"] = comparison.compare_speed(local_speed, await comparison.measure_speed(engine, adapters))
+            compared["speed"] = comparison.compare_speed(
+                local_speed, await comparison.measure_speed(engine, adapters)
+            )
     return compared
 
 
 def print_faults(results: Sequence[FaultResult]) -> None:
     """Print fault × tried × lost × doubled × recovery."""
-    print(f"\n{'fault':<30}{'tried':>6}{'lost':>6}{'doubled':>9}{'wrong':>7}{'near ties':>11}{'recovery':>10}")
+    print(
+        f"\n{'fault':<30}{'tried':>6}{'lost':>6}{'doubled':>9}{'wrong':>7}{'near ties':>11}{'recovery':>10}"
+    )
     for row in results:
         recovery = "" if row.recovery_s is None else f"{row.recovery_s:.2f} s"
         print(
@@ -135,23 +171,34 @@ def print_comparison(compared: dict[str, Any]) -> None:
         for persona, row in parity.items():
             print(f"{persona:<16}{row['local']:>9.4f}{row['vllm']:>9.4f}{row['difference']:>13.3%}")
     if speed := compared.get("speed"):
-        print(f"\n{'chats':<16}{'local':>9}{'vLLM':>9}{'ratio':>8}   tokens/s, each chat with its own adapter")
+        print(
+            f"\n{'chats':<16}{'local':>9}{'vLLM':>9}{'ratio':>8}   tokens/s, each chat with its "
+            "own adapter"
+        )
         for name, row in speed.items():
             print(f"{name:<16}{row['local']:>9.0f}{row['vllm']:>9.0f}{row['ratio']:>8.2f}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.personas.vllm_servers", description=__doc__)
-    parser.add_argument("--python", type=Path, default=Path("build/vllm/bin/python"), help="of vLLM's environment")
+    parser.add_argument(
+        "--python", type=Path, default=Path("build/vllm/bin/python"), help="of vLLM's environment"
+    )
     parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS, help="kills of a server (default: 3; 20 is the "
                         "full count: 200 replies, 1,000 requests across 50 version swaps)")  # fmt: skip
-    parser.add_argument("--only", choices=PARTS, action="append", help="this part; may repeat (default: all three)")
+    parser.add_argument(
+        "--only", choices=PARTS, action="append", help="this part; may repeat (default: all three)"
+    )
     arguments = parser.parse_args()
     python = arguments.python.absolute()
     if not python.exists():
         parser.error(f"there is no vLLM at {python}: run `make test-vllm`, which installs it")
     (FOLDER / "home").mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Any] = {"server": recordings.SERVER, "cores": os.cpu_count(), "processor": platform.processor()}
+    figures: dict[str, Any] = {
+        "server": recordings.SERVER,
+        "cores": os.cpu_count(),
+        "processor": platform.processor(),
+    }
     failed = False
     parts = arguments.only or PARTS
     if "faults" in parts:
@@ -163,7 +210,10 @@ def main() -> int:
         compared = asyncio.run(run_comparison(python, FOLDER.absolute() / "home", parts))
         figures |= compared
         print_comparison(compared)
-        failed |= any(row["difference"] > comparison.MAX_LOSS_DIFFERENCE for row in compared.get("parity", {}).values())
+        failed |= any(
+            row["difference"] > comparison.MAX_LOSS_DIFFERENCE
+            for row in compared.get("parity", {}).values()
+        )
     earlier = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() else {}
     RESULT_FILE.write_text(json.dumps(earlier | figures, indent=2) + "\n")
     print(f"\nwritten to {RESULT_FILE}")

@@ -1,7 +1,8 @@
-"""Faults of real vLLM servers under the bot's engine: each counts replies tried, lost and doubled, and the recovery.
+"""Faults of real vLLM servers under the bot's engine: each counts replies tried, lost and doubled,
+and the recovery.
 
-No fault asks the base model beside adapters: vLLM 0.32 on CPUs then adds the last slot's adapter to its rows
-(vllm-project/vllm#48421).
+No fault asks the base model beside adapters: vLLM 0.32 on CPUs then adds the last slot's adapter to
+its rows (vllm-project/vllm#48421).
 """
 
 from __future__ import annotations
@@ -23,16 +24,25 @@ from tests.personas.vllm_servers.workspace import TinyWorkspace
 
 ADA = Persona("ada", "Ada", description="You are Ada, who keeps the lamps of the quay.")
 NEAR_TIE = 1e-4
-"""Lead of the likeliest token in nats below which another batch may choose another token in float32."""
-REPLY_TOKENS, SHORT_TOKENS, LONG_TOKENS = 150, 24, 1500
-GREEDY = SamplingParams(temperature=0.0, repetition_penalty=1.2, max_new_tokens=REPLY_TOKENS, stop_loops=False)
-MAX_CANCEL_S, MAX_RECOVERY_S = 2.0, 10.0
+"""Lead of the likeliest token in nats below which another batch may choose another token in
+float32.
+"""
+REPLY_TOKENS = 150
+SHORT_TOKENS = 24
+LONG_TOKENS = 1500
+GREEDY = SamplingParams(
+    temperature=0.0, repetition_penalty=1.2, max_new_tokens=REPLY_TOKENS, stop_loops=False
+)
+MAX_CANCEL_S = 2.0
+MAX_RECOVERY_S = 10.0
 DOUBLED_CHARACTERS = 6
 
 
 @dataclass
 class FaultResult:
-    """A row of the table. `wrong` replies are those of another version, or accepted where they had to be refused."""
+    """A row of the table. `wrong` replies are those of another version, or accepted where they had
+    to be refused.
+    """
 
     fault: str
     tried: int = 0
@@ -46,7 +56,9 @@ class FaultResult:
 
     @property
     def failed(self) -> bool:
-        late = self.max_recovery_s is not None and (self.recovery_s is None or self.recovery_s > self.max_recovery_s)
+        late = self.max_recovery_s is not None and (
+            self.recovery_s is None or self.recovery_s > self.max_recovery_s
+        )
         return bool(self.lost or self.doubled or self.wrong or late or not self.tried)
 
     def recovered(self, seconds: float) -> None:
@@ -60,7 +72,9 @@ class FaultResult:
 
 @dataclass(frozen=True)
 class ReferenceReply:
-    """A greedy reply that nothing disturbed: its tokens, and the lead of each over the second likeliest."""
+    """A greedy reply that nothing disturbed: its tokens, and the lead of each over the second
+    likeliest.
+    """
 
     text: str
     ids: tuple[int, ...]
@@ -108,10 +122,14 @@ class FaultRun:
     space: TinyWorkspace
     references: dict[ChatRequest, ReferenceReply] = field(default_factory=dict)
 
-    def ask(self, number: int, version: AdapterRef | None, tokens: int = REPLY_TOKENS) -> ChatRequest:
+    def ask(
+        self, number: int, version: AdapterRef | None, tokens: int = REPLY_TOKENS
+    ) -> ChatRequest:
         """Return a request of its own text for each number."""
         turns = (Turn("Bo", f"Lamp {number}: is it lit?"),)
-        return ChatRequest(ADA, turns, (), version, replace(GREEDY, max_new_tokens=tokens), guild_id=number)
+        return ChatRequest(
+            ADA, turns, (), version, replace(GREEDY, max_new_tokens=tokens), guild_id=number
+        )
 
     async def prepare(self, requests: Sequence[ChatRequest]) -> None:
         """Ask a server for the undisturbed replies to requests, without the engine."""
@@ -134,7 +152,9 @@ class FaultRun:
             leads.append(likeliest[0] - likeliest[1])
         ids = [token for token in choice["token_ids"] if token not in self.space.renderer.stop_ids]
         return ReferenceReply(
-            self.space.renderer.tokenizer.decode(ids, skip_special_tokens=True), tuple(ids), tuple(leads)
+            self.space.renderer.tokenizer.decode(ids, skip_special_tokens=True),
+            tuple(ids),
+            tuple(leads),
         )
 
     def judge(self, reply: RunningReply, result: FaultResult) -> None:
@@ -155,23 +175,31 @@ class FaultRun:
             self._judge_difference(bare(reply.text), expected, result)
 
     def _judge_difference(self, text: str, expected: ReferenceReply, result: FaultResult) -> None:
-        whole, decode = bare(expected.text), self.space.renderer.tokenizer.decode
+        whole = bare(expected.text)
+        decode = self.space.renderer.tokenizer.decode
         same = next(
-            (n for n, (a, b) in enumerate(zip(text, whole, strict=False)) if a != b), min(len(text), len(whole))
+            (n for n, (a, b) in enumerate(zip(text, whole, strict=False)) if a != b),
+            min(len(text), len(whole)),
         )
         ends = (len(decode(expected.ids[: n + 1]).lstrip()) for n in range(len(expected.ids)))
         at = next((n for n, end in enumerate(ends) if end > same), len(expected.ids))
         if any(lead < NEAR_TIE for lead in expected.leads[: at + 1]):
             result.near_ties += 1
-        elif text[same:].startswith(tuple(text[same - n : same] for n in range(DOUBLED_CHARACTERS, min(same, 200)))):
+        elif text[same:].startswith(
+            tuple(text[same - n : same] for n in range(DOUBLED_CHARACTERS, min(same, 200)))
+        ):
             result.doubled += 1
         else:
             result.lost += 1
-            result.note(f"{text[max(0, same - 30) :][:80]!r} instead of {whole[max(0, same - 30) :][:80]!r}")
+            result.note(
+                f"{text[max(0, same - 30) :][:80]!r} instead of {whole[max(0, same - 30) :][:80]!r}"
+            )
 
     async def running(self) -> list[float]:
         """Return how many requests each server computes."""
-        return [(await server.metrics()).get("num_requests_running", 0.0) for server in self.servers]
+        return [
+            (await server.metrics()).get("num_requests_running", 0.0) for server in self.servers
+        ]
 
     async def busiest(self) -> VllmProcess:
         numbers = await self.running()
@@ -183,7 +211,8 @@ class FaultRun:
             await asyncio.sleep(0.005)
 
 
-# ------------------------------------------------------------------------------------------------ faults
+# ------------------------------------------------------------------------------------------------
+# faults
 
 
 async def killed_in_mid_reply(run: FaultRun, kills: int, replies: int) -> FaultResult:
@@ -248,7 +277,9 @@ async def all_unreachable(run: FaultRun, replies: int) -> FaultResult:
 
 
 async def adapter_missing(run: FaultRun, outside: Path) -> FaultResult:
-    """Ask for an adapter that no server has and none can resolve; then take its folder away, too."""
+    """Ask for an adapter that no server has and none can resolve; then take its folder away,
+    too.
+    """
     result = FaultResult("adapter missing (404)")
     inside = run.space.version(1)
     ref = AdapterRef("ada-elsewhere", inside.version, outside / "ada-elsewhere")
@@ -265,12 +296,19 @@ async def adapter_missing(run: FaultRun, outside: Path) -> FaultResult:
 
 
 async def already_loaded(run: FaultRun, number: int) -> FaultResult:
-    """Load versions behind the engine's back: from their own folder, and another folder under a version's name."""
+    """Load versions behind the engine's back: from their own folder, and another folder under a
+    version's name.
+    """
     result = FaultResult("already loaded (400)")
-    own, foreign = run.space.version(number), run.space.version(number + 1)
+    own = run.space.version(number)
+    foreign = run.space.version(number + 1)
     for server in run.servers:
-        await server.post("/v1/load_lora_adapter", {"lora_name": own.name, "lora_path": str(own.folder)})
-        await server.post("/v1/load_lora_adapter", {"lora_name": foreign.name, "lora_path": str(own.folder)})
+        await server.post(
+            "/v1/load_lora_adapter", {"lora_name": own.name, "lora_path": str(own.folder)}
+        )
+        await server.post(
+            "/v1/load_lora_adapter", {"lora_name": foreign.name, "lora_path": str(own.folder)}
+        )
     await run.engine.load(own)
     await run.prepare([run.ask(1, own)])
     await finish(run, result, run.ask(1, own))
@@ -285,10 +323,14 @@ async def already_loaded(run: FaultRun, number: int) -> FaultResult:
 
 
 async def version_swaps(run: FaultRun, swaps: int, replies: int) -> FaultResult:
-    """Replace the live version while requests arrive; each reply has to be of the version that it was asked of."""
+    """Replace the live version while requests arrive; each reply has to be of the version that it
+    was asked of.
+    """
     result = FaultResult("version swap")
     versions = [run.space.version(number) for number in range(1, 9)]
-    await run.prepare([run.ask(number, ref, SHORT_TOKENS) for ref in versions for number in range(4)])
+    await run.prepare(
+        [run.ask(number, ref, SHORT_TOKENS) for ref in versions for number in range(4)]
+    )
     started: list[RunningReply] = []
     for swap in range(swaps):
         live = versions[swap % len(versions)]
@@ -325,9 +367,12 @@ async def cancelled(run: FaultRun, times: int) -> FaultResult:
 
 
 async def late_replica(run: FaultRun, number: int) -> FaultResult:
-    """Start a server that was never asked to load anything, and ask it for versions of the home by name."""
+    """Start a server that was never asked to load anything, and ask it for versions of the home by
+    name.
+    """
     result = FaultResult("late replica resolves by name")
-    good, damaged = run.space.version(number), run.space.version(number + 1)
+    good = run.space.version(number)
+    damaged = run.space.version(number + 1)
     weights = damaged.folder / "adapter_model.safetensors"
     request = run.ask(1, good, SHORT_TOKENS)
     await run.prepare([request])
@@ -339,7 +384,12 @@ async def late_replica(run: FaultRun, number: int) -> FaultResult:
     await late.wait_ready()
     result.recovered(time.monotonic() - since)
     prompt = list(run.space.renderer.prompt(request.persona, request.turns).ids)
-    body = {"prompt": prompt, "max_tokens": SHORT_TOKENS, "temperature": 0.0, "repetition_penalty": 1.2}
+    body = {
+        "prompt": prompt,
+        "max_tokens": SHORT_TOKENS,
+        "temperature": 0.0,
+        "repetition_penalty": 1.2,
+    }
     result.tried = 2
     answer = await late.post("/v1/completions", {**body, "model": good.name})
     result.wrong += answer["choices"][0]["text"].strip() != run.references[request].text.strip()

@@ -1,7 +1,9 @@
-"""Records the answers of a real vLLM server: `python -m tests.personas.vllm_servers.record --python PATH/bin/python`.
+"""Records the answers of a real vLLM server: `python -m tests.personas.vllm_servers.record --python
+PATH/bin/python`.
 
-With `--llama-cpp PATH/bin/python --gguf FILE`, those of llama.cpp's server (the package xllamacpp) instead, over the
-bundled model as GGUF. Writes recordings/*.json again. Paths of this machine, times and random ids are replaced.
+With `--llama-cpp PATH/bin/python --gguf FILE`, those of llama.cpp's server (the package xllamacpp)
+instead, over the bundled model as GGUF. Writes recordings/*.json again. Paths of this machine,
+times and random ids are replaced.
 """
 
 from __future__ import annotations
@@ -25,13 +27,33 @@ from personas.prompt.renderer import Renderer
 from personas.schemas.chat import Persona, SamplingParams, Turn
 from tests.personas.vllm_servers import recordings
 from tests.personas.vllm_servers.recordings import RecordedResponse, Recording
-from tests.personas.vllm_servers.vllm_process import API_KEY, BASE_NAME, LORA_OPTIONS, VllmProcess, find_free_port
+from tests.personas.vllm_servers.vllm_process import (
+    API_KEY,
+    BASE_NAME,
+    LORA_OPTIONS,
+    VllmProcess,
+    find_free_port,
+)
 from tests.personas.vllm_servers.workspace import TinyWorkspace, make_workspace
 
 CONTEXT_TOKENS = 256
-OPTIONS = ("--dtype", "float32", "--max-model-len", str(CONTEXT_TOKENS), "--enforce-eager", "--max-num-seqs", "8")
-KEYS = {"right": {"Authorization": f"Bearer {API_KEY}"}, "wrong": {"Authorization": "Bearer wrong"}, "none": {}}
-KEPT_METRICS = re.compile(r"^(?:# \w+ )?vllm:(?:num_requests_running|num_requests_waiting)\b.*$", re.MULTILINE)
+OPTIONS = (
+    "--dtype",
+    "float32",
+    "--max-model-len",
+    str(CONTEXT_TOKENS),
+    "--enforce-eager",
+    "--max-num-seqs",
+    "8",
+)
+KEYS = {
+    "right": {"Authorization": f"Bearer {API_KEY}"},
+    "wrong": {"Authorization": "Bearer wrong"},
+    "none": {},
+}
+KEPT_METRICS = re.compile(
+    r"^(?:# \w+ )?vllm:(?:num_requests_running|num_requests_waiting)\b.*$", re.MULTILINE
+)
 LLAMA_CPP_SOURCE = """
 import sys, xllamacpp
 settings = xllamacpp.CommonParams()
@@ -54,7 +76,9 @@ class Exchange:
 
 
 def completion(prompt: list[int], model: str = BASE_NAME, **changes: Any) -> dict[str, Any]:
-    """Return the body of a streamed completion, with every sampling setting that vLLM would take from the model."""
+    """Return the body of a streamed completion, with every sampling setting that vLLM would take
+    from the model.
+    """
     body = {
         "model": model, "prompt": prompt, "max_tokens": 8, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0,
         "repetition_penalty": 1.0, "seed": 7, "stop_token_ids": [2], "ignore_eos": True, "cache_salt": "epoch-1",
@@ -65,12 +89,22 @@ def completion(prompt: list[int], model: str = BASE_NAME, **changes: Any) -> dic
 
 def exchanges(space: TinyWorkspace) -> list[Exchange]:
     """List all requests in order; later ones rely on what earlier ones loaded."""
-    first, second, wide = (space.version(number, rank) for number, rank in ((1, 8), (2, 8), (3, 32)))
-    prompt = list(space.renderer.prompt(Persona("ada", "Ada", description="You are Ada."), [Turn("Bo", "hello")]).ids)
+    first, second, wide = (
+        space.version(number, rank) for number, rank in ((1, 8), (2, 8), (3, 32))
+    )
+    prompt = list(
+        space.renderer.prompt(
+            Persona("ada", "Ada", description="You are Ada."), [Turn("Bo", "hello")]
+        ).ids
+    )
     long = (prompt * CONTEXT_TOKENS)[: CONTEXT_TOKENS + 1]
-    load, unload, complete = "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/v1/completions"
-    name, folder = first.name, str(first.folder)
-    highest, probe = len(space.renderer.tokenizer) - 1, space.home / "probe"
+    load = "/v1/load_lora_adapter"
+    unload = "/v1/unload_lora_adapter"
+    complete = "/v1/completions"
+    name = first.name
+    folder = str(first.folder)
+    highest = len(space.renderer.tokenizer) - 1
+    probe = space.home / "probe"
     probe.mkdir()
     shutil.copy(first.folder / "adapter_config.json", probe)
     return [
@@ -110,7 +144,9 @@ async def ask(session: aiohttp.ClientSession, url: str, exchange: Exchange) -> R
     """Send a request and return the answer as it came."""
     method = "GET" if exchange.body is None else "POST"
     headers = {**KEYS[exchange.key], "X-Request-Id": "recorded"}
-    async with session.request(method, f"{url}{exchange.path}", json=exchange.body, headers=headers) as response:
+    async with session.request(
+        method, f"{url}{exchange.path}", json=exchange.body, headers=headers
+    ) as response:
         text = await response.text()
         found = RecordedResponse(status=response.status, content_type=response.content_type)
         if response.content_type == "text/event-stream":
@@ -153,16 +189,26 @@ def exchanges_without_lora(space: TinyWorkspace) -> list[Exchange]:
 def chat_body(model: str) -> dict[str, Any]:
     """Return a request with messages, as the engine sends it."""
     sampling = SamplingParams(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_new_tokens=4)
-    return ServedByOpenAI(model, model, 0).body((), [{"role": "user", "content": "hello"}], sampling, 7)
+    return ServedByOpenAI(model, model, 0).body(
+        (), [{"role": "user", "content": "hello"}], sampling, 7
+    )
 
 
 def llama_cpp_exchanges(renderer: Renderer, model: str) -> list[Exchange]:
     """List what the checks of a server and a reply of each kind ask."""
-    prompt = renderer.prompt(Persona("ada", "Ada", description="You are Ada."), [Turn("Bo", "hello")]).ids
+    prompt = renderer.prompt(
+        Persona("ada", "Ada", description="You are Ada."), [Turn("Bo", "hello")]
+    ).ids
     sampling = SamplingParams(temperature=0.0, top_p=1.0, repetition_penalty=1.0, max_new_tokens=4)
     served = ServedByOpenAI(model, model, 0, takes_ids=True)
-    probe = {"model": model, "prompt": PROBE_TEXT, "content": PROBE_TEXT, "add_special_tokens": False}
-    complete, unknown = served.body(prompt, (), sampling, 7), len(renderer.tokenizer)
+    probe = {
+        "model": model,
+        "prompt": PROBE_TEXT,
+        "content": PROBE_TEXT,
+        "add_special_tokens": False,
+    }
+    complete = served.body(prompt, (), sampling, 7)
+    unknown = len(renderer.tokenizer)
     return [
         Exchange("served-llamacpp", "/v1/models"),
         Exchange("tokens-llamacpp", "/tokenize", probe),
@@ -178,9 +224,17 @@ def exchanges_without_loading(space: TinyWorkspace) -> list[Exchange]:
 
 
 async def record(python: Path, folder: Path) -> None:
-    """Start a server for each list of requests and write what it answers. Raises for an answer of another shape."""
+    """Start a server for each list of requests and write what it answers. Raises for an answer of
+    another shape.
+    """
     space = make_workspace(folder)
-    server = VllmProcess(python, space.base.folder, space.home, folder / "vllm.log", options=(*OPTIONS, *LORA_OPTIONS))
+    server = VllmProcess(
+        python,
+        space.base.folder,
+        space.home,
+        folder / "vllm.log",
+        options=(*OPTIONS, *LORA_OPTIONS),
+    )
     without_lora = replace(server, options=OPTIONS)
     without_loading = replace(server, runtime_lora=False)
     await record_server(server, exchanges(space), space, folder)
@@ -188,8 +242,14 @@ async def record(python: Path, folder: Path) -> None:
     await record_server(without_loading, exchanges_without_loading(space), space, folder)
 
 
-async def record_server(server: VllmProcess, asked: list[Exchange], space: TinyWorkspace, folder: Path) -> None:
-    paths = {str(space.base.folder): "/models/base", str(space.home): "/home/understudy", str(folder): "/folder"}
+async def record_server(
+    server: VllmProcess, asked: list[Exchange], space: TinyWorkspace, folder: Path
+) -> None:
+    paths = {
+        str(space.base.folder): "/models/base",
+        str(space.home): "/home/understudy",
+        str(folder): "/folder",
+    }
     async with server:
         await record_exchanges(server.url, asked, paths, recordings.SERVER)
 
@@ -200,13 +260,17 @@ async def record_llama_cpp(python: Path, gguf: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         python, "-c", LLAMA_CPP_SOURCE, gguf, str(port), stdin=asyncio.subprocess.PIPE
     )
-    url, renderer = f"http://127.0.0.1:{port}", Renderer(load_tokenizer(locate(EMBEDDED)))
+    url = f"http://127.0.0.1:{port}"
+    renderer = Renderer(load_tokenizer(locate(EMBEDDED)))
     try:
         async with aiohttp.ClientSession() as session:
             while not await is_up(session, url):  # noqa: ASYNC110  another process
                 await asyncio.sleep(0.5)
         await record_exchanges(
-            url, llama_cpp_exchanges(renderer, str(gguf)), {str(gguf): "model"}, recordings.LLAMA_CPP
+            url,
+            llama_cpp_exchanges(renderer, str(gguf)),
+            {str(gguf): "model"},
+            recordings.LLAMA_CPP,
         )
     finally:
         process.kill()
@@ -221,14 +285,28 @@ async def is_up(session: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-async def record_exchanges(url: str, asked: list[Exchange], paths: dict[str, str], made_by: str) -> None:
-    connector = aiohttp.TCPConnector(force_close=True)  # llama.cpp closes connections after a stream
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120), connector=connector) as session:
+async def record_exchanges(
+    url: str, asked: list[Exchange], paths: dict[str, str], made_by: str
+) -> None:
+    connector = aiohttp.TCPConnector(
+        force_close=True
+    )  # llama.cpp closes connections after a stream
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=120), connector=connector
+    ) as session:
         for exchange in asked:
             response = await ask(session, url, exchange)
             content = {"status": response.status, "content_type": response.content_type}
-            content |= {"events": response.events} if response.events is not None else {"body": response.body}
-            request = {"method": "GET" if exchange.body is None else "POST", "path": exchange.path, "key": exchange.key}
+            content |= (
+                {"events": response.events}
+                if response.events is not None
+                else {"body": response.body}
+            )
+            request = {
+                "method": "GET" if exchange.body is None else "POST",
+                "path": exchange.path,
+                "key": exchange.key,
+            }
             request |= {"json": exchange.body} if exchange.body is not None else {}
             written = scrub({"server": made_by, "request": request, "response": content}, paths)
             text = json.dumps(written, indent=1, ensure_ascii=False) + "\n"
@@ -239,8 +317,12 @@ async def record_exchanges(url: str, asked: list[Exchange], paths: dict[str, str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m tests.personas.vllm_servers.record", description=__doc__)
-    parser.add_argument("--python", type=Path, default=Path("build/vllm/bin/python"), help="of vLLM's environment")
+    parser = argparse.ArgumentParser(
+        "python -m tests.personas.vllm_servers.record", description=__doc__
+    )
+    parser.add_argument(
+        "--python", type=Path, default=Path("build/vllm/bin/python"), help="of vLLM's environment"
+    )
     parser.add_argument("--llama-cpp", type=Path, help="python of an environment with xllamacpp")
     parser.add_argument("--gguf", type=Path, help="the bundled model for --llama-cpp")
     arguments = parser.parse_args()

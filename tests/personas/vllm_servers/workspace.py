@@ -17,7 +17,9 @@ WIDTH = 128
 
 @dataclass(frozen=True)
 class TinyWorkspace:
-    """The two-layer model of the tests, and a home with versions `v1`, `v2`, … of the persona `ada`."""
+    """The two-layer model of the tests, and a home with versions `v1`, `v2`, … of the persona
+    `ada`.
+    """
 
     base: BaseModel
     home: Path
@@ -26,7 +28,11 @@ class TinyWorkspace:
     def version(self, number: int, rank: int = 8) -> AdapterRef:
         """Return a version of `ada`, made on first use."""
         ref = adapter_ref(self.home, "ada", f"v{number}")
-        return ref if ref.folder.exists() else make_adapter(self.home, self.base, "ada", ref.version, number, rank)
+        return (
+            ref
+            if ref.folder.exists()
+            else make_adapter(self.home, self.base, "ada", ref.version, number, rank)
+        )
 
 
 def make_workspace(folder: Path) -> TinyWorkspace:

@@ -11,15 +11,22 @@ import pycrfsuite  # type: ignore[import-untyped]
 
 from personas.errors import UnderstudyError
 from trainer.anonymise.crf_ner.gazetteer import load_gazetteer
-from trainer.anonymise.crf_ner.token_features import FeatureExtractor, is_alphabetic, is_east_asian, tokenise
+from trainer.anonymise.crf_ner.token_features import (
+    FeatureExtractor,
+    is_alphabetic,
+    is_east_asian,
+    tokenise,
+)
 
 MODEL_FILE = Path(__file__).parent / "model.crf.xz"
 MODEL_FORMAT = 1
 LABEL_KINDS = {"P": "PERSON", "A": "STREET_ADDRESS"}
-"""Kinds by a label's second letter; other labels ("X": another name, "O": nothing) are no findings."""
+"""Kinds by a label's second letter; other labels ("X": another name, "O": nothing) are no
+findings.
+"""
 MIN_PROBABILITY = 0.2
-"""Threshold for adding a token: a missed name harms somebody, a false one costs a word. Found by trial: lower values
-find little more.
+"""Threshold for adding a token: a missed name harms somebody, a false one costs a word. Found by
+trial: lower values find little more.
 """
 NO_KINDS = dict.fromkeys(LABEL_KINDS, 0.0)
 log = logging.getLogger(__name__)
@@ -41,9 +48,11 @@ class CrfTagger:
     """Buffer that crfsuite reads in place, so it must live as long as the tagger."""
 
     def find(self, text: str) -> list[tuple[str, int, int, float]]:
-        """Return (kind, start, end, score) in order: PERSON and STREET_ADDRESS, offsets in code points.
+        """Return (kind, start, end, score) in order: PERSON and STREET_ADDRESS, offsets in code
+        points.
 
-        The score is the probability of the least probable token. Empty for mostly Chinese, Japanese or Korean texts.
+        The score is the probability of the least probable token. Empty for mostly Chinese, Japanese
+        or Korean texts.
         """
         if is_east_asian(text):
             return []
@@ -55,18 +64,23 @@ class CrfTagger:
         likely = [self._likely(label, index) for index, label in enumerate(labels)]
         found = []
         for kind, first, last in label_runs(raise_probable_labels(labels, likely)):
-            start, end = cut.starts[first], cut.ends[last]
+            start = cut.starts[first]
+            end = cut.ends[last]
             if is_alphabetic(text[start:end]):
                 score = min(likely[index][kind] for index in range(first, last + 1))
                 found.append((LABEL_KINDS[kind], start, end, round(score, 3)))
         return found
 
     def _likely(self, label: str, index: int) -> dict[str, float]:
-        """Return the probability of each kind at a token; zeros if its best label leaves too little for any."""
+        """Return the probability of each kind at a token; zeros if its best label leaves too little
+        for any.
+        """
         marginal = self._crf.marginal
         if label[1:] not in LABEL_KINDS and marginal(label, index) > 1 - MIN_PROBABILITY:
             return NO_KINDS
-        return {kind: marginal("B" + kind, index) + marginal("I" + kind, index) for kind in LABEL_KINDS}
+        return {
+            kind: marginal("B" + kind, index) + marginal("I" + kind, index) for kind in LABEL_KINDS
+        }
 
 
 def raise_probable_labels(labels: list[str], likely: list[dict[str, float]]) -> list[str]:
@@ -95,7 +109,9 @@ def label_runs(labels: list[str]) -> list[tuple[str, int, int]]:
 
 
 def load_tagger(path: Path = MODEL_FILE) -> CrfTagger | None:
-    """Load the tagger; None, with the reason in the log, if the model file is missing or damaged."""
+    """Load the tagger; None, with the reason in the log, if the model file is missing or
+    damaged.
+    """
     try:
         head, model = read_model(path)
         crf = pycrfsuite.Tagger()
@@ -104,7 +120,10 @@ def load_tagger(path: Path = MODEL_FILE) -> CrfTagger | None:
         log.warning("Names and addresses are found by rules only. %s", error)
         return None
     return CrfTagger(
-        f"CRF {len(model) / 1e6:.1f} MB {head['sha256'][:8]}", crf, FeatureExtractor(load_gazetteer().of), model
+        f"CRF {len(model) / 1e6:.1f} MB {head['sha256'][:8]}",
+        crf,
+        FeatureExtractor(load_gazetteer().of),
+        model,
     )
 
 
@@ -117,7 +136,9 @@ def read_model(path: Path) -> tuple[dict[str, str], bytes]:
         raise TaggerError(f"{path.name} cannot be read: {error.strerror}.", advice) from error
     try:
         head = json.loads(line)
-        whole = head["format"] == MODEL_FORMAT and head["sha256"] == hashlib.sha256(packed).hexdigest()
+        whole = (
+            head["format"] == MODEL_FORMAT and head["sha256"] == hashlib.sha256(packed).hexdigest()
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise TaggerError(f"{path.name} is no model of the tagger's.", advice) from error
     if not whole:

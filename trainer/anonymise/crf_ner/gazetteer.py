@@ -1,4 +1,6 @@
-"""Gazetteer: word lists such as given names, family names, months and street words (lists/*.txt)."""
+"""Gazetteer: word lists such as given names, family names, months and street words
+(lists/*.txt).
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,27 @@ ENGLISH_SUFFIXES = (
 )  # fmt: skip
 """English suffixes, each with the endings it may replace."""
 _LETTERS = str.maketrans(
-    {"đ": "d", "ł": "l", "ø": "o", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ı": "i", "’": "'"}
+    {
+        "đ": "d",
+        "ł": "l",
+        "ø": "o",
+        "ß": "ss",
+        "æ": "ae",
+        "œ": "oe",
+        "þ": "th",
+        "ð": "d",
+        "ı": "i",
+        "’": "'",
+    }
 )
 
 
 def fold_word(word: str) -> str:
     """Lower-case a word and remove diacritics."""
     decomposed = unicodedata.normalize("NFD", word.lower())
-    return "".join(letter for letter in decomposed if not unicodedata.combining(letter)).translate(_LETTERS)
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter)).translate(
+        _LETTERS
+    )
 
 
 def read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -49,7 +64,9 @@ def read_list(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 @dataclass(frozen=True)
 class Gazetteer:
-    """`groups` maps a lower-case word to the letters of its groups; words in `capitals` count only if capitalised."""
+    """`groups` maps a lower-case word to the letters of its groups; words in `capitals` count only
+    if capitalised.
+    """
 
     groups: dict[str, str]
     capitals: dict[str, str]
@@ -60,14 +77,22 @@ class Gazetteer:
         groups: dict[str, set[str]] = {}
         capitals: dict[str, set[str]] = {}
         for sign, word in _words_with_signs():
-            if word.isupper() and len(word) <= 2 and sign in "rsu":  # "OR", "IN" and "P" are Oregon and so on
+            if (
+                word.isupper() and len(word) <= 2 and sign in "rsu"
+            ):  # "OR", "IN" and "P" are Oregon and so on
                 capitals.setdefault(word, set()).add(sign)
             else:
-                lower, plain = unicodedata.normalize("NFC", word.lower()), fold_word(word)
+                lower = unicodedata.normalize("NFC", word.lower())
+                plain = fold_word(word)
                 groups.setdefault(lower, set()).add(sign)
                 if plain != lower:
                     groups.setdefault(plain, set()).add(GROUPS_WITHOUT_DIACRITICS.get(sign, sign))
-        return cls(*({w: "".join(sorted(signs)) for w, signs in each.items()} for each in (groups, capitals)))
+        return cls(
+            *(
+                {w: "".join(sorted(signs)) for w, signs in each.items()}
+                for each in (groups, capitals)
+            )
+        )
 
     def of(self, word: str) -> str:
         """Return the letters of the groups of a word, in alphabetical order."""
@@ -86,7 +111,10 @@ class Gazetteer:
             if word.endswith(ending) and len(word) > len(ending) + 2:
                 stem = word[: -len(ending)]
                 double = stem[:-1] if stem[-1] == stem[-2] else stem
-                if any("c" in self.groups.get(form, "") for form in (double, *(stem + other for other in others))):
+                if any(
+                    "c" in self.groups.get(form, "")
+                    for form in (double, *(stem + other for other in others))
+                ):
                     return True
         return False
 
@@ -95,7 +123,9 @@ def _words_with_signs() -> Iterator[tuple[str, str]]:
     for name, sign in (("given.txt", "g"), ("family.txt", "f")):
         for _, words in read_list(LISTS_FOLDER / name):
             yield from ((sign, word) for word in words)
-    for group, words in itertools.chain(*(read_list(LISTS_FOLDER / f"{name}.txt") for name in WORD_FILES)):
+    for group, words in itertools.chain(
+        *(read_list(LISTS_FOLDER / f"{name}.txt") for name in WORD_FILES)
+    ):
         yield from ((GROUP_SIGNS[group], word) for word in words)
 
 

@@ -30,13 +30,17 @@ class WordFeatures:
     is_number: bool
     is_word: bool
     mark: str
-    """The mark of the word in the shape of a line: "9" for a number, "s" for a street word, "@" for a link, ":"."""
+    """The mark of the word in the shape of a line: "9" for a number, "s" for a street word, "@" for
+    a link, ":".
+    """
     vietnamese: int
     """1 for words of Vietnamese only, -1 for words of other languages only."""
 
 
 class FeatureExtractor:
-    """Extracts the features of texts. `groups_of` returns the groups of a word (see `Gazetteer.of`)."""
+    """Extracts the features of texts. `groups_of` returns the groups of a word (see
+    `Gazetteer.of`).
+    """
 
     def __init__(self, groups_of: Callable[[str], str]) -> None:
         self._groups_of = groups_of
@@ -86,13 +90,18 @@ class FeatureExtractor:
         return found
 
     def _features(self, word: str) -> WordFeatures:
-        groups, shape = self._groups_of(word), word_shape(word)
+        groups = self._groups_of(word)
+        shape = word_shape(word)
         lower = shape if shape[0] in "9b" else word.lower()  # numbers by their length only
         key = f"{shape}{groups}"
         own = [f"w={lower}", f"s={shape}", f"k={key}", *(f"{shape[0]}+{sign}" for sign in groups)]
         if shape[0] in "Xxm" and len(word) > 3:
             plain = fold_word(word)
-            own += [f"{shape[0]}e{size}={plain[-size:]}" for size in (2, 3, 4, 5, 6) if len(plain) > size]
+            own += [
+                f"{shape[0]}e{size}={plain[-size:]}"
+                for size in (2, 3, 4, 5, 6)
+                if len(plain) > size
+            ]
             own.append(f"{shape[0]}b={plain[:2]}")
         is_street = "c" not in groups and ("s" in groups or "u" in groups)
         is_number = shape[0] in "9b"
@@ -107,13 +116,23 @@ class FeatureExtractor:
             is_street,
             is_number,
             word[0].isalnum(),
-            "9" if is_number else "s" if is_street else "@" if word == "\t" else ":" if word == ":" else "",
+            "9"
+            if is_number
+            else "s"
+            if is_street
+            else "@"
+            if word == "\t"
+            else ":"
+            if word == ":"
+            else "",
             ("w" in groups or "z" in groups) - ("c" in groups),
         )
 
 
 def word_shape(word: str) -> str:
-    """Return the shape: X name-like, A capitals, I one capital, x lower case, m mixed, 9 digits, b with digits."""
+    """Return the shape: X name-like, A capitals, I one capital, x lower case, m mixed, 9 digits, b
+    with digits.
+    """
     if word.isdigit():
         return f"9{min(len(word), 6)}"
     if not word[0].isalnum():
@@ -145,17 +164,23 @@ def _case(words: Sequence[str]) -> str:
 def _line_keys(words: Sequence[WordFeatures]) -> list[str]:
     """Return per token: first of a sentence or a line, or the line's label before a colon."""
     keys: list[str] = []
-    label, first = "", "B"
+    label = ""
+    first = "B"
     last_words: list[str] = []
     for word in words:
         keys.append(f"{first}{label}")
         first = ""
         if word.key == "\n":
-            label, first, last_words = "", "L", []
+            label = ""
+            first = "L"
+            last_words = []
         elif word.key in ".!?":
-            label, first, last_words = "", "S", []
+            label = ""
+            first = "S"
+            last_words = []
         elif word.key == ":" and len(last_words) <= 3:
-            label, first = "=" + " ".join(last_words[-1:]), "C"
+            label = "=" + " ".join(last_words[-1:])
+            first = "C"
         elif word.key in '"“*>-•':
             first = "Q"
         else:
@@ -164,23 +189,31 @@ def _line_keys(words: Sequence[WordFeatures]) -> list[str]:
 
 
 def _line_shapes(words: Sequence[WordFeatures]) -> list[tuple[str, str, str]]:
-    """Return per token the shapes of the previous, its own and the next line; empty for a text of one line."""
+    """Return per token the shapes of the previous, its own and the next line; empty for a text of
+    one line.
+    """
     ends = [index for index, word in enumerate(words) if word.lower == "\n"]
     if not ends:
         return []
-    shapes, begin, lengths = [""], 0, []
+    shapes = [""]
+    begin = 0
+    lengths = []
     for end in (*ends, len(words)):
         shapes.append(_line_shape(words[begin:end]))
         lengths.append(min(end + 1, len(words)) - begin)
         begin = end + 1
     shapes.append("")
     return [
-        (shapes[line], shapes[line + 1], shapes[line + 2]) for line, length in enumerate(lengths) for _ in range(length)
+        (shapes[line], shapes[line + 1], shapes[line + 2])
+        for line, length in enumerate(lengths)
+        for _ in range(length)
     ]
 
 
 def _line_shape(line: Sequence[WordFeatures]) -> str:
-    """Return number of words, marks of numbers, street words, links and labels, and the first token's shape."""
+    """Return number of words, marks of numbers, street words, links and labels, and the first
+    token's shape.
+    """
     if not line:
         return ""
     marks = "".join(sorted({word.mark for word in line}))
@@ -227,7 +260,9 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 @dataclass(frozen=True)
 class TokenisedText:
-    r"""Tokens of one text: `words[i]` is at `text[starts[i]:ends[i]]`. A line end is "\n", a link or mention "\t"."""
+    r"""Tokens of one text: `words[i]` is at `text[starts[i]:ends[i]]`. A line end is "\n", a link
+    or mention "\t".
+    """
 
     words: list[str]
     starts: list[int]
@@ -235,12 +270,17 @@ class TokenisedText:
 
 
 def tokenise(text: str) -> TokenisedText:
-    """Split into words with apostrophes, numbers, single characters and line ends; links and mentions are whole."""
+    """Split into words with apostrophes, numbers, single characters and line ends; links and
+    mentions are whole.
+    """
     words: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
     for match in TOKEN_PATTERN.finditer(text):
-        words.append(_AS_KIND.get(match.lastgroup or "") or (match[0] if match[0].isprintable() else UNPRINTABLE))
+        words.append(
+            _AS_KIND.get(match.lastgroup or "")
+            or (match[0] if match[0].isprintable() else UNPRINTABLE)
+        )
         starts.append(match.start())
         ends.append(match.end())
     return TokenisedText(words, starts, ends)

@@ -34,12 +34,18 @@ from trainer.dataset.synthetic.reply_filter import ReplyFilter
 from trainer.process.run_control import run_until_terminated
 
 COMBINED_FILE = "all_characters_synthetic.jsonl"
-MAX_ATTEMPTS_PER_DIALOGUE = 12  # limit of attempts per requested dialogue, for models that are not up to it
+MAX_ATTEMPTS_PER_DIALOGUE = (
+    12  # limit of attempts per requested dialogue, for models that are not up to it
+)
 WORLD_SHARE = 0.25
 FOLLOW_UPS = "How do you feel about that?|Did it trouble you?|Tell me more.|And what did you say?|Why is that?".split(
     "|"
 )
-OPENING_TEMPLATES = "Good evening. {}|{}|I have been wondering. {}|Sit with me a while. {}|{} I am new here.".split("|")
+OPENING_TEMPLATES = (
+    "Good evening. {}|{}|I have been wondering. {}|Sit with me a while. {}|{} I am new here.".split(
+        "|"
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -70,17 +76,20 @@ class SynthesisAttempt:
 
 
 def synthesise_dialogues(request: SynthesisRequest, backend: ReplyBackend) -> dict[str, Any]:
-    """Generate dialogues until `count` are kept: {made, kept, dropped: {reason: n}, file}. Raises `UnderstudyError`.
+    """Generate dialogues until `count` are kept: {made, kept, dropped: {reason: n}, file}. Raises
+    `UnderstudyError`.
 
-    Raises `MaterialError` if the folder belongs to another request, or the model does not yield enough, and
-    `ErasedMeanwhileError`.
+    Raises `MaterialError` if the folder belongs to another request, or the model does not yield
+    enough, and `ErasedMeanwhileError`.
     """
     request.out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(request.out / ".synthetic.lock", timeout=0):
             return _run_synthesis(request, backend)
     except Timeout:
-        raise MaterialError(f"Another run writes to {request.out}.", "Wait for it, or name another --out.") from None
+        raise MaterialError(
+            f"Another run writes to {request.out}.", "Wait for it, or name another --out."
+        ) from None
 
 
 def _run_synthesis(request: SynthesisRequest, backend: ReplyBackend) -> dict[str, Any]:
@@ -93,15 +102,24 @@ def _run_synthesis(request: SynthesisRequest, backend: ReplyBackend) -> dict[str
     kept = journal.kept[: request.count]
     file = request.out / f"{request.persona.id}_synthetic.jsonl"
     with request.storing():
-        write_file_atomically(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-        files = sorted(path for path in request.out.glob("*_synthetic.jsonl") if path.name != COMBINED_FILE)
-        write_file_atomically(request.out / COMBINED_FILE, "".join(path.read_text("utf-8") for path in files))
+        write_file_atomically(
+            file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+        )
+        files = sorted(
+            path for path in request.out.glob("*_synthetic.jsonl") if path.name != COMBINED_FILE
+        )
+        write_file_atomically(
+            request.out / COMBINED_FILE, "".join(path.read_text("utf-8") for path in files)
+        )
     dropped = dict(journal.dropped.most_common())
     result = {"made": journal.made, "kept": len(kept), "dropped": dropped, "file": str(file)}
     if len(kept) < request.count:
-        reasons = ", ".join(f"{count} × {reason}" for reason, count in journal.dropped.most_common(3))
+        reasons = ", ".join(
+            f"{count} × {reason}" for reason, count in journal.dropped.most_common(3)
+        )
         raise MaterialError(
-            f"Of {journal.made} dialogues {len(kept)} could be kept ({reasons}); they are in {file}.",
+            f"Of {journal.made} dialogues {len(kept)} could be kept ({reasons}); they are in "
+            f"{file}.",
             "Use a larger model or the persona's adapter, or ask for fewer.",
         )
     return result
@@ -114,11 +132,16 @@ async def _generate_until_enough(
     async with backend.open_session() as session:
         with tqdm(total=request.count, initial=len(journal.kept), desc=request.persona.name, unit=" dialogues",
                   file=sys.stderr, disable=None) as bar:  # fmt: skip
-            while len(journal.kept) < request.count and journal.made < MAX_ATTEMPTS_PER_DIALOGUE * request.count:
+            while (
+                len(journal.kept) < request.count
+                and journal.made < MAX_ATTEMPTS_PER_DIALOGUE * request.count
+            ):
                 missing = request.count - len(journal.kept)
                 numbers = range(journal.made, journal.made + min(backend.at_once, missing))
                 attempts = [plan_attempt(request, number) for number in numbers]
-                done = await asyncio.gather(*(_generate_dialogue(request, session, each) for each in attempts))
+                done = await asyncio.gather(
+                    *(_generate_dialogue(request, session, each) for each in attempts)
+                )
                 for each, messages in zip(attempts, done, strict=True):
                     fault = _fault(reply_filter, messages, each.passage)
                     journal.add(each, messages, fault)
@@ -139,7 +162,13 @@ async def _generate_dialogue(
     for place, question in enumerate(attempt.questions):
         turns.append(Turn(EXAMPLE_USER, question))
         reply = await session.reply(request.persona, turns, hit, attempt.seed + place)
-        turns.append(Turn(request.persona.name, reply.text if reply.complete else trim_to_sentence(reply.text), True))
+        turns.append(
+            Turn(
+                request.persona.name,
+                reply.text if reply.complete else trim_to_sentence(reply.text),
+                True,
+            )
+        )
         if not turns[-1].text:
             break
     roles = {True: "assistant", False: "user"}
@@ -148,7 +177,10 @@ async def _generate_dialogue(
 
 def trim_to_sentence(text: str) -> str:
     """Cut the unfinished last sentence off a truncated reply."""
-    ends = [match.end() for match in re.finditer(r"[.!?…][*\"”’)]*(?=\s|$)|[。！？…][*\"”’)」』]*", text)]
+    ends = [
+        match.end()
+        for match in re.finditer(r"[.!?…][*\"”’)]*(?=\s|$)|[。！？…][*\"”’)」』]*", text)
+    ]
     return text[: ends[-1]] if ends else ""
 
 
@@ -164,18 +196,31 @@ def plan_attempt(request: SynthesisRequest, number: int) -> SynthesisAttempt:
     """Plan an attempt: every passage is used once before any repeats, in a seeded random order."""
     own = [passage for passage in request.passages if passage.owner != WORLD]
     world = _world_passages(request.passages, find_language(request.persona, own))
-    shared = not own or (bool(world) and _seeded_index(request, f"world {number}", 1000) < 1000 * WORLD_SHARE)
+    shared = not own or (
+        bool(world) and _seeded_index(request, f"world {number}", 1000) < 1000 * WORLD_SHARE
+    )
     chosen = (world if shared else own) or list(request.passages)
     turn, place = divmod(number, len(chosen))
-    ranked = sorted(range(len(chosen)), key=lambda index: _seeded_index(request, f"passage {turn} {index}", 2**48))
+    ranked = sorted(
+        range(len(chosen)),
+        key=lambda index: _seeded_index(request, f"passage {turn} {index}", 2**48),
+    )
     passage = chosen[ranked[place]]
     subject = find_subject(request.persona, own)
-    question = question_about(passage.heading, subject) if passage.heading else subject.follow_ups[-1]
+    question = (
+        question_about(passage.heading, subject) if passage.heading else subject.follow_ups[-1]
+    )
     rules = subject.rules if isinstance(subject, SubstitutedSubject) else None
-    openers, follow_ups = (rules.openers, rules.feelings) if rules else (OPENING_TEMPLATES, FOLLOW_UPS)
+    openers, follow_ups = (
+        (rules.openers, rules.feelings) if rules else (OPENING_TEMPLATES, FOLLOW_UPS)
+    )
     opener = openers[_seeded_index(request, f"opener {number}", len(openers))]
-    follow_up = follow_ups[_seeded_index(request, f"aside {number}", len(follow_ups))] if follow_ups else ""
-    questions = (opener.format(question), follow_up)[: 1 + _seeded_index(request, f"turns {number}", 2)]
+    follow_up = (
+        follow_ups[_seeded_index(request, f"aside {number}", len(follow_ups))] if follow_ups else ""
+    )
+    questions = (opener.format(question), follow_up)[
+        : 1 + _seeded_index(request, f"turns {number}", 2)
+    ]
     seed = _seeded_index(request, f"seed {number}", 2**31 - 8)
     return SynthesisAttempt(number, passage, tuple(filter(None, questions)), seed)
 
@@ -188,16 +233,21 @@ def _world_passages(passages: tuple[Passage, ...], language: str) -> list[Passag
 
 
 def _seeded_index(request: SynthesisRequest, what: str, below: int) -> int:
-    key, message = f"understudy synthetic {request.seed}", f"{request.persona.id} {what}"
+    key = f"understudy synthetic {request.seed}"
+    message = f"{request.persona.id} {what}"
     digest = hmac.digest(key.encode(), message.encode(), "sha256")
     return int.from_bytes(digest[:8], "big") % below
 
 
 class _Journal:
-    """All attempts so far, on disk. A partial last line after a kill is removed, and its attempt repeated."""
+    """All attempts so far, on disk. A partial last line after a kill is removed, and its attempt
+    repeated.
+    """
 
     def __init__(self, request: SynthesisRequest, generator: str) -> None:
-        self._request, self._generator, self._path = request, generator, request.journal
+        self._request = request
+        self._generator = generator
+        self._path = request.journal
         self.kept: list[dict[str, Any]] = []
         self.dropped: Counter[str] = Counter()
         self.made = 0
@@ -210,7 +260,9 @@ class _Journal:
         for line in lines[1:]:
             self._count(line)
 
-    def add(self, attempt: SynthesisAttempt, messages: list[dict[str, str]], fault: str | None) -> None:
+    def add(
+        self, attempt: SynthesisAttempt, messages: list[dict[str, str]], fault: str | None
+    ) -> None:
         """Record an attempt. Raises `ErasedMeanwhileError`."""
         passage = attempt.passage
         where = {"source": passage.source, "heading": passage.heading, "generator": self._generator,
@@ -231,7 +283,9 @@ class _Journal:
             self.kept.append(line["row"])
 
     def _header(self) -> dict[str, Any]:
-        material = repr((self._request.persona.name, self._request.persona.description, self._request.passages))
+        material = repr(
+            (self._request.persona.name, self._request.persona.description, self._request.passages)
+        )
         return {"generator": self._generator, "seed": self._request.seed,
                 "material": hashlib.sha256(material.encode()).hexdigest()}  # fmt: skip
 
@@ -247,7 +301,9 @@ class _Journal:
             try:
                 yield json.loads(line)
             except ValueError:
-                raise MaterialError(f"{self._path} is damaged.", "Remove it, or name another --out.") from None
+                raise MaterialError(
+                    f"{self._path} is damaged.", "Remove it, or name another --out."
+                ) from None
 
 
 def _replies(messages: list[dict[str, str]]) -> list[str]:

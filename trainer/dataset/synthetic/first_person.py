@@ -1,7 +1,8 @@
-"""Finds who a sentence of lore is about, and rewrites it in the first person, by the rules of its language.
+"""Finds who a sentence of lore is about, and rewrites it in the first person, by the rules of its
+language.
 
-English is inflected, so its rules are code. For languages whose verbs do not change with the person, names and pronouns
-are replaced (data/languages).
+English is inflected, so its rules are code. For languages whose verbs do not change with the
+person, names and pronouns are replaced (data/languages).
 """
 
 import re
@@ -63,7 +64,14 @@ FIRST_PERSON_PRONOUNS: dict[str, tuple[tuple[str, str], ...]] = {
         (r"\bshe\b", "I"),
     ),
 }
-FIRST_PERSON_VERBS = {"is": "am", "has": "have", "does": "do", "goes": "go", "isn't": "am not", "doesn't": "don't"}
+FIRST_PERSON_VERBS = {
+    "is": "am",
+    "has": "have",
+    "does": "do",
+    "goes": "go",
+    "isn't": "am not",
+    "doesn't": "don't",
+}
 UNINFLECTED_WORDS = frozenset("was this his its always sometimes perhaps as thus yes us".split())
 FOLLOW_UPS = ("Go on.", "And then?", "What else?", "Tell me more.")
 OPENERS = r"(?:On|In|At|Every|Each|When|Since|Before|After|For|By|From|Once|Then)\b[^.;]{0,70}?,? "
@@ -71,14 +79,18 @@ OPENERS = r"(?:On|In|At|Every|Each|When|Since|Before|After|For|By|From|Once|Then
 QUOTATION = re.compile('["“”«»„「『]')
 LANGUAGES_FOLDER = Path(__file__).parents[3] / "data" / "languages"
 UPPER = "".join(
-    chr(code) for code in (*range(0x250), *range(0x370, 0x590), *range(0x1E00, 0x2000)) if chr(code).isupper()
+    chr(code)
+    for code in (*range(0x250), *range(0x370, 0x590), *range(0x1E00, 0x2000))
+    if chr(code).isupper()
 )
 """Capital letters of the Latin, Greek, Cyrillic and Armenian scripts, for a character class."""
 
 
 @dataclass(frozen=True)
 class LoreSubject:
-    """References to a persona in English lore: its names, longest first, and "he" or "she" ("" if unclear)."""
+    """References to a persona in English lore: its names, longest first, and "he" or "she" ("" if
+    unclear).
+    """
 
     names: tuple[str, ...]
     pronoun: str
@@ -86,7 +98,9 @@ class LoreSubject:
     @property
     def pattern(self) -> str:
         """A regular expression for the persona as the subject of a sentence."""
-        return "|".join([*map(re.escape, self.names), *([self.pronoun.capitalize()] if self.pronoun else [])])
+        return "|".join(
+            [*map(re.escape, self.names), *([self.pronoun.capitalize()] if self.pronoun else [])]
+        )
 
     def is_named_in(self, text: str) -> bool:
         """Report whether a text contains one of the names."""
@@ -114,7 +128,11 @@ class LoreSubject:
         """Find names that are neither the persona's nor likely places, things or days."""
         first = FIRST_NAME.match(text)
         found = [first] if first else []
-        found += [match for match in NAME.finditer(text) if not PLACE_PREPOSITION.search(text[: match.start()])]
+        found += [
+            match
+            for match in NAME.finditer(text)
+            if not PLACE_PREPOSITION.search(text[: match.start()])
+        ]
         return [m[0] for m in found if m[0] not in self.names and not CALENDAR.match(m[0])]
 
     def is_beside_others(self, sentence: str) -> bool:
@@ -130,7 +148,9 @@ class LoreSubject:
         return "trait" if about and TRAIT.search(sentence) else "fact"
 
     def stays_clear(self, sentence: str, clear: bool) -> bool:
-        """Report whether the pronoun of the next sentence means the persona: the safe guess after its name."""
+        """Report whether the pronoun of the next sentence means the persona: the safe guess after
+        its name.
+        """
         return self.opens(sentence) or (clear and not self.is_beside_others(sentence))
 
     @property
@@ -143,21 +163,28 @@ class LoreSubject:
         return f"Who is {name} to you?"
 
     def to_first_person(self, sentence: str, *, clear: bool = True) -> str | None:
-        """Convert a sentence about the persona to the first person, or return None; `clear`: its pronoun means it.
+        """Convert a sentence about the persona to the first person, or return None; `clear`: its
+        pronoun means it.
 
-        Only converts sentences whose subject is the persona, whose verb form is certain, and which mention no other
-        person with the same pronoun.
+        Only converts sentences whose subject is the persona, whose verb form is certain, and which
+        mention no other person with the same pronoun.
         """
-        match = re.match(rf"^(?P<open>{OPENERS})?(?P<who>{self.pattern}|{self.pronoun or '(?!)'}) ", sentence)
+        match = re.match(
+            rf"^(?P<open>{OPENERS})?(?P<who>{self.pattern}|{self.pronoun or '(?!)'}) ", sentence
+        )
         if not clear or not match or '"' in sentence:
             return None
-        opening, rest = match["open"] or "", sentence[match.end() :]
+        opening = match["open"] or ""
+        rest = sentence[match.end() :]
         verb = re.match(rf"(?P<before>{ADVERBS})(?P<verb>[\w']+)(?P<after>.*)$", rest, re.DOTALL)
         if verb is None or _ambiguous(opening + rest, self):
             return None
         turned = _first_person(verb["verb"])
-        if turned != verb["verb"] and re.search(r"(?:,|\band\b|\bbut\b|\bor\b) [a-z]+s\b", verb["after"]):
-            return None  # "lights the boiler and writes down": is a second word with -s a verb or a thing?
+        if turned != verb["verb"] and re.search(
+            r"(?:,|\band\b|\bbut\b|\bor\b) [a-z]+s\b", verb["after"]
+        ):
+            # "lights the boiler and writes down": is a second word with -s a verb or a thing?
+            return None
         after = _replace_pronouns(verb["after"], self)
         spoken = _replace_pronouns(opening, self) + f"I {verb['before']}{turned}{after}"
         return None if self.is_named_in(spoken) or re.search(r"\bI \w+ me\b", spoken) else spoken
@@ -165,7 +192,9 @@ class LoreSubject:
 
 @dataclass(frozen=True)
 class LanguageRules:
-    """Rules of a language other than English. A language without a file has empty ones: nothing is rewritten."""
+    """Rules of a language other than English. A language without a file has empty ones: nothing is
+    rewritten.
+    """
 
     code: str
     name: str
@@ -190,7 +219,9 @@ class LanguageRules:
 
 @dataclass(frozen=True)
 class SubstitutedSubject(LoreSubject):
-    """References to a persona in lore of another language. `own_word` is its word for itself in the card."""
+    """References to a persona in lore of another language. `own_word` is its word for itself in the
+    card.
+    """
 
     rules: LanguageRules
     own_word: str
@@ -202,7 +233,9 @@ class SubstitutedSubject(LoreSubject):
     @cached_property
     def _pronoun(self) -> re.Pattern[str]:
         pattern = self.rules.pronouns.get(self.pronoun, "(?!)")
-        return re.compile(rf"(?i:{pattern})(?! [{UPPER}])")  # before a name, it is that person's title
+        return re.compile(
+            rf"(?i:{pattern})(?! [{UPPER}])"
+        )  # before a name, it is that person's title
 
     @property
     def _you(self) -> str:
@@ -230,8 +263,12 @@ class SubstitutedSubject(LoreSubject):
 
     def is_beside_others(self, sentence: str) -> bool:
         if self.pronoun in self.rules.titles:  # nobody with another title is meant
-            return any(name.casefold().startswith(f"{self.pronoun} ") for name in self.people_in(sentence))
-        return bool(self.people_in(sentence) or re.search(self.rules.animate, sentence, re.IGNORECASE))
+            return any(
+                name.casefold().startswith(f"{self.pronoun} ") for name in self.people_in(sentence)
+            )
+        return bool(
+            self.people_in(sentence) or re.search(self.rules.animate, sentence, re.IGNORECASE)
+        )
 
     def fact_kind(self, sentence: str, names: Iterable[str], about: bool) -> FactKind:
         if about and re.search(self.rules.style, sentence, re.IGNORECASE):
@@ -251,17 +288,26 @@ class SubstitutedSubject(LoreSubject):
         return self.rules.who_to_you.format(name=name, you=self._you)
 
     def to_first_person(self, sentence: str, *, clear: bool = True) -> str | None:
-        """Replace names and pronouns, unless a pronoun may mean somebody else or the sentence quotes somebody."""
+        """Replace names and pronouns, unless a pronoun may mean somebody else or the sentence
+        quotes somebody.
+        """
         if not self.rules.self or QUOTATION.search(sentence):
             return None
-        is_named, has_pronoun = self.is_named_in(sentence), self.has_pronoun(sentence)
-        if not (is_named or has_pronoun) or (has_pronoun and (not clear or self.is_beside_others(sentence))):
+        is_named = self.is_named_in(sentence)
+        has_pronoun = self.has_pronoun(sentence)
+        if not (is_named or has_pronoun) or (
+            has_pronoun and (not clear or self.is_beside_others(sentence))
+        ):
             return None
 
         def replace(pronoun: re.Match[str]) -> str:
             clause = re.split("[，。；,;]", sentence[: pronoun.start()])[-1]
-            is_object = self.is_named_in(clause) and re.search(f"(?:{self.rules.object_marker})$", clause)
-            return pronoun.group() if is_object else self.own_word  # the object of the persona's clause is another
+            is_object = self.is_named_in(clause) and re.search(
+                f"(?:{self.rules.object_marker})$", clause
+            )
+            return (
+                pronoun.group() if is_object else self.own_word
+            )  # the object of the persona's clause is another
 
         spoken = self._name.sub(self.own_word, self._pronoun.sub(replace, sentence))
         return spoken[0].upper() + spoken[1:]
@@ -276,12 +322,18 @@ class SubstitutedSubject(LoreSubject):
 
 
 def find_subject(persona: Persona, passages: Iterable[Passage]) -> LoreSubject:
-    """Derive the references from the persona's name, its id, its card and its lore, in the lore's language."""
+    """Derive the references from the persona's name, its id, its card and its lore, in the lore's
+    language.
+    """
     own = [passage for passage in passages if passage.owner == persona.id]
     rules = read_language_rules(find_language(persona, own))
     if rules is not None:
         return _find_substituted(persona, " ".join(passage.text for passage in own), rules)
-    words = [word for word in persona.name.split() if word[:1].isupper() and word not in ("Sir", "Lady", "Miss", "Mr")]
+    words = [
+        word
+        for word in persona.name.split()
+        if word[:1].isupper() and word not in ("Sir", "Lady", "Miss", "Mr")
+    ]
     names = {persona.name, persona.name.removeprefix("Sir "), *words, persona.id.capitalize()}
     text = " ".join(passage.text for passage in own)
     he, she = (len(re.findall(rf"\b{pronoun}\b", text, re.IGNORECASE)) for pronoun in ("he", "she"))
@@ -291,7 +343,9 @@ def find_subject(persona: Persona, passages: Iterable[Passage]) -> LoreSubject:
 
 def find_language(persona: Persona, passages: Iterable[Passage]) -> str:
     """Return the language code of the persona's lore, or of its card if there is none."""
-    return detect_main_language([passage.text for passage in passages] or [persona.description, persona.mes_example])
+    return detect_main_language(
+        [passage.text for passage in passages] or [persona.description, persona.mes_example]
+    )
 
 
 @lru_cache
@@ -303,28 +357,47 @@ def read_language_rules(code: str) -> LanguageRules | None:
     if not file.is_file():
         return LanguageRules(code, language_name(code))
     stated: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
-    rules: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in stated.items()}
+    rules: dict[str, Any] = {
+        name: tuple(it) if isinstance(it, list) else it for name, it in stated.items()
+    }
     return LanguageRules(code, **rules)
 
 
 def language_name(code: str) -> str:
     """Return the English name of a language, or its code if it is not listed."""
-    return str(tomllib.loads((LANGUAGES_FOLDER / "names.toml").read_text(encoding="utf-8")).get(code, code))
+    return str(
+        tomllib.loads((LANGUAGES_FOLDER / "names.toml").read_text(encoding="utf-8")).get(code, code)
+    )
 
 
 def _find_substituted(persona: Persona, text: str, rules: LanguageRules) -> SubstitutedSubject:
     words = persona.name.split()
     has_title = words[0].casefold() in rules.pronouns
-    runs = {" ".join(words[start:end]) for start in range(len(words)) for end in range(start + 2, len(words) + 1)}
+    runs = {
+        " ".join(words[start:end])
+        for start in range(len(words))
+        for end in range(start + 2, len(words) + 1)
+    }
     names = {persona.name, persona.nickname, *runs, "" if has_title else words[-1]}
     names |= {
-        name[-2:] for name in (persona.name, persona.nickname) if re.fullmatch(f"[{UNSEGMENTED_SCRIPTS}]{{3,4}}", name)
+        name[-2:]
+        for name in (persona.name, persona.nickname)
+        if re.fullmatch(f"[{UNSEGMENTED_SCRIPTS}]{{3,4}}", name)
     }
-    counts = {it: len(re.findall(rf"(?i:{rule})(?! [{UPPER}])", text)) for it, rule in rules.pronouns.items()}
-    pronoun = words[0].casefold() if has_title else max(counts, key=lambda it: counts[it], default="")
-    replies = " ".join([persona.first_mes, *(turn.text for turn in example_turns(persona) if turn.by_persona)])
+    counts = {
+        it: len(re.findall(rf"(?i:{rule})(?! [{UPPER}])", text))
+        for it, rule in rules.pronouns.items()
+    }
+    pronoun = (
+        words[0].casefold() if has_title else max(counts, key=lambda it: counts[it], default="")
+    )
+    replies = " ".join(
+        [persona.first_mes, *(turn.text for turn in example_turns(persona) if turn.by_persona)]
+    )
     own_words = (*rules.self, *(title for title in rules.titles if title == pronoun))
-    said = Counter({it: len(re.findall(_word_pattern(it), replies, re.IGNORECASE)) for it in own_words})
+    said = Counter(
+        {it: len(re.findall(_word_pattern(it), replies, re.IGNORECASE)) for it in own_words}
+    )
     own = max(said, key=lambda it: said[it], default="")
     names_by_length = tuple(sorted(filter(None, names), key=lambda name: (-len(name), name)))
     return SubstitutedSubject(names_by_length, pronoun, rules, own)
@@ -339,7 +412,9 @@ def _word_pattern(word: str) -> str:
 def _ambiguous(text: str, subject: LoreSubject) -> bool:
     """Report another name followed by a pronoun that might refer to it."""
     named = NAME.search(text)
-    pronouns = {"he": r"\b(he|him|his)\b", "she": r"\b(she|her|hers)\b"}.get(subject.pronoun, "(?!)")
+    pronouns = {"he": r"\b(he|him|his)\b", "she": r"\b(she|her|hers)\b"}.get(
+        subject.pronoun, "(?!)"
+    )
     return named is not None and re.search(pronouns, text[named.end() :], re.IGNORECASE) is not None
 
 

@@ -1,4 +1,6 @@
-"""Backends that generate replies in character: the local engine or an OpenAI-compatible endpoint."""
+"""Backends that generate replies in character: the local engine or an OpenAI-compatible
+endpoint.
+"""
 
 import asyncio
 import json
@@ -20,7 +22,9 @@ from personas.prompt.renderer import example_turns, system_text
 from personas.schemas.chat import AdapterRef, ChatRequest, LoreHit, Persona, SamplingParams, Turn
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-TIMEOUT_S, MAX_TRIES, RETRY_DELAY_S = 120.0, 4, 1.0
+TIMEOUT_S = 120.0
+MAX_TRIES = 4
+RETRY_DELAY_S = 1.0
 MAX_ANSWER_BYTES = 1_000_000
 MAX_TOKENS = 100  # maximum length of a reply: people write short messages
 
@@ -36,7 +40,9 @@ class SynthesisedReply:
 class ReplySession(Protocol):
     """An open session that generates replies as a persona."""
 
-    async def reply(self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int) -> SynthesisedReply:
+    async def reply(
+        self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int
+    ) -> SynthesisedReply:
         """Generate the persona's answer to the last turn. Raises `UnderstudyError`."""
 
 
@@ -91,9 +97,13 @@ class _EngineGenerator:
     adapter: Path | None
     version: str
 
-    async def reply(self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int) -> SynthesisedReply:
+    async def reply(
+        self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int
+    ) -> SynthesisedReply:
         adapter = AdapterRef(persona.id, self.version, self.adapter) if self.adapter else None
-        sampling = SamplingParams(seed=seed, max_new_tokens=MAX_TOKENS, stop=(f"\n{turns[-1].name}:",))
+        sampling = SamplingParams(
+            seed=seed, max_new_tokens=MAX_TOKENS, stop=(f"\n{turns[-1].name}:",)
+        )
         stream = self.engine.submit(ChatRequest(persona, tuple(turns), (lore,), adapter, sampling))
         async for _ in stream:
             pass
@@ -102,7 +112,9 @@ class _EngineGenerator:
 
 @dataclass(frozen=True)
 class EndpointBackend:
-    """A server with OpenAI's chat completions API. The key comes from the environment and is never displayed."""
+    """A server with OpenAI's chat completions API. The key comes from the environment and is never
+    displayed.
+    """
 
     url: str
     model: str
@@ -127,7 +139,9 @@ class _EndpointGenerator:
     url: str
     model: str
 
-    async def reply(self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int) -> SynthesisedReply:
+    async def reply(
+        self, persona: Persona, turns: Sequence[Turn], lore: LoreHit, seed: int
+    ) -> SynthesisedReply:
         body = {
             "model": self.model,
             "messages": prompt_messages(persona, turns, lore),
@@ -154,23 +168,30 @@ class _EndpointGenerator:
                 read = await response.content.read(MAX_ANSWER_BYTES)
                 if response.status != 200:
                     raise RequestError(
-                        f"{self.url} answers {response.status}: {read[:300].decode('utf-8', 'replace')}",
+                        f"{self.url} answers {response.status}: "
+                        f"{read[:300].decode('utf-8', 'replace')}",
                         f"Check --endpoint, --model and, where it takes a key, {KEY_VARIABLE}.",
                     )
                 return _parse_reply(read, self.url)
         except aiohttp.ClientConnectorError as error:
             refused = error.os_error.errno
-            return f"cannot be reached: {os.strerror(refused).lower() if refused else error.os_error}"
+            return (
+                f"cannot be reached: {os.strerror(refused).lower() if refused else error.os_error}"
+            )
         except TimeoutError:
             return f"has not answered for {TIMEOUT_S:g} seconds"
         except aiohttp.ClientConnectionError as error:
             return f"breaks the connection off ({type(error).__name__})"
         except aiohttp.ClientError as error:
-            raise RequestError(f"{self.url} cannot be used: {type(error).__name__}.", "Check --endpoint.") from None
+            raise RequestError(
+                f"{self.url} cannot be used: {type(error).__name__}.", "Check --endpoint."
+            ) from None
 
 
 def prompt_messages(persona: Persona, turns: Sequence[Turn], lore: LoreHit) -> list[dict[str, str]]:
-    """Build chat messages as the engine renders them: card, examples, conversation, and lore with the last turn."""
+    """Build chat messages as the engine renders them: card, examples, conversation, and lore with
+    the last turn.
+    """
     messages = [{"role": "system", "content": system_text(persona, turns[-1].name)}]
     for turn in [*example_turns(persona), *turns]:
         messages.append({"role": "assistant" if turn.by_persona else "user", "content": turn.text})
@@ -183,9 +204,13 @@ def choose_backend(endpoint: str | None, model: str, adapter: Path | None) -> Re
     if not endpoint:
         return EngineBackend(model, adapter)
     if adapter:
-        raise RequestError("An adapter is for the local engine.", "Leave out --adapter or --endpoint.")
+        raise RequestError(
+            "An adapter is for the local engine.", "Leave out --adapter or --endpoint."
+        )
     if not endpoint.startswith(("http://", "https://")):
-        raise RequestError(f"{endpoint!r} is no address.", "It begins with http:// or https:// and ends with /v1.")
+        raise RequestError(
+            f"{endpoint!r} is no address.", "It begins with http:// or https:// and ends with /v1."
+        )
     return EndpointBackend(endpoint, model)
 
 

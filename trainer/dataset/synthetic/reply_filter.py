@@ -1,4 +1,6 @@
-"""Rejects generated replies that are out of character, contradict the lore or repeat, each with a reason."""
+"""Rejects generated replies that are out of character, contradict the lore or repeat, each with a
+reason.
+"""
 
 import math
 import re
@@ -12,7 +14,12 @@ from personas.lore.passages import Passage, count_words
 from personas.prompt.renderer import example_turns
 from personas.schemas.chat import Persona
 from trainer.dataset.minhash import split_words
-from trainer.dataset.quality_filters import BOILERPLATE, UNDECIDED, detect_language, detect_main_language
+from trainer.dataset.quality_filters import (
+    BOILERPLATE,
+    UNDECIDED,
+    detect_language,
+    detect_main_language,
+)
 from trainer.dataset.synthetic.first_person import NAME, SubstitutedSubject, find_subject
 from trainer.dataset.synthetic.lore_extraction import extract_facts
 
@@ -33,18 +40,29 @@ CONTRACTION = re.compile(
     r"\b(?:\w+n['’]t|(?:I|you|we|they|he|she|it|that|there)['’](?:m|re|ve|ll|d|s))\b", re.IGNORECASE
 )
 SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen "
     "eighteen nineteen"
 )
 UNITS = dict(zip(SMALL.split(), range(20), strict=True))
-TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
+TENS = dict(
+    zip(
+        "twenty thirty forty fifty sixty seventy eighty ninety".split(),
+        range(20, 100, 10),
+        strict=True,
+    )
+)
 VALUE = (
     rf"\b(?:(?P<digits>\d[\d,]*)|(?P<tens>{'|'.join(TENS)})(?:[- ](?P<one>{'|'.join(list(UNITS)[1:10])}))?|"
     rf"(?P<unit>{'|'.join(UNITS)}))\b"
 )
 ANY_NUMBER = re.compile(VALUE, re.IGNORECASE)
 NUMBER = re.compile(VALUE + r"\s+(?P<noun>[a-z]{3,})\b", re.IGNORECASE)
-HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2, "兩": 2}
+HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")} | {
+    "〇": 0,
+    "两": 2,
+    "兩": 2,
+}
 HAN_SCALES = {"十": 10, "百": 100, "千": 1000}
 HAN_PATTERN = re.compile("[\u4e00-\u9fff]")
 HAN_NUMBER = re.compile(
@@ -67,17 +85,22 @@ LARGE = re.compile(r"\b(?:hundreds?|thousands?|[mb]illions?)\b", re.IGNORECASE)
 IDENTITY = re.compile(r"\bI(?:['’]m| am| was| used to be) an? ((?:\w+ ?){1,2})", re.IGNORECASE)
 COMMON_WORDS = frozenset("little bit very good fool friend man woman person".split())
 UNCOUNTED_NOUNS = frozenset(
-    "more other less time times and but the who things thing people ones last first little days".split()
+    "more other less time times and but the who things thing people ones last first little "
+    "days".split()
 )
-COPIED_RUN_WORDS, MAX_REPLY_SIMILARITY, MAX_SENTENCE_LENGTH_RATIO = 14, 0.5, 3.0
-MIN_TOPIC_WORDS, MIN_TOPIC_SIMILARITY = 4, 0.35
+COPIED_RUN_WORDS = 14
+MAX_REPLY_SIMILARITY = 0.5
+MAX_SENTENCE_LENGTH_RATIO = 3.0
+MIN_TOPIC_WORDS = 4
+MIN_TOPIC_SIMILARITY = 0.35
 SMALL_NUMBER = 12  # larger numbers must occur in lore or card
 EXCLAMATION = re.compile("[!！]")
 MIN_LANGUAGE_LETTERS = 12
 STARRED = re.compile(r"\*[^*]+\*")
 SENTENCE_END = re.compile(r"[.!?…。！？][*\"”’)」』]*$|\*$")
 ALLOWED_NAMES = frozenset("Sir Lord Lady Miss Mr Mrs Ms Dr God Heaven Sunday Monday Tuesday Wednesday Thursday Friday "
-                    "Saturday January February March April May June July August September October November December "
+                    "Saturday January February March April May June July August September October "
+                    "November December "
                     "Christmas English".split())  # fmt: skip
 """Capitalised words that are nobody's name."""
 
@@ -98,9 +121,17 @@ class ReplyFilter:
     def __init__(self, persona: Persona, passages: Sequence[Passage]) -> None:
         self._persona, self._style = persona, measure_style(persona)
         self._lore_words = " ".join(split_words(" ".join(passage.text for passage in passages)))
-        self._language = detect_main_language([passage.text for passage in passages if passage.owner == persona.id])
+        self._language = detect_main_language(
+            [passage.text for passage in passages if passage.owner == persona.id]
+        )
         self._known = " ".join(
-            [persona.name, persona.description, persona.scenario, persona.mes_example, persona.first_mes]
+            [
+                persona.name,
+                persona.description,
+                persona.scenario,
+                persona.mes_example,
+                persona.first_mes,
+            ]
             + [f"{passage.heading} {passage.text}" for passage in passages]
         ).casefold()
         self._numbers = _numbers(" . ".join(passage.text for passage in passages))
@@ -109,7 +140,9 @@ class ReplyFilter:
         rules = self._subject.rules if isinstance(self._subject, SubstitutedSubject) else None
         self._refusal = re.compile(rules.refusal if rules else "(?!)", re.IGNORECASE)
         self._loose = find_numbers(self._known)
-        self._kept: list[set[tuple[str, ...]]] = [_shingles(turn.text) for turn in example_turns(persona)]
+        self._kept: list[set[tuple[str, ...]]] = [
+            _shingles(turn.text) for turn in example_turns(persona)
+        ]
 
     def keep(self, replies: Sequence[str]) -> None:
         """Remember accepted replies, so that similar ones count as repetitions."""
@@ -134,11 +167,17 @@ class ReplyFilter:
 
     def _as_another(self, reply: str, about: Passage) -> bool:
         """Detect a reply in another's person, by name or by an unambiguous pronoun."""
-        names, pronoun = "|".join(map(re.escape, self._subject.names)), self._subject.pronoun
+        names = "|".join(map(re.escape, self._subject.names))
+        pronoun = self._subject.pronoun
         if isinstance(self._subject, SubstitutedSubject):
             own = self._subject.own_word
-            is_named = re.search(rf"(?:^|[.!?…。！？]\s*)(?:{names})(?![!,，！])", reply, re.IGNORECASE) is not None
-            return is_named or (own != pronoun and self._subject.has_pronoun(reply) and own not in reply.casefold())
+            is_named = (
+                re.search(rf"(?:^|[.!?…。！？]\s*)(?:{names})(?![!,，！])", reply, re.IGNORECASE)
+                is not None
+            )
+            return is_named or (
+                own != pronoun and self._subject.has_pronoun(reply) and own not in reply.casefold()
+            )
         third_person = re.compile(
             rf"(?:^|[.!?] )(?:{names}) (?:is|was|has|had|does|can|will|would|says|said|\w+s|\w+ed)\b"
         )
@@ -150,13 +189,19 @@ class ReplyFilter:
         return alone and re.search(rf"\b{pronoun}\b", reply, re.IGNORECASE) is not None
 
     def _is_foreign(self, reply: str) -> bool:
-        """Detect a reply in another language than the lore's, unless that is English or the reply is too short."""
+        """Detect a reply in another language than the lore's, unless that is English or the reply
+        is too short.
+        """
         if self._language == "en" or sum(map(str.isalpha, reply)) < MIN_LANGUAGE_LETTERS:
             return False
-        return detect_language(reply) != UNDECIDED and detect_main_language([reply]) != self._language
+        return (
+            detect_language(reply) != UNDECIDED and detect_main_language([reply]) != self._language
+        )
 
     def _is_off_topic(self, reply: str, about: Passage) -> bool:
-        """Detect a reply that shares neither words nor meaning with the passage; beyond English, no word at all."""
+        """Detect a reply that shares neither words nor meaning with the passage; beyond English, no
+        word at all.
+        """
         if not is_mostly_ascii(about.text) or not is_mostly_ascii(reply):
             return not set(query_terms(f"{about.heading} {about.text}")) & set(query_terms(reply))
         if len(set(query_terms(about.text)) & set(query_terms(reply))) >= MIN_TOPIC_WORDS:
@@ -171,17 +216,25 @@ class ReplyFilter:
             or (style.exclaimed == 0 and bool(EXCLAMATION.search(reply)))
             or (style.starred == 0 and bool(STARRED.search(reply)))
             or (style.starred == 1 and "*" not in reply)
-            or _sentence_words(reply) > MAX_SENTENCE_LENGTH_RATIO * (style.sentence_words or math.inf)
+            or _sentence_words(reply)
+            > MAX_SENTENCE_LENGTH_RATIO * (style.sentence_words or math.inf)
         )
 
     def contradicts(self, reply: str, question: str) -> bool:
-        """Detect a number that differs from the lore's, an unsupported "I am a …", or an "I can …" that lore denies."""
+        """Detect a number that differs from the lore's, an unsupported "I am a …", or an "I can …"
+        that lore denies.
+        """
         in_question = _numbers(question)
         for noun, numbers in _numbers(reply).items():
-            if noun in self._numbers and not numbers <= self._numbers[noun] | in_question.get(noun, set()):
+            if noun in self._numbers and not numbers <= self._numbers[noun] | in_question.get(
+                noun, set()
+            ):
                 return True
         known = f"{self._known} {question.casefold()}"
-        if any(number > SMALL_NUMBER for number in find_numbers(reply) - self._loose - find_numbers(question)):
+        if any(
+            number > SMALL_NUMBER
+            for number in find_numbers(reply) - self._loose - find_numbers(question)
+        ):
             return True
         if any(word.casefold() not in known for word in LARGE.findall(reply)):
             return True
@@ -197,12 +250,18 @@ class ReplyFilter:
         return any(word.casefold() not in known for word in words)
 
     def _repeats(self, reply: str) -> bool:
-        words, shingles = split_words(reply), _shingles(reply)
-        runs = [" ".join(words[at : at + COPIED_RUN_WORDS]) for at in range(len(words) - COPIED_RUN_WORDS + 1)]
+        words = split_words(reply)
+        shingles = _shingles(reply)
+        runs = [
+            " ".join(words[at : at + COPIED_RUN_WORDS])
+            for at in range(len(words) - COPIED_RUN_WORDS + 1)
+        ]
         copied = any(run in self._lore_words for run in runs)
         circling = len(words) > 12 and len(shingles) < 0.7 * (len(words) - 2)
         most = MAX_REPLY_SIMILARITY
-        alike = any(len(shingles & kept) > most * min(len(shingles), len(kept) or 1) for kept in self._kept)
+        alike = any(
+            len(shingles & kept) > most * min(len(shingles), len(kept) or 1) for kept in self._kept
+        )
         return copied or circling or (bool(shingles) and alike)
 
 
@@ -238,7 +297,10 @@ def _sentence_words(text: str) -> float:
 def _negated_verbs(persona: Persona, passages: Sequence[Passage]) -> list[str]:
     """Return the base forms of verbs that the lore negates for the persona."""
     facts = extract_facts(persona, [passage for passage in passages if passage.owner == persona.id])
-    negations = (re.match(r"I (?:cannot|can't|do not|don't|never) (\w+)", fact.spoken or "") for fact in facts)
+    negations = (
+        re.match(r"I (?:cannot|can't|do not|don't|never) (\w+)", fact.spoken or "")
+        for fact in facts
+    )
     return list(dict.fromkeys(re.escape(match[1]) for match in negations if match))
 
 
@@ -256,11 +318,15 @@ def _numbers(text: str) -> dict[str, set[int]]:
 
 def find_numbers(text: str) -> set[int]:
     """Return all numbers of a text."""
-    return {_value(match) for match in ANY_NUMBER.finditer(text)} | {value for _, value in _other_numbers(text)}
+    return {_value(match) for match in ANY_NUMBER.finditer(text)} | {
+        value for _, value in _other_numbers(text)
+    }
 
 
 def _other_numbers(text: str) -> Iterator[tuple[re.Match[str], int]]:
-    """Yield Chinese and Vietnamese numbers with their values; Arabic numerals only before Chinese characters."""
+    """Yield Chinese and Vietnamese numbers with their values; Arabic numerals only before Chinese
+    characters.
+    """
     if HAN_PATTERN.search(text):
         yield from ((match, _han_value(match["number"])) for match in HAN_NUMBER.finditer(text))
     yield from ((match, _vietnamese_value(match["number"])) for match in VI_NUMBER.finditer(text))
@@ -276,9 +342,12 @@ def _han_value(numeral: str) -> int:
         if sign in HAN_DIGITS:
             digit = HAN_DIGITS[sign]
         elif sign in HAN_SCALES:
-            section, digit = section + (digit or 1) * HAN_SCALES[sign], 0
+            section = section + (digit or 1) * HAN_SCALES[sign]
+            digit = 0
         else:
-            total, section, digit = total + (section + digit or 1) * 10_000, 0, 0
+            total = total + (section + digit or 1) * 10_000
+            section = 0
+            digit = 0
     return total + section + digit
 
 
@@ -287,9 +356,12 @@ def _vietnamese_value(numeral: str) -> int:
     for word in numeral.casefold().split():
         scale = VI_SCALES.get(word, 0)
         if scale >= 1000:
-            total, section, digit = total + (section + digit or 1) * scale, 0, 0
+            total = total + (section + digit or 1) * scale
+            section = 0
+            digit = 0
         elif scale:
-            section, digit = section + (digit or 1) * scale, 0
+            section = section + (digit or 1) * scale
+            digit = 0
         else:
             digit = VI_DIGITS.get(word, 0)
     return total + section + digit
@@ -305,7 +377,9 @@ def _value(match: re.Match[str]) -> int:
 
 def _says_any(known: str, claim: str) -> bool:
     words = [word for word in claim.casefold().split() if word not in STOP_WORDS]
-    return not words or any(word in COMMON_WORDS or re.search(rf"\b{re.escape(word)}\b", known) for word in words)
+    return not words or any(
+        word in COMMON_WORDS or re.search(rf"\b{re.escape(word)}\b", known) for word in words
+    )
 
 
 def _shingles(text: str) -> set[tuple[str, ...]]:

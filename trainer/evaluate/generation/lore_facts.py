@@ -1,4 +1,6 @@
-"""Questions about the persona's lore, and detection of correct, contradicting and out-of-character answers."""
+"""Questions about the persona's lore, and detection of correct, contradicting and out-of-character
+answers.
+"""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -42,11 +44,17 @@ from trainer.evaluate.generation.reply_tasks import (
     true_share,
 )
 
-USER_NAMES = ("user", "human", "guest")  # names under which models continue as the user, beside the real one
+USER_NAMES = (
+    "user",
+    "human",
+    "guest",
+)  # names under which models continue as the user, beside the real one
 LORE_RIGHT_MEASURES = (LORE_RIGHT, LORE_RIGHT_REWORDED, LORE_RIGHT_WITHOUT)
 LORE_TASKS = (FACTS_TASK, FACTS_WITHOUT_LORE_TASK, REWORDED_TASK)
 MAX_DERIVED_QUESTIONS = 15
-MIN_MATCHING_TERMS = 3  # words of a derived answer, beyond the question's, that a right reply must contain
+MIN_MATCHING_TERMS = (
+    3  # words of a derived answer, beyond the question's, that a right reply must contain
+)
 
 
 @lru_cache(maxsize=1)
@@ -57,12 +65,20 @@ def out_of_character_patterns() -> tuple[re.Pattern[str], ...]:
 
 
 class CharacterBreakDetector:
-    """Detects replies that break a persona's character, but for statements of its own card: some are machines."""
+    """Detects replies that break a persona's character, but for statements of its own card: some
+    are machines.
+    """
 
     def __init__(self, persona: Persona) -> None:
-        texts = [system_text(persona, ""), persona.first_mes, *(turn.text for turn in example_turns(persona))]
+        texts = [
+            system_text(persona, ""),
+            persona.first_mes,
+            *(turn.text for turn in example_turns(persona)),
+        ]
         card = "\n".join(texts)
-        self._patterns = [pattern for pattern in out_of_character_patterns() if not pattern.search(card)]
+        self._patterns = [
+            pattern for pattern in out_of_character_patterns() if not pattern.search(card)
+        ]
 
     def is_broken_by(self, reply: str, asker: str) -> bool:
         """Report whether a reply speaks as a program, or continues as `asker`."""
@@ -75,8 +91,8 @@ class CharacterBreakDetector:
 class FactQuestion:
     """A question with its answer and the patterns of correct and contradicting replies.
 
-    `evidence` is the sentence of the lore that answers it, or the whole passage. `reworded` asks the same in other
-    words; it is empty for derived questions.
+    `evidence` is the sentence of the lore that answers it, or the whole passage. `reworded` asks
+    the same in other words; it is empty for derived questions.
     """
 
     text: str
@@ -91,23 +107,38 @@ def lore_questions(data: Dataset) -> list[FactQuestion]:
     """Return the questions about the lore of the data's persona; none without lore."""
     if data.persona is None or data.lore is None:
         return []
-    return fact_questions(data.persona, data.lore, {pair.message for pair in data.train_prompt_replies})
+    return fact_questions(
+        data.persona, data.lore, {pair.message for pair in data.train_prompt_replies}
+    )
 
 
-def fact_questions(persona: Persona, lore: LoreIndex, trained: Collection[str] = ()) -> list[FactQuestion]:
-    """Return the shipped questions that this lore answers or, if there are none, questions derived from it.
+def fact_questions(
+    persona: Persona, lore: LoreIndex, trained: Collection[str] = ()
+) -> list[FactQuestion]:
+    """Return the shipped questions that this lore answers or, if there are none, questions derived
+    from it.
 
-    Of derived ones, those that are among the messages `trained` on are left out: lore pairs ask the same.
+    Of derived ones, those that are among the messages `trained` on are left out: lore pairs ask the
+    same.
     """
     known = " ".join(" ".join(passage.text for passage in lore.passages).split())
-    rows = [row for row in read_jsonl(FACTS_FILE) if row["persona"] == persona.id and row["evidence"] in known]
-    derived = [] if rows else [it for it in derive_questions(persona, lore.passages) if it.text not in trained]
+    rows = [
+        row
+        for row in read_jsonl(FACTS_FILE)
+        if row["persona"] == persona.id and row["evidence"] in known
+    ]
+    derived = (
+        []
+        if rows
+        else [it for it in derive_questions(persona, lore.passages) if it.text not in trained]
+    )
     return [parse_question(row) for row in rows] or derived[:MAX_DERIVED_QUESTIONS]
 
 
 def parse_question(row: Mapping[str, Any]) -> FactQuestion:
-    """Parse a question of the file. `right` and `wrong` are regular expressions of which one must match; `number` is a
-    value and a regular expression of its noun, before which any other value is wrong.
+    """Parse a question of the file. `right` and `wrong` are regular expressions of which one must
+    match; `number` is a value and a regular expression of its noun, before which any other value is
+    wrong.
     """
     number = row.get("number", {})
 
@@ -121,7 +152,9 @@ def parse_question(row: Mapping[str, Any]) -> FactQuestion:
         return matches("wrong", reply) or bool(number and _has_other_number(reply, number))
 
     rewording = row.get("reworded", "")
-    return FactQuestion(row["question"], row["reference"], is_right, contradicts, rewording, row["evidence"])
+    return FactQuestion(
+        row["question"], row["reference"], is_right, contradicts, rewording, row["evidence"]
+    )
 
 
 def derive_questions(persona: Persona, passages: Sequence[Passage]) -> list[FactQuestion]:
@@ -159,12 +192,18 @@ def measure_facts(
     def is_broken(it: GeneratedReply) -> bool:
         return character.is_broken_by(it.text, it.prompt.asker)
 
-    without_lore = [side for side in sides if select_replies(answers, FACTS_WITHOUT_LORE_TASK, side=side)]
+    without_lore = [
+        side for side in sides if select_replies(answers, FACTS_WITHOUT_LORE_TASK, side=side)
+    ]
     return FactScores(
         questions=len(numbers),
         right_with_lore={side: share(is_right, side, FACTS_TASK) for side in sides},
-        right_without_lore={side: share(is_right, side, FACTS_WITHOUT_LORE_TASK) for side in without_lore},
-        contradictions={side: share(contradicts, side, FACTS_TASK, FACTS_WITHOUT_LORE_TASK) for side in sides},
+        right_without_lore={
+            side: share(is_right, side, FACTS_WITHOUT_LORE_TASK) for side in without_lore
+        },
+        contradictions={
+            side: share(contradicts, side, FACTS_TASK, FACTS_WITHOUT_LORE_TASK) for side in sides
+        },
         breaks_character={side: share(is_broken, side, *PERSONA_TASKS) for side in sides},
     )
 
@@ -175,20 +214,26 @@ def measure_lore(
     sides: Sequence[Side],
     decode: Callable[[Sequence[int]], str],
 ) -> MeasuredShares | None:
-    """Measure answers with the passage in the prompt, as asked and in other words, and without; None without answers.
+    """Measure answers with the passage in the prompt, as asked and in other words, and without;
+    None without answers.
 
-    Contradictions in other words count apart: the base model is not asked those.
-    Prompts for which the search found another passage count for neither; `LORE_FOUND` is the share of the others. The
+    Contradictions in other words count apart: the base model is not asked those. Prompts for which
+    the search found another passage count for neither; `LORE_FOUND` is the share of the others. The
     ceiling are the reference answers, the floor those of other questions.
     """
     found = MeasuredShares()
     asked = {it.prompt for it in answers if it.prompt.task in (FACTS_TASK, REWORDED_TASK)}
-    has_passage = {it: questions[it.number].evidence in " ".join(decode(it.ids).split()) for it in asked}
+    has_passage = {
+        it: questions[it.number].evidence in " ".join(decode(it.ids).split()) for it in asked
+    }
     for side in sides:
         for it in select_replies(answers, *LORE_TASKS, side=side):
-            question, unit = questions[it.prompt.number], [f"question {it.prompt.number}"]
+            question = questions[it.prompt.number]
+            unit = [f"question {it.prompt.number}"]
             if it.prompt not in asked:
-                found.add(LORE_RIGHT_WITHOUT, side, reply_values([it], [question.is_right(it.text)], unit))
+                found.add(
+                    LORE_RIGHT_WITHOUT, side, reply_values([it], [question.is_right(it.text)], unit)
+                )
             elif has_passage[it.prompt]:
                 measure = LORE_RIGHT if it.prompt.task == FACTS_TASK else LORE_RIGHT_REWORDED
                 found.add(measure, side, reply_values([it], [question.is_right(it.text)], unit))
@@ -196,7 +241,10 @@ def measure_lore(
             found.add(wrong, side, reply_values([it], [question.contradicts(it.text)], unit))
     if not found.values:
         return None
-    passages = [ReplyValue(f"question {it.number}", it.task, it.number, 0, float(has_passage[it])) for it in asked]
+    passages = [
+        ReplyValue(f"question {it.number}", it.task, it.number, 0, float(has_passage[it]))
+        for it in asked
+    ]
     found.add(LORE_FOUND, sides[-1], passages)
     _bound_lore(found, [questions[number] for number in sorted({it.number for it in asked})])
     return found
@@ -205,9 +253,13 @@ def measure_lore(
 def _bound_lore(found: MeasuredShares, questions: Sequence[FactQuestion]) -> None:
     """Set the bounds: the right answers and, of several questions, those to the next one."""
     for bounds, step in ((found.ceiling, 0), (found.floor, 1))[: len(questions)]:
-        references = [questions[(n + step) % len(questions)].reference for n in range(len(questions))]
+        references = [
+            questions[(n + step) % len(questions)].reference for n in range(len(questions))
+        ]
         right = [float(it.is_right(text)) for it, text in zip(questions, references, strict=True)]
-        values = [ReplyValue(f"question {n}", FACTS_TASK, n, 0, value) for n, value in enumerate(right)]
+        values = [
+            ReplyValue(f"question {n}", FACTS_TASK, n, 0, value) for n, value in enumerate(right)
+        ]
         bounds |= {measure: values for measure in LORE_RIGHT_MEASURES if measure in found.values}
 
 
@@ -232,4 +284,6 @@ def _derive_question(pair: LorePair, judge: ReplyFilter) -> FactQuestion | None:
         return _term_weight(terms & set(extract_terms(reply))) >= MIN_MATCHING_TERMS
 
     evidence = " ".join(pair.passages[0].text.split())
-    return FactQuestion(text, reference, is_right, lambda reply: judge.contradicts(reply, text), evidence=evidence)
+    return FactQuestion(
+        text, reference, is_right, lambda reply: judge.contradicts(reply, text), evidence=evidence
+    )

@@ -43,13 +43,16 @@ FollowUp = Callable[[GeneratedReply], Sequence[EvaluationPrompt]]
 
 
 def served_sampling(base: BaseModel) -> SamplingParams:
-    """Return the sampling of a bot's replies in channels: what its settings state, over what suits the base model.
+    """Return the sampling of a bot's replies in channels: what its settings state, over what suits
+    the base model.
 
     Raises `BaseModelError` if the base model's configuration cannot be read.
     """
     is_local = read_setting("ENGINE").lower() in ("", "local")  # other engines make one candidate
     most = _read_stated("MAX_REPLY_CANDIDATES", int, 1, MAX_CANDIDATES, usual=DEFAULT_CANDIDATES)
-    usual = replace(recommended_sampling(base), candidates=min(DEFAULT_CANDIDATES, int(most)) if is_local else 1)
+    usual = replace(
+        recommended_sampling(base), candidates=min(DEFAULT_CANDIDATES, int(most)) if is_local else 1
+    )
     stated: dict[str, Any] = {
         name: _read_stated(*of, usual=getattr(usual, name)) for name, of in STATED_SAMPLING.items()
     }
@@ -67,7 +70,9 @@ def _read_stated(name: str, kind: type[float], least: float, largest: float, usu
 
 @dataclass(frozen=True)
 class ReplyGenerator:
-    """Generates replies of the sides, each with its adapter (None: the base model), for the given seeds."""
+    """Generates replies of the sides, each with its adapter (None: the base model), for the given
+    seeds.
+    """
 
     parts: EngineParts
     renderer: Renderer
@@ -82,7 +87,8 @@ class ReplyGenerator:
         between: Callable[[int, int], None] = lambda done, of: None,
         least: int = 1,
     ) -> list[GeneratedReply]:
-        """Generate replies to as many prompts as the time allows, in order, but at least to `least`.
+        """Generate replies to as many prompts as the time allows, in order, but at least to
+        `least`.
 
         `between` is called after each step with the number of finished replies and the total.
         """
@@ -105,7 +111,9 @@ class ReplyGenerator:
         least: int = 1,
         follow_up: FollowUp = lambda answer: (),
     ) -> list[GeneratedReply]:
-        """Generate replies as `answers`, within `loaded`; each may lead to further prompts by `follow_up`."""
+        """Generate replies as `answers`, within `loaded`; each may lead to further prompts by
+        `follow_up`.
+        """
         run = _GenerationRun(self, list(prompts), budget, least, follow_up)
         while run.start_more():
             self.parts.batch.step()
@@ -114,8 +122,11 @@ class ReplyGenerator:
         return run.answers
 
     def _load_adapters(self) -> None:
-        """Load adapters into LoRA slots; those beyond plain LoRA are computed by peft on the model."""
-        layers, can_stack = self.parts.peft.layers, self.parts.stacked is not None
+        """Load adapters into LoRA slots; those beyond plain LoRA are computed by peft on the
+        model.
+        """
+        layers = self.parts.peft.layers
+        can_stack = self.parts.stacked is not None
         for ref in filter(None, self.adapters.values()):
             self.parts.lora.add(read_unverified_adapter(ref, layers, can_stack=can_stack))
 
@@ -131,17 +142,28 @@ class _GenerationRun:
         least: int,
         follow_up: FollowUp,
     ) -> None:
-        self._generator, self._waiting, self._budget, self._least = generator, waiting, budget, least
+        self._generator = generator
+        self._waiting = waiting
+        self._budget = budget
+        self._least = least
         self._follow_up = follow_up
         self._running: list[_PendingReply] = []
-        self._next: deque[_PendingReply] = deque()  # of prompts that have begun: each side answers each of them
+        self._next: deque[_PendingReply] = (
+            deque()
+        )  # of prompts that have begun: each side answers each of them
         self._recent_s: deque[float] = deque([0.0], maxlen=MAX_BATCH_ROWS)
         self.answers: list[GeneratedReply] = []
-        self.total = sum(len(prompt.seeds(generator.seeds)) for prompt in waiting) * len(generator.adapters)
+        self.total = sum(len(prompt.seeds(generator.seeds)) for prompt in waiting) * len(
+            generator.adapters
+        )
 
     def start_more(self) -> bool:
-        """Start generations while there is capacity and time. Returns False when all are finished."""
-        rows = MAX_BATCH_ROWS // self._generator.sampling.candidates  # all candidates of a reply have one
+        """Start generations while there is capacity and time. Returns False when all are
+        finished.
+        """
+        rows = (
+            MAX_BATCH_ROWS // self._generator.sampling.candidates
+        )  # all candidates of a reply have one
         while len(self._running) < rows and (self._next or self._begin_prompt()):
             self._start(self._next.popleft())
         return bool(self._running)
@@ -163,12 +185,17 @@ class _GenerationRun:
         if not self._waiting or not self._has_time():
             return False
         self._least -= 1
-        prompt, generator = self._waiting.pop(0), self._generator
-        self._next += [_PendingReply(prompt, *it) for it in product(generator.adapters, prompt.seeds(generator.seeds))]
+        prompt = self._waiting.pop(0)
+        generator = self._generator
+        self._next += [
+            _PendingReply(prompt, *it)
+            for it in product(generator.adapters, prompt.seeds(generator.seeds))
+        ]
         return True
 
     def _start(self, pending: "_PendingReply") -> None:
-        generator, prompt = self._generator, pending.prompt
+        generator = self._generator
+        prompt = pending.prompt
         sampling = replace(generator.sampling, seed=pending.seed, stop=prompt.stop)
         request = ChatRequest(None, (), adapter=generator.adapters[pending.side], sampling=sampling)
         rendered = RenderedPrompt(prompt.ids, "", 0, card=prompt.card)
@@ -181,7 +208,9 @@ class _PendingReply:
     """A generation, which receives its outcome from the engine."""
 
     def __init__(self, prompt: EvaluationPrompt, side: Side, seed: int) -> None:
-        self.prompt, self.side, self.seed = prompt, side, seed
+        self.prompt = prompt
+        self.side = side
+        self.seed = seed
         self.started = 0.0
         self.cancelled = threading.Event()
         self.reply: ChatReply | None = None
@@ -203,7 +232,9 @@ class _PendingReply:
         reply = self.reply
         assert reply is not None  # else it has not ended
         ended = reply.finish == "stop"
-        return GeneratedReply(self.prompt, self.side, self.seed, reply.text.strip(), reply.new_tokens, ended)
+        return GeneratedReply(
+            self.prompt, self.side, self.seed, reply.text.strip(), reply.new_tokens, ended
+        )
 
 
 @contextmanager

@@ -42,7 +42,12 @@ from trainer.evaluate.generation.evaluation_prompts import (
     safety_trials,
     small_talk_prompts,
 )
-from trainer.evaluate.generation.lore_facts import CharacterBreakDetector, FactQuestion, lore_questions, measure_facts
+from trainer.evaluate.generation.lore_facts import (
+    CharacterBreakDetector,
+    FactQuestion,
+    lore_questions,
+    measure_facts,
+)
 from trainer.evaluate.generation.reply_generator import ReplyGenerator, served_sampling
 from trainer.evaluate.generation.reply_tasks import (
     EVALUATION_FOLDER,
@@ -54,7 +59,12 @@ from trainer.evaluate.generation.reply_tasks import (
 )
 from trainer.evaluate.generation.sense_sections import SenseInputs, measure_sense
 from trainer.evaluate.generation.text_metrics import References, text_scores
-from trainer.evaluate.generation.voice_classifier import MIN_CLASS_TEXTS, AuthorTexts, measure_voice, usable_voices
+from trainer.evaluate.generation.voice_classifier import (
+    MIN_CLASS_TEXTS,
+    AuthorTexts,
+    measure_voice,
+    usable_voices,
+)
 from trainer.evaluate.paired_losses import INSTRUCTIONS_FILE, TimeBudget
 from trainer.schemas import PromptReply
 from trainer.train.job import PreparedJob
@@ -75,22 +85,27 @@ def side_by_side_section(
     stamps: Mapping[Side, AdapterStamp | None],
     seed: int,
 ) -> tuple[SideBySide, ...]:
-    """Return the first answered prompts, in conversation order; `pairs` are all held-out exchanges."""
+    """Return the first answered prompts, in conversation order; `pairs` are all held-out
+    exchanges.
+    """
     by_number: dict[int, dict[Side, ReplyText]] = {}
     for side, by in stamps.items():
         for answer in select_replies(answers, HELDOUT_TASK, side=side, seed=seed):
             reply = ReplyText(text=answer.text, made_by=by, seed=seed)
             by_number.setdefault(answer.prompt.number, {})[side] = reply
     shown = sorted(by_number)[:MAX_SIDE_BY_SIDE]
-    return tuple(SideBySide(prompt=pairs[n].message, real=pairs[n].reply, replies=by_number[n]) for n in shown)
+    return tuple(
+        SideBySide(prompt=pairs[n].message, real=pairs[n].reply, replies=by_number[n])
+        for n in shown
+    )
 
 
 @dataclass(frozen=True)
 class ReplySections:
     """Score card sections measured on generated replies.
 
-    `replies` pairs each reply of the new version with its full prompt. `sense` has `SENSE_SECTIONS` by name.
-    `left_out` lists the measurements that are missing or incomplete, with reasons.
+    `replies` pairs each reply of the new version with its full prompt. `sense` has `SENSE_SECTIONS`
+    by name. `left_out` lists the measurements that are missing or incomplete, with reasons.
     """
 
     voice: VoiceScores | None = None
@@ -115,8 +130,9 @@ def measure_replies(
 ) -> ReplySections:
     """Generate the replies of all sides with each seed and measure them.
 
-    `others` is other personas' data for the voice classifier, by default the shipped personas'. `report` gets the
-    progress, `between` is called after each token. The sections on sense take `sense_s` seconds more.
+    `others` is other personas' data for the voice classifier, by default the shipped personas'.
+    `report` gets the progress, `between` is called after each token. The sections on sense take
+    `sense_s` seconds more.
     """
     renderer = Renderer(job.tokenizer)
     sampling = served_sampling(job.base)
@@ -150,17 +166,27 @@ def measure_replies(
 
 
 def missing_in_language(data: Dataset) -> dict[str, str]:
-    """Return what is not measured in the persona's language, or in English instead, by measurement."""
+    """Return what is not measured in the persona's language, or in English instead, by
+    measurement.
+    """
     if data.language == "en":
         return {}
-    name, missing = language_name(data.language), {}
-    for what, file in (("safety", EVALUATION_FOLDER / SAFETY_FILE), ("instructions", INSTRUCTIONS_FILE)):
+    name = language_name(data.language)
+    missing = {}
+    for what, file in (
+        ("safety", EVALUATION_FOLDER / SAFETY_FILE),
+        ("instructions", INSTRUCTIONS_FILE),
+    ):
         if not find_language_file(file, data.language):
             missing[f"{what} in {name}"] = f"There are none in {name}: the English ones were used."
     if data.persona and not find_language_file(SMALL_TALK_FILE, data.language):
         missing["small talk"] = f"There is no small talk in {name}: not measured."
-    if (spoken := detect_main_language(it.reply for it in data.general_prompt_replies)) != data.language:
-        missing[f"general dialogue in {name}"] = f"The general dialogue is in {language_name(spoken)}: not measured."
+    if (
+        spoken := detect_main_language(it.reply for it in data.general_prompt_replies)
+    ) != data.language:
+        missing[f"general dialogue in {name}"] = (
+            f"The general dialogue is in {language_name(spoken)}: not measured."
+        )
     return missing
 
 
@@ -178,21 +204,28 @@ class _Session:
     answers: list[GeneratedReply] = field(default_factory=list)
 
     @classmethod
-    def of(cls, data: Dataset, builder: PromptBuilder, sides: tuple[Side, ...], seeds: tuple[int, ...]) -> _Session:
+    def of(
+        cls, data: Dataset, builder: PromptBuilder, sides: tuple[Side, ...], seeds: tuple[int, ...]
+    ) -> _Session:
         """Build all prompts of this job."""
-        renderer, plain = builder.renderer, replace(builder, persona=None, lore=None)
+        renderer = builder.renderer
+        plain = replace(builder, persona=None, lore=None)
         prompts = heldout_prompts(builder, data, seeds) + general_prompts(plain, data)
         if data.persona is None:
             return cls(data, renderer, sides, seeds, interleave_tasks(prompts))
-        questions, language = lore_questions(data), data.language
+        questions = lore_questions(data)
+        language = data.language
         trials = safety_trials(data.persona, language)
         prompts += fact_prompts(builder, questions) + small_talk_prompts(builder, language)
         prompts += safety_prompts(builder, trials)
         return cls(data, renderer, sides, seeds, interleave_tasks(prompts), questions, trials)
 
-    def measure(self, stamps: Mapping[Side, AdapterStamp | None], voices: Mapping[str, AuthorTexts]) -> ReplySections:
+    def measure(
+        self, stamps: Mapping[Side, AdapterStamp | None], voices: Mapping[str, AuthorTexts]
+    ) -> ReplySections:
         """Measure all sections but those on sense."""
-        left_out, pairs = self._unanswered() | missing_in_language(self.data), self.data.heldout_prompt_replies
+        left_out = self._unanswered() | missing_in_language(self.data)
+        pairs = self.data.heldout_prompt_replies
         sections = ReplySections(
             text=self._text(),
             side_by_side=side_by_side_section(pairs, self.answers, stamps, self.seeds[0]),
@@ -201,15 +234,25 @@ class _Session:
         )
         persona = self.data.persona
         if persona is None:
-            left_out |= dict.fromkeys(("voice", "facts", "safety", *SENSE_SECTIONS), NO_PERSONA_REASON)
+            left_out |= dict.fromkeys(
+                ("voice", "facts", "safety", *SENSE_SECTIONS), NO_PERSONA_REASON
+            )
             return sections
         if not self.questions:
-            why = f", and no rules for {language_name(self.data.language)}" if self.data.language != "en" else ""
-            left_out["facts"] = f"There is no lore, or nothing in it that a question can be made of{why}."
+            why = (
+                f", and no rules for {language_name(self.data.language)}"
+                if self.data.language != "en"
+                else ""
+            )
+            left_out["facts"] = (
+                f"There is no lore, or nothing in it that a question can be made of{why}."
+            )
         return replace(
             sections,
             voice=self._voice(persona, voices, left_out),
-            facts=measure_facts(self.questions, self.answers, self.sides, CharacterBreakDetector(persona)),
+            facts=measure_facts(
+                self.questions, self.answers, self.sides, CharacterBreakDetector(persona)
+            ),
             safety=measure_safety(persona, self.trials, self.answers, self.sides),
         )
 
@@ -217,7 +260,10 @@ class _Session:
         self, persona: Persona, voices: Mapping[str, AuthorTexts], left_out: dict[str, str]
     ) -> VoiceScores | None:
         if not voices:
-            reason = f"It takes {MIN_CLASS_TEXTS} replies of {persona.name}, and of somebody else, to tell them apart."
+            reason = (
+                f"It takes {MIN_CLASS_TEXTS} replies of {persona.name}, and of somebody else, to "
+                "tell them apart."
+            )
             left_out["voice"] = reason
             return None
         return measure_voice(persona, voices, self.answers, self.sides, self.seeds)
@@ -226,10 +272,14 @@ class _Session:
         small_talk = [it for it in self.prompts if it.task == SMALL_TALK_TASK]
         own = [it for it in self.data.train_prompt_replies if it.by_persona]
         references: dict[str, Mapping[int, References]] = {
-            HELDOUT_TASK: {n: [pair.reply] for n, pair in enumerate(self.data.heldout_prompt_replies)},
+            HELDOUT_TASK: {
+                n: [pair.reply] for n, pair in enumerate(self.data.heldout_prompt_replies)
+            },
             FACTS_TASK: {n: [question.reference] for n, question in enumerate(self.questions)},
             SMALL_TALK_TASK: nearest_replies(small_talk, own),
-            GENERAL_TASK: {n: [pair.reply] for n, pair in enumerate(self.data.general_prompt_replies)},
+            GENERAL_TASK: {
+                n: [pair.reply] for n, pair in enumerate(self.data.general_prompt_replies)
+            },
         }
         known = [(task, of) for task, of in references.items() if of]
         scores = [text_scores(task, self.answers, self.sides, self.seeds, of) for task, of in known]
@@ -245,7 +295,8 @@ class _Session:
         counts = Counter(it.task for it in self.prompts)
         answered = Counter(it.task for it in {answer.prompt for answer in self.answers})
         return {
-            f"{task} prompts": f"{answered[task]} of {count} were asked: there was no time for more."
+            f"{task} "
+            "prompts": f"{answered[task]} of {count} were asked: there was no time for more."
             for task, count in counts.items()
             if answered[task] < count
         }

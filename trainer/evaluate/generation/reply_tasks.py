@@ -1,4 +1,6 @@
-"""Generation tasks: prompts, replies, values and statistics of replies, and the shipped evaluation data."""
+"""Generation tasks: prompts, replies, values and statistics of replies, and the shipped evaluation
+data.
+"""
 
 import json
 import statistics
@@ -26,17 +28,21 @@ PERSONA_TASKS = (HELDOUT_TASK, FACTS_TASK, FACTS_WITHOUT_LORE_TASK, SMALL_TALK_T
 DATA_FOLDER = Path(__file__).parents[3] / "data"
 EVALUATION_FOLDER = DATA_FOLDER / "evaluation"
 SMALL_TALK_FILE = DATA_FOLDER / "questions" / "small_talk.txt"
-FACTS_FILE, SAFETY_FILE, OUT_OF_CHARACTER_FILE = "facts.jsonl", "safety.jsonl", "out_of_character.toml"
+FACTS_FILE = "facts.jsonl"
+SAFETY_FILE = "safety.jsonl"
+OUT_OF_CHARACTER_FILE = "out_of_character.toml"
 MIN_PAIRED_UNITS = 5  # of fewer, a bootstrap is certain of anything
-PRESSURE_FILE, TALKS_FILE = "pressure.jsonl", "talks.jsonl"
+PRESSURE_FILE = "pressure.jsonl"
+TALKS_FILE = "talks.jsonl"
 
 
 @dataclass(frozen=True)
 class EvaluationPrompt:
     """A rendered prompt: number `number` of its task. `once`: only the first seed is used.
 
-    `message` is its last message, `asker` that message's author (empty: none). A reply ends before it continues as
-    somebody in `stop`. `own_seeds` are used in place of a run's. `card` is the prompt of the card alone.
+    `message` is its last message, `asker` that message's author (empty: none). A reply ends before
+    it continues as somebody in `stop`. `own_seeds` are used in place of a run's. `card` is the
+    prompt of the card alone.
     """
 
     task: str
@@ -68,7 +74,9 @@ class GeneratedReply:
 
 @dataclass(frozen=True)
 class ReplyValue:
-    """The value of one reply to prompt `number` of `task`. Replies of one `unit`, such as a conversation, correlate."""
+    """The value of one reply to prompt `number` of `task`. Replies of one `unit`, such as a
+    conversation, correlate.
+    """
 
     unit: str
     task: str
@@ -112,10 +120,12 @@ def reply_values(
 
 
 def mean_interval(values: Sequence[ReplyValue]) -> Interval:
-    """Return the mean of shares with its interval from a bootstrap over the units. Raises `ValueError` for none.
+    """Return the mean of shares with its interval from a bootstrap over the units. Raises
+    `ValueError` for none.
 
-    If all values are 0, or all are 1, every resample is the same. The interval then reaches as far as it would if one
-    of the values were the opposite, which is near the exact one of a binomial share (Clopper and Pearson 1934).
+    If all values are 0, or all are 1, every resample is the same. The interval then reaches as far
+    as it would if one of the values were the opposite, which is near the exact one of a binomial
+    share (Clopper and Pearson 1934).
     """
     found = _bootstrap_mean(values)
     if found.estimate not in (0.0, 1.0):
@@ -125,26 +135,41 @@ def mean_interval(values: Sequence[ReplyValue]) -> Interval:
 
 
 def _bootstrap_mean(values: Sequence[ReplyValue]) -> Interval:
-    found = bootstrap_ratio([it.unit for it in values], [it.value for it in values], [1.0] * len(values))
+    found = bootstrap_ratio(
+        [it.unit for it in values], [it.value for it in values], [1.0] * len(values)
+    )
     return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
 
 
 def paired_difference(of: Sequence[ReplyValue], to: Sequence[ReplyValue]) -> Interval | None:
-    """Return the mean difference over the replies to the same prompts with the same seeds; None for too few units."""
+    """Return the mean difference over the replies to the same prompts with the same seeds; None for
+    too few units.
+    """
     others = {(it.task, it.number, it.seed): it.value for it in to}
-    units, more = [], []
+    units = []
+    more = []
     for it in of:
         if (it.task, it.number, it.seed) in others:
             units.append(it.unit)
             more.append(it.value - others[it.task, it.number, it.seed])
-    return bootstrap_ratio(units, more, [1.0] * len(units)) if len(set(units)) >= MIN_PAIRED_UNITS else None
+    return (
+        bootstrap_ratio(units, more, [1.0] * len(units))
+        if len(set(units)) >= MIN_PAIRED_UNITS
+        else None
+    )
 
 
 def select_replies(
     answers: Iterable[GeneratedReply], *tasks: str, side: Side, seed: int | None = None
 ) -> list[GeneratedReply]:
-    """Select one side's replies to the prompts of some tasks, in prompt order, for one seed or all."""
-    selected = [it for it in answers if it.prompt.task in tasks and it.side == side and seed in (None, it.seed)]
+    """Select one side's replies to the prompts of some tasks, in prompt order, for one seed or
+    all.
+    """
+    selected = [
+        it
+        for it in answers
+        if it.prompt.task in tasks and it.side == side and seed in (None, it.seed)
+    ]
     return sorted(selected, key=lambda it: (it.prompt.task, it.prompt.number, it.seed))
 
 
@@ -163,7 +188,9 @@ def true_share(truths: Iterable[bool]) -> float:
 
 
 def read_jsonl(name: str, language: str = "en") -> list[dict[str, Any]]:
-    """Read the rows of an evaluation file in JSON Lines, in a language if there are some, else in English."""
+    """Read the rows of an evaluation file in JSON Lines, in a language if there are some, else in
+    English.
+    """
     file = EVALUATION_FOLDER / name
     lines = (find_language_file(file, language) or file).read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines if line.strip()]

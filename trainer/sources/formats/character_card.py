@@ -26,14 +26,20 @@ USER = SourceSpeaker("user", (EXAMPLE_USER,))
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Yield the card's character's lines as conversations. Raises `MaterialError` for an unreadable card."""
+    """Yield the card's character's lines as conversations. Raises `MaterialError` for an unreadable
+    card.
+    """
     try:
         card = parse_card(file.read(MAX_BYTES), file.name)
         persona = to_persona(card, file.name, slug(card.name))
     except CardError as error:
         raise MaterialError(error.message, error.advice) from None
     converter = _CardConverter(card, persona, options, options.source or file.name)
-    records = [*converter.examples(), *converter.greetings(), *map(converter.entry, book_entries(card))]
+    records = [
+        *converter.examples(),
+        *converter.greetings(),
+        *map(converter.entry, book_entries(card)),
+    ]
     if not records:
         message = f"{file.name} is a card without examples, greetings or a character book."
         raise MaterialError(message, "Nothing can be learned from it.")
@@ -44,8 +50,13 @@ class _CardConverter:
     """Converts the parts of a card to conversations."""
 
     def __init__(self, card: Card, persona: Persona, options: ReadOptions, source: str) -> None:
-        self._card, self._persona, self._options, self._source = card, persona, options, source
-        self._speaker = SourceSpeaker(persona.id, (persona.name,), is_persona=_is_requested_persona(persona, options))
+        self._card = card
+        self._persona = persona
+        self._options = options
+        self._source = source
+        self._speaker = SourceSpeaker(
+            persona.id, (persona.name,), is_persona=_is_requested_persona(persona, options)
+        )
 
     def examples(self) -> Iterator[Conversation | RejectedRecord]:
         """Yield the example dialogues. Prose examples describe the character and are rejected."""
@@ -55,7 +66,10 @@ class _CardConverter:
         for number, dialogue in enumerate(dialogues, start=1):
             row = f"mes_example {number}"
             before, *parts = EXAMPLE_LINE_PATTERN.split(dialogue)
-            turns = [(side.lower() == "char", text) for side, text in zip(parts[::2], parts[1::2], strict=True)]
+            turns = [
+                (side.lower() == "char", text)
+                for side, text in zip(parts[::2], parts[1::2], strict=True)
+            ]
             if before.strip() or not turns:
                 yield RejectedRecord(row, "prose, not a dialogue of {{user}} and {{char}}")
             else:
@@ -65,7 +79,10 @@ class _CardConverter:
         """Yield the greetings, each as the answer to somebody who arrives."""
         texts = [("first_mes", self._card.text("first_mes"))]
         for key in GREETINGS:
-            texts += [(f"{key} {number}", text) for number, text in enumerate(self._card.texts(key), start=1)]
+            texts += [
+                (f"{key} {number}", text)
+                for number, text in enumerate(self._card.texts(key), start=1)
+            ]
         for row, text in texts:
             if (settled := self._settled(text)).strip():
                 yield self._conversation(row, [(False, GREETING_PROMPT), (True, settled)])
@@ -73,13 +90,17 @@ class _CardConverter:
                 yield RejectedRecord(row, "no text")
 
     def entry(self, entry: LorebookEntry) -> Conversation | RejectedRecord:
-        """Convert a book entry to an answer of the character; entries about the character itself remain lore."""
+        """Convert a book entry to an answer of the character; entries about the character itself
+        remain lore.
+        """
         row = f"book {entry.number + 1}"
         if entry.unused:
             return RejectedRecord(row, entry.unused)
         if not entry.topic:
             return RejectedRecord(row, "no topic to ask about")
-        if any(name and name in entry.text for name in (self._persona.name, self._persona.nickname)):
+        if any(
+            name and name in entry.text for name in (self._persona.name, self._persona.nickname)
+        ):
             return RejectedRecord(row, "about the character, not in its words: use it as lore")
         return self._conversation(row, [(False, f"{entry.topic}?"), (True, entry.text)])
 
@@ -88,17 +109,28 @@ class _CardConverter:
         return settle_macros(text, self._persona.name).text
 
     def _conversation(self, row: str, turns: list[tuple[bool, str]]) -> Conversation:
-        filled = [(by_persona, fill_macros(text.strip(), self._persona, EXAMPLE_USER)) for by_persona, text in turns]
-        messages = [SourceMessage(self._speaker if by_persona else USER, text, row) for by_persona, text in filled]
-        facts, options = system_text(self._persona, EXAMPLE_USER), self._options
-        return Conversation.of(messages, self._source, options.right, system=facts, arrived=options.arrived)
+        filled = [
+            (by_persona, fill_macros(text.strip(), self._persona, EXAMPLE_USER))
+            for by_persona, text in turns
+        ]
+        messages = [
+            SourceMessage(self._speaker if by_persona else USER, text, row)
+            for by_persona, text in filled
+        ]
+        facts = system_text(self._persona, EXAMPLE_USER)
+        options = self._options
+        return Conversation.of(
+            messages, self._source, options.right, system=facts, arrived=options.arrived
+        )
 
 
 def _is_requested_persona(persona: Persona, options: ReadOptions) -> bool:
     """Report whether the card's character is the requested persona; true if none is requested."""
     nickname = options.persona.nickname if options.persona else ""
     requested = {fold_name(name) for name in (*options.all_persona_names, nickname) if name}
-    return not requested or bool(requested & {fold_name(persona.name), fold_name(persona.nickname), persona.id})
+    return not requested or bool(
+        requested & {fold_name(persona.name), fold_name(persona.nickname), persona.id}
+    )
 
 
 def _recognises(peek: Peek) -> bool:
@@ -113,20 +145,32 @@ def _recognises(peek: Peek) -> bool:
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
-    """Claim the card, pictures and sounds of a CHARX file; `x_meta` is metadata of other programs."""
+    """Claim the card, pictures and sounds of a CHARX file; `x_meta` is metadata of other
+    programs.
+    """
     if "card.json" not in names:
         return []
-    return [name for name in names if name in ("card.json", "module.risum") or name.startswith(("assets/", "x_meta/"))]
+    return [
+        name
+        for name in names
+        if name in ("card.json", "module.risum") or name.startswith(("assets/", "x_meta/"))
+    ]
 
 
 def _is_card(head: dict[str, Any]) -> bool:
     if str(head.get("spec", "")).startswith("chara_card"):
         return True
     for fields in (head, head.get("data")):
-        if isinstance(fields, dict) and "name" in fields and sum(key in fields for key in V1_TEXT_FIELDS) >= 2:
+        if (
+            isinstance(fields, dict)
+            and "name" in fields
+            and sum(key in fields for key in V1_TEXT_FIELDS) >= 2
+        ):
             return True
     return False
 
 
 EXPECTED = "V1, V2 or V3 as JSON, in a PNG picture or a CHARX file, or TOML with id and name"
-FORMAT = SourceFormat("character-card", "a character card", EXPECTED, _recognises, read, claims=_claims)
+FORMAT = SourceFormat(
+    "character-card", "a character card", EXPECTED, _recognises, read, claims=_claims
+)

@@ -1,7 +1,8 @@
 """Chats with one message in each row of a table: a column of speakers, one of texts, perhaps times.
 
-Such a table is read without a question only if names of columns and their content agree (`recognise_chat`); otherwise
-somebody maps its columns. With times it is a chat log between people, without it lines of characters.
+Such a table is read without a question only if names of columns and their content agree
+(`recognise_chat`); otherwise somebody maps its columns. With times it is a chat log between people,
+without it lines of characters.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,13 @@ from trainer.sources.column_profile import ColumnProfile, cell_at
 from trainer.sources.columns import side_of_flag
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.conversation_builder import ROLES
-from trainer.sources.dates import DateOrder, DateOrderDetector, WrittenTime, parse_clock, parse_moment
+from trainer.sources.dates import (
+    DateOrder,
+    DateOrderDetector,
+    WrittenTime,
+    parse_clock,
+    parse_moment,
+)
 from trainer.sources.formats.character_lines import (
     MAX_SCENE_TURNS,
     PlacedLine,
@@ -37,15 +44,19 @@ CHAT_ROLES = ("speaker", "text", "time", "date", "conversation")
 ChatColumns = Mapping[str, str]
 """The column of each of `CHAT_ROLES`; speaker and text are always there."""
 Records = Callable[[], Iterator[Record | RejectedRecord]]
-EXPECTED = "a table with columns of speakers, texts and times, one message in each row; --map names other columns"
+EXPECTED = (
+    "a table with columns of speakers, texts and times, one message in each row; --map names other "
+    "columns"
+)
 
 
 def recognise_chat(columns: Sequence[ColumnProfile]) -> ChatColumns | None:
-    """Return the columns of a chat if their names say so and the content agrees; None if there is any doubt.
+    """Return the columns of a chat if their names say so and the content agrees; None if there is
+    any doubt.
 
-    There has to be one column that may be each, and no other column of texts. Speakers are names that recur, roles of
-    which one is the assistant's, or a flag such as `is_bot`. Names without times may be authors of anything: that is
-    left to a person.
+    There has to be one column that may be each, and no other column of texts. Speakers are names
+    that recur, roles of which one is the assistant's, or a flag such as `is_bot`. Names without
+    times may be authors of anything: that is left to a person.
     """
     texts = [c for c in columns if "text" in chat_roles(c.name) and c.kind in ("texts", "names")]
     speakers = [c for c in columns if _may_be_speaker(c) and c not in texts]
@@ -70,7 +81,9 @@ def _may_be_speaker(column: ColumnProfile) -> bool:
     if "speaker" not in chat_roles(column.name):
         return column.kind == "roles"
     is_short = (
-        column.kind == "texts" and column.characters <= MAX_SPEAKER_CHARACTERS and column.filled < MIN_RECURRING_ROWS
+        column.kind == "texts"
+        and column.characters <= MAX_SPEAKER_CHARACTERS
+        and column.filled < MIN_RECURRING_ROWS
     )
     return column.distinct > 1 and (column.kind in ("names", "roles") or is_short)
 
@@ -88,20 +101,29 @@ def _time_columns(columns: Sequence[ColumnProfile]) -> dict[str, str]:
 
 
 def _conversation(columns: Sequence[ColumnProfile]) -> dict[str, str]:
-    ids = [c for c in columns if "conversation" in chat_roles(c.name) and c.kind not in ("lists", "objects", "empty")]
+    ids = [
+        c
+        for c in columns
+        if "conversation" in chat_roles(c.name) and c.kind not in ("lists", "objects", "empty")
+    ]
     return {"conversation": ids[0].name} if len(ids) == 1 else {}
 
 
 def _order(columns: Sequence[ColumnProfile]) -> dict[str, str]:
     """Return the column of numbers that order the rows of a conversation without times."""
-    numbers = [c for c in columns if is_number_key(c.name) and c.kind in ("numbers", "ids", "flags", "names")]
+    numbers = [
+        c
+        for c in columns
+        if is_number_key(c.name) and c.kind in ("numbers", "ids", "flags", "names")
+    ]
     return {"order": numbers[0].name} if numbers else {}
 
 
 def read_chat(
     records: Records, name: str, columns: ChatColumns, options: ReadOptions
 ) -> Iterator[Conversation | RejectedRecord]:
-    """Yield the sessions of a chat with times, or scenes of its lines. `records` opens the rows, `name` is the file's.
+    """Yield the sessions of a chat with times, or scenes of its lines. `records` opens the rows,
+    `name` is the file's.
 
     Lines whose speakers are roles are the assistant's and the user's, with or without times.
     """
@@ -156,7 +178,9 @@ def _time(cells: Mapping[str, Any], columns: ChatColumns, order: DateOrder) -> f
     at = stamp.at(order) if stamp else None
     if at is None:
         column = columns.get("time") or columns["date"]
-        raise UnusableRecordError(f"{column}: {str(cell_at(cells, column))[:40]!r} is not a date and time")
+        raise UnusableRecordError(
+            f"{column}: {str(cell_at(cells, column))[:40]!r} is not a date and time"
+        )
     return at
 
 
@@ -165,15 +189,21 @@ def _entry(row: str, cells: Mapping[str, Any], columns: ChatColumns, order: Date
     speaker = _label(cells, columns["speaker"])
     if not speaker:
         raise UnusableRecordError(f"{columns['speaker']}: names no speaker")
-    text = map_outside_code(clean_text(cell_text(cell_at(cells, columns["text"]))), lambda part: part)
-    channel = cell_text(cell_at(cells, columns["conversation"])) if "conversation" in columns else ""
+    text = map_outside_code(
+        clean_text(cell_text(cell_at(cells, columns["text"]))), lambda part: part
+    )
+    channel = (
+        cell_text(cell_at(cells, columns["conversation"])) if "conversation" in columns else ""
+    )
     return LogEntry(row, at, make_author("", (speaker,)), text, channel=channel)
 
 
 def _timed_scenes(
     records: Records, columns: ChatColumns, options: ReadOptions
 ) -> Iterator[Conversation | RejectedRecord]:
-    """Yield the sessions of each conversation between roles, by time, as chats between people are divided."""
+    """Yield the sessions of each conversation between roles, by time, as chats between people are
+    divided.
+    """
     order = _detect_order(records, columns)
     conversations: dict[str, list[tuple[float, SceneLine]]] = {}
     for record in records():
@@ -192,8 +222,12 @@ def _timed_scenes(
         yield from _sessions(sort_by_time(lines, lambda item: item[0]), options)
 
 
-def _sessions(lines: list[tuple[float, SceneLine]], options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Yield the sessions of lines in order; a system text holds for all of them up to the next one."""
+def _sessions(
+    lines: list[tuple[float, SceneLine]], options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
+    """Yield the sessions of lines in order; a system text holds for all of them up to the next
+    one.
+    """
     system: list[SceneLine] = []
     talk: list[SceneLine] = []
     new_systems = 0
@@ -228,7 +262,8 @@ def _placed_lines(records: Records, columns: ChatColumns) -> Iterator[PlacedLine
 def _line(record: Record, columns: ChatColumns) -> SceneLine:
     """Return a row's line. Raises `UnusableRecordError`."""
     place, row = record
-    label, text = _label(row, columns["speaker"]), cell_text(cell_at(row, columns["text"]))
+    label = _label(row, columns["speaker"])
+    text = cell_text(cell_at(row, columns["text"]))
     if not label:
         raise UnusableRecordError(f"{columns['speaker']}: names no speaker")
     if not text.strip():

@@ -1,7 +1,9 @@
-"""ChatGPT's export (`conversations.json`): conversations as trees of messages, of which one branch is shown.
+"""ChatGPT's export (`conversations.json`): conversations as trees of messages, of which one branch
+is shown.
 
-Source: OpenAI's "Export data" of 2023 to 2026. `mapping` holds nodes with `parent`, `children` and a message or null;
-`current_node` is the end of the shown branch. Edits and regenerated answers are the other branches.
+Source: OpenAI's "Export data" of 2023 to 2026. `mapping` holds nodes with `parent`, `children` and
+a message or null; `current_node` is the end of the shown branch. Edits and regenerated answers are
+the other branches.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,7 +38,9 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
 
 
 def _current_branch(conversation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the nodes from the root to the current one. Raises `UnusableRecordError` for a broken tree."""
+    """Return the nodes from the root to the current one. Raises `UnusableRecordError` for a broken
+    tree.
+    """
     nodes = object_field(conversation, "mapping")
     branch: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -53,8 +57,12 @@ def _current_branch(conversation: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _latest_leaf(nodes: Mapping[str, Any]) -> str:
-    """Return the end of the branch of last children, which is shown if no current node is stored."""
-    at = next((id for id, node in nodes.items() if isinstance(node, dict) and not node.get("parent")), "")
+    """Return the end of the branch of last children, which is shown if no current node is
+    stored.
+    """
+    at = next(
+        (id for id, node in nodes.items() if isinstance(node, dict) and not node.get("parent")), ""
+    )
     seen: set[str] = set()
     while at not in seen and isinstance(node := nodes.get(at), dict):
         seen.add(at)
@@ -68,16 +76,27 @@ def _latest_leaf(nodes: Mapping[str, Any]) -> str:
 
 
 def _turn(node: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return a node's role and text; None if it is not shown. Raises `UnusableRecordError` for tools and pictures."""
+    """Return a node's role and text; None if it is not shown. Raises `UnusableRecordError` for
+    tools and pictures.
+    """
     message = object_field(node, "message")
     role = object_field(message, "author").get("role")
-    content, metadata = object_field(message, "content"), object_field(message, "metadata")
+    content = object_field(message, "content")
+    metadata = object_field(message, "metadata")
     kind = content.get("content_type", "text")
-    if not message or role == "system" or metadata.get("is_visually_hidden_from_conversation") is True:
+    if (
+        not message
+        or role == "system"
+        or metadata.get("is_visually_hidden_from_conversation") is True
+    ):
         return None
     if kind in HIDDEN_CONTENT:
         return None
-    if role == "tool" or message.get("recipient", ALL_RECIPIENTS) != ALL_RECIPIENTS or kind not in TEXT_CONTENT:
+    if (
+        role == "tool"
+        or message.get("recipient", ALL_RECIPIENTS) != ALL_RECIPIENTS
+        or kind not in TEXT_CONTENT
+    ):
         raise UnusableRecordError("contains tool calls")
     parts = content.get("parts")
     if not isinstance(parts, list):
@@ -89,13 +108,17 @@ def _turn(node: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _recognises(peek: Peek) -> bool:
     rows = peek.records or ((peek.head,) if peek.head else ())
-    trees = [row for row in rows if isinstance(row.get("mapping"), dict) and _is_tree(row["mapping"])]
+    trees = [
+        row for row in rows if isinstance(row.get("mapping"), dict) and _is_tree(row["mapping"])
+    ]
     return bool(trees) and 2 * len(trees) > len(rows)
 
 
 def _is_tree(mapping: Mapping[str, Any]) -> bool:
     nodes = list(mapping.values())[:8]
-    return bool(nodes) and all(isinstance(node, dict) and "message" in node and "children" in node for node in nodes)
+    return bool(nodes) and all(
+        isinstance(node, dict) and "message" in node and "children" in node for node in nodes
+    )
 
 
 EXPECTED = 'ChatGPT\'s conversations.json: [{"title", "mapping": {id: {message, parent, children}}, "current_node"}]'
@@ -105,5 +128,8 @@ FORMAT = SourceFormat(
     EXPECTED,
     _recognises,
     read,
-    meanings=("of edited and regenerated messages, the branch that is shown is read; the others are left out",),
+    meanings=(
+        "of edited and regenerated messages, the branch that is shown is read; the others are left "
+        "out",
+    ),
 )

@@ -1,7 +1,9 @@
-"""Discord channels: exports of DiscordChatExporter as JSON or CSV, and logs in this project's own format.
+"""Discord channels: exports of DiscordChatExporter as JSON or CSV, and logs in this project's own
+format.
 
-Format: https://github.com/Tyrrrz/DiscordChatExporter (Exporting/JsonMessageWriter, CsvMessageWriter). Only the fields
-named here are read. Such an export came through Discord's API and is treated so unless another right is stated.
+Format: https://github.com/Tyrrrz/DiscordChatExporter (Exporting/JsonMessageWriter,
+CsvMessageWriter). Only the fields named here are read. Such an export came through Discord's API
+and is treated so unless another right is stated.
 """
 
 import re
@@ -29,7 +31,9 @@ from trainer.sources.source_format import ReadOptions, SourceFormat
 from trainer.sources.speakers import Author, make_author
 
 MESSAGE_TYPES = ("Default", "Reply", "ChatInputCommand", "ContextMenuCommand", "20", "23")
-"""The last four are what bots answer to commands; the exporter writes types that it does not know as numbers."""
+"""The last four are what bots answer to commands; the exporter writes types that it does not know
+as numbers.
+"""
 COLUMNS = {"Author", "Date", "Content", "Attachments"}
 SYSTEM_NOTICE = re.compile(
     r"(?:Joined the server|Pinned a message|Started a thread|Added .{1,99} to the group|Added a recipient|"
@@ -44,8 +48,12 @@ DELETION_FIELDS = {"channel", "id", "at", "deleted"}
 def read_json(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of a JSON export. Raises `MaterialError` if it contains no messages."""
     channel = file.peek().head.get("channel")
-    channels = {str(channel.get("id")): str(channel.get("name"))} if isinstance(channel, dict) else {}
-    entries = parse_entries(file.records("messages"), lambda row, message: _entry(row, message, channels))
+    channels = (
+        {str(channel.get("id")): str(channel.get("name"))} if isinstance(channel, dict) else {}
+    )
+    entries = parse_entries(
+        file.records("messages"), lambda row, message: _entry(row, message, channels)
+    )
     return sessionise.build_sessions(entries, file.name, options)
 
 
@@ -53,16 +61,21 @@ def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | 
     """Yield the sessions of a CSV export; the date order is detected from all dates."""
     detector = DateOrderDetector()
     for record in file.records():
-        if not isinstance(record, RejectedRecord) and (stamp := parse_time(str(record[1].get("Date")))):
+        if not isinstance(record, RejectedRecord) and (
+            stamp := parse_time(str(record[1].get("Date")))
+        ):
             detector.add(stamp)
-    entries = parse_entries(file.records(), lambda row, cells: _csv_entry(row, cells, detector.order))
+    entries = parse_entries(
+        file.records(), lambda row, cells: _csv_entry(row, cells, detector.order)
+    )
     return sessionise.build_sessions(entries, file.name, options)
 
 
 def _entry(row: str, message: Mapping[str, Any], channels: Mapping[str, str]) -> LogEntry:
     kind = optional_text(message, "type") or "Default"
     reference = object_field(message, "reference")
-    at, author = timestamp_field(message, "timestamp"), _author(object_field(message, "author"))
+    at = timestamp_field(message, "timestamp")
+    author = _author(object_field(message, "author"))
     text = normalise_discord(text_field(message, "content"), channels)
     return LogEntry(
         row=row,
@@ -78,14 +91,20 @@ def _entry(row: str, message: Mapping[str, Any], channels: Mapping[str, str]) ->
 
 def _author(author: Mapping[str, Any]) -> Author:
     names = tuple(filter(None, (optional_text(author, "nickname"), text_field(author, "name"))))
-    roles = tuple(str(role.get(key)) for role in object_list(author, "roles") for key in ("name", "id"))
+    roles = tuple(
+        str(role.get(key)) for role in object_list(author, "roles") for key in ("name", "id")
+    )
     return make_author(text_field(author, "id"), names, roles, is_bot=author.get("isBot") is True)
 
 
 def _empty(message: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     if message.get("forwardedMessage") or reference.get("type") == "Forward":
         return sessionise.FORWARDED
-    kinds = {"attachments": sessionise.ATTACHMENT, "stickers": sessionise.STICKER, "embeds": sessionise.EMBED}
+    kinds = {
+        "attachments": sessionise.ATTACHMENT,
+        "stickers": sessionise.STICKER,
+        "embeds": sessionise.EMBED,
+    }
     return next((reason for key, reason in kinds.items() if message.get(key)), sessionise.NO_TEXT)
 
 
@@ -93,7 +112,11 @@ def _mark_mentions(content: str, mentioned: list[dict[str, Any]]) -> str:
     """Replace the exporter's `@` and name with mention marks, using `mentions`."""
     if "@" not in content:
         return content
-    ids = {str(user.get(key)): str(user.get("id")) for user in mentioned for key in ("name", "nickname")}
+    ids = {
+        str(user.get(key)): str(user.get("id"))
+        for user in mentioned
+        for key in ("name", "nickname")
+    }
     for name in sorted(ids, key=len, reverse=True):
         content = mark_mention(ids[name]).join(re.split(rf"@{re.escape(name)}(?!\w)", content))
     return content
@@ -104,7 +127,9 @@ def _csv_entry(row: str, cells: dict[str, Any], order: DateOrder) -> LogEntry:
     if stamp is None or (at := stamp.at(order)) is None:
         raise UnusableRecordError(f"Date: {cells['Date'][:40]!r} is not a date and time")
     full_name = text_field(cells, "Author")
-    author = make_author(optional_text(cells, "AuthorID"), (re.sub(r"#\d{4}$", "", full_name), full_name))
+    author = make_author(
+        optional_text(cells, "AuthorID"), (re.sub(r"#\d{4}$", "", full_name), full_name)
+    )
     content = normalise_discord(text_field(cells, "Content"))
     dropped = sessionise.SYSTEM if SYSTEM_NOTICE.fullmatch(content) else ""
     empty = sessionise.ATTACHMENT if cells["Attachments"] else sessionise.NO_TEXT
@@ -114,17 +139,27 @@ def _csv_entry(row: str, cells: dict[str, Any], order: DateOrder) -> LogEntry:
 def read_log(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the sessions of all channels in a log of one message a line."""
     entries = parse_entries(file.records(), _log_entry)
-    return sessionise.build_sessions(entries, file.name, replace(options, arrived=""), has_edits=True)
+    return sessionise.build_sessions(
+        entries, file.name, replace(options, arrived=""), has_edits=True
+    )
 
 
 def _log_entry(row: str, line: dict[str, Any]) -> LogEntry:
-    channel, id = text_field(line, "channel"), text_field(line, "id")
-    at = epoch_seconds(line, "at") if isinstance(line.get("at"), int | float) else timestamp_field(line, "at")
+    channel = text_field(line, "channel")
+    id = text_field(line, "id")
+    at = (
+        epoch_seconds(line, "at")
+        if isinstance(line.get("at"), int | float)
+        else timestamp_field(line, "at")
+    )
     if line.get("deleted") is True:
         return LogEntry(row, at, make_author("", ()), "", channel=channel, deletes=id)
     roles = line.get("roles")
-    named = tuple(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else ()
-    author_id, names = text_field(line, "author_id"), (text_field(line, "author"),)
+    named = (
+        tuple(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else ()
+    )
+    author_id = text_field(line, "author_id")
+    names = (text_field(line, "author"),)
     author = make_author(author_id, names, named, is_bot=line.get("is_bot") is True)
     text = normalise_discord(text_field(line, "text"))
     return LogEntry(row, at, author, text, id, optional_text(line, "reply_to"), channel)
@@ -147,7 +182,9 @@ def _is_log(peek: Peek) -> bool:
     return any(row.keys() >= LOG_FIELDS or row.keys() >= DELETION_FIELDS for row in rows)
 
 
-JSON_EXPORT = "a Discord export in JSON: {guild, channel, messages: [{id, type, timestamp, content, author}]}"
+JSON_EXPORT = (
+    "a Discord export in JSON: {guild, channel, messages: [{id, type, timestamp, content, author}]}"
+)
 CSV_EXPORT = "a Discord export in CSV: AuthorID, Author, Date, Content, Attachments, Reactions"
 LOG = 'one message per line: {"channel", "id", "at", "author", "author_id", "text", "reply_to"?, "is_bot"?}'
 FORMATS = (

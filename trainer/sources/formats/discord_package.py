@@ -12,7 +12,12 @@ from personas.schemas.base import DATA_PACKAGE
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import is_command, normalise_discord
-from trainer.sources.record_fields import UnusableRecordError, optional_text, text_field, timestamp_field
+from trainer.sources.record_fields import (
+    UnusableRecordError,
+    optional_text,
+    text_field,
+    timestamp_field,
+)
 from trainer.sources.sessionise import LogEntry, parse_file
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -23,7 +28,8 @@ USER = re.compile(r"(?:^|/)user\.json$")
 PACKAGE_FOLDERS = [name for part in ("account", "activity", "activities", "ads", "messages", "programs", "servers",
                            "support_tickets") for name in (part, part.capitalize())]  # fmt: skip
 """English folder names of a package; in other languages folders are recognised by their content."""
-INDEX_FILES, ANALYTICS_FOLDERS = ("user.json", "index.json"), ("analytics", "modeling", "reporting", "tns")
+INDEX_FILES = ("user.json", "index.json")
+ANALYTICS_FOLDERS = ("analytics", "modeling", "reporting", "tns")
 OWNER = "owner"
 OTHER_AUTHOR = make_author("others", (UNKNOWN_SPEAKER,))
 UNKNOWN_TEXT = "…"
@@ -33,7 +39,11 @@ BURST_S = 60.0
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
     """Yield the person's messages, in sessions by channel."""
     owner = _owner(file)
-    channels = (_entries(file, name, match["id"], owner) for name in file.names if (match := CHANNEL.search(name)))
+    channels = (
+        _entries(file, name, match["id"], owner)
+        for name in file.names
+        if (match := CHANNEL.search(name))
+    )
     if options.persona or options.persona_names:
         options = replace(options, persona_names=(*options.persona_names, owner.id))
         channels = (_add_unknown_replies(channel) for channel in channels)
@@ -52,7 +62,9 @@ def _owner(file: SourceFile) -> Author:
     return make_author(OWNER, (OWNER,))
 
 
-def _entries(file: SourceFile, name: str, channel: str, owner: Author) -> Iterator[LogEntry | RejectedRecord]:
+def _entries(
+    file: SourceFile, name: str, channel: str, owner: Author
+) -> Iterator[LogEntry | RejectedRecord]:
     def parse(row: str, message: dict[str, Any]) -> LogEntry:
         return LogEntry(
             row=row,
@@ -67,7 +79,9 @@ def _entries(file: SourceFile, name: str, channel: str, owner: Author) -> Iterat
     return parse_file(file, name, parse)
 
 
-def _add_unknown_replies(channel: Iterable[LogEntry | RejectedRecord]) -> Iterator[LogEntry | RejectedRecord]:
+def _add_unknown_replies(
+    channel: Iterable[LogEntry | RejectedRecord],
+) -> Iterator[LogEntry | RejectedRecord]:
     """Order the channel's messages by time, with placeholders for other people's missing ones."""
     messages: list[LogEntry] = []
     for item in channel:
@@ -85,14 +99,18 @@ def _add_unknown_replies(channel: Iterable[LogEntry | RejectedRecord]) -> Iterat
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
-    """Claim the messages of the first package and its other parts, in sibling folders of the messages."""
+    """Claim the messages of the first package and its other parts, in sibling folders of the
+    messages.
+    """
     paths = [(name, PurePosixPath(name)) for name in names]
     messages = next((path.parent.parent for name, path in paths if CHANNEL.search(name)), None)
     if messages is None:
         return []
     root = messages.parent
     parts = {root / part for part in PACKAGE_FOLDERS} | {messages}
-    parts |= {path.parent for _, path in paths if path.name in INDEX_FILES and path.parent.parent == root}
+    parts |= {
+        path.parent for _, path in paths if path.name in INDEX_FILES and path.parent.parent == root
+    }
     parts |= {path.parent.parent for _, path in paths if path.parent.name in ANALYTICS_FOLDERS}
     parts.discard(root)  # the oldest packages have no folder of their own
     return [
@@ -106,5 +124,10 @@ def _recognises(peek: Peek) -> bool:
     return any(CHANNEL.search(name) for name in peek.names)
 
 
-EXPECTED = "a Discord data package, zipped or unpacked: messages/c<id>/messages.csv or Messages/c<id>/messages.json"
-FORMAT = SourceFormat("discord-package", "Discord data package", EXPECTED, _recognises, read, DATA_PACKAGE, _claims)
+EXPECTED = (
+    "a Discord data package, zipped or unpacked: messages/c<id>/messages.csv or "
+    "Messages/c<id>/messages.json"
+)
+FORMAT = SourceFormat(
+    "discord-package", "Discord data package", EXPECTED, _recognises, read, DATA_PACKAGE, _claims
+)

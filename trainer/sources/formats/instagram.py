@@ -1,7 +1,9 @@
-"""Instagram's "Download your information" in JSON: `message_1.json`, or the folder or archive with all chats.
+"""Instagram's "Download your information" in JSON: `message_1.json`, or the folder or archive with
+all chats.
 
-Messenger's files have the same shape. The newest messages come first, and long chats continue in `message_2.json` and
-so on. The exporter writes UTF-8 bytes as if each were a letter ("Ã©" for "é"); this is undone here.
+Messenger's files have the same shape. The newest messages come first, and long chats continue in
+`message_2.json` and so on. The exporter writes UTF-8 bytes as if each were a letter ("Ã©" for "é");
+this is undone here.
 """
 
 import re
@@ -12,7 +14,13 @@ from typing import Any
 from trainer.sources import sessionise
 from trainer.sources.conversation import Conversation, RejectedRecord
 from trainer.sources.markup import clean_text, map_outside_code
-from trainer.sources.record_fields import epoch_seconds, object_field, object_list, optional_text, text_field
+from trainer.sources.record_fields import (
+    epoch_seconds,
+    object_field,
+    object_list,
+    optional_text,
+    text_field,
+)
 from trainer.sources.sessionise import LogEntry, parse_entries
 from trainer.sources.source_file import Peek, SourceFile, is_media_file
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -29,7 +37,9 @@ MS_PER_SECOND = 1000.0
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Yield the sessions of one chat, or of every chat in a folder or archive; the parts of a chat are joined."""
+    """Yield the sessions of one chat, or of every chat in a folder or archive; the parts of a chat
+    are joined.
+    """
     parts = [file.member(name) for name in file.names if _is_part(name)] if file.names else [file]
     entries = (entry for part in parts for entry in _entries(part, is_alone=not file.names))
     return sessionise.build_sessions(entries, file.name, options)
@@ -44,14 +54,21 @@ def fix_mojibake(written: str) -> str:
 
 
 def _entries(part: SourceFile, *, is_alone: bool) -> Iterator[LogEntry | RejectedRecord]:
-    channel, prefix = ("", "") if is_alone else (str(PurePosixPath(part.name).parent), f"{part.name} ")
-    entries = parse_entries(part.records("messages"), lambda row, message: _entry(row, message, channel), prefix)
-    # Newest first; reversed so that messages of one millisecond stay in order. A part has 10,000 messages.
+    channel, prefix = (
+        ("", "") if is_alone else (str(PurePosixPath(part.name).parent), f"{part.name} ")
+    )
+    entries = parse_entries(
+        part.records("messages"), lambda row, message: _entry(row, message, channel), prefix
+    )
+    # Newest first; reversed so that messages of one millisecond stay in order. A part has 10,000
+    # messages.
     yield from reversed(list(entries))
 
 
 def _entry(row: str, message: Mapping[str, Any], channel: str) -> LogEntry:
-    text = map_outside_code(clean_text(fix_mojibake(optional_text(message, "content"))), lambda part: part)
+    text = map_outside_code(
+        clean_text(fix_mojibake(optional_text(message, "content"))), lambda part: part
+    )
     has_medium = any(message.get(key) for key in MEDIA)
     if has_medium and SENT_MEDIUM.fullmatch(text):
         text = ""
@@ -70,7 +87,11 @@ def _entry(row: str, message: Mapping[str, Any], channel: str) -> LogEntry:
 def _skip_reason(message: Mapping[str, Any], text: str) -> str:
     if message.get("is_unsent") is True:
         return sessionise.DELETED
-    is_notice = message.get("type") in CALLS or "call_duration" in message or NOTICE.fullmatch(text) is not None
+    is_notice = (
+        message.get("type") in CALLS
+        or "call_duration" in message
+        or NOTICE.fullmatch(text) is not None
+    )
     return sessionise.SYSTEM if is_notice else ""
 
 
@@ -82,16 +103,25 @@ def _claims(names: Sequence[str]) -> Sequence[str]:
     """Claim the parts of all chats and their attachments in sibling folders."""
     parts = [name for name in names if _is_part(name)]
     folders = {PurePosixPath(name).parent for name in parts} - {PurePosixPath()}
-    sent = [name for name in names if is_media_file(name) and folders & set(PurePosixPath(name).parents)]
+    sent = [
+        name for name in names if is_media_file(name) and folders & set(PurePosixPath(name).parents)
+    ]
     return [*parts, *sent]
 
 
 def _recognises(peek: Peek) -> bool:
     if peek.names:
         return any(_is_part(name) for name in peek.names)
-    is_ours = any({"sender_name", "timestamp_ms"} <= row.keys() for row in object_list(peek.head, "messages"))
+    is_ours = any(
+        {"sender_name", "timestamp_ms"} <= row.keys() for row in object_list(peek.head, "messages")
+    )
     return is_ours or {"participants", "messages", "thread_path"} <= peek.head.keys()
 
 
-EXPECTED = "an Instagram or Messenger chat: {participants, messages: [{sender_name, timestamp_ms, content}]}"
-FORMAT = SourceFormat("instagram", "Instagram messages", EXPECTED, _recognises, read, claims=_claims)
+EXPECTED = (
+    "an Instagram or Messenger chat: {participants, messages: [{sender_name, timestamp_ms, "
+    "content}]}"
+)
+FORMAT = SourceFormat(
+    "instagram", "Instagram messages", EXPECTED, _recognises, read, claims=_claims
+)

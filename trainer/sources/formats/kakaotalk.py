@@ -1,8 +1,8 @@
 """KakaoTalk chats from "Export messages": text of Android, iOS and Windows, and CSV of the Mac.
 
-The format is undocumented; this follows exports in Korean and English. Phones write date and time before each
-message (`2026년 1월 5일 오전 9:00, Name : text`); Windows writes the date on a line of its own and
-`[Name] [오전 9:00] text`; the Mac writes a table of Date, User and Message.
+The format is undocumented; this follows exports in Korean and English. Phones write date and time
+before each message (`2026년 1월 5일 오전 9:00, Name : text`); Windows writes the date on a line of its
+own and `[Name] [오전 9:00] text`; the Mac writes a table of Date, User and Message.
 """
 
 import re
@@ -29,15 +29,22 @@ from trainer.sources.speakers import make_author
 
 CSV_COLUMNS = ("Date", "User", "Message")
 ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
-HEAD = re.compile(r".*(?:카카오톡 대화|KakaoTalk Chats?).*|(?:저장한 날짜|Date Saved)\s*:.*", re.IGNORECASE)
+HEAD = re.compile(
+    r".*(?:카카오톡 대화|KakaoTalk Chats?).*|(?:저장한 날짜|Date Saved)\s*:.*", re.IGNORECASE
+)
 DAY_PART = re.sub(r"\(\?P<(?!sep)\w+>", "(?:", rf"(?:{DATE}|{NAMED_MONTH})")
 CLOCK_PART = re.sub(r"\(\?P<\w+>", "(?:", CLOCK)
 """Patterns without names, as each is used inside others."""
 STAMPED = re.compile(
-    rf"(?P<day>{DAY_PART}),?{SPACE}+(?:at{SPACE}+)?(?P<clock>{CLOCK_PART})(?P<rest>,{SPACE}.*|)", re.IGNORECASE
+    rf"(?P<day>{DAY_PART}),?{SPACE}+(?:at{SPACE}+)?(?P<clock>{CLOCK_PART})(?P<rest>,{SPACE}.*|)",
+    re.IGNORECASE,
 )
-DATE_LINE = re.compile(rf"-*{SPACE}*(?P<day>{DAY_PART}){SPACE}*(?:[^\W\d]{{2,4}})?{SPACE}*-*", re.IGNORECASE)
-BRACKETED = re.compile(rf"\[(?P<name>[^\[\]\n]{{1,60}})\] \[(?P<clock>{CLOCK_PART})\] (?P<text>.*)", re.IGNORECASE)
+DATE_LINE = re.compile(
+    rf"-*{SPACE}*(?P<day>{DAY_PART}){SPACE}*(?:[^\W\d]{{2,4}})?{SPACE}*-*", re.IGNORECASE
+)
+BRACKETED = re.compile(
+    rf"\[(?P<name>[^\[\]\n]{{1,60}})\] \[(?P<clock>{CLOCK_PART})\] (?P<text>.*)", re.IGNORECASE
+)
 NAMED = re.compile(r"(?P<name>[^:\n]{1,60}?) : (?P<text>.*)")
 PLACEHOLDERS = re.compile(
     r"(?:사진|동영상|이모티콘|음성메시지|연락처|지도|보이스톡.{0,20}|페이스톡.{0,20}|삭제된 메시지입니다\.?"
@@ -57,7 +64,9 @@ def _parse(line: str) -> ParsedLine | None:
     """Parse a message, a date line, a system message or a line of the head."""
     line = line.strip("\ufeff")
     if match := BRACKETED.fullmatch(line):
-        return ParsedLine(seconds=parse_clock(match["clock"]), speaker=match["name"].strip(), text=match["text"])
+        return ParsedLine(
+            seconds=parse_clock(match["clock"]), speaker=match["name"].strip(), text=match["text"]
+        )
     start = line[:MAX_STAMP_CHARACTERS]
     if not any(map(str.isdigit, start)):
         return ParsedLine() if HEAD.fullmatch(line) else None
@@ -72,8 +81,11 @@ def _parse(line: str) -> ParsedLine | None:
 
 
 def _parse_stamped(match: re.Match[str]) -> ParsedLine | None:
-    """Parse what follows date and time: a message, a notice of the app, or nothing on a line of its own."""
-    day, seconds = parse_moment(match["day"]), parse_clock(match["clock"])
+    """Parse what follows date and time: a message, a notice of the app, or nothing on a line of its
+    own.
+    """
+    day = parse_moment(match["day"])
+    seconds = parse_clock(match["clock"])
     if day is None or seconds is None:
         return None
     if not match["rest"]:
@@ -99,7 +111,9 @@ def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | 
     """Yield the sessions of a chat in a table."""
     detector = DateOrderDetector()
     for record in file.records():
-        if not isinstance(record, RejectedRecord) and (stamp := parse_moment(record[1].get("Date"))):
+        if not isinstance(record, RejectedRecord) and (
+            stamp := parse_moment(record[1].get("Date"))
+        ):
             detector.add(stamp)
 
     def entry(row: str, cells: dict[str, str]) -> LogEntry:
@@ -110,7 +124,9 @@ def read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | 
         written = text_field(cells, "Message").strip()
         reason = _placeholder(written)
         text = "" if reason else map_outside_code(clean_text(written), lambda part: part)
-        return LogEntry(row, at, make_author("", (text_field(cells, "User"),)), text, dropped=reason)
+        return LogEntry(
+            row, at, make_author("", (text_field(cells, "User"),)), text, dropped=reason
+        )
 
     return sessionise.build_sessions(parse_entries(file.records(), entry), file.name, options)
 

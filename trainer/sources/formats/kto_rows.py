@@ -1,4 +1,6 @@
-"""Row schema of single answers with a verdict each: desirable or not (KTO, as TRL and LLaMA-Factory store it)."""
+"""Row schema of single answers with a verdict each: desirable or not (KTO, as TRL and LLaMA-Factory
+store it).
+"""
 
 import re
 from collections.abc import Sequence
@@ -18,9 +20,14 @@ VERDICT_COLUMNS = (
     *FLAGS_OF_BAD,
 )
 VERDICTS = {
-    **dict.fromkeys("true yes 1 1.0 good up thumbs_up thumb_up 👍 upvote upvoted like liked".split(), True),
+    **dict.fromkeys(
+        "true yes 1 1.0 good up thumbs_up thumb_up 👍 upvote upvoted like liked".split(), True
+    ),
     **dict.fromkeys("desirable positive accepted chosen".split(), True),
-    **dict.fromkeys("false no 0 0.0 -1 bad down thumbs_down thumb_down 👎 downvote downvoted dislike".split(), False),
+    **dict.fromkeys(
+        "false no 0 0.0 -1 bad down thumbs_down thumb_down 👎 downvote downvoted dislike".split(),
+        False,
+    ),
     **dict.fromkeys("disliked undesirable negative rejected".split(), False),
 }
 MIN_ASKED_VALUES = 4
@@ -33,23 +40,32 @@ def _verdict(name: str, value: Any) -> bool | None:
     if not isinstance(value, bool | int | float | str):
         return None
     verdict = VERDICTS.get(re.sub(r"(?<=\w)[\s-]+(?=\w)", "_", str(value).strip().lower()))
-    return not verdict if verdict is not None and normalise_column(name) in FLAGS_OF_BAD else verdict
+    return (
+        not verdict if verdict is not None and normalise_column(name) in FLAGS_OF_BAD else verdict
+    )
 
 
 def _verdict_columns(row: Row) -> list[str]:
-    return [name for name in row if isinstance(name, str) and normalise_column(name) in VERDICT_COLUMNS]
+    return [
+        name for name in row if isinstance(name, str) and normalise_column(name) in VERDICT_COLUMNS
+    ]
 
 
 def are_verdicts(rows: Sequence[Row]) -> bool:
     """Report whether the marks of all rows are verdicts: a `label` of 0, 1 and 2 is a class."""
     columns = dict.fromkeys(column for row in rows if (column := _verdict_column(row)))
     return all(
-        _verdict(name, row[name]) is not None for name in columns for row in rows if row.get(name) not in (None, "")
+        _verdict(name, row[name]) is not None
+        for name in columns
+        for row in rows
+        if row.get(name) not in (None, "")
     )
 
 
 def unclear_verdicts(rows: Sequence[Row]) -> tuple[str, list[str]] | None:
-    """Return a column of marks with two values that are no known verdicts, and these; None if there is none."""
+    """Return a column of marks with two values that are no known verdicts, and these; None if there
+    is none.
+    """
     for name in dict.fromkeys(name for row in rows for name in _verdict_columns(row)):
         cells = [row[name] for row in rows if row.get(name) not in (None, "")]
         values = list(dict.fromkeys(str(cell).strip() for cell in cells))
@@ -61,7 +77,9 @@ def unclear_verdicts(rows: Sequence[Row]) -> tuple[str, list[str]] | None:
 
 
 def _verdict_column(row: Row) -> str | None:
-    return next((name for name in _verdict_columns(row) if _verdict(name, row[name]) is not None), None)
+    return next(
+        (name for name in _verdict_columns(row) if _verdict(name, row[name]) is not None), None
+    )
 
 
 def _plan_verdict(row: Row) -> ColumnRoles | None:
@@ -69,7 +87,11 @@ def _plan_verdict(row: Row) -> ColumnRoles | None:
     if verdict is None:
         return None
     others = {name: cell for name, cell in row.items() if name != verdict}
-    by_role = {role: name for role in ("user", "input", "assistant", "history") if (name := find_column(others, role))}
+    by_role = {
+        role: name
+        for role in ("user", "input", "assistant", "history")
+        if (name := find_column(others, role))
+    }
     if "user" not in by_role and "input" in by_role:
         by_role["user"] = by_role.pop("input")
     if {"user", "assistant"} <= by_role.keys():
@@ -85,7 +107,9 @@ def _dialogue_from_verdict(row: Row, columns: ColumnRoles) -> RawDialogue:
     """Build a dialogue from a desirable answer. Raises `UnusableRecordError` for any other."""
     verdict = _verdict(columns.by_role["verdict"], columns.get(row, "verdict"))
     if verdict is None:
-        raise UnusableRecordError(f"{columns.by_role['verdict']}: a verdict was expected, such as true or false")
+        raise UnusableRecordError(
+            f"{columns.by_role['verdict']}: a verdict was expected, such as true or false"
+        )
     if not verdict:
         raise UnusableRecordError(UNDESIRABLE)
     if columns.from_key:
@@ -96,4 +120,8 @@ def _dialogue_from_verdict(row: Row, columns: ColumnRoles) -> RawDialogue:
 
 
 KTO_ROW = '{"prompt", "completion", "label": true}, or {"context": […], "answer": {"role", "content"}, "is_desirable"}'
-KTO_SCHEMAS = (RowSchema("kto", "Answers marked as desirable or not", KTO_ROW, _plan_verdict, _dialogue_from_verdict),)
+KTO_SCHEMAS = (
+    RowSchema(
+        "kto", "Answers marked as desirable or not", KTO_ROW, _plan_verdict, _dialogue_from_verdict
+    ),
+)

@@ -1,7 +1,8 @@
-"""LINE chats from "Export chat history": a head, the date on lines of its own, and `TIME TAB NAME TAB text`.
+"""LINE chats from "Export chat history": a head, the date on lines of its own, and `TIME TAB NAME
+TAB text`.
 
-The format is undocumented; this follows exports in English, Japanese, Chinese, Korean and Thai. A text of several lines
-is in quotation marks. System messages have no name, or a notice in its place.
+The format is undocumented; this follows exports in English, Japanese, Chinese, Korean and Thai. A
+text of several lines is in quotation marks. System messages have no name, or a notice in its place.
 """
 
 import re
@@ -69,8 +70,13 @@ def _recognises(peek: Peek) -> bool:
     first = next((line for line in lines if line.strip()), "").lstrip("\ufeff")
     parsed = [one for line in lines if line.strip() and (one := _parse(line))]
     messages = sum(one.seconds is not None for one in parsed)
-    return bool(messages) and (first.startswith(HEAD) or (messages >= MIN_MESSAGES and any(one.day for one in parsed)))
+    return bool(messages) and (
+        first.startswith(HEAD) or (messages >= MIN_MESSAGES and any(one.day for one in parsed))
+    )
 
 
-EXPECTED = "a chat exported from LINE: [LINE] …, the date on a line of its own, then TIME TAB NAME TAB text"
+EXPECTED = (
+    "a chat exported from LINE: [LINE] …, the date on a line of its own, then TIME TAB NAME TAB "
+    "text"
+)
 FORMAT = SourceFormat("line", "LINE chat", EXPECTED, _recognises, read)

@@ -16,20 +16,29 @@ NO_PERSONA = "nobody, as neither its front matter nor a folder names its persona
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
-    """Reject each passage as lore, naming its owner, or the reason why it has none among `options.personas`."""
+    """Reject each passage as lore, naming its owner, or the reason why it has none among
+    `options.personas`.
+    """
     try:
         stated, text = parse_lore(file.read(MAX_BYTES).decode(), file.name)
     except UnicodeDecodeError as error:
-        raise MaterialError(f"{file.name} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+        raise MaterialError(
+            f"{file.name} is not UTF-8 (byte {error.start}).", "Save it as UTF-8."
+        ) from None
     except LoreError as error:
         raise MaterialError(error.message, error.advice) from None
-    names, below = OwnerNames(options.personas), PurePosixPath(file.name)
-    owners, fault = names.resolve(stated, PurePosixPath(*below.parts[1:]) if len(below.parts) > 1 else below)
+    names = OwnerNames(options.personas)
+    below = PurePosixPath(file.name)
+    owners, fault = names.resolve(
+        stated, PurePosixPath(*below.parts[1:]) if len(below.parts) > 1 else below
+    )
     if not options.personas:
         owners = stated or tuple(filter(None, [_folder_persona(file.name)]))
     whose = " and ".join(owners) or (f"nobody ({fault})" if options.personas else NO_PERSONA)
     for number, (heading, _) in enumerate(split_markdown(text), start=1):
-        yield RejectedRecord(f"passage {number} ({heading})", f"lore of {whose}, not dialogue; {LORE_HINT}")
+        yield RejectedRecord(
+            f"passage {number} ({heading})", f"lore of {whose}, not dialogue; {LORE_HINT}"
+        )
 
 
 def _folder_persona(name: str) -> str:
@@ -41,7 +50,9 @@ def _folder_persona(name: str) -> str:
 def _recognises(peek: Peek) -> bool:
     if peek.kind not in ("text", "CSV", "TSV", "YAML"):
         return False
-    has_heading = peek.kind == "text" or any(line.startswith("#") for line in peek.text.splitlines())
+    has_heading = peek.kind == "text" or any(
+        line.startswith("#") for line in peek.text.splitlines()
+    )
     return (peek.name.lower().endswith(SUFFIXES) and has_heading) or _has_front_matter(peek)
 
 
@@ -56,5 +67,8 @@ def _has_front_matter(peek: Peek) -> bool:
 
 
 EXPECTED = f"markdown, in a folder for each persona or with `persona:` on top; {LORE_HINT}"
-NOTE = "Lore is no dialogue: put it into data/rag-resources, or name its folder with --lore (see `lore files`)."
+NOTE = (
+    "Lore is no dialogue: put it into data/rag-resources, or name its folder with --lore (see "
+    "`lore files`)."
+)
 FORMAT = SourceFormat("lore", "Lore", EXPECTED, _recognises, read, note=NOTE)

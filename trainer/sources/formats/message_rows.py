@@ -1,8 +1,17 @@
-"""Row schemas with lists of messages, texts, pairs or transcripts (OpenAI, ShareGPT, UltraChat, DailyDialog)."""
+"""Row schemas with lists of messages, texts, pairs or transcripts (OpenAI, ShareGPT, UltraChat,
+DailyDialog).
+"""
 
 from typing import Any
 
-from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, has_role_name, message_keys
+from trainer.sources.columns import (
+    ColumnRoles,
+    Row,
+    RowSchema,
+    find_column,
+    has_role_name,
+    message_keys,
+)
 from trainer.sources.conversation_builder import (
     ASSISTANT,
     ROLES,
@@ -32,25 +41,34 @@ def message_turns(messages: list[Any], from_key: str, value_key: str) -> list[tu
 def _sides(messages: list[Any], from_key: str, value_key: str) -> tuple[list[str], list[str]]:
     """Return labels and texts; falls back to checking messages one by one if any is malformed."""
     try:
-        labels, texts = [message[from_key] for message in messages], [message[value_key] for message in messages]
+        labels = [message[from_key] for message in messages]
+        texts = [message[value_key] for message in messages]
         if set(map(type, texts)) == {str} and ROLES.keys() >= set(labels):
             return labels, texts
     except (KeyError, TypeError):
         pass
     are_roles = from_key == "role" and not have_names(messages, from_key)
-    turns = [_turn(it, number, from_key, value_key, are_roles) for number, it in enumerate(messages, start=1)]
+    turns = [
+        _turn(it, number, from_key, value_key, are_roles)
+        for number, it in enumerate(messages, start=1)
+    ]
     return [label for label, _ in turns], [text for _, text in turns]
 
 
 def excluded_turns(messages: list[Any]) -> frozenset[int]:
     """Return the indices of messages that carry a flag which excludes them from training."""
-    return frozenset(number for number, message in enumerate(messages) if len(message) > 2 and is_excluded(message))
+    return frozenset(
+        number
+        for number, message in enumerate(messages)
+        if len(message) > 2 and is_excluded(message)
+    )
 
 
 def is_excluded(item: dict[str, Any], loss_keys: tuple[str, ...] = LOSS_KEYS) -> bool:
     """Report whether a message or row has a flag that excludes it from training.
 
-    `weight` is OpenAI's and Mistral's, `train` and `training` axolotl's, `loss` ms-swift's and XTuner's.
+    `weight` is OpenAI's and Mistral's, `train` and `training` axolotl's, `loss` ms-swift's and
+    XTuner's.
     """
     if any(_is_off(item[key]) for key in loss_keys if key in item):
         return True
@@ -72,12 +90,18 @@ def _is_on(value: Any) -> bool:
 def have_names(messages: list[Any], from_key: str) -> bool:
     """Report whether the roles in a list of messages are names of characters, such as `Oda`."""
     labels = [str(message.get(from_key)) for message in messages if isinstance(message, dict)]
-    if from_key not in ("role", "character") or any(ROLES.get(label.casefold()) is ASSISTANT for label in labels):
+    if from_key not in ("role", "character") or any(
+        ROLES.get(label.casefold()) is ASSISTANT for label in labels
+    ):
         return False
-    return any(is_character(label) and not (label.isascii() and label.islower()) for label in labels)
+    return any(
+        is_character(label) and not (label.isascii() and label.islower()) for label in labels
+    )
 
 
-def _turn(message: Any, number: int, from_key: str, value_key: str, are_roles: bool) -> tuple[str, str]:
+def _turn(
+    message: Any, number: int, from_key: str, value_key: str, are_roles: bool
+) -> tuple[str, str]:
     if not isinstance(message, dict):
         raise UnusableRecordError(f"message {number} is not an object")
     label = message.get(from_key)
@@ -147,7 +171,8 @@ def make_dialogue(turns: Turns, row: Row, columns: ColumnRoles) -> RawDialogue:
 
 def _add_system_and_language(dialogue: RawDialogue, row: Row, columns: ColumnRoles) -> RawDialogue:
     if len(columns.by_role) > 1:
-        system, lang = columns.get(row, "system"), columns.get(row, "lang")
+        system = columns.get(row, "system")
+        lang = columns.get(row, "lang")
         dialogue.system = system if isinstance(system, str) else ""
         dialogue.lang = lang if isinstance(lang, str) else ""
     return dialogue
@@ -156,7 +181,12 @@ def _add_system_and_language(dialogue: RawDialogue, row: Row, columns: ColumnRol
 def _plan_texts(row: Row) -> ColumnRoles | None:
     name = find_column(row, "messages")
     texts = cell_list(row[name]) if name else None
-    is_talk = texts and len(texts) > 1 and all(isinstance(text, str) for text in texts) and "question_id" not in row
+    is_talk = (
+        texts
+        and len(texts) > 1
+        and all(isinstance(text, str) for text in texts)
+        and "question_id" not in row
+    )
     return ColumnRoles(add_optional_roles(row, {"messages": name})) if name and is_talk else None
 
 
@@ -180,7 +210,11 @@ def dialogue_from_texts(row: Row, columns: ColumnRoles) -> RawDialogue:
 def _plan_pairs(row: Row) -> ColumnRoles | None:
     for name in row:
         pairs = _dicts(row[name]) if name != "data" else []
-        if pairs and (user := find_column(pairs[0], "user")) and (assistant := find_column(pairs[0], "assistant")):
+        if (
+            pairs
+            and (user := find_column(pairs[0], "user"))
+            and (assistant := find_column(pairs[0], "assistant"))
+        ):
             return ColumnRoles(add_optional_roles(row, {"messages": name}), user, assistant)
     return None
 
@@ -194,12 +228,16 @@ def _dialogue_from_pairs(row: Row, columns: ColumnRoles) -> RawDialogue:
         keys = {"user": columns.from_key, "assistant": columns.value_key}
         turns += [(role, cell_text(pair.get(key))) for role, key in keys.items()]
     dialogue = make_dialogue(turns, row, columns)
-    dialogue.untrained = frozenset(2 * number + 1 for number, pair in enumerate(pairs) if is_excluded(pair))
+    dialogue.untrained = frozenset(
+        2 * number + 1 for number, pair in enumerate(pairs) if is_excluded(pair)
+    )
     return dialogue
 
 
 def _plan_transcript(row: Row) -> ColumnRoles | None:
-    name = find_column(row, "transcript") or next((column for column in ("prompt", "sample") if column in row), None)
+    name = find_column(row, "transcript") or next(
+        (column for column in ("prompt", "sample") if column in row), None
+    )
     cell = row[name] if name else None
     if not isinstance(cell, str) or not parse_transcript(cell):
         return None
@@ -228,8 +266,16 @@ ANY_MESSAGES_ROW = 'a list of {"speaker": "…", "text": "…"} in any column'
 TEXTS_ROW = '{"dialog": ["one says", "the other says", …]}'
 TRANSCRIPT_ROW = '{"text": "Human: …\\nAssistant: …"}'
 FALLBACK_SCHEMAS = (
-    RowSchema("messages", "Messages in a list", ANY_MESSAGES_ROW, _plan_any_list, dialogue_from_messages),
+    RowSchema(
+        "messages", "Messages in a list", ANY_MESSAGES_ROW, _plan_any_list, dialogue_from_messages
+    ),
     RowSchema("turns", "Turns in a list", TEXTS_ROW, _plan_texts, dialogue_from_texts),
-    RowSchema("transcript", "Transcript in a column", TRANSCRIPT_ROW, _plan_transcript, dialogue_from_transcript),
+    RowSchema(
+        "transcript",
+        "Transcript in a column",
+        TRANSCRIPT_ROW,
+        _plan_transcript,
+        dialogue_from_transcript,
+    ),
 )
 """Schemas that are tried last, as other data uses their columns too."""

@@ -26,9 +26,11 @@ AFTER_REJECTED = "after a rejected message: "
 
 @dataclass(slots=True, eq=False)
 class MessageNode:
-    """A message of a tree. `fault` is the reason why it cannot be used, `rank` the reviewers' (0 is best).
+    """A message of a tree. `fault` is the reason why it cannot be used, `rank` the reviewers' (0 is
+    best).
 
-    `size` counts the messages of its subtree, `answers` reports whether usable ones among them hold an answer.
+    `size` counts the messages of its subtree, `answers` reports whether usable ones among them hold
+    an answer.
     """
 
     id: str
@@ -44,7 +46,10 @@ class MessageNode:
 
 def parse_node(row: dict[str, Any]) -> MessageNode:
     get = row.get
-    text, rank, lang, role = get("text"), get("rank"), get("lang"), get("role")
+    text = get("text")
+    rank = get("rank")
+    lang = get("lang")
+    role = get("role")
     speaker = ROLES.get(role) if isinstance(role, str) else None
     fault = ""
     if not isinstance(text, str) or not text.strip():
@@ -66,12 +71,15 @@ def parse_node(row: dict[str, Any]) -> MessageNode:
 
 
 def _is_low(labels: Any) -> bool:
-    """Report a low quality rating. `labels` is {quality: {value, count}} in trees, {name: […], value: […]} in rows."""
+    """Report a low quality rating. `labels` is {quality: {value, count}} in trees, {name: […],
+    value: […]} in rows.
+    """
     if not isinstance(labels, dict):
         return False
     quality = labels.get("quality")
     value = quality.get("value") if isinstance(quality, dict) else None
-    names, values = labels.get("name"), labels.get("value")
+    names = labels.get("name")
+    values = labels.get("value")
     if isinstance(names, list) and isinstance(values, list) and "quality" in names[: len(values)]:
         value = values[names.index("quality")]
     return isinstance(value, int | float) and value < MIN_QUALITY
@@ -116,7 +124,9 @@ def _parse_tree(prompt: dict[str, Any]) -> MessageNode:
 
 
 def annotate_tree(root: MessageNode) -> MessageNode:
-    """Set `size` and `answers` in the tree, without recursion: trees may be thousands of messages deep."""
+    """Set `size` and `answers` in the tree, without recursion: trees may be thousands of messages
+    deep.
+    """
     nodes = [root]
     for node in nodes:
         nodes.extend(node.replies)
@@ -147,7 +157,9 @@ def extract_conversations(
 
 
 def _best_path(root: MessageNode) -> list[MessageNode]:
-    """Follow the best-ranked replies from the root to the last answer; without ranks, the largest subtree."""
+    """Follow the best-ranked replies from the root to the last answer; without ranks, the largest
+    subtree.
+    """
     path: list[MessageNode] = []
     node: MessageNode | None = root
     while node is not None and not node.fault:
@@ -170,7 +182,9 @@ def _all_paths(root: MessageNode) -> Iterator[list[MessageNode]]:
         open_.extend([*path, reply] for reply in reversed(replies))
 
 
-def _conversation(path: list[MessageNode], place: str, rows: int, options: ReadOptions) -> Conversation:
+def _conversation(
+    path: list[MessageNode], place: str, rows: int, options: ReadOptions
+) -> Conversation:
     messages = [SourceMessage(node.speaker or USER, node.text, place) for node in path]
     ranked = [reply for reply in path[-2].replies if not reply.fault and reply.rank != float("inf")]
     worst = max(ranked, key=lambda reply: reply.rank, default=path[-1])
@@ -196,7 +210,9 @@ def _unused(root: MessageNode, used: set[int], place: str) -> Iterator[RejectedR
 
 
 def _recognises_rows(peek: Peek) -> bool:
-    rows = [row for row in peek.records if {"message_id", "parent_id", "text", "role"} <= row.keys()]
+    rows = [
+        row for row in peek.records if {"message_id", "parent_id", "text", "role"} <= row.keys()
+    ]
     return bool(rows) and 2 * len(rows) >= len(peek.records)
 
 
@@ -210,9 +226,13 @@ def _tree_id(row: dict[str, Any]) -> str:
 
 
 def _is_grouped(file: SourceFile) -> bool:
-    """Report whether each tree's messages are contiguous, as in the published files. Stores eight bytes per tree."""
+    """Report whether each tree's messages are contiguous, as in the published files. Stores eight
+    bytes per tree.
+    """
     seen: set[int] = set()
-    trees = (_tree_id(record[1]) for record in file.records() if not isinstance(record, RejectedRecord))
+    trees = (
+        _tree_id(record[1]) for record in file.records() if not isinstance(record, RejectedRecord)
+    )
     for tree, _ in itertools.groupby(trees):
         if hash(tree) in seen:
             return False
@@ -243,13 +263,17 @@ def _sorted_on_disk(file: SourceFile) -> Iterator[list[Record] | RejectedRecord]
                 yield record
             else:
                 packed = orjson.dumps(record[1], default=str)
-                database.execute("insert into node values (?, ?, ?)", (_tree_id(record[1]), record[0], packed))
+                database.execute(
+                    "insert into node values (?, ?, ?)", (_tree_id(record[1]), record[0], packed)
+                )
         rows = database.execute("select tree, place, row from node order by tree, rowid")
         for _, tree in itertools.groupby(rows, key=operator.itemgetter(0)):
             yield [(place, orjson.loads(packed)) for _, place, packed in tree]
 
 
-def _read_tree(records: list[Record], options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+def _read_tree(
+    records: list[Record], options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
     nodes: dict[str, MessageNode] = {}
     parents: list[tuple[str, MessageNode, str]] = []
     for place, row in records:
@@ -273,12 +297,18 @@ def _read_tree(records: list[Record], options: ReadOptions) -> Iterator[Conversa
         else:
             yield from extract_conversations(root, state, place, options)
     if reached < len(nodes):
-        yield RejectedRecord(records[0][0], "messages that answer each other in a circle", len(nodes) - reached)
+        yield RejectedRecord(
+            records[0][0], "messages that answer each other in a circle", len(nodes) - reached
+        )
 
 
 TREE_ROW = '{"message_tree_id", "prompt": {"text", "role", "replies": [{"text", "role", "rank", "replies": …}]}}'
-MESSAGE_ROW = '{"message_id", "parent_id", "text", "role": "prompter" | "assistant", "lang", "rank"}'
+MESSAGE_ROW = (
+    '{"message_id", "parent_id", "text", "role": "prompter" | "assistant", "lang", "rank"}'
+)
 FORMATS = (
-    SourceFormat("oasst-trees", "OASST conversation trees", TREE_ROW, _recognises_trees, _read_trees),
+    SourceFormat(
+        "oasst-trees", "OASST conversation trees", TREE_ROW, _recognises_trees, _read_trees
+    ),
     SourceFormat("oasst", "OASST messages", MESSAGE_ROW, _recognises_rows, _read_rows),
 )

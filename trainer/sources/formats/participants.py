@@ -1,15 +1,23 @@
 """Row schemas of talks whose messages, or lists of participants, say which side is the bot's.
 
-ConvAI (`sender_class`, or ids with a class beside the talk), flags such as `is_bot`, and messages with their speaker's
-name as the only key (`{"Oda": "…"}`), as sets of role-play have them.
-Sources: http://convai.io/data and the DeepPavlov ConvAI2 logs.
+ConvAI (`sender_class`, or ids with a class beside the talk), flags such as `is_bot`, and messages
+with their speaker's name as the only key (`{"Oda": "…"}`), as sets of role-play have them. Sources:
+http://convai.io/data and the DeepPavlov ConvAI2 logs.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 from personas.schemas.chat import fold_name
-from trainer.sources.columns import TEXT_KEYS, ColumnRoles, Row, RowSchema, find_column, message_keys, side_of_flag
+from trainer.sources.columns import (
+    TEXT_KEYS,
+    ColumnRoles,
+    Row,
+    RowSchema,
+    find_column,
+    message_keys,
+    side_of_flag,
+)
 from trainer.sources.conversation_builder import ROLES, RawDialogue, is_character
 from trainer.sources.formats.message_rows import excluded_turns
 from trainer.sources.formats.personachat import join_facts
@@ -17,7 +25,8 @@ from trainer.sources.message_order import sort_messages
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 
 CLASS_KEYS = tuple(
-    "sender_class senderClass sender_type sender_role author_type author_role speaker_type speaker_role user_type "
+    "sender_class senderClass sender_type sender_role author_type author_role speaker_type "
+    "speaker_role user_type "
     "userType class type role".split()
 )
 """Keys of a side; the last three only describe a participant."""
@@ -28,7 +37,9 @@ MIN_NAMED_TURNS = 2
 
 
 def _side(value: object) -> str:
-    """Return the role that a class such as `Bot` or `Human` stands for; empty for any other value."""
+    """Return the role that a class such as `Bot` or `Human` stands for; empty for any other
+    value.
+    """
     role = fold_name(value) if isinstance(value, str) else ""
     return role if ROLES.get(role) is not None else ""
 
@@ -36,7 +47,9 @@ def _side(value: object) -> str:
 def _message_lists(row: Row) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield the columns that hold lists of objects."""
     for name, cell in row.items():
-        messages = cell_list(cell) if isinstance(cell, list | dict) or str(cell)[:1] == "[" else None
+        messages = (
+            cell_list(cell) if isinstance(cell, list | dict) or str(cell)[:1] == "[" else None
+        )
         if messages and all(isinstance(message, dict) for message in messages):
             yield name, messages
 
@@ -75,7 +88,9 @@ def _has_roles(messages: list[dict[str, Any]]) -> bool:
 
 
 def _participant_sides(row: Row, skipped: str) -> dict[str, str]:
-    """Map the ids of participants to roles, from objects that state a class: one each, or a list of them."""
+    """Map the ids of participants to roles, from objects that state a class: one each, or a list of
+    them.
+    """
     sides: dict[str, str] = {}
     for name, cell in row.items():
         if name == skipped:
@@ -105,24 +120,45 @@ def _dialogue_from_sides(row: Row, columns: ColumnRoles) -> RawDialogue:
         if not isinstance(message, dict):
             raise UnusableRecordError(f"message {number} is not an object")
         value = message.get(columns.from_key)
-        side = sides.get(str(value), "") if listed else _side(value) or side_of_flag(columns.from_key, value)
+        side = (
+            sides.get(str(value), "")
+            if listed
+            else _side(value) or side_of_flag(columns.from_key, value)
+        )
         if not side:
-            raise UnusableRecordError(f"message {number} does not say whose it is ({columns.from_key!r})")
+            raise UnusableRecordError(
+                f"message {number} does not say whose it is ({columns.from_key!r})"
+            )
         turns.append((side, cell_text(message.get(columns.value_key))))
-    facts = next((row[name] for name in FACT_COLUMNS if row.get(name)), None) or columns.get(row, "system")
+    facts = next((row[name] for name in FACT_COLUMNS if row.get(name)), None) or columns.get(
+        row, "system"
+    )
     dialogue = RawDialogue.of(turns, join_facts(facts))
     dialogue.untrained = excluded_turns(messages)
     return dialogue
 
 
 def _plan_named(row: Row) -> ColumnRoles | None:
-    """Find messages that have their speaker's name as the only key, with at least one name that recurs or two."""
+    """Find messages that have their speaker's name as the only key, with at least one name that
+    recurs or two.
+    """
     for name, messages in _message_lists(row):
-        pairs = [(key, text) for message in messages for key, text in message.items() if len(message) == 1]
+        pairs = [
+            (key, text)
+            for message in messages
+            for key, text in message.items()
+            if len(message) == 1
+        ]
         labels = {key for key, _ in pairs}
-        if len(pairs) < max(MIN_NAMED_TURNS, len(messages)) or len(labels) < 2 or len(labels) > len(pairs) / 2 + 1:
+        if (
+            len(pairs) < max(MIN_NAMED_TURNS, len(messages))
+            or len(labels) < 2
+            or len(labels) > len(pairs) / 2 + 1
+        ):
             continue
-        if all(isinstance(text, str) and (is_character(key) or key in ROLES) for key, text in pairs):
+        if all(
+            isinstance(text, str) and (is_character(key) or key in ROLES) for key, text in pairs
+        ):
             system = find_column(row, "system")
             return ColumnRoles({"messages": name, **({"system": system} if system else {})})
     return None
@@ -141,6 +177,12 @@ def _dialogue_from_named(row: Row, columns: ColumnRoles) -> RawDialogue:
 SIDES_ROW = '{"dialog": [{"sender": "…", "sender_class": "Bot", "text": "…"}]}, or ids with a class beside the talk'
 NAMED_ROW = '{"dialogue": [{"Mira": "…"}, {"Oda": "…"}]}'
 PARTICIPANT_SCHEMAS = (
-    RowSchema("sides", "Talks that say which side is the bot's", SIDES_ROW, _plan_sides, _dialogue_from_sides),
+    RowSchema(
+        "sides",
+        "Talks that say which side is the bot's",
+        SIDES_ROW,
+        _plan_sides,
+        _dialogue_from_sides,
+    ),
     RowSchema("named-turns", "Turns by name", NAMED_ROW, _plan_named, _dialogue_from_named),
 )

@@ -1,4 +1,6 @@
-"""PersonaChat: ConvAI2 and ParlAI text, ParlAI acts in YAML, Synthetic-Persona-Chat CSV, persona dialogue rows."""
+"""PersonaChat: ConvAI2 and ParlAI text, ParlAI acts in YAML, Synthetic-Persona-Chat CSV, persona
+dialogue rows.
+"""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +11,12 @@ import yaml
 
 from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column
 from trainer.sources.conversation import Conversation, RejectedRecord
-from trainer.sources.conversation_builder import RawDialogue, Turns, build_conversation, parse_transcript
+from trainer.sources.conversation_builder import (
+    RawDialogue,
+    Turns,
+    build_conversation,
+    parse_transcript,
+)
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -21,44 +28,59 @@ REPLY_COLUMNS = tuple("reference response answer output label target reply next_
 HISTORY_COLUMNS = tuple("dialogue dialog history context conversation".split())
 OWN_PERSONA = re.compile(r"(?:your persona|_self_persona)\s*[:：]?\s*(.*)", re.IGNORECASE)
 ABOUT_OTHERS = re.compile(
-    r"(?:partner's persona|_partner_(?!say\b|act\b|emote\b)\w+|_self_say|_task_\w+)\b", re.IGNORECASE
+    r"(?:partner's persona|_partner_(?!say\b|act\b|emote\b)\w+|_self_say|_task_\w+)\b",
+    re.IGNORECASE,
 )
 SETTING = re.compile(r"_(setting_name|setting_desc|self_name|object_desc)\s+(.*)")
 PARTNER_SAYS = re.compile(r"_partner_say\s+(.*)")
 PARTNER_ACTS = re.compile(r"_partner_(?:act|emote)\s+(.*)")
 NUMBERED = re.compile(r"(\d+) (.*)", re.DOTALL)
 CSV_SPEAKERS = {"user 1": "user", "user 2": "assistant"}
-CSV_PERSONA_COLUMN, CSV_DIALOGUE_COLUMN = "user 2 personas", "Best Generated Conversation"
+CSV_PERSONA_COLUMN = "user 2 personas"
+CSV_DIALOGUE_COLUMN = "Best Generated Conversation"
 
 
 def join_facts(value: Any) -> str:
     """Join facts from a list or a text, one per line."""
     facts = cell_list(value)
-    return "\n".join(cell_text(fact).strip() for fact in facts) if facts is not None else cell_text(value).strip()
+    return (
+        "\n".join(cell_text(fact).strip() for fact in facts)
+        if facts is not None
+        else cell_text(value).strip()
+    )
 
 
 def _plan_utterances(row: Row) -> ColumnRoles | None:
-    if "personality" in row and (isinstance(row.get("utterances"), list) or {"history", "candidates"} <= row.keys()):
+    if "personality" in row and (
+        isinstance(row.get("utterances"), list) or {"history", "candidates"} <= row.keys()
+    ):
         return ColumnRoles({"facts": "personality"})
     return None
 
 
 def _dialogue_from_utterances(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """Build the longest of the dialogue's states: its history, with the last candidate as the answer."""
+    """Build the longest of the dialogue's states: its history, with the last candidate as the
+    answer.
+    """
     states = cell_list(row["utterances"]) if "utterances" in row else [row]
     if not states or not isinstance(states[-1], dict):
         raise UnusableRecordError("no utterances")
-    history, candidates = cell_list(states[-1].get("history")), cell_list(states[-1].get("candidates"))
+    history = cell_list(states[-1].get("history"))
+    candidates = cell_list(states[-1].get("candidates"))
     if not history or not candidates:
         raise UnusableRecordError("an utterance without history or candidates")
     return RawDialogue.of(
-        alternate_turns([*map(cell_text, history), cell_text(candidates[-1])]), join_facts(row["personality"])
+        alternate_turns([*map(cell_text, history), cell_text(candidates[-1])]),
+        join_facts(row["personality"]),
     )
 
 
 def alternate_turns(texts: list[str]) -> Turns:
     """Return texts of two alternating speakers, the last by the persona; silence is skipped."""
-    turns = [("assistant" if place % 2 == 0 else "user", text) for place, text in enumerate(reversed(texts))]
+    turns = [
+        ("assistant" if place % 2 == 0 else "user", text)
+        for place, text in enumerate(reversed(texts))
+    ]
     return [(role, text) for role, text in reversed(turns) if text.strip() != SILENCE]
 
 
@@ -82,7 +104,10 @@ def _dialogue_from_reference(row: Row, columns: ColumnRoles) -> RawDialogue:
     if texts and all(marks):
         labelled = ((mark, text) for mark, text in zip(marks, texts, strict=True) if mark)
         turns: Turns = [
-            *(("user" if mark[1].upper() in "A1" else "assistant", text[mark.end() :]) for mark, text in labelled),
+            *(
+                ("user" if mark[1].upper() in "A1" else "assistant", text[mark.end() :])
+                for mark, text in labelled
+            ),
             ("assistant", SPEAKER_LABEL.sub("", answer, count=1)),
         ]
     else:
@@ -94,9 +119,19 @@ PERSONALITY_ROW = '{"personality": […], "utterances": [{"history": […], "can
 REFERENCE_ROW = '{"persona_b": […], "dialogue": […], "reference": "…"}'
 PERSONA_SCHEMAS = (
     RowSchema(
-        "personality", "PersonaChat with candidates", PERSONALITY_ROW, _plan_utterances, _dialogue_from_utterances
+        "personality",
+        "PersonaChat with candidates",
+        PERSONALITY_ROW,
+        _plan_utterances,
+        _dialogue_from_utterances,
     ),
-    RowSchema("persona-rows", "Facts, dialogue, next line", REFERENCE_ROW, _plan_reference, _dialogue_from_reference),
+    RowSchema(
+        "persona-rows",
+        "Facts, dialogue, next line",
+        REFERENCE_ROW,
+        _plan_reference,
+        _dialogue_from_reference,
+    ),
 )
 
 
@@ -115,14 +150,17 @@ class _Episode:
     """A dialogue under construction: facts, turns, and its number of records."""
 
     def __init__(self, place: str) -> None:
-        self._place, self._rows = place, 0
+        self._place = place
+        self._rows = 0
         self._facts: list[str] = []
         self._turns: list[tuple[str, str]] = []
 
     def add(self, text: str, label: str) -> None:
         """Add the texts of an act."""
         self._rows += 1
-        prompt = "\n".join(line for line in text.splitlines() if not self._is_fact(line.strip())).strip()
+        prompt = "\n".join(
+            line for line in text.splitlines() if not self._is_fact(line.strip())
+        ).strip()
         if prompt and prompt != SILENCE:
             self._turns.append(("user", prompt))
         if label.strip():
@@ -136,8 +174,13 @@ class _Episode:
 
     def finish(self, options: ReadOptions) -> Conversation | RejectedRecord:
         """Return the dialogue as a conversation."""
-        turns = [(role, PARTNER_ACTS.sub(r"*\1*", PARTNER_SAYS.sub(r"\1", text))) for role, text in self._turns]
-        return build_conversation(RawDialogue.of(turns, "\n".join(self._facts)), self._place, options, self._rows)
+        turns = [
+            (role, PARTNER_ACTS.sub(r"*\1*", PARTNER_SAYS.sub(r"\1", text)))
+            for role, text in self._turns
+        ]
+        return build_conversation(
+            RawDialogue.of(turns, "\n".join(self._facts)), self._place, options, self._rows
+        )
 
 
 def _episode_reader(
@@ -174,14 +217,19 @@ def _first_lines(peek: Peek) -> list[str]:
 def _recognises_text(peek: Peek) -> bool:
     lines = _first_lines(peek)
     texts = [match[2] for line in lines if (match := NUMBERED.match(line))]
-    acts = sum("\t" in text or bool(OWN_PERSONA.match(text) or ABOUT_OTHERS.match(text)) for text in texts)
+    acts = sum(
+        "\t" in text or bool(OWN_PERSONA.match(text) or ABOUT_OTHERS.match(text)) for text in texts
+    )
     return peek.kind in ("text", "TSV", "CSV") and bool(lines) and acts >= 0.8 * len(lines)
 
 
 def _text_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
-    """Yield lines numbered from 1 within a dialogue: facts, then `text TAB answer TAB reward TAB candidates`."""
+    """Yield lines numbered from 1 within a dialogue: facts, then `text TAB answer TAB reward TAB
+    candidates`.
+    """
     for number, line in enumerate(file.lines(), start=1):
-        place, line = f"line {number}", line.rstrip("\r\n")
+        place = f"line {number}"
+        line = line.rstrip("\r\n")
         if not line.strip():
             continue
         match = NUMBERED.match(line)
@@ -208,7 +256,9 @@ def _field_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
             yield RejectedRecord(f"line {number}", "no text: field")
             continue
         label = fields.get("labels", fields.get("eval_labels", "")).split("|")[0]
-        text, answer = (part.replace("\\n", "\n").replace("<NEWL>", "\n") for part in (fields["text"], label))
+        text, answer = (
+            part.replace("\\n", "\n").replace("<NEWL>", "\n") for part in (fields["text"], label)
+        )
         yield _Act(f"line {number}", text, answer, is_last=fields.get("episode_done") == "True")
 
 
@@ -221,7 +271,9 @@ def _act(place: str, act: Any) -> _Act | RejectedRecord:
         return RejectedRecord(place, "not an act")
     labels = act.get("labels") or act.get("eval_labels") or act.get("labels_choice") or []
     answer = labels[0] if isinstance(labels, list) and labels else ""
-    if isinstance(act.get("text"), list | dict) or isinstance(answer, list | dict):  # with aliases, endless as a text
+    if isinstance(act.get("text"), list | dict) or isinstance(
+        answer, list | dict
+    ):  # with aliases, endless as a text
         return RejectedRecord(place, "its text or label is not a text")
     text, answer = ("" if value is None else str(value) for value in (act.get("text"), answer))
     return _Act(place, text, answer, is_last=act.get("episode_done") is True)
@@ -245,12 +297,15 @@ def _yaml_acts(file: SourceFile) -> Iterator[_Act | RejectedRecord]:
 
 
 def _blocks(file: SourceFile) -> Iterator[str]:
-    """Yield the items of the list under `acts:` as text; everything outside that list is ignored."""
+    """Yield the items of the list under `acts:` as text; everything outside that list is
+    ignored.
+    """
     block: list[str] = []
     inside = False
     for line in file.lines():
         if line[:1] not in (" ", "-", "\n", "\r", "#"):
-            inside, line = line.startswith("acts:"), ""
+            inside = line.startswith("acts:")
+            line = ""
         if line.startswith("- ") and block:
             yield "".join(block)
             block = []
@@ -279,8 +334,13 @@ def _read_csv(file: SourceFile, options: ReadOptions) -> Iterator[Conversation |
             yield RejectedRecord(place, "no speaker labels")
         else:
             # The facts are those of User 2, who is therefore the persona.
-            turns = [(CSV_SPEAKERS.get(" ".join(label.lower().split()), label), text) for label, text in turns]
-            yield build_conversation(RawDialogue.of(turns, join_facts(row.get(CSV_PERSONA_COLUMN))), place, options)
+            turns = [
+                (CSV_SPEAKERS.get(" ".join(label.lower().split()), label), text)
+                for label, text in turns
+            ]
+            yield build_conversation(
+                RawDialogue.of(turns, join_facts(row.get(CSV_PERSONA_COLUMN))), place, options
+            )
 
 
 TEXT_LINES = "numbered lines: 1 your persona: …; 2 text TAB answer TAB reward TAB candidates"
@@ -291,10 +351,18 @@ FORMATS = (
     *(
         SourceFormat(name, title, expected, recognises, _episode_reader(acts))
         for name, title, expected, recognises, acts in (
-            ("convai2", "PersonaChat text (ConvAI2, ParlAI)", TEXT_LINES, _recognises_text, _text_acts),
+            (
+                "convai2",
+                "PersonaChat text (ConvAI2, ParlAI)",
+                TEXT_LINES,
+                _recognises_text,
+                _text_acts,
+            ),
             ("parlai-text", "ParlAI dialogue text", FIELD_LINES, _recognises_fields, _field_acts),
             ("parlai", "ParlAI acts", YAML_ACTS, _recognises_acts, _yaml_acts),
         )
     ),
-    SourceFormat("synthetic-persona-chat", "Synthetic-Persona-Chat", CSV_COLUMNS, _recognises_csv, _read_csv),
+    SourceFormat(
+        "synthetic-persona-chat", "Synthetic-Persona-Chat", CSV_COLUMNS, _recognises_csv, _read_csv
+    ),
 )

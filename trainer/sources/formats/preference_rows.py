@@ -12,7 +12,8 @@ from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_t
 SCORE_KEYS = tuple("overall_score score pm_score rating reward votes upvotes rank ranking".split())
 SCORE_LIST_KEYS = tuple("scores ratings rewards ranks rank ranking overall_scores".split())
 ANSWER_LIST_KEYS = tuple(
-    "completions responses answers responses_and_scores outputs output candidates response answer".split()
+    "completions responses answers responses_and_scores outputs output candidates response "
+    "answer".split()
 )
 COMPARISON_KEYS = (
     ("response_0", "response_1", "better_response_id"),
@@ -30,12 +31,18 @@ FIRST_WHERE_ONE = ("human_ref_A", "output_1")
 
 
 def _plan_chosen(row: Row) -> ColumnRoles | None:
-    chosen, rejected = find_column(row, "chosen"), find_column(row, "rejected")
+    chosen = find_column(row, "chosen")
+    rejected = find_column(row, "rejected")
     if not chosen or not rejected:
         return None
     by_role = {"chosen": chosen, "rejected": rejected}
-    messages = next((name for name in ("conversations", "messages") if isinstance(row.get(name), list)), None)
-    others = {"messages": messages, **{role: find_column(row, role) for role in ("user", "input", "system", "lang")}}
+    messages = next(
+        (name for name in ("conversations", "messages") if isinstance(row.get(name), list)), None
+    )
+    others = {
+        "messages": messages,
+        **{role: find_column(row, role) for role in ("user", "input", "system", "lang")},
+    }
     return ColumnRoles(by_role | {role: column for role, column in others.items() if column})
 
 
@@ -53,7 +60,10 @@ def _has_prompt(turns: Turns) -> bool:
 
 def _prompt_turns(row: Row, columns: ColumnRoles) -> list[tuple[str, str]]:
     turns = [
-        turn for role in ("user", "input") if (cell := columns.get(row, role)) for turn in parse_side(cell, "user")
+        turn
+        for role in ("user", "input")
+        if (cell := columns.get(row, role))
+        for turn in parse_side(cell, "user")
     ]
     # HH-RLHF and similar sets end the question with the answer's label.
     return turns[:-1] if turns and not turns[-1][1].strip() else turns
@@ -99,16 +109,25 @@ def _plan_scored(row: Row) -> ColumnRoles | None:
 
 
 def _dialogue_from_scores(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """Build a dialogue from scored answers. `from_key` is the score's key, or `value_key` the column of scores."""
+    """Build a dialogue from scored answers. `from_key` is the score's key, or `value_key` the
+    column of scores.
+    """
     answers = cell_list(columns.get(row, "assistant")) or []
     name = columns.from_key or columns.value_key
     keyed = [answer.get(name) if isinstance(answer, dict) else None for answer in answers]
-    scores = [_number(score) for score in (cell_list(row.get(name)) if columns.value_key else keyed) or []]
-    scored = [(score, answer_text(a)) for score, a in zip(scores, answers, strict=False) if score is not None]
+    scores = [
+        _number(score) for score in (cell_list(row.get(name)) if columns.value_key else keyed) or []
+    ]
+    scored = [
+        (score, answer_text(a))
+        for score, a in zip(scores, answers, strict=False)
+        if score is not None
+    ]
     scored = [(-score if "rank" in name else score, text) for score, text in scored if text.strip()]
     if not scored:
         raise UnusableRecordError("no answer has a score")
-    best, worst = max(scored, key=lambda pair: pair[0]), min(scored, key=lambda pair: pair[0])
+    best = max(scored, key=lambda pair: pair[0])
+    worst = min(scored, key=lambda pair: pair[0])
     rejected = [("assistant", worst[1])] if worst[0] < best[0] else []
     turns = [*parse_side(columns.get(row, "user"), "user"), ("assistant", best[1])]
     return _preferred(turns, rejected, columns.get(row, "system"))
@@ -125,7 +144,9 @@ def _number(value: Any) -> float | None:
 def _plan_verdict(row: Row) -> ColumnRoles | None:
     for first, second, verdict in COMPARISON_KEYS:
         if {first, second, verdict} <= row.keys():
-            user = find_column(row, "user") or find_column(row, "history") or find_column(row, "input")
+            user = (
+                find_column(row, "user") or find_column(row, "history") or find_column(row, "input")
+            )
             by_role = {"chosen": first, "rejected": second, "label": verdict}
             return ColumnRoles({**by_role, **({"user": user} if user else {})})
     return None
@@ -140,15 +161,27 @@ def _dialogue_from_comparison(row: Row, columns: ColumnRoles) -> RawDialogue:
         second_is_better = verdict != "1"
     answers = [_answer(columns.get(row, role)) for role in ("chosen", "rejected")]
     better, worse = reversed(answers) if second_is_better else answers
-    return _preferred([*([] if _has_prompt(better) else _prompt_turns(row, columns)), *better], worse)
+    return _preferred(
+        [*([] if _has_prompt(better) else _prompt_turns(row, columns)), *better], worse
+    )
 
 
 SCORED_ROW = '{"instruction", "completions": [{"response", "score"}]}'
 COMPARISON_ROW = '{"prompt", "response_0", "response_1", "better_response_id"}'
 PREFERENCE_SCHEMAS = (
     RowSchema(
-        "preference", "Better and worse answer", '{"prompt", "chosen", "rejected"}', _plan_chosen, _dialogue_from_chosen
+        "preference",
+        "Better and worse answer",
+        '{"prompt", "chosen", "rejected"}',
+        _plan_chosen,
+        _dialogue_from_chosen,
     ),
     RowSchema("scored", "Scored answers", SCORED_ROW, _plan_scored, _dialogue_from_scores),
-    RowSchema("verdict", "Two answers and which is better", COMPARISON_ROW, _plan_verdict, _dialogue_from_comparison),
+    RowSchema(
+        "verdict",
+        "Two answers and which is better",
+        COMPARISON_ROW,
+        _plan_verdict,
+        _dialogue_from_comparison,
+    ),
 )

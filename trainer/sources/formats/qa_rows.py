@@ -1,10 +1,17 @@
-"""Row schemas of question and answer, with or without history (Alpaca, BELLE, Firefly, Dolly, OpenOrca)."""
+"""Row schemas of question and answer, with or without history (Alpaca, BELLE, Firefly, Dolly,
+OpenOrca).
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 from trainer.sources.columns import ColumnRoles, Row, RowSchema, find_column, message_keys
-from trainer.sources.conversation_builder import RawDialogue, Turns, parse_labelled_turns, parse_transcript
+from trainer.sources.conversation_builder import (
+    RawDialogue,
+    Turns,
+    parse_labelled_turns,
+    parse_transcript,
+)
 from trainer.sources.formats.message_rows import add_optional_roles, make_dialogue, message_turns
 from trainer.sources.record_fields import UnusableRecordError, cell_list, cell_text
 
@@ -13,7 +20,11 @@ ANSWER_KEYS = ("response", "text", "output", "answer", "completion", "content", 
 
 
 def _plan_answers(row: Row) -> ColumnRoles | None:
-    by_role = {role: column for role in ("user", "input", "assistant", "history") if (column := find_column(row, role))}
+    by_role = {
+        role: column
+        for role in ("user", "input", "assistant", "history")
+        if (column := find_column(row, role))
+    }
     if "user" not in by_role and "input" in by_role:
         by_role["user"] = by_role.pop("input")
     if not {"user", "assistant"} <= by_role.keys():
@@ -31,7 +42,9 @@ def _plan_exactly(*names: str) -> Callable[[Row], ColumnRoles | None]:
 
 
 def dialogue_from_answer(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """Build a dialogue from instruction (with input and history) and answer; the first of several answers."""
+    """Build a dialogue from instruction (with input and history) and answer; the first of several
+    answers.
+    """
     turns = [*_history(columns.get(row, "history")), *parse_side(columns.get(row, "user"), "user")]
     text = cell_text(columns.get(row, "input")).strip()
     has_input = bool(text) and text.lower() not in NO_INPUT
@@ -43,7 +56,12 @@ def dialogue_from_answer(row: Row, columns: ColumnRoles) -> RawDialogue:
     if answers and isinstance(answers[0], dict) and message_keys(answers):
         turns.extend(parse_side(answers, "assistant"))
     elif answers:
-        turns.append(("assistant", next((text for each in answers if (text := answer_text(each)).strip()), "")))
+        turns.append(
+            (
+                "assistant",
+                next((text for each in answers if (text := answer_text(each)).strip()), ""),
+            )
+        )
     else:
         turns.append(("assistant", cell_text(answer)))
     dialogue = make_dialogue(turns, row, columns)
@@ -60,7 +78,9 @@ def answer_text(answer: Any) -> str:
 
 
 def parse_side(value: Any, role: str) -> list[tuple[str, str]]:
-    """Return the turns of a question or an answer: a text, a transcript whose last turn may be open, or messages."""
+    """Return the turns of a question or an answer: a text, a transcript whose last turn may be
+    open, or messages.
+    """
     messages = cell_list(value) if isinstance(value, list | dict) else None
     if messages and isinstance(messages[0], dict) and (keys := message_keys(messages)):
         return list(message_turns(messages, *keys))
@@ -71,7 +91,8 @@ def parse_side(value: Any, role: str) -> list[tuple[str, str]]:
 
 
 def _history(value: Any) -> Turns:
-    """Return the preceding turns: pairs of question and answer, messages, alternating texts, or a transcript.
+    """Return the preceding turns: pairs of question and answer, messages, alternating texts, or a
+    transcript.
 
     Raises `UnusableRecordError` for anything else: an answer is not learned without its context.
     """
@@ -91,11 +112,17 @@ def _history_item(item: Any, place: int) -> Turns:
     """Return the turns of one history item, counted from 0."""
     if isinstance(item, list | tuple):
         if len(item) not in (0, 2):
-            raise UnusableRecordError(f"history {place + 1}: a pair of question and answer was expected")
+            raise UnusableRecordError(
+                f"history {place + 1}: a pair of question and answer was expected"
+            )
         return list(zip(("user", "assistant"), (cell_text(text) for text in item), strict=False))
     if isinstance(item, dict) and (keys := message_keys([item])):
         return message_turns([item], *keys)
-    if isinstance(item, dict) and (user := find_column(item, "user")) and (answer := find_column(item, "assistant")):
+    if (
+        isinstance(item, dict)
+        and (user := find_column(item, "user"))
+        and (answer := find_column(item, "assistant"))
+    ):
         return [("user", cell_text(item[user])), ("assistant", cell_text(item[answer]))]
     return [("user" if place % 2 == 0 else "assistant", cell_text(item))]
 
@@ -103,12 +130,47 @@ def _history_item(item: Any, place: int) -> Turns:
 QA_SCHEMAS = tuple(
     RowSchema(name, title, expected, plan, dialogue_from_answer)
     for name, title, expected, plan in (
-        ("history", "Answer with history", '{"prompt", "response", "history": [["…", "…"]]}', _plan_history),
-        ("firefly", "Firefly", '{"kind", "input", "target"}', _plan_exactly("kind", "input", "target")),
-        ("alpaca", "Alpaca", '{"instruction", "input", "output"}', _plan_exactly("instruction", "input", "output")),
-        ("belle", "BELLE evaluation", '{"question", "std_answer", "class"}', _plan_exactly("question", "std_answer")),
-        ("wizardlm", "WizardLM", '{"instruction", "output"}', _plan_exactly("instruction", "output")),
-        ("dolly", "Dolly", '{"instruction", "context", "response"}', _plan_exactly("instruction", "response")),
-        ("answers", "Questions and answers", "columns such as prompt or question, response or answer", _plan_answers),
+        (
+            "history",
+            "Answer with history",
+            '{"prompt", "response", "history": [["…", "…"]]}',
+            _plan_history,
+        ),
+        (
+            "firefly",
+            "Firefly",
+            '{"kind", "input", "target"}',
+            _plan_exactly("kind", "input", "target"),
+        ),
+        (
+            "alpaca",
+            "Alpaca",
+            '{"instruction", "input", "output"}',
+            _plan_exactly("instruction", "input", "output"),
+        ),
+        (
+            "belle",
+            "BELLE evaluation",
+            '{"question", "std_answer", "class"}',
+            _plan_exactly("question", "std_answer"),
+        ),
+        (
+            "wizardlm",
+            "WizardLM",
+            '{"instruction", "output"}',
+            _plan_exactly("instruction", "output"),
+        ),
+        (
+            "dolly",
+            "Dolly",
+            '{"instruction", "context", "response"}',
+            _plan_exactly("instruction", "response"),
+        ),
+        (
+            "answers",
+            "Questions and answers",
+            "columns such as prompt or question, response or answer",
+            _plan_answers,
+        ),
     )
 )

@@ -1,14 +1,21 @@
-"""SillyTavern's chats: one message a line, below a header that may be missing, with alternative replies (`swipes`).
+"""SillyTavern's chats: one message a line, below a header that may be missing, with alternative
+replies (`swipes`).
 
-Source: what SillyTavern writes to `chats/` and its "Export chat" as JSONL (public/script.js). `mes` is the text that is
-shown, and `swipes[swipe_id]` the same before it was edited. `is_system` marks messages that are hidden from the prompt.
+Source: what SillyTavern writes to `chats/` and its "Export chat" as JSONL (public/script.js). `mes`
+is the text that is shown, and `swipes[swipe_id]` the same before it was edited. `is_system` marks
+messages that are hidden from the prompt.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.sources.conversation import Conversation, RejectedRecord
-from trainer.sources.conversation_builder import RawDialogue, build_conversation, is_character, list_characters
+from trainer.sources.conversation_builder import (
+    RawDialogue,
+    build_conversation,
+    is_character,
+    list_characters,
+)
 from trainer.sources.record_fields import UnusableRecordError, optional_text, text_field
 from trainer.sources.source_file import Peek, SourceFile
 from trainer.sources.source_format import ReadOptions, SourceFormat
@@ -32,7 +39,8 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
         if "mes" not in line and any(field in line for field in HEADER_FIELDS):
             continue
         try:
-            name, text = text_field(line, "name").strip(), _shown_text(line)
+            name = text_field(line, "name").strip()
+            text = _shown_text(line)
         except UnusableRecordError as error:
             yield RejectedRecord(row, str(error))
             continue
@@ -48,8 +56,12 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
 
 
 def _shown_text(line: Mapping[str, Any]) -> str:
-    """Return the text that the chat shows: the chosen one of the swipes, or `mes` if it was edited afterwards."""
-    text, swipes, chosen = optional_text(line, "mes"), line.get("swipes"), line.get("swipe_id")
+    """Return the text that the chat shows: the chosen one of the swipes, or `mes` if it was edited
+    afterwards.
+    """
+    text = optional_text(line, "mes")
+    swipes = line.get("swipes")
+    chosen = line.get("swipe_id")
     if not isinstance(swipes, list) or not isinstance(chosen, int) or not 0 <= chosen < len(swipes):
         return text
     is_edited = bool(text) and text not in swipes
@@ -61,15 +73,24 @@ def _dialogue(labels: list[str], texts: list[str], user: str) -> RawDialogue:
     characters = list_characters([label for label in labels if label != "user"])
     character = characters[0] if characters else "assistant"
     is_named = bool(characters) and is_character(user) and user not in characters
-    filled = [text.replace("{{user}}", user or "{{user}}").replace("{{char}}", character) for text in texts]
+    filled = [
+        text.replace("{{user}}", user or "{{user}}").replace("{{char}}", character)
+        for text in texts
+    ]
     names = [user if is_named and label == "user" else label for label in labels]
     return RawDialogue(names, filled, roles=characters)
 
 
 def _recognises(peek: Peek) -> bool:
     rows = peek.records or ((peek.head,) if peek.head else ())
-    messages = [row for row in rows if "mes" in row and ("is_user" in row or "swipes" in row) and "name" in row]
-    headers = [row for row in rows if "mes" not in row and "user_name" in row and "character_name" in row]
+    messages = [
+        row
+        for row in rows
+        if "mes" in row and ("is_user" in row or "swipes" in row) and "name" in row
+    ]
+    headers = [
+        row for row in rows if "mes" not in row and "user_name" in row and "character_name" in row
+    ]
     return bool(messages) and 2 * (len(messages) + len(headers)) > len(rows)
 
 

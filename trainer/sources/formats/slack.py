@@ -1,7 +1,9 @@
-"""Slack workspace exports: a zip (or its folder) with users.json, channels.json and channel/YYYY-MM-DD.json.
+"""Slack workspace exports: a zip (or its folder) with users.json, channels.json and
+channel/YYYY-MM-DD.json.
 
 Format: https://slack.com/help/articles/220556107 and, for texts,
-https://docs.slack.dev/messaging/formatting-message-text. A thread is a separate conversation from its channel.
+https://docs.slack.dev/messaging/formatting-message-text. A thread is a separate conversation from
+its channel.
 """
 
 import html
@@ -35,8 +37,13 @@ WORKSPACE_FILES = (
     *("file_conversations.json", "org_users.json", "huddle_transcripts.json"),
 )
 """Files at the root of an export, beside a folder per channel."""
-MESSAGE_SUBTYPES = ("", *"me_message thread_broadcast reply_broadcast file_share file_comment bot_message".split())
-UPLOADED = re.compile(r"<@[^>]+> (?:uploaded|shared) a file: <[^>]+>(?: and commented: (?P<comment>.*))?", re.DOTALL)
+MESSAGE_SUBTYPES = (
+    "",
+    *"me_message thread_broadcast reply_broadcast file_share file_comment bot_message".split(),
+)
+UPLOADED = re.compile(
+    r"<@[^>]+> (?:uploaded|shared) a file: <[^>]+>(?: and commented: (?P<comment>.*))?", re.DOTALL
+)
 """Text of file messages before 2018; the comment after it is the person's own."""
 TOKEN = re.compile(
     r"<(?:@(?P<user>[A-Z0-9]+)|#(?P<channel>[A-Z0-9]+)|!(?P<special>[^|>]+)|(?P<link>[^|<>\s]+))(?:\|(?P<label>[^>]*))?>"
@@ -55,7 +62,8 @@ class SlackWorkspace:
     def author(self, message: Mapping[str, Any]) -> Author:
         """Return the author; a bot has its id and its own name."""
         profile = object_field(message, "bot_profile")
-        bot, user = optional_text(message, "bot_id"), optional_text(message, "user")
+        bot = optional_text(message, "bot_id")
+        user = optional_text(message, "user")
         if bot or message.get("subtype") == "bot_message":
             names = (optional_text(message, "username"), optional_text(profile, "name"))
             return make_author(user or bot, names, tuple(filter(None, (bot,))), is_bot=True)
@@ -69,9 +77,15 @@ class SlackWorkspace:
         pieces = [html.unescape(parts[0])]
         for place in range(1, len(parts), TOKEN.groups + 1):
             user, channel, special, link, label = parts[place : place + TOKEN.groups]
-            shown = mark_mention(user) if user else html.unescape(self._label(channel, special, link, label or ""))
+            shown = (
+                mark_mention(user)
+                if user
+                else html.unescape(self._label(channel, special, link, label or ""))
+            )
             pieces += [shown, html.unescape(parts[place + TOKEN.groups])]
-        return map_outside_code("".join(pieces), lambda part: convert_emphasis(SKIN_TONE.sub("", part)))
+        return map_outside_code(
+            "".join(pieces), lambda part: convert_emphasis(SKIN_TONE.sub("", part))
+        )
 
     def _label(self, channel: str | None, special: str | None, link: str | None, label: str) -> str:
         if channel:
@@ -80,7 +94,11 @@ class SlackWorkspace:
             return label or f"@{special.split('^')[0]}"
         link = str(link)
         bare = re.sub(r"^(?:mailto:|tel:|https?://)", "", link).rstrip("/")
-        return (label or link) if label.rstrip("/") in ("", link, bare) or ":/" not in link else f"[{label}]({link})"
+        return (
+            (label or link)
+            if label.rstrip("/") in ("", link, bare) or ":/" not in link
+            else f"[{label}]({link})"
+        )
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
@@ -92,12 +110,15 @@ def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | Reje
 
 
 def _workspace(file: SourceFile) -> SlackWorkspace:
-    users, channels = dict[str, Author](), dict[str, str]()
+    users = dict[str, Author]()
+    channels = dict[str, str]()
     for user in _read_lists(file, ("users.json",)):
         with suppress(UnusableRecordError):
             profile = object_field(user, "profile") | {"name": user.get("name")}
             person = _person(text_field(user, "id"), profile)
-            users[person.id] = replace(person, is_bot=user.get("is_bot") is True or person.id == SLACKBOT)
+            users[person.id] = replace(
+                person, is_bot=user.get("is_bot") is True or person.id == SLACKBOT
+            )
     for channel in _read_lists(file, CHANNEL_LISTS):
         with suppress(UnusableRecordError):
             channels[text_field(channel, "id")] = optional_text(channel, "name") or "channel"
@@ -119,25 +140,46 @@ def _person(id: str, profile: Mapping[str, Any]) -> Author:
     return make_author(id, tuple(name for key in keys if isinstance(name := profile.get(key), str)))
 
 
-def _entries(file: SourceFile, name: str, workspace: SlackWorkspace) -> Iterator[LogEntry | RejectedRecord]:
+def _entries(
+    file: SourceFile, name: str, workspace: SlackWorkspace
+) -> Iterator[LogEntry | RejectedRecord]:
     match = DAY_FILE.search(name)
     channel = match["channel"] if match else ""
     return parse_file(file, name, lambda row, message: _entry(row, message, channel, workspace))
 
 
-def _entry(row: str, record: Mapping[str, Any], channel: str, workspace: SlackWorkspace) -> LogEntry:
-    kind, at = optional_text(record, "subtype"), epoch_seconds(record, "ts")
+def _entry(
+    row: str, record: Mapping[str, Any], channel: str, workspace: SlackWorkspace
+) -> LogEntry:
+    kind = optional_text(record, "subtype")
+    at = epoch_seconds(record, "ts")
     if kind == "message_deleted":
         thread = _thread(object_field(record, "previous_message"), channel)
-        return LogEntry(row, at, make_author("", ()), "", channel=thread, deletes=text_field(record, "deleted_ts"))
+        return LogEntry(
+            row,
+            at,
+            make_author("", ()),
+            "",
+            channel=thread,
+            deletes=text_field(record, "deleted_ts"),
+        )
     message = object_field(record, "message") if kind == "message_changed" else record
     subtype = optional_text(message, "subtype")
     if kind == "message_changed" and subtype == "tombstone":
         thread = _thread(message, channel)
-        return LogEntry(row, at, make_author("", ()), "", channel=thread, deletes=text_field(message, "ts"))
+        return LogEntry(
+            row, at, make_author("", ()), "", channel=thread, deletes=text_field(message, "ts")
+        )
     text, author = _text_and_author(message, workspace)
-    dropped = "" if subtype in MESSAGE_SUBTYPES else sessionise.DELETED if subtype == "tombstone" else sessionise.SYSTEM
-    id, thread = text_field(message, "ts"), optional_text(message, "thread_ts")
+    dropped = (
+        ""
+        if subtype in MESSAGE_SUBTYPES
+        else sessionise.DELETED
+        if subtype == "tombstone"
+        else sessionise.SYSTEM
+    )
+    id = text_field(message, "ts")
+    thread = optional_text(message, "thread_ts")
     return LogEntry(
         row=row,
         at=epoch_seconds(message, "ts"),
@@ -171,7 +213,11 @@ def _text_and_author(message: Mapping[str, Any], workspace: SlackWorkspace) -> t
 def _empty(message: Mapping[str, Any]) -> str:
     if message.get("file") or message.get("files"):
         return sessionise.ATTACHMENT
-    return sessionise.EMBED if object_list(message, "attachments") or message.get("blocks") else sessionise.NO_TEXT
+    return (
+        sessionise.EMBED
+        if object_list(message, "attachments") or message.get("blocks")
+        else sessionise.NO_TEXT
+    )
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
@@ -179,7 +225,11 @@ def _claims(names: Sequence[str]) -> Sequence[str]:
     paths = [(name, PurePosixPath(name)) for name in names]
     tops = {path.parent for _, path in paths if path.name in ("users.json", *CHANNEL_LISTS)}
     for top in sorted(tops):
-        channels = {path.parent for name, path in paths if DAY_FILE.search(name) and path.parent.parent == top}
+        channels = {
+            path.parent
+            for name, path in paths
+            if DAY_FILE.search(name) and path.parent.parent == top
+        }
         if channels:
             return [
                 name
@@ -191,5 +241,9 @@ def _claims(names: Sequence[str]) -> Sequence[str]:
     return []
 
 
-EXPECTED = "a Slack export, zipped or unpacked: users.json, channels.json, <channel>/<YYYY-MM-DD>.json"
-FORMAT = SourceFormat("slack", "Slack export", EXPECTED, lambda peek: bool(_claims(peek.names)), read, claims=_claims)
+EXPECTED = (
+    "a Slack export, zipped or unpacked: users.json, channels.json, <channel>/<YYYY-MM-DD>.json"
+)
+FORMAT = SourceFormat(
+    "slack", "Slack export", EXPECTED, lambda peek: bool(_claims(peek.names)), read, claims=_claims
+)

@@ -1,4 +1,6 @@
-"""Turns row schemas into formats, recognises tables of chats, and reads unknown tables by mapped columns."""
+"""Turns row schemas into formats, recognises tables of chats, and reads unknown tables by mapped
+columns.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -74,13 +76,18 @@ ROW_SCHEMAS = (
 )
 COLUMNS_FORMAT = "columns"  # the format of tables that are no known set
 PROMPTS_FORMAT = "prompts"
-MESSAGE_LIST_KEYS = ("content", *(name for name in ROLE_COLUMNS["messages"] if name not in ("data", "items")))
+MESSAGE_LIST_KEYS = (
+    "content",
+    *(name for name in ROLE_COLUMNS["messages"] if name not in ("data", "items")),
+)
 """A member of these names contains the messages of one dialogue, not the rows of a table."""
 ROW_LOSS_KEYS = ("weight", "loss_weight", "train", "trainable")
 """Columns that exclude a whole row from training by 0 or false."""
 SPEAKER_LIKE_COLUMNS = ("user", "human")
 """Names of questions that name a speaker just as often: their content decides."""
-ANSWER_COLUMNS = tuple("answer output response completion solution std_answer responses answers outputs".split())
+ANSWER_COLUMNS = tuple(
+    "answer output response completion solution std_answer responses answers outputs".split()
+)
 """Names of columns that hold answers even if all of them are numbers, or yes and no."""
 CHAT_FORMAT = "chat-table"
 SCRIPT_FORMAT = "script"
@@ -89,7 +96,10 @@ MAX_LIST_ITEMS = 8
 """Longer lists hold a talk rather than the parts of one message."""
 ALSO_USED = {
     "personality": ("utterances", "history", "candidates"),
-    "sides": tuple("users participants participant1_id participant2_id bot_profile bot_persona agent_profile".split()),
+    "sides": tuple(
+        "users participants participant1_id participant2_id bot_profile bot_persona "
+        "agent_profile".split()
+    ),
     "scenes": ("plot", "scenario", "background", "setting", "summary"),
     "preference": ("conversations", "messages"),
 }
@@ -100,9 +110,13 @@ RowParser = tuple[Callable[[Row, ColumnRoles], RawDialogue | list[RawDialogue]],
 
 
 def first_rows(peek: Peek, mapping: Mapping[str, str] | None = None) -> list[Row]:
-    """Return the first rows of a table or of the arrays in a JSON object; the object itself if it is a row."""
+    """Return the first rows of a table or of the arrays in a JSON object; the object itself if it
+    is a row.
+    """
     rows = [row for _, rows in _arrays(peek, mapping or {}) for row in rows] or list(peek.records)
-    return rows or [dict.fromkeys(peek.columns, "") if peek.columns else peek.head]  # of a table without rows its names
+    return rows or [
+        dict.fromkeys(peek.columns, "") if peek.columns else peek.head
+    ]  # of a table without rows its names
 
 
 def _arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]]]:
@@ -111,22 +125,31 @@ def _arrays(peek: Peek, mapping: Mapping[str, str]) -> list[tuple[str, list[Row]
     if mapping and peek.head.keys() >= mapped:
         return []
     lists = [(name, rows) for name, rows in peek.head.items() if isinstance(rows, list)]
-    arrays = [(name, rows) for name, rows in lists if rows and all(isinstance(row, dict) for row in rows)]
-    if has_mapped := [(name, rows) for name, rows in arrays if mapped & set(list_columns(rows[:SAMPLED_ROWS]))]:
+    arrays = [
+        (name, rows) for name, rows in lists if rows and all(isinstance(row, dict) for row in rows)
+    ]
+    if has_mapped := [
+        (name, rows) for name, rows in arrays if mapped & set(list_columns(rows[:SAMPLED_ROWS]))
+    ]:
         return has_mapped
-    certain = [(name, rows) for name, rows in arrays if normalise_column(name) not in MESSAGE_LIST_KEYS]
+    certain = [
+        (name, rows) for name, rows in arrays if normalise_column(name) not in MESSAGE_LIST_KEYS
+    ]
     certain = [(name, rows) for name, rows in certain if _are_rows(rows)]
     return certain if certain or _first_schema(peek.head) else arrays
 
 
 def _are_rows(rows: list[Row]) -> bool:
-    return 2 * sum(_first_schema(row) is not None for row in rows[:SAMPLED_ROWS]) > len(rows[:SAMPLED_ROWS])
+    return 2 * sum(_first_schema(row) is not None for row in rows[:SAMPLED_ROWS]) > len(
+        rows[:SAMPLED_ROWS]
+    )
 
 
 def mapped_roles(peek: Peek, options: ReadOptions) -> ColumnRoles:
     """Return the roles that the operator assigns to columns.
 
-    Raises `MaterialError` for an unknown role or column, and `UnclearColumnsError` without a mapping.
+    Raises `MaterialError` for an unknown role or column, and `UnclearColumnsError` without a
+    mapping.
     """
     rows = first_rows(peek, options.mapping)
     if not options.mapping:
@@ -134,7 +157,10 @@ def mapped_roles(peek: Peek, options: ReadOptions) -> ColumnRoles:
             raise _unclear_verdict_error(peek, *unclear)
         raise UnclearColumnsError(ask_columns(peek), options.mapped_by)
     columns = parse_mapping(options.mapping)
-    present = {column for row in rows for column in row} | {*list_columns(rows), *(it.name for it in _list_items(rows))}
+    present = {column for row in rows for column in row} | {
+        *list_columns(rows),
+        *(it.name for it in _list_items(rows)),
+    }
     if missing := [column for column in columns.by_role.values() if column not in present]:
         require_roles(options.mapping, present)
         shown = ", ".join(map(str, sorted(present)[:MAX_SHOWN_COLUMNS]))
@@ -144,21 +170,27 @@ def mapped_roles(peek: Peek, options: ReadOptions) -> ColumnRoles:
 
 def _unclear_verdict_error(peek: Peek, column: str, values: list[str]) -> MaterialError:
     return MaterialError(
-        f"{peek.name}: the column {column!r} has two values, {values[0]!r} and {values[1]!r}, and it is not guessed "
+        f"{peek.name}: the column {column!r} has two values, {values[0]!r} and {values[1]!r}, and "
+        "it is not guessed "
         "which of the answers are good.",
-        "Write 1 for answers to learn and 0 for the others; to learn all of them, rename the column, or name the "
+        "Write 1 for answers to learn and 0 for the others; to learn all of them, rename the "
+        "column, or name the "
         "columns: user=COLUMN assistant=COLUMN.",
     )
 
 
 def ask_columns(peek: Peek) -> ColumnQuestion:
-    """Describe the columns of an unknown table, those of messages in lists too, and propose their roles."""
+    """Describe the columns of an unknown table, those of messages in lists too, and propose their
+    roles.
+    """
     rows = first_rows(peek)
     columns: list[ColumnProfile] = []
     proposal: dict[str, str] = {}
     for column in profile_columns(rows):
         columns.append(column)
-        inner = [m for row in rows for m in cell_list(row.get(column.name)) or () if isinstance(m, dict)]
+        inner = [
+            m for row in rows for m in cell_list(row.get(column.name)) or () if isinstance(m, dict)
+        ]
         if column.kind == "lists" and inner:
             profiles = profile_columns(inner)
             columns += [replace(one, name=f"{column.name}[].{one.name}") for one in profiles]
@@ -169,11 +201,15 @@ def ask_columns(peek: Peek) -> ColumnQuestion:
     columns += _list_items(rows)
     flat = [column for column in columns if "[]." not in column.name]
     proposal = propose_mapping(flat) or proposal
-    return ColumnQuestion(peek.name, tuple(columns), proposal, has_header=not (peek.columns and is_numbered))
+    return ColumnQuestion(
+        peek.name, tuple(columns), proposal, has_header=not (peek.columns and is_numbered)
+    )
 
 
 def _chat(peek: Peek) -> tuple[str, ChatColumns] | None:
-    """Return the columns of a chat, and the array of a JSON object that holds it (empty for a table)."""
+    """Return the columns of a chat, and the array of a JSON object that holds it (empty for a
+    table).
+    """
     if peek.records:
         columns = recognise_chat(profile_columns(peek.records))
         return ("", columns) if columns else None
@@ -186,12 +222,16 @@ def _chat(peek: Peek) -> tuple[str, ChatColumns] | None:
 
 
 def _is_dialogue(head: Row, columns: ChatColumns, rows: list[Row]) -> bool:
-    """Report whether an object is a dialogue in a known form, whose messages are a user's and an assistant's."""
+    """Report whether an object is a dialogue in a known form, whose messages are a user's and an
+    assistant's.
+    """
     speakers = profile_column("", [row.get(columns["speaker"]) for row in rows])
     return speakers.kind in ("roles", "flags") and _first_schema(head) is not None
 
 
-def _read_chat_table(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+def _read_chat_table(
+    file: SourceFile, options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
     if (found := _chat(file.peek())) is None:
         raise UnclearColumnsError(ask_columns(file.peek()), options.mapped_by)
     name, columns = found
@@ -206,7 +246,9 @@ def _main_schema(peek: Peek) -> RowSchema | None:
     if not are_verdicts(first_rows(peek)):
         candidates = tuple(schema for schema in ROW_SCHEMAS if schema not in KTO_SCHEMAS)
     schemas = [schema for row in rows if (schema := _first_schema(row, candidates))]
-    return max(ROW_SCHEMAS, key=schemas.count) if schemas and 2 * len(schemas) >= len(rows) else None
+    return (
+        max(ROW_SCHEMAS, key=schemas.count) if schemas and 2 * len(schemas) >= len(rows) else None
+    )
 
 
 def _first_schema(row: Row, candidates: Sequence[RowSchema] = ROW_SCHEMAS) -> RowSchema | None:
@@ -221,11 +263,15 @@ def _plan(schema: RowSchema, row: Row) -> ColumnRoles | None:
 
 
 def _list_items(rows: list[Row]) -> list[ColumnProfile]:
-    """Describe the places in lists of texts of one length, as `["Mira", "Is there soup?"]` in each row."""
+    """Describe the places in lists of texts of one length, as `["Mira", "Is there soup?"]` in each
+    row.
+    """
     profiles: list[ColumnProfile] = []
     for name in rows[0]:
         lists = [cells for row in rows if (cells := cell_list(row.get(name)))]
-        is_alike = len(lists) > 1 and len({*map(len, lists)}) == 1 and 1 < len(lists[0]) <= MAX_LIST_ITEMS
+        is_alike = (
+            len(lists) > 1 and len({*map(len, lists)}) == 1 and 1 < len(lists[0]) <= MAX_LIST_ITEMS
+        )
         if is_alike and not any(isinstance(cell, dict | list) for cells in lists for cell in cells):
             columns = enumerate(zip(*lists, strict=True), start=1)
             profiles += [profile_column(f"{name}.{number}", column) for number, column in columns]
@@ -233,7 +279,9 @@ def _list_items(rows: list[Row]) -> list[ColumnProfile]:
 
 
 def _doubts(peek: Peek, schema: RowSchema) -> bool:
-    """Report whether content contradicts a name: of questions or answers, or of texts that are said to alternate."""
+    """Report whether content contradicts a name: of questions or answers, or of texts that are said
+    to alternate.
+    """
     rows = first_rows(peek)
     if schema.name in LIST_SCHEMAS:
         return any(column.kind in ("names", "dates") for column in _list_items(rows))
@@ -245,14 +293,21 @@ def _doubts(peek: Peek, schema: RowSchema) -> bool:
     if columns is None:
         return False
     asked, answer = (columns.by_role[role] for role in ("user", "assistant"))
-    looks = {name: profile_column(name, [row.get(name) for row in rows]).kind for name in (asked, answer)}
+    looks = {
+        name: profile_column(name, [row.get(name) for row in rows]).kind for name in (asked, answer)
+    }
     is_speaker = looks[asked] == "names" and normalise_column(asked) in SPEAKER_LIKE_COLUMNS
-    is_class = looks[answer] in ("flags", "numbers", "dates", "ids") and normalise_column(answer) not in ANSWER_COLUMNS
+    is_class = (
+        looks[answer] in ("flags", "numbers", "dates", "ids")
+        and normalise_column(answer) not in ANSWER_COLUMNS
+    )
     return is_speaker or is_class or looks[asked] == "dates"
 
 
 def _recognises_columns(peek: Peek) -> bool:
-    """Report whether a file is a table with texts, or with lists of objects, that somebody could map."""
+    """Report whether a file is a table with texts, or with lists of objects, that somebody could
+    map.
+    """
     if peek.kind == "JSON object" and not _arrays(peek, {}):
         return False
     if peek.columns and not peek.records:
@@ -274,10 +329,14 @@ def _schema_format(schema: RowSchema) -> SourceFormat:
     )
 
 
-def _read_columns(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+def _read_columns(
+    file: SourceFile, options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
     peek = file.peek()
     if not options.mapping and peek.columns and not peek.records:
-        return read_rows(file, options, None, None)  # a table without rows, or whose first ones are all broken
+        return read_rows(
+            file, options, None, None
+        )  # a table without rows, or whose first ones are all broken
     columns = mapped_roles(peek, options)
     if {"speaker", "text"} <= columns.by_role.keys():
         return read_chat(lambda: _records(file, options), file.name, columns.by_role, options)
@@ -299,7 +358,9 @@ def _dialogue_parser(columns: ColumnRoles) -> Callable[[Row, ColumnRoles], RawDi
 
 
 def _dialogue_from_list(row: Row, columns: ColumnRoles) -> RawDialogue:
-    """Build a dialogue from a list named by the operator: messages under any known keys, or alternating texts."""
+    """Build a dialogue from a list named by the operator: messages under any known keys, or
+    alternating texts.
+    """
     if keys := message_keys(cell_list(columns.get(row, "messages")) or []):
         return dialogue_from_messages(row, ColumnRoles(columns.by_role, *keys))
     return dialogue_from_texts(row, columns)
@@ -308,13 +369,18 @@ def _dialogue_from_list(row: Row, columns: ColumnRoles) -> RawDialogue:
 def read_rows(
     file: SourceFile, options: ReadOptions, main: RowSchema | None, unknown: RowParser | None
 ) -> Iterator[Conversation | RejectedRecord]:
-    """Yield one conversation per row. Rows of other known schemas than `main` are read by their own.
+    """Yield one conversation per row. Rows of other known schemas than `main` are read by their
+    own.
 
-    Columns are resolved once for all rows with the same columns; `unknown` is the operator's plan for those that have
-    its columns.
+    Columns are resolved once for all rows with the same columns; `unknown` is the operator's plan
+    for those that have its columns.
     """
     forced = unknown if options.mapping else None
-    needed = [it for role, it in unknown[1].by_role.items() if role not in OPTIONAL_ROLES] if unknown else []
+    needed = (
+        [it for role, it in unknown[1].by_role.items() if role not in OPTIONAL_ROLES]
+        if unknown
+        else []
+    )
     plans = _first_plans(file, main) if main else {}
     for record in _records(file, options):
         if isinstance(record, RejectedRecord):
@@ -322,13 +388,19 @@ def read_rows(
             continue
         place, row = record
         key = tuple(row)
-        plan = forced if all(column.split(".")[0] in row or column in row for column in needed) else None
+        plan = (
+            forced
+            if all(column.split(".")[0] in row or column in row for column in needed)
+            else None
+        )
         plan = plan or plans.get(key)
         if plan is None:
             plan = _plan_for(row, main)
             if plan is None:
                 columns = ", ".join(map(str, list(row)[:MAX_SHOWN_COLUMNS])) or "nothing"
-                yield RejectedRecord(place, f"not {main.expected if main else 'of a known schema'}: it has {columns}")
+                yield RejectedRecord(
+                    place, f"not {main.expected if main else 'of a known schema'}: it has {columns}"
+                )
                 continue
             plans[key] = plan
         try:
@@ -342,9 +414,15 @@ def read_rows(
         else:
             items = [build_conversation(parsed, place, options)]
         for item in items:
-            if row.get("right") == DISCORD_API and isinstance(item, Conversation):  # as data sets of ours state it
+            if row.get("right") == DISCORD_API and isinstance(
+                item, Conversation
+            ):  # as data sets of ours state it
                 item = replace(item, right=DISCORD_API)
-            yield _assign_persona(item, row, options) if options.persona and "persona" in row else item
+            yield (
+                _assign_persona(item, row, options)
+                if options.persona and "persona" in row
+                else item
+            )
 
 
 def _exclude_row(row: Row, parsed: RawDialogue | list[RawDialogue]) -> None:
@@ -357,7 +435,9 @@ def _exclude_row(row: Row, parsed: RawDialogue | list[RawDialogue]) -> None:
 def _build_scenes(
     dialogues: list[RawDialogue], place: str, options: ReadOptions
 ) -> list[Conversation | RejectedRecord]:
-    """Build the conversations of a row's scenes; the first one that can be used counts as the row."""
+    """Build the conversations of a row's scenes; the first one that can be used counts as the
+    row.
+    """
     items = [build_conversation(dialogue, place, options, rows=0) for dialogue in dialogues]
     first = next((at for at, item in enumerate(items) if isinstance(item, Conversation)), 0)
     items[first] = replace(items[first], rows=1)
@@ -367,9 +447,14 @@ def _build_scenes(
 def _assign_persona(
     item: Conversation | RejectedRecord, row: Row, options: ReadOptions
 ) -> Conversation | RejectedRecord:
-    """Make the named persona the assistant of messages that name one (as `lore synthesise` writes them)."""
-    name, persona = row["persona"], options.persona
-    if not (persona and isinstance(name, str) and "messages" in row and isinstance(item, Conversation)):
+    """Make the named persona the assistant of messages that name one (as `lore synthesise` writes
+    them).
+    """
+    name = row["persona"]
+    persona = options.persona
+    if not (
+        persona and isinstance(name, str) and "messages" in row and isinstance(item, Conversation)
+    ):
         return item
     if fold_name(name) in (fold_name(persona.id), fold_name(persona.name)):
         return replace_assistant(persona, item)
@@ -378,8 +463,12 @@ def _assign_persona(
 
 
 def _first_plans(file: SourceFile, main: RowSchema) -> dict[tuple[str, ...], RowParser]:
-    """Plan the columns of the first rows by the main schema: a single row may look like one of another schema."""
-    planned = ((tuple(row), _plan(main, row)) for row in reversed(first_rows(file.peek())[:SAMPLED_ROWS]))
+    """Plan the columns of the first rows by the main schema: a single row may look like one of
+    another schema.
+    """
+    planned = (
+        (tuple(row), _plan(main, row)) for row in reversed(first_rows(file.peek())[:SAMPLED_ROWS])
+    )
     return {key: (main.parse, columns) for key, columns in planned if columns}
 
 
@@ -392,7 +481,9 @@ def _plan_for(row: Row, main: RowSchema | None) -> RowParser | None:
 
 def _records(file: SourceFile, options: ReadOptions) -> Iterator[Record | RejectedRecord]:
     is_object = file.kind == "JSON object"
-    return _records_of(file, {name for name, _ in _arrays(file.peek(), options.mapping)} if is_object else set())
+    return _records_of(
+        file, {name for name, _ in _arrays(file.peek(), options.mapping)} if is_object else set()
+    )
 
 
 def _records_of(file: SourceFile, wanted: set[str]) -> Iterator[Record | RejectedRecord]:
@@ -406,7 +497,9 @@ def _records_of(file: SourceFile, wanted: set[str]) -> Iterator[Record | Rejecte
     for name, records in file.arrays():
         if name in wanted:
             yield from records
-        elif name not in known and not isinstance(first := next(records, None), RejectedRecord | None):
+        elif name not in known and not isinstance(
+            first := next(records, None), RejectedRecord | None
+        ):
             yield first
             yield from records
 
@@ -414,7 +507,8 @@ def _records_of(file: SourceFile, wanted: set[str]) -> Iterator[Record | Rejecte
 def describe_columns(file: SourceFile, format: str, options: ReadOptions) -> ColumnUse:
     """Return what becomes of the columns of a table in one of these formats.
 
-    Raises `MaterialError` for a wrong mapping, and `UnclearColumnsError` without one where it takes one.
+    Raises `MaterialError` for a wrong mapping, and `UnclearColumnsError` without one where it takes
+    one.
     """
     peek = file.peek()
     if format == COLUMNS_FORMAT and (options.mapping or peek.records or not peek.columns):
@@ -434,14 +528,21 @@ def describe_columns(file: SourceFile, format: str, options: ReadOptions) -> Col
     if not planned:
         return ColumnUse()
     used = {role: column for roles in planned for role, column in roles.by_role.items()}
-    taken = {*used.values(), *(key for roles in planned for key in (roles.from_key, roles.value_key))}
+    taken = {
+        *used.values(),
+        *(key for roles in planned for key in (roles.from_key, roles.value_key)),
+    }
     taken |= {*ALSO_USED.get(format, ()), *ROW_LOSS_KEYS, "persona", "right"}
     time, inner = _message_fields(first_rows(peek), planned)
     return ColumnUse({**used, **time}, (*_unused(peek, taken, options), *inner))
 
 
-def _message_fields(rows: list[Row], planned: Sequence[ColumnRoles]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the field that orders the messages inside lists, by role, and the fields that are not used."""
+def _message_fields(
+    rows: list[Row], planned: Sequence[ColumnRoles]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the field that orders the messages inside lists, by role, and the fields that are not
+    used.
+    """
     orders: dict[str, str] = {}
     fields: dict[str, None] = {}
     read: set[str] = set()
@@ -452,12 +553,20 @@ def _message_fields(rows: list[Row], planned: Sequence[ColumnRoles]) -> tuple[di
         for row in rows:
             cells = cell_list(roles.get(row, "messages")) or []
             messages = [message for message in cells if isinstance(message, dict)]
-            if keys := (roles.from_key, roles.value_key) if roles.from_key else message_keys(messages):
+            if (
+                keys := (roles.from_key, roles.value_key)
+                if roles.from_key
+                else message_keys(messages)
+            ):
                 read |= {f"{name}[].{key}" for key in (*keys, *READ_KEYS)}
-                fields |= dict.fromkeys(f"{name}[].{key}" for message in messages for key in message)
+                fields |= dict.fromkeys(
+                    f"{name}[].{key}" for message in messages for key in message
+                )
             if key := order_key(messages):
                 orders["order"] = f"{name}[].{key}"
-    return orders, tuple(field for field in fields if field not in read and field not in orders.values())
+    return orders, tuple(
+        field for field in fields if field not in read and field not in orders.values()
+    )
 
 
 def _unused(peek: Peek, used: Collection[str], options: ReadOptions) -> tuple[str, ...]:
@@ -472,41 +581,63 @@ def _without(columns: Sequence[str], used: Collection[str]) -> tuple[str, ...]:
 
 
 def _recognises_prompts(peek: Peek) -> bool:
-    """Report whether a file holds prompts alone: a column of that name without one of answers, or only questions."""
+    """Report whether a file holds prompts alone: a column of that name without one of answers, or
+    only questions.
+    """
     rows = first_rows(peek)
     talk = cell_list(rows[0].get(find_column(rows[0], "messages") or "")) or []
-    is_talk = all(isinstance(text, str) for text in talk) and (len(talk) == 1 or "question_id" in rows[0])
+    is_talk = all(isinstance(text, str) for text in talk) and (
+        len(talk) == 1 or "question_id" in rows[0]
+    )
     has_prompts = _has_prompts_alone(rows) or (bool(talk) and is_talk)
-    return (has_prompts and bool(peek.records or _arrays(peek, {}))) or are_questions(peek_texts(peek))
+    return (has_prompts and bool(peek.records or _arrays(peek, {}))) or are_questions(
+        peek_texts(peek)
+    )
 
 
 def _has_prompts_alone(rows: list[Row]) -> bool:
     """Report whether a column is named like a prompt, and no other one can be an answer."""
-    asked, given = find_column(rows[0], "user"), find_column(rows[0], "input")
+    asked = find_column(rows[0], "user")
+    given = find_column(rows[0], "input")
     if asked is None or find_column(rows[0], "assistant"):
         return False
     columns = profile_columns(rows)
-    others = [c for c in columns if c.name not in (asked, given) and normalise_column(c.name) not in METADATA_COLUMNS]
-    if normalise_column(asked) in SPEAKER_LIKE_COLUMNS and any(chat_roles(column.name) for column in others):
+    others = [
+        c
+        for c in columns
+        if c.name not in (asked, given) and normalise_column(c.name) not in METADATA_COLUMNS
+    ]
+    if normalise_column(asked) in SPEAKER_LIKE_COLUMNS and any(
+        chat_roles(column.name) for column in others
+    ):
         return False  # rather a chat
     return not any(column.kind in ("texts", "lists") for column in others)
 
 
-def _read_prompts(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
+def _read_prompts(
+    file: SourceFile, options: ReadOptions
+) -> Iterator[Conversation | RejectedRecord]:
     """Reject every prompt, with the reason."""
     records = read_texts(file) if peek_texts(file.peek()) else _records(file, options)
     for item in records:
-        yield item if isinstance(item, RejectedRecord) else RejectedRecord(item[0], "a prompt without an answer")
+        yield (
+            item
+            if isinstance(item, RejectedRecord)
+            else RejectedRecord(item[0], "a prompt without an answer")
+        )
 
 
 EXPECTED = "any other table with texts, or with lists of messages: --map says which column is what"
 PROMPTS = "a column such as prompt or question and none of answers, or a list of questions"
 PROMPTS_NOTE = (
-    "Prompts without answers: nothing to train on. Use them as questions to a persona, with model_inference or in the "
+    "Prompts without answers: nothing to train on. Use them as questions to a persona, with "
+    "model_inference or in the "
     "playground, or add a column with its answers."
 )
 WORSE_KEPT = "worse answers are kept as rejected alternatives, which only preference training uses"
-BY_TURNS = "texts name no speakers: the first, third … are taken as the user's, the others as the answers"
+BY_TURNS = (
+    "texts name no speakers: the first, third … are taken as the user's, the others as the answers"
+)
 MEANINGS = {
     **dict.fromkeys(("preference", "scored", "verdict"), (WORSE_KEPT,)),
     **dict.fromkeys(("ultrachat", "turns"), (BY_TURNS,)),
@@ -517,11 +648,22 @@ MEANINGS = {
 }
 """What schemas take with another meaning than it has in the file."""
 FORMATS = (
-    SourceFormat(CHAT_FORMAT, "Chat in a table", CHAT_EXPECTED, lambda peek: _chat(peek) is not None, _read_chat_table),
+    SourceFormat(
+        CHAT_FORMAT,
+        "Chat in a table",
+        CHAT_EXPECTED,
+        lambda peek: _chat(peek) is not None,
+        _read_chat_table,
+    ),
     *map(_schema_format, ROW_SCHEMAS),
     *TEXT_FORMATS,
     SourceFormat(
-        PROMPTS_FORMAT, "Prompts without answers", PROMPTS, _recognises_prompts, _read_prompts, note=PROMPTS_NOTE
+        PROMPTS_FORMAT,
+        "Prompts without answers",
+        PROMPTS,
+        _recognises_prompts,
+        _read_prompts,
+        note=PROMPTS_NOTE,
     ),
     SourceFormat(COLUMNS_FORMAT, "Mapped columns", EXPECTED, _recognises_columns, _read_columns),
 )

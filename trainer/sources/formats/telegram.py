@@ -1,7 +1,8 @@
-"""Telegram's "Export chat history" and "Export Telegram data" in JSON: `result.json` of one chat, or of all of them.
+"""Telegram's "Export chat history" and "Export Telegram data" in JSON: `result.json` of one chat,
+or of all of them.
 
-Format: what Telegram Desktop writes (export/output/export_output_json.cpp in telegramdesktop/tdesktop). A text is a
-string, or a list of strings and entities `{type, text}`.
+Format: what Telegram Desktop writes (export/output/export_output_json.cpp in
+telegramdesktop/tdesktop). A text is a string, or a list of strings and entities `{type, text}`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,9 +29,24 @@ CHAT_LISTS = ("chats", "left_chats")
 CHAT_TYPES = ("personal_chat", "bot_chat", "saved_messages", "replies", "verify_codes", "private_group",
          "private_supergroup", "public_supergroup", "private_channel", "public_channel")  # fmt: skip
 DELETED_ACCOUNT = "Deleted Account"
-ENTITY_MARKUP = {"bold": "**", "italic": "*", "underline": "__", "strikethrough": "~~", "spoiler": "||", "code": "`"}
+ENTITY_MARKUP = {
+    "bold": "**",
+    "italic": "*",
+    "underline": "__",
+    "strikethrough": "~~",
+    "spoiler": "||",
+    "code": "`",
+}
 """Discord's signs for Telegram's entities."""
-MEDIA_FIELDS = ("photo", "file", "media_type", "sticker_emoji", "contact_information", "location_information", "poll")
+MEDIA_FIELDS = (
+    "photo",
+    "file",
+    "media_type",
+    "sticker_emoji",
+    "contact_information",
+    "location_information",
+    "poll",
+)
 
 
 def read(file: SourceFile, options: ReadOptions) -> Iterator[Conversation | RejectedRecord]:
@@ -58,11 +74,15 @@ def _entry(chat: Mapping[str, Any], row: str, message: Mapping[str, Any]) -> Log
     has_medium = any(message.get(key) for key in MEDIA_FIELDS)
     return LogEntry(
         row=row,
-        at=epoch_seconds(message, "date_unixtime") if "date_unixtime" in message else timestamp_field(message, "date"),
+        at=epoch_seconds(message, "date_unixtime")
+        if "date_unixtime" in message
+        else timestamp_field(message, "date"),
         author=make_author(author_id, names if any(names) else (DELETED_ACCOUNT,), is_bot=is_bot),
         text=_render_text(message.get("text")) if is_message else "",
         id=optional_text(message, "id"),
-        reply_to="" if "reply_to_peer_id" in message else optional_text(message, "reply_to_message_id"),
+        reply_to=""
+        if "reply_to_peer_id" in message
+        else optional_text(message, "reply_to_message_id"),
         channel=optional_text(chat, "id"),
         dropped=_skip_reason(message) if is_message else sessionise.SYSTEM,
         empty=sessionise.ATTACHMENT if has_medium else sessionise.NO_TEXT,
@@ -77,10 +97,14 @@ def _skip_reason(message: Mapping[str, Any]) -> str:
 
 
 def _render_text(value: object) -> str:
-    """Convert the text to Discord's markup. Raises `UnusableRecordError` unless it is a text or a list of pieces."""
+    """Convert the text to Discord's markup. Raises `UnusableRecordError` unless it is a text or a
+    list of pieces.
+    """
     if not isinstance(value, str | list):
         raise UnusableRecordError("text: a text or a list was expected")
-    return map_outside_code("".join(map(_piece, [value] if isinstance(value, str) else value)), lambda part: part)
+    return map_outside_code(
+        "".join(map(_piece, [value] if isinstance(value, str) else value)), lambda part: part
+    )
 
 
 def _piece(piece: object) -> str:
@@ -88,7 +112,8 @@ def _piece(piece: object) -> str:
         return clean_text(piece)
     if not isinstance(piece, dict) or not isinstance(piece.get("text"), str):
         raise UnusableRecordError("text: a piece is neither a text nor an entity")
-    kind, text = piece.get("type"), clean_text(piece["text"])
+    kind = piece.get("type")
+    text = clean_text(piece["text"])
     if kind == "mention_name":
         return mark_mention(f"user{piece.get('user_id')}")
     if kind == "mention":
@@ -99,8 +124,11 @@ def _piece(piece: object) -> str:
         return "".join(f"> {line}\n" for line in text.splitlines())
     if kind == "text_link" and piece.get("href") != text:
         return f"[{text}]({optional_text(piece, 'href')})"
-    sign, inner = ENTITY_MARKUP.get(str(kind), ""), text.strip()
-    return text.replace(inner, f"{sign}{inner}{sign}") if sign and inner else text  # spaces stay outside
+    sign = ENTITY_MARKUP.get(str(kind), "")
+    inner = text.strip()
+    return (
+        text.replace(inner, f"{sign}{inner}{sign}") if sign and inner else text
+    )  # spaces stay outside
 
 
 def _recognises(peek: Peek) -> bool:
@@ -114,5 +142,7 @@ def _recognises(peek: Peek) -> bool:
     return bool({"from", "from_id", "actor", "actor_id", "text", "action"} & first.keys())
 
 
-EXPECTED = "a Telegram export in JSON: {name, type, id, messages: [{id, type, date, from, from_id, text}]}"
+EXPECTED = (
+    "a Telegram export in JSON: {name, type, id, messages: [{id, type, date, from, from_id, text}]}"
+)
 FORMAT = SourceFormat("telegram", "Telegram export", EXPECTED, _recognises, read)

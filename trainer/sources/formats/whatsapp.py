@@ -1,10 +1,10 @@
 """WhatsApp chats from "Export chat": text, one message after another, some over several lines.
 
 The format is undocumented; this follows exports in many languages and published parsers
-(https://github.com/Pustur/whatsapp-chat-parser among others). iOS puts date and time in brackets, Android puts ` - `
-behind them; both follow the device's language, as do WhatsApp's own messages (system messages, "image omitted"). On iOS
-these start with a left-to-right mark; on Android, media placeholders and edit marks are in angle brackets. Thus they
-are recognised in any language.
+(https://github.com/Pustur/whatsapp-chat-parser among others). iOS puts date and time in brackets,
+Android puts ` - ` behind them; both follow the device's language, as do WhatsApp's own messages
+(system messages, "image omitted"). On iOS these start with a left-to-right mark; on Android, media
+placeholders and edit marks are in angle brackets. Thus they are recognised in any language.
 """
 
 import re
@@ -37,17 +37,26 @@ DIRECTION_MARKS = "[\ufeff\u200e\u200f\u202a-\u202e\u2066-\u2069]*"
 AFTER_TIMESTAMP = rf"(?:(?P<bracket>\]){SPACE}*|{SPACE}[-–]{SPACE}|,{SPACE}(?=[^:\n]{{1,60}} : )|:{SPACE})(?P<rest>.*)"
 HEADERS = tuple(
     re.compile(
-        rf"{DIRECTION_MARKS}\[?{DIRECTION_MARKS}{written}{DIRECTION_MARKS}{AFTER_TIMESTAMP}", re.IGNORECASE | re.DOTALL
+        rf"{DIRECTION_MARKS}\[?{DIRECTION_MARKS}{written}{DIRECTION_MARKS}{AFTER_TIMESTAMP}",
+        re.IGNORECASE | re.DOTALL,
     )
     for written in (DATE_FIRST, TIME_FIRST)
 )
 SPEAKER = re.compile(r"(?P<name>[^:\n\"“”„«»]{1,60}?) ?:(?: |(?=\n)|$)(?P<text>.*)", re.DOTALL)
-"""A name contains no quotation marks: `Ann changed the subject to "News: today"` is a system message."""
-APP_TEXT = re.compile(rf"^{DIRECTION_MARK}[^\n]*|\s*{DIRECTION_MARK}(?:<[^<>\n]+>|(?:\S+ ){{0,2}}\S+)\s*\Z")
+"""A name contains no quotation marks: `Ann changed the subject to "News: today"` is a system
+message.
+"""
+APP_TEXT = re.compile(
+    rf"^{DIRECTION_MARK}[^\n]*|\s*{DIRECTION_MARK}(?:<[^<>\n]+>|(?:\S+ ){{0,2}}\S+)\s*\Z"
+)
 ANGLED = re.compile(r"[ \t]*<(?=[^<>]*(?: |[^\x00-\x7f]))[^<>=/\"\n]{4,80}>[ \t]*$", re.MULTILINE)
-ATTACHED = re.compile(r"^\S[^\n/]*\.\w{2,5} \([^()\n]+\)$|<[^<>:\n]{3,30}: [^<>\n]+\.\w{2,5}>", re.MULTILINE)
+ATTACHED = re.compile(
+    r"^\S[^\n/]*\.\w{2,5} \([^()\n]+\)$|<[^<>:\n]{3,30}: [^<>\n]+\.\w{2,5}>", re.MULTILINE
+)
 FILE_NAME = re.compile(r"[^\n]+\.\w{2,5}")
-PLACE_OR_POLL = re.compile(r"[^\W\d]+: https?://maps\.\S+|[^\W\d]{2,12}:\n.*\(\d+ [^\W\d]+\)", re.DOTALL)
+PLACE_OR_POLL = re.compile(
+    r"[^\W\d]+: https?://maps\.\S+|[^\W\d]{2,12}:\n.*\(\d+ [^\W\d]+\)", re.DOTALL
+)
 MENTIONED = re.compile("@(?:\u2068([^\u2068\u2069\n]+)\u2069|(\\d{7,15})\\b)")
 DELETED_NOTICES = frozenset(
     """this message was deleted; you deleted this message; waiting for this message;
@@ -58,7 +67,9 @@ DELETED_NOTICES = frozenset(
     je hebt dit bericht verwijderd; сообщение удалено; данное сообщение удалено; вы удалили данное сообщение;
     bu mesaj silindi; bu mesajı sildiniz; pesan ini telah dihapus; anda menghapus pesan ini; tin nhắn này đã bị xóa;
     bạn đã xóa tin nhắn này; 此訊息已刪除; 您已刪除此訊息; 此消息已删除; 您删除了这条消息;
-    このメッセージは削除されました; 삭제된 메시지입니다; تم حذف هذه الرسالة""".replace("\n    ", " ").split("; ")
+    このメッセージは削除されました; 삭제된 메시지입니다; تم حذف هذه الرسالة""".replace(
+        "\n    ", " "
+    ).split("; ")
 )
 """Android's text for a message that was deleted or never arrived, without its last full stop."""
 Style = tuple[bool, str, bool]
@@ -66,7 +77,9 @@ Style = tuple[bool, str, bool]
 
 @dataclass(frozen=True, slots=True)
 class MessageHeader:
-    """The start of a message. `style` is the layout of date and time, the same throughout a file."""
+    """The start of a message. `style` is the layout of date and time, the same throughout a
+    file.
+    """
 
     stamp: WrittenTime
     style: Style
@@ -107,7 +120,9 @@ def _entries(file: SourceFile, channel: str) -> Iterator[LogEntry | RejectedReco
 
 
 def _detect_style(file: SourceFile) -> tuple[Style, DateOrder]:
-    """Detect the most common header style and its date order. Raises `MaterialError` if there are no headers."""
+    """Detect the most common header style and its date order. Raises `MaterialError` if there are
+    no headers.
+    """
     styles: Counter[Style] = Counter()
     detectors: dict[Style, DateOrderDetector] = {}
     for line in file.lines():
@@ -123,16 +138,20 @@ def _detect_style(file: SourceFile) -> tuple[Style, DateOrder]:
 def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, MessageHeader | None, str]]:
     """Yield each message's line number, counted from 1, its first line and its continuation lines.
 
-    A line in another style (quoted from another chat) continues a message too. Lines before the first message have no
-    header.
+    A line in another style (quoted from another chat) continues a message too. Lines before the
+    first message have no header.
     """
-    first, current, lines = 0, None, list[str]()
+    first = 0
+    current = None
+    lines = list[str]()
     for number, line in enumerate(file.lines(), start=1):
         header = parse_header(line)
         if header and header.style == style:
             if first:
                 yield first, current, "".join(lines)
-            first, current, lines = number, header, []
+            first = number
+            current = header
+            lines = []
         elif first or line.strip():
             first = first or number
             lines.append(line)
@@ -143,7 +162,9 @@ def _messages(file: SourceFile, style: Style) -> Iterator[tuple[int, MessageHead
 def _entry(row: str, at: float, channel: str, rest: str) -> LogEntry:
     match = SPEAKER.match(rest.replace("\r\n", "\n"))
     if match is None:
-        return LogEntry(row, at, make_author("", ()), "", channel=channel, dropped=sessionise.SYSTEM)
+        return LogEntry(
+            row, at, make_author("", ()), "", channel=channel, dropped=sessionise.SYSTEM
+        )
     name = clean_text(match["name"]).strip().lstrip("~\u202f ")
     author = make_author("", (name,), is_bot=name.casefold() == "meta ai")
     text, reason = _message_text(match["text"].strip(" \n\u202a\u202c"))
@@ -156,26 +177,37 @@ def _message_text(written: str) -> tuple[str, str]:
         return "", sessionise.DELETED
     own = APP_TEXT.sub("", written)
     without_media = ANGLED.sub("", ATTACHED.sub("", own))
-    text, has_media = without_media.strip(), without_media != own
+    text = without_media.strip()
+    has_media = without_media != own
     if text and not (has_media and FILE_NAME.fullmatch(text)) and not PLACE_OR_POLL.fullmatch(text):
         return _normalise_markup(text), sessionise.NO_TEXT
     if not written:
         return "", sessionise.NO_TEXT
     # Media placeholders have two or three words, system messages are sentences.
-    is_notice = not (text or has_media) and (len(written.split()) > 4 or written.endswith((".", "。")))
+    is_notice = not (text or has_media) and (
+        len(written.split()) > 4 or written.endswith((".", "。"))
+    )
     return "", sessionise.SYSTEM if is_notice else sessionise.ATTACHMENT
 
 
 def _normalise_markup(text: str) -> str:
-    """Convert to Discord's markup. Mentions are marked after cleaning, which would remove the marks."""
+    """Convert to Discord's markup. Mentions are marked after cleaning, which would remove the
+    marks.
+    """
     parts = [clean_text(part) if part else "" for part in MENTIONED.split(text)]
-    marked = [mark_mention(part) if place % 3 and part else part for place, part in enumerate(parts)]
+    marked = [
+        mark_mention(part) if place % 3 and part else part for place, part in enumerate(parts)
+    ]
     return map_outside_code("".join(marked), convert_emphasis)
 
 
 def _is_chat(name: str) -> bool:
     last = PurePosixPath(name).name.casefold()
-    return last.endswith(".txt") and ("whatsapp" in last or last == "_chat.txt") and "__macosx" not in name.casefold()
+    return (
+        last.endswith(".txt")
+        and ("whatsapp" in last or last == "_chat.txt")
+        and "__macosx" not in name.casefold()
+    )
 
 
 def _claims(names: Sequence[str]) -> Sequence[str]:
@@ -194,6 +226,7 @@ def _recognises(peek: Peek) -> bool:
 
 
 EXPECTED = (
-    'a chat exported from WhatsApp: lines such as "15/01/2024, 10:30 - Name: text" or "[15.01.24, 10:30:12] Name: …"'
+    'a chat exported from WhatsApp: lines such as "15/01/2024, 10:30 - Name: text" '
+    'or "[15.01.24, 10:30:12] Name: …"'
 )
 FORMAT = SourceFormat("whatsapp", "WhatsApp chat", EXPECTED, _recognises, read, claims=_claims)
