@@ -32,9 +32,10 @@ from bot.platform.errors import connection_error
 from bot.privacy.discord import PRIVACY_BUTTONS, PrivacyCog
 from bot.privacy.translations import COMMAND_DESCRIPTIONS, CommandTranslator
 from bot.services import Bot, Services
-from bot.training.discord import FinetuneCog, RemoveVersionButton
+from bot.training.discord import FinetuneCog
 from bot.training.discord_progress import JOB_BUTTONS
 from bot.versions.blind_test.discord import COMPARE_BUTTONS
+from bot.versions.discord import VERSION_BUTTONS
 from bot.versions.rollout.discord import ROLLOUT_BUTTONS, RolloutCog
 from personas.home.atomic_files import write_private_file
 
@@ -42,8 +43,8 @@ log = logging.getLogger(__name__)
 RESPONSE_TIMEOUT_S = 10.0
 """Timeout for Discord's response to a request that was sent."""
 PERSISTENT_ITEMS = (
-    *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *ROLLOUT_BUTTONS, *COMPARE_BUTTONS, *MEMORY_BUTTONS, PersonaSelect,
-    UnteachButton, DialogueStopButton, RemoveVersionButton,
+    *REPLY_BUTTONS, *PRIVACY_BUTTONS, *JOB_BUTTONS, *VERSION_BUTTONS, *ROLLOUT_BUTTONS,
+    *COMPARE_BUTTONS, *MEMORY_BUTTONS, PersonaSelect, UnteachButton, DialogueStopButton,
 )  # fmt: skip
 MAX_PREPARED_CHANNELS = 256
 """Channels whose prompt prefixes are computed at the start: more have no room in the engine, and

@@ -1,12 +1,9 @@
-"""`/finetune start|preview|status|cancel|resume|promote|rollback|remove|promotion`: moderators
-train a persona.
-"""
+"""`/finetune start|preview|status|cancel|resume`: moderators train a persona."""
 
 import asyncio
 import time
-from typing import Any, Literal
+from typing import Any
 
-import discord
 from discord import app_commands
 from discord.app_commands import Range
 from discord.ext import commands
@@ -22,35 +19,27 @@ from bot.platform.discord_kit.transformers import (
     channel_persona,
     persona_option,
 )
-from bot.platform.discord_kit.ui import PersistentButton, button_view, defer, edit_response, respond
+from bot.platform.discord_kit.ui import defer, respond
 from bot.platform.errors import RefusedError, redact_paths
 from bot.services import Bot
 from bot.store import TrainingJob
+from bot.training.discord_options import job_labels, select_job
 from bot.training.discord_progress import (
     ProgressMessages,
     cancel_job,
     current_job_text,
-    install_named_dialogue,
     offer_fetch,
-    promote_or_confirm,
     resume_job,
-    roll_back_with_reply,
 )
 from bot.training.training_plan import plan_text
+from bot.versions.discord import usable_versions
 from personas.errors import RequestError
-from personas.home.adapters import DIALOGUE_PREFIX
 from personas.home.datasets import DatasetNotFetchedError
-from personas.schemas.chat import Persona
 from personas.schemas.hyperparameters import parse_settings_line
 from personas.schemas.training import TaskType, TrainingRequest
 
 RETRY_INTERVAL_S = 60.0
 """Interval at which results that could not be posted are posted again."""
-PROMOTION_TEXTS = {
-    False: "Ask: a new version goes live only when a moderator presses Promote, even if the gate approves it.",
-    True: "Automatic: a new version that the gate would promote goes live at once; a message says so, with a button "
-    "to roll it back. All others need a moderator.",
-}
 OPTION_HELP = {
     "dataset": "A data set of the catalogue (the persona's own log if left out)",
     "task_type": "What to train (a persona's voice if left out); preference: from votes and taught replies",
@@ -99,19 +88,11 @@ class FinetuneCog(commands.Cog):
 # ------------------------------------------------------------------------------------------ options
 
 
-def _usable_versions(interaction: Interaction, persona: Persona) -> list[str]:
-    """The versions of a persona that the server may use, newest first."""
-    versions = interaction.client.services.store.versions
-    return [
-        it.version for it in reversed(versions.installed(persona.id, interaction.guild_id or 0))
-    ]
-
-
 def _suggested_parents(interaction: Interaction) -> list[str]:
     """Suggest adapters to train further: versions for preferences, else dialogue adapters."""
     services = interaction.client.services
     if interaction.namespace.task_type == "preference":
-        return _usable_versions(interaction, persona_option(interaction))
+        return usable_versions(interaction, persona_option(interaction))
     return services.catalogue.dialogue_adapters(interaction.guild_id or 0)
 
 
@@ -123,24 +104,6 @@ def _open_jobs(interaction: Interaction) -> list[TrainingJob]:
 def _resumable_jobs(interaction: Interaction) -> list[TrainingJob]:
     jobs = interaction.client.services.store.jobs.resumable()
     return [job for job in reversed(jobs) if job.guild_id == interaction.guild_id]
-
-
-def _jobs_of_versions(interaction: Interaction) -> list[TrainingJob]:
-    return interaction.client.services.store.jobs.of_versions(interaction.guild_id or 0)
-
-
-def _job_labels(jobs: list[TrainingJob]) -> dict[str, str]:
-    return {f"{job.name} {job.version} · {job.state} · {job.job_id}": job.job_id for job in jobs}
-
-
-def _promotable_versions(interaction: Interaction) -> list[str]:
-    """Suggest the persona's versions, newest first, and the dialogue adapters, that the server may
-    use.
-    """
-    services = interaction.client.services
-    versions = _usable_versions(interaction, persona_option(interaction))
-    dialogues = services.catalogue.dialogue_adapters(interaction.guild_id or 0)
-    return [*versions, *(f"{DIALOGUE_PREFIX}{name}" for name in dialogues)]
 
 
 def _suggested_datasets(interaction: Interaction) -> dict[str, str]:
@@ -160,15 +123,11 @@ RecipeOption = app_commands.Transform[
 ]
 ShareOption = Range[float, 0.0, 1.0]
 ParentOption = app_commands.Transform[str, SuggestionTransformer(_suggested_parents)]
-PromotableOption = app_commands.Transform[str, SuggestionTransformer(_promotable_versions)]
 OpenJobOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda it: _job_labels(_open_jobs(it)))
+    str, SuggestionTransformer(lambda it: job_labels(_open_jobs(it)))
 ]
 ResumableJobOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda it: _job_labels(_resumable_jobs(it)))
-]
-OwnVersionOption = app_commands.Transform[
-    str, SuggestionTransformer(lambda it: _job_labels(_jobs_of_versions(it)))
+    str, SuggestionTransformer(lambda it: job_labels(_resumable_jobs(it)))
 ]
 
 
@@ -308,7 +267,7 @@ async def status(interaction: Interaction) -> None:
 async def cancel(interaction: Interaction, job: OpenJobOption | None = None) -> None:
     await cancel_job(
         interaction,
-        _select_job(_open_jobs(interaction), job, "job that is queued or running").job_id,
+        select_job(_open_jobs(interaction), job, "job that is queued or running").job_id,
     )
 
 
@@ -317,92 +276,5 @@ async def cancel(interaction: Interaction, job: OpenJobOption | None = None) -> 
 async def resume(interaction: Interaction, job: ResumableJobOption | None = None) -> None:
     await resume_job(
         interaction,
-        _select_job(_resumable_jobs(interaction), job, "job that can be resumed").job_id,
+        select_job(_resumable_jobs(interaction), job, "job that can be resumed").job_id,
     )
-
-
-def _select_job(jobs: list[TrainingJob], wanted: str | None, what: str) -> TrainingJob:
-    """The first of these jobs, or the one with this id or name. Raises `RequestError`."""
-    for job in jobs:
-        if wanted in (None, job.job_id, job.name):
-            return job
-    if not jobs:
-        raise RequestError(f"There is no {what}.", "`/finetune status` lists all jobs.")
-    known = ", ".join(f"{job.name} (`{job.job_id}`)" for job in jobs)
-    raise RequestError(f"There is no such {what}.", f"There are: {known}.")
-
-
-# ------------------------------------------------------------------------------------------ live
-# versions
-
-
-@FINETUNE.command(description="Make a trained version live from the next reply on.")
-@app_commands.describe(
-    persona=CHANNEL_PERSONA_HELP,
-    version="Which version (the newest if left out); dialogue/NAME puts this dialogue adapter under the persona's card",
-)
-async def promote(
-    interaction: Interaction,
-    persona: PersonaOption | None = None,
-    version: PromotableOption | None = None,
-) -> None:
-    await defer(interaction, ephemeral=True)
-    persona = persona or channel_persona(interaction)
-    if version:
-        version = await install_named_dialogue(interaction, persona, version)
-    installed = _usable_versions(interaction, persona)
-    if not (version or installed):
-        raise RequestError(
-            f"{persona.name} has no trained version yet.", "Train one with `/finetune start`."
-        )
-    await promote_or_confirm(interaction, persona, version or installed[0])
-
-
-@FINETUNE.command(description="Go back to the previous live version.")
-@app_commands.describe(persona=CHANNEL_PERSONA_HELP)
-async def rollback(interaction: Interaction, persona: PersonaOption | None = None) -> None:
-    await defer(interaction, ephemeral=True)
-    reply = roll_back_with_reply(interaction, persona or channel_persona(interaction))
-    await respond(interaction, reply, ephemeral=False)
-
-
-@FINETUNE.command(
-    description="Delete a version that this server has imported or trained, to make room."
-)
-@app_commands.describe(version="Which version; one that is live or on trial stays")
-async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
-    job = _select_job(_jobs_of_versions(interaction), version, "version of this server")
-    interaction.client.services.versions.require_unused(job)
-    question = f"Delete {job.version} of `{job.name}` for good? Only importing or training it again brings it back."
-    await respond(interaction, question, button_view(RemoveVersionButton(job.job_id)))
-
-
-class RemoveVersionButton(PersistentButton, template=r"remove-version:(?P<job_id>[\w.-]+)"):
-    """Deletes the version of a job."""
-
-    label = "Delete"
-    moderators_only = True
-    style = discord.ButtonStyle.danger
-    job_id: str
-
-    async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction)
-        job = _select_job(_jobs_of_versions(interaction), self.job_id, "version of this server")
-        await interaction.client.services.versions.remove(job)
-        await edit_response(
-            interaction, content=f"{job.version} of `{job.name}` is deleted.", view=None
-        )
-
-
-@FINETUNE.command(
-    description="Choose whether a measurably better version goes live automatically in this server."
-)
-@app_commands.describe(way="ask (the default) or automatic; left out, the current choice is shown")
-async def promotion(
-    interaction: Interaction, way: Literal["ask", "automatic"] | None = None
-) -> None:
-    guilds = interaction.client.services.store.guilds
-    guild_id = interaction.guild_id or 0
-    if way:
-        guilds.set_auto_promotion(guild_id, way == "automatic")
-    await respond(interaction, PROMOTION_TEXTS[guilds.is_auto_promotion_enabled(guild_id)])

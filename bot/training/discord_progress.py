@@ -11,14 +11,12 @@ from pathlib import Path
 import aiohttp
 import discord
 
-from bot.chat.model_names import version_label
 from bot.chat.places import GuildChannel
 from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.data.jobs import DataJob, start_fetch
-from bot.platform.discord_kit.transformers import Interaction, require_moderator, require_persona
+from bot.platform.discord_kit.transformers import Interaction, require_moderator
 from bot.platform.discord_kit.ui import (
     PersistentButton,
-    PersistentPersonaSelect,
     button_view,
     defer,
     respond,
@@ -28,12 +26,11 @@ from bot.platform.errors import RefusedError
 from bot.services import Bot, Services
 from bot.store import StoreError, TrainingJob
 from bot.training.status_text import job_result_text, job_status_text, job_title
-from bot.versions.actions import PromotionObjectedError
+from bot.versions.discord import PromoteButton, PromoteDialogueButton, RollbackButton
 from personas.errors import RequestError, UnderstudyError
 from personas.home.adapters import DIALOGUE_PREFIX
 from personas.home.datasets import DatasetNotFetchedError
 from personas.models.base_model import find_hub_error
-from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)
 
@@ -228,68 +225,6 @@ def live_version(services: Services, job: TrainingJob) -> str | None:
     return services.store.versions.live(job.persona, job.guild_id) if job.persona else None
 
 
-async def promote_with_reply(
-    interaction: Interaction, persona: Persona, version: str, *, anyway: bool = True
-) -> str:
-    """Promote a version; returns the reply to the moderator. Raises `PromotionObjectedError` unless
-    `anyway`.
-    """
-    origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
-    if not await interaction.client.services.versions.promote(
-        persona.id, version, *origin, anyway=anyway
-    ):
-        return f"{version} of **{persona.name}** is live already."
-    builder = interaction.client.services.request_builder
-    dialogue = builder.dialogue_of(builder.adapter(persona.id, version))
-    note = f" It is the dialogue adapter `{dialogue}`." if dialogue else ""
-    return f"{version} of **{persona.name}** is live from the next reply on.{note}"
-
-
-async def install_named_dialogue(interaction: Interaction, persona: Persona, version: str) -> str:
-    """Install `dialogue/NAME` as a version of a persona; returns the version. Any other version is
-    returned as it is.
-
-    Raises `RequestError` for an adapter that the server may not use, and `AdapterError` for a
-    damaged one.
-    """
-    if not version.startswith(DIALOGUE_PREFIX):
-        return version
-    services = interaction.client.services
-    guild_id = interaction.guild_id or 0
-    adapter = services.catalogue.find_dialogue_adapter(
-        version.removeprefix(DIALOGUE_PREFIX), guild_id
-    )
-    origin = guild_id, interaction.channel_id or 0, interaction.user.id
-    return await services.versions.install_dialogue(persona.id, adapter, origin)
-
-
-async def promote_or_confirm(interaction: Interaction, persona: Persona, version: str) -> None:
-    """Promote a version, or ask for confirmation where it meets objections. The interaction is
-    acknowledged.
-    """
-    was_live = (
-        interaction.client.services.store.versions.live(persona.id, interaction.guild_id or 0)
-        == version
-    )
-    try:
-        reply = await promote_with_reply(interaction, persona, version, anyway=False)
-    except PromotionObjectedError as error:
-        reasons = "\n".join(f"- {reason}" for reason in error.objections.reasons)
-        question = f"{error.objections.who} {version} of **{persona.name}**:\n{reasons}"
-        await respond(interaction, question, button_view(PromoteAnywayButton(persona.id, version)))
-    else:
-        await respond(interaction, reply, ephemeral=was_live)
-
-
-def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
-    """Roll a persona back; returns the reply to the moderator."""
-    services = interaction.client.services
-    guild_id = interaction.guild_id or 0
-    services.versions.roll_back(persona, guild_id, interaction.user.id)
-    live = version_label(services.store.versions.live(persona.id, guild_id))
-    return f"Rolled back: {live} answers for **{persona.name}** from the next reply on."
-
-
 async def cancel_job(interaction: Interaction, job_id: str) -> None:
     """Cancel a job and confirm it."""
     await defer(interaction, ephemeral=True, thinking=True)
@@ -338,95 +273,6 @@ class ResumeJobButton(PersistentButton, template=r"resume:(?P<job_id>[\w.-]+)"):
 
     async def pressed(self, interaction: Interaction) -> None:
         await resume_job(interaction, self.job_id)
-
-
-class PromoteButton(
-    PersistentButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"
-):
-    """Makes a version live."""
-
-    label = "Promote"
-    moderators_only = True
-    style = discord.ButtonStyle.success
-    persona_id: str
-    version: str
-
-    async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction, thinking=True)
-        await promote_or_confirm(
-            interaction, require_persona(interaction, self.persona_id), self.version
-        )
-
-
-class PromoteAnywayButton(
-    PersistentButton, template=r"promote-anyway:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"
-):
-    """Makes a version live that the gate has rejected."""
-
-    label = "Promote anyway"
-    moderators_only = True
-    style = discord.ButtonStyle.danger
-    persona_id: str
-    version: str
-
-    async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction, thinking=True)
-        persona = require_persona(interaction, self.persona_id)
-        await respond(
-            interaction,
-            await promote_with_reply(interaction, persona, self.version),
-            ephemeral=False,
-        )
-
-
-class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<name>[\w-]+)"):
-    """Asks for the persona that gets a dialogue adapter."""
-
-    label = "Promote…"
-    moderators_only = True
-    style = discord.ButtonStyle.success
-    name: str
-
-    async def pressed(self, interaction: Interaction) -> None:
-        services = interaction.client.services
-        guild_id = interaction.guild_id or 0
-        services.catalogue.find_dialogue_adapter(self.name, guild_id)
-        question = (
-            f"Which persona gets the dialogue adapter `{self.name}`? It becomes a version of that "
-            "persona."
-        )
-        menu = DialoguePersonaSelect.of(services.personas.of(guild_id).values(), self.name)
-        await respond(interaction, question, button_view(menu))
-
-
-class DialoguePersonaSelect(
-    PersistentPersonaSelect, template=r"promote-dialogue-to:(?P<name>[\w-]+)"
-):
-    """Makes a dialogue adapter the live version of the persona that is chosen."""
-
-    moderators_only = True
-    name: str
-
-    async def chosen(self, interaction: Interaction, persona_id: str) -> None:
-        await defer(interaction, thinking=True)
-        persona = require_persona(interaction, persona_id)
-        version = await install_named_dialogue(
-            interaction, persona, f"{DIALOGUE_PREFIX}{self.name}"
-        )
-        await promote_or_confirm(interaction, persona, version)
-
-
-class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
-    """Goes back to the previous live version."""
-
-    label = "Roll back"
-    moderators_only = True
-    persona_id: str
-
-    async def pressed(self, interaction: Interaction) -> None:
-        await defer(interaction, thinking=True)
-        reply = roll_back_with_reply(interaction, require_persona(interaction, self.persona_id))
-        await respond(interaction, reply, ephemeral=False)
 
 
 # ------------------------------------------------------------------------------------------ data
@@ -537,11 +383,6 @@ class CancelFetchButton(PersistentButton, template=r"cancel-fetch:(?P<name>[\w .
 JOB_BUTTONS = (
     CancelJobButton,
     ResumeJobButton,
-    PromoteButton,
-    PromoteAnywayButton,
-    PromoteDialogueButton,
-    DialoguePersonaSelect,
-    RollbackButton,
     FetchDatasetButton,
     CancelFetchButton,
 )

@@ -38,8 +38,8 @@ from bot.platform.discord_kit.ui import (
 from bot.platform.errors import RefusedError
 from bot.services import Bot, Services
 from bot.store import BASE_MODEL_NAME, NewRollout, Rollout, Store
-from bot.training.discord_progress import PromoteButton, install_named_dialogue, promote_with_reply
 from bot.versions.actions import LiveVersions
+from bot.versions.discord import PromoteButton, install_named_dialogue, promote_with_reply
 from bot.versions.member_feedback import record_member_feedback, share_votes
 from bot.versions.rollout import report as rollout_report
 from bot.versions.rollout.history import VersionHistory

@@ -1,0 +1,299 @@
+"""`/finetune promote|rollback|remove|promotion`, and the buttons that change the live version."""
+
+from typing import Literal
+
+import discord
+from discord import app_commands
+
+from bot.chat.model_names import version_label
+from bot.platform.discord_kit.transformers import (
+    CHANNEL_PERSONA_HELP,
+    FINETUNE,
+    Interaction,
+    PersonaOption,
+    SuggestionTransformer,
+    channel_persona,
+    persona_option,
+    require_persona,
+)
+from bot.platform.discord_kit.ui import (
+    PersistentButton,
+    PersistentPersonaSelect,
+    button_view,
+    defer,
+    edit_response,
+    respond,
+)
+from bot.store import TrainingJob
+from bot.training.discord_options import job_labels, select_job
+from bot.versions.actions import PromotionObjectedError
+from personas.errors import RequestError
+from personas.home.adapters import DIALOGUE_PREFIX
+from personas.schemas.chat import Persona
+
+PROMOTION_TEXTS = {
+    False: "Ask: a new version goes live only when a moderator presses Promote, even if the gate approves it.",
+    True: "Automatic: a new version that the gate would promote goes live at once; a message says so, with a button "
+    "to roll it back. All others need a moderator.",
+}
+
+
+def usable_versions(interaction: Interaction, persona: Persona) -> list[str]:
+    """The versions of a persona that the server may use, newest first."""
+    versions = interaction.client.services.store.versions
+    return [
+        it.version for it in reversed(versions.installed(persona.id, interaction.guild_id or 0))
+    ]
+
+
+def _promotable_versions(interaction: Interaction) -> list[str]:
+    """Suggest the persona's versions, newest first, and the dialogue adapters, that the server may
+    use.
+    """
+    services = interaction.client.services
+    versions = usable_versions(interaction, persona_option(interaction))
+    dialogues = services.catalogue.dialogue_adapters(interaction.guild_id or 0)
+    return [*versions, *(f"{DIALOGUE_PREFIX}{name}" for name in dialogues)]
+
+
+def _jobs_of_versions(interaction: Interaction) -> list[TrainingJob]:
+    return interaction.client.services.store.jobs.of_versions(interaction.guild_id or 0)
+
+
+PromotableOption = app_commands.Transform[str, SuggestionTransformer(_promotable_versions)]
+OwnVersionOption = app_commands.Transform[
+    str, SuggestionTransformer(lambda it: job_labels(_jobs_of_versions(it)))
+]
+
+
+@FINETUNE.command(description="Make a trained version live from the next reply on.")
+@app_commands.describe(
+    persona=CHANNEL_PERSONA_HELP,
+    version="Which version (the newest if left out); dialogue/NAME puts this dialogue adapter under the persona's card",
+)
+async def promote(
+    interaction: Interaction,
+    persona: PersonaOption | None = None,
+    version: PromotableOption | None = None,
+) -> None:
+    await defer(interaction, ephemeral=True)
+    persona = persona or channel_persona(interaction)
+    if version:
+        version = await install_named_dialogue(interaction, persona, version)
+    installed = usable_versions(interaction, persona)
+    if not (version or installed):
+        raise RequestError(
+            f"{persona.name} has no trained version yet.", "Train one with `/finetune start`."
+        )
+    await promote_or_confirm(interaction, persona, version or installed[0])
+
+
+@FINETUNE.command(description="Go back to the previous live version.")
+@app_commands.describe(persona=CHANNEL_PERSONA_HELP)
+async def rollback(interaction: Interaction, persona: PersonaOption | None = None) -> None:
+    await defer(interaction, ephemeral=True)
+    reply = roll_back_with_reply(interaction, persona or channel_persona(interaction))
+    await respond(interaction, reply, ephemeral=False)
+
+
+@FINETUNE.command(
+    description="Delete a version that this server has imported or trained, to make room."
+)
+@app_commands.describe(version="Which version; one that is live or on trial stays")
+async def remove(interaction: Interaction, version: OwnVersionOption) -> None:
+    job = select_job(_jobs_of_versions(interaction), version, "version of this server")
+    interaction.client.services.versions.require_unused(job)
+    question = f"Delete {job.version} of `{job.name}` for good? Only importing or training it again brings it back."
+    await respond(interaction, question, button_view(RemoveVersionButton(job.job_id)))
+
+
+@FINETUNE.command(
+    description="Choose whether a measurably better version goes live automatically in this server."
+)
+@app_commands.describe(way="ask (the default) or automatic; left out, the current choice is shown")
+async def promotion(
+    interaction: Interaction, way: Literal["ask", "automatic"] | None = None
+) -> None:
+    guilds = interaction.client.services.store.guilds
+    guild_id = interaction.guild_id or 0
+    if way:
+        guilds.set_auto_promotion(guild_id, way == "automatic")
+    await respond(interaction, PROMOTION_TEXTS[guilds.is_auto_promotion_enabled(guild_id)])
+
+
+async def promote_with_reply(
+    interaction: Interaction, persona: Persona, version: str, *, anyway: bool = True
+) -> str:
+    """Promote a version; returns the reply to the moderator. Raises `PromotionObjectedError` unless
+    `anyway`.
+    """
+    origin = (interaction.guild_id or 0, interaction.channel_id or 0, interaction.user.id)
+    if not await interaction.client.services.versions.promote(
+        persona.id, version, *origin, anyway=anyway
+    ):
+        return f"{version} of **{persona.name}** is live already."
+    builder = interaction.client.services.request_builder
+    dialogue = builder.dialogue_of(builder.adapter(persona.id, version))
+    note = f" It is the dialogue adapter `{dialogue}`." if dialogue else ""
+    return f"{version} of **{persona.name}** is live from the next reply on.{note}"
+
+
+async def install_named_dialogue(interaction: Interaction, persona: Persona, version: str) -> str:
+    """Install `dialogue/NAME` as a version of a persona; returns the version. Any other version is
+    returned as it is.
+
+    Raises `RequestError` for an adapter that the server may not use, and `AdapterError` for a
+    damaged one.
+    """
+    if not version.startswith(DIALOGUE_PREFIX):
+        return version
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
+    adapter = services.catalogue.find_dialogue_adapter(
+        version.removeprefix(DIALOGUE_PREFIX), guild_id
+    )
+    origin = guild_id, interaction.channel_id or 0, interaction.user.id
+    return await services.versions.install_dialogue(persona.id, adapter, origin)
+
+
+async def promote_or_confirm(interaction: Interaction, persona: Persona, version: str) -> None:
+    """Promote a version, or ask for confirmation where it meets objections. The interaction is
+    acknowledged.
+    """
+    was_live = (
+        interaction.client.services.store.versions.live(persona.id, interaction.guild_id or 0)
+        == version
+    )
+    try:
+        reply = await promote_with_reply(interaction, persona, version, anyway=False)
+    except PromotionObjectedError as error:
+        reasons = "\n".join(f"- {reason}" for reason in error.objections.reasons)
+        question = f"{error.objections.who} {version} of **{persona.name}**:\n{reasons}"
+        await respond(interaction, question, button_view(PromoteAnywayButton(persona.id, version)))
+    else:
+        await respond(interaction, reply, ephemeral=was_live)
+
+
+def roll_back_with_reply(interaction: Interaction, persona: Persona) -> str:
+    """Roll a persona back; returns the reply to the moderator."""
+    services = interaction.client.services
+    guild_id = interaction.guild_id or 0
+    services.versions.roll_back(persona, guild_id, interaction.user.id)
+    live = version_label(services.store.versions.live(persona.id, guild_id))
+    return f"Rolled back: {live} answers for **{persona.name}** from the next reply on."
+
+
+class PromoteButton(
+    PersistentButton, template=r"promote:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"
+):
+    """Makes a version live."""
+
+    label = "Promote"
+    moderators_only = True
+    style = discord.ButtonStyle.success
+    persona_id: str
+    version: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction, thinking=True)
+        await promote_or_confirm(
+            interaction, require_persona(interaction, self.persona_id), self.version
+        )
+
+
+class PromoteAnywayButton(
+    PersistentButton, template=r"promote-anyway:(?P<persona_id>[\w-]+):(?P<version>v[0-9]+)"
+):
+    """Makes a version live that the gate has rejected."""
+
+    label = "Promote anyway"
+    moderators_only = True
+    style = discord.ButtonStyle.danger
+    persona_id: str
+    version: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction, thinking=True)
+        persona = require_persona(interaction, self.persona_id)
+        await respond(
+            interaction,
+            await promote_with_reply(interaction, persona, self.version),
+            ephemeral=False,
+        )
+
+
+class PromoteDialogueButton(PersistentButton, template=r"promote-dialogue:(?P<name>[\w-]+)"):
+    """Asks for the persona that gets a dialogue adapter."""
+
+    label = "Promote…"
+    moderators_only = True
+    style = discord.ButtonStyle.success
+    name: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        services = interaction.client.services
+        guild_id = interaction.guild_id or 0
+        services.catalogue.find_dialogue_adapter(self.name, guild_id)
+        question = (
+            f"Which persona gets the dialogue adapter `{self.name}`? It becomes a version of that "
+            "persona."
+        )
+        menu = DialoguePersonaSelect.of(services.personas.of(guild_id).values(), self.name)
+        await respond(interaction, question, button_view(menu))
+
+
+class DialoguePersonaSelect(
+    PersistentPersonaSelect, template=r"promote-dialogue-to:(?P<name>[\w-]+)"
+):
+    """Makes a dialogue adapter the live version of the persona that is chosen."""
+
+    moderators_only = True
+    name: str
+
+    async def chosen(self, interaction: Interaction, persona_id: str) -> None:
+        await defer(interaction, thinking=True)
+        persona = require_persona(interaction, persona_id)
+        version = await install_named_dialogue(
+            interaction, persona, f"{DIALOGUE_PREFIX}{self.name}"
+        )
+        await promote_or_confirm(interaction, persona, version)
+
+
+class RollbackButton(PersistentButton, template=r"rollback:(?P<persona_id>[\w-]+)"):
+    """Goes back to the previous live version."""
+
+    label = "Roll back"
+    moderators_only = True
+    persona_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction, thinking=True)
+        reply = roll_back_with_reply(interaction, require_persona(interaction, self.persona_id))
+        await respond(interaction, reply, ephemeral=False)
+
+
+class RemoveVersionButton(PersistentButton, template=r"remove-version:(?P<job_id>[\w.-]+)"):
+    """Deletes the version of a job."""
+
+    label = "Delete"
+    moderators_only = True
+    style = discord.ButtonStyle.danger
+    job_id: str
+
+    async def pressed(self, interaction: Interaction) -> None:
+        await defer(interaction)
+        job = select_job(_jobs_of_versions(interaction), self.job_id, "version of this server")
+        await interaction.client.services.versions.remove(job)
+        await edit_response(
+            interaction, content=f"{job.version} of `{job.name}` is deleted.", view=None
+        )
+
+
+VERSION_BUTTONS = (
+    PromoteButton,
+    PromoteAnywayButton,
+    PromoteDialogueButton,
+    DialoguePersonaSelect,
+    RollbackButton,
+    RemoveVersionButton,
+)
