@@ -5,9 +5,9 @@ import logging
 
 import pytest
 from aiohttp import web
-from tests.bot.sandbox.conftest import SEED
 
 from sandbox import Sandbox
+from tests.sandbox.conftest import SEED
 
 HOST = "Host: 127.0.0.1\r\nConnection: close\r\n"
 JSON = "Content-Type: application/json\r\n"

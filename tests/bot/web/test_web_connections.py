@@ -15,7 +15,6 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from tests.bot.sandbox.conftest import SEED
 from yarl import URL
 
 from bot.operations.web import sign_in_pages as sign_in_page
@@ -30,6 +29,7 @@ from bot.platform.web_kit.connections import (
 from bot.platform.web_kit.problems import Problem
 from bot.web_server import WebServer, run_server
 from sandbox import Sandbox
+from tests.sandbox.conftest import SEED
 
 HALF_A_REQUEST = b"GET /dashboard/sign-in HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
 SIGN_IN = "/dashboard/sign-in"
