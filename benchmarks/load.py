@@ -40,7 +40,7 @@ from benchmarks.chat_latency import (
     write_cards,
 )
 from bot.app import App, open_app
-from bot.chat.prompt_context import IncomingMessage
+from bot.chat.message_reader import IncomingMessage
 from bot.demo_guild import MODERATOR
 from bot.settings import Settings, load_settings
 from personas.engine import Engine, ReplyStream

@@ -14,7 +14,7 @@ import discord
 
 from bot import demo_guild
 from bot.chat.discord_buttons import ReplyButtonViews
-from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.request import ChatRequestBuilder
 from bot.client import BotClient, ChannelPrefixWarmup, ShardedBotClient
 from bot.demo_guild import SKERROW_HARBOUR, DemoGuild
 from bot.operations.backup.automatic import AutomaticBackup, BackupSchedule

@@ -10,11 +10,12 @@ from typing import Any, Self
 import discord
 from discord.ext import commands
 
-from bot.chat.message_reader import MessageReader
-from bot.chat.places import ChannelCache, SenderRegistry
-from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage
+from bot.chat.message_reader import IncomingMessage, MessageReader
+from bot.chat.places import ChannelCache
 from bot.chat.reply_service import ReplyService
+from bot.chat.request import ChatRequestBuilder
 from bot.chat.streaming_reply import ReplyViews
+from bot.chat.webhooks import SenderRegistry
 from bot.data.jobs import DataJobRunner
 from bot.dialogue.dialogue import DialogueRunner
 from bot.operations.metrics import BotMetrics

@@ -18,9 +18,10 @@ from discord.ext import commands
 from bot.chat.delivery import DELIVERY_ERRORS
 from bot.chat.discord_buttons import MAX_QUESTION_CHARS, ask_publicly
 from bot.chat.discord_missed import MAX_MISSED_AGE, answer_missed
-from bot.chat.message_text import join_words, raw_text, unread_parts
+from bot.chat.memory_text import edit_memory_copies
+from bot.chat.message_reader import IncomingMessage
+from bot.chat.message_text import has_words, join_words, raw_text, unread_parts
 from bot.chat.places import ChannelCache, SpeakChannel, channel_ref
-from bot.chat.prompt_context import IncomingMessage, edit_memory_copies, has_words
 from bot.chat.proxies import ProxiedMessage, ProxyWatch
 from bot.chat.reply_service import ReplyTask
 from bot.memory.discord import own_words

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 import discord
 
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
+from bot.chat.message_reader import IncomingMessage
+from bot.chat.message_text import has_words
 from bot.chat.places import SpeakChannel, channel_ref
-from bot.chat.prompt_context import IncomingMessage, has_words
 from bot.chat.reply_service import ReplyTask
-from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.platform.discord_kit.transformers import Interaction
 from bot.platform.discord_kit.ui import (
     PersistentButton,
@@ -23,6 +23,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.store import StoredReply, VoteCounts
 from personas.schemas.chat import Persona
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -18,7 +18,6 @@ from bot.chat.message_text import (
     unknown_users,
 )
 from bot.chat.places import ChannelCache
-from bot.chat.prompt_context import IncomingMessage
 from bot.store import QuotedMessage, Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -29,6 +28,22 @@ in three seconds.
 MAX_LOOKED_UP_USERS = 5
 MAX_REMEMBERED_THREADS = 10_000
 LOOK_UP_ERRORS = (discord.HTTPException, aiohttp.ClientError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True)
+class IncomingMessage:
+    """A message to answer. `event_id` is Discord's id of the message or interaction.
+
+    Members see beside it the message that it replies to (`quoted`) and the one from which its
+    thread was started (`thread_start`).
+    """
+
+    event_id: int
+    author_id: int
+    author_name: str
+    text: str
+    quoted: QuotedMessage | None = None
+    thread_start: QuotedMessage | None = None
 
 
 class MessageReader:

@@ -5,6 +5,7 @@ Source of the markup: discord.com/developers/docs/reference#message-formatting.
 
 import datetime
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ SMALL_PRINT_PATTERN = re.compile(r"^-# .*\n?", re.MULTILINE)
 VIDEO = "video/"
 AUDIO = "audio/"
 IMAGE = "image/"
+BLANK_SIGNS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Hangul fillers and an empty Braille cell, which Unicode counts among letters and symbols."""
 NameOf = Callable[[int], str]
 
 
@@ -219,3 +222,8 @@ def join_words(words: Sequence[str]) -> str:
     """Join words as in a sentence: "a, b and c"."""
     *before, last = words
     return f"{', '.join(before)} and {last}" if before else last
+
+
+def has_words(text: str) -> bool:
+    """Return True if a text has a sign that is seen: a letter, a digit, a symbol or punctuation."""
+    return any(unicodedata.category(sign)[0] in "LNPS" and sign not in BLANK_SIGNS for sign in text)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from bot.chat.prompt_context import ChatRequestBuilder, stop_sequences
+from bot.chat.request import ChatRequestBuilder, stop_sequences
 from bot.personas.base_model_compat import explain_unserved
 from bot.store import BASE_MODEL_NAME
 from personas.errors import RequestError

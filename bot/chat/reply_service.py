@@ -23,25 +23,16 @@ from bot.chat.delivery import (
     store_when_possible,
 )
 from bot.chat.held_events import HeldEvents
-from bot.chat.places import (
-    UNKNOWN_WEBHOOK_CODE,
-    ChannelRef,
-    MessageSender,
-    ReplyPolicy,
-    SenderRegistry,
-    SpeakChannel,
-    UnfinishedReplies,
-    channel_ref,
-    fetch_channel,
-)
-from bot.chat.prompt_context import ChatRequestBuilder, IncomingMessage, edit_memory_copies
-from bot.chat.streaming_reply import (
-    MAX_FOOTER_CHARS,
-    ReplyViews,
-    StreamingReply,
-    remove_links,
-    split_message,
-)
+from bot.chat.memory_text import edit_memory_copies
+from bot.chat.message_reader import IncomingMessage
+from bot.chat.places import ChannelRef, SpeakChannel, channel_ref, fetch_channel
+from bot.chat.policy import ReplyPolicy
+from bot.chat.reply_text import MAX_FOOTER_CHARS, remove_links, split_message
+from bot.chat.request import ChatRequestBuilder
+from bot.chat.senders import UNKNOWN_WEBHOOK_CODE, MessageSender
+from bot.chat.streaming_reply import ReplyViews, StreamingReply
+from bot.chat.unfinished import UnfinishedReplies
+from bot.chat.webhooks import SenderRegistry
 from bot.platform.errors import RefusedError, error_text
 from bot.store import Store, StoredReply, StoreError
 from bot.training.resource_sharing import TrainerThrottle

@@ -1,72 +1,37 @@
-"""Replies while they are generated: as messages on Discord that are edited, and as pieces of text.
-
-Model text carries no authority: links and invites are left out everywhere, and on Discord nothing
-in it is shown as a mention, a command, a link behind words or a footer.
-"""
+"""Shows a reply on Discord while it is generated, in as many messages as it needs."""
 
 import asyncio
 import datetime
 import logging
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import discord
 
 from bot.chat.delivery import DELIVERY_ERRORS
-from bot.chat.places import UNKNOWN_WEBHOOK_CODE, MessageSender
-from bot.platform.errors import error_text
+from bot.chat.reply_text import (
+    MAX_FOOTER_CHARS,
+    MAX_PART_CHARS,
+    discord_text,
+    reply_footer,
+    split_index,
+    split_message,
+)
+from bot.chat.senders import UNKNOWN_WEBHOOK_CODE, MessageSender
 from bot.store import VoteCounts
-from bot.training.resource_sharing import TrainerThrottle
-from personas.engine import Engine, ReplyStream
-from personas.prompt.renderer import PromptTooLongError
-from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, ChatReply, ChatRequest
+from personas.engine import ReplyStream
+from personas.schemas.chat import ChatReply
 
 log = logging.getLogger(__name__)
-MAX_MESSAGE_CHARS = 2000
-"""Characters in one Discord message."""
-MAX_FOOTER_CHARS, MAX_NAME_CHARS = 240, 90
-"""Characters of a footer, and of the name that `BotSender` puts before a text."""
-MAX_PART_CHARS = MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS - MAX_NAME_CHARS
-FIRST_EDIT_DELAY_S, EDIT_INTERVAL_S = 0.4, 1.0
+FIRST_EDIT_DELAY_S = 0.4
+EDIT_INTERVAL_S = 1.0
 """The first words are shown soon, then edits follow at the rate that Discord allows."""
 MAX_EDIT_INTERVAL_S = 30.0
 """Longest interval between edits while they fail; it is doubled after each failure."""
 GROWING_EDIT_TIMEOUT_S = 5.0
 """Timeout of an edit before the last one, which is left out then: the next edit shows more."""
 PLACEHOLDER = "…"
-FINISH_NOTES = {"cancelled": "stopped", "length": "cut off at the length limit"}
-MEMBER_SOURCES = (MEMORY_SOURCE, EARLIER_SOURCE)
-"""Sources in a footer that are no files of lore."""
-LINK_PREFIXES = (
-    "https://", "http://", "steam://", "discord://", "://", "www.", "discord.gg/", "discord.gg\\", "discord.gift/",
-    "discord.new/", "discord.com/", "discordapp.com/",
-)  # fmt: skip
-"""Beginnings of what can be clicked on: Discord's clients also open invites and gifts without a
-scheme.
-"""
-LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
-LINK_PATTERN = re.compile(rf"(?:{LINK_PREFIX_PATTERN.pattern})\S+", re.IGNORECASE)
-LINK_PLACEHOLDER = "(link left out)"
-CLOSING_SIGNS = ".,;:!?)]}>\"'”"
-LAST_WORD_PATTERN = re.compile(r"\S*\Z")
-INVISIBLE_PATTERN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters, and those that turn the direction of what follows. Links could be split by
-them.
-"""
-MARKUP_PREFIXES = ("@everyone", "@here", "-#", "](", "<")
-MARKUP_PATTERN = re.compile(
-    r"@(?=everyone|here)|-(?=#)|\](?=\()"
-    r"|<(?=[@#+]|id:|/[^<>\n]{1,110}:\d{1,20}>|[^<>\s]{1,64}@[^<>\s]{1,255}>)",
-    re.IGNORECASE,
-)
-"""Mentions, channels, telephone numbers, navigation, commands, e-mail addresses; links behind
-words; footers.
-"""
-OPEN_MARKUP_PATTERN = re.compile(r"<[^<>\n]{0,330}\Z")
-ZERO_WIDTH_SPACE = "\u200b"
 
 
 class ReplyViews(Protocol):
@@ -239,178 +204,3 @@ class StreamingReply:
         await self._put(len(self.parts) - 1, self._text[self._done : cut].strip() or PLACEHOLDER)
         await self._post()
         self._done = cut  # last: what fails before is done again
-
-
-def reply_footer(
-    reply: ChatReply, dialogue: str | None = None, damaged: str = "", wanted: str = ""
-) -> str:
-    """The note under a reply: that it is AI-written, its version with the dialogue adapter that
-    this is a copy of, the number of candidates, its memory, earlier talk and lore, the version
-    `wanted` where the base model answered instead, and the `damaged` one if any.
-    """
-    if not reply.text:
-        return (
-            "-# stopped before it began"
-            if reply.finish == "cancelled"
-            else "-# AI-written · nothing came out"
-        )
-    copy_of = f" (dialogue/{dialogue})" if reply.version and dialogue else ""
-    base = f"base model instead of {wanted}" if wanted and not damaged else "base model"
-    parts = ["AI-written", (reply.version or base) + copy_of]
-    if damaged:
-        parts.append(f"{damaged} cannot be read, moderators can `/finetune rollback`")
-    if reply.candidates > 1:
-        parts.append(f"best of {reply.candidates}")
-    if reply.finish in FINISH_NOTES:
-        parts.append(FINISH_NOTES[reply.finish])
-    sources = dict.fromkeys(hit.source for hit in reply.lore)
-    parts += [source for source in MEMBER_SOURCES if source in sources]
-    if files := [source for source in sources if source not in MEMBER_SOURCES]:
-        parts.append("lore: " + ", ".join(files))
-    footer = "-# " + " · ".join(parts)
-    return footer if len(footer) <= MAX_FOOTER_CHARS else f"{footer[: MAX_FOOTER_CHARS - 1]}…"
-
-
-def remove_links(text: str) -> str:
-    """The text without links and invites, which personas may not post."""
-    return _without_links(INVISIBLE_PATTERN.sub("", text)).strip()
-
-
-def discord_text(text: str, *, is_whole: bool = True) -> str:
-    """A model's text for Discord: without links, and nothing in it has an effect beyond its
-    message.
-
-    Of a text that goes on, this is the part that nothing that follows can change, so it is a
-    beginning of the whole.
-    """
-    text = INVISIBLE_PATTERN.sub("", text)
-    text = _without_links(text if is_whole else text[: _final_length(text)])
-    if not is_whole:
-        text = text[: _final_length(text, MARKUP_PREFIXES)]
-        opened = OPEN_MARKUP_PATTERN.search(text)
-        text = text[: opened.start()] if opened else text
-    return MARKUP_PATTERN.sub(lambda found: found[0] + ZERO_WIDTH_SPACE, text)
-
-
-def _without_links(text: str) -> str:
-    """Replace links, but not the punctuation and brackets that close what stands around them."""
-    return LINK_PATTERN.sub(
-        lambda it: LINK_PLACEHOLDER + it[0][len(it[0].rstrip(CLOSING_SIGNS)) :], text
-    )
-
-
-def split_message(text: str, footer: str) -> list[str]:
-    """A finished text as messages, the last one with the footer."""
-    parts = []
-    left = discord_text(text).strip()
-    while len(left) > MAX_PART_CHARS:
-        cut = split_index(left, MAX_PART_CHARS)
-        parts.append(left[:cut])
-        left = left[cut:]
-    return [*parts, f"{left}\n{footer}"]
-
-
-def split_index(text: str, limit: int) -> int:
-    """Return where to split a text longer than `limit`: after a paragraph, a sentence or a word,
-    else at the limit.
-    """
-    window = text[:limit]
-    for mark in ("\n\n", "\n", ". ", "! ", "? ", " "):
-        at = window.rfind(mark)
-        if at > limit // 2:
-            return at + len(mark)
-    return limit
-
-
-class FilteredReply:
-    """A reply that is being generated. Iterate for pieces of text; afterwards `text` and `reply`
-    are complete.
-    """
-
-    def __init__(self, stream: ReplyStream) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        links = LinkFilter()
-        async for piece in self._stream:
-            if text := links.take(piece):
-                yield text
-        if text := links.end():
-            yield text
-
-    @property
-    def reply(self) -> ChatReply:
-        """The engine's reply, once it has ended."""
-        return self._stream.reply
-
-    @property
-    def text(self) -> str:
-        """The whole text; shorter than the streamed one where that began to repeat itself."""
-        return remove_links(self.reply.text)
-
-    def cancel(self) -> None:
-        """Stop generating."""
-        self._stream.cancel()
-
-
-@asynccontextmanager
-async def stream_filtered_reply(
-    engine: Engine, throttle: TrainerThrottle, request: ChatRequest
-) -> AsyncIterator[FilteredReply]:
-    """Generate a reply; it is cancelled at the end of the block. The trainer is paused meanwhile.
-
-    Raises `EngineBusyError`; iteration raises other errors of the engine.
-    """
-    speech = FilteredReply(throttle.submit(engine, request))
-    try:
-        yield speech
-    finally:
-        speech.cancel()
-
-
-class LinkFilter:
-    """Removes links from text that comes in pieces; holds back what may become one."""
-
-    def __init__(self) -> None:
-        self._held = ""
-
-    def take(self, piece: str) -> str:
-        """Add a piece; returns the text that can be shown now."""
-        self._held += INVISIBLE_PATTERN.sub("", piece)
-        length = _final_length(self._held)
-        text = self._held[:length]
-        self._held = self._held[length:]
-        return _without_links(text)
-
-    def end(self) -> str:
-        """Return the text that was held back, at the end."""
-        held = self._held
-        self._held = ""
-        return _without_links(held)
-
-
-def _final_length(text: str, prefixes: tuple[str, ...] = LINK_PREFIXES) -> int:
-    """Count the characters of a text that no following text can make part of what begins with one
-    of `prefixes`.
-    """
-    last = LAST_WORD_PATTERN.search(text)
-    assert last is not None  # it matches at least the empty end
-    if prefixes is LINK_PREFIXES and (link := LINK_PREFIX_PATTERN.search(text, last.start())):
-        return link.start()
-    partial = [
-        size
-        for prefix in prefixes
-        for size in range(1, min(len(prefix), len(last.group()) + 1))
-        if text[-size:].casefold() == prefix[:size]
-    ]
-    return len(text) - max(partial, default=0)
-
-
-def reply_error_text(error: Exception) -> str:
-    """Describe why there is no reply. Unexpected errors get a code that is in the log too."""
-    if isinstance(error, PromptTooLongError):
-        return (
-            "The persona's card leaves no room for messages and a reply of this length. Ask for "
-            "fewer tokens."
-        )
-    return error_text(error)

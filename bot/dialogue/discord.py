@@ -7,8 +7,8 @@ from discord import app_commands
 from discord.app_commands import Range
 
 from bot.chat.discord_buttons import quote_member
+from bot.chat.message_text import has_words
 from bot.chat.places import GuildChannel, channel_ref
-from bot.chat.prompt_context import has_words
 from bot.dialogue.dialogue import DEFAULT_TURNS, MAX_TURNS, MIN_TURNS, ChannelDialogue, Dialogue
 from bot.platform.discord_kit.transformers import (
     PERSONA,

@@ -10,10 +10,10 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
-from bot.chat.message_text import ANONYMOUS_NAMES, NameOf, channel_name, raw_text
+from bot.chat.memory_text import MAX_MEMORY_CHARS, clean_memory, shorten_memory
+from bot.chat.message_text import ANONYMOUS_NAMES, NameOf, channel_name, has_words, raw_text
 from bot.chat.places import channel_ref
-from bot.chat.prompt_context import MAX_MEMORY_CHARS, clean_memory, has_words, shorten_memory
-from bot.chat.streaming_reply import MAX_MESSAGE_CHARS, discord_text, remove_links
+from bot.chat.reply_text import discord_text, remove_links
 from bot.personas.registry import short_id
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
@@ -34,6 +34,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.services import Bot
 from bot.store import Memory, StoredReply
 from personas.lore.passages import MAX_PASSAGE_WORDS

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import discord
 from discord import app_commands
 
-from bot.chat.places import NO_MENTIONS, SpeakChannel, channel_ref
+from bot.chat.places import SpeakChannel, channel_ref
 from bot.data.jobs import import_adapter_version
 from bot.personas.base_model_compat import NO_ADAPTERS
 from bot.personas.card_import import (
@@ -39,6 +39,7 @@ from bot.platform.discord_kit.transformers import (
 )
 from bot.platform.discord_kit.ui import button_view, defer, edit_response, respond
 from bot.platform.errors import RefusedError
+from bot.platform.messages import NO_MENTIONS
 from bot.services import Services
 from bot.store import ALL_CHANNELS, ALL_PERSONAS, Channel, Mute, StoredReply, TrainingJob
 from bot.training.discord_progress import job_buttons

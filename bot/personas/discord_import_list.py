@@ -5,7 +5,7 @@ import json
 
 import discord
 
-from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
+from bot.platform.messages import MAX_MESSAGE_CHARS
 from personas.schemas.import_report import ImportReport
 
 LIST_FILE = "import.json"

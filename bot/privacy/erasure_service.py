@@ -18,10 +18,10 @@ import discord
 from pydantic import Field, ValidationError
 
 from bot.chat.model_names import version_label
-from bot.chat.places import NO_MENTIONS
 from bot.operations.shards import ShardRange
 from bot.personas.guild_lore import GuildLore, remove_stale_contributions
 from bot.platform.clock import BackgroundTask
+from bot.platform.messages import NO_MENTIONS
 from bot.privacy import consent_files
 from bot.privacy.alias_search import identify_in_files, identify_in_texts
 from bot.privacy.consent_files import ConsentMirror

@@ -12,7 +12,6 @@ import aiohttp
 import discord
 
 from bot.chat.places import GuildChannel
-from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.data.jobs import DataJob, start_fetch
 from bot.platform.discord_kit.transformers import Interaction, require_moderator
 from bot.platform.discord_kit.ui import (
@@ -23,6 +22,7 @@ from bot.platform.discord_kit.ui import (
     respond_privately,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.services import Bot, Services
 from bot.store import StoreError, TrainingJob
 from bot.training.status_text import job_result_text, job_status_text, job_title

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.request import ChatRequestBuilder
 from bot.personas.base_model_compat import explain_unserved, require_servable
 from bot.personas.card_import import RequestOrigin, install_dialogue_adapter
 from bot.platform.clock import BackgroundTask

@@ -17,7 +17,7 @@ import pytest
 
 from bot.app import DASHBOARD_LINK
 from bot.chat.discord_buttons import ReplyButtonViews
-from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.request import ChatRequestBuilder
 from bot.client import BotClient
 from bot.demo_guild import (
     MEMBER,

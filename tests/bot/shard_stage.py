@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from bot.chat.discord_buttons import ReplyButtonViews
-from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.request import ChatRequestBuilder
 from bot.client import ShardedBotClient
 from bot.operations.shards import ShardRange, shard_process
 from bot.operations.shards.shard_process import (

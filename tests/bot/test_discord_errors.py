@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from bot.chat import delivery, streaming_reply
-from bot.chat.places import BotSender, WebhookSender
+from bot.chat.senders import BotSender, WebhookSender
 from bot.demo_guild import SKERROW_SEED
 from bot.operations.doctor import connection_checks as discord_checks
 from bot.operations.doctor import local_checks

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.chat.prompt_context import MAX_MISSING_VECTORS
+from bot.chat.request import MAX_MISSING_VECTORS
 from bot.chat.store.messages import MAX_EARLIER_EXCHANGES, MAX_SEQ
 from bot.store import EarlierTalk, Store, StoreError
 from personas.home.job_material import ShippedData

@@ -11,13 +11,10 @@ import discord
 import psutil
 
 from bot.chat import discord as chat_cog
-from bot.chat.places import (
-    MAX_REPLIES_IN_CHANNEL,
-    MAX_REPLIES_TO_MEMBER,
-    ChannelCache,
-    SenderRegistry,
-)
-from bot.chat.prompt_context import IncomingMessage
+from bot.chat.message_reader import IncomingMessage
+from bot.chat.places import ChannelCache
+from bot.chat.unfinished import MAX_REPLIES_IN_CHANNEL, MAX_REPLIES_TO_MEMBER
+from bot.chat.webhooks import SenderRegistry
 from sandbox.channel_messages import EPHEMERAL
 from tests.bot.conftest import INN, OFFICE, QUAY, Stage, on_stage
 from tests.fakes import until
@@ -73,7 +70,7 @@ async def test_a_member_who_floods_leaves_nothing_behind_and_delays_nobody(stage
 
 
 async def test_many_members_fill_a_channel_and_no_more(stage, monkeypatch):
-    monkeypatch.setattr("bot.chat.places.MAX_REPLIES_IN_CHANNEL", 5)
+    monkeypatch.setattr("bot.chat.unfinished.MAX_REPLIES_IN_CHANNEL", 5)
     stage.engine.free.clear()
     said = await stage.member.say(QUAY, "hello")
     author = dict(said["author"])

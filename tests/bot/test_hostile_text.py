@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.chat import streaming_reply
-from bot.chat.streaming_reply import (
+from bot.chat.reply_text import (
     MAX_FOOTER_CHARS,
-    MAX_MESSAGE_CHARS,
     MAX_PART_CHARS,
     discord_text,
     remove_links,
     reply_footer,
     split_message,
 )
+from bot.platform.messages import MAX_MESSAGE_CHARS
 from bot.versions.blind_test.judgement_text import _quoted
 from personas.schemas.chat import ChatReply, LoreHit
 from sandbox.traffic_log import HttpExchange, observers

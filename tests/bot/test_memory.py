@@ -12,7 +12,7 @@ import aiohttp
 import discord
 import pytest
 
-from bot.chat.prompt_context import clean_memory
+from bot.chat.memory_text import clean_memory
 from bot.memory.discord import MAX_MEMORIES
 from bot.store import Memory, Store
 from personas.lore import semantic

@@ -13,7 +13,7 @@ import discord
 import pytest
 
 from bot.chat import places as discord_channels
-from bot.chat.prompt_context import IncomingMessage
+from bot.chat.message_reader import IncomingMessage
 from bot.chat.reply_service import ReplyService
 from bot.privacy import erasure_service
 from bot.privacy.erasure_service import OperatorErasureRequest, leave_request

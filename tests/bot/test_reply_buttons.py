@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bot.chat.places import WebhookSender
+from bot.chat.senders import WebhookSender
 from bot.chat.streaming_reply import PLACEHOLDER, StreamingReply
 from bot.store import StoreError, VoteCounts
 from personas.errors import EngineBusyError

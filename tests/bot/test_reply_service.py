@@ -6,7 +6,7 @@ import dataclasses
 import discord
 import pytest
 
-from bot.chat.prompt_context import IncomingMessage
+from bot.chat.message_reader import IncomingMessage
 from bot.chat.store.messages import MessageHistory
 from bot.demo_guild import SKERROW_SEED
 from bot.platform.permissions import required_permissions
@@ -288,7 +288,7 @@ async def never(channel):
 async def test_where_discord_does_not_answer_about_webhooks_the_bot_speaks_and_later_edits_itself(
     stage, monkeypatch
 ):
-    monkeypatch.setattr("bot.chat.places.WEBHOOK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("bot.chat.webhooks.WEBHOOK_TIMEOUT_S", 0.3)
     place = stage.sandbox.guild_id, int(stage.sandbox.channel(OFFICE)["id"])
     stage.store.channels.assign(Channel(*place, "oda", "everything", 1, 1.0))
     senders = stage.client.services.reply_service.senders
@@ -327,7 +327,7 @@ async def test_a_picture_that_discord_does_not_take_in_time_silences_nobody(stag
         await asyncio.sleep(60)
 
     monkeypatch.setattr(discord.Webhook, "edit", hang)
-    monkeypatch.setattr("bot.chat.places.AVATAR_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("bot.chat.webhooks.AVATAR_TIMEOUT_S", 0.05)
     stage.client.services.reply_service.senders.forget(
         stage.client.get_channel(int(stage.sandbox.channel(QUAY)["id"]))
     )

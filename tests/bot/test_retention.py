@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.request import ChatRequestBuilder
 from bot.personas.guild_lore import read_all_guild_lore
 from bot.personas.registry import PersonaRegistry
 from bot.privacy import retention

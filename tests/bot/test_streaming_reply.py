@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.chat.places import MAX_HISTORY_MESSAGES
-from bot.chat.streaming_reply import (
-    EDIT_INTERVAL_S,
-    FIRST_EDIT_DELAY_S,
-    LINK_PATTERN,
-    LINK_PLACEHOLDER,
-    LinkFilter,
-    StreamingReply,
-    remove_links,
-)
+from bot.chat.reply_text import LINK_PATTERN, LINK_PLACEHOLDER, LinkFilter, remove_links
+from bot.chat.senders import MAX_HISTORY_MESSAGES
+from bot.chat.streaming_reply import EDIT_INTERVAL_S, FIRST_EDIT_DELAY_S, StreamingReply
 from personas.schemas.chat import ChatReply
 from tests.bot.conftest import OFFICE
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from aiohttp import web
 
+from bot.chat.filtered_reply import FilteredReply, stream_filtered_reply
 from bot.chat.model_names import (
     ChatModel,
     UnknownModelError,
@@ -21,8 +22,7 @@ from bot.chat.model_names import (
     find_model,
     servable_dialogue_adapters,
 )
-from bot.chat.prompt_context import ChatRequestBuilder
-from bot.chat.streaming_reply import FilteredReply, stream_filtered_reply
+from bot.chat.request import ChatRequestBuilder
 from bot.openai_api.web import completion_request
 from bot.openai_api.web.responses import (
     ChatCompletion,

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field as Limit
 
+from bot.chat.filtered_reply import FilteredReply, stream_filtered_reply
 from bot.chat.model_names import ChatModel, build_model_request, find_model
-from bot.chat.streaming_reply import FilteredReply, stream_filtered_reply
 from bot.openai_api.web.responses import lore_json
 from bot.personas.base_model_compat import (
     MAX_GREETING_CHARS,

@@ -9,8 +9,8 @@ from typing import Annotated, Any, get_args
 from aiohttp import web
 from pydantic import Field as Limit
 
+from bot.chat.filtered_reply import stream_filtered_reply
 from bot.chat.model_names import LIVE_VERSION
-from bot.chat.streaming_reply import stream_filtered_reply
 from bot.personas.base_model_compat import load_token_counter, token_counter_or_estimate
 from bot.personas.card_import import FILE_SUFFIXES, export_card, log_card_export
 from bot.personas.registry import short_id

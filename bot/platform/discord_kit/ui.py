@@ -12,10 +12,9 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.chat.delivery import UNCERTAIN_ERRORS, persist
-from bot.chat.places import NO_MENTIONS
-from bot.chat.streaming_reply import MAX_MESSAGE_CHARS
 from bot.platform.discord_kit.transformers import Interaction, require_moderator
 from bot.platform.errors import error_text
+from bot.platform.messages import MAX_MESSAGE_CHARS, NO_MENTIONS
 from personas.schemas.chat import Persona
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bot.chat.filtered_reply import FilteredReply, reply_error_text, stream_filtered_reply
 from bot.chat.model_names import ChatModel, build_model_request
-from bot.chat.streaming_reply import FilteredReply, reply_error_text, stream_filtered_reply
 from bot.dialogue.dialogue import DIALOGUE_END_TEXTS, Dialogue
 from bot.openai_api.web.responses import lore_json, usage_json
 from bot.platform.web_kit.openapi import ApiModel, Json, Links, Timestamp

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bot.chat.prompt_context import ChatRequestBuilder
-from bot.chat.streaming_reply import remove_links
+from bot.chat.reply_text import remove_links
+from bot.chat.request import ChatRequestBuilder
 from bot.personas.base_model_compat import require_servable
 from bot.platform.errors import RefusedError
 from bot.store import (

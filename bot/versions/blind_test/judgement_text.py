@@ -3,7 +3,7 @@
 import textwrap
 
 from bot.chat.model_names import version_label
-from bot.chat.streaming_reply import discord_text
+from bot.chat.reply_text import discord_text
 from bot.store import BlindComparison, JudgementCounts
 from bot.versions.blind_test.assignment import Contest
 from bot.versions.blind_test.judgement import BlindTestJudgement, OutlierMember

@@ -15,7 +15,7 @@ from discord import app_commands
 from discord.app_commands import Range
 from discord.ext import commands
 
-from bot.chat.places import NO_MENTIONS, GuildChannel, SpeakChannel, channel_ref, fetch_channel
+from bot.chat.places import GuildChannel, SpeakChannel, channel_ref, fetch_channel
 from bot.personas.registry import PersonaRegistry
 from bot.platform.discord_kit.transformers import (
     CHANNEL_PERSONA_HELP,
@@ -36,6 +36,7 @@ from bot.platform.discord_kit.ui import (
     update_message,
 )
 from bot.platform.errors import RefusedError
+from bot.platform.messages import NO_MENTIONS
 from bot.services import Bot, Services
 from bot.store import BASE_MODEL_NAME, NewRollout, Rollout, Store
 from bot.versions.actions import LiveVersions

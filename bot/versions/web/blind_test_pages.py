@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from bot.chat.model_names import version_label
-from bot.chat.streaming_reply import remove_links
+from bot.chat.reply_text import remove_links
 from bot.personas.web.lookup import persona_choices
 from bot.platform.web_kit.app_context import Routes, get_services
 from bot.platform.web_kit.problems import Problem

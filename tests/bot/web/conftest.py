@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from bot.chat.discord_buttons import ReplyButtonViews
-from bot.chat.prompt_context import ChatRequestBuilder
+from bot.chat.request import ChatRequestBuilder
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.platform.web_kit.auth import Authenticator

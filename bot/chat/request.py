@@ -4,15 +4,12 @@ the live adapter.
 
 import logging
 import time
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from bot.chat.message_text import ANONYMOUS_NAMES, NameOf, readable_text
 from bot.chat.places import ChannelRef
-from bot.chat.streaming_reply import INVISIBLE_PATTERN
 from bot.personas.base_model_compat import IncompatibleVersions
 from bot.personas.registry import PersonaRegistry
 from bot.platform.errors import RefusedError
@@ -20,7 +17,7 @@ from bot.store import EarlierTalk, Memory, QuotedMessage, Store, StoredMessage, 
 from personas.engine import Engine
 from personas.home.adapters import adapter_ref
 from personas.lore.index import MAX_EARLIER_LOOKED_AT, LoreIndex, earlier_hits
-from personas.lore.passages import MAX_PASSAGE_WORDS, WORLD, Passage, count_words
+from personas.lore.passages import WORLD, Passage
 from personas.lore.semantic import embedding_scheme, match_earlier, pack_units, pack_vectors
 from personas.schemas.chat import (
     MEMORY_SOURCE,
@@ -33,30 +30,10 @@ from personas.schemas.chat import (
 )
 
 log = logging.getLogger(__name__)
-MAX_MEMORY_CHARS = 400
 MAX_QUOTED_CHARS = 600
 """Characters of a message that another one replies to."""
-BLANK_SIGNS = frozenset(
-    "\u115f\u1160\u2800\u3164\uffa0"
-)  # Hangul fillers and an empty Braille cell: nothing is seen
 MAX_MISSING_VECTORS = 4
 """Number of earlier messages without a vector that are embedded with a new one, some 7 ms each."""
-
-
-@dataclass(frozen=True)
-class IncomingMessage:
-    """A message to answer. `event_id` is Discord's id of the message or interaction.
-
-    Members see beside it the message that it replies to (`quoted`) and the one from which its
-    thread was started (`thread_start`).
-    """
-
-    event_id: int
-    author_id: int
-    author_name: str
-    text: str
-    quoted: QuotedMessage | None = None
-    thread_start: QuotedMessage | None = None
 
 
 @dataclass(frozen=True)
@@ -393,41 +370,6 @@ def _turns_of_versions(
         if m.persona_id == persona.id and m.adapter_version not in shown
     ]
     return history[others[-1] + 1 :] if others else history
-
-
-def clean_memory(text: str, channel: NameOf = ANONYMOUS_NAMES.channel) -> str:
-    """Return a text as one line in Unicode's form NFC, without control characters; nobody is
-    mentioned in it.
-
-    Emojis of servers and commands become their names. `channel` names channels.
-    """
-    text = INVISIBLE_PATTERN.sub(" ", unicodedata.normalize("NFC", text))
-    return " ".join(
-        readable_text(text, replace(ANONYMOUS_NAMES, channel=channel), keep_code=False).split()
-    )
-
-
-def has_words(text: str) -> bool:
-    """Return True if a text has a sign that is seen: a letter, a digit, a symbol or punctuation."""
-    return any(unicodedata.category(sign)[0] in "LNPS" and sign not in BLANK_SIGNS for sign in text)
-
-
-def shorten_memory(text: str) -> str:
-    """Return as much of a text, as one line, as a memory may have."""
-    text = clean_memory(text)[:MAX_MEMORY_CHARS]
-    while count_words(text) > MAX_PASSAGE_WORDS:
-        text = text[:-1]
-    return text.strip()
-
-
-def edit_memory_copies(store: Store, message_id: int, text: str) -> None:
-    """Shorten the new text of a message to what a memory may have, for its copies; one without
-    words is forgotten.
-    """
-    if has_words(text := shorten_memory(text)):
-        store.memories.edit_copies(message_id, text)
-    else:
-        store.memories.forget_copies(message_id)
 
 
 def stop_sequences(turns: tuple[Turn, ...]) -> tuple[str, ...]:

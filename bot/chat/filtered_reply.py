@@ -1,0 +1,67 @@
+"""Replies as pieces of text without links, for the API and the pages."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bot.chat.reply_text import LinkFilter, remove_links
+from bot.platform.errors import error_text
+from bot.training.resource_sharing import TrainerThrottle
+from personas.engine import Engine, ReplyStream
+from personas.prompt.renderer import PromptTooLongError
+from personas.schemas.chat import ChatReply, ChatRequest
+
+
+class FilteredReply:
+    """A reply that is being generated. Iterate for pieces of text; afterwards `text` and `reply`
+    are complete.
+    """
+
+    def __init__(self, stream: ReplyStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        links = LinkFilter()
+        async for piece in self._stream:
+            if text := links.take(piece):
+                yield text
+        if text := links.end():
+            yield text
+
+    @property
+    def reply(self) -> ChatReply:
+        """The engine's reply, once it has ended."""
+        return self._stream.reply
+
+    @property
+    def text(self) -> str:
+        """The whole text; shorter than the streamed one where that began to repeat itself."""
+        return remove_links(self.reply.text)
+
+    def cancel(self) -> None:
+        """Stop generating."""
+        self._stream.cancel()
+
+
+@asynccontextmanager
+async def stream_filtered_reply(
+    engine: Engine, throttle: TrainerThrottle, request: ChatRequest
+) -> AsyncIterator[FilteredReply]:
+    """Generate a reply; it is cancelled at the end of the block. The trainer is paused meanwhile.
+
+    Raises `EngineBusyError`; iteration raises other errors of the engine.
+    """
+    reply = FilteredReply(throttle.submit(engine, request))
+    try:
+        yield reply
+    finally:
+        reply.cancel()
+
+
+def reply_error_text(error: Exception) -> str:
+    """Describe why there is no reply. Unexpected errors get a code that is in the log too."""
+    if isinstance(error, PromptTooLongError):
+        return (
+            "The persona's card leaves no room for messages and a reply of this length. Ask for "
+            "fewer tokens."
+        )
+    return error_text(error)

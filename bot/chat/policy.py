@@ -1,0 +1,65 @@
+"""Rules of who may ask, stop and delete replies, and where a persona is silent."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import discord
+
+from bot.chat.places import ChannelRef
+from bot.platform.errors import RefusedError
+from bot.platform.permissions import is_moderator
+from bot.store import Store, StoredReply
+from personas.schemas.chat import Persona
+
+
+@dataclass(frozen=True)
+class ReplyPolicy:
+    """The rules, checked at each action; default permissions and hidden buttons alone would not
+    enforce them.
+    """
+
+    store: Store
+
+    def require_owner(self, author_id: int, user: discord.abc.User, what: str) -> None:
+        """Refuse all but the author and moderators."""
+        if user.id != author_id and not is_moderator(user):
+            raise RefusedError(f"Only the one who asked, or a moderator, can {what}.")
+
+    def require_can_ask(
+        self, interaction: discord.Interaction[Any], persona: Persona, at: ChannelRef
+    ) -> None:
+        """Refuse members who may not write in the channel, and muted personas."""
+        self.require_can_write(interaction)
+        self.require_unmuted(persona, at)
+
+    def require_can_write(self, interaction: discord.Interaction[Any]) -> None:
+        """Refuse members who may not write here: the text of a form or a command is posted in the
+        channel, too.
+        """
+        allowed = interaction.permissions
+        in_thread = isinstance(interaction.channel, discord.Thread)
+        can_write = allowed.send_messages_in_threads if in_thread else allowed.send_messages
+        if interaction.guild_id and not can_write:
+            raise RefusedError(
+                "You may not send messages in this channel.", "A moderator can change that."
+            )
+
+    def require_reply(self, reply: StoredReply | None) -> StoredReply:
+        """Refuse an unknown reply."""
+        if reply is None:
+            raise RefusedError(
+                "This is no reply of a persona, or it is no longer kept.", "Choose another message."
+            )
+        return reply
+
+    def require_unmuted(self, persona: Persona, at: ChannelRef) -> None:
+        """Refuse a muted persona."""
+        if self.muted(persona, at):
+            raise RefusedError(
+                f"A moderator has silenced {persona.name} here.", "`/persona unmute` lifts that."
+            )
+
+    def muted(self, persona: Persona, at: ChannelRef) -> bool:
+        """Report whether a moderator has muted the persona in this channel."""
+        mute = self.store.mutes.find_applying(at.guild_id, at.channel_id, at.parent_id, persona.id)
+        return mute is not None

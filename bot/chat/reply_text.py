@@ -1,0 +1,166 @@
+"""The text of a reply on Discord: without links and effects, in messages, with a footer.
+
+Model text carries no authority: links and invites are left out everywhere, and on Discord nothing
+in it is shown as a mention, a command, a link behind words or a footer.
+"""
+
+import re
+
+from bot.platform.messages import MAX_MESSAGE_CHARS
+from personas.schemas.chat import EARLIER_SOURCE, MEMORY_SOURCE, ChatReply
+
+MAX_FOOTER_CHARS = 240
+MAX_NAME_CHARS = 90
+"""Characters of the name that `BotSender` puts before a text."""
+MAX_PART_CHARS = MAX_MESSAGE_CHARS - MAX_FOOTER_CHARS - MAX_NAME_CHARS
+FINISH_NOTES = {"cancelled": "stopped", "length": "cut off at the length limit"}
+MEMBER_SOURCES = (MEMORY_SOURCE, EARLIER_SOURCE)
+"""Sources in a footer that are no files of lore."""
+LINK_PREFIXES = (
+    "https://", "http://", "steam://", "discord://", "://", "www.", "discord.gg/", "discord.gg\\", "discord.gift/",
+    "discord.new/", "discord.com/", "discordapp.com/",
+)  # fmt: skip
+"""Beginnings of links: Discord's clients also open invites and gifts without a scheme."""
+LINK_PREFIX_PATTERN = re.compile("|".join(map(re.escape, LINK_PREFIXES)), re.IGNORECASE)
+LINK_PATTERN = re.compile(rf"(?:{LINK_PREFIX_PATTERN.pattern})\S+", re.IGNORECASE)
+LINK_PLACEHOLDER = "(link left out)"
+CLOSING_SIGNS = ".,;:!?)]}>\"'”"
+LAST_WORD_PATTERN = re.compile(r"\S*\Z")
+INVISIBLE_PATTERN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that turn the direction of the text after them. Links could be
+split by them.
+"""
+MARKUP_PREFIXES = ("@everyone", "@here", "-#", "](", "<")
+MARKUP_PATTERN = re.compile(
+    r"@(?=everyone|here)|-(?=#)|\](?=\()"
+    r"|<(?=[@#+]|id:|/[^<>\n]{1,110}:\d{1,20}>|[^<>\s]{1,64}@[^<>\s]{1,255}>)",
+    re.IGNORECASE,
+)
+"""Mentions, channels, telephone numbers, navigation, commands, e-mail addresses; links behind
+words; footers.
+"""
+OPEN_MARKUP_PATTERN = re.compile(r"<[^<>\n]{0,330}\Z")
+ZERO_WIDTH_SPACE = "\u200b"
+
+
+def reply_footer(
+    reply: ChatReply, dialogue: str | None = None, damaged: str = "", wanted: str = ""
+) -> str:
+    """Return the note under a reply: that it is AI-written, its version, the number of candidates,
+    and the sources that it was given.
+
+    `dialogue` names the dialogue adapter that the version is a copy of. `wanted` is the version
+    that should have answered in place of the base model, `damaged` the same if it cannot be read.
+    """
+    if not reply.text:
+        if reply.finish == "cancelled":
+            return "-# stopped before it began"
+        return "-# AI-written · nothing came out"
+    version = reply.version
+    if version and dialogue:
+        version += f" (dialogue/{dialogue})"
+    elif not version:
+        version = f"base model instead of {wanted}" if wanted and not damaged else "base model"
+    parts = ["AI-written", version]
+    if damaged:
+        parts.append(f"{damaged} cannot be read, moderators can `/finetune rollback`")
+    if reply.candidates > 1:
+        parts.append(f"best of {reply.candidates}")
+    if reply.finish in FINISH_NOTES:
+        parts.append(FINISH_NOTES[reply.finish])
+    sources = dict.fromkeys(hit.source for hit in reply.lore)
+    parts += [source for source in MEMBER_SOURCES if source in sources]
+    if files := [source for source in sources if source not in MEMBER_SOURCES]:
+        parts.append("lore: " + ", ".join(files))
+    footer = "-# " + " · ".join(parts)
+    return footer if len(footer) <= MAX_FOOTER_CHARS else f"{footer[: MAX_FOOTER_CHARS - 1]}…"
+
+
+def remove_links(text: str) -> str:
+    """Return the text without links and invites, which personas may not post."""
+    return _without_links(INVISIBLE_PATTERN.sub("", text)).strip()
+
+
+def discord_text(text: str, *, is_whole: bool = True) -> str:
+    """Return a model's text for Discord: without links, and nothing in it has an effect beyond its
+    message.
+
+    While the reply streams (not `is_whole`), return only the prefix that later text cannot change.
+    """
+    text = INVISIBLE_PATTERN.sub("", text)
+    text = _without_links(text if is_whole else text[: _final_length(text)])
+    if not is_whole:
+        text = text[: _final_length(text, MARKUP_PREFIXES)]
+        if opened := OPEN_MARKUP_PATTERN.search(text):
+            text = text[: opened.start()]
+    return MARKUP_PATTERN.sub(lambda sign: sign[0] + ZERO_WIDTH_SPACE, text)
+
+
+def _without_links(text: str) -> str:
+    """Replace links, but not the punctuation and brackets that close the text around them."""
+
+    def placeholder(link: re.Match[str]) -> str:
+        return LINK_PLACEHOLDER + link[0][len(link[0].rstrip(CLOSING_SIGNS)) :]
+
+    return LINK_PATTERN.sub(placeholder, text)
+
+
+def _final_length(text: str, prefixes: tuple[str, ...] = LINK_PREFIXES) -> int:
+    """Count the characters of a text that no following text can make part of a link, or of other
+    markup that begins with one of `prefixes`.
+    """
+    last_word = LAST_WORD_PATTERN.search(text)
+    assert last_word is not None  # it matches at least the empty end
+    if prefixes is LINK_PREFIXES:
+        if link := LINK_PREFIX_PATTERN.search(text, last_word.start()):
+            return link.start()
+    partial = 0
+    for prefix in prefixes:
+        for size in range(1, min(len(prefix), len(last_word.group()) + 1)):
+            if text[-size:].casefold() == prefix[:size]:
+                partial = max(partial, size)
+    return len(text) - partial
+
+
+def split_message(text: str, footer: str) -> list[str]:
+    """Split a finished text into messages, the last one with the footer."""
+    parts = []
+    left = discord_text(text).strip()
+    while len(left) > MAX_PART_CHARS:
+        cut = split_index(left, MAX_PART_CHARS)
+        parts.append(left[:cut])
+        left = left[cut:]
+    return [*parts, f"{left}\n{footer}"]
+
+
+def split_index(text: str, limit: int) -> int:
+    """Return where to split a text longer than `limit`: after a paragraph, a sentence or a word,
+    else at the limit.
+    """
+    window = text[:limit]
+    for mark in ("\n\n", "\n", ". ", "! ", "? ", " "):
+        at = window.rfind(mark)
+        if at > limit // 2:
+            return at + len(mark)
+    return limit
+
+
+class LinkFilter:
+    """Removes links from text that comes in pieces; holds back what may become one."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def take(self, piece: str) -> str:
+        """Add a piece; return the text that can be shown now."""
+        self._held += INVISIBLE_PATTERN.sub("", piece)
+        length = _final_length(self._held)
+        text = self._held[:length]
+        self._held = self._held[length:]
+        return _without_links(text)
+
+    def end(self) -> str:
+        """Return the text that was held back, at the end."""
+        held = self._held
+        self._held = ""
+        return _without_links(held)

@@ -1,0 +1,234 @@
+"""Sends, edits, deletes and finds the messages of a persona in a channel."""
+
+import datetime
+import itertools
+import logging
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import discord
+
+from bot.chat import delivery
+from bot.chat.delivery import persist
+from bot.chat.places import GuildChannel, SpeakChannel
+from bot.platform.messages import NO_MENTIONS
+from personas.schemas.chat import Persona
+
+log = logging.getLogger(__name__)
+CLOCK_SKEW = datetime.timedelta(seconds=90)
+"""Largest difference between Discord's clock and ours."""
+MAX_HISTORY_MESSAGES = 100
+UNKNOWN_WEBHOOK_CODE = 10015
+"""Discord's code for a webhook that was deleted."""
+
+
+class MessageSender(Protocol):
+    """Sender of a persona's messages in one channel."""
+
+    @property
+    def persona(self) -> Persona: ...
+
+    async def say(
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+    ) -> int:
+        """Send a message and return its id. `since` is the time of an earlier try, whose message
+        counts as sent if it is there, with the same buttons.
+        """
+        ...
+
+    async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
+        """Edit a message; a view of None removes its buttons."""
+        ...
+
+    async def remove(self, message_id: int) -> None:
+        """Delete a message, or do nothing if it is gone. Raises `discord.Forbidden`."""
+        ...
+
+    async def find(self, event_id: int) -> list[int]:
+        """Find the messages with the buttons of an event's reply, oldest first; none where the
+        history cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class WebhookSender:
+    """Sends under the persona's name and avatar."""
+
+    webhook: discord.Webhook
+    persona: Persona
+    channel: GuildChannel
+
+    @property
+    def thread(self) -> Any:
+        """The thread, for discord.py; MISSING in a text channel."""
+        return self.channel if isinstance(self.channel, discord.Thread) else discord.utils.MISSING
+
+    async def say(
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+    ) -> int:
+        # Webhooks have no nonce, and discord.py repeats a request after a pause if it did not see
+        # its success. So a copy may be there, which is looked for before and after another try.
+        started = since or discord.utils.utcnow()
+        attempts = itertools.count(1 if since else 0)
+        last = self.channel.last_message_id or 0
+
+        async def send() -> int:
+            sent = await self._sent(text, view, started, last) if next(attempts) else []
+            return sent[0] if sent else await self._send(text, view)
+
+        message_id = await persist(send)
+        if (discord.utils.utcnow() - started).total_seconds() >= delivery.RETRY_PAUSE_S:
+            for copy in await self._sent(text, view, started, last):
+                if copy != message_id:
+                    await self.remove(copy)
+        return message_id
+
+    async def _send(self, text: str, view: discord.ui.View | None) -> int:
+        message = await self.webhook.send(
+            text,
+            username=self.persona.name,
+            wait=True,
+            allowed_mentions=NO_MENTIONS,
+            suppress_embeds=True,
+            thread=self.thread,
+            view=view or discord.utils.MISSING,
+        )
+        return message.id
+
+    async def _sent(
+        self, text: str, view: discord.ui.View | None, started: datetime.datetime, last: int
+    ) -> list[int]:
+        """Find the copies of a message that was just sent: by its buttons, or else by its text
+        after the `last` message.
+        """
+        latest = await read_history(self.channel, started - CLOCK_SKEW)  # `started` is by our clock
+        own = [message for message in latest if message.webhook_id == self.webhook.id]
+        if view:
+            return _with_buttons(own, view)
+        return [
+            message.id
+            for message in own
+            if message.id > last and message.content == text.strip() and not message.components
+        ]
+
+    async def find(self, event_id: int) -> list[int]:
+        history = await read_history(self.channel, discord.utils.snowflake_time(event_id))
+        return [
+            message.id
+            for message in history
+            if message.webhook_id in (self.webhook.id, None) and _belongs_to(message, event_id)
+        ]
+
+    async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
+        try:
+            await persist(
+                lambda: self.webhook.edit_message(
+                    message_id,
+                    content=text,
+                    view=view,
+                    allowed_mentions=NO_MENTIONS,
+                    thread=self.thread,
+                )
+            )
+        except discord.NotFound as error:
+            if error.code == UNKNOWN_WEBHOOK_CODE:
+                raise
+            try:  # the bot sent it itself, without a webhook
+                await BotSender(self.channel, self.persona).change(message_id, text, view)
+            except discord.Forbidden:
+                raise error from None
+
+    async def remove(self, message_id: int) -> None:
+        try:
+            await persist(lambda: self.webhook.delete_message(message_id, thread=self.thread))
+        except discord.NotFound:  # gone, or sent by another webhook, which takes Manage Messages
+            with suppress(discord.NotFound):
+                await persist(self.channel.get_partial_message(message_id).delete)
+
+
+@dataclass(frozen=True)
+class BotSender:
+    """Sends as the bot: in direct messages, and where webhooks are not allowed."""
+
+    channel: SpeakChannel
+    persona: Persona
+
+    async def say(
+        self, text: str, view: discord.ui.View | None = None, since: datetime.datetime | None = None
+    ) -> int:
+        if since:
+            sent = _with_buttons(await read_history(self.channel, since - CLOCK_SKEW), view)
+            if sent:
+                return sent[0]
+        content = self._prefixed(text)
+        shown = view or discord.utils.MISSING
+        nonce = secrets.token_hex(8)  # Discord ignores a repeated nonce
+        message = await persist(
+            lambda: self.channel.send(content, suppress_embeds=True, view=shown, nonce=nonce)
+        )
+        return message.id
+
+    async def find(self, event_id: int) -> list[int]:
+        history = await read_history(self.channel, discord.utils.snowflake_time(event_id))
+        return [message.id for message in history if _belongs_to(message, event_id)]
+
+    async def change(self, message_id: int, text: str, view: discord.ui.View | None = None) -> None:
+        message = self.channel.get_partial_message(message_id)
+        await persist(lambda: message.edit(content=self._prefixed(text), view=view))
+
+    async def remove(self, message_id: int) -> None:
+        with suppress(discord.NotFound):
+            await persist(self.channel.get_partial_message(message_id).delete)
+
+    def _prefixed(self, text: str) -> str:
+        return f"**{self.persona.name}:** {text}"
+
+
+async def read_history(channel: SpeakChannel, after: datetime.datetime) -> list[discord.Message]:
+    """Return a channel's messages since a time, oldest first; none where the bot may not read them.
+
+    Of more than `MAX_HISTORY_MESSAGES`, the first and the newest: a copy was posted right after
+    `after`, or just now.
+    """
+
+    async def read() -> list[discord.Message]:
+        limit = MAX_HISTORY_MESSAGES
+        first = [
+            message
+            async for message in channel.history(limit=limit, after=after, oldest_first=True)
+        ]
+        if len(first) < limit:
+            return first
+        newest = [message async for message in channel.history(limit=limit)]
+        return first + [message for message in reversed(newest) if message.id > first[-1].id]
+
+    try:
+        return await persist(read)
+    except discord.Forbidden:
+        log.warning(
+            "copies of replies in #%s cannot be found without the permission Read Message History",
+            channel,
+        )
+        return []
+
+
+def _custom_ids(message: discord.Message) -> set[str]:
+    custom_ids = set[str]()
+    for row in message.components:
+        if isinstance(row, discord.ActionRow):
+            custom_ids |= {getattr(item, "custom_id", None) or "" for item in row.children}
+    return custom_ids
+
+
+def _with_buttons(messages: list[discord.Message], view: discord.ui.View | None) -> list[int]:
+    if view is None or not view.children:
+        return []
+    buttons = {str(getattr(item, "custom_id", "")) for item in view.children}
+    return [message.id for message in messages if _custom_ids(message) == buttons]
+
+
+def _belongs_to(message: discord.Message, event_id: int) -> bool:
+    return any(custom_id.endswith(f":{event_id}") for custom_id in _custom_ids(message))

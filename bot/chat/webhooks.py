@@ -1,0 +1,162 @@
+"""Finds or creates the webhook that gives a persona its name and avatar in a channel."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import discord
+
+from bot.chat.delivery import UNCERTAIN_ERRORS, persist
+from bot.chat.places import ChannelCache, SpeakChannel, channel_ref
+from bot.chat.senders import BotSender, MessageSender, WebhookSender
+from bot.store import Store, StoreError
+from personas.schemas.chat import Persona
+
+log = logging.getLogger(__name__)
+WEBHOOK_NAME = "Understudy"
+AVATAR_TIMEOUT_S = 10.0
+WEBHOOK_TIMEOUT_S = 20.0
+"""Timeout for finding or creating a webhook, and setting its avatar."""
+TOO_MANY_WEBHOOKS_CODE = 30007
+"""Discord's code for a channel with as many webhooks as it may have."""
+BAD_REQUEST_STATUS = 400
+MAX_REMEMBERED_AVATARS = 10_000
+"""Channels whose webhook's avatar is known; in the rest it is uploaded again."""
+
+
+class SenderRegistry:
+    """Finds the sender of a persona in a channel; webhooks are kept in the store."""
+
+    def __init__(self, client: discord.Client | None, store: Store) -> None:
+        self._client = client
+        self._store = store
+        self._avatars: ChannelCache[Path | None] = ChannelCache(MAX_REMEMBERED_AVATARS)
+        # One lock for each channel in which a sender is being looked for.
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def edit_stretch_s(self) -> float:
+        """Seconds by which edits are postponed while requests wait; a client without shards shares
+        no limit.
+        """
+        return float(getattr(self._client, "edit_stretch_s", 0.0))
+
+    async def of(self, persona: Persona, channel: SpeakChannel) -> MessageSender:
+        """Return the persona's sender; `BotSender` where the bot may not manage webhooks, or
+        Discord does not give it one.
+        """
+        home = channel.parent if isinstance(channel, discord.Thread) else channel
+        if not isinstance(home, discord.TextChannel):
+            return BotSender(channel, persona)
+        lock = self._locks.setdefault(home.id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(WEBHOOK_TIMEOUT_S), lock:
+                webhook = await persist(lambda: self._webhook(persona, home))
+        except discord.Forbidden:
+            return BotSender(channel, persona)
+        except (*UNCERTAIN_ERRORS, discord.HTTPException, discord.RateLimited) as error:
+            log.warning("%s speaks as the bot: %s", persona.name, _why_no_webhook(error, home))
+            return BotSender(channel, persona)
+        assert not isinstance(channel, discord.DMChannel)  # it is `home` or a thread of it
+        return WebhookSender(webhook, persona, channel)
+
+    async def _webhook(self, persona: Persona, channel: discord.TextChannel) -> discord.Webhook:
+        if stored := self._store.channels.webhook(channel.id):
+            assert self._client is not None  # channels come from a client
+            webhook = discord.Webhook.partial(*stored, client=self._client)
+            try:
+                await self._set_avatar(webhook, persona, channel.id)
+            except discord.NotFound:
+                log.info("the webhook of #%s was deleted; making another", channel.name)
+            else:
+                return webhook
+        webhook = await self._find_or_create(channel)
+        assert webhook.token is not None  # webhooks that a bot creates always carry one
+        try:
+            self._store.channels.set_webhook(
+                channel.guild.id, channel.id, webhook.id, webhook.token
+            )
+        except StoreError as error:  # it is found again among the channel's webhooks
+            log.warning("the webhook of #%s was not stored: %s", channel.name, error)
+        await self._set_avatar(webhook, persona, channel.id)
+        return webhook
+
+    async def _find_or_create(self, channel: discord.TextChannel) -> discord.Webhook:
+        own = await self._own_webhooks(channel)
+        if not own:
+            created = await channel.create_webhook(name=WEBHOOK_NAME, reason="a persona's voice")
+            # There are two if an earlier request had its effect in spite of an error.
+            own = await self._own_webhooks(channel) or [created]
+        webhook, *others = own
+        for surplus in others:
+            if surplus.name == WEBHOOK_NAME:
+                with suppress(discord.NotFound):
+                    await surplus.delete(reason="another one is used")
+        return webhook
+
+    async def _own_webhooks(self, channel: discord.TextChannel) -> list[discord.Webhook]:
+        """Find webhooks of the bot that are not stored: it was killed before it could do so, or its
+        home is new.
+        """
+        assert self._client is not None  # channels come from a client
+        user = self._client.user
+        return [
+            webhook
+            for webhook in await channel.webhooks()
+            if webhook.token and webhook.user and webhook.user == user
+        ]
+
+    async def _set_avatar(
+        self, webhook: discord.Webhook, persona: Persona, channel_id: int
+    ) -> None:
+        """Upload the persona's avatar to the webhook, so that no public address is needed for
+        it.
+        """
+        if channel_id in self._avatars and self._avatars[channel_id] == persona.avatar:
+            self._avatars.move_to_end(channel_id)
+            return
+        picture = None
+        try:
+            if persona.avatar and persona.avatar.is_file():
+                picture = persona.avatar.read_bytes()
+            async with asyncio.timeout(AVATAR_TIMEOUT_S):
+                await webhook.edit(avatar=picture, prefer_auth=False)
+        except discord.NotFound:
+            raise
+        except (*UNCERTAIN_ERRORS, discord.HTTPException) as error:
+            if isinstance(error, discord.HTTPException) and error.status == BAD_REQUEST_STATUS:
+                log.warning(
+                    "%s speaks without a face: Discord does not take the picture (%s)",
+                    persona.name,
+                    error,
+                )
+                await webhook.edit(avatar=None, prefer_auth=False)
+            else:
+                log.warning(
+                    "%s speaks without a new face: %s", persona.name, str(error) or "no response"
+                )
+        self._avatars[channel_id] = persona.avatar
+
+    async def renew(self, sender: MessageSender, channel: SpeakChannel) -> MessageSender:
+        """Replace a sender whose webhook is gone; several replies may request it at once."""
+        stored = self._store.channels.webhook(channel_ref(channel).home_id)
+        if isinstance(sender, WebhookSender) and stored and stored[0] == sender.webhook.id:
+            self.forget(channel)
+        return await self.of(sender.persona, channel)
+
+    def forget(self, channel: SpeakChannel) -> None:
+        """Forget a deleted webhook; the next reply creates another."""
+        home_id = channel_ref(channel).home_id
+        self._avatars.pop(home_id, None)
+        self._store.channels.delete_webhook(home_id)
+
+
+def _why_no_webhook(error: Exception, channel: discord.TextChannel) -> str:
+    if isinstance(error, discord.HTTPException) and error.code == TOO_MANY_WEBHOOKS_CODE:
+        return f"#{channel} has as many webhooks as Discord allows"
+    return (
+        f"Discord does not answer about the webhooks of #{channel} "
+        f"({str(error) or type(error).__name__})"
+    )
