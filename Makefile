@@ -60,13 +60,13 @@ bench-data: $(READY)  ## Measure reading, filtering and deduplication (files of 
 	@$(BIN)/python -m benchmarks.reading_speed
 
 bench-gate: $(READY)  ## Check that the gate detects injected faults, and nothing else (some 40 minutes).
-	@$(BIN)/python -m benchmarks.gate_detection
+	@$(BIN)/python -m benchmarks.studies.gate_detection
 
 bench-load: $(READY)  ## Measure replies under overload with members and servers who flood (some 15 minutes).
 	@$(BIN)/python -m benchmarks.load
 
 bench-pii: $(READY)  ## Measure the anonymiser on held-out texts: precision, recall, speed.
-	@$(BIN)/python -m benchmarks.pii_detection
+	@$(BIN)/python -m benchmarks.studies.pii_detection
 
 bench-scale: $(READY) $(VLLM_READY)  ## Measure two vLLM servers, then simulate up to 64 of them (some 15 minutes; it installs vLLM in build/vllm).
 	@$(BIN)/python -m benchmarks.scale --python $(VLLM_ENV)/bin/python
@@ -75,7 +75,7 @@ bench-train: $(READY)  ## Measure training speed, compared with TRL's SFTTrainer
 	@$(BIN)/python -m benchmarks.training_speed
 
 bench-votes: $(READY)  ## Simulate blind comparisons: members needed, and wrong rulings (a minute).
-	@$(BIN)/python -m benchmarks.vote_test_power
+	@$(BIN)/python -m benchmarks.studies.vote_test_power
 
 bench-web: $(READY)  ## Measure pages with 1,000 jobs and 100,000 samples, then with 5,000 personas in 1,000 servers (three minutes).
 	@$(BIN)/python -m benchmarks.dashboard_latency

@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
-from benchmarks import pii_detection as bench_pii
-from benchmarks.pii_corpus import (
+from benchmarks.studies import pii_detection as bench_pii
+from benchmarks.studies.pii_corpus import (
     LANGUAGES,
     OPTIONAL_KIND,
     AnnotatedText,
@@ -16,8 +16,8 @@ from benchmarks.pii_corpus import (
     read_corpus,
     read_presidio,
 )
-from benchmarks.pii_heldout.writing.labels import LABELS
-from benchmarks.pii_heldout_corpus import (
+from benchmarks.studies.pii_heldout.writing.labels import LABELS
+from benchmarks.studies.pii_heldout_corpus import (
     COUNTED_LABELS,
     OPTIONAL_LABELS,
     naming_part,

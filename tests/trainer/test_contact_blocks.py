@@ -174,7 +174,7 @@ def test_a_number_and_a_town_need_something_beside_them():
 def test_the_held_out_blocks_are_held_out():
     """No four words in a row are in the templates of both sets, and every value is marked."""
     pytest.importorskip("faker")
-    from benchmarks.contact_blocks import (
+    from benchmarks.studies.contact_blocks import (
         TEMPLATES_FILE,
         development_blocks,
         held_out_blocks,

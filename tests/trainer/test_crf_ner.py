@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pii_corpus import CORPUS_FOLDER, read_corpus
+from benchmarks.studies.pii_corpus import CORPUS_FOLDER, read_corpus
 from personas.errors import UnderstudyError
 from tools.name_tagger import train as training
 from tools.name_tagger.synthetic_corpus import (

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.gate_detection import detection_result
-from benchmarks.gate_faults import (
+from benchmarks.studies.gate_detection import detection_result
+from benchmarks.studies.gate_faults import (
     FAULTS,
     duplicate_samples,
     leak_heldout,

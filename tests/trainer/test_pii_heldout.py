@@ -1,4 +1,4 @@
-"""Checks the held-out texts with labelled personal data (benchmarks/pii_heldout)."""
+"""Checks the held-out texts with labelled personal data (benchmarks/studies/pii_heldout)."""
 
 import json
 import re
@@ -10,14 +10,14 @@ from random import Random
 
 import pytest
 
-from benchmarks.pii_heldout.kinds import KINDS
-from benchmarks.pii_heldout.values.numbers import card_number, iban, luhn_digit
-from benchmarks.pii_heldout.writing.filling import fill_template
-from benchmarks.pii_heldout.writing.generation import OTHER_LANGUAGES, generate_texts
-from benchmarks.pii_heldout.writing.habits import CASUAL_HABITS
-from benchmarks.pii_heldout.writing.labels import LABELS
-from benchmarks.pii_heldout.writing.pieces import Piece, join_pieces
-from benchmarks.pii_heldout.writing.slots import FillingContext
+from benchmarks.studies.pii_heldout.kinds import KINDS
+from benchmarks.studies.pii_heldout.values.numbers import card_number, iban, luhn_digit
+from benchmarks.studies.pii_heldout.writing.filling import fill_template
+from benchmarks.studies.pii_heldout.writing.generation import OTHER_LANGUAGES, generate_texts
+from benchmarks.studies.pii_heldout.writing.habits import CASUAL_HABITS
+from benchmarks.studies.pii_heldout.writing.labels import LABELS
+from benchmarks.studies.pii_heldout.writing.pieces import Piece, join_pieces
+from benchmarks.studies.pii_heldout.writing.slots import FillingContext
 
 ROOT = Path(__file__).parent.parent.parent
 COUNT = 2000
@@ -134,7 +134,15 @@ def test_check_digits_are_right():
 
 def test_the_command_writes_json_lines(tmp_path):
     path = tmp_path / "texts.jsonl"
-    command = [sys.executable, "-m", "benchmarks.pii_heldout", "--seed", "4", "--count", "30"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.studies.pii_heldout",
+        "--seed",
+        "4",
+        "--count",
+        "30",
+    ]
     printed = subprocess.run(command, capture_output=True, check=True, cwd=ROOT).stdout
     subprocess.run([*command, "--output", str(path)], check=True, cwd=ROOT)
     assert path.read_bytes() == printed

@@ -1,0 +1,104 @@
+"""Annotated texts for the evaluation of the anonymiser."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from personas.errors import MaterialError
+
+CORPUS_FOLDER = Path(__file__).parents[2] / "data" / "pii"
+LANGUAGES = ("english", "vietnamese", "chinese", "japanese")
+KNOWN_NAME_KIND = "KNOWN"
+"""Marks the name of a speaker of the log; its kind is PERSON."""
+OPTIONAL_KIND = "COUNTRY"
+"""Marks what may be replaced and need not be: the country of an address."""
+ANNOTATION = re.compile(r"\{(?P<kind>[A-Z][A-Z_]+):(?P<value>[^{}]+)\}")
+
+
+@dataclass(frozen=True)
+class GoldSpan:
+    """A span to be found: `start` to `end` in code points, end excluded."""
+
+    kind: str
+    start: int
+    end: int
+    is_known: bool = False
+
+
+@dataclass(frozen=True)
+class AnnotatedText:
+    """A text without its annotations. `speaker` are the names of the person in the log it is about,
+    if any.
+    """
+
+    language: str
+    text: str
+    gold: tuple[GoldSpan, ...]
+    speaker: tuple[str, ...] = ()
+
+
+def parse_annotations(marked: str) -> tuple[str, tuple[GoldSpan, ...]]:
+    """Parse a text with annotations into text and spans."""
+    text = ""
+    gold = []
+    at = 0
+    for match in ANNOTATION.finditer(marked):
+        text += marked[at : match.start()]
+        kind = "PERSON" if match["kind"] == KNOWN_NAME_KIND else match["kind"]
+        gold.append(
+            GoldSpan(
+                kind, len(text), len(text) + len(match["value"]), match["kind"] == KNOWN_NAME_KIND
+            )
+        )
+        text += match["value"]
+        at = match.end()
+    return text + marked[at:], tuple(gold)
+
+
+def read_corpus(folder: Path = CORPUS_FOLDER) -> list[AnnotatedText]:
+    """Read all texts of data/pii."""
+    found = [
+        AnnotatedText(language, *parse_annotations(row["text"]))
+        for language in LANGUAGES
+        for file in (folder / f"{language}.jsonl", folder / f"{language}_forms.jsonl")
+        for row in (_rows(file) if file.is_file() else ())
+    ]
+    for row in _rows(folder / "known.jsonl"):
+        found.append(
+            AnnotatedText(row["language"], *parse_annotations(row["text"]), tuple(row["speaker"]))
+        )
+    return found
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def read_presidio(path: Path) -> list[AnnotatedText]:
+    """Read a file of presidio-research: [{full_text, spans: [{entity_type, start_position,
+    end_position}]}].
+
+    Raises `MaterialError`.
+    """
+    advice = "It takes a list of {full_text, spans: [{entity_type, start_position, end_position}]}."
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        texts = [AnnotatedText("", row["full_text"], tuple(_golds(row["spans"]))) for row in rows]
+    except OSError as error:
+        raise MaterialError(
+            f"{path} cannot be read: {error.strerror}.", "Check the path."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise MaterialError(f"{path} is not in the shape of presidio-research.", advice) from error
+    if not texts:
+        raise MaterialError(f"{path} holds no texts.", advice)
+    return texts
+
+
+def _golds(spans: Iterable[dict[str, Any]]) -> Iterator[GoldSpan]:
+    for span in spans:
+        yield GoldSpan(span["entity_type"], int(span["start_position"]), int(span["end_position"]))

@@ -1,0 +1,521 @@
+"""`python -m benchmarks.studies.pii_detection`: recall, precision and speed of the anonymiser."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from benchmarks.studies.contact_blocks import development_blocks, held_out_blocks, kept_names
+from benchmarks.studies.pii_corpus import (
+    LANGUAGES,
+    OPTIONAL_KIND,
+    AnnotatedText,
+    GoldSpan,
+    read_corpus,
+    read_presidio,
+)
+from benchmarks.studies.pii_heldout_corpus import (
+    COUNTED_LABELS,
+    HELD_OUT_SEED,
+    HELD_OUT_TEXTS,
+    LABEL_OF_KIND,
+    read_held_out,
+)
+from personas.errors import UnderstudyError
+from trainer.anonymise.anonymiser import Anonymiser
+from trainer.anonymise.spans import Entity
+from trainer.sources.conversation import Conversation, SourceMessage, SourceSpeaker
+
+RESULT = Path("build/bench/pii.json")
+DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+TABLE, BLOCKS_TABLE, HELD_OUT_TABLE = "pii table", "pii blocks table", "pii held-out table"
+"""Tables in the document, between `<!-- name -->` and `<!-- end of name -->`."""
+PACKAGES = ("phonenumbers", "python-crfsuite", "faker")
+MIN_COVERED_SHARE = 0.9
+MIN_FIGURES = {"recall_structured": 0.97, "recall_known_names": 0.97, "precision": 0.9}
+MIN_HELD_OUT_FIGURES = {"recall": 0.82, "precision": 0.7}
+"""Minimum on the held-out texts."""
+MIN_BLOCK_FIGURES = {"recall": 0.95, "recall_structured": 0.99, "precision": 0.9}
+"""Minimum on the held-out contact blocks."""
+BLOCK_KINDS = ("PERSON", "STREET_ADDRESS", "PHONE_NUMBER", "EMAIL_ADDRESS")
+COMPARED_KINDS = (
+    # Of presidio-research.
+    "PERSON STREET_ADDRESS EMAIL_ADDRESS PHONE_NUMBER CREDIT_CARD IBAN_CODE IP_ADDRESS US_SSN"
+).split()
+KEY = bytes(32)
+PASSES = 3
+
+
+@dataclass
+class SpanCounts:
+    """Gold spans and those found; replaced characters and those of them inside gold spans."""
+
+    gold: int = 0
+    found: int = 0
+    replaced: int = 0
+    rightly: int = 0
+
+    @property
+    def recall(self) -> float | None:
+        """Recall; None without gold spans."""
+        return self.found / self.gold if self.gold else None
+
+    @property
+    def precision(self) -> float | None:
+        """Precision; None without replacements."""
+        return self.rightly / self.replaced if self.replaced else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of recall and precision; None without both."""
+        recall = self.recall
+        precision = self.precision
+        if recall is None or precision is None:
+            return None
+        return 2 * recall * precision / (recall + precision) if recall + precision else 0.0
+
+    def add(self, other: SpanCounts) -> None:
+        """Add other counts."""
+        self.gold += other.gold
+        self.found += other.found
+        self.replaced += other.replaced
+        self.rightly += other.rightly
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures for the file."""
+        return {
+            "gold": self.gold,
+            "found": self.found,
+            "recall": self.recall,
+            "precision": self.precision,
+            "f1": self.f1,
+        }
+
+
+@dataclass
+class DetectionScore:
+    """Counts over texts: by kind, by language, and by group of kinds ("structured", "known",
+    "names").
+
+    `labels` are the names under which kinds of findings are counted, where the texts call them
+    otherwise.
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    by_kind: dict[str, SpanCounts] = field(default_factory=dict)
+    by_language: dict[str, SpanCounts] = field(default_factory=dict)
+    by_kind_and_language: dict[tuple[str, str], SpanCounts] = field(default_factory=dict)
+    groups: dict[str, SpanCounts] = field(default_factory=dict)
+    missed: list[tuple[AnnotatedText, GoldSpan]] = field(default_factory=list)
+    wrong: list[tuple[AnnotatedText, Entity]] = field(default_factory=list)
+
+    def read(self, annotated: AnnotatedText, entities: Iterable[Entity]) -> None:
+        """Count one text."""
+        marked = {position for gold in annotated.gold for position in range(gold.start, gold.end)}
+        entities = list(entities)
+        covered = {position for entity in entities for position in range(entity.start, entity.end)}
+        for gold in annotated.gold:
+            if gold.kind == OPTIONAL_KIND:
+                continue
+            hit = sum(
+                position in covered for position in range(gold.start, gold.end)
+            ) >= MIN_COVERED_SHARE * (gold.end - gold.start)
+            self._count(annotated, gold.kind, kind_group(gold), SpanCounts(1, int(hit)))
+            if not hit:
+                self.missed.append((annotated, gold))
+        for entity in entities:
+            rightly = sum(position in marked for position in range(entity.start, entity.end))
+            length = entity.end - entity.start
+            kind = self.labels.get(entity.kind, entity.kind)
+            self._count(annotated, kind, "", SpanCounts(0, 0, length, rightly))
+            if 2 * rightly < length:
+                self.wrong.append((annotated, entity))
+
+    def _count(self, annotated: AnnotatedText, kind: str, group: str, tally: SpanCounts) -> None:
+        for tallies, name in (
+            (self.by_kind, kind),
+            (self.by_language, annotated.language),
+            (self.groups, group),
+        ):
+            tallies.setdefault(name, SpanCounts()).add(tally)
+        self.by_kind_and_language.setdefault((kind, annotated.language), SpanCounts()).add(tally)
+
+    def recall(self, group: str) -> float | None:
+        """Recall of a group."""
+        return self.groups.get(group, SpanCounts()).recall
+
+    def whole(self, kinds: Sequence[str] = ()) -> SpanCounts:
+        """Counts over all kinds; recall over the given ones only."""
+        whole = SpanCounts()
+        for kind, tally in self.by_kind.items():
+            counts = not kinds or kind in kinds
+            whole.add(
+                SpanCounts(tally.gold * counts, tally.found * counts, tally.replaced, tally.rightly)
+            )
+        return whole
+
+
+def kind_group(gold: GoldSpan) -> str:
+    """Return the group: "known", "names", "addresses" or "structured"."""
+    if gold.is_known:
+        return "known"
+    return {"PERSON": "names", "STREET_ADDRESS": "addresses"}.get(gold.kind, "structured")
+
+
+def anonymisers(
+    texts: Sequence[AnnotatedText], keep: Sequence[str] = ()
+) -> dict[tuple[str, bool], Anonymiser]:
+    """Create anonymisers: one per language for texts about nobody in the log, and one for the
+    others.
+
+    `keep` are names of the persona's world.
+    """
+    anonymiser_by_group: dict[tuple[str, bool], Anonymiser] = {}
+    for language in dict.fromkeys(annotated.language for annotated in texts):
+        anonymiser_by_group[language, False] = Anonymiser(KEY, keep_always=keep)
+        about = [
+            annotated for annotated in texts if annotated.language == language and annotated.speaker
+        ]
+        if about:
+            anonymiser_by_group[language, True] = Anonymiser(KEY)
+            anonymiser_by_group[language, True].register(build_log(about))
+    return anonymiser_by_group
+
+
+def build_log(texts: Sequence[AnnotatedText]) -> Conversation:
+    """Build a log in which everyone mentioned is a speaker."""
+    speakers = [
+        SourceSpeaker(f"{9_000 + index}", names)
+        for index, names in enumerate(dict.fromkeys(j.speaker for j in texts))
+    ]
+    ids = {speaker.names: index for index, speaker in enumerate(speakers)}
+    messages = [
+        SourceMessage(
+            speakers[(ids[annotated.speaker] + 1) % len(speakers)], annotated.text, str(row)
+        )
+        for row, annotated in enumerate(texts)
+    ]
+    return Conversation.of(messages, "data/pii", "own-writing")
+
+
+def measure(
+    texts: Sequence[AnnotatedText],
+    keep: Sequence[str] = (),
+    passes: int = PASSES,
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[DetectionScore, float, str]:
+    """Return (score, texts per second of CPU time, name detectors). The fastest of the passes
+    counts.
+    """
+    score = DetectionScore(labels)
+    seconds = float("inf")
+    by = ""
+    for turn in range(passes):
+        readers = anonymisers(texts, keep)
+        by = next(iter(readers.values())).names.description
+        started = time.process_time()
+        found = [
+            readers[annotated.language, bool(annotated.speaker)].find_entities(annotated.text)
+            for annotated in texts
+        ]
+        seconds = min(seconds, time.process_time() - started)
+        if not turn:
+            for annotated, entities in zip(texts, found, strict=True):
+                score.read(annotated, entities)
+    return score, len(texts) / seconds, by
+
+
+def score_figures(
+    score: DetectionScore, texts_per_s: float, model: str, count: int
+) -> dict[str, Any]:
+    """Return the figures as written to the file."""
+    return {
+        "texts": count,
+        "recall_structured": score.recall("structured"),
+        "recall_known_names": score.recall("known"),
+        "recall_names": score.recall("names"),
+        "recall_addresses": score.recall("addresses"),
+        "precision": score.whole().precision,
+        "texts_per_s": texts_per_s,
+        "model": model,
+        "by_kind": {kind: tally.as_json() for kind, tally in sorted(score.by_kind.items())},
+        "by_language": {name: tally.as_json() for name, tally in score.by_language.items()},
+        "by_kind_and_language": {
+            kind: {
+                name: tally.as_json()
+                for (of, name), tally in score.by_kind_and_language.items()
+                if of == kind
+            }
+            for kind in sorted(score.by_kind)
+        },
+    }
+
+
+def format_table(score: DetectionScore) -> str:
+    """Format a table: kinds, then languages, then all."""
+    lines = [f"{'':18}{'to find':>8}{'found':>7}{'recall':>8}{'precision':>11}"]
+    lines += [_line(kind, tally) for kind, tally in sorted(score.by_kind.items())]
+    lines += [
+        "",
+        *(_line(name, score.by_language[name]) for name in LANGUAGES if name in score.by_language),
+    ]
+    groups = (
+        ("structured", "structured"),
+        ("names from the log", "known"),
+        ("other names", "names"),
+    )
+    lines += [
+        "",
+        *(_line(name, score.groups[group]) for name, group in groups if group in score.groups),
+    ]
+    return "\n".join([*lines, _line("all", score.whole())])
+
+
+def format_blocks(development: DetectionScore, held_out: DetectionScore) -> str:
+    """Format a Markdown table: kinds by set, then by locale of the held-out blocks."""
+    lines = ["| | " + " | ".join(BLOCK_KINDS) + " | all |", "| --- " * (len(BLOCK_KINDS) + 2) + "|"]
+    for name, score in (("development (A)", development), ("**held out (B)**", held_out)):
+        cells = [_cell(score.by_kind.get(kind, SpanCounts())) for kind in BLOCK_KINDS]
+        lines.append(f"| {name} | {' | '.join(cells)} | {_cell(score.whole())} |")
+    for locale in sorted(held_out.by_language):
+        cells = [
+            _cell(held_out.by_kind_and_language.get((kind, locale), SpanCounts()))
+            for kind in BLOCK_KINDS
+        ]
+        lines.append(f"| {locale} | {' | '.join(cells)} | {_cell(held_out.by_language[locale])} |")
+    return "\n".join(lines)
+
+
+def format_kinds_by_language(score: DetectionScore) -> str:
+    """Format a Markdown table: recall, precision and F1 of each kind in each language, with the
+    number to find.
+    """
+    lines = [
+        "| kind | " + " | ".join(LANGUAGES) + " | all |",
+        "| --- " * (len(LANGUAGES) + 2) + "|",
+    ]
+    for kind, whole in [*sorted(score.by_kind.items()), ("all kinds", score.whole())]:
+        of = score.by_language if kind == "all kinds" else {
+            name: score.by_kind_and_language.get((kind, name), SpanCounts()) for name in LANGUAGES
+        }  # fmt: skip
+        cells = [_cell(of.get(name, SpanCounts())) for name in LANGUAGES]
+        lines.append(f"| {kind} | {' | '.join(cells)} | {_cell(whole)} |")
+    return "\n".join(lines)
+
+
+def _cell(tally: SpanCounts) -> str:
+    if not tally.gold:
+        return f"{tally.replaced} wrong characters" if tally.replaced else ""
+    return f"{_share(tally.recall)} / {_share(tally.precision)} / {_share(tally.f1)} ({tally.gold})"
+
+
+def write_table(name: str, caption: str, table: str, path: Path) -> None:
+    """Replace the table between the markers of the document."""
+    begin = f"<!-- {name} -->"
+    end = f"<!-- end of {name} -->"
+    before, rest = path.read_text(encoding="utf-8").split(begin, 1)
+    after = rest.split(end, 1)[1]
+    path.write_text(f"{before}{begin}\n{caption}\n\n{table}\n{end}{after}", encoding="utf-8")
+
+
+def _line(name: str, tally: SpanCounts) -> str:
+    return f"{name:18}{tally.gold:>8}{tally.found:>7}{_share(tally.recall):>8}{_share(tally.precision):>11}"
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.3f}"
+
+
+def missed_floors(figures: dict[str, Any], floors: Mapping[str, float] = MIN_FIGURES) -> list[str]:
+    """List the measures below their required minimum."""
+    return [
+        f"{name} {figures[name] or 0:.3f} < {floor}"
+        for name, floor in floors.items()
+        if (figures[name] or 0) < floor
+    ]
+
+
+def evaluate_own_corpus(errors: bool) -> int:
+    """Evaluate data/pii, print and write; returns 1 if a minimum is missed."""
+    texts = read_corpus()
+    score, texts_per_s, model = measure(texts)
+    figures = score_figures(score, texts_per_s, model, len(texts))
+    print(format_table(score))
+    print(f"\nrecall / precision / F1 (to find)\n{format_kinds_by_language(score)}\n")
+    print(f"{len(texts)} texts, {texts_per_s:,.0f} a second on one core; names found by {model}")
+    if errors:
+        print_errors(score)
+    caption = f"{len(texts)} texts; recall / precision / F1 (to find); names found by {model}."
+    write_table(TABLE, caption, format_kinds_by_language(score), DOCUMENT)
+    blocks = evaluate_blocks(errors)
+    held_out = evaluate_held_out(HELD_OUT_SEED)
+    write_table(HELD_OUT_TABLE, held_out["caption"], held_out["table"], DOCUMENT)
+    machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    versions = {"python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(
+        json.dumps(
+            {
+                **figures,
+                **blocks,
+                "held_out_texts": held_out["figures"],
+                "machine": machine,
+                "versions": versions,
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+    print(f"written to {RESULT}")
+    wrong = missed_floors(figures) + missed_floors(blocks["held_out_blocks"], MIN_BLOCK_FIGURES)
+    wrong += missed_floors(held_out["figures"], MIN_HELD_OUT_FIGURES)
+    if wrong:
+        print(f"Less is found than must be: {', '.join(wrong)}.", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def evaluate_blocks(errors: bool) -> dict[str, Any]:
+    """Evaluate the contact blocks, print and write the table; return the figures of both sets.
+
+    Only errors of the development set are listed: nothing is tuned on the other.
+    """
+    development, _, _ = measure(development_blocks(), passes=1)
+    texts = held_out_blocks()
+    held_out, texts_per_s, model = measure(texts, kept_names(), passes=1)
+    table = format_blocks(development, held_out)
+    print(f"\ncontact blocks: recall / precision / F1 (to find)\n{table}\n")
+    print(f"{len(texts)} held-out blocks, {texts_per_s:,.0f} a second on one core")
+    if errors:
+        print_errors(development)
+    caption = (
+        f"{len(texts)} held-out blocks; recall / precision / F1 (to find); names found by {model}."
+    )
+    write_table(BLOCKS_TABLE, caption, table, DOCUMENT)
+    scores = {"development_blocks": development, "held_out_blocks": held_out}
+    return {
+        name: {**score.whole().as_json(), "recall_structured": score.recall("structured")}
+        for name, score in scores.items()
+    }
+
+
+def evaluate_held_out(seed: int) -> dict[str, Any]:
+    """Evaluate the held-out texts of a seed; return figures, caption and table.
+
+    Errors are never listed: whoever reads them tunes on them.
+    """
+    texts = read_held_out(seed, HELD_OUT_TEXTS)
+    score, texts_per_s, model = measure(texts, labels=LABEL_OF_KIND)
+    table = format_held_out(score)
+    print(f"\nheld-out texts, seed {seed}\n{table}\n")
+    print(f"{len(texts)} held-out texts, {texts_per_s:,.0f} a second on one core")
+    caption = f"{len(texts)} texts of seed {seed}; names found by {model}."
+    figures = {
+        **score_figures(score, texts_per_s, model, len(texts)),
+        **score.whole().as_json(),
+        "seed": seed,
+    }
+    return {"figures": figures, "caption": caption, "table": table}
+
+
+def format_held_out(score: DetectionScore) -> str:
+    """Format a Markdown table of the held-out texts: a row for each label, for each language, and
+    for all.
+    """
+    labels = {label: score.by_kind.get(label, SpanCounts()) for label in COUNTED_LABELS}
+    others = SpanCounts()
+    for kind, tally in score.by_kind.items():
+        if kind not in labels:
+            others.add(tally)
+    rows = {
+        **labels,
+        "other kinds": others,
+        **dict(sorted(score.by_language.items())),
+        "**all**": score.whole(),
+    }
+    lines = [
+        "| | to find | found | recall | precision | F1 | wrong characters |",
+        f"| --- |{' ---: |' * 6}",
+    ]
+    for name, tally in rows.items():
+        shares = " | ".join(map(_share, (tally.recall, tally.precision, tally.f1)))
+        lines.append(
+            f"| {name} | {tally.gold} | {tally.found} | {shares} | "
+            f"{tally.replaced - tally.rightly} |"
+        )
+    return "\n".join(lines)
+
+
+def evaluate_file(path: Path, errors: bool) -> int:
+    """Evaluate a file of presidio-research, and print recall over known kinds, and precision."""
+    texts = read_presidio(path)
+    score, texts_per_s, model = measure(texts)
+    for kind in COMPARED_KINDS:
+        if kind in score.by_kind:
+            print(_line(kind, score.by_kind[kind]))
+    whole = score.whole(COMPARED_KINDS)
+    print(f"recall {_share(whole.recall)}, precision {_share(whole.precision)}")
+    print(f"{len(texts)} texts, {texts_per_s:,.0f} a second on one core; names found by {model}")
+    if errors:
+        print_errors(score, COMPARED_KINDS)
+    return 0
+
+
+def print_errors(score: DetectionScore, kinds: Sequence[str] = ()) -> None:
+    """Print missed spans and false replacements, one per line."""
+    for annotated, gold in score.missed:
+        if not kinds or gold.kind in kinds:
+            print(
+                f"missed {gold.kind}: {annotated.text[gold.start : gold.end]!r} in "
+                f"{annotated.text!r}"
+            )
+    for annotated, entity in score.wrong:
+        print(
+            f"wrong {entity.kind}: {annotated.text[entity.start : entity.end]!r} in "
+            f"{annotated.text!r}"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the evaluation."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.studies.pii_detection", description=__doc__
+    )
+    parser.add_argument(
+        "--file", type=Path, help="judge on this file of presidio-research's shape instead"
+    )
+    parser.add_argument(
+        "--errors",
+        action="store_true",
+        help="also list what was missed and what was replaced wrongly",
+    )
+    parser.add_argument(
+        "--held-out", type=int, metavar="SEED", help="judge on the held-out texts of this seed only"
+    )
+    options = parser.parse_args(arguments)
+    if options.held_out is not None:
+        evaluate_held_out(options.held_out)
+        return 0
+    try:
+        return (
+            evaluate_file(options.file, options.errors)
+            if options.file
+            else evaluate_own_corpus(options.errors)
+        )
+    except UnderstudyError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
