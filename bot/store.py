@@ -11,7 +11,6 @@ from filelock import FileLock, Timeout
 from bot.chat.store.messages import EarlierTalk, Exchange, MessageHistory, StoredMessage
 from bot.chat.store.quoted_messages import QuotedMessage, QuotedMessages
 from bot.chat.store.replies import (
-    IdempotencyKeys,
     JudgedReply,
     ReplySelection,
     ReplyState,
@@ -33,6 +32,8 @@ from bot.guilds.store import (
     Mutes,
     guild_suffix,
 )
+from bot.lessons.store import Lesson, Lessons
+from bot.memory.store import Memories, Memory
 from bot.operations.backup.store import BackupMergeCounts, merge_later_decisions
 from bot.platform.db.database import (
     HOME_DATABASE,
@@ -43,6 +44,7 @@ from bot.platform.db.database import (
     open_read_only,
     translate_errors,
 )
+from bot.platform.db.idempotency_keys import IdempotencyKeys
 from bot.privacy.store import (
     CARD_CONTRIBUTION,
     ConsentDecision,
@@ -51,8 +53,6 @@ from bot.privacy.store import (
     ErasureRequest,
     ErasureRequests,
     MemberRecords,
-    Memories,
-    Memory,
 )
 from bot.training.store import JobResult, JobState, TrainingJob, TrainingJobs
 from bot.versions.blind_test.store import (
@@ -61,8 +61,6 @@ from bot.versions.blind_test.store import (
     BlindComparisons,
     GuildFeedback,
     JudgementCounts,
-    Lesson,
-    Lessons,
     NewBlindComparison,
     VoteChoice,
     VotePreference,

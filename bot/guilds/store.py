@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from bot.memory.store import forget_memories
 from bot.platform.db.database import MAX_TIMESTAMP_S, Table
-from bot.privacy.store import forget_memories
 
 SHARED_TABLES = ("replies", "channels", "mutes", "gifts", "taught", "comparisons", "memories")
 GUILD_TABLES = (

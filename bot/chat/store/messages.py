@@ -4,8 +4,8 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from bot.memory.store import forget_memories
 from bot.platform.db.database import Table
-from bot.privacy.store import forget_memories
 from personas.prompt.renderer import RECENT_BLOCK_MESSAGES, RECENT_MESSAGES
 
 

@@ -1,6 +1,4 @@
-"""Replies to Discord events with votes and statistics, and responses by idempotency key; each is
-handled once.
-"""
+"""Replies to Discord events, each handled once, with votes and statistics."""
 
 import json
 from collections.abc import Collection
@@ -13,7 +11,6 @@ from bot.platform.db.database import MAX_TIMESTAMP_S, Table
 ReplyState = Literal["waiting", "streaming", "done", "stopped", "failed"]
 UNFINISHED = "(state in ('waiting', 'streaming') or end_note is not null)"
 """The SQL condition of `StoredReply.is_unfinished`."""
-IDEMPOTENCY_KEY_LIFETIME_S = 24 * 3600.0
 COUNTED_SQL = "asked_by <> 0 and state <> 'failed'"
 """Excludes greetings, which answer nobody, and failures, which say nothing about a version."""
 
@@ -365,47 +362,3 @@ def _by_member(rows: list[dict[str, int]]) -> dict[int, list[bool]]:
     for row in rows:
         found.setdefault(row["member"], []).append(bool(row["bad"]))
     return found
-
-
-@dataclass(frozen=True)
-class IdempotentResponse:
-    """The record of a key: a hash of the request, and the response; no status while its end is
-    unknown.
-    """
-
-    request: bytes
-    status: int | None
-    body: str
-
-
-class IdempotencyKeys(Table):
-    """Hashed keys and their responses, stored for a day."""
-
-    def get(self, key: bytes, now: float) -> IdempotentResponse | None:
-        """Return the record of a key; None for a new key."""
-        sql = "select request, status, body from answered where key = :key and at > :since"
-        return self._db.one(
-            IdempotentResponse, sql, key=key, since=now - IDEMPOTENCY_KEY_LIFETIME_S
-        )
-
-    def begin(self, key: bytes, request: bytes, now: float) -> None:
-        """Record that a request with a new key has begun."""
-        row = {"key": key, "request": request, "status": None, "body": "", "at": now}
-        self._db.insert("answered", row, replace=True)
-
-    def delete_expired(self, now: float) -> None:
-        """Delete records older than a day."""
-        self._db.write(
-            "delete from answered where at <= :since", since=now - IDEMPOTENCY_KEY_LIFETIME_S
-        )
-
-    def end(self, key: bytes, status: int, body: str) -> None:
-        """Store the response."""
-        sql = "update answered set status = :status, body = :body where key = :key"
-        self._db.write(sql, key=key, status=status, body=body)
-
-    def drop(self, key: bytes) -> None:
-        """Delete the record of a request that was refused without effect, so that the key may be
-        used again.
-        """
-        self._db.write("delete from answered where key = :key", key=key)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from bot.memory.store import forget_memories
 from bot.platform.db.database import DatabaseConnection
-from bot.privacy.store import forget_memories
 from bot.versions.store import Versions
 
 

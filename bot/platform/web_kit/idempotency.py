@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from bot.chat.store.replies import IDEMPOTENCY_KEY_LIFETIME_S, IdempotentResponse
+from bot.platform.db.idempotency_keys import IDEMPOTENCY_KEY_LIFETIME_S, IdempotentResponse
 from bot.platform.web_kit.app_context import Handler, get_services
 from bot.platform.web_kit.problems import Problem
 from bot.platform.web_kit.request_body import CACHED_BODY, read_body

@@ -8,7 +8,7 @@ import time
 import pytest
 from aiohttp import web
 
-from bot.chat.store.replies import IDEMPOTENCY_KEY_LIFETIME_S, IdempotentResponse
+from bot.platform.db.idempotency_keys import IDEMPOTENCY_KEY_LIFETIME_S, IdempotentResponse
 from bot.platform.web_kit.app_context import APP_CONTEXT
 from bot.platform.web_kit.idempotency import (
     IDEMPOTENCY_STATE,
